@@ -1,0 +1,1 @@
+"""Renting a pod exactly once: what happens around ``POST .../rent``."""
