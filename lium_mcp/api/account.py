@@ -1,0 +1,181 @@
+"""The account: balance, events, audit log and billing statement."""
+
+from datetime import date, datetime
+
+from lium_mcp.api.model import (
+    ApiBool,
+    ApiFloat,
+    ApiId,
+    ApiInt,
+    ApiModel,
+    ApiNested,
+    ApiObject,
+    ApiStr,
+    ApiText,
+    ApiTime,
+    ApiTuple,
+)
+from lium_mcp.api.paging import Rows
+from lium_mcp.api.pod_models import PodEvent, PriceSegment
+from lium_mcp.api.resource import Resource
+from lium_mcp.api.wire import Auth, QueryValue
+
+
+class WorkspaceRef(ApiModel):
+    """The workspace a key acts in."""
+
+    id: ApiStr = None
+    name: ApiStr = None
+    role: ApiStr = None
+    billing_owner_user_id: ApiStr = None
+    is_personal: ApiBool = None
+
+
+class Me(ApiModel):
+    """The account behind the key; `balance` is USD."""
+
+    id: ApiId
+    name: ApiStr = None
+    email: ApiStr = None
+    balance: ApiFloat = None
+    workspace: ApiNested[WorkspaceRef] = None
+
+
+class AuditActor(ApiModel):
+    """Who made a request."""
+
+    auth: ApiStr = None
+    user_id: ApiStr = None
+    api_key_id: ApiStr = None
+    api_key_name: ApiStr = None
+
+
+class AuditEntry(ApiModel):
+    """One request that changed something on the account."""
+
+    id: ApiStr = None
+    created_at: ApiTime = None
+    action: ApiText = ""
+    source: ApiStr = None
+    actor: ApiNested[AuditActor] = None
+    workspace_id: ApiStr = None
+    ip: ApiStr = None
+    user_agent: ApiStr = None
+    request_id: ApiStr = None
+    method: ApiStr = None
+    route: ApiStr = None
+    status_code: ApiInt = None
+    resource_type: ApiStr = None
+    resource_id: ApiStr = None
+    summary: ApiObject = None
+
+
+class AuditPage(ApiModel):
+    """One page of the audit log; `next_cursor` is `None` on the last."""
+
+    items: ApiTuple[AuditEntry] = ()
+    next_cursor: ApiStr = None
+
+
+class StatementDay(ApiModel):
+    """One ledger row; a day can have several."""
+
+    billing_day: ApiStr = None
+    amount: ApiFloat = None
+    billed_seconds: ApiFloat = None
+    price_per_hour: ApiFloat = None
+    billed_until: ApiTime = None
+
+
+class StatementPod(ApiModel):
+    """What one pod was charged in the period."""
+
+    pod_id: ApiId
+    pod_name: ApiStr = None
+    gpu_name: ApiStr = None
+    gpu_count: ApiInt = None
+    executor_id: ApiStr = None
+    created_at: ApiTime = None
+    removed_at: ApiTime = None
+    close_reason: ApiStr = None
+    removed: ApiBool = None
+    billed_seconds: ApiFloat = None
+    billed_until: ApiTime = None
+    total: ApiFloat = None
+    api_key_id: ApiStr = None
+    api_key_name: ApiStr = None
+    price_segments: ApiTuple[PriceSegment] = ()
+    days: ApiTuple[StatementDay] = ()
+
+
+class BillingStatement(ApiModel):
+    """Charges of a period by pod, removed pods included, most recently billed first; `total` is USD."""
+
+    start_day: ApiStr = None
+    end_day: ApiStr = None
+    total: ApiFloat = None
+    pods: ApiTuple[StatementPod] = ()
+
+
+class Account(Resource):
+    """Calls on the account."""
+
+    async def me(self) -> Me:
+        """GET /users/me: account, balance and workspace."""
+        return (await self._wire.request("GET", "/users/me", auth=Auth.KEY_OR_SESSION)).model(Me)
+
+    async def events(
+        self,
+        *,
+        limit: int = 200,
+        since: datetime | None = None,
+        pod_id: str | None = None,
+        api_key_id: str | None = None,
+    ) -> Rows[PodEvent]:
+        """GET /users/me/events: what happened on the account, newest first, deleted pods included."""
+        query: dict[str, QueryValue] = {
+            "limit": limit,
+            "since": since.isoformat() if since else None,
+            "pod_id": pod_id,
+            "api_key_id": api_key_id,
+        }
+        return (await self._wire.request("GET", "/users/me/events", query=query)).rows(PodEvent)
+
+    async def audit(
+        self,
+        *,
+        limit: int = 100,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        action: str | None = None,
+        source: str | None = None,
+        api_key_id: str | None = None,
+        resource_id: str | None = None,
+        cursor: str | None = None,
+    ) -> AuditPage:
+        """GET /account/audit: one page of the requests that changed something, newest first, kept 90 days.
+
+        `action` is a prefix such as `pod.`. Older servers have no such route.
+        """
+        query: dict[str, QueryValue] = {
+            "limit": limit,
+            "since": since.isoformat() if since else None,
+            "until": until.isoformat() if until else None,
+            "action": action,
+            "source": source,
+            "api_key_id": api_key_id,
+            "resource_id": resource_id,
+            "cursor": cursor,
+        }
+        return (await self._wire.request("GET", "/account/audit", query=query)).model(AuditPage)
+
+    async def billing_statement(
+        self, *, start_day: date | None = None, end_day: date | None = None, api_key_id: str | None = None
+    ) -> BillingStatement:
+        """GET /billing/statement: charges by pod between two UTC days, both inclusive."""
+        query: dict[str, QueryValue] = {
+            "start_day": f"{start_day:%Y-%m-%d}" if start_day else None,
+            "end_day": f"{end_day:%Y-%m-%d}" if end_day else None,
+            "api_key_id": api_key_id,
+        }
+        return (await self._wire.request("GET", "/billing/statement", query=query)).model(BillingStatement)

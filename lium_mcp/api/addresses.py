@@ -1,0 +1,57 @@
+"""Which addresses a request may go to: the base address, path segments, redirects. Sends nothing."""
+
+import re
+from ipaddress import ip_address
+
+import httpx2
+
+from lium_mcp.api.errors import InvalidRequest
+
+_SEGMENT = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+def segment(parameter: str, value: str) -> str:
+    """Return `value` if it can stand as one path segment or header value; an empty id would name the whole list."""
+    if not _SEGMENT.fullmatch(value) or value in {".", ".."}:
+        raise InvalidRequest(f"{parameter} is not an id: an id has 1 to 128 letters, digits, '.', '_' or '-'.")
+    return value
+
+
+def endpoint(template: str, **ids: str) -> str:
+    """Return a path with each `{name}` replaced by its id, refusing anything that is not an id."""
+    return template.format(**{name: segment(name, value) for name, value in ids.items()})
+
+
+def check_base_url(base_url: str) -> httpx2.URL:
+    """Return the parsed base address, refusing one that the API key must not be sent to."""
+    try:
+        url = httpx2.URL(base_url.strip().rstrip("/"))
+    except (httpx2.InvalidURL, ValueError):
+        raise InvalidRequest("The API address is not a URL.") from None
+    if url.scheme not in {"http", "https"} or not url.host:
+        raise InvalidRequest("The API address must start with https:// (or http:// for this machine).")
+    if url.userinfo or url.query or url.fragment:
+        raise InvalidRequest("The API address must not hold credentials, a query or a fragment.")
+    if url.scheme == "http" and not _is_loopback(url.host):
+        raise InvalidRequest("The API address must be https: plain http would show the API key to the network.")
+    return url
+
+
+def redirect_target(current: httpx2.URL, location: str) -> httpx2.URL | None:
+    """Return where a redirect leads if it stays on the same scheme, host and port, else `None`."""
+    try:
+        target = current.join(location)
+    except (httpx2.InvalidURL, ValueError):
+        return None
+    same_origin = (target.scheme, target.host, target.port) == (current.scheme, current.host, current.port)
+    # Credentials in the address would be sent as an Authorization header of the redirecting server's choice.
+    return target if same_origin and not target.userinfo else None
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

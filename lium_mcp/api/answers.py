@@ -1,0 +1,89 @@
+"""A complete answer of the API and how it is read into models. Knows no resource and sends nothing."""
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import httpx2
+from pydantic import ValidationError
+from pydantic_core import from_json
+
+from lium_mcp.api.errors import UnreadableResponse
+from lium_mcp.api.model import ApiModel
+from lium_mcp.api.paging import Page, Rows
+
+ModelT = TypeVar("ModelT", bound=ApiModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Status, headers and body of one request.
+
+    `mutates` says that the request was meant to change something; `rewritten` that a redirect turned it into a GET
+    on the way, so that the answer is not that of the first server.
+    """
+
+    status: int
+    headers: httpx2.Headers
+    body: bytes
+    mutates: bool = False
+    rewritten: bool = False
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the status is 2xx."""
+        return 200 <= self.status < 300  # noqa: PLR2004 - the definition of success
+
+    @property
+    def request_id(self) -> str | None:
+        """The id under which Lium's logs know the request."""
+        return self.headers.get("X-Request-Id") or None
+
+    @property
+    def replayed(self) -> bool:
+        """Whether this is the stored outcome of an earlier request with the same idempotency key."""
+        return self.headers.get("Idempotent-Replayed", "").strip().lower() == "true"
+
+    def unreadable(self, message: str) -> UnreadableResponse:
+        """Return the error for a success that does not say what it should."""
+        return UnreadableResponse(
+            message,
+            status=self.status,
+            request_id=self.request_id,
+            effect="unknown" if self.mutates else "none",
+            replayed=self.replayed,
+        )
+
+    def json(self) -> object:
+        """Return the body as JSON."""
+        try:
+            parsed: object = from_json(self.body)
+        except ValueError:
+            raise self.unreadable("Lium's answer is not readable JSON.") from None
+        return parsed
+
+    def model(self, model: type[ModelT]) -> ModelT:
+        """Return the body as one model."""
+        try:
+            return model.model_validate(self.json())
+        except ValidationError:
+            raise self.unreadable(f"Lium's answer is not a readable {model.__name__}.") from None
+
+    def rows(self, model: type[ModelT], *, key: str = "items") -> Rows[ModelT]:
+        """Return the body as a list, bare or under `key`; rows that cannot be read are counted, not fatal."""
+        return self.page(model, key=key).items
+
+    def page(self, model: type[ModelT], *, key: str = "items") -> Page[ModelT]:
+        """Return the body as one page; older servers answer a bare list, which is the only page."""
+        body = self.json()
+        has_next = isinstance(body, dict) and body.get("has_next") is True
+        if isinstance(body, dict):
+            body = body.get(key)
+        if not isinstance(body, list):
+            raise self.unreadable(f"Lium's answer is not a list of {model.__name__}.")
+        rows: Rows[ModelT] = Rows()
+        for row in body:
+            try:
+                rows.append(model.model_validate(row))
+            except ValidationError:
+                rows.skipped += 1
+        return Page(rows, has_next)

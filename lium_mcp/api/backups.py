@@ -1,0 +1,166 @@
+"""Backup schedules (the API's backup-configs, one per pod) and backups (one run and its data, a backup-log)."""
+
+from lium_mcp.api.addresses import endpoint, segment
+from lium_mcp.api.errors import InvalidRequest, NotFound
+from lium_mcp.api.model import ApiBool, ApiFloat, ApiId, ApiInt, ApiModel, ApiStr, ApiText, ApiTime
+from lium_mcp.api.paging import PAGE_SIZE, Page, Rows, collect_pages
+from lium_mcp.api.resource import Resource
+from lium_mcp.api.retries import Repeat
+
+FINAL_BACKUP_STATUSES = frozenset({"COMPLETED", "FAILED", "CANCELLED", "SKIPPED", "EXPIRED", "DELETED"})
+_SYNONYMS = {"SUCCESS": "COMPLETED", "ERROR": "FAILED"}
+_MAX_FREQUENCY_HOURS = 168
+_MAX_RETENTION_DAYS = 365
+
+
+class BackupSchedule(ApiModel):
+    """When a pod is backed up; `pod_executor_id` is the historic name of the link to the rental."""
+
+    id: ApiId
+    pod_executor_id: ApiStr = None
+    pod_id: ApiStr = None
+    backup_frequency_hours: ApiInt = None
+    retention_days: ApiInt = None
+    backup_path: ApiStr = None
+    is_active: ApiBool = None
+    created_at: ApiTime = None
+    updated_at: ApiTime = None
+    next_backup_at: ApiTime = None
+
+
+class Backup(ApiModel):
+    """One backup run; its id is what a restore or a rent takes."""
+
+    id: ApiId
+    backup_config_id: ApiStr = None
+    status: ApiText = ""
+    stage: ApiStr = None
+    progress: ApiFloat = None
+    started_at: ApiTime = None
+    completed_at: ApiTime = None
+    created_at: ApiTime = None
+    error_message: ApiStr = None
+    status_message: ApiStr = None
+    backup_volume_id: ApiStr = None
+    deletion_state: ApiStr = None
+    physical_cleanup_at: ApiTime = None
+    total_files: ApiInt = None
+    processed_files: ApiInt = None
+    total_bytes: ApiInt = None
+    processed_bytes: ApiInt = None
+    elapsed_seconds: ApiInt = None
+    throughput_bytes_per_second: ApiInt = None
+    estimated_remaining_seconds: ApiInt = None
+
+    @property
+    def state(self) -> str:
+        """The status, upper case, with older spellings read as today's."""
+        status = self.status.upper()
+        return _SYNONYMS.get(status, status)
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the run is over."""
+        return self.state in FINAL_BACKUP_STATUSES
+
+    @property
+    def is_completed(self) -> bool:
+        """Whether its data can be restored."""
+        return self.state == "COMPLETED"
+
+
+class BackupStarted(ApiModel):
+    """A manual backup has begun."""
+
+    success: ApiBool = None
+    backup_log_id: ApiStr = None
+
+
+class BackupSchedules(Resource):
+    """Calls on backup schedules."""
+
+    async def list(self) -> Rows[BackupSchedule]:
+        """GET /backup-configs: all backup schedules."""
+        return (await self._wire.request("GET", "/backup-configs")).rows(BackupSchedule)
+
+    async def get_for_pod(self, pod_id: str) -> BackupSchedule | None:
+        """GET /backup-configs/pod/{pod_id}: a pod's schedule, or `None`."""
+        try:
+            answer = await self._wire.request("GET", endpoint("/backup-configs/pod/{pod_id}", pod_id=pod_id))
+        except NotFound:
+            return None
+        return answer.model(BackupSchedule) if answer.body.strip() and answer.json() else None
+
+    async def create(
+        self, pod_id: str, *, backup_path: str, backup_frequency_hours: int = 6, retention_days: int = 7
+    ) -> BackupSchedule:
+        """POST /backup-configs: give a pod its schedule; a second one is refused."""
+        body = {
+            "pod_id": segment("pod_id", pod_id),
+            **_schedule_body(backup_frequency_hours, retention_days, backup_path),
+        }
+        return (await self._wire.request("POST", "/backup-configs", json=body)).model(BackupSchedule)
+
+    async def update(
+        self, config_id: str, *, backup_path: str, backup_frequency_hours: int, retention_days: int
+    ) -> BackupSchedule:
+        """PUT /backup-configs/{config_id}: replace a schedule; a refused update leaves the old one."""
+        path = endpoint("/backup-configs/{config_id}", config_id=config_id)
+        body = _schedule_body(backup_frequency_hours, retention_days, backup_path)
+        return (await self._wire.request("PUT", path, json=body)).model(BackupSchedule)
+
+    async def delete(self, config_id: str) -> None:
+        """DELETE /backup-configs/{config_id}: stop backing up; stored backups stay until their retention ends."""
+        await self._wire.request("DELETE", endpoint("/backup-configs/{config_id}", config_id=config_id))
+
+
+class Backups(Resource):
+    """Calls on backups."""
+
+    async def list(self, *, pod_id: str | None = None) -> Rows[Backup]:
+        """GET /backup-logs/ or /backup-logs/pod/{pod_id}: all backups, page by page up to a bound."""
+        return await collect_pages(lambda number: self.list_page(page=number, limit=PAGE_SIZE, pod_id=pod_id))
+
+    async def list_page(self, *, page: int = 1, limit: int = PAGE_SIZE, pod_id: str | None = None) -> Page[Backup]:
+        """GET /backup-logs/ or /backup-logs/pod/{pod_id}: one page of backups."""
+        path = "/backup-logs/" if pod_id is None else endpoint("/backup-logs/pod/{pod_id}", pod_id=pod_id)
+        try:
+            return (await self._wire.request("GET", path, query={"page": page, "limit": limit})).page(Backup)
+        except NotFound:
+            if pod_id is None:
+                raise
+            return Page()  # the API's way to say that the pod has none
+
+    async def get(self, backup_id: str) -> Backup:
+        """GET /backup-logs/{backup_id}: one backup."""
+        path = endpoint("/backup-logs/{backup_id}", backup_id=backup_id)
+        return (await self._wire.request("GET", path)).model(Backup)
+
+    async def start(self, pod_id: str, *, name: str, description: str = "") -> BackupStarted:
+        """POST /pods/{pod_id}/backup: back up now; the pod needs a schedule, whose path is used."""
+        if not name.strip():
+            raise InvalidRequest("name is empty.")
+        path = endpoint("/pods/{pod_id}/backup", pod_id=pod_id)
+        body = {"name": name, "description": description}
+        return (await self._wire.request("POST", path, json=body)).model(BackupStarted)
+
+    async def cancel(self, backup_id: str) -> None:
+        """POST /backup-logs/{backup_id}/cancel: stop a running backup."""
+        path = endpoint("/backup-logs/{backup_id}/cancel", backup_id=backup_id)
+        await self._wire.request("POST", path, repeat=Repeat.ALWAYS)
+
+    async def delete(self, backup_id: str) -> None:
+        """DELETE /backup-logs/{backup_id}: delete a completed backup's data, in the background. Irreversible."""
+        await self._wire.request("DELETE", endpoint("/backup-logs/{backup_id}", backup_id=backup_id))
+
+
+def _schedule_body(backup_frequency_hours: int, retention_days: int, backup_path: str) -> dict[str, int | str]:
+    if not 1 <= backup_frequency_hours <= _MAX_FREQUENCY_HOURS:
+        raise InvalidRequest(f"backup_frequency_hours is not between 1 and {_MAX_FREQUENCY_HOURS}.")
+    if not 1 <= retention_days <= _MAX_RETENTION_DAYS:
+        raise InvalidRequest(f"retention_days is not between 1 and {_MAX_RETENTION_DAYS}.")
+    return {
+        "backup_frequency_hours": backup_frequency_hours,
+        "retention_days": retention_days,
+        "backup_path": backup_path,
+    }

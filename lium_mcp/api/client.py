@@ -1,0 +1,123 @@
+"""LiumClient: the Lium REST API for one account. The rules of every request are in `wire.py`."""
+
+from datetime import datetime
+from types import TracebackType
+from typing import Self
+
+import httpx2
+
+from lium_mcp.api.account import Account
+from lium_mcp.api.backups import Backups, BackupSchedules
+from lium_mcp.api.builds import Builds
+from lium_mcp.api.clock import SYSTEM_CLOCK, Clock
+from lium_mcp.api.clusters import Clusters
+from lium_mcp.api.docker_credentials import DockerCredentials
+from lium_mcp.api.errors import LiumError
+from lium_mcp.api.executors import Executors
+from lium_mcp.api.keys import Keys
+from lium_mcp.api.machines import Machines
+from lium_mcp.api.model import ApiInt, ApiModel, ApiTime, ApiTuple
+from lium_mcp.api.pods import Pods
+from lium_mcp.api.restores import Restores
+from lium_mcp.api.ssh_keys import SshKeys
+from lium_mcp.api.templates import Templates
+from lium_mcp.api.volumes import Volumes
+from lium_mcp.api.wire import Auth, Wire
+from lium_mcp.api.workspaces import Workspaces
+
+DEFAULT_BASE_URL = "https://lium.io/api"
+DEFAULT_TIMEOUT_SECONDS = 30.0
+DEFAULT_MAX_RESPONSE_BYTES = 8 * 2**20
+
+
+class Version(ApiModel):
+    """The server process; `features` names the optional parts of the API that it has."""
+
+    started_at: ApiTime = None
+    uptime_seconds: ApiInt = None
+    features: ApiTuple[str] = ()
+
+
+class LiumClient:
+    """Asynchronous client; one attribute for each resource, one connection pool for all.
+
+    Construction is cheap: the pool is made with the first request. `timeout_seconds` bounds one attempt, body
+    included. Without a key, only public routes work.
+    """
+
+    def __init__(
+        self,
+        *,
+        api_key: str | None,
+        base_url: str = DEFAULT_BASE_URL,
+        session_token: str | None = None,
+        source: str = "mcp",
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        transport: httpx2.AsyncBaseTransport | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+        max_response_bytes: int = DEFAULT_MAX_RESPONSE_BYTES,
+    ) -> None:
+        wire = Wire(
+            api_key=api_key,
+            base_url=base_url,
+            session_token=session_token,
+            source=source,
+            timeout_seconds=timeout_seconds,
+            transport=transport,
+            clock=clock,
+            max_response_bytes=max_response_bytes,
+        )
+        self._wire = wire
+        self._features: frozenset[str] | None = None
+        self.executors = Executors(wire)
+        self.machines = Machines(wire)
+        self.clusters = Clusters(wire)
+        self.pods = Pods(wire)
+        self.templates = Templates(wire)
+        self.docker_credentials = DockerCredentials(wire)
+        self.volumes = Volumes(wire)
+        self.backup_schedules = BackupSchedules(wire)
+        self.backups = Backups(wire)
+        self.restores = Restores(wire)
+        self.ssh_keys = SshKeys(wire)
+        self.account = Account(wire)
+        self.keys = Keys(wire)
+        self.workspaces = Workspaces(wire)
+        self.builds = Builds(wire)
+
+    def __repr__(self) -> str:
+        return f"LiumClient(base_url={self._wire.base_url!r})"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connection pool; the client cannot be used afterwards."""
+        await self._wire.aclose()
+
+    def now(self) -> datetime:
+        """Return the API's idea of now, UTC: the local clock corrected by the newest answer."""
+        return self._wire.now()
+
+    async def version(self) -> Version:
+        """GET /version: the server's uptime and optional features; works without a key."""
+        return (await self._wire.request("GET", "/version", auth=Auth.NONE)).model(Version)
+
+    async def features(self) -> frozenset[str]:
+        """Return the server's optional features; none while it cannot be asked, and it is asked again next time."""
+        if self._features is None:
+            try:
+                version = await self.version()
+            except LiumError:
+                return frozenset()
+            self._features = frozenset(version.features)
+        return self._features
+
+    async def supports(self, feature: str) -> bool:
+        """Whether the server has an optional feature, such as `rent_by_spec`."""
+        return feature in await self.features()

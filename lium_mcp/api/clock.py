@@ -1,0 +1,29 @@
+"""Time as the client needs it, so that tests can turn a clock instead of sleeping."""
+
+import time
+from typing import Protocol
+
+import anyio
+
+
+class Clock(Protocol):
+    """A monotonic clock and a way to wait on it."""
+
+    def monotonic(self) -> float:
+        """Return seconds since an arbitrary, fixed moment."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait for `seconds`."""
+        ...
+
+
+class _SystemClock:
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await anyio.sleep(seconds)
+
+
+SYSTEM_CLOCK: Clock = _SystemClock()

@@ -1,0 +1,40 @@
+"""Registry logins that templates with private images use."""
+
+from pydantic import SecretStr
+
+from lium_mcp.api.addresses import endpoint
+from lium_mcp.api.model import ApiId, ApiModel, ApiNested, ApiText
+from lium_mcp.api.paging import Rows
+from lium_mcp.api.resource import Resource
+
+
+class DockerCredential(ApiModel):
+    """One registry login; the password is write-only on servers that behave."""
+
+    id: ApiId
+    docker_username: ApiText = ""
+    docker_password: ApiNested[SecretStr] = None
+
+
+class DockerCredentials(Resource):
+    """Calls on registry logins."""
+
+    async def list(self) -> Rows[DockerCredential]:
+        """GET /docker-credentials/: all registry logins."""
+        return (await self._wire.request("GET", "/docker-credentials/")).rows(DockerCredential)
+
+    async def create(self, *, docker_username: str, docker_password: str) -> DockerCredential:
+        """POST /docker-credentials/: store a registry login."""
+        body = {"docker_username": docker_username, "docker_password": docker_password}
+        return (await self._wire.request("POST", "/docker-credentials/", json=body)).model(DockerCredential)
+
+    async def update(self, credential_id: str, *, docker_username: str, docker_password: str) -> DockerCredential:
+        """PUT /docker-credentials/{credential_id}: replace a registry login."""
+        path = endpoint("/docker-credentials/{credential_id}", credential_id=credential_id)
+        body = {"docker_username": docker_username, "docker_password": docker_password}
+        return (await self._wire.request("PUT", path, json=body)).model(DockerCredential)
+
+    async def delete(self, credential_id: str) -> None:
+        """DELETE /docker-credentials/{credential_id}: forget a registry login."""
+        path = endpoint("/docker-credentials/{credential_id}", credential_id=credential_id)
+        await self._wire.request("DELETE", path)

@@ -1,0 +1,267 @@
+"""Reads a refused answer, in any of the body shapes that servers of different age send, into an error.
+
+Shapes: the envelope with `error`; `message` plus `status_code`; `detail` as text, list or object; text or HTML from a
+proxy or the firewall. Server text is untrusted: it is redacted, stripped of control characters and markup, and cut.
+"""
+
+import re
+import unicodedata
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic_core import from_json
+
+from lium_mcp.api.answers import Answer
+from lium_mcp.api.errors import (
+    AuthenticationFailed,
+    BadRequest,
+    BudgetExceeded,
+    Conflict,
+    FieldError,
+    FirewallBlocked,
+    IdempotencyConflict,
+    InsufficientBalance,
+    LiumError,
+    MissingScope,
+    NoExecutorMatches,
+    NotFound,
+    PaymentFailed,
+    PermissionDenied,
+    RateLimited,
+    ServerFailed,
+    UnreadableResponse,
+    ValidationFailed,
+)
+from lium_mcp.api.model import read_float, read_text
+
+Redact = Callable[[str], str]
+
+MAX_TEXT_CHARS = 300
+_MAX_FIELDS = 20
+_MAX_FIELDS_IN_MESSAGE = 5
+_MAX_DEPTH = 6
+_TAG = re.compile(r"<[^<>]*>")
+_USD = r"\$([0-9][0-9,]*(?:\.[0-9]+)?)"
+_REQUIRED = re.compile(r"requires at least " + _USD, re.IGNORECASE)
+_AVAILABLE = re.compile(r"balance is " + _USD, re.IGNORECASE)
+_SCOPE = re.compile(r"does not have the '([a-z_]+)' scope", re.IGNORECASE)
+_SCOPE_CODES = frozenset({"api_key_scope", "missing_scope", "insufficient_scope", "scope_required"})
+_ENVELOPE_KEYS = frozenset({"success", "error", "message", "detail", "status_code", "validation_errors", "code"})
+
+_HEADLINES: dict[type[LiumError], str] = {
+    AuthenticationFailed: "Lium does not accept the API key or session",
+    BudgetExceeded: "The budget of this API key is used up",
+    PaymentFailed: "Lium refused the payment",
+    PermissionDenied: "Lium does not permit this",
+    MissingScope: "The API key may not do this",
+    InsufficientBalance: "The balance is too low",
+    FirewallBlocked: "The firewall in front of Lium blocked the request",
+    NotFound: "Lium does not find this",
+    Conflict: "Lium refused the request in the current state",
+    NoExecutorMatches: "No free node fits",
+    IdempotencyConflict: "Lium holds another request under this idempotency key",
+    ValidationFailed: "Lium refused the request as not valid",
+    RateLimited: "Lium received too many requests and did not execute this one",
+    BadRequest: "Lium refused the request",
+}
+
+
+def clean_text(text: str, redact: Redact, *, max_chars: int = MAX_TEXT_CHARS) -> str:
+    """Return server text fit for a message: one line, no control characters or markup, no secrets, bounded."""
+    # Far more than is kept, but never the whole of a large body.
+    text = "".join(" " if char.isspace() else char for char in text[: max_chars * 20])
+    text = "".join(char for char in text if unicodedata.category(char)[0] != "C")
+    text = " ".join(redact(_TAG.sub(" ", redact(text))).replace("<", " ").replace(">", " ").split())
+    return text if len(text) <= max_chars else text[: max_chars - 1] + "\u2026"
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorBody:
+    """What an error body says, whatever its shape."""
+
+    text: str = ""
+    other_texts: tuple[str, ...] = ()
+    code: str | None = None
+    hint: str | None = None
+    request_id: str | None = None
+    data: dict[str, Any] = field(default_factory=dict)
+    fields: tuple[FieldError, ...] = ()
+    is_html: bool = False
+
+
+def read_error_body(answer: Answer, redact: Redact) -> ErrorBody:
+    """Read the body of a refused answer; never raises."""
+    content_type = answer.headers.get("Content-Type", "").lower()
+    try:
+        body = from_json(answer.body)
+    except ValueError:
+        text = answer.body.decode("utf-8", "replace")
+        is_html = "html" in content_type or text.lstrip().startswith("<")
+        return ErrorBody(text="" if is_html else clean_text(text, redact), is_html=is_html)
+    if not isinstance(body, dict):
+        return ErrorBody(text=clean_text(body, redact) if isinstance(body, str) else "")
+    return _read_object(body, redact)
+
+
+def _read_object(body: Mapping[str, Any], redact: Redact) -> ErrorBody:
+    raw_error = body.get("error")
+    error: Mapping[str, Any] = raw_error if isinstance(raw_error, dict) else {}
+    details = [part for part in (error.get("data"), body.get("message"), body.get("detail")) if isinstance(part, dict)]
+    top_level = {key: value for key, value in body.items() if key not in _ENVELOPE_KEYS}
+    data = {key: _clean_data(value, redact) for key, value in (details[0] if details else top_level).items()}
+    fields = tuple(
+        FieldError(clean_text(name, redact), clean_text(reason, redact))
+        for name, reason in (*_validation_errors(body.get("validation_errors")), *_detail_list(body.get("detail")))
+    )
+    candidates = (
+        body.get("message"),
+        *(part.get("message") for part in details),
+        body.get("detail"),
+        error.get("message"),
+        raw_error,
+    )
+    texts = [clean_text(text, redact) for text in candidates if isinstance(text, str)]
+    texts = [text for text in dict.fromkeys(texts) if text]
+    return ErrorBody(
+        text=texts[0] if texts else "",
+        other_texts=tuple(texts[1:]),
+        code=_first_text((error.get("code"), body.get("code"), *(part.get("code") for part in details)), redact),
+        hint=_first_text((error.get("hint"),), redact),
+        request_id=_first_text((error.get("request_id"),), redact),
+        data=data,
+        fields=fields,
+    )
+
+
+def _first_text(values: tuple[object, ...], redact: Redact) -> str | None:
+    for value in values:
+        if isinstance(value, str) and (text := clean_text(value, redact)):
+            return text
+    return None
+
+
+def _validation_errors(value: object) -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    for item in value[:_MAX_FIELDS] if isinstance(value, list) else ():
+        if isinstance(item, dict):
+            reason = read_text(item.get("message") or item.get("msg"))
+            found.append((read_text(item.get("field")) or "", reason or "not valid"))
+        elif text := read_text(item):
+            found.append(("", text))
+    return found
+
+
+def _detail_list(value: object) -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    for item in value[:_MAX_FIELDS] if isinstance(value, list) else ():
+        if isinstance(item, dict):
+            # Only the place and the reason: `input` would repeat what was sent, secrets included.
+            place = item.get("loc")
+            parts = [read_text(part) or "?" for part in place] if isinstance(place, list) else []
+            name = ".".join(parts[1:] if parts[:1] in (["body"], ["query"], ["path"], ["header"]) else parts)
+            found.append((name, read_text(item.get("msg")) or "not valid"))
+        elif text := read_text(item):
+            found.append(("", text))
+    return found
+
+
+def _clean_data(value: object, redact: Redact, depth: int = 0) -> object:
+    if depth > _MAX_DEPTH:
+        return None
+    if isinstance(value, str):
+        return clean_text(value, redact)
+    if isinstance(value, dict):
+        return {clean_text(key, redact): _clean_data(item, redact, depth + 1) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_clean_data(item, redact, depth + 1) for item in value]
+    return value
+
+
+def _retry_after_seconds(answer: Answer) -> float | None:
+    """Return the `Retry-After` header in seconds; the date form and nonsense are ignored."""
+    seconds = read_float(answer.headers.get("Retry-After"))
+    return seconds if seconds is not None and seconds >= 0 else None
+
+
+def error_from_answer(answer: Answer, redact: Redact) -> LiumError:
+    """Return the error that an answer outside 2xx stands for."""
+    body = read_error_body(answer, redact)
+    kind = _kind(answer.status, body)
+    data = dict(body.data)
+    if body.fields:
+        data["fields"] = [list(item) for item in body.fields]
+    _add_facts(kind, body, data)
+    unsettled = answer.mutates and (answer.rewritten or issubclass(kind, ServerFailed | UnreadableResponse))
+    error = kind(
+        _message(kind, answer.status, body),
+        status=answer.status,
+        code=body.code,
+        hint=body.hint,
+        request_id=body.request_id or _first_text((answer.request_id,), redact),
+        data=data,
+        effect="unknown" if unsettled else "none",
+        replayed=answer.replayed,
+    )
+    error.retry_after_seconds = _retry_after_seconds(answer)
+    return error
+
+
+def _kind(status: int, body: ErrorBody) -> type[LiumError]:
+    if status == 402:  # noqa: PLR2004 - HTTP status codes read best as numbers
+        return BudgetExceeded if body.code in {None, "API_KEY_BUDGET_EXCEEDED"} else PaymentFailed
+    if status == 403:  # noqa: PLR2004
+        return _forbidden(body)
+    if status == 409:  # noqa: PLR2004
+        return _conflict(body)
+    if status >= 500:  # noqa: PLR2004
+        return ServerFailed
+    if status < 400:  # noqa: PLR2004
+        return UnreadableResponse
+    kinds: dict[int, type[LiumError]] = {
+        401: AuthenticationFailed,
+        404: NotFound,
+        422: ValidationFailed,
+        429: RateLimited,
+    }
+    return kinds.get(status, BadRequest)
+
+
+def _forbidden(body: ErrorBody) -> type[LiumError]:
+    if body.is_html:
+        return FirewallBlocked
+    texts = (body.text, *body.other_texts)
+    if body.code in _SCOPE_CODES or any(_SCOPE.search(text) for text in texts):
+        return MissingScope
+    if body.code is not None:
+        return InsufficientBalance if body.code == "insufficient_balance" else PermissionDenied
+    return InsufficientBalance if any("insufficient balance" in text.lower() for text in texts) else PermissionDenied
+
+
+def _conflict(body: ErrorBody) -> type[LiumError]:
+    code = body.code or ""
+    if code == "no_executor_matches_spec":
+        return NoExecutorMatches
+    return IdempotencyConflict if code.startswith("idempotency_") else Conflict
+
+
+def _add_facts(kind: type[LiumError], body: ErrorBody, data: dict[str, Any]) -> None:
+    """Add what only the server's sentence says."""
+    text = " ".join((body.text, *body.other_texts))
+    if kind is MissingScope and (match := _SCOPE.search(text)):
+        data["scope"] = match.group(1).lower()
+    if kind is InsufficientBalance:
+        for name, pattern in (("required_usd", _REQUIRED), ("available_usd", _AVAILABLE)):
+            if match := pattern.search(text):
+                data[name] = float(match.group(1).replace(",", ""))
+
+
+def _message(kind: type[LiumError], status: int, body: ErrorBody) -> str:
+    headline = _HEADLINES.get(kind) or f"Lium answered with status {status}"
+    parts = [body.text] if body.text else []
+    parts += [f"{name}: {reason}" if name else reason for name, reason in body.fields[:_MAX_FIELDS_IN_MESSAGE]]
+    text = "; ".join(parts)
+    if not text:
+        return f"{headline}."
+    text = text if len(text) <= MAX_TEXT_CHARS else text[: MAX_TEXT_CHARS - 1] + "\u2026"
+    return f"{headline}: {text}"

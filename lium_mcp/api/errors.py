@@ -1,0 +1,302 @@
+"""What can go wrong, one exception for each thing a caller can do about it.
+
+::
+
+    LiumError
+    |-- InvalidRequest           refused here, nothing was sent (also a ValueError)
+    |   |-- MissingApiKey
+    |   `-- MissingSession
+    |-- ConnectionFailed         no connection, or it broke before the answer was complete
+    |-- RequestTimedOut
+    |-- UntrustedRedirect
+    |-- ResponseTooLarge
+    |-- UnreadableResponse       not JSON, or not the promised shape
+    |-- BadRequest               400 and other refusals of the request itself
+    |-- ValidationFailed         422
+    |-- AuthenticationFailed     401
+    |-- BudgetExceeded           402, the key's own budget
+    |-- PaymentFailed            402, anything else
+    |-- PermissionDenied         403
+    |   |-- MissingScope
+    |   `-- InsufficientBalance
+    |-- FirewallBlocked          403 from the edge, as HTML
+    |-- NotFound                 404
+    |-- Conflict                 409
+    |   |-- NoExecutorMatches
+    |   `-- IdempotencyConflict
+    |-- RateLimited              429
+    |-- ServerFailed             5xx
+    `-- RentOutcomeUnknown       a rent left and nothing proves what became of it
+
+The module knows no HTTP library: `error_bodies.py` reads answers into these.
+"""
+
+from typing import Any, ClassVar, Literal, NamedTuple
+
+from lium_mcp.api.model import read_float, read_int, read_text
+
+Effect = Literal["none", "unknown"]
+"""Whether the request possibly changed something: `none` is a promise, `unknown` is not a failure."""
+
+
+class FieldError(NamedTuple):
+    """One refused field of a request."""
+
+    field: str
+    message: str
+
+
+class LiumError(Exception):
+    """Base of everything this package raises.
+
+    `effect` says whether the request possibly took effect; `replayed` that the answer is the stored outcome of an
+    earlier request with the same idempotency key; `retry_after_seconds` how long the server asks to wait.
+    """
+
+    _advice: ClassVar[str] = "Try again later; if it keeps failing, report it to Lium support with the request id."
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        code: str | None = None,
+        hint: str | None = None,
+        request_id: str | None = None,
+        data: dict[str, Any] | None = None,
+        effect: Effect = "none",
+        replayed: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = status
+        self.code = code
+        self.hint = hint
+        self.request_id = request_id
+        self.data: dict[str, Any] = data or {}
+        self.effect: Effect = effect
+        self.replayed = replayed
+        self.retry_after_seconds: float | None = None
+
+    @property
+    def advice(self) -> str:
+        """One sentence on what the caller can do."""
+        return self._advice
+
+
+class InvalidRequest(LiumError, ValueError):
+    """The arguments cannot make a request; nothing was sent."""
+
+    _advice = "Correct the named argument and call again."
+
+
+class MissingApiKey(InvalidRequest):
+    """The route needs an API key and none is configured; nothing was sent."""
+
+    _advice = "Configure a Lium API key (LIUM_API_KEY); keys are made on lium.io."
+
+
+class MissingSession(InvalidRequest):
+    """The route needs a login session and none is configured; nothing was sent."""
+
+    _advice = "Do this on lium.io, or configure a session token (LIUM_SESSION_TOKEN); an API key cannot do it."
+
+
+class ConnectionFailed(LiumError):
+    """No connection could be made, or it broke before the answer was complete."""
+
+    _advice = "Check the network and the API address, then look at the current state before repeating a change."
+
+
+class RequestTimedOut(LiumError):
+    """No complete answer came in time."""
+
+    _advice = "Look at the current state before repeating a change; Lium may be slow at the moment."
+
+
+class UntrustedRedirect(LiumError):
+    """The server pointed to another address, where the API key must not go."""
+
+    _advice = "Check the configured API address; it may need https or another host name."
+
+
+class ResponseTooLarge(LiumError):
+    """The answer was larger than this client reads."""
+
+    _advice = "Ask for less, for example with a filter or the summary view."
+
+
+class UnreadableResponse(LiumError):
+    """The answer was not JSON, or not in the shape the API promises."""
+
+    _advice = "Check that the API address is Lium's; look at the current state before repeating a change."
+
+
+class BadRequest(LiumError):
+    """Refused by a rule of the API (400)."""
+
+    _advice = "Change the request as the message says; repeating it unchanged will be refused again."
+
+
+class ValidationFailed(LiumError):
+    """Fields of the request are not valid (422)."""
+
+    _advice = "Correct the named fields and call again."
+
+    @property
+    def fields(self) -> tuple[FieldError, ...]:
+        """The refused fields, as far as the server named them."""
+        return tuple(FieldError(*pair) for pair in self.data.get("fields", ()))
+
+
+class AuthenticationFailed(LiumError):
+    """The key is missing, unknown or revoked, or the session has expired (401)."""
+
+    _advice = "Use another API key; this one will not start working again."
+
+
+class BudgetExceeded(LiumError):
+    """The key's own budget refuses the request (402)."""
+
+    _advice = "Raise the budget of this API key on lium.io or use another key; other pods of the key may be removed."
+
+    @property
+    def window(self) -> str | None:
+        """Which budget is used up: daily, monthly or max."""
+        return read_text(self.data.get("window"))
+
+    @property
+    def budget_usd(self) -> float | None:
+        """The budget of that window."""
+        return read_float(self.data.get("budget_usd"))
+
+    @property
+    def spent_usd(self) -> float | None:
+        """What was spent in that window."""
+        return read_float(self.data.get("spent_usd"))
+
+
+class PaymentFailed(LiumError):
+    """A payment was refused (402)."""
+
+    _advice = "Settle the payment on lium.io."
+
+
+class PermissionDenied(LiumError):
+    """The key may not do this (403)."""
+
+    _advice = "Use a key that may do this, or check that the account is verified and the resource is yours."
+
+
+class MissingScope(PermissionDenied):
+    """The key lacks a scope."""
+
+    _advice = "Use an API key with the missing scope; the scopes of a key cannot be changed later."
+
+    @property
+    def scope(self) -> str | None:
+        """The scope that is missing, where the server names it."""
+        return read_text(self.data.get("scope"))
+
+
+class InsufficientBalance(PermissionDenied):
+    """The account's balance is below what the request needs."""
+
+    _advice = "Add funds on lium.io or choose a cheaper node."
+
+    @property
+    def required_usd(self) -> float | None:
+        """The balance the request needs, where the server says it."""
+        return read_float(self.data.get("required_usd"))
+
+    @property
+    def available_usd(self) -> float | None:
+        """The balance at that moment, where the server says it."""
+        return read_float(self.data.get("available_usd"))
+
+
+class FirewallBlocked(LiumError):
+    """The firewall in front of the API refused the request; the API never saw it (403, HTML)."""
+
+    _advice = "Leave out texts with an http://<IP address> link or ../../, and keep the request below 64 KB."
+
+
+class NotFound(LiumError):
+    """No such resource for this key, or the server has no such route (404)."""
+
+    _advice = "List what exists and use an id from there."
+
+
+class Conflict(LiumError):
+    """The current state does not allow the request (409)."""
+
+    _advice = "Look at the current state; wait for what is running, then call again."
+
+    @property
+    def active_operation_id(self) -> str | None:
+        """The backup or restore that is still running, where that is the reason."""
+        return read_text(self.data.get("active_operation_id"))
+
+
+class NoExecutorMatches(Conflict):
+    """No free node fits the specification; nothing was rented."""
+
+    _advice = "Relax the named constraint."
+
+    @property
+    def constraint(self) -> str | None:
+        """The constraint that removed the last candidate."""
+        return read_text(self.data.get("constraint"))
+
+    @property
+    def candidates_before(self) -> int | None:
+        """How many nodes were left before that constraint."""
+        return read_int(self.data.get("candidates_before"))
+
+
+class IdempotencyConflict(Conflict):
+    """The idempotency key belongs to another request, or that request has no outcome yet."""
+
+    _advice = "Settle the first request with this key before renting again."
+
+
+class RateLimited(LiumError):
+    """Too many requests; nothing was executed (429)."""
+
+    @property
+    def advice(self) -> str:
+        """One sentence on what the caller can do."""
+        if self.retry_after_seconds is None:
+            return "Wait a minute, then call again less often."
+        return f"Wait {self.retry_after_seconds:g} seconds, then call again."
+
+
+class ServerFailed(LiumError):
+    """Lium or a proxy in front of it failed (5xx)."""
+
+    _advice = "Wait a little; look at the current state before repeating a change."
+
+
+class RentOutcomeUnknown(LiumError):
+    """A rent request left and nothing proves what became of it: a pod may exist and bill.
+
+    `cause` is the error that hid the outcome. Only a request with the same `idempotency_key`, while the API keeps
+    it, can settle the matter without the risk of a second pod.
+    """
+
+    _advice = "Do not rent again: look for a pod of this name, or repeat the request with the same idempotency key."
+
+    def __init__(self, *, idempotency_key: str, pod_name: str, cause: LiumError) -> None:
+        super().__init__(
+            f"It is not known whether the pod {pod_name!r} was rented: {cause.message}",
+            status=cause.status,
+            code=cause.code,
+            hint=cause.hint,
+            request_id=cause.request_id,
+            data=cause.data,
+            effect="unknown",
+            replayed=cause.replayed,
+        )
+        self.idempotency_key = idempotency_key
+        self.pod_name = pod_name
+        self.cause = cause

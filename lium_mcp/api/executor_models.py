@@ -1,0 +1,356 @@
+"""What the API says about nodes (its executors): rows, quotes, rent answers. The calls are in `executors.py`.
+
+Sizes on the wire are KiB for memory and disk, MiB for GPU memory, Mbps for networks; the properties convert.
+"""
+
+from typing import Annotated
+
+from pydantic import BeforeValidator
+
+from lium_mcp.api.gpu_names import (
+    holds_model_number,
+    short_gpu_type,
+)
+from lium_mcp.api.huids import huid
+from lium_mcp.api.model import (
+    ApiBool,
+    ApiFloat,
+    ApiId,
+    ApiInt,
+    ApiModel,
+    ApiNested,
+    ApiObject,
+    ApiStr,
+    ApiText,
+    ApiTime,
+    ApiTuple,
+    read_int,
+)
+
+_KIB_PER_GB = 2**20
+_MIB_PER_GB = 2**10
+_UNREADABLE_COUNT = 0
+
+
+class Location(ApiModel):
+    """Where a node's address is thought to be."""
+
+    country: ApiStr = None
+    country_code: ApiStr = None
+    iso_code: ApiStr = None
+    region: ApiStr = None
+    region_name: ApiStr = None
+    city: ApiStr = None
+    zip: ApiStr = None
+    lat: ApiFloat = None
+    lon: ApiFloat = None
+    timezone: ApiStr = None
+
+
+class Interconnect(ApiModel):
+    """How the GPUs of a node are wired to each other."""
+
+    gpu_count: ApiInt = None
+    gpu_pairs: ApiInt = None
+    nvlink: ApiBool = None
+    nvlink_links: ApiInt = None
+    nvlink_pairs: ApiInt = None
+    nvlink_active_links: ApiInt = None
+    pcie_class: ApiStr = None
+    p2p: ApiBool = None
+    p2p_pairs: ApiInt = None
+    p2p_ok_pairs: ApiInt = None
+
+
+class GpuDetail(ApiModel):
+    """One card of a node; `capacity` is MiB, `power_limit` watts."""
+
+    name: ApiText = ""
+    capacity: ApiFloat = None
+    cuda: ApiStr = None
+    uuid: ApiStr = None
+    power_limit: ApiFloat = None
+    graphics_speed: ApiFloat = None
+    memory_speed: ApiFloat = None
+    pcie: ApiFloat = None
+    pcie_speed: ApiFloat = None
+    gpu_utilization: ApiFloat = None
+    memory_utilization: ApiFloat = None
+
+
+class GpuSpecs(ApiModel):
+    """The GPUs of a node as its last check saw them."""
+
+    count: ApiInt = None
+    driver: ApiStr = None
+    cuda_driver: ApiStr = None
+    details: ApiTuple[GpuDetail] = ()
+
+
+class CpuSpecs(ApiModel):
+    """The processor of a node; `count` is threads."""
+
+    count: ApiInt = None
+    model: ApiStr = None
+
+
+class RamSpecs(ApiModel):
+    """Memory in KiB; `pod_reserve` is what pods do not get."""
+
+    total: ApiInt = None
+    free: ApiInt = None
+    used: ApiInt = None
+    pod_reserve: ApiInt = None
+
+
+class DiskSpecs(ApiModel):
+    """Disk in KiB."""
+
+    total: ApiInt = None
+    free: ApiInt = None
+    used: ApiInt = None
+
+
+class NetworkSpecs(ApiModel):
+    """Measured speeds in Mbps."""
+
+    upload_speed: ApiFloat = None
+    download_speed: ApiFloat = None
+
+
+class ExecutorSpecs(ApiModel):
+    """The result of a node's last check."""
+
+    gpu: ApiNested[GpuSpecs] = None
+    cpu: ApiNested[CpuSpecs] = None
+    ram: ApiNested[RamSpecs] = None
+    hard_disk: ApiNested[DiskSpecs] = None
+    network: ApiNested[NetworkSpecs] = None
+    available_port_count: ApiInt = None
+    sysbox_runtime: ApiBool = None
+    interconnect: ApiNested[Interconnect] = None
+    os: ApiStr = None
+
+
+def _read_smallest_count(value: object) -> int | None:
+    # Null means "whole node only", so what cannot be read must not become null.
+    return None if value is None else (read_int(value) or _UNREADABLE_COUNT)
+
+
+class Executor(ApiModel):
+    """One node. Inside a pod row it describes the whole host, and its price is not the pod's."""
+
+    id: ApiId
+    machine_name: ApiText = ""
+    executor_ip_address: ApiStr = None
+    validator_hotkey: ApiStr = None
+    price_per_gpu: ApiFloat = None
+    price_per_hour: ApiFloat = None
+    gpu_count: ApiInt = None
+    available_gpu_count: ApiInt = None
+    min_gpu_count_for_rental: Annotated[int | None, BeforeValidator(_read_smallest_count)] = None
+    location: ApiNested[Location] = None
+    status: ApiStr = None
+    active: ApiBool = None
+    tier: ApiStr = None
+    max_cuda_version: ApiFloat = None
+    effective_upload_speed_mbps: ApiFloat = None
+    effective_download_speed_mbps: ApiFloat = None
+    interconnect: ApiNested[Interconnect] = None
+    nvlink: ApiBool = None
+    gpu_power_limited: ApiBool = None
+    gpu_power_limit_w: ApiInt = None
+    gpu_power_limit_default_w: ApiInt = None
+    frequent_rent_failures: ApiBool = None
+    last_verified_at: ApiTime = None
+    reliability_score: ApiFloat = None
+    uptime_in_minutes: ApiInt = None
+    specs: ApiNested[ExecutorSpecs] = None
+
+    @property
+    def huid(self) -> str:
+        """The short name that clients derive from the id."""
+        return huid(self.id)
+
+    @property
+    def _specs(self) -> ExecutorSpecs:
+        return self.specs or ExecutorSpecs()
+
+    @property
+    def _gpu(self) -> GpuSpecs:
+        return self._specs.gpu or GpuSpecs()
+
+    @property
+    def total_gpu_count(self) -> int:
+        """GPUs of the whole host; 1 if the API names none at all."""
+        return self.gpu_count or self._gpu.count or len(self._gpu.details) or 1
+
+    @property
+    def gpu_type(self) -> str:
+        """The short GPU type, such as `RTX4090`."""
+        if not holds_model_number(self.machine_name) and self._gpu.details and self._gpu.details[0].name:
+            return short_gpu_type(self._gpu.details[0].name)
+        return short_gpu_type(self.machine_name)
+
+    @property
+    def smallest_rentable_gpu_count(self) -> int | None:
+        """The fewest GPUs a rent may take: all of them on a node that rents only whole; `None` if unknown."""
+        if "min_gpu_count_for_rental" not in self.model_fields_set:
+            return None
+        if self.min_gpu_count_for_rental is None:
+            return self.total_gpu_count
+        return self.min_gpu_count_for_rental if self.min_gpu_count_for_rental > 0 else None
+
+    @property
+    def vram_gb_per_gpu(self) -> float | None:
+        """Memory of one GPU."""
+        capacity = self._gpu.details[0].capacity if self._gpu.details else None
+        return capacity / _MIB_PER_GB if capacity else None
+
+    @property
+    def ram_gb(self) -> float | None:
+        """Host memory that pods can get: the total less the reserve, never below 1."""
+        ram = self._specs.ram
+        if ram is None or not ram.total:
+            return None
+        return max(ram.total - (ram.pod_reserve or 0), _KIB_PER_GB) / _KIB_PER_GB
+
+    @property
+    def disk_gb(self) -> float | None:
+        """Free disk of the host, or the whole where the free part is not reported."""
+        disk = self._specs.hard_disk or DiskSpecs()
+        kib = disk.free if disk.free is not None else disk.total
+        return kib / _KIB_PER_GB if kib else None
+
+    @property
+    def cpu_count(self) -> int | None:
+        """Processor threads of the host."""
+        return self._specs.cpu.count if self._specs.cpu else None
+
+    @property
+    def download_mbps(self) -> float | None:
+        """Download speed as Lium rates it."""
+        return self.effective_download_speed_mbps
+
+    @property
+    def upload_mbps(self) -> float | None:
+        """Upload speed as Lium rates it."""
+        return self.effective_upload_speed_mbps
+
+    @property
+    def country_code(self) -> str | None:
+        """ISO country code, upper case."""
+        location = self.location or Location()
+        code = location.country_code or location.iso_code
+        return code.upper() if code else None
+
+    @property
+    def docker_in_docker(self) -> bool | None:
+        """Whether Docker works inside a pod of this node."""
+        return self._specs.sysbox_runtime
+
+    @property
+    def cuda_version(self) -> float | None:
+        """The highest CUDA version the driver supports."""
+        return self.max_cuda_version
+
+    @property
+    def port_count(self) -> int | None:
+        """Free public ports of the host."""
+        return self._specs.available_port_count
+
+    @property
+    def has_nvlink(self) -> bool | None:
+        """Whether every GPU pair is on NVLink; `None` if nobody has judged it."""
+        if self.nvlink is not None:
+            return self.nvlink
+        wiring = self.interconnect or self._specs.interconnect
+        return wiring.nvlink if wiring else None
+
+
+class QuoteLine(ApiModel):
+    """One position of a quote; egress has no amount."""
+
+    item: ApiText = ""
+    unit: ApiText = ""
+    rate_usd: ApiFloat = None
+    quantity: ApiFloat = None
+    amount_usd: ApiFloat = None
+    note: ApiStr = None
+
+
+class Quote(ApiModel):
+    """What a rental would cost; it reserves nothing.
+
+    The balance must be more than `rent_balance_required_usd`, which is sent only to a key; 0 means exempt.
+    """
+
+    executor_id: ApiId
+    gpu_count: ApiInt = None
+    hours: ApiFloat = None
+    price_per_hour: ApiFloat = None
+    lines: ApiTuple[QuoteLine] = ()
+    total_usd: ApiFloat = None
+    pod_balance_floor_usd: ApiFloat = None
+    allocation: ApiObject = None
+    rent_balance_required_usd: ApiFloat = None
+
+
+class RentAlternative(ApiModel):
+    """A runner-up of a rent by specification, in the order it would have been tried."""
+
+    id: ApiId
+    machine_name: ApiText = ""
+    gpu_count: ApiInt = None
+    available_gpu_count: ApiInt = None
+    price_per_gpu: ApiFloat = None
+    price_per_hour: ApiFloat = None
+    download_mbps: ApiFloat = None
+    country_code: ApiStr = None
+
+
+class RentBySpecResponse(ApiModel):
+    """Which node fits a specification best, and the pod if it was rented."""
+
+    success: ApiBool = None
+    dry_run: ApiBool = None
+    pod_id: ApiStr = None
+    template_id: ApiStr = None
+    price_per_hour: ApiFloat = None
+    selected_executor: ApiNested[Executor] = None
+    candidates: ApiInt = None
+    alternatives_considered: ApiTuple[RentAlternative] = ()
+    attempts: ApiInt = None
+    replayed: bool = False
+    request_id: ApiStr = None
+
+
+class DefaultImage(ApiModel):
+    """A recommended image, best first."""
+
+    docker_image: ApiText
+    docker_image_tag: ApiText = ""
+
+
+class DeploymentEstimate(ApiModel):
+    """How long a template would take to start on a node; `docker_image_size` is bytes."""
+
+    estimated_seconds: ApiFloat = None
+    is_slow_machine: ApiBool = None
+    warning_message: ApiStr = None
+    is_cached_template: ApiBool = None
+    docker_image_size: ApiInt = None
+
+
+class PublicNode(ApiModel):
+    """A row of the public feed; the price is for the whole node."""
+
+    id: ApiStr = None
+    gpu_model: ApiText = ""
+    gpu_count: ApiInt = None
+    available_gpu_count: ApiInt = None
+    country_code: ApiStr = None
+    price_per_node_hour: ApiFloat = None
+    cpu_count: ApiInt = None
+    ram_gb: ApiFloat = None
+    gpu_memory_gb: ApiFloat = None

@@ -1,0 +1,181 @@
+"""Calls on nodes (the API's executors): list, quote, rent. The models are in `executor_models.py`."""
+
+from typing import Literal
+
+from lium_mcp.api.addresses import endpoint, segment
+from lium_mcp.api.errors import InvalidRequest, LiumError
+from lium_mcp.api.executor_models import (
+    DefaultImage,
+    DeploymentEstimate,
+    Executor,
+    PublicNode,
+    Quote,
+    RentBySpecResponse,
+)
+from lium_mcp.api.gpu_names import gpu_type_matches, machine_name_contains, matching_machine_names
+from lium_mcp.api.machines import Machine
+from lium_mcp.api.model import ApiInt, ApiModel
+from lium_mcp.api.paging import Rows
+from lium_mcp.api.renting import RentBySpecRequest, Rented, RentRequest, rented_pod_id, send_rent
+from lium_mcp.api.resource import Resource
+from lium_mcp.api.retries import Repeat
+from lium_mcp.api.wire import Auth, QueryValue
+
+
+class _Count(ApiModel):
+    count: ApiInt = None
+    total_count: ApiInt = None
+
+
+class Executors(Resource):
+    """Calls on nodes."""
+
+    async def list(
+        self,
+        *,
+        gpu_type: str | None = None,
+        gpu_count_min: int | None = None,
+        gpu_count_max: int | None = None,
+        nvlink: bool = False,
+        min_download_mbps: float | None = None,
+        reliable_only: bool = False,
+        lat: float | None = None,
+        lon: float | None = None,
+        max_distance_miles: float | None = None,
+        view: Literal["summary", "full"] = "summary",
+    ) -> Rows[Executor]:
+        """GET /executors: nodes that can be rented now, in no particular order; works without a key.
+
+        The filters are sent and applied again here, so that a server that does not know one gives the same rows;
+        only the distance is the server's alone.
+        """
+        if (lat is None) != (lon is None):
+            raise InvalidRequest("lat and lon go together.")
+        names = await self._machine_names(gpu_type) if gpu_type else []
+        query: dict[str, QueryValue] = {
+            "view": view,
+            "machine_names": ",".join(names) or gpu_type or None,
+            "gpu_count_gte": gpu_count_min,
+            "gpu_count_lte": gpu_count_max,
+            "nvlink": "true" if nvlink else None,
+            "min_download_mbps": min_download_mbps,
+            "reliable_only": "true" if reliable_only else None,
+            "lat": lat,
+            "lon": lon,
+            "max_distance_mile": max_distance_miles,
+        }
+        rows = (await self._wire.request("GET", "/executors", query=query, auth=Auth.NONE)).rows(Executor)
+
+        def fits(node: Executor) -> bool:
+            return (
+                (not gpu_type or node.machine_name in names or _is_gpu(gpu_type, node))
+                and (gpu_count_min is None or node.total_gpu_count >= gpu_count_min)
+                and (gpu_count_max is None or node.total_gpu_count <= gpu_count_max)
+                and (not nvlink or node.has_nvlink is True)
+                and (min_download_mbps is None or (node.download_mbps or 0) >= min_download_mbps)
+                and (not reliable_only or node.frequent_rent_failures is not True)
+            )
+
+        return rows.where(fits)
+
+    async def _machine_names(self, gpu_type: str) -> "Rows[str]":
+        try:
+            machines = (await self._wire.request("GET", "/machines", auth=Auth.NONE)).rows(Machine)
+        except LiumError:
+            return Rows()  # the text as given is the second-best filter
+        return Rows(matching_machine_names(gpu_type, (machine.name for machine in machines)))
+
+    async def quote(
+        self,
+        executor_id: str,
+        *,
+        hours: float,
+        gpu_count: int | None = None,
+        volume_gb: float = 0,
+        backup_gb: float = 0,
+    ) -> Quote:
+        """GET /executors/{executor_id}/quote: what a rental would cost; without `gpu_count`, of all free GPUs."""
+        query: dict[str, QueryValue] = {
+            "hours": hours,
+            "gpu_count": gpu_count,
+            "volume_gb": volume_gb,
+            "backup_gb": backup_gb,
+        }
+        path = endpoint("/executors/{executor_id}/quote", executor_id=executor_id)
+        return (await self._wire.request("GET", path, query=query, auth=Auth.NONE)).model(Quote)
+
+    async def rent(self, executor_id: str, request: RentRequest, *, idempotency_key: str) -> Rented:
+        """POST /executors/{executor_id}/rent: rent a pod on a chosen node. Spends money and is sent once.
+
+        `RentOutcomeUnknown` means that a pod may exist. Every other error proves that this request rented nothing,
+        but proves something about an earlier request with the same key only if it is `replayed`: key, budget and
+        balance (401, 402, 403) are checked before the server looks for the stored outcome.
+        """
+        request.check()
+        path = endpoint("/executors/{executor_id}/rent", executor_id=executor_id)
+        name = request.pod_name
+        answer = await send_rent(self._wire, path, request.body(), idempotency_key=idempotency_key, pod_name=name)
+        pod_id = rented_pod_id(answer, idempotency_key=idempotency_key, pod_name=name)
+        return Rented(pod_id, answer.replayed, answer.request_id)
+
+    async def rent_by_spec(self, request: RentBySpecRequest, *, idempotency_key: str) -> RentBySpecResponse:
+        """POST /executors/rent-by-spec: rent the cheapest node that fits. Spends money and is sent once.
+
+        Needs the feature `rent_by_spec`. Errors mean the same as for `rent`; the answer always names a pod.
+        """
+        request.check()
+        name = request.pod_name
+        answer = await send_rent(
+            self._wire,
+            "/executors/rent-by-spec",
+            request.body(dry_run=False),
+            idempotency_key=idempotency_key,
+            pod_name=name,
+        )
+        pod_id = rented_pod_id(answer, idempotency_key=idempotency_key, pod_name=name)
+        outcome = {"pod_id": pod_id, "replayed": answer.replayed, "request_id": answer.request_id}
+        return answer.model(RentBySpecResponse).model_copy(update=outcome)
+
+    async def select_by_spec(self, request: RentBySpecRequest) -> RentBySpecResponse:
+        """POST /executors/rent-by-spec as a dry run: which node a rent would take and at what price.
+
+        Never sends an idempotency key: the server would keep it as pending for ever.
+        """
+        request.check()
+        answer = await self._wire.request(
+            "POST", "/executors/rent-by-spec", json=request.body(dry_run=True), repeat=Repeat.ALWAYS, mutates=False
+        )
+        return answer.model(RentBySpecResponse).model_copy(update={"request_id": answer.request_id})
+
+    async def default_images(
+        self, *, gpu_model: str | None = None, driver_version: str | None = None
+    ) -> Rows[DefaultImage]:
+        """GET /executors/default-docker-image: recommended images for a GPU and driver, best first."""
+        query: dict[str, QueryValue] = {"gpu_model": gpu_model, "driver_version": driver_version}
+        return (await self._wire.request("GET", "/executors/default-docker-image", query=query)).rows(DefaultImage)
+
+    async def deployment_estimate(self, executor_id: str, template_id: str) -> DeploymentEstimate:
+        """GET /executors/deployment-estimate: how long a template would take to start on a node."""
+        query: dict[str, QueryValue] = {
+            "executor_id": segment("executor_id", executor_id),
+            "template_id": segment("template_id", template_id),
+        }
+        return (await self._wire.request("GET", "/executors/deployment-estimate", query=query)).model(
+            DeploymentEstimate
+        )
+
+    async def count(self) -> int | None:
+        """GET /executors/count: number of nodes; works without a key."""
+        return (await self._wire.request("GET", "/executors/count", auth=Auth.NONE)).model(_Count).count
+
+    async def total_count(self) -> int | None:
+        """GET /executors/total-count: number of all nodes; works without a key."""
+        return (await self._wire.request("GET", "/executors/total-count", auth=Auth.NONE)).model(_Count).total_count
+
+    async def public_nodes(self) -> Rows[PublicNode]:
+        """GET /public/v1/nodes: the public feed; works without a key."""
+        return (await self._wire.request("GET", "/public/v1/nodes", auth=Auth.NONE)).rows(PublicNode, key="nodes")
+
+
+def _is_gpu(wanted: str, node: Executor) -> bool:
+    return gpu_type_matches(wanted, node.gpu_type) or machine_name_contains(wanted, node.machine_name)

@@ -1,0 +1,44 @@
+"""GPU types known to the marketplace (the API's machines)."""
+
+from lium_mcp.api.errors import InvalidRequest
+from lium_mcp.api.gpu_names import short_gpu_type
+from lium_mcp.api.model import ApiFloat, ApiInt, ApiModel, ApiStr, ApiText
+from lium_mcp.api.paging import Rows
+from lium_mcp.api.resource import Resource
+from lium_mcp.api.wire import Auth
+
+
+class Machine(ApiModel):
+    """One GPU type; `name` is the full name that filters and requests take."""
+
+    name: ApiText
+    price: ApiFloat = None
+    rental_rate: ApiFloat = None
+    total_gpu_count: ApiInt = None
+
+    @property
+    def gpu_type(self) -> str:
+        """The short GPU type, such as `H100`."""
+        return short_gpu_type(self.name)
+
+
+class MachineRequested(ApiModel):
+    """What became of a request for more machines of a type."""
+
+    provider_notified_count: ApiInt = None
+    confirmation: ApiStr = None
+
+
+class Machines(Resource):
+    """Calls on GPU types."""
+
+    async def list(self) -> Rows[Machine]:
+        """GET /machines: all GPU types; works without a key."""
+        return (await self._wire.request("GET", "/machines", auth=Auth.NONE)).rows(Machine)
+
+    async def request(self, machine_name: str, *, gpu_count: int) -> MachineRequested:
+        """POST /machine-requests: tell providers that a type is wanted; reserves nothing."""
+        if not machine_name.strip() or gpu_count < 1:
+            raise InvalidRequest("machine_name is empty or gpu_count is less than 1.")
+        body = {"machine_name": machine_name, "gpu_count": gpu_count}
+        return (await self._wire.request("POST", "/machine-requests", json=body)).model(MachineRequested)

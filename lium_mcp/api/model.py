@@ -1,0 +1,163 @@
+"""The base of every model and the lenient field types. It knows no resource and no HTTP.
+
+The API's answers are untrusted input that moves before we do: a field that cannot be read becomes `None`, an
+unknown field is kept, and only a missing id makes a row unreadable.
+"""
+
+import math
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler
+from pydantic import WrapValidator as _WrapValidator
+
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
+_MAX_NUMBER_CHARS = 64
+_MAX_INT = 2**63 - 1
+
+T = TypeVar("T")
+
+
+class ApiModel(BaseModel):
+    """A frozen view of one JSON object of the API; unknown fields are kept but never shown by `repr`."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="allow",
+        defer_build=True,
+        hide_input_in_errors=True,
+        protected_namespaces=(),
+    )
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        # A field we do not know may well be a secret.
+        extra = self.__pydantic_extra__ or {}
+        return [(name, value) for name, value in super().__repr_args__() if name not in extra]
+
+
+class RequestModel(BaseModel):
+    """What a caller fills in for a request; a misspelled field is an error, not an extra."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True, hide_input_in_errors=True)
+
+
+def read_float(value: object) -> float | None:
+    """Read a finite number from a number or a numeric string; anything else is `None`."""
+    if isinstance(value, str):
+        text = value.strip()
+        if len(text) > _MAX_NUMBER_CHARS or not _NUMBER.fullmatch(text):
+            return None
+        value = float(text)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def read_int(value: object) -> int | None:
+    """Read a 64-bit whole number from a number or a numeric string, dropping a fraction; anything else is `None`."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        number = value
+    elif isinstance(value, str) and len(value) <= _MAX_NUMBER_CHARS and re.fullmatch(r"\s*[+-]?[0-9]+\s*", value):
+        number = int(value)
+    else:
+        parsed = read_float(value)
+        if parsed is None:
+            return None
+        number = int(parsed)
+    return number if abs(number) <= _MAX_INT else None
+
+
+def read_time(value: object) -> datetime | None:
+    """Read an ISO 8601 time as aware UTC; a time without a zone is UTC; anything else is `None`."""
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value.strip().upper())
+        except ValueError:
+            return None
+    if not isinstance(value, datetime):
+        return None
+    try:
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    except (OverflowError, ValueError):
+        return None
+
+
+def read_text(value: object) -> str | None:
+    """Read a string; a number becomes its text; anything else is `None`."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            return str(value)
+        except ValueError:  # more digits than Python converts
+            return None
+    return None
+
+
+def _text_or_empty(value: object) -> str:
+    return read_text(value) or ""
+
+
+def _read_bool(value: object) -> bool | None:
+    if isinstance(value, str):
+        return {"true": True, "false": False}.get(value.strip().lower())
+    return value if isinstance(value, bool) else None
+
+
+def _none_if_unreadable(value: object, handler: ValidatorFunctionWrapHandler) -> object:
+    try:
+        read: object = handler(value)
+    except ValidationError:
+        return None
+    return read
+
+
+def _readable_items(value: object, handler: ValidatorFunctionWrapHandler) -> object:
+    if not isinstance(value, list | tuple):
+        return ()
+    try:
+        read: object = handler(value)
+    except ValidationError:
+        kept: list[Any] = []
+        for item in value:
+            try:
+                kept.extend(handler([item]))
+            except ValidationError:
+                continue
+        return tuple(kept)
+    return read
+
+
+def _readable_strings(value: object) -> dict[str, str] | None:
+    if not isinstance(value, dict):
+        return None
+    texts = {key: read_text(item) for key, item in value.items() if isinstance(key, str)}
+    return {key: text for key, text in texts.items() if text is not None}
+
+
+def _object_or_none(value: object) -> dict[str, Any] | None:
+    return value if isinstance(value, dict) else None
+
+
+ApiId = Annotated[str, BeforeValidator(read_text), Field(min_length=1)]
+"""The one thing a row cannot do without."""
+ApiStr = Annotated[str | None, BeforeValidator(read_text)]
+ApiText = Annotated[str, BeforeValidator(_text_or_empty)]
+"""A string the contract requires; read as empty where a server leaves it out."""
+ApiInt = Annotated[int | None, BeforeValidator(read_int)]
+ApiFloat = Annotated[float | None, BeforeValidator(read_float)]
+ApiBool = Annotated[bool | None, BeforeValidator(_read_bool)]
+ApiTime = Annotated[datetime | None, BeforeValidator(read_time)]
+ApiStrings = Annotated[dict[str, str] | None, BeforeValidator(_readable_strings)]
+ApiObject = Annotated[dict[str, Any] | None, BeforeValidator(_object_or_none)]
+"""A JSON object whose shape no source shows."""
+ApiNested = Annotated[T | None, _WrapValidator(_none_if_unreadable)]
+"""A nested model; one that cannot be read is `None` and does not cost the row."""
+ApiTuple = Annotated[tuple[T, ...], _WrapValidator(_readable_items)]
+"""A list whose unreadable items are left out."""

@@ -1,0 +1,47 @@
+"""Lists as the API gives them: rows, pages, and the walk over all pages. Knows no resource."""
+
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+PAGE_SIZE = 100
+MAX_PAGES = 100
+
+
+class Rows(list[T]):
+    """A list of rows that remembers what is missing from it.
+
+    `skipped` counts rows that could not be read; `truncated` says that more pages exist than were fetched.
+    """
+
+    def __init__(self, rows: Iterable[T] = (), *, skipped: int = 0, truncated: bool = False) -> None:
+        super().__init__(rows)
+        self.skipped = skipped
+        self.truncated = truncated
+
+    def where(self, keep: Callable[[T], bool]) -> "Rows[T]":
+        """Return the rows that `keep` accepts, with the same account of what is missing."""
+        return Rows((row for row in self if keep(row)), skipped=self.skipped, truncated=self.truncated)
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """One page of a list."""
+
+    items: Rows[T] = field(default_factory=Rows)
+    has_next: bool = False
+
+
+async def collect_pages(fetch: Callable[[int], Awaitable[Page[T]]], *, max_pages: int = MAX_PAGES) -> Rows[T]:
+    """Fetch pages from 1 until the last, at most `max_pages`; an empty page ends the walk whatever it says."""
+    rows: Rows[T] = Rows()
+    for number in range(1, max_pages + 1):
+        page = await fetch(number)
+        rows.extend(page.items)
+        rows.skipped += page.items.skipped
+        if not page.has_next or not (page.items or page.items.skipped):
+            return rows
+    rows.truncated = True
+    return rows

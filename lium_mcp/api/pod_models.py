@@ -1,0 +1,315 @@
+"""What the API says about pods: rows, events, records, GPU resets. The calls are in `pods.py`."""
+
+import re
+from datetime import datetime
+from ipaddress import ip_address
+from typing import Any, NamedTuple
+
+from pydantic import Field
+
+from lium_mcp.api.errors import InvalidRequest
+from lium_mcp.api.executor_models import Executor
+from lium_mcp.api.huids import huid
+from lium_mcp.api.model import (
+    ApiBool,
+    ApiFloat,
+    ApiId,
+    ApiInt,
+    ApiModel,
+    ApiNested,
+    ApiObject,
+    ApiStr,
+    ApiStrings,
+    ApiText,
+    ApiTime,
+    ApiTuple,
+    RequestModel,
+    read_int,
+)
+
+TERMINAL_STATUSES = frozenset(
+    {
+        "FAILED",
+        "STOPPED",
+        "ERROR",
+        "TERMINATED",
+        "DELETED",
+        "REMOVED",
+        "CANCELLED",
+        "CREATION_FAILED",
+        "BROKEN",
+        "REBOOT_FAILED",
+        "DELETING",
+    }
+)
+BILLING_STATUSES = frozenset({"RUNNING", "REBOOT_PENDING", "REBOOT_FAILED"})
+_DEFAULT_VOLUME_ROOT = "/root"
+_DEFAULT_SSH_PORT = 22
+MAX_PORT = 65535
+_SSH_COMMAND = re.compile(r"ssh ([A-Za-z0-9_][A-Za-z0-9._-]{0,31})@([A-Za-z0-9.:-]{1,253})(?: -p ([0-9]{1,5}))?")
+_HOST_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")
+
+
+class SshTarget(NamedTuple):
+    """Where a pod's SSH server listens."""
+
+    user: str
+    host: str
+    port: int
+
+
+def parse_ssh_command(command: str | None) -> SshTarget | None:
+    """Return the target of `ssh <user>@<host> [-p <port>]`; anything else, such as a further option, is `None`."""
+    match = _SSH_COMMAND.fullmatch((command or "").strip())
+    if match is None:
+        return None
+    user, host, port_text = match.groups()
+    port = int(port_text) if port_text else _DEFAULT_SSH_PORT
+    if not 1 <= port <= MAX_PORT or not (_HOST_NAME.fullmatch(host) or _is_ip_address(host)):
+        return None
+    return SshTarget(user, host, port) if ":" not in host or _is_ip_address(host) else None
+
+
+def _is_ip_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+class PodTemplate(ApiModel):
+    """The template inside a pod row: incomplete, so never what an update may start from."""
+
+    id: ApiStr = None
+    name: ApiStr = None
+    description: ApiStr = None
+    docker_image: ApiStr = None
+    docker_image_tag: ApiStr = None
+    docker_image_digest: ApiStr = None
+    category: ApiStr = None
+    volumes: ApiTuple[str] = ()
+    environment: ApiStrings = Field(default=None, repr=False)
+    entrypoint: ApiStr = Field(default=None, repr=False)
+    internal_ports: ApiTuple[int] = ()
+    is_private: ApiBool = None
+    startup_commands: ApiStr = Field(default=None, repr=False)
+
+
+class PodVolume(ApiModel):
+    """The volume attached to a pod."""
+
+    id: ApiStr = None
+    name: ApiStr = None
+
+
+class Pod(ApiModel):
+    """One pod. `price` is USD per hour for the pod as a whole; `executor` is the whole host it runs on."""
+
+    id: ApiId
+    pod_name: ApiText = ""
+    status: ApiText = ""
+    executor_id: ApiStr = None
+    ssh_connect_cmd: ApiStr = None
+    ports_mapping: ApiObject = None
+    gpu_name: ApiStr = None
+    gpu_count: ApiInt = None
+    cpu_name: ApiStr = None
+    cpu_count: ApiInt = None
+    ram_total: ApiInt = None
+    price: ApiFloat = None
+    created_at: ApiTime = None
+    updated_at: ApiTime = None
+    removal_scheduled_at: ApiTime = None
+    termination_hours: ApiInt = None
+    jupyter_installation_status: ApiStr = None
+    jupyter_url: ApiStr = Field(default=None, repr=False)  # its query may hold the notebook's token
+    enable_jupyter: ApiBool = None
+    enable_volume_encryption: ApiBool = None
+    volume_encryption_status: ApiStr = None
+    estimated_ready_seconds: ApiInt = None
+    eta_basis: ApiStr = None
+    phase: ApiStr = None
+    local_volume_path: ApiStr = None
+    volume: ApiNested[PodVolume] = None
+    ssh_keys: ApiTuple[str] = ()
+    template: ApiNested[PodTemplate] = None
+    executor: ApiNested[Executor] = None
+    workspace_id: ApiStr = None
+    api_key_id: ApiStr = None
+    created_by_api_key_id: ApiStr = None
+    api_key_name: ApiStr = None
+    cluster_id: ApiStr = None
+    cluster_node_index: ApiInt = None
+    cluster_overlay_ip: ApiStr = None
+
+    @property
+    def huid(self) -> str:
+        """The short name that clients derive from the id."""
+        return huid(self.id)
+
+    @property
+    def state(self) -> str:
+        """The status, upper case."""
+        return self.status.upper()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it runs and SSH is configured."""
+        return self.state == "RUNNING" and bool(self.ssh_connect_cmd)
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether it will not become ready any more."""
+        return self.state in TERMINAL_STATUSES
+
+    @property
+    def is_billing(self) -> bool:
+        """Whether it costs money now."""
+        return self.state in BILLING_STATUSES
+
+    @property
+    def ssh(self) -> SshTarget | None:
+        """Where to log in; `None` until SSH is configured or if the API's command is not a plain one."""
+        return parse_ssh_command(self.ssh_connect_cmd)
+
+    @property
+    def rented_gpu_count(self) -> int | None:
+        """GPUs this pod is billed for."""
+        return self.gpu_count
+
+    @property
+    def volume_root(self) -> str:
+        """Where the local volume is mounted; it dies with the pod."""
+        mounts = self.template.volumes if self.template else ()
+        return self.local_volume_path or (mounts[0] if mounts else _DEFAULT_VOLUME_ROOT)
+
+    @property
+    def scheduled_removal_at(self) -> datetime | None:
+        """When Lium removes it."""
+        return self.removal_scheduled_at
+
+    @property
+    def public_ports(self) -> dict[int, int]:
+        """Public port of each internal port, as far as both are readable port numbers."""
+        ports: dict[int, int] = {}
+        for inside, outside in (self.ports_mapping or {}).items():
+            internal, public = read_int(inside), read_int(outside)
+            if internal and public and 1 <= internal <= MAX_PORT and 1 <= public <= MAX_PORT:
+                ports[internal] = public
+        return ports
+
+    @property
+    def rented_by_key_id(self) -> str | None:
+        """The API key that rented it; `None` for a rental in the browser."""
+        return self.api_key_id if self.api_key_id is not None else self.created_by_api_key_id
+
+
+class PodEvent(ApiModel):
+    """One entry of an event log; `actor` is `None` when the platform acted by itself."""
+
+    id: ApiStr = None
+    created_at: ApiTime = None
+    event_type: ApiText = ""
+    sub_event_type: ApiStr = None
+    pod_id: ApiStr = None
+    pod_name: ApiStr = None
+    actor: ApiObject = None
+    from_status: ApiStr = None
+    to_status: ApiStr = None
+    reason: ApiStr = None
+    detail: ApiStr = None
+    error: ApiStr = None
+
+
+class PodDetail(Pod):
+    """A pod with its last event."""
+
+    last_event: ApiNested[PodEvent] = None
+    executor_status: ApiObject = None
+
+
+class PriceSegment(ApiModel):
+    """A stretch of time at one price."""
+
+    price_per_hour: ApiFloat = None
+    billed_seconds: ApiFloat = None
+    amount: ApiFloat = None
+
+
+class PodRecord(ApiModel):
+    """What remains of a pod, also after its removal; `total` is what the ledger charged."""
+
+    pod_id: ApiId
+    pod_name: ApiStr = None
+    removed: ApiBool = None
+    gpu_name: ApiStr = None
+    gpu_count: ApiInt = None
+    image: ApiStr = None
+    launch_snapshot: ApiObject = None
+    executor_id: ApiStr = None
+    created_at: ApiTime = None
+    removed_at: ApiTime = None
+    close_reason: ApiStr = None
+    billed_seconds: ApiFloat = None
+    total: ApiFloat = None
+    price_segments: ApiTuple[PriceSegment] = ()
+
+
+class PodStatement(ApiModel):
+    """What a pod has cost, also after its removal."""
+
+    pod_id: ApiId
+    pod_name: ApiStr = None
+    removed: ApiBool = None
+    created_at: ApiTime = None
+    removed_at: ApiTime = None
+    billed_seconds: ApiFloat = None
+    total: ApiFloat = None
+
+
+class FeedbackRequest(RequestModel):
+    """A rating of a pod's node; recorded once per pod."""
+
+    feedback_text: str = ""
+    rating: int | None = None
+    reason: str | None = None
+
+    def body(self) -> dict[str, Any]:
+        """Return the JSON body."""
+        if self.rating is not None and not 1 <= self.rating <= 5:  # noqa: PLR2004 - stars
+            raise InvalidRequest("rating is not between 1 and 5.")
+        return self.model_dump()
+
+
+class GpuResetOutcome(ApiModel):
+    """What became of one GPU."""
+
+    index: ApiInt = None
+    uuid: ApiStr = None
+    result: ApiStr = None
+    detail: ApiStr = None
+
+
+class GpuResetError(ApiModel):
+    """Why a reset failed."""
+
+    code: ApiStr = None
+    message: ApiStr = None
+
+
+class GpuResetState(ApiModel):
+    """A GPU reset under way or over."""
+
+    request_id: ApiStr = None
+    status: ApiStr = None
+    pod_id: ApiStr = None
+    ok: ApiBool = None
+    container_restarted: ApiBool = None
+    gpus: ApiTuple[GpuResetOutcome] = ()
+    error: ApiNested[GpuResetError] = None
+
+    @property
+    def state(self) -> str:
+        """running, done, failed or timeout; older servers answer with the result and no status."""
+        return (self.status or ("failed" if self.ok is False else "done")).lower()

@@ -1,0 +1,158 @@
+"""Calls on pods: look, change, remove. The models are in `pod_models.py`; renting is in `executors.py`."""
+
+import json
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from datetime import UTC, datetime
+
+from lium_mcp.api.addresses import endpoint, segment
+from lium_mcp.api.errors import FirewallBlocked, InvalidRequest
+from lium_mcp.api.model import read_text
+from lium_mcp.api.paging import Rows
+from lium_mcp.api.pod_models import (
+    MAX_PORT,
+    FeedbackRequest,
+    GpuResetState,
+    Pod,
+    PodDetail,
+    PodEvent,
+    PodRecord,
+    PodStatement,
+)
+from lium_mcp.api.resource import Resource
+from lium_mcp.api.retries import Repeat
+from lium_mcp.api.wire import QueryValue
+
+GPU_RESET_TIMEOUT_SECONDS = 120.0
+DEFAULT_LOG_BYTES = 2**20
+
+
+class Pods(Resource):
+    """Calls on pods."""
+
+    async def list(self, *, api_key_id: str | None = None) -> Rows[Pod]:
+        """GET /pods: pods of the account that are not being removed, in no particular order."""
+        return (await self._wire.request("GET", "/pods", query={"api_key_id": api_key_id})).rows(Pod)
+
+    async def get(self, pod_id: str) -> PodDetail:
+        """GET /pods/{pod_id}: one pod with its last event."""
+        return (await self._wire.request("GET", endpoint("/pods/{pod_id}", pod_id=pod_id))).model(PodDetail)
+
+    async def remove(self, pod_id: str, *, feedback: FeedbackRequest | None = None) -> None:
+        """DELETE /pods/{pod_id}: begin to remove a pod; it is gone when the list no longer has it.
+
+        Irreversible: only attached volumes and finished backups remain. Feedback never stands in the way.
+        """
+        path = endpoint("/pods/{pod_id}", pod_id=pod_id)
+        if feedback is None:
+            await self._wire.request("DELETE", path)
+            return
+        try:
+            await self._wire.request("DELETE", path, json=feedback.body())
+        except FirewallBlocked:  # some texts never pass; the API has not seen the request
+            await self._wire.request("DELETE", path)
+
+    async def reboot(self, pod_id: str, *, volume_id: str | None = None) -> Pod:
+        """POST /pods/{pod_id}/reboot: replace the container, with a new SSH host key; may attach a volume."""
+        body = {} if volume_id is None else {"volume_id": segment("volume_id", volume_id)}
+        path = endpoint("/pods/{pod_id}/reboot", pod_id=pod_id)
+        return (await self._wire.request("POST", path, json=body)).model(Pod)
+
+    async def switch_template(self, pod_id: str, *, template_id: str) -> Pod:
+        """PUT /pods/{pod_id}/switch-template: start over from another template; container data is lost."""
+        path = endpoint("/pods/{pod_id}/switch-template", pod_id=pod_id)
+        body = {"template_id": segment("template_id", template_id)}
+        return (await self._wire.request("PUT", path, json=body)).model(Pod)
+
+    async def reset_gpus(self, pod_id: str, *, gpu_indices: Sequence[int] | None = None) -> GpuResetState:
+        """POST /pods/{pod_id}/reset-gpu: stop every process and reset GPUs, all of them by default. Sent once."""
+        indices = None if gpu_indices is None else list(gpu_indices)
+        if indices is not None and (not indices or min(indices) < 0):
+            raise InvalidRequest("gpu_indices is empty or holds a negative number.")
+        answer = await self._wire.request(
+            "POST",
+            endpoint("/pods/{pod_id}/reset-gpu", pod_id=pod_id),
+            json={"gpu_indices": indices},
+            repeat=Repeat.NEVER,
+            timeout_seconds=GPU_RESET_TIMEOUT_SECONDS,
+        )
+        return answer.model(GpuResetState)
+
+    async def get_gpu_reset(self, pod_id: str, request_id: str) -> GpuResetState:
+        """GET /pods/{pod_id}/reset-gpu/{request_id}: how a reset stands. Sent once, since callers poll it."""
+        path = endpoint("/pods/{pod_id}/reset-gpu/{request_id}", pod_id=pod_id, request_id=request_id)
+        return (await self._wire.request("GET", path, repeat=Repeat.NEVER)).model(GpuResetState)
+
+    async def logs(self, pod_id: str, *, tail: int = 100, max_bytes: int = DEFAULT_LOG_BYTES) -> Sequence[str]:
+        """GET /pods/{pod_id}/logs: the newest lines of the main process; a 404 may mean "not started yet"."""
+        path, query = _log_address(pod_id, tail, follow=False)
+        lines = await self._wire.tail_lines(path, query=query, max_bytes=max_bytes)
+        return [_log_line(line) for line in lines if line]
+
+    async def follow_logs(self, pod_id: str, *, tail: int = 100) -> AsyncGenerator[str]:
+        """GET /pods/{pod_id}/logs with follow: lines as they come; close the iterator to stop."""
+        path, query = _log_address(pod_id, tail, follow=True)
+        async with aclosing(self._wire.follow_lines(path, query=query)) as lines:
+            async for line in lines:
+                if line:
+                    yield _log_line(line)
+
+    async def events(self, pod_id: str) -> Rows[PodEvent]:
+        """GET /pods/{pod_id}/events: oldest first, also after removal. Older servers have no such route."""
+        path = endpoint("/pods/{pod_id}/events", pod_id=pod_id)
+        return (await self._wire.request("GET", path, repeat=Repeat.NEVER)).rows(PodEvent)
+
+    async def record(self, pod_id: str) -> PodRecord:
+        """GET /pods/{pod_id}/record: what remains of a pod. Needs the feature `run_record`."""
+        return (await self._wire.request("GET", endpoint("/pods/{pod_id}/record", pod_id=pod_id))).model(PodRecord)
+
+    async def statement(self, pod_id: str) -> PodStatement:
+        """GET /pods/{pod_id}/statement: what a pod has cost."""
+        path = endpoint("/pods/{pod_id}/statement", pod_id=pod_id)
+        return (await self._wire.request("GET", path)).model(PodStatement)
+
+    async def send_feedback(self, pod_id: str, feedback: FeedbackRequest) -> None:
+        """POST /pods/{pod_id}/feedback: rate a living pod's node."""
+        path = endpoint("/pods/{pod_id}/feedback", pod_id=pod_id)
+        await self._wire.request("POST", path, json=feedback.body())
+
+    async def schedule_removal(self, pod_id: str, *, at: datetime) -> None:
+        """POST /pods/{pod_id}/schedule-removal: set or replace the time at which Lium removes a pod.
+
+        A pod rented with `termination_hours` replaces it at boot.
+        """
+        if at.tzinfo is None:
+            raise InvalidRequest("at has no time zone.")
+        path = endpoint("/pods/{pod_id}/schedule-removal", pod_id=pod_id)
+        body = {"removal_scheduled_at": f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"}
+        await self._wire.request("POST", path, json=body, repeat=Repeat.ALWAYS)
+
+    async def cancel_removal(self, pod_id: str) -> None:
+        """DELETE /pods/{pod_id}/schedule-removal: the pod then bills until it is removed by hand."""
+        await self._wire.request("DELETE", endpoint("/pods/{pod_id}/schedule-removal", pod_id=pod_id))
+
+    async def install_jupyter(self, pod_id: str, *, port: int) -> None:
+        """POST /pods/{pod_id}/install-jupyter: install Jupyter on an internal port of a running pod."""
+        if not 1 <= port <= MAX_PORT:
+            raise InvalidRequest(f"port is not between 1 and {MAX_PORT}.")
+        path = endpoint("/pods/{pod_id}/install-jupyter", pod_id=pod_id)
+        await self._wire.request("POST", path, json={"jupyter_internal_port": port})
+
+
+def _log_address(pod_id: str, tail: int, *, follow: bool) -> tuple[str, Mapping[str, QueryValue]]:
+    if tail < 1:
+        raise InvalidRequest("tail is less than 1.")
+    path = endpoint("/pods/{pod_id}/logs", pod_id=pod_id)
+    return path, {"tail": tail, "follow": "true" if follow else "false"}
+
+
+def _log_line(line: str) -> str:
+    """Return the text of `data: {"log": ...}`; a line in another form is kept as it is."""
+    if not line.startswith("data: "):
+        return line
+    try:
+        event = json.loads(line.removeprefix("data: "))
+    except (ValueError, RecursionError):
+        return line
+    text = read_text(event.get("log")) if isinstance(event, dict) else None
+    return line if text is None else text.rstrip("\r\n")

@@ -1,0 +1,378 @@
+"""One HTTP connection pool and the rules every request follows. Knows no resource.
+
+Credentials go to the configured origin only; what may be repeated is repeated, nothing else; every attempt has a time
+limit and a size limit; every failure is a `LiumError` that says whether the request possibly took effect.
+"""
+
+import math
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import aclosing, contextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from enum import Enum
+
+import anyio
+import httpx2
+
+from lium_mcp import __version__
+from lium_mcp.api.addresses import check_base_url, redirect_target
+from lium_mcp.api.answers import Answer
+from lium_mcp.api.clock import Clock
+from lium_mcp.api.error_bodies import error_from_answer
+from lium_mcp.api.errors import (
+    ConnectionFailed,
+    Effect,
+    InvalidRequest,
+    MissingApiKey,
+    MissingSession,
+    RequestTimedOut,
+    ResponseTooLarge,
+    UnreadableResponse,
+    UntrustedRedirect,
+)
+from lium_mcp.api.retries import Repeat, repeating
+
+MAX_REDIRECTS = 5
+MAX_ERROR_BODY_BYTES = 64 * 2**10
+MAX_LINE_BYTES = 64 * 2**10
+KEEPALIVE_SECONDS = 60.0
+MAX_CLOCK_CORRECTION = timedelta(days=366)
+
+QueryValue = str | int | float | None
+
+_READ_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_REDIRECTS_KEEPING_METHOD = frozenset({307, 308})
+_MIN_REDACTED_CHARS = 4
+# Raised before the first byte of a request could leave.
+_NOTHING_SENT = (
+    httpx2.ConnectError,
+    httpx2.ConnectTimeout,
+    httpx2.PoolTimeout,
+    httpx2.ProxyError,
+    httpx2.UnsupportedProtocol,
+)
+
+
+class Auth(Enum):
+    """Which credential a route needs."""
+
+    NONE = "none"
+    """Works without one; the key is sent where there is one."""
+    KEY = "key"
+    SESSION = "session"
+    KEY_OR_SESSION = "key or session"
+
+
+class Wire:
+    """Sends requests to one base address with one set of credentials."""
+
+    def __init__(
+        self,
+        *,
+        api_key: str | None,
+        base_url: str,
+        session_token: str | None,
+        source: str,
+        timeout_seconds: float,
+        transport: httpx2.AsyncBaseTransport | None,
+        clock: Clock,
+        max_response_bytes: int,
+    ) -> None:
+        self._base = check_base_url(base_url)
+        self._api_key = _credential("The API key", api_key)
+        self._session_token = _credential("The session token", session_token)
+        self._source = source
+        self._timeout_seconds = timeout_seconds
+        self._transport = transport
+        self._clock = clock
+        self._max_response_bytes = max_response_bytes
+        self._http: httpx2.AsyncClient | None = None
+        self._closed = False
+        self._clock_correction = timedelta()
+
+    @property
+    def base_url(self) -> str:
+        """The address requests go to."""
+        return str(self._base)
+
+    def now(self) -> datetime:
+        """Return the API's idea of now: the local clock corrected by the `Date` of the newest answer."""
+        return datetime.now(UTC) + self._clock_correction
+
+    def redact(self, text: str) -> str:
+        """Return `text` without this connection's credentials."""
+        for secret in (self._api_key, self._session_token):
+            if secret and len(secret) >= _MIN_REDACTED_CHARS:
+                text = text.replace(secret, "[redacted]")
+        return text
+
+    async def aclose(self) -> None:
+        """Close the pool; nothing can be sent afterwards."""
+        self._closed = True
+        if self._http is not None:
+            await self._http.aclose()
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, QueryValue] | None = None,
+        json: object = None,
+        content: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        auth: Auth = Auth.KEY,
+        repeat: Repeat | None = None,
+        mutates: bool | None = None,
+        timeout_seconds: float | None = None,
+    ) -> Answer:
+        """Send a request, repeat it as far as `repeat` allows, and return the successful answer.
+
+        By default reads are repeated always and changes only after a 429. Raises a `LiumError` for everything else.
+        """
+        reads = method in _READ_METHODS
+        mutates = not reads if mutates is None else mutates
+        limit_seconds = timeout_seconds or self._timeout_seconds
+        request = self._build(
+            method,
+            path,
+            query=query,
+            json=json,
+            content=content,
+            headers=headers,
+            auth=auth,
+            limit_seconds=limit_seconds,
+        )
+
+        async def attempt() -> Answer:
+            with _failures(mutates=mutates), anyio.fail_after(limit_seconds):
+                response, rewritten = await self._send(request, mutates=mutates)
+                answer = await self._read(response, mutates=mutates, rewritten=rewritten)
+            if not answer.is_success:
+                raise error_from_answer(answer, self.redact)
+            return answer
+
+        return await repeating(attempt, repeat or (Repeat.ALWAYS if reads else Repeat.UNEXECUTED), self._clock)
+
+    async def tail_lines(self, path: str, *, query: Mapping[str, QueryValue], max_bytes: int) -> list[str]:
+        """Read a line stream to its end and return its newest lines, as many as fit in `max_bytes`."""
+        request = self._build("GET", path, query=query)
+
+        async def attempt() -> list[str]:
+            lines: deque[tuple[str, int]] = deque()
+            kept_bytes = total_bytes = 0
+            with _failures(mutates=False), anyio.fail_after(self._timeout_seconds):
+                async with aclosing(await self._open(request)) as response:
+                    async for line, size in _lines(response):
+                        lines.append((line, size))
+                        kept_bytes += size
+                        total_bytes += size
+                        while kept_bytes > max_bytes:
+                            kept_bytes -= lines.popleft()[1]
+                        if total_bytes > self._max_response_bytes:
+                            raise _too_large(self._max_response_bytes, mutates=False)
+            return [line for line, _ in lines]
+
+        return await repeating(attempt, Repeat.ALWAYS, self._clock)
+
+    async def follow_lines(self, path: str, *, query: Mapping[str, QueryValue]) -> AsyncGenerator[str]:
+        """Yield the lines of a stream as they come, without a time limit once it is open."""
+        request = self._build("GET", path, query=query)
+        request.extensions = {**request.extensions, "timeout": {**request.extensions["timeout"], "read": None}}
+
+        async def attempt() -> httpx2.Response:
+            with _failures(mutates=False), anyio.fail_after(self._timeout_seconds):
+                return await self._open(request)
+
+        response = await repeating(attempt, Repeat.ALWAYS, self._clock)
+        async with aclosing(response):
+            lines = _lines(response)
+            while True:
+                with _failures(mutates=False):
+                    item = await anext(lines, None)
+                if item is None:
+                    return
+                yield item[0]
+
+    def _build(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, QueryValue] | None = None,
+        json: object = None,
+        content: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        auth: Auth = Auth.KEY,
+        limit_seconds: float | None = None,
+    ) -> httpx2.Request:
+        credentials = self._credentials(auth)
+        limit_seconds = limit_seconds or self._timeout_seconds
+        # Pool, TCP and TLS together end before the limit: a failure there is proof that nothing left.
+        connect_seconds = limit_seconds / 4
+        params = {name: value for name, value in (query or {}).items() if value is not None}
+        if any(isinstance(value, float) and not math.isfinite(value) for value in params.values()):
+            raise InvalidRequest("A number of the request is not finite.")
+        try:
+            return self._client().build_request(
+                method,
+                f"{self._base}{path}",
+                params=params or None,
+                json=json,
+                content=content,
+                headers={**credentials, **(headers or {})},
+                timeout=httpx2.Timeout(limit_seconds, connect=connect_seconds, pool=connect_seconds),
+            )
+        except (TypeError, ValueError):
+            raise InvalidRequest("A value of the request cannot be sent as JSON text.") from None
+
+    def _credentials(self, auth: Auth) -> dict[str, str]:
+        if auth is Auth.SESSION or (auth is Auth.KEY_OR_SESSION and self._api_key is None):
+            if self._session_token is not None:
+                return {"Authorization": f"Bearer {self._session_token}"}
+            if auth is Auth.SESSION:
+                raise MissingSession("This needs a login session; an API key cannot do it. Nothing was sent.")
+        if self._api_key is not None:
+            return {"X-API-KEY": self._api_key}
+        if auth is Auth.NONE:
+            return {}
+        raise MissingApiKey("No Lium API key is configured. Nothing was sent.")
+
+    def _client(self) -> httpx2.AsyncClient:
+        if self._closed:
+            raise InvalidRequest("The connection to Lium is closed. Nothing was sent.")
+        if self._http is None:
+            self._http = httpx2.AsyncClient(
+                transport=self._transport,
+                headers={
+                    "User-Agent": f"lium-mcp/{__version__}",
+                    "X-Source": self._source,
+                    "X-Lium-Client-Version": __version__,
+                    "Accept-Encoding": "gzip, deflate",
+                },
+                limits=httpx2.Limits(max_connections=100, keepalive_expiry=KEEPALIVE_SECONDS),
+            )
+        return self._http
+
+    async def _send(self, request: httpx2.Request, *, mutates: bool) -> tuple[httpx2.Response, bool]:
+        """Send and follow redirects inside the origin; also tell whether one turned the request into a GET."""
+        rewritten = False
+        effect: Effect = "none"
+        for _ in range(MAX_REDIRECTS + 1):
+            try:
+                response = await self._client().send(request, stream=True, follow_redirects=False)
+            except _NOTHING_SENT as error:
+                if rewritten:  # the first server has had the request
+                    raise httpx2.ReadError("lost after a redirect") from error
+                raise
+            self._note_time(response)
+            location = response.headers.get("Location")
+            if response.status_code not in _REDIRECTS or location is None:
+                return response, rewritten
+            await response.aclose()
+            possibly_done = rewritten or response.status_code not in _REDIRECTS_KEEPING_METHOD
+            effect = "unknown" if mutates and possibly_done else "none"
+            target = redirect_target(request.url, location)
+            if target is None:
+                raise UntrustedRedirect(
+                    "Lium's server redirected the request to another address; the API key was not sent there.",
+                    status=response.status_code,
+                    effect=effect,
+                )
+            becomes_get = (response.status_code in {302, 303} and request.method != "HEAD") or (
+                response.status_code == 301 and request.method == "POST"  # noqa: PLR2004 - reads best as a number
+            )
+            rewritten = rewritten or (becomes_get and request.method != "GET")
+            request = _redirected(request, target, "GET" if becomes_get else request.method)
+        raise UntrustedRedirect(f"Lium's server redirected the request more than {MAX_REDIRECTS} times.", effect=effect)
+
+    async def _open(self, request: httpx2.Request) -> httpx2.Response:
+        response, _ = await self._send(request, mutates=False)
+        if response.is_success:
+            return response
+        raise error_from_answer(await self._read(response, mutates=False, rewritten=False), self.redact)
+
+    async def _read(self, response: httpx2.Response, *, mutates: bool, rewritten: bool) -> Answer:
+        chunks: list[bytes] = []
+        size = 0
+        limit = self._max_response_bytes if response.is_success else MAX_ERROR_BODY_BYTES
+        try:
+            async for chunk in response.aiter_bytes():
+                chunks.append(chunk)
+                size += len(chunk)
+                if size > limit:
+                    break
+        except httpx2.RequestError:
+            # The status of a refusal is known already; the rest of its body is a comfort.
+            if response.is_success:
+                raise
+        finally:
+            await response.aclose()
+        if size > limit and response.is_success:
+            raise _too_large(limit, mutates=mutates)
+        return Answer(response.status_code, response.headers, b"".join(chunks)[:limit], mutates, rewritten)
+
+    def _note_time(self, response: httpx2.Response) -> None:
+        try:
+            theirs = parsedate_to_datetime(response.headers["Date"])
+            correction = theirs.astimezone(UTC) - datetime.now(UTC)
+        except (KeyError, TypeError, ValueError, OverflowError):
+            return
+        if abs(correction) <= MAX_CLOCK_CORRECTION:
+            self._clock_correction = correction
+
+
+def _credential(what: str, value: str | None) -> str | None:
+    value = (value or "").strip()
+    if not all("!" <= char <= "~" for char in value):
+        raise InvalidRequest(f"{what} holds characters that no such credential has.")
+    return value or None
+
+
+def _redirected(request: httpx2.Request, target: httpx2.URL, method: str) -> httpx2.Request:
+    if method == request.method:
+        return httpx2.Request(
+            method, target, headers=request.headers, content=request.content, extensions=request.extensions
+        )
+    headers = request.headers.copy()
+    for name in ("Content-Type", "Content-Length", "Idempotency-Key"):
+        headers.pop(name, None)
+    return httpx2.Request(method, target, headers=headers, extensions=request.extensions)
+
+
+def _too_large(limit_bytes: int, *, mutates: bool) -> ResponseTooLarge:
+    return ResponseTooLarge(
+        f"Lium's answer is larger than {limit_bytes} bytes.", effect="unknown" if mutates else "none"
+    )
+
+
+@contextmanager
+def _failures(*, mutates: bool) -> Iterator[None]:
+    """Turn what the HTTP library raises into what this package raises."""
+    effect: Effect = "unknown" if mutates else "none"
+    try:
+        yield
+    except _NOTHING_SENT as error:
+        raise ConnectionFailed("No connection to Lium could be made; nothing was sent.") from error
+    except (httpx2.TimeoutException, TimeoutError) as error:
+        raise RequestTimedOut("Lium did not answer in time.", effect=effect) from error
+    except httpx2.DecodingError as error:
+        raise UnreadableResponse("Lium's answer could not be decompressed.", effect=effect) from error
+    except httpx2.RequestError as error:
+        raise ConnectionFailed("The connection to Lium broke before the answer was complete.", effect=effect) from error
+
+
+async def _lines(response: httpx2.Response) -> AsyncIterator[tuple[str, int]]:
+    """Yield each line with its size in bytes; a line without end comes in pieces."""
+    pending = b""
+    async for chunk in response.aiter_bytes():
+        *complete, pending = (pending + chunk).split(b"\n")
+        while len(pending) > MAX_LINE_BYTES:
+            complete.append(pending[:MAX_LINE_BYTES])
+            pending = pending[MAX_LINE_BYTES:]
+        for line in complete:
+            yield line.decode("utf-8", "replace").rstrip("\r"), len(line) + 1
+    if pending:
+        yield pending.decode("utf-8", "replace").rstrip("\r"), len(pending)
