@@ -1,0 +1,10 @@
+"""A simulated Lium: the API's own state machine behind an ASGI app, with no money and no network.
+
+It stands alone: it knows the API's contract, not our client. See docs/sandbox.md.
+"""
+
+from lium_mcp.sandbox.clock import Clock
+from lium_mcp.sandbox.sandbox import API_KEY, OTHER_API_KEY, SESSION_TOKEN, Sandbox
+from lium_mcp.sandbox.serving import serve, serve_sandbox
+
+__all__ = ["API_KEY", "OTHER_API_KEY", "SESSION_TOKEN", "Clock", "Sandbox", "serve", "serve_sandbox"]

@@ -1,0 +1,113 @@
+"""The control routes under ``/_sandbox``: the clock, the faults, and a look at everything.
+
+They answer local clients only, and no browser page: a request with an Origin header is refused, so that a page the user
+happens to have open cannot turn the clock.
+"""
+
+import ipaddress
+from typing import Final, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from lium_mcp.sandbox import lifecycle
+from lium_mcp.sandbox.bodies import ClockBody
+from lium_mcp.sandbox.clock import iso_zulu
+from lium_mcp.sandbox.faults import Fault
+from lium_mcp.sandbox.market import take_off_market
+from lium_mcp.sandbox.state import snapshot
+from lium_mcp.sandbox.world import World
+
+PREFIX: Final = "/_sandbox"
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Control:
+    """The ASGI app under ``/_sandbox``."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        request = Request(scope, receive)
+        if "origin" in request.headers or not _is_local(scope):
+            response: Response = JSONResponse({"error": "only for local clients outside a browser"}, 403)
+        else:
+            body = await request.body()
+            try:
+                response = self._answer(request.method, request.url.path.removeprefix(PREFIX), body)
+            except ValidationError as error:
+                problems = [f"{'.'.join(map(str, item['loc'])) or 'body'}: {item['msg']}" for item in error.errors()]
+                response = JSONResponse({"error": "; ".join(problems)}, 422)
+            except ValueError as error:
+                response = JSONResponse({"error": str(error)}, 422)
+        await response(scope, receive, send)
+
+    def _answer(self, method: str, path: str, body: bytes) -> Response:
+        world = self._world
+        match method, path:
+            case "GET", "/clock":
+                pass
+            case "POST", "/clock":
+                turn = _parsed(ClockBody, body)
+                if turn.speed is not None:
+                    world.clock.set_speed(turn.speed)
+                world.clock.advance(seconds=turn.advance_seconds)
+            case "GET", "/faults":
+                return JSONResponse(world.faults.listed())
+            case "POST", "/faults":
+                arm(world, _parsed(Fault, body))
+                return JSONResponse(world.faults.listed())
+            case "DELETE", "/faults":
+                world.faults.clear()
+                return JSONResponse([])
+            case "GET", "/state":
+                return JSONResponse(snapshot(world))
+            case _:
+                return JSONResponse({"error": "no such control route"}, 404)
+        with world.lock:
+            world.catch_up()
+        return JSONResponse({"now": iso_zulu(world.now), "speed": world.clock.speed})
+
+
+def arm(world: World, fault: Fault) -> None:
+    """Arm a fault; one that names something it can strike now strikes now."""
+    with world.lock:
+        world.catch_up()
+        if fault.kind == "provider_pause" and fault.executor_id is not None:
+            node = world.market.nodes.get(fault.executor_id)
+            if node is None:
+                msg = "executor_id names no node"
+                raise ValueError(msg)
+            take_off_market(node, world.now)
+            return
+        if fault.kind == "spot_reclaim":
+            named = None if fault.pod_id is None else world.pods.get(fault.pod_id)
+            if fault.pod_id is not None and (named is None or not lifecycle.is_spot(world, named)):
+                msg = "pod_id names no pod on a spot node"
+                raise ValueError(msg)
+            candidates = [named] if named is not None else list(world.pods.values())
+            for pod in candidates:
+                if pod.status == "RUNNING" and lifecycle.is_spot(world, pod):
+                    lifecycle.reclaim_spot(world, pod)
+                    return
+        world.faults.add(fault)
+
+
+def _parsed(model: type[Model], body: bytes) -> Model:
+    return model.model_validate_json(body or b"{}")
+
+
+def _is_local(scope: Scope) -> bool:
+    client = scope.get("client")
+    if client is None or client[0] == "testclient":
+        # In-process callers have no peer.
+        return True
+    try:
+        return ipaddress.ip_address(client[0]).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,163 @@
+"""Failures on demand: what can be made to go wrong, when, and how often.
+
+A fault is armed by a test or through the control routes and is spent when it strikes. Faults of the wire (a lost
+answer, a storm of 429) are looked for by the outermost layer of the app; faults of the world (a boot that fails) by the
+part of the world they concern.
+"""
+
+import re
+from typing import Annotated, Final, Literal, Self, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+WireKind = Literal[
+    "lost_request",
+    "lost_answer",
+    "slow",
+    "rate_limit",
+    "error",
+    "truncated_json",
+    "oversize",
+    "redirect",
+    "unauthorized",
+]
+WorldKind = Literal[
+    "boot_fails",
+    "boot_slow",
+    "reboot_fails",
+    "node_taken",
+    "provider_pause",
+    "spot_reclaim",
+    "backup_fails",
+    "restore_fails",
+    "template_verify_fails",
+    "gpu_reset_fails",
+    "jupyter_fails",
+    "delete_fails",
+    "rent_crash",
+    "old_server",
+]
+WIRE_KINDS: Final[frozenset[str]] = frozenset(get_args(WireKind))
+
+# What each kind takes besides kind, times and match; a fault with an option it would ignore is refused.
+OPTIONS: Final[dict[str, frozenset[str]]] = {
+    "slow": frozenset({"seconds", "stage"}),
+    "rate_limit": frozenset({"retry_after_seconds"}),
+    "error": frozenset({"status", "body", "html", "after_work"}),
+    "oversize": frozenset({"bytes"}),
+    "redirect": frozenset({"location", "status"}),
+    "boot_fails": frozenset({"executor_id", "pod_id", "pod_name", "message"}),
+    "boot_slow": frozenset({"executor_id", "pod_id", "pod_name", "seconds"}),
+    "reboot_fails": frozenset({"pod_id", "pod_name", "message"}),
+    "node_taken": frozenset({"executor_id"}),
+    "provider_pause": frozenset({"executor_id"}),
+    "spot_reclaim": frozenset({"pod_id"}),
+    "backup_fails": frozenset({"pod_id", "message"}),
+    "restore_fails": frozenset({"pod_id", "message"}),
+    "template_verify_fails": frozenset({"template_id", "message"}),
+    "gpu_reset_fails": frozenset({"pod_id", "message"}),
+    "jupyter_fails": frozenset({"pod_id"}),
+    "delete_fails": frozenset({"pod_id"}),
+    "rent_crash": frozenset({"rented"}),
+}
+
+
+class Match(BaseModel):
+    """Which requests a wire fault strikes; ``*`` in the path is one segment, ``**`` any number."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    method: str | None = None
+    path: str | None = None
+
+    def covers(self, method: str, path: str) -> bool:
+        """Tell whether the request (its path without ``/api``) is meant."""
+        if self.method is not None and self.method.upper() != method:
+            return False
+        if self.path is None:
+            return True
+        pattern = re.escape(self.path).replace(r"\*\*", ".*").replace(r"\*", "[^/]+")
+        return re.fullmatch(pattern, path) is not None
+
+
+class Fault(BaseModel):
+    """One thing that will go wrong."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: WireKind | WorldKind
+    times: Annotated[int, Field(ge=1)] | None = 1
+    match: Match = Field(default_factory=Match)
+
+    seconds: Annotated[float, Field(ge=0)] = 1.0
+    stage: Literal["before", "working", "answer"] = "before"
+    retry_after_seconds: int | None = None
+    status: Annotated[int, Field(ge=300, le=599)] | None = None
+    body: str | None = None
+    html: bool = False
+    after_work: bool = False
+    bytes: Annotated[int, Field(ge=1)] = 64 * 1024 * 1024
+    location: str = "http://127.0.0.1:9/elsewhere"
+    executor_id: str | None = None
+    pod_id: str | None = None
+    pod_name: str | None = None
+    template_id: str | None = None
+    message: str | None = None
+    rented: bool = True
+
+    @model_validator(mode="after")
+    def _refuse_what_would_be_ignored(self) -> Self:
+        allowed = OPTIONS.get(self.kind, frozenset()) | {"kind", "times", "match"}
+        if ignored := self.model_fields_set - allowed:
+            msg = f"{self.kind} takes no {', '.join(sorted(ignored))}"
+            raise ValueError(msg)
+        if self.kind not in WIRE_KINDS and "match" in self.model_fields_set:
+            msg = f"{self.kind} strikes the world, not a request: it takes no match"
+            raise ValueError(msg)
+        return self
+
+
+class Faults:
+    """The armed faults, oldest first."""
+
+    def __init__(self) -> None:
+        self._armed: list[Fault] = []
+
+    def add(self, fault: Fault) -> None:
+        """Arm a fault."""
+        self._armed.append(fault)
+
+    def clear(self) -> None:
+        """Disarm all."""
+        self._armed.clear()
+
+    def listed(self) -> list[dict[str, object]]:
+        """Return the armed faults as they were given, with the strikes that are left."""
+        return [{**fault.model_dump(exclude_unset=True), "times": fault.times} for fault in self._armed]
+
+    def is_armed(self, kind: WorldKind) -> bool:
+        """Tell whether a fault of this kind is armed, without spending it."""
+        return any(fault.kind == kind for fault in self._armed)
+
+    def strike(self, kind: WorldKind, **facts: str | None) -> Fault | None:
+        """Spend and return the first fault of this kind that concerns what the facts name."""
+        for fault in self._armed:
+            named = {name: getattr(fault, name) for name in facts if getattr(fault, name) is not None}
+            if fault.kind == kind and all(facts[name] == value for name, value in named.items()):
+                return self._spend(fault)
+        return None
+
+    def strike_request(self, method: str, path: str) -> list[Fault]:
+        """Spend and return the wire faults that this request runs into: every slow one, and one of the others."""
+        hits: list[Fault] = []
+        for fault in [fault for fault in self._armed if fault.kind in WIRE_KINDS and fault.match.covers(method, path)]:
+            if fault.kind == "slow" or all(hit.kind == "slow" for hit in hits):
+                hits.append(self._spend(fault))
+        return hits
+
+    def _spend(self, fault: Fault) -> Fault:
+        if fault.times is not None:
+            fault.times -= 1
+            if fault.times == 0:
+                self._armed.remove(fault)
+        return fault

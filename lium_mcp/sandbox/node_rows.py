@@ -1,0 +1,180 @@
+"""How a node looks on the wire: the summary and the full row, and what the public feed shows.
+
+Real listings have holes: a few nodes send numbers as strings, or leave parts of their scrape null or out. Those nodes
+are marked in the market; this file leaves the holes.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+
+from pydantic import JsonValue
+
+from lium_mcp.sandbox.clock import iso_zulu
+from lium_mcp.sandbox.market import Market, Node
+from lium_mcp.sandbox.seeded import fraction, identifier
+
+Row = dict[str, JsonValue]
+
+
+def listing_row(market: Market, node: Node, now: datetime, *, full: bool) -> Row:
+    """Build the row of GET /executors for a node that is free now."""
+    row = host_row(node, now, full=full)
+    row["price_per_gpu"] = float(market.price(node, now))
+    row["available_gpu_count"] = market.free_gpus(node, now)
+    if node.split != "unsaid":
+        row["min_gpu_count_for_rental"] = node.min_gpu_count
+    return row
+
+
+def host_row(node: Node, now: datetime, *, full: bool) -> Row:
+    """Build the part of the row that describes the host, whoever rents it; it has no usable price."""
+    gaps = node.gaps
+    watts = int(node.gpu.power_w * 0.8) if node.power_limited else node.gpu.power_w
+    verified = now - timedelta(seconds=300 + 3000 * fraction("verified", node.id))
+    return {
+        "id": node.id,
+        "machine_name": node.gpu.name,
+        "price_per_gpu": 0,
+        "gpu_count": str(node.gpu_count) if "gpu_details" in gaps else node.gpu_count,
+        "tier": node.tier,
+        "max_cuda_version": None if "cuda" in gaps else node.cuda,
+        "effective_upload_speed_mbps": None if "network" in gaps else node.upload_mbps,
+        "effective_download_speed_mbps": None if "network" in gaps else node.download_mbps,
+        "location": None if "location" in gaps else _location(node, full=full),
+        "nvlink": None if "interconnect" in gaps else _has_nvlink(node),
+        "interconnect": None if "interconnect" in gaps else _interconnect(node, full=full),
+        "gpu_power_limited": node.power_limited,
+        "gpu_power_limit_w": watts,
+        "gpu_power_limit_default_w": node.gpu.power_w,
+        "frequent_rent_failures": node.frequent_failures,
+        "last_verified_at": iso_zulu(verified),
+        "reliability_score": None if "reliability" in gaps else node.reliability,
+        "specs": _specs(node, full=full),
+    }
+
+
+def public_row(market: Market, node: Node, now: datetime) -> Row:
+    """Build the row of the public feed."""
+    return {
+        "id": node.id,
+        "gpu_model": node.gpu.name,
+        "gpu_count": node.gpu_count,
+        "available_gpu_count": market.free_gpus(node, now),
+        "country_code": None if "location" in node.gaps else node.place.code,
+        "price_per_node_hour": float(market.price(node, now) * node.gpu_count),
+        "cpu_count": None if "cpu" in node.gaps else node.cpu_count,
+        "ram_gb": None if "ram" in node.gaps else round(node.ram_kib / 2**20),
+        "gpu_memory_gb": round(node.gpu.memory_mib / 1024),
+    }
+
+
+def _has_nvlink(node: Node) -> bool:
+    return node.gpu.nvlink_links is not None and node.gpu_count > 1
+
+
+def _location(node: Node, *, full: bool) -> Row:
+    place = node.place
+    row: Row = {
+        "country": place.country,
+        "country_code": place.code,
+        "city": place.city,
+        "lat": place.lat,
+        "lon": place.lon,
+    }
+    if full:
+        row |= {"iso_code": place.code, "region": None, "region_name": None, "zip": None, "timezone": place.timezone}
+    return row
+
+
+def _interconnect(node: Node, *, full: bool) -> Row | None:
+    if node.gpu_count == 1:
+        return None
+    pairs = node.gpu_count * (node.gpu_count - 1) // 2
+    wired = _has_nvlink(node)
+    row: Row = {
+        "gpu_count": node.gpu_count,
+        "gpu_pairs": pairs,
+        "nvlink": wired,
+        "nvlink_links": node.gpu.nvlink_links,
+        "nvlink_pairs": pairs if wired else 0,
+        "p2p": wired,
+        "pcie_class": None if wired else "NODE",
+    }
+    if full:
+        link = f"NV{node.gpu.nvlink_links}" if wired else "NODE"
+        size = range(node.gpu_count)
+        row["matrix"] = [["X" if a == b else link for b in size] for a in size]
+        row["p2p_pairs"] = pairs
+        row["p2p_ok_pairs"] = pairs if wired else 0
+        row["nvlink_active_links"] = node.gpu.nvlink_links
+    return row
+
+
+def _specs(node: Node, *, full: bool) -> Row:
+    gaps = node.gaps
+    network: Row = {"upload_speed": node.upload_mbps, "download_speed": node.download_mbps}
+    specs: Row = {
+        "gpu": {
+            "count": node.gpu_count,
+            "driver": node.driver,
+            "details": [] if "gpu_details" in gaps else _cards(node, full=full),
+        },
+        "cpu": None if "cpu" in gaps else {"count": node.cpu_count, "model": node.cpu_model},
+        "ram": None if "ram" in gaps else {"total": node.ram_kib, "pod_reserve": node.ram_reserve_kib},
+        "hard_disk": None if "disk" in gaps else {"total": node.disk_kib, "free": node.disk_free_kib},
+        "network": None if "network" in gaps else network,
+        "available_port_count": None if "ports" in gaps else node.port_count,
+        "sysbox_runtime": node.sysbox,
+    }
+    # A part of the scrape that failed is missing here and null there.
+    kept: Row = {name: part for name, part in specs.items() if part is not None or node.index % 2}
+    if full:
+        _add_scrape(kept, node)
+    return kept
+
+
+def _cards(node: Node, *, full: bool) -> list[JsonValue]:
+    headline: Row = {"name": node.gpu.name, "capacity": node.gpu.memory_mib}
+    if not full:
+        return [headline]
+    return [
+        headline
+        | {
+            "cuda": str(node.cuda),
+            "uuid": gpu_uuid(node, card),
+            "power_limit": node.gpu.power_w,
+            "graphics_speed": 1980,
+            "memory_speed": 2619,
+            "pcie": 5,
+            "pcie_speed": 16,
+        }
+        for card in range(node.gpu_count)
+    ]
+
+
+def _add_scrape(specs: Row, node: Node) -> None:
+    for name, total_kib in (("ram", node.ram_kib), ("hard_disk", node.disk_kib)):
+        part = specs.get(name)
+        if isinstance(part, Mapping):
+            free = node.disk_free_kib if name == "hard_disk" else node.ram_kib - node.ram_reserve_kib
+            specs[name] = {**part, "free": free, "used": total_kib - free}
+    specs["os"] = "Ubuntu 22.04.5 LTS"
+    specs["docker"] = {"version": "27.5.1", "containers": []}
+    specs["md5_checksums"] = {
+        f"lib{name}.so": identifier("md5", name, node.driver).replace("-", "")
+        for name in ("nvidia-ml", "cuda", "cudart", "nccl", "nvrtc", "cublas", "cudnn", "cufft", "curand", "cusparse")
+    }
+    specs["disk_health"] = {
+        "read_only_mounts": [],
+        "write_probe": "ok",
+        "kernel_io_errors": 0,
+        "kernel_io_error_lines": [],
+        "block_io_errors": {},
+        "nvme_states": {"nvme0": "live"},
+        "smart": {"nvme0": {"passed": True, "percentage_used": node.index % 40}},
+    }
+
+
+def gpu_uuid(node: Node, card: int) -> str:
+    """Name one card of a node as nvidia-smi does."""
+    return f"GPU-{identifier('card', node.id, card)}"

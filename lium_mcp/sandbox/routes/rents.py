@@ -1,0 +1,510 @@
+"""The routes that spend: the three rents, the build contexts they may use, and what belongs to clusters."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+from typing import Final
+
+from pydantic import JsonValue
+
+from lium_mcp.sandbox import idempotency, ledger, lifecycle, transfers
+from lium_mcp.sandbox.bodies import ClusterRentBody, RentBody, RentBySpecBody
+from lium_mcp.sandbox.calls import Access, Call, Operation, Reply
+from lium_mcp.sandbox.errors import Refusal, detailed, missing, refuse
+from lium_mcp.sandbox.market import Node, short_type, take_for_another_renter, take_off_market
+from lium_mcp.sandbox.node_rows import listing_row
+from lium_mcp.sandbox.records import Pod, Template
+from lium_mcp.sandbox.routes.market import recommended_images
+
+MAX_TERMINATION_HOURS: Final = 720
+BUILD_CONTEXT_KEPT: Final = timedelta(hours=1)
+CLUSTER_IMAGE: Final = "daturaai/lium-cluster"
+ALTERNATIVES_SHOWN: Final = 5
+NOT_READY: Final = frozenset({"VERIFY_PENDING", "VERIFY_FAILED"})
+
+
+async def rent_executor(call: Call) -> Reply:
+    """Rent GPUs on a chosen node; without gpu_count, all that are free."""
+    world, body = call.world, call.parse(RentBody)
+    node = world.market.nodes.get(call.uuid("executor_id"))
+    count = body.gpu_count or (world.market.free_gpus(node, world.now) if node else 0)
+    price = world.market.price(node, world.now) * count if node else Decimal(0)
+    _require_means(call, price)
+
+    def work() -> Reply:
+        if node is None:
+            raise refuse(404, "node_not_found", "Node not found.")
+        if body.template_id is None and body.dockerfile_content is None:
+            raise refuse(400, "template_invalid", "A template or a Dockerfile is needed.")
+        terms = _terms(call, body, _template_for(call, body))
+        pod = _take(call, node, body.gpu_count, terms)
+        return Reply({"success": True, "pod_id": pod.id})
+
+    return await idempotency.once(call, work)
+
+
+async def rent_by_spec(call: Call) -> Reply:
+    """Rent on the cheapest node that satisfies the constraints, or only say which that would be."""
+    world, body = call.world, call.parse(RentBySpecBody)
+    if "rent_by_spec" not in world.features or world.faults.is_armed("old_server"):
+        raise detailed(404, "Not Found")
+    count = body.gpu_count or 1
+    if not body.dry_run:
+        found = _candidates(call, body, count)
+        price = world.market.price(found[0], world.now) * count if isinstance(found, list) else Decimal(0)
+        _require_means(call, price)
+
+    def work() -> Reply:
+        candidates = _candidates(call, body, count)
+        if isinstance(candidates, Refusal):
+            raise candidates
+        template = _template_for(call, body) or _recommended_template(call, candidates[0])
+        terms = _terms(call, body, template)
+        if body.dry_run:
+            return _spec_reply(call, candidates, count, template, attempts=0)
+        for attempt, node in enumerate(candidates, start=1):
+            try:
+                pod = _take(call, node, count, terms)
+            except Refusal as refusal:
+                if refusal.status not in {400, 409} or attempt == len(candidates):
+                    raise
+                continue
+            return _spec_reply(call, candidates, count, template, attempts=attempt, pod=pod)
+        raise AssertionError
+
+    return await idempotency.once(call, work, stores_refusals=not body.dry_run)
+
+
+async def rent_cluster(call: Call) -> Reply:
+    """Rent several whole nodes of one fabric, all or nothing."""
+    world, body = call.world, call.parse(ClusterRentBody)
+    nodes = [world.market.nodes.get(str(node_id)) for node_id in body.executor_uuids]
+    known = [node for node in nodes if node is not None]
+    _require_means(call, sum((world.market.price(node, world.now) * node.gpu_count for node in known), Decimal(0)))
+
+    def work() -> Reply:
+        template = call.template(str(body.template_id))
+        if len(known) != len(nodes):
+            raise refuse(404, "node_not_found", "A node was not found.")
+        if template is None:
+            raise refuse(404, "template_not_found", "Template not found.")
+        if not str(template.body["docker_image"]).startswith(CLUSTER_IMAGE):
+            raise refuse(400, "template_invalid", f"A cluster needs a template of {CLUSTER_IMAGE}.")
+        if (problem := _cluster_problem(call, known)) is not None:
+            return Reply({"success": False, "pod_ids": [], "message": problem})
+        terms = _Terms(
+            name=body.pod_name,
+            template=template,
+            public_keys=body.user_public_key,
+            extra_ports=body.initial_port_count or 0,
+            encryption=body.enable_volume_encryption,
+        )
+        cluster_id = world.new_id("cluster")
+        pods = [
+            _start(call, node, node.gpu_count, terms, cluster=(cluster_id, rank)) for rank, node in enumerate(known)
+        ]
+        return Reply({"success": True, "pod_ids": [pod.id for pod in pods], "message": None})
+
+    return await idempotency.once(call, work)
+
+
+def list_cluster_offers(call: Call) -> Reply:
+    """List the fabrics that have two free members or more."""
+    world = call.world
+    offers: list[JsonValue] = []
+    for fabric in sorted({node.fabric_id for node in world.market.nodes.values() if node.fabric_id is not None}):
+        members = [node for node in world.market.nodes.values() if node.fabric_id == fabric]
+        free = [node for node in members if world.market.free_gpus(node, world.now) == node.gpu_count]
+        kind = fabric.split(":")[1]
+        if len(free) > 1:
+            offers.append(
+                {
+                    "fabric_id": fabric,
+                    "fabric_type": kind,
+                    "link_rate": "400 Gb/sec (4X NDR)" if kind == "infiniband" else "200 Gb/sec (4X HDR)",
+                    "fabric_measured": True,
+                    "node_count": len(members),
+                    "nodes": [listing_row(world.market, node, world.now, full=False) for node in free],
+                }
+            )
+    return Reply(offers)
+
+
+def delete_cluster(call: Call) -> Reply:
+    """Remove every member; a member that still boots, or may not be touched, stops it all."""
+    world, cluster_id = call.world, call.uuid("cluster_id")
+    members = [
+        pod for pod in world.pods.values() if pod.cluster_id == cluster_id and pod.removed_at is None and call.sees(pod)
+    ]
+    if not members:
+        raise refuse(404, "not_found", "Cluster not found")
+    for pod in members:
+        call.require_write(pod)
+    if pending := [pod.id for pod in members if pod.status == "PENDING"]:
+        message = "A member is still being created"
+        detail: JsonValue = {"message": message, "cluster_id": cluster_id, "pending_pods": list[JsonValue](pending)}
+        raise refuse(409, "conflict", message, detail=detail)
+    rows: list[JsonValue] = []
+    failures = 0
+    for pod in sorted(members, key=lambda pod: pod.cluster_index or 0):
+        message = "deletion already in progress"
+        failed = pod.status != "DELETING" and world.faults.strike("delete_fails", pod_id=pod.id) is not None
+        if failed:
+            failures += 1
+            message = "deletion failed, call again"
+        elif pod.status != "DELETING":
+            lifecycle.delete(world, pod, reason="user_initiated", actor=call.actor)
+            message = "deletion started"
+        rows.append(
+            {
+                "pod_id": pod.id,
+                "pod_name": pod.name,
+                "cluster_node_index": pod.cluster_index,
+                "success": not failed,
+                "message": message,
+            }
+        )
+    message = f"{failures} of {len(rows)} members failed" if failures else "Deletion started for every member"
+    return Reply({"cluster_id": cluster_id, "success": not failures, "message": message, "pods": rows})
+
+
+def upload_build_context(call: Call) -> Reply:
+    """Keep a gzipped archive for a Dockerfile build."""
+    if "build_context" not in call.world.features or call.world.faults.is_armed("old_server"):
+        raise detailed(404, "Not Found")
+    if not call.body.startswith(b"\x1f\x8b"):
+        raise refuse(400, "build_context_invalid", "The build context must be a gzipped archive.")
+    digest = hashlib.sha256(call.body).hexdigest()
+    call.world.contexts[digest] = call.world.now
+    return Reply({"sha256": digest})
+
+
+@dataclass(frozen=True)
+class _Terms:
+    """What a rent asks for besides the node."""
+
+    name: str
+    template: Template
+    public_keys: list[str]
+    extra_ports: int = 0
+    encryption: bool = False
+    volume_id: str | None = None
+    termination_hours: int | None = None
+    backup_id: str | None = None
+    restore_path: str | None = None
+
+
+def _require_means(call: Call, price: Decimal) -> None:
+    """The checks that come before the idempotency record: the key's budget, the account's balance."""
+    route = f"{call.operation.method} {call.operation.path}"
+    ledger.require_budget(call.world, call.key, route=route, amount=ledger.floor_usd(price))
+    ledger.require_balance(call.world, call.me, price)
+
+
+def _template_for(call: Call, body: RentBody) -> Template | None:
+    if body.dockerfile_content is not None:
+        digest = body.build_context_sha256
+        uploaded = None if digest is None else call.world.contexts.get(digest)
+        if digest is not None and (uploaded is None or call.world.now - uploaded > BUILD_CONTEXT_KEPT):
+            raise refuse(400, "build_context_not_found", "The build context is unknown or no longer kept.")
+        return _built_template(call, body.dockerfile_content)
+    if body.template_id is None:
+        return None
+    template = call.template(str(body.template_id))
+    if template is None:
+        raise refuse(404, "template_not_found", "Template not found.")
+    if template.status in NOT_READY:
+        raise refuse(400, "template_invalid", f"The template cannot be used: {template.status}.")
+    return template
+
+
+def _built_template(call: Call, dockerfile: str) -> Template:
+    digest = hashlib.sha256(dockerfile.encode()).hexdigest()[:12]
+    body: dict[str, JsonValue] = {
+        "name": f"build-{digest}",
+        "description": None,
+        "docker_image": "lium-builds",
+        "docker_image_tag": digest,
+        "category": "DOCKER",
+        "internal_ports": [22],
+        "volumes": ["/root"],
+        "environment": {},
+        "is_private": True,
+        "one_time_template": True,
+    }
+    return Template(
+        call.world.new_id("template"),
+        call.me.id,
+        call.world.now,
+        "CREATED",
+        body,
+        supports_encryption=False,
+        hidden=True,
+    )
+
+
+def _recommended_template(call: Call, node: Node) -> Template:
+    image, tag = recommended_images(node.driver)[0]
+    return next(
+        template
+        for template in call.world.templates.values()
+        if template.body["docker_image"] == image and template.body["docker_image_tag"] == tag
+    )
+
+
+def _terms(call: Call, body: RentBody, template: Template | None) -> _Terms:
+    world = call.world
+    if template is None:
+        raise refuse(400, "template_invalid", "A template or a Dockerfile is needed.")
+    if body.termination_hours is not None and not 1 <= body.termination_hours <= MAX_TERMINATION_HOURS:
+        raise refuse(400, "ttl_invalid", f"termination_hours must be between 1 and {MAX_TERMINATION_HOURS}.")
+    volume_id = None if body.volume_id is None else str(body.volume_id)
+    if volume_id is not None:
+        require_free_volume(call, volume_id)
+    if body.enable_volume_encryption and not template.supports_encryption:
+        raise refuse(400, "template_invalid", "The template does not support volume encryption.")
+    if body.backup_log_id is not None and body.restore_path is not None:
+        transfers.restorable(world, call.me.id, str(body.backup_log_id))
+        transfers.check_path(template.local_volume, body.restore_path, what="restore_path", may_be_empty=False)
+    return _Terms(
+        name=body.pod_name,
+        template=template,
+        public_keys=body.user_public_key,
+        extra_ports=body.initial_port_count or 0,
+        encryption=body.enable_volume_encryption,
+        volume_id=volume_id,
+        termination_hours=body.termination_hours,
+        backup_id=None if body.backup_log_id is None else str(body.backup_log_id),
+        restore_path=body.restore_path,
+    )
+
+
+def require_free_volume(call: Call, volume_id: str) -> None:
+    """Refuse a volume that is not the account's or is mounted elsewhere."""
+    volume = call.world.volumes.get(volume_id)
+    if volume is None or volume.account_id != call.me.id:
+        raise missing("Volume")
+    if (pod := lifecycle.attached_pod(call.world, volume_id)) is not None:
+        raise refuse(400, "volume_in_use", f"The volume is attached to pod {pod.id}.")
+
+
+def _take(call: Call, node: Node, gpu_count: int | None, terms: _Terms) -> Pod:
+    """Rent the node, or refuse for a reason that lies with the node."""
+    world = call.world
+    if world.faults.strike("node_taken", executor_id=node.id):
+        take_for_another_renter(node, world.now)
+    if world.faults.strike("provider_pause", executor_id=node.id):
+        take_off_market(node, world.now)
+    if world.market.is_paused(node, world.now):
+        raise refuse(409, "node_paused_by_provider", "The provider has paused rentals of this node.")
+    free = world.market.free_gpus(node, world.now)
+    if free == 0:
+        raise refuse(400, "node_unavailable", "This node is not available for rent.")
+    count = gpu_count or free
+    if node.min_gpu_count is None and count != node.gpu_count:
+        raise refuse(400, "gpu_split_not_allowed", "This node can only be rented whole.")
+    if not node.smallest_split <= count <= free:
+        limits = f"{node.smallest_split} to {free}"
+        raise refuse(400, "gpu_count_invalid", f"This node rents {limits} GPUs now, not {count}.")
+    return _start(call, node, count, terms)
+
+
+def _start(
+    call: Call, node: Node, count: int, terms: _Terms, *, cluster: tuple[str, int] | tuple[None, None] = (None, None)
+) -> Pod:
+    world = call.world
+    restore = None
+    if terms.backup_id is not None and terms.restore_path is not None:
+        restore = (world.transfers[terms.backup_id], terms.restore_path)
+    world.templates.setdefault(terms.template.id, terms.template)
+    links = node.gpu.nvlink_links
+    order = lifecycle.Order(
+        account=call.me,
+        key=call.key,
+        node=node,
+        gpu_count=count,
+        price_per_hour=world.market.price(node, world.now) * count,
+        name=terms.name,
+        template=terms.template,
+        public_keys=terms.public_keys,
+        actor=call.actor,
+        extra_ports=terms.extra_ports,
+        encryption=terms.encryption,
+        volume_id=terms.volume_id,
+        termination_hours=terms.termination_hours,
+        restore=restore,
+        cluster_id=cluster[0],
+        cluster_index=cluster[1],
+        snapshot={
+            "gpu_driver": node.driver,
+            "cuda_driver": str(node.cuda),
+            "gpu_interconnect": f"NV{links}" if links is not None and count > 1 else None,
+        },
+    )
+    pod = lifecycle.rent(world, order)
+    world.rents.append(
+        {
+            "pod_id": pod.id,
+            "pod_name": pod.name,
+            "executor_id": node.id,
+            "gpu_count": count,
+            "price_per_hour": float(pod.price_per_hour),
+            "account_id": pod.account_id,
+            "api_key_id": pod.api_key_id,
+            "idempotency_key": call.headers.get("idempotency-key"),
+            "request_id": call.request_id,
+        }
+    )
+    return pod
+
+
+def _cluster_problem(call: Call, nodes: list[Node]) -> str | None:
+    if len({node.id for node in nodes}) != len(nodes):
+        return "A node is named twice"
+    if nodes[0].fabric_id is None or len({node.fabric_id for node in nodes}) != 1:
+        return "Nodes are on different fabrics"
+    busy = [node for node in nodes if call.world.market.free_gpus(node, call.world.now) != node.gpu_count]
+    if busy or any(call.world.faults.strike("node_taken", executor_id=node.id) for node in nodes):
+        return "A node is not available"
+    return None
+
+
+def _candidates(call: Call, body: RentBySpecBody, count: int) -> list[Node] | Refusal:
+    """Return the nodes that satisfy every constraint, best first, or the refusal that names the one that left none."""
+    world = call.world
+    nodes = world.market.listed(world.now)
+    for constraint, accepts, best in _constraints(call, body, count):
+        kept = [node for node in nodes if accepts(node)]
+        if not kept:
+            message = f"{constraint}: none of {len(nodes)} nodes qualifies; {best(nodes)}"
+            refusal: dict[str, JsonValue] = {
+                "success": False,
+                "code": "no_executor_matches_spec",
+                "constraint": constraint.partition("=")[0],
+                "message": message,
+                "candidates_before": len(nodes),
+            }
+            return Refusal(409, refusal)
+        nodes = kept
+    return sorted(
+        nodes, key=lambda node: (world.market.price(node, world.now), -node.download_mbps, -node.reliability, node.id)
+    )
+
+
+_Constraint = tuple[str, Callable[[Node], bool], Callable[[list[Node]], str]]
+
+
+def _constraints(call: Call, body: RentBySpecBody, count: int) -> list[_Constraint]:
+    world = call.world
+    wanted = body.gpu_type.upper().replace(" ", "").replace("_", "").replace("-", "")
+
+    def is_type(node: Node) -> bool:
+        full = node.gpu.name.upper().replace(" ", "").replace("-", "")
+        return wanted in {short_type(node.gpu.name), full}
+
+    def has_gpus(node: Node) -> bool:
+        return node.smallest_split <= count <= world.market.free_gpus(node, world.now) and (
+            node.min_gpu_count is not None or count == node.gpu_count
+        )
+
+    def sizes(nodes: list[Node]) -> str:
+        counts = sorted({world.market.free_gpus(node, world.now) for node in nodes})
+        return f"rentable GPU counts are {', '.join(map(str, counts))}" if counts else "nothing is on offer"
+
+    found: list[_Constraint] = [
+        (f"gpu_type={body.gpu_type}", is_type, lambda _: "no such GPU is free"),
+        (f"gpu_count={count}", has_gpus, sizes),
+    ]
+    floors: list[tuple[str, float | None, Callable[[Node], float | None]]] = [
+        ("min_vram_gb", body.min_vram_gb, lambda n: _known(n, "gpu_details", n.gpu.memory_mib / 1024)),
+        ("min_cpus", body.min_cpus, lambda n: _known(n, "cpu", n.cpu_count)),
+        ("min_ram_gb", body.min_ram_gb, lambda n: _known(n, "ram", max(1, (n.ram_kib - n.ram_reserve_kib) / 2**20))),
+        ("min_disk_gb", body.min_disk_gb, lambda n: _known(n, "disk", n.disk_free_kib / 2**20)),
+        ("min_download_mbps", body.min_download_mbps, lambda n: _known(n, "network", n.download_mbps)),
+        ("min_ports", body.min_ports, lambda n: _known(n, "ports", n.port_count)),
+    ]
+    found.extend(_floor(name, floor, figure) for name, floor, figure in floors if floor is not None)
+    if (ceiling := body.max_price_per_gpu_hour) is not None:
+        found.append(
+            (
+                f"max_price_per_gpu_hour={ceiling}",
+                lambda node: float(world.market.price(node, world.now)) <= ceiling,
+                lambda nodes: f"best on offer is {min(world.market.price(node, world.now) for node in nodes)}",
+            )
+        )
+    if (country := body.country) is not None:
+        found.append(
+            (
+                f"country={country}",
+                lambda node: "location" not in node.gaps and node.place.code == country.upper(),
+                lambda nodes: f"on offer: {', '.join(sorted({node.place.code for node in nodes}))}",
+            )
+        )
+    if body.docker_in_docker:
+        found.append(("docker_in_docker=true", lambda node: node.sysbox, lambda _: "no such host"))
+    return found
+
+
+def _known(node: Node, gap: str, figure: float) -> float | None:
+    return None if gap in node.gaps else figure
+
+
+def _floor(name: str, floor: float, figure: Callable[[Node], float | None]) -> _Constraint:
+    def accepts(node: Node) -> bool:
+        value = figure(node)
+        return value is not None and value >= floor
+
+    def best(nodes: list[Node]) -> str:
+        values = [value for value in map(figure, nodes) if value is not None]
+        return f"best on offer is {max(values):g}" if values else "no node reports it"
+
+    return f"{name}={floor:g}", accepts, best
+
+
+def _spec_reply(
+    call: Call, candidates: list[Node], count: int, template: Template, *, attempts: int, pod: Pod | None = None
+) -> Reply:
+    world = call.world
+    chosen = candidates[max(0, attempts - 1)]
+    per_gpu = world.market.price(chosen, world.now)
+    others = [node for node in candidates if node is not chosen][:ALTERNATIVES_SHOWN]
+    return Reply(
+        {
+            "success": True,
+            "dry_run": pod is None,
+            "pod_id": None if pod is None else pod.id,
+            "template_id": template.id,
+            "price_per_hour": float(per_gpu * count),
+            "selected_executor": listing_row(world.market, chosen, world.now, full=False),
+            "candidates": len(candidates),
+            "alternatives_considered": [_alternative(call, node, count) for node in others],
+            "attempts": attempts,
+        }
+    )
+
+
+def _alternative(call: Call, node: Node, count: int) -> JsonValue:
+    world = call.world
+    price = world.market.price(node, world.now)
+    return {
+        "id": node.id,
+        "machine_name": node.gpu.name,
+        "gpu_count": node.gpu_count,
+        "available_gpu_count": world.market.free_gpus(node, world.now),
+        "price_per_gpu": float(price),
+        "price_per_hour": float(price * count),
+        "download_mbps": _known(node, "network", node.download_mbps),
+        "country_code": None if "location" in node.gaps else node.place.code,
+    }
+
+
+OPERATIONS = (
+    Operation("rentBySpec", "POST", "/executors/rent-by-spec", Access.RENT, rent_by_spec, audit="pod.rent"),
+    Operation("rentCluster", "POST", "/executors/cluster/rent", Access.RENT, rent_cluster, audit="cluster.rent"),
+    Operation("listClusterOffers", "GET", "/executors/infiniband-clusters", Access.READ, list_cluster_offers),
+    Operation("rentExecutor", "POST", "/executors/{executor_id}/rent", Access.RENT, rent_executor, audit="pod.rent"),
+    Operation("deleteCluster", "DELETE", "/clusters/{cluster_id}", Access.POD, delete_cluster, audit="cluster.delete"),
+    Operation("uploadBuildContext", "POST", "/build-contexts", Access.RENT, upload_build_context, audit="build.upload"),
+)

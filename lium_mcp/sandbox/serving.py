@@ -1,0 +1,115 @@
+"""The sandbox over HTTP on one local port."""
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Callable, Iterator
+
+import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from lium_mcp.sandbox.errors import ConnectionDropped
+from lium_mcp.sandbox.sandbox import Sandbox
+
+SHUTDOWN_SECONDS = 3
+
+
+async def serve(
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    seed: int = 7,
+    speed: float = 1.0,
+    on_ready: Callable[[str], None] | None = None,
+) -> None:
+    """Serve a fresh sandbox until SIGINT, SIGTERM or cancellation; ``on_ready`` gets the API's base address."""
+    await serve_sandbox(Sandbox(seed=seed, speed=speed), host=host, port=port, on_ready=on_ready)
+
+
+async def serve_sandbox(
+    sandbox: Sandbox, *, host: str = "127.0.0.1", port: int = 0, on_ready: Callable[[str], None] | None = None
+) -> None:
+    """Serve a sandbox that the caller keeps hold of."""
+    connections: dict[tuple[str, int], asyncio.Transport] = {}
+    config = uvicorn.Config(
+        _dropping(sandbox.app, connections),
+        http=_tracked_protocol(connections),
+        lifespan="off",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        date_header=False,
+        server_header=False,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+    )
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, port), family=family) as listener:
+        server = _Server(config)
+        if on_ready is not None:
+            shown = f"[{host}]" if ":" in host else host
+            on_ready(f"http://{shown}:{listener.getsockname()[1]}/api")
+        serving = asyncio.ensure_future(server.serve(sockets=[listener]))
+        try:
+            await asyncio.shield(serving)
+        except asyncio.CancelledError:
+            server.should_exit = True
+            await serving
+            raise
+
+
+class _Server(uvicorn.Server):
+    """A server that ends quietly on a signal, instead of raising it once more when it is done."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        signals = (signal.SIGINT, signal.SIGTERM)
+        installed = []
+        for number in signals:
+            # Not in a thread, and not on Windows: there the caller ends us by cancellation.
+            with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+                loop.add_signal_handler(number, self._stop)
+                installed.append(number)
+        try:
+            yield
+        finally:
+            for number in installed:
+                loop.remove_signal_handler(number)
+
+    def _stop(self) -> None:
+        self.should_exit = True
+
+
+def _tracked_protocol(connections: dict[tuple[str, int], asyncio.Transport]) -> type[H11Protocol]:
+    """Return a protocol that notes which socket belongs to which peer: ASGI gives no way to close one."""
+
+    class TrackedProtocol(H11Protocol):
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
+            super().connection_made(transport)
+            if self.client is not None:
+                connections[self.client] = transport
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            if self.client is not None:
+                connections.pop(self.client, None)
+            super().connection_lost(exc)
+
+    return TrackedProtocol
+
+
+def _dropping(app: ASGIApp, connections: dict[tuple[str, int], asyncio.Transport]) -> ASGIApp:
+    """Wrap the app so that a dropped connection is closed without a byte."""
+
+    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await app(scope, receive, send)
+        except ConnectionDropped:
+            connection = connections.get(tuple(scope["client"]))
+            if connection is not None:
+                connection.abort()
+            while (await receive())["type"] != "http.disconnect":
+                pass
+
+    return wrapped

@@ -1,0 +1,87 @@
+"""Everything the sandbox knows, as JSON, for tests to look at. No secret is in it."""
+
+from dataclasses import asdict
+from datetime import datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, cast
+
+from pydantic import JsonValue
+
+from lium_mcp.sandbox.clock import iso_zulu
+from lium_mcp.sandbox.pod_rows import pod_row
+from lium_mcp.sandbox.world import World
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+SECRETS = frozenset({"secret", "session_token", "password"})
+
+
+def snapshot(world: World) -> dict[str, JsonValue]:
+    """Return the whole state as of now."""
+    with world.lock:
+        world.catch_up()
+        market, now = world.market, world.now
+        return {
+            "now": now.isoformat(),
+            "started_at": iso_zulu(world.clock.start),
+            "speed": world.clock.speed,
+            "balance": float(next(iter(world.accounts.values())).balance),
+            "accounts": [_plain(account) for account in world.accounts.values()],
+            "keys": [_plain(key) for key in world.keys.values()],
+            "nodes": [
+                {
+                    "id": node.id,
+                    "machine_name": node.gpu.name,
+                    "gpu_count": node.gpu_count,
+                    "available_gpu_count": market.free_gpus(node, now),
+                    "min_gpu_count_for_rental": node.min_gpu_count,
+                    "price_per_gpu": float(market.price(node, now)),
+                    "tier": node.tier,
+                    "country_code": node.place.code,
+                    "fabric_id": node.fabric_id,
+                    "rented_by_us": node.taken_by_us,
+                }
+                for node in market.nodes.values()
+            ],
+            "pods": [
+                pod_row(world, pod)
+                | {
+                    "account_id": pod.account_id,
+                    "billed_seconds": pod.billed_seconds,
+                    "charged_usd": float(pod.charged),
+                    "removed_at": None if pod.removed_at is None else pod.removed_at.isoformat(),
+                    "close_reason": pod.close_reason,
+                    "feedback": pod.feedback,
+                }
+                for pod in world.pods.values()
+            ],
+            "rents": list[JsonValue](world.rents),
+            "ledger": [_plain(row) for row in world.ledger],
+            "templates": [_plain(template) for template in world.templates.values()],
+            "volumes": [_plain(volume) for volume in world.volumes.values()],
+            "backup_configs": [_plain(config) for config in world.configs.values()],
+            "backups": [_plain(run) for run in world.transfers.values() if run.kind == "backup"],
+            "restores": [_plain(run) for run in world.transfers.values() if run.kind == "restore"],
+            "ssh_keys": [_plain(key) for key in world.ssh_keys.values()],
+            "events": [event.body for event in world.events],
+            "audit": [row.body for row in world.audit],
+            "faults": cast("list[JsonValue]", world.faults.listed()),
+            "requests": list[JsonValue](world.requests),
+        }
+
+
+def _plain(record: "DataclassInstance") -> JsonValue:
+    return {name: _json(value) for name, value in asdict(record).items() if name not in SECRETS}
+
+
+def _json(value: Any) -> JsonValue:  # noqa: ANN401 - whatever a record's field holds
+    if isinstance(value, Decimal):
+        return float(value)
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, dict):
+        return {key: _json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_json(item) for item in value]
+    return cast("JsonValue", value)

@@ -1,0 +1,170 @@
+"""The sandbox's state and its event queue.
+
+The world holds the records, hands out ids, keeps the event log, and knows what is due when. What the due things do is
+decided by the files that schedule them (lifecycle, billing, transfers, templates). It knows nothing of HTTP.
+"""
+
+import heapq
+import itertools
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Final
+
+from pydantic import JsonValue
+
+from lium_mcp.sandbox.clock import Clock, iso_zulu
+from lium_mcp.sandbox.faults import Faults
+from lium_mcp.sandbox.market import Market
+from lium_mcp.sandbox.records import (
+    Account,
+    ApiKey,
+    BackupConfig,
+    Credential,
+    GpuReset,
+    LedgerRow,
+    Pod,
+    RentRecord,
+    SshKey,
+    Template,
+    Transfer,
+    Volume,
+)
+from lium_mcp.sandbox.seeded import fraction, identifier
+
+REQUESTS_KEPT: Final = 1000
+
+
+@dataclass(frozen=True)
+class Event:
+    """One entry of the event log, with the account that may read it."""
+
+    account_id: str
+    api_key_id: str | None
+    at: datetime
+    body: dict[str, JsonValue]
+
+
+@dataclass(frozen=True)
+class AuditRow:
+    """One entry of the audit log."""
+
+    account_id: str
+    at: datetime
+    body: dict[str, JsonValue]
+
+
+@dataclass
+class World:
+    """Everything there is."""
+
+    seed: int
+    clock: Clock
+    features: frozenset[str]
+    pod_polls_per_minute: int
+
+    accounts: dict[str, Account] = field(default_factory=dict)
+    keys: dict[str, ApiKey] = field(default_factory=dict)
+    pods: dict[str, Pod] = field(default_factory=dict)
+    templates: dict[str, Template] = field(default_factory=dict)
+    volumes: dict[str, Volume] = field(default_factory=dict)
+    configs: dict[str, BackupConfig] = field(default_factory=dict)
+    transfers: dict[str, Transfer] = field(default_factory=dict)
+    ssh_keys: dict[str, SshKey] = field(default_factory=dict)
+    credentials: dict[str, Credential] = field(default_factory=dict)
+    contexts: dict[str, datetime] = field(default_factory=dict)
+    resets: dict[str, GpuReset] = field(default_factory=dict)
+    ledger: list[LedgerRow] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    audit: list[AuditRow] = field(default_factory=list)
+    rents: list[dict[str, JsonValue]] = field(default_factory=list)
+    rent_records: dict[tuple[str, str], RentRecord] = field(default_factory=dict)
+    requests: deque[dict[str, JsonValue]] = field(default_factory=lambda: deque(maxlen=REQUESTS_KEPT))
+    poll_times: dict[str, deque[float]] = field(default_factory=dict)
+    faults: Faults = field(default_factory=Faults)
+    lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+
+    def __post_init__(self) -> None:
+        self.now = self.clock.now()
+        self.market = Market(self.seed, self.clock.start)
+        self._due: list[tuple[datetime, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+        self._ids: dict[str, Iterator[int]] = {}
+
+    def at(self, due: datetime, action: Callable[[], None]) -> None:
+        """Let the action happen at that time, after everything due earlier."""
+        heapq.heappush(self._due, (due, next(self._order), action))
+
+    def after(self, seconds: float, action: Callable[[], None]) -> datetime:
+        """Let the action happen that many seconds from now, and return when."""
+        due = self.now + timedelta(seconds=seconds)
+        self.at(due, action)
+        return due
+
+    def catch_up(self) -> None:
+        """Let everything happen that is due by the clock, in time order."""
+        target = self.clock.now()
+        while self._due and self._due[0][0] <= target:
+            due, _, action = heapq.heappop(self._due)
+            self.now = max(self.now, due)
+            action()
+        self.now = max(self.now, target)
+
+    def new_id(self, kind: str) -> str:
+        """Return the next id of its kind; the same for the same seed and history."""
+        return identifier(self.seed, kind, next(self._ids.setdefault(kind, itertools.count())))
+
+    def pick(self, low: float, high: float, *name: object) -> float:
+        """Return a number between two bounds that follows from the seed and the name."""
+        return low + (high - low) * fraction(self.seed, *name)
+
+    def log_event(  # one parameter per field of the API's entry
+        self,
+        pod: Pod,
+        sub_event_type: str,
+        *,
+        actor: dict[str, JsonValue] | None = None,
+        from_status: str | None = None,
+        to_status: str | None = None,
+        reason: str | None = None,
+        detail: str | None = None,
+        error: str | None = None,
+    ) -> None:
+        """Write an entry into the event log; without an actor it was the platform itself."""
+        body: dict[str, JsonValue] = {
+            "id": self.new_id("event"),
+            "created_at": iso_zulu(self.now),
+            "event_type": sub_event_type.partition(".")[0],
+            "sub_event_type": sub_event_type,
+            "pod_id": pod.id,
+            "pod_name": pod.name,
+            "actor": actor,
+            "from_status": from_status,
+            "to_status": to_status,
+            "reason": reason,
+            "detail": detail,
+            "error": error,
+        }
+        self.events.append(Event(pod.account_id, pod.api_key_id, self.now, body))
+
+    def set_status(self, pod: Pod, status: str, *, reason: str | None = None, detail: str | None = None) -> None:
+        """Move a pod to another state and say so in its log."""
+        before, pod.status, pod.updated_at = pod.status, status, self.now
+        self.log_event(pod, "pod-lifecycle.status", from_status=before, to_status=status, reason=reason, detail=detail)
+
+    def open_pods(self, account_id: str) -> list[Pod]:
+        """Pods of the account that hold GPUs."""
+        return [pod for pod in self.pods.values() if pod.account_id == account_id and pod.is_open]
+
+    def charge(self, row: LedgerRow) -> None:
+        """Debit an account."""
+        self.ledger.append(row)
+        self.accounts[row.account_id].balance -= row.amount
+
+    def spent(self, key_id: str, *, since: datetime | None = None) -> Decimal:
+        """What the pods of a key were charged."""
+        rows = (row for row in self.ledger if row.api_key_id == key_id and (since is None or row.at > since))
+        return sum((row.amount for row in rows), Decimal(0))
