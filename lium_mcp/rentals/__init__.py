@@ -1,1 +1,5 @@
 """Renting a pod exactly once: what happens around ``POST .../rent``."""
+
+from lium_mcp.rentals.protocol import NodeOrder, Order, PodNameTaken, Rental, Renter, SpecOrder
+
+__all__ = ["NodeOrder", "Order", "PodNameTaken", "Rental", "Renter", "SpecOrder"]

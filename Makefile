@@ -1,0 +1,63 @@
+# Everything a clone needs, on a machine with Python 3.11 or later and make. `make` alone lists the commands.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+SOURCES := lium_mcp tests bench
+WORKERS ?= auto
+
+.PHONY: help
+help:
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
+
+.venv/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or later is needed; name it with: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/.run: .venv/.created requirements/run.txt
+	$(PIP) install --require-hashes --requirement requirements/run.txt
+	@touch $@
+
+.venv/.dev: .venv/.created requirements/dev.txt pyproject.toml
+	$(PIP) install --require-hashes --requirement requirements/dev.txt
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@ .venv/.run
+
+.PHONY: demo
+demo: .venv/.run ## watch an agent rent, use and remove a GPU pod in the sandbox
+	PYTHONPATH=. $(BIN)/python -m lium_mcp demo
+
+.PHONY: test
+test: .venv/.dev ## run all tests, with coverage
+	$(BIN)/python -m pytest -n $(WORKERS) --cov --cov-report=term:skip-covered --cov-fail-under=90
+
+.PHONY: lint
+lint: .venv/.dev ## check style, types and which layer imports which
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: format
+format: .venv/.dev ## put the code into the house style
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix $(SOURCES)
+
+.PHONY: snapshots
+snapshots: .venv/.dev ## rewrite the recorded tool list and the generated docs, to be reviewed as a diff
+	LIUM_MCP_UPDATE_SNAPSHOTS=1 $(BIN)/python -m pytest -q -n0 tests/tools/test_tool_list.py tests/test_docs.py
+
+.PHONY: bench
+bench: .venv/.dev ## measure start-up and the time a tool call adds, each against a baseline of the same run
+	$(BIN)/python -m bench.startup
+	$(BIN)/python -m bench.tool_call
+
+.PHONY: lock
+lock: ## resolve the hashed requirements again (needs uv)
+	uv pip compile pyproject.toml --universal --generate-hashes --no-emit-index-url --no-header --no-annotate -q -o requirements/run.txt
+	uv pip compile pyproject.toml --extra dev --universal --generate-hashes --no-emit-index-url --no-header --no-annotate -q -o requirements/dev.txt
+
+.PHONY: clean
+clean: ## remove everything that was made here
+	rm -rf .venv .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov build dist

@@ -1,0 +1,140 @@
+"""The command line. ``lium-mcp`` alone is what an MCP host starts: it serves over standard input and output.
+
+Standard output belongs to the protocol there, so everything a person should read goes to standard error. Heavy imports
+happen inside the commands, so that ``--version`` and a mistyped option answer at once.
+"""
+
+import argparse
+import gc
+import logging
+import sys
+from collections.abc import Sequence
+from typing import Any, get_args
+
+from lium_mcp import __version__
+from lium_mcp.settings import Settings, SettingsError, environment_name, load
+
+_USAGE_ERROR = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; the exit status is the answer."""
+    parser = _parser()
+    options = vars(parser.parse_args(arguments))
+    command = options.pop("command") or "serve"
+    try:
+        return int(_COMMANDS[command](options))
+    except SettingsError as error:
+        print(f"lium-mcp: {error}", file=sys.stderr)  # noqa: T201 - the command line's answer
+        return _USAGE_ERROR
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lium-mcp",
+        description="MCP server for GPU pods on Lium. Without a command it serves over standard input and output, "
+        "which is what MCP hosts start. The API key is read from LIUM_API_KEY.",
+    )
+    parser.add_argument("--version", action="version", version=f"lium-mcp {__version__}")
+    _add_settings(parser)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    serve = commands.add_parser("serve", help="serve over standard input and output (the default)")
+    _add_settings(serve)
+    tools = commands.add_parser("tools", help="list the tools that the settings offer, and what they cost in tokens")
+    _add_settings(tools)
+    commands.add_parser("demo", help="watch an agent rent, use and remove a GPU pod in the sandbox")
+    sandbox = commands.add_parser("sandbox", help="serve a simulated Lium API over HTTP on this machine")
+    sandbox.add_argument("--port", type=int, default=8765, help="port on 127.0.0.1; 0 takes a free one (default 8765)")
+    sandbox.add_argument("--speed", type=float, default=1.0, help="times faster than real time (default 1)")
+    sandbox.add_argument("--seed", type=int, default=7, help="seed of the market (default 7)")
+    return parser
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("settings", "each is also an environment variable")
+    for name, field in Settings.model_fields.items():
+        variable = environment_name(name)
+        if not variable.startswith("LIUM_MCP_"):
+            continue  # what belongs to Lium, keys above all, stays out of process lists
+        option = f"--{name.replace('_', '-')}"
+        text = f"{field.description} [{variable}]"
+        # Left out means left to the environment, so that the default is written in one place.
+        if field.annotation is bool:
+            action = argparse.BooleanOptionalAction
+            group.add_argument(option, action=action, default=argparse.SUPPRESS, help=text)
+        else:
+            choices = [value for value in get_args(field.annotation) if isinstance(value, str)]
+            metavar = "|".join(choices) or name.rsplit("_", 1)[-1].upper()
+            group.add_argument(option, default=argparse.SUPPRESS, metavar=metavar, help=text)
+
+
+def _serve(options: dict[str, Any]) -> int:
+    settings = load(options)
+    _log_to_stderr(settings.log_level)
+    # Start-up is nearly all imports: nothing they allocate is garbage, and nothing of it ever will be.
+    gc.disable()
+    import anyio  # noqa: PLC0415
+
+    from lium_mcp.server import build_server, serve_stdio  # noqa: PLC0415
+
+    server = build_server(settings)
+    gc.freeze()
+    gc.enable()
+    anyio.run(serve_stdio, server)
+    return 0
+
+
+def _tools(options: dict[str, Any]) -> int:
+    import anyio  # noqa: PLC0415
+
+    from lium_mcp.server import build_server  # noqa: PLC0415
+    from lium_mcp.tools.cost import tokens  # noqa: PLC0415
+
+    listed = anyio.run(build_server(load(options)).list_tools)
+    for tool in listed:
+        print(f"{tokens(tool):5}  {tool.name:24}{tool.title}")  # noqa: T201
+    print(f"{sum(map(tokens, listed)):5}  tokens in {len(listed)} tools (bytes / 4 of name, description, parameters)")  # noqa: T201
+    return 0
+
+
+def _demo(_: dict[str, Any]) -> int:
+    import anyio  # noqa: PLC0415
+
+    from lium_mcp.demo import run  # noqa: PLC0415
+
+    return anyio.run(run)
+
+
+def _sandbox(options: dict[str, Any]) -> int:
+    import anyio  # noqa: PLC0415
+
+    from lium_mcp.sandbox import serve  # noqa: PLC0415
+
+    def announce(base_url: str) -> None:
+        print(  # noqa: T201
+            f"A simulated Lium listens at {base_url}\n"
+            f"Use it with: LIUM_BASE_URL={base_url} LIUM_API_KEY=sk_sandbox\n"
+            f"Its clock, faults and state: {base_url.removesuffix('/api')}/_sandbox/ (docs/sandbox.md). Ctrl-C ends.",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    async def run() -> None:
+        await serve(port=options["port"], speed=options["speed"], seed=options["seed"], on_ready=announce)
+
+    anyio.run(run)
+    return 0
+
+
+_COMMANDS = {"serve": _serve, "tools": _tools, "demo": _demo, "sandbox": _sandbox}
+
+
+def _log_to_stderr(level: str) -> None:
+    logging.basicConfig(
+        level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
+    )
+    # The HTTP library logs whole URLs and the SDK every message, both at INFO.
+    for name in ("httpx2", "httpcore2", "mcp"):
+        logging.getLogger(name).setLevel(logging.WARNING)

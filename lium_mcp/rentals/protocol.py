@@ -1,0 +1,165 @@
+"""The protocol around a rent: one request, and certainty about what became of it.
+
+A rent spends money, so its request is sent once. When the answer is lost, the request is repeated only with the same
+idempotency key and only where the API promises to replay it (feature `rent_idempotency`); elsewhere the pod is looked
+for, and what cannot be established is reported as unknown, never as failed. This package knows nothing of tools.
+"""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+from uuid import uuid4
+
+import anyio
+import anyio.lowlevel
+
+from lium_mcp.api import Clock, LiumClient, LiumError, NotFound, RentBySpecRequest, RentOutcomeUnknown, RentRequest
+
+log = logging.getLogger(__name__)
+
+_REPLAY_PAUSES_SECONDS: Final = (1.0, 3.0, 6.0)
+_LOOK_PAUSES_SECONDS: Final = (0.0, 3.0, 3.0)
+_SETTLE_LIMIT_SECONDS: Final = 40.0
+_REMOVE_ATTEMPTS: Final = 10
+_REMOVE_PAUSE_SECONDS: Final = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class NodeOrder:
+    """Rent GPUs of one chosen node."""
+
+    executor_id: str
+    request: RentRequest
+
+
+@dataclass(frozen=True, slots=True)
+class SpecOrder:
+    """Let the API pick the cheapest node that fits."""
+
+    request: RentBySpecRequest
+
+
+Order = NodeOrder | SpecOrder
+
+
+@dataclass(frozen=True, slots=True)
+class Rental:
+    """A pod that bills now.
+
+    Attributes:
+        confirmed: The API named this pod as the answer to our request. False: it was found by its name after the answer
+            was lost on a server that cannot replay, so it could in theory be somebody else's.
+    """
+
+    pod_id: str
+    confirmed: bool
+
+
+class PodNameTaken(Exception):
+    """A living pod has the name already; nothing was sent."""
+
+    def __init__(self, pod_name: str, pod_ids: list[str]) -> None:
+        super().__init__(f"A pod named {pod_name} exists already")
+        self.pod_name = pod_name
+        self.pod_ids = pod_ids
+
+
+class Renter:
+    """Sends rents for one account, one at a time."""
+
+    def __init__(self, lium: LiumClient, clock: Clock) -> None:
+        self._lium = lium
+        self._clock = clock
+        self._one_at_a_time = anyio.Lock()
+
+    @asynccontextmanager
+    async def rent(self, order: Order) -> AsyncIterator[Rental]:
+        """Rent, and hand the pod to the body. A cancelled body never leaves a pod that nobody heard of.
+
+        Raises:
+            PodNameTaken: a pod of that name lives; nothing was sent.
+            RentOutcomeUnknown: the request left and nothing proves what became of it.
+            LiumError: a definite refusal; nothing was rented.
+        """
+        async with self._one_at_a_time:
+            known = await self._refuse_taken_name(order.request.pod_name)
+            with anyio.CancelScope(shield=True):
+                rental = await self._send(order, known)
+        try:
+            await anyio.lowlevel.checkpoint()  # a call that was cancelled meanwhile stops here
+            yield rental
+        except anyio.get_cancelled_exc_class():
+            with anyio.CancelScope(shield=True):
+                await self._remove_unheard_of(rental)
+            raise
+
+    async def _refuse_taken_name(self, pod_name: str) -> frozenset[str]:
+        pods = await self._lium.pods.list()
+        taken = [pod.id for pod in pods if pod.pod_name == pod_name and (pod.is_billing or not pod.is_terminal)]
+        if taken:
+            raise PodNameTaken(pod_name, taken)
+        return frozenset(pod.id for pod in pods)
+
+    async def _send(self, order: Order, known: frozenset[str]) -> Rental:
+        key = str(uuid4())
+        try:
+            return Rental(await self._post(order, key), confirmed=True)
+        except RentOutcomeUnknown as unknown:
+            log.warning("The answer to a rent was lost; settling it. request_id=%r", unknown.request_id)
+            rental: Rental | None = None
+            with anyio.move_on_after(_SETTLE_LIMIT_SECONDS):
+                rental = await self._settle(order, key, known)
+            if rental is None:
+                raise
+            return rental
+
+    async def _post(self, order: Order, key: str) -> str:
+        if isinstance(order, NodeOrder):
+            rented = await self._lium.executors.rent(order.executor_id, order.request, idempotency_key=key)
+            return rented.pod_id
+        answer = await self._lium.executors.rent_by_spec(order.request, idempotency_key=key)
+        return answer.pod_id or ""  # never empty: the client raises RentOutcomeUnknown for an answer without a pod
+
+    async def _settle(self, order: Order, key: str, known: frozenset[str]) -> Rental | None:
+        if await self._lium.supports("rent_idempotency"):
+            for pause in _REPLAY_PAUSES_SECONDS:
+                await self._clock.sleep(pause)
+                try:
+                    return Rental(await self._post(order, key), confirmed=True)
+                except LiumError as error:
+                    if error.replayed and error.effect == "none":
+                        raise  # the stored refusal of the first request: nothing was rented
+        return await self._look_for(order.request.pod_name, known)
+
+    async def _look_for(self, pod_name: str, known: frozenset[str]) -> Rental | None:
+        for pause in _LOOK_PAUSES_SECONDS:
+            await self._clock.sleep(pause)
+            try:
+                pods = await self._lium.pods.list()
+            except LiumError:
+                continue
+            found = [pod.id for pod in pods if pod.pod_name == pod_name and pod.id not in known]
+            if len(found) == 1:
+                return Rental(found[0], confirmed=False)
+        return None
+
+    async def _remove_unheard_of(self, rental: Rental) -> None:
+        if not rental.confirmed:
+            log.error(
+                "A cancelled rent left pod %r, found only by its name: remove it by hand if it is yours", rental.pod_id
+            )
+            return
+        for _ in range(_REMOVE_ATTEMPTS):
+            try:
+                await self._lium.pods.remove(rental.pod_id)
+            except NotFound:
+                pass
+            except LiumError as error:
+                log.warning("Removing pod %r of a cancelled rent was refused for now: %s", rental.pod_id, error)
+                await self._clock.sleep(_REMOVE_PAUSE_SECONDS)
+                continue
+            log.info("Removed pod %r, whose rent was cancelled", rental.pod_id)
+            return
+        log.error("Pod %r of a cancelled rent could not be removed and bills: remove it by hand", rental.pod_id)

@@ -1,0 +1,171 @@
+"""Every setting, once: a typed model read from the environment; the command line offers the same names.
+
+What belongs to this server is ``LIUM_MCP_*``; what belongs to Lium keeps the names of the official client
+(``LIUM_API_KEY``, ``LIUM_BASE_URL``, ``LIUM_SSH_KEY_PATH``), whose config file ``~/.lium/config.ini`` is read as a last
+resort. A value that cannot be read stops the start: it never silently becomes the default. No other file reads the
+environment.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from configparser import ConfigParser
+from configparser import Error as ConfigError
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+Toolset = Literal["marketplace", "pods", "account"]
+LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
+
+DEFAULT_BASE_URL = "https://lium.io/api"
+SANDBOX_API_KEY = "sk_sandbox"
+_SSH_KEY_NAMES = ("id_ed25519", "id_rsa", "id_ecdsa")
+_PLACEHOLDER = re.compile(r"\$\{[^}]*\}|\$[A-Za-z_][A-Za-z0-9_]*|<[^>]*>|%[A-Za-z_]+%")
+
+Names = Annotated[frozenset[str], NoDecode]
+
+
+class SettingsError(Exception):
+    """A setting cannot be read; the sentence names it and what it takes."""
+
+
+class Settings(BaseSettings):
+    """Settings of one server process.
+
+    Raises:
+        pydantic.ValidationError: a value that is not of its kind (``load`` turns it into a readable SettingsError).
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="LIUM_MCP_", env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True
+    )
+
+    api_key: SecretStr | None = Field(
+        default=None,
+        validation_alias=AliasChoices("api_key", "LIUM_API_KEY"),
+        description="The Lium API key (starts with sk_). Without it only the marketplace can be read.",
+    )
+    base_url: str = Field(
+        default=DEFAULT_BASE_URL,
+        validation_alias=AliasChoices("base_url", "LIUM_BASE_URL"),
+        description="Address of the Lium API.",
+    )
+    ssh_key_path: Path | None = Field(
+        default=None,
+        validation_alias=AliasChoices("ssh_key_path", "LIUM_SSH_KEY_PATH"),
+        description="Private SSH key whose public half (the same path plus .pub) is put into rented pods.",
+    )
+    toolsets: Annotated[frozenset[Toolset], NoDecode] = Field(
+        default=frozenset[Toolset](("marketplace", "pods", "account")),
+        description="Groups of tools to offer, separated by commas.",
+    )
+    allow_tools: Names = Field(
+        default=frozenset(), description="If set, only these tools are offered, separated by commas."
+    )
+    deny_tools: Names = Field(default=frozenset(), description="Tools that are never offered, separated by commas.")
+    read_only: bool = Field(default=False, description="Offer only tools that change nothing and spend nothing.")
+    timeout_seconds: float = Field(
+        default=15.0, ge=1, le=120, description="Time limit of one request to the Lium API, in seconds."
+    )
+    log_level: LogLevel = Field(default="INFO", description="How much goes to standard error.")
+    sandbox: bool = Field(
+        default=False, description="Serve a simulated Lium inside this process: no money, no network."
+    )
+    sandbox_speed: float = Field(
+        default=1.0, ge=0, le=100_000, description="How many times faster than real time the sandbox runs."
+    )
+    sandbox_seed: int = Field(default=7, description="Seed of the sandbox's market.")
+
+    @field_validator("toolsets", "allow_tools", "deny_tools", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:  # noqa: ANN401 - whatever the environment or the command line held
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("api_key", "ssh_key_path", "base_url", mode="before")
+    @classmethod
+    def _drop_placeholder(cls, value: Any, info: Any) -> Any:  # noqa: ANN401 - as above
+        """Hosts hand over `${LIUM_API_KEY}` unexpanded when the variable is not set: that is no value."""
+        if isinstance(value, str) and (not value.strip() or _PLACEHOLDER.fullmatch(value.strip())):
+            return cls.model_fields[info.field_name].default
+        return value.strip() if isinstance(value, str) else value
+
+    @field_validator("ssh_key_path")
+    @classmethod
+    def _expand_home(cls, value: Path | None) -> Path | None:
+        return value.expanduser() if value else None
+
+    def find_api_key(self) -> str | None:
+        """The key to use: the one set, in the sandbox its ready-made one, else the official client's config file."""
+        if self.sandbox:
+            return SANDBOX_API_KEY
+        if self.api_key:
+            return self.api_key.get_secret_value()
+        return _config_file_api_key()
+
+    def find_ssh_public_key_path(self) -> Path | None:
+        """The public key file to put into pods, found as the official client finds it; None when there is none."""
+        private = self.ssh_key_path or _config_file_ssh_key_path()
+        candidates = [private] if private else [Path.home() / ".ssh" / name for name in _SSH_KEY_NAMES]
+        for candidate in candidates:
+            # Appended, not swapped in: `lium.ed25519` belongs to `lium.ed25519.pub`.
+            public = candidate.with_name(candidate.name + ".pub")
+            if public.is_file():
+                return public
+        return None
+
+
+def load(overrides: Mapping[str, Any]) -> Settings:
+    """Read the settings; what `overrides` holds (the command line) wins over the environment.
+
+    Raises:
+        SettingsError: a value cannot be read. The value itself is not repeated: it may be a secret.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        problems = [f"{_public_name(str(item['loc'][0]))}: {item['msg']}" for item in error.errors(include_input=False)]
+        raise SettingsError("; ".join(problems)) from None
+
+
+def environment_name(field: str) -> str:
+    """The environment variable that sets a field."""
+    alias = Settings.model_fields[field].validation_alias
+    if isinstance(alias, AliasChoices):
+        return str(alias.choices[-1])
+    return f"LIUM_MCP_{field.upper()}"
+
+
+def _public_name(location: str) -> str:
+    return environment_name(location) if location in Settings.model_fields else location
+
+
+def _official_config() -> ConfigParser:
+    config = ConfigParser(interpolation=None)
+    try:
+        config.read(Path.home() / ".lium" / "config.ini", encoding="utf-8")
+    except (ConfigError, OSError, UnicodeError):
+        return ConfigParser(interpolation=None)
+    return config
+
+
+def _config_file_api_key() -> str | None:
+    """The saved key: of the workspace that was chosen, else the general one.
+
+    A key acts in one workspace. When `LIUM_WORKSPACE` names one, only its own key will do: any other would spend
+    another team's money.
+    """
+    config = _official_config()
+    requested = os.environ.get("LIUM_WORKSPACE", "").strip()
+    active = requested or config.get("workspaces", "active", fallback="")
+    key = config.get(f"workspace.{active.lower()}", "api_key", fallback="") if active else ""
+    if not key and not requested:
+        key = config.get("api", "api_key", fallback="")
+    return key.strip() or None
+
+
+def _config_file_ssh_key_path() -> Path | None:
+    configured = _official_config().get("ssh", "key_path", fallback="").strip()
+    return Path(configured).expanduser() if configured else None

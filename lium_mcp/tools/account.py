@@ -1,0 +1,196 @@
+"""Toolset `account`: money and SSH keys."""
+
+import base64
+import binascii
+import hashlib
+from datetime import datetime, timedelta
+from typing import Annotated
+
+from pydantic import Field
+
+from lium_mcp.api import SshKey
+from lium_mcp.tools.call import Call
+from lium_mcp.tools.failures import ToolFailure
+from lium_mcp.tools.parameters import Cursor, Limit, ShortText, page
+from lium_mcp.tools.registry import READS, WRITES, Toolset
+from lium_mcp.tools.results import Result, Usd, UtcTime
+
+toolset = Toolset("account")
+
+_KEY_TYPES = ("ssh-ed25519", "ssh-rsa", "ecdsa-sha2-", "sk-ssh-ed25519@openssh.com", "sk-ecdsa-sha2-")
+
+
+class Balance(Result):
+    """What is left, and how long it lasts at the present rate."""
+
+    balance_usd: Usd | None = None
+    burn_per_hour_usd: Usd
+    billing_pods: int
+    starting_pods: int
+    runway_hours: float | None = None
+    runs_out_at: UtcTime | None = None
+
+
+class PodSpending(Result):
+    """What one pod was charged."""
+
+    pod_id: str
+    name: str | None = None
+    gpu: str | None = None
+    total_usd: Usd
+    billed_hours: float | None = None
+    created_at: UtcTime | None = None
+    removed_at: UtcTime | None = None
+
+
+class Spending(Result):
+    """Charges of a period, largest first. Charges reach the ledger some minutes late."""
+
+    start_day: str
+    end_day: str
+    total_usd: Usd
+    pods: list[PodSpending]
+    total: int
+    next_cursor: str | None = None
+
+
+class SshKeyRow(Result):
+    """A public key registered with the account."""
+
+    key_id: str
+    name: str | None = None
+    type: str | None = None
+    fingerprint: str | None = None
+
+
+class SshKeys(Result):
+    """The account's public keys."""
+
+    keys: list[SshKeyRow]
+    total: int
+
+
+class AddedSshKey(Result):
+    """A key that is registered now."""
+
+    key: SshKeyRow
+    already_registered: bool
+
+
+@toolset.tool(title="Get balance", hints=READS)
+async def get_balance(call: Call) -> Balance:
+    """Read the account's balance in USD, what the living pods burn per hour, and for how many hours the balance lasts.
+    get_spending shows past charges.
+    """
+    me = await call.lium.account.me()
+    pods = await call.lium.pods.list()
+    burning = [pod for pod in pods if pod.is_billing]
+    burn = sum(pod.price or 0 for pod in burning)
+    runway = max(me.balance, 0) / burn if burn > 0 and me.balance is not None else None
+    return Balance(
+        balance_usd=me.balance,
+        burn_per_hour_usd=burn,
+        billing_pods=len(burning),
+        starting_pods=sum(1 for pod in pods if not pod.is_billing and not pod.is_terminal),
+        runway_hours=round(runway, 2) if runway is not None else None,
+        runs_out_at=_later(call.lium.now(), runway),
+    )
+
+
+@toolset.tool(title="Get spending", hints=READS)
+async def get_spending(
+    call: Call,
+    days: Annotated[int, Field(ge=1, le=366, description="UTC days back, with today.")] = 30,
+    limit: Limit = 20,
+    cursor: Cursor = "",
+) -> Spending:
+    """Read what was charged over the last days, in total and per pod, with removed pods. get_balance shows what is
+    left.
+    """
+    today = call.lium.now().date()
+    start = today - timedelta(days=days - 1)
+    statement = await call.lium.account.billing_statement(start_day=start, end_day=today)
+    rows = sorted(statement.pods, key=lambda pod: (-(pod.total or 0), pod.pod_id))
+    shown, next_cursor = page(rows, limit=limit, cursor=cursor)
+    total = statement.total if statement.total is not None else sum(pod.total or 0 for pod in statement.pods)
+    return Spending(
+        start_day=start.isoformat(),
+        end_day=today.isoformat(),
+        total_usd=total,
+        pods=[
+            PodSpending(
+                pod_id=pod.pod_id,
+                name=pod.pod_name,
+                gpu=f"{pod.gpu_count or '?'}x {pod.gpu_name}" if pod.gpu_name else None,
+                total_usd=pod.total or 0,
+                billed_hours=round(pod.billed_seconds / 3600, 2) if pod.billed_seconds is not None else None,
+                created_at=pod.created_at,
+                removed_at=pod.removed_at,
+            )
+            for pod in shown
+        ],
+        total=len(rows),
+        next_cursor=next_cursor,
+    )
+
+
+@toolset.tool(title="List SSH keys", hints=READS)
+async def list_ssh_keys(call: Call) -> SshKeys:
+    """List the public SSH keys registered with the account. rent_pod puts the local key into a pod, or these where
+    there is none.
+    """
+    keys = await call.lium.ssh_keys.list()
+    return SshKeys(keys=[_row(key) for key in keys], total=len(keys))
+
+
+@toolset.tool(title="Add SSH key", hints=WRITES)
+async def add_ssh_key(
+    call: Call,
+    name: Annotated[ShortText, Field(min_length=1, description="Label.")],
+    public_key: Annotated[str, Field(max_length=16_384, description="One line of a .pub file.")],
+) -> AddedSshKey:
+    """Register a public SSH key with the account, so that pods rented later accept it. A key that is registered already
+    is left as it is. Never takes a private key.
+    """
+    material = _key_material(public_key)
+    for key in await call.lium.ssh_keys.list():
+        if key.public_key and key.public_key.split()[:2] == material:
+            return AddedSshKey(key=_row(key), already_registered=True)
+    created = await call.lium.ssh_keys.create(name=name, public_key=" ".join(public_key.split()))
+    return AddedSshKey(key=_row(created), already_registered=False)
+
+
+def _key_material(public_key: str) -> list[str]:
+    parts = public_key.split()
+    if "PRIVATE KEY" in public_key:
+        problem = "public_key holds a private key, which was not sent anywhere"
+    elif "\n" in public_key.strip() or len(parts) < 2 or not parts[0].startswith(_KEY_TYPES):  # noqa: PLR2004 - type, key
+        problem = "public_key is not one line of an OpenSSH public key (such as ssh-ed25519 AAAA... name)"
+    elif _fingerprint(parts[1]) is None:
+        problem = "the second word of public_key is not base64"
+    else:
+        return parts[:2]
+    raise ToolFailure("invalid_argument", f"{problem}.", "Send the content of a file that ends in .pub.")
+
+
+def _fingerprint(encoded: str) -> str | None:
+    try:
+        blob = base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
+
+
+def _row(key: SshKey) -> SshKeyRow:
+    parts = (key.public_key or "").split()
+    return SshKeyRow(
+        key_id=key.id,
+        name=key.name,
+        type=parts[0] if parts else None,
+        fingerprint=_fingerprint(parts[1]) if len(parts) > 1 else None,
+    )
+
+
+def _later(now: datetime, hours: float | None) -> datetime | None:
+    # A century is as good as never, and far enough from what a datetime can hold.
+    return now + timedelta(hours=hours) if hours is not None and hours < 24 * 365 * 100 else None

@@ -1,0 +1,128 @@
+"""What a failure tells the model: what happened, whether anything was changed or is billed, what to do next.
+
+Every failure has a stable `code`. An outcome that nobody knows is a kind of its own and is never called a failure.
+"""
+
+from typing import Any, Final
+
+from mcp.types import CallToolResult, TextContent
+from pydantic import ValidationError
+
+from lium_mcp.api import errors as api
+from lium_mcp.tools.results import clean
+
+NOTHING_CHANGED: Final = "Nothing was changed."
+META_KEY: Final = "lium-mcp/error"
+
+_MAX_SENTENCES_CHARACTERS = 1500
+
+GET_A_KEY: Final = (
+    "This needs a Lium API key: create one at lium.io (Settings, API keys), set it as LIUM_API_KEY in the environment "
+    "of this MCP server, and restart the server."
+)
+
+_CODES: dict[type[api.LiumError], str] = {
+    api.RentOutcomeUnknown: "outcome_unknown",
+    api.MissingApiKey: "api_key_missing",
+    api.AuthenticationFailed: "api_key_refused",
+    api.MissingScope: "scope_missing",
+    api.InsufficientBalance: "insufficient_balance",
+    api.PermissionDenied: "permission_denied",
+    api.FirewallBlocked: "blocked_by_firewall",
+    api.BudgetExceeded: "key_budget_exceeded",
+    api.PaymentFailed: "payment_failed",
+    api.NotFound: "not_found",
+    api.NoExecutorMatches: "no_gpu_matches",
+    api.Conflict: "conflict",
+    api.ValidationFailed: "invalid_argument",
+    api.InvalidRequest: "invalid_argument",
+    api.BadRequest: "refused",
+    api.RateLimited: "rate_limited",
+    api.RequestTimedOut: "timed_out",
+    api.ConnectionFailed: "lium_unreachable",
+    api.ServerFailed: "lium_failed",
+    api.UnreadableResponse: "unreadable_answer",
+    api.ResponseTooLarge: "answer_too_large",
+    api.UntrustedRedirect: "untrusted_redirect",
+}
+
+
+class ToolFailure(Exception):
+    """A failure that a tool saw coming.
+
+    Args:
+        code: Stable, for programs.
+        happened: One sentence: what happened.
+        effect: One sentence: what was changed or is billed now.
+        advice: One sentence: what to do next.
+        request_id: The API's id of the request that failed.
+    """
+
+    def __init__(
+        self, code: str, happened: str, advice: str, *, effect: str = NOTHING_CHANGED, request_id: str | None = None
+    ) -> None:
+        super().__init__(happened)
+        self.code = code
+        self.happened = happened
+        self.effect = effect
+        self.advice = advice
+        self.request_id = request_id
+
+
+def from_api(error: api.LiumError) -> ToolFailure:
+    """Put an API error into the words of a tool."""
+    code = next((_CODES[kind] for kind in type(error).__mro__ if kind in _CODES), "lium_error")
+    if isinstance(error, api.MissingApiKey):
+        return ToolFailure(code, GET_A_KEY, "")
+    effect = NOTHING_CHANGED
+    if error.effect == "unknown":
+        code = "outcome_unknown"
+        effect = "Whether it took effect is not known."
+    hint = _sentence(error.hint) if error.hint else ""
+    advice = " ".join(part for part in (hint, error.advice) if part)
+    return ToolFailure(code, _sentence(str(error)), advice, effect=effect, request_id=error.request_id)
+
+
+def from_validation(tool: str, error: ValidationError) -> ToolFailure:
+    """Name each argument that does not fit, and never repeat its value: it may be long or secret."""
+    problems = "; ".join(
+        f"{'.'.join(str(part) for part in item['loc']) or 'arguments'}: {_problem(item)}"
+        for item in error.errors(include_url=False, include_input=False)
+    )
+    return ToolFailure(
+        "invalid_argument", f"{tool} cannot take these arguments: {problems}.", "Correct them and call again."
+    )
+
+
+def crashed(tool: str) -> ToolFailure:
+    """For a defect of ours: the exception's own text stays in the log."""
+    return ToolFailure(
+        "internal_error",
+        f"{tool} failed inside this MCP server; its log on standard error says why.",
+        "Check the state with list_pods before trying again.",
+        effect="If the call was to change something, whether it did is not known.",
+    )
+
+
+def render_failure(failure: ToolFailure) -> CallToolResult:
+    """Write a failure as text for the model, with code and request id for programs as metadata."""
+    details: dict[str, Any] = {"code": failure.code}
+    if failure.request_id:
+        details["request_id"] = failure.request_id
+    sentences = " ".join(part for part in (failure.happened, failure.effect, failure.advice) if part)
+    text = clean(sentences)[:_MAX_SENTENCES_CHARACTERS]
+    suffix = ", ".join(f"{key}: {clean(str(value))[:100]}" for key, value in details.items())
+    return CallToolResult(
+        content=[TextContent(type="text", text=f"{text} ({suffix})")], is_error=True, _meta={META_KEY: details}
+    )
+
+
+def _problem(item: Any) -> str:  # noqa: ANN401 - pydantic_core.ErrorDetails, whose context is untyped
+    if item["type"] == "extra_forbidden":
+        return "there is no such parameter"
+    return str(item["msg"])
+
+
+def _sentence(text: str) -> str:
+    text = text.strip()
+    return text if not text or text[-1] in ".!?" else f"{text}."

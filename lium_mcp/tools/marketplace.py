@@ -1,0 +1,358 @@
+"""Toolset `marketplace`: what is for rent, at what price. Works without an API key."""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import quantiles
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from lium_mcp.api import Executor, MissingApiKey, NotFound, Quote, QuoteLine
+from lium_mcp.rentals.selection import at_least, can_rent, describe_counts, has_price, price_order, smallest_gpu_count
+from lium_mcp.tools.call import Call
+from lium_mcp.tools.failures import ToolFailure
+from lium_mcp.tools.parameters import Cursor, Limit, ShortText, page
+from lium_mcp.tools.registry import READS, Toolset
+from lium_mcp.tools.results import Result, Usd
+
+toolset = Toolset("marketplace")
+
+_WATCH_EVERY_SECONDS = 5.0
+_MOST_GPUS_OF_A_NODE = 64
+
+GpuType = Annotated[ShortText, Field(description="E.g. H100.")]
+GpuCount = Annotated[int | None, Field(ge=1)]
+
+
+class GpuOffer(Result):
+    """A node with free GPUs."""
+
+    executor_id: str
+    gpu_type: str | None = None
+    free_gpus: int
+    min_gpus: int | None = None
+    price_per_gpu_hour_usd: Usd
+    vram_gb: int | None = None
+    ram_gb: int | None = None
+    disk_gb: int | None = None
+    cpus: int | None = None
+    country: str | None = None
+    tier: str | None = None
+    cuda: float | None = None
+    download_mbps: int | None = None
+    nvlink: bool | None = None
+    docker_in_docker: bool | None = None
+    reliability: int | None = None
+
+
+class GpuOffers(Result):
+    """One page of offers."""
+
+    offers: list[GpuOffer]
+    total: int
+    next_cursor: str | None = None
+
+
+class GpuPrices(Result):
+    """Prices of one GPU type, over its free GPUs."""
+
+    gpu_type: str
+    free_gpus: int
+    nodes: int
+    min_usd: Usd
+    q1_usd: Usd
+    median_usd: Usd
+    q3_usd: Usd
+    max_usd: Usd
+
+
+class MarketPrices(Result):
+    """Prices per GPU-hour, cheapest type first."""
+
+    gpu_types: list[GpuPrices]
+    total: int
+
+
+class QuotedLine(Result):
+    """One line of a quote."""
+
+    item: str
+    unit: str | None = None
+    quantity: float | None = None
+    rate_usd: Usd | None = None
+    amount_usd: Usd | None = None
+
+
+class RentalQuote(Result):
+    """What a rental would cost. Nothing is reserved."""
+
+    executor_id: str
+    gpu_type: str | None = None
+    gpu_count: int
+    hours: float
+    price_per_hour_usd: Usd
+    total_usd: Usd
+    lines: list[QuotedLine]
+    balance_usd: Usd | None = None
+    balance_must_exceed_usd: Usd | None = None
+    hours_balance_covers: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PricedRental:
+    """What a rental costs, whatever the server says about it."""
+
+    gpu_count: int
+    price_per_hour_usd: float
+    total_usd: float
+    lines: Sequence[QuoteLine]
+    balance_must_exceed_usd: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Floors:
+    """What a node must have. A figure that a node does not report does not meet a floor."""
+
+    gpu_count: int | None
+    max_usd_per_gpu_hour: float | None
+    min_vram_gb: float | None
+    min_ram_gb: float | None
+    min_disk_gb: float | None
+    min_cuda: float | None
+    country: str
+    tier: str | None
+    docker_in_docker: bool
+
+    def admit(self, node: Executor) -> bool:
+        """Whether a node meets every floor."""
+        ceiling = self.max_usd_per_gpu_hour
+        location = node.location
+        named = {text.casefold() for text in (node.country_code, location and location.country) if text}
+        return (
+            can_rent(node, self.gpu_count or smallest_gpu_count(node))
+            and has_price(node)
+            and (ceiling is None or (node.price_per_gpu is not None and node.price_per_gpu <= ceiling))
+            and at_least(node.vram_gb_per_gpu, self.min_vram_gb)
+            and at_least(node.ram_gb, self.min_ram_gb)
+            and at_least(node.disk_gb, self.min_disk_gb)
+            and at_least(node.cuda_version, self.min_cuda)
+            and (not self.country or self.country.strip().casefold() in named)
+            and (self.tier is None or (node.tier or "").casefold() == self.tier)
+            and (not self.docker_in_docker or node.docker_in_docker is True)
+        )
+
+
+@toolset.tool(title="List GPUs for rent", hints=READS)
+async def list_gpus(
+    call: Call,
+    *,
+    gpu_type: GpuType = "",
+    gpu_count: Annotated[GpuCount, Field(description="Per node.")] = None,
+    max_usd_per_gpu_hour: Annotated[float | None, Field(description="Ceiling.")] = None,
+    min_vram_gb: Annotated[float | None, Field(description="Per GPU.")] = None,
+    min_ram_gb: Annotated[float | None, Field(description="Node.")] = None,
+    min_disk_gb: Annotated[float | None, Field(description="Free.")] = None,
+    min_cuda: Annotated[float | None, Field(description="E.g. 12.4.")] = None,
+    min_download_mbps: Annotated[float | None, Field(description="Speed.")] = None,
+    country: Annotated[ShortText, Field(description="ISO code.")] = "",
+    tier: Annotated[Literal["secure", "spot"] | None, Field(description="spot may be lost.")] = None,
+    nvlink: Annotated[bool, Field(description="Required.")] = False,
+    docker_in_docker: Annotated[bool, Field(description="Required.")] = False,
+    sort: Annotated[Literal["price", "download", "vram", "reliability"], Field(description="Best first.")] = "price",
+    wait_seconds: Annotated[int, Field(ge=0, le=600, description="Watch.")] = 0,
+    limit: Limit = 20,
+    cursor: Cursor = "",
+) -> GpuOffers:
+    """List nodes with free GPUs, cheapest first. With wait_seconds, watch until one matches. get_gpu_prices compares."""
+    floors = Floors(
+        gpu_count,
+        max_usd_per_gpu_hour,
+        min_vram_gb,
+        min_ram_gb,
+        min_disk_gb,
+        min_cuda,
+        country,
+        tier,
+        docker_in_docker,
+    )
+
+    async def read() -> list[Executor]:
+        nodes = await call.lium.executors.list(
+            gpu_type=gpu_type or None, nvlink=nvlink, min_download_mbps=min_download_mbps
+        )
+        return sorted(filter(floors.admit, nodes), key=_ORDERS[sort])
+
+    nodes = await call.wait_until(
+        await read(),
+        read,
+        bool,
+        wait_seconds=wait_seconds,
+        describe=lambda _: "No offer matches yet",
+        every_seconds=_WATCH_EVERY_SECONDS,
+    )
+    rows, next_cursor = page(nodes, limit=limit, cursor=cursor)
+    return GpuOffers(offers=[_offer(node) for node in rows], total=len(nodes), next_cursor=next_cursor)
+
+
+@toolset.tool(title="Get GPU prices", hints=READS)
+async def get_gpu_prices(
+    call: Call,
+    gpu_type: GpuType = "",
+) -> MarketPrices:
+    """Compare GPU types: how many GPUs of each are free and the quartiles of their price per GPU-hour. Use it to choose
+    a type or a price ceiling; list_gpus shows the single offers.
+    """
+    prices: dict[str, list[float]] = defaultdict(list)
+    nodes: dict[str, int] = defaultdict(int)
+    for node in await call.lium.executors.list(gpu_type=gpu_type or None):
+        price, free = node.price_per_gpu, min(node.available_gpu_count or 0, _MOST_GPUS_OF_A_NODE)
+        if price is not None and has_price(node) and free > 0 and node.gpu_type:
+            prices[node.gpu_type].extend([price] * free)
+            nodes[node.gpu_type] += 1
+    rows = [_prices(name, each, nodes[name]) for name, each in prices.items()]
+    return MarketPrices(gpu_types=sorted(rows, key=lambda row: (row.median_usd, row.gpu_type)), total=len(rows))
+
+
+@toolset.tool(title="Quote a rental", hints=READS)
+async def quote_rental(
+    call: Call,
+    executor_id: Annotated[ShortText, Field(description="Node, from list_gpus.")],
+    hours: Annotated[float, Field(gt=0, le=8760, description="Hours of use.")] = 1,
+    gpu_count: Annotated[GpuCount, Field(description="Default: the fewest that the node rents.")] = None,
+    volume_gb: Annotated[float, Field(ge=0, description="Size of an attached volume.")] = 0,
+    backup_gb: Annotated[float, Field(ge=0, description="Size of stored backups.")] = 0,
+) -> RentalQuote:
+    """Price a rental on one node line by line, and compare it with the balance. Nothing is rented or reserved; rent_pod
+    rents.
+    """
+    node = await find_node(call, executor_id)
+    count = gpu_count or smallest_gpu_count(node)
+    priced = await quote_node(call, node, hours=hours, gpu_count=count, volume_gb=volume_gb, backup_gb=backup_gb)
+    balance = await _balance(call)
+    price = priced.price_per_hour_usd
+    return RentalQuote(
+        executor_id=node.id,
+        gpu_type=node.gpu_type,
+        gpu_count=count,
+        hours=hours,
+        price_per_hour_usd=price,
+        total_usd=priced.total_usd,
+        lines=[
+            QuotedLine(
+                item=line.item,
+                unit=line.unit or None,
+                quantity=line.quantity,
+                rate_usd=line.rate_usd,
+                amount_usd=line.amount_usd,
+            )
+            for line in priced.lines
+        ],
+        balance_usd=balance,
+        balance_must_exceed_usd=priced.balance_must_exceed_usd,
+        hours_balance_covers=round(max(balance, 0) / price, 2) if balance is not None and price > 0 else None,
+    )
+
+
+async def find_node(call: Call, executor_id: str) -> Executor:
+    """The listed node with this id.
+
+    Raises:
+        ToolFailure: it is not for rent now.
+    """
+    for node in await call.lium.executors.list():
+        if node.id == executor_id.strip():
+            return node
+    raise ToolFailure(
+        "node_not_for_rent",
+        f"No node with id {executor_id.strip()[:64]} is for rent now.",
+        "Call list_gpus for the executor_id of a free node.",
+    )
+
+
+async def quote_node(
+    call: Call, node: Executor, *, hours: float, gpu_count: int, volume_gb: float = 0, backup_gb: float = 0
+) -> PricedRental:
+    """Price a rental on a listed node.
+
+    Raises:
+        ToolFailure: the node does not rent that many GPUs, or says no price.
+    """
+    if not can_rent(node, gpu_count):
+        raise ToolFailure(
+            "gpu_count_not_rentable",
+            f"Node {node.id} cannot rent {gpu_count} GPUs now: {describe_counts(node)}.",
+            "Choose another count or another node.",
+        )
+    quote: Quote | None = None
+    try:
+        quote = await call.lium.executors.quote(
+            node.id, hours=hours, gpu_count=gpu_count, volume_gb=volume_gb, backup_gb=backup_gb
+        )
+    except NotFound:
+        if volume_gb or backup_gb:
+            raise  # servers from before the quote route: only the price of the GPUs can be worked out
+    price = quote.price_per_hour if quote else None
+    if price is None and has_price(node):
+        price = (node.price_per_gpu or 0) * gpu_count
+    if price is None or price < 0:
+        raise ToolFailure("price_unknown", f"Lium says no price for node {node.id}.", "Choose another node.")
+    total = quote.total_usd if quote and quote.total_usd is not None else price * hours
+    return PricedRental(
+        gpu_count, price, total, quote.lines if quote else (), quote.rent_balance_required_usd if quote else None
+    )
+
+
+_ORDERS: dict[str, Callable[[Executor], tuple[float | str, ...]]] = {
+    "price": price_order,
+    "download": lambda node: (-(node.download_mbps or 0), *price_order(node)),
+    "vram": lambda node: (-(node.vram_gb_per_gpu or 0), *price_order(node)),
+    "reliability": lambda node: (-(node.reliability_score or 0), *price_order(node)),
+}
+
+
+def _whole(figure: float | None) -> int | None:
+    return None if figure is None else int(figure)
+
+
+def _offer(node: Executor) -> GpuOffer:
+    smallest = smallest_gpu_count(node)
+    return GpuOffer(
+        executor_id=node.id,
+        gpu_type=node.gpu_type,
+        free_gpus=node.available_gpu_count or 0,
+        min_gpus=smallest if smallest > 1 else None,
+        price_per_gpu_hour_usd=node.price_per_gpu or 0,
+        vram_gb=_whole(node.vram_gb_per_gpu),
+        ram_gb=_whole(node.ram_gb),
+        disk_gb=_whole(node.disk_gb),
+        cpus=node.cpu_count,
+        country=node.country_code,
+        tier=node.tier,
+        cuda=node.cuda_version,
+        download_mbps=_whole(node.download_mbps),
+        nvlink=node.nvlink or None,
+        docker_in_docker=node.docker_in_docker or None,
+        reliability=_whole(node.reliability_score),
+    )
+
+
+def _prices(gpu_type: str, prices: Sequence[float], nodes: int) -> GpuPrices:
+    q1, median, q3 = quantiles(prices, n=4, method="inclusive") if len(prices) > 1 else (prices[0],) * 3
+    return GpuPrices(
+        gpu_type=gpu_type,
+        free_gpus=len(prices),
+        nodes=nodes,
+        min_usd=min(prices),
+        q1_usd=q1,
+        median_usd=median,
+        q3_usd=q3,
+        max_usd=max(prices),
+    )
+
+
+async def _balance(call: Call) -> float | None:
+    try:
+        return (await call.lium.account.me()).balance
+    except MissingApiKey:
+        return None

@@ -1,0 +1,172 @@
+"""How a pod is shown: a row of the list, and the details of one, shared by every tool that ends with a pod."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import Literal
+
+from lium_mcp.api import LiumError, Pod, PodDetail, PodEvent, short_gpu_type
+from lium_mcp.tools.call import Call
+from lium_mcp.tools.results import Result, Usd, UtcTime
+
+Outcome = Literal["done", "failed", "pending"]
+
+_LAST_EVENTS = 5
+
+
+class PodRow(Result):
+    """A pod in a list."""
+
+    pod_id: str
+    name: str
+    status: str
+    gpu_type: str | None = None
+    gpu_count: int | None = None
+    price_per_hour_usd: Usd | None = None
+    billing: bool
+    removal_at: UtcTime | None = None
+    ssh_command: str | None = None
+
+
+class PodTemplateView(Result):
+    """What runs in a pod."""
+
+    template_id: str | None = None
+    name: str | None = None
+    image: str | None = None
+
+
+class EventView(Result):
+    """Something that happened to a pod."""
+
+    at: UtcTime | None = None
+    event: str | None = None
+    status: str | None = None
+    reason: str | None = None
+    error: str | None = None
+
+
+class PodView(PodRow):
+    """One pod in detail."""
+
+    huid: str
+    executor_id: str | None = None
+    phase: str | None = None
+    ready_in_seconds: int | None = None
+    created_at: UtcTime | None = None
+    cost_so_far_usd: Usd | None = None
+    removal_hours_after_boot: int | None = None
+    template: PodTemplateView | None = None
+    ports: dict[str, str] | None = None
+    volume_id: str | None = None
+    local_volume_path: str | None = None
+    last_events: list[EventView] | None = None
+
+
+def pod_row(pod: Pod) -> PodRow:
+    """Show a pod in a list."""
+    return PodRow(**_row_fields(pod))
+
+
+async def pod_view(call: Call, pod: PodDetail, *, events: bool = True) -> PodView:
+    """Show a pod in detail, with its cost so far and its last events where they can be read."""
+    history = await _events(call, pod.id)
+    template = pod.template
+    return PodView(
+        **_row_fields(pod),
+        huid=pod.huid,
+        executor_id=pod.executor_id or (pod.executor.id if pod.executor else None),
+        phase=pod.phase,
+        ready_in_seconds=pod.estimated_ready_seconds,
+        created_at=pod.created_at,
+        cost_so_far_usd=await _cost_so_far(call, pod, history),
+        removal_hours_after_boot=pod.termination_hours,
+        template=PodTemplateView(
+            template_id=template.id,
+            name=template.name,
+            image=":".join(part for part in (template.docker_image, template.docker_image_tag) if part) or None,
+        )
+        if template
+        else None,
+        ports=_ports(pod),
+        volume_id=pod.volume.id if pod.volume else None,
+        local_volume_path=pod.volume_root,
+        last_events=[_event(item) for item in history[-_LAST_EVENTS:]] if events else None,
+    )
+
+
+def describe_start(pod: Pod | None) -> str:
+    """Say how far a starting pod is, for progress messages."""
+    if pod is None:
+        return "Waiting for the pod to be listed"
+    phase = f": {pod.phase}" if pod.phase else ""
+    eta = f", about {pod.estimated_ready_seconds} s left" if pod.estimated_ready_seconds else ""
+    return f"{pod.pod_name} is {pod.status}{phase}{eta}"
+
+
+def failure_cause(view: PodView) -> str:
+    """The API's own word on why a pod failed, if it left one."""
+    for event in reversed(view.last_events or []):
+        if event.error or event.reason:
+            return f": {event.error or event.reason}"
+    return ""
+
+
+def _row_fields(pod: Pod) -> dict[str, object]:
+    ssh = pod.ssh
+    return {
+        "pod_id": pod.id,
+        "name": pod.pod_name or "",
+        "status": pod.status or "UNKNOWN",
+        "gpu_type": short_gpu_type(pod.gpu_name) if pod.gpu_name else None,
+        "gpu_count": pod.rented_gpu_count,
+        "price_per_hour_usd": pod.price,
+        "billing": pod.is_billing,
+        "removal_at": pod.removal_scheduled_at,
+        "ssh_command": f"ssh {ssh.user}@{ssh.host} -p {ssh.port}" if ssh else None,
+    }
+
+
+def _ports(pod: Pod) -> dict[str, str] | None:
+    if not pod.ssh or not pod.public_ports:
+        return None
+    return {str(inside): f"{pod.ssh.host}:{outside}" for inside, outside in pod.public_ports.items()}
+
+
+def _event(event: PodEvent) -> EventView:
+    return EventView(
+        at=event.created_at,
+        event=event.sub_event_type or event.event_type,
+        status=event.to_status,
+        reason=event.reason,
+        error=event.error,
+    )
+
+
+async def _events(call: Call, pod_id: str) -> Sequence[PodEvent]:
+    try:
+        return await call.lium.pods.events(pod_id)
+    except LiumError:
+        return ()  # older servers have no events; a pod is worth showing without them
+
+
+async def _cost_so_far(call: Call, pod: Pod, history: Sequence[PodEvent]) -> float | None:
+    """What the ledger charged, or more where the ledger is behind: the price times the time since it ran."""
+    charged: float | None = None
+    if await call.lium.supports("run_record"):
+        with suppress(LiumError):  # a pod is worth showing without it, and a new one is not in the ledger yet
+            charged = (await call.lium.pods.record(pod.id)).total
+    if pod.price is None:
+        return charged
+    started = _running_since(pod, history)
+    if started is None or not pod.is_billing:
+        return charged if charged is not None else (0.0 if not pod.is_billing else None)
+    hours = max((call.lium.now() - started).total_seconds(), 0) / 3600
+    return max(charged or 0.0, pod.price * hours)
+
+
+def _running_since(pod: Pod, history: Sequence[PodEvent]) -> datetime | None:
+    for event in history:
+        if (event.to_status or "").upper() == "RUNNING" and event.created_at:
+            return event.created_at
+    return pod.created_at

@@ -1,0 +1,132 @@
+"""From a declared tool to an MCP tool: strict arguments, plain schemas, rendered results, failures in words.
+
+A toolset file makes one `Toolset` and declares its tools on it; the server picks which of them it offers.
+"""
+
+import inspect
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, TypeVar
+
+import anyio
+from mcp.server.mcpserver import Context
+from mcp.server.mcpserver.tools import Tool
+from mcp.types import CallToolResult, ToolAnnotations
+
+from lium_mcp.api import LiumError
+from lium_mcp.tools.call import Call, Runtime
+from lium_mcp.tools.failures import ToolFailure, from_api, render_failure
+from lium_mcp.tools.results import Result, render
+from lium_mcp.tools.schema import plain
+
+log = logging.getLogger("lium_mcp.calls")
+
+ToolFunction = Callable[..., Awaitable[Result]]
+F = TypeVar("F", bound=ToolFunction)
+
+
+def _hints(*, read_only: bool, destructive: bool, idempotent: bool) -> ToolAnnotations:
+    return ToolAnnotations(
+        read_only_hint=read_only, destructive_hint=destructive, idempotent_hint=idempotent, open_world_hint=True
+    )
+
+
+READS: Final = _hints(read_only=True, destructive=False, idempotent=True)
+WRITES: Final = _hints(read_only=False, destructive=False, idempotent=True)
+DESTROYS: Final = _hints(read_only=False, destructive=True, idempotent=True)
+DESTROYS_EACH_TIME: Final = _hints(read_only=False, destructive=True, idempotent=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolSpec:
+    """A declared tool, not yet bound to a server."""
+
+    function: ToolFunction
+    title: str
+    hints: ToolAnnotations
+
+    @property
+    def name(self) -> str:
+        """The name agents call it by."""
+        return self.function.__name__
+
+    @property
+    def read_only(self) -> bool:
+        """Whether it changes nothing and spends nothing."""
+        return bool(self.hints.read_only_hint)
+
+
+class Toolset:
+    """A named group of tools, in the order in which they are listed."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.specs: list[ToolSpec] = []
+
+    def tool(self, *, title: str, hints: ToolAnnotations) -> Callable[[F], F]:
+        """Declare an async function as a tool: its name, docstring and parameters are what agents read."""
+
+        def declare(function: F) -> F:
+            self.specs.append(ToolSpec(function, title, hints))
+            return function
+
+        return declare
+
+
+def bind(specs: Iterable[ToolSpec], runtime: Runtime) -> list[Tool]:
+    """Make MCP tools that act through `runtime`."""
+    return [_bind(spec, runtime) for spec in specs]
+
+
+def _bind(spec: ToolSpec, runtime: Runtime) -> Tool:
+    signature = inspect.signature(spec.function, eval_str=True)
+    result_model = signature.return_annotation
+    parameters = [item for item in signature.parameters.values() if item.annotation is not Call]
+
+    async def run(context: Context[Any, Any], **arguments: Any) -> CallToolResult:  # noqa: ANN401 - validated by the SDK
+        started = time.perf_counter()
+        outcome, request_id = "crashed", None
+        try:
+            result = render(await spec.function(Call(runtime, context), **arguments))
+            outcome = "ok"
+        except (ToolFailure, LiumError) as error:
+            failure = error if isinstance(error, ToolFailure) else from_api(error)
+            outcome, request_id = failure.code, failure.request_id
+            result = render_failure(failure)
+        except anyio.get_cancelled_exc_class():
+            outcome = "cancelled"
+            raise
+        finally:
+            seconds = time.perf_counter() - started
+            log.info("tool=%s outcome=%s seconds=%.3f request_id=%r", spec.name, outcome, seconds, request_id)
+        return result
+
+    context_parameter = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=Context[Any, Any])
+    published = signature.replace(
+        parameters=[context_parameter, *(item.replace(kind=inspect.Parameter.KEYWORD_ONLY) for item in parameters)],
+        return_annotation=Annotated[CallToolResult, result_model],
+    )
+    run.__name__ = spec.name
+    run.__signature__ = published  # type: ignore[attr-defined]
+    run.__annotations__ = {item.name: item.annotation for item in published.parameters.values()}
+    tool = Tool.from_function(
+        run,
+        name=spec.name,
+        title=spec.title,
+        description=inspect.cleandoc(spec.function.__doc__ or "").replace("\n", " "),
+        annotations=spec.hints,
+    )
+    _tighten(tool)
+    return tool
+
+
+def _tighten(tool: Tool) -> None:
+    """Refuse unknown arguments, which the SDK would ignore in silence, and publish plain schemas."""
+    arguments = tool.fn_metadata.arg_model
+    arguments.model_config["extra"] = "forbid"
+    arguments.model_rebuild(force=True)
+    tool.parameters = plain(arguments.model_json_schema(by_alias=True), closed=True)
+    if tool.fn_metadata.output_schema is not None:
+        tool.fn_metadata.output_schema = plain(tool.fn_metadata.output_schema)

@@ -1,0 +1,335 @@
+"""`rent_pod`, the tool that spends: what to rent, at most for how much, until when, and what came of it."""
+
+import math
+import re
+from datetime import timedelta
+from typing import Annotated, Literal
+
+import anyio
+from pydantic import Field
+
+from lium_mcp.api import Executor, LiumError, PodDetail, RentBySpecRequest, RentOutcomeUnknown, RentRequest, Template
+from lium_mcp.rentals import NodeOrder, Order, PodNameTaken, Rental, SpecOrder
+from lium_mcp.rentals.selection import (
+    NoDefaultTemplate,
+    NothingFits,
+    cheapest_matching,
+    default_template,
+    smallest_gpu_count,
+)
+from lium_mcp.tools.call import Call
+from lium_mcp.tools.failures import ToolFailure
+from lium_mcp.tools.marketplace import PricedRental, find_node, quote_node
+from lium_mcp.tools.parameters import DEFAULT_WAIT_SECONDS, ShortText, WaitSeconds
+from lium_mcp.tools.pod_views import Outcome, PodView, describe_start, pod_view
+from lium_mcp.tools.pods import judge, read_pod, settled
+from lium_mcp.tools.pods import toolset as toolset  # noqa: PLC0414 - rent_pod joins the toolset; this says that it is public
+from lium_mcp.tools.registry import WRITES
+from lium_mcp.tools.results import Result, Usd
+from lium_mcp.tools.schema import UNLISTED
+from lium_mcp.tools.targets import find_template
+
+_APPEARS_WITHIN_SECONDS = 20.0
+_SCHEDULE_TOLERANCE = timedelta(minutes=2)
+_KEY_PREFIXES = ("ssh-", "ecdsa-", "sk-")
+# Parameters of the official MCP server: what works there works here, without costing everybody tokens.
+_OFFICIAL = Field(json_schema_extra={UNLISTED: True})
+
+
+class RentedPod(Result):
+    """What a rent came to: the pod as the API shows it, or on a dry run the node that would be rented."""
+
+    outcome: Outcome | Literal["dry_run"]
+    pod_id: str | None = None
+    executor_id: str | None = None
+    gpu_count: int | None = None
+    price_per_hour_usd: Usd | None = None
+    total_usd: Usd | None = None
+    pod: PodView | None = None
+    warnings: list[str] | None = None
+    next: str | None = None
+
+
+class Wanted(Result):
+    """The request, checked for what cannot be expressed."""
+
+    name: str
+    executor_id: str
+    gpu_type: str
+    gpu_count: int | None
+    max_usd_per_gpu_hour: float | None
+    min_vram_gb: float | None
+    min_ram_gb: float | None
+    min_disk_gb: float | None
+    country: str
+    docker_in_docker: bool
+    template: str
+    hours: float | None
+    enable_backups: bool
+
+    def check(self) -> None:
+        """Refuse what no request could carry; a constraint is never dropped in silence."""
+        floors = ("gpu_type", "min_vram_gb", "min_ram_gb", "min_disk_gb", "country", "docker_in_docker")
+        given = [name for name in floors if getattr(self, name)]
+        if self.executor_id and given:
+            problem = f"executor_id names the node already, so {', '.join(given)} cannot apply"
+        elif not self.executor_id and not self.gpu_type:
+            problem = "Name a node with executor_id, or a GPU model with gpu_type"
+        elif self.country and not re.fullmatch("[A-Z]{2}", self.country):
+            problem = "country is a two-letter ISO code here"
+        else:
+            return
+        raise ToolFailure("invalid_argument", f"{problem}.", "Correct it and call again.")
+
+    @property
+    def termination_hours(self) -> int | None:
+        """The API takes whole hours from boot; the exact time is set once the pod runs."""
+        return max(math.ceil(self.hours), 1) if self.hours else None
+
+
+@toolset.tool(title="Rent a pod", hints=WRITES)
+async def rent_pod(
+    call: Call,
+    *,
+    name: Annotated[ShortText, Field(min_length=1, description="Unique pod name.")],
+    executor_id: Annotated[ShortText, Field(description="Node from list_gpus.")] = "",
+    gpu_type: Annotated[ShortText, Field(description="Or cheapest of this model.")] = "",
+    gpu_count: Annotated[int | None, Field(ge=1, description="Default: fewest.")] = None,
+    max_usd_per_gpu_hour: Annotated[float | None, Field(description="Ceiling.")] = None,
+    min_vram_gb: Annotated[float | None, Field(description="Per GPU.")] = None,
+    min_ram_gb: Annotated[float | None, Field(description="Node.")] = None,
+    min_disk_gb: Annotated[float | None, Field(description="Free.")] = None,
+    country: Annotated[ShortText, Field(description="ISO code.")] = "",
+    docker_in_docker: Annotated[bool, Field(description="Required.")] = False,
+    template: Annotated[ShortText, Field(description="Id, or name of your own.")] = "",
+    hours: Annotated[float | None, Field(gt=0, le=720, description="Lium removes it then.")] = None,
+    wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS,
+    enable_backups: Annotated[bool, _OFFICIAL] = True,
+    dry_run: Annotated[bool, _OFFICIAL] = False,
+    known_pod_ids: Annotated[list[str] | None, _OFFICIAL] = None,  # noqa: ARG001 - says nothing that list_pods does not
+) -> RentedPod:
+    """Rent GPUs as a pod and wait until it runs. This spends money: it bills per second until remove_pod, or for the
+    given hours. Give executor_id, or gpu_type with floors.
+    """
+    wanted = Wanted(
+        name=name,
+        executor_id=executor_id,
+        gpu_type=gpu_type,
+        gpu_count=gpu_count,
+        max_usd_per_gpu_hour=max_usd_per_gpu_hour,
+        min_vram_gb=min_vram_gb,
+        min_ram_gb=min_ram_gb,
+        min_disk_gb=min_disk_gb,
+        country=country.upper(),
+        docker_in_docker=docker_in_docker,
+        template=template,
+        hours=hours,
+        enable_backups=enable_backups,
+    )
+    wanted.check()
+    public_keys = await _public_keys(call)
+    chosen = await find_template(call, template) if template else None
+    if executor_id or not await call.lium.supports("rent_by_spec"):
+        node = await _pick_node(call, wanted, public_keys)
+        priced = await _price(call, wanted, node)
+        if dry_run:
+            return _would_rent(wanted, node.id, priced.gpu_count, priced.price_per_hour_usd)
+        order: Order = await _node_order(call, wanted, node, priced.gpu_count, chosen, public_keys)
+    else:
+        request = _spec_request(wanted, chosen, public_keys)
+        if dry_run:
+            answer = await call.lium.executors.select_by_spec(request)
+            node_id = answer.selected_executor.id if answer.selected_executor else None
+            return _would_rent(wanted, node_id, request.gpu_count, answer.price_per_hour)
+        order = SpecOrder(request)
+    return await _rent(call, order, wanted, wait_seconds)
+
+
+async def _rent(call: Call, order: Order, wanted: Wanted, wait_seconds: float) -> RentedPod:
+    try:
+        async with call.runtime.renter.rent(order) as rental:
+            return await _follow(call, rental, wanted, wait_seconds)
+    except PodNameTaken as taken:
+        raise ToolFailure(
+            "pod_name_taken",
+            f"A pod named {taken.pod_name} exists already: {', '.join(taken.pod_ids)}. Nothing was rented.",
+            "Use that pod (get_pod), or choose another name if you want one more.",
+            effect="",
+        ) from taken
+    except RentOutcomeUnknown as unknown:
+        raise ToolFailure(
+            "outcome_unknown",
+            f"The rent of {wanted.name} got no clear answer, and it could not be established what became of it.",
+            f"Do not rent again. Call list_pods: if {wanted.name} is there, use it; if it does not appear within a few "
+            "minutes, nothing was rented.",
+            effect="The pod may exist and bill.",
+            request_id=unknown.request_id,
+        ) from unknown
+
+
+async def _follow(call: Call, rental: Rental, wanted: Wanted, wait_seconds: float) -> RentedPod:
+    """From here on a pod bills: whatever fails, the answer names it."""
+    pod = await _wait_until_runs(call, rental.pod_id, wait_seconds)
+    if pod is None:
+        return RentedPod(
+            outcome="pending",
+            pod_id=rental.pod_id,
+            next="The pod is rented, but it could not be read. It may bill: call get_pod with this pod_id.",
+        )
+    warnings = (
+        [] if rental.confirmed else ["The answer was lost; this pod was found by its name. Check that it is yours."]
+    )
+    if wanted.hours and not pod.is_terminal:
+        pod, warning = await _fix_removal(call, pod, wanted.hours)
+        warnings += warning
+    observed = judge(await pod_view(call, pod, events=not pod.is_ready), pod)
+    if wanted.hours is None and observed.outcome != "failed":
+        warnings.append("No removal time is set: it bills until remove_pod or schedule_pod_removal.")
+    return RentedPod(
+        outcome=observed.outcome,
+        pod_id=pod.id,
+        price_per_hour_usd=pod.price,
+        pod=observed.pod,
+        warnings=warnings or None,
+        next=observed.next,
+    )
+
+
+async def _wait_until_runs(call: Call, pod_id: str, wait_seconds: float) -> PodDetail | None:
+    clock = call.runtime.clock
+    seen: list[PodDetail] = []
+    started = clock.monotonic()
+
+    async def read() -> PodDetail | None:
+        pod = await read_pod(call, pod_id)
+        if pod is not None:
+            seen.append(pod)
+        return pod
+
+    def over(pod: PodDetail | None) -> bool:
+        # A new pod may take some seconds to be listed; one that was seen and is gone has failed.
+        if pod is None:
+            return bool(seen) or clock.monotonic() - started > _APPEARS_WITHIN_SECONDS
+        return settled(pod)
+
+    first: PodDetail | None = None
+    try:
+        first = await read()
+    except LiumError:
+        first = None
+    newest = await call.wait_until(first, read, over, wait_seconds=wait_seconds, describe=describe_start)
+    return newest or (seen[-1] if seen else None)
+
+
+async def _fix_removal(call: Call, pod: PodDetail, hours: float) -> tuple[PodDetail, list[str]]:
+    """Make the removal time exact once the pod runs, since Lium sets whole hours at boot; read it back."""
+    if not pod.is_ready:
+        return pod, []  # the rent carried whole hours, which hold from boot on
+    due = call.lium.now() + timedelta(hours=hours)
+    scheduled = pod.removal_scheduled_at
+    if scheduled is None or abs(scheduled - due) > _SCHEDULE_TOLERANCE:
+        try:
+            await call.lium.pods.schedule_removal(pod.id, at=due)
+            pod = await call.lium.pods.get(pod.id)
+        except LiumError as error:
+            return pod, [f"The removal after {hours:g} hours could not be set ({error}): call schedule_pod_removal."]
+    if pod.removal_scheduled_at is None:
+        return pod, ["Lium shows no removal time: the pod may bill until it is removed. Call schedule_pod_removal."]
+    return pod, []
+
+
+async def _pick_node(call: Call, wanted: Wanted, public_keys: list[str]) -> Executor:
+    if wanted.executor_id:
+        return await find_node(call, wanted.executor_id)
+    try:
+        return await cheapest_matching(call.lium, _spec_request(wanted, None, public_keys))
+    except NothingFits as error:
+        raise ToolFailure(
+            "no_gpu_matches", f"{error}.", "Relax a floor or the ceiling, or watch with list_gpus."
+        ) from error
+
+
+async def _price(call: Call, wanted: Wanted, node: Executor) -> PricedRental:
+    count = wanted.gpu_count or (smallest_gpu_count(node) if wanted.executor_id else 1)
+    priced = await quote_node(call, node, hours=wanted.hours or 1, gpu_count=count)
+    per_gpu = priced.price_per_hour_usd / count
+    ceiling = wanted.max_usd_per_gpu_hour
+    if ceiling is not None and per_gpu > ceiling:
+        raise ToolFailure(
+            "price_above_ceiling",
+            f"Node {node.id} costs ${per_gpu:.4f} per GPU-hour, more than max_usd_per_gpu_hour={ceiling:g}.",
+            "Choose another node with list_gpus, or raise the ceiling.",
+        )
+    return priced
+
+
+async def _node_order(
+    call: Call, wanted: Wanted, node: Executor, count: int, chosen: Template | None, public_keys: list[str]
+) -> NodeOrder:
+    try:
+        template = chosen or await default_template(call.lium, node)
+    except NoDefaultTemplate as error:
+        raise ToolFailure(
+            "template_needed",
+            f"Lium recommends no image of its own for node {node.id}.",
+            "Name a template with the parameter template.",
+        ) from error
+    request = RentRequest(
+        pod_name=wanted.name,
+        template_id=template.id,
+        user_public_key=public_keys,
+        gpu_count=count,
+        enable_volume_encryption=template.supports_volume_encryption is True,
+        enable_backups=wanted.enable_backups,
+        termination_hours=wanted.termination_hours,
+    )
+    return NodeOrder(node.id, request)
+
+
+def _spec_request(wanted: Wanted, chosen: Template | None, public_keys: list[str]) -> RentBySpecRequest:
+    return RentBySpecRequest(
+        gpu_type=wanted.gpu_type,
+        gpu_count=wanted.gpu_count or 1,
+        min_vram_gb=wanted.min_vram_gb,
+        min_ram_gb=wanted.min_ram_gb,
+        min_disk_gb=wanted.min_disk_gb,
+        max_price_per_gpu_hour=wanted.max_usd_per_gpu_hour,
+        country=wanted.country or None,
+        docker_in_docker=wanted.docker_in_docker or None,
+        pod_name=wanted.name,
+        template_id=chosen.id if chosen else None,
+        user_public_key=public_keys,
+        enable_volume_encryption=chosen is None or chosen.supports_volume_encryption is True,
+        enable_backups=wanted.enable_backups,
+        termination_hours=wanted.termination_hours,
+    )
+
+
+def _would_rent(wanted: Wanted, node_id: str | None, gpu_count: int, price_per_hour: float | None) -> RentedPod:
+    return RentedPod(
+        outcome="dry_run",
+        executor_id=node_id,
+        gpu_count=gpu_count,
+        price_per_hour_usd=price_per_hour,
+        total_usd=price_per_hour * wanted.hours if price_per_hour is not None and wanted.hours else None,
+        next="Nothing was rented. Call again without dry_run to rent.",
+    )
+
+
+async def _public_keys(call: Call) -> list[str]:
+    """The keys to put into the pod: the local one, else the account's. None at all is refused before spending."""
+    path = call.runtime.ssh_public_key_path
+    if path is not None:
+        text = await anyio.Path(path).read_text(encoding="utf-8", errors="replace")
+        keys = [line.strip() for line in text.splitlines() if line.strip().startswith(_KEY_PREFIXES)]
+        if keys:
+            return keys
+    keys = [key.public_key.strip() for key in await call.lium.ssh_keys.list() if key.public_key]
+    if keys:
+        return keys
+    raise ToolFailure(
+        "ssh_key_missing",
+        "There is no SSH key to put into the pod, so nobody could log in. Nothing was rented.",
+        "Make one with `ssh-keygen -t ed25519` on the machine of this server, or register one with add_ssh_key.",
+        effect="",
+    )

@@ -1,0 +1,61 @@
+"""How an answer is written: one small typed model, rendered the same as text and as structured content.
+
+Some hosts show a model only the text, some only the structured half, so both say the same. Absent values are left
+out. Strings may come from the API or from other people: what could steer a terminal or break the transport is
+removed here, in one place, for every tool.
+"""
+
+import json
+import re
+from datetime import datetime
+from typing import Annotated
+
+from mcp.types import CallToolResult, TextContent
+from pydantic import BaseModel, ConfigDict, JsonValue, PlainSerializer
+
+# C0 and C1 controls except tab and newline, escape sequences with what belongs to them, bidirectional overrides and
+# zero-width characters (they hide text from a person but not from a model), and lone surrogates (not encodable).
+_UNSAFE = re.compile(
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_])?"
+    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff\U000e0000-\U000e007f]"
+)
+
+
+def _utc_seconds(value: datetime) -> str:
+    return value.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+UtcTime = Annotated[datetime, PlainSerializer(_utc_seconds, return_type=str)]
+"""An instant in UTC, written to the second: finer is never acted upon."""
+
+Usd = Annotated[float, PlainSerializer(lambda value: round(value, 4), return_type=float)]
+
+
+class Result(BaseModel):
+    """Base of every answer. Fields that are None are left out of the answer."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+def clean(text: str) -> str:
+    """Remove control characters, escape sequences and invisible characters, keeping tabs and newlines."""
+    return _UNSAFE.sub("", text.replace("\r\n", "\n"))
+
+
+def render(result: Result) -> CallToolResult:
+    """Write a result as compact JSON text and as the same structured content."""
+    data = _cleaned(result.model_dump(mode="json", exclude_none=True))
+    if not isinstance(data, dict):
+        raise TypeError("a result is an object")
+    text = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return CallToolResult(content=[TextContent(type="text", text=text)], structured_content=data)
+
+
+def _cleaned(value: JsonValue) -> JsonValue:
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, list):
+        return [_cleaned(item) for item in value]
+    if isinstance(value, dict):
+        return {clean(key): _cleaned(item) for key, item in value.items()}
+    return value

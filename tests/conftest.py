@@ -1,0 +1,36 @@
+"""Fixtures that every part of the tests shares."""
+
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from lium_mcp.sandbox import Sandbox
+from tests.harness import PUBLIC_KEY, Agent, agent_on
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give each test a home of its own, with a key pair's public half and without anybody's settings."""
+    for name in [name for name in os.environ if name.startswith("LIUM_")]:
+        if name != "LIUM_MCP_UPDATE_SNAPSHOTS":
+            monkeypatch.delenv(name)
+    home = tmp_path / "home"
+    (home / ".ssh").mkdir(parents=True)
+    (home / ".ssh" / "id_ed25519").write_text("not a real private key\n")
+    (home / ".ssh" / "id_ed25519.pub").write_text(f"{PUBLIC_KEY}\n")
+    monkeypatch.setenv("HOME", str(home))
+
+
+@pytest.fixture
+def sandbox() -> Sandbox:
+    """A simulated Lium whose clock only moves when it is turned."""
+    return Sandbox(seed=7, speed=0)
+
+
+@pytest.fixture
+async def agent(sandbox: Sandbox) -> AsyncIterator[Agent]:
+    """A client of the current protocol on a server over the sandbox."""
+    async with agent_on(sandbox) as connected:
+        yield connected

@@ -1,0 +1,97 @@
+"""What tests act through: a real MCP client, our real server, the sandbox, and a clock that is turned, not slept."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Literal
+
+import anyio
+from mcp import Client
+from mcp.types import CallToolResult, TextContent
+
+from lium_mcp.sandbox import Sandbox
+from lium_mcp.server import build_server
+from lium_mcp.settings import Settings
+
+Mode = Literal["auto", "legacy"]
+PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGxpdW0tbWNwIHRlc3Qga2V5LCBub2JvZHkgaGFzIGl0 test"
+
+
+class TurnedClock:
+    """Our server's time: every pause turns the sandbox's clock instead of passing."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+        self.slept_seconds = 0.0
+
+    def monotonic(self) -> float:
+        return self.slept_seconds
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept_seconds += seconds
+        self._sandbox.clock.advance(seconds=seconds)
+        await anyio.lowlevel.checkpoint()
+
+
+class Agent:
+    """An MCP client that calls tools and insists that text and structured content say the same."""
+
+    def __init__(self, client: Client, sandbox: Sandbox, clock: TurnedClock) -> None:
+        self.client = client
+        self.sandbox = sandbox
+        self.clock = clock
+        self.progress: list[str] = []
+
+    async def raw(self, tool: str, **arguments: Any) -> CallToolResult:
+        async def on_progress(progress: float, total: float | None, message: str | None) -> None:
+            self.progress.append(message or "")
+
+        return await self.client.call_tool(tool, arguments, progress_callback=on_progress)
+
+    async def call(self, tool: str, **arguments: Any) -> dict[str, Any]:
+        """Call a tool that should succeed. The client has checked the answer against the output schema."""
+        result = await self.raw(tool, **arguments)
+        text = text_of(result)
+        assert not result.is_error, text
+        assert result.structured_content is not None
+        assert json.loads(text) == result.structured_content
+        return dict(result.structured_content)
+
+    async def refused(self, tool: str, **arguments: Any) -> "Failure":
+        """Call a tool that should fail."""
+        result = await self.raw(tool, **arguments)
+        assert result.is_error, f"{tool} succeeded: {text_of(result)}"
+        assert result.structured_content is None
+        return Failure(result)
+
+
+class Failure:
+    """A tool error as the model reads it."""
+
+    def __init__(self, result: CallToolResult) -> None:
+        self.text = text_of(result)
+        details = (result.meta or {})["lium-mcp/error"]
+        self.code: str = details["code"]
+        self.request_id: str | None = details.get("request_id")
+        assert f"code: {self.code}" in self.text
+        assert "Traceback" not in self.text
+        assert "sk_" not in self.text.replace("start with sk_", "")
+
+
+def text_of(result: CallToolResult) -> str:
+    assert len(result.content) == 1
+    block = result.content[0]
+    assert isinstance(block, TextContent)
+    return block.text
+
+
+@asynccontextmanager
+async def agent_on(
+    sandbox: Sandbox, *, mode: Mode = "auto", transport: Any = None, **settings: Any
+) -> AsyncIterator[Agent]:
+    """Connect a client in memory to a server over this sandbox."""
+    clock = TurnedClock(sandbox)
+    settings = {"api_key": "sk_sandbox", "base_url": "http://127.0.0.1/api"} | settings
+    server = build_server(Settings(**settings), transport=transport or sandbox.transport(), clock=clock)
+    async with Client(server, mode=mode, raise_exceptions=True) as client:
+        yield Agent(client, sandbox, clock)

@@ -1,0 +1,42 @@
+"""What the documents say is what the code does: tables are generated, and checked here."""
+
+import os
+from pathlib import Path
+
+from lium_mcp.server import TOOLSETS
+from lium_mcp.settings import Settings, environment_name
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+def settings_table() -> str:
+    rows = ["| variable | default | meaning |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        default = field.get_default()
+        if isinstance(default, frozenset):
+            default = ",".join(sorted(default))
+        shown = f"`{default}`" if default not in (None, "") else ""
+        rows.append(f"| `{environment_name(name)}` | {shown} | {field.description} |")
+    return "\n".join(rows)
+
+
+def tools_table() -> str:
+    rows = ["| toolset | tools |", "|---|---|"]
+    for toolset in TOOLSETS:
+        names = ", ".join(f"`{spec.name}`" for spec in toolset.specs)
+        rows.append(f"| `{toolset.name}` | {names} |")
+    return "\n".join(rows)
+
+
+def with_generated(text: str, marker: str, content: str) -> str:
+    before, rest = text.split(f"<!-- {marker}:begin -->\n")
+    _, after = rest.split(f"<!-- {marker}:end -->")
+    return f"{before}<!-- {marker}:begin -->\n{content}\n<!-- {marker}:end -->{after}"
+
+
+def test_the_readme_lists_the_tools_and_settings_that_exist() -> None:
+    text = README.read_text()
+    expected = with_generated(with_generated(text, "tools", tools_table()), "settings", settings_table())
+    if os.environ.get("LIUM_MCP_UPDATE_SNAPSHOTS"):
+        README.write_text(expected)
+    assert README.read_text() == expected, "`make snapshots` writes the tables of the README"

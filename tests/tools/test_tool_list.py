@@ -1,0 +1,162 @@
+"""The tool list is the product's face and is paid for by every user on every turn: its rules, and its snapshots."""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mcp.types import Tool
+
+from lium_mcp.sandbox import Sandbox
+from lium_mcp.server import build_server
+from lium_mcp.settings import Settings, SettingsError
+from lium_mcp.tools.cost import tokens
+from tests.harness import agent_on
+
+SNAPSHOTS = Path(__file__).parent.parent / "snapshots" / "tools"
+VERBS = {
+    "list",
+    "get",
+    "create",
+    "update",
+    "delete",
+    "remove",
+    "rent",
+    "run",
+    "schedule",
+    "cancel",
+    "add",
+    "quote",
+    "reboot",
+}
+# Scanners flag shouting and words that try to steer a model.
+SUSPICIOUS = re.compile(r"\b(IMPORTANT|CRITICAL|MUST|ALWAYS|NEVER|ignore|override|system prompt)\b")
+UNITS = ("usd", "hour", "second", "gb", "mbps", "day")
+
+
+async def listed(**settings: Any) -> list[Tool]:
+    return await build_server(Settings(**settings)).list_tools()
+
+
+def properties(schema: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    return list(schema.get("properties", {}).items())
+
+
+async def test_each_tool_is_what_its_snapshot_says() -> None:
+    update = bool(os.environ.get("LIUM_MCP_UPDATE_SNAPSHOTS"))
+    tools = await listed()
+    if update:
+        for old in SNAPSHOTS.glob("*.json"):
+            old.unlink()
+    for tool in tools:
+        path = SNAPSHOTS / f"{tool.name}.json"
+        now = tool.model_dump(mode="json", by_alias=True, exclude_none=True)
+        if update:
+            path.write_text(json.dumps(now, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+        assert path.is_file(), f"{tool.name} has no snapshot: `make snapshots` writes it"
+        assert json.loads(path.read_text()) == now, f"{tool.name} changed: review the diff that `make snapshots` makes"
+    assert {path.stem for path in SNAPSHOTS.glob("*.json")} == {tool.name for tool in tools}
+
+
+async def test_the_list_stays_within_its_budget() -> None:
+    tools = await listed()
+    dearest = max(tools, key=tokens)
+    assert tokens(dearest) <= 300, f"{dearest.name} costs {tokens(dearest)} tokens"
+    assert sum(map(tokens, tools)) <= 6000
+    assert len(tools) <= 40
+
+
+async def test_every_tool_has_a_title_all_hints_and_a_verb() -> None:
+    for tool in await listed():
+        assert tool.title, tool.name
+        assert tool.name.split("_")[0] in VERBS, tool.name
+        assert len(tool.name) <= 40
+        assert tool.annotations is not None
+        hints = tool.annotations
+        for hint in (hints.read_only_hint, hints.destructive_hint, hints.idempotent_hint, hints.open_world_hint):
+            assert isinstance(hint, bool), tool.name
+        assert not (hints.read_only_hint and hints.destructive_hint), tool.name
+
+
+async def test_every_description_is_two_or_three_short_sentences_without_shouting() -> None:
+    for tool in await listed():
+        text = tool.description or ""
+        sentences = re.split(r"(?<=[.!?]) ", text)
+        assert 2 <= len(sentences) <= 4, (tool.name, text)
+        assert 100 <= len(text) <= 450, (tool.name, len(text))
+        assert text.isascii(), tool.name
+        assert "\n" not in text
+        assert not SUSPICIOUS.search(json.dumps(tool.model_dump(mode="json"))), tool.name
+
+
+async def test_every_parameter_is_described_with_its_unit() -> None:
+    for tool in await listed():
+        for name, schema in properties(tool.input_schema):
+            assert schema.get("description"), f"{tool.name}.{name} has no description"
+            if schema["type"] in {"number", "integer"} and any(unit in name for unit in UNITS):
+                words = f"{name} {schema['description']}".lower()
+                assert any(unit in words for unit in UNITS), f"{tool.name}.{name} does not say its unit"
+
+
+async def test_input_schemas_stay_in_the_plain_subset() -> None:
+    allowed = {
+        "type",
+        "description",
+        "default",
+        "enum",
+        "items",
+        "minimum",
+        "maximum",
+        "exclusiveMinimum",
+        "minLength",
+        "maxLength",
+    }
+    for tool in await listed():
+        assert set(tool.input_schema) <= {"type", "properties", "required", "additionalProperties"}, tool.name
+        assert tool.input_schema["additionalProperties"] is False
+        for name, schema in properties(tool.input_schema):
+            assert set(schema) <= allowed, (tool.name, name, set(schema) - allowed)
+            assert schema["type"] in {"string", "integer", "number", "boolean", "array"}
+            if schema["type"] == "array":
+                assert schema["items"]["type"] in {"string", "integer", "number"}
+
+
+async def test_output_schemas_name_their_fields_and_hold_no_references_or_nulls() -> None:
+    for tool in await listed():
+        assert tool.output_schema is not None
+        assert tool.output_schema["type"] == "object"
+        assert tool.output_schema["properties"], tool.name
+        written = json.dumps(tool.output_schema)
+        assert "$ref" not in written
+        assert "$defs" not in written
+        assert '"null"' not in written
+
+
+async def test_read_only_hides_every_tool_that_writes_whatever_else_is_asked_for() -> None:
+    names = {tool.name for tool in await listed(read_only=True, allow_tools=frozenset({"list_pods", "rent_pod"}))}
+    assert names == {"list_pods"}
+    for tool in await listed(read_only=True):
+        assert tool.annotations is not None
+        assert tool.annotations.read_only_hint, tool.name
+
+
+async def test_a_hidden_tool_cannot_be_called(sandbox: Sandbox) -> None:
+    async with agent_on(sandbox, read_only=True) as agent:
+        with pytest.raises(Exception, match="no tool of that name"):
+            await agent.raw("remove_pod", pod="x")
+
+
+async def test_toolsets_and_deny_list_choose_what_is_listed() -> None:
+    names = [tool.name for tool in await listed(toolsets=frozenset({"account"}), deny_tools=frozenset({"add_ssh_key"}))]
+    assert names == ["get_balance", "get_spending", "list_ssh_keys"]
+
+
+async def test_a_list_that_names_no_tool_stops_the_start() -> None:
+    with pytest.raises(SettingsError, match="LIUM_MCP_DENY_TOOLS: there is no tool named rent_pods"):
+        build_server(Settings(deny_tools=frozenset({"rent_pods"})))
+
+
+async def test_the_order_is_the_same_each_time() -> None:
+    assert [tool.name for tool in await listed()] == [tool.name for tool in await listed()]
