@@ -1,5 +1,6 @@
 """What a tool call adds to the one HTTP request it makes, measured against the sandbox over HTTP in the same run."""
 
+import logging
 import statistics
 import subprocess
 import sys
@@ -22,6 +23,9 @@ async def milliseconds(action: Callable[[], Awaitable[object]]) -> float:
     started = time.perf_counter()
     await action()
     return (time.perf_counter() - started) * 1000
+
+
+logging.disable()
 
 
 async def measure(base_url: str) -> None:
