@@ -55,6 +55,7 @@ class Operation:
     access: Access
     handler: "Callable[[Call], Reply | Awaitable[Reply]]"
     audit: str | None = None
+    feature: str | None = None
 
 
 @dataclass
@@ -181,6 +182,9 @@ class Call:
         elif scheme.lower() == "bearer":
             accounts = self.world.accounts.values()
             self.account = next((account for account in accounts if account.session_token == token), None)
+            workspace = self.headers.get("x-lium-workspace-id")
+            if self.account is not None and workspace not in {None, self.account.workspace_id}:
+                raise refuse(403, "forbidden", "You are not a member of this workspace.")
 
     def _lacks(self, scope: str) -> Exception:
         name = "" if self.key is None else self.key.name

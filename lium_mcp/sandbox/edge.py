@@ -78,6 +78,8 @@ class Edge:
         self, scope: Scope, path: str, headers: Headers, body: bytes, request_id: str, faults: list[Fault]
     ) -> Response:
         operation, params = self._find(scope["method"], path)
+        if operation is not None and operation.feature is not None and not self._world.offers(operation.feature):
+            return _refused(detailed(404, "Not Found"), request_id)
         if operation is None:
             refusal = detailed(404, "Not Found") if params is None else detailed(405, "Method Not Allowed")
             return _refused(refusal, request_id)
@@ -136,7 +138,10 @@ class Edge:
             return
         resource = next(iter(call.path_params.values()), None)
         if call.operation.audit.endswith((".rent", ".create")):
-            resource = cast("str | None", body.get("pod_id") or body.get("id") or body.get("backup_log_id"))
+            made = next(
+                (body[name] for name in ("pod_id", "id", "backup_log_id", "restore_log_id") if name in body), None
+            )
+            resource = cast("str | None", made)
         entry: dict[str, JsonValue] = {
             "id": call.world.new_id("audit"),
             "created_at": iso_zulu(call.world.now),

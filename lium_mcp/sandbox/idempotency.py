@@ -24,9 +24,7 @@ REPLAYED: Final = {"Idempotent-Replayed": "true"}
 
 async def once(call: Call, work: Callable[[], Reply], *, stores_refusals: bool = True) -> Reply:
     """Do the work, or say what became of it when it was asked for before under the same key."""
-    key = call.headers.get("idempotency-key") if "rent_idempotency" in call.world.features else None
-    if call.world.faults.is_armed("old_server"):
-        key = None
+    key = call.headers.get("idempotency-key") if call.world.offers("rent_idempotency") else None
     record = None
     if key is not None:
         with call.world.lock:

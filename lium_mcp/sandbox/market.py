@@ -136,7 +136,7 @@ class Market:
             hosts = [n for n in self.nodes.values() if n.gpu.name == name and n.gpu_count == max(n.gpu.host_sizes)]
             for node in hosts[:size]:
                 node.fabric_id = f"hot:{kind}:0x3:0x7fff:{name}:{node.gpu_count}"
-                node.always_free = True
+                node.place, node.always_free = hosts[0].place, True
 
 
 def short_type(machine_name: str) -> str:

@@ -1,4 +1,4 @@
-"""Everything the sandbox knows, as JSON, for tests to look at. No secret is in it."""
+"""Everything the sandbox knows, as JSON, for tests to look at. No key, token or password is in it."""
 
 from dataclasses import asdict
 from datetime import datetime

@@ -37,6 +37,9 @@ from lium_mcp.sandbox.seeded import fraction, identifier
 
 REQUESTS_KEPT: Final = 1000
 
+# Routes that no feature name announces, but that an old server does not have.
+RECENT: Final = "recent"
+
 
 @dataclass(frozen=True)
 class Event:
@@ -83,7 +86,7 @@ class World:
     rents: list[dict[str, JsonValue]] = field(default_factory=list)
     rent_records: dict[tuple[str, str], RentRecord] = field(default_factory=dict)
     requests: deque[dict[str, JsonValue]] = field(default_factory=lambda: deque(maxlen=REQUESTS_KEPT))
-    poll_times: dict[str, deque[float]] = field(default_factory=dict)
+    poll_times: dict[str, deque[tuple[float, datetime]]] = field(default_factory=dict)
     faults: Faults = field(default_factory=Faults)
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
@@ -93,6 +96,10 @@ class World:
         self._due: list[tuple[datetime, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._ids: dict[str, Iterator[int]] = {}
+
+    def offers(self, feature: str) -> bool:
+        """Whether this server has a route or behaviour that older ones lack."""
+        return not self.faults.is_armed("old_server") and (feature in self.features or feature == RECENT)
 
     def at(self, due: datetime, action: Callable[[], None]) -> None:
         """Let the action happen at that time, after everything due earlier."""

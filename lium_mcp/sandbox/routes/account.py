@@ -11,9 +11,9 @@ from pydantic import JsonValue
 from lium_mcp.sandbox.bodies import AuditQuery, EventsQuery, StatementQuery
 from lium_mcp.sandbox.calls import Access, Call, Operation, Reply
 from lium_mcp.sandbox.clock import iso_zulu
-from lium_mcp.sandbox.errors import detailed, invalid, missing
+from lium_mcp.sandbox.errors import invalid, missing
 from lium_mcp.sandbox.records import Account, LedgerRow
-from lium_mcp.sandbox.world import AuditRow
+from lium_mcp.sandbox.world import RECENT, AuditRow
 
 AUDIT_KEPT: Final = timedelta(days=90)
 
@@ -57,8 +57,6 @@ def list_events(call: Call) -> Reply:
 
 def list_audit(call: Call) -> Reply:
     """List who changed what, newest first, by cursor."""
-    if call.world.faults.is_armed("old_server"):
-        raise detailed(404, "Not Found")
     query = call.arguments(AuditQuery)
     start = _decode_cursor(query.cursor)
     rows = [row for row in reversed(call.world.audit) if _wanted(call, row, query)]
@@ -217,7 +215,7 @@ def _workspace_row(account: Account) -> dict[str, JsonValue]:
 OPERATIONS = (
     Operation("getMe", "GET", "/users/me", Access.READ, get_me),
     Operation("listAccountEvents", "GET", "/users/me/events", Access.READ, list_events),
-    Operation("listAudit", "GET", "/account/audit", Access.READ, list_audit),
+    Operation("listAudit", "GET", "/account/audit", Access.READ, list_audit, feature=RECENT),
     Operation("getBillingStatement", "GET", "/billing/statement", Access.READ, get_statement),
     Operation("listWorkspaces", "GET", "/workspaces", Access.READ, list_workspaces),
     Operation("getWorkspace", "GET", "/workspaces/{workspace_id}", Access.READ, get_workspace),

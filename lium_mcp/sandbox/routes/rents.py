@@ -1,7 +1,6 @@
 """The routes that spend: the three rents, the build contexts they may use, and what belongs to clusters."""
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
@@ -12,11 +11,12 @@ from pydantic import JsonValue
 from lium_mcp.sandbox import idempotency, ledger, lifecycle, transfers
 from lium_mcp.sandbox.bodies import ClusterRentBody, RentBody, RentBySpecBody
 from lium_mcp.sandbox.calls import Access, Call, Operation, Reply
-from lium_mcp.sandbox.errors import Refusal, detailed, missing, refuse
-from lium_mcp.sandbox.market import Node, short_type, take_for_another_renter, take_off_market
+from lium_mcp.sandbox.errors import Refusal, missing, refuse
+from lium_mcp.sandbox.market import Node, take_for_another_renter, take_off_market
 from lium_mcp.sandbox.node_rows import listing_row
 from lium_mcp.sandbox.records import Pod, Template
 from lium_mcp.sandbox.routes.market import recommended_images
+from lium_mcp.sandbox.selection import candidates_for
 
 MAX_TERMINATION_HOURS: Final = 720
 BUILD_CONTEXT_KEPT: Final = timedelta(hours=1)
@@ -48,16 +48,14 @@ async def rent_executor(call: Call) -> Reply:
 async def rent_by_spec(call: Call) -> Reply:
     """Rent on the cheapest node that satisfies the constraints, or only say which that would be."""
     world, body = call.world, call.parse(RentBySpecBody)
-    if "rent_by_spec" not in world.features or world.faults.is_armed("old_server"):
-        raise detailed(404, "Not Found")
     count = body.gpu_count or 1
     if not body.dry_run:
-        found = _candidates(call, body, count)
+        found = candidates_for(world.market, world.now, body, count)
         price = world.market.price(found[0], world.now) * count if isinstance(found, list) else Decimal(0)
         _require_means(call, price)
 
     def work() -> Reply:
-        candidates = _candidates(call, body, count)
+        candidates = candidates_for(world.market, world.now, body, count)
         if isinstance(candidates, Refusal):
             raise candidates
         template = _template_for(call, body) or _recommended_template(call, candidates[0])
@@ -172,8 +170,6 @@ def delete_cluster(call: Call) -> Reply:
 
 def upload_build_context(call: Call) -> Reply:
     """Keep a gzipped archive for a Dockerfile build."""
-    if "build_context" not in call.world.features or call.world.faults.is_armed("old_server"):
-        raise detailed(404, "Not Found")
     if not call.body.startswith(b"\x1f\x8b"):
         raise refuse(400, "build_context_invalid", "The build context must be a gzipped archive.")
     digest = hashlib.sha256(call.body).hexdigest()
@@ -371,98 +367,6 @@ def _cluster_problem(call: Call, nodes: list[Node]) -> str | None:
     return None
 
 
-def _candidates(call: Call, body: RentBySpecBody, count: int) -> list[Node] | Refusal:
-    """Return the nodes that satisfy every constraint, best first, or the refusal that names the one that left none."""
-    world = call.world
-    nodes = world.market.listed(world.now)
-    for constraint, accepts, best in _constraints(call, body, count):
-        kept = [node for node in nodes if accepts(node)]
-        if not kept:
-            message = f"{constraint}: none of {len(nodes)} nodes qualifies; {best(nodes)}"
-            refusal: dict[str, JsonValue] = {
-                "success": False,
-                "code": "no_executor_matches_spec",
-                "constraint": constraint.partition("=")[0],
-                "message": message,
-                "candidates_before": len(nodes),
-            }
-            return Refusal(409, refusal)
-        nodes = kept
-    return sorted(
-        nodes, key=lambda node: (world.market.price(node, world.now), -node.download_mbps, -node.reliability, node.id)
-    )
-
-
-_Constraint = tuple[str, Callable[[Node], bool], Callable[[list[Node]], str]]
-
-
-def _constraints(call: Call, body: RentBySpecBody, count: int) -> list[_Constraint]:
-    world = call.world
-    wanted = body.gpu_type.upper().replace(" ", "").replace("_", "").replace("-", "")
-
-    def is_type(node: Node) -> bool:
-        full = node.gpu.name.upper().replace(" ", "").replace("-", "")
-        return wanted in {short_type(node.gpu.name), full}
-
-    def has_gpus(node: Node) -> bool:
-        return node.smallest_split <= count <= world.market.free_gpus(node, world.now) and (
-            node.min_gpu_count is not None or count == node.gpu_count
-        )
-
-    def sizes(nodes: list[Node]) -> str:
-        counts = sorted({world.market.free_gpus(node, world.now) for node in nodes})
-        return f"rentable GPU counts are {', '.join(map(str, counts))}" if counts else "nothing is on offer"
-
-    found: list[_Constraint] = [
-        (f"gpu_type={body.gpu_type}", is_type, lambda _: "no such GPU is free"),
-        (f"gpu_count={count}", has_gpus, sizes),
-    ]
-    floors: list[tuple[str, float | None, Callable[[Node], float | None]]] = [
-        ("min_vram_gb", body.min_vram_gb, lambda n: _known(n, "gpu_details", n.gpu.memory_mib / 1024)),
-        ("min_cpus", body.min_cpus, lambda n: _known(n, "cpu", n.cpu_count)),
-        ("min_ram_gb", body.min_ram_gb, lambda n: _known(n, "ram", max(1, (n.ram_kib - n.ram_reserve_kib) / 2**20))),
-        ("min_disk_gb", body.min_disk_gb, lambda n: _known(n, "disk", n.disk_free_kib / 2**20)),
-        ("min_download_mbps", body.min_download_mbps, lambda n: _known(n, "network", n.download_mbps)),
-        ("min_ports", body.min_ports, lambda n: _known(n, "ports", n.port_count)),
-    ]
-    found.extend(_floor(name, floor, figure) for name, floor, figure in floors if floor is not None)
-    if (ceiling := body.max_price_per_gpu_hour) is not None:
-        found.append(
-            (
-                f"max_price_per_gpu_hour={ceiling}",
-                lambda node: float(world.market.price(node, world.now)) <= ceiling,
-                lambda nodes: f"best on offer is {min(world.market.price(node, world.now) for node in nodes)}",
-            )
-        )
-    if (country := body.country) is not None:
-        found.append(
-            (
-                f"country={country}",
-                lambda node: "location" not in node.gaps and node.place.code == country.upper(),
-                lambda nodes: f"on offer: {', '.join(sorted({node.place.code for node in nodes}))}",
-            )
-        )
-    if body.docker_in_docker:
-        found.append(("docker_in_docker=true", lambda node: node.sysbox, lambda _: "no such host"))
-    return found
-
-
-def _known(node: Node, gap: str, figure: float) -> float | None:
-    return None if gap in node.gaps else figure
-
-
-def _floor(name: str, floor: float, figure: Callable[[Node], float | None]) -> _Constraint:
-    def accepts(node: Node) -> bool:
-        value = figure(node)
-        return value is not None and value >= floor
-
-    def best(nodes: list[Node]) -> str:
-        values = [value for value in map(figure, nodes) if value is not None]
-        return f"best on offer is {max(values):g}" if values else "no node reports it"
-
-    return f"{name}={floor:g}", accepts, best
-
-
 def _spec_reply(
     call: Call, candidates: list[Node], count: int, template: Template, *, attempts: int, pod: Pod | None = None
 ) -> Reply:
@@ -495,16 +399,32 @@ def _alternative(call: Call, node: Node, count: int) -> JsonValue:
         "available_gpu_count": world.market.free_gpus(node, world.now),
         "price_per_gpu": float(price),
         "price_per_hour": float(price * count),
-        "download_mbps": _known(node, "network", node.download_mbps),
+        "download_mbps": None if "network" in node.gaps else node.download_mbps,
         "country_code": None if "location" in node.gaps else node.place.code,
     }
 
 
 OPERATIONS = (
-    Operation("rentBySpec", "POST", "/executors/rent-by-spec", Access.RENT, rent_by_spec, audit="pod.rent"),
+    Operation(
+        "rentBySpec",
+        "POST",
+        "/executors/rent-by-spec",
+        Access.RENT,
+        rent_by_spec,
+        audit="pod.rent",
+        feature="rent_by_spec",
+    ),
     Operation("rentCluster", "POST", "/executors/cluster/rent", Access.RENT, rent_cluster, audit="cluster.rent"),
     Operation("listClusterOffers", "GET", "/executors/infiniband-clusters", Access.READ, list_cluster_offers),
     Operation("rentExecutor", "POST", "/executors/{executor_id}/rent", Access.RENT, rent_executor, audit="pod.rent"),
     Operation("deleteCluster", "DELETE", "/clusters/{cluster_id}", Access.POD, delete_cluster, audit="cluster.delete"),
-    Operation("uploadBuildContext", "POST", "/build-contexts", Access.RENT, upload_build_context, audit="build.upload"),
+    Operation(
+        "uploadBuildContext",
+        "POST",
+        "/build-contexts",
+        Access.RENT,
+        upload_build_context,
+        audit="build.upload",
+        feature="build_context",
+    ),
 )
