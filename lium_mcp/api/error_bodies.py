@@ -109,7 +109,8 @@ def _read_object(body: Mapping[str, Any], redact: Redact) -> ErrorBody:
     error: Mapping[str, Any] = raw_error if isinstance(raw_error, dict) else {}
     details = [part for part in (error.get("data"), body.get("message"), body.get("detail")) if isinstance(part, dict)]
     top_level = {key: value for key, value in body.items() if key not in _ENVELOPE_KEYS}
-    data = {key: _clean_data(value, redact) for key, value in (details[0] if details else top_level).items()}
+    extras = details[0] if details else top_level
+    data = {clean_text(key, redact): _clean_data(value, redact) for key, value in extras.items()}
     fields = tuple(
         FieldError(clean_text(name, redact), clean_text(reason, redact))
         for name, reason in (*_validation_errors(body.get("validation_errors")), *_detail_list(body.get("detail")))
@@ -189,8 +190,6 @@ def error_from_answer(answer: Answer, redact: Redact) -> LiumError:
     body = read_error_body(answer, redact)
     kind = _kind(answer.status, body)
     data = dict(body.data)
-    if body.fields:
-        data["fields"] = [list(item) for item in body.fields]
     _add_facts(kind, body, data)
     unsettled = answer.mutates and (answer.rewritten or issubclass(kind, ServerFailed | UnreadableResponse))
     error = kind(
@@ -203,6 +202,8 @@ def error_from_answer(answer: Answer, redact: Redact) -> LiumError:
         effect="unknown" if unsettled else "none",
         replayed=answer.replayed,
     )
+    if isinstance(error, ValidationFailed):
+        error.fields = body.fields
     error.retry_after_seconds = _retry_after_seconds(answer)
     return error
 

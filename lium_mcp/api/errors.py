@@ -139,14 +139,11 @@ class BadRequest(LiumError):
 
 
 class ValidationFailed(LiumError):
-    """Fields of the request are not valid (422)."""
+    """Fields of the request are not valid (422); `fields` are those that the server names."""
 
     _advice = "Correct the named fields and call again."
 
-    @property
-    def fields(self) -> tuple[FieldError, ...]:
-        """The refused fields, as far as the server named them."""
-        return tuple(FieldError(*pair) for pair in self.data.get("fields", ()))
+    fields: tuple[FieldError, ...] = ()
 
 
 class AuthenticationFailed(LiumError):

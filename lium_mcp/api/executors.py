@@ -1,5 +1,6 @@
 """Calls on nodes (the API's executors): list, quote, rent. The models are in `executor_models.py`."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 from lium_mcp.api.addresses import endpoint, segment
@@ -46,15 +47,16 @@ class Executors(Resource):
     ) -> Rows[Executor]:
         """GET /executors: nodes that can be rented now, in no particular order; works without a key.
 
-        The filters are sent and applied again here, so that a server that does not know one gives the same rows;
-        only the distance is the server's alone.
+        `gpu_type` is a full or short GPU name, or several with commas between. The filters are sent and applied
+        again here, so that a server that does not know one gives the same rows; only the distance is the server's.
         """
         if (lat is None) != (lon is None):
             raise InvalidRequest("lat and lon go together.")
-        names = await self._machine_names(gpu_type) if gpu_type else []
+        wanted = [part.strip() for part in (gpu_type or "").split(",") if part.strip()]
+        names = await self._machine_names(wanted) if wanted else []
         query: dict[str, QueryValue] = {
             "view": view,
-            "machine_names": ",".join(names) or gpu_type or None,
+            "machine_names": ",".join(names) or None,
             "gpu_count_gte": gpu_count_min,
             "gpu_count_lte": gpu_count_max,
             "nvlink": "true" if nvlink else None,
@@ -68,7 +70,7 @@ class Executors(Resource):
 
         def fits(node: Executor) -> bool:
             return (
-                (not gpu_type or node.machine_name in names or _is_gpu(gpu_type, node))
+                (not wanted or node.machine_name in names or any(_is_gpu(part, node) for part in wanted))
                 and (gpu_count_min is None or node.total_gpu_count >= gpu_count_min)
                 and (gpu_count_max is None or node.total_gpu_count <= gpu_count_max)
                 and (not nvlink or node.has_nvlink is True)
@@ -78,12 +80,14 @@ class Executors(Resource):
 
         return rows.where(fits)
 
-    async def _machine_names(self, gpu_type: str) -> "Rows[str]":
+    async def _machine_names(self, wanted: Sequence[str]) -> Sequence[str]:
+        """Return the full names that the wanted types name; a type that names none stands for itself."""
         try:
             machines = (await self._wire.request("GET", "/machines", auth=Auth.NONE)).rows(Machine)
         except LiumError:
-            return Rows()  # the text as given is the second-best filter
-        return Rows(matching_machine_names(gpu_type, (machine.name for machine in machines)))
+            return wanted  # the second-best filter
+        known = [machine.name for machine in machines]
+        return [name for part in wanted for name in matching_machine_names(part, known) or [part]]
 
     async def quote(
         self,

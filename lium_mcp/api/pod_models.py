@@ -311,5 +311,7 @@ class GpuResetState(ApiModel):
 
     @property
     def state(self) -> str:
-        """running, done, failed or timeout; older servers answer with the result and no status."""
-        return (self.status or ("failed" if self.ok is False else "done")).lower()
+        """running, done, failed or timeout; older servers send no status but whether it went well."""
+        if self.status:
+            return self.status.lower()
+        return {True: "done", False: "failed", None: "unknown"}[self.ok]
