@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic import WrapValidator as _WrapValidator
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
+_WHOLE_NUMBER = re.compile(r"[+-]?[0-9]+")
 _MAX_NUMBER_CHARS = 64
 _MAX_INT = 2**63 - 1
 
@@ -63,8 +64,8 @@ def read_int(value: object) -> int | None:
     """Read a 64-bit whole number from a number or a numeric string, dropping a fraction; anything else is `None`."""
     if isinstance(value, int) and not isinstance(value, bool):
         number = value
-    elif isinstance(value, str) and len(value) <= _MAX_NUMBER_CHARS and re.fullmatch(r"\s*[+-]?[0-9]+\s*", value):
-        number = int(value)
+    elif isinstance(value, str) and len(value) <= _MAX_NUMBER_CHARS and _WHOLE_NUMBER.fullmatch(value.strip()):
+        number = int(value.strip())
     else:
         parsed = read_float(value)
         if parsed is None:
