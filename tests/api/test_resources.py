@@ -1,0 +1,435 @@
+"""What calls do beyond sending a body: filters, pages, fallbacks, merges, logs, local refusals."""
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Any
+
+import httpx2
+import pytest
+
+from lium_mcp.api import (
+    FeedbackRequest,
+    FirewallBlocked,
+    InvalidRequest,
+    LiumClient,
+    NotFound,
+    ResponseTooLarge,
+    ServerFailed,
+    TemplateChanges,
+    TemplateCreate,
+    UnreadableResponse,
+)
+from tests.api.fakes import NODE_ID, POD_ID, Reply, Script, client_on, ok, refusal
+
+MACHINES = [
+    {"name": "NVIDIA H200"},
+    {"name": "NVIDIA H100 80GB HBM3"},
+    {"name": "NVIDIA H100 PCIe"},
+    {"name": "NVIDIA GeForce RTX 4090"},
+]
+
+
+def node(identifier: str, machine_name: str = "NVIDIA H200", **fields: Any) -> dict[str, Any]:
+    return {"id": identifier, "machine_name": machine_name, **fields}
+
+
+# Executors.
+
+
+@pytest.mark.parametrize(
+    ("gpu_type", "machine_names", "kept"),
+    [
+        ("h100", "NVIDIA H100 80GB HBM3,NVIDIA H100 PCIe", ["b", "c"]),
+        ("4090", "NVIDIA GeForce RTX 4090", ["d"]),
+        ("H200,4090", "NVIDIA H200,NVIDIA GeForce RTX 4090", ["a", "d"]),
+        ("NVIDIA H200", "NVIDIA H200", ["a"]),
+        ("H100 80GB", "H100 80GB", ["b"]),
+        ("B300", "B300", []),
+    ],
+)
+async def test_gpu_type_is_resolved_and_applied_again(gpu_type: str, machine_names: str, kept: list[str]) -> None:
+    rows = [node(identifier, row["name"]) for identifier, row in zip("abcd", MACHINES, strict=True)]
+    wire = Script(ok(MACHINES), ok(rows))
+    async with client_on(wire) as client:
+        nodes = await client.executors.list(gpu_type=gpu_type)
+    assert wire.requests[1].url.params["machine_names"] == machine_names
+    assert [item.id for item in nodes] == kept
+
+
+async def test_gpu_type_is_sent_as_given_where_the_types_cannot_be_listed() -> None:
+    wire = Script(refusal(404), ok([node("a"), node("b", "NVIDIA L4")]))
+    async with client_on(wire) as client:
+        nodes = await client.executors.list(gpu_type="H200")
+    assert wire.requests[1].url.params["machine_names"] == "H200"
+    assert [item.id for item in nodes] == ["a"]
+
+
+async def test_filters_are_sent_and_hold_on_a_server_that_ignores_them() -> None:
+    good: dict[str, Any] = {
+        "gpu_count": 4,
+        "nvlink": True,
+        "effective_download_speed_mbps": 500,
+        "frequent_rent_failures": None,
+    }
+    rows = [
+        node("good", **good),
+        node("small", **{**good, "gpu_count": 1}),
+        node("large", **{**good, "gpu_count": 8}),
+        node("no verdict", **{**good, "nvlink": None}),
+        node("slow", **{**good, "effective_download_speed_mbps": 499}),
+        node("no figure", **{**good, "effective_download_speed_mbps": None}),
+        node("unreliable", **{**good, "frequent_rent_failures": True}),
+        {"machine_name": "no id"},
+    ]
+    wire = Script(ok(rows))
+    async with client_on(wire) as client:
+        nodes = await client.executors.list(
+            gpu_count_min=2,
+            gpu_count_max=4,
+            nvlink=True,
+            min_download_mbps=500,
+            reliable_only=True,
+            lat=50.1,
+            lon=8.7,
+            max_distance_miles=300,
+            view="full",
+        )
+    assert [item.id for item in nodes] == ["good"]
+    assert nodes.skipped == 1
+    assert dict(wire.requests[0].url.params) == {
+        "view": "full",
+        "gpu_count_gte": "2",
+        "gpu_count_lte": "4",
+        "nvlink": "true",
+        "min_download_mbps": "500",
+        "reliable_only": "true",
+        "lat": "50.1",
+        "lon": "8.7",
+        "max_distance_mile": "300",
+    }
+
+
+# Pods.
+
+
+async def test_feedback_that_the_firewall_blocks_does_not_stop_a_removal() -> None:
+    blocked = httpx2.Response(403, html="<html>blocked</html>")
+    wire = Script(blocked, ok())
+    async with client_on(wire) as client:
+        await client.pods.remove(POD_ID, feedback=FeedbackRequest(feedback_text="see http://203.0.113.1"))
+    assert [request.method for request in wire.requests] == ["DELETE", "DELETE"]
+    assert wire.requests[1].content == b""
+
+
+async def test_removal_that_the_firewall_blocks_without_feedback_is_an_error() -> None:
+    async with client_on(Script(httpx2.Response(403, html="<html>blocked</html>"))) as client:
+        with pytest.raises(FirewallBlocked):
+            await client.pods.remove(POD_ID)
+
+
+@pytest.mark.parametrize("reply", [ok(), httpx2.Response(200, text="OK"), httpx2.Response(204), httpx2.Response(202)])
+async def test_any_success_acknowledges(reply: httpx2.Response) -> None:
+    async with client_on(Script(reply)) as client:
+        await client.pods.remove(POD_ID)
+
+
+async def test_change_whose_answer_cannot_be_read_may_have_happened() -> None:
+    async with client_on(Script(ok([]))) as client:
+        with pytest.raises(UnreadableResponse) as caught:
+            await client.pods.reboot(POD_ID)
+    assert caught.value.effect == "unknown"
+
+
+async def test_reboot_attaches_a_volume() -> None:
+    wire = Script(ok({"id": POD_ID}))
+    async with client_on(wire) as client:
+        await client.pods.reboot(POD_ID, volume_id=NODE_ID)
+    assert wire.sent_json() == {"volume_id": NODE_ID}
+
+
+async def test_gpu_reset_of_all_gpus_says_null_and_waits_longer() -> None:
+    wire = Script(ok({"ok": True}))
+    async with client_on(wire) as client:
+        assert (await client.pods.reset_gpus(POD_ID)).state == "done"
+    assert wire.sent_json() == {"gpu_indices": None}
+    assert wire.requests[0].extensions["timeout"]["read"] == 120
+
+
+LOG = b"\n".join(
+    [
+        b'data: {"log": "first\\n"}',
+        b"",
+        b'data: {"log": "second"}\r',
+        b": keep-alive",
+        b"plain text",
+        b"data: not json",
+        b'data: {"other": 1}',
+        b'data: ["log"]',
+        b"data: " + b"[" * 5000,
+        b"\xff\xfe",
+    ]
+)
+
+
+async def test_log_lines_are_unwrapped_and_the_rest_is_kept() -> None:
+    wire = Script(httpx2.Response(200, content=LOG))
+    async with client_on(wire) as client:
+        lines = await client.pods.logs(POD_ID, tail=10)
+    assert lines == [
+        "first",
+        "second",
+        ": keep-alive",
+        "plain text",
+        "data: not json",
+        'data: {"other": 1}',
+        'data: ["log"]',
+        "data: " + "[" * 5000,
+        "\ufffd\ufffd",
+    ]
+    assert dict(wire.requests[0].url.params) == {"tail": "10", "follow": "false"}
+
+
+async def test_log_keeps_its_newest_lines_within_the_limit() -> None:
+    text = "".join(f"line {number:04}\n" for number in range(1000))
+    async with client_on(Script(httpx2.Response(200, text=text), httpx2.Response(200, text=text))) as client:
+        assert await client.pods.logs(POD_ID, max_bytes=25) == ["line 0998", "line 0999"]
+        assert await client.pods.logs(POD_ID, max_bytes=5) == []
+
+
+async def test_log_line_without_end_comes_in_pieces() -> None:
+    async with client_on(Script(httpx2.Response(200, content=b"x" * 200_000))) as client:
+        lines = await client.pods.logs(POD_ID)
+    assert "".join(lines) == "x" * 200_000
+    assert max(map(len, lines)) <= 2**16
+
+
+async def test_log_over_the_response_limit_is_refused() -> None:
+    async with client_on(Script(httpx2.Response(200, text="line\n" * 1000)), max_response_bytes=1000) as client:
+        with pytest.raises(ResponseTooLarge):
+            await client.pods.logs(POD_ID)
+
+
+@pytest.mark.parametrize("follow", [True, False])
+async def test_log_is_opened_again_after_what_passes_and_refused_for_good_reasons(follow: bool) -> None:
+    async def read(client: LiumClient) -> list[str]:
+        if follow:
+            return [line async for line in client.pods.follow_logs(POD_ID, tail=5)]
+        return list(await client.pods.logs(POD_ID, tail=5))
+
+    wire = Script(refusal(502), refusal(429), httpx2.Response(200, text='data: {"log": "up"}\n\n'), refusal(404))
+    async with client_on(wire) as client:
+        assert await read(client) == ["up"]
+        with pytest.raises(NotFound):
+            await read(client)
+    assert wire.requests[0].url.params["follow"] == str(follow).lower()
+
+
+# Templates.
+
+
+async def test_template_update_sends_the_whole_template_with_the_changes() -> None:
+    current = {
+        "id": NODE_ID,
+        "user_id": POD_ID,
+        "status": "CREATED",
+        "name": "env",
+        "docker_image": "img",
+        "environment": None,
+        "volumes": None,
+        "entrypoint": None,
+        "is_temporary": True,
+        "one_time_template": False,
+        "supports_docker": True,
+        "docker_credential_id": POD_ID,
+        "created_at": "2026-01-01T00:00:00",
+        "from_tomorrow": 1,
+    }
+    wire = Script(ok(current), ok(current))
+    async with client_on(wire) as client:
+        await client.templates.update(NODE_ID, TemplateChanges(environment={"A": "1"}))
+    assert wire.sent_json() == {
+        "name": "env",
+        "docker_image": "img",
+        "environment": {"A": "1"},
+        "supports_docker": True,
+        "docker_credential_id": POD_ID,
+        "from_tomorrow": 1,
+    }
+
+
+async def test_one_time_template_stays_one() -> None:
+    wire = Script(ok({"id": NODE_ID, "name": "a", "one_time_template": True}), ok({"id": NODE_ID}))
+    async with client_on(wire) as client:
+        await client.templates.update(NODE_ID, TemplateChanges(name="b"))
+    assert wire.sent_json() == {"name": "b", "one_time_template": True}
+
+
+async def test_template_that_cannot_be_read_is_not_overwritten() -> None:
+    wire = Script(ok([]))
+    async with client_on(wire) as client:
+        with pytest.raises(UnreadableResponse) as caught:
+            await client.templates.update(NODE_ID, TemplateChanges(name="b"))
+    assert len(wire.requests) == 1
+    assert caught.value.effect == "none"
+
+
+async def test_new_template_may_name_a_registry_login() -> None:
+    wire = Script(ok({"id": NODE_ID}))
+    async with client_on(wire) as client:
+        await client.templates.create(
+            TemplateCreate(name="a", docker_image="i", description="d", docker_credential_id=POD_ID)
+        )
+    sent = wire.sent_json()
+    assert (sent["docker_credential_id"], sent["description"], sent["readme"]) == (POD_ID, "d", "a")
+
+
+# Backups, restores, paging.
+
+
+def page(*ids: str, has_next: bool) -> httpx2.Response:
+    return ok({"items": [{"id": identifier, "status": "COMPLETED"} for identifier in ids], "has_next": has_next})
+
+
+async def test_all_pages_are_fetched() -> None:
+    wire = Script(page("1", "2", has_next=True), page("3", has_next=False))
+    async with client_on(wire) as client:
+        backups = await client.backups.list()
+    assert [backup.id for backup in backups] == ["1", "2", "3"]
+    assert [request.url.params["page"] for request in wire.requests] == ["1", "2"]
+    assert not backups.truncated
+
+
+async def test_bare_list_of_an_older_server_is_the_only_page() -> None:
+    async with client_on(Script(ok([{"id": "1"}, {}]), ok([{"id": "1"}]))) as client:
+        backups = await client.backups.list(pod_id=POD_ID)
+        assert (len(backups), backups.skipped) == (1, 1)
+        assert len(await client.restores.list(POD_ID)) == 1
+
+
+async def test_server_that_never_ends_is_left_after_a_bound() -> None:
+    wire = Script(*[page("1", has_next=True)] * 100)
+    async with client_on(wire) as client:
+        backups = await client.backups.list()
+    assert len(backups) == 100
+    assert backups.truncated
+
+
+async def test_empty_page_ends_the_list_whatever_it_promises() -> None:
+    async with client_on(Script(page("1", has_next=True), page(has_next=True))) as client:
+        assert len(await client.backups.list()) == 1
+
+
+async def test_pod_without_backups_or_restores_has_none() -> None:
+    async with client_on(Script(refusal(404), refusal(404), refusal(404))) as client:
+        assert await client.backups.list(pod_id=POD_ID) == []
+        assert await client.restores.list(POD_ID) == []
+        with pytest.raises(NotFound):
+            await client.backups.list()
+
+
+async def test_volume_can_be_renamed() -> None:
+    wire = Script(ok({"id": NODE_ID}))
+    async with client_on(wire) as client:
+        assert (await client.volumes.update(NODE_ID, name="b")).huid == "golden-eagle-e5"
+    assert wire.sent_json() == {"name": "b"}
+
+
+async def test_single_page_can_be_asked_for() -> None:
+    wire = Script(page("1", has_next=True))
+    async with client_on(wire) as client:
+        result = await client.backups.list_page(page=3, limit=5)
+    assert result.has_next
+    assert dict(wire.requests[0].url.params) == {"page": "3", "limit": "5"}
+
+
+@pytest.mark.parametrize("body", [{"restore_log_id": "r"}, {"operation_id": "r"}, {"restore_id": "r"}])
+async def test_restore_has_an_id_whatever_the_server_calls_it(body: dict[str, str]) -> None:
+    async with client_on(Script(ok(body))) as client:
+        started = await client.restores.start(POD_ID, backup_id=NODE_ID, restore_path="/root/restored")
+    assert started.id == "r"
+
+
+@pytest.mark.parametrize("content", [b"null", b"", b"{}"])
+async def test_empty_schedule_is_none(content: bytes) -> None:
+    async with client_on(Script(httpx2.Response(200, content=content))) as client:
+        assert await client.backup_schedules.get_for_pod(POD_ID) is None
+
+
+# Keys.
+
+
+@pytest.mark.parametrize("body", [{"refusals": [{"id": "1"}]}, [{"id": "1"}]])
+async def test_refusals_are_read_bare_and_wrapped(body: Any) -> None:
+    async with client_on(Script(ok(body))) as client:
+        (refused,) = await client.keys.refusals(NODE_ID)
+    assert refused.id == "1"
+
+
+async def test_scopes_are_read_bare_too() -> None:
+    async with client_on(Script(ok([{"scope": "read"}, {}])), api_key=None) as client:
+        scopes = await client.keys.scopes()
+    assert [scope.scope for scope in scopes.scopes] == ["read"]
+
+
+async def test_budget_can_be_cleared() -> None:
+    wire = Script(ok({"id": NODE_ID}))
+    async with client_on(wire, session_token="jwt_abc") as client:
+        await client.keys.update(NODE_ID, budgets={"daily_budget_usd": None, "max_budget_usd": 5})
+    assert wire.sent_json() == {"daily_budget_usd": None, "max_budget_usd": 5}
+
+
+# Answers in the wrong shape.
+
+
+@pytest.mark.parametrize("reply", [ok({}), ok("text"), ok(7), ok({"items": {}}), httpx2.Response(200, text="<html>")])
+async def test_list_in_another_shape_is_not_an_empty_list(reply: Reply) -> None:
+    async with client_on(Script(reply)) as client:
+        with pytest.raises(UnreadableResponse):
+            await client.pods.list()
+
+
+async def test_failure_of_one_route_does_not_hide_in_another() -> None:
+    async with client_on(Script(ok(MACHINES), *[refusal(500)] * 3)) as client:
+        with pytest.raises(ServerFailed):
+            await client.executors.list(gpu_type="H200")
+
+
+# Local refusals.
+
+Call = Callable[[LiumClient], Awaitable[Any]]
+SENSELESS: dict[str, Call] = {
+    "lon": lambda c: c.executors.list(lat=1.0),
+    "machine_name": lambda c: c.machines.request(" ", gpu_count=1),
+    "gpu_count": lambda c: c.machines.request("NVIDIA H200", gpu_count=0),
+    "executor_id": lambda c: c.executors.deployment_estimate("", NODE_ID),
+    "template_id": lambda c: c.pods.switch_template(POD_ID, template_id="a/b"),
+    "gpu_indices": lambda c: c.pods.reset_gpus(POD_ID, gpu_indices=[]),
+    "negative": lambda c: c.pods.reset_gpus(POD_ID, gpu_indices=[-1]),
+    "tail": lambda c: c.pods.logs(POD_ID, tail=0),
+    "rating": lambda c: c.pods.send_feedback(POD_ID, FeedbackRequest(rating=6)),
+    "time zone": lambda c: c.pods.schedule_removal(POD_ID, at=datetime(2026, 1, 1)),  # noqa: DTZ001 - the point
+    "port": lambda c: c.pods.install_jupyter(POD_ID, port=0),
+    "name": lambda c: c.volumes.create(name="a" * 101),
+    "description": lambda c: c.volumes.update(NODE_ID),
+    "letters": lambda c: c.volumes.update(NODE_ID, name="a\n"),
+    "docker_image": lambda c: c.templates.create(TemplateCreate(name="a", docker_image="")),
+    "No field": lambda c: c.templates.update(NODE_ID, TemplateChanges()),
+    "backup_frequency_hours": lambda c: c.backup_schedules.create(POD_ID, backup_path="", backup_frequency_hours=169),
+    "retention_days": lambda c: c.backup_schedules.create(POD_ID, backup_path="", retention_days=0),
+    "name is empty": lambda c: c.backups.start(POD_ID, name=""),
+    "restore_path": lambda c: c.restores.start(POD_ID, backup_id=NODE_ID, restore_path="root"),
+    "public_key": lambda c: c.ssh_keys.create(name="a", public_key=""),
+    "private key": lambda c: c.ssh_keys.create(name="a", public_key="-----BEGIN OPENSSH PRIVATE KEY-----"),
+    "archive": lambda c: c.builds.upload(bytes(100 * 2**20 + 1)),
+    "scopes": lambda c: c.keys.create(name="a", scopes=[]),
+    "No budget": lambda c: c.keys.update(NODE_ID, budgets={}),
+}
+
+
+@pytest.mark.parametrize(("named", "call"), SENSELESS.items(), ids=SENSELESS)
+async def test_senseless_argument_is_named_and_nothing_is_sent(named: str, call: Call) -> None:
+    async with client_on(Script(), session_token="jwt_abc") as client:
+        with pytest.raises(InvalidRequest, match=named) as caught:
+            await call(client)
+    assert caught.value.effect == "none"
+    assert isinstance(caught.value, ValueError)
