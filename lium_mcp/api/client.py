@@ -96,6 +96,11 @@ class LiumClient:
     ) -> None:
         await self.aclose()
 
+    @property
+    def has_api_key(self) -> bool:
+        """Whether a key is configured; without one only public routes work."""
+        return self._wire.has_api_key
+
     async def aclose(self) -> None:
         """Close the connection pool; the client cannot be used afterwards."""
         await self._wire.aclose()

@@ -142,6 +142,12 @@ def _readable_strings(value: object) -> dict[str, str] | None:
     return {key: text for key, text in texts.items() if text is not None}
 
 
+def _joined_lines(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return "\n".join(text for text in map(read_text, value) if text is not None)
+    return read_text(value) or ""
+
+
 def _object_or_none(value: object) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
@@ -156,6 +162,8 @@ ApiFloat = Annotated[float | None, BeforeValidator(read_float)]
 ApiBool = Annotated[bool | None, BeforeValidator(_read_bool)]
 ApiTime = Annotated[datetime | None, BeforeValidator(read_time)]
 ApiStrings = Annotated[dict[str, str] | None, BeforeValidator(_readable_strings)]
+ApiLines = Annotated[str, BeforeValidator(_joined_lines)]
+"""Text that servers send whole or as a list of lines."""
 ApiObject = Annotated[dict[str, Any] | None, BeforeValidator(_object_or_none)]
 """A JSON object whose shape no source shows."""
 ApiNested = Annotated[T | None, _WrapValidator(_none_if_unreadable)]

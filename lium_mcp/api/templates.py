@@ -15,6 +15,7 @@ from lium_mcp.api.model import (
     ApiBool,
     ApiId,
     ApiInt,
+    ApiLines,
     ApiModel,
     ApiStr,
     ApiStrings,
@@ -55,6 +56,7 @@ class Template(ApiModel):
     docker_credential_id: ApiStr = None
     status: ApiStr = None
     docker_image_size: ApiInt = None
+    verification_logs: ApiLines = Field(default="", repr=False)
     supports_volume_encryption: ApiBool = None
     supports_docker: ApiBool = None
     created_at: ApiTime = None

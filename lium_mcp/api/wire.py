@@ -35,7 +35,7 @@ from lium_mcp.api.retries import Repeat, repeating
 
 MAX_REDIRECTS = 5
 MAX_ERROR_BODY_BYTES = 64 * 2**10
-MAX_LINE_BYTES = 64 * 2**10
+MAX_LINE_BYTES = 256 * 2**10
 KEEPALIVE_SECONDS = 60.0
 MAX_CLOCK_CORRECTION = timedelta(days=366)
 
@@ -96,6 +96,11 @@ class Wire:
     def base_url(self) -> str:
         """The address requests go to."""
         return str(self._base)
+
+    @property
+    def has_api_key(self) -> bool:
+        """Whether a key is configured."""
+        return self._api_key is not None
 
     def now(self) -> datetime:
         """Return the API's idea of now: the local clock corrected by the `Date` of the newest answer."""
@@ -246,6 +251,8 @@ class Wire:
         if self._http is None:
             self._http = httpx2.AsyncClient(
                 transport=self._transport,
+                # A proxy of the environment would get plain http, and the key in it, off this machine.
+                trust_env=self._base.scheme == "https",
                 headers={
                     "User-Agent": f"lium-mcp/{__version__}",
                     "X-Source": self._source,
@@ -365,14 +372,16 @@ def _failures(*, mutates: bool) -> Iterator[None]:
 
 
 async def _lines(response: httpx2.Response) -> AsyncIterator[tuple[str, int]]:
-    """Yield each line with its size in bytes; a line without end comes in pieces."""
+    """Yield each line with its size in bytes; a very long line comes in pieces."""
     pending = b""
     async for chunk in response.aiter_bytes():
-        *complete, pending = (pending + chunk).split(b"\n")
-        while len(pending) > MAX_LINE_BYTES:
-            complete.append(pending[:MAX_LINE_BYTES])
-            pending = pending[MAX_LINE_BYTES:]
-        for line in complete:
-            yield line.decode("utf-8", "replace").rstrip("\r"), len(line) + 1
+        *lines, pending = (pending + chunk).split(b"\n")
+        if len(pending) > MAX_LINE_BYTES:
+            lines.append(pending)
+            pending = b""
+        for line in lines:
+            for start in range(0, len(line) or 1, MAX_LINE_BYTES):
+                piece = line[start : start + MAX_LINE_BYTES]
+                yield piece.decode("utf-8", "replace").rstrip("\r"), len(piece) + 1
     if pending:
         yield pending.decode("utf-8", "replace").rstrip("\r"), len(pending)

@@ -164,7 +164,7 @@ async def list_gpus(
     limit: Limit = 20,
     cursor: Cursor = "",
 ) -> GpuOffers:
-    """List nodes with free GPUs, cheapest first. With wait_seconds, watch until one matches. get_gpu_prices compares."""
+    """List nodes with free GPUs, cheapest first. With wait_seconds, watch until one fits. get_gpu_prices compares."""
     floors = Floors(
         gpu_count,
         max_usd_per_gpu_hour,

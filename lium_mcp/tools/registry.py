@@ -35,6 +35,7 @@ def _hints(*, read_only: bool, destructive: bool, idempotent: bool) -> ToolAnnot
 
 READS: Final = _hints(read_only=True, destructive=False, idempotent=True)
 WRITES: Final = _hints(read_only=False, destructive=False, idempotent=True)
+WRITES_EACH_TIME: Final = _hints(read_only=False, destructive=False, idempotent=False)
 DESTROYS: Final = _hints(read_only=False, destructive=True, idempotent=True)
 DESTROYS_EACH_TIME: Final = _hints(read_only=False, destructive=True, idempotent=False)
 

@@ -1,10 +1,24 @@
 """From what a caller names to the one thing it means. Two matches are an error, never a guess."""
 
-from lium_mcp.api import NotFound, Pod, PodDetail, Template
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
+
+from lium_mcp.api import NotFound, Pod, PodDetail, Template, Volume
 from lium_mcp.tools.call import Call
 from lium_mcp.tools.failures import ToolFailure
 
 _MOST_NAMED_IN_AN_ERROR = 10
+_UUID_CHARACTERS = 36
+
+
+class _Named(Protocol):
+    @property
+    def id(self) -> str: ...
+    @property
+    def huid(self) -> str: ...
+
+
+T = TypeVar("T", bound=_Named)
 
 
 async def find_pod(call: Call, named: str) -> Pod:
@@ -14,23 +28,7 @@ async def find_pod(call: Call, named: str) -> Pod:
         ToolFailure: there is none, or there are several.
         LiumError: the pods could not be listed.
     """
-    named = named.strip()
-    pods = await call.lium.pods.list()
-    for pod in pods:
-        if pod.id == named:
-            return pod
-    matches = [pod for pod in pods if named in (pod.pod_name, pod.huid)]
-    if len(matches) == 1:
-        return matches[0]
-    if matches:
-        raise ToolFailure(
-            "ambiguous_name", f"{len(matches)} pods are named {named}: {_listed(matches)}.", "Name the pod by its id."
-        )
-    raise ToolFailure(
-        "pod_not_found",
-        f"No pod is named {named[:100]}." if pods else f"No pod is named {named[:100]}; the account has no pods.",
-        f"The account has: {_listed(pods)}." if pods else "list_pods shows pods; rent_pod rents one.",
-    )
+    return _only(await call.lium.pods.list(), named, "pod", "list_pods shows pods; rent_pod rents one.")
 
 
 async def find_pod_detail(call: Call, named: str) -> PodDetail:
@@ -39,13 +37,23 @@ async def find_pod_detail(call: Call, named: str) -> PodDetail:
         pod_id = (await find_pod(call, named)).id
     except ToolFailure as failure:
         # The list leaves out pods that are being removed, which still answer by id.
-        if failure.code != "pod_not_found" or len(named.strip()) != len("00000000-0000-0000-0000-000000000000"):
+        if failure.code != "pod_not_found" or len(named) != _UUID_CHARACTERS:
             raise
         try:
-            return await call.lium.pods.get(named.strip())
+            return await call.lium.pods.get(named)
         except NotFound:
             raise failure from None
     return await call.lium.pods.get(pod_id)
+
+
+async def find_volume(call: Call, named: str) -> Volume:
+    """The volume with this id, or the only one with this name or huid.
+
+    Raises:
+        ToolFailure: there is none, or there are several.
+        LiumError: the volumes could not be listed.
+    """
+    return _only(await call.lium.volumes.list(), named, "volume", "create_volume makes one.")
 
 
 async def find_template(call: Call, named: str) -> Template:
@@ -57,30 +65,50 @@ async def find_template(call: Call, named: str) -> Template:
         ToolFailure: there is none, or there are several.
         LiumError: the templates could not be read.
     """
-    named = named.strip()
     templates = await call.lium.templates.list()
     for template in templates:
         if template.id == named:
             return template
-    owner = (await call.lium.account.me()).id
-    matches = [item for item in templates if item.user_id == owner and named in (item.name, item.huid)]
-    if len(matches) == 1:
-        return matches[0]
-    if matches:
-        ids = ", ".join(item.id for item in matches[:_MOST_NAMED_IN_AN_ERROR])
-        raise ToolFailure(
-            "ambiguous_name",
-            f"{len(matches)} of your templates are named {named}: {ids}.",
-            "Name the template by its id.",
-        )
-    raise ToolFailure(
-        "template_not_found",
-        f"No template of yours is named {named[:100]}, and none has that id.",
-        "Name a template of another owner by its id, or leave the parameter out for the node's recommended image.",
+    return _own(templates, (await call.lium.account.me()).id, named)
+
+
+async def find_own_template(call: Call, named: str) -> Template:
+    """As `find_template`, among the account's own only."""
+    return _own(await call.lium.templates.list(), (await call.lium.account.me()).id, named)
+
+
+def _own(templates: Sequence[Template], owner: str, named: str) -> Template:
+    mine = [template for template in templates if template.user_id == owner]
+    return _only(
+        mine, named, "template", "Templates of other owners are named by id, and only their owners change them."
     )
 
 
-def _listed(pods: list[Pod]) -> str:
-    shown = ", ".join(f"{pod.pod_name or '(unnamed)'} ({pod.id})" for pod in pods[:_MOST_NAMED_IN_AN_ERROR])
-    left = len(pods) - _MOST_NAMED_IN_AN_ERROR
+def _only(items: Sequence[T], named: str, noun: str, advice: str) -> T:
+    for item in items:
+        if item.id == named:
+            return item
+    matches = [item for item in items if named in (_name(item), item.huid)]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise ToolFailure(
+            "ambiguous_name",
+            f"{len(matches)} {noun}s of yours are named {named}: {_listed(matches)}.",
+            f"Name the {noun} by its id.",
+        )
+    raise ToolFailure(
+        f"{noun}_not_found",
+        f"No {noun} of yours is named {named}." + ("" if items else f" The account has no {noun}s."),
+        f"There are: {_listed(items)}. {advice}" if items else advice,
+    )
+
+
+def _name(item: _Named) -> str:
+    return item.pod_name if isinstance(item, Pod) else str(getattr(item, "name", ""))
+
+
+def _listed(items: Sequence[_Named]) -> str:
+    shown = ", ".join(f"{_name(item) or '(unnamed)'} ({item.id})" for item in items[:_MOST_NAMED_IN_AN_ERROR])
+    left = len(items) - _MOST_NAMED_IN_AN_ERROR
     return f"{shown} and {left} more" if left > 0 else shown
