@@ -132,6 +132,29 @@ async def test_rent_that_could_not_connect_rented_nothing() -> None:
     assert caught.value.effect == "none"
 
 
+async def test_proxy_of_the_environment_never_sees_what_is_meant_for_this_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    proxy = Server(head("200 OK", length=2) + b"[]")
+    server = Server(head("200 OK", length=2) + b"[]")
+    async with local_server(proxy) as proxy_url, local_server(server) as url:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy_url.removesuffix("/api"))
+        for name in ("NO_PROXY", "no_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        async with client_at(url) as client:
+            await client.pods.list()
+    assert (server.connections, proxy.connections) == (1, 0)
+
+
+async def test_log_that_unpacks_into_one_endless_line_ends_at_the_limit() -> None:
+    packed = gzip.compress(b"x" * 2 * 10**7)
+    payload = head("200 OK", length=len(packed), extra="Content-Encoding: gzip\r\n") + packed
+    async with local_server(Server(payload)) as url, client_at(url) as client:
+        with pytest.raises(ResponseTooLarge):
+            await client.pods.logs(POD_ID)
+
+
 async def test_trickling_answer_ends_at_the_time_limit() -> None:
     async def trickle(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(head("200 OK"))

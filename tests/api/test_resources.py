@@ -196,11 +196,12 @@ async def test_log_keeps_its_newest_lines_within_the_limit() -> None:
         assert await client.pods.logs(POD_ID, max_bytes=5) == []
 
 
-async def test_log_line_without_end_comes_in_pieces() -> None:
-    async with client_on(Script(httpx2.Response(200, content=b"x" * 200_000))) as client:
+@pytest.mark.parametrize("end", [b"", b"\n"])
+async def test_very_long_log_line_comes_in_pieces(end: bytes) -> None:
+    async with client_on(Script(httpx2.Response(200, content=b"x" * 900_000 + end))) as client:
         lines = await client.pods.logs(POD_ID)
-    assert "".join(lines) == "x" * 200_000
-    assert max(map(len, lines)) <= 2**16
+    assert "".join(lines) == "x" * 900_000
+    assert max(map(len, lines)) <= 2**18
 
 
 async def test_log_over_the_response_limit_is_refused() -> None:
