@@ -193,6 +193,15 @@ async def test_rarer_refusals_are_refusals(status: int) -> None:
     assert error.effect == "none"
 
 
+async def test_facts_nested_beyond_reason_are_cut() -> None:
+    nested: Any = "deep"
+    for _ in range(50):
+        nested = [nested]
+    error = await error_for(refusal(409, {"message": {"message": "no", "facts": nested}}))
+    assert "deep" not in str(error.data)
+    assert error.data["message"] == "no"
+
+
 async def test_server_text_is_one_bounded_line_without_control_characters_or_markup() -> None:
     text = "a\x1b[31mb\u202ec\n\nd<script>e</script>\x00f " + "x" * 5000
     error = await error_for(refusal(400, {"message": text, "error": {"hint": text, "code": text}}))

@@ -15,6 +15,7 @@ from lium_mcp.api import (
     DockerCredential,
     Executor,
     GpuResetState,
+    Machine,
     Me,
     Pod,
     PodDetail,
@@ -375,6 +376,19 @@ def test_gpu_reset_of_an_old_server_has_a_state(body: dict[str, Any], state: str
 def test_template_status_says_whether_a_pod_can_start(status: str | None, ready: bool, failed: bool) -> None:
     read = Template.model_validate({"id": "1", "status": status})
     assert (read.is_ready, read.has_failed) == (ready, failed)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [("a\nb", "a\nb"), (["a", None, 2], "a\n2"), (None, ""), ({}, ""), (7, "7")]
+)
+def test_template_logs_are_text_whole_or_in_lines(value: object, expected: str) -> None:
+    read = Template.model_validate({"id": "1", "verification_logs": value})
+    assert read.verification_logs == expected
+    assert "verification_logs" not in repr(read)
+
+
+def test_machine_has_a_short_type() -> None:
+    assert Machine.model_validate({"name": "NVIDIA H100 PCIe"}).gpu_type == "H100"
 
 
 def test_lists_lose_only_their_unreadable_items() -> None:

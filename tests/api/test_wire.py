@@ -104,6 +104,11 @@ async def test_nothing_is_sent_where_a_key_is_needed_and_missing(api_key: str | 
     assert caught.value.effect == "none"
 
 
+@pytest.mark.parametrize(("api_key", "expected"), [(KEY, True), (None, False), (" ", False)])
+def test_client_says_whether_it_has_a_key(api_key: str | None, expected: bool) -> None:
+    assert client_on(Script(), api_key=api_key).has_api_key is expected
+
+
 async def test_key_management_needs_a_session_and_sends_no_key() -> None:
     async with client_on(Script()) as client:
         with pytest.raises(MissingSession):
