@@ -13,6 +13,8 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final, Literal
 
+from pydantic import JsonValue
+
 from lium_mcp.sandbox.catalog import DESKTOP_CPUS, DRIVERS, GPU_TYPES, PLACES, SERVER_CPUS, GpuType, Place
 from lium_mcp.sandbox.seeded import fraction, identifier
 
@@ -28,7 +30,7 @@ Split = Literal["split", "whole", "unsaid"]
 
 @dataclass
 class Node:
-    """One host. The fields are facts that do not change; what changes is at the end."""
+    """One host. The fields are facts that do not change, and rows made of them; what changes is at the end."""
 
     id: str
     index: int
@@ -57,6 +59,7 @@ class Node:
     gaps: frozenset[str]
     always_free: bool
     fabric_id: str | None = None
+    rows: dict[bool, dict[str, JsonValue]] = field(default_factory=dict, repr=False)
     taken_by_us: int = 0
     off_market_until: datetime | None = None
     taken_until: datetime | None = None

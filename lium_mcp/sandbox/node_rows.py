@@ -6,6 +6,7 @@ are marked in the market; this file leaves the holes.
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from typing import Final
 
 from pydantic import JsonValue
 
@@ -14,6 +15,15 @@ from lium_mcp.sandbox.market import Market, Node
 from lium_mcp.sandbox.seeded import fraction, identifier
 
 Row = dict[str, JsonValue]
+
+# the market's name of a hole, the part of the specs that it is in
+SPEC_PARTS: Final = {
+    "cpu": "cpu",
+    "ram": "ram",
+    "disk": "hard_disk",
+    "network": "network",
+    "ports": "available_port_count",
+}
 
 
 def listing_row(market: Market, node: Node, now: datetime, *, full: bool) -> Row:
@@ -28,9 +38,15 @@ def listing_row(market: Market, node: Node, now: datetime, *, full: bool) -> Row
 
 def host_row(node: Node, now: datetime, *, full: bool) -> Row:
     """Build the part of the row that describes the host, whoever rents it; it has no usable price."""
+    if full not in node.rows:
+        node.rows[full] = _fixed_row(node, full=full)
+    verified = now - timedelta(seconds=300 + node.index % 50 * 60)
+    return node.rows[full] | {"last_verified_at": iso_zulu(verified)}
+
+
+def _fixed_row(node: Node, *, full: bool) -> Row:
     gaps = node.gaps
     watts = int(node.gpu.power_w * 0.8) if node.power_limited else node.gpu.power_w
-    verified = now - timedelta(seconds=300 + 3000 * fraction("verified", node.id))
     return {
         "id": node.id,
         "machine_name": node.gpu.name,
@@ -47,7 +63,6 @@ def host_row(node: Node, now: datetime, *, full: bool) -> Row:
         "gpu_power_limit_w": watts,
         "gpu_power_limit_default_w": node.gpu.power_w,
         "frequent_rent_failures": node.frequent_failures,
-        "last_verified_at": iso_zulu(verified),
         "reliability_score": None if "reliability" in gaps else node.reliability,
         "specs": _specs(node, full=full),
     }
@@ -124,19 +139,24 @@ def _specs(node: Node, *, full: bool) -> Row:
             "driver": node.driver,
             "details": [] if "gpu_details" in gaps else _cards(node, full=full),
         },
-        "cpu": None if "cpu" in gaps else {"count": node.cpu_count, "model": node.cpu_model},
-        "ram": {"total": None} if "ram" in gaps else {"total": node.ram_kib, "pod_reserve": node.ram_reserve_kib},
-        "hard_disk": {"total": None} if "disk" in gaps else {"total": node.disk_kib, "free": node.disk_free_kib},
-        "network": None if "network" in gaps else network,
-        "available_port_count": None if "ports" in gaps else node.port_count,
+        "cpu": {"count": node.cpu_count, "model": node.cpu_model},
+        "ram": {"total": node.ram_kib, "pod_reserve": node.ram_reserve_kib},
+        "hard_disk": {"total": node.disk_kib, "free": node.disk_free_kib},
+        "network": network,
+        "available_port_count": node.port_count,
         "sysbox_runtime": node.sysbox,
     }
-    # A part of the scrape that failed is missing here and null there. gpu, ram and hard_disk are never null themselves:
-    # the official client could not show such a row, so the real API has none.
-    kept: Row = {name: part for name, part in specs.items() if part not in (None, {"total": None}) or node.index % 2}
+    for gap, name in SPEC_PARTS.items():
+        if gap in gaps:
+            # A part of the scrape that failed is missing on one node and has null figures on the next.
+            if node.index % 2:
+                part = specs[name]
+                specs[name] = dict.fromkeys(part) if isinstance(part, dict) else None
+            else:
+                del specs[name]
     if full:
-        _add_scrape(kept, node)
-    return kept
+        _add_scrape(specs, node)
+    return specs
 
 
 def _cards(node: Node, *, full: bool) -> list[JsonValue]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from datetime import datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import JsonValue
 from starlette.responses import JSONResponse
@@ -73,7 +73,7 @@ class Sandbox:
         """Disarm every fault."""
         self._world.faults.clear()
 
-    def state(self) -> dict[str, JsonValue]:
+    def state(self) -> dict[str, Any]:
         """Return everything, as GET /_sandbox/state does."""
         return snapshot(self._world)
 

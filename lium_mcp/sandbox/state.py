@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 SECRETS = frozenset({"secret", "session_token", "password"})
 
 
-def snapshot(world: World) -> dict[str, JsonValue]:
+def snapshot(world: World) -> dict[str, Any]:
     """Return the whole state as of now."""
     with world.lock:
         world.catch_up()
