@@ -19,7 +19,7 @@ class Clock:
         self.start = datetime.now(UTC) if start is None else start.astimezone(UTC)
         self._base = self.start
         self._base_monotonic = time.monotonic()
-        self._speed = 1.0
+        self._speed = 0.0
         self.set_speed(speed)
 
     @property
