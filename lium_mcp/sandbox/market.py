@@ -5,6 +5,8 @@ has to be stored or replayed. What our own accounts rent is held here as a plain
 pods, accounts or HTTP.
 """
 
+import copy
+import functools
 import math
 import random
 import re
@@ -24,6 +26,9 @@ PRICE_SWING: Final = 0.08
 DEMAND_PERIOD_SECONDS: Final = (1800, 4 * 3600)
 BUSY_SHARE: Final = 0.45
 KIB_PER_GIB: Final = 1024 * 1024
+
+# GPU type, kind of wire, members: whole hosts on one RDMA fabric, always free unless we rent them
+FABRICS: Final = (("NVIDIA H100 80GB HBM3", "infiniband", 4), ("NVIDIA H200", "roce", 3))
 
 Split = Literal["split", "whole", "unsaid"]
 
@@ -84,11 +89,7 @@ class Market:
     nodes: dict[str, Node] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for gpu in GPU_TYPES:
-            for number in range(gpu.nodes):
-                node = _make_node(self.seed, gpu, number, len(self.nodes))
-                self.nodes[node.id] = node
-        self._lay_fabrics()
+        self.nodes = {node.id: copy.copy(node) for node in _make_nodes(self.seed)}
 
     def price(self, node: Node, now: datetime) -> Decimal:
         """USD per GPU-hour at this time: a slow trend, small steps every ten minutes."""
@@ -133,14 +134,6 @@ class Market:
             return node.gpu_count
         return 1 + int(fraction(self.seed, "share", node.id, bucket) * node.gpu_count)
 
-    def _lay_fabrics(self) -> None:
-        """Join the first whole hosts of three types into RDMA fabrics that always have free members."""
-        for name, kind, size in (("NVIDIA H100 80GB HBM3", "infiniband", 4), ("NVIDIA H200", "roce", 3)):
-            hosts = [n for n in self.nodes.values() if n.gpu.name == name and n.gpu_count == max(n.gpu.host_sizes)]
-            for node in hosts[:size]:
-                node.fabric_id = f"hot:{kind}:0x3:0x7fff:{name}:{node.gpu_count}"
-                node.place, node.always_free = hosts[0].place, True
-
 
 def short_type(machine_name: str) -> str:
     """Return the short GPU name that users type (H100, RTX4090, RTXPRO6000) for a full one."""
@@ -159,6 +152,19 @@ def distance_miles(node: Node, lat: float, lon: float) -> float:
         math.sin((b - a) / 2) ** 2 + math.cos(a) * math.cos(b) * math.sin(math.radians(node.place.lon - lon) / 2) ** 2
     )
     return 2 * 3958.8 * math.asin(math.sqrt(min(1.0, chord)))
+
+
+@functools.lru_cache(maxsize=16)
+def _make_nodes(seed: int) -> tuple[Node, ...]:
+    nodes: list[Node] = []
+    for gpu in GPU_TYPES:
+        nodes += [_make_node(seed, gpu, number, len(nodes) + number) for number in range(gpu.nodes)]
+    for name, kind, size in FABRICS:
+        hosts = [node for node in nodes if node.gpu.name == name and node.gpu_count == max(node.gpu.host_sizes)]
+        for node in hosts[:size]:
+            node.fabric_id = f"hot:{kind}:0x3:0x7fff:{name}:{node.gpu_count}"
+            node.place, node.always_free = hosts[0].place, True
+    return tuple(nodes)
 
 
 def _make_node(seed: int, gpu: GpuType, number: int, index: int) -> Node:

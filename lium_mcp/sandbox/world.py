@@ -8,7 +8,7 @@ import heapq
 import itertools
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -124,7 +124,7 @@ class World:
         """Return the next id of its kind; the same for the same seed and history."""
         return identifier(self.seed, kind, next(self._ids.setdefault(kind, itertools.count())))
 
-    def pick(self, low: float, high: float, *name: object) -> float:
+    def pick(self, low: float, high: float, *name: Hashable) -> float:
         """Return a number between two bounds that follows from the seed and the name."""
         return low + (high - low) * fraction(self.seed, *name)
 

@@ -122,9 +122,9 @@ async def test_a_paused_provider_refuses_and_leaves_the_listing(sandbox: Sandbox
     await wire.refused(
         "rentExecutor", 409, "node_paused_by_provider", executor_id=node["id"], json=await wire.rent_body()
     )
-    assert node["id"] not in {row["id"] for row in await wire.ok("listExecutors")}
+    assert node["id"] not in {row["id"] for row in await wire.listing()}
     sandbox.clock.advance(hours=1)
-    assert node["id"] in {row["id"] for row in await wire.ok("listExecutors")}
+    assert node["id"] in {row["id"] for row in await wire.listing()}
 
 
 async def test_an_old_server_lacks_what_came_later(sandbox: Sandbox, wire: Wire) -> None:

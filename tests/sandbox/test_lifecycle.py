@@ -71,7 +71,7 @@ async def test_a_removed_pod_leaves_the_list_at_once_and_the_api_a_little_later(
     await wire.ok("deletePod", pod_id=pod_id)
     sandbox.clock.advance(seconds=15)
     assert await wire.refused("deletePod", 404, pod_id=pod_id) == {"message": "Pod not found", "status_code": 404}
-    rows = {row["id"]: row for row in await wire.ok("listExecutors", query={"view": "summary"})}
+    rows = {row["id"]: row for row in await wire.listing()}
     assert rows[node["id"]]["available_gpu_count"] == node["available_gpu_count"]
 
 
@@ -175,7 +175,7 @@ async def test_a_switched_template_is_a_clone_and_the_bill_goes_on(sandbox: Sand
 
 
 async def test_a_reclaimed_spot_pod_is_gone_at_once_and_says_why(sandbox: Sandbox, wire: Wire) -> None:
-    rows = await wire.ok("listExecutors", query={"view": "summary"})
+    rows = await wire.listing()
     node = next(row for row in rows if row["tier"] == "spot" and row.get("min_gpu_count_for_rental") == 1)
     pod_id = await wire.running(sandbox, node)
     sandbox.add_fault("spot_reclaim", pod_id=pod_id)
@@ -183,7 +183,7 @@ async def test_a_reclaimed_spot_pod_is_gone_at_once_and_says_why(sandbox: Sandbo
     events = await wire.ok("listPodEvents", pod_id=pod_id)
     assert "spot_reclaimed" in {event["reason"] for event in events}
     assert (await wire.ok("getPodRecord", pod_id=pod_id))["close_reason"] == "spot_reclaimed"
-    assert node["id"] not in {row["id"] for row in await wire.ok("listExecutors", query={"view": "summary"})}
+    assert node["id"] not in {row["id"] for row in await wire.listing()}
 
 
 async def test_a_gpu_reset_is_polled_and_limited_to_one_a_minute(sandbox: Sandbox, wire: Wire) -> None:

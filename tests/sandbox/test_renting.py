@@ -27,7 +27,7 @@ async def test_a_rent_without_a_count_takes_and_bills_all_free_gpus(sandbox: San
 async def test_a_split_leaves_the_rest_to_others_and_a_whole_node_cannot_be_split(wire: Wire) -> None:
     node = await wire.node(gpus=4)
     await wire.rent(node, gpu_count=3)
-    rows = {row["id"]: row for row in await wire.ok("listExecutors", query={"view": "summary"})}
+    rows = {row["id"]: row for row in await wire.listing()}
     left = node["available_gpu_count"] - 3
     assert rows[node["id"]]["available_gpu_count"] == left
     body = await wire.rent_body(gpu_count=left + 1)

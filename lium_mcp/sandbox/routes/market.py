@@ -42,9 +42,10 @@ def _wanted(call: Call, node: Node, query: ListingQuery) -> bool:
         return False
     if not (query.gpu_count_gte or 1) <= node.gpu_count <= (query.gpu_count_lte or node.gpu_count):
         return False
-    host_price = float(call.world.market.price(node, call.world.now)) * node.gpu_count
-    if not (query.price_per_hour_gte or 0) <= host_price <= (query.price_per_hour_lte or host_price):
-        return False
+    if query.price_per_hour_gte is not None or query.price_per_hour_lte is not None:
+        host_price = float(call.world.market.price(node, call.world.now)) * node.gpu_count
+        if not (query.price_per_hour_gte or 0) <= host_price <= (query.price_per_hour_lte or host_price):
+            return False
     if query.lat is not None and query.lon is not None and query.max_distance_mile is not None:
         far = "location" in gaps or distance_miles(node, query.lat, query.lon) > query.max_distance_mile
         if far:
