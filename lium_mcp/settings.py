@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-Toolset = Literal["marketplace", "pods", "account"]
+Toolset = Literal["marketplace", "pods", "templates", "volumes", "backups", "account", "clusters", "extras"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
 DEFAULT_BASE_URL = "https://lium.io/api"
@@ -59,14 +59,23 @@ class Settings(BaseSettings):
         description="Private SSH key whose public half (the same path plus .pub) is put into rented pods.",
     )
     toolsets: Annotated[frozenset[Toolset], NoDecode] = Field(
-        default=frozenset[Toolset](("marketplace", "pods", "account")),
-        description="Groups of tools to offer, separated by commas.",
+        default=frozenset[Toolset](("marketplace", "pods", "templates", "volumes", "backups", "account")),
+        description="Groups of tools to offer, separated by commas; clusters and extras are not offered by default.",
     )
     allow_tools: Names = Field(
         default=frozenset(), description="If set, only these tools are offered, separated by commas."
     )
     deny_tools: Names = Field(default=frozenset(), description="Tools that are never offered, separated by commas.")
     read_only: bool = Field(default=False, description="Offer only tools that change nothing and spend nothing.")
+    transport: Literal["stdio", "http", "sse"] = Field(
+        default="stdio", description="How clients reach the server; http and sse serve both of these at once."
+    )
+    host: str = Field(default="127.0.0.1", description="Address to listen at over HTTP.")
+    port: int = Field(default=8000, ge=0, le=65_535, description="Port to listen at over HTTP.")
+    allowed_host: Names = Field(
+        default=frozenset(),
+        description="Host names under which clients may call over HTTP, separated by commas; needed beyond loopback.",
+    )
     timeout_seconds: float = Field(
         default=15.0, ge=1, le=120, description="Time limit of one request to the Lium API, in seconds."
     )
@@ -79,7 +88,7 @@ class Settings(BaseSettings):
     )
     sandbox_seed: int = Field(default=7, description="Seed of the sandbox's market.")
 
-    @field_validator("toolsets", "allow_tools", "deny_tools", mode="before")
+    @field_validator("toolsets", "allow_tools", "deny_tools", "allowed_host", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:  # noqa: ANN401 - whatever the environment or the command line held
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value

@@ -18,6 +18,7 @@ from lium_mcp.api.keys import Keys
 from lium_mcp.api.machines import Machines
 from lium_mcp.api.model import ApiInt, ApiModel, ApiTime, ApiTuple
 from lium_mcp.api.pods import Pods
+from lium_mcp.api.pool import Pool
 from lium_mcp.api.restores import Restores
 from lium_mcp.api.ssh_keys import SshKeys
 from lium_mcp.api.templates import Templates
@@ -57,18 +58,26 @@ class LiumClient:
         clock: Clock = SYSTEM_CLOCK,
         max_response_bytes: int = DEFAULT_MAX_RESPONSE_BYTES,
     ) -> None:
-        wire = Wire(
-            api_key=api_key,
-            base_url=base_url,
-            session_token=session_token,
-            source=source,
-            timeout_seconds=timeout_seconds,
-            transport=transport,
-            clock=clock,
-            max_response_bytes=max_response_bytes,
+        self._connect(
+            Wire(
+                api_key=api_key,
+                base_url=base_url,
+                session_token=session_token,
+                pool=Pool(
+                    transport=transport,
+                    source=source,
+                    # A proxy of the environment would get plain http, and the key in it, off this machine.
+                    proxied=base_url.lower().startswith("https:"),
+                ),
+                timeout_seconds=timeout_seconds,
+                clock=clock,
+                max_response_bytes=max_response_bytes,
+            )
         )
+
+    def _connect(self, wire: Wire, features: frozenset[str] | None = None) -> None:
         self._wire = wire
-        self._features: frozenset[str] | None = None
+        self._features = features
         self.executors = Executors(wire)
         self.machines = Machines(wire)
         self.clusters = Clusters(wire)
@@ -84,6 +93,17 @@ class LiumClient:
         self.keys = Keys(wire)
         self.workspaces = Workspaces(wire)
         self.builds = Builds(wire)
+
+    def for_key(self, api_key: str) -> Self:
+        """Return a client of another account over the same connections; closing this one closes both."""
+        # What the server can do does not depend on who asks.
+        return self._over(self._wire.for_key(api_key), self._features)
+
+    @classmethod
+    def _over(cls, wire: Wire, features: frozenset[str] | None) -> Self:
+        self = cls.__new__(cls)
+        self._connect(wire, features)
+        return self
 
     def __repr__(self) -> str:
         return f"LiumClient(base_url={self._wire.base_url!r})"
@@ -104,6 +124,10 @@ class LiumClient:
     async def aclose(self) -> None:
         """Close the connection pool; the client cannot be used afterwards."""
         await self._wire.aclose()
+
+    def redact(self, text: str) -> str:
+        """Return `text` without this client's credentials."""
+        return self._wire.redact(text)
 
     def now(self) -> datetime:
         """Return the API's idea of now, UTC: the local clock corrected by the newest answer."""

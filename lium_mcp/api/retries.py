@@ -1,8 +1,8 @@
 """The retry policy: what may be sent again, how often, and after which pause.
 
 Up to three attempts, pauses of 1 s and 2 s plus up to 0.5 s at random. A `Retry-After` lengthens the pause up to
-20 s; a server that asks for more gets no further attempt, and the caller learns how long it asked for. Refusals (400,
-401, 402, 403, 404, 409, 422) are final.
+20 s; a server that asks for more gets no further attempt, and the caller learns how long it asked for. No attempt
+begins that could end later than 50 s after the first began. Refusals (400, 401, 402, 403, 404, 409, 422) are final.
 """
 
 import random
@@ -18,6 +18,7 @@ MAX_ATTEMPTS = 3
 FIRST_PAUSE_SECONDS = 1.0
 MAX_JITTER_SECONDS = 0.5
 MAX_RETRY_AFTER_SECONDS = 20.0
+MAX_TOTAL_SECONDS = 50.0
 
 T = TypeVar("T")
 
@@ -32,8 +33,11 @@ class Repeat(Enum):
     NEVER = "never"
 
 
-async def repeating(attempt: Callable[[], Awaitable[T]], repeat: Repeat, clock: Clock) -> T:
-    """Run `attempt` as often as the policy allows; the last error leaves."""
+async def repeating(
+    attempt: Callable[[], Awaitable[T]], repeat: Repeat, clock: Clock, *, limit_seconds: float = 0
+) -> T:
+    """Run `attempt`, which takes at most `limit_seconds`, as often as the policy allows; the last error leaves."""
+    started = clock.monotonic()
     effect: Effect = "none"
     for number in count(1):
         try:
@@ -42,7 +46,7 @@ async def repeating(attempt: Callable[[], Awaitable[T]], repeat: Repeat, clock: 
             # An earlier attempt that was lost stays possible, whatever a later one says.
             effect = error.effect = "unknown" if effect == "unknown" else error.effect
             pause = pause_seconds(error, number, repeat)
-            if pause is None:
+            if pause is None or clock.monotonic() - started + pause + limit_seconds > MAX_TOTAL_SECONDS:
                 raise
         await clock.sleep(pause)
     raise AssertionError("counting never ends")  # pragma: no cover - for the type checker

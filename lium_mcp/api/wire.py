@@ -15,7 +15,6 @@ from enum import Enum
 import anyio
 import httpx2
 
-from lium_mcp import __version__
 from lium_mcp.api.addresses import check_base_url, redirect_target
 from lium_mcp.api.answers import Answer
 from lium_mcp.api.clock import Clock
@@ -31,12 +30,12 @@ from lium_mcp.api.errors import (
     UnreadableResponse,
     UntrustedRedirect,
 )
+from lium_mcp.api.pool import Pool
 from lium_mcp.api.retries import Repeat, repeating
 
 MAX_REDIRECTS = 5
 MAX_ERROR_BODY_BYTES = 64 * 2**10
 MAX_LINE_BYTES = 256 * 2**10
-KEEPALIVE_SECONDS = 60.0
 MAX_CLOCK_CORRECTION = timedelta(days=366)
 
 QueryValue = str | int | float | None
@@ -74,22 +73,18 @@ class Wire:
         api_key: str | None,
         base_url: str,
         session_token: str | None,
-        source: str,
+        pool: Pool,
         timeout_seconds: float,
-        transport: httpx2.AsyncBaseTransport | None,
         clock: Clock,
         max_response_bytes: int,
     ) -> None:
         self._base = check_base_url(base_url)
         self._api_key = _credential("The API key", api_key)
         self._session_token = _credential("The session token", session_token)
-        self._source = source
         self._timeout_seconds = timeout_seconds
-        self._transport = transport
         self._clock = clock
         self._max_response_bytes = max_response_bytes
-        self._http: httpx2.AsyncClient | None = None
-        self._closed = False
+        self._pool = pool
         self._clock_correction = timedelta()
 
     @property
@@ -106,6 +101,18 @@ class Wire:
         """Return the API's idea of now: the local clock corrected by the `Date` of the newest answer."""
         return datetime.now(UTC) + self._clock_correction
 
+    def for_key(self, api_key: str) -> "Wire":
+        """The same connection for another account: nothing but the pool is shared."""
+        return Wire(
+            api_key=api_key,
+            base_url=self.base_url,
+            session_token=None,
+            pool=self._pool,
+            timeout_seconds=self._timeout_seconds,
+            clock=self._clock,
+            max_response_bytes=self._max_response_bytes,
+        )
+
     def redact(self, text: str) -> str:
         """Return `text` without this connection's credentials."""
         for secret in (self._api_key, self._session_token):
@@ -115,9 +122,7 @@ class Wire:
 
     async def aclose(self) -> None:
         """Close the pool; nothing can be sent afterwards."""
-        self._closed = True
-        if self._http is not None:
-            await self._http.aclose()
+        await self._pool.aclose()
 
     async def request(
         self,
@@ -159,7 +164,8 @@ class Wire:
                 raise error_from_answer(answer, self.redact)
             return answer
 
-        return await repeating(attempt, repeat or (Repeat.ALWAYS if reads else Repeat.UNEXECUTED), self._clock)
+        repeat = repeat or (Repeat.ALWAYS if reads else Repeat.UNEXECUTED)
+        return await repeating(attempt, repeat, self._clock, limit_seconds=limit_seconds)
 
     async def tail_lines(self, path: str, *, query: Mapping[str, QueryValue], max_bytes: int) -> list[str]:
         """Read a line stream to its end and return its newest lines, as many as fit in `max_bytes`."""
@@ -180,7 +186,7 @@ class Wire:
                             raise _too_large(self._max_response_bytes, mutates=False)
             return [line for line, _ in lines]
 
-        return await repeating(attempt, Repeat.ALWAYS, self._clock)
+        return await repeating(attempt, Repeat.ALWAYS, self._clock, limit_seconds=self._timeout_seconds)
 
     async def follow_lines(self, path: str, *, query: Mapping[str, QueryValue]) -> AsyncGenerator[str]:
         """Yield the lines of a stream as they come, without a time limit once it is open."""
@@ -191,7 +197,7 @@ class Wire:
             with _failures(mutates=False), anyio.fail_after(self._timeout_seconds):
                 return await self._open(request)
 
-        response = await repeating(attempt, Repeat.ALWAYS, self._clock)
+        response = await repeating(attempt, Repeat.ALWAYS, self._clock, limit_seconds=self._timeout_seconds)
         async with aclosing(response):
             lines = _lines(response)
             while True:
@@ -221,7 +227,7 @@ class Wire:
         if any(isinstance(value, float) and not math.isfinite(value) for value in params.values()):
             raise InvalidRequest("A number of the request is not finite.")
         try:
-            return self._client().build_request(
+            return self._pool.client().build_request(
                 method,
                 f"{self._base}{path}",
                 params=params or None,
@@ -245,31 +251,13 @@ class Wire:
             return {}
         raise MissingApiKey("No Lium API key is configured. Nothing was sent.")
 
-    def _client(self) -> httpx2.AsyncClient:
-        if self._closed:
-            raise InvalidRequest("The connection to Lium is closed. Nothing was sent.")
-        if self._http is None:
-            self._http = httpx2.AsyncClient(
-                transport=self._transport,
-                # A proxy of the environment would get plain http, and the key in it, off this machine.
-                trust_env=self._base.scheme == "https",
-                headers={
-                    "User-Agent": f"lium-mcp/{__version__}",
-                    "X-Source": self._source,
-                    "X-Lium-Client-Version": __version__,
-                    "Accept-Encoding": "gzip, deflate",
-                },
-                limits=httpx2.Limits(max_connections=100, keepalive_expiry=KEEPALIVE_SECONDS),
-            )
-        return self._http
-
     async def _send(self, request: httpx2.Request, *, mutates: bool) -> tuple[httpx2.Response, bool]:
         """Send and follow redirects inside the origin; also tell whether one turned the request into a GET."""
         rewritten = False
         effect: Effect = "none"
         for _ in range(MAX_REDIRECTS + 1):
             try:
-                response = await self._client().send(request, stream=True, follow_redirects=False)
+                response = await self._pool.client().send(request, stream=True, follow_redirects=False)
             except _NOTHING_SENT as error:
                 if rewritten:  # the first server has had the request
                     raise httpx2.ReadError("lost after a redirect") from error

@@ -1,5 +1,5 @@
 """Renting a pod exactly once: what happens around ``POST .../rent``."""
 
-from lium_mcp.rentals.protocol import NodeOrder, Order, PodNameTaken, Rental, Renter, SpecOrder
+from lium_mcp.rentals.protocol import ClusterOrder, NodeOrder, Order, PodNameTaken, Rental, Renter, SpecOrder
 
-__all__ = ["NodeOrder", "Order", "PodNameTaken", "Rental", "Renter", "SpecOrder"]
+__all__ = ["ClusterOrder", "NodeOrder", "Order", "PodNameTaken", "Rental", "Renter", "SpecOrder"]

@@ -15,7 +15,16 @@ from uuid import uuid4
 import anyio
 import anyio.lowlevel
 
-from lium_mcp.api import Clock, LiumClient, LiumError, NotFound, RentBySpecRequest, RentOutcomeUnknown, RentRequest
+from lium_mcp.api import (
+    Clock,
+    ClusterRentRequest,
+    LiumClient,
+    LiumError,
+    NotFound,
+    RentBySpecRequest,
+    RentOutcomeUnknown,
+    RentRequest,
+)
 
 log = logging.getLogger(__name__)
 
@@ -41,20 +50,33 @@ class SpecOrder:
     request: RentBySpecRequest
 
 
-Order = NodeOrder | SpecOrder
+@dataclass(frozen=True, slots=True)
+class ClusterOrder:
+    """Rent several whole nodes of one fabric, all or none."""
+
+    request: ClusterRentRequest
+
+
+Order = NodeOrder | SpecOrder | ClusterOrder
 
 
 @dataclass(frozen=True, slots=True)
 class Rental:
-    """A pod that bills now.
+    """Pods that bill now: one, or the members of a cluster.
 
     Attributes:
-        confirmed: The API named this pod as the answer to our request. False: it was found by its name after the answer
-            was lost on a server that cannot replay, so it could in theory be somebody else's.
+        pod_ids: Never empty.
+        confirmed: The API named these pods as the answer to our request. False: they were found by name after the
+            answer was lost on a server that cannot replay, so they could in theory be somebody else's.
     """
 
-    pod_id: str
+    pod_ids: tuple[str, ...]
     confirmed: bool
+
+    @property
+    def pod_id(self) -> str:
+        """The pod, or the first member of a cluster."""
+        return self.pod_ids[0]
 
 
 class PodNameTaken(Exception):
@@ -69,10 +91,11 @@ class PodNameTaken(Exception):
 class Renter:
     """Sends rents for one account, one at a time."""
 
-    def __init__(self, lium: LiumClient, clock: Clock) -> None:
+    def __init__(self, lium: LiumClient, clock: Clock, turn: anyio.Lock) -> None:
+        """`turn` is held from the look at what exists until the answer: whoever rents for the account shares it."""
         self._lium = lium
         self._clock = clock
-        self._one_at_a_time = anyio.Lock()
+        self._one_at_a_time = turn
 
     @asynccontextmanager
     async def rent(self, order: Order) -> AsyncIterator[Rental]:
@@ -115,12 +138,15 @@ class Renter:
                 raise
             return rental
 
-    async def _post(self, order: Order, key: str) -> str:
+    async def _post(self, order: Order, key: str) -> tuple[str, ...]:
+        # The client raises RentOutcomeUnknown for an answer that names no pod.
+        if isinstance(order, ClusterOrder):
+            return (await self._lium.clusters.rent(order.request, idempotency_key=key)).pod_ids
         if isinstance(order, NodeOrder):
             rented = await self._lium.executors.rent(order.executor_id, order.request, idempotency_key=key)
-            return rented.pod_id
+            return (rented.pod_id,)
         answer = await self._lium.executors.rent_by_spec(order.request, idempotency_key=key)
-        return answer.pod_id or ""  # never empty: the client raises RentOutcomeUnknown for an answer without a pod
+        return (answer.pod_id or "",)
 
     async def _settle(self, order: Order, key: str, known: frozenset[str]) -> Rental | None:
         if await self._lium.supports("rent_idempotency"):
@@ -131,35 +157,39 @@ class Renter:
                 except LiumError as error:
                     if error.replayed and error.effect == "none":
                         raise  # the stored refusal of the first request: nothing was rented
-        return await self._look_for(order.request.pod_name, known)
+        return await self._look_for(order, known)
 
-    async def _look_for(self, pod_name: str, known: frozenset[str]) -> Rental | None:
+    async def _look_for(self, order: Order, known: frozenset[str]) -> Rental | None:
+        wanted = len(order.request.executor_uuids) if isinstance(order, ClusterOrder) else 1
+        pod_name = order.request.pod_name
         for pause in _LOOK_PAUSES_SECONDS:
             await self._clock.sleep(pause)
             try:
                 pods = await self._lium.pods.list()
             except LiumError:
                 continue
-            found = [pod.id for pod in pods if pod.pod_name == pod_name and pod.id not in known]
-            if len(found) == 1:
-                return Rental(found[0], confirmed=False)
+            found = tuple(pod.id for pod in pods if pod.pod_name == pod_name and pod.id not in known)
+            if len(found) == wanted:
+                return Rental(found, confirmed=False)
         return None
 
     async def _remove_unheard_of(self, rental: Rental) -> None:
         if not rental.confirmed:
-            log.error(
-                "A cancelled rent left pod %r, found only by its name: remove it by hand if it is yours", rental.pod_id
-            )
+            log.error("A cancelled rent left pods %r, found only by name: remove them by hand", rental.pod_ids)
             return
+        for pod_id in rental.pod_ids:
+            await self._remove(pod_id)
+
+    async def _remove(self, pod_id: str) -> None:
         for _ in range(_REMOVE_ATTEMPTS):
             try:
-                await self._lium.pods.remove(rental.pod_id)
+                await self._lium.pods.remove(pod_id)
             except NotFound:
                 pass
             except LiumError as error:
-                log.warning("Removing pod %r of a cancelled rent was refused for now: %s", rental.pod_id, error)
+                log.warning("Removing pod %r of a cancelled rent was refused for now: %s", pod_id, error)
                 await self._clock.sleep(_REMOVE_PAUSE_SECONDS)
                 continue
-            log.info("Removed pod %r, whose rent was cancelled", rental.pod_id)
+            log.info("Removed pod %r, whose rent was cancelled", pod_id)
             return
-        log.error("Pod %r of a cancelled rent could not be removed and bills: remove it by hand", rental.pod_id)
+        log.error("Pod %r of a cancelled rent could not be removed and bills: remove it by hand", pod_id)

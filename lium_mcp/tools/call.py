@@ -1,15 +1,17 @@
 """What one tool call works with: the API client, time, progress, and waiting for what runs asynchronously."""
 
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
+import anyio
 from mcp.server.mcpserver import Context
 
 from lium_mcp.api import Clock, LiumClient, LiumError
 from lium_mcp.rentals import Renter
+from lium_mcp.tools.failures import ToolFailure, from_api
 
 T = TypeVar("T")
 
@@ -17,29 +19,49 @@ T = TypeVar("T")
 _POLL_SECONDS = 2.0
 _SLOW_POLL_SECONDS = 5.0
 _SLOW_AFTER_SECONDS = 90.0
+# All requests of a body that only reads, together: many hosts cut a call at 60 s.
+READ_LIMIT_SECONDS: Final = 50.0
+# A wait ends with a look at what has become of the thing, however little of its time is left.
+_LAST_READ_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Whose money a call spends: an API client with a key, and the renter of that account."""
+
+    lium: LiumClient
+    renter: Renter
 
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """What all calls of one server share."""
+    """What all calls of one server share.
 
-    lium: LiumClient
+    Attributes:
+        account: Gives the account of the call that asks: always the same over stdio, the caller's own over HTTP.
+    """
+
+    account: Callable[[], Account]
     clock: Clock
-    renter: Renter
     ssh_public_key_path: Path | None
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One tool call."""
+    """One tool call, or one reading of a resource, which has no context."""
 
     runtime: Runtime
-    context: Context[Any, Any]
+    context: Context[Any, Any] | None = None
 
     @property
     def lium(self) -> LiumClient:
         """The API client of the account that this call acts for."""
-        return self.runtime.lium
+        return self.runtime.account().lium
+
+    @property
+    def renter(self) -> Renter:
+        """What rents for that account."""
+        return self.runtime.account().renter
 
     async def wait_until(
         self,
@@ -63,8 +85,42 @@ class Call:
             left = wait_seconds - elapsed
             if left <= 0:
                 break
-            await self.context.report_progress(elapsed, wait_seconds, describe(state))
+            if self.context is not None:
+                await self.context.report_progress(elapsed, wait_seconds, describe(state))
             await clock.sleep(min(left, every_seconds if elapsed < _SLOW_AFTER_SECONDS else _SLOW_POLL_SECONDS))
-            with suppress(LiumError):
+            left = wait_seconds - (clock.monotonic() - started)
+            with suppress(LiumError), anyio.move_on_after(max(left, _LAST_READ_SECONDS)):
                 state = await read()
         return state
+
+
+@contextmanager
+def time_limit(seconds: float | None) -> Iterator[None]:
+    """Bound the time of a body that only reads.
+
+    Raises:
+        ToolFailure: the time is over.
+    """
+    try:
+        with anyio.fail_after(seconds):
+            yield
+    except TimeoutError as error:
+        raise ToolFailure(
+            "timed_out", "Lium did not answer all requests of this call in time.", "Try again in a minute."
+        ) from error
+
+
+@contextmanager
+def after_change(done: str) -> Iterator[None]:
+    """Let what fails in the body say that a change was made before it.
+
+    Raises:
+        ToolFailure: the body failed; `done` is its word on what was changed.
+    """
+    try:
+        yield
+    except LiumError as error:
+        failure = from_api(error)
+        raise ToolFailure(
+            failure.code, failure.happened, failure.advice, effect=done, request_id=failure.request_id
+        ) from error

@@ -3,6 +3,7 @@
 Every failure has a stable `code`. An outcome that nobody knows is a kind of its own and is never called a failure.
 """
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from mcp.types import CallToolResult, TextContent
@@ -15,6 +16,7 @@ NOTHING_CHANGED: Final = "Nothing was changed."
 META_KEY: Final = "lium-mcp/error"
 
 _MAX_SENTENCES_CHARACTERS = 1500
+_MAX_REQUEST_ID_CHARACTERS = 100
 
 GET_A_KEY: Final = (
     "This needs a Lium API key: create one at lium.io (Settings, API keys), set it as LIUM_API_KEY in the environment "
@@ -104,14 +106,14 @@ def crashed(tool: str) -> ToolFailure:
     )
 
 
-def render_failure(failure: ToolFailure) -> CallToolResult:
+def render_failure(failure: ToolFailure, redact: Callable[[str], str] = str) -> CallToolResult:
     """Write a failure as text for the model, with code and request id for programs as metadata."""
     details: dict[str, Any] = {"code": failure.code}
     if failure.request_id:
-        details["request_id"] = failure.request_id
+        details["request_id"] = redact(clean(failure.request_id))[:_MAX_REQUEST_ID_CHARACTERS]
     sentences = " ".join(part for part in (failure.happened, failure.effect, failure.advice) if part)
-    text = clean(sentences)[:_MAX_SENTENCES_CHARACTERS]
-    suffix = ", ".join(f"{key}: {clean(str(value))[:100]}" for key, value in details.items())
+    text = redact(clean(sentences))[:_MAX_SENTENCES_CHARACTERS]
+    suffix = ", ".join(f"{key}: {value}" for key, value in details.items())
     return CallToolResult(
         content=[TextContent(type="text", text=f"{text} ({suffix})")], is_error=True, _meta={META_KEY: details}
     )
@@ -120,7 +122,9 @@ def render_failure(failure: ToolFailure) -> CallToolResult:
 def _problem(item: Any) -> str:  # noqa: ANN401 - pydantic_core.ErrorDetails, whose context is untyped
     if item["type"] == "extra_forbidden":
         return "there is no such parameter"
-    return str(item["msg"])
+    if item["type"] == "too_short":
+        return "must not be empty"
+    return str(item["msg"]).removeprefix("Value error, ")
 
 
 def _sentence(text: str) -> str:

@@ -6,6 +6,7 @@ from typing import Annotated, Final, TypeVar
 from pydantic import AfterValidator, Field
 
 from lium_mcp.tools.failures import ToolFailure
+from lium_mcp.tools.results import clean
 
 T = TypeVar("T")
 
@@ -18,7 +19,10 @@ _MOST_CURSOR_DIGITS: Final = 9
 def _short(text: str) -> str:
     if len(text) > _MOST_CHARACTERS:
         raise ValueError(f"longer than {_MOST_CHARACTERS} characters")
-    return text.strip()
+    text = text.strip()
+    if clean(text) != text or "\n" in text or "\t" in text:
+        raise ValueError("holds control or invisible characters")
+    return text
 
 
 # The bound is left out of the schema: it costs tokens on every turn, and only a mistake ever meets it.

@@ -5,6 +5,8 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Literal
 
+import anyio
+
 from lium_mcp.api import LiumError, Pod, PodDetail, PodEvent, short_gpu_type
 from lium_mcp.tools.call import Call
 from lium_mcp.tools.results import Result, Usd, UtcTime
@@ -12,6 +14,7 @@ from lium_mcp.tools.results import Result, Usd, UtcTime
 Outcome = Literal["done", "failed", "pending"]
 
 _LAST_EVENTS = 5
+_EXTRAS_SECONDS = 10.0
 
 
 class PodRow(Result):
@@ -70,7 +73,12 @@ def pod_row(pod: Pod) -> PodRow:
 
 async def pod_view(call: Call, pod: PodDetail, *, events: bool = True) -> PodView:
     """Show a pod in detail, with its cost so far and its last events where they can be read."""
-    history = await _events(call, pod.id)
+    history: Sequence[PodEvent] = ()
+    cost: float | None = None
+    # A pod is worth showing without them.
+    with anyio.move_on_after(_EXTRAS_SECONDS):
+        history = await _events(call, pod.id)
+        cost = await _cost_so_far(call, pod, history)
     template = pod.template
     return PodView(
         **_row_fields(pod),
@@ -79,7 +87,7 @@ async def pod_view(call: Call, pod: PodDetail, *, events: bool = True) -> PodVie
         phase=pod.phase,
         ready_in_seconds=pod.estimated_ready_seconds,
         created_at=pod.created_at,
-        cost_so_far_usd=await _cost_so_far(call, pod, history),
+        cost_so_far_usd=cost,
         removal_hours_after_boot=pod.termination_hours,
         template=PodTemplateView(
             template_id=template.id,

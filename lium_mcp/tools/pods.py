@@ -1,12 +1,14 @@
 """Toolset `pods`: look at pods, and change or end them. Renting is in `renting.py`."""
 
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Annotated
 
+import anyio
 from pydantic import Field
 
 from lium_mcp.api import BadRequest, Conflict, LiumError, NotFound, Pod, PodDetail
-from lium_mcp.tools.call import Call
+from lium_mcp.tools.call import Call, after_change
 from lium_mcp.tools.failures import ToolFailure
 from lium_mcp.tools.parameters import DEFAULT_WAIT_SECONDS, Cursor, Limit, PodName, WaitSeconds, page
 from lium_mcp.tools.pod_views import Outcome, PodRow, PodView, describe_start, failure_cause, pod_row, pod_view
@@ -17,6 +19,7 @@ from lium_mcp.tools.targets import find_pod, find_pod_detail
 toolset = Toolset("pods")
 
 _LOG_BYTES = 16_384
+_LOOK_SECONDS = 10.0
 _MOST_REMOVAL_HOURS = 8760
 
 
@@ -103,7 +106,9 @@ async def reboot_pod(call: Call, pod: PodName, wait_seconds: WaitSeconds = DEFAU
             "Call get_pod to wait until it runs.",
         )
     await call.lium.pods.reboot(target.id)
-    return await observe(call, await call.lium.pods.get(target.id), wait_seconds=wait_seconds)
+    with after_change(f"The reboot of {target.pod_name} has begun."):
+        rebooting = await call.lium.pods.get(target.id)
+    return await observe(call, rebooting, wait_seconds=wait_seconds)
 
 
 @toolset.tool(title="Remove pod", hints=DESTROYS)
@@ -140,7 +145,8 @@ async def schedule_pod_removal(
     """
     target = await find_pod(call, pod)
     await call.lium.pods.schedule_removal(target.id, at=call.lium.now() + timedelta(hours=hours_from_now))
-    schedule = await _read_schedule(call, target)
+    with after_change(f"Lium accepted the removal time of {target.pod_name}."):
+        schedule = await _read_schedule(call, target)
     if schedule.removal_at is None:
         raise ToolFailure(
             "schedule_not_confirmed",
@@ -158,7 +164,8 @@ async def cancel_pod_removal(call: Call, pod: PodName) -> RemovalSchedule:
     """
     target = await find_pod(call, pod)
     await call.lium.pods.cancel_removal(target.id)
-    return await _read_schedule(call, target)
+    with after_change(f"Lium accepted that {target.pod_name} is not removed by schedule."):
+        return await _read_schedule(call, target)
 
 
 @toolset.tool(title="Get pod logs", hints=READS)
@@ -242,7 +249,11 @@ async def _start_removal(call: Call, target: Pod) -> None:
             request_id=error.request_id,
         ) from error
     except LiumError as error:
-        if error.effect == "none" or not await _is_gone(call, target.id):
+        gone = False
+        if error.effect == "unknown":
+            with suppress(LiumError), anyio.move_on_after(_LOOK_SECONDS):
+                gone = await _is_gone(call, target.id)
+        if not gone:
             raise
 
 
@@ -251,12 +262,11 @@ async def _is_gone(call: Call, pod_id: str) -> bool:
 
 
 async def _charged(call: Call, pod_id: str) -> float | None:
-    if not await call.lium.supports("run_record"):
-        return None
-    try:
-        return (await call.lium.pods.record(pod_id)).total
-    except LiumError:
-        return None  # the removal is what matters; get_spending has the figure later
+    # The removal is what matters; get_spending has the figure later.
+    with suppress(LiumError), anyio.move_on_after(_LOOK_SECONDS):
+        if await call.lium.supports("run_record"):
+            return (await call.lium.pods.record(pod_id)).total
+    return None
 
 
 async def _read_schedule(call: Call, target: Pod) -> RemovalSchedule:

@@ -4,24 +4,19 @@ A toolset file makes one `Toolset` and declares its tools on it; the server pick
 """
 
 import inspect
-import logging
-import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, TypeVar
 
-import anyio
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.tools import Tool
 from mcp.types import CallToolResult, ToolAnnotations
 
 from lium_mcp.api import LiumError
-from lium_mcp.tools.call import Call, Runtime
+from lium_mcp.tools.call import READ_LIMIT_SECONDS, Call, Runtime, time_limit
 from lium_mcp.tools.failures import ToolFailure, from_api, render_failure
 from lium_mcp.tools.results import Result, render
 from lium_mcp.tools.schema import plain
-
-log = logging.getLogger("lium_mcp.calls")
 
 ToolFunction = Callable[..., Awaitable[Result]]
 F = TypeVar("F", bound=ToolFunction)
@@ -87,22 +82,16 @@ def _bind(spec: ToolSpec, runtime: Runtime) -> Tool:
     parameters = [item for item in signature.parameters.values() if item.annotation is not Call]
 
     async def run(context: Context[Any, Any], **arguments: Any) -> CallToolResult:  # noqa: ANN401 - validated by the SDK
-        started = time.perf_counter()
-        outcome, request_id = "crashed", None
+        call = Call(runtime, context)
+        redact: Callable[[str], str] = str
+        limit_seconds = READ_LIMIT_SECONDS + arguments.get("wait_seconds", 0) if spec.read_only else None
         try:
-            result = render(await spec.function(Call(runtime, context), **arguments))
-            outcome = "ok"
+            redact = call.lium.redact
+            with time_limit(limit_seconds):
+                return render(await spec.function(call, **arguments), redact)
         except (ToolFailure, LiumError) as error:
             failure = error if isinstance(error, ToolFailure) else from_api(error)
-            outcome, request_id = failure.code, failure.request_id
-            result = render_failure(failure)
-        except anyio.get_cancelled_exc_class():
-            outcome = "cancelled"
-            raise
-        finally:
-            seconds = time.perf_counter() - started
-            log.info("tool=%s outcome=%s seconds=%.3f request_id=%r", spec.name, outcome, seconds, request_id)
-        return result
+            return render_failure(failure, redact)
 
     context_parameter = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=Context[Any, Any])
     published = signature.replace(
@@ -127,6 +116,7 @@ def _tighten(tool: Tool) -> None:
     """Refuse unknown arguments, which the SDK would ignore in silence, and publish plain schemas."""
     arguments = tool.fn_metadata.arg_model
     arguments.model_config["extra"] = "forbid"
+    arguments.model_config["allow_inf_nan"] = False
     arguments.model_rebuild(force=True)
     tool.parameters = plain(arguments.model_json_schema(by_alias=True), closed=True)
     if tool.fn_metadata.output_schema is not None:

@@ -2,6 +2,7 @@
 
 import math
 import re
+from contextlib import suppress
 from datetime import timedelta
 from typing import Annotated, Literal
 
@@ -17,7 +18,7 @@ from lium_mcp.rentals.selection import (
     default_template,
     smallest_gpu_count,
 )
-from lium_mcp.tools.call import Call
+from lium_mcp.tools.call import READ_LIMIT_SECONDS, Call, time_limit
 from lium_mcp.tools.failures import ToolFailure
 from lium_mcp.tools.marketplace import PricedRental, find_node, quote_node
 from lium_mcp.tools.parameters import DEFAULT_WAIT_SECONDS, ShortText, WaitSeconds
@@ -30,6 +31,8 @@ from lium_mcp.tools.schema import UNLISTED
 from lium_mcp.tools.targets import find_template
 
 _APPEARS_WITHIN_SECONDS = 20.0
+_FIRST_READ_SECONDS = 5.0
+_SCHEDULE_SECONDS = 10.0
 _SCHEDULE_TOLERANCE = timedelta(minutes=2)
 _KEY_PREFIXES = ("ssh-", "ecdsa-", "sk-")
 # Parameters of the official MCP server: what works there works here, without costing everybody tokens.
@@ -127,44 +130,55 @@ async def rent_pod(
         enable_backups=enable_backups,
     )
     wanted.check()
-    public_keys = await _public_keys(call)
-    chosen = await find_template(call, template) if template else None
-    if executor_id or not await call.lium.supports("rent_by_spec"):
-        node = await _pick_node(call, wanted, public_keys)
-        priced = await _price(call, wanted, node)
-        if dry_run:
-            return _would_rent(wanted, node.id, priced.gpu_count, priced.price_per_hour_usd)
-        order: Order = await _node_order(call, wanted, node, priced.gpu_count, chosen, public_keys)
-    else:
-        request = _spec_request(wanted, chosen, public_keys)
-        if dry_run:
-            answer = await call.lium.executors.select_by_spec(request)
-            node_id = answer.selected_executor.id if answer.selected_executor else None
-            return _would_rent(wanted, node_id, request.gpu_count, answer.price_per_hour)
-        order = SpecOrder(request)
+    with time_limit(READ_LIMIT_SECONDS):
+        public_keys = await find_public_keys(call)
+        chosen = await find_template(call, template) if template else None
+        if executor_id or not await call.lium.supports("rent_by_spec"):
+            node = await _pick_node(call, wanted, public_keys)
+            priced = await _price(call, wanted, node)
+            if dry_run:
+                return _would_rent(wanted, node.id, priced.gpu_count, priced.price_per_hour_usd)
+            order: Order = await _node_order(call, wanted, node, priced.gpu_count, chosen, public_keys)
+        else:
+            request = _spec_request(wanted, chosen, public_keys)
+            if dry_run:
+                answer = await call.lium.executors.select_by_spec(request)
+                node_id = answer.selected_executor.id if answer.selected_executor else None
+                return _would_rent(wanted, node_id, request.gpu_count, answer.price_per_hour)
+            order = SpecOrder(request)
     return await _rent(call, order, wanted, wait_seconds)
 
 
 async def _rent(call: Call, order: Order, wanted: Wanted, wait_seconds: float) -> RentedPod:
     try:
-        async with call.runtime.renter.rent(order) as rental:
+        async with call.renter.rent(order) as rental:
             return await _follow(call, rental, wanted, wait_seconds)
     except PodNameTaken as taken:
-        raise ToolFailure(
-            "pod_name_taken",
-            f"A pod named {taken.pod_name} exists already: {', '.join(taken.pod_ids)}. Nothing was rented.",
-            "Use that pod (get_pod), or choose another name if you want one more.",
-            effect="",
-        ) from taken
+        raise name_taken(taken) from taken
     except RentOutcomeUnknown as unknown:
-        raise ToolFailure(
-            "outcome_unknown",
-            f"The rent of {wanted.name} got no clear answer, and it could not be established what became of it.",
-            f"Do not rent again. Call list_pods: if {wanted.name} is there, use it; if it does not appear within a few "
-            "minutes, nothing was rented.",
-            effect="The pod may exist and bill.",
-            request_id=unknown.request_id,
-        ) from unknown
+        raise outcome_unknown(wanted.name, unknown) from unknown
+
+
+def name_taken(taken: PodNameTaken) -> ToolFailure:
+    """Say that the name is in use."""
+    return ToolFailure(
+        "pod_name_taken",
+        f"A pod named {taken.pod_name} exists already: {', '.join(taken.pod_ids)}. Nothing was rented.",
+        "Use that pod (get_pod), or choose another name if you want one more.",
+        effect="",
+    )
+
+
+def outcome_unknown(name: str, unknown: RentOutcomeUnknown) -> ToolFailure:
+    """Say that a rent may have gone through."""
+    return ToolFailure(
+        "outcome_unknown",
+        f"The rent of {name} got no clear answer, and it could not be established what became of it.",
+        f"Do not rent again. Call list_pods: if {name} is there, use it; if it does not appear within a few minutes, "
+        "nothing was rented.",
+        effect="It may exist and bill.",
+        request_id=unknown.request_id,
+    )
 
 
 async def _follow(call: Call, rental: Rental, wanted: Wanted, wait_seconds: float) -> RentedPod:
@@ -213,10 +227,8 @@ async def _wait_until_runs(call: Call, pod_id: str, wait_seconds: float) -> PodD
         return settled(pod)
 
     first: PodDetail | None = None
-    try:
+    with suppress(LiumError), anyio.move_on_after(max(wait_seconds, _FIRST_READ_SECONDS)):
         first = await read()
-    except LiumError:
-        first = None
     newest = await call.wait_until(first, read, over, wait_seconds=wait_seconds, describe=describe_start)
     return newest or (seen[-1] if seen else None)
 
@@ -229,8 +241,11 @@ async def _fix_removal(call: Call, pod: PodDetail, hours: float) -> tuple[PodDet
     scheduled = pod.removal_scheduled_at
     if scheduled is None or abs(scheduled - due) > _SCHEDULE_TOLERANCE:
         try:
-            await call.lium.pods.schedule_removal(pod.id, at=due)
-            pod = await call.lium.pods.get(pod.id)
+            with anyio.fail_after(_SCHEDULE_SECONDS):
+                await call.lium.pods.schedule_removal(pod.id, at=due)
+                pod = await call.lium.pods.get(pod.id)
+        except TimeoutError:
+            return pod, [f"Whether the removal after {hours:g} hours is set is not known: call schedule_pod_removal."]
         except LiumError as error:
             return pod, [f"The removal after {hours:g} hours could not be set ({error}): call schedule_pod_removal."]
     if pod.removal_scheduled_at is None:
@@ -316,7 +331,7 @@ def _would_rent(wanted: Wanted, node_id: str | None, gpu_count: int, price_per_h
     )
 
 
-async def _public_keys(call: Call) -> list[str]:
+async def find_public_keys(call: Call) -> list[str]:
     """The keys to put into the pod: the local one, else the account's. None at all is refused before spending."""
     path = call.runtime.ssh_public_key_path
     if path is not None:

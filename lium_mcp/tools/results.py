@@ -7,6 +7,7 @@ removed here, in one place, for every tool.
 
 import json
 import re
+from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated
 
@@ -42,20 +43,33 @@ def clean(text: str) -> str:
     return _UNSAFE.sub("", text.replace("\r\n", "\n"))
 
 
-def render(result: Result) -> CallToolResult:
-    """Write a result as compact JSON text and as the same structured content."""
-    data = _cleaned(result.model_dump(mode="json", exclude_none=True))
+def render(result: Result, redact: Callable[[str], str] = str) -> CallToolResult:
+    """Write a result as compact JSON text and as the same structured content, with `redact` applied to every string."""
+    data = _data(result, redact)
+    return CallToolResult(content=[TextContent(type="text", text=_json(data))], structured_content=data)
+
+
+def as_json(result: Result, redact: Callable[[str], str] = str) -> str:
+    """Write a result as compact JSON text, with `redact` applied to every string."""
+    return _json(_data(result, redact))
+
+
+def _data(result: Result, redact: Callable[[str], str]) -> dict[str, JsonValue]:
+    data = _cleaned(result.model_dump(mode="json", exclude_none=True), redact)
     if not isinstance(data, dict):
         raise TypeError("a result is an object")
-    text = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return CallToolResult(content=[TextContent(type="text", text=text)], structured_content=data)
+    return data
 
 
-def _cleaned(value: JsonValue) -> JsonValue:
+def _json(data: dict[str, JsonValue]) -> str:
+    return json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def _cleaned(value: JsonValue, redact: Callable[[str], str]) -> JsonValue:
     if isinstance(value, str):
-        return clean(value)
+        return redact(clean(value))
     if isinstance(value, list):
-        return [_cleaned(item) for item in value]
+        return [_cleaned(item, redact) for item in value]
     if isinstance(value, dict):
-        return {clean(key): _cleaned(item) for key, item in value.items()}
+        return {redact(clean(key)): _cleaned(item, redact) for key, item in value.items()}
     return value

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
-from lium_mcp.api import NotFound, Pod, PodDetail, Template, Volume
+from lium_mcp.api import InvalidRequest, NotFound, Pod, PodDetail, Template, Volume
 from lium_mcp.tools.call import Call
 from lium_mcp.tools.failures import ToolFailure
 
@@ -41,7 +41,7 @@ async def find_pod_detail(call: Call, named: str) -> PodDetail:
             raise
         try:
             return await call.lium.pods.get(named)
-        except NotFound:
+        except (InvalidRequest, NotFound):
             raise failure from None
     return await call.lium.pods.get(pod_id)
 

@@ -10,7 +10,7 @@ import pytest
 from mcp.types import Tool
 
 from lium_mcp.sandbox import Sandbox
-from lium_mcp.server import build_server
+from lium_mcp.server import TOOLSETS, build_server
 from lium_mcp.settings import Settings, SettingsError
 from lium_mcp.tools.cost import tokens
 from tests.harness import agent_on
@@ -30,14 +30,29 @@ VERBS = {
     "add",
     "quote",
     "reboot",
+    "set",
+    "switch",
+    "restore",
+    "install",
+    "reset",
+    "rate",
+    "request",
 }
 # Scanners flag shouting and words that try to steer a model.
 SUSPICIOUS = re.compile(r"\b(IMPORTANT|CRITICAL|MUST|ALWAYS|NEVER|ignore|override|system prompt)\b")
 UNITS = ("usd", "hour", "second", "gb", "mbps", "day")
 
 
+ALL_TOOLSETS = frozenset(toolset.name for toolset in TOOLSETS)
+
+
 async def listed(**settings: Any) -> list[Tool]:
-    return await build_server(Settings(**settings)).list_tools()
+    """What a server lists; every tool there is, unless the settings say otherwise."""
+    return await build_server(Settings(**({"toolsets": ALL_TOOLSETS} | settings))).list_tools()
+
+
+async def listed_by_default() -> list[Tool]:
+    return await build_server(Settings()).list_tools()
 
 
 def properties(schema: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
@@ -61,11 +76,11 @@ async def test_each_tool_is_what_its_snapshot_says() -> None:
 
 
 async def test_the_list_stays_within_its_budget() -> None:
-    tools = await listed()
-    dearest = max(tools, key=tokens)
+    dearest = max(await listed(), key=tokens)
     assert tokens(dearest) <= 300, f"{dearest.name} costs {tokens(dearest)} tokens"
+    tools = await listed_by_default()
     assert sum(map(tokens, tools)) <= 6000
-    assert len(tools) <= 40
+    assert len(tools) <= 34, "six of forty are left for work on a pod"
 
 
 async def test_every_tool_has_a_title_all_hints_and_a_verb() -> None:
@@ -85,7 +100,7 @@ async def test_every_description_is_two_or_three_short_sentences_without_shoutin
         text = tool.description or ""
         sentences = re.split(r"(?<=[.!?]) ", text)
         assert 2 <= len(sentences) <= 4, (tool.name, text)
-        assert 100 <= len(text) <= 450, (tool.name, len(text))
+        assert 80 <= len(text) <= 450, (tool.name, len(text))
         assert text.isascii(), tool.name
         assert "\n" not in text
         assert not SUSPICIOUS.search(json.dumps(tool.model_dump(mode="json"))), tool.name
@@ -112,6 +127,8 @@ async def test_input_schemas_stay_in_the_plain_subset() -> None:
         "exclusiveMinimum",
         "minLength",
         "maxLength",
+        "minItems",
+        "maxItems",
     }
     for tool in await listed():
         assert set(tool.input_schema) <= {"type", "properties", "required", "additionalProperties"}, tool.name

@@ -1,0 +1,60 @@
+"""Whose money a call spends: the server's own key, or over HTTP the key that came with the request.
+
+A caller's key is used for its request alone: it is neither stored nor logged. What is kept between requests is one
+connection pool for all, and per key a lock under a digest of it, so that two rents of one account take turns.
+"""
+
+import hashlib
+from contextvars import ContextVar
+from typing import Any
+from weakref import WeakValueDictionary
+
+import anyio
+from mcp.server import ServerRequestContext
+from mcp.server.context import CallNext, HandlerResult
+
+from lium_mcp.api import Clock, LiumClient
+from lium_mcp.rentals import Renter
+from lium_mcp.tools.call import Account
+
+_caller_key: ContextVar[str | None] = ContextVar("_caller_key", default=None)
+
+
+class Accounts:
+    """The accounts that one server acts for, over one client's connections."""
+
+    def __init__(self, own: LiumClient, clock: Clock) -> None:
+        self._own = Account(own, Renter(own, clock, anyio.Lock()))
+        self._clock = clock
+        self._turns: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
+
+    def current(self) -> Account:
+        """The account of the request that is being served."""
+        key = _caller_key.get()
+        if key is None:
+            return self._own
+        lium = self._own.lium.for_key(key)
+        turn = self._turns.setdefault(hashlib.sha256(key.encode()).hexdigest(), anyio.Lock())
+        return Account(lium, Renter(lium, self._clock, turn))
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._own.lium.aclose()
+
+
+async def bind_caller_key(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
+    """MCP middleware: let a request act for the key in its headers, if it has one."""
+    token = _caller_key.set(key_in_headers(getattr(ctx.request, "headers", None)))
+    try:
+        return await call_next(ctx)
+    finally:
+        _caller_key.reset(token)
+
+
+def key_in_headers(headers: Any) -> str | None:  # noqa: ANN401 - headers of the web framework, or nothing over stdio
+    """The Lium key of a request: `X-API-Key`, else `Authorization: Bearer`. Never part of a URL."""
+    if headers is None:
+        return None
+    key = str(headers.get("x-api-key") or "").strip()
+    scheme, _, token = str(headers.get("authorization") or "").strip().partition(" ")
+    return key or (token.strip() if scheme.casefold() == "bearer" else "") or None

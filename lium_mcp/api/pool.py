@@ -1,0 +1,48 @@
+"""The connection pool, made with the first request since its TLS context is slow. Knows no credential."""
+
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+
+import httpx2
+
+from lium_mcp import __version__
+from lium_mcp.api.errors import InvalidRequest
+
+KEEPALIVE_SECONDS = 60.0
+MAX_CONNECTIONS = 100
+
+
+class Pool:
+    """Connections to one address, shared by every client that acts there, whichever key each of them has."""
+
+    def __init__(self, *, transport: httpx2.AsyncBaseTransport | None, source: str, proxied: bool) -> None:
+        self._transport = transport
+        self._source = source
+        self._proxied = proxied
+        self._http: httpx2.AsyncClient | None = None
+        self._closed = False
+
+    def client(self) -> httpx2.AsyncClient:
+        """The HTTP client. Raises `InvalidRequest` once the pool is closed."""
+        if self._closed:
+            raise InvalidRequest("The connection to Lium is closed. Nothing was sent.")
+        if self._http is None:
+            self._http = httpx2.AsyncClient(
+                transport=self._transport,
+                trust_env=self._proxied,
+                headers={
+                    "User-Agent": f"lium-mcp/{__version__}",
+                    "X-Source": self._source,
+                    "X-Lium-Client-Version": __version__,
+                    "Accept-Encoding": "gzip, deflate",
+                },
+                # What one account's answers set must not travel with another's requests.
+                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+                limits=httpx2.Limits(max_connections=MAX_CONNECTIONS, keepalive_expiry=KEEPALIVE_SECONDS),
+            )
+        return self._http
+
+    async def aclose(self) -> None:
+        """Close all connections; nothing can be sent afterwards."""
+        self._closed = True
+        if self._http is not None:
+            await self._http.aclose()

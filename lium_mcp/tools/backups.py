@@ -1,0 +1,390 @@
+"""Toolset `backups`: schedules, backups and restores of a pod's local volume."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import anyio
+from pydantic import Field
+
+from lium_mcp.api import Backup, BackupSchedule, LiumError, Pod, Restore
+from lium_mcp.tools.backup_runs import (
+    DEFAULT_EVERY_HOURS,
+    DEFAULT_KEEP_DAYS,
+    check_path,
+    start_backup,
+    wait_for_backup,
+)
+from lium_mcp.tools.call import Call
+from lium_mcp.tools.failures import ToolFailure, from_api
+from lium_mcp.tools.parameters import DEFAULT_WAIT_SECONDS, Cursor, Limit, PodName, ShortText, WaitSeconds, page
+from lium_mcp.tools.pod_views import Outcome
+from lium_mcp.tools.registry import DESTROYS, READS, WRITES, WRITES_EACH_TIME, Toolset
+from lium_mcp.tools.results import Result, UtcTime
+from lium_mcp.tools.targets import find_pod
+
+toolset = Toolset("backups")
+
+BackupId = Annotated[ShortText, Field(min_length=1, description="From list_backups.")]
+
+_AT_ONCE = 8
+_MOST_PODS = 50
+
+
+class ScheduleView(Result):
+    """When a pod is backed up, and what of it."""
+
+    schedule_id: str
+    pod_id: str | None = None
+    every_hours: int | None = None
+    keep_days: int | None = None
+    path: str | None = None
+    active: bool | None = None
+    next_backup_at: UtcTime | None = None
+
+
+class PodSchedule(Result):
+    """The schedule of one pod, if it has one."""
+
+    pod_id: str
+    name: str
+    schedule: ScheduleView | None = None
+    created: bool | None = None
+    next: str | None = None
+
+
+class BackupView(Result):
+    """One backup."""
+
+    backup_id: str
+    status: str
+    progress_percent: float | None = None
+    started_at: UtcTime | None = None
+    completed_at: UtcTime | None = None
+    size_gb: float | None = None
+    files: int | None = None
+    deleting: str | None = None
+    problem: str | None = None
+
+
+class BackupRows(Result):
+    """One page of backups, newest first."""
+
+    backups: list[BackupView]
+    total: int
+    next_cursor: str | None = None
+
+
+class ObservedBackup(Result):
+    """A backup after a wait: whether its data can be restored."""
+
+    outcome: Outcome
+    backup: BackupView
+    warnings: list[str] | None = None
+    next: str | None = None
+
+
+class EndedBackup(Result):
+    """A backup that was cancelled or whose data is being deleted."""
+
+    backup_id: str
+    status: str
+
+
+class RestoreView(Result):
+    """One restore."""
+
+    restore_id: str
+    pod_id: str | None = None
+    backup_id: str | None = None
+    status: str
+    stage: str | None = None
+    progress_percent: float | None = None
+    path: str | None = None
+    started_at: UtcTime | None = None
+    completed_at: UtcTime | None = None
+    problem: str | None = None
+
+
+class RestoreRows(Result):
+    """One page of restores into a pod, newest first."""
+
+    restores: list[RestoreView]
+    total: int
+    next_cursor: str | None = None
+
+
+class PodRestore(Result):
+    """What came of a restore into one pod."""
+
+    pod: str
+    outcome: Outcome
+    restore: RestoreView | None = None
+    problem: str | None = None
+
+
+class Restored(Result):
+    """What came of a restore, pod by pod."""
+
+    outcome: Outcome
+    pods: list[PodRestore]
+    next: str | None = None
+
+
+@toolset.tool(title="Get backup schedule", hints=READS)
+async def get_backup_schedule(call: Call, pod: PodName) -> PodSchedule:
+    """Read when a pod is backed up, which path, and how long backups are kept. Set it with set_backup_schedule."""
+    target = await find_pod(call, pod)
+    schedule = await call.lium.backup_schedules.get_for_pod(target.id)
+    return PodSchedule(
+        pod_id=target.id,
+        name=target.pod_name,
+        schedule=_schedule(schedule) if schedule else None,
+        next=None if schedule else "This pod has no schedule: set_backup_schedule or create_backup makes one.",
+    )
+
+
+@toolset.tool(title="Set backup schedule", hints=WRITES)
+async def set_backup_schedule(
+    call: Call,
+    pod: PodName,
+    every_hours: Annotated[int, Field(ge=1, le=168, description="Hours between backups.")] = DEFAULT_EVERY_HOURS,
+    keep_days: Annotated[int, Field(ge=1, le=365, description="Days kept.")] = DEFAULT_KEEP_DAYS,
+    path: Annotated[ShortText, Field(description="In the local volume; default all of it.")] = "",
+) -> PodSchedule:
+    """Create or replace the backup schedule of a pod: how often, for how long, and which path. Stored backups bill by
+    size. For a single backup now, use create_backup.
+    """
+    target = await find_pod(call, pod)
+    checked = check_path(target, path or target.volume_root, "path")
+    schedules = call.lium.backup_schedules
+    schedule = await schedules.get_for_pod(target.id)
+    if schedule is None:
+        changed = await schedules.create(
+            target.id, backup_path=checked, backup_frequency_hours=every_hours, retention_days=keep_days
+        )
+    else:
+        changed = await schedules.update(
+            schedule.id, backup_path=checked, backup_frequency_hours=every_hours, retention_days=keep_days
+        )
+    return PodSchedule(
+        pod_id=target.id, name=target.pod_name, schedule=_schedule(changed), created=True if schedule is None else None
+    )
+
+
+@toolset.tool(title="Delete backup schedule", hints=DESTROYS)
+async def delete_backup_schedule(call: Call, pod: PodName) -> PodSchedule:
+    """Stop the scheduled backups of a pod. Backups that are stored stay until their time is over."""
+    target = await find_pod(call, pod)
+    schedule = await call.lium.backup_schedules.get_for_pod(target.id)
+    if schedule is not None:
+        await call.lium.backup_schedules.delete(schedule.id)
+    return PodSchedule(pod_id=target.id, name=target.pod_name, next="This pod is not backed up any more.")
+
+
+@toolset.tool(title="List backups", hints=READS)
+async def list_backups(
+    call: Call,
+    pod: Annotated[ShortText, Field(description="Default: of all pods, removed ones too.")] = "",
+    limit: Limit = 20,
+    cursor: Cursor = "",
+) -> BackupRows:
+    """List backups of a pod or of the whole account, newest first. A completed one can be restored into any pod with
+    restore_backup.
+    """
+    pod_id = (await find_pod(call, pod)).id if pod else None
+    backups = list(await call.lium.backups.list(pod_id=pod_id))
+    backups.sort(key=lambda backup: (_age_key(backup), backup.id), reverse=True)
+    rows, next_cursor = page(backups, limit=limit, cursor=cursor)
+    return BackupRows(backups=[_backup(row) for row in rows], total=len(backups), next_cursor=next_cursor)
+
+
+@toolset.tool(title="Get backup", hints=READS)
+async def get_backup(
+    call: Call, backup_id: BackupId, wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS
+) -> ObservedBackup:
+    """Read one backup: status, progress, size, what went wrong. If it is running, wait until it is over."""
+    backup = await call.lium.backups.get(backup_id)
+    return _judge(await wait_for_backup(call, backup, wait_seconds=wait_seconds))
+
+
+@toolset.tool(title="Create backup", hints=WRITES_EACH_TIME)
+async def create_backup(
+    call: Call,
+    pod: PodName,
+    name: Annotated[ShortText, Field(description="Label.")] = "manual",
+    wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS,
+) -> ObservedBackup:
+    """Back up a running pod's local volume now and wait until it is done. Lium needs a schedule for that: if the pod
+    has none, one is made and named in the answer. Stored backups bill by size.
+    """
+    target = await find_pod(call, pod)
+    started = await start_backup(call, target, name=name)
+    backup = await wait_for_backup(call, await call.lium.backups.get(started.backup_id), wait_seconds=wait_seconds)
+    warnings = []
+    if started.schedule_created and started.schedule:
+        warnings.append(
+            f"The pod had no schedule, so one was made: every {started.schedule.backup_frequency_hours} hours, kept "
+            f"{started.schedule.retention_days} days. delete_backup_schedule removes it."
+        )
+    if started.joined:
+        warnings.append("A backup was running already: this is that one, and may miss what was written since it began.")
+    return _judge(backup, warnings)
+
+
+@toolset.tool(title="Delete backup", hints=DESTROYS)
+async def delete_backup(call: Call, backup_id: BackupId) -> EndedBackup:
+    """Delete the stored data of a completed backup for good. Lium does it in the background."""
+    await call.lium.backups.delete(backup_id)
+    return await ended(call, backup_id)
+
+
+@toolset.tool(title="Restore backup", hints=WRITES_EACH_TIME)
+async def restore_backup(
+    call: Call,
+    backup_id: BackupId,
+    pods: Annotated[list[str], Field(min_length=1, max_length=_MOST_PODS, description="Running pods: ids or names.")],
+    path: Annotated[ShortText, Field(description="Empty directory; default: restored.")] = "",
+    wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS,
+) -> Restored:
+    """Write a completed backup into one or many running pods at once and wait; the answer says what came of it in each.
+    The directory must be new or empty. rent_pod restores into a new pod.
+    """
+    backup = await call.lium.backups.get(backup_id)
+    if not backup.is_completed:
+        raise ToolFailure(
+            "backup_not_completed",
+            f"Backup {backup_id} is {backup.state} and cannot be restored.",
+            "Call get_backup to wait for it, or choose a completed one with list_backups.",
+        )
+    targets = [await find_pod(call, named) for named in dict.fromkeys(pods)]
+    results: dict[str, PodRestore] = {}
+    limiter = anyio.CapacityLimiter(_AT_ONCE)
+
+    async def into(target: Pod) -> None:
+        async with limiter:
+            results[target.id] = await _restore_into(call, backup_id, target, path, wait_seconds)
+
+    async with anyio.create_task_group() as group:
+        for target in {item.id: item for item in targets}.values():
+            group.start_soon(into, target)
+    rows = [results[pod_id] for pod_id in dict.fromkeys(item.id for item in targets)]
+    outcomes = {row.outcome for row in rows}
+    if "pending" in outcomes:
+        return Restored(outcome="pending", pods=rows, next="Call list_restores with each pending pod to look again.")
+    return Restored(
+        outcome="failed" if "failed" in outcomes else "done",
+        pods=rows,
+        next="Repeat it for the pods that failed, into another empty directory." if "failed" in outcomes else None,
+    )
+
+
+@toolset.tool(title="List restores", hints=READS)
+async def list_restores(call: Call, pod: PodName, limit: Limit = 20, cursor: Cursor = "") -> RestoreRows:
+    """List the restores into a pod with their progress, newest first. restore_backup starts one."""
+    target = await find_pod(call, pod)
+    restores = list(await call.lium.restores.list(target.id))
+    restores.sort(key=lambda restore: (_age_key(restore), restore.id), reverse=True)
+    rows, next_cursor = page(restores, limit=limit, cursor=cursor)
+    return RestoreRows(restores=[_restore(row) for row in rows], total=len(restores), next_cursor=next_cursor)
+
+
+async def _restore_into(call: Call, backup_id: str, pod: Pod, path: str, wait_seconds: float) -> PodRestore:
+    label = f"{pod.pod_name} ({pod.id})"
+    try:
+        target = check_path(pod, path or f"{pod.volume_root.rstrip('/')}/restored", "path")
+        started = await call.lium.restores.start(pod.id, backup_id=backup_id, restore_path=target)
+        restore = await _wait_for_restore(call, pod, started.id, wait_seconds)
+    except ToolFailure as failure:
+        return PodRestore(pod=label, outcome="failed", problem=f"{failure.happened} {failure.advice}")
+    except LiumError as error:
+        said = from_api(error)
+        unknown = error.effect == "unknown"
+        return PodRestore(
+            pod=label, outcome="pending" if unknown else "failed", problem=f"{said.happened} {said.effect}"
+        )
+    if restore is None:
+        return PodRestore(pod=label, outcome="pending", problem="Lium does not list the restore yet.")
+    outcome: Outcome = "pending"
+    if restore.is_final:
+        outcome = "done" if restore.state == "COMPLETED" else "failed"
+    return PodRestore(pod=label, outcome=outcome, restore=_restore(restore))
+
+
+async def _wait_for_restore(call: Call, pod: Pod, restore_id: str | None, wait_seconds: float) -> Restore | None:
+    async def read() -> Restore | None:
+        restores = await call.lium.restores.list(pod.id)
+        return next((item for item in restores if item.id == restore_id), None)
+
+    return await call.wait_until(
+        await read(),
+        read,
+        lambda state: state is not None and state.is_final,
+        wait_seconds=wait_seconds,
+        describe=lambda state: f"Restore into {pod.pod_name} is {state.state if state else 'starting'}",
+    )
+
+
+async def ended(call: Call, backup_id: str) -> EndedBackup:
+    """What a backup is after it was cancelled or deleted."""
+    backup = await call.lium.backups.get(backup_id)
+    return EndedBackup(backup_id=backup_id, status=backup.deletion_state or backup.state)
+
+
+def _judge(backup: Backup, warnings: Sequence[str] = ()) -> ObservedBackup:
+    view = _backup(backup)
+    kept = list(warnings) or None
+    if backup.is_completed:
+        return ObservedBackup(outcome="done", backup=view, warnings=kept)
+    if backup.is_final:
+        return ObservedBackup(
+            outcome="failed", backup=view, warnings=kept, next="There is no data to restore. create_backup tries again."
+        )
+    return ObservedBackup(
+        outcome="pending", backup=view, warnings=kept, next="Still running: call get_backup with this backup_id."
+    )
+
+
+def _schedule(schedule: BackupSchedule) -> ScheduleView:
+    return ScheduleView(
+        schedule_id=schedule.id,
+        pod_id=schedule.pod_id,
+        every_hours=schedule.backup_frequency_hours,
+        keep_days=schedule.retention_days,
+        path=schedule.backup_path,
+        active=schedule.is_active,
+        next_backup_at=schedule.next_backup_at,
+    )
+
+
+def _backup(backup: Backup) -> BackupView:
+    return BackupView(
+        backup_id=backup.id,
+        status=backup.state,
+        progress_percent=None if backup.is_final else backup.progress,
+        started_at=backup.started_at or backup.created_at,
+        completed_at=backup.completed_at,
+        size_gb=round(backup.total_bytes / 1e9, 3) if backup.total_bytes is not None else None,
+        files=backup.total_files,
+        deleting=backup.deletion_state,
+        problem=(backup.error_message or "")[:300] or None,
+    )
+
+
+def _restore(restore: Restore) -> RestoreView:
+    return RestoreView(
+        restore_id=restore.id,
+        pod_id=restore.pod_id,
+        backup_id=restore.backup_id,
+        status=restore.state,
+        stage=None if restore.is_final else restore.stage,
+        progress_percent=None if restore.is_final else restore.progress,
+        path=restore.restore_path,
+        started_at=restore.started_at or restore.created_at,
+        completed_at=restore.completed_at,
+        problem=(restore.error_message or "")[:300] or None,
+    )
+
+
+def _age_key(run: Backup | Restore) -> str:
+    moment = run.started_at or run.created_at
+    return moment.isoformat() if moment else ""

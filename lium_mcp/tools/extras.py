@@ -1,0 +1,253 @@
+"""Toolset `extras`, off by default: what is rarely needed and should not cost everybody tokens."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from lium_mcp.api import FeedbackRequest as Feedback
+from lium_mcp.api import GpuResetState, PodDetail, matching_machine_names
+from lium_mcp.tools.backups import BackupId, EndedBackup, ended
+from lium_mcp.tools.call import Call
+from lium_mcp.tools.failures import ToolFailure
+from lium_mcp.tools.parameters import DEFAULT_WAIT_SECONDS, PodName, ShortText, WaitSeconds
+from lium_mcp.tools.pod_views import Outcome
+from lium_mcp.tools.registry import DESTROYS, DESTROYS_EACH_TIME, READS, WRITES, WRITES_EACH_TIME, Toolset
+from lium_mcp.tools.results import Result, UtcTime
+from lium_mcp.tools.targets import find_pod, find_volume
+from lium_mcp.tools.volumes import VolumeName, VolumeView, volume_view
+
+toolset = Toolset("extras")
+
+_JUPYTER_OVER = ("SUCCESS", "FAILED")
+_RESET_OVER = ("done", "failed", "timeout")
+
+
+class Jupyter(Result):
+    """Jupyter in a pod."""
+
+    outcome: Outcome
+    pod_id: str
+    url: str | None = None
+    next: str | None = None
+
+
+class GpuReset(Result):
+    """What came of a GPU reset, GPU by GPU."""
+
+    outcome: Outcome
+    pod_id: str
+    gpus: list[str]
+    problem: str | None = None
+    next: str | None = None
+
+
+class Rated(Result):
+    """A rating that was sent."""
+
+    pod_id: str
+    rating: int
+
+
+class Activity(Result):
+    """Something that happened on the account."""
+
+    at: UtcTime | None = None
+    action: str
+    source: str | None = None
+    by_key: str | None = None
+    resource_id: str | None = None
+    status: int | None = None
+
+
+class Activities(Result):
+    """What happened on the account, newest first."""
+
+    activities: list[Activity]
+    next_cursor: str | None = None
+
+
+class Requested(Result):
+    """Providers that were told of a demand."""
+
+    machine_name: str
+    providers_notified: int | None = None
+
+
+class CancelledRestore(Result):
+    """A restore that was stopped; files that it had written stay."""
+
+    restore_id: str
+
+
+class DeletedSshKey(Result):
+    """A public key that is registered no more."""
+
+    key_id: str
+
+
+@toolset.tool(title="Install Jupyter", hints=WRITES)
+async def install_jupyter(
+    call: Call,
+    pod: PodName,
+    port: Annotated[int, Field(ge=1, le=65_535, description="Internal port that the pod exposes.")],
+    wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS,
+) -> Jupyter:
+    """Install Jupyter in a running pod on one of its exposed internal ports, wait, and return its address. get_pod
+    shows the ports.
+    """
+    target = await find_pod(call, pod)
+    await call.lium.pods.install_jupyter(target.id, port=port)
+
+    async def read() -> PodDetail:
+        return await call.lium.pods.get(target.id)
+
+    newest = await call.wait_until(
+        await read(),
+        read,
+        lambda state: (state.jupyter_installation_status or "").upper() in _JUPYTER_OVER,
+        wait_seconds=wait_seconds,
+        describe=lambda state: f"Jupyter is {state.jupyter_installation_status or 'starting'}",
+    )
+    status = (newest.jupyter_installation_status or "").upper()
+    if status == "SUCCESS":
+        return Jupyter(outcome="done", pod_id=target.id, url=newest.jupyter_url)
+    if status == "FAILED":
+        return Jupyter(outcome="failed", pod_id=target.id, next="Check that the pod exposes the port, then try again.")
+    return Jupyter(outcome="pending", pod_id=target.id, next="Call install_jupyter again to wait on.")
+
+
+@toolset.tool(title="Reset pod GPUs", hints=DESTROYS_EACH_TIME)
+async def reset_pod_gpus(
+    call: Call,
+    pod: PodName,
+    gpu_indices: Annotated[list[int] | None, Field(description="As nvidia-smi counts; default all.")] = None,
+    wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS,
+) -> GpuReset:
+    """Reset hung GPUs of a pod. All processes in the pod stop; files stay. At most once a minute; reboot_pod replaces
+    the whole container instead.
+    """
+    target = await find_pod(call, pod)
+    state = await call.lium.pods.reset_gpus(target.id, gpu_indices=gpu_indices)
+    request_id = state.request_id
+
+    async def read() -> GpuResetState:
+        return await call.lium.pods.get_gpu_reset(target.id, request_id) if request_id else state
+
+    newest = await call.wait_until(
+        state,
+        read,
+        lambda now: now.state in _RESET_OVER,
+        wait_seconds=wait_seconds,
+        describe=lambda now: f"GPU reset is {now.state}",
+    )
+    outcome: Outcome = "pending" if newest.state not in _RESET_OVER else "done" if newest.state == "done" else "failed"
+    return GpuReset(
+        outcome=outcome,
+        pod_id=target.id,
+        gpus=[f"{gpu.index}: {gpu.result}" for gpu in newest.gpus],
+        problem=(newest.error.message if newest.error else None) if outcome == "failed" else None,
+        next="Call get_pod in a minute to see whether it runs." if outcome == "pending" else None,
+    )
+
+
+@toolset.tool(title="Rate pod", hints=WRITES)
+async def rate_pod(
+    call: Call,
+    pod: PodName,
+    rating: Annotated[int, Field(ge=1, le=5, description="Stars, 5 is best.")],
+    text: Annotated[ShortText, Field(description="What was good or bad.")] = "",
+) -> Rated:
+    """Rate the node of a living pod. Lium's support and the provider's rating see it; it counts once per pod."""
+    target = await find_pod(call, pod)
+    await call.lium.pods.send_feedback(target.id, Feedback(feedback_text=text, rating=rating))
+    return Rated(pod_id=target.id, rating=rating)
+
+
+@toolset.tool(title="List activity", hints=READS)
+async def list_activity(
+    call: Call,
+    action: Annotated[ShortText, Field(description="Prefix, e.g. pod. or key.")] = "",
+    source: Annotated[Literal["portal", "cli", "sdk", "mcp", "api"] | None, Field(description="Where from.")] = None,
+    limit: Annotated[int, Field(ge=1, le=100, description="Rows.")] = 20,
+    cursor: Annotated[str, Field(max_length=1000, description="next_cursor.")] = "",
+) -> Activities:
+    """List what was changed on the account and by which key, newest first: the audit log of the last 90 days. get_pod
+    shows the events of one pod.
+    """
+    page = await call.lium.account.audit(action=action or None, source=source, limit=limit, cursor=cursor or None)
+    return Activities(
+        activities=[
+            Activity(
+                at=entry.created_at,
+                action=entry.action,
+                source=entry.source,
+                by_key=entry.actor.api_key_name if entry.actor else None,
+                resource_id=entry.resource_id,
+                status=entry.status_code,
+            )
+            for entry in page.items
+        ],
+        next_cursor=page.next_cursor,
+    )
+
+
+@toolset.tool(title="Request GPUs", hints=WRITES_EACH_TIME)
+async def request_gpus(
+    call: Call,
+    gpu_type: Annotated[ShortText, Field(min_length=1, description="GPU model, e.g. B300.")],
+    gpu_count: Annotated[int, Field(ge=1, le=1024, description="How many.")] = 1,
+) -> Requested:
+    """Tell providers that a sold-out GPU type is wanted. Real people are notified and nothing is reserved; list_gpus
+    with wait_seconds watches for it.
+    """
+    names = [machine.name for machine in await call.lium.machines.list()]
+    matches = matching_machine_names(gpu_type, names)
+    if len(matches) != 1:
+        shown = ", ".join(matches or names)[:600]
+        raise ToolFailure(
+            "gpu_type_not_found" if not matches else "ambiguous_name",
+            f"{len(matches) or 'No'} GPU types match {gpu_type}: {shown}.",
+            "Name one in full.",
+        )
+    answer = await call.lium.machines.request(matches[0], gpu_count=gpu_count)
+    return Requested(machine_name=matches[0], providers_notified=answer.provider_notified_count)
+
+
+@toolset.tool(title="Cancel backup", hints=WRITES)
+async def cancel_backup(call: Call, backup_id: BackupId) -> EndedBackup:
+    """Stop a running backup. It stays in the list and cannot be restored; delete_backup deletes a completed one."""
+    await call.lium.backups.cancel(backup_id)
+    return await ended(call, backup_id)
+
+
+@toolset.tool(title="Cancel restore", hints=WRITES)
+async def cancel_restore(
+    call: Call, restore_id: Annotated[ShortText, Field(min_length=1, description="From list_restores.")]
+) -> CancelledRestore:
+    """Stop a running restore. Files that it has written stay in the pod; list_restores shows what became of it."""
+    await call.lium.restores.cancel(restore_id)
+    return CancelledRestore(restore_id=restore_id)
+
+
+@toolset.tool(title="Update volume", hints=WRITES)
+async def update_volume(
+    call: Call,
+    volume: VolumeName,
+    name: Annotated[ShortText, Field(description="New name.")] = "",
+    description: Annotated[ShortText, Field(description="New text.")] = "",
+) -> VolumeView:
+    """Rename a volume or change its description. Its data and the pod that has it mounted are not touched."""
+    found = await find_volume(call, volume)
+    if not name and not description:
+        raise ToolFailure("invalid_argument", "Neither name nor description is given.", "Give one of them.")
+    changed = await call.lium.volumes.update(found.id, name=name or None, description=description or None)
+    return volume_view(changed, await call.lium.pods.list())
+
+
+@toolset.tool(title="Delete SSH key", hints=DESTROYS)
+async def delete_ssh_key(
+    call: Call, key_id: Annotated[ShortText, Field(min_length=1, description="From list_ssh_keys.")]
+) -> DeletedSshKey:
+    """Remove a public SSH key from the account. Pods that have it keep it; pods rented later do not get it."""
+    await call.lium.ssh_keys.delete(key_id)
+    return DeletedSshKey(key_id=key_id)
