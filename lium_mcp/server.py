@@ -113,7 +113,6 @@ class LiumServer(MCPServer[None]):
                 exc_info=crash,
             )
 
-
     async def until_idle(self) -> None:
         """Wait until no tool runs."""
         if self._running_calls:
