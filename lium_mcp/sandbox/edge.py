@@ -4,7 +4,6 @@ It numbers the request, keeps a note of it, lets time catch up, asks the firewal
 the operation, and writes the answer with its ``X-Request-Id`` and the sandbox's ``Date``.
 """
 
-import asyncio
 import itertools
 import json
 from collections.abc import AsyncIterator, Awaitable, Mapping
@@ -66,13 +65,18 @@ class Edge:
     async def _answer(
         self, scope: Scope, path: str, headers: Headers, body: bytes, request_id: str, faults: list[Fault]
     ) -> Response:
-        await _pause(faults, "before")
+        await self._pause(faults, "before")
         struck = next((fault for fault in faults if fault.kind != "slow"), None)
         if struck is not None and (early := _before_work(struck, request_id)) is not None:
             return early
         response = await self._dispatch(scope, path, headers, body, request_id, faults)
-        await _pause(faults, "answer")
+        await self._pause(faults, "answer")
         return response if struck is None else _after_work(struck, response, request_id)
+
+    async def _pause(self, faults: list[Fault], stage: str) -> None:
+        for fault in faults:
+            if fault.kind == "slow" and fault.stage == stage:
+                await self._world.pause(fault.seconds)
 
     async def _dispatch(
         self, scope: Scope, path: str, headers: Headers, body: bytes, request_id: str, faults: list[Fault]
@@ -171,12 +175,6 @@ async def _read_body(receive: Receive) -> bytes:
         parts.append(message.get("body", b""))
         if not message.get("more_body", False):
             return b"".join(parts)
-
-
-async def _pause(faults: list[Fault], stage: str) -> None:
-    for fault in faults:
-        if fault.kind == "slow" and fault.stage == stage:
-            await asyncio.sleep(fault.seconds)
 
 
 def _before_work(fault: Fault, request_id: str) -> Response | None:

@@ -4,7 +4,6 @@ A key belongs to an account and to one payload. It is looked up after authentica
 a fresh 401, 402, 403 or 422 on a repeat says nothing about the first request.
 """
 
-import asyncio
 import hashlib
 import json
 from collections.abc import Callable
@@ -33,7 +32,7 @@ async def once(call: Call, work: Callable[[], Reply], *, stores_refusals: bool =
             return _replay(record)
     for fault in call.slow:
         if fault.stage == "working":
-            await asyncio.sleep(fault.seconds)
+            await call.world.pause(fault.seconds)
     with call.world.lock:
         call.world.catch_up()
         return _do(call, work, record, stores_refusals=stores_refusals)

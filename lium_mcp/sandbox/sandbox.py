@@ -77,6 +77,10 @@ class Sandbox:
         """Return everything, as GET /_sandbox/state does."""
         return snapshot(self._world)
 
+    def close(self) -> None:
+        """Let followed logs and slow answers end now, for a server that is about to stop."""
+        self._world.is_closing = True
+
     def transport(self) -> "httpx2.AsyncBaseTransport":
         """Return a transport for in-process clients, on which a dropped connection looks like one."""
         # Imported here: only in-process callers need an HTTP client.

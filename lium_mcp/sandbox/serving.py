@@ -48,7 +48,7 @@ async def serve_sandbox(
     with socket.create_server((host, port), family=family) as listener:
         # asyncio sets this only on sockets that name their protocol; without it each answer waits 40 ms for an ACK.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        server = _Server(config)
+        server = _Server(config, sandbox)
         if on_ready is not None:
             shown = f"[{host}]" if ":" in host else host
             on_ready(f"http://{shown}:{listener.getsockname()[1]}/api")
@@ -63,6 +63,14 @@ async def serve_sandbox(
 
 class _Server(uvicorn.Server):
     """A server that ends quietly on a signal, instead of raising it once more when it is done."""
+
+    def __init__(self, config: uvicorn.Config, sandbox: Sandbox) -> None:
+        super().__init__(config)
+        self._sandbox = sandbox
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._sandbox.close()
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -4,9 +4,11 @@ The world holds the records, hands out ids, keeps the event log, and knows what 
 decided by the files that schedule them (lifecycle, billing, transfers, templates). It knows nothing of HTTP.
 """
 
+import asyncio
 import heapq
 import itertools
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
@@ -36,6 +38,7 @@ from lium_mcp.sandbox.records import (
 from lium_mcp.sandbox.seeded import fraction, identifier
 
 REQUESTS_KEPT: Final = 1000
+LONGEST_PAUSE_SECONDS: Final = 0.2
 
 # Routes that no feature name announces, but that an old server does not have.
 RECENT: Final = "recent"
@@ -89,6 +92,7 @@ class World:
     poll_times: dict[str, deque[tuple[float, datetime]]] = field(default_factory=dict)
     faults: Faults = field(default_factory=Faults)
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+    is_closing: bool = False
 
     def __post_init__(self) -> None:
         self.now = self.clock.now()
@@ -119,6 +123,13 @@ class World:
             self.now = max(self.now, due)
             action()
         self.now = max(self.now, target)
+
+    async def pause(self, real_seconds: float) -> None:
+        """Wait in real time, but not longer than the sandbox is served."""
+        deadline = time.monotonic() + real_seconds
+        # Not an asyncio.Event: that belongs to one event loop, and a sandbox may see several.
+        while not self.is_closing and (left := deadline - time.monotonic()) > 0:  # noqa: ASYNC110
+            await asyncio.sleep(min(left, LONGEST_PAUSE_SECONDS))
 
     def new_id(self, kind: str) -> str:
         """Return the next id of its kind; the same for the same seed and history."""

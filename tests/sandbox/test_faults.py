@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -184,6 +185,27 @@ async def test_the_edge_wants_a_user_agent(sandbox: Sandbox) -> None:
         request = client.build_request("GET", "http://sandbox/api/version")
         del request.headers["user-agent"]
         assert (await client.send(request)).status_code == 403
+
+
+async def test_a_server_that_stops_does_not_wait_for_those_who_follow(
+    sandbox: Sandbox, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with wire_to(sandbox) as wire:
+        pod_id = await wire.running(sandbox)
+    sandbox.add_fault("slow", seconds=60, match={"path": "/version"})
+    async with httpx2.AsyncClient(headers=HEADERS, timeout=30) as client:
+        async with served(sandbox) as other:
+            base_url = str(other.base_url).rstrip("/")
+            slow = asyncio.create_task(client.get(f"{base_url}/version"))
+            follow = client.build_request("GET", f"{base_url}/pods/{pod_id}/logs?follow=true")
+            lines = (await client.send(follow, stream=True)).aiter_lines()
+            await anext(lines)
+            stopped = time.monotonic()
+        assert time.monotonic() - stopped < 2
+        assert (await slow).is_success
+        # Ends as a whole answer; a connection that was cut would raise here.
+        assert all([line.startswith("data: ") async for line in lines])
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -1,6 +1,5 @@
 """The routes of a pod: reading it, its logs and events, rebooting, scheduling, removing."""
 
-import asyncio
 import math
 import time
 from collections import deque
@@ -261,10 +260,10 @@ async def _log_stream(call: Call, pod: Pod, query: LogsQuery) -> AsyncIterator[b
         sent = max(sent, len(lines))
         if not query.follow:
             return
-        await asyncio.sleep(FOLLOW_PAUSE_SECONDS)
+        await world.pause(FOLLOW_PAUSE_SECONDS)
         with world.lock:
             world.catch_up()
-        if pod.boot != boot or not pod.is_open:
+        if pod.boot != boot or not pod.is_open or world.is_closing:
             return
 
 
