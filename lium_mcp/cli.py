@@ -7,6 +7,8 @@ happen inside the commands, so that ``--version`` and a mistyped option answer a
 import argparse
 import gc
 import logging
+import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any, get_args
@@ -15,6 +17,8 @@ from lium_mcp import __version__
 from lium_mcp.settings import Settings, SettingsError, environment_name, load
 
 _USAGE_ERROR = 2
+_CLOSED_PIPE = 141
+_KEY_SHAPE = re.compile(r"\bsk_[A-Za-z0-9_-]{4,}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,6 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SettingsError as error:
         print(f"lium-mcp: {error}", file=sys.stderr)  # noqa: T201 - the command line's answer
         return _USAGE_ERROR
+    except BrokenPipeError:
+        # Whoever read standard output has gone, as `head` does: the flush at exit must not fail once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _CLOSED_PIPE
     except KeyboardInterrupt:
         return 130
 
@@ -46,8 +54,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_settings(tools)
     commands.add_parser("demo", help="watch an agent rent, use and remove a GPU pod in the sandbox")
     sandbox = commands.add_parser("sandbox", help="serve a simulated Lium API over HTTP on this machine")
-    sandbox.add_argument("--port", type=int, default=8765, help="port on 127.0.0.1; 0 takes a free one (default 8765)")
-    sandbox.add_argument("--speed", type=float, default=1.0, help="times faster than real time (default 1)")
+    sandbox.add_argument(
+        "--port", type=_port, default=8765, help="port on 127.0.0.1; 0 takes a free one (default 8765)"
+    )
+    sandbox.add_argument("--speed", type=_speed, default=1.0, help="times faster than real time (default 1)")
     sandbox.add_argument("--seed", type=int, default=7, help="seed of the market (default 7)")
     return parser
 
@@ -70,9 +80,23 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
             group.add_argument(option, default=argparse.SUPPRESS, metavar=metavar, help=text)
 
 
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65_535:  # noqa: PLR2004 - what a port is
+        raise argparse.ArgumentTypeError("a port is a number from 0 to 65535")
+    return port
+
+
+def _speed(text: str) -> float:
+    speed = float(text)
+    if not 0 <= speed <= 100_000:  # noqa: PLR2004 - as the setting of the server
+        raise argparse.ArgumentTypeError("a speed is a number from 0 to 100000")
+    return speed
+
+
 def _serve(options: dict[str, Any]) -> int:
     settings = load(options)
-    _log_to_stderr(settings.log_level)
+    _log_to_stderr(settings.log_level, settings.find_api_key())
     # Start-up is nearly all imports: nothing they allocate is garbage, and nothing of it ever will be.
     gc.disable()
     import anyio  # noqa: PLC0415
@@ -96,6 +120,7 @@ def _tools(options: dict[str, Any]) -> int:
     for tool in listed:
         print(f"{tokens(tool):5}  {tool.name:24}{tool.title}")  # noqa: T201
     print(f"{sum(map(tokens, listed)):5}  tokens in {len(listed)} tools (bytes / 4 of name, description, parameters)")  # noqa: T201
+    sys.stdout.flush()
     return 0
 
 
@@ -124,17 +149,33 @@ def _sandbox(options: dict[str, Any]) -> int:
     async def run() -> None:
         await serve(port=options["port"], speed=options["speed"], seed=options["seed"], on_ready=announce)
 
-    anyio.run(run)
+    try:
+        anyio.run(run)
+    except OSError as error:
+        print(f"lium-mcp: cannot listen at port {options['port']}: {os.strerror(error.errno or 0)}", file=sys.stderr)  # noqa: T201
+        return 1
     return 0
 
 
 _COMMANDS = {"serve": _serve, "tools": _tools, "demo": _demo, "sandbox": _sandbox}
 
 
-def _log_to_stderr(level: str) -> None:
-    logging.basicConfig(
-        level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
-    )
+class _Redacting(logging.Formatter):
+    """Keeps keys out of the log, tracebacks included: their texts may repeat what the API said."""
+
+    def __init__(self, key: str | None) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s")
+        self._key = key
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return _KEY_SHAPE.sub("[redacted]", text.replace(self._key, "[redacted]") if self._key else text)
+
+
+def _log_to_stderr(level: str, key: str | None) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Redacting(key))
+    logging.basicConfig(level=level, handlers=[handler], force=True)
     # The HTTP library logs whole URLs and the SDK every message, both at INFO.
     for name in ("httpx2", "httpcore2", "mcp"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -77,7 +77,7 @@ class Settings(BaseSettings):
         description="Host names under which clients may call over HTTP, separated by commas; needed beyond loopback.",
     )
     timeout_seconds: float = Field(
-        default=15.0, ge=1, le=120, description="Time limit of one request to the Lium API, in seconds."
+        default=15.0, ge=1, le=45, description="Time limit of one request to the Lium API, in seconds."
     )
     log_level: LogLevel = Field(default="INFO", description="How much goes to standard error.")
     sandbox: bool = Field(
