@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lium_mcp.sandbox import Sandbox
-from tests.harness import PUBLIC_KEY, Agent, agent_on
+from tests.harness import PUBLIC_KEY, Agent, agent_on, hosted
 
 
 @pytest.fixture(autouse=True)
@@ -32,5 +32,5 @@ def sandbox() -> Sandbox:
 @pytest.fixture
 async def agent(sandbox: Sandbox) -> AsyncIterator[Agent]:
     """A client of the current protocol on a server over the sandbox."""
-    async with agent_on(sandbox) as connected:
+    async with hosted(agent_on(sandbox)) as connected:
         yield connected

@@ -1,8 +1,9 @@
 """What tests act through: a real MCP client, our real server, the sandbox, and a clock that is turned, not slept."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Literal
 
 import anyio
@@ -95,3 +96,25 @@ async def agent_on(
     server = build_server(Settings(**settings), transport=transport or sandbox.transport(), clock=clock)
     async with Client(server, mode=mode, raise_exceptions=True) as client:
         yield Agent(client, sandbox, clock)
+
+
+@asynccontextmanager
+async def hosted(context: AbstractAsyncContextManager[Agent]) -> AsyncIterator[Agent]:
+    """Enter and leave a context in one task. A fixture's own two halves run in two, which cancel scopes do not bear."""
+    connected: asyncio.Future[Agent] = asyncio.get_running_loop().create_future()
+    over = asyncio.Event()
+
+    async def host() -> None:
+        try:
+            async with context as agent:
+                connected.set_result(agent)
+                await over.wait()
+        except Exception as error:
+            if connected.done():
+                raise
+            connected.set_exception(error)
+
+    hosting = asyncio.create_task(host())
+    yield await connected
+    over.set()
+    await hosting
