@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from lium_mcp.api import Executor, MissingApiKey, NotFound, Quote, QuoteLine
+from lium_mcp.api import Executor, LiumError, NotFound, Quote, QuoteLine
 from lium_mcp.rentals.selection import at_least, can_rent, describe_counts, has_price, price_order, smallest_gpu_count
 from lium_mcp.tools.call import Call
 from lium_mcp.tools.failures import ToolFailure
@@ -354,5 +354,5 @@ def _prices(gpu_type: str, prices: Sequence[float], nodes: int) -> GpuPrices:
 async def _balance(call: Call) -> float | None:
     try:
         return (await call.lium.account.me()).balance
-    except MissingApiKey:
-        return None
+    except LiumError:
+        return None  # the price is public; a key that cannot read the account must not hide it

@@ -6,7 +6,9 @@ removed here, in one place, for every tool.
 """
 
 import json
+import math
 import re
+import sys
 from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated
@@ -14,11 +16,13 @@ from typing import Annotated
 from mcp.types import CallToolResult, TextContent
 from pydantic import BaseModel, ConfigDict, JsonValue, PlainSerializer
 
-# C0 and C1 controls except tab and newline, escape sequences with what belongs to them, bidirectional overrides and
-# zero-width characters (they hide text from a person but not from a model), and lone surrogates (not encodable).
+# C0 and C1 controls except tab and newline, escape sequences with what belongs to them, bidirectional controls,
+# zero-width and other invisible characters (they hide text from a person but not from a model), and lone surrogates
+# (not encodable). An escape sequence that is never ended takes nothing else with it: it could hide what follows.
 _UNSAFE = re.compile(
-    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_])?"
-    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff\U000e0000-\U000e007f]"
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-_])?"
+    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    r"\ud800-\udfff\U000e0000-\U000e0fff]"
 )
 
 
@@ -72,4 +76,7 @@ def _cleaned(value: JsonValue, redact: Callable[[str], str]) -> JsonValue:
         return [_cleaned(item, redact) for item in value]
     if isinstance(value, dict):
         return {redact(clean(key)): _cleaned(item, redact) for key, item in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        # Sums of absurd figures: JSON has no infinity, and one such row must not cost the whole answer.
+        return math.copysign(sys.float_info.max, value)
     return value
