@@ -9,6 +9,7 @@ import pytest
 
 from tests.compat.driver import Official
 from tests.compat.environment import CannotInstall, Environment, ensure
+from tests.compat.simulated import Simulated, simulating
 from tests.harness import PUBLIC_KEY
 
 
@@ -39,6 +40,30 @@ def official(_process: Official) -> Official:
     write_key_pair(_process.home)
     (_process.home / ".lium").mkdir()
     return _process
+
+
+@pytest.fixture(scope="session")
+def _simulated() -> Iterator[Simulated]:
+    with simulating() as simulated:
+        yield simulated
+
+
+@pytest.fixture
+def sandbox_server(official: Official, _simulated: Simulated) -> Simulated:
+    """A fresh sandbox on a local port, with the official client pointed at it and nothing else told."""
+    _simulated.begin()
+    official.point_at(_simulated.base_url)
+    return _simulated
+
+
+@pytest.fixture
+def running_pod(official: Official, sandbox_server: Simulated) -> str:
+    """The id of a pod named `train` with one A100 that has come up."""
+    node = sandbox_server.node("A100")
+    created = official.sdk("up", executor_id=node["id"], name="train", gpu_count=1)
+    sandbox_server.turn(60)
+    assert sandbox_server.pod(created["id"])["status"] == "RUNNING"
+    return str(created["id"])
 
 
 def write_key_pair(home: Path) -> None:

@@ -8,7 +8,9 @@ from typing import IO, Any
 
 from tests.compat.environment import Environment, client_variables
 
+API_KEY = "sk_sandbox"
 DRIVER = Path(__file__).with_name("official_driver.py")
+NOWHERE = "http://127.0.0.1:1/api"
 
 
 class OfficialError(Exception):
@@ -18,10 +20,7 @@ class OfficialError(Exception):
         super().__init__(f"{error['type']}: {error['message']}")
         self.type: str = error["type"]
         self.message: str = error["message"]
-        self.code: str | None = error["code"]
-        self.hint: str | None = error["hint"]
-        self.request_id: str | None = error["request_id"]
-        self.idempotency_key: str | None = error["idempotency_key"]
+        self.details: dict[str, Any] = error["details"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,12 @@ class Printed:
     def json(self) -> Any:
         return json.loads(self.stdout)
 
+    @property
+    def error(self) -> dict[str, Any]:
+        """The machine-readable failure on the last line of standard error."""
+        failure = json.loads(self.stderr.splitlines()[-1])
+        return {**failure["error"], "data": failure.get("data")}
+
 
 class Official:
     """One long-lived process of the official client, and one server that it talks to at a time."""
@@ -43,7 +48,8 @@ class Official:
     def __init__(self, environment: Environment, home: Path) -> None:
         self.environment = environment
         self.home = home
-        self._base_url = "http://127.0.0.1:1/api"
+        self._base_url = NOWHERE
+        self._api_key = API_KEY
         self._session_token: str | None = None
         self._process = subprocess.Popen(
             [str(environment.python), str(DRIVER)],
@@ -54,9 +60,10 @@ class Official:
             cwd=home,
         )
 
-    def point_at(self, base_url: str, *, session_token: str | None = None) -> None:
-        """Let every following call go to this address, and with this login session beside the key."""
+    def point_at(self, base_url: str, *, api_key: str = API_KEY, session_token: str | None = None) -> None:
+        """Let every following call go to this address, with this key and this login session."""
         self._base_url = base_url
+        self._api_key = api_key
         self._session_token = session_token
 
     @property
@@ -99,7 +106,11 @@ class Official:
 
     def _call(self, call: dict[str, Any]) -> dict[str, Any]:
         stdin, stdout = self._pipes
-        environment = {"LIUM_BASE_URL": self._base_url, "LIUM_SESSION_TOKEN": self._session_token}
+        environment = {
+            "LIUM_BASE_URL": self._base_url,
+            "LIUM_API_KEY": self._api_key,
+            "LIUM_SESSION_TOKEN": self._session_token,
+        }
         stdin.write(json.dumps(call | {"environment": environment}) + "\n")
         stdin.flush()
         line = stdout.readline()

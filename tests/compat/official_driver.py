@@ -10,6 +10,7 @@ Every call may carry `environment`, variables to set before it (null removes one
 """
 
 import ast
+import base64
 import contextlib
 import dataclasses
 import importlib
@@ -62,8 +63,11 @@ def call_sdk(sdk: Any, method: str, arguments: dict[str, Any]) -> dict[str, Any]
             named = {name: as_argument(lium, value) for name, value in arguments.items()}
             return {"result": as_json(target(*positional, **named))}
     except Exception as error:  # noqa: BLE001 - reported to the test, whatever it is
-        fields = {name: getattr(error, name, None) for name in ("code", "hint", "request_id", "idempotency_key")}
-        return {"error": {"type": type(error).__name__, "message": str(error), **fields}}
+        return {"error": {"type": type(error).__name__, "message": str(error), "details": plain(vars(error))}}
+
+
+def plain(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if isinstance(value, str | int | float | None)}
 
 
 def call_cli(cli: Any, testing: Any, arguments: list[str]) -> dict[str, Any]:
@@ -85,8 +89,8 @@ def as_argument(lium: Any, value: Any) -> Any:
             return lium.cluster(cluster_id)
         case {"time": text}:
             return datetime.fromisoformat(text)
-        case {"bytes": text}:
-            return text.encode()
+        case {"base64": text}:
+            return base64.b64decode(text)
         case _:
             return value
 

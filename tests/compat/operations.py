@@ -1,5 +1,6 @@
 """The same operation asked of both clients: how the official SDK is called, and how ours is."""
 
+from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
@@ -292,7 +293,7 @@ RENTING = [
     ),
     Case(
         "uploadBuildContext",
-        official("upload_build_context", {"bytes": "not really a gzipped tar"}),
+        official("upload_build_context", {"base64": b64encode(b"not really a gzipped tar").decode()}),
         lambda lium: lium.builds.upload(b"not really a gzipped tar"),
     ),
 ]

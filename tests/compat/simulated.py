@@ -1,22 +1,38 @@
 """A sandbox on a real local port, and what tests do to it and read from it, all through its control routes."""
 
+import asyncio
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
 from typing import Any, cast
 
 import httpx2
-from anyio.abc import TaskStatus
-from anyio.from_thread import start_blocking_portal
+from starlette.types import Receive, Scope, Send
 
 from lium_mcp.sandbox import Sandbox, serve_sandbox
+
+
+class _Stage(Sandbox):
+    """A port for one sandbox after the other: starting a server takes longer than most tests."""
+
+    playing: Sandbox
+
+    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.playing.app(scope, receive, send)
 
 
 class Simulated:
     """The sandbox as another program sees it: an address, and the control routes beside the API."""
 
-    def __init__(self, base_url: str) -> None:
+    def __init__(self, base_url: str, stage: _Stage) -> None:
         self.base_url = base_url
+        self._stage = stage
         self._http = httpx2.Client(base_url=base_url.removesuffix("/api") + "/_sandbox", timeout=10, trust_env=False)
+
+    def begin(self, *, balance_usd: float = 100.0) -> None:
+        """Begin with a fresh sandbox, whose clock stands still until it is turned."""
+        self._stage.playing = Sandbox(seed=7, speed=0, balance_usd=balance_usd)
 
     def state(self) -> dict[str, Any]:
         return cast("dict[str, Any]", self._http.get("/state").raise_for_status().json())
@@ -39,6 +55,16 @@ class Simulated:
         [pod] = [pod for pod in self.state()["pods"] if pod["id"] == pod_id]
         return dict(pod)
 
+    def node(self, gpu: str, *, free: int = 1) -> dict[str, Any]:
+        """Return a node that rents single GPUs of this kind and has some free."""
+        return next(
+            node
+            for node in self.state()["nodes"]
+            if gpu in node["machine_name"]
+            and node["min_gpu_count_for_rental"] == 1
+            and node["available_gpu_count"] >= free
+        )
+
     def requests(self, method: str, path: str) -> list[dict[str, Any]]:
         """Return the requests for a path that ends like this, oldest first."""
         return [
@@ -53,16 +79,23 @@ class Simulated:
 
 @contextmanager
 def simulating() -> Iterator[Simulated]:
-    """Serve a sandbox whose clock stands still until it is turned."""
+    """Serve sandboxes, one at a time, until the end of the block."""
+    stage = _Stage(seed=7, speed=0)
+    loop = asyncio.new_event_loop()
+    address: Future[str] = Future()
+    serving = loop.create_task(serve_sandbox(stage, on_ready=address.set_result))
 
-    async def serve(*, task_status: TaskStatus[str]) -> None:
-        await serve_sandbox(Sandbox(seed=7, speed=0), on_ready=task_status.started)
+    def serve() -> None:
+        with suppress(asyncio.CancelledError):
+            loop.run_until_complete(serving)
 
-    with start_blocking_portal() as portal:
-        serving, base_url = portal.start_task(serve)
-        simulated = Simulated(base_url)
-        try:
-            yield simulated
-        finally:
-            simulated.close()
-            serving.cancel()
+    thread = threading.Thread(target=serve)
+    thread.start()
+    simulated = Simulated(address.result(timeout=10), stage)
+    try:
+        yield simulated
+    finally:
+        simulated.close()
+        loop.call_soon_threadsafe(serving.cancel)
+        thread.join()
+        loop.close()
