@@ -12,7 +12,6 @@ from typing import Final, cast
 
 from pydantic import JsonValue
 from starlette.datastructures import Headers, QueryParams
-from starlette.requests import ClientDisconnect
 from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import compile_path
 from starlette.types import Receive, Scope, Send
@@ -42,6 +41,8 @@ class Edge:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or drop its connection."""
         body = await _read_body(receive)
+        if body is None:
+            return
         headers = Headers(scope=scope)
         path = str(scope["path"]).removeprefix(PREFIX)
         request_id = f"req-{identifier(self._world.seed, 'request', next(self._numbers))[:8]}"
@@ -166,12 +167,13 @@ class Edge:
         call.world.audit.append(AuditRow(call.account.id, call.world.now, entry))
 
 
-async def _read_body(receive: Receive) -> bytes:
+async def _read_body(receive: Receive) -> bytes | None:
+    """Read the whole body; None when the client went away before its end."""
     parts: list[bytes] = []
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise ClientDisconnect
+            return None
         parts.append(message.get("body", b""))
         if not message.get("more_body", False):
             return b"".join(parts)

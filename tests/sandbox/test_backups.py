@@ -85,6 +85,19 @@ async def test_scheduled_backups_run_and_old_ones_expire(sandbox: Sandbox, wire:
     await wire.refused("restoreBackup", 400, pod_id=pod_id, json=body)
 
 
+async def test_a_scheduled_backup_of_a_pod_that_is_down_is_skipped(sandbox: Sandbox, wire: Wire) -> None:
+    pod_id = await wire.running(sandbox)
+    config = await _configure(wire, pod_id, backup_frequency_hours=1, backup_path="")
+    sandbox.add_fault("reboot_fails")
+    await wire.ok("rebootPod", pod_id=pod_id, json={})
+    sandbox.clock.advance(hours=1)
+    [row] = (await wire.ok("listBackupLogsForPod", pod_id=pod_id))["items"]
+    assert row["status"] == "SKIPPED"
+    await wire.ok("updateBackupConfig", config_id=config["id"], json={"is_active": False})
+    sandbox.clock.advance(hours=3)
+    assert len((await wire.ok("listBackupLogsForPod", pod_id=pod_id))["items"]) == 1
+
+
 async def test_pages_say_whether_there_is_more(sandbox: Sandbox, wire: Wire) -> None:
     pod_id = await wire.running(sandbox)
     await _configure(wire, pod_id, backup_frequency_hours=1)

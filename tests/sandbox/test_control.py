@@ -104,6 +104,9 @@ async def test_faults_are_armed_listed_and_cleared_over_http(wire: Wire) -> None
     assert (await wire.http.delete(f"{CONTROL}/faults")).json() == []
     await wire.ok("listPods")
     assert (await wire.http.post(f"{CONTROL}/faults", json={"kind": "volcano"})).status_code == 422
+    assert (await wire.http.post(f"{CONTROL}/faults", content=b"not json")).status_code == 422
+    stray = {"kind": "provider_pause", "executor_id": "nowhere"}
+    assert (await wire.http.post(f"{CONTROL}/faults", json=stray)).json() == {"error": "executor_id names no node"}
     assert (await wire.http.get(f"{CONTROL}/volcano")).status_code == 404
 
 

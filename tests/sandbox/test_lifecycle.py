@@ -55,6 +55,28 @@ async def test_a_failed_boot_stays_visible_for_three_minutes_and_costs_nothing(s
     assert await wire.balance() == 100
 
 
+async def test_a_failed_pod_can_be_cleared_away_before_that(sandbox: Sandbox, wire: Wire) -> None:
+    sandbox.add_fault("boot_fails")
+    pod_id = await wire.rent()
+    sandbox.clock.advance(seconds=60)
+    await wire.ok("deletePod", pod_id=pod_id)
+    await wire.refused("getPod", 404, pod_id=pod_id)
+    node_counts = {node["id"]: node["rented_by_us"] for node in sandbox.state()["nodes"]}
+    assert set(node_counts.values()) == {0}
+
+
+async def test_a_removal_that_is_due_while_the_pod_boots_waits_for_it(sandbox: Sandbox, wire: Wire) -> None:
+    sandbox.add_fault("boot_slow", seconds=600)
+    pod_id = await wire.rent()
+    due = (sandbox.clock.now() + timedelta(minutes=2)).isoformat()
+    await wire.ok("scheduleRemoval", pod_id=pod_id, json={"removal_scheduled_at": due})
+    sandbox.clock.advance(minutes=5)
+    assert (await wire.pod(pod_id))["status"] == "PENDING"
+    sandbox.clock.advance(minutes=8)
+    assert await wire.ok("listPods") == []
+    assert (await wire.ok("getPodRecord", pod_id=pod_id))["billed_seconds"] <= 61
+
+
 async def test_a_pending_pod_cannot_be_removed(sandbox: Sandbox, wire: Wire) -> None:
     pod_id = await wire.rent()
     await wire.refused("deletePod", 400, pod_id=pod_id)

@@ -1,4 +1,4 @@
-"""The routes that spend: the three rents, the build contexts they may use, and what belongs to clusters."""
+"""The routes that spend: renting a chosen node or by specification, and the build contexts a rent may use."""
 
 import hashlib
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from typing import Final
 from pydantic import JsonValue
 
 from lium_mcp.sandbox import idempotency, ledger, lifecycle, transfers
-from lium_mcp.sandbox.bodies import ClusterRentBody, RentBody, RentBySpecBody
+from lium_mcp.sandbox.bodies import RentBody, RentBySpecBody
 from lium_mcp.sandbox.calls import Access, Call, Operation, Reply
 from lium_mcp.sandbox.errors import Refusal, missing, refuse
 from lium_mcp.sandbox.market import Node, take_for_another_renter, take_off_market
@@ -20,7 +20,6 @@ from lium_mcp.sandbox.selection import candidates_for
 
 MAX_TERMINATION_HOURS: Final = 720
 BUILD_CONTEXT_KEPT: Final = timedelta(hours=1)
-CLUSTER_IMAGE: Final = "daturaai/lium-cluster"
 ALTERNATIVES_SHOWN: Final = 5
 NOT_READY: Final = frozenset({"VERIFY_PENDING", "VERIFY_FAILED"})
 
@@ -31,7 +30,7 @@ async def rent_executor(call: Call) -> Reply:
     node = world.market.nodes.get(call.uuid("executor_id"))
     count = body.gpu_count or (world.market.free_gpus(node, world.now) if node else 0)
     price = world.market.price(node, world.now) * count if node else Decimal(0)
-    _require_means(call, price)
+    require_means(call, price)
 
     def work() -> Reply:
         if node is None:
@@ -52,7 +51,7 @@ async def rent_by_spec(call: Call) -> Reply:
     if not body.dry_run:
         found = candidates_for(world.market, world.now, body, count)
         price = world.market.price(found[0], world.now) * count if isinstance(found, list) else Decimal(0)
-        _require_means(call, price)
+        require_means(call, price)
 
     def work() -> Reply:
         candidates = candidates_for(world.market, world.now, body, count)
@@ -75,99 +74,6 @@ async def rent_by_spec(call: Call) -> Reply:
     return await idempotency.once(call, work, stores_refusals=not body.dry_run)
 
 
-async def rent_cluster(call: Call) -> Reply:
-    """Rent several whole nodes of one fabric, all or nothing."""
-    world, body = call.world, call.parse(ClusterRentBody)
-    nodes = [world.market.nodes.get(str(node_id)) for node_id in body.executor_uuids]
-    known = [node for node in nodes if node is not None]
-    _require_means(call, sum((world.market.price(node, world.now) * node.gpu_count for node in known), Decimal(0)))
-
-    def work() -> Reply:
-        template = call.template(str(body.template_id))
-        if len(known) != len(nodes):
-            raise refuse(404, "node_not_found", "A node was not found.")
-        if template is None:
-            raise refuse(404, "template_not_found", "Template not found.")
-        if not str(template.body["docker_image"]).startswith(CLUSTER_IMAGE):
-            raise refuse(400, "template_invalid", f"A cluster needs a template of {CLUSTER_IMAGE}.")
-        if (problem := _cluster_problem(call, known)) is not None:
-            return Reply({"success": False, "pod_ids": [], "message": problem})
-        terms = _Terms(
-            name=body.pod_name,
-            template=template,
-            public_keys=body.user_public_key,
-            extra_ports=body.initial_port_count or 0,
-            encryption=body.enable_volume_encryption,
-        )
-        cluster_id = world.new_id("cluster")
-        pods = [
-            _start(call, node, node.gpu_count, terms, cluster=(cluster_id, rank)) for rank, node in enumerate(known)
-        ]
-        return Reply({"success": True, "pod_ids": [pod.id for pod in pods], "message": None})
-
-    return await idempotency.once(call, work)
-
-
-def list_cluster_offers(call: Call) -> Reply:
-    """List the fabrics that have two free members or more."""
-    world = call.world
-    offers: list[JsonValue] = []
-    for fabric in sorted({node.fabric_id for node in world.market.nodes.values() if node.fabric_id is not None}):
-        members = [node for node in world.market.nodes.values() if node.fabric_id == fabric]
-        free = [node for node in members if world.market.free_gpus(node, world.now) == node.gpu_count]
-        kind = fabric.split(":")[1]
-        if len(free) > 1:
-            offers.append(
-                {
-                    "fabric_id": fabric,
-                    "fabric_type": kind,
-                    "link_rate": "400 Gb/sec (4X NDR)" if kind == "infiniband" else "200 Gb/sec (4X HDR)",
-                    "fabric_measured": True,
-                    "node_count": len(members),
-                    "nodes": [listing_row(world.market, node, world.now, full=False) for node in free],
-                }
-            )
-    return Reply(offers)
-
-
-def delete_cluster(call: Call) -> Reply:
-    """Remove every member; a member that still boots, or may not be touched, stops it all."""
-    world, cluster_id = call.world, call.uuid("cluster_id")
-    members = [
-        pod for pod in world.pods.values() if pod.cluster_id == cluster_id and pod.removed_at is None and call.sees(pod)
-    ]
-    if not members:
-        raise refuse(404, "not_found", "Cluster not found")
-    for pod in members:
-        call.require_write(pod)
-    if pending := [pod.id for pod in members if pod.status == "PENDING"]:
-        message = "A member is still being created"
-        detail: JsonValue = {"message": message, "cluster_id": cluster_id, "pending_pods": list[JsonValue](pending)}
-        raise refuse(409, "conflict", message, detail=detail)
-    rows: list[JsonValue] = []
-    failures = 0
-    for pod in sorted(members, key=lambda pod: pod.cluster_index or 0):
-        message = "deletion already in progress"
-        failed = pod.status != "DELETING" and world.faults.strike("delete_fails", pod_id=pod.id) is not None
-        if failed:
-            failures += 1
-            message = "deletion failed, call again"
-        elif pod.status != "DELETING":
-            lifecycle.delete(world, pod, reason="user_initiated", actor=call.actor)
-            message = "deletion started"
-        rows.append(
-            {
-                "pod_id": pod.id,
-                "pod_name": pod.name,
-                "cluster_node_index": pod.cluster_index,
-                "success": not failed,
-                "message": message,
-            }
-        )
-    message = f"{failures} of {len(rows)} members failed" if failures else "Deletion started for every member"
-    return Reply({"cluster_id": cluster_id, "success": not failures, "message": message, "pods": rows})
-
-
 def upload_build_context(call: Call) -> Reply:
     """Keep a gzipped archive for a Dockerfile build."""
     if not call.body.startswith(b"\x1f\x8b"):
@@ -178,7 +84,7 @@ def upload_build_context(call: Call) -> Reply:
 
 
 @dataclass(frozen=True)
-class _Terms:
+class Terms:
     """What a rent asks for besides the node."""
 
     name: str
@@ -192,7 +98,7 @@ class _Terms:
     restore_path: str | None = None
 
 
-def _require_means(call: Call, price: Decimal) -> None:
+def require_means(call: Call, price: Decimal) -> None:
     """The checks that come before the idempotency record: the key's budget, the account's balance."""
     route = f"{call.operation.method} {call.operation.path}"
     ledger.require_budget(call.world, call.key, route=route, amount=ledger.floor_usd(price))
@@ -250,7 +156,7 @@ def _recommended_template(call: Call, node: Node) -> Template:
     )
 
 
-def _terms(call: Call, body: RentBody, template: Template | None) -> _Terms:
+def _terms(call: Call, body: RentBody, template: Template | None) -> Terms:
     world = call.world
     if template is None:
         raise refuse(400, "template_invalid", "A template or a Dockerfile is needed.")
@@ -264,7 +170,7 @@ def _terms(call: Call, body: RentBody, template: Template | None) -> _Terms:
     if body.backup_log_id is not None and body.restore_path is not None:
         transfers.restorable(world, call.me.id, str(body.backup_log_id))
         transfers.check_path(template.local_volume, body.restore_path, what="restore_path", may_be_empty=False)
-    return _Terms(
+    return Terms(
         name=body.pod_name,
         template=template,
         public_keys=body.user_public_key,
@@ -286,7 +192,7 @@ def require_free_volume(call: Call, volume_id: str) -> None:
         raise refuse(400, "volume_in_use", f"The volume is attached to pod {pod.id}.")
 
 
-def _take(call: Call, node: Node, gpu_count: int | None, terms: _Terms) -> Pod:
+def _take(call: Call, node: Node, gpu_count: int | None, terms: Terms) -> Pod:
     """Rent the node, or refuse for a reason that lies with the node."""
     world = call.world
     if world.faults.strike("node_taken", executor_id=node.id):
@@ -304,12 +210,13 @@ def _take(call: Call, node: Node, gpu_count: int | None, terms: _Terms) -> Pod:
     if not node.smallest_split <= count <= free:
         limits = f"{node.smallest_split} to {free}"
         raise refuse(400, "gpu_count_invalid", f"This node rents {limits} GPUs now, not {count}.")
-    return _start(call, node, count, terms)
+    return start(call, node, count, terms)
 
 
-def _start(
-    call: Call, node: Node, count: int, terms: _Terms, *, cluster: tuple[str, int] | tuple[None, None] = (None, None)
+def start(
+    call: Call, node: Node, count: int, terms: Terms, *, cluster: tuple[str, int] | tuple[None, None] = (None, None)
 ) -> Pod:
+    """Take GPUs that were found free, and note the rent."""
     world = call.world
     restore = None
     if terms.backup_id is not None and terms.restore_path is not None:
@@ -354,17 +261,6 @@ def _start(
         }
     )
     return pod
-
-
-def _cluster_problem(call: Call, nodes: list[Node]) -> str | None:
-    if len({node.id for node in nodes}) != len(nodes):
-        return "A node is named twice"
-    if nodes[0].fabric_id is None or len({node.fabric_id for node in nodes}) != 1:
-        return "Nodes are on different fabrics"
-    busy = [node for node in nodes if call.world.market.free_gpus(node, call.world.now) != node.gpu_count]
-    if busy or any(call.world.faults.strike("node_taken", executor_id=node.id) for node in nodes):
-        return "A node is not available"
-    return None
 
 
 def _spec_reply(
@@ -414,10 +310,7 @@ OPERATIONS = (
         audit="pod.rent",
         feature="rent_by_spec",
     ),
-    Operation("rentCluster", "POST", "/executors/cluster/rent", Access.RENT, rent_cluster, audit="cluster.rent"),
-    Operation("listClusterOffers", "GET", "/executors/infiniband-clusters", Access.READ, list_cluster_offers),
     Operation("rentExecutor", "POST", "/executors/{executor_id}/rent", Access.RENT, rent_executor, audit="pod.rent"),
-    Operation("deleteCluster", "DELETE", "/clusters/{cluster_id}", Access.POD, delete_cluster, audit="cluster.delete"),
     Operation(
         "uploadBuildContext",
         "POST",
