@@ -6,6 +6,7 @@ connection pool for all, and per key a lock under a digest of it, so that two re
 
 import hashlib
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -23,8 +24,8 @@ _caller_key: ContextVar[str | None] = ContextVar("_caller_key", default=None)
 class Accounts:
     """The accounts that one server acts for, over one client's connections."""
 
-    def __init__(self, own: LiumClient, clock: Clock) -> None:
-        self._own = Account(own, Renter(own, clock, anyio.Lock()))
+    def __init__(self, own: LiumClient, clock: Clock, ssh_public_key_path: Path | None) -> None:
+        self._own = Account(own, Renter(own, clock, anyio.Lock()), ssh_public_key_path)
         self._clock = clock
         self._turns: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
 
@@ -35,7 +36,7 @@ class Accounts:
             return self._own
         lium = self._own.lium.for_key(key)
         turn = self._turns.setdefault(hashlib.sha256(key.encode()).hexdigest(), anyio.Lock())
-        return Account(lium, Renter(lium, self._clock, turn))
+        return Account(lium, Renter(lium, self._clock, turn), ssh_public_key_path=None)
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -48,7 +48,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"lium-mcp {__version__}")
     _add_settings(parser)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    serve = commands.add_parser("serve", help="serve over standard input and output (the default)")
+    serve = commands.add_parser(
+        "serve", help="serve over standard input and output (the default), or over HTTP with --transport http"
+    )
     _add_settings(serve)
     tools = commands.add_parser("tools", help="list the tools that the settings offer, and what they cost in tokens")
     _add_settings(tools)
@@ -104,6 +106,12 @@ def _serve(options: dict[str, Any]) -> int:
     from lium_mcp.server import build_server, serve_stdio  # noqa: PLC0415
 
     server = build_server(settings)
+    if settings.transport != "stdio":
+        from lium_mcp.http import serve_http  # noqa: PLC0415
+
+        gc.enable()
+        anyio.run(serve_http, server, settings)
+        return 0
     gc.freeze()
     gc.enable()
     anyio.run(serve_stdio, server)

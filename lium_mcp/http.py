@@ -5,7 +5,6 @@ only where every caller is on this machine. Host and Origin are always checked: 
 be able to spend their money.
 """
 
-import ipaddress
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,21 +19,13 @@ from starlette.routing import Route
 
 from lium_mcp import __version__
 from lium_mcp.server import LiumServer
-from lium_mcp.settings import Settings, SettingsError
+from lium_mcp.settings import Settings, SettingsError, is_loopback
 
 log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES: Final = 2**20
 _STOP_SECONDS: Final = 3
 _LOOPBACK_NAMES: Final = ("127.0.0.1", "localhost", "[::1]")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address to listen at can be reached from this machine only."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host.casefold() == "localhost"
 
 
 def check_binding(settings: Settings) -> None:

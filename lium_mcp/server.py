@@ -145,7 +145,7 @@ def build_server(
         check_base_url(base_url)
         variable = "LIUM_API_KEY"
         lium = LiumClient(
-            api_key=settings.find_api_key(),
+            api_key=settings.find_api_key() if settings.is_local else None,
             base_url=base_url,
             timeout_seconds=settings.timeout_seconds,
             transport=transport,
@@ -153,15 +153,23 @@ def build_server(
         )
     except InvalidRequest as error:
         raise SettingsError(f"{variable}: {error}") from None
-    accounts = Accounts(lium, clock)
-    runtime = Runtime(account=accounts.current, clock=clock, ssh_public_key_path=settings.find_ssh_public_key_path())
+    ssh_public_key_path = settings.find_ssh_public_key_path() if settings.is_local else None
+    accounts = Accounts(lium, clock, ssh_public_key_path)
+    runtime = Runtime(account=accounts.current, clock=clock)
+
+    connections = 0
 
     @asynccontextmanager
     async def lifespan(_: MCPServer[None]) -> AsyncIterator[None]:
+        # Entered once per process over stdio and Streamable HTTP, but once per connection over SSE.
+        nonlocal connections
+        connections += 1
         try:
             yield
         finally:
-            await accounts.aclose()
+            connections -= 1
+            if not connections:
+                await accounts.aclose()
 
     return LiumServer(
         name="lium-mcp",

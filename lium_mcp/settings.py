@@ -6,6 +6,7 @@ resort. A value that cannot be read stops the start: it never silently becomes t
 environment.
 """
 
+import ipaddress
 import os
 import re
 from collections.abc import Mapping
@@ -106,6 +107,11 @@ class Settings(BaseSettings):
     def _expand_home(cls, value: Path | None) -> Path | None:
         return value.expanduser() if value else None
 
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can reach the server: others never act with its key or get its SSH key."""
+        return self.transport == "stdio" or is_loopback(self.host)
+
     def find_api_key(self) -> str | None:
         """The key to use: the one set, in the sandbox its ready-made one, else the official client's config file."""
         if self.sandbox:
@@ -137,6 +143,14 @@ def load(overrides: Mapping[str, Any]) -> Settings:
     except ValidationError as error:
         problems = [f"{_public_name(str(item['loc'][0]))}: {item['msg']}" for item in error.errors(include_input=False)]
         raise SettingsError("; ".join(problems)) from None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address to listen at can be reached from this machine only."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.casefold() == "localhost"
 
 
 def environment_name(field: str) -> str:

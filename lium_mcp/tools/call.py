@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -27,10 +27,15 @@ _LAST_READ_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Whose money a call spends: an API client with a key, and the renter of that account."""
+    """Whose money a call spends: an API client with a key, and the renter of that account.
+
+    Attributes:
+        ssh_public_key_path: The caller's own public key on this machine; None for callers elsewhere.
+    """
 
     lium: LiumClient
     renter: Renter
+    ssh_public_key_path: Path | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +44,12 @@ class Runtime:
 
     Attributes:
         account: Gives the account of the call that asks: always the same over stdio, the caller's own over HTTP.
+        final_backups: The last backups that removals began, by pod: the backup, and when it began.
     """
 
     account: Callable[[], Account]
     clock: Clock
-    ssh_public_key_path: Path | None
+    final_backups: dict[str, tuple[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

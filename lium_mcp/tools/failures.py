@@ -20,7 +20,7 @@ _MAX_REQUEST_ID_CHARACTERS = 100
 
 GET_A_KEY: Final = (
     "This needs a Lium API key: create one at lium.io (Settings, API keys), set it as LIUM_API_KEY in the environment "
-    "of this MCP server, and restart the server."
+    "of this MCP server (over HTTP, send it in the header X-API-Key), and restart the server."
 )
 
 _CODES: dict[type[api.LiumError], str] = {
@@ -123,7 +123,8 @@ def _problem(item: Any) -> str:  # noqa: ANN401 - pydantic_core.ErrorDetails, wh
     if item["type"] == "extra_forbidden":
         return "there is no such parameter"
     if item["type"] == "too_short":
-        return "must not be empty"
+        least = item["ctx"]["min_length"]
+        return "must not be empty" if least == 1 else f"needs at least {least}"
     return str(item["msg"]).removeprefix("Value error, ")
 
 

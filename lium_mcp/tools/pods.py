@@ -10,11 +10,12 @@ from pydantic import Field
 from lium_mcp.api import BadRequest, Conflict, LiumError, NotFound, Pod, PodDetail
 from lium_mcp.tools.call import Call, after_change
 from lium_mcp.tools.failures import ToolFailure
-from lium_mcp.tools.parameters import DEFAULT_WAIT_SECONDS, Cursor, Limit, PodName, WaitSeconds, page
+from lium_mcp.tools.final_backup import describe_pending, take_final_backup
+from lium_mcp.tools.parameters import DEFAULT_WAIT_SECONDS, Cursor, Limit, PodName, ShortText, WaitSeconds, page
 from lium_mcp.tools.pod_views import Outcome, PodRow, PodView, describe_start, failure_cause, pod_row, pod_view
 from lium_mcp.tools.registry import DESTROYS, DESTROYS_EACH_TIME, READS, WRITES, Toolset
 from lium_mcp.tools.results import Result, Usd, UtcTime
-from lium_mcp.tools.targets import find_pod, find_pod_detail
+from lium_mcp.tools.targets import find_free_volume, find_pod, find_pod_detail
 
 toolset = Toolset("pods")
 
@@ -46,6 +47,7 @@ class RemovedPod(Result):
     outcome: Outcome
     pod_id: str
     name: str
+    backup_id: str | None = None
     charged_usd: Usd | None = None
     next: str | None = None
 
@@ -94,7 +96,12 @@ async def get_pod(call: Call, pod: PodName, wait_seconds: WaitSeconds = DEFAULT_
 
 
 @toolset.tool(title="Reboot pod", hints=DESTROYS_EACH_TIME)
-async def reboot_pod(call: Call, pod: PodName, wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS) -> ObservedPod:
+async def reboot_pod(
+    call: Call,
+    pod: PodName,
+    volume: Annotated[ShortText, Field(description="Volume to attach at /mnt.")] = "",
+    wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS,
+) -> ObservedPod:
     """Replace the container of a running pod and wait until it runs again. Its processes and everything outside the
     local volume are lost, and its SSH host key changes. Billing goes on.
     """
@@ -105,18 +112,36 @@ async def reboot_pod(call: Call, pod: PodName, wait_seconds: WaitSeconds = DEFAU
             f"Pod {target.pod_name} ({target.id}) is {target.status} and cannot be rebooted.",
             "Call get_pod to wait until it runs.",
         )
-    await call.lium.pods.reboot(target.id)
+    attached = await find_free_volume(call, volume, target) if volume else None
+    await call.lium.pods.reboot(target.id, volume_id=attached.id if attached else None)
     with after_change(f"The reboot of {target.pod_name} has begun."):
         rebooting = await call.lium.pods.get(target.id)
     return await observe(call, rebooting, wait_seconds=wait_seconds)
 
 
 @toolset.tool(title="Remove pod", hints=DESTROYS)
-async def remove_pod(call: Call, pod: PodName, wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS) -> RemovedPod:
+async def remove_pod(
+    call: Call,
+    pod: PodName,
+    final_backup: Annotated[bool, Field(description="Only after a completed backup.")] = False,
+    wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS,
+) -> RemovedPod:
     """Remove a pod for good, which ends its billing. Its disk and local volume are lost; attached volumes and finished
     backups stay. To remove it later, use schedule_pod_removal.
     """
     target = await find_pod(call, pod)
+    backup_id = None
+    if final_backup:
+        backup = await take_final_backup(call, target, wait_seconds=wait_seconds)
+        backup_id = backup.id
+        if not backup.is_completed:
+            return RemovedPod(
+                outcome="pending",
+                pod_id=target.id,
+                name=target.pod_name,
+                backup_id=backup_id,
+                next=describe_pending(target),
+            )
     await _start_removal(call, target)
     gone = await call.wait_until(
         False,
@@ -129,6 +154,7 @@ async def remove_pod(call: Call, pod: PodName, wait_seconds: WaitSeconds = DEFAU
         outcome="done" if gone else "pending",
         pod_id=target.id,
         name=target.pod_name or "",
+        backup_id=backup_id,
         charged_usd=await _charged(call, target.id),
         next=None if gone else "It may still bill. Call list_pods until it is gone.",
     )

@@ -3,6 +3,7 @@
 import math
 import re
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Literal
 
@@ -28,7 +29,7 @@ from lium_mcp.tools.pods import toolset as toolset  # noqa: PLC0414 - rent_pod j
 from lium_mcp.tools.registry import WRITES
 from lium_mcp.tools.results import Result, Usd
 from lium_mcp.tools.schema import UNLISTED
-from lium_mcp.tools.targets import find_template
+from lium_mcp.tools.targets import find_free_volume, find_template
 
 _APPEARS_WITHIN_SECONDS = 20.0
 _FIRST_READ_SECONDS = 5.0
@@ -67,6 +68,8 @@ class Wanted(Result):
     country: str
     docker_in_docker: bool
     template: str
+    volume: str
+    backup_id: str
     hours: float | None
     enable_backups: bool
 
@@ -90,6 +93,15 @@ class Wanted(Result):
         return max(math.ceil(self.hours), 1) if self.hours else None
 
 
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What goes into the pod."""
+
+    public_keys: list[str]
+    template: Template | None
+    volume_id: str | None
+
+
 @toolset.tool(title="Rent a pod", hints=WRITES)
 async def rent_pod(
     call: Call,
@@ -105,6 +117,8 @@ async def rent_pod(
     country: Annotated[ShortText, Field(description="ISO code.")] = "",
     docker_in_docker: Annotated[bool, Field(description="Required.")] = False,
     template: Annotated[ShortText, Field(description="Id, or name of your own.")] = "",
+    volume: Annotated[ShortText, Field(description="Mounted at /mnt.")] = "",
+    backup_id: Annotated[ShortText, Field(description="Restored at start.")] = "",
     hours: Annotated[float | None, Field(gt=0, le=720, description="Lium removes it then.")] = None,
     wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS,
     enable_backups: Annotated[bool, _OFFICIAL] = True,
@@ -112,7 +126,7 @@ async def rent_pod(
     known_pod_ids: Annotated[list[str] | None, _OFFICIAL] = None,  # noqa: ARG001 - says nothing that list_pods does not
 ) -> RentedPod:
     """Rent GPUs as a pod and wait until it runs. This spends money: it bills per second until remove_pod, or for the
-    given hours. Give executor_id, or gpu_type with floors.
+    given hours.
     """
     wanted = Wanted(
         name=name,
@@ -126,21 +140,23 @@ async def rent_pod(
         country=country.upper(),
         docker_in_docker=docker_in_docker,
         template=template,
+        volume=volume,
+        backup_id=backup_id,
         hours=hours,
         enable_backups=enable_backups,
     )
     wanted.check()
     with time_limit(READ_LIMIT_SECONDS):
-        public_keys = await find_public_keys(call)
-        chosen = await find_template(call, template) if template else None
-        if executor_id or not await call.lium.supports("rent_by_spec"):
-            node = await _pick_node(call, wanted, public_keys)
+        contents = await _contents(call, wanted)
+        # A restore needs a path in the template's volume, so the template has to be known before the rent.
+        if executor_id or backup_id or not await call.lium.supports("rent_by_spec"):
+            node = await _pick_node(call, wanted, contents)
             priced = await _price(call, wanted, node)
             if dry_run:
                 return _would_rent(wanted, node.id, priced.gpu_count, priced.price_per_hour_usd)
-            order: Order = await _node_order(call, wanted, node, priced.gpu_count, chosen, public_keys)
+            order: Order = await _node_order(call, wanted, node, priced.gpu_count, contents)
         else:
-            request = _spec_request(wanted, chosen, public_keys)
+            request = _spec_request(wanted, contents)
             if dry_run:
                 answer = await call.lium.executors.select_by_spec(request)
                 node_id = answer.selected_executor.id if answer.selected_executor else None
@@ -152,7 +168,8 @@ async def rent_pod(
 async def _rent(call: Call, order: Order, wanted: Wanted, wait_seconds: float) -> RentedPod:
     try:
         async with call.renter.rent(order) as rental:
-            return await _follow(call, rental, wanted, wait_seconds)
+            restore = order.request.restore_path if isinstance(order, NodeOrder) else None
+            return await _follow(call, rental, wanted, restore, wait_seconds)
     except PodNameTaken as taken:
         raise name_taken(taken) from taken
     except RentOutcomeUnknown as unknown:
@@ -181,7 +198,7 @@ def outcome_unknown(name: str, unknown: RentOutcomeUnknown) -> ToolFailure:
     )
 
 
-async def _follow(call: Call, rental: Rental, wanted: Wanted, wait_seconds: float) -> RentedPod:
+async def _follow(call: Call, rental: Rental, wanted: Wanted, restore: str | None, wait_seconds: float) -> RentedPod:
     """From here on a pod bills: whatever fails, the answer names it."""
     pod = await _wait_until_runs(call, rental.pod_id, wait_seconds)
     if pod is None:
@@ -193,6 +210,8 @@ async def _follow(call: Call, rental: Rental, wanted: Wanted, wait_seconds: floa
     warnings = (
         [] if rental.confirmed else ["The answer was lost; this pod was found by its name. Check that it is yours."]
     )
+    if restore:
+        warnings.append(f"The backup is being restored into {restore}: leave it alone until list_restores says done.")
     if wanted.hours and not pod.is_terminal:
         pod, warning = await _fix_removal(call, pod, wanted.hours)
         warnings += warning
@@ -253,11 +272,29 @@ async def _fix_removal(call: Call, pod: PodDetail, hours: float) -> tuple[PodDet
     return pod, []
 
 
-async def _pick_node(call: Call, wanted: Wanted, public_keys: list[str]) -> Executor:
+async def _contents(call: Call, wanted: Wanted) -> Contents:
+    """Find what goes into the pod; whatever is missing is refused before money is spent."""
+    volume = await find_free_volume(call, wanted.volume) if wanted.volume else None
+    if wanted.backup_id:
+        backup = await call.lium.backups.get(wanted.backup_id)
+        if not backup.is_completed:
+            raise ToolFailure(
+                "backup_not_completed",
+                f"Backup {backup.id} is {backup.state} and cannot be restored.",
+                "Choose a completed one with list_backups.",
+            )
+    return Contents(
+        public_keys=await find_public_keys(call),
+        template=await find_template(call, wanted.template) if wanted.template else None,
+        volume_id=volume.id if volume else None,
+    )
+
+
+async def _pick_node(call: Call, wanted: Wanted, contents: Contents) -> Executor:
     if wanted.executor_id:
         return await find_node(call, wanted.executor_id)
     try:
-        return await cheapest_matching(call.lium, _spec_request(wanted, None, public_keys))
+        return await cheapest_matching(call.lium, _spec_request(wanted, contents))
     except NothingFits as error:
         raise ToolFailure(
             "no_gpu_matches", f"{error}.", "Relax a floor or the ceiling, or watch with list_gpus."
@@ -278,11 +315,9 @@ async def _price(call: Call, wanted: Wanted, node: Executor) -> PricedRental:
     return priced
 
 
-async def _node_order(
-    call: Call, wanted: Wanted, node: Executor, count: int, chosen: Template | None, public_keys: list[str]
-) -> NodeOrder:
+async def _node_order(call: Call, wanted: Wanted, node: Executor, count: int, contents: Contents) -> NodeOrder:
     try:
-        template = chosen or await default_template(call.lium, node)
+        template = contents.template or await default_template(call.lium, node)
     except NoDefaultTemplate as error:
         raise ToolFailure(
             "template_needed",
@@ -292,7 +327,10 @@ async def _node_order(
     request = RentRequest(
         pod_name=wanted.name,
         template_id=template.id,
-        user_public_key=public_keys,
+        user_public_key=contents.public_keys,
+        volume_id=contents.volume_id,
+        backup_log_id=wanted.backup_id or None,
+        restore_path=restore_path(template) if wanted.backup_id else None,
         gpu_count=count,
         enable_volume_encryption=template.supports_volume_encryption is True,
         enable_backups=wanted.enable_backups,
@@ -301,7 +339,14 @@ async def _node_order(
     return NodeOrder(node.id, request)
 
 
-def _spec_request(wanted: Wanted, chosen: Template | None, public_keys: list[str]) -> RentBySpecRequest:
+def restore_path(template: Template) -> str:
+    """Where a backup is restored to at the first start: a new directory in the local volume."""
+    root = template.volumes[0] if template.volumes else "/root"
+    return f"{root.rstrip('/')}/restored"
+
+
+def _spec_request(wanted: Wanted, contents: Contents) -> RentBySpecRequest:
+    chosen = contents.template
     return RentBySpecRequest(
         gpu_type=wanted.gpu_type,
         gpu_count=wanted.gpu_count or 1,
@@ -313,7 +358,8 @@ def _spec_request(wanted: Wanted, chosen: Template | None, public_keys: list[str
         docker_in_docker=wanted.docker_in_docker or None,
         pod_name=wanted.name,
         template_id=chosen.id if chosen else None,
-        user_public_key=public_keys,
+        user_public_key=contents.public_keys,
+        volume_id=contents.volume_id,
         enable_volume_encryption=chosen is None or chosen.supports_volume_encryption is True,
         enable_backups=wanted.enable_backups,
         termination_hours=wanted.termination_hours,
@@ -333,7 +379,7 @@ def _would_rent(wanted: Wanted, node_id: str | None, gpu_count: int, price_per_h
 
 async def find_public_keys(call: Call) -> list[str]:
     """The keys to put into the pod: the local one, else the account's. None at all is refused before spending."""
-    path = call.runtime.ssh_public_key_path
+    path = call.runtime.account().ssh_public_key_path
     if path is not None:
         text = await anyio.Path(path).read_text(encoding="utf-8", errors="replace")
         keys = [line.strip() for line in text.splitlines() if line.strip().startswith(_KEY_PREFIXES)]

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, PlainSerializer
 # zero-width and other invisible characters (they hide text from a person but not from a model), and lone surrogates
 # (not encodable). An escape sequence that is never ended takes nothing else with it: it could hide what follows.
 _UNSAFE = re.compile(
-    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-_])?"
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]?[0-~])?"
     r"|[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     r"\ud800-\udfff\U000e0000-\U000e0fff]"
 )

@@ -56,6 +56,39 @@ async def find_volume(call: Call, named: str) -> Volume:
     return _only(await call.lium.volumes.list(), named, "volume", "create_volume makes one.")
 
 
+async def find_free_volume(call: Call, named: str, pod: Pod | None = None) -> Volume:
+    """As `find_volume`, and mounted in no pod but `pod`: one pod at a time has a volume.
+
+    Raises:
+        ToolFailure: there is none or several, or another pod has it mounted.
+        LiumError: the volumes or pods could not be listed.
+    """
+    volume = await find_volume(call, named)
+    refuse_attached(volume, await call.lium.pods.list(), "attached", unless=pod)
+    return volume
+
+
+def refuse_attached(volume: Volume, pods: Sequence[Pod], purpose: str, *, unless: Pod | None = None) -> None:
+    """Refuse what needs a volume that no other pod has mounted.
+
+    Raises:
+        ToolFailure: a pod has it mounted.
+    """
+    holder = volume_holder(volume, pods)
+    if holder is not None and (unless is None or holder.id != unless.id):
+        raise ToolFailure(
+            "volume_in_use",
+            f"Volume {volume.name} ({volume.id}) is mounted in pod {holder.pod_name} ({holder.id}) and cannot be "
+            f"{purpose}.",
+            "One pod at a time has a volume: remove that pod first, or use another volume.",
+        )
+
+
+def volume_holder(volume: Volume, pods: Sequence[Pod]) -> Pod | None:
+    """The pod that has a volume mounted, if the key sees it."""
+    return next((pod for pod in pods if pod.volume and pod.volume.id == volume.id), None)
+
+
 async def find_template(call: Call, named: str) -> Template:
     """The template with this id, or the only one of the account's own with this name or huid.
 

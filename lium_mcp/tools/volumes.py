@@ -11,7 +11,7 @@ from lium_mcp.tools.failures import ToolFailure
 from lium_mcp.tools.parameters import Cursor, Limit, ShortText, page
 from lium_mcp.tools.registry import DESTROYS, READS, WRITES_EACH_TIME, Toolset
 from lium_mcp.tools.results import Result, UtcTime
-from lium_mcp.tools.targets import find_volume
+from lium_mcp.tools.targets import find_volume, refuse_attached, volume_holder
 
 toolset = Toolset("volumes")
 
@@ -93,29 +93,9 @@ async def delete_volume(call: Call, volume: VolumeName) -> DeletedVolume:
     return DeletedVolume(volume_id=found.id, name=found.name)
 
 
-def refuse_attached(volume: Volume, pods: Sequence[Pod], purpose: str) -> None:
-    """Refuse what needs a volume that no pod has mounted.
-
-    Raises:
-        ToolFailure: a pod has it mounted.
-    """
-    holder = _holder(volume, pods)
-    if holder is not None:
-        pod = f"{holder.pod_name} ({holder.id})"
-        raise ToolFailure(
-            "volume_in_use",
-            f"Volume {volume.name} ({volume.id}) is mounted in pod {pod} and cannot be {purpose}.",
-            "One pod at a time has a volume: remove that pod first, or use another volume.",
-        )
-
-
-def _holder(volume: Volume, pods: Sequence[Pod]) -> Pod | None:
-    return next((pod for pod in pods if pod.volume and pod.volume.id == volume.id), None)
-
-
 def volume_view(volume: Volume, pods: Sequence[Pod]) -> VolumeView:
     """Show a volume and the pod that has it."""
-    holder = _holder(volume, pods)
+    holder = volume_holder(volume, pods)
     return VolumeView(
         volume_id=volume.id,
         name=volume.name,
