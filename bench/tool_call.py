@@ -17,6 +17,14 @@ from lium_mcp.settings import Settings
 
 ROUNDS = 200
 KEY = "sk_sandbox"
+ECHO_SERVER = """
+from mcp.server import MCPServer
+server = MCPServer(name="echo", version="1")
+@server.tool()
+async def echo(text: str) -> str:
+    return text
+server.run("stdio")
+"""
 
 
 async def milliseconds(action: Callable[[], Awaitable[object]]) -> float:
@@ -37,22 +45,27 @@ async def measure(base_url: str) -> None:
     )
     async with (
         httpx2.AsyncClient(headers={"X-API-KEY": KEY, "User-Agent": "bench"}) as http,
-        Client(build_server(settings)) as in_memory,
-        Client(stdio_client(parameters)) as over_stdio,
+        Client(build_server(settings)) as memory,
+        Client(stdio_client(parameters)) as stdio,
+        Client(stdio_client(StdioServerParameters(command=sys.executable, args=["-c", ECHO_SERVER]))) as echo,
     ):
         actions: dict[str, Callable[[], Awaitable[object]]] = {
             "raw GET /ssh-keys": lambda: http.get(f"{base_url}/ssh-keys"),
-            "list_ssh_keys in memory": lambda: in_memory.call_tool("list_ssh_keys", {}),
-            "list_ssh_keys over stdio": lambda: over_stdio.call_tool("list_ssh_keys", {}),
+            "echo of an empty SDK server over stdio": lambda: echo.call_tool("echo", {"text": "x"}),
+            "list_ssh_keys in memory": lambda: memory.call_tool("list_ssh_keys", {}),
+            "list_ssh_keys over stdio": lambda: stdio.call_tool("list_ssh_keys", {}),
         }
         times: dict[str, list[float]] = {name: [] for name in actions}
         for _ in range(ROUNDS):
             for name, action in actions.items():
                 times[name].append(await milliseconds(action))
     medians = {name: statistics.median(values) for name, values in times.items()}
-    baseline = next(iter(medians.values()))
+    raw, echoed, in_memory, over_stdio = medians.values()
     for name, median in medians.items():
-        print(f"{name}: {median:.2f} ms, adds {median - baseline:.2f} ms, ratio {median / baseline:.2f}")
+        print(f"{median:6.2f} ms  {name}")
+    print(f"a call adds to its HTTP request: {in_memory - raw:.2f} ms (ratio {in_memory / raw:.2f}; goal: under 3 ms)")
+    ours = over_stdio - raw - echoed
+    print(f"over stdio, of which the SDK's own round trip is {echoed:.2f} ms, ours: {ours:.2f} ms")
 
 
 def main() -> None:
