@@ -13,6 +13,7 @@ import anyio
 import httpx2
 
 from lium_mcp.sandbox import API_KEY, Sandbox
+from tests.harness import PUBLIC_KEY
 
 Forward = Callable[[httpx2.Request], Awaitable[httpx2.Response]]
 Act = Callable[[httpx2.Request, Forward], Awaitable[httpx2.Response]]
@@ -171,3 +172,21 @@ async def eventually(condition: Callable[[], bool]) -> None:
     with anyio.fail_after(10):
         while not condition():
             await anyio.lowlevel.checkpoint()
+
+
+async def rent(sandbox: Sandbox, name: str, *, boot: bool = True, **wanted: Any) -> str:
+    """Let somebody rent one GPU of the cheapest node, past our server; the pod's id."""
+    nodes = [node for node in await ask(sandbox, "GET", "/executors") if node.get("min_gpu_count_for_rental") == 1]
+    node = min(nodes, key=lambda node: float(node["price_per_gpu"]))
+    templates = await ask(sandbox, "GET", "/templates")
+    body = {
+        "pod_name": name,
+        "template_id": templates[0]["id"],
+        "user_public_key": [PUBLIC_KEY],
+        "gpu_count": 1,
+        **wanted,
+    }
+    pod_id = str((await ask(sandbox, "POST", f"/executors/{node['id']}/rent", body))["pod_id"])
+    if boot:
+        sandbox.clock.advance(seconds=60)
+    return pod_id

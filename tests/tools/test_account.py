@@ -1,0 +1,285 @@
+"""Money and SSH keys: the figures agree with the sandbox's ledger, and no private key goes anywhere."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+
+import pytest
+
+from lium_mcp.sandbox import Sandbox
+from tests.harness import PUBLIC_KEY, Agent, Mode, hosted
+from tests.harness import agent_on as agent_on_every_tool
+from tests.tools.wires import Wire, ask, editing, losing_the_answer, rent, truth
+
+# Only the tools at hand: a server with all of them takes its time to build.
+agent_on = partial(agent_on_every_tool, toolsets=frozenset({"account"}), log_level="ERROR")
+both_eras = pytest.mark.parametrize("mode", ["auto", "legacy"])
+
+# Public keys made for these tests, with the fingerprints that ssh-keygen -l says.
+ED25519 = (PUBLIC_KEY, "SHA256:rOEATD3m3dGibXRpbr6gUsRrcEMgAqWu7U6vnuIxiTE")
+ECDSA = (
+    (
+    "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBKbnH94XoawrGhiW5HPWxQRMeJlMunCc5MIzpxzGT"
+    "zZjSS0TD/DuH/I+FXmF2LfF7KXPKvWyQZ+378CrqKeJoms= test",
+    "SHA256:ADRFEYsNr9IIRSxysxgusY75iQcTEHZhAA0t+pVCpHk",
+)
+RSA = (
+    (
+    "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABAQC69LbVRKiXfk4Bu7X+2mQBUUinjHWzwxywuT0wPzEny7BS02ySw3dPJH7673j2sTSpNOjIApiw3P"
+    "9Yk4nrVbYIrE+Fs2z0/lzJpUQAxRUtyDhGEzerNl6anhxnDV/zRio8iGiogOROz9FN/QfsG76B54pgeJxVROKEhvZa0oW0H1Gqyx2XBfqpUKjw9hK"
+    "VlmAcpLkImQwpLo7f9E3K63DQDK0OFEr6z3dZymq0pgeu5zs/OBMKlgtb2FIR30Qj3gazwdSIrbHxwTtE9WqY7NB8Am/2ABbDxkZmajXilO6KkNbGV"
+    "c4qSSF6veA81WpR1RlZuWoR0GiNIkLPLy9gX8Fn a test key"
+    ),
+    "SHA256:pNgogxaJTgKotn3U00PALzaot1IGeot3pPB00gjrBWY",
+)
+PRIVATE_KEY = """-----BEGIN OPENSSH PRIVATE KEY-----
+b3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQAAAAAAAAABAAAAMwAAAAtzc2gtZWQyNTUxOQ
+-----END OPENSSH PRIVATE KEY-----"""
+
+
+@pytest.fixture
+async def agent(sandbox: Sandbox) -> AsyncIterator[Agent]:
+    async with hosted(agent_on(sandbox)) as connected:
+        yield connected
+
+
+# --- balance ---------------------------------------------------------------------------------------------------------
+
+
+@both_eras
+async def test_the_balance_lasts_as_long_as_the_living_pods_let_it(sandbox: Sandbox, mode: Mode) -> None:
+    async with agent_on(sandbox, mode=mode) as agent:
+        idle = await agent.call("get_balance")
+        assert idle == {"balance_usd": 100, "burn_per_hour_usd": 0, "billing_pods": 0, "starting_pods": 0}
+        await rent(sandbox, "one")
+        await rent(sandbox, "two")
+        await rent(sandbox, "three", boot=False)
+        sandbox.clock.advance(seconds=5)
+        burning = await agent.call("get_balance")
+    prices = {pod["pod_name"]: pod["price"] for pod in truth(sandbox, "pods")}
+    burn = prices["one"] + prices["two"]
+    assert burning["billing_pods"] == 2
+    assert burning["starting_pods"] == 1
+    assert burning["burn_per_hour_usd"] == pytest.approx(burn)
+    assert burning["runway_hours"] == pytest.approx(burning["balance_usd"] / burn, abs=0.01)
+    now = datetime.fromisoformat(truth(sandbox, "now"))
+    runs_out_at = datetime.fromisoformat(burning["runs_out_at"])
+    assert abs(runs_out_at - now - timedelta(hours=burning["runway_hours"])) < timedelta(minutes=1)
+
+
+async def test_the_forecast_comes_true(sandbox: Sandbox, agent: Agent) -> None:
+    await rent(sandbox, "one")
+    before = await agent.call("get_balance")
+    sandbox.clock.advance(hours=10)
+    after = await agent.call("get_balance")
+    spent = before["balance_usd"] - after["balance_usd"]
+    # The ledger is debited every five minutes.
+    assert spent == pytest.approx(10 * before["burn_per_hour_usd"], rel=0.02)
+    assert after["balance_usd"] == pytest.approx(truth(sandbox, "balance"), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"balance": -3}, {"balance_usd": -3, "runway_hours": 0}),
+        ({"balance": None}, {}),
+        ({"balance": "12.5"}, {"balance_usd": 12.5}),
+        ({"balance": 1e300}, {"balance_usd": 1e300}),
+        ({"balance": float("nan")}, {}),
+    ],
+    ids=str,
+)
+async def test_a_strange_balance_is_shown_for_what_it_says(
+    sandbox: Sandbox, change: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    await rent(sandbox, "one")
+    wire = Wire(sandbox)
+    wire.on("GET", "/users/me", editing(lambda me: me | change))
+    async with agent_on(sandbox, transport=wire) as agent:
+        balance = await agent.call("get_balance")
+    assert balance == balance | expected
+    if not expected:
+        assert {"balance_usd", "runway_hours", "runs_out_at"}.isdisjoint(balance)
+
+
+async def test_pods_without_a_price_do_not_end_the_forecast(sandbox: Sandbox) -> None:
+    await rent(sandbox, "one")
+    wire = Wire(sandbox)
+    wire.on("GET", "/pods", editing(lambda pods: [pod | {"price": None} for pod in pods]))
+    async with agent_on(sandbox, transport=wire) as agent:
+        balance = await agent.call("get_balance")
+    assert balance["billing_pods"] == 1
+    assert "runway_hours" not in balance
+
+
+# --- spending --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def morning() -> Sandbox:
+    """A sandbox at ten in the morning, so that hours turned do not meet midnight by chance."""
+    today = datetime.now(UTC).replace(hour=10, minute=0, second=0, microsecond=0)
+    return Sandbox(seed=7, speed=0, start=today)
+
+
+@both_eras
+async def test_spending_is_what_the_ledger_charged_in_those_days(morning: Sandbox, mode: Mode) -> None:
+    sandbox = morning
+    for name in ("one", "two"):
+        await rent(sandbox, name)
+        sandbox.clock.advance(hours=30)
+    gone = truth(sandbox, "pods")[0]
+    await ask(sandbox, "DELETE", f"/pods/{gone['id']}")
+    sandbox.clock.advance(hours=14)
+    async with agent_on(sandbox, mode=mode) as agent:
+        await agent.call("get_balance")  # the first answer tells the server what day it is
+        everything = await agent.call("get_spending", days=30)
+        today = await agent.call("get_spending", days=1)
+    ledger = [row for row in truth(sandbox, "ledger") if row["kind"] == "pod"]
+    assert everything["total_usd"] == pytest.approx(sum(row["amount"] for row in ledger), abs=1e-4)
+    assert everything["total_usd"] == pytest.approx(100 - truth(sandbox, "balance"), abs=1e-4)
+    now = datetime.fromisoformat(truth(sandbox, "now"))
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    since_midnight = [row["amount"] for row in ledger if datetime.fromisoformat(row["at"]) > midnight]
+    assert today["start_day"] == today["end_day"] == everything["end_day"] == f"{now:%Y-%m-%d}"
+    assert everything["start_day"] == f"{now - timedelta(days=29):%Y-%m-%d}"
+    assert 0 < today["total_usd"] < everything["total_usd"]
+    assert today["total_usd"] == pytest.approx(sum(since_midnight), abs=1e-4)
+
+    rows = {row["pod_id"]: row for row in everything["pods"]}
+    assert len(rows) == 2
+    for pod in truth(sandbox, "pods"):
+        row = rows[pod["id"]]
+        assert row["name"] == pod["pod_name"]
+        assert row["total_usd"] == pytest.approx(pod["charged_usd"], abs=1e-4)
+        assert row["billed_hours"] == pytest.approx(pod["billed_seconds"] / 3600, abs=0.01)
+        assert ("removed_at" in row) == (pod["id"] == gone["id"])
+    totals = [row["total_usd"] for row in everything["pods"]]
+    assert totals == sorted(totals, reverse=True)
+
+
+async def test_spending_comes_in_pages_that_cover_every_pod_once(morning: Sandbox) -> None:
+    for number in range(5):
+        await rent(morning, f"pod-{number}")
+    morning.clock.advance(hours=1)
+    async with agent_on(morning) as agent:
+        seen: list[str] = []
+        cursor = ""
+        while True:
+            page = await agent.call("get_spending", limit=2, cursor=cursor)
+            seen += [row["pod_id"] for row in page["pods"]]
+            assert page["total"] == 5
+            assert page["total_usd"] == pytest.approx(100 - truth(morning, "balance"), abs=1e-4)
+            cursor = page.get("next_cursor", "")
+            if not cursor:
+                break
+    assert sorted(seen) == sorted(pod["id"] for pod in truth(morning, "pods"))
+
+
+async def test_an_account_that_never_rented_spent_nothing(agent: Agent) -> None:
+    spending = await agent.call("get_spending")
+    assert spending["total_usd"] == 0
+    assert spending["pods"] == []
+
+
+@pytest.mark.parametrize("days", [0, 367, "some", 1.5])
+async def test_days_out_of_range_are_refused_by_name(agent: Agent, days: Any) -> None:
+    failure = await agent.refused("get_spending", days=days)
+    assert failure.code == "invalid_argument"
+    assert "days" in failure.text
+
+
+# --- SSH keys --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("public_key", "fingerprint"), [ED25519, ECDSA, RSA], ids=["ed25519", "ecdsa", "rsa"])
+async def test_a_key_is_registered_under_the_fingerprint_that_ssh_shows(
+    sandbox: Sandbox, agent: Agent, public_key: str, fingerprint: str
+) -> None:
+    added = await agent.call("add_ssh_key", name="laptop", public_key=f"  {public_key}\n")
+    assert not added["already_registered"]
+    assert added["key"]["fingerprint"] == fingerprint
+    assert added["key"]["type"] == public_key.split(maxsplit=1)[0]
+    assert (await agent.call("list_ssh_keys")) == {"keys": [added["key"]], "total": 1}
+    (stored,) = truth(sandbox, "ssh_keys")
+    assert stored["public_key"] == public_key
+    assert stored["name"] == "laptop"
+
+
+@both_eras
+async def test_a_key_that_is_registered_already_is_left_as_it_is(sandbox: Sandbox, mode: Mode) -> None:
+    kind, material, _ = PUBLIC_KEY.split()
+    async with agent_on(sandbox, mode=mode) as agent:
+        first = await agent.call("add_ssh_key", name="laptop", public_key=PUBLIC_KEY)
+        again = await agent.call("add_ssh_key", name="other", public_key=f"{kind}   {material} another-comment")
+        bare = await agent.call("add_ssh_key", name="third", public_key=f"{kind} {material}")
+    assert again == bare == {"key": first["key"], "already_registered": True}
+    assert [key["name"] for key in truth(sandbox, "ssh_keys")] == ["laptop"]
+
+
+async def test_a_registration_whose_answer_was_lost_may_be_repeated(sandbox: Sandbox) -> None:
+    wire = Wire(sandbox)
+    wire.on("POST", "/ssh-keys", losing_the_answer(), times=1)
+    async with agent_on(sandbox, transport=wire) as agent:
+        failure = await agent.refused("add_ssh_key", name="laptop", public_key=PUBLIC_KEY)
+        assert failure.code == "outcome_unknown"
+        assert "Nothing was changed" not in failure.text
+        assert (await agent.call("add_ssh_key", name="laptop", public_key=PUBLIC_KEY))["already_registered"]
+    assert len(truth(sandbox, "ssh_keys")) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        PRIVATE_KEY,
+        PRIVATE_KEY.replace("\n", " "),
+        PRIVATE_KEY.replace("OPENSSH ", "RSA "),
+        f"{PUBLIC_KEY}\n{PRIVATE_KEY}",
+        PRIVATE_KEY.splitlines()[1],
+        "PuTTY-User-Key-File-3: ssh-ed25519\nPrivate-Lines: 1\nb3BlbnNzaC1rZXktdjE=",
+    ],
+    ids=["openssh", "one line", "pem", "both", "body alone", "putty"],
+)
+@both_eras
+async def test_a_private_key_is_neither_sent_nor_repeated(sandbox: Sandbox, mode: Mode, text: str) -> None:
+    wire = Wire(sandbox)
+    async with agent_on(sandbox, mode=mode, transport=wire) as agent:
+        failure = await agent.refused("add_ssh_key", name="laptop", public_key=text)
+    assert failure.code == "invalid_argument"
+    assert "b3BlbnNz" not in failure.text
+    assert wire.requests == []
+    assert truth(sandbox, "ssh_keys") == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "ssh-ed25519",
+        "hello world",
+        "ssh-ed25519 !!!!",
+        "ssh-ed25519 aGVsbG8=",
+        f"{PUBLIC_KEY}\n{ECDSA[0]}",
+        PUBLIC_KEY[:40],
+        f"ssh-rsa {PUBLIC_KEY.split()[1]}",
+        f"no-pty {PUBLIC_KEY}",
+        "ssh-ed25519 " + "A" * 20_000,
+    ],
+    ids=lambda text: text[:24],
+)
+async def test_what_nobody_could_log_in_with_is_refused(sandbox: Sandbox, agent: Agent, text: str) -> None:
+    failure = await agent.refused("add_ssh_key", name="laptop", public_key=text)
+    assert failure.code == "invalid_argument"
+    assert "public_key" in failure.text
+    assert truth(sandbox, "ssh_keys") == []
+
+
+async def test_foreign_keys_of_any_shape_are_listed(sandbox: Sandbox) -> None:
+    odd = [{"id": "a", "public_key": None}, {"id": "b", "public_key": "what"}, {"id": "c", "public_key": "x !!!"}]
+    wire = Wire(sandbox)
+    wire.on("GET", "/ssh-keys", editing(lambda _: odd))
+    async with agent_on(sandbox, transport=wire) as agent:
+        keys = await agent.call("list_ssh_keys")
+    assert [key["key_id"] for key in keys["keys"]] == ["a", "b", "c"]
+    assert not any("fingerprint" in key for key in keys["keys"])
