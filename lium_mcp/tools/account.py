@@ -17,6 +17,7 @@ from lium_mcp.tools.results import Result, Usd, UtcTime
 
 toolset = Toolset("account")
 
+_LENGTH_BYTES = 4
 _KEY_TYPES = ("ssh-ed25519", "ssh-rsa", "ecdsa-sha2-", "sk-ssh-ed25519@openssh.com", "sk-ecdsa-sha2-")
 
 
@@ -166,11 +167,27 @@ def _key_material(public_key: str) -> list[str]:
         problem = "public_key holds a private key, which was not sent anywhere"
     elif "\n" in public_key.strip() or len(parts) < 2 or not parts[0].startswith(_KEY_TYPES):  # noqa: PLR2004 - type, key
         problem = "public_key is not one line of an OpenSSH public key (such as ssh-ed25519 AAAA... name)"
-    elif _fingerprint(parts[1]) is None:
-        problem = "the second word of public_key is not base64"
+    elif not _is_whole(*parts[:2]):
+        problem = f"the second word of public_key is not a whole {parts[0]} key: it may have been cut off"
     else:
         return parts[:2]
     raise ToolFailure("invalid_argument", f"{problem}.", "Send the content of a file that ends in .pub.")
+
+
+def _is_whole(kind: str, encoded: str) -> bool:
+    """Whether a key is a row of fields, each after its length, of which the first names the kind."""
+    try:
+        rest = base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError):
+        return False
+    fields: list[bytes] = []
+    while rest:
+        end = _LENGTH_BYTES + int.from_bytes(rest[:_LENGTH_BYTES])
+        if len(rest) < end:
+            return False
+        fields.append(rest[_LENGTH_BYTES:end])
+        rest = rest[end:]
+    return len(fields) > 1 and fields[0] == kind.encode()
 
 
 def _fingerprint(encoded: str) -> str | None:
