@@ -20,15 +20,15 @@ both_eras = pytest.mark.parametrize("mode", ["auto", "legacy"])
 ED25519 = (PUBLIC_KEY, "SHA256:rOEATD3m3dGibXRpbr6gUsRrcEMgAqWu7U6vnuIxiTE")
 ECDSA = (
     (
-        "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBKbnH94XoawrGhiW5HPWxQRMeJlMunCc5MIzpxzGT"
-        "zZjSS0TD/DuH/I+FXmF2LfF7KXPKvWyQZ+378CrqKeJoms= test"
+        "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBKbnH94XoawrGhiW5HPWxQRMeJlMunCc5MIzpx"
+        "zGTzZjSS0TD/DuH/I+FXmF2LfF7KXPKvWyQZ+378CrqKeJoms= test"
     ),
     "SHA256:ADRFEYsNr9IIRSxysxgusY75iQcTEHZhAA0t+pVCpHk",
 )
 RSA = (
     (
-        "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABAQC69LbVRKiXfk4Bu7X+2mQBUUinjHWzwxywuT0wPzEny7BS02ySw3dPJH7673j2sTSpNOjIApiw3P"
-        "9Yk4nrVbYIrE+Fs2z0/lzJpUQAxRUtyDhGEzerNl6anhxnDV/zRio8iGiogOROz9FN/QfsG76B54pgeJxVROKEhvZa0oW0H1Gqyx2XBfqpUKjw9hK"
+        "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABAQC69LbVRKiXfk4Bu7X+2mQBUUinjHWzwxywuT0wPzEny7BS02ySw3dPJH7673j2sTSpNOjIApi"
+        "w3P9Yk4nrVbYIrE+Fs2z0/lzJpUQAxRUtyDhGEzerNl6anhxnDV/zRio8iGiogOROz9FN/QfsG76B54pgeJxVROKEhvZa0oW0H1Gqyx2XBfqpUKjw9hK"
         "VlmAcpLkImQwpLo7f9E3K63DQDK0OFEr6z3dZymq0pgeu5zs/OBMKlgtb2FIR30Qj3gazwdSIrbHxwTtE9WqY7NB8Am/2ABbDxkZmajXilO6KkNbGV"
         "c4qSSF6veA81WpR1RlZuWoR0GiNIkLPLy9gX8Fn a test key"
     ),
