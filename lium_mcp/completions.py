@@ -1,8 +1,10 @@
 """Completions: what a person may mean while typing an argument of a prompt or of a resource's address."""
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import Final
 
+import anyio
 from mcp.server import MCPServer
 from mcp.types import Completion, CompletionArgument, CompletionContext, PromptReference, ResourceTemplateReference
 
@@ -11,12 +13,17 @@ from lium_mcp.tools.call import Call, Runtime
 from lium_mcp.tools.results import clean
 
 _MOST_VALUES: Final = 100
+# Nobody waits longer for a suggestion.
+_LIMIT_SECONDS: Final = 5.0
 
-Lookup = Callable[[Call], Awaitable[Iterable[str | None]]]
+Lookup = Callable[[Call], Awaitable[Iterable[str]]]
 
 
-def add_completions(server: MCPServer[None], runtime: Runtime) -> None:
-    """Register the completion handler. Anything that cannot be read completes to nothing: typing never fails."""
+def add_completions(server: MCPServer[None], runtime: Runtime, tools: Collection[str]) -> None:
+    """Register the completion handler, for what the offered `tools` may list.
+
+    Anything that cannot be read completes to nothing: typing never fails.
+    """
 
     @server.completion()  # type: ignore[no-untyped-call, untyped-decorator]  # the SDK leaves it untyped
     async def complete(
@@ -24,43 +31,47 @@ def add_completions(server: MCPServer[None], runtime: Runtime) -> None:
         argument: CompletionArgument,
         _context: CompletionContext | None,
     ) -> Completion | None:
-        lookup = _LOOKUPS.get(argument.name)
-        if lookup is None:
+        tool, lookup = _LOOKUPS.get(argument.name, ("", None))
+        if lookup is None or tool not in tools:
             return None
+        found: Iterable[str] = ()
         try:
-            found = await lookup(Call(runtime))
+            with anyio.move_on_after(_LIMIT_SECONDS):
+                found = await lookup(Call(runtime))
         except LiumError:
             return Completion(values=[])
         typed = argument.value.casefold()
-        values = sorted({clean(value) for value in found if value and value.casefold().startswith(typed)})
+        values = sorted({clean(value) for value in found if value.casefold().startswith(typed)})
         return Completion(values=values[:_MOST_VALUES], total=len(values), has_more=len(values) > _MOST_VALUES)
 
 
-async def _pods(call: Call) -> Iterable[str | None]:
-    return [pod.pod_name or pod.id for pod in await call.lium.pods.list()]
+async def _pods(call: Call) -> Iterable[str]:
+    return _names((pod.pod_name or "", pod.id) for pod in await call.lium.pods.list())
 
 
-async def _templates(call: Call) -> Iterable[str | None]:
+async def _templates(call: Call) -> Iterable[str]:
     owner = (await call.lium.account.me()).id
-    return [template.name for template in await call.lium.templates.list() if template.user_id == owner]
+    return _names((item.name, item.id) for item in await call.lium.templates.list() if item.user_id == owner)
 
 
-async def _gpu_types(call: Call) -> Iterable[str | None]:
-    return [machine.gpu_type for machine in await call.lium.machines.list()]
+async def _gpu_types(call: Call) -> Iterable[str]:
+    return [machine.gpu_type for machine in await call.lium.machines.list() if machine.gpu_type]
 
 
-async def _countries(call: Call) -> Iterable[str | None]:
-    return [node.country_code for node in await call.lium.executors.list()]
-
-
-async def _backups(call: Call) -> Iterable[str | None]:
+async def _backups(call: Call) -> Iterable[str]:
     return [backup.id for backup in await call.lium.backups.list() if backup.is_completed]
 
 
-_LOOKUPS: Final[dict[str, Lookup]] = {
-    "pod": _pods,
-    "template": _templates,
-    "gpu_type": _gpu_types,
-    "country": _countries,
-    "backup_id": _backups,
+def _names(named: Iterable[tuple[str, str]]) -> Iterable[str]:
+    """The name where it means one thing, else the id."""
+    pairs = list(named)
+    uses = Counter(name for name, _ in pairs)
+    return [name if name and uses[name] == 1 else key for name, key in pairs]
+
+
+_LOOKUPS: Final[dict[str, tuple[str, Lookup]]] = {
+    "pod": ("list_pods", _pods),
+    "template": ("list_templates", _templates),
+    "gpu_type": ("get_gpu_prices", _gpu_types),
+    "backup_id": ("list_backups", _backups),
 }

@@ -1,20 +1,28 @@
 """Prompts: the four workflows that people come for, as a person starts them from a menu of the host.
 
-A prompt names the tools in their order and what to watch. The promises (once, within limits, nothing by surprise) are
-kept by the tools, not by these words.
+A prompt names the tools in their order and what to watch, and is offered where all of them are. The promises (once,
+within limits, nothing by surprise) are kept by the tools, not by these words.
 """
 
-from collections.abc import Callable
-from typing import Annotated, Final
+from collections.abc import Callable, Collection
+from typing import Annotated, Final, NamedTuple
 
 from mcp.server import MCPServer
 from pydantic import Field
 
 
-def add_prompts(server: MCPServer[None]) -> None:
-    """Register every prompt on a server."""
-    for function, title, description in _PROMPTS:
-        server.prompt(title=title, description=description)(function)
+class _Prompt(NamedTuple):
+    write: Callable[..., str]
+    title: str
+    description: str
+    tools: frozenset[str]
+
+
+def add_prompts(server: MCPServer[None], tools: Collection[str]) -> None:
+    """Register every prompt whose tools are all among `tools` on a server."""
+    for prompt in PROMPTS:
+        if prompt.tools <= set(tools):
+            server.prompt(title=prompt.title, description=prompt.description)(prompt.write)
 
 
 def deploy_below_price(
@@ -24,17 +32,16 @@ def deploy_below_price(
     hours: Annotated[str, Field(description="Hours until Lium removes it")],
 ) -> str:
     """Watch and deploy."""
-    return f"""Rent one pod named {name} with a {gpu_type} as soon as one costs at most ${max_usd_per_gpu_hour} per
-   GPU-hour.
-1. get_gpu_prices with gpu_type={gpu_type}: is the ceiling realistic? If it is far below the cheapest, say so
-   before waiting.
-2. list_gpus with gpu_type, max_usd_per_gpu_hour={max_usd_per_gpu_hour} and wait_seconds=45. It returns once an
-   offer matches;
-   while there is none, call it again, and stop when I say so.
+    return f"""\
+Rent one pod named {name} with a {gpu_type} as soon as one costs at most ${max_usd_per_gpu_hour} per GPU-hour.
+1. get_gpu_prices with gpu_type={gpu_type}: is the ceiling realistic? If it is far below the cheapest, say so before \
+waiting.
+2. list_gpus with gpu_type={gpu_type}, max_usd_per_gpu_hour={max_usd_per_gpu_hour} and wait_seconds=45. It returns \
+once an offer matches; while there is none, call it again, and stop when I say so.
 3. quote_rental for the cheapest offer and {hours} hours; tell me the total.
-4. rent_pod with name={name}, that executor_id, max_usd_per_gpu_hour={max_usd_per_gpu_hour} and hours={hours}. The
-   ceiling is checked
-   again there, so a price that rose meanwhile is refused, not paid. If the node is taken, go back to step 2.
+4. rent_pod with name={name}, that executor_id, max_usd_per_gpu_hour={max_usd_per_gpu_hour} and hours={hours}. The \
+ceiling is checked again there, so a price that rose meanwhile is refused, not paid. If the node is taken, go back to \
+step 2.
 5. Tell me the price per hour, the removal time and the SSH command."""
 
 
@@ -44,16 +51,15 @@ def run_job(
     hours: Annotated[str, Field(description="At most so many hours")],
 ) -> str:
     """Use one pod for one job."""
-    return f"""Run this on a fresh pod with a {gpu_type} and leave nothing that bills: {task}
-1. quote: list_gpus with gpu_type={gpu_type}, then quote_rental for {hours} hours; tell me the total.
-2. rent_pod with a new unique name, gpu_type={gpu_type} and hours={hours}, so that Lium removes it even if we are
-   cut off.
-3. Wait with get_pod until it runs. Do the work over SSH with the command it shows, or with the tools for commands
-   and files where they
-   are offered; look in with get_pod_logs and get_pod.
-4. When the work is done: remove_pod with final_backup=true. It backs up, waits until the backup is complete, and
-   only then removes;
-   if anything fails the pod stays and the answer says what that costs.
+    return f"""\
+Run this on a fresh pod with a {gpu_type} and leave nothing that bills: {task}
+1. list_gpus with gpu_type={gpu_type}, then quote_rental for the cheapest and {hours} hours; tell me the total.
+2. rent_pod with a new unique name, gpu_type={gpu_type} and hours={hours}, so that Lium removes it even if we are cut \
+off.
+3. Wait with get_pod until it runs. Do the work over SSH with the command it shows, or with the tools for commands and \
+files where they are offered; look in with get_pod_logs and get_pod.
+4. When the work is done: remove_pod with final_backup=true. It backs up, waits until the backup is complete, and only \
+then removes; if anything fails the pod stays and the answer says what that costs.
 5. list_pods: the pod must be gone. Tell me what it cost (get_spending) and the id of the backup."""
 
 
@@ -62,32 +68,64 @@ def fan_out_backup(
     pods: Annotated[str, Field(description="Running pods, separated by commas")],
 ) -> str:
     """Restore one backup into many pods."""
-    return f"""Restore backup {backup_id} into these pods: {pods}.
+    return f"""\
+Restore backup {backup_id} into these pods: {pods}.
 1. get_backup with backup_id={backup_id}: it must be completed. Tell me its age and size.
 2. list_pods: each of the pods must be running. Nothing may be in the target directory; do not use it meanwhile.
 3. restore_backup with backup_id={backup_id} and pods as a list. The answer has a result per pod.
-4. For those that are pending, list_restores until they are over. Tell me which pods have the data, where, and
-   which failed and why."""
+4. For those that are pending, list_restores until they are over. Tell me which pods have the data, where, and which \
+failed and why."""
 
 
 def sync_templates(
     wanted: Annotated[str, Field(description="The templates as they should be, as a list or a file's content")],
 ) -> str:
     """Bring templates in line."""
-    return f"""Bring my own templates in line with this:
+    return f"""\
+Bring my own templates in line with this:
 {wanted}
 1. list_templates with mine=true, and get_template for each that is named there.
-2. Show me a plan: what to create, what to change and how, what is the same. Delete nothing that I did not ask to
-   delete.
-3. After I agree: create_template and update_template, one at a time, waiting until each is ready. update_template
-   reboots pods
-   that run on the template: list_pods first, and tell me which.
+2. Show me a plan: what to create, what to change and how, what is the same. Delete nothing that I did not ask to \
+delete.
+3. After I agree: create_template and update_template, one at a time, waiting until each is ready. update_template \
+reboots pods that run on the template: list_pods first, and tell me which.
 For CI there is a command instead: lium-mcp templates sync FILE --dry-run."""
 
 
-_PROMPTS: Final[tuple[tuple[Callable[..., str], str, str], ...]] = (
-    (deploy_below_price, "Deploy below a price", "Watch the market and rent when a GPU is cheap enough."),
-    (run_job, "Run a job on a fresh pod", "Rent, run, take a last backup, remove: one pod for one job."),
-    (fan_out_backup, "Fan a backup out", "Inspect a backup and restore it into several pods."),
-    (sync_templates, "Sync templates", "Bring the account's templates in line with a list."),
+PROMPTS: Final = (
+    _Prompt(
+        deploy_below_price,
+        "Deploy below a price",
+        "Watch the market and rent when a GPU is cheap enough.",
+        frozenset({"get_gpu_prices", "list_gpus", "quote_rental", "rent_pod"}),
+    ),
+    _Prompt(
+        run_job,
+        "Run a job on a fresh pod",
+        "Rent, run, take a last backup, remove: one pod for one job.",
+        frozenset(
+            {
+                "list_gpus",
+                "quote_rental",
+                "rent_pod",
+                "get_pod",
+                "get_pod_logs",
+                "remove_pod",
+                "list_pods",
+                "get_spending",
+            }
+        ),
+    ),
+    _Prompt(
+        fan_out_backup,
+        "Fan a backup out",
+        "Inspect a backup and restore it into several pods.",
+        frozenset({"get_backup", "list_pods", "restore_backup", "list_restores"}),
+    ),
+    _Prompt(
+        sync_templates,
+        "Sync templates",
+        "Bring the account's templates in line with a list.",
+        frozenset({"list_templates", "get_template", "create_template", "update_template", "list_pods"}),
+    ),
 )
