@@ -95,13 +95,14 @@ def read_file(path: Path) -> WantedFile:
 
 
 async def sync(
-    lium: LiumClient, clock: Clock, path: Path, *, dry_run: bool = False, prune: bool = False, out: TextIO = sys.stdout
+    lium: LiumClient, clock: Clock, path: Path, *, dry_run: bool = False, prune: bool = False, out: TextIO | None = None
 ) -> int:
     """Bring the account's own templates in line with a file.
 
     Returns:
         The exit status: IN_SYNC, FAILED, BAD_FILE, or DIFFERS for a dry run that found differences.
     """
+    out = out or sys.stdout
     try:
         wanted = read_file(path)
         plan, pods = await _plan(lium, wanted, prune=prune)

@@ -93,8 +93,11 @@ async def default_template(lium: LiumClient, node: Executor) -> Template:
 def _meets(node: Executor, spec: RentBySpecRequest) -> bool:
     ceiling = spec.max_price_per_gpu_hour
     price = node.price_per_gpu
+    # A node that does not say how it splits may rent only whole: it counts for nothing less.
+    splits = node.smallest_rentable_gpu_count is not None or spec.gpu_count == node.total_gpu_count
     return (
-        can_rent(node, spec.gpu_count)
+        splits
+        and can_rent(node, spec.gpu_count)
         and price is not None
         and price >= 0
         and (ceiling is None or price <= ceiling)
