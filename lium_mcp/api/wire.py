@@ -8,6 +8,7 @@ import math
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing, contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from enum import Enum
@@ -52,6 +53,20 @@ _NOTHING_SENT = (
     httpx2.ProxyError,
     httpx2.UnsupportedProtocol,
 )
+
+
+_changes: ContextVar[list[str] | None] = ContextVar("_changes", default=None)
+
+
+@contextmanager
+def noting_changes() -> Iterator[list[str]]:
+    """Note each request of the body that changed something, so that a later failure cannot deny it."""
+    changes: list[str] = []
+    token = _changes.set(changes)
+    try:
+        yield changes
+    finally:
+        _changes.reset(token)
 
 
 class Auth(Enum):
@@ -162,6 +177,9 @@ class Wire:
                 answer = await self._read(response, mutates=mutates, rewritten=rewritten)
             if not answer.is_success:
                 raise error_from_answer(answer, self.redact)
+            noted = _changes.get()
+            if mutates and noted is not None:
+                noted.append(f"{method} {path}")
             return answer
 
         repeat = repeat or (Repeat.ALWAYS if reads else Repeat.UNEXECUTED)

@@ -13,6 +13,7 @@ from lium_mcp.api import errors as api
 from lium_mcp.tools.results import clean
 
 NOTHING_CHANGED: Final = "Nothing was changed."
+CHANGED_BEFORE: Final = "What the call was to change was changed, at least in part, before this failed."
 META_KEY: Final = "lium-mcp/error"
 
 _MAX_SENTENCES_CHARACTERS = 1500

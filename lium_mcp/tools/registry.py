@@ -13,8 +13,9 @@ from mcp.server.mcpserver.tools import Tool
 from mcp.types import CallToolResult, ToolAnnotations
 
 from lium_mcp.api import LiumError
+from lium_mcp.api.wire import noting_changes
 from lium_mcp.tools.call import READ_LIMIT_SECONDS, Call, Runtime, time_limit
-from lium_mcp.tools.failures import ToolFailure, from_api, render_failure
+from lium_mcp.tools.failures import CHANGED_BEFORE, NOTHING_CHANGED, ToolFailure, from_api, render_failure
 from lium_mcp.tools.results import Result, render
 from lium_mcp.tools.schema import plain
 
@@ -84,13 +85,16 @@ def _bind(spec: ToolSpec, runtime: Runtime) -> Tool:
     async def run(context: Context[Any, Any], **arguments: Any) -> CallToolResult:  # noqa: ANN401 - validated by the SDK
         call = Call(runtime, context)
         redact: Callable[[str], str] = str
+        changes: list[str] = []
         limit_seconds = READ_LIMIT_SECONDS + arguments.get("wait_seconds", 0) if spec.read_only else None
         try:
             redact = call.lium.redact
-            with time_limit(limit_seconds):
+            with time_limit(limit_seconds), noting_changes() as changes:
                 return render(await spec.function(call, **arguments), redact)
         except (ToolFailure, LiumError) as error:
             failure = error if isinstance(error, ToolFailure) else from_api(error)
+            if changes and failure.effect == NOTHING_CHANGED:
+                failure.effect = CHANGED_BEFORE
             return render_failure(failure, redact)
 
     context_parameter = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=Context[Any, Any])
