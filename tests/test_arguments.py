@@ -1,0 +1,179 @@
+"""Arguments that do not fit: every tool, every parameter, and what hypothesis makes of the listed schemas."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from mcp.types import Tool
+
+from lium_mcp.sandbox import Sandbox
+from lium_mcp.server import TOOLSETS
+from tests.arguments import TRICKS, properties, random_arguments, required, smallest
+from tests.harness import Agent, Mode, agent_on, text_of
+
+ALL_TOOLSETS = frozenset(toolset.name for toolset in TOOLSETS)
+# What a request's path may look like: segments that are words or ids, none of which climbs.
+PATH = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._-]{1,128})+/?")
+# A test that calls many tools meets Lium's limit on polls sooner than any agent.
+POLLS = 10**6
+
+
+@asynccontextmanager
+async def asking(mode: Mode = "auto") -> AsyncIterator[Agent]:
+    sandbox = Sandbox(seed=7, speed=0, pod_polls_per_minute=POLLS)
+    async with agent_on(sandbox, mode=mode, toolsets=ALL_TOOLSETS) as agent:
+        yield agent
+
+
+async def tools(agent: Agent) -> list[Tool]:
+    return (await agent.client.list_tools()).tools
+
+
+async def refusal(agent: Agent, tool: Tool, arguments: dict[str, Any]) -> str:
+    failure = await agent.refused(tool.name, **arguments)
+    assert failure.code == "invalid_argument", (tool.name, failure.text)
+    assert "Nothing was changed." in failure.text
+    return failure.text
+
+
+def paths(agent: Agent) -> list[str]:
+    noted = agent.sandbox.state()["requests"]
+    assert isinstance(noted, list)
+    return [str(note["path"]) for note in noted if isinstance(note, dict)]
+
+
+both_eras = pytest.mark.parametrize("mode", ["auto", "legacy"])
+
+
+@both_eras
+async def test_a_wrong_type_is_refused_by_the_name_of_its_parameter(mode: Mode) -> None:
+    async with asking(mode) as agent:
+        for tool in await tools(agent):
+            for name in properties(tool):
+                text = await refusal(agent, tool, smallest(tool) | {name: {"a": 1}})
+                assert re.search(rf"\b{name}(\.a)?: ", text), text
+        assert not paths(agent)
+
+
+@both_eras
+async def test_an_unknown_parameter_is_refused_by_its_name(mode: Mode) -> None:
+    async with asking(mode) as agent:
+        for tool in await tools(agent):
+            text = await refusal(agent, tool, smallest(tool) | {"fancy_option": 1})
+            assert "fancy_option: there is no such parameter" in text
+        assert not paths(agent)
+
+
+@both_eras
+async def test_a_missing_parameter_is_named(mode: Mode) -> None:
+    async with asking(mode) as agent:
+        for tool in await tools(agent):
+            for name in required(tool):
+                arguments = {key: value for key, value in smallest(tool).items() if key != name}
+                assert f"{name}: Field required" in await refusal(agent, tool, arguments)
+        assert not paths(agent)
+
+
+async def test_a_text_of_a_megabyte_is_refused_by_the_name_of_its_parameter_and_not_repeated() -> None:
+    async with asking() as agent:
+        for tool in await tools(agent):
+            for name, schema in properties(tool).items():
+                if schema["type"] == "string":
+                    text = await refusal(agent, tool, smallest(tool) | {name: "x" * 2**20})
+                    assert name in text, (tool.name, name, text)
+                    assert "xxxx" not in text
+        assert not paths(agent)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e999"])
+async def test_a_number_that_is_none_is_refused_by_the_name_of_its_parameter(value: str) -> None:
+    async with asking() as agent:
+        for tool in await tools(agent):
+            for name, schema in properties(tool).items():
+                if schema["type"] in {"number", "integer"}:
+                    assert f"{name}: " in await refusal(agent, tool, smallest(tool) | {name: value})
+        assert not paths(agent)
+
+
+async def test_control_characters_are_refused_by_the_name_of_their_parameter() -> None:
+    async with asking() as agent:
+        for tool in await tools(agent):
+            for name, schema in properties(tool).items():
+                # Texts with a length of their own are scripts, whose lines are the pod's affair.
+                if schema["type"] == "string" and "enum" not in schema and "maxLength" not in schema:
+                    for value in ("x\x00y", "x\ny", "x\x1b[31my", "x\u202ey", "\ufeffx"):
+                        assert name in await refusal(agent, tool, smallest(tool) | {name: value}), (tool.name, name)
+        assert not paths(agent)
+
+
+async def test_texts_that_look_like_paths_reach_no_path() -> None:
+    async with asking() as agent:
+        for tool in await tools(agent):
+            for name, schema in properties(tool).items():
+                if name in required(tool) and schema["type"] == "string":
+                    for value in TRICKS:
+                        result = await agent.raw(tool.name, **(smallest(tool) | {name: value}))
+                        assert "internal_error" not in text_of(result), (tool.name, name, value)
+        assert paths(agent)
+        assert [path for path in paths(agent) if not PATH.fullmatch(path)] == []
+
+
+class Fuzzed:
+    """One server for all examples: what an example leaves behind, the next one meets."""
+
+    def __init__(self) -> None:
+        self.runner = asyncio.Runner()
+        self.agent: Agent
+        self.tools: list[Tool]
+        self._end = asyncio.Event()
+
+    def __enter__(self) -> "Fuzzed":
+        async def serve(ready: asyncio.Event) -> None:
+            async with asking() as self.agent:
+                self.tools = await tools(self.agent)
+                ready.set()
+                await self._end.wait()
+
+        async def begin() -> None:
+            ready = asyncio.Event()
+            self._serving = asyncio.create_task(serve(ready))
+            await ready.wait()
+
+        self.runner.run(begin())
+        return self
+
+    def call(self, tool: Tool, arguments: dict[str, Any]) -> str:
+        async def call() -> str:
+            return text_of(await self.agent.raw(tool.name, **arguments))
+
+        return self.runner.run(call())
+
+    def __exit__(self, *_: object) -> None:
+        async def end() -> None:
+            self._end.set()
+            await self._serving
+
+        self.runner.run(end())
+        self.runner.close()
+
+
+def test_no_arguments_break_a_tool() -> None:
+    with Fuzzed() as fuzzed:
+
+        @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+        @given(data=st.data())
+        def fuzz(data: st.DataObject) -> None:
+            tool = data.draw(st.sampled_from(fuzzed.tools), label="tool")
+            arguments = data.draw(random_arguments(tool), label="arguments")
+            text = fuzzed.call(tool, arguments)
+            assert "internal_error" not in text
+            assert "Traceback" not in text
+            assert len(text) < 100_000
+
+        fuzz()
+        assert [path for path in paths(fuzzed.agent) if not PATH.fullmatch(path)] == []
