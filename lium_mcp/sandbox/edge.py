@@ -26,6 +26,16 @@ from lium_mcp.sandbox.seeded import identifier
 from lium_mcp.sandbox.world import AuditRow, World
 
 PREFIX: Final = "/api"
+# What the audit log calls one thing and the event log another; pods write their own events.
+ACCOUNT_EVENTS: Final = {
+    "key.create": "api-key-create.success",
+    "key.update": "api-key-update.success",
+    "key.revoke": "api-key-delete.success",
+    "ssh_key.create": "ssh-key-create.success",
+    "ssh_key.delete": "ssh-key-delete.success",
+    "template.create": "template-create.success",
+    "template.delete": "template-delete.success",
+}
 HEADERS_KEPT: Final = ("user-agent", "x-source", "x-lium-client-version", "idempotency-key", "content-type")
 CHUNK_BYTES: Final = 64 * 1024
 
@@ -165,6 +175,8 @@ class Edge:
             "summary": {"path": call.path},
         }
         call.world.audit.append(AuditRow(call.account.id, call.world.now, entry))
+        if event := ACCOUNT_EVENTS.get(call.operation.audit):
+            call.world.log_account_event(call.account, call.key, event, actor=call.actor)
 
 
 async def _read_body(receive: Receive) -> bytes | None:

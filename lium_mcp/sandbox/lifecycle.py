@@ -99,7 +99,8 @@ def boot_seconds(world: World, node_id: str, template: Template) -> float:
 def reboot(world: World, pod: Pod, *, actor: Actor | None, volume_id: str | None = None) -> None:
     """Replace the container; it keeps billing."""
     pod.volume_id = volume_id or pod.volume_id
-    world.log_event(pod, "pod-reboot.requested", actor=actor, from_status=pod.status, to_status="REBOOT_PENDING")
+    # The API's success is that of the request; what becomes of the container is told by the pod's states.
+    world.log_event(pod, "pod-reboot.success", actor=actor, from_status=pod.status, to_status="REBOOT_PENDING")
     world.set_status(pod, "REBOOT_PENDING")
     _begin_boot(world, pod, world.pick(*REBOOT_SECONDS, "reboot", pod.id, pod.boot))
 
@@ -137,7 +138,8 @@ def delete(world: World, pod: Pod, *, reason: str, actor: Actor | None) -> None:
         return
     ledger.stop_billing(world, pod)
     pod.close_reason = reason
-    world.log_event(pod, "pod-delete.requested", actor=actor, from_status=pod.status, reason=reason)
+    event = "worker-pod-delete.success" if actor is None else "pod-delete.success"
+    world.log_event(pod, event, actor=actor, from_status=pod.status, reason=reason)
     world.set_status(pod, "DELETING", reason=reason)
     transfers.abort_for(world, pod, "The pod was removed")
     world.after(world.pick(*DELETE_SECONDS, "delete", pod.id), lambda: _finish_removal(world, pod))
@@ -147,6 +149,7 @@ def reclaim_spot(world: World, pod: Pod) -> None:
     """Take a spot pod back for its provider, at once and without refund."""
     ledger.stop_billing(world, pod)
     pod.close_reason = "spot_reclaimed"
+    world.log_event(pod, "worker-pod-delete.success", from_status=pod.status, reason="spot_reclaimed")
     world.set_status(pod, "DELETING", reason="spot_reclaimed", detail="The provider reclaimed the spot node")
     transfers.abort_for(world, pod, "The spot node was reclaimed")
     _finish_removal(world, pod)
@@ -181,7 +184,6 @@ def _finish_boot(world: World, pod: Pod, boot: int) -> None:
             world.log_event(pod, "pod-reboot.failed", error=message)
             world.set_status(pod, "REBOOT_FAILED", reason="reboot_failed")
             return
-        world.log_event(pod, "pod-reboot.success")
     elif fault := world.faults.strike("boot_fails", executor_id=pod.node_id, pod_id=pod.id, pod_name=pod.name):
         _fail_creation(world, pod, fault.message or "failed to pull image: no space left on device")
         return
@@ -214,7 +216,6 @@ def _fail_creation(world: World, pod: Pod, error: str) -> None:
 
 def _finish_removal(world: World, pod: Pod) -> None:
     _release(world, pod)
-    world.log_event(pod, "pod-delete.success", reason=pod.close_reason)
     _forget(world, pod)
 
 

@@ -57,7 +57,10 @@ async def serve_sandbox(
             await asyncio.shield(serving)
         except asyncio.CancelledError:
             server.should_exit = True
-            await serving
+            # Some callers cancel again at every step; the server still closes its sockets first.
+            while not serving.done():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.shield(serving)
             raise
 
 

@@ -151,15 +151,10 @@ class World:
         detail: str | None = None,
         error: str | None = None,
     ) -> None:
-        """Write an entry into the event log; without an actor it was the platform itself."""
-        body: dict[str, JsonValue] = {
-            "id": self.new_id("event"),
-            "created_at": iso_zulu(self.now),
-            "event_type": sub_event_type.partition(".")[0],
-            "sub_event_type": sub_event_type,
+        """Write an entry into the event log of a pod; without an actor it was the platform itself."""
+        body = self._event(sub_event_type, actor) | {
             "pod_id": pod.id,
             "pod_name": pod.name,
-            "actor": actor,
             "from_status": from_status,
             "to_status": to_status,
             "reason": reason,
@@ -167,6 +162,23 @@ class World:
             "error": error,
         }
         self.events.append(Event(pod.account_id, pod.api_key_id, self.now, body))
+
+    def log_account_event(
+        self, account: Account, key: ApiKey | None, sub_event_type: str, *, actor: dict[str, JsonValue]
+    ) -> None:
+        """Write an entry about something other than a pod into the event log."""
+        body = self._event(sub_event_type, actor)
+        self.events.append(Event(account.id, None if key is None else key.id, self.now, body))
+
+    def _event(self, sub_event_type: str, actor: dict[str, JsonValue] | None) -> dict[str, JsonValue]:
+        told: dict[str, JsonValue] = {
+            "id": self.new_id("event"),
+            "created_at": iso_zulu(self.now),
+            "event_type": sub_event_type.partition(".")[0],
+            "sub_event_type": sub_event_type,
+            "actor": actor,
+        }
+        return told | dict.fromkeys(("pod_id", "pod_name", "from_status", "to_status", "reason", "detail", "error"))
 
     def set_status(self, pod: Pod, status: str, *, reason: str | None = None, detail: str | None = None) -> None:
         """Move a pod to another state and say so in its log."""

@@ -9,8 +9,10 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import anyio
 import httpx2
 import pytest
+from anyio.abc import TaskStatus
 from pydantic import ValidationError
 
 from lium_mcp.sandbox import API_KEY, Sandbox, serve_sandbox
@@ -206,6 +208,22 @@ async def test_a_server_that_stops_does_not_wait_for_those_who_follow(
         # Ends as a whole answer; a connection that was cut would raise here.
         assert all([line.startswith("data: ") async for line in lines])
     assert capfd.readouterr().err == ""
+
+
+async def test_a_server_that_is_cancelled_again_and_again_still_closes_its_connections(sandbox: Sandbox) -> None:
+    async def serve(*, task_status: TaskStatus[str]) -> None:
+        await serve_sandbox(sandbox, on_ready=task_status.started)
+
+    async with anyio.create_task_group() as group:
+        base_url = httpx2.URL(await group.start(serve))
+        reader, writer = await asyncio.open_connection(base_url.host, base_url.port)
+        writer.write(b"GET /api/version HTTP/1.1\r\nHost: sandbox\r\nUser-Agent: test/1.0\r\n\r\n")
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+        group.cancel_scope.cancel()
+    async with asyncio.timeout(5):
+        assert (await reader.read()).endswith(b"}")
+    writer.close()
+    await writer.wait_closed()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -208,6 +208,34 @@ async def test_a_reclaimed_spot_pod_is_gone_at_once_and_says_why(sandbox: Sandbo
     assert node["id"] not in {row["id"] for row in await wire.listing()}
 
 
+async def test_the_event_log_names_who_asked_and_leaves_the_platform_unnamed(sandbox: Sandbox, wire: Wire) -> None:
+    await wire.ok("createSshKey", json={"name": "laptop", "public_key": "ssh-ed25519 AAAA laptop"})
+    removed, expired = await wire.running(sandbox), await wire.running(sandbox)
+    await wire.ok("rebootPod", pod_id=removed, json={})
+    sandbox.clock.advance(minutes=1)
+    await wire.ok("deletePod", pod_id=removed)
+    at = sandbox.clock.now() + timedelta(hours=1)
+    await wire.ok("scheduleRemoval", pod_id=expired, json={"removal_scheduled_at": at.isoformat()})
+    sandbox.clock.advance(hours=2)
+
+    events = await wire.ok("listAccountEvents")
+    told = [
+        (event["sub_event_type"], event["pod_id"], event["actor"] is not None)
+        for event in reversed(events)
+        if event["sub_event_type"] != "pod-lifecycle.status"
+    ]
+    assert told == [
+        ("ssh-key-create.success", None, True),
+        ("pod-rent.requested", removed, True),
+        ("pod-create.success", removed, False),
+        ("pod-rent.requested", expired, True),
+        ("pod-create.success", expired, False),
+        ("pod-reboot.success", removed, True),
+        ("pod-delete.success", removed, True),
+        ("worker-pod-delete.success", expired, False),
+    ]
+
+
 async def test_a_gpu_reset_is_polled_and_limited_to_one_a_minute(sandbox: Sandbox, wire: Wire) -> None:
     pod_id = await wire.running(sandbox)
     await wire.refused("resetGpu", 400, "invalid_gpu_index", pod_id=pod_id, json={"gpu_indices": [3]})

@@ -13,7 +13,7 @@ from lium_mcp.sandbox.calls import Access, Call, Operation, Reply
 from lium_mcp.sandbox.clock import iso_zulu
 from lium_mcp.sandbox.errors import invalid, missing
 from lium_mcp.sandbox.records import Account, LedgerRow
-from lium_mcp.sandbox.world import RECENT, AuditRow
+from lium_mcp.sandbox.world import RECENT, AuditRow, Event
 
 AUDIT_KEPT: Final = timedelta(days=90)
 
@@ -43,11 +43,18 @@ def get_me(call: Call) -> Reply:
 def list_events(call: Call) -> Reply:
     """List the account's events, newest first."""
     query, since = call.arguments(EventsQuery), _utc(call.arguments(EventsQuery).since)
-    pods = call.world.pods
+    pods, key = call.world.pods, call.key
+
+    def may_read(event: Event) -> bool:
+        if event.body["pod_id"] is not None:
+            return call.sees(pods[str(event.body["pod_id"])])
+        mine = key is None or key.visibility == "account" or event.api_key_id == key.id
+        return mine and event.account_id == call.me.id
+
     found: list[JsonValue] = [
         event.body
         for event in reversed(call.world.events)
-        if call.sees(pods[str(event.body["pod_id"])])
+        if may_read(event)
         and (since is None or event.at >= since)
         and (query.pod_id is None or event.body["pod_id"] == str(query.pod_id))
         and (query.api_key_id is None or event.api_key_id == query.api_key_id)

@@ -197,12 +197,12 @@ def reset_gpu(call: Call) -> Reply:
         raise rate_limited(math.ceil((earlier[-1].started_at + RESET_INTERVAL - world.now).total_seconds()))
     reset = GpuReset(world.new_id("reset"), pod.id, indices, world.now)
     world.resets[reset.id] = reset
-    world.log_event(pod, "pod-gpu-reset.requested", actor=call.actor)
+    actor = call.actor
 
     def finish() -> None:
         failed = not pod.is_open or world.faults.strike("gpu_reset_fails", pod_id=pod.id) is not None
         reset.status = "failed" if failed else "done"
-        world.log_event(pod, f"pod-gpu-reset.{'failed' if failed else 'success'}")
+        world.log_event(pod, f"pod-gpu-reset.{'failed' if failed else 'success'}", actor=actor)
         if not failed:
             pod.started_at = world.now
 
