@@ -1,5 +1,6 @@
 """The official command line works against the sandbox, unchanged: what it prints and what it does both hold."""
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -106,8 +107,7 @@ def test_up_rents_part_of_a_node_until_its_time_is_over(official: Official, sand
     assert sandbox_server.pod(shown["id"])["close_reason"] == "scheduled_termination"
 
 
-def test_up_by_spec_takes_the_cheapest_node_that_fits(official: Official, sandbox_server: Simulated) -> None:
-    before = official.succeed("ls", "--gpu", "H100", "--country", "US", "--format", "json").json
+def test_up_by_spec_lets_the_server_choose(official: Official, sandbox_server: Simulated) -> None:
     sandbox_server.run_at(60)
     printed = official.succeed(
         "up", "--gpu", "H100", "--country", "US", "--min-cpus", "16", "--no-backup", "--name", "cheap", "-y", "--json"
@@ -115,13 +115,10 @@ def test_up_by_spec_takes_the_cheapest_node_that_fits(official: Official, sandbo
     sandbox_server.run_at(0)
 
     pod = sandbox_server.pod(printed.json["pod"]["id"])
-    node = next(row for row in before if row["id"] == pod["executor_id"])
     assert pod["gpu_count"] == "1"
+    assert "H100" in pod["gpu_name"]
+    assert pod["executor"]["location"]["country_code"] == "US"
     assert "cheapest of" in printed.stderr
-    for cheaper in before[: before.index(node)]:
-        # Only a node that rents whole, or has too few processors, may be cheaper.
-        whole = official.sdk("get_executor", cheaper["id"])["whole_host_only"]
-        assert whole is not False or (cheaper["cpu_count"] or 0) < 16 or cheaper["gpu_count"] > 1
     dry_run, rent = sandbox_server.requests("POST", "/executors/rent-by-spec")
     assert dry_run["body"]["dry_run"] is True
     assert "idempotency-key" not in dry_run["headers"]
@@ -335,8 +332,10 @@ def test_audit_tells_who_did_what(official: Official, sandbox_server: Simulated,
     events = official.succeed("audit", "--json").json
     assert {event["id"] for event in events} == {event["id"] for event in sandbox_server.state()["events"]}
     told = official.succeed("audit").stdout
-    for phrase in ("rent requested", "created", "reboot requested", "delete requested", "sandbox-key", "platform"):
+    for phrase in ("rent requested", "created", "reboot requested", "delete requested", "SSH key added"):
         assert phrase in told
+    assert "sandbox-key" in told
+    assert not re.search(r"[a-z]+-[a-z]+\.[a-z]+", told), "an event by a name that the official client has no words for"
     mine = official.succeed("audit", "--pod", running_pod, "--json").json
     assert {event["pod_id"] for event in mine} == {running_pod}
 

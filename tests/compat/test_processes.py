@@ -49,14 +49,14 @@ def lium(official: Official, *arguments: str) -> Any:
 
 def test_a_pod_is_rented_and_removed_by_commands(official: Official, base_url: str) -> None:
     assert lium(official, "balance", "--json")["balance_usd"] == 100
-    cheapest, *_ = lium(official, "ls", "--gpu", "4090", "--format", "json")
-    rented = lium(official, "up", "1", "--name", "train", "--ttl", "6h", "-y", "--json")["pod"]
+    assert {row["gpu_type"] for row in lium(official, "ls", "--gpu", "4090", "--format", "json")} == {"RTX4090"}
+    rented = lium(official, "up", "--gpu", "RTX4090", "--name", "train", "--ttl", "6h", "-y", "--json")["pod"]
     assert rented["status"] == "RUNNING"
     assert [pod["id"] for pod in lium(official, "ps", "--format", "json")] == [rented["id"]]
     assert lium(official, "rm", "train", "-y", "--format", "json")["failed"] == []
 
     state = httpx2.get(f"{base_url.removesuffix('/api')}/_sandbox/state", trust_env=False).json()
     [pod] = state["pods"]
-    assert (pod["id"], pod["executor_id"]) == (rented["id"], cheapest["id"])
+    assert (pod["id"], pod["gpu_name"]) == (rented["id"], "NVIDIA GeForce RTX 4090")
     assert pod["status"] in {"DELETING", "DELETED"}
     assert pod["removal_scheduled_at"] is not None

@@ -106,6 +106,20 @@ def test_rent_by_spec_says_which_constraint_nothing_meets(official: Official, sa
     assert sandbox_server.state()["rents"] == []
 
 
+def test_rent_by_spec_takes_the_cheapest_node_that_fits(official: Official, sandbox_server: Simulated) -> None:
+    listed = official.sdk("ls", gpu_type="H100", min_cpus=16)
+    nodes = {node["id"]: node for node in sandbox_server.state()["nodes"]}
+    fits = [
+        row
+        for row in listed
+        if (row["location"] or {}).get("country_code") == "US"
+        and 1 in {row["gpu_count"], nodes[row["id"]]["min_gpu_count_for_rental"]}
+    ]
+    rented = official.sdk("rent", gpu_type="H100", country="US", min_cpus=16, name="cheap")
+    assert rented["price_per_hour"] == min(row["price_per_gpu"] for row in fits)
+    assert sandbox_server.pod(rented["pod"]["id"])["executor_id"] == rented["executor"]["id"]
+
+
 def test_a_dry_run_chooses_and_rents_nothing(official: Official, sandbox_server: Simulated) -> None:
     chosen = official.sdk("rent", gpu_type="NVIDIA GeForce RTX 4090", min_ram_gb=32, dry_run=True)
     assert chosen["dry_run"] is True

@@ -1,8 +1,10 @@
 """For the same operation our client and the official SDK send the same request, but for a few intended differences."""
 
+import ssl
 from collections.abc import Iterator
 from dataclasses import replace
 
+import httpx2
 import pytest
 
 from lium_mcp.api import LiumClient
@@ -11,6 +13,8 @@ from tests.compat.driver import Official
 from tests.compat.operations import CASES, NOT_COMPARED, OUTSIDE_THE_CONTRACT, Case
 from tests.compat.recorder import Recorded, Recorder, contract_operations, recording
 
+# Nothing here is encrypted, but each client would load the system's certificates again.
+TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 SESSION_TOKEN = "session-token-of-the-tests"
 
 
@@ -30,7 +34,10 @@ async def test_both_clients_send_the_same(case: Case, official: Official, server
     [theirs] = server.of(case.operation)
 
     server.clear(case.answers)
-    async with LiumClient(api_key="sk_sandbox", base_url=server.base_url, session_token=token) as lium:
+    transport = httpx2.AsyncHTTPTransport(verify=TLS)
+    async with LiumClient(
+        api_key="sk_sandbox", base_url=server.base_url, session_token=token, transport=transport
+    ) as lium:
         await case.ours(lium)
     [mine] = server.of(case.operation)
 
