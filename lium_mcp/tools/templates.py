@@ -5,13 +5,24 @@ descriptions of public templates were written by whoever published them.
 """
 
 import re
-from typing import Annotated, Final, Literal
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Final
 
 from pydantic import Field
 
-from lium_mcp.api import DockerCredential, Template, TemplateChanges, TemplateCreate
-from lium_mcp.tools.call import Call
-from lium_mcp.tools.failures import ToolFailure
+from lium_mcp.api import (
+    DockerCredential,
+    InvalidRequest,
+    LiumError,
+    NotFound,
+    Template,
+    TemplateChanges,
+    TemplateCreate,
+)
+from lium_mcp.tools.call import Call, after_change
+from lium_mcp.tools.failures import ToolFailure, from_api
+from lium_mcp.tools.images import Generation, cuda_of, has_cuda, image_of, split_image
 from lium_mcp.tools.parameters import DEFAULT_WAIT_SECONDS, Cursor, Limit, PodName, ShortText, WaitSeconds, page
 from lium_mcp.tools.pod_views import Outcome
 from lium_mcp.tools.pods import ObservedPod, observe
@@ -21,14 +32,13 @@ from lium_mcp.tools.targets import find_own_template, find_pod, find_template
 
 toolset = Toolset("templates")
 
-_CUDA_IN_TAG: Final = re.compile(r"cuda[-_]?(\d{1,2})\.(\d{1,2})|cu(\d{2})(\d)(?!\d)", re.IGNORECASE)
-# The first CUDA release that compiles for a generation of GPUs.
-_CUDA_OF_GENERATION: Final = {"ampere": (11, 0), "ada": (11, 8), "hopper": (11, 8), "blackwell": (12, 8)}
 _VARIABLE: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 _SHOWN_SCRIPT_CHARACTERS: Final = 1000
+# Shorter values are words of every log, and no secrets.
+_LEAST_HIDDEN_CHARACTERS: Final = 4
+_UUID_CHARACTERS: Final = 36
 
 TemplateName = Annotated[ShortText, Field(min_length=1, description="Id, or the name of one of your own.")]
-Generation = Literal["ampere", "ada", "hopper", "blackwell"]
 Script = Annotated[str, Field(max_length=20_000)]
 
 
@@ -98,14 +108,14 @@ async def list_templates(
     switch_pod_template take one; get_template shows its settings.
     """
     templates = await call.lium.templates.list()
-    owner = await _own_id(call, templates, needed=mine)
+    owner = (await call.lium.account.me()).id if mine else await _own_id(call)
     wanted = search.casefold()
     found = [
         template
         for template in templates
         if (not mine or (owner and template.user_id == owner))
         and (wanted in template.name.casefold() or wanted in image_of(template).casefold())
-        and _has_cuda(template, cuda, gpu_generation)
+        and has_cuda(template, cuda, gpu_generation)
     ]
     found.sort(key=lambda template: (template.user_id != owner, template.name, template.id))
     rows, next_cursor = page(found, limit=limit, cursor=cursor)
@@ -123,8 +133,8 @@ async def get_template(
     """Read one template: image, ports, volumes, commands, the names of its environment variables. If it is being
     verified, wait until it is ready or failed, and say why.
     """
-    found = await find_template(call, template)
-    return await observe_template(call, found, wait_seconds=wait_seconds)
+    found = await _find_listed_or_not(call, template)
+    return await observe_template(call, found, await _own_id(call), wait_seconds=wait_seconds)
 
 
 @toolset.tool(title="Create template", hints=WRITES_EACH_TIME)
@@ -146,31 +156,25 @@ async def create_template(
     """Create a template from a Docker image and wait until it is ready or its check failed. It is private unless public
     is set. To change one, use update_template.
     """
-    mine = await _named_like(call, name)
-    if mine:
-        raise ToolFailure(
-            "template_name_taken",
-            f"A template of yours is named {name} already: {mine.id}.",
-            "Change it with update_template, or choose another name.",
-        )
+    owner = await _refuse_taken_name(call, name)
     repository, tag = split_image(image)
     credential = await _credential(call, registry_credential)
-    created = await call.lium.templates.create(
-        TemplateCreate(
-            name=name,
-            docker_image=repository,
-            docker_image_tag=tag,
-            description=description or None,
-            internal_ports=_ports(ports) if ports is not None else [22, 8000],
-            volumes=[volume_path],
-            environment=_environment(environment or []),
-            startup_commands=startup_commands,
-            entrypoint=entrypoint,
-            is_private=not public,
-            docker_credential_id=credential.id if credential else None,
-        )
+    wanted = TemplateCreate(
+        name=name,
+        docker_image=repository,
+        docker_image_tag=tag,
+        description=description or None,
+        internal_ports=_ports(ports) if ports is not None else [22, 8000],
+        volumes=[volume_path],
+        environment=_environment(environment or []),
+        startup_commands=startup_commands,
+        entrypoint=entrypoint,
+        is_private=not public,
+        docker_credential_id=credential.id if credential else None,
     )
-    return await observe_template(call, created, wait_seconds=wait_seconds)
+    with _hiding(wanted.environment):
+        created = await call.lium.templates.create(wanted)
+    return await observe_template(call, created, owner, wait_seconds=wait_seconds)
 
 
 @toolset.tool(title="Update template", hints=DESTROYS)
@@ -192,6 +196,8 @@ async def update_template(
     processes; the answer names them.
     """
     target = await find_own_template(call, template)
+    if name and name != target.name:
+        await _refuse_taken_name(call, name)
     repository, tag = split_image(image) if image else (None, None)
     credential = await _credential(call, registry_credential)
     changes = TemplateChanges(
@@ -207,8 +213,9 @@ async def update_template(
         docker_credential_id=credential.id if credential else None,
     )
     users = [pod.id for pod in await call.lium.pods.list() if pod.template and pod.template.id == target.id]
-    updated = await call.lium.templates.update(target.id, changes)
-    observed = await observe_template(call, updated, wait_seconds=wait_seconds)
+    with _hiding({**(target.environment or {}), **(changes.environment or {})}):
+        updated = await call.lium.templates.update(target.id, changes)
+    observed = await observe_template(call, updated, target.user_id, wait_seconds=wait_seconds)
     return observed.model_copy(update={"rebooting_pods": users or None})
 
 
@@ -239,11 +246,15 @@ async def switch_pod_template(
     target = await find_pod(call, pod)
     chosen = await find_template(call, template)
     await call.lium.pods.switch_template(target.id, template_id=chosen.id)
-    return await observe(call, await call.lium.pods.get(target.id), wait_seconds=wait_seconds)
+    with after_change(f"{target.pod_name} is starting from template {chosen.name}."):
+        switched = await call.lium.pods.get(target.id)
+    return await observe(call, switched, wait_seconds=wait_seconds)
 
 
-async def observe_template(call: Call, template: Template, *, wait_seconds: float) -> ObservedTemplate:
-    """Wait until a template is ready or failed, and show it."""
+async def observe_template(
+    call: Call, template: Template, owner: str | None, *, wait_seconds: float
+) -> ObservedTemplate:
+    """Wait until a template is ready or failed, and show it to `owner`."""
     newest = await call.wait_until(
         template,
         lambda: call.lium.templates.get(template.id),
@@ -251,7 +262,7 @@ async def observe_template(call: Call, template: Template, *, wait_seconds: floa
         wait_seconds=wait_seconds,
         describe=lambda state: f"{state.name} is {state.status}",
     )
-    view = _view(newest, await _own_id(call, [newest], needed=False))
+    view = _view(newest, owner)
     if newest.is_ready:
         return ObservedTemplate(outcome="done", template=view)
     if newest.has_failed:
@@ -263,38 +274,26 @@ async def observe_template(call: Call, template: Template, *, wait_seconds: floa
     )
 
 
-def image_of(template: Template) -> str:
-    """The image reference, as it is written on a command line."""
-    return ":".join(part for part in (template.docker_image, template.docker_image_tag) if part)
+def hide_values(text: str, values: Iterable[str]) -> str:
+    """Take values of environment variables out of a text that others wrote, such as the log of a container."""
+    lines = {line for value in values for line in (value, *value.splitlines())}
+    for line in sorted(lines, key=len, reverse=True):
+        if len(line) >= _LEAST_HIDDEN_CHARACTERS:
+            text = text.replace(line, "[hidden]")
+    return text
 
 
-def split_image(image: str) -> tuple[str, str]:
-    """Split `repo/name:tag`; a reference with a digest is left whole, with an empty tag, for the server to split."""
-    if "@" in image:
-        return image, ""
-    repository, colon, tag = image.rpartition(":")
-    # A colon before a slash belongs to the port of a registry.
-    return (repository, tag) if colon and "/" not in tag else (image, "latest")
-
-
-def cuda_of(template: Template) -> tuple[int, int] | None:
-    """The CUDA version that the image's tag names."""
-    match = _CUDA_IN_TAG.search(template.docker_image_tag or "") or _CUDA_IN_TAG.search(template.docker_image)
-    if not match:
-        return None
-    major, minor = (match[1], match[2]) if match[1] else (match[3], match[4])
-    return int(major), int(minor)
-
-
-def _has_cuda(template: Template, version: str, generation: Generation | None) -> bool:
-    if not version and generation is None:
-        return True
-    cuda = cuda_of(template)
-    if cuda is None:
-        return False
-    written = f"{cuda[0]}.{cuda[1]}"
-    fits = not version or written == version or written.startswith(f"{version.rstrip('.')}.")
-    return fits and (generation is None or cuda >= _CUDA_OF_GENERATION[generation])
+@contextmanager
+def _hiding(environment: dict[str, str]) -> Iterator[None]:
+    """Keep the values out of what the API says when it refuses them."""
+    try:
+        yield
+    except LiumError as error:
+        failure = from_api(error)
+        happened, advice = (hide_values(text, environment.values()) for text in (failure.happened, failure.advice))
+        raise ToolFailure(
+            failure.code, happened, advice, effect=failure.effect, request_id=failure.request_id
+        ) from error
 
 
 def _row_fields(template: Template, owner: str | None) -> dict[str, object]:
@@ -310,6 +309,7 @@ def _row_fields(template: Template, owner: str | None) -> dict[str, object]:
 
 
 def _view(template: Template, owner: str | None) -> TemplateView:
+    values = (template.environment or {}).values()
     return TemplateView(
         **_row_fields(template, owner),
         huid=template.huid,
@@ -321,22 +321,41 @@ def _view(template: Template, owner: str | None) -> TemplateView:
         startup_commands=(template.startup_commands or "")[:_SHOWN_SCRIPT_CHARACTERS] or None,
         entrypoint=(template.entrypoint or "")[:_SHOWN_SCRIPT_CHARACTERS] or None,
         registry_credential_id=template.docker_credential_id,
-        problem=(template.verification_logs or "Lium gave no reason")[-500:] if template.has_failed else None,
+        problem=hide_values(template.verification_logs or "Lium gave no reason", values)[-500:]
+        if template.has_failed
+        else None,
     )
 
 
-async def _own_id(call: Call, templates: list[Template], *, needed: bool) -> str | None:
-    """The account's id, where a template could be its own; without a key only `mine` needs one."""
-    if not call.lium.has_api_key and not needed:
-        return None
-    return (await call.lium.account.me()).id if templates or needed else None
+async def _own_id(call: Call) -> str | None:
+    """The account's id; without a key nothing is its own."""
+    return (await call.lium.account.me()).id if call.lium.has_api_key else None
 
 
-async def _named_like(call: Call, name: str) -> Template | None:
+async def _find_listed_or_not(call: Call, named: str) -> Template:
+    """As `find_template`; one that is not listed, such as a pod's own copy after a switch, is found by its id."""
+    try:
+        return await find_template(call, named)
+    except ToolFailure as failure:
+        if failure.code != "template_not_found" or len(named) != _UUID_CHARACTERS:
+            raise
+        try:
+            return await call.lium.templates.get(named)
+        except (InvalidRequest, NotFound):
+            raise failure from None
+
+
+async def _refuse_taken_name(call: Call, name: str) -> str:
+    """Refuse a name that another of the caller's templates has; return the caller's account id."""
     owner = (await call.lium.account.me()).id
-    return next(
-        (item for item in await call.lium.templates.list() if item.user_id == owner and item.name == name), None
-    )
+    taken = [item.id for item in await call.lium.templates.list() if item.user_id == owner and item.name == name]
+    if taken:
+        raise ToolFailure(
+            "template_name_taken",
+            f"A template of yours is named {name} already: {', '.join(taken[:10])}.",
+            "Change it with update_template, or choose another name.",
+        )
+    return owner
 
 
 async def _credential(call: Call, named: str) -> DockerCredential | None:

@@ -118,7 +118,9 @@ def _stored(body: TemplateBody) -> dict[str, JsonValue]:
     if not body.docker_image_tag and ":" in body.docker_image.rpartition("/")[2]:
         # An empty tag asks the server to split a full reference.
         name, _, digest = body.docker_image.partition("@")
-        image, _, tag = name.rpartition(":")
+        image, colon, tag = name.rpartition(":")
+        if not colon or "/" in tag:
+            image, tag = name, ""
         stored |= {"docker_image": image, "docker_image_tag": tag, "docker_image_digest": digest}
     return stored
 
