@@ -82,7 +82,12 @@ async def default_template(lium: LiumClient, node: Executor) -> Template:
     """
     driver = node.specs.gpu.driver if node.specs and node.specs.gpu else None
     images = await lium.executors.default_images(gpu_model=node.machine_name, driver_version=driver)
-    verified = [template for template in await lium.templates.list() if template.status == _PLATFORM_VERIFIED]
+    # The platform verifies private templates too: those are somebody's own work, whatever image they start.
+    verified = [
+        template
+        for template in await lium.templates.list()
+        if template.status == _PLATFORM_VERIFIED and template.is_private is not True
+    ]
     for image in images:
         for template in verified:
             if (template.docker_image, template.docker_image_tag) == (image.docker_image, image.docker_image_tag):

@@ -229,8 +229,7 @@ async def observe(call: Call, pod: PodDetail, *, wait_seconds: float) -> Observe
         pod, lambda: read_pod(call, pod_id), settled, wait_seconds=wait_seconds, describe=describe_start
     )
     if newest is None:
-        view = await pod_view(call, pod)
-        return ObservedPod(outcome="failed", pod=view, next=f"The pod is gone{failure_cause(view)}. Rent another node.")
+        return judge_gone(await pod_view(call, pod))
     return judge(await pod_view(call, newest), newest)
 
 
@@ -253,6 +252,15 @@ def judge(view: PodView, pod: Pod) -> ObservedPod:
             next=f"The pod is {view.status}{failure_cause(view)}. Remove it with remove_pod and rent another node.",
         )
     return ObservedPod(outcome="pending", pod=view, next="Not running yet: call get_pod with this pod_id to wait on.")
+
+
+def judge_gone(view: PodView) -> ObservedPod:
+    """Say what it means that a pod, last seen so, is not there any more."""
+    return ObservedPod(
+        outcome="failed",
+        pod=view.model_copy(update={"billing": False}),
+        next=f"The pod is gone{failure_cause(view)}. Rent another node.",
+    )
 
 
 def settled(pod: Pod | None) -> bool:

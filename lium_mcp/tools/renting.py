@@ -24,7 +24,7 @@ from lium_mcp.tools.failures import ToolFailure
 from lium_mcp.tools.marketplace import PricedRental, find_node, quote_node
 from lium_mcp.tools.parameters import DEFAULT_WAIT_SECONDS, ShortText, WaitSeconds
 from lium_mcp.tools.pod_views import Outcome, PodView, describe_start, pod_view
-from lium_mcp.tools.pods import judge, read_pod, settled
+from lium_mcp.tools.pods import judge, judge_gone, read_pod, settled
 from lium_mcp.tools.pods import toolset as toolset  # noqa: PLC0414 - rent_pod joins the toolset; this says that it is public
 from lium_mcp.tools.registry import WRITES
 from lium_mcp.tools.results import Result, Usd
@@ -35,6 +35,8 @@ _APPEARS_WITHIN_SECONDS = 20.0
 _FIRST_READ_SECONDS = 5.0
 _SCHEDULE_SECONDS = 10.0
 _SCHEDULE_TOLERANCE = timedelta(minutes=2)
+_PRICE_TOLERANCE_USD = 0.0001
+_NO_REMOVAL_TIME = "Lium shows no removal time: the pod may bill until it is removed. Call schedule_pod_removal."
 _KEY_PREFIXES = ("ssh-", "ecdsa-", "sk-")
 # Parameters of the official MCP server: what works there works here, without costing everybody tokens.
 _OFFICIAL = Field(json_schema_extra={UNLISTED: True})
@@ -200,7 +202,7 @@ def outcome_unknown(name: str, unknown: RentOutcomeUnknown) -> ToolFailure:
 
 async def _follow(call: Call, rental: Rental, wanted: Wanted, restore: str | None, wait_seconds: float) -> RentedPod:
     """From here on a pod bills: whatever fails, the answer names it."""
-    pod = await _wait_until_runs(call, rental.pod_id, wait_seconds)
+    pod, gone = await _wait_until_runs(call, rental.pod_id, wait_seconds)
     if pod is None:
         return RentedPod(
             outcome="pending",
@@ -212,10 +214,15 @@ async def _follow(call: Call, rental: Rental, wanted: Wanted, restore: str | Non
     )
     if restore:
         warnings.append(f"The backup is being restored into {restore}: leave it alone until list_restores says done.")
-    if wanted.hours and not pod.is_terminal:
+    if wanted.hours and not pod.is_terminal and not gone:
         pod, warning = await _fix_removal(call, pod, wanted.hours)
         warnings += warning
-    observed = judge(await pod_view(call, pod, events=not pod.is_ready), pod)
+    view = await pod_view(call, pod, events=gone or not pod.is_ready)
+    observed = judge_gone(view) if gone else judge(view, pod)
+    if _costs_more(pod, wanted.max_usd_per_gpu_hour):
+        warnings.append(
+            f"Its price rose above max_usd_per_gpu_hour={wanted.max_usd_per_gpu_hour:g}: remove_pod ends it."
+        )
     if wanted.hours is None and observed.outcome != "failed":
         warnings.append("No removal time is set: it bills until remove_pod or schedule_pod_removal.")
     return RentedPod(
@@ -228,7 +235,15 @@ async def _follow(call: Call, rental: Rental, wanted: Wanted, restore: str | Non
     )
 
 
-async def _wait_until_runs(call: Call, pod_id: str, wait_seconds: float) -> PodDetail | None:
+def _costs_more(pod: PodDetail, ceiling: float | None) -> bool:
+    """Whether the price that is billed is above the ceiling, by more than it may be rounded."""
+    if ceiling is None or pod.price is None:
+        return False
+    return pod.price / (pod.rented_gpu_count or 1) > ceiling + _PRICE_TOLERANCE_USD
+
+
+async def _wait_until_runs(call: Call, pod_id: str, wait_seconds: float) -> tuple[PodDetail | None, bool]:
+    """The pod as it was last seen, if it ever was, and whether it is gone since."""
     clock = call.runtime.clock
     seen: list[PodDetail] = []
     started = clock.monotonic()
@@ -249,13 +264,13 @@ async def _wait_until_runs(call: Call, pod_id: str, wait_seconds: float) -> PodD
     with suppress(LiumError), anyio.move_on_after(max(wait_seconds, _FIRST_READ_SECONDS)):
         first = await read()
     newest = await call.wait_until(first, read, over, wait_seconds=wait_seconds, describe=describe_start)
-    return newest or (seen[-1] if seen else None)
+    return newest or (seen[-1] if seen else None), newest is None and bool(seen)
 
 
 async def _fix_removal(call: Call, pod: PodDetail, hours: float) -> tuple[PodDetail, list[str]]:
     """Make the removal time exact once the pod runs, since Lium sets whole hours at boot; read it back."""
     if not pod.is_ready:
-        return pod, []  # the rent carried whole hours, which hold from boot on
+        return pod, _warn_of_whole_hours(pod, hours)
     due = call.lium.now() + timedelta(hours=hours)
     scheduled = pod.removal_scheduled_at
     if scheduled is None or abs(scheduled - due) > _SCHEDULE_TOLERANCE:
@@ -267,9 +282,17 @@ async def _fix_removal(call: Call, pod: PodDetail, hours: float) -> tuple[PodDet
             return pod, [f"Whether the removal after {hours:g} hours is set is not known: call schedule_pod_removal."]
         except LiumError as error:
             return pod, [f"The removal after {hours:g} hours could not be set ({error}): call schedule_pod_removal."]
-    if pod.removal_scheduled_at is None:
-        return pod, ["Lium shows no removal time: the pod may bill until it is removed. Call schedule_pod_removal."]
-    return pod, []
+    return pod, [] if pod.removal_scheduled_at else [_NO_REMOVAL_TIME]
+
+
+def _warn_of_whole_hours(pod: PodDetail, hours: float) -> list[str]:
+    """The rent carried whole hours, which hold from boot on: say so where that is longer than was asked for."""
+    whole = pod.termination_hours
+    if whole is None:
+        return [] if pod.removal_scheduled_at else [_NO_REMOVAL_TIME]
+    if whole <= hours:
+        return []
+    return [f"It is removed {whole} hours after it starts. Once it runs, schedule_pod_removal sets the exact time."]
 
 
 async def _contents(call: Call, wanted: Wanted) -> Contents:
@@ -381,7 +404,9 @@ async def find_public_keys(call: Call) -> list[str]:
     """The keys to put into the pod: the local one, else the account's. None at all is refused before spending."""
     path = call.runtime.account().ssh_public_key_path
     if path is not None:
-        text = await anyio.Path(path).read_text(encoding="utf-8", errors="replace")
+        text = ""
+        with suppress(OSError):  # a file that cannot be read any more is no key
+            text = await anyio.Path(path).read_text(encoding="utf-8", errors="replace")
         keys = [line.strip() for line in text.splitlines() if line.strip().startswith(_KEY_PREFIXES)]
         if keys:
             return keys
