@@ -11,6 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, get_args
 
 from lium_mcp import __version__
@@ -61,6 +62,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     sandbox.add_argument("--speed", type=_speed, default=1.0, help="times faster than real time (default 1)")
     sandbox.add_argument("--seed", type=int, default=7, help="seed of the market (default 7)")
+    templates = commands.add_parser("templates", help="keep the account's templates as a file says")
+    sync = templates.add_subparsers(dest="action", metavar="ACTION", required=True).add_parser(
+        "sync",
+        help="create and update templates; running it again changes nothing",
+        description="Bring the account's own templates in line with a TOML file (see the README). Exit status: 0 all "
+        "is as the file says, 1 something failed, 2 the file cannot be used, 3 a dry run found differences.",
+    )
+    sync.add_argument("file", metavar="FILE", type=Path, help="the templates as they should be")
+    sync.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    sync.add_argument("--prune", action="store_true", help="delete templates that the file does not name")
+    _add_settings(sync)
     return parser
 
 
@@ -165,7 +177,27 @@ def _sandbox(options: dict[str, Any]) -> int:
     return 0
 
 
-_COMMANDS = {"serve": _serve, "tools": _tools, "demo": _demo, "sandbox": _sandbox}
+def _templates(options: dict[str, Any]) -> int:
+    import anyio  # noqa: PLC0415
+
+    from lium_mcp.api import SYSTEM_CLOCK  # noqa: PLC0415
+    from lium_mcp.server import connect  # noqa: PLC0415
+    from lium_mcp.template_sync import sync  # noqa: PLC0415
+
+    own = {name: options.pop(name) for name in ("file", "dry_run", "prune")}
+    settings = load(options)
+    _log_to_stderr(settings.log_level, settings.find_api_key())
+
+    async def run() -> int:
+        async with connect(settings) as lium:
+            return await sync(
+                lium, SYSTEM_CLOCK, own["file"], out=sys.stdout, dry_run=own["dry_run"], prune=own["prune"]
+            )
+
+    return anyio.run(run)
+
+
+_COMMANDS = {"serve": _serve, "tools": _tools, "demo": _demo, "sandbox": _sandbox, "templates": _templates}
 
 
 class _Redacting(logging.Formatter):

@@ -24,10 +24,11 @@ from lium_mcp.api.addresses import check_base_url
 from lium_mcp.completions import add_completions
 from lium_mcp.prompts import add_prompts
 from lium_mcp.resources import add_resources
+from lium_mcp.hangup import end_with_caller
 from lium_mcp.settings import Settings, SettingsError
 from lium_mcp.tools import account, backups, clusters, extras, marketplace, renting, templates, volumes
-from lium_mcp.tools.call import Runtime
-from lium_mcp.tools.failures import META_KEY, crashed, from_validation, render_failure
+from lium_mcp.tools.call import Runtime, Stop
+from lium_mcp.tools.failures import META_KEY, ToolFailure, crashed, from_validation, render_failure
 from lium_mcp.tools.registry import Toolset, ToolSpec, bind
 from lium_mcp.tools.results import Result
 
@@ -46,6 +47,14 @@ TOOLSETS: Final[tuple[Toolset, ...]] = (
 
 SANDBOX_BASE_URL: Final = "http://127.0.0.1/api"
 _CLEAN_UP_SECONDS: Final = 4.0
+_CANCEL_SECONDS: Final = 1.0
+_STOPPING: Final = ToolFailure("server_stopping", "This MCP server is stopping.", "Call again when it is back.")
+_STOPPED: Final = ToolFailure(
+    "server_stopping",
+    "This MCP server was stopped during the call.",
+    "Look at the state, with list_pods first of all, before doing anything again.",
+    effect="What it was to change may have been changed.",
+)
 # What is offered follows from the settings, so it is the same for as long as the process lives.
 _LISTS_HINT: Final = CacheHint(ttl_ms=3_600_000, scope="public")
 
@@ -79,8 +88,12 @@ class Policy(Result):
 class LiumServer(MCPServer[None]):
     """An MCP server whose failures are sentences for the model, and whose log has one record for each call."""
 
-    _running_calls = 0
-    _idle: anyio.Event | None = None
+    stop: Stop
+
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401 - the SDK's own, which are many
+        super().__init__(**options)
+        self._calls: dict[anyio.CancelScope, str] = {}
+        self._idle: anyio.Event | None = None
 
     async def call_tool(
         self, name: str, arguments: dict[str, Any], context: Context[None, Any] | None = None
@@ -90,12 +103,26 @@ class LiumServer(MCPServer[None]):
         Raises:
             MCPError: there is no such tool.
         """
+        if self.stop.asked:
+            return render_failure(_STOPPING)
+        with anyio.CancelScope() as call:
+            self._calls[call] = name
+            try:
+                return await self._call_tool(name, arguments, context)
+            finally:
+                del self._calls[call]
+                if self._idle is not None and not self._calls:
+                    self._idle.set()
+        return render_failure(_STOPPED)
+
+    async def _call_tool(
+        self, name: str, arguments: dict[str, Any], context: Context[None, Any] | None
+    ) -> CallToolResult | InputRequiredResult:
         names = _OFFICIAL_PARAMETERS.get(name, {})
         arguments = {names.get(key, key): value for key, value in arguments.items()}
         started = time.perf_counter()
         crash: ToolError | None = None
         outcome, request_id = "cancelled", None
-        self._running_calls += 1
         try:
             try:
                 result = await super().call_tool(name, arguments, context)
@@ -115,9 +142,6 @@ class LiumServer(MCPServer[None]):
             outcome, request_id = details.get("code", "ok"), details.get("request_id")
             return result
         finally:
-            self._running_calls -= 1
-            if self._idle is not None and not self._running_calls:
-                self._idle.set()
             log.log(
                 logging.ERROR if crash else logging.INFO,
                 "tool=%s outcome=%s seconds=%.3f request_id=%r",
@@ -130,9 +154,25 @@ class LiumServer(MCPServer[None]):
 
     async def until_idle(self) -> None:
         """Wait until no tool runs."""
-        if self._running_calls:
+        if self._calls:
             self._idle = anyio.Event()
             await self._idle.wait()
+
+    async def wind_down(self, seconds: float) -> bool:
+        """Take no new call and let the running ones answer: their waits end now, and whatever takes longer is cancelled.
+
+        Returns:
+            Whether all calls have ended.
+        """
+        self.stop.ask()
+        for limit_seconds in (seconds - _CANCEL_SECONDS, _CANCEL_SECONDS):
+            with anyio.move_on_after(limit_seconds):
+                await self.until_idle()
+            for call in tuple(self._calls):
+                call.cancel()
+        for name in self._calls.values():
+            log.error("Stopped while %s was running: what it changed is not known", name)
+        return not self._calls
 
 
 def build_server(
@@ -149,25 +189,7 @@ def build_server(
         SettingsError: a setting names a tool that does not exist, or holds an address or a key that cannot be one.
     """
     specs = select_tools(settings)
-    base_url = settings.base_url
-    if settings.sandbox and transport is None:
-        from lium_mcp.sandbox import Sandbox  # noqa: PLC0415 - costs start-up time that nobody else should pay
-
-        transport = Sandbox(seed=settings.sandbox_seed, speed=settings.sandbox_speed).transport()
-        base_url = SANDBOX_BASE_URL
-    variable = "LIUM_BASE_URL"
-    try:
-        check_base_url(base_url)
-        variable = "LIUM_API_KEY"
-        lium = LiumClient(
-            api_key=settings.find_api_key() if settings.is_local else None,
-            base_url=base_url,
-            timeout_seconds=settings.timeout_seconds,
-            transport=transport,
-            clock=clock,
-        )
-    except InvalidRequest as error:
-        raise SettingsError(f"{variable}: {error}") from None
+    lium = connect(settings, transport=transport, clock=clock)
     ssh_public_key_path = settings.find_ssh_public_key_path() if settings.is_local else None
     accounts = Accounts(lium, clock, ssh_public_key_path)
     runtime = Runtime(account=accounts.current, clock=clock)
@@ -196,7 +218,7 @@ def build_server(
         lifespan=lifespan,
         log_level=settings.log_level,
         subscriptions=False,
-        middleware=[bind_caller_key],
+        middleware=[end_with_caller, bind_caller_key],
         cache_hints={
             "tools/list": _LISTS_HINT,
             "prompts/list": _LISTS_HINT,
@@ -204,11 +226,41 @@ def build_server(
             "resources/templates/list": _LISTS_HINT,
         },
     )
+    server.stop = runtime.stop
     offered = {spec.name for spec in specs}
     add_resources(server, runtime, lambda: policy_of(settings, len(specs)), offered)
     add_prompts(server, offered)
     add_completions(server, runtime, offered)
     return server
+
+
+def connect(
+    settings: Settings, *, transport: httpx2.AsyncBaseTransport | None = None, clock: Clock = SYSTEM_CLOCK
+) -> LiumClient:
+    """The API client that the settings describe. Nothing is sent yet.
+
+    Raises:
+        SettingsError: a setting holds an address or a key that cannot be one.
+    """
+    base_url = settings.base_url
+    if settings.sandbox and transport is None:
+        from lium_mcp.sandbox import Sandbox  # noqa: PLC0415 - costs start-up time that nobody else should pay
+
+        transport = Sandbox(seed=settings.sandbox_seed, speed=settings.sandbox_speed).transport()
+        base_url = SANDBOX_BASE_URL
+    variable = "LIUM_BASE_URL"
+    try:
+        check_base_url(base_url)
+        variable = "LIUM_API_KEY"
+        return LiumClient(
+            api_key=settings.find_api_key() if settings.is_local else None,
+            base_url=base_url,
+            timeout_seconds=settings.timeout_seconds,
+            transport=transport,
+            clock=clock,
+        )
+    except InvalidRequest as error:
+        raise SettingsError(f"{variable}: {error}") from None
 
 
 def policy_of(settings: Settings, tool_count: int) -> Policy:

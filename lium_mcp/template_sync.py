@@ -5,17 +5,19 @@ it again changes nothing. Values of environment variables are compared and sent,
 """
 
 import os
-import sys
+import re
 import tomllib
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, TextIO
+from typing import Annotated, Final, Literal, TextIO
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from lium_mcp.api import Clock, LiumClient, LiumError, Pod, Template, TemplateChanges, TemplateCreate
-from lium_mcp.tools.templates import image_of, split_image
+from lium_mcp.tools.images import image_of, is_image, split_image
+from lium_mcp.tools.results import clean
+from lium_mcp.tools.templates import hide_values
 
 IN_SYNC: Final = 0
 FAILED: Final = 1
@@ -25,6 +27,29 @@ DIFFERS: Final = 3
 _READY_WITHIN_SECONDS: Final = 600.0
 _POLL_SECONDS: Final = 5.0
 _MOST_FILE_BYTES: Final = 2**20
+_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def _printable(text: str) -> str:
+    if clean(text) != text or text.strip() != text or "\n" in text:
+        raise ValueError("begins or ends with a blank, or holds control or invisible characters")
+    return text
+
+
+def _variable(name: str) -> str:
+    if not _VARIABLE.fullmatch(name):
+        raise ValueError("is not the name of a variable")
+    return name
+
+
+def _absolute(path: str) -> str:
+    if not path.startswith("/"):
+        raise ValueError("is not an absolute path")
+    return path
+
+
+Line = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_printable)]
+Variable = Annotated[str, AfterValidator(_variable)]
 
 
 class WantedTemplate(BaseModel):
@@ -32,18 +57,24 @@ class WantedTemplate(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    name: str = Field(min_length=1, max_length=100)
-    image: str = Field(min_length=1, max_length=500)
+    name: Annotated[Line, Field(max_length=100)]
+    image: Line
     description: str = ""
-    ports: list[int] = [22, 8000]
-    volumes: list[str] = ["/workspace"]
-    environment: dict[str, str] = Field(default_factory=dict, repr=False)
-    environment_from: dict[str, str] = Field(default_factory=dict)
-    startup_commands: str = ""
-    entrypoint: str = ""
+    ports: list[Annotated[int, Field(ge=1, le=65_535)]] = [22, 8000]
+    volumes: Annotated[list[Annotated[str, AfterValidator(_absolute)]], Field(min_length=1)] = ["/workspace"]
+    environment: dict[Variable, str] = Field(default_factory=dict, repr=False)
+    environment_from: dict[Variable, Variable] = Field(default_factory=dict)
+    startup_commands: str = Field(default="", repr=False)
+    entrypoint: str = Field(default="", repr=False)
     private: bool = True
-    category: str = "UBUNTU"
+    category: Literal["DOCKER", "PYTORCH", "NVIDIA", "TENSOR_FLOW", "OPEN_AI", "UBUNTU"] = "UBUNTU"
     registry_credential: str = ""
+
+    @model_validator(mode="after")
+    def _one_source_for_each_variable(self) -> "WantedTemplate":
+        if twice := sorted(self.environment.keys() & self.environment_from.keys()):
+            raise ValueError(f"both environment and environment_from set {', '.join(twice)}")
+        return self
 
 
 class WantedFile(BaseModel):
@@ -55,7 +86,7 @@ class WantedFile(BaseModel):
 
 
 class BadFile(Exception):
-    """The file cannot be read; the sentence says what is wrong with it."""
+    """The file cannot be used; the sentence says what is wrong with it."""
 
 
 @dataclass(slots=True)
@@ -83,10 +114,15 @@ def read_file(path: Path) -> WantedFile:
         if path.stat().st_size > _MOST_FILE_BYTES:
             raise BadFile(f"{path} is larger than {_MOST_FILE_BYTES} bytes")
         wanted = WantedFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeError, tomllib.TOMLDecodeError) as error:
-        raise BadFile(f"{path}: {error}") from error
+    except UnicodeError as error:
+        raise BadFile(f"{path}: it is not UTF-8 text") from error
+    except (OSError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raise BadFile(f"{path}: {error.strerror if isinstance(error, OSError) else error}") from error
     except ValidationError as error:
-        problems = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors(include_input=False)]
+        problems = [
+            f"{'.'.join(map(str, item['loc']))}: {item['msg'].removeprefix('Value error, ')}"
+            for item in error.errors(include_input=False)
+        ]
         raise BadFile(f"{path}: {'; '.join(problems)}") from None
     names = [template.name for template in wanted.template]
     if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -95,88 +131,112 @@ def read_file(path: Path) -> WantedFile:
 
 
 async def sync(
-    lium: LiumClient, clock: Clock, path: Path, *, dry_run: bool = False, prune: bool = False, out: TextIO | None = None
+    lium: LiumClient, clock: Clock, path: Path, *, out: TextIO, dry_run: bool = False, prune: bool = False
 ) -> int:
     """Bring the account's own templates in line with a file.
 
     Returns:
         The exit status: IN_SYNC, FAILED, BAD_FILE, or DIFFERS for a dry run that found differences.
     """
-    out = out or sys.stdout
+    report = _Report(out)
     try:
         wanted = read_file(path)
-        plan, pods = await _plan(lium, wanted, prune=prune)
+        bodies = [_body(template) for template in wanted.template]
+        report.hide(value for body in bodies for value in body.environment.values())
+        plan, pods = await _plan(lium, wanted, bodies, prune=prune)
     except BadFile as error:
-        out.write(f"{error}\n")
+        report.line(str(error))
         return BAD_FILE
     except LiumError as error:
-        out.write(f"{error} {error.advice}\n")
+        report.line(f"{error} {error.advice}")
         return FAILED
-    _show(plan, pods, out)
-    if dry_run or plan.is_empty:
+    _show(plan, pods, report)
+    if dry_run:
+        if any(template.has_failed for template in plan.same):
+            return FAILED
         return IN_SYNC if plan.is_empty else DIFFERS
-    return await _apply(lium, clock, plan, pods, out)
+    return await _apply(lium, clock, plan, report)
 
 
-async def _plan(lium: LiumClient, wanted: WantedFile, *, prune: bool) -> tuple[Plan, list[Pod]]:
+class _Report:
+    """Prints lines that hold no control characters and no value of an environment variable."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._values: set[str] = set()
+
+    def hide(self, values: Iterable[str]) -> None:
+        self._values.update(values)
+
+    def line(self, text: str) -> None:
+        self._out.write(f"{hide_values(clean(text), self._values)}\n")
+        self._out.flush()
+
+
+async def _plan(
+    lium: LiumClient, wanted: WantedFile, bodies: list[TemplateCreate], *, prune: bool
+) -> tuple[Plan, list[Pod]]:
     owner = (await lium.account.me()).id
     mine = [template for template in await lium.templates.list() if template.user_id == owner]
     mine = [template for template in mine if not template.is_temporary and not template.one_time_template]
     plan = Plan()
-    credentials = (
-        {item.docker_username: item.id for item in await lium.docker_credentials.list()}
-        if any(template.registry_credential for template in wanted.template)
-        else {}
-    )
-    for template in wanted.template:
-        body = _body(template, credentials)
+    credentials = await _credentials(lium, {template.registry_credential for template in wanted.template} - {""})
+    for template, bare in zip(wanted.template, bodies, strict=True):
+        body = bare.model_copy(update={"docker_credential_id": credentials.get(template.registry_credential)})
         current = [item for item in mine if item.name == template.name]
         if len(current) > 1:
             raise BadFile(f"{len(current)} of your templates are named {template.name}: rename or delete all but one")
         if not current:
             plan.create.append(body)
             continue
-        changes, names = _difference(current[0], body)
+        changes, names = _difference(current[0], template, body)
         if names:
             plan.update.append((current[0], changes, names))
         else:
             plan.same.append(current[0])
+    if prune and not wanted.template:
+        raise BadFile("The file names no template: refusing to delete all there are")
     if prune:
         named = {template.name for template in wanted.template}
         plan.delete = [template for template in mine if template.name not in named]
     return plan, list(await lium.pods.list())
 
 
-def _body(wanted: WantedTemplate, credentials: dict[str, str]) -> TemplateCreate:
+async def _credentials(lium: LiumClient, users: set[str]) -> dict[str, str]:
+    stored = await lium.docker_credentials.list() if users else ()
+    found: dict[str, str] = {}
+    for user in sorted(users):
+        ids = [item.id for item in stored if item.docker_username == user]
+        if len(ids) != 1:
+            raise BadFile(f"{len(ids) or 'no'} registry logins are stored for {user}: there must be one")
+        found[user] = ids[0]
+    return found
+
+
+def _body(wanted: WantedTemplate) -> TemplateCreate:
     repository, tag = split_image(wanted.image)
     environment = dict(wanted.environment)
     for name, variable in wanted.environment_from.items():
         if variable not in os.environ:
             raise BadFile(f"{wanted.name}: the environment has no variable {variable}")
         environment[name] = os.environ[variable]
-    if wanted.registry_credential and wanted.registry_credential not in credentials:
-        raise BadFile(f"{wanted.name}: no registry login is stored for {wanted.registry_credential}")
     return TemplateCreate(
         name=wanted.name,
         docker_image=repository,
         docker_image_tag=tag,
         description=wanted.description or wanted.name,
-        internal_ports=wanted.ports,
+        internal_ports=sorted({22, *wanted.ports}),
         volumes=wanted.volumes,
         environment=environment,
         startup_commands=wanted.startup_commands,
         entrypoint=wanted.entrypoint,
         is_private=wanted.private,
         category=wanted.category,
-        docker_credential_id=credentials.get(wanted.registry_credential),
     )
 
 
 _COMPARED: Final = (
-    "docker_image",
-    "docker_image_tag",
     "description",
-    "internal_ports",
     "volumes",
     "environment",
     "startup_commands",
@@ -187,39 +247,56 @@ _COMPARED: Final = (
 )
 
 
-def _difference(current: Template, wanted: TemplateCreate) -> tuple[TemplateChanges, list[str]]:
-    changed = {}
+def _difference(current: Template, wanted: WantedTemplate, body: TemplateCreate) -> tuple[TemplateChanges, list[str]]:
+    changed: dict[str, object] = {}
+    names: list[str] = []
+    if not is_image(current, wanted.image):
+        # An old digest would hold on to the old image.
+        changed |= {"docker_image": body.docker_image, "docker_image_tag": body.docker_image_tag}
+        changed["docker_image_digest"] = ""
+        names.append("image")
+    if sorted(set(current.internal_ports)) != body.internal_ports:
+        changed["internal_ports"] = body.internal_ports
+        names.append("ports")
     for name in _COMPARED:
-        want, have = getattr(wanted, name), getattr(current, name)
+        want, have = getattr(body, name), getattr(current, name)
         have = list(have) if isinstance(have, tuple) else have
         # The API writes an absent text, list or mapping in several ways.
         if want is not None and (have or type(want)()) != want:
             changed[name] = want
-    return TemplateChanges(**changed), list(changed)
+            names.append(name)
+    return TemplateChanges.model_validate(changed), names
 
 
-def _show(plan: Plan, pods: list[Pod], out: TextIO) -> None:
-    out.writelines(f"+ create {body.name}\n" for body in plan.create)
+def _show(plan: Plan, pods: list[Pod], report: _Report) -> None:
+    for body in plan.create:
+        report.line(f"+ create {body.name}")
     for template, _, names in plan.update:
-        rebooting = [pod.pod_name for pod in pods if _runs(pod, template)]
-        note = f"; reboots {', '.join(rebooting)}" if rebooting else ""
-        out.write(f"~ update {template.name}: {', '.join(names)}{note}\n")
+        users = _users(pods, template)
+        note = f"; reboots {', '.join(users)}" if users else ""
+        report.line(f"~ update {template.name}: {', '.join(names)}{note}")
     for template in plan.delete:
-        out.write(f"- delete {template.name} ({image_of(template)})\n")
+        users = _users(pods, template)
+        note = f"; refused, pods run on it: {', '.join(users)}" if users else ""
+        report.line(f"- delete {template.name} ({image_of(template)}){note}")
     for template in plan.same:
-        out.write(f"= same   {template.name}\n")
+        report.line(f"= same   {template.name}{'' if template.is_ready else f' ({template.status})'}")
     if plan.is_empty:
-        out.write("Everything is as the file wants it.\n")
+        report.line("Everything is as the file wants it.")
 
 
-async def _apply(lium: LiumClient, clock: Clock, plan: Plan, pods: list[Pod], out: TextIO) -> int:
+async def _apply(lium: LiumClient, clock: Clock, plan: Plan, report: _Report) -> int:
     failures = 0
     for body in plan.create:
-        failures += await _done(f"create {body.name}", _create(lium, clock, body), out)
+        failures += await _done(f"create {body.name}", _create(lium, clock, body), report)
     for template, changes, _ in plan.update:
-        failures += await _done(f"update {template.name}", _update(lium, clock, template, changes), out)
+        failures += await _done(f"update {template.name}", _update(lium, clock, template, changes), report)
     for template in plan.delete:
-        failures += await _done(f"delete {template.name}", _delete(lium, template, pods), out)
+        failures += await _done(f"delete {template.name}", _delete(lium, template), report)
+    for template in plan.same:
+        # What an earlier run left unfinished or broken is no success now.
+        if not template.is_ready:
+            failures += await _done(f"verify {template.name}", _until_ready(lium, clock, template), report)
     return FAILED if failures else IN_SYNC
 
 
@@ -227,13 +304,14 @@ class _NotApplied(Exception):
     pass
 
 
-async def _done(what: str, step: Awaitable[None], out: TextIO) -> int:
+async def _done(what: str, step: Awaitable[None], report: _Report) -> int:
     try:
         await step
     except (LiumError, _NotApplied) as error:
-        out.write(f"failed: {what}: {error}\n")
+        advice = f" {error.advice}" if isinstance(error, LiumError) else ""
+        report.line(f"failed: {what}: {error}{advice}")
         return 1
-    out.write(f"done: {what}\n")
+    report.line(f"done: {what}")
     return 0
 
 
@@ -245,8 +323,9 @@ async def _update(lium: LiumClient, clock: Clock, template: Template, changes: T
     await _until_ready(lium, clock, await lium.templates.update(template.id, changes))
 
 
-async def _delete(lium: LiumClient, template: Template, pods: list[Pod]) -> None:
-    if users := [pod.pod_name for pod in pods if _runs(pod, template)]:
+async def _delete(lium: LiumClient, template: Template) -> None:
+    # Read again: a pod may have been rented since the plan was made.
+    if users := _users(await lium.pods.list(), template):
         raise _NotApplied(f"pods run on it: {', '.join(users)}")
     await lium.templates.delete(template.id)
 
@@ -264,5 +343,5 @@ async def _until_ready(lium: LiumClient, clock: Clock, template: Template) -> No
         template = await lium.templates.get(template.id)
 
 
-def _runs(pod: Pod, template: Template) -> bool:
-    return bool(pod.template and pod.template.id == template.id)
+def _users(pods: Iterable[Pod], template: Template) -> list[str]:
+    return [pod.pod_name or pod.id for pod in pods if pod.template and pod.template.id == template.id]
