@@ -1,0 +1,252 @@
+"""Everything that can go wrong on the wire, for a tool that reads and for one that changes something.
+
+The server is real and listens on a socket; only pauses between attempts are turned instead of slept.
+"""
+
+import re
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import httpx2
+import pytest
+
+from lium_mcp.sandbox import Sandbox
+from tests.faults.rogue import Act, Rogue, answer, cut, drop, page, rogue, silence, trickle
+from tests.harness import PUBLIC_KEY, Agent, Failure, Mode, agent_on
+
+KEY = "sk_sandbox"
+SLACK_SECONDS = 5  # of a busy machine
+# Binding a tool takes time that a hundred servers would add up.
+TOOLSETS = frozenset({"pods", "account", "extras"})
+TOOLS = frozenset(
+    {
+        "list_pods",
+        "rent_pod",
+        "remove_pod",
+        "reboot_pod",
+        "schedule_pod_removal",
+        "cancel_pod_removal",
+        "install_jupyter",
+        "get_balance",
+        "list_ssh_keys",
+        "add_ssh_key",
+    }
+)
+NOTHING_CHANGED = "Nothing was changed."
+NOT_KNOWN = "Whether it took effect is not known."
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What the wire does, the codes that a reading and a changing tool give it, and how often each is sent."""
+
+    name: str
+    act: Act
+    reads: str
+    changes: str
+    reads_sent: int = 1
+    changes_sent: int = 1
+
+
+def elsewhere(status: int) -> Act:
+    return answer(status, location="http://127.0.0.1:1/api/ssh-keys")
+
+
+def loop(status: int) -> Act:
+    return answer(status, location="/api/ssh-keys")
+
+
+FAULTS = [
+    Fault("wrong key", answer(401, {"detail": "API key not found"}), "api_key_refused", "api_key_refused"),
+    Fault("firewall", page(403), "blocked_by_firewall", "blocked_by_firewall"),
+    Fault("failure", page(500), "lium_failed", "outcome_unknown", 3),
+    Fault("bad gateway", page(502), "lium_failed", "outcome_unknown", 3),
+    Fault("login page", page(200), "unreadable_answer", "outcome_unknown"),
+    Fault("half of the JSON", answer(200, b'[{"id": "0b0d2f14-6e'), "unreadable_answer", "outcome_unknown"),
+    Fault("cut", cut, "lium_unreachable", "outcome_unknown", 3),
+    Fault("dropped", drop, "lium_unreachable", "outcome_unknown", 3),
+    Fault("ten megabytes", answer(200, b"[" + b" " * 10 * 2**20 + b"]"), "answer_too_large", "outcome_unknown"),
+    Fault("another host, 307", elsewhere(307), "untrusted_redirect", "untrusted_redirect"),
+    Fault("another host, 302", elsewhere(302), "untrusted_redirect", "outcome_unknown"),
+    Fault("loop, 307", loop(307), "untrusted_redirect", "untrusted_redirect", 6, 6),
+    Fault("loop, 302", loop(302), "untrusted_redirect", "outcome_unknown", 6, 1),
+    Fault("storm", answer(429), "rate_limited", "rate_limited", 3, 3),
+    Fault("storm, wait 5 s", answer(429, retry_after="5"), "rate_limited", "rate_limited", 3, 3),
+    Fault("storm, wait a day", answer(429, retry_after="86400"), "rate_limited", "rate_limited"),
+    Fault("storm, wait for ever", answer(429, retry_after="9" * 400), "rate_limited", "rate_limited", 3, 3),
+]
+SLOW = [
+    Fault("silence", silence, "timed_out", "outcome_unknown", 3),
+    Fault("trickle", trickle, "timed_out", "outcome_unknown", 3),
+]
+names = pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+slow_names = pytest.mark.parametrize("fault", SLOW, ids=lambda fault: fault.name)
+both_eras = pytest.mark.parametrize("mode", ["auto", "legacy"])
+
+
+@asynccontextmanager
+async def connected(mode: Mode = "auto", base_url: str | None = None) -> AsyncIterator[tuple[Agent, Rogue]]:
+    sandbox = Sandbox(seed=7, speed=0)
+    async with rogue(sandbox) as server:
+        address = base_url or server.base_url
+        transport = httpx2.AsyncHTTPTransport(verify=False)  # nothing here is encrypted, and certificates load slowly
+        settings = {"base_url": address, "timeout_seconds": 1, "allow_tools": TOOLS, "toolsets": TOOLSETS}
+        async with agent_on(sandbox, mode=mode, transport=transport, **settings) as agent:
+            yield agent, server
+
+
+def check(failure: Failure, code: str) -> None:
+    assert failure.code == code, failure.text
+    assert (NOT_KNOWN if code == "outcome_unknown" else NOTHING_CHANGED) in failure.text
+    assert (NOTHING_CHANGED in failure.text) != (NOT_KNOWN in failure.text)
+    text = failure.text.replace("http://<IP address>", "")  # our own advice
+    assert not re.search(r"<|>|html|script|x-api-key|traceback|httpx", text, re.IGNORECASE), text
+    assert KEY not in failure.text
+
+
+async def check_reading(agent: Agent, server: Rogue, fault: Fault) -> None:
+    server.on("*", "/ssh-keys", fault.act)
+    check(await agent.refused("list_ssh_keys"), fault.reads)
+    assert len(server.seen) == fault.reads_sent
+    server.behave()
+    assert (await agent.call("list_ssh_keys"))["total"] == 0
+
+
+async def check_changing(agent: Agent, server: Rogue, fault: Fault) -> None:
+    server.on("POST", "/ssh-keys", fault.act)
+    check(await agent.refused("add_ssh_key", name="k", public_key=PUBLIC_KEY), fault.changes)
+    assert sum(request.method == "POST" for request in server.seen) == fault.changes_sent
+    server.behave()
+    assert (await agent.call("add_ssh_key", name="k", public_key=PUBLIC_KEY))["already_registered"] is False
+
+
+@both_eras
+@names
+async def test_a_reading_tool_says_what_failed_and_the_server_lives_on(fault: Fault, mode: Mode) -> None:
+    async with connected(mode) as (agent, server):
+        await check_reading(agent, server, fault)
+
+
+@both_eras
+@names
+async def test_a_changing_tool_says_whether_it_changed_anything_and_the_server_lives_on(
+    fault: Fault, mode: Mode
+) -> None:
+    async with connected(mode) as (agent, server):
+        await check_changing(agent, server, fault)
+
+
+@slow_names
+async def test_an_answer_that_does_not_come_ends_with_the_time_limit(fault: Fault) -> None:
+    async with connected() as (agent, server):
+        started = time.monotonic()
+        await check_changing(agent, server, fault)
+        assert time.monotonic() - started < 1 + SLACK_SECONDS
+    async with connected() as (agent, server):
+        started = time.monotonic()
+        await check_reading(agent, server, fault)
+        assert time.monotonic() - started < 3 * 1 + SLACK_SECONDS
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_the_key_does_not_follow_a_redirect_to_another_host(status: int) -> None:
+    async with rogue(Sandbox(seed=7, speed=0)) as thief, connected() as (agent, server):
+        for location in (f"{thief.base_url}/ssh-keys", thief.base_url.replace("http:", "") + "/ssh-keys"):
+            server.on("*", "/ssh-keys", answer(status, location=location))
+            assert (await agent.refused("list_ssh_keys")).code == "untrusted_redirect"
+            server.on("POST", "/ssh-keys", answer(status, location=location))
+            await agent.refused("add_ssh_key", name="k", public_key=PUBLIC_KEY)
+        assert all(request.headers["x-api-key"] == KEY for request in server.seen)
+        assert thief.seen == []
+
+
+@both_eras
+async def test_a_port_where_nobody_listens_is_said_to_be_unreachable(mode: Mode) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    async with connected(mode, base_url=f"http://127.0.0.1:{port}/api") as (agent, _):
+        check(await agent.refused("list_pods"), "lium_unreachable")
+        check(await agent.refused("add_ssh_key", name="k", public_key=PUBLIC_KEY), "lium_unreachable")
+        check(await agent.refused("rent_pod", name="p", gpu_type="A100"), "lium_unreachable")
+
+
+async def test_an_address_that_takes_no_connection_is_given_up_in_time() -> None:
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        address = full.getsockname()
+        # The queue of connections that nobody accepts is full after a few; then attempts are not even refused.
+        waiting = [socket.socket() for _ in range(4)]
+        try:
+            for connection in waiting:
+                connection.setblocking(False)
+                connection.connect_ex(address)
+            async with connected(base_url=f"http://127.0.0.1:{address[1]}/api") as (agent, _):
+                started = time.monotonic()
+                check(await agent.refused("list_pods"), "lium_unreachable")
+                check(await agent.refused("add_ssh_key", name="k", public_key=PUBLIC_KEY), "lium_unreachable")
+                assert time.monotonic() - started < 2 * 3 * 0.25 + SLACK_SECONDS
+        finally:
+            for connection in waiting:
+                connection.close()
+
+
+@pytest.mark.parametrize(
+    ("act", "code"),
+    [
+        (answer(401, {"detail": "API key not found"}), "api_key_refused"),
+        (page(403), "blocked_by_firewall"),
+        (answer(429, retry_after="86400"), "rate_limited"),
+        (elsewhere(307), "untrusted_redirect"),
+        (page(502), "outcome_unknown"),
+        (drop, "outcome_unknown"),
+        (answer(200, b'{"success": tr'), "outcome_unknown"),
+        (loop(302), "outcome_unknown"),
+    ],
+    ids=["key", "firewall", "storm", "elsewhere", "gateway", "dropped", "half", "loop"],
+)
+async def test_a_rent_that_meets_a_fault_says_whether_a_pod_may_exist(act: Act, code: str) -> None:
+    async with connected() as (agent, server):
+        server.on("POST", "/executors/.*", act)
+        failure = await agent.refused("rent_pod", name="p", gpu_type="A100")
+        assert failure.code == code, failure.text
+        assert ("may exist and bill" in failure.text) == (code == "outcome_unknown")
+        assert "html" not in failure.text
+        keys = {request.headers.get("idempotency-key") for request in server.seen if request.method == "POST"}
+        assert len(keys) == 1
+        assert None not in keys
+        server.behave()
+        if code != "outcome_unknown":
+            assert (await agent.call("rent_pod", name="p", gpu_type="A100"))["outcome"] == "done"
+
+
+async def test_a_key_that_is_revoked_between_two_calls_is_refused_from_then_on() -> None:
+    async with connected() as (agent, server):
+        await agent.call("list_pods")
+        server.on("*", "/.*", answer(401, {"detail": "API key has been revoked"}))
+        for tool, arguments in (("list_pods", {}), ("remove_pod", {"pod": "x"}), ("get_balance", {})):
+            failure = await agent.refused(tool, **arguments)
+            check(failure, "api_key_refused")
+            assert "revoked" in failure.text
+
+
+CHANGES: dict[str, dict[str, int]] = {
+    "reboot_pod": {},
+    "schedule_pod_removal": {"hours_from_now": 3},
+    "cancel_pod_removal": {},
+    "install_jupyter": {"port": 8888},
+}
+
+
+@pytest.mark.parametrize("tool", CHANGES)
+async def test_a_change_that_cannot_be_read_back_is_not_denied(tool: str) -> None:
+    async with connected() as (agent, server):
+        rented = await agent.call("rent_pod", name="p", gpu_type="A100", hours=2)
+        sent = len(server.seen)
+        server.after_change(page(500))
+        failure = await agent.refused(tool, pod=rented["pod_id"], **CHANGES[tool])
+        assert NOTHING_CHANGED not in failure.text, failure.text
+        assert any(request.method != "GET" for request in server.seen[sent:])
