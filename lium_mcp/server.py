@@ -22,9 +22,9 @@ from lium_mcp.accounts import Accounts, bind_caller_key
 from lium_mcp.api import SYSTEM_CLOCK, Clock, InvalidRequest, LiumClient
 from lium_mcp.api.addresses import check_base_url
 from lium_mcp.completions import add_completions
+from lium_mcp.hangup import end_with_caller
 from lium_mcp.prompts import add_prompts
 from lium_mcp.resources import add_resources
-from lium_mcp.hangup import end_with_caller
 from lium_mcp.settings import Settings, SettingsError
 from lium_mcp.tools import account, backups, clusters, extras, marketplace, renting, templates, volumes
 from lium_mcp.tools.call import Runtime, Stop
@@ -88,10 +88,9 @@ class Policy(Result):
 class LiumServer(MCPServer[None]):
     """An MCP server whose failures are sentences for the model, and whose log has one record for each call."""
 
-    stop: Stop
-
-    def __init__(self, **options: Any) -> None:  # noqa: ANN401 - the SDK's own, which are many
+    def __init__(self, *, stop: Stop, **options: Any) -> None:  # noqa: ANN401 - the SDK's own, which are many
         super().__init__(**options)
+        self._stop = stop
         self._calls: dict[anyio.CancelScope, str] = {}
         self._idle: anyio.Event | None = None
 
@@ -103,7 +102,7 @@ class LiumServer(MCPServer[None]):
         Raises:
             MCPError: there is no such tool.
         """
-        if self.stop.asked:
+        if self._stop.asked:
             return render_failure(_STOPPING)
         with anyio.CancelScope() as call:
             self._calls[call] = name
@@ -159,12 +158,12 @@ class LiumServer(MCPServer[None]):
             await self._idle.wait()
 
     async def wind_down(self, seconds: float) -> bool:
-        """Take no new call and let the running ones answer: their waits end now, and whatever takes longer is cancelled.
+        """Take no new call and let the running ones answer: waits end now, and whatever takes longer is cancelled.
 
         Returns:
             Whether all calls have ended.
         """
-        self.stop.ask()
+        self._stop.ask()
         for limit_seconds in (seconds - _CANCEL_SECONDS, _CANCEL_SECONDS):
             with anyio.move_on_after(limit_seconds):
                 await self.until_idle()
@@ -208,7 +207,9 @@ def build_server(
             if not connections:
                 await accounts.aclose()
 
+    offered = {spec.name for spec in specs}
     server = LiumServer(
+        stop=runtime.stop,
         name="lium-mcp",
         title="Lium GPU pods",
         version=__version__,
@@ -226,8 +227,6 @@ def build_server(
             "resources/templates/list": _LISTS_HINT,
         },
     )
-    server.stop = runtime.stop
-    offered = {spec.name for spec in specs}
     add_resources(server, runtime, lambda: policy_of(settings, len(specs)), offered)
     add_prompts(server, offered)
     add_completions(server, runtime, offered)

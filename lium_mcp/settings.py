@@ -109,8 +109,11 @@ class Settings(BaseSettings):
 
     @property
     def is_local(self) -> bool:
-        """Whether only this machine can reach the server: others never act with its key or get its SSH key."""
-        return self.transport == "stdio" or is_loopback(self.host)
+        """Whether only this machine can reach the server: others never act with its key or get its SSH key.
+
+        A host name under which to call means that a proxy on this machine brings callers from elsewhere.
+        """
+        return self.transport == "stdio" or (is_loopback(self.host) and not self.allowed_host)
 
     def find_api_key(self) -> str | None:
         """The key to use: the one set, in the sandbox its ready-made one, else the official client's config file."""

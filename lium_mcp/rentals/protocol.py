@@ -9,6 +9,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final
 from uuid import uuid4
 
@@ -33,6 +34,7 @@ _LOOK_PAUSES_SECONDS: Final = (0.0, 3.0, 3.0)
 _SETTLE_LIMIT_SECONDS: Final = 40.0
 _REMOVE_ATTEMPTS: Final = 10
 _REMOVE_PAUSE_SECONDS: Final = 3.0
+_REMOVE_AFTER: Final = timedelta(minutes=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,12 @@ class Renter:
         async with self._one_at_a_time:
             known = await self._refuse_taken_name(order.request.pod_name)
             with anyio.CancelScope(shield=True):
-                rental = await self._send(order, known)
+                try:
+                    rental = await self._send(order, known)
+                except anyio.get_cancelled_exc_class():
+                    # No shield holds when the process ends.
+                    log.critical("Stopped during the rent of %r: it may exist and bill", order.request.pod_name)
+                    raise
         try:
             await anyio.lowlevel.checkpoint()  # a call that was cancelled meanwhile stops here
             yield rental
@@ -181,15 +188,24 @@ class Renter:
             await self._remove(pod_id)
 
     async def _remove(self, pod_id: str) -> None:
-        for _ in range(_REMOVE_ATTEMPTS):
+        for attempt in range(_REMOVE_ATTEMPTS):
             try:
                 await self._lium.pods.remove(pod_id)
             except NotFound:
                 pass
             except LiumError as error:
                 log.warning("Removing pod %r of a cancelled rent was refused for now: %s", pod_id, error)
+                if attempt == 0:
+                    await self._schedule_removal(pod_id)
                 await self._clock.sleep(_REMOVE_PAUSE_SECONDS)
                 continue
             log.info("Removed pod %r, whose rent was cancelled", pod_id)
             return
         log.error("Pod %r of a cancelled rent could not be removed and bills: remove it by hand", pod_id)
+
+    async def _schedule_removal(self, pod_id: str) -> None:
+        """Let Lium remove a pod that cannot be removed yet, since this process may not live until it can be."""
+        try:
+            await self._lium.pods.schedule_removal(pod_id, at=self._lium.now() + _REMOVE_AFTER)
+        except LiumError as error:
+            log.warning("Pod %r of a cancelled rent has no removal time either: %s", pod_id, error)

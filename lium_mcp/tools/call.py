@@ -38,6 +38,29 @@ class Account:
     ssh_public_key_path: Path | None
 
 
+class Stop:
+    """Ends the waits of all calls, so that a server that is asked to stop still answers them."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._pauses: set[anyio.CancelScope] = set()
+
+    def ask(self) -> None:
+        """End every wait, also those that begin later."""
+        self.asked = True
+        for pause in tuple(self._pauses):
+            pause.cancel()
+
+    async def pause(self, clock: Clock, seconds: float) -> None:
+        """Let time pass, unless the server is to stop."""
+        with anyio.CancelScope() as pause:
+            self._pauses.add(pause)
+            try:
+                await clock.sleep(seconds)
+            finally:
+                self._pauses.discard(pause)
+
+
 @dataclass(frozen=True, slots=True)
 class Runtime:
     """What all calls of one server share.
@@ -45,11 +68,13 @@ class Runtime:
     Attributes:
         account: Gives the account of the call that asks: always the same over stdio, the caller's own over HTTP.
         final_backups: The last backups that removals began, by pod: the backup, and when it began.
+        stop: Ends all waits.
     """
 
     account: Callable[[], Account]
     clock: Clock
     final_backups: dict[str, tuple[str, float]] = field(default_factory=dict)
+    stop: Stop = field(default_factory=Stop)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,16 +109,18 @@ class Call:
         A read that fails does not end the wait, since what is waited for may be billing already: the newest state that
         was read stands.
         """
-        clock = self.runtime.clock
+        clock, stop = self.runtime.clock, self.runtime.stop
         started = clock.monotonic()
-        while not done(state):
+        while not done(state) and not stop.asked:
             elapsed = clock.monotonic() - started
             left = wait_seconds - elapsed
             if left <= 0:
                 break
             if self.context is not None:
                 await self.context.report_progress(elapsed, wait_seconds, describe(state))
-            await clock.sleep(min(left, every_seconds if elapsed < _SLOW_AFTER_SECONDS else _SLOW_POLL_SECONDS))
+            await stop.pause(clock, min(left, every_seconds if elapsed < _SLOW_AFTER_SECONDS else _SLOW_POLL_SECONDS))
+            if stop.asked:
+                break
             left = wait_seconds - (clock.monotonic() - started)
             with suppress(LiumError), anyio.move_on_after(max(left, _LAST_READ_SECONDS)):
                 state = await read()
