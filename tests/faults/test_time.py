@@ -1,0 +1,140 @@
+"""How long one call takes at worst. Many hosts give up after 60 s, and what they give up on may bill.
+
+Time is virtual here: every limit and pause of the configuration counts in full and none of it passes.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from mcp import Client
+from mcp.types import Tool
+
+from lium_mcp.sandbox import Sandbox
+from lium_mcp.server import TOOLSETS, build_server
+from lium_mcp.settings import Settings
+from tests.arguments import properties, smallest
+from tests.faults.virtual_time import LoopClock, run_virtually
+from tests.harness import Failure, text_of
+
+HOST_LIMIT_SECONDS = 60
+ALL_TOOLSETS = frozenset(toolset.name for toolset in TOOLSETS)
+
+Answer = Callable[[httpx2.Request], Awaitable[httpx2.Response]]
+
+
+class Lium(httpx2.AsyncBaseTransport):
+    """A sandbox behind a wire on which some requests fare badly."""
+
+    def __init__(self, bad: Answer, *, spared: frozenset[str] = frozenset()) -> None:
+        self.sandbox = Sandbox(seed=7, speed=0, pod_polls_per_minute=10**6)
+        self._forward = self.sandbox.transport().handle_async_request
+        self._bad = bad
+        self.spared = spared
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        kind = f"{request.method} {request.url.path.removeprefix('/api')}"
+        if any(kind.startswith(spared) for spared in self.spared):
+            return await self._forward(request)
+        return await self._bad(request)
+
+
+async def silence(request: httpx2.Request) -> httpx2.Response:
+    await asyncio.Event().wait()
+    raise AssertionError("unreachable")
+
+
+async def late_failure(request: httpx2.Request) -> httpx2.Response:
+    await asyncio.sleep(14.9)
+    return httpx2.Response(503)
+
+
+async def storm(request: httpx2.Request) -> httpx2.Response:
+    return httpx2.Response(429, headers={"Retry-After": "20"})
+
+
+def fuller(tool: Tool) -> dict[str, Any]:
+    """Arguments that take one more request where a GPU type has to be looked up."""
+    return smallest(tool) | ({"gpu_type": "A100"} if "gpu_type" in properties(tool) else {})
+
+
+def seconds_of_calls(lium: Lium, calls: dict[str, dict[str, Any]], **settings: Any) -> dict[str, tuple[float, str]]:
+    """Make each call, and return how long it took and what came of it."""
+
+    async def main() -> dict[str, tuple[float, str]]:
+        config = Settings(api_key="sk_sandbox", base_url="http://127.0.0.1/api", toolsets=ALL_TOOLSETS, **settings)
+        taken: dict[str, tuple[float, str]] = {}
+        clock = LoopClock()
+        async with Client(build_server(config, transport=lium, clock=clock)) as client:
+            listed = {tool.name: tool for tool in (await client.list_tools()).tools}
+            for name, arguments in (calls or {name: fuller(tool) for name, tool in listed.items()}).items():
+                started = clock.monotonic()
+                result = await client.call_tool(name, arguments)
+                code = Failure(result).code if result.is_error else "ok"
+                taken[name] = (clock.monotonic() - started, f"{code}: {text_of(result)}")
+        return taken
+
+    # A local key is read in a thread.
+    return run_virtually(main(), patience_seconds=0.001 if "ssh_key_path" in settings else 0.02)
+
+
+@pytest.mark.parametrize(
+    ("bad", "timeout_seconds"), [(silence, 1), (silence, 15), (silence, 45), (late_failure, 15), (storm, 15)]
+)
+def test_no_call_outlasts_a_host_when_everything_fails(bad: Answer, timeout_seconds: float) -> None:
+    taken = seconds_of_calls(Lium(bad), {}, timeout_seconds=timeout_seconds, ssh_key_path=Path("no-such-key"))
+    assert {name: text for name, (_, text) in taken.items() if text.startswith("ok")} == {}
+    assert {name: seconds for name, (seconds, _) in taken.items() if seconds >= HOST_LIMIT_SECONDS} == {}
+    # What is measured here is not a clock that stands still.
+    assert max(seconds for seconds, _ in taken.values()) >= timeout_seconds
+
+
+POD = {"pod": "p"}
+PARTLY = {
+    "list_gpus": (frozenset({"GET /executors"}), {"gpu_type": "A100"}, "ok"),
+    "get_pod": (frozenset({"GET /pods"}), POD, "ok"),
+    "remove_pod": (frozenset({"GET /pods"}), POD, "outcome_unknown"),
+    "reboot_pod": (frozenset({"GET /pods"}), POD, "outcome_unknown"),
+    "rent_pod": (frozenset({"GET /"}), {"name": "q", "gpu_type": "A100"}, "outcome_unknown"),
+}
+
+
+def rent_first(lium: Lium) -> None:
+    """A pod named p that runs."""
+    bad_for, lium.spared = lium.spared, frozenset({"GET", "POST"})
+    [(_, text)] = seconds_of_calls(lium, {"rent_pod": {"name": "p", "gpu_type": "A100", "wait_seconds": 0}}).values()
+    assert text.startswith("ok"), text
+    lium.sandbox.clock.advance(minutes=10)
+    lium.spared = bad_for
+
+
+@pytest.mark.parametrize("tool", PARTLY)
+def test_no_call_outlasts_a_host_when_only_what_it_needs_first_works(tool: str) -> None:
+    spared, arguments, code = PARTLY[tool]
+    lium = Lium(silence, spared=spared)
+    rent_first(lium)
+    [(seconds, text)] = seconds_of_calls(lium, {tool: arguments}).values()
+    assert text.startswith(code), text
+    assert 1 < seconds < HOST_LIMIT_SECONDS, text
+
+
+def test_a_rent_whose_pod_cannot_be_read_answers_within_its_wait_and_names_the_pod() -> None:
+    lium = Lium(silence, spared=frozenset({"GET /version", "GET /pods?", "POST /executors"}))
+    asked = 0
+
+    async def pods_once(request: httpx2.Request) -> httpx2.Response:
+        nonlocal asked
+        asked += 1
+        if request.url.path == "/api/pods" and asked == 1:
+            return httpx2.Response(200, json=[])
+        return await silence(request)
+
+    lium._bad = pods_once
+    [(seconds, text)] = seconds_of_calls(lium, {"rent_pod": {"name": "p", "gpu_type": "A100"}}).values()
+    assert text.startswith("ok"), text
+    assert '"outcome":"pending"' in text
+    assert '"pod_id"' in text
+    assert seconds < HOST_LIMIT_SECONDS

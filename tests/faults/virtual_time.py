@@ -1,0 +1,51 @@
+"""An event loop whose time jumps instead of passing: whatever waits for a minute has waited a minute at once."""
+
+import asyncio
+import selectors
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class _JumpingSelector(selectors.DefaultSelector):
+    """Waits for files as ever, and reports how long a wait would have been instead of sitting it out."""
+
+    def __init__(self, patience_seconds: float) -> None:
+        super().__init__()
+        self._patience_seconds = patience_seconds
+        self.skipped_seconds = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready: list[tuple[selectors.SelectorKey, int]] = super().select(0)
+        if ready or (timeout is not None and timeout <= 0):
+            return ready
+        ready = super().select(self._patience_seconds)
+        if not ready and timeout is not None:
+            self.skipped_seconds += timeout
+        return ready
+
+
+class VirtualTimeLoop(asyncio.SelectorEventLoop):
+    def __init__(self, patience_seconds: float) -> None:
+        self._jumping = _JumpingSelector(patience_seconds)
+        super().__init__(self._jumping)
+
+    def time(self) -> float:
+        return self._jumping.skipped_seconds
+
+
+class LoopClock:
+    """The server's clock on such a loop."""
+
+    def monotonic(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+def run_virtually(main: Coroutine[Any, Any, T], *, patience_seconds: float) -> T:
+    """Run on such a loop; threads get `patience_seconds` of real time before the loop takes itself for idle."""
+    with asyncio.Runner(loop_factory=lambda: VirtualTimeLoop(patience_seconds)) as runner:
+        return runner.run(main)
