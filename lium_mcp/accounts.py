@@ -24,10 +24,11 @@ _caller_key: ContextVar[str | None] = ContextVar("_caller_key", default=None)
 class Accounts:
     """The accounts that one server acts for, over one client's connections."""
 
-    def __init__(self, own: LiumClient, clock: Clock, ssh_public_key_path: Path | None) -> None:
-        self._own = Account(own, Renter(own, clock, anyio.Lock()), ssh_public_key_path)
-        self._clock = clock
+    def __init__(self, own: LiumClient, clock: Clock, ssh_public_key_path: Path | None, own_key: str | None) -> None:
         self._turns: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
+        # A caller may also send the very key that this server has.
+        self._own = Account(own, Renter(own, clock, self._turn(own_key or "")), ssh_public_key_path)
+        self._clock = clock
 
     def current(self) -> Account:
         """The account of the request that is being served."""
@@ -35,8 +36,10 @@ class Accounts:
         if key is None:
             return self._own
         lium = self._own.lium.for_key(key)
-        turn = self._turns.setdefault(hashlib.sha256(key.encode()).hexdigest(), anyio.Lock())
-        return Account(lium, Renter(lium, self._clock, turn), ssh_public_key_path=None)
+        return Account(lium, Renter(lium, self._clock, self._turn(key)), ssh_public_key_path=None)
+
+    def _turn(self, key: str) -> anyio.Lock:
+        return self._turns.setdefault(hashlib.sha256(key.encode()).hexdigest(), anyio.Lock())
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -190,7 +190,8 @@ def build_server(
     specs = select_tools(settings)
     lium = connect(settings, transport=transport, clock=clock)
     ssh_public_key_path = settings.find_ssh_public_key_path() if settings.is_local else None
-    accounts = Accounts(lium, clock, ssh_public_key_path)
+    own_key = settings.find_api_key() if settings.is_local else None
+    accounts = Accounts(lium, clock, ssh_public_key_path, own_key)
     runtime = Runtime(account=accounts.current, clock=clock)
 
     connections = 0
