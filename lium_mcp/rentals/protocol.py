@@ -22,6 +22,7 @@ from lium_mcp.api import (
     LiumClient,
     LiumError,
     NotFound,
+    RateLimited,
     RentBySpecRequest,
     RentOutcomeUnknown,
     RentRequest,
@@ -32,8 +33,10 @@ log = logging.getLogger(__name__)
 _REPLAY_PAUSES_SECONDS: Final = (1.0, 3.0, 6.0)
 _LOOK_PAUSES_SECONDS: Final = (0.0, 3.0, 3.0)
 _SETTLE_LIMIT_SECONDS: Final = 40.0
-_REMOVE_ATTEMPTS: Final = 10
+# About ten minutes, which is longer than most pods take to start; one that starts cannot be removed yet.
+_REMOVE_ATTEMPTS: Final = 45
 _REMOVE_PAUSE_SECONDS: Final = 3.0
+_LONGEST_REMOVE_PAUSE_SECONDS: Final = 15.0
 _REMOVE_AFTER: Final = timedelta(minutes=2)
 
 
@@ -161,6 +164,8 @@ class Renter:
                 await self._clock.sleep(pause)
                 try:
                     return Rental(await self._post(order, key), confirmed=True)
+                except RateLimited:
+                    continue  # whoever answered this did not look at the first request
                 except LiumError as error:
                     if error.replayed and error.effect == "none":
                         raise  # the stored refusal of the first request: nothing was rented
@@ -184,28 +189,31 @@ class Renter:
         if not rental.confirmed:
             log.error("A cancelled rent left pods %r, found only by name: remove them by hand", rental.pod_ids)
             return
-        for pod_id in rental.pod_ids:
-            await self._remove(pod_id)
+        async with anyio.create_task_group() as removals:
+            for pod_id in rental.pod_ids:
+                removals.start_soon(self._remove, pod_id)
 
     async def _remove(self, pod_id: str) -> None:
-        for attempt in range(_REMOVE_ATTEMPTS):
+        scheduled = False
+        for attempt in range(1, _REMOVE_ATTEMPTS + 1):
             try:
                 await self._lium.pods.remove(pod_id)
             except NotFound:
                 pass
             except LiumError as error:
                 log.warning("Removing pod %r of a cancelled rent was refused for now: %s", pod_id, error)
-                if attempt == 0:
-                    await self._schedule_removal(pod_id)
-                await self._clock.sleep(_REMOVE_PAUSE_SECONDS)
+                scheduled = scheduled or await self._schedule_removal(pod_id)
+                await self._clock.sleep(min(attempt * _REMOVE_PAUSE_SECONDS, _LONGEST_REMOVE_PAUSE_SECONDS))
                 continue
             log.info("Removed pod %r, whose rent was cancelled", pod_id)
             return
         log.error("Pod %r of a cancelled rent could not be removed and bills: remove it by hand", pod_id)
 
-    async def _schedule_removal(self, pod_id: str) -> None:
+    async def _schedule_removal(self, pod_id: str) -> bool:
         """Let Lium remove a pod that cannot be removed yet, since this process may not live until it can be."""
         try:
             await self._lium.pods.schedule_removal(pod_id, at=self._lium.now() + _REMOVE_AFTER)
         except LiumError as error:
             log.warning("Pod %r of a cancelled rent has no removal time either: %s", pod_id, error)
+            return False
+        return True
