@@ -1,0 +1,554 @@
+"""A rent happens once or not at all, whatever is lost on the way, and a cancelled one leaves nothing behind.
+
+Everything goes through an MCP client; the sandbox's own record says how many pods there are.
+"""
+
+from functools import partial
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import httpx2
+import pytest
+
+from lium_mcp.sandbox import Sandbox
+from tests.harness import PUBLIC_KEY, Agent, Mode, text_of
+from tests.harness import agent_on as agent_on_every_tool
+from tests.tools.wires import (
+    Act,
+    Forward,
+    Wire,
+    answering,
+    answering_after_work,
+    ask,
+    eventually,
+    failing,
+    living,
+    losing_the_answer,
+    rent,
+    rents,
+)
+
+# Only the tool at hand: a server with all of them takes its time to build.
+agent_on = partial(agent_on_every_tool, allow_tools=frozenset({"rent_pod"}), log_level="ERROR")
+both_eras = pytest.mark.parametrize("mode", ["auto", "legacy"])
+NEW = ("rent_by_spec", "rent_idempotency", "run_record")
+NO_REPLAY = ("rent_by_spec", "run_record")
+TRAIN = {"name": "train", "hours": 2}
+WAYS = ("by spec", "by node")
+every_way = pytest.mark.parametrize("way", WAYS)
+
+
+async def wanted(sandbox: Sandbox, way: str) -> dict[str, Any]:
+    if way == "by spec":
+        return TRAIN | {"gpu_type": "RTX4090"}
+    nodes = [node for node in await ask(sandbox, "GET", "/executors") if node.get("min_gpu_count_for_rental") == 1]
+    return TRAIN | {"executor_id": min(nodes, key=lambda node: float(node["price_per_gpu"]))["id"]}
+
+
+def on_rents(wire: Wire, act: Act, *, times: int | None = None) -> None:
+    """Let the act handle rents, whichever way they go."""
+    left = times
+
+    async def counted(request: httpx2.Request, forward: Forward) -> httpx2.Response:
+        nonlocal left
+        if left == 0:
+            return await forward(request)
+        left = None if left is None else left - 1
+        return await act(request, forward)
+
+    wire.on("POST", "/executors/rent-by-spec", counted)
+    wire.on("POST", "/executors/*/rent", counted)
+
+
+def posts(wire: Wire) -> list[httpx2.Request]:
+    return wire.sent("POST", "/executors/rent-by-spec") + wire.sent("POST", "/executors/*/rent")
+
+
+def assert_one_pod(sandbox: Sandbox, rented: dict[str, Any]) -> None:
+    (record,) = rents(sandbox)
+    (pod,) = living(sandbox)
+    assert rented["pod_id"] == record["pod_id"] == pod["id"]
+
+
+# --- lost answers, where the API replays -----------------------------------------------------------------------------
+
+
+@both_eras
+@every_way
+async def test_a_rent_whose_answer_is_lost_is_settled_by_replay(sandbox: Sandbox, mode: Mode, way: str) -> None:
+    wire = Wire(sandbox)
+    on_rents(wire, losing_the_answer(), times=1)
+    async with agent_on(sandbox, mode=mode, transport=wire) as agent:
+        rented = await agent.call("rent_pod", **await wanted(sandbox, way))
+    assert rented["outcome"] == "done"
+    assert_one_pod(sandbox, rented)
+    assert "warnings" not in rented
+    first, second = posts(wire)
+    assert first.headers["Idempotency-Key"] == second.headers["Idempotency-Key"]
+    assert first.content == second.content
+
+
+@every_way
+async def test_a_rent_that_was_lost_on_the_way_is_sent_again(sandbox: Sandbox, way: str) -> None:
+    wire = Wire(sandbox)
+    on_rents(wire, failing(httpx2.WriteError("reset")), times=2)
+    async with agent_on(sandbox, transport=wire) as agent:
+        rented = await agent.call("rent_pod", **await wanted(sandbox, way))
+    assert_one_pod(sandbox, rented)
+    assert len({request.headers["Idempotency-Key"] for request in posts(wire)}) == 1
+
+
+@pytest.mark.parametrize("error", [httpx2.ConnectError("refused"), httpx2.ConnectTimeout("slow")], ids=repr)
+async def test_a_rent_that_never_left_is_a_plain_failure(sandbox: Sandbox, error: Exception) -> None:
+    wire = Wire(sandbox)
+    on_rents(wire, failing(error))
+    async with agent_on(sandbox, transport=wire) as agent:
+        failure = await agent.refused("rent_pod", **await wanted(sandbox, "by spec"))
+    assert failure.code == "lium_unreachable"
+    assert "Nothing was changed." in failure.text
+    assert len(posts(wire)) == 1
+
+
+UNCLEAR: dict[str, Act] = {
+    "500": answering_after_work(500, b'{"detail": "oops"}'),
+    "502 html": answering_after_work(502, b"<html>bad gateway</html>"),
+    "503": answering_after_work(503, b""),
+    "504": answering_after_work(504, b""),
+    "524": answering_after_work(524, b""),
+    "408": answering_after_work(408, b"{}"),
+    "418": answering_after_work(418, b"{}"),
+    "200 nothing": answering_after_work(200, b""),
+    "204": answering_after_work(204, b""),
+    "200 html": answering_after_work(200, b"<html>hello</html>"),
+    "200 truncated": answering_after_work(200, b'{"success": true, "pod_'),
+    "200 no id": answering_after_work(200, b'{"success": true}'),
+    "200 null id": answering_after_work(200, b'{"success": true, "pod_id": null}'),
+    "200 a path for an id": answering_after_work(200, b'{"success": true, "pod_id": "../keys"}'),
+    "200 a list": answering_after_work(200, b"[]"),
+    "200 oversize": answering_after_work(200, b'{"success": true}' + b" " * (9 * 2**20)),
+    "302": answering_after_work(302, b"", Location="/api/pods"),
+    "in progress": answering_after_work(409, b'{"error": {"code": "idempotency_in_progress", "message": "x"}}'),
+    "unknown": answering_after_work(409, b'{"error": {"code": "idempotency_outcome_unknown", "message": "x"}}'),
+    "read timeout": losing_the_answer(httpx2.ReadTimeout("slow")),
+    "protocol": losing_the_answer(httpx2.RemoteProtocolError("cut")),
+}
+
+
+@pytest.mark.parametrize("unclear", UNCLEAR)
+async def test_an_unclear_answer_is_settled_and_one_pod_is_there(sandbox: Sandbox, unclear: str) -> None:
+    wire = Wire(sandbox)
+    on_rents(wire, UNCLEAR[unclear], times=1)
+    async with agent_on(sandbox, transport=wire) as agent:
+        rented = await agent.call("rent_pod", **await wanted(sandbox, "by node"))
+    assert_one_pod(sandbox, rented)
+    assert "warnings" not in rented
+
+
+@pytest.mark.parametrize("unclear", UNCLEAR)
+async def test_what_stays_dark_is_unknown_and_never_rented_twice(sandbox: Sandbox, unclear: str) -> None:
+    wire = Wire(sandbox)
+    on_rents(wire, UNCLEAR[unclear])
+    rented = anyio.Event()
+
+    async def dark_afterwards(request: httpx2.Request, forward: Forward) -> httpx2.Response:
+        if posts(wire):
+            rented.set()
+            raise httpx2.ReadError("dark")
+        return await forward(request)
+
+    wire.on("GET", "/pods", dark_afterwards)
+    async with agent_on(sandbox, transport=wire) as agent:
+        failure = await agent.refused("rent_pod", **await wanted(sandbox, "by node"))
+        assert agent.clock.slept_seconds < 60
+    assert failure.code == "outcome_unknown"
+    assert "Do not rent again" in failure.text
+    assert "list_pods" in failure.text
+    assert "train" in failure.text
+    assert "Nothing was changed" not in failure.text
+    assert rented.is_set()
+    assert len(rents(sandbox)) == len(living(sandbox)) == 1
+    assert len({request.headers["Idempotency-Key"] for request in posts(wire)}) == 1
+
+
+async def test_a_pod_that_only_the_list_knows_is_found_by_its_name(sandbox: Sandbox) -> None:
+    wire = Wire(sandbox)
+    on_rents(wire, losing_the_answer())
+    async with agent_on(sandbox, transport=wire) as agent:
+        rented = await agent.call("rent_pod", **await wanted(sandbox, "by spec"))
+    assert_one_pod(sandbox, rented)
+    assert any("found by its name" in warning for warning in rented["warnings"])
+
+
+@every_way
+async def test_a_stored_refusal_is_a_refusal(sandbox: Sandbox, way: str) -> None:
+    asked = await wanted(sandbox, way) | ({} if way == "by node" else {"min_ram_gb": 100_000})
+    sandbox.add_fault("node_taken", times=None)
+    wire = Wire(sandbox)
+    on_rents(wire, losing_the_answer(), times=1)
+    async with agent_on(sandbox, transport=wire) as agent:
+        failure = await agent.refused("rent_pod", **asked)
+    assert failure.code == ("refused" if way == "by node" else "no_gpu_matches")
+    assert "Nothing was changed." in failure.text
+    assert len(posts(wire)) == 2
+    assert rents(sandbox) == []
+
+
+REPLAYED = {"Idempotent-Replayed": "true"}
+REPEAT_REFUSALS = {
+    "401": answering(401, {"detail": "API key not found"}),
+    "402": answering(402, {"error": {"code": "API_KEY_BUDGET_EXCEEDED", "message": "x"}, "message": "x"}),
+    "403": answering(403, {"error": {"code": "insufficient_balance", "message": "x"}, "message": "x"}),
+    "404": answering(404, {"detail": "Not Found"}),
+    "409": answering(409, {"detail": "conflict"}),
+    "422": answering(422, {"detail": "x"}),
+    "429": answering(429, {"detail": "slow down"}),
+    "429 replayed": answering(429, {"detail": "slow down"}, content=None, **REPLAYED),
+    "500 replayed": answering(500, {"detail": "oops"}, content=None, **REPLAYED),
+    "in progress replayed": answering(
+        409, {"error": {"code": "idempotency_in_progress", "message": "x"}}, content=None, **REPLAYED
+    ),
+}
+
+
+@pytest.mark.parametrize("refusal", REPEAT_REFUSALS)
+async def test_a_fresh_refusal_of_the_repeat_says_nothing_of_the_first(sandbox: Sandbox, refusal: str) -> None:
+    wire = Wire(sandbox)
+    seen = 0
+
+    async def act(request: httpx2.Request, forward: Forward) -> httpx2.Response:
+        nonlocal seen
+        seen += 1
+        return await (losing_the_answer() if seen == 1 else REPEAT_REFUSALS[refusal])(request, forward)
+
+    on_rents(wire, act)
+    async with agent_on(sandbox, transport=wire) as agent:
+        rented = await agent.call("rent_pod", **await wanted(sandbox, "by node"))
+    assert_one_pod(sandbox, rented)
+    assert rented["warnings"]
+
+
+@pytest.mark.parametrize("rented", [True, False], ids=["rented", "not rented"])
+async def test_a_server_that_died_in_mid_rent_is_looked_behind(sandbox: Sandbox, rented: bool) -> None:
+    sandbox.add_fault("rent_crash", rented=rented)
+    wire = Wire(sandbox)
+    async with agent_on(sandbox, transport=wire) as agent:
+        result = await agent.raw("rent_pod", **await wanted(sandbox, "by spec"))
+    assert bool(result.is_error) is not rented
+    assert ("found by its name" in text_of(result)) is rented
+    assert ("Do not rent again" in text_of(result)) is not rented
+    assert len(rents(sandbox)) == (1 if rented else 0)
+    assert len({request.headers["Idempotency-Key"] for request in posts(wire)}) == 1
+
+
+async def test_each_rent_has_a_key_of_its_own(sandbox: Sandbox) -> None:
+    wire = Wire(sandbox)
+    async with agent_on(sandbox, transport=wire) as agent:
+        for name in ("a", "b"):
+            await agent.call("rent_pod", name=name, gpu_type="RTX4090", wait_seconds=0)
+    first, second = posts(wire)
+    assert first.headers["Idempotency-Key"] != second.headers["Idempotency-Key"]
+
+
+# --- lost answers, where the API cannot replay -----------------------------------------------------------------------
+
+
+@both_eras
+@every_way
+async def test_without_replay_a_lost_answer_is_found_by_name_and_never_repeated(mode: Mode, way: str) -> None:
+    sandbox = Sandbox(seed=7, speed=0, features=NO_REPLAY)
+    await rent(sandbox, "other")
+    wire = Wire(sandbox)
+    on_rents(wire, losing_the_answer())
+    async with agent_on(sandbox, mode=mode, transport=wire) as agent:
+        rented = await agent.call("rent_pod", **await wanted(sandbox, way))
+    assert len(posts(wire)) == 1
+    assert [record["pod_id"] for record in rents(sandbox)][1:] == [rented["pod_id"]]
+    assert any("found by its name" in warning for warning in rented["warnings"])
+
+
+async def test_without_replay_a_lost_request_is_unknown_and_never_repeated() -> None:
+    sandbox = Sandbox(seed=7, speed=0, features=NO_REPLAY)
+    wire = Wire(sandbox)
+    on_rents(wire, failing(httpx2.ReadError("lost")))
+    async with agent_on(sandbox, transport=wire) as agent:
+        failure = await agent.refused("rent_pod", **await wanted(sandbox, "by spec"))
+    assert failure.code == "outcome_unknown"
+    assert len(posts(wire)) == 1
+    assert rents(sandbox) == []
+
+
+async def test_two_new_pods_of_the_name_are_no_proof() -> None:
+    sandbox = Sandbox(seed=7, speed=0, features=NO_REPLAY)
+    wire = Wire(sandbox)
+
+    async def act(request: httpx2.Request, forward: Forward) -> httpx2.Response:
+        await rent(sandbox, "train")
+        await (await forward(request)).aread()
+        raise httpx2.ReadError("lost")
+
+    on_rents(wire, act)
+    async with agent_on(sandbox, transport=wire) as agent:
+        failure = await agent.refused("rent_pod", **await wanted(sandbox, "by spec"))
+    assert failure.code == "outcome_unknown"
+    assert len(living(sandbox)) == 2
+
+
+# --- names and concurrency -------------------------------------------------------------------------------------------
+
+
+@both_eras
+async def test_two_calls_at_once_under_one_name_rent_one_pod(sandbox: Sandbox, mode: Mode) -> None:
+    results = []
+    async with agent_on(sandbox, mode=mode) as agent:
+        asked = await wanted(sandbox, "by spec")
+
+        async def call() -> None:
+            results.append(await agent.raw("rent_pod", **asked))
+
+        async with anyio.create_task_group() as group:
+            for _ in range(3):
+                group.start_soon(call)
+    assert sorted(bool(result.is_error) for result in results) == [False, True, True]
+    assert sum("pod_name_taken" in text_of(result) for result in results) == 2
+    assert len(rents(sandbox)) == len(living(sandbox)) == 1
+
+
+@both_eras
+async def test_calls_at_once_under_different_names_rent_a_pod_each(sandbox: Sandbox, mode: Mode) -> None:
+    rented: dict[str, str] = {}
+    async with agent_on(sandbox, mode=mode) as agent:
+
+        async def call(name: str) -> None:
+            answer = await agent.call("rent_pod", name=name, gpu_type="RTX4090", hours=1)
+            rented[name] = answer["pod_id"]
+
+        async with anyio.create_task_group() as group:
+            for name in ("a", "b", "c", "d"):
+                group.start_soon(call, name)
+    assert rented == {record["pod_name"]: record["pod_id"] for record in rents(sandbox)}
+    assert len(living(sandbox)) == 4
+
+
+async def test_a_failure_of_one_rent_does_not_block_the_next(sandbox: Sandbox) -> None:
+    sandbox.add_fault("rate_limit", match={"method": "POST", "path": "/executors/**"})
+    async with agent_on(sandbox) as agent:
+        asked = await wanted(sandbox, "by spec")
+        assert (await agent.refused("rent_pod", **asked)).code == "rate_limited"
+        assert (await agent.call("rent_pod", **asked))["outcome"] == "done"
+
+
+async def test_a_list_that_cannot_be_read_stops_the_rent_before_it_is_sent(sandbox: Sandbox) -> None:
+    wire = Wire(sandbox)
+    wire.on("GET", "/pods", answering(500, {"detail": "oops"}))
+    async with agent_on(sandbox, transport=wire) as agent:
+        failure = await agent.refused("rent_pod", **await wanted(sandbox, "by spec"))
+    assert failure.code == "lium_failed"
+    assert "Nothing was changed." in failure.text
+    assert posts(wire) == []
+
+
+# --- cancelled by the client -----------------------------------------------------------------------------------------
+
+
+class Moment:
+    """The moment at which the client gives up, and the server's side of it."""
+
+    def __init__(self) -> None:
+        self.come = anyio.Event()
+
+    async def comes(self) -> None:
+        """Let the client cancel, and wait until the server must have heard of it."""
+        if not self.come.is_set():
+            self.come.set()
+            for _ in range(200):
+                await anyio.lowlevel.checkpoint()
+
+    def before(self, act: Act | None = None) -> Act:
+        async def acting(request: httpx2.Request, forward: Forward) -> httpx2.Response:
+            await self.comes()
+            return await (act(request, forward) if act else forward(request))
+
+        return acting
+
+    def after(self) -> Act:
+        async def acting(request: httpx2.Request, forward: Forward) -> httpx2.Response:
+            response = await forward(request)
+            await response.aread()
+            await self.comes()
+            return response
+
+        return acting
+
+
+async def cancelled(agent: Agent, moment: Moment, **arguments: Any) -> None:
+    """Call rent_pod and cancel it when the moment comes."""
+    answers = []
+    async with anyio.create_task_group() as group:
+
+        async def call() -> None:
+            answers.append(await agent.raw("rent_pod", **arguments))
+
+        group.start_soon(call)
+        with anyio.fail_after(10):
+            await moment.come.wait()
+        group.cancel_scope.cancel()
+    assert answers == []
+
+
+def arrange(wire: Wire, moment: Moment, point: str) -> None:
+    match point:
+        case "before the rent is served":
+            on_rents(wire, moment.before(), times=1)
+        case "after the rent is served":
+            on_rents(wire, moment.after(), times=1)
+        case "when the answer is lost":
+            on_rents(wire, moment.before(losing_the_answer()), times=1)
+        case "during the wait":
+            wire.on("GET", "/pods/*", moment.after(), times=1)
+        case "at the end of the wait":
+            wire.on("GET", "/pods/*/events", moment.before(), times=1)
+
+
+POINTS = [
+    "before the rent is served",
+    "after the rent is served",
+    "when the answer is lost",
+    "during the wait",
+    "at the end of the wait",
+]
+
+
+@both_eras
+@pytest.mark.parametrize("point", POINTS)
+async def test_a_cancelled_rent_removes_its_pod_and_no_other(sandbox: Sandbox, mode: Mode, point: str) -> None:
+    other = await rent(sandbox, "other")
+    moment, wire = Moment(), Wire(sandbox)
+    arrange(wire, moment, point)
+    async with agent_on(sandbox, mode=mode, transport=wire) as agent:
+        await cancelled(agent, moment, **await wanted(sandbox, "by spec"))
+        await eventually(lambda: [pod["id"] for pod in living(sandbox)] == [other] and len(rents(sandbox)) == 2)
+        # The server lives on, and the name is free again.
+        sandbox.clock.advance(minutes=1)
+        assert (await agent.call("rent_pod", **await wanted(sandbox, "by spec")))["outcome"] == "done"
+
+
+async def test_a_rent_that_is_cancelled_before_it_is_sent_is_not_sent(sandbox: Sandbox) -> None:
+    moment, wire = Moment(), Wire(sandbox)
+    wire.on("GET", "/pods", moment.after(), times=1)
+    async with agent_on(sandbox, transport=wire) as agent:
+        await cancelled(agent, moment, **await wanted(sandbox, "by spec"))
+        await agent.refused("rent_pod", name="x", gpu_type="Voodoo2")
+    assert rents(sandbox) == []
+
+
+async def test_the_pod_of_a_cancelled_rent_goes_even_if_it_boots_for_minutes(sandbox: Sandbox) -> None:
+    sandbox.add_fault("boot_slow", seconds=240)
+    moment, wire = Moment(), Wire(sandbox)
+    arrange(wire, moment, "during the wait")
+    async with agent_on(sandbox, transport=wire) as agent:
+        await cancelled(agent, moment, **await wanted(sandbox, "by spec"))
+        await eventually(lambda: living(sandbox) == [])
+
+
+async def test_the_pod_of_a_cancelled_rent_goes_even_if_this_server_is_gone_by_then(sandbox: Sandbox) -> None:
+    moment, wire = Moment(), Wire(sandbox)
+    arrange(wire, moment, "during the wait")
+    gone = False
+
+    async def until_gone(request: httpx2.Request, forward: Forward) -> httpx2.Response:
+        nonlocal gone
+        if gone:
+            raise httpx2.ConnectError("the server is gone")
+        gone = True
+        return await forward(request)
+
+    wire.on("DELETE", "/pods/*", until_gone)
+    async with agent_on(sandbox, transport=wire) as agent:
+        await cancelled(agent, moment, name="train", gpu_type="RTX4090")
+        await eventually(lambda: len(wire.sent("DELETE", "/pods/*")) > 1)
+    sandbox.clock.advance(minutes=5)
+    assert living(sandbox) == []
+
+
+async def test_removing_the_pod_of_a_cancelled_rent_survives_failures(sandbox: Sandbox) -> None:
+    moment, wire = Moment(), Wire(sandbox)
+    arrange(wire, moment, "after the rent is served")
+    wire.on("DELETE", "/pods/*", answering(500, {"detail": "oops"}), times=4)
+    wire.on("DELETE", "/pods/*", losing_the_answer(), times=1)
+    wire.on("POST", "/pods/*/schedule-removal", answering(500, {"detail": "oops"}))
+    async with agent_on(sandbox, transport=wire) as agent:
+        await cancelled(agent, moment, **await wanted(sandbox, "by spec"))
+        await eventually(lambda: living(sandbox) == [])
+
+
+async def test_a_pod_that_was_only_found_by_name_is_never_removed() -> None:
+    sandbox = Sandbox(seed=7, speed=0, features=NO_REPLAY)
+    moment, wire = Moment(), Wire(sandbox)
+    somebodys: list[str] = []
+
+    async def act(request: httpx2.Request, forward: Forward) -> httpx2.Response:
+        # Ours never arrives, and somebody else rents under the same name at that very moment.
+        somebodys.append(await rent(sandbox, "train"))
+        raise httpx2.ReadError("lost")
+
+    on_rents(wire, act)
+    arrange(wire, moment, "during the wait")
+    async with agent_on(sandbox, transport=wire) as agent:
+        await cancelled(agent, moment, **await wanted(sandbox, "by spec"))
+        await agent.refused("rent_pod", name="x", gpu_type="Voodoo2")
+    assert [pod["id"] for pod in living(sandbox)] == somebodys
+    assert wire.sent("DELETE", "/pods/*") == []
+
+
+@both_eras
+async def test_a_cancelled_wait_for_ones_turn_rents_nothing(sandbox: Sandbox, mode: Mode) -> None:
+    moment, wire, go_on = Moment(), Wire(sandbox), anyio.Event()
+
+    async def hold(request: httpx2.Request, forward: Forward) -> httpx2.Response:
+        moment.come.set()
+        await go_on.wait()
+        return await forward(request)
+
+    on_rents(wire, hold, times=1)
+    async with agent_on(sandbox, mode=mode, transport=wire) as agent, anyio.create_task_group() as group:
+        group.start_soon(partial(agent.call, "rent_pod", name="first", gpu_type="RTX4090", hours=1))
+        await moment.come.wait()
+        second = Moment()
+        wire.on("GET", "/templates", second.before(), times=1)
+        async with anyio.create_task_group() as calls:
+            calls.start_soon(partial(agent.raw, "rent_pod", name="second", gpu_type="RTX4090", template="none"))
+            for _ in range(100):
+                await anyio.lowlevel.checkpoint()
+            calls.cancel_scope.cancel()
+        go_on.set()
+    assert [record["pod_name"] for record in rents(sandbox)] == ["first"]
+
+
+async def test_a_client_that_goes_away_leaves_no_pod(sandbox: Sandbox) -> None:
+    moment, wire = Moment(), Wire(sandbox)
+    arrange(wire, moment, "during the wait")
+
+    async def connect_and_rent() -> None:
+        async with agent_on(sandbox, transport=wire) as agent:
+            await agent.raw("rent_pod", **await wanted(sandbox, "by spec"))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(connect_and_rent)
+        await moment.come.wait()
+        group.cancel_scope.cancel()
+    sandbox.clock.advance(minutes=5)
+    assert len(rents(sandbox)) == 1
+    assert living(sandbox) == []
+
+
+async def test_the_log_of_a_settled_rent_holds_no_secret(sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
+    wire = Wire(sandbox)
+    on_rents(wire, losing_the_answer(), times=1)
+    async with agent_on(sandbox, transport=wire) as agent:
+        with caplog.at_level("DEBUG"):
+            await agent.call("rent_pod", **await wanted(sandbox, "by node"))
+    assert "settling it" in caplog.text
+    assert "sk_sandbox" not in caplog.text
+    assert PUBLIC_KEY.split()[1][:20] not in caplog.text
+    assert rents(sandbox)[0]["idempotency_key"] not in caplog.text
