@@ -190,9 +190,7 @@ def _templates(options: dict[str, Any]) -> int:
 
     async def run() -> int:
         async with connect(settings) as lium:
-            return await sync(
-                lium, SYSTEM_CLOCK, own["file"], out=sys.stdout, dry_run=own["dry_run"], prune=own["prune"]
-            )
+            return await sync(lium, SYSTEM_CLOCK, own["file"], dry_run=own["dry_run"], prune=own["prune"])
 
     return anyio.run(run)
 

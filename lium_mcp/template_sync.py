@@ -6,6 +6,7 @@ it again changes nothing. Values of environment variables are compared and sent,
 
 import os
 import re
+import sys
 import tomllib
 from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass, field
@@ -131,14 +132,14 @@ def read_file(path: Path) -> WantedFile:
 
 
 async def sync(
-    lium: LiumClient, clock: Clock, path: Path, *, out: TextIO, dry_run: bool = False, prune: bool = False
+    lium: LiumClient, clock: Clock, path: Path, *, dry_run: bool = False, prune: bool = False, out: TextIO | None = None
 ) -> int:
-    """Bring the account's own templates in line with a file.
+    """Bring the account's own templates in line with a file, and say on `out` (standard output) what was done.
 
     Returns:
         The exit status: IN_SYNC, FAILED, BAD_FILE, or DIFFERS for a dry run that found differences.
     """
-    report = _Report(out)
+    report = _Report(out or sys.stdout)
     try:
         wanted = read_file(path)
         bodies = [_body(template) for template in wanted.template]

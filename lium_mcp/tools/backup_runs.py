@@ -1,11 +1,12 @@
 """Backing up a pod and waiting for it: shared by `create_backup` and by the removal that takes a last backup first."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from posixpath import normpath
 from typing import Final
 
-from lium_mcp.api import Backup, BackupSchedule, Conflict, LiumError, Pod
-from lium_mcp.tools.call import Call
+from lium_mcp.api import Backup, BackupSchedule, BadRequest, Conflict, LiumError, Pod
+from lium_mcp.tools.call import Call, after_change
 from lium_mcp.tools.failures import ToolFailure
 
 DEFAULT_EVERY_HOURS: Final = 6
@@ -34,19 +35,28 @@ def check_path(pod: Pod, path: str, parameter: str) -> str:
     Raises:
         ToolFailure: it breaks a rule.
     """
-    root = pod.volume_root.rstrip("/") or "/"
-    inside = path == root or path.startswith(f"{root}/" if root != "/" else "/")
+    root = _plain(pod.volume_root)
+    plain = _plain(path)
     if not path.startswith("/"):
         problem = f"{parameter} is not an absolute path"
     elif ".." in path.split("/"):
         problem = f"{parameter} must not contain .."
-    elif any(path == refused or path.startswith(f"{refused}/") for refused in _NEVER_BACKED_UP):
-        problem = f"{parameter} is under {path.split('/')[1]}, which backups leave out"
-    elif not inside:
+    elif any(_is_inside(plain, refused) for refused in _NEVER_BACKED_UP):
+        problem = f"{parameter} is under /{plain.split('/')[1]}, which backups leave out"
+    elif not _is_inside(plain, root):
         problem = f"{parameter} is outside the pod's local volume {root}"
     else:
-        return normpath(path)
+        return plain
     raise ToolFailure("invalid_argument", f"{problem}.", f"Choose a path under {root}.")
+
+
+def _plain(path: str) -> str:
+    # normpath() alone would keep two slashes at the front.
+    return "/" + normpath(path).lstrip("/") if path.startswith("/") else path
+
+
+def _is_inside(path: str, directory: str) -> bool:
+    return path == directory or path.startswith(f"{directory.rstrip('/')}/")
 
 
 async def ensure_schedule(call: Call, pod: Pod) -> tuple[BackupSchedule, bool]:
@@ -54,12 +64,19 @@ async def ensure_schedule(call: Call, pod: Pod) -> tuple[BackupSchedule, bool]:
     schedule = await call.lium.backup_schedules.get_for_pod(pod.id)
     if schedule is not None:
         return schedule, False
-    created = await call.lium.backup_schedules.create(
-        pod.id,
-        backup_path=pod.volume_root,
-        backup_frequency_hours=DEFAULT_EVERY_HOURS,
-        retention_days=DEFAULT_KEEP_DAYS,
-    )
+    try:
+        created = await call.lium.backup_schedules.create(
+            pod.id,
+            backup_path=pod.volume_root,
+            backup_frequency_hours=DEFAULT_EVERY_HOURS,
+            retention_days=DEFAULT_KEEP_DAYS,
+        )
+    except (BadRequest, Conflict):
+        # Somebody else may have made one at the same moment.
+        schedule = await call.lium.backup_schedules.get_for_pod(pod.id)
+        if schedule is None:
+            raise
+        return schedule, False
     return created, True
 
 
@@ -67,23 +84,37 @@ async def start_backup(call: Call, pod: Pod, *, name: str) -> StartedBackup:
     """Start a backup of a pod, or join the one that runs.
 
     Raises:
-        ToolFailure: Lium accepted the backup and it cannot be found.
+        ToolFailure: it cannot be established whether one was started, or a schedule was made and no backup.
         LiumError: Lium refused.
     """
     schedule, created = await ensure_schedule(call, pod)
+    made = f"A backup schedule was made for {pod.pod_name}, every {DEFAULT_EVERY_HOURS} hours."
+    with after_change(made) if created else nullcontext():
+        backup_id, joined = await _start(call, pod, name)
+    return StartedBackup(backup_id, schedule, created, joined)
+
+
+async def _start(call: Call, pod: Pod, name: str) -> tuple[str, bool]:
     before = {backup.id for backup in await call.lium.backups.list(pod_id=pod.id)}
+    lost: LiumError | None = None
     try:
         started = await call.lium.backups.start(pod.id, name=name)
+        if started.backup_log_id:
+            return started.backup_log_id, False
     except Conflict as error:
         running = error.active_operation_id
         if running is None or not await _is_backup(call, running):
             raise
-        return StartedBackup(running, schedule, created, joined=True)
-    if started.backup_log_id:
-        return StartedBackup(started.backup_log_id, schedule, created, joined=False)
+        return running, True
+    except LiumError as error:
+        if error.effect != "unknown":
+            raise
+        lost = error
     new = [backup for backup in await call.lium.backups.list(pod_id=pod.id) if backup.id not in before]
     if len(new) == 1:
-        return StartedBackup(new[0].id, schedule, created, joined=False)
+        return new[0].id, False
+    if lost is not None:
+        raise lost
     raise ToolFailure(
         "outcome_unknown",
         f"Lium accepted a backup of {pod.pod_name} and did not name it.",

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from typing import Annotated
 
-import anyio
 from pydantic import Field
 
-from lium_mcp.api import Backup, BackupSchedule, LiumError, Pod, Restore
+from lium_mcp.api import Backup, BackupSchedule, Restore
 from lium_mcp.tools.backup_runs import (
     DEFAULT_EVERY_HOURS,
     DEFAULT_KEEP_DAYS,
@@ -15,18 +14,18 @@ from lium_mcp.tools.backup_runs import (
     wait_for_backup,
 )
 from lium_mcp.tools.call import Call
-from lium_mcp.tools.failures import ToolFailure, from_api
+from lium_mcp.tools.failures import ToolFailure
 from lium_mcp.tools.parameters import DEFAULT_WAIT_SECONDS, Cursor, Limit, PodName, ShortText, WaitSeconds, page
 from lium_mcp.tools.pod_views import Outcome
 from lium_mcp.tools.registry import DESTROYS, READS, WRITES, WRITES_EACH_TIME, Toolset
+from lium_mcp.tools.restore_runs import PodRestore, RestoreView, restore_into, restore_view
 from lium_mcp.tools.results import Result, UtcTime
-from lium_mcp.tools.targets import find_pod
+from lium_mcp.tools.targets import find_pod, find_pods
 
 toolset = Toolset("backups")
 
 BackupId = Annotated[ShortText, Field(min_length=1, description="From list_backups.")]
 
-_AT_ONCE = 8
 _MOST_PODS = 50
 
 
@@ -90,36 +89,12 @@ class EndedBackup(Result):
     status: str
 
 
-class RestoreView(Result):
-    """One restore."""
-
-    restore_id: str
-    pod_id: str | None = None
-    backup_id: str | None = None
-    status: str
-    stage: str | None = None
-    progress_percent: float | None = None
-    path: str | None = None
-    started_at: UtcTime | None = None
-    completed_at: UtcTime | None = None
-    problem: str | None = None
-
-
 class RestoreRows(Result):
     """One page of restores into a pod, newest first."""
 
     restores: list[RestoreView]
     total: int
     next_cursor: str | None = None
-
-
-class PodRestore(Result):
-    """What came of a restore into one pod."""
-
-    pod: str
-    outcome: Outcome
-    restore: RestoreView | None = None
-    problem: str | None = None
 
 
 class Restored(Result):
@@ -256,18 +231,7 @@ async def restore_backup(
             f"Backup {backup_id} is {backup.state} and cannot be restored.",
             "Call get_backup to wait for it, or choose a completed one with list_backups.",
         )
-    targets = [await find_pod(call, named) for named in dict.fromkeys(pods)]
-    results: dict[str, PodRestore] = {}
-    limiter = anyio.CapacityLimiter(_AT_ONCE)
-
-    async def into(target: Pod) -> None:
-        async with limiter:
-            results[target.id] = await _restore_into(call, backup_id, target, path, wait_seconds)
-
-    async with anyio.create_task_group() as group:
-        for target in {item.id: item for item in targets}.values():
-            group.start_soon(into, target)
-    rows = [results[pod_id] for pod_id in dict.fromkeys(item.id for item in targets)]
+    rows = await restore_into(call, backup_id, await find_pods(call, pods), path, wait_seconds=wait_seconds)
     outcomes = {row.outcome for row in rows}
     if "pending" in outcomes:
         return Restored(outcome="pending", pods=rows, next="Call list_restores with each pending pod to look again.")
@@ -285,43 +249,7 @@ async def list_restores(call: Call, pod: PodName, limit: Limit = 20, cursor: Cur
     restores = list(await call.lium.restores.list(target.id))
     restores.sort(key=lambda restore: (_age_key(restore), restore.id), reverse=True)
     rows, next_cursor = page(restores, limit=limit, cursor=cursor)
-    return RestoreRows(restores=[_restore(row) for row in rows], total=len(restores), next_cursor=next_cursor)
-
-
-async def _restore_into(call: Call, backup_id: str, pod: Pod, path: str, wait_seconds: float) -> PodRestore:
-    label = f"{pod.pod_name} ({pod.id})"
-    try:
-        target = check_path(pod, path or f"{pod.volume_root.rstrip('/')}/restored", "path")
-        started = await call.lium.restores.start(pod.id, backup_id=backup_id, restore_path=target)
-        restore = await _wait_for_restore(call, pod, started.id, wait_seconds)
-    except ToolFailure as failure:
-        return PodRestore(pod=label, outcome="failed", problem=f"{failure.happened} {failure.advice}")
-    except LiumError as error:
-        said = from_api(error)
-        unknown = error.effect == "unknown"
-        return PodRestore(
-            pod=label, outcome="pending" if unknown else "failed", problem=f"{said.happened} {said.effect}"
-        )
-    if restore is None:
-        return PodRestore(pod=label, outcome="pending", problem="Lium does not list the restore yet.")
-    outcome: Outcome = "pending"
-    if restore.is_final:
-        outcome = "done" if restore.state == "COMPLETED" else "failed"
-    return PodRestore(pod=label, outcome=outcome, restore=_restore(restore))
-
-
-async def _wait_for_restore(call: Call, pod: Pod, restore_id: str | None, wait_seconds: float) -> Restore | None:
-    async def read() -> Restore | None:
-        restores = await call.lium.restores.list(pod.id)
-        return next((item for item in restores if item.id == restore_id), None)
-
-    return await call.wait_until(
-        await read(),
-        read,
-        lambda state: state is not None and state.is_final,
-        wait_seconds=wait_seconds,
-        describe=lambda state: f"Restore into {pod.pod_name} is {state.state if state else 'starting'}",
-    )
+    return RestoreRows(restores=[restore_view(row) for row in rows], total=len(restores), next_cursor=next_cursor)
 
 
 async def ended(call: Call, backup_id: str) -> EndedBackup:
@@ -367,21 +295,6 @@ def _backup(backup: Backup) -> BackupView:
         files=backup.total_files,
         deleting=backup.deletion_state,
         problem=(backup.error_message or "")[:300] or None,
-    )
-
-
-def _restore(restore: Restore) -> RestoreView:
-    return RestoreView(
-        restore_id=restore.id,
-        pod_id=restore.pod_id,
-        backup_id=restore.backup_id,
-        status=restore.state,
-        stage=None if restore.is_final else restore.stage,
-        progress_percent=None if restore.is_final else restore.progress,
-        path=restore.restore_path,
-        started_at=restore.started_at or restore.created_at,
-        completed_at=restore.completed_at,
-        problem=(restore.error_message or "")[:300] or None,
     )
 
 

@@ -1,11 +1,14 @@
 """Toolset `clusters`, off by default: several whole nodes of one fast fabric, rented and removed together."""
 
-from typing import Annotated
+from contextlib import suppress
+from typing import Annotated, Final
 
+import anyio
 from pydantic import Field
 
-from lium_mcp.api import ClusterOffer, ClusterRentRequest, Conflict, RentOutcomeUnknown
-from lium_mcp.rentals import ClusterOrder, PodNameTaken
+from lium_mcp.api import ClusterOffer, ClusterRentRequest, Conflict, Executor, LiumError, Pod, RentOutcomeUnknown
+from lium_mcp.rentals import ClusterOrder, PodNameTaken, Rental
+from lium_mcp.rentals.selection import has_price
 from lium_mcp.tools.call import Call
 from lium_mcp.tools.failures import ToolFailure
 from lium_mcp.tools.parameters import Cursor, Limit, ShortText, page
@@ -17,7 +20,8 @@ from lium_mcp.tools.targets import find_template
 
 toolset = Toolset("clusters")
 
-_IMAGE_PREFIX = "daturaai/lium-cluster"
+_IMAGE_PREFIX: Final = "daturaai/lium-cluster"
+_READ_BACK_SECONDS: Final = 10.0
 
 
 class ClusterNode(Result):
@@ -97,10 +101,11 @@ async def rent_cluster(
     remove_cluster. Lium removes none of them by itself.
     """
     price = await _price(call, executor_ids)
-    if max_usd_per_hour is not None and price > max_usd_per_hour:
+    if max_usd_per_hour is not None and (price is None or price > max_usd_per_hour):
+        cost = "have no known price" if price is None else f"cost ${price:.2f} an hour together"
         raise ToolFailure(
             "price_above_ceiling",
-            f"These nodes cost ${price:.2f} an hour together, more than max_usd_per_hour={max_usd_per_hour:g}.",
+            f"These nodes {cost}, and max_usd_per_hour={max_usd_per_hour:g}.",
             "Choose fewer or cheaper nodes with list_clusters, or raise the ceiling.",
         )
     request = ClusterRentRequest(
@@ -111,16 +116,7 @@ async def rent_cluster(
     )
     try:
         async with call.renter.rent(ClusterOrder(request)) as rental:
-            members = [pod for pod in await call.lium.pods.list() if pod.id in rental.pod_ids]
-            return RentedCluster(
-                pod_ids=list(rental.pod_ids),
-                cluster_id=next((pod.cluster_id for pod in members if pod.cluster_id), None),
-                price_per_hour_usd=sum(pod.price or 0 for pod in members) or price,
-                warnings=None
-                if rental.confirmed
-                else ["The answer was lost; the pods were found by name. Check them."],
-                next="Call list_pods until all members run. Remove them together with remove_cluster.",
-            )
+            return await _rented(call, rental, price, max_usd_per_hour)
     except PodNameTaken as taken:
         raise name_taken(taken) from taken
     except RentOutcomeUnknown as unknown:
@@ -162,18 +158,48 @@ async def remove_cluster(
     )
 
 
-async def _price(call: Call, executor_ids: list[str]) -> float:
-    offers = await call.lium.clusters.list_offers()
-    for offer in offers:
+async def _rented(call: Call, rental: Rental, quoted: float | None, ceiling: float | None) -> RentedCluster:
+    members: list[Pod] = []
+    # The pods bill: whatever fails now, the answer names them.
+    with suppress(LiumError), anyio.move_on_after(_READ_BACK_SECONDS):
+        members = [pod for pod in await call.lium.pods.list() if pod.id in rental.pod_ids]
+    prices = [pod.price for pod in members if pod.price is not None]
+    price = sum(prices) if len(prices) == len(rental.pod_ids) else quoted
+    warnings = []
+    if not rental.confirmed:
+        warnings.append("The answer was lost; the pods were found by name. Check them.")
+    if not members:
+        warnings.append("Lium does not list the pods yet.")
+    if ceiling is not None and price is not None and price > ceiling:
+        warnings.append(f"The price rose: they cost ${price:.2f} an hour, more than max_usd_per_hour={ceiling:g}.")
+    return RentedCluster(
+        pod_ids=list(rental.pod_ids),
+        cluster_id=next((pod.cluster_id for pod in members if pod.cluster_id), None),
+        price_per_hour_usd=price,
+        warnings=warnings or None,
+        next="Call list_pods until all members run. Remove them together with remove_cluster.",
+    )
+
+
+async def _price(call: Call, executor_ids: list[str]) -> float | None:
+    """The price of the nodes together; None if one of them has none."""
+    for offer in await call.lium.clusters.list_offers():
         nodes = {node.id: node for node in offer.nodes}
         if all(executor_id in nodes for executor_id in executor_ids):
-            chosen = [nodes[executor_id] for executor_id in executor_ids]
-            return sum((node.price_per_gpu or 0) * node.total_gpu_count for node in chosen)
+            prices = [_node_price(nodes[executor_id]) for executor_id in executor_ids]
+            known = [price for price in prices if price is not None]
+            return sum(known) if len(known) == len(prices) else None
     raise ToolFailure(
         "nodes_not_one_cluster",
         "These nodes are not all free on one fabric.",
         "Take executor_ids of one offer of list_clusters.",
     )
+
+
+def _node_price(node: Executor) -> float | None:
+    if node.price_per_gpu is None or not has_price(node) or not node.total_gpu_count:
+        return None
+    return node.price_per_gpu * node.total_gpu_count
 
 
 async def _template_id(call: Call, named: str) -> str:
@@ -203,9 +229,7 @@ def _offer(offer: ClusterOffer) -> ClusterOfferView:
                 executor_id=node.id,
                 gpu_type=node.gpu_type,
                 gpus=node.total_gpu_count,
-                price_per_hour_usd=node.price_per_gpu * node.total_gpu_count
-                if node.price_per_gpu is not None
-                else None,
+                price_per_hour_usd=_node_price(node),
             )
             for node in offer.nodes
         ],

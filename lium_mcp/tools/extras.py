@@ -20,6 +20,7 @@ toolset = Toolset("extras")
 
 _JUPYTER_OVER = ("SUCCESS", "FAILED")
 _RESET_OVER = ("done", "failed", "timeout")
+_RESET_POLL_SECONDS = 3.0
 
 
 class Jupyter(Result):
@@ -36,6 +37,7 @@ class GpuReset(Result):
 
     outcome: Outcome
     pod_id: str
+    reset_id: str | None = None
     gpus: list[str]
     problem: str | None = None
     next: str | None = None
@@ -121,14 +123,18 @@ async def reset_pod_gpus(
     call: Call,
     pod: PodName,
     gpu_indices: Annotated[list[int] | None, Field(description="As nvidia-smi counts; default all.")] = None,
+    reset_id: Annotated[ShortText, Field(description="Only wait for this pending reset.")] = "",
     wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS,
 ) -> GpuReset:
     """Reset hung GPUs of a pod. All processes in the pod stop; files stay. At most once a minute; reboot_pod replaces
     the whole container instead.
     """
     target = await find_pod(call, pod)
-    state = await call.lium.pods.reset_gpus(target.id, gpu_indices=gpu_indices)
-    request_id = state.request_id
+    if reset_id:
+        state = await call.lium.pods.get_gpu_reset(target.id, reset_id)
+    else:
+        state = await call.lium.pods.reset_gpus(target.id, gpu_indices=gpu_indices)
+    request_id = state.request_id or reset_id
 
     async def read() -> GpuResetState:
         return await call.lium.pods.get_gpu_reset(target.id, request_id) if request_id else state
@@ -139,14 +145,16 @@ async def reset_pod_gpus(
         lambda now: now.state in _RESET_OVER,
         wait_seconds=wait_seconds,
         describe=lambda now: f"GPU reset is {now.state}",
+        every_seconds=_RESET_POLL_SECONDS,
     )
     outcome: Outcome = "pending" if newest.state not in _RESET_OVER else "done" if newest.state == "done" else "failed"
     return GpuReset(
         outcome=outcome,
         pod_id=target.id,
+        reset_id=request_id or None,
         gpus=[f"{gpu.index}: {gpu.result}" for gpu in newest.gpus],
         problem=(newest.error.message if newest.error else None) if outcome == "failed" else None,
-        next="Call get_pod in a minute to see whether it runs." if outcome == "pending" else None,
+        next="Call reset_pod_gpus with this reset_id to wait on." if outcome == "pending" else None,
     )
 
 

@@ -34,6 +34,10 @@ async def take_final_backup(call: Call, pod: Pod, *, wait_seconds: float) -> Bac
     except LiumError as error:
         said = from_api(error)
         raise ToolFailure(said.code, said.happened, _ADVICE, effect=_stays(pod), request_id=error.request_id) from error
+    except ToolFailure as failure:
+        if failure.effect != _stays(pod):
+            failure.effect = f"{_stays(pod)} {failure.effect}"
+        raise
     if backup.is_final and not backup.is_completed:
         memory.pop(pod.id, None)
         reason = f": {backup.error_message[:300]}" if backup.error_message else ""

@@ -31,6 +31,18 @@ async def find_pod(call: Call, named: str) -> Pod:
     return _only(await call.lium.pods.list(), named, "pod", "list_pods shows pods; rent_pod rents one.")
 
 
+async def find_pods(call: Call, named: Sequence[str]) -> list[Pod]:
+    """As `find_pod` for several, with one look at the list; a pod that is named twice is there once.
+
+    Raises:
+        ToolFailure: one of them is none, or several.
+        LiumError: the pods could not be listed.
+    """
+    pods = await call.lium.pods.list()
+    found = [_only(pods, name, "pod", "list_pods shows pods; rent_pod rents one.") for name in named]
+    return list({pod.id: pod for pod in found}.values())
+
+
 async def find_pod_detail(call: Call, named: str) -> PodDetail:
     """As `find_pod`, and read in detail. A pod that is being removed is found by its id only."""
     try:

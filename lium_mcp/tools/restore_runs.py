@@ -1,0 +1,154 @@
+"""Restoring one backup into many pods: started a few at a time, waited for together, each with its own outcome."""
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+import anyio
+
+from lium_mcp.api import LiumError, Pod, Restore
+from lium_mcp.tools.backup_runs import check_path
+from lium_mcp.tools.call import Call
+from lium_mcp.tools.failures import ToolFailure, from_api
+from lium_mcp.tools.pod_views import Outcome
+from lium_mcp.tools.results import Result, UtcTime
+
+_AT_ONCE: Final = 8
+_EVERY_SECONDS: Final = 4.0
+_CLOCKS_DIFFER: Final = timedelta(seconds=20)
+
+
+class RestoreView(Result):
+    """One restore."""
+
+    restore_id: str
+    pod_id: str | None = None
+    backup_id: str | None = None
+    status: str
+    stage: str | None = None
+    progress_percent: float | None = None
+    path: str | None = None
+    started_at: UtcTime | None = None
+    completed_at: UtcTime | None = None
+    problem: str | None = None
+
+
+class PodRestore(Result):
+    """What came of a restore into one pod."""
+
+    pod: str
+    outcome: Outcome
+    restore: RestoreView | None = None
+    problem: str | None = None
+
+
+@dataclass(slots=True)
+class _Run:
+    """One pod's restore, from the order to its end. `refused` and `problem` are of the order."""
+
+    pod: Pod
+    ordered_at: datetime
+    path: str = ""
+    restore_id: str | None = None
+    restore: Restore | None = None
+    refused: bool = False
+    problem: str | None = None
+
+    @property
+    def is_over(self) -> bool:
+        return self.refused or (self.restore is not None and self.restore.is_final)
+
+    def is_of(self, restore: Restore, backup_id: str) -> bool:
+        """Whether a restore is this order's; one whose answer was lost is known by when and what it asked for."""
+        if self.restore_id is not None:
+            return restore.id == self.restore_id
+        at = restore.created_at or restore.started_at
+        is_new = at is not None and at >= self.ordered_at - _CLOCKS_DIFFER
+        return is_new and (restore.backup_id, restore.restore_path) == (backup_id, self.path)
+
+
+async def restore_into(
+    call: Call, backup_id: str, pods: Sequence[Pod], path: str, *, wait_seconds: float
+) -> list[PodRestore]:
+    """Restore a backup into each of the pods and wait until all of it is over, or the time is.
+
+    `path` is an empty directory in each pod; left empty, it is `restored` in the pod's local volume.
+    """
+    runs = [_Run(pod, call.lium.now()) for pod in pods]
+    await _each(runs, lambda run: _start(call, backup_id, run, path))
+
+    async def look() -> list[_Run]:
+        await _each((run for run in runs if not run.is_over), lambda run: _look(call, backup_id, run))
+        return runs
+
+    await call.wait_until(
+        await look(),
+        look,
+        lambda state: all(run.is_over for run in state),
+        wait_seconds=wait_seconds,
+        describe=lambda state: f"{sum(run.is_over for run in state)} of {len(state)} restores are over",
+        every_seconds=_EVERY_SECONDS,
+    )
+    return [_judge(run) for run in runs]
+
+
+def restore_view(restore: Restore) -> RestoreView:
+    """Show a restore."""
+    return RestoreView(
+        restore_id=restore.id,
+        pod_id=restore.pod_id,
+        backup_id=restore.backup_id,
+        status=restore.state,
+        stage=None if restore.is_final else restore.stage,
+        progress_percent=None if restore.is_final else restore.progress,
+        path=restore.restore_path,
+        started_at=restore.started_at or restore.created_at,
+        completed_at=restore.completed_at,
+        problem=(restore.error_message or "")[:300] or None,
+    )
+
+
+async def _each(runs: Iterable[_Run], step: Callable[[_Run], Awaitable[None]]) -> None:
+    limiter = anyio.CapacityLimiter(_AT_ONCE)
+
+    async def limited(run: _Run) -> None:
+        async with limiter:
+            await step(run)
+
+    async with anyio.create_task_group() as group:
+        for run in runs:
+            group.start_soon(limited, run)
+
+
+async def _start(call: Call, backup_id: str, run: _Run, path: str) -> None:
+    pod = run.pod
+    try:
+        run.path = check_path(pod, path or f"{pod.volume_root.rstrip('/')}/restored", "path")
+        run.restore_id = (await call.lium.restores.start(pod.id, backup_id=backup_id, restore_path=run.path)).id
+    except ToolFailure as failure:
+        run.refused, run.problem = True, f"{failure.happened} {failure.advice}"
+    except LiumError as error:
+        said = from_api(error)
+        run.refused = error.effect != "unknown"
+        run.problem = f"{said.happened} {said.effect}"
+
+
+async def _look(call: Call, backup_id: str, run: _Run) -> None:
+    with suppress(LiumError):  # the newest state that was read stands
+        for restore in await call.lium.restores.list(run.pod.id):
+            if run.is_of(restore, backup_id):
+                run.restore, run.problem = restore, None
+                return
+
+
+def _judge(run: _Run) -> PodRestore:
+    label = f"{run.pod.pod_name} ({run.pod.id})"
+    if run.restore is None:
+        problem = run.problem or "Lium does not list the restore yet."
+        return PodRestore(pod=label, outcome="failed" if run.refused else "pending", problem=problem)
+    outcome: Outcome = "pending"
+    if run.restore.is_final:
+        outcome = "done" if run.restore.state == "COMPLETED" else "failed"
+    return PodRestore(pod=label, outcome=outcome, restore=restore_view(run.restore))
