@@ -60,6 +60,7 @@ class RemovalSchedule(Result):
     removal_at: UtcTime | None = None
     hours_left: float | None = None
     cost_until_then_usd: Usd | None = None
+    next: str | None = None
 
 
 class PodLogs(Result):
@@ -213,13 +214,17 @@ async def get_pod_logs(
             "Call get_pod to wait until it runs, then read the logs.",
             request_id=error.request_id,
         ) from error
-    kept, size = [], 0
+    kept: list[str] = []
+    left_bytes = _LOG_BYTES
     for line in reversed(lines[-tail:]):
-        size += len(line.encode(errors="replace")) + 3
-        if size > _LOG_BYTES:
+        written = line.encode(errors="replace")
+        left_bytes -= len(written) + 3
+        if left_bytes < 0:
+            if not kept:  # a progress bar may be one endless line, whose end is what counts
+                kept.append(written[-_LOG_BYTES:].decode(errors="ignore"))
             break
         kept.append(line)
-    return PodLogs(pod_id=target.id, lines=kept[::-1], cut=len(kept) < len(lines[-tail:]))
+    return PodLogs(pod_id=target.id, lines=kept[::-1], cut=left_bytes < 0)
 
 
 async def observe(call: Call, pod: PodDetail, *, wait_seconds: float) -> ObservedPod:
@@ -313,4 +318,14 @@ async def _read_schedule(call: Call, target: Pod) -> RemovalSchedule:
         removal_at=at,
         hours_left=round(hours, 2) if hours is not None else None,
         cost_until_then_usd=pod.price * hours if hours is not None and pod.price is not None else None,
+        next=_warn_of_boot(pod),
+    )
+
+
+def _warn_of_boot(pod: Pod) -> str | None:
+    # The hours of a rent are kept until the boot, which then sets the time whatever was set meanwhile.
+    if pod.termination_hours is None:
+        return None
+    return (
+        f"When the pod starts, Lium sets its removal to {pod.termination_hours} hours later: call again once it runs."
     )
