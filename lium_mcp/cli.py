@@ -12,7 +12,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NoReturn, get_args
 
 from lium_mcp import __version__
 from lium_mcp.settings import Settings, SettingsError, environment_name, load
@@ -40,8 +40,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Refuse without repeating a key that was taken for an argument: hosts keep standard error."""
+        super().error(_KEY_SHAPE.sub("[redacted]", message))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="lium-mcp",
         description="MCP server for GPU pods on Lium. Without a command it serves over standard input and output, "
         "which is what MCP hosts start. The API key is read from LIUM_API_KEY.",

@@ -16,7 +16,7 @@ from typing import Any, Final, TextIO
 from uuid import uuid4
 
 import anyio
-from mcp import Client, StdioServerParameters
+from mcp import Client, MCPError, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp.types import TextContent
 
@@ -98,20 +98,35 @@ async def run(out: TextIO = sys.stdout) -> int:
         The exit status: 0 if every step did what it says.
     """
     problem = ""
+    nobody_reads = False
     out.write("An agent rents a GPU through lium-mcp. Lium is simulated here: no account, no network, no money.\n")
     try:
         with anyio.fail_after(_DEMO_LIMIT_SECONDS):
             async with _client() as client:
                 await _rent_use_remove(Demo(client, out))
     except* StepFailed as group:
-        problem = str(group.exceptions[0])
+        problem = str(_first(group))
+    except* LookupError as group:
+        problem = f"an answer lacks {_first(group)}"
+    except* MCPError as group:
+        problem = f"the server did not answer: {_first(group)}"
+    except* BrokenPipeError:
+        nobody_reads = True
     except* TimeoutError:
         problem = f"it did not end within {_DEMO_LIMIT_SECONDS:.0f} seconds"
+    if nobody_reads:
+        raise BrokenPipeError
     if problem:
         out.write(f"\nThe demo failed: {problem}\n")
         return 1
     out.write("\nAll steps did what they say. Next: put lium-mcp into your MCP host (see README.md).\n")
     return 0
+
+
+def _first(group: BaseException) -> BaseException:
+    while isinstance(group, BaseExceptionGroup):
+        group = group.exceptions[0]
+    return group
 
 
 @asynccontextmanager
@@ -185,6 +200,8 @@ async def _rent_use_remove(demo: Demo) -> None:
 
 async def _use(demo: Demo, rented: Answer, price: float) -> None:
     pod = rented["pod"]
+    if rented["outcome"] != "done":
+        raise StepFailed(f"{pod['name']} does not run. {rented['next']}")
     demo.check(
         rented["outcome"] == "done" and pod["status"] == "RUNNING" and abs(pod["price_per_hour_usd"] - price) < 0.01,  # noqa: PLR2004 - a cent
         f"{pod['name']} runs at the quoted ${pod['price_per_hour_usd']:.2f} an hour: {pod['ssh_command']}",
