@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ class Rogue:
         self._after_change: Act | None = None
         self._changed = False
         self._connections: set[asyncio.Task[None]] = set()
+        self._arrivals: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self.seen: list[Seen] = []
         self.base_url = ""
 
@@ -49,6 +51,11 @@ class Rogue:
     def behave(self) -> None:
         self._rule = None
 
+    async def arrival(self, method: str) -> None:
+        """Wait for the first request of this method."""
+        async with asyncio.timeout(20):
+            await self._arrivals[method].wait()
+
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
@@ -56,8 +63,8 @@ class Rogue:
         try:
             await self._answer(reader, writer)
             await writer.drain()
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass  # the client has had enough
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # the client has had enough, or the test
         finally:
             writer.close()
             self._connections.discard(task)
@@ -76,6 +83,7 @@ class Rogue:
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
         body = await reader.readexactly(int(headers.get("content-length", 0)))
         self.seen.append(Seen(method, target, headers))
+        self._arrivals[method].set()
         if self._rule and self._rule[0] in {method, "*"} and self._rule[1].fullmatch(target.partition("?")[0]):
             await self._rule[2](writer)
             return

@@ -1,0 +1,178 @@
+"""The command line as a person or a host meets it: as a process."""
+
+import asyncio
+import signal
+import socket
+import subprocess
+import sys
+from typing import get_args
+
+import httpx2
+import pytest
+
+from lium_mcp import __version__
+from lium_mcp.cli import main
+from lium_mcp.settings import Settings, Toolset, environment_name
+from tests.processes import environment, run, start
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Run with arguments that argparse refuses."""
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"lium-mcp {__version__}\n"
+
+
+def test_help_names_every_command_and_every_setting_but_no_place_for_a_key(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    for command in ("serve", "tools", "demo", "sandbox"):
+        assert command in text
+    for name in Settings.model_fields:
+        variable = environment_name(name)
+        if variable.startswith("LIUM_MCP_"):
+            assert f"--{name.replace('_', '-')}" in text
+            assert variable in text
+    assert "--api-key" not in text
+    assert "LIUM_API_KEY" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("--no-such-option",), "--no-such-option"),
+        (("no-such-command",), "no-such-command"),
+        (("sandbox", "--port", "http"), "--port"),
+        (("sandbox", "--port", "65536"), "--port: a port is"),
+        (("sandbox", "--port", "-1"), "--port: a port is"),
+        (("sandbox", "--speed", "nan"), "--speed: a speed is"),
+        (("sandbox", "--speed", "-1"), "--speed: a speed is"),
+        (("sandbox", "--seed", "seven"), "--seed"),
+    ],
+)
+def test_what_the_command_line_does_not_know_is_named(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], named: str
+) -> None:
+    assert named in refusal(capsys, *arguments)
+
+
+def test_a_key_that_is_mistaken_for_an_option_is_not_repeated(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["--api-key", "sk_secret"], ["--api-key=sk_secret"], ["tools", "sk_secret"]):
+        assert "sk_secret" not in refusal(capsys, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("LIUM_MCP_READ_ONLY", "perhaps"),
+        ("LIUM_MCP_TIMEOUT_SECONDS", "0"),
+        ("LIUM_MCP_TIMEOUT_SECONDS", "nan"),
+        ("LIUM_MCP_TIMEOUT_SECONDS", "600"),
+        ("LIUM_MCP_TOOLSETS", "podz"),
+        ("LIUM_MCP_DENY_TOOLS", "rent_pods"),
+        ("LIUM_BASE_URL", "http://lium.io/api"),
+        ("LIUM_API_KEY", "sk_secret with a blank"),
+    ],
+)
+@pytest.mark.parametrize("command", ["serve", "tools"])
+def test_a_setting_that_cannot_be_read_stops_the_start_and_is_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    assert main([command]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(f"lium-mcp: {variable}: ")
+    assert captured.err.count("\n") == 1
+    assert "sk_secret" not in captured.err
+
+
+def listed(capsys: pytest.CaptureFixture[str], *arguments: str) -> set[str]:
+    assert main(["tools", *arguments]) == 0
+    *rows, total = capsys.readouterr().out.splitlines()
+    assert f"{sum(int(row.split()[0]) for row in rows)}" in total
+    assert f"{len(rows)} tools" in total
+    return {row.split()[1] for row in rows}
+
+
+def test_an_option_says_the_same_as_its_variable(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = [
+        ("LIUM_MCP_READ_ONLY", "true", ["--read-only"]),
+        ("LIUM_MCP_TOOLSETS", "account,clusters", ["--toolsets", "account,clusters"]),
+        ("LIUM_MCP_ALLOW_TOOLS", "list_pods, rent_pod", ["--allow-tools", "list_pods, rent_pod"]),
+        ("LIUM_MCP_DENY_TOOLS", "rent_pod", ["--deny-tools", "rent_pod"]),
+    ]
+    seen = [listed(capsys)]
+    for variable, value, option in pairs:
+        with monkeypatch.context() as patch:
+            patch.setenv(variable, value)
+            by_variable = listed(capsys)
+        assert listed(capsys, *option) == by_variable
+        assert by_variable not in seen, "the setting did something"
+        seen.append(by_variable)
+    monkeypatch.setenv("LIUM_MCP_READ_ONLY", "true")
+    assert listed(capsys, "--no-read-only") == seen[0], "the command line wins"
+
+
+def test_every_toolset_can_be_chosen_by_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    for toolset in get_args(Toolset):
+        assert listed(capsys, "--toolsets", toolset)
+
+
+async def test_the_module_runs_as_the_command_does() -> None:
+    assert await run("--version") == (0, f"lium-mcp {__version__}\n", "")
+
+
+def test_a_closed_pipe_ends_the_list_without_a_traceback() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lium_mcp", "tools"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(),
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    with process.stderr as stderr:
+        assert stderr.read() == b""
+    assert process.wait(30) == 141
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_the_sandbox_announces_itself_serves_and_stops_on_a_signal(number: signal.Signals) -> None:
+    process = await start("sandbox", "--port", "0", "--seed", "3")
+    assert process.stderr is not None
+    announced = (await asyncio.wait_for(process.stderr.readline(), 30)).decode()
+    base_url = announced.split()[-1]
+    use = (await process.stderr.readline()).decode()
+    assert f"LIUM_BASE_URL={base_url} LIUM_API_KEY=sk_sandbox" in use
+    async with httpx2.AsyncClient(verify=False, headers={"X-API-Key": "sk_sandbox"}) as client:
+        assert (await client.get(f"{base_url}/executors")).json()
+        assert (await client.get(f"{base_url}/pods")).json() == []
+        process.send_signal(number)
+        async with asyncio.timeout(5):
+            out, err = await process.communicate()
+    assert process.returncode == 0
+    assert out == b""
+    assert b"Traceback" not in err
+
+
+async def test_a_taken_port_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        status, out, err = await run("sandbox", "--port", str(port))
+    assert status == 1
+    assert out == ""
+    assert err == f"lium-mcp: cannot listen at port {port}: Address already in use\n"

@@ -1,0 +1,52 @@
+"""`lium-mcp demo` is the first thing a newcomer runs: it holds, or it says in a sentence what does not."""
+
+import re
+from pathlib import Path
+
+from tests.processes import ROOT, run
+
+# Python runs a module of this name at its start: the demo's server begins with a fault in its simulated Lium.
+FAULTY_SERVER = """
+import sys
+if "--sandbox" in sys.orig_argv:
+    from lium_mcp import sandbox
+    class Faulty(sandbox.Sandbox):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            self.add_fault("boot_fails", message="the driver does not load")
+    sandbox.Sandbox = Faulty
+"""
+DEAD_SERVER = """
+import os, sys
+if "--sandbox" in sys.orig_argv:
+    os._exit(3)
+"""
+
+
+def python_path(tmp_path: Path, at_start: str) -> str:
+    (tmp_path / "sitecustomize.py").write_text(at_start)
+    return f"{tmp_path}:{ROOT}"
+
+
+async def test_every_step_does_what_it_says() -> None:
+    status, out, err = await run("demo", LIUM_API_KEY="sk_real", LIUM_BASE_URL="https://lium.invalid/api")
+    assert (status, err) == (0, "")
+    for number in range(1, 10):
+        assert f"\n{number}. " in out
+    assert out.count("   ok ") >= 9
+    assert out.endswith("All steps did what they say. Next: put lium-mcp into your MCP host (see README.md).\n")
+    assert "\033" not in out, "colours are for terminals"
+
+
+async def test_a_step_that_does_not_hold_ends_it_with_a_sentence(tmp_path: Path) -> None:
+    status, out, err = await run("demo", PYTHONPATH=python_path(tmp_path, FAULTY_SERVER))
+    assert (status, err) == (1, "")
+    assert re.match(r"The demo failed: demo-\w+ does not run\. .*the driver does not load", out.splitlines()[-1])
+    assert "All steps did" not in out
+    assert "Remove it" in out, "it cleans up after itself"
+
+
+async def test_a_server_that_does_not_start_ends_it_with_a_sentence(tmp_path: Path) -> None:
+    status, out, err = await run("demo", PYTHONPATH=python_path(tmp_path, DEAD_SERVER))
+    assert (status, err) == (1, "")
+    assert out.splitlines()[-1] == "The demo failed: the server did not answer: Connection closed"

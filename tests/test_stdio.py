@@ -1,0 +1,187 @@
+"""The server as hosts start it: a process that is spoken to in lines of JSON, in both eras of the protocol."""
+
+import asyncio
+import re
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from lium_mcp.sandbox import Sandbox
+from tests.faults.rogue import answer, rogue
+from tests.processes import Served, serving
+
+CURRENT = "2026-07-28"
+LEGACY = "2025-06-18"
+ERAS = [CURRENT, LEGACY]
+EXIT_SECONDS = 5
+LOGGED = re.compile(
+    r"\S+ \S+ (INFO|ERROR) lium_mcp\.calls tool=\S+ outcome=\w+ seconds=\d+\.\d{3} request_id=(None|'[^']*')"
+)
+CLIENT = {"name": "by-hand", "version": "1"}
+
+Ask = Callable[..., dict[str, Any]]
+
+
+async def speaking(server: Served, era: str) -> Ask:
+    """Begin as a client of that era does; return what makes its requests."""
+
+    def request(number: int, method: str, **params: Any) -> dict[str, Any]:
+        if era == CURRENT:
+            prefix = "io.modelcontextprotocol"
+            params["_meta"] = {
+                f"{prefix}/protocolVersion": era,
+                f"{prefix}/clientInfo": CLIENT,
+                f"{prefix}/clientCapabilities": {},
+            }
+        return {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
+
+    if era == CURRENT:
+        hello = await server.ask(request(0, "server/discover"))
+    else:
+        params = {"protocolVersion": era, "capabilities": {}, "clientInfo": CLIENT}
+        hello = await server.ask({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params})
+        await server.send({"jsonrpc": "2.0", "method": "notifications/initialized"})
+        assert hello["result"]["protocolVersion"] == era
+    assert "instructions" in hello["result"]
+    return request
+
+
+def called(number: int, request: Ask, tool: str, **arguments: Any) -> dict[str, Any]:
+    return request(number, "tools/call", name=tool, arguments=arguments)
+
+
+def text(message: dict[str, Any]) -> str:
+    return str(message["result"]["content"][0]["text"])
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_without_a_key_or_network_it_starts_lists_and_says_what_is_missing(era: str) -> None:
+    async with rogue(Sandbox(speed=0)) as lium, serving(LIUM_BASE_URL=lium.base_url) as server:
+        request = await speaking(server, era)
+        tools = (await server.ask(request(1, "tools/list")))["result"]["tools"]
+        assert {"list_gpus", "rent_pod"} <= {tool["name"] for tool in tools}
+        assert lium.seen == []
+        refused = await server.ask(called(2, request, "list_pods"))
+        assert refused["result"]["isError"] is True
+        assert "LIUM_API_KEY" in text(refused)
+        assert lium.seen == []
+        assert await server.end() == 0
+    assert [line for line in server.stderr.splitlines() if not LOGGED.fullmatch(line)] == []
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_junk_between_messages_is_passed_over_and_never_repeated(era: str) -> None:
+    secret = "argument-that-nobody-logs"
+    async with serving("--sandbox", LIUM_MCP_LOG_LEVEL="DEBUG") as server:
+        request = await speaking(server, era)
+        for junk in (secret, "", "{", "[]", "null", '{"jsonrpc":"2.0"}', f'{{"jsonrpc":"1.0","{secret}":1}}', "\ud800"):
+            await server.send(junk)
+        await server.send('{"jsonrpc":"2.0","method":"notifications/' + secret + '"}')
+        assert '"pods":[]' in text(await server.ask(called(1, request, "list_pods")))
+        unknown = await server.ask(called(2, request, secret, pod=secret))
+        assert unknown["error"]["code"] == -32602
+        wrong = await server.ask(request(3, "tools/call", name="get_pod", arguments=secret))
+        assert wrong["error"]["code"] == -32602
+        refused: list[dict[str, Any]] = [{"pod": secret}, {"pod": "x", secret: 1}, {"pod": [secret]}]
+        for number, arguments in enumerate(refused, start=4):
+            assert (await server.ask(called(number, request, "get_pod", **arguments)))["result"]["isError"]
+        # JSON has no such number, but Python writes it.
+        infinite = await server.ask(called(7, request, "list_gpus", min_vram_gb=float("inf"), limit=float("nan")))
+        assert "min_vram_gb: " in text(infinite)
+        assert "limit: " in text(infinite)
+        assert await server.end() == 0
+    assert secret not in server.stderr
+    lines = [line for line in server.stderr.splitlines() if "lium_mcp.calls" in line]
+    assert all(LOGGED.fullmatch(line) for line in lines)
+    assert len(lines) == 6, "one for each call whose request could be read"
+
+
+async def test_calls_run_side_by_side() -> None:
+    async with rogue(Sandbox(seed=7, speed=0)) as lium:
+        go_on = asyncio.Event()
+
+        async def held(writer: asyncio.StreamWriter) -> None:
+            await go_on.wait()
+            await answer(200, {"id": "u", "balance": 5})(writer)
+
+        lium.on("GET", "/users/me", held)
+        async with serving(LIUM_BASE_URL=lium.base_url, LIUM_API_KEY="sk_sandbox") as server:
+            request = await speaking(server, CURRENT)
+            await server.send(called(1, request, "get_balance"))
+            await server.send(called(2, request, "list_pods"))
+            assert (await server.receive())["id"] == 2
+            go_on.set()
+            assert '"balance_usd":5' in text(await server.receive())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_ends_it_at_once_with_the_status_of_that_signal(number: signal.Signals) -> None:
+    async with serving("--sandbox") as server:
+        await speaking(server, CURRENT)
+        started = time.monotonic()
+        server.interrupt(number)
+        assert await server.exited() == 128 + number
+        assert time.monotonic() - started < EXIT_SECONDS
+    assert "Traceback" not in server.stderr
+
+
+async def test_a_signal_during_a_rent_leaves_no_pod_behind() -> None:
+    sandbox = Sandbox(seed=7, speed=1000)
+    sandbox.add_fault("slow", seconds=0.5, stage="answer", match={"method": "POST", "path": "/executors/**"})
+    async with (
+        rogue(sandbox) as lium,
+        serving(LIUM_BASE_URL=lium.base_url, LIUM_API_KEY="sk_sandbox") as server,
+    ):
+        request = await speaking(server, CURRENT)
+        await server.send(called(1, request, "rent_pod", name="p", gpu_type="A100"))
+        await lium.arrival("POST")
+        started = time.monotonic()
+        server.interrupt(signal.SIGTERM)
+        assert await server.exited() == 128 + signal.SIGTERM
+        assert time.monotonic() - started < EXIT_SECONDS
+    pods = sandbox.state()["pods"]
+    assert isinstance(pods, list)
+    [status] = [pod["status"] for pod in pods if isinstance(pod, dict)]
+    assert status in {"DELETING", "DELETED"}
+
+
+async def test_a_host_that_hangs_up_during_a_call_ends_it() -> None:
+    async with rogue(Sandbox(seed=7, speed=0)) as lium:
+
+        async def held(writer: asyncio.StreamWriter) -> None:
+            await asyncio.Event().wait()
+
+        lium.on("GET", "/pods", held)
+        async with serving(LIUM_BASE_URL=lium.base_url, LIUM_API_KEY="sk_sandbox") as server:
+            request = await speaking(server, CURRENT)
+            await server.send(called(1, request, "list_pods"))
+            await lium.arrival("GET")
+            started = time.monotonic()
+            assert await server.end() == 0
+            assert time.monotonic() - started < EXIT_SECONDS
+    assert "outcome=cancelled" in server.stderr
+
+
+async def test_a_key_that_lium_repeats_reaches_neither_standard_output_nor_standard_error() -> None:
+    key = "sk_live_51HsecretSecretSECRET"
+    async with rogue(Sandbox(speed=0)) as lium:
+        echoes = [
+            answer(200, [{"id": key, "name": key, "public_key": key}], x_request_id=key),
+            answer(200, f"{{{key}".encode(), x_request_id=key),
+            answer(400, {"error": {"code": key, "message": key, "request_id": key}}),
+            answer(307, location=f"/api/{key}"),
+        ]
+        async with serving(LIUM_BASE_URL=lium.base_url, LIUM_API_KEY=key, LIUM_MCP_LOG_LEVEL="DEBUG") as server:
+            request = await speaking(server, CURRENT)
+            for number, echo in enumerate(echoes):
+                lium.on("*", "/.*", echo)
+                for offset, tool in enumerate(("list_ssh_keys", "delete_backup")):
+                    arguments = {"backup_id": "b"} if tool == "delete_backup" else {}
+                    await server.ask(called(1 + 2 * number + offset, request, tool, **arguments))
+            assert await server.end() == 0
+    assert any(seen.headers.get("x-api-key") == key for seen in lium.seen)
+    assert key not in "".join(server.lines)
+    assert key not in server.stderr
