@@ -308,7 +308,9 @@ async def _stop_on_signal(server: LiumServer, scope: anyio.CancelScope) -> None:
         async for number in signals:
             scope.cancel()
             # A call that rents removes its pod when it is cancelled, which takes a moment.
-            with anyio.move_on_after(_CLEAN_UP_SECONDS, shield=True):
+            with anyio.move_on_after(_CLEAN_UP_SECONDS, shield=True) as cleaning_up:
                 await server.until_idle()
+            if cleaning_up.cancelled_caught:
+                log.error("Calls were cut off by the end of the server: a pod that one of them rented may bill")
             # The thread that reads standard input cannot be interrupted: an orderly exit would wait for it for ever.
             os._exit(128 + number)
