@@ -577,6 +577,17 @@ async def test_a_removal_time_can_be_cancelled(sandbox: Sandbox, agent: Agent) -
     assert living(sandbox)
 
 
+@pytest.mark.parametrize("tool", ["schedule_pod_removal", "cancel_pod_removal"])
+async def test_a_time_that_the_boot_will_replace_says_so(sandbox: Sandbox, agent: Agent, tool: str) -> None:
+    pod_id = await rent(sandbox, "train", boot=False, termination_hours=9)
+    before = await agent.call(tool, pod="train", **TAKES_A_POD[tool])
+    assert "9 hours" in before["next"]
+    sandbox.clock.advance(minutes=1)
+    left = datetime.fromisoformat(pod_of(sandbox, pod_id)["removal_scheduled_at"] + "+00:00") - now(sandbox)
+    assert left.total_seconds() == pytest.approx(9 * 3600, abs=120)
+    assert "next" not in await agent.call(tool, pod="train", **TAKES_A_POD[tool])
+
+
 @pytest.mark.parametrize("hours", [0, -1, 8761, "nan", "inf", "soon", None])
 async def test_hours_out_of_range_are_refused_by_name(sandbox: Sandbox, agent: Agent, hours: Any) -> None:
     await rent(sandbox, "train")
