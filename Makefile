@@ -46,7 +46,7 @@ format: .venv/.dev ## put the code into the house style
 
 .PHONY: snapshots
 snapshots: .venv/.dev ## rewrite the recorded tool list and the generated docs, to be reviewed as a diff
-	LIUM_MCP_UPDATE_SNAPSHOTS=1 $(BIN)/python -m pytest -q -n0 tests/tools/test_tool_list.py tests/test_docs.py
+	LIUM_MCP_UPDATE_SNAPSHOTS=1 $(BIN)/python -m pytest -q -n0 tests/tools/test_tool_list.py tests/test_docs.py tests/compat/test_document.py
 
 .PHONY: bench
 bench: .venv/.dev ## measure start-up and the time a tool call adds, each against a baseline of the same run
