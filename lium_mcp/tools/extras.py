@@ -14,7 +14,7 @@ from lium_mcp.tools.pod_views import Outcome
 from lium_mcp.tools.registry import DESTROYS, DESTROYS_EACH_TIME, READS, WRITES, WRITES_EACH_TIME, Toolset
 from lium_mcp.tools.results import Result, UtcTime
 from lium_mcp.tools.targets import find_pod, find_volume
-from lium_mcp.tools.volumes import VolumeName, VolumeView, volume_view
+from lium_mcp.tools.volumes import VolumeName, VolumeView, refuse_taken_name, volume_view
 
 toolset = Toolset("extras")
 
@@ -248,6 +248,8 @@ async def update_volume(
     found = await find_volume(call, volume)
     if not name and not description:
         raise ToolFailure("invalid_argument", "Neither name nor description is given.", "Give one of them.")
+    if name and name != found.name:
+        await refuse_taken_name(call, name)
     changed = await call.lium.volumes.update(found.id, name=name or None, description=description or None)
     return volume_view(changed, await call.lium.pods.list())
 

@@ -74,13 +74,7 @@ async def create_volume(
     """Create an empty volume, storage that outlives pods and bills by size. Attach it with rent_pod or reboot_pod; it
     is mounted at /mnt.
     """
-    taken = [volume.id for volume in await call.lium.volumes.list() if volume.name == name]
-    if taken:
-        raise ToolFailure(
-            "volume_name_taken",
-            f"A volume is named {name} already: {', '.join(taken[:10])}.",
-            "Use that volume, or choose another name.",
-        )
+    await refuse_taken_name(call, name)
     return volume_view(await call.lium.volumes.create(name=name, description=description), ())
 
 
@@ -91,6 +85,21 @@ async def delete_volume(call: Call, volume: VolumeName) -> DeletedVolume:
     refuse_attached(found, await call.lium.pods.list(), "deleted")
     await call.lium.volumes.delete(found.id)
     return DeletedVolume(volume_id=found.id, name=found.name)
+
+
+async def refuse_taken_name(call: Call, name: str) -> None:
+    """Refuse a name that a volume has: two of one name could only be told apart by their ids.
+
+    Raises:
+        ToolFailure: a volume has it.
+    """
+    taken = [volume.id for volume in await call.lium.volumes.list() if volume.name == name]
+    if taken:
+        raise ToolFailure(
+            "volume_name_taken",
+            f"A volume is named {name} already: {', '.join(taken[:10])}.",
+            "Use that volume, or choose another name.",
+        )
 
 
 def volume_view(volume: Volume, pods: Sequence[Pod]) -> VolumeView:

@@ -1,0 +1,199 @@
+"""Volumes: storage that outlives pods, one pod at a time, and never deleted from under one."""
+
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any
+
+import pytest
+
+from lium_mcp.sandbox import OTHER_API_KEY, Sandbox
+from tests.harness import Agent, Mode, hosted
+from tests.harness import agent_on as agent_on_every_tool
+from tests.tools.wires import Wire, ask, editing, rent, truth
+
+TOOLS = frozenset(
+    {"list_volumes", "get_volume", "create_volume", "delete_volume", "update_volume", "rent_pod", "reboot_pod"}
+)
+agent_on = partial(
+    agent_on_every_tool, toolsets=frozenset({"volumes", "pods", "extras"}), allow_tools=TOOLS, log_level="ERROR"
+)
+both_eras = pytest.mark.parametrize("mode", ["auto", "legacy"])
+
+
+@pytest.fixture
+async def agent(sandbox: Sandbox) -> AsyncIterator[Agent]:
+    async with hosted(agent_on(sandbox)) as connected:
+        yield connected
+
+
+def ids(sandbox: Sandbox) -> set[str]:
+    return {row["id"] for row in truth(sandbox, "volumes")}
+
+
+async def made(sandbox: Sandbox, name: str, **headers: str) -> str:
+    return str((await ask(sandbox, "POST", "/volumes", {"name": name}, **headers))["id"])
+
+
+@both_eras
+async def test_a_volume_is_created_attached_and_kept_when_its_pod_goes(sandbox: Sandbox, mode: Mode) -> None:
+    async with agent_on(sandbox, mode=mode) as agent:
+        created = await agent.call("create_volume", name="data", description="training set")
+        assert created["description"] == "training set"
+        assert "attached_to" not in created
+        volume_id = created["volume_id"]
+        assert ids(sandbox) == {volume_id}
+        rented = await agent.call("rent_pod", name="worker", gpu_type="RTX4090", volume="data", wait_seconds=120)
+        assert rented["outcome"] == "done"
+        sandbox.clock.advance(hours=4)
+        (row,) = (await agent.call("list_volumes"))["volumes"]
+        assert row["attached_to"] == f"worker ({rented['pod_id']})"
+        assert row["size_gb"] > 0.9
+        assert (await agent.call("get_volume", volume="data")) == row
+        await ask(sandbox, "DELETE", f"/pods/{rented['pod_id']}")
+        sandbox.clock.advance(minutes=1)
+        kept = await agent.call("get_volume", volume=volume_id)
+        assert "attached_to" not in kept
+        assert kept["size_gb"] >= row["size_gb"]
+
+
+@both_eras
+async def test_one_pod_at_a_time_has_a_volume(sandbox: Sandbox, mode: Mode) -> None:
+    volume_id = await made(sandbox, "data")
+    first_pod = await rent(sandbox, "first", volume_id=volume_id)
+    second_pod = await rent(sandbox, "second")
+    async with agent_on(sandbox, mode=mode) as agent:
+        for tool, arguments in (
+            ("rent_pod", {"name": "third", "gpu_type": "RTX4090", "volume": "data"}),
+            ("reboot_pod", {"pod": "second", "volume": "data"}),
+        ):
+            refused = await agent.refused(tool, **arguments)
+            assert refused.code == "volume_in_use"
+            assert first_pod in refused.text
+        again = await agent.call("reboot_pod", pod="first", volume="data", wait_seconds=60)
+    assert again["outcome"] == "done", "its own volume is free for the pod that has it"
+    assert len(truth(sandbox, "rents")) == 2
+    mounted = {pod["id"]: (pod["volume"] or {}).get("id") for pod in truth(sandbox, "pods")}
+    assert mounted == {first_pod: volume_id, second_pod: None}
+
+
+@both_eras
+async def test_a_mounted_volume_is_not_deleted(sandbox: Sandbox, mode: Mode) -> None:
+    volume_id = await made(sandbox, "data")
+    pod_id = await rent(sandbox, "worker", volume_id=volume_id)
+    async with agent_on(sandbox, mode=mode) as agent:
+        refused = await agent.refused("delete_volume", volume="data")
+        assert refused.code == "volume_in_use"
+        assert pod_id in refused.text
+        assert "Nothing was changed" in refused.text
+        assert not [note for note in truth(sandbox, "requests") if note["method"] == "DELETE"], "it was not even asked"
+        await ask(sandbox, "DELETE", f"/pods/{pod_id}")
+        sandbox.clock.advance(minutes=1)
+        assert await agent.call("delete_volume", volume="data") == {"volume_id": volume_id, "name": "data"}
+    assert ids(sandbox) == set()
+
+
+async def test_a_volume_that_is_mounted_meanwhile_is_kept_by_lium(sandbox: Sandbox) -> None:
+    volume_id = await made(sandbox, "data")
+    pod_id = await rent(sandbox, "worker", volume_id=volume_id)
+    wire = Wire(sandbox)
+    wire.on("GET", "/pods", editing(lambda rows: []))  # as a key sees it that sees its own pods only
+    async with agent_on(sandbox, transport=wire) as agent:
+        refused = await agent.refused("delete_volume", volume="data")
+    assert refused.code == "conflict"
+    assert pod_id in refused.text
+    assert ids(sandbox) == {volume_id}
+
+
+async def test_a_volume_that_goes_meanwhile_is_not_found(sandbox: Sandbox) -> None:
+    volume_id = await made(sandbox, "data")
+    wire = Wire(sandbox)
+
+    async def gone(request: Any, forward: Any) -> Any:
+        await ask(sandbox, "DELETE", f"/volumes/{volume_id}")
+        return await forward(request)
+
+    wire.on("DELETE", "/volumes/*", gone)
+    async with agent_on(sandbox, transport=wire) as agent:
+        assert (await agent.refused("delete_volume", volume=volume_id)).code == "not_found"
+
+
+async def test_an_ambiguous_name_lists_the_ids_and_deletes_nothing(agent: Agent, sandbox: Sandbox) -> None:
+    twins = {await made(sandbox, "twin"), await made(sandbox, "twin")}
+    for tool, more in (("get_volume", {}), ("delete_volume", {}), ("update_volume", {"name": "new"})):
+        refused = await agent.refused(tool, volume="twin", **more)
+        assert refused.code == "ambiguous_name"
+        assert all(volume_id in refused.text for volume_id in twins)
+    assert ids(sandbox) == twins
+    one = twins.pop()
+    await agent.call("delete_volume", volume=one)
+    assert ids(sandbox) == twins
+
+
+async def test_somebody_elses_volume_is_not_there(agent: Agent, sandbox: Sandbox) -> None:
+    theirs = await made(sandbox, "theirs", **{"X-API-KEY": OTHER_API_KEY})
+    assert (await agent.call("list_volumes"))["total"] == 0
+    for named in (theirs, "theirs"):
+        assert (await agent.refused("delete_volume", volume=named)).code == "volume_not_found"
+    assert ids(sandbox) == {theirs}
+
+
+async def test_a_name_is_given_once(agent: Agent, sandbox: Sandbox) -> None:
+    taken = await made(sandbox, "data")
+    refused = await agent.refused("create_volume", name="data")
+    assert refused.code == "volume_name_taken"
+    assert taken in refused.text
+    await made(sandbox, "other")
+    renamed = await agent.refused("update_volume", volume="other", name="data")
+    assert renamed.code == "volume_name_taken"
+    assert sorted(row["name"] for row in truth(sandbox, "volumes")) == ["data", "other"]
+
+
+@pytest.mark.parametrize("name", ["a" * 101, "semi;colon", "ünïcode", "emoji🙂"])
+async def test_a_name_that_lium_does_not_take_is_refused_before_it_is_sent(
+    agent: Agent, sandbox: Sandbox, name: str
+) -> None:
+    refused = await agent.refused("create_volume", name=name)
+    assert refused.code == "invalid_argument"
+    assert "100 letters" in refused.text
+    assert not [note for note in truth(sandbox, "requests") if note["method"] == "POST"]
+
+
+async def test_an_update_changes_what_is_named(agent: Agent, sandbox: Sandbox) -> None:
+    volume_id = await made(sandbox, "data")
+    renamed = await agent.call("update_volume", volume="data", name="renamed")
+    assert renamed["name"] == "renamed"
+    described = await agent.call("update_volume", volume="renamed", description="why", name="renamed")
+    assert (described["volume_id"], described["description"]) == (volume_id, "why")
+    (row,) = truth(sandbox, "volumes")
+    assert (row["name"], row["description"]) == ("renamed", "why")
+    assert (await agent.refused("update_volume", volume="renamed")).code == "invalid_argument"
+
+
+async def test_pages_hold_every_volume_once(agent: Agent, sandbox: Sandbox) -> None:
+    made_ids = [await made(sandbox, f"v{number}") for number in (3, 1, 2)]
+    start = await agent.call("list_volumes", limit=2)
+    rest = await agent.call("list_volumes", limit=2, cursor=start["next_cursor"])
+    assert [row["name"] for row in start["volumes"] + rest["volumes"]] == ["v1", "v2", "v3"]
+    assert start["total"] == rest["total"] == len(made_ids)
+    assert "next_cursor" not in rest
+    assert (await agent.refused("list_volumes", cursor="-1")).code == "invalid_argument"
+
+
+async def test_a_lost_answer_to_a_creation_is_called_unknown_and_sent_once(agent: Agent, sandbox: Sandbox) -> None:
+    sandbox.add_fault("lost_answer", match={"method": "POST", "path": "/volumes"})
+    lost = await agent.refused("create_volume", name="data")
+    assert lost.code == "outcome_unknown"
+    assert [row["name"] for row in truth(sandbox, "volumes")] == ["data"]
+    # Trying again is refused by the name, so that nobody gets two.
+    assert (await agent.refused("create_volume", name="data")).code == "volume_name_taken"
+
+
+async def test_a_list_with_holes_shows_what_can_be_read(sandbox: Sandbox) -> None:
+    await made(sandbox, "data")
+    wire = Wire(sandbox)
+    wire.on(
+        "GET", "/volumes", editing(lambda rows: [None, {"name": "no id"}, {"id": "odd", "current_size_gb": "x"}, *rows])
+    )
+    async with agent_on(sandbox, transport=wire) as agent:
+        found = await agent.call("list_volumes")
+    assert [row["name"] for row in found["volumes"]] == ["", "data"]
