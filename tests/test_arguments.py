@@ -1,6 +1,5 @@
 """Arguments that do not fit: every tool, every parameter, and what hypothesis makes of the listed schemas."""
 
-import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,6 +14,7 @@ from lium_mcp.sandbox import Sandbox
 from lium_mcp.server import TOOLSETS
 from tests.arguments import TRICKS, properties, random_arguments, required, smallest
 from tests.harness import Agent, Mode, agent_on, text_of
+from tests.standing import Standing
 
 ALL_TOOLSETS = frozenset(toolset.name for toolset in TOOLSETS)
 # What a request's path may look like: segments that are words or ids, none of which climbs.
@@ -123,47 +123,8 @@ async def test_texts_that_look_like_paths_reach_no_path() -> None:
         assert [path for path in paths(agent) if not PATH.fullmatch(path)] == []
 
 
-class Fuzzed:
-    """One server for all examples: what an example leaves behind, the next one meets."""
-
-    def __init__(self) -> None:
-        self.runner = asyncio.Runner()
-        self.agent: Agent
-        self.tools: list[Tool]
-        self._end = asyncio.Event()
-
-    def __enter__(self) -> "Fuzzed":
-        async def serve(ready: asyncio.Event) -> None:
-            async with asking() as self.agent:
-                self.tools = await tools(self.agent)
-                ready.set()
-                await self._end.wait()
-
-        async def begin() -> None:
-            ready = asyncio.Event()
-            self._serving = asyncio.create_task(serve(ready))
-            await ready.wait()
-
-        self.runner.run(begin())
-        return self
-
-    def call(self, tool: Tool, arguments: dict[str, Any]) -> str:
-        async def call() -> str:
-            return text_of(await self.agent.raw(tool.name, **arguments))
-
-        return self.runner.run(call())
-
-    def __exit__(self, *_: object) -> None:
-        async def end() -> None:
-            self._end.set()
-            await self._serving
-
-        self.runner.run(end())
-        self.runner.close()
-
-
 def test_no_arguments_break_a_tool() -> None:
-    with Fuzzed() as fuzzed:
+    with Standing(asking()) as fuzzed:
 
         @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck), database=None)
         @given(data=st.data())
