@@ -121,6 +121,15 @@ async def rent_cluster(
         raise name_taken(taken) from taken
     except RentOutcomeUnknown as unknown:
         raise outcome_unknown(name, unknown) from unknown
+    except Conflict as refused:
+        # It may have come as a success of HTTP, which says no more than that Lium answered.
+        raise ToolFailure(
+            "conflict",
+            f"{str(refused).rstrip('.')}.",
+            "Look at list_clusters again: a node may have been taken.",
+            effect="Nothing was rented.",
+            request_id=refused.request_id,
+        ) from refused
 
 
 @toolset.tool(title="Remove a cluster", hints=DESTROYS)

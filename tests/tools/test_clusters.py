@@ -1,0 +1,313 @@
+"""Clusters: all nodes of one fabric or none, once, and a removal that says which member goes on billing."""
+
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any
+
+import httpx2
+import pytest
+
+from lium_mcp.sandbox import OTHER_API_KEY, Sandbox
+from tests.harness import PUBLIC_KEY, Agent, Mode, hosted
+from tests.harness import agent_on as agent_on_every_tool
+from tests.tools.wires import (
+    Forward,
+    Wire,
+    answering,
+    answering_after_work,
+    ask,
+    editing,
+    failing,
+    living,
+    losing_the_answer,
+    rent,
+    rents,
+    then,
+    truth,
+)
+
+agent_on = partial(agent_on_every_tool, toolsets=frozenset({"clusters"}), log_level="ERROR")
+both_eras = pytest.mark.parametrize("mode", ["auto", "legacy"])
+RENT = "/executors/cluster/rent"
+OLD = ("run_record",)
+
+Row = dict[str, Any]
+
+
+@pytest.fixture
+async def agent(sandbox: Sandbox) -> AsyncIterator[Agent]:
+    async with hosted(agent_on(sandbox)) as connected:
+        yield connected
+
+
+async def order(agent: Agent, count: int = 2, **more: Any) -> Row:
+    """Arguments of a rent: so many nodes of the cheapest fabric."""
+    offers = (await agent.call("list_clusters"))["offers"]
+    cheapest = min(offers, key=lambda offer: sum(node["price_per_hour_usd"] for node in offer["nodes"][:count]))
+    return {"name": "train", "executor_ids": [node["executor_id"] for node in cheapest["nodes"][:count]], **more}
+
+
+@pytest.fixture
+def sandbox() -> Sandbox:
+    """An account that can pay for whole nodes."""
+    return Sandbox(seed=7, speed=0, balance_usd=5000)
+
+
+def keys_sent(wire: Wire) -> list[str]:
+    return [request.headers["Idempotency-Key"] for request in wire.sent("POST", RENT)]
+
+
+# --- offers ----------------------------------------------------------------------------------------------------------
+
+
+async def test_offers_are_the_free_nodes_of_each_fabric(agent: Agent, sandbox: Sandbox) -> None:
+    nodes = {node["id"]: node for node in truth(sandbox, "nodes")}
+    answer = await agent.call("list_clusters")
+    assert answer["total"] == len(answer["offers"]) > 1
+    for offer in answer["offers"]:
+        assert len(offer["nodes"]) > 1
+        for node in offer["nodes"]:
+            row = nodes[node["executor_id"]]
+            assert row["fabric_id"] == offer["fabric_id"]
+            assert node["gpus"] == row["gpu_count"]
+            assert node["price_per_hour_usd"] == pytest.approx(row["price_per_gpu"] * row["gpu_count"], abs=1e-3)
+    paged = await agent.call("list_clusters", limit=1)
+    assert paged["offers"] == answer["offers"][:1]
+    rest = await agent.call("list_clusters", limit=100, cursor=paged["next_cursor"])
+    assert rest["offers"] == answer["offers"][1:]
+
+
+# --- renting ---------------------------------------------------------------------------------------------------------
+
+
+@both_eras
+async def test_a_cluster_is_rented_whole_and_removed_together(sandbox: Sandbox, mode: Mode) -> None:
+    async with agent_on(sandbox, mode=mode) as agent:
+        wanted = await order(agent, 2)
+        rented = await agent.call("rent_cluster", **wanted)
+        assert len(rented["pod_ids"]) == 2
+        assert "warnings" not in rented
+        pods = {pod["id"]: pod for pod in living(sandbox)}
+        assert set(pods) == set(rented["pod_ids"])
+        assert {pod["pod_name"] for pod in pods.values()} == {"train"}
+        assert {pod["cluster_id"] for pod in pods.values()} == {rented["cluster_id"]}
+        assert rented["price_per_hour_usd"] == pytest.approx(sum(pod["price"] for pod in pods.values()), abs=1e-3)
+        assert {node["id"] for node in truth(sandbox, "nodes") if node["rented_by_us"]} == set(wanted["executor_ids"])
+
+        early = await agent.refused("remove_cluster", cluster_id=rented["cluster_id"])
+        assert early.code == "removal_refused"
+        assert len(living(sandbox)) == 2
+        sandbox.clock.advance(minutes=1)
+        removed = await agent.call("remove_cluster", cluster_id=rented["cluster_id"])
+        assert removed["outcome"] == "done"
+        assert {row["pod_id"] for row in removed["members"]} == set(pods)
+        assert [row["rank"] for row in removed["members"]] == [0, 1]
+        assert living(sandbox) == []
+        sandbox.clock.advance(minutes=1)
+        assert (await agent.refused("remove_cluster", cluster_id=rented["cluster_id"])).code == "not_found"
+
+
+@both_eras
+async def test_a_lost_answer_is_replayed_and_the_cluster_rented_once(sandbox: Sandbox, mode: Mode) -> None:
+    wire = Wire(sandbox)
+    wire.on("POST", RENT, losing_the_answer(), times=2)
+    async with agent_on(sandbox, mode=mode, transport=wire) as agent:
+        rented = await agent.call("rent_cluster", **await order(agent))
+    assert "warnings" not in rented
+    assert {pod["id"] for pod in living(sandbox)} == set(rented["pod_ids"])
+    assert len(keys_sent(wire)) == 3
+    assert len(set(keys_sent(wire))) == 1, "a replay has the first one's key"
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        answering_after_work(502, b"<html>bad gateway</html>"),
+        answering_after_work(200, b'{"success": true, "pod_ids": [], "message": null}'),
+        answering_after_work(200, b"not json"),
+        answering_after_work(200, b'{"success": false, "pod_ids": ["00000000-0000-4000-8000-000000000001"]}'),
+    ],
+)
+async def test_an_answer_that_proves_nothing_is_settled_by_replay(sandbox: Sandbox, act: Any) -> None:
+    wire = Wire(sandbox)
+    wire.on("POST", RENT, act, times=1)
+    async with agent_on(sandbox, transport=wire) as agent:
+        rented = await agent.call("rent_cluster", **await order(agent))
+    assert {pod["id"] for pod in living(sandbox)} == set(rented["pod_ids"])
+    assert len(set(keys_sent(wire))) == 1
+
+
+async def test_a_server_that_cannot_replay_is_asked_once_and_the_pods_are_found_by_name(sandbox: Sandbox) -> None:
+    sandbox = Sandbox(seed=7, speed=0, balance_usd=5000, features=OLD)
+    wire = Wire(sandbox)
+    wire.on("POST", RENT, losing_the_answer(), times=1)
+    async with agent_on(sandbox, transport=wire) as agent:
+        rented = await agent.call("rent_cluster", **await order(agent, 2))
+    assert {pod["id"] for pod in living(sandbox)} == set(rented["pod_ids"])
+    assert "found by name" in rented["warnings"][0]
+    assert len(wire.sent("POST", RENT)) == 1
+
+
+async def test_what_cannot_be_settled_is_unknown_and_never_rented_again(sandbox: Sandbox) -> None:
+    wire = Wire(sandbox)
+    wire.on("POST", RENT, failing(httpx2.ReadError("gone")))
+    async with agent_on(sandbox, transport=wire) as agent:
+        unknown = await agent.refused("rent_cluster", **await order(agent))
+    assert unknown.code == "outcome_unknown"
+    assert "may exist and bill" in unknown.text
+    assert len(set(keys_sent(wire))) == 1
+    assert living(sandbox) == []
+
+
+@both_eras
+async def test_a_200_that_says_no_is_a_refusal_and_nothing_is_rented(sandbox: Sandbox, mode: Mode) -> None:
+    wire = Wire(sandbox)
+    async with agent_on(sandbox, mode=mode, transport=wire) as agent:
+        wanted = await order(agent)
+
+        async def taken_on_the_way(request: httpx2.Request, forward: Forward) -> httpx2.Response:
+            body = {"pod_name": "rival", "template_id": template_id, "user_public_key": [PUBLIC_KEY]}
+            await ask(
+                sandbox, "POST", f"/executors/{wanted['executor_ids'][0]}/rent", body, **{"X-API-KEY": OTHER_API_KEY}
+            )
+            return await forward(request)
+
+        template_id = truth(sandbox, "templates")[0]["id"]
+        wire.on("POST", RENT, taken_on_the_way)
+        refused = await agent.refused("rent_cluster", **wanted)
+    assert refused.code == "conflict"
+    assert "Nothing was rented" in refused.text
+    assert len(wire.sent("POST", RENT)) == 1
+    assert [pod["pod_name"] for pod in living(sandbox)] == ["rival"]
+
+
+async def test_a_living_name_is_taken(agent: Agent, sandbox: Sandbox) -> None:
+    pod_id = await rent(sandbox, "train")
+    refused = await agent.refused("rent_cluster", **await order(agent))
+    assert refused.code == "pod_name_taken"
+    assert pod_id in refused.text
+    assert len(rents(sandbox)) == 1
+
+
+async def test_a_ceiling_is_for_the_whole_cluster_and_holds_before_it_is_sent(agent: Agent, sandbox: Sandbox) -> None:
+    wanted = await order(agent)
+    offers = (await agent.call("list_clusters"))["offers"]
+    nodes = {node["executor_id"]: node["price_per_hour_usd"] for offer in offers for node in offer["nodes"]}
+    price = sum(nodes[executor_id] for executor_id in wanted["executor_ids"])
+    refused = await agent.refused("rent_cluster", **wanted, max_usd_per_hour=price - 0.01)
+    assert refused.code == "price_above_ceiling"
+    assert rents(sandbox) == []
+    rented = await agent.call("rent_cluster", **wanted, max_usd_per_hour=price + 0.01)
+    assert rented["price_per_hour_usd"] == pytest.approx(price, abs=1e-3)
+
+
+@pytest.mark.parametrize("price", [None, -3, "unknown"])
+async def test_nodes_without_a_price_pass_no_ceiling(sandbox: Sandbox, price: Any) -> None:
+    def spoil(offers: list[Row]) -> list[Row]:
+        for offer in offers:
+            offer["nodes"][0]["price_per_gpu"] = price
+        return offers
+
+    wire = Wire(sandbox)
+    wire.on("GET", "/executors/infiniband-clusters", editing(spoil))
+    async with agent_on(sandbox, transport=wire) as agent:
+        offers = (await agent.call("list_clusters"))["offers"]
+        assert "price_per_hour_usd" not in offers[0]["nodes"][0]
+        nodes = [node["executor_id"] for node in offers[0]["nodes"][:2]]
+        refused = await agent.refused("rent_cluster", name="train", executor_ids=nodes, max_usd_per_hour=1000)
+        assert refused.code == "price_above_ceiling"
+        assert "no known price" in refused.text
+        rented = await agent.call("rent_cluster", name="train", executor_ids=nodes)
+        assert rented["price_per_hour_usd"] > 0, "what is billed is read back"
+
+
+async def test_a_price_that_rose_on_the_way_is_said(sandbox: Sandbox) -> None:
+    wire = Wire(sandbox)
+    async with agent_on(sandbox, transport=wire) as agent:
+        wanted = await order(agent)
+
+        def dearer(pods: list[Row]) -> list[Row]:
+            return [{**pod, "price": 500.0} for pod in pods]
+
+        wire.on("GET", "/pods", editing(dearer))
+        rented = await agent.call("rent_cluster", **wanted, max_usd_per_hour=900)
+    assert rented["price_per_hour_usd"] == 1000
+    assert "The price rose" in rented["warnings"][0]
+
+
+async def test_a_cluster_that_cannot_be_read_back_is_named_all_the_same(sandbox: Sandbox) -> None:
+    wire = Wire(sandbox)
+    lost = answering(500, {"message": "sorry"})
+    wire.on("POST", RENT, then(lambda: wire.on("GET", "/pods", lost)))
+    async with agent_on(sandbox, transport=wire) as agent:
+        rented = await agent.call("rent_cluster", **await order(agent))
+    assert {pod["id"] for pod in living(sandbox)} == set(rented["pod_ids"])
+    assert rented["price_per_hour_usd"] > 0
+    assert "does not list" in rented["warnings"][0]
+
+
+async def test_nodes_that_are_not_one_fabric_or_not_two_are_refused(agent: Agent, sandbox: Sandbox) -> None:
+    offers = (await agent.call("list_clusters"))["offers"]
+    mixed = [offer["nodes"][0]["executor_id"] for offer in offers[:2]]
+    assert (await agent.refused("rent_cluster", name="train", executor_ids=mixed)).code == "nodes_not_one_cluster"
+    for nodes in ([mixed[0]], [mixed[0], mixed[0]]):
+        assert (await agent.refused("rent_cluster", name="train", executor_ids=nodes)).code == "invalid_argument"
+    assert rents(sandbox) == []
+
+
+async def test_a_template_must_be_one_for_clusters(agent: Agent, sandbox: Sandbox) -> None:
+    templates = {row["body"]["name"]: row["id"] for row in truth(sandbox, "templates")}
+    wanted = await order(agent)
+    refused = await agent.refused("rent_cluster", **wanted, template=templates["Ubuntu 22.04"])
+    assert refused.code == "template_not_for_clusters"
+    assert rents(sandbox) == []
+    await agent.call("rent_cluster", **wanted, template=templates["Cluster"])
+    assert {pod["template"]["id"] for pod in living(sandbox)} == {templates["Cluster"]}
+
+
+async def test_an_account_that_cannot_pay_rents_nothing(sandbox: Sandbox) -> None:
+    poor = Sandbox(seed=7, speed=0, balance_usd=1)
+    async with agent_on(poor) as agent:
+        refused = await agent.refused("rent_cluster", **await order(agent))
+    assert refused.code == "insufficient_balance"
+    assert rents(poor) == []
+
+
+# --- removal ---------------------------------------------------------------------------------------------------------
+
+
+@both_eras
+async def test_a_member_that_is_not_removed_is_named_and_goes_with_the_next_call(sandbox: Sandbox, mode: Mode) -> None:
+    async with agent_on(sandbox, mode=mode) as agent:
+        rented = await agent.call("rent_cluster", **await order(agent))
+        sandbox.clock.advance(minutes=1)
+        stubborn = rented["pod_ids"][1]
+        sandbox.add_fault("delete_fails", pod_id=stubborn)
+        removed = await agent.call("remove_cluster", cluster_id=rented["cluster_id"])
+        assert removed["outcome"] == "failed"
+        assert {row["pod_id"]: row["outcome"] for row in removed["members"]} == {
+            rented["pod_ids"][0]: "done",
+            stubborn: "failed",
+        }
+        assert "1 members still bill" in removed["next"]
+        assert [pod["id"] for pod in living(sandbox)] == [stubborn]
+        again = await agent.call("remove_cluster", cluster_id=rented["cluster_id"])
+        assert again["outcome"] == "done"
+    assert living(sandbox) == []
+
+
+async def test_a_removal_that_names_no_members_is_not_called_done(sandbox: Sandbox) -> None:
+    wire = Wire(sandbox)
+    wire.on("DELETE", "/clusters/*", answering(200, {"success": True, "message": "ok"}))
+    async with agent_on(sandbox, transport=wire) as agent:
+        answer = await agent.call("remove_cluster", cluster_id="00000000-0000-4000-8000-000000000001")
+    assert answer["outcome"] == "pending"
+    assert "list_pods" in answer["next"]
+
+
+async def test_a_removal_whose_answer_is_lost_is_unknown(agent: Agent, sandbox: Sandbox) -> None:
+    rented = await agent.call("rent_cluster", **await order(agent))
+    sandbox.clock.advance(minutes=1)
+    sandbox.add_fault("lost_answer", match={"method": "DELETE", "path": "/clusters/*"})
+    assert (await agent.refused("remove_cluster", cluster_id=rented["cluster_id"])).code == "outcome_unknown"
+    assert living(sandbox) == []
