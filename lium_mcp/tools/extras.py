@@ -7,7 +7,7 @@ from pydantic import Field
 from lium_mcp.api import FeedbackRequest as Feedback
 from lium_mcp.api import GpuResetState, PodDetail, matching_machine_names
 from lium_mcp.tools.backups import BackupId, EndedBackup, ended
-from lium_mcp.tools.call import Call
+from lium_mcp.tools.call import Call, after_change
 from lium_mcp.tools.failures import ToolFailure
 from lium_mcp.tools.parameters import DEFAULT_WAIT_SECONDS, PodName, ShortText, WaitSeconds
 from lium_mcp.tools.pod_views import Outcome
@@ -98,19 +98,24 @@ async def install_jupyter(
     shows the ports.
     """
     target = await find_pod(call, pod)
-    await call.lium.pods.install_jupyter(target.id, port=port)
 
     async def read() -> PodDetail:
         return await call.lium.pods.get(target.id)
 
+    state = await read()
+    # One under way is waited for: to start it again would start its wait again.
+    if _jupyter(state) in (*_JUPYTER_OVER, ""):
+        await call.lium.pods.install_jupyter(target.id, port=port)
+        with after_change(f"Jupyter is being installed in {target.pod_name}."):
+            state = await read()
     newest = await call.wait_until(
-        await read(),
+        state,
         read,
-        lambda state: (state.jupyter_installation_status or "").upper() in _JUPYTER_OVER,
+        lambda state: _jupyter(state) in _JUPYTER_OVER,
         wait_seconds=wait_seconds,
         describe=lambda state: f"Jupyter is {state.jupyter_installation_status or 'starting'}",
     )
-    status = (newest.jupyter_installation_status or "").upper()
+    status = _jupyter(newest)
     if status == "SUCCESS":
         return Jupyter(outcome="done", pod_id=target.id, url=newest.jupyter_url)
     if status == "FAILED":
@@ -209,7 +214,8 @@ async def request_gpus(
     with wait_seconds watches for it.
     """
     names = [machine.name for machine in await call.lium.machines.list()]
-    matches = matching_machine_names(gpu_type, names)
+    exact = [name for name in names if name.casefold() == gpu_type.casefold()]
+    matches = exact or matching_machine_names(gpu_type, names)
     if len(matches) != 1:
         shown = ", ".join(matches or names)[:600]
         raise ToolFailure(
@@ -261,3 +267,7 @@ async def delete_ssh_key(
     """Remove a public SSH key from the account. Pods that have it keep it; pods rented later do not get it."""
     await call.lium.ssh_keys.delete(key_id)
     return DeletedSshKey(key_id=key_id)
+
+
+def _jupyter(pod: PodDetail) -> str:
+    return (pod.jupyter_installation_status or "").upper()

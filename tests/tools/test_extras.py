@@ -1,0 +1,231 @@
+"""What is rarely needed: Jupyter, GPU resets, ratings, the audit log, demands, SSH keys."""
+
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any
+
+import pytest
+
+from lium_mcp.sandbox import OTHER_API_KEY, Sandbox
+from tests.harness import PUBLIC_KEY, Agent, Mode, hosted
+from tests.harness import agent_on as agent_on_every_tool
+from tests.tools.wires import Wire, answering, ask, editing, rent, truth
+
+agent_on = partial(agent_on_every_tool, toolsets=frozenset({"extras"}), log_level="ERROR")
+both_eras = pytest.mark.parametrize("mode", ["auto", "legacy"])
+
+Row = dict[str, Any]
+
+
+@pytest.fixture
+async def agent(sandbox: Sandbox) -> AsyncIterator[Agent]:
+    async with hosted(agent_on(sandbox)) as connected:
+        yield connected
+
+
+def pod_of(sandbox: Sandbox, pod_id: str) -> Row:
+    return next(pod for pod in truth(sandbox, "pods") if pod["id"] == pod_id)
+
+
+async def port_of(sandbox: Sandbox, pod_id: str) -> int:
+    """An internal port of a pod that is open to the outside and not SSH's."""
+    mapping = (await ask(sandbox, "GET", f"/pods/{pod_id}"))["ports_mapping"]
+    return next(int(port) for port in mapping if port != "22")
+
+
+# --- Jupyter ---------------------------------------------------------------------------------------------------------
+
+
+@both_eras
+async def test_jupyter_is_waited_for_and_its_address_is_given(sandbox: Sandbox, mode: Mode) -> None:
+    pod_id = await rent(sandbox, "worker")
+    port = await port_of(sandbox, pod_id)
+    async with agent_on(sandbox, mode=mode) as agent:
+        pending = await agent.call("install_jupyter", pod="worker", port=port, wait_seconds=0)
+        assert pending["outcome"] == "pending"
+        done = await agent.call("install_jupyter", pod="worker", port=port, wait_seconds=120)
+    assert done["outcome"] == "done"
+    assert done["url"] == pod_of(sandbox, pod_id)["jupyter_url"]
+    asked = [note for note in truth(sandbox, "requests") if note["path"].endswith("/install-jupyter")]
+    assert len(asked) == 1, "an installation under way is not started again"
+
+
+async def test_jupyter_that_fails_and_ports_that_are_closed(agent: Agent, sandbox: Sandbox) -> None:
+    pod_id = await rent(sandbox, "worker")
+    refused = await agent.refused("install_jupyter", pod="worker", port=4242)
+    assert refused.code == "refused"
+    assert "4242" in refused.text
+    sandbox.add_fault("jupyter_fails", pod_id=pod_id)
+    port = await port_of(sandbox, pod_id)
+    failed = await agent.call("install_jupyter", pod="worker", port=port, wait_seconds=120)
+    assert failed["outcome"] == "failed"
+    assert "url" not in failed
+    again = await agent.call("install_jupyter", pod="worker", port=port, wait_seconds=120)
+    assert again["outcome"] == "done"
+
+
+# --- GPU reset -------------------------------------------------------------------------------------------------------
+
+
+@both_eras
+async def test_a_gpu_reset_is_polled_until_it_is_done(sandbox: Sandbox, mode: Mode) -> None:
+    pod_id = await rent(sandbox, "worker")
+    async with agent_on(sandbox, mode=mode) as agent:
+        done = await agent.call("reset_pod_gpus", pod="worker", wait_seconds=180)
+        assert done["outcome"] == "done"
+        assert done["gpus"] == ["0: reset"]
+        assert any("running" in line for line in agent.progress)
+    assert [
+        event["sub_event_type"] for event in truth(sandbox, "events") if "gpu-reset" in (event["sub_event_type"] or "")
+    ] == [
+        "pod-gpu-reset.requested",
+        "pod-gpu-reset.success",
+    ]
+    assert pod_of(sandbox, pod_id)["status"] == "RUNNING"
+
+
+async def test_a_pending_reset_is_waited_for_by_its_id_and_not_begun_again(agent: Agent, sandbox: Sandbox) -> None:
+    await rent(sandbox, "worker")
+    begun = await agent.call("reset_pod_gpus", pod="worker", wait_seconds=0)
+    assert begun["outcome"] == "pending"
+    assert "reset_id" in begun["next"]
+    running = await agent.refused("reset_pod_gpus", pod="worker")
+    assert running.code == "conflict"
+    done = await agent.call("reset_pod_gpus", pod="worker", reset_id=begun["reset_id"], wait_seconds=180)
+    assert (done["outcome"], done["reset_id"]) == ("done", begun["reset_id"])
+    posts = [note for note in truth(sandbox, "requests") if note["method"] == "POST" and "reset-gpu" in note["path"]]
+    assert [note["status"] for note in posts] == [202, 409]
+    for unknown in ("00000000-0000-4000-8000-00000000dead", "../../pods"):
+        refused = await agent.refused("reset_pod_gpus", pod="worker", reset_id=unknown)
+        assert refused.code in {"not_found", "invalid_argument"}
+
+
+async def test_gpus_are_reset_once_a_minute_at_most_and_a_limit_is_not_retried(sandbox: Sandbox) -> None:
+    await rent(sandbox, "worker")
+    wire = Wire(sandbox)
+    limited = {"Retry-After": "31"}
+    wire.on("POST", "/pods/*/reset-gpu", answering(429, {"message": "slow down"}, content=None, **limited))
+    async with agent_on(sandbox, transport=wire) as agent:
+        refused = await agent.refused("reset_pod_gpus", pod="worker")
+    assert refused.code == "rate_limited"
+    assert "31 seconds" in refused.text
+    assert len(wire.sent("POST", "/pods/*/reset-gpu")) == 1
+
+
+async def test_a_reset_that_fails_says_which_gpu(agent: Agent, sandbox: Sandbox) -> None:
+    pod_id = await rent(sandbox, "worker")
+    sandbox.add_fault("gpu_reset_fails", pod_id=pod_id)
+    failed = await agent.call("reset_pod_gpus", pod="worker", gpu_indices=[0], wait_seconds=180)
+    assert failed["outcome"] == "failed"
+    assert failed["gpus"] == ["0: failed"]
+    assert "did not come back" in failed["problem"]
+
+
+@pytest.mark.parametrize("indices", [[7], [-1], []])
+async def test_a_gpu_that_the_pod_does_not_have_is_refused(agent: Agent, sandbox: Sandbox, indices: list[int]) -> None:
+    await rent(sandbox, "worker")
+    refused = await agent.refused("reset_pod_gpus", pod="worker", gpu_indices=indices)
+    assert refused.code in {"refused", "invalid_argument"}
+    assert not [event for event in truth(sandbox, "events") if "gpu-reset" in (event["sub_event_type"] or "")]
+
+
+async def test_an_old_server_answers_a_reset_at_once(sandbox: Sandbox) -> None:
+    await rent(sandbox, "worker")
+    wire = Wire(sandbox)
+    wire.on("POST", "/pods/*/reset-gpu", answering(200, {"ok": True, "gpus": [{"index": 0, "result": "reset"}]}))
+    async with agent_on(sandbox, transport=wire) as agent:
+        done = await agent.call("reset_pod_gpus", pod="worker")
+    assert (done["outcome"], done["gpus"]) == ("done", ["0: reset"])
+    assert "reset_id" not in done
+
+
+# --- ratings, audit, demands -----------------------------------------------------------------------------------------
+
+
+async def test_a_rating_counts_once(agent: Agent, sandbox: Sandbox) -> None:
+    pod_id = await rent(sandbox, "worker")
+    assert await agent.call("rate_pod", pod="worker", rating=2, text="slow disk") == {"pod_id": pod_id, "rating": 2}
+    await agent.call("rate_pod", pod="worker", rating=5)
+    feedback = pod_of(sandbox, pod_id)["feedback"]
+    assert (feedback["rating"], feedback["feedback_text"]) == (2, "slow disk")
+    for rating in (0, 6):
+        assert (await agent.refused("rate_pod", pod="worker", rating=rating)).code == "invalid_argument"
+
+
+@both_eras
+async def test_activity_is_paged_to_its_end_and_filtered(sandbox: Sandbox, mode: Mode) -> None:
+    for number in range(7):
+        await ask(sandbox, "POST", "/volumes", {"name": f"v{number}"}, **{"X-Source": "cli"})
+    await rent(sandbox, "worker")
+    await ask(sandbox, "POST", "/volumes", {"name": "theirs"}, **{"X-API-KEY": OTHER_API_KEY})
+    account = truth(sandbox, "accounts")[0]["id"]
+    async with agent_on(sandbox, mode=mode) as agent:
+        seen: list[Row] = []
+        cursor = ""
+        for _ in range(10):
+            page = await agent.call("list_activity", limit=3, cursor=cursor)
+            seen += page["activities"]
+            cursor = page.get("next_cursor", "")
+            if not cursor:
+                break
+        recorded = [row for row in truth(sandbox, "audit") if row["actor"]["user_id"] == account]
+        assert [row["resource_id"] for row in seen] == [row["resource_id"] for row in reversed(recorded)]
+        volumes = await agent.call("list_activity", action="volume.", source="cli", limit=100)
+        assert {row["action"] for row in volumes["activities"]} == {"volume.create"}
+        assert len(volumes["activities"]) == 7
+        assert volumes["activities"][0]["by_key"] == "sandbox-key"
+        assert (await agent.call("list_activity", source="portal")) == {"activities": []}
+        assert (await agent.refused("list_activity", cursor="nonsense")).code == "invalid_argument"
+
+
+async def test_a_server_without_an_audit_log_says_that_there_is_none(agent: Agent, sandbox: Sandbox) -> None:
+    sandbox.add_fault("old_server", times=None)
+    assert (await agent.refused("list_activity")).code == "not_found"
+
+
+async def test_a_demand_goes_to_one_gpu_type(agent: Agent, sandbox: Sandbox) -> None:
+    asked = await agent.call("request_gpus", gpu_type="B300", gpu_count=8)
+    assert asked["machine_name"] == "NVIDIA B300 SXM6 AC"
+    (note,) = [note for note in truth(sandbox, "requests") if note["path"] == "/machine-requests"]
+    assert note["status"] == 200
+    ambiguous = await agent.refused("request_gpus", gpu_type="H100")
+    assert ambiguous.code == "ambiguous_name"
+    assert "NVIDIA H100 PCIe" in ambiguous.text
+    assert (await agent.refused("request_gpus", gpu_type="Voodoo2")).code == "gpu_type_not_found"
+    full = await agent.call("request_gpus", gpu_type="NVIDIA H100 PCIe")
+    assert full["machine_name"] == "NVIDIA H100 PCIe"
+    assert len([note for note in truth(sandbox, "requests") if note["path"] == "/machine-requests"]) == 2
+
+
+# --- SSH keys --------------------------------------------------------------------------------------------------------
+
+
+async def test_an_ssh_key_is_deleted_by_its_id_once(agent: Agent, sandbox: Sandbox) -> None:
+    key_id = (await ask(sandbox, "POST", "/ssh-keys", {"name": "laptop", "public_key": PUBLIC_KEY}))["id"]
+    for wrong in ("laptop", "../users/me"):
+        assert (await agent.refused("delete_ssh_key", key_id=wrong)).code == "invalid_argument"
+    assert await agent.call("delete_ssh_key", key_id=key_id) == {"key_id": key_id}
+    assert truth(sandbox, "ssh_keys") == []
+    assert (await agent.refused("delete_ssh_key", key_id=key_id)).code == "not_found"
+
+
+async def test_pods_that_only_a_person_can_tell_apart_are_left_alone(agent: Agent, sandbox: Sandbox) -> None:
+    twins = [await rent(sandbox, "twin"), await rent(sandbox, "twin")]
+    for tool, more in (
+        ("install_jupyter", {"port": 8000}),
+        ("reset_pod_gpus", {}),
+        ("rate_pod", {"rating": 1}),
+    ):
+        refused = await agent.refused(tool, pod="twin", **more)
+        assert refused.code == "ambiguous_name"
+        assert all(pod_id in refused.text for pod_id in twins)
+    assert not [note for note in truth(sandbox, "requests") if "reset-gpu" in note["path"]]
+
+
+async def test_an_answer_with_holes_is_shown_as_far_as_it_goes(sandbox: Sandbox) -> None:
+    wire = Wire(sandbox)
+    odd = {"id": "1", "action": "pod.\x1b[31mdelete", "created_at": "yesterday", "actor": None, "status_code": "x"}
+    wire.on("GET", "/account/audit", editing(lambda _: {"items": [None, {}, odd], "next_cursor": 7}))
+    async with agent_on(sandbox, transport=wire) as agent:
+        answer = await agent.call("list_activity")
+    assert answer["activities"][-1] == {"action": "pod.delete"}
