@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-SOURCES := lium_mcp tests bench
+SOURCES := lium_mcp tests bench manifests
 WORKERS ?= auto
 
 .PHONY: help
@@ -47,6 +47,18 @@ format: .venv/.dev ## put the code into the house style
 .PHONY: snapshots
 snapshots: .venv/.dev ## rewrite the recorded tool list and the generated docs, to be reviewed as a diff
 	LIUM_MCP_UPDATE_SNAPSHOTS=1 $(BIN)/python -m pytest -q -n0 tests/tools/test_tool_list.py tests/test_docs.py tests/compat/test_document.py
+
+.PHONY: manifests
+manifests: .venv/.dev ## write the ready-made configs for MCP hosts again, to be reviewed as a diff
+	$(BIN)/python -m manifests.generate
+
+.PHONY: bundle
+bundle: .venv/.dev ## build the bundle for Claude Desktop into dist/
+	$(BIN)/python -m manifests.bundle dist
+
+.PHONY: examples
+examples: .venv/.dev ## run the examples for agent frameworks with a scripted model (downloads the frameworks into .cache)
+	LIUM_MCP_RUN_EXAMPLES=1 $(BIN)/python -m pytest -q -n0 tests/manifests/test_examples.py
 
 .PHONY: bench
 bench: .venv/.dev ## measure start-up and the time a tool call adds, each against a baseline of the same run

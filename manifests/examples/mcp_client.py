@@ -1,0 +1,36 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["mcp>=2.3,<3"]
+# ///
+"""Call Lium's tools yourself, with the plain `mcp` client: print the cheapest GPU types.
+
+Run it with `uv run mcp_client.py`; add `--sandbox` to try it without a key.
+"""
+
+import asyncio
+import os
+import sys
+
+from mcp import Client, StdioServerParameters
+
+SERVER = StdioServerParameters(
+    command="uvx",
+    args=["lium-mcp", *sys.argv[1:]],
+    # The client passes on next to nothing of its own environment: what the server needs is named here.
+    env={"LIUM_API_KEY": os.environ.get("LIUM_API_KEY", "")},
+)
+
+
+async def main() -> None:
+    """List the tools, then call one."""
+    async with Client(SERVER) as lium:
+        tools = (await lium.list_tools()).tools
+        print(f"{len(tools)} tools: {', '.join(tool.name for tool in tools)}")
+        result = await lium.call_tool("get_gpu_prices", {})
+        if result.is_error or result.structured_content is None:
+            raise SystemExit(str(result.content))
+        for gpu in result.structured_content["gpu_types"][:5]:
+            print(f"{gpu['gpu_type']:24} {gpu['free_gpus']:4} free, from ${gpu['min_usd']:.2f} per GPU and hour")
+
+
+asyncio.run(main())

@@ -1,0 +1,145 @@
+"""Write every ready-made config under manifests/ from one source (``make manifests``).
+
+Nothing here is written by hand twice: names and commands are source.toml's, the version and the Python are
+pyproject.toml's, what users are asked for is the settings'. A test compares all of it with what is checked in.
+"""
+
+import base64
+import json
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+from lium_mcp.settings import environment_name
+from manifests.source import HERE, PROJECT, VERSION, Asked, Host, Source, asked, read
+
+REGISTRY_SCHEMA = "https://static.modelcontextprotocol.io/schemas/2025-12-11/server.schema.json"
+KEY_VARIABLE = environment_name("api_key")
+
+
+def files(source: Source, readme: str) -> dict[str, str]:
+    """Make the text of every generated file, by its path under manifests/; `readme` is the README to update."""
+    made = {host.file: _written(host.file, host_config(source, host)) for host in source.host}
+    made["server.json"] = _json(registry_entry(source))
+    readme = _with_generated(readme, "hosts", _table(source))
+    made["README.md"] = _with_generated(readme, "links", _links(source))
+    return made
+
+
+def server_entry(source: Source, host: Host) -> dict[str, Any]:
+    """Make the part of a host's config that starts our server."""
+    started: dict[str, Any] = {"command": source.command, "args": source.args}
+    if host.key is not None:
+        started["env"] = {KEY_VARIABLE: host.key}
+    # The type comes first where there is one, as hosts themselves write it.
+    return {key: value for key, value in host.entry.items() if key == "type"} | started | host.entry
+
+
+def host_config(source: Source, host: Host) -> dict[str, Any]:
+    """Make a host's whole config file."""
+    return {**host.rest, host.servers: {source.server: server_entry(source, host)}}
+
+
+def registry_entry(source: Source) -> dict[str, Any]:
+    """Make server.json, what the MCP Registry is told."""
+    package = {
+        "registryType": "pypi",
+        "identifier": PROJECT["name"],
+        "version": VERSION,
+        "runtimeHint": source.command,
+        "transport": {"type": "stdio"},
+        "environmentVariables": [_registry_input(item) for item in asked(source)],
+    }
+    return {
+        "$schema": REGISTRY_SCHEMA,
+        "name": f"io.github.{source.owner}/{PROJECT['name']}",
+        "title": source.title,
+        "description": source.summary,
+        "version": VERSION,
+        "repository": {"url": source.repository, "source": "github"},
+        "packages": [package],
+    }
+
+
+def _registry_input(item: Asked) -> dict[str, Any]:
+    told: dict[str, Any] = {"name": item.variable, "description": item.description}
+    match item.kind:
+        case "secret":
+            # The server starts without a key, but many installers never show what is not required.
+            return told | {"isRequired": True, "isSecret": True}
+        case "boolean":
+            return told | {"format": "boolean", "default": str(item.default).lower()}
+        case "file":
+            return told | {"format": "filepath"}
+        case _:
+            return told | ({"default": item.default} if item.default else {})
+
+
+def cursor_link(source: Source) -> str:
+    """Make the link that installs the server in Cursor: the inner server object as base64, without a key."""
+    host = _host(source, "Cursor")
+    config = base64.b64encode(json.dumps(server_entry(source, host)).encode()).decode()
+    return f"https://cursor.com/en/install-mcp?name={source.server}&config={quote(config, safe='')}"
+
+
+def vscode_link(source: Source) -> str:
+    """Make the link that installs the server in VS Code: name, server and inputs in one object."""
+    host = _host(source, "VS Code")
+    config = {"name": source.server, **server_entry(source, host), **host.rest}
+    return f"vscode:mcp/install?{quote(json.dumps(config), safe='')}"
+
+
+def _host(source: Source, name: str) -> Host:
+    return next(host for host in source.host if host.name == name)
+
+
+def _table(source: Source) -> str:
+    rows = ["| host | file | where it goes | how the key gets in | how it was tested |", "|---|---|---|---|---|"]
+    named = [(item, f"[{item.file}]({item.file})") for item in source.host] + [
+        (item, item.file) for item in source.other
+    ]
+    rows += [f"| {item.name} | {file} | {item.goes_to} | {item.key_comes} | {item.tested} |" for item, file in named]
+    return "\n".join(rows)
+
+
+def _links(source: Source) -> str:
+    return (
+        f"[Add to Cursor]({cursor_link(source)})\n\n"
+        "GitHub does not follow links of the VS Code kind: paste this one into a browser.\n\n"
+        f"```text\n{vscode_link(source)}\n```"
+    )
+
+
+def _with_generated(text: str, marker: str, content: str) -> str:
+    before, rest = text.split(f"<!-- {marker}:begin -->\n")
+    _, after = rest.split(f"<!-- {marker}:end -->")
+    return f"{before}<!-- {marker}:begin -->\n{content}\n<!-- {marker}:end -->{after}"
+
+
+def _written(file: str, config: Mapping[str, Any]) -> str:
+    return _toml(config) if file.endswith(".toml") else _json(config)
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, indent=2) + "\n"
+
+
+def _toml(config: Mapping[str, Any]) -> str:
+    """Write tables of tables of plain values; what JSON writes for a string, a number or a list is TOML, too."""
+    lines = []
+    for table, entries in config.items():
+        for name, entry in entries.items():
+            lines += [f"[{table}.{name}]", *(f"{key} = {json.dumps(value)}" for key, value in entry.items()), ""]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Write every generated file."""
+    for path, text in files(read(), (HERE / "README.md").read_text()).items():
+        target = HERE / path
+        target.parent.mkdir(exist_ok=True)
+        target.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
