@@ -56,7 +56,7 @@ Variable = Annotated[str, AfterValidator(_variable)]
 class WantedTemplate(BaseModel):
     """One template as the file wants it. `environment_from` takes values from variables of the CI's environment."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
 
     name: Annotated[Line, Field(max_length=100)]
     image: Line
@@ -81,7 +81,7 @@ class WantedTemplate(BaseModel):
 class WantedFile(BaseModel):
     """The whole file."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
 
     template: list[WantedTemplate] = []
 

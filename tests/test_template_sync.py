@@ -1,0 +1,381 @@
+"""Templates as code: plan, apply, again, prune; and values of the environment that are never printed."""
+
+import io
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lium_mcp.api import LiumClient
+from lium_mcp.cli import main
+from lium_mcp.sandbox import OTHER_API_KEY, Sandbox
+from lium_mcp.template_sync import BAD_FILE, DIFFERS, FAILED, IN_SYNC, read_file, sync
+from tests.harness import TurnedClock
+from tests.tools.wires import Wire, answering, ask, rent, truth
+
+README = Path(__file__).parents[1] / "README.md"
+SECRET = "planted-s3cret-value"
+FILE = f"""
+[[template]]
+name = "trainer"
+image = "daturaai/pytorch:2.8.0-py3.12-cuda12.8.0-devel-ubuntu22.04"
+ports = [8888]
+environment = {{ PROJECT = "search", TOKEN = "{SECRET}" }}
+environment_from = {{ API_KEY = "CI_API_KEY" }}
+
+[[template]]
+name = "pinned"
+image = "registry.example.com:5000/team/server@sha256:{"0" * 64}"
+description = "Inference"
+volumes = ["/data", "/cache"]
+startup_commands = "serve"
+entrypoint = "/bin/sh"
+category = "DOCKER"
+"""
+PLANTED = "another-planted-value"
+
+Row = dict[str, Any]
+
+
+class Ci:
+    """One checkout with its file, run again and again on one account."""
+
+    def __init__(self, sandbox: Sandbox, path: Path) -> None:
+        self.sandbox = sandbox
+        self.path = path
+        self.transport: Any = sandbox.transport()
+        self.printed = ""
+
+    async def run(self, text: str | None = None, **options: Any) -> int:
+        """One run; what it printed is in `printed`."""
+        if text is not None:
+            self.path.write_text(text)
+        out = io.StringIO()
+        clock = TurnedClock(self.sandbox)
+        async with LiumClient(
+            api_key="sk_sandbox", base_url="http://127.0.0.1/api", transport=self.transport, clock=clock
+        ) as lium:
+            status = await sync(lium, clock, self.path, out=out, **options)
+        self.printed = out.getvalue()
+        assert SECRET not in self.printed
+        assert PLANTED not in self.printed
+        return status
+
+    @property
+    def own(self) -> dict[str, Row]:
+        """The account's own templates, by name, as the sandbox has them."""
+        owner = truth(self.sandbox, "accounts")[0]["id"]
+        return {row["body"]["name"]: row for row in truth(self.sandbox, "templates") if row["user_id"] == owner}
+
+    @property
+    def changes(self) -> list[str]:
+        """Every request so far that was to change something."""
+        return [
+            f"{note['method']} {note['path']}" for note in truth(self.sandbox, "requests") if note["method"] != "GET"
+        ]
+
+
+@pytest.fixture
+def ci(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ci:
+    monkeypatch.setenv("CI_API_KEY", PLANTED)
+    return Ci(sandbox, tmp_path / "templates.toml")
+
+
+# --- plan and apply --------------------------------------------------------------------------------------------------
+
+
+async def test_a_file_is_planned_applied_and_then_in_sync(ci: Ci) -> None:
+    assert await ci.run(FILE, dry_run=True) == DIFFERS
+    assert ci.printed == "+ create trainer\n+ create pinned\n"
+    assert ci.changes == []
+
+    assert await ci.run() == IN_SYNC
+    assert "done: create trainer\n" in ci.printed
+    trainer, pinned = ci.own["trainer"], ci.own["pinned"]
+    assert trainer["status"] == pinned["status"] == "VERIFY_SUCCESS", "it waits until they can be used"
+    assert trainer["body"]["environment"] == {"PROJECT": "search", "TOKEN": SECRET, "API_KEY": PLANTED}
+    assert trainer["body"]["internal_ports"] == [22, 8888]
+    assert pinned["body"]["docker_image"] == "registry.example.com:5000/team/server"
+    assert pinned["body"]["docker_image_digest"] == f"sha256:{'0' * 64}"
+    assert pinned["body"]["volumes"] == ["/data", "/cache"]
+
+    made = len(ci.changes)
+    for options in ({}, {"dry_run": True}, {"prune": True}):
+        assert await ci.run(None, **options) == IN_SYNC
+        assert ci.printed == "= same   trainer\n= same   pinned\nEverything is as the file wants it.\n"
+    assert len(ci.changes) == made, "running it again changes nothing"
+
+
+CHANGES: list[tuple[str, str, str, Callable[[Row], Any], Any]] = [
+    ("image", "2.8.0-py3.12", "2.7.0-py3.12", lambda body: body["docker_image_tag"][:5], "2.7.0"),
+    (
+        "image",
+        f"@sha256:{'0' * 64}",
+        ":1.4",
+        lambda body: (body["docker_image_tag"], body["docker_image_digest"]),
+        ("1.4", ""),
+    ),
+    (
+        "image",
+        "sha256:" + "0" * 64,
+        "sha256:" + "1" * 64,
+        lambda body: body["docker_image_digest"],
+        f"sha256:{'1' * 64}",
+    ),
+    ("ports", "[8888]", "[9999, 22]", lambda body: body["internal_ports"], [22, 9999]),
+    ("environment", '"search"', '"other"', lambda body: body["environment"]["PROJECT"], "other"),
+    ("environment", 'PROJECT = "search", ', "", lambda body: sorted(body["environment"]), ["API_KEY", "TOKEN"]),
+    ("volumes", '["/data", "/cache"]', '["/cache"]', lambda body: body["volumes"], ["/cache"]),
+    ("startup_commands", '"serve"', '""', lambda body: body["startup_commands"], ""),
+    ("entrypoint", 'entrypoint = "/bin/sh"', "", lambda body: body["entrypoint"], ""),
+    ("description", '"Inference"', '"New"', lambda body: body["description"], "New"),
+    ("category", '"DOCKER"', '"PYTORCH"', lambda body: body["category"], "PYTORCH"),
+    (
+        "is_private",
+        'category = "DOCKER"',
+        'category = "DOCKER"\nprivate = false',
+        lambda body: body["is_private"],
+        False,
+    ),
+]
+
+
+@pytest.mark.parametrize(("field", "old", "new", "read", "want"), CHANGES)
+async def test_one_changed_field_is_one_update(
+    ci: Ci, field: str, old: str, new: str, read: Callable[[Row], Any], want: Any
+) -> None:
+    assert await ci.run(FILE) == IN_SYNC
+    before = {name: row["body"] for name, row in ci.own.items()}
+    changed = FILE.replace(old, new)
+    assert changed != FILE
+    assert await ci.run(changed) == IN_SYNC
+    name = "trainer" if before["trainer"] != ci.own["trainer"]["body"] else "pinned"
+    assert f"~ update {name}: {field}\n" in ci.printed
+    assert read(ci.own[name]["body"]) == want
+    (put,) = [change for change in ci.changes if change.startswith("PUT")]
+    assert put.endswith(ci.own[name]["id"])
+    assert await ci.run(dry_run=True) == IN_SYNC
+
+
+async def test_the_plan_names_the_pods_that_an_update_reboots(ci: Ci, sandbox: Sandbox) -> None:
+    await ci.run(FILE)
+    await rent(sandbox, "worker", template_id=ci.own["trainer"]["id"])
+    await rent(sandbox, "bystander")
+    assert await ci.run(FILE.replace("[8888]", "[9999]"), dry_run=True) == DIFFERS
+    assert "~ update trainer: ports; reboots worker\n" in ci.printed
+    assert {pod["status"] for pod in truth(sandbox, "pods")} == {"RUNNING"}
+
+
+async def test_templates_of_others_are_not_touched_and_take_no_name(ci: Ci, sandbox: Sandbox) -> None:
+    body = {"name": "trainer", "docker_image": "evil/image", "is_private": False}
+    theirs = (await ask(sandbox, "POST", "/templates", body, **{"X-API-KEY": OTHER_API_KEY}))["id"]
+    assert await ci.run(FILE, prune=True) == IN_SYNC
+    assert "+ create trainer" in ci.printed
+    row = next(row for row in truth(sandbox, "templates") if row["id"] == theirs)
+    assert row["body"]["docker_image"] == "evil/image"
+
+
+async def test_two_templates_of_one_name_are_never_guessed_at(ci: Ci, sandbox: Sandbox) -> None:
+    for _ in range(2):
+        await ask(sandbox, "POST", "/templates", {"name": "trainer", "docker_image": "a"})
+    made = len(ci.changes)
+    assert await ci.run(FILE) == BAD_FILE
+    assert "2 of your templates are named trainer" in ci.printed
+    assert len(ci.changes) == made
+
+
+async def test_a_registry_login_is_named_by_its_user(ci: Ci, sandbox: Sandbox) -> None:
+    text = '[[template]]\nname = "a"\nimage = "ghcr.io/team/a:1"\nregistry_credential = "bot"\n'
+    assert await ci.run(text) == BAD_FILE
+    assert "no registry logins are stored for bot" in ci.printed
+    login = {"docker_username": "bot", "docker_password": SECRET}
+    login_id = (await ask(sandbox, "POST", "/docker-credentials/", login))["id"]
+    assert await ci.run() == IN_SYNC
+    assert ci.own["a"]["body"]["docker_credential_id"] == login_id
+    assert await ci.run(dry_run=True) == IN_SYNC
+
+
+# --- what fails ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_template_that_fails_its_check_fails_the_run_and_the_next_one_too(ci: Ci, sandbox: Sandbox) -> None:
+    sandbox.add_fault("template_verify_fails", message=f"TOKEN={SECRET} {PLANTED}: no such image")
+    assert await ci.run(FILE) == FAILED
+    assert "failed: create trainer" in ci.printed
+    assert "TOKEN=[hidden] [hidden]: no such image" in ci.printed
+    assert "done: create pinned" in ci.printed, "the others are made all the same"
+    for options in ({"dry_run": True}, {}):
+        assert await ci.run(None, **options) == FAILED
+        assert "= same   trainer (VERIFY_FAILED)" in ci.printed
+    assert await ci.run(FILE.replace("2.8.0-py3.12", "2.6.0-py3.12")) == IN_SYNC
+
+
+async def test_a_template_that_is_still_verified_is_waited_for(ci: Ci, sandbox: Sandbox) -> None:
+    body = {"name": "a", "docker_image": "b", "docker_image_tag": "1", "description": "a"}
+    await ask(sandbox, "POST", "/templates", body)
+    text = '[[template]]\nname = "a"\nimage = "b:1"\n'
+    assert await ci.run(text, dry_run=True) == IN_SYNC
+    assert await ci.run() == IN_SYNC
+    assert ci.own["a"]["status"] == "VERIFY_SUCCESS"
+
+
+async def test_a_refusal_that_repeats_a_value_is_told_without_it(ci: Ci, sandbox: Sandbox) -> None:
+    wire = Wire(sandbox)
+    wire.on(
+        "POST", "/templates", answering(422, {"detail": [{"loc": ["body"], "msg": f"bad: {PLANTED}", "type": "x"}]})
+    )
+    ci.transport = wire
+    assert await ci.run(FILE) == FAILED
+    assert "[hidden]" in ci.printed
+    assert ci.own == {}
+
+
+async def test_lium_that_cannot_be_reached_is_a_failure_that_changes_nothing(ci: Ci, sandbox: Sandbox) -> None:
+    sandbox.add_fault("unauthorized", times=None)
+    assert await ci.run(FILE) == FAILED
+    assert ci.changes == []
+
+
+# --- prune -----------------------------------------------------------------------------------------------------------
+
+
+async def test_prune_deletes_what_the_file_does_not_name_and_nothing_else_does(ci: Ci) -> None:
+    await ci.run(FILE)
+    rest = FILE[: FILE.index('[[template]]\nname = "pinned"')]
+    assert await ci.run(rest) == IN_SYNC
+    assert set(ci.own) == {"trainer", "pinned"}
+    assert await ci.run(rest, prune=True, dry_run=True) == DIFFERS
+    assert f"- delete pinned (registry.example.com:5000/team/server@sha256:{'0' * 64})\n" in ci.printed
+    assert set(ci.own) == {"trainer", "pinned"}
+    assert await ci.run(rest, prune=True) == IN_SYNC
+    assert set(ci.own) == {"trainer"}
+
+
+async def test_prune_refuses_a_template_that_pods_run_on(ci: Ci, sandbox: Sandbox) -> None:
+    await ci.run(FILE)
+    await rent(sandbox, "worker", template_id=ci.own["trainer"]["id"])
+    rest = FILE[FILE.index('[[template]]\nname = "pinned"') :]
+    assert await ci.run(rest, prune=True, dry_run=True) == DIFFERS
+    assert "refused, pods run on it: worker" in ci.printed
+    assert await ci.run(rest, prune=True) == FAILED
+    assert "failed: delete trainer: pods run on it: worker" in ci.printed
+    assert "trainer" in ci.own
+    assert not [change for change in ci.changes if change.startswith("DELETE")]
+
+
+async def test_a_pod_that_is_rented_after_the_plan_keeps_its_template(ci: Ci, sandbox: Sandbox) -> None:
+    await ci.run(FILE)
+    template_id = ci.own["trainer"]["id"]
+    rest = FILE[FILE.index('[[template]]\nname = "pinned"') :]
+    wire = Wire(sandbox)
+    looks = 0
+
+    async def rented_between(request: Any, forward: Any) -> Any:
+        nonlocal looks
+        looks += 1
+        if looks == 2:
+            await rent(sandbox, "late", template_id=template_id)
+        return await forward(request)
+
+    wire.on("GET", "/pods", rented_between)
+    ci.transport = wire
+    assert await ci.run(rest, prune=True) == FAILED
+    assert "pods run on it: late" in ci.printed
+    assert "trainer" in ci.own
+
+
+async def test_an_empty_file_prunes_nothing(ci: Ci) -> None:
+    await ci.run(FILE)
+    assert await ci.run("", prune=True) == BAD_FILE
+    assert "refusing to delete all" in ci.printed
+    assert set(ci.own) == {"trainer", "pinned"}
+
+
+async def test_one_time_and_temporary_templates_are_not_pruned(ci: Ci, sandbox: Sandbox) -> None:
+    for field in ("one_time_template", "is_temporary"):
+        await ask(sandbox, "POST", "/templates", {"name": field, "docker_image": "a", field: True})
+    assert await ci.run(FILE, prune=True) == IN_SYNC
+    assert set(ci.own) == {"trainer", "pinned", "one_time_template", "is_temporary"}
+
+
+# --- bad files -------------------------------------------------------------------------------------------------------
+
+TEMPLATE = '[[template]]\nname = "a"\nimage = "b:1"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        (f"{TEMPLATE}ports = [0]", "template.0.ports.0"),
+        (f"{TEMPLATE}ports = [true]", "template.0.ports.0"),
+        (f'{TEMPLATE}ports = "{SECRET}"', "template.0.ports"),
+        (f"{TEMPLATE}environment = {{ A = 1 }}", "template.0.environment.A"),
+        (f'{TEMPLATE}environment = {{ A = ["{SECRET}"] }}', "template.0.environment.A"),
+        (f'{TEMPLATE}environment = {{ "1A" = "x" }}', "template.0.environment"),
+        (
+            f'{TEMPLATE}environment = {{ A = "x" }}\nenvironment_from = {{ A = "B" }}',
+            "both environment and environment_from",
+        ),
+        (f'{TEMPLATE}environment_from = {{ A = "NOT_SET_ANYWHERE" }}', "NOT_SET_ANYWHERE"),
+        (f'{TEMPLATE}volumes = ["relative"]', "template.0.volumes.0"),
+        (f"{TEMPLATE}volumes = []", "template.0.volumes"),
+        (f'{TEMPLATE}category = "GAMES"', "template.0.category"),
+        (f'{TEMPLATE}imgae = "{SECRET}"', "template.0.imgae"),
+        ('[[template]]\nname = "a"', "template.0.image"),
+        ('[[template]]\nname = ""\nimage = "b"', "template.0.name"),
+        ('[[template]]\nname = "a\\u001b[31m"\nimage = "b"', "template.0.name"),
+        (f"{TEMPLATE}{TEMPLATE}", "named twice: a"),
+        (f'{TEMPLATE}environment = {{ A = "{SECRET}', "Unterminated string"),
+        ("templates = []", "templates"),
+        ("template = 7", "template"),
+    ],
+)
+async def test_a_bad_file_names_the_field_and_asks_nobody(ci: Ci, sandbox: Sandbox, text: str, named: str) -> None:
+    assert await ci.run(text) == BAD_FILE
+    assert named in ci.printed
+    assert len(ci.printed.splitlines()) == 1
+    assert truth(sandbox, "requests") == []
+
+
+async def test_a_file_that_is_none_is_said_in_one_line(ci: Ci) -> None:
+    assert await ci.run() == BAD_FILE
+    assert "No such file" in ci.printed
+    ci.path.write_bytes(b"\xff\xfe")
+    assert await ci.run() == BAD_FILE
+    assert "not UTF-8" in ci.printed
+    ci.path.write_text(f"# {'x' * 2**20}")
+    assert await ci.run() == BAD_FILE
+    assert "larger than" in ci.printed
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+def test_the_command_plans_in_the_sandbox(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "templates.toml"
+    path.write_text(TEMPLATE)
+    assert main(["templates", "sync", str(path), "--dry-run", "--sandbox"]) == DIFFERS
+    assert capsys.readouterr().out == "+ create a\n"
+    path.write_text(f"{TEMPLATE}private = false\n")  # is not verified, so nothing is waited for
+    assert main(["templates", "sync", str(path), "--sandbox"]) == IN_SYNC
+    assert "done: create a" in capsys.readouterr().out
+
+
+def test_the_command_needs_a_key_and_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "templates.toml"
+    path.write_text(TEMPLATE)
+    assert main(["templates", "sync", str(path)]) == FAILED
+    assert "LIUM_API_KEY" in capsys.readouterr().out
+    assert main(["templates", "sync", str(tmp_path / "none.toml"), "--sandbox"]) == BAD_FILE
+    with pytest.raises(SystemExit, match="2"):
+        main(["templates"])
+
+
+def test_the_example_of_the_readme_is_a_file_that_can_be_used(tmp_path: Path) -> None:
+    match = re.search(r"<!-- example:templates.toml -->\n```toml\n(.*?)```", README.read_text(), re.DOTALL)
+    assert match
+    path = tmp_path / "templates.toml"
+    path.write_text(match[1])
+    assert [template.name for template in read_file(path).template] == ["trainer", "server"]
