@@ -6,6 +6,7 @@ A toolset file makes one `Toolset` and declares its tools on it; the server pick
 import inspect
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Any, Final, TypeVar
 
 from mcp.server.mcpserver import Context
@@ -36,7 +37,7 @@ DESTROYS: Final = _hints(read_only=False, destructive=True, idempotent=True)
 DESTROYS_EACH_TIME: Final = _hints(read_only=False, destructive=True, idempotent=False)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class ToolSpec:
     """A declared tool, not yet bound to a server."""
 
@@ -78,10 +79,6 @@ def bind(specs: Iterable[ToolSpec], runtime: Runtime) -> list[Tool]:
 
 
 def _bind(spec: ToolSpec, runtime: Runtime) -> Tool:
-    signature = inspect.signature(spec.function, eval_str=True)
-    result_model = signature.return_annotation
-    parameters = [item for item in signature.parameters.values() if item.annotation is not Call]
-
     async def run(context: Context[Any, Any], **arguments: Any) -> CallToolResult:  # noqa: ANN401 - validated by the SDK
         call = Call(runtime, context)
         redact: Callable[[str], str] = str
@@ -97,16 +94,29 @@ def _bind(spec: ToolSpec, runtime: Runtime) -> Tool:
                 failure.effect = CHANGED_BEFORE
             return render_failure(failure, redact)
 
+    return _published(spec).model_copy(update={"fn": run})
+
+
+@cache
+def _published(spec: ToolSpec) -> Tool:
+    """What agents see of a tool, which does nothing yet. Its schemas take long to make, and only once."""
+
+    async def unbound(**_: Any) -> CallToolResult:  # noqa: ANN401 - as above
+        raise NotImplementedError
+
+    signature = inspect.signature(spec.function, eval_str=True)
+    result_model = signature.return_annotation
+    parameters = [item for item in signature.parameters.values() if item.annotation is not Call]
     context_parameter = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=Context[Any, Any])
     published = signature.replace(
         parameters=[context_parameter, *(item.replace(kind=inspect.Parameter.KEYWORD_ONLY) for item in parameters)],
         return_annotation=Annotated[CallToolResult, result_model],
     )
-    run.__name__ = spec.name
-    run.__signature__ = published  # type: ignore[attr-defined]
-    run.__annotations__ = {item.name: item.annotation for item in published.parameters.values()}
+    unbound.__name__ = spec.name
+    unbound.__signature__ = published  # type: ignore[attr-defined]
+    unbound.__annotations__ = {item.name: item.annotation for item in published.parameters.values()}
     tool = Tool.from_function(
-        run,
+        unbound,
         name=spec.name,
         title=spec.title,
         description=inspect.cleandoc(spec.function.__doc__ or "").replace("\n", " "),
