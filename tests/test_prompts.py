@@ -1,0 +1,74 @@
+"""Prompts: they name tools that exist, in an order that works, and are offered only where all of those are."""
+
+import re
+from typing import Any
+
+import pytest
+from mcp import MCPError
+from mcp.types import TextContent
+
+from lium_mcp.prompts import PROMPTS
+from lium_mcp.sandbox import Sandbox
+from lium_mcp.server import TOOLSETS
+from tests.harness import Agent, Mode, agent_on
+
+both_eras = pytest.mark.parametrize("mode", ["auto", "legacy"])
+ARGUMENTS = {
+    "deploy_below_price": {"gpu_type": "H100", "max_usd_per_gpu_hour": "1.5", "name": "deal", "hours": "2"},
+    "run_job": {"gpu_type": "A100", "task": "count to ten", "hours": "3"},
+    "fan_out_backup": {"backup_id": "b-1", "pods": "one, two"},
+    "sync_templates": {"wanted": "trainer: image a:1"},
+}
+TOOLS = {spec.name for toolset in TOOLSETS for spec in toolset.specs}
+
+
+async def text_of(agent: Agent, name: str, arguments: dict[str, str]) -> str:
+    (message,) = (await agent.client.get_prompt(name, arguments)).messages
+    assert message.role == "user"
+    assert isinstance(message.content, TextContent)
+    return message.content.text
+
+
+@both_eras
+async def test_each_prompt_has_its_arguments_described_and_in_its_text(sandbox: Sandbox, mode: Mode) -> None:
+    async with agent_on(sandbox, mode=mode) as agent:
+        prompts = (await agent.client.list_prompts()).prompts
+        assert {prompt.name for prompt in prompts} == set(ARGUMENTS)
+        for prompt in prompts:
+            assert prompt.title
+            assert prompt.description
+            assert {argument.name for argument in prompt.arguments or ()} == set(ARGUMENTS[prompt.name])
+            for argument in prompt.arguments or ():
+                assert argument.description
+                assert argument.required
+            text = await text_of(agent, prompt.name, ARGUMENTS[prompt.name])
+            for value in ARGUMENTS[prompt.name].values():
+                assert value in text
+            assert "{" not in text
+            assert not [line for line in text.splitlines() if line.startswith(" ")], "one line for each step"
+
+
+@pytest.mark.parametrize("prompt", PROMPTS, ids=lambda prompt: prompt.write.__name__)
+def test_a_prompt_needs_exactly_the_tools_that_it_names(prompt: Any) -> None:
+    text = prompt.write(**ARGUMENTS[prompt.write.__name__])
+    named = {word for word in re.findall(r"\b[a-z]+(?:_[a-z]+)+\b", text) if word in TOOLS}
+    assert named == set(prompt.tools)
+    parameters = set(re.findall(r"\b([a-z]+(?:_[a-z]+)+)=", text))
+    known = {name for toolset in TOOLSETS for spec in toolset.specs for name in spec.function.__annotations__}
+    assert parameters <= known, "a parameter that no tool has"
+
+
+async def test_a_prompt_is_not_offered_where_a_tool_of_it_is_missing(sandbox: Sandbox) -> None:
+    async with agent_on(sandbox, read_only=True) as agent:
+        assert (await agent.client.list_prompts()).prompts == []
+        with pytest.raises(MCPError):
+            await agent.client.get_prompt("run_job", ARGUMENTS["run_job"])
+    async with agent_on(sandbox, deny_tools=frozenset({"quote_rental"})) as agent:
+        names = {prompt.name for prompt in (await agent.client.list_prompts()).prompts}
+        assert names == {"fan_out_backup", "sync_templates"}
+
+
+async def test_a_missing_argument_is_an_error_and_not_an_empty_prompt(sandbox: Sandbox) -> None:
+    async with agent_on(sandbox) as agent:
+        with pytest.raises(MCPError):
+            await agent.client.get_prompt("run_job", {"gpu_type": "A100"})
