@@ -14,21 +14,14 @@ ID: Final = "00000000-0000-4000-8000-000000000000"
 TRICKS: Final = (
     "../x",
     "../../../../../../../../../../../../",  # as long as an id
-    "%2e%2e",
     "%2e%2e%2fusers%2fme",
     "a/b",
-    "a?b=c",
-    "a#b",
-    ".",
+    "a?b=c#d",
     "..",
-    "{pod_id}",
     "\\..\\x",
     "x\x00",
     "x\r\nX-API-KEY: y",
-    "\x1b[31mx",
     "\u202ex",
-    "\ufeff",
-    "",
     " ",
 )
 # What a schema cannot say: which optional parameters a call needs, and what a text must look like.

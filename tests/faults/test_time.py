@@ -18,7 +18,7 @@ from lium_mcp.server import TOOLSETS, build_server
 from lium_mcp.settings import Settings
 from tests.arguments import properties, smallest
 from tests.faults.virtual_time import LoopClock, run_virtually
-from tests.harness import Failure, text_of
+from tests.harness import PUBLIC_KEY, Failure, text_of
 
 HOST_LIMIT_SECONDS = 60
 ALL_TOOLSETS = frozenset(toolset.name for toolset in TOOLSETS)
@@ -65,7 +65,14 @@ def seconds_of_calls(lium: Lium, calls: dict[str, dict[str, Any]], **settings: A
     """Make each call, and return how long it took and what came of it."""
 
     async def main() -> dict[str, tuple[float, str]]:
-        config = Settings(api_key="sk_sandbox", base_url="http://127.0.0.1/api", toolsets=ALL_TOOLSETS, **settings)
+        config = Settings(
+            api_key="sk_sandbox",
+            base_url="http://127.0.0.1/api",
+            toolsets=ALL_TOOLSETS,
+            allow_tools=frozenset(calls),  # none is all
+            ssh_key_path=Path("no-such-key"),  # a local key would be read in a thread, which real time passes for
+            **settings,
+        )
         taken: dict[str, tuple[float, str]] = {}
         clock = LoopClock()
         async with Client(build_server(config, transport=lium, clock=clock)) as client:
@@ -77,15 +84,14 @@ def seconds_of_calls(lium: Lium, calls: dict[str, dict[str, Any]], **settings: A
                 taken[name] = (clock.monotonic() - started, f"{code}: {text_of(result)}")
         return taken
 
-    # A local key is read in a thread.
-    return run_virtually(main(), patience_seconds=0.001 if "ssh_key_path" in settings else 0.02)
+    return run_virtually(main())
 
 
 @pytest.mark.parametrize(
     ("bad", "timeout_seconds"), [(silence, 1), (silence, 15), (silence, 45), (late_failure, 15), (storm, 15)]
 )
 def test_no_call_outlasts_a_host_when_everything_fails(bad: Answer, timeout_seconds: float) -> None:
-    taken = seconds_of_calls(Lium(bad), {}, timeout_seconds=timeout_seconds, ssh_key_path=Path("no-such-key"))
+    taken = seconds_of_calls(Lium(bad), {}, timeout_seconds=timeout_seconds)
     assert {name: text for name, (_, text) in taken.items() if text.startswith("ok")} == {}
     assert {name: seconds for name, (seconds, _) in taken.items() if seconds >= HOST_LIMIT_SECONDS} == {}
     # What is measured here is not a clock that stands still.
@@ -105,8 +111,11 @@ PARTLY = {
 def rent_first(lium: Lium) -> None:
     """A pod named p that runs."""
     bad_for, lium.spared = lium.spared, frozenset({"GET", "POST"})
-    [(_, text)] = seconds_of_calls(lium, {"rent_pod": {"name": "p", "gpu_type": "A100", "wait_seconds": 0}}).values()
-    assert text.startswith("ok"), text
+    calls: dict[str, dict[str, Any]] = {
+        "add_ssh_key": {"name": "k", "public_key": PUBLIC_KEY},
+        "rent_pod": {"name": "p", "gpu_type": "A100", "wait_seconds": 0},
+    }
+    assert all(text.startswith("ok") for _, text in seconds_of_calls(lium, calls).values())
     lium.sandbox.clock.advance(minutes=10)
     lium.spared = bad_for
 
@@ -122,13 +131,15 @@ def test_no_call_outlasts_a_host_when_only_what_it_needs_first_works(tool: str) 
 
 
 def test_a_rent_whose_pod_cannot_be_read_answers_within_its_wait_and_names_the_pod() -> None:
-    lium = Lium(silence, spared=frozenset({"GET /version", "GET /pods?", "POST /executors"}))
-    asked = 0
+    lium = Lium(silence, spared=frozenset({"GET /version", "POST /executors"}))
+    listed = False
 
     async def pods_once(request: httpx2.Request) -> httpx2.Response:
-        nonlocal asked
-        asked += 1
-        if request.url.path == "/api/pods" and asked == 1:
+        nonlocal listed
+        if request.url.path == "/api/ssh-keys":
+            return httpx2.Response(200, json=[{"id": "k", "public_key": PUBLIC_KEY}])
+        if request.url.path == "/api/pods" and not listed:
+            listed = True
             return httpx2.Response(200, json=[])
         return await silence(request)
 

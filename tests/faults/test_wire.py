@@ -123,20 +123,25 @@ async def check_changing(agent: Agent, server: Rogue, fault: Fault) -> None:
     assert (await agent.call("add_ssh_key", name="k", public_key=PUBLIC_KEY))["already_registered"] is False
 
 
-@both_eras
 @names
-async def test_a_reading_tool_says_what_failed_and_the_server_lives_on(fault: Fault, mode: Mode) -> None:
-    async with connected(mode) as (agent, server):
+async def test_a_reading_tool_says_what_failed_and_the_server_lives_on(fault: Fault) -> None:
+    async with connected() as (agent, server):
         await check_reading(agent, server, fault)
 
 
-@both_eras
 @names
-async def test_a_changing_tool_says_whether_it_changed_anything_and_the_server_lives_on(
-    fault: Fault, mode: Mode
-) -> None:
-    async with connected(mode) as (agent, server):
+async def test_a_changing_tool_says_whether_it_changed_anything_and_the_server_lives_on(fault: Fault) -> None:
+    async with connected() as (agent, server):
         await check_changing(agent, server, fault)
+
+
+async def test_clients_of_the_legacy_era_read_the_same() -> None:
+    for fault in FAULTS:
+        async with connected("legacy") as (agent, server):
+            await check_changing(agent, server, fault)
+            server.seen.clear()
+            server.on("*", "/ssh-keys", fault.act)
+            check(await agent.refused("list_ssh_keys"), fault.reads)
 
 
 @slow_names

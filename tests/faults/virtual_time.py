@@ -11,24 +11,21 @@ T = TypeVar("T")
 class _JumpingSelector(selectors.DefaultSelector):
     """Waits for files as ever, and reports how long a wait would have been instead of sitting it out."""
 
-    def __init__(self, patience_seconds: float) -> None:
-        super().__init__()
-        self._patience_seconds = patience_seconds
-        self.skipped_seconds = 0.0
+    skipped_seconds = 0.0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready: list[tuple[selectors.SelectorKey, int]] = super().select(0)
         if ready or (timeout is not None and timeout <= 0):
             return ready
-        ready = super().select(self._patience_seconds)
-        if not ready and timeout is not None:
-            self.skipped_seconds += timeout
+        if timeout is None:
+            return list(super().select(None))
+        self.skipped_seconds += timeout
         return ready
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    def __init__(self, patience_seconds: float) -> None:
-        self._jumping = _JumpingSelector(patience_seconds)
+    def __init__(self) -> None:
+        self._jumping = _JumpingSelector()
         super().__init__(self._jumping)
 
     def time(self) -> float:
@@ -45,7 +42,7 @@ class LoopClock:
         await asyncio.sleep(seconds)
 
 
-def run_virtually(main: Coroutine[Any, Any, T], *, patience_seconds: float) -> T:
-    """Run on such a loop; threads get `patience_seconds` of real time before the loop takes itself for idle."""
-    with asyncio.Runner(loop_factory=lambda: VirtualTimeLoop(patience_seconds)) as runner:
+def run_virtually(main: Coroutine[Any, Any, T]) -> T:
+    """Run on such a loop. Nothing in `main` may use threads or sockets: time would jump past their answers."""
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         return runner.run(main)
