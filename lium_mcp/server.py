@@ -1,5 +1,6 @@
 """The composition root: settings in, a ready MCP server out. The only file that knows everybody."""
 
+import asyncio
 import logging
 import os
 import signal
@@ -49,6 +50,7 @@ TOOLSETS: Final[tuple[Toolset, ...]] = (
 SANDBOX_BASE_URL: Final = "http://127.0.0.1/api"
 _CLEAN_UP_SECONDS: Final = 4.0
 _CANCEL_SECONDS: Final = 1.0
+_LAST_WORDS_SECONDS: Final = 0.1
 _STOPPING: Final = ToolFailure("server_stopping", "This MCP server is stopping.", "Call again when it is back.")
 _STOPPED: Final = ToolFailure(
     "server_stopping",
@@ -81,7 +83,7 @@ class LiumServer(MCPServer[None]):
     def __init__(self, *, stop: Stop, **options: Any) -> None:  # noqa: ANN401 - the SDK's own, which are many
         super().__init__(**options)
         self._stop = stop
-        self._calls: dict[anyio.CancelScope, str] = {}
+        self._calls: dict[anyio.CancelScope, tuple[str, asyncio.Task[Any] | None]] = {}
         self._idle: anyio.Event | None = None
 
     async def call_tool(
@@ -95,7 +97,7 @@ class LiumServer(MCPServer[None]):
         if self._stop.asked:
             return render_failure(_STOPPING)
         with anyio.CancelScope() as call:
-            self._calls[call] = name
+            self._calls[call] = name, asyncio.current_task()
             try:
                 return await self._call_tool(name, arguments, context)
             finally:
@@ -159,8 +161,20 @@ class LiumServer(MCPServer[None]):
                 await self.until_idle()
             for call in tuple(self._calls):
                 call.cancel()
-        for name in self._calls.values():
+        return await self.cut_off()
+
+    async def cut_off(self) -> bool:
+        """Interrupt the calls that do not end when they are cancelled, so that each can say what it leaves behind.
+
+        Returns:
+            Whether all calls have ended.
+        """
+        for name, task in self._calls.values():
             log.error("Stopped while %s was running: what it changed is not known", name)
+            if task is not None:
+                task.cancel()  # no shield holds against this
+        if self._calls:
+            await anyio.sleep(_LAST_WORDS_SECONDS)
         return not self._calls
 
 
@@ -298,9 +312,9 @@ async def _stop_on_signal(server: LiumServer, scope: anyio.CancelScope) -> None:
         async for number in signals:
             scope.cancel()
             # A call that rents removes its pod when it is cancelled, which takes a moment.
-            with anyio.move_on_after(_CLEAN_UP_SECONDS, shield=True) as cleaning_up:
-                await server.until_idle()
-            if cleaning_up.cancelled_caught:
-                log.error("Calls were cut off by the end of the server: a pod that one of them rented may bill")
+            with anyio.CancelScope(shield=True):
+                with anyio.move_on_after(_CLEAN_UP_SECONDS):
+                    await server.until_idle()
+                await server.cut_off()
             # The thread that reads standard input cannot be interrupted: an orderly exit would wait for it for ever.
             os._exit(128 + number)

@@ -1,0 +1,218 @@
+"""A real `lium-mcp serve` process, and the three ways in which clients reach it over HTTP."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import httpx2
+from mcp import Client
+from mcp.client.sse import sse_client
+from mcp.client.streamable_http import streamable_http_client
+from mcp.types import CallToolResult
+
+from tests.harness import PUBLIC_KEY, text_of
+
+Way = Literal["modern", "legacy", "sse"]
+WAYS: Final[tuple[Way, ...]] = ("modern", "legacy", "sse")
+MODERN_VERSION: Final = "2026-07-28"
+LEGACY_VERSION: Final = "2025-11-25"
+STOP_SECONDS: Final = 5
+_EVERY_ANSWER: Final = "application/json, text/event-stream"
+
+
+@dataclass
+class Served:
+    """A server process at an address."""
+
+    process: subprocess.Popen[str]
+    url: str
+    log: Path
+    first_words: str
+
+    def stderr(self) -> str:
+        return self.log.read_text()
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal and return the exit status; taking longer than promised fails."""
+        self.process.send_signal(number)
+        return self.process.wait(timeout=STOP_SECONDS)
+
+
+def variables(home: Path, **settings: str) -> dict[str, str]:
+    """The whole environment of a server process: a home with a key pair's public half, and the settings."""
+    (home / ".ssh").mkdir(parents=True, exist_ok=True)
+    (home / ".ssh" / "id_ed25519.pub").write_text(f"{PUBLIC_KEY}\n")
+    kept = {name: value for name, value in os.environ.items() if name.startswith("COV")}
+    return kept | {"PATH": os.environ["PATH"], "HOME": str(home), "NO_PROXY": "127.0.0.1"} | settings
+
+
+@contextmanager
+def serving(home: Path, *options: str, **settings: str) -> Iterator[Served]:
+    """Run `lium-mcp serve` at a free port until the end of the block."""
+    home.mkdir(parents=True, exist_ok=True)
+    log = home / "stderr"
+    command = [sys.executable, "-m", "lium_mcp", "serve", "--transport", "http", "--port", "0", *options]
+    with (
+        log.open("w") as stderr,
+        subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=stderr, text=True, env=variables(home, **settings)
+        ) as process,
+    ):
+        try:
+            yield Served(process, _address(process, log), log, log.read_text())
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                try:
+                    process.wait(timeout=STOP_SECONDS)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+
+
+def _address(process: subprocess.Popen[str], log: Path) -> str:
+    while True:
+        found = re.search(r"Serving (http://\S+:\d+)/mcp", log.read_text())
+        if found:
+            return found[1]
+        try:
+            status = process.wait(timeout=0.02)
+        except subprocess.TimeoutExpired:
+            continue
+        raise AssertionError(f"the server ended with {status}: {log.read_text()}")
+
+
+@dataclass
+class Caller:
+    """An MCP client that comes over HTTP, with or without a key."""
+
+    client: Client
+    progress: list[str] = field(default_factory=list)
+
+    async def call(self, tool: str, **arguments: Any) -> dict[str, Any]:
+        """Call a tool that should succeed."""
+        result = await self.raw(tool, **arguments)
+        assert not result.is_error, text_of(result)
+        assert result.structured_content is not None
+        return dict(result.structured_content)
+
+    async def refused(self, tool: str, **arguments: Any) -> tuple[str, str]:
+        """Call a tool that should fail; return the code and the text."""
+        result = await self.raw(tool, **arguments)
+        assert result.is_error, text_of(result)
+        return str((result.meta or {})["lium-mcp/error"]["code"]), text_of(result)
+
+    async def raw(self, tool: str, **arguments: Any) -> CallToolResult:
+        async def on_progress(progress: float, total: float | None, message: str | None) -> None:
+            self.progress.append(message or "")
+
+        return await self.client.call_tool(tool, arguments, progress_callback=on_progress)
+
+
+@asynccontextmanager
+async def calling(url: str, way: Way, headers: dict[str, str] | None = None, query: str = "") -> AsyncIterator[Caller]:
+    """Connect one of the SDK's clients."""
+    if way == "sse":
+        async with Client(sse_client(f"{url}/sse{query}", headers=headers), mode="legacy") as client:
+            yield Caller(client)
+        return
+    async with (
+        httpx2.AsyncClient(headers=headers, timeout=60, trust_env=False) as http,
+        Client(
+            streamable_http_client(f"{url}/mcp{query}", http_client=http), mode="auto" if way == "modern" else "legacy"
+        ) as client,
+    ):
+        yield Caller(client)
+
+
+class Wire:
+    """MCP written by hand, for what no client does: to leave without a word."""
+
+    def __init__(self, url: str, headers: dict[str, str] | None = None) -> None:
+        self._http = httpx2.AsyncClient(base_url=url, headers=headers, timeout=10, trust_env=False)
+
+    @asynccontextmanager
+    async def calling(self, way: Way, tool: str, arguments: dict[str, Any]) -> AsyncIterator[AsyncIterator[str]]:
+        """Call a tool and yield the lines of its stream; leaving the block drops the connection."""
+        try:
+            opened = self._sse(tool, arguments) if way == "sse" else self._streamable(way, tool, arguments)
+            async with opened as lines:
+                yield lines
+        finally:
+            await self._http.aclose()
+
+    @asynccontextmanager
+    async def _streamable(self, way: Way, tool: str, arguments: dict[str, Any]) -> AsyncIterator[AsyncIterator[str]]:
+        headers = {"Accept": _EVERY_ANSWER}
+        if way == "modern":
+            headers |= {"MCP-Protocol-Version": MODERN_VERSION, "Mcp-Method": "tools/call", "Mcp-Name": tool}
+        else:
+            headers |= {"MCP-Protocol-Version": LEGACY_VERSION}
+            opening = await self._http.post("/mcp", json=_initialize(), headers=headers)
+            headers["Mcp-Session-Id"] = opening.headers["mcp-session-id"]
+            await self._http.post("/mcp", json=_initialized(), headers=headers)
+        body = tool_call(tool, arguments, modern=way == "modern")
+        async with self._http.stream("POST", "/mcp", json=body, headers=headers) as answer:
+            assert answer.status_code == 200
+            yield answer.aiter_lines()
+
+    @asynccontextmanager
+    async def _sse(self, tool: str, arguments: dict[str, Any]) -> AsyncIterator[AsyncIterator[str]]:
+        async with self._http.stream("GET", "/sse") as answer:
+            lines = answer.aiter_lines()
+            async for line in lines:
+                if line.startswith("data: "):
+                    break
+            path = line.removeprefix("data: ")
+            for message in (_initialize(), _initialized(), tool_call(tool, arguments, modern=False)):
+                accepted = await self._http.post(path, json=message)
+                assert accepted.status_code == 202
+            yield lines
+
+
+def tool_call(tool: str, arguments: dict[str, Any], *, modern: bool) -> dict[str, Any]:
+    """A `tools/call` request that asks for progress."""
+    meta: dict[str, Any] = {"progressToken": "p"}
+    if modern:
+        meta |= envelope()
+    return {
+        "jsonrpc": "2.0",
+        "id": 2,
+        "method": "tools/call",
+        "params": {"name": tool, "arguments": arguments, "_meta": meta},
+    }
+
+
+def envelope() -> dict[str, Any]:
+    """What each request of the current protocol says about its client."""
+    return {
+        "io.modelcontextprotocol/protocolVersion": MODERN_VERSION,
+        "io.modelcontextprotocol/clientCapabilities": {},
+    }
+
+
+def _initialize() -> dict[str, Any]:
+    client = {"name": "by-hand", "version": "1"}
+    params = {"protocolVersion": LEGACY_VERSION, "capabilities": {}, "clientInfo": client}
+    return {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params}
+
+
+def _initialized() -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "method": "notifications/initialized"}
+
+
+async def until_progress(lines: AsyncIterator[str]) -> str:
+    """Read a stream up to its first word of progress."""
+    heard: list[str] = []
+    async for line in lines:
+        heard.append(line)
+        if line.startswith("data: ") and "notifications/progress" in line:
+            return str(json.loads(line.removeprefix("data: "))["params"]["message"])
+    raise AssertionError(f"the stream ended without progress: {heard}")

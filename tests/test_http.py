@@ -1,0 +1,574 @@
+"""The server over HTTP, as a real process: who may call, on whose money, and what is left when somebody leaves."""
+
+import asyncio
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx2
+import pytest
+
+from lium_mcp import __version__
+from lium_mcp.sandbox import API_KEY, OTHER_API_KEY
+from tests.compat.simulated import Simulated, simulating
+from tests.harness import PUBLIC_KEY
+from tests.http_server import (
+    LEGACY_VERSION,
+    MODERN_VERSION,
+    STOP_SECONDS,
+    WAYS,
+    Served,
+    Way,
+    Wire,
+    calling,
+    envelope,
+    serving,
+    tool_call,
+    until_progress,
+    variables,
+)
+
+EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 - what is tested is that it is not open to all
+MINE, THEIRS = {"X-API-Key": API_KEY}, {"X-API-Key": OTHER_API_KEY}
+OTHER_PUBLIC_KEY = PUBLIC_KEY.replace("test", "other")[:-1] + "2"
+RENT = {"name": "train", "gpu_type": "A100", "wait_seconds": 60}
+RENT_REQUEST = {"method": "POST", "path": "/executors/rent-by-spec"}
+
+
+@pytest.fixture(scope="module")
+def _simulated() -> Iterator[Simulated]:
+    with simulating() as simulated:
+        yield simulated
+
+
+@pytest.fixture
+def lium(_simulated: Simulated) -> Simulated:
+    """A fresh sandbox with two accounts, whose clock stands still until it is turned."""
+    _simulated.begin()
+    return _simulated
+
+
+@pytest.fixture(scope="module")
+def _hosted(_simulated: Simulated, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    home = tmp_path_factory.mktemp("hosted")
+    with serving(home, LIUM_BASE_URL=_simulated.base_url, LIUM_MCP_LOG_LEVEL="DEBUG") as served:
+        yield served
+
+
+@pytest.fixture
+def hosted(_hosted: Served, lium: Simulated) -> Served:
+    """A server without a key of its own, at its most talkative."""
+    return _hosted
+
+
+@pytest.fixture(scope="module")
+def _personal(_simulated: Simulated, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    home = tmp_path_factory.mktemp("personal")
+    with serving(home, LIUM_BASE_URL=_simulated.base_url, LIUM_API_KEY=API_KEY) as served:
+        yield served
+
+
+@pytest.fixture
+def personal(_personal: Served, lium: Simulated) -> Served:
+    """A server on loopback with a key of its own."""
+    return _personal
+
+
+async def register_ssh_keys(url: str) -> None:
+    """Give both accounts a key to put into pods: a caller elsewhere has no key file here."""
+    for headers, public_key in ((MINE, PUBLIC_KEY), (THEIRS, OTHER_PUBLIC_KEY)):
+        async with calling(url, "modern", headers) as caller:
+            await caller.call("add_ssh_key", name="laptop", public_key=public_key)
+
+
+@asynccontextmanager
+async def call_under_way(url: str, way: Way, arguments: dict[str, Any]) -> AsyncIterator[AsyncIterator[str]]:
+    """Rent by hand over HTTP, up to the first word of progress: the pod exists, and its caller does not know it."""
+    async with Wire(url).calling(way, "rent_pod", arguments) as lines:
+        await until_progress(lines)
+        yield lines
+
+
+async def rent_by_hand(url: str, way: Way) -> None:
+    async with call_under_way(url, way, RENT):
+        pass
+
+
+async def until(holds: Callable[[], object]) -> None:
+    """Look again and again at what another process does."""
+    with anyio.fail_after(10):
+        while not holds():  # noqa: ASYNC110 - no event reaches us from there
+            await anyio.sleep(0.02)
+
+
+async def until_gone(lium: Simulated) -> None:
+    """Let the sandbox's time pass: the pod that cannot be removed yet has got a removal time."""
+    await until(lambda: [pod["removal_scheduled_at"] for pod in lium.state()["pods"]] not in ([], [None]))
+    lium.turn(minutes=5)
+    assert [pod["status"] for pod in lium.state()["pods"] if pod["removed_at"] is None] in ([], ["DELETING"])
+
+
+# Who may call, and on whose money
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "headers", [MINE, {"Authorization": f"Bearer {API_KEY}"}, {"authorization": f"bEARER {API_KEY}"}]
+)
+async def test_a_key_in_a_header_is_the_callers_account(hosted: Served, way: Way, headers: dict[str, str]) -> None:
+    async with calling(hosted.url, way, headers) as caller:
+        assert len((await caller.client.list_tools()).tools) > 30
+        assert (await caller.call("get_balance"))["balance_usd"] == 100
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("query", ["", f"?api_key={API_KEY}", f"?X-API-Key={API_KEY}&key={API_KEY}&token={API_KEY}"])
+async def test_without_a_key_in_a_header_the_caller_is_told_how_to_send_one(
+    hosted: Served, way: Way, query: str
+) -> None:
+    async with calling(hosted.url, way, query=query) as caller:
+        code, text = await caller.refused("get_balance")
+        assert code == "api_key_missing"
+        assert "X-API-Key" in text
+        assert (await caller.call("list_gpus"))["total"] > 0
+
+
+async def test_two_callers_at_once_each_act_on_their_own_account(hosted: Served, lium: Simulated) -> None:
+    await register_ssh_keys(hosted.url)
+
+    async def live(way: Way, headers: dict[str, str], name: str) -> str:
+        async with calling(hosted.url, way, headers) as caller:
+            pod_id = str((await caller.call("rent_pod", **RENT | {"name": name, "wait_seconds": 0}))["pod_id"])
+            reads = [caller.call("get_pod", pod=pod_id, wait_seconds=0) for _ in range(8)]
+            assert {(await read)["pod"]["name"] for read in asyncio.as_completed(reads)} == {name}
+            return pod_id
+
+    async def trespass(way: Way, headers: dict[str, str], pod_id: str) -> str:
+        async with calling(hosted.url, way, headers) as caller:
+            return (await caller.refused("get_pod", pod=pod_id))[0]
+
+    mine_and_theirs = await asyncio.gather(
+        *(live(way, MINE, f"mine-{way}") for way in WAYS), *(live(way, THEIRS, f"theirs-{way}") for way in WAYS)
+    )
+    mine, theirs = mine_and_theirs[: len(WAYS)], mine_and_theirs[len(WAYS) :]
+    codes = await asyncio.gather(
+        *(trespass(way, THEIRS, pod_id) for way, pod_id in zip(WAYS, mine, strict=True)),
+        *(trespass(way, MINE, pod_id) for way, pod_id in zip(WAYS, theirs, strict=True)),
+    )
+    assert set(codes) == {"pod_not_found"}
+    owners = {rent["pod_name"].split("-")[0]: rent["account_id"] for rent in lium.state()["rents"]}
+    assert len(lium.state()["rents"]) == 6
+    assert len(set(owners.values())) == 2
+
+
+async def test_a_session_opened_with_one_key_acts_for_the_key_of_each_request(hosted: Served, lium: Simulated) -> None:
+    await register_ssh_keys(hosted.url)
+    async with calling(hosted.url, "modern", MINE) as caller:
+        pod_id = (await caller.call("rent_pod", **RENT | {"wait_seconds": 0}))["pod_id"]
+    for headers, expected in ((MINE, 0), (THEIRS, 1)):
+        async with Wire(hosted.url, headers).calling("legacy", "get_pod", {"pod": pod_id, "wait_seconds": 0}) as lines:
+            answer = [line async for line in lines if '"content"' in line]
+        assert len(answer) == 1
+        assert ('"isError":true' in answer[0]) == bool(expected)
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_two_rents_of_one_name_at_once_make_one_pod(personal: Served, lium: Simulated, way: Way) -> None:
+    async with (
+        calling(personal.url, way, MINE) as one,
+        calling(personal.url, "modern", {"Authorization": f"Bearer {API_KEY}"}) as other,
+        calling(personal.url, "modern") as own,
+    ):
+        await one.call("add_ssh_key", name="laptop", public_key=PUBLIC_KEY)
+        rents = [caller.raw("rent_pod", **RENT | {"wait_seconds": 0}) for caller in (one, other, one, own)]
+        results = await asyncio.gather(*rents)
+    assert sorted(bool(result.is_error) for result in results) == [False, True, True, True]
+    codes = {(result.meta or {})["lium-mcp/error"]["code"] for result in results if result.is_error}
+    assert codes == {"pod_name_taken"}
+    assert len(lium.state()["rents"]) == 1
+
+
+async def test_the_servers_own_key_serves_callers_without_one_on_this_machine(personal: Served) -> None:
+    async with calling(personal.url, "modern") as caller:
+        assert (await caller.call("get_balance"))["balance_usd"] == 100
+
+
+async def test_the_ssh_key_of_this_machine_is_put_into_no_other_callers_pod(personal: Served, lium: Simulated) -> None:
+    async with calling(personal.url, "legacy", THEIRS) as caller:
+        assert (await caller.refused("rent_pod", **RENT))[0] == "ssh_key_missing"
+        await caller.call("add_ssh_key", name="laptop", public_key=OTHER_PUBLIC_KEY)
+        await caller.call("rent_pod", **RENT | {"name": "theirs", "wait_seconds": 0})
+    async with calling(personal.url, "legacy") as caller:
+        await caller.call("rent_pod", **RENT | {"name": "mine", "wait_seconds": 0})
+    keys = {
+        request["body"]["pod_name"]: request["body"]["user_public_key"]
+        for request in lium.requests("POST", "/executors/rent-by-spec")
+    }
+    assert keys == {"theirs": [OTHER_PUBLIC_KEY], "mine": [PUBLIC_KEY]}
+
+
+@pytest.mark.parametrize(
+    ("options", "host"), [(("--host", EVERY_ADDRESS), "gpu.example.com"), (("--host", "127.0.0.1"), "gpu.example.com")]
+)
+def test_callers_from_elsewhere_never_get_the_servers_own_key(
+    lium: Simulated, tmp_path: Path, options: tuple[str, ...], host: str
+) -> None:
+    with serving(
+        tmp_path,
+        *options,
+        "--allowed-host",
+        f"{host},other.example.com",
+        LIUM_BASE_URL=lium.base_url,
+        LIUM_API_KEY=API_KEY,
+    ) as served:
+        url = re.sub("//.*:", "//127.0.0.1:", served.url)
+        answer = post_call(url, "get_balance", {"Host": host})
+        assert "api_key_missing" in answer.text
+        assert "balance_usd" in post_call(url, "get_balance", {"Host": f"{host}:443", **MINE}).text
+        assert post_call(url, "get_balance", {"Host": "evil.example.com", **MINE}).status_code == 421
+        assert post_call(url, "get_balance", {"Host": host, "Origin": f"https://{host}", **MINE}).status_code == 200
+        assert served.stop() == 0
+
+
+def post_call(url: str, tool: str, headers: dict[str, str]) -> httpx2.Response:
+    """Call a tool of the current protocol in one request."""
+    every = {
+        "Accept": "application/json, text/event-stream",
+        "MCP-Protocol-Version": MODERN_VERSION,
+        "Mcp-Method": "tools/call",
+        "Mcp-Name": tool,
+    }
+    return httpx2.post(
+        f"{url}/mcp", json=tool_call(tool, {}, modern=True), headers=every | headers, timeout=30, trust_env=False
+    )
+
+
+# What is refused at the door
+
+
+@pytest.mark.parametrize("path", ["/mcp", "/sse", "/messages/", "/nowhere"])
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE", "OPTIONS"])
+def test_a_foreign_host_or_origin_gets_nowhere(hosted: Served, path: str, method: str) -> None:
+    for headers, status in (
+        ({"Host": "evil.example.com"}, 421),
+        ({"Host": "127.0.0.1.evil.example.com:8000"}, 421),
+        ({"Origin": "https://evil.example.com"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "http://127.0.0.1.evil.example.com"}, 403),
+    ):
+        answer = httpx2.request(method, hosted.url + path, headers=MINE | headers, trust_env=False)
+        assert answer.status_code == status
+        assert "access-control-allow-origin" not in answer.headers
+
+
+def test_a_page_of_this_machine_may_call(hosted: Served) -> None:
+    assert "balance_usd" in post_call(hosted.url, "get_balance", MINE | {"Origin": "http://localhost:6274"}).text
+
+
+@pytest.mark.parametrize("path", ["/mcp", "/messages/?session_id=6f1d2c3b4a5946879abcdef012345678"])
+@pytest.mark.parametrize("version", [MODERN_VERSION, LEGACY_VERSION])
+def test_a_body_over_a_mebibyte_is_refused(hosted: Served, path: str, version: str) -> None:
+    headers = {"Content-Type": "application/json", "Accept": "*/*", "MCP-Protocol-Version": version}
+    body = json.dumps({"padding": "x" * 2**20}).encode()
+
+    def pieces() -> Iterator[bytes]:  # without a length in the header
+        yield body
+
+    for content in (body, pieces()):
+        answer = httpx2.post(hosted.url + path, content=content, headers=headers, trust_env=False)
+        assert answer.status_code == 413
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"sk_\x00sandbox", b"sk_\x1b[31m", b"sk_\rX-Other: 1", b"x" * 2**20],
+    ids=["nul", "escape", "return", "long"],
+)
+def test_a_header_that_no_client_sends_is_refused_and_the_server_lives(hosted: Served, value: bytes) -> None:
+    host, port = hosted.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as raw:
+        head = f"POST /mcp HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: 2\r\n".encode()
+        try:
+            raw.sendall(head + b"X-API-Key: " + value + b"\r\n\r\n{}")
+            answer = raw.recv(100)
+        except ConnectionError:  # it does not read a mebibyte before it answers
+            answer = b"HTTP/1.1 400"
+    assert re.match(rb"HTTP/1.1 4\d\d", answer)
+    assert httpx2.get(f"{hosted.url}/healthz", trust_env=False).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("key", "code"),
+    [
+        ("sk_nobody", "api_key_refused"),
+        ("ключ".encode(), "invalid_argument"),
+        ("two words", "invalid_argument"),
+        ("k" * 20_000, "api_key_refused"),
+    ],
+    ids=["unknown", "cyrillic", "space", "long"],
+)
+def test_a_key_that_cannot_be_one_is_refused_and_not_repeated(
+    hosted: Served, lium: Simulated, key: str | bytes, code: str
+) -> None:
+    answer = post_call(hosted.url, "get_balance", {"X-API-Key": key})  # type: ignore[dict-item]  # bytes go as they are
+    result = answer.json()["result"]
+    assert result["_meta"]["lium-mcp/error"]["code"] == code
+    assert result["isError"]
+    assert str(key)[:12] not in answer.text
+    assert len(lium.state()["requests"]) == (code == "api_key_refused")
+
+
+def test_anybody_may_ask_whether_the_server_lives(hosted: Served) -> None:
+    answer = httpx2.get(f"{hosted.url}/healthz", headers={"Host": "10.1.2.3:8000"}, trust_env=False)
+    assert answer.json() == {"status": "ok", "version": __version__}
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_no_key_is_in_the_log(lium: Simulated, tmp_path: Path, way: Way) -> None:
+    # None of these begins like a key of Lium's, which the log's own filter would find.
+    keys = ["first-caller-secret", "second-caller-secret", "secret-in-a-url"]
+    with serving(
+        tmp_path, LIUM_BASE_URL=lium.base_url, LIUM_MCP_LOG_LEVEL="DEBUG", LIUM_API_KEY="own-secret"
+    ) as served:
+        for headers in ({"X-API-Key": keys[0]}, {"Authorization": f"Bearer {keys[1]}"}, None):
+            async with calling(served.url, way, headers, query=f"?api_key={keys[2]}") as caller:
+                assert (await caller.refused("get_balance"))[0] == "api_key_refused"
+        assert served.stop() == 0
+        log = served.stderr()
+    assert "tool=get_balance" in log
+    assert "DEBUG" in log
+    assert [key for key in [*keys, "own-secret", "Traceback"] if key in log] == []
+
+
+# Progress, cancellation, and callers who leave
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_long_call_reports_progress(personal: Served, lium: Simulated, way: Way) -> None:
+    async with calling(personal.url, way) as caller:
+        renting = asyncio.create_task(caller.call("rent_pod", **RENT))
+        await until(lambda: caller.progress)
+        lium.turn(minutes=2)
+        assert (await renting)["pod"]["status"] == "RUNNING"
+    assert "train is PENDING" in caller.progress[0]
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_cancelled_rent_leaves_no_pod(personal: Served, lium: Simulated, way: Way) -> None:
+    async with calling(personal.url, way) as caller:
+        renting = asyncio.create_task(caller.call("rent_pod", **RENT))
+        await until(lambda: caller.progress)
+        renting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await renting
+        await until_gone(lium)
+        assert (await caller.call("list_pods"))["total"] == 0
+    assert len(lium.state()["rents"]) == 1
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_caller_who_leaves_without_a_word_leaves_no_pod(personal: Served, lium: Simulated, way: Way) -> None:
+    async with call_under_way(personal.url, way, RENT):
+        pass
+    await until_gone(lium)
+    assert len(lium.state()["rents"]) == 1
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_caller_who_leaves_during_the_request_leaves_no_pod(
+    personal: Served, lium: Simulated, way: Way
+) -> None:
+    lium.fault("slow", seconds=0.5, stage="answer", match=RENT_REQUEST)
+    renting = asyncio.create_task(rent_by_hand(personal.url, way))
+    await until(lambda: lium.state()["rents"])
+    renting.cancel()
+    await until_gone(lium)
+
+
+# The end
+
+
+@pytest.fixture
+def stoppable(lium: Simulated, tmp_path: Path) -> Iterator[Served]:
+    with serving(tmp_path, LIUM_BASE_URL=lium.base_url, LIUM_API_KEY=API_KEY) as served:
+        yield served
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_ends_an_idle_server(stoppable: Served, number: int) -> None:
+    async with calling(stoppable.url, "modern") as caller:
+        await caller.client.list_tools()
+        assert await asyncio.to_thread(stoppable.stop, number) == 0
+    assert "Traceback" not in stoppable.stderr()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_open_streams_do_not_hold_up_the_end(stoppable: Served, number: int) -> None:
+    async with httpx2.AsyncClient(base_url=stoppable.url, timeout=10, trust_env=False) as http:
+        opening = await http.post(
+            "/mcp",
+            headers={"Accept": "application/json, text/event-stream"},
+            json={
+                "jsonrpc": "2.0",
+                "id": 1,
+                "method": "initialize",
+                "params": {
+                    "protocolVersion": LEGACY_VERSION,
+                    "capabilities": {},
+                    "clientInfo": {"name": "t", "version": "1"},
+                },
+            },
+        )
+        session = {"Mcp-Session-Id": opening.headers["mcp-session-id"], "Accept": "text/event-stream"}
+        async with http.stream("GET", "/mcp", headers=session) as events, http.stream("GET", "/sse") as sse:
+            assert (events.status_code, sse.status_code) == (200, 200)
+            assert await asyncio.to_thread(stoppable.stop, number) == 0
+            # Both streams end in order: reading on is not an error.
+            assert "endpoint" in "".join([line async for line in sse.aiter_lines()])
+            assert [line async for line in events.aiter_lines() if line.startswith("data")] == []
+    assert "Traceback" not in stoppable.stderr()
+
+
+async def test_no_stream_of_changes_is_opened_since_none_is_announced(stoppable: Served) -> None:
+    async with httpx2.AsyncClient(base_url=stoppable.url, timeout=10, trust_env=False) as http:
+        listening = await http.post(
+            "/mcp",
+            headers={
+                "Accept": "application/json, text/event-stream",
+                "MCP-Protocol-Version": MODERN_VERSION,
+                "Mcp-Method": "subscriptions/listen",
+            },
+            json={
+                "jsonrpc": "2.0",
+                "id": 1,
+                "method": "subscriptions/listen",
+                "params": {"notifications": {"toolsListChanged": True}, "_meta": envelope()},
+            },
+        )
+        assert listening.json()["error"]["code"] == -32601
+        assert await asyncio.to_thread(stoppable.stop) == 0
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_rent_under_way_answers_with_its_pod_before_the_end(
+    stoppable: Served, lium: Simulated, way: Way
+) -> None:
+    async with call_under_way(stoppable.url, way, RENT) as lines:
+        stopping = asyncio.create_task(asyncio.to_thread(stoppable.stop))
+        answers = [line async for line in lines if '"structuredContent"' in line]
+        assert await stopping == 0
+    [pod] = lium.state()["pods"]
+    [answer] = answers
+    result = json.loads(answer.removeprefix("data: "))["result"]["structuredContent"]
+    assert (result["outcome"], result["pod_id"]) == ("pending", pod["id"])
+    assert "get_pod" in result["next"]
+    assert "Traceback" not in stoppable.stderr()
+
+
+async def test_calls_that_lium_does_not_answer_are_told_of_the_end(stoppable: Served, lium: Simulated) -> None:
+    lium.fault("slow", seconds=30, match={"method": "GET", "path": "/users/me"}, times=10)
+    async with calling(stoppable.url, "modern") as caller:
+        reading = asyncio.create_task(caller.refused("get_balance"))
+        await until(lambda: lium.requests("GET", "/users/me"))
+        stopping = asyncio.create_task(asyncio.to_thread(stoppable.stop))
+        assert (await reading)[0] == "server_stopping"
+        assert await stopping == 0
+
+
+async def test_a_rent_that_lium_does_not_answer_is_named_in_the_log(stoppable: Served, lium: Simulated) -> None:
+    lium.fault("slow", seconds=30, stage="answer", match=RENT_REQUEST)
+    renting = asyncio.create_task(rent_by_hand(stoppable.url, "modern"))
+    await until(lambda: lium.state()["rents"])
+    await asyncio.to_thread(stoppable.stop)
+    await asyncio.gather(renting, return_exceptions=True)
+    assert "'train'" in stoppable.stderr()
+    assert "may exist and bill" in stoppable.stderr()
+
+
+# Over standard input and output
+
+
+@pytest.fixture
+def stdio(lium: Simulated, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    environment = variables(tmp_path, LIUM_BASE_URL=lium.base_url, LIUM_API_KEY=API_KEY)
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        [sys.executable, "-m", "lium_mcp"], stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environment
+    ) as process:
+        yield process
+        if process.poll() is None:
+            process.kill()
+
+
+def say(process: subprocess.Popen[str], message: dict[str, Any]) -> None:
+    assert process.stdin is not None
+    process.stdin.write(json.dumps(message) + "\n")
+    process.stdin.flush()
+
+
+def hear(process: subprocess.Popen[str]) -> dict[str, Any]:
+    assert process.stdout is not None
+    answer: dict[str, Any] = json.loads(process.stdout.readline())
+    return answer
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_server_whose_input_stays_open(stdio: subprocess.Popen[str], number: int) -> None:
+    say(stdio, {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": envelope()}})
+    assert "result" in hear(stdio)
+    stdio.send_signal(number)
+    assert stdio.wait(timeout=STOP_SECONDS) == 128 + number
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, None], ids=["SIGINT", "SIGTERM", "closed"])
+async def test_a_host_that_leaves_leaves_no_pod(stdio: subprocess.Popen[str], lium: Simulated, end: int | None) -> None:
+    say(stdio, tool_call("rent_pod", RENT, modern=True))
+    assert hear(stdio)["method"] == "notifications/progress"
+    if end is None:
+        assert stdio.stdin is not None
+        stdio.stdin.close()
+    else:
+        stdio.send_signal(end)
+        assert await asyncio.to_thread(stdio.wait, STOP_SECONDS) == 128 + end
+    await until_gone(lium)
+
+
+# The start
+
+
+@pytest.mark.parametrize("host", [EVERY_ADDRESS, "::", "192.0.2.1", "gpu.example.com"])
+@pytest.mark.parametrize("transport", ["http", "sse"])
+def test_other_machines_are_not_served_under_unknown_names(tmp_path: Path, host: str, transport: str) -> None:
+    done = serve_and_fail(tmp_path, "--transport", transport, "--host", host, "--port", "0")
+    assert "--allowed-host" in done
+    assert host in done
+
+
+def test_a_port_in_use_is_said_in_a_sentence(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = serve_and_fail(tmp_path, "--transport", "http", "--port", str(port))
+    assert f"cannot listen at 127.0.0.1:{port}: Address already in use" in done
+
+
+def serve_and_fail(home: Path, *options: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "lium_mcp", "serve", *options],
+        env=variables(home),
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    return done.stderr
