@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES: Final = 2**20
 # Together with the first look at the signal, less than the 5 seconds after which supervisors lose patience.
-_WIND_DOWN_SECONDS: Final = 3.5
+_WIND_DOWN_SECONDS: Final = 3.0
 _LAST_ANSWERS_SECONDS: Final = 0.2
 _CLOSE_SECONDS: Final = 1
 _LOOPBACK_NAMES: Final = ("127.0.0.1", "localhost", "[::1]")

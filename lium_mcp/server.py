@@ -48,7 +48,7 @@ TOOLSETS: Final[tuple[Toolset, ...]] = (
 )
 
 SANDBOX_BASE_URL: Final = "http://127.0.0.1/api"
-_CLEAN_UP_SECONDS: Final = 4.0
+_CLEAN_UP_SECONDS: Final = 3.5
 _CANCEL_SECONDS: Final = 1.0
 _LAST_WORDS_SECONDS: Final = 0.1
 _STOPPING: Final = ToolFailure("server_stopping", "This MCP server is stopping.", "Call again when it is back.")
