@@ -27,10 +27,10 @@ ECDSA = (
 )
 RSA = (
     (
-        "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABAQC69LbVRKiXfk4Bu7X+2mQBUUinjHWzwxywuT0wPzEny7BS02ySw3dPJH7673j2sTSpNOjIApi"
-        "w3P9Yk4nrVbYIrE+Fs2z0/lzJpUQAxRUtyDhGEzerNl6anhxnDV/zRio8iGiogOROz9FN/QfsG76B54pgeJxVROKEhvZa0oW0H1Gqyx2XBfqpUKjw9hK"
-        "VlmAcpLkImQwpLo7f9E3K63DQDK0OFEr6z3dZymq0pgeu5zs/OBMKlgtb2FIR30Qj3gazwdSIrbHxwTtE9WqY7NB8Am/2ABbDxkZmajXilO6KkNbGV"
-        "c4qSSF6veA81WpR1RlZuWoR0GiNIkLPLy9gX8Fn a test key"
+        "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABAQC69LbVRKiXfk4Bu7X+2mQBUUinjHWzwxywuT0wPzEny7BS02ySw3dPJH7673j2sTSpN"
+        "OjIApiw3P9Yk4nrVbYIrE+Fs2z0/lzJpUQAxRUtyDhGEzerNl6anhxnDV/zRio8iGiogOROz9FN/QfsG76B54pgeJxVROKEhvZa0oW0H1"
+        "Gqyx2XBfqpUKjw9hKVlmAcpLkImQwpLo7f9E3K63DQDK0OFEr6z3dZymq0pgeu5zs/OBMKlgtb2FIR30Qj3gazwdSIrbHxwTtE9WqY7NB"
+        "8Am/2ABbDxkZmajXilO6KkNbGVc4qSSF6veA81WpR1RlZuWoR0GiNIkLPLy9gX8Fn a test key"
     ),
     "SHA256:pNgogxaJTgKotn3U00PALzaot1IGeot3pPB00gjrBWY",
 )

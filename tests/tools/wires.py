@@ -13,9 +13,10 @@ import anyio
 import httpx2
 
 from lium_mcp.sandbox import API_KEY, Sandbox
-from tests.harness import PUBLIC_KEY
+from tests.harness import PUBLIC_KEY, Agent
 
 Forward = Callable[[httpx2.Request], Awaitable[httpx2.Response]]
+Row = dict[str, Any]
 Act = Callable[[httpx2.Request, Forward], Awaitable[httpx2.Response]]
 
 
@@ -171,12 +172,17 @@ async def eventually(condition: Callable[[], bool]) -> None:
     """Let everybody else go on until the condition holds."""
     with anyio.fail_after(10):
         while not condition():
-            await anyio.lowlevel.checkpoint()
+            for _ in range(50):
+                await anyio.lowlevel.checkpoint()
 
 
 async def rent(sandbox: Sandbox, name: str, *, boot: bool = True, **wanted: Any) -> str:
     """Let somebody rent one GPU of the cheapest node, past our server; the pod's id."""
-    nodes = [node for node in await ask(sandbox, "GET", "/executors") if node.get("min_gpu_count_for_rental") == 1]
+    nodes = [
+        node
+        for node in await ask(sandbox, "GET", "/executors?view=summary")
+        if node.get("min_gpu_count_for_rental") == 1
+    ]
     node = min(nodes, key=lambda node: float(node["price_per_gpu"]))
     templates = await ask(sandbox, "GET", "/templates")
     body = {
@@ -190,3 +196,60 @@ async def rent(sandbox: Sandbox, name: str, *, boot: bool = True, **wanted: Any)
     if boot:
         sandbox.clock.advance(seconds=60)
     return pod_id
+
+
+async def rows_of(sandbox: Sandbox, view: str = "summary") -> list[Row]:
+    """The market as the API itself shows it."""
+    return list(await ask(sandbox, "GET", f"/executors?view={view}"))
+
+
+def smallest_count(row: Row) -> int:
+    """The fewest GPUs that a row of the market rents."""
+    if "min_gpu_count_for_rental" not in row:
+        return 1
+    least = row["min_gpu_count_for_rental"]
+    return int(row["gpu_count"] if least is None else least)
+
+
+async def all_offers(agent: Agent, **filters: Any) -> list[Row]:
+    """Every offer, page by page."""
+    offers: list[Row] = []
+    cursor = ""
+    while True:
+        page = await agent.call("list_gpus", limit=100, cursor=cursor, **filters)
+        offers += page["offers"]
+        assert page["total"] >= len(offers)
+        if "next_cursor" not in page:
+            assert page["total"] == len(offers)
+            return offers
+        cursor = page["next_cursor"]
+
+
+async def offers(sandbox: Sandbox, name: str = "") -> list[Row]:
+    """Free nodes, cheapest first."""
+    rows = await ask(sandbox, "GET", "/executors?view=summary")
+    return sorted((row for row in rows if name in row["machine_name"]), key=lambda row: float(row["price_per_gpu"]))
+
+
+async def make_template(sandbox: Sandbox, name: str, **fields: Any) -> str:
+    """Let the account have a template of its own that is verified."""
+    body = {"name": name, "docker_image": "me/mine", "docker_image_tag": "1", "is_private": True, "category": "UBUNTU"}
+    body |= {"internal_ports": [22], "volumes": ["/root"], "description": name, "readme": name}
+    template_id = str((await ask(sandbox, "POST", "/templates", body | fields))["id"])
+    sandbox.clock.advance(minutes=3)
+    return template_id
+
+
+def on_rents(wire: Wire, act: Act, *, times: int | None = None) -> None:
+    """Let the act handle rents, whichever way they go."""
+    left = times
+
+    async def counted(request: httpx2.Request, forward: Forward) -> httpx2.Response:
+        nonlocal left
+        if left == 0:
+            return await forward(request)
+        left = None if left is None else left - 1
+        return await act(request, forward)
+
+    wire.on("POST", "/executors/rent-by-spec", counted)
+    wire.on("POST", "/executors/*/rent", counted)

@@ -1,0 +1,348 @@
+"""Pods changed by an agent: rebooted, removed for good, given a removal time, and never lied about."""
+
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+
+import httpx2
+import pytest
+
+from lium_mcp.sandbox import Sandbox
+from tests.harness import Agent, Mode, hosted
+from tests.harness import agent_on as agent_on_every_tool
+from tests.tools.wires import (
+    Act,
+    Forward,
+    Wire,
+    answering,
+    answering_after_work,
+    ask,
+    editing,
+    failing,
+    first,
+    living,
+    losing_the_answer,
+    rent,
+    then,
+    truth,
+)
+
+# Only the tools at hand: a server with all of them takes its time to build.
+TOOLS = frozenset(
+    {
+        "list_pods",
+        "get_pod",
+        "reboot_pod",
+        "remove_pod",
+        "schedule_pod_removal",
+        "cancel_pod_removal",
+        "get_pod_logs",
+    }
+)
+agent_on = partial(agent_on_every_tool, allow_tools=TOOLS, log_level="ERROR")
+both_eras = pytest.mark.parametrize("mode", ["auto", "legacy"])
+TAKES_A_POD: dict[str, dict[str, Any]] = {
+    "get_pod": {},
+    "reboot_pod": {},
+    "remove_pod": {},
+    "schedule_pod_removal": {"hours_from_now": 1},
+    "cancel_pod_removal": {},
+    "get_pod_logs": {},
+}
+
+Row = dict[str, Any]
+
+
+@pytest.fixture
+async def agent(sandbox: Sandbox) -> AsyncIterator[Agent]:
+    async with hosted(agent_on(sandbox)) as connected:
+        yield connected
+
+
+def pod_of(sandbox: Sandbox, pod_id: str) -> Row:
+    return next(pod for pod in truth(sandbox, "pods") if pod["id"] == pod_id)
+
+
+def now(sandbox: Sandbox) -> datetime:
+    return datetime.fromisoformat(truth(sandbox, "now"))
+
+
+# --- rebooting -------------------------------------------------------------------------------------------------------
+
+
+@both_eras
+async def test_a_reboot_is_waited_for(sandbox: Sandbox, mode: Mode) -> None:
+    pod_id = await rent(sandbox, "train")
+    async with agent_on(sandbox, mode=mode) as agent:
+        rebooted = await agent.call("reboot_pod", pod="train")
+        assert any("REBOOT_PENDING" in message for message in agent.progress)
+    assert rebooted["outcome"] == "done"
+    kinds = [event["sub_event_type"] for event in truth(sandbox, "events") if event["pod_id"] == pod_id]
+    assert kinds.count("pod-reboot.success") == 1
+
+
+async def test_a_reboot_that_fails_is_a_failure_that_still_bills(sandbox: Sandbox, agent: Agent) -> None:
+    await rent(sandbox, "train")
+    sandbox.add_fault("reboot_fails", message="container did not come back")
+    rebooted = await agent.call("reboot_pod", pod="train")
+    assert rebooted["outcome"] == "failed"
+    assert rebooted["pod"]["status"] == "REBOOT_FAILED"
+    assert rebooted["pod"]["billing"] is True
+    assert "container did not come back" in rebooted["next"] or "reboot_failed" in rebooted["next"]
+
+
+async def test_a_pod_that_does_not_run_is_not_rebooted(sandbox: Sandbox, agent: Agent) -> None:
+    await rent(sandbox, "train", boot=False)
+    failure = await agent.refused("reboot_pod", pod="train")
+    assert failure.code == "pod_not_running"
+    assert "get_pod" in failure.text
+    assert not [note for note in truth(sandbox, "requests") if note["path"].endswith("/reboot")]
+
+
+@pytest.mark.parametrize("lost", [losing_the_answer(), answering_after_work(502, b"<html>")], ids=["lost", "502"])
+async def test_a_reboot_whose_answer_is_lost_is_unknown_and_not_repeated(sandbox: Sandbox, lost: Act) -> None:
+    await rent(sandbox, "train")
+    wire = Wire(sandbox)
+    wire.on("POST", "/pods/*/reboot", lost)
+    async with agent_on(sandbox, transport=wire) as agent:
+        failure = await agent.refused("reboot_pod", pod="train")
+    assert failure.code == "outcome_unknown"
+    assert "Nothing was changed" not in failure.text
+    assert len(wire.sent("POST", "/pods/*/reboot")) == 1
+
+
+# --- removing --------------------------------------------------------------------------------------------------------
+
+
+@both_eras
+async def test_a_removed_pod_is_gone_and_its_cost_is_told(sandbox: Sandbox, mode: Mode) -> None:
+    pod_id, other = await rent(sandbox, "train"), await rent(sandbox, "other")
+    sandbox.clock.advance(hours=2)
+    async with agent_on(sandbox, mode=mode) as agent:
+        removed = await agent.call("remove_pod", pod="train")
+        assert removed["outcome"] == "done"
+        assert removed["pod_id"] == pod_id
+        assert removed["charged_usd"] == pytest.approx(pod_of(sandbox, pod_id)["charged_usd"], abs=1e-4)
+        assert [pod["id"] for pod in living(sandbox)] == [other]
+        again = await agent.refused("remove_pod", pod=pod_id)
+    assert again.code == "pod_not_found"
+    sandbox.clock.advance(hours=2)
+    assert pod_of(sandbox, pod_id)["charged_usd"] == pytest.approx(removed["charged_usd"], abs=1e-4)
+
+
+async def test_a_removal_that_is_not_waited_for_is_pending(sandbox: Sandbox, agent: Agent) -> None:
+    await rent(sandbox, "train")
+    removed = await agent.call("remove_pod", pod="train", wait_seconds=0)
+    assert removed["outcome"] == "pending"
+    assert "list_pods" in removed["next"]
+    assert agent.clock.slept_seconds == 0
+    assert living(sandbox) == []
+
+
+async def test_a_pod_that_still_starts_is_not_removed_and_says_what_can_be_done(sandbox: Sandbox, agent: Agent) -> None:
+    pod_id = await rent(sandbox, "train", boot=False)
+    failure = await agent.refused("remove_pod", pod="train")
+    assert failure.code == "removal_refused"
+    assert "PENDING" in failure.text
+    assert "get_pod" in failure.text
+    assert "schedule_pod_removal" in failure.text
+    assert "The pod is still there." in failure.text
+    await agent.call("get_pod", pod=pod_id)
+    assert (await agent.call("remove_pod", pod="train"))["outcome"] == "done"
+
+
+async def test_a_pod_that_went_meanwhile_is_removed(sandbox: Sandbox) -> None:
+    pod_id = await rent(sandbox, "train")
+    wire = Wire(sandbox)
+
+    async def too_late(request: httpx2.Request, forward: Forward) -> httpx2.Response:
+        await ask(sandbox, "DELETE", f"/pods/{pod_id}")
+        sandbox.clock.advance(minutes=1)
+        return await forward(request)
+
+    wire.on("DELETE", "/pods/*", too_late)
+    async with agent_on(sandbox, transport=wire) as agent:
+        removed = await agent.call("remove_pod", pod=pod_id)
+    assert removed["outcome"] == "done"
+    assert living(sandbox) == []
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [losing_the_answer(), answering_after_work(500, b"{}"), answering_after_work(502, b"<html>")],
+    ids=["lost", "500", "502"],
+)
+async def test_a_removal_whose_answer_is_lost_is_settled_by_the_list(sandbox: Sandbox, lost: Act) -> None:
+    await rent(sandbox, "train")
+    wire = Wire(sandbox)
+    wire.on("DELETE", "/pods/*", lost)
+    async with agent_on(sandbox, transport=wire) as agent:
+        removed = await agent.call("remove_pod", pod="train")
+    assert removed["outcome"] == "done"
+    assert living(sandbox) == []
+    assert len(wire.sent("DELETE", "/pods/*")) == 1
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [failing(httpx2.ReadError("lost")), answering(500, {"detail": "oops"}), answering(503, None)],
+    ids=["lost", "500", "503"],
+)
+async def test_a_removal_that_may_not_have_happened_is_unknown(sandbox: Sandbox, lost: Act) -> None:
+    await rent(sandbox, "train")
+    wire = Wire(sandbox)
+    wire.on("DELETE", "/pods/*", lost)
+    async with agent_on(sandbox, transport=wire) as agent:
+        failure = await agent.refused("remove_pod", pod="train")
+    assert failure.code == "outcome_unknown"
+    assert "Nothing was changed" not in failure.text
+    assert len(living(sandbox)) == 1
+
+
+async def test_a_removal_that_nobody_can_look_behind_is_unknown(sandbox: Sandbox) -> None:
+    await rent(sandbox, "train")
+    wire = Wire(sandbox)
+    wire.on("DELETE", "/pods/*", losing_the_answer())
+
+    def dark() -> None:
+        wire.on("GET", "/pods", failing(httpx2.ReadError("dark")))
+
+    wire.on("GET", "/pods", then(dark), times=1)
+    async with agent_on(sandbox, transport=wire) as agent:
+        failure = await agent.refused("remove_pod", pod="train")
+    assert failure.code == "outcome_unknown"
+    assert "Nothing was changed" not in failure.text
+
+
+async def test_a_removal_that_the_key_may_not_do_changes_nothing(sandbox: Sandbox) -> None:
+    await rent(sandbox, "train")
+    wire = Wire(sandbox)
+    body = {
+        "error": {"code": "missing_scope", "message": "x"},
+        "message": "API key 'a' does not have the 'manage' scope",
+    }
+    wire.on("DELETE", "/pods/*", answering(403, body))
+    async with agent_on(sandbox, transport=wire) as agent:
+        failure = await agent.refused("remove_pod", pod="train")
+    assert failure.code == "scope_missing"
+    assert "Nothing was changed." in failure.text
+
+
+async def test_a_removal_goes_on_while_the_list_fails(sandbox: Sandbox) -> None:
+    await rent(sandbox, "train")
+    wire = Wire(sandbox)
+
+    def dark() -> None:
+        wire.on("GET", "/pods", answering(500, {"detail": "oops"}))
+
+    wire.on("DELETE", "/pods/*", first(dark))
+    async with agent_on(sandbox, transport=wire) as agent:
+        removed = await agent.call("remove_pod", pod="train")
+    assert removed["outcome"] == "pending"
+    assert living(sandbox) == []
+
+
+# --- the removal time ------------------------------------------------------------------------------------------------
+
+
+@both_eras
+@pytest.mark.parametrize("hours", [0.25, 3, 100])
+async def test_a_removal_time_is_set_and_read_back(sandbox: Sandbox, mode: Mode, hours: float) -> None:
+    pod_id = await rent(sandbox, "train")
+    async with agent_on(sandbox, mode=mode) as agent:
+        schedule = await agent.call("schedule_pod_removal", pod="train", hours_from_now=hours)
+    row = pod_of(sandbox, pod_id)
+    scheduled = datetime.fromisoformat(row["removal_scheduled_at"] + "+00:00")
+    assert datetime.fromisoformat(schedule["removal_at"]) == scheduled.replace(microsecond=0)
+    assert abs(scheduled - now(sandbox) - timedelta(hours=hours)) < timedelta(minutes=1)
+    assert schedule["hours_left"] == pytest.approx(hours, abs=0.02)
+    assert schedule["cost_until_then_usd"] == pytest.approx(hours * row["price"], rel=0.05, abs=0.02)
+    sandbox.clock.advance(hours=hours, minutes=5)
+    assert living(sandbox) == []
+
+
+async def test_a_new_removal_time_replaces_the_old_one(sandbox: Sandbox, agent: Agent) -> None:
+    await rent(sandbox, "train", termination_hours=1)
+    await agent.call("schedule_pod_removal", pod="train", hours_from_now=10)
+    sandbox.clock.advance(hours=2)
+    assert living(sandbox)
+    sandbox.clock.advance(hours=9)
+    assert living(sandbox) == []
+
+
+async def test_a_removal_time_can_be_cancelled(sandbox: Sandbox, agent: Agent) -> None:
+    pod_id = await rent(sandbox, "train", termination_hours=1)
+    assert await agent.call("cancel_pod_removal", pod="train") == {"pod_id": pod_id, "name": "train"}
+    assert await agent.call("cancel_pod_removal", pod="train") == {"pod_id": pod_id, "name": "train"}
+    sandbox.clock.advance(hours=5)
+    assert living(sandbox)
+
+
+@pytest.mark.parametrize("tool", ["schedule_pod_removal", "cancel_pod_removal"])
+async def test_a_time_that_the_boot_will_replace_says_so(sandbox: Sandbox, agent: Agent, tool: str) -> None:
+    pod_id = await rent(sandbox, "train", boot=False, termination_hours=9)
+    before = await agent.call(tool, pod="train", **TAKES_A_POD[tool])
+    assert "9 hours" in before["next"]
+    sandbox.clock.advance(minutes=1)
+    left = datetime.fromisoformat(pod_of(sandbox, pod_id)["removal_scheduled_at"] + "+00:00") - now(sandbox)
+    assert left.total_seconds() == pytest.approx(9 * 3600, abs=120)
+    assert "next" not in await agent.call(tool, pod="train", **TAKES_A_POD[tool])
+
+
+@pytest.mark.parametrize("hours", [0, -1, 8761, "nan", "inf", "soon", None])
+async def test_hours_out_of_range_are_refused_by_name(sandbox: Sandbox, agent: Agent, hours: Any) -> None:
+    await rent(sandbox, "train")
+    failure = await agent.refused("schedule_pod_removal", pod="train", hours_from_now=hours)
+    assert failure.code == "invalid_argument"
+    assert "hours_from_now" in failure.text
+
+
+async def test_a_time_that_is_past_when_it_arrives_is_refused(sandbox: Sandbox) -> None:
+    pod_id = await rent(sandbox, "train")
+    wire = Wire(sandbox)
+    wire.on("POST", "/pods/*/schedule-removal", first(lambda: sandbox.clock.advance(minutes=10)))
+    async with agent_on(sandbox, transport=wire) as agent:
+        failure = await agent.refused("schedule_pod_removal", pod="train", hours_from_now=0.01)
+    assert failure.code == "refused"
+    assert "future" in failure.text
+    assert pod_of(sandbox, pod_id)["removal_scheduled_at"] is None
+
+
+async def test_a_removal_time_that_is_not_shown_afterwards_is_no_success(sandbox: Sandbox) -> None:
+    await rent(sandbox, "train")
+    wire = Wire(sandbox)
+    wire.on("GET", "/pods/*", editing(lambda pod: pod | {"removal_scheduled_at": None}))
+    async with agent_on(sandbox, transport=wire) as agent:
+        failure = await agent.refused("schedule_pod_removal", pod="train", hours_from_now=1)
+    assert failure.code == "schedule_not_confirmed"
+    assert "may bill" in failure.text
+
+
+@pytest.mark.parametrize("tool", ["reboot_pod", "schedule_pod_removal", "cancel_pod_removal"])
+@pytest.mark.parametrize("status", [404, 500])
+async def test_a_look_that_fails_after_a_change_does_not_deny_the_change(
+    sandbox: Sandbox, tool: str, status: int
+) -> None:
+    await rent(sandbox, "train", termination_hours=5)
+    wire = Wire(sandbox)
+    wire.on("GET", "/pods/*", answering(status, {"detail": "no"}))
+    async with agent_on(sandbox, transport=wire) as agent:
+        failure = await agent.refused(tool, pod="train", **TAKES_A_POD[tool])
+    assert "Nothing was changed" not in failure.text
+    assert "train" in failure.text
+
+
+@pytest.mark.parametrize("tool", ["schedule_pod_removal", "cancel_pod_removal"])
+async def test_a_removal_time_whose_answer_is_lost_is_sent_again_or_unknown(sandbox: Sandbox, tool: str) -> None:
+    await rent(sandbox, "train", termination_hours=5)
+    wire = Wire(sandbox)
+    wire.on("POST", "/pods/*/schedule-removal", losing_the_answer(), times=1)
+    wire.on("DELETE", "/pods/*/schedule-removal", losing_the_answer(), times=1)
+    async with agent_on(sandbox, transport=wire) as agent:
+        result = await agent.raw(tool, pod="train", **TAKES_A_POD[tool])
+    if tool == "schedule_pod_removal":
+        assert not result.is_error
+    else:
+        assert (result.meta or {})["lium-mcp/error"]["code"] == "outcome_unknown"
+        assert living(sandbox)[0]["removal_scheduled_at"] is None

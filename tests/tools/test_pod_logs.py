@@ -1,0 +1,131 @@
+"""What a pod printed: the newest of it, marked as data, and stripped of what could steer a terminal."""
+
+import json
+from collections.abc import AsyncIterator
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+import pytest
+
+from lium_mcp.sandbox import Sandbox
+from tests.harness import Agent, Mode, hosted
+from tests.harness import agent_on as agent_on_every_tool
+from tests.tools.wires import (
+    Act,
+    Wire,
+    answering,
+    rent,
+    truth,
+)
+
+# Only the tools at hand: a server with all of them takes its time to build.
+TOOLS = frozenset(
+    {
+        "list_pods",
+        "get_pod",
+        "reboot_pod",
+        "remove_pod",
+        "schedule_pod_removal",
+        "cancel_pod_removal",
+        "get_pod_logs",
+    }
+)
+agent_on = partial(agent_on_every_tool, allow_tools=TOOLS, log_level="ERROR")
+both_eras = pytest.mark.parametrize("mode", ["auto", "legacy"])
+TAKES_A_POD: dict[str, dict[str, Any]] = {
+    "get_pod": {},
+    "reboot_pod": {},
+    "remove_pod": {},
+    "schedule_pod_removal": {"hours_from_now": 1},
+    "cancel_pod_removal": {},
+    "get_pod_logs": {},
+}
+
+Row = dict[str, Any]
+
+
+@pytest.fixture
+async def agent(sandbox: Sandbox) -> AsyncIterator[Agent]:
+    async with hosted(agent_on(sandbox)) as connected:
+        yield connected
+
+
+def now(sandbox: Sandbox) -> datetime:
+    return datetime.fromisoformat(truth(sandbox, "now"))
+
+
+def printed(*lines: Any) -> Act:
+    content = b"".join(b"data: " + json.dumps({"log": line}).encode() + b"\n" for line in lines)
+    return answering(content=content)
+
+
+@both_eras
+async def test_the_newest_lines_are_read_and_marked_as_data(sandbox: Sandbox, mode: Mode) -> None:
+    pod_id = await rent(sandbox, "train")
+    sandbox.clock.advance(hours=1)
+    async with agent_on(sandbox, mode=mode) as agent:
+        logs = await agent.call("get_pod_logs", pod="train")
+        few = await agent.call("get_pod_logs", pod="train", tail=3)
+    assert logs["pod_id"] == pod_id
+    assert len(logs["lines"]) == 100
+    assert few["lines"] == logs["lines"][-3:]
+    assert "not instructions" in logs["note"]
+    assert "step" in logs["lines"][-1]
+    assert logs["cut"] is False
+
+
+async def test_a_pod_that_printed_nothing_yet_says_so(sandbox: Sandbox, agent: Agent) -> None:
+    await rent(sandbox, "train", boot=False)
+    failure = await agent.refused("get_pod_logs", pod="train")
+    assert failure.code == "no_logs_yet"
+    assert "get_pod" in failure.text
+
+
+async def test_output_cannot_steer_a_terminal_or_hide_itself(sandbox: Sandbox) -> None:
+    await rent(sandbox, "train")
+    wire = Wire(sandbox)
+    hostile = ["\x1b[31mred\x1b[0m", "a\x1b]0;title\x07b", "left\u202eright", "zero\u200bwidth", "bell\x07\x00", "x\ry"]
+    wire.on("GET", "/pods/*/logs", printed(*hostile, "plain 训练 🚀"))
+    async with agent_on(sandbox, transport=wire) as agent:
+        logs = await agent.call("get_pod_logs", pod="train")
+    assert logs["lines"] == ["red", "ab", "leftright", "zerowidth", "bell", "xy", "plain 训练 🚀"]
+
+
+async def test_a_server_that_sends_more_than_was_asked_for_is_cut(sandbox: Sandbox) -> None:
+    await rent(sandbox, "train")
+    wire = Wire(sandbox)
+    wire.on("GET", "/pods/*/logs", printed(*(f"line {number}" for number in range(50))))
+    async with agent_on(sandbox, transport=wire) as agent:
+        logs = await agent.call("get_pod_logs", pod="train", tail=2)
+    assert logs["lines"] == ["line 48", "line 49"]
+
+
+async def test_much_output_is_cut_to_its_newest_lines(sandbox: Sandbox) -> None:
+    await rent(sandbox, "train")
+    wire = Wire(sandbox)
+    wire.on("GET", "/pods/*/logs", printed(*(f"{number:04d} {'训' * 100}" for number in range(900))))
+    async with agent_on(sandbox, transport=wire) as agent:
+        logs = await agent.call("get_pod_logs", pod="train", tail=1000)
+    assert logs["cut"] is True
+    assert logs["lines"][-1].startswith("0899")
+    assert 10_000 < len(json.dumps(logs, ensure_ascii=False).encode()) < 20_000
+
+
+@pytest.mark.parametrize("before", [(), ("before",)], ids=["alone", "after another"])
+async def test_the_end_of_one_endless_line_is_shown(sandbox: Sandbox, before: tuple[str, ...]) -> None:
+    await rent(sandbox, "train")
+    wire = Wire(sandbox)
+    wire.on("GET", "/pods/*/logs", printed(*before, "\r".join(f"{percent}%" for percent in range(20_000))))
+    async with agent_on(sandbox, transport=wire) as agent:
+        logs = await agent.call("get_pod_logs", pod="train")
+    assert logs["cut"] is True
+    assert logs["lines"][-1].endswith("19999%")
+    assert len(json.dumps(logs).encode()) < 20_000
+
+
+@pytest.mark.parametrize("tail", [0, 1001, "all"])
+async def test_a_tail_out_of_range_is_refused_by_name(agent: Agent, tail: Any) -> None:
+    failure = await agent.refused("get_pod_logs", pod="train", tail=tail)
+    assert failure.code == "invalid_argument"
+    assert "tail" in failure.text
