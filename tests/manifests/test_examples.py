@@ -1,0 +1,61 @@
+"""The examples, run as a reader runs them, against the sandbox; those that need a framework only when asked for."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from manifests.source import HERE, ROOT
+from tests.manifests.scripted_model import scripted_model
+
+EXAMPLES = HERE / "examples"
+INSTALL_LIMIT_SECONDS = 600
+
+
+def run(command: list[str], *, limit_seconds: float, **variables: str) -> str:
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=limit_seconds, env=os.environ | variables, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_plain_client_prints_the_cheapest_gpus(host_path: str) -> None:
+    command = [sys.executable, str(EXAMPLES / "mcp_client.py"), "--sandbox"]
+    tools, *prices = run(command, limit_seconds=60, PATH=host_path).splitlines()
+    assert "rent_pod" in tools
+    assert len(prices) == 5
+    assert all("free, from $" in line for line in prices)
+
+
+@pytest.mark.skipif("LIUM_MCP_RUN_EXAMPLES" not in os.environ, reason="downloads frameworks: `make examples` runs it")
+@pytest.mark.timeout(INSTALL_LIMIT_SECONDS)
+@pytest.mark.parametrize("example", ["openai_agents.py", "langchain_agent.py"])
+def test_an_agent_sees_the_tools_and_reads_what_one_answers(example: str, host_path: str) -> None:
+    with scripted_model("get_gpu_prices") as model:
+        said = run(
+            ["uv", "run", "--no-project", str(EXAMPLES / example), "--sandbox"],
+            limit_seconds=INSTALL_LIMIT_SECONDS,
+            PATH=host_path,
+            UV_CACHE_DIR=str(ROOT / ".cache" / "uv"),
+            UV_PYTHON=sys.executable,
+            OPENAI_BASE_URL=model.base_url,
+            OPENAI_API_KEY="none",
+            OPENAI_AGENTS_DISABLE_TRACING="1",
+            NO_PROXY="127.0.0.1",
+        )
+    first, second = model.requests
+    offered = {tool.get("function", tool)["name"] for tool in first["tools"]}
+    assert {"list_gpus", "get_balance"} <= offered
+    assert not offered & {"rent_pod", "remove_pod"}, "the example is read-only"
+    assert "median_usd" in json.dumps(second)
+    assert "median_usd" in said
+
+
+def test_every_example_is_run_or_listed_here() -> None:
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {"mcp_client.py", "openai_agents.py", "langchain_agent.py"}
+    readme = (HERE / "README.md").read_text()
+    assert all(f"(examples/{path.name})" in readme for path in Path(EXAMPLES).glob("*.py"))
