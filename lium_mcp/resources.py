@@ -5,13 +5,12 @@ read when resources are listed. Tools stand alone: many hosts never read a resou
 """
 
 from collections.abc import Awaitable, Callable, Collection
-from typing import Final
+from typing import Any, Final
 
 from mcp.server import MCPServer
 from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError
 
 from lium_mcp.api import LiumError
-from lium_mcp.tools import account, backups, marketplace, pods, templates, volumes
 from lium_mcp.tools.call import READ_LIMIT_SECONDS, Call, Runtime, time_limit
 from lium_mcp.tools.failures import ToolFailure, from_api
 from lium_mcp.tools.results import Result, as_json, clean
@@ -26,9 +25,9 @@ Reading = Callable[[Call], Awaitable[Result]]
 
 def add_resources(server: MCPServer[None], runtime: Runtime, policy: PolicyReader, tools: Collection[str]) -> None:
     """Register the policy, and every resource whose tool is among `tools`, on a server."""
-    for tool, name, title, description, read in _FIXED:
+    for tool, name, title, description in _FIXED:
         if tool in tools:
-            _add_fixed(server, runtime, name, title, description, read)
+            _add_fixed(server, runtime, name, title, description, _reading(tool, **_ARGUMENTS.get(tool, {})))
 
     @server.resource(
         "lium://policy",
@@ -50,7 +49,7 @@ def add_resources(server: MCPServer[None], runtime: Runtime, policy: PolicyReade
             mime_type=_JSON,
         )
         async def pod_detail(pod: str) -> str:
-            return await _read(Call(runtime), lambda call: pods.get_pod(call, pod, wait_seconds=0))
+            return await _read(Call(runtime), _reading("get_pod", pod=pod, wait_seconds=0))
 
     if "get_template" in tools:
 
@@ -62,7 +61,7 @@ def add_resources(server: MCPServer[None], runtime: Runtime, policy: PolicyReade
             mime_type=_JSON,
         )
         async def template_detail(template: str) -> str:
-            return await _read(Call(runtime), lambda call: templates.get_template(call, template, wait_seconds=0))
+            return await _read(Call(runtime), _reading("get_template", template=template, wait_seconds=0))
 
     if "get_backup" in tools:
 
@@ -74,7 +73,7 @@ def add_resources(server: MCPServer[None], runtime: Runtime, policy: PolicyReade
             mime_type=_JSON,
         )
         async def backup_detail(backup_id: str) -> str:
-            return await _read(Call(runtime), lambda call: backups.get_backup(call, backup_id, wait_seconds=0))
+            return await _read(Call(runtime), _reading("get_backup", backup_id=backup_id, wait_seconds=0))
 
 
 def _add_fixed(
@@ -99,33 +98,26 @@ async def _read(call: Call, reading: Reading) -> str:
         raise kind(redact(clean(text))[:_MOST_ERROR_CHARACTERS]) from error
 
 
-async def _pods(call: Call) -> Result:
-    return await pods.list_pods(call, limit=_MOST_ROWS)
+def _reading(tool: str, **arguments: Any) -> Reading:  # noqa: ANN401 - what the tool takes
+    async def read(call: Call) -> Result:
+        from lium_mcp.tools.catalog import find_spec  # noqa: PLC0415 - start-up should not pay for what nobody reads
+
+        return await find_spec(tool).function(call, **arguments)
+
+    return read
 
 
-async def _templates(call: Call) -> Result:
-    return await templates.list_templates(call, mine=True, limit=_MOST_ROWS)
-
-
-async def _volumes(call: Call) -> Result:
-    return await volumes.list_volumes(call, limit=_MOST_ROWS)
-
-
-async def _backups(call: Call) -> Result:
-    return await backups.list_backups(call, limit=_MOST_ROWS)
-
-
-_FIXED: Final[tuple[tuple[str, str, str, str, Reading], ...]] = (
-    ("list_pods", "pods", "Pods", "The account's pods, what each costs per hour, and what they burn together.", _pods),
-    (
-        "get_gpu_prices",
-        "market",
-        "Market prices",
-        "Free GPUs and price quartiles of every GPU type.",
-        marketplace.get_gpu_prices,
-    ),
-    ("list_templates", "templates", "Templates", "The account's own templates.", _templates),
-    ("list_volumes", "volumes", "Volumes", "The account's volumes and the pods that have them mounted.", _volumes),
-    ("list_backups", "backups", "Backups", "The newest backups of the account.", _backups),
-    ("get_balance", "account", "Account", "Balance, burn rate and runway.", account.get_balance),
+_FIXED: Final = (
+    ("list_pods", "pods", "Pods", "The account's pods, what each costs per hour, and what they burn together."),
+    ("get_gpu_prices", "market", "Market prices", "Free GPUs and price quartiles of every GPU type."),
+    ("list_templates", "templates", "Templates", "The account's own templates."),
+    ("list_volumes", "volumes", "Volumes", "The account's volumes and the pods that have them mounted."),
+    ("list_backups", "backups", "Backups", "The newest backups of the account."),
+    ("get_balance", "account", "Account", "Balance, burn rate and runway."),
 )
+_ARGUMENTS: Final[dict[str, dict[str, Any]]] = {
+    "list_pods": {"limit": _MOST_ROWS},
+    "list_templates": {"mine": True, "limit": _MOST_ROWS},
+    "list_volumes": {"limit": _MOST_ROWS},
+    "list_backups": {"limit": _MOST_ROWS},
+}

@@ -5,9 +5,10 @@ import logging
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from functools import cache
+from typing import Any, Final, get_args
 
 import anyio
 import httpx2
@@ -15,7 +16,8 @@ from mcp import MCPError
 from mcp.server import CacheHint, MCPServer
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
-from mcp.types import INVALID_PARAMS, CallToolResult, InputRequiredResult
+from mcp.server.mcpserver.tools import Tool as BoundTool
+from mcp.types import INVALID_PARAMS, CallToolResult, InputRequiredResult, Tool
 from pydantic import ValidationError
 
 from lium_mcp import __version__
@@ -27,25 +29,13 @@ from lium_mcp.hangup import end_with_caller
 from lium_mcp.instructions import instructions
 from lium_mcp.prompts import add_prompts
 from lium_mcp.resources import add_resources
-from lium_mcp.settings import Settings, SettingsError
-from lium_mcp.tools import account, backups, clusters, extras, marketplace, renting, templates, volumes
+from lium_mcp.settings import Settings, SettingsError, Toolset
 from lium_mcp.tools.call import Runtime, Stop
 from lium_mcp.tools.failures import META_KEY, ToolFailure, crashed, from_validation, render_failure
-from lium_mcp.tools.registry import Toolset, ToolSpec, bind
+from lium_mcp.tools.listing import ListedTool, read_listing
 from lium_mcp.tools.results import Result
 
 log = logging.getLogger("lium_mcp.calls")
-
-TOOLSETS: Final[tuple[Toolset, ...]] = (
-    marketplace.toolset,
-    renting.toolset,
-    templates.toolset,
-    volumes.toolset,
-    backups.toolset,
-    account.toolset,
-    clusters.toolset,
-    extras.toolset,
-)
 
 SANDBOX_BASE_URL: Final = "http://127.0.0.1/api"
 _CLEAN_UP_SECONDS: Final = 3.5
@@ -80,11 +70,25 @@ class Policy(Result):
 class LiumServer(MCPServer[None]):
     """An MCP server whose failures are sentences for the model, and whose log has one record for each call."""
 
-    def __init__(self, *, stop: Stop, **options: Any) -> None:  # noqa: ANN401 - the SDK's own, which are many
+    def __init__(
+        self,
+        *,
+        offered: Sequence[ListedTool],
+        bind: Callable[[str], BoundTool],
+        stop: Stop,
+        **options: Any,  # noqa: ANN401 - the SDK's own, which are many
+    ) -> None:
+        """`bind` makes a listed tool ready to be called, which it is asked to do when it is first called."""
         super().__init__(**options)
+        self._listed = {item.name: item.tool for item in offered}
+        self._bind = cache(bind)
         self._stop = stop
         self._calls: dict[anyio.CancelScope, tuple[str, asyncio.Task[Any] | None]] = {}
         self._idle: anyio.Event | None = None
+
+    async def list_tools(self) -> list[Tool]:
+        """List the offered tools."""
+        return list(self._listed.values())
 
     async def call_tool(
         self, name: str, arguments: dict[str, Any], context: Context[None, Any] | None = None
@@ -114,17 +118,17 @@ class LiumServer(MCPServer[None]):
         started = time.perf_counter()
         crash: ToolError | None = None
         outcome, request_id = "cancelled", None
+        result: CallToolResult | InputRequiredResult
         try:
+            if name not in self._listed:
+                # What the caller takes for a name may be anything: it is not repeated.
+                name, outcome = "?", "unknown_tool"
+                raise MCPError(INVALID_PARAMS, f"There is no tool of that name; tools/list names {self.name}'s")
             try:
-                result = await super().call_tool(name, arguments, context)
+                tool = self._bind(name)
+                result = await tool.run(arguments, context or Context(mcp_server=self), convert_result=True)
             except ToolError as error:
                 cause = error.__cause__
-                if cause is None:
-                    # What the caller takes for a name may be anything: it is not repeated.
-                    name, outcome = "?", "unknown_tool"
-                    raise MCPError(
-                        INVALID_PARAMS, f"There is no tool of that name; tools/list names {self.name}'s"
-                    ) from error
                 if isinstance(error, UnexpectedToolError) or not isinstance(cause, ValidationError):
                     crash, result = error, render_failure(crashed(name))
                 else:
@@ -191,7 +195,7 @@ def build_server(
     Raises:
         SettingsError: a setting names a tool that does not exist, or holds an address or a key that cannot be one.
     """
-    specs = select_tools(settings)
+    listed = select_tools(settings)
     lium = connect(settings, transport=transport, clock=clock)
     ssh_public_key_path = settings.find_ssh_public_key_path() if settings.is_local else None
     own_key = settings.find_api_key() if settings.is_local else None
@@ -212,15 +216,16 @@ def build_server(
             if not connections:
                 await accounts.aclose()
 
-    offered = {spec.name for spec in specs}
+    offered = {item.name for item in listed}
     server = LiumServer(
+        offered=listed,
+        bind=lambda name: _bind(name, runtime),
         stop=runtime.stop,
         name="lium-mcp",
         title="Lium GPU pods",
         version=__version__,
         website_url="https://lium.io",
         instructions=instructions(offered),
-        tools=bind(specs, runtime),
         lifespan=lifespan,
         log_level=settings.log_level,
         subscriptions=False,
@@ -232,7 +237,7 @@ def build_server(
             "resources/templates/list": _LISTS_HINT,
         },
     )
-    add_resources(server, runtime, lambda: policy_of(settings, len(specs)), offered)
+    add_resources(server, runtime, lambda: policy_of(settings, len(listed)), offered)
     add_prompts(server, offered)
     add_completions(server, runtime, offered)
     return server
@@ -271,32 +276,39 @@ def policy_of(settings: Settings, tool_count: int) -> Policy:
     """The policy that the settings make."""
     return Policy(
         read_only=settings.read_only,
-        toolsets=[toolset.name for toolset in TOOLSETS if toolset.name in settings.toolsets],
+        toolsets=[name for name in get_args(Toolset) if name in settings.toolsets],
         allow_tools=sorted(settings.allow_tools) or None,
         deny_tools=sorted(settings.deny_tools) or None,
         tool_count=tool_count,
     )
 
 
-def select_tools(settings: Settings) -> list[ToolSpec]:
+def select_tools(settings: Settings) -> list[ListedTool]:
     """The tools that the settings offer, in listing order; read-only wins over every other choice.
 
     Raises:
         SettingsError: an allow or deny list names a tool that does not exist.
     """
-    known = {spec.name for toolset in TOOLSETS for spec in toolset.specs}
+    listing = read_listing()
+    known = {item.name for item in listing}
     for setting, names in (("ALLOW_TOOLS", settings.allow_tools), ("DENY_TOOLS", settings.deny_tools)):
         if unknown := sorted(names - known):
             raise SettingsError(f"LIUM_MCP_{setting}: there is no tool named {', '.join(unknown)}")
     return [
-        spec
-        for toolset in TOOLSETS
-        if toolset.name in settings.toolsets
-        for spec in toolset.specs
-        if (not settings.allow_tools or spec.name in settings.allow_tools)
-        and spec.name not in settings.deny_tools
-        and (spec.read_only or not settings.read_only)
+        item
+        for item in listing
+        if item.toolset in settings.toolsets
+        and (not settings.allow_tools or item.name in settings.allow_tools)
+        and item.name not in settings.deny_tools
+        and (item.read_only or not settings.read_only)
     ]
+
+
+def _bind(name: str, runtime: Runtime) -> BoundTool:
+    from lium_mcp.tools.catalog import find_spec  # noqa: PLC0415 - start-up should not pay for what nobody calls
+    from lium_mcp.tools.registry import bind  # noqa: PLC0415 - as above
+
+    return bind(find_spec(name), runtime)
 
 
 async def serve_stdio(server: LiumServer) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mcp.types import Tool
 
 from lium_mcp.sandbox import Sandbox
-from lium_mcp.server import TOOLSETS
+from lium_mcp.tools.catalog import TOOLSETS
 from tests.arguments import TRICKS, properties, random_arguments, required, smallest
 from tests.harness import Agent, Mode, agent_on, text_of
 from tests.standing import Standing

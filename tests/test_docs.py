@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
-from lium_mcp.server import TOOLSETS
 from lium_mcp.settings import Settings, environment_name
+from lium_mcp.tools.catalog import TOOLSETS
 
 README = Path(__file__).parent.parent / "README.md"
 

@@ -5,8 +5,9 @@ import re
 import pytest
 
 from lium_mcp.instructions import MOST_CHARACTERS
-from lium_mcp.server import TOOLSETS, build_server
+from lium_mcp.server import build_server
 from lium_mcp.settings import Settings
+from lium_mcp.tools.catalog import TOOLSETS
 
 TOOLS = {spec.name for toolset in TOOLSETS for spec in toolset.specs}
 

@@ -9,7 +9,7 @@ from mcp.types import TextContent
 
 from lium_mcp.prompts import PROMPTS
 from lium_mcp.sandbox import Sandbox
-from lium_mcp.server import TOOLSETS
+from lium_mcp.tools.catalog import TOOLSETS
 from tests.harness import Agent, Mode, agent_on
 
 both_eras = pytest.mark.parametrize("mode", ["auto", "legacy"])

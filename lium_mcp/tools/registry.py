@@ -4,7 +4,7 @@ A toolset file makes one `Toolset` and declares its tools on it; the server pick
 """
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Final, TypeVar
@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, TypeVar
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.tools import Tool
 from mcp.types import CallToolResult, ToolAnnotations
+from mcp.types import Tool as ListedTool
 
 from lium_mcp.api import LiumError
 from lium_mcp.api.wire import noting_changes
@@ -73,12 +74,9 @@ class Toolset:
         return declare
 
 
-def bind(specs: Iterable[ToolSpec], runtime: Runtime) -> list[Tool]:
-    """Make MCP tools that act through `runtime`."""
-    return [_bind(spec, runtime) for spec in specs]
+def bind(spec: ToolSpec, runtime: Runtime) -> Tool:
+    """Make an MCP tool that acts through `runtime`."""
 
-
-def _bind(spec: ToolSpec, runtime: Runtime) -> Tool:
     async def run(context: Context[Any, Any], **arguments: Any) -> CallToolResult:  # noqa: ANN401 - validated by the SDK
         call = Call(runtime, context)
         redact: Callable[[str], str] = str
@@ -94,11 +92,11 @@ def _bind(spec: ToolSpec, runtime: Runtime) -> Tool:
                 failure.effect = CHANGED_BEFORE
             return render_failure(failure, redact)
 
-    return _published(spec).model_copy(update={"fn": run})
+    return publish(spec).model_copy(update={"fn": run})
 
 
 @cache
-def _published(spec: ToolSpec) -> Tool:
+def publish(spec: ToolSpec) -> Tool:
     """What agents see of a tool, which does nothing yet. Its schemas take long to make, and only once."""
 
     async def unbound(**_: Any) -> CallToolResult:  # noqa: ANN401 - as above
@@ -124,6 +122,18 @@ def _published(spec: ToolSpec) -> Tool:
     )
     _tighten(tool)
     return tool
+
+
+def as_listed(tool: Tool) -> ListedTool:
+    """A tool as clients see it in the list."""
+    return ListedTool(
+        name=tool.name,
+        title=tool.title,
+        description=tool.description,
+        input_schema=tool.parameters,
+        output_schema=tool.output_schema,
+        annotations=tool.annotations,
+    )
 
 
 def _tighten(tool: Tool) -> None:

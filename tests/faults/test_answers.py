@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mcp.types import Tool
 
 from lium_mcp.sandbox import Sandbox
-from lium_mcp.server import TOOLSETS
+from lium_mcp.tools.catalog import TOOLSETS
 from tests.arguments import Arguments, properties, smallest
 from tests.harness import Agent, agent_on
 from tests.standing import Standing

@@ -14,8 +14,9 @@ from mcp import Client
 from mcp.types import Tool
 
 from lium_mcp.sandbox import Sandbox
-from lium_mcp.server import TOOLSETS, build_server
+from lium_mcp.server import build_server
 from lium_mcp.settings import Settings
+from lium_mcp.tools.catalog import TOOLSETS
 from tests.arguments import properties, smallest
 from tests.faults.virtual_time import LoopClock, run_virtually
 from tests.harness import PUBLIC_KEY, Failure, text_of

@@ -9,12 +9,17 @@ from typing import Any
 import pytest
 from mcp.types import Tool
 
+import lium_mcp
 from lium_mcp.sandbox import Sandbox
-from lium_mcp.server import TOOLSETS, build_server
+from lium_mcp.server import build_server
 from lium_mcp.settings import Settings, SettingsError
+from lium_mcp.tools.catalog import TOOLSETS
 from lium_mcp.tools.cost import tokens
+from lium_mcp.tools.listing import FILE_NAME, ListedTool, write_listing
+from lium_mcp.tools.registry import as_listed, publish
 from tests.harness import agent_on
 
+LISTING = Path(lium_mcp.__file__).parent / "tools" / FILE_NAME
 SNAPSHOTS = Path(__file__).parent.parent / "snapshots" / "tools"
 VERBS = {
     "list",
@@ -57,6 +62,17 @@ async def listed_by_default() -> list[Tool]:
 
 def properties(schema: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     return list(schema.get("properties", {}).items())
+
+
+def declared() -> list[ListedTool]:
+    """The tools as their declarations make them."""
+    return [ListedTool(toolset.name, as_listed(publish(spec))) for toolset in TOOLSETS for spec in toolset.specs]
+
+
+def test_the_list_that_servers_read_is_what_the_declarations_make() -> None:
+    if os.environ.get("LIUM_MCP_UPDATE_SNAPSHOTS"):
+        LISTING.write_text(write_listing(declared()))
+    assert LISTING.read_text() == write_listing(declared()), "`make snapshots` writes lium_mcp/tools/listing.json"
 
 
 async def test_each_tool_is_what_its_snapshot_says() -> None:
