@@ -32,6 +32,10 @@ demo: .venv/.run ## watch an agent rent, use and remove a GPU pod in the sandbox
 test: .venv/.dev ## run all tests, with coverage
 	$(BIN)/python -m pytest -n $(WORKERS) --cov --cov-report=term:skip-covered --cov-fail-under=90
 
+.PHONY: test-hosts
+test-hosts: .venv/.dev ## connect Claude Code, Codex, Gemini CLI and opencode to the server (needs npm, 1.2 GB)
+	$(BIN)/python -m tests.hosts.run
+
 .PHONY: lint
 lint: .venv/.dev ## check style, types and which layer imports which
 	$(BIN)/ruff check $(SOURCES)
