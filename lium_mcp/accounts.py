@@ -5,6 +5,7 @@ connection pool for all, and per key a lock under a digest of it, so that two re
 """
 
 import hashlib
+from collections.abc import Callable
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,17 @@ _caller_key: ContextVar[str | None] = ContextVar("_caller_key", default=None)
 class Accounts:
     """The accounts that one server acts for, over one client's connections."""
 
-    def __init__(self, own: LiumClient, clock: Clock, ssh_public_key_path: Path | None, own_key: str | None) -> None:
+    def __init__(
+        self,
+        own: LiumClient,
+        clock: Clock,
+        ssh_public_key_path: Path | None,
+        own_key: str | None,
+        registry_password: Callable[[str], str | None] | None = None,
+    ) -> None:
         self._turns: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
         # A caller may also send the very key that this server has.
-        self._own = Account(own, Renter(own, clock, self._turn(own_key or "")), ssh_public_key_path)
+        self._own = Account(own, Renter(own, clock, self._turn(own_key or "")), ssh_public_key_path, registry_password)
         self._clock = clock
 
     def current(self) -> Account:

@@ -58,6 +58,10 @@ async def _gpu_types(call: Call) -> Iterable[str]:
     return [machine.gpu_type for machine in await call.lium.machines.list() if machine.gpu_type]
 
 
+async def _countries(call: Call) -> Iterable[str]:
+    return [node.country_code for node in await call.lium.executors.list() if node.country_code]
+
+
 async def _backups(call: Call) -> Iterable[str]:
     return [backup.id for backup in await call.lium.backups.list() if backup.is_completed]
 
@@ -73,5 +77,6 @@ _LOOKUPS: Final[dict[str, tuple[str, Lookup]]] = {
     "pod": ("list_pods", _pods),
     "template": ("list_templates", _templates),
     "gpu_type": ("get_gpu_prices", _gpu_types),
+    "country": ("list_gpus", _countries),
     "backup_id": ("list_backups", _backups),
 }

@@ -51,6 +51,18 @@ def add_resources(server: MCPServer[None], runtime: Runtime, policy: PolicyReade
         async def pod_detail(pod: str) -> str:
             return await _read(Call(runtime), _reading("get_pod", pod=pod, wait_seconds=0))
 
+    if "list_gpus" in tools:
+
+        @server.resource(
+            "lium://market/{gpu_type}/{country}",
+            name="offers",
+            title="Offers",
+            description="Free nodes with one GPU type in one country, cheapest first.",
+            mime_type=_JSON,
+        )
+        async def offers(gpu_type: str, country: str) -> str:
+            return await _read(Call(runtime), _reading("list_gpus", gpu_type=gpu_type, country=country))
+
     if "get_template" in tools:
 
         @server.resource(

@@ -29,7 +29,7 @@ from lium_mcp.hangup import end_with_caller
 from lium_mcp.instructions import instructions
 from lium_mcp.prompts import add_prompts
 from lium_mcp.resources import add_resources
-from lium_mcp.settings import Settings, SettingsError, Toolset
+from lium_mcp.settings import Settings, SettingsError, Toolset, registry_password
 from lium_mcp.tools.call import Runtime, Stop
 from lium_mcp.tools.failures import META_KEY, ToolFailure, crashed, from_validation, render_failure
 from lium_mcp.tools.listing import ListedTool, read_listing
@@ -199,7 +199,8 @@ def build_server(
     lium = connect(settings, transport=transport, clock=clock)
     ssh_public_key_path = settings.find_ssh_public_key_path() if settings.is_local else None
     own_key = settings.find_api_key() if settings.is_local else None
-    accounts = Accounts(lium, clock, ssh_public_key_path, own_key)
+    passwords = registry_password if settings.is_local else None
+    accounts = Accounts(lium, clock, ssh_public_key_path, own_key, passwords)
     runtime = Runtime(account=accounts.current, clock=clock)
 
     connections = 0

@@ -23,6 +23,7 @@ LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
 DEFAULT_BASE_URL = "https://lium.io/api"
 SANDBOX_API_KEY = "sk_sandbox"
+REGISTRY_PREFIX = "LIUM_MCP_REGISTRY_"
 _SSH_KEY_NAMES = ("id_ed25519", "id_rsa", "id_ecdsa")
 _PLACEHOLDER = re.compile(r"\$\{[^}]*\}|\$[A-Za-z_][A-Za-z0-9_]*|<[^>]*>|%[A-Za-z_]+%")
 
@@ -146,6 +147,14 @@ def load(overrides: Mapping[str, Any]) -> Settings:
     except ValidationError as error:
         problems = [f"{_public_name(str(item['loc'][0]))}: {item['msg']}" for item in error.errors(include_input=False)]
         raise SettingsError("; ".join(problems)) from None
+
+
+def registry_password(variable: str) -> str | None:
+    """The registry password in a variable of the environment; None if it is not set or not meant to hold one.
+
+    Only variables with the prefix are read: a caller must not be able to send any other secret to a stored login.
+    """
+    return os.environ.get(variable) or None if variable.startswith(REGISTRY_PREFIX) else None
 
 
 def is_loopback(host: str) -> bool:

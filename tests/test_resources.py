@@ -19,7 +19,12 @@ from tests.tools.wires import Wire, answering, ask, editing, failing, rent, trut
 
 both_eras = pytest.mark.parametrize("mode", ["auto", "legacy"])
 FIXED = {"pods", "market", "templates", "volumes", "backups", "account", "policy"}
-TEMPLATES = {"lium://pods/{pod}", "lium://templates/{template}", "lium://backups/{backup_id}"}
+TEMPLATES = {
+    "lium://pods/{pod}",
+    "lium://market/{gpu_type}/{country}",
+    "lium://templates/{template}",
+    "lium://backups/{backup_id}",
+}
 
 Row = dict[str, Any]
 

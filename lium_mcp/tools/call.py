@@ -31,11 +31,13 @@ class Account:
 
     Attributes:
         ssh_public_key_path: The caller's own public key on this machine; None for callers elsewhere.
+        registry_password: Reads a registry password from this server's environment; None for callers elsewhere.
     """
 
     lium: LiumClient
     renter: Renter
     ssh_public_key_path: Path | None
+    registry_password: Callable[[str], str | None] | None = None
 
 
 class Stop:

@@ -5,10 +5,10 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from lium_mcp.api import FeedbackRequest as Feedback
-from lium_mcp.api import GpuResetState, PodDetail, matching_machine_names
+from lium_mcp.api import GpuResetState, LiumError, PodDetail, matching_machine_names
 from lium_mcp.tools.backups import BackupId, EndedBackup, ended
 from lium_mcp.tools.call import Call, after_change
-from lium_mcp.tools.failures import ToolFailure
+from lium_mcp.tools.failures import ToolFailure, from_api
 from lium_mcp.tools.parameters import DEFAULT_WAIT_SECONDS, PodName, ShortText, WaitSeconds
 from lium_mcp.tools.pod_views import Outcome
 from lium_mcp.tools.registry import DESTROYS, DESTROYS_EACH_TIME, READS, WRITES, WRITES_EACH_TIME, Toolset
@@ -73,6 +73,14 @@ class Requested(Result):
 
     machine_name: str
     providers_notified: int | None = None
+
+
+class RegistryCredential(Result):
+    """A registry login that is stored. create_template takes its id or its user name."""
+
+    credential_id: str
+    username: str
+    already_stored: bool
 
 
 class CancelledRestore(Result):
@@ -225,6 +233,40 @@ async def request_gpus(
         )
     answer = await call.lium.machines.request(matches[0], gpu_count=gpu_count)
     return Requested(machine_name=matches[0], providers_notified=answer.provider_notified_count)
+
+
+@toolset.tool(title="Add registry credential", hints=WRITES)
+async def add_registry_credential(
+    call: Call,
+    username: Annotated[ShortText, Field(min_length=1, description="Login at the registry.")],
+    password_variable: Annotated[ShortText, Field(min_length=1, description="Name, LIUM_MCP_REGISTRY_...")],
+) -> RegistryCredential:
+    """Store a registry login with the account, for templates with private images. The password is read from the
+    variable of this server's environment that is named, and never passes through the conversation.
+    """
+    for stored in await call.lium.docker_credentials.list():
+        if stored.docker_username == username:
+            return RegistryCredential(credential_id=stored.id, username=username, already_stored=True)
+    read = call.runtime.account().registry_password
+    password = read(password_variable) if read else None
+    if password is None:
+        raise ToolFailure(
+            "password_not_found",
+            "This server's environment holds no registry password under that name, or the caller is elsewhere.",
+            "Set a variable whose name starts with LIUM_MCP_REGISTRY_ where the server is started, or store the login "
+            "on lium.io.",
+        )
+    try:
+        created = await call.lium.docker_credentials.create(docker_username=username, docker_password=password)
+    except LiumError as error:
+        said = from_api(error)
+        # What Lium answers may repeat what it was sent.
+        said.happened, said.advice = (
+            said.happened.replace(password, "[hidden]"),
+            said.advice.replace(password, "[hidden]"),
+        )
+        raise said from None
+    return RegistryCredential(credential_id=created.id, username=username, already_stored=False)
 
 
 @toolset.tool(title="Cancel backup", hints=WRITES)

@@ -368,7 +368,7 @@ async def _credential(call: Call, named: str) -> DockerCredential | None:
     raise ToolFailure(
         "credential_not_found" if not matches else "ambiguous_name",
         f"{len(matches) or 'No'} stored registry logins match {named}.",
-        "Name one by its id; logins are stored on lium.io, so that no password passes through here.",
+        "Name one by its id. A login is stored on lium.io, or with add_registry_credential of the toolset extras.",
     )
 
 

@@ -193,6 +193,32 @@ async def test_a_demand_goes_to_one_gpu_type(agent: Agent, sandbox: Sandbox) -> 
     assert len([note for note in truth(sandbox, "requests") if note["path"] == "/machine-requests"]) == 2
 
 
+# --- Registry logins -------------------------------------------------------------------------------------------------
+
+
+async def test_a_registry_password_comes_from_the_environment_and_never_comes_out(
+    agent: Agent, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("LIUM_MCP_REGISTRY_HUB", "hunter2-very-secret")
+    monkeypatch.setenv("OTHER_SECRET", "not-for-lium")
+    for variable in ("OTHER_SECRET", "LIUM_MCP_REGISTRY_MISSING", "PATH"):
+        refused = await agent.refused("add_registry_credential", username="ci-bot", password_variable=variable)
+        assert refused.code == "password_not_found"
+    sandbox.add_fault(
+        "error", status=400, body='{"detail": "bad password hunter2-very-secret"}', match={"method": "POST"}
+    )
+    echoed = await agent.refused(
+        "add_registry_credential", username="ci-bot", password_variable="LIUM_MCP_REGISTRY_HUB"
+    )
+    added = await agent.call("add_registry_credential", username="ci-bot", password_variable="LIUM_MCP_REGISTRY_HUB")
+    again = await agent.call("add_registry_credential", username="ci-bot", password_variable="LIUM_MCP_REGISTRY_HUB")
+    assert (added["already_stored"], again["already_stored"]) == (False, True)
+    assert added["credential_id"] == again["credential_id"]
+    assert "hunter2" not in echoed.text + str(added) + caplog.text
+    (stored,) = await ask(sandbox, "GET", "/docker-credentials/")
+    assert (stored["id"], stored["docker_username"]) == (added["credential_id"], "ci-bot")
+
+
 # --- SSH keys --------------------------------------------------------------------------------------------------------
 
 

@@ -11,12 +11,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from lium_mcp.sandbox import Sandbox
 from lium_mcp.tools.catalog import TOOLSETS
 from tests.harness import PUBLIC_KEY, Agent, agent_on
-from tests.tools.wires import Wire, ask
+from tests.tools.wires import Wire
 
 CONTRACT = Path(__file__).parents[1] / "contract" / "openapi.yaml"
 METHODS = {"get", "post", "put", "patch", "delete"}
@@ -66,6 +67,7 @@ REACHED_BY = {
     "updateTemplate": "update_template",
     "deleteTemplate": "delete_template",
     "listDockerCredentials": "create_template",
+    "createDockerCredential": "add_registry_credential",
     "listVolumes": "list_volumes",
     "createVolume": "create_volume",
     "getVolume": "get_volume",
@@ -87,7 +89,6 @@ NOT_OFFERED = {
     "listPublicNodes": "list_gpus reads the same nodes in more detail",
     "getPodStatement": "get_pod and get_spending say what a pod has cost",
     "listBackupConfigs": "get_backup_schedule reads the schedule of the pod that is asked about",
-    "createDockerCredential": _PASSWORD,
     "updateDockerCredential": _PASSWORD,
     "deleteDockerCredential": "belongs to whoever may store one: a person on lium.io",
     "updateSshKey": "delete_ssh_key and add_ssh_key do it, and a key is not changed under a name that others know",
@@ -172,7 +173,9 @@ async def _rent(call: Recorder, sandbox: Sandbox) -> str:
     await call("list_volumes")
     await call("get_volume", volume="data")
 
-    await ask(sandbox, "POST", "/docker-credentials/", {"docker_username": "bot", "docker_password": "p"})
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("LIUM_MCP_REGISTRY_BOT", "p")
+        await call("add_registry_credential", username="bot", password_variable="LIUM_MCP_REGISTRY_BOT")
     image = {"image": "ghcr.io/team/a:1", "registry_credential": "bot", "wait_seconds": 120}
     await call("create_template", name="mine", **image)
     await call("list_templates")
