@@ -25,7 +25,7 @@ DEFAULT_BASE_URL = "https://lium.io/api"
 SANDBOX_API_KEY = "sk_sandbox"
 REGISTRY_PREFIX = "LIUM_MCP_REGISTRY_"
 _SSH_KEY_NAMES = ("id_ed25519", "id_rsa", "id_ecdsa")
-_PLACEHOLDER = re.compile(r"\$\{[^}]*\}|\$[A-Za-z_][A-Za-z0-9_]*|<[^>]*>|%[A-Za-z_]+%")
+_PLACEHOLDER = re.compile(r"\$\{[^}]*\}|\{env:[^}]*\}|\$[A-Za-z_][A-Za-z0-9_]*|<[^>]*>|%[A-Za-z_]+%")
 
 Names = Annotated[frozenset[str], NoDecode]
 

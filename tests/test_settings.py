@@ -22,7 +22,9 @@ def test_the_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     assert load({}).find_api_key() == "sk_one"
 
 
-@pytest.mark.parametrize("value", ["", "  ", "${LIUM_API_KEY}", "$LIUM_API_KEY", "<your key>", "%LIUM_API_KEY%"])
+@pytest.mark.parametrize(
+    "value", ["", "  ", "${LIUM_API_KEY}", "$LIUM_API_KEY", "<your key>", "%LIUM_API_KEY%", "{env:LIUM_API_KEY}"]
+)
 def test_an_empty_value_or_an_unexpanded_placeholder_is_no_key(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("LIUM_API_KEY", value)
     monkeypatch.setenv("LIUM_BASE_URL", value)

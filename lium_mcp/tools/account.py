@@ -1,8 +1,5 @@
 """Toolset `account`: money and SSH keys."""
 
-import base64
-import binascii
-import hashlib
 from datetime import datetime, timedelta
 from typing import Annotated
 
@@ -12,13 +9,11 @@ from lium_mcp.api import SshKey
 from lium_mcp.tools.call import Call
 from lium_mcp.tools.failures import ToolFailure
 from lium_mcp.tools.parameters import Cursor, Limit, ShortText, page
+from lium_mcp.tools.public_keys import KINDS, fingerprint, is_whole
 from lium_mcp.tools.registry import READS, WRITES, Toolset
 from lium_mcp.tools.results import Result, Usd, UtcTime
 
 toolset = Toolset("account")
-
-_LENGTH_BYTES = 4
-_KEY_TYPES = ("ssh-ed25519", "ssh-rsa", "ecdsa-sha2-", "sk-ssh-ed25519@openssh.com", "sk-ecdsa-sha2-")
 
 
 class Balance(Result):
@@ -165,37 +160,13 @@ def _key_material(public_key: str) -> list[str]:
     parts = public_key.split()
     if "PRIVATE KEY" in public_key:
         problem = "public_key holds a private key, which was not sent anywhere"
-    elif "\n" in public_key.strip() or len(parts) < 2 or not parts[0].startswith(_KEY_TYPES):  # noqa: PLR2004 - type, key
+    elif "\n" in public_key.strip() or len(parts) < 2 or not parts[0].startswith(KINDS):  # noqa: PLR2004 - type, key
         problem = "public_key is not one line of an OpenSSH public key (such as ssh-ed25519 AAAA... name)"
-    elif not _is_whole(*parts[:2]):
+    elif not is_whole(*parts[:2]):
         problem = f"the second word of public_key is not a whole {parts[0]} key: it may have been cut off"
     else:
         return parts[:2]
     raise ToolFailure("invalid_argument", f"{problem}.", "Send the content of a file that ends in .pub.")
-
-
-def _is_whole(kind: str, encoded: str) -> bool:
-    """Whether a key is a row of fields, each after its length, of which the first names the kind."""
-    try:
-        rest = base64.b64decode(encoded, validate=True)
-    except (binascii.Error, ValueError):
-        return False
-    fields: list[bytes] = []
-    while rest:
-        end = _LENGTH_BYTES + int.from_bytes(rest[:_LENGTH_BYTES])
-        if len(rest) < end:
-            return False
-        fields.append(rest[_LENGTH_BYTES:end])
-        rest = rest[end:]
-    return len(fields) > 1 and fields[0] == kind.encode()
-
-
-def _fingerprint(encoded: str) -> str | None:
-    try:
-        blob = base64.b64decode(encoded, validate=True)
-    except (binascii.Error, ValueError):
-        return None
-    return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
 
 
 def _row(key: SshKey) -> SshKeyRow:
@@ -204,7 +175,7 @@ def _row(key: SshKey) -> SshKeyRow:
         key_id=key.id,
         name=key.name,
         type=parts[0] if parts else None,
-        fingerprint=_fingerprint(parts[1]) if len(parts) > 1 else None,
+        fingerprint=fingerprint(parts[1]) if len(parts) > 1 else None,
     )
 
 

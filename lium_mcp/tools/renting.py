@@ -26,6 +26,7 @@ from lium_mcp.tools.parameters import DEFAULT_WAIT_SECONDS, ShortText, WaitSecon
 from lium_mcp.tools.pod_views import Outcome, PodView, describe_start, pod_view
 from lium_mcp.tools.pods import judge, judge_gone, read_pod, settled
 from lium_mcp.tools.pods import toolset as toolset  # noqa: PLC0414 - rent_pod joins the toolset; this says that it is public
+from lium_mcp.tools.public_keys import is_public_key
 from lium_mcp.tools.registry import WRITES
 from lium_mcp.tools.results import Result, Usd
 from lium_mcp.tools.schema import UNLISTED
@@ -37,7 +38,6 @@ _SCHEDULE_SECONDS = 10.0
 _SCHEDULE_TOLERANCE = timedelta(minutes=2)
 _PRICE_TOLERANCE_USD = 0.0001
 _NO_REMOVAL_TIME = "Lium shows no removal time: the pod may bill until it is removed. Call schedule_pod_removal."
-_KEY_PREFIXES = ("ssh-", "ecdsa-", "sk-")
 # Parameters of the official MCP server: what works there works here, without costing everybody tokens.
 _OFFICIAL = Field(json_schema_extra={UNLISTED: True})
 
@@ -407,7 +407,7 @@ async def find_public_keys(call: Call) -> list[str]:
         text = ""
         with suppress(OSError):  # a file that cannot be read any more is no key
             text = await anyio.Path(path).read_text(encoding="utf-8", errors="replace")
-        keys = [line.strip() for line in text.splitlines() if line.strip().startswith(_KEY_PREFIXES)]
+        keys = [line.strip() for line in text.splitlines() if is_public_key(line)]
         if keys:
             return keys
     keys = [key.public_key.strip() for key in await call.lium.ssh_keys.list() if key.public_key]

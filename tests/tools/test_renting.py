@@ -329,7 +329,7 @@ async def test_without_any_ssh_key_nothing_is_spent(sandbox: Sandbox) -> None:
     assert asked(sandbox) == []
 
 
-@pytest.mark.parametrize("local", ["absent", "empty", "removed later", "unreadable"])
+@pytest.mark.parametrize("local", ["absent", "empty", "cut off", "removed later", "unreadable"])
 async def test_without_a_local_ssh_key_the_accounts_keys_go_in(sandbox: Sandbox, local: str) -> None:
     key = PUBLIC_KEY.replace(" test", " registered")
     await ask(sandbox, "POST", "/ssh-keys", {"name": "laptop", "public_key": key})
@@ -338,6 +338,8 @@ async def test_without_a_local_ssh_key_the_accounts_keys_go_in(sandbox: Sandbox,
         file.unlink()
     if local == "empty":
         file.write_text("\n# nothing\n")
+    if local == "cut off":
+        file.write_text(f"{' '.join(PUBLIC_KEY.split()[:2])[:-8]}\n")
     async with agent_on(sandbox) as agent:
         if local == "removed later":
             file.unlink()
