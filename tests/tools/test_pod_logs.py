@@ -33,16 +33,6 @@ TOOLS = frozenset(
 )
 agent_on = partial(agent_on_every_tool, allow_tools=TOOLS, log_level="ERROR")
 both_eras = pytest.mark.parametrize("mode", ["auto", "legacy"])
-TAKES_A_POD: dict[str, dict[str, Any]] = {
-    "get_pod": {},
-    "reboot_pod": {},
-    "remove_pod": {},
-    "schedule_pod_removal": {"hours_from_now": 1},
-    "cancel_pod_removal": {},
-    "get_pod_logs": {},
-}
-
-Row = dict[str, Any]
 
 
 @pytest.fixture
