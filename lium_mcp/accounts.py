@@ -7,6 +7,7 @@ connection pool for all, and per key a lock under a digest of it, so that two re
 import hashlib
 from collections.abc import Callable
 from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -19,7 +20,16 @@ from lium_mcp.api import Clock, LiumClient
 from lium_mcp.rentals import Renter
 from lium_mcp.tools.call import Account
 
-_caller_key: ContextVar[str | None] = ContextVar("_caller_key", default=None)
+
+@dataclass(slots=True)
+class _Caller:
+    """Who sent the request that is being served: a key, and its account once something acts for it."""
+
+    key: str
+    account: Account | None = None
+
+
+_caller: ContextVar[_Caller | None] = ContextVar("_caller", default=None)
 
 
 class Accounts:
@@ -40,11 +50,14 @@ class Accounts:
 
     def current(self) -> Account:
         """The account of the request that is being served."""
-        key = _caller_key.get()
-        if key is None:
+        caller = _caller.get()
+        if caller is None:
             return self._own
-        lium = self._own.lium.for_key(key)
-        return Account(lium, Renter(lium, self._clock, self._turn(key)), ssh_public_key_path=None)
+        if caller.account is None:
+            lium = self._own.lium.for_key(caller.key)
+            renter = Renter(lium, self._clock, self._turn(caller.key))
+            caller.account = Account(lium, renter, ssh_public_key_path=None)
+        return caller.account
 
     def _turn(self, key: str) -> anyio.Lock:
         return self._turns.setdefault(hashlib.sha256(key.encode()).hexdigest(), anyio.Lock())
@@ -56,11 +69,12 @@ class Accounts:
 
 async def bind_caller_key(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
     """MCP middleware: let a request act for the key in its headers, if it has one."""
-    token = _caller_key.set(key_in_headers(getattr(ctx.request, "headers", None)))
+    key = key_in_headers(getattr(ctx.request, "headers", None))
+    token = _caller.set(_Caller(key) if key is not None else None)
     try:
         return await call_next(ctx)
     finally:
-        _caller_key.reset(token)
+        _caller.reset(token)
 
 
 def key_in_headers(headers: Any) -> str | None:  # noqa: ANN401 - headers of the web framework, or nothing over stdio
