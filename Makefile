@@ -16,11 +16,11 @@ help:
 	@touch $@
 
 .venv/.run: .venv/.created requirements/run.txt
-	$(PIP) install --require-hashes --requirement requirements/run.txt
+	$(PIP) install --no-deps --require-hashes --requirement requirements/run.txt
 	@touch $@
 
 .venv/.dev: .venv/.created requirements/dev.txt pyproject.toml
-	$(PIP) install --require-hashes --requirement requirements/dev.txt
+	$(PIP) install --no-deps --require-hashes --requirement requirements/dev.txt
 	$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@ .venv/.run
 
