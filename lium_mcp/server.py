@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import cache
+from importlib.util import find_spec
 from typing import Any, Final, get_args
 
 import anyio
@@ -22,12 +23,14 @@ from pydantic import ValidationError
 
 from lium_mcp import __version__
 from lium_mcp.accounts import Accounts, bind_caller_key
-from lium_mcp.api import SYSTEM_CLOCK, Clock, InvalidRequest, LiumClient
+from lium_mcp.api import SYSTEM_CLOCK, Clock, InvalidRequest, LiumClient, LiumError
 from lium_mcp.api.addresses import check_base_url
 from lium_mcp.completions import add_completions
+from lium_mcp.guard.policy import Policy as GuardPolicy
 from lium_mcp.hangup import end_with_caller
 from lium_mcp.instructions import instructions
 from lium_mcp.prompts import add_prompts
+from lium_mcp.rentals import Journal, LedgerUnavailable, Renter
 from lium_mcp.resources import add_resources
 from lium_mcp.settings import Settings, SettingsError, Toolset, registry_password
 from lium_mcp.tools.call import Runtime, Stop
@@ -38,6 +41,10 @@ from lium_mcp.tools.results import Result
 log = logging.getLogger("lium_mcp.calls")
 
 SANDBOX_BASE_URL: Final = "http://127.0.0.1/api"
+_STATE_SCHEMES: Final = ("sqlite:///", "sqlite://", "postgresql://", "postgresql+psycopg://")
+# Start-up has the processor first; and a database that is opened costs as much as half of it.
+_FIRST_ATTENTION_SECONDS: Final = 2.0
+_ATTENTION_SECONDS: Final = 15.0
 _CLEAN_UP_SECONDS: Final = 3.5
 _CANCEL_SECONDS: Final = 1.0
 _LAST_WORDS_SECONDS: Final = 0.1
@@ -200,8 +207,13 @@ def build_server(
     ssh_public_key_path = settings.find_ssh_public_key_path() if settings.is_local else None
     own_key = settings.find_api_key() if settings.is_local else None
     passwords = registry_password if settings.is_local else None
-    accounts = Accounts(lium, clock, ssh_public_key_path, own_key, passwords)
-    runtime = Runtime(account=accounts.current, clock=clock)
+    journal = _journal(settings)
+    limits, mode = settings.find_limits()
+    policy = GuardPolicy(limits, shadow=mode == "shadow")
+    accounts = Accounts(lium, clock, ssh_public_key_path, own_key, journal, passwords)
+    runtime = Runtime(
+        account=accounts.current, clock=clock, policy=policy, confirm=settings.confirm, read_only=settings.read_only
+    )
 
     connections = 0
 
@@ -211,7 +223,11 @@ def build_server(
         nonlocal connections
         connections += 1
         try:
-            yield
+            async with anyio.create_task_group() as background:
+                if connections == 1 and own_key is not None and not settings.read_only:
+                    background.start_soon(_attend_to_rents, accounts.own.renter)
+                yield
+                background.cancel_scope.cancel()
         finally:
             connections -= 1
             if not connections:
@@ -242,6 +258,26 @@ def build_server(
     add_prompts(server, offered)
     add_completions(server, runtime, offered)
     return server
+
+
+def _journal(settings: Settings) -> Journal:
+    url = settings.find_state_url()
+    if not url.startswith(_STATE_SCHEMES):
+        raise SettingsError("LIUM_MCP_STATE_URL: an address that starts with sqlite:/// or postgresql:// is needed")
+    if url.startswith("postgresql:") and find_spec("psycopg") is None:
+        raise SettingsError("LIUM_MCP_STATE_URL: PostgreSQL needs a driver: install lium-mcp[postgres]")
+    return Journal(url)
+
+
+async def _attend_to_rents(renter: Renter) -> None:
+    """Settle what an earlier process left, and set removal times that no call waited for."""
+    await anyio.sleep(_FIRST_ATTENTION_SECONDS)
+    while True:
+        try:
+            await renter.attend(in_background=True)
+        except (LiumError, LedgerUnavailable) as error:
+            log.warning("The rents of the ledger could not be attended to for now: %s", error)
+        await anyio.sleep(_ATTENTION_SECONDS)
 
 
 def connect(

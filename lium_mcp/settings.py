@@ -13,10 +13,13 @@ from collections.abc import Mapping
 from configparser import ConfigParser
 from configparser import Error as ConfigError
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
+from platformdirs import user_state_path
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from lium_mcp.guard.limits import Limits, Mode, Names, PolicyFileError, read_policy_file
 
 Toolset = Literal["marketplace", "pods", "templates", "volumes", "backups", "account", "clusters", "extras"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
@@ -27,14 +30,12 @@ REGISTRY_PREFIX = "LIUM_MCP_REGISTRY_"
 _SSH_KEY_NAMES = ("id_ed25519", "id_rsa", "id_ecdsa")
 _PLACEHOLDER = re.compile(r"\$\{[^}]*\}|\{env:[^}]*\}|\$[A-Za-z_][A-Za-z0-9_]*|<[^>]*>|%[A-Za-z_]+%")
 
-Names = Annotated[frozenset[str], NoDecode]
-
 
 class SettingsError(Exception):
     """A setting cannot be read; the sentence names it and what it takes."""
 
 
-class Settings(BaseSettings):
+class Settings(Limits, BaseSettings):
     """Settings of one server process.
 
     Raises:
@@ -42,7 +43,12 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="LIUM_MCP_", env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True
+        env_prefix="LIUM_MCP_",
+        env_ignore_empty=True,
+        enable_decoding=False,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
     )
 
     api_key: SecretStr | None = Field(
@@ -60,7 +66,7 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("ssh_key_path", "LIUM_SSH_KEY_PATH"),
         description="Private SSH key whose public half (the same path plus .pub) is put into rented pods.",
     )
-    toolsets: Annotated[frozenset[Toolset], NoDecode] = Field(
+    toolsets: frozenset[Toolset] = Field(
         default=frozenset[Toolset](("marketplace", "pods", "templates", "volumes", "backups", "account")),
         description="Groups of tools to offer, separated by commas; clusters and extras are not offered by default.",
     )
@@ -69,6 +75,22 @@ class Settings(BaseSettings):
     )
     deny_tools: Names = Field(default=frozenset(), description="Tools that are never offered, separated by commas.")
     read_only: bool = Field(default=False, description="Offer only tools that change nothing and spend nothing.")
+    policy: Path | None = Field(
+        default=None, description="TOML file with a team's limits; what it or a setting refuses is refused."
+    )
+    policy_mode: Mode = Field(
+        default="enforce", description="What limits do; shadow refuses nothing and logs what would have been refused."
+    )
+    confirm: Literal["auto", "always", "never"] = Field(
+        default="auto",
+        description="Ask the person before money is spent or data destroyed: auto where the client can ask, always "
+        "(refuse where it cannot), or never.",
+    )
+    state_url: SecretStr | None = Field(
+        default=None,
+        description="Where the ledger of rents is: sqlite:///PATH, by default a file in the user's state directory, or "
+        "postgresql://... for several servers on one account.",
+    )
     transport: Literal["stdio", "http", "sse"] = Field(
         default="stdio", description="How clients reach the server; http and sse serve both of these at once."
     )
@@ -82,6 +104,7 @@ class Settings(BaseSettings):
         default=15.0, ge=1, le=45, description="Time limit of one request to the Lium API, in seconds."
     )
     log_level: LogLevel = Field(default="INFO", description="How much goes to standard error.")
+    log_format: Literal["text", "json"] = Field(default="text", description="How a line on standard error is written.")
     sandbox: bool = Field(
         default=False, description="Serve a simulated Lium inside this process: no money, no network."
     )
@@ -90,12 +113,12 @@ class Settings(BaseSettings):
     )
     sandbox_seed: int = Field(default=7, description="Seed of the sandbox's market.")
 
-    @field_validator("toolsets", "allow_tools", "deny_tools", "allowed_host", mode="before")
+    @field_validator("toolsets", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:  # noqa: ANN401 - whatever the environment or the command line held
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
-    @field_validator("api_key", "ssh_key_path", "base_url", mode="before")
+    @field_validator("api_key", "ssh_key_path", "base_url", "state_url", "policy", mode="before")
     @classmethod
     def _drop_placeholder(cls, value: Any, info: Any) -> Any:  # noqa: ANN401 - as above
         """Hosts hand over `${LIUM_API_KEY}` unexpanded when the variable is not set: that is no value."""
@@ -103,7 +126,7 @@ class Settings(BaseSettings):
             return cls.model_fields[info.field_name].default
         return value.strip() if isinstance(value, str) else value
 
-    @field_validator("ssh_key_path")
+    @field_validator("ssh_key_path", "policy")
     @classmethod
     def _expand_home(cls, value: Path | None) -> Path | None:
         return value.expanduser() if value else None
@@ -123,6 +146,29 @@ class Settings(BaseSettings):
         if self.api_key:
             return self.api_key.get_secret_value()
         return _config_file_api_key()
+
+    def find_state_url(self) -> str:
+        """Where the ledger is: the address set, in the sandbox nowhere but in memory, else a file of the user's."""
+        if self.state_url:
+            return self.state_url.get_secret_value()
+        if self.sandbox:
+            return "sqlite://"
+        return f"sqlite:///{user_state_path('lium-mcp', appauthor=False) / 'rentals.db'}"
+
+    def find_limits(self) -> tuple[Limits, Mode]:
+        """The limits of the settings and of the policy file together, in the mode of the file if it has one.
+
+        Raises:
+            SettingsError: the policy file cannot be read.
+        """
+        own = Limits(**{name: getattr(self, name) for name in Limits.model_fields})
+        if self.policy is None:
+            return own, self.policy_mode
+        try:
+            limits, mode = read_policy_file(self.policy)
+        except PolicyFileError as error:
+            raise SettingsError(f"LIUM_MCP_POLICY: {error}") from None
+        return own.tightened(limits), mode or self.policy_mode
 
     def find_ssh_public_key_path(self) -> Path | None:
         """The public key file to put into pods, found as the official client finds it; None when there is none."""

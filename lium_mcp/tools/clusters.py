@@ -1,21 +1,27 @@
 """Toolset `clusters`, off by default: several whole nodes of one fast fabric, rented and removed together."""
 
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import anyio
 from pydantic import Field
 
 from lium_mcp.api import ClusterOffer, ClusterRentRequest, Conflict, Executor, LiumError, Pod, RentOutcomeUnknown
-from lium_mcp.rentals import ClusterOrder, PodNameTaken, Rental
+from lium_mcp.guard.confirm import Question
+from lium_mcp.guard.policy import Ask
+from lium_mcp.rentals import ClusterOrder, Entry, Rental, Terms, digest, whole_hours
 from lium_mcp.rentals.selection import has_price
 from lium_mcp.tools.call import Call
 from lium_mcp.tools.failures import ToolFailure
 from lium_mcp.tools.parameters import Cursor, Limit, ShortText, page
 from lium_mcp.tools.pod_views import Outcome
+from lium_mcp.tools.questions import ask_to_remove_cluster
 from lium_mcp.tools.registry import DESTROYS, READS, WRITES, Toolset
-from lium_mcp.tools.renting import find_public_keys, name_taken, outcome_unknown
+from lium_mcp.tools.rent_plan import PRICE_TOLERANCE_USD, find_public_keys
+from lium_mcp.tools.renting import give_back, outcome_unknown, refuse_dearer
 from lium_mcp.tools.results import Result, Usd
+from lium_mcp.tools.room import make_room
 from lium_mcp.tools.targets import find_template
 
 toolset = Toolset("clusters")
@@ -55,6 +61,7 @@ class RentedCluster(Result):
     """The pods of a cluster that was rented. Each bills by itself."""
 
     pod_ids: list[str]
+    already_rented: bool | None = None
     cluster_id: str | None = None
     price_per_hour_usd: Usd | None = None
     warnings: list[str] | None = None
@@ -88,7 +95,26 @@ async def list_clusters(call: Call, limit: Limit = 20, cursor: Cursor = "") -> C
     return ClusterOffers(offers=[_offer(row) for row in rows], total=len(offers), next_cursor=next_cursor)
 
 
-@toolset.tool(title="Rent a cluster", hints=WRITES)
+async def ask_to_rent_cluster(
+    call: Call,
+    *,
+    name: str,
+    executor_ids: list[str],
+    hours: float | None,
+    **_: Any,  # noqa: ANN401 - the tool's others
+) -> Question:
+    """What a person is asked before a cluster is rented."""
+    price = await _price(call, executor_ids)
+    cost = f"${price:.2f} an hour together" if price is not None else "a price that Lium does not say"
+    until = f"Lium removes them after {hours:g} hours" if hours else "They bill until somebody removes them"
+    total = f": ${price * hours:.2f} in all" if hours and price is not None else ""
+    nodes = ", ".join(executor_ids)
+    return Question(
+        f"Rent cluster {name} of whole nodes ({nodes}) for {cost}? {until}{total}.", price_per_hour_usd=price
+    )
+
+
+@toolset.tool(title="Rent a cluster", hints=WRITES, asks=ask_to_rent_cluster)
 async def rent_cluster(
     call: Call,
     *,
@@ -96,11 +122,19 @@ async def rent_cluster(
     executor_ids: Annotated[list[str], Field(min_length=2, max_length=64, description="Of one list_clusters offer.")],
     template: Annotated[ShortText, Field(description="Default: Lium's cluster image.")] = "",
     max_usd_per_hour: Annotated[float | None, Field(description="Ceiling for the whole cluster.")] = None,
+    hours: Annotated[float | None, Field(gt=0, le=720, description="Lium removes the pods then.")] = None,
 ) -> RentedCluster:
     """Rent whole nodes of one fabric, all or none. This spends money: each member bills per second until
-    remove_cluster. Lium removes none of them by itself.
+    remove_cluster, or for the given hours.
     """
+    asked = digest({"cluster": name, "nodes": sorted(executor_ids), "template": template, "hours": hours})
+    earlier = await call.renter.earlier(name, asked)
+    if earlier is not None:
+        return await _rented(call, earlier, None, None, None)
+    hours = call.policy.life(hours)
     price = await _price(call, executor_ids)
+    call.policy.check_price(price, len(executor_ids))
+    refuse_dearer(call, price)
     if max_usd_per_hour is not None and (price is None or price > max_usd_per_hour):
         cost = "have no known price" if price is None else f"cost ${price:.2f} an hour together"
         raise ToolFailure(
@@ -114,11 +148,16 @@ async def rent_cluster(
         executor_uuids=executor_ids,
         user_public_key=await find_public_keys(call),
     )
+    call.policy.check_template(request.template_id)
+    room = await make_room(call)
+    ask = Ask(price, float(whole_hours(hours)) if hours else None, len(executor_ids))
+
+    def judge_room(pods: Sequence[Pod], entries: Sequence[Entry]) -> None:
+        room.check(ask, pods, entries)
+
     try:
-        async with call.renter.rent(ClusterOrder(request)) as rental:
-            return await _rented(call, rental, price, max_usd_per_hour)
-    except PodNameTaken as taken:
-        raise name_taken(taken) from taken
+        async with call.renter.rent(ClusterOrder(request), Terms(asked, price, hours), judge_room) as rental:
+            return await _rented(call, rental, price, max_usd_per_hour, hours)
     except RentOutcomeUnknown as unknown:
         raise outcome_unknown(name, unknown) from unknown
     except Conflict as refused:
@@ -132,7 +171,7 @@ async def rent_cluster(
         ) from refused
 
 
-@toolset.tool(title="Remove a cluster", hints=DESTROYS)
+@toolset.tool(title="Remove a cluster", hints=DESTROYS, asks=ask_to_remove_cluster)
 async def remove_cluster(
     call: Call, cluster_id: Annotated[ShortText, Field(min_length=1, description="From rent_cluster.")]
 ) -> RemovedCluster:
@@ -146,6 +185,9 @@ async def remove_cluster(
             "A member is still starting: call list_pods until all run, then remove_cluster again.",
             request_id=error.request_id,
         ) from error
+    for row in answer.pods:
+        if row.success:
+            await call.renter.note_removed(row.pod_id)
     members = [
         ClusterMember(
             pod_id=row.pod_id,
@@ -167,7 +209,9 @@ async def remove_cluster(
     )
 
 
-async def _rented(call: Call, rental: Rental, quoted: float | None, ceiling: float | None) -> RentedCluster:
+async def _rented(
+    call: Call, rental: Rental, quoted: float | None, ceiling: float | None, hours: float | None
+) -> RentedCluster:
     members: list[Pod] = []
     # The pods bill: whatever fails now, the answer names them.
     with suppress(LiumError), anyio.move_on_after(_READ_BACK_SECONDS):
@@ -179,15 +223,37 @@ async def _rented(call: Call, rental: Rental, quoted: float | None, ceiling: flo
         warnings.append("The answer was lost; the pods were found by name. Check them.")
     if not members:
         warnings.append("Lium does not list the pods yet.")
-    if ceiling is not None and price is not None and price > ceiling:
-        warnings.append(f"The price rose: they cost ${price:.2f} an hour, more than max_usd_per_hour={ceiling:g}.")
+    if not rental.earlier and price is not None and _costs_more(call, price, len(rental.pod_ids), ceiling):
+        raise await give_back(call, rental, f"The cluster {members[0].pod_name or ''}" if members else "It", price)
+    if hours is not None and not await _keep_removal_times(call, rental, members, hours):
+        warnings.append(f"The removal after {hours:g} hours is not confirmed: call list_pods once all members run.")
     return RentedCluster(
         pod_ids=list(rental.pod_ids),
+        already_rented=rental.earlier or None,
         cluster_id=next((pod.cluster_id for pod in members if pod.cluster_id), None),
         price_per_hour_usd=price,
         warnings=warnings or None,
         next="Call list_pods until all members run. Remove them together with remove_cluster.",
     )
+
+
+def _costs_more(call: Call, price: float, members: int, ceiling: float | None) -> bool:
+    """Whether the members together cost more than was allowed or agreed to, by more than it may be rounded."""
+    allowed = call.policy.ceiling_per_pod_hour_usd
+    ceilings = (
+        ceiling,
+        allowed * members if allowed is not None else None,
+        call.agreed.price_per_hour_usd if call.agreed else None,
+    )
+    return any(limit is not None and price > limit + PRICE_TOLERANCE_USD for limit in ceilings)
+
+
+async def _keep_removal_times(call: Call, rental: Rental, members: Sequence[Pod], hours: float) -> bool:
+    """A cluster's rent carries no hours: set a removal time on each member at once, and again once all run."""
+    is_set = [False]
+    with suppress(LiumError), anyio.move_on_after(_READ_BACK_SECONDS):
+        is_set = [(await call.renter.keep_removal_time(rental, pod, hours))[1] for pod in members]
+    return len(is_set) == len(rental.pod_ids) and all(is_set)
 
 
 async def _price(call: Call, executor_ids: list[str]) -> float | None:

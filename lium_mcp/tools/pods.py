@@ -1,5 +1,6 @@
 """Toolset `pods`: look at pods, and change or end them. Renting is in `renting.py`."""
 
+import logging
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Annotated
@@ -8,14 +9,25 @@ import anyio
 from pydantic import Field
 
 from lium_mcp.api import BadRequest, Conflict, LiumError, NotFound, Pod, PodDetail
+from lium_mcp.guard.policy import hours_left
+from lium_mcp.rentals import REPLAY_WINDOW, Entry, LedgerUnavailable
 from lium_mcp.tools.call import Call, after_change
 from lium_mcp.tools.failures import ToolFailure
 from lium_mcp.tools.final_backup import describe_pending, take_final_backup
 from lium_mcp.tools.parameters import DEFAULT_WAIT_SECONDS, Cursor, Limit, PodName, ShortText, WaitSeconds, page
 from lium_mcp.tools.pod_views import Outcome, PodRow, PodView, describe_start, failure_cause, pod_row, pod_view
+from lium_mcp.tools.questions import (
+    ask_to_cancel_removal,
+    ask_to_reboot_pod,
+    ask_to_remove_pod,
+    ask_to_schedule_removal,
+)
 from lium_mcp.tools.registry import DESTROYS, DESTROYS_EACH_TIME, READS, WRITES, Toolset
 from lium_mcp.tools.results import Result, Usd, UtcTime
+from lium_mcp.tools.room import make_room
 from lium_mcp.tools.targets import find_free_volume, find_pod, find_pod_detail
+
+log = logging.getLogger(__name__)
 
 toolset = Toolset("pods")
 
@@ -24,12 +36,22 @@ _LOOK_SECONDS = 10.0
 _MOST_REMOVAL_HOURS = 8760
 
 
+class UnsettledRent(Result):
+    """A rent of which nobody knows yet whether it made a pod, or whose pod has to go."""
+
+    name: str
+    since: UtcTime
+    status: str
+    next: str
+
+
 class Pods(Result):
     """The account's pods."""
 
     pods: list[PodRow]
     total: int
     burn_per_hour_usd: Usd
+    unsettled: list[UnsettledRent] | None = None
     next_cursor: str | None = None
 
 
@@ -77,12 +99,14 @@ async def list_pods(call: Call, limit: Limit = 20, cursor: Cursor = "") -> Pods:
     """List the account's pods with status, price per hour, removal time and SSH command, and what they burn per hour
     together. Pods being removed are left out. get_pod shows one in detail.
     """
+    unsettled = await _settle(call)
     pods = sorted(await call.lium.pods.list(), key=lambda pod: (pod.pod_name or "", pod.id))
     rows, next_cursor = page(pods, limit=limit, cursor=cursor)
     return Pods(
         pods=[pod_row(pod) for pod in rows],
         total=len(pods),
         burn_per_hour_usd=sum(pod.price or 0 for pod in pods if pod.is_billing),
+        unsettled=unsettled or None,
         next_cursor=next_cursor,
     )
 
@@ -93,10 +117,13 @@ async def get_pod(call: Call, pod: PodName, wait_seconds: WaitSeconds = DEFAULT_
     or rebooting, wait until it runs or failed. list_pods shows all.
     """
     found = await find_pod_detail(call, pod)
-    return await observe(call, found, wait_seconds=wait_seconds)
+    observed = await observe(call, found, wait_seconds=wait_seconds)
+    if observed.outcome == "done" and await _fix_removal_time(call, found.id):
+        return await observe(call, await call.lium.pods.get(found.id), wait_seconds=0)
+    return observed
 
 
-@toolset.tool(title="Reboot pod", hints=DESTROYS_EACH_TIME)
+@toolset.tool(title="Reboot pod", hints=DESTROYS_EACH_TIME, asks=ask_to_reboot_pod)
 async def reboot_pod(
     call: Call,
     pod: PodName,
@@ -120,7 +147,7 @@ async def reboot_pod(
     return await observe(call, rebooting, wait_seconds=wait_seconds)
 
 
-@toolset.tool(title="Remove pod", hints=DESTROYS)
+@toolset.tool(title="Remove pod", hints=DESTROYS, asks=ask_to_remove_pod)
 async def remove_pod(
     call: Call,
     pod: PodName,
@@ -144,6 +171,7 @@ async def remove_pod(
                 next=describe_pending(target),
             )
     await _start_removal(call, target)
+    await call.renter.note_removed(target.id)
     gone = await call.wait_until(
         False,
         lambda: _is_gone(call, target.id),
@@ -161,7 +189,7 @@ async def remove_pod(
     )
 
 
-@toolset.tool(title="Schedule pod removal", hints=DESTROYS)
+@toolset.tool(title="Schedule pod removal", hints=DESTROYS, asks=ask_to_schedule_removal)
 async def schedule_pod_removal(
     call: Call,
     pod: PodName,
@@ -171,7 +199,9 @@ async def schedule_pod_removal(
     outside volumes and backups is lost then. remove_pod removes at once.
     """
     target = await find_pod(call, pod)
+    await _check_life(call, target, hours_from_now)
     await call.lium.pods.schedule_removal(target.id, at=call.lium.now() + timedelta(hours=hours_from_now))
+    await call.renter.forget_removal_time(target.id)
     with after_change(f"Lium accepted the removal time of {target.pod_name}."):
         schedule = await _read_schedule(call, target)
     if schedule.removal_at is None:
@@ -184,13 +214,15 @@ async def schedule_pod_removal(
     return schedule
 
 
-@toolset.tool(title="Cancel pod removal", hints=WRITES)
+@toolset.tool(title="Cancel pod removal", hints=WRITES, asks=ask_to_cancel_removal)
 async def cancel_pod_removal(call: Call, pod: PodName) -> RemovalSchedule:
     """Cancel the scheduled removal of a pod. It then bills until somebody removes it. To move the time instead, call
     schedule_pod_removal.
     """
     target = await find_pod(call, pod)
+    await _check_life(call, target, None)
     await call.lium.pods.cancel_removal(target.id)
+    await call.renter.forget_removal_time(target.id)
     with after_change(f"Lium accepted that {target.pod_name} is not removed by schedule."):
         return await _read_schedule(call, target)
 
@@ -271,6 +303,55 @@ def judge_gone(view: PodView) -> ObservedPod:
 def settled(pod: Pod | None) -> bool:
     """Whether waiting for a pod is over: it runs, it never will, or it is gone."""
     return pod is None or pod.is_ready or pod.is_terminal
+
+
+async def _settle(call: Call) -> list[UnsettledRent]:
+    """Settle rents that an earlier call or process left, unless this server only reads; show what is left of them."""
+    renter = call.renter
+    try:
+        entries = await (renter.open_entries() if call.runtime.read_only else renter.attend())
+    except LedgerUnavailable as error:
+        log.warning("The ledger of rents cannot be read: %s", error)
+        return []
+    return [_unsettled(call, entry) for entry in entries if entry.is_unsettled or entry.status == "removing"]
+
+
+async def _fix_removal_time(call: Call, pod_id: str) -> bool:
+    """Set the exact removal time of a pod that runs, if its rent did not wait until then."""
+    if call.runtime.read_only:
+        return False
+    with suppress(LedgerUnavailable, LiumError):
+        entries = await call.renter.open_entries()
+        if any(pod_id in entry.pod_ids and not entry.removal_is_set for entry in entries):
+            await call.renter.attend()
+            return True
+    return False
+
+
+def _unsettled(call: Call, entry: Entry) -> UnsettledRent:
+    if entry.status == "removing":
+        advice = f"Its pod must go ({entry.note}): remove_pod if it stays."
+    elif call.lium.now() - entry.created_at < REPLAY_WINDOW:
+        advice = "It may have made a pod that bills. Call list_pods again in a minute; nothing is rented until then."
+    else:
+        advice = (
+            "Lium no longer tells what became of it. A person has to look at lium.io whether such a pod was made and "
+            "billed, and then close it with: lium-mcp rentals close"
+        )
+    return UnsettledRent(name=entry.pod_name, since=entry.created_at, status=entry.status, next=advice)
+
+
+async def _check_life(call: Call, pod: Pod, hours: float | None) -> None:
+    """Refuse a removal time, or none, that the limits do not bear; what ends a pod earlier is never refused."""
+    policy, now = call.policy, call.lium.now()
+    earlier = hours_left(pod, now)
+    if hours is not None and earlier is not None and hours <= earlier:
+        return
+    lived = (now - pod.created_at).total_seconds() / 3600 if pod.created_at else 0
+    policy.check_life(pod.pod_name or pod.id, max(lived, 0), hours)
+    if policy.wants_spending:
+        room = await make_room(call)
+        room.check_extension(pod, hours, await call.lium.pods.list(), await call.renter.open_entries())
 
 
 async def _start_removal(call: Call, target: Pod) -> None:
