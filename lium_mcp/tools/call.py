@@ -115,9 +115,11 @@ class Call:
         """The limits on what it may spend."""
         return self.runtime.policy
 
-    def redact(self, text: str) -> str:
-        """A text without secrets: those of this account, and whatever looks like one."""
-        return redact_text(self.lium.redact(text))
+    @property
+    def redact(self) -> Callable[[str], str]:
+        """Takes secrets out of a text: those of this account, and whatever looks like one."""
+        own = self.lium.redact
+        return lambda text: redact_text(own(text))
 
     async def wait_until(
         self,

@@ -26,7 +26,7 @@ from tests.tools.wires import (
     truth,
 )
 
-agent_on = partial(agent_on_every_tool, toolsets=frozenset({"clusters"}), log_level="ERROR")
+agent_on = partial(agent_on_every_tool, toolsets=frozenset({"clusters", "pods"}), log_level="ERROR")
 both_eras = pytest.mark.parametrize("mode", ["auto", "legacy"])
 RENT = "/executors/cluster/rent"
 OLD = ("run_record",)

@@ -29,7 +29,7 @@ from tests.tools.wires import (
 )
 
 # Only the tools at hand: a server with all of them takes its time to build.
-TOOLS = frozenset({"rent_pod", "get_pod", "remove_pod"})
+TOOLS = frozenset({"rent_pod", "get_pod", "remove_pod", "list_pods"})
 agent_on = partial(agent_on_every_tool, allow_tools=TOOLS, log_level="ERROR")
 both_eras = pytest.mark.parametrize("mode", ["auto", "legacy"])
 BY_SPEC = {"name": "train", "gpu_type": "RTX4090", "hours": 2}
