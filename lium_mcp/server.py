@@ -26,7 +26,7 @@ from lium_mcp.accounts import Accounts, bind_caller_key
 from lium_mcp.api import SYSTEM_CLOCK, Clock, InvalidRequest, LiumClient, LiumError
 from lium_mcp.api.addresses import check_base_url
 from lium_mcp.completions import add_completions
-from lium_mcp.guard.policy import Policy as GuardPolicy
+from lium_mcp.guard.policy import Policy
 from lium_mcp.hangup import end_with_caller
 from lium_mcp.instructions import instructions
 from lium_mcp.prompts import add_prompts
@@ -36,7 +36,7 @@ from lium_mcp.settings import Settings, SettingsError, Toolset, registry_passwor
 from lium_mcp.tools.call import Runtime, Stop
 from lium_mcp.tools.failures import META_KEY, ToolFailure, crashed, from_validation, render_failure
 from lium_mcp.tools.listing import ListedTool, read_listing
-from lium_mcp.tools.results import Result
+from lium_mcp.tools.policy_view import Offered
 
 log = logging.getLogger("lium_mcp.calls")
 
@@ -62,16 +62,6 @@ _LISTS_HINT: Final = CacheHint(ttl_ms=3_600_000, scope="public")
 _OFFICIAL_PARAMETERS: Final[dict[str, dict[str, str]]] = {
     "rent_pod": {"timeout_seconds": "wait_seconds", "template_id": "template"},
 }
-
-
-class Policy(Result):
-    """What a server offers, by its settings."""
-
-    read_only: bool
-    toolsets: list[str]
-    allow_tools: list[str] | None = None
-    deny_tools: list[str] | None = None
-    tool_count: int
 
 
 class LiumServer(MCPServer[None]):
@@ -140,18 +130,24 @@ class LiumServer(MCPServer[None]):
                     crash, result = error, render_failure(crashed(name))
                 else:
                     result = render_failure(from_validation(name, cause))
+            if isinstance(result, InputRequiredResult):
+                outcome = "asked"
+                return result
             details = (result.meta or {}).get(META_KEY, {})
             outcome, request_id = details.get("code", "ok"), details.get("request_id")
             return result
         finally:
+            seconds = round(time.perf_counter() - started, 3)
             log.log(
                 logging.ERROR if crash else logging.INFO,
                 "tool=%s outcome=%s seconds=%.3f request_id=%r",
                 name,
                 outcome,
-                time.perf_counter() - started,
+                seconds,
                 request_id,
                 exc_info=crash,
+                # For logs that are read by programs.
+                extra={"fields": {"tool": name, "outcome": outcome, "seconds": seconds, "request_id": request_id}},
             )
 
     async def until_idle(self) -> None:
@@ -203,17 +199,8 @@ def build_server(
         SettingsError: a setting names a tool that does not exist, or holds an address or a key that cannot be one.
     """
     listed = select_tools(settings)
-    lium = connect(settings, transport=transport, clock=clock)
-    ssh_public_key_path = settings.find_ssh_public_key_path() if settings.is_local else None
-    own_key = settings.find_api_key() if settings.is_local else None
-    passwords = registry_password if settings.is_local else None
-    journal = _journal(settings)
-    limits, mode = settings.find_limits()
-    policy = GuardPolicy(limits, shadow=mode == "shadow")
-    accounts = Accounts(lium, clock, ssh_public_key_path, own_key, journal, passwords)
-    runtime = Runtime(
-        account=accounts.current, clock=clock, policy=policy, confirm=settings.confirm, read_only=settings.read_only
-    )
+    runtime, accounts = make_runtime(settings, transport=transport, clock=clock)
+    keeps_rents = settings.is_local and not settings.read_only and accounts.own.lium.has_api_key
 
     connections = 0
 
@@ -224,7 +211,7 @@ def build_server(
         connections += 1
         try:
             async with anyio.create_task_group() as background:
-                if connections == 1 and own_key is not None and not settings.read_only:
+                if connections == 1 and keeps_rents:
                     background.start_soon(_attend_to_rents, accounts.own.renter)
                 yield
                 background.cancel_scope.cancel()
@@ -254,13 +241,47 @@ def build_server(
             "resources/templates/list": _LISTS_HINT,
         },
     )
-    add_resources(server, runtime, lambda: policy_of(settings, len(listed)), offered)
+    add_resources(server, runtime, offered_by(settings, len(listed)), offered)
     add_prompts(server, offered)
     add_completions(server, runtime, offered)
     return server
 
 
-def _journal(settings: Settings) -> Journal:
+def make_runtime(
+    settings: Settings, *, transport: httpx2.AsyncBaseTransport | None = None, clock: Clock = SYSTEM_CLOCK
+) -> tuple[Runtime, Accounts]:
+    """What calls share, and the accounts that they act for. Nothing is opened or sent yet.
+
+    Raises:
+        SettingsError: a setting cannot be used.
+    """
+    lium = connect(settings, transport=transport, clock=clock)
+    is_local = settings.is_local
+    limits, mode = settings.find_limits()
+    accounts = Accounts(
+        lium,
+        clock,
+        settings.find_ssh_public_key_path() if is_local else None,
+        settings.find_api_key() if is_local else None,
+        open_journal(settings),
+        registry_password if is_local else None,
+    )
+    runtime = Runtime(
+        account=accounts.current,
+        clock=clock,
+        policy=Policy(limits, shadow=mode == "shadow"),
+        confirm=settings.confirm,
+        read_only=settings.read_only,
+    )
+    return runtime, accounts
+
+
+def open_journal(settings: Settings) -> Journal:
+    """Where the settings have the ledger. It is not opened yet.
+
+    Raises:
+        SettingsError: there can be none at that address.
+    """
     url = settings.find_state_url()
     if not url.startswith(_STATE_SCHEMES):
         raise SettingsError("LIUM_MCP_STATE_URL: an address that starts with sqlite:/// or postgresql:// is needed")
@@ -309,9 +330,9 @@ def connect(
         raise SettingsError(f"{variable}: {error}") from None
 
 
-def policy_of(settings: Settings, tool_count: int) -> Policy:
-    """The policy that the settings make."""
-    return Policy(
+def offered_by(settings: Settings, tool_count: int) -> Offered:
+    """What the settings offer."""
+    return Offered(
         read_only=settings.read_only,
         toolsets=[name for name in get_args(Toolset) if name in settings.toolsets],
         allow_tools=sorted(settings.allow_tools) or None,

@@ -35,6 +35,11 @@ class Simulated:
         """Begin with a fresh sandbox, whose clock stands still until it is turned."""
         self._stage.playing = Sandbox(seed=7, speed=0, balance_usd=balance_usd, start=start)
 
+    @property
+    def playing(self) -> Sandbox:
+        """The sandbox itself, for what somebody else does to it."""
+        return self._stage.playing
+
     def state(self) -> dict[str, Any]:
         return cast("dict[str, Any]", self._http.get("/state").raise_for_status().json())
 
