@@ -10,9 +10,9 @@ from typing import Any, Final
 from mcp.server import MCPServer
 from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError
 
-from lium_mcp.api import LiumError
+from lium_mcp.guard.redaction import redact_text
 from lium_mcp.tools.call import READ_LIMIT_SECONDS, Call, Runtime, time_limit
-from lium_mcp.tools.failures import ToolFailure, from_api
+from lium_mcp.tools.failures import FAILURES, as_failure
 from lium_mcp.tools.policy_view import Offered, policy_view
 from lium_mcp.tools.results import Result, as_json, clean
 
@@ -98,13 +98,13 @@ def _add_fixed(
 
 
 async def _read(call: Call, reading: Reading) -> str:
-    redact: Callable[[str], str] = str
+    redact: Callable[[str], str] = redact_text
     try:
-        redact = call.lium.redact
+        redact = call.redact
         with time_limit(READ_LIMIT_SECONDS):
             return as_json(await reading(call), redact)
-    except (ToolFailure, LiumError) as error:
-        failure = error if isinstance(error, ToolFailure) else from_api(error)
+    except FAILURES as error:
+        failure = as_failure(error)
         text = " ".join(part for part in (failure.happened, failure.advice) if part)
         kind = ResourceNotFoundError if failure.code.endswith("not_found") else ResourceError
         raise kind(redact(clean(text))[:_MOST_ERROR_CHARACTERS]) from error

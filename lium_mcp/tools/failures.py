@@ -90,9 +90,18 @@ def from_api(error: api.LiumError) -> ToolFailure:
     return ToolFailure(code, _sentence(str(error)), advice, effect=effect, request_id=error.request_id)
 
 
+FAILURES: Final = (
+    ToolFailure,
+    api.LiumError,
+    NotConfirmed,
+    PolicyRefused,
+    LedgerUnavailable,
+    PodNameTaken,
+    RentUnsettled,
+)
+"""Everything that ends a call without its being a defect; `as_failure` puts each into words."""
+
 GuardError = NotConfirmed | PolicyRefused | LedgerUnavailable | PodNameTaken | RentUnsettled
-GUARD_ERRORS: Final = (NotConfirmed, PolicyRefused, LedgerUnavailable, PodNameTaken, RentUnsettled)
-"""What stops a call before anything is sent."""
 
 
 def from_guard(error: GuardError) -> ToolFailure:
@@ -151,6 +160,13 @@ def crashed(tool: str) -> ToolFailure:
         "Check the state with list_pods before trying again.",
         effect="If the call was to change something, whether it did is not known.",
     )
+
+
+def as_failure(error: Exception) -> ToolFailure:
+    """What went wrong, in the words of a tool."""
+    if isinstance(error, ToolFailure):
+        return error
+    return from_api(error) if isinstance(error, api.LiumError) else from_guard(error)  # type: ignore[arg-type]
 
 
 def render_failure(failure: ToolFailure, redact: Callable[[str], str] = redact_text) -> CallToolResult:

@@ -5,43 +5,29 @@ A toolset file makes one `Toolset` and declares its tools on it; the server pick
 
 import inspect
 from collections.abc import Awaitable, Callable
-from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Annotated, Any, Final, TypeVar
 
-from mcp.server.elicitation import AcceptedElicitation, ElicitationResult
-from mcp.server.mcpserver import Context, Elicit, Resolve
+from mcp.server.elicitation import ElicitationResult
+from mcp.server.mcpserver import Context, Resolve
 from mcp.server.mcpserver.resolve import build_resolver_plans
 from mcp.server.mcpserver.tools import Tool
 from mcp.types import CallToolResult, ToolAnnotations
 from mcp.types import Tool as ListedTool
 
-from lium_mcp.api import LiumError
 from lium_mcp.api.wire import noting_changes
-from lium_mcp.guard.confirm import NotConfirmed, Question, Yes, ask, can_ask, later, refuse_unless_yes
 from lium_mcp.guard.redaction import redact_text
+from lium_mcp.tools.asking import Asks, agreed, make_resolver
 from lium_mcp.tools.call import READ_LIMIT_SECONDS, Call, Runtime, time_limit
-from lium_mcp.tools.failures import (
-    CHANGED_BEFORE,
-    GUARD_ERRORS,
-    NOTHING_CHANGED,
-    ToolFailure,
-    from_api,
-    from_guard,
-    render_failure,
-)
-from lium_mcp.tools.results import Result, clean, render
+from lium_mcp.tools.failures import CHANGED_BEFORE, FAILURES, NOTHING_CHANGED, as_failure, render_failure
+from lium_mcp.tools.results import Result, render
 from lium_mcp.tools.schema import plain
 
 ToolFunction = Callable[..., Awaitable[Result]]
-Asks = Callable[..., Awaitable[Question | None]]
 F = TypeVar("F", bound=ToolFunction)
 
 _ANSWER: Final = "answer"
-_FAILURES: Final = (ToolFailure, LiumError, *GUARD_ERRORS)
-# The SDK tells a tool the answer to a question that came with a later request, but not the question.
-_question: ContextVar[Question | None] = ContextVar("_question", default=None)
 
 
 def _hints(*, read_only: bool, destructive: bool, idempotent: bool) -> ToolAnnotations:
@@ -77,14 +63,6 @@ class ToolSpec:
         return bool(self.hints.read_only_hint)
 
 
-@dataclass(frozen=True, slots=True)
-class _Before:
-    """What came of a call before its tool ran: a yes to a question, nothing to ask, or why it must not run."""
-
-    question: Question | None = None
-    failure: Exception | None = None
-
-
 class Toolset:
     """A named group of tools, in the order in which they are listed."""
 
@@ -117,12 +95,12 @@ def bind(spec: ToolSpec, runtime: Runtime) -> Tool:
         limit_seconds = READ_LIMIT_SECONDS + arguments.get("wait_seconds", 0) if spec.read_only else None
         try:
             redact = call.redact
-            question = _agreed(answer)
+            question = agreed(answer)
             if question is not None:
                 call, arguments = replace(call, agreed=question), {**arguments, **question.pins}
             with time_limit(limit_seconds), noting_changes() as changes:
                 return render(await spec.function(call, **arguments), redact)
-        except _FAILURES as error:
+        except FAILURES as error:
             failure = as_failure(error)
             if changes and failure.effect == NOTHING_CHANGED:
                 failure.effect = CHANGED_BEFORE
@@ -132,73 +110,9 @@ def bind(spec: ToolSpec, runtime: Runtime) -> Tool:
     if spec.asks is None or runtime.confirm == "never":
         return tool
     names = [field.alias or name for name, field in tool.fn_metadata.arg_model.model_fields.items()]
-    answers = {_ANSWER: (Resolve(_resolver(spec, spec.asks, runtime, names)), True)}
+    answers = {_ANSWER: (Resolve(make_resolver(spec.name, spec.asks, runtime, names)), True)}
     plans = build_resolver_plans(answers, set(names))
     return tool.model_copy(update={"resolved_params": answers, "resolver_plans": plans})
-
-
-def as_failure(error: Exception) -> ToolFailure:
-    """What went wrong, in the words of a tool."""
-    if isinstance(error, ToolFailure):
-        return error
-    return from_api(error) if isinstance(error, LiumError) else from_guard(error)  # type: ignore[arg-type]
-
-
-def _resolver(spec: ToolSpec, asks: Asks, runtime: Runtime, names: list[str]) -> Callable[..., Awaitable[Any]]:
-    """What the SDK runs before a tool: it asks the person, or returns why the tool must not run."""
-
-    async def resolve(context: Context[Any, Any], **arguments: Any) -> Elicit[Yes] | _Before:  # noqa: ANN401 - validated by the SDK
-        call = Call(runtime, context)
-        try:
-            if not can_ask(context):
-                if runtime.confirm == "always":
-                    raise NotConfirmed(
-                        "confirmation_unavailable",
-                        f"{spec.name} needs a person's yes here, and this MCP client cannot ask one.",
-                        "Use a client that supports elicitation, or have the person do it on lium.io.",
-                    )
-                return _Before()
-
-            async def question() -> Question | None:
-                with time_limit(READ_LIMIT_SECONDS):
-                    return await asks(call, **arguments)
-
-            asked = await question()
-            if asked is None:
-                return _Before()
-            asked = replace(asked, text=call.redact(clean(asked.text)))
-            _question.set(asked)
-            marker = later(context, asked)
-            if marker is not None:
-                return marker
-            await ask(context, asked, question)
-            return _Before(question=asked)
-        except _FAILURES as error:
-            return _Before(failure=error)
-
-    parameters = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in names]
-    context_parameter = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=Context[Any, Any])
-    resolve.__signature__ = inspect.Signature([context_parameter, *parameters])  # type: ignore[attr-defined]
-    resolve.__annotations__ = {"context": Context[Any, Any]}
-    return resolve
-
-
-def _agreed(answer: ElicitationResult[Any] | None) -> Question | None:
-    """The question that a person said yes to; None where nobody was asked.
-
-    Raises:
-        NotConfirmed: the person did not say yes.
-        ToolFailure, LiumError: why nobody could be asked.
-    """
-    outcome = answer.data if isinstance(answer, AcceptedElicitation) else answer
-    if answer is None:
-        return None
-    if isinstance(outcome, _Before):
-        if outcome.failure is not None:
-            raise outcome.failure
-        return outcome.question
-    refuse_unless_yes(answer)
-    return _question.get()
 
 
 @cache
