@@ -119,10 +119,13 @@ class Settings(Limits, BaseSettings):
     def _split(cls, value: Any) -> Any:  # noqa: ANN401 - whatever the environment or the command line held
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
-    @field_validator("api_key", "ssh_key_path", "base_url", "state_url", "policy", mode="before")
+    @field_validator("api_key", "ssh_key_path", "base_url", mode="before")
     @classmethod
     def _drop_placeholder(cls, value: Any, info: Any) -> Any:  # noqa: ANN401 - as above
-        """Hosts hand over `${LIUM_API_KEY}` unexpanded when the variable is not set: that is no value."""
+        """Hosts hand over `${LIUM_API_KEY}` unexpanded when the variable is not set: that is no value.
+
+        Not so for what guards money: there it stops the start.
+        """
         if isinstance(value, str) and (not value.strip() or _PLACEHOLDER.fullmatch(value.strip())):
             return cls.model_fields[info.field_name].default
         return value.strip() if isinstance(value, str) else value

@@ -97,15 +97,23 @@ class Policy:
             self._refuse("max_hours", f"{hours:g} hours are asked for; at most {most:g} are allowed", f"hours={most:g}")
         return hours
 
-    @property
-    def ceiling_per_pod_hour_usd(self) -> float | None:
-        """The most that one pod may cost per hour; None where anything goes."""
-        return None if self.shadow else self.limits.max_price_per_hour_usd
+    def most_per_hour_usd(self, admitted_usd: float | None, pods: int = 1) -> float | None:
+        """The most that pods may come out at per hour, all together, when they were admitted at a price.
+
+        Where limits add up, the room was for that price. None where anything goes.
+        """
+        if self.shadow:
+            return None
+        most = self.limits.max_price_per_hour_usd
+        ceilings = [] if most is None else [most * pods]
+        if admitted_usd is not None and (self.limits.max_burn_per_hour_usd, self.limits.budget_usd) != (None, None):
+            ceilings.append(admitted_usd)
+        return min(ceilings, default=None)
 
     def ceiling_per_gpu_hour_usd(self, gpu_count: int) -> float | None:
         """The most that one GPU of a pod with so many may cost per hour; None where anything goes."""
-        most = self.ceiling_per_pod_hour_usd
-        return None if most is None else most / gpu_count
+        most = self.limits.max_price_per_hour_usd
+        return None if most is None or self.shadow else most / gpu_count
 
     def check_gpu_type(self, gpu_type: str) -> None:
         """Refuse a GPU type that is not on the list.

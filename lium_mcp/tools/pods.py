@@ -9,7 +9,6 @@ import anyio
 from pydantic import Field
 
 from lium_mcp.api import BadRequest, Conflict, LiumError, NotFound, Pod, PodDetail
-from lium_mcp.guard.policy import hours_left
 from lium_mcp.rentals import REPLAY_WINDOW, Entry, LedgerUnavailable
 from lium_mcp.tools.call import Call, after_change
 from lium_mcp.tools.failures import ToolFailure
@@ -24,7 +23,7 @@ from lium_mcp.tools.questions import (
 )
 from lium_mcp.tools.registry import DESTROYS, DESTROYS_EACH_TIME, READS, WRITES, Toolset
 from lium_mcp.tools.results import Result, Usd, UtcTime
-from lium_mcp.tools.room import make_room
+from lium_mcp.tools.room import check_life
 from lium_mcp.tools.targets import find_free_volume, find_pod, find_pod_detail
 
 log = logging.getLogger(__name__)
@@ -199,7 +198,7 @@ async def schedule_pod_removal(
     outside volumes and backups is lost then. remove_pod removes at once.
     """
     target = await find_pod(call, pod)
-    await _check_life(call, target, hours_from_now)
+    await check_life(call, target, hours_from_now)
     await call.lium.pods.schedule_removal(target.id, at=call.lium.now() + timedelta(hours=hours_from_now))
     await call.renter.forget_removal_time(target.id)
     with after_change(f"Lium accepted the removal time of {target.pod_name}."):
@@ -220,7 +219,7 @@ async def cancel_pod_removal(call: Call, pod: PodName) -> RemovalSchedule:
     schedule_pod_removal.
     """
     target = await find_pod(call, pod)
-    await _check_life(call, target, None)
+    await check_life(call, target, None)
     await call.lium.pods.cancel_removal(target.id)
     await call.renter.forget_removal_time(target.id)
     with after_change(f"Lium accepted that {target.pod_name} is not removed by schedule."):
@@ -339,19 +338,6 @@ def _unsettled(call: Call, entry: Entry) -> UnsettledRent:
             "billed, and then close it with: lium-mcp rentals close"
         )
     return UnsettledRent(name=entry.pod_name, since=entry.created_at, status=entry.status, next=advice)
-
-
-async def _check_life(call: Call, pod: Pod, hours: float | None) -> None:
-    """Refuse a removal time, or none, that the limits do not bear; what ends a pod earlier is never refused."""
-    policy, now = call.policy, call.lium.now()
-    earlier = hours_left(pod, now)
-    if hours is not None and earlier is not None and hours <= earlier:
-        return
-    lived = (now - pod.created_at).total_seconds() / 3600 if pod.created_at else 0
-    policy.check_life(pod.pod_name or pod.id, max(lived, 0), hours)
-    if policy.wants_spending:
-        room = await make_room(call)
-        room.check_extension(pod, hours, await call.lium.pods.list(), await call.renter.open_entries())
 
 
 async def _start_removal(call: Call, target: Pod) -> None:
