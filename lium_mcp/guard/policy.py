@@ -15,7 +15,9 @@ from lium_mcp.rentals import Entry, is_alive, whole_hours
 
 log = logging.getLogger(__name__)
 
-_CENT = 0.005
+_PRICE_TOLERANCE_USD = 0.0001
+_COST_TOLERANCE_USD = 0.005
+_LIFE_TOLERANCE_HOURS = 0.01
 
 
 class PolicyRefused(Exception):
@@ -162,7 +164,7 @@ class Policy:
             return
         if price_per_hour_usd is None:
             self._refuse("max_price_per_hour_usd", "Lium does not say what it costs", f"a price of at most ${most:g}")
-        elif price_per_hour_usd / pods > most + _CENT / 100:
+        elif price_per_hour_usd / pods > most + _PRICE_TOLERANCE_USD:
             self._refuse(
                 "max_price_per_hour_usd",
                 f"A pod would cost ${price_per_hour_usd / pods:.4f} an hour; at most ${most:g} is allowed",
@@ -186,7 +188,7 @@ class Policy:
         most_burn = self.limits.max_burn_per_hour_usd
         if most_burn is not None:
             burn = self._burn("max_burn_per_hour_usd", commitments, ask)
-            if burn + (ask.price_per_hour_usd or 0) > most_burn + _CENT / 100:
+            if burn + (ask.price_per_hour_usd or 0) > most_burn + _PRICE_TOLERANCE_USD:
                 self._refuse(
                     "max_burn_per_hour_usd",
                     f"All pods together would cost ${burn + (ask.price_per_hour_usd or 0):.2f} an hour; "
@@ -202,7 +204,7 @@ class Policy:
             PolicyRefused: it does.
         """
         most = self.limits.max_hours
-        if most is not None and (hours_left is None or lived_hours + hours_left > most + _CENT):
+        if most is not None and (hours_left is None or lived_hours + hours_left > most + _LIFE_TOLERANCE_HOURS):
             left = max(most - lived_hours, 0)
             self._refuse("max_hours", f"{name} may live {most:g} hours in all", f"at most {left:.2f} hours from now")
 
@@ -254,7 +256,7 @@ class Policy:
                 return
         left = budget - spent_usd - (_committed(commitments) or 0)
         cost = ask.price_per_hour_usd * ask.hours
-        if cost > left + _CENT:
+        if cost > left + _COST_TOLERANCE_USD:
             fits = max(left, 0) / ask.price_per_hour_usd if ask.price_per_hour_usd else 0
             self._refuse(
                 "budget_usd",
