@@ -256,7 +256,7 @@ def connect(
     if settings.sandbox and transport is None:
         from lium_mcp.sandbox import Sandbox  # noqa: PLC0415 - costs start-up time that nobody else should pay
 
-        transport = Sandbox(seed=settings.sandbox_seed, speed=settings.sandbox_speed).transport()
+        transport = Sandbox(seed=settings.sandbox_seed, speed=settings.sandbox_speed, ssh=True).transport()
         base_url = SANDBOX_BASE_URL
     variable = "LIUM_BASE_URL"
     try:
