@@ -17,6 +17,7 @@ from mcp.server import ServerRequestContext
 from mcp.server.context import CallNext, HandlerResult
 
 from lium_mcp.api import Clock, LiumClient
+from lium_mcp.remote import PodAccess
 from lium_mcp.rentals import Renter
 from lium_mcp.tools.call import Account
 
@@ -42,10 +43,12 @@ class Accounts:
         ssh_public_key_path: Path | None,
         own_key: str | None,
         registry_password: Callable[[str], str | None] | None = None,
+        pod_access: PodAccess | None = None,
     ) -> None:
         self._turns: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
         # A caller may also send the very key that this server has.
-        self._own = Account(own, Renter(own, clock, self._turn(own_key or "")), ssh_public_key_path, registry_password)
+        renter = Renter(own, clock, self._turn(own_key or ""))
+        self._own = Account(own, renter, ssh_public_key_path, registry_password, pod_access)
         self._clock = clock
 
     def current(self) -> Account:
@@ -64,6 +67,8 @@ class Accounts:
 
     async def aclose(self) -> None:
         """Close the connections."""
+        if self._own.pod_access is not None:
+            await self._own.pod_access.aclose()
         await self._own.lium.aclose()
 
 

@@ -28,9 +28,12 @@ from lium_mcp.completions import add_completions
 from lium_mcp.hangup import end_with_caller
 from lium_mcp.instructions import instructions
 from lium_mcp.prompts import add_prompts
+from lium_mcp.remote import PodAccess
+from lium_mcp.remote.keys import KeySource
+from lium_mcp.remote.local_files import LocalFolders
 from lium_mcp.resources import add_resources
 from lium_mcp.settings import Settings, SettingsError, Toolset, registry_password
-from lium_mcp.tools.call import Runtime, Stop
+from lium_mcp.tools.call import Call, Runtime, Stop
 from lium_mcp.tools.failures import META_KEY, ToolFailure, crashed, from_validation, render_failure
 from lium_mcp.tools.listing import ListedTool, read_listing
 from lium_mcp.tools.results import Result
@@ -200,7 +203,9 @@ def build_server(
     ssh_public_key_path = settings.find_ssh_public_key_path() if settings.is_local else None
     own_key = settings.find_api_key() if settings.is_local else None
     passwords = registry_password if settings.is_local else None
-    accounts = Accounts(lium, clock, ssh_public_key_path, own_key, passwords)
+    offered = {item.name for item in listed}
+    pod_access = _pod_access(settings, offered) if settings.is_local else None
+    accounts = Accounts(lium, clock, ssh_public_key_path, own_key, passwords, pod_access)
     runtime = Runtime(account=accounts.current, clock=clock)
 
     connections = 0
@@ -211,13 +216,15 @@ def build_server(
         nonlocal connections
         connections += 1
         try:
+            if connections == 1 and pod_access is not None and pod_access.may_follow:
+                await _take_up_follow_ups(pod_access, runtime)
             yield
         finally:
             connections -= 1
             if not connections:
+                await runtime.background.aclose()
                 await accounts.aclose()
 
-    offered = {item.name for item in listed}
     server = LiumServer(
         offered=listed,
         bind=lambda name: _bind(name, runtime),
@@ -271,6 +278,33 @@ def connect(
         )
     except InvalidRequest as error:
         raise SettingsError(f"{variable}: {error}") from None
+
+
+def _pod_access(settings: Settings, offered: set[str]) -> PodAccess | None:
+    """How to work on pods with this machine's SSH key, if the settings offer that."""
+    if not offered & {"run_command", "get_job", "upload_files", "download_files"}:
+        return None
+    passphrase = settings.ssh_key_passphrase
+    return PodAccess(
+        KeySource(
+            settings.find_ssh_key_path(),
+            passphrase.get_secret_value() if passphrase else None,
+            str(settings.ssh_agent) if settings.ssh_agent else None,
+        ),
+        settings.find_state_directory(),
+        LocalFolders(settings.find_local_dirs()),
+        may_follow="start_job" in offered,
+    )
+
+
+async def _take_up_follow_ups(pod_access: PodAccess, runtime: Runtime) -> None:
+    """Go on with what is to follow jobs that an earlier process started; nothing is sent if there are none."""
+    waiting = await anyio.to_thread.run_sync(pod_access.follow_ups.read)
+    if waiting:
+        from lium_mcp.tools.follow_ups import follow_in_background  # noqa: PLC0415 - as in _bind
+
+        for item in waiting:
+            follow_in_background(Call(runtime), item)
 
 
 def policy_of(settings: Settings, tool_count: int) -> Policy:

@@ -2,14 +2,13 @@
 
 The names that a pod gives are somebody else's text, and so is what it says of sizes: a name never leaves the folder
 that was asked for, and no more is written than was announced. As for uploads, a file has a name of its own until it is
-whole.
+whole, and one that was put together from several connections is compared by SHA-256.
 """
 
 import os
 import posixpath
 import stat
 from contextlib import aclosing
-from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 import anyio
@@ -40,7 +39,6 @@ from lium_mcp.remote.transfers import (
     pod_item,
     pod_path_of,
     short_hash,
-    together,
     why,
 )
 
@@ -139,18 +137,16 @@ async def _walk(pod_files: "PodFiles", source: str, place: Place, transfer: Tran
 async def _download_batch(
     connection: "Connection", pod_files: "PodFiles", items: list[Item], transfer: Transfer, *, overwrite: bool
 ) -> None:
-    hashes = _Hashes(connection, [item.pod_path for item in items])
+    alike = [item.pod_path for item in items if await anyio.to_thread.run_sync(_has_size, item)]
+    there = await pod_hashes(connection, alike)
 
     async def receive(item: Item) -> None:
         name = item.place.name
         try:
             with await anyio.to_thread.run_sync(lambda: open_folder(item.place.above, create=True)) as folder:
-                if not await _is_settled(folder, item, hashes, transfer, overwrite=overwrite):
+                if not await _is_settled(folder, item, there.get(item.pod_path), transfer, overwrite=overwrite):
                     await _receive(pod_files, folder, item, transfer)
-                    digest = await hashes.of(item.pod_path)
-                    await anyio.to_thread.run_sync(_finish, folder, item, digest)
-                    transfer.moved_files += 1
-                    transfer.unverified += digest is None
+                    await _finish(connection, pod_files, folder, item, transfer)
         except RemoteError as error:
             if error.code != "path_not_allowed":
                 raise
@@ -160,29 +156,10 @@ async def _download_batch(
         except Changed:
             transfer.fail(name, "it changed while it was read; call again")
 
-    # The pod hashes while the files come: its processor has nothing else to do.
-    await together([hashes.ask, partial(each, items, receive)])
+    await each(items, receive)
 
 
-class _Hashes:
-    """What the pod says of its files, to be waited for."""
-
-    def __init__(self, connection: "Connection", paths: list[str]) -> None:
-        self._connection = connection
-        self._paths = paths
-        self._found: dict[str, str] = {}
-        self._ready = anyio.Event()
-
-    async def ask(self) -> None:
-        self._found = await pod_hashes(self._connection, self._paths)
-        self._ready.set()
-
-    async def of(self, path: str) -> str | None:
-        await self._ready.wait()
-        return self._found.get(path)
-
-
-async def _is_settled(folder: Folder, item: Item, hashes: _Hashes, transfer: Transfer, *, overwrite: bool) -> bool:
+async def _is_settled(folder: Folder, item: Item, digest: str | None, transfer: Transfer, *, overwrite: bool) -> bool:
     """Whether nothing is to be copied: the same file is here, or one that is not to be replaced."""
     name = item.place.name
     status = await anyio.to_thread.run_sync(folder.stat, name)
@@ -191,12 +168,10 @@ async def _is_settled(folder: Folder, item: Item, hashes: _Hashes, transfer: Tra
     if not stat.S_ISREG(status.st_mode):
         transfer.fail(name, "something that is no file has this name here")
         return True
-    if status.st_size == item.size:
-        digest = await hashes.of(item.pod_path)
-        if digest is not None and digest == await anyio.to_thread.run_sync(hash_in, folder, name):
-            transfer.same_files += 1
-            transfer.moved_bytes += item.size
-            return True
+    if digest is not None and digest == await anyio.to_thread.run_sync(hash_in, folder, name):
+        transfer.same_files += 1
+        transfer.moved_bytes += item.size
+        return True
     if not overwrite:
         transfer.fail(name, "another file has this name here; overwrite=true replaces it")
     return not overwrite
@@ -205,6 +180,7 @@ async def _is_settled(folder: Folder, item: Item, hashes: _Hashes, transfer: Tra
 async def _receive(pod_files: "PodFiles", folder: Folder, item: Item, transfer: Transfer) -> None:
     item.part = f".{short_hash(item.pod_path, item.size, item.mtime, item.place)}{PART}"
     part, offset = await anyio.to_thread.run_sync(_begin, folder, item)
+    item.resumed = offset > 0
 
     def write(at: int, block: bytes) -> None:
         part.seek(at)
@@ -235,7 +211,21 @@ def _begin(folder: Folder, item: Item) -> tuple[BinaryIO, int]:
     return part, offset
 
 
-def _finish(folder: Folder, item: Item, digest: str | None) -> None:
+async def _finish(
+    connection: "Connection", pod_files: "PodFiles", folder: Folder, item: Item, transfer: Transfer
+) -> None:
+    now = await pod_files.stat(item.pod_path)
+    if (now.size, now.mtime) != (item.size, item.mtime):
+        raise Changed
+    digest = None
+    if item.resumed:
+        digest = (await pod_hashes(connection, [item.pod_path])).get(item.pod_path)
+        transfer.unverified += digest is None
+    await anyio.to_thread.run_sync(_put_in_place, folder, item, digest)
+    transfer.moved_files += 1
+
+
+def _put_in_place(folder: Folder, item: Item, digest: str | None) -> None:
     with folder.open(item.part, write=True) as part:
         if digest is not None and hash_of(part) != digest:
             folder.remove(item.part)
@@ -243,6 +233,15 @@ def _finish(folder: Folder, item: Item, digest: str | None) -> None:
         if hasattr(os, "fchmod"):
             os.fchmod(part.fileno(), 0o755 if item.executable else 0o644)
     folder.rename(item.part, item.place.name)
+
+
+def _has_size(item: Item) -> bool:
+    try:
+        with open_folder(item.place.above) as folder:
+            status = folder.stat(item.place.name)
+    except (OSError, RemoteError):
+        return False
+    return status is not None and stat.S_ISREG(status.st_mode) and status.st_size == item.size
 
 
 def _make(place: Place) -> None:

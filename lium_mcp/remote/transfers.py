@@ -6,7 +6,6 @@ import os
 import shlex
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 import anyio
@@ -44,7 +43,7 @@ class Transfer:
     Attributes:
         path: Where the files go.
         passed_over: Links and other things that are not files.
-        unverified: Files that were compared by size only, since the pod did not hash them.
+        unverified: Files that were put together from several connections, and that the pod did not hash.
         problems: What could not be copied, and why; the names may be a pod's.
     """
 
@@ -81,6 +80,7 @@ class Item:
     executable: bool = False
     mtime: int = 0
     part: str = ""
+    resumed: bool = False
     digest: str | None = None
 
 
@@ -100,34 +100,25 @@ def batches(items: Sequence[Item]) -> Iterator[list[Item]]:
 
 
 async def each(items: Sequence[Item], step: Callable[[Item], Awaitable[None]]) -> None:
-    """Take a step for each item, a few at once."""
-    limiter = anyio.CapacityLimiter(_FILES_AT_ONCE)
-
-    async def limited(item: Item) -> None:
-        async with limiter:
-            await step(item)
-
-    await together([partial(limited, item) for item in items])
-
-
-async def together(steps: Sequence[Callable[[], Awaitable[None]]]) -> None:
-    """Take steps at the same time; the first that fails ends the others.
+    """Take a step for each item, a few at once; the first that fails ends the others.
 
     Raises:
         RemoteError: a step failed.
     """
+    limiter = anyio.CapacityLimiter(_FILES_AT_ONCE)
     problems: list[RemoteError] = []
 
-    async def take(step: Callable[[], Awaitable[None]]) -> None:
-        try:
-            await step()
-        except RemoteError as error:
-            problems.append(error)
-            group.cancel_scope.cancel()
+    async def limited(item: Item) -> None:
+        async with limiter:
+            try:
+                await step(item)
+            except RemoteError as error:
+                problems.append(error)
+                group.cancel_scope.cancel()
 
     async with anyio.create_task_group() as group:
-        for step in steps:
-            group.start_soon(take, step)
+        for item in items:
+            group.start_soon(limited, item)
     if problems:
         raise problems[0]
 

@@ -1,8 +1,9 @@
 """Files to a pod: what is there already stays, what broke off goes on, what arrived is checked.
 
-A file is written under a name of its own beside the place where it belongs, compared by SHA-256, and only then renamed
-over it: nobody ever runs half a file. What is interrupted is kept, and the next call goes on with it. The name is made
-from what the file was, so that one that changed meanwhile starts over.
+A file is written under a name of its own beside the place where it belongs, and renamed over it when it is whole:
+nobody ever runs half a file. What is interrupted is kept, and the next call goes on with it; the name is made from what
+the file was, so that one that changed meanwhile starts over. SSH itself proves what passes over one connection; a file
+that was put together from several is compared by SHA-256, as is one that is there already.
 """
 
 import hashlib
@@ -131,7 +132,7 @@ async def _upload_batch(connection: "Connection", pod_files: "PodFiles", items: 
             transfer.fail(item.place.name, "it changed while it was read; call again")
 
     await each(items, send)
-    arrived = await pod_hashes(connection, [item.part for item in sent])
+    arrived = await pod_hashes(connection, [item.part for item in sent if item.resumed])
     for item in sent:
         try:
             await _finish(pod_files, item, arrived.get(item.part), transfer)
@@ -147,7 +148,8 @@ async def _send(pod_files: "PodFiles", item: Item, transfer: Transfer) -> None:
         item.part = f"{item.pod_path}.{named_for}{PART}"
         digest = hashlib.sha256()
         offset = await _kept(pod_files, item.part, item.size)
-        if offset:
+        item.resumed = offset > 0
+        if item.resumed:
             await anyio.to_thread.run_sync(hash_of, source, offset, digest)
             transfer.moved_bytes += offset
         await pod_files.upload(item.part, _blocks(source, item.size - offset, digest, transfer), offset=offset)
@@ -189,7 +191,7 @@ async def _kept(pod_files: "PodFiles", part: str, size: int) -> int:
 
 
 async def _finish(pod_files: "PodFiles", item: Item, arrived: str | None, transfer: Transfer) -> None:
-    is_same = arrived == item.digest if arrived else (await pod_files.stat(item.part)).size == item.size
+    is_same = arrived in (None, item.digest) and (await pod_files.stat(item.part)).size == item.size
     if not is_same:
         await pod_files.remove(item.part)
         transfer.fail(item.place.name, "what arrived is not what was sent; call again")
@@ -197,7 +199,7 @@ async def _finish(pod_files: "PodFiles", item: Item, arrived: str | None, transf
     await pod_files.chmod(item.part, 0o755 if item.executable else 0o644)
     await pod_files.replace(item.part, item.pod_path)
     transfer.moved_files += 1
-    transfer.unverified += arrived is None
+    transfer.unverified += item.resumed and arrived is None
 
 
 async def _has_size(pod_files: "PodFiles", item: Item) -> bool:

@@ -1,6 +1,7 @@
 """`rent_pod`, the tool that spends: what to rent, at most for how much, until when, and what came of it."""
 
 import math
+import platform
 import re
 from contextlib import suppress
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ from lium_mcp.tools.targets import find_free_volume, find_template
 _APPEARS_WITHIN_SECONDS = 20.0
 _FIRST_READ_SECONDS = 5.0
 _SCHEDULE_SECONDS = 10.0
+_REGISTER_SECONDS = 10.0
 _SCHEDULE_TOLERANCE = timedelta(minutes=2)
 _PRICE_TOLERANCE_USD = 0.0001
 _NO_REMOVAL_TIME = "Lium shows no removal time: the pod may bill until it is removed. Call schedule_pod_removal."
@@ -168,6 +170,7 @@ async def rent_pod(
 
 
 async def _rent(call: Call, order: Order, wanted: Wanted, wait_seconds: float) -> RentedPod:
+    await register_public_keys(call)
     try:
         async with call.renter.rent(order) as rental:
             restore = order.request.restore_path if isinstance(order, NodeOrder) else None
@@ -401,16 +404,10 @@ def _would_rent(wanted: Wanted, node_id: str | None, gpu_count: int, price_per_h
 
 
 async def find_public_keys(call: Call) -> list[str]:
-    """The keys to put into the pod: the local one, else the account's. None at all is refused before spending."""
-    path = call.runtime.account().ssh_public_key_path
-    if path is not None:
-        text = ""
-        with suppress(OSError):  # a file that cannot be read any more is no key
-            text = await anyio.Path(path).read_text(encoding="utf-8", errors="replace")
-        keys = [line.strip() for line in text.splitlines() if is_public_key(line)]
-        if keys:
-            return keys
-    keys = [key.public_key.strip() for key in await call.lium.ssh_keys.list() if key.public_key]
+    """The keys to put into the pod: this machine's own, else the account's. None at all is refused before spending."""
+    keys = await _own_public_keys(call) or [
+        key.public_key.strip() for key in await call.lium.ssh_keys.list() if key.public_key
+    ]
     if keys:
         return keys
     raise ToolFailure(
@@ -419,3 +416,28 @@ async def find_public_keys(call: Call) -> list[str]:
         "Make one with `ssh-keygen -t ed25519` on the machine of this server, or register one with add_ssh_key.",
         effect="",
     )
+
+
+async def register_public_keys(call: Call) -> None:
+    """Register this machine's public keys with the account, for pods that are rented elsewhere; best effort."""
+    with suppress(LiumError), anyio.move_on_after(_REGISTER_SECONDS):
+        own = await _own_public_keys(call)
+        known = {_blob(key.public_key) for key in await call.lium.ssh_keys.list()} if own else set()
+        for key in own:
+            if _blob(key) not in known:
+                await call.lium.ssh_keys.create(name=f"lium-mcp-{platform.node()[:40] or 'key'}", public_key=key)
+
+
+async def _own_public_keys(call: Call) -> list[str]:
+    account = call.runtime.account()
+    text = ""
+    if account.ssh_public_key_path is not None:
+        with suppress(OSError):  # a file that cannot be read any more is no key
+            text = await anyio.Path(account.ssh_public_key_path).read_text(encoding="utf-8", errors="replace")
+    keys = [line.strip() for line in text.splitlines() if is_public_key(line)]
+    # Without a file of the public half, the private one or the agent still knows it.
+    return keys or (await account.pod_access.keys.public_keys() if account.pod_access else [])
+
+
+def _blob(public_key: str) -> tuple[str, ...]:
+    return tuple(public_key.split()[:2])
