@@ -15,17 +15,18 @@ import anyio
 import httpx2
 from mcp import MCPError
 from mcp.server import CacheHint, MCPServer
-from mcp.server.mcpserver import Context
+from mcp.server.mcpserver import Context, RequestStateSecurity
 from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
 from mcp.server.mcpserver.tools import Tool as BoundTool
 from mcp.types import INVALID_PARAMS, CallToolResult, InputRequiredResult, Tool
 from pydantic import ValidationError
 
 from lium_mcp import __version__
-from lium_mcp.accounts import Accounts, bind_caller_key
+from lium_mcp.accounts import Accounts, bind_caller_key, caller_of_request
 from lium_mcp.api import SYSTEM_CLOCK, Clock, InvalidRequest, LiumClient, LiumError
 from lium_mcp.api.addresses import check_base_url
 from lium_mcp.completions import add_completions
+from lium_mcp.guard.confirm import STATE_SECONDS, OneTimeCodec
 from lium_mcp.guard.policy import Policy
 from lium_mcp.hangup import end_with_caller
 from lium_mcp.instructions import instructions
@@ -233,6 +234,9 @@ def build_server(
         lifespan=lifespan,
         log_level=settings.log_level,
         subscriptions=False,
+        request_state_security=RequestStateSecurity(
+            codec=OneTimeCodec(), ttl=STATE_SECONDS, bind_principal=caller_of_request
+        ),
         middleware=[end_with_caller, bind_caller_key],
         cache_hints={
             "tools/list": _LISTS_HINT,

@@ -178,7 +178,10 @@ class Settings(Limits, BaseSettings):
             limits, mode = read_policy_file(self.policy)
         except PolicyFileError as error:
             raise SettingsError(f"LIUM_MCP_POLICY: {error}") from None
-        return own.tightened(limits), mode or self.policy_mode
+        try:
+            return own.tightened(limits), mode or self.policy_mode
+        except ValueError as error:
+            raise SettingsError(f"LIUM_MCP_POLICY: {self.policy}: {error}") from None
 
     def find_ssh_public_key_path(self) -> Path | None:
         """The public key file to put into pods, found as the official client finds it; None when there is none."""
