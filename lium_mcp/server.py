@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from functools import cache
 from importlib.util import find_spec
 from typing import Any, Final, get_args
+from urllib.parse import urlsplit
 
 import anyio
 import httpx2
@@ -291,7 +292,18 @@ def open_journal(settings: Settings) -> Journal:
         raise SettingsError("LIUM_MCP_STATE_URL: an address that starts with sqlite:/// or postgresql:// is needed")
     if url.startswith("postgresql:") and find_spec("psycopg") is None:
         raise SettingsError("LIUM_MCP_STATE_URL: PostgreSQL needs a driver: install lium-mcp[postgres]")
+    if not _is_clear(url):
+        # Read in another way, a part of the password would be taken for the host, which errors name.
+        raise SettingsError("LIUM_MCP_STATE_URL: this is no address; a password needs %40 for @, %2F for /, %3A for :")
     return Journal(url)
+
+
+def _is_clear(url: str) -> bool:
+    try:
+        address = urlsplit(url)
+        return address.netloc.count("@") <= 1 and (address.port is None or address.port > 0)
+    except ValueError:
+        return False
 
 
 async def _attend_to_rents(renter: Renter) -> None:
