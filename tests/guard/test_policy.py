@@ -462,9 +462,10 @@ async def test_a_living_pod_whose_price_nobody_can_read_makes_no_room(sandbox: S
     await rent(sandbox, "theirs", termination_hours=2)
     wire = Wire(sandbox)
     wire.on("GET", "/pods", editing(lambda rows: [row | {"price": price} for row in rows]))
-    for limits in ({"budget_usd": 1000}, {"max_burn_per_hour_usd": 1000}):
-        async with agent_on(sandbox, transport=wire, **limits) as agent:
-            await refused(agent, next(iter(limits)), **await wanted(sandbox, "by spec"), hours=1)
+    for limit in ("budget_usd", "max_burn_per_hour_usd"):
+        settings: Row = {limit: 1000}
+        async with agent_on(sandbox, transport=wire, **settings) as agent:
+            await refused(agent, limit, **await wanted(sandbox, "by spec"), hours=1)
 
 
 @pytest.mark.parametrize("price", [None, "NaN", -5, "free", 1e400], ids=str)
@@ -480,8 +481,9 @@ async def test_a_quote_that_nobody_can_read_is_refused(sandbox: Sandbox, price: 
 
     dry = Wire(sandbox)
     dry.on("POST", "/executors/rent-by-spec", editing(spoil))
+    settings: Row = {limit: 1000}
     for way, transport in (("by node", wire), ("by spec", dry)):
-        async with agent_on(sandbox, transport=transport, **{limit: 1000.0}) as agent:
+        async with agent_on(sandbox, transport=transport, **settings) as agent:
             failure = await agent.refused("rent_pod", **await wanted(sandbox, way), hours=1)
             assert failure.code in {"policy_refused", "price_unknown"}, failure.text
     assert rents(sandbox) == []
