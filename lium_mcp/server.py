@@ -27,7 +27,7 @@ from lium_mcp.accounts import Accounts, bind_caller_key, caller_of_request
 from lium_mcp.api import SYSTEM_CLOCK, Clock, InvalidRequest, LiumClient, LiumError
 from lium_mcp.api.addresses import check_base_url
 from lium_mcp.completions import add_completions
-from lium_mcp.guard.confirm import STATE_SECONDS, OneTimeCodec
+from lium_mcp.guard.confirm import STATE_SECONDS, OneTimeCodec, unusable_answer
 from lium_mcp.guard.policy import Policy
 from lium_mcp.hangup import end_with_caller
 from lium_mcp.instructions import instructions
@@ -36,7 +36,7 @@ from lium_mcp.rentals import Journal, LedgerUnavailable, Renter
 from lium_mcp.resources import add_resources
 from lium_mcp.settings import Settings, SettingsError, Toolset, registry_password
 from lium_mcp.tools.call import Runtime, Stop
-from lium_mcp.tools.failures import META_KEY, ToolFailure, crashed, from_validation, render_failure
+from lium_mcp.tools.failures import META_KEY, ToolFailure, as_failure, crashed, from_validation, render_failure
 from lium_mcp.tools.listing import ListedTool, read_listing
 from lium_mcp.tools.policy_view import Offered
 
@@ -128,10 +128,13 @@ class LiumServer(MCPServer[None]):
                 result = await tool.run(arguments, context or Context(mcp_server=self), convert_result=True)
             except ToolError as error:
                 cause = error.__cause__
-                if isinstance(error, UnexpectedToolError) or not isinstance(cause, ValidationError):
-                    crash, result = error, render_failure(crashed(name))
-                else:
+                if isinstance(cause, ValidationError) and not isinstance(error, UnexpectedToolError):
                     result = render_failure(from_validation(name, cause))
+                elif isinstance(cause, ToolError) and not isinstance(error, UnexpectedToolError):
+                    # Tools raise none: the SDK could not read the answer to a question, before the tool ran.
+                    result = render_failure(as_failure(unusable_answer()))
+                else:
+                    crash, result = error, render_failure(crashed(name))
             if isinstance(result, InputRequiredResult):
                 outcome = "asked"
                 return result

@@ -107,7 +107,7 @@ async def ask(context: Context[Any, Any], question: Question, again: Callable[[]
             "not_confirmed", f"Nobody answered the question within {minutes:g} minutes.", _ASK_FIRST
         ) from None
     except (MCPError, ValueError):
-        raise NotConfirmed("not_confirmed", "The question to the person got no usable answer.", _ASK_FIRST) from None
+        raise unusable_answer() from None
     refuse_unless_yes(answer)
     now = await again()
     if now is None or not question.binds_as(now):
@@ -116,6 +116,11 @@ async def ask(context: Context[Any, Any], question: Question, again: Callable[[]
             "What was to be confirmed changed before the answer came.",
             "Look again, then call again.",
         )
+
+
+def unusable_answer() -> NotConfirmed:
+    """Say that something came back for a question, and that it is no answer."""
+    return NotConfirmed("not_confirmed", "The question to the person got no usable answer.", _ASK_FIRST)
 
 
 def refuse_unless_yes(answer: ElicitationResult[Yes]) -> None:

@@ -364,7 +364,7 @@ async def test_starting_a_pod_over_does_not_put_off_its_removal(sandbox: Sandbox
 
 
 def spent(sandbox: Sandbox) -> float:
-    return sum(pod["charged_usd"] for pod in truth(sandbox, "pods"))
+    return sum(float(pod["charged_usd"]) for pod in truth(sandbox, "pods"))
 
 
 async def test_many_short_rents_do_not_pass_the_budget(sandbox: Sandbox) -> None:
