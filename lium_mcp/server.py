@@ -29,6 +29,7 @@ from lium_mcp.api.addresses import check_base_url
 from lium_mcp.completions import add_completions
 from lium_mcp.guard.confirm import STATE_SECONDS, OneTimeCodec, unusable_answer
 from lium_mcp.guard.policy import Policy
+from lium_mcp.guard.redaction import redact_text
 from lium_mcp.hangup import end_with_caller
 from lium_mcp.instructions import instructions
 from lium_mcp.prompts import add_prompts
@@ -298,7 +299,7 @@ def open_journal(settings: Settings) -> Journal:
     if not _is_clear(url):
         # Read in another way, a part of the password would be taken for the host, which errors name.
         raise SettingsError("LIUM_MCP_STATE_URL: this is no address; a password needs %40 for @, %2F for /, %3A for :")
-    return Journal(url)
+    return Journal(url, redact_text)
 
 
 def _is_clear(url: str) -> bool:

@@ -3,7 +3,8 @@
 Everything goes through an MCP client that can ask; the sandbox's own record says what was done.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -652,9 +653,15 @@ async def _over_http(url: str, lium: Any) -> None:
     assert len(lium.state()["rents"]) == 2
 
 
-def _http_client(url: str, key: str, mode: Mode, person: Person) -> Client:
-    http = httpx2.AsyncClient(headers={"X-API-Key": key}, timeout=60, trust_env=False)
-    return Client(streamable_http_client(f"{url}/mcp", http_client=http), mode=mode, elicitation_callback=person)
+@asynccontextmanager
+async def _http_client(url: str, key: str, mode: Mode, person: Person) -> AsyncIterator[Client]:
+    async with (
+        httpx2.AsyncClient(headers={"X-API-Key": key}, timeout=60, trust_env=False) as http,
+        Client(
+            streamable_http_client(f"{url}/mcp", http_client=http), mode=mode, elicitation_callback=person
+        ) as client,
+    ):
+        yield client
 
 
 @pytest.mark.parametrize("era", ["2026-07-28", "2025-11-25"])
