@@ -16,10 +16,11 @@ from lium_mcp.rentals.selection import has_price
 from lium_mcp.tools.call import READ_LIMIT_SECONDS, Call, time_limit
 from lium_mcp.tools.failures import ToolFailure
 from lium_mcp.tools.parameters import Cursor, Limit, ShortText, page
+from lium_mcp.tools.pod_keys import find_public_keys
 from lium_mcp.tools.pod_views import Outcome
 from lium_mcp.tools.questions import ask_to_remove_cluster, at_most_usd, quoted
 from lium_mcp.tools.registry import DESTROYS, READS, WRITES, Toolset
-from lium_mcp.tools.rent_plan import PRICE_TOLERANCE_USD, find_public_keys
+from lium_mcp.tools.rent_plan import PRICE_TOLERANCE_USD
 from lium_mcp.tools.renting import give_back, outcome_unknown, refuse_dearer
 from lium_mcp.tools.results import Result, Usd
 from lium_mcp.tools.room import Room, make_room

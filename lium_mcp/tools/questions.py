@@ -109,6 +109,18 @@ async def ask_to_delete_volume(call: Call, *, volume: str) -> Question:
     )
 
 
+async def ask_to_start_job(call: Call, *, pod: str, name: str, then: str, **_: Any) -> Question | None:  # noqa: ANN401
+    """Before `start_job`, where the job's end is to remove the pod."""
+    if then != "backup_and_remove":
+        return None
+    target = await find_pod(call, pod)
+    return Question(
+        f"Remove {_pod(target)} for good when job {quoted(name)} ends? It is backed up first, and stays if that "
+        f"fails. What lies outside {target.volume_root} is lost.",
+        {"pod": target.id},
+    )
+
+
 async def ask_to_delete_backup(call: Call, *, backup_id: str) -> Question:
     """Before `delete_backup`."""
     backup = await call.lium.backups.get(backup_id)

@@ -14,6 +14,7 @@ from lium_mcp.rentals import Entry, NodeOrder, Rental
 from lium_mcp.tools.call import READ_LIMIT_SECONDS, Call, time_limit
 from lium_mcp.tools.failures import ToolFailure
 from lium_mcp.tools.parameters import DEFAULT_WAIT_SECONDS, ShortText, WaitSeconds
+from lium_mcp.tools.pod_keys import register_public_keys
 from lium_mcp.tools.pod_views import Outcome, PodView, describe_start, pod_view
 from lium_mcp.tools.pods import judge, judge_gone, read_pod, settled
 from lium_mcp.tools.pods import toolset as toolset  # noqa: PLC0414 - rent_pod joins the toolset; this says that it is public
@@ -144,6 +145,8 @@ async def rent_pod(
 
     try:
         async with call.renter.rent(plan.order, plan.terms(wanted.digest), judge_room) as rental:
+            if not rental.earlier:
+                await register_public_keys(call)
             return await _follow(call, rental, plan.wanted, plan, wait_seconds)
     except RentOutcomeUnknown as unknown:
         raise outcome_unknown(wanted.name, unknown) from unknown

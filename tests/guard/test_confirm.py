@@ -32,7 +32,11 @@ from tests.tools.wires import Row, Wire, ask, editing, living, make_template, re
 
 EVERY_TOOLSET = frozenset(get_args(Toolset))
 both_eras = pytest.mark.parametrize("mode", ["auto", "legacy"])
-UNASKED: dict[str, str] = {}
+UNASKED: dict[str, str] = {
+    "run_command": "an agent works by it, many times a minute: nobody would read the questions",
+    "stop_job": "ends what the agent started itself; files and output stay",
+    "upload_files": "replaces files in a pod, which a command can as well",
+}
 """Tools with the destructive hint that need no question, and why not."""
 
 RENT: Row = {"name": "new", "gpu_type": "RTX4090", "hours": 2, "wait_seconds": 0}
@@ -179,7 +183,24 @@ every_tool = pytest.mark.parametrize("tool", CASES)
 
 
 def test_every_tool_that_asks_is_here() -> None:
-    assert {item.name for item in read_listing() if find_spec(item.name).asks is not None} == set(CASES)
+    assert {item.name for item in read_listing() if find_spec(item.name).asks is not None} == {*CASES, "start_job"}
+
+
+@both_eras
+async def test_a_job_that_ends_its_pod_is_a_question(sandbox: Sandbox, mode: Mode) -> None:
+    pod_id = await rent(sandbox, "train")
+    person = Person("no")
+    async with agent_on(sandbox, "start_job", mode=mode, person=person) as agent:
+        job = {"pod": "train", "command": "true", "name": "fit"}
+        failure = await agent.refused("start_job", **job, then="backup_and_remove")
+        assert failure.code == "not_confirmed"
+        [question] = person.questions
+        for word in (pod_id, "for good", '"fit"', "backed up first", "lost"):
+            assert word in question
+        for then in ("nothing", "backup"):  # which destroy nothing
+            await agent.raw("start_job", **job, then=then)
+        assert len(person.questions) == 1
+    assert living(sandbox)
 
 
 async def staged(sandbox: Sandbox, tool: str) -> tuple[Stage, Row, list[str]]:

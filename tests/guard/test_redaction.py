@@ -297,7 +297,7 @@ async def test_a_database_that_is_not_there_does_not_tell_its_password(sandbox: 
 def test_no_representation_holds_one(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIUM_API_KEY", OTHER_KEY)
     settings = Settings(state_url="postgresql://svc:pgS3cret@127.0.0.1/db", base_url="http://127.0.0.1/api")
-    runtime, accounts = make_runtime(settings, transport=sandbox.transport())
+    runtime, accounts = make_runtime(settings, (), transport=sandbox.transport())
     own = accounts.own
     for thing in (settings, runtime, accounts, own, own.lium, own.renter, runtime.policy, _Caller(OTHER_KEY)):
         for text in (repr(thing), str(thing), f"{thing}"):
