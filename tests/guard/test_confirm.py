@@ -103,7 +103,8 @@ class Stage:
 
     def state(self) -> Any:
         parts = ("rents", "pods", "templates", "volumes", "backup_configs", "backups", "ssh_keys")
-        return [truth(self.sandbox, part) for part in parts]
+        state = self.sandbox.state()
+        return [state[part] for part in parts]
 
 
 Case = tuple[Callable[[Stage], Row], Callable[[Stage], list[str]]]

@@ -72,13 +72,14 @@ def price_of(sandbox: Sandbox, name: str = "train") -> float:
 
 async def refused(agent: Agent, limit: str, tool: str = "rent_pod", **arguments: Any) -> Failure:
     """The call is refused by this limit, and nothing is rented or changed."""
-    before = truth(agent.sandbox, "rents"), truth(agent.sandbox, "pods")
+    before = agent.sandbox.state()
     failure = await agent.refused(tool, **arguments)
     assert failure.code == "policy_refused", failure.text
     assert f"limit {limit} of" in failure.text
     assert "Nothing was changed." in failure.text
     assert "What fits: " in failure.text
-    assert (truth(agent.sandbox, "rents"), truth(agent.sandbox, "pods")) == before
+    after = agent.sandbox.state()
+    assert (after["rents"], after["pods"]) == (before["rents"], before["pods"])
     return failure
 
 
@@ -371,8 +372,8 @@ async def test_many_short_rents_do_not_pass_the_budget(sandbox: Sandbox) -> None
     """Pods of some minutes each, of which the statement says nothing until later."""
     async with agent_on(sandbox, budget_usd=1, max_pods=3) as agent:
         for number in range(40):
-            asked = await wanted(sandbox, "by spec", f"p{number}", hours=1)
-            result = await agent.raw("rent_pod", **(asked | {"wait_seconds": 60}))
+            asked = {"name": f"p{number}", "gpu_type": "RTX4090", "hours": 1, "wait_seconds": 60}
+            result = await agent.raw("rent_pod", **asked)
             sandbox.clock.advance(minutes=4, seconds=30)
             if not result.is_error:
                 await agent.call("remove_pod", pod=f"p{number}")
