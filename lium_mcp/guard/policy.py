@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
-from lium_mcp.api import BillingStatement, Pod, gpu_type_matches
+from lium_mcp.api import BillingStatement, Pod, Rows, gpu_type_matches
 from lium_mcp.guard.limits import Limits
-from lium_mcp.rentals import Entry, is_alive, whole_hours
+from lium_mcp.rentals import Entry, is_alive, is_gone, whole_hours
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +23,8 @@ _RESTART_HOURS = 0.25
 # How long charges may take to appear in the statement: of a pod that is in it, and of one that is not yet.
 _LAST_CHARGES = timedelta(minutes=15)
 _LATE_CHARGES = timedelta(hours=1)
+# Removals run late, by minutes.
+_OVERDUE = timedelta(hours=1)
 _FIRST_CHARGES = timedelta(days=1)
 
 
@@ -299,11 +301,16 @@ class Policy:
 
 
 def commitments(pods: Sequence[Pod], entries: Sequence[Entry], now: datetime) -> list[Commitment]:
-    """What lives, and what the ledger says may live without being listed yet."""
+    """What lives, what is listed but cannot be read, and what the ledger says may live without being listed yet."""
+    unreadable = pods.skipped if isinstance(pods, Rows) else 0
     alive = [pod for pod in pods if is_alive(pod)]
     listed = {pod.id for pod in pods}
-    items = [Commitment(pod.pod_name or pod.id, 1, _price(pod), hours_left(pod, now)) for pod in alive]
+    items = [Commitment(pod.pod_name or pod.id, 1, _price(pod), _bounded_hours(pod, now)) for pod in alive]
+    if unreadable:
+        items.append(Commitment("of a row that cannot be read", unreadable, None, None))
     for entry in entries:
+        if not unreadable and is_gone(entry, pods, now):
+            continue
         unlisted = entry.pod_count if not entry.pod_ids else len(set(entry.pod_ids) - listed)
         if unlisted and not _is_listed_by_name(entry, alive):
             share = unlisted / entry.pod_count
@@ -320,6 +327,15 @@ def hours_left(pod: Pod, now: datetime) -> float | None:
     if pod.removal_scheduled_at is None:
         return None
     return max((pod.removal_scheduled_at - now).total_seconds(), 0) / 3600
+
+
+def _bounded_hours(pod: Pod, now: datetime) -> float | None:
+    """As `hours_left`; None too where the figure is none, or the time has come long ago and the pod still lives."""
+    hours = hours_left(pod, now)
+    if hours is None or hours < 0:
+        return None
+    is_over = pod.removal_scheduled_at is not None and now - pod.removal_scheduled_at > _OVERDUE
+    return None if is_over and pod.termination_hours is None else hours
 
 
 def spent_usd(

@@ -5,7 +5,7 @@ from lium_mcp.rentals.journal import Journal
 from lium_mcp.rentals.orders import ClusterOrder, NodeOrder, Order, Rental, SpecOrder, Terms, digest
 from lium_mcp.rentals.protocol import Judge, PodNameTaken, Renter, RentUnsettled, needs_attention
 from lium_mcp.rentals.removal import whole_hours
-from lium_mcp.rentals.settling import REPLAY_WINDOW, is_alive
+from lium_mcp.rentals.settling import REPLAY_WINDOW, is_alive, is_gone
 
 __all__ = [
     "REPLAY_WINDOW",
@@ -24,6 +24,7 @@ __all__ = [
     "Terms",
     "digest",
     "is_alive",
+    "is_gone",
     "needs_attention",
     "whole_hours",
 ]

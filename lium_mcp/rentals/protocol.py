@@ -16,7 +16,7 @@ from uuid import uuid4
 import anyio
 import anyio.lowlevel
 
-from lium_mcp.api import Clock, LiumClient, LiumError, Pod, PodDetail, RentOutcomeUnknown
+from lium_mcp.api import Clock, LiumClient, LiumError, Pod, PodDetail, RentOutcomeUnknown, Rows
 from lium_mcp.rentals.entries import Entry, LedgerUnavailable, Status
 from lium_mcp.rentals.journal import Journal
 from lium_mcp.rentals.orders import Order, Rental, Terms, pod_count, to_json
@@ -96,6 +96,23 @@ class Renter:
         async with self._turn:
             pods = await self._lium.pods.list()
             return self._match(await self._settler.attend(self._account, pods), pods, pod_name, asked)
+
+    async def look(self) -> tuple[Rows[Pod], list[Entry]]:
+        """List the account's pods, with its open rents brought up to date.
+
+        Raises:
+            LedgerUnavailable: the ledger cannot be read.
+            LiumError: the pods cannot be listed.
+        """
+        if self._journal.is_empty:
+            return await self._lium.pods.list(), []
+        async with self._turn:
+            pods = await self._lium.pods.list()
+            before = await self._journal.open().open_entries(self._account)
+            entries = await self._settler.attend(self._account, pods) if before else []
+            if any(needs_attention(entry) for entry in before):
+                pods = await self._lium.pods.list()
+        return pods, entries
 
     async def attend(self, *, in_background: bool = False) -> list[Entry]:
         """Settle what is unsettled, set removal times, and go on removing what must go.

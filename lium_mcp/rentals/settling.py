@@ -6,7 +6,7 @@ marked as replayed. Past the time for which the API keeps a key, a repeat would 
 
 import logging
 from collections.abc import Iterable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import anyio
@@ -51,6 +51,14 @@ _ATTEND_LIMIT_SECONDS: Final = 30.0
 def is_alive(pod: Pod) -> bool:
     """Whether a pod has its name: it bills, or will."""
     return pod.is_billing or not pod.is_terminal
+
+
+def is_gone(entry: Entry, pods: Sequence[Pod], now: datetime) -> bool:
+    """Whether a complete list of pods says that those of a settled rent are no more."""
+    listed = [pod for pod in pods if pod.id in entry.pod_ids]
+    if entry.status != "rented" or entry.settled_at is None or any(map(is_alive, listed)):
+        return False
+    return bool(listed) or now - entry.settled_at > _LISTED_WITHIN
 
 
 async def post(lium: LiumClient, order: Order, key: str) -> tuple[str, ...]:
@@ -195,12 +203,11 @@ class Settler:
         return None, is_answered
 
     async def _attend_to_rented(self, entry: Entry, pods: Rows[Pod]) -> None:
-        listed = [pod for pod in pods if pod.id in entry.pod_ids]
-        alive = [pod for pod in listed if is_alive(pod)]
+        if not pods.skipped and is_gone(entry, pods, self._lium.now()):
+            await self.note(entry, "removed")
+            return
+        alive = [pod for pod in pods if pod.id in entry.pod_ids and is_alive(pod)]
         if not alive:
-            settled_at = entry.settled_at or entry.created_at
-            if not pods.skipped and (listed or self._lium.now() - settled_at > _LISTED_WITHIN):
-                await self.note(entry, "removed")
             return
         if entry.hours is not None and not entry.removal_is_set:
             kept = [await keep_removal_time(self._lium, pod, entry.hours, entry.created_at) for pod in alive]

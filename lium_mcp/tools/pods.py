@@ -1,6 +1,7 @@
 """Toolset `pods`: look at pods, and change or end them. Renting is in `renting.py`."""
 
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Annotated
@@ -99,8 +100,8 @@ async def list_pods(call: Call, limit: Limit = 20, cursor: Cursor = "") -> Pods:
     """List the account's pods with status, price per hour, removal time and SSH command, and what they burn per hour
     together. Pods being removed are left out. get_pod shows one in detail.
     """
-    unsettled = await _settle(call)
-    pods = sorted(await call.lium.pods.list(), key=lambda pod: (pod.pod_name or "", pod.id))
+    listed, unsettled = await _look(call)
+    pods = sorted(listed, key=lambda pod: (pod.pod_name or "", pod.id))
     rows, next_cursor = page(pods, limit=limit, cursor=cursor)
     return Pods(
         pods=[pod_row(pod) for pod in rows],
@@ -310,15 +311,20 @@ def settled(pod: Pod | None) -> bool:
     return pod is None or pod.is_ready or pod.is_terminal
 
 
-async def _settle(call: Call) -> list[UnsettledRent]:
-    """Settle rents that an earlier call or process left, unless this server only reads; show what is left of them."""
-    renter = call.renter
+async def _look(call: Call) -> tuple[Sequence[Pod], list[UnsettledRent]]:
+    """The pods, and what is left of rents that an earlier call or process left, once they are settled.
+
+    A server that only reads settles none.
+    """
     try:
-        entries = await (renter.open_entries() if call.runtime.read_only else renter.attend())
+        if call.runtime.read_only:
+            pods, entries = await call.lium.pods.list(), await call.renter.open_entries()
+        else:
+            pods, entries = await call.renter.look()
     except LedgerUnavailable as error:
         log.warning("The ledger of rents cannot be read: %s", error)
-        return []
-    return [_unsettled(call, entry) for entry in entries if entry.is_unsettled or entry.status == "removing"]
+        return await call.lium.pods.list(), []
+    return pods, [_unsettled(call, entry) for entry in entries if entry.is_unsettled or entry.status == "removing"]
 
 
 async def _fix_removal_time(call: Call, pod_id: str) -> bool:

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, time
 
-from lium_mcp.api import BillingStatement, Pod
+from lium_mcp.api import BillingStatement, Pod, Rows
 from lium_mcp.guard.policy import Ask, Commitment, Policy, Standing, commitments, hours_left, spent_usd
 from lium_mcp.rentals import Entry
 from lium_mcp.tools.call import Call
@@ -30,13 +30,13 @@ class Room:
         """
         self.policy.check_room(ask, commitments(pods, entries, self.now), self.spent_usd(pods))
 
-    def check_extension(self, pod: Pod, hours: float | None, pods: Sequence[Pod], entries: Sequence[Entry]) -> None:
+    def check_extension(self, pod: Pod, hours: float | None, pods: Rows[Pod], entries: Sequence[Entry]) -> None:
         """Refuse to let a pod live for so many hours from now where the budget does not bear it; None is for ever.
 
         Raises:
             PolicyRefused: it does not.
         """
-        others = commitments([other for other in pods if other.id != pod.id], _without(pod, entries), self.now)
+        others = commitments(pods.where(lambda other: other.id != pod.id), _without(pod, entries), self.now)
         name = pod.pod_name or pod.id
         self.policy.check_extension(name, Ask(pod.price, hours), others, self.spent_usd(pods))
 
