@@ -12,6 +12,7 @@ from lium_mcp.api import LiumError
 from lium_mcp.tools.call import Call, Runtime
 from lium_mcp.tools.results import clean
 
+_LONGEST_VALUE: Final = 200
 _MOST_VALUES: Final = 100
 # Nobody waits longer for a suggestion.
 _LIMIT_SECONDS: Final = 5.0
@@ -41,7 +42,9 @@ def add_completions(server: MCPServer[None], runtime: Runtime, tools: Collection
         except LiumError:
             return Completion(values=[])
         typed = argument.value.casefold()
-        values = sorted({clean(value) for value in found if value.casefold().startswith(typed)})
+        values = sorted(
+            {clean(value) for value in found if value.casefold().startswith(typed) and len(value) <= _LONGEST_VALUE}
+        )
         return Completion(values=values[:_MOST_VALUES], total=len(values), has_more=len(values) > _MOST_VALUES)
 
 

@@ -19,6 +19,7 @@ from lium_mcp.guard.redaction import redact_text
 from lium_mcp.remote import PodAccess
 from lium_mcp.rentals import Renter
 from lium_mcp.tools.failures import ToolFailure, from_api
+from lium_mcp.tools.results import clean
 
 T = TypeVar("T")
 
@@ -30,6 +31,7 @@ _SLOW_AFTER_SECONDS = 90.0
 READ_LIMIT_SECONDS: Final = 50.0
 # A wait ends with a look at what has become of the thing, however little of its time is left.
 _LAST_READ_SECONDS = 5.0
+_MOST_TOLD_CHARACTERS = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +174,8 @@ class Call:
             if left <= 0:
                 break
             if self.context is not None:
-                await self.context.report_progress(elapsed, wait_seconds, describe(state))
+                told = self.redact(clean(describe(state)))[:_MOST_TOLD_CHARACTERS]
+                await self.context.report_progress(elapsed, wait_seconds, told)
             await stop.pause(clock, min(left, every_seconds if elapsed < _SLOW_AFTER_SECONDS else _SLOW_POLL_SECONDS))
             if stop.asked:
                 break

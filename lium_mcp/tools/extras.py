@@ -207,7 +207,7 @@ async def list_activity(
                 resource_id=entry.resource_id,
                 status=entry.status_code,
             )
-            for entry in page.items
+            for entry in page.items[:limit]
         ],
         next_cursor=page.next_cursor,
     )

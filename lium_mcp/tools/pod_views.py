@@ -15,6 +15,7 @@ from lium_mcp.tools.results import Result, Usd, UtcTime
 Outcome = Literal["done", "failed", "pending"]
 
 _LAST_EVENTS = 5
+_MOST_QUOTED_CHARACTERS = 200
 _EXTRAS_SECONDS = 10.0
 
 
@@ -149,10 +150,11 @@ def describe_start(pod: Pod | None) -> str:
 
 
 def failure_cause(view: PodView) -> str:
-    """The API's own word on why a pod failed, if it left one."""
+    """The API's own word on why a pod failed, if it left one: a quotation, since images and nodes have a say in it."""
     for event in reversed(view.last_events or []):
         if event.error or event.reason:
-            return f": {event.error or event.reason}"
+            words = " ".join((event.error or event.reason or "").replace('"', "'").split())
+            return f'; Lium says "{words[:_MOST_QUOTED_CHARACTERS]}"'
     return ""
 
 

@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Callable
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 from mcp.types import CallToolResult, TextContent
 from pydantic import BaseModel, ConfigDict, JsonValue, PlainSerializer
@@ -27,6 +27,13 @@ _UNSAFE = re.compile(
     r"|[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     r"\ud800-\udfff\U000e0000-\U000e0fff]"
 )
+
+
+# No tool writes as much from honest answers of the API.
+_MOST_CHARACTERS: Final = 80_000
+_MOST_CUT_CHARACTERS: Final = 300
+_MOST_CUT_ITEMS: Final = 100
+_COMPACT: Final[dict[str, Any]] = {"separators": (",", ":"), "ensure_ascii": False, "allow_nan": False}
 
 
 def _utc_seconds(value: datetime) -> str:
@@ -52,24 +59,35 @@ def clean(text: str) -> str:
 
 def render(result: Result, redact: Callable[[str], str] = redact_text) -> CallToolResult:
     """Write a result as compact JSON text and as the same structured content, with `redact` applied to every string."""
-    data = _data(result, redact)
-    return CallToolResult(content=[TextContent(type="text", text=_json(data))], structured_content=data)
+    data, text = _written(result, redact)
+    return CallToolResult(content=[TextContent(type="text", text=text)], structured_content=data)
 
 
 def as_json(result: Result, redact: Callable[[str], str] = redact_text) -> str:
     """Write a result as compact JSON text, with `redact` applied to every string."""
-    return _json(_data(result, redact))
+    return _written(result, redact)[1]
 
 
-def _data(result: Result, redact: Callable[[str], str]) -> dict[str, JsonValue]:
+def _written(result: Result, redact: Callable[[str], str]) -> tuple[dict[str, JsonValue], str]:
     data = redact_fields(_cleaned(result.model_dump(mode="json", exclude_none=True)), redact)
+    text = json.dumps(data, **_COMPACT)
+    if len(text) > _MOST_CHARACTERS:
+        data = _cut(data)
+        text = json.dumps(data, **_COMPACT)
     if not isinstance(data, dict):
         raise TypeError("a result is an object")
-    return data
+    return data, text
 
 
-def _json(data: dict[str, JsonValue]) -> str:
-    return json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+def _cut(value: JsonValue) -> JsonValue:
+    """What is left of an answer that is far larger than any honest one, so that it fills nobody's context."""
+    if isinstance(value, str):
+        return value if len(value) <= _MOST_CUT_CHARACTERS else f"{value[:_MOST_CUT_CHARACTERS]}... (cut)"
+    if isinstance(value, list):
+        return [_cut(item) for item in value[:_MOST_CUT_ITEMS]]
+    if isinstance(value, dict):
+        return {key[:_MOST_CUT_CHARACTERS]: _cut(item) for key, item in list(value.items())[:_MOST_CUT_ITEMS]}
+    return value
 
 
 def _cleaned(value: JsonValue) -> JsonValue:
