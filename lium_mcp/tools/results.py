@@ -37,7 +37,7 @@ _COMPACT: Final[dict[str, Any]] = {"separators": (",", ":"), "ensure_ascii": Fal
 
 
 def _utc_seconds(value: datetime) -> str:
-    return value.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return f"{value.replace(microsecond=0, tzinfo=None).isoformat()}Z"  # strftime does not pad the year 1
 
 
 UtcTime = Annotated[datetime, PlainSerializer(_utc_seconds, return_type=str)]
