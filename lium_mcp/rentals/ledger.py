@@ -41,7 +41,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
-from sqlalchemy.pool import StaticPool
+from sqlalchemy.pool import QueuePool
 from sqlalchemy.types import TypeDecorator
 
 from lium_mcp.rentals.entries import CLOSED, UNSETTLED, Entry, LedgerUnavailable, Status
@@ -278,7 +278,8 @@ def _entry(row: Row[Any]) -> Entry:
 def _sqlite(url: URL) -> Engine:
     options: dict[str, Any] = {"connect_args": {"timeout": _BUSY_SECONDS, "check_same_thread": False}}
     if url.database in {None, "", ":memory:"}:
-        options["poolclass"] = StaticPool  # another connection would have a memory of its own
+        # Another connection would have a memory of its own, and one cannot be in two transactions: threads take turns.
+        options |= {"poolclass": QueuePool, "pool_size": 1, "max_overflow": 0, "pool_timeout": _BUSY_SECONDS}
     else:
         _make_private(Path(url.database or ""))
     engine = create_engine(url, hide_parameters=True, **options)

@@ -223,6 +223,12 @@ async def test_twenty_servers_find_a_fresh_database_at_once(state_url: str) -> N
         assert len(await ledger.open_entries(ACCOUNT)) == SERVERS
 
 
+async def test_calls_at_once_take_turns_on_a_ledger_in_memory() -> None:
+    async with opened("sqlite://") as ledger:
+        await asyncio.gather(*[ledger.admit(an_entry(f"pod-{number}"), allow) for number in range(SERVERS)])
+        assert len(await ledger.open_entries(ACCOUNT)) == SERVERS
+
+
 async def test_a_new_file_that_somebody_is_writing_is_waited_for(tmp_path: Path) -> None:
     # SQLite itself does not wait for the change to its write-ahead log.
     url = f"sqlite:///{tmp_path / 'rentals.db'}"
