@@ -1,4 +1,4 @@
-"""A rent that its client cancels at any await: each request, each statement of the ledger, each pause, before and after.
+"""A rent that its client cancels at any await: before and after each request, each work of the ledger, each pause.
 
 No pod is left that nobody heard of, nobody else's is touched, and the name is free again.
 """
@@ -101,6 +101,10 @@ async def cancelled_at(agent: Agent, points: Points, **arguments: Any) -> bool:
     return not answers
 
 
+async def until_alone(sandbox: Sandbox, pod_id: str) -> None:
+    await eventually(lambda: [pod["id"] for pod in living(sandbox)] == [pod_id])
+
+
 Prepare = Callable[[Sandbox, Wire], None]
 
 
@@ -146,7 +150,7 @@ async def test_a_rent_that_is_cancelled_at_any_await_leaves_nothing(
                 break
             where = f"cancelled {points.names[-1]}, point {point}"
             await agent.call("list_pods")  # waits for its turn, after the rent
-            await eventually(lambda: [pod["id"] for pod in living(agent.sandbox)] == [other])
+            await until_alone(sandbox, other)
             sent += len(rents(sandbox)) - 1
             assert not [request for request in wire.sent("DELETE", "/pods/*") if other in request.url.path], where
             again = await agent.call("rent_pod", **asked)
@@ -160,4 +164,3 @@ async def test_a_rent_that_is_cancelled_at_any_await_leaves_nothing(
     assert sent > 10  # that many were cancelled only after they had been carried out
     assert kinds["before a thread"] == kinds["after a thread"] > 3
     assert kinds["a pause"] > 0
-    print(f"{mode}, {prepare.__name__}: cancelled at {point} points, {sent} pods rented and removed: {dict(kinds)}")
