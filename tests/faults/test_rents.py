@@ -1,6 +1,6 @@
 """Everything that can go wrong on the wire while something is rented, and how it ends once the API answers again.
 
-Whatever happened, each rent is settled then, and there are as many pods as the API accepted rents that somebody knows of.
+Whatever happened, each rent is settled then, and there are as many pods as rents that the API accepted.
 """
 
 import asyncio
