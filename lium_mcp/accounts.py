@@ -18,6 +18,7 @@ from mcp.server import ServerRequestContext
 from mcp.server.context import CallNext, HandlerResult
 
 from lium_mcp.api import Clock, LiumClient
+from lium_mcp.remote import PodAccess
 from lium_mcp.rentals import Journal, Renter
 from lium_mcp.tools.call import Account
 
@@ -44,12 +45,14 @@ class Accounts:
         own_key: str | None,
         journal: Journal,
         registry_password: Callable[[str], str | None] | None = None,
+        pod_access: PodAccess | None = None,
     ) -> None:
         self._turns: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
         self._clock = clock
         self._journal = journal
         # A caller may also send the very key that this server has.
-        self._own = Account(own, self._renter(own, own_key or ""), ssh_public_key_path, registry_password)
+        renter = self._renter(own, own_key or "")
+        self._own = Account(own, renter, ssh_public_key_path, registry_password, pod_access)
 
     @property
     def own(self) -> Account:
@@ -73,6 +76,8 @@ class Accounts:
 
     async def aclose(self) -> None:
         """Close the connections."""
+        if self._own.pod_access is not None:
+            await self._own.pod_access.aclose()
         await self._own.lium.aclose()
         await self._journal.aclose()
 

@@ -254,7 +254,7 @@ def _policy(options: dict[str, Any]) -> int:
     _log_to_stderr(settings)
 
     async def run() -> int:
-        runtime, accounts = make_runtime(settings)
+        runtime, accounts = make_runtime(settings, ())
         try:
             return await explain_policy(runtime, offered_by(settings, len(select_tools(settings))))
         finally:

@@ -5,7 +5,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from functools import cache
 from importlib.util import find_spec
@@ -30,10 +30,13 @@ from lium_mcp.guard.policy import Policy
 from lium_mcp.hangup import end_with_caller
 from lium_mcp.instructions import instructions
 from lium_mcp.prompts import add_prompts
+from lium_mcp.remote import PodAccess
+from lium_mcp.remote.keys import KeySource
+from lium_mcp.remote.local_files import LocalFolders
 from lium_mcp.rentals import Journal, LedgerUnavailable, Renter
 from lium_mcp.resources import add_resources
 from lium_mcp.settings import Settings, SettingsError, Toolset, registry_password
-from lium_mcp.tools.call import Runtime, Stop
+from lium_mcp.tools.call import Call, Runtime, Stop
 from lium_mcp.tools.failures import META_KEY, ToolFailure, crashed, from_validation, render_failure
 from lium_mcp.tools.listing import ListedTool, read_listing
 from lium_mcp.tools.policy_view import Offered
@@ -199,7 +202,8 @@ def build_server(
         SettingsError: a setting names a tool that does not exist, or holds an address or a key that cannot be one.
     """
     listed = select_tools(settings)
-    runtime, accounts = make_runtime(settings, transport=transport, clock=clock)
+    offered = {item.name for item in listed}
+    runtime, accounts = make_runtime(settings, offered, transport=transport, clock=clock)
     keeps_rents = settings.is_local and not settings.read_only and accounts.own.lium.has_api_key
 
     connections = 0
@@ -210,17 +214,18 @@ def build_server(
         nonlocal connections
         connections += 1
         try:
-            async with anyio.create_task_group() as background:
-                if connections == 1 and keeps_rents:
-                    background.start_soon(_attend_to_rents, accounts.own.renter)
-                yield
-                background.cancel_scope.cancel()
+            pod_access = accounts.own.pod_access
+            if connections == 1 and keeps_rents:
+                runtime.background.start("rents", lambda: _attend_to_rents(accounts.own.renter))
+            if connections == 1 and pod_access is not None and pod_access.may_follow:
+                await _take_up_follow_ups(pod_access, runtime)
+            yield
         finally:
             connections -= 1
             if not connections:
+                await runtime.background.aclose()
                 await accounts.aclose()
 
-    offered = {item.name for item in listed}
     server = LiumServer(
         offered=listed,
         bind=lambda name: _bind(name, runtime),
@@ -248,7 +253,11 @@ def build_server(
 
 
 def make_runtime(
-    settings: Settings, *, transport: httpx2.AsyncBaseTransport | None = None, clock: Clock = SYSTEM_CLOCK
+    settings: Settings,
+    offered: Collection[str],
+    *,
+    transport: httpx2.AsyncBaseTransport | None = None,
+    clock: Clock = SYSTEM_CLOCK,
 ) -> tuple[Runtime, Accounts]:
     """What calls share, and the accounts that they act for. Nothing is opened or sent yet.
 
@@ -265,6 +274,7 @@ def make_runtime(
         settings.find_api_key() if is_local else None,
         open_journal(settings),
         registry_password if is_local else None,
+        _pod_access(settings, offered) if is_local else None,
     )
     runtime = Runtime(
         account=accounts.current,
@@ -313,7 +323,7 @@ def connect(
     if settings.sandbox and transport is None:
         from lium_mcp.sandbox import Sandbox  # noqa: PLC0415 - costs start-up time that nobody else should pay
 
-        transport = Sandbox(seed=settings.sandbox_seed, speed=settings.sandbox_speed).transport()
+        transport = Sandbox(seed=settings.sandbox_seed, speed=settings.sandbox_speed, ssh=True).transport()
         base_url = SANDBOX_BASE_URL
     variable = "LIUM_BASE_URL"
     try:
@@ -328,6 +338,33 @@ def connect(
         )
     except InvalidRequest as error:
         raise SettingsError(f"{variable}: {error}") from None
+
+
+def _pod_access(settings: Settings, offered: Collection[str]) -> PodAccess | None:
+    """How to work on pods with this machine's SSH key, if the settings offer that."""
+    if not {"run_command", "get_job", "upload_files", "download_files"} & set(offered):
+        return None
+    passphrase = settings.ssh_key_passphrase
+    return PodAccess(
+        KeySource(
+            settings.find_ssh_key_path(),
+            passphrase.get_secret_value() if passphrase else None,
+            str(settings.ssh_agent) if settings.ssh_agent else None,
+        ),
+        settings.find_state_directory(),
+        LocalFolders(settings.find_local_dirs()),
+        may_follow="start_job" in offered,
+    )
+
+
+async def _take_up_follow_ups(pod_access: PodAccess, runtime: Runtime) -> None:
+    """Go on with what is to follow jobs that an earlier process started; nothing is sent if there are none."""
+    waiting = await anyio.to_thread.run_sync(pod_access.follow_ups.read)
+    if waiting:
+        from lium_mcp.tools.follow_ups import follow_in_background  # noqa: PLC0415 - as in _bind
+
+        for item in waiting:
+            follow_in_background(Call(runtime), item)
 
 
 def offered_by(settings: Settings, tool_count: int) -> Offered:

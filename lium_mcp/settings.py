@@ -22,7 +22,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from lium_mcp.guard.limits import Limits, Mode, Names, PolicyFileError, read_policy_file
 
-Toolset = Literal["marketplace", "pods", "templates", "volumes", "backups", "account", "clusters", "extras"]
+Toolset = Literal["marketplace", "pods", "templates", "volumes", "backups", "account", "remote", "clusters", "extras"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
 DEFAULT_BASE_URL = "https://lium.io/api"
@@ -65,10 +65,25 @@ class Settings(Limits, BaseSettings):
     ssh_key_path: Path | None = Field(
         default=None,
         validation_alias=AliasChoices("ssh_key_path", "LIUM_SSH_KEY_PATH"),
-        description="Private SSH key whose public half (the same path plus .pub) is put into rented pods.",
+        description="Private SSH key for pods; its public half (the same path plus .pub) is put into rented ones.",
+    )
+    ssh_key_passphrase: SecretStr | None = Field(
+        default=None,
+        validation_alias=AliasChoices("ssh_key_passphrase", "LIUM_SSH_KEY_PASSPHRASE"),
+        description="Passphrase of the private SSH key, if it has one.",
+    )
+    ssh_agent: Path | None = Field(
+        default=None,
+        validation_alias=AliasChoices("ssh_agent", "SSH_AUTH_SOCK"),
+        description="Socket of the SSH agent whose keys may be used too.",
+    )
+    local_dirs: tuple[Path, ...] = Field(
+        default=(),
+        description="Folders whose files may be copied to and from pods, separated by commas; by default the working "
+        "directory, unless that is the home directory or the root.",
     )
     toolsets: frozenset[Toolset] = Field(
-        default=frozenset[Toolset](("marketplace", "pods", "templates", "volumes", "backups", "account")),
+        default=frozenset[Toolset](("marketplace", "pods", "templates", "volumes", "backups", "account", "remote")),
         description="Groups of tools to offer, separated by commas; clusters and extras are not offered by default.",
     )
     allow_tools: Names = Field(
@@ -114,15 +129,18 @@ class Settings(Limits, BaseSettings):
     )
     sandbox_seed: int = Field(default=7, description="Seed of the sandbox's market.")
 
-    @field_validator("toolsets", mode="before")
+    @field_validator("toolsets", "local_dirs", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:  # noqa: ANN401 - whatever the environment or the command line held
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
-    @field_validator("api_key", "ssh_key_path", "base_url", "state_url", "policy", mode="before")
+    @field_validator("api_key", "ssh_key_path", "ssh_key_passphrase", "ssh_agent", "base_url", mode="before")
     @classmethod
     def _drop_placeholder(cls, value: Any, info: Any) -> Any:  # noqa: ANN401 - as above
-        """Hosts hand over `${LIUM_API_KEY}` unexpanded when the variable is not set: that is no value."""
+        """Hosts hand over `${LIUM_API_KEY}` unexpanded when the variable is not set: that is no value.
+
+        Not so for what guards money: there it stops the start.
+        """
         if isinstance(value, str) and (not value.strip() or _PLACEHOLDER.fullmatch(value.strip())):
             return cls.model_fields[info.field_name].default
         return value.strip() if isinstance(value, str) else value
@@ -147,6 +165,26 @@ class Settings(Limits, BaseSettings):
         if self.api_key:
             return self.api_key.get_secret_value()
         return _config_file_api_key()
+
+    @field_validator("local_dirs")
+    @classmethod
+    def _check_local_dirs(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
+        folders = tuple(path.expanduser() for path in value)
+        if missing := [path for path in folders if not path.is_dir()]:
+            raise ValueError(f"there is no folder {', '.join(map(str, missing))}")
+        return folders
+
+    def find_ssh_key_path(self) -> Path | None:
+        """The private key file for pods, found as the official client finds it; None when there is none.
+
+        One that is configured need not be there. Of the usual ones, a pair of both halves comes first.
+        """
+        configured = self.ssh_key_path or _config_file_ssh_key_path()
+        if configured:
+            return configured
+        usual = [Path.home() / ".ssh" / name for name in _SSH_KEY_NAMES]
+        pairs = [path for path in usual if _public_half(path).is_file()]
+        return next(iter([*pairs, *(path for path in usual if path.is_file())]), None)
 
     def find_secrets(self) -> list[str]:
         """What must not be in a log line, whatever it looks like: the key and the database's password."""
@@ -178,15 +216,27 @@ class Settings(Limits, BaseSettings):
         return own.tightened(limits), mode or self.policy_mode
 
     def find_ssh_public_key_path(self) -> Path | None:
-        """The public key file to put into pods, found as the official client finds it; None when there is none."""
-        private = self.ssh_key_path or _config_file_ssh_key_path()
-        candidates = [private] if private else [Path.home() / ".ssh" / name for name in _SSH_KEY_NAMES]
-        for candidate in candidates:
-            # Appended, not swapped in: `lium.ed25519` belongs to `lium.ed25519.pub`.
-            public = candidate.with_name(candidate.name + ".pub")
-            if public.is_file():
-                return public
-        return None
+        """The public key file to put into pods: the other half of the private one; None when there is none."""
+        private = self.find_ssh_key_path()
+        public = _public_half(private) if private else None
+        return public if public and public.is_file() else None
+
+    def find_local_dirs(self) -> tuple[Path, ...]:
+        """The folders whose files may be copied to and from pods."""
+        if self.local_dirs:
+            return self.local_dirs
+        # Hosts may start a server anywhere: nobody chose the whole disk, or all that a person has.
+        here = Path.cwd()
+        return () if here in (Path(here.anchor), Path.home()) else (here,)
+
+    def find_state_directory(self) -> Path | None:
+        """Where this server keeps what outlives it; None keeps it in memory.
+
+        A simulated Lium gives its pods the same ids each time it starts, so nothing about them may outlive it.
+        """
+        if self.sandbox or is_loopback(urlsplit(self.base_url).hostname or ""):
+            return None
+        return user_state_path("lium-mcp", appauthor=False)
 
 
 def load(overrides: Mapping[str, Any]) -> Settings:
@@ -224,6 +274,11 @@ def environment_name(field: str) -> str:
     if isinstance(alias, AliasChoices):
         return str(alias.choices[-1])
     return f"LIUM_MCP_{field.upper()}"
+
+
+def _public_half(private: Path) -> Path:
+    # Appended, not swapped in: `lium.ed25519` belongs to `lium.ed25519.pub`.
+    return private.with_name(f"{private.name}.pub")
 
 
 def _public_name(location: str) -> str:

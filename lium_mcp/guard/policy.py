@@ -15,7 +15,9 @@ from lium_mcp.rentals import Entry, is_alive, whole_hours
 
 log = logging.getLogger(__name__)
 
-_CENT = 0.005
+_PRICE_TOLERANCE_USD = 0.0001
+_COST_TOLERANCE_USD = 0.005
+_LIFE_TOLERANCE_HOURS = 0.01
 
 
 class PolicyRefused(Exception):
@@ -97,15 +99,23 @@ class Policy:
             self._refuse("max_hours", f"{hours:g} hours are asked for; at most {most:g} are allowed", f"hours={most:g}")
         return hours
 
-    @property
-    def ceiling_per_pod_hour_usd(self) -> float | None:
-        """The most that one pod may cost per hour; None where anything goes."""
-        return None if self.shadow else self.limits.max_price_per_hour_usd
+    def most_per_hour_usd(self, admitted_usd: float | None, pods: int = 1) -> float | None:
+        """The most that pods may come out at per hour, all together, when they were admitted at a price.
+
+        Where limits add up, the room was for that price. None where anything goes.
+        """
+        if self.shadow:
+            return None
+        most = self.limits.max_price_per_hour_usd
+        ceilings = [] if most is None else [most * pods]
+        if admitted_usd is not None and (self.limits.max_burn_per_hour_usd, self.limits.budget_usd) != (None, None):
+            ceilings.append(admitted_usd)
+        return min(ceilings, default=None)
 
     def ceiling_per_gpu_hour_usd(self, gpu_count: int) -> float | None:
         """The most that one GPU of a pod with so many may cost per hour; None where anything goes."""
-        most = self.ceiling_per_pod_hour_usd
-        return None if most is None else most / gpu_count
+        most = self.limits.max_price_per_hour_usd
+        return None if most is None or self.shadow else most / gpu_count
 
     def check_gpu_type(self, gpu_type: str) -> None:
         """Refuse a GPU type that is not on the list.
@@ -154,7 +164,7 @@ class Policy:
             return
         if price_per_hour_usd is None:
             self._refuse("max_price_per_hour_usd", "Lium does not say what it costs", f"a price of at most ${most:g}")
-        elif price_per_hour_usd / pods > most + _CENT / 100:
+        elif price_per_hour_usd / pods > most + _PRICE_TOLERANCE_USD:
             self._refuse(
                 "max_price_per_hour_usd",
                 f"A pod would cost ${price_per_hour_usd / pods:.4f} an hour; at most ${most:g} is allowed",
@@ -178,7 +188,7 @@ class Policy:
         most_burn = self.limits.max_burn_per_hour_usd
         if most_burn is not None:
             burn = self._burn("max_burn_per_hour_usd", commitments, ask)
-            if burn + (ask.price_per_hour_usd or 0) > most_burn + _CENT / 100:
+            if burn + (ask.price_per_hour_usd or 0) > most_burn + _PRICE_TOLERANCE_USD:
                 self._refuse(
                     "max_burn_per_hour_usd",
                     f"All pods together would cost ${burn + (ask.price_per_hour_usd or 0):.2f} an hour; "
@@ -194,7 +204,7 @@ class Policy:
             PolicyRefused: it does.
         """
         most = self.limits.max_hours
-        if most is not None and (hours_left is None or lived_hours + hours_left > most + _CENT):
+        if most is not None and (hours_left is None or lived_hours + hours_left > most + _LIFE_TOLERANCE_HOURS):
             left = max(most - lived_hours, 0)
             self._refuse("max_hours", f"{name} may live {most:g} hours in all", f"at most {left:.2f} hours from now")
 
@@ -246,7 +256,7 @@ class Policy:
                 return
         left = budget - spent_usd - (_committed(commitments) or 0)
         cost = ask.price_per_hour_usd * ask.hours
-        if cost > left + _CENT:
+        if cost > left + _COST_TOLERANCE_USD:
             fits = max(left, 0) / ask.price_per_hour_usd if ask.price_per_hour_usd else 0
             self._refuse(
                 "budget_usd",

@@ -1,6 +1,7 @@
 """Renting exactly once: the ledger of rents, and the protocol around ``POST .../rent``."""
 
-from lium_mcp.rentals.entries import Entry, Journal, LedgerUnavailable
+from lium_mcp.rentals.entries import Entry, LedgerUnavailable
+from lium_mcp.rentals.journal import Journal
 from lium_mcp.rentals.orders import ClusterOrder, NodeOrder, Order, Rental, SpecOrder, Terms, digest
 from lium_mcp.rentals.protocol import Judge, PodNameTaken, Renter, RentUnsettled, needs_attention
 from lium_mcp.rentals.removal import whole_hours

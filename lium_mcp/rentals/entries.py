@@ -1,13 +1,9 @@
-"""One rent as the ledger has it, and when the ledger itself is opened. Imports no database."""
+"""One rent as the ledger has it. Knows no database."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
-
-if TYPE_CHECKING:
-    from lium_mcp.rentals.ledger import Ledger
+from typing import Any, Final, Literal
 
 Status = Literal["sending", "unknown", "rented", "removing", "refused", "removed", "absent", "closed"]
 """Open are the first four: sending and unknown rents may have made a pod, one that is removing has a pod that must go.
@@ -15,7 +11,6 @@ Absent is a rent that made none as far as the pod list says; closed is one that 
 
 UNSETTLED: Final[frozenset[Status]] = frozenset({"sending", "unknown"})
 CLOSED: Final[frozenset[Status]] = frozenset({"refused", "removed", "absent", "closed"})
-_SQLITE_FILE: Final = "sqlite:///"
 
 
 class LedgerUnavailable(Exception):
@@ -66,31 +61,3 @@ class Entry:
     def is_unsettled(self) -> bool:
         """Whether nobody knows yet what became of it."""
         return self.is_open and self.status in UNSETTLED
-
-
-class Journal:
-    """Where the ledger is; it is opened, and its libraries are imported, when it is first asked for."""
-
-    def __init__(self, url: str) -> None:
-        """Take the address of a database, see `Ledger`."""
-        self._url = url
-        self._ledger: Ledger | None = None
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing can be in it, since nobody has made it yet."""
-        path = self._url.removeprefix(_SQLITE_FILE)
-        return self._ledger is None and (path == "sqlite://" or (path != self._url and not Path(path).exists()))
-
-    def open(self) -> "Ledger":
-        """The ledger. Nothing is read or written yet."""
-        if self._ledger is None:
-            from lium_mcp.rentals.ledger import Ledger  # noqa: PLC0415 - start-up should not pay for a database
-
-            self._ledger = Ledger(self._url)
-        return self._ledger
-
-    async def aclose(self) -> None:
-        """Close its connections."""
-        if self._ledger is not None:
-            await self._ledger.aclose()

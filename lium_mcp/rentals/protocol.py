@@ -17,7 +17,8 @@ import anyio
 import anyio.lowlevel
 
 from lium_mcp.api import Clock, LiumClient, LiumError, Pod, PodDetail, RentOutcomeUnknown
-from lium_mcp.rentals.entries import UNSETTLED, Entry, Journal, LedgerUnavailable, Status
+from lium_mcp.rentals.entries import UNSETTLED, Entry, LedgerUnavailable, Status
+from lium_mcp.rentals.journal import Journal
 from lium_mcp.rentals.orders import Order, Rental, Terms, pod_count, to_json
 from lium_mcp.rentals.removal import keep_removal_time
 from lium_mcp.rentals.settling import Settler, is_alive, post

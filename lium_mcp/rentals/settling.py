@@ -23,7 +23,8 @@ from lium_mcp.api import (
     RentOutcomeUnknown,
     Rows,
 )
-from lium_mcp.rentals.entries import UNSETTLED, Entry, Journal, LedgerUnavailable, Status
+from lium_mcp.rentals.entries import UNSETTLED, Entry, LedgerUnavailable, Status
+from lium_mcp.rentals.journal import Journal
 from lium_mcp.rentals.orders import ClusterOrder, NodeOrder, Order, Rental, from_json
 from lium_mcp.rentals.removal import keep_removal_time
 

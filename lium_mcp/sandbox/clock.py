@@ -6,6 +6,7 @@ happen up to then.
 
 import math
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 
@@ -20,6 +21,8 @@ class Clock:
         self._base = self.start
         self._base_monotonic = time.monotonic()
         self._speed = 0.0
+        # Called when time has been turned or runs at another speed, by whoever does that, in whichever thread.
+        self.watchers: list[Callable[[], None]] = []
         self.set_speed(speed)
 
     @property
@@ -40,6 +43,7 @@ class Clock:
             raise ValueError(msg)
         self._base, self._base_monotonic = self.now(), time.monotonic()
         self._speed = speed
+        self._tell()
 
     def freeze(self) -> None:
         """Stop time: from now on only advance() moves it."""
@@ -52,6 +56,11 @@ class Clock:
             msg = "the clock only turns forward"
             raise ValueError(msg)
         self._base += step
+        self._tell()
+
+    def _tell(self) -> None:
+        for watcher in self.watchers:
+            watcher()
 
 
 def iso_naive(moment: datetime) -> str:

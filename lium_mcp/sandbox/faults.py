@@ -36,6 +36,9 @@ WorldKind = Literal[
     "delete_fails",
     "rent_crash",
     "old_server",
+    "ssh_refuses",
+    "ssh_drops",
+    "host_key_changes",
 ]
 WIRE_KINDS: Final[frozenset[str]] = frozenset(get_args(WireKind))
 
@@ -59,6 +62,9 @@ OPTIONS: Final[dict[str, frozenset[str]]] = {
     "jupyter_fails": frozenset({"pod_id"}),
     "delete_fails": frozenset({"pod_id"}),
     "rent_crash": frozenset({"rented"}),
+    "ssh_refuses": frozenset({"pod_id", "pod_name"}),
+    "ssh_drops": frozenset({"pod_id", "pod_name", "bytes"}),
+    "host_key_changes": frozenset({"pod_id", "pod_name"}),
 }
 
 

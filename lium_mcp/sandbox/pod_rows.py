@@ -19,6 +19,8 @@ from lium_mcp.sandbox.world import World
 
 Row = dict[str, JsonValue]
 
+SSH_ADDRESS: Final = "127.0.0.1"
+
 # phase, the share of the way at which it ends
 BOOT_PHASES: Final = (
     ("queued", 0.05),
@@ -53,13 +55,16 @@ def pod_row(world: World, pod: Pod) -> Row:
     template = world.templates.get(pod.template_id)
     key = None if pod.api_key_id is None else world.keys.get(pod.api_key_id)
     ports = ports_mapping(pod, template)
+    address = node.address
+    if ports is not None and (ssh_port := world.ssh_ports.get(pod.id)) is not None:
+        ports["22"], address = ssh_port, SSH_ADDRESS
     volume = None if pod.volume_id is None else world.volumes[pod.volume_id]
     return {
         "id": pod.id,
         "pod_name": pod.name,
         "status": pod.status,
         "executor_id": pod.node_id,
-        "ssh_connect_cmd": None if ports is None else f"ssh root@{node.address} -p {ports['22']}",
+        "ssh_connect_cmd": None if ports is None else f"ssh root@{address} -p {ports['22']}",
         "ports_mapping": dict(ports) if ports is not None else None,
         "gpu_name": node.gpu.name,
         "gpu_count": str(pod.gpu_count),

@@ -23,6 +23,8 @@ from lium_mcp.sandbox.world import World
 if TYPE_CHECKING:
     import httpx2
 
+    from lium_mcp.sandbox.ssh import SshPods
+
 API_KEY: Final = "sk_sandbox"
 OTHER_API_KEY: Final = "sk_sandbox_other"
 SESSION_TOKEN: Final = "sandbox-session"  # noqa: S105 - opens nothing but a simulation
@@ -31,7 +33,11 @@ POD_POLLS_PER_MINUTE: Final = 60
 
 
 class Sandbox:
-    """A simulated Lium: no money, no network, no command ever run on this machine."""
+    """A simulated Lium: no money, no network, no command ever run on this machine.
+
+    With ``ssh`` running pods answer SSH, each on a port of 127.0.0.1, as long as the event loop runs that served the
+    request which first showed them running.
+    """
 
     def __init__(
         self,
@@ -42,6 +48,7 @@ class Sandbox:
         features: Iterable[str] = FEATURES,
         start: datetime | None = None,
         pod_polls_per_minute: int = POD_POLLS_PER_MINUTE,
+        ssh: bool = False,
     ) -> None:
         self.clock = Clock(start=start, speed=speed)
         self._world = World(seed, self.clock, frozenset(features), pod_polls_per_minute)
@@ -50,6 +57,11 @@ class Sandbox:
         _add_account(self._world, "Other", OTHER_API_KEY, f"{SESSION_TOKEN}-other", balance)
         _add_public_templates(self._world)
         billing.schedule(self._world)
+        self._ssh: SshPods | None = None
+        if ssh:
+            from lium_mcp.sandbox.ssh import SshPods  # noqa: PLC0415 - most sandboxes go without
+
+            self._ssh = SshPods(self._world)
         self._edge, self._control = Edge(self._world), Control(self._world)
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -78,8 +90,16 @@ class Sandbox:
         return snapshot(self._world)
 
     def close(self) -> None:
-        """Let followed logs and slow answers end now, for a server that is about to stop."""
+        """Let followed logs and slow answers end now, and SSH too, for a server that is about to stop."""
         self._world.is_closing = True
+        if self._ssh is not None:
+            self._ssh.close()
+
+    async def aclose(self) -> None:
+        """Close, and wait until what listened on this event loop has let go of its sockets."""
+        self.close()
+        if self._ssh is not None:
+            await self._ssh.wait_closed()
 
     def transport(self) -> "httpx2.AsyncBaseTransport":
         """Return a transport for in-process clients, on which a dropped connection looks like one."""

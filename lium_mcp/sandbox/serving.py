@@ -24,8 +24,8 @@ async def serve(
     speed: float = 1.0,
     on_ready: Callable[[str], None] | None = None,
 ) -> None:
-    """Serve a fresh sandbox until SIGINT, SIGTERM or cancellation; ``on_ready`` gets the API's base address."""
-    await serve_sandbox(Sandbox(seed=seed, speed=speed), host=host, port=port, on_ready=on_ready)
+    """Serve a fresh sandbox, SSH included, until SIGINT, SIGTERM or cancellation; ``on_ready`` gets the API's base address."""
+    await serve_sandbox(Sandbox(seed=seed, speed=speed, ssh=True), host=host, port=port, on_ready=on_ready)
 
 
 async def serve_sandbox(
@@ -74,6 +74,7 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._sandbox.close()
         await super().shutdown(sockets)
+        await self._sandbox.aclose()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

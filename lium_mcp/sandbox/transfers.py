@@ -1,6 +1,6 @@
 """Backups and restores: work that moves a pod's data for minutes, one at a time per pod.
 
-What is in the data is not simulated, only how much there is, how far it is, and what becomes of it.
+How much data there is and how far a run has come is made up; the files themselves are moved where pods answer SSH.
 """
 
 import posixpath
@@ -161,6 +161,13 @@ def _finish(world: World, run: Transfer) -> None:
     if fault := world.faults.strike("backup_fails" if kind == "backup" else "restore_fails", pod_id=run.pod_id):
         _fail(world, run, fault.message or f"The {kind} failed: connection to storage lost")
         return
+    if world.containers is not None:
+        pod = world.pods[run.pod_id]
+        if kind == "backup":
+            world.containers.save(pod, run)
+        elif (problem := world.containers.restore(pod, run)) is not None:
+            _fail(world, run, problem)
+            return
     run.status, run.completed_at = "COMPLETED", world.now
     if kind == "backup":
         world.after(run.retention_days * 86400, lambda: _expire(world, run))

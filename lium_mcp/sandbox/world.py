@@ -14,7 +14,7 @@ from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from pydantic import JsonValue
 
@@ -36,6 +36,9 @@ from lium_mcp.sandbox.records import (
     Volume,
 )
 from lium_mcp.sandbox.seeded import fraction, identifier
+
+if TYPE_CHECKING:
+    from lium_mcp.sandbox.container.containers import Containers
 
 REQUESTS_KEPT: Final = 1000
 LONGEST_PAUSE_SECONDS: Final = 0.2
@@ -61,6 +64,16 @@ class AuditRow:
     account_id: str
     at: datetime
     body: dict[str, JsonValue]
+
+
+class Watcher(Protocol):
+    """Somebody to be told what the world does, within its lock."""
+
+    def due_changed(self) -> None:
+        """Something is due before all else that was."""
+
+    def caught_up(self) -> None:
+        """Everything that was due has happened."""
 
 
 @dataclass
@@ -94,6 +107,11 @@ class World:
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
     is_closing: bool = False
 
+    # What SSH adds, and a world without it lacks.
+    containers: "Containers | None" = None
+    ssh_ports: dict[str, int] = field(default_factory=dict)
+    watchers: list["Watcher"] = field(default_factory=list)
+
     def __post_init__(self) -> None:
         self.now = self.clock.now()
         self.market = Market(self.seed, self.clock.start)
@@ -108,6 +126,14 @@ class World:
     def at(self, due: datetime, action: Callable[[], None]) -> None:
         """Let the action happen at that time, after everything due earlier."""
         heapq.heappush(self._due, (due, next(self._order), action))
+        if self._due[0][0] == due:
+            for watcher in self.watchers:
+                watcher.due_changed()
+
+    @property
+    def next_due(self) -> datetime | None:
+        """When the next thing happens that is known of."""
+        return self._due[0][0] if self._due else None
 
     def after(self, seconds: float, action: Callable[[], None]) -> datetime:
         """Let the action happen that many seconds from now, and return when."""
@@ -123,6 +149,8 @@ class World:
             self.now = max(self.now, due)
             action()
         self.now = max(self.now, target)
+        for watcher in self.watchers:
+            watcher.caught_up()
 
     async def pause(self, real_seconds: float) -> None:
         """Wait in real time, but not longer than the sandbox is served."""

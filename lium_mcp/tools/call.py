@@ -1,6 +1,8 @@
 """What one tool call works with: the API client, time, progress, and waiting for what runs asynchronously."""
 
-from collections.abc import Awaitable, Callable, Iterator
+import asyncio
+import contextvars
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +16,7 @@ from lium_mcp.guard.confirm import Mode as ConfirmMode
 from lium_mcp.guard.confirm import Question
 from lium_mcp.guard.policy import Policy
 from lium_mcp.guard.redaction import redact_text
+from lium_mcp.remote import PodAccess
 from lium_mcp.rentals import Renter
 from lium_mcp.tools.failures import ToolFailure, from_api
 
@@ -36,12 +39,14 @@ class Account:
     Attributes:
         ssh_public_key_path: The caller's own public key on this machine; None for callers elsewhere.
         registry_password: Reads a registry password from this server's environment; None for callers elsewhere.
+        pod_access: Logs in to pods with this machine's SSH key; None for callers elsewhere.
     """
 
     lium: LiumClient
     renter: Renter
     ssh_public_key_path: Path | None
     registry_password: Callable[[str], str | None] | None = None
+    pod_access: PodAccess | None = None
 
 
 class Stop:
@@ -67,6 +72,27 @@ class Stop:
                 self._pauses.discard(pause)
 
 
+class Background:
+    """Work that goes on between calls, each under a name of its own, until it is done or the server stops."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[Hashable, asyncio.Task[None]] = {}
+
+    def start(self, name: Hashable, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Begin it, unless work of that name goes on already. It acts for the server, not for the call that asks."""
+        if name not in self._tasks:
+            task = asyncio.get_running_loop().create_task(work(), context=contextvars.Context())
+            self._tasks[name] = task
+            task.add_done_callback(lambda _: self._tasks.pop(name, None))
+
+    async def aclose(self) -> None:
+        """End all of it."""
+        tasks = tuple(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
 @dataclass(frozen=True, slots=True)
 class Runtime:
     """What all calls of one server share.
@@ -77,6 +103,7 @@ class Runtime:
         confirm: When a person is asked.
         final_backups: The last backups that removals began, by pod: the backup, and when it began.
         stop: Ends all waits.
+        background: What goes on between calls.
     """
 
     account: Callable[[], Account]
@@ -86,6 +113,7 @@ class Runtime:
     read_only: bool = False
     final_backups: dict[str, tuple[str, float]] = field(default_factory=dict)
     stop: Stop = field(default_factory=Stop)
+    background: Background = field(default_factory=Background)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from lium_mcp.tools import account, backups, clusters, extras, marketplace, renting, templates, volumes
+from lium_mcp.tools import account, backups, clusters, extras, marketplace, remote, renting, templates, volumes
 from lium_mcp.tools.registry import Toolset, ToolSpec
 
 TOOLSETS: Final[tuple[Toolset, ...]] = (
@@ -12,6 +12,7 @@ TOOLSETS: Final[tuple[Toolset, ...]] = (
     volumes.toolset,
     backups.toolset,
     account.toolset,
+    remote.toolset,
     clusters.toolset,
     extras.toolset,
 )

@@ -28,7 +28,7 @@ async def take_final_backup(call: Call, pod: Pod, *, wait_seconds: float) -> Bac
     backup_id, begun = memory.get(pod.id, (None, now))
     try:
         if backup_id is None or now - begun > _FRESH_SECONDS:
-            backup_id = await _begin(call, pod, wait_seconds)
+            backup_id = await begin_final_backup(call, pod, wait_seconds=wait_seconds)
             memory[pod.id] = (backup_id, now)
         backup = await wait_for_backup(call, await call.lium.backups.get(backup_id), wait_seconds=wait_seconds)
     except LiumError as error:
@@ -55,7 +55,13 @@ _ADVICE: Final = (
 )
 
 
-async def _begin(call: Call, pod: Pod, wait_seconds: float) -> str:
+async def begin_final_backup(call: Call, pod: Pod, *, wait_seconds: float) -> str:
+    """Begin a backup that holds all that is written by now; return its id.
+
+    Raises:
+        ToolFailure: another one is still running, or none could be begun.
+        LiumError: Lium refused.
+    """
     started = await start_backup(call, pod, name="final")
     if started.joined:
         # It began before this call and may miss what was written since: let it end, then take one of our own.

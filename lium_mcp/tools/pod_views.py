@@ -8,6 +8,7 @@ from typing import Literal
 import anyio
 
 from lium_mcp.api import LiumError, Pod, PodDetail, PodEvent, short_gpu_type
+from lium_mcp.remote.gpus import Gpu
 from lium_mcp.tools.call import Call
 from lium_mcp.tools.results import Result, Usd, UtcTime
 
@@ -49,6 +50,26 @@ class EventView(Result):
     error: str | None = None
 
 
+class GpuProcessView(Result):
+    """A process that uses a GPU."""
+
+    pid: int
+    name: str
+    memory_gb: float | None = None
+
+
+class GpuView(Result):
+    """What a GPU does now."""
+
+    index: int
+    name: str
+    utilization_percent: int | None = None
+    memory_used_gb: float | None = None
+    memory_total_gb: float | None = None
+    temperature_celsius: int | None = None
+    processes: list[GpuProcessView] | None = None
+
+
 class PodView(PodRow):
     """One pod in detail."""
 
@@ -64,6 +85,7 @@ class PodView(PodRow):
     volume_id: str | None = None
     local_volume_path: str | None = None
     last_events: list[EventView] | None = None
+    gpus: list[GpuView] | None = None
 
 
 def pod_row(pod: Pod) -> PodRow:
@@ -71,7 +93,7 @@ def pod_row(pod: Pod) -> PodRow:
     return PodRow(**_row_fields(pod))
 
 
-async def pod_view(call: Call, pod: PodDetail, *, events: bool = True) -> PodView:
+async def pod_view(call: Call, pod: PodDetail, *, events: bool = True, gpus: Sequence[Gpu] | None = None) -> PodView:
     """Show a pod in detail, with its cost so far and its last events where they can be read."""
     history: Sequence[PodEvent] = ()
     cost: float | None = None
@@ -100,6 +122,20 @@ async def pod_view(call: Call, pod: PodDetail, *, events: bool = True) -> PodVie
         volume_id=pod.volume.id if pod.volume else None,
         local_volume_path=pod.volume_root,
         last_events=[_event(item) for item in history[-_LAST_EVENTS:]] if events else None,
+        gpus=[_gpu(gpu) for gpu in gpus] if gpus else None,
+    )
+
+
+def _gpu(gpu: Gpu) -> GpuView:
+    return GpuView(
+        index=gpu.index,
+        name=gpu.name,
+        utilization_percent=gpu.utilization_percent,
+        memory_used_gb=gpu.memory_used_gb,
+        memory_total_gb=gpu.memory_total_gb,
+        temperature_celsius=gpu.temperature_celsius,
+        processes=[GpuProcessView(pid=one.pid, name=one.name, memory_gb=one.memory_gb) for one in gpu.processes]
+        or None,
     )
 
 

@@ -9,13 +9,13 @@ import anyio
 from pydantic import Field
 
 from lium_mcp.api import BadRequest, Conflict, LiumError, NotFound, Pod, PodDetail
-from lium_mcp.guard.policy import hours_left
 from lium_mcp.rentals import REPLAY_WINDOW, Entry, LedgerUnavailable
 from lium_mcp.tools.call import Call, after_change
 from lium_mcp.tools.failures import ToolFailure
 from lium_mcp.tools.final_backup import describe_pending, take_final_backup
 from lium_mcp.tools.parameters import DEFAULT_WAIT_SECONDS, Cursor, Limit, PodName, ShortText, WaitSeconds, page
 from lium_mcp.tools.pod_views import Outcome, PodRow, PodView, describe_start, failure_cause, pod_row, pod_view
+from lium_mcp.tools.pod_work import gpus_of, replacing_container
 from lium_mcp.tools.questions import (
     ask_to_cancel_removal,
     ask_to_reboot_pod,
@@ -24,7 +24,7 @@ from lium_mcp.tools.questions import (
 )
 from lium_mcp.tools.registry import DESTROYS, DESTROYS_EACH_TIME, READS, WRITES, Toolset
 from lium_mcp.tools.results import Result, Usd, UtcTime
-from lium_mcp.tools.room import make_room
+from lium_mcp.tools.room import check_life
 from lium_mcp.tools.targets import find_free_volume, find_pod, find_pod_detail
 
 log = logging.getLogger(__name__)
@@ -113,14 +113,17 @@ async def list_pods(call: Call, limit: Limit = 20, cursor: Cursor = "") -> Pods:
 
 @toolset.tool(title="Get pod", hints=READS)
 async def get_pod(call: Call, pod: PodName, wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS) -> ObservedPod:
-    """Read one pod: status, cost so far, removal time, template, ports, SSH command and last events. If it is starting
-    or rebooting, wait until it runs or failed. list_pods shows all.
+    """Read one pod: status, cost so far, removal time, template, ports, SSH command, last events, and what its GPUs do.
+    If it is starting or rebooting, wait until it runs or failed. list_pods shows all.
     """
     found = await find_pod_detail(call, pod)
-    observed = await observe(call, found, wait_seconds=wait_seconds)
-    if observed.outcome == "done" and await _fix_removal_time(call, found.id):
-        return await observe(call, await call.lium.pods.get(found.id), wait_seconds=0)
-    return observed
+    newest = await _wait_until_settled(call, found, wait_seconds=wait_seconds)
+    if newest is None:
+        return judge_gone(await pod_view(call, found))
+    if newest.is_ready and await _fix_removal_time(call, newest.id):
+        newest = await call.lium.pods.get(newest.id)
+    gpus = await gpus_of(call, newest) if newest.is_ready else None
+    return judge(await pod_view(call, newest, gpus=gpus), newest)
 
 
 @toolset.tool(title="Reboot pod", hints=DESTROYS_EACH_TIME, asks=ask_to_reboot_pod)
@@ -141,7 +144,8 @@ async def reboot_pod(
             "Call get_pod to wait until it runs.",
         )
     attached = await find_free_volume(call, volume, target) if volume else None
-    await call.lium.pods.reboot(target.id, volume_id=attached.id if attached else None)
+    async with replacing_container(call, target.id):
+        await call.lium.pods.reboot(target.id, volume_id=attached.id if attached else None)
     with after_change(f"The reboot of {target.pod_name} has begun."):
         rebooting = await call.lium.pods.get(target.id)
     return await observe(call, rebooting, wait_seconds=wait_seconds)
@@ -170,8 +174,7 @@ async def remove_pod(
                 backup_id=backup_id,
                 next=describe_pending(target),
             )
-    await _start_removal(call, target)
-    await call.renter.note_removed(target.id)
+    await start_removal(call, target)
     gone = await call.wait_until(
         False,
         lambda: _is_gone(call, target.id),
@@ -199,7 +202,7 @@ async def schedule_pod_removal(
     outside volumes and backups is lost then. remove_pod removes at once.
     """
     target = await find_pod(call, pod)
-    await _check_life(call, target, hours_from_now)
+    await check_life(call, target, hours_from_now)
     await call.lium.pods.schedule_removal(target.id, at=call.lium.now() + timedelta(hours=hours_from_now))
     await call.renter.forget_removal_time(target.id)
     with after_change(f"Lium accepted the removal time of {target.pod_name}."):
@@ -220,7 +223,7 @@ async def cancel_pod_removal(call: Call, pod: PodName) -> RemovalSchedule:
     schedule_pod_removal.
     """
     target = await find_pod(call, pod)
-    await _check_life(call, target, None)
+    await check_life(call, target, None)
     await call.lium.pods.cancel_removal(target.id)
     await call.renter.forget_removal_time(target.id)
     with after_change(f"Lium accepted that {target.pod_name} is not removed by schedule."):
@@ -261,13 +264,17 @@ async def get_pod_logs(
 
 async def observe(call: Call, pod: PodDetail, *, wait_seconds: float) -> ObservedPod:
     """Wait until a pod runs or failed, and show it."""
-    pod_id = pod.id
-    newest: PodDetail | None = await call.wait_until(
-        pod, lambda: read_pod(call, pod_id), settled, wait_seconds=wait_seconds, describe=describe_start
-    )
+    newest = await _wait_until_settled(call, pod, wait_seconds=wait_seconds)
     if newest is None:
         return judge_gone(await pod_view(call, pod))
     return judge(await pod_view(call, newest), newest)
+
+
+async def _wait_until_settled(call: Call, pod: PodDetail, *, wait_seconds: float) -> PodDetail | None:
+    pod_id = pod.id
+    return await call.wait_until(
+        pod, lambda: read_pod(call, pod_id), settled, wait_seconds=wait_seconds, describe=describe_start
+    )
 
 
 async def read_pod(call: Call, pod_id: str) -> PodDetail | None:
@@ -341,22 +348,21 @@ def _unsettled(call: Call, entry: Entry) -> UnsettledRent:
     return UnsettledRent(name=entry.pod_name, since=entry.created_at, status=entry.status, next=advice)
 
 
-async def _check_life(call: Call, pod: Pod, hours: float | None) -> None:
-    """Refuse a removal time, or none, that the limits do not bear; what ends a pod earlier is never refused."""
-    policy, now = call.policy, call.lium.now()
-    earlier = hours_left(pod, now)
-    if hours is not None and earlier is not None and hours <= earlier:
-        return
-    lived = (now - pod.created_at).total_seconds() / 3600 if pod.created_at else 0
-    policy.check_life(pod.pod_name or pod.id, max(lived, 0), hours)
-    if policy.wants_spending:
-        room = await make_room(call)
-        room.check_extension(pod, hours, await call.lium.pods.list(), await call.renter.open_entries())
+async def start_removal(call: Call, target: Pod) -> None:
+    """Order the removal of a pod, which may be under way already, and free its name.
+
+    Raises:
+        ToolFailure: Lium refuses to remove it now.
+        LiumError: the order failed, or what became of it is not known.
+    """
+    await _order_removal(call, target)
+    await call.renter.note_removed(target.id)
 
 
-async def _start_removal(call: Call, target: Pod) -> None:
+async def _order_removal(call: Call, target: Pod) -> None:
     try:
-        await call.lium.pods.remove(target.id)
+        async with replacing_container(call, target.id):
+            await call.lium.pods.remove(target.id)
     except NotFound:
         return
     except (BadRequest, Conflict) as error:

@@ -9,6 +9,7 @@ from typing import Any
 from lium_mcp.api import LiumError, Pod
 from lium_mcp.guard.confirm import Question
 from lium_mcp.tools.call import Call
+from lium_mcp.tools.room import check_life
 from lium_mcp.tools.targets import find_own_template, find_pod, find_template, find_volume, volume_holder
 
 _RESUMES_WITHIN_SECONDS = 1800.0
@@ -38,6 +39,7 @@ async def ask_to_reboot_pod(call: Call, *, pod: str, **_: Any) -> Question:  # n
 async def ask_to_switch_template(call: Call, *, pod: str, template: str, **_: Any) -> Question:  # noqa: ANN401 - as above
     """Before `switch_pod_template`."""
     target, wanted = await find_pod(call, pod), await find_template(call, template)
+    call.policy.check_template(wanted.id)
     return Question(
         f"Replace what runs in {_pod(target)} by template {wanted.name} ({wanted.id})? All data in the pod may be "
         f"lost. {await _last_backup(call, target)}",
@@ -48,6 +50,7 @@ async def ask_to_switch_template(call: Call, *, pod: str, template: str, **_: An
 async def ask_to_schedule_removal(call: Call, *, pod: str, hours_from_now: float, **_: Any) -> Question:  # noqa: ANN401
     """Before `schedule_pod_removal`."""
     target = await find_pod(call, pod)
+    await check_life(call, target, hours_from_now)
     cost = f" It costs ${target.price * hours_from_now:.2f} until then." if target.price is not None else ""
     return Question(
         f"Let Lium remove {_pod(target)} in {hours_from_now:g} hours?{cost} Its disk and local volume are lost then. "
@@ -59,6 +62,7 @@ async def ask_to_schedule_removal(call: Call, *, pod: str, hours_from_now: float
 async def ask_to_cancel_removal(call: Call, *, pod: str, **_: Any) -> Question:  # noqa: ANN401 - the tool takes no others
     """Before `cancel_pod_removal`."""
     target = await find_pod(call, pod)
+    await check_life(call, target, None)
     return Question(
         f"Let {_pod(target)} run without a removal time? It bills until somebody removes it.", {"pod": target.id}
     )

@@ -5,11 +5,9 @@ a person, and once more to act on the answer.
 """
 
 import re
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-import anyio
 from pydantic import field_validator
 
 from lium_mcp.api import Executor, RentBySpecRequest, RentRequest, Template
@@ -25,7 +23,7 @@ from lium_mcp.rentals.selection import (
 from lium_mcp.tools.call import Call
 from lium_mcp.tools.failures import ToolFailure
 from lium_mcp.tools.marketplace import PricedRental, find_node, quote_node
-from lium_mcp.tools.public_keys import is_public_key
+from lium_mcp.tools.pod_keys import find_public_keys
 from lium_mcp.tools.results import Result
 from lium_mcp.tools.targets import find_free_volume, find_template
 
@@ -253,25 +251,4 @@ def _spec_request(wanted: Wanted, contents: Contents) -> RentBySpecRequest:
         enable_volume_encryption=chosen is None or chosen.supports_volume_encryption is True,
         enable_backups=wanted.enable_backups,
         termination_hours=wanted.termination_hours,
-    )
-
-
-async def find_public_keys(call: Call) -> list[str]:
-    """The keys to put into the pod: the local one, else the account's. None at all is refused before spending."""
-    path = call.runtime.account().ssh_public_key_path
-    if path is not None:
-        text = ""
-        with suppress(OSError):  # a file that cannot be read any more is no key
-            text = await anyio.Path(path).read_text(encoding="utf-8", errors="replace")
-        keys = [line.strip() for line in text.splitlines() if is_public_key(line)]
-        if keys:
-            return keys
-    keys = [key.public_key.strip() for key in await call.lium.ssh_keys.list() if key.public_key]
-    if keys:
-        return keys
-    raise ToolFailure(
-        "ssh_key_missing",
-        "There is no SSH key to put into the pod, so nobody could log in. Nothing was rented.",
-        "Make one with `ssh-keygen -t ed25519` on the machine of this server, or register one with add_ssh_key.",
-        effect="",
     )

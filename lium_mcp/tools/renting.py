@@ -14,6 +14,7 @@ from lium_mcp.rentals import Entry, NodeOrder, Rental
 from lium_mcp.tools.call import READ_LIMIT_SECONDS, Call, time_limit
 from lium_mcp.tools.failures import ToolFailure
 from lium_mcp.tools.parameters import DEFAULT_WAIT_SECONDS, ShortText, WaitSeconds
+from lium_mcp.tools.pod_keys import register_public_keys
 from lium_mcp.tools.pod_views import Outcome, PodView, describe_start, pod_view
 from lium_mcp.tools.pods import judge, judge_gone, read_pod, settled
 from lium_mcp.tools.pods import toolset as toolset  # noqa: PLC0414 - rent_pod joins the toolset; this says that it is public
@@ -55,6 +56,9 @@ async def ask_to_rent(call: Call, **arguments: Any) -> Question | None:  # noqa:
     if arguments["dry_run"] or await call.renter.earlier(wanted.name, wanted.digest) is not None:
         return None
     plan = await make_plan(call, wanted, priced=True)
+    # What the limits refuse is no question.
+    room = await make_room(call)
+    room.check(plan.ask, await call.lium.pods.list(), await call.renter.open_entries())
     price, hours, node = plan.price_per_hour_usd, plan.wanted.hours, plan.node
     balance = (await call.lium.account.me()).balance
     what = f"{plan.gpu_count}x {node.gpu_type if node else wanted.gpu_type}"
@@ -128,6 +132,8 @@ async def rent_pod(
 
     try:
         async with call.renter.rent(plan.order, plan.terms(wanted.digest), judge_room) as rental:
+            if not rental.earlier:
+                await register_public_keys(call)
             return await _follow(call, rental, plan.wanted, plan, wait_seconds)
     except RentOutcomeUnknown as unknown:
         raise outcome_unknown(wanted.name, unknown) from unknown
@@ -168,14 +174,14 @@ def outcome_unknown(name: str, unknown: RentOutcomeUnknown) -> ToolFailure:
 
 async def _follow(call: Call, rental: Rental, wanted: Wanted, plan: Plan | None, wait_seconds: float) -> RentedPod:
     """From here on a pod bills: whatever fails, the answer names it."""
-    pod, gone = await _wait_until_runs(call, rental, wanted, wait_seconds)
+    pod, gone = await _wait_until_runs(call, rental, plan, wait_seconds)
     if pod is None:
         return RentedPod(
             outcome="pending",
             pod_id=rental.pod_id,
             next="The pod is rented, but it could not be read. It may bill: call get_pod with this pod_id.",
         )
-    if not gone and not rental.earlier and _costs_more(call, pod, wanted):
+    if not gone and plan is not None and _costs_more(call, pod, plan):
         raise await give_back(call, rental, f"Pod {pod.pod_name} ({pod.id})", pod.price or 0)
     warnings = (
         [] if rental.confirmed else ["The answer was lost; this pod was found by its name. Check that it is yours."]
@@ -201,17 +207,17 @@ async def _follow(call: Call, rental: Rental, wanted: Wanted, plan: Plan | None,
     )
 
 
-def _costs_more(call: Call, pod: PodDetail, wanted: Wanted) -> bool:
+def _costs_more(call: Call, pod: PodDetail, plan: Plan) -> bool:
     """Whether the price that is billed is above what was allowed or agreed to, by more than it may be rounded."""
     if pod.price is None:
         return False
-    gpus = pod.rented_gpu_count or 1
-    ceilings = (
-        wanted.max_usd_per_gpu_hour,
-        call.policy.ceiling_per_gpu_hour_usd(gpus),
-        call.agreed.price_per_hour_usd / gpus if call.agreed and call.agreed.price_per_hour_usd is not None else None,
+    per_gpu = pod.price / (pod.rented_gpu_count or 1)
+    ceiling = plan.wanted.max_usd_per_gpu_hour
+    allowed = call.policy.most_per_hour_usd(plan.price_per_hour_usd)
+    agreed = call.agreed.price_per_hour_usd if call.agreed else None
+    return (ceiling is not None and per_gpu > ceiling + PRICE_TOLERANCE_USD) or any(
+        most is not None and pod.price > most + PRICE_TOLERANCE_USD for most in (allowed, agreed)
     )
-    return any(ceiling is not None and pod.price / gpus > ceiling + PRICE_TOLERANCE_USD for ceiling in ceilings)
 
 
 async def give_back(call: Call, rental: Rental, what: str, price_per_hour_usd: float) -> ToolFailure:
@@ -229,7 +235,7 @@ async def give_back(call: Call, rental: Rental, what: str, price_per_hour_usd: f
 
 
 async def _wait_until_runs(
-    call: Call, rental: Rental, wanted: Wanted, wait_seconds: float
+    call: Call, rental: Rental, plan: Plan | None, wait_seconds: float
 ) -> tuple[PodDetail | None, bool]:
     """The pod as it was last seen, if it ever was, and whether it is gone since."""
     clock = call.runtime.clock
@@ -246,7 +252,7 @@ async def _wait_until_runs(
         # A new pod may take some seconds to be listed; one that was seen and is gone has failed.
         if pod is None:
             return bool(seen) or clock.monotonic() - started > _APPEARS_WITHIN_SECONDS
-        return settled(pod) or (not rental.earlier and _costs_more(call, pod, wanted))
+        return settled(pod) or (plan is not None and _costs_more(call, pod, plan))
 
     first: PodDetail | None = None
     with suppress(LiumError), anyio.move_on_after(max(wait_seconds, _FIRST_READ_SECONDS)):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, time
 
 from lium_mcp.api import BillingStatement, Pod
-from lium_mcp.guard.policy import Ask, Commitment, Policy, Standing, commitments, spent_usd
+from lium_mcp.guard.policy import Ask, Commitment, Policy, Standing, commitments, hours_left, spent_usd
 from lium_mcp.rentals import Entry
 from lium_mcp.tools.call import Call
 
@@ -67,6 +67,27 @@ async def make_room(call: Call) -> Room:
         return Room(policy, now, since, None, ())
     statement = await call.lium.account.billing_statement(start_day=day, end_day=now.date())
     return Room(policy, now, since, statement, await call.renter.removed_since(since))
+
+
+async def check_life(call: Call, pod: Pod, hours: float | None) -> None:
+    """Refuse a removal time so many hours from now, or none, that the limits do not bear.
+
+    What ends a pod earlier than now is never refused.
+
+    Raises:
+        PolicyRefused: they do not.
+        LiumError: what was spent cannot be read.
+        LedgerUnavailable: the ledger cannot be read.
+    """
+    policy, now = call.policy, call.lium.now()
+    earlier = hours_left(pod, now)
+    if hours is not None and earlier is not None and hours <= earlier:
+        return
+    lived = (now - pod.created_at).total_seconds() / 3600 if pod.created_at else 0
+    policy.check_life(pod.pod_name or pod.id, max(lived, 0), hours)
+    if policy.wants_spending:
+        room = await make_room(call)
+        room.check_extension(pod, hours, await call.lium.pods.list(), await call.renter.open_entries())
 
 
 def _without(pod: Pod, entries: Sequence[Entry]) -> list[Entry]:

@@ -25,6 +25,7 @@ from lium_mcp.tools.failures import ToolFailure, from_api
 from lium_mcp.tools.images import Generation, cuda_of, has_cuda, image_of, split_image
 from lium_mcp.tools.parameters import DEFAULT_WAIT_SECONDS, Cursor, Limit, PodName, ShortText, WaitSeconds, page
 from lium_mcp.tools.pod_views import Outcome
+from lium_mcp.tools.pod_work import replacing_container
 from lium_mcp.tools.pods import ObservedPod, observe
 from lium_mcp.tools.questions import ask_to_delete_template, ask_to_switch_template, ask_to_update_template
 from lium_mcp.tools.registry import DESTROYS, DESTROYS_EACH_TIME, READS, WRITES_EACH_TIME, Toolset
@@ -215,7 +216,8 @@ async def update_template(
     )
     users = [pod.id for pod in await call.lium.pods.list() if pod.template and pod.template.id == target.id]
     with _hiding({**(target.environment or {}), **(changes.environment or {})}):
-        updated = await call.lium.templates.update(target.id, changes)
+        async with replacing_container(call, *users):
+            updated = await call.lium.templates.update(target.id, changes)
     observed = await observe_template(call, updated, target.user_id, wait_seconds=wait_seconds)
     return observed.model_copy(update={"rebooting_pods": users or None})
 
@@ -247,7 +249,8 @@ async def switch_pod_template(
     target = await find_pod(call, pod)
     chosen = await find_template(call, template)
     call.policy.check_template(chosen.id)
-    await call.lium.pods.switch_template(target.id, template_id=chosen.id)
+    async with replacing_container(call, target.id):
+        await call.lium.pods.switch_template(target.id, template_id=chosen.id)
     with after_change(f"{target.pod_name} is starting from template {chosen.name}."):
         switched = await call.lium.pods.get(target.id)
     return await observe(call, switched, wait_seconds=wait_seconds)

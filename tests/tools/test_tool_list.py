@@ -42,6 +42,10 @@ VERBS = {
     "reset",
     "rate",
     "request",
+    "start",
+    "stop",
+    "upload",
+    "download",
 }
 # Scanners flag shouting and words that try to steer a model.
 SUSPICIOUS = re.compile(r"\b(IMPORTANT|CRITICAL|MUST|ALWAYS|NEVER|ignore|override|system prompt)\b")
@@ -96,7 +100,7 @@ async def test_the_list_stays_within_its_budget() -> None:
     assert tokens(dearest) <= 300, f"{dearest.name} costs {tokens(dearest)} tokens"
     tools = await listed_by_default()
     assert sum(map(tokens, tools)) <= 6000
-    assert len(tools) <= 34, "six of forty are left for work on a pod"
+    assert len(tools) <= 40, "one page, and all that Cursor takes"
 
 
 async def test_every_tool_has_a_title_all_hints_and_a_verb() -> None:

@@ -1,0 +1,238 @@
+"""Commands on a pod: bounded output, a time limit, and certainty about whether a command still runs."""
+
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+
+import anyio
+
+from lium_mcp.remote.errors import RemoteError
+
+if TYPE_CHECKING:
+    from lium_mcp.remote.connections import Connection, Ended
+
+# The login shell says its process group first: sshd takes no request to stop what runs as root.
+_MARK: Final = b"lium-mcp-group="
+_SAY_GROUP: Final = "echo lium-mcp-group=$$ >&2\n"
+_MARK_WITHIN_BYTES: Final = 8192
+_GRACE_SECONDS: Final = 3.0
+_KILL_SECONDS: Final = 10.0
+_SHORT_BYTES: Final = 65_536
+
+State = Literal["ended", "stopped", "running", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class CommandOutcome:
+    """What came of a command.
+
+    Attributes:
+        state: It ended by itself; it was stopped at the time limit; it would not stop and runs on; or nobody knows.
+        status: The exit code, if it ended by itself and not by a signal.
+        left_running: Something that it started still runs and holds its output open.
+    """
+
+    state: State
+    status: int | None
+    signal: str | None
+    stdout: "Output"
+    stderr: "Output"
+    left_running: bool = False
+
+
+class Output:
+    """The beginning and the end of a stream, however long it is; what is between is dropped as it comes."""
+
+    def __init__(self, *, head_bytes: int, tail_bytes: int) -> None:
+        self._head = bytearray()
+        self._head_bytes = head_bytes
+        self._tail: deque[bytes] = deque()
+        self._tail_bytes = tail_bytes
+        self._held_bytes = 0
+        self.total_bytes = 0
+
+    def add(self, data: bytes) -> None:
+        """Take what came."""
+        self.total_bytes += len(data)
+        room = self._head_bytes - len(self._head)
+        if room > 0:
+            self._head += data[:room]
+            data = data[room:]
+        if not data:
+            return
+        self._tail.append(data[-self._tail_bytes :])
+        self._held_bytes += len(self._tail[-1])
+        while self._held_bytes - len(self._tail[0]) >= self._tail_bytes:
+            self._held_bytes -= len(self._tail.popleft())
+
+    @property
+    def cut_bytes(self) -> int:
+        """How much was dropped."""
+        return max(self.total_bytes - len(self._head) - self._tail_bytes, 0)
+
+    def text(self) -> str:
+        """What is kept, as text, with a line where something was dropped."""
+        head, tail = bytes(self._head), b"".join(self._tail)[-self._tail_bytes :]
+        if not self.cut_bytes:
+            return (head + tail).decode(errors="replace")
+        # A character that was cut in two is not shown as a broken one.
+        first = head.decode(errors="ignore")
+        last = tail.lstrip(bytes(range(0x80, 0xC0))).decode(errors="replace")
+        return f"{first}\n[... {self.cut_bytes} bytes cut ...]\n{last}"
+
+
+class _Streams:
+    """Sorts output into its streams, and takes out the line in which the shell says its process group."""
+
+    def __init__(self, stdout: Output, stderr: Output) -> None:
+        self.stdout = stdout
+        self.stderr = stderr
+        self.group: int | None = None
+        self._begun: bytearray | None = bytearray()
+
+    def __call__(self, data: bytes, is_stderr: bool) -> None:
+        if not is_stderr:
+            self.stdout.add(data)
+        elif self._begun is None:
+            self.stderr.add(data)
+        else:
+            self._begun += data
+            self._look_for_mark(self._begun)
+
+    def finish(self) -> None:
+        """Take what was held back for the mark."""
+        if self._begun is not None:
+            self.stderr.add(bytes(self._begun))
+            self._begun = None
+
+    def _look_for_mark(self, begun: bytearray) -> None:
+        at = begun.find(_MARK)
+        end = begun.find(b"\n", at) if at >= 0 else -1
+        if end < 0:
+            if len(begun) > _MARK_WITHIN_BYTES:
+                self.finish()
+            return
+        number = bytes(begun[at + len(_MARK) : end])
+        if number.isdigit() and len(number) < 10 and int(number) > 1:  # noqa: PLR2004 - what a process group can be
+            self.group = int(number)
+            del begun[at : end + 1]
+        self.finish()
+
+
+async def run_command(
+    connection: "Connection", command: str, *, timeout_seconds: float, stdout: Output, stderr: Output
+) -> CommandOutcome:
+    """Run a command for the pod's login shell; at the time limit, or on cancellation, it is stopped.
+
+    Raises:
+        RemoteError: the connection broke, or the pod refuses to run anything.
+    """
+    streams = _Streams(stdout, stderr)
+    ended: Ended | None = None
+    over = anyio.Event()
+    problem: RemoteError | None = None
+    state: State = "ended"
+
+    async def execute() -> None:
+        nonlocal ended, problem
+        try:
+            ended = await connection.execute(_SAY_GROUP + command, streams)
+        except RemoteError as error:
+            problem = error
+        over.set()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(execute)
+        try:
+            with anyio.move_on_after(timeout_seconds):
+                await over.wait()
+            if not over.is_set():
+                state = await _stop(connection, streams.group, over)
+        except anyio.get_cancelled_exc_class():
+            with anyio.CancelScope(shield=True):
+                await _stop(connection, streams.group, over)
+            raise
+        finally:
+            group.cancel_scope.cancel()
+    streams.finish()
+    if problem is not None:
+        raise problem
+    return CommandOutcome(
+        state,
+        ended.status if ended and state == "ended" else None,
+        ended.signal if ended and state == "ended" else None,
+        stdout,
+        stderr,
+        left_running=ended is not None and ended.output_open,
+    )
+
+
+async def run_short(
+    connection: "Connection", command: str, *, timeout_seconds: float, reserved: bool = False
+) -> tuple[int, str]:
+    """Run a command of ours that says little; return its exit status and what it said.
+
+    Raises:
+        RemoteError: the connection broke, the pod refuses to run anything, or the time is over.
+    """
+    said = Output(head_bytes=_SHORT_BYTES, tail_bytes=1)
+
+    def sink(data: bytes, is_stderr: bool) -> None:
+        if not is_stderr:
+            said.add(data)
+
+    try:
+        with anyio.fail_after(timeout_seconds):
+            ended = await connection.execute(command, sink, reserved=reserved)
+    except TimeoutError as error:
+        raise RemoteError(
+            "timed_out", f"{connection.address} did not answer in time.", "Try again in a minute."
+        ) from error
+    return ended.status if ended.status is not None else -1, said.text()
+
+
+async def stop_group(connection: "Connection", group: int, *, grace_seconds: float) -> bool:
+    """Ask the processes of a group to end, and end them if they do not; return whether they are gone.
+
+    Raises:
+        RemoteError: the connection broke.
+    """
+    for signal, seconds in (("TERM", grace_seconds), ("KILL", _GRACE_SECONDS)):
+        await run_short(connection, f"kill -{signal} -{group}", timeout_seconds=_KILL_SECONDS, reserved=True)
+        waited, pause = 0.0, 0.05
+        while waited < seconds:
+            if not await is_alive(connection, group):
+                return True
+            await anyio.sleep(pause)
+            waited += pause
+            pause = min(2 * pause, 0.5)
+    return not await is_alive(connection, group)
+
+
+async def is_alive(connection: "Connection", group: int) -> bool:
+    """Whether a process of the group is there.
+
+    Raises:
+        RemoteError: the connection broke.
+    """
+    status, _ = await run_short(
+        connection, f"kill -0 -{group} 2>/dev/null", timeout_seconds=_KILL_SECONDS, reserved=True
+    )
+    return status == 0
+
+
+async def _stop(connection: "Connection", group: int | None, over: anyio.Event) -> State:
+    """Stop a command; say whether it ended by itself just now, was stopped, runs on, or nobody knows."""
+    if over.is_set():
+        return "ended"
+    if group is None:
+        return "unknown"
+    try:
+        with anyio.fail_after(3 * _KILL_SECONDS):
+            gone = await stop_group(connection, group, grace_seconds=_GRACE_SECONDS)
+    except (RemoteError, TimeoutError):
+        return "unknown"
+    with anyio.move_on_after(_GRACE_SECONDS):
+        await over.wait()  # for the last of the output
+    # Where nobody reaps them, the dead stay in their group: what counts is that the command itself has ended.
+    return "stopped" if gone or over.is_set() else "running"

@@ -1,0 +1,51 @@
+#!/bin/sh
+# lium-mcp job runner, version 1
+#
+# Runs the file `command` beside it for at most $1 seconds, and leaves what comes of it in files beside it. The command
+# has a session of its own: it outlives the connection that started it, and can be stopped with all that it started.
+max_seconds=$1
+dir=${0%/*}
+umask 077
+
+# A process id means something only until the container is replaced: note which container this is.
+sed 's/.*) //' /proc/1/stat 2>/dev/null | cut -d' ' -f20 >"$dir/container"
+
+shell=sh
+command -v bash >/dev/null 2>&1 && shell=bash
+setsid "$shell" "$dir/command" </dev/null >"$dir/log" 2>&1 &
+group=$!
+echo "$group" >"$dir/pid"
+date +%s >"$dir/started_at"
+
+(
+  sleep "$max_seconds" &
+  nap=$!
+  trap 'kill "$nap"; exit' TERM
+  wait "$nap"
+  : >"$dir/over"
+  kill -TERM "-$group"
+  sleep 10 &
+  nap=$!
+  wait "$nap"
+  kill -KILL "-$group"
+) >/dev/null 2>&1 &
+watch=$!
+
+wait "$group"
+code=$?
+if kill -0 "-$group" 2>/dev/null; then # the job ends with its command: nothing of it may outlive the time limit
+  kill -TERM "-$group" 2>/dev/null
+  sleep 1
+  kill -KILL "-$group" 2>/dev/null
+fi
+kill "$watch" 2>/dev/null
+
+ended_by=itself
+if [ -e "$dir/over" ]; then
+  ended_by=time_limit
+  code=124
+fi
+date +%s >"$dir/finished_at"
+[ -e "$dir/ended_by" ] || echo "$ended_by" >"$dir/ended_by"
+echo "$code" >"$dir/exit_code.new"
+mv "$dir/exit_code.new" "$dir/exit_code"

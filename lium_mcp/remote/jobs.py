@@ -1,0 +1,359 @@
+"""Background jobs on a pod: started detached, ended by a clock of the pod's own, found again by name from anywhere.
+
+A job is a folder on the pod, `.lium-mcp/jobs/<name>/` in the login directory. The client writes what to run, a runner
+(`job_runner.sh`) writes what becomes of it, and whoever connects later reads it. The folder is made in one step that
+fails where there is one: two jobs never have the same name.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+
+import anyio
+
+from lium_mcp.remote.commands import is_alive, run_short, stop_group
+from lium_mcp.remote.errors import RemoteError
+
+if TYPE_CHECKING:
+    from lium_mcp.remote.connections import Connection
+    from lium_mcp.remote.sftp import PodFiles
+
+Then = Literal["nothing", "backup", "backup_and_remove"]
+THEN: Final[tuple[Then, ...]] = get_args(Then)
+Status = Literal["starting", "running", "succeeded", "failed", "stopped", "time_limit", "lost"]
+
+JOB_NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+MOST_COMMAND_BYTES: Final = 262_144
+_ROOT: Final = ".lium-mcp/jobs"
+_VERSION: Final = 1
+_MOST_JOBS: Final = 200
+_MOST_FILE_BYTES: Final = 4096
+_START_SECONDS: Final = 15.0
+_EXEC_SECONDS: Final = 20.0
+_NEW: Final = timedelta(seconds=60)
+_STOP_GRACE_SECONDS: Final = 10.0
+_RECORD_LOOKS: Final = 20
+_RECORD_PAUSE_SECONDS: Final = 0.1
+_KILLED_STATUS: Final = 137
+_MOST_STATUS_DIGITS: Final = 4
+_MOST_UNIX_DIGITS: Final = 11
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job as its folder shows it; times are the pod's own."""
+
+    name: str
+    status: Status
+    exit_code: int | None = None
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    max_seconds: int | None = None
+    then: Then = "nothing"
+    followed_by: dict[str, str] | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it will not run any more."""
+        return self.status not in ("starting", "running")
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """The end of what a job wrote."""
+
+    text: str
+    total_bytes: int
+    shown_bytes: int
+
+
+def check_job_name(name: str) -> str:
+    """Refuse what cannot be the name of a job.
+
+    Raises:
+        RemoteError: it cannot.
+    """
+    if not JOB_NAME.fullmatch(name):
+        raise RemoteError(
+            "invalid_argument",
+            "name is not a job's name: 1 to 64 of a-z, 0-9, '.', '_' and '-', a letter or digit first.",
+            "Choose another name.",
+        )
+    return name
+
+
+async def start_job(
+    connection: "Connection", command: str, name: str, *, max_seconds: int, then: Then, now: datetime
+) -> Job:
+    """Start a command that outlives the connection.
+
+    Raises:
+        RemoteError: the name is taken, the pod cannot run jobs, or the connection broke.
+    """
+    folder = _folder(name)
+    pod_files = await connection.files()
+    try:
+        await pod_files.make_folders(_ROOT)
+        await pod_files.make_folder(folder)
+        spec = {
+            "version": _VERSION,
+            "name": name,
+            "max_seconds": max_seconds,
+            "then": then,
+            "created_at": now.astimezone(UTC).isoformat(timespec="seconds"),
+        }
+        await pod_files.write(f"{folder}/spec.json", json.dumps(spec).encode())
+        await pod_files.write(f"{folder}/command", command.encode())
+        await pod_files.write(f"{folder}/run", _runner())
+    except FileExistsError:
+        raise RemoteError(
+            "job_exists",
+            f"{connection.address} has a job named {name} already.",
+            "Look at it with get_job, or choose another name: a name is used once on a pod.",
+        ) from None
+    except OSError as error:
+        raise _no_folder(connection) from error
+    await run_short(
+        connection,
+        f"setsid sh {folder}/run {max_seconds} </dev/null >/dev/null 2>&1 &",
+        timeout_seconds=_EXEC_SECONDS,
+    )
+    pause = 0.05
+    with anyio.move_on_after(_START_SECONDS):
+        while (job := await read_job(connection, name, now=now)).status == "starting":
+            await anyio.sleep(pause)
+            pause = min(2 * pause, 1.0)
+        return job
+    raise RemoteError(
+        "job_not_started",
+        f"Job {name} did not start on {connection.address}.",
+        "The pod's image needs sh, date and setsid (package util-linux). Then start it under another name.",
+        effect="Its folder in .lium-mcp/jobs was made.",
+    )
+
+
+async def read_job(connection: "Connection", name: str, *, now: datetime) -> Job:
+    """A job as it is now.
+
+    Raises:
+        RemoteError: there is none of that name, or the connection broke.
+    """
+    pod_files = await connection.files()
+    folder = _folder(name)
+    try:
+        await pod_files.stat(folder, follow=False)
+    except FileNotFoundError:
+        raise RemoteError(
+            "job_not_found",
+            f"{connection.address} has no job named {name}.",
+            "Call get_job without a name to see its jobs. A reboot loses those outside the local volume.",
+        ) from None
+    except OSError as error:
+        raise _no_folder(connection) from error
+    return await _read(connection, pod_files, name, now)
+
+
+async def list_jobs(connection: "Connection", *, now: datetime) -> list[Job]:
+    """All jobs of a pod, newest first.
+
+    Raises:
+        RemoteError: the connection broke, or there are too many.
+    """
+    pod_files = await connection.files()
+    try:
+        rows = await pod_files.list(_ROOT, most=_MOST_JOBS)
+    except FileNotFoundError:
+        return []
+    except OverflowError:
+        raise RemoteError(
+            "too_many_jobs",
+            f"{connection.address} has more than {_MOST_JOBS} jobs.",
+            "Name the job, or remove old folders in .lium-mcp/jobs on the pod.",
+        ) from None
+    except OSError as error:
+        raise _no_folder(connection) from error
+    # The pod's own users may have made anything there.
+    names = [name for name, entry in rows if entry.kind == "folder" and JOB_NAME.fullmatch(name)]
+    jobs = [await _read(connection, pod_files, name, now) for name in names]
+    return sorted(jobs, key=lambda job: (job.created_at or datetime.min.replace(tzinfo=UTC), job.name), reverse=True)
+
+
+async def read_log(connection: "Connection", name: str, *, lines: int, most_bytes: int) -> Log:
+    """The last lines of what a job wrote.
+
+    Raises:
+        RemoteError: the connection broke.
+    """
+    pod_files = await connection.files()
+    path = f"{_folder(name)}/log"
+    try:
+        size = (await pod_files.stat(path)).size
+        data = await pod_files.read(path, offset=max(size - most_bytes, 0), size=most_bytes)
+    except OSError:
+        return Log("", 0, 0)
+    kept = b"".join(data.splitlines(keepends=True)[-lines:])
+    return Log(kept.lstrip(bytes(range(0x80, 0xC0))).decode(errors="replace"), size, len(kept))
+
+
+async def stop_job(connection: "Connection", name: str, *, now: datetime) -> Job:
+    """Stop a job with all that it started, and return it as it is then.
+
+    Raises:
+        RemoteError: there is none of that name, it does not stop, or the connection broke.
+    """
+    job = await read_job(connection, name, now=now)
+    if job.is_over:
+        return job
+    pod_files = await connection.files()
+    folder = _folder(name)
+    group = _number(await _content(pod_files, f"{folder}/pid"))
+    if group is None or group < 2:  # noqa: PLR2004 - 0 and 1 would be everything
+        raise RemoteError("job_starting", f"Job {name} is still starting.", "Call stop_job again in a moment.")
+    try:
+        await pod_files.write(f"{folder}/ended_by", b"stop\n")
+        if not await stop_group(connection, group, grace_seconds=_STOP_GRACE_SECONDS):
+            job = await read_job(connection, name, now=now)
+            if not job.is_over:
+                raise RemoteError(
+                    "job_not_stopped",
+                    f"Job {name} still runs although it was killed; its processes wait for the kernel.",
+                    "Call get_job in a minute; reboot_pod ends everything.",
+                )
+        # The runner writes down what came of it; where it was killed too, this does.
+        for _ in range(_RECORD_LOOKS):
+            job = await read_job(connection, name, now=now)
+            if job.is_over and job.status != "lost":
+                return job
+            await anyio.sleep(_RECORD_PAUSE_SECONDS)
+        await pod_files.write(f"{folder}/finished_at", f"{int(datetime.now(UTC).timestamp())}\n".encode())
+        await pod_files.write(f"{folder}/exit_code", f"{_KILLED_STATUS}\n".encode())
+    except OSError as error:
+        raise _no_folder(connection) from error
+    return await read_job(connection, name, now=now)
+
+
+async def note_follow_up(connection: "Connection", name: str, said: dict[str, str]) -> None:
+    """Write into a job's folder what followed it.
+
+    Raises:
+        RemoteError: the connection broke.
+    """
+    pod_files = await connection.files()
+    try:
+        await pod_files.write(f"{_folder(name)}/then.json", json.dumps(said).encode())
+    except OSError as error:
+        raise _no_folder(connection) from error
+
+
+@cache
+def _runner() -> bytes:
+    return files(__package__).joinpath("job_runner.sh").read_bytes()
+
+
+def _folder(name: str) -> str:
+    return f"{_ROOT}/{check_job_name(name)}"
+
+
+async def _read(connection: "Connection", pod_files: "PodFiles", name: str, now: datetime) -> Job:
+    folder = _folder(name)
+    spec = _object(await _content(pod_files, f"{folder}/spec.json"))
+    created_at = _iso(spec.get("created_at"))
+    is_new = created_at is not None and abs(now - created_at) < _NEW
+    status, exit_code = await _status(connection, pod_files, folder, is_new=is_new)
+    followed_by = {
+        key: value
+        for key, value in _object(await _content(pod_files, f"{folder}/then.json")).items()
+        if isinstance(value, str)
+    }
+    max_seconds = spec.get("max_seconds")
+    then: Then = next((choice for choice in THEN if choice == spec.get("then")), "nothing")
+    return Job(
+        name=name,
+        status=status,
+        exit_code=exit_code,
+        created_at=created_at,
+        started_at=_unix(await _content(pod_files, f"{folder}/started_at")),
+        finished_at=_unix(await _content(pod_files, f"{folder}/finished_at")) if exit_code is not None else None,
+        max_seconds=max_seconds if isinstance(max_seconds, int) else None,
+        then=then,
+        followed_by=followed_by or None,
+    )
+
+
+async def _status(
+    connection: "Connection", pod_files: "PodFiles", folder: str, *, is_new: bool
+) -> tuple[Status, int | None]:
+    for last_look in (False, True):
+        exit_code = _number(await _content(pod_files, f"{folder}/exit_code"), _MOST_STATUS_DIGITS)
+        if exit_code is not None:
+            return _how_it_ended(exit_code, await _content(pod_files, f"{folder}/ended_by")), exit_code
+        group = _number(await _content(pod_files, f"{folder}/pid"))
+        if group is None or group < 2:  # noqa: PLR2004 - as above
+            return ("starting" if is_new else "lost"), None
+        if await _is_same_container(pod_files, folder) and await is_alive(connection, group):
+            return "running", None
+        if not last_look:
+            await anyio.sleep(0.3)  # it may have ended just now, and the runner writes that down
+    return "lost", None
+
+
+def _how_it_ended(exit_code: int, ended_by: str) -> Status:
+    if ended_by == "stop":
+        return "stopped"
+    if ended_by == "time_limit":
+        return "time_limit"
+    return "succeeded" if exit_code == 0 else "failed"
+
+
+async def _is_same_container(pod_files: "PodFiles", folder: str) -> bool:
+    """Whether the job was started in the container that runs now: in another its process id is somebody else's."""
+    noted = await _content(pod_files, f"{folder}/container")
+    if not noted:
+        return True
+    now = (await _content(pod_files, "/proc/1/stat")).rpartition(") ")[2].split()
+    return len(now) < 20 or now[19] == noted  # noqa: PLR2004 - the start time, two fields of which came before
+
+
+async def _content(pod_files: "PodFiles", path: str) -> str:
+    try:
+        return (await pod_files.read(path, size=_MOST_FILE_BYTES)).decode(errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def _number(text: str, most_digits: int = 9) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= most_digits else None
+
+
+def _unix(text: str) -> datetime | None:
+    number = _number(text, _MOST_UNIX_DIGITS)
+    return None if number is None else datetime.fromtimestamp(number, UTC)
+
+
+def _iso(text: object) -> datetime | None:
+    try:
+        at = datetime.fromisoformat(text) if isinstance(text, str) else None
+    except ValueError:
+        return None
+    return at.astimezone(UTC) if at is not None and at.tzinfo is not None else None
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text) if text else {}
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _no_folder(connection: "Connection") -> RemoteError:
+    return RemoteError(
+        "pod_disk_refused",
+        f"{connection.address} refuses to keep files in .lium-mcp/jobs of its login directory.",
+        "Its disk may be full or read-only: look with run_command (df -h).",
+    )

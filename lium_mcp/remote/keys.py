@@ -1,0 +1,125 @@
+"""The private key that logs in to pods: a file, opened with a passphrase if need be, or one that an SSH agent holds."""
+
+import base64
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import anyio
+
+from lium_mcp.remote.errors import RemoteError
+
+if TYPE_CHECKING:
+    import asyncssh
+
+_AGENT_SECONDS: Final = 10.0
+# sshd cuts a login off after six keys by default.
+_MOST_AGENT_KEYS: Final = 5
+_MAKE_ONE: Final = (
+    "Make one with `ssh-keygen -t ed25519` on the machine of this server, or name yours with LIUM_SSH_KEY_PATH; pods "
+    "rented afterwards accept it."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class KeySource:
+    """Where the key is. Its public half lies beside it, under the same name plus `.pub`."""
+
+    path: Path | None = None
+    passphrase: str | None = field(default=None, repr=False)
+    agent_path: str | None = None
+
+    @property
+    def public_path(self) -> Path | None:
+        """The file of the public half, whether or not there is one."""
+        return self.path.with_name(f"{self.path.name}.pub") if self.path else None
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[list["asyncssh.SSHKeyPair | asyncssh.SSHKey"]]:
+        """The keys to log in with, best first; those of an agent work inside the body only.
+
+        Raises:
+            RemoteError: there is none that can be used.
+        """
+        keys: list[asyncssh.SSHKeyPair | asyncssh.SSHKey] = []
+        problem = RemoteError(
+            "ssh_key_missing", "There is no private SSH key on the machine of this server.", _MAKE_ONE
+        )
+        try:
+            if (key := await anyio.to_thread.run_sync(self._read)) is not None:
+                keys.append(key)
+        except RemoteError as error:
+            problem = error
+        async with self._agent_keys() as held:
+            if not keys and not held:
+                raise problem
+            yield [*keys, *held]
+
+    async def public_keys(self) -> list[str]:
+        """The public halves, as OpenSSH writes them; empty where there is no key that can be used."""
+        try:
+            async with self.open() as keys:
+                return [_public_line(key) for key in keys]
+        except RemoteError:
+            return []
+
+    def _read(self) -> "asyncssh.SSHKey | None":
+        import asyncssh  # noqa: PLC0415 - see the package's docstring
+
+        if self.path is None or not self.path.is_file():
+            return None
+        try:
+            return asyncssh.read_private_key(self.path, self.passphrase)
+        except asyncssh.KeyEncryptionError:
+            raise RemoteError(
+                "ssh_key_locked",
+                f"The private SSH key {self.path.name} is encrypted, and "
+                + ("the passphrase does not open it." if self.passphrase else "no passphrase is set."),
+                "Set LIUM_SSH_KEY_PASSPHRASE where this server is started, or add the key to an SSH agent.",
+            ) from None
+        except (asyncssh.KeyImportError, OSError):
+            raise RemoteError(
+                "ssh_key_unreadable", f"The private SSH key {self.path.name} cannot be read.", _MAKE_ONE
+            ) from None
+
+    @asynccontextmanager
+    async def _agent_keys(self) -> AsyncIterator[list["asyncssh.SSHKeyPair"]]:
+        if not self.agent_path:
+            yield []
+            return
+        import asyncssh  # noqa: PLC0415 - see the package's docstring
+
+        agent = None
+        keys: list[asyncssh.SSHKeyPair] = []
+        with anyio.move_on_after(_AGENT_SECONDS):
+            try:
+                agent = await asyncssh.connect_agent(self.agent_path)
+                keys = list(await agent.get_keys())
+            except (OSError, ValueError, asyncssh.Error):
+                keys = []  # no agent is like an agent without keys
+        wanted = await self._public_blob()
+        matching = [key for key in keys if key.public_data == wanted]
+        try:
+            yield matching or keys[:_MOST_AGENT_KEYS]
+        finally:
+            if agent is not None:
+                agent.close()
+
+    async def _public_blob(self) -> bytes | None:
+        import asyncssh  # noqa: PLC0415 - see the package's docstring
+
+        path = self.public_path
+        try:
+            if path is not None:
+                return asyncssh.import_public_key(await anyio.Path(path).read_bytes()).public_data
+        except (asyncssh.KeyImportError, OSError):
+            return None
+        return None
+
+
+def _public_line(key: "asyncssh.SSHKey | asyncssh.SSHKeyPair") -> str:
+    blob = key.public_data
+    kind = blob[4 : 4 + int.from_bytes(blob[:4])]
+    return f"{kind.decode()} {base64.b64encode(blob).decode()}"

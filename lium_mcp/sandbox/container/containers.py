@@ -1,0 +1,180 @@
+"""The containers of all running pods, and the data that outlives them: volumes and backups.
+
+A container belongs to one boot of its pod. What is in it goes with it, but the local volume survives a reboot, an
+attached volume lives as long as it is in the account, and a finished backup keeps the files that were under its path.
+"""
+
+import posixpath
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from lium_mcp.sandbox.container.commands import PROGRAMS
+from lium_mcp.sandbox.container.files import PATH_BYTES, Device, Directory, FileSystem, Storage, copy_into, free
+from lium_mcp.sandbox.container.host import Host
+from lium_mcp.sandbox.container.kernel import Kernel, Process, Stream
+from lium_mcp.sandbox.container.login import interactive
+from lium_mcp.sandbox.container.shell import run_shell
+from lium_mcp.sandbox.node_rows import gpu_uuid
+from lium_mcp.sandbox.records import Pod, Transfer
+
+if TYPE_CHECKING:
+    from lium_mcp.sandbox.world import World
+
+POD_BYTES: Final = 256 * 2**20
+HOME: Final = "/root"
+VOLUME_PATH: Final = "/mnt"
+
+
+@dataclass
+class Container:
+    """What runs in a pod from one boot to the next."""
+
+    pod: Pod
+    boot: int
+    kernel: Kernel
+    files: FileSystem
+    volume_path: str
+    # The SSH server's, kept here because it is made anew with the container.
+    host_key: object = None
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the pod still runs this container."""
+        return self.pod.boot == self.boot and self.pod.status == "RUNNING"
+
+    def start(
+        self, script: str | None, streams: dict[int, Stream], environment: dict[str, str], *, is_terminal: bool = False
+    ) -> Process:
+        """Start a login shell with a script, or one that reads its input; the caller then lets the kernel run."""
+        variables = {
+            **environment,
+            "HOME": HOME,
+            "USER": "root",
+            "LOGNAME": "root",
+            "SHELL": "/bin/bash",
+            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "HOSTNAME": self.kernel.host.hostname,
+            "LANG": "C.UTF-8",
+        }
+        main = interactive(PROGRAMS, is_terminal=is_terminal) if script is None else run_shell(PROGRAMS, script)
+        return self.kernel.spawn(
+            main,
+            "bash" if script is None else f"bash -c {' '.join(script.split())}"[:PATH_BYTES],
+            streams=streams,
+            cwd=HOME,
+            variables=variables,
+            exported=set(variables),
+        )
+
+
+class Containers:
+    """The containers by pod, made when they are first asked for."""
+
+    def __init__(self, world: "World") -> None:
+        self._world = world
+        self._containers: dict[str, Container] = {}
+        # What survives: the local volume by pod and template, attached volumes and backups by id.
+        self._local: dict[str, tuple[str, Directory]] = {}
+        self._volumes: dict[str, Directory] = {}
+        self._backups: dict[str, Directory] = {}
+
+    def of(self, pod: Pod) -> Container | None:
+        """Return the container of a pod; None while it does not run."""
+        if pod.status != "RUNNING" or pod.removed_at is not None:
+            return None
+        there = self._containers.get(pod.id)
+        if there is None or there.boot != pod.boot:
+            if there is not None:
+                there.kernel.run()
+            there = self._containers[pod.id] = self._made(pod)
+        return there
+
+    def tidy(self) -> None:
+        """End what runs in containers that are no more, and forget data that nobody can reach."""
+        for pod_id, container in list(self._containers.items()):
+            if not container.is_up:
+                container.kernel.run()
+                del self._containers[pod_id]
+        for pod_id in [pod_id for pod_id in self._local if self._world.pods[pod_id].removed_at is not None]:
+            del self._local[pod_id]
+        for volume_id in self._volumes.keys() - self._world.volumes.keys():
+            del self._volumes[volume_id]
+        kept = {run.id for run in self._world.transfers.values() if run.status == "COMPLETED"}
+        for run_id in self._backups.keys() - kept:
+            del self._backups[run_id]
+
+    def save(self, pod: Pod, run: Transfer) -> None:
+        """Keep the files under a finished backup's path."""
+        if (container := self.of(pod)) is None:
+            return
+        path = run.path or container.volume_path
+        saved = Directory(Storage(POD_BYTES), self._seconds())
+        with suppress(OSError):
+            copy_into(container.files.directory(path), saved, self._seconds())
+        self._backups[run.id] = saved
+
+    def restore(self, pod: Pod, run: Transfer) -> str | None:
+        """Write a backup's files into a pod; return what went wrong."""
+        saved = self._backups.get(run.backup_id or "")
+        if saved is None or (container := self.of(pod)) is None:
+            return None
+        try:
+            container.files.make_directory(run.path, parents=True)
+            target = container.files.directory(run.path)
+            copy_into(saved, target, self._seconds(), below=run.path.count("/"))
+        except OSError as error:
+            return f"the restore could not write its files: {error.strerror}"
+        return None
+
+    def _made(self, pod: Pod) -> Container:
+        world = self._world
+        template = world.templates.get(pod.template_id)
+        volume_path = posixpath.normpath(template.local_volume if template is not None else HOME)
+        files = FileSystem(Directory(Storage(POD_BYTES), self._seconds()), self._seconds)
+        for path in ("/bin", "/dev", "/etc", "/tmp", "/usr/bin", "/var/log", HOME):  # noqa: S108 - in memory
+            files.make_directory(path, parents=True)
+        for device in ("null", "zero", "urandom"):
+            files.directory("/dev").entries[device] = Device(device, self._seconds())
+        host = self._host(pod)
+        files.write_file("/etc/hostname", f"{host.hostname}\n".encode())
+        files.write_file("/etc/os-release", b'PRETTY_NAME="Lium sandbox"\nID=sandbox\n')
+        kept_for, local = self._local.get(pod.id, ("", None))
+        if local is None or kept_for != pod.template_id:
+            local = Directory(Storage(POD_BYTES), self._seconds())
+            self._local[pod.id] = (pod.template_id, local)
+        self._mount(files, volume_path, local)
+        if pod.volume_id is not None:
+            attached = self._volumes.setdefault(pod.volume_id, Directory(Storage(POD_BYTES), self._seconds()))
+            self._mount(files, VOLUME_PATH, attached)
+        container: Container
+        kernel = Kernel(files, host, world, lambda: container.is_up)
+        container = Container(pod, pod.boot, kernel, files, volume_path)
+        return container
+
+    @staticmethod
+    def _mount(files: FileSystem, path: str, directory: Directory) -> None:
+        files.make_directory(path, parents=True)
+        place = files.find(path)
+        if not place.parents or place.node is None:
+            return
+        free(place.node)
+        place.parents[-1].entries[place.names[-1]] = directory
+
+    def _host(self, pod: Pod) -> Host:
+        node = self._world.market.nodes[pod.node_id]
+        return Host(
+            pod_id=pod.id,
+            hostname=pod.id.replace("-", "")[:12],
+            gpu_name=node.gpu.name,
+            gpu_uuids=tuple(gpu_uuid(node, card) for card in range(pod.gpu_count)),
+            gpu_memory_mib=node.gpu.memory_mib,
+            gpu_power_watts=node.gpu.power_w,
+            driver=node.driver,
+            cuda=str(node.cuda),
+            cpu_count=max(1, node.cpu_count * pod.gpu_count // node.gpu_count),
+            ram_kib=node.ram_kib * pod.gpu_count // node.gpu_count,
+        )
+
+    def _seconds(self) -> float:
+        return self._world.now.timestamp()

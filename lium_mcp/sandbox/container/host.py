@@ -1,0 +1,46 @@
+"""The hardware that a container sees, with figures that follow from the pod and the time."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from lium_mcp.sandbox.seeded import fraction
+
+SAMPLE_SECONDS: Final = 5
+
+
+@dataclass(frozen=True)
+class Host:
+    """What a pod has of its node."""
+
+    pod_id: str
+    hostname: str
+    gpu_name: str
+    gpu_uuids: tuple[str, ...]
+    gpu_memory_mib: int
+    gpu_power_watts: int
+    driver: str
+    cuda: str
+    cpu_count: int
+    ram_kib: int
+
+
+@dataclass(frozen=True)
+class GpuSample:
+    """One GPU at one time."""
+
+    utilization_percent: int
+    memory_used_mib: int
+    temperature_celsius: int
+    power_watts: int
+
+
+def sample(host: Host, index: int, now: datetime, *, is_busy: bool) -> GpuSample:
+    """Read one GPU: nearly idle, or under the load of a job."""
+    moment = int(now.timestamp()) // SAMPLE_SECONDS
+    noise = fraction(host.pod_id, index, moment)
+    steady = fraction(host.pod_id, index)
+    if not is_busy:
+        return GpuSample(0, 4, 31 + int(6 * steady), int(host.gpu_power_watts * (0.08 + 0.02 * noise)))
+    used = int(host.gpu_memory_mib * (0.55 + 0.3 * steady))
+    return GpuSample(84 + int(15 * noise), used, 61 + int(12 * noise), int(host.gpu_power_watts * (0.7 + 0.25 * noise)))

@@ -1,0 +1,201 @@
+"""A listening socket for each pod that runs, on the event loop that first sees it run.
+
+Pods change when the world catches up, so that is when sockets are opened and closed. While any is open, a task of the
+same event loop lets the world catch up whenever something falls due: that is what moves sessions and ends them. A loop
+that ends cancels its tasks, and with them goes every socket; the next loop opens others.
+"""
+
+import asyncio
+import importlib
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, Protocol
+
+from lium_mcp.sandbox.records import Pod
+from lium_mcp.sandbox.world import World
+
+if TYPE_CHECKING:
+    from lium_mcp.sandbox.container.containers import Container
+
+ADDRESS: Final = "127.0.0.1"
+BACKLOG: Final = 16
+MOST_CONNECTIONS: Final = 32
+LONGEST_WAIT_SECONDS: Final = 60.0
+SHORTEST_WAIT_SECONDS: Final = 0.002
+
+
+class _Server(Protocol):
+    """The module that imports asyncssh."""
+
+    async def serve_connection(self, world: World, container: "Container", sock: socket.socket) -> None: ...
+
+
+class SshPods:
+    """Opens and closes the listeners; a watcher of the world."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._listeners: dict[str, _Listener] = {}
+        self._pulses: dict[asyncio.AbstractEventLoop, _Pulse] = {}
+        world.watchers.append(self)
+        world.clock.watchers.append(self.due_changed)
+
+    def due_changed(self) -> None:
+        """Let the pulses find out anew how long to wait. Any thread may call this."""
+        for pulse in list(self._pulses.values()):
+            pulse.wake()
+
+    def caught_up(self) -> None:
+        """Bring the listeners in line with the pods."""
+        world = self._world
+        for pod_id, listener in list(self._listeners.items()):
+            if not listener.is_wanted or world.is_closing:
+                listener.close()
+                del self._listeners[pod_id]
+        if world.containers is not None:
+            world.containers.tidy()
+        for pod_id in [pod_id for pod_id in world.ssh_ports if world.pods[pod_id].removed_at is not None]:
+            del world.ssh_ports[pod_id]
+        running = [pod for pod in world.pods.values() if pod.status == "RUNNING" and pod.id not in self._listeners]
+        loop = _running_loop()
+        if loop is None or world.is_closing:
+            return
+        for pod in running:
+            self._open(pod, loop)
+
+    def _open(self, pod: Pod, loop: asyncio.AbstractEventLoop) -> None:
+        world = self._world
+        if world.containers is None:
+            # Not before a pod runs: it is a shell with all its commands.
+            from lium_mcp.sandbox.container.containers import Containers  # noqa: PLC0415
+
+            world.containers = Containers(world)
+        container = world.containers.of(pod)
+        sock = _listen(world.ssh_ports.get(pod.id, 0))
+        if container is None or sock is None:
+            return
+        world.ssh_ports[pod.id] = sock.getsockname()[1]
+        self._listeners[pod.id] = _Listener(world, container, sock, loop)
+        if loop not in self._pulses:
+            self._pulses[loop] = _Pulse(world, loop, lambda: self._is_used(loop))
+            self._pulses[loop].task.add_done_callback(lambda _: self._pulses.pop(loop, None))
+
+    def _is_used(self, loop: asyncio.AbstractEventLoop) -> bool:
+        return any(listener.loop is loop and listener.is_open for listener in self._listeners.values())
+
+    def close(self) -> None:
+        """Close all listeners and end their connections. Any thread may call this."""
+        with self._world.lock:
+            for listener in self._listeners.values():
+                listener.close()
+        self.due_changed()
+
+    async def wait_closed(self) -> None:
+        """Wait for what this event loop has still to close."""
+        loop = asyncio.get_running_loop()
+        tasks = [listener.task for listener in self._listeners.values() if listener.loop is loop]
+        if pulse := self._pulses.get(loop):
+            tasks.append(pulse.task)
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class _Listener:
+    """One listening socket and its connections."""
+
+    def __init__(
+        self, world: World, container: "Container", sock: socket.socket, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self.loop = loop
+        self._world, self._container = world, container
+        self._connections: set[asyncio.Task[None]] = set()
+        self.task = loop.create_task(self._serve(sock))
+        # The task may be cancelled before it begins.
+        self.task.add_done_callback(lambda _: sock.close())
+
+    @property
+    def is_open(self) -> bool:
+        """Whether anybody can connect."""
+        return not self.task.done() and not self.loop.is_closed()
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether the pod still runs what this leads to, and somebody listens."""
+        return self._container.is_up and self.is_open
+
+    def close(self) -> None:
+        """Stop listening and drop all connections."""
+        if self.loop is _running_loop():
+            self.task.cancel()
+        else:
+            with suppress(RuntimeError):
+                self.loop.call_soon_threadsafe(self.task.cancel)
+
+    async def _serve(self, sock: socket.socket) -> None:
+        try:
+            # A quarter of a second, which whoever shares the loop should not wait for.
+            server: _Server = await asyncio.to_thread(importlib.import_module, "lium_mcp.sandbox.ssh.server")  # type: ignore[assignment]
+            while True:
+                connected, _ = await self.loop.sock_accept(sock)
+                if len(self._connections) >= MOST_CONNECTIONS:
+                    connected.close()
+                    continue
+                connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                task = self.loop.create_task(server.serve_connection(self._world, self._container, connected))
+                self._connections.add(task)
+                task.add_done_callback(self._connections.discard)
+                # A task may be cancelled before it begins.
+                task.add_done_callback(lambda _, connected=connected: connected.close())
+        finally:
+            sock.close()
+            for task in self._connections:
+                task.cancel()
+            await asyncio.gather(*self._connections, return_exceptions=True)
+
+
+class _Pulse:
+    """Lets the world catch up when something is due, while somebody listens on this loop."""
+
+    def __init__(self, world: World, loop: asyncio.AbstractEventLoop, is_used: Callable[[], bool]) -> None:
+        self._world, self._loop, self._is_used = world, loop, is_used
+        self._woken = asyncio.Event()
+        self.task = loop.create_task(self._beat())
+
+    def wake(self) -> None:
+        """Look again now. Any thread may call this."""
+        # The loop may have ended.
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._woken.set)
+
+    async def _beat(self) -> None:
+        world = self._world
+        while True:
+            self._woken.clear()
+            with world.lock:
+                world.catch_up()
+                due, speed = world.next_due, world.clock.speed
+                is_over = not self._is_used()
+            if is_over:
+                return
+            wait = LONGEST_WAIT_SECONDS
+            if due is not None and speed > 0:
+                wait = min(wait, max(SHORTEST_WAIT_SECONDS, (due - world.clock.now()).total_seconds() / speed))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), None if speed == 0 else wait)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _listen(port: int) -> socket.socket | None:
+    """Listen at a port, or at any if that one is taken meanwhile; None where this machine has none left."""
+    for wanted in dict.fromkeys((port, 0)):
+        with suppress(OSError):
+            sock = socket.create_server((ADDRESS, wanted), backlog=BACKLOG)
+            sock.setblocking(False)
+            return sock
+    return None

@@ -1,0 +1,270 @@
+"""One SSH connection to a pod: who may log in, and how a session and the pod's processes meet.
+
+Log-in is by one of the pod's own public keys, as root. There is no password, no forwarding, and no way to the machine
+that this runs on.
+"""
+
+import asyncio
+import logging
+import socket
+from contextlib import suppress
+from typing import Final
+
+import asyncssh
+
+from lium_mcp.sandbox.container.containers import Container
+from lium_mcp.sandbox.container.kernel import Pipe, Process
+from lium_mcp.sandbox.ssh.sftp import PodFiles
+from lium_mcp.sandbox.ssh.terminal import Terminal
+from lium_mcp.sandbox.world import World
+
+LOGIN_SECONDS: Final = 20
+PIPE_BYTES: Final = 512 * 1024
+CHUNK_BYTES: Final = 64 * 1024
+ENVIRONMENT_ACCEPTED: Final = frozenset({"LANG", "TERM"})
+SIGNALS: Final = {"HUP": 1, "INT": 2, "QUIT": 3, "KILL": 9, "USR1": 10, "USR2": 12, "TERM": 15}
+
+# It logs every command at INFO, and a command may hold a secret.
+asyncssh.set_log_level(logging.WARNING)
+
+
+async def serve_connection(world: World, container: Container, sock: socket.socket) -> None:
+    """Serve one accepted connection to its end."""
+    facts = {"pod_id": container.pod.id, "pod_name": container.pod.name}
+    with world.lock:
+        refuses = world.faults.strike("ssh_refuses", **facts)
+        if world.faults.strike("host_key_changes", **facts):
+            container.host_key = None
+    if refuses:
+        sock.close()
+        return
+    line = Line(world, container)
+    try:
+        connection = await asyncssh.run_server(
+            sock,
+            server_factory=lambda: PodLogin(container),
+            server_host_keys=[_host_key(container)],
+            process_factory=line.serve_process,
+            sftp_factory=lambda channel: PodFiles(channel, line),
+            allow_scp=False,
+            encoding=None,
+            line_editor=False,
+            agent_forwarding=False,
+            gss_host=None,
+            login_timeout=LOGIN_SECONDS,
+            connect_timeout=LOGIN_SECONDS,
+            compression_algs=None,
+        )
+    except (OSError, asyncssh.Error):
+        sock.close()
+        return
+    line.connection = connection
+    try:
+        await connection.wait_closed()
+    finally:
+        connection.abort()
+        with suppress(OSError, asyncssh.Error):
+            await connection.wait_closed()
+
+
+def _host_key(container: Container) -> asyncssh.SSHKey:
+    if not isinstance(container.host_key, asyncssh.SSHKey):
+        container.host_key = asyncssh.generate_private_key("ssh-ed25519")
+    return container.host_key
+
+
+class PodLogin(asyncssh.SSHServer):
+    """Lets in whoever holds the private half of one of the pod's keys."""
+
+    def __init__(self, container: Container) -> None:
+        self._container = container
+
+    def begin_auth(self, username: str) -> bool:
+        """Demand authentication of everybody."""
+        return True
+
+    def public_key_auth_supported(self) -> bool:
+        """Offer public keys."""
+        return True
+
+    def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
+        """Accept the pod's keys, for root."""
+        if username != "root":
+            return False
+        for line in self._container.pod.public_keys:
+            with suppress(asyncssh.KeyImportError, ValueError):
+                if asyncssh.import_public_key(line).public_data == key.public_data:
+                    return True
+        return False
+
+    def password_auth_supported(self) -> bool:
+        """Offer no password."""
+        return False
+
+    def kbdint_auth_supported(self) -> bool:
+        """Offer no questions and answers."""
+        return False
+
+
+class Line:
+    """One connection as its sessions share it: its container, and how much it may still carry."""
+
+    def __init__(self, world: World, container: Container) -> None:
+        self.world = world
+        self.container = container
+        self.connection: asyncssh.SSHServerConnection | None = None
+        self._bytes_left: int | None = None
+
+    def begin(self) -> None:
+        """Note that a session begins: a fault that drops the connection is met here."""
+        facts = {"pod_id": self.container.pod.id, "pod_name": self.container.pod.name}
+        with self.world.lock:
+            fault = self.world.faults.strike("ssh_drops", **facts)
+        if fault is not None:
+            self._bytes_left = fault.bytes if "bytes" in fault.model_fields_set else 0
+
+    def carry(self, size: int) -> None:
+        """Count what goes over the line; drop it when the fault says so.
+
+        Raises:
+            ConnectionResetError: the line was dropped.
+        """
+        if self._bytes_left is None:
+            return
+        self._bytes_left -= size
+        if self._bytes_left <= 0:
+            if self.connection is not None:
+                self.connection.abort()
+            raise ConnectionResetError
+
+    async def serve_process(self, channel: "asyncssh.SSHServerProcess[bytes]") -> None:
+        """Run what a session asks for."""
+        if channel.subsystem is not None:
+            channel.stderr.write(b"no such subsystem\n")
+            channel.exit(1)
+            return
+        self.begin()
+        with suppress(OSError, asyncssh.Error):
+            await _Session(self, channel).serve()
+
+
+class _Session:
+    """One exec or shell request, and the process that answers it."""
+
+    def __init__(self, line: Line, channel: "asyncssh.SSHServerProcess[bytes]") -> None:
+        self._line, self._channel = line, channel
+        self._world, self._container = line.world, line.container
+        loop = asyncio.get_running_loop()
+        self._changed = asyncio.Event()
+
+        def changed() -> None:
+            # Whoever turns the clock may be in another thread, and this loop gone.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._changed.set)
+
+        kernel = self._container.kernel
+        self._input, self._output, self._errors = (
+            Pipe(kernel, limit_bytes=PIPE_BYTES, on_change=changed) for _ in range(3)
+        )
+        self._process = self._start()
+        self._terminal = Terminal() if channel.term_type else None
+
+    def _start(self) -> Process:
+        streams = {0: self._input.reader, 1: self._output.writer, 2: self._errors.writer}
+        command = self._channel.command
+        asked = self._channel.env
+        environment = {name: value for name, value in asked.items() if name in ENVIRONMENT_ACCEPTED}
+        with self._world.lock:
+            self._world.catch_up()
+            is_terminal = bool(self._channel.term_type)
+            return self._container.start(command, streams, environment, is_terminal=is_terminal)
+
+    async def serve(self) -> None:
+        """Carry input and output until the process, and all that write where it wrote, have ended."""
+        feeding = asyncio.ensure_future(self._feed())
+        closing = asyncio.ensure_future(self._channel.channel.wait_closed())
+        closing.add_done_callback(lambda _: self._changed.set())
+        try:
+            with self._world.lock:
+                self._container.kernel.run()
+            self._line.carry(1)
+            while not closing.done():
+                self._changed.clear()
+                with self._world.lock:
+                    output, errors = self._output.take(), self._errors.take()
+                    self._container.kernel.run()
+                    is_over = self._output.is_finished and self._errors.is_finished
+                    is_over = is_over and self._process.exit_code is not None
+                    is_over = is_over and not self._output.buffer and not self._errors.buffer
+                await self._send(output, errors)
+                if is_over:
+                    self._exit()
+                    return
+                if not output and not errors:
+                    await self._changed.wait()
+        finally:
+            feeding.cancel()
+            closing.cancel()
+            with self._world.lock:
+                self._input.finish()
+                self._output.break_off()
+                self._errors.break_off()
+                self._container.kernel.run()
+
+    async def _send(self, output: bytes, errors: bytes) -> None:
+        if self._terminal is not None:
+            output, errors = self._terminal.shown(output), self._terminal.shown(errors)
+        self._line.carry(len(output) + len(errors))
+        for stream, data in ((self._channel.stdout, output), (self._channel.stderr, errors)):
+            for start in range(0, len(data), CHUNK_BYTES):
+                stream.write(data[start : start + CHUNK_BYTES])
+                await stream.drain()
+
+    def _exit(self) -> None:
+        code = self._process.exit_code or 0
+        self._channel.exit(code)
+
+    async def _feed(self) -> None:
+        while True:
+            try:
+                data = await self._channel.stdin.read(CHUNK_BYTES)
+            except asyncssh.SignalReceived as received:
+                self._signal(SIGNALS.get(received.signal, 0))
+                continue
+            except asyncssh.BreakReceived:
+                self._signal(SIGNALS["INT"])
+                continue
+            except asyncssh.TerminalSizeChanged:
+                continue
+            except (OSError, asyncssh.Error):
+                data = b""
+            if self._terminal is not None and data:
+                data, echo, interrupts = self._terminal.typed(data)
+                self._channel.stdout.write(echo)
+                if interrupts:
+                    self._signal(SIGNALS["INT"])
+                if self._terminal.is_at_end:
+                    self._take_in(data)
+                    data = b""
+                elif not data:
+                    continue
+            self._take_in(data)
+            if not data:
+                return
+            while len(self._input.buffer) > PIPE_BYTES and not self._input.is_broken:
+                await asyncio.sleep(0.05)
+
+    def _take_in(self, data: bytes) -> None:
+        with self._world.lock:
+            if data:
+                self._input.put(data)
+            else:
+                self._input.finish()
+            self._container.kernel.run()
+
+    def _signal(self, number: int) -> None:
+        with self._world.lock:
+            kernel = self._container.kernel
+            if number and self._process.exit_code is None:
+                kernel.signal(kernel.group(self._process.group), number)
+                kernel.run()

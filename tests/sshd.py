@@ -1,0 +1,131 @@
+"""A real OpenSSH server as the pod: of this user, on a free port of loopback, with a home of its own."""
+
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+_SFTP_SERVERS: Final = ("/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server", "/usr/libexec/sftp-server")
+_START_SECONDS: Final = 10.0
+
+
+def find(program: str) -> str | None:
+    """A program that may live where only root's path leads."""
+    return shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin:/sbin")
+
+
+def what_is_missing() -> str | None:
+    """What this machine lacks for it, in a line, or nothing."""
+    missing = [name for name in ("sshd", "ssh-keygen", "setsid", "sha256sum") if find(name) is None]
+    if not any(Path(path).exists() for path in _SFTP_SERVERS):
+        missing.append("sftp-server")
+    if os.getuid() == 0 and not missing:
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+    return f"no {', '.join(missing)} on this machine" if missing else None
+
+
+@dataclass(frozen=True)
+class Sshd:
+    """The server. `log()` is what it wrote, one line of which says "Accepted publickey" for each login."""
+
+    folder: Path
+    port: int
+    user: str
+
+    @property
+    def home(self) -> Path:
+        """Where a login starts."""
+        return self.folder / "home"
+
+    @property
+    def key_path(self) -> Path:
+        """The private key that it accepts."""
+        return self.folder / "user_key"
+
+    @property
+    def ssh_command(self) -> str:
+        """As the API would write it."""
+        return f"ssh {self.user}@127.0.0.1 -p {self.port}"
+
+    def log(self) -> str:
+        return (self.folder / "log").read_text()
+
+    def logins(self) -> int:
+        return self.log().count("Accepted publickey")
+
+    def change_host_key(self) -> None:
+        """Show another host key from the next connection on, as a replaced container does."""
+        make_key(self.folder / "host_key")
+
+
+def make_key(path: Path, *, passphrase: str = "") -> None:
+    path.unlink(missing_ok=True)
+    path.with_name(f"{path.name}.pub").unlink(missing_ok=True)
+    command = [find("ssh-keygen") or "", "-q", "-t", "ed25519", "-N", passphrase, "-C", "test", "-f", str(path)]
+    subprocess.run(command, check=True)
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[Sshd]:
+    """Run a server whose files are in `folder`."""
+    for below in ("home", "bin"):
+        (folder / below).mkdir(parents=True)
+    make_key(folder / "host_key")
+    make_key(folder / "user_key")
+    shutil.copy(folder / "user_key.pub", folder / "authorized_keys")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    sftp_server = next(path for path in _SFTP_SERVERS if Path(path).exists())
+    home = shlex.quote(str(folder / "home"))
+    (folder / "login").write_text(
+        "#!/bin/sh\n"
+        f"export HOME={home} PATH={shlex.quote(str(folder / 'bin'))}:$PATH\n"
+        "cd\n"
+        f'[ "$SSH_ORIGINAL_COMMAND" = {sftp_server} ] && exec {sftp_server} -d {home}\n'
+        'exec sh -c "$SSH_ORIGINAL_COMMAND"\n'
+    )
+    (folder / "login").chmod(0o755)
+    (folder / "config").write_text(
+        f"Port {port}\n"
+        "ListenAddress 127.0.0.1\n"
+        f"HostKey {folder}/host_key\n"
+        "PidFile none\n"
+        f"AuthorizedKeysFile {folder}/authorized_keys\n"
+        "StrictModes no\n"
+        "UsePAM no\n"
+        "PasswordAuthentication no\n"
+        "KbdInteractiveAuthentication no\n"
+        "PermitRootLogin prohibit-password\n"
+        "MaxStartups 100\n"
+        f"Subsystem sftp {sftp_server}\n"
+        f"ForceCommand {folder}/login\n"
+    )
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen([find("sshd") or "", "-D", "-e", "-f", str(folder / "config")], stderr=log)
+    server = Sshd(folder, port, _user())
+    try:
+        _wait_until_it_listens(server, process)
+        yield server
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _user() -> str:
+    return subprocess.run(["id", "-un"], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def _wait_until_it_listens(server: Sshd, process: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while "Server listening" not in server.log():
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"sshd does not start: {server.log()}")
+        time.sleep(0.01)
