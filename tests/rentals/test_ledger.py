@@ -23,6 +23,8 @@ from sqlalchemy.pool import NullPool
 from lium_mcp.rentals import Entry, LedgerUnavailable
 from lium_mcp.rentals.ledger import Ledger
 from lium_mcp.sandbox import Sandbox
+from lium_mcp.server import build_server
+from lium_mcp.settings import Settings, SettingsError
 from tests.harness import agent_on
 from tests.postgres import PASSWORD, Postgres, database_of
 from tests.rentals.entries import ACCOUNT, NOW, allow, an_entry
@@ -423,3 +425,10 @@ async def test_no_error_tells_the_password_of_the_database(
     assert "hunter2" not in failure.text
     assert "hunter2" not in caplog.text
     assert sandbox.state()["rents"] == []
+
+
+@pytest.mark.parametrize("options", ["?timeout=1", "?mode=ro&uri=true"])
+def test_an_address_of_a_file_takes_no_options(options: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="LIUM_MCP_STATE_URL"):
+        build_server(Settings(state_url=f"sqlite:///{tmp_path / 'rentals.db'}{options}"))
+    assert list(tmp_path.glob("*.db*")) == []
