@@ -1,13 +1,14 @@
 """Fixtures that every part of the tests shares."""
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from lium_mcp.sandbox import Sandbox
 from tests.harness import PUBLIC_KEY, Agent, agent_on, hosted
+from tests.postgres import NoPostgres, Postgres, running_postgres
 
 
 @pytest.fixture(autouse=True)
@@ -35,3 +36,24 @@ async def agent(sandbox: Sandbox) -> AsyncIterator[Agent]:
     """A client of the current protocol on a server over the sandbox."""
     async with hosted(agent_on(sandbox)) as connected:
         yield connected
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server; where none is installed, what needs it is skipped."""
+    try:
+        with running_postgres() as server:
+            yield server
+    except NoPostgres as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def state_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The address of an empty ledger, on either database."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'state' / 'rentals.db'}"
+        return
+    server: Postgres = request.getfixturevalue("postgres")
+    with server.database() as url:
+        yield url
