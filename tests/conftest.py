@@ -1,13 +1,14 @@
 """Fixtures that every part of the tests shares."""
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from lium_mcp.sandbox import Sandbox
 from tests.harness import PUBLIC_KEY, Agent, agent_on, hosted
+from tests.sshd import AtSshd, Sshd, running, what_is_missing
 
 
 @pytest.fixture(autouse=True)
@@ -16,11 +17,13 @@ def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("LIUM_")]:
         if name != "LIUM_MCP_UPDATE_SNAPSHOTS":
             monkeypatch.delenv(name)
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
     home = tmp_path / "home"
     (home / ".ssh").mkdir(parents=True)
     (home / ".ssh" / "id_ed25519").write_text("not a real private key\n")
     (home / ".ssh" / "id_ed25519.pub").write_text(f"{PUBLIC_KEY}\n")
     monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("XDG_STATE_HOME", str(home / "state"))
 
 
 @pytest.fixture
@@ -33,4 +36,24 @@ def sandbox() -> Sandbox:
 async def agent(sandbox: Sandbox) -> AsyncIterator[Agent]:
     """A client of the current protocol on a server over the sandbox."""
     async with hosted(agent_on(sandbox)) as connected:
+        yield connected
+
+
+@pytest.fixture
+def sshd(tmp_path: Path) -> Iterator[Sshd]:
+    """A real OpenSSH server that stands for a pod; without one on the machine, the test is skipped."""
+    if missing := what_is_missing():
+        pytest.skip(missing)
+    with running(tmp_path / "pod") as server:
+        yield server
+
+
+@pytest.fixture
+async def on_sshd(
+    sandbox: Sandbox, sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Agent]:
+    """A client on a server whose pods, once they run, are all that one OpenSSH server; local files are in `work`."""
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    async with hosted(agent_on(sandbox, transport=AtSshd(sandbox, sshd), ssh_key_path=sshd.key_path)) as connected:
         yield connected

@@ -170,7 +170,6 @@ async def rent_pod(
 
 
 async def _rent(call: Call, order: Order, wanted: Wanted, wait_seconds: float) -> RentedPod:
-    await register_public_keys(call)
     try:
         async with call.renter.rent(order) as rental:
             restore = order.request.restore_path if isinstance(order, NodeOrder) else None
@@ -205,6 +204,7 @@ def outcome_unknown(name: str, unknown: RentOutcomeUnknown) -> ToolFailure:
 
 async def _follow(call: Call, rental: Rental, wanted: Wanted, restore: str | None, wait_seconds: float) -> RentedPod:
     """From here on a pod bills: whatever fails, the answer names it."""
+    await register_public_keys(call)
     pod, gone = await _wait_until_runs(call, rental.pod_id, wait_seconds)
     if pod is None:
         return RentedPod(
