@@ -5,6 +5,7 @@ connection pool for all, and per key a lock under a digest of it, so that two re
 """
 
 import hashlib
+import hmac
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from mcp.server.context import CallNext, HandlerResult
 
 from lium_mcp.api import Clock, LiumClient
 from lium_mcp.remote import PodAccess
-from lium_mcp.rentals import Renter
+from lium_mcp.rentals import Journal, Renter
 from lium_mcp.tools.call import Account
 
 
@@ -42,14 +43,21 @@ class Accounts:
         clock: Clock,
         ssh_public_key_path: Path | None,
         own_key: str | None,
+        journal: Journal,
         registry_password: Callable[[str], str | None] | None = None,
         pod_access: PodAccess | None = None,
     ) -> None:
         self._turns: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
-        # A caller may also send the very key that this server has.
-        renter = Renter(own, clock, self._turn(own_key or ""))
-        self._own = Account(own, renter, ssh_public_key_path, registry_password, pod_access)
         self._clock = clock
+        self._journal = journal
+        # A caller may also send the very key that this server has.
+        renter = self._renter(own, own_key or "")
+        self._own = Account(own, renter, ssh_public_key_path, registry_password, pod_access)
+
+    @property
+    def own(self) -> Account:
+        """The account of the server's own key."""
+        return self._own
 
     def current(self) -> Account:
         """The account of the request that is being served."""
@@ -58,18 +66,25 @@ class Accounts:
             return self._own
         if caller.account is None:
             lium = self._own.lium.for_key(caller.key)
-            renter = Renter(lium, self._clock, self._turn(caller.key))
-            caller.account = Account(lium, renter, ssh_public_key_path=None)
+            caller.account = Account(lium, self._renter(lium, caller.key), ssh_public_key_path=None)
         return caller.account
 
-    def _turn(self, key: str) -> anyio.Lock:
-        return self._turns.setdefault(hashlib.sha256(key.encode()).hexdigest(), anyio.Lock())
+    def _renter(self, lium: LiumClient, key: str) -> Renter:
+        account = account_tag(key, lium.base_url)
+        turn = self._turns.setdefault(account, anyio.Lock())
+        return Renter(lium, self._clock, turn, self._journal, account)
 
     async def aclose(self) -> None:
         """Close the connections."""
         if self._own.pod_access is not None:
             await self._own.pod_access.aclose()
         await self._own.lium.aclose()
+        await self._journal.aclose()
+
+
+def account_tag(key: str, base_url: str) -> str:
+    """What an account is called in the ledger: it tells one key at one address from another, and gives away neither."""
+    return hmac.new(key.encode(), f"lium-mcp account at {base_url}".encode(), hashlib.sha256).hexdigest()
 
 
 async def bind_caller_key(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:

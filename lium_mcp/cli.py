@@ -6,20 +6,21 @@ happen inside the commands, so that ``--version`` and a mistyped option answer a
 
 import argparse
 import gc
+import json
 import logging
 import os
-import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
 from lium_mcp import __version__
+from lium_mcp.guard.redaction import redact, redact_text
 from lium_mcp.settings import Settings, SettingsError, environment_name, load
 
 _USAGE_ERROR = 2
 _CLOSED_PIPE = 141
-_KEY_SHAPE = re.compile(r"\bsk_[A-Za-z0-9_-]{4,}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,9 +42,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401 - argparse's own
+        # A mistyped option must not be taken for another one that begins so.
+        super().__init__(allow_abbrev=False, **options)
+
     def error(self, message: str) -> NoReturn:
         """Refuse without repeating a key that was taken for an argument: hosts keep standard error."""
-        super().error(_KEY_SHAPE.sub("[redacted]", message))
+        super().error(redact_text(message))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -82,6 +87,22 @@ def _parser() -> argparse.ArgumentParser:
     sync.add_argument("--dry-run", action="store_true", help="only say what would be done")
     sync.add_argument("--prune", action="store_true", help="delete templates that the file does not name")
     _add_settings(sync)
+    rentals = commands.add_parser(
+        "rentals", help="look into the ledger of rents, and close one of which nobody can tell what became of it"
+    )
+    rentals.add_argument("--all", action="store_true", help="show closed rents too")
+    _add_settings(rentals)
+    close = rentals.add_subparsers(dest="action", metavar="ACTION").add_parser(
+        "close", help="close an open rent, so that its name is free; removes nothing"
+    )
+    close.add_argument("rental", metavar="ID", help="id, its beginning, or pod name, as `lium-mcp rentals` shows it")
+    close.add_argument("--yes", action="store_true", help="you have looked at lium.io: close it")
+    _add_settings(close)
+    policy = commands.add_parser("policy", help="the limits in force")
+    explain = policy.add_subparsers(dest="action", metavar="ACTION", required=True).add_parser(
+        "explain", help="print each limit, what is used of it, and what is left"
+    )
+    _add_settings(explain)
     return parser
 
 
@@ -119,7 +140,8 @@ def _speed(text: str) -> float:
 
 def _serve(options: dict[str, Any]) -> int:
     settings = load(options)
-    _log_to_stderr(settings.log_level, settings.find_api_key())
+    _log_to_stderr(settings)
+    os.umask(0o077)  # what a server writes is for its own user
     # Start-up is nearly all imports: nothing they allocate is garbage, and nothing of it ever will be.
     gc.disable()
     import anyio  # noqa: PLC0415
@@ -195,7 +217,7 @@ def _templates(options: dict[str, Any]) -> int:
 
     own = {name: options.pop(name) for name in ("file", "dry_run", "prune")}
     settings = load(options)
-    _log_to_stderr(settings.log_level, settings.find_api_key())
+    _log_to_stderr(settings)
 
     async def run() -> int:
         async with connect(settings) as lium:
@@ -204,25 +226,85 @@ def _templates(options: dict[str, Any]) -> int:
     return anyio.run(run)
 
 
-_COMMANDS = {"serve": _serve, "tools": _tools, "demo": _demo, "sandbox": _sandbox, "templates": _templates}
+def _rentals(options: dict[str, Any]) -> int:
+    import anyio  # noqa: PLC0415
+
+    from lium_mcp.operator_commands import close_rental, list_rentals  # noqa: PLC0415
+    from lium_mcp.server import open_journal  # noqa: PLC0415
+
+    own = {name: options.pop(name, None) for name in ("all", "action", "rental", "yes")}
+    journal = open_journal(load(options))
+
+    async def run() -> int:
+        try:
+            if own["action"] == "close":
+                return await close_rental(journal, own["rental"], confirmed=own["yes"])
+            return await list_rentals(journal, all_of_them=own["all"])
+        finally:
+            await journal.aclose()
+
+    return anyio.run(run)
 
 
-class _Redacting(logging.Formatter):
-    """Keeps keys out of the log, tracebacks included: their texts may repeat what the API said."""
+def _policy(options: dict[str, Any]) -> int:
+    import anyio  # noqa: PLC0415
 
-    def __init__(self, key: str | None) -> None:
+    from lium_mcp.operator_commands import explain_policy  # noqa: PLC0415
+    from lium_mcp.server import make_runtime, offered_by, select_tools  # noqa: PLC0415
+
+    options.pop("action")
+    settings = load(options)
+    _log_to_stderr(settings)
+
+    async def run() -> int:
+        runtime, accounts = make_runtime(settings, ())
+        try:
+            return await explain_policy(runtime, offered_by(settings, len(select_tools(settings))))
+        finally:
+            await accounts.aclose()
+
+    return anyio.run(run)
+
+
+_COMMANDS = {
+    "serve": _serve,
+    "tools": _tools,
+    "demo": _demo,
+    "sandbox": _sandbox,
+    "templates": _templates,
+    "rentals": _rentals,
+    "policy": _policy,
+}
+
+
+class _Lines(logging.Formatter):
+    """Writes one line for each record without a secret in it, as text or as JSON; a traceback follows it as text."""
+
+    def __init__(self, secrets: Collection[str], *, as_json: bool) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s")
-        self._key = key
+        self._secrets = secrets
+        self._as_json = as_json
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
-        return _KEY_SHAPE.sub("[redacted]", text.replace(self._key, "[redacted]") if self._key else text)
+        if self._as_json:
+            at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+            line = {"at": at, "level": record.levelname, "logger": record.name, **getattr(record, "fields", {})}
+            if not hasattr(record, "fields"):
+                line["message"] = record.getMessage()
+            if record.exc_info:
+                line["exception"] = self.formatException(record.exc_info)
+            return json.dumps(redact(line, self._redact), ensure_ascii=False)
+        return self._redact(text)
+
+    def _redact(self, text: str) -> str:
+        return redact_text(text, self._secrets)
 
 
-def _log_to_stderr(level: str, key: str | None) -> None:
+def _log_to_stderr(settings: Settings) -> None:
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Redacting(key))
-    logging.basicConfig(level=level, handlers=[handler], force=True)
+    handler.setFormatter(_Lines(settings.find_secrets(), as_json=settings.log_format == "json"))
+    logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
     # The HTTP library logs whole URLs and the SDK every message, both at INFO.
-    for name in ("httpx2", "httpcore2", "mcp"):
+    for name in ("httpx2", "httpcore2", "mcp", "sqlalchemy"):
         logging.getLogger(name).setLevel(logging.WARNING)

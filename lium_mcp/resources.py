@@ -10,20 +10,20 @@ from typing import Any, Final
 from mcp.server import MCPServer
 from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError
 
-from lium_mcp.api import LiumError
+from lium_mcp.guard.redaction import redact_text
 from lium_mcp.tools.call import READ_LIMIT_SECONDS, Call, Runtime, time_limit
-from lium_mcp.tools.failures import ToolFailure, from_api
+from lium_mcp.tools.failures import FAILURES, as_failure
+from lium_mcp.tools.policy_view import Offered, policy_view
 from lium_mcp.tools.results import Result, as_json, clean
 
 _JSON: Final = "application/json"
 _MOST_ROWS: Final = 100
 _MOST_ERROR_CHARACTERS: Final = 1500
 
-PolicyReader = Callable[[], Result]
 Reading = Callable[[Call], Awaitable[Result]]
 
 
-def add_resources(server: MCPServer[None], runtime: Runtime, policy: PolicyReader, tools: Collection[str]) -> None:
+def add_resources(server: MCPServer[None], runtime: Runtime, offered: Offered, tools: Collection[str]) -> None:
     """Register the policy, and every resource whose tool is among `tools`, on a server."""
     for tool, name, title, description in _FIXED:
         if tool in tools:
@@ -33,11 +33,11 @@ def add_resources(server: MCPServer[None], runtime: Runtime, policy: PolicyReade
         "lium://policy",
         name="policy",
         title="Policy in force",
-        description="What this server offers and refuses, from its settings.",
+        description="What this server offers and refuses, and what is used and left of each limit.",
         mime_type=_JSON,
     )
     async def policy_in_force() -> str:
-        return as_json(policy())
+        return await _read(Call(runtime), lambda call: policy_view(call, offered))
 
     if "get_pod" in tools:
 
@@ -98,13 +98,13 @@ def _add_fixed(
 
 
 async def _read(call: Call, reading: Reading) -> str:
-    redact: Callable[[str], str] = str
+    redact: Callable[[str], str] = redact_text
     try:
-        redact = call.lium.redact
+        redact = call.redact
         with time_limit(READ_LIMIT_SECONDS):
             return as_json(await reading(call), redact)
-    except (ToolFailure, LiumError) as error:
-        failure = error if isinstance(error, ToolFailure) else from_api(error)
+    except FAILURES as error:
+        failure = as_failure(error)
         text = " ".join(part for part in (failure.happened, failure.advice) if part)
         kind = ResourceNotFoundError if failure.code.endswith("not_found") else ResourceError
         raise kind(redact(clean(text))[:_MOST_ERROR_CHARACTERS]) from error

@@ -5,9 +5,10 @@ import logging
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from functools import cache
+from importlib.util import find_spec
 from typing import Any, Final, get_args
 
 import anyio
@@ -22,25 +23,31 @@ from pydantic import ValidationError
 
 from lium_mcp import __version__
 from lium_mcp.accounts import Accounts, bind_caller_key
-from lium_mcp.api import SYSTEM_CLOCK, Clock, InvalidRequest, LiumClient
+from lium_mcp.api import SYSTEM_CLOCK, Clock, InvalidRequest, LiumClient, LiumError
 from lium_mcp.api.addresses import check_base_url
 from lium_mcp.completions import add_completions
+from lium_mcp.guard.policy import Policy
 from lium_mcp.hangup import end_with_caller
 from lium_mcp.instructions import instructions
 from lium_mcp.prompts import add_prompts
 from lium_mcp.remote import PodAccess
 from lium_mcp.remote.keys import KeySource
 from lium_mcp.remote.local_files import LocalFolders
+from lium_mcp.rentals import Journal, LedgerUnavailable, Renter
 from lium_mcp.resources import add_resources
 from lium_mcp.settings import Settings, SettingsError, Toolset, registry_password
 from lium_mcp.tools.call import Call, Runtime, Stop
 from lium_mcp.tools.failures import META_KEY, ToolFailure, crashed, from_validation, render_failure
 from lium_mcp.tools.listing import ListedTool, read_listing
-from lium_mcp.tools.results import Result
+from lium_mcp.tools.policy_view import Offered
 
 log = logging.getLogger("lium_mcp.calls")
 
 SANDBOX_BASE_URL: Final = "http://127.0.0.1/api"
+_STATE_SCHEMES: Final = ("sqlite:///", "sqlite://", "postgresql://", "postgresql+psycopg://")
+# Start-up has the processor first; and a database that is opened costs as much as half of it.
+_FIRST_ATTENTION_SECONDS: Final = 2.0
+_ATTENTION_SECONDS: Final = 15.0
 _CLEAN_UP_SECONDS: Final = 3.5
 _CANCEL_SECONDS: Final = 1.0
 _LAST_WORDS_SECONDS: Final = 0.1
@@ -58,16 +65,6 @@ _LISTS_HINT: Final = CacheHint(ttl_ms=3_600_000, scope="public")
 _OFFICIAL_PARAMETERS: Final[dict[str, dict[str, str]]] = {
     "rent_pod": {"timeout_seconds": "wait_seconds", "template_id": "template"},
 }
-
-
-class Policy(Result):
-    """What a server offers, by its settings."""
-
-    read_only: bool
-    toolsets: list[str]
-    allow_tools: list[str] | None = None
-    deny_tools: list[str] | None = None
-    tool_count: int
 
 
 class LiumServer(MCPServer[None]):
@@ -136,18 +133,24 @@ class LiumServer(MCPServer[None]):
                     crash, result = error, render_failure(crashed(name))
                 else:
                     result = render_failure(from_validation(name, cause))
+            if isinstance(result, InputRequiredResult):
+                outcome = "asked"
+                return result
             details = (result.meta or {}).get(META_KEY, {})
             outcome, request_id = details.get("code", "ok"), details.get("request_id")
             return result
         finally:
+            seconds = round(time.perf_counter() - started, 3)
             log.log(
                 logging.ERROR if crash else logging.INFO,
                 "tool=%s outcome=%s seconds=%.3f request_id=%r",
                 name,
                 outcome,
-                time.perf_counter() - started,
+                seconds,
                 request_id,
                 exc_info=crash,
+                # For logs that are read by programs.
+                extra={"fields": {"tool": name, "outcome": outcome, "seconds": seconds, "request_id": request_id}},
             )
 
     async def until_idle(self) -> None:
@@ -199,14 +202,9 @@ def build_server(
         SettingsError: a setting names a tool that does not exist, or holds an address or a key that cannot be one.
     """
     listed = select_tools(settings)
-    lium = connect(settings, transport=transport, clock=clock)
-    ssh_public_key_path = settings.find_ssh_public_key_path() if settings.is_local else None
-    own_key = settings.find_api_key() if settings.is_local else None
-    passwords = registry_password if settings.is_local else None
     offered = {item.name for item in listed}
-    pod_access = _pod_access(settings, offered) if settings.is_local else None
-    accounts = Accounts(lium, clock, ssh_public_key_path, own_key, passwords, pod_access)
-    runtime = Runtime(account=accounts.current, clock=clock)
+    runtime, accounts = make_runtime(settings, offered, transport=transport, clock=clock)
+    keeps_rents = settings.is_local and not settings.read_only and accounts.own.lium.has_api_key
 
     connections = 0
 
@@ -216,6 +214,9 @@ def build_server(
         nonlocal connections
         connections += 1
         try:
+            pod_access = accounts.own.pod_access
+            if connections == 1 and keeps_rents:
+                runtime.background.start("rents", lambda: _attend_to_rents(accounts.own.renter))
             if connections == 1 and pod_access is not None and pod_access.may_follow:
                 await _take_up_follow_ups(pod_access, runtime)
             yield
@@ -245,10 +246,69 @@ def build_server(
             "resources/templates/list": _LISTS_HINT,
         },
     )
-    add_resources(server, runtime, lambda: policy_of(settings, len(listed)), offered)
+    add_resources(server, runtime, offered_by(settings, len(listed)), offered)
     add_prompts(server, offered)
     add_completions(server, runtime, offered)
     return server
+
+
+def make_runtime(
+    settings: Settings,
+    offered: Collection[str],
+    *,
+    transport: httpx2.AsyncBaseTransport | None = None,
+    clock: Clock = SYSTEM_CLOCK,
+) -> tuple[Runtime, Accounts]:
+    """What calls share, and the accounts that they act for. Nothing is opened or sent yet.
+
+    Raises:
+        SettingsError: a setting cannot be used.
+    """
+    lium = connect(settings, transport=transport, clock=clock)
+    is_local = settings.is_local
+    limits, mode = settings.find_limits()
+    accounts = Accounts(
+        lium,
+        clock,
+        settings.find_ssh_public_key_path() if is_local else None,
+        settings.find_api_key() if is_local else None,
+        open_journal(settings),
+        registry_password if is_local else None,
+        _pod_access(settings, offered) if is_local else None,
+    )
+    runtime = Runtime(
+        account=accounts.current,
+        clock=clock,
+        policy=Policy(limits, shadow=mode == "shadow"),
+        confirm=settings.confirm,
+        read_only=settings.read_only,
+    )
+    return runtime, accounts
+
+
+def open_journal(settings: Settings) -> Journal:
+    """Where the settings have the ledger. It is not opened yet.
+
+    Raises:
+        SettingsError: there can be none at that address.
+    """
+    url = settings.find_state_url()
+    if not url.startswith(_STATE_SCHEMES):
+        raise SettingsError("LIUM_MCP_STATE_URL: an address that starts with sqlite:/// or postgresql:// is needed")
+    if url.startswith("postgresql:") and find_spec("psycopg") is None:
+        raise SettingsError("LIUM_MCP_STATE_URL: PostgreSQL needs a driver: install lium-mcp[postgres]")
+    return Journal(url)
+
+
+async def _attend_to_rents(renter: Renter) -> None:
+    """Settle what an earlier process left, and set removal times that no call waited for."""
+    await anyio.sleep(_FIRST_ATTENTION_SECONDS)
+    while True:
+        try:
+            await renter.attend(in_background=True)
+        except (LiumError, LedgerUnavailable) as error:
+            log.warning("The rents of the ledger could not be attended to for now: %s", error)
+        await anyio.sleep(_ATTENTION_SECONDS)
 
 
 def connect(
@@ -280,9 +340,9 @@ def connect(
         raise SettingsError(f"{variable}: {error}") from None
 
 
-def _pod_access(settings: Settings, offered: set[str]) -> PodAccess | None:
+def _pod_access(settings: Settings, offered: Collection[str]) -> PodAccess | None:
     """How to work on pods with this machine's SSH key, if the settings offer that."""
-    if not offered & {"run_command", "get_job", "upload_files", "download_files"}:
+    if not {"run_command", "get_job", "upload_files", "download_files"} & set(offered):
         return None
     passphrase = settings.ssh_key_passphrase
     return PodAccess(
@@ -307,9 +367,9 @@ async def _take_up_follow_ups(pod_access: PodAccess, runtime: Runtime) -> None:
             follow_in_background(Call(runtime), item)
 
 
-def policy_of(settings: Settings, tool_count: int) -> Policy:
-    """The policy that the settings make."""
-    return Policy(
+def offered_by(settings: Settings, tool_count: int) -> Offered:
+    """What the settings offer."""
+    return Offered(
         read_only=settings.read_only,
         toolsets=[name for name in get_args(Toolset) if name in settings.toolsets],
         allow_tools=sorted(settings.allow_tools) or None,

@@ -13,11 +13,14 @@ from collections.abc import Mapping
 from configparser import ConfigParser
 from configparser import Error as ConfigError
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from platformdirs import user_state_path
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from lium_mcp.guard.limits import Limits, Mode, Names, PolicyFileError, read_policy_file
 
 Toolset = Literal["marketplace", "pods", "templates", "volumes", "backups", "account", "remote", "clusters", "extras"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
@@ -28,14 +31,12 @@ REGISTRY_PREFIX = "LIUM_MCP_REGISTRY_"
 _SSH_KEY_NAMES = ("id_ed25519", "id_rsa", "id_ecdsa")
 _PLACEHOLDER = re.compile(r"\$\{[^}]*\}|\{env:[^}]*\}|\$[A-Za-z_][A-Za-z0-9_]*|<[^>]*>|%[A-Za-z_]+%")
 
-Names = Annotated[frozenset[str], NoDecode]
-
 
 class SettingsError(Exception):
     """A setting cannot be read; the sentence names it and what it takes."""
 
 
-class Settings(BaseSettings):
+class Settings(Limits, BaseSettings):
     """Settings of one server process.
 
     Raises:
@@ -43,7 +44,12 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="LIUM_MCP_", env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True
+        env_prefix="LIUM_MCP_",
+        env_ignore_empty=True,
+        enable_decoding=False,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
     )
 
     api_key: SecretStr | None = Field(
@@ -71,12 +77,12 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("ssh_agent", "SSH_AUTH_SOCK"),
         description="Socket of the SSH agent whose keys may be used too.",
     )
-    local_dirs: Annotated[tuple[Path, ...], NoDecode] = Field(
+    local_dirs: tuple[Path, ...] = Field(
         default=(),
         description="Folders whose files may be copied to and from pods, separated by commas; by default the working "
         "directory, unless that is the home directory or the root.",
     )
-    toolsets: Annotated[frozenset[Toolset], NoDecode] = Field(
+    toolsets: frozenset[Toolset] = Field(
         default=frozenset[Toolset](("marketplace", "pods", "templates", "volumes", "backups", "account", "remote")),
         description="Groups of tools to offer, separated by commas; clusters and extras are not offered by default.",
     )
@@ -85,6 +91,22 @@ class Settings(BaseSettings):
     )
     deny_tools: Names = Field(default=frozenset(), description="Tools that are never offered, separated by commas.")
     read_only: bool = Field(default=False, description="Offer only tools that change nothing and spend nothing.")
+    policy: Path | None = Field(
+        default=None, description="TOML file with a team's limits; what it or a setting refuses is refused."
+    )
+    policy_mode: Mode = Field(
+        default="enforce", description="What limits do; shadow refuses nothing and logs what would have been refused."
+    )
+    confirm: Literal["auto", "always", "never"] = Field(
+        default="auto",
+        description="Ask the person before money is spent or data destroyed: auto where the client can ask, always "
+        "(refuse where it cannot), or never.",
+    )
+    state_url: SecretStr | None = Field(
+        default=None,
+        description="Where the ledger of rents is: sqlite:///PATH, by default a file in the user's state directory, or "
+        "postgresql://... for several servers on one account.",
+    )
     transport: Literal["stdio", "http", "sse"] = Field(
         default="stdio", description="How clients reach the server; http and sse serve both of these at once."
     )
@@ -98,6 +120,7 @@ class Settings(BaseSettings):
         default=15.0, ge=1, le=45, description="Time limit of one request to the Lium API, in seconds."
     )
     log_level: LogLevel = Field(default="INFO", description="How much goes to standard error.")
+    log_format: Literal["text", "json"] = Field(default="text", description="How a line on standard error is written.")
     sandbox: bool = Field(
         default=False, description="Serve a simulated Lium inside this process: no money, no network."
     )
@@ -106,7 +129,7 @@ class Settings(BaseSettings):
     )
     sandbox_seed: int = Field(default=7, description="Seed of the sandbox's market.")
 
-    @field_validator("toolsets", "allow_tools", "deny_tools", "allowed_host", "local_dirs", mode="before")
+    @field_validator("toolsets", "local_dirs", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:  # noqa: ANN401 - whatever the environment or the command line held
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
@@ -114,12 +137,15 @@ class Settings(BaseSettings):
     @field_validator("api_key", "ssh_key_path", "ssh_key_passphrase", "ssh_agent", "base_url", mode="before")
     @classmethod
     def _drop_placeholder(cls, value: Any, info: Any) -> Any:  # noqa: ANN401 - as above
-        """Hosts hand over `${LIUM_API_KEY}` unexpanded when the variable is not set: that is no value."""
+        """Hosts hand over `${LIUM_API_KEY}` unexpanded when the variable is not set: that is no value.
+
+        Not so for what guards money: there it stops the start.
+        """
         if isinstance(value, str) and (not value.strip() or _PLACEHOLDER.fullmatch(value.strip())):
             return cls.model_fields[info.field_name].default
         return value.strip() if isinstance(value, str) else value
 
-    @field_validator("ssh_key_path")
+    @field_validator("ssh_key_path", "policy")
     @classmethod
     def _expand_home(cls, value: Path | None) -> Path | None:
         return value.expanduser() if value else None
@@ -160,6 +186,35 @@ class Settings(BaseSettings):
         pairs = [path for path in usual if _public_half(path).is_file()]
         return next(iter([*pairs, *(path for path in usual if path.is_file())]), None)
 
+    def find_secrets(self) -> list[str]:
+        """What must not be in a log line, whatever it looks like: the key and the database's password."""
+        state_url = self.state_url.get_secret_value() if self.state_url else ""
+        password = urlsplit(state_url).password if "@" in state_url else None
+        return [secret for secret in (self.find_api_key(), password) if secret]
+
+    def find_state_url(self) -> str:
+        """Where the ledger is: the address set, in the sandbox nowhere but in memory, else a file of the user's."""
+        if self.state_url:
+            return self.state_url.get_secret_value()
+        if self.sandbox:
+            return "sqlite://"
+        return f"sqlite:///{user_state_path('lium-mcp', appauthor=False) / 'rentals.db'}"
+
+    def find_limits(self) -> tuple[Limits, Mode]:
+        """The limits of the settings and of the policy file together, in the mode of the file if it has one.
+
+        Raises:
+            SettingsError: the policy file cannot be read.
+        """
+        own = Limits(**{name: getattr(self, name) for name in Limits.model_fields})
+        if self.policy is None:
+            return own, self.policy_mode
+        try:
+            limits, mode = read_policy_file(self.policy)
+        except PolicyFileError as error:
+            raise SettingsError(f"LIUM_MCP_POLICY: {error}") from None
+        return own.tightened(limits), mode or self.policy_mode
+
     def find_ssh_public_key_path(self) -> Path | None:
         """The public key file to put into pods: the other half of the private one; None when there is none."""
         private = self.find_ssh_key_path()
@@ -181,8 +236,6 @@ class Settings(BaseSettings):
         """
         if self.sandbox or is_loopback(urlsplit(self.base_url).hostname or ""):
             return None
-        from platformdirs import user_state_path  # noqa: PLC0415 - costs start-up time
-
         return user_state_path("lium-mcp", appauthor=False)
 
 

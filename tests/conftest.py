@@ -23,7 +23,7 @@ def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (home / ".ssh" / "id_ed25519").write_text("not a real private key\n")
     (home / ".ssh" / "id_ed25519.pub").write_text(f"{PUBLIC_KEY}\n")
     monkeypatch.setenv("HOME", str(home))
-    monkeypatch.setenv("XDG_STATE_HOME", str(home / "state"))
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
 
 
 @pytest.fixture

@@ -102,7 +102,10 @@ async def agent_on(
 ) -> AsyncIterator[Agent]:
     """Connect a client in memory to a server over this sandbox."""
     clock = TurnedClock(sandbox)
-    settings = {"api_key": "sk_sandbox", "base_url": "http://127.0.0.1/api"} | settings
+    # As long as a sandbox lives, so does its ledger, whichever server looks into it.
+    ledger = Path.home() / f"ledger-{id(sandbox)}.db"
+    defaults = {"api_key": "sk_sandbox", "base_url": "http://127.0.0.1/api", "state_url": f"sqlite:///{ledger}"}
+    settings = defaults | settings
     server = build_server(Settings(**settings), transport=transport or sandbox.transport(), clock=clock)
     async with Client(server, mode=mode, raise_exceptions=True) as client:
         yield Agent(client, sandbox, clock)

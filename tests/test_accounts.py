@@ -10,13 +10,14 @@ from starlette.datastructures import Headers
 
 from lium_mcp.accounts import Accounts, bind_caller_key, key_in_headers
 from lium_mcp.api import SYSTEM_CLOCK, LiumClient
+from lium_mcp.rentals import Journal
 
 KEYS = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1)
 SPACES = st.text(" \t")
 
 
 def accounts() -> Accounts:
-    return Accounts(LiumClient(api_key="own"), SYSTEM_CLOCK, Path("key.pub"), "own")
+    return Accounts(LiumClient(api_key="own"), SYSTEM_CLOCK, Path("key.pub"), "own", Journal("sqlite://"))
 
 
 class Request:

@@ -1,8 +1,10 @@
 """What the documents say is what the code does: tables are generated, and checked here."""
 
 import os
+import re
 from pathlib import Path
 
+from lium_mcp.guard.limits import read_policy_file
 from lium_mcp.settings import Settings, environment_name
 from lium_mcp.tools.catalog import TOOLSETS
 
@@ -40,3 +42,13 @@ def test_the_readme_lists_the_tools_and_settings_that_exist() -> None:
     if os.environ.get("LIUM_MCP_UPDATE_SNAPSHOTS"):
         README.write_text(expected)
     assert README.read_text() == expected, "`make snapshots` writes the tables of the README"
+
+
+def test_the_policy_file_of_the_readme_can_be_used(tmp_path: Path) -> None:
+    found = re.search(r"<!-- example:policy.toml -->\n```toml\n(.*?)```", README.read_text(), re.DOTALL)
+    assert found
+    file = tmp_path / "policy.toml"
+    file.write_text(found[1])
+    limits, mode = read_policy_file(file)
+    assert limits.any
+    assert mode is None

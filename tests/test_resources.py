@@ -124,7 +124,7 @@ async def test_the_policy_in_force_is_what_the_settings_say(sandbox: Sandbox) ->
         policy = await read(agent, "lium://policy")
         tools = (await agent.client.list_tools()).tools
         assert sorted(policy.pop("toolsets")) == sorted(Settings().toolsets)
-        assert policy == {"read_only": False, "tool_count": len(tools)}
+        assert policy == {"read_only": False, "tool_count": len(tools), "confirm": "auto"}
     settings: Row = {"read_only": True, "toolsets": frozenset({"pods"}), "deny_tools": frozenset({"get_pod"})}
     async with agent_on(sandbox, **settings) as agent:
         policy = await read(agent, "lium://policy")
@@ -134,6 +134,7 @@ async def test_the_policy_in_force_is_what_the_settings_say(sandbox: Sandbox) ->
             "toolsets": ["pods"],
             "deny_tools": ["get_pod"],
             "tool_count": len(tools),
+            "confirm": "auto",
         }
 
 

@@ -1,6 +1,7 @@
 """The server as hosts start it: a process that is spoken to in lines of JSON, in both eras of the protocol."""
 
 import asyncio
+import json
 import re
 import signal
 import time
@@ -184,3 +185,20 @@ async def test_a_key_that_lium_repeats_reaches_neither_standard_output_nor_stand
     assert any(seen.headers.get("x-api-key") == key for seen in lium.seen)
     assert key not in "".join(server.lines)
     assert key not in server.stderr
+
+
+async def test_the_log_can_be_read_by_programs_and_holds_no_argument() -> None:
+    async with (
+        rogue(Sandbox(speed=0)) as lium,
+        serving(LIUM_BASE_URL=lium.base_url, LIUM_API_KEY="sk_sandbox", LIUM_MCP_LOG_FORMAT="json") as server,
+    ):
+        request = await speaking(server, CURRENT)
+        await server.ask(called(1, request, "list_pods"))
+        await server.ask(called(2, request, "get_pod", pod="a-name-that-nobody-else-should-read"))
+        assert await server.end() == 0
+    lines = [json.loads(line) for line in server.stderr.splitlines()]
+    assert [(line["tool"], line["outcome"]) for line in lines] == [("list_pods", "ok"), ("get_pod", "pod_not_found")]
+    assert {frozenset(line) for line in lines} == {
+        frozenset({"at", "level", "logger", "tool", "outcome", "seconds", "request_id"})
+    }
+    assert "a-name" not in server.stderr

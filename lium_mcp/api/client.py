@@ -121,6 +121,11 @@ class LiumClient:
         """Whether a key is configured; without one only public routes work."""
         return self._wire.has_api_key
 
+    @property
+    def base_url(self) -> str:
+        """The address requests go to."""
+        return self._wire.base_url
+
     async def aclose(self) -> None:
         """Close the connection pool; the client cannot be used afterwards."""
         await self._wire.aclose()

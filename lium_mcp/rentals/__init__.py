@@ -1,5 +1,29 @@
-"""Renting a pod exactly once: what happens around ``POST .../rent``."""
+"""Renting exactly once: the ledger of rents, and the protocol around ``POST .../rent``."""
 
-from lium_mcp.rentals.protocol import ClusterOrder, NodeOrder, Order, PodNameTaken, Rental, Renter, SpecOrder
+from lium_mcp.rentals.entries import Entry, LedgerUnavailable
+from lium_mcp.rentals.journal import Journal
+from lium_mcp.rentals.orders import ClusterOrder, NodeOrder, Order, Rental, SpecOrder, Terms, digest
+from lium_mcp.rentals.protocol import Judge, PodNameTaken, Renter, RentUnsettled, needs_attention
+from lium_mcp.rentals.removal import whole_hours
+from lium_mcp.rentals.settling import REPLAY_WINDOW, is_alive
 
-__all__ = ["ClusterOrder", "NodeOrder", "Order", "PodNameTaken", "Rental", "Renter", "SpecOrder"]
+__all__ = [
+    "REPLAY_WINDOW",
+    "ClusterOrder",
+    "Entry",
+    "Journal",
+    "Judge",
+    "LedgerUnavailable",
+    "NodeOrder",
+    "Order",
+    "PodNameTaken",
+    "RentUnsettled",
+    "Rental",
+    "Renter",
+    "SpecOrder",
+    "Terms",
+    "digest",
+    "is_alive",
+    "needs_attention",
+    "whole_hours",
+]

@@ -1,219 +1,323 @@
-"""The protocol around a rent: one request, and certainty about what became of it.
+"""The protocol around a rent: journaled before it is sent, sent once, and settled before anything else is rented.
 
-A rent spends money, so its request is sent once. When the answer is lost, the request is repeated only with the same
-idempotency key and only where the API promises to replay it (feature `rent_idempotency`); elsewhere the pod is looked
-for, and what cannot be established is reported as unknown, never as failed. This package knows nothing of tools.
+A rent spends money. Its row is committed to the ledger before its request leaves, so that a crash at any point leaves
+something to settle. When the answer is lost, the request is repeated only with the same idempotency key and only where
+the API promises to replay it; elsewhere the pod is looked for, and what cannot be established stays unknown, never
+failed. This package knows nothing of tools.
 """
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from datetime import timedelta
-from typing import Final
+from datetime import datetime
+from typing import Any, Final
 from uuid import uuid4
 
 import anyio
 import anyio.lowlevel
 
-from lium_mcp.api import (
-    Clock,
-    ClusterRentRequest,
-    LiumClient,
-    LiumError,
-    NotFound,
-    RateLimited,
-    RentBySpecRequest,
-    RentOutcomeUnknown,
-    RentRequest,
-)
+from lium_mcp.api import Clock, LiumClient, LiumError, Pod, PodDetail, RentOutcomeUnknown
+from lium_mcp.rentals.entries import Entry, LedgerUnavailable, Status
+from lium_mcp.rentals.journal import Journal
+from lium_mcp.rentals.orders import Order, Rental, Terms, pod_count, to_json
+from lium_mcp.rentals.removal import keep_removal_time
+from lium_mcp.rentals.settling import Settler, is_alive, post
 
 log = logging.getLogger(__name__)
 
-_REPLAY_PAUSES_SECONDS: Final = (1.0, 3.0, 6.0)
-_LOOK_PAUSES_SECONDS: Final = (0.0, 3.0, 3.0)
-_SETTLE_LIMIT_SECONDS: Final = 40.0
 # About ten minutes, which is longer than most pods take to start; one that starts cannot be removed yet.
 _REMOVE_ATTEMPTS: Final = 45
 _REMOVE_PAUSE_SECONDS: Final = 3.0
 _LONGEST_REMOVE_PAUSE_SECONDS: Final = 15.0
-_REMOVE_AFTER: Final = timedelta(minutes=2)
+_SETTLE_LIMIT_SECONDS: Final = 38.0
+_SETTLE_PAUSES_SECONDS: Final = (1.0, 3.0, 6.0)
+# Another server that rents under this name has its answer by then.
+_OTHERS_ATTEMPTS: Final = 15
+_OTHERS_PAUSE_SECONDS: Final = 1.0
 
-
-@dataclass(frozen=True, slots=True)
-class NodeOrder:
-    """Rent GPUs of one chosen node."""
-
-    executor_id: str
-    request: RentRequest
-
-
-@dataclass(frozen=True, slots=True)
-class SpecOrder:
-    """Let the API pick the cheapest node that fits."""
-
-    request: RentBySpecRequest
-
-
-@dataclass(frozen=True, slots=True)
-class ClusterOrder:
-    """Rent several whole nodes of one fabric, all or none."""
-
-    request: ClusterRentRequest
-
-
-Order = NodeOrder | SpecOrder | ClusterOrder
-
-
-@dataclass(frozen=True, slots=True)
-class Rental:
-    """Pods that bill now: one, or the members of a cluster.
-
-    Attributes:
-        pod_ids: Never empty.
-        confirmed: The API named these pods as the answer to our request. False: they were found by name after the
-            answer was lost on a server that cannot replay, so they could in theory be somebody else's.
-    """
-
-    pod_ids: tuple[str, ...]
-    confirmed: bool
-
-    @property
-    def pod_id(self) -> str:
-        """The pod, or the first member of a cluster."""
-        return self.pod_ids[0]
+Judge = Callable[[Sequence[Pod], Sequence[Entry]], None]
 
 
 class PodNameTaken(Exception):
-    """A living pod has the name already; nothing was sent."""
+    """A living pod has the name already, and another request rented it; nothing was sent."""
 
-    def __init__(self, pod_name: str, pod_ids: list[str]) -> None:
+    def __init__(self, pod_name: str, pod_ids: Sequence[str]) -> None:
         super().__init__(f"A pod named {pod_name} exists already")
         self.pod_name = pod_name
         self.pod_ids = pod_ids
 
 
-class Renter:
-    """Sends rents for one account, one at a time."""
+class RentUnsettled(Exception):
+    """Earlier rents of the account may have made pods, and nobody knows yet; nothing was sent."""
 
-    def __init__(self, lium: LiumClient, clock: Clock, turn: anyio.Lock) -> None:
-        """`turn` is held from the look at what exists until the answer: whoever rents for the account shares it."""
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        super().__init__("An earlier rent is not settled")
+        self.entries = entries
+
+
+class _InFlight(Exception):
+    """Another server is renting under this name at this moment."""
+
+
+def _allow(_: Sequence[Pod], __: Sequence[Entry]) -> None:
+    """Judge that nothing stands against a rent."""
+
+
+class Renter:
+    """Rents for one account, one at a time."""
+
+    def __init__(self, lium: LiumClient, clock: Clock, turn: anyio.Lock, journal: Journal, account: str) -> None:
+        """Act for an account.
+
+        Args:
+            lium: The API client with the account's key.
+            clock: For pauses.
+            turn: Held from the look at what exists until the answer; whoever rents for the account here shares it.
+            journal: Where the ledger is.
+            account: What the account is called there.
+        """
         self._lium = lium
         self._clock = clock
-        self._one_at_a_time = turn
+        self._turn = turn
+        self._journal = journal
+        self._account = account
+        self._settler = Settler(lium, clock, journal)
+
+    async def earlier(self, pod_name: str, asked: str) -> Rental | None:
+        """The pod that an earlier call with the same request rented, if it lives; what is not settled is settled first.
+
+        Raises:
+            PodNameTaken: a pod of that name lives, and another request rented it.
+            LedgerUnavailable: the ledger cannot be read.
+            LiumError: the pods cannot be listed.
+        """
+        if self._journal.is_empty:
+            return None
+        async with self._turn:
+            pods = await self._lium.pods.list()
+            return self._match(await self._settler.attend(self._account, pods), pods, pod_name, asked)
+
+    async def attend(self, *, in_background: bool = False) -> list[Entry]:
+        """Settle what is unsettled, set removal times, and go on removing what must go.
+
+        Returns:
+            The rents that are still open.
+
+        Raises:
+            LedgerUnavailable: the ledger cannot be read.
+            LiumError: the pods cannot be listed.
+        """
+        if self._journal.is_empty:
+            return []
+        async with self._turn:
+            entries = await self._journal.open().open_entries(self._account)
+            if not any(needs_attention(entry) for entry in entries):
+                return entries
+            pods = await self._lium.pods.list()
+            return await self._settler.attend(self._account, pods, in_background=in_background)
+
+    async def open_entries(self) -> list[Entry]:
+        """The account's open rents as they are written, without asking anybody.
+
+        Raises:
+            LedgerUnavailable: the ledger cannot be read.
+        """
+        return [] if self._journal.is_empty else await self._journal.open().open_entries(self._account)
+
+    async def removed_since(self, moment: datetime) -> list[Entry]:
+        """The account's rents whose pods were removed since a moment.
+
+        Raises:
+            LedgerUnavailable: the ledger cannot be read.
+        """
+        return [] if self._journal.is_empty else await self._journal.open().closed_since(self._account, moment)
 
     @asynccontextmanager
-    async def rent(self, order: Order) -> AsyncIterator[Rental]:
+    async def rent(self, order: Order, terms: Terms, judge: Judge = _allow) -> AsyncIterator[Rental]:
         """Rent, and hand the pod to the body. A cancelled body never leaves a pod that nobody heard of.
+
+        Args:
+            order: What to rent.
+            terms: What was asked for, and on what terms.
+            judge: Raises where living pods and open rents, of this server or another, leave no room for this one. No
+                other server of the same ledger is admitted between that look and the writing of the row.
 
         Raises:
             PodNameTaken: a pod of that name lives; nothing was sent.
+            RentUnsettled: an earlier rent is not settled; nothing was sent.
+            LedgerUnavailable: the rent could not be journaled; nothing was sent.
             RentOutcomeUnknown: the request left and nothing proves what became of it.
             LiumError: a definite refusal; nothing was rented.
         """
-        async with self._one_at_a_time:
-            known = await self._refuse_taken_name(order.request.pod_name)
-            with anyio.CancelScope(shield=True):
-                try:
-                    rental = await self._send(order, known)
-                except anyio.get_cancelled_exc_class():
-                    # No shield holds when the process ends.
-                    log.critical("Stopped during the rent of %r: it may exist and bill", order.request.pod_name)
-                    raise
+        async with self._turn:
+            admitted = await self._admit(order, terms, judge)
+            if isinstance(admitted, Entry):
+                with anyio.CancelScope(shield=True):
+                    try:
+                        rental = await self._send(order, admitted)
+                    except anyio.get_cancelled_exc_class():
+                        # No shield holds when the process ends.
+                        log.critical("Stopped during the rent of %r: it may exist and bill", admitted.pod_name)
+                        raise
+            else:
+                rental = admitted
         try:
             await anyio.lowlevel.checkpoint()  # a call that was cancelled meanwhile stops here
             yield rental
         except anyio.get_cancelled_exc_class():
-            with anyio.CancelScope(shield=True):
-                await self._remove_unheard_of(rental)
+            if not rental.earlier:
+                with anyio.CancelScope(shield=True):
+                    await self._remove_unheard_of(rental)
             raise
 
-    async def _refuse_taken_name(self, pod_name: str) -> frozenset[str]:
-        pods = await self._lium.pods.list()
-        taken = [pod.id for pod in pods if pod.pod_name == pod_name and (pod.is_billing or not pod.is_terminal)]
-        if taken:
-            raise PodNameTaken(pod_name, taken)
-        return frozenset(pod.id for pod in pods)
+    async def give_back(self, rental: Rental, reason: str) -> bool:
+        """Remove the pods of a rental that must not stay; what cannot be removed yet is removed by schedule or later.
 
-    async def _send(self, order: Order, known: frozenset[str]) -> Rental:
-        key = str(uuid4())
+        Returns:
+            Whether all of them are being removed now.
+
+        Raises:
+            LiumError: nothing could be done now; the ledger says that they must go.
+        """
+        await self._note(rental.pod_id, "removing", reason)
+        gone = [await self._remove_once(pod_id) for pod_id in rental.pod_ids]
+        if all(gone):
+            await self._note(rental.pod_id, "removed", reason)
+        return all(gone)
+
+    async def keep_removal_time(self, rental: Rental, pod: Pod, hours: float) -> tuple[PodDetail | None, bool]:
+        """As the function of that name, and note in the ledger that it is done.
+
+        Raises:
+            LiumError: it could not be set or read back.
+        """
+        newest, is_set = await keep_removal_time(self._lium, pod, hours, rental.rented_at)
+        if is_set:
+            await self.forget_removal_time(pod.id)
+        return newest, is_set
+
+    async def forget_removal_time(self, pod_id: str) -> None:
+        """Let nobody set the removal time that the rent of this pod asked for: it is set, or another was chosen."""
+        await self._change(pod_id, None, removal_is_set=True)
+
+    async def note_removed(self, pod_id: str) -> None:
+        """Close the rent of a pod that is removed, so that its name is free."""
+        await self._note(pod_id, "removed", "removed on request")
+
+    async def _admit(self, order: Order, terms: Terms, judge: Judge) -> Entry | Rental:
+        """A row of the ledger for a request that may be sent now, or what an earlier one rented."""
+        name = order.request.pod_name
+        entries: list[Entry] = []
+        for _ in range(_OTHERS_ATTEMPTS):
+            pods = await self._lium.pods.list()
+            entries = [] if self._journal.is_empty else await self._settler.attend(self._account, pods)
+            rental = self._match(entries, pods, name, terms.asked)
+            if rental is not None:
+                return rental
+            try:
+                return await self._write(order, terms, pods, judge)
+            except _InFlight:
+                await self._clock.sleep(_OTHERS_PAUSE_SECONDS)
+        raise RentUnsettled([entry for entry in entries if entry.pod_name == name])
+
+    def _match(self, entries: Sequence[Entry], pods: Sequence[Pod], pod_name: str, asked: str) -> Rental | None:
+        named = next((entry for entry in entries if entry.pod_name == pod_name), None)
+        if named is not None and named.is_unsettled:
+            return None
+        if named is not None and named.status == "rented" and named.asked == asked:
+            return Rental(tuple(named.pod_ids), named.confirmed, named.created_at, earlier=True)
+        taken = [pod.id for pod in pods if pod.pod_name == pod_name and is_alive(pod)]
+        if named is not None or taken:
+            raise PodNameTaken(pod_name, list(named.pod_ids) if named else taken)
+        return None
+
+    async def _write(self, order: Order, terms: Terms, pods: Sequence[Pod], judge: Judge) -> Entry:
+        name = order.request.pod_name
+
+        def admit(entries: Sequence[Entry]) -> None:
+            if unknown := [entry for entry in entries if entry.status == "unknown"]:
+                raise RentUnsettled(unknown)
+            if any(entry.pod_name == name for entry in entries):
+                raise _InFlight
+            judge(pods, entries)
+
+        entry = Entry(
+            account=self._account,
+            pod_name=name,
+            order=to_json(order),
+            asked=terms.asked,
+            idempotency_key=str(uuid4()),
+            known_pod_ids=[pod.id for pod in pods],
+            pod_count=pod_count(order),
+            created_at=self._lium.now(),
+            price_per_hour_usd=terms.price_per_hour_usd,
+            hours=terms.hours,
+            removal_is_set=terms.hours is None,
+        )
+        return await self._journal.open().admit(entry, admit)
+
+    async def _send(self, order: Order, entry: Entry) -> Rental:
         try:
-            return Rental(await self._post(order, key), confirmed=True)
+            rental = Rental(await post(self._lium, order, entry.idempotency_key), True, entry.created_at)
         except RentOutcomeUnknown as unknown:
             log.warning("The answer to a rent was lost; settling it. request_id=%r", unknown.request_id)
-            rental: Rental | None = None
+            await self._settler.note(entry, "unknown", note=str(unknown.cause))
+            settled: Rental | None = None
             with anyio.move_on_after(_SETTLE_LIMIT_SECONDS):
-                rental = await self._settle(order, key, known)
-            if rental is None:
+                settled = await self._settler.settle(entry, pauses_seconds=_SETTLE_PAUSES_SECONDS)
+            if settled is None:
                 raise
-            return rental
-
-    async def _post(self, order: Order, key: str) -> tuple[str, ...]:
-        # The client raises RentOutcomeUnknown for an answer that names no pod.
-        if isinstance(order, ClusterOrder):
-            return (await self._lium.clusters.rent(order.request, idempotency_key=key)).pod_ids
-        if isinstance(order, NodeOrder):
-            rented = await self._lium.executors.rent(order.executor_id, order.request, idempotency_key=key)
-            return (rented.pod_id,)
-        answer = await self._lium.executors.rent_by_spec(order.request, idempotency_key=key)
-        return (answer.pod_id or "",)
-
-    async def _settle(self, order: Order, key: str, known: frozenset[str]) -> Rental | None:
-        if await self._lium.supports("rent_idempotency"):
-            for pause in _REPLAY_PAUSES_SECONDS:
-                await self._clock.sleep(pause)
-                try:
-                    return Rental(await self._post(order, key), confirmed=True)
-                except RateLimited:
-                    continue  # whoever answered this did not look at the first request
-                except LiumError as error:
-                    if error.replayed and error.effect == "none":
-                        raise  # the stored refusal of the first request: nothing was rented
-        return await self._look_for(order, known)
-
-    async def _look_for(self, order: Order, known: frozenset[str]) -> Rental | None:
-        wanted = len(order.request.executor_uuids) if isinstance(order, ClusterOrder) else 1
-        pod_name = order.request.pod_name
-        for pause in _LOOK_PAUSES_SECONDS:
-            await self._clock.sleep(pause)
-            try:
-                pods = await self._lium.pods.list()
-            except LiumError:
-                continue
-            found = tuple(pod.id for pod in pods if pod.pod_name == pod_name and pod.id not in known)
-            if len(found) == wanted:
-                return Rental(found, confirmed=False)
-        return None
+            return settled
+        except LiumError as refusal:
+            await self._settler.note(entry, "refused", note=str(refusal))
+            raise
+        await self._settler.note(entry, "rented", pod_ids=list(rental.pod_ids), confirmed=True)
+        return rental
 
     async def _remove_unheard_of(self, rental: Rental) -> None:
         if not rental.confirmed:
             log.error("A cancelled rent left pods %r, found only by name: remove them by hand", rental.pod_ids)
             return
+        await self._note(rental.pod_id, "removing", "the call was cancelled")
+        removed: list[bool] = []
+
+        async def remove(pod_id: str) -> None:
+            removed.append(await self._remove(pod_id))
+
         async with anyio.create_task_group() as removals:
             for pod_id in rental.pod_ids:
-                removals.start_soon(self._remove, pod_id)
+                removals.start_soon(remove, pod_id)
+        if all(removed):
+            await self._note(rental.pod_id, "removed", "the call was cancelled")
 
-    async def _remove(self, pod_id: str) -> None:
-        scheduled = False
+    async def _remove(self, pod_id: str) -> bool:
         for attempt in range(1, _REMOVE_ATTEMPTS + 1):
             try:
-                await self._lium.pods.remove(pod_id)
-            except NotFound:
-                pass
+                if await self._remove_once(pod_id, schedule=attempt == 1):
+                    log.info("Removed pod %r, whose rent was cancelled", pod_id)
+                    return True
             except LiumError as error:
-                log.warning("Removing pod %r of a cancelled rent was refused for now: %s", pod_id, error)
-                scheduled = scheduled or await self._schedule_removal(pod_id)
-                await self._clock.sleep(min(attempt * _REMOVE_PAUSE_SECONDS, _LONGEST_REMOVE_PAUSE_SECONDS))
-                continue
-            log.info("Removed pod %r, whose rent was cancelled", pod_id)
-            return
+                log.warning("Removing pod %r of a cancelled rent failed for now: %s", pod_id, error)
+            await self._clock.sleep(min(attempt * _REMOVE_PAUSE_SECONDS, _LONGEST_REMOVE_PAUSE_SECONDS))
         log.error("Pod %r of a cancelled rent could not be removed and bills: remove it by hand", pod_id)
+        return False
 
-    async def _schedule_removal(self, pod_id: str) -> bool:
-        """Let Lium remove a pod that cannot be removed yet, since this process may not live until it can be."""
+    async def _remove_once(self, pod_id: str, *, schedule: bool = True) -> bool:
+        return await self._settler.remove(pod_id, schedule=schedule)
+
+    async def _note(self, pod_id: str, status: Status, note: str) -> None:
+        await self._change(pod_id, status, note=note)
+
+    async def _change(self, pod_id: str, status: Status | None, **values: Any) -> None:  # noqa: ANN401 - of a row
+        """Change the open rent that made a pod, if the ledger has one."""
         try:
-            await self._lium.pods.schedule_removal(pod_id, at=self._lium.now() + _REMOVE_AFTER)
-        except LiumError as error:
-            log.warning("Pod %r of a cancelled rent has no removal time either: %s", pod_id, error)
-            return False
-        return True
+            for entry in await self.open_entries():
+                if pod_id in entry.pod_ids:
+                    await self._journal.open().change(entry, status or entry.status, now=self._lium.now(), **values)
+        except LedgerUnavailable as error:
+            log.critical("The ledger cannot note what became of pod %r: %s", pod_id, error)
+
+
+def needs_attention(entry: Entry) -> bool:
+    """Whether something is left to be done for an open rent."""
+    return entry.is_unsettled or entry.status == "removing" or not entry.removal_is_set

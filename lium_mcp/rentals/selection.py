@@ -4,6 +4,8 @@ A figure that a node does not report never counts as meeting a floor, as on the 
 `POST /executors/rent-by-spec`, whose order of preference is used here too.
 """
 
+from collections.abc import Callable
+
 from lium_mcp.api import Executor, LiumClient, RentBySpecRequest, Template
 
 _PLATFORM_VERIFIED = "VERIFY_SUCCESS"
@@ -51,14 +53,17 @@ def has_price(node: Executor) -> bool:
     return node.price_per_gpu is not None and node.price_per_gpu >= 0
 
 
-async def cheapest_matching(lium: LiumClient, spec: RentBySpecRequest) -> Executor:
-    """The node that rent-by-spec would pick, chosen from `GET /executors`, for servers without that route.
+async def cheapest_matching(
+    lium: LiumClient, spec: RentBySpecRequest, in_country: Callable[[str | None], bool] = lambda _: True
+) -> Executor:
+    """The node that rent-by-spec would pick, chosen from `GET /executors`, where that route cannot do it.
 
     Raises:
         NothingFits: no node meets the spec.
         LiumError: the listing could not be read.
     """
     nodes = await lium.executors.list(gpu_type=spec.gpu_type, min_download_mbps=spec.min_download_mbps)
+    nodes = nodes.where(lambda node: in_country(node.country_code))
     fitting = sorted((node for node in nodes if _meets(node, spec)), key=price_order)
     if not fitting:
         cheapest = min(filter(has_price, nodes), key=price_order, default=None)

@@ -17,6 +17,7 @@ from lium_mcp.tools.call import Call
 from lium_mcp.tools.failures import ToolFailure
 from lium_mcp.tools.parameters import DEFAULT_WAIT_SECONDS, Cursor, Limit, PodName, ShortText, WaitSeconds, page
 from lium_mcp.tools.pod_views import Outcome
+from lium_mcp.tools.questions import ask_to_delete_backup, ask_to_delete_schedule
 from lium_mcp.tools.registry import DESTROYS, READS, WRITES, WRITES_EACH_TIME, Toolset
 from lium_mcp.tools.restore_runs import PodRestore, RestoreView, restore_into, restore_view
 from lium_mcp.tools.results import Result, UtcTime
@@ -146,7 +147,7 @@ async def set_backup_schedule(
     )
 
 
-@toolset.tool(title="Delete backup schedule", hints=DESTROYS)
+@toolset.tool(title="Delete backup schedule", hints=DESTROYS, asks=ask_to_delete_schedule)
 async def delete_backup_schedule(call: Call, pod: PodName) -> PodSchedule:
     """Stop the scheduled backups of a pod. Backups that are stored stay until their time is over."""
     target = await find_pod(call, pod)
@@ -206,7 +207,7 @@ async def create_backup(
     return _judge(backup, warnings)
 
 
-@toolset.tool(title="Delete backup", hints=DESTROYS)
+@toolset.tool(title="Delete backup", hints=DESTROYS, asks=ask_to_delete_backup)
 async def delete_backup(call: Call, backup_id: BackupId) -> EndedBackup:
     """Delete the stored data of a completed backup for good. Lium does it in the background."""
     await call.lium.backups.delete(backup_id)

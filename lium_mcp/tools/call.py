@@ -12,6 +12,10 @@ import anyio
 from mcp.server.mcpserver import Context
 
 from lium_mcp.api import Clock, LiumClient, LiumError
+from lium_mcp.guard.confirm import Mode as ConfirmMode
+from lium_mcp.guard.confirm import Question
+from lium_mcp.guard.policy import Policy
+from lium_mcp.guard.redaction import redact_text
 from lium_mcp.remote import PodAccess
 from lium_mcp.rentals import Renter
 from lium_mcp.tools.failures import ToolFailure, from_api
@@ -95,6 +99,8 @@ class Runtime:
 
     Attributes:
         account: Gives the account of the call that asks: always the same over stdio, the caller's own over HTTP.
+        policy: The limits on what calls may spend.
+        confirm: When a person is asked.
         final_backups: The last backups that removals began, by pod: the backup, and when it began.
         stop: Ends all waits.
         background: What goes on between calls.
@@ -102,6 +108,9 @@ class Runtime:
 
     account: Callable[[], Account]
     clock: Clock
+    policy: Policy
+    confirm: ConfirmMode = "auto"
+    read_only: bool = False
     final_backups: dict[str, tuple[str, float]] = field(default_factory=dict)
     stop: Stop = field(default_factory=Stop)
     background: Background = field(default_factory=Background)
@@ -109,10 +118,15 @@ class Runtime:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One tool call, or one reading of a resource, which has no context."""
+    """One tool call, or one reading of a resource, which has no context.
+
+    Attributes:
+        agreed: The question that a person said yes to; None where nobody was asked.
+    """
 
     runtime: Runtime
     context: Context[Any, Any] | None = None
+    agreed: Question | None = None
 
     @property
     def lium(self) -> LiumClient:
@@ -123,6 +137,17 @@ class Call:
     def renter(self) -> Renter:
         """What rents for that account."""
         return self.runtime.account().renter
+
+    @property
+    def policy(self) -> Policy:
+        """The limits on what it may spend."""
+        return self.runtime.policy
+
+    @property
+    def redact(self) -> Callable[[str], str]:
+        """Takes secrets out of a text: those of this account, and whatever looks like one."""
+        own = self.lium.redact
+        return lambda text: redact_text(own(text))
 
     async def wait_until(
         self,

@@ -1,21 +1,29 @@
 """Toolset `clusters`, off by default: several whole nodes of one fast fabric, rented and removed together."""
 
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Annotated, Final
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
 
 import anyio
 from pydantic import Field
 
 from lium_mcp.api import ClusterOffer, ClusterRentRequest, Conflict, Executor, LiumError, Pod, RentOutcomeUnknown
-from lium_mcp.rentals import ClusterOrder, PodNameTaken, Rental
+from lium_mcp.guard.confirm import Question
+from lium_mcp.guard.policy import Ask
+from lium_mcp.rentals import ClusterOrder, Entry, Rental, Terms, digest, whole_hours
 from lium_mcp.rentals.selection import has_price
-from lium_mcp.tools.call import Call
+from lium_mcp.tools.call import READ_LIMIT_SECONDS, Call, time_limit
 from lium_mcp.tools.failures import ToolFailure
 from lium_mcp.tools.parameters import Cursor, Limit, ShortText, page
+from lium_mcp.tools.pod_keys import find_public_keys
 from lium_mcp.tools.pod_views import Outcome
+from lium_mcp.tools.questions import ask_to_remove_cluster
 from lium_mcp.tools.registry import DESTROYS, READS, WRITES, Toolset
-from lium_mcp.tools.renting import find_public_keys, name_taken, outcome_unknown
+from lium_mcp.tools.rent_plan import PRICE_TOLERANCE_USD
+from lium_mcp.tools.renting import give_back, outcome_unknown, refuse_dearer
 from lium_mcp.tools.results import Result, Usd
+from lium_mcp.tools.room import Room, make_room
 from lium_mcp.tools.targets import find_template
 
 toolset = Toolset("clusters")
@@ -55,6 +63,7 @@ class RentedCluster(Result):
     """The pods of a cluster that was rented. Each bills by itself."""
 
     pod_ids: list[str]
+    already_rented: bool | None = None
     cluster_id: str | None = None
     price_per_hour_usd: Usd | None = None
     warnings: list[str] | None = None
@@ -88,7 +97,44 @@ async def list_clusters(call: Call, limit: Limit = 20, cursor: Cursor = "") -> C
     return ClusterOffers(offers=[_offer(row) for row in rows], total=len(offers), next_cursor=next_cursor)
 
 
-@toolset.tool(title="Rent a cluster", hints=WRITES)
+@dataclass(frozen=True, slots=True)
+class ClusterPlan:
+    """A cluster that may be rented, and what it comes to.
+
+    Attributes:
+        price_per_hour_usd: Of all members together; None where Lium does not say one.
+        hours: Until Lium removes the members.
+        ceiling_usd: The caller's own, for all members together.
+    """
+
+    request: ClusterRentRequest
+    price_per_hour_usd: float | None
+    hours: float | None
+    ceiling_usd: float | None
+    room: Room
+
+    def check(self, pods: Sequence[Pod], entries: Sequence[Entry]) -> None:
+        """Refuse it where the limits leave no room beside living pods and rents of the ledger."""
+        hours = float(whole_hours(self.hours)) if self.hours else None
+        self.room.check(Ask(self.price_per_hour_usd, hours, len(self.request.executor_uuids)), pods, entries)
+
+
+async def ask_to_rent_cluster(call: Call, **arguments: Any) -> Question | None:  # noqa: ANN401 - those of the tool
+    """What a person is asked before a cluster is rented."""
+    if await call.renter.earlier(arguments["name"], _digest(**arguments)) is not None:
+        return None
+    plan = await _plan(call, **arguments)
+    plan.check(await call.lium.pods.list(), await call.renter.open_entries())
+    price, hours = plan.price_per_hour_usd, plan.hours
+    cost = f"${price:.2f} an hour together" if price is not None else "a price that Lium does not say"
+    until = f"Lium removes them after {hours:g} hours" if hours else "They bill until somebody removes them"
+    total = f": ${price * hours:.2f} in all" if hours and price is not None else ""
+    nodes = ", ".join(plan.request.executor_uuids)
+    text = f"Rent cluster {plan.request.pod_name} of the whole nodes {nodes} for {cost}? {until}{total}."
+    return Question(text, price_per_hour_usd=price)
+
+
+@toolset.tool(title="Rent a cluster", hints=WRITES, asks=ask_to_rent_cluster)
 async def rent_cluster(
     call: Call,
     *,
@@ -96,29 +142,24 @@ async def rent_cluster(
     executor_ids: Annotated[list[str], Field(min_length=2, max_length=64, description="Of one list_clusters offer.")],
     template: Annotated[ShortText, Field(description="Default: Lium's cluster image.")] = "",
     max_usd_per_hour: Annotated[float | None, Field(description="Ceiling for the whole cluster.")] = None,
+    hours: Annotated[float | None, Field(gt=0, le=720, description="Lium removes the pods then.")] = None,
 ) -> RentedCluster:
     """Rent whole nodes of one fabric, all or none. This spends money: each member bills per second until
-    remove_cluster. Lium removes none of them by itself.
+    remove_cluster, or for the given hours.
     """
-    price = await _price(call, executor_ids)
-    if max_usd_per_hour is not None and (price is None or price > max_usd_per_hour):
-        cost = "have no known price" if price is None else f"cost ${price:.2f} an hour together"
-        raise ToolFailure(
-            "price_above_ceiling",
-            f"These nodes {cost}, and max_usd_per_hour={max_usd_per_hour:g}.",
-            "Choose fewer or cheaper nodes with list_clusters, or raise the ceiling.",
+    arguments: dict[str, Any] = {"name": name, "executor_ids": executor_ids, "template": template, "hours": hours}
+    asked = _digest(**arguments)
+    with time_limit(READ_LIMIT_SECONDS):
+        ready = await call.renter.earlier(name, asked) or await _plan(
+            call, **arguments, max_usd_per_hour=max_usd_per_hour
         )
-    request = ClusterRentRequest(
-        pod_name=name,
-        template_id=await _template_id(call, template),
-        executor_uuids=executor_ids,
-        user_public_key=await find_public_keys(call),
-    )
+    if isinstance(ready, Rental):
+        return await _rented(call, ready, None)
+    refuse_dearer(call, ready.price_per_hour_usd)
+    terms = Terms(asked, ready.price_per_hour_usd, ready.hours)
     try:
-        async with call.renter.rent(ClusterOrder(request)) as rental:
-            return await _rented(call, rental, price, max_usd_per_hour)
-    except PodNameTaken as taken:
-        raise name_taken(taken) from taken
+        async with call.renter.rent(ClusterOrder(ready.request), terms, ready.check) as rental:
+            return await _rented(call, rental, ready)
     except RentOutcomeUnknown as unknown:
         raise outcome_unknown(name, unknown) from unknown
     except Conflict as refused:
@@ -132,7 +173,7 @@ async def rent_cluster(
         ) from refused
 
 
-@toolset.tool(title="Remove a cluster", hints=DESTROYS)
+@toolset.tool(title="Remove a cluster", hints=DESTROYS, asks=ask_to_remove_cluster)
 async def remove_cluster(
     call: Call, cluster_id: Annotated[ShortText, Field(min_length=1, description="From rent_cluster.")]
 ) -> RemovedCluster:
@@ -146,6 +187,9 @@ async def remove_cluster(
             "A member is still starting: call list_pods until all run, then remove_cluster again.",
             request_id=error.request_id,
         ) from error
+    for row in answer.pods:
+        if row.success:
+            await call.renter.note_removed(row.pod_id)
     members = [
         ClusterMember(
             pod_id=row.pod_id,
@@ -167,22 +211,28 @@ async def remove_cluster(
     )
 
 
-async def _rented(call: Call, rental: Rental, quoted: float | None, ceiling: float | None) -> RentedCluster:
+async def _rented(call: Call, rental: Rental, plan: ClusterPlan | None) -> RentedCluster:
+    """Show the members; `plan` is None where an earlier call rented them."""
     members: list[Pod] = []
     # The pods bill: whatever fails now, the answer names them.
     with suppress(LiumError), anyio.move_on_after(_READ_BACK_SECONDS):
         members = [pod for pod in await call.lium.pods.list() if pod.id in rental.pod_ids]
     prices = [pod.price for pod in members if pod.price is not None]
+    quoted = plan.price_per_hour_usd if plan else None
     price = sum(prices) if len(prices) == len(rental.pod_ids) else quoted
+    if plan is not None and price is not None and _costs_more(call, price, plan):
+        raise await give_back(call, rental, f"The cluster {plan.request.pod_name}", price)
     warnings = []
     if not rental.confirmed:
         warnings.append("The answer was lost; the pods were found by name. Check them.")
     if not members:
         warnings.append("Lium does not list the pods yet.")
-    if ceiling is not None and price is not None and price > ceiling:
-        warnings.append(f"The price rose: they cost ${price:.2f} an hour, more than max_usd_per_hour={ceiling:g}.")
+    hours = plan.hours if plan else None
+    if hours is not None and not await _keep_removal_times(call, rental, members, hours):
+        warnings.append(f"The removal after {hours:g} hours is not confirmed: call list_pods once all members run.")
     return RentedCluster(
         pod_ids=list(rental.pod_ids),
+        already_rented=rental.earlier or None,
         cluster_id=next((pod.cluster_id for pod in members if pod.cluster_id), None),
         price_per_hour_usd=price,
         warnings=warnings or None,
@@ -190,14 +240,76 @@ async def _rented(call: Call, rental: Rental, quoted: float | None, ceiling: flo
     )
 
 
-async def _price(call: Call, executor_ids: list[str]) -> float | None:
-    """The price of the nodes together; None if one of them has none."""
+def _costs_more(call: Call, price: float, plan: ClusterPlan) -> bool:
+    """Whether the members together cost more than was allowed or agreed to, by more than it may be rounded."""
+    ceilings = (
+        plan.ceiling_usd,
+        call.policy.most_per_hour_usd(plan.price_per_hour_usd, len(plan.request.executor_uuids)),
+        call.agreed.price_per_hour_usd if call.agreed else None,
+    )
+    return any(limit is not None and price > limit + PRICE_TOLERANCE_USD for limit in ceilings)
+
+
+async def _keep_removal_times(call: Call, rental: Rental, members: Sequence[Pod], hours: float) -> bool:
+    """A cluster's rent carries no hours: set a removal time on each member at once, and again once all run."""
+    is_set = [False]
+    with suppress(LiumError), anyio.move_on_after(_READ_BACK_SECONDS):
+        is_set = [(await call.renter.keep_removal_time(rental, pod, hours))[1] for pod in members]
+    return len(is_set) == len(rental.pod_ids) and all(is_set)
+
+
+def _digest(*, name: str, executor_ids: list[str], template: str, hours: float | None, **_: Any) -> str:  # noqa: ANN401 - as above
+    return digest({"cluster": name, "nodes": sorted(executor_ids), "template": template, "hours": hours})
+
+
+async def _plan(
+    call: Call,
+    *,
+    name: str,
+    executor_ids: list[str],
+    template: str,
+    hours: float | None,
+    max_usd_per_hour: float | None,
+) -> ClusterPlan:
+    """Find what to rent; whatever is refused is refused here, before money is spent.
+
+    Raises:
+        ToolFailure: it cannot be rented so.
+        PolicyRefused: a limit does not allow it.
+        LiumError: the API could not be read.
+    """
+    policy = call.policy
+    hours = policy.life(hours)
+    nodes = await _find_nodes(call, executor_ids)
+    for node in nodes:
+        policy.check_gpu_type(node.gpu_type)
+        policy.check_country(node.country_code)
+        policy.check_price(_node_price(node))
+    prices = [_node_price(node) for node in nodes]
+    price = None if None in prices else sum(price or 0 for price in prices)
+    if max_usd_per_hour is not None and (price is None or price > max_usd_per_hour):
+        cost = "have no known price" if price is None else f"cost ${price:.2f} an hour together"
+        raise ToolFailure(
+            "price_above_ceiling",
+            f"These nodes {cost}, and max_usd_per_hour={max_usd_per_hour:g}.",
+            "Choose fewer or cheaper nodes with list_clusters, or raise the ceiling.",
+        )
+    request = ClusterRentRequest(
+        pod_name=name,
+        template_id=await _template_id(call, template),
+        executor_uuids=executor_ids,
+        user_public_key=await find_public_keys(call),
+    )
+    policy.check_template(request.template_id)
+    return ClusterPlan(request, price, hours, max_usd_per_hour, await make_room(call))
+
+
+async def _find_nodes(call: Call, executor_ids: list[str]) -> list[Executor]:
+    """The nodes, which one offer has all of."""
     for offer in await call.lium.clusters.list_offers():
         nodes = {node.id: node for node in offer.nodes}
         if all(executor_id in nodes for executor_id in executor_ids):
-            prices = [_node_price(nodes[executor_id]) for executor_id in executor_ids]
-            known = [price for price in prices if price is not None]
-            return sum(known) if len(known) == len(prices) else None
+            return [nodes[executor_id] for executor_id in executor_ids]
     raise ToolFailure(
         "nodes_not_one_cluster",
         "These nodes are not all free on one fabric.",

@@ -11,6 +11,7 @@ from lium_mcp.tools.call import Call, after_change
 from lium_mcp.tools.failures import ToolFailure, from_api
 from lium_mcp.tools.parameters import DEFAULT_WAIT_SECONDS, PodName, ShortText, WaitSeconds
 from lium_mcp.tools.pod_views import Outcome
+from lium_mcp.tools.questions import ask_to_delete_ssh_key, ask_to_reset_gpus
 from lium_mcp.tools.registry import DESTROYS, DESTROYS_EACH_TIME, READS, WRITES, WRITES_EACH_TIME, Toolset
 from lium_mcp.tools.results import Result, UtcTime
 from lium_mcp.tools.targets import find_pod, find_volume
@@ -131,7 +132,7 @@ async def install_jupyter(
     return Jupyter(outcome="pending", pod_id=target.id, next="Call install_jupyter again to wait on.")
 
 
-@toolset.tool(title="Reset pod GPUs", hints=DESTROYS_EACH_TIME)
+@toolset.tool(title="Reset pod GPUs", hints=DESTROYS_EACH_TIME, asks=ask_to_reset_gpus)
 async def reset_pod_gpus(
     call: Call,
     pod: PodName,
@@ -302,7 +303,7 @@ async def update_volume(
     return volume_view(changed, await call.lium.pods.list())
 
 
-@toolset.tool(title="Delete SSH key", hints=DESTROYS)
+@toolset.tool(title="Delete SSH key", hints=DESTROYS, asks=ask_to_delete_ssh_key)
 async def delete_ssh_key(
     call: Call, key_id: Annotated[ShortText, Field(min_length=1, description="From list_ssh_keys.")]
 ) -> DeletedSshKey:

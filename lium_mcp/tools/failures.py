@@ -10,6 +10,10 @@ from mcp.types import CallToolResult, TextContent
 from pydantic import ValidationError
 
 from lium_mcp.api import errors as api
+from lium_mcp.guard.confirm import NotConfirmed
+from lium_mcp.guard.policy import PolicyRefused
+from lium_mcp.guard.redaction import redact_text
+from lium_mcp.rentals import LedgerUnavailable, PodNameTaken, RentUnsettled
 from lium_mcp.tools.results import clean
 
 NOTHING_CHANGED: Final = "Nothing was changed."
@@ -86,6 +90,57 @@ def from_api(error: api.LiumError) -> ToolFailure:
     return ToolFailure(code, _sentence(str(error)), advice, effect=effect, request_id=error.request_id)
 
 
+FAILURES: Final = (
+    ToolFailure,
+    api.LiumError,
+    NotConfirmed,
+    PolicyRefused,
+    LedgerUnavailable,
+    PodNameTaken,
+    RentUnsettled,
+)
+"""Everything that ends a call without its being a defect; `as_failure` puts each into words."""
+
+GuardError = NotConfirmed | PolicyRefused | LedgerUnavailable | PodNameTaken | RentUnsettled
+
+
+def from_guard(error: GuardError) -> ToolFailure:
+    """Put what stopped a call before anything was sent into the words of a tool."""
+    match error:
+        case NotConfirmed():
+            return ToolFailure(error.code, str(error), error.advice)
+        case PolicyRefused():
+            return ToolFailure(
+                "policy_refused",
+                f"The limit {error.limit} of this server refuses it: {error.happened}.",
+                f"What fits: {error.fits}. Only the person who runs this server can change a limit.",
+            )
+        case LedgerUnavailable():
+            return ToolFailure(
+                "ledger_unavailable",
+                f"The ledger of rents cannot be used, and without it nothing is rented: {_sentence(str(error))}",
+                "The person who runs this server has to look at LIUM_MCP_STATE_URL, or at disk space and permissions.",
+            )
+        case PodNameTaken():
+            return ToolFailure(
+                "pod_name_taken",
+                f"A pod named {error.pod_name} exists already, from another request: {', '.join(error.pod_ids)}. "
+                "Nothing was rented.",
+                "Use that pod (get_pod), or choose another name if you want one more.",
+                effect="",
+            )
+        case RentUnsettled():
+            return ToolFailure("rent_unsettled", *_unsettled(error), effect="Nothing was rented now.")
+
+
+def _unsettled(error: RentUnsettled) -> tuple[str, str]:
+    names = ", ".join(f"{entry.pod_name} (of {entry.created_at:%Y-%m-%d %H:%M} UTC)" for entry in error.entries)
+    return (
+        f"An earlier rent is not settled, so it may have made a pod that bills: {names}.",
+        "Call list_pods in a minute: it settles such rents, or says what a person has to look at.",
+    )
+
+
 def from_validation(tool: str, error: ValidationError) -> ToolFailure:
     """Name each argument that does not fit, and never repeat its value: it may be long or secret."""
     problems = "; ".join(
@@ -107,7 +162,14 @@ def crashed(tool: str) -> ToolFailure:
     )
 
 
-def render_failure(failure: ToolFailure, redact: Callable[[str], str] = str) -> CallToolResult:
+def as_failure(error: Exception) -> ToolFailure:
+    """What went wrong, in the words of a tool."""
+    if isinstance(error, ToolFailure):
+        return error
+    return from_api(error) if isinstance(error, api.LiumError) else from_guard(error)  # type: ignore[arg-type]
+
+
+def render_failure(failure: ToolFailure, redact: Callable[[str], str] = redact_text) -> CallToolResult:
     """Write a failure as text for the model, with code and request id for programs as metadata."""
     details: dict[str, Any] = {"code": failure.code}
     if failure.request_id:

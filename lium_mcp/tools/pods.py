@@ -1,5 +1,6 @@
 """Toolset `pods`: look at pods, and change or end them. Renting is in `renting.py`."""
 
+import logging
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Annotated
@@ -8,15 +9,25 @@ import anyio
 from pydantic import Field
 
 from lium_mcp.api import BadRequest, Conflict, LiumError, NotFound, Pod, PodDetail
+from lium_mcp.rentals import REPLAY_WINDOW, Entry, LedgerUnavailable
 from lium_mcp.tools.call import Call, after_change
 from lium_mcp.tools.failures import ToolFailure
 from lium_mcp.tools.final_backup import describe_pending, take_final_backup
 from lium_mcp.tools.parameters import DEFAULT_WAIT_SECONDS, Cursor, Limit, PodName, ShortText, WaitSeconds, page
 from lium_mcp.tools.pod_views import Outcome, PodRow, PodView, describe_start, failure_cause, pod_row, pod_view
 from lium_mcp.tools.pod_work import gpus_of, replacing_container
+from lium_mcp.tools.questions import (
+    ask_to_cancel_removal,
+    ask_to_reboot_pod,
+    ask_to_remove_pod,
+    ask_to_schedule_removal,
+)
 from lium_mcp.tools.registry import DESTROYS, DESTROYS_EACH_TIME, READS, WRITES, Toolset
 from lium_mcp.tools.results import Result, Usd, UtcTime
+from lium_mcp.tools.room import check_life
 from lium_mcp.tools.targets import find_free_volume, find_pod, find_pod_detail
+
+log = logging.getLogger(__name__)
 
 toolset = Toolset("pods")
 
@@ -25,12 +36,22 @@ _LOOK_SECONDS = 10.0
 _MOST_REMOVAL_HOURS = 8760
 
 
+class UnsettledRent(Result):
+    """A rent of which nobody knows yet whether it made a pod, or whose pod has to go."""
+
+    name: str
+    since: UtcTime
+    status: str
+    next: str
+
+
 class Pods(Result):
     """The account's pods."""
 
     pods: list[PodRow]
     total: int
     burn_per_hour_usd: Usd
+    unsettled: list[UnsettledRent] | None = None
     next_cursor: str | None = None
 
 
@@ -78,12 +99,14 @@ async def list_pods(call: Call, limit: Limit = 20, cursor: Cursor = "") -> Pods:
     """List the account's pods with status, price per hour, removal time and SSH command, and what they burn per hour
     together. Pods being removed are left out. get_pod shows one in detail.
     """
+    unsettled = await _settle(call)
     pods = sorted(await call.lium.pods.list(), key=lambda pod: (pod.pod_name or "", pod.id))
     rows, next_cursor = page(pods, limit=limit, cursor=cursor)
     return Pods(
         pods=[pod_row(pod) for pod in rows],
         total=len(pods),
         burn_per_hour_usd=sum(pod.price or 0 for pod in pods if pod.is_billing),
+        unsettled=unsettled or None,
         next_cursor=next_cursor,
     )
 
@@ -97,11 +120,13 @@ async def get_pod(call: Call, pod: PodName, wait_seconds: WaitSeconds = DEFAULT_
     newest = await _wait_until_settled(call, found, wait_seconds=wait_seconds)
     if newest is None:
         return judge_gone(await pod_view(call, found))
+    if newest.is_ready and await _fix_removal_time(call, newest.id):
+        newest = await call.lium.pods.get(newest.id)
     gpus = await gpus_of(call, newest) if newest.is_ready else None
     return judge(await pod_view(call, newest, gpus=gpus), newest)
 
 
-@toolset.tool(title="Reboot pod", hints=DESTROYS_EACH_TIME)
+@toolset.tool(title="Reboot pod", hints=DESTROYS_EACH_TIME, asks=ask_to_reboot_pod)
 async def reboot_pod(
     call: Call,
     pod: PodName,
@@ -126,7 +151,7 @@ async def reboot_pod(
     return await observe(call, rebooting, wait_seconds=wait_seconds)
 
 
-@toolset.tool(title="Remove pod", hints=DESTROYS)
+@toolset.tool(title="Remove pod", hints=DESTROYS, asks=ask_to_remove_pod)
 async def remove_pod(
     call: Call,
     pod: PodName,
@@ -167,7 +192,7 @@ async def remove_pod(
     )
 
 
-@toolset.tool(title="Schedule pod removal", hints=DESTROYS)
+@toolset.tool(title="Schedule pod removal", hints=DESTROYS, asks=ask_to_schedule_removal)
 async def schedule_pod_removal(
     call: Call,
     pod: PodName,
@@ -177,7 +202,9 @@ async def schedule_pod_removal(
     outside volumes and backups is lost then. remove_pod removes at once.
     """
     target = await find_pod(call, pod)
+    await check_life(call, target, hours_from_now)
     await call.lium.pods.schedule_removal(target.id, at=call.lium.now() + timedelta(hours=hours_from_now))
+    await call.renter.forget_removal_time(target.id)
     with after_change(f"Lium accepted the removal time of {target.pod_name}."):
         schedule = await _read_schedule(call, target)
     if schedule.removal_at is None:
@@ -190,13 +217,15 @@ async def schedule_pod_removal(
     return schedule
 
 
-@toolset.tool(title="Cancel pod removal", hints=WRITES)
+@toolset.tool(title="Cancel pod removal", hints=WRITES, asks=ask_to_cancel_removal)
 async def cancel_pod_removal(call: Call, pod: PodName) -> RemovalSchedule:
     """Cancel the scheduled removal of a pod. It then bills until somebody removes it. To move the time instead, call
     schedule_pod_removal.
     """
     target = await find_pod(call, pod)
+    await check_life(call, target, None)
     await call.lium.pods.cancel_removal(target.id)
+    await call.renter.forget_removal_time(target.id)
     with after_change(f"Lium accepted that {target.pod_name} is not removed by schedule."):
         return await _read_schedule(call, target)
 
@@ -283,13 +312,54 @@ def settled(pod: Pod | None) -> bool:
     return pod is None or pod.is_ready or pod.is_terminal
 
 
+async def _settle(call: Call) -> list[UnsettledRent]:
+    """Settle rents that an earlier call or process left, unless this server only reads; show what is left of them."""
+    renter = call.renter
+    try:
+        entries = await (renter.open_entries() if call.runtime.read_only else renter.attend())
+    except LedgerUnavailable as error:
+        log.warning("The ledger of rents cannot be read: %s", error)
+        return []
+    return [_unsettled(call, entry) for entry in entries if entry.is_unsettled or entry.status == "removing"]
+
+
+async def _fix_removal_time(call: Call, pod_id: str) -> bool:
+    """Set the exact removal time of a pod that runs, if its rent did not wait until then."""
+    if call.runtime.read_only:
+        return False
+    with suppress(LedgerUnavailable, LiumError):
+        entries = await call.renter.open_entries()
+        if any(pod_id in entry.pod_ids and not entry.removal_is_set for entry in entries):
+            await call.renter.attend()
+            return True
+    return False
+
+
+def _unsettled(call: Call, entry: Entry) -> UnsettledRent:
+    if entry.status == "removing":
+        advice = f"Its pod must go ({entry.note}): remove_pod if it stays."
+    elif call.lium.now() - entry.created_at < REPLAY_WINDOW:
+        advice = "It may have made a pod that bills. Call list_pods again in a minute; nothing is rented until then."
+    else:
+        advice = (
+            "Lium no longer tells what became of it. A person has to look at lium.io whether such a pod was made and "
+            "billed, and then close it with: lium-mcp rentals close"
+        )
+    return UnsettledRent(name=entry.pod_name, since=entry.created_at, status=entry.status, next=advice)
+
+
 async def start_removal(call: Call, target: Pod) -> None:
-    """Order the removal of a pod, which may be under way already.
+    """Order the removal of a pod, which may be under way already, and free its name.
 
     Raises:
         ToolFailure: Lium refuses to remove it now.
         LiumError: the order failed, or what became of it is not known.
     """
+    await _order_removal(call, target)
+    await call.renter.note_removed(target.id)
+
+
+async def _order_removal(call: Call, target: Pod) -> None:
     try:
         async with replacing_container(call, target.id):
             await call.lium.pods.remove(target.id)

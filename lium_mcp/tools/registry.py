@@ -5,24 +5,29 @@ A toolset file makes one `Toolset` and declares its tools on it; the server pick
 
 import inspect
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Annotated, Any, Final, TypeVar
 
-from mcp.server.mcpserver import Context
+from mcp.server.elicitation import ElicitationResult
+from mcp.server.mcpserver import Context, Resolve
+from mcp.server.mcpserver.resolve import build_resolver_plans
 from mcp.server.mcpserver.tools import Tool
 from mcp.types import CallToolResult, ToolAnnotations
 from mcp.types import Tool as ListedTool
 
-from lium_mcp.api import LiumError
 from lium_mcp.api.wire import noting_changes
+from lium_mcp.guard.redaction import redact_text
+from lium_mcp.tools.asking import Asks, agreed, make_resolver
 from lium_mcp.tools.call import READ_LIMIT_SECONDS, Call, Runtime, time_limit
-from lium_mcp.tools.failures import CHANGED_BEFORE, NOTHING_CHANGED, ToolFailure, from_api, render_failure
+from lium_mcp.tools.failures import CHANGED_BEFORE, FAILURES, NOTHING_CHANGED, as_failure, render_failure
 from lium_mcp.tools.results import Result, render
 from lium_mcp.tools.schema import plain
 
 ToolFunction = Callable[..., Awaitable[Result]]
 F = TypeVar("F", bound=ToolFunction)
+
+_ANSWER: Final = "answer"
 
 
 def _hints(*, read_only: bool, destructive: bool, idempotent: bool) -> ToolAnnotations:
@@ -45,6 +50,7 @@ class ToolSpec:
     function: ToolFunction
     title: str
     hints: ToolAnnotations
+    asks: Asks | None = None
 
     @property
     def name(self) -> str:
@@ -64,11 +70,15 @@ class Toolset:
         self.name = name
         self.specs: list[ToolSpec] = []
 
-    def tool(self, *, title: str, hints: ToolAnnotations) -> Callable[[F], F]:
-        """Declare an async function as a tool: its name, docstring and parameters are what agents read."""
+    def tool(self, *, title: str, hints: ToolAnnotations, asks: Asks | None = None) -> Callable[[F], F]:
+        """Declare an async function as a tool: its name, docstring and parameters are what agents read.
+
+        What spends or destroys says with `asks` what a person is asked before: it takes the call and the arguments of
+        the tool, and returns nothing where there is nothing to ask.
+        """
 
         def declare(function: F) -> F:
-            self.specs.append(ToolSpec(function, title, hints))
+            self.specs.append(ToolSpec(function, title, hints, asks))
             return function
 
         return declare
@@ -79,20 +89,30 @@ def bind(spec: ToolSpec, runtime: Runtime) -> Tool:
 
     async def run(context: Context[Any, Any], **arguments: Any) -> CallToolResult:  # noqa: ANN401 - validated by the SDK
         call = Call(runtime, context)
-        redact: Callable[[str], str] = str
+        answer: ElicitationResult[Any] | None = arguments.pop(_ANSWER, None)
+        redact: Callable[[str], str] = redact_text
         changes: list[str] = []
         limit_seconds = READ_LIMIT_SECONDS + arguments.get("wait_seconds", 0) if spec.read_only else None
         try:
-            redact = call.lium.redact
+            redact = call.redact
+            question = agreed(answer)
+            if question is not None:
+                call, arguments = replace(call, agreed=question), {**arguments, **question.pins}
             with time_limit(limit_seconds), noting_changes() as changes:
                 return render(await spec.function(call, **arguments), redact)
-        except (ToolFailure, LiumError) as error:
-            failure = error if isinstance(error, ToolFailure) else from_api(error)
+        except FAILURES as error:
+            failure = as_failure(error)
             if changes and failure.effect == NOTHING_CHANGED:
                 failure.effect = CHANGED_BEFORE
             return render_failure(failure, redact)
 
-    return publish(spec).model_copy(update={"fn": run})
+    tool = publish(spec).model_copy(update={"fn": run})
+    if spec.asks is None or runtime.confirm == "never":
+        return tool
+    names = [field.alias or name for name, field in tool.fn_metadata.arg_model.model_fields.items()]
+    answers = {_ANSWER: (Resolve(make_resolver(spec.name, spec.asks, runtime, names)), True)}
+    plans = build_resolver_plans(answers, set(names))
+    return tool.model_copy(update={"resolved_params": answers, "resolver_plans": plans})
 
 
 @cache

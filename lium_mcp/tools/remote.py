@@ -20,6 +20,7 @@ from lium_mcp.tools.parameters import DEFAULT_WAIT_SECONDS, PodName, ShortText, 
 from lium_mcp.tools.pod_commands import CommandRuns, run_on
 from lium_mcp.tools.pod_views import Outcome
 from lium_mcp.tools.pod_work import connected, pod_access, reporting
+from lium_mcp.tools.questions import ask_to_start_job
 from lium_mcp.tools.registry import DESTROYS, DESTROYS_EACH_TIME, READS, WRITES, Toolset
 from lium_mcp.tools.results import Result, UtcTime
 from lium_mcp.tools.targets import find_pod, find_pods
@@ -107,7 +108,7 @@ async def run_command(
         return await run_on(call, targets, command, timeout_seconds=timeout_seconds, several=bool(pods))
 
 
-@toolset.tool(title="Start job", hints=DESTROYS_EACH_TIME)
+@toolset.tool(title="Start job", hints=DESTROYS_EACH_TIME, asks=ask_to_start_job)
 async def start_job(
     call: Call,
     pod: PodName,

@@ -16,6 +16,9 @@ from typing import Annotated
 from mcp.types import CallToolResult, TextContent
 from pydantic import BaseModel, ConfigDict, JsonValue, PlainSerializer
 
+from lium_mcp.guard.redaction import redact as redact_fields
+from lium_mcp.guard.redaction import redact_text
+
 # C0 and C1 controls except tab and newline, escape sequences with what belongs to them, bidirectional controls,
 # zero-width and other invisible characters (they hide text from a person but not from a model), and lone surrogates
 # (not encodable). An escape sequence that is never ended takes nothing else with it: it could hide what follows.
@@ -47,19 +50,19 @@ def clean(text: str) -> str:
     return _UNSAFE.sub("", text.replace("\r\n", "\n"))
 
 
-def render(result: Result, redact: Callable[[str], str] = str) -> CallToolResult:
+def render(result: Result, redact: Callable[[str], str] = redact_text) -> CallToolResult:
     """Write a result as compact JSON text and as the same structured content, with `redact` applied to every string."""
     data = _data(result, redact)
     return CallToolResult(content=[TextContent(type="text", text=_json(data))], structured_content=data)
 
 
-def as_json(result: Result, redact: Callable[[str], str] = str) -> str:
+def as_json(result: Result, redact: Callable[[str], str] = redact_text) -> str:
     """Write a result as compact JSON text, with `redact` applied to every string."""
     return _json(_data(result, redact))
 
 
 def _data(result: Result, redact: Callable[[str], str]) -> dict[str, JsonValue]:
-    data = _cleaned(result.model_dump(mode="json", exclude_none=True), redact)
+    data = redact_fields(_cleaned(result.model_dump(mode="json", exclude_none=True)), redact)
     if not isinstance(data, dict):
         raise TypeError("a result is an object")
     return data
@@ -69,13 +72,13 @@ def _json(data: dict[str, JsonValue]) -> str:
     return json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def _cleaned(value: JsonValue, redact: Callable[[str], str]) -> JsonValue:
+def _cleaned(value: JsonValue) -> JsonValue:
     if isinstance(value, str):
-        return redact(clean(value))
+        return clean(value)
     if isinstance(value, list):
-        return [_cleaned(item, redact) for item in value]
+        return [_cleaned(item) for item in value]
     if isinstance(value, dict):
-        return {redact(clean(key)): _cleaned(item, redact) for key, item in value.items()}
+        return {clean(key): _cleaned(item) for key, item in value.items()}
     if isinstance(value, float) and not math.isfinite(value):
         # Sums of absurd figures: JSON has no infinity, and one such row must not cost the whole answer.
         return math.copysign(sys.float_info.max, value)

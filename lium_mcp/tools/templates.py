@@ -27,6 +27,7 @@ from lium_mcp.tools.parameters import DEFAULT_WAIT_SECONDS, Cursor, Limit, PodNa
 from lium_mcp.tools.pod_views import Outcome
 from lium_mcp.tools.pod_work import replacing_container
 from lium_mcp.tools.pods import ObservedPod, observe
+from lium_mcp.tools.questions import ask_to_delete_template, ask_to_switch_template, ask_to_update_template
 from lium_mcp.tools.registry import DESTROYS, DESTROYS_EACH_TIME, READS, WRITES_EACH_TIME, Toolset
 from lium_mcp.tools.results import Result
 from lium_mcp.tools.targets import find_own_template, find_pod, find_template
@@ -178,7 +179,7 @@ async def create_template(
     return await observe_template(call, created, owner, wait_seconds=wait_seconds)
 
 
-@toolset.tool(title="Update template", hints=DESTROYS)
+@toolset.tool(title="Update template", hints=DESTROYS, asks=ask_to_update_template)
 async def update_template(
     call: Call,
     *,
@@ -221,7 +222,7 @@ async def update_template(
     return observed.model_copy(update={"rebooting_pods": users or None})
 
 
-@toolset.tool(title="Delete template", hints=DESTROYS)
+@toolset.tool(title="Delete template", hints=DESTROYS, asks=ask_to_delete_template)
 async def delete_template(call: Call, template: TemplateName) -> DeletedTemplate:
     """Delete one of your own templates for good. Refused while a pod runs on it, because Lium does not say what would
     happen to that pod.
@@ -238,7 +239,7 @@ async def delete_template(call: Call, template: TemplateName) -> DeletedTemplate
     return DeletedTemplate(template_id=target.id, name=target.name)
 
 
-@toolset.tool(title="Switch pod template", hints=DESTROYS_EACH_TIME)
+@toolset.tool(title="Switch pod template", hints=DESTROYS_EACH_TIME, asks=ask_to_switch_template)
 async def switch_pod_template(
     call: Call, pod: PodName, template: TemplateName, wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS
 ) -> ObservedPod:
@@ -247,6 +248,7 @@ async def switch_pod_template(
     """
     target = await find_pod(call, pod)
     chosen = await find_template(call, template)
+    call.policy.check_template(chosen.id)
     async with replacing_container(call, target.id):
         await call.lium.pods.switch_template(target.id, template_id=chosen.id)
     with after_change(f"{target.pod_name} is starting from template {chosen.name}."):

@@ -9,6 +9,7 @@ from lium_mcp.api import Pod, Volume
 from lium_mcp.tools.call import Call
 from lium_mcp.tools.failures import ToolFailure
 from lium_mcp.tools.parameters import Cursor, Limit, ShortText, page
+from lium_mcp.tools.questions import ask_to_delete_volume
 from lium_mcp.tools.registry import DESTROYS, READS, WRITES_EACH_TIME, Toolset
 from lium_mcp.tools.results import Result, UtcTime
 from lium_mcp.tools.targets import find_volume, refuse_attached, volume_holder
@@ -78,7 +79,7 @@ async def create_volume(
     return volume_view(await call.lium.volumes.create(name=name, description=description), ())
 
 
-@toolset.tool(title="Delete volume", hints=DESTROYS)
+@toolset.tool(title="Delete volume", hints=DESTROYS, asks=ask_to_delete_volume)
 async def delete_volume(call: Call, volume: VolumeName) -> DeletedVolume:
     """Delete a volume and all data on it, for good. Refused while a pod has it mounted; backups are not touched."""
     found = await find_volume(call, volume)

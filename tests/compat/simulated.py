@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from typing import Any, cast
 
 import httpx2
@@ -30,9 +31,14 @@ class Simulated:
         self._stage = stage
         self._http = httpx2.Client(base_url=base_url.removesuffix("/api") + "/_sandbox", timeout=10, trust_env=False)
 
-    def begin(self, *, balance_usd: float = 100.0) -> None:
+    def begin(self, *, balance_usd: float = 100.0, start: datetime | None = None) -> None:
         """Begin with a fresh sandbox, whose clock stands still until it is turned."""
-        self._stage.playing = Sandbox(seed=7, speed=0, balance_usd=balance_usd)
+        self._stage.playing = Sandbox(seed=7, speed=0, balance_usd=balance_usd, start=start)
+
+    @property
+    def playing(self) -> Sandbox:
+        """The sandbox itself, for what somebody else does to it."""
+        return self._stage.playing
 
     def state(self) -> dict[str, Any]:
         return cast("dict[str, Any]", self._http.get("/state").raise_for_status().json())

@@ -4,8 +4,24 @@ import asyncio
 import selectors
 from collections.abc import Coroutine
 from typing import Any, TypeVar
+from unittest.mock import patch
+
+import anyio.to_thread
 
 T = TypeVar("T")
+
+
+_run_sync = anyio.to_thread.run_sync
+_threads_at_work = 0
+
+
+async def _counted(*arguments: Any, **options: Any) -> Any:
+    global _threads_at_work  # noqa: PLW0603 - one loop at a time is virtual
+    _threads_at_work += 1
+    try:
+        return await _run_sync(*arguments, **options)
+    finally:
+        _threads_at_work -= 1
 
 
 class _JumpingSelector(selectors.DefaultSelector):
@@ -17,7 +33,7 @@ class _JumpingSelector(selectors.DefaultSelector):
         ready: list[tuple[selectors.SelectorKey, int]] = super().select(0)
         if ready or (timeout is not None and timeout <= 0):
             return ready
-        if timeout is None:
+        if timeout is None or _threads_at_work:  # time waits for a thread
             return list(super().select(None))
         self.skipped_seconds += timeout
         return ready
@@ -43,6 +59,6 @@ class LoopClock:
 
 
 def run_virtually(main: Coroutine[Any, Any, T]) -> T:
-    """Run on such a loop. Nothing in `main` may use threads or sockets: time would jump past their answers."""
-    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+    """Run on such a loop. Nothing in `main` may use sockets, nor threads but anyio's: time would jump past them."""
+    with patch("anyio.to_thread.run_sync", _counted), asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         return runner.run(main)

@@ -26,7 +26,7 @@ from tests.tools.wires import (
     truth,
 )
 
-agent_on = partial(agent_on_every_tool, toolsets=frozenset({"clusters"}), log_level="ERROR")
+agent_on = partial(agent_on_every_tool, toolsets=frozenset({"clusters", "pods"}), log_level="ERROR")
 both_eras = pytest.mark.parametrize("mode", ["auto", "legacy"])
 RENT = "/executors/cluster/rent"
 OLD = ("run_record",)
@@ -221,7 +221,7 @@ async def test_nodes_without_a_price_pass_no_ceiling(sandbox: Sandbox, price: An
         assert rented["price_per_hour_usd"] > 0, "what is billed is read back"
 
 
-async def test_a_price_that_rose_on_the_way_is_said(sandbox: Sandbox) -> None:
+async def test_a_cluster_that_came_out_dearer_than_allowed_is_removed(sandbox: Sandbox) -> None:
     wire = Wire(sandbox)
     async with agent_on(sandbox, transport=wire) as agent:
         wanted = await order(agent)
@@ -230,9 +230,11 @@ async def test_a_price_that_rose_on_the_way_is_said(sandbox: Sandbox) -> None:
             return [{**pod, "price": 500.0} for pod in pods]
 
         wire.on("GET", "/pods", editing(dearer))
-        rented = await agent.call("rent_cluster", **wanted, max_usd_per_hour=900)
-    assert rented["price_per_hour_usd"] == 1000
-    assert "The price rose" in rented["warnings"][0]
+        failure = await agent.refused("rent_cluster", **wanted, max_usd_per_hour=900)
+        assert failure.code == "dearer_than_allowed"
+        sandbox.clock.advance(minutes=1)
+        await agent.call("list_pods")
+    assert living(sandbox) == []
 
 
 async def test_a_cluster_that_cannot_be_read_back_is_named_all_the_same(sandbox: Sandbox) -> None:

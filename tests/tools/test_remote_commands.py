@@ -122,7 +122,7 @@ async def test_a_changed_host_key_stops_the_call_and_changes_nothing(
         # Our own reboot makes a new container, whose key is new by right.
         await agent.call("reboot_pod", pod="train", wait_seconds=300)
         assert (await agent.call("run_command", pod="train", command="echo back"))["stdout"] == "back\n"
-    [pin] = (tmp_path / "home" / "state" / "lium-mcp" / "host-keys").iterdir()
+    [pin] = (tmp_path / "home" / ".local" / "state" / "lium-mcp" / "host-keys").iterdir()
     assert pin.stat().st_mode & 0o777 == 0o600
 
 

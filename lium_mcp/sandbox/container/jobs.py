@@ -9,7 +9,9 @@ import posixpath
 from typing import TYPE_CHECKING, Final
 
 from lium_mcp.sandbox.container.files import File
-from lium_mcp.sandbox.container.kernel import TERMINATED, FileStream, Null, Process, Signalled
+from lium_mcp.sandbox.container.kernel import Process
+from lium_mcp.sandbox.container.streams import FileStream, Null
+from lium_mcp.sandbox.container.waiting import TERMINATED, Signalled
 
 if TYPE_CHECKING:
     from lium_mcp.sandbox.container.shell import Call

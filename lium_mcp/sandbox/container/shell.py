@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from lium_mcp.sandbox.container.arithmetic import ArithmeticFault
 from lium_mcp.sandbox.container.files import PATH_BYTES, Device, Directory, File
-from lium_mcp.sandbox.container.kernel import FileStream, Given, Null, Pipe, Process, Stream, Taken
+from lium_mcp.sandbox.container.kernel import Process
+from lium_mcp.sandbox.container.streams import FileStream, Given, Null, Pipe, Stream, Taken
 from lium_mcp.sandbox.container.syntax import (
     Chain,
     Command,
@@ -86,6 +87,7 @@ class Shell:
     arguments: list[str] = field(default_factory=list)
     name: str = "sh"
     options: set[str] = field(default_factory=set)
+    pid: int = 0
     last_status: int = 0
     last_background: int | None = None
     last_substitution: int = 0
@@ -166,6 +168,7 @@ class Shell:
             list(self.arguments),
             self.name,
             set(self.options),
+            self.pid or self.process.pid,
             self.last_status,
             self.last_background,
             conditions=self.conditions,
@@ -385,7 +388,7 @@ class Shell:
 
     def scope(self) -> Scope:
         """Return where the values of words come from, now."""
-        special = {"?": str(self.last_status), "$": str(self.process.pid), "0": self.name}
+        special = {"?": str(self.last_status), "$": str(self.pid or self.process.pid), "0": self.name}
         if self.last_background is not None:
             special["!"] = str(self.last_background)
         variables, process = self.process.variables, self.process

@@ -10,6 +10,7 @@ import importlib
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 from lium_mcp.sandbox.records import Pod
@@ -111,7 +112,7 @@ class _Listener:
         self._connections: set[asyncio.Task[None]] = set()
         self.task = loop.create_task(self._serve(sock))
         # The task may be cancelled before it begins.
-        self.task.add_done_callback(lambda _: sock.close())
+        self.task.add_done_callback(partial(_close, sock))
 
     @property
     def is_open(self) -> bool:
@@ -134,7 +135,7 @@ class _Listener:
     async def _serve(self, sock: socket.socket) -> None:
         try:
             # A quarter of a second, which whoever shares the loop should not wait for.
-            server: _Server = await asyncio.to_thread(importlib.import_module, "lium_mcp.sandbox.ssh.server")  # type: ignore[assignment]
+            server: _Server = await asyncio.to_thread(importlib.import_module, "lium_mcp.sandbox.ssh.server")
             while True:
                 connected, _ = await self.loop.sock_accept(sock)
                 if len(self._connections) >= MOST_CONNECTIONS:
@@ -145,7 +146,7 @@ class _Listener:
                 self._connections.add(task)
                 task.add_done_callback(self._connections.discard)
                 # A task may be cancelled before it begins.
-                task.add_done_callback(lambda _, connected=connected: connected.close())
+                task.add_done_callback(partial(_close, connected))
         finally:
             sock.close()
             for task in self._connections:
@@ -182,6 +183,10 @@ class _Pulse:
                 wait = min(wait, max(SHORTEST_WAIT_SECONDS, (due - world.clock.now()).total_seconds() / speed))
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._woken.wait(), None if speed == 0 else wait)
+
+
+def _close(sock: socket.socket, _: object) -> None:
+    sock.close()
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

@@ -103,30 +103,30 @@ class _Reader:
         found, atoms = [], list[_Atom]()
         at_start = at_end = False
         while self._left:
-            token, is_special = self._token()
-            if is_special and token == "|":
+            symbol, is_special = self._symbol()
+            if is_special and symbol == "|":
                 found.append(_Alternative(tuple(atoms), at_start, at_end))
                 atoms, at_start, at_end = [], False, False
-            elif is_special and token == "^" and not atoms:
+            elif is_special and symbol == "^" and not atoms:
                 at_start = True
-            elif is_special and token == "$" and (not self._left or self._left.startswith(("|", "\\|"))):
+            elif is_special and symbol == "$" and (not self._left or self._left.startswith(("|", "\\|"))):
                 at_end = True
-            elif is_special and token in "*+?" and atoms:
+            elif is_special and symbol in "*+?" and atoms:
                 last = atoms.pop()
-                missing = last.may_be_missing or token in "*?"
-                atoms.append(_Atom(last.characters, last.is_negated, missing, last.may_repeat or token in "*+"))
-            elif is_special and token == ".":
+                missing = last.may_be_missing or symbol in "*?"
+                atoms.append(_Atom(last.characters, last.is_negated, missing, last.may_repeat or symbol in "*+"))
+            elif is_special and symbol == ".":
                 atoms.append(_Atom(None))
-            elif is_special and token == "[":
+            elif is_special and symbol == "[":
                 atoms.append(self._set())
-            elif is_special and token in "(){}":
+            elif is_special and symbol in "(){}":
                 raise PatternFault("the sandbox's grep knows no groups and counts")
             else:
-                atoms.append(_Atom(frozenset(token)))
+                atoms.append(_Atom(frozenset(symbol)))
         found.append(_Alternative(tuple(atoms), at_start, at_end))
         return found
 
-    def _token(self) -> tuple[str, bool]:
+    def _symbol(self) -> tuple[str, bool]:
         character, self._left = self._left[0], self._left[1:]
         if character == "\\" and self._left:
             character, self._left = self._left[0], self._left[1:]

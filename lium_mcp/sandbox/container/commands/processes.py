@@ -4,9 +4,10 @@ from typing import Final
 
 from lium_mcp.sandbox.container import jobs
 from lium_mcp.sandbox.container.commands.inputs import Usage, options, read_all, seconds
-from lium_mcp.sandbox.container.kernel import KILLED, TERMINATED, Process, Signalled
+from lium_mcp.sandbox.container.kernel import Process
 from lium_mcp.sandbox.container.shell import NOT_FOUND, Call, Program, Shell
 from lium_mcp.sandbox.container.syntax import NAME
+from lium_mcp.sandbox.container.waiting import KILLED, TERMINATED, Signalled
 
 TIMED_OUT: Final = 124
 SIGNALS: Final = {"HUP": 1, "INT": 2, "QUIT": 3, "KILL": 9, "USR1": 10, "USR2": 12, "TERM": 15}

@@ -269,7 +269,7 @@ async def sort(call: Call) -> int:
         except ValueError:
             return 0.0
 
-    lines.sort(key=number if "n" in found else None, reverse="r" in found)  # type: ignore[arg-type]
+    lines.sort(key=number if "n" in found else None, reverse="r" in found)
     await write_bytes(call, b"".join(line + b"\n" for line in lines))
     return 0
 
@@ -304,7 +304,8 @@ async def tr(call: Call) -> int:
 
 
 def _characters(text: str) -> str:
-    text, found = unescape(text[:BLOCK_BYTES]), []
+    text = unescape(text[:BLOCK_BYTES])
+    found: list[str] = []
     while text:
         if text[1:2] == "-" and len(text) > 2 and ord(text[0]) <= ord(text[2]) <= 255:  # noqa: PLR2004 - a range of bytes
             found.extend(map(chr, range(ord(text[0]), ord(text[2]) + 1)))

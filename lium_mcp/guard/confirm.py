@@ -1,0 +1,125 @@
+"""Asking the person before money is spent or data destroyed, in both eras of the protocol.
+
+A question names its target and its price, and the answer counts for these alone: in the current protocol the question
+is made anew when the answer comes and must read the same, for older clients the target is read again after the answer.
+Whatever is not a clear yes changes nothing. There is no way for the model to answer.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+import anyio
+from mcp import MCPError
+from mcp.server.elicitation import AcceptedElicitation, ElicitationResult
+from mcp.server.mcpserver import Context, Elicit
+from pydantic import BaseModel, Field
+
+Mode = Literal["auto", "always", "never"]
+
+ANSWER_SECONDS: Final = 300.0
+_ANSWER_COMES_LATER: Final = "2026-07-28"
+_ASK_FIRST: Final = "Ask the person, then call again."
+
+
+class Yes(BaseModel):
+    """What a person fills in."""
+
+    confirm: bool = Field(description="Do it")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a person is asked.
+
+    Attributes:
+        text: Target, price and consequence, in words. It holds no figure that changes from one second to the next.
+        pins: Arguments by which the call goes on after a yes: ids in the place of names.
+        price_per_hour_usd: The price that is agreed to; one that is higher needs another question.
+    """
+
+    text: str
+    pins: Mapping[str, Any] = field(default_factory=dict)
+    price_per_hour_usd: float | None = None
+
+    def binds_as(self, other: "Question") -> bool:
+        """Whether a yes to this is a yes to the other: the same target, at no higher price."""
+        mine, theirs = self.price_per_hour_usd, other.price_per_hour_usd
+        return self.pins == other.pins and (theirs is None or (mine is not None and theirs <= mine))
+
+
+class NotConfirmed(Exception):
+    """There was no yes; nothing was changed.
+
+    Attributes:
+        code: Stable, for programs.
+        advice: What to do next.
+    """
+
+    def __init__(self, code: str, happened: str, advice: str) -> None:
+        super().__init__(happened)
+        self.code = code
+        self.advice = advice
+
+
+def can_ask(context: Context[Any, Any]) -> bool:
+    """Whether the person behind the client can be asked."""
+    capabilities = context.client_capabilities
+    elicitation = capabilities.elicitation if capabilities else None
+    if elicitation is None or (elicitation.form is None and elicitation.url is not None):
+        return False
+    return _answers_later(context) or context.session.can_send_request
+
+
+def later(context: Context[Any, Any], question: Question) -> Elicit[Yes] | None:
+    """The question for the SDK to put, where the answer comes with a later request and is held to the question."""
+    return Elicit(question.text, Yes) if _answers_later(context) else None
+
+
+async def ask(context: Context[Any, Any], question: Question, again: Callable[[], Awaitable[Question | None]]) -> None:
+    """Ask a client of an older protocol, and wait for a yes.
+
+    Args:
+        context: Of the call.
+        question: What to ask.
+        again: Makes the question anew after the answer.
+
+    Raises:
+        NotConfirmed: no yes came in time, or the target changed meanwhile.
+    """
+    try:
+        with anyio.fail_after(ANSWER_SECONDS):
+            answer = await context.elicit(question.text, Yes)
+    except TimeoutError:
+        minutes = ANSWER_SECONDS / 60
+        raise NotConfirmed(
+            "not_confirmed", f"Nobody answered the question within {minutes:g} minutes.", _ASK_FIRST
+        ) from None
+    except (MCPError, ValueError):
+        raise NotConfirmed("not_confirmed", "The question to the person got no usable answer.", _ASK_FIRST) from None
+    refuse_unless_yes(answer)
+    now = await again()
+    if now is None or not question.binds_as(now):
+        raise NotConfirmed(
+            "changed_meanwhile",
+            "What was to be confirmed changed before the answer came.",
+            "Look again, then call again.",
+        )
+
+
+def refuse_unless_yes(answer: ElicitationResult[Yes]) -> None:
+    """Let only a clear yes pass.
+
+    Raises:
+        NotConfirmed: it is none.
+    """
+    if not (isinstance(answer, AcceptedElicitation) and answer.data.confirm):
+        raise NotConfirmed(
+            "not_confirmed",
+            "The question to the person was answered with no, or was closed.",
+            "Do not call again unless the person asks for it.",
+        )
+
+
+def _answers_later(context: Context[Any, Any]) -> bool:
+    return (context.protocol_version or "") >= _ANSWER_COMES_LATER

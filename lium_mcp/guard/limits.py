@@ -1,0 +1,118 @@
+"""The limits themselves: a typed model, read from the settings, from a team's policy file, or from both."""
+
+import tomllib
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+Mode = Literal["enforce", "shadow"]
+_MAX_HOURS: Final = 720
+_MAX_FILE_BYTES: Final = 2**20
+_NUMBERS: Final = ("max_price_per_hour_usd", "max_pods", "max_hours", "max_burn_per_hour_usd", "budget_usd")
+
+
+class PolicyFileError(Exception):
+    """A policy file cannot be read; the sentence says where and what it takes."""
+
+
+def _names(value: Any) -> Any:  # noqa: ANN401 - whatever a file or a variable held
+    parts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(parts, list | tuple | set | frozenset) or not all(isinstance(part, str) for part in parts):
+        raise ValueError("a list of names is needed")
+    return frozenset(part.strip() for part in parts if part.strip())
+
+
+Usd = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Names = Annotated[frozenset[str], BeforeValidator(_names)]
+
+
+class Limits(BaseModel):
+    """What may be spent and rented. Each limit that is None, and each empty list, allows everything."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    max_price_per_hour_usd: Usd | None = Field(default=None, description="Most that one pod may cost, in USD per hour.")
+    max_pods: int | None = Field(default=None, ge=0, description="Most pods that may live at once.")
+    max_hours: float | None = Field(
+        default=None,
+        gt=0,
+        le=_MAX_HOURS,
+        description="Longest life of a pod, in hours; a rent that names no hours gets these.",
+    )
+    max_burn_per_hour_usd: Usd | None = Field(
+        default=None, description="Most that all living pods together may cost, in USD per hour."
+    )
+    budget_usd: Usd | None = Field(
+        default=None,
+        description="Most that may be spent since budget_since, in USD: charges, and what every pod costs until its "
+        "removal.",
+    )
+    budget_since: date | None = Field(
+        default=None, description="First UTC day of the budget; by default that of the present month."
+    )
+    allow_gpu_types: Names = Field(
+        default=frozenset(), description="GPU types that may be rented (H100,A100), separated by commas; empty is any."
+    )
+    allow_countries: Names = Field(
+        default=frozenset(), description="Countries to rent in (US,DE), separated by commas; empty is any."
+    )
+    allow_templates: Names = Field(
+        default=frozenset(), description="Ids of templates that pods may run, separated by commas; empty is any."
+    )
+
+    def tightened(self, other: "Limits") -> "Limits":
+        """Both sets of limits at once: what either refuses is refused."""
+        lowest = {name: _lower(getattr(self, name), getattr(other, name)) for name in _NUMBERS}
+        # Of two periods the longer one counts more of what was spent.
+        sinces = [limits.budget_since for limits in (self, other) if limits.budget_usd is not None]
+        since = min((day for day in sinces if day is not None), default=None)
+        allowed = {
+            name: _both(getattr(self, name), getattr(other, name))
+            for name in ("allow_gpu_types", "allow_countries", "allow_templates")
+        }
+        return Limits(**lowest, budget_since=since, **allowed)
+
+    @property
+    def any(self) -> bool:
+        """Whether there is a limit at all."""
+        return self != Limits()
+
+
+def _lower(first: float | None, second: float | None) -> float | None:
+    return min((value for value in (first, second) if value is not None), default=None)
+
+
+def _both(first: frozenset[str], second: frozenset[str]) -> frozenset[str]:
+    if not first or not second:
+        return first or second
+    common = {name.casefold() for name in first} & {name.casefold() for name in second}
+    # Names that nothing has: an empty list would allow everything.
+    return frozenset(common) or frozenset({"(none)"})
+
+
+class _File(Limits):
+    mode: Mode | None = None
+
+
+def read_policy_file(path: Path) -> tuple[Limits, Mode | None]:
+    """Read the limits of a TOML file, whose keys are the names of `Limits`, and its `mode` if it has one.
+
+    Raises:
+        PolicyFileError: it cannot be read; nothing of it is taken.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_FILE_BYTES + 1)
+        if len(content) > _MAX_FILE_BYTES:
+            raise PolicyFileError(f"{path} is larger than {_MAX_FILE_BYTES} bytes")
+        read = _File.model_validate(tomllib.loads(content.decode()))
+    except OSError as error:
+        raise PolicyFileError(f"{path} cannot be read: {error.strerror}") from None
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        raise PolicyFileError(f"{path}: {problems}") from None
+    except ValueError as error:
+        raise PolicyFileError(f"{path} is not TOML: {error}") from None
+    return Limits(**read.model_dump(exclude={"mode"})), read.mode

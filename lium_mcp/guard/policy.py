@@ -1,0 +1,349 @@
+"""Whether the limits leave room for a rent, a later removal, a template. It computes; it reads and sends nothing.
+
+What is committed is counted from the pods that live and from the rents of the ledger that Lium does not list yet, so
+that two servers of one account cannot pass a limit together. A figure that nobody knows counts against the caller.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+
+from lium_mcp.api import BillingStatement, Pod, gpu_type_matches
+from lium_mcp.guard.limits import Limits
+from lium_mcp.rentals import Entry, is_alive, whole_hours
+
+log = logging.getLogger(__name__)
+
+_PRICE_TOLERANCE_USD = 0.0001
+_COST_TOLERANCE_USD = 0.005
+_LIFE_TOLERANCE_HOURS = 0.01
+
+
+class PolicyRefused(Exception):
+    """A limit leaves no room.
+
+    Attributes:
+        limit: Its name, as in the settings.
+        happened: What was asked for, and what is allowed.
+        fits: What would fit.
+    """
+
+    def __init__(self, limit: str, happened: str, fits: str) -> None:
+        super().__init__(happened)
+        self.limit = limit
+        self.happened = happened
+        self.fits = fits
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a rent would add: so many pods, what all of them cost per hour, and for how long they live (None: open)."""
+
+    price_per_hour_usd: float | None
+    hours: float | None
+    pods: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Commitment:
+    """A pod that lives, or a rent that may have made some.
+
+    Attributes:
+        price_per_hour_usd: None where nobody knows.
+        hours_left: Until its removal; None where none is set.
+    """
+
+    name: str
+    pods: int
+    price_per_hour_usd: float | None
+    hours_left: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far one limit is used."""
+
+    limit: str
+    allowed: float
+    used: float | None
+    left: float | None
+
+
+class Policy:
+    """The limits in force. In shadow mode they refuse nothing, and log what they would have refused."""
+
+    def __init__(self, limits: Limits, *, shadow: bool = False) -> None:
+        self.limits = limits
+        self.shadow = shadow
+
+    @property
+    def wants_spending(self) -> bool:
+        """Whether what was spent has to be known."""
+        return self.limits.budget_usd is not None
+
+    def budget_since(self, now: datetime) -> date:
+        """The first UTC day of the budget."""
+        return self.limits.budget_since or now.date().replace(day=1)
+
+    def life(self, hours: float | None) -> float | None:
+        """The hours a new pod is to live: those asked for, else the most that is allowed.
+
+        Raises:
+            PolicyRefused: they are too many.
+        """
+        most = self.limits.max_hours
+        if hours is None:
+            return None if self.shadow else most
+        if most is not None and hours > most:
+            self._refuse("max_hours", f"{hours:g} hours are asked for; at most {most:g} are allowed", f"hours={most:g}")
+        return hours
+
+    def most_per_hour_usd(self, admitted_usd: float | None, pods: int = 1) -> float | None:
+        """The most that pods may come out at per hour, all together, when they were admitted at a price.
+
+        Where limits add up, the room was for that price. None where anything goes.
+        """
+        if self.shadow:
+            return None
+        most = self.limits.max_price_per_hour_usd
+        ceilings = [] if most is None else [most * pods]
+        if admitted_usd is not None and (self.limits.max_burn_per_hour_usd, self.limits.budget_usd) != (None, None):
+            ceilings.append(admitted_usd)
+        return min(ceilings, default=None)
+
+    def ceiling_per_gpu_hour_usd(self, gpu_count: int) -> float | None:
+        """The most that one GPU of a pod with so many may cost per hour; None where anything goes."""
+        most = self.limits.max_price_per_hour_usd
+        return None if most is None or self.shadow else most / gpu_count
+
+    def check_gpu_type(self, gpu_type: str) -> None:
+        """Refuse a GPU type that is not on the list.
+
+        Raises:
+            PolicyRefused: it is not.
+        """
+        allowed = self.limits.allow_gpu_types
+        if allowed and not any(gpu_type_matches(name, gpu_type) for name in allowed):
+            self._refuse("allow_gpu_types", f"GPU type {gpu_type[:40]} is not allowed", _one_of(allowed))
+
+    def check_country(self, country: str | None) -> None:
+        """Refuse a node that is not in one of the countries.
+
+        Raises:
+            PolicyRefused: it is not, or nobody knows where it is.
+        """
+        allowed = self.limits.allow_countries
+        if allowed and (country or "").casefold() not in {name.casefold() for name in allowed}:
+            where = country or "an unknown country"
+            self._refuse("allow_countries", f"A node in {where} is not allowed", _one_of(allowed))
+
+    def admits_country(self, country: str | None) -> bool:
+        """Whether a node in this country may be rented; in shadow mode any."""
+        allowed = {name.casefold() for name in self.limits.allow_countries}
+        return self.shadow or not allowed or (country or "").casefold() in allowed
+
+    def check_template(self, template_id: str | None) -> None:
+        """Refuse a template that is not on the list.
+
+        Raises:
+            PolicyRefused: it is not, or it would be left to Lium.
+        """
+        allowed = self.limits.allow_templates
+        if allowed and (template_id or "").casefold() not in {name.casefold() for name in allowed}:
+            self._refuse("allow_templates", f"Template {template_id or 'of Lium'} is not allowed", _one_of(allowed))
+
+    def check_price(self, price_per_hour_usd: float | None, pods: int = 1) -> None:
+        """Refuse pods of which one costs more than one may; the price is that of all of them.
+
+        Raises:
+            PolicyRefused: it does, or nobody says what it costs.
+        """
+        most = self.limits.max_price_per_hour_usd
+        if most is None:
+            return
+        if price_per_hour_usd is None:
+            self._refuse("max_price_per_hour_usd", "Lium does not say what it costs", f"a price of at most ${most:g}")
+        elif price_per_hour_usd / pods > most + _PRICE_TOLERANCE_USD:
+            self._refuse(
+                "max_price_per_hour_usd",
+                f"A pod would cost ${price_per_hour_usd / pods:.4f} an hour; at most ${most:g} is allowed",
+                "fewer GPUs or a cheaper node",
+            )
+
+    def check_room(self, ask: Ask, commitments: Sequence[Commitment], spent_usd: float) -> None:
+        """Refuse what would pass a limit together with all that is there.
+
+        Raises:
+            PolicyRefused: it would.
+        """
+        self.check_price(ask.price_per_hour_usd, ask.pods)
+        most_pods, pods = self.limits.max_pods, sum(item.pods for item in commitments)
+        if most_pods is not None and pods + ask.pods > most_pods:
+            self._refuse(
+                "max_pods",
+                f"{pods} pods live or are starting; at most {most_pods} are allowed",
+                f"{max(most_pods - pods, 0)} more, or removing one first",
+            )
+        most_burn = self.limits.max_burn_per_hour_usd
+        if most_burn is not None:
+            burn = self._burn("max_burn_per_hour_usd", commitments, ask)
+            if burn + (ask.price_per_hour_usd or 0) > most_burn + _PRICE_TOLERANCE_USD:
+                self._refuse(
+                    "max_burn_per_hour_usd",
+                    f"All pods together would cost ${burn + (ask.price_per_hour_usd or 0):.2f} an hour; "
+                    f"at most ${most_burn:g} is allowed",
+                    f"at most ${max(most_burn - burn, 0):.2f} more an hour",
+                )
+        self._check_budget(ask, commitments, spent_usd)
+
+    def check_life(self, name: str, lived_hours: float, hours_left: float | None) -> None:
+        """Refuse a removal time that lets a pod live longer than one may; None is none.
+
+        Raises:
+            PolicyRefused: it does.
+        """
+        most = self.limits.max_hours
+        if most is not None and (hours_left is None or lived_hours + hours_left > most + _LIFE_TOLERANCE_HOURS):
+            left = max(most - lived_hours, 0)
+            self._refuse("max_hours", f"{name} may live {most:g} hours in all", f"at most {left:.2f} hours from now")
+
+    def check_extension(self, name: str, ask: Ask, others: Sequence[Commitment], spent_usd: float) -> None:
+        """Refuse to let a pod live on for longer than the budget bears; `others` are all but that pod.
+
+        Raises:
+            PolicyRefused: it does not.
+        """
+        if self.limits.budget_usd is not None and ask.hours is None:
+            self._refuse("budget_usd", f"Without a removal time {name} has no bounded cost", "a removal time")
+        self._check_budget(ask, others, spent_usd)
+
+    def standings(self, commitments: Sequence[Commitment], spent_usd: float) -> list[Standing]:
+        """How far the limits that add up are used; a use that is not bounded is None."""
+        prices = [item.price_per_hour_usd for item in commitments]
+        burn = None if None in prices else sum(price or 0 for price in prices)
+        committed = _committed(commitments)
+        used: dict[str, float | None] = {
+            "max_pods": sum(item.pods for item in commitments),
+            "max_burn_per_hour_usd": burn,
+            "budget_usd": None if committed is None else spent_usd + committed,
+        }
+        rows = []
+        for limit, now in used.items():
+            allowed = getattr(self.limits, limit)
+            if allowed is not None:
+                rows.append(Standing(limit, allowed, now, None if now is None else max(allowed - now, 0)))
+        return rows
+
+    def _check_budget(self, ask: Ask, commitments: Sequence[Commitment], spent_usd: float) -> None:
+        budget = self.limits.budget_usd
+        if budget is None:
+            return
+        if ask.hours is None:
+            self._refuse("budget_usd", "Without hours a pod has no bounded cost", "hours, after which Lium removes it")
+            return
+        if ask.price_per_hour_usd is None:
+            self._refuse("budget_usd", "Lium does not say what it costs", "a node with a price")
+            return
+        for item in commitments:
+            if item.hours_left is None or item.price_per_hour_usd is None:
+                lacks = "removal time" if item.hours_left is None else "known price"
+                self._refuse(
+                    "budget_usd",
+                    f"Pod {item.name} has no {lacks}, so what is committed already is not bounded",
+                    "a removal time for it (schedule_pod_removal), or its removal",
+                )
+                return
+        left = budget - spent_usd - (_committed(commitments) or 0)
+        cost = ask.price_per_hour_usd * ask.hours
+        if cost > left + _COST_TOLERANCE_USD:
+            fits = max(left, 0) / ask.price_per_hour_usd if ask.price_per_hour_usd else 0
+            self._refuse(
+                "budget_usd",
+                f"It would cost up to ${cost:.2f}; of the budget of ${budget:g} ${max(left, 0):.2f} is left",
+                f"{int(fits)} whole hours at this price" if fits >= 1 else "a cheaper node or nothing now",
+            )
+
+    def _burn(self, limit: str, commitments: Sequence[Commitment], ask: Ask) -> float:
+        if ask.price_per_hour_usd is None:
+            self._refuse(limit, "Lium does not say what it costs", "a node with a price")
+        unknown = [item.name for item in commitments if item.price_per_hour_usd is None]
+        if unknown:
+            self._refuse(limit, f"Nobody says what pod {unknown[0]} costs", "its removal")
+        return sum(item.price_per_hour_usd or 0 for item in commitments)
+
+    def _refuse(self, limit: str, happened: str, fits: str) -> None:
+        if self.shadow:
+            log.warning("policy=shadow limit=%s would have refused a call", limit)
+            return
+        raise PolicyRefused(limit, happened, fits)
+
+
+def commitments(pods: Sequence[Pod], entries: Sequence[Entry], now: datetime) -> list[Commitment]:
+    """What lives, and what the ledger says may live without being listed yet."""
+    alive = [pod for pod in pods if is_alive(pod)]
+    listed = {pod.id for pod in pods}
+    items = [Commitment(pod.pod_name or pod.id, 1, _price(pod), hours_left(pod, now)) for pod in alive]
+    for entry in entries:
+        unlisted = entry.pod_count if not entry.pod_ids else len(set(entry.pod_ids) - listed)
+        if unlisted and not _is_listed_by_name(entry, alive):
+            share = unlisted / entry.pod_count
+            price = None if entry.price_per_hour_usd is None else entry.price_per_hour_usd * share
+            hours = None if entry.hours is None else float(whole_hours(entry.hours))
+            items.append(Commitment(entry.pod_name, unlisted, price, hours))
+    return items
+
+
+def hours_left(pod: Pod, now: datetime) -> float | None:
+    """Until its removal; the whole hours of the rent while it has not booted."""
+    if pod.termination_hours is not None:
+        return float(pod.termination_hours)
+    if pod.removal_scheduled_at is None:
+        return None
+    return max((pod.removal_scheduled_at - now).total_seconds(), 0) / 3600
+
+
+def spent_usd(
+    statement: BillingStatement, pods: Sequence[Pod], removed: Sequence[Entry], since: datetime, now: datetime
+) -> float:
+    """What was charged in a period, and what will be: charges reach the statement late.
+
+    A pod that bills counts for at least its price since it was made; a rent that was closed lately and is in no
+    statement yet for its price until then.
+    """
+    charged = {pod.pod_id: pod.total or 0.0 for pod in statement.pods}
+    total = max(statement.total or 0.0, sum(charged.values()))
+    for pod in pods:
+        if pod.is_billing and pod.created_at is not None:
+            total += max(_cost(_price(pod), max(pod.created_at, since), now) - charged.get(pod.id, 0.0), 0)
+    for entry in removed:
+        if entry.closed_at is not None and not any(pod_id in charged for pod_id in entry.pod_ids):
+            total += _cost(entry.price_per_hour_usd, max(entry.created_at, since), entry.closed_at)
+    return total
+
+
+def _cost(price_per_hour_usd: float | None, begin: datetime, end: datetime) -> float:
+    return (price_per_hour_usd or 0) * max((end - begin).total_seconds(), 0) / 3600
+
+
+def _committed(items: Sequence[Commitment]) -> float | None:
+    total = 0.0
+    for item in items:
+        if item.hours_left is None or item.price_per_hour_usd is None:
+            return None
+        total += item.hours_left * item.price_per_hour_usd
+    return total
+
+
+def _price(pod: Pod) -> float | None:
+    return pod.price if pod.price is not None and pod.price >= 0 else None
+
+
+def _is_listed_by_name(entry: Entry, alive: Sequence[Pod]) -> bool:
+    """Whether an unsettled rent's pod is in the list already: counted there, with the API's own price."""
+    new = [pod for pod in alive if pod.pod_name == entry.pod_name and pod.id not in entry.known_pod_ids]
+    return not entry.pod_ids and len(new) >= entry.pod_count
+
+
+def _one_of(names: frozenset[str]) -> str:
+    return f"one of {', '.join(sorted(names))}"

@@ -1,0 +1,58 @@
+"""What never comes out: keys, tokens, passwords, values of environments. In one place, for every way out.
+
+Two rules. By field: the value of a field with such a name is replaced, whatever it holds. By text: what looks like a
+Lium key or a private key, credentials inside addresses, and the secrets that this process was given are cut out of any
+string. Results, errors and log lines pass through here.
+"""
+
+import re
+from collections.abc import Callable, Collection
+from typing import Any, Final
+
+REDACTED: Final = "[redacted]"
+
+_SECRET_FIELDS: Final = re.compile(
+    r"(?:^|_)(?:api_?key|secret|token|password|passwd|passphrase|credentials?|authorization|private_?key|environment|env"
+    r"|cookie|access_?key)(?:$|_value$|_values$)",
+    re.IGNORECASE,
+)
+_SHAPES: Final = (
+    (re.compile(r"\bsk_[A-Za-z0-9_-]{4,}"), REDACTED),
+    (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL), REDACTED),
+    (re.compile(r"\b([A-Za-z][A-Za-z0-9+.-]{1,20}://)[^\s/@:]{0,200}:[^\s/@]{1,200}@"), rf"\1{REDACTED}@"),
+    (re.compile(r"\b(Bearer|X-API-KEY:?)\s+[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE), rf"\1 {REDACTED}"),
+)
+_SHORTEST_SECRET: Final = 4
+
+
+def redact_text(text: str, secrets: Collection[str] = ()) -> str:
+    """Cut secrets out of a text: those given, and whatever looks like one."""
+    for secret in secrets:
+        if len(secret) >= _SHORTEST_SECRET:
+            text = text.replace(secret, REDACTED)
+    for shape, replacement in _SHAPES:
+        text = shape.sub(replacement, text)
+    return text
+
+
+def redact(value: Any, redact_string: Callable[[str], str] = redact_text) -> Any:  # noqa: ANN401 - any JSON value
+    """A JSON value without its secrets, by field and by text."""
+    if isinstance(value, str):
+        return redact_string(value)
+    if isinstance(value, list):
+        return [redact(item, redact_string) for item in value]
+    if isinstance(value, dict):
+        return {
+            redact_string(key): _blank(item) if _SECRET_FIELDS.search(key) else redact(item, redact_string)
+            for key, item in value.items()
+        }
+    return value
+
+
+def _blank(value: Any) -> Any:  # noqa: ANN401 - as above
+    """The same shape without any text in it."""
+    if isinstance(value, str):
+        return REDACTED
+    if isinstance(value, list):
+        return [_blank(item) for item in value]
+    return {key: _blank(item) for key, item in value.items()} if isinstance(value, dict) else value

@@ -1,0 +1,37 @@
+"""Where the ledger is, and when it is opened: not before a rent needs it, since its libraries take long to import."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from lium_mcp.rentals.ledger import Ledger
+
+_SQLITE_FILE: Final = "sqlite:///"
+
+
+class Journal:
+    """Where the ledger is; it is opened, and its libraries are imported, when it is first asked for."""
+
+    def __init__(self, url: str) -> None:
+        """Take the address of a database, see `Ledger`."""
+        self._url = url
+        self._ledger: Ledger | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing can be in it, since nobody has made it yet."""
+        path = self._url.removeprefix(_SQLITE_FILE)
+        return self._ledger is None and (path == "sqlite://" or (path != self._url and not Path(path).exists()))
+
+    def open(self) -> "Ledger":
+        """The ledger. Nothing is read or written yet."""
+        if self._ledger is None:
+            from lium_mcp.rentals.ledger import Ledger  # noqa: PLC0415 - start-up should not pay for a database
+
+            self._ledger = Ledger(self._url)
+        return self._ledger
+
+    async def aclose(self) -> None:
+        """Close its connections."""
+        if self._ledger is not None:
+            await self._ledger.aclose()

@@ -1,0 +1,117 @@
+"""What can be rented, and what a rent comes to. Orders go into the ledger as JSON and come back as they were."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from lium_mcp.api import ClusterRentRequest, RentBySpecRequest, RentRequest
+
+
+@dataclass(frozen=True, slots=True)
+class NodeOrder:
+    """Rent GPUs of one chosen node."""
+
+    executor_id: str
+    request: RentRequest
+
+    def body(self) -> dict[str, Any]:
+        """The body that is sent."""
+        return self.request.body()
+
+
+@dataclass(frozen=True, slots=True)
+class SpecOrder:
+    """Let the API pick the cheapest node that fits."""
+
+    request: RentBySpecRequest
+
+    def body(self) -> dict[str, Any]:
+        """The body that is sent."""
+        return self.request.body(dry_run=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterOrder:
+    """Rent several whole nodes of one fabric, all or none."""
+
+    request: ClusterRentRequest
+
+    def body(self) -> dict[str, Any]:
+        """The body that is sent."""
+        return self.request.body()
+
+
+Order = NodeOrder | SpecOrder | ClusterOrder
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """On what terms an order is placed.
+
+    Attributes:
+        asked: Digest of what the caller asked for: the same call again gets the same pod.
+        price_per_hour_usd: What everything ordered costs together, as quoted; None where nobody said.
+        hours: When Lium is to remove it, in hours from boot; None for never.
+    """
+
+    asked: str
+    price_per_hour_usd: float | None = None
+    hours: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rental:
+    """Pods that bill now: one, or the members of a cluster.
+
+    Attributes:
+        pod_ids: Never empty.
+        confirmed: The API named these pods as the answer to our request. False: they were found by name after the
+            answer was lost, so they could in theory be somebody else's.
+        rented_at: When the request was about to leave.
+        earlier: An earlier call with the same request rented them; this one sent nothing.
+    """
+
+    pod_ids: tuple[str, ...]
+    confirmed: bool
+    rented_at: datetime
+    earlier: bool = False
+
+    @property
+    def pod_id(self) -> str:
+        """The pod, or the first member of a cluster."""
+        return self.pod_ids[0]
+
+
+def pod_count(order: Order) -> int:
+    """How many pods an order makes."""
+    return len(order.request.executor_uuids) if isinstance(order, ClusterOrder) else 1
+
+
+def digest(value: Any) -> str:  # noqa: ANN401 - any JSON value
+    """A short name for a JSON value: equal values have equal ones."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def to_json(order: Order) -> dict[str, Any]:
+    """Write an order for the ledger, with a digest of the body that is sent for it."""
+    written: dict[str, Any] = {"request": order.request.model_dump(mode="json"), "body": digest(order.body())}
+    if isinstance(order, NodeOrder):
+        return written | {"kind": "node", "executor_id": order.executor_id}
+    return written | {"kind": "spec" if isinstance(order, SpecOrder) else "cluster"}
+
+
+def from_json(written: dict[str, Any]) -> Order | None:
+    """Read an order back; None where it would not be sent exactly as it was, by another version of this program."""
+    order: Order
+    try:
+        if written["kind"] == "node":
+            order = NodeOrder(written["executor_id"], RentRequest.model_validate(written["request"]))
+        elif written["kind"] == "spec":
+            order = SpecOrder(RentBySpecRequest.model_validate(written["request"]))
+        else:
+            order = ClusterOrder(ClusterRentRequest.model_validate(written["request"]))
+    except (KeyError, ValueError):
+        return None
+    return order if digest(order.body()) == written.get("body") else None

@@ -1,0 +1,57 @@
+"""When Lium removes a pod by itself: set at the rent, exact once the pod runs, and read back.
+
+A rent carries whole hours, which the API counts from boot, and at boot it replaces whatever was scheduled meanwhile. So
+the exact time can only be set once the pod runs. It follows from the boot alone: whoever sets it sets the same.
+"""
+
+import math
+from datetime import datetime, timedelta
+from typing import Final
+
+from lium_mcp.api import LiumClient, LiumError, Pod, PodDetail
+
+_TOLERANCE: Final = timedelta(minutes=2)
+
+
+def whole_hours(hours: float) -> int:
+    """The hours that a rent carries: the API takes whole ones, at least one."""
+    return max(math.ceil(hours), 1)
+
+
+async def keep_removal_time(
+    lium: LiumClient, pod: Pod, hours: float, rented_at: datetime
+) -> tuple[PodDetail | None, bool]:
+    """Make the removal time of a pod what was asked for, as far as its state allows.
+
+    Returns:
+        The pod as it was read back, if a time was set, and whether the API shows a time that is not later than asked.
+
+    Raises:
+        LiumError: it could not be set or read back.
+    """
+    if pod.is_ready:
+        due = await _boot(lium, pod, rented_at) + timedelta(hours=hours)
+    elif pod.termination_hours is None and pod.removal_scheduled_at is None and not pod.is_terminal:
+        due = rented_at + timedelta(hours=hours)  # the API did not take the hours of the rent
+    else:
+        return None, False
+    if _holds(pod, due):
+        return None, pod.is_ready
+    await lium.pods.schedule_removal(pod.id, at=due)
+    newest = await lium.pods.get(pod.id)
+    return newest, newest.is_ready and _holds(newest, due)
+
+
+def _holds(pod: Pod, due: datetime) -> bool:
+    # An earlier time is somebody's decision, and costs less.
+    return pod.removal_scheduled_at is not None and pod.removal_scheduled_at <= due + _TOLERANCE
+
+
+async def _boot(lium: LiumClient, pod: Pod, rented_at: datetime) -> datetime:
+    try:
+        for event in await lium.pods.events(pod.id):
+            if (event.to_status or "").upper() == "RUNNING" and event.created_at:
+                return event.created_at
+    except LiumError:
+        pass  # older servers have no events
+    return rented_at

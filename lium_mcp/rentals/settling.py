@@ -1,0 +1,225 @@
+"""What became of a rent: asking again with the same key, looking for the pod, and bringing the ledger up to date.
+
+What an answer proves is the contract's: a repeat with the same idempotency key tells the stored outcome, once it is
+marked as replayed. Past the time for which the API keeps a key, a repeat would rent again: then a person decides.
+"""
+
+import logging
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from typing import Any, Final
+
+import anyio
+
+from lium_mcp.api import (
+    BadRequest,
+    Clock,
+    Conflict,
+    LiumClient,
+    LiumError,
+    NotFound,
+    Pod,
+    RateLimited,
+    RentOutcomeUnknown,
+    Rows,
+)
+from lium_mcp.rentals.entries import Entry, LedgerUnavailable, Status
+from lium_mcp.rentals.journal import Journal
+from lium_mcp.rentals.orders import ClusterOrder, NodeOrder, Order, Rental, from_json
+from lium_mcp.rentals.removal import keep_removal_time
+
+log = logging.getLogger(__name__)
+
+# The API keeps a key for 24 hours.
+REPLAY_WINDOW: Final = timedelta(hours=23)
+# With nobody there to hear of the pod, an old rent is not repeated.
+_BACKGROUND_WINDOW: Final = timedelta(minutes=10)
+# The API's own lock on a key ends after 300 seconds: no request of that rent runs any more.
+_RUN_OUT: Final = timedelta(seconds=330)
+# A server that is alive has its answer, or has written that it has none.
+_SENDING_ENDS: Final = timedelta(seconds=60)
+# A new pod may take some seconds to be listed.
+_LISTED_WITHIN: Final = timedelta(seconds=30)
+_REMOVE_AFTER: Final = timedelta(minutes=2)
+_LOOK_PAUSES_SECONDS: Final = (0.0, 3.0, 3.0)
+# Twice: if the first repeat is the first to arrive, the second tells what the API has stored of it.
+_AT_ONCE: Final = (0.0, 0.0)
+_NEVER_RECORDED: Final = "idempotency_outcome_unknown"
+_ATTEND_LIMIT_SECONDS: Final = 30.0
+
+
+def is_alive(pod: Pod) -> bool:
+    """Whether a pod has its name: it bills, or will."""
+    return pod.is_billing or not pod.is_terminal
+
+
+async def post(lium: LiumClient, order: Order, key: str) -> tuple[str, ...]:
+    """Send a rent and return the pods it made.
+
+    Raises:
+        RentOutcomeUnknown: the answer names no pod, or none came.
+        LiumError: as `Executors.rent`.
+    """
+    if isinstance(order, ClusterOrder):
+        return (await lium.clusters.rent(order.request, idempotency_key=key)).pod_ids
+    if isinstance(order, NodeOrder):
+        return ((await lium.executors.rent(order.executor_id, order.request, idempotency_key=key)).pod_id,)
+    return ((await lium.executors.rent_by_spec(order.request, idempotency_key=key)).pod_id or "",)
+
+
+class Settler:
+    """Settles rents of the ledger, whoever sent them. Its callers see to it that one of them acts at a time."""
+
+    def __init__(self, lium: LiumClient, clock: Clock, journal: Journal) -> None:
+        self._lium = lium
+        self._clock = clock
+        self._journal = journal
+
+    async def attend(self, account: str, pods: Rows[Pod], *, in_background: bool = False) -> list[Entry]:
+        """Bring every open rent of an account up to date.
+
+        Args:
+            account: Whose rents.
+            pods: The account's pods, as listed just now.
+            in_background: Nobody would hear of a pod that comes of it.
+
+        Returns:
+            The rents that are still open.
+
+        Raises:
+            LedgerUnavailable: the ledger cannot be read.
+        """
+        entries = await self._journal.open().open_entries(account)
+        with anyio.move_on_after(_ATTEND_LIMIT_SECONDS):
+            for entry in entries:
+                try:
+                    await self._attend_to(entry, pods, in_background=in_background)
+                except LiumError as error:
+                    log.warning("The rent of %r could not be attended to for now: %s", entry.pod_name, error)
+        return await self._journal.open().open_entries(account)
+
+    async def settle(self, entry: Entry, *, pauses_seconds: Iterable[float]) -> Rental | None:
+        """Find out what became of a rent whose answer was just lost: ask again with its key, then look for its pod.
+
+        Returns:
+            What it rented; None while nothing proves anything.
+
+        Raises:
+            LiumError: the refusal that the API has stored for it: it rented nothing.
+        """
+        rental, _ = await self._ask_again(entry, pauses_seconds)
+        return rental or await self._look_for(entry, _LOOK_PAUSES_SECONDS)
+
+    async def note(self, entry: Entry, status: Status, **values: Any) -> None:  # noqa: ANN401 - columns of the ledger
+        """Write what became of a rent. A ledger that fails now must not hide a pod: it is settled again later."""
+        try:
+            await self._journal.open().change(entry, status, now=self._lium.now(), **values)
+        except LedgerUnavailable as error:
+            log.critical("The ledger cannot note that the rent of %r is %s: %s", entry.pod_name, status, error)
+
+    async def remove(self, pod_id: str, *, schedule: bool = True) -> bool:
+        """Remove a pod that must go, or have Lium remove it soon where it cannot be removed yet.
+
+        Returns:
+            Whether it is being removed now, or is gone.
+
+        Raises:
+            LiumError: neither was possible.
+        """
+        try:
+            await self._lium.pods.remove(pod_id)
+        except NotFound:
+            pass
+        except (BadRequest, Conflict):
+            if schedule:  # this process may not live until the pod can be removed
+                await self._lium.pods.schedule_removal(pod_id, at=self._lium.now() + _REMOVE_AFTER)
+            return False
+        return True
+
+    async def _attend_to(self, entry: Entry, pods: Rows[Pod], *, in_background: bool) -> None:
+        if entry.is_unsettled:
+            await self._attend_to_unsettled(entry, pods, in_background=in_background)
+        elif entry.status == "removing":
+            if all([await self.remove(pod_id) for pod_id in entry.pod_ids]):
+                await self.note(entry, "removed")
+        else:
+            await self._attend_to_rented(entry, pods)
+
+    async def _attend_to_unsettled(self, entry: Entry, pods: Rows[Pod], *, in_background: bool) -> None:
+        age = self._lium.now() - entry.created_at
+        if age >= (_BACKGROUND_WINDOW if in_background else REPLAY_WINDOW):
+            if entry.status == "sending":
+                await self.note(entry, "unknown")
+            return
+        try:
+            rental, is_answered = await self._ask_again(entry, _AT_ONCE)
+            rental = rental or await self._look_for(entry, _AT_ONCE[:1])
+        except LiumError as refusal:
+            log.info("Settled the rent of %r: it was refused: %s", entry.pod_name, refusal)
+            return
+        if rental is not None:
+            log.info("Settled the rent of %r: it was rented", entry.pod_name)
+        elif is_answered and age > _RUN_OUT and not pods.skipped and not _new_pods(entry, pods):
+            log.warning("Settled the rent of %r: it runs no more, and Lium lists no such pod", entry.pod_name)
+            await self.note(entry, "absent")
+        elif age > _SENDING_ENDS and entry.status == "sending":
+            await self.note(entry, "unknown")
+
+    async def _ask_again(self, entry: Entry, pauses_seconds: Iterable[float]) -> tuple[Rental | None, bool]:
+        """Repeat a rent with its own key, where the API keeps it.
+
+        Returns:
+            What it rented, if that is proved, and whether every repeat was answered without being carried out.
+        """
+        order = from_json(entry.order)
+        age = self._lium.now() - entry.created_at
+        is_answered = True
+        if order is None or age >= REPLAY_WINDOW or not await self._lium.supports("rent_idempotency"):
+            return None, is_answered
+        for pause_seconds in pauses_seconds:
+            await self._clock.sleep(pause_seconds)
+            try:
+                pod_ids = await post(self._lium, order, entry.idempotency_key)
+            except RentOutcomeUnknown as unknown:
+                # It may have been the first to arrive.
+                is_answered = is_answered and unknown.code == _NEVER_RECORDED
+            except RateLimited:
+                pass  # whoever answered this did not look at the first request
+            except LiumError as error:
+                if error.replayed and error.effect == "none":
+                    await self.note(entry, "refused", note=str(error))
+                    raise
+            else:
+                await self.note(entry, "rented", pod_ids=list(pod_ids), confirmed=True)
+                return Rental(pod_ids, True, entry.created_at), is_answered
+        return None, is_answered
+
+    async def _attend_to_rented(self, entry: Entry, pods: Rows[Pod]) -> None:
+        listed = [pod for pod in pods if pod.id in entry.pod_ids]
+        alive = [pod for pod in listed if is_alive(pod)]
+        if not alive:
+            settled_at = entry.settled_at or entry.created_at
+            if not pods.skipped and (listed or self._lium.now() - settled_at > _LISTED_WITHIN):
+                await self.note(entry, "removed")
+            return
+        if entry.hours is not None and not entry.removal_is_set:
+            kept = [await keep_removal_time(self._lium, pod, entry.hours, entry.created_at) for pod in alive]
+            if all(is_set for _, is_set in kept):
+                await self.note(entry, "rented", removal_is_set=True)
+
+    async def _look_for(self, entry: Entry, pauses_seconds: Iterable[float]) -> Rental | None:
+        for pause_seconds in pauses_seconds:
+            await self._clock.sleep(pause_seconds)
+            try:
+                found = _new_pods(entry, await self._lium.pods.list())
+            except LiumError:
+                continue
+            if len(found) == entry.pod_count:
+                await self.note(entry, "rented", pod_ids=found, confirmed=False)
+                return Rental(tuple(found), False, entry.created_at)
+        return None
+
+
+def _new_pods(entry: Entry, pods: Sequence[Pod]) -> list[str]:
+    """Pods of the rent's name that were not there before it."""
+    return [pod.id for pod in pods if pod.pod_name == entry.pod_name and pod.id not in entry.known_pod_ids]

@@ -1,0 +1,154 @@
+"""What a person is asked before something is destroyed: the target by id, what is lost, when it was last backed up.
+
+Each takes the call and the arguments of its tool. It pins the target: after a yes the tool gets the id that was named
+in the question, whatever the name means by then.
+"""
+
+from typing import Any
+
+from lium_mcp.api import LiumError, Pod
+from lium_mcp.guard.confirm import Question
+from lium_mcp.tools.call import Call
+from lium_mcp.tools.room import check_life
+from lium_mcp.tools.targets import find_own_template, find_pod, find_template, find_volume, volume_holder
+
+_RESUMES_WITHIN_SECONDS = 1800.0
+
+
+async def ask_to_remove_pod(call: Call, *, pod: str, final_backup: bool, **_: Any) -> Question | None:  # noqa: ANN401
+    """Before `remove_pod`; not again when it goes on with the last backup that an earlier call began."""
+    target = await find_pod(call, pod)
+    begun = call.runtime.final_backups.get(target.id)
+    if final_backup and begun and call.runtime.clock.monotonic() - begun[1] < _RESUMES_WITHIN_SECONDS:
+        return None
+    before = " It is backed up first, and stays if that fails." if final_backup else ""
+    lost = f"Its disk and local volume are lost. {await _last_backup(call, target)}"
+    return Question(f"Remove {_pod(target)} for good?{before} {lost}", {"pod": target.id})
+
+
+async def ask_to_reboot_pod(call: Call, *, pod: str, **_: Any) -> Question:  # noqa: ANN401 - the tool's other arguments
+    """Before `reboot_pod`."""
+    target = await find_pod(call, pod)
+    return Question(
+        f"Reboot {_pod(target)}? Its processes and all files outside {target.volume_root} are lost. "
+        f"{await _last_backup(call, target)}",
+        {"pod": target.id},
+    )
+
+
+async def ask_to_switch_template(call: Call, *, pod: str, template: str, **_: Any) -> Question:  # noqa: ANN401 - as above
+    """Before `switch_pod_template`."""
+    target, wanted = await find_pod(call, pod), await find_template(call, template)
+    call.policy.check_template(wanted.id)
+    return Question(
+        f"Replace what runs in {_pod(target)} by template {wanted.name} ({wanted.id})? All data in the pod may be "
+        f"lost. {await _last_backup(call, target)}",
+        {"pod": target.id, "template": wanted.id},
+    )
+
+
+async def ask_to_schedule_removal(call: Call, *, pod: str, hours_from_now: float, **_: Any) -> Question:  # noqa: ANN401
+    """Before `schedule_pod_removal`."""
+    target = await find_pod(call, pod)
+    await check_life(call, target, hours_from_now)
+    cost = f" It costs ${target.price * hours_from_now:.2f} until then." if target.price is not None else ""
+    return Question(
+        f"Let Lium remove {_pod(target)} in {hours_from_now:g} hours?{cost} Its disk and local volume are lost then. "
+        f"{await _last_backup(call, target)}",
+        {"pod": target.id},
+    )
+
+
+async def ask_to_cancel_removal(call: Call, *, pod: str, **_: Any) -> Question:  # noqa: ANN401 - the tool takes no others
+    """Before `cancel_pod_removal`."""
+    target = await find_pod(call, pod)
+    await check_life(call, target, None)
+    return Question(
+        f"Let {_pod(target)} run without a removal time? It bills until somebody removes it.", {"pod": target.id}
+    )
+
+
+async def ask_to_start_job(call: Call, *, pod: str, name: str, then: str, **_: Any) -> Question | None:  # noqa: ANN401
+    """Before `start_job`, where the pod is to be removed after the job: nobody is asked when it ends."""
+    if then != "backup_and_remove":
+        return None
+    target = await find_pod(call, pod)
+    return Question(
+        f"Start job {name} in {_pod(target)} and remove the pod when it ends? It is backed up first, and stays if that "
+        f"fails; what is outside {target.volume_root} is lost.",
+        {"pod": target.id},
+    )
+
+
+async def ask_to_reset_gpus(call: Call, *, pod: str, reset_id: str, **_: Any) -> Question | None:  # noqa: ANN401 - as above
+    """Before `reset_pod_gpus`; not where it only waits for a reset."""
+    if reset_id:
+        return None
+    target = await find_pod(call, pod)
+    return Question(f"Reset the GPUs of {_pod(target)}? All its processes stop; its files stay.", {"pod": target.id})
+
+
+async def ask_to_update_template(call: Call, *, template: str, **_: Any) -> Question:  # noqa: ANN401 - as above
+    """Before `update_template`."""
+    target = await find_own_template(call, template)
+    users = [_pod(pod) for pod in await call.lium.pods.list() if pod.template and pod.template.id == target.id]
+    lost = f"These reboot at once and lose their processes: {'; '.join(users)}." if users else "No pod runs on it."
+    return Question(f"Change template {target.name} ({target.id})? {lost}", {"template": target.id})
+
+
+async def ask_to_delete_template(call: Call, *, template: str) -> Question:
+    """Before `delete_template`."""
+    target = await find_own_template(call, template)
+    return Question(f"Delete template {target.name} ({target.id}) for good?", {"template": target.id})
+
+
+async def ask_to_delete_volume(call: Call, *, volume: str) -> Question:
+    """Before `delete_volume`."""
+    target = await find_volume(call, volume)
+    holder = volume_holder(target, await call.lium.pods.list())
+    size = f"{target.current_size_gb:.1f} GB" if target.current_size_gb is not None else "a size nobody knows"
+    files = f" in {target.current_file_count} files" if target.current_file_count is not None else ""
+    mounted = f" It is mounted in {_pod(holder)}." if holder else ""
+    return Question(
+        f"Delete volume {target.name} ({target.id}) for good? {size}{files} are lost.{mounted}", {"volume": target.id}
+    )
+
+
+async def ask_to_delete_backup(call: Call, *, backup_id: str) -> Question:
+    """Before `delete_backup`."""
+    backup = await call.lium.backups.get(backup_id)
+    made = f" of {backup.created_at:%Y-%m-%d %H:%M} UTC" if backup.created_at else ""
+    return Question(f"Delete the backup {backup.id}{made} for good? It cannot be restored then.")
+
+
+async def ask_to_delete_schedule(call: Call, *, pod: str) -> Question:
+    """Before `delete_backup_schedule`."""
+    target = await find_pod(call, pod)
+    return Question(f"Stop backing up {_pod(target)}? {await _last_backup(call, target)}", {"pod": target.id})
+
+
+async def ask_to_remove_cluster(call: Call, *, cluster_id: str) -> Question:
+    """Before `remove_cluster`."""
+    members = [pod for pod in await call.lium.pods.list() if pod.cluster_id == cluster_id]
+    named = "; ".join(map(_pod, members)) or "Lium lists no members now"
+    return Question(f"Remove every pod of cluster {cluster_id} for good, with all data in them? {named}.")
+
+
+async def ask_to_delete_ssh_key(call: Call, *, key_id: str) -> Question:
+    """Before `delete_ssh_key`."""
+    name = next((key.name for key in await call.lium.ssh_keys.list() if key.id == key_id), None)
+    return Question(f"Remove SSH key {name or '(unnamed)'} ({key_id}) from the account?")
+
+
+def _pod(pod: Pod) -> str:
+    price = f", ${pod.price:.2f} an hour" if pod.price is not None else ""
+    return f"pod {pod.pod_name or '(unnamed)'} ({pod.id}, {pod.state or 'state unknown'}{price})"
+
+
+async def _last_backup(call: Call, pod: Pod) -> str:
+    try:
+        backups = await call.lium.backups.list(pod_id=pod.id)
+    except LiumError:
+        return "Whether there is a backup of it could not be read."
+    made = [backup.created_at for backup in backups if backup.is_completed and backup.created_at]
+    return f"Its last backup is of {max(made):%Y-%m-%d %H:%M} UTC." if made else "There is no backup of it."

@@ -1,0 +1,254 @@
+"""From what a call of `rent_pod` asks for to an order with a price: which node, which template, within which limits.
+
+Everything that can be refused is refused here, before money is spent. It only reads, and may be done twice: once to ask
+a person, and once more to act on the answer.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from pydantic import field_validator
+
+from lium_mcp.api import Executor, RentBySpecRequest, RentRequest, Template
+from lium_mcp.guard.policy import Ask
+from lium_mcp.rentals import NodeOrder, Order, SpecOrder, Terms, digest, whole_hours
+from lium_mcp.rentals.selection import (
+    NoDefaultTemplate,
+    NothingFits,
+    cheapest_matching,
+    default_template,
+    smallest_gpu_count,
+)
+from lium_mcp.tools.call import Call
+from lium_mcp.tools.failures import ToolFailure
+from lium_mcp.tools.marketplace import PricedRental, find_node, quote_node
+from lium_mcp.tools.pod_keys import find_public_keys
+from lium_mcp.tools.results import Result
+from lium_mcp.tools.targets import find_free_volume, find_template
+
+PRICE_TOLERANCE_USD: Final = 0.0001
+
+
+class Wanted(Result):
+    """The request, checked for what cannot be expressed."""
+
+    name: str
+    executor_id: str
+    gpu_type: str
+    gpu_count: int | None
+    max_usd_per_gpu_hour: float | None
+    min_vram_gb: float | None
+    min_ram_gb: float | None
+    min_disk_gb: float | None
+    country: str
+    docker_in_docker: bool
+    template: str
+    volume: str
+    backup_id: str
+    hours: float | None
+    enable_backups: bool
+
+    @field_validator("country")
+    @classmethod
+    def _upper(cls, country: str) -> str:
+        return country.upper()
+
+    def check(self) -> None:
+        """Refuse what no request could carry; a constraint is never dropped in silence."""
+        floors = ("gpu_type", "min_vram_gb", "min_ram_gb", "min_disk_gb", "country", "docker_in_docker")
+        given = [name for name in floors if getattr(self, name)]
+        if self.executor_id and given:
+            problem = f"executor_id names the node already, so {', '.join(given)} cannot apply"
+        elif not self.executor_id and not self.gpu_type:
+            problem = "Name a node with executor_id, or a GPU model with gpu_type"
+        elif self.country and not re.fullmatch("[A-Z]{2}", self.country):
+            problem = "country is a two-letter ISO code here"
+        else:
+            return
+        raise ToolFailure("invalid_argument", f"{problem}.", "Correct it and call again.")
+
+    @property
+    def digest(self) -> str:
+        """What the call is called in the ledger: the same call has the same."""
+        return digest(self.model_dump(mode="json"))
+
+    @property
+    def termination_hours(self) -> int | None:
+        """The API takes whole hours from boot; the exact time is set once the pod runs."""
+        return whole_hours(self.hours) if self.hours else None
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What goes into the pod."""
+
+    public_keys: list[str]
+    template: Template | None
+    volume_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """An order that may be placed, and what it comes to.
+
+    Attributes:
+        wanted: What was asked for, with the hours that the limits make of it.
+        price_per_hour_usd: For all GPUs; None where nothing needs to know it before the rent.
+    """
+
+    wanted: Wanted
+    order: Order
+    gpu_count: int
+    price_per_hour_usd: float | None
+    node: Executor | None
+
+    @property
+    def ask(self) -> Ask:
+        """What it would add to what the account is committed to; Lium takes whole hours at the rent."""
+        hours = self.wanted.termination_hours
+        return Ask(self.price_per_hour_usd, float(hours) if hours else None)
+
+    def terms(self, asked: str) -> Terms:
+        """On what terms it is placed."""
+        return Terms(asked, self.price_per_hour_usd, self.wanted.hours)
+
+
+async def make_plan(call: Call, wanted: Wanted, *, priced: bool) -> Plan:
+    """Find what to rent.
+
+    Args:
+        call: The call.
+        wanted: What is asked for.
+        priced: Whether the price has to be known, also where Lium picks the node.
+
+    Raises:
+        ToolFailure: it cannot be rented so.
+        PolicyRefused: a limit leaves no room for it.
+        LiumError: the API could not be read.
+    """
+    policy = call.policy
+    wanted = wanted.model_copy(update={"hours": policy.life(wanted.hours)})
+    contents = await _contents(call, wanted)
+    # A restore needs a path in the template's volume, so the template has to be known before the rent; and Lium takes
+    # no list of countries.
+    by_node = wanted.executor_id or wanted.backup_id or policy.limits.allow_countries
+    if by_node or not await call.lium.supports("rent_by_spec"):
+        node = await _pick_node(call, wanted, contents)
+        policy.check_gpu_type(node.gpu_type)
+        policy.check_country(node.country_code)
+        quoted = await _price(call, wanted, node)
+        policy.check_price(quoted.price_per_hour_usd)
+        order: Order = await _node_order(call, wanted, node, quoted.gpu_count, contents)
+        policy.check_template(order.request.template_id)
+        return Plan(wanted, order, quoted.gpu_count, quoted.price_per_hour_usd, node)
+    policy.check_gpu_type(wanted.gpu_type)
+    policy.check_template(contents.template.id if contents.template else None)
+    request = _spec_request(wanted, contents)
+    ceilings = (wanted.max_usd_per_gpu_hour, policy.ceiling_per_gpu_hour_usd(request.gpu_count))
+    ceiling = min((ceiling for ceiling in ceilings if ceiling is not None), default=None)
+    request = request.model_copy(update={"max_price_per_gpu_hour": ceiling})
+    if not priced and not policy.limits.any:
+        return Plan(wanted, SpecOrder(request), request.gpu_count, None, None)
+    chosen = await call.lium.executors.select_by_spec(request)
+    price = chosen.price_per_hour
+    policy.check_price(price)
+    if price is not None:
+        # If the node is taken meanwhile, Lium tries the next: not at another price.
+        ceiling = price / request.gpu_count + PRICE_TOLERANCE_USD
+        request = request.model_copy(update={"max_price_per_gpu_hour": ceiling})
+    return Plan(wanted, SpecOrder(request), request.gpu_count, price, chosen.selected_executor)
+
+
+async def _contents(call: Call, wanted: Wanted) -> Contents:
+    """Find what goes into the pod; whatever is missing is refused before money is spent."""
+    volume = await find_free_volume(call, wanted.volume) if wanted.volume else None
+    if wanted.backup_id:
+        backup = await call.lium.backups.get(wanted.backup_id)
+        if not backup.is_completed:
+            raise ToolFailure(
+                "backup_not_completed",
+                f"Backup {backup.id} is {backup.state} and cannot be restored.",
+                "Choose a completed one with list_backups.",
+            )
+    return Contents(
+        public_keys=await find_public_keys(call),
+        template=await find_template(call, wanted.template) if wanted.template else None,
+        volume_id=volume.id if volume else None,
+    )
+
+
+async def _pick_node(call: Call, wanted: Wanted, contents: Contents) -> Executor:
+    if wanted.executor_id:
+        return await find_node(call, wanted.executor_id)
+    try:
+        return await cheapest_matching(call.lium, _spec_request(wanted, contents), call.policy.admits_country)
+    except NothingFits as error:
+        raise ToolFailure(
+            "no_gpu_matches", f"{error}.", "Relax a floor or the ceiling, or watch with list_gpus."
+        ) from error
+
+
+async def _price(call: Call, wanted: Wanted, node: Executor) -> PricedRental:
+    count = wanted.gpu_count or (smallest_gpu_count(node) if wanted.executor_id else 1)
+    priced = await quote_node(call, node, hours=wanted.hours or 1, gpu_count=count)
+    per_gpu = priced.price_per_hour_usd / count
+    ceiling = wanted.max_usd_per_gpu_hour
+    if ceiling is not None and per_gpu > ceiling:
+        raise ToolFailure(
+            "price_above_ceiling",
+            f"Node {node.id} costs ${per_gpu:.4f} per GPU-hour, more than max_usd_per_gpu_hour={ceiling:g}.",
+            "Choose another node with list_gpus, or raise the ceiling.",
+        )
+    return priced
+
+
+async def _node_order(call: Call, wanted: Wanted, node: Executor, count: int, contents: Contents) -> NodeOrder:
+    try:
+        template = contents.template or await default_template(call.lium, node)
+    except NoDefaultTemplate as error:
+        raise ToolFailure(
+            "template_needed",
+            f"Lium recommends no image of its own for node {node.id}.",
+            "Name a template with the parameter template.",
+        ) from error
+    request = RentRequest(
+        pod_name=wanted.name,
+        template_id=template.id,
+        user_public_key=contents.public_keys,
+        volume_id=contents.volume_id,
+        backup_log_id=wanted.backup_id or None,
+        restore_path=restore_path(template) if wanted.backup_id else None,
+        gpu_count=count,
+        enable_volume_encryption=template.supports_volume_encryption is True,
+        enable_backups=wanted.enable_backups,
+        termination_hours=wanted.termination_hours,
+    )
+    return NodeOrder(node.id, request)
+
+
+def restore_path(template: Template) -> str:
+    """Where a backup is restored to at the first start: a new directory in the local volume."""
+    root = template.volumes[0] if template.volumes else "/root"
+    return f"{root.rstrip('/')}/restored"
+
+
+def _spec_request(wanted: Wanted, contents: Contents) -> RentBySpecRequest:
+    chosen = contents.template
+    return RentBySpecRequest(
+        gpu_type=wanted.gpu_type,
+        gpu_count=wanted.gpu_count or 1,
+        min_vram_gb=wanted.min_vram_gb,
+        min_ram_gb=wanted.min_ram_gb,
+        min_disk_gb=wanted.min_disk_gb,
+        max_price_per_gpu_hour=wanted.max_usd_per_gpu_hour,
+        country=wanted.country or None,
+        docker_in_docker=wanted.docker_in_docker or None,
+        pod_name=wanted.name,
+        template_id=chosen.id if chosen else None,
+        user_public_key=contents.public_keys,
+        volume_id=contents.volume_id,
+        enable_volume_encryption=chosen is None or chosen.supports_volume_encryption is True,
+        enable_backups=wanted.enable_backups,
+        termination_hours=wanted.termination_hours,
+    )

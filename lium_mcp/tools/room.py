@@ -1,0 +1,94 @@
+"""What the limits leave room for now: what the account has spent and is committed to, beside the policy."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, time
+
+from lium_mcp.api import BillingStatement, Pod
+from lium_mcp.guard.policy import Ask, Commitment, Policy, Standing, commitments, hours_left, spent_usd
+from lium_mcp.rentals import Entry
+from lium_mcp.tools.call import Call
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """The account's spending at one moment, as far as the policy needs it."""
+
+    policy: Policy
+    now: datetime
+    since: datetime
+    statement: BillingStatement | None
+    removed: Sequence[Entry]
+
+    def check(self, ask: Ask, pods: Sequence[Pod], entries: Sequence[Entry]) -> None:
+        """Refuse a rent that passes a limit together with pods that live and rents of the ledger.
+
+        Raises:
+            PolicyRefused: it does.
+        """
+        self.policy.check_room(ask, commitments(pods, entries, self.now), self.spent_usd(pods))
+
+    def check_extension(self, pod: Pod, hours: float | None, pods: Sequence[Pod], entries: Sequence[Entry]) -> None:
+        """Refuse to let a pod live for so many hours from now where the budget does not bear it; None is for ever.
+
+        Raises:
+            PolicyRefused: it does not.
+        """
+        others = commitments([other for other in pods if other.id != pod.id], _without(pod, entries), self.now)
+        name = pod.pod_name or pod.id
+        self.policy.check_extension(name, Ask(pod.price, hours), others, self.spent_usd(pods))
+
+    def standings(self, pods: Sequence[Pod], entries: Sequence[Entry]) -> list[Standing]:
+        """How far each limit is used."""
+        return self.policy.standings(self.committed(pods, entries), self.spent_usd(pods))
+
+    def committed(self, pods: Sequence[Pod], entries: Sequence[Entry]) -> list[Commitment]:
+        """What lives, or may."""
+        return commitments(pods, entries, self.now)
+
+    def spent_usd(self, pods: Sequence[Pod]) -> float:
+        """What was spent in the period of the budget; 0 where no budget is set."""
+        if self.statement is None:
+            return 0
+        return spent_usd(self.statement, pods, self.removed, self.since, self.now)
+
+
+async def make_room(call: Call) -> Room:
+    """Read what the policy has to know.
+
+    Raises:
+        LiumError: what was spent cannot be read.
+        LedgerUnavailable: the ledger cannot be read.
+    """
+    policy, now = call.policy, call.lium.now()
+    day = policy.budget_since(now)
+    since = datetime.combine(day, time(), UTC)
+    if not policy.wants_spending:
+        return Room(policy, now, since, None, ())
+    statement = await call.lium.account.billing_statement(start_day=day, end_day=now.date())
+    return Room(policy, now, since, statement, await call.renter.removed_since(since))
+
+
+async def check_life(call: Call, pod: Pod, hours: float | None) -> None:
+    """Refuse a removal time so many hours from now, or none, that the limits do not bear.
+
+    What ends a pod earlier than now is never refused.
+
+    Raises:
+        PolicyRefused: they do not.
+        LiumError: what was spent cannot be read.
+        LedgerUnavailable: the ledger cannot be read.
+    """
+    policy, now = call.policy, call.lium.now()
+    earlier = hours_left(pod, now)
+    if hours is not None and earlier is not None and hours <= earlier:
+        return
+    lived = (now - pod.created_at).total_seconds() / 3600 if pod.created_at else 0
+    policy.check_life(pod.pod_name or pod.id, max(lived, 0), hours)
+    if policy.wants_spending:
+        room = await make_room(call)
+        room.check_extension(pod, hours, await call.lium.pods.list(), await call.renter.open_entries())
+
+
+def _without(pod: Pod, entries: Sequence[Entry]) -> list[Entry]:
+    return [entry for entry in entries if pod.id not in entry.pod_ids]

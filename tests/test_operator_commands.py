@@ -1,0 +1,149 @@
+"""What the person who runs a server sees of the ledger and the limits, and does by hand."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from lium_mcp.cli import main
+from lium_mcp.sandbox import Sandbox
+from tests.compat.simulated import Simulated, simulating
+from tests.harness import agent_on
+from tests.tools.wires import Wire, failing, on_rents, rent
+
+RENT = {"name": "train", "gpu_type": "A100", "hours": 2}
+NO_REPLAY = ("rent_by_spec", "run_record")
+
+
+def ledger(home: Path) -> str:
+    return f"sqlite:///{home / 'state' / 'rentals.db'}"
+
+
+@pytest.fixture
+def say(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    """Run a command on this test's ledger; return its exit status and what it printed."""
+
+    def run(*arguments: str) -> tuple[int, str]:
+        status = main([*arguments, "--state-url", ledger(tmp_path)])
+        return status, capsys.readouterr().out
+
+    return run
+
+
+def renting(sandbox: Sandbox, tmp_path: Path, *, lost: bool = False, **wanted: Any) -> str:
+    async def call() -> str:
+        wire = Wire(sandbox)
+        if lost:
+            on_rents(wire, failing(httpx2.ReadError("lost")))
+        async with agent_on(sandbox, transport=wire, state_url=ledger(tmp_path), log_level="ERROR") as agent:
+            result = await agent.raw("rent_pod", **(RENT | wanted))
+            return str((result.structured_content or {}).get("pod_id"))
+
+    return asyncio.run(call())
+
+
+def test_a_ledger_that_is_not_there_is_empty_and_stays_away(
+    say: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    assert say("rentals") == (0, "The ledger is empty.\n")
+    status, text = say("rentals", "close", "train")
+    assert status == 1
+    assert "No open rent" in text
+    assert not (tmp_path / "state").exists()
+
+
+def test_open_rents_are_listed_with_price_and_pods(
+    say: Callable[..., tuple[int, str]], sandbox: Sandbox, tmp_path: Path
+) -> None:
+    pod_id = renting(sandbox, tmp_path)
+    status, text = say("rentals")
+    assert status == 0
+    [line] = [line for line in text.splitlines() if "train" in line]
+    assert "rented" in line
+    assert pod_id in line
+    assert "sk_" not in text
+
+
+def test_an_unsettled_rent_is_closed_by_hand_only_on_a_yes_and_frees_its_name(
+    say: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    sandbox = Sandbox(seed=7, speed=0, features=NO_REPLAY)
+    renting(sandbox, tmp_path, lost=True)
+    assert "unknown" in say("rentals")[1]
+    status, text = say("rentals", "close", "train")
+    assert status == 1
+    assert "--yes" in text
+    assert "unknown" in say("rentals")[1]
+    assert say("rentals", "close", "train", "--yes")[0] == 0
+    assert "No open rents" in say("rentals")[1]
+    assert "closed by hand" in say("rentals", "--all")[1]
+    assert renting(sandbox, tmp_path) != "None"
+
+
+def test_two_rents_that_begin_alike_are_not_guessed_between(
+    say: Callable[..., tuple[int, str]], sandbox: Sandbox, tmp_path: Path
+) -> None:
+    for name in ("a", "b"):
+        renting(sandbox, tmp_path, name=name)
+    status, text = say("rentals", "close", "", "--yes")
+    assert status == 1
+    assert "2 open rents" in text
+    assert say("rentals")[1].count("rented") == 2
+
+
+def test_a_ledger_that_cannot_be_read_says_why(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "broken.db").write_text("this is no database, and longer than a header " * 10)
+    assert main(["rentals", "--state-url", f"sqlite:///{tmp_path / 'broken.db'}"]) == 1
+    assert "not a database" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def lium() -> Any:
+    with simulating() as simulated:
+        yield simulated
+
+
+def test_the_policy_is_explained_with_what_is_used_and_left(
+    lium: Simulated, say: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lium.begin()
+    monkeypatch.setenv("LIUM_BASE_URL", lium.base_url)
+    monkeypatch.setenv("LIUM_API_KEY", "sk_sandbox")
+    asyncio.run(rent(lium.playing, "other"))
+    status, text = say("policy", "explain", "--max-pods", "3", "--budget-usd", "20", "--allow-gpu-types", "H100")
+    assert status == 0
+    rows = {
+        line.split()[0]: line.split()[1:] for line in text.splitlines() if line.startswith(("max_", "budget", "allow"))
+    }
+    assert rows["max_pods"] == ["3", "1", "2"]
+    assert rows["budget_usd"] == ["20"]  # what is used is not bounded
+    assert rows["allow_gpu_types"] == ["H100"]
+    assert "other" in text
+    assert "removal time" in text
+
+
+def test_without_limits_the_policy_says_that_everything_may_be_spent(say: Callable[..., tuple[int, str]]) -> None:
+    status, text = say("policy", "explain")
+    assert status == 0
+    assert "whole balance" in text
+
+
+def test_what_cannot_be_read_is_said(say: Callable[..., tuple[int, str]]) -> None:
+    assert "could not be read" in say("policy", "explain", "--max-pods", "3")[1]
+
+
+async def test_the_policy_resource_says_what_is_left(sandbox: Sandbox) -> None:
+    async with agent_on(sandbox, max_pods=3, max_burn_per_hour_usd=5.0) as agent:
+        await agent.call("rent_pod", **RENT)
+        content = (await agent.client.read_resource("lium://policy")).contents[0]
+    policy = json.loads(getattr(content, "text", ""))
+    limits = {row["limit"]: row for row in policy["limits"]}
+    assert limits["max_pods"] == {"limit": "max_pods", "allowed": 3, "used": 1, "left": 2}
+    burn = limits["max_burn_per_hour_usd"]
+    assert burn["used"] > 0
+    assert burn["used"] + burn["left"] == pytest.approx(5)
+    assert policy["mode"] == "enforce"
