@@ -175,8 +175,19 @@ async def test_then_backup_leaves_the_pod_and_names_the_backup(on_sshd: Agent) -
 async def test_nothing_follows_a_job_that_was_stopped(on_sshd: Agent) -> None:
     await rent(on_sshd)
     await on_sshd.call("start_job", pod="train", name="j", command="sleep 60", then="backup_and_remove")
+    await asyncio.sleep(0.8)  # so that it is stopped while what is to follow looks at it
     await on_sshd.call("stop_job", pod="train", name="j")
-    await asyncio.sleep(2.5)
+    await asyncio.sleep(2)
+    assert [pod["status"] for pod in (await on_sshd.call("list_pods"))["pods"]] == ["RUNNING"]
+    assert (await on_sshd.call("list_backups"))["total"] == 0
+
+
+async def test_a_pod_on_which_another_job_runs_is_not_removed(on_sshd: Agent) -> None:
+    await rent(on_sshd)
+    await on_sshd.call("start_job", pod="train", name="long", command="sleep 60")
+    await on_sshd.call("start_job", pod="train", name="short", command="true", then="backup_and_remove")
+    await until(on_sshd, "short", over)
+    await asyncio.sleep(2)
     assert [pod["status"] for pod in (await on_sshd.call("list_pods"))["pods"]] == ["RUNNING"]
     assert (await on_sshd.call("list_backups"))["total"] == 0
 
