@@ -7,9 +7,13 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from mcp import Client
+from mcp.types import ElicitResult
 
 from lium_mcp.sandbox import Sandbox
-from tests.harness import Agent, agent_on
+from lium_mcp.server import build_server
+from lium_mcp.settings import Settings
+from tests.harness import Agent, TurnedClock, agent_on
 from tests.sshd import AtSshd, Sshd, rent
 
 Answer = dict[str, Any]
@@ -212,3 +216,30 @@ async def test_a_later_server_takes_up_what_is_to_follow(sandbox: Sandbox, sshd:
             assert "now follows backup_and_remove" in seen["next"]
         await removed(sandbox, later)
         assert [row["status"] for row in (await later.call("list_backups"))["backups"]] == ["COMPLETED"]
+
+
+async def test_the_person_is_asked_before_a_job_that_ends_with_the_removal_of_the_pod(
+    sandbox: Sandbox, sshd: Sshd
+) -> None:
+    asked: list[str] = []
+
+    async def answer(_: Any, params: Any) -> ElicitResult:
+        asked.append(params.message)
+        return ElicitResult(
+            action="decline" if "remove the pod when it ends" in params.message else "accept", content={}
+        )
+
+    settings = Settings(api_key="sk_sandbox", base_url="http://127.0.0.1/api", ssh_key_path=sshd.key_path)
+    clock = TurnedClock(sandbox)
+    server = build_server(settings, transport=AtSshd(sandbox, sshd), clock=clock)
+    async with agent_on(sandbox, transport=AtSshd(sandbox, sshd), ssh_key_path=sshd.key_path) as unasked:
+        await rent(unasked)
+    async with Client(server, elicitation_callback=answer) as client:
+        job = {"pod": "train", "command": "true"}
+        refused = await client.call_tool("start_job", {**job, "name": "a", "then": "backup_and_remove"})
+        assert refused.is_error
+        allowed = await client.call_tool("start_job", {**job, "name": "b", "then": "backup"})
+        assert not allowed.is_error
+    assert len(asked) == 1
+    assert "train" in asked[0]
+    assert {path.name for path in (sshd.home / ".lium-mcp" / "jobs").iterdir()} == {"b"}
