@@ -18,6 +18,7 @@ from lium_mcp.sandbox.container.waiting import HANGUP, KILLED, Signalled, pause,
 
 PROCESSES: Final = 64
 STEPS: Final = 50_000
+BYTES_PER_STEP: Final = 16 * 1024
 LONGEST_SLEEP_SECONDS: Final = 10.0 * 365 * 86400
 
 
@@ -36,11 +37,15 @@ class Budget:
 
     steps: int = STEPS
 
-    def spend(self) -> None:
-        """Count one command or turn of a loop; beyond the limit the process is killed."""
-        self.steps -= 1
+    def spend(self, steps: int = 1) -> None:
+        """Count a command, a turn of a loop, or as many as other work is worth; beyond the limit the process ends."""
+        self.steps -= steps
         if self.steps < 0:
             raise Signalled(KILLED)
+
+    def spend_on(self, size_bytes: int) -> None:
+        """Count the moving of data."""
+        self.spend(size_bytes // BYTES_PER_STEP)
 
 
 Main = Callable[["Process"], Coroutine[Any, Any, int]]

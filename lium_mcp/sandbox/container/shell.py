@@ -309,6 +309,7 @@ class Shell:
         self.last_substitution = 0
         words = await fields(command.words, self.scope())
         values = {name: await text(word, self.scope()) for name, word in command.assignments}
+        self.process.budget.spend_on(sum(map(len, words)) + sum(map(len, values.values())))
         if "x" in self.options:
             await self.process.complain(f"+ {' '.join([*(f'{n}={v}' for n, v in values.items()), *words])}")
         variables, exported = self.process.variables, self.process.exported

@@ -13,6 +13,7 @@ from lium_mcp.sandbox.container.syntax import NAME
 LONGEST_LINE: Final = 64 * 1024
 NUMBER_DIGITS: Final = 18
 NOT_A_TEST: Final = 2
+BYTES_READ_PER_STEP: Final = 100
 _FILE_TESTS: Final = frozenset(f"-{letter}" for letter in "efdsrwxLh")
 _COMPARISONS: Final[dict[str, Callable[[int, int], bool]]] = {
     "-eq": operator.eq,
@@ -175,6 +176,7 @@ async def read(call: Call) -> int:
         line += byte
         if len(line) > LONGEST_LINE:
             return await call.fail("line too long")
+    call.process.budget.spend(len(line) // BYTES_READ_PER_STEP)
     names = names or ["REPLY"]
     if not all(NAME.fullmatch(name) for name in names):
         return await call.fail("not a valid identifier")

@@ -4,6 +4,7 @@ Literals, ``.``, ``[...]``, ``^``, ``$``, ``*``, ``+``, ``?`` and alternatives a
 references, which is what makes the time bound possible.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,6 +26,13 @@ class _Atom:
 
     def takes(self, character: str) -> bool:
         return self.characters is None or (character in self.characters) != self.is_negated
+
+    def expression(self) -> str:
+        """Write it as Python's own expression."""
+        if self.characters is None:
+            return "."
+        letters = "".join(map(re.escape, sorted(self.characters)))
+        return f"[{'^' * self.is_negated}{letters}]" if letters else "." if self.is_negated else "(?!)"
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,11 @@ class _Alternative:
                 break
             states = self._step(states, text[at])
         return best
+
+    def expression(self) -> str:
+        """Write an alternative in which nothing repeats as Python's own expression."""
+        start, end = "\\A" if self.at_start else "", "\\Z" if self.at_end else ""
+        return start + "".join(atom.expression() for atom in self.atoms) + end
 
     def _skip(self, states: dict[int, int]) -> None:
         for number, atom in enumerate(self.atoms):
@@ -87,8 +100,20 @@ class Pattern:
         else:
             self._alternatives = [each for line in lines for each in _Reader(line, extended=extended).alternatives()]
 
+        self._quick: re.Pattern[str] | None = None
+        if not any(atom.may_repeat or atom.may_be_missing for each in self._alternatives for atom in each.atoms):
+            self._quick = re.compile("|".join(each.expression() for each in self._alternatives), re.DOTALL)
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether nothing in it repeats, so that Python's own matcher cannot go astray."""
+        return self._quick is not None
+
     def first(self, text: str) -> tuple[int, int] | None:
         """Return where the first match in a line starts and ends."""
+        if self._quick is not None:
+            found_quickly = self._quick.search(text.lower() if self._ignores_case else text)
+            return None if found_quickly is None else found_quickly.span()
         text = text.lower() if self._ignores_case else text
         found = [match for each in self._alternatives if (match := each.first(text)) is not None]
         return min(found, key=lambda match: (match[0], -match[1]), default=None)
