@@ -222,6 +222,16 @@ async def test_a_client_that_goes_breaks_the_pipe_and_not_the_process(pod: SshPo
     assert await pod.out("ls") == "first\n"
 
 
+async def test_a_full_process_table_is_told_and_not_a_hang(pod: SshPod) -> None:
+    await pod.run("for i in $(seq 100); do sleep 1000 >/dev/null 2>&1 & done")
+    async with await pod.connect() as connection:
+        await connection.create_process("sleep 1000")
+        done = await asyncio.wait_for(connection.run("echo more"), ANSWER_SECONDS)
+    assert (done.exit_status, done.stderr) == (254, "cannot start a shell: Resource temporarily unavailable\n")
+    pod.sandbox.clock.advance(seconds=1001)
+    assert await pod.out("printf '\\xff' | wc -c") == "1\n"
+
+
 async def test_a_signal_ends_the_command(pod: SshPod) -> None:
     async with await pod.connect() as connection:
         process = await connection.create_process("sleep 1000")

@@ -5,6 +5,7 @@ backups happen in the order of their times however far the clock is turned at on
 """
 
 import errno
+import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -16,10 +17,13 @@ from lium_mcp.sandbox.container.host import Host
 from lium_mcp.sandbox.container.streams import Stream
 from lium_mcp.sandbox.container.waiting import HANGUP, KILLED, Signalled, pause, wait_in
 
+ABORTED: Final = 6
 PROCESSES: Final = 64
 STEPS: Final = 50_000
 BYTES_PER_STEP: Final = 16 * 1024
 LONGEST_SLEEP_SECONDS: Final = 10.0 * 365 * 86400
+
+_log = logging.getLogger(__name__)
 
 
 class Time(Protocol):
@@ -228,8 +232,10 @@ class Kernel:
         except OSError:
             # Output with nowhere to go.
             self._finish(process, 1)
-        except RecursionError:
-            self._finish(process, 128 + 11)
+        except Exception:  # noqa: BLE001 - logged, with where it comes from
+            # A defect of the sandbox must not stop the world that this process is a small part of.
+            _log.exception("a command of a simulated pod failed for an unknown reason")
+            self._finish(process, 128 + ABORTED)
 
     def _finish(self, process: Process, exit_code: int) -> None:
         process.exit_code = exit_code

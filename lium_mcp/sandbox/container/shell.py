@@ -3,6 +3,7 @@
 Each process has one shell. Pipelines, subshells, substitutions and background commands are processes of their own.
 """
 
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -417,7 +418,7 @@ class Shell:
             if target == "-":
                 streams.pop(redirect.number, None)
                 return
-            if not target.isdigit() or int(target) not in streams:
+            if not re.fullmatch("[0-9]", target) or int(target) not in streams:
                 raise _RedirectFault(f"{target[:200]}: Bad file descriptor")
             streams[redirect.number] = streams[int(target)]
             return

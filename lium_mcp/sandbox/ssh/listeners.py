@@ -23,7 +23,7 @@ ADDRESS: Final = "127.0.0.1"
 BACKLOG: Final = 16
 MOST_CONNECTIONS: Final = 32
 LONGEST_WAIT_SECONDS: Final = 60.0
-SHORTEST_WAIT_SECONDS: Final = 0.002
+SHORTEST_WAIT_SECONDS: Final = 0.02
 
 
 class _Server(Protocol):

@@ -20,6 +20,7 @@ from lium_mcp.sandbox.ssh.terminal import Terminal
 from lium_mcp.sandbox.world import World
 
 LOGIN_SECONDS: Final = 20
+NO_SHELL: Final = 254
 PIPE_BYTES: Final = 512 * 1024
 CHUNK_BYTES: Final = 64 * 1024
 ENVIRONMENT_ACCEPTED: Final = frozenset({"LANG", "TERM"})
@@ -146,7 +147,13 @@ class Line:
             return
         self.begin()
         with suppress(OSError, asyncssh.Error):
-            await _Session(self, channel).serve()
+            try:
+                session = _Session(self, channel)
+            except OSError as error:
+                channel.stderr.write(f"cannot start a shell: {error.strerror}\n".encode())
+                channel.exit(NO_SHELL)
+                return
+            await session.serve()
 
 
 class _Session:
@@ -228,6 +235,10 @@ class _Session:
         self._channel.exit(code)
 
     async def _feed(self) -> None:
+        with suppress(OSError, asyncssh.Error):
+            await self._read_input()
+
+    async def _read_input(self) -> None:
         while True:
             try:
                 data = await self._channel.stdin.read(CHUNK_BYTES)
