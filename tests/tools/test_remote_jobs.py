@@ -223,7 +223,7 @@ async def test_the_person_is_asked_before_a_job_that_ends_with_the_removal_of_th
 ) -> None:
     asked: list[str] = []
 
-    async def answer(_: Any, params: Any) -> ElicitResult:
+    async def answer(context: Any, params: Any) -> ElicitResult:
         asked.append(params.message)
         return ElicitResult(
             action="decline" if "remove the pod when it ends" in params.message else "accept", content={}
