@@ -304,6 +304,9 @@ def open_journal(settings: Settings) -> Journal:
     url = settings.find_state_url()
     if not url.startswith(_STATE_SCHEMES):
         raise SettingsError("LIUM_MCP_STATE_URL: an address that starts with sqlite:/// or postgresql:// is needed")
+    if url.startswith("sqlite:") and "?" in url:
+        # Options could point SQLite at another file than the one that is looked for and made private.
+        raise SettingsError("LIUM_MCP_STATE_URL: an address of SQLite is a path alone, without options")
     if url.startswith("postgresql:") and find_spec("psycopg") is None:
         raise SettingsError("LIUM_MCP_STATE_URL: PostgreSQL needs a driver: install lium-mcp[postgres]")
     if not _is_clear(url):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import anyio
+import asyncssh
 from mcp import Client
 from mcp.types import (
     CallToolResult,
@@ -25,6 +26,13 @@ from lium_mcp.settings import Settings
 
 Mode = Literal["auto", "legacy"]
 PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGxpdW0tbWNwIHRlc3Qga2V5LCBub2JvZHkgaGFzIGl0 test"
+
+
+def make_key_pair(path: Path) -> None:
+    """Write both halves of a key that pods of the sandbox accept once it was rented with."""
+    key = asyncssh.generate_private_key("ssh-ed25519", comment="test")
+    key.write_private_key(path)
+    key.write_public_key(f"{path}.pub")
 
 
 class TurnedClock:
