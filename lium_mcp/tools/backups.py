@@ -218,7 +218,9 @@ async def delete_backup(call: Call, backup_id: BackupId) -> EndedBackup:
 async def restore_backup(
     call: Call,
     backup_id: BackupId,
-    pods: Annotated[list[str], Field(min_length=1, max_length=_MOST_PODS, description="Running pods: ids or names.")],
+    pods: Annotated[
+        list[ShortText], Field(min_length=1, max_length=_MOST_PODS, description="Running pods: ids or names.")
+    ],
     path: Annotated[ShortText, Field(description="Empty directory; default: restored.")] = "",
     wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS,
 ) -> Restored:

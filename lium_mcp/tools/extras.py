@@ -9,7 +9,7 @@ from lium_mcp.api import GpuResetState, LiumError, PodDetail, matching_machine_n
 from lium_mcp.tools.backups import BackupId, EndedBackup, ended
 from lium_mcp.tools.call import Call, after_change
 from lium_mcp.tools.failures import ToolFailure, from_api
-from lium_mcp.tools.parameters import DEFAULT_WAIT_SECONDS, PodName, ShortText, WaitSeconds
+from lium_mcp.tools.parameters import DEFAULT_WAIT_SECONDS, Few, PodName, ShortText, WaitSeconds
 from lium_mcp.tools.pod_views import Outcome
 from lium_mcp.tools.questions import ask_to_delete_ssh_key, ask_to_reset_gpus
 from lium_mcp.tools.registry import DESTROYS, DESTROYS_EACH_TIME, READS, WRITES, WRITES_EACH_TIME, Toolset
@@ -136,7 +136,7 @@ async def install_jupyter(
 async def reset_pod_gpus(
     call: Call,
     pod: PodName,
-    gpu_indices: Annotated[list[int] | None, Field(description="As nvidia-smi counts; default all.")] = None,
+    gpu_indices: Annotated[list[int] | None, Few, Field(description="As nvidia-smi counts; default all.")] = None,
     reset_id: Annotated[ShortText, Field(description="Only wait for this pending reset.")] = "",
     wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS,
 ) -> GpuReset:

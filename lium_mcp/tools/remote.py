@@ -16,7 +16,7 @@ from lium_mcp.remote.uploads import upload, upload_content
 from lium_mcp.tools.call import Call
 from lium_mcp.tools.failures import ToolFailure
 from lium_mcp.tools.follow_ups import is_due, remember
-from lium_mcp.tools.parameters import DEFAULT_WAIT_SECONDS, PodName, ShortText, WaitSeconds
+from lium_mcp.tools.parameters import DEFAULT_WAIT_SECONDS, Path, PodName, ShortText, WaitSeconds
 from lium_mcp.tools.pod_commands import CommandRuns, run_on
 from lium_mcp.tools.pod_views import Outcome
 from lium_mcp.tools.pod_work import connected, pod_access, reporting
@@ -194,8 +194,8 @@ async def stop_job(call: Call, pod: PodName, name: JobName) -> ObservedJob:
 async def upload_files(
     call: Call,
     pod: PodName,
-    pod_path: Annotated[str, Field(description="Where to; default the login folder.")] = "",
-    local_path: Annotated[str, Field(description="File or folder of this machine.")] = "",
+    pod_path: Annotated[Path, Field(description="Where to; default the login folder.")] = "",
+    local_path: Annotated[Path, Field(description="File or folder of this machine.")] = "",
     content: Annotated[str, Field(max_length=_MOST_UPLOADED_CHARACTERS, description="Or the file's text.")] = "",
     timeout_seconds: Timeout = 300,
 ) -> Transferred:
@@ -222,8 +222,8 @@ async def upload_files(
 async def download_files(
     call: Call,
     pod: PodName,
-    pod_path: Annotated[str, Field(min_length=1, description="File or folder.")],
-    local_path: Annotated[str, Field(description="Where to here; default: into the answer, if it is text.")] = "",
+    pod_path: Annotated[Path, Field(min_length=1, description="File or folder.")],
+    local_path: Annotated[Path, Field(description="Where to here; default: into the answer, if it is text.")] = "",
     overwrite: Annotated[bool, Field(description="Replace local files that differ.")] = False,
     timeout_seconds: Timeout = 300,
 ) -> Transferred:

@@ -13,7 +13,7 @@ from lium_mcp.guard.confirm import Question
 from lium_mcp.rentals import Entry, NodeOrder, Rental
 from lium_mcp.tools.call import READ_LIMIT_SECONDS, Call, time_limit
 from lium_mcp.tools.failures import ToolFailure
-from lium_mcp.tools.parameters import DEFAULT_WAIT_SECONDS, ShortText, WaitSeconds
+from lium_mcp.tools.parameters import DEFAULT_WAIT_SECONDS, Few, ShortText, WaitSeconds
 from lium_mcp.tools.pod_keys import register_public_keys
 from lium_mcp.tools.pod_views import Outcome, PodView, describe_start, pod_view
 from lium_mcp.tools.pods import judge, judge_gone, read_pod, settled
@@ -96,7 +96,7 @@ async def rent_pod(
     wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS,
     enable_backups: Annotated[bool, _OFFICIAL] = True,
     dry_run: Annotated[bool, _OFFICIAL] = False,
-    known_pod_ids: Annotated[list[str] | None, _OFFICIAL] = None,  # noqa: ARG001 - says nothing that list_pods does not
+    known_pod_ids: Annotated[list[ShortText] | None, Few, _OFFICIAL] = None,  # noqa: ARG001 - says nothing that list_pods does not
 ) -> RentedPod:
     """Rent GPUs as a pod and wait until it runs. This spends money: it bills per second until remove_pod, or for the
     given hours.

@@ -50,6 +50,11 @@ def clean(text: str) -> str:
     return _UNSAFE.sub("", text.replace("\r\n", "\n"))
 
 
+def shortened(text: str, most_characters: int) -> str:
+    """A text of at most so many characters; one that was cut ends with an ellipsis."""
+    return text if len(text) <= most_characters else text[: most_characters - 1] + "\u2026"
+
+
 def render(result: Result, redact: Callable[[str], str] = redact_text) -> CallToolResult:
     """Write a result as compact JSON text and as the same structured content, with `redact` applied to every string."""
     data = _data(result, redact)

@@ -23,7 +23,17 @@ from lium_mcp.api import (
 from lium_mcp.tools.call import Call, after_change
 from lium_mcp.tools.failures import ToolFailure, from_api
 from lium_mcp.tools.images import Generation, cuda_of, has_cuda, image_of, split_image
-from lium_mcp.tools.parameters import DEFAULT_WAIT_SECONDS, Cursor, Limit, PodName, ShortText, WaitSeconds, page
+from lium_mcp.tools.parameters import (
+    DEFAULT_WAIT_SECONDS,
+    Cursor,
+    Few,
+    Limit,
+    Line,
+    PodName,
+    ShortText,
+    WaitSeconds,
+    page,
+)
 from lium_mcp.tools.pod_views import Outcome
 from lium_mcp.tools.pod_work import replacing_container
 from lium_mcp.tools.pods import ObservedPod, observe
@@ -146,9 +156,9 @@ async def create_template(
     name: Annotated[ShortText, Field(min_length=1, description="Name, not yet used.")],
     image: Annotated[ShortText, Field(min_length=1, description="E.g. repo/name:tag.")],
     description: Annotated[ShortText, Field(description="Text.")] = "",
-    ports: Annotated[list[int] | None, Field(description="Default 22, 8000.")] = None,
+    ports: Annotated[list[int] | None, Few, Field(description="Default 22, 8000.")] = None,
     volume_path: Annotated[ShortText, Field(description="Local volume mount.")] = "/workspace",
-    environment: Annotated[list[str] | None, Field(description="NAME=value; no secrets.")] = None,
+    environment: Annotated[list[Line] | None, Few, Field(description="NAME=value; no secrets.")] = None,
     startup_commands: Annotated[Script, Field(description="Run at start.")] = "",
     entrypoint: Annotated[Script, Field(description="Of the image.")] = "",
     public: Annotated[bool, Field(description="Visible to all.")] = False,
@@ -187,8 +197,8 @@ async def update_template(
     name: Annotated[ShortText, Field(description="New name.")] = "",
     image: Annotated[ShortText, Field(description="E.g. repo/name:tag.")] = "",
     description: Annotated[ShortText, Field(description="Text.")] = "",
-    ports: Annotated[list[int] | None, Field(description="All of them.")] = None,
-    environment: Annotated[list[str] | None, Field(description="All of it, as NAME=value.")] = None,
+    ports: Annotated[list[int] | None, Few, Field(description="All of them.")] = None,
+    environment: Annotated[list[Line] | None, Few, Field(description="All of it, as NAME=value.")] = None,
     startup_commands: Annotated[Script, Field(description="Run at start.")] = "",
     entrypoint: Annotated[Script, Field(description="Of the image.")] = "",
     registry_credential: Annotated[ShortText, Field(description="Stored login: id or user name.")] = "",
