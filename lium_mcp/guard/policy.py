@@ -5,11 +5,12 @@ that two servers of one account cannot pass a limit together. A figure that nobo
 """
 
 import logging
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 
-from lium_mcp.api import BillingStatement, Pod, gpu_type_matches
+from lium_mcp.api import BillingStatement, Pod, Rows, gpu_type_matches
 from lium_mcp.guard.limits import Limits
 from lium_mcp.rentals import Entry, is_alive, whole_hours
 
@@ -18,6 +19,7 @@ log = logging.getLogger(__name__)
 _PRICE_TOLERANCE_USD = 0.0001
 _COST_TOLERANCE_USD = 0.005
 _LIFE_TOLERANCE_HOURS = 0.01
+_OVERDUE = timedelta(hours=1)
 
 
 class PolicyRefused(Exception):
@@ -280,10 +282,15 @@ class Policy:
 
 
 def commitments(pods: Sequence[Pod], entries: Sequence[Entry], now: datetime) -> list[Commitment]:
-    """What lives, and what the ledger says may live without being listed yet."""
+    """What lives, and what the ledger says may live without being listed yet.
+
+    Rows of the list that cannot be read are pods too.
+    """
     alive = [pod for pod in pods if is_alive(pod)]
     listed = {pod.id for pod in pods}
-    items = [Commitment(pod.pod_name or pod.id, 1, _price(pod), hours_left(pod, now)) for pod in alive]
+    items = [Commitment(pod.pod_name or pod.id, 1, pod.price, hours_left(pod, now)) for pod in alive]
+    if isinstance(pods, Rows) and pods.skipped:
+        items.append(Commitment("(unreadable)", pods.skipped, None, None))
     for entry in entries:
         unlisted = entry.pod_count if not entry.pod_ids else len(set(entry.pod_ids) - listed)
         if unlisted and not _is_listed_by_name(entry, alive):
@@ -295,10 +302,13 @@ def commitments(pods: Sequence[Pod], entries: Sequence[Entry], now: datetime) ->
 
 
 def hours_left(pod: Pod, now: datetime) -> float | None:
-    """Until its removal; the whole hours of the rent while it has not booted."""
-    if pod.termination_hours is not None:
+    """Until its removal; the whole hours of the rent while it has not booted.
+
+    None where no removal is set, and where one was due long ago: nobody knows when such a pod goes.
+    """
+    if pod.termination_hours is not None and pod.termination_hours > 0:
         return float(pod.termination_hours)
-    if pod.removal_scheduled_at is None:
+    if pod.removal_scheduled_at is None or pod.removal_scheduled_at < now - _OVERDUE:
         return None
     return max((pod.removal_scheduled_at - now).total_seconds(), 0) / 3600
 
@@ -311,11 +321,13 @@ def spent_usd(
     A pod that bills counts for at least its price since it was made; a rent that was closed lately and is in no
     statement yet for its price until then.
     """
-    charged = {pod.pod_id: pod.total or 0.0 for pod in statement.pods}
+    charged: dict[str, float] = defaultdict(float)
+    for row in statement.pods:
+        charged[row.pod_id] += max(row.total or 0.0, 0.0)
     total = max(statement.total or 0.0, sum(charged.values()))
     for pod in pods:
         if pod.is_billing and pod.created_at is not None:
-            total += max(_cost(_price(pod), max(pod.created_at, since), now) - charged.get(pod.id, 0.0), 0)
+            total += max(_cost(pod.price, max(pod.created_at, since), now) - charged.get(pod.id, 0.0), 0)
     for entry in removed:
         if entry.closed_at is not None and not any(pod_id in charged for pod_id in entry.pod_ids):
             total += _cost(entry.price_per_hour_usd, max(entry.created_at, since), entry.closed_at)
@@ -333,10 +345,6 @@ def _committed(items: Sequence[Commitment]) -> float | None:
             return None
         total += item.hours_left * item.price_per_hour_usd
     return total
-
-
-def _price(pod: Pod) -> float | None:
-    return pod.price if pod.price is not None and pod.price >= 0 else None
 
 
 def _is_listed_by_name(entry: Entry, alive: Sequence[Pod]) -> bool:

@@ -211,7 +211,8 @@ def _costs_more(call: Call, pod: PodDetail, plan: Plan) -> bool:
     """Whether the price that is billed is above what was allowed or agreed to, by more than it may be rounded."""
     if pod.price is None:
         return False
-    per_gpu = pod.price / (pod.rented_gpu_count or 1)
+    count = pod.rented_gpu_count or 0
+    per_gpu = pod.price / (count if 0 < count <= plan.gpu_count else plan.gpu_count)
     ceiling = plan.wanted.max_usd_per_gpu_hour
     allowed = call.policy.most_per_hour_usd(plan.price_per_hour_usd)
     agreed = call.agreed.price_per_hour_usd if call.agreed else None

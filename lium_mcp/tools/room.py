@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, time
 
-from lium_mcp.api import BillingStatement, Pod
+from lium_mcp.api import BillingStatement, Pod, Rows, UnreadableResponse
 from lium_mcp.guard.policy import Ask, Commitment, Policy, Standing, commitments, hours_left, spent_usd
 from lium_mcp.rentals import Entry
 from lium_mcp.tools.call import Call
@@ -34,7 +34,7 @@ class Room:
         Raises:
             PolicyRefused: it does not.
         """
-        others = commitments([other for other in pods if other.id != pod.id], _without(pod, entries), self.now)
+        others = commitments(_but(pod, pods), _without(pod, entries), self.now)
         name = pod.pod_name or pod.id
         self.policy.check_extension(name, Ask(pod.price, hours), others, self.spent_usd(pods))
 
@@ -66,6 +66,8 @@ async def make_room(call: Call) -> Room:
     if not policy.wants_spending:
         return Room(policy, now, since, None, ())
     statement = await call.lium.account.billing_statement(start_day=day, end_day=now.date())
+    if statement.total is None:
+        raise UnreadableResponse("Lium's billing statement says no total, so nobody knows what is left of the budget.")
     return Room(policy, now, since, statement, await call.renter.removed_since(since))
 
 
@@ -88,6 +90,12 @@ async def check_life(call: Call, pod: Pod, hours: float | None) -> None:
     if policy.wants_spending:
         room = await make_room(call)
         room.check_extension(pod, hours, await call.lium.pods.list(), await call.renter.open_entries())
+
+
+def _but(pod: Pod, pods: Sequence[Pod]) -> Sequence[Pod]:
+    """All but one, with what is known to be missing from them."""
+    others = [other for other in pods if other.id != pod.id]
+    return Rows(others, skipped=pods.skipped) if isinstance(pods, Rows) else others
 
 
 def _without(pod: Pod, entries: Sequence[Entry]) -> list[Entry]:
