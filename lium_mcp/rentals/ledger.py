@@ -6,6 +6,8 @@ when a rent is first needed. Statements run in a worker thread, and none takes l
 """
 
 import os
+import sqlite3
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import fields
@@ -15,6 +17,7 @@ from threading import Lock
 from typing import Any, Final, TypeVar
 from uuid import uuid4
 
+import anyio
 import anyio.to_thread
 from sqlalchemy import (
     JSON,
@@ -39,7 +42,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
-from sqlalchemy.pool import StaticPool
+from sqlalchemy.pool import QueuePool
 from sqlalchemy.types import TypeDecorator
 
 from lium_mcp.rentals.entries import CLOSED, UNSETTLED, Entry, LedgerUnavailable, Status
@@ -47,6 +50,7 @@ from lium_mcp.rentals.entries import CLOSED, UNSETTLED, Entry, LedgerUnavailable
 T = TypeVar("T")
 
 _BUSY_SECONDS: Final = 10
+_BUSY_PAUSE_SECONDS: Final = 0.02
 _CONNECT_SECONDS: Final = 5
 _POSTGRES_OPTIONS: Final = "-c statement_timeout=10000 -c lock_timeout=5000"
 _MAX_NOTE_CHARACTERS: Final = 500
@@ -106,10 +110,16 @@ Judge = Callable[[Sequence[Entry]], None]
 class Ledger:
     """The table of rents. Nothing is opened before it is first used."""
 
-    def __init__(self, url: str) -> None:
-        """Take the address of a database: `sqlite:///PATH`, `sqlite://` (in memory) or `postgresql://...`."""
-        parsed = make_url(url)
-        self._url = parsed.set(drivername="postgresql+psycopg") if parsed.drivername == "postgresql" else parsed
+    def __init__(self, url: str, redact: Callable[[str], str] = str) -> None:
+        """Take the address of a database: `sqlite:///PATH`, `sqlite://` (in memory) or `postgresql://...`.
+
+        `redact` takes secrets out of notes, in which others may have said anything.
+
+        Raises:
+            LedgerUnavailable: the address cannot be read.
+        """
+        self._redact = redact
+        self._url = _parse(url)
         self._engine: Engine | None = None
         self._opening = Lock()
 
@@ -188,7 +198,7 @@ class Ledger:
         if status != "sending" and entry.settled_at is None and status not in UNSETTLED:
             values["settled_at"] = now
         if "note" in values:
-            values["note"] = str(values["note"])[:_MAX_NOTE_CHARACTERS]
+            values["note"] = _storable(self._redact(str(values["note"]))[:_MAX_NOTE_CHARACTERS])
         wanted = (_RENTALS.c.id == entry.id) & _OPEN
         if only_from is not None:
             wanted &= _RENTALS.c.status.in_(only_from)
@@ -202,7 +212,8 @@ class Ledger:
         """Close the connections."""
         engine, self._engine = self._engine, None
         if engine is not None:
-            await anyio.to_thread.run_sync(engine.dispose)
+            with anyio.CancelScope(shield=True):  # a server that is stopped closes them too
+                await anyio.to_thread.run_sync(engine.dispose)
 
     async def _run(self, work: Callable[[Connection], T]) -> T:
         def run() -> T:
@@ -217,10 +228,14 @@ class Ledger:
         with self._opening:
             if self._engine is None:
                 engine = _sqlite(self._url) if self._is_sqlite else _postgres(self._url)
-                with engine.begin() as connection:
-                    # Two servers that create the table at once would trip over each other.
-                    self._take_turn(connection, "schema")
-                    _METADATA.create_all(connection)
+                try:
+                    with engine.begin() as connection:
+                        # Two servers that create the table at once would trip over each other.
+                        self._take_turn(connection, "schema")
+                        _METADATA.create_all(connection)
+                except BaseException:
+                    engine.dispose()  # the next attempt makes another
+                    raise
                 self._engine = engine
             return self._engine
 
@@ -229,6 +244,22 @@ class Ledger:
         if not self._is_sqlite:
             lock = text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))")
             connection.execute(lock, {"name": f"lium-mcp {account}"})
+
+
+def _parse(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except (SQLAlchemyError, ValueError):
+        raise LedgerUnavailable("its address cannot be read") from None  # no word of it: there is a password in it
+    if "@" in (parsed.host or ""):
+        # The rest of the password would be taken for a host, which errors name.
+        raise LedgerUnavailable("an @ in the password of its address has to be written as %40")
+    return parsed.set(drivername="postgresql+psycopg") if parsed.drivername == "postgresql" else parsed
+
+
+def _storable(note: str) -> str:
+    """What somebody else's server said, without characters that a database would refuse."""
+    return "".join(character if character.isprintable() else " " for character in note)
 
 
 @contextmanager
@@ -256,7 +287,8 @@ def _entry(row: Row[Any]) -> Entry:
 def _sqlite(url: URL) -> Engine:
     options: dict[str, Any] = {"connect_args": {"timeout": _BUSY_SECONDS, "check_same_thread": False}}
     if url.database in {None, "", ":memory:"}:
-        options["poolclass"] = StaticPool  # another connection would have a memory of its own
+        # Another connection would have a memory of its own, and one cannot be in two transactions: threads take turns.
+        options |= {"poolclass": QueuePool, "pool_size": 1, "max_overflow": 0, "pool_timeout": _BUSY_SECONDS}
     else:
         _make_private(Path(url.database or ""))
     engine = create_engine(url, hide_parameters=True, **options)
@@ -264,14 +296,32 @@ def _sqlite(url: URL) -> Engine:
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _: Any) -> None:  # noqa: ANN401 - the driver's own
         connection.isolation_level = None  # transactions begin below, where they take the lock at once
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={_BUSY_SECONDS * 1000}"):
-            connection.execute(f"PRAGMA {pragma}")
+        _write_ahead(connection)
+        connection.execute("PRAGMA synchronous=FULL")
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return engine
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Switch to the write-ahead log; while others do the same to a new file, SQLite refuses at once instead of waiting.
+
+    Raises:
+        sqlite3.OperationalError: it was not possible in time.
+    """
+    deadline = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(_BUSY_PAUSE_SECONDS)
+        else:
+            return
 
 
 def _make_private(path: Path) -> None:

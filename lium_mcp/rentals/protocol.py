@@ -17,7 +17,7 @@ import anyio
 import anyio.lowlevel
 
 from lium_mcp.api import Clock, LiumClient, LiumError, Pod, PodDetail, RentOutcomeUnknown
-from lium_mcp.rentals.entries import Entry, LedgerUnavailable, Status
+from lium_mcp.rentals.entries import UNSETTLED, Entry, LedgerUnavailable, Status
 from lium_mcp.rentals.journal import Journal
 from lium_mcp.rentals.orders import Order, Rental, Terms, pod_count, to_json
 from lium_mcp.rentals.removal import keep_removal_time
@@ -170,6 +170,12 @@ class Renter:
                     await self._remove_unheard_of(rental)
             raise
 
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Let nobody rent for the account here while the body runs."""
+        async with self._turn:
+            yield
+
     async def give_back(self, rental: Rental, reason: str) -> bool:
         """Remove the pods of a rental that must not stay; what cannot be removed yet is removed by schedule or later.
 
@@ -271,7 +277,9 @@ class Renter:
         except LiumError as refusal:
             await self._settler.note(entry, "refused", note=str(refusal))
             raise
-        await self._settler.note(entry, "rented", pod_ids=list(rental.pod_ids), confirmed=True)
+        # Whoever settled it meanwhile may have found a pod by name only; this is the API's own word.
+        answered = {"pod_ids": list(rental.pod_ids), "confirmed": True}
+        await self._settler.note(entry, "rented", only_from=UNSETTLED | {"rented"}, **answered)
         return rental
 
     async def _remove_unheard_of(self, rental: Rental) -> None:
@@ -313,7 +321,10 @@ class Renter:
         try:
             for entry in await self.open_entries():
                 if pod_id in entry.pod_ids:
-                    await self._journal.open().change(entry, status or entry.status, now=self._lium.now(), **values)
+                    only_from = None if status else {entry.status}
+                    await self._journal.open().change(
+                        entry, status or entry.status, now=self._lium.now(), only_from=only_from, **values
+                    )
         except LedgerUnavailable as error:
             log.critical("The ledger cannot note what became of pod %r: %s", pod_id, error)
 

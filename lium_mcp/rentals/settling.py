@@ -5,7 +5,7 @@ marked as replayed. Past the time for which the API keeps a key, a repeat would 
 """
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
@@ -23,7 +23,7 @@ from lium_mcp.api import (
     RentOutcomeUnknown,
     Rows,
 )
-from lium_mcp.rentals.entries import Entry, LedgerUnavailable, Status
+from lium_mcp.rentals.entries import UNSETTLED, Entry, LedgerUnavailable, Status
 from lium_mcp.rentals.journal import Journal
 from lium_mcp.rentals.orders import ClusterOrder, NodeOrder, Order, Rental, from_json
 from lium_mcp.rentals.removal import keep_removal_time
@@ -110,10 +110,23 @@ class Settler:
         rental, _ = await self._ask_again(entry, pauses_seconds)
         return rental or await self._look_for(entry, _LOOK_PAUSES_SECONDS)
 
-    async def note(self, entry: Entry, status: Status, **values: Any) -> None:  # noqa: ANN401 - columns of the ledger
-        """Write what became of a rent. A ledger that fails now must not hide a pod: it is settled again later."""
+    async def note(
+        self,
+        entry: Entry,
+        status: Status,
+        *,
+        only_from: Collection[Status] | None = None,
+        **values: Any,  # noqa: ANN401 - columns of the ledger
+    ) -> None:
+        """Write what became of a rent, unless somebody has decided something else about it meanwhile.
+
+        A ledger that fails now must not hide a pod: the rent is settled again later.
+        """
+        known = UNSETTLED if entry.is_unsettled else {entry.status}
         try:
-            await self._journal.open().change(entry, status, now=self._lium.now(), **values)
+            await self._journal.open().change(
+                entry, status, now=self._lium.now(), only_from=only_from or known, **values
+            )
         except LedgerUnavailable as error:
             log.critical("The ledger cannot note that the rent of %r is %s: %s", entry.pod_name, status, error)
 

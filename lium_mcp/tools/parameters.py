@@ -13,7 +13,7 @@ T = TypeVar("T")
 DEFAULT_WAIT_SECONDS: Final = 45
 
 _MOST_CHARACTERS: Final = 200
-_MOST_PATH_CHARACTERS: Final = 4096
+_MOST_PATH_CHARACTERS: Final = 2048
 _MOST_LINE_CHARACTERS: Final = 32_768
 _MOST_ITEMS: Final = 500
 _MOST_CURSOR_DIGITS: Final = 9
@@ -51,7 +51,7 @@ def _few(items: list[T] | None) -> list[T] | None:
 
 # The bounds are left out of the schema: they cost tokens on every turn, and only a mistake ever meets them.
 ShortText = Annotated[str, AfterValidator(_short)]
-Path = Annotated[str, AfterValidator(_path)]
+FilePath = Annotated[str, AfterValidator(_path)]
 Line = Annotated[str, AfterValidator(_line)]
 Few = AfterValidator(_few)
 

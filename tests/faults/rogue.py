@@ -7,13 +7,14 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import httpx2
 
 from lium_mcp.sandbox import Sandbox
 
 Act = Callable[[asyncio.StreamWriter], Awaitable[None]]
+Moment = Literal["before the work", "after the work", "after the answer"]
 
 HTML = b"<!DOCTYPE html><html><head><title>Gateway</title></head><body><script>x</script><h1>Sorry</h1></body></html>"
 
@@ -27,12 +28,60 @@ class Seen:
     headers: dict[str, str]
 
 
+@dataclass
+class _Rule:
+    """What is done to which requests."""
+
+    method: str
+    path: re.Pattern[str]
+    act: Act
+    after_work: bool
+    times: int | None
+
+    def strikes(self, method: str, path: str) -> bool:
+        """Whether it meets this request; if so, it has struck once more."""
+        if self.times == 0 or self.method not in {method, "*"} or not self.path.fullmatch(path):
+            return False
+        self.times = None if self.times is None else self.times - 1
+        return True
+
+
+class Hold:
+    """A request that is held on its way: it has come so far, and goes no further before it is let go."""
+
+    def __init__(self, method: str, path: str, moment: Moment) -> None:
+        self._method = method
+        self._path = re.compile(f"/api{path}")
+        self._moment = moment
+        self._reached = asyncio.Event()
+        self._let_go = asyncio.Event()
+
+    def catches(self, method: str, path: str) -> bool:
+        """Whether this request is the one, the first of its kind."""
+        return not self._reached.is_set() and method == self._method and bool(self._path.fullmatch(path))
+
+    async def at(self, moment: Moment) -> None:
+        """Hold the request, if it is held at this moment."""
+        if moment == self._moment:
+            self._reached.set()
+            await self._let_go.wait()
+
+    async def reached(self) -> None:
+        """Wait until a request is held."""
+        async with asyncio.timeout(20):
+            await self._reached.wait()
+
+    def let_go(self) -> None:
+        self._let_go.set()
+
+
 class Rogue:
     """Requests that a rule meets get what the rule does; all others go to the sandbox."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox.transport()
-        self._rule: tuple[str, re.Pattern[str], Act] | None = None
+        self._rule: _Rule | None = None
+        self._hold: Hold | None = None
         self._after_change: Act | None = None
         self._changed = False
         self._connections: set[asyncio.Task[None]] = set()
@@ -40,9 +89,17 @@ class Rogue:
         self.seen: list[Seen] = []
         self.base_url = ""
 
-    def on(self, method: str, path: str, act: Act) -> None:
-        """Let `act` answer these requests; the path is a pattern without ``/api``."""
-        self._rule = (method, re.compile(f"/api{path}"), act)
+    def on(self, method: str, path: str, act: Act, *, after_work: bool = False, times: int | None = None) -> None:
+        """Let `act` answer these requests, so many times, after the sandbox has served them or instead.
+
+        The path is a pattern without ``/api``.
+        """
+        self._rule = _Rule(method, re.compile(f"/api{path}"), act, after_work, times)
+
+    def hold(self, method: str, path: str, moment: Moment) -> Hold:
+        """Hold the next such request at that moment."""
+        self._hold = Hold(method, path, moment)
+        return self._hold
 
     def after_change(self, act: Act) -> None:
         """Let `act` answer everything that comes after the next change that succeeds."""
@@ -84,8 +141,13 @@ class Rogue:
         body = await reader.readexactly(int(headers.get("content-length", 0)))
         self.seen.append(Seen(method, target, headers))
         self._arrivals[method].set()
-        if self._rule and self._rule[0] in {method, "*"} and self._rule[1].fullmatch(target.partition("?")[0]):
-            await self._rule[2](writer)
+        path = target.partition("?")[0]
+        rule = self._rule if self._rule and self._rule.strikes(method, path) else None
+        hold = self._hold if self._hold and self._hold.catches(method, path) else None
+        if hold:
+            await hold.at("before the work")
+        if rule and not rule.after_work:
+            await rule.act(writer)
             return
         if self._after_change and self._changed:
             await self._after_change(writer)
@@ -94,8 +156,16 @@ class Rogue:
         response = await self._sandbox.handle_async_request(request)
         content = await response.aread()
         self._changed = self._changed or (method != "GET" and response.is_success)
+        if hold:
+            await hold.at("after the work")
+        if rule:
+            await rule.act(writer)
+            return
         write_head(writer, response.status_code, {**response.headers, "content-length": str(len(content))})
         writer.write(content)
+        if hold:
+            await writer.drain()
+            await hold.at("after the answer")
 
 
 @asynccontextmanager

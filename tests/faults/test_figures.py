@@ -106,24 +106,24 @@ async def test_a_living_pod_whose_row_makes_no_sense_counts_against_the_limit(
 
 
 @pytest.mark.parametrize(
-    ("budget", "changes", "code"),
+    ("budget", "changes"),
     [
         # Two hours cost more than this budget, whatever was spent before.
-        (0.1, {"total": -1e6}, "policy_refused"),
-        (0.1, {"total": -1e6, "pods": [{"pod_id": "a", "total": -1e9}]}, "policy_refused"),
-        (0.1, {"total": "-1e6", "pods": None}, "policy_refused"),
-        (50, {"pods": [{"pod_id": "a", "total": 1e9}, {"pod_id": "a", "total": -1e12}]}, "policy_refused"),
-        (50, {"total": 0, "pods": [{"pod_id": "a", "total": 60}, {"pod_id": "b", "total": -60}]}, "policy_refused"),
-        (50, {"pods": [{"pod_id": "a", "total": 1e308}, {"pod_id": "b", "total": 1e308}]}, "policy_refused"),
-        (50, {"total": None}, "unreadable_answer"),
-        (50, {"total": float("nan"), "pods": [{"pod_id": "a", "total": 1}]}, "unreadable_answer"),
+        (0.1, {"total": -1e6}),
+        (0.1, {"total": -1e6, "pods": [{"pod_id": "a", "total": -1e9}]}),
+        (0.1, {"total": "-1e6", "pods": None}),
+        (50, {"pods": [{"pod_id": "a", "total": 1e9}, {"pod_id": "a", "total": -1e12}]}),
+        (50, {"total": 0, "pods": [{"pod_id": "a", "total": 60}, {"pod_id": "b", "total": -60}]}),
+        (50, {"pods": [{"pod_id": "a", "total": 1e308}, {"pod_id": "b", "total": 1e308}]}),
+        (50, {"total": None}),
+        (50, {"total": float("nan"), "pods": [{"pod_id": "a", "total": 1}]}),
     ],
 )  # fmt: skip
-async def test_no_statement_gives_a_budget_back(sandbox: Sandbox, budget: float, changes: Row, code: str) -> None:
+async def test_no_statement_gives_a_budget_back(sandbox: Sandbox, budget: float, changes: Row) -> None:
     wire = Wire(sandbox)
     wire.on("GET", "/billing/statement", editing(lambda body: body | changes))
     async with agent_with(sandbox, wire, budget_usd=budget) as agent:
-        assert (await agent.refused("rent_pod", **BY_SPEC)).code == code
+        await refused_by(agent, "budget_usd", **BY_SPEC)
         await agent.call("get_spending")
     assert rents(sandbox) == []
 

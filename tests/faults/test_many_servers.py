@@ -1,0 +1,197 @@
+"""Many servers that act for one account at the same moment: one pod for one name, and no limit passed together."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx2
+import pytest
+
+from lium_mcp.sandbox import Sandbox
+from tests.faults.rogue import rogue
+from tests.harness import Agent, Failure, agent_on
+from tests.processes import Served, serving
+from tests.test_stdio import CURRENT, called, speaking
+from tests.tools.wires import (
+    Forward,
+    Wire,
+    answering_after_work,
+    eventually,
+    failing,
+    living,
+    losing_the_answer,
+    offers,
+    on_rents,
+    rents,
+    smallest_count,
+)
+
+TRAIN = {"name": "train", "gpu_type": "RTX4090", "hours": 2, "wait_seconds": 0}
+TOOLS: Any = {"allow_tools": frozenset({"rent_pod", "list_pods"}), "log_level": "ERROR"}
+SERVERS = 20
+
+
+@asynccontextmanager
+async def servers_on(sandbox: Sandbox, count: int, state_url: str, **settings: Any) -> AsyncIterator[list[Agent]]:
+    """Clients of so many servers, which share nothing but the account and the database."""
+    async with AsyncExitStack() as stack:
+        yield [
+            await stack.enter_async_context(agent_on(sandbox, state_url=state_url, **TOOLS | settings))
+            for _ in range(count)
+        ]
+
+
+async def call_all(agents: list[Agent], calls: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], Counter[str]]:
+    """Let each rent at once; what was rented, and the codes of what was refused."""
+    pairs = zip(agents, calls, strict=True)
+    results = await asyncio.gather(*[agent.raw("rent_pod", **call) for agent, call in pairs])
+    rented = [dict(result.structured_content or {}) for result in results if not result.is_error]
+    return rented, Counter(Failure(result).code for result in results if result.is_error)
+
+
+async def different_pods(sandbox: Sandbox, count: int) -> list[dict[str, Any]]:
+    """Calls for pods of different names, on nodes that have room for all of them."""
+    roomy = [row for row in await offers(sandbox) if row["available_gpu_count"] == 8 and smallest_count(row) == 1]
+    assert len(roomy) * 8 > count
+    return [
+        {"name": f"train-{number}", "executor_id": roomy[number // 8]["id"], "hours": 2, "wait_seconds": 0}
+        for number in range(count)
+    ]
+
+
+@pytest.fixture
+def account() -> Sandbox:
+    """An account whose servers may read as often as they like."""
+    return Sandbox(seed=7, speed=0, pod_polls_per_minute=10**6)
+
+
+@pytest.mark.parametrize("count", [2, SERVERS])
+async def test_servers_that_rent_one_name_at_once_rent_one_pod(account: Sandbox, count: int, state_url: str) -> None:
+    async with servers_on(account, count, state_url) as agents:
+        rented, refused = await call_all(agents, [TRAIN] * count)
+        assert refused == {}
+        (pod,), (record,) = living(account), rents(account)
+        assert {row["pod_id"] for row in rented} == {pod["id"]} == {record["pod_id"]}
+        assert sum(row.get("already_rented", False) for row in rented) == count - 1
+
+
+async def test_servers_whose_one_rent_gets_no_answer_still_rent_one_pod(account: Sandbox, state_url: str) -> None:
+    wire = Wire(account)
+    on_rents(wire, losing_the_answer(), times=3)
+    on_rents(wire, answering_after_work(502, b"<html>"), times=3)
+    async with servers_on(account, SERVERS, state_url, transport=wire) as agents:
+        rented, refused = await call_all(agents, [TRAIN] * SERVERS)
+        assert set(refused) <= {"rent_unsettled", "outcome_unknown"}
+        account.clock.advance(minutes=6)
+        for agent in agents[:2]:
+            assert "unsettled" not in await agent.call("list_pods")
+        (pod,), (record,) = living(account), rents(account)
+        assert {row["pod_id"] for row in rented} <= {pod["id"]} == {record["pod_id"]}
+        assert (await agents[-1].call("rent_pod", **TRAIN))["pod_id"] == pod["id"]
+    assert len({request.headers["Idempotency-Key"] for request in wire.sent("POST", "/executors/rent-by-spec")}) == 1
+
+
+LIMITS = {"max_pods": 5, "max_burn_per_hour_usd": 3.0}
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+async def test_servers_that_rent_at_once_never_pass_a_limit_together(
+    account: Sandbox, limit: str, state_url: str
+) -> None:
+    async with servers_on(account, SERVERS, state_url, **{limit: LIMITS[limit]}) as agents:
+        rented, refused = await call_all(agents, await different_pods(account, SERVERS))
+    pods = living(account)
+    assert len(rented) == len(pods) == len(rents(account)) == len({pod["pod_name"] for pod in pods})
+    assert refused == {"policy_refused": SERVERS - len(rented)}
+    # The limit was reached, and not passed.
+    if limit == "max_pods":
+        assert len(pods) == 5
+    else:
+        prices = [float(pod["price"]) for pod in pods]
+        assert 3 - max(prices) < sum(prices) <= 3
+
+
+async def test_a_server_with_a_limit_counts_what_a_server_without_one_rents(account: Sandbox, state_url: str) -> None:
+    async with (
+        servers_on(account, 4, state_url) as free,
+        servers_on(account, 4, state_url, max_pods=2) as bound,
+    ):
+        calls = await different_pods(account, 8)
+        await call_all(free, calls[:4])
+        _, refused = await call_all(bound, calls[4:])
+    assert refused == {"policy_refused": 4}
+    assert len(living(account)) == 4
+
+
+async def test_two_processes_that_rent_one_name_at_once_rent_one_pod(state_url: str) -> None:
+    async def begin(stack: AsyncExitStack) -> tuple[Served, Any]:
+        server = await stack.enter_async_context(
+            serving(
+                LIUM_API_KEY="sk_sandbox",
+                LIUM_BASE_URL=wire.base_url,
+                LIUM_MCP_STATE_URL=state_url,
+                LIUM_MCP_ALLOW_TOOLS="rent_pod",
+            )
+        )
+        return server, await speaking(server, CURRENT)
+
+    sandbox = Sandbox(seed=7, speed=0)
+    async with rogue(sandbox) as wire, AsyncExitStack() as stack:
+        processes = await asyncio.gather(begin(stack), begin(stack))
+        # While the request of the first is held, the second settles it; then both have the pod.
+        hold = wire.hold("POST", "/executors/rent-by-spec", "before the work")
+        calls = [
+            asyncio.create_task(server.ask(called(number, request, "rent_pod", **TRAIN)))
+            for number, (server, request) in enumerate(processes, 1)
+        ]
+        await hold.reached()
+        done, _ = await asyncio.wait(calls, timeout=20, return_when=asyncio.FIRST_COMPLETED)
+        assert len(done) == 1
+        hold.let_go()
+        answers = [(await call)["result"]["structuredContent"] for call in calls]
+    (pod,), (record,) = living(sandbox), rents(sandbox)
+    assert {answer["pod_id"] for answer in answers} == {pod["id"]} == {record["pod_id"]}
+    assert sorted(answer.get("already_rented", False) for answer in answers) == [False, True]
+
+
+async def test_a_server_that_sets_a_removal_time_does_not_undo_that_the_pod_must_go(account: Sandbox) -> None:
+    state_url = f"sqlite:///{Path.home() / 'shared.db'}"
+    renting, listing = Wire(account), Wire(account)
+    looking, scheduling, let_go = anyio.Event(), anyio.Event(), anyio.Event()
+
+    async def look(request: httpx2.Request, forward: Forward) -> httpx2.Response:
+        looking.set()
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    async def schedule(request: httpx2.Request, forward: Forward) -> httpx2.Response:
+        scheduling.set()
+        await let_go.wait()
+        return await forward(request)
+
+    renting.on("GET", "/pods/*", look)
+    renting.on("DELETE", "/pods/*", failing(httpx2.ConnectError("the server is gone")))
+    listing.on("POST", "/pods/*/schedule-removal", schedule)
+    async with (
+        agent_on(account, state_url=state_url, transport=renting, **TOOLS) as first,
+        agent_on(account, state_url=state_url, transport=listing, **TOOLS) as second,
+        anyio.create_task_group() as others,
+    ):
+        async with anyio.create_task_group() as calls:
+            calls.start_soon(partial(first.raw, "rent_pod", **TRAIN | {"hours": 1.5}))
+            await looking.wait()
+            account.clock.advance(minutes=1)
+            others.start_soon(second.call, "list_pods")
+            await scheduling.wait()
+            calls.cancel_scope.cancel()
+        await eventually(lambda: len(renting.sent("DELETE", "/pods/*")) >= 3)
+        let_go.set()
+    assert len(living(account)) == 1
+    async with agent_on(account, state_url=state_url, **TOOLS) as third:
+        assert (await third.call("list_pods"))["pods"] == []
+    assert living(account) == []

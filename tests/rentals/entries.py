@@ -1,0 +1,32 @@
+"""Rents as the ledger takes them. Imports little: processes that tests start wait for it."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta, timezone
+from typing import Any, Final
+from uuid import uuid4
+
+from lium_mcp.rentals.entries import Entry
+
+ACCOUNT: Final = "a" * 64
+NOW: Final = datetime(2026, 10, 25, 2, 30, 15, 123456, tzinfo=timezone(timedelta(hours=5, minutes=30)))
+
+
+def an_entry(pod_name: str = "train", **fields: Any) -> Entry:
+    wanted: dict[str, Any] = {
+        "account": ACCOUNT,
+        "pod_name": pod_name,
+        "order": {"kind": "spec", "request": {"gpu_type": "A100", "deep": [1, {"é": None}]}, "body": "x"},
+        "asked": "b" * 64,
+        "idempotency_key": str(uuid4()),
+        "known_pod_ids": ["one", "two"],
+        "pod_count": 1,
+        "created_at": NOW,
+        "price_per_hour_usd": 1.2345,
+        "hours": 2.5,
+        "removal_is_set": False,
+    }
+    return Entry(**wanted | fields)
+
+
+def allow(_: Sequence[Entry]) -> None:
+    """Judge that nothing stands against it."""
