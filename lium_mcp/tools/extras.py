@@ -13,7 +13,7 @@ from lium_mcp.tools.parameters import DEFAULT_WAIT_SECONDS, Few, PodName, ShortT
 from lium_mcp.tools.pod_views import Outcome
 from lium_mcp.tools.questions import ask_to_delete_ssh_key, ask_to_reset_gpus
 from lium_mcp.tools.registry import DESTROYS, DESTROYS_EACH_TIME, READS, WRITES, WRITES_EACH_TIME, Toolset
-from lium_mcp.tools.results import Result, UtcTime
+from lium_mcp.tools.results import Result, UtcTime, note_on
 from lium_mcp.tools.targets import find_pod, find_volume
 from lium_mcp.tools.volumes import VolumeName, VolumeView, refuse_taken_name, volume_view
 
@@ -41,6 +41,7 @@ class GpuReset(Result):
     reset_id: str | None = None
     gpus: list[str]
     problem: str | None = None
+    note: str | None = None
     next: str | None = None
 
 
@@ -162,12 +163,14 @@ async def reset_pod_gpus(
         every_seconds=_RESET_POLL_SECONDS,
     )
     outcome: Outcome = "pending" if newest.state not in _RESET_OVER else "done" if newest.state == "done" else "failed"
+    problem = newest.error.message if newest.error and outcome == "failed" else None
     return GpuReset(
         outcome=outcome,
         pod_id=target.id,
         reset_id=request_id or None,
         gpus=[f"{gpu.index}: {gpu.result}" for gpu in newest.gpus],
-        problem=(newest.error.message if newest.error else None) if outcome == "failed" else None,
+        problem=problem,
+        note=note_on(problem),
         next="Call reset_pod_gpus with this reset_id to wait on." if outcome == "pending" else None,
     )
 

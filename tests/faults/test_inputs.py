@@ -27,7 +27,7 @@ POLLS: Final = 10**6
 BOUND_SECONDS: Final = 10
 # The most of an argument that an error may repeat.
 ECHO: Final = 200
-_SHARE: Final = 4
+_SHARE: Final = 6
 LONGEST_ERROR: Final = 1_700
 
 TEXTS: Final = (
