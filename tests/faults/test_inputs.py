@@ -20,6 +20,7 @@ from lium_mcp.sandbox import Sandbox
 from lium_mcp.tools.catalog import TOOLSETS
 from tests.arguments import TRICKS, Arguments, properties, required, smallest
 from tests.harness import Agent, Failure, agent_on, text_of
+from tests.processes import serving
 from tests.tools.wires import Wire, living, make_template, offers, rent
 
 ALL_TOOLSETS: Final = frozenset(toolset.name for toolset in TOOLSETS)
@@ -28,6 +29,7 @@ BOUND_SECONDS: Final = 10
 # The most of an argument that an error may repeat.
 ECHO: Final = 200
 _SHARE: Final = 6
+_ALL: Final = "LIUM_MCP_TEST_ALL_INPUTS" in os.environ  # looked up before a test empties the environment
 LONGEST_ERROR: Final = 1_700
 
 TEXTS: Final = (
@@ -115,7 +117,7 @@ def corpus(schema: dict[str, Any]) -> Iterator[Any]:
 
 def some(values: list[Any], number: int) -> list[Any]:
     """A part of them, which differs from one parameter to the next; all with LIUM_MCP_TEST_ALL_INPUTS set."""
-    return values if "LIUM_MCP_TEST_ALL_INPUTS" in os.environ else values[number % _SHARE :: _SHARE]
+    return values if _ALL else values[number % _SHARE :: _SHARE]
 
 
 class Account:
@@ -221,3 +223,43 @@ async def test_no_text_number_or_list_of_the_corpus_breaks_a_tool(toolset: str) 
                     await tried.attempt(tool, name, value, tried.others(tool, name, pod_id))
         assert tried.codes["invalid_argument"] > tried.tried / 4
         await tried.agent.call("list_gpus")  # it still lives
+        print(f"{toolset}: {tried.tried} inputs, {dict(tried.codes)}")  # noqa: T201 - shown with -s
+
+
+DEEP: Final = 100_000
+RAW: Final = (
+    "[" * DEEP + "]" * DEEP,
+    '{"a":' * DEEP + "1" + "}" * DEEP,
+    "NaN",
+    "-Infinity",
+    "1e400",
+    "9" * 5000,
+    r'"\ud83d"',
+    r'"\u0000"',
+    '"' + "x" * 2**20 + '"',
+    "[" + ",".join(["1"] * DEEP) + "]",
+)
+
+
+async def test_no_json_that_a_client_can_write_ends_the_process() -> None:
+    """By hand: a client of ours would refuse to write some of it."""
+    async with serving("--sandbox") as server:
+        hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "by-hand", "version": "1"}}
+        await server.ask({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": hello})
+        await server.send({"jsonrpc": "2.0", "method": "notifications/initialized"})
+        for number, value in enumerate(RAW, 1):
+            arguments = f'{{"name":"get_pod","arguments":{{"pod":{value}}}}}'
+            await server.send(f'{{"jsonrpc":"2.0","id":{number},"method":"tools/call","params":{arguments}}}')
+            sane = {"name": "get_balance", "arguments": {}}
+            await server.send({"jsonrpc": "2.0", "id": -number, "method": "tools/call", "params": sane})
+            # What is no JSON has no answer: no id can be read from it.
+            answer = await server.receive()
+            while answer["id"] != -number:
+                assert answer["id"] is None or 0 < answer["id"] <= number
+                assert "error" in answer or answer["result"]["isError"] is True
+                assert len(str(answer)) < LONGEST_ERROR + 1_000, answer
+                answer = await server.receive()
+            assert "balance_usd" in str(answer)
+        assert await server.end() == 0
+    assert "Traceback" not in server.stderr
+    assert "xxxx" not in server.stderr
