@@ -90,6 +90,18 @@ async def test_a_text_of_a_megabyte_is_refused_by_the_name_of_its_parameter_and_
         assert not paths(agent)
 
 
+async def test_many_wrong_items_and_endless_names_leave_room_for_what_to_do() -> None:
+    async with asking() as agent:
+        template = {"name": "t", "image": "i"}
+        wrong = await agent.refused("create_template", **template, ports=[{}] * 400)
+        assert "; and 395 more. Nothing was changed. Correct them" in wrong.text
+        unknown = await agent.refused("list_templates", **{"x" * 10_000: 1})
+        assert "x" * 61 not in unknown.text
+        many = await agent.refused("create_template", **template, environment=["A=1"] * 501)
+        assert "environment: has more than 500 items" in many.text
+        assert not paths(agent)
+
+
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e999"])
 async def test_a_number_that_is_none_is_refused_by_the_name_of_its_parameter(value: str) -> None:
     async with asking() as agent:

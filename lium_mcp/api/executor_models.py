@@ -20,6 +20,7 @@ from lium_mcp.api.model import (
     ApiModel,
     ApiNested,
     ApiObject,
+    ApiPrice,
     ApiStr,
     ApiText,
     ApiTime,
@@ -144,7 +145,7 @@ class Executor(ApiModel):
     machine_name: ApiText = ""
     executor_ip_address: ApiStr = None
     validator_hotkey: ApiStr = None
-    price_per_gpu: ApiFloat = None
+    price_per_gpu: ApiPrice = None
     price_per_hour: ApiFloat = None
     gpu_count: ApiInt = None
     available_gpu_count: ApiInt = None
@@ -183,7 +184,8 @@ class Executor(ApiModel):
     @property
     def total_gpu_count(self) -> int:
         """GPUs of the whole host; 1 if the API names none at all."""
-        return self.gpu_count or self._gpu.count or len(self._gpu.details) or 1
+        counts = (self.gpu_count, self._gpu.count, len(self._gpu.details))
+        return next((count for count in counts if count is not None and count > 0), 1)
 
     @property
     def gpu_type(self) -> str:
@@ -288,9 +290,9 @@ class Quote(ApiModel):
     executor_id: ApiId
     gpu_count: ApiInt = None
     hours: ApiFloat = None
-    price_per_hour: ApiFloat = None
+    price_per_hour: ApiPrice = None
     lines: ApiTuple[QuoteLine] = ()
-    total_usd: ApiFloat = None
+    total_usd: ApiPrice = None
     pod_balance_floor_usd: ApiFloat = None
     allocation: ApiObject = None
     rent_balance_required_usd: ApiFloat = None
@@ -303,8 +305,8 @@ class RentAlternative(ApiModel):
     machine_name: ApiText = ""
     gpu_count: ApiInt = None
     available_gpu_count: ApiInt = None
-    price_per_gpu: ApiFloat = None
-    price_per_hour: ApiFloat = None
+    price_per_gpu: ApiPrice = None
+    price_per_hour: ApiPrice = None
     download_mbps: ApiFloat = None
     country_code: ApiStr = None
 
@@ -316,7 +318,7 @@ class RentBySpecResponse(ApiModel):
     dry_run: ApiBool = None
     pod_id: ApiStr = None
     template_id: ApiStr = None
-    price_per_hour: ApiFloat = None
+    price_per_hour: ApiPrice = None
     selected_executor: ApiNested[Executor] = None
     candidates: ApiInt = None
     alternatives_considered: ApiTuple[RentAlternative] = ()

@@ -60,6 +60,12 @@ def read_float(value: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
+def read_price(value: object) -> float | None:
+    """Read a price: as `read_float`, and one below zero is `None`, since nobody is paid for renting."""
+    number = read_float(value)
+    return number if number is not None and number >= 0 else None
+
+
 def read_int(value: object) -> int | None:
     """Read a 64-bit whole number from a number or a numeric string, dropping a fraction; anything else is `None`."""
     if isinstance(value, int) and not isinstance(value, bool):
@@ -159,6 +165,7 @@ ApiText = Annotated[str, BeforeValidator(_text_or_empty)]
 """A string the contract requires; read as empty where a server leaves it out."""
 ApiInt = Annotated[int | None, BeforeValidator(read_int)]
 ApiFloat = Annotated[float | None, BeforeValidator(read_float)]
+ApiPrice = Annotated[float | None, BeforeValidator(read_price)]
 ApiBool = Annotated[bool | None, BeforeValidator(_read_bool)]
 ApiTime = Annotated[datetime | None, BeforeValidator(read_time)]
 ApiStrings = Annotated[dict[str, str] | None, BeforeValidator(_readable_strings)]

@@ -18,6 +18,7 @@ from lium_mcp.api.model import (
     ApiModel,
     ApiNested,
     ApiObject,
+    ApiPrice,
     ApiStr,
     ApiStrings,
     ApiText,
@@ -117,7 +118,7 @@ class Pod(ApiModel):
     cpu_name: ApiStr = None
     cpu_count: ApiInt = None
     ram_total: ApiInt = None
-    price: ApiFloat = None
+    price: ApiPrice = None
     created_at: ApiTime = None
     updated_at: ApiTime = None
     removal_scheduled_at: ApiTime = None

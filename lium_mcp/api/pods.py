@@ -80,7 +80,7 @@ class Pods(Resource):
 
     async def get_gpu_reset(self, pod_id: str, request_id: str) -> GpuResetState:
         """GET /pods/{pod_id}/reset-gpu/{request_id}: how a reset stands. Sent once, since callers poll it."""
-        path = endpoint("/pods/{pod_id}/reset-gpu/{request_id}", pod_id=pod_id, request_id=request_id)
+        path = endpoint("/pods/{pod_id}/reset-gpu/{reset_id}", pod_id=pod_id, reset_id=request_id)
         return (await self._wire.request("GET", path, repeat=Repeat.NEVER)).model(GpuResetState)
 
     async def logs(self, pod_id: str, *, tail: int = 100, max_bytes: int = DEFAULT_LOG_BYTES) -> Sequence[str]:

@@ -5,6 +5,7 @@ that two servers of one account cannot pass a limit together. A figure that nobo
 """
 
 import logging
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -18,13 +19,12 @@ log = logging.getLogger(__name__)
 _PRICE_TOLERANCE_USD = 0.0001
 _COST_TOLERANCE_USD = 0.005
 _LIFE_TOLERANCE_HOURS = 0.01
+_OVERDUE = timedelta(hours=1)
 # A pod takes some minutes to start, and then its removal has to come in time.
 _RESTART_HOURS = 0.25
 # How long charges may take to appear in the statement: of a pod that is in it, and of one that is not yet.
 _LAST_CHARGES = timedelta(minutes=15)
 _LATE_CHARGES = timedelta(hours=1)
-# Removals run late, by minutes.
-_OVERDUE = timedelta(hours=1)
 _FIRST_CHARGES = timedelta(days=1)
 
 
@@ -301,15 +301,17 @@ class Policy:
 
 
 def commitments(pods: Sequence[Pod], entries: Sequence[Entry], now: datetime) -> list[Commitment]:
-    """What lives, what is listed but cannot be read, and what the ledger says may live without being listed yet."""
-    unreadable = pods.skipped if isinstance(pods, Rows) else 0
+    """What lives, and what the ledger says may live without being listed yet.
+
+    Rows of the list that cannot be read are pods too.
+    """
     alive = [pod for pod in pods if is_alive(pod)]
     listed = {pod.id for pod in pods}
-    items = [Commitment(pod.pod_name or pod.id, 1, _price(pod), _bounded_hours(pod, now)) for pod in alive]
-    if unreadable:
-        items.append(Commitment("of a row that cannot be read", unreadable, None, None))
+    items = [Commitment(pod.pod_name or pod.id, 1, pod.price, hours_left(pod, now)) for pod in alive]
+    if isinstance(pods, Rows) and pods.skipped:
+        items.append(Commitment("(unreadable)", pods.skipped, None, None))
     for entry in entries:
-        if not unreadable and is_gone(entry, pods, now):
+        if is_gone(entry, pods, now):
             continue
         unlisted = entry.pod_count if not entry.pod_ids else len(set(entry.pod_ids) - listed)
         if unlisted and not _is_listed_by_name(entry, alive):
@@ -321,21 +323,15 @@ def commitments(pods: Sequence[Pod], entries: Sequence[Entry], now: datetime) ->
 
 
 def hours_left(pod: Pod, now: datetime) -> float | None:
-    """Until its removal; the whole hours of the rent while it has not booted."""
-    if pod.termination_hours is not None:
+    """Until its removal; the whole hours of the rent while it has not booted.
+
+    None where no removal is set, and where one was due long ago: nobody knows when such a pod goes.
+    """
+    if pod.termination_hours is not None and pod.termination_hours > 0:
         return float(pod.termination_hours)
-    if pod.removal_scheduled_at is None:
+    if pod.removal_scheduled_at is None or pod.removal_scheduled_at < now - _OVERDUE:
         return None
     return max((pod.removal_scheduled_at - now).total_seconds(), 0) / 3600
-
-
-def _bounded_hours(pod: Pod, now: datetime) -> float | None:
-    """As `hours_left`; None too where the figure is none, or the time has come long ago and the pod still lives."""
-    hours = hours_left(pod, now)
-    if hours is None or hours < 0:
-        return None
-    is_over = pod.removal_scheduled_at is not None and now - pod.removal_scheduled_at > _OVERDUE
-    return None if is_over and pod.termination_hours is None else hours
 
 
 def spent_usd(
@@ -348,12 +344,14 @@ def spent_usd(
     """
     if statement.total is None:
         return None
-    charged = {pod.pod_id: max(pod.total or 0.0, 0.0) for pod in statement.pods}
+    charged: dict[str, float] = defaultdict(float)
+    for row in statement.pods:
+        charged[row.pod_id] += max(row.total or 0.0, 0.0)
     total = max(statement.total, sum(charged.values()))
     for pod in pods:
         # One that starts over bills on while it is pending.
         if is_alive(pod) and pod.created_at is not None:
-            total += max(_cost(_price(pod), max(pod.created_at, since), now) - charged.get(pod.id, 0.0), 0)
+            total += max(_cost(pod.price, max(pod.created_at, since), now) - charged.get(pod.id, 0.0), 0)
     for entry in removed:
         total += _late_charges(entry, sum(charged.get(pod_id, 0.0) for pod_id in entry.pod_ids), since, now)
     return total
@@ -380,10 +378,6 @@ def _committed(items: Sequence[Commitment]) -> float | None:
             return None
         total += item.hours_left * item.price_per_hour_usd
     return total
-
-
-def _price(pod: Pod) -> float | None:
-    return pod.price if pod.price is not None and pod.price >= 0 else None
 
 
 def _is_listed_by_name(entry: Entry, alive: Sequence[Pod]) -> bool:

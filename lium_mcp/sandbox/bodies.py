@@ -108,10 +108,10 @@ class ListingQuery(BaseModel):
 class QuoteQuery(BaseModel):
     """What is to be priced."""
 
-    hours: Annotated[Decimal, Field(gt=0)]
+    hours: Annotated[Decimal, Field(gt=0, le=10**9)]
     gpu_count: Annotated[int, Field(ge=1)] | None = None
-    volume_gb: Annotated[Decimal, Field(ge=0)] = Decimal(0)
-    backup_gb: Annotated[Decimal, Field(ge=0)] = Decimal(0)
+    volume_gb: Annotated[Decimal, Field(ge=0, le=10**9)] = Decimal(0)
+    backup_gb: Annotated[Decimal, Field(ge=0, le=10**9)] = Decimal(0)
 
 
 class EstimateQuery(BaseModel):

@@ -20,7 +20,7 @@ from lium_mcp.tools.pod_views import Outcome
 from lium_mcp.tools.questions import ask_to_delete_backup, ask_to_delete_schedule
 from lium_mcp.tools.registry import DESTROYS, READS, WRITES, WRITES_EACH_TIME, Toolset
 from lium_mcp.tools.restore_runs import PodRestore, RestoreView, restore_into, restore_view
-from lium_mcp.tools.results import Result, UtcTime
+from lium_mcp.tools.results import Result, UtcTime, note_on
 from lium_mcp.tools.targets import find_pod, find_pods
 
 toolset = Toolset("backups")
@@ -70,6 +70,7 @@ class BackupRows(Result):
     """One page of backups, newest first."""
 
     backups: list[BackupView]
+    note: str | None = None
     total: int
     next_cursor: str | None = None
 
@@ -79,6 +80,7 @@ class ObservedBackup(Result):
 
     outcome: Outcome
     backup: BackupView
+    note: str | None = None
     warnings: list[str] | None = None
     next: str | None = None
 
@@ -94,6 +96,7 @@ class RestoreRows(Result):
     """One page of restores into a pod, newest first."""
 
     restores: list[RestoreView]
+    note: str | None = None
     total: int
     next_cursor: str | None = None
 
@@ -103,6 +106,7 @@ class Restored(Result):
 
     outcome: Outcome
     pods: list[PodRestore]
+    note: str | None = None
     next: str | None = None
 
 
@@ -171,7 +175,9 @@ async def list_backups(
     backups = list(await call.lium.backups.list(pod_id=pod_id))
     backups.sort(key=lambda backup: (_age_key(backup), backup.id), reverse=True)
     rows, next_cursor = page(backups, limit=limit, cursor=cursor)
-    return BackupRows(backups=[_backup(row) for row in rows], total=len(backups), next_cursor=next_cursor)
+    views = [_backup(row) for row in rows]
+    note = note_on(*(view.problem for view in views))
+    return BackupRows(backups=views, note=note, total=len(backups), next_cursor=next_cursor)
 
 
 @toolset.tool(title="Get backup", hints=READS)
@@ -218,7 +224,9 @@ async def delete_backup(call: Call, backup_id: BackupId) -> EndedBackup:
 async def restore_backup(
     call: Call,
     backup_id: BackupId,
-    pods: Annotated[list[str], Field(min_length=1, max_length=_MOST_PODS, description="Running pods: ids or names.")],
+    pods: Annotated[
+        list[ShortText], Field(min_length=1, max_length=_MOST_PODS, description="Running pods: ids or names.")
+    ],
     path: Annotated[ShortText, Field(description="Empty directory; default: restored.")] = "",
     wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS,
 ) -> Restored:
@@ -234,11 +242,15 @@ async def restore_backup(
         )
     rows = await restore_into(call, backup_id, await find_pods(call, pods), path, wait_seconds=wait_seconds)
     outcomes = {row.outcome for row in rows}
+    note = note_on(*(row.restore.problem if row.restore else row.problem for row in rows))
     if "pending" in outcomes:
-        return Restored(outcome="pending", pods=rows, next="Call list_restores with each pending pod to look again.")
+        return Restored(
+            outcome="pending", pods=rows, note=note, next="Call list_restores with each pending pod to look again."
+        )
     return Restored(
         outcome="failed" if "failed" in outcomes else "done",
         pods=rows,
+        note=note,
         next="Repeat it for the pods that failed, into another empty directory." if "failed" in outcomes else None,
     )
 
@@ -250,7 +262,9 @@ async def list_restores(call: Call, pod: PodName, limit: Limit = 20, cursor: Cur
     restores = list(await call.lium.restores.list(target.id))
     restores.sort(key=lambda restore: (_age_key(restore), restore.id), reverse=True)
     rows, next_cursor = page(restores, limit=limit, cursor=cursor)
-    return RestoreRows(restores=[restore_view(row) for row in rows], total=len(restores), next_cursor=next_cursor)
+    views = [restore_view(row) for row in rows]
+    note = note_on(*(view.problem for view in views))
+    return RestoreRows(restores=views, note=note, total=len(restores), next_cursor=next_cursor)
 
 
 async def ended(call: Call, backup_id: str) -> EndedBackup:
@@ -266,7 +280,11 @@ def _judge(backup: Backup, warnings: Sequence[str] = ()) -> ObservedBackup:
         return ObservedBackup(outcome="done", backup=view, warnings=kept)
     if backup.is_final:
         return ObservedBackup(
-            outcome="failed", backup=view, warnings=kept, next="There is no data to restore. create_backup tries again."
+            outcome="failed",
+            backup=view,
+            note=note_on(view.problem),
+            warnings=kept,
+            next="There is no data to restore. create_backup tries again.",
         )
     return ObservedBackup(
         outcome="pending", backup=view, warnings=kept, next="Still running: call get_backup with this backup_id."

@@ -19,7 +19,7 @@ from lium_mcp.guard.redaction import redact_text
 from lium_mcp.remote import PodAccess
 from lium_mcp.rentals import Renter
 from lium_mcp.tools.failures import ToolFailure, from_api
-from lium_mcp.tools.results import clean
+from lium_mcp.tools.results import clean, shortened
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ _SLOW_AFTER_SECONDS = 90.0
 READ_LIMIT_SECONDS: Final = 50.0
 # A wait ends with a look at what has become of the thing, however little of its time is left.
 _LAST_READ_SECONDS = 5.0
-_MOST_TOLD_CHARACTERS = 300
+_PROGRESS_CHARACTERS = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +151,10 @@ class Call:
         own = self.lium.redact
         return lambda text: redact_text(own(text))
 
+    def _plain(self, message: str) -> str:
+        """A progress message fit to be shown: names in it may be anybody's."""
+        return shortened(self.redact(clean(message[: 4 * _PROGRESS_CHARACTERS])), _PROGRESS_CHARACTERS)
+
     async def wait_until(
         self,
         state: T,
@@ -174,8 +178,7 @@ class Call:
             if left <= 0:
                 break
             if self.context is not None:
-                told = self.redact(clean(describe(state)))[:_MOST_TOLD_CHARACTERS]
-                await self.context.report_progress(elapsed, wait_seconds, told)
+                await self.context.report_progress(elapsed, wait_seconds, self._plain(describe(state)))
             await stop.pause(clock, min(left, every_seconds if elapsed < _SLOW_AFTER_SECONDS else _SLOW_POLL_SECONDS))
             if stop.asked:
                 break

@@ -22,7 +22,7 @@ from lium_mcp.tools.questions import ask_to_remove_cluster, at_most_usd, quoted
 from lium_mcp.tools.registry import DESTROYS, READS, WRITES, Toolset
 from lium_mcp.tools.rent_plan import PRICE_TOLERANCE_USD
 from lium_mcp.tools.renting import give_back, outcome_unknown, refuse_dearer
-from lium_mcp.tools.results import Result, Usd
+from lium_mcp.tools.results import Result, Usd, note_on
 from lium_mcp.tools.room import Room, make_room
 from lium_mcp.tools.targets import find_template
 
@@ -84,6 +84,7 @@ class RemovedCluster(Result):
 
     outcome: Outcome
     members: list[ClusterMember]
+    note: str | None = None
     next: str | None = None
 
 
@@ -140,7 +141,9 @@ async def rent_cluster(
     call: Call,
     *,
     name: Annotated[ShortText, Field(min_length=1, description="Unique name; all members get it.")],
-    executor_ids: Annotated[list[str], Field(min_length=2, max_length=64, description="Of one list_clusters offer.")],
+    executor_ids: Annotated[
+        list[ShortText], Field(min_length=2, max_length=64, description="Of one list_clusters offer.")
+    ],
     template: Annotated[ShortText, Field(description="Default: Lium's cluster image.")] = "",
     max_usd_per_hour: Annotated[float | None, Field(description="Ceiling for the whole cluster.")] = None,
     hours: Annotated[float | None, Field(gt=0, le=720, description="Lium removes the pods then.")] = None,
@@ -208,6 +211,7 @@ async def remove_cluster(
     return RemovedCluster(
         outcome="failed" if failed else "done",
         members=members,
+        note=note_on(*(member.message for member in members)),
         next=f"{len(failed)} members still bill: call remove_cluster again." if failed else None,
     )
 

@@ -9,11 +9,11 @@ from lium_mcp.api import GpuResetState, LiumError, PodDetail, matching_machine_n
 from lium_mcp.tools.backups import BackupId, EndedBackup, ended
 from lium_mcp.tools.call import Call, after_change
 from lium_mcp.tools.failures import ToolFailure, from_api
-from lium_mcp.tools.parameters import DEFAULT_WAIT_SECONDS, PodName, ShortText, WaitSeconds
+from lium_mcp.tools.parameters import DEFAULT_WAIT_SECONDS, Few, PodName, ShortText, WaitSeconds
 from lium_mcp.tools.pod_views import Outcome
 from lium_mcp.tools.questions import ask_to_delete_ssh_key, ask_to_reset_gpus
 from lium_mcp.tools.registry import DESTROYS, DESTROYS_EACH_TIME, READS, WRITES, WRITES_EACH_TIME, Toolset
-from lium_mcp.tools.results import Result, UtcTime
+from lium_mcp.tools.results import Result, UtcTime, note_on
 from lium_mcp.tools.targets import find_pod, find_volume
 from lium_mcp.tools.volumes import VolumeName, VolumeView, refuse_taken_name, volume_view
 
@@ -41,6 +41,7 @@ class GpuReset(Result):
     reset_id: str | None = None
     gpus: list[str]
     problem: str | None = None
+    note: str | None = None
     next: str | None = None
 
 
@@ -136,7 +137,7 @@ async def install_jupyter(
 async def reset_pod_gpus(
     call: Call,
     pod: PodName,
-    gpu_indices: Annotated[list[int] | None, Field(description="As nvidia-smi counts; default all.")] = None,
+    gpu_indices: Annotated[list[int] | None, Few, Field(description="As nvidia-smi counts; default all.")] = None,
     reset_id: Annotated[ShortText, Field(description="Only wait for this pending reset.")] = "",
     wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS,
 ) -> GpuReset:
@@ -162,12 +163,14 @@ async def reset_pod_gpus(
         every_seconds=_RESET_POLL_SECONDS,
     )
     outcome: Outcome = "pending" if newest.state not in _RESET_OVER else "done" if newest.state == "done" else "failed"
+    problem = newest.error.message if newest.error and outcome == "failed" else None
     return GpuReset(
         outcome=outcome,
         pod_id=target.id,
         reset_id=request_id or None,
         gpus=[f"{gpu.index}: {gpu.result}" for gpu in newest.gpus],
-        problem=(newest.error.message if newest.error else None) if outcome == "failed" else None,
+        problem=problem,
+        note=note_on(problem),
         next="Call reset_pod_gpus with this reset_id to wait on." if outcome == "pending" else None,
     )
 

@@ -14,13 +14,17 @@ from lium_mcp.guard.confirm import NotConfirmed
 from lium_mcp.guard.policy import PolicyRefused
 from lium_mcp.guard.redaction import redact_text
 from lium_mcp.rentals import LedgerUnavailable, PodNameTaken, RentUnsettled
-from lium_mcp.tools.results import clean
+from lium_mcp.tools.results import clean, shortened
 
 NOTHING_CHANGED: Final = "Nothing was changed."
 CHANGED_BEFORE: Final = "What the call was to change was changed, at least in part, before this failed."
 META_KEY: Final = "lium-mcp/error"
 
 _MAX_SENTENCES_CHARACTERS = 1500
+# What happened may hold a server's text; what it means and what to do next must not be cut off after it.
+_MAX_HAPPENED_CHARACTERS = 1000
+_MAX_PROBLEMS = 5
+_MAX_NAME_CHARACTERS = 60
 _MAX_REQUEST_ID_CHARACTERS = 100
 
 GET_A_KEY: Final = (
@@ -143,10 +147,10 @@ def _unsettled(error: RentUnsettled) -> tuple[str, str]:
 
 def from_validation(tool: str, error: ValidationError) -> ToolFailure:
     """Name each argument that does not fit, and never repeat its value: it may be long or secret."""
-    problems = "; ".join(
-        f"{'.'.join(str(part) for part in item['loc']) or 'arguments'}: {_problem(item)}"
-        for item in error.errors(include_url=False, include_input=False)
-    )
+    items = error.errors(include_url=False, include_input=False)
+    problems = "; ".join(f"{_place(item)}: {_problem(item)}" for item in items[:_MAX_PROBLEMS])
+    if len(items) > _MAX_PROBLEMS:
+        problems += f"; and {len(items) - _MAX_PROBLEMS} more"
     return ToolFailure(
         "invalid_argument", f"{tool} cannot take these arguments: {problems}.", "Correct them and call again."
     )
@@ -174,12 +178,18 @@ def render_failure(failure: ToolFailure, redact: Callable[[str], str] = redact_t
     details: dict[str, Any] = {"code": failure.code}
     if failure.request_id:
         details["request_id"] = redact(clean(failure.request_id))[:_MAX_REQUEST_ID_CHARACTERS]
-    sentences = " ".join(part for part in (failure.happened, failure.effect, failure.advice) if part)
-    text = redact(clean(sentences))[:_MAX_SENTENCES_CHARACTERS]
+    happened = shortened(redact(clean(failure.happened)), _MAX_HAPPENED_CHARACTERS)
+    rest = (redact(clean(part)) for part in (failure.effect, failure.advice))
+    text = shortened(" ".join(part for part in (happened, *rest) if part), _MAX_SENTENCES_CHARACTERS)
     suffix = ", ".join(f"{key}: {value}" for key, value in details.items())
     return CallToolResult(
         content=[TextContent(type="text", text=f"{text} ({suffix})")], is_error=True, _meta={META_KEY: details}
     )
+
+
+def _place(item: Any) -> str:  # noqa: ANN401 - as below
+    # A name that is none of ours is the caller's text, and of any length.
+    return ".".join(str(part) for part in item["loc"])[:_MAX_NAME_CHARACTERS] or "arguments"
 
 
 def _problem(item: Any) -> str:  # noqa: ANN401 - pydantic_core.ErrorDetails, whose context is untyped

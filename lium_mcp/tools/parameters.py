@@ -14,29 +14,46 @@ DEFAULT_WAIT_SECONDS: Final = 45
 
 _MOST_CHARACTERS: Final = 200
 _MOST_PATH_CHARACTERS: Final = 2048
+_MOST_LINE_CHARACTERS: Final = 32_768
+_MOST_ITEMS: Final = 500
 _MOST_CURSOR_DIGITS: Final = 9
 
 
-def _short(text: str) -> str:
-    if len(text) > _MOST_CHARACTERS:
-        raise ValueError(f"longer than {_MOST_CHARACTERS} characters")
-    text = text.strip()
+def _at_most(most: int, text: str) -> str:
+    if len(text) > most:
+        raise ValueError(f"longer than {most} characters")
+    return text
+
+
+def _visible(text: str) -> str:
     if clean(text) != text or "\n" in text or "\t" in text:
         raise ValueError("holds control or invisible characters")
     return text
+
+
+def _short(text: str) -> str:
+    return _visible(_at_most(_MOST_CHARACTERS, text).strip())
 
 
 def _path(text: str) -> str:
-    if len(text) > _MOST_PATH_CHARACTERS:
-        raise ValueError(f"longer than {_MOST_PATH_CHARACTERS} characters")
-    if clean(text) != text or "\n" in text or "\t" in text:
-        raise ValueError("holds control or invisible characters")
-    return text
+    return _visible(_at_most(_MOST_PATH_CHARACTERS, text))
 
 
-# The bound is left out of the schema: it costs tokens on every turn, and only a mistake ever meets it.
+def _line(text: str) -> str:
+    return _at_most(_MOST_LINE_CHARACTERS, text)
+
+
+def _few(items: list[T] | None) -> list[T] | None:
+    if items is not None and len(items) > _MOST_ITEMS:
+        raise ValueError(f"has more than {_MOST_ITEMS} items")
+    return items
+
+
+# The bounds are left out of the schema: they cost tokens on every turn, and only a mistake ever meets them.
 ShortText = Annotated[str, AfterValidator(_short)]
 FilePath = Annotated[str, AfterValidator(_path)]
+Line = Annotated[str, AfterValidator(_line)]
+Few = AfterValidator(_few)
 
 PodName = Annotated[ShortText, Field(min_length=1, description="Pod id, or a name that only one pod has.")]
 WaitSeconds = Annotated[int, Field(ge=0, le=600, description="0 returns at once.")]

@@ -10,7 +10,7 @@ import anyio
 from lium_mcp.api import LiumError, Pod, PodDetail, PodEvent, short_gpu_type
 from lium_mcp.remote.gpus import Gpu
 from lium_mcp.tools.call import Call
-from lium_mcp.tools.results import Result, Usd, UtcTime
+from lium_mcp.tools.results import Result, Usd, UtcTime, note_on
 
 Outcome = Literal["done", "failed", "pending"]
 
@@ -85,6 +85,7 @@ class PodView(PodRow):
     ports: dict[str, str] | None = None
     volume_id: str | None = None
     local_volume_path: str | None = None
+    note: str | None = None
     last_events: list[EventView] | None = None
     gpus: list[GpuView] | None = None
 
@@ -103,6 +104,8 @@ async def pod_view(call: Call, pod: PodDetail, *, events: bool = True, gpus: Seq
         history = await _events(call, pod.id)
         cost = await _cost_so_far(call, pod, history)
     template = pod.template
+    shown = [_event(item) for item in history[-_LAST_EVENTS:]] if events else []
+    processes = [process.name for gpu in gpus or () for process in gpu.processes]
     return PodView(
         **_row_fields(pod),
         huid=pod.huid,
@@ -122,7 +125,8 @@ async def pod_view(call: Call, pod: PodDetail, *, events: bool = True, gpus: Seq
         ports=_ports(pod),
         volume_id=pod.volume.id if pod.volume else None,
         local_volume_path=pod.volume_root,
-        last_events=[_event(item) for item in history[-_LAST_EVENTS:]] if events else None,
+        note=note_on(*(text for item in shown for text in (item.reason, item.error)), *processes),
+        last_events=shown if events else None,
         gpus=[_gpu(gpu) for gpu in gpus] if gpus else None,
     )
 

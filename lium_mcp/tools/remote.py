@@ -22,7 +22,7 @@ from lium_mcp.tools.pod_views import Outcome
 from lium_mcp.tools.pod_work import connected, pod_access, reporting
 from lium_mcp.tools.questions import ask_to_start_job
 from lium_mcp.tools.registry import DESTROYS, DESTROYS_EACH_TIME, READS, WRITES, Toolset
-from lium_mcp.tools.results import Result, UtcTime
+from lium_mcp.tools.results import Result, UtcTime, note_on
 from lium_mcp.tools.targets import find_pod, find_pods
 
 toolset = Toolset("remote")
@@ -346,6 +346,7 @@ def _transferred(pod: Pod, transfer: Transfer, *, cut_off: bool) -> Transferred:
         moved_bytes=transfer.moved_bytes,
         total_bytes=transfer.total_bytes,
         problems=transfer.problems or None,
+        note=note_on(*transfer.problems),
         warnings=warnings or None,
         next=next_step,
     )

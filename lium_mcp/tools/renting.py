@@ -13,7 +13,7 @@ from lium_mcp.guard.confirm import NOTHING_TO_ASK, Question
 from lium_mcp.rentals import Entry, NodeOrder, Rental
 from lium_mcp.tools.call import READ_LIMIT_SECONDS, Call, time_limit
 from lium_mcp.tools.failures import ToolFailure
-from lium_mcp.tools.parameters import DEFAULT_WAIT_SECONDS, ShortText, WaitSeconds
+from lium_mcp.tools.parameters import DEFAULT_WAIT_SECONDS, Few, ShortText, WaitSeconds
 from lium_mcp.tools.pod_keys import register_public_keys
 from lium_mcp.tools.pod_views import Outcome, PodView, describe_start, pod_view
 from lium_mcp.tools.pods import judge, judge_gone, read_pod, settled
@@ -109,7 +109,7 @@ async def rent_pod(
     wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS,
     enable_backups: Annotated[bool, _OFFICIAL] = True,
     dry_run: Annotated[bool, _OFFICIAL] = False,
-    known_pod_ids: Annotated[list[str] | None, _OFFICIAL] = None,  # noqa: ARG001 - says nothing that list_pods does not
+    known_pod_ids: Annotated[list[ShortText] | None, Few, _OFFICIAL] = None,  # noqa: ARG001 - says nothing that list_pods does not
 ) -> RentedPod:
     """Rent GPUs as a pod and wait until it runs. This spends money: it bills per second until remove_pod, or for the
     given hours.
@@ -231,7 +231,8 @@ def _costs_more(call: Call, pod: PodDetail, plan: Plan) -> bool:
     """Whether the price that is billed is above what was allowed or agreed to, by more than it may be rounded."""
     if pod.price is None:
         return False
-    per_gpu = pod.price / (pod.rented_gpu_count or 1)
+    count = pod.rented_gpu_count or 0
+    per_gpu = pod.price / (count if 0 < count <= plan.gpu_count else plan.gpu_count)
     ceiling = plan.wanted.max_usd_per_gpu_hour
     allowed = call.policy.most_per_hour_usd(plan.price_per_hour_usd)
     agreed = call.agreed.price_per_hour_usd if call.agreed else None

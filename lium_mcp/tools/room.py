@@ -30,13 +30,13 @@ class Room:
         """
         self.policy.check_room(ask, commitments(pods, entries, self.now), self.spent_usd(pods))
 
-    def check_extension(self, pod: Pod, hours: float | None, pods: Rows[Pod], entries: Sequence[Entry]) -> None:
+    def check_extension(self, pod: Pod, hours: float | None, pods: Sequence[Pod], entries: Sequence[Entry]) -> None:
         """Refuse to let a pod live for so many hours from now where the budget does not bear it; None is for ever.
 
         Raises:
             PolicyRefused: it does not.
         """
-        others = commitments(pods.where(lambda other: other.id != pod.id), _without(pod, entries), self.now)
+        others = commitments(_but(pod, pods), _without(pod, entries), self.now)
         name = pod.pod_name or pod.id
         self.policy.check_extension(name, Ask(pod.price, hours), others, self.spent_usd(pods))
 
@@ -106,6 +106,12 @@ async def changing_life(call: Call, named: str, hours: float | None) -> AsyncIte
         pod = await find_pod(call, named)
         await check_life(call, pod, hours)
         yield pod
+
+
+def _but(pod: Pod, pods: Sequence[Pod]) -> Sequence[Pod]:
+    """All but one, with what is known to be missing from them."""
+    others = [other for other in pods if other.id != pod.id]
+    return Rows(others, skipped=pods.skipped) if isinstance(pods, Rows) else others
 
 
 def _without(pod: Pod, entries: Sequence[Entry]) -> list[Entry]:
