@@ -46,6 +46,8 @@ class TurnedClock:
         return self.slept_seconds
 
     async def sleep(self, seconds: float) -> None:
+        # Less than what a sum of seconds can tell would be a wait that never ends.
+        seconds = max(seconds, 0.001) if seconds else 0.0
         self.slept_seconds += seconds
         self._sandbox.clock.advance(seconds=seconds)
         await anyio.lowlevel.checkpoint()

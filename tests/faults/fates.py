@@ -155,6 +155,7 @@ class Connection:
     async def close(self) -> None:
         """End in order, or take away what is left of a server that was dropped."""
         self._over.set()
+        self._line.is_over.set()
         if self.died.is_set():
             for task in (self._hosting, *self._calls):
                 task.cancel()
@@ -169,11 +170,13 @@ class _Line(httpx2.AsyncBaseTransport):
         self._fates = fates
         self._connection = connection
         self.is_dead = False
+        # What hangs ends with the test: a shield would keep a call alive for as long as its time limits.
+        self.is_over = asyncio.Event()
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         await request.aread()
         if self.is_dead:
-            await asyncio.Event().wait()
+            await self._hang()
         kind = self._fates.meet(request)
         early = await self._before(kind)
         if early is not None:
@@ -222,7 +225,11 @@ class _Line(httpx2.AsyncBaseTransport):
 
     async def _die(self) -> None:
         await self._connection.drop()
-        await asyncio.Event().wait()
+        await self._hang()
+
+    async def _hang(self) -> None:
+        await self.is_over.wait()
+        raise httpx2.ConnectError("the test is over")
 
 
 def _kept(headers: httpx2.Headers) -> dict[str, str]:

@@ -15,6 +15,7 @@ from typing import Any
 import anyio
 import pytest
 
+from lium_mcp.rentals import Journal
 from lium_mcp.sandbox import Sandbox
 from tests.harness import Agent, Failure
 from tests.harness import agent_on as agent_on_every_tool
@@ -658,3 +659,20 @@ async def test_the_mode_of_the_file_wins(sandbox: Sandbox) -> None:
     enforcing = policy_file('max_pods = 0\nmode = "enforce"')
     async with agent_on(sandbox, policy=enforcing, policy_mode="shadow") as agent:
         await refused(agent, "max_pods", **await wanted(sandbox, "by spec"))
+
+
+async def test_a_pod_that_a_person_removed_takes_no_room_and_is_closed_by_the_next_look(sandbox: Sandbox) -> None:
+    asked = {"gpu_type": "RTX3090", "wait_seconds": 0}
+    async with agent_on(sandbox, budget_usd=8) as agent:
+        gone = await agent.call("rent_pod", name="gone", hours=40, **asked)
+        kept = await agent.call("rent_pod", name="kept", hours=2, **asked)
+        sandbox.clock.advance(minutes=2)
+        await ask(sandbox, "DELETE", f"/pods/{gone['pod_id']}")
+        sandbox.clock.advance(minutes=2)
+        await agent.call("schedule_pod_removal", pod=kept["pod_id"], hours_from_now=40)
+        await agent.call("list_pods")
+    [ledger] = Path.home().glob("ledger-*.db")
+    journal = Journal(f"sqlite:///{ledger}")
+    assert {row.pod_name: row.status for row in await journal.open().newest(9)} == {"gone": "removed", "kept": "rented"}
+    await journal.aclose()
+    assert [pod["pod_name"] for pod in living(sandbox)] == ["kept"]
