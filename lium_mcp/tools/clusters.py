@@ -21,7 +21,7 @@ from lium_mcp.tools.pod_views import Outcome
 from lium_mcp.tools.questions import ask_to_remove_cluster, at_most_usd, quoted
 from lium_mcp.tools.registry import DESTROYS, READS, WRITES, Toolset
 from lium_mcp.tools.rent_plan import PRICE_TOLERANCE_USD
-from lium_mcp.tools.renting import give_back, outcome_unknown, refuse_dearer
+from lium_mcp.tools.renting import DEARER_AND_MAYBE_NOT_OURS, give_back, outcome_unknown, refuse_dearer
 from lium_mcp.tools.results import Result, Usd, note_on
 from lium_mcp.tools.room import Room, make_room
 from lium_mcp.tools.targets import find_template
@@ -163,7 +163,7 @@ async def rent_cluster(
     terms = Terms(asked, ready.price_per_hour_usd, ready.hours)
     try:
         async with call.renter.rent(ClusterOrder(ready.request), terms, ready.check) as rental:
-            return await _rented(call, rental, ready)
+            return await _rented(call, rental, None if rental.earlier else ready)
     except RentOutcomeUnknown as unknown:
         raise outcome_unknown(name, unknown) from unknown
     except Conflict as refused:
@@ -225,9 +225,11 @@ async def _rented(call: Call, rental: Rental, plan: ClusterPlan | None) -> Rente
     prices = [pod.price for pod in members if pod.price is not None]
     quoted = plan.price_per_hour_usd if plan else None
     price = sum(prices) if len(prices) == len(rental.pod_ids) else quoted
-    if plan is not None and price is not None and _costs_more(call, price, plan):
-        raise await give_back(call, rental, f"The cluster {plan.request.pod_name}", price)
     warnings = []
+    if plan is not None and price is not None and _costs_more(call, price, plan):
+        if rental.confirmed:
+            raise await give_back(call, rental, f"The cluster {plan.request.pod_name}", price)
+        warnings.append(DEARER_AND_MAYBE_NOT_OURS)
     if not rental.confirmed:
         warnings.append("The answer was lost; the pods were found by name. Check them.")
     if not members:

@@ -31,6 +31,8 @@ _APPEARS_WITHIN_SECONDS = 20.0
 _FIRST_READ_SECONDS = 5.0
 _SCHEDULE_SECONDS = 10.0
 _GIVE_BACK_SECONDS = 15.0
+# A name alone is no reason to remove a pod.
+DEARER_AND_MAYBE_NOT_OURS = "It costs more than allowed: remove it if it is yours."
 # Parameters of the official MCP server: what works there works here, without costing everybody tokens.
 _OFFICIAL = Field(json_schema_extra={UNLISTED: True})
 
@@ -147,7 +149,8 @@ async def rent_pod(
         async with call.renter.rent(plan.order, plan.terms(wanted.digest), judge_room) as rental:
             if not rental.earlier:
                 await register_public_keys(call)
-            return await _follow(call, rental, plan.wanted, plan, wait_seconds)
+            # A pod of an earlier call has its own terms.
+            return await _follow(call, rental, plan.wanted, None if rental.earlier else plan, wait_seconds)
     except RentOutcomeUnknown as unknown:
         raise outcome_unknown(wanted.name, unknown) from unknown
 
@@ -201,11 +204,14 @@ async def _follow(call: Call, rental: Rental, wanted: Wanted, plan: Plan | None,
             pod_id=rental.pod_id,
             next="The pod is rented, but it could not be read. It may bill: call get_pod with this pod_id.",
         )
-    if not gone and plan is not None and _costs_more(call, pod, plan):
+    warnings = []
+    is_dearer = not gone and plan is not None and _costs_more(call, pod, plan)
+    if is_dearer and rental.confirmed:
         raise await give_back(call, rental, f"Pod {pod.pod_name} ({pod.id})", pod.price or 0)
-    warnings = (
-        [] if rental.confirmed else ["The answer was lost; this pod was found by its name. Check that it is yours."]
-    )
+    if not rental.confirmed:
+        warnings.append("The answer was lost; this pod was found by its name. Check that it is yours.")
+    if is_dearer:
+        warnings.append(DEARER_AND_MAYBE_NOT_OURS)
     restore = plan.order.request.restore_path if plan and isinstance(plan.order, NodeOrder) else None
     if restore:
         warnings.append(f"The backup is being restored into {restore}: leave it alone until list_restores says done.")

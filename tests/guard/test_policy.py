@@ -3,6 +3,7 @@
 Everything goes through an MCP client; the sandbox's own record says what was rented and what it costs.
 """
 
+import json
 import logging
 import re
 from collections.abc import AsyncIterator, Callable
@@ -13,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import httpx2
 import pytest
 
 from lium_mcp.rentals import Journal
 from lium_mcp.sandbox import Sandbox
 from tests.harness import Agent, Failure
 from tests.harness import agent_on as agent_on_every_tool
-from tests.tools.wires import Row, Wire, ask, editing, first, living, on_rents, rent, rents, rows_of, truth
+from tests.tools.wires import Forward, Row, Wire, ask, editing, first, living, on_rents, rent, rents, rows_of, truth
 
 TOOLS = frozenset(
     {
@@ -676,3 +678,48 @@ async def test_a_pod_that_a_person_removed_takes_no_room_and_is_closed_by_the_ne
     assert {row.pod_name: row.status for row in await journal.open().newest(9)} == {"gone": "removed", "kept": "rented"}
     await journal.aclose()
     assert [pod["pod_name"] for pod in living(sandbox)] == ["kept"]
+
+
+async def test_a_pod_that_an_earlier_call_rented_is_not_given_back(sandbox: Sandbox) -> None:
+    wanted = {"name": "train", "gpu_type": "RTX3090", "hours": 2, "wait_seconds": 0}
+    wire = Wire(sandbox)
+    async with agent_on(sandbox, budget_usd=50) as one, agent_on(sandbox, budget_usd=50, transport=wire) as two:
+
+        async def one_comes_first(request: httpx2.Request, forward: Forward) -> httpx2.Response:
+            await one.call("rent_pod", **wanted)
+            return await forward(request)
+
+        # What the second is quoted is less than what the first has paid.
+        cheaper = editing(lambda body: body | {"price_per_hour": body["price_per_hour"] / 2})
+        wire.on("POST", "/executors/rent-by-spec", cheaper)
+        wire.on("GET", "/billing/statement", one_comes_first, times=1)
+        answer = await two.call("rent_pod", **wanted)
+    [pod] = living(sandbox)
+    assert (answer["already_rented"], answer["pod_id"]) == (True, pod["id"])
+    assert len(rents(sandbox)) == 1
+    assert pod["removal_scheduled_at"] is None
+
+
+async def test_a_pod_that_was_only_found_by_its_name_is_not_given_back() -> None:
+    older = Sandbox(seed=7, speed=0, start=START, features=("rent_by_spec", "run_record"))
+    wire = Wire(older)
+
+    async def somebody_else_rents(request: httpx2.Request, forward: Forward) -> httpx2.Response:
+        if json.loads(request.content)["dry_run"]:
+            return await forward(request)
+        body = json.loads(request.content) | {
+            "gpu_type": "H100",
+            "max_price_per_gpu_hour": None,
+            "termination_hours": 9,
+        }
+        await ask(older, "POST", "/executors/rent-by-spec", body)
+        raise httpx2.ReadError("the connection broke")
+
+    wire.on("POST", "/executors/rent-by-spec", somebody_else_rents)
+    async with agent_on(older, transport=wire, max_price_per_hour_usd=1) as agent:
+        answer = await agent.call("rent_pod", name="train", gpu_type="RTX3090", hours=20)
+        assert "more than allowed" in " ".join(answer["warnings"])
+        older.clock.advance(minutes=5)
+        await agent.call("list_pods")
+    assert [pod["id"] for pod in living(older)] == [answer["pod_id"]]
+    assert wire.sent("DELETE", "/pods/*") == []
