@@ -139,6 +139,24 @@ class Machine(RuleBasedStateMachine):
         self._count("rent")
         self.run(self._rent(server, name, what, wait))
 
+    @rule(
+        server=servers,
+        name=names,
+        what=requests,
+        wait=waits,
+        kind=st.sampled_from([*WIRE, *CANCELS, *KILLS]),
+        where=st.sampled_from(["rent", "rent", "read"]),
+        passing=st.integers(0, 4),
+    )
+    def rent_in_trouble(
+        self, server: int, name: str, what: Row, wait: int, kind: Any, where: Any, passing: int
+    ) -> None:
+        self._count("rent_in_trouble")
+        # By specification the first request is one that only asks for the price.
+        passing = min(passing, 1) if where == "rent" else passing
+        self.fates.pending.append(Fate(kind, where, passing))
+        self.run(self._rent(server, name, what, wait))
+
     @rule(name=names, what=requests, other=requests, same=st.booleans())
     def rent_twice_at_once(self, name: str, what: Row, other: Row, same: bool) -> None:
         self._count("rent_twice_at_once")
