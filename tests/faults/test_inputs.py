@@ -206,6 +206,7 @@ async def account() -> AsyncIterator[Account]:
             "volume": (await agent.call("create_volume", name="v"))["volume_id"],
             "backup_id": (await agent.call("create_backup", pod=pod_id))["backup"]["backup_id"],
         }
+        sandbox.clock.advance(minutes=10)  # until the backup is done
         yield account
 
 
