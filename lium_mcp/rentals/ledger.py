@@ -17,6 +17,7 @@ from threading import Lock
 from typing import Any, Final, TypeVar
 from uuid import uuid4
 
+import anyio
 import anyio.to_thread
 from sqlalchemy import (
     JSON,
@@ -208,7 +209,8 @@ class Ledger:
         """Close the connections."""
         engine, self._engine = self._engine, None
         if engine is not None:
-            await anyio.to_thread.run_sync(engine.dispose)
+            with anyio.CancelScope(shield=True):  # a server that is stopped closes them too
+                await anyio.to_thread.run_sync(engine.dispose)
 
     async def _run(self, work: Callable[[Connection], T]) -> T:
         def run() -> T:
@@ -223,10 +225,14 @@ class Ledger:
         with self._opening:
             if self._engine is None:
                 engine = _sqlite(self._url) if self._is_sqlite else _postgres(self._url)
-                with engine.begin() as connection:
-                    # Two servers that create the table at once would trip over each other.
-                    self._take_turn(connection, "schema")
-                    _METADATA.create_all(connection)
+                try:
+                    with engine.begin() as connection:
+                        # Two servers that create the table at once would trip over each other.
+                        self._take_turn(connection, "schema")
+                        _METADATA.create_all(connection)
+                except BaseException:
+                    engine.dispose()  # the next attempt makes another
+                    raise
                 self._engine = engine
             return self._engine
 
