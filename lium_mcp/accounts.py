@@ -8,7 +8,7 @@ import hashlib
 import hmac
 from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -27,7 +27,7 @@ from lium_mcp.tools.call import Account
 class _Caller:
     """Who sent the request that is being served: a key, and its account once something acts for it."""
 
-    key: str
+    key: str = field(repr=False)
     account: Account | None = None
 
 
@@ -95,6 +95,12 @@ async def bind_caller_key(ctx: ServerRequestContext[Any, Any], call_next: CallNe
         return await call_next(ctx)
     finally:
         _caller.reset(token)
+
+
+def caller_of_request(ctx: ServerRequestContext[Any, Any]) -> str | None:
+    """Who an answer to a question has to come from: a digest of the key in the request's headers, if it has one."""
+    key = key_in_headers(getattr(ctx.request, "headers", None))
+    return None if key is None else hashlib.sha256(key.encode()).hexdigest()
 
 
 def key_in_headers(headers: Any) -> str | None:  # noqa: ANN401 - headers of the web framework, or nothing over stdio

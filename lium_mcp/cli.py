@@ -66,7 +66,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_settings(serve)
     tools = commands.add_parser("tools", help="list the tools that the settings offer, and what they cost in tokens")
     _add_settings(tools)
-    commands.add_parser("demo", help="watch an agent rent, use and remove a GPU pod in the sandbox")
+    demo = commands.add_parser("demo", help="watch an agent rent, use and remove a GPU pod in the sandbox")
+    demo.add_argument(
+        "--workflow", choices=["rent", "job"], default="rent", help="rent a pod, or run a job on one (default rent)"
+    )
     sandbox = commands.add_parser("sandbox", help="serve a simulated Lium API over HTTP on this machine")
     sandbox.add_argument(
         "--port", type=_port, default=8765, help="port on 127.0.0.1; 0 takes a free one (default 8765)"
@@ -172,12 +175,12 @@ def _tools(options: dict[str, Any]) -> int:
     return 0
 
 
-def _demo(_: dict[str, Any]) -> int:
+def _demo(options: dict[str, Any]) -> int:
     import anyio  # noqa: PLC0415
 
     from lium_mcp.demo import run  # noqa: PLC0415
 
-    return anyio.run(run)
+    return anyio.run(run, options["workflow"])
 
 
 def _sandbox(options: dict[str, Any]) -> int:

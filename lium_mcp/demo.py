@@ -8,10 +8,11 @@ import json
 import os
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final, TextIO
 from uuid import uuid4
 
@@ -22,14 +23,10 @@ from mcp.types import TextContent
 
 import lium_mcp
 
-# Ten sandbox seconds in one: a pod starts while one watches, and two hours do not pass meanwhile.
-_SANDBOX_SPEED: Final = 10
 _DEMO_LIMIT_SECONDS: Final = 240.0
 _LEDGER_LIMIT_SECONDS: Final = 60.0
 _REMOVAL_TOLERANCE: Final = timedelta(minutes=10)
 _HOURS: Final = 2
-# Not a key anybody has: 32 bytes that say what they are, in the format of a public key.
-_EXAMPLE_PUBLIC_KEY: Final = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGxpdW0tbWNwIGRlbW8ga2V5LCBub2JvZHkgaGFzIGl0 demo"
 
 Answer = dict[str, Any]
 
@@ -41,9 +38,10 @@ class StepFailed(Exception):
 class Demo:
     """Runs the steps and shows them."""
 
-    def __init__(self, client: Client, out: TextIO) -> None:
+    def __init__(self, client: Client, out: TextIO, folder: Path) -> None:
         self._client = client
         self._out = out
+        self.folder = folder
         self._step = 0
 
     def title(self, text: str) -> None:
@@ -91,19 +89,20 @@ class Demo:
         return self._out.isatty() and "NO_COLOR" not in os.environ
 
 
-async def run(out: TextIO = sys.stdout) -> int:
-    """Run the demo.
+async def run(workflow: str = "rent", out: TextIO = sys.stdout) -> int:
+    """Run the demo of a workflow: `rent`, or `job`.
 
     Returns:
         The exit status: 0 if every step did what it says.
     """
     problem = ""
     nobody_reads = False
-    out.write("An agent rents a GPU through lium-mcp. Lium is simulated here: no account, no network, no money.\n")
+    does, speed, steps = _WORKFLOWS[workflow]
+    out.write(f"An agent {does} through lium-mcp. Lium is simulated here: no account, no network, no money.\n")
     try:
-        with anyio.fail_after(_DEMO_LIMIT_SECONDS):
-            async with _client() as client:
-                await _rent_use_remove(Demo(client, out))
+        with anyio.fail_after(_DEMO_LIMIT_SECONDS), TemporaryDirectory() as folder:
+            async with _client(Path(folder), speed) as client:
+                await steps(Demo(client, out, Path(folder)))
     except* StepFailed as group:
         problem = str(_first(group))
     except* LookupError as group:
@@ -130,16 +129,31 @@ def _first(group: BaseException) -> BaseException:
 
 
 @asynccontextmanager
-async def _client() -> AsyncIterator[Client]:
+async def _client(folder: Path, speed: int) -> AsyncIterator[Client]:
     # Started by path, so that the demo also runs from a clone where nothing is installed.
     home = str(Path(lium_mcp.__file__).parent.parent)
     server = StdioServerParameters(
         command=sys.executable,
-        args=["-m", "lium_mcp", "--sandbox", "--sandbox-speed", str(_SANDBOX_SPEED), "--log-level", "ERROR"],
-        env={"PYTHONPATH": os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH", "")]))},
+        args=["-m", "lium_mcp", "--sandbox", "--sandbox-speed", str(speed), "--log-level", "ERROR"],
+        env={
+            "PYTHONPATH": os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH", "")])),
+            "LIUM_SSH_KEY_PATH": str(_make_key(folder)),
+        },
+        cwd=folder,
     )
     async with Client(stdio_client(server)) as client:
         yield client
+
+
+def _make_key(folder: Path) -> Path:
+    """A key pair for this demo alone: the pod takes its public half when it is rented."""
+    import asyncssh  # noqa: PLC0415 - a demo that cannot start should not pay for it
+
+    path = folder / "key"
+    key = asyncssh.generate_private_key("ssh-ed25519")
+    key.write_private_key(path)
+    key.write_public_key(f"{path}.pub")
+    return path
 
 
 async def _rent_use_remove(demo: Demo) -> None:
@@ -171,12 +185,6 @@ async def _rent_use_remove(demo: Demo) -> None:
         abs(quote["total_usd"] - price * _HOURS) < 0.01,  # noqa: PLR2004 - a cent
         f"{quote['gpu_count']} GPU: ${price:.2f} an hour, ${quote['total_usd']:.2f} in all; nothing is reserved",
     )
-
-    demo.title("Make sure that somebody can log in")
-    keys = await demo.call("list_ssh_keys")
-    if not keys["total"]:
-        keys = await demo.call("add_ssh_key", name="demo", public_key=_EXAMPLE_PUBLIC_KEY)
-    demo.check(bool(keys), "a public key is there for the pod")
 
     demo.title(f"Rent it for {_HOURS} hours and wait until it runs")
     name = f"demo-{uuid4().hex[:6]}"
@@ -236,3 +244,78 @@ async def _check_charge(demo: Demo, before: Answer, pod_id: str) -> None:
         await anyio.sleep(2)
     demo.check(settled, f"${after['balance_usd']:.4f}: ${paid:.4f} less than before, which is what the ledger charged")
     demo.check(after["burn_per_hour_usd"] == before["burn_per_hour_usd"], "nothing burns that did not burn before")
+
+
+async def _run_job(demo: Demo) -> None:
+    demo.title("Connect to the server over stdio")
+    tools = {tool.name for tool in (await demo._client.list_tools()).tools}  # noqa: SLF001 - the demo's own client
+    demo.check({"upload_files", "start_job", "get_job"} <= tools, f"the server lists {len(tools)} tools")
+
+    demo.title("Rent a fresh pod for the job")
+    name = f"job-{uuid4().hex[:6]}"
+    rented = await demo.call("rent_pod", name=name, gpu_type="A100", hours=_HOURS, wait_seconds=60)
+    pod_id = rented["pod_id"]
+    removed = False
+    try:
+        demo.check(rented["outcome"] == "done", f"{name} runs, and Lium removes it at {rented['pod']['removal_at']}")
+        results = rented["pod"]["local_volume_path"]
+        await _work(demo, pod_id, results)
+
+        demo.title("Take a last backup, and only then remove the pod")
+        ended = await demo.call("remove_pod", pod=pod_id, final_backup=True, wait_seconds=120)
+        removed = ended["outcome"] == "done"
+        demo.check(removed, f"{name} is gone")
+        backup = await demo.call("get_backup", backup_id=ended["backup_id"])
+        demo.check(backup["backup"]["status"] == "COMPLETED", f"backup {ended['backup_id']} is complete")
+        left = (await demo.call("list_pods"))["pods"]
+        demo.check(pod_id not in [row["pod_id"] for row in left], "nothing of it bills any more")
+    finally:
+        if not removed:
+            with anyio.CancelScope(shield=True):
+                await demo.call("remove_pod", pod=pod_id)
+
+
+async def _work(demo: Demo, pod_id: str, results: str) -> None:
+    demo.title("Bring the files")
+    project = demo.folder / "project"
+    project.mkdir()
+    (project / "train.sh").write_text(_TRAINING)
+    (project / "data.txt").write_text("1\n2\n3\n")
+    up = await demo.call("upload_files", pod=pod_id, local_path="project", pod_path="project")
+    demo.check(up["outcome"] == "done" and up["copied_files"] == 2, "two files are on the pod")  # noqa: PLR2004
+    again = await demo.call("upload_files", pod=pod_id, local_path="project", pod_path="project")
+    demo.check(again["copied_files"] == 0, "and are not copied again while they are the same")
+
+    demo.title("Look at the GPU")
+    run = await demo.call("run_command", pod=pod_id, command="nvidia-smi --query-gpu=name --format=csv,noheader")
+    demo.check(run["exit_code"] == 0 and "A100" in run["stdout"], f"it is an {run['stdout'].strip()}")
+
+    demo.title("Start the job, which needs neither connection nor server")
+    command = f"sh project/train.sh {results}/model.txt"
+    started = await demo.call("start_job", pod=pod_id, name="train", command=command, max_hours=1)
+    demo.check(started["job"]["status"] == "running", f"it is stopped at {started['job']['stops_at']} at the latest")
+
+    demo.title("Find it by its name and wait for its end")
+    job = await demo.call("get_job", pod=pod_id, name="train", wait_seconds=120)
+    for line in job["log"].splitlines():
+        demo.show(f"      | {line}")
+    demo.check(job["outcome"] == "done" and job["job"]["exit_code"] == 0, "it ended well")
+
+    demo.title("Bring the results back")
+    down = await demo.call("download_files", pod=pod_id, pod_path=f"{results}/model.txt", local_path="model.txt")
+    model = demo.folder / "model.txt"
+    demo.check(down["outcome"] == "done" and model.read_text() == "trained on 1 2 3\n", "model.txt is here")
+
+
+_TRAINING: Final = """\
+echo training
+sleep 20
+echo "trained on" $(cat project/data.txt) > "$1"
+echo done
+"""
+
+# So many sandbox seconds in one: a pod starts while one watches, and two hours do not pass meanwhile.
+_WORKFLOWS: Final[dict[str, tuple[str, int, Callable[[Demo], Awaitable[None]]]]] = {
+    "rent": ("rents a GPU", 10, _rent_use_remove),
+    "job": ("runs a job on a fresh GPU pod", 40, _run_job),
+}

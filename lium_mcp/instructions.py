@@ -15,6 +15,7 @@ _STEPS: Final = (
     ("quote_rental", "quote_rental to price"),
     ("rent_pod", "rent_pod to rent (set hours, so that a forgotten pod removes itself)"),
     ("get_pod", "get_pod to wait and to see cost and SSH command"),
+    ("upload_files", "upload_files, run_command and start_job to work on it"),
     ("get_pod_logs", "get_pod_logs to look in"),
     ("remove_pod", "remove_pod to end it (final_backup keeps its data)"),
 )

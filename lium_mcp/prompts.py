@@ -56,11 +56,15 @@ Run this on a fresh pod with a {gpu_type} and leave nothing that bills: {task}
 1. list_gpus with gpu_type={gpu_type}, then quote_rental for the cheapest and {hours} hours; tell me the total.
 2. rent_pod with a new unique name, gpu_type={gpu_type} and hours={hours}, so that Lium removes it even if we are cut \
 off.
-3. Wait with get_pod until it runs. Do the work over SSH with the command it shows, or with the tools for commands and \
-files where they are offered; look in with get_pod_logs and get_pod.
-4. When the work is done: remove_pod with final_backup=true. It backs up, waits until the backup is complete, and only \
-then removes; if anything fails the pod stays and the answer says what that costs.
-5. list_pods: the pod must be gone. Tell me what it cost (get_spending) and the id of the backup."""
+3. Wait with get_pod until it runs. upload_files brings what the work needs, below its local_volume_path if it is to \
+be backed up; run_command does what takes seconds, such as a look at the installation.
+4. start_job with a name of its own and max_hours below {hours}. Look in with get_job by that name, as often as you \
+like and from any session: it says whether it runs, and shows its newest output. get_pod shows what the GPUs do.
+5. When it is over: read its exit code and the end of its output, and download_files brings the results here. If it \
+failed, tell me why and ask before anything is removed.
+6. remove_pod with final_backup=true. It backs up, waits until the backup is complete, and only then removes; if \
+anything fails the pod stays and the answer says what that costs.
+7. list_pods: the pod must be gone. Tell me what it cost (get_spending) and the id of the backup."""
 
 
 def fan_out_backup(
@@ -102,14 +106,18 @@ PROMPTS: Final = (
     _Prompt(
         run_job,
         "Run a job on a fresh pod",
-        "Rent, run, take a last backup, remove: one pod for one job.",
+        "Rent, bring files, run, bring results back, take a last backup, remove: one pod for one job.",
         frozenset(
             {
                 "list_gpus",
                 "quote_rental",
                 "rent_pod",
                 "get_pod",
-                "get_pod_logs",
+                "upload_files",
+                "run_command",
+                "start_job",
+                "get_job",
+                "download_files",
                 "remove_pod",
                 "list_pods",
                 "get_spending",

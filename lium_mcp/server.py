@@ -10,23 +10,26 @@ from contextlib import asynccontextmanager
 from functools import cache
 from importlib.util import find_spec
 from typing import Any, Final, get_args
+from urllib.parse import urlsplit
 
 import anyio
 import httpx2
 from mcp import MCPError
 from mcp.server import CacheHint, MCPServer
-from mcp.server.mcpserver import Context
+from mcp.server.mcpserver import Context, RequestStateSecurity
 from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
 from mcp.server.mcpserver.tools import Tool as BoundTool
 from mcp.types import INVALID_PARAMS, CallToolResult, InputRequiredResult, Tool
 from pydantic import ValidationError
 
 from lium_mcp import __version__
-from lium_mcp.accounts import Accounts, bind_caller_key
+from lium_mcp.accounts import Accounts, bind_caller_key, caller_of_request
 from lium_mcp.api import SYSTEM_CLOCK, Clock, InvalidRequest, LiumClient, LiumError
 from lium_mcp.api.addresses import check_base_url
 from lium_mcp.completions import add_completions
+from lium_mcp.guard.confirm import STATE_SECONDS, OneTimeCodec, unusable_answer
 from lium_mcp.guard.policy import Policy
+from lium_mcp.guard.redaction import redact_text
 from lium_mcp.hangup import end_with_caller
 from lium_mcp.instructions import instructions
 from lium_mcp.prompts import add_prompts
@@ -37,7 +40,7 @@ from lium_mcp.rentals import Journal, LedgerUnavailable, Renter
 from lium_mcp.resources import add_resources
 from lium_mcp.settings import Settings, SettingsError, Toolset, registry_password
 from lium_mcp.tools.call import Call, Runtime, Stop
-from lium_mcp.tools.failures import META_KEY, ToolFailure, crashed, from_validation, render_failure
+from lium_mcp.tools.failures import META_KEY, ToolFailure, as_failure, crashed, from_validation, render_failure
 from lium_mcp.tools.listing import ListedTool, read_listing
 from lium_mcp.tools.policy_view import Offered
 
@@ -129,10 +132,13 @@ class LiumServer(MCPServer[None]):
                 result = await tool.run(arguments, context or Context(mcp_server=self), convert_result=True)
             except ToolError as error:
                 cause = error.__cause__
-                if isinstance(error, UnexpectedToolError) or not isinstance(cause, ValidationError):
-                    crash, result = error, render_failure(crashed(name))
-                else:
+                if isinstance(cause, ValidationError) and not isinstance(error, UnexpectedToolError):
                     result = render_failure(from_validation(name, cause))
+                elif isinstance(cause, ToolError) and not isinstance(error, UnexpectedToolError):
+                    # Tools raise none: the SDK could not read the answer to a question, before the tool ran.
+                    result = render_failure(as_failure(unusable_answer()))
+                else:
+                    crash, result = error, render_failure(crashed(name))
             if isinstance(result, InputRequiredResult):
                 outcome = "asked"
                 return result
@@ -238,6 +244,9 @@ def build_server(
         lifespan=lifespan,
         log_level=settings.log_level,
         subscriptions=False,
+        request_state_security=RequestStateSecurity(
+            codec=OneTimeCodec(), ttl=STATE_SECONDS, bind_principal=caller_of_request
+        ),
         middleware=[end_with_caller, bind_caller_key],
         cache_hints={
             "tools/list": _LISTS_HINT,
@@ -300,7 +309,18 @@ def open_journal(settings: Settings) -> Journal:
         raise SettingsError("LIUM_MCP_STATE_URL: an address of SQLite is a path alone, without options")
     if url.startswith("postgresql:") and find_spec("psycopg") is None:
         raise SettingsError("LIUM_MCP_STATE_URL: PostgreSQL needs a driver: install lium-mcp[postgres]")
-    return Journal(url)
+    if not _is_clear(url):
+        # Read in another way, a part of the password would be taken for the host, which errors name.
+        raise SettingsError("LIUM_MCP_STATE_URL: this is no address; a password needs %40 for @, %2F for /, %3A for :")
+    return Journal(url, redact_text)
+
+
+def _is_clear(url: str) -> bool:
+    try:
+        address = urlsplit(url)
+        return address.netloc.count("@") <= 1 and (address.port is None or address.port > 0)
+    except ValueError:
+        return False
 
 
 async def _attend_to_rents(renter: Renter) -> None:

@@ -14,7 +14,7 @@ from configparser import ConfigParser
 from configparser import Error as ConfigError
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from platformdirs import user_state_path
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
@@ -189,8 +189,11 @@ class Settings(Limits, BaseSettings):
     def find_secrets(self) -> list[str]:
         """What must not be in a log line, whatever it looks like: the key and the database's password."""
         state_url = self.state_url.get_secret_value() if self.state_url else ""
-        password = urlsplit(state_url).password if "@" in state_url else None
-        return [secret for secret in (self.find_api_key(), password) if secret]
+        try:
+            password = urlsplit(state_url).password or ""
+        except ValueError:
+            password = state_url
+        return [secret for secret in (self.find_api_key(), password, unquote(password)) if secret]
 
     def find_state_url(self) -> str:
         """Where the ledger is: the address set, in the sandbox nowhere but in memory, else a file of the user's."""
@@ -213,7 +216,10 @@ class Settings(Limits, BaseSettings):
             limits, mode = read_policy_file(self.policy)
         except PolicyFileError as error:
             raise SettingsError(f"LIUM_MCP_POLICY: {error}") from None
-        return own.tightened(limits), mode or self.policy_mode
+        try:
+            return own.tightened(limits), mode or self.policy_mode
+        except ValueError as error:
+            raise SettingsError(f"LIUM_MCP_POLICY: {self.policy}: {error}") from None
 
     def find_ssh_public_key_path(self) -> Path | None:
         """The public key file to put into pods: the other half of the private one; None when there is none."""

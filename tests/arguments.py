@@ -27,6 +27,8 @@ TRICKS: Final = (
 # What a schema cannot say: which optional parameters a call needs, and what a text must look like.
 _ALSO_NEEDED: Final[dict[str, Arguments]] = {
     "rent_pod": {"gpu_type": "A100"},
+    "run_command": {"pod": ID},
+    "upload_files": {"content": "x", "pod_path": "x"},
 }
 _VALUES: Final[dict[str, Any]] = {"public_key": PUBLIC_KEY, "gpu_type": "B200"}
 

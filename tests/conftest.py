@@ -9,6 +9,7 @@ import pytest
 from lium_mcp.sandbox import Sandbox
 from tests.harness import PUBLIC_KEY, Agent, agent_on, hosted
 from tests.postgres import NoPostgres, Postgres, running_postgres
+from tests.sshd import AtSshd, Sshd, running, what_is_missing
 
 
 @pytest.fixture(autouse=True)
@@ -17,6 +18,7 @@ def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("LIUM_")]:
         if name != "LIUM_MCP_UPDATE_SNAPSHOTS":
             monkeypatch.delenv(name)
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
     home = tmp_path / "home"
     (home / ".ssh").mkdir(parents=True)
     (home / ".ssh" / "id_ed25519").write_text("not a real private key\n")
@@ -57,3 +59,23 @@ def state_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     server: Postgres = request.getfixturevalue("postgres")
     with server.database() as url:
         yield url
+
+
+@pytest.fixture
+def sshd(tmp_path: Path) -> Iterator[Sshd]:
+    """A real OpenSSH server that stands for a pod; without one on the machine, the test is skipped."""
+    if missing := what_is_missing():
+        pytest.skip(missing)
+    with running(tmp_path / "pod") as server:
+        yield server
+
+
+@pytest.fixture
+async def on_sshd(
+    sandbox: Sandbox, sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Agent]:
+    """A client on a server whose pods, once they run, are all that one OpenSSH server; local files are in `work`."""
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    async with hosted(agent_on(sandbox, transport=AtSshd(sandbox, sshd), ssh_key_path=sshd.key_path)) as connected:
+        yield connected

@@ -3,14 +3,22 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import anyio
+import asyncssh
 from mcp import Client
-from mcp.types import CallToolResult, TextContent
+from mcp.types import (
+    CallToolResult,
+    ElicitRequestFormParams,
+    ElicitRequestParams,
+    ElicitResult,
+    ErrorData,
+    TextContent,
+)
 
 from lium_mcp.sandbox import Sandbox
 from lium_mcp.server import build_server
@@ -18,6 +26,13 @@ from lium_mcp.settings import Settings
 
 Mode = Literal["auto", "legacy"]
 PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGxpdW0tbWNwIHRlc3Qga2V5LCBub2JvZHkgaGFzIGl0 test"
+
+
+def make_key_pair(path: Path) -> None:
+    """Write both halves of a key that pods of the sandbox accept once it was rented with."""
+    key = asyncssh.generate_private_key("ssh-ed25519", comment="test")
+    key.write_private_key(path)
+    key.write_public_key(f"{path}.pub")
 
 
 class TurnedClock:
@@ -88,18 +103,54 @@ def text_of(result: CallToolResult) -> str:
     return block.text
 
 
+Answer = str | dict[str, Any] | BaseException | None
+
+
+class Person:
+    """Who sits before a client: hears each question, and gives one answer after the other, the last one for ever.
+
+    An answer is yes, no, cancel, the content of a form, an error of the client, or None where no answer ever comes.
+    """
+
+    def __init__(self, *answers: Answer, meanwhile: Callable[[], Awaitable[Any]] | None = None) -> None:
+        self._answers = answers
+        self._meanwhile = meanwhile
+        self.questions: list[str] = []
+
+    async def __call__(self, context: Any, params: ElicitRequestParams) -> ElicitResult | ErrorData:
+        assert isinstance(params, ElicitRequestFormParams)
+        self.questions.append(params.message)
+        if self._meanwhile is not None:
+            await self._meanwhile()
+        answer = self._answers[min(len(self.questions), len(self._answers)) - 1]
+        match answer:
+            case "yes":
+                return ElicitResult(action="accept", content={"confirm": True})
+            case "no":
+                return ElicitResult(action="decline")
+            case "cancel":
+                return ElicitResult(action="cancel")
+            case None:
+                await anyio.sleep_forever()
+            case BaseException():
+                raise answer
+            case dict():
+                return ElicitResult(action="accept", content=answer or None)
+        return ErrorData(code=-1, message=str(answer))
+
+
 @asynccontextmanager
 async def agent_on(
-    sandbox: Sandbox, *, mode: Mode = "auto", transport: Any = None, **settings: Any
+    sandbox: Sandbox, *, mode: Mode = "auto", transport: Any = None, person: Person | None = None, **settings: Any
 ) -> AsyncIterator[Agent]:
-    """Connect a client in memory to a server over this sandbox."""
+    """Connect a client in memory to a server over this sandbox; with a `person` the server can ask."""
     clock = TurnedClock(sandbox)
     # As long as a sandbox lives, so does its ledger, whichever server looks into it.
     ledger = Path.home() / f"ledger-{id(sandbox)}.db"
     defaults = {"api_key": "sk_sandbox", "base_url": "http://127.0.0.1/api", "state_url": f"sqlite:///{ledger}"}
     settings = defaults | settings
     server = build_server(Settings(**settings), transport=transport or sandbox.transport(), clock=clock)
-    async with Client(server, mode=mode, raise_exceptions=True) as client:
+    async with Client(server, mode=mode, raise_exceptions=True, elicitation_callback=person) as client:
         yield Agent(client, sandbox, clock)
 
 

@@ -1,19 +1,28 @@
 """A real OpenSSH server as the pod: of this user, on a free port of loopback, with a home of its own."""
 
+import json
 import os
+import re
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import httpx2
+
+from lium_mcp.sandbox import Sandbox
+from tests.harness import Agent
+
 _SFTP_SERVERS: Final = ("/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server", "/usr/libexec/sftp-server")
 _START_SECONDS: Final = 10.0
+_LISTENING: Final = "Server listening"
 
 
 def find(program: str) -> str | None:
@@ -33,11 +42,12 @@ def what_is_missing() -> str | None:
 
 @dataclass(frozen=True)
 class Sshd:
-    """The server. `log()` is what it wrote, one line of which says "Accepted publickey" for each login."""
+    """The server. `log()` is what it wrote."""
 
     folder: Path
     port: int
     user: str
+    process: "subprocess.Popen[bytes]"
 
     @property
     def home(self) -> Path:
@@ -63,6 +73,9 @@ class Sshd:
     def change_host_key(self) -> None:
         """Show another host key from the next connection on, as a replaced container does."""
         make_key(self.folder / "host_key")
+        listening = self.log().count(_LISTENING)
+        self.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: self.log().count(_LISTENING) > listening)
 
 
 def make_key(path: Path, *, passphrase: str = "") -> None:
@@ -110,22 +123,47 @@ def running(folder: Path) -> Iterator[Sshd]:
     )
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen([find("sshd") or "", "-D", "-e", "-f", str(folder / "config")], stderr=log)
-    server = Sshd(folder, port, _user())
+    server = Sshd(folder, port, _user(), process)
     try:
-        _wait_until_it_listens(server, process)
+        wait_until(lambda: _LISTENING in server.log())
         yield server
     finally:
         process.terminate()
         process.wait()
 
 
+class AtSshd(httpx2.AsyncBaseTransport):
+    """The way to a sandbox whose pods, while they run, all listen where the server does."""
+
+    def __init__(self, sandbox: Sandbox, server: Sshd) -> None:
+        self._inner = sandbox.transport()
+        self._server = server
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        response = await self._inner.handle_async_request(request)
+        if request.method != "GET" or not re.fullmatch("/api/pods(/[^/]+)?", request.url.path):
+            return response
+        body = json.loads(await response.aread())
+        for row in body if isinstance(body, list) else [body]:
+            if row.get("status") == "RUNNING":
+                row["ssh_connect_cmd"] = self._server.ssh_command
+        return httpx2.Response(response.status_code, json=body)
+
+
 def _user() -> str:
     return subprocess.run(["id", "-un"], check=True, capture_output=True, text=True).stdout.strip()
 
 
-def _wait_until_it_listens(server: Sshd, process: "subprocess.Popen[bytes]") -> None:
+def wait_until(holds: Callable[[], bool]) -> None:
+    """Look until something holds."""
     deadline = time.monotonic() + _START_SECONDS
-    while "Server listening" not in server.log():
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"sshd does not start: {server.log()}")
+    while not holds():
+        if time.monotonic() > deadline:
+            raise TimeoutError
         time.sleep(0.01)
+
+
+async def rent(agent: Agent, *, name: str = "train", wait_seconds: int = 300) -> str:
+    """Rent a pod; return its id."""
+    rented = await agent.call("rent_pod", name=name, gpu_type="A100", hours=24, wait_seconds=wait_seconds)
+    return str(rented["pod_id"])

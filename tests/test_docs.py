@@ -15,7 +15,7 @@ def settings_table() -> str:
     rows = ["| variable | default | meaning |", "|---|---|---|"]
     for name, field in Settings.model_fields.items():
         default = field.get_default()
-        if isinstance(default, frozenset):
+        if isinstance(default, frozenset | tuple):
             default = ",".join(sorted(default))
         shown = f"`{default}`" if default not in (None, "") else ""
         rows.append(f"| `{environment_name(name)}` | {shown} | {field.description} |")

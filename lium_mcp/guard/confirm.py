@@ -5,6 +5,9 @@ is made anew when the answer comes and must read the same, for older clients the
 Whatever is not a clear yes changes nothing. There is no way for the model to answer.
 """
 
+import hashlib
+import os
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
@@ -13,11 +16,14 @@ import anyio
 from mcp import MCPError
 from mcp.server.elicitation import AcceptedElicitation, ElicitationResult
 from mcp.server.mcpserver import Context, Elicit
+from mcp.server.request_state import AESGCMRequestStateCodec, InvalidRequestState, RequestStateCodec
 from pydantic import BaseModel, Field
 
 Mode = Literal["auto", "always", "never"]
 
 ANSWER_SECONDS: Final = 300.0
+STATE_SECONDS: Final = 600.0
+"""How long an answer that comes with a later request may take."""
 _ANSWER_COMES_LATER: Final = "2026-07-28"
 _ASK_FIRST: Final = "Ask the person, then call again."
 
@@ -45,7 +51,12 @@ class Question:
     def binds_as(self, other: "Question") -> bool:
         """Whether a yes to this is a yes to the other: the same target, at no higher price."""
         mine, theirs = self.price_per_hour_usd, other.price_per_hour_usd
-        return self.pins == other.pins and (theirs is None or (mine is not None and theirs <= mine))
+        # A yes to an unknown price is one to any; a yes to a price is none to one that nobody knows.
+        return self.pins == other.pins and (mine is None or (theirs is not None and theirs <= mine))
+
+
+NOTHING_TO_ASK: Final = Question("")
+"""Agreed to by nobody: when the person could have been asked, there was nothing to ask."""
 
 
 class NotConfirmed(Exception):
@@ -96,7 +107,7 @@ async def ask(context: Context[Any, Any], question: Question, again: Callable[[]
             "not_confirmed", f"Nobody answered the question within {minutes:g} minutes.", _ASK_FIRST
         ) from None
     except (MCPError, ValueError):
-        raise NotConfirmed("not_confirmed", "The question to the person got no usable answer.", _ASK_FIRST) from None
+        raise unusable_answer() from None
     refuse_unless_yes(answer)
     now = await again()
     if now is None or not question.binds_as(now):
@@ -105,6 +116,11 @@ async def ask(context: Context[Any, Any], question: Question, again: Callable[[]
             "What was to be confirmed changed before the answer came.",
             "Look again, then call again.",
         )
+
+
+def unusable_answer() -> NotConfirmed:
+    """Say that something came back for a question, and that it is no answer."""
+    return NotConfirmed("not_confirmed", "The question to the person got no usable answer.", _ASK_FIRST)
 
 
 def refuse_unless_yes(answer: ElicitationResult[Yes]) -> None:
@@ -119,6 +135,36 @@ def refuse_unless_yes(answer: ElicitationResult[Yes]) -> None:
             "The question to the person was answered with no, or was closed.",
             "Do not call again unless the person asks for it.",
         )
+
+
+class OneTimeCodec(RequestStateCodec):
+    """Seals the state of a question that a client sends back with the answer; each seal is opened once.
+
+    So an answer that is sent again does nothing again. The key is this process's own.
+    """
+
+    def __init__(self) -> None:
+        self._sealing = AESGCMRequestStateCodec([os.urandom(32)])
+        self._opened: dict[bytes, float] = {}
+
+    def seal(self, payload: bytes) -> str:
+        """Return a token for the client."""
+        return self._sealing.seal(payload)
+
+    def unseal(self, token: str) -> bytes:
+        """Open a token.
+
+        Raises:
+            InvalidRequestState: it is none of ours, or was opened before.
+        """
+        payload = self._sealing.unseal(token)
+        now, name = time.monotonic(), hashlib.sha256(token.encode()).digest()
+        self._opened = {opened: until for opened, until in self._opened.items() if until > now}
+        if name in self._opened:
+            raise InvalidRequestState("used before")
+        # The clock of the seal's own end is another one.
+        self._opened[name] = now + 2 * STATE_SECONDS
+        return payload
 
 
 def _answers_later(context: Context[Any, Any]) -> bool:

@@ -1,5 +1,6 @@
 """The limits themselves: a typed model, read from the settings, from a team's policy file, or from both."""
 
+import re
 import tomllib
 from datetime import date
 from pathlib import Path
@@ -10,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 Mode = Literal["enforce", "shadow"]
 _MAX_HOURS: Final = 720
 _MAX_FILE_BYTES: Final = 2**20
+_DAY: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
 _NUMBERS: Final = ("max_price_per_hour_usd", "max_pods", "max_hours", "max_burn_per_hour_usd", "budget_usd")
 
 
@@ -21,10 +23,27 @@ def _names(value: Any) -> Any:  # noqa: ANN401 - whatever a file or a variable h
     parts = value.split(",") if isinstance(value, str) else value
     if not isinstance(parts, list | tuple | set | frozenset) or not all(isinstance(part, str) for part in parts):
         raise ValueError("a list of names is needed")
-    return frozenset(part.strip() for part in parts if part.strip())
+    names = frozenset(part.strip() for part in parts if part.strip())
+    if parts and not names and value != "":
+        # An empty list allows everything: that has to be meant.
+        raise ValueError("it names nothing")
+    return names
 
 
-Usd = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+def _number(value: Any) -> Any:  # noqa: ANN401 - as above
+    if isinstance(value, bool):
+        raise ValueError("a number is needed")  # noqa: TRY004 - what pydantic reports
+    return value
+
+
+def _day(value: Any) -> Any:  # noqa: ANN401 - as above
+    # A bare number would be read as seconds since 1970.
+    if not (isinstance(value, date) or value is None or (isinstance(value, str) and _DAY.fullmatch(value.strip()))):
+        raise ValueError("a day is needed, as 2026-01-31")
+    return value
+
+
+Usd = Annotated[float, BeforeValidator(_number), Field(ge=0, allow_inf_nan=False)]
 Names = Annotated[frozenset[str], BeforeValidator(_names)]
 
 
@@ -34,12 +53,11 @@ class Limits(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     max_price_per_hour_usd: Usd | None = Field(default=None, description="Most that one pod may cost, in USD per hour.")
-    max_pods: int | None = Field(default=None, ge=0, description="Most pods that may live at once.")
-    max_hours: float | None = Field(
-        default=None,
-        gt=0,
-        le=_MAX_HOURS,
-        description="Longest life of a pod, in hours; a rent that names no hours gets these.",
+    max_pods: Annotated[int, BeforeValidator(_number), Field(ge=0)] | None = Field(
+        default=None, description="Most pods that may live at once."
+    )
+    max_hours: Annotated[float, BeforeValidator(_number), Field(gt=0, le=_MAX_HOURS)] | None = Field(
+        default=None, description="Longest life of a pod, in hours; a rent that names no hours gets these."
     )
     max_burn_per_hour_usd: Usd | None = Field(
         default=None, description="Most that all living pods together may cost, in USD per hour."
@@ -49,7 +67,7 @@ class Limits(BaseModel):
         description="Most that may be spent since budget_since, in USD: charges, and what every pod costs until its "
         "removal.",
     )
-    budget_since: date | None = Field(
+    budget_since: Annotated[date, BeforeValidator(_day)] | None = Field(
         default=None, description="First UTC day of the budget; by default that of the present month."
     )
     allow_gpu_types: Names = Field(
@@ -63,10 +81,17 @@ class Limits(BaseModel):
     )
 
     def tightened(self, other: "Limits") -> "Limits":
-        """Both sets of limits at once: what either refuses is refused."""
+        """Both sets of limits at once: what either refuses is refused.
+
+        Raises:
+            ValueError: one budget is for the present month and the other since a day: which is longer depends on today.
+        """
         lowest = {name: _lower(getattr(self, name), getattr(other, name)) for name in _NUMBERS}
         # Of two periods the longer one counts more of what was spent.
-        sinces = [limits.budget_since for limits in (self, other) if limits.budget_usd is not None]
+        both = [limits for limits in (self, other) if limits.budget_usd is not None or limits.budget_since is not None]
+        sinces = [limits.budget_since for limits in both]
+        if None in sinces and any(sinces):
+            raise ValueError("budget_since: a budget there and one in the settings need the same first day")
         since = min((day for day in sinces if day is not None), default=None)
         allowed = {
             name: _both(getattr(self, name), getattr(other, name))

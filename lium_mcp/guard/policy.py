@@ -7,7 +7,7 @@ that two servers of one account cannot pass a limit together. A figure that nobo
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 
 from lium_mcp.api import BillingStatement, Pod, gpu_type_matches
 from lium_mcp.guard.limits import Limits
@@ -18,6 +18,12 @@ log = logging.getLogger(__name__)
 _PRICE_TOLERANCE_USD = 0.0001
 _COST_TOLERANCE_USD = 0.005
 _LIFE_TOLERANCE_HOURS = 0.01
+# A pod takes some minutes to start, and then its removal has to come in time.
+_RESTART_HOURS = 0.25
+# How long charges may take to appear in the statement: of a pod that is in it, and of one that is not yet.
+_LAST_CHARGES = timedelta(minutes=15)
+_LATE_CHARGES = timedelta(hours=1)
+_FIRST_CHARGES = timedelta(days=1)
 
 
 class PolicyRefused(Exception):
@@ -171,13 +177,12 @@ class Policy:
                 "fewer GPUs or a cheaper node",
             )
 
-    def check_room(self, ask: Ask, commitments: Sequence[Commitment], spent_usd: float) -> None:
-        """Refuse what would pass a limit together with all that is there.
+    def check_room(self, ask: Ask, commitments: Sequence[Commitment], spent_usd: float | None) -> None:
+        """Refuse what would pass a limit together with all that is there; `check_price` judges its price alone.
 
         Raises:
             PolicyRefused: it would.
         """
-        self.check_price(ask.price_per_hour_usd, ask.pods)
         most_pods, pods = self.limits.max_pods, sum(item.pods for item in commitments)
         if most_pods is not None and pods + ask.pods > most_pods:
             self._refuse(
@@ -208,7 +213,17 @@ class Policy:
             left = max(most - lived_hours, 0)
             self._refuse("max_hours", f"{name} may live {most:g} hours in all", f"at most {left:.2f} hours from now")
 
-    def check_extension(self, name: str, ask: Ask, others: Sequence[Commitment], spent_usd: float) -> None:
+    def check_restart(self, name: str, hours_left: float | None) -> None:
+        """Refuse to start a pod over shortly before its removal, which Lium puts off while a pod starts.
+
+        Raises:
+            PolicyRefused: its removal is due.
+        """
+        limit = "max_hours" if self.limits.max_hours is not None else "budget_usd"
+        if getattr(self.limits, limit) is not None and hours_left is not None and hours_left < _RESTART_HOURS:
+            self._refuse(limit, f"{name} is removed within minutes, and a start would put that off", "another pod")
+
+    def check_extension(self, name: str, ask: Ask, others: Sequence[Commitment], spent_usd: float | None) -> None:
         """Refuse to let a pod live on for longer than the budget bears; `others` are all but that pod.
 
         Raises:
@@ -216,9 +231,10 @@ class Policy:
         """
         if self.limits.budget_usd is not None and ask.hours is None:
             self._refuse("budget_usd", f"Without a removal time {name} has no bounded cost", "a removal time")
+            return
         self._check_budget(ask, others, spent_usd)
 
-    def standings(self, commitments: Sequence[Commitment], spent_usd: float) -> list[Standing]:
+    def standings(self, commitments: Sequence[Commitment], spent_usd: float | None) -> list[Standing]:
         """How far the limits that add up are used; a use that is not bounded is None."""
         prices = [item.price_per_hour_usd for item in commitments]
         burn = None if None in prices else sum(price or 0 for price in prices)
@@ -226,7 +242,7 @@ class Policy:
         used: dict[str, float | None] = {
             "max_pods": sum(item.pods for item in commitments),
             "max_burn_per_hour_usd": burn,
-            "budget_usd": None if committed is None else spent_usd + committed,
+            "budget_usd": None if committed is None or spent_usd is None else spent_usd + committed,
         }
         rows = []
         for limit, now in used.items():
@@ -235,7 +251,7 @@ class Policy:
                 rows.append(Standing(limit, allowed, now, None if now is None else max(allowed - now, 0)))
         return rows
 
-    def _check_budget(self, ask: Ask, commitments: Sequence[Commitment], spent_usd: float) -> None:
+    def _check_budget(self, ask: Ask, commitments: Sequence[Commitment], spent_usd: float | None) -> None:
         budget = self.limits.budget_usd
         if budget is None:
             return
@@ -254,6 +270,9 @@ class Policy:
                     "a removal time for it (schedule_pod_removal), or its removal",
                 )
                 return
+        if spent_usd is None:
+            self._refuse("budget_usd", "Lium does not say what was spent already", "nothing until it does")
+            return
         left = budget - spent_usd - (_committed(commitments) or 0)
         cost = ask.price_per_hour_usd * ask.hours
         if cost > left + _COST_TOLERANCE_USD:
@@ -305,21 +324,33 @@ def hours_left(pod: Pod, now: datetime) -> float | None:
 
 def spent_usd(
     statement: BillingStatement, pods: Sequence[Pod], removed: Sequence[Entry], since: datetime, now: datetime
-) -> float:
-    """What was charged in a period, and what will be: charges reach the statement late.
+) -> float | None:
+    """What was charged in a period, and what will be: charges reach the statement late. None where Lium does not say.
 
-    A pod that bills counts for at least its price since it was made; a rent that was closed lately and is in no
-    statement yet for its price until then.
+    A pod that lives counts for at least its price since it was made. A rent that was closed lately counts for its price
+    until then, or where the statement has charges for it already, for the last minutes that may be missing there.
     """
-    charged = {pod.pod_id: pod.total or 0.0 for pod in statement.pods}
-    total = max(statement.total or 0.0, sum(charged.values()))
+    if statement.total is None:
+        return None
+    charged = {pod.pod_id: max(pod.total or 0.0, 0.0) for pod in statement.pods}
+    total = max(statement.total, sum(charged.values()))
     for pod in pods:
-        if pod.is_billing and pod.created_at is not None:
+        # One that starts over bills on while it is pending.
+        if is_alive(pod) and pod.created_at is not None:
             total += max(_cost(_price(pod), max(pod.created_at, since), now) - charged.get(pod.id, 0.0), 0)
     for entry in removed:
-        if entry.closed_at is not None and not any(pod_id in charged for pod_id in entry.pod_ids):
-            total += _cost(entry.price_per_hour_usd, max(entry.created_at, since), entry.closed_at)
+        total += _late_charges(entry, sum(charged.get(pod_id, 0.0) for pod_id in entry.pod_ids), since, now)
     return total
+
+
+def _late_charges(entry: Entry, charged_usd: float, since: datetime, now: datetime) -> float:
+    """What may have been charged for a closed rent beside what the statement has."""
+    if entry.closed_at is None or now - entry.closed_at > (_LATE_CHARGES if charged_usd else _FIRST_CHARGES):
+        return 0
+    cost = _cost(entry.price_per_hour_usd, max(entry.created_at, since), entry.closed_at)
+    if charged_usd:
+        cost = min(cost - charged_usd, (entry.price_per_hour_usd or 0) * _LAST_CHARGES.total_seconds() / 3600)
+    return max(cost, 0)
 
 
 def _cost(price_per_hour_usd: float | None, begin: datetime, end: datetime) -> float:

@@ -16,11 +16,21 @@ _SECRET_FIELDS: Final = re.compile(
     r"|cookie|access_?key)(?:$|_value$|_values$)",
     re.IGNORECASE,
 )
+_WORD_ENDS: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[\s.-]")
 _SHAPES: Final = (
     (re.compile(r"\bsk_[A-Za-z0-9_-]{4,}"), REDACTED),
     (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL), REDACTED),
-    (re.compile(r"\b([A-Za-z][A-Za-z0-9+.-]{1,20}://)[^\s/@:]{0,200}:[^\s/@]{1,200}@"), rf"\1{REDACTED}@"),
-    (re.compile(r"\b(Bearer|X-API-KEY:?)\s+[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE), rf"\1 {REDACTED}"),
+    # The last @ before the path ends the password, which may hold others.
+    (re.compile(r"\b([A-Za-z][A-Za-z0-9+.-]{1,20}://)[^\s/@:]{0,200}:[^\s/?#]{1,200}@"), rf"\1{REDACTED}@"),
+    (re.compile(r"\b(Bearer)\s+[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE), rf"\1 {REDACTED}"),
+    # As a line of HTTP, in JSON, in a repr.
+    (re.compile(r"\b(X-API-KEY)\b([\"']?\s*[:=,]\s*b?[\"']?|\s+)[^\s\"',;}\[]{8,}", re.IGNORECASE), rf"\1\2{REDACTED}"),
+    (
+        re.compile(r"\b(Authorization[\"']?\s*[:=,]\s*b?[\"']?Basic)\s+[A-Za-z0-9+/=]{4,}", re.IGNORECASE),
+        rf"\1 {REDACTED}",
+    ),
+    # A session token: JSON in base64, twice, and a signature.
+    (re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}"), REDACTED),
 )
 _SHORTEST_SECRET: Final = 4
 
@@ -43,10 +53,14 @@ def redact(value: Any, redact_string: Callable[[str], str] = redact_text) -> Any
         return [redact(item, redact_string) for item in value]
     if isinstance(value, dict):
         return {
-            redact_string(key): _blank(item) if _SECRET_FIELDS.search(key) else redact(item, redact_string)
+            redact_string(key): _blank(item) if _names_secret(key) else redact(item, redact_string)
             for key, item in value.items()
         }
     return value
+
+
+def _names_secret(field: str) -> bool:
+    return _SECRET_FIELDS.search(_WORD_ENDS.sub("_", field)) is not None
 
 
 def _blank(value: Any) -> Any:  # noqa: ANN401 - as above

@@ -1,5 +1,6 @@
 """Commands on a pod: bounded output, a time limit, and certainty about whether a command still runs."""
 
+import codecs
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
@@ -76,9 +77,14 @@ class Output:
         if not self.cut_bytes:
             return (head + tail).decode(errors="replace")
         # A character that was cut in two is not shown as a broken one.
-        first = head.decode(errors="ignore")
-        last = tail.lstrip(bytes(range(0x80, 0xC0))).decode(errors="replace")
-        return f"{first}\n[... {self.cut_bytes} bytes cut ...]\n{last}"
+        first = codecs.getincrementaldecoder("utf-8")(errors="replace").decode(head)
+        return f"{first}\n[... {self.cut_bytes} bytes cut ...]\n{text_of_tail(tail)}"
+
+
+def text_of_tail(tail: bytes) -> str:
+    """What was cut off at its beginning as text, without the rest of a character that was cut in two."""
+    rest = next((at for at, byte in enumerate(tail[:4]) if byte & 0xC0 != 0x80), 0)  # noqa: PLR2004 - continuation
+    return tail[rest:].decode(errors="replace")
 
 
 class _Streams:

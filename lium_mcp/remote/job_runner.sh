@@ -14,6 +14,8 @@ shell=sh
 command -v bash >/dev/null 2>&1 && shell=bash
 setsid "$shell" "$dir/command" </dev/null >"$dir/log" 2>&1 &
 group=$!
+# Until it has its session, no group has its number, and it would be taken for dead.
+while ! kill -0 "-$group" 2>/dev/null && kill -0 "$group" 2>/dev/null; do :; done
 echo "$group" >"$dir/pid"
 date +%s >"$dir/started_at"
 

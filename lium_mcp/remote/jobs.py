@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import anyio
 
-from lium_mcp.remote.commands import is_alive, run_short, stop_group
+from lium_mcp.remote.commands import is_alive, run_short, stop_group, text_of_tail
 from lium_mcp.remote.errors import RemoteError
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ async def read_log(connection: "Connection", name: str, *, lines: int, most_byte
     except OSError:
         return Log("", 0, 0)
     kept = b"".join(data.splitlines(keepends=True)[-lines:])
-    return Log(kept.lstrip(bytes(range(0x80, 0xC0))).decode(errors="replace"), size, len(kept))
+    return Log(text_of_tail(kept), size, len(kept))
 
 
 async def stop_job(connection: "Connection", name: str, *, now: datetime) -> Job:

@@ -72,14 +72,15 @@ class KeySource:
             return None
         try:
             return asyncssh.read_private_key(self.path, self.passphrase)
-        except asyncssh.KeyEncryptionError:
-            raise RemoteError(
-                "ssh_key_locked",
-                f"The private SSH key {self.path.name} is encrypted, and "
-                + ("the passphrase does not open it." if self.passphrase else "no passphrase is set."),
-                "Set LIUM_SSH_KEY_PASSPHRASE where this server is started, or add the key to an SSH agent.",
-            ) from None
-        except (asyncssh.KeyImportError, OSError):
+        except (asyncssh.KeyEncryptionError, asyncssh.KeyImportError, OSError) as error:
+            # The library says it with its own errors of both kinds.
+            if isinstance(error, asyncssh.KeyEncryptionError) or "assphrase" in str(error):
+                raise RemoteError(
+                    "ssh_key_locked",
+                    f"The private SSH key {self.path.name} is encrypted, and "
+                    + ("the passphrase does not open it." if self.passphrase else "no passphrase is set."),
+                    "Set LIUM_SSH_KEY_PASSPHRASE where this server is started, or add the key to an SSH agent.",
+                ) from None
             raise RemoteError(
                 "ssh_key_unreadable", f"The private SSH key {self.path.name} cannot be read.", _MAKE_ONE
             ) from None

@@ -1,5 +1,6 @@
 """Where the ledger is, and when it is opened: not before a rent needs it, since its libraries take long to import."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -12,9 +13,10 @@ _SQLITE_FILE: Final = "sqlite:///"
 class Journal:
     """Where the ledger is; it is opened, and its libraries are imported, when it is first asked for."""
 
-    def __init__(self, url: str) -> None:
-        """Take the address of a database, see `Ledger`."""
+    def __init__(self, url: str, redact: Callable[[str], str] = str) -> None:
+        """Take the address of a database, see `Ledger`; `redact` takes secrets out of what others said of a rent."""
         self._url = url
+        self._redact = redact
         self._ledger: Ledger | None = None
 
     @property
@@ -28,7 +30,7 @@ class Journal:
         if self._ledger is None:
             from lium_mcp.rentals.ledger import Ledger  # noqa: PLC0415 - start-up should not pay for a database
 
-            self._ledger = Ledger(self._url)
+            self._ledger = Ledger(self._url, self._redact)
         return self._ledger
 
     async def aclose(self) -> None:

@@ -110,12 +110,15 @@ Judge = Callable[[Sequence[Entry]], None]
 class Ledger:
     """The table of rents. Nothing is opened before it is first used."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, redact: Callable[[str], str] = str) -> None:
         """Take the address of a database: `sqlite:///PATH`, `sqlite://` (in memory) or `postgresql://...`.
+
+        `redact` takes secrets out of notes, in which others may have said anything.
 
         Raises:
             LedgerUnavailable: the address cannot be read.
         """
+        self._redact = redact
         self._url = _parse(url)
         self._engine: Engine | None = None
         self._opening = Lock()
@@ -195,7 +198,7 @@ class Ledger:
         if status != "sending" and entry.settled_at is None and status not in UNSETTLED:
             values["settled_at"] = now
         if "note" in values:
-            values["note"] = _storable(str(values["note"])[:_MAX_NOTE_CHARACTERS])
+            values["note"] = _storable(self._redact(str(values["note"]))[:_MAX_NOTE_CHARACTERS])
         wanted = (_RENTALS.c.id == entry.id) & _OPEN
         if only_from is not None:
             wanted &= _RENTALS.c.status.in_(only_from)

@@ -170,6 +170,12 @@ class Renter:
                     await self._remove_unheard_of(rental)
             raise
 
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Let nobody rent for the account here while the body runs."""
+        async with self._turn:
+            yield
+
     async def give_back(self, rental: Rental, reason: str) -> bool:
         """Remove the pods of a rental that must not stay; what cannot be removed yet is removed by schedule or later.
 

@@ -11,6 +11,7 @@ from typing import Final
 from lium_mcp.api import LiumClient, LiumError, Pod, PodDetail
 
 _TOLERANCE: Final = timedelta(minutes=2)
+_AT_ONCE: Final = timedelta(minutes=1)
 
 
 def whole_hours(hours: float) -> int:
@@ -37,9 +38,10 @@ async def keep_removal_time(
         return None, False
     if _holds(pod, due):
         return None, pod.is_ready
-    await lium.pods.schedule_removal(pod.id, at=due)
+    # A time that is over by now is refused: the pod has lived for as long as was asked for.
+    await lium.pods.schedule_removal(pod.id, at=max(due, lium.now() + _AT_ONCE))
     newest = await lium.pods.get(pod.id)
-    return newest, newest.is_ready and _holds(newest, due)
+    return newest, newest.is_ready and _holds(newest, max(due, lium.now()))
 
 
 def _holds(pod: Pod, due: datetime) -> bool:

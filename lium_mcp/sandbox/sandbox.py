@@ -57,11 +57,7 @@ class Sandbox:
         _add_account(self._world, "Other", OTHER_API_KEY, f"{SESSION_TOKEN}-other", balance)
         _add_public_templates(self._world)
         billing.schedule(self._world)
-        self._ssh: SshPods | None = None
-        if ssh:
-            from lium_mcp.sandbox.ssh import SshPods  # noqa: PLC0415 - most sandboxes go without
-
-            self._ssh = SshPods(self._world)
+        self._ssh = _answer_ssh(self._world) if ssh else None
         self._edge, self._control = Edge(self._world), Control(self._world)
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -107,6 +103,13 @@ class Sandbox:
         from lium_mcp.sandbox.transport import InProcessTransport  # noqa: PLC0415
 
         return InProcessTransport(self.app)
+
+
+def _answer_ssh(world: World) -> "SshPods":
+    # Imported here: most sandboxes go without.
+    from lium_mcp.sandbox.ssh import SshPods  # noqa: PLC0415
+
+    return SshPods(world)
 
 
 def _add_account(world: World, name: str, secret: str, session: str, balance: Decimal) -> None:

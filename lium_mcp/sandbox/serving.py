@@ -24,8 +24,12 @@ async def serve(
     speed: float = 1.0,
     on_ready: Callable[[str], None] | None = None,
 ) -> None:
-    """Serve a fresh sandbox, SSH included, until SIGINT, SIGTERM or cancellation; ``on_ready`` gets the API's base address."""
-    await serve_sandbox(Sandbox(seed=seed, speed=speed, ssh=True), host=host, port=port, on_ready=on_ready)
+    """Serve a fresh sandbox, with SSH, until SIGINT, SIGTERM or cancellation.
+
+    ``on_ready`` gets the API's base address.
+    """
+    sandbox = Sandbox(seed=seed, speed=speed, ssh=True)
+    await serve_sandbox(sandbox, host=host, port=port, on_ready=on_ready)
 
 
 async def serve_sandbox(

@@ -13,7 +13,16 @@ from typing import Any
 from mcp.server.elicitation import AcceptedElicitation, ElicitationResult
 from mcp.server.mcpserver import Context, Elicit
 
-from lium_mcp.guard.confirm import NotConfirmed, Question, Yes, ask, can_ask, later, refuse_unless_yes
+from lium_mcp.guard.confirm import (
+    NOTHING_TO_ASK,
+    NotConfirmed,
+    Question,
+    Yes,
+    ask,
+    can_ask,
+    later,
+    refuse_unless_yes,
+)
 from lium_mcp.tools.call import READ_LIMIT_SECONDS, Call, Runtime, time_limit
 from lium_mcp.tools.failures import FAILURES
 from lium_mcp.tools.results import clean
@@ -53,7 +62,7 @@ def make_resolver(tool: str, asks: Asks, runtime: Runtime, names: Collection[str
 
             asked = await question()
             if asked is None:
-                return _Before()
+                return _Before(question=NOTHING_TO_ASK)
             asked = replace(asked, text=call.redact(clean(asked.text)))
             _question.set(asked)
             marker = later(context, asked)
@@ -72,7 +81,7 @@ def make_resolver(tool: str, asks: Asks, runtime: Runtime, names: Collection[str
 
 
 def agreed(answer: ElicitationResult[Any] | None) -> Question | None:
-    """The question that a person said yes to; None where nobody was asked.
+    """The question that a person said yes to, or that there was nothing to ask; None where nobody could be asked.
 
     Raises:
         NotConfirmed: the person did not say yes.
@@ -86,4 +95,7 @@ def agreed(answer: ElicitationResult[Any] | None) -> Question | None:
             raise outcome.failure
         return outcome.question
     refuse_unless_yes(answer)
-    return _question.get()
+    question = _question.get()
+    if question is None:
+        raise NotConfirmed("not_confirmed", "The answer belongs to no question.", "Call again.")
+    return question

@@ -18,7 +18,7 @@ from lium_mcp.tools.failures import ToolFailure
 from lium_mcp.tools.parameters import Cursor, Limit, ShortText, page
 from lium_mcp.tools.pod_keys import find_public_keys
 from lium_mcp.tools.pod_views import Outcome
-from lium_mcp.tools.questions import ask_to_remove_cluster
+from lium_mcp.tools.questions import ask_to_remove_cluster, at_most_usd, quoted
 from lium_mcp.tools.registry import DESTROYS, READS, WRITES, Toolset
 from lium_mcp.tools.rent_plan import PRICE_TOLERANCE_USD
 from lium_mcp.tools.renting import give_back, outcome_unknown, refuse_dearer
@@ -125,12 +125,13 @@ async def ask_to_rent_cluster(call: Call, **arguments: Any) -> Question | None: 
         return None
     plan = await _plan(call, **arguments)
     plan.check(await call.lium.pods.list(), await call.renter.open_entries())
-    price, hours = plan.price_per_hour_usd, plan.hours
-    cost = f"${price:.2f} an hour together" if price is not None else "a price that Lium does not say"
+    hours = plan.hours
+    price = None if plan.price_per_hour_usd is None else at_most_usd(plan.price_per_hour_usd)
+    cost = f"at most ${price:.2f} an hour together" if price is not None else "a price that Lium does not say"
     until = f"Lium removes them after {hours:g} hours" if hours else "They bill until somebody removes them"
-    total = f": ${price * hours:.2f} in all" if hours and price is not None else ""
+    total = f": at most ${price * hours:.2f} in all" if hours and price is not None else ""
     nodes = ", ".join(plan.request.executor_uuids)
-    text = f"Rent cluster {plan.request.pod_name} of the whole nodes {nodes} for {cost}? {until}{total}."
+    text = f"Rent cluster {quoted(plan.request.pod_name)} of the whole nodes {nodes} for {cost}? {until}{total}."
     return Question(text, price_per_hour_usd=price)
 
 

@@ -13,7 +13,7 @@ import anyio
 from lium_mcp.api import LiumError, NotFound, Pod
 from lium_mcp.remote import RemoteError
 from lium_mcp.remote.follow_ups import FollowUp
-from lium_mcp.remote.jobs import Job, list_jobs, note_follow_up, read_job
+from lium_mcp.remote.jobs import Job, list_jobs, note_follow_up
 from lium_mcp.tools.backup_runs import wait_for_backup
 from lium_mcp.tools.call import Call
 from lium_mcp.tools.failures import ToolFailure
@@ -79,17 +79,13 @@ async def _look(call: Call, item: FollowUp) -> bool:
         return True
     if not pod.is_ready:
         return False
-    try:
-        async with pod_access(call).to(pod) as connection:
-            job = await read_job(connection, item.job, now=call.lium.now())
-            jobs = await list_jobs(connection, now=call.lium.now()) if job.then == "backup_and_remove" else [job]
-    except RemoteError as error:
-        if error.code == "job_not_found":
-            return True
-        raise
-    if not is_due(job):
+    async with pod_access(call).to(pod) as connection:
+        jobs = await list_jobs(connection, now=call.lium.now())
+    # Judged by one reading: between two of them a job may have been stopped, which is not an end like any other.
+    job = next((one for one in jobs if one.name == item.job), None)
+    if job is None or not is_due(job):
         return True
-    if not all(job.is_over for job in jobs):
+    if not all(one.is_over for one in (jobs if job.then == "backup_and_remove" else [job])):
         return False
     return await _do(call, pod, job)
 

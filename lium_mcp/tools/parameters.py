@@ -13,6 +13,7 @@ T = TypeVar("T")
 DEFAULT_WAIT_SECONDS: Final = 45
 
 _MOST_CHARACTERS: Final = 200
+_MOST_PATH_CHARACTERS: Final = 2048
 _MOST_CURSOR_DIGITS: Final = 9
 
 
@@ -25,8 +26,17 @@ def _short(text: str) -> str:
     return text
 
 
+def _path(text: str) -> str:
+    if len(text) > _MOST_PATH_CHARACTERS:
+        raise ValueError(f"longer than {_MOST_PATH_CHARACTERS} characters")
+    if clean(text) != text or "\n" in text or "\t" in text:
+        raise ValueError("holds control or invisible characters")
+    return text
+
+
 # The bound is left out of the schema: it costs tokens on every turn, and only a mistake ever meets it.
 ShortText = Annotated[str, AfterValidator(_short)]
+FilePath = Annotated[str, AfterValidator(_path)]
 
 PodName = Annotated[ShortText, Field(min_length=1, description="Pod id, or a name that only one pod has.")]
 WaitSeconds = Annotated[int, Field(ge=0, le=600, description="0 returns at once.")]

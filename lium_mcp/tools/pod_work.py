@@ -87,12 +87,12 @@ async def reporting(call: Call, total_seconds: float, describe: Callable[[], str
             elapsed += _PROGRESS_SECONDS
             await context.report_progress(elapsed, total_seconds, describe())
 
-    failure: ToolFailure | None = None
+    failure: RemoteError | ToolFailure | LiumError | None = None
     async with anyio.create_task_group() as group:
         group.start_soon(report)
         try:
             yield
-        except ToolFailure as error:  # the group would wrap it
+        except (RemoteError, ToolFailure, LiumError) as error:  # the group would wrap it
             failure = error
         group.cancel_scope.cancel()
     if failure is not None:

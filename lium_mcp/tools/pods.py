@@ -24,7 +24,7 @@ from lium_mcp.tools.questions import (
 )
 from lium_mcp.tools.registry import DESTROYS, DESTROYS_EACH_TIME, READS, WRITES, Toolset
 from lium_mcp.tools.results import Result, Usd, UtcTime
-from lium_mcp.tools.room import check_life
+from lium_mcp.tools.room import changing_life
 from lium_mcp.tools.targets import find_free_volume, find_pod, find_pod_detail
 
 log = logging.getLogger(__name__)
@@ -201,10 +201,9 @@ async def schedule_pod_removal(
     """Set when Lium itself removes a pod, replacing an earlier time; it holds even when this server is gone. Data
     outside volumes and backups is lost then. remove_pod removes at once.
     """
-    target = await find_pod(call, pod)
-    await check_life(call, target, hours_from_now)
-    await call.lium.pods.schedule_removal(target.id, at=call.lium.now() + timedelta(hours=hours_from_now))
-    await call.renter.forget_removal_time(target.id)
+    async with changing_life(call, pod, hours_from_now) as target:
+        await call.lium.pods.schedule_removal(target.id, at=call.lium.now() + timedelta(hours=hours_from_now))
+    await _forget_removal_time(call, target)
     with after_change(f"Lium accepted the removal time of {target.pod_name}."):
         schedule = await _read_schedule(call, target)
     if schedule.removal_at is None:
@@ -222,10 +221,9 @@ async def cancel_pod_removal(call: Call, pod: PodName) -> RemovalSchedule:
     """Cancel the scheduled removal of a pod. It then bills until somebody removes it. To move the time instead, call
     schedule_pod_removal.
     """
-    target = await find_pod(call, pod)
-    await check_life(call, target, None)
-    await call.lium.pods.cancel_removal(target.id)
-    await call.renter.forget_removal_time(target.id)
+    async with changing_life(call, pod, None) as target:
+        await call.lium.pods.cancel_removal(target.id)
+    await _forget_removal_time(call, target)
     with after_change(f"Lium accepted that {target.pod_name} is not removed by schedule."):
         return await _read_schedule(call, target)
 
@@ -346,6 +344,12 @@ def _unsettled(call: Call, entry: Entry) -> UnsettledRent:
             "billed, and then close it with: lium-mcp rentals close"
         )
     return UnsettledRent(name=entry.pod_name, since=entry.created_at, status=entry.status, next=advice)
+
+
+async def _forget_removal_time(call: Call, target: Pod) -> None:
+    # At its boot Lium sets the whole hours of the rent, whatever was set before: then the exact time is set again.
+    if target.termination_hours is None:
+        await call.renter.forget_removal_time(target.id)
 
 
 async def start_removal(call: Call, target: Pod) -> None:

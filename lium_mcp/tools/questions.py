@@ -4,14 +4,19 @@ Each takes the call and the arguments of its tool. It pins the target: after a y
 in the question, whatever the name means by then.
 """
 
+import math
 from typing import Any
 
 from lium_mcp.api import LiumError, Pod
 from lium_mcp.guard.confirm import Question
+from lium_mcp.guard.policy import hours_left
 from lium_mcp.tools.call import Call
+from lium_mcp.tools.results import clean
 from lium_mcp.tools.room import check_life
 from lium_mcp.tools.targets import find_own_template, find_pod, find_template, find_volume, volume_holder
 
+_SHOWN_CHARACTERS = 60
+_MOST_IN_CENTS_USD = 1e9
 _RESUMES_WITHIN_SECONDS = 1800.0
 
 
@@ -40,9 +45,10 @@ async def ask_to_switch_template(call: Call, *, pod: str, template: str, **_: An
     """Before `switch_pod_template`."""
     target, wanted = await find_pod(call, pod), await find_template(call, template)
     call.policy.check_template(wanted.id)
+    call.policy.check_restart(target.pod_name or target.id, hours_left(target, call.lium.now()))
     return Question(
-        f"Replace what runs in {_pod(target)} by template {wanted.name} ({wanted.id})? All data in the pod may be "
-        f"lost. {await _last_backup(call, target)}",
+        f"Replace what runs in {_pod(target)} by template {quoted(wanted.name)} ({wanted.id})? "
+        f"All data in the pod may be lost. {await _last_backup(call, target)}",
         {"pod": target.id, "template": wanted.id},
     )
 
@@ -81,13 +87,13 @@ async def ask_to_update_template(call: Call, *, template: str, **_: Any) -> Ques
     target = await find_own_template(call, template)
     users = [_pod(pod) for pod in await call.lium.pods.list() if pod.template and pod.template.id == target.id]
     lost = f"These reboot at once and lose their processes: {'; '.join(users)}." if users else "No pod runs on it."
-    return Question(f"Change template {target.name} ({target.id})? {lost}", {"template": target.id})
+    return Question(f"Change template {quoted(target.name)} ({target.id})? {lost}", {"template": target.id})
 
 
 async def ask_to_delete_template(call: Call, *, template: str) -> Question:
     """Before `delete_template`."""
     target = await find_own_template(call, template)
-    return Question(f"Delete template {target.name} ({target.id}) for good?", {"template": target.id})
+    return Question(f"Delete template {quoted(target.name)} ({target.id}) for good?", {"template": target.id})
 
 
 async def ask_to_delete_volume(call: Call, *, volume: str) -> Question:
@@ -98,7 +104,20 @@ async def ask_to_delete_volume(call: Call, *, volume: str) -> Question:
     files = f" in {target.current_file_count} files" if target.current_file_count is not None else ""
     mounted = f" It is mounted in {_pod(holder)}." if holder else ""
     return Question(
-        f"Delete volume {target.name} ({target.id}) for good? {size}{files} are lost.{mounted}", {"volume": target.id}
+        f"Delete volume {quoted(target.name)} ({target.id}) for good? {size}{files} are lost.{mounted}",
+        {"volume": target.id},
+    )
+
+
+async def ask_to_start_job(call: Call, *, pod: str, name: str, then: str, **_: Any) -> Question | None:  # noqa: ANN401
+    """Before `start_job`, where the job's end is to remove the pod."""
+    if then != "backup_and_remove":
+        return None
+    target = await find_pod(call, pod)
+    return Question(
+        f"Remove {_pod(target)} for good when job {quoted(name)} ends? It is backed up first, and stays if that "
+        f"fails. What lies outside {target.volume_root} is lost.",
+        {"pod": target.id},
     )
 
 
@@ -125,12 +144,25 @@ async def ask_to_remove_cluster(call: Call, *, cluster_id: str) -> Question:
 async def ask_to_delete_ssh_key(call: Call, *, key_id: str) -> Question:
     """Before `delete_ssh_key`."""
     name = next((key.name for key in await call.lium.ssh_keys.list() if key.id == key_id), None)
-    return Question(f"Remove SSH key {name or '(unnamed)'} ({key_id}) from the account?")
+    return Question(f"Remove SSH key {quoted(name or '')} ({key_id}) from the account?")
+
+
+def quoted(name: str) -> str:
+    """A name as it stands in a question. Others chose it: it must not read as a part of the question."""
+    words = " ".join(clean(name).replace('"', "'").split())
+    return f'"{words[:_SHOWN_CHARACTERS]}"' if words else "(unnamed)"
 
 
 def _pod(pod: Pod) -> str:
     price = f", ${pod.price:.2f} an hour" if pod.price is not None else ""
-    return f"pod {pod.pod_name or '(unnamed)'} ({pod.id}, {pod.state or 'state unknown'}{price})"
+    return f"pod {quoted(pod.pod_name)} ({pod.id}, {pod.state or 'state unknown'}{price})"
+
+
+def at_most_usd(price_per_hour_usd: float) -> float:
+    """A price as a person is asked about it, in whole cents: the market moves by less while they read."""
+    if price_per_hour_usd > _MOST_IN_CENTS_USD:
+        return price_per_hour_usd
+    return math.ceil(round(price_per_hour_usd * 100, 6)) / 100
 
 
 async def _last_backup(call: Call, pod: Pod) -> str:

@@ -16,10 +16,11 @@ from lium_mcp.remote.uploads import upload, upload_content
 from lium_mcp.tools.call import Call
 from lium_mcp.tools.failures import ToolFailure
 from lium_mcp.tools.follow_ups import is_due, remember
-from lium_mcp.tools.parameters import DEFAULT_WAIT_SECONDS, PodName, ShortText, WaitSeconds
+from lium_mcp.tools.parameters import DEFAULT_WAIT_SECONDS, FilePath, PodName, ShortText, WaitSeconds
 from lium_mcp.tools.pod_commands import CommandRuns, run_on
 from lium_mcp.tools.pod_views import Outcome
 from lium_mcp.tools.pod_work import connected, pod_access, reporting
+from lium_mcp.tools.questions import ask_to_start_job
 from lium_mcp.tools.registry import DESTROYS, DESTROYS_EACH_TIME, READS, WRITES, Toolset
 from lium_mcp.tools.results import Result, UtcTime
 from lium_mcp.tools.targets import find_pod, find_pods
@@ -107,7 +108,7 @@ async def run_command(
         return await run_on(call, targets, command, timeout_seconds=timeout_seconds, several=bool(pods))
 
 
-@toolset.tool(title="Start job", hints=DESTROYS_EACH_TIME)
+@toolset.tool(title="Start job", hints=DESTROYS_EACH_TIME, asks=ask_to_start_job)
 async def start_job(
     call: Call,
     pod: PodName,
@@ -194,8 +195,8 @@ async def stop_job(call: Call, pod: PodName, name: JobName) -> ObservedJob:
 async def upload_files(
     call: Call,
     pod: PodName,
-    pod_path: Annotated[str, Field(description="Where to; default the login folder.")] = "",
-    local_path: Annotated[str, Field(description="File or folder of this machine.")] = "",
+    pod_path: Annotated[FilePath, Field(description="Where to; default the login folder.")] = "",
+    local_path: Annotated[FilePath, Field(description="File or folder of this machine.")] = "",
     content: Annotated[str, Field(max_length=_MOST_UPLOADED_CHARACTERS, description="Or the file's text.")] = "",
     timeout_seconds: Timeout = 300,
 ) -> Transferred:
@@ -222,8 +223,8 @@ async def upload_files(
 async def download_files(
     call: Call,
     pod: PodName,
-    pod_path: Annotated[str, Field(min_length=1, description="File or folder.")],
-    local_path: Annotated[str, Field(description="Where to here; default: into the answer, if it is text.")] = "",
+    pod_path: Annotated[FilePath, Field(min_length=1, description="File or folder.")],
+    local_path: Annotated[FilePath, Field(description="Where to here; default: into the answer, if it is text.")] = "",
     overwrite: Annotated[bool, Field(description="Replace local files that differ.")] = False,
     timeout_seconds: Timeout = 300,
 ) -> Transferred:

@@ -152,8 +152,10 @@ async def make_plan(call: Call, wanted: Wanted, *, priced: bool) -> Plan:
         return Plan(wanted, SpecOrder(request), request.gpu_count, None, None)
     chosen = await call.lium.executors.select_by_spec(request)
     price = chosen.price_per_hour
+    if price is not None and price < 0:
+        price = None  # nobody is paid for renting, and limits would count it as room
     policy.check_price(price)
-    if price is not None:
+    if price is not None and (priced or not policy.shadow):
         # If the node is taken meanwhile, Lium tries the next: not at another price.
         ceiling = price / request.gpu_count + PRICE_TOLERANCE_USD
         request = request.model_copy(update={"max_price_per_gpu_hour": ceiling})

@@ -9,7 +9,7 @@ import anyio
 from pydantic import Field
 
 from lium_mcp.api import LiumError, Pod, PodDetail, RentOutcomeUnknown
-from lium_mcp.guard.confirm import Question
+from lium_mcp.guard.confirm import NOTHING_TO_ASK, Question
 from lium_mcp.rentals import Entry, NodeOrder, Rental
 from lium_mcp.tools.call import READ_LIMIT_SECONDS, Call, time_limit
 from lium_mcp.tools.failures import ToolFailure
@@ -18,6 +18,7 @@ from lium_mcp.tools.pod_keys import register_public_keys
 from lium_mcp.tools.pod_views import Outcome, PodView, describe_start, pod_view
 from lium_mcp.tools.pods import judge, judge_gone, read_pod, settled
 from lium_mcp.tools.pods import toolset as toolset  # noqa: PLC0414 - rent_pod joins the toolset; this says that it is public
+from lium_mcp.tools.questions import at_most_usd, quoted
 from lium_mcp.tools.registry import WRITES
 from lium_mcp.tools.rent_plan import PRICE_TOLERANCE_USD, Plan, Wanted, make_plan
 from lium_mcp.tools.results import Result, Usd
@@ -59,20 +60,32 @@ async def ask_to_rent(call: Call, **arguments: Any) -> Question | None:  # noqa:
     # What the limits refuse is no question.
     room = await make_room(call)
     room.check(plan.ask, await call.lium.pods.list(), await call.renter.open_entries())
-    price, hours, node = plan.price_per_hour_usd, plan.wanted.hours, plan.node
-    balance = (await call.lium.account.me()).balance
-    what = f"{plan.gpu_count}x {node.gpu_type if node else wanted.gpu_type}"
-    where = f" on node {node.id} ({node.country_code or 'country unknown'})" if node else ""
-    cost = f"${price:.2f} an hour" if price is not None else "a price that Lium does not say"
-    text = f"Rent pod {wanted.name}: {what}{where} for {cost}? "
+    hours, node = plan.wanted.hours, plan.node
+    price = None if plan.price_per_hour_usd is None else at_most_usd(plan.price_per_hour_usd)
+    what = f"{plan.gpu_count}x {node.gpu_type if node else quoted(wanted.gpu_type)}"
+    # Where the caller left the choice to the market, it may fall on another node by the time of the answer.
+    where = "the cheapest node that fits"
+    if wanted.executor_id and node:
+        where = f"node {node.id} ({node.country_code or 'country unknown'})"
+    cost = f"at most ${price:.2f} an hour" if price is not None else "a price that Lium does not say"
+    text = f"Rent pod {quoted(wanted.name)}: {what} on {where} for {cost}? "
     if hours is None:
         text += "It has no removal time: it bills until somebody removes it."
-    elif price is not None:
-        text += f"Lium removes it {hours:g} hours after it starts: ${price * hours:.2f} in all."
-    if balance is not None:
-        after = balance - (price or 0) * (hours or 0)
-        text += f" The balance is about ${balance:.0f}" + (f", and ${after:.0f} after that." if hours else " now.")
-    return Question(text, price_per_hour_usd=price)
+    else:
+        text += f"Lium removes it {hours:g} hours after it starts"
+        text += f": at most ${price * hours:.2f} in all." if price is not None else "."
+    return Question(text + await _balance_after(call, price, hours), price_per_hour_usd=price)
+
+
+async def _balance_after(call: Call, price_per_hour_usd: float | None, hours: float | None) -> str:
+    balance = (await call.lium.account.me()).balance
+    if balance is None:
+        return ""
+    # Rounded before, so that the sentence reads the same while other pods bill some cents.
+    rounded = round(balance)
+    if price_per_hour_usd is None or hours is None:
+        return f" The balance is about ${rounded}."
+    return f" The balance is about ${rounded}, and about ${rounded - price_per_hour_usd * hours:.0f} after that."
 
 
 @toolset.tool(title="Rent a pod", hints=WRITES, asks=ask_to_rent)
@@ -149,13 +162,20 @@ def refuse_dearer(call: Call, price_per_hour_usd: float | None) -> None:
     """Refuse a price above the one that a person has agreed to.
 
     Raises:
-        ToolFailure: it is higher.
+        ToolFailure: it is higher, or nobody was asked because an earlier rent seemed to answer the call.
     """
+    if call.agreed is NOTHING_TO_ASK:
+        raise ToolFailure(
+            "changed_meanwhile",
+            "What this call rented earlier has gone in this moment.",
+            "Call again, so that the person is asked.",
+        )
     agreed = call.agreed.price_per_hour_usd if call.agreed else None
-    if agreed is not None and price_per_hour_usd is not None and price_per_hour_usd > agreed + PRICE_TOLERANCE_USD:
+    if agreed is not None and (price_per_hour_usd is None or price_per_hour_usd > agreed + PRICE_TOLERANCE_USD):
+        now = "Lium says no price any more" if price_per_hour_usd is None else f"It costs ${price_per_hour_usd:.4f} now"
         raise ToolFailure(
             "price_changed",
-            f"The price rose to ${price_per_hour_usd:.4f} an hour since ${agreed:.4f} was agreed to.",
+            f"{now}; at most ${agreed:.2f} an hour was agreed to.",
             "Call again, so that the person is asked about the new price.",
         )
 

@@ -1,6 +1,7 @@
 """What the limits leave room for now: what the account has spent and is committed to, beside the policy."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, time
 
@@ -8,6 +9,7 @@ from lium_mcp.api import BillingStatement, Pod
 from lium_mcp.guard.policy import Ask, Commitment, Policy, Standing, commitments, hours_left, spent_usd
 from lium_mcp.rentals import Entry
 from lium_mcp.tools.call import Call
+from lium_mcp.tools.targets import find_pod
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +48,8 @@ class Room:
         """What lives, or may."""
         return commitments(pods, entries, self.now)
 
-    def spent_usd(self, pods: Sequence[Pod]) -> float:
-        """What was spent in the period of the budget; 0 where no budget is set."""
+    def spent_usd(self, pods: Sequence[Pod]) -> float | None:
+        """What was spent in the period of the budget, None where Lium does not say; 0 where no budget is set."""
         if self.statement is None:
             return 0
         return spent_usd(self.statement, pods, self.removed, self.since, self.now)
@@ -88,6 +90,22 @@ async def check_life(call: Call, pod: Pod, hours: float | None) -> None:
     if policy.wants_spending:
         room = await make_room(call)
         room.check_extension(pod, hours, await call.lium.pods.list(), await call.renter.open_entries())
+
+
+@asynccontextmanager
+async def changing_life(call: Call, named: str, hours: float | None) -> AsyncIterator[Pod]:
+    """Find a pod and hold its new life against the limits, as `check_life`; the body sets it.
+
+    Where a budget is set, nothing else is rented or let live longer meanwhile: what fits alone may not fit together.
+
+    Raises:
+        ToolFailure: there is no such pod.
+        PolicyRefused, LiumError, LedgerUnavailable: as `check_life`.
+    """
+    async with call.renter.turn() if call.policy.wants_spending else nullcontext():
+        pod = await find_pod(call, named)
+        await check_life(call, pod, hours)
+        yield pod
 
 
 def _without(pod: Pod, entries: Sequence[Entry]) -> list[Entry]:

@@ -20,6 +20,7 @@ from lium_mcp.api import (
     TemplateChanges,
     TemplateCreate,
 )
+from lium_mcp.guard.policy import hours_left
 from lium_mcp.tools.call import Call, after_change
 from lium_mcp.tools.failures import ToolFailure, from_api
 from lium_mcp.tools.images import Generation, cuda_of, has_cuda, image_of, split_image
@@ -249,6 +250,7 @@ async def switch_pod_template(
     target = await find_pod(call, pod)
     chosen = await find_template(call, template)
     call.policy.check_template(chosen.id)
+    call.policy.check_restart(target.pod_name or target.id, hours_left(target, call.lium.now()))
     async with replacing_container(call, target.id):
         await call.lium.pods.switch_template(target.id, template_id=chosen.id)
     with after_change(f"{target.pod_name} is starting from template {chosen.name}."):

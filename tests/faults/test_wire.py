@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import httpx2
 import pytest
@@ -93,7 +94,12 @@ async def connected(mode: Mode = "auto", base_url: str | None = None) -> AsyncIt
     async with rogue(sandbox) as server:
         address = base_url or server.base_url
         transport = httpx2.AsyncHTTPTransport(verify=False)  # nothing here is encrypted, and certificates load slowly
-        settings = {"base_url": address, "timeout_seconds": 1, "allow_tools": TOOLS, "toolsets": TOOLSETS}
+        settings: dict[str, Any] = {
+            "base_url": address,
+            "timeout_seconds": 1,
+            "allow_tools": TOOLS,
+            "toolsets": TOOLSETS,
+        }
         async with agent_on(sandbox, mode=mode, transport=transport, **settings) as agent:
             yield agent, server
 

@@ -16,7 +16,7 @@ import yaml
 
 from lium_mcp.sandbox import Sandbox
 from lium_mcp.tools.catalog import TOOLSETS
-from tests.harness import PUBLIC_KEY, Agent, agent_on
+from tests.harness import PUBLIC_KEY, Agent, agent_on, make_key_pair
 from tests.tools.wires import Wire
 
 CONTRACT = Path(__file__).parents[1] / "contract" / "openapi.yaml"
@@ -193,6 +193,12 @@ async def _keep(call: Recorder, pod: str) -> None:
     await call("list_pods")
     await call("get_pod", pod=pod)
     await call("get_pod_logs", pod=pod)
+    await call("run_command", pod=pod, command="echo hello")
+    await call("upload_files", pod=pod, content="hello", pod_path="greeting")
+    await call("download_files", pod=pod, pod_path="greeting")
+    await call("start_job", pod=pod, name="job", command="sleep 60")
+    await call("get_job", pod=pod, name="job", wait_seconds=0)
+    await call("stop_job", pod=pod, name="job")
     await call("schedule_pod_removal", pod=pod, hours_from_now=9)
     await call("cancel_pod_removal", pod=pod)
     await call("reboot_pod", pod=pod, wait_seconds=120)
@@ -230,8 +236,8 @@ async def _end(call: Recorder, sandbox: Sandbox, pod: str) -> None:
     await call("delete_template", template="mine")
     await call("delete_volume", volume="data")
     await call("add_ssh_key", name="laptop", public_key=PUBLIC_KEY)
-    (key,) = (await call("list_ssh_keys"))["keys"]
-    await call("delete_ssh_key", key_id=key["key_id"])
+    for key in (await call("list_ssh_keys"))["keys"]:
+        await call("delete_ssh_key", key_id=key["key_id"])
     await call("request_gpus", gpu_type="B300")
     await call("list_activity")
     await call("get_balance")
@@ -244,11 +250,13 @@ def test_every_operation_has_a_tool_or_a_reason_and_not_both() -> None:
     assert all(NOT_OFFERED.values())
 
 
-async def test_what_the_tools_send_is_what_the_map_says() -> None:
-    sandbox = Sandbox(seed=7, speed=0, balance_usd=5000)
+async def test_what_the_tools_send_is_what_the_map_says(tmp_path: Path) -> None:
+    make_key_pair(tmp_path / "key")
+    sandbox = Sandbox(seed=7, speed=0, balance_usd=5000, ssh=True)
     wire = Wire(sandbox)
     toolsets = frozenset(toolset.name for toolset in TOOLSETS)
-    async with agent_on(sandbox, transport=wire, toolsets=toolsets, log_level="ERROR") as agent:
+    settings: dict[str, Any] = {"toolsets": toolsets, "ssh_key_path": tmp_path / "key", "log_level": "ERROR"}
+    async with agent_on(sandbox, transport=wire, **settings) as agent:
         call = Recorder(agent, wire)
         await live(call, sandbox)
     assert {name: tool for name, tool in REACHED_BY.items() if tool not in call.reached.get(name, ())} == {}

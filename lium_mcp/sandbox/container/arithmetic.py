@@ -83,16 +83,16 @@ class _Reader:
         self._depth += 1
         if not self._tokens or self._depth > DEEPEST:
             raise ArithmeticFault("syntax error in expression")
-        token = self._tokens.pop()
-        if token == "(":
+        symbol = self._tokens.pop()
+        if symbol == "(":
             value = self._level(0)
             if not self._tokens or self._tokens.pop() != ")":
                 raise ArithmeticFault("missing `)'")
-        elif token in {"-", "+", "!"}:
+        elif symbol in {"-", "+", "!"}:
             value = self._single()
-            value = {"-": -value, "+": value, "!": int(not value)}[token]
-        elif token[0].isdigit() or token[0].isalpha() or token[0] == "_":
-            text = token if token[0].isdigit() else self._variables.get(token, "").strip() or "0"
+            value = {"-": -value, "+": value, "!": int(not value)}[symbol]
+        elif symbol[0].isdigit() or symbol[0].isalpha() or symbol[0] == "_":
+            text = symbol if symbol[0].isdigit() else self._variables.get(symbol, "").strip() or "0"
             if not re.fullmatch(r"-?[0-9]{1,19}", text):
                 raise ArithmeticFault(f"{text[:40]}: not a number")
             value = int(text)

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Final
 from lium_mcp.sandbox.container.commands import PROGRAMS
 from lium_mcp.sandbox.container.files import PATH_BYTES, Device, Directory, FileSystem, Storage, copy_into, free
 from lium_mcp.sandbox.container.host import Host
-from lium_mcp.sandbox.container.kernel import Kernel, Process, Stream
+from lium_mcp.sandbox.container.kernel import Kernel, Process
 from lium_mcp.sandbox.container.login import interactive
 from lium_mcp.sandbox.container.shell import run_shell
+from lium_mcp.sandbox.container.streams import Stream
 from lium_mcp.sandbox.node_rows import gpu_uuid
 from lium_mcp.sandbox.records import Pod, Transfer
 

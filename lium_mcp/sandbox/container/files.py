@@ -121,6 +121,8 @@ class FileSystem:
         if len(path) > PATH_BYTES or "\0" in path:
             raise failure(errno.ENAMETOOLONG)
         left = _parts(path) if path.startswith("/") else _parts(cwd) + _parts(path)
+        if any(len(os.fsencode(part)) > NAME_BYTES for part in left):
+            raise failure(errno.ENAMETOOLONG)
         needs_directory = path.endswith(("/", "/."))
         parents: list[Directory] = []
         names: list[str] = []
@@ -133,9 +135,8 @@ class FileSystem:
             if not isinstance(node, Directory):
                 raise failure(errno.ENOTDIR)
             if part == "..":
-                if parents:
-                    node = parents.pop()
-                    names.pop()
+                names = names[:-1]
+                node = parents.pop() if parents else node
                 continue
             child = node.entries.get(part)
             if isinstance(child, Link) and (left or follow or needs_directory):
@@ -146,8 +147,6 @@ class FileSystem:
                 if child.target.startswith("/"):
                     parents, names, node = [], [], self.root
                 continue
-            if len(os.fsencode(part)) > NAME_BYTES:
-                raise failure(errno.ENAMETOOLONG)
             parents.append(node)
             names.append(part)
             node = child

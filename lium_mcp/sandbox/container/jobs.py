@@ -6,10 +6,13 @@ with a time limit. The runner keeps ``pid``, ``started_at`` and ``log`` there, a
 """
 
 import posixpath
+import re
 from typing import TYPE_CHECKING, Final
 
 from lium_mcp.sandbox.container.files import File
-from lium_mcp.sandbox.container.kernel import TERMINATED, FileStream, Null, Process, Signalled
+from lium_mcp.sandbox.container.kernel import Process
+from lium_mcp.sandbox.container.streams import FileStream, Null
+from lium_mcp.sandbox.container.waiting import TERMINATED, Signalled
 
 if TYPE_CHECKING:
     from lium_mcp.sandbox.container.shell import Call
@@ -28,7 +31,7 @@ async def play(call: "Call", path: str, arguments: list[str]) -> int:
     """Run the command of the job's folder, not longer than the first argument says."""
     process = call.process
     folder = posixpath.dirname(process.files.find(path, process.cwd).path)
-    if not arguments or not arguments[0].isdigit() or len(arguments[0]) > 9:  # noqa: PLR2004 - 30 years
+    if not arguments or not re.fullmatch("[0-9]{1,9}", arguments[0]):
         return await call.fail("usage: run max_seconds", 2)
 
     def note(name: str, text: str) -> None:

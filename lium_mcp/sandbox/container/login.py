@@ -2,12 +2,12 @@
 
 from typing import Final
 
-from lium_mcp.sandbox.container.kernel import Main, Process, Signalled
+from lium_mcp.sandbox.container.kernel import Main, Process
 from lium_mcp.sandbox.container.shell import Exit, Program, Shell
 from lium_mcp.sandbox.container.syntax import SyntaxFault, parse
+from lium_mcp.sandbox.container.waiting import INTERRUPTED, Signalled
 
 LONGEST_INPUT: Final = 1024 * 1024
-INTERRUPTED: Final = 2
 
 
 def interactive(programs: dict[str, Program], *, is_terminal: bool) -> Main:

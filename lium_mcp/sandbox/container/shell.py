@@ -3,13 +3,15 @@
 Each process has one shell. Pipelines, subshells, substitutions and background commands are processes of their own.
 """
 
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from lium_mcp.sandbox.container.arithmetic import ArithmeticFault
 from lium_mcp.sandbox.container.files import PATH_BYTES, Device, Directory, File
-from lium_mcp.sandbox.container.kernel import FileStream, Given, Null, Pipe, Process, Stream, Taken
+from lium_mcp.sandbox.container.kernel import Process
+from lium_mcp.sandbox.container.streams import FileStream, Given, Null, Pipe, Stream, Taken
 from lium_mcp.sandbox.container.syntax import (
     Chain,
     Command,
@@ -86,6 +88,7 @@ class Shell:
     arguments: list[str] = field(default_factory=list)
     name: str = "sh"
     options: set[str] = field(default_factory=set)
+    pid: int = 0
     last_status: int = 0
     last_background: int | None = None
     last_substitution: int = 0
@@ -166,6 +169,7 @@ class Shell:
             list(self.arguments),
             self.name,
             set(self.options),
+            self.pid or self.process.pid,
             self.last_status,
             self.last_background,
             conditions=self.conditions,
@@ -306,6 +310,7 @@ class Shell:
         self.last_substitution = 0
         words = await fields(command.words, self.scope())
         values = {name: await text(word, self.scope()) for name, word in command.assignments}
+        self.process.budget.spend_on(sum(map(len, words)) + sum(map(len, values.values())))
         if "x" in self.options:
             await self.process.complain(f"+ {' '.join([*(f'{n}={v}' for n, v in values.items()), *words])}")
         variables, exported = self.process.variables, self.process.exported
@@ -385,7 +390,7 @@ class Shell:
 
     def scope(self) -> Scope:
         """Return where the values of words come from, now."""
-        special = {"?": str(self.last_status), "$": str(self.process.pid), "0": self.name}
+        special = {"?": str(self.last_status), "$": str(self.pid or self.process.pid), "0": self.name}
         if self.last_background is not None:
             special["!"] = str(self.last_background)
         variables, process = self.process.variables, self.process
@@ -413,7 +418,7 @@ class Shell:
             if target == "-":
                 streams.pop(redirect.number, None)
                 return
-            if not target.isdigit() or int(target) not in streams:
+            if not re.fullmatch("[0-9]", target) or int(target) not in streams:
                 raise _RedirectFault(f"{target[:200]}: Bad file descriptor")
             streams[redirect.number] = streams[int(target)]
             return

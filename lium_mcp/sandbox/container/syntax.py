@@ -308,9 +308,9 @@ class _Parser:
                 condition = self._body("do")
                 body = self._do()
                 return While(condition, body, word == "until", self._redirects(), self.text[start : self.at])
-            case "":
-                return self._simple()
-        self.unexpected()
+            case word if word:
+                self.unexpected()
+        return self._simple()
 
     def _body(self, *ends: str) -> List:
         return self._filled(self.list_until(frozenset(ends)))
@@ -391,7 +391,7 @@ class _Parser:
         return Simple(tuple(assignments), tuple(words), tuple(redirects), self.text[start : self.at].strip())
 
     def _redirects(self) -> tuple[Redirect, ...]:
-        found = []
+        found: list[Redirect] = []
         while True:
             self.blanks()
             redirect = self._redirect()

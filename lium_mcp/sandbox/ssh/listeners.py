@@ -10,7 +10,8 @@ import importlib
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from lium_mcp.sandbox.records import Pod
 from lium_mcp.sandbox.world import World
@@ -22,13 +23,22 @@ ADDRESS: Final = "127.0.0.1"
 BACKLOG: Final = 16
 MOST_CONNECTIONS: Final = 32
 LONGEST_WAIT_SECONDS: Final = 60.0
-SHORTEST_WAIT_SECONDS: Final = 0.002
+SHORTEST_WAIT_SECONDS: Final = 0.02
 
 
 class _Server(Protocol):
     """The module that imports asyncssh."""
 
     async def serve_connection(self, world: World, container: "Container", sock: socket.socket) -> None: ...
+
+
+class _Owner(Protocol):
+    """Whoever has a task that must end with its event loop."""
+
+    task: asyncio.Task[None]
+
+
+Owner = TypeVar("Owner", bound=_Owner)
 
 
 class SshPods:
@@ -38,6 +48,7 @@ class SshPods:
         self._world = world
         self._listeners: dict[str, _Listener] = {}
         self._pulses: dict[asyncio.AbstractEventLoop, _Pulse] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         world.watchers.append(self)
         world.clock.watchers.append(self.due_changed)
 
@@ -48,23 +59,23 @@ class SshPods:
 
     def caught_up(self) -> None:
         """Bring the listeners in line with the pods."""
-        world = self._world
+        world, ended = self._world, dict[str, _Listener]()
         for pod_id, listener in list(self._listeners.items()):
             if not listener.is_wanted or world.is_closing:
                 listener.close()
-                del self._listeners[pod_id]
+                ended[pod_id] = self._listeners.pop(pod_id)
         if world.containers is not None:
             world.containers.tidy()
         for pod_id in [pod_id for pod_id in world.ssh_ports if world.pods[pod_id].removed_at is not None]:
             del world.ssh_ports[pod_id]
-        running = [pod for pod in world.pods.values() if pod.status == "RUNNING" and pod.id not in self._listeners]
         loop = _running_loop()
         if loop is None or world.is_closing:
             return
-        for pod in running:
-            self._open(pod, loop)
+        for pod in world.pods.values():
+            if pod.status == "RUNNING" and pod.id not in self._listeners:
+                self._open(pod, loop, ended.get(pod.id))
 
-    def _open(self, pod: Pod, loop: asyncio.AbstractEventLoop) -> None:
+    def _open(self, pod: Pod, loop: asyncio.AbstractEventLoop, before: "_Listener | None") -> None:
         world = self._world
         if world.containers is None:
             # Not before a pod runs: it is a shell with all its commands.
@@ -72,17 +83,30 @@ class SshPods:
 
             world.containers = Containers(world)
         container = world.containers.of(pod)
-        sock = _listen(world.ssh_ports.get(pod.id, 0))
+        # A pod keeps its port, also when it has rebooted at one turn of the clock and the old socket is still there.
+        sock = (before and before.copy_socket()) or _listen(world.ssh_ports.get(pod.id, 0))
         if container is None or sock is None:
             return
         world.ssh_ports[pod.id] = sock.getsockname()[1]
-        self._listeners[pod.id] = _Listener(world, container, sock, loop)
+        self._listeners[pod.id] = self._kept(_Listener(world, container, sock, loop))
         if loop not in self._pulses:
-            self._pulses[loop] = _Pulse(world, loop, lambda: self._is_used(loop))
-            self._pulses[loop].task.add_done_callback(lambda _: self._pulses.pop(loop, None))
+            pulse = self._pulses[loop] = self._kept(_Pulse(world, loop, lambda: self._is_used(loop)))
+            pulse.task.add_done_callback(lambda _: self._forget(loop, pulse))
+
+    def _kept(self, owner: Owner) -> Owner:
+        self._tasks.add(owner.task)
+        owner.task.add_done_callback(self._tasks.discard)
+        return owner
+
+    def _forget(self, loop: asyncio.AbstractEventLoop, pulse: "_Pulse") -> None:
+        if self._pulses.get(loop) is pulse:
+            del self._pulses[loop]
 
     def _is_used(self, loop: asyncio.AbstractEventLoop) -> bool:
-        return any(listener.loop is loop and listener.is_open for listener in self._listeners.values())
+        used = any(listener.loop is loop and listener.is_open for listener in self._listeners.values())
+        if not used:
+            self._pulses.pop(loop, None)
+        return used
 
     def close(self) -> None:
         """Close all listeners and end their connections. Any thread may call this."""
@@ -94,9 +118,7 @@ class SshPods:
     async def wait_closed(self) -> None:
         """Wait for what this event loop has still to close."""
         loop = asyncio.get_running_loop()
-        tasks = [listener.task for listener in self._listeners.values() if listener.loop is loop]
-        if pulse := self._pulses.get(loop):
-            tasks.append(pulse.task)
+        tasks = [task for task in self._tasks if task.get_loop() is loop]
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
@@ -107,11 +129,11 @@ class _Listener:
         self, world: World, container: "Container", sock: socket.socket, loop: asyncio.AbstractEventLoop
     ) -> None:
         self.loop = loop
-        self._world, self._container = world, container
+        self._world, self._container, self._socket = world, container, sock
         self._connections: set[asyncio.Task[None]] = set()
         self.task = loop.create_task(self._serve(sock))
         # The task may be cancelled before it begins.
-        self.task.add_done_callback(lambda _: sock.close())
+        self.task.add_done_callback(partial(_close, sock))
 
     @property
     def is_open(self) -> bool:
@@ -122,6 +144,12 @@ class _Listener:
     def is_wanted(self) -> bool:
         """Whether the pod still runs what this leads to, and somebody listens."""
         return self._container.is_up and self.is_open
+
+    def copy_socket(self) -> socket.socket | None:
+        """Return another handle of the socket, for who listens next on it; None if it is closed."""
+        with suppress(OSError):
+            return self._socket.dup()
+        return None
 
     def close(self) -> None:
         """Stop listening and drop all connections."""
@@ -134,7 +162,7 @@ class _Listener:
     async def _serve(self, sock: socket.socket) -> None:
         try:
             # A quarter of a second, which whoever shares the loop should not wait for.
-            server: _Server = await asyncio.to_thread(importlib.import_module, "lium_mcp.sandbox.ssh.server")  # type: ignore[assignment]
+            server: _Server = await asyncio.to_thread(importlib.import_module, "lium_mcp.sandbox.ssh.server")
             while True:
                 connected, _ = await self.loop.sock_accept(sock)
                 if len(self._connections) >= MOST_CONNECTIONS:
@@ -145,7 +173,7 @@ class _Listener:
                 self._connections.add(task)
                 task.add_done_callback(self._connections.discard)
                 # A task may be cancelled before it begins.
-                task.add_done_callback(lambda _, connected=connected: connected.close())
+                task.add_done_callback(partial(_close, connected))
         finally:
             sock.close()
             for task in self._connections:
@@ -182,6 +210,10 @@ class _Pulse:
                 wait = min(wait, max(SHORTEST_WAIT_SECONDS, (due - world.clock.now()).total_seconds() / speed))
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._woken.wait(), None if speed == 0 else wait)
+
+
+def _close(sock: socket.socket, _: object) -> None:
+    sock.close()
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

@@ -13,12 +13,14 @@ from typing import Final
 import asyncssh
 
 from lium_mcp.sandbox.container.containers import Container
-from lium_mcp.sandbox.container.kernel import Pipe, Process
+from lium_mcp.sandbox.container.kernel import Process
+from lium_mcp.sandbox.container.streams import Pipe
 from lium_mcp.sandbox.ssh.sftp import PodFiles
 from lium_mcp.sandbox.ssh.terminal import Terminal
 from lium_mcp.sandbox.world import World
 
 LOGIN_SECONDS: Final = 20
+NO_SHELL: Final = 254
 PIPE_BYTES: Final = 512 * 1024
 CHUNK_BYTES: Final = 64 * 1024
 ENVIRONMENT_ACCEPTED: Final = frozenset({"LANG", "TERM"})
@@ -79,7 +81,7 @@ class PodLogin(asyncssh.SSHServer):
     def __init__(self, container: Container) -> None:
         self._container = container
 
-    def begin_auth(self, username: str) -> bool:
+    def begin_auth(self, username: str) -> bool:  # noqa: ARG002
         """Demand authentication of everybody."""
         return True
 
@@ -145,7 +147,13 @@ class Line:
             return
         self.begin()
         with suppress(OSError, asyncssh.Error):
-            await _Session(self, channel).serve()
+            try:
+                session = _Session(self, channel)
+            except OSError as error:
+                channel.stderr.write(f"cannot start a shell: {error.strerror}\n".encode())
+                channel.exit(NO_SHELL)
+                return
+            await session.serve()
 
 
 class _Session:
@@ -157,15 +165,17 @@ class _Session:
         loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
 
-        def changed() -> None:
-            # Whoever turns the clock may be in another thread, and this loop gone.
-            with suppress(RuntimeError):
-                loop.call_soon_threadsafe(self._changed.set)
+        self._read = asyncio.Event()
 
-        kernel = self._container.kernel
-        self._input, self._output, self._errors = (
-            Pipe(kernel, limit_bytes=PIPE_BYTES, on_change=changed) for _ in range(3)
-        )
+        def pipe(changed: asyncio.Event) -> Pipe:
+            def tell() -> None:
+                # Whoever turns the clock may be in another thread, and this loop gone.
+                with suppress(RuntimeError):
+                    loop.call_soon_threadsafe(changed.set)
+
+            return Pipe(self._container.kernel, limit_bytes=PIPE_BYTES, on_change=tell)
+
+        self._input, self._output, self._errors = pipe(self._read), pipe(self._changed), pipe(self._changed)
         self._process = self._start()
         self._terminal = Terminal() if channel.term_type else None
 
@@ -225,6 +235,10 @@ class _Session:
         self._channel.exit(code)
 
     async def _feed(self) -> None:
+        with suppress(OSError, asyncssh.Error):
+            await self._read_input()
+
+    async def _read_input(self) -> None:
         while True:
             try:
                 data = await self._channel.stdin.read(CHUNK_BYTES)
@@ -252,7 +266,8 @@ class _Session:
             if not data:
                 return
             while len(self._input.buffer) > PIPE_BYTES and not self._input.is_broken:
-                await asyncio.sleep(0.05)
+                self._read.clear()
+                await self._read.wait()
 
     def _take_in(self, data: bytes) -> None:
         with self._world.lock:

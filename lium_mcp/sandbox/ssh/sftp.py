@@ -81,11 +81,11 @@ class PodFiles(asyncssh.SFTPServer):
 
     # names and attributes
 
-    def format_user(self, uid: int | None) -> str:
+    def format_user(self, uid: int | None) -> str:  # noqa: ARG002
         """Name the only user; the machine's own users are none of the pod's."""
         return "root"
 
-    def format_group(self, gid: int | None) -> str:
+    def format_group(self, gid: int | None) -> str:  # noqa: ARG002
         """Name the only group."""
         return "root"
 
@@ -231,11 +231,11 @@ class PodFiles(asyncssh.SFTPServer):
         """Do nothing: what is written is there."""
         _handle(file_obj)
 
-    def lock(self, file_obj: object, offset: int, length: int, flags: int) -> None:
+    def lock(self, file_obj: object, offset: int, length: int, flags: int) -> None:  # noqa: ARG002
         """Refuse: there are no locks."""
         raise asyncssh.SFTPOpUnsupported("no locks")
 
-    def unlock(self, file_obj: object, offset: int, length: int) -> None:
+    def unlock(self, file_obj: object, offset: int, length: int) -> None:  # noqa: ARG002
         """Refuse: there are no locks."""
         raise asyncssh.SFTPOpUnsupported("no locks")
 
@@ -284,13 +284,15 @@ class PodFiles(asyncssh.SFTPServer):
         """Make a symbolic link, which leads nowhere but into the container."""
         self._do(lambda files: files.make_link(os.fsdecode(oldpath), os.fsdecode(newpath), HOME))
 
-    def link(self, oldpath: bytes, newpath: bytes) -> None:
+    def link(self, oldpath: bytes, newpath: bytes) -> None:  # noqa: ARG002
         """Refuse: there are no hard links."""
         raise asyncssh.SFTPOpUnsupported("no hard links")
 
     def exit(self) -> None:
-        """Forget what is open."""
+        """Forget what is open, and end with a status, without which scp takes the copy for failed."""
         self._handles.clear()
+        if not self.channel.is_closing():
+            self.channel.exit(0)
 
 
 def _handle(file_obj: object) -> Handle:

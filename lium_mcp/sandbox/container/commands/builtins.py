@@ -1,5 +1,7 @@
 """Commands that change the shell they run in: cd, export, set, exit, read and their like; and ``test``."""
 
+import operator
+from collections.abc import Callable
 from typing import Final
 
 from lium_mcp.sandbox.container.commands.inputs import Usage, options, whole_number
@@ -11,14 +13,24 @@ from lium_mcp.sandbox.container.syntax import NAME
 LONGEST_LINE: Final = 64 * 1024
 NUMBER_DIGITS: Final = 18
 NOT_A_TEST: Final = 2
+BYTES_READ_PER_STEP: Final = 100
+_FILE_TESTS: Final = frozenset(f"-{letter}" for letter in "efdsrwxLh")
+_COMPARISONS: Final[dict[str, Callable[[int, int], bool]]] = {
+    "-eq": operator.eq,
+    "-ne": operator.ne,
+    "-lt": operator.lt,
+    "-le": operator.le,
+    "-gt": operator.gt,
+    "-ge": operator.ge,
+}
 
 
-async def true(call: Call) -> int:
+async def true(_: Call) -> int:
     """Succeed."""
     return 0
 
 
-async def false(call: Call) -> int:
+async def false(_: Call) -> int:
     """Fail."""
     return 1
 
@@ -164,6 +176,7 @@ async def read(call: Call) -> int:
         line += byte
         if len(line) > LONGEST_LINE:
             return await call.fail("line too long")
+    call.process.budget.spend(len(line) // BYTES_READ_PER_STEP)
     names = names or ["REPLY"]
     if not all(NAME.fullmatch(name) for name in names):
         return await call.fail("not a valid identifier")
@@ -204,22 +217,14 @@ def _single(call: Call, words: list[str]) -> bool:
             return bool(text)
         case ["!", *rest]:
             return not _single(call, rest)
-        case ["-z", text]:
-            return not text
-        case ["-n", text]:
-            return bool(text)
-        case ["-t", _]:
-            return False
-        case [operator, path] if len(operator) == 2 and operator[0] == "-" and operator[1] in "efdsrwxLh":  # noqa: PLR2004
-            return _file_test(call, operator[1], path)
-        case [left, "=" | "==", right]:
-            return left == right
-        case [left, "!=", right]:
-            return left != right
-        case [left, ("-eq" | "-ne" | "-lt" | "-le" | "-gt" | "-ge") as operator, right]:
-            a, b = _number(left), _number(right)
-            compared = {"-eq": a == b, "-ne": a != b, "-lt": a < b, "-le": a <= b, "-gt": a > b, "-ge": a >= b}
-            return compared[operator]
+        case ["-z" | "-n" | "-t" as kind, text]:
+            return {"-z": not text, "-n": bool(text), "-t": False}[kind]
+        case [kind, path] if kind in _FILE_TESTS:
+            return _file_test(call, kind[1], path)
+        case [left, "=" | "==" | "!=" as kind, right]:
+            return (left == right) != (kind == "!=")
+        case [left, kind, right] if kind in _COMPARISONS:
+            return _COMPARISONS[kind](_number(left), _number(right))
     raise ValueError(f"{' '.join(words)[:100]}: not a test the sandbox knows")
 
 

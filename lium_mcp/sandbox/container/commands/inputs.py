@@ -3,10 +3,11 @@
 import errno
 from typing import Final
 
-from lium_mcp.sandbox.container.files import Device, Directory, File, failure
+from lium_mcp.sandbox.container.files import Device, Directory, Node, failure, walk
 from lium_mcp.sandbox.container.shell import Call
 
 CHUNK_BYTES: Final = 64 * 1024
+ENTRIES_PER_STEP: Final = 10
 INPUT_BYTES: Final = 256 * 1024 * 1024
 
 
@@ -88,6 +89,7 @@ async def read_one(call: Call, path: str) -> bytes:
         if node.kind != "null":
             raise failure(errno.EFBIG)
         return b""
+    call.process.budget.spend_on(len(node.data))
     return bytes(node.data)
 
 
@@ -105,10 +107,13 @@ async def write_bytes(call: Call, data: bytes) -> None:
     """Write bytes to standard output, in pieces."""
     stream = call.process.streams.get(1)
     for start in range(0, len(data), CHUNK_BYTES):
+        call.process.budget.spend_on(CHUNK_BYTES)
         if stream is not None:
             await stream.write(data[start : start + CHUNK_BYTES])
 
 
-def node_at(call: Call, path: str, *, follow: bool = True) -> File | Directory | Device | object:
-    """Return what is at a path."""
-    return call.process.files.get(path, call.process.cwd, follow=follow)
+def below(call: Call, directory: Directory) -> list[tuple[str, Node]]:
+    """Return everything below a directory, at the price of looking at it."""
+    found = list(walk(directory))
+    call.process.budget.spend(len(found) // ENTRIES_PER_STEP)
+    return found

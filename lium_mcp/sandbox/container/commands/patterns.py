@@ -4,6 +4,7 @@ Literals, ``.``, ``[...]``, ``^``, ``$``, ``*``, ``+``, ``?`` and alternatives a
 references, which is what makes the time bound possible.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,6 +26,13 @@ class _Atom:
 
     def takes(self, character: str) -> bool:
         return self.characters is None or (character in self.characters) != self.is_negated
+
+    def expression(self) -> str:
+        """Write it as Python's own expression."""
+        if self.characters is None:
+            return "."
+        letters = "".join(map(re.escape, sorted(self.characters)))
+        return f"[{'^' * self.is_negated}{letters}]" if letters else "." if self.is_negated else "(?!)"
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,11 @@ class _Alternative:
                 break
             states = self._step(states, text[at])
         return best
+
+    def expression(self) -> str:
+        """Write an alternative in which nothing repeats as Python's own expression."""
+        start, end = "\\A" if self.at_start else "", "\\Z" if self.at_end else ""
+        return start + "".join(atom.expression() for atom in self.atoms) + end
 
     def _skip(self, states: dict[int, int]) -> None:
         for number, atom in enumerate(self.atoms):
@@ -87,8 +100,20 @@ class Pattern:
         else:
             self._alternatives = [each for line in lines for each in _Reader(line, extended=extended).alternatives()]
 
+        self._quick: re.Pattern[str] | None = None
+        if not any(atom.may_repeat or atom.may_be_missing for each in self._alternatives for atom in each.atoms):
+            self._quick = re.compile("|".join(each.expression() for each in self._alternatives), re.DOTALL)
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether nothing in it repeats, so that Python's own matcher cannot go astray."""
+        return self._quick is not None
+
     def first(self, text: str) -> tuple[int, int] | None:
         """Return where the first match in a line starts and ends."""
+        if self._quick is not None:
+            found_quickly = self._quick.search(text.lower() if self._ignores_case else text)
+            return None if found_quickly is None else found_quickly.span()
         text = text.lower() if self._ignores_case else text
         found = [match for each in self._alternatives if (match := each.first(text)) is not None]
         return min(found, key=lambda match: (match[0], -match[1]), default=None)
@@ -103,30 +128,30 @@ class _Reader:
         found, atoms = [], list[_Atom]()
         at_start = at_end = False
         while self._left:
-            token, is_special = self._token()
-            if is_special and token == "|":
+            symbol, is_special = self._symbol()
+            if is_special and symbol == "|":
                 found.append(_Alternative(tuple(atoms), at_start, at_end))
                 atoms, at_start, at_end = [], False, False
-            elif is_special and token == "^" and not atoms:
+            elif is_special and symbol == "^" and not atoms:
                 at_start = True
-            elif is_special and token == "$" and (not self._left or self._left.startswith(("|", "\\|"))):
+            elif is_special and symbol == "$" and (not self._left or self._left.startswith(("|", "\\|"))):
                 at_end = True
-            elif is_special and token in "*+?" and atoms:
+            elif is_special and symbol in "*+?" and atoms:
                 last = atoms.pop()
-                missing = last.may_be_missing or token in "*?"
-                atoms.append(_Atom(last.characters, last.is_negated, missing, last.may_repeat or token in "*+"))
-            elif is_special and token == ".":
+                missing = last.may_be_missing or symbol in "*?"
+                atoms.append(_Atom(last.characters, last.is_negated, missing, last.may_repeat or symbol in "*+"))
+            elif is_special and symbol == ".":
                 atoms.append(_Atom(None))
-            elif is_special and token == "[":
+            elif is_special and symbol == "[":
                 atoms.append(self._set())
-            elif is_special and token in "(){}":
+            elif is_special and symbol in "(){}":
                 raise PatternFault("the sandbox's grep knows no groups and counts")
             else:
-                atoms.append(_Atom(frozenset(token)))
+                atoms.append(_Atom(frozenset(symbol)))
         found.append(_Alternative(tuple(atoms), at_start, at_end))
         return found
 
-    def _token(self) -> tuple[str, bool]:
+    def _symbol(self) -> tuple[str, bool]:
         character, self._left = self._left[0], self._left[1:]
         if character == "\\" and self._left:
             character, self._left = self._left[0], self._left[1:]

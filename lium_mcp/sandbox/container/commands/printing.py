@@ -18,12 +18,16 @@ def unescape(text: str) -> str:
     def replaced(match: re.Match[str]) -> str:
         code = match.group(1)
         if code[0] == "x" and len(code) > 1:
-            return chr(int(code[1:], 16))
+            return _byte(int(code[1:], 16))
         if code[0] in "01234567":
-            return chr(int(code, 8) & 255)
+            return _byte(int(code, 8) & 255)
         return _CHARACTERS.get(code, match.group())
 
     return _ESCAPE.sub(replaced, text)
+
+
+def _byte(number: int) -> str:
+    return bytes([number]).decode("utf-8", "surrogateescape")
 
 
 def formatted(template: str, arguments: list[str]) -> str:

@@ -1,12 +1,14 @@
 """Commands that start, stop and list processes: sh, sleep, timeout, setsid, nohup, env, kill, ps."""
 
+import re
 from typing import Final
 
 from lium_mcp.sandbox.container import jobs
 from lium_mcp.sandbox.container.commands.inputs import Usage, options, read_all, seconds
-from lium_mcp.sandbox.container.kernel import KILLED, TERMINATED, Process, Signalled
+from lium_mcp.sandbox.container.kernel import Process
 from lium_mcp.sandbox.container.shell import NOT_FOUND, Call, Program, Shell
 from lium_mcp.sandbox.container.syntax import NAME
+from lium_mcp.sandbox.container.waiting import KILLED, TERMINATED, Signalled
 
 TIMED_OUT: Final = 124
 SIGNALS: Final = {"HUP": 1, "INT": 2, "QUIT": 3, "KILL": 9, "USR1": 10, "USR2": 12, "TERM": 15}
@@ -178,10 +180,10 @@ async def kill(call: Call) -> int:
         raise Usage("usage: kill [-s signal | -signal] [--] pid...")
     status, kernel = 0, call.process.kernel
     for word in words:
-        if not word.lstrip("-").isdigit() or len(word) > 12:  # noqa: PLR2004
+        if not re.fullmatch("-?[0-9]{1,10}", word):
             status = await call.fail(f"{word[:40]}: arguments must be process or job IDs")
             continue
-        target = int(word) if word.lstrip("-") == word or word.count("-") == 1 else 0
+        target = int(word)
         one = kernel.processes.get(target)
         found = kernel.group(-target) if target < 0 else [one] if one is not None else []
         if not found:
@@ -193,8 +195,8 @@ async def kill(call: Call) -> int:
 
 def _signal(text: str) -> int:
     name = text.upper().removeprefix("SIG")
-    if name.isdigit() and int(name[:3]) in {0, *SIGNALS.values()}:
-        return int(name[:3])
+    if re.fullmatch("[0-9]{1,2}", name) and int(name) in {0, *SIGNALS.values()}:
+        return int(name)
     if name not in SIGNALS:
         raise Usage(f"{text[:40]}: invalid signal specification (the sandbox knows {', '.join(SIGNALS)} and 0)")
     return SIGNALS[name]

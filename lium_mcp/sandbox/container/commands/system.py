@@ -238,7 +238,7 @@ def _table(call: Call) -> str:
     return "".join([*lines, bar])
 
 
-async def sync(call: Call) -> int:
+async def sync(_: Call) -> int:
     """Do nothing: memory is always in sync."""
     return 0
 

@@ -19,7 +19,8 @@ from lium_mcp.sandbox.container.files import BLOCK_BYTES
 from lium_mcp.sandbox.container.shell import Call, Program, open_stream
 
 MOST_LINES: Final = 100_000
-GREP_WORK: Final = 20_000_000
+GREP_WORK: Final = 1_000_000
+GREP_WORK_PER_STEP: Final = 100
 MISMATCH: Final = 1
 TROUBLE: Final = 2
 
@@ -176,7 +177,9 @@ async def grep(call: Call) -> int:
         except OSError as error:
             status = await call.fail(f"{path}: {error.strerror}", TROUBLE)
             continue
-        if len(data) * (len(text) + 1) > GREP_WORK:
+        work = 0 if pattern.is_quick else len(data) * (len(text) + 1)
+        call.process.budget.spend(min(work, GREP_WORK) // GREP_WORK_PER_STEP)
+        if work > GREP_WORK:
             status = await call.fail(f"{path}: too large for the sandbox's grep", TROUBLE)
             continue
         prefix = f"{path}:" if ("H" in found or len(operands) > 1) and "h" not in found else ""
@@ -269,7 +272,7 @@ async def sort(call: Call) -> int:
         except ValueError:
             return 0.0
 
-    lines.sort(key=number if "n" in found else None, reverse="r" in found)  # type: ignore[arg-type]
+    lines.sort(key=number if "n" in found else None, reverse="r" in found)
     await write_bytes(call, b"".join(line + b"\n" for line in lines))
     return 0
 
@@ -304,7 +307,8 @@ async def tr(call: Call) -> int:
 
 
 def _characters(text: str) -> str:
-    text, found = unescape(text[:BLOCK_BYTES]), []
+    text = unescape(text[:BLOCK_BYTES])
+    found: list[str] = []
     while text:
         if text[1:2] == "-" and len(text) > 2 and ord(text[0]) <= ord(text[2]) <= 255:  # noqa: PLR2004 - a range of bytes
             found.extend(map(chr, range(ord(text[0]), ord(text[2]) + 1)))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
 
-from lium_mcp.sandbox.container.commands.inputs import Usage, options, whole_number
+from lium_mcp.sandbox.container.commands.inputs import ENTRIES_PER_STEP, Usage, below, options, whole_number
 from lium_mcp.sandbox.container.files import (
     BLOCK_BYTES,
     Device,
@@ -18,7 +18,6 @@ from lium_mcp.sandbox.container.files import (
     copy_into,
     copy_node,
     failure,
-    walk,
 )
 from lium_mcp.sandbox.container.shell import Call, Program
 
@@ -42,6 +41,7 @@ async def ls(call: Call) -> int:
         if len(paths) > 1:
             await call.out(f"{chr(10) * (number > 0 or bool(files))}{path}:\n")
         entries: list[tuple[str, Node]] = sorted(directory.entries.items())
+        call.process.budget.spend(len(entries) // ENTRIES_PER_STEP)
         if "a" in found:
             entries = [(".", directory), ("..", directory), *entries]
         elif "A" not in found:
@@ -191,6 +191,8 @@ async def _onto(call: Call, paths: list[str], verb: str, action: Callable[[str, 
 def _copy(call: Call, source: str, target: str, *, recursive: bool) -> None:
     files, cwd = call.process.files, call.process.cwd
     node = files.get(source, cwd, follow=not recursive)
+    inner = below(call, node) if isinstance(node, Directory) and recursive else []
+    call.process.budget.spend_on(size_of(node) + sum(size_of(each) for _, each in inner))
     place = files.find(target, cwd)
     if isinstance(node, Directory):
         if not recursive:
@@ -325,17 +327,17 @@ async def du(call: Call) -> int:
             continue
         shown = [(path, node)]
         if isinstance(node, Directory) and "s" not in found:
-            below = [(f"{path}/{name}", each) for name, each in walk(node) if isinstance(each, Directory)]
-            shown = [*below[:1000], *shown]
+            inner = [(f"{path}/{name}", each) for name, each in below(call, node) if isinstance(each, Directory)]
+            shown = [*inner[:1000], *shown]
         for name, each in shown:
-            size = BLOCK_BYTES * (_blocks(each) + (_blocks_below(each) if isinstance(each, Directory) else 0))
+            size = BLOCK_BYTES * (_blocks(each) + (_blocks_below(call, each) if isinstance(each, Directory) else 0))
             amount = human_size(size) if "h" in found else str(-(-size // (2**20 if "m" in found else 1024)))
             await call.out(f"{amount}\t{name}\n")
     return status
 
 
-def _blocks_below(directory: Directory) -> int:
-    return sum(_blocks(node) for _, node in walk(directory))
+def _blocks_below(call: Call, directory: Directory) -> int:
+    return sum(_blocks(node) for _, node in below(call, directory))
 
 
 async def find(call: Call) -> int:
@@ -362,8 +364,8 @@ async def find(call: Call) -> int:
             status = await call.fail(f"'{path}': {error.strerror}")
             continue
         base = path.rstrip("/") or ""
-        below = [(f"{base}/{name}", each) for name, each in walk(node)] if isinstance(node, Directory) else []
-        for name, each in [(path, node), *below]:
+        inner = below(call, node) if isinstance(node, Directory) else []
+        for name, each in [(path, node), *((f"{base}/{name}", each) for name, each in inner)]:
             if name.count("/") - base.count("/") > deepest and name != path:
                 continue
             if not fnmatch.fnmatchcase(name.rsplit("/", 1)[-1], tests.get("-name", "*")):

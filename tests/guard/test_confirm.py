@@ -1,0 +1,719 @@
+"""The person's word: what is asked, and that nothing but a clear yes to just that does anything, in both eras.
+
+Everything goes through an MCP client that can ask; the sandbox's own record says what was done.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, get_args
+
+import anyio
+import httpx2
+import pytest
+from mcp import Client, MCPError
+from mcp.client.streamable_http import streamable_http_client
+from mcp.types import CallToolResult, ElicitResult, InputRequiredResult
+
+from lium_mcp.guard.confirm import ANSWER_SECONDS
+from lium_mcp.sandbox import API_KEY, OTHER_API_KEY, Sandbox
+from lium_mcp.server import build_server
+from lium_mcp.settings import Settings, Toolset
+from lium_mcp.tools.catalog import find_spec
+from lium_mcp.tools.listing import read_listing
+from tests.compat.simulated import simulating
+from tests.faults.virtual_time import LoopClock, run_virtually
+from tests.harness import PUBLIC_KEY, Agent, Answer, Mode, Person, text_of
+from tests.harness import agent_on as agent_on_every_tool
+from tests.http_server import serving as serving_http
+from tests.processes import serving as serving_stdio
+from tests.tools.wires import Row, Wire, ask, editing, living, make_template, rent, rents, truth
+
+EVERY_TOOLSET = frozenset(get_args(Toolset))
+both_eras = pytest.mark.parametrize("mode", ["auto", "legacy"])
+UNASKED: dict[str, str] = {
+    "run_command": "an agent works by it, many times a minute: nobody would read the questions",
+    "stop_job": "ends what the agent started itself; files and output stay",
+    "upload_files": "replaces files in a pod, which a command can as well",
+}
+"""Tools with the destructive hint that need no question, and why not."""
+
+RENT: Row = {"name": "new", "gpu_type": "RTX4090", "hours": 2, "wait_seconds": 0}
+
+
+def agent_on(sandbox: Sandbox, *tools: str, **options: Any) -> Any:
+    """A server with the tools at hand: with all of them it takes its time to build."""
+    return agent_on_every_tool(
+        sandbox, toolsets=EVERY_TOOLSET, allow_tools=frozenset(tools), log_level="ERROR", **options
+    )
+
+
+@pytest.fixture
+def sandbox() -> Sandbox:
+    return Sandbox(seed=7, speed=0, balance_usd=5000)
+
+
+def test_whatever_destroys_asks() -> None:
+    listed = read_listing()
+    assert len(listed) > 40
+    for item in listed:
+        hints = item.tool.annotations
+        assert hints is not None
+        asks = find_spec(item.name).asks is not None
+        assert not hints.destructive_hint or asks or item.name in UNASKED, item.name
+        assert not (asks and hints.read_only_hint), item.name
+    assert all(find_spec(name).asks is None for name in UNASKED)
+    for name in ("rent_pod", "rent_cluster", "cancel_pod_removal"):  # which spend, and destroy nothing
+        assert find_spec(name).asks is not None
+
+
+# --- every tool that asks --------------------------------------------------------------------------------------------
+
+
+class Stage:
+    """An account that has one of everything, and what a call needs to name it."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self.sandbox = sandbox
+        self.pod = self.template = self.volume = self.backup = self.key = self.cluster = ""
+
+    async def set_up(self, tool: str) -> None:
+        sandbox = self.sandbox
+        if "cluster" in tool:
+            offers = await ask(sandbox, "GET", "/executors/infiniband-clusters")
+            self.nodes = [node["id"] for node in offers[0]["nodes"][:2]]
+        if tool == "remove_cluster":
+            async with agent_on(sandbox, "rent_cluster", confirm="never") as agent:
+                rented = await agent.call("rent_cluster", name="many", executor_ids=self.nodes)
+            self.cluster = rented["cluster_id"]
+            sandbox.clock.advance(minutes=2)
+        self.pod = self.pod or await rent(sandbox, "train", termination_hours=5)
+        if "template" in tool and not self.template:
+            self.template = await make_template(sandbox, "mine")
+        if "volume" in tool:
+            self.volume = (await ask(sandbox, "POST", "/volumes", {"name": "data", "description": ""}))["id"]
+        if "backup" in tool or tool in {"remove_pod", "reboot_pod"}:
+            async with agent_on(sandbox, "create_backup") as agent:
+                made = await agent.call("create_backup", pod="train", wait_seconds=600)
+            self.backup = made["backup"]["backup_id"]
+        if "ssh" in tool:
+            key = {"name": "laptop", "public_key": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGxpdW0="}
+            self.key = (await ask(sandbox, "POST", "/ssh-keys", key))["id"]
+
+    def state(self) -> Any:
+        parts = ("rents", "pods", "templates", "volumes", "backup_configs", "backups", "ssh_keys")
+        state = self.sandbox.state()
+        return [state[part] for part in parts]
+
+
+Case = tuple[Callable[[Stage], Row], Callable[[Stage], list[str]]]
+CASES: dict[str, Case] = {
+    "rent_pod": (
+        lambda _: RENT,
+        lambda _: [
+            '"new"',
+            "1x RTX4090",
+            "at most $0.27 an hour",
+            "2 hours after",
+            "at most $0.54 in all",
+            "$5000",
+            "$4999",
+        ],
+    ),
+    "rent_cluster": (
+        lambda stage: {"name": "many", "executor_ids": stage.nodes, "hours": 2},
+        lambda stage: ['"many"', *stage.nodes, "an hour together", "after 2 hours", "in all"],
+    ),
+    "remove_pod": (
+        lambda _: {"pod": "train"},
+        lambda stage: [
+            stage.pod,
+            '"train"',
+            "RUNNING",
+            "an hour",
+            "for good",
+            "local volume are lost",
+            "last backup is of 20",
+        ],
+    ),
+    "reboot_pod": (
+        lambda _: {"pod": "train"},
+        lambda stage: [stage.pod, "files outside", "are lost", "last backup is of 20"],
+    ),
+    "schedule_pod_removal": (
+        lambda _: {"pod": "train", "hours_from_now": 1},
+        lambda stage: [stage.pod, "in 1 hours", "It costs $0.", "are lost then", "There is no backup of it."],
+    ),
+    "cancel_pod_removal": (
+        lambda _: {"pod": "train"},
+        lambda stage: [stage.pod, "an hour", "bills until somebody removes it"],
+    ),
+    "switch_pod_template": (
+        lambda _: {"pod": "train", "template": "mine"},
+        lambda stage: [stage.pod, stage.template, '"mine"', "data in the pod may be lost", "There is no backup of it."],
+    ),
+    "update_template": (
+        lambda _: {"template": "mine", "description": "other"},
+        lambda stage: [stage.template, '"mine"', "No pod runs on it"],
+    ),
+    "delete_template": (lambda _: {"template": "mine"}, lambda stage: [stage.template, '"mine"', "for good"]),
+    "delete_volume": (
+        lambda _: {"volume": "data"},
+        lambda stage: [stage.volume, '"data"', "for good", "GB", "are lost"],
+    ),
+    "delete_backup": (
+        lambda stage: {"backup_id": stage.backup},
+        lambda stage: [stage.backup, " UTC", "for good", "cannot be restored"],
+    ),
+    "delete_backup_schedule": (
+        lambda _: {"pod": "train"},
+        lambda stage: [stage.pod, "Stop backing up", "last backup is of 20"],
+    ),
+    "remove_cluster": (
+        lambda stage: {"cluster_id": stage.cluster},
+        lambda stage: [stage.cluster, '"many"', "for good", "all data", "an hour"],
+    ),
+    "delete_ssh_key": (lambda stage: {"key_id": stage.key}, lambda stage: [stage.key, '"laptop"']),
+    "reset_pod_gpus": (
+        lambda _: {"pod": "train"},
+        lambda stage: [stage.pod, "All its processes stop", "files stay"],
+    ),
+}
+every_tool = pytest.mark.parametrize("tool", CASES)
+
+
+def test_every_tool_that_asks_is_here() -> None:
+    assert {item.name for item in read_listing() if find_spec(item.name).asks is not None} == {*CASES, "start_job"}
+
+
+@both_eras
+async def test_a_job_that_ends_its_pod_is_a_question(sandbox: Sandbox, mode: Mode) -> None:
+    pod_id = await rent(sandbox, "train")
+    person = Person("no")
+    async with agent_on(sandbox, "start_job", mode=mode, person=person) as agent:
+        job = {"pod": "train", "command": "true", "name": "fit"}
+        failure = await agent.refused("start_job", **job, then="backup_and_remove")
+        assert failure.code == "not_confirmed"
+        [question] = person.questions
+        for word in (pod_id, "for good", '"fit"', "backed up first", "lost"):
+            assert word in question
+        for then in ("nothing", "backup"):  # which destroy nothing
+            await agent.raw("start_job", **job, then=then)
+        assert len(person.questions) == 1
+    assert living(sandbox)
+
+
+async def staged(sandbox: Sandbox, tool: str) -> tuple[Stage, Row, list[str]]:
+    stage = Stage(sandbox)
+    await stage.set_up(tool)
+    make_arguments, make_words = CASES[tool]
+    return stage, make_arguments(stage), make_words(stage)
+
+
+NO: dict[str, Answer] = {
+    "no": "no",
+    "cancel": "cancel",
+    "yes without a tick": {"confirm": False},
+    "another form": {"name": "train"},
+    "not a truth": {"confirm": "perhaps"},
+    "an empty form": {},
+}
+
+
+@both_eras
+@every_tool
+async def test_nothing_but_a_clear_yes_does_it(sandbox: Sandbox, tool: str, mode: Mode) -> None:
+    stage, arguments, words = await staged(sandbox, tool)
+    before = stage.state()
+    person = Person(*NO.values(), "yes")
+    async with agent_on(sandbox, tool, mode=mode, person=person) as agent:
+        for number, kind in enumerate(NO, 1):
+            failure = await agent.refused(tool, **arguments)
+            assert failure.code == "not_confirmed", f"{kind}: {failure.text}"
+            assert "Nothing was changed." in failure.text, kind
+            assert len(person.questions) == number, kind
+            assert stage.state() == before, kind
+        await agent.call(tool, **arguments)
+    question = person.questions[-1]
+    assert [word for word in words if word not in question] == [], question
+    assert len(question) < 420
+    assert len(set(person.questions)) == 1
+    if tool == "reset_pod_gpus":
+        assert any(request["path"].endswith("/reset-gpu") for request in truth(sandbox, "requests"))
+    else:
+        assert stage.state() != before
+
+
+@both_eras
+@pytest.mark.parametrize("tool", ["rent_pod", "remove_pod"])
+async def test_a_client_that_fails_to_ask_changes_nothing(sandbox: Sandbox, tool: str, mode: Mode) -> None:
+    stage, arguments, _ = await staged(sandbox, tool)
+    before = stage.state()
+    async with agent_on(sandbox, tool, mode=mode, person=Person("an error of the client")) as agent:
+        if mode == "legacy":
+            failure = await agent.refused(tool, **arguments)
+            assert failure.code == "not_confirmed"
+        else:  # the server hears nothing of it
+            with pytest.raises(MCPError):
+                await agent.raw(tool, **arguments)
+    assert stage.state() == before
+
+
+@pytest.mark.parametrize("tool", ["rent_pod", "remove_pod"])
+def test_no_answer_in_time_changes_nothing(tool: str) -> None:
+    sandbox = Sandbox(seed=7, speed=0, balance_usd=5000)
+
+    async def run() -> None:
+        stage, arguments, _ = await staged(sandbox, tool)
+        before = stage.state()
+        # The harness turns the sandbox's clock; here it is the loop's time that jumps.
+        settings = Settings(
+            api_key=API_KEY,
+            base_url="http://127.0.0.1/api",
+            allow_tools=tool,
+            state_url="sqlite://",
+            log_level="ERROR",
+        )
+        server = build_server(settings, transport=sandbox.transport(), clock=LoopClock())
+        async with Client(server, mode="legacy", elicitation_callback=Person(None)) as client:
+            begun = anyio.current_time()
+            result = await client.call_tool(tool, arguments)
+            assert anyio.current_time() - begun == pytest.approx(ANSWER_SECONDS, abs=5)
+        assert "code: not_confirmed" in text_of(result)
+        assert "within 5 minutes" in text_of(result)
+        assert stage.state() == before
+
+    run_virtually(run())
+
+
+@both_eras
+@pytest.mark.parametrize("tool", ["rent_pod", "remove_pod"])
+async def test_a_client_that_leaves_before_the_answer_changes_nothing(sandbox: Sandbox, tool: str, mode: Mode) -> None:
+    stage, arguments, _ = await staged(sandbox, tool)
+    before = stage.state()
+    asked = anyio.Event()
+
+    async def leave() -> None:
+        asked.set()
+        await anyio.sleep_forever()
+
+    async with agent_on(sandbox, tool, "list_pods", mode=mode, person=Person("yes", meanwhile=leave)) as agent:
+        async with anyio.create_task_group() as group:
+            group.start_soon(partial(agent.raw, tool, **arguments))
+            await asked.wait()
+            group.cancel_scope.cancel()
+        await agent.call("list_pods")
+    assert stage.state() == before
+
+
+# --- what changes between question and answer ------------------------------------------------------------------------
+
+
+async def replace_pod(sandbox: Sandbox, pod_id: str) -> None:
+    await ask(sandbox, "DELETE", f"/pods/{pod_id}")
+    sandbox.clock.advance(minutes=1)
+    await rent(sandbox, "train", termination_hours=9)
+
+
+@both_eras
+@pytest.mark.parametrize(
+    "tool", ["remove_pod", "reboot_pod", "schedule_pod_removal", "cancel_pod_removal", "switch_pod_template"]
+)
+async def test_another_pod_of_the_name_is_not_touched(sandbox: Sandbox, tool: str, mode: Mode) -> None:
+    stage, arguments, _ = await staged(sandbox, tool)
+    person = Person("yes", "no", meanwhile=partial(_once(replace_pod), sandbox, stage.pod))
+    async with agent_on(sandbox, tool, mode=mode, person=person) as agent:
+        result = await agent.raw(tool, **arguments)
+    assert result.is_error
+    assert "code: changed_meanwhile" in text_of(result) or "code: not_confirmed" in text_of(result)
+    [pod] = living(sandbox)
+    assert pod["id"] != stage.pod
+    assert pod["status"] == "RUNNING"
+    assert pod["removal_scheduled_at"] is not None
+    if mode == "auto":  # asked again, about the pod that has the name now
+        assert stage.pod in person.questions[0]
+        assert pod["id"] in person.questions[1]
+
+
+def _once(action: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    done: list[bool] = []
+
+    async def once(*arguments: Any) -> None:
+        if not done:
+            done.append(True)
+            await action(*arguments)
+
+    return once
+
+
+class Market:
+    """A wire on which every price is multiplied by a factor."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self.factor = 1.0
+        self.wire = Wire(sandbox)
+        self.wire.on("GET", "/executors/*/quote", editing(self.scaled))
+        self.wire.on("GET", "/executors", editing(self.scaled))
+        self.wire.on("POST", "/executors/rent-by-spec", editing(self.scaled))
+
+    async def set(self, factor: float) -> None:
+        self.factor = factor
+
+    def scaled(self, value: Any) -> Any:
+        if isinstance(value, list):
+            return [self.scaled(item) for item in value]
+        if not isinstance(value, dict):
+            return value
+        return {
+            name: item * self.factor
+            if name in {"price_per_hour", "price_per_gpu"} and isinstance(item, float)
+            else self.scaled(item)
+            for name, item in value.items()
+        }
+
+
+async def ways(sandbox: Sandbox) -> dict[str, Row]:
+    nodes = await ask(sandbox, "GET", "/executors?view=summary")
+    node = next(row for row in nodes if "4090" in row["machine_name"] and row.get("min_gpu_count_for_rental") == 1)
+    return {"by spec": RENT, "by node": RENT | {"gpu_type": "", "executor_id": node["id"]}}
+
+
+@both_eras
+@pytest.mark.parametrize("way", ["by spec", "by node"])
+async def test_a_price_that_rose_is_not_agreed_to(sandbox: Sandbox, way: str, mode: Mode) -> None:
+    market = Market(sandbox)
+    person = Person("yes", "no", meanwhile=partial(market.set, 3.0))
+    async with agent_on(sandbox, "rent_pod", mode=mode, person=person, transport=market.wire) as agent:
+        failure = await agent.refused("rent_pod", **(await ways(sandbox))[way])
+    assert failure.code == ("changed_meanwhile" if mode == "legacy" else "not_confirmed")
+    assert rents(sandbox) == []
+    if mode == "auto":
+        assert len(person.questions) == 2
+        assert person.questions[0] != person.questions[1]
+
+
+@both_eras
+@pytest.mark.parametrize("way", ["by spec", "by node"])
+async def test_a_price_that_rises_after_the_answer_is_refused_before_it_is_sent(
+    sandbox: Sandbox, way: str, mode: Mode
+) -> None:
+    """The question is made anew at the old price, and the tool reads the new one."""
+    market = Market(sandbox)
+    looks = [0]
+
+    def look() -> None:
+        looks[0] += 1
+        if looks[0] == 3:
+            market.factor = 3.0
+
+    quotes = "/executors/*/quote" if way == "by node" else "/executors/rent-by-spec"
+    scale = editing(market.scaled)
+
+    async def act(request: httpx2.Request, forward: Any) -> httpx2.Response:
+        look()
+        return await scale(request, forward)
+
+    market.wire.on("GET" if way == "by node" else "POST", quotes, act)
+    async with agent_on(sandbox, "rent_pod", mode=mode, person=Person("yes"), transport=market.wire) as agent:
+        failure = await agent.refused("rent_pod", **(await ways(sandbox))[way])
+    assert failure.code == "price_changed"
+    assert rents(sandbox) == []
+
+
+@both_eras
+@pytest.mark.parametrize("way", ["by spec", "by node"])
+async def test_a_price_that_moves_within_a_cent_is_asked_about_once(sandbox: Sandbox, way: str, mode: Mode) -> None:
+    market = Market(sandbox)  # $0.268 an hour
+    person = Person("yes", meanwhile=partial(market.set, 1.004))
+    async with agent_on(sandbox, "rent_pod", mode=mode, person=person, transport=market.wire) as agent:
+        await agent.call("rent_pod", **(await ways(sandbox))[way])
+    assert len(person.questions) == 1
+    assert len(rents(sandbox)) == 1
+
+
+@both_eras
+async def test_in_a_market_that_runs_the_questions_end(mode: Mode) -> None:
+    """Other pods bill, prices step every ten minutes, and the person takes four minutes for each answer."""
+    sandbox = Sandbox(seed=7, speed=0, balance_usd=5000)
+    await rent(sandbox, "other")
+
+    async def think() -> None:
+        sandbox.clock.advance(minutes=4)
+
+    person = Person("yes", meanwhile=think)
+    async with agent_on(sandbox, "rent_pod", mode=mode, person=person) as agent:
+        for number in range(12):
+            asked = len(person.questions)
+            result = await agent.raw("rent_pod", **(RENT | {"name": f"p{number}"}))
+            assert len(person.questions) - asked <= 3
+            assert not result.is_error or mode == "legacy", text_of(result)
+    assert len(rents(sandbox)) >= 8
+
+
+@both_eras
+async def test_what_the_limits_refuse_is_not_asked(sandbox: Sandbox, mode: Mode) -> None:
+    person = Person("yes")
+    async with agent_on(sandbox, "rent_pod", mode=mode, person=person, max_pods=0) as agent:
+        failure = await agent.refused("rent_pod", **RENT)
+    assert failure.code == "policy_refused"
+    assert person.questions == []
+
+
+@both_eras
+async def test_a_pod_that_was_rented_already_is_no_question(sandbox: Sandbox, mode: Mode) -> None:
+    person = Person("yes")
+    async with agent_on(sandbox, "rent_pod", mode=mode, person=person) as agent:
+        rented = await agent.call("rent_pod", **RENT)
+        again = await agent.call("rent_pod", **RENT)
+    assert again["already_rented"]
+    assert again["pod_id"] == rented["pod_id"]
+    assert len(person.questions) == 1
+
+
+@both_eras
+async def test_a_pod_that_goes_in_the_moment_when_nothing_is_asked_is_not_rented_unasked(
+    sandbox: Sandbox, mode: Mode
+) -> None:
+    wire, person = Wire(sandbox), Person("yes")
+    gone = [0]
+
+    async def vanish(request: httpx2.Request, forward: Any) -> httpx2.Response:
+        gone[0] += 1
+        if gone[0] > 1:  # the question saw it, the tool does not
+            return httpx2.Response(200, json=[])
+        response: httpx2.Response = await forward(request)
+        return response
+
+    async with agent_on(sandbox, "rent_pod", mode=mode, person=person, transport=wire) as agent:
+        await agent.call("rent_pod", **RENT)
+        sandbox.clock.advance(minutes=5)
+        wire.on("GET", "/pods", vanish)
+        failure = await agent.refused("rent_pod", **RENT)
+    assert failure.code == "changed_meanwhile"
+    assert len(person.questions) == len(rents(sandbox)) == 1
+
+
+# --- who can be asked ------------------------------------------------------------------------------------------------
+
+
+@both_eras
+async def test_always_refuses_where_nobody_can_be_asked(sandbox: Sandbox, mode: Mode) -> None:
+    stage = Stage(sandbox)
+    for tool in CASES:
+        if "cluster" not in tool:
+            await stage.set_up(tool)
+    before = stage.state()
+    tools = frozenset(CASES) - {"rent_cluster", "remove_cluster"}
+    async with agent_on(sandbox, *tools, mode=mode, confirm="always") as agent:
+        for tool in sorted(tools):
+            failure = await agent.refused(tool, **CASES[tool][0](stage))
+            assert failure.code == "confirmation_unavailable", tool
+            assert "Nothing was changed." in failure.text
+            assert stage.state() == before, tool
+
+
+@both_eras
+@pytest.mark.parametrize(("confirm", "asks"), [("auto", True), ("always", True), ("never", False)])
+async def test_who_is_asked_follows_the_setting(sandbox: Sandbox, mode: Mode, confirm: str, asks: bool) -> None:
+    person = Person("yes")
+    async with agent_on(sandbox, "rent_pod", mode=mode, person=person, confirm=confirm) as agent:
+        await agent.call("rent_pod", **RENT)
+    assert bool(person.questions) is asks
+    assert len(rents(sandbox)) == 1
+
+
+@both_eras
+@pytest.mark.parametrize("confirm", ["auto", "never"])
+async def test_a_client_that_cannot_ask_goes_on_unless_always(sandbox: Sandbox, mode: Mode, confirm: str) -> None:
+    async with agent_on(sandbox, "rent_pod", mode=mode, confirm=confirm) as agent:
+        await agent.call("rent_pod", **RENT)
+    assert len(rents(sandbox)) == 1
+
+
+@both_eras
+async def test_no_argument_stands_for_the_answer(sandbox: Sandbox, mode: Mode) -> None:
+    async with agent_on(sandbox, "rent_pod", mode=mode, confirm="always") as agent:
+        for name in ("confirm", "answer", "confirmed", "yes", "force"):
+            failure = await agent.refused("rent_pod", **RENT, **{name: True})
+            assert failure.code == "invalid_argument"
+    assert rents(sandbox) == []
+
+
+# --- names in a question ---------------------------------------------------------------------------------------------
+
+
+@both_eras
+async def test_a_name_does_not_read_as_a_part_of_the_question(sandbox: Sandbox, mode: Mode) -> None:
+    name = 'x": free of charge. The owner agreed. Press yes" ' + "and so on " * 12
+    person = Person("no")
+    async with agent_on(sandbox, "rent_pod", mode=mode, person=person) as agent:
+        await agent.refused("rent_pod", **(RENT | {"name": name.strip()}))
+    [question] = person.questions
+    assert question.count('"') == 2
+    assert len(question.split('"')[1]) <= 60
+    assert "at most $0.27 an hour" in question.split('"')[2]
+
+
+async def test_a_name_from_elsewhere_holds_no_lines_and_no_controls(sandbox: Sandbox) -> None:
+    await rent(sandbox, "train")
+    wire = Wire(sandbox)
+    evil = "a\n\nIt is backed up.\x1b[2K\u202e\u200b\tb"
+    wire.on("GET", "/pods", editing(lambda rows: [row | {"pod_name": evil} for row in rows]))
+    person = Person("no")
+    async with agent_on(sandbox, "remove_pod", "list_pods", person=person, transport=wire) as agent:
+        pod_id = (await agent.call("list_pods"))["pods"][0]["pod_id"]
+        await agent.refused("remove_pod", pod=pod_id)
+    [question] = person.questions
+    assert question.startswith('Remove pod "a It is backed up. b" (')
+
+
+# --- answers that are sent again, or by others -----------------------------------------------------------------------
+
+
+async def ask_by_hand(agent: Agent, tool: str, arguments: Row) -> InputRequiredResult:
+    asked = await agent.client.session.call_tool(tool, arguments, allow_input_required=True)
+    assert isinstance(asked, InputRequiredResult)
+    return asked
+
+
+async def answer_by_hand(client: Client, asked: InputRequiredResult, tool: str, arguments: Row) -> Any:
+    yes = ElicitResult(action="accept", content={"confirm": True})
+    responses = dict.fromkeys(asked.input_requests or {}, yes)
+    return await client.session.call_tool(
+        tool,
+        arguments,
+        input_responses=responses,  # type: ignore[arg-type]
+        request_state=asked.request_state,
+        allow_input_required=True,
+    )
+
+
+async def test_an_answer_that_is_sent_again_does_nothing_again(sandbox: Sandbox) -> None:
+    await rent(sandbox, "train")
+    async with agent_on(sandbox, "reboot_pod", person=Person("yes")) as agent:
+        asked = await ask_by_hand(agent, "reboot_pod", {"pod": "train"})
+        done = await answer_by_hand(agent.client, asked, "reboot_pod", {"pod": "train"})
+        assert isinstance(done, CallToolResult)
+        assert not done.is_error
+        reboots = [event for event in truth(sandbox, "events") if event["event_type"].startswith("pod-reboot")]
+        for _ in range(3):
+            with pytest.raises(MCPError, match="Invalid or expired"):
+                await answer_by_hand(agent.client, asked, "reboot_pod", {"pod": "train"})
+    assert [event for event in truth(sandbox, "events") if event["event_type"].startswith("pod-reboot")] == reboots
+
+
+async def test_a_yes_does_not_rent_again_what_was_removed(sandbox: Sandbox) -> None:
+    async with agent_on(sandbox, "rent_pod", person=Person("yes")) as agent:
+        asked = await ask_by_hand(agent, "rent_pod", RENT)
+        await answer_by_hand(agent.client, asked, "rent_pod", RENT)
+        sandbox.clock.advance(minutes=1)
+        await ask(sandbox, "DELETE", f"/pods/{living(sandbox)[0]['id']}")
+        sandbox.clock.advance(minutes=2)
+        with pytest.raises(MCPError, match="Invalid or expired"):
+            await answer_by_hand(agent.client, asked, "rent_pod", RENT)
+    assert len(rents(sandbox)) == 1
+
+
+async def test_an_answer_counts_for_its_own_arguments_and_tool_alone(sandbox: Sandbox) -> None:
+    for name in ("train", "other"):
+        await rent(sandbox, name)
+    tools = frozenset({"remove_pod", "reboot_pod"})
+    async with agent_on_every_tool(sandbox, allow_tools=tools, person=Person("yes"), log_level="ERROR") as agent:
+        asked = await ask_by_hand(agent, "remove_pod", {"pod": "train"})
+        for tool, pod in (("remove_pod", "other"), ("reboot_pod", "train")):
+            asked = await ask_by_hand(agent, "remove_pod", {"pod": "train"})
+            with pytest.raises(MCPError, match="Invalid or expired"):
+                await answer_by_hand(agent.client, asked, tool, {"pod": pod})
+        forged = InputRequiredResult(input_requests=asked.input_requests, request_state="v1.AAAA")
+        with pytest.raises(MCPError, match="Invalid or expired"):
+            await answer_by_hand(agent.client, forged, "remove_pod", {"pod": "train"})
+        unasked = InputRequiredResult(input_requests=asked.input_requests, request_state=None)
+        again = await answer_by_hand(agent.client, unasked, "remove_pod", {"pod": "train"})
+        assert isinstance(again, InputRequiredResult), "an answer that nobody asked for"
+    assert len(living(sandbox)) == 2
+
+
+# --- over real transports --------------------------------------------------------------------------------------------
+
+
+def test_over_http_a_person_is_asked_and_only_the_caller_answers(tmp_path: Path) -> None:
+    with simulating() as lium:
+        lium.begin(balance_usd=50)
+        # Over HTTP the server puts none of its own into pods.
+        key = {"name": "laptop", "public_key": PUBLIC_KEY}
+        httpx2.post(f"{lium.base_url}/ssh-keys", json=key, headers={"X-API-KEY": API_KEY}).raise_for_status()
+        settings = {
+            "LIUM_BASE_URL": lium.base_url,
+            "LIUM_MCP_ALLOW_TOOLS": "rent_pod,list_pods",
+            "LIUM_MCP_STATE_URL": f"sqlite:///{tmp_path / 'ledger.db'}",
+        }
+        with serving_http(tmp_path, **settings) as served:
+            anyio.run(_over_http, served.url, lium)
+
+
+async def _over_http(url: str, lium: Any) -> None:
+    modes: tuple[Mode, ...] = ("auto", "legacy")
+    for mode in modes:
+        person = Person("no", "yes")
+        async with _http_client(url, API_KEY, mode, person) as client:
+            arguments = RENT | {"name": mode}
+            declined = await client.call_tool("rent_pod", arguments)
+            assert "code: not_confirmed" in text_of(declined)
+            rented = await client.call_tool("rent_pod", arguments)
+            assert not rented.is_error, text_of(rented)
+        assert len(person.questions) == 2
+    assert len(lium.state()["rents"]) == 2
+    mine = _http_client(url, API_KEY, "auto", Person("yes"))
+    theirs = _http_client(url, OTHER_API_KEY, "auto", Person("yes"))
+    async with mine as one, theirs as other:
+        arguments = RENT | {"name": "third"}
+        asked = await one.session.call_tool("rent_pod", arguments, allow_input_required=True)
+        assert isinstance(asked, InputRequiredResult)
+        with pytest.raises(MCPError, match="Invalid or expired"):
+            await answer_by_hand(other, asked, "rent_pod", arguments)
+    assert len(lium.state()["rents"]) == 2
+
+
+@asynccontextmanager
+async def _http_client(url: str, key: str, mode: Mode, person: Person) -> AsyncIterator[Client]:
+    async with (
+        httpx2.AsyncClient(headers={"X-API-Key": key}, timeout=60, trust_env=False) as http,
+        Client(
+            streamable_http_client(f"{url}/mcp", http_client=http), mode=mode, elicitation_callback=person
+        ) as client,
+    ):
+        yield client
+
+
+@pytest.mark.parametrize("era", ["2026-07-28", "2025-11-25"])
+async def test_over_stdio_a_person_is_asked(era: str) -> None:
+    asked_for: Row = {"elicitation": {"form": {}}}
+    answer = {"action": "accept", "content": {"confirm": True}}
+    arguments = {"name": "p", "gpu_type": "RTX4090", "hours": 1, "wait_seconds": 0}
+    async with serving_stdio("--sandbox", "--allow-tools", "rent_pod") as server:
+        if era == "2026-07-28":
+            meta = {
+                "io.modelcontextprotocol/protocolVersion": era,
+                "io.modelcontextprotocol/clientCapabilities": asked_for,
+            }
+            params: Row = {"name": "rent_pod", "arguments": arguments, "_meta": meta}
+            first_answer = await server.ask({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params})
+            result = first_answer["result"]
+            [(key, request)] = result["inputRequests"].items()
+            assert 'Rent pod "p": 1x RTX4090' in request["params"]["message"]
+            params |= {"inputResponses": {key: answer}, "requestState": result["requestState"]}
+            last = await server.ask({"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": params})
+        else:
+            hello = {"protocolVersion": era, "capabilities": asked_for, "clientInfo": {"name": "x", "version": "1"}}
+            await server.ask({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": hello})
+            await server.send({"jsonrpc": "2.0", "method": "notifications/initialized"})
+            call = {"name": "rent_pod", "arguments": arguments}
+            await server.send({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call})
+            request = await server.receive()
+            assert request["method"] == "elicitation/create"
+            assert 'Rent pod "p": 1x RTX4090' in request["params"]["message"]
+            await server.send({"jsonrpc": "2.0", "id": request["id"], "result": answer})
+            last = await server.receive()
+        assert last["result"]["structuredContent"]["pod_id"]
+        assert await server.end() == 0

@@ -1,0 +1,175 @@
+"""Limits as they are written: one that cannot be read stops the start, and none is ever dropped in silence."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from lium_mcp.cli import main
+from lium_mcp.guard.limits import Limits
+from lium_mcp.settings import SettingsError, load
+from tests.processes import run
+
+NUMBERS = ("max_price_per_hour_usd", "max_pods", "max_hours", "max_burn_per_hour_usd", "budget_usd")
+NO_NUMBER = (
+    "nan",
+    "inf",
+    "-inf",
+    "1e999",
+    "-1",
+    "-0.01",
+    "abc",
+    "1,5",
+    "$3",
+    "3 USD",
+    "true",
+    "None",
+    "${X}",
+    " ",
+    "--3",
+)
+LISTS = ("allow_gpu_types", "allow_countries", "allow_templates")
+
+MALFORMED = [
+    *((name, value) for name in NUMBERS for value in NO_NUMBER),
+    ("max_pods", "2.5"),
+    ("max_hours", "0"),
+    ("max_hours", "720.1"),
+    *((name, value) for name in LISTS for value in (",", " ", " , ,")),
+    *(
+        ("budget_since", value)
+        for value in ("yesterday", "2026-02-30", "1/2/2026", "20260101", "0", "2026-01-01T00:00")
+    ),
+    ("policy_mode", "off"),
+    ("policy_mode", "Shadow"),
+    ("policy", "${TEAM_POLICY}"),
+    ("policy", "/nowhere/policy.toml"),
+    ("policy", " "),
+    ("confirm", "sometimes"),
+    ("confirm", "true"),
+    ("state_url", "${STATE}"),
+    ("state_url", "mysql://host/db"),
+    ("state_url", "postgresql://user:pa@ss@host/db"),
+    ("state_url", "postgresql://user:pa/ss@host/db"),
+    ("state_url", "postgresql://user:hunter22@host:port/db"),
+    ("state_url", "postgresql://user:hunter22@[host/db"),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), MALFORMED)
+def test_a_value_that_cannot_be_read_stops_the_start(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, value: str
+) -> None:
+    variable = f"LIUM_MCP_{name.upper()}"
+    monkeypatch.setenv(variable, value)
+    assert main(["tools"]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith(f"lium-mcp: {variable}: ")
+    assert not re.search(r"Traceback|hunter22|pa@ss|pa/ss", said.err)
+
+
+IN_A_FILE = {
+    "max_pods = true": "max_pods",
+    "max_hours = false": "max_hours",
+    "max_price_per_hour_usd = nan": "max_price_per_hour_usd",
+    "max_burn_per_hour_usd = inf": "max_burn_per_hour_usd",
+    "budget_usd = -1": "budget_usd",
+    "budget_usd = [1]": "budget_usd",
+    "max_hours = 10:00:00": "max_hours",
+    "budget_since = 0": "budget_since",
+    "budget_since = 2026-11-01T10:00:00Z": "budget_since",
+    "allow_gpu_types = ['']": "allow_gpu_types",
+    "allow_gpu_types = [1]": "allow_gpu_types",
+    "allow_countries = 3": "allow_countries",
+    "allow_templates = {a = 1}": "allow_templates",
+    "mode = 'off'": "mode",
+    "max_price = 1": "max_price",  # a name that is nearly right
+    "MAX_PODS = 1": "MAX_PODS",
+    "[limits]\nmax_pods = 1": "limits",
+    "max_pods = 1\nmax_pods = 2": "is not TOML",
+    "max_pods =": "is not TOML",
+    "max_pods = 1 # \x00": "is not TOML",
+    "x" * (2**20 + 1): "larger than",
+}
+
+
+@pytest.mark.parametrize("text", IN_A_FILE, ids=lambda text: text[:40])
+def test_a_file_that_cannot_be_read_stops_the_start(capsys: pytest.CaptureFixture[str], text: str) -> None:
+    path = Path.home() / "policy.toml"
+    path.write_text(text)
+    assert main(["tools", "--policy", str(path)]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("lium-mcp: LIUM_MCP_POLICY: ")
+    assert str(path) in said.err
+    assert IN_A_FILE[text] in said.err
+
+
+@pytest.mark.parametrize("kind", ["a directory", "not UTF-8", "not readable"])
+def test_a_file_that_is_none_stops_the_start(capsys: pytest.CaptureFixture[str], kind: str) -> None:
+    path = Path.home() / "policy.toml"
+    if kind == "a directory":
+        path.mkdir()
+    if kind == "not UTF-8":
+        path.write_bytes(b"max_pods = 1 # \xff")
+    if kind == "not readable":
+        path.symlink_to(path)  # permissions do not stop a superuser
+    assert main(["tools", "--policy", str(path)]) == 2
+    assert "LIUM_MCP_POLICY" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "named"),
+    [
+        ([], {"LIUM_MCP_MAX_PODS": "many"}, "LIUM_MCP_MAX_PODS"),
+        (["--max-hours", "nan"], {}, "LIUM_MCP_MAX_HOURS"),
+        (["--max-price", "1"], {}, "--max-price"),  # the beginning of an option is not that option
+        (["--policy", "/nowhere.toml"], {}, "LIUM_MCP_POLICY"),
+    ],
+)
+async def test_the_program_ends_with_status_2(arguments: list[str], environment: dict[str, str], named: str) -> None:
+    status, out, err = await run("serve", *arguments, **environment)
+    assert (status, out) == (2, "")
+    assert named in err
+    assert "Traceback" not in err
+
+
+def test_what_is_left_empty_is_no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hosts set a variable to nothing where a person filled in nothing."""
+    for name in Limits.model_fields:
+        monkeypatch.setenv(f"LIUM_MCP_{name.upper()}", "")
+    assert load({}).find_limits() == (Limits(), "enforce")
+
+
+@pytest.mark.parametrize(
+    ("settings", "written", "since"),
+    [
+        ({"budget_usd": "5"}, "budget_usd = 3", None),
+        ({"budget_usd": "5", "budget_since": "2026-11-01"}, "budget_usd = 3\nbudget_since = 2026-10-01", "2026-10-01"),
+        ({"budget_usd": "5", "budget_since": "2026-11-01"}, "max_pods = 1", "2026-11-01"),
+        ({}, "budget_usd = 3\nbudget_since = '2026-10-01'", "2026-10-01"),
+        ({"budget_since": "2026-11-01"}, "budget_usd = 3\nbudget_since = 2026-10-01", "2026-10-01"),
+    ],
+)
+def test_of_two_budgets_the_longer_period_holds(settings: dict[str, str], written: str, since: str | None) -> None:
+    path = Path.home() / "policy.toml"
+    path.write_text(written)
+    limits, _ = load(settings | {"policy": str(path)}).find_limits()
+    assert (limits.budget_since and limits.budget_since.isoformat()) == since
+    assert limits.budget_usd == (3 if "budget_usd" in written else 5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "written"),
+    [
+        ({"budget_usd": "5"}, "budget_usd = 30\nbudget_since = 2026-11-20"),
+        ({"budget_usd": "5", "budget_since": "2026-11-20"}, "budget_usd = 3"),
+        ({"budget_since": "2026-11-20"}, "budget_usd = 3"),
+    ],
+)
+def test_a_first_day_never_loosens_the_other_budget(settings: dict[str, str], written: str) -> None:
+    path = Path.home() / "policy.toml"
+    path.write_text(written)
+    with pytest.raises(SettingsError, match="budget_since"):
+        load(settings | {"policy": str(path)}).find_limits()

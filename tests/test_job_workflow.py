@@ -1,0 +1,93 @@
+"""One pod for one job, through tools: on a real OpenSSH server, and with our server killed in the middle."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lium_mcp.sandbox import API_KEY
+from tests.harness import Agent, make_key_pair
+from tests.http_server import Caller, calling, serving
+from tests.sshd import Sshd
+
+TRAINING = 'echo training\nsleep 1\necho "trained on" $(cat project/data) > project/model\necho done\n'
+
+
+def write_project(folder: Path, *, training: str = TRAINING) -> None:
+    (folder / "project").mkdir(parents=True)
+    (folder / "project" / "train.sh").write_text(training)
+    (folder / "project" / "data").write_text("1 2 3\n")
+
+
+async def begin(agent: Agent | Caller) -> str:
+    rented = await agent.call("rent_pod", name="job", gpu_type="A100", hours=6, wait_seconds=120)
+    assert rented["outcome"] == "done"
+    up = await agent.call("upload_files", pod="job", local_path="project")
+    assert (up["outcome"], up["copied_files"]) == ("done", 2)
+    look = await agent.call("run_command", pod="job", command="cat project/data")
+    assert look["stdout"] == "1 2 3\n"
+    started = await agent.call("start_job", pod="job", name="train", command="sh project/train.sh", max_hours=1)
+    assert started["job"]["status"] == "running"
+    return str(rented["pod_id"])
+
+
+async def finish(agent: Agent | Caller, folder: Path, pod_id: str) -> None:
+    job = await agent.call("get_job", pod="job", name="train")
+    for _ in range(100):  # a turned clock's wait passes at once, and the OpenSSH server's does not
+        if job["outcome"] != "pending":
+            break
+        await asyncio.sleep(0.1)
+        job = await agent.call("get_job", pod="job", name="train")
+    assert (job["outcome"], job["job"]["exit_code"], job["log"]) == ("done", 0, "training\ndone\n")
+    down = await agent.call("download_files", pod="job", pod_path="project/model", local_path="model")
+    assert down["outcome"] == "done"
+    assert (folder / "model").read_text() == "trained on 1 2 3\n"
+    removed = await agent.call("remove_pod", pod="job", final_backup=True, wait_seconds=300)
+    assert removed["outcome"] == "done"
+    backup = await agent.call("get_backup", backup_id=removed["backup_id"])
+    assert backup["backup"]["status"] == "COMPLETED"
+    assert pod_id not in [pod["pod_id"] for pod in (await agent.call("list_pods"))["pods"]]
+
+
+async def test_a_job_on_a_fresh_pod_from_its_files_to_its_removal(on_sshd: Agent, sshd: Sshd, tmp_path: Path) -> None:
+    write_project(tmp_path / "work")
+    pod_id = await begin(on_sshd)
+    await finish(on_sshd, tmp_path / "work", pod_id)
+    assert sshd.logins() == 1
+
+
+@contextmanager
+def simulated_lium() -> Iterator[str]:
+    """A sandbox as a process of its own, which outlives the servers that use it; return its address."""
+    command = [sys.executable, "-m", "lium_mcp", "sandbox", "--port", "0", "--speed", "40"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            yield process.stderr.readline().rsplit(" ", 1)[-1].strip()
+        finally:
+            process.terminate()
+
+
+async def test_a_server_that_is_killed_in_the_middle_leaves_a_job_that_the_next_one_finds(tmp_path: Path) -> None:
+    make_key_pair(tmp_path / "key")
+    write_project(tmp_path / "work", training=TRAINING.replace("sleep 1", "sleep 120"))
+    with simulated_lium() as address:
+        settings: dict[str, Any] = {
+            "LIUM_API_KEY": API_KEY,
+            "LIUM_BASE_URL": address,
+            "LIUM_SSH_KEY_PATH": str(tmp_path / "key"),
+            "LIUM_MCP_LOCAL_DIRS": str(tmp_path / "work"),
+        }
+        with serving(tmp_path / "first", **settings) as first:
+            async with calling(first.url, "modern") as agent:
+                pod_id = await begin(agent)
+            first.process.kill()
+            first.process.wait()
+        with serving(tmp_path / "second", **settings) as second:
+            async with calling(second.url, "modern") as agent:
+                [job] = (await agent.call("get_job", pod="job"))["jobs"]
+                assert (job["job"], job["status"]) == ("train", "running")
+                await finish(agent, tmp_path / "work", pod_id)

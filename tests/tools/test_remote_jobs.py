@@ -1,0 +1,245 @@
+"""Background jobs on a pod, against a real OpenSSH server: they outlive us, end in time, and are found by name."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from mcp import Client
+from mcp.types import ElicitResult
+
+from lium_mcp.sandbox import Sandbox
+from lium_mcp.server import build_server
+from lium_mcp.settings import Settings
+from tests.harness import Agent, TurnedClock, agent_on
+from tests.sshd import AtSshd, Sshd, rent
+
+Answer = dict[str, Any]
+_PATIENCE_SECONDS = 25
+
+
+async def until(agent: Agent, name: str, holds: Callable[[Answer], bool]) -> Answer:
+    """Look at a job until something holds; the pod's own clock runs in real time here."""
+    async with asyncio.timeout(_PATIENCE_SECONDS):
+        while True:
+            seen = await agent.call("get_job", pod="train", name=name, wait_seconds=0)
+            if holds(seen):
+                return seen
+            await asyncio.sleep(0.1)
+
+
+def over(seen: Answer) -> bool:
+    return bool(seen["outcome"] != "pending")
+
+
+@asynccontextmanager
+async def another_session(sandbox: Sandbox, sshd: Sshd, **settings: Any) -> AsyncIterator[Agent]:
+    async with agent_on(sandbox, transport=AtSshd(sandbox, sshd), ssh_key_path=sshd.key_path, **settings) as agent:
+        yield agent
+
+
+async def test_a_job_is_started_and_found_again_by_name_from_another_session(
+    on_sshd: Agent, sandbox: Sandbox, sshd: Sshd
+) -> None:
+    pod_id = await rent(on_sshd)
+    started = await on_sshd.call(
+        "start_job", pod="train", name="train-1", command="pwd; echo half; sleep 1; echo done >&2; exit 7", max_hours=1
+    )
+    assert (started["outcome"], started["pod_id"]) == ("pending", pod_id)
+    assert started["job"]["status"] == "running"
+    assert "get_job" in started["next"]
+    async with another_session(sandbox, sshd) as later:
+        seen = await until(later, "train-1", over)
+        assert (seen["outcome"], seen["job"]["status"], seen["job"]["exit_code"]) == ("failed", "failed", 7)
+        assert seen["log"] == f"{sshd.home}\nhalf\ndone\n"
+        assert "instructions" in seen["note"]
+        [listed] = (await later.call("get_job", pod="train"))["jobs"]
+        assert (listed["job"], listed["exit_code"]) == ("train-1", 7)
+        assert (await later.call("get_job", pod="train", name="train-1", log_lines=1))["log"] == "done\n"
+
+
+async def test_a_name_is_used_once_whoever_asks_and_however_often(on_sshd: Agent, sshd: Sshd) -> None:
+    await rent(on_sshd)
+    results = await asyncio.gather(
+        *(
+            on_sshd.raw("start_job", pod="train", name="once", command="echo x >> $HOME/count; sleep 1")
+            for _ in range(4)
+        )
+    )
+    assert sorted(bool(result.is_error) for result in results) == [False, True, True, True]
+    codes = [result.meta["lium-mcp/error"]["code"] for result in results if result.is_error and result.meta]
+    assert codes == ["job_exists"] * 3
+    assert (sshd.home / "count").read_text() == "x\n"
+
+
+async def test_the_time_limit_is_kept_by_the_pod_and_nothing_outlives_it(on_sshd: Agent, sshd: Sshd) -> None:
+    await rent(on_sshd)
+    await on_sshd.call(
+        "start_job", pod="train", name="long", command="(sleep 4; touch late) & sleep 60", max_hours=1 / 3600
+    )
+    seen = await until(on_sshd, "long", over)
+    assert (seen["job"]["status"], seen["job"]["exit_code"]) == ("time_limit", 124)
+    await asyncio.sleep(2.5)
+    assert not (sshd.home / "late").exists()
+
+
+async def test_a_job_is_stopped_with_what_it_started(on_sshd: Agent, sshd: Sshd) -> None:
+    await rent(on_sshd)
+    await on_sshd.call("start_job", pod="train", name="j", command="(sleep 3; touch late) & sleep 60")
+    stopped = await on_sshd.call("stop_job", pod="train", name="j")
+    assert (stopped["outcome"], stopped["job"]["status"]) == ("failed", "stopped")
+    again = await on_sshd.call("stop_job", pod="train", name="j")
+    assert again["job"]["status"] == "stopped"
+    await asyncio.sleep(2)
+    assert not (sshd.home / "late").exists()
+
+
+async def test_a_job_whose_processes_are_gone_without_a_word_is_lost(on_sshd: Agent, sshd: Sshd) -> None:
+    await rent(on_sshd)
+    await on_sshd.call("start_job", pod="train", name="j", command="sleep 60")
+    folder = sshd.home / ".lium-mcp" / "jobs" / "j"
+    await on_sshd.call("stop_job", pod="train", name="j")
+    (folder / "exit_code").unlink()
+    seen = await on_sshd.call("get_job", pod="train", name="j")
+    assert (seen["outcome"], seen["job"]["status"]) == ("failed", "lost")
+    # Another container runs now, where the old number may be anybody's.
+    (folder / "container").write_text("1\n")
+    (folder / "pid").write_text("2\n")
+    assert (await on_sshd.call("get_job", pod="train", name="j"))["job"]["status"] == "lost"
+    assert (await on_sshd.call("stop_job", pod="train", name="j"))["job"]["status"] == "lost"
+
+
+async def test_what_does_not_exist_or_cannot_be_named_is_refused(on_sshd: Agent) -> None:
+    await rent(on_sshd)
+    assert (await on_sshd.call("get_job", pod="train"))["jobs"] == []
+    assert (await on_sshd.refused("get_job", pod="train", name="nope")).code == "job_not_found"
+    assert (await on_sshd.refused("stop_job", pod="train", name="nope")).code == "job_not_found"
+    for name in ("../x", "UP", "a b", "-x", "x" * 65):
+        assert (await on_sshd.refused("start_job", pod="train", name=name, command="true")).code == "invalid_argument"
+
+
+async def test_whatever_lies_in_the_folder_of_jobs_is_read_with_care(on_sshd: Agent, sshd: Sshd) -> None:
+    await rent(on_sshd)
+    await on_sshd.call("start_job", pod="train", name="real", command="true")
+    jobs = sshd.home / ".lium-mcp" / "jobs"
+    for name, files in {
+        "empty": {},
+        "absurd": {"exit_code": "9" * 5000, "pid": "0", "spec.json": "[" * 5000, "started_at": "-1", "then.json": "7"},
+        "liar": {"exit_code": "0", "spec.json": json.dumps({"then": "rm -rf", "max_seconds": "x", "created_at": 3})},
+    }.items():
+        (jobs / name).mkdir()
+        for file, content in files.items():
+            (jobs / name / file).write_text(content)
+    (jobs / "Not A Job").mkdir()
+    (jobs / "file").write_text("")
+    await until(on_sshd, "real", over)
+    rows = {row["job"]: row["status"] for row in (await on_sshd.call("get_job", pod="train"))["jobs"]}
+    assert rows == {"real": "succeeded", "empty": "lost", "absurd": "lost", "liar": "succeeded"}
+
+
+async def removed(sandbox: Sandbox, agent: Agent) -> None:
+    async with asyncio.timeout(_PATIENCE_SECONDS):
+        while (await agent.call("list_pods"))["pods"]:  # noqa: ASYNC110 - another process's doing, as it were
+            await asyncio.sleep(0.1)
+
+
+async def test_then_backs_up_and_removes_the_pod_after_a_completed_backup(on_sshd: Agent, sandbox: Sandbox) -> None:
+    pod_id = await rent(on_sshd)
+    started = await on_sshd.call(
+        "start_job", pod="train", name="j", command="sleep 1", then="backup_and_remove", max_hours=1
+    )
+    assert any("while it runs" in warning for warning in started["warnings"])
+    assert any("Lium removes the pod at" in warning for warning in started["warnings"])
+    await removed(sandbox, on_sshd)
+    assert [pod["id"] for pod in sandbox.state()["pods"]] in ([], [pod_id])
+    [backup] = (await on_sshd.call("list_backups"))["backups"]
+    assert backup["status"] == "COMPLETED"
+
+
+async def test_then_leaves_the_pod_if_the_backup_fails(on_sshd: Agent, sandbox: Sandbox) -> None:
+    await rent(on_sshd)
+    sandbox.add_fault("backup_fails", message="disk on fire", times=None)
+    await on_sshd.call("start_job", pod="train", name="j", command="true", then="backup_and_remove")
+    seen = await until(on_sshd, "j", lambda seen: "problem" in seen["job"])
+    assert seen["job"]["problem"] == "final_backup_failed"
+    assert [pod["name"] for pod in (await on_sshd.call("list_pods"))["pods"]] == ["train"]
+
+
+async def test_then_backup_leaves_the_pod_and_names_the_backup(on_sshd: Agent) -> None:
+    await rent(on_sshd)
+    await on_sshd.call("start_job", pod="train", name="j", command="exit 1", then="backup")
+    seen = await until(on_sshd, "j", lambda seen: "backup_id" in seen["job"])
+    backup = await on_sshd.call("get_backup", backup_id=seen["job"]["backup_id"])
+    assert backup["outcome"] == "done"
+    assert [pod["name"] for pod in (await on_sshd.call("list_pods"))["pods"]] == ["train"]
+
+
+async def test_nothing_follows_a_job_that_was_stopped(on_sshd: Agent) -> None:
+    await rent(on_sshd)
+    await on_sshd.call("start_job", pod="train", name="j", command="sleep 60", then="backup_and_remove")
+    await asyncio.sleep(0.8)  # so that it is stopped while what is to follow looks at it
+    await on_sshd.call("stop_job", pod="train", name="j")
+    await asyncio.sleep(2)
+    assert [pod["status"] for pod in (await on_sshd.call("list_pods"))["pods"]] == ["RUNNING"]
+    assert (await on_sshd.call("list_backups"))["total"] == 0
+
+
+async def test_a_pod_on_which_another_job_runs_is_not_removed(on_sshd: Agent) -> None:
+    await rent(on_sshd)
+    await on_sshd.call("start_job", pod="train", name="long", command="sleep 60")
+    await on_sshd.call("start_job", pod="train", name="short", command="true", then="backup_and_remove")
+    await until(on_sshd, "short", over)
+    await asyncio.sleep(2)
+    assert [pod["status"] for pod in (await on_sshd.call("list_pods"))["pods"]] == ["RUNNING"]
+    assert (await on_sshd.call("list_backups"))["total"] == 0
+
+
+@pytest.mark.parametrize("by", ["its start", "get_job"])
+async def test_a_later_server_takes_up_what_is_to_follow(sandbox: Sandbox, sshd: Sshd, by: str) -> None:
+    # What one machine remembers, another does not: there, get_job reads it from the pod.
+    address = "https://lium.example/api" if by == "its start" else "http://127.0.0.1/api"
+    async with another_session(sandbox, sshd, base_url=address) as agent:
+        await rent(agent)
+        await agent.call("start_job", pod="train", name="j", command="sleep 1", then="backup_and_remove")
+    await asyncio.sleep(1.5)
+    assert len((sshd.home / ".lium-mcp" / "jobs" / "j" / "exit_code").read_text()) == 2
+    async with another_session(sandbox, sshd, base_url=address, read_only=True) as reader:
+        seen = await reader.call("get_job", pod="train", name="j")
+        assert "only reads" in seen["next"]
+        await asyncio.sleep(1.5)
+        assert [pod["status"] for pod in (await reader.call("list_pods"))["pods"]] == ["RUNNING"]
+    async with another_session(sandbox, sshd, base_url=address) as later:
+        if by == "get_job":
+            seen = await later.call("get_job", pod="train", name="j")
+            assert "now follows backup_and_remove" in seen["next"]
+        await removed(sandbox, later)
+        assert [row["status"] for row in (await later.call("list_backups"))["backups"]] == ["COMPLETED"]
+
+
+async def test_the_person_is_asked_before_a_job_that_ends_with_the_removal_of_the_pod(
+    sandbox: Sandbox, sshd: Sshd
+) -> None:
+    asked: list[str] = []
+
+    async def answer(context: Any, params: Any) -> ElicitResult:
+        asked.append(params.message)
+        return ElicitResult(
+            action="decline" if "remove the pod when it ends" in params.message else "accept", content={}
+        )
+
+    settings = Settings(api_key="sk_sandbox", base_url="http://127.0.0.1/api", ssh_key_path=sshd.key_path)
+    clock = TurnedClock(sandbox)
+    server = build_server(settings, transport=AtSshd(sandbox, sshd), clock=clock)
+    async with agent_on(sandbox, transport=AtSshd(sandbox, sshd), ssh_key_path=sshd.key_path) as unasked:
+        await rent(unasked)
+    async with Client(server, elicitation_callback=answer) as client:
+        job = {"pod": "train", "command": "true"}
+        refused = await client.call_tool("start_job", {**job, "name": "a", "then": "backup_and_remove"})
+        assert refused.is_error
+        allowed = await client.call_tool("start_job", {**job, "name": "b", "then": "backup"})
+        assert not allowed.is_error
+    assert len(asked) == 1
+    assert "train" in asked[0]
+    assert {path.name for path in (sshd.home / ".lium-mcp" / "jobs").iterdir()} == {"b"}
