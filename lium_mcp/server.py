@@ -229,8 +229,10 @@ def build_server(
         finally:
             connections -= 1
             if not connections:
-                await runtime.background.aclose()
-                await accounts.aclose()
+                # Also where the server is cancelled: each of these is closed, or the next is not.
+                with anyio.move_on_after(_CLEAN_UP_SECONDS, shield=True):
+                    await runtime.background.aclose()
+                    await accounts.aclose()
 
     server = LiumServer(
         offered=listed,

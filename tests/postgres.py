@@ -15,6 +15,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
+import anyio
 import psycopg
 
 PASSWORD: Final = "not-for-anybody"
@@ -64,6 +65,15 @@ class Postgres:
         with psycopg.connect(self.url(database), autocommit=True) as connection:
             cursor = connection.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
+
+    async def until_connected(self, url: str, count: int) -> None:
+        """Wait until a database has so many connections: it hears of the end of one a moment later."""
+        with anyio.fail_after(5):
+            while True:
+                found = self.execute("SELECT datname FROM pg_stat_activity")
+                if sum(name == database_of(url) for (name,) in found) == count:
+                    return
+                await anyio.sleep(0.01)
 
     def disconnect(self, url: str) -> None:
         """End every connection to a database."""

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx2
 import pytest
 
@@ -191,3 +192,18 @@ async def test_a_lost_answer_and_a_lost_ledger_together_still_rent_one_pod(sandb
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert len(living(sandbox)) == len(rents(sandbox)) == 1
+
+
+async def test_a_server_that_is_cancelled_closes_its_ledger(sandbox: Sandbox, postgres: Postgres) -> None:
+    with postgres.database() as url:
+
+        async def serve() -> None:
+            async with agent_on(sandbox, state_url=url, **TOOLS) as agent:
+                await agent.call("rent_pod", **TRAIN)
+                await postgres.until_connected(url, 1)
+                serving.cancel()
+                await anyio.sleep_forever()
+
+        with anyio.CancelScope() as serving:
+            await serve()
+        await postgres.until_connected(url, 0)

@@ -24,7 +24,6 @@ TRAIN = {"name": "train", "gpu_type": "RTX4090", "hours": 2, "wait_seconds": 0}
 # A ledger in memory: hundreds of files would have to be written to the disk.
 SETTINGS: Any = {
     "allow_tools": frozenset({"rent_pod", "list_pods"}),
-    "timeout_seconds": 1,
     "log_level": "ERROR",
     "state_url": "sqlite://",
 }
@@ -76,11 +75,11 @@ both_backends = pytest.mark.parametrize("features", [FEATURES, NO_REPLAY], ids=[
 
 
 @asynccontextmanager
-async def connected(features: tuple[str, ...]) -> AsyncIterator[tuple[Agent, Rogue]]:
+async def connected(features: tuple[str, ...], **settings: Any) -> AsyncIterator[tuple[Agent, Rogue]]:
     sandbox = Sandbox(seed=7, speed=0, features=features)
     async with rogue(sandbox) as server:
         transport = httpx2.AsyncHTTPTransport(verify=False)  # nothing here is encrypted, and certificates load slowly
-        async with agent_on(sandbox, transport=transport, base_url=server.base_url, **SETTINGS) as agent:
+        async with agent_on(sandbox, transport=transport, base_url=server.base_url, **SETTINGS | settings) as agent:
             yield agent, server
 
 
@@ -97,7 +96,8 @@ async def settle(agent: Agent) -> None:
 async def test_a_rent_that_met_a_fault_is_settled_once_the_api_answers_again(
     features: tuple[str, ...], fault: Fault, after_work: bool, times: int | None
 ) -> None:
-    async with connected(features) as (agent, server):
+    timeout_seconds = 1 if fault is SILENCE else 15
+    async with connected(features, timeout_seconds=timeout_seconds) as (agent, server):
         server.on("POST", RENTS, fault.act, after_work=after_work, times=times)
         first = await agent.raw("rent_pod", **TRAIN)
         sent = [request for request in server.seen if request.method == "POST" and "/executors/" in request.path]

@@ -381,16 +381,6 @@ async def test_a_database_that_is_away_is_said_to_be_and_used_again_when_it_is_b
             assert [entry.pod_name for entry in await ledger.open_entries(ACCOUNT)] == ["train"]
 
 
-async def until_connected(postgres: Postgres, url: str, count: int) -> None:
-    """Wait until a database has so many connections: it hears of an end a moment later."""
-    with anyio.fail_after(5):
-        while True:
-            found = postgres.execute("SELECT datname FROM pg_stat_activity")
-            if sum(name == database_of(url) for (name,) in found) == count:
-                return
-            await asyncio.sleep(0.01)
-
-
 async def test_no_connection_is_left_by_a_failed_opening_or_a_cancelled_closing(postgres: Postgres) -> None:
     with postgres.database() as url:
         ledger = Ledger(url)
@@ -398,14 +388,14 @@ async def test_no_connection_is_left_by_a_failed_opening_or_a_cancelled_closing(
         for _ in range(2):
             with pytest.raises(LedgerUnavailable):
                 await ledger.open_entries(ACCOUNT)
-        await until_connected(postgres, url, 0)
+        await postgres.until_connected(url, 0)
         postgres.execute(f"ALTER DATABASE {database_of(url)} RESET default_transaction_read_only")
         await ledger.open_entries(ACCOUNT)
-        await until_connected(postgres, url, 1)
+        await postgres.until_connected(url, 1)
         with anyio.CancelScope() as scope:
             scope.cancel()
             await ledger.aclose()
-        await until_connected(postgres, url, 0)
+        await postgres.until_connected(url, 0)
 
 
 async def test_a_connection_that_ends_in_mid_transaction_writes_nothing(postgres: Postgres) -> None:
