@@ -27,7 +27,7 @@ async def call(pod: SshPod, folder: Path, program: str, *arguments: str, stdin: 
     key.chmod(0o600)
     options = ["-F", "none", "-i", str(key), "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes"]
     options += ["-o", f"UserKnownHostsFile={folder / 'known_hosts'}", "-o", "StrictHostKeyChecking=accept-new"]
-    port = ["-P" if program == "sftp" else "-p", str(await pod.port())]
+    port = ["-p" if program == "ssh" else "-P", str(await pod.port())]
     process = await asyncio.create_subprocess_exec(
         program, *options, *port, *arguments,
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
@@ -62,6 +62,13 @@ async def test_sftp_moves_files(pod: SshPod, tmp_path: Path) -> None:
     assert code == 0, errors
     assert (tmp_path / "down").read_bytes() == (tmp_path / "up").read_bytes()
     assert "256000" in out
+
+
+async def test_scp_copies_a_file(pod: SshPod, tmp_path: Path) -> None:
+    (tmp_path / "up").write_text("copied")
+    code, _, errors = await call(pod, tmp_path, "scp", str(tmp_path / "up"), "root@127.0.0.1:there")
+    assert code == 0, errors
+    assert await pod.out("cat there") == "copied"
 
 
 async def test_ssh_notices_a_replaced_container(pod: SshPod, tmp_path: Path) -> None:

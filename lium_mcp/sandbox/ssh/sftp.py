@@ -289,8 +289,10 @@ class PodFiles(asyncssh.SFTPServer):
         raise asyncssh.SFTPOpUnsupported("no hard links")
 
     def exit(self) -> None:
-        """Forget what is open."""
+        """Forget what is open, and end with a status, without which scp takes the copy for failed."""
         self._handles.clear()
+        if not self.channel.is_closing():
+            self.channel.exit(0)
 
 
 def _handle(file_obj: object) -> Handle:
