@@ -12,20 +12,8 @@ from lium_mcp.sandbox.container.arithmetic import ArithmeticFault
 from lium_mcp.sandbox.container.files import PATH_BYTES, Device, Directory, File
 from lium_mcp.sandbox.container.kernel import Process
 from lium_mcp.sandbox.container.streams import FileStream, Given, Null, Pipe, Stream, Taken
-from lium_mcp.sandbox.container.syntax import (
-    Chain,
-    Command,
-    For,
-    Group,
-    If,
-    List,
-    Pipeline,
-    Redirect,
-    Simple,
-    SyntaxFault,
-    While,
-    parse,
-)
+from lium_mcp.sandbox.container.syntax import SyntaxFault, parse
+from lium_mcp.sandbox.container.tree import Chain, Command, For, Group, If, List, Pipeline, Redirect, Simple, While
 from lium_mcp.sandbox.container.words import ExpansionFault, Scope, fields, text
 
 NOT_FOUND: Final = 127

@@ -8,7 +8,7 @@ from typing import Final
 
 from lium_mcp.sandbox.container.arithmetic import evaluate
 from lium_mcp.sandbox.container.files import PATH_BYTES, Directory, FileSystem
-from lium_mcp.sandbox.container.syntax import Arithmetic, List, Parameter, Substitution, Text, Word
+from lium_mcp.sandbox.container.tree import Arithmetic, List, Parameter, Substitution, Text, Word
 
 LONGEST: Final = 4 * 1024 * 1024
 MOST_FIELDS: Final = 10_000
