@@ -203,10 +203,10 @@ class Renter:
             LiumError: nothing could be done now; the ledger says that they must go.
         """
         await self._note(rental.pod_id, "removing", reason)
-        gone = [await self._remove_once(pod_id) for pod_id in rental.pod_ids]
-        if all(gone):
+        gone = await self._settler.remove_all(rental.pod_ids)
+        if gone:
             await self._note(rental.pod_id, "removed", reason)
-        return all(gone)
+        return gone
 
     async def keep_removal_time(self, rental: Rental, pod: Pod, hours: float) -> tuple[PodDetail | None, bool]:
         """As the function of that name, and note in the ledger that it is done.
@@ -316,19 +316,18 @@ class Renter:
             await self._note(rental.pod_id, "removed", "the call was cancelled")
 
     async def _remove(self, pod_id: str) -> bool:
+        scheduled = False
         for attempt in range(1, _REMOVE_ATTEMPTS + 1):
             try:
-                if await self._remove_once(pod_id, schedule=attempt == 1):
+                if await self._settler.remove(pod_id, schedule=not scheduled):
                     log.info("Removed pod %r, whose rent was cancelled", pod_id)
                     return True
+                scheduled = True
             except LiumError as error:
-                log.warning("Removing pod %r of a cancelled rent failed for now: %s", pod_id, error)
+                log.warning("Pod %r of a cancelled rent has no removal time either: %s", pod_id, error)
             await self._clock.sleep(min(attempt * _REMOVE_PAUSE_SECONDS, _LONGEST_REMOVE_PAUSE_SECONDS))
         log.error("Pod %r of a cancelled rent could not be removed and bills: remove it by hand", pod_id)
         return False
-
-    async def _remove_once(self, pod_id: str, *, schedule: bool = True) -> bool:
-        return await self._settler.remove(pod_id, schedule=schedule)
 
     async def _note(self, pod_id: str, status: Status, note: str) -> None:
         await self._change(pod_id, status, note=note)

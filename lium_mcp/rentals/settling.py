@@ -12,9 +12,7 @@ from typing import Any, Final
 import anyio
 
 from lium_mcp.api import (
-    BadRequest,
     Clock,
-    Conflict,
     LiumClient,
     LiumError,
     NotFound,
@@ -151,17 +149,38 @@ class Settler:
             await self._lium.pods.remove(pod_id)
         except NotFound:
             pass
-        except (BadRequest, Conflict):
+        except LiumError as error:
+            log.warning("Removing pod %r was refused for now: %s", pod_id, error)
             if schedule:  # this process may not live until the pod can be removed
                 await self._lium.pods.schedule_removal(pod_id, at=self._lium.now() + _REMOVE_AFTER)
             return False
         return True
 
+    async def remove_all(self, pod_ids: Iterable[str]) -> bool:
+        """As `remove` for several; one that cannot be removed stands in no other's way.
+
+        Returns:
+            Whether all are being removed now, or are gone.
+
+        Raises:
+            LiumError: for one of them, neither was possible.
+        """
+        failure: LiumError | None = None
+        removed = []
+        for pod_id in pod_ids:
+            try:
+                removed.append(await self.remove(pod_id))
+            except LiumError as error:
+                failure = error
+        if failure is not None:
+            raise failure
+        return all(removed)
+
     async def _attend_to(self, entry: Entry, pods: Rows[Pod], *, in_background: bool) -> None:
         if entry.is_unsettled:
             await self._attend_to_unsettled(entry, pods, in_background=in_background)
         elif entry.status == "removing":
-            if all([await self.remove(pod_id) for pod_id in entry.pod_ids]):
+            if await self.remove_all(entry.pod_ids):
                 await self.note(entry, "removed")
         else:
             await self._attend_to_rented(entry, pods)

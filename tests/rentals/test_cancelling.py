@@ -178,6 +178,18 @@ async def test_removing_the_pod_of_a_cancelled_rent_survives_failures(sandbox: S
         await eventually(lambda: living(sandbox) == [])
 
 
+async def test_a_pod_that_cannot_be_removed_gets_its_removal_time_even_if_that_fails_at_first(sandbox: Sandbox) -> None:
+    moment, wire = Moment(), Wire(sandbox)
+    arrange(wire, moment, "after the rent is served")
+    wire.on("DELETE", "/pods/*", answering(500, {"detail": "oops"}))
+    wire.on("POST", "/pods/*/schedule-removal", answering(422, {"detail": "oops"}), times=2)
+    async with agent_on(sandbox, transport=wire) as agent:
+        # Without hours: those of a rent replace every removal time when the pod starts.
+        await cancelled(agent, moment, name="train", gpu_type="RTX4090")
+        await eventually(lambda: living(sandbox) == [])
+    assert len(wire.sent("POST", "/pods/*/schedule-removal")) == 3
+
+
 async def test_a_pod_that_was_only_found_by_name_is_never_removed() -> None:
     sandbox = Sandbox(seed=7, speed=0, features=NO_REPLAY)
     moment, wire = Moment(), Wire(sandbox)
