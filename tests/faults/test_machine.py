@@ -387,10 +387,7 @@ class Machine(RuleBasedStateMachine):
         """Once the API answers again, everything is settled, and the ledger and Lium agree."""
         self.fates.pending.clear()
         self.sandbox.clear_faults()
-        # Twice: a removal that was due is ordered at the first look, and noted at the next.
         self.sandbox.clock.advance(minutes=6)
-        self._do(0, "list_pods", limit=100)
-        self.sandbox.clock.advance(minutes=3)
         answer = self._do(0, "list_pods", limit=100)
         assert answer is not None
         assert not answer.is_error, text_of(answer)
