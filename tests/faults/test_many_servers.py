@@ -175,7 +175,9 @@ async def test_a_server_that_sets_a_removal_time_does_not_undo_that_the_pod_must
         return await forward(request)
 
     renting.on("GET", "/pods/*", look)
-    renting.on("DELETE", "/pods/*", failing(httpx2.ConnectError("the server is gone")))
+    gone = failing(httpx2.ConnectError("the server is gone"))
+    renting.on("DELETE", "/pods/*", gone)
+    renting.on("POST", "/pods/*/schedule-removal", gone)
     listing.on("POST", "/pods/*/schedule-removal", schedule)
     async with (
         agent_on(account, state_url=state_url, transport=renting, **TOOLS) as first,

@@ -116,7 +116,8 @@ def check(failure: Failure, code: str) -> None:
 async def check_reading(agent: Agent, server: Rogue, fault: Fault) -> None:
     server.on("*", "/ssh-keys", fault.act)
     check(await agent.refused("list_ssh_keys"), fault.reads)
-    assert len(server.seen) == fault.reads_sent
+    # A slow answer can leave a busy machine no time for the last of the tries.
+    assert fault.reads_sent - (fault in SLOW) <= len(server.seen) <= fault.reads_sent
     server.behave()
     assert (await agent.call("list_ssh_keys"))["total"] == 0
 
