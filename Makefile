@@ -50,7 +50,7 @@ format: .venv/.dev ## put the code into the house style
 
 .PHONY: snapshots
 snapshots: .venv/.dev ## rewrite the recorded tool list and the generated docs, to be reviewed as a diff
-	LIUM_MCP_UPDATE_SNAPSHOTS=1 $(BIN)/python -m pytest -q -n0 tests/tools/test_tool_list.py tests/test_docs.py tests/compat/test_document.py
+	UPDATE_SNAPSHOTS=1 $(BIN)/python -m pytest -q -n0 tests/tools/test_tool_list.py tests/test_docs.py tests/compat/test_document.py
 
 .PHONY: manifests
 manifests: .venv/.dev ## write the ready-made configs for MCP hosts again, to be reviewed as a diff
@@ -62,7 +62,7 @@ bundle: .venv/.dev ## build the bundle for Claude Desktop into dist/
 
 .PHONY: examples
 examples: .venv/.dev ## run the examples for agent frameworks with a scripted model (downloads the frameworks into .cache)
-	LIUM_MCP_RUN_EXAMPLES=1 $(BIN)/python -m pytest -q -n0 tests/manifests/test_examples.py
+	RUN_EXAMPLES=1 $(BIN)/python -m pytest -q -n0 tests/manifests/test_examples.py
 
 .PHONY: bench
 bench: .venv/.dev ## measure start-up, the time a tool call adds and files to a pod, each against a baseline of the same run

@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from configparser import ConfigParser
 from configparser import Error as ConfigError
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
@@ -249,13 +250,27 @@ def load(overrides: Mapping[str, Any]) -> Settings:
     """Read the settings; what `overrides` holds (the command line) wins over the environment.
 
     Raises:
-        SettingsError: a value cannot be read. The value itself is not repeated: it may be a secret.
+        SettingsError: a value cannot be read, or a variable sets nothing. No value is repeated: it may be a secret.
     """
+    _refuse_unknown_variables()
     try:
         return Settings(**overrides)
     except ValidationError as error:
         problems = [f"{_public_name(str(item['loc'][0]))}: {item['msg']}" for item in error.errors(include_input=False)]
         raise SettingsError("; ".join(problems)) from None
+
+
+def _refuse_unknown_variables() -> None:
+    """A misspelt limit would be no limit, and nobody would notice."""
+    known = {environment_name(field) for field in Settings.model_fields}
+    problems = []
+    for name in sorted(os.environ):
+        variable = name.upper()  # as the settings are read
+        if variable.startswith("LIUM_MCP_") and not variable.startswith(REGISTRY_PREFIX) and variable not in known:
+            close = get_close_matches(variable, known, n=1)
+            problems.append(f"{name}: there is no such setting" + (f"; {close[0]} is one" if close else ""))
+    if problems:
+        raise SettingsError("; ".join(problems))
 
 
 def registry_password(variable: str) -> str | None:

@@ -16,8 +16,7 @@ from tests.sshd import AtSshd, Sshd, running, what_is_missing
 def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Give each test a home of its own, with a key pair's public half and without anybody's settings."""
     for name in [name for name in os.environ if name.startswith("LIUM_")]:
-        if name != "LIUM_MCP_UPDATE_SNAPSHOTS":
-            monkeypatch.delenv(name)
+        monkeypatch.delenv(name)
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
     home = tmp_path / "home"
     (home / ".ssh").mkdir(parents=True)

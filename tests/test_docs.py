@@ -39,7 +39,7 @@ def with_generated(text: str, marker: str, content: str) -> str:
 def test_the_readme_lists_the_tools_and_settings_that_exist() -> None:
     text = README.read_text()
     expected = with_generated(with_generated(text, "tools", tools_table()), "settings", settings_table())
-    if os.environ.get("LIUM_MCP_UPDATE_SNAPSHOTS"):
+    if os.environ.get("UPDATE_SNAPSHOTS"):
         README.write_text(expected)
     assert README.read_text() == expected, "`make snapshots` writes the tables of the README"
 

@@ -110,3 +110,28 @@ def test_the_public_key_is_found_as_the_official_client_finds_it(monkeypatch: py
     assert Settings().find_ssh_public_key_path() is None, (
         "another key than the one that was chosen would not let its owner in"
     )
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("LIUM_MCP_MAX_PRICE_PER_HOUR", "LIUM_MCP_MAX_PRICE_PER_HOUR_USD"),
+        ("lium_mcp_max_pod", "LIUM_MCP_MAX_PODS"),
+        ("LIUM_MCP_ALLOW_TEMPLATE", "LIUM_MCP_ALLOW_TEMPLATES"),
+        ("LIUM_MCP_API_KEY", ""),
+    ],
+)
+def test_a_variable_that_sets_nothing_stops_the_start(
+    monkeypatch: pytest.MonkeyPatch, variable: str, meant: str
+) -> None:
+    monkeypatch.setenv(variable, "secret-value")
+    with pytest.raises(SettingsError, match=f"{variable}: there is no such setting.*{meant}") as caught:
+        load({})
+    assert "secret-value" not in str(caught.value)
+
+
+def test_passwords_of_registries_and_any_spelling_of_a_name_are_no_mistakes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIUM_MCP_REGISTRY_DOCKER", "secret")
+    monkeypatch.setenv("lium_mcp_max_pods", "3")
+    monkeypatch.setenv("LIUM_WORKSPACE", "team")
+    assert load({}).max_pods == 3

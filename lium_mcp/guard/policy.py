@@ -161,6 +161,16 @@ class Policy:
         if allowed and (template_id or "").casefold() not in {name.casefold() for name in allowed}:
             self._refuse("allow_templates", f"Template {template_id or 'of Lium'} is not allowed", _one_of(allowed))
 
+    def check_template_change(self, template_id: str) -> None:
+        """Refuse to change a template that is on the list: it would then stand for something nobody allowed.
+
+        Raises:
+            PolicyRefused: it is on it.
+        """
+        if template_id.casefold() in {name.casefold() for name in self.limits.allow_templates}:
+            happened = f"Template {template_id} is allowed as it is; a change could make it run anything"
+            self._refuse("allow_templates", happened, "a template that is not on the list")
+
     def check_price(self, price_per_hour_usd: float | None, pods: int = 1) -> None:
         """Refuse pods of which one costs more than one may; the price is that of all of them.
 
@@ -204,14 +214,18 @@ class Policy:
                 )
         self._check_budget(ask, commitments, spent_usd)
 
-    def check_life(self, name: str, lived_hours: float, hours_left: float | None) -> None:
-        """Refuse a removal time that lets a pod live longer than one may; None is none.
+    def check_life(self, name: str, lived_hours: float | None, hours_left: float | None) -> None:
+        """Refuse a removal time that lets a pod live longer than one may; None is none, or a past that nobody knows.
 
         Raises:
             PolicyRefused: it does.
         """
         most = self.limits.max_hours
-        if most is not None and (hours_left is None or lived_hours + hours_left > most + _LIFE_TOLERANCE_HOURS):
+        if most is None:
+            return
+        if lived_hours is None:
+            self._refuse("max_hours", f"Lium does not say since when {name} lives", "its present removal time")
+        elif hours_left is None or lived_hours + hours_left > most + _LIFE_TOLERANCE_HOURS:
             left = max(most - lived_hours, 0)
             self._refuse("max_hours", f"{name} may live {most:g} hours in all", f"at most {left:.2f} hours from now")
 

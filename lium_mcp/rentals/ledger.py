@@ -52,7 +52,10 @@ T = TypeVar("T")
 _BUSY_SECONDS: Final = 10
 _BUSY_PAUSE_SECONDS: Final = 0.02
 _CONNECT_SECONDS: Final = 5
-_POSTGRES_OPTIONS: Final = "-c statement_timeout=10000 -c lock_timeout=5000"
+# A server that vanishes in a transaction must not keep the others waiting.
+_POSTGRES_OPTIONS: Final = (
+    "-c statement_timeout=10000 -c lock_timeout=5000 -c idle_in_transaction_session_timeout=15000"
+)
 _MAX_NOTE_CHARACTERS: Final = 500
 
 

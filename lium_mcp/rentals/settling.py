@@ -42,7 +42,6 @@ _REMOVE_AFTER: Final = timedelta(minutes=2)
 _LOOK_PAUSES_SECONDS: Final = (0.0, 3.0, 3.0)
 # Twice: if the first repeat is the first to arrive, the second tells what the API has stored of it.
 _AT_ONCE: Final = (0.0, 0.0)
-_NEVER_RECORDED: Final = "idempotency_outcome_unknown"
 _ATTEND_LIMIT_SECONDS: Final = 30.0
 
 
@@ -113,8 +112,7 @@ class Settler:
         Raises:
             LiumError: the refusal that the API has stored for it: it rented nothing.
         """
-        rental, _ = await self._ask_again(entry, pauses_seconds)
-        return rental or await self._look_for(entry, _LOOK_PAUSES_SECONDS)
+        return await self._ask_again(entry, pauses_seconds) or await self._look_for(entry, _LOOK_PAUSES_SECONDS)
 
     async def note(
         self,
@@ -191,48 +189,45 @@ class Settler:
             if entry.status == "sending":
                 await self.note(entry, "unknown")
             return
+        if age > _RUN_OUT and not pods.skipped and not _new_pods(entry, pods):
+            # A repeat now could be the first to arrive, and rent long after anybody waits for it.
+            log.warning("Settled the rent of %r: it runs no more, and Lium lists no such pod", entry.pod_name)
+            await self.note(entry, "absent")
+            return
         try:
-            rental, is_answered = await self._ask_again(entry, _AT_ONCE)
-            rental = rental or await self._look_for(entry, _AT_ONCE[:1])
+            rental = await self._ask_again(entry, _AT_ONCE) or await self._look_for(entry, _AT_ONCE[:1])
         except LiumError as refusal:
             log.info("Settled the rent of %r: it was refused: %s", entry.pod_name, refusal)
             return
         if rental is not None:
             log.info("Settled the rent of %r: it was rented", entry.pod_name)
-        elif is_answered and age > _RUN_OUT and not pods.skipped and not _new_pods(entry, pods):
-            log.warning("Settled the rent of %r: it runs no more, and Lium lists no such pod", entry.pod_name)
-            await self.note(entry, "absent")
         elif age > _SENDING_ENDS and entry.status == "sending":
             await self.note(entry, "unknown")
 
-    async def _ask_again(self, entry: Entry, pauses_seconds: Iterable[float]) -> tuple[Rental | None, bool]:
+    async def _ask_again(self, entry: Entry, pauses_seconds: Iterable[float]) -> Rental | None:
         """Repeat a rent with its own key, where the API keeps it.
 
         Returns:
-            What it rented, if that is proved, and whether every repeat was answered without being carried out.
+            What it rented, if that is proved.
         """
         order = from_json(entry.order)
         age = self._lium.now() - entry.created_at
-        is_answered = True
         if order is None or age >= REPLAY_WINDOW or not await self._lium.supports("rent_idempotency"):
-            return None, is_answered
+            return None
         for pause_seconds in pauses_seconds:
             await self._clock.sleep(pause_seconds)
             try:
                 pod_ids = await post(self._lium, order, entry.idempotency_key)
-            except RentOutcomeUnknown as unknown:
-                # It may have been the first to arrive.
-                is_answered = is_answered and unknown.code == _NEVER_RECORDED
-            except RateLimited:
-                pass  # whoever answered this did not look at the first request
+            except (RentOutcomeUnknown, RateLimited):
+                pass  # whoever answered this did not look at the first request, or cannot tell of it yet
             except LiumError as error:
                 if error.replayed and error.effect == "none":
                     await self.note(entry, "refused", note=str(error))
                     raise
             else:
                 await self.note(entry, "rented", pod_ids=list(pod_ids), confirmed=True)
-                return Rental(pod_ids, True, entry.created_at), is_answered
-        return None, is_answered
+                return Rental(pod_ids, True, entry.created_at)
+        return None
 
     async def _attend_to_rented(self, entry: Entry, pods: Rows[Pod]) -> None:
         if not pods.skipped and is_gone(entry, pods, self._lium.now()):

@@ -9,6 +9,7 @@ from lium_mcp.api import SshKey
 from lium_mcp.tools.call import Call
 from lium_mcp.tools.failures import ToolFailure
 from lium_mcp.tools.parameters import Cursor, Limit, ShortText, page
+from lium_mcp.tools.pod_views import unpriced
 from lium_mcp.tools.public_keys import KINDS, fingerprint, is_whole
 from lium_mcp.tools.registry import READS, WRITES, Toolset
 from lium_mcp.tools.results import Result, Usd, UtcTime
@@ -21,6 +22,7 @@ class Balance(Result):
 
     balance_usd: Usd | None = None
     burn_per_hour_usd: Usd
+    unpriced_pods: int | None = None
     billing_pods: int
     starting_pods: int
     runway_hours: float | None = None
@@ -86,6 +88,7 @@ async def get_balance(call: Call) -> Balance:
     return Balance(
         balance_usd=me.balance,
         burn_per_hour_usd=burn,
+        unpriced_pods=unpriced(pods),
         billing_pods=len(burning),
         starting_pods=sum(1 for pod in pods if not pod.is_billing and not pod.is_terminal),
         runway_hours=round(runway, 2) if runway is not None else None,

@@ -90,6 +90,11 @@ class PodView(PodRow):
     gpus: list[GpuView] | None = None
 
 
+def unpriced(pods: Sequence[Pod]) -> int | None:
+    """How many pods bill at a price that Lium does not say: they are missing from what all burn; None where none is."""
+    return sum(1 for pod in pods if pod.is_billing and pod.price is None) or None
+
+
 def pod_row(pod: Pod) -> PodRow:
     """Show a pod in a list."""
     return PodRow(**_row_fields(pod))

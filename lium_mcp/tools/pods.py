@@ -15,7 +15,16 @@ from lium_mcp.tools.call import Call, after_change
 from lium_mcp.tools.failures import ToolFailure
 from lium_mcp.tools.final_backup import describe_pending, take_final_backup
 from lium_mcp.tools.parameters import DEFAULT_WAIT_SECONDS, Cursor, Limit, PodName, ShortText, WaitSeconds, page
-from lium_mcp.tools.pod_views import Outcome, PodRow, PodView, describe_start, failure_cause, pod_row, pod_view
+from lium_mcp.tools.pod_views import (
+    Outcome,
+    PodRow,
+    PodView,
+    describe_start,
+    failure_cause,
+    pod_row,
+    pod_view,
+    unpriced,
+)
 from lium_mcp.tools.pod_work import gpus_of, replacing_container
 from lium_mcp.tools.questions import (
     ask_to_cancel_removal,
@@ -52,6 +61,7 @@ class Pods(Result):
     pods: list[PodRow]
     total: int
     burn_per_hour_usd: Usd
+    unpriced_pods: int | None = None
     unsettled: list[UnsettledRent] | None = None
     next_cursor: str | None = None
 
@@ -107,6 +117,7 @@ async def list_pods(call: Call, limit: Limit = 20, cursor: Cursor = "") -> Pods:
         pods=[pod_row(pod) for pod in rows],
         total=len(pods),
         burn_per_hour_usd=sum(pod.price or 0 for pod in pods if pod.is_billing),
+        unpriced_pods=unpriced(pods),
         unsettled=unsettled or None,
         next_cursor=next_cursor,
     )

@@ -85,6 +85,7 @@ async def ask_to_reset_gpus(call: Call, *, pod: str, reset_id: str, **_: Any) ->
 async def ask_to_update_template(call: Call, *, template: str, **_: Any) -> Question:  # noqa: ANN401 - as above
     """Before `update_template`."""
     target = await find_own_template(call, template)
+    call.policy.check_template_change(target.id)
     users = [_pod(pod) for pod in await call.lium.pods.list() if pod.template and pod.template.id == target.id]
     lost = f"These reboot at once and lose their processes: {'; '.join(users)}." if users else "No pod runs on it."
     return Question(f"Change template {quoted(target.name)} ({target.id})? {lost}", {"template": target.id})

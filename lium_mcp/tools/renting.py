@@ -212,6 +212,8 @@ async def _follow(call: Call, rental: Rental, wanted: Wanted, plan: Plan | None,
         warnings.append("The answer was lost; this pod was found by its name. Check that it is yours.")
     if is_dearer:
         warnings.append(DEARER_AND_MAYBE_NOT_OURS)
+    if pod.price is None and plan is not None and _has_ceiling(call, plan):
+        warnings.append("Lium does not say what it costs, so nobody could check that: see get_pod, or remove it.")
     restore = plan.order.request.restore_path if plan and isinstance(plan.order, NodeOrder) else None
     if restore:
         warnings.append(f"The backup is being restored into {restore}: leave it alone until list_restores says done.")
@@ -231,6 +233,11 @@ async def _follow(call: Call, rental: Rental, wanted: Wanted, plan: Plan | None,
         warnings=warnings or None,
         next=observed.next,
     )
+
+
+def _has_ceiling(call: Call, plan: Plan) -> bool:
+    ceilings = (plan.wanted.max_usd_per_gpu_hour, call.policy.most_per_hour_usd(plan.price_per_hour_usd), call.agreed)
+    return any(ceiling is not None for ceiling in ceilings)
 
 
 def _costs_more(call: Call, pod: PodDetail, plan: Plan) -> bool:

@@ -85,8 +85,9 @@ async def check_life(call: Call, pod: Pod, hours: float | None) -> None:
     earlier = hours_left(pod, now)
     if hours is not None and earlier is not None and hours <= earlier:
         return
-    lived = (now - pod.created_at).total_seconds() / 3600 if pod.created_at else 0
-    policy.check_life(pod.pod_name or pod.id, max(lived, 0), hours)
+    lived = max((now - pod.created_at).total_seconds() / 3600, 0) if pod.created_at else None
+    # A first removal time bounds a life of which nobody knows the beginning; a later one only makes it longer.
+    policy.check_life(pod.pod_name or pod.id, 0 if lived is None and earlier is None else lived, hours)
     if policy.wants_spending:
         room = await make_room(call)
         room.check_extension(pod, hours, await call.lium.pods.list(), await call.renter.open_entries())

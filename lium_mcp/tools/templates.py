@@ -211,6 +211,7 @@ async def update_template(
     processes; the answer names them.
     """
     target = await find_own_template(call, template)
+    call.policy.check_template_change(target.id)
     if name and name != target.name:
         await _refuse_taken_name(call, name)
     repository, tag = split_image(image) if image else (None, None)

@@ -36,7 +36,7 @@ def test_the_document_says_what_is_compared() -> None:
         before, rest = expected.split(f"<!-- {marker}:begin -->\n")
         _, after = rest.split(f"<!-- {marker}:end -->")
         expected = f"{before}<!-- {marker}:begin -->\n{content}\n<!-- {marker}:end -->{after}"
-    if os.environ.get("LIUM_MCP_UPDATE_SNAPSHOTS"):
+    if os.environ.get("UPDATE_SNAPSHOTS"):
         DOCUMENT.write_text(expected)
     else:
-        assert text == expected, "LIUM_MCP_UPDATE_SNAPSHOTS=1 writes the tables"
+        assert text == expected, "UPDATE_SNAPSHOTS=1 writes the tables"

@@ -29,7 +29,7 @@ BOUND_SECONDS: Final = 10
 # The most of an argument that an error may repeat.
 ECHO: Final = 200
 _SHARE: Final = 6
-_ALL: Final = "LIUM_MCP_TEST_ALL_INPUTS" in os.environ  # looked up before a test empties the environment
+_ALL: Final = "TEST_ALL_INPUTS" in os.environ  # looked up before a test empties the environment
 LONGEST_ERROR: Final = 1_700
 
 TEXTS: Final = (
@@ -116,7 +116,7 @@ def corpus(schema: dict[str, Any]) -> Iterator[Any]:
 
 
 def some(values: list[Any], number: int) -> list[Any]:
-    """A part of them, which differs from one parameter to the next; all with LIUM_MCP_TEST_ALL_INPUTS set."""
+    """A part of them, which differs from one parameter to the next; all with TEST_ALL_INPUTS set."""
     return values if _ALL else values[number % _SHARE :: _SHARE]
 
 

@@ -216,6 +216,23 @@ async def test_where_nothing_is_replayed_a_killed_rent_is_looked_for_and_never_s
             await servers.clear()
 
 
+async def test_a_rent_that_never_left_is_not_sent_when_nobody_waits_for_it_any_more() -> None:
+    async with relay() as servers:
+        for point in UNANSWERED:
+            await servers.begin(point)
+            await servers.end(signal.SIGKILL)
+            was_rented = len(servers.accepted())
+            servers.sandbox.clock.advance(minutes=6)
+            await servers()
+            listed = await servers.list_pods()
+            assert "unsettled" not in listed
+            assert len(listed["pods"]) == len(servers.accepted()) == was_rented
+            assert [entry.status for entry in await servers.entries()] == ["rented" if was_rented else "absent"]
+            assert (await servers.rent()).get("already_rented", False) == bool(was_rented)
+            assert len(servers.accepted()) == len(servers.living()) == 1
+            await servers.clear()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_server_that_is_told_to_stop_leaves_what_a_killed_one_leaves_or_nothing(
     number: signal.Signals,

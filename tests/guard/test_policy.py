@@ -35,6 +35,9 @@ TOOLS = frozenset(
         "schedule_pod_removal",
         "cancel_pod_removal",
         "switch_pod_template",
+        "create_template",
+        "update_template",
+        "get_template",
     }
 )
 TOOLSETS = frozenset({"pods", "clusters", "templates"})
@@ -224,6 +227,23 @@ async def test_a_template_that_is_not_listed_is_refused(sandbox: Sandbox, way: s
         await refused(agent, "allow_templates", "switch_pod_template", pod="train", template=other)
 
 
+async def test_an_allowed_template_stays_what_it_is(sandbox: Sandbox) -> None:
+    wanted = {"image": "busybox:1", "wait_seconds": 0}
+    async with agent_on(sandbox) as agent:
+        mine, other = [
+            (await agent.call("create_template", name=name, **wanted))["template"]["template_id"]
+            for name in ("mine", "other")
+        ]
+    async with agent_on(sandbox, allow_templates=mine.upper()) as agent:
+        await refused(agent, "allow_templates", "update_template", template="mine", startup_commands="mine-coins")
+        await agent.call("update_template", template=other, startup_commands="train", wait_seconds=0)
+        commands = [
+            (await agent.call("get_template", template=name, wait_seconds=0))["template"].get("startup_commands")
+            for name in (mine, other)
+        ]
+    assert commands == [None, "train"]
+
+
 # --- each limit, for a cluster ---------------------------------------------------------------------------------------
 
 
@@ -295,6 +315,15 @@ async def test_no_removal_time_lets_a_pod_live_longer_than_allowed(sandbox: Sand
         await agent.call("schedule_pod_removal", pod="train", hours_from_now=left)
     sandbox.clock.advance(hours=left + 0.1)
     assert living(sandbox) == []
+
+
+async def test_a_pod_whose_beginning_nobody_knows_does_not_live_longer(sandbox: Sandbox) -> None:
+    wire = Wire(sandbox)
+    async with running(sandbox, transport=wire, max_hours=2) as agent:
+        wire.on("GET", "/pods", editing(lambda rows: [row | {"created_at": None} for row in rows]))
+        await refused(agent, "max_hours", "schedule_pod_removal", pod="train", hours_from_now=1.9)
+        await refused(agent, "max_hours", "cancel_pod_removal", pod="train")
+        await agent.call("schedule_pod_removal", pod="train", hours_from_now=0.5)
 
 
 async def test_extending_again_and_again_does_not_add_up(sandbox: Sandbox) -> None:
@@ -459,6 +488,18 @@ async def test_a_pod_without_a_removal_time_leaves_no_budget_until_it_has_one(sa
         assert "schedule_pod_removal" in failure.text
         await agent.call("schedule_pod_removal", pod="theirs", hours_from_now=1)
         await agent.call("rent_pod", **asked)
+
+
+@every_way
+async def test_a_pod_that_came_without_a_price_is_reported(sandbox: Sandbox, way: str) -> None:
+    wire = Wire(sandbox)
+    wire.on("GET", "/pods", editing(lambda rows: [row | {"price": None} for row in rows]))
+    wire.on("GET", "/pods/*", editing(lambda body: body | {"price": None}))
+    async with agent_on(sandbox, transport=wire, max_price_per_hour_usd=5) as agent:
+        answer = await agent.call("rent_pod", **await wanted(sandbox, way, hours=1) | {"wait_seconds": 50})
+        assert "Lium does not say what it costs" in " ".join(answer["warnings"])
+        listed = await agent.call("list_pods")
+        assert (listed["burn_per_hour_usd"], listed["unpriced_pods"]) == (0, 1)
 
 
 @pytest.mark.parametrize("price", [None, "NaN", -5, "free", 1e400], ids=str)

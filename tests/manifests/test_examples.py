@@ -31,7 +31,7 @@ def test_the_plain_client_prints_the_cheapest_gpus(host_path: str) -> None:
     assert all("free, from $" in line for line in prices)
 
 
-@pytest.mark.skipif("LIUM_MCP_RUN_EXAMPLES" not in os.environ, reason="downloads frameworks: `make examples` runs it")
+@pytest.mark.skipif("RUN_EXAMPLES" not in os.environ, reason="downloads frameworks: `make examples` runs it")
 @pytest.mark.timeout(INSTALL_LIMIT_SECONDS)
 @pytest.mark.parametrize("example", ["openai_agents.py", "langchain_agent.py"])
 def test_an_agent_sees_the_tools_and_reads_what_one_answers(example: str, host_path: str) -> None:

@@ -74,13 +74,13 @@ def declared() -> list[ListedTool]:
 
 
 def test_the_list_that_servers_read_is_what_the_declarations_make() -> None:
-    if os.environ.get("LIUM_MCP_UPDATE_SNAPSHOTS"):
+    if os.environ.get("UPDATE_SNAPSHOTS"):
         LISTING.write_text(write_listing(declared()))
     assert LISTING.read_text() == write_listing(declared()), "`make snapshots` writes lium_mcp/tools/listing.json"
 
 
 async def test_each_tool_is_what_its_snapshot_says() -> None:
-    update = bool(os.environ.get("LIUM_MCP_UPDATE_SNAPSHOTS"))
+    update = bool(os.environ.get("UPDATE_SNAPSHOTS"))
     tools = await listed()
     if update:
         for old in SNAPSHOTS.glob("*.json"):
