@@ -146,7 +146,8 @@ def _serve(options: dict[str, Any]) -> int:
     gc.disable()
     import anyio  # noqa: PLC0415
 
-    from lium_mcp.server import build_server, serve_stdio  # noqa: PLC0415
+    from lium_mcp.calls import serve_stdio  # noqa: PLC0415
+    from lium_mcp.server import build_server  # noqa: PLC0415
 
     server = build_server(settings)
     if settings.transport != "stdio":

@@ -24,8 +24,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lium_mcp import __version__
+from lium_mcp.calls import LiumServer
 from lium_mcp.hangup import Hangups
-from lium_mcp.server import LiumServer
 from lium_mcp.settings import Settings, SettingsError, is_loopback
 
 log = logging.getLogger(__name__)

@@ -1,33 +1,25 @@
 """The composition root: settings in, a ready MCP server out. The only file that knows everybody."""
 
-import asyncio
 import logging
-import os
-import signal
-import time
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
-from functools import cache
 from importlib.util import find_spec
-from typing import Any, Final, get_args
+from typing import Final, get_args
 from urllib.parse import urlsplit
 
 import anyio
 import httpx2
-from mcp import MCPError
 from mcp.server import CacheHint, MCPServer
-from mcp.server.mcpserver import Context, RequestStateSecurity
-from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
+from mcp.server.mcpserver import RequestStateSecurity
 from mcp.server.mcpserver.tools import Tool as BoundTool
-from mcp.types import INVALID_PARAMS, CallToolResult, InputRequiredResult, Tool
-from pydantic import ValidationError
 
 from lium_mcp import __version__
 from lium_mcp.accounts import Accounts, bind_caller_key, caller_of_request
 from lium_mcp.api import SYSTEM_CLOCK, Clock, InvalidRequest, LiumClient, LiumError
 from lium_mcp.api.addresses import check_base_url
+from lium_mcp.calls import CLEAN_UP_SECONDS, LiumServer
 from lium_mcp.completions import add_completions
-from lium_mcp.guard.confirm import STATE_SECONDS, OneTimeCodec, unusable_answer
+from lium_mcp.guard.confirm import STATE_SECONDS, OneTimeCodec
 from lium_mcp.guard.policy import Policy
 from lium_mcp.guard.redaction import redact_text
 from lium_mcp.hangup import end_with_caller
@@ -39,159 +31,19 @@ from lium_mcp.remote.local_files import LocalFolders
 from lium_mcp.rentals import Journal, LedgerUnavailable, Renter
 from lium_mcp.resources import add_resources
 from lium_mcp.settings import Settings, SettingsError, Toolset, registry_password
-from lium_mcp.tools.call import Call, Runtime, Stop
-from lium_mcp.tools.failures import META_KEY, ToolFailure, as_failure, crashed, from_validation, render_failure
+from lium_mcp.tools.call import Call, Runtime
 from lium_mcp.tools.listing import ListedTool, read_listing
 from lium_mcp.tools.policy_view import Offered
 
-log = logging.getLogger("lium_mcp.calls")
+log = logging.getLogger(__name__)
 
 SANDBOX_BASE_URL: Final = "http://127.0.0.1/api"
 _STATE_SCHEMES: Final = ("sqlite:///", "sqlite://", "postgresql://", "postgresql+psycopg://")
 # Start-up has the processor first; and a database that is opened costs as much as half of it.
 _FIRST_ATTENTION_SECONDS: Final = 2.0
 _ATTENTION_SECONDS: Final = 15.0
-_CLEAN_UP_SECONDS: Final = 3.5
-_CANCEL_SECONDS: Final = 1.0
-_LAST_WORDS_SECONDS: Final = 0.1
-_STOPPING: Final = ToolFailure("server_stopping", "This MCP server is stopping.", "Call again when it is back.")
-_STOPPED: Final = ToolFailure(
-    "server_stopping",
-    "This MCP server was stopped during the call.",
-    "Look at the state, with list_pods first of all, before doing anything again.",
-    effect="What it was to change may have been changed.",
-)
 # What is offered follows from the settings, so it is the same for as long as the process lives.
 _LISTS_HINT: Final = CacheHint(ttl_ms=3_600_000, scope="public")
-
-# What the official MCP server calls a parameter, where ours has another name: what works there works here.
-_OFFICIAL_PARAMETERS: Final[dict[str, dict[str, str]]] = {
-    "rent_pod": {"timeout_seconds": "wait_seconds", "template_id": "template"},
-}
-
-
-class LiumServer(MCPServer[None]):
-    """An MCP server whose failures are sentences for the model, and whose log has one record for each call."""
-
-    def __init__(
-        self,
-        *,
-        offered: Sequence[ListedTool],
-        bind: Callable[[str], BoundTool],
-        stop: Stop,
-        **options: Any,  # noqa: ANN401 - the SDK's own, which are many
-    ) -> None:
-        """`bind` makes a listed tool ready to be called, which it is asked to do when it is first called."""
-        super().__init__(**options)
-        self._listed = {item.name: item.tool for item in offered}
-        self._bind = cache(bind)
-        self._stop = stop
-        self._calls: dict[anyio.CancelScope, tuple[str, asyncio.Task[Any] | None]] = {}
-        self._idle: anyio.Event | None = None
-
-    async def list_tools(self) -> list[Tool]:
-        """List the offered tools."""
-        return list(self._listed.values())
-
-    async def call_tool(
-        self, name: str, arguments: dict[str, Any], context: Context[None, Any] | None = None
-    ) -> CallToolResult | InputRequiredResult:
-        """Call a tool; every failure but an unknown name comes back as a result with `is_error`.
-
-        Raises:
-            MCPError: there is no such tool.
-        """
-        if self._stop.asked:
-            return render_failure(_STOPPING)
-        with anyio.CancelScope() as call:
-            self._calls[call] = name, asyncio.current_task()
-            try:
-                return await self._call_tool(name, arguments, context)
-            finally:
-                del self._calls[call]
-                if self._idle is not None and not self._calls:
-                    self._idle.set()
-        return render_failure(_STOPPED)
-
-    async def _call_tool(
-        self, name: str, arguments: dict[str, Any], context: Context[None, Any] | None
-    ) -> CallToolResult | InputRequiredResult:
-        names = _OFFICIAL_PARAMETERS.get(name, {})
-        arguments = {names.get(key, key): value for key, value in arguments.items()}
-        started = time.perf_counter()
-        crash: ToolError | None = None
-        outcome, request_id = "cancelled", None
-        result: CallToolResult | InputRequiredResult
-        try:
-            if name not in self._listed:
-                # What the caller takes for a name may be anything: it is not repeated.
-                name, outcome = "?", "unknown_tool"
-                raise MCPError(INVALID_PARAMS, f"There is no tool of that name; tools/list names {self.name}'s")
-            try:
-                tool = self._bind(name)
-                result = await tool.run(arguments, context or Context(mcp_server=self), convert_result=True)
-            except ToolError as error:
-                cause = error.__cause__
-                if isinstance(cause, ValidationError) and not isinstance(error, UnexpectedToolError):
-                    result = render_failure(from_validation(name, cause))
-                elif isinstance(cause, ToolError) and not isinstance(error, UnexpectedToolError):
-                    # Tools raise none: the SDK could not read the answer to a question, before the tool ran.
-                    result = render_failure(as_failure(unusable_answer()))
-                else:
-                    crash, result = error, render_failure(crashed(name))
-            if isinstance(result, InputRequiredResult):
-                outcome = "asked"
-                return result
-            details = (result.meta or {}).get(META_KEY, {})
-            outcome, request_id = details.get("code", "ok"), details.get("request_id")
-            return result
-        finally:
-            seconds = round(time.perf_counter() - started, 3)
-            log.log(
-                logging.ERROR if crash else logging.INFO,
-                "tool=%s outcome=%s seconds=%.3f request_id=%r",
-                name,
-                outcome,
-                seconds,
-                request_id,
-                exc_info=crash,
-                # For logs that are read by programs.
-                extra={"fields": {"tool": name, "outcome": outcome, "seconds": seconds, "request_id": request_id}},
-            )
-
-    async def until_idle(self) -> None:
-        """Wait until no tool runs."""
-        if self._calls:
-            self._idle = anyio.Event()
-            await self._idle.wait()
-
-    async def wind_down(self, seconds: float) -> bool:
-        """Take no new call and let the running ones answer: waits end now, and whatever takes longer is cancelled.
-
-        Returns:
-            Whether all calls have ended.
-        """
-        self._stop.ask()
-        for limit_seconds in (seconds - _CANCEL_SECONDS, _CANCEL_SECONDS):
-            with anyio.move_on_after(limit_seconds):
-                await self.until_idle()
-            for call in tuple(self._calls):
-                call.cancel()
-        return await self.cut_off()
-
-    async def cut_off(self) -> bool:
-        """Interrupt the calls that do not end when they are cancelled, so that each can say what it leaves behind.
-
-        Returns:
-            Whether all calls have ended.
-        """
-        for name, task in self._calls.values():
-            log.error("Stopped while %s was running: what it changed is not known", name)
-            if task is not None:
-                task.cancel()  # no shield holds against this
-        if self._calls:
-            await anyio.sleep(_LAST_WORDS_SECONDS)
-        return not self._calls
 
 
 def build_server(
@@ -230,7 +82,7 @@ def build_server(
             connections -= 1
             if not connections:
                 # Also where the server is cancelled: each of these is closed, or the next is not.
-                with anyio.move_on_after(_CLEAN_UP_SECONDS, shield=True):
+                with anyio.move_on_after(CLEAN_UP_SECONDS, shield=True):
                     await runtime.background.aclose()
                     await accounts.aclose()
 
@@ -429,24 +281,3 @@ def _bind(name: str, runtime: Runtime) -> BoundTool:
     from lium_mcp.tools.registry import bind  # noqa: PLC0415 - as above
 
     return bind(find_spec(name), runtime)
-
-
-async def serve_stdio(server: LiumServer) -> None:
-    """Serve over standard input and output until the input ends or a signal comes."""
-    async with anyio.create_task_group() as group:
-        group.start_soon(_stop_on_signal, server, group.cancel_scope)
-        await server.run_stdio_async()
-        group.cancel_scope.cancel()
-
-
-async def _stop_on_signal(server: LiumServer, scope: anyio.CancelScope) -> None:
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async for number in signals:
-            scope.cancel()
-            # A call that rents removes its pod when it is cancelled, which takes a moment.
-            with anyio.CancelScope(shield=True):
-                with anyio.move_on_after(_CLEAN_UP_SECONDS):
-                    await server.until_idle()
-                await server.cut_off()
-            # The thread that reads standard input cannot be interrupted: an orderly exit would wait for it for ever.
-            os._exit(128 + number)

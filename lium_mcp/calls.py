@@ -1,0 +1,187 @@
+"""The MCP server as a process runs it: it calls tools, logs one record for each call, and ends calls when it stops."""
+
+import asyncio
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any, Final
+
+import anyio
+from mcp import MCPError
+from mcp.server import MCPServer
+from mcp.server.mcpserver import Context
+from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
+from mcp.server.mcpserver.tools import Tool as BoundTool
+from mcp.types import INVALID_PARAMS, CallToolResult, InputRequiredResult, Tool
+from pydantic import ValidationError
+
+from lium_mcp.guard.confirm import unusable_answer
+from lium_mcp.tools.call import Stop
+from lium_mcp.tools.failures import META_KEY, ToolFailure, as_failure, crashed, from_validation, render_failure
+from lium_mcp.tools.listing import ListedTool
+
+log = logging.getLogger(__name__)
+
+CLEAN_UP_SECONDS: Final = 3.5
+_CANCEL_SECONDS: Final = 1.0
+_LAST_WORDS_SECONDS: Final = 0.1
+_STOPPING: Final = ToolFailure("server_stopping", "This MCP server is stopping.", "Call again when it is back.")
+_STOPPED: Final = ToolFailure(
+    "server_stopping",
+    "This MCP server was stopped during the call.",
+    "Look at the state, with list_pods first of all, before doing anything again.",
+    effect="What it was to change may have been changed.",
+)
+
+# What the official MCP server calls a parameter, where ours has another name: what works there works here.
+_OFFICIAL_PARAMETERS: Final[dict[str, dict[str, str]]] = {
+    "rent_pod": {"timeout_seconds": "wait_seconds", "template_id": "template"},
+}
+
+
+class LiumServer(MCPServer[None]):
+    """An MCP server whose failures are sentences for the model, and whose log has one record for each call."""
+
+    def __init__(
+        self,
+        *,
+        offered: Sequence[ListedTool],
+        bind: Callable[[str], BoundTool],
+        stop: Stop,
+        **options: Any,  # noqa: ANN401 - the SDK's own, which are many
+    ) -> None:
+        """`bind` makes a listed tool ready to be called, which it is asked to do when it is first called."""
+        super().__init__(**options)
+        self._listed = {item.name: item.tool for item in offered}
+        self._bind = cache(bind)
+        self._stop = stop
+        self._calls: dict[anyio.CancelScope, tuple[str, asyncio.Task[Any] | None]] = {}
+        self._idle: anyio.Event | None = None
+
+    async def list_tools(self) -> list[Tool]:
+        """List the offered tools."""
+        return list(self._listed.values())
+
+    async def call_tool(
+        self, name: str, arguments: dict[str, Any], context: Context[None, Any] | None = None
+    ) -> CallToolResult | InputRequiredResult:
+        """Call a tool; every failure but an unknown name comes back as a result with `is_error`.
+
+        Raises:
+            MCPError: there is no such tool.
+        """
+        if self._stop.asked:
+            return render_failure(_STOPPING)
+        with anyio.CancelScope() as call:
+            self._calls[call] = name, asyncio.current_task()
+            try:
+                return await self._call_tool(name, arguments, context)
+            finally:
+                del self._calls[call]
+                if self._idle is not None and not self._calls:
+                    self._idle.set()
+        return render_failure(_STOPPED)
+
+    async def _call_tool(
+        self, name: str, arguments: dict[str, Any], context: Context[None, Any] | None
+    ) -> CallToolResult | InputRequiredResult:
+        names = _OFFICIAL_PARAMETERS.get(name, {})
+        arguments = {names.get(key, key): value for key, value in arguments.items()}
+        started = time.perf_counter()
+        crash: ToolError | None = None
+        outcome, request_id = "cancelled", None
+        result: CallToolResult | InputRequiredResult
+        try:
+            if name not in self._listed:
+                # What the caller takes for a name may be anything: it is not repeated.
+                name, outcome = "?", "unknown_tool"
+                raise MCPError(INVALID_PARAMS, f"There is no tool of that name; tools/list names {self.name}'s")
+            try:
+                tool = self._bind(name)
+                result = await tool.run(arguments, context or Context(mcp_server=self), convert_result=True)
+            except ToolError as error:
+                cause = error.__cause__
+                if isinstance(cause, ValidationError) and not isinstance(error, UnexpectedToolError):
+                    result = render_failure(from_validation(name, cause))
+                elif isinstance(cause, ToolError) and not isinstance(error, UnexpectedToolError):
+                    # Tools raise none: the SDK could not read the answer to a question, before the tool ran.
+                    result = render_failure(as_failure(unusable_answer()))
+                else:
+                    crash, result = error, render_failure(crashed(name))
+            if isinstance(result, InputRequiredResult):
+                outcome = "asked"
+                return result
+            details = (result.meta or {}).get(META_KEY, {})
+            outcome, request_id = details.get("code", "ok"), details.get("request_id")
+            return result
+        finally:
+            seconds = round(time.perf_counter() - started, 3)
+            log.log(
+                logging.ERROR if crash else logging.INFO,
+                "tool=%s outcome=%s seconds=%.3f request_id=%r",
+                name,
+                outcome,
+                seconds,
+                request_id,
+                exc_info=crash,
+                # For logs that are read by programs.
+                extra={"fields": {"tool": name, "outcome": outcome, "seconds": seconds, "request_id": request_id}},
+            )
+
+    async def until_idle(self) -> None:
+        """Wait until no tool runs."""
+        if self._calls:
+            self._idle = anyio.Event()
+            await self._idle.wait()
+
+    async def wind_down(self, seconds: float) -> bool:
+        """Take no new call and let the running ones answer: waits end now, and whatever takes longer is cancelled.
+
+        Returns:
+            Whether all calls have ended.
+        """
+        self._stop.ask()
+        for limit_seconds in (seconds - _CANCEL_SECONDS, _CANCEL_SECONDS):
+            with anyio.move_on_after(limit_seconds):
+                await self.until_idle()
+            for call in tuple(self._calls):
+                call.cancel()
+        return await self.cut_off()
+
+    async def cut_off(self) -> bool:
+        """Interrupt the calls that do not end when they are cancelled, so that each can say what it leaves behind.
+
+        Returns:
+            Whether all calls have ended.
+        """
+        for name, task in self._calls.values():
+            log.error("Stopped while %s was running: what it changed is not known", name)
+            if task is not None:
+                task.cancel()  # no shield holds against this
+        if self._calls:
+            await anyio.sleep(_LAST_WORDS_SECONDS)
+        return not self._calls
+
+
+async def serve_stdio(server: LiumServer) -> None:
+    """Serve over standard input and output until the input ends or a signal comes."""
+    async with anyio.create_task_group() as group:
+        group.start_soon(_stop_on_signal, server, group.cancel_scope)
+        await server.run_stdio_async()
+        group.cancel_scope.cancel()
+
+
+async def _stop_on_signal(server: LiumServer, scope: anyio.CancelScope) -> None:
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async for number in signals:
+            scope.cancel()
+            # A call that rents removes its pod when it is cancelled, which takes a moment.
+            with anyio.CancelScope(shield=True):
+                with anyio.move_on_after(CLEAN_UP_SECONDS):
+                    await server.until_idle()
+                await server.cut_off()
+            # The thread that reads standard input cannot be interrupted: an orderly exit would wait for it for ever.
+            os._exit(128 + number)
