@@ -78,21 +78,29 @@ class Background:
     """Work that goes on between calls, each under a name of its own, until it is done or the server stops."""
 
     def __init__(self) -> None:
-        self._tasks: dict[Hashable, asyncio.Task[None]] = {}
+        self._tasks: dict[Hashable, tuple[asyncio.Task[None], anyio.CancelScope]] = {}
 
     def start(self, name: Hashable, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Begin it, unless work of that name goes on already. It acts for the server, not for the call that asks."""
-        if name not in self._tasks:
-            task = asyncio.get_running_loop().create_task(work(), context=contextvars.Context())
-            self._tasks[name] = task
-            task.add_done_callback(lambda _: self._tasks.pop(name, None))
+        if name in self._tasks:
+            return
+        # Cancelled by its scope, it still waits for its threads: the ledger is not closed under them.
+        scope = anyio.CancelScope()
+
+        async def run() -> None:
+            with scope:
+                await work()
+
+        task = asyncio.get_running_loop().create_task(run(), context=contextvars.Context())
+        self._tasks[name] = task, scope
+        task.add_done_callback(lambda _: self._tasks.pop(name, None))
 
     async def aclose(self) -> None:
         """End all of it."""
-        tasks = tuple(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        running = tuple(self._tasks.values())
+        for _, scope in running:
+            scope.cancel()
+        await asyncio.gather(*(task for task, _ in running), return_exceptions=True)
 
 
 @dataclass(frozen=True, slots=True)
