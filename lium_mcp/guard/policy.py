@@ -120,11 +120,6 @@ class Policy:
             ceilings.append(admitted_usd)
         return min(ceilings, default=None)
 
-    def ceiling_per_gpu_hour_usd(self, gpu_count: int) -> float | None:
-        """The most that one GPU of a pod with so many may cost per hour; None where anything goes."""
-        most = self.limits.max_price_per_hour_usd
-        return None if most is None or self.shadow else most / gpu_count
-
     def check_gpu_type(self, gpu_type: str) -> None:
         """Refuse a GPU type that is not on the list.
 

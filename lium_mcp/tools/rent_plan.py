@@ -109,6 +109,12 @@ class Plan:
         hours = self.wanted.termination_hours
         return Ask(self.price_per_hour_usd, float(hours) if hours else None)
 
+    @property
+    def is_pinned(self) -> bool:
+        """Whether Lium picks the node, and is told a lower ceiling than the caller's: the price that was admitted."""
+        order, ceiling = self.order, self.wanted.max_usd_per_gpu_hour
+        return isinstance(order, SpecOrder) and order.request.max_price_per_gpu_hour != ceiling
+
     def terms(self, asked: str) -> Terms:
         """On what terms it is placed."""
         return Terms(asked, self.price_per_hour_usd, self.wanted.hours)
@@ -145,9 +151,6 @@ async def make_plan(call: Call, wanted: Wanted, *, priced: bool) -> Plan:
     policy.check_gpu_type(wanted.gpu_type)
     policy.check_template(contents.template.id if contents.template else None)
     request = _spec_request(wanted, contents)
-    ceilings = (wanted.max_usd_per_gpu_hour, policy.ceiling_per_gpu_hour_usd(request.gpu_count))
-    ceiling = min((ceiling for ceiling in ceilings if ceiling is not None), default=None)
-    request = request.model_copy(update={"max_price_per_gpu_hour": ceiling})
     if not priced and not policy.limits.any:
         return Plan(wanted, SpecOrder(request), request.gpu_count, None, None)
     chosen = await call.lium.executors.select_by_spec(request)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import anyio
 from pydantic import Field
 
-from lium_mcp.api import LiumError, Pod, PodDetail, RentOutcomeUnknown
+from lium_mcp.api import LiumError, NoExecutorMatches, Pod, PodDetail, RentOutcomeUnknown
 from lium_mcp.guard.confirm import NOTHING_TO_ASK, Question
 from lium_mcp.rentals import Entry, NodeOrder, Rental
 from lium_mcp.tools.call import READ_LIMIT_SECONDS, Call, time_limit
@@ -153,6 +153,16 @@ async def rent_pod(
             return await _follow(call, rental, plan.wanted, None if rental.earlier else plan, wait_seconds)
     except RentOutcomeUnknown as unknown:
         raise outcome_unknown(wanted.name, unknown) from unknown
+    except NoExecutorMatches as taken:
+        if not plan.is_pinned:
+            raise
+        raise ToolFailure(
+            "price_changed",
+            f"The node that was found for ${plan.price_per_hour_usd:.4f} an hour was taken in this moment, and no "
+            "other costs as little.",
+            "Call again: the next one is held against the limits anew.",
+            request_id=taken.request_id,
+        ) from taken
 
 
 async def _prepare(call: Call, wanted: Wanted) -> tuple[Plan, Room]:

@@ -102,12 +102,7 @@ def figure(failure: Failure, pattern: str) -> float:
 @every_way
 async def test_a_price_above_the_limit_is_refused(sandbox: Sandbox, way: str) -> None:
     async with agent_on(sandbox, max_price_per_hour_usd=0.2) as agent:
-        if way == "by node":
-            await refused(agent, "max_price_per_hour_usd", **await wanted(sandbox, way))
-        else:  # Lium is told the ceiling, and refuses by itself
-            failure = await agent.refused("rent_pod", **await wanted(sandbox, way))
-            assert failure.code == "no_gpu_matches"
-            assert rents(sandbox) == []
+        await refused(agent, "max_price_per_hour_usd", **await wanted(sandbox, way))
         await agent.call("rent_pod", **await wanted(sandbox, way, gpu="3090"))
     assert price_of(sandbox) <= 0.2
 
@@ -118,9 +113,7 @@ async def test_the_price_counts_for_all_gpus_of_a_pod(sandbox: Sandbox, way: str
     node = (await node_of(sandbox, "4090", 2))["id"]
     where: Row = {"executor_id": node} if way == "by node" else {"gpu_type": "RTX4090"}
     async with agent_on(sandbox, max_price_per_hour_usd=one * 1.5) as agent:
-        failure = await agent.refused("rent_pod", name="train", gpu_count=2, **where)
-        assert failure.code in {"policy_refused", "no_gpu_matches"}
-        assert rents(sandbox) == []
+        await refused(agent, "max_price_per_hour_usd", name="train", gpu_count=2, **where)
         await agent.call("rent_pod", name="train", gpu_count=1, wait_seconds=0, **where)
 
 
@@ -719,6 +712,21 @@ async def test_a_pod_that_a_person_removed_takes_no_room_and_is_closed_by_the_ne
     assert {row.pod_name: row.status for row in await journal.open().newest(9)} == {"gone": "removed", "kept": "rented"}
     await journal.aclose()
     assert [pod["pod_name"] for pod in living(sandbox)] == ["kept"]
+
+
+async def test_a_node_that_is_taken_in_this_moment_is_not_replaced_by_a_dearer_one(sandbox: Sandbox) -> None:
+    wire = Wire(sandbox)
+    # As if the node that was quoted were gone by the time of the rent.
+    cheaper = editing(lambda body: body | {"price_per_hour": body["price_per_hour"] / 2})
+    wire.on("POST", "/executors/rent-by-spec", cheaper, times=1)
+    async with agent_on(sandbox, budget_usd=50, transport=wire) as agent:
+        wanted = {"name": "train", "gpu_type": "RTX3090", "hours": 2, "wait_seconds": 0}
+        failure = await agent.refused("rent_pod", **wanted)
+        assert failure.code == "price_changed"
+        assert "Nothing was changed." in failure.text
+        assert "max_price_per_gpu_hour" not in failure.text
+        assert rents(sandbox) == []
+        await agent.call("rent_pod", **wanted)
 
 
 async def test_a_pod_that_an_earlier_call_rented_is_not_given_back(sandbox: Sandbox) -> None:
