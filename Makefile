@@ -32,6 +32,11 @@ demo: .venv/.run ## watch an agent rent, use and remove a GPU pod in the sandbox
 test: .venv/.dev ## run all tests; with COVERAGE=1 also measure what they cover, which takes half as long again
 	$(BIN)/python -m pytest -n $(WORKERS) $(if $(COVERAGE),--cov --cov-report=term:skip-covered --cov-fail-under=90)
 
+.PHONY: fuzz
+fuzz: .venv/.dev ## run the tests that draw their inputs, with other draws each time, and the whole corpus of hostile inputs
+	TEST_ALL_INPUTS=1 $(BIN)/python -m pytest -n $(WORKERS) -m hypothesis --hypothesis-profile=default
+	TEST_ALL_INPUTS=1 $(BIN)/python -m pytest -n $(WORKERS) tests/faults/test_inputs.py
+
 .PHONY: test-hosts
 test-hosts: .venv/.dev ## connect Claude Code, Codex, Gemini CLI and opencode to the server (needs npm, 1.2 GB)
 	$(BIN)/python -m tests.hosts.run

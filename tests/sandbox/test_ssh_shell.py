@@ -248,6 +248,7 @@ def defects() -> Iterator[list[str]]:
 @settings(max_examples=300, deadline=10_000)
 @given(script=SCRIPTS | st.text(max_size=60))
 @example(script="kill ²; kill -² 1; echo a >&²; tail -n ² f; head -² f; seq ²; sleep ²; timeout ² ls; exit ²")
+@example(script="timeout 1 exit 3; while :; do timeout 1 break; nohup exit; break; done; echo x | xargs exit")
 @example(script="printf '\\xff\\377%c' é | tr a-z A-Z | cut -f ² | cut -d ² -f 1; test ² -eq ٣; echo $((٣ + 1))")
 def test_no_text_of_a_command_crashes_or_hangs(standing: Shell, defects: list[str], script: str) -> None:
     code, _, _ = standing.run(script, stdin=b"some\ninput\n\xff\n")

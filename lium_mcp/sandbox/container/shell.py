@@ -99,18 +99,17 @@ class Shell:
             if self.process.nested > MOST_NESTED:
                 await self.process.complain(f"{self.name}: nested too deeply")
                 return NOT_EXECUTABLE
-            return await self._list(tree)
-        except Exit as end:
-            return end.code
-        except LoopControl:
-            return self.last_status
+            return await self._until_exit(self._list(tree))
         finally:
             self.process.nested -= 1
 
     async def run_all(self, command: Command) -> int:
         """Run the one command that this process is there for."""
+        return await self._until_exit(self._command(command, is_all=True))
+
+    async def _until_exit(self, work: Awaitable[int]) -> int:
         try:
-            return await self._command(command, is_all=True)
+            return await work
         except Exit as end:
             return end.code
         except LoopControl:
@@ -143,7 +142,8 @@ class Shell:
         """Start a command given by its words in a process of its own."""
 
         async def main(process: Process) -> int:
-            return await self.inside(process).run_words(words)
+            shell = self.inside(process)
+            return await shell._until_exit(shell.run_words(words))  # noqa: SLF001 - its own class
 
         streams = self.process.streams
         title = " ".join(words)[:PATH_BYTES]
