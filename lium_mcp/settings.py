@@ -18,7 +18,7 @@ from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from platformdirs import user_state_path
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from lium_mcp.guard.limits import Limits, Mode, Names, PolicyFileError, read_policy_file
@@ -47,6 +47,7 @@ class Settings(Limits, BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="LIUM_MCP_",
         env_ignore_empty=True,
+        populate_by_name=True,
         enable_decoding=False,
         extra="ignore",
         frozen=True,
@@ -55,27 +56,27 @@ class Settings(Limits, BaseSettings):
 
     api_key: SecretStr | None = Field(
         default=None,
-        validation_alias=AliasChoices("api_key", "LIUM_API_KEY"),
+        validation_alias="LIUM_API_KEY",
         description="The Lium API key (starts with sk_). Without it only the marketplace can be read.",
     )
     base_url: str = Field(
         default=DEFAULT_BASE_URL,
-        validation_alias=AliasChoices("base_url", "LIUM_BASE_URL"),
+        validation_alias="LIUM_BASE_URL",
         description="Address of the Lium API.",
     )
     ssh_key_path: Path | None = Field(
         default=None,
-        validation_alias=AliasChoices("ssh_key_path", "LIUM_SSH_KEY_PATH"),
+        validation_alias="LIUM_SSH_KEY_PATH",
         description="Private SSH key for pods; its public half (the same path plus .pub) is put into rented ones.",
     )
     ssh_key_passphrase: SecretStr | None = Field(
         default=None,
-        validation_alias=AliasChoices("ssh_key_passphrase", "LIUM_SSH_KEY_PASSPHRASE"),
+        validation_alias="LIUM_SSH_KEY_PASSPHRASE",
         description="Passphrase of the private SSH key, if it has one.",
     )
     ssh_agent: Path | None = Field(
         default=None,
-        validation_alias=AliasChoices("ssh_agent", "SSH_AUTH_SOCK"),
+        validation_alias="SSH_AUTH_SOCK",
         description="Socket of the SSH agent whose keys may be used too.",
     )
     local_dirs: tuple[Path, ...] = Field(
@@ -208,19 +209,28 @@ class Settings(Limits, BaseSettings):
         """The limits of the settings and of the policy file together, in the mode of the file if it has one.
 
         Raises:
-            SettingsError: the policy file cannot be read.
+            SettingsError: the policy file cannot be read, or both together make no sense.
         """
-        own = Limits(**{name: getattr(self, name) for name in Limits.model_fields})
-        if self.policy is None:
-            return own, self.policy_mode
-        try:
-            limits, mode = read_policy_file(self.policy)
-        except PolicyFileError as error:
-            raise SettingsError(f"LIUM_MCP_POLICY: {error}") from None
-        try:
-            return own.tightened(limits), mode or self.policy_mode
-        except ValueError as error:
-            raise SettingsError(f"LIUM_MCP_POLICY: {self.policy}: {error}") from None
+        limits, mode = Limits(**{name: getattr(self, name) for name in Limits.model_fields}), self.policy_mode
+        if self.policy is not None:
+            try:
+                of_team, mode_of_team = read_policy_file(self.policy)
+            except PolicyFileError as error:
+                raise SettingsError(f"LIUM_MCP_POLICY: {error}") from None
+            if mode_of_team == "shadow" and mode != "shadow" and (limits.any or "policy_mode" in self.model_fields_set):
+                raise SettingsError(
+                    f"LIUM_MCP_POLICY: {self.policy}: mode: shadow there would also loosen the limits of the settings; "
+                    "if that is meant, set LIUM_MCP_POLICY_MODE=shadow"
+                )
+            try:
+                limits, mode = limits.tightened(of_team), mode_of_team or mode
+            except ValueError as error:
+                raise SettingsError(f"LIUM_MCP_POLICY: {self.policy}: {error}") from None
+        if limits.budget_since is not None and limits.budget_usd is None:
+            raise SettingsError(
+                "LIUM_MCP_BUDGET_SINCE: it is the first day of no budget: LIUM_MCP_BUDGET_USD is missing"
+            )
+        return limits, mode
 
     def find_ssh_public_key_path(self) -> Path | None:
         """The public key file to put into pods: the other half of the private one; None when there is none."""
@@ -252,7 +262,7 @@ def load(overrides: Mapping[str, Any]) -> Settings:
     Raises:
         SettingsError: a value cannot be read, or a variable sets nothing. No value is repeated: it may be a secret.
     """
-    _refuse_unknown_variables()
+    _refuse_idle_variables()
     try:
         return Settings(**overrides)
     except ValidationError as error:
@@ -260,15 +270,19 @@ def load(overrides: Mapping[str, Any]) -> Settings:
         raise SettingsError("; ".join(problems)) from None
 
 
-def _refuse_unknown_variables() -> None:
-    """A misspelt limit would be no limit, and nobody would notice."""
+def _refuse_idle_variables() -> None:
+    """A misspelt or empty limit would be no limit, and nobody would notice."""
     known = {environment_name(field) for field in Settings.model_fields}
     problems = []
-    for name in sorted(os.environ):
+    for name, value in sorted(os.environ.items()):
         variable = name.upper()  # as the settings are read
-        if variable.startswith("LIUM_MCP_") and not variable.startswith(REGISTRY_PREFIX) and variable not in known:
+        if not variable.startswith("LIUM_MCP_") or variable.startswith(REGISTRY_PREFIX):
+            continue
+        if variable not in known:
             close = get_close_matches(variable, known, n=1)
             problems.append(f"{name}: there is no such setting" + (f"; {close[0]} is one" if close else ""))
+        elif not value.strip():
+            problems.append(f"{name}: it is empty; give it a value or leave it out")
     if problems:
         raise SettingsError("; ".join(problems))
 
@@ -292,9 +306,7 @@ def is_loopback(host: str) -> bool:
 def environment_name(field: str) -> str:
     """The environment variable that sets a field."""
     alias = Settings.model_fields[field].validation_alias
-    if isinstance(alias, AliasChoices):
-        return str(alias.choices[-1])
-    return f"LIUM_MCP_{field.upper()}"
+    return alias if isinstance(alias, str) else f"LIUM_MCP_{field.upper()}"
 
 
 def _public_half(private: Path) -> Path:

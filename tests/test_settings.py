@@ -135,3 +135,14 @@ def test_passwords_of_registries_and_any_spelling_of_a_name_are_no_mistakes(monk
     monkeypatch.setenv("lium_mcp_max_pods", "3")
     monkeypatch.setenv("LIUM_WORKSPACE", "team")
     assert load({}).max_pods == 3
+
+
+def test_what_belongs_to_other_programs_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key of another service must not go to Lium, nor the key of Lium to another service."""
+    monkeypatch.setenv("LIUM_API_KEY", "sk_lium")
+    for name in ("API_KEY", "BASE_URL", "SSH_KEY_PATH", "SSH_KEY_PASSPHRASE", "SSH_AGENT"):
+        monkeypatch.setenv(name, "http://127.0.0.1/other")
+    settings = load({})
+    assert settings.find_api_key() == "sk_lium"
+    assert settings.base_url == "https://lium.io/api"
+    assert (settings.ssh_key_path, settings.ssh_key_passphrase, settings.ssh_agent) == (None, None, None)

@@ -6,12 +6,16 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 Mode = Literal["enforce", "shadow"]
 _MAX_HOURS: Final = 720
 _MAX_FILE_BYTES: Final = 2**20
 _DAY: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
+_COUNTRY: Final = re.compile(r"[A-Za-z]{2}")
+_ID: Final = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
+# What nothing is called: an empty list would allow everything.
+_NOTHING: Final = "(none)"
 _NUMBERS: Final = ("max_price_per_hour_usd", "max_pods", "max_hours", "max_burn_per_hour_usd", "budget_usd")
 
 
@@ -41,6 +45,18 @@ def _day(value: Any) -> Any:  # noqa: ANN401 - as above
     if not (isinstance(value, date) or value is None or (isinstance(value, str) and _DAY.fullmatch(value.strip()))):
         raise ValueError("a day is needed, as 2026-01-31")
     return value
+
+
+def _countries(names: frozenset[str]) -> frozenset[str]:
+    if not all(name == _NOTHING or _COUNTRY.fullmatch(name) for name in names):
+        raise ValueError("two-letter codes of countries are needed, as US or DE")
+    return names
+
+
+def _ids(names: frozenset[str]) -> frozenset[str]:
+    if not all(name == _NOTHING or _ID.fullmatch(name) for name in names):
+        raise ValueError("ids of templates are needed, which list_templates shows")
+    return names
 
 
 Usd = Annotated[float, BeforeValidator(_number), Field(ge=0, allow_inf_nan=False)]
@@ -73,10 +89,10 @@ class Limits(BaseModel):
     allow_gpu_types: Names = Field(
         default=frozenset(), description="GPU types that may be rented (H100,A100), separated by commas; empty is any."
     )
-    allow_countries: Names = Field(
+    allow_countries: Annotated[Names, AfterValidator(_countries)] = Field(
         default=frozenset(), description="Countries to rent in (US,DE), separated by commas; empty is any."
     )
-    allow_templates: Names = Field(
+    allow_templates: Annotated[Names, AfterValidator(_ids)] = Field(
         default=frozenset(), description="Ids of templates that pods may run, separated by commas; empty is any."
     )
 
@@ -113,8 +129,7 @@ def _both(first: frozenset[str], second: frozenset[str]) -> frozenset[str]:
     if not first or not second:
         return first or second
     common = {name.casefold() for name in first} & {name.casefold() for name in second}
-    # Names that nothing has: an empty list would allow everything.
-    return frozenset(common) or frozenset({"(none)"})
+    return frozenset(common) or frozenset({_NOTHING})
 
 
 class _File(Limits):

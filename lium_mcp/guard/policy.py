@@ -91,8 +91,18 @@ class Policy:
         return self.limits.budget_usd is not None
 
     def budget_since(self, now: datetime) -> date:
-        """The first UTC day of the budget."""
-        return self.limits.budget_since or now.date().replace(day=1)
+        """The first UTC day of the budget; the present one where it has not begun."""
+        return min(self.limits.budget_since or now.date().replace(day=1), now.date())
+
+    def check_budget_has_begun(self, now: datetime) -> None:
+        """Refuse what spends before the first day of the budget: none is set for now.
+
+        Raises:
+            PolicyRefused: it is not that day yet.
+        """
+        first = self.limits.budget_since
+        if self.limits.budget_usd is not None and first is not None and first > now.date():
+            self._refuse("budget_usd", f"The budget begins on {first}", "nothing before that day")
 
     def life(self, hours: float | None) -> float | None:
         """The hours a new pod is to live: those asked for, else the most that is allowed.

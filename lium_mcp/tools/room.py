@@ -59,6 +59,7 @@ async def make_room(call: Call) -> Room:
     """Read what the policy has to know.
 
     Raises:
+        PolicyRefused: no budget is set for now.
         LiumError: what was spent cannot be read.
         LedgerUnavailable: the ledger cannot be read.
     """
@@ -67,6 +68,7 @@ async def make_room(call: Call) -> Room:
     since = datetime.combine(day, time(), UTC)
     if not policy.wants_spending:
         return Room(policy, now, since, None, ())
+    policy.check_budget_has_begun(now)
     statement = await call.lium.account.billing_statement(start_day=day, end_day=now.date())
     return Room(policy, now, since, statement, await call.renter.removed_since(since))
 

@@ -40,6 +40,9 @@ MALFORMED = [
         ("budget_since", value)
         for value in ("yesterday", "2026-02-30", "1/2/2026", "20260101", "0", "2026-01-01T00:00")
     ),
+    ("allow_countries", "Germany"),
+    ("allow_countries", "DE,USA"),
+    ("allow_templates", "pytorch"),
     ("policy_mode", "off"),
     ("policy_mode", "Shadow"),
     ("policy", "${TEAM_POLICY}"),
@@ -135,11 +138,44 @@ async def test_the_program_ends_with_status_2(arguments: list[str], environment:
     assert "Traceback" not in err
 
 
-def test_what_is_left_empty_is_no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hosts set a variable to nothing where a person filled in nothing."""
-    for name in Limits.model_fields:
-        monkeypatch.setenv(f"LIUM_MCP_{name.upper()}", "")
-    assert load({}).find_limits() == (Limits(), "enforce")
+@pytest.mark.parametrize("name", [*Limits.model_fields, "policy", "policy_mode", "read_only", "deny_tools"])
+def test_what_is_left_empty_stops_the_start(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Hosts set a variable to nothing where they know no value for it, as for a misspelt one."""
+    variable = f"LIUM_MCP_{name.upper()}"
+    monkeypatch.setenv(variable, "")
+    with pytest.raises(SettingsError, match=f"{variable}: it is empty"):
+        load({})
+
+
+SHADOW = "mode = 'shadow'\nmax_hours = 1"
+
+
+@pytest.mark.parametrize("settings", [{"max_pods": "1"}, {"policy_mode": "enforce"}])
+def test_a_file_in_shadow_mode_does_not_loosen_the_settings(settings: dict[str, str]) -> None:
+    path = Path.home() / "policy.toml"
+    path.write_text(SHADOW)
+    with pytest.raises(SettingsError, match="LIUM_MCP_POLICY_MODE=shadow"):
+        load(settings | {"policy": str(path)}).find_limits()
+
+
+@pytest.mark.parametrize(
+    ("settings", "written", "mode"),
+    [
+        ({}, SHADOW, "shadow"),
+        ({"max_pods": "1", "policy_mode": "shadow"}, SHADOW, "shadow"),
+        ({"max_pods": "1", "policy_mode": "shadow"}, "mode = 'enforce'\nmax_hours = 1", "enforce"),
+        ({"max_pods": "1", "policy_mode": "shadow"}, "max_hours = 1", "shadow"),
+    ],
+)
+def test_of_two_modes_the_stricter_holds(settings: dict[str, str], written: str, mode: str) -> None:
+    path = Path.home() / "policy.toml"
+    path.write_text(written)
+    assert load(settings | {"policy": str(path)}).find_limits()[1] == mode
+
+
+def test_a_first_day_without_a_budget_stops_the_start() -> None:
+    with pytest.raises(SettingsError, match="LIUM_MCP_BUDGET_USD is missing"):
+        load({"budget_since": "2026-11-01"}).find_limits()
 
 
 @pytest.mark.parametrize(

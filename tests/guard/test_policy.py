@@ -43,6 +43,7 @@ TOOLS = frozenset(
 TOOLSETS = frozenset({"pods", "clusters", "templates"})
 agent_on = partial(agent_on_every_tool, allow_tools=TOOLS, toolsets=TOOLSETS, log_level="ERROR")
 START = datetime(2026, 11, 20, 12, tzinfo=UTC)
+NO_TEMPLATE = "00000000-0000-4000-8000-000000000000"
 WAYS = ("by spec", "by node")
 every_way = pytest.mark.parametrize("way", WAYS)
 
@@ -260,7 +261,7 @@ CLUSTER_LIMITS: dict[str, tuple[Callable[[list[Row]], Row], Row]] = {
     "max_hours": (lambda _: {"max_hours": 1}, {"hours": 1.5}),
     "allow_gpu_types": (lambda _: {"allow_gpu_types": "RTX4090"}, {}),
     "allow_countries": (lambda _: {"allow_countries": "AQ"}, {}),
-    "allow_templates": (lambda _: {"allow_templates": "00000000-0000-4000-8000-000000000000"}, {}),
+    "allow_templates": (lambda _: {"allow_templates": NO_TEMPLATE}, {}),
 }
 
 
@@ -549,8 +550,8 @@ async def test_the_budget_begins_with_the_month_or_where_it_is_said(sandbox: San
 
 async def test_a_budget_that_begins_in_the_future_allows_nothing_more(sandbox: Sandbox) -> None:
     async with agent_on(sandbox, budget_usd=0.1, budget_since="2030-01-01") as agent:
-        await agent.refused("rent_pod", **await wanted(sandbox, "by spec"), hours=1)
-    assert rents(sandbox) == []
+        failure = await refused(agent, "budget_usd", **await wanted(sandbox, "by spec"), hours=1)
+        assert "begins on 2030-01-01" in failure.text
 
 
 # --- what comes out otherwise than quoted ----------------------------------------------------------------------------
@@ -632,7 +633,7 @@ SHADOWED: dict[str, tuple[Row, Row]] = {
     "budget_usd": ({"budget_usd": 0.01}, {"hours": 5}),
     "allow_gpu_types": ({"allow_gpu_types": "H100"}, {}),
     "allow_countries": ({"allow_countries": "AQ"}, {}),
-    "allow_templates": ({"allow_templates": "00000000-0000-4000-8000-000000000000"}, {}),
+    "allow_templates": ({"allow_templates": NO_TEMPLATE}, {}),
 }
 
 
@@ -651,7 +652,9 @@ async def test_shadow_mode_refuses_nothing_and_logs_one_line(
 
 async def test_shadow_mode_lets_lives_be_changed(sandbox: Sandbox) -> None:
     templates = [row["id"] for row in await ask(sandbox, "GET", "/templates")]
-    async with running(sandbox, policy_mode="shadow", max_hours=1, budget_usd=0.01, allow_templates="x") as agent:
+    async with running(
+        sandbox, policy_mode="shadow", max_hours=1, budget_usd=0.01, allow_templates=NO_TEMPLATE
+    ) as agent:
         await agent.call("schedule_pod_removal", pod="train", hours_from_now=100)
         await agent.call("cancel_pod_removal", pod="train")
         await agent.call("switch_pod_template", pod="train", template=templates[0])
