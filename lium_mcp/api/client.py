@@ -152,6 +152,8 @@ class LiumClient:
             self._features = frozenset(version.features)
         return self._features
 
-    async def supports(self, feature: str) -> bool:
-        """Whether the server has an optional feature, such as `rent_by_spec`."""
+    async def supports(self, feature: str, *, still: bool = False) -> bool:
+        """Whether the server has an optional feature, such as `rent_by_spec`; `still` asks it anew."""
+        if still:
+            self._features = None
         return feature in await self.features()

@@ -12,11 +12,10 @@ from datetime import date, datetime, timedelta
 
 from lium_mcp.api import BillingStatement, Pod, Rows, gpu_type_matches
 from lium_mcp.guard.limits import Limits
-from lium_mcp.rentals import Entry, is_alive, is_gone, whole_hours
+from lium_mcp.rentals import PRICE_TOLERANCE_USD, Entry, is_alive, is_gone, whole_hours
 
 log = logging.getLogger(__name__)
 
-_PRICE_TOLERANCE_USD = 0.0001
 _COST_TOLERANCE_USD = 0.005
 _LIFE_TOLERANCE_HOURS = 0.01
 _OVERDUE = timedelta(hours=1)
@@ -187,7 +186,7 @@ class Policy:
             return
         if price_per_hour_usd is None:
             self._refuse("max_price_per_hour_usd", "Lium does not say what it costs", f"a price of at most ${most:g}")
-        elif price_per_hour_usd / pods > most + _PRICE_TOLERANCE_USD:
+        elif price_per_hour_usd / pods > most + PRICE_TOLERANCE_USD:
             self._refuse(
                 "max_price_per_hour_usd",
                 f"A pod would cost ${price_per_hour_usd / pods:.4f} an hour; at most ${most:g} is allowed",
@@ -210,7 +209,7 @@ class Policy:
         most_burn = self.limits.max_burn_per_hour_usd
         if most_burn is not None:
             burn = self._burn("max_burn_per_hour_usd", commitments, ask)
-            if burn + (ask.price_per_hour_usd or 0) > most_burn + _PRICE_TOLERANCE_USD:
+            if burn + (ask.price_per_hour_usd or 0) > most_burn + PRICE_TOLERANCE_USD:
                 self._refuse(
                     "max_burn_per_hour_usd",
                     f"All pods together would cost ${burn + (ask.price_per_hour_usd or 0):.2f} an hour; "
@@ -346,7 +345,7 @@ def hours_left(pod: Pod, now: datetime) -> float | None:
 
     None where no removal is set, and where one was due long ago: nobody knows when such a pod goes.
     """
-    if pod.termination_hours is not None and pod.termination_hours > 0:
+    if pod.termination_hours is not None and pod.termination_hours > 0 and not pod.is_ready:
         return float(pod.termination_hours)
     if pod.removal_scheduled_at is None or pod.removal_scheduled_at < now - _OVERDUE:
         return None

@@ -5,9 +5,11 @@ from lium_mcp.rentals.journal import Journal
 from lium_mcp.rentals.orders import ClusterOrder, NodeOrder, Order, Rental, SpecOrder, Terms, digest
 from lium_mcp.rentals.protocol import Judge, PodNameTaken, Renter, RentUnsettled, needs_attention
 from lium_mcp.rentals.removal import whole_hours
-from lium_mcp.rentals.settling import REPLAY_WINDOW, is_alive, is_gone
+from lium_mcp.rentals.settling import DEARER, PRICE_TOLERANCE_USD, REPLAY_WINDOW, costs_more, is_alive, is_gone
 
 __all__ = [
+    "DEARER",
+    "PRICE_TOLERANCE_USD",
     "REPLAY_WINDOW",
     "ClusterOrder",
     "Entry",
@@ -22,6 +24,7 @@ __all__ = [
     "Renter",
     "SpecOrder",
     "Terms",
+    "costs_more",
     "digest",
     "is_alive",
     "is_gone",

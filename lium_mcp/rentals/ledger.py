@@ -87,8 +87,9 @@ _RENTALS: Final = Table(
     Column("pod_ids", JSON, nullable=False),
     Column("pod_count", Float, nullable=False),
     Column("price_per_hour_usd", Float),
+    Column("ceiling_per_hour_usd", Float),
     Column("hours", Float),
-    Column("removal_is_set", Boolean, nullable=False),
+    Column("kept_pod_ids", JSON, nullable=False),
     Column("confirmed", Boolean, nullable=False),
     Column("note", String(_MAX_NOTE_CHARACTERS), nullable=False),
     Column("created_at", _UtcDateTime, nullable=False),
@@ -143,7 +144,7 @@ class Ledger:
             self._take_turn(connection, entry.account)
             judge(_open_entries(connection, entry.account))
             row = {name: getattr(entry, name) for name in _NAMES} | {"id": str(uuid4())}
-            row |= {"known_pod_ids": list(entry.known_pod_ids), "pod_ids": list(entry.pod_ids)}
+            row |= {name: list(row[name]) for name in ("known_pod_ids", "pod_ids", "kept_pod_ids")}
             connection.execute(insert(_RENTALS).values(row))
             return Entry(**row)
 

@@ -53,11 +53,13 @@ class Terms:
     Attributes:
         asked: Digest of what the caller asked for: the same call again gets the same pod.
         price_per_hour_usd: What everything ordered costs together, as quoted; None where nobody said.
+        ceiling_per_hour_usd: The most that it may cost when Lium says what is billed; None where anything goes.
         hours: When Lium is to remove it, in hours from boot; None for never.
     """
 
     asked: str
     price_per_hour_usd: float | None = None
+    ceiling_per_hour_usd: float | None = None
     hours: float | None = None
 
 

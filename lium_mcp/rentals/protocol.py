@@ -7,8 +7,8 @@ failed. This package knows nothing of tools.
 """
 
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import Any, Final
 from uuid import uuid4
@@ -36,6 +36,7 @@ _OTHERS_ATTEMPTS: Final = 15
 _OTHERS_PAUSE_SECONDS: Final = 1.0
 
 Judge = Callable[[Sequence[Pod], Sequence[Entry]], None]
+"""Raises where living pods and open rents, of this server or another, leave no room for a rent."""
 
 
 class PodNameTaken(Exception):
@@ -59,8 +60,9 @@ class _InFlight(Exception):
     """Another server is renting under this name at this moment."""
 
 
-def _allow(_: Sequence[Pod], __: Sequence[Entry]) -> None:
-    """Judge that nothing stands against a rent."""
+async def _allow() -> Judge:
+    """A judge for whom nothing stands against a rent."""
+    return lambda _pods, _entries: None
 
 
 class Renter:
@@ -150,14 +152,17 @@ class Renter:
         return [] if self._journal.is_empty else await self._journal.open().closed_since(self._account, moment)
 
     @asynccontextmanager
-    async def rent(self, order: Order, terms: Terms, judge: Judge = _allow) -> AsyncIterator[Rental]:
+    async def rent(
+        self, order: Order, terms: Terms, find_judge: Callable[[], Awaitable[Judge]] = _allow
+    ) -> AsyncIterator[Rental]:
         """Rent, and hand the pod to the body. A cancelled body never leaves a pod that nobody heard of.
 
         Args:
             order: What to rent.
             terms: What was asked for, and on what terms.
-            judge: Raises where living pods and open rents, of this server or another, leave no room for this one. No
-                other server of the same ledger is admitted between that look and the writing of the row.
+            find_judge: Reads what the judge has to know beside living pods and open rents, after these were read: what
+                ends meanwhile counts twice rather than nowhere. No other server of the same ledger is admitted between
+                the verdict and the writing of the row.
 
         Raises:
             PodNameTaken: a pod of that name lives; nothing was sent.
@@ -167,7 +172,7 @@ class Renter:
             LiumError: a definite refusal; nothing was rented.
         """
         async with self._turn:
-            admitted = await self._admit(order, terms, judge)
+            admitted = await self._admit(order, terms, find_judge)
             if isinstance(admitted, Entry):
                 with anyio.CancelScope(shield=True):
                     try:
@@ -221,13 +226,26 @@ class Renter:
 
     async def forget_removal_time(self, pod_id: str) -> None:
         """Let nobody set the removal time that the rent of this pod asked for: it is set, or another was chosen."""
-        await self._change(pod_id, None, removal_is_set=True)
+        entry = await self._entry_of(pod_id)
+        if entry is not None and not entry.removal_is_set:
+            await self._change(pod_id, None, kept_pod_ids=sorted({*entry.kept_pod_ids, pod_id}))
+
+    async def note_price(self, pod_id: str) -> None:
+        """Note that what this rent may cost was held against what Lium bills."""
+        entry = await self._entry_of(pod_id)
+        if entry is not None and entry.ceiling_per_hour_usd is not None:
+            await self._change(pod_id, None, ceiling_per_hour_usd=None)
 
     async def note_removed(self, pod_id: str) -> None:
-        """Close the rent of a pod that is removed, so that its name is free."""
-        await self._note(pod_id, "removed", "removed on request")
+        """Take a pod that is removed out of its rent; without any the rent is closed, and its name is free."""
+        entry = await self._entry_of(pod_id)
+        others = [other for other in entry.pod_ids if other != pod_id] if entry is not None else []
+        if others:
+            await self._change(pod_id, None, pod_ids=others)
+        else:
+            await self._note(pod_id, "removed", "removed on request")
 
-    async def _admit(self, order: Order, terms: Terms, judge: Judge) -> Entry | Rental:
+    async def _admit(self, order: Order, terms: Terms, find_judge: Callable[[], Awaitable[Judge]]) -> Entry | Rental:
         """A row of the ledger for a request that may be sent now, or what an earlier one rented."""
         name = order.request.pod_name
         entries: list[Entry] = []
@@ -238,7 +256,7 @@ class Renter:
             if rental is not None:
                 return rental
             try:
-                return await self._write(order, terms, pods, judge)
+                return await self._write(order, terms, pods, await find_judge())
             except _InFlight:
                 await self._clock.sleep(_OTHERS_PAUSE_SECONDS)
         raise RentUnsettled([entry for entry in entries if entry.pod_name == name])
@@ -274,8 +292,8 @@ class Renter:
             pod_count=pod_count(order),
             created_at=self._lium.now(),
             price_per_hour_usd=terms.price_per_hour_usd,
+            ceiling_per_hour_usd=terms.ceiling_per_hour_usd,
             hours=terms.hours,
-            removal_is_set=terms.hours is None,
         )
         return await self._journal.open().admit(entry, admit)
 
@@ -292,8 +310,15 @@ class Renter:
                 raise
             return settled
         except LiumError as refusal:
-            await self._settler.note(entry, "refused", note=str(refusal))
-            raise
+            if await self._settler.note(entry, "refused", only_from={"sending"}, note=str(refusal)):
+                raise
+            # Another server has asked again meanwhile: that one may have rented.
+            with anyio.move_on_after(_SETTLE_LIMIT_SECONDS):
+                settled = await self._settler.settle(entry, pauses_seconds=_SETTLE_PAUSES_SECONDS)
+                if settled is not None:
+                    return settled
+            key = entry.idempotency_key
+            raise RentOutcomeUnknown(idempotency_key=key, pod_name=entry.pod_name, cause=refusal) from refusal
         # Whoever settled it meanwhile may have found a pod by name only; this is the API's own word.
         answered = {"pod_ids": list(rental.pod_ids), "confirmed": True}
         await self._settler.note(entry, "rented", only_from=UNSETTLED | {"rented"}, **answered)
@@ -344,7 +369,14 @@ class Renter:
         except LedgerUnavailable as error:
             log.critical("The ledger cannot note what became of pod %r: %s", pod_id, error)
 
+    async def _entry_of(self, pod_id: str) -> Entry | None:
+        """The open rent that made a pod, if the ledger has one that can be read."""
+        with suppress(LedgerUnavailable):
+            return next((entry for entry in await self.open_entries() if pod_id in entry.pod_ids), None)
+        return None
+
 
 def needs_attention(entry: Entry) -> bool:
     """Whether something is left to be done for an open rent."""
-    return entry.is_unsettled or entry.status == "removing" or not entry.removal_is_set
+    is_to_check = entry.ceiling_per_hour_usd is not None or not entry.removal_is_set
+    return entry.is_unsettled or entry.status == "removing" or is_to_check

@@ -36,9 +36,9 @@ async def keep_removal_time(
         due = rented_at + timedelta(hours=hours)  # the API did not take the hours of the rent
     else:
         return None, False
-    if _holds(pod, due):
+    # A time that is over by now is refused, and setting a later one again and again would put it off for ever.
+    if _holds(pod, max(due, lium.now())):
         return None, pod.is_ready
-    # A time that is over by now is refused: the pod has lived for as long as was asked for.
     await lium.pods.schedule_removal(pod.id, at=max(due, lium.now() + _AT_ONCE))
     newest = await lium.pods.get(pod.id)
     return newest, newest.is_ready and _holds(newest, max(due, lium.now()))

@@ -6,6 +6,7 @@ marked as replayed. Past the time for which the API keeps a key, a repeat would 
 
 import logging
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -43,6 +44,13 @@ _LOOK_PAUSES_SECONDS: Final = (0.0, 3.0, 3.0)
 # Twice: if the first repeat is the first to arrive, the second tells what the API has stored of it.
 _AT_ONCE: Final = (0.0, 0.0)
 _ATTEND_LIMIT_SECONDS: Final = 30.0
+PRICE_TOLERANCE_USD: Final = 0.0001
+DEARER: Final = "it came out dearer than allowed"
+
+
+def costs_more(price_per_hour_usd: float, ceiling_per_hour_usd: float | None) -> bool:
+    """Whether a price is above a ceiling by more than it may be rounded."""
+    return ceiling_per_hour_usd is not None and price_per_hour_usd > ceiling_per_hour_usd + PRICE_TOLERANCE_USD
 
 
 def is_alive(pod: Pod) -> bool:
@@ -121,18 +129,22 @@ class Settler:
         *,
         only_from: Collection[Status] | None = None,
         **values: Any,  # noqa: ANN401 - columns of the ledger
-    ) -> None:
+    ) -> bool:
         """Write what became of a rent, unless somebody has decided something else about it meanwhile.
 
         A ledger that fails now must not hide a pod: the rent is settled again later.
+
+        Returns:
+            False where something else was decided.
         """
         known = UNSETTLED if entry.is_unsettled else {entry.status}
         try:
-            await self._journal.open().change(
+            return await self._journal.open().change(
                 entry, status, now=self._lium.now(), only_from=only_from or known, **values
             )
         except LedgerUnavailable as error:
             log.critical("The ledger cannot note that the rent of %r is %s: %s", entry.pod_name, status, error)
+            return True
 
     async def remove(self, pod_id: str, *, schedule: bool = True) -> bool:
         """Remove a pod that must go, or have Lium remove it soon where it cannot be removed yet.
@@ -154,8 +166,12 @@ class Settler:
             return False
         return True
 
-    async def remove_all(self, pod_ids: Iterable[str]) -> bool:
+    async def remove_all(self, pod_ids: Iterable[str], *, due_pod_ids: Collection[str] = ()) -> bool:
         """As `remove` for several; one that cannot be removed stands in no other's way.
+
+        Args:
+            pod_ids: Which.
+            due_pod_ids: Those that Lium removes soon anyhow: another time would only put that off.
 
         Returns:
             Whether all are being removed now, or are gone.
@@ -167,7 +183,7 @@ class Settler:
         removed = []
         for pod_id in pod_ids:
             try:
-                removed.append(await self.remove(pod_id))
+                removed.append(await self.remove(pod_id, schedule=pod_id not in due_pod_ids))
             except LiumError as error:
                 failure = error
         if failure is not None:
@@ -178,17 +194,24 @@ class Settler:
         if entry.is_unsettled:
             await self._attend_to_unsettled(entry, pods, in_background=in_background)
         elif entry.status == "removing":
-            if await self.remove_all(entry.pod_ids):
-                await self.note(entry, "removed")
+            await self._go_on_removing(entry, pods)
         else:
             await self._attend_to_rented(entry, pods)
+
+    async def _go_on_removing(self, entry: Entry, pods: Sequence[Pod]) -> None:
+        soon = self._lium.now() + _REMOVE_AFTER
+        due = [pod.id for pod in pods if pod.removal_scheduled_at is not None and pod.removal_scheduled_at <= soon]
+        if await self.remove_all(entry.pod_ids, due_pod_ids=due):
+            await self.note(entry, "removed")
 
     async def _attend_to_unsettled(self, entry: Entry, pods: Rows[Pod], *, in_background: bool) -> None:
         age = self._lium.now() - entry.created_at
         if age >= (_BACKGROUND_WINDOW if in_background else REPLAY_WINDOW):
-            if entry.status == "sending":
+            if entry.status != "unknown":
                 await self.note(entry, "unknown")
             return
+        if in_background and entry.status == "sending" and age < _SENDING_ENDS:
+            return  # its own server waits for the answer
         if age > _RUN_OUT and not pods.skipped and not _new_pods(entry, pods):
             # A repeat now could be the first to arrive, and rent long after anybody waits for it.
             log.warning("Settled the rent of %r: it runs no more, and Lium lists no such pod", entry.pod_name)
@@ -201,7 +224,7 @@ class Settler:
             return
         if rental is not None:
             log.info("Settled the rent of %r: it was rented", entry.pod_name)
-        elif age > _SENDING_ENDS and entry.status == "sending":
+        elif age > _SENDING_ENDS and entry.status != "unknown":
             await self.note(entry, "unknown")
 
     async def _ask_again(self, entry: Entry, pauses_seconds: Iterable[float]) -> Rental | None:
@@ -212,8 +235,11 @@ class Settler:
         """
         order = from_json(entry.order)
         age = self._lium.now() - entry.created_at
-        if order is None or age >= REPLAY_WINDOW or not await self._lium.supports("rent_idempotency"):
+        # A server that was replaced by an older one would take the repeat for a new rent.
+        if order is None or age >= REPLAY_WINDOW or not await self._lium.supports("rent_idempotency", still=True):
             return None
+        if not await self._claim(entry):
+            return await self._settled_meanwhile(entry)
         for pause_seconds in pauses_seconds:
             await self._clock.sleep(pause_seconds)
             try:
@@ -229,17 +255,52 @@ class Settler:
                 return Rental(pod_ids, True, entry.created_at)
         return None
 
+    async def _claim(self, entry: Entry) -> bool:
+        """Write that its request is repeated, while nobody has settled it: from then on no first refusal closes it."""
+        try:
+            return await self._journal.open().change(entry, "repeated", now=self._lium.now(), only_from=UNSETTLED)
+        except LedgerUnavailable as error:
+            log.warning("The rent of %r cannot be settled without the ledger: %s", entry.pod_name, error)
+            return False
+
+    async def _settled_meanwhile(self, entry: Entry) -> Rental | None:
+        """What another server has found out about a rent."""
+        with suppress(LedgerUnavailable):
+            for newest in await self._journal.open().open_entries(entry.account):
+                if newest.id == entry.id and newest.pod_ids:
+                    return Rental(tuple(newest.pod_ids), newest.confirmed, newest.created_at)
+        return None
+
     async def _attend_to_rented(self, entry: Entry, pods: Rows[Pod]) -> None:
         if not pods.skipped and is_gone(entry, pods, self._lium.now()):
             await self.note(entry, "removed")
             return
         alive = [pod for pod in pods if pod.id in entry.pod_ids and is_alive(pod)]
-        if not alive:
+        if alive and entry.ceiling_per_hour_usd is not None and await self._is_dearer(entry, alive):
             return
-        if entry.hours is not None and not entry.removal_is_set:
-            kept = [await keep_removal_time(self._lium, pod, entry.hours, entry.created_at) for pod in alive]
-            if all(is_set for _, is_set in kept):
-                await self.note(entry, "rented", removal_is_set=True)
+        if entry.hours is not None:
+            kept = set(entry.kept_pod_ids)
+            for pod in alive:
+                if pod.id not in kept and (await keep_removal_time(self._lium, pod, entry.hours, entry.created_at))[1]:
+                    kept.add(pod.id)
+            if kept != set(entry.kept_pod_ids):
+                await self.note(entry, "rented", kept_pod_ids=sorted(kept))
+
+    async def _is_dearer(self, entry: Entry, alive: Sequence[Pod]) -> bool:
+        """Hold pods that no call has looked at against what they may cost; dearer ones must go."""
+        prices = [pod.price for pod in alive]
+        is_dearer = costs_more(sum(price or 0 for price in prices), entry.ceiling_per_hour_usd)
+        if is_dearer and entry.confirmed:
+            log.warning("The pods of %r came out dearer than allowed and are removed", entry.pod_name)
+            await self.note(entry, "removing", note=DEARER)
+            if await self.remove_all(entry.pod_ids):
+                await self.note(entry, "removed", only_from={"removing"}, note=DEARER)
+            return True
+        if None not in prices and len(alive) == len(entry.pod_ids):
+            if is_dearer:
+                log.error("The pods of %r cost more than allowed, and were found only by name", entry.pod_name)
+            await self.note(entry, "rented", ceiling_per_hour_usd=None)
+        return False
 
     async def _look_for(self, entry: Entry, pauses_seconds: Iterable[float]) -> Rental | None:
         for pause_seconds in pauses_seconds:

@@ -11,7 +11,7 @@ from pydantic import Field
 from lium_mcp.api import ClusterOffer, ClusterRentRequest, Conflict, Executor, LiumError, Pod, RentOutcomeUnknown
 from lium_mcp.guard.confirm import Question
 from lium_mcp.guard.policy import Ask
-from lium_mcp.rentals import ClusterOrder, Entry, Rental, Terms, digest, whole_hours
+from lium_mcp.rentals import ClusterOrder, Judge, Rental, Terms, costs_more, digest, whole_hours
 from lium_mcp.rentals.selection import has_price
 from lium_mcp.tools.call import READ_LIMIT_SECONDS, Call, time_limit
 from lium_mcp.tools.failures import ToolFailure
@@ -20,10 +20,15 @@ from lium_mcp.tools.pod_keys import find_public_keys
 from lium_mcp.tools.pod_views import Outcome
 from lium_mcp.tools.questions import ask_to_remove_cluster, at_most_usd, quoted
 from lium_mcp.tools.registry import DESTROYS, READS, WRITES, Toolset
-from lium_mcp.tools.rent_plan import PRICE_TOLERANCE_USD
-from lium_mcp.tools.renting import DEARER_AND_MAYBE_NOT_OURS, give_back, outcome_unknown, refuse_dearer
+from lium_mcp.tools.renting import (
+    DEARER_AND_MAYBE_NOT_OURS,
+    ceiling_per_hour_usd,
+    give_back,
+    outcome_unknown,
+    refuse_dearer,
+)
 from lium_mcp.tools.results import Result, Usd, note_on
-from lium_mcp.tools.room import Room, make_room
+from lium_mcp.tools.room import make_room
 from lium_mcp.tools.targets import find_template
 
 toolset = Toolset("clusters")
@@ -112,12 +117,16 @@ class ClusterPlan:
     price_per_hour_usd: float | None
     hours: float | None
     ceiling_usd: float | None
-    room: Room
 
-    def check(self, pods: Sequence[Pod], entries: Sequence[Entry]) -> None:
-        """Refuse it where the limits leave no room beside living pods and rents of the ledger."""
-        hours = float(whole_hours(self.hours)) if self.hours else None
-        self.room.check(Ask(self.price_per_hour_usd, hours, len(self.request.executor_uuids)), pods, entries)
+    @property
+    def pod_count(self) -> int:
+        """How many members it has."""
+        return len(self.request.executor_uuids)
+
+    @property
+    def ask(self) -> Ask:
+        """What it would add to what the account is committed to."""
+        return Ask(self.price_per_hour_usd, float(whole_hours(self.hours)) if self.hours else None, self.pod_count)
 
 
 async def ask_to_rent_cluster(call: Call, **arguments: Any) -> Question | None:  # noqa: ANN401 - those of the tool
@@ -125,7 +134,8 @@ async def ask_to_rent_cluster(call: Call, **arguments: Any) -> Question | None: 
     if await call.renter.earlier(arguments["name"], _digest(**arguments)) is not None:
         return None
     plan = await _plan(call, **arguments)
-    plan.check(await call.lium.pods.list(), await call.renter.open_entries())
+    room = await make_room(call)
+    room.check(plan.ask, await call.lium.pods.list(), await call.renter.open_entries())
     hours = plan.hours
     price = None if plan.price_per_hour_usd is None else at_most_usd(plan.price_per_hour_usd)
     cost = f"at most ${price:.2f} an hour together" if price is not None else "a price that Lium does not say"
@@ -160,9 +170,14 @@ async def rent_cluster(
     if isinstance(ready, Rental):
         return await _rented(call, ready, None)
     refuse_dearer(call, ready.price_per_hour_usd)
-    terms = Terms(asked, ready.price_per_hour_usd, ready.hours)
+
+    async def find_judge() -> Judge:
+        room = await make_room(call)
+        return lambda pods, entries: room.check(ready.ask, pods, entries)
+
+    terms = Terms(asked, ready.price_per_hour_usd, _ceiling(call, ready), ready.hours)
     try:
-        async with call.renter.rent(ClusterOrder(ready.request), terms, ready.check) as rental:
+        async with call.renter.rent(ClusterOrder(ready.request), terms, find_judge) as rental:
             return await _rented(call, rental, None if rental.earlier else ready)
     except RentOutcomeUnknown as unknown:
         raise outcome_unknown(name, unknown) from unknown
@@ -226,10 +241,14 @@ async def _rented(call: Call, rental: Rental, plan: ClusterPlan | None) -> Rente
     quoted = plan.price_per_hour_usd if plan else None
     price = sum(prices) if len(prices) == len(rental.pod_ids) else quoted
     warnings = []
-    if plan is not None and price is not None and _costs_more(call, price, plan):
+    if plan is not None and _cost_more(call, prices, plan):
         if rental.confirmed:
-            raise await give_back(call, rental, f"The cluster {plan.request.pod_name}", price)
+            raise await give_back(call, rental, f"The cluster {plan.request.pod_name}", sum(prices))
         warnings.append(DEARER_AND_MAYBE_NOT_OURS)
+    if plan is not None and len(prices) == plan.pod_count:
+        await call.renter.note_price(rental.pod_id)
+    if plan is not None and len(rental.pod_ids) != plan.pod_count:
+        warnings.append(f"Lium named {len(rental.pod_ids)} pods of {plan.pod_count}: call list_pods to see the others.")
     if not rental.confirmed:
         warnings.append("The answer was lost; the pods were found by name. Check them.")
     if not members:
@@ -247,14 +266,14 @@ async def _rented(call: Call, rental: Rental, plan: ClusterPlan | None) -> Rente
     )
 
 
-def _costs_more(call: Call, price: float, plan: ClusterPlan) -> bool:
-    """Whether the members together cost more than was allowed or agreed to, by more than it may be rounded."""
-    ceilings = (
-        plan.ceiling_usd,
-        call.policy.most_per_hour_usd(plan.price_per_hour_usd, len(plan.request.executor_uuids)),
-        call.agreed.price_per_hour_usd if call.agreed else None,
-    )
-    return any(limit is not None and price > limit + PRICE_TOLERANCE_USD for limit in ceilings)
+def _ceiling(call: Call, plan: ClusterPlan) -> float | None:
+    return ceiling_per_hour_usd(call, plan.price_per_hour_usd, plan.ceiling_usd, plan.pod_count)
+
+
+def _cost_more(call: Call, prices: Sequence[float], plan: ClusterPlan) -> bool:
+    """Whether members whose price is known cost more than was allowed or agreed to, one of them or all together."""
+    most_each = call.policy.most_per_hour_usd(None)
+    return costs_more(sum(prices), _ceiling(call, plan)) or any(costs_more(price, most_each) for price in prices)
 
 
 async def _keep_removal_times(call: Call, rental: Rental, members: Sequence[Pod], hours: float) -> bool:
@@ -308,7 +327,7 @@ async def _plan(
         user_public_key=await find_public_keys(call),
     )
     policy.check_template(request.template_id)
-    return ClusterPlan(request, price, hours, max_usd_per_hour, await make_room(call))
+    return ClusterPlan(request, price, hours, max_usd_per_hour)
 
 
 async def _find_nodes(call: Call, executor_ids: list[str]) -> list[Executor]:

@@ -6,13 +6,12 @@ a person, and once more to act on the answer.
 
 import re
 from dataclasses import dataclass
-from typing import Final
 
 from pydantic import field_validator
 
 from lium_mcp.api import Executor, RentBySpecRequest, RentRequest, Template
 from lium_mcp.guard.policy import Ask
-from lium_mcp.rentals import NodeOrder, Order, SpecOrder, Terms, digest, whole_hours
+from lium_mcp.rentals import PRICE_TOLERANCE_USD, NodeOrder, Order, SpecOrder, digest, whole_hours
 from lium_mcp.rentals.selection import (
     NoDefaultTemplate,
     NothingFits,
@@ -26,8 +25,6 @@ from lium_mcp.tools.marketplace import PricedRental, find_node, quote_node
 from lium_mcp.tools.pod_keys import find_public_keys
 from lium_mcp.tools.results import Result
 from lium_mcp.tools.targets import find_free_volume, find_template
-
-PRICE_TOLERANCE_USD: Final = 0.0001
 
 
 class Wanted(Result):
@@ -115,10 +112,6 @@ class Plan:
         order, ceiling = self.order, self.wanted.max_usd_per_gpu_hour
         return isinstance(order, SpecOrder) and order.request.max_price_per_gpu_hour != ceiling
 
-    def terms(self, asked: str) -> Terms:
-        """On what terms it is placed."""
-        return Terms(asked, self.price_per_hour_usd, self.wanted.hours)
-
 
 async def make_plan(call: Call, wanted: Wanted, *, priced: bool) -> Plan:
     """Find what to rent.
@@ -160,7 +153,8 @@ async def make_plan(call: Call, wanted: Wanted, *, priced: bool) -> Plan:
     policy.check_price(price)
     if price is not None and (priced or not policy.shadow):
         # If the node is taken meanwhile, Lium tries the next: not at another price.
-        ceiling = price / request.gpu_count + PRICE_TOLERANCE_USD
+        ceilings = (price / request.gpu_count + PRICE_TOLERANCE_USD, request.max_price_per_gpu_hour)
+        ceiling = min(ceiling for ceiling in ceilings if ceiling is not None)
         request = request.model_copy(update={"max_price_per_gpu_hour": ceiling})
     return Plan(wanted, SpecOrder(request), request.gpu_count, price, chosen.selected_executor)
 

@@ -1,16 +1,15 @@
 """`rent_pod`, the tool that spends: what to rent, at most for how much, until when, and what came of it."""
 
 import logging
-from collections.abc import Sequence
 from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 import anyio
 from pydantic import Field
 
-from lium_mcp.api import LiumError, NoExecutorMatches, Pod, PodDetail, RentOutcomeUnknown
+from lium_mcp.api import LiumError, NoExecutorMatches, PodDetail, RentOutcomeUnknown
 from lium_mcp.guard.confirm import NOTHING_TO_ASK, Question
-from lium_mcp.rentals import Entry, NodeOrder, Rental
+from lium_mcp.rentals import DEARER, PRICE_TOLERANCE_USD, Judge, NodeOrder, Rental, Terms, costs_more
 from lium_mcp.tools.call import READ_LIMIT_SECONDS, Call, time_limit
 from lium_mcp.tools.failures import ToolFailure
 from lium_mcp.tools.parameters import DEFAULT_WAIT_SECONDS, Few, ShortText, WaitSeconds
@@ -20,9 +19,9 @@ from lium_mcp.tools.pods import judge, judge_gone, read_pod, settled
 from lium_mcp.tools.pods import toolset as toolset  # noqa: PLC0414 - rent_pod joins the toolset; this says that it is public
 from lium_mcp.tools.questions import at_most_usd, quoted
 from lium_mcp.tools.registry import WRITES
-from lium_mcp.tools.rent_plan import PRICE_TOLERANCE_USD, Plan, Wanted, make_plan
+from lium_mcp.tools.rent_plan import Plan, Wanted, make_plan
 from lium_mcp.tools.results import Result, Usd
-from lium_mcp.tools.room import Room, make_room
+from lium_mcp.tools.room import make_room
 from lium_mcp.tools.schema import UNLISTED
 
 log = logging.getLogger(__name__)
@@ -68,7 +67,7 @@ async def ask_to_rent(call: Call, **arguments: Any) -> Question | None:  # noqa:
     # Where the caller left the choice to the market, it may fall on another node by the time of the answer.
     where = "the cheapest node that fits"
     if wanted.executor_id and node:
-        where = f"node {node.id} ({node.country_code or 'country unknown'})"
+        where = f"node {node.id} ({quoted(node.country_code or 'country unknown')})"
     cost = f"at most ${price:.2f} an hour" if price is not None else "a price that Lium does not say"
     text = f"Rent pod {quoted(wanted.name)}: {what} on {where} for {cost}? "
     if hours is None:
@@ -140,13 +139,15 @@ async def rent_pod(
         ready = await call.renter.earlier(wanted.name, wanted.digest) or await _prepare(call, wanted)
     if isinstance(ready, Rental):
         return await _follow(call, ready, wanted, None, wait_seconds)
-    plan, room = ready
+    plan = ready
 
-    def judge_room(pods: Sequence[Pod], entries: Sequence[Entry]) -> None:
-        room.check(plan.ask, pods, entries)
+    async def find_judge() -> Judge:
+        room = await make_room(call)
+        return lambda pods, entries: room.check(plan.ask, pods, entries)
 
+    terms = Terms(wanted.digest, plan.price_per_hour_usd, _ceiling(call, plan), plan.wanted.hours)
     try:
-        async with call.renter.rent(plan.order, plan.terms(wanted.digest), judge_room) as rental:
+        async with call.renter.rent(plan.order, terms, find_judge) as rental:
             if not rental.earlier:
                 await register_public_keys(call)
             # A pod of an earlier call has its own terms.
@@ -165,10 +166,10 @@ async def rent_pod(
         ) from taken
 
 
-async def _prepare(call: Call, wanted: Wanted) -> tuple[Plan, Room]:
+async def _prepare(call: Call, wanted: Wanted) -> Plan:
     plan = await make_plan(call, wanted, priced=call.agreed is not None)
     refuse_dearer(call, plan.price_per_hour_usd)
-    return plan, await make_room(call)
+    return plan
 
 
 def refuse_dearer(call: Call, price_per_hour_usd: float | None) -> None:
@@ -222,7 +223,9 @@ async def _follow(call: Call, rental: Rental, wanted: Wanted, plan: Plan | None,
         warnings.append("The answer was lost; this pod was found by its name. Check that it is yours.")
     if is_dearer:
         warnings.append(DEARER_AND_MAYBE_NOT_OURS)
-    if pod.price is None and plan is not None and _has_ceiling(call, plan):
+    if plan is not None and pod.price is not None:
+        await call.renter.note_price(pod.id)
+    if pod.price is None and plan is not None and _ceiling(call, plan) is not None:
         warnings.append("Lium does not say what it costs, so nobody could check that: see get_pod, or remove it.")
     restore = plan.order.request.restore_path if plan and isinstance(plan.order, NodeOrder) else None
     if restore:
@@ -245,9 +248,16 @@ async def _follow(call: Call, rental: Rental, wanted: Wanted, plan: Plan | None,
     )
 
 
-def _has_ceiling(call: Call, plan: Plan) -> bool:
-    ceilings = (plan.wanted.max_usd_per_gpu_hour, call.policy.most_per_hour_usd(plan.price_per_hour_usd), call.agreed)
-    return any(ceiling is not None for ceiling in ceilings)
+def ceiling_per_hour_usd(call: Call, admitted_usd: float | None, own_usd: float | None, pods: int = 1) -> float | None:
+    """The most that pods may cost together: by the limits, by what a person agreed to, by the caller's own ceiling."""
+    agreed = call.agreed.price_per_hour_usd if call.agreed else None
+    ceilings = (own_usd, call.policy.most_per_hour_usd(admitted_usd, pods), agreed)
+    return min((ceiling for ceiling in ceilings if ceiling is not None), default=None)
+
+
+def _ceiling(call: Call, plan: Plan) -> float | None:
+    per_gpu = plan.wanted.max_usd_per_gpu_hour
+    return ceiling_per_hour_usd(call, plan.price_per_hour_usd, None if per_gpu is None else per_gpu * plan.gpu_count)
 
 
 def _costs_more(call: Call, pod: PodDetail, plan: Plan) -> bool:
@@ -256,12 +266,7 @@ def _costs_more(call: Call, pod: PodDetail, plan: Plan) -> bool:
         return False
     count = pod.rented_gpu_count or 0
     per_gpu = pod.price / (count if 0 < count <= plan.gpu_count else plan.gpu_count)
-    ceiling = plan.wanted.max_usd_per_gpu_hour
-    allowed = call.policy.most_per_hour_usd(plan.price_per_hour_usd)
-    agreed = call.agreed.price_per_hour_usd if call.agreed else None
-    return (ceiling is not None and per_gpu > ceiling + PRICE_TOLERANCE_USD) or any(
-        most is not None and pod.price > most + PRICE_TOLERANCE_USD for most in (allowed, agreed)
-    )
+    return costs_more(per_gpu, plan.wanted.max_usd_per_gpu_hour) or costs_more(pod.price, _ceiling(call, plan))
 
 
 async def give_back(call: Call, rental: Rental, what: str, price_per_hour_usd: float) -> ToolFailure:
@@ -269,7 +274,7 @@ async def give_back(call: Call, rental: Rental, what: str, price_per_hour_usd: f
     log.warning("Pods %r came out dearer than allowed and are removed", rental.pod_ids)
     removed = False
     with suppress(LiumError), anyio.move_on_after(_GIVE_BACK_SECONDS):
-        removed = await call.renter.give_back(rental, "it came out dearer than allowed")
+        removed = await call.renter.give_back(rental, DEARER)
     return ToolFailure(
         "dearer_than_allowed",
         f"{what} came out at ${price_per_hour_usd:.4f} an hour, more than allowed.",

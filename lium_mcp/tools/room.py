@@ -85,7 +85,7 @@ async def check_life(call: Call, pod: Pod, hours: float | None) -> None:
     """
     policy, now = call.policy, call.lium.now()
     earlier = hours_left(pod, now)
-    if hours is not None and earlier is not None and hours <= earlier:
+    if hours is not None and earlier is not None and hours <= earlier and not await _is_to_be_shortened(call, pod):
         return
     lived = max((now - pod.created_at).total_seconds() / 3600, 0) if pod.created_at else None
     # A first removal time bounds a life of which nobody knows the beginning; a later one only makes it longer.
@@ -109,6 +109,11 @@ async def changing_life(call: Call, named: str, hours: float | None) -> AsyncIte
         pod = await find_pod(call, named)
         await check_life(call, pod, hours)
         yield pod
+
+
+async def _is_to_be_shortened(call: Call, pod: Pod) -> bool:
+    """Whether Lium shows the whole hours of its rent, of which a part is taken off once it runs."""
+    return any(pod.id in entry.pod_ids and not entry.removal_is_set for entry in await call.renter.open_entries())
 
 
 def _but(pod: Pod, pods: Sequence[Pod]) -> Sequence[Pod]:

@@ -23,7 +23,6 @@ def an_entry(pod_name: str = "train", **fields: Any) -> Entry:
         "created_at": NOW,
         "price_per_hour_usd": 1.2345,
         "hours": 2.5,
-        "removal_is_set": False,
     }
     return Entry(**wanted | fields)
 

@@ -33,8 +33,8 @@ from tests.rentals.entries import ACCOUNT, NOW, allow, an_entry
 SERVERS: Final = 20
 _RAW_INSERT: Final = text(
     'INSERT INTO rentals (id, account, pod_name, status, "order", asked, idempotency_key, known_pod_ids, pod_ids, '
-    "pod_count, removal_is_set, confirmed, note, created_at) VALUES (:id, :account, :pod_name, 'sending', '{}', 'x', "
-    ":key, '[]', '[]', 1, true, false, '', '2026-10-25 02:30:15')"
+    "pod_count, kept_pod_ids, confirmed, note, created_at) VALUES (:id, :account, :pod_name, 'sending', '{}', 'x', "
+    ":key, '[]', '[]', 1, '[]', false, '', '2026-10-25 02:30:15')"
 )
 
 
@@ -66,7 +66,9 @@ def insert_raw(connection: Connection, pod_name: str = "train", account: str = A
 async def test_a_rent_comes_back_as_it_was_written(state_url: str) -> None:
     async with opened(state_url) as ledger:
         written = await ledger.admit(an_entry(), allow)
-        assert written == replace(an_entry(idempotency_key=written.idempotency_key), id=written.id, pod_ids=[])
+        assert written == replace(
+            an_entry(idempotency_key=written.idempotency_key), id=written.id, pod_ids=[], kept_pod_ids=[]
+        )
     async with opened(state_url) as another:
         (found,) = await another.open_entries(ACCOUNT)
         assert found == written
