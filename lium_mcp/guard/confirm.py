@@ -1,12 +1,13 @@
 """Asking the person before money is spent or data destroyed, in both eras of the protocol.
 
 A question names its target and its price, and the answer counts for these alone: in the current protocol the question
-is made anew when the answer comes and must read the same, for older clients the target is read again after the answer.
+is made anew when the answer comes and must read the same; for older clients too, but for sums that did not rise.
 Whatever is not a clear yes changes nothing. There is no way for the model to answer.
 """
 
 import hashlib
 import os
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ Mode = Literal["auto", "always", "never"]
 ANSWER_SECONDS: Final = 300.0
 STATE_SECONDS: Final = 600.0
 """How long an answer that comes with a later request may take."""
+_AMOUNT: Final = re.compile(r"\$-?\d+(\.\d+)?")
 _ANSWER_COMES_LATER: Final = "2026-07-28"
 _ASK_FIRST: Final = "Ask the person, then call again."
 
@@ -49,10 +51,14 @@ class Question:
     price_per_hour_usd: float | None = None
 
     def binds_as(self, other: "Question") -> bool:
-        """Whether a yes to this is a yes to the other: the same target, at no higher price."""
+        """Whether a yes to this is a yes to the other: it says the same of the same target, at no higher price."""
         mine, theirs = self.price_per_hour_usd, other.price_per_hour_usd
-        # A yes to an unknown price is one to any; a yes to a price is none to one that nobody knows.
-        return self.pins == other.pins and (mine is None or (theirs is not None and theirs <= mine))
+        if self.pins != other.pins:
+            return False
+        if mine is None or theirs is None:
+            return self.text == other.text
+        # The price is held by its figure, the sums that follow from it and the balance are not agreed to.
+        return theirs <= mine and _AMOUNT.sub("$", self.text) == _AMOUNT.sub("$", other.text)
 
 
 NOTHING_TO_ASK: Final = Question("")

@@ -58,12 +58,12 @@ def make_resolver(tool: str, asks: Asks, runtime: Runtime, names: Collection[str
 
             async def question() -> Question | None:
                 with time_limit(READ_LIMIT_SECONDS):
-                    return await asks(call, **arguments)
+                    made = await asks(call, **arguments)
+                return made and replace(made, text=call.redact(clean(made.text)))
 
             asked = await question()
             if asked is None:
                 return _Before(question=NOTHING_TO_ASK)
-            asked = replace(asked, text=call.redact(clean(asked.text)))
             _question.set(asked)
             marker = later(context, asked)
             if marker is not None:

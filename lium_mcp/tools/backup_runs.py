@@ -59,6 +59,30 @@ def _is_inside(path: str, directory: str) -> bool:
     return path == directory or path.startswith(f"{directory.rstrip('/')}/")
 
 
+def covers_all(pod: Pod, schedule: BackupSchedule) -> bool:
+    """Whether backups by this schedule hold all of the pod's local volume. An empty path means all of it."""
+    path = schedule.backup_path
+    return path == "" or (path is not None and _is_inside(_plain(pod.volume_root), _plain(path)))
+
+
+def refuse_partial(pod: Pod, schedule: BackupSchedule | None) -> None:
+    """Refuse to rest a removal on backups that leave out a part of the local volume; without a schedule, none do.
+
+    Raises:
+        ToolFailure: the schedule leaves out a part.
+    """
+    if schedule is None or covers_all(pod, schedule):
+        return
+    only = f"only {schedule.backup_path}" if schedule.backup_path else "a path that Lium does not say"
+    raise ToolFailure(
+        "backup_partial",
+        f"The backup schedule of {pod.pod_name} ({pod.id}) covers {only}, and a last backup must hold all of "
+        f"{pod.volume_root}.",
+        f"Widen it: set_backup_schedule with path={pod.volume_root}, then call again. To keep that part only, call "
+        "create_backup, then remove_pod without final_backup.",
+    )
+
+
 async def ensure_schedule(call: Call, pod: Pod) -> tuple[BackupSchedule, bool]:
     """The pod's schedule, made with the usual values if there is none, since Lium backs up nothing without one."""
     schedule = await call.lium.backup_schedules.get_for_pod(pod.id)
@@ -80,17 +104,22 @@ async def ensure_schedule(call: Call, pod: Pod) -> tuple[BackupSchedule, bool]:
     return created, True
 
 
-async def start_backup(call: Call, pod: Pod, *, name: str) -> StartedBackup:
-    """Start a backup of a pod, or join the one that runs.
+async def start_backup(call: Call, pod: Pod, *, name: str, whole: bool = False) -> StartedBackup:
+    """Start a backup of a pod, or join the one that runs; with `whole`, only one of the whole local volume.
 
     Raises:
-        ToolFailure: it cannot be established whether one was started, or a schedule was made and no backup.
+        ToolFailure: it cannot be established whether one was started, or a schedule was made and no backup, or the
+            schedule leaves out a part.
         LiumError: Lium refused.
     """
     schedule, created = await ensure_schedule(call, pod)
+    if whole:
+        refuse_partial(pod, schedule)
     made = f"A backup schedule was made for {pod.pod_name}, every {DEFAULT_EVERY_HOURS} hours."
     with after_change(made) if created else nullcontext():
         backup_id, joined = await _start(call, pod, name)
+        if whole:  # somebody may have narrowed it just before the start
+            refuse_partial(pod, await call.lium.backup_schedules.get_for_pod(pod.id))
     return StartedBackup(backup_id, schedule, created, joined)
 
 

@@ -1,17 +1,17 @@
 """The last backup before a removal: taken, waited for until it is really complete, and only then is a pod let go.
 
 A backup that takes longer than one call may wait is remembered, so that the next call goes on with it instead of
-starting over; not for long, since what is written to the pod later is not in it.
+starting over; not for long after its end, since what is written to the pod later is not in it.
 """
 
 from typing import Final
 
-from lium_mcp.api import Backup, LiumError, Pod
+from lium_mcp.api import Backup, LiumError, NotFound, Pod
 from lium_mcp.tools.backup_runs import start_backup, wait_for_backup
 from lium_mcp.tools.call import Call
 from lium_mcp.tools.failures import ToolFailure, from_api
 
-_FRESH_SECONDS: Final = 1800.0
+_FRESH_SECONDS: Final = 600.0
 
 
 async def take_final_backup(call: Call, pod: Pod, *, wait_seconds: float) -> Backup:
@@ -23,14 +23,15 @@ async def take_final_backup(call: Call, pod: Pod, *, wait_seconds: float) -> Bac
     Raises:
         ToolFailure: there is no complete backup; the pod was not touched.
     """
-    memory = call.runtime.final_backups
-    now = call.runtime.clock.monotonic()
-    backup_id, begun = memory.get(pod.id, (None, now))
     try:
-        if backup_id is None or now - begun > _FRESH_SECONDS:
-            backup_id = await begin_final_backup(call, pod, wait_seconds=wait_seconds)
-            memory[pod.id] = (backup_id, now)
-        backup = await wait_for_backup(call, await call.lium.backups.get(backup_id), wait_seconds=wait_seconds)
+        backup = await earlier_final_backup(call, pod)
+        if backup is None:
+            now = call.runtime.clock.monotonic()
+            backup_id = await begin_final_backup(call, pod, whole=True, wait_seconds=wait_seconds)
+            call.runtime.final_backups[pod.id] = (backup_id, now)
+            backup = await call.lium.backups.get(backup_id)
+        backup = await wait_for_backup(call, backup, wait_seconds=wait_seconds)
+        _refuse_failed(call, pod, backup)
     except LiumError as error:
         said = from_api(error)
         raise ToolFailure(said.code, said.happened, _ADVICE, effect=_stays(pod), request_id=error.request_id) from error
@@ -38,16 +39,63 @@ async def take_final_backup(call: Call, pod: Pod, *, wait_seconds: float) -> Bac
         if failure.effect != _stays(pod):
             failure.effect = f"{_stays(pod)} {failure.effect}"
         raise
-    if backup.is_final and not backup.is_completed:
-        memory.pop(pod.id, None)
-        reason = f": {backup.error_message[:300]}" if backup.error_message else ""
-        raise ToolFailure("final_backup_failed", f"The backup is {backup.state}{reason}.", _ADVICE, effect=_stays(pod))
     return backup
+
+
+async def earlier_final_backup(call: Call, pod: Pod) -> Backup | None:
+    """The last backup that an earlier call began, if a removal may rest on it: it runs, or was complete just now.
+
+    Raises:
+        ToolFailure: it failed, which is said once; the next call takes another.
+        LiumError: it could not be read.
+    """
+    if pod.id not in call.runtime.final_backups:
+        return None
+    backup_id, begun = call.runtime.final_backups[pod.id]
+    try:
+        backup = await call.lium.backups.get(backup_id)
+    except NotFound:
+        return None
+    _refuse_failed(call, pod, backup)
+    if backup.is_completed:
+        age_seconds = call.runtime.clock.monotonic() - begun
+        if backup.completed_at is not None:
+            age_seconds = (call.lium.now() - backup.completed_at).total_seconds()
+        if age_seconds > _FRESH_SECONDS:
+            return None
+    return backup
+
+
+async def find_running_backup(call: Call, pod: Pod) -> Backup | None:
+    """The backup that a removal at this moment would cut off.
+
+    Raises:
+        ToolFailure: it is the last backup that an earlier removal began, and nobody agreed to lose it.
+        LiumError: whether that one still runs could not be read.
+    """
+    begun = call.runtime.final_backups.get(pod.id)
+    try:
+        running = [backup for backup in await call.lium.backups.list(pod_id=pod.id) if not backup.is_final]
+    except LiumError:
+        if begun is not None and call.agreed is None:
+            raise
+        return None  # the end of the billing does not wait for what else fails
+    if begun is not None and call.agreed is None and any(backup.id == begun[0] for backup in running):
+        raise ToolFailure(
+            "final_backup_running",
+            f"The last backup of {pod.pod_name}, {begun[0]}, is still running and would be lost.",
+            "Call remove_pod with final_backup to wait for it; or cancel_backup first, to lose it and remove at once.",
+            effect=_stays(pod),
+        )
+    return running[0] if running else None
 
 
 def describe_pending(pod: Pod) -> str:
     """Say what a removal waits for, and what that costs."""
-    return f"The backup is still running. {_stays(pod)} Call remove_pod with final_backup again to wait on."
+    return (
+        f"The backup is still running. {_stays(pod)} Wait with get_backup until it is complete, then call remove_pod "
+        f"with final_backup again within {_FRESH_SECONDS / 60:g} minutes."
+    )
 
 
 _ADVICE: Final = (
@@ -55,18 +103,24 @@ _ADVICE: Final = (
 )
 
 
-async def begin_final_backup(call: Call, pod: Pod, *, wait_seconds: float) -> str:
+async def begin_final_backup(call: Call, pod: Pod, *, whole: bool, wait_seconds: float) -> str:
     """Begin a backup that holds all that is written by now; return its id.
+
+    Args:
+        call: The call.
+        pod: The pod.
+        whole: Only a backup of the whole local volume will do, whatever part its schedule names.
+        wait_seconds: How long to wait for the end of a backup that runs already.
 
     Raises:
         ToolFailure: another one is still running, or none could be begun.
         LiumError: Lium refused.
     """
-    started = await start_backup(call, pod, name="final")
+    started = await start_backup(call, pod, name="final", whole=whole)
     if started.joined:
         # It began before this call and may miss what was written since: let it end, then take one of our own.
         await wait_for_backup(call, await call.lium.backups.get(started.backup_id), wait_seconds=wait_seconds)
-        started = await start_backup(call, pod, name="final")
+        started = await start_backup(call, pod, name="final", whole=whole)
     if started.joined:
         raise ToolFailure(
             "backup_running",
@@ -75,6 +129,13 @@ async def begin_final_backup(call: Call, pod: Pod, *, wait_seconds: float) -> st
             effect=_stays(pod),
         )
     return started.backup_id
+
+
+def _refuse_failed(call: Call, pod: Pod, backup: Backup) -> None:
+    if backup.is_final and not backup.is_completed:
+        call.runtime.final_backups.pop(pod.id, None)
+        reason = f": {backup.error_message[:300]}" if backup.error_message else ""
+        raise ToolFailure("final_backup_failed", f"The backup is {backup.state}{reason}.", _ADVICE, effect=_stays(pod))
 
 
 def _stays(pod: Pod) -> str:

@@ -99,7 +99,8 @@ async def _do(call: Call, pod: Pod, job: Job) -> bool:
     log.info("Job %s on pod %s is over: %s", job.name, pod.id, job.then)
     # One that an earlier removal began may miss what was written since.
     call.runtime.final_backups.pop(pod.id, None)
-    backup_id = await begin_final_backup(call, pod, wait_seconds=_BACKUP_WAIT_SECONDS)
+    removes = job.then == "backup_and_remove"
+    backup_id = await begin_final_backup(call, pod, whole=removes, wait_seconds=_BACKUP_WAIT_SECONDS)
     backup = await call.lium.backups.get(backup_id)
     while not backup.is_final and not call.runtime.stop.asked:
         backup = await wait_for_backup(call, backup, wait_seconds=_BACKUP_WAIT_SECONDS)
@@ -108,7 +109,7 @@ async def _do(call: Call, pod: Pod, job: Job) -> bool:
     if not backup.is_completed:
         raise ToolFailure("final_backup_failed", f"The backup is {backup.state}.", "Take one with create_backup.")
     async with pod_access(call).to(pod) as connection:
-        if job.then == "backup":
+        if not removes:
             await note_follow_up(connection, job.name, {"backup_id": backup_id})
             return True
         if not all(other.is_over for other in await list_jobs(connection, now=call.lium.now())):

@@ -13,7 +13,7 @@ from lium_mcp.api import BadRequest, Conflict, LiumError, NotFound, Pod, PodDeta
 from lium_mcp.rentals import REPLAY_WINDOW, Entry, LedgerUnavailable
 from lium_mcp.tools.call import Call, after_change
 from lium_mcp.tools.failures import ToolFailure
-from lium_mcp.tools.final_backup import describe_pending, take_final_backup
+from lium_mcp.tools.final_backup import describe_pending, find_running_backup, take_final_backup
 from lium_mcp.tools.parameters import DEFAULT_WAIT_SECONDS, Cursor, Limit, PodName, ShortText, WaitSeconds, page
 from lium_mcp.tools.pod_views import (
     Outcome,
@@ -174,8 +174,10 @@ async def remove_pod(
     backups stay. To remove it later, use schedule_pod_removal.
     """
     target = await find_pod(call, pod)
-    backup_id = None
-    if final_backup:
+    backup_id = cut_off = None
+    if not final_backup:
+        cut_off = await find_running_backup(call, target)
+    else:
         backup = await take_final_backup(call, target, wait_seconds=wait_seconds)
         backup_id = backup.id
         if not backup.is_completed:
@@ -194,13 +196,15 @@ async def remove_pod(
         wait_seconds=wait_seconds,
         describe=lambda _: f"{target.pod_name} is being removed",
     )
+    warning = f"Backup {cut_off.id} was running and is lost." if cut_off else ""
+    advice = "" if gone else "It may still bill. Call list_pods until it is gone."
     return RemovedPod(
         outcome="done" if gone else "pending",
         pod_id=target.id,
         name=target.pod_name or "",
         backup_id=backup_id,
         charged_usd=await _charged(call, target.id),
-        next=None if gone else "It may still bill. Call list_pods until it is gone.",
+        next=f"{warning} {advice}".strip() or None,
     )
 
 

@@ -5,37 +5,47 @@ in the question, whatever the name means by then.
 """
 
 import math
+import re
 from typing import Any
 
 from lium_mcp.api import LiumError, Pod
 from lium_mcp.guard.confirm import Question
 from lium_mcp.guard.policy import hours_left
+from lium_mcp.tools.backup_runs import covers_all, refuse_partial
 from lium_mcp.tools.call import Call
+from lium_mcp.tools.final_backup import earlier_final_backup
 from lium_mcp.tools.results import clean
 from lium_mcp.tools.room import check_life
 from lium_mcp.tools.targets import find_own_template, find_pod, find_template, find_volume, volume_holder
 
 _SHOWN_CHARACTERS = 60
 _MOST_IN_CENTS_USD = 1e9
-_RESUMES_WITHIN_SECONDS = 1800.0
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_STATE = re.compile(r"[A-Z_]{1,20}")
 
 
-async def ask_to_remove_pod(call: Call, *, pod: str, final_backup: bool, **_: Any) -> Question | None:  # noqa: ANN401
-    """Before `remove_pod`; not again when it goes on with the last backup that an earlier call began."""
+async def ask_to_remove_pod(call: Call, *, pod: str, final_backup: bool, **_: Any) -> Question:  # noqa: ANN401
+    """Before `remove_pod`; also when it goes on with the last backup that an earlier call began."""
     target = await find_pod(call, pod)
-    begun = call.runtime.final_backups.get(target.id)
-    if final_backup and begun and call.runtime.clock.monotonic() - begun[1] < _RESUMES_WITHIN_SECONDS:
-        return None
-    before = " It is backed up first, and stays if that fails." if final_backup else ""
-    lost = f"Its disk and local volume are lost. {await _last_backup(call, target)}"
-    return Question(f"Remove {_pod(target)} for good?{before} {lost}", {"pod": target.id})
+    if not final_backup:
+        lost = f"Its disk and local volume are lost. {await _last_backup(call, target)}"
+    elif earlier := await earlier_final_backup(call, target):
+        # The same words whether it still runs: while the person reads, it may end.
+        begun = f", begun {earlier.created_at:%Y-%m-%d %H:%M} UTC," if earlier.created_at else ""
+        lost = (
+            f"It goes when its last backup{begun} is complete, and stays if that fails. What was written since, or "
+            f"lies outside {quoted(target.volume_root)}, is lost."
+        )
+    else:
+        lost = await _backed_up_first(call, target)
+    return Question(f"Remove {_pod(target)} for good? {lost}", {"pod": target.id})
 
 
 async def ask_to_reboot_pod(call: Call, *, pod: str, **_: Any) -> Question:  # noqa: ANN401 - the tool's other arguments
     """Before `reboot_pod`."""
     target = await find_pod(call, pod)
     return Question(
-        f"Reboot {_pod(target)}? Its processes and all files outside {target.volume_root} are lost. "
+        f"Reboot {_pod(target)}? Its processes and all files outside {quoted(target.volume_root)} are lost. "
         f"{await _last_backup(call, target)}",
         {"pod": target.id},
     )
@@ -47,7 +57,7 @@ async def ask_to_switch_template(call: Call, *, pod: str, template: str, **_: An
     call.policy.check_template(wanted.id)
     call.policy.check_restart(target.pod_name or target.id, hours_left(target, call.lium.now()))
     return Question(
-        f"Replace what runs in {_pod(target)} by template {quoted(wanted.name)} ({wanted.id})? "
+        f"Replace what runs in {_pod(target)} by template {quoted(wanted.name)} ({_id(wanted.id)})? "
         f"All data in the pod may be lost. {await _last_backup(call, target)}",
         {"pod": target.id, "template": wanted.id},
     )
@@ -88,13 +98,13 @@ async def ask_to_update_template(call: Call, *, template: str, **_: Any) -> Ques
     call.policy.check_template_change(target.id)
     users = [_pod(pod) for pod in await call.lium.pods.list() if pod.template and pod.template.id == target.id]
     lost = f"These reboot at once and lose their processes: {'; '.join(users)}." if users else "No pod runs on it."
-    return Question(f"Change template {quoted(target.name)} ({target.id})? {lost}", {"template": target.id})
+    return Question(f"Change template {quoted(target.name)} ({_id(target.id)})? {lost}", {"template": target.id})
 
 
 async def ask_to_delete_template(call: Call, *, template: str) -> Question:
     """Before `delete_template`."""
     target = await find_own_template(call, template)
-    return Question(f"Delete template {quoted(target.name)} ({target.id}) for good?", {"template": target.id})
+    return Question(f"Delete template {quoted(target.name)} ({_id(target.id)}) for good?", {"template": target.id})
 
 
 async def ask_to_delete_volume(call: Call, *, volume: str) -> Question:
@@ -105,7 +115,7 @@ async def ask_to_delete_volume(call: Call, *, volume: str) -> Question:
     files = f" in {target.current_file_count} files" if target.current_file_count is not None else ""
     mounted = f" It is mounted in {_pod(holder)}." if holder else ""
     return Question(
-        f"Delete volume {quoted(target.name)} ({target.id}) for good? {size}{files} are lost.{mounted}",
+        f"Delete volume {quoted(target.name)} ({_id(target.id)}) for good? {size}{files} are lost.{mounted}",
         {"volume": target.id},
     )
 
@@ -116,8 +126,7 @@ async def ask_to_start_job(call: Call, *, pod: str, name: str, then: str, **_: A
         return None
     target = await find_pod(call, pod)
     return Question(
-        f"Remove {_pod(target)} for good when job {quoted(name)} ends? It is backed up first, and stays if that "
-        f"fails. What lies outside {target.volume_root} is lost.",
+        f"Remove {_pod(target)} for good when job {quoted(name)} ends? {await _backed_up_first(call, target)}",
         {"pod": target.id},
     )
 
@@ -126,7 +135,7 @@ async def ask_to_delete_backup(call: Call, *, backup_id: str) -> Question:
     """Before `delete_backup`."""
     backup = await call.lium.backups.get(backup_id)
     made = f" of {backup.created_at:%Y-%m-%d %H:%M} UTC" if backup.created_at else ""
-    return Question(f"Delete the backup {backup.id}{made} for good? It cannot be restored then.")
+    return Question(f"Delete the backup {_id(backup.id)}{made} for good? It cannot be restored then.")
 
 
 async def ask_to_delete_schedule(call: Call, *, pod: str) -> Question:
@@ -139,13 +148,13 @@ async def ask_to_remove_cluster(call: Call, *, cluster_id: str) -> Question:
     """Before `remove_cluster`."""
     members = [pod for pod in await call.lium.pods.list() if pod.cluster_id == cluster_id]
     named = "; ".join(map(_pod, members)) or "Lium lists no members now"
-    return Question(f"Remove every pod of cluster {cluster_id} for good, with all data in them? {named}.")
+    return Question(f"Remove every pod of cluster {_id(cluster_id)} for good, with all data in them? {named}.")
 
 
 async def ask_to_delete_ssh_key(call: Call, *, key_id: str) -> Question:
     """Before `delete_ssh_key`."""
     name = next((key.name for key in await call.lium.ssh_keys.list() if key.id == key_id), None)
-    return Question(f"Remove SSH key {quoted(name or '')} ({key_id}) from the account?")
+    return Question(f"Remove SSH key {quoted(name or '')} ({_id(key_id)}) from the account?")
 
 
 def quoted(name: str) -> str:
@@ -154,9 +163,14 @@ def quoted(name: str) -> str:
     return f'"{words[:_SHOWN_CHARACTERS]}"' if words else "(unnamed)"
 
 
+def _id(of: str) -> str:
+    return of if _ID.fullmatch(of) else quoted(of)
+
+
 def _pod(pod: Pod) -> str:
     price = f", ${pod.price:.2f} an hour" if pod.price is not None else ""
-    return f"pod {quoted(pod.pod_name)} ({pod.id}, {pod.state or 'state unknown'}{price})"
+    state = pod.state if _STATE.fullmatch(pod.state) else "state unknown"
+    return f"pod {quoted(pod.pod_name)} ({_id(pod.id)}, {state}{price})"
 
 
 def at_most_usd(price_per_hour_usd: float) -> float:
@@ -166,10 +180,25 @@ def at_most_usd(price_per_hour_usd: float) -> float:
     return math.ceil(round(price_per_hour_usd * 100, 6)) / 100
 
 
+async def _backed_up_first(call: Call, pod: Pod) -> str:
+    refuse_partial(pod, await call.lium.backup_schedules.get_for_pod(pod.id))
+    return (
+        "Its local volume is backed up first, and it stays if that fails. "
+        f"What lies outside {quoted(pod.volume_root)} is lost."
+    )
+
+
 async def _last_backup(call: Call, pod: Pod) -> str:
     try:
         backups = await call.lium.backups.list(pod_id=pod.id)
+        schedule = await call.lium.backup_schedules.get_for_pod(pod.id) if backups else None
     except LiumError:
         return "Whether there is a backup of it could not be read."
     made = [backup.created_at for backup in backups if backup.is_completed and backup.created_at]
-    return f"Its last backup is of {max(made):%Y-%m-%d %H:%M} UTC." if made else "There is no backup of it."
+    said = f"Its last backup is of {max(made):%Y-%m-%d %H:%M} UTC." if made else "There is no backup of it."
+    if any(not backup.is_final for backup in backups):
+        other = said if made else "There is no other."
+        said = f"A backup of it is running, and would be lost unless it is complete by then. {other}"
+    if schedule and not covers_all(pod, schedule):
+        said += f" Its backups hold only {quoted(schedule.backup_path or '')}."
+    return said

@@ -1,5 +1,6 @@
 """From what a caller names to the one thing it means. Two matches are an error, never a guess."""
 
+import re
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
@@ -9,6 +10,7 @@ from lium_mcp.tools.failures import ToolFailure
 
 _MOST_NAMED_IN_AN_ERROR = 10
 _UUID_CHARACTERS = 36
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
 class _Named(Protocol):
@@ -133,7 +135,9 @@ def _only(items: Sequence[T], named: str, noun: str, advice: str) -> T:
     for item in items:
         if item.id == named:
             return item
-    matches = [item for item in items if named in (_name(item), item.huid)]
+    # An id whose thing is gone must not become the name of another thing, which anybody may have given it.
+    is_id = _UUID.fullmatch(named)
+    matches = [] if is_id else [item for item in items if named in (_name(item), item.huid)]
     if len(matches) == 1:
         return matches[0]
     if matches:
