@@ -73,7 +73,7 @@ def simulated_lium() -> Iterator[str]:
 
 async def test_a_server_that_is_killed_in_the_middle_leaves_a_job_that_the_next_one_finds(tmp_path: Path) -> None:
     make_key_pair(tmp_path / "key")
-    write_project(tmp_path / "work", training=TRAINING.replace("sleep 1", "sleep 120"))
+    write_project(tmp_path / "work", training=TRAINING.replace("sleep 1", "sleep 320"))
     with simulated_lium() as address:
         settings: dict[str, Any] = {
             "LIUM_API_KEY": API_KEY,
