@@ -204,7 +204,7 @@ class Policy:
             self._refuse(
                 "max_pods",
                 f"{pods} pods live or are starting; at most {most_pods} are allowed",
-                f"{max(most_pods - pods, 0)} more, or removing one first",
+                f"{most_pods - pods} more" if most_pods > pods else "removing one first" if most_pods else "none",
             )
         most_burn = self.limits.max_burn_per_hour_usd
         if most_burn is not None:
@@ -231,7 +231,11 @@ class Policy:
             self._refuse("max_hours", f"Lium does not say since when {name} lives", "its present removal time")
         elif hours_left is None or lived_hours + hours_left > most + _LIFE_TOLERANCE_HOURS:
             left = max(most - lived_hours, 0)
-            self._refuse("max_hours", f"{name} may live {most:g} hours in all", f"at most {left:.2f} hours from now")
+            self._refuse(
+                "max_hours",
+                f"{name} may live {most:g} hours in all",
+                f"schedule_pod_removal, at most {left:.2f} hours from now",
+            )
 
     def check_restart(self, name: str, hours_left: float | None) -> None:
         """Refuse to start a pod over shortly before its removal, which Lium puts off while a pod starts.

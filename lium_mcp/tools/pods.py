@@ -241,7 +241,10 @@ async def cancel_pod_removal(call: Call, pod: PodName) -> RemovalSchedule:
         await call.lium.pods.cancel_removal(target.id)
     await _forget_removal_time(call, target)
     with after_change(f"Lium accepted that {target.pod_name} is not removed by schedule."):
-        return await _read_schedule(call, target)
+        schedule = await _read_schedule(call, target)
+    if schedule.removal_at is None and schedule.next is None:
+        return schedule.model_copy(update={"next": "It bills until remove_pod or schedule_pod_removal."})
+    return schedule
 
 
 @toolset.tool(title="Get pod logs", hints=READS)
