@@ -349,7 +349,7 @@ def hours_left(pod: Pod, now: datetime) -> float | None:
 
     None where no removal is set, and where one was due long ago: nobody knows when such a pod goes.
     """
-    if pod.termination_hours is not None and pod.termination_hours > 0 and not pod.is_ready:
+    if pod.termination_hours is not None and pod.termination_hours > 0:
         return float(pod.termination_hours)
     if pod.removal_scheduled_at is None or pod.removal_scheduled_at < now - _OVERDUE:
         return None

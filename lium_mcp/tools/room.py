@@ -85,7 +85,9 @@ async def check_life(call: Call, pod: Pod, hours: float | None) -> None:
     """
     policy, now = call.policy, call.lium.now()
     earlier = hours_left(pod, now)
-    if hours is not None and earlier is not None and hours <= earlier and not await _is_to_be_shortened(call, pod):
+    is_shown = not (pod.is_ready and pod.termination_hours)  # that is for pods that have not booted
+    ends_earlier = hours is not None and earlier is not None and hours <= earlier and is_shown
+    if ends_earlier and not await _is_to_be_shortened(call, pod):
         return
     lived = max((now - pod.created_at).total_seconds() / 3600, 0) if pod.created_at else None
     # A first removal time bounds a life of which nobody knows the beginning; a later one only makes it longer.
