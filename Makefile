@@ -24,6 +24,9 @@ help:
 	$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@ .venv/.run
 
+.PHONY: install
+install: .venv/.dev ## make the command .venv/bin/lium-mcp, for an MCP host or by hand
+
 .PHONY: demo
 demo: .venv/.run ## watch an agent rent, use and remove a GPU pod in the sandbox
 	PYTHONPATH=. $(BIN)/python -m lium_mcp demo

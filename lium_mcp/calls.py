@@ -15,7 +15,7 @@ from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
 from mcp.server.mcpserver.tools import Tool as BoundTool
-from mcp.types import INVALID_PARAMS, CallToolResult, InputRequiredResult, Tool
+from mcp.types import INVALID_PARAMS, CallToolResult, GetPromptResult, InputRequiredResult, Tool
 from pydantic import ValidationError
 
 from lium_mcp.guard.confirm import unusable_answer
@@ -130,6 +130,28 @@ class LiumServer(MCPServer[None]):
                 # For logs that are read by programs.
                 extra={"fields": {"tool": name, "outcome": outcome, "seconds": seconds, "request_id": request_id}},
             )
+
+    async def get_prompt(
+        self, name: str, arguments: dict[str, Any] | None = None, context: Context[None, Any] | None = None
+    ) -> GetPromptResult | InputRequiredResult:
+        """Fill in a prompt.
+
+        Raises:
+            MCPError: there is no such prompt, or its arguments do not fit; the SDK would call that a defect.
+        """
+        prompt = next((prompt for prompt in await self.list_prompts() if prompt.name == name), None)
+        if prompt is None:
+            raise MCPError(INVALID_PARAMS, f"There is no prompt of that name; prompts/list names {self.name}'s")
+        wanted = [item.name for item in prompt.arguments or () if item.required]
+        if missing := [item for item in wanted if item not in (arguments or {})]:
+            raise MCPError(INVALID_PARAMS, f"Prompt {name} needs these arguments too: {', '.join(missing)}")
+        try:
+            return await super().get_prompt(name, arguments, context)
+        except ValueError as error:
+            cause = error.__cause__ and error.__cause__.__cause__
+            if not isinstance(cause, ValidationError):
+                raise
+            raise MCPError(INVALID_PARAMS, from_validation(f"Prompt {name}", cause).happened) from None
 
     async def until_idle(self) -> None:
         """Wait until no tool runs."""

@@ -4,11 +4,26 @@ A prompt names the tools in their order and what to watch, and is offered where 
 within limits, nothing by surprise) are kept by the tools, not by these words.
 """
 
+import math
 from collections.abc import Callable, Collection
 from typing import Annotated, Final, NamedTuple
 
 from mcp.server import MCPServer
-from pydantic import Field
+from pydantic import AfterValidator, Field
+
+
+def _check_number(text: str) -> str:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not (math.isfinite(number) and number > 0):
+        raise ValueError("a number above 0 is needed, such as 2 or 1.5")
+    return text.strip()
+
+
+# The protocol has texts only.
+Number = Annotated[str, AfterValidator(_check_number)]
 
 
 class _Prompt(NamedTuple):
@@ -27,9 +42,9 @@ def add_prompts(server: MCPServer[None], tools: Collection[str]) -> None:
 
 def deploy_below_price(
     gpu_type: Annotated[str, Field(description="GPU model, e.g. H100")],
-    max_usd_per_gpu_hour: Annotated[str, Field(description="Ceiling in USD per GPU-hour")],
+    max_usd_per_gpu_hour: Annotated[Number, Field(description="Ceiling in USD per GPU-hour")],
     name: Annotated[str, Field(description="Name of the pod")],
-    hours: Annotated[str, Field(description="Hours until Lium removes it")],
+    hours: Annotated[Number, Field(description="Hours until Lium removes it")],
 ) -> str:
     """Watch and deploy."""
     return f"""\
@@ -48,7 +63,7 @@ step 2.
 def run_job(
     gpu_type: Annotated[str, Field(description="GPU model, e.g. A100")],
     task: Annotated[str, Field(description="What the pod is for")],
-    hours: Annotated[str, Field(description="At most so many hours")],
+    hours: Annotated[Number, Field(description="At most so many hours")],
 ) -> str:
     """Use one pod for one job."""
     return f"""\

@@ -1,5 +1,6 @@
 """What the documents say is what the code does: tables are generated, and checked here."""
 
+import json
 import os
 import re
 from pathlib import Path
@@ -52,3 +53,14 @@ def test_the_policy_file_of_the_readme_can_be_used(tmp_path: Path) -> None:
     limits, mode = read_policy_file(file)
     assert limits.any
     assert mode is None
+
+
+def test_the_readme_starts_what_a_clone_has() -> None:
+    text = README.read_text()
+    targets = set(re.findall(r"^([a-z-]+):", (README.parent / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"^\$ make ([a-z-]+)", text, re.MULTILINE)) | {"install"} <= targets
+    found = re.search(r"```json\n(\{\n.*?)```", text, re.DOTALL)
+    assert found
+    entry = json.loads(found[1])["mcpServers"]["lium"]
+    assert entry["command"].endswith("/.venv/bin/lium-mcp")
+    assert entry["args"] == [], "the package is not on PyPI yet, and the command takes no name of one"

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from mcp import MCPError
-from mcp.types import TextContent
+from mcp.types import INVALID_PARAMS, TextContent
 
 from lium_mcp.prompts import PROMPTS
 from lium_mcp.sandbox import Sandbox
@@ -68,7 +68,29 @@ async def test_a_prompt_is_not_offered_where_a_tool_of_it_is_missing(sandbox: Sa
         assert names == {"fan_out_backup", "sync_templates"}
 
 
-async def test_a_missing_argument_is_an_error_and_not_an_empty_prompt(sandbox: Sandbox) -> None:
-    async with agent_on(sandbox) as agent:
-        with pytest.raises(MCPError):
-            await agent.client.get_prompt("run_job", {"gpu_type": "A100"})
+@both_eras
+@pytest.mark.parametrize(
+    ("name", "arguments", "said"),
+    [
+        ("run_job", {}, "Prompt run_job needs these arguments too: gpu_type, task, hours"),
+        ("run_job", {"gpu_type": "A100", "task": "t"}, "Prompt run_job needs these arguments too: hours"),
+        ("run_job", ARGUMENTS["run_job"] | {"hours": "abc"}, "hours: a number above 0 is needed"),
+        ("run_job", ARGUMENTS["run_job"] | {"hours": "nan"}, "hours: a number above 0 is needed"),
+        (
+            "deploy_below_price",
+            ARGUMENTS["deploy_below_price"] | {"max_usd_per_gpu_hour": "0"},
+            "max_usd_per_gpu_hour: a number above 0 is needed",
+        ),
+        ("run_job", ARGUMENTS["run_job"] | {"color": "red"}, "color: "),
+        ("no_such", {}, "There is no prompt of that name"),
+    ],
+)
+async def test_what_cannot_be_a_prompt_is_said_to_be_the_callers_mistake(
+    sandbox: Sandbox, mode: Mode, name: str, arguments: dict[str, str], said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with agent_on(sandbox, mode=mode) as agent:
+        with pytest.raises(MCPError) as refused:
+            await agent.client.get_prompt(name, arguments)
+    assert refused.value.error.code == INVALID_PARAMS
+    assert said in refused.value.error.message
+    assert "Traceback" not in caplog.text

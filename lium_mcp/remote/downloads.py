@@ -101,8 +101,14 @@ async def read_content(connection: "Connection", pod_path: str, *, most_bytes: i
     path = pod_path_of(pod_path)
     try:
         entry = await pod_files.stat(path)
+        if entry.kind == "folder":
+            raise RemoteError(
+                "not_a_file",
+                "pod_path is a folder, and only a file can be read into the answer.",
+                "Give local_path to copy what it holds to this machine, or list it with run_command (ls).",
+            )
         if entry.kind != "file":
-            raise IsADirectoryError
+            raise FileNotFoundError
         return await pod_files.read(path, size=most_bytes), entry.size
     except OSError as error:
         raise cannot(error, "pod_path") from error
@@ -170,7 +176,7 @@ async def _is_settled(folder: Folder, item: Item, digest: str | None, transfer: 
         return True
     if digest is not None and digest == await anyio.to_thread.run_sync(hash_in, folder, name):
         transfer.same_files += 1
-        transfer.moved_bytes += item.size
+        transfer.there_bytes += item.size
         return True
     if not overwrite:
         transfer.fail(name, "another file has this name here; overwrite=true replaces it")
@@ -187,7 +193,7 @@ async def _receive(pod_files: "PodFiles", folder: Folder, item: Item, transfer: 
         part.write(block)
 
     left = item.size - offset
-    transfer.moved_bytes += offset
+    transfer.there_bytes += offset
     try:
         async with aclosing(pod_files.download(item.pod_path, offset=offset, size=left)) as blocks:
             async for at, block in blocks:

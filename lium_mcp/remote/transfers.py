@@ -42,6 +42,7 @@ class Transfer:
 
     Attributes:
         path: Where the files go.
+        there_bytes: What was there before this call: the same files, and the beginnings of what broke off.
         passed_over: Links and other things that are not files.
         unverified: Files that were put together from several connections, and that the pod did not hash.
         problems: What could not be copied, and why; the names may be a pod's.
@@ -52,6 +53,7 @@ class Transfer:
     total_bytes: int = 0
     moved_files: int = 0
     moved_bytes: int = 0
+    there_bytes: int = 0
     same_files: int = 0
     passed_over: int = 0
     unverified: int = 0

@@ -122,7 +122,7 @@ async def _upload_batch(connection: "Connection", pod_files: "PodFiles", items: 
                 _hash_here, item.place
             ):
                 transfer.same_files += 1
-                transfer.moved_bytes += item.size
+                transfer.there_bytes += item.size
                 return
             await _send(pod_files, item, transfer)
             sent.append(item)
@@ -151,7 +151,7 @@ async def _send(pod_files: "PodFiles", item: Item, transfer: Transfer) -> None:
         item.resumed = offset > 0
         if item.resumed:
             await anyio.to_thread.run_sync(hash_of, source, offset, digest)
-            transfer.moved_bytes += offset
+            transfer.there_bytes += offset
         await pod_files.upload(item.part, _blocks(source, item.size - offset, digest, transfer), offset=offset)
         now = await anyio.to_thread.run_sync(os.fstat, source.fileno())
         if (now.st_size, now.st_mtime_ns) != (status.st_size, status.st_mtime_ns):

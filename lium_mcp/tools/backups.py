@@ -1,11 +1,12 @@
 """Toolset `backups`: schedules, backups and restores of a pod's local volume."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated
 
 from pydantic import Field
 
-from lium_mcp.api import Backup, BackupSchedule, Restore
+from lium_mcp.api import Backup, BackupSchedule, LiumError, Restore
 from lium_mcp.tools.backup_runs import (
     DEFAULT_EVERY_HOURS,
     DEFAULT_KEEP_DAYS,
@@ -21,13 +22,15 @@ from lium_mcp.tools.questions import ask_to_delete_backup, ask_to_delete_schedul
 from lium_mcp.tools.registry import DESTROYS, READS, WRITES, WRITES_EACH_TIME, Toolset
 from lium_mcp.tools.restore_runs import PodRestore, RestoreView, restore_into, restore_view
 from lium_mcp.tools.results import Result, UtcTime, note_on
-from lium_mcp.tools.targets import find_pod, find_pods
+from lium_mcp.tools.targets import find_pod, find_pod_or_past, find_pods
 
 toolset = Toolset("backups")
 
 BackupId = Annotated[ShortText, Field(min_length=1, description="From list_backups.")]
 
 _MOST_PODS = 50
+
+_Owner = tuple[str, str | None]  # a pod's id, and its name while it lives
 
 
 class ScheduleView(Result):
@@ -53,9 +56,11 @@ class PodSchedule(Result):
 
 
 class BackupView(Result):
-    """One backup."""
+    """One backup; the pod is missing where Lium does not tell any more whose it is."""
 
     backup_id: str
+    pod_id: str | None = None
+    pod: str | None = None
     status: str
     progress_percent: float | None = None
     started_at: UtcTime | None = None
@@ -171,11 +176,12 @@ async def list_backups(
     """List backups of a pod or of the whole account, newest first. A completed one can be restored into any pod with
     restore_backup.
     """
-    pod_id = (await find_pod(call, pod)).id if pod else None
-    backups = list(await call.lium.backups.list(pod_id=pod_id))
+    owner = await find_pod_or_past(call, pod) if pod else None
+    backups = list(await call.lium.backups.list(pod_id=owner[0] if owner else None))
     backups.sort(key=lambda backup: (_age_key(backup), backup.id), reverse=True)
     rows, next_cursor = page(backups, limit=limit, cursor=cursor)
-    views = [_backup(row) for row in rows]
+    owners = {} if owner else await _owners(call, rows)
+    views = [_backup(row, owner or owners.get(row.backup_config_id or "")) for row in rows]
     note = note_on(*(view.problem for view in views))
     return BackupRows(backups=views, note=note, total=len(backups), next_cursor=next_cursor)
 
@@ -186,7 +192,8 @@ async def get_backup(
 ) -> ObservedBackup:
     """Read one backup: status, progress, size, what went wrong. If it is running, wait until it is over."""
     backup = await call.lium.backups.get(backup_id)
-    return _judge(await wait_for_backup(call, backup, wait_seconds=wait_seconds))
+    backup = await wait_for_backup(call, backup, wait_seconds=wait_seconds)
+    return _judge(backup, (await _owners(call, [backup])).get(backup.backup_config_id or ""))
 
 
 @toolset.tool(title="Create backup", hints=WRITES_EACH_TIME)
@@ -210,7 +217,7 @@ async def create_backup(
         )
     if started.joined:
         warnings.append("A backup was running already: this is that one, and may miss what was written since it began.")
-    return _judge(backup, warnings)
+    return _judge(backup, (target.id, target.pod_name), warnings)
 
 
 @toolset.tool(title="Delete backup", hints=DESTROYS, asks=ask_to_delete_backup)
@@ -273,8 +280,21 @@ async def ended(call: Call, backup_id: str) -> EndedBackup:
     return EndedBackup(backup_id=backup_id, status=backup.deletion_state or backup.state)
 
 
-def _judge(backup: Backup, warnings: Sequence[str] = ()) -> ObservedBackup:
-    view = _backup(backup)
+async def _owners(call: Call, backups: Sequence[Backup]) -> dict[str, _Owner]:
+    """Pods by the id of their schedule. A backup names its schedule alone, and a removed pod has none any more."""
+    owners: dict[str, _Owner] = {}
+    if any(backup.backup_config_id for backup in backups):
+        with suppress(LiumError):  # the backups are worth showing without it
+            schedules = await call.lium.backup_schedules.list()
+            names = {pod.id: pod.pod_name for pod in await call.lium.pods.list()}
+            for schedule in schedules:
+                if pod_id := schedule.pod_id or schedule.pod_executor_id:
+                    owners[schedule.id] = pod_id, names.get(pod_id)
+    return owners
+
+
+def _judge(backup: Backup, owner: _Owner | None, warnings: Sequence[str] = ()) -> ObservedBackup:
+    view = _backup(backup, owner)
     kept = list(warnings) or None
     if backup.is_completed:
         return ObservedBackup(outcome="done", backup=view, warnings=kept)
@@ -303,9 +323,12 @@ def _schedule(schedule: BackupSchedule) -> ScheduleView:
     )
 
 
-def _backup(backup: Backup) -> BackupView:
+def _backup(backup: Backup, owner: _Owner | None) -> BackupView:
+    pod_id, name = owner or (None, None)
     return BackupView(
         backup_id=backup.id,
+        pod_id=pod_id,
+        pod=name or None,
         status=backup.state,
         progress_percent=None if backup.is_final else backup.progress,
         started_at=backup.started_at or backup.created_at,

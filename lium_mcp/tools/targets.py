@@ -60,6 +60,17 @@ async def find_pod_detail(call: Call, named: str) -> PodDetail:
     return await call.lium.pods.get(pod_id)
 
 
+async def find_pod_or_past(call: Call, named: str) -> tuple[str, str | None]:
+    """As `find_pod`, but its id and its name; an id that no living pod has is taken for that of a removed one."""
+    try:
+        pod = await find_pod(call, named)
+    except ToolFailure as failure:
+        if failure.code != "pod_not_found" or len(named) != _UUID_CHARACTERS:
+            raise
+        return named, None
+    return pod.id, pod.pod_name
+
+
 async def find_volume(call: Call, named: str) -> Volume:
     """The volume with this id, or the only one with this name or huid.
 

@@ -265,7 +265,28 @@ async def test_backups_of_removed_pods_are_listed_page_by_page(agent: Agent, san
     rest = await agent.call("list_backups", limit=2, cursor=start["next_cursor"])
     assert [row["backup_id"] for row in start["backups"] + rest["backups"]] == made[::-1]
     assert start["total"] == 3
+    of_the_pod = await agent.call("list_backups", pod=pod_id)
+    assert [row["backup_id"] for row in of_the_pod["backups"]] == made[::-1]
+    assert {row["pod_id"] for row in of_the_pod["backups"]} == {pod_id}
+    assert not any("pod" in row for row in of_the_pod["backups"]), "its name may be another pod's by now"
     assert (await agent.refused("list_backups", pod="worker")).code == "pod_not_found"
+
+
+async def test_a_backup_says_whose_it_is(sandbox: Sandbox) -> None:
+    owners = {await rent(sandbox, name): name for name in ("one", "two")}
+    wire = Wire(sandbox)
+    async with agent_on(sandbox, transport=wire) as agent:
+        for name in owners.values():
+            made = await agent.call("create_backup", pod=name, wait_seconds=300)
+            assert made["backup"]["pod"] == name
+            read = await agent.call("get_backup", backup_id=made["backup"]["backup_id"])
+            assert read["backup"]["pod"] == name
+        before = len(wire.requests)
+        listed = await agent.call("list_backups")
+        assert len(wire.requests) - before == 3, "no request for each row"
+        assert {row["pod_id"]: row["pod"] for row in listed["backups"]} == owners
+        wire.on("GET", "/backup-configs", answering_after_work(404, b"{}"))
+        assert (await agent.call("list_backups"))["total"] == 2
 
 
 async def test_a_pod_without_backups_has_an_empty_list(agent: Agent, sandbox: Sandbox) -> None:

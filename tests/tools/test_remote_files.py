@@ -42,6 +42,7 @@ async def test_a_folder_goes_up_and_comes_down_and_what_is_the_same_stays(
     assert os.access(work / "back" / "run.sh", os.X_OK)
     same = await on_sshd.call("download_files", pod="train", pod_path="code", local_path="back")
     assert (same["copied_files"], same["same_files"]) == (0, 81)
+    assert (same["moved_bytes"], same["total_bytes"]) == (0, down["moved_bytes"])
     left = await on_sshd.call("run_command", pod="train", command=f"find . {work} -name '*.lium-part'")
     assert left["stdout"] == ""
 
@@ -92,6 +93,7 @@ async def test_a_text_goes_up_and_comes_back_in_the_answer(on_sshd: Agent, sshd:
         ("download_files", {"pod_path": "there", "local_path": "link/x"}, "path_not_allowed"),
         ("download_files", {"pod_path": "nothing", "local_path": "x"}, "file_not_found"),
         ("download_files", {"pod_path": "nothing"}, "file_not_found"),
+        ("download_files", {"pod_path": "."}, "not_a_file"),
     ],
 )
 async def test_what_cannot_be_copied_is_refused_and_changes_nothing(

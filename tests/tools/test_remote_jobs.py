@@ -89,11 +89,39 @@ async def test_a_job_is_stopped_with_what_it_started(on_sshd: Agent, sshd: Sshd)
     await rent(on_sshd)
     await on_sshd.call("start_job", pod="train", name="j", command="(sleep 3; touch late) & sleep 60")
     stopped = await on_sshd.call("stop_job", pod="train", name="j")
-    assert (stopped["outcome"], stopped["job"]["status"]) == ("failed", "stopped")
+    assert (stopped["outcome"], stopped["job"]["status"]) == ("done", "stopped")
+    assert "next" not in stopped
     again = await on_sshd.call("stop_job", pod="train", name="j")
-    assert again["job"]["status"] == "stopped"
+    assert (again["outcome"], again["job"]["status"]) == ("done", "stopped")
+    assert again["next"] == "It had ended before: nothing was stopped."
+    seen = await on_sshd.call("get_job", pod="train", name="j")
+    assert (seen["outcome"], seen["job"]["status"]) == ("done", "stopped")
     await asyncio.sleep(2)
     assert not (sshd.home / "late").exists()
+
+
+async def test_a_removal_time_is_warned_of_where_the_job_was_given_longer_than_that(on_sshd: Agent) -> None:
+    await rent(on_sshd)
+    usual = await on_sshd.call("start_job", pod="train", name="usual", command="sleep 60")
+    assert "warnings" not in usual
+    longer = await on_sshd.call("start_job", pod="train", name="longer", command="sleep 60", max_hours=48)
+    assert "before max_hours have passed" in longer["warnings"][0]
+
+
+async def test_a_job_that_ends_at_once_has_ended_when_start_job_answers_or_goes_on(on_sshd: Agent) -> None:
+    await rent(on_sshd)
+    ended = None
+    for number in range(20):  # whether it has ended by then is the pod's luck
+        started = await on_sshd.call("start_job", pod="train", name=f"j{number}", command="exit 3", max_hours=48)
+        if started["job"]["status"] == "running":
+            assert (started["outcome"], "get_job" in started["next"]) == ("pending", True)
+        else:
+            ended = started
+            break
+    assert ended is not None
+    assert (ended["outcome"], ended["job"]["status"], ended["job"]["exit_code"]) == ("failed", "failed", 3)
+    assert "get_job with this name shows its output" in ended["next"]
+    assert "warnings" not in ended
 
 
 async def test_a_job_whose_processes_are_gone_without_a_word_is_lost(on_sshd: Agent, sshd: Sshd) -> None:
