@@ -5,6 +5,7 @@ a person, and once more to act on the answer.
 """
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 
 from pydantic import field_validator
@@ -180,9 +181,13 @@ async def _contents(call: Call, wanted: Wanted) -> Contents:
 async def _pick_node(call: Call, wanted: Wanted, contents: Contents) -> Executor:
     if wanted.executor_id:
         return await find_node(call, wanted.executor_id)
+    spec = _spec_request(wanted, contents)
     try:
-        return await cheapest_matching(call.lium, _spec_request(wanted, contents), call.policy.admits_country)
+        return await cheapest_matching(call.lium, spec, call.policy.admits_country)
     except NothingFits as error:
+        if call.policy.limits.allow_countries:
+            with suppress(NothingFits):  # else it is not for the countries
+                call.policy.check_country((await cheapest_matching(call.lium, spec)).country_code)
         raise ToolFailure(
             "no_gpu_matches", f"{error}.", "Relax a floor or the ceiling, or watch with list_gpus."
         ) from error

@@ -206,6 +206,10 @@ async def test_a_country_that_is_not_listed_is_refused(sandbox: Sandbox) -> None
     [pod] = living(sandbox)
     [node] = [row for row in nodes if row["id"] == pod["executor_id"]]
     assert node["location"]["country_code"] == "US"
+    async with agent_on(sandbox, allow_countries="AQ") as agent:
+        await refused(agent, "allow_countries", **await wanted(sandbox, "by spec", "more"))
+        failure = await agent.refused("rent_pod", name="more", gpu_type="H100", max_usd_per_gpu_hour=0.01)
+        assert failure.code == "no_gpu_matches"
 
 
 @every_way
