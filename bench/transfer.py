@@ -44,7 +44,7 @@ def by_sftp(server: sshd.Sshd, local: Path, command: str) -> None:
 
 def by_us(server: sshd.Sshd, local: Path, *, up: bool) -> None:
     async def run() -> None:
-        access = PodAccess(KeySource(server.key_path), None, LocalFolders([local]))
+        access = PodAccess(KeySource(lambda: server.key_path), None, LocalFolders([local]))
         pod = Pod(id="bench", status="RUNNING", ssh_connect_cmd=server.ssh_command)
         transfer = Transfer()
         async with access.to(pod) as connection:

@@ -9,7 +9,6 @@ import hmac
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -19,6 +18,7 @@ from mcp.server.context import CallNext, HandlerResult
 
 from lium_mcp.api import Clock, LiumClient
 from lium_mcp.remote import PodAccess
+from lium_mcp.remote.keys import KeySource
 from lium_mcp.rentals import Journal, Renter
 from lium_mcp.tools.call import Account
 
@@ -41,7 +41,7 @@ class Accounts:
         self,
         own: LiumClient,
         clock: Clock,
-        ssh_public_key_path: Path | None,
+        ssh_keys: KeySource | None,
         own_key: str | None,
         journal: Journal,
         registry_password: Callable[[str], str | None] | None = None,
@@ -52,7 +52,7 @@ class Accounts:
         self._journal = journal
         # A caller may also send the very key that this server has.
         renter = self._renter(own, own_key or "")
-        self._own = Account(own, renter, ssh_public_key_path, registry_password, pod_access)
+        self._own = Account(own, renter, ssh_keys, registry_password, pod_access)
 
     @property
     def own(self) -> Account:
@@ -66,7 +66,7 @@ class Accounts:
             return self._own
         if caller.account is None:
             lium = self._own.lium.for_key(caller.key)
-            caller.account = Account(lium, self._renter(lium, caller.key), ssh_public_key_path=None)
+            caller.account = Account(lium, self._renter(lium, caller.key), ssh_keys=None)
         return caller.account
 
     def _renter(self, lium: LiumClient, key: str) -> Renter:

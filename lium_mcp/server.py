@@ -130,14 +130,15 @@ def make_runtime(
     lium = connect(settings, transport=transport, clock=clock)
     is_local = settings.is_local
     limits, mode = settings.find_limits()
+    keys = _ssh_keys(settings) if is_local else None
     accounts = Accounts(
         lium,
         clock,
-        settings.find_ssh_public_key_path() if is_local else None,
+        keys,
         settings.find_api_key() if is_local else None,
         open_journal(settings),
         registry_password if is_local else None,
-        _pod_access(settings, offered) if is_local else None,
+        _pod_access(settings, offered, keys) if keys else None,
     )
     runtime = Runtime(
         account=accounts.current,
@@ -217,17 +218,21 @@ def connect(
         raise SettingsError(f"{variable}: {error}") from None
 
 
-def _pod_access(settings: Settings, offered: Collection[str]) -> PodAccess | None:
+def _ssh_keys(settings: Settings) -> KeySource:
+    passphrase = settings.ssh_key_passphrase
+    return KeySource(
+        settings.find_ssh_key_path,
+        passphrase.get_secret_value() if passphrase else None,
+        str(settings.ssh_agent) if settings.ssh_agent else None,
+    )
+
+
+def _pod_access(settings: Settings, offered: Collection[str], keys: KeySource) -> PodAccess | None:
     """How to work on pods with this machine's SSH key, if the settings offer that."""
     if not {"run_command", "get_job", "upload_files", "download_files"} & set(offered):
         return None
-    passphrase = settings.ssh_key_passphrase
     return PodAccess(
-        KeySource(
-            settings.find_ssh_key_path(),
-            passphrase.get_secret_value() if passphrase else None,
-            str(settings.ssh_agent) if settings.ssh_agent else None,
-        ),
+        keys,
         settings.find_state_directory(),
         LocalFolders(settings.find_local_dirs()),
         may_follow="start_job" in offered,

@@ -10,6 +10,7 @@ from starlette.datastructures import Headers
 
 from lium_mcp.accounts import Accounts, bind_caller_key, key_in_headers
 from lium_mcp.api import SYSTEM_CLOCK, LiumClient
+from lium_mcp.remote.keys import KeySource
 from lium_mcp.rentals import Journal
 
 KEYS = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1)
@@ -17,7 +18,9 @@ SPACES = st.text(" \t")
 
 
 def accounts() -> Accounts:
-    return Accounts(LiumClient(api_key="own"), SYSTEM_CLOCK, Path("key.pub"), "own", Journal("sqlite://"))
+    return Accounts(
+        LiumClient(api_key="own"), SYSTEM_CLOCK, KeySource(lambda: Path("key")), "own", Journal("sqlite://")
+    )
 
 
 class Request:
@@ -51,8 +54,8 @@ def test_without_headers_there_is_no_key() -> None:
 async def test_a_request_acts_for_its_own_key_and_the_next_one_for_its_own() -> None:
     known = accounts()
     own = known.current()
-    assert own.ssh_public_key_path is not None
-    seen: dict[str, tuple[bool, Path | None]] = {}
+    assert own.ssh_keys is not None
+    seen: dict[str, tuple[bool, KeySource | None]] = {}
 
     async def serve(key: str) -> None:
         async def call_next(_: object) -> None:
@@ -60,7 +63,7 @@ async def test_a_request_acts_for_its_own_key_and_the_next_one_for_its_own() -> 
             account = known.current()
             assert key not in repr(account)
             assert account.lium.redact(f"[{key}]") == "[[redacted]]"
-            seen[key] = account is own, account.ssh_public_key_path
+            seen[key] = account is own, account.ssh_keys
 
         await bind_caller_key(Request({"x-api-key": key}), call_next)  # type: ignore[arg-type]  # all that it looks at
 
@@ -76,7 +79,9 @@ async def test_a_request_without_headers_acts_for_the_servers_own_key() -> None:
     known = accounts()
 
     async def call_next(_: object) -> None:
-        assert known.current().ssh_public_key_path == Path("key.pub")
+        own = known.current().ssh_keys
+        assert own is not None
+        assert own.public_path == Path("key.pub")
 
     await bind_caller_key(Request(None), call_next)  # type: ignore[arg-type]  # all that it looks at
     await known.aclose()

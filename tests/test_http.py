@@ -210,7 +210,10 @@ async def test_the_servers_own_key_serves_callers_without_one_on_this_machine(pe
 
 async def test_the_ssh_key_of_this_machine_is_put_into_no_other_callers_pod(personal: Served, lium: Simulated) -> None:
     async with calling(personal.url, "legacy", THEIRS) as caller:
-        assert (await caller.refused("rent_pod", **RENT))[0] == "ssh_key_missing"
+        code, said = await caller.refused("rent_pod", **RENT)
+        assert code == "ssh_key_missing"
+        assert "add_ssh_key" in said
+        assert "ssh-keygen" not in said, "a key on the server's machine would not be theirs"
         await caller.call("add_ssh_key", name="laptop", public_key=OTHER_PUBLIC_KEY)
         await caller.call("rent_pod", **RENT | {"name": "theirs", "wait_seconds": 0})
     async with calling(personal.url, "legacy") as caller:

@@ -1,7 +1,7 @@
 """GPU names: the short type inside a full machine name, and what a person's shorthand matches.
 
 The rules are those of the official client, so that `4090`, `rtx pro 6000` and `H100` select the same nodes there
-and here. Knows nothing of HTTP.
+and here; beyond them, a maker's name before the type is left out. Knows nothing of HTTP.
 """
 
 import re
@@ -19,6 +19,7 @@ _ALIASES = {
     "6000PRO": "RTXPRO6000",
     "PRO6000D": "RTXPRO6000D",
 }
+_MAKERS = re.compile(r"(?:(?:NVIDIA|GEFORCE|AMD)[\s_-]+)+", re.IGNORECASE)
 _SEPARATORS = re.compile(r"[\s_-]+")
 
 
@@ -47,7 +48,7 @@ def gpu_type_matches(wanted: str, gpu_type: str) -> bool:
 
     A bare number names a whole trailing model number: `100` is `H100` and `A100`, `90` is nothing.
     """
-    wanted, have = normalize_gpu_name(wanted), normalize_gpu_name(gpu_type)
+    wanted, have = normalize_gpu_name(_without_maker(wanted)), normalize_gpu_name(gpu_type)
     if not wanted or not have:
         return False
     return wanted == have or (wanted.isdigit() and wanted == _model_number(have))
@@ -67,6 +68,12 @@ def machine_name_contains(wanted: str, machine_name: str) -> bool:
     if len(needle) < 2:  # noqa: PLR2004 - "two or more words", as above
         return False
     return any(words[start : start + len(needle)] == needle for start in range(len(words) - len(needle) + 1))
+
+
+def _without_maker(wanted: str) -> str:
+    wanted = wanted.lstrip()
+    maker = _MAKERS.match(wanted)
+    return wanted[maker.end() :] if maker else wanted
 
 
 def _words(text: str) -> list[str]:

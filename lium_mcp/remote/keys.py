@@ -1,7 +1,7 @@
 """The private key that logs in to pods: a file, opened with a passphrase if need be, or one that an SSH agent holds."""
 
 import base64
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,16 +25,32 @@ _MAKE_ONE: Final = (
 
 @dataclass(frozen=True, slots=True)
 class KeySource:
-    """Where the key is. Its public half lies beside it, under the same name plus `.pub`."""
+    """Where the key is. Its public half lies beside it, under the same name plus `.pub`.
 
-    path: Path | None = None
+    Attributes:
+        find_path: Looks for the file each time, so that a key that is made meanwhile is found. One that is configured
+            need not be there.
+    """
+
+    find_path: Callable[[], Path | None] = lambda: None
     passphrase: str | None = field(default=None, repr=False)
     agent_path: str | None = None
 
     @property
     def public_path(self) -> Path | None:
         """The file of the public half, whether or not there is one."""
-        return self.path.with_name(f"{self.path.name}.pub") if self.path else None
+        path = self.find_path()
+        return path.with_name(f"{path.name}.pub") if path else None
+
+    def missing(self) -> RemoteError:
+        """That there is no key, and what to do about it."""
+        if (path := self.find_path()) is not None and not path.is_file():
+            return RemoteError(
+                "ssh_key_missing",
+                f"LIUM_SSH_KEY_PATH, or key_path in ~/.lium/config.ini, names {path.name}, which is not there.",
+                "Make it with `ssh-keygen -t ed25519 -f PATH` on the machine of this server, or name another key.",
+            )
+        return RemoteError("ssh_key_missing", "There is no private SSH key on the machine of this server.", _MAKE_ONE)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[list["asyncssh.SSHKeyPair | asyncssh.SSHKey"]]:
@@ -44,9 +60,7 @@ class KeySource:
             RemoteError: there is none that can be used.
         """
         keys: list[asyncssh.SSHKeyPair | asyncssh.SSHKey] = []
-        problem = RemoteError(
-            "ssh_key_missing", "There is no private SSH key on the machine of this server.", _MAKE_ONE
-        )
+        problem = self.missing()
         try:
             if (key := await anyio.to_thread.run_sync(self._read)) is not None:
                 keys.append(key)
@@ -68,21 +82,22 @@ class KeySource:
     def _read(self) -> "asyncssh.SSHKey | None":
         import asyncssh  # noqa: PLC0415 - see the package's docstring
 
-        if self.path is None or not self.path.is_file():
+        path = self.find_path()
+        if path is None or not path.is_file():
             return None
         try:
-            return asyncssh.read_private_key(self.path, self.passphrase)
+            return asyncssh.read_private_key(path, self.passphrase)
         except (asyncssh.KeyEncryptionError, asyncssh.KeyImportError, OSError) as error:
             # The library says it with its own errors of both kinds.
             if isinstance(error, asyncssh.KeyEncryptionError) or "assphrase" in str(error):
                 raise RemoteError(
                     "ssh_key_locked",
-                    f"The private SSH key {self.path.name} is encrypted, and "
+                    f"The private SSH key {path.name} is encrypted, and "
                     + ("the passphrase does not open it." if self.passphrase else "no passphrase is set."),
                     "Set LIUM_SSH_KEY_PASSPHRASE where this server is started, or add the key to an SSH agent.",
                 ) from None
             raise RemoteError(
-                "ssh_key_unreadable", f"The private SSH key {self.path.name} cannot be read.", _MAKE_ONE
+                "ssh_key_unreadable", f"The private SSH key {path.name} cannot be read.", _MAKE_ONE
             ) from None
 
     @asynccontextmanager

@@ -5,7 +5,6 @@ import contextvars
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import anyio
@@ -17,6 +16,7 @@ from lium_mcp.guard.confirm import Question
 from lium_mcp.guard.policy import Policy
 from lium_mcp.guard.redaction import redact_text
 from lium_mcp.remote import PodAccess
+from lium_mcp.remote.keys import KeySource
 from lium_mcp.rentals import Renter
 from lium_mcp.tools.failures import ToolFailure, from_api
 from lium_mcp.tools.results import clean, shortened
@@ -39,14 +39,14 @@ class Account:
     """Whose money a call spends: an API client with a key, and the renter of that account.
 
     Attributes:
-        ssh_public_key_path: The caller's own public key on this machine; None for callers elsewhere.
+        ssh_keys: The caller's own SSH key on this machine; None for callers elsewhere.
         registry_password: Reads a registry password from this server's environment; None for callers elsewhere.
         pod_access: Logs in to pods with this machine's SSH key; None for callers elsewhere.
     """
 
     lium: LiumClient
     renter: Renter
-    ssh_public_key_path: Path | None
+    ssh_keys: KeySource | None
     registry_password: Callable[[str], str | None] | None = None
     pod_access: PodAccess | None = None
 

@@ -18,6 +18,7 @@ from lium_mcp.tools.results import Result, Usd
 
 toolset = Toolset("marketplace")
 
+_MOST_TYPES_NAMED = 20
 _WATCH_EVERY_SECONDS = 5.0
 _MOST_GPUS_OF_A_NODE = 64
 
@@ -52,6 +53,7 @@ class GpuOffers(Result):
     offers: list[GpuOffer]
     total: int
     next_cursor: str | None = None
+    next: str | None = None
 
 
 class GpuPrices(Result):
@@ -192,7 +194,20 @@ async def list_gpus(
         every_seconds=_WATCH_EVERY_SECONDS,
     )
     rows, next_cursor = page(nodes, limit=limit, cursor=cursor)
-    return GpuOffers(offers=[_offer(node) for node in rows], total=len(nodes), next_cursor=next_cursor)
+    return GpuOffers(
+        offers=[_offer(node) for node in rows],
+        total=len(nodes),
+        next_cursor=next_cursor,
+        next=None if nodes or not gpu_type else await _types_on_offer(call, gpu_type),
+    )
+
+
+async def _types_on_offer(call: Call, gpu_type: str) -> str:
+    if await call.lium.executors.list(gpu_type=gpu_type):
+        return "This type is on offer, and no node of it fits the other filters: leave some out."
+    types = sorted({node.gpu_type for node in await call.lium.executors.list() if node.gpu_type})
+    shown = ", ".join(types[:_MOST_TYPES_NAMED]) + (", ..." if len(types) > _MOST_TYPES_NAMED else "")
+    return f"No gpu_type on offer matches; on offer are: {shown}." if types else "Nothing is on offer now."
 
 
 @toolset.tool(title="Get GPU prices", hints=READS)

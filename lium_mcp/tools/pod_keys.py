@@ -22,10 +22,15 @@ async def find_public_keys(call: Call) -> list[str]:
     ]
     if keys:
         return keys
+    happened = "There is no SSH key to put into the pod, so nobody could log in. Nothing was rented."
+    own = call.runtime.account().ssh_keys
+    if own is None:  # this machine is not the caller's
+        raise ToolFailure("ssh_key_missing", happened, "Register a public key of yours with add_ssh_key.", effect="")
+    missing = own.missing()
     raise ToolFailure(
         "ssh_key_missing",
-        "There is no SSH key to put into the pod, so nobody could log in. Nothing was rented.",
-        "Make one with `ssh-keygen -t ed25519` on the machine of this server, or register one with add_ssh_key.",
+        f"{happened} {missing.happened}",
+        f"{missing.advice} Or register a public key with add_ssh_key.",
         effect="",
     )
 
@@ -44,14 +49,16 @@ async def register_public_keys(call: Call) -> None:
 
 
 async def _own_public_keys(call: Call) -> list[str]:
-    account = call.runtime.account()
+    own = call.runtime.account().ssh_keys
+    if own is None:
+        return []
     text = ""
-    if account.ssh_public_key_path is not None:
+    if (path := own.public_path) is not None:
         with suppress(OSError):  # a file that cannot be read any more is no key
-            text = await anyio.Path(account.ssh_public_key_path).read_text(encoding="utf-8", errors="replace")
+            text = await anyio.Path(path).read_text(encoding="utf-8", errors="replace")
     keys = [line.strip() for line in text.splitlines() if is_public_key(line)]
     # Without a file of the public half, the private one or the agent still knows it.
-    return keys or (await account.pod_access.keys.public_keys() if account.pod_access else [])
+    return keys or await own.public_keys()
 
 
 def _blob(public_key: str) -> tuple[str, ...]:

@@ -77,7 +77,6 @@ MATCHES = {
     "32GB": [],
     "MI300X": ["MI300X"],
     "300": ["B300", "MI300X"],
-    "nvidia h200": [],
     "": [],
     "   ": [],
     "RTX": ["RTX"],
@@ -108,6 +107,24 @@ def test_short_type_of_a_machine_name(machine_name: str, expected: str) -> None:
 @pytest.mark.parametrize(("wanted", "expected"), MATCHES.items())
 def test_shorthand_matches_the_types_it_names(wanted: str, expected: list[str]) -> None:
     assert [name for name in sorted(set(SHORT_TYPES.values())) if gpu_type_matches(wanted, name)] == expected
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        ("nvidia h200", ["H200"]),
+        ("NVIDIA H100", ["H100"]),
+        ("nvidia geforce rtx 4090", ["RTX4090"]),
+        ("NVIDIA-RTX-4090", ["RTX4090"]),
+        ("GeForce 3090", ["RTX3090"]),
+        ("AMD MI300X", ["MI300X"]),
+        ("NVIDIA", []),
+        ("nvidia ", []),
+    ],
+)
+def test_a_makers_name_before_the_type_is_left_out(wanted: str, expected: list[str]) -> None:
+    types = sorted(set(SHORT_TYPES.values()) - {"NVIDIA-RTX-4090"})
+    assert [name for name in types if gpu_type_matches(wanted, name)] == expected
 
 
 def test_matching_names_keep_their_order() -> None:

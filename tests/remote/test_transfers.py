@@ -26,7 +26,7 @@ SIZE_BYTES = 24_000_000
 
 @asynccontextmanager
 async def connected(server: Sshd) -> AsyncIterator[Connection]:
-    access = PodAccess(KeySource(server.key_path), None, None)
+    access = PodAccess(KeySource(lambda: server.key_path), None, None)
     async with access.to(Pod(id="p", status="RUNNING", ssh_connect_cmd=server.ssh_command)) as connection:
         yield connection
     await access.aclose()

@@ -88,6 +88,18 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
 }
 
 
+async def test_a_type_that_matches_nothing_is_told_which_are_on_offer(agent: Agent) -> None:
+    none = await agent.call("list_gpus", gpu_type="H1000")
+    assert none["offers"] == []
+    assert "No gpu_type on offer matches" in none["next"]
+    assert "H100" in none["next"]
+    few = await agent.call("list_gpus", gpu_type="H100", max_usd_per_gpu_hour=0.0001)
+    assert "leave some out" in few["next"]
+    found = await agent.call("list_gpus", gpu_type="NVIDIA H100")
+    assert found == await agent.call("list_gpus", gpu_type="H100")
+    assert "next" not in found
+
+
 @pytest.mark.parametrize("name", VALUES)
 async def test_each_filter_filters(sandbox: Sandbox, agent: Agent, name: str) -> None:
     wanted = {
@@ -141,7 +153,7 @@ async def test_a_country_may_be_named_in_words(agent: Agent) -> None:
 
 
 async def test_no_gpu_of_an_unknown_type_is_offered(agent: Agent) -> None:
-    assert await agent.call("list_gpus", gpu_type="Voodoo2") == {"offers": [], "total": 0}
+    assert (await agent.call("list_gpus", gpu_type="Voodoo2"))["total"] == 0
 
 
 # --- what a row says, and in which order -----------------------------------------------------------------------------

@@ -336,6 +336,28 @@ async def test_without_any_ssh_key_nothing_is_spent(sandbox: Sandbox) -> None:
     assert asked(sandbox) == []
 
 
+async def test_a_key_that_is_made_while_the_server_runs_is_found(sandbox: Sandbox) -> None:
+    file = _public_key_file()
+    key = file.read_text()
+    file.unlink()
+    async with agent_on(sandbox) as agent:
+        assert "ssh-keygen" in (await agent.refused("rent_pod", **BY_SPEC)).text
+        file.write_text(key)
+        file.with_suffix("").touch()
+        await agent.call("rent_pod", **BY_SPEC)
+    (row,) = asked(sandbox)
+    assert row
+
+
+async def test_a_key_that_is_configured_and_not_there_is_named_with_its_variable(sandbox: Sandbox) -> None:
+    async with agent_on(sandbox, ssh_key_path=Path.home() / "work_key") as agent:
+        failure = await agent.refused("rent_pod", **BY_SPEC)
+    assert failure.code == "ssh_key_missing"
+    assert "LIUM_SSH_KEY_PATH" in failure.text
+    assert "work_key" in failure.text
+    assert asked(sandbox) == []
+
+
 @pytest.mark.parametrize("local", ["absent", "empty", "cut off", "removed later", "unreadable"])
 async def test_without_a_local_ssh_key_the_accounts_keys_go_in(sandbox: Sandbox, local: str) -> None:
     key = PUBLIC_KEY.replace(" test", " registered")
