@@ -6,12 +6,15 @@ starting over; not for long after its end, since what is written to the pod late
 
 from typing import Final
 
+import anyio
+
 from lium_mcp.api import Backup, LiumError, NotFound, Pod
 from lium_mcp.tools.backup_runs import start_backup, wait_for_backup
 from lium_mcp.tools.call import Call
 from lium_mcp.tools.failures import ToolFailure, from_api
 
 _FRESH_SECONDS: Final = 600.0
+_LOOK_SECONDS: Final = 5.0
 
 
 async def take_final_backup(call: Call, pod: Pod, *, wait_seconds: float) -> Backup:
@@ -74,8 +77,10 @@ async def find_running_backup(call: Call, pod: Pod) -> Backup | None:
         LiumError: whether that one still runs could not be read.
     """
     begun = call.runtime.final_backups.get(pod.id)
+    running: list[Backup] = []
     try:
-        running = [backup for backup in await call.lium.backups.list(pod_id=pod.id) if not backup.is_final]
+        with anyio.move_on_after(_LOOK_SECONDS):
+            running = [backup for backup in await call.lium.backups.list(pod_id=pod.id) if not backup.is_final]
     except LiumError:
         if begun is not None and call.agreed is None:
             raise
