@@ -51,7 +51,7 @@ async def find_pod_detail(call: Call, named: str) -> PodDetail:
         pod_id = (await find_pod(call, named)).id
     except ToolFailure as failure:
         # The list leaves out pods that are being removed, which still answer by id.
-        if failure.code != "pod_not_found" or len(named) != _UUID_CHARACTERS:
+        if failure.code != "pod_not_found" or not _UUID.fullmatch(named):
             raise
         try:
             return await call.lium.pods.get(named)
@@ -65,7 +65,7 @@ async def find_pod_or_past(call: Call, named: str) -> tuple[str, str | None]:
     try:
         pod = await find_pod(call, named)
     except ToolFailure as failure:
-        if failure.code != "pod_not_found" or len(named) != _UUID_CHARACTERS:
+        if failure.code != "pod_not_found" or not _UUID.fullmatch(named):
             raise
         return named, None
     return pod.id, pod.pod_name
