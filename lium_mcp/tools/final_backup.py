@@ -70,10 +70,11 @@ async def find_running_backup(call: Call, pod: Pod) -> Backup | None:
     """The backup that a removal at this moment would cut off.
 
     Raises:
-        ToolFailure: it is the last backup that an earlier removal began, and nobody agreed to lose it.
-        LiumError: whether that one still runs could not be read.
+        ToolFailure: it is the last backup that an earlier removal began, and nobody agreed to lose it; this is said
+            once, so that the billing can be ended whatever becomes of the backup.
+        LiumError: whether that one still runs could not be read, which is said once as well.
     """
-    begun = call.runtime.final_backups.get(pod.id)
+    begun = call.runtime.final_backups.pop(pod.id, None)
     try:
         running = [backup for backup in await call.lium.backups.list(pod_id=pod.id) if not backup.is_final]
     except LiumError:
@@ -84,7 +85,7 @@ async def find_running_backup(call: Call, pod: Pod) -> Backup | None:
         raise ToolFailure(
             "final_backup_running",
             f"The last backup of {pod.pod_name}, {begun[0]}, is still running and would be lost.",
-            "Call remove_pod with final_backup to wait for it; or cancel_backup first, to lose it and remove at once.",
+            "Call remove_pod with final_backup to remove after a complete backup, or again without, to lose it.",
             effect=_stays(pod),
         )
     return running[0] if running else None
