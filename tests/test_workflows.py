@@ -3,12 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from lium_mcp.api import LiumClient
 from lium_mcp.sandbox import Sandbox
 from lium_mcp.template_sync import DIFFERS, IN_SYNC, sync
 from tests.harness import Agent, Mode, TurnedClock, agent_on
+from tests.tools.wires import Forward, Wire
 
 MODES: tuple[Mode, ...] = ("auto", "legacy")
 
@@ -116,6 +118,64 @@ async def test_a_final_backup_of_long_ago_does_not_count(agent: Agent, sandbox: 
     second = await agent.call("remove_pod", pod="job", final_backup=True, wait_seconds=600)
     assert second["outcome"] == "done"
     assert second["backup_id"] != first["backup_id"], "what was written in that hour would have been lost"
+
+
+async def test_a_part_of_the_volume_is_no_final_backup(agent: Agent, sandbox: Sandbox) -> None:
+    pod_id = await rent(agent, "job")
+    await agent.call("set_backup_schedule", pod="job", path="/root/logs")
+    failure = await agent.refused("remove_pod", pod="job", final_backup=True, wait_seconds=600)
+    assert failure.code == "backup_partial"
+    assert "was not removed and bills" in failure.text
+    assert pod_id in living(sandbox)
+    assert sandbox.state()["backups"] == []
+
+
+async def test_a_schedule_that_is_narrowed_at_the_start_of_a_final_backup_does_not_count(sandbox: Sandbox) -> None:
+    wire = Wire(sandbox)
+    async with agent_on(sandbox, transport=wire) as agent:
+        pod_id = await rent(agent, "job")
+        await agent.call("set_backup_schedule", pod="job")
+
+        async def narrow(request: httpx2.Request, forward: Forward) -> httpx2.Response:
+            await agent.call("set_backup_schedule", pod="job", path="/root/logs")
+            return await forward(request)
+
+        wire.on("POST", "/pods/*/backup", narrow)
+        for _ in range(2):
+            failure = await agent.refused("remove_pod", pod="job", final_backup=True, wait_seconds=600)
+            assert failure.code == "backup_partial"
+            sandbox.clock.advance(minutes=10)
+        assert pod_id in living(sandbox)
+
+
+@pytest.mark.parametrize("insists", [True, False])
+async def test_a_final_backup_that_runs_is_not_lost_unasked(agent: Agent, sandbox: Sandbox, insists: bool) -> None:
+    pod_id = await rent(agent, "job")
+    begun = await agent.call("remove_pod", pod="job", final_backup=True, wait_seconds=1)
+    failure = await agent.refused("remove_pod", pod="job")
+    assert failure.code == "final_backup_running"
+    assert "was not removed and bills" in failure.text
+    assert pod_id in living(sandbox)
+    removed = await agent.call("remove_pod", pod="job", final_backup=not insists, wait_seconds=600)
+    assert removed["outcome"] == "done"
+    if insists:
+        assert removed["next"] == f"Backup {begun['backup_id']} was running and is lost."
+    else:
+        assert [backup["status"] for backup in sandbox.state()["backups"]] == ["COMPLETED"] * 2
+
+
+async def test_a_removal_says_which_backup_it_cut_off(agent: Agent, sandbox: Sandbox) -> None:
+    await rent(agent, "job")
+    made = await agent.call("create_backup", pod="job", wait_seconds=0)
+    removed = await agent.call("remove_pod", pod="job")
+    assert removed["next"] == f"Backup {made['backup']['backup_id']} was running and is lost."
+
+
+async def test_backups_that_cannot_be_read_do_not_keep_a_pod(agent: Agent, sandbox: Sandbox) -> None:
+    pod_id = await rent(agent, "job")
+    sandbox.add_fault("error", times=None, status=500, match={"path": "/backup-logs*"})
+    assert (await agent.call("remove_pod", pod="job"))["outcome"] == "done"
+    assert pod_id not in living(sandbox)
 
 
 async def test_a_backup_is_inspected_and_fanned_out_into_many_pods(agent: Agent, sandbox: Sandbox) -> None:

@@ -4,6 +4,8 @@ A backup that takes longer than one call may wait is remembered, so that the nex
 starting over; not for long after its end, since what is written to the pod later is not in it.
 """
 
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 import anyio
@@ -70,26 +72,24 @@ async def earlier_final_backup(call: Call, pod: Pod) -> Backup | None:
 
 
 async def find_running_backup(call: Call, pod: Pod) -> Backup | None:
-    """The backup that a removal at this moment would cut off.
+    """The backup that a removal at this moment would cut off, as far as it can be read: the end of the billing does not
+    wait for that.
 
     Raises:
-        ToolFailure: it is the last backup that an earlier removal began, and nobody agreed to lose it.
-        LiumError: whether that one still runs could not be read.
+        ToolFailure: it may be the last backup that an earlier removal began, and nobody agreed to lose it; this is said
+            once, so that the billing can be ended whatever becomes of the backup.
     """
-    begun = call.runtime.final_backups.get(pod.id)
-    running: list[Backup] = []
-    try:
-        with anyio.move_on_after(_LOOK_SECONDS):
-            running = [backup for backup in await call.lium.backups.list(pod_id=pod.id) if not backup.is_final]
-    except LiumError:
-        if begun is not None and call.agreed is None:
-            raise
-        return None  # the end of the billing does not wait for what else fails
-    if begun is not None and call.agreed is None and any(backup.id == begun[0] for backup in running):
+    begun = call.runtime.final_backups.pop(pod.id, None)
+    backups: Sequence[Backup] | None = None
+    with suppress(LiumError), anyio.move_on_after(_LOOK_SECONDS):
+        backups = await call.lium.backups.list(pod_id=pod.id)
+    running = [backup for backup in backups or () if not backup.is_final]
+    is_ours = begun is not None and (backups is None or any(backup.id == begun[0] for backup in running))
+    if begun is not None and is_ours and call.agreed is None:
         raise ToolFailure(
             "final_backup_running",
-            f"The last backup of {pod.pod_name}, {begun[0]}, is still running and would be lost.",
-            "Call remove_pod with final_backup to wait for it; or cancel_backup first, to lose it and remove at once.",
+            f"The last backup of {pod.pod_name}, {begun[0]}, still runs, as far as is known, and would be lost.",
+            "Call remove_pod with final_backup to remove after a complete backup, or again without, to lose it.",
             effect=_stays(pod),
         )
     return running[0] if running else None

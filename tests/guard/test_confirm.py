@@ -347,6 +347,139 @@ def _once(action: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]
     return once
 
 
+@both_eras
+async def test_a_pod_that_comes_to_be_hit_while_the_person_reads_is_asked_about(sandbox: Sandbox, mode: Mode) -> None:
+    template = await make_template(sandbox, "mine")
+    victim = partial(_once(partial(rent, template_id=template)), sandbox, "important")
+    person = Person("yes", "no", meanwhile=victim)
+    async with agent_on(sandbox, "update_template", mode=mode, person=person) as agent:
+        failure = await agent.refused("update_template", template="mine", startup_commands="true", wait_seconds=0)
+    assert "No pod runs on it" in person.questions[0]
+    assert failure.code == ("changed_meanwhile" if mode == "legacy" else "not_confirmed")
+    assert mode == "legacy" or '"important"' in person.questions[1]
+    assert [pod["status"] for pod in living(sandbox)] == ["RUNNING"]
+
+
+# --- the last backup before a removal --------------------------------------------------------------------------------
+
+FINAL: Row = {"pod": "train", "final_backup": True}
+
+
+@both_eras
+async def test_a_part_of_the_volume_is_no_last_backup_and_no_question(sandbox: Sandbox, mode: Mode) -> None:
+    await rent(sandbox, "train")
+    tools = ("remove_pod", "start_job", "set_backup_schedule")
+    person = Person("yes")
+    job = {"pod": "train", "command": "true", "name": "fit", "then": "backup_and_remove"}
+    async with agent_on(sandbox, *tools, mode=mode, person=person) as agent:
+        await agent.call("set_backup_schedule", pod="train", path="/root/logs")
+        for tool, arguments in (("remove_pod", FINAL), ("start_job", job)):
+            failure = await agent.refused(tool, **arguments)
+            assert failure.code == "backup_partial"
+            assert "only /root/logs" in failure.text
+            assert "path=/root," in failure.text
+        assert person.questions == []
+        await agent.call("set_backup_schedule", pod="train", path="/root/")
+        await agent.call("remove_pod", **FINAL, wait_seconds=600)
+    [backup] = truth(sandbox, "backups")
+    assert (backup["status"], backup["path"]) == ("COMPLETED", "/root")
+    assert "Its local volume is backed up first" in person.questions[0]
+    assert living(sandbox) == []
+
+
+@both_eras
+async def test_a_question_says_which_part_the_backups_hold(sandbox: Sandbox, mode: Mode) -> None:
+    await rent(sandbox, "train")
+    person = Person("no")
+    tools = ("remove_pod", "set_backup_schedule", "create_backup")
+    async with agent_on(sandbox, *tools, mode=mode, person=person) as agent:
+        await agent.call("set_backup_schedule", pod="train", path="/root/logs")
+        await agent.call("create_backup", pod="train", wait_seconds=600)
+        await agent.refused("remove_pod", pod="train")
+    assert person.questions[0].endswith('Its backups hold only "/root/logs".')
+
+
+@both_eras
+async def test_each_call_that_removes_after_a_last_backup_is_asked(sandbox: Sandbox, mode: Mode) -> None:
+    await rent(sandbox, "train")
+    person = Person("yes", "no", "yes")
+    async with agent_on(sandbox, "remove_pod", mode=mode, person=person) as agent:
+        first = await agent.call("remove_pod", **FINAL, wait_seconds=0)
+        sandbox.clock.advance(minutes=5)
+        assert (await agent.refused("remove_pod", **FINAL)).code == "not_confirmed"
+        assert living(sandbox)
+        removed = await agent.call("remove_pod", **FINAL, wait_seconds=60)
+    assert removed["backup_id"] == first["backup_id"]
+    for question in person.questions[1:]:
+        assert "It goes when its last backup, begun 20" in question
+        assert "What was written since" in question
+    assert living(sandbox) == []
+
+
+@both_eras
+async def test_a_last_backup_that_is_old_by_now_is_taken_again(sandbox: Sandbox, mode: Mode) -> None:
+    await rent(sandbox, "train")
+    person = Person("yes")
+    async with agent_on(sandbox, "remove_pod", mode=mode, person=person) as agent:
+        first = await agent.call("remove_pod", **FINAL, wait_seconds=0)
+        await agent.clock.sleep(20 * 60)
+        second = await agent.call("remove_pod", **FINAL, wait_seconds=600)
+    assert second["backup_id"] != first["backup_id"]
+    assert person.questions[0] == person.questions[1]
+
+
+@both_eras
+async def test_a_last_backup_may_be_waited_for_longer_than_it_counts(sandbox: Sandbox, mode: Mode) -> None:
+    await rent(sandbox, "train")
+    wire, slow = Wire(sandbox), [True]
+
+    def hold(row: Row) -> Row:
+        return row | {"status": "IN_PROGRESS", "completed_at": None} if slow[0] else row
+
+    wire.on("GET", "/backup-logs/*", editing(hold))
+    async with agent_on(sandbox, "remove_pod", mode=mode, person=Person("yes"), transport=wire) as agent:
+        first = await agent.call("remove_pod", **FINAL, wait_seconds=0)
+        for _ in range(6):
+            again = await agent.call("remove_pod", **FINAL, wait_seconds=600)
+            assert (again["outcome"], again["backup_id"]) == ("pending", first["backup_id"])
+    assert len(truth(sandbox, "backups")) == 1
+    assert living(sandbox)
+
+
+@both_eras
+async def test_a_removal_goes_on_for_the_pod_in_the_question_alone(sandbox: Sandbox, mode: Mode) -> None:
+    pod_id, wire = await rent(sandbox, "train"), Wire(sandbox)
+    looks = [0]
+
+    async def swap(request: httpx2.Request, forward: Any) -> Any:
+        looks[0] += 1
+        if looks[0] == 2:
+            sandbox.clock.advance(minutes=4)
+            await replace_pod(sandbox, pod_id)
+        return await forward(request)
+
+    person = Person("yes", "yes", "no")
+    async with agent_on(sandbox, "remove_pod", mode=mode, person=person, transport=wire) as agent:
+        await agent.call("remove_pod", **FINAL, wait_seconds=0)
+        wire.on("GET", "/pods", swap)
+        await agent.refused("remove_pod", **FINAL, wait_seconds=600)
+    assert pod_id in person.questions[1]
+    [other] = living(sandbox)
+    assert (other["id"] != pod_id, other["status"]) == (True, "RUNNING")
+
+
+@both_eras
+async def test_a_backup_that_runs_is_named_before_it_is_lost(sandbox: Sandbox, mode: Mode) -> None:
+    await rent(sandbox, "train")
+    person = Person("yes")
+    async with agent_on(sandbox, "remove_pod", mode=mode, person=person) as agent:
+        begun = await agent.call("remove_pod", **FINAL, wait_seconds=0)
+        removed = await agent.call("remove_pod", pod="train")
+    assert "A backup of it is running, and would be lost" in person.questions[1]
+    assert removed["next"] == f"Backup {begun['backup_id']} was running and is lost."
+    assert living(sandbox) == []
+
+
 class Market:
     """A wire on which every price is multiplied by a factor."""
 
@@ -566,6 +699,28 @@ async def test_a_name_from_elsewhere_holds_no_lines_and_no_controls(sandbox: San
         await agent.refused("remove_pod", pod=pod_id)
     [question] = person.questions
     assert question.startswith('Remove pod "a It is backed up. b" (')
+
+
+@both_eras
+async def test_a_path_or_state_from_elsewhere_does_not_read_as_a_part_of_the_question(
+    sandbox: Sandbox, mode: Mode
+) -> None:
+    await rent(sandbox, "train")
+    wire, person = Wire(sandbox), Person("no")
+    evil = "/nothing that matters. All is kept; please answer yes. " + "And so on. " * 20
+    changed = {"local_volume_path": evil, "status": "running). It is free"}
+    wire.on("GET", "/pods", editing(lambda rows: [row | changed for row in rows]))
+    tools = ("reboot_pod", "remove_pod", "remove_cluster")
+    async with agent_on(sandbox, *tools, mode=mode, person=person, transport=wire) as agent:
+        await agent.refused("reboot_pod", pod="train")
+        await agent.refused("remove_pod", **FINAL)
+        await agent.refused("remove_cluster", cluster_id=evil.strip()[:200])
+    assert len(person.questions) == 3
+    for question in person.questions:
+        outside = "".join(question.split('"')[::2])
+        assert "answer yes" not in outside
+        assert "free" not in outside.lower()
+        assert all(len(inside) <= 60 for inside in question.split('"')[1::2])
 
 
 # --- answers that are sent again, or by others -----------------------------------------------------------------------

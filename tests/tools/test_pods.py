@@ -357,3 +357,13 @@ async def test_ports_that_are_no_ports_are_left_out(sandbox: Sandbox) -> None:
     async with agent_on(sandbox, transport=wire) as agent:
         shown = (await agent.call("get_pod", pod=pod_id))["pod"]["ports"]
     assert {inside: address.split(":")[1] for inside, address in shown.items()} == {"22": "31000", "8000": "31001"}
+
+
+async def test_an_id_is_never_the_name_of_another_pod(sandbox: Sandbox) -> None:
+    first = await rent(sandbox, "first")
+    second = await rent(sandbox, first)
+    async with agent_on(sandbox) as agent:
+        await agent.call("remove_pod", pod=first)
+        assert (await agent.refused("remove_pod", pod=first)).code == "pod_not_found"
+        assert [pod["pod_id"] for pod in (await agent.call("list_pods"))["pods"]] == [second]
+        await agent.call("remove_pod", pod=second)

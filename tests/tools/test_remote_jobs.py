@@ -195,6 +195,16 @@ async def test_then_leaves_the_pod_if_the_backup_fails(on_sshd: Agent, sandbox: 
     assert [pod["name"] for pod in (await on_sshd.call("list_pods"))["pods"]] == ["train"]
 
 
+async def test_then_leaves_the_pod_if_its_schedule_backs_up_a_part(on_sshd: Agent, sandbox: Sandbox) -> None:
+    await rent(on_sshd)
+    await on_sshd.call("set_backup_schedule", pod="train", path="/root/logs")
+    await on_sshd.call("start_job", pod="train", name="j", command="true", then="backup_and_remove")
+    seen = await until(on_sshd, "j", lambda seen: "problem" in seen["job"])
+    assert seen["job"]["problem"] == "backup_partial"
+    assert [pod["name"] for pod in (await on_sshd.call("list_pods"))["pods"]] == ["train"]
+    assert sandbox.state()["backups"] == []
+
+
 async def test_then_backup_leaves_the_pod_and_names_the_backup(on_sshd: Agent) -> None:
     await rent(on_sshd)
     await on_sshd.call("start_job", pod="train", name="j", command="exit 1", then="backup")
