@@ -21,7 +21,7 @@ from lium_mcp.tools.results import Result, Usd
 toolset = Toolset("marketplace")
 
 _MOST_TYPES_NAMED = 20
-_HINT_SECONDS = 5.0
+_HINT_SECONDS = 1.0
 _WATCH_EVERY_SECONDS = 5.0
 _MOST_GPUS_OF_A_NODE = 64
 
