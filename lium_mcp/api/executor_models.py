@@ -8,7 +8,9 @@ from typing import Annotated
 from pydantic import BeforeValidator
 
 from lium_mcp.api.gpu_names import (
+    gpu_type_matches,
     holds_model_number,
+    machine_name_contains,
     short_gpu_type,
 )
 from lium_mcp.api.huids import huid
@@ -193,6 +195,10 @@ class Executor(ApiModel):
         if not holds_model_number(self.machine_name) and self._gpu.details and self._gpu.details[0].name:
             return short_gpu_type(self._gpu.details[0].name)
         return short_gpu_type(self.machine_name)
+
+    def is_gpu(self, wanted: str) -> bool:
+        """Whether a person's name for a GPU, short or full, means those of this node."""
+        return gpu_type_matches(wanted, self.gpu_type) or machine_name_contains(wanted, self.machine_name)
 
     @property
     def smallest_rentable_gpu_count(self) -> int | None:

@@ -13,7 +13,7 @@ from lium_mcp.api.executor_models import (
     Quote,
     RentBySpecResponse,
 )
-from lium_mcp.api.gpu_names import gpu_type_matches, machine_name_contains, matching_machine_names
+from lium_mcp.api.gpu_names import matching_machine_names
 from lium_mcp.api.machines import Machine
 from lium_mcp.api.model import ApiInt, ApiModel
 from lium_mcp.api.paging import Rows
@@ -70,7 +70,7 @@ class Executors(Resource):
 
         def fits(node: Executor) -> bool:
             return (
-                (not wanted or node.machine_name in names or any(_is_gpu(part, node) for part in wanted))
+                (not wanted or node.machine_name in names or any(node.is_gpu(part) for part in wanted))
                 and (gpu_count_min is None or node.total_gpu_count >= gpu_count_min)
                 and (gpu_count_max is None or node.total_gpu_count <= gpu_count_max)
                 and (not nvlink or node.has_nvlink is True)
@@ -179,7 +179,3 @@ class Executors(Resource):
     async def public_nodes(self) -> Rows[PublicNode]:
         """GET /public/v1/nodes: the public feed; works without a key."""
         return (await self._wire.request("GET", "/public/v1/nodes", auth=Auth.NONE)).rows(PublicNode, key="nodes")
-
-
-def _is_gpu(wanted: str, node: Executor) -> bool:
-    return gpu_type_matches(wanted, node.gpu_type) or machine_name_contains(wanted, node.machine_name)

@@ -21,7 +21,7 @@ from lium_mcp.tools.results import Result, Usd
 toolset = Toolset("marketplace")
 
 _MOST_TYPES_NAMED = 20
-_HINT_SECONDS = 1.0
+_HINT_SECONDS = 5.0
 _WATCH_EVERY_SECONDS = 5.0
 _MOST_GPUS_OF_A_NODE = 64
 
@@ -207,9 +207,10 @@ async def list_gpus(
 
 async def _types_on_offer(call: Call, gpu_type: str) -> str | None:
     with suppress(LiumError), anyio.move_on_after(_HINT_SECONDS):
-        if await call.lium.executors.list(gpu_type=gpu_type):
+        nodes = await call.lium.executors.list()
+        if any(node.is_gpu(part) for part in gpu_type.split(",") for node in nodes):
             return "This type is on offer, and no node of it fits the other filters: leave some out."
-        types = sorted({node.gpu_type for node in await call.lium.executors.list() if node.gpu_type})
+        types = sorted({node.gpu_type for node in nodes if node.gpu_type})
         shown = ", ".join(types[:_MOST_TYPES_NAMED]) + (", ..." if len(types) > _MOST_TYPES_NAMED else "")
         return f"No gpu_type on offer matches; on offer are: {shown}." if types else "Nothing is on offer now."
     return None
