@@ -8,7 +8,7 @@ failed. This package knows nothing of tools.
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, Final
 from uuid import uuid4
@@ -226,24 +226,28 @@ class Renter:
 
     async def forget_removal_time(self, pod_id: str) -> None:
         """Let nobody set the removal time that the rent of this pod asked for: it is set, or another was chosen."""
-        entry = await self._entry_of(pod_id)
-        if entry is not None and not entry.removal_is_set:
-            await self._change(pod_id, None, kept_pod_ids=sorted({*entry.kept_pod_ids, pod_id}))
+
+        def kept(entry: Entry) -> dict[str, Any] | None:
+            return None if entry.removal_is_set else {"kept_pod_ids": sorted({*entry.kept_pod_ids, pod_id})}
+
+        await self._change(pod_id, kept)
 
     async def note_price(self, pod_id: str) -> None:
         """Note that what this rent may cost was held against what Lium bills."""
-        entry = await self._entry_of(pod_id)
-        if entry is not None and entry.ceiling_per_hour_usd is not None:
-            await self._change(pod_id, None, ceiling_per_hour_usd=None)
+
+        def checked(entry: Entry) -> dict[str, Any] | None:
+            return None if entry.ceiling_per_hour_usd is None else {"ceiling_per_hour_usd": None}
+
+        await self._change(pod_id, checked)
 
     async def note_removed(self, pod_id: str) -> None:
         """Take a pod that is removed out of its rent; without any the rent is closed, and its name is free."""
-        entry = await self._entry_of(pod_id)
-        others = [other for other in entry.pod_ids if other != pod_id] if entry is not None else []
-        if others:
-            await self._change(pod_id, None, pod_ids=others)
-        else:
-            await self._note(pod_id, "removed", "removed on request")
+
+        def without(entry: Entry) -> dict[str, Any]:
+            others = [other for other in entry.pod_ids if other != pod_id]
+            return {"pod_ids": others} if others else {"status": "removed", "note": "removed on request"}
+
+        await self._change(pod_id, without)
 
     async def _admit(self, order: Order, terms: Terms, find_judge: Callable[[], Awaitable[Judge]]) -> Entry | Rental:
         """A row of the ledger for a request that may be sent now, or what an earlier one rented."""
@@ -303,26 +307,26 @@ class Renter:
         except RentOutcomeUnknown as unknown:
             log.warning("The answer to a rent was lost; settling it. request_id=%r", unknown.request_id)
             await self._settler.note(entry, "unknown", note=str(unknown.cause))
-            settled: Rental | None = None
-            with anyio.move_on_after(_SETTLE_LIMIT_SECONDS):
-                settled = await self._settler.settle(entry, pauses_seconds=_SETTLE_PAUSES_SECONDS)
-            if settled is None:
-                raise
-            return settled
+            return await self._find_out(entry, unknown)
         except LiumError as refusal:
             if await self._settler.note(entry, "refused", only_from={"sending"}, note=str(refusal)):
                 raise
             # Another server has asked again meanwhile: that one may have rented.
-            with anyio.move_on_after(_SETTLE_LIMIT_SECONDS):
-                settled = await self._settler.settle(entry, pauses_seconds=_SETTLE_PAUSES_SECONDS)
-                if settled is not None:
-                    return settled
             key = entry.idempotency_key
-            raise RentOutcomeUnknown(idempotency_key=key, pod_name=entry.pod_name, cause=refusal) from refusal
+            lost = RentOutcomeUnknown(idempotency_key=key, pod_name=entry.pod_name, cause=refusal)
+            return await self._find_out(entry, lost)
         # Whoever settled it meanwhile may have found a pod by name only; this is the API's own word.
         answered = {"pod_ids": list(rental.pod_ids), "confirmed": True}
         await self._settler.note(entry, "rented", only_from=UNSETTLED | {"rented"}, **answered)
         return rental
+
+    async def _find_out(self, entry: Entry, lost: RentOutcomeUnknown) -> Rental:
+        """What became of a rent, or the error that nobody knows."""
+        with anyio.move_on_after(_SETTLE_LIMIT_SECONDS):
+            settled = await self._settler.settle(entry, pauses_seconds=_SETTLE_PAUSES_SECONDS)
+            if settled is not None:
+                return settled
+        raise lost
 
     async def _remove_unheard_of(self, rental: Rental) -> None:
         if not rental.confirmed:
@@ -355,25 +359,20 @@ class Renter:
         return False
 
     async def _note(self, pod_id: str, status: Status, note: str) -> None:
-        await self._change(pod_id, status, note=note)
+        await self._change(pod_id, lambda _: {"status": status, "note": note})
 
-    async def _change(self, pod_id: str, status: Status | None, **values: Any) -> None:  # noqa: ANN401 - of a row
-        """Change the open rent that made a pod, if the ledger has one."""
+    async def _change(self, pod_id: str, decide: Callable[[Entry], dict[str, Any] | None]) -> None:
+        """Change the open rent that made a pod, if the ledger has one and `decide` names columns of it to set."""
         try:
             for entry in await self.open_entries():
-                if pod_id in entry.pod_ids:
-                    only_from = None if status else {entry.status}
-                    await self._journal.open().change(
-                        entry, status or entry.status, now=self._lium.now(), only_from=only_from, **values
-                    )
+                if pod_id not in entry.pod_ids or (values := decide(entry)) is None:
+                    continue
+                # What leaves the status as it is gives way to whoever has changed it meanwhile.
+                only_from = None if "status" in values else {entry.status}
+                values = {"status": entry.status} | values
+                await self._journal.open().change(entry, now=self._lium.now(), only_from=only_from, **values)
         except LedgerUnavailable as error:
             log.critical("The ledger cannot note what became of pod %r: %s", pod_id, error)
-
-    async def _entry_of(self, pod_id: str) -> Entry | None:
-        """The open rent that made a pod, if the ledger has one that can be read."""
-        with suppress(LedgerUnavailable):
-            return next((entry for entry in await self.open_entries() if pod_id in entry.pod_ids), None)
-        return None
 
 
 def needs_attention(entry: Entry) -> bool:

@@ -11,7 +11,7 @@ from pydantic import Field
 from lium_mcp.api import ClusterOffer, ClusterRentRequest, Conflict, Executor, LiumError, Pod, RentOutcomeUnknown
 from lium_mcp.guard.confirm import Question
 from lium_mcp.guard.policy import Ask
-from lium_mcp.rentals import ClusterOrder, Judge, Rental, Terms, costs_more, digest, whole_hours
+from lium_mcp.rentals import ClusterOrder, Rental, Terms, costs_more, digest, whole_hours
 from lium_mcp.rentals.selection import has_price
 from lium_mcp.tools.call import READ_LIMIT_SECONDS, Call, time_limit
 from lium_mcp.tools.failures import ToolFailure
@@ -28,7 +28,7 @@ from lium_mcp.tools.renting import (
     refuse_dearer,
 )
 from lium_mcp.tools.results import Result, Usd, note_on
-from lium_mcp.tools.room import make_room
+from lium_mcp.tools.room import find_judge, refuse_without_room
 from lium_mcp.tools.targets import find_template
 
 toolset = Toolset("clusters")
@@ -134,8 +134,7 @@ async def ask_to_rent_cluster(call: Call, **arguments: Any) -> Question | None: 
     if await call.renter.earlier(arguments["name"], _digest(**arguments)) is not None:
         return None
     plan = await _plan(call, **arguments)
-    room = await make_room(call)
-    room.check(plan.ask, await call.lium.pods.list(), await call.renter.open_entries())
+    await refuse_without_room(call, plan.ask)
     hours = plan.hours
     price = None if plan.price_per_hour_usd is None else at_most_usd(plan.price_per_hour_usd)
     cost = f"at most ${price:.2f} an hour together" if price is not None else "a price that Lium does not say"
@@ -170,14 +169,9 @@ async def rent_cluster(
     if isinstance(ready, Rental):
         return await _rented(call, ready, None)
     refuse_dearer(call, ready.price_per_hour_usd)
-
-    async def find_judge() -> Judge:
-        room = await make_room(call)
-        return lambda pods, entries: room.check(ready.ask, pods, entries)
-
     terms = Terms(asked, ready.price_per_hour_usd, _ceiling(call, ready), ready.hours)
     try:
-        async with call.renter.rent(ClusterOrder(ready.request), terms, find_judge) as rental:
+        async with call.renter.rent(ClusterOrder(ready.request), terms, lambda: find_judge(call, ready.ask)) as rental:
             return await _rented(call, rental, None if rental.earlier else ready)
     except RentOutcomeUnknown as unknown:
         raise outcome_unknown(name, unknown) from unknown

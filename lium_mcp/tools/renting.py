@@ -9,7 +9,7 @@ from pydantic import Field
 
 from lium_mcp.api import LiumError, NoExecutorMatches, PodDetail, RentOutcomeUnknown
 from lium_mcp.guard.confirm import NOTHING_TO_ASK, Question
-from lium_mcp.rentals import DEARER, PRICE_TOLERANCE_USD, Judge, NodeOrder, Rental, Terms, costs_more
+from lium_mcp.rentals import DEARER, PRICE_TOLERANCE_USD, NodeOrder, Rental, Terms, costs_more
 from lium_mcp.tools.call import READ_LIMIT_SECONDS, Call, time_limit
 from lium_mcp.tools.failures import ToolFailure
 from lium_mcp.tools.parameters import DEFAULT_WAIT_SECONDS, Few, ShortText, WaitSeconds
@@ -21,7 +21,7 @@ from lium_mcp.tools.questions import at_most_usd, quoted
 from lium_mcp.tools.registry import WRITES
 from lium_mcp.tools.rent_plan import Plan, Wanted, make_plan
 from lium_mcp.tools.results import Result, Usd
-from lium_mcp.tools.room import make_room
+from lium_mcp.tools.room import find_judge, refuse_without_room
 from lium_mcp.tools.schema import UNLISTED
 
 log = logging.getLogger(__name__)
@@ -59,8 +59,7 @@ async def ask_to_rent(call: Call, **arguments: Any) -> Question | None:  # noqa:
         return None
     plan = await make_plan(call, wanted, priced=True)
     # What the limits refuse is no question.
-    room = await make_room(call)
-    room.check(plan.ask, await call.lium.pods.list(), await call.renter.open_entries())
+    await refuse_without_room(call, plan.ask)
     hours, node = plan.wanted.hours, plan.node
     price = None if plan.price_per_hour_usd is None else at_most_usd(plan.price_per_hour_usd)
     what = f"{plan.gpu_count}x {node.gpu_type if node else quoted(wanted.gpu_type)}"
@@ -140,14 +139,9 @@ async def rent_pod(
     if isinstance(ready, Rental):
         return await _follow(call, ready, wanted, None, wait_seconds)
     plan = ready
-
-    async def find_judge() -> Judge:
-        room = await make_room(call)
-        return lambda pods, entries: room.check(plan.ask, pods, entries)
-
     terms = Terms(wanted.digest, plan.price_per_hour_usd, _ceiling(call, plan), plan.wanted.hours)
     try:
-        async with call.renter.rent(plan.order, terms, find_judge) as rental:
+        async with call.renter.rent(plan.order, terms, lambda: find_judge(call, plan.ask)) as rental:
             if not rental.earlier:
                 await register_public_keys(call)
             # A pod of an earlier call has its own terms.

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, time
 
 from lium_mcp.api import BillingStatement, Pod, Rows
 from lium_mcp.guard.policy import Ask, Commitment, Policy, Standing, commitments, hours_left, spent_usd
-from lium_mcp.rentals import Entry
+from lium_mcp.rentals import Entry, Judge
 from lium_mcp.tools.call import Call
 from lium_mcp.tools.targets import find_pod
 
@@ -71,6 +71,28 @@ async def make_room(call: Call) -> Room:
     policy.check_budget_has_begun(now)
     statement = await call.lium.account.billing_statement(start_day=day, end_day=now.date())
     return Room(policy, now, since, statement, await call.renter.removed_since(since))
+
+
+async def find_judge(call: Call, ask: Ask) -> Judge:
+    """Whether the limits leave room for a rent beside living pods and open rents.
+
+    Raises:
+        As `make_room`.
+    """
+    room = await make_room(call)
+    return lambda pods, entries: room.check(ask, pods, entries)
+
+
+async def refuse_without_room(call: Call, ask: Ask) -> None:
+    """Refuse a rent for which the limits leave no room now, before anybody is asked about it.
+
+    Raises:
+        PolicyRefused: they leave none.
+        LiumError: the pods, or what was spent, cannot be read.
+        LedgerUnavailable: the ledger cannot be read.
+    """
+    judge = await find_judge(call, ask)
+    judge(await call.lium.pods.list(), await call.renter.open_entries())
 
 
 async def check_life(call: Call, pod: Pod, hours: float | None) -> None:
