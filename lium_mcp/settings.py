@@ -232,12 +232,6 @@ class Settings(Limits, BaseSettings):
             )
         return limits, mode
 
-    def find_ssh_public_key_path(self) -> Path | None:
-        """The public key file to put into pods: the other half of the private one; None when there is none."""
-        private = self.find_ssh_key_path()
-        public = _public_half(private) if private else None
-        return public if public and public.is_file() else None
-
     def find_local_dirs(self) -> tuple[Path, ...]:
         """The folders whose files may be copied to and from pods."""
         if self.local_dirs:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from lium_mcp.remote.keys import KeySource
 from lium_mcp.settings import Settings, SettingsError, load
 
 
@@ -101,15 +102,17 @@ def test_the_sandbox_uses_its_own_key_and_never_the_real_one(monkeypatch: pytest
     assert load({"sandbox": True}).find_api_key() == "sk_sandbox"
 
 
-def test_the_public_key_is_found_as_the_official_client_finds_it(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
-    assert Settings().find_ssh_public_key_path() == home / ".ssh" / "id_ed25519.pub"
+async def test_the_public_key_is_found_as_the_official_client_finds_it(
+    monkeypatch: pytest.MonkeyPatch, home: Path
+) -> None:
+    keys = KeySource(lambda: Settings().find_ssh_key_path())
+    assert keys.public_path == home / ".ssh" / "id_ed25519.pub"
     (home / ".ssh" / "lium.key.pub").write_text("ssh-ed25519 AAAA\n")
     monkeypatch.setenv("LIUM_SSH_KEY_PATH", "~/.ssh/lium.key")
-    assert Settings().find_ssh_public_key_path() == home / ".ssh" / "lium.key.pub"
+    assert keys.public_path == home / ".ssh" / "lium.key.pub"
     monkeypatch.setenv("LIUM_SSH_KEY_PATH", "~/.ssh/missing")
-    assert Settings().find_ssh_public_key_path() is None, (
-        "another key than the one that was chosen would not let its owner in"
-    )
+    assert keys.public_path == home / ".ssh" / "missing.pub"
+    assert await keys.public_text() == "", "another key than the one that was chosen would not let its owner in"
 
 
 @pytest.mark.parametrize(

@@ -42,8 +42,15 @@ class KeySource:
         path = self.find_path()
         return path.with_name(f"{path.name}.pub") if path else None
 
-    def missing(self) -> RemoteError:
+    async def public_text(self) -> str:
+        """What the file of the public half says; nothing where there is none that can be read."""
+        return await anyio.to_thread.run_sync(self._read_public)
+
+    async def missing(self) -> RemoteError:
         """That there is no key, and what to do about it."""
+        return await anyio.to_thread.run_sync(self._missing)
+
+    def _missing(self) -> RemoteError:
         if (path := self.find_path()) is not None and not path.is_file():
             return RemoteError(
                 "ssh_key_missing",
@@ -60,7 +67,7 @@ class KeySource:
             RemoteError: there is none that can be used.
         """
         keys: list[asyncssh.SSHKeyPair | asyncssh.SSHKey] = []
-        problem = self.missing()
+        problem: RemoteError | None = None
         try:
             if (key := await anyio.to_thread.run_sync(self._read)) is not None:
                 keys.append(key)
@@ -68,7 +75,7 @@ class KeySource:
             problem = error
         async with self._agent_keys() as held:
             if not keys and not held:
-                raise problem
+                raise problem or await self.missing()
             yield [*keys, *held]
 
     async def public_keys(self) -> list[str]:
@@ -78,6 +85,13 @@ class KeySource:
                 return [_public_line(key) for key in keys]
         except RemoteError:
             return []
+
+    def _read_public(self) -> str:
+        path = self.public_path
+        try:
+            return path.read_text(encoding="utf-8", errors="replace") if path else ""
+        except OSError:  # a file that cannot be read any more is no key
+            return ""
 
     def _read(self) -> "asyncssh.SSHKey | None":
         import asyncssh  # noqa: PLC0415 - see the package's docstring
@@ -126,13 +140,10 @@ class KeySource:
     async def _public_blob(self) -> bytes | None:
         import asyncssh  # noqa: PLC0415 - see the package's docstring
 
-        path = self.public_path
         try:
-            if path is not None:
-                return asyncssh.import_public_key(await anyio.Path(path).read_bytes()).public_data
-        except (asyncssh.KeyImportError, OSError):
+            return asyncssh.import_public_key(await self.public_text()).public_data
+        except asyncssh.KeyImportError:
             return None
-        return None
 
 
 def _public_line(key: "asyncssh.SSHKey | asyncssh.SSHKeyPair") -> str:

@@ -26,7 +26,7 @@ async def find_public_keys(call: Call) -> list[str]:
     own = call.runtime.account().ssh_keys
     if own is None:  # this machine is not the caller's
         raise ToolFailure("ssh_key_missing", happened, "Register a public key of yours with add_ssh_key.", effect="")
-    missing = own.missing()
+    missing = await own.missing()
     raise ToolFailure(
         "ssh_key_missing",
         f"{happened} {missing.happened}",
@@ -52,11 +52,7 @@ async def _own_public_keys(call: Call) -> list[str]:
     own = call.runtime.account().ssh_keys
     if own is None:
         return []
-    text = ""
-    if (path := own.public_path) is not None:
-        with suppress(OSError):  # a file that cannot be read any more is no key
-            text = await anyio.Path(path).read_text(encoding="utf-8", errors="replace")
-    keys = [line.strip() for line in text.splitlines() if is_public_key(line)]
+    keys = [line.strip() for line in (await own.public_text()).splitlines() if is_public_key(line)]
     # Without a file of the public half, the private one or the agent still knows it.
     return keys or await own.public_keys()
 
