@@ -143,6 +143,14 @@ class Renter:
         """
         return [] if self._journal.is_empty else await self._journal.open().open_entries(self._account)
 
+    async def has_removal_to_set(self, pod_id: str) -> bool:
+        """Whether the removal time that the rent of this pod asked for is still to be set, or to be made exact.
+
+        Raises:
+            LedgerUnavailable: the ledger cannot be read.
+        """
+        return any(pod_id in entry.pod_ids and not entry.removal_is_set for entry in await self.open_entries())
+
     async def removed_since(self, moment: datetime) -> list[Entry]:
         """The account's rents whose pods were removed since a moment.
 

@@ -350,8 +350,7 @@ async def _fix_removal_time(call: Call, pod_id: str) -> bool:
     if call.runtime.read_only:
         return False
     with suppress(LedgerUnavailable, LiumError):
-        entries = await call.renter.open_entries()
-        if any(pod_id in entry.pod_ids and not entry.removal_is_set for entry in entries):
+        if await call.renter.has_removal_to_set(pod_id):
             await call.renter.attend()
             return True
     return False

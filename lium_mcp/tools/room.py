@@ -109,7 +109,8 @@ async def check_life(call: Call, pod: Pod, hours: float | None) -> None:
     earlier = hours_left(pod, now)
     is_shown = not (pod.is_ready and pod.termination_hours)  # that is for pods that have not booted
     ends_earlier = hours is not None and earlier is not None and hours <= earlier and is_shown
-    if ends_earlier and not await _is_to_be_shortened(call, pod):
+    # Of the whole hours of a rent, a part may be taken off once the pod runs.
+    if ends_earlier and not await call.renter.has_removal_to_set(pod.id):
         return
     lived = max((now - pod.created_at).total_seconds() / 3600, 0) if pod.created_at else None
     # A first removal time bounds a life of which nobody knows the beginning; a later one only makes it longer.
@@ -133,11 +134,6 @@ async def changing_life(call: Call, named: str, hours: float | None) -> AsyncIte
         pod = await find_pod(call, named)
         await check_life(call, pod, hours)
         yield pod
-
-
-async def _is_to_be_shortened(call: Call, pod: Pod) -> bool:
-    """Whether Lium shows the whole hours of its rent, of which a part is taken off once it runs."""
-    return any(pod.id in entry.pod_ids and not entry.removal_is_set for entry in await call.renter.open_entries())
 
 
 def _but(pod: Pod, pods: Sequence[Pod]) -> Sequence[Pod]:
