@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal
 
-Status = Literal["sending", "repeated", "unknown", "rented", "removing", "refused", "removed", "absent", "closed"]
-"""Open are the first five: the first three may have made a pod, one that is removing has a pod that must go. While
-it is sending, only the server that sends it knows of its request; once it is repeated, another has asked again with its
-key, and a refusal of the first request alone proves nothing. Absent is a rent that made no pod as far as the pod list
-says; closed is one that a person closed."""
+Status = Literal["sending", "unknown", "rented", "removing", "refused", "removed", "absent", "closed"]
+"""Open are the first four. While it is sending, its own server waits for the answer; once it is unknown the answer is
+lost, whoever says so, and a refusal of the first request alone proves nothing any more. One that is removing has a pod
+that must go. Absent is a rent that made no pod as far as several lists say; closed is one that a person closed."""
 
-UNSETTLED: Final[frozenset[Status]] = frozenset({"sending", "repeated", "unknown"})
+UNSETTLED: Final[frozenset[Status]] = frozenset({"sending", "unknown"})
+"""May have made a pod that nobody knows of."""
 CLOSED: Final[frozenset[Status]] = frozenset({"refused", "removed", "absent", "closed"})
 
 
@@ -24,7 +24,8 @@ class Entry:
     """One rent, as the ledger has it.
 
     Attributes:
-        account: An HMAC that stands for the account; never its key.
+        account: A digest that stands for the account.
+        key_tag: An HMAC that stands for the key that rented it; never the key. Its 404 for a pod says that it is gone.
         order: The whole request, see `orders.to_json`.
         asked: Digest of what the caller asked for.
         known_pod_ids: The account's pods before the rent.
@@ -35,9 +36,16 @@ class Entry:
         hours: When Lium is to remove the pods, in hours from boot.
         kept_pod_ids: Its pods whose removal time was read back from the API, or replaced by somebody's choice.
         confirmed: The API itself named the pods as the answer to this request.
+        handed_out: Another call than the one that rented it was told of its pods.
+        looks: How often somebody asked Lium about it, since it is unknown or since its pods are not listed.
+        next_look_at: Nobody asks again before that.
+        missed_lists: How many complete lists lacked a pod of it, some time apart, while it is unknown.
+        missed_since: When the first of them was asked for.
+        missed_at: When the last of them was.
     """
 
     account: str
+    key_tag: str
     pod_name: str
     order: dict[str, Any]
     asked: str
@@ -52,6 +60,12 @@ class Entry:
     pod_ids: Sequence[str] = ()
     kept_pod_ids: Sequence[str] = ()
     confirmed: bool = False
+    handed_out: bool = False
+    looks: int = 0
+    next_look_at: datetime | None = None
+    missed_lists: int = 0
+    missed_since: datetime | None = None
+    missed_at: datetime | None = None
     note: str = ""
     settled_at: datetime | None = None
     closed_at: datetime | None = None
@@ -71,3 +85,22 @@ class Entry:
     def is_unsettled(self) -> bool:
         """Whether nobody knows yet what became of it."""
         return self.is_open and self.status in UNSETTLED
+
+
+@dataclass(frozen=True, slots=True)
+class PastCost:
+    """What a closed rent may still be charged for: its pods, their price, and when they lived."""
+
+    pod_ids: Sequence[str]
+    price_per_hour_usd: float | None
+    created_at: datetime
+    closed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Extension:
+    """A later removal time that was admitted for a pod, which Lium may not show yet."""
+
+    pod_id: str
+    removal_at: datetime
+    admitted_at: datetime

@@ -1,0 +1,171 @@
+"""The database of the ledger: SQLite by default, PostgreSQL where several servers serve one account.
+
+It opens itself when it is first used, and brings its tables up to date then. Statements run in a worker thread, each
+piece of work in one transaction, and none takes longer than its time limit.
+"""
+
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import Lock
+from typing import Any, Final, TypeVar
+
+import anyio
+import anyio.to_thread
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.pool import QueuePool
+
+from lium_mcp.rentals.entries import LedgerUnavailable
+from lium_mcp.rentals.tables import prepare
+
+T = TypeVar("T")
+
+_BUSY_SECONDS: Final = 10
+_BUSY_PAUSE_SECONDS: Final = 0.02
+_CONNECT_SECONDS: Final = 5
+# A server that vanishes in a transaction must not keep the others waiting.
+_POSTGRES_OPTIONS: Final = (
+    "-c statement_timeout=10000 -c lock_timeout=5000 -c idle_in_transaction_session_timeout=15000"
+)
+
+
+class Database:
+    """One database. Nothing is opened before it is first used."""
+
+    def __init__(self, url: str) -> None:
+        """Take an address: `sqlite:///PATH`, `sqlite://` (in memory) or `postgresql://...`.
+
+        Raises:
+            LedgerUnavailable: the address cannot be read.
+        """
+        self._url = _parse(url)
+        self._engine: Engine | None = None
+        self._opening = Lock()
+
+    async def run(self, work: Callable[[Connection], T]) -> T:
+        """Do some work in one transaction.
+
+        Raises:
+            LedgerUnavailable: nothing of it was written.
+        """
+
+        def run() -> T:
+            with _failures():
+                engine = self._open()
+                with engine.begin() as connection:
+                    return work(connection)
+
+        return await anyio.to_thread.run_sync(run)
+
+    def take_turn(self, connection: Connection, name: str) -> None:
+        """Let no other work that takes a turn of this name run until the end of the transaction.
+
+        SQLite's transactions never run beside each other anyhow.
+        """
+        if self._url.get_backend_name() != "sqlite":
+            lock = text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))")
+            connection.execute(lock, {"name": f"lium-mcp {name}"})
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            with anyio.CancelScope(shield=True):  # a server that is stopped closes them too
+                await anyio.to_thread.run_sync(engine.dispose)
+
+    def _open(self) -> Engine:
+        with self._opening:
+            if self._engine is None:
+                engine = _sqlite(self._url) if self._url.get_backend_name() == "sqlite" else _postgres(self._url)
+                try:
+                    with engine.begin() as connection:
+                        # Two servers that make or change the tables at once would trip over each other.
+                        self.take_turn(connection, "schema")
+                        prepare(connection)
+                except BaseException:
+                    engine.dispose()  # the next attempt makes another
+                    raise
+                self._engine = engine
+            return self._engine
+
+
+def _parse(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except (SQLAlchemyError, ValueError):
+        raise LedgerUnavailable("its address cannot be read") from None  # no word of it: there is a password in it
+    if "@" in (parsed.host or ""):
+        # The rest of the password would be taken for a host, which errors name.
+        raise LedgerUnavailable("an @ in the password of its address has to be written as %40")
+    return parsed.set(drivername="postgresql+psycopg") if parsed.drivername == "postgresql" else parsed
+
+
+@contextmanager
+def _failures() -> Iterator[None]:
+    try:
+        yield
+    except IntegrityError as error:
+        # Another server's rent of that name, which a server that took no turn has written.
+        raise LedgerUnavailable("the database refused a second open rent of that name") from error
+    except (SQLAlchemyError, OSError, ImportError) as error:
+        cause = getattr(error, "orig", None) or error
+        lines = str(cause).strip().splitlines() or [type(cause).__name__]
+        raise LedgerUnavailable(lines[0]) from error
+
+
+def _sqlite(url: URL) -> Engine:
+    options: dict[str, Any] = {"connect_args": {"timeout": _BUSY_SECONDS, "check_same_thread": False}}
+    if url.database in {None, "", ":memory:"}:
+        # Another connection would have a memory of its own, and one cannot be in two transactions: threads take turns.
+        options |= {"poolclass": QueuePool, "pool_size": 1, "max_overflow": 0, "pool_timeout": _BUSY_SECONDS}
+    else:
+        _make_private(Path(url.database or ""))
+    engine = create_engine(url, hide_parameters=True, **options)
+
+    @event.listens_for(engine, "connect")
+    def prepare_connection(connection: Any, _: Any) -> None:  # noqa: ANN401 - the driver's own
+        connection.isolation_level = None  # transactions begin below, where they take the lock at once
+        _write_ahead(connection)
+        connection.execute("PRAGMA synchronous=FULL")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Switch to the write-ahead log; while others do the same to a new file, SQLite refuses at once instead of waiting.
+
+    Raises:
+        sqlite3.OperationalError: it was not possible in time.
+    """
+    deadline = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(_BUSY_PAUSE_SECONDS)
+        else:
+            return
+
+
+def _make_private(path: Path) -> None:
+    """Make the file before SQLite does: what else it writes beside it gets the same mode."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    with suppress(PermissionError):  # somebody else's file that we may write
+        path.chmod(0o600)
+
+
+def _postgres(url: URL) -> Engine:
+    arguments = {"connect_timeout": _CONNECT_SECONDS, "options": _POSTGRES_OPTIONS, "tcp_user_timeout": 10_000}
+    return create_engine(url, hide_parameters=True, pool_pre_ping=True, pool_size=4, connect_args=arguments)

@@ -1,0 +1,151 @@
+"""The tables of the ledger, and how a ledger of an earlier version becomes one of this version. It opens nothing."""
+
+from datetime import UTC, datetime
+from typing import Final
+
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    Connection,
+    DateTime,
+    Dialect,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    delete,
+    insert,
+    inspect,
+    select,
+    text,
+)
+from sqlalchemy.types import TypeDecorator
+
+from lium_mcp.rentals.entries import LedgerUnavailable
+
+MAX_NOTE_CHARACTERS: Final = 500
+_METADATA: Final = MetaData()
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An instant, which SQLite would give back without its zone."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, _: Dialect) -> datetime | None:
+        """Return what is stored."""
+        return value.astimezone(UTC).replace(tzinfo=None) if value else None
+
+    def process_result_value(self, value: datetime | None, _: Dialect) -> datetime | None:
+        """Return the instant that was stored."""
+        return value.replace(tzinfo=UTC) if value else None
+
+
+RENTALS: Final = Table(
+    "rentals",
+    _METADATA,
+    Column("id", String(36), primary_key=True),
+    Column("account", String(64), nullable=False),
+    Column("key_tag", String(64), nullable=False),
+    Column("pod_name", String(200), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("order", JSON, nullable=False),
+    Column("asked", String(64), nullable=False),
+    Column("idempotency_key", String(36), nullable=False, unique=True),
+    Column("known_pod_ids", JSON, nullable=False),
+    Column("pod_ids", JSON, nullable=False),
+    Column("pod_count", Float, nullable=False),
+    Column("price_per_hour_usd", Float),
+    Column("ceiling_per_hour_usd", Float),
+    Column("hours", Float),
+    Column("kept_pod_ids", JSON, nullable=False),
+    Column("confirmed", Boolean, nullable=False),
+    Column("handed_out", Boolean, nullable=False, server_default=text("false")),
+    Column("looks", Integer, nullable=False, server_default=text("0")),
+    Column("next_look_at", UtcDateTime),
+    Column("missed_lists", Integer, nullable=False, server_default=text("0")),
+    Column("missed_since", UtcDateTime),
+    Column("missed_at", UtcDateTime),
+    Column("note", String(MAX_NOTE_CHARACTERS), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("settled_at", UtcDateTime),
+    Column("closed_at", UtcDateTime),
+)
+OPEN: Final = RENTALS.c.closed_at.is_(None)
+Index(
+    "one_open_rental_per_name",
+    RENTALS.c.account,
+    RENTALS.c.pod_name,
+    unique=True,
+    sqlite_where=OPEN,
+    postgresql_where=OPEN,
+)
+Index("rentals_by_closing", RENTALS.c.account, RENTALS.c.closed_at)
+
+ACCOUNTS: Final = Table(
+    "accounts",
+    _METADATA,
+    Column("key_tag", String(64), primary_key=True),
+    Column("account", String(64), nullable=False, index=True),
+    Column("learned_at", UtcDateTime, nullable=False),
+)
+
+EXTENSIONS: Final = Table(
+    "extensions",
+    _METADATA,
+    Column("account", String(64), primary_key=True),
+    Column("pod_id", String(100), primary_key=True),
+    Column("removal_at", UtcDateTime, nullable=False),
+    Column("admitted_at", UtcDateTime, nullable=False),
+)
+
+_VERSION: Final = Table("ledger_version", _METADATA, Column("version", Integer, primary_key=True))
+
+# What makes of each version the next one. A new table needs no statement: it is made where it is missing.
+_MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
+    (
+        # Version 1 knew an account by its key alone, and had a status for a rent that was asked for again.
+        "ALTER TABLE rentals ADD COLUMN key_tag VARCHAR(64) NOT NULL DEFAULT ''",
+        "UPDATE rentals SET key_tag = account",
+        "UPDATE rentals SET status = 'unknown' WHERE status = 'repeated'",
+        "ALTER TABLE rentals ADD COLUMN handed_out BOOLEAN NOT NULL DEFAULT false",
+        "ALTER TABLE rentals ADD COLUMN looks INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE rentals ADD COLUMN next_look_at TIMESTAMP",
+        "ALTER TABLE rentals ADD COLUMN missed_lists INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE rentals ADD COLUMN missed_since TIMESTAMP",
+        "ALTER TABLE rentals ADD COLUMN missed_at TIMESTAMP",
+        "CREATE INDEX rentals_by_closing ON rentals (account, closed_at)",
+    ),
+)
+LEDGER_VERSION: Final = len(_MIGRATIONS) + 1
+
+
+def prepare(connection: Connection) -> None:
+    """Make the tables, or bring those of an earlier version up to this one.
+
+    Raises:
+        LedgerUnavailable: a later version has written it.
+    """
+    found = _version(connection)
+    if found > LEDGER_VERSION:
+        raise LedgerUnavailable(f"a newer version of lium-mcp has written it (version {found}): update this one")
+    if found:
+        for statements in _MIGRATIONS[found - 1 :]:
+            for statement in statements:
+                connection.execute(text(statement))
+    _METADATA.create_all(connection)
+    if found != LEDGER_VERSION:
+        connection.execute(delete(_VERSION))
+        connection.execute(insert(_VERSION).values(version=LEDGER_VERSION))
+
+
+def _version(connection: Connection) -> int:
+    """The version of the ledger that is there; 0 where there is none."""
+    tables = set(inspect(connection).get_table_names())
+    if _VERSION.name in tables:
+        return int(connection.execute(select(_VERSION.c.version)).scalar_one())
+    return 1 if RENTALS.name in tables else 0
