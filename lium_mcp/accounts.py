@@ -5,7 +5,6 @@ connection pool for all, and per key a lock under a digest of it, so that two re
 """
 
 import hashlib
-import hmac
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from mcp.server.context import CallNext, HandlerResult
 from lium_mcp.api import Clock, LiumClient
 from lium_mcp.remote import PodAccess
 from lium_mcp.remote.keys import KeySource
-from lium_mcp.rentals import Journal, Renter
+from lium_mcp.rentals import Identity, Journal, Renter, key_tag
 from lium_mcp.tools.call import Account
 
 
@@ -70,9 +69,9 @@ class Accounts:
         return caller.account
 
     def _renter(self, lium: LiumClient, key: str) -> Renter:
-        account = account_tag(key, lium.base_url)
-        turn = self._turns.setdefault(account, anyio.Lock())
-        return Renter(lium, self._clock, turn, self._journal, account)
+        tag = key_tag(key, lium.base_url)
+        turn = self._turns.setdefault(tag, anyio.Lock())
+        return Renter(lium, self._clock, turn, self._journal, Identity(lium, self._journal, tag))
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -80,11 +79,6 @@ class Accounts:
             await self._own.pod_access.aclose()
         await self._own.lium.aclose()
         await self._journal.aclose()
-
-
-def account_tag(key: str, base_url: str) -> str:
-    """What an account is called in the ledger: it tells one key at one address from another, and gives away neither."""
-    return hmac.new(key.encode(), f"lium-mcp account at {base_url}".encode(), hashlib.sha256).hexdigest()
 
 
 async def bind_caller_key(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:

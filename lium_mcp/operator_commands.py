@@ -6,7 +6,7 @@ Output is for people, on standard output; nothing here is offered to agents.
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from lium_mcp.rentals import REPLAY_WINDOW, Entry, Journal, LedgerUnavailable, needs_attention
+from lium_mcp.rentals import REPLAY_WINDOW, Entry, Journal, LedgerUnavailable, has_something_left
 from lium_mcp.tools.call import Call, Runtime
 from lium_mcp.tools.policy_view import LimitView, Offered, policy_view
 from lium_mcp.tools.results import clean
@@ -107,7 +107,7 @@ def _advice(entry: Entry) -> str:
         return "Look at lium.io for a pod or a charge of this name, then: lium-mcp rentals close ID"
     if entry.is_unsettled:
         return "A running server settles it; list_pods does so at once."
-    return "Being attended to by a running server." if needs_attention(entry) else ""
+    return "Being attended to by a running server." if has_something_left(entry) else ""
 
 
 def _figure(value: float | str | None) -> str:

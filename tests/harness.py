@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,6 +42,9 @@ class TurnedClock:
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
         self.slept_seconds = 0.0
+
+    def now(self) -> datetime:
+        return self._sandbox.clock.now()
 
     def monotonic(self) -> float:
         return self.slept_seconds

@@ -100,6 +100,7 @@ from lium_mcp.api.pod_models import (
 from lium_mcp.api.pods import Pods
 from lium_mcp.api.renting import RentBySpecRequest, Rented, RentRequest
 from lium_mcp.api.restores import FINAL_RESTORE_STATUSES, Restore, Restores, RestoreStarted
+from lium_mcp.api.retries import Repeat
 from lium_mcp.api.ssh_keys import SshKey, SshKeys
 from lium_mcp.api.templates import Template, TemplateChanges, TemplateCreate, Templates
 from lium_mcp.api.volumes import Volume, Volumes
@@ -195,6 +196,7 @@ __all__ = [
     "RentOutcomeUnknown",
     "RentRequest",
     "Rented",
+    "Repeat",
     "RequestTimedOut",
     "ResponseTooLarge",
     "Restore",

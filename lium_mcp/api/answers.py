@@ -1,6 +1,7 @@
 """A complete answer of the API and how it is read into models. Knows no resource and sends nothing."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TypeVar
 
 import httpx2
@@ -18,13 +19,14 @@ ModelT = TypeVar("ModelT", bound=ApiModel)
 class Answer:
     """Status, headers and body of one request.
 
-    `mutates` says that the request was meant to change something; `rewritten` that a redirect turned it into a GET
-    on the way, so that the answer is not that of the first server.
+    `asked_at` is before the request left. `mutates` says that the request was meant to change something; `rewritten`
+    that a redirect turned it into a GET on the way, so that the answer is not that of the first server.
     """
 
     status: int
     headers: httpx2.Headers
     body: bytes
+    asked_at: datetime
     mutates: bool = False
     rewritten: bool = False
 
@@ -80,7 +82,7 @@ class Answer:
             body = body.get(key)
         if not isinstance(body, list):
             raise self.unreadable(f"Lium's answer is not a list of {model.__name__}.")
-        rows: Rows[ModelT] = Rows()
+        rows: Rows[ModelT] = Rows(asked_at=self.asked_at)
         for row in body:
             try:
                 rows.append(model.model_validate(row))

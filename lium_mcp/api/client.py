@@ -20,6 +20,7 @@ from lium_mcp.api.model import ApiInt, ApiModel, ApiTime, ApiTuple
 from lium_mcp.api.pods import Pods
 from lium_mcp.api.pool import Pool
 from lium_mcp.api.restores import Restores
+from lium_mcp.api.retries import Repeat
 from lium_mcp.api.ssh_keys import SshKeys
 from lium_mcp.api.templates import Templates
 from lium_mcp.api.volumes import Volumes
@@ -126,6 +127,11 @@ class LiumClient:
         """The address requests go to."""
         return self._wire.base_url
 
+    @property
+    def timeout_seconds(self) -> float:
+        """How long one attempt of a request may take."""
+        return self._wire.timeout_seconds
+
     async def aclose(self) -> None:
         """Close the connection pool; the client cannot be used afterwards."""
         await self._wire.aclose()
@@ -138,22 +144,22 @@ class LiumClient:
         """Return the API's idea of now, UTC: the local clock corrected by the newest answer."""
         return self._wire.now()
 
-    async def version(self) -> Version:
+    async def version(self, *, repeat: Repeat = Repeat.ALWAYS) -> Version:
         """GET /version: the server's uptime and optional features; works without a key."""
-        return (await self._wire.request("GET", "/version", auth=Auth.NONE)).model(Version)
+        return (await self._wire.request("GET", "/version", auth=Auth.NONE, repeat=repeat)).model(Version)
 
-    async def features(self) -> frozenset[str]:
+    async def features(self, *, repeat: Repeat = Repeat.ALWAYS) -> frozenset[str]:
         """Return the server's optional features; none while it cannot be asked, and it is asked again next time."""
         if self._features is None:
             try:
-                version = await self.version()
+                version = await self.version(repeat=repeat)
             except LiumError:
                 return frozenset()
             self._features = frozenset(version.features)
         return self._features
 
     async def supports(self, feature: str, *, still: bool = False) -> bool:
-        """Whether the server has an optional feature, such as `rent_by_spec`; `still` asks it anew."""
+        """Whether the server has an optional feature, such as `rent_by_spec`; `still` asks it anew, once."""
         if still:
             self._features = None
-        return feature in await self.features()
+        return feature in await self.features(repeat=Repeat.NEVER if still else Repeat.ALWAYS)

@@ -1,13 +1,18 @@
 """Time as the client needs it, so that tests can turn a clock instead of sleeping."""
 
 import time
+from datetime import UTC, datetime
 from typing import Protocol
 
 import anyio
 
 
 class Clock(Protocol):
-    """A monotonic clock and a way to wait on it."""
+    """A clock on the wall, a monotonic one, and a way to wait on it."""
+
+    def now(self) -> datetime:
+        """Return the time of day, UTC."""
+        ...
 
     def monotonic(self) -> float:
         """Return seconds since an arbitrary, fixed moment."""
@@ -19,6 +24,9 @@ class Clock(Protocol):
 
 
 class _SystemClock:
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
     def monotonic(self) -> float:
         return time.monotonic()
 

@@ -2,28 +2,40 @@
 
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
 PAGE_SIZE = 100
 MAX_PAGES = 100
+_NOBODY_KNOWS_WHEN = datetime.min.replace(tzinfo=UTC)
 
 
 class Rows(list[T]):
-    """A list of rows that remembers what is missing from it.
+    """A list of rows that remembers what is missing from it, and of which moment it is.
 
-    `skipped` counts rows that could not be read; `truncated` says that more pages exist than were fetched.
+    `skipped` counts rows that could not be read; `truncated` says that more pages exist than were fetched. `asked_at`
+    is before the request left: of what happened later the list knows nothing, however late it came.
     """
 
-    def __init__(self, rows: Iterable[T] = (), *, skipped: int = 0, truncated: bool = False) -> None:
+    def __init__(
+        self,
+        rows: Iterable[T] = (),
+        *,
+        skipped: int = 0,
+        truncated: bool = False,
+        asked_at: datetime = _NOBODY_KNOWS_WHEN,
+    ) -> None:
         super().__init__(rows)
         self.skipped = skipped
         self.truncated = truncated
+        self.asked_at = asked_at
 
     def where(self, keep: Callable[[T], bool]) -> "Rows[T]":
         """Return the rows that `keep` accepts, with the same account of what is missing."""
-        return Rows((row for row in self if keep(row)), skipped=self.skipped, truncated=self.truncated)
+        kept = (row for row in self if keep(row))
+        return Rows(kept, skipped=self.skipped, truncated=self.truncated, asked_at=self.asked_at)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,13 +30,15 @@ DEFAULT_LOG_BYTES = 2**20
 class Pods(Resource):
     """Calls on pods."""
 
-    async def list(self, *, api_key_id: str | None = None) -> Rows[Pod]:
+    async def list(self, *, api_key_id: str | None = None, repeat: Repeat = Repeat.ALWAYS) -> Rows[Pod]:
         """GET /pods: pods of the account that are not being removed, in no particular order."""
-        return (await self._wire.request("GET", "/pods", query={"api_key_id": api_key_id})).rows(Pod)
+        query = {"api_key_id": api_key_id}
+        return (await self._wire.request("GET", "/pods", query=query, repeat=repeat)).rows(Pod)
 
-    async def get(self, pod_id: str) -> PodDetail:
+    async def get(self, pod_id: str, *, repeat: Repeat = Repeat.ALWAYS) -> PodDetail:
         """GET /pods/{pod_id}: one pod with its last event."""
-        return (await self._wire.request("GET", endpoint("/pods/{pod_id}", pod_id=pod_id))).model(PodDetail)
+        path = endpoint("/pods/{pod_id}", pod_id=pod_id)
+        return (await self._wire.request("GET", path, repeat=repeat)).model(PodDetail)
 
     async def remove(self, pod_id: str, *, feedback: FeedbackRequest | None = None) -> None:
         """DELETE /pods/{pod_id}: begin to remove a pod; it is gone when the list no longer has it.

@@ -108,13 +108,18 @@ class Wire:
         return str(self._base)
 
     @property
+    def timeout_seconds(self) -> float:
+        """How long a request may take, unless its route has a limit of its own."""
+        return self._timeout_seconds
+
+    @property
     def has_api_key(self) -> bool:
         """Whether a key is configured."""
         return self._api_key is not None
 
     def now(self) -> datetime:
         """Return the API's idea of now: the local clock corrected by the `Date` of the newest answer."""
-        return datetime.now(UTC) + self._clock_correction
+        return self._clock.now() + self._clock_correction
 
     def for_key(self, api_key: str) -> "Wire":
         """The same connection for another account: nothing but the pool is shared."""
@@ -172,9 +177,13 @@ class Wire:
         )
 
         async def attempt() -> Answer:
+            asked_at, started = self.now(), self._clock.monotonic()
             with _failures(mutates=mutates), anyio.fail_after(limit_seconds):
                 response, rewritten = await self._send(request, mutates=mutates)
-                answer = await self._read(response, mutates=mutates, rewritten=rewritten)
+                status, headers, body = await self._read(response, mutates=mutates)
+            # The first answer may have corrected the clock: of two ideas of that moment, the earlier claims less.
+            asked_at = min(asked_at, self.now() - timedelta(seconds=self._clock.monotonic() - started))
+            answer = Answer(status, headers, body, asked_at, mutates, rewritten)
             if not answer.is_success:
                 raise error_from_answer(answer, self.redact)
             noted = _changes.get()
@@ -274,13 +283,14 @@ class Wire:
         rewritten = False
         effect: Effect = "none"
         for _ in range(MAX_REDIRECTS + 1):
+            sent_at = self.now()
             try:
                 response = await self._pool.client().send(request, stream=True, follow_redirects=False)
             except _NOTHING_SENT as error:
                 if rewritten:  # the first server has had the request
                     raise httpx2.ReadError("lost after a redirect") from error
                 raise
-            self._note_time(response)
+            self._note_time(response, sent_at)
             location = response.headers.get("Location")
             if response.status_code not in _REDIRECTS or location is None:
                 return response, rewritten
@@ -305,9 +315,10 @@ class Wire:
         response, _ = await self._send(request, mutates=False)
         if response.is_success:
             return response
-        raise error_from_answer(await self._read(response, mutates=False, rewritten=False), self.redact)
+        status, headers, body = await self._read(response, mutates=False)
+        raise error_from_answer(Answer(status, headers, body, self.now()), self.redact)
 
-    async def _read(self, response: httpx2.Response, *, mutates: bool, rewritten: bool) -> Answer:
+    async def _read(self, response: httpx2.Response, *, mutates: bool) -> tuple[int, httpx2.Headers, bytes]:
         chunks: list[bytes] = []
         size = 0
         limit = self._max_response_bytes if response.is_success else MAX_ERROR_BODY_BYTES
@@ -325,15 +336,20 @@ class Wire:
             await response.aclose()
         if size > limit and response.is_success:
             raise _too_large(limit, mutates=mutates)
-        return Answer(response.status_code, response.headers, b"".join(chunks)[:limit], mutates, rewritten)
+        return response.status_code, response.headers, b"".join(chunks)[:limit]
 
-    def _note_time(self, response: httpx2.Response) -> None:
+    def _note_time(self, response: httpx2.Response, sent_at: datetime) -> None:
+        """Correct the clock by an answer's `Date`, unless it lies between the request and now as this clock has it.
+
+        So an answer that was under way for long does not set the clock back.
+        """
         try:
-            theirs = parsedate_to_datetime(response.headers["Date"])
-            correction = theirs.astimezone(UTC) - datetime.now(UTC)
+            theirs = parsedate_to_datetime(response.headers["Date"]).astimezone(UTC)
+            correction = theirs - self._clock.now()
         except (KeyError, TypeError, ValueError, OverflowError):
             return
-        if abs(correction) <= MAX_CLOCK_CORRECTION:
+        fits = sent_at.replace(microsecond=0) <= theirs <= self.now()  # the header has whole seconds
+        if not fits and abs(correction) <= MAX_CLOCK_CORRECTION:
             self._clock_correction = correction
 
 

@@ -12,7 +12,7 @@ from datetime import date, datetime, timedelta
 
 from lium_mcp.api import BillingStatement, Pod, Rows, gpu_type_matches
 from lium_mcp.guard.limits import Limits
-from lium_mcp.rentals import PRICE_TOLERANCE_USD, Entry, is_alive, is_gone, whole_hours
+from lium_mcp.rentals import PRICE_TOLERANCE_USD, Entry, Extension, PastCost, is_alive, whole_hours
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +24,9 @@ _RESTART_HOURS = 0.25
 # How long charges may take to appear in the statement: of a pod that is in it, and of one that is not yet.
 _LAST_CHARGES = timedelta(minutes=15)
 _LATE_CHARGES = timedelta(hours=1)
-_FIRST_CHARGES = timedelta(days=1)
+FIRST_CHARGES = timedelta(days=1)
+# How long Lium may go on listing the removal time that it had before a later one was admitted.
+_SHOWN_WITHIN = timedelta(minutes=2)
 
 
 class PolicyRefused(Exception):
@@ -322,19 +324,23 @@ class Policy:
         raise PolicyRefused(limit, happened, fits)
 
 
-def commitments(pods: Sequence[Pod], entries: Sequence[Entry], now: datetime) -> list[Commitment]:
-    """What lives, and what the ledger says may live without being listed yet.
+def commitments(
+    pods: Rows[Pod], entries: Sequence[Entry], extensions: Sequence[Extension], now: datetime
+) -> list[Commitment]:
+    """What lives, and what the ledger says may live without being listed: a list may be older than it, or short.
 
-    Rows of the list that cannot be read are pods too.
+    Rows of the list that cannot be read are pods too. A pod lives as long as was admitted lately, if that is longer.
     """
     alive = [pod for pod in pods if is_alive(pod)]
     listed = {pod.id for pod in pods}
-    items = [Commitment(pod.pod_name or pod.id, 1, pod.price, hours_left(pod, now)) for pod in alive]
-    if isinstance(pods, Rows) and pods.skipped:
+    lately = {item.pod_id: item for item in extensions if pods.asked_at < item.admitted_at + _SHOWN_WITHIN}
+    items = [
+        Commitment(pod.pod_name or pod.id, 1, pod.price, _admitted_hours_left(pod, lately.get(pod.id), now))
+        for pod in alive
+    ]
+    if pods.skipped:
         items.append(Commitment("(unreadable)", pods.skipped, None, None))
     for entry in entries:
-        if is_gone(entry, pods, now):
-            continue
         unlisted = entry.pod_count if not entry.pod_ids else len(set(entry.pod_ids) - listed)
         if unlisted and not _is_listed_by_name(entry, alive):
             share = unlisted / entry.pod_count
@@ -342,6 +348,13 @@ def commitments(pods: Sequence[Pod], entries: Sequence[Entry], now: datetime) ->
             hours = None if entry.hours is None else float(whole_hours(entry.hours))
             items.append(Commitment(entry.pod_name, unlisted, price, hours))
     return items
+
+
+def _admitted_hours_left(pod: Pod, extension: Extension | None, now: datetime) -> float | None:
+    hours = hours_left(pod, now)
+    if hours is None or extension is None:
+        return hours
+    return max(hours, (extension.removal_at - now).total_seconds() / 3600)
 
 
 def hours_left(pod: Pod, now: datetime) -> float | None:
@@ -357,7 +370,7 @@ def hours_left(pod: Pod, now: datetime) -> float | None:
 
 
 def spent_usd(
-    statement: BillingStatement, pods: Sequence[Pod], removed: Sequence[Entry], since: datetime, now: datetime
+    statement: BillingStatement, pods: Sequence[Pod], removed: Sequence[PastCost], since: datetime, now: datetime
 ) -> float | None:
     """What was charged in a period, and what will be: charges reach the statement late. None where Lium does not say.
 
@@ -379,9 +392,9 @@ def spent_usd(
     return total
 
 
-def _late_charges(entry: Entry, charged_usd: float, since: datetime, now: datetime) -> float:
+def _late_charges(entry: PastCost, charged_usd: float, since: datetime, now: datetime) -> float:
     """What may have been charged for a closed rent beside what the statement has."""
-    if entry.closed_at is None or now - entry.closed_at > (_LATE_CHARGES if charged_usd else _FIRST_CHARGES):
+    if now - entry.closed_at > (_LATE_CHARGES if charged_usd else FIRST_CHARGES):
         return 0
     cost = _cost(entry.price_per_hour_usd, max(entry.created_at, since), entry.closed_at)
     if charged_usd:

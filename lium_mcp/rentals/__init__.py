@@ -1,23 +1,36 @@
 """Renting exactly once: the ledger of rents, and the protocol around ``POST .../rent``."""
 
-from lium_mcp.rentals.entries import Entry, LedgerUnavailable
+from lium_mcp.rentals.accounts import AccountUnknown, Identity, key_tag
+from lium_mcp.rentals.entries import Entry, Extension, LedgerUnavailable, PastCost
 from lium_mcp.rentals.journal import Journal
 from lium_mcp.rentals.orders import ClusterOrder, NodeOrder, Order, Rental, SpecOrder, Terms, digest
-from lium_mcp.rentals.protocol import Judge, PodNameTaken, Renter, RentUnsettled, needs_attention
+from lium_mcp.rentals.protocol import Judge, PodNameTaken, Renter, RentUnsettled
 from lium_mcp.rentals.removal import whole_hours
-from lium_mcp.rentals.settling import DEARER, PRICE_TOLERANCE_USD, REPLAY_WINDOW, costs_more, is_alive, is_gone
+from lium_mcp.rentals.settling import (
+    DEARER,
+    PRICE_TOLERANCE_USD,
+    REPLAY_WINDOW,
+    costs_more,
+    has_something_left,
+    is_alive,
+    unlisted_pod_ids,
+)
 
 __all__ = [
     "DEARER",
     "PRICE_TOLERANCE_USD",
     "REPLAY_WINDOW",
+    "AccountUnknown",
     "ClusterOrder",
     "Entry",
+    "Extension",
+    "Identity",
     "Journal",
     "Judge",
     "LedgerUnavailable",
     "NodeOrder",
     "Order",
+    "PastCost",
     "PodNameTaken",
     "RentUnsettled",
     "Rental",
@@ -26,8 +39,9 @@ __all__ = [
     "Terms",
     "costs_more",
     "digest",
+    "has_something_left",
     "is_alive",
-    "is_gone",
-    "needs_attention",
+    "key_tag",
+    "unlisted_pod_ids",
     "whole_hours",
 ]

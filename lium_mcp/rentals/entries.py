@@ -37,11 +37,12 @@ class Entry:
         kept_pod_ids: Its pods whose removal time was read back from the API, or replaced by somebody's choice.
         confirmed: The API itself named the pods as the answer to this request.
         handed_out: Another call than the one that rented it was told of its pods.
+        removal_accepted: Lium has accepted to remove its pods: from then on it has known them, and its 404 says that
+            they are gone.
         looks: How often somebody asked Lium about it, since it is unknown or since its pods are not listed.
         next_look_at: Nobody asks again before that.
         missed_lists: How many complete lists lacked a pod of it, some time apart, while it is unknown.
-        missed_since: When the first of them was asked for.
-        missed_at: When the last of them was.
+        missed_at: When the last of them was asked for.
     """
 
     account: str
@@ -61,10 +62,10 @@ class Entry:
     kept_pod_ids: Sequence[str] = ()
     confirmed: bool = False
     handed_out: bool = False
+    removal_accepted: bool = False
     looks: int = 0
     next_look_at: datetime | None = None
     missed_lists: int = 0
-    missed_since: datetime | None = None
     missed_at: datetime | None = None
     note: str = ""
     settled_at: datetime | None = None

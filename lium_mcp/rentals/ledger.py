@@ -18,6 +18,8 @@ from lium_mcp.rentals.tables import ACCOUNTS, EXTENSIONS, MAX_NOTE_CHARACTERS, O
 
 KEPT_FOR: Final = timedelta(days=90)
 """How long a closed rent stays in the ledger: as long as Lium's own audit log."""
+# Long after Lium shows them.
+_EXTENSIONS_KEPT_FOR: Final = timedelta(hours=1)
 _NAMES: Final = tuple(field.name for field in fields(Entry))
 Judge = Callable[[Sequence[Entry], Sequence[Extension]], None]
 
@@ -64,7 +66,8 @@ class Ledger:
     async def admit(self, entry: Entry, judge: Judge) -> Entry:
         """Write a new rent, unless `judge` raises at the sight of the account's open ones and its admitted extensions.
 
-        Both happen in one transaction that no other server's admission interleaves.
+        Both happen in one transaction that no other server's admission interleaves. Rents of the account that were
+        closed so long ago that nobody asks for them any more are forgotten with it.
 
         Raises:
             LedgerUnavailable: nothing was written.
@@ -73,6 +76,8 @@ class Ledger:
         def work(connection: Connection) -> Entry:
             self.database.take_turn(connection, entry.account)
             judge(_open_entries(connection, entry.account), _extensions(connection, entry.account))
+            closed = RENTALS.c.account == entry.account, RENTALS.c.closed_at < entry.created_at - KEPT_FOR
+            connection.execute(delete(RENTALS).where(*closed))
             row = {name: getattr(entry, name) for name in _NAMES} | {"id": str(uuid4())}
             row |= {name: list(row[name]) for name in ("known_pod_ids", "pod_ids", "kept_pod_ids")}
             connection.execute(insert(RENTALS).values(row))
@@ -90,10 +95,9 @@ class Ledger:
         def work(connection: Connection) -> None:
             self.database.take_turn(connection, account)
             judge(_open_entries(connection, account), _extensions(connection, account))
-            # Those that are over by now count for nothing.
-            over = EXTENSIONS.c.removal_at < extension.admitted_at
-            same = (EXTENSIONS.c.account == account) & (EXTENSIONS.c.pod_id == extension.pod_id)
-            connection.execute(delete(EXTENSIONS).where(or_(same, over)))
+            own = EXTENSIONS.c.account == account
+            old = EXTENSIONS.c.admitted_at < extension.admitted_at - _EXTENSIONS_KEPT_FOR
+            connection.execute(delete(EXTENSIONS).where(own, or_(EXTENSIONS.c.pod_id == extension.pod_id, old)))
             row = {"account": account, "pod_id": extension.pod_id, "removal_at": extension.removal_at}
             connection.execute(insert(EXTENSIONS).values(row | {"admitted_at": extension.admitted_at}))
 
@@ -150,15 +154,6 @@ class Ledger:
         rows = select(RENTALS).order_by(RENTALS.c.closed_at.isnot(None), RENTALS.c.created_at.desc()).limit(limit)
         return await self.database.run(lambda connection: [_entry(row) for row in connection.execute(rows)])
 
-    async def prune(self, now: datetime) -> int:
-        """Forget rents that were closed so long ago that nothing can be charged for them any more; return how many.
-
-        Raises:
-            LedgerUnavailable: nothing was written.
-        """
-        old = delete(RENTALS).where(RENTALS.c.closed_at < now - KEPT_FOR)
-        return await self.database.run(lambda connection: connection.execute(old).rowcount)
-
     async def change(
         self,
         entry: Entry,
@@ -195,21 +190,32 @@ class Ledger:
 
         return await self.database.run(work)
 
-    async def claim_look(self, entry: Entry, status: Status, *, now: datetime, pause: timedelta) -> bool:
-        """Reserve the next question to Lium about an open rent, which lets it take a status.
+    async def claim_look(self, entry: Entry, *, now: datetime, pause_after: Callable[[int], timedelta]) -> bool:
+        """Reserve the next question to Lium about an open rent; one that was being sent is unknown from then on.
+
+        Args:
+            entry: Which.
+            now: The moment of the question.
+            pause_after: How long nobody may ask after so many questions.
 
         Returns:
-            False where another look was claimed a pause ago or less, or somebody changed its status meanwhile.
+            False where it is too early to ask, or somebody has settled it or closed it meanwhile.
 
         Raises:
             LedgerUnavailable: nothing was written.
         """
-        wanted = (RENTALS.c.id == entry.id) & OPEN & (RENTALS.c.status == entry.status)
-        wanted &= or_(RENTALS.c.next_look_at.is_(None), RENTALS.c.next_look_at <= now)
-        values = {"status": status, "looks": RENTALS.c.looks + 1, "next_look_at": now + pause}
+        known = UNSETTLED if entry.is_unsettled else {entry.status}
+        same = (RENTALS.c.id == entry.id) & OPEN & RENTALS.c.status.in_(known)
+        status: Status = "unknown" if entry.is_unsettled else entry.status
 
         def work(connection: Connection) -> bool:
-            return connection.execute(update(RENTALS).where(wanted).values(values)).rowcount > 0
+            row = connection.execute(select(RENTALS.c.looks, RENTALS.c.next_look_at).where(same)).one_or_none()
+            if row is None or (row.next_look_at is not None and row.next_look_at > now):
+                return False
+            values = {"status": status, "looks": row.looks + 1, "next_look_at": now + pause_after(row.looks)}
+            # Two servers that read the same count: the second one finds another.
+            unclaimed = same & (RENTALS.c.looks == row.looks)
+            return connection.execute(update(RENTALS).where(unclaimed).values(values)).rowcount > 0
 
         return await self.database.run(work)
 

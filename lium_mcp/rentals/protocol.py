@@ -17,11 +17,12 @@ import anyio
 import anyio.lowlevel
 
 from lium_mcp.api import Clock, LiumClient, LiumError, Pod, PodDetail, RentOutcomeUnknown, Rows
-from lium_mcp.rentals.entries import UNSETTLED, Entry, LedgerUnavailable, Status
+from lium_mcp.rentals.accounts import Identity
+from lium_mcp.rentals.entries import UNSETTLED, Entry, Extension, LedgerUnavailable, PastCost
 from lium_mcp.rentals.journal import Journal
 from lium_mcp.rentals.orders import Order, Rental, Terms, pod_count, to_json
 from lium_mcp.rentals.removal import keep_removal_time
-from lium_mcp.rentals.settling import Settler, is_alive, post
+from lium_mcp.rentals.settling import Settler, has_something_left, is_alive, post
 
 log = logging.getLogger(__name__)
 
@@ -30,13 +31,12 @@ _REMOVE_ATTEMPTS: Final = 45
 _REMOVE_PAUSE_SECONDS: Final = 3.0
 _LONGEST_REMOVE_PAUSE_SECONDS: Final = 15.0
 _SETTLE_LIMIT_SECONDS: Final = 38.0
-_SETTLE_PAUSES_SECONDS: Final = (1.0, 3.0, 6.0)
-# Another server that rents under this name has its answer by then.
-_OTHERS_ATTEMPTS: Final = 15
+# For rents in flight elsewhere; many hosts cut a call at 60 s.
+_OTHERS_LIMIT_SECONDS: Final = 30.0
 _OTHERS_PAUSE_SECONDS: Final = 1.0
 
-Judge = Callable[[Sequence[Pod], Sequence[Entry]], None]
-"""Raises where living pods and open rents, of this server or another, leave no room for a rent."""
+Judge = Callable[[Rows[Pod], Sequence[Entry], Sequence[Extension]], None]
+"""Raises where living pods, open rents and admitted extensions, of this server or another, leave no room."""
 
 
 class PodNameTaken(Exception):
@@ -49,41 +49,47 @@ class PodNameTaken(Exception):
 
 
 class RentUnsettled(Exception):
-    """Earlier rents of the account may have made pods, and nobody knows yet; nothing was sent."""
+    """Earlier rents of the account may have made pods, and nobody knows yet; nothing was sent.
 
-    def __init__(self, entries: Sequence[Entry]) -> None:
+    Attributes:
+        entries: Which; none where other servers rented one after the other all the time.
+        in_flight: Servers are waiting for their answers.
+    """
+
+    def __init__(self, entries: Sequence[Entry], *, in_flight: bool = False) -> None:
         super().__init__("An earlier rent is not settled")
         self.entries = entries
+        self.in_flight = in_flight
 
 
 class _InFlight(Exception):
-    """Another server is renting under this name at this moment."""
+    """The account's rents changed in this moment, or another server waits for the answer to one."""
 
 
 async def _allow() -> Judge:
     """A judge for whom nothing stands against a rent."""
-    return lambda _pods, _entries: None
+    return lambda _pods, _entries, _extensions: None
 
 
 class Renter:
     """Rents for one account, one at a time."""
 
-    def __init__(self, lium: LiumClient, clock: Clock, turn: anyio.Lock, journal: Journal, account: str) -> None:
-        """Act for an account.
+    def __init__(self, lium: LiumClient, clock: Clock, turn: anyio.Lock, journal: Journal, identity: Identity) -> None:
+        """Act with a key.
 
         Args:
-            lium: The API client with the account's key.
+            lium: The API client with the key.
             clock: For pauses.
-            turn: Held from the look at what exists until the answer; whoever rents for the account here shares it.
+            turn: Held from the look at what exists until the answer; whoever rents with the key here shares it.
             journal: Where the ledger is.
-            account: What the account is called there.
+            identity: What the key is called there, and the account that it acts for.
         """
         self._lium = lium
         self._clock = clock
         self._turn = turn
         self._journal = journal
-        self._account = account
-        self._settler = Settler(lium, clock, journal)
+        self._identity = identity
+        self._settler = Settler(lium, clock, journal, identity.key_tag)
 
     async def earlier(self, pod_name: str, asked: str) -> Rental | None:
         """The pod that an earlier call with the same request rented, if it lives; what is not settled is settled first.
@@ -97,7 +103,8 @@ class Renter:
             return None
         async with self._turn:
             pods = await self._lium.pods.list()
-            return self._match(await self._settler.attend(self._account, pods), pods, pod_name, asked)
+            entries = await self._settler.attend(await self._identity.known(), pods)
+            return await self._match(entries, pods, pod_name, asked)
 
     async def look(self) -> tuple[Rows[Pod], list[Entry]]:
         """List the account's pods, with its open rents brought up to date.
@@ -110,9 +117,10 @@ class Renter:
             return await self._lium.pods.list(), []
         async with self._turn:
             pods = await self._lium.pods.list()
-            before = await self._journal.open().open_entries(self._account)
-            entries = await self._settler.attend(self._account, pods) if before else []
-            if any(needs_attention(entry) for entry in before):
+            account = await self._identity.known()
+            before = await self._journal.open().open_entries(account)
+            entries = await self._settler.attend(account, pods) if before else []
+            if any(has_something_left(entry) for entry in before):
                 pods = await self._lium.pods.list()
         return pods, entries
 
@@ -129,19 +137,22 @@ class Renter:
         if self._journal.is_empty:
             return []
         async with self._turn:
-            entries = await self._journal.open().open_entries(self._account)
-            if not any(needs_attention(entry) for entry in entries):
+            account = await self._identity.known()
+            entries = await self._journal.open().open_entries(account)
+            if not any(self._settler.needs_attention(entry) for entry in entries):
                 return entries
             pods = await self._lium.pods.list()
-            return await self._settler.attend(self._account, pods, in_background=in_background)
+            return await self._settler.attend(account, pods, in_background=in_background)
 
-    async def open_entries(self) -> list[Entry]:
-        """The account's open rents as they are written, without asking anybody.
+    async def standing(self) -> tuple[list[Entry], list[Extension]]:
+        """The account's open rents and admitted extensions as they are written.
 
         Raises:
             LedgerUnavailable: the ledger cannot be read.
         """
-        return [] if self._journal.is_empty else await self._journal.open().open_entries(self._account)
+        if self._journal.is_empty:
+            return [], []
+        return await self._journal.open().standing(await self._identity.known())
 
     async def has_removal_to_set(self, pod_id: str) -> bool:
         """Whether the removal time that the rent of this pod asked for is still to be set, or to be made exact.
@@ -149,15 +160,18 @@ class Renter:
         Raises:
             LedgerUnavailable: the ledger cannot be read.
         """
-        return any(pod_id in entry.pod_ids and not entry.removal_is_set for entry in await self.open_entries())
+        entries, _ = await self.standing()
+        return any(pod_id in entry.pod_ids and not entry.removal_is_set for entry in entries)
 
-    async def removed_since(self, moment: datetime) -> list[Entry]:
+    async def removed_since(self, moment: datetime) -> list[PastCost]:
         """The account's rents whose pods were removed since a moment.
 
         Raises:
             LedgerUnavailable: the ledger cannot be read.
         """
-        return [] if self._journal.is_empty else await self._journal.open().closed_since(self._account, moment)
+        if self._journal.is_empty:
+            return []
+        return await self._journal.open().closed_since(await self._identity.known(), moment)
 
     @asynccontextmanager
     async def rent(
@@ -175,6 +189,7 @@ class Renter:
         Raises:
             PodNameTaken: a pod of that name lives; nothing was sent.
             RentUnsettled: an earlier rent is not settled; nothing was sent.
+            AccountUnknown: Lium does not say which account the key acts for; nothing was sent.
             LedgerUnavailable: the rent could not be journaled; nothing was sent.
             RentOutcomeUnknown: the request left and nothing proves what became of it.
             LiumError: a definite refusal; nothing was rented.
@@ -206,6 +221,27 @@ class Renter:
         async with self._turn:
             yield
 
+    async def admit_extension(self, extension: Extension, judge: Callable[..., None]) -> None:
+        """Keep that a pod may live until a time, unless `judge` raises at the sight of open rents and extensions.
+
+        Nothing else is admitted for the account meanwhile, by any server on the ledger.
+
+        Raises:
+            AccountUnknown: Lium does not say which account the key acts for.
+            LedgerUnavailable: it could not be kept.
+        """
+        await self._journal.open().admit_extension(await self._identity.learn(), extension, judge)
+
+    async def forget_extension(self, pod_id: str) -> None:
+        """Drop what was admitted for a pod: it was refused, or the pod is to end earlier."""
+        if self._journal.is_empty:
+            return
+        try:
+            await self._journal.open().forget_extension(await self._identity.known(), pod_id)
+        except LedgerUnavailable as error:
+            # It counts for more than it should until it is out of date.
+            log.warning("The ledger cannot drop the later removal time of pod %r: %s", pod_id, error)
+
     async def give_back(self, rental: Rental, reason: str) -> bool:
         """Remove the pods of a rental that must not stay; what cannot be removed yet is removed by schedule or later.
 
@@ -215,11 +251,11 @@ class Renter:
         Raises:
             LiumError: nothing could be done now; the ledger says that they must go.
         """
-        await self._note(rental.pod_id, "removing", reason)
-        gone = await self._settler.remove_all(rental.pod_ids)
-        if gone:
-            await self._note(rental.pod_id, "removed", reason)
-        return gone
+        await self._change(rental.pod_id, lambda _: {"status": "removing", "note": reason})
+        accepted = await self._settler.remove_all(rental.pod_ids, rented_at=rental.rented_at)
+        if accepted:
+            await self._note_accepted(rental.pod_id)
+        return accepted
 
     async def keep_removal_time(self, rental: Rental, pod: Pod, hours: float) -> tuple[PodDetail | None, bool]:
         """As the function of that name, and note in the ledger that it is done.
@@ -248,54 +284,68 @@ class Renter:
 
         await self._change(pod_id, checked)
 
-    async def note_removed(self, pod_id: str) -> None:
-        """Take a pod that is removed out of its rent; without any the rent is closed, and its name is free."""
+    async def note_removal(self, pod_id: str) -> None:
+        """Note that Lium has accepted to remove a pod; its name is free once Lium says that it is gone."""
 
         def without(entry: Entry) -> dict[str, Any]:
             others = [other for other in entry.pod_ids if other != pod_id]
-            return {"pod_ids": others} if others else {"status": "removed", "note": "removed on request"}
+            if others:
+                return {"pod_ids": others}
+            return {"status": "removing", "removal_accepted": True, "note": "removed on request"}
 
         await self._change(pod_id, without)
 
+    async def note_gone(self, pod_id: str) -> None:
+        """Note that a pod whose removal Lium has accepted is gone, by Lium's own word of that pod."""
+        await self._change(pod_id, lambda entry: {"status": "removed"} if entry.removal_accepted else None)
+
     async def _admit(self, order: Order, terms: Terms, find_judge: Callable[[], Awaitable[Judge]]) -> Entry | Rental:
         """A row of the ledger for a request that may be sent now, or what an earlier one rented."""
+        account = await self._identity.learn()
         name = order.request.pod_name
-        entries: list[Entry] = []
-        for _ in range(_OTHERS_ATTEMPTS):
+        started = self._clock.monotonic()
+        while True:
             pods = await self._lium.pods.list()
-            entries = [] if self._journal.is_empty else await self._settler.attend(self._account, pods)
-            rental = self._match(entries, pods, name, terms.asked)
+            entries = await self._settler.attend(account, pods)
+            rental = await self._match(entries, pods, name, terms.asked)
             if rental is not None:
                 return rental
             try:
-                return await self._write(order, terms, pods, await find_judge())
+                return await self._write(account, order, terms, pods, await find_judge())
             except _InFlight:
-                await self._clock.sleep(_OTHERS_PAUSE_SECONDS)
-        raise RentUnsettled([entry for entry in entries if entry.pod_name == name])
+                left_seconds = _OTHERS_LIMIT_SECONDS - (self._clock.monotonic() - started)
+                await self._wait_for_others(account, left_seconds)
 
-    def _match(self, entries: Sequence[Entry], pods: Sequence[Pod], pod_name: str, asked: str) -> Rental | None:
+    async def _match(self, entries: Sequence[Entry], pods: Sequence[Pod], pod_name: str, asked: str) -> Rental | None:
         named = next((entry for entry in entries if entry.pod_name == pod_name), None)
         if named is not None and named.is_unsettled:
             return None
-        if named is not None and named.status == "rented" and named.asked == asked:
+        if named is not None and named.status == "rented" and named.asked == asked and await self._hand_out(named):
             return Rental(tuple(named.pod_ids), named.confirmed, named.created_at, earlier=True)
         taken = [pod.id for pod in pods if pod.pod_name == pod_name and is_alive(pod)]
         if named is not None or taken:
             raise PodNameTaken(pod_name, list(named.pod_ids) if named else taken)
         return None
 
-    async def _write(self, order: Order, terms: Terms, pods: Sequence[Pod], judge: Judge) -> Entry:
+    async def _hand_out(self, entry: Entry) -> bool:
+        """Write that another call is told of its pods: from then on they are no longer its own call's to take away."""
+        ledger = self._journal.open()
+        return await ledger.change(entry, "rented", now=self._lium.now(), only_from={"rented"}, handed_out=True)
+
+    async def _write(self, account: str, order: Order, terms: Terms, pods: Rows[Pod], judge: Judge) -> Entry:
         name = order.request.pod_name
 
-        def admit(entries: Sequence[Entry]) -> None:
-            if unknown := [entry for entry in entries if entry.status == "unknown"]:
-                raise RentUnsettled(unknown)
-            if any(entry.pod_name == name for entry in entries):
+        def admit(entries: Sequence[Entry], extensions: Sequence[Extension]) -> None:
+            unsettled = [entry for entry in entries if entry.is_unsettled]
+            if lost := [entry for entry in unsettled if not self._settler.is_in_flight(entry)]:
+                raise RentUnsettled(lost)
+            if unsettled or any(entry.pod_name == name for entry in entries):
                 raise _InFlight
-            judge(pods, entries)
+            judge(pods, entries, extensions)
 
         entry = Entry(
-            account=self._account,
+            account=account,
+            key_tag=self._identity.key_tag,
             pod_name=name,
             order=to_json(order),
             asked=terms.asked,
@@ -308,6 +358,22 @@ class Renter:
             hours=terms.hours,
         )
         return await self._journal.open().admit(entry, admit)
+
+    async def _wait_for_others(self, account: str, seconds: float) -> None:
+        """Wait until no server waits for the answer to a rent of the account; Lium is not asked meanwhile.
+
+        Raises:
+            RentUnsettled: one still does.
+        """
+        ends_at = self._clock.monotonic() + seconds
+        while True:
+            entries = await self._journal.open().open_entries(account)
+            in_flight = [entry for entry in entries if self._settler.is_in_flight(entry)]
+            if self._clock.monotonic() >= ends_at:
+                raise RentUnsettled(in_flight, in_flight=True)
+            if not in_flight:
+                return
+            await self._clock.sleep(_OTHERS_PAUSE_SECONDS)
 
     async def _send(self, order: Order, entry: Entry) -> Rental:
         try:
@@ -324,14 +390,14 @@ class Renter:
             lost = RentOutcomeUnknown(idempotency_key=key, pod_name=entry.pod_name, cause=refusal)
             return await self._find_out(entry, lost)
         # Whoever settled it meanwhile may have found a pod by name only; this is the API's own word.
-        answered = {"pod_ids": list(rental.pod_ids), "confirmed": True}
-        await self._settler.note(entry, "rented", only_from=UNSETTLED | {"rented"}, **answered)
+        pod_ids = list(rental.pod_ids)
+        await self._settler.note(entry, "rented", only_from=UNSETTLED | {"rented"}, pod_ids=pod_ids, confirmed=True)
         return rental
 
     async def _find_out(self, entry: Entry, lost: RentOutcomeUnknown) -> Rental:
         """What became of a rent, or the error that nobody knows."""
         with anyio.move_on_after(_SETTLE_LIMIT_SECONDS):
-            settled = await self._settler.settle(entry, pauses_seconds=_SETTLE_PAUSES_SECONDS)
+            settled = await self._settler.settle(entry)
             if settled is not None:
                 return settled
         raise lost
@@ -340,23 +406,37 @@ class Renter:
         if not rental.confirmed:
             log.error("A cancelled rent left pods %r, found only by name: remove them by hand", rental.pod_ids)
             return
-        await self._note(rental.pod_id, "removing", "the call was cancelled")
+        if not await self._disown(rental):
+            log.info("Pods %r of a cancelled rent stay: another call was told of them", rental.pod_ids)
+            return
         removed: list[bool] = []
 
         async def remove(pod_id: str) -> None:
-            removed.append(await self._remove(pod_id))
+            removed.append(await self._remove(pod_id, rental.rented_at))
 
         async with anyio.create_task_group() as removals:
             for pod_id in rental.pod_ids:
                 removals.start_soon(remove, pod_id)
         if all(removed):
-            await self._note(rental.pod_id, "removed", "the call was cancelled")
+            await self._note_accepted(rental.pod_id)
 
-    async def _remove(self, pod_id: str) -> bool:
+    async def _disown(self, rental: Rental) -> bool:
+        """Write that the pods of a cancelled call must go; False where another call was told of them."""
+        try:
+            ledger = self._journal.open()
+            for entry in await ledger.open_entries(await self._identity.known()):
+                if rental.pod_id in entry.pod_ids:
+                    now, note = self._lium.now(), "the call was cancelled"
+                    return await ledger.change(entry, "removing", now=now, only_if={"handed_out": False}, note=note)
+        except LedgerUnavailable as error:
+            log.critical("The ledger cannot note that pods %r must go: %s", rental.pod_ids, error)
+        return True
+
+    async def _remove(self, pod_id: str, rented_at: datetime) -> bool:
         scheduled = False
         for attempt in range(1, _REMOVE_ATTEMPTS + 1):
             try:
-                if await self._settler.remove(pod_id, schedule=not scheduled):
+                if await self._settler.remove(pod_id, rented_at=rented_at, schedule=not scheduled):
                     log.info("Removed pod %r, whose rent was cancelled", pod_id)
                     return True
                 scheduled = True
@@ -366,13 +446,14 @@ class Renter:
         log.error("Pod %r of a cancelled rent could not be removed and bills: remove it by hand", pod_id)
         return False
 
-    async def _note(self, pod_id: str, status: Status, note: str) -> None:
-        await self._change(pod_id, lambda _: {"status": status, "note": note})
+    async def _note_accepted(self, pod_id: str) -> None:
+        await self._change(pod_id, lambda _: {"removal_accepted": True})
 
     async def _change(self, pod_id: str, decide: Callable[[Entry], dict[str, Any] | None]) -> None:
         """Change the open rent that made a pod, if the ledger has one and `decide` names columns of it to set."""
         try:
-            for entry in await self.open_entries():
+            entries, _ = await self.standing()
+            for entry in entries:
                 if pod_id not in entry.pod_ids or (values := decide(entry)) is None:
                     continue
                 # What leaves the status as it is gives way to whoever has changed it meanwhile.
@@ -381,9 +462,3 @@ class Renter:
                 await self._journal.open().change(entry, now=self._lium.now(), only_from=only_from, **values)
         except LedgerUnavailable as error:
             log.critical("The ledger cannot note what became of pod %r: %s", pod_id, error)
-
-
-def needs_attention(entry: Entry) -> bool:
-    """Whether something is left to be done for an open rent."""
-    is_to_check = entry.ceiling_per_hour_usd is not None or not entry.removal_is_set
-    return entry.is_unsettled or entry.status == "removing" or is_to_check

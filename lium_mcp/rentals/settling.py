@@ -1,11 +1,14 @@
 """What became of a rent: asking again with the same key, looking for the pod, and bringing the ledger up to date.
 
 What an answer proves is the contract's: a repeat with the same idempotency key tells the stored outcome, once it is
-marked as replayed. Past the time for which the API keeps a key, a repeat would rent again: then a person decides.
+marked as replayed. Past the time for which the API keeps a key, a repeat would rent again: then a person decides. One
+list in which a pod is missing proves nothing: a settled rent is closed when Lium says of its pod that it is gone, one
+that may have made a pod once several lists lack it, some time apart. Everybody who asks claims that in the ledger, so
+that however many look, Lium is asked no more often.
 """
 
 import logging
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -20,6 +23,7 @@ from lium_mcp.api import (
     Pod,
     RateLimited,
     RentOutcomeUnknown,
+    Repeat,
     Rows,
 )
 from lium_mcp.rentals.entries import UNSETTLED, Entry, LedgerUnavailable, Status
@@ -31,18 +35,23 @@ log = logging.getLogger(__name__)
 
 # The API keeps a key for 24 hours.
 REPLAY_WINDOW: Final = timedelta(hours=23)
-# With nobody there to hear of the pod, an old rent is not repeated.
-_BACKGROUND_WINDOW: Final = timedelta(minutes=10)
 # The API's own lock on a key ends after 300 seconds: no request of that rent runs any more.
 _RUN_OUT: Final = timedelta(seconds=330)
-# A server that is alive has its answer, or has written that it has none.
-_SENDING_ENDS: Final = timedelta(seconds=60)
-# A new pod may take some seconds to be listed.
+# A server that is alive has its answer after its time limit for a request, or has written that it has none.
+_SENDING_MARGIN_SECONDS: Final = 3.0
+# A new pod may take some seconds to be listed, or to be known by its id.
 _LISTED_WITHIN: Final = timedelta(seconds=30)
 _REMOVE_AFTER: Final = timedelta(minutes=2)
-_LOOK_PAUSES_SECONDS: Final = (0.0, 3.0, 3.0)
-# Twice: if the first repeat is the first to arrive, the second tells what the API has stored of it.
-_AT_ONCE: Final = (0.0, 0.0)
+# In the call that lost the answer. With the first request, the question for the API's features and a last look at the
+# list that makes six requests.
+_SETTLE_PAUSES_SECONDS: Final = (1.0, 3.0, 6.0)
+# Between two questions about one rent, whoever asks them.
+_FIRST_LOOK_PAUSE: Final = timedelta(seconds=1)
+_LONGEST_LOOK_PAUSE: Final = timedelta(seconds=60)
+# So many complete lists without its pod, so far apart, and a rent has made none.
+_MISSED_LISTS: Final = 3
+_MISSED_LISTS_APART: Final = timedelta(seconds=60)
+_MOST_PODS_ASKED_FOR: Final = 4
 _ATTEND_LIMIT_SECONDS: Final = 30.0
 PRICE_TOLERANCE_USD: Final = 0.0001
 DEARER: Final = "it came out dearer than allowed"
@@ -58,12 +67,10 @@ def is_alive(pod: Pod) -> bool:
     return pod.is_billing or not pod.is_terminal
 
 
-def is_gone(entry: Entry, pods: Sequence[Pod], now: datetime) -> bool:
-    """Whether a complete list of pods says that those of a settled rent are no more."""
-    listed = [pod for pod in pods if pod.id in entry.pod_ids]
-    if entry.status != "rented" or entry.settled_at is None or any(map(is_alive, listed)):
-        return False
-    return bool(listed) or now - entry.settled_at > _LISTED_WITHIN
+def unlisted_pod_ids(entry: Entry, pods: Sequence[Pod]) -> list[str]:
+    """The pods of a rent that a list does not show alive."""
+    alive = {pod.id for pod in pods if is_alive(pod)}
+    return [pod_id for pod_id in entry.pod_ids if pod_id not in alive]
 
 
 async def post(lium: LiumClient, order: Order, key: str) -> tuple[str, ...]:
@@ -81,19 +88,35 @@ async def post(lium: LiumClient, order: Order, key: str) -> tuple[str, ...]:
 
 
 class Settler:
-    """Settles rents of the ledger, whoever sent them. Its callers see to it that one of them acts at a time."""
+    """Settles rents of the ledger, whoever sent them."""
 
-    def __init__(self, lium: LiumClient, clock: Clock, journal: Journal) -> None:
+    def __init__(self, lium: LiumClient, clock: Clock, journal: Journal, key_tag: str) -> None:
+        """Act with a key, which the ledger calls `key_tag`."""
         self._lium = lium
         self._clock = clock
         self._journal = journal
+        self._key_tag = key_tag
+        # The longest that the server of a rent waits for its answer, if it has the settings of this one.
+        self.sending_ends_after: Final = timedelta(seconds=lium.timeout_seconds + _SENDING_MARGIN_SECONDS)
+
+    def is_in_flight(self, entry: Entry) -> bool:
+        """Whether the server of a rent may be waiting for its answer now."""
+        return entry.status == "sending" and self._lium.now() - entry.created_at < self.sending_ends_after
+
+    def needs_attention(self, entry: Entry) -> bool:
+        """Whether there is something to do for an open rent now."""
+        if entry.is_unsettled:
+            return not self.is_in_flight(entry) and (
+                entry.next_look_at is None or entry.next_look_at <= self._lium.now()
+            )
+        return has_something_left(entry)
 
     async def attend(self, account: str, pods: Rows[Pod], *, in_background: bool = False) -> list[Entry]:
         """Bring every open rent of an account up to date.
 
         Args:
             account: Whose rents.
-            pods: The account's pods, as listed just now.
+            pods: The account's pods, as Lium lists them.
             in_background: Nobody would hear of a pod that comes of it.
 
         Returns:
@@ -103,15 +126,22 @@ class Settler:
             LedgerUnavailable: the ledger cannot be read.
         """
         entries = await self._journal.open().open_entries(account)
+        is_short = False
         with anyio.move_on_after(_ATTEND_LIMIT_SECONDS):
-            for entry in entries:
+            # What is settled comes first: it tells whether the list is complete.
+            for entry in sorted(entries, key=lambda entry: entry.is_unsettled):
                 try:
-                    await self._attend_to(entry, pods, in_background=in_background)
+                    if entry.is_unsettled:
+                        is_complete = not (is_short or pods.skipped or pods.truncated)
+                        await self._attend_to_unsettled(entry, pods, is_complete, in_background=in_background)
+                    else:
+                        is_short |= await self._attend_to_settled(entry, pods)
                 except LiumError as error:
+                    is_short = True
                     log.warning("The rent of %r could not be attended to for now: %s", entry.pod_name, error)
         return await self._journal.open().open_entries(account)
 
-    async def settle(self, entry: Entry, *, pauses_seconds: Iterable[float]) -> Rental | None:
+    async def settle(self, entry: Entry) -> Rental | None:
         """Find out what became of a rent whose answer was just lost: ask again with its key, then look for its pod.
 
         Returns:
@@ -120,7 +150,18 @@ class Settler:
         Raises:
             LiumError: the refusal that the API has stored for it: it rented nothing.
         """
-        return await self._ask_again(entry, pauses_seconds) or await self._look_for(entry, _LOOK_PAUSES_SECONDS)
+        order = await self._find_order(entry)
+        for pause_seconds in _SETTLE_PAUSES_SECONDS:
+            await self._clock.sleep(pause_seconds)
+            if not await self._claim_look(entry):
+                rental = await self._settled_meanwhile(entry)
+            elif order is not None:
+                rental = await self._ask_again(entry, order)
+            else:
+                rental = await self._look_for(entry)
+            if rental is not None:
+                return rental
+        return await self._look_for(entry) if order is not None else None
 
     async def note(
         self,
@@ -128,6 +169,7 @@ class Settler:
         status: Status,
         *,
         only_from: Collection[Status] | None = None,
+        only_if: Mapping[str, Any] | None = None,
         **values: Any,  # noqa: ANN401 - columns of the ledger
     ) -> bool:
         """Write what became of a rent, unless somebody has decided something else about it meanwhile.
@@ -140,25 +182,28 @@ class Settler:
         known = UNSETTLED if entry.is_unsettled else {entry.status}
         try:
             return await self._journal.open().change(
-                entry, status, now=self._lium.now(), only_from=only_from or known, **values
+                entry, status, now=self._lium.now(), only_from=only_from or known, only_if=only_if, **values
             )
         except LedgerUnavailable as error:
             log.critical("The ledger cannot note that the rent of %r is %s: %s", entry.pod_name, status, error)
             return True
 
-    async def remove(self, pod_id: str, *, schedule: bool = True) -> bool:
+    async def remove(self, pod_id: str, *, rented_at: datetime, schedule: bool = True) -> bool:
         """Remove a pod that must go, or have Lium remove it soon where it cannot be removed yet.
 
+        A 404 soon after the rent may only mean that the pod is not known yet.
+
         Returns:
-            Whether it is being removed now, or is gone.
+            Whether Lium has accepted to remove it, or knows no such pod.
 
         Raises:
             LiumError: neither was possible.
         """
+        asked_at = self._lium.now()
         try:
             await self._lium.pods.remove(pod_id)
         except NotFound:
-            pass
+            return asked_at - rented_at > _LISTED_WITHIN
         except LiumError as error:
             log.warning("Removing pod %r was refused for now: %s", pod_id, error)
             if schedule:  # this process may not live until the pod can be removed
@@ -166,15 +211,18 @@ class Settler:
             return False
         return True
 
-    async def remove_all(self, pod_ids: Iterable[str], *, due_pod_ids: Collection[str] = ()) -> bool:
+    async def remove_all(
+        self, pod_ids: Iterable[str], *, rented_at: datetime, due_pod_ids: Collection[str] = ()
+    ) -> bool:
         """As `remove` for several; one that cannot be removed stands in no other's way.
 
         Args:
             pod_ids: Which.
+            rented_at: When they were rented.
             due_pod_ids: Those that Lium removes soon anyhow: another time would only put that off.
 
         Returns:
-            Whether all are being removed now, or are gone.
+            Whether Lium has accepted to remove all of them.
 
         Raises:
             LiumError: for one of them, neither was possible.
@@ -183,98 +231,64 @@ class Settler:
         removed = []
         for pod_id in pod_ids:
             try:
-                removed.append(await self.remove(pod_id, schedule=pod_id not in due_pod_ids))
+                removed.append(await self.remove(pod_id, rented_at=rented_at, schedule=pod_id not in due_pod_ids))
             except LiumError as error:
                 failure = error
         if failure is not None:
             raise failure
         return all(removed)
 
-    async def _attend_to(self, entry: Entry, pods: Rows[Pod], *, in_background: bool) -> None:
-        if entry.is_unsettled:
-            await self._attend_to_unsettled(entry, pods, in_background=in_background)
-        elif entry.status == "removing":
-            await self._go_on_removing(entry, pods)
+    # What is settled.
+
+    async def _attend_to_settled(self, entry: Entry, pods: Rows[Pod]) -> bool:
+        """Do what is left for a rent whose pods are known; return whether the list lacks one that may live."""
+        unlisted = unlisted_pod_ids(entry, pods)
+        gone = await self._find_gone(entry, unlisted, pods) if unlisted else set()
+        if gone:
+            left = [pod_id for pod_id in entry.pod_ids if pod_id not in gone]
+            if not left:
+                await self.note(entry, "removed")
+                return False
+            await self.note(entry, entry.status, pod_ids=left)
+        if entry.status == "removing":
+            await self._go_on_removing(entry, [pod_id for pod_id in entry.pod_ids if pod_id not in gone], pods)
         else:
             await self._attend_to_rented(entry, pods)
+        return len(gone) < len(unlisted)
 
-    async def _go_on_removing(self, entry: Entry, pods: Sequence[Pod]) -> None:
+    async def _find_gone(self, entry: Entry, unlisted: Sequence[str], pods: Rows[Pod]) -> set[str]:
+        """Which of its pods Lium itself says are gone: in the list, or when it is asked for one."""
+        listed = {pod.id for pod in pods}
+        gone = {pod_id for pod_id in unlisted if pod_id in listed}  # not alive, by the list's own word
+        absent = [pod_id for pod_id in unlisted if pod_id not in listed]
+        if absent and await self._claim_look(entry):
+            for pod_id in absent[:_MOST_PODS_ASKED_FOR]:
+                if await self._is_gone(entry, pod_id):
+                    gone.add(pod_id)
+        return gone
+
+    async def _is_gone(self, entry: Entry, pod_id: str) -> bool:
+        asked_at = self._lium.now()
+        try:
+            return not is_alive(await self._lium.pods.get(pod_id, repeat=Repeat.NEVER))
+        except NotFound:
+            pass
+        if entry.key_tag == self._key_tag:
+            rented_at = entry.settled_at or entry.created_at
+            return entry.removal_accepted or asked_at - rented_at > _LISTED_WITHIN
+        # Another key may not see this pod, whether it lives or not; the record of one that is over says so.
+        with suppress(NotFound):
+            return (await self._lium.pods.record(pod_id)).removed is True
+        return False
+
+    async def _go_on_removing(self, entry: Entry, pod_ids: Sequence[str], pods: Sequence[Pod]) -> None:
         soon = self._lium.now() + _REMOVE_AFTER
         due = [pod.id for pod in pods if pod.removal_scheduled_at is not None and pod.removal_scheduled_at <= soon]
-        if await self.remove_all(entry.pod_ids, due_pod_ids=due):
-            await self.note(entry, "removed")
-
-    async def _attend_to_unsettled(self, entry: Entry, pods: Rows[Pod], *, in_background: bool) -> None:
-        age = self._lium.now() - entry.created_at
-        if age >= (_BACKGROUND_WINDOW if in_background else REPLAY_WINDOW):
-            if entry.status != "unknown":
-                await self.note(entry, "unknown")
-            return
-        if in_background and entry.status == "sending" and age < _SENDING_ENDS:
-            return  # its own server waits for the answer
-        if age > _RUN_OUT and not pods.skipped and not _new_pods(entry, pods):
-            # A repeat now could be the first to arrive, and rent long after anybody waits for it.
-            log.warning("Settled the rent of %r: it runs no more, and Lium lists no such pod", entry.pod_name)
-            await self.note(entry, "absent")
-            return
-        try:
-            rental = await self._ask_again(entry, _AT_ONCE) or await self._look_for(entry, _AT_ONCE[:1])
-        except LiumError as refusal:
-            log.info("Settled the rent of %r: it was refused: %s", entry.pod_name, refusal)
-            return
-        if rental is not None:
-            log.info("Settled the rent of %r: it was rented", entry.pod_name)
-        elif age > _SENDING_ENDS and entry.status != "unknown":
-            await self.note(entry, "unknown")
-
-    async def _ask_again(self, entry: Entry, pauses_seconds: Iterable[float]) -> Rental | None:
-        """Repeat a rent with its own key, where the API keeps it.
-
-        Returns:
-            What it rented, if that is proved.
-        """
-        order = from_json(entry.order)
-        age = self._lium.now() - entry.created_at
-        # A server that was replaced by an older one would take the repeat for a new rent.
-        if order is None or age >= REPLAY_WINDOW or not await self._lium.supports("rent_idempotency", still=True):
-            return None
-        if not await self._claim(entry):
-            return await self._settled_meanwhile(entry)
-        for pause_seconds in pauses_seconds:
-            await self._clock.sleep(pause_seconds)
-            try:
-                pod_ids = await post(self._lium, order, entry.idempotency_key)
-            except (RentOutcomeUnknown, RateLimited):
-                pass  # whoever answered this did not look at the first request, or cannot tell of it yet
-            except LiumError as error:
-                if error.replayed and error.effect == "none":
-                    await self.note(entry, "refused", note=str(error))
-                    raise
-            else:
-                await self.note(entry, "rented", pod_ids=list(pod_ids), confirmed=True)
-                return Rental(pod_ids, True, entry.created_at)
-        return None
-
-    async def _claim(self, entry: Entry) -> bool:
-        """Write that its request is repeated, while nobody has settled it: from then on no first refusal closes it."""
-        try:
-            return await self._journal.open().change(entry, "repeated", now=self._lium.now(), only_from=UNSETTLED)
-        except LedgerUnavailable as error:
-            log.warning("The rent of %r cannot be settled without the ledger: %s", entry.pod_name, error)
-            return False
-
-    async def _settled_meanwhile(self, entry: Entry) -> Rental | None:
-        """What another server has found out about a rent."""
-        with suppress(LedgerUnavailable):
-            for newest in await self._journal.open().open_entries(entry.account):
-                if newest.id == entry.id and newest.pod_ids:
-                    return Rental(tuple(newest.pod_ids), newest.confirmed, newest.created_at)
-        return None
+        rented_at = entry.settled_at or entry.created_at
+        if await self.remove_all(pod_ids, rented_at=rented_at, due_pod_ids=due):
+            await self.note(entry, "removing", removal_accepted=True)
 
     async def _attend_to_rented(self, entry: Entry, pods: Rows[Pod]) -> None:
-        if not pods.skipped and is_gone(entry, pods, self._lium.now()):
-            await self.note(entry, "removed")
-            return
         alive = [pod for pod in pods if pod.id in entry.pod_ids and is_alive(pod)]
         if alive and entry.ceiling_per_hour_usd is not None and await self._is_dearer(entry, alive):
             return
@@ -293,8 +307,8 @@ class Settler:
         if is_dearer and entry.confirmed:
             log.warning("The pods of %r came out dearer than allowed and are removed", entry.pod_name)
             await self.note(entry, "removing", note=DEARER)
-            if await self.remove_all(entry.pod_ids):
-                await self.note(entry, "removed", only_from={"removing"}, note=DEARER)
+            if await self.remove_all(entry.pod_ids, rented_at=entry.settled_at or entry.created_at):
+                await self.note(entry, "removing", only_from={"removing"}, removal_accepted=True)
             return True
         if None not in prices and len(alive) == len(entry.pod_ids):
             if is_dearer:
@@ -302,17 +316,112 @@ class Settler:
             await self.note(entry, "rented", ceiling_per_hour_usd=None)
         return False
 
-    async def _look_for(self, entry: Entry, pauses_seconds: Iterable[float]) -> Rental | None:
-        for pause_seconds in pauses_seconds:
-            await self._clock.sleep(pause_seconds)
-            try:
-                found = _new_pods(entry, await self._lium.pods.list())
-            except LiumError:
-                continue
-            if len(found) == entry.pod_count:
-                await self.note(entry, "rented", pod_ids=found, confirmed=False)
-                return Rental(tuple(found), False, entry.created_at)
+    # What is not.
+
+    async def _attend_to_unsettled(
+        self, entry: Entry, pods: Rows[Pod], is_complete: bool, *, in_background: bool
+    ) -> None:
+        if self.is_in_flight(entry) or not await self._claim_look(entry):
+            return
+        has_run_out = pods.asked_at - entry.created_at > _RUN_OUT
+        is_listed = bool(_new_pods(entry, pods))
+        if has_run_out and not is_listed:
+            # A repeat now could be the first to arrive, and rent long after anybody waits for it.
+            if is_complete and entry.key_tag == self._key_tag:
+                await self._count_missed_list(entry, pods.asked_at)
+            return
+        if in_background and has_run_out:
+            return  # as above; a call that looks can tell of the pod that comes of it
+        try:
+            order = await self._find_order(entry)
+            rental = await self._ask_again(entry, order) if order is not None else None
+            if rental is None and is_listed:
+                rental = await self._take(entry, _new_pods(entry, pods))
+        except LiumError as refusal:
+            log.info("Settled the rent of %r: it was refused: %s", entry.pod_name, refusal)
+            return
+        if rental is not None:
+            log.info("Settled the rent of %r: it was rented", entry.pod_name)
+
+    async def _count_missed_list(self, entry: Entry, asked_at: datetime) -> None:
+        """Note that a complete list lacks a pod of it; after several, some time apart, it made none."""
+        if entry.missed_at is not None and asked_at - entry.missed_at < _MISSED_LISTS_APART:
+            return
+        count = entry.missed_lists + 1
+        if count >= _MISSED_LISTS:
+            log.warning("Settled the rent of %r: it runs no more, and Lium lists no such pod", entry.pod_name)
+            await self.note(entry, "absent")
+        else:
+            await self.note(entry, "unknown", missed_lists=count, missed_at=asked_at)
+
+    async def _find_order(self, entry: Entry) -> Order | None:
+        """What may be sent again for it: nothing where the API might take the repeat for a new rent."""
+        order = from_json(entry.order)
+        if order is None or self._lium.now() - entry.created_at >= REPLAY_WINDOW:
+            return None
+        # A server that was replaced by an older one knows no keys.
+        return order if await self._lium.supports("rent_idempotency", still=True) else None
+
+    async def _ask_again(self, entry: Entry, order: Order) -> Rental | None:
+        """Repeat a rent with its own key.
+
+        Returns:
+            What it rented, if that is proved.
+
+        Raises:
+            LiumError: the refusal that the API has stored for it.
+        """
+        if entry.key_tag != self._key_tag:
+            return None  # the API keeps a key's outcome for whoever sent it
+        try:
+            pod_ids = await post(self._lium, order, entry.idempotency_key)
+        except (RentOutcomeUnknown, RateLimited):
+            return None  # whoever answered this did not look at the first request, or cannot tell of it yet
+        except LiumError as error:
+            if error.replayed and error.effect == "none":
+                await self.note(entry, "refused", note=str(error))
+                raise
+            return None
+        await self.note(entry, "rented", pod_ids=list(pod_ids), confirmed=True)
+        return Rental(pod_ids, True, entry.created_at)
+
+    async def _look_for(self, entry: Entry) -> Rental | None:
+        with suppress(LiumError):
+            return await self._take(entry, _new_pods(entry, await self._lium.pods.list(repeat=Repeat.NEVER)))
         return None
+
+    async def _take(self, entry: Entry, found: Sequence[str]) -> Rental | None:
+        """Take pods of its name for those it made, if they are as many."""
+        if len(found) != entry.pod_count:
+            return None
+        await self.note(entry, "rented", pod_ids=list(found), confirmed=False)
+        return Rental(tuple(found), False, entry.created_at)
+
+    async def _claim_look(self, entry: Entry) -> bool:
+        """Whether Lium may be asked about a rent now; one that was in flight is unknown from then on."""
+        try:
+            return await self._journal.open().claim_look(entry, now=self._lium.now(), pause_after=_pause_after)
+        except LedgerUnavailable as error:
+            log.warning("The rent of %r cannot be settled without the ledger: %s", entry.pod_name, error)
+            return False
+
+    async def _settled_meanwhile(self, entry: Entry) -> Rental | None:
+        """What another server has found out about a rent."""
+        with suppress(LedgerUnavailable):
+            for newest in await self._journal.open().open_entries(entry.account):
+                if newest.id == entry.id and newest.pod_ids:
+                    return Rental(tuple(newest.pod_ids), newest.confirmed, newest.created_at)
+        return None
+
+
+def _pause_after(looks: int) -> timedelta:
+    return min(_FIRST_LOOK_PAUSE * (1 << min(looks, 10)), _LONGEST_LOOK_PAUSE)
+
+
+def has_something_left(entry: Entry) -> bool:
+    """Whether something is left to be done for an open rent."""
+    is_to_check = entry.ceiling_per_hour_usd is not None or not entry.removal_is_set
+    return entry.is_unsettled or entry.status == "removing" or is_to_check
 
 
 def _new_pods(entry: Entry, pods: Sequence[Pod]) -> list[str]:

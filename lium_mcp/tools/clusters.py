@@ -202,7 +202,7 @@ async def remove_cluster(
         ) from error
     for row in answer.pods:
         if row.success:
-            await call.renter.note_removed(row.pod_id)
+            await call.renter.note_removal(row.pod_id)
     members = [
         ClusterMember(
             pod_id=row.pod_id,

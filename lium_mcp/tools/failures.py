@@ -13,7 +13,7 @@ from lium_mcp.api import errors as api
 from lium_mcp.guard.confirm import NotConfirmed
 from lium_mcp.guard.policy import PolicyRefused
 from lium_mcp.guard.redaction import redact_text
-from lium_mcp.rentals import LedgerUnavailable, PodNameTaken, RentUnsettled
+from lium_mcp.rentals import AccountUnknown, LedgerUnavailable, PodNameTaken, RentUnsettled
 from lium_mcp.tools.results import clean, shortened
 
 NOTHING_CHANGED: Final = "Nothing was changed."
@@ -102,10 +102,11 @@ FAILURES: Final = (
     LedgerUnavailable,
     PodNameTaken,
     RentUnsettled,
+    AccountUnknown,
 )
 """Everything that ends a call without its being a defect; `as_failure` puts each into words."""
 
-GuardError = NotConfirmed | PolicyRefused | LedgerUnavailable | PodNameTaken | RentUnsettled
+GuardError = NotConfirmed | PolicyRefused | LedgerUnavailable | PodNameTaken | RentUnsettled | AccountUnknown
 
 
 def from_guard(error: GuardError) -> ToolFailure:
@@ -135,10 +136,23 @@ def from_guard(error: GuardError) -> ToolFailure:
             )
         case RentUnsettled():
             return ToolFailure("rent_unsettled", *_unsettled(error), effect="Nothing was rented now.")
+        case AccountUnknown():
+            return ToolFailure(
+                "account_unknown",
+                f"Lium does not say now which account this API key acts for: {_sentence(str(error))}",
+                "Call again in a minute. Names and limits hold for an account, so nothing is rented until that is "
+                "known once.",
+            )
 
 
 def _unsettled(error: RentUnsettled) -> tuple[str, str]:
     names = ", ".join(f"{entry.pod_name} (of {entry.created_at:%Y-%m-%d %H:%M} UTC)" for entry in error.entries)
+    if error.in_flight:
+        which = f": {names}" if names else ""
+        return (
+            f"Other rents of this account are under way at this moment{which}, and one is sent at a time.",
+            "Call again in half a minute.",
+        )
     return (
         f"An earlier rent is not settled, so it may have made a pod that bills: {names}.",
         "Call list_pods in a minute: it settles such rents, or says what a person has to look at.",

@@ -10,7 +10,7 @@ import anyio
 from pydantic import Field
 
 from lium_mcp.api import BadRequest, Conflict, LiumError, NotFound, Pod, PodDetail
-from lium_mcp.rentals import REPLAY_WINDOW, Entry, LedgerUnavailable
+from lium_mcp.rentals import REPLAY_WINDOW, Entry, LedgerUnavailable, is_alive, unlisted_pod_ids
 from lium_mcp.tools.call import Call, after_change
 from lium_mcp.tools.failures import ToolFailure
 from lium_mcp.tools.final_backup import describe_pending, find_running_backup, take_final_backup
@@ -196,6 +196,8 @@ async def remove_pod(
         wait_seconds=wait_seconds,
         describe=lambda _: f"{target.pod_name} is being removed",
     )
+    if gone:
+        await call.renter.note_gone(target.id)
     warning = f"Backup {cut_off.id} was running and is lost." if cut_off else ""
     advice = "" if gone else "It may still bill. Call list_pods until it is gone."
     return RemovedPod(
@@ -336,13 +338,13 @@ async def _look(call: Call) -> tuple[Sequence[Pod], list[UnsettledRent]]:
     """
     try:
         if call.runtime.read_only:
-            pods, entries = await call.lium.pods.list(), await call.renter.open_entries()
+            pods, (entries, _) = await call.lium.pods.list(), await call.renter.standing()
         else:
             pods, entries = await call.renter.look()
     except LedgerUnavailable as error:
         log.warning("The ledger of rents cannot be read: %s", error)
         return await call.lium.pods.list(), []
-    return pods, [_unsettled(call, entry) for entry in entries if entry.is_unsettled or entry.status == "removing"]
+    return pods, [row for entry in entries if (row := _unsettled(call, entry, pods)) is not None]
 
 
 async def _fix_removal_time(call: Call, pod_id: str) -> bool:
@@ -356,9 +358,16 @@ async def _fix_removal_time(call: Call, pod_id: str) -> bool:
     return False
 
 
-def _unsettled(call: Call, entry: Entry) -> UnsettledRent:
+def _unsettled(call: Call, entry: Entry, pods: Sequence[Pod]) -> UnsettledRent | None:
+    status: str = entry.status
     if entry.status == "removing":
         advice = f"Its pod must go ({entry.note}): remove_pod if it stays."
+    elif not entry.is_unsettled:
+        unlisted = unlisted_pod_ids(entry, pods)
+        if not unlisted:
+            return None
+        status = "not_listed"
+        advice = f"Lium does not list its pod {unlisted[0]} now, nor say that it is gone: it may bill. Call get_pod."
     elif call.lium.now() - entry.created_at < REPLAY_WINDOW:
         advice = "It may have made a pod that bills. Call list_pods again in a minute; nothing is rented until then."
     else:
@@ -366,7 +375,7 @@ def _unsettled(call: Call, entry: Entry) -> UnsettledRent:
             "Lium no longer tells what became of it. A person has to look at lium.io whether such a pod was made and "
             "billed, and then close it with: lium-mcp rentals close"
         )
-    return UnsettledRent(name=entry.pod_name, since=entry.created_at, status=entry.status, next=advice)
+    return UnsettledRent(name=entry.pod_name, since=entry.created_at, status=status, next=advice)
 
 
 async def _forget_removal_time(call: Call, target: Pod) -> None:
@@ -376,14 +385,14 @@ async def _forget_removal_time(call: Call, target: Pod) -> None:
 
 
 async def start_removal(call: Call, target: Pod) -> None:
-    """Order the removal of a pod, which may be under way already, and free its name.
+    """Order the removal of a pod, which may be under way already; its name is free once it is gone.
 
     Raises:
         ToolFailure: Lium refuses to remove it now.
         LiumError: the order failed, or what became of it is not known.
     """
     await _order_removal(call, target)
-    await call.renter.note_removed(target.id)
+    await call.renter.note_removal(target.id)
 
 
 async def _order_removal(call: Call, target: Pod) -> None:
@@ -411,7 +420,9 @@ async def _order_removal(call: Call, target: Pod) -> None:
 
 
 async def _is_gone(call: Call, pod_id: str) -> bool:
-    return all(pod.id != pod_id for pod in await call.lium.pods.list())
+    """Whether Lium says so of the pod itself: a list may lack it for a while."""
+    pod = await read_pod(call, pod_id)
+    return pod is None or not is_alive(pod)
 
 
 async def _charged(call: Call, pod_id: str) -> float | None:

@@ -58,9 +58,9 @@ async def policy_view(call: Call, offered: Offered) -> PolicyView:
     if limits.any and call.lium.has_api_key:
         with suppress(LiumError, LedgerUnavailable), anyio.move_on_after(READ_LIMIT_SECONDS):
             room = await make_room(call)
-            pods, entries = await call.lium.pods.list(), await call.renter.open_entries()
-            standings = {standing.limit: standing for standing in room.standings(pods, entries)}
-            unbounded = [item.name for item in room.committed(pods, entries) if item.hours_left is None]
+            pods, admitted = await call.lium.pods.list(), await call.renter.standing()
+            standings = {standing.limit: standing for standing in room.standings(pods, *admitted)}
+            unbounded = [item.name for item in room.committed(pods, *admitted) if item.hours_left is None]
     return PolicyView(
         read_only=offered.read_only,
         toolsets=list(offered.toolsets),

@@ -1,13 +1,13 @@
 """What the limits leave room for now: what the account has spent and is committed to, beside the policy."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
-from datetime import UTC, datetime, time
+from datetime import UTC, datetime, time, timedelta
 
-from lium_mcp.api import BillingStatement, Pod, Rows
-from lium_mcp.guard.policy import Ask, Commitment, Policy, Standing, commitments, hours_left, spent_usd
-from lium_mcp.rentals import Entry, Judge
+from lium_mcp.api import BillingStatement, LiumError, Pod, Rows
+from lium_mcp.guard.policy import FIRST_CHARGES, Ask, Commitment, Policy, Standing, commitments, hours_left, spent_usd
+from lium_mcp.rentals import Entry, Extension, Judge, PastCost
 from lium_mcp.tools.call import Call
 from lium_mcp.tools.targets import find_pod
 
@@ -20,33 +20,40 @@ class Room:
     now: datetime
     since: datetime
     statement: BillingStatement | None
-    removed: Sequence[Entry]
+    removed: Sequence[PastCost]
 
-    def check(self, ask: Ask, pods: Sequence[Pod], entries: Sequence[Entry]) -> None:
-        """Refuse a rent that passes a limit together with pods that live and rents of the ledger.
+    def check(self, ask: Ask, pods: Rows[Pod], entries: Sequence[Entry], extensions: Sequence[Extension]) -> None:
+        """Refuse a rent that passes a limit together with pods that live and what the ledger has admitted.
 
         Raises:
             PolicyRefused: it does.
         """
-        self.policy.check_room(ask, commitments(pods, entries, self.now), self.spent_usd(pods))
+        self.policy.check_room(ask, self.committed(pods, entries, extensions), self.spent_usd(pods))
 
-    def check_extension(self, pod: Pod, hours: float | None, pods: Sequence[Pod], entries: Sequence[Entry]) -> None:
+    def check_extension(
+        self,
+        pod: Pod,
+        hours: float | None,
+        pods: Rows[Pod],
+        entries: Sequence[Entry],
+        extensions: Sequence[Extension],
+    ) -> None:
         """Refuse to let a pod live for so many hours from now where the budget does not bear it; None is for ever.
 
         Raises:
             PolicyRefused: it does not.
         """
-        others = commitments(_but(pod, pods), _without(pod, entries), self.now)
+        others = self.committed(pods.where(lambda other: other.id != pod.id), _without(pod, entries), extensions)
         name = pod.pod_name or pod.id
         self.policy.check_extension(name, Ask(pod.price, hours), others, self.spent_usd(pods))
 
-    def standings(self, pods: Sequence[Pod], entries: Sequence[Entry]) -> list[Standing]:
+    def standings(self, pods: Rows[Pod], entries: Sequence[Entry], extensions: Sequence[Extension]) -> list[Standing]:
         """How far each limit is used."""
-        return self.policy.standings(self.committed(pods, entries), self.spent_usd(pods))
+        return self.policy.standings(self.committed(pods, entries, extensions), self.spent_usd(pods))
 
-    def committed(self, pods: Sequence[Pod], entries: Sequence[Entry]) -> list[Commitment]:
+    def committed(self, pods: Rows[Pod], entries: Sequence[Entry], extensions: Sequence[Extension]) -> list[Commitment]:
         """What lives, or may."""
-        return commitments(pods, entries, self.now)
+        return commitments(pods, entries, extensions, self.now)
 
     def spent_usd(self, pods: Sequence[Pod]) -> float | None:
         """What was spent in the period of the budget, None where Lium does not say; 0 where no budget is set."""
@@ -70,7 +77,8 @@ async def make_room(call: Call) -> Room:
         return Room(policy, now, since, None, ())
     policy.check_budget_has_begun(now)
     statement = await call.lium.account.billing_statement(start_day=day, end_day=now.date())
-    return Room(policy, now, since, statement, await call.renter.removed_since(since))
+    # Of what was closed before, nothing is charged any more that the statement does not have.
+    return Room(policy, now, since, statement, await call.renter.removed_since(max(since, now - FIRST_CHARGES)))
 
 
 async def find_judge(call: Call, ask: Ask) -> Judge:
@@ -80,7 +88,7 @@ async def find_judge(call: Call, ask: Ask) -> Judge:
         As `make_room`.
     """
     room = await make_room(call)
-    return lambda pods, entries: room.check(ask, pods, entries)
+    return lambda pods, entries, extensions: room.check(ask, pods, entries, extensions)
 
 
 async def refuse_without_room(call: Call, ask: Ask) -> None:
@@ -92,11 +100,11 @@ async def refuse_without_room(call: Call, ask: Ask) -> None:
         LedgerUnavailable: the ledger cannot be read.
     """
     judge = await find_judge(call, ask)
-    judge(await call.lium.pods.list(), await call.renter.open_entries())
+    judge(await call.lium.pods.list(), *await call.renter.standing())
 
 
 async def check_life(call: Call, pod: Pod, hours: float | None) -> None:
-    """Refuse a removal time so many hours from now, or none, that the limits do not bear.
+    """Refuse a removal time so many hours from now, or none, that the limits do not bear, before anybody is asked.
 
     What ends a pod earlier than now is never refused.
 
@@ -105,41 +113,65 @@ async def check_life(call: Call, pod: Pod, hours: float | None) -> None:
         LiumError: what was spent cannot be read.
         LedgerUnavailable: the ledger cannot be read.
     """
+    judge = await _judge_life(call, pod, hours)
+    if judge is not None:
+        judge(*await call.renter.standing())
+
+
+async def _judge_life(
+    call: Call, pod: Pod, hours: float | None
+) -> Callable[[Sequence[Entry], Sequence[Extension]], None] | None:
+    """Hold a new life of a pod against what limits a single pod, and return what holds it against the budget, if any.
+
+    Raises:
+        PolicyRefused, LiumError, LedgerUnavailable: as `check_life`.
+    """
     policy, now = call.policy, call.lium.now()
     earlier = hours_left(pod, now)
     is_shown = not (pod.is_ready and pod.termination_hours)  # that is for pods that have not booted
     ends_earlier = hours is not None and earlier is not None and hours <= earlier and is_shown
     # Of the whole hours of a rent, a part may be taken off once the pod runs.
     if ends_earlier and not await call.renter.has_removal_to_set(pod.id):
-        return
+        return None
     lived = max((now - pod.created_at).total_seconds() / 3600, 0) if pod.created_at else None
     # A first removal time bounds a life of which nobody knows the beginning; a later one only makes it longer.
     policy.check_life(pod.pod_name or pod.id, 0 if lived is None and earlier is None else lived, hours)
-    if policy.wants_spending:
-        room = await make_room(call)
-        room.check_extension(pod, hours, await call.lium.pods.list(), await call.renter.open_entries())
+    if not policy.wants_spending:
+        return None
+    room, pods = await make_room(call), await call.lium.pods.list()
+    return lambda entries, extensions: room.check_extension(pod, hours, pods, entries, extensions)
 
 
 @asynccontextmanager
 async def changing_life(call: Call, named: str, hours: float | None) -> AsyncIterator[Pod]:
-    """Find a pod and hold its new life against the limits, as `check_life`; the body sets it.
+    """Find a pod and hold its new life against the limits; the body sets it.
 
-    Where a budget is set, nothing else is rented or let live longer meanwhile: what fits alone may not fit together.
+    What a budget has to bear is written into the ledger in the transaction that holds it against the budget: what
+    fits alone but not together is not admitted twice, here or on another server.
 
     Raises:
         ToolFailure: there is no such pod.
-        PolicyRefused, LiumError, LedgerUnavailable: as `check_life`.
+        PolicyRefused: the limits do not bear it.
+        AccountUnknown: a budget is set, and Lium does not say whose.
+        LiumError: what was spent cannot be read.
+        LedgerUnavailable: the ledger cannot be read or written.
     """
     async with call.renter.turn() if call.policy.wants_spending else nullcontext():
         pod = await find_pod(call, named)
-        await check_life(call, pod, hours)
-        yield pod
-
-
-def _but(pod: Pod, pods: Sequence[Pod]) -> Sequence[Pod]:
-    """All but one, with what is known to be missing from them."""
-    others = [other for other in pods if other.id != pod.id]
-    return Rows(others, skipped=pods.skipped) if isinstance(pods, Rows) else others
+        judge = await _judge_life(call, pod, hours)
+        if judge is not None:
+            now = call.lium.now()
+            # Without a removal time a budget refuses it, so what is written there never counts.
+            removal_at = now + timedelta(hours=hours or 0)
+            await call.renter.admit_extension(Extension(pod.id, removal_at, now), judge)
+        try:
+            yield pod
+        except LiumError as error:
+            if judge is not None and error.effect == "none":
+                await call.renter.forget_extension(pod.id)
+            raise
+        if judge is None and call.policy.wants_spending:
+            await call.renter.forget_extension(pod.id)
 
 
 def _without(pod: Pod, entries: Sequence[Entry]) -> list[Entry]:

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx2
@@ -45,6 +46,9 @@ class TurnedClock:
 
     def __init__(self) -> None:
         self.pauses: list[float] = []
+
+    def now(self) -> datetime:
+        return datetime.now(UTC) + timedelta(seconds=self.monotonic())
 
     def monotonic(self) -> float:
         return sum(self.pauses)

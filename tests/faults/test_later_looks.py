@@ -86,6 +86,7 @@ async def test_a_rent_that_is_refused_while_another_server_asks_again_is_one_ren
         async with anyio.create_task_group() as calls:
             calls.start_soon(rent)
             await sent.wait()
+            account.clock.advance(seconds=30)  # longer than a server that lives waits for its answer
             calls.start_soon(other.call, "list_pods")
             await repeated.wait()
             for event in (refuse, go_on) if first == "refused" else (go_on, refuse):

@@ -3,6 +3,7 @@
 import asyncio
 import selectors
 from collections.abc import Coroutine
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 from unittest.mock import patch
 
@@ -50,6 +51,12 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
 class LoopClock:
     """The server's clock on such a loop."""
+
+    def __init__(self) -> None:
+        self._start = datetime.now(UTC)
+
+    def now(self) -> datetime:
+        return self._start + timedelta(seconds=self.monotonic())
 
     def monotonic(self) -> float:
         return asyncio.get_running_loop().time()
