@@ -215,12 +215,6 @@ class Renter:
                     await self._remove_unheard_of(rental)
             raise
 
-    @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Let nobody rent for the account here while the body runs."""
-        async with self._turn:
-            yield
-
     async def admit_extension(self, extension: Extension, judge: Callable[..., None]) -> None:
         """Keep that a pod may live until a time, unless `judge` raises at the sight of open rents and extensions.
 

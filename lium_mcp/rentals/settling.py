@@ -323,11 +323,12 @@ class Settler:
     ) -> None:
         if self.is_in_flight(entry) or not await self._claim_look(entry):
             return
-        has_run_out = pods.asked_at - entry.created_at > _RUN_OUT
+        has_run_out = self._lium.now() - entry.created_at > _RUN_OUT
         is_listed = bool(_new_pods(entry, pods))
         if has_run_out and not is_listed:
             # A repeat now could be the first to arrive, and rent long after anybody waits for it.
-            if is_complete and entry.key_tag == self._key_tag:
+            is_late_enough = pods.asked_at - entry.created_at > _RUN_OUT
+            if is_complete and is_late_enough and entry.key_tag == self._key_tag:
                 await self._count_missed_list(entry, pods.asked_at)
             return
         if in_background and has_run_out:

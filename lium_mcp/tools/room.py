@@ -1,7 +1,7 @@
 """What the limits leave room for now: what the account has spent and is committed to, beside the policy."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 
@@ -100,7 +100,8 @@ async def refuse_without_room(call: Call, ask: Ask) -> None:
         LedgerUnavailable: the ledger cannot be read.
     """
     judge = await find_judge(call, ask)
-    judge(await call.lium.pods.list(), *await call.renter.standing())
+    pods, _ = await call.renter.look()
+    judge(pods, *await call.renter.standing())
 
 
 async def check_life(call: Call, pod: Pod, hours: float | None) -> None:
@@ -138,7 +139,7 @@ async def _judge_life(
     policy.check_life(pod.pod_name or pod.id, 0 if lived is None and earlier is None else lived, hours)
     if not policy.wants_spending:
         return None
-    room, pods = await make_room(call), await call.lium.pods.list()
+    room, (pods, _) = await make_room(call), await call.renter.look()
     return lambda entries, extensions: room.check_extension(pod, hours, pods, entries, extensions)
 
 
@@ -156,22 +157,21 @@ async def changing_life(call: Call, named: str, hours: float | None) -> AsyncIte
         LiumError: what was spent cannot be read.
         LedgerUnavailable: the ledger cannot be read or written.
     """
-    async with call.renter.turn() if call.policy.wants_spending else nullcontext():
-        pod = await find_pod(call, named)
-        judge = await _judge_life(call, pod, hours)
-        if judge is not None:
-            now = call.lium.now()
-            # Without a removal time a budget refuses it, so what is written there never counts.
-            removal_at = now + timedelta(hours=hours or 0)
-            await call.renter.admit_extension(Extension(pod.id, removal_at, now), judge)
-        try:
-            yield pod
-        except LiumError as error:
-            if judge is not None and error.effect == "none":
-                await call.renter.forget_extension(pod.id)
-            raise
-        if judge is None and call.policy.wants_spending:
+    pod = await find_pod(call, named)
+    judge = await _judge_life(call, pod, hours)
+    if judge is not None:
+        now = call.lium.now()
+        # Without a removal time a budget refuses it, so what is written there never counts.
+        removal_at = now + timedelta(hours=hours or 0)
+        await call.renter.admit_extension(Extension(pod.id, removal_at, now), judge)
+    try:
+        yield pod
+    except LiumError as error:
+        if judge is not None and error.effect == "none":
             await call.renter.forget_extension(pod.id)
+        raise
+    if judge is None and call.policy.wants_spending:
+        await call.renter.forget_extension(pod.id)
 
 
 def _without(pod: Pod, entries: Sequence[Entry]) -> list[Entry]:

@@ -111,6 +111,7 @@ async def test_a_pod_is_reported_although_its_rent_cannot_be_noted_any_more(sand
             assert [pod["id"] for pod in living(sandbox)] == [rented["pod_id"]]
             assert await statuses(url) == ["sending"]
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            sandbox.clock.advance(seconds=30)
             assert "unsettled" not in await agent.call("list_pods")
             assert await statuses(url) == ["rented"]
             assert (await agent.call("rent_pod", **TRAIN))["already_rented"] is True
@@ -164,6 +165,7 @@ async def test_a_database_that_goes_away_during_a_rent_hides_no_pod(sandbox: San
             assert [row["pod_id"] for row in listed["pods"]] == [rented["pod_id"]]
             await is_refused(agent)
             postgres.open(url)
+            sandbox.clock.advance(seconds=30)
             assert "unsettled" not in await agent.call("list_pods")
             assert await statuses(url) == ["rented"]
             assert (await agent.call("rent_pod", **TRAIN))["already_rented"] is True
@@ -185,6 +187,7 @@ async def test_a_lost_answer_and_a_lost_ledger_together_still_rent_one_pod(sandb
             first = await agent.raw("rent_pod", **TRAIN)
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
             on_rents(wire, then(lambda: None))
+            sandbox.clock.advance(seconds=30)
             assert "unsettled" not in await agent.call("list_pods")
             again = await agent.call("rent_pod", **TRAIN)
             assert again["already_rented"] is True

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from lium_mcp.api import BillingStatement, Pod
+from lium_mcp.api import BillingStatement, Pod, Rows
 from lium_mcp.guard.limits import Limits
 from lium_mcp.guard.policy import Ask, Commitment, Policy, PolicyRefused, commitments, hours_left, spent_usd
-from lium_mcp.rentals import Entry
+from lium_mcp.rentals import Entry, PastCost
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 SINCE = datetime(2026, 11, 1, tzinfo=UTC)
@@ -165,6 +165,7 @@ def pod(number: int, **fields: Any) -> Pod:
 def entry(number: int, **fields: Any) -> Entry:
     values: dict[str, Any] = {
         "account": "a",
+        "key_tag": "k",
         "pod_name": f"p{number}",
         "order": {},
         "asked": "",
@@ -181,7 +182,7 @@ def entry(number: int, **fields: Any) -> Entry:
 
 
 def test_what_is_listed_and_journaled_counts_once() -> None:
-    [item] = commitments([pod(1, removal_scheduled_at=NOW + timedelta(hours=2))], [entry(1)], NOW)
+    [item] = commitments(Rows([pod(1, removal_scheduled_at=NOW + timedelta(hours=2))]), [entry(1)], [], NOW)
     assert (item.pods, item.price_per_hour_usd, item.hours_left) == (1, 1.0, 2.0)
 
 
@@ -198,19 +199,20 @@ def test_what_is_listed_and_journaled_counts_once() -> None:
     ],
 )
 def test_what_only_the_ledger_knows_counts(what: dict[str, Any], counted: tuple[Any, ...]) -> None:
-    [item] = commitments([], [entry(1, **what)], NOW)
+    [item] = commitments(Rows(), [entry(1, **what)], [], NOW)
     assert (item.pods, item.price_per_hour_usd, item.hours_left) == counted
 
 
 def test_members_of_a_cluster_that_are_not_listed_yet_count_with_their_share() -> None:
     listed = pod(1, id="a", price=3.0, termination_hours=2)
-    items = commitments([listed], [entry(1, pod_count=4, pod_ids=("a", "b", "c", "d"), price_per_hour_usd=8.0)], NOW)
+    rent = entry(1, pod_count=4, pod_ids=("a", "b", "c", "d"), price_per_hour_usd=8.0)
+    items = commitments(Rows([listed]), [rent], [], NOW)
     assert [(item.pods, item.price_per_hour_usd) for item in items] == [(1, 3.0), (3, 6.0)]
 
 
 def test_a_pod_of_the_same_name_that_was_there_before_does_not_stand_for_a_rent() -> None:
     unsettled = entry(1, pod_ids=(), status="sending", known_pod_ids=("pod-1",))
-    assert sum(item.pods for item in commitments([pod(1)], [unsettled], NOW)) == 2
+    assert sum(item.pods for item in commitments(Rows([pod(1)]), [unsettled], [], NOW)) == 2
 
 
 @pytest.mark.parametrize(
@@ -244,7 +246,7 @@ def test_what_was_spent_is_never_counted_too_low(
         if charged > 0:
             statement.append({"pod_id": f"pod-{number}", "total": charged})
         if gone:
-            removed.append(entry(number, created_at=begun, closed_at=NOW, price_per_hour_usd=price, status="removed"))
+            removed.append(PastCost((f"pod-{number}",), price, begun, NOW))
         else:
             living.append(pod(number, price=price, created_at=begun, status="PENDING" if starts_over else "RUNNING"))
     said = BillingStatement.model_validate({"total": sum(row["total"] for row in statement), "pods": statement})
@@ -255,7 +257,7 @@ def test_what_was_spent_is_never_counted_too_low(
 
 
 def test_a_rent_that_was_closed_long_ago_is_left_to_the_statement() -> None:
-    long_ago = entry(1, created_at=NOW - timedelta(days=9), closed_at=NOW - timedelta(days=2), status="removed")
+    long_ago = PastCost(("pod-1",), 2.0, NOW - timedelta(days=9), NOW - timedelta(days=2))
     assert spent_usd(BillingStatement(total=0.0), [], [long_ago], SINCE, NOW) == 0
 
 

@@ -613,8 +613,9 @@ async def test_a_pod_that_goes_in_the_moment_when_nothing_is_asked_is_not_rented
 
     async def vanish(request: httpx2.Request, forward: Any) -> httpx2.Response:
         gone[0] += 1
-        if gone[0] > 1:  # the question saw it, the tool does not
-            return httpx2.Response(200, json=[])
+        if gone[0] == 2:  # the question saw it, the tool does not
+            [pod] = living(sandbox)
+            await ask(sandbox, "DELETE", f"/pods/{pod['id']}")
         response: httpx2.Response = await forward(request)
         return response
 

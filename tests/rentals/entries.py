@@ -5,15 +5,17 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, Final
 from uuid import uuid4
 
-from lium_mcp.rentals.entries import Entry
+from lium_mcp.rentals.entries import Entry, Extension
 
 ACCOUNT: Final = "a" * 64
+KEY_TAG: Final = "k" * 64
 NOW: Final = datetime(2026, 10, 25, 2, 30, 15, 123456, tzinfo=timezone(timedelta(hours=5, minutes=30)))
 
 
 def an_entry(pod_name: str = "train", **fields: Any) -> Entry:
     wanted: dict[str, Any] = {
         "account": ACCOUNT,
+        "key_tag": KEY_TAG,
         "pod_name": pod_name,
         "order": {"kind": "spec", "request": {"gpu_type": "A100", "deep": [1, {"é": None}]}, "body": "x"},
         "asked": "b" * 64,
@@ -27,5 +29,5 @@ def an_entry(pod_name: str = "train", **fields: Any) -> Entry:
     return Entry(**wanted | fields)
 
 
-def allow(_: Sequence[Entry]) -> None:
+def allow(_entries: Sequence[Entry], _extensions: Sequence[Extension]) -> None:
     """Judge that nothing stands against it."""

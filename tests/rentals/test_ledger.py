@@ -21,7 +21,7 @@ from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.pool import NullPool
 
-from lium_mcp.rentals import Entry, LedgerUnavailable
+from lium_mcp.rentals import Entry, Extension, LedgerUnavailable, PastCost
 from lium_mcp.rentals.ledger import Ledger
 from lium_mcp.sandbox import Sandbox
 from lium_mcp.server import build_server
@@ -32,9 +32,9 @@ from tests.rentals.entries import ACCOUNT, NOW, allow, an_entry
 
 SERVERS: Final = 20
 _RAW_INSERT: Final = text(
-    'INSERT INTO rentals (id, account, pod_name, status, "order", asked, idempotency_key, known_pod_ids, pod_ids, '
-    "pod_count, kept_pod_ids, confirmed, note, created_at) VALUES (:id, :account, :pod_name, 'sending', '{}', 'x', "
-    ":key, '[]', '[]', 1, '[]', false, '', '2026-10-25 02:30:15')"
+    'INSERT INTO rentals (id, account, key_tag, pod_name, status, "order", asked, idempotency_key, known_pod_ids, '
+    "pod_ids, pod_count, kept_pod_ids, confirmed, note, created_at) VALUES (:id, :account, 'k', :pod_name, 'sending', '{}', "
+    "'x', :key, '[]', '[]', 1, '[]', false, '', '2026-10-25 02:30:15')"
 )
 
 
@@ -85,14 +85,15 @@ async def test_times_survive_with_their_zone(state_url: str) -> None:
         (found,) = await ledger.newest(10)
         assert (found.created_at, found.settled_at, found.closed_at) == (NOW, settled, closed)
         assert found.created_at.tzinfo is UTC
-        assert await ledger.closed_since(ACCOUNT, closed) == [found]
+        past = PastCost(["p"], found.price_per_hour_usd, NOW, closed)
+        assert await ledger.closed_since(ACCOUNT, closed) == [past]
         assert await ledger.closed_since(ACCOUNT, closed + timedelta(microseconds=1)) == []
 
 
 async def test_a_judge_sees_what_is_open_and_can_prevent_the_rent(state_url: str) -> None:
     seen: list[str] = []
 
-    def refuse(entries: Sequence[Entry]) -> None:
+    def refuse(entries: Sequence[Entry], _: Sequence[Extension]) -> None:
         seen.extend(entry.pod_name for entry in entries)
         raise ZeroDivisionError
 
@@ -149,7 +150,7 @@ async def test_of_many_that_write_at_once_without_taking_turns_one_gets_the_name
 async def test_who_writes_between_the_judgement_and_the_row_is_seen_by_the_database(
     postgres: Postgres, tmp_path: Path
 ) -> None:
-    def somebody_writes(url: str, _: Sequence[Entry]) -> None:
+    def somebody_writes(url: str, _entries: Sequence[Entry], _extensions: Sequence[Extension]) -> None:
         with raw(url) as connection:
             insert_raw(connection)
 
@@ -162,13 +163,13 @@ async def test_who_writes_between_the_judgement_and_the_row_is_seen_by_the_datab
     url = f"sqlite:///{tmp_path / 'rentals.db'}"
     async with opened(url) as ledger:
         with pytest.raises(LedgerUnavailable, match="locked"):
-            await ledger._run(lambda connection: somebody_writes(url, []))
+            await ledger.database.run(lambda connection: somebody_writes(url, [], []))
 
 
 async def test_of_many_servers_at_once_each_sees_the_rents_of_those_before_it(state_url: str) -> None:
     counts: list[int] = []
 
-    def room_for_five(entries: Sequence[Entry]) -> None:
+    def room_for_five(entries: Sequence[Entry], _: Sequence[Extension]) -> None:
         counts.append(len(entries))
         if len(entries) >= 5:
             raise OverflowError
@@ -292,7 +293,7 @@ import asyncio, os, signal, sys
 from tests.rentals.entries import allow, an_entry
 from lium_mcp.rentals.ledger import Ledger
 
-def die(entries):
+def die(entries, extensions):
     os.kill(os.getpid(), signal.SIGKILL)
 
 async def main():
@@ -403,7 +404,7 @@ async def test_no_connection_is_left_by_a_failed_opening_or_a_cancelled_closing(
 async def test_a_connection_that_ends_in_mid_transaction_writes_nothing(postgres: Postgres) -> None:
     with postgres.database() as url:
 
-        def cut_off(_: Sequence[Entry]) -> None:
+        def cut_off(_entries: Sequence[Entry], _extensions: Sequence[Extension]) -> None:
             postgres.disconnect(url)
 
         async with opened(url) as ledger:
