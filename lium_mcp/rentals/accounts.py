@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 import anyio
 
-from lium_mcp.api import LiumClient, LiumError, PermissionDenied
+from lium_mcp.api import AuthenticationFailed, InvalidRequest, LiumClient, LiumError, PermissionDenied
 from lium_mcp.rentals.entries import LedgerUnavailable
 from lium_mcp.rentals.journal import Journal
 
@@ -42,6 +42,7 @@ class Identity:
 
         Raises:
             AccountUnknown: Lium does not say it now.
+            LiumError: there is no key, or Lium does not know it.
             LedgerUnavailable: the ledger cannot be read, or cannot keep it.
         """
         async with self._learning:
@@ -60,7 +61,7 @@ class Identity:
         """
         try:
             return await self.learn()
-        except AccountUnknown:
+        except (AccountUnknown, LiumError):
             return self.key_tag
         except LedgerUnavailable:
             # It may only be that nothing can be written there.
@@ -71,6 +72,8 @@ class Identity:
             me = await self._lium.account.me()
         except PermissionDenied:
             return self.key_tag
+        except (InvalidRequest, AuthenticationFailed):
+            raise
         except LiumError as error:
             raise AccountUnknown(str(error)) from error
         workspace_id = (me.workspace.id if me.workspace else None) or ""

@@ -207,6 +207,7 @@ async def _follow(call: Call, rental: Rental, wanted: Wanted, plan: Plan | None,
         return RentedPod(
             outcome="pending",
             pod_id=rental.pod_id,
+            already_rented=rental.earlier or None,
             next="The pod is rented, but it could not be read. It may bill: call get_pod with this pod_id.",
         )
     warnings = []

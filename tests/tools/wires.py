@@ -32,6 +32,7 @@ class Wire(httpx2.AsyncBaseTransport):
     """The way to a sandbox: requests that a rule meets are in the rule's hands, all others pass."""
 
     def __init__(self, sandbox: Sandbox) -> None:
+        self.sandbox = sandbox
         self._inner = sandbox.transport()
         self._rules: list[_Rule] = []
         self.requests: list[httpx2.Request] = []

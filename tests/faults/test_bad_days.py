@@ -1,0 +1,536 @@
+"""Lium answers late, wrongly or in part, and others act meanwhile: a rent happens once and within the limits all the same.
+
+Judged by the sandbox's own record. A list that is wrong proves nothing, a judgement is about the moment its data is of,
+and limits belong to the account, whichever key and server spend for it.
+"""
+
+import json
+import sqlite3
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx2
+import pytest
+
+from lium_mcp.sandbox import Sandbox
+from tests.harness import agent_on as agent_on_every_tool
+from tests.tools.wires import (
+    Act,
+    Forward,
+    Wire,
+    answering,
+    answering_after_work,
+    ask,
+    ask_as_person,
+    editing,
+    eventually,
+    living,
+    losing_the_answer,
+    offers,
+    on_rents,
+    rents,
+    truth,
+)
+
+TOOLS = frozenset({"rent_pod", "list_pods", "get_pod", "remove_pod", "schedule_pod_removal"})
+GATEWAY = b"<html><h1>502 Bad Gateway</h1></html>"
+OTHER_ACCOUNT = "sk_sandbox_other"
+NO_REPLAY = ("rent_by_spec", "run_record")
+
+
+@pytest.fixture
+def account() -> Sandbox:
+    return Sandbox(seed=7, speed=0, balance_usd=5000, pod_polls_per_minute=10**6)
+
+
+@pytest.fixture
+def ledger() -> Path:
+    return Path.home() / "shared.db"
+
+
+def agent_on(sandbox: Sandbox, ledger: Path, **settings: Any) -> Any:
+    defaults = {"state_url": f"sqlite:///{ledger}", "allow_tools": TOOLS, "log_level": "ERROR"}
+    return agent_on_every_tool(sandbox, **defaults | settings)
+
+
+async def a_rent(sandbox: Sandbox, name: str, **wanted: Any) -> dict[str, Any]:
+    node = next(row["id"] for row in await offers(sandbox) if row.get("min_gpu_count_for_rental") == 1)
+    return {"name": name, "executor_id": str(node), "hours": 2, "wait_seconds": 0, **wanted}
+
+
+def rows(ledger: Path) -> dict[str, str]:
+    """The newest status of each name, as the file has it."""
+    with sqlite3.connect(ledger) as connection:
+        return dict(connection.execute("SELECT pod_name, status FROM rentals ORDER BY created_at").fetchall())
+
+
+async def another_key(sandbox: Sandbox, visibility: str) -> str:
+    body = {"name": f"key-{visibility}", "scopes": ["read", "rent", "manage"], "pod_visibility": visibility}
+    return str((await ask_as_person(sandbox, "POST", "/keys", body))["key"])
+
+
+# --- while a rent is lost or in flight, nothing else leaves ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["same server", "another server"])
+async def test_nothing_else_is_rented_while_a_rent_is_lost(account: Sandbox, ledger: Path, elsewhere: bool) -> None:
+    wire = Wire(account)
+    on_rents(wire, answering_after_work(502, GATEWAY))
+    wire.on("GET", "/pods", answering(200, []))
+    async with (
+        agent_on(account, ledger, transport=wire) as one,
+        agent_on(account, ledger, transport=wire) as other,
+    ):
+        assert (await one.refused("rent_pod", **await a_rent(account, "s1"))).code == "outcome_unknown"
+        second = other if elsewhere else one
+        for _ in range(8):  # in whatever stage of settling the first one is
+            assert (await second.refused("rent_pod", **await a_rent(account, "s2"))).code == "rent_unsettled"
+            [row] = (await second.call("list_pods"))["unsettled"]
+            assert (row["name"], row["status"]) == ("s1", "unknown")
+            account.clock.advance(seconds=20)
+        assert [row["pod_name"] for row in rents(account)] == ["s1"]
+        wire.on("GET", "/pods", lambda request, forward: forward(request))
+        account.clock.advance(seconds=61)
+        [pod] = (await one.call("list_pods"))["pods"]
+        assert pod["name"] == "s1"
+        on_rents(wire, lambda request, forward: forward(request))
+        await second.call("rent_pod", **await a_rent(account, "s2"))
+    assert sorted(row["pod_name"] for row in rents(account)) == ["s1", "s2"]
+
+
+def held(reached: anyio.Event, go_on: anyio.Event) -> Act:
+    async def holding(request: httpx2.Request, forward: Forward) -> httpx2.Response:
+        reached.set()
+        await go_on.wait()
+        return await forward(request)
+
+    return holding
+
+
+async def test_a_rent_in_flight_elsewhere_is_waited_for(account: Sandbox, ledger: Path) -> None:
+    slow, wire = Wire(account), Wire(account)
+    sent, go_on = anyio.Event(), anyio.Event()
+    on_rents(slow, held(sent, go_on), times=1)
+    polls = 0
+
+    async def counted(request: httpx2.Request, forward: Forward) -> httpx2.Response:
+        nonlocal polls
+        polls += 1
+        return await forward(request)
+
+    wire.on("GET", "/pods", counted)
+    async with agent_on(account, ledger, transport=slow) as one, agent_on(account, ledger, transport=wire) as other:
+        async with anyio.create_task_group() as calls:
+            first, second = await a_rent(account, "first"), await a_rent(account, "second")
+            calls.start_soon(lambda: one.call("rent_pod", **first))
+            await sent.wait()
+            calls.start_soon(lambda: other.call("rent_pod", **second))
+            await eventually(lambda: other.clock.slept_seconds > 2)
+            assert len(rents(account)) == 0
+            go_on.set()
+    assert sorted(row["pod_name"] for row in rents(account)) == ["first", "second"]
+    assert polls <= 4, "waiting asks the ledger, not Lium"
+
+
+# --- a judgement is about the moment its data is of ------------------------------------------------------------------
+
+
+async def test_a_list_from_before_another_servers_rent_neither_closes_it_nor_passes_a_limit(
+    account: Sandbox, ledger: Path
+) -> None:
+    late, wire = Wire(account), Wire(account)
+    asked, go_on = anyio.Event(), anyio.Event()
+    armed = False
+
+    async def late_list(request: httpx2.Request, forward: Forward) -> httpx2.Response:
+        response = await forward(request)
+        await response.aread()
+        if armed and not asked.is_set():
+            asked.set()
+            await go_on.wait()
+        return response
+
+    late.on("GET", "/pods", late_list)
+    async with (
+        agent_on(account, ledger, transport=late, max_pods=2) as one,
+        agent_on(account, ledger, transport=wire, max_pods=2) as other,
+    ):
+        await one.call("rent_pod", **await a_rent(account, "before"))
+        armed = True
+        failures: list[str] = []
+        third = await a_rent(account, "third")
+
+        async def rent_third() -> None:
+            failures.append((await one.refused("rent_pod", **third)).code)
+
+        async with anyio.create_task_group() as calls:
+            calls.start_soon(rent_third)
+            await asked.wait()
+            account.clock.advance(seconds=40)
+            await other.call("rent_pod", **await a_rent(account, "meanwhile"))
+            account.clock.advance(seconds=40)  # longer than a new pod takes to be listed
+            go_on.set()
+        assert failures == ["policy_refused"]
+        assert rows(ledger) == {"before": "rented", "meanwhile": "rented"}
+    assert len(living(account)) == 2
+
+
+# --- one list proves nothing -----------------------------------------------------------------------------------------
+
+WRONG_LISTS: dict[str, Callable[[Any], Any]] = {
+    "empty": lambda _: [],
+    "short": lambda body: [row for row in body if row["pod_name"] != "train"],
+    "unreadable": lambda body: [row if row["pod_name"] != "train" else {"pod_name": "train"} for row in body],
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_LISTS.values(), ids=WRONG_LISTS)
+async def test_wrong_lists_lead_to_no_second_pod_and_past_no_limit(
+    account: Sandbox, ledger: Path, wrong: Callable[[Any], Any]
+) -> None:
+    wire = Wire(account)
+    async with agent_on(account, ledger, transport=wire, max_pods=2, budget_usd=40) as agent:
+        wanted = await a_rent(account, "train")
+        train = await agent.call("rent_pod", **wanted)
+        await agent.call("rent_pod", **await a_rent(account, "other"))
+        account.clock.advance(minutes=2)
+        wire.on("GET", "/pods", editing(wrong))
+        for _ in range(12):
+            again = await agent.call("rent_pod", **wanted)
+            assert (again["already_rented"], again["pod_id"]) == (True, train["pod_id"])
+            assert (await agent.refused("rent_pod", **await a_rent(account, "third"))).code == "policy_refused"
+            listed = await agent.call("list_pods")
+            assert ("train", "not_listed") in [(row["name"], row["status"]) for row in listed["unsettled"]]
+            account.clock.advance(seconds=90)
+        wire.on("GET", "/pods", lambda request, forward: forward(request))
+        assert "unsettled" not in await agent.call("list_pods")
+    assert len(rents(account)) == len(living(account)) == 2
+
+
+async def test_a_pod_that_is_gone_is_closed_when_lium_says_so_of_the_pod_itself(account: Sandbox, ledger: Path) -> None:
+    async with agent_on(account, ledger) as agent:
+        wanted = await a_rent(account, "train")
+        first = await agent.call("rent_pod", **wanted)
+        account.clock.advance(minutes=2)
+        await ask(account, "DELETE", f"/pods/{first['pod_id']}")
+        account.clock.advance(minutes=2)
+        second = await agent.call("rent_pod", **wanted)
+        assert "already_rented" not in second
+        assert second["pod_id"] != first["pod_id"]
+
+
+@pytest.mark.parametrize("status", [404, 500], ids=["not found", "failing"])
+async def test_a_new_pod_that_is_not_known_by_its_id_yet_keeps_its_name(
+    account: Sandbox, ledger: Path, status: int
+) -> None:
+    wire = Wire(account)
+    wire.on("GET", "/pods", answering(200, []))
+    wire.on("GET", "/pods/*", answering(status, {"detail": "Pod not found"}))
+    async with agent_on(account, ledger, transport=wire) as agent:
+        wanted = await a_rent(account, "train")
+        rented = await agent.call("rent_pod", **wanted)
+        for _ in range(3):
+            account.clock.advance(seconds=6)
+            assert (await agent.call("rent_pod", **wanted))["pod_id"] == rented["pod_id"]
+    assert len(rents(account)) == 1
+
+
+async def test_a_lost_rent_is_absent_only_after_several_complete_lists_spread_over_minutes(ledger: Path) -> None:
+    wire = Wire(Sandbox(seed=7, speed=0, balance_usd=5000, features=NO_REPLAY))
+    account = wire.sandbox
+    on_rents(wire, losing_the_answer())
+    wire.on("GET", "/pods", answering(200, []))
+    async with agent_on(account, ledger, transport=wire) as agent:
+        wanted = await a_rent(account, "train")
+        assert (await agent.refused("rent_pod", **wanted)).code == "outcome_unknown"
+        account.clock.advance(minutes=7)
+        # As often as one likes within two minutes: these are not several.
+        for _ in range(23):
+            assert "unsettled" in await agent.call("list_pods")
+            assert rows(ledger) == {"train": "unknown"}
+            account.clock.advance(seconds=5)
+        # A list with an unreadable row is not complete.
+        wire.on("GET", "/pods", answering(200, [{"pod_name": "what"}]))
+        for _ in range(6):
+            account.clock.advance(seconds=90)
+            assert "unsettled" in await agent.call("list_pods")
+        # It was there all the time.
+        wire.on("GET", "/pods", lambda request, forward: forward(request))
+        account.clock.advance(seconds=90)
+        [pod] = (await agent.call("list_pods"))["pods"]
+        assert pod["pod_id"] == living(account)[0]["id"]
+        assert (await agent.call("rent_pod", **wanted))["already_rented"] is True
+    assert len(rents(account)) == 1
+
+
+async def test_a_lost_rent_that_made_no_pod_is_absent_after_some_minutes(ledger: Path) -> None:
+    wire = Wire(Sandbox(seed=7, speed=0, balance_usd=5000, features=NO_REPLAY))
+    account = wire.sandbox
+    on_rents(wire, answering(502, content=GATEWAY), times=1)
+    async with agent_on(account, ledger, transport=wire) as agent:
+        wanted = await a_rent(account, "train")
+        assert (await agent.refused("rent_pod", **wanted)).code == "outcome_unknown"
+        lost_at = account.clock.now()
+        while rows(ledger) == {"train": "unknown"}:
+            account.clock.advance(seconds=15)
+            await agent.call("list_pods")
+            assert account.clock.now() - lost_at < timedelta(minutes=10)
+        assert account.clock.now() - lost_at > timedelta(seconds=330 + 120)
+        assert rows(ledger) == {"train": "absent"}
+        await agent.call("rent_pod", **wanted)
+    assert len(rents(account)) == 1
+
+
+# --- settling is gentle ----------------------------------------------------------------------------------------------
+
+
+async def test_asking_again_is_gentle_however_many_look(account: Sandbox, ledger: Path) -> None:
+    wire = Wire(account)
+    on_rents(wire, answering(502, content=GATEWAY))
+    async with agent_on(account, ledger, transport=wire) as one, agent_on(account, ledger, transport=wire) as other:
+        wanted = await a_rent(account, "train")
+        before = len(wire.requests)
+        assert (await one.refused("rent_pod", **wanted)).code == "outcome_unknown"
+        posts = wire.sent("POST", "/executors/*/rent")
+        first = wire.requests.index(posts[0])
+        assert first > before
+        assert len(wire.requests) - first <= 6, "at most six requests for a rent in one call"
+        started = account.clock.now()
+        for _ in range(20):
+            for agent in (one, other):
+                await agent.call("list_pods")
+                await agent.refused("rent_pod", **wanted)
+                await agent.refused("rent_pod", **await a_rent(account, "second"))
+            account.clock.advance(seconds=1)
+        seconds = (account.clock.now() - started).total_seconds()
+        posts = wire.sent("POST", "/executors/*/rent")
+        assert seconds < 60
+        assert len(posts) <= 4 + 6, f"{len(posts)} requests in {seconds} s"
+        assert len({request.headers["Idempotency-Key"] for request in posts}) == 1
+
+
+# --- a cancelled call ------------------------------------------------------------------------------------------------
+
+
+async def test_a_cancelled_call_leaves_a_pod_that_another_call_was_told_of(account: Sandbox, ledger: Path) -> None:
+    wire = Wire(account)
+    looked, go_on = anyio.Event(), anyio.Event()
+    async with agent_on(account, ledger, transport=wire) as one, agent_on(account, ledger) as other:
+        wanted = await a_rent(account, "train", wait_seconds=60)
+        told: list[dict[str, Any]] = []
+        async with anyio.create_task_group() as calls:
+            scope = anyio.CancelScope()
+
+            async def first() -> None:
+                with scope:
+                    await one.raw("rent_pod", **wanted)
+
+            wire.on("GET", "/pods/*", held(looked, go_on))
+            calls.start_soon(first)
+            await looked.wait()
+            told.append(await other.call("rent_pod", **wanted | {"wait_seconds": 0}))
+            scope.cancel()
+            go_on.set()
+            account.clock.advance(minutes=1)
+        assert told[0]["already_rented"] is True
+        await other.call("list_pods")
+        assert [pod["id"] for pod in living(account)] == [told[0]["pod_id"]]
+        assert rows(ledger) == {"train": "rented"}
+
+
+# --- accounts --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("visibility", ["own", "account"])
+async def test_two_keys_of_one_account_share_names_and_limits(account: Sandbox, ledger: Path, visibility: str) -> None:
+    second_key = await another_key(account, visibility)
+    async with (
+        agent_on(account, ledger, max_pods=2) as one,
+        agent_on(account, ledger, max_pods=2, api_key=second_key) as other,
+    ):
+        wanted = await a_rent(account, "train")
+        first = await one.call("rent_pod", **wanted)
+        account.clock.advance(minutes=2)
+        # A key that sees only its own pods closes nobody else's.
+        await other.call("list_pods")
+        again = await other.call("rent_pod", **wanted)
+        assert (again["already_rented"], again["pod_id"]) == (True, first["pod_id"])
+        await other.call("rent_pod", **await a_rent(account, "second"))
+        account.clock.advance(minutes=2)
+        for agent in (one, other):
+            assert (await agent.refused("rent_pod", **await a_rent(account, "third"))).code == "policy_refused"
+        assert rows(ledger) == {"train": "rented", "second": "rented"}
+        # What the first key's pod has come to, Lium tells that key.
+        await ask(account, "DELETE", f"/pods/{first['pod_id']}")
+        account.clock.advance(minutes=2)
+        await one.call("list_pods")
+        assert rows(ledger)["train"] == "removed"
+        await other.call("rent_pod", **await a_rent(account, "third"))
+    assert len(living(account)) == 2
+
+
+async def test_another_account_is_another_account(account: Sandbox, ledger: Path) -> None:
+    async with (
+        agent_on(account, ledger, max_pods=1) as one,
+        agent_on(account, ledger, max_pods=1, api_key=OTHER_ACCOUNT) as other,
+    ):
+        await one.call("rent_pod", **await a_rent(account, "train"))
+        assert "already_rented" not in await other.call("rent_pod", **await a_rent(account, "train"))
+    assert len(rents(account)) == 2
+
+
+async def test_nothing_is_rented_for_an_account_that_was_never_known(account: Sandbox, ledger: Path) -> None:
+    wire = Wire(account)
+    wire.on("GET", "/users/me", answering(503, {"detail": "later"}))
+    async with agent_on(account, ledger, transport=wire) as agent:
+        wanted = await a_rent(account, "train")
+        failure = await agent.refused("rent_pod", **wanted)
+        assert failure.code == "account_unknown"
+        assert "Nothing was changed" in failure.text
+        await agent.call("list_pods")
+        assert not rents(account)
+        wire.on("GET", "/users/me", lambda request, forward: forward(request))
+        await agent.call("rent_pod", **wanted)
+        # Once it was learned it is known, by every later server too.
+        wire.on("GET", "/users/me", answering(503, {"detail": "later"}))
+        await agent.call("rent_pod", **await a_rent(account, "second"))
+    async with agent_on(account, ledger, transport=wire) as later:
+        await later.call("rent_pod", **await a_rent(account, "third"))
+    assert len(rents(account)) == 3
+
+
+async def test_a_key_that_may_not_read_its_account_is_an_account_of_its_own(account: Sandbox, ledger: Path) -> None:
+    wire = Wire(account)
+    denial = {"success": False, "error": {"code": "forbidden", "message": "API key 'k' does not have the 'read' scope"}}
+    wire.on("GET", "/users/me", answering(403, denial))
+    async with agent_on(account, ledger, transport=wire, max_pods=1) as agent:
+        await agent.call("rent_pod", **await a_rent(account, "train"))
+        assert (await agent.refused("rent_pod", **await a_rent(account, "second"))).code == "policy_refused"
+    assert len(rents(account)) == 1
+
+
+async def test_a_page_of_the_firewall_says_nothing_of_the_account(account: Sandbox, ledger: Path) -> None:
+    wire = Wire(account)
+    wire.on("GET", "/users/me", answering(403, content=b"<html>Forbidden</html>", **{"Content-Type": "text/html"}))
+    async with agent_on(account, ledger, transport=wire) as agent:
+        assert (await agent.refused("rent_pod", **await a_rent(account, "train"))).code == "account_unknown"
+    assert not rents(account)
+
+
+# --- what an earlier version wrote -----------------------------------------------------------------------------------
+
+VERSION_1 = """
+CREATE TABLE rentals (
+    id VARCHAR(36) NOT NULL PRIMARY KEY, account VARCHAR(64) NOT NULL, pod_name VARCHAR(200) NOT NULL,
+    status VARCHAR(16) NOT NULL, "order" JSON NOT NULL, asked VARCHAR(64) NOT NULL,
+    idempotency_key VARCHAR(36) NOT NULL UNIQUE, known_pod_ids JSON NOT NULL, pod_ids JSON NOT NULL,
+    pod_count FLOAT NOT NULL, price_per_hour_usd FLOAT, ceiling_per_hour_usd FLOAT, hours FLOAT,
+    kept_pod_ids JSON NOT NULL, confirmed BOOLEAN NOT NULL, note VARCHAR(500) NOT NULL, created_at DATETIME NOT NULL,
+    settled_at DATETIME, closed_at DATETIME
+);
+CREATE UNIQUE INDEX one_open_rental_per_name ON rentals (account, pod_name) WHERE closed_at IS NULL;
+"""
+
+
+def downgrade(ledger: Path) -> None:
+    """Make of a ledger what the first version would have written: no later column, the key's tag as the account."""
+    with sqlite3.connect(ledger) as connection:
+        columns = [row[1] for row in connection.execute("PRAGMA table_info(rentals)")]
+        written = [dict(zip(columns, row, strict=True)) for row in connection.execute("SELECT * FROM rentals")]
+    for path in ledger.parent.glob(f"{ledger.name}*"):
+        path.unlink()
+    with sqlite3.connect(ledger) as connection:
+        connection.executescript(VERSION_1)
+        old = [row[1] for row in connection.execute("PRAGMA table_info(rentals)")]
+        for row in written:
+            row["account"] = row["key_tag"]
+            row["status"] = "repeated" if row["status"] == "unknown" else row["status"]
+            values = [row[name] for name in old]
+            names = ", ".join(f'"{name}"' for name in old)
+            connection.execute(f"INSERT INTO rentals ({names}) VALUES ({', '.join('?' * len(old))})", values)  # noqa: S608
+
+
+async def test_rents_that_an_earlier_version_wrote_are_carried_over(account: Sandbox, ledger: Path) -> None:
+    wire = Wire(account)
+    async with agent_on(account, ledger, transport=wire) as agent:
+        wanted = await a_rent(account, "train")
+        train = await agent.call("rent_pod", **wanted)
+        on_rents(wire, answering(502, content=GATEWAY))
+        lost = await a_rent(account, "lost")
+        assert (await agent.refused("rent_pod", **lost)).code == "outcome_unknown"
+        on_rents(wire, lambda request, forward: forward(request))
+    downgrade(ledger)
+    assert rows(ledger) == {"train": "rented", "lost": "repeated"}
+    account.clock.advance(minutes=1)
+    second_key = await another_key(account, "account")
+    async with (
+        agent_on(account, ledger, max_pods=2) as one,
+        agent_on(account, ledger, max_pods=2, api_key=second_key) as other,
+    ):
+        assert (await one.call("rent_pod", **wanted))["pod_id"] == train["pod_id"]
+        assert (await one.call("rent_pod", **lost))["already_rented"] is True
+        assert (await other.call("rent_pod", **wanted))["already_rented"] is True
+        assert (await other.refused("rent_pod", **await a_rent(account, "third"))).code == "policy_refused"
+    assert len(rents(account)) == 2
+
+
+async def test_a_ledger_of_a_newer_version_is_not_touched(account: Sandbox, ledger: Path) -> None:
+    async with agent_on(account, ledger) as agent:
+        await agent.call("rent_pod", **await a_rent(account, "train"))
+    with sqlite3.connect(ledger) as connection:
+        connection.execute("UPDATE ledger_version SET version = 1000")
+    async with agent_on(account, ledger) as agent:
+        failure = await agent.refused("rent_pod", **await a_rent(account, "second"))
+        assert failure.code == "ledger_unavailable"
+        assert "newer version" in failure.text
+    assert len(rents(account)) == 1
+
+
+# --- later removals are admitted like rents --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("other", ["a rent", "a later removal"])
+async def test_what_fits_alone_but_not_together_is_admitted_once(account: Sandbox, ledger: Path, other: str) -> None:
+    """Two servers of one ledger, and a budget that bears one of two: the second comes while the first is on its way."""
+    slow = Wire(account)
+    reached, go_on = anyio.Event(), anyio.Event()
+    slow.on("POST", "/pods/*/schedule-removal", held(reached, go_on))
+    async with agent_on(account, ledger) as free:
+        wanted = await a_rent(account, "one", hours=1)
+        one = await free.call("rent_pod", **wanted | {"wait_seconds": 60})
+        two = await free.call("rent_pod", **await a_rent(account, "two", hours=1, wait_seconds=60))
+    price = one["price_per_hour_usd"]
+    budget = round(price * 13 + two["price_per_hour_usd"] * 2, 2)  # ten hours more for one of them, not for both
+    async with (
+        agent_on(account, ledger, transport=slow, budget_usd=budget) as first,
+        agent_on(account, ledger, budget_usd=budget) as second,
+    ):
+        extended: list[Any] = []
+        async with anyio.create_task_group() as calls:
+
+            async def extend() -> None:
+                extended.append(await first.call("schedule_pod_removal", pod=one["pod_id"], hours_from_now=11))
+
+            calls.start_soon(extend)
+            await reached.wait()
+            if other == "a rent":
+                failure = await second.refused("rent_pod", **await a_rent(account, "three", hours=10))
+            else:
+                failure = await second.refused("schedule_pod_removal", pod=two["pod_id"], hours_from_now=11)
+            assert failure.code == "policy_refused"
+            assert "budget" in failure.text
+            go_on.set()
+        assert extended
+        # What was refused by Lium holds no room.
+        refusing = Wire(account)
+        refusing.on("POST", "/pods/*/schedule-removal", answering(400, {"detail": "no"}))
+        async with agent_on(account, ledger, transport=refusing, budget_usd=budget + price * 10) as third:
+            await third.refused("schedule_pod_removal", pod=two["pod_id"], hours_from_now=10)
+            on_its_way = json.dumps(truth(account, "pods"))
+            await second.call("list_pods")
+            assert json.dumps(truth(account, "pods")) == on_its_way
+        async with agent_on(account, ledger, budget_usd=budget + price * 10) as fourth:
+            await fourth.call("rent_pod", **await a_rent(account, "three", hours=9))
