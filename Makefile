@@ -73,9 +73,10 @@ examples: .venv/.dev ## run the examples for agent frameworks with a scripted mo
 	RUN_EXAMPLES=1 $(BIN)/python -m pytest -q -n0 tests/manifests/test_examples.py
 
 .PHONY: bench
-bench: .venv/.dev ## measure start-up, the time a tool call adds and files to a pod, each against a baseline of the same run
+bench: .venv/.dev ## measure start-up, the time a tool call adds, a ledger of months and files to a pod, each against a baseline
 	$(BIN)/python -m bench.startup
 	$(BIN)/python -m bench.tool_call
+	$(BIN)/python -m bench.ledger
 	$(BIN)/python -m bench.transfer
 
 .PHONY: lock

@@ -1,4 +1,4 @@
-"""Lium answers late, wrongly or in part, and others act meanwhile: a rent happens once and within the limits all the same.
+"""Lium answers late, wrongly or in part, and others act meanwhile: still a rent happens once and within the limits.
 
 Judged by the sandbox's own record. A list that is wrong proves nothing, a judgement is about the moment its data is of,
 and limits belong to the account, whichever key and server spend for it.
@@ -122,15 +122,18 @@ async def test_a_rent_in_flight_elsewhere_is_waited_for(account: Sandbox, ledger
         return await forward(request)
 
     wire.on("GET", "/pods", counted)
-    async with agent_on(account, ledger, transport=slow) as one, agent_on(account, ledger, transport=wire) as other:
-        async with anyio.create_task_group() as calls:
-            first, second = await a_rent(account, "first"), await a_rent(account, "second")
-            calls.start_soon(lambda: one.call("rent_pod", **first))
-            await sent.wait()
-            calls.start_soon(lambda: other.call("rent_pod", **second))
-            await eventually(lambda: other.clock.slept_seconds > 2)
-            assert len(rents(account)) == 0
-            go_on.set()
+    first, second = await a_rent(account, "first"), await a_rent(account, "second")
+    async with (
+        agent_on(account, ledger, transport=slow) as one,
+        agent_on(account, ledger, transport=wire) as other,
+        anyio.create_task_group() as calls,
+    ):
+        calls.start_soon(lambda: one.call("rent_pod", **first))
+        await sent.wait()
+        calls.start_soon(lambda: other.call("rent_pod", **second))
+        await eventually(lambda: other.clock.slept_seconds > 2)
+        assert len(rents(account)) == 0
+        go_on.set()
     assert sorted(row["pod_name"] for row in rents(account)) == ["first", "second"]
     assert polls <= 4, "waiting asks the ledger, not Lium"
 
@@ -487,6 +490,17 @@ async def test_a_ledger_of_a_newer_version_is_not_touched(account: Sandbox, ledg
         assert failure.code == "ledger_unavailable"
         assert "newer version" in failure.text
     assert len(rents(account)) == 1
+
+
+async def test_closed_rents_are_kept_for_ninety_days(account: Sandbox, ledger: Path) -> None:
+    async with agent_on(account, ledger) as agent:
+        for name, days in (("old", 30), ("older", 61), ("new", 0)):
+            rented = await agent.call("rent_pod", **await a_rent(account, name, wait_seconds=60))
+            await agent.call("remove_pod", pod=rented["pod_id"])
+            account.clock.advance(hours=24 * days)
+            if name == "older":
+                assert rows(ledger) == {"old": "removed", "older": "removed"}
+        assert rows(ledger) == {"older": "removed", "new": "removed"}
 
 
 # --- later removals are admitted like rents --------------------------------------------------------------------------

@@ -33,8 +33,8 @@ from tests.rentals.entries import ACCOUNT, NOW, allow, an_entry
 SERVERS: Final = 20
 _RAW_INSERT: Final = text(
     'INSERT INTO rentals (id, account, key_tag, pod_name, status, "order", asked, idempotency_key, known_pod_ids, '
-    "pod_ids, pod_count, kept_pod_ids, confirmed, note, created_at) VALUES (:id, :account, 'k', :pod_name, 'sending', '{}', "
-    "'x', :key, '[]', '[]', 1, '[]', false, '', '2026-10-25 02:30:15')"
+    "pod_ids, pod_count, kept_pod_ids, confirmed, note, created_at) VALUES (:id, :account, 'k', :pod_name, 'sending', "
+    "'{}', 'x', :key, '[]', '[]', 1, '[]', false, '', '2026-10-25 02:30:15')"
 )
 
 
