@@ -76,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     sandbox.add_argument("--speed", type=_speed, default=1.0, help="times faster than real time (default 1)")
     sandbox.add_argument("--seed", type=int, default=7, help="seed of the market (default 7)")
+    sandbox.add_argument("--rough", action="store_true", help="answer as real servers do on a bad day")
     templates = commands.add_parser("templates", help="keep the account's templates as a file says")
     sync = templates.add_subparsers(dest="action", metavar="ACTION", required=True).add_parser(
         "sync",
@@ -199,7 +200,13 @@ def _sandbox(options: dict[str, Any]) -> int:
         )
 
     async def run() -> None:
-        await serve(port=options["port"], speed=options["speed"], seed=options["seed"], on_ready=announce)
+        await serve(
+            port=options["port"],
+            speed=options["speed"],
+            seed=options["seed"],
+            profile="rough" if options["rough"] else "plain",
+            on_ready=announce,
+        )
 
     try:
         anyio.run(run)

@@ -169,6 +169,16 @@ async def test_the_sandbox_announces_itself_serves_and_stops_on_a_signal(number:
     assert b"Traceback" not in err
 
 
+async def test_a_rough_sandbox_has_the_rough_market() -> None:
+    process = await start("sandbox", "--port", "0", "--rough")
+    assert process.stderr is not None
+    base_url = (await asyncio.wait_for(process.stderr.readline(), 30)).decode().split()[-1]
+    async with httpx2.AsyncClient(verify=False, headers={"X-API-Key": "sk_sandbox_own"}) as client:
+        assert "NVIDIA H20" in {row["name"] for row in (await client.get(f"{base_url}/machines")).json()}
+    process.terminate()
+    await process.communicate()
+
+
 async def test_a_taken_port_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -4,7 +4,17 @@ It stands alone: it knows the API's contract, not our client. See docs/sandbox.m
 """
 
 from lium_mcp.sandbox.clock import Clock
-from lium_mcp.sandbox.sandbox import API_KEY, OTHER_API_KEY, SESSION_TOKEN, Sandbox
+from lium_mcp.sandbox.sandbox import API_KEY, OTHER_API_KEY, OWN_API_KEY, SESSION_TOKEN, TEAM_API_KEY, Sandbox
 from lium_mcp.sandbox.serving import serve, serve_sandbox
 
-__all__ = ["API_KEY", "OTHER_API_KEY", "SESSION_TOKEN", "Clock", "Sandbox", "serve", "serve_sandbox"]
+__all__ = [
+    "API_KEY",
+    "OTHER_API_KEY",
+    "OWN_API_KEY",
+    "SESSION_TOKEN",
+    "TEAM_API_KEY",
+    "Clock",
+    "Sandbox",
+    "serve",
+    "serve_sandbox",
+]

@@ -92,7 +92,7 @@ class Call:
         """Who asked, as the logs write it."""
         return {
             "auth": "session" if self.key is None else "api_key",
-            "user_id": self.me.id,
+            "user_id": self.me.user_id,
             "api_key_id": None if self.key is None else self.key.id,
             "api_key_name": None if self.key is None else self.key.name,
         }

@@ -44,6 +44,19 @@ GPU_TYPES: Final = (
     GpuType("NVIDIA GeForce RTX 3090", 24576, 0.15, 350, 22, (1, 2, 3, 4, 8), always_free=2, server_class=False),
 )
 
+# Types whose names are near to others', and which cost less, so that who asks for one by a loose name gets the other.
+LOOKALIKES: Final = (
+    GpuType("NVIDIA RTX PRO 6000D", 85899, 0.78, 600, 4, (1, 2, 8), always_free=3),
+    GpuType("NVIDIA H20", 98304, 2.6, 500, 3, (8, 1), always_free=2),
+    GpuType("NVIDIA L40", 46068, 0.75, 300, 4, (1, 2, 4), always_free=3),
+    GpuType("NVIDIA Tesla V100 Tensor Core GPU", 16384, 0.12, 250, 6, (1, 2, 4), always_free=5),
+    GpuType("NVIDIA GeForce RTX 4090 D", 24564, 0.28, 425, 4, (1, 2, 4), always_free=3, server_class=False),
+    GpuType("NVIDIA H200 NVL", 143771, 2.0, 600, 3, (1, 2, 4), always_free=2),
+    GpuType("NVIDIA H800 PCIe", 81559, 1.4, 350, 3, (1, 4, 8), always_free=2),
+    GpuType("NVIDIA RTX A4000", 16376, 0.1, 140, 4, (1, 2, 4), always_free=3),
+    GpuType("NVIDIA RTX 4000 Ada Generation", 20475, 0.19, 130, 4, (1, 2), always_free=3),
+)
+
 
 @dataclass(frozen=True)
 class Place:

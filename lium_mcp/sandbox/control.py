@@ -63,7 +63,7 @@ class Control:
                 arm(world, _parsed(Fault, body))
                 return JSONResponse(world.faults.listed())
             case "DELETE", "/faults":
-                world.faults.clear()
+                world.calm()
                 return JSONResponse([])
             case "GET", "/state":
                 return JSONResponse(snapshot(world))
@@ -96,6 +96,8 @@ def arm(world: World, fault: Fault) -> None:
                     lifecycle.reclaim_spot(world, pod)
                     return
         world.faults.add(fault)
+        if fault.lasting_seconds is not None:
+            world.after(fault.lasting_seconds, lambda: world.faults.remove(fault))
 
 
 def _parsed(model: type[Model], body: bytes) -> Model:

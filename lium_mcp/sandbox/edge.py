@@ -7,6 +7,7 @@ the operation, and writes the answer with its ``X-Request-Id`` and the sandbox's
 import itertools
 import json
 from collections.abc import AsyncIterator, Awaitable, Mapping
+from datetime import timedelta
 from email.utils import format_datetime
 from typing import Final, cast
 
@@ -16,11 +17,11 @@ from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingR
 from starlette.routing import compile_path
 from starlette.types import Receive, Scope, Send
 
-from lium_mcp.sandbox import firewall
+from lium_mcp.sandbox import control, firewall, quirks, rough
 from lium_mcp.sandbox.calls import Call, Operation, Reply
 from lium_mcp.sandbox.clock import iso_zulu
 from lium_mcp.sandbox.errors import ConnectionDropped, Refusal, detailed, rate_limited, refuse
-from lium_mcp.sandbox.faults import Fault
+from lium_mcp.sandbox.faults import ANSWER_KINDS, Fault
 from lium_mcp.sandbox.routes import OPERATIONS
 from lium_mcp.sandbox.seeded import identifier
 from lium_mcp.sandbox.world import AuditRow, World
@@ -55,13 +56,14 @@ class Edge:
             return
         headers = Headers(scope=scope)
         path = str(scope["path"]).removeprefix(PREFIX)
-        request_id = f"req-{identifier(self._world.seed, 'request', next(self._numbers))[:8]}"
+        number = next(self._numbers)
+        request_id = f"req-{identifier(self._world.seed, 'request', number)[:8]}"
         note = self._note(scope, path, headers, body, request_id)
         with self._world.lock:
             self._world.catch_up()
             self._world.requests.append(note)
             blocked = firewall.blocks(path, headers, body)
-            faults = [] if blocked else self._world.faults.strike_request(scope["method"], path)
+            faults = [] if blocked else self._strike(number, scope["method"], path, headers)
         if faults:
             note["faults"] = [fault.kind for fault in faults]
         if blocked:
@@ -70,18 +72,30 @@ class Edge:
             response = await self._answer(scope, path, headers, body, request_id, faults)
         note["status"] = response.status_code
         response.headers["X-Request-Id"] = request_id
-        response.headers["Date"] = format_datetime(self._world.now, usegmt=True)
+        wrong = sum(fault.offset_seconds for fault in faults if fault.kind == "wrong_date")
+        response.headers["Date"] = format_datetime(self._world.now + timedelta(seconds=wrong), usegmt=True)
         await response(scope, receive, send)
+
+    def _strike(self, number: int, method: str, path: str, headers: Headers) -> list[Fault]:
+        if self._world.is_rough:
+            for fault in rough.drawn_faults(self._world.seed, number, method, path):
+                control.arm(self._world, fault)
+        secret = headers.get("x-api-key")
+        key = next((key.name for key in self._world.keys.values() if key.secret == secret), None)
+        return self._world.faults.strike_request(method, path, key)
 
     async def _answer(
         self, scope: Scope, path: str, headers: Headers, body: bytes, request_id: str, faults: list[Fault]
     ) -> Response:
         await self._pause(faults, "before")
-        struck = next((fault for fault in faults if fault.kind != "slow"), None)
+        struck = next((fault for fault in faults if fault.kind not in ANSWER_KINDS | {"slow"}), None)
         if struck is not None and (early := _before_work(struck, request_id)) is not None:
             return early
         response = await self._dispatch(scope, path, headers, body, request_id, faults)
         await self._pause(faults, "answer")
+        for fault in faults:
+            if fault.kind == "late":
+                await self._world.let_pass(fault.seconds)
         return response if struck is None else _after_work(struck, response, request_id)
 
     async def _pause(self, faults: list[Fault], stage: str) -> None:
@@ -103,7 +117,7 @@ class Edge:
             operation=operation,
             path=path,
             path_params=params or {},
-            query=QueryParams(scope["query_string"]),
+            query=self._query(scope, faults),
             headers=headers,
             body=body,
             request_id=request_id,
@@ -120,7 +134,15 @@ class Edge:
         self._audit(call, reply)
         if reply.stream is not None:
             return StreamingResponse(reply.stream, media_type="text/event-stream", headers=reply.headers)
-        return JSONResponse(reply.body, reply.status, headers=reply.headers)
+        spoiled = quirks.spoil(reply.body, faults, self._world.seed) if faults else reply.body
+        return JSONResponse(spoiled, reply.status, headers=reply.headers)
+
+    def _query(self, scope: Scope, faults: list[Fault]) -> QueryParams:
+        query = QueryParams(scope["query_string"])
+        if any(fault.kind == "endless_pages" for fault in faults):
+            # Every page is the first, of one row.
+            return QueryParams({**query, "page": "1", "limit": "1"})
+        return query
 
     def _find(self, method: str, path: str) -> tuple[Operation | None, Mapping[str, str] | None]:
         seen: Mapping[str, str] | None = None
@@ -200,6 +222,8 @@ def _before_work(fault: Fault, request_id: str) -> Response | None:
             return _refused(rate_limited(fault.retry_after_seconds), request_id)
         case "unauthorized":
             return _refused(detailed(401, "API key not found"), request_id)
+        case "forbidden":
+            return _refused(refuse(403, "missing_scope", "API key does not have the 'read' scope"), request_id)
         case "redirect":
             return Response(status_code=fault.status or 307, headers={"Location": fault.location})
         case "error" if not fault.after_work:
@@ -232,12 +256,14 @@ async def _padded(body: bytes, size: int) -> AsyncIterator[bytes]:
 
 def _failed(fault: Fault, request_id: str) -> Response:
     status = fault.status or 500
+    headers = {} if fault.retry_after_seconds is None else {"Retry-After": str(fault.retry_after_seconds)}
     if fault.html:
         page = fault.body or f"<html><head><title>{status}</title></head><body><h1>{status}</h1></body></html>"
-        return HTMLResponse(page, status)
+        return HTMLResponse(page, status, headers)
     if fault.body is not None:
-        return Response(fault.body, status, media_type="application/json")
-    return _refused(refuse(status, "internal_error", "Something went wrong on our side."), request_id)
+        return Response(fault.body, status, headers, media_type="application/json")
+    refusal = refuse(status, "internal_error", "Something went wrong on our side.", headers=headers)
+    return _refused(refusal, request_id)
 
 
 def _refused(refusal: Refusal, request_id: str) -> Response:

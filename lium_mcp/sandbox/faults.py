@@ -1,8 +1,8 @@
 """Failures on demand: what can be made to go wrong, when, and how often.
 
 A fault is armed by a test or through the control routes and is spent when it strikes. Faults of the wire (a lost
-answer, a storm of 429) are looked for by the outermost layer of the app; faults of the world (a boot that fails) by the
-part of the world they concern.
+answer, a storm of 429) and of the answer (an empty list, a missing figure) are looked for by the outermost layer of the
+app; faults of the world (a boot that fails) by the part of the world they concern.
 """
 
 import re
@@ -20,6 +20,17 @@ WireKind = Literal[
     "oversize",
     "redirect",
     "unauthorized",
+    "forbidden",
+]
+AnswerKind = Literal[
+    "late",
+    "empty_list",
+    "short_list",
+    "unreadable_rows",
+    "missing_fields",
+    "spelled_otherwise",
+    "endless_pages",
+    "wrong_date",
 ]
 WorldKind = Literal[
     "boot_fails",
@@ -39,14 +50,20 @@ WorldKind = Literal[
     "ssh_refuses",
     "ssh_drops",
     "host_key_changes",
+    "appears_late",
+    "delete_slow",
+    "loose_gpu_types",
 ]
-WIRE_KINDS: Final[frozenset[str]] = frozenset(get_args(WireKind))
+ANSWER_KINDS: Final[frozenset[str]] = frozenset(get_args(AnswerKind))
+WIRE_KINDS: Final[frozenset[str]] = frozenset(get_args(WireKind)) | ANSWER_KINDS
+# Several of these may strike one request.
+_COMBINED: Final = ANSWER_KINDS | {"slow"}
 
 # What each kind takes besides kind, times and match; a fault with an option it would ignore is refused.
 OPTIONS: Final[dict[str, frozenset[str]]] = {
     "slow": frozenset({"seconds", "stage"}),
     "rate_limit": frozenset({"retry_after_seconds"}),
-    "error": frozenset({"status", "body", "html", "after_work"}),
+    "error": frozenset({"status", "body", "html", "after_work", "retry_after_seconds"}),
     "oversize": frozenset({"bytes"}),
     "redirect": frozenset({"location", "status"}),
     "boot_fails": frozenset({"executor_id", "pod_id", "pod_name", "message"}),
@@ -65,20 +82,34 @@ OPTIONS: Final[dict[str, frozenset[str]]] = {
     "ssh_refuses": frozenset({"pod_id", "pod_name"}),
     "ssh_drops": frozenset({"pod_id", "pod_name", "bytes"}),
     "host_key_changes": frozenset({"pod_id", "pod_name"}),
+    "late": frozenset({"seconds"}),
+    "short_list": frozenset({"share", "ids"}),
+    "unreadable_rows": frozenset({"share", "ids"}),
+    "missing_fields": frozenset({"share", "ids", "fields", "leaves"}),
+    "spelled_otherwise": frozenset({"share", "ids"}),
+    "wrong_date": frozenset({"offset_seconds"}),
+    "appears_late": frozenset({"seconds", "pod_name", "listed"}),
+    "delete_slow": frozenset({"pod_id", "pod_name", "seconds"}),
 }
 
 
 class Match(BaseModel):
-    """Which requests a wire fault strikes; ``*`` in the path is one segment, ``**`` any number."""
+    """Which requests a wire fault strikes.
+
+    ``*`` in the path is one segment, ``**`` any number; a key goes by its name.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     method: str | None = None
     path: str | None = None
+    key: str | None = None
 
-    def covers(self, method: str, path: str) -> bool:
-        """Tell whether the request (its path without ``/api``) is meant."""
+    def covers(self, method: str, path: str, key: str | None) -> bool:
+        """Tell whether the request (its path without ``/api``, the name of its key) is meant."""
         if self.method is not None and self.method.upper() != method:
+            return False
+        if self.key is not None and self.key != key:
             return False
         if self.path is None:
             return True
@@ -86,13 +117,29 @@ class Match(BaseModel):
         return re.fullmatch(pattern, path) is not None
 
 
+# Whose answers a fault of the answer spoils where no match is given.
+_USUAL_MATCH: Final = {
+    "late": Match(method="GET", path="/pods"),
+    "empty_list": Match(method="GET", path="/pods"),
+    "short_list": Match(method="GET", path="/pods"),
+    "unreadable_rows": Match(method="GET", path="/pods"),
+    "missing_fields": Match(method="GET", path="/executors"),
+    "spelled_otherwise": Match(method="GET"),
+    "endless_pages": Match(method="GET", path="/backup-logs/**"),
+}
+
+
 class Fault(BaseModel):
-    """One thing that will go wrong."""
+    """One thing that will go wrong.
+
+    It strikes ``times`` times, or, where ``lasting_seconds`` is given, as often as it can in so many sandbox seconds.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
-    kind: WireKind | WorldKind
+    kind: WireKind | AnswerKind | WorldKind
     times: Annotated[int, Field(ge=1)] | None = 1
+    lasting_seconds: Annotated[float, Field(gt=0)] | None = None
     match: Match = Field(default_factory=Match)
 
     seconds: Annotated[float, Field(ge=0)] = 1.0
@@ -110,16 +157,30 @@ class Fault(BaseModel):
     template_id: str | None = None
     message: str | None = None
     rented: bool = True
+    # Which rows of an answer it strikes: these, or so many of all, always the same ones.
+    ids: list[str] | None = None
+    share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    fields: Annotated[list[str], Field(min_length=1)] = ["available_gpu_count", "min_gpu_count_for_rental", "specs"]
+    leaves: Literal["null", "nothing", "either"] = "either"
+    listed: bool = True
+    offset_seconds: float = -86_400.0
 
     @model_validator(mode="after")
     def _refuse_what_would_be_ignored(self) -> Self:
-        allowed = OPTIONS.get(self.kind, frozenset()) | {"kind", "times", "match"}
+        allowed = OPTIONS.get(self.kind, frozenset()) | {"kind", "times", "lasting_seconds", "match"}
         if ignored := self.model_fields_set - allowed:
             msg = f"{self.kind} takes no {', '.join(sorted(ignored))}"
             raise ValueError(msg)
         if self.kind not in WIRE_KINDS and "match" in self.model_fields_set:
             msg = f"{self.kind} strikes the world, not a request: it takes no match"
             raise ValueError(msg)
+        if self.lasting_seconds is not None:
+            if self.times is not None and "times" in self.model_fields_set:
+                msg = "times and lasting_seconds exclude each other"
+                raise ValueError(msg)
+            self.times = None
+        if "match" not in self.model_fields_set and self.kind in _USUAL_MATCH:
+            self.match = _USUAL_MATCH[self.kind]
         return self
 
 
@@ -132,6 +193,10 @@ class Faults:
     def add(self, fault: Fault) -> None:
         """Arm a fault."""
         self._armed.append(fault)
+
+    def remove(self, fault: Fault) -> None:
+        """Disarm one, if it is still armed."""
+        self._armed = [armed for armed in self._armed if armed is not fault]
 
     def clear(self) -> None:
         """Disarm all."""
@@ -153,11 +218,16 @@ class Faults:
                 return self._spend(fault)
         return None
 
-    def strike_request(self, method: str, path: str) -> list[Fault]:
-        """Spend and return the wire faults that this request runs into: every slow one, and one of the others."""
+    def strike_request(self, method: str, path: str, key: str | None) -> list[Fault]:
+        """Spend and return the wire faults that this request runs into.
+
+        These are every slow one, every one of the answer, and one of the others.
+        """
         hits: list[Fault] = []
-        for fault in [fault for fault in self._armed if fault.kind in WIRE_KINDS and fault.match.covers(method, path)]:
-            if fault.kind == "slow" or all(hit.kind == "slow" for hit in hits):
+        for fault in [fault for fault in self._armed if fault.kind in WIRE_KINDS]:
+            if fault.match.covers(method, path, key) and (
+                fault.kind in _COMBINED or all(hit.kind in _COMBINED for hit in hits)
+            ):
                 hits.append(self._spend(fault))
         return hits
 
@@ -165,5 +235,5 @@ class Faults:
         if fault.times is not None:
             fault.times -= 1
             if fault.times == 0:
-                self._armed.remove(fault)
+                self.remove(fault)
         return fault

@@ -80,6 +80,9 @@ def rent(world: World, order: Order) -> Pod:
         launch_snapshot=order.snapshot,
     )
     world.pods[pod.id] = pod
+    if late := world.faults.strike("appears_late", pod_name=pod.name):
+        pod.readable_from = world.now + timedelta(seconds=late.seconds)
+        pod.listed_from = None if late.listed else pod.readable_from
     order.node.taken_by_us += order.gpu_count
     world.log_event(pod, "pod-rent.requested", actor=order.actor, to_status="PENDING")
     if order.restore is not None:
@@ -142,7 +145,9 @@ def delete(world: World, pod: Pod, *, reason: str, actor: Actor | None) -> None:
     world.log_event(pod, event, actor=actor, from_status=pod.status, reason=reason)
     world.set_status(pod, "DELETING", reason=reason)
     transfers.abort_for(world, pod, "The pod was removed")
-    world.after(world.pick(*DELETE_SECONDS, "delete", pod.id), lambda: _finish_removal(world, pod))
+    slow = world.faults.strike("delete_slow", pod_id=pod.id, pod_name=pod.name)
+    seconds = world.pick(*DELETE_SECONDS, "delete", pod.id) + (slow.seconds if slow else 0)
+    world.after(seconds, lambda: _finish_removal(world, pod))
 
 
 def reclaim_spot(world: World, pod: Pod) -> None:

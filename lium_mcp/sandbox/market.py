@@ -17,7 +17,16 @@ from typing import Final, Literal
 
 from pydantic import JsonValue
 
-from lium_mcp.sandbox.catalog import DESKTOP_CPUS, DRIVERS, GPU_TYPES, PLACES, SERVER_CPUS, GpuType, Place
+from lium_mcp.sandbox.catalog import (
+    DESKTOP_CPUS,
+    DRIVERS,
+    GPU_TYPES,
+    LOOKALIKES,
+    PLACES,
+    SERVER_CPUS,
+    GpuType,
+    Place,
+)
 from lium_mcp.sandbox.seeded import fraction, identifier
 
 PRICE_STEP_SECONDS: Final = 600
@@ -86,10 +95,12 @@ class Market:
 
     seed: int
     start: datetime
+    lookalikes: bool = False
     nodes: dict[str, Node] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.nodes = {node.id: copy.copy(node) for node in _make_nodes(self.seed)}
+        self.gpu_types = GPU_TYPES + LOOKALIKES if self.lookalikes else GPU_TYPES
+        self.nodes = {node.id: copy.copy(node) for node in _make_nodes(self.seed, self.gpu_types)}
 
     def price(self, node: Node, now: datetime) -> Decimal:
         """USD per GPU-hour at this time: a slow trend, small steps every ten minutes."""
@@ -155,9 +166,9 @@ def distance_miles(node: Node, lat: float, lon: float) -> float:
 
 
 @functools.lru_cache(maxsize=16)
-def _make_nodes(seed: int) -> tuple[Node, ...]:
+def _make_nodes(seed: int, gpu_types: tuple[GpuType, ...]) -> tuple[Node, ...]:
     nodes: list[Node] = []
-    for gpu in GPU_TYPES:
+    for gpu in gpu_types:
         nodes += [_make_node(seed, gpu, number, len(nodes) + number) for number in range(gpu.nodes)]
     for name, kind, size in FABRICS:
         hosts = [node for node in nodes if node.gpu.name == name and node.gpu_count == max(node.gpu.host_sizes)]

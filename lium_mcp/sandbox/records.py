@@ -12,9 +12,10 @@ Visibility = Literal["own", "account"]
 
 @dataclass
 class Account:
-    """One customer with one personal workspace."""
+    """One customer in one workspace, with the money there; in another workspace the same user is another account."""
 
     id: str
+    user_id: str
     name: str
     email: str
     workspace_id: str
@@ -118,6 +119,8 @@ class Pod:
     charged: Decimal = Decimal(0)
     removed_at: datetime | None = None
     close_reason: str | None = None
+    readable_from: datetime | None = None
+    listed_from: datetime | None = None
 
     @property
     def is_open(self) -> bool:

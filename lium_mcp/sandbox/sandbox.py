@@ -3,19 +3,19 @@
 from collections.abc import Iterable
 from datetime import datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pydantic import JsonValue
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
-from lium_mcp.sandbox import billing, control
+from lium_mcp.sandbox import billing, control, rough
 from lium_mcp.sandbox.catalog import PUBLIC_TEMPLATES
 from lium_mcp.sandbox.clock import Clock
 from lium_mcp.sandbox.control import Control
 from lium_mcp.sandbox.edge import PREFIX, Edge
 from lium_mcp.sandbox.faults import Fault
-from lium_mcp.sandbox.records import Account, ApiKey, Template
+from lium_mcp.sandbox.records import Account, ApiKey, Template, Visibility
 from lium_mcp.sandbox.seeded import identifier
 from lium_mcp.sandbox.state import snapshot
 from lium_mcp.sandbox.world import World
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 API_KEY: Final = "sk_sandbox"
 OTHER_API_KEY: Final = "sk_sandbox_other"
+# What the rough profile adds: a key of the first account that sees its own pods only, and one of another workspace.
+OWN_API_KEY: Final = "sk_sandbox_own"
+TEAM_API_KEY: Final = "sk_sandbox_team"
 SESSION_TOKEN: Final = "sandbox-session"  # noqa: S105 - opens nothing but a simulation
 FEATURES: Final = ("rent_by_spec", "run_record", "build_context", "rent_idempotency")
 POD_POLLS_PER_MINUTE: Final = 60
@@ -37,6 +40,9 @@ class Sandbox:
 
     With ``ssh`` running pods answer SSH, each on a port of 127.0.0.1, as long as the event loop runs that served the
     request which first showed them running.
+
+    The ``rough`` profile answers as real servers do on a bad day, until its faults are cleared: see `rough.py`.
+    ``lookalikes`` are GPU types whose names are near to others'; the rough market has them in any case.
     """
 
     def __init__(
@@ -49,12 +55,24 @@ class Sandbox:
         start: datetime | None = None,
         pod_polls_per_minute: int = POD_POLLS_PER_MINUTE,
         ssh: bool = False,
+        profile: Literal["plain", "rough"] = "plain",
+        lookalikes: bool = False,
     ) -> None:
         self.clock = Clock(start=start, speed=speed)
-        self._world = World(seed, self.clock, frozenset(features), pod_polls_per_minute)
-        balance = Decimal(str(balance_usd))
-        _add_account(self._world, "Sandbox", API_KEY, SESSION_TOKEN, balance)
-        _add_account(self._world, "Other", OTHER_API_KEY, f"{SESSION_TOKEN}-other", balance)
+        is_rough = profile == "rough"
+        self._world = World(
+            seed, self.clock, frozenset(features), pod_polls_per_minute, is_rough, lookalikes or is_rough
+        )
+        self._balance = Decimal(str(balance_usd))
+        _add_account(self._world, "Sandbox", SESSION_TOKEN, self._balance)
+        self.add_key(API_KEY)
+        _add_account(self._world, "Other", f"{SESSION_TOKEN}-other", self._balance)
+        self.add_key(OTHER_API_KEY, account="Other")
+        if is_rough:
+            self.add_key(OWN_API_KEY, pod_visibility="own")
+            self.add_key(TEAM_API_KEY, workspace="Team")
+            for fault in rough.standing_faults():
+                control.arm(self._world, fault)
         _add_public_templates(self._world)
         billing.schedule(self._world)
         self._ssh = _answer_ssh(self._world) if ssh else None
@@ -78,8 +96,44 @@ class Sandbox:
         control.arm(self._world, Fault.model_validate({"kind": kind, **options}))
 
     def clear_faults(self) -> None:
-        """Disarm every fault."""
-        self._world.faults.clear()
+        """Disarm every fault; the rough profile draws no more of them either."""
+        self._world.calm()
+
+    def add_key(
+        self,
+        secret: str,
+        *,
+        account: str = "Sandbox",
+        workspace: str = "Personal",
+        pod_visibility: Visibility = "account",
+        scopes: tuple[str, ...] = ("read", "rent", "manage"),
+    ) -> None:
+        """Let a customer have one more key; it is named after the customer, or, after the first one, after its secret.
+
+        Args:
+            secret: The key itself.
+            account: The customer: `Sandbox` and `Other` are there, any other name makes a new one.
+            workspace: In which of the customer's workspaces it acts: pods and money are each workspace's own.
+            pod_visibility: Whether it sees all pods of the workspace, or its own only.
+            scopes: What it may do.
+        """
+        world = self._world
+        owner = next(
+            (each for each in world.accounts.values() if (each.name, each.workspace_name) == (account, workspace)), None
+        )
+        if owner is None:
+            owner = _add_account(world, account, f"{SESSION_TOKEN}-{secret}", self._balance, workspace)
+        is_first = all(key.account_id != owner.id for key in world.keys.values())
+        key = ApiKey(
+            id=world.new_id("key"),
+            account_id=owner.id,
+            name=f"{account.lower()}-key" if is_first and workspace == "Personal" else secret.removeprefix("sk_"),
+            secret=secret,
+            scopes=scopes,
+            visibility=pod_visibility,
+            created_at=world.now,
+        )
+        world.keys[key.id] = key
 
     def state(self) -> dict[str, Any]:
         """Return everything, as GET /_sandbox/state does."""
@@ -112,29 +166,22 @@ def _answer_ssh(world: World) -> "SshPods":
     return SshPods(world)
 
 
-def _add_account(world: World, name: str, secret: str, session: str, balance: Decimal) -> None:
+def _add_account(world: World, name: str, session: str, balance: Decimal, workspace: str = "Personal") -> Account:
+    place = (name,) if workspace == "Personal" else (name, workspace)
     account = Account(
-        id=identifier(world.seed, "account", name),
+        id=identifier(world.seed, "account", *place),
+        user_id=identifier(world.seed, "account", name),
         name=name,
         email=f"{name.lower()}@example.com",
-        workspace_id=identifier(world.seed, "workspace", name),
-        workspace_name="Personal",
+        workspace_id=identifier(world.seed, "workspace", *place),
+        workspace_name=workspace,
         session_token=session,
         opening_balance=balance,
         balance=balance,
         created_at=world.now,
     )
     world.accounts[account.id] = account
-    key = ApiKey(
-        id=world.new_id("key"),
-        account_id=account.id,
-        name=f"{name.lower()}-key",
-        secret=secret,
-        scopes=("read", "rent", "manage"),
-        visibility="account",
-        created_at=world.now,
-    )
-    world.keys[key.id] = key
+    return account
 
 
 def _add_public_templates(world: World) -> None:

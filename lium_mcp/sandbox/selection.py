@@ -13,10 +13,15 @@ from lium_mcp.sandbox.errors import Refusal
 from lium_mcp.sandbox.market import Market, Node, short_type
 
 
-def candidates_for(market: Market, now: datetime, body: RentBySpecBody, count: int) -> list[Node] | Refusal:
-    """Return the nodes that satisfy every constraint, best first, or the refusal that names the one that left none."""
+def candidates_for(
+    market: Market, now: datetime, body: RentBySpecBody, count: int, *, loosely: bool = False
+) -> list[Node] | Refusal:
+    """Return the nodes that satisfy every constraint, best first, or the refusal that names the one that left none.
+
+    Loosely, a GPU type is any whose name has the wanted one somewhere in it.
+    """
     nodes = market.listed(now)
-    for constraint, accepts, best in _constraints(market, now, body, count):
+    for constraint, accepts, best in _constraints(market, now, body, count, loosely=loosely):
         kept = [node for node in nodes if accepts(node)]
         if not kept:
             message = f"{constraint}: none of {len(nodes)} nodes qualifies; {best(nodes)}"
@@ -35,11 +40,15 @@ def candidates_for(market: Market, now: datetime, body: RentBySpecBody, count: i
 _Constraint = tuple[str, Callable[[Node], bool], Callable[[list[Node]], str]]
 
 
-def _constraints(market: Market, now: datetime, body: RentBySpecBody, count: int) -> list[_Constraint]:
+def _constraints(
+    market: Market, now: datetime, body: RentBySpecBody, count: int, *, loosely: bool
+) -> list[_Constraint]:
     wanted = body.gpu_type.upper().replace(" ", "").replace("_", "").replace("-", "")
 
     def is_type(node: Node) -> bool:
         full = node.gpu.name.upper().replace(" ", "").replace("-", "")
+        if loosely:
+            return wanted in full
         return wanted in {short_type(node.gpu.name), full}
 
     def has_gpus(node: Node) -> bool:

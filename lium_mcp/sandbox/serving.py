@@ -5,6 +5,7 @@ import contextlib
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from typing import Literal
 
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -22,13 +23,14 @@ async def serve(
     port: int = 0,
     seed: int = 7,
     speed: float = 1.0,
+    profile: Literal["plain", "rough"] = "plain",
     on_ready: Callable[[str], None] | None = None,
 ) -> None:
     """Serve a fresh sandbox, with SSH, until SIGINT, SIGTERM or cancellation.
 
     ``on_ready`` gets the API's base address.
     """
-    sandbox = Sandbox(seed=seed, speed=speed, ssh=True)
+    sandbox = Sandbox(seed=seed, speed=speed, ssh=True, profile=profile)
     await serve_sandbox(sandbox, host=host, port=port, on_ready=on_ready)
 
 

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 REQUESTS_KEPT: Final = 1000
 LONGEST_PAUSE_SECONDS: Final = 0.2
+# How long, in real time, a clock that is only turned is waited for before it is turned by who waits.
+PATIENCE_SECONDS: Final = 0.2
 
 # Routes that no feature name announces, but that an old server does not have.
 RECENT: Final = "recent"
@@ -84,6 +86,8 @@ class World:
     clock: Clock
     features: frozenset[str]
     pod_polls_per_minute: int
+    is_rough: bool = False
+    lookalikes: bool = False
 
     accounts: dict[str, Account] = field(default_factory=dict)
     keys: dict[str, ApiKey] = field(default_factory=dict)
@@ -114,7 +118,7 @@ class World:
 
     def __post_init__(self) -> None:
         self.now = self.clock.now()
-        self.market = Market(self.seed, self.clock.start)
+        self.market = Market(self.seed, self.clock.start, lookalikes=self.lookalikes)
         self._due: list[tuple[datetime, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._ids: dict[str, Iterator[int]] = {}
@@ -158,6 +162,23 @@ class World:
         # Not an asyncio.Event: that belongs to one event loop, and a sandbox may see several.
         while not self.is_closing and (left := deadline - time.monotonic()) > 0:  # noqa: ASYNC110
             await asyncio.sleep(min(left, LONGEST_PAUSE_SECONDS))
+
+    async def let_pass(self, sandbox_seconds: float) -> None:
+        """Wait in sandbox time; on a clock that nobody turns meanwhile, turn it."""
+        due = self.clock.now() + timedelta(seconds=sandbox_seconds)
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not self.is_closing and (left := (due - self.clock.now()).total_seconds()) > 0:
+            if self.clock.speed:
+                await asyncio.sleep(min(left / self.clock.speed, LONGEST_PAUSE_SECONDS))
+            elif time.monotonic() < deadline:
+                await asyncio.sleep(PATIENCE_SECONDS / 20)
+            else:
+                self.clock.advance(seconds=left)
+
+    def calm(self) -> None:
+        """Let nothing go wrong any more, and nothing be drawn."""
+        self.is_rough = False
+        self.faults.clear()
 
     def new_id(self, kind: str) -> str:
         """Return the next id of its kind; the same for the same seed and history."""

@@ -158,6 +158,10 @@ async def test_a_slow_boot_runs_past_its_estimate(sandbox: Sandbox, wire: Wire) 
         ("boot_fails", {"match": {"path": "/pods"}}),
         ("error", {"status": 99}),
         ("rate_limit", {"times": 0}),
+        ("empty_list", {"share": 0.5}),
+        ("short_list", {"share": 0}),
+        ("late", {"times": 2, "lasting_seconds": 60}),
+        ("missing_fields", {"fields": []}),
         ("spot_reclaim", {"pod_id": "nobody"}),
     ],
 )

@@ -25,12 +25,12 @@ def get_me(call: Call) -> Reply:
         "id": me.workspace_id,
         "name": me.workspace_name,
         "role": "owner",
-        "billing_owner_user_id": me.id,
+        "billing_owner_user_id": me.user_id,
         "is_personal": True,
     }
     return Reply(
         {
-            "id": me.id,
+            "id": me.user_id,
             "name": me.name,
             "email": me.email,
             "balance": float(me.balance),
@@ -191,7 +191,7 @@ def list_members(call: Call) -> Reply:
     return Reply(
         [
             {
-                "user_id": me.id,
+                "user_id": me.user_id,
                 "name": me.name,
                 "email": me.email,
                 "role": "owner",

@@ -7,7 +7,6 @@ from pydantic import JsonValue
 from lium_mcp.sandbox import ledger, lifecycle
 from lium_mcp.sandbox.bodies import EstimateQuery, ListingQuery, MachineRequestBody, QuoteQuery
 from lium_mcp.sandbox.calls import Access, Call, Operation, Reply
-from lium_mcp.sandbox.catalog import GPU_TYPES
 from lium_mcp.sandbox.clock import iso_zulu
 from lium_mcp.sandbox.errors import invalid, missing
 from lium_mcp.sandbox.market import Node, distance_miles
@@ -166,7 +165,7 @@ def list_machines(call: Call) -> Reply:
     """List the GPU types, with their usual price and how much of each is rented."""
     world = call.world
     rows: list[JsonValue] = []
-    for gpu in GPU_TYPES:
+    for gpu in world.market.gpu_types:
         nodes = [node for node in world.market.nodes.values() if node.gpu is gpu]
         total = sum(node.gpu_count for node in nodes)
         free = sum(world.market.free_gpus(node, world.now) for node in nodes)
@@ -184,7 +183,7 @@ def list_machines(call: Call) -> Reply:
 def request_machine(call: Call) -> Reply:
     """Pass on a wish to the providers of a GPU type."""
     body = call.parse(MachineRequestBody)
-    if all(gpu.name != body.machine_name for gpu in GPU_TYPES):
+    if all(gpu.name != body.machine_name for gpu in call.world.market.gpu_types):
         raise invalid(("machine_name", "is not a known machine"))
     providers = sum(node.gpu.name == body.machine_name for node in call.world.market.nodes.values())
     return Reply({"provider_notified_count": providers, "confirmation": "recorded"})

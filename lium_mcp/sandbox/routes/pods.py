@@ -48,6 +48,7 @@ def list_pods(call: Call) -> Reply:
         if call.sees(pod)
         and pod.removed_at is None
         and pod.status != "DELETING"
+        and (pod.listed_from is None or call.world.now >= pod.listed_from)
         and (wanted is None or pod.api_key_id == wanted)
     ]
     # The API promises no order; this one is no order of creation.
@@ -69,6 +70,8 @@ def _count_poll(call: Call) -> None:
 def get_pod(call: Call) -> Reply:
     """Read one pod."""
     pod = call.pod()
+    if pod.readable_from is not None and call.world.now < pod.readable_from:
+        raise missing("Pod")
     row = pod_row(call.world, pod)
     row["last_event"] = next((e.body for e in reversed(call.world.events) if e.body["pod_id"] == pod.id), None)
     return Reply(row)

@@ -49,12 +49,12 @@ async def rent_by_spec(call: Call) -> Reply:
     world, body = call.world, call.parse(RentBySpecBody)
     count = body.gpu_count or 1
     if not body.dry_run:
-        found = candidates_for(world.market, world.now, body, count)
+        found = _candidates(call, body, count)
         price = world.market.price(found[0], world.now) * count if isinstance(found, list) else Decimal(0)
         require_means(call, price)
 
     def work() -> Reply:
-        candidates = candidates_for(world.market, world.now, body, count)
+        candidates = _candidates(call, body, count)
         if isinstance(candidates, Refusal):
             raise candidates
         template = _template_for(call, body) or _recommended_template(call, candidates[0])
@@ -72,6 +72,11 @@ async def rent_by_spec(call: Call) -> Reply:
         raise AssertionError
 
     return await idempotency.once(call, work, stores_refusals=not body.dry_run)
+
+
+def _candidates(call: Call, body: RentBySpecBody, count: int) -> list[Node] | Refusal:
+    world = call.world
+    return candidates_for(world.market, world.now, body, count, loosely=world.faults.is_armed("loose_gpu_types"))
 
 
 def upload_build_context(call: Call) -> Reply:
