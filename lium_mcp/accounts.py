@@ -18,7 +18,7 @@ from mcp.server.context import CallNext, HandlerResult
 from lium_mcp.api import Clock, LiumClient
 from lium_mcp.remote import PodAccess
 from lium_mcp.remote.keys import KeySource
-from lium_mcp.rentals import Identity, Journal, Renter, key_tag
+from lium_mcp.rentals import Identity, Journal, Renter, Worker, key_tag
 from lium_mcp.tools.call import Account
 
 
@@ -45,13 +45,16 @@ class Accounts:
         journal: Journal,
         registry_password: Callable[[str], str | None] | None = None,
         pod_access: PodAccess | None = None,
+        *,
+        works: bool = False,
     ) -> None:
         self._turns: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
         self._clock = clock
         self._journal = journal
         # A caller may also send the very key that this server has.
-        renter = self._renter(own, own_key or "")
-        self._own = Account(own, renter, ssh_keys, registry_password, pod_access)
+        identity = self._identity(own, own_key or "")
+        worker = Worker(journal, identity, own.now) if works and own.has_api_key else None
+        self._own = Account(own, self._renter(own, identity), ssh_keys, registry_password, pod_access, worker)
 
     @property
     def own(self) -> Account:
@@ -65,13 +68,15 @@ class Accounts:
             return self._own
         if caller.account is None:
             lium = self._own.lium.for_key(caller.key)
-            caller.account = Account(lium, self._renter(lium, caller.key), ssh_keys=None)
+            caller.account = Account(lium, self._renter(lium, self._identity(lium, caller.key)), ssh_keys=None)
         return caller.account
 
-    def _renter(self, lium: LiumClient, key: str) -> Renter:
-        tag = key_tag(key, lium.base_url)
-        turn = self._turns.setdefault(tag, anyio.Lock())
-        return Renter(lium, self._clock, turn, self._journal, Identity(lium, self._journal, tag))
+    def _identity(self, lium: LiumClient, key: str) -> Identity:
+        return Identity(lium, self._journal, key_tag(key, lium.base_url))
+
+    def _renter(self, lium: LiumClient, identity: Identity) -> Renter:
+        turn = self._turns.setdefault(identity.key_tag, anyio.Lock())
+        return Renter(lium, self._clock, turn, self._journal, identity)
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -4,6 +4,7 @@ import logging
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Final, get_args
 from urllib.parse import urlsplit
 
@@ -28,7 +29,7 @@ from lium_mcp.prompts import add_prompts
 from lium_mcp.remote import PodAccess
 from lium_mcp.remote.keys import KeySource
 from lium_mcp.remote.local_files import LocalFolders
-from lium_mcp.rentals import Journal, LedgerUnavailable, Renter
+from lium_mcp.rentals import Claim, Journal, LedgerUnavailable, Renter, Worker
 from lium_mcp.resources import add_resources
 from lium_mcp.settings import Settings, SettingsError, Toolset, registry_password
 from lium_mcp.tools.call import Call, Runtime
@@ -72,11 +73,12 @@ def build_server(
         nonlocal connections
         connections += 1
         try:
-            pod_access = accounts.own.pod_access
+            worker = accounts.own.worker
             if connections == 1 and keeps_rents:
                 runtime.background.start("rents", lambda: _attend_to_rents(accounts.own.renter))
-            if connections == 1 and pod_access is not None and pod_access.may_follow:
-                await _take_up_follow_ups(pod_access, runtime)
+            if connections == 1 and worker is not None:
+                directory = settings.find_state_directory()
+                runtime.background.start("tasks", lambda: _do_tasks(worker, runtime, directory))
             yield
         finally:
             connections -= 1
@@ -139,6 +141,7 @@ def make_runtime(
         open_journal(settings),
         registry_password if is_local else None,
         _pod_access(settings, offered, keys) if keys else None,
+        works=is_local and "start_job" in offered,
     )
     runtime = Runtime(
         account=accounts.current,
@@ -235,18 +238,25 @@ def _pod_access(settings: Settings, offered: Collection[str], keys: KeySource) -
         keys,
         settings.find_state_directory(),
         LocalFolders(settings.find_local_dirs()),
-        may_follow="start_job" in offered,
     )
 
 
-async def _take_up_follow_ups(pod_access: PodAccess, runtime: Runtime) -> None:
-    """Go on with what is to follow jobs that an earlier process started; nothing is sent if there are none."""
-    waiting = await anyio.to_thread.run_sync(pod_access.follow_ups.read)
-    if waiting:
-        from lium_mcp.tools.follow_ups import follow_in_background  # noqa: PLC0415 - as in _bind
+async def _do_tasks(worker: Worker, runtime: Runtime, state_directory: Path | None) -> None:
+    """Do what is to be done between calls; nothing is sent if there is nothing."""
 
-        for item in waiting:
-            follow_in_background(Call(runtime), item)
+    async def follow(claim: Claim) -> None:
+        from lium_mcp.tools.follow_ups import follow  # noqa: PLC0415 - as in _bind
+
+        await follow(Call(runtime), claim)
+
+    worker.on("follow_up", follow)
+    async with anyio.create_task_group() as group:
+        group.start_soon(worker.run)
+        files = state_directory / "follow-ups" if state_directory is not None else None
+        if files is not None and await anyio.to_thread.run_sync(files.is_dir):
+            from lium_mcp.tools.follow_ups import take_up_files  # noqa: PLC0415 - as in _bind
+
+            await take_up_files(runtime, worker, files)
 
 
 def offered_by(settings: Settings, tool_count: int) -> Offered:

@@ -10,7 +10,6 @@ import anyio
 
 from lium_mcp.api import Pod
 from lium_mcp.remote.addresses import address_of
-from lium_mcp.remote.follow_ups import FollowUps
 from lium_mcp.remote.host_keys import HostKeys
 from lium_mcp.remote.keys import KeySource
 from lium_mcp.remote.local_files import LocalFolders
@@ -26,9 +25,8 @@ class PodAccess:
 
     Args:
         keys: Where the private key is.
-        state_directory: Where host keys and follow-ups are kept; None keeps them in memory.
+        state_directory: Where host keys are kept; None keeps them in memory.
         local_folders: Folders whose files may be read and written; None where the caller is elsewhere.
-        may_follow: Whether what is to follow jobs may be done here.
     """
 
     def __init__(
@@ -36,13 +34,9 @@ class PodAccess:
         keys: KeySource,
         state_directory: Path | None,
         local_folders: LocalFolders | None,
-        *,
-        may_follow: bool = False,
     ) -> None:
         self.keys = keys
         self.local_folders = local_folders
-        self.may_follow = may_follow
-        self.follow_ups = FollowUps(state_directory / "follow-ups" if state_directory else None)
         self._host_keys = HostKeys(state_directory / "host-keys" if state_directory else None)
         self._connections: Connections | None = None
         self._failed_at: dict[str, float] = {}

@@ -1,7 +1,7 @@
 """Renting exactly once: the ledger of rents, and the protocol around ``POST .../rent``."""
 
 from lium_mcp.rentals.accounts import AccountUnknown, Identity, key_tag
-from lium_mcp.rentals.entries import Entry, Extension, LedgerUnavailable, PastCost
+from lium_mcp.rentals.entries import Entry, Extension, LedgerUnavailable, PastCost, Task
 from lium_mcp.rentals.journal import Journal
 from lium_mcp.rentals.orders import ClusterOrder, NodeOrder, Order, Rental, SpecOrder, Terms, digest
 from lium_mcp.rentals.protocol import Judge, PodNameTaken, Renter, RentUnsettled
@@ -15,20 +15,24 @@ from lium_mcp.rentals.settling import (
     is_alive,
     unlisted_pod_ids,
 )
+from lium_mcp.rentals.worker import Claim, LeaseLost, NotNow, Worker
 
 __all__ = [
     "DEARER",
     "PRICE_TOLERANCE_USD",
     "REPLAY_WINDOW",
     "AccountUnknown",
+    "Claim",
     "ClusterOrder",
     "Entry",
     "Extension",
     "Identity",
     "Journal",
     "Judge",
+    "LeaseLost",
     "LedgerUnavailable",
     "NodeOrder",
+    "NotNow",
     "Order",
     "PastCost",
     "PodNameTaken",
@@ -36,7 +40,9 @@ __all__ = [
     "Rental",
     "Renter",
     "SpecOrder",
+    "Task",
     "Terms",
+    "Worker",
     "costs_more",
     "digest",
     "has_something_left",

@@ -1,7 +1,7 @@
 """One rent as the ledger has it. Knows no database."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Literal
 
@@ -13,6 +13,12 @@ that must go. Absent is a rent that made no pod as far as several lists say; clo
 UNSETTLED: Final[frozenset[Status]] = frozenset({"sending", "unknown"})
 """May have made a pod that nobody knows of."""
 CLOSED: Final[frozenset[Status]] = frozenset({"refused", "removed", "absent", "closed"})
+
+
+TaskKind = Literal["follow_up"]
+TaskStatus = Literal["open", "done", "failed", "gone"]
+"""Gone is a task whose subject is not there any more, so that nothing is left to do."""
+TaskOutcome = Literal["done", "failed", "gone"]
 
 
 class LedgerUnavailable(Exception):
@@ -105,3 +111,40 @@ class Extension:
     pod_id: str
     removal_at: datetime
     admitted_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """Something that is to be done for an account between calls, as the ledger has it.
+
+    Attributes:
+        account: A digest that stands for the account. Any server of it may do the task.
+        key_tag: An HMAC that stands for the key that made it: what it is about may be shown to no other key.
+        kind: What is to be done. Whoever does it knows what the payload and the progress mean.
+        subject: What it is about, for instance the id of a pod.
+        name: Which one of its kind about its subject it is; at most one of a name is open.
+        payload: What was asked for. It is never changed.
+        progress: What has been done of it, for whoever goes on with it.
+        attempts: How often it failed.
+        next_at: Nobody claims it before that.
+        lease_owner: Names the claim of the server that does it now.
+        lease_until: From then on another server may claim it.
+        note: What became of it, in a sentence or a code.
+    """
+
+    account: str
+    key_tag: str
+    kind: TaskKind
+    subject: str
+    name: str
+    payload: dict[str, Any]
+    created_at: datetime
+    next_at: datetime
+    progress: dict[str, Any] = field(default_factory=dict)
+    status: TaskStatus = "open"
+    attempts: int = 0
+    lease_owner: str | None = None
+    lease_until: datetime | None = None
+    note: str = ""
+    closed_at: datetime | None = None
+    id: str = ""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from lium_mcp.rentals.ledger import Ledger
+    from lium_mcp.rentals.tasks import Tasks
 
 _SQLITE_FILE: Final = "sqlite:///"
 
@@ -32,6 +33,12 @@ class Journal:
 
             self._ledger = Ledger(self._url, self._redact)
         return self._ledger
+
+    def tasks(self) -> "Tasks":
+        """What is to be done between calls, in the same database."""
+        from lium_mcp.rentals.tasks import Tasks  # noqa: PLC0415 - as above
+
+        return Tasks(self.open().database, self._redact)
 
     async def aclose(self) -> None:
         """Close its connections."""

@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Connection, Row, delete, insert, or_, sele
 
 from lium_mcp.rentals.database import Database
 from lium_mcp.rentals.entries import CLOSED, UNSETTLED, Entry, Extension, PastCost, Status
-from lium_mcp.rentals.tables import ACCOUNTS, EXTENSIONS, MAX_NOTE_CHARACTERS, OPEN, RENTALS
+from lium_mcp.rentals.tables import ACCOUNTS, EXTENSIONS, OPEN, RENTALS, storable
 
 KEPT_FOR: Final = timedelta(days=90)
 """How long a closed rent stays in the ledger: as long as Lium's own audit log."""
@@ -178,7 +178,7 @@ class Ledger:
         if entry.settled_at is None and status not in UNSETTLED:
             values |= {"settled_at": now, "looks": 0, "next_look_at": None}
         if "note" in values:
-            values["note"] = _storable(self._redact(str(values["note"]))[:MAX_NOTE_CHARACTERS])
+            values["note"] = storable(self._redact(str(values["note"])))
         wanted = (RENTALS.c.id == entry.id) & OPEN
         if only_from is not None:
             wanted &= RENTALS.c.status.in_(only_from)
@@ -222,11 +222,6 @@ class Ledger:
     async def aclose(self) -> None:
         """Close the connections."""
         await self.database.aclose()
-
-
-def _storable(note: str) -> str:
-    """What somebody else's server said, without characters that a database would refuse."""
-    return "".join(character if character.isprintable() else " " for character in note)
 
 
 def _of(connection: Connection, account: str) -> ColumnElement[bool]:

@@ -103,6 +103,38 @@ EXTENSIONS: Final = Table(
     Column("admitted_at", UtcDateTime, nullable=False),
 )
 
+TASKS: Final = Table(
+    "tasks",
+    _METADATA,
+    Column("id", String(36), primary_key=True),
+    Column("account", String(64), nullable=False),
+    Column("key_tag", String(64), nullable=False),
+    Column("kind", String(40), nullable=False),
+    Column("subject", String(100), nullable=False),
+    Column("name", String(200), nullable=False),
+    Column("payload", JSON, nullable=False),
+    Column("progress", JSON, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("next_at", UtcDateTime, nullable=False),
+    Column("lease_owner", String(36)),
+    Column("lease_until", UtcDateTime),
+    Column("note", String(MAX_NOTE_CHARACTERS), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("closed_at", UtcDateTime),
+)
+OPEN_TASK: Final = TASKS.c.closed_at.is_(None)
+Index(
+    "one_open_task_per_name",
+    TASKS.c.account,
+    TASKS.c.kind,
+    TASKS.c.subject,
+    TASKS.c.name,
+    unique=True,
+    sqlite_where=OPEN_TASK,
+    postgresql_where=OPEN_TASK,
+)
+
 _VERSION: Final = Table("ledger_version", _METADATA, Column("version", Integer, primary_key=True))
 
 # What makes of each version the next one. A new table needs no statement: it is made where it is missing.
@@ -122,6 +154,11 @@ _MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     ),
 )
 LEDGER_VERSION: Final = len(_MIGRATIONS) + 1
+
+
+def storable(note: str) -> str:
+    """What somebody else's server said, no longer than its column and without characters that a database refuses."""
+    return "".join(character if character.isprintable() else " " for character in note[:MAX_NOTE_CHARACTERS])
 
 
 def prepare(connection: Connection) -> None:

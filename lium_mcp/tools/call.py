@@ -17,7 +17,7 @@ from lium_mcp.guard.policy import Policy
 from lium_mcp.guard.redaction import redact_text
 from lium_mcp.remote import PodAccess
 from lium_mcp.remote.keys import KeySource
-from lium_mcp.rentals import Renter
+from lium_mcp.rentals import Renter, Worker
 from lium_mcp.tools.failures import ToolFailure, from_api
 from lium_mcp.tools.results import clean, shortened
 
@@ -42,6 +42,7 @@ class Account:
         ssh_keys: The caller's own SSH key on this machine; None for callers elsewhere.
         registry_password: Reads a registry password from this server's environment; None for callers elsewhere.
         pod_access: Logs in to pods with this machine's SSH key; None for callers elsewhere.
+        worker: Does what is to be done between calls; None for callers elsewhere, and where nothing may be done.
     """
 
     lium: LiumClient
@@ -49,6 +50,7 @@ class Account:
     ssh_keys: KeySource | None
     registry_password: Callable[[str], str | None] | None = None
     pod_access: PodAccess | None = None
+    worker: Worker | None = None
 
 
 class Stop:

@@ -1,32 +1,51 @@
 """What follows a job: a backup, and the removal of the pod, as `start_job` was told.
 
-It is done by a server that lives when the job ends: the one that started it, or one that takes it up from what the pod
-and this machine remember. A pod is removed only after a backup that began when no job ran there any more is complete;
-whatever fails leaves the pod as it is.
+It is a task of the ledger, written before the job starts and done by one server of the account at a time: the one that
+started the job, or another that goes on from what was written. A pod is removed only after a backup that began when no
+job ran there any more is complete; whatever fails leaves the pod as it is, and is noted.
 """
 
+import json
 import logging
-from typing import Final
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
 
 import anyio
 
-from lium_mcp.api import LiumError, NotFound, Pod
+from lium_mcp.api import Backup, BadRequest, Conflict, LiumError, NotFound, PermissionDenied, Pod
+from lium_mcp.api.errors import PaymentFailed, ValidationFailed
 from lium_mcp.remote import RemoteError
-from lium_mcp.remote.follow_ups import FollowUp
-from lium_mcp.remote.jobs import Job, list_jobs, note_follow_up
-from lium_mcp.tools.backup_runs import wait_for_backup
-from lium_mcp.tools.call import Call
-from lium_mcp.tools.failures import ToolFailure
-from lium_mcp.tools.final_backup import begin_final_backup
+from lium_mcp.remote.jobs import Job, Then, list_jobs, note_follow_up
+from lium_mcp.rentals import AccountUnknown, Claim, LedgerUnavailable, NotNow, Task, Worker
+from lium_mcp.tools.backup_runs import refuse_partial, start_backup, wait_for_backup
+from lium_mcp.tools.call import Call, Runtime
+from lium_mcp.tools.failures import ToolFailure, from_api
 from lium_mcp.tools.pod_work import pod_access
 from lium_mcp.tools.pods import start_removal
 
 log = logging.getLogger("lium_mcp.follow_ups")
 
-_FIRST_LOOK_SECONDS: Final = 1.0
-_MOST_SECONDS_BETWEEN_LOOKS: Final = 20.0
-_BACKUP_WAIT_SECONDS: Final = 600.0
 _MOST_ATTEMPTS: Final = 3
+_BACKUP_LOOK_SECONDS: Final = 20.0
+_SSH_SECONDS: Final = 60.0
+# Well within the lease that was prolonged just before.
+_REMOVAL_SECONDS: Final = 60.0
+# Between two answers that there is no such pod: one of them may be an accident.
+_MISSING_FOR: Final = timedelta(seconds=60)
+# What was written to the pod later than that is in no backup, as with remove_pod.
+_FRESH: Final = timedelta(minutes=10)
+_CLOCKS_DIFFER_BY: Final = timedelta(seconds=2)
+_OTHER_KEY_SECONDS: Final = 600.0
+# A job that has not appeared by then was never started.
+_STARTING: Final = timedelta(seconds=120)
+_REFUSALS: Final = (PermissionDenied, BadRequest, Conflict, ValidationFailed, PaymentFailed)
+
+_MOST_FILES: Final = 500
+_MOST_BYTES: Final = 4096
+_FILES_LIVE: Final = timedelta(days=31)
 
 
 def is_due(job: Job) -> bool:
@@ -34,94 +53,292 @@ def is_due(job: Job) -> bool:
     return job.then != "nothing" and job.followed_by is None and job.status not in ("stopped", "lost")
 
 
-async def remember(call: Call, pod: Pod, job: Job) -> None:
-    """See to it that what is to follow a job is done, also by a later process on this machine if need be."""
-    access = pod_access(call)
-    if is_due(job) and access.may_follow:
-        item = FollowUp(pod.id, job.name)
-        await anyio.to_thread.run_sync(access.follow_ups.add, item)
-        follow_in_background(call, item)
+async def promise(call: Call, pod: Pod, job: str, then: Then) -> Task | None:
+    """Write down what is to follow a job that is about to start; None where nothing follows, or it was written before.
 
-
-def follow_in_background(call: Call, item: FollowUp) -> None:
-    """Wait for the end of a job and do what is to follow it, while this process lives."""
-    call.runtime.background.start(item, lambda: _follow(Call(call.runtime), item))
-
-
-async def _follow(call: Call, item: FollowUp) -> None:
-    access = pod_access(call)
-    pause_seconds, attempts = _FIRST_LOOK_SECONDS, 0
-    while not call.runtime.stop.asked:
-        try:
-            if await _look(call, item):
-                await anyio.to_thread.run_sync(access.follow_ups.remove, item)
-                return
-        except (LiumError, RemoteError) as error:  # the next look may do better
-            log.info("Job %s on pod %s could not be looked at: %s", item.job, item.pod_id, type(error).__name__)
-        except ToolFailure as failure:
-            attempts += 1
-            log.warning("What is to follow job %s on pod %s failed: %s", item.job, item.pod_id, failure.code)
-            if attempts == _MOST_ATTEMPTS:
-                await _give_up(call, item, failure)
-                await anyio.to_thread.run_sync(access.follow_ups.remove, item)
-                return
-        await anyio.sleep(pause_seconds)
-        pause_seconds = min(pause_seconds * 1.5, _MOST_SECONDS_BETWEEN_LOOKS)
-
-
-async def _look(call: Call, item: FollowUp) -> bool:
-    """Do what is to follow a job if it has ended; return whether nothing is left to do."""
+    Raises:
+        ToolFailure: it cannot be written, so nothing must be started.
+    """
+    worker = call.runtime.account().worker
+    if then == "nothing" or worker is None:
+        return None
     try:
-        pod = await call.lium.pods.get(item.pod_id)
+        task, is_new = await worker.add("follow_up", pod.id, job, {"then": then}, delay=_STARTING)
+    except (AccountUnknown, LedgerUnavailable, LiumError) as error:
+        raise ToolFailure(
+            "follow_up_not_kept",
+            f"What is to follow the job cannot be written down: {error}",
+            "Call again in a minute, or start it with then=nothing.",
+            effect="Nothing was started.",
+        ) from error
+    return task if is_new else None
+
+
+async def keep_promise(call: Call, task: Task | None) -> None:
+    """Let what was promised be done, now that the job was started."""
+    worker = call.runtime.account().worker
+    if task is not None and worker is not None:
+        with suppress(LedgerUnavailable):  # it begins by itself a little later
+            await worker.begin(task)
+
+
+async def take_back(call: Call, task: Task | None) -> None:
+    """Drop what was promised for a job that was not started."""
+    worker = call.runtime.account().worker
+    if task is not None and worker is not None:
+        with anyio.CancelScope(shield=True), suppress(LedgerUnavailable):  # it finds out by itself
+            await worker.withdraw(task, "the job was not started")
+
+
+async def remember(call: Call, pod: Pod, job: Job) -> None:
+    """See to it that what is to follow a job is done, also if nobody wrote it down: the pod says what it was told."""
+    worker = call.runtime.account().worker
+    if worker is None or not is_due(job):
+        return
+    try:
+        await worker.add("follow_up", pod.id, job.name, {"then": job.then})
+    except (AccountUnknown, LedgerUnavailable, LiumError) as error:
+        log.warning("What is to follow job %s on pod %s cannot be written down: %s", job.name, pod.id, error)
+
+
+async def take_up_files(runtime: Runtime, worker: Worker, directory: Path) -> None:
+    """Make tasks of the files in which an earlier version remembered follow-ups, and remove them.
+
+    They do not say whose key they were made with, so only a server whose key is shown the pod takes one up.
+    """
+    for path in await anyio.to_thread.run_sync(lambda: sorted(directory.glob("*.json"))[:_MOST_FILES]):
+        read = await anyio.to_thread.run_sync(_read_file, path)
+        if read is None:
+            continue
+        pod_id, job, written_at = read
+        try:
+            await runtime.account().lium.pods.get(pod_id)
+            await worker.add("follow_up", pod_id, job, {})
+        except NotFound:
+            if runtime.account().lium.now() - written_at < _FILES_LIVE:
+                continue  # perhaps another server's, whose key is shown it
+            log.warning("Nothing follows job %s on pod %s: no key of this machine is shown that pod", job, pod_id)
+        except (AccountUnknown, LedgerUnavailable, LiumError) as error:
+            log.warning("What is to follow job %s on pod %s could not be taken up: %s", job, pod_id, error)
+            continue
+        await anyio.to_thread.run_sync(_remove_file, path)
+
+
+def _read_file(path: Path) -> tuple[str, str, datetime] | None:
+    try:
+        row = json.loads(path.read_text()[:_MOST_BYTES])
+        written_at = datetime.fromtimestamp(path.stat().st_mtime).astimezone()
+        return str(row["pod_id"]), str(row["job"]), written_at
+    except (OSError, ValueError, KeyError, TypeError):
+        log.warning("A follow-up of an earlier version cannot be read: %s", path.name)
+        return None
+
+
+def _remove_file(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
+
+
+async def follow(call: Call, claim: Claim) -> None:
+    """Look at a job, and do what is to follow it if it has ended. One step of the task, see `Worker`.
+
+    Raises:
+        NotNow: it could not be looked at; other servers may be able to.
+        LeaseLost: another server does it.
+        LedgerUnavailable: nobody can tell whether one does.
+    """
+    try:
+        await _look(call, claim)
+    except RemoteError as error:
+        raise NotNow(error.code) from error
+    except TimeoutError as error:
+        raise NotNow("it took too long") from error
+    except LiumError as error:
+        if not claim.is_own and isinstance(error, (NotFound, PermissionDenied)):
+            # What is said to another key than the one that made the task proves nothing.
+            raise NotNow("this server's key is not shown the pod", seconds=_OTHER_KEY_SECONDS) from error
+        if not isinstance(error, _REFUSALS):
+            raise NotNow(type(error).__name__) from error
+        await _fail(call, claim, from_api(error))
+    except ToolFailure as failure:
+        await _fail(call, claim, failure)
+
+
+async def _look(call: Call, claim: Claim) -> None:
+    job_name = claim.task.name
+    try:
+        pod = await call.lium.pods.get(claim.task.subject)
     except NotFound:
-        return True
+        if not claim.is_own:
+            raise
+        await _note_missing(call, claim)
+        return
+    if "missing_since" in claim.task.progress:
+        await claim.keep(progress=_without(claim.task.progress, "missing_since"))
     if pod.is_terminal:
-        return True
+        await _end(claim, pod)
+        return
     if not pod.is_ready:
-        return False
-    async with pod_access(call).to(pod) as connection:
-        jobs = await list_jobs(connection, now=call.lium.now())
+        return
+    on_pod = await _jobs(call, pod)
     # Judged by one reading: between two of them a job may have been stopped, which is not an end like any other.
-    job = next((one for one in jobs if one.name == item.job), None)
-    if job is None or not is_due(job):
-        return True
-    if not all(one.is_over for one in (jobs if job.then == "backup_and_remove" else [job])):
-        return False
-    return await _do(call, pod, job)
+    job = next((one for one in on_pod if one.name == job_name), None)
+    if job is None or job.status == "lost":
+        await _give_up(call, claim, pod, "job_not_found" if job is None else "job_lost")
+    elif job.followed_by is not None:
+        await claim.finish("done", "the pod says that it was done")
+    elif job.status == "stopped":
+        await claim.finish("done", "the job was stopped, so nothing follows")
+    elif all(one.is_over for one in (on_pod if _then(claim, job) == "backup_and_remove" else [job])):
+        await _do(call, claim, pod, job, on_pod)
 
 
-async def _do(call: Call, pod: Pod, job: Job) -> bool:
-    """Back up and, if that is wanted, remove; return whether nothing is left to do.
+async def _do(call: Call, claim: Claim, pod: Pod, job: Job, on_pod: Sequence[Job]) -> None:
+    """Back up and, if that is wanted, remove.
 
     Raises:
         ToolFailure: there is no complete backup, or the removal was refused; the pod is as it was.
     """
-    log.info("Job %s on pod %s is over: %s", job.name, pod.id, job.then)
-    # One that an earlier removal began may miss what was written since.
-    call.runtime.final_backups.pop(pod.id, None)
-    removes = job.then == "backup_and_remove"
-    backup_id = await begin_final_backup(call, pod, whole=removes, wait_seconds=_BACKUP_WAIT_SECONDS)
-    backup = await call.lium.backups.get(backup_id)
-    while not backup.is_final and not call.runtime.stop.asked:
-        backup = await wait_for_backup(call, backup, wait_seconds=_BACKUP_WAIT_SECONDS)
-    if not backup.is_final:
-        return False
-    if not backup.is_completed:
-        raise ToolFailure("final_backup_failed", f"The backup is {backup.state}.", "Take one with create_backup.")
-    async with pod_access(call).to(pod) as connection:
-        if not removes:
-            await note_follow_up(connection, job.name, {"backup_id": backup_id})
-            return True
-        if not all(other.is_over for other in await list_jobs(connection, now=call.lium.now())):
-            return False  # one was started meanwhile, and the backup may miss what it writes
-    await start_removal(call, pod)
-    log.info("Pod %s is removed after backup %s", pod.id, backup_id)
-    return True
+    removes = _then(claim, job) == "backup_and_remove"
+    names = sorted(one.name for one in on_pod) if removes else [job.name]
+    if claim.task.progress.get("jobs") != names:
+        # Nothing was begun, or another job was started since, and what it wrote is not in the backup.
+        await claim.keep(progress={"jobs": names})
+    backup = await _backup(call, claim, pod, whole=removes)
+    if backup is None:
+        return
+    if not removes:
+        async with pod_access(call).to(pod) as connection:
+            with anyio.fail_after(_SSH_SECONDS):
+                await note_follow_up(connection, job.name, {"backup_id": backup.id})
+        await claim.finish("done", f"backup {backup.id}")
+        return
+    on_pod = await _jobs(call, pod)
+    if sorted(one.name for one in on_pod) != names or not all(one.is_over for one in on_pod):
+        return  # one was started meanwhile: the next step begins anew
+    await claim.keep(progress={**claim.task.progress, "removal_ordered": True})
+    with anyio.fail_after(_REMOVAL_SECONDS):
+        accepted = await start_removal(call, pod)
+    if accepted:
+        await claim.finish("done", f"pod removed after backup {backup.id}")
 
 
-async def _give_up(call: Call, item: FollowUp, failure: ToolFailure) -> None:
+async def _backup(call: Call, claim: Claim, pod: Pod, *, whole: bool) -> Backup | None:
+    """A complete backup that began after the jobs ended; None while there is none yet.
+
+    Which it is, is written as soon as it is known, so that nobody who goes on with the task begins another.
+    """
+    backup_id = claim.task.progress.get("backup_id") or await _begin_backup(call, claim, pod, whole=whole)
+    if backup_id is None:
+        return None
+    log.info("Backup %s follows job %s on pod %s", backup_id, claim.task.name, pod.id)
     try:
-        async with pod_access(call).to(await call.lium.pods.get(item.pod_id)) as connection:
-            await note_follow_up(connection, item.job, {"problem": failure.code})
-    except (LiumError, RemoteError):
-        log.info("That could not be noted on pod %s", item.pod_id)
+        backup = await call.lium.backups.get(backup_id)
+    except NotFound:
+        if claim.is_own:
+            await claim.keep(progress={})
+        raise
+    while not backup.is_final and not call.runtime.stop.asked:
+        backup = await wait_for_backup(call, backup, wait_seconds=_BACKUP_LOOK_SECONDS)
+        await claim.keep()
+    if not backup.is_final:
+        return None
+    if not backup.is_completed:
+        await claim.keep(progress={})
+        raise ToolFailure("final_backup_failed", f"The backup is {backup.state}.", "Take one with create_backup.")
+    if whole and backup.completed_at is not None and call.lium.now() - backup.completed_at > _FRESH:
+        await claim.keep(progress={})  # whoever took it was away for long: the next step takes another
+        return None
+    return backup
+
+
+async def _begin_backup(call: Call, claim: Claim, pod: Pod, *, whole: bool) -> str | None:
+    listed = await call.lium.backups.list(pod_id=pod.id)
+    progress = claim.task.progress
+    if "asked_at" not in progress:
+        before = [backup.id for backup in listed]
+        progress = {**progress, "backups_before": before, "asked_at": call.lium.now().isoformat()}
+        await claim.keep(progress=progress)
+    # A server that asked for one may have ended before it wrote which one it is.
+    begun = [backup.id for backup in listed if _began_later(backup, progress)]
+    if begun:
+        [backup_id, *_] = begun
+        if whole:
+            refuse_partial(pod, await call.lium.backup_schedules.get_for_pod(pod.id))
+    else:
+        started = await start_backup(call, pod, name="final", whole=whole)
+        if started.joined and started.backup_id in progress["backups_before"]:
+            return None  # it began too early, and may miss what was written since: the next one is ours
+        backup_id = started.backup_id
+    await claim.keep(progress={**progress, "backup_id": backup_id})
+    return backup_id
+
+
+def _began_later(backup: Backup, progress: Mapping[str, Any]) -> bool:
+    began_at = backup.started_at or backup.created_at
+    asked_at = datetime.fromisoformat(progress["asked_at"])
+    is_new = backup.id not in progress["backups_before"]
+    usable = backup.is_completed or not backup.is_final
+    return is_new and usable and began_at is not None and began_at >= asked_at - _CLOCKS_DIFFER_BY
+
+
+async def _jobs(call: Call, pod: Pod) -> list[Job]:
+    with anyio.fail_after(_SSH_SECONDS):
+        async with pod_access(call).to(pod) as connection:
+            return await list_jobs(connection, now=call.lium.now())
+
+
+async def _note_missing(call: Call, claim: Claim) -> None:
+    """Count an answer to the key that made the task that there is no such pod: the second one, later, is believed."""
+    since = claim.task.progress.get("missing_since")
+    if since is None:
+        await claim.keep(progress={**claim.task.progress, "missing_since": call.lium.now().isoformat()})
+    elif call.lium.now() - datetime.fromisoformat(since) >= _MISSING_FOR:
+        if claim.task.progress.get("removal_ordered"):
+            await claim.finish("done", f"pod removed after backup {claim.task.progress.get('backup_id')}")
+        else:
+            await claim.finish("gone", "Lium has no such pod any more, so nothing could follow the job")
+
+
+async def _end(claim: Claim, pod: Pod) -> None:
+    """Close the task of a pod of which Lium says that it will not run any more."""
+    if claim.task.progress.get("removal_ordered"):
+        await claim.finish("done", f"pod removed after backup {claim.task.progress.get('backup_id')}")
+    elif pod.is_billing:
+        await claim.finish("failed", f"the pod is {pod.state} and bills: nothing could follow the job")
+    else:
+        await claim.finish("gone", f"the pod is {pod.state}, so nothing could follow the job")
+
+
+async def _fail(call: Call, claim: Claim, failure: ToolFailure) -> None:
+    attempts = claim.task.attempts + 1
+    log.warning("What is to follow job %s on %s failed: %s", claim.task.name, claim.task.subject, failure.code)
+    await claim.keep(attempts=attempts)
+    if attempts < _MOST_ATTEMPTS:
+        return
+    try:
+        pod = await call.lium.pods.get(claim.task.subject)
+    except LiumError:
+        await claim.finish("failed", failure.code)
+    else:
+        await _give_up(call, claim, pod, failure.code)
+
+
+async def _give_up(call: Call, claim: Claim, pod: Pod, code: str) -> None:
+    """Close the task as failed, and say so on the pod, where get_job reads it."""
+    try:
+        with anyio.fail_after(_SSH_SECONDS):
+            async with pod_access(call).to(pod) as connection:
+                await note_follow_up(connection, claim.task.name, {"problem": code})
+    except (RemoteError, TimeoutError):
+        log.info("That could not be noted on pod %s", pod.id)
+    await claim.finish("failed", code)
+
+
+def _then(claim: Claim, job: Job) -> str:
+    """What was asked for. Who works on the pod can change what the pod says, and not what was written here."""
+    return str(claim.task.payload.get("then") or job.then)
+
+
+def _without(progress: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in progress.items() if key != name}

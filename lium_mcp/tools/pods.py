@@ -384,23 +384,27 @@ async def _forget_removal_time(call: Call, target: Pod) -> None:
         await call.renter.forget_removal_time(target.id)
 
 
-async def start_removal(call: Call, target: Pod) -> None:
+async def start_removal(call: Call, target: Pod) -> bool:
     """Order the removal of a pod, which may be under way already; its name is free once it is gone.
+
+    Returns:
+        False where Lium says that it has no such pod, or none for this key.
 
     Raises:
         ToolFailure: Lium refuses to remove it now.
         LiumError: the order failed, or what became of it is not known.
     """
-    await _order_removal(call, target)
+    accepted = await _order_removal(call, target)
     await call.renter.note_removal(target.id)
+    return accepted
 
 
-async def _order_removal(call: Call, target: Pod) -> None:
+async def _order_removal(call: Call, target: Pod) -> bool:
     try:
         async with replacing_container(call, target.id):
             await call.lium.pods.remove(target.id)
     except NotFound:
-        return
+        return False
     except (BadRequest, Conflict) as error:
         raise ToolFailure(
             "removal_refused",
@@ -417,6 +421,7 @@ async def _order_removal(call: Call, target: Pod) -> None:
                 gone = await _is_gone(call, target.id)
         if not gone:
             raise
+    return True
 
 
 async def _is_gone(call: Call, pod_id: str) -> bool:

@@ -7,7 +7,7 @@ import anyio
 from pydantic import Field
 
 from lium_mcp.api import Pod
-from lium_mcp.remote import jobs
+from lium_mcp.remote import RemoteError, jobs
 from lium_mcp.remote.downloads import download, read_content
 from lium_mcp.remote.jobs import Then
 from lium_mcp.remote.local_files import LocalFolders
@@ -15,7 +15,7 @@ from lium_mcp.remote.transfers import Transfer
 from lium_mcp.remote.uploads import upload, upload_content
 from lium_mcp.tools.call import Call
 from lium_mcp.tools.failures import ToolFailure
-from lium_mcp.tools.follow_ups import is_due, remember
+from lium_mcp.tools.follow_ups import is_due, keep_promise, promise, remember, take_back
 from lium_mcp.tools.parameters import DEFAULT_WAIT_SECONDS, FilePath, PodName, ShortText, WaitSeconds
 from lium_mcp.tools.pod_commands import CommandRuns, run_on
 from lium_mcp.tools.pod_views import Outcome
@@ -126,8 +126,16 @@ async def start_job(
     max_seconds = max(round(max_hours * _SECONDS_PER_HOUR), 1)
     async with connected(call, target) as connection:
         jobs.check_job_name(name)
-        job = await jobs.start_job(connection, command, name, max_seconds=max_seconds, then=then, now=call.lium.now())
-    await remember(call, target, job)
+        promised = await promise(call, target, name, then)
+        try:
+            job = await jobs.start_job(
+                connection, command, name, max_seconds=max_seconds, then=then, now=call.lium.now()
+            )
+        except RemoteError as error:
+            if error.code in ("job_exists", "job_not_started"):
+                await take_back(call, promised)
+            raise
+    await keep_promise(call, promised)
     return ObservedJob(
         outcome=_outcome(job),
         pod_id=target.id,
@@ -292,8 +300,8 @@ def _warnings(pod: Pod, job: jobs.Job, max_hours: float, now: datetime) -> list[
         warnings.append(f"Lium removes the pod at {removal:%Y-%m-%dT%H:%M:%SZ}, before max_hours have passed.")
     if job.then != "nothing":
         warnings.append(
-            "What follows the job is done by this server while it runs, or by a later one on this machine; nothing "
-            "else does it."
+            "What follows the job is done by this server while it runs, or by another one of this account that shares "
+            "its ledger; nothing else does it."
         )
         warnings.append(
             f"In any case Lium removes the pod at {removal:%Y-%m-%dT%H:%M:%SZ}."
@@ -310,8 +318,8 @@ def _what_next(call: Call, job: jobs.Job) -> str | None:
     follows = is_due(job)
     if not job.is_over:
         return "It runs: call get_job with this name to wait on."
-    if follows and pod_access(call).may_follow:
-        return f"It is over; now follows {job.then}, in this server. list_backups and list_pods show how far it is."
+    if follows and call.runtime.account().worker is not None:
+        return f"It is over; now follows {job.then}. list_backups and list_pods show how far it is."
     if follows:
         return f"It is over, and {job.then} has not followed: this server only reads."
     return None

@@ -1,0 +1,157 @@
+"""What is to be done between calls: rows of the ledger, each done by one server at a time.
+
+A server claims a task with a lease, which it prolongs while it works. A server that dies lets its lease run out, and
+another goes on from the progress that was written. Nothing here knows what a task is about. Importing this imports
+SQLAlchemy, as with the ledger itself.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import fields, replace
+from datetime import datetime, timedelta
+from typing import Any, Final
+from uuid import uuid4
+
+from sqlalchemy import ColumnElement, Connection, Row, delete, insert, or_, select, update
+
+from lium_mcp.rentals.database import Database
+from lium_mcp.rentals.entries import Task, TaskKind, TaskOutcome
+from lium_mcp.rentals.ledger import KEPT_FOR
+from lium_mcp.rentals.tables import OPEN_TASK, TASKS, storable
+
+_NAMES: Final = tuple(field.name for field in fields(Task))
+
+
+class Tasks:
+    """The tasks of all accounts."""
+
+    def __init__(self, database: Database, redact: Callable[[str], str] = str) -> None:
+        """Take the ledger's database; `redact` takes secrets out of what others said of a task."""
+        self._database = database
+        self._redact = redact
+
+    async def add(self, task: Task) -> tuple[Task, bool]:
+        """Write a new task, unless one of its name is open; return the one that is open, and whether it is new.
+
+        Raises:
+            LedgerUnavailable: nothing was written.
+        """
+        same = OPEN_TASK
+        for name in ("account", "kind", "subject", "name"):
+            same &= TASKS.c[name] == getattr(task, name)
+
+        def work(connection: Connection) -> tuple[Task, bool]:
+            self._database.take_turn(connection, f"tasks of {task.account}")
+            found = connection.execute(select(TASKS).where(same)).first()
+            if found is not None:
+                return _task(found), False
+            connection.execute(delete(TASKS).where(TASKS.c.closed_at < task.created_at - KEPT_FOR))
+            row = {name: getattr(task, name) for name in _NAMES} | {"id": str(uuid4())}
+            connection.execute(insert(TASKS).values(row))
+            return Task(**row), True
+
+        return await self._database.run(work)
+
+    async def is_any_due(self, kinds: Collection[TaskKind], *, now: datetime) -> bool:
+        """Whether a task of some account could be claimed.
+
+        Raises:
+            LedgerUnavailable: it cannot be read.
+        """
+        row = select(TASKS.c.id).where(_due(kinds, now)).limit(1)
+        return await self._database.run(lambda connection: connection.execute(row).first() is not None)
+
+    async def claim(
+        self,
+        account: str,
+        kinds: Collection[TaskKind],
+        *,
+        now: datetime,
+        lease: timedelta,
+        without: Collection[str] = (),
+    ) -> Task | None:
+        """Claim the account's task that is due longest, if there is one: nobody else gets it before the lease is over.
+
+        Args:
+            account: Whose.
+            kinds: Which kinds of task.
+            now: The time.
+            lease: How long the claim holds, unless it is prolonged.
+            without: The ids of tasks to leave alone.
+
+        Raises:
+            LedgerUnavailable: nothing was claimed.
+        """
+        wanted = _due(kinds, now) & (TASKS.c.account == account) & TASKS.c.id.not_in(without)
+        # On PostgreSQL a row that another server claims at this moment is passed over; SQLite lets servers take turns.
+        first = select(TASKS).where(wanted).order_by(TASKS.c.next_at).limit(1).with_for_update(skip_locked=True)
+
+        def work(connection: Connection) -> Task | None:
+            found = connection.execute(first).first()
+            if found is None:
+                return None
+            values: dict[str, Any] = {"lease_owner": str(uuid4()), "lease_until": now + lease}
+            connection.execute(update(TASKS).where(TASKS.c.id == found.id).values(values))
+            return replace(_task(found), **values)
+
+        return await self._database.run(work)
+
+    async def keep(
+        self,
+        task: Task,
+        *,
+        now: datetime,
+        lease: timedelta,
+        progress: Mapping[str, Any] | None = None,
+        attempts: int | None = None,
+    ) -> Task | None:
+        """Prolong a claim, and write what was done; return the task as it is now, or None if another has claimed it.
+
+        Raises:
+            LedgerUnavailable: nothing was written.
+        """
+        values: dict[str, Any] = {"lease_until": now + lease}
+        if progress is not None:
+            values["progress"] = dict(progress)
+        if attempts is not None:
+            values["attempts"] = attempts
+        return replace(task, **values) if await self._change(task, values) else None
+
+    async def put_off(self, task: Task, next_at: datetime) -> bool:
+        """Give a claim back, so that some server goes on from a time; False if another has claimed it.
+
+        Raises:
+            LedgerUnavailable: nothing was written.
+        """
+        return await self._change(task, {"lease_owner": None, "lease_until": None, "next_at": next_at})
+
+    async def finish(self, task: Task, outcome: TaskOutcome, *, now: datetime, note: str = "") -> bool:
+        """Close a task that was claimed, or that nobody has claimed yet; False if another has it.
+
+        Raises:
+            LedgerUnavailable: nothing was written.
+        """
+        values = {"status": outcome, "closed_at": now, "note": storable(self._redact(note))}
+        return await self._change(task, values | {"lease_owner": None, "lease_until": None})
+
+    async def newest(self, limit: int) -> list[Task]:
+        """Open tasks first, then the newest closed ones, of every account.
+
+        Raises:
+            LedgerUnavailable: they cannot be read.
+        """
+        rows = select(TASKS).order_by(TASKS.c.closed_at.isnot(None), TASKS.c.created_at.desc()).limit(limit)
+        return await self._database.run(lambda connection: [_task(row) for row in connection.execute(rows)])
+
+    async def _change(self, task: Task, values: dict[str, Any]) -> bool:
+        mine = (TASKS.c.id == task.id) & OPEN_TASK & TASKS.c.lease_owner.is_not_distinct_from(task.lease_owner)
+        change = update(TASKS).where(mine).values(values)
+        return await self._database.run(lambda connection: connection.execute(change).rowcount > 0)
+
+
+def _due(kinds: Collection[TaskKind], now: datetime) -> ColumnElement[bool]:
+    is_free = or_(TASKS.c.lease_until.is_(None), TASKS.c.lease_until <= now)
+    return OPEN_TASK & TASKS.c.kind.in_(kinds) & (TASKS.c.next_at <= now) & is_free
+
+
+def _task(row: Row[Any]) -> Task:
+    return Task(**{name: row._mapping[name] for name in _NAMES})  # noqa: SLF001 - SQLAlchemy's public name for it

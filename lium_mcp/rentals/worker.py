@@ -1,0 +1,233 @@
+"""Does the tasks of one account, a few at a time: claims what is due, lets a kind's own code do it, keeps the lease.
+
+What a kind of task is about is known to the code that it is registered with, see `Worker.on`.
+"""
+
+import logging
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import anyio
+from anyio.abc import TaskGroup
+
+from lium_mcp.api import LiumError
+from lium_mcp.rentals.accounts import AccountUnknown, Identity
+from lium_mcp.rentals.entries import LedgerUnavailable, Task, TaskKind, TaskOutcome
+from lium_mcp.rentals.journal import Journal
+
+log = logging.getLogger(__name__)
+
+_LEASE: Final = timedelta(seconds=90)
+# Start-up has the processor first; and a database that is opened costs as much as half of it.
+_FIRST_LOOK_SECONDS: Final = 2.0
+_LOOK_SECONDS: Final = 15.0
+_FIRST_PAUSE_SECONDS: Final = 1.0
+_LONGEST_PAUSE_SECONDS: Final = 20.0
+_MOST_AT_ONCE: Final = 100
+_RELEASE_SECONDS: Final = 2.0
+
+
+class LeaseLost(Exception):
+    """Another server has claimed the task meanwhile: this one does nothing more of it."""
+
+
+class NotNow(Exception):
+    """A task cannot be done here now: any other server may, and this one leaves it alone for so many seconds."""
+
+    def __init__(self, reason: str, *, seconds: float = _LONGEST_PAUSE_SECONDS) -> None:
+        super().__init__(reason)
+        self.seconds = seconds
+
+
+class Claim:
+    """A task that this server does. Whatever destroys or spends comes right after `keep`.
+
+    Attributes:
+        task: The task as it was written last.
+        is_own: Whether this server's key made it. To another key its subject may not even be shown.
+        is_over: Whether it was finished.
+    """
+
+    def __init__(self, worker: "Worker", task: Task) -> None:
+        self._worker = worker
+        self.task = task
+        self.is_own = task.key_tag == worker.key_tag
+        self.is_over = False
+
+    async def keep(self, *, progress: Mapping[str, Any] | None = None, attempts: int | None = None) -> None:
+        """Make sure that the task is still this server's for the length of a lease, and write what was done of it.
+
+        Raises:
+            LeaseLost: it is not.
+            LedgerUnavailable: nobody can tell.
+        """
+        kept = await self._worker.journal.tasks().keep(
+            self.task, now=self._worker.now(), lease=_LEASE, progress=progress, attempts=attempts
+        )
+        if kept is None:
+            raise LeaseLost
+        self.task = kept
+
+    async def finish(self, outcome: TaskOutcome, note: str = "") -> None:
+        """Close the task, with a word on what became of it.
+
+        Raises:
+            LeaseLost: another server has claimed it.
+            LedgerUnavailable: it could not be closed.
+        """
+        if not await self._worker.journal.tasks().finish(self.task, outcome, now=self._worker.now(), note=note):
+            raise LeaseLost
+        self.is_over = True
+        level = logging.INFO if outcome == "done" else logging.WARNING
+        log.log(level, "%s is %s: %s", _title(self.task), outcome, note or "nothing to add")
+
+
+Step = Callable[[Claim], Awaitable[None]]
+"""Looks at a task and does what can be done of it now. It is called again, after a pause, until that is all."""
+
+
+class Worker:
+    """Does the tasks of the account that a key acts for."""
+
+    def __init__(self, journal: Journal, identity: Identity, now: Callable[[], datetime]) -> None:
+        """Take where the ledger is, the key, and the clock that all servers of the account share."""
+        self.journal = journal
+        self.now = now
+        self._identity = identity
+        self._steps: dict[TaskKind, Step] = {}
+        self._at_work: set[str] = set()
+        self._left_until: dict[str, float] = {}
+        self._wake = anyio.Event()
+
+    @property
+    def key_tag(self) -> str:
+        """What the key is called in the ledger."""
+        return self._identity.key_tag
+
+    def on(self, kind: TaskKind, step: Step) -> None:
+        """Let tasks of a kind be done by a step."""
+        self._steps[kind] = step
+
+    async def add(
+        self, kind: TaskKind, subject: str, name: str, payload: Mapping[str, Any], *, delay: timedelta = timedelta()
+    ) -> tuple[Task, bool]:
+        """Write down a task, unless one of its name is open; return the one that is open, and whether it is new.
+
+        Some server of the account does it once the delay is over, at once if this one is free to.
+
+        Raises:
+            AccountUnknown: nothing was written.
+            LiumError: nothing was written.
+            LedgerUnavailable: nothing was written.
+        """
+        now = self.now()
+        task = Task(
+            account=await self._identity.learn(),
+            key_tag=self.key_tag,
+            kind=kind,
+            subject=subject,
+            name=name,
+            payload=dict(payload),
+            created_at=now,
+            next_at=now + delay,
+        )
+        written, is_new = await self.journal.tasks().add(task)
+        self._wake.set()
+        return written, is_new
+
+    async def begin(self, task: Task) -> None:
+        """Let a task that was added with a delay be done from now on, unless somebody does it already.
+
+        Raises:
+            LedgerUnavailable: its delay stands.
+        """
+        await self.journal.tasks().put_off(task, self.now())
+        self._wake.set()
+
+    async def withdraw(self, task: Task, note: str) -> None:
+        """Close a task that nobody has claimed yet: it turned out that there is nothing to do.
+
+        Raises:
+            LedgerUnavailable: it stays open.
+        """
+        await self.journal.tasks().finish(task, "gone", now=self.now(), note=note)
+
+    async def run(self) -> None:
+        """Do what is due, until this is cancelled; what is under way then is given back."""
+        pause_seconds = _FIRST_LOOK_SECONDS
+        async with anyio.create_task_group() as group:
+            while True:
+                with anyio.move_on_after(pause_seconds):
+                    await self._wake.wait()
+                self._wake = anyio.Event()
+                try:
+                    await self._claim_due(group)
+                except (LedgerUnavailable, AccountUnknown, LiumError) as error:
+                    log.warning("What is to be done between calls could not be looked at for now: %s", error)
+                pause_seconds = self._pause_seconds()
+
+    def _pause_seconds(self) -> float:
+        # Servers that look at the same moments would leave a task to one another, time and again.
+        usual = _LOOK_SECONDS * random.uniform(0.8, 1.2)  # noqa: S311 - no secret
+        return max(min([usual, *(until - anyio.current_time() for until in self._left_until.values())]), 0.1)
+
+    async def _claim_due(self, group: TaskGroup) -> None:
+        now = anyio.current_time()
+        self._left_until = {name: until for name, until in self._left_until.items() if until > now}
+        if self.journal.is_empty:
+            return
+        tasks, kinds = self.journal.tasks(), tuple(self._steps)
+        if not await tasks.is_any_due(kinds, now=self.now()):
+            return
+        account = await self._identity.learn()
+        while len(self._at_work) < _MOST_AT_ONCE:
+            left = (*self._at_work, *self._left_until)
+            task = await tasks.claim(account, kinds, now=self.now(), lease=_LEASE, without=left)
+            if task is None:
+                return
+            self._at_work.add(task.id)
+            group.start_soon(self._do, Claim(self, task))
+
+    async def _do(self, claim: Claim) -> None:
+        left_seconds = _LONGEST_PAUSE_SECONDS
+        title = _title(claim.task)
+        try:
+            await self._take_steps(claim)
+        except LeaseLost:
+            log.warning("%s: another server has taken it over", title)
+        except LedgerUnavailable as error:
+            log.warning("%s: the ledger cannot be used for now: %s", title, error)
+        except NotNow as reason:
+            log.info("%s: not now: %s", title, reason)
+            left_seconds = reason.seconds
+        except Exception:
+            log.exception("%s: this server failed", title)  # a defect in one must not end the others
+        finally:
+            self._at_work.discard(claim.task.id)
+            if not claim.is_over:
+                self._left_until[claim.task.id] = anyio.current_time() + left_seconds
+                with anyio.move_on_after(_RELEASE_SECONDS, shield=True):
+                    await self._give_back(claim)
+            self._wake.set()
+
+    async def _take_steps(self, claim: Claim) -> None:
+        step, pause_seconds = self._steps[claim.task.kind], _FIRST_PAUSE_SECONDS
+        while True:
+            await step(claim)
+            if claim.is_over:
+                return
+            await claim.keep()
+            await anyio.sleep(pause_seconds)
+            pause_seconds = min(1.5 * pause_seconds, _LONGEST_PAUSE_SECONDS)
+
+    async def _give_back(self, claim: Claim) -> None:
+        try:
+            await self.journal.tasks().put_off(claim.task, self.now())
+        except LedgerUnavailable as error:
+            log.info("%s: another server goes on when the lease is over: %s", _title(claim.task), error)
+
+
+def _title(task: Task) -> str:
+    return f"Task {task.kind} {task.name} on {task.subject}"
