@@ -6,7 +6,7 @@ Output is for people, on standard output; nothing here is offered to agents.
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from lium_mcp.rentals import REPLAY_WINDOW, Entry, Journal, LedgerUnavailable, has_something_left
+from lium_mcp.rentals import REPLAY_WINDOW, Entry, Journal, LedgerUnavailable, Task, has_something_left
 from lium_mcp.tools.call import Call, Runtime
 from lium_mcp.tools.policy_view import LimitView, Offered, policy_view
 from lium_mcp.tools.results import clean
@@ -16,17 +16,24 @@ _FAILED = 1
 
 
 async def list_rentals(journal: Journal, *, all_of_them: bool) -> int:
-    """Print the open rents of the ledger, or with `all_of_them` the newest closed ones too."""
+    """Print the open rents and tasks of the ledger, or with `all_of_them` the newest closed ones too."""
     try:
         entries = [] if journal.is_empty else await journal.open().newest(_MOST_ROWS)
+        tasks = [] if journal.is_empty else await journal.tasks().newest(_MOST_ROWS)
     except LedgerUnavailable as error:
         return _fail(error)
     shown = [entry for entry in entries if entry.is_open or all_of_them]
-    if not shown:
+    if shown:
+        _say_rentals(shown)
+    else:
         _say("No open rents. Closed ones are shown with --all." if entries else "The ledger is empty.")
-        return 0
+    _say_tasks([task for task in tasks if task.status == "open" or all_of_them])
+    return 0
+
+
+def _say_rentals(entries: Sequence[Entry]) -> None:
     _say(f"{'ID':10}{'STATUS':10}{'NAME':22}{'SINCE (UTC)':18}{'PER HOUR':>9}  PODS")
-    for entry in shown:
+    for entry in entries:
         price = "?" if entry.price_per_hour_usd is None else f"${entry.price_per_hour_usd:.2f}"
         pods = ", ".join(entry.pod_ids) or "-"
         _say(
@@ -35,7 +42,16 @@ async def list_rentals(journal: Journal, *, all_of_them: bool) -> int:
         )
         if advice := _advice(entry):
             _say(f"{'':10}{advice}")
-    return 0
+
+
+def _say_tasks(tasks: Sequence[Task]) -> None:
+    if tasks:
+        _say(f"\n{'TASK':10}{'STATUS':10}{'KIND AND NAME':22}{'SINCE (UTC)':18}  ABOUT")
+    for task in tasks:
+        _say(
+            f"{task.id[:8]:10}{task.status:10}{f'{task.kind} {task.name}':22.21}"
+            f"{task.created_at:%Y-%m-%d %H:%M}    {task.subject} {task.note}"
+        )
 
 
 async def close_rental(journal: Journal, named: str, *, confirmed: bool) -> int:

@@ -91,3 +91,25 @@ async def test_a_server_that_is_killed_in_the_middle_leaves_a_job_that_the_next_
                 [job] = (await agent.call("get_job", pod="job"))["jobs"]
                 assert (job["job"], job["status"]) == ("train", "running")
                 await finish(agent, tmp_path / "work", pod_id)
+
+
+async def test_what_follows_a_job_is_done_by_another_server_when_the_first_is_killed(tmp_path: Path) -> None:
+    make_key_pair(tmp_path / "key")
+    with simulated_lium() as address:
+        settings: dict[str, Any] = {
+            "LIUM_API_KEY": API_KEY,
+            "LIUM_BASE_URL": address,
+            "LIUM_SSH_KEY_PATH": str(tmp_path / "key"),
+            "LIUM_MCP_STATE_URL": f"sqlite:///{tmp_path / 'shared.db'}",
+        }
+        with serving(tmp_path / "first", **settings) as first, serving(tmp_path / "second", **settings) as second:
+            async with calling(first.url, "modern") as agent:
+                await agent.call("rent_pod", name="job", gpu_type="A100", hours=6, wait_seconds=120)
+                await agent.call("start_job", pod="job", name="j", command="sleep 60", then="backup_and_remove")
+            first.process.kill()
+            first.process.wait()
+            async with calling(second.url, "modern") as agent, asyncio.timeout(60):
+                while (await agent.call("list_pods"))["pods"]:  # noqa: ASYNC110 - another process's doing
+                    await asyncio.sleep(0.5)
+                [backup] = (await agent.call("list_backups"))["backups"]
+                assert backup["status"] == "COMPLETED"

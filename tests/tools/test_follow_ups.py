@@ -1,0 +1,256 @@
+"""What follows jobs belongs to the account: any server of it does it, one at a time, and nobody drops another's.
+
+Pods are the sandbox's own, over SSH; the clock is turned.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from lium_mcp.operator_commands import list_rentals
+from lium_mcp.rentals import Journal
+from lium_mcp.sandbox import Sandbox
+from tests.harness import Agent, agent_on, make_key_pair
+from tests.tools.wires import Forward, Wire, answering, ask_as_person, living
+
+_PATIENCE_SECONDS = 25
+
+
+@pytest.fixture(autouse=True)
+def _prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let servers look at once, and again soon."""
+    monkeypatch.setattr("lium_mcp.rentals.worker._FIRST_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("lium_mcp.rentals.worker._FIRST_PAUSE_SECONDS", 0.2)
+    monkeypatch.setattr("lium_mcp.rentals.worker._LONGEST_PAUSE_SECONDS", 0.5)
+    monkeypatch.setattr("lium_mcp.rentals.worker._LOOK_SECONDS", 0.5)
+
+
+@pytest.fixture
+async def account(tmp_path: Path) -> AsyncIterator[Sandbox]:
+    """An account whose pods answer SSH, and whose servers may read as often as they like."""
+    make_key_pair(tmp_path / "key")
+    sandbox = Sandbox(seed=7, speed=0, ssh=True, pod_polls_per_minute=10**6)
+    yield sandbox
+    await sandbox.aclose()
+
+
+@pytest.fixture
+def at(account: Sandbox, tmp_path: Path, state_url: str) -> Any:
+    """Start a server of the account on the shared ledger."""
+
+    @asynccontextmanager
+    async def start(wire: Wire | None = None, **settings: Any) -> AsyncIterator[Agent]:
+        defaults = {"ssh_key_path": tmp_path / "key", "state_url": state_url}
+        async with agent_on(account, transport=wire, **defaults | settings) as agent:
+            yield agent
+
+    return start
+
+
+async def other_key(account: Sandbox, visibility: str = "own") -> str:
+    body = {"name": "other", "scopes": ["read", "rent", "manage"], "pod_visibility": visibility}
+    return str((await ask_as_person(account, "POST", "/keys", body))["key"])
+
+
+async def until(holds: Callable[[], Any]) -> None:
+    async with asyncio.timeout(_PATIENCE_SECONDS):
+        while not holds():  # noqa: ASYNC110 - what others do on their own
+            await asyncio.sleep(0.05)
+
+
+async def start_training(agent: Agent, then: str = "backup_and_remove", seconds: int = 60) -> str:
+    rented = await agent.call("rent_pod", name="train", gpu_type="A100", hours=24, wait_seconds=300)
+    started = await agent.call("start_job", pod="train", name="j", command=f"sleep {seconds}", then=then)
+    assert started["job"]["status"] == "running"
+    return str(rented["pod_id"])
+
+
+async def listed(capsys: pytest.CaptureFixture[str], state_url: str) -> str:
+    """What the person who runs the servers is shown of all tasks."""
+    capsys.readouterr()
+    journal = Journal(state_url)
+    assert await list_rentals(journal, all_of_them=True) == 0
+    await journal.aclose()
+    return "\n".join(line for line in capsys.readouterr().out.splitlines() if "follow_up" in line)
+
+
+def backups(wire: Wire) -> int:
+    return len(wire.sent("POST", "/pods/*/backup"))
+
+
+async def test_a_server_whose_key_is_not_shown_the_pod_drops_nothing(
+    account: Sandbox, at: Any, state_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with at() as maker:
+        await start_training(maker)
+    account.clock.advance(minutes=5)
+    blind = Wire(account)
+    async with at(blind, api_key=await other_key(account)):
+        await until(lambda: blind.sent("GET", "/pods/*"))
+        await asyncio.sleep(1.5)
+        assert len(blind.sent("GET", "/pods/*")) == 1  # it leaves it to others then
+        account.clock.advance(minutes=5)
+        assert len(living(account)) == 1
+        wire = Wire(account)
+        async with at(wire):
+            await until(lambda: not living(account))
+    assert (backups(wire), len(wire.sent("DELETE", "/pods/*"))) == (1, 1)
+    assert (backups(blind), len(blind.sent("DELETE", "/pods/*"))) == (0, 0)
+    assert "done" in await listed(capsys, state_url)
+
+
+async def test_a_server_with_another_key_that_is_shown_the_pod_takes_over(account: Sandbox, at: Any) -> None:
+    async with at() as maker:
+        await start_training(maker)
+    account.clock.advance(minutes=5)
+    wire = Wire(account)
+    async with at(wire, api_key=await other_key(account, "account")):
+        await until(lambda: not living(account))
+    assert (backups(wire), len(wire.sent("DELETE", "/pods/*"))) == (1, 1)
+
+
+async def test_servers_that_race_take_one_backup_and_remove_once(account: Sandbox, at: Any) -> None:
+    wires = [Wire(account) for _ in range(3)]
+    async with AsyncExitStack() as stack:
+        agents = [await stack.enter_async_context(at(wire)) for wire in wires]
+        await start_training(agents[0])
+        for agent in agents:  # each of them knows of it
+            await agent.call("get_job", pod="train", name="j", wait_seconds=0)
+        account.clock.advance(minutes=2)
+        await until(lambda: not living(account))
+        await asyncio.sleep(1)
+    assert sum(backups(wire) for wire in wires) == 1
+    assert sum(len(wire.sent("DELETE", "/pods/*")) for wire in wires) == 1
+
+
+class Held:
+    """Holds the first request that it handles until it is let go."""
+
+    def __init__(self, *, after_work: bool = False) -> None:
+        self.reached, self.let_go = asyncio.Event(), asyncio.Event()
+        self._after_work = after_work
+
+    async def __call__(self, request: httpx2.Request, forward: Forward) -> httpx2.Response:
+        response = await forward(request) if self._after_work else None
+        if response is not None:
+            await response.aread()
+        self.reached.set()
+        await self.let_go.wait()
+        return response or await forward(request)
+
+
+@pytest.mark.parametrize("written", [True, False])
+async def test_a_server_that_lost_its_lease_in_the_middle_does_nothing_more(
+    account: Sandbox, at: Any, written: bool
+) -> None:
+    slow, quick = Wire(account), Wire(account)
+    held = Held(after_work=not written)
+    slow.on(*(("GET", "/backup-logs/*") if written else ("POST", "/pods/*/backup")), held)
+    async with at(slow) as maker:
+        await start_training(maker)
+        account.clock.advance(minutes=2)
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            await held.reached.wait()
+        account.clock.advance(seconds=60)
+        async with at(quick):
+            await asyncio.sleep(1.5)
+            assert backups(quick) == len(quick.sent("GET", "/backup-logs/*")) == 0  # the lease holds
+            account.clock.advance(seconds=60)
+            await until(lambda: not living(account))
+            held.let_go.set()
+            await asyncio.sleep(1)
+    assert (backups(slow), len(slow.sent("DELETE", "/pods/*"))) == (1, 0)
+    assert (backups(quick), len(quick.sent("DELETE", "/pods/*"))) == (0, 1)
+    assert len(account.state()["backups"]) == 1
+
+
+async def test_one_answer_that_there_is_no_such_pod_proves_nothing(
+    account: Sandbox, at: Any, state_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wire = Wire(account)
+    async with at(wire) as maker:
+        await start_training(maker)
+        wire.on("GET", "/pods/*", answering(404, {"message": "Pod not found", "status_code": 404}), times=1)
+        seen = len(wire.sent("GET", "/pods/*"))
+        account.clock.advance(minutes=2)
+        await until(lambda: len(wire.sent("GET", "/pods/*")) > seen)
+        account.clock.advance(minutes=2)
+        await until(lambda: not living(account))
+        await asyncio.sleep(0.3)
+    assert "done" in await listed(capsys, state_url)
+
+
+async def test_a_pod_that_is_gone_for_good_ends_the_task_which_is_said(
+    account: Sandbox, at: Any, state_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wire = Wire(account)
+    async with at(wire) as maker:
+        pod_id = await start_training(maker, seconds=3600)
+        wire.on("GET", f"/pods/{pod_id}", answering(404, {"message": "Pod not found", "status_code": 404}))
+        seen = len(wire.sent("GET", "/pods/*"))
+        await until(lambda: len(wire.sent("GET", "/pods/*")) > seen + 2)
+        assert "open" in await listed(capsys, state_url)
+        account.clock.advance(seconds=61)
+        seen = len(wire.sent("GET", "/pods/*"))
+        await until(lambda: len(wire.sent("GET", "/pods/*")) > seen)
+        await asyncio.sleep(0.5)
+    shown = await listed(capsys, state_url)
+    assert "gone" in shown
+    assert "no such pod" in shown
+
+
+async def test_a_job_is_not_started_if_what_follows_it_cannot_be_kept(account: Sandbox, at: Any) -> None:
+    async with at() as renter:
+        await renter.call("rent_pod", name="train", gpu_type="A100", hours=24, wait_seconds=300)
+    async with at(state_url="sqlite:////proc/nowhere/ledger.db") as agent:
+        failure = await agent.refused("start_job", pod="train", name="j", command="true", then="backup")
+        assert failure.code == "follow_up_not_kept"
+        assert (await agent.call("get_job", pod="train"))["jobs"] == []
+        assert (await agent.call("start_job", pod="train", name="j", command="true"))["job"]["job"] == "j"
+
+
+async def test_a_job_that_was_refused_leaves_no_task(
+    account: Sandbox, at: Any, state_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with at() as agent:
+        await start_training(agent, then="nothing", seconds=3600)
+        refused = await agent.refused("start_job", pod="train", name="j", command="true", then="backup_and_remove")
+        assert refused.code == "job_exists"
+    assert "open" not in await listed(capsys, state_url)
+
+
+async def test_files_of_an_earlier_version_are_taken_up_once(account: Sandbox, at: Any, tmp_path: Path) -> None:
+    address = {"base_url": "https://lium.example/api"}  # at a loopback address nothing is kept on disk
+    folder = Path.home() / ".local" / "state" / "lium-mcp" / "follow-ups"
+    async with at(**address, state_url=f"sqlite:///{tmp_path / 'unshared.db'}") as maker:
+        pod_id = await start_training(maker, then="backup")
+    account.clock.advance(minutes=2)
+    folder.mkdir(parents=True)
+    (folder / "0.json").write_text(json.dumps({"pod_id": pod_id, "job": "j"}))
+    (folder / "1.json").write_text("{")
+    blind, wire = Wire(account), Wire(account)
+    async with at(blind, **address, api_key=await other_key(account)):
+        await until(lambda: blind.sent("GET", "/pods/*"))
+        await asyncio.sleep(0.5)
+    assert sorted(path.name for path in folder.iterdir()) == ["0.json", "1.json"]  # another server's
+    async with at(wire, **address) as taking_up:
+        await until(lambda: sorted(path.name for path in folder.iterdir()) == ["1.json"])
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            while "backup_id" not in (await taking_up.call("get_job", pod="train", name="j"))["job"]:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+    assert (backups(wire), len(living(account))) == (1, 1)
+
+
+async def test_a_ledger_in_memory_does_as_well(account: Sandbox, at: Any) -> None:
+    wire = Wire(account)
+    async with at(wire, state_url="sqlite://") as agent:
+        await start_training(agent)
+        account.clock.advance(minutes=2)
+        await until(lambda: not living(account))
+    assert (backups(wire), len(wire.sent("DELETE", "/pods/*"))) == (1, 1)
