@@ -267,8 +267,8 @@ async def _begin_backup(call: Call, claim: Claim, pod: Pod, *, whole: bool) -> s
             refuse_partial(pod, await call.lium.backup_schedules.get_for_pod(pod.id))
     else:
         started = await start_backup(call, pod, name="final", whole=whole)
-        if started.joined and started.backup_id in progress["backups_before"]:
-            return None  # it began too early, and may miss what was written since: the next one is ours
+        if started.joined and not _began_later(await call.lium.backups.get(started.backup_id), progress):
+            return None  # it may miss what was written since it began: the next one is ours
         backup_id = started.backup_id
     await claim.keep(progress={**progress, "backup_id": backup_id})
     return backup_id

@@ -170,6 +170,58 @@ async def test_a_server_that_lost_its_lease_in_the_middle_does_nothing_more(
     assert len(account.state()["backups"]) == 1
 
 
+async def test_a_backup_that_ran_before_the_job_ended_is_not_the_last_one(account: Sandbox, at: Any) -> None:
+    wire = Wire(account)
+    async with at(wire) as agent:
+        await start_training(agent)
+        account.clock.advance(seconds=50)
+        early = await agent.call("create_backup", pod="train", wait_seconds=0)
+        # A list that lacks what runs must not make it look new.
+        wire.on("GET", "/backup-logs/pod/*", answering(200, []), times=1)
+        account.clock.advance(seconds=15)
+        await until(lambda: backups(wire) > 1)
+        assert len(living(account)) == 1
+        account.clock.advance(minutes=20)
+        await until(lambda: not living(account))
+    later = [row for row in account.state()["backups"] if row["id"] != early["backup"]["backup_id"]]
+    assert [row["status"] for row in later] == ["COMPLETED"]
+
+
+async def test_a_server_whose_key_may_not_do_it_leaves_it_to_one_that_may(account: Sandbox, at: Any) -> None:
+    async with at() as maker:
+        await start_training(maker)
+    account.clock.advance(minutes=2)
+    weak, wire = Wire(account), Wire(account)
+    body = {"name": "weak", "scopes": ["read"], "pod_visibility": "account"}
+    key = str((await ask_as_person(account, "POST", "/keys", body))["key"])
+    async with at(weak, api_key=key):
+        await until(lambda: weak.sent("GET", "/backup-logs/pod/*"))
+        await asyncio.sleep(0.5)
+        assert len(living(account)) == 1
+        async with at(wire):
+            await until(lambda: not living(account))
+    assert len(wire.sent("DELETE", "/pods/*")) == 1
+    assert weak.sent("DELETE", "/pods/*") == []
+
+
+async def test_what_fails_is_said_on_the_pod_and_in_the_ledger(
+    account: Sandbox, at: Any, state_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    account.add_fault("backup_fails", message="disk on fire", times=None)
+    async with at() as agent:
+        await start_training(agent)
+        account.clock.advance(minutes=2)
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            while "problem" not in (seen := await agent.call("get_job", pod="train", name="j"))["job"]:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+        assert seen["job"]["problem"] == "final_backup_failed"
+        await asyncio.sleep(0.3)
+        assert len(living(account)) == 1
+    shown = await listed(capsys, state_url)
+    assert "failed" in shown
+    assert "final_backup_failed" in shown
+
+
 async def test_one_answer_that_there_is_no_such_pod_proves_nothing(
     account: Sandbox, at: Any, state_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
