@@ -54,12 +54,38 @@ def variables(home: Path, **settings: str) -> dict[str, str]:
     return kept | {"PATH": os.environ["PATH"], "HOME": str(home), "NO_PROXY": "127.0.0.1"} | settings
 
 
+_WITHIN: Final = """
+import functools, json, resource, sys
+from lium_mcp import http
+from lium_mcp.cli import main
+from lium_mcp.connections import ConnectionBounds
+from lium_mcp.sessions import SessionBounds
+connections, sessions, descriptors = json.loads(sys.argv[1])
+if descriptors:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
+http.serve_http = functools.partial(
+    http.serve_http, connections=ConnectionBounds(**connections), sessions=SessionBounds(**sessions)
+)
+sys.exit(main(sys.argv[2:]))
+"""
+
+
 @contextmanager
-def serving(home: Path, *options: str, **settings: str) -> Iterator[Served]:
-    """Run `lium-mcp serve` at a free port until the end of the block."""
+def serving(
+    home: Path,
+    *options: str,
+    connections: dict[str, float] | None = None,
+    sessions: dict[str, float] | None = None,
+    descriptors: int | None = None,
+    **settings: str,
+) -> Iterator[Served]:
+    """Run `lium-mcp serve` at a free port until the end of the block, within bounds of its own if some are given."""
     home.mkdir(parents=True, exist_ok=True)
     log = home / "stderr"
-    command = [sys.executable, "-m", "lium_mcp", "serve", "--transport", "http", "--port", "0", *options]
+    program = ["-m", "lium_mcp"]
+    if connections or sessions or descriptors:
+        program = ["-c", _WITHIN, json.dumps([connections or {}, sessions or {}, descriptors])]
+    command = [sys.executable, *program, "serve", "--transport", "http", "--port", "0", *options]
     with (
         log.open("w") as stderr,
         subprocess.Popen(
@@ -133,10 +159,22 @@ async def calling(url: str, way: Way, headers: dict[str, str] | None = None, que
 
 
 class Wire:
-    """MCP written by hand, for what no client does: to leave without a word."""
+    """MCP written by hand, for what no client does: to leave without a word, or to use another's session.
+
+    Attributes:
+        session: The address and the header of the open session, as its client sends them and as proxies log them.
+    """
+
+    session: tuple[str, dict[str, str]]
 
     def __init__(self, url: str, headers: dict[str, str] | None = None) -> None:
         self._http = httpx2.AsyncClient(base_url=url, headers=headers, timeout=10, trust_env=False)
+
+    async def say(self, message: dict[str, Any]) -> int:
+        """Send a message in the open session; return the status."""
+        path, headers = self.session
+        headers = headers | {"Accept": _EVERY_ANSWER}
+        return (await self._http.post(path, json=message, headers=headers)).status_code
 
     @asynccontextmanager
     async def calling(self, way: Way, tool: str, arguments: dict[str, Any]) -> AsyncIterator[AsyncIterator[str]]:
@@ -155,9 +193,10 @@ class Wire:
             headers |= {"MCP-Protocol-Version": MODERN_VERSION, "Mcp-Method": "tools/call", "Mcp-Name": tool}
         else:
             headers |= {"MCP-Protocol-Version": LEGACY_VERSION}
-            opening = await self._http.post("/mcp", json=_initialize(), headers=headers)
+            opening = await self._http.post("/mcp", json=initialize(), headers=headers)
             headers["Mcp-Session-Id"] = opening.headers["mcp-session-id"]
-            await self._http.post("/mcp", json=_initialized(), headers=headers)
+            self.session = "/mcp", {"Mcp-Session-Id": headers["Mcp-Session-Id"]}
+            await self._http.post("/mcp", json=initialized(), headers=headers)
         body = tool_call(tool, arguments, modern=way == "modern")
         async with self._http.stream("POST", "/mcp", json=body, headers=headers) as answer:
             assert answer.status_code == 200
@@ -171,7 +210,8 @@ class Wire:
                 if line.startswith("data: "):
                     break
             path = line.removeprefix("data: ")
-            for message in (_initialize(), _initialized(), tool_call(tool, arguments, modern=False)):
+            self.session = path, {}
+            for message in (initialize(), initialized(), tool_call(tool, arguments, modern=False)):
                 accepted = await self._http.post(path, json=message)
                 assert accepted.status_code == 202
             yield lines
@@ -198,13 +238,14 @@ def envelope() -> dict[str, Any]:
     }
 
 
-def _initialize() -> dict[str, Any]:
-    client = {"name": "by-hand", "version": "1"}
-    params = {"protocolVersion": LEGACY_VERSION, "capabilities": {}, "clientInfo": client}
+def initialize(padding: str = "") -> dict[str, Any]:
+    """The request that opens a session, of a client that can ask its user."""
+    client = {"name": f"by-hand{padding}", "version": "1"}
+    params = {"protocolVersion": LEGACY_VERSION, "capabilities": {"elicitation": {}}, "clientInfo": client}
     return {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params}
 
 
-def _initialized() -> dict[str, Any]:
+def initialized() -> dict[str, Any]:
     return {"jsonrpc": "2.0", "method": "notifications/initialized"}
 
 
