@@ -111,7 +111,7 @@ class Sessions:
             with _in_use(session):
                 await app(scope, receive, send)
             if scope["method"] == "DELETE":
-                self._drop(session, session_id)
+                await self._end(session, session_id)  # whatever the SDK thought of the request
 
         return bounded
 

@@ -71,20 +71,31 @@ sys.exit(main(sys.argv[2:]))
 
 
 @contextmanager
-def serving(
+def serving(home: Path, *options: str, **settings: str) -> Iterator[Served]:
+    """Run `lium-mcp serve` at a free port until the end of the block."""
+    with _serving(home, ["-m", "lium_mcp"], options, settings) as served:
+        yield served
+
+
+@contextmanager
+def serving_within(
     home: Path,
-    *options: str,
+    settings: dict[str, str],
+    *,
     connections: dict[str, float] | None = None,
     sessions: dict[str, float] | None = None,
     descriptors: int | None = None,
-    **settings: str,
 ) -> Iterator[Served]:
-    """Run `lium-mcp serve` at a free port until the end of the block, within bounds of its own if some are given."""
+    """Run it within other bounds than its own, which a test can reach."""
+    bounds = json.dumps([connections or {}, sessions or {}, descriptors])
+    with _serving(home, ["-c", _WITHIN, bounds], (), settings) as served:
+        yield served
+
+
+@contextmanager
+def _serving(home: Path, program: list[str], options: tuple[str, ...], settings: dict[str, str]) -> Iterator[Served]:
     home.mkdir(parents=True, exist_ok=True)
     log = home / "stderr"
-    program = ["-m", "lium_mcp"]
-    if connections or sessions or descriptors:
-        program = ["-c", _WITHIN, json.dumps([connections or {}, sessions or {}, descriptors])]
     command = [sys.executable, *program, "serve", "--transport", "http", "--port", "0", *options]
     with (
         log.open("w") as stderr,

@@ -119,6 +119,14 @@ class LiumClient:
     ) -> None:
         await self.aclose()
 
+    def check_api_key(self) -> None:
+        """Do nothing where there is a key.
+
+        Raises:
+            MissingApiKey: there is none.
+        """
+        self._wire.check_api_key()
+
     @property
     def has_api_key(self) -> bool:
         """Whether a key is configured; without one only public routes work."""

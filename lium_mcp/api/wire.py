@@ -114,6 +114,10 @@ class Wire:
         """Whether a key is configured."""
         return self._api_key is not None
 
+    def check_api_key(self) -> None:
+        """Raise MissingApiKey where no key is configured."""
+        self._credentials(Auth.KEY)
+
     def now(self) -> datetime:
         """Return the API's idea of now: the local clock corrected by the `Date` of the newest answer."""
         return datetime.now(UTC) + self._clock_correction
