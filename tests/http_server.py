@@ -178,7 +178,8 @@ class Wire:
 
     session: tuple[str, dict[str, str]]
 
-    def __init__(self, url: str, headers: dict[str, str] | None = None) -> None:
+    def __init__(self, url: str, headers: dict[str, str] | None = None, *, asks: bool = False) -> None:
+        self._asks = asks
         self._http = httpx2.AsyncClient(base_url=url, headers=headers, timeout=10, trust_env=False)
 
     async def say(self, message: dict[str, Any]) -> int:
@@ -204,7 +205,7 @@ class Wire:
             headers |= {"MCP-Protocol-Version": MODERN_VERSION, "Mcp-Method": "tools/call", "Mcp-Name": tool}
         else:
             headers |= {"MCP-Protocol-Version": LEGACY_VERSION}
-            opening = await self._http.post("/mcp", json=initialize(), headers=headers)
+            opening = await self._http.post("/mcp", json=initialize(asks=self._asks), headers=headers)
             headers["Mcp-Session-Id"] = opening.headers["mcp-session-id"]
             self.session = "/mcp", {"Mcp-Session-Id": headers["Mcp-Session-Id"]}
             await self._http.post("/mcp", json=initialized(), headers=headers)
@@ -222,7 +223,7 @@ class Wire:
                     break
             path = line.removeprefix("data: ")
             self.session = path, {}
-            for message in (initialize(), initialized(), tool_call(tool, arguments, modern=False)):
+            for message in (initialize(asks=self._asks), initialized(), tool_call(tool, arguments, modern=False)):
                 accepted = await self._http.post(path, json=message)
                 assert accepted.status_code == 202
             yield lines
@@ -249,10 +250,11 @@ def envelope() -> dict[str, Any]:
     }
 
 
-def initialize(padding: str = "") -> dict[str, Any]:
-    """The request that opens a session, of a client that can ask its user."""
+def initialize(padding: str = "", *, asks: bool = False) -> dict[str, Any]:
+    """The request that opens a session; of a client that can ask its user, if so told."""
     client = {"name": f"by-hand{padding}", "version": "1"}
-    params = {"protocolVersion": LEGACY_VERSION, "capabilities": {"elicitation": {}}, "clientInfo": client}
+    capabilities: dict[str, Any] = {"elicitation": {}} if asks else {}
+    params = {"protocolVersion": LEGACY_VERSION, "capabilities": capabilities, "clientInfo": client}
     return {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params}
 
 

@@ -302,7 +302,7 @@ async def test_only_who_opened_a_session_answers_its_questions(
     guarded: Served, lium: Simulated, way: Way, intruder: dict[str, str]
 ) -> None:
     await register_ssh_keys(guarded.url)
-    wire = Wire(guarded.url, MINE)
+    wire = Wire(guarded.url, MINE, asks=True)
     async with wire.calling(way, "rent_pod", RENT | {"wait_seconds": 0}) as lines:
         async for question in messages_of(lines, "elicitation/create"):
             await say_all(
@@ -336,17 +336,15 @@ async def messages_of(lines: AsyncIterator[str], method: str) -> AsyncIterator[d
 @INTRUDER
 @pytest.mark.parametrize("way", OLD_WAYS)
 async def test_only_who_opened_a_session_cancels_and_ends_it(
-    lium: Simulated, tmp_path: Path, way: Way, intruder: dict[str, str]
+    guarded: Served, lium: Simulated, way: Way, intruder: dict[str, str]
 ) -> None:
-    settings = {"LIUM_API_KEY": OTHER_API_KEY, "LIUM_MCP_SERVER_TOKEN": TOKEN, "LIUM_MCP_CONFIRM": "never"}
-    with serving(tmp_path, LIUM_BASE_URL=lium.base_url, **settings) as served:
-        await register_ssh_keys(served.url)
-        wire = Wire(served.url, MINE)
-        async with wire.calling(way, "rent_pod", RENT) as lines:
-            await until_progress(lines)
-            await say_all(served.url, wire.session, intruder, [cancellation()])
-            lium.turn(minutes=2)
-            answer = await answer_in(lines)
+    await register_ssh_keys(guarded.url)
+    wire = Wire(guarded.url, MINE)
+    async with wire.calling(way, "rent_pod", RENT) as lines:
+        await until_progress(lines)
+        await say_all(guarded.url, wire.session, intruder, [cancellation()])
+        lium.turn(minutes=2)
+        answer = await answer_in(lines)
     assert "RUNNING" in answer
     assert len(lium.state()["rents"]) == 1
 
