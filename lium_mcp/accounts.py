@@ -93,8 +93,8 @@ class Callers:
         wrong = f"The header {OWN_KEY_HEADER} does not hold it. " if shown else ""
         return Caller(
             no_key_because="The Lium API key of this MCP server serves only callers that show the server token. "
-            f"{wrong}The token is {self._token_place}: have the user put it into the header {OWN_KEY_HEADER} in this "
-            f"client's configuration of the server. Or {_KEY_OF_YOURS}."
+            f"{wrong}The token is {self._token_place}, on the server's machine: have the user put it into the header "
+            f"{OWN_KEY_HEADER} in this client's configuration of the server. Or {_KEY_OF_YOURS}."
         )
 
     def _is_token(self, text: str) -> bool:

@@ -211,11 +211,13 @@ class _SaidOnce(logging.Filter):
 
 
 def _callers(settings: Settings) -> Callers:
-    path = settings.server_token_path
+    path, token = settings.server_token_path, settings.find_server_token()
+    if path is not None and token is None:
+        raise SettingsError(f"LIUM_MCP_SERVER_TOKEN: {path}: there is no token, and without one anybody would do")
     return Callers(
         guarded=settings.is_local and settings.find_api_key() is not None,
-        token=settings.find_server_token(),
-        token_place=f"in the file {_shown(path)} on that machine" if path else "what LIUM_MCP_SERVER_TOKEN sets there",
+        token=token,
+        token_place=f"in the file {_shown(path)}" if path else "what LIUM_MCP_SERVER_TOKEN is set to",
     )
 
 

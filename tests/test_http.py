@@ -19,7 +19,11 @@ import httpx2
 import pytest
 
 from lium_mcp import __version__
+from lium_mcp.http import build_app
 from lium_mcp.sandbox import API_KEY, OTHER_API_KEY
+from lium_mcp.server import build_server
+from lium_mcp.sessions import SessionBounds, Sessions
+from lium_mcp.settings import Settings, SettingsError
 from tests.compat.simulated import Simulated, simulating
 from tests.harness import PUBLIC_KEY
 from tests.http_server import (
@@ -442,6 +446,12 @@ def test_no_token_is_made_where_no_key_is_to_be_guarded(
     with serving(tmp_path, LIUM_BASE_URL=lium.base_url, **settings) as served:
         assert ("balance_usd" in post_call(served.url, "get_balance", {}).text) == bool(settings)
         assert not (tmp_path / ".local/state/lium-mcp/server-token").exists()
+
+
+def test_without_a_token_nothing_is_guarded_by_none() -> None:
+    settings = Settings(transport="http", api_key=OTHER_API_KEY)
+    with pytest.raises(SettingsError, match="there is no token"):
+        build_app(build_server(settings), settings, Sessions(SessionBounds()))
 
 
 def test_a_token_that_others_can_read_stops_the_start(tmp_path: Path) -> None:
