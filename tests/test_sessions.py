@@ -1,6 +1,7 @@
 """What callers over HTTP can make a server hold: attacked over real sockets, within bounds that a test can reach."""
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -95,6 +96,7 @@ def until_status(http: httpx2.Client, status: int) -> None:
     for _ in range(100):
         if open_session(http).status_code == status:
             return
+        time.sleep(0.02)
     pytest.fail(f"never {status}")
 
 
