@@ -2,13 +2,17 @@
 
 A caller's key is used for its request alone: it is neither stored nor logged. What is kept between requests is one
 connection pool for all, and per key a lock under a digest of it, so that two rents of one account take turns.
+
+Over HTTP the server's own key is for callers that show the server token, and for none that a proxy brings: a caller's
+address proves nothing, since other users of the machine and a proxy on it call from there too.
 """
 
 import hashlib
+import hmac
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 from weakref import WeakValueDictionary
 
 import anyio
@@ -21,16 +25,92 @@ from lium_mcp.remote.keys import KeySource
 from lium_mcp.rentals import Identity, Journal, Renter, Worker, key_tag
 from lium_mcp.tools.call import Account
 
+OWN_KEY_HEADER: Final = "X-Lium-MCP-Token"
+CALLER: Final = "lium_mcp.caller"
+"""Where the web application puts who sent a request, in its scope."""
+
+_OWN: Final = "own"
+_KEY_OF_YOURS: Final = "send a Lium API key of your own in the header X-API-Key"
+# What proxies, tunnels and load balancers add. One that adds nothing is why there is a token.
+_FORWARDED: Final = frozenset(
+    {
+        "forwarded", "via", "x-real-ip", "true-client-ip", "client-ip", "x-client-ip", "x-cluster-client-ip", "x-host",
+        "x-proxyuser-ip", "x-remote-ip", "x-remote-addr", "x-scheme", "cdn-loop", "front-end-https", "proxy-connection",
+        "max-forwards", "fastly-client-ip", "wl-proxy-client-ip", "x-rewrite-url", "x-url-scheme",
+    }
+)  # fmt: skip
+_FORWARDED_PREFIXES: Final = (
+    "x-forward", "x-original-", "x-envoy-", "x-amz", "x-azure-", "x-arr-", "x-appengine-", "x-vercel-", "x-proxy-",
+    "cf-", "fly-", "tailscale-", "ngrok-", "x-goog-", "x-cloud-trace", "x-ms-", "x-akamai-", "akamai-", "x-varnish",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who sent a request over HTTP.
+
+    Attributes:
+        key: The Lium key that it acts for; None for the server's own, or for none.
+        owner: What tells callers apart, and gives no key away; None for one that shows neither key nor token.
+        no_key_because: Why it may not use the server's own key; None where it may.
+    """
+
+    key: str | None = field(default=None, repr=False)
+    owner: str | None = None
+    no_key_because: str | None = None
+
+
+class Callers:
+    """Tells from the headers of a request who sent it.
+
+    Args:
+        guarded: Whether there is a key of the server's own to guard.
+        token: What a caller shows to use it; None where it needs none.
+        token_place: Where a person finds the token.
+    """
+
+    def __init__(self, *, guarded: bool, token: str | None = None, token_place: str = "") -> None:
+        self._guarded = guarded
+        self._token = token
+        self._token_place = token_place
+
+    def identify(self, headers: Any) -> Caller:  # noqa: ANN401 - a mapping of the web framework
+        """Who sent a request with these headers; names in lower case."""
+        key = key_in_headers(headers)
+        if key is not None and not self._is_token(key):
+            return Caller(key, _digest(key))
+        if not self._guarded:
+            return Caller()
+        forwarded = next((name for name in headers if _tells_of_a_proxy(name)), None)
+        if forwarded is not None:
+            return Caller(
+                no_key_because=f"This request came through a proxy (it has the header {forwarded}), and the Lium API "
+                f"key of this MCP server serves only callers on its own machine: {_KEY_OF_YOURS}."
+            )
+        shown = str(headers.get(OWN_KEY_HEADER.lower()) or "").strip()
+        if self._token is None or self._is_token(shown):
+            return Caller(owner=_OWN)
+        wrong = f"The header {OWN_KEY_HEADER} does not hold it. " if shown else ""
+        return Caller(
+            no_key_because="The Lium API key of this MCP server serves only callers that show the server token. "
+            f"{wrong}The token is {self._token_place}, on the server's machine: have the user put it into the header "
+            f"{OWN_KEY_HEADER} in this client's configuration of the server. Or {_KEY_OF_YOURS}."
+        )
+
+    def _is_token(self, text: str) -> bool:
+        # Equally long, and equally slow to compare, whatever was sent.
+        return self._token is not None and hmac.compare_digest(_digest(text), _digest(self._token))
+
 
 @dataclass(slots=True)
-class _Caller:
-    """Who sent the request that is being served: a key, and its account once something acts for it."""
+class _Served:
+    """The request that is being served: who sent it, and their account once something acts for it."""
 
-    key: str = field(repr=False)
+    caller: Caller
     account: Account | None = None
 
 
-_caller: ContextVar[_Caller | None] = ContextVar("_caller", default=None)
+_served: ContextVar[_Served | None] = ContextVar("_served", default=None)
 
 
 class Accounts:
@@ -63,13 +143,14 @@ class Accounts:
 
     def current(self) -> Account:
         """The account of the request that is being served."""
-        caller = _caller.get()
-        if caller is None:
+        served = _served.get()
+        if served is None or (served.caller.key is None and served.caller.no_key_because is None):
             return self._own
-        if caller.account is None:
-            lium = self._own.lium.for_key(caller.key)
-            caller.account = Account(lium, self._renter(lium, self._identity(lium, caller.key)), ssh_keys=None)
-        return caller.account
+        if served.account is None:
+            caller = served.caller
+            lium = self._own.lium.for_key(caller.key, caller.no_key_because)
+            served.account = Account(lium, self._renter(lium, self._identity(lium, caller.key or "")), ssh_keys=None)
+        return served.account
 
     def _identity(self, lium: LiumClient, key: str) -> Identity:
         return Identity(lium, self._journal, key_tag(key, lium.base_url))
@@ -86,26 +167,34 @@ class Accounts:
         await self._journal.aclose()
 
 
-async def bind_caller_key(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
-    """MCP middleware: let a request act for the key in its headers, if it has one."""
-    key = key_in_headers(getattr(ctx.request, "headers", None))
-    token = _caller.set(_Caller(key) if key is not None else None)
+async def bind_caller(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
+    """MCP middleware: let a request act for whoever sent it."""
+    if ctx.request is None:  # over standard input and output, and in memory
+        return await call_next(ctx)
+    token = _served.set(_Served(ctx.request.scope[CALLER]))
     try:
         return await call_next(ctx)
     finally:
-        _caller.reset(token)
+        _served.reset(token)
 
 
 def caller_of_request(ctx: ServerRequestContext[Any, Any]) -> str | None:
-    """Who an answer to a question has to come from: a digest of the key in the request's headers, if it has one."""
-    key = key_in_headers(getattr(ctx.request, "headers", None))
-    return None if key is None else hashlib.sha256(key.encode()).hexdigest()
+    """Who an answer to a question has to come from; None where nobody can be told apart."""
+    caller: Caller | None = None if ctx.request is None else ctx.request.scope[CALLER]
+    return caller.owner if caller else None
 
 
-def key_in_headers(headers: Any) -> str | None:  # noqa: ANN401 - headers of the web framework, or nothing over stdio
+def key_in_headers(headers: Any) -> str | None:  # noqa: ANN401 - a mapping of the web framework
     """The Lium key of a request: `X-API-Key`, else `Authorization: Bearer`. Never part of a URL."""
-    if headers is None:
-        return None
     key = str(headers.get("x-api-key") or "").strip()
     scheme, _, token = str(headers.get("authorization") or "").strip().partition(" ")
     return key or (token.strip() if scheme.casefold() == "bearer" else "") or None
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
+
+
+def _tells_of_a_proxy(name: str) -> bool:
+    name = name.lower()
+    return name in _FORWARDED or name.startswith(_FORWARDED_PREFIXES)

@@ -17,6 +17,7 @@ from typing import Any, NoReturn, get_args
 
 from lium_mcp import __version__
 from lium_mcp.guard.redaction import redact, redact_text
+from lium_mcp.guard.server_token import ServerTokenError, make_token
 from lium_mcp.settings import Settings, SettingsError, environment_name, load
 
 _USAGE_ERROR = 2
@@ -111,8 +112,8 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("settings", "each is also an environment variable")
     for name, field in Settings.model_fields.items():
         variable = environment_name(name)
-        if not variable.startswith("LIUM_MCP_"):
-            continue  # what belongs to Lium, keys above all, stays out of process lists
+        if not variable.startswith("LIUM_MCP_") or name == "server_token":
+            continue  # what belongs to Lium, keys above all, and what lets others use them, stays out of process lists
         option = f"--{name.replace('_', '-')}"
         text = f"{field.description} [{variable}]"
         # Left out means left to the environment, so that the default is written in one place.
@@ -141,8 +142,9 @@ def _speed(text: str) -> float:
 
 def _serve(options: dict[str, Any]) -> int:
     settings = load(options)
-    _log_to_stderr(settings)
     os.umask(0o077)  # what a server writes is for its own user
+    _make_server_token(settings)
+    _log_to_stderr(settings)
     # Start-up is nearly all imports: nothing they allocate is garbage, and nothing of it ever will be.
     gc.disable()
     import anyio  # noqa: PLC0415
@@ -161,6 +163,24 @@ def _serve(options: dict[str, Any]) -> int:
     gc.enable()
     anyio.run(serve_stdio, server)
     return 0
+
+
+def _make_server_token(settings: Settings) -> None:
+    """Make the token that callers over HTTP need, if they need one, and say where it is; a new one is shown once."""
+    path = settings.server_token_path
+    if path is None:
+        return
+    try:
+        made = make_token(path)
+    except ServerTokenError as error:
+        raise SettingsError(f"LIUM_MCP_SERVER_TOKEN: {error}") from None
+    shown = f"\nIt was made just now, and is not shown again: {settings.find_server_token()}" if made else ""
+    print(  # noqa: T201
+        "Only callers that send the server token in the header X-Lium-MCP-Token use this server's own Lium key.\n"
+        f"The token is in {path}{shown}",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def _tools(options: dict[str, Any]) -> int:

@@ -1,8 +1,8 @@
 """The server over HTTP: Streamable HTTP at /mcp and SSE at /sse, from one process, for one caller or many.
 
 The caller's Lium key comes with each request in `X-API-Key` or `Authorization: Bearer`. The server's own key is used
-only where every caller is on this machine. Host and Origin are always checked: a web page that a person visits must not
-be able to spend their money.
+only where every caller is on this machine, and only for those that show the server token. Host and Origin are always
+checked: a web page that a person visits must not be able to spend their money. A session belongs to who opened it.
 """
 
 import asyncio
@@ -10,27 +10,39 @@ import logging
 import os
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Final
+from functools import partial
+from pathlib import Path
+from typing import Final, cast
 
 import anyio
 import uvicorn
+from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
+from mcp.server.auth.provider import AccessToken
 from mcp.server.transport_security import TransportSecurityMiddleware, TransportSecuritySettings
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import JSONResponse
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lium_mcp import __version__
+from lium_mcp.accounts import CALLER, Callers
 from lium_mcp.calls import LiumServer
+from lium_mcp.connections import BoundedProtocol, ConnectionBounds, Connections
 from lium_mcp.hangup import Hangups
+from lium_mcp.sessions import SessionBounds, Sessions
 from lium_mcp.settings import Settings, SettingsError, is_loopback
 
 log = logging.getLogger(__name__)
 
-MAX_BODY_BYTES: Final = 2**20
+_BACKLOG: Final = 128
+_SAYS_AGAIN_SECONDS: Final = 60.0
+# What is said there, anybody can make the server say.
+_TALKERS: Final = ("asyncio", "mcp", "uvicorn", "sse_starlette", "lium_mcp.connections", "lium_mcp.sessions")
 # Together with the first look at the signal, less than the 5 seconds after which supervisors lose patience.
 _WIND_DOWN_SECONDS: Final = 3.0
 _LAST_ANSWERS_SECONDS: Final = 0.2
@@ -51,41 +63,60 @@ def check_binding(settings: Settings) -> None:
         )
 
 
-def build_app(server: LiumServer, settings: Settings) -> Hangups:
+def build_app(server: LiumServer, settings: Settings, sessions: Sessions) -> Hangups:
     """Build the web application around a server."""
-    security = _security(settings)
-    streamable = server.streamable_http_app(transport_security=security, max_request_body_size=MAX_BODY_BYTES)
-    sse = server.sse_app(transport_security=security, max_request_body_size=MAX_BODY_BYTES)
+    # Host and Origin are checked before anything else, and bodies before anything of the SDK's.
+    unchecked = TransportSecuritySettings(enable_dns_rebinding_protection=False)
+    streamable = server.streamable_http_app(transport_security=unchecked, session_idle_timeout=None, max_sessions=None)
+    sse = server.sse_app(transport_security=unchecked)
+    bound = {"/mcp": sessions.streamable, "/sse": sessions.sse, "/messages": sessions.bodies}
+    routes = [route for route in (*streamable.routes, *sse.routes) if isinstance(route, Route | Mount)]
+    for route in routes:
+        route.app = bound[route.path](route.app)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        async with server.session_manager.run():
+        async with server.session_manager.run(), anyio.create_task_group() as group:
+            group.start_soon(sessions.close_idle)
             yield
+            group.cancel_scope.cancel()
 
     async def health(_: Request) -> JSONResponse:
         return JSONResponse({"status": "ok", "version": __version__})
 
-    routes = [Route("/healthz", health), *streamable.routes, *sse.routes]
-    return Hangups(_guarded(Starlette(routes=routes, lifespan=lifespan), security))
+    app = Starlette(routes=[Route("/healthz", health), *routes], lifespan=lifespan)
+    return Hangups(_guarded(_identified(app, _callers(settings)), _security(settings)))
 
 
-async def serve_http(server: LiumServer, settings: Settings) -> None:
+async def serve_http(
+    server: LiumServer,
+    settings: Settings,
+    connections: ConnectionBounds | None = None,
+    sessions: SessionBounds | None = None,
+) -> None:
     """Serve until SIGINT or SIGTERM; open streams and running calls do not hold it up for longer than a few seconds.
 
     Raises:
         SettingsError: the address cannot be listened at safely, or at all.
     """
     check_binding(settings)
-    app = build_app(server, settings)
+    app = build_app(server, settings, Sessions(sessions or SessionBounds()))
+    protocol = partial(BoundedProtocol, Connections(connections or ConnectionBounds(), settings.trusted_proxy))
     config = uvicorn.Config(
         app,
+        http=cast("type[asyncio.Protocol]", protocol),
+        ws="none",
+        backlog=_BACKLOG,
+        # Whose `X-Forwarded-For` is believed.
+        proxy_headers=bool(settings.trusted_proxy),
+        forwarded_allow_ips=sorted(settings.trusted_proxy),
         log_config=None,
         log_level="warning",
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=_CLOSE_SECONDS,
     )
-    with _listening(settings) as listener:
+    with _listening(settings) as listener, _talking_once():
         host = settings.host if settings.host[0] == "[" or ":" not in settings.host else f"[{settings.host}]"
         address = f"http://{host}:{listener.getsockname()[1]}"
         log.info("Serving %s/mcp and %s/sse", address, address)
@@ -144,6 +175,69 @@ def _listening(settings: Settings) -> socket.socket:
     # asyncio sets this only on sockets that name their protocol; without it each answer waits 40 ms for an ACK.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
+
+
+@contextmanager
+def _talking_once() -> Iterator[None]:
+    """Keep those who cannot even open a session from filling the log."""
+    said = _SaidOnce()
+    handlers = logging.getLogger().handlers[:]
+    for handler in handlers:
+        handler.addFilter(said)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(said)
+
+
+class _SaidOnce(logging.Filter):
+    """Lets each place in the code of a talker warn once a minute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[tuple[str, int, object], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno < logging.WARNING or not record.name.startswith(_TALKERS):
+            return True
+        # The text may hold what a caller sent; the place does not.
+        place = record.pathname, record.lineno, record.exc_info[0] if record.exc_info else None
+        now = time.monotonic()
+        if now - self._said.get(place, -_SAYS_AGAIN_SECONDS) < _SAYS_AGAIN_SECONDS:
+            return False
+        self._said[place] = now
+        return True
+
+
+def _callers(settings: Settings) -> Callers:
+    path, token = settings.server_token_path, settings.find_server_token()
+    if path is not None and token is None:
+        raise SettingsError(f"LIUM_MCP_SERVER_TOKEN: {path}: there is no token, and without one anybody would do")
+    return Callers(
+        guarded=settings.is_local and settings.find_api_key() is not None,
+        token=token,
+        token_place=f"in the file {_shown(path)}" if path else "what LIUM_MCP_SERVER_TOKEN is set to",
+    )
+
+
+def _shown(path: Path) -> str:
+    home = Path.home()
+    return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
+
+
+def _identified(app: ASGIApp, callers: Callers) -> ASGIApp:
+    """Say in the scope who sent a request, to us and to the SDK, which then keeps others out of their sessions."""
+
+    async def identified(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            caller = callers.identify(Headers(scope=scope))
+            scope[CALLER] = caller
+            if caller.owner is not None:
+                scope["user"] = AuthenticatedUser(AccessToken(token="", client_id=caller.owner, scopes=[]))
+        await app(scope, receive, send)
+
+    return identified
 
 
 def _guarded(app: ASGIApp, settings: TransportSecuritySettings) -> ASGIApp:

@@ -15,7 +15,7 @@ from mcp.server.mcpserver import RequestStateSecurity
 from mcp.server.mcpserver.tools import Tool as BoundTool
 
 from lium_mcp import __version__
-from lium_mcp.accounts import Accounts, bind_caller_key, caller_of_request
+from lium_mcp.accounts import Accounts, bind_caller, caller_of_request
 from lium_mcp.api import SYSTEM_CLOCK, Clock, InvalidRequest, LiumClient, LiumError
 from lium_mcp.api.addresses import check_base_url
 from lium_mcp.calls import CLEAN_UP_SECONDS, LiumServer
@@ -31,6 +31,7 @@ from lium_mcp.remote.keys import KeySource
 from lium_mcp.remote.local_files import LocalFolders
 from lium_mcp.rentals import Claim, Journal, LedgerUnavailable, Renter, Worker
 from lium_mcp.resources import add_resources
+from lium_mcp.sessions import note_use
 from lium_mcp.settings import Settings, SettingsError, Toolset, registry_password
 from lium_mcp.tools.call import Call, Runtime
 from lium_mcp.tools.listing import ListedTool, read_listing
@@ -103,7 +104,7 @@ def build_server(
         request_state_security=RequestStateSecurity(
             codec=OneTimeCodec(), ttl=STATE_SECONDS, bind_principal=caller_of_request
         ),
-        middleware=[end_with_caller, bind_caller_key],
+        middleware=[end_with_caller, bind_caller, note_use],
         cache_hints={
             "tools/list": _LISTS_HINT,
             "prompts/list": _LISTS_HINT,

@@ -22,6 +22,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from lium_mcp.guard.limits import Limits, Mode, Names, PolicyFileError, read_policy_file
+from lium_mcp.guard.server_token import ServerTokenError, check_token, read_token
 
 Toolset = Literal["marketplace", "pods", "templates", "volumes", "backups", "account", "remote", "clusters", "extras"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
@@ -118,6 +119,16 @@ class Settings(Limits, BaseSettings):
         default=frozenset(),
         description="Host names under which clients may call over HTTP, separated by commas; needed beyond loopback.",
     )
+    server_token: SecretStr | None = Field(
+        default=None,
+        description="What callers over HTTP send in `X-Lium-MCP-Token` to use this server's own key, 32 characters at "
+        "least; by default one is made and kept in the user's state directory.",
+    )
+    trusted_proxy: Names = Field(
+        default=frozenset(),
+        description="Addresses of proxies in front whose `X-Forwarded-For` tells callers apart, separated by commas; "
+        "without it all who come through one share the bounds of one address.",
+    )
     timeout_seconds: float = Field(
         default=15.0, ge=1, le=45, description="Time limit of one request to the Lium API, in seconds."
     )
@@ -152,13 +163,58 @@ class Settings(Limits, BaseSettings):
     def _expand_home(cls, value: Path | None) -> Path | None:
         return value.expanduser() if value else None
 
+    @field_validator("server_token")
+    @classmethod
+    def _check_server_token(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            if _PLACEHOLDER.fullmatch(value.get_secret_value()):
+                raise ValueError("it is a placeholder that nothing has filled in")
+            check_token(value.get_secret_value())
+        return value
+
+    @field_validator("trusted_proxy")
+    @classmethod
+    def _check_trusted_proxy(cls, value: frozenset[str]) -> frozenset[str]:
+        for address in value:
+            try:
+                ipaddress.ip_network(address)
+            except ValueError:
+                raise ValueError("an IP address, or a network such as 10.0.0.0/8, is needed") from None
+        return value
+
     @property
     def is_local(self) -> bool:
         """Whether only this machine can reach the server: others never act with its key or get its SSH key.
 
-        A host name under which to call means that a proxy on this machine brings callers from elsewhere.
+        A host name under which to call, or a proxy to believe, means that callers come from elsewhere.
         """
-        return self.transport == "stdio" or (is_loopback(self.host) and not self.allowed_host)
+        proxied = self.allowed_host or self.trusted_proxy
+        return self.transport == "stdio" or (is_loopback(self.host) and not proxied)
+
+    @property
+    def server_token_path(self) -> Path | None:
+        """Where the server token is kept; None where callers need none, or where it is set.
+
+        None is needed where there is no key to spend, and for the sandbox's, which everybody knows.
+        """
+        if self.transport == "stdio" or not self.is_local or self.server_token is not None:
+            return None
+        if self.find_api_key() in (None, SANDBOX_API_KEY):
+            return None
+        return user_state_path("lium-mcp", appauthor=False) / "server-token"
+
+    def find_server_token(self) -> str | None:
+        """The token set, else the one in the file; None where none is needed, or none is made yet.
+
+        Raises:
+            SettingsError: the file cannot be used.
+        """
+        if self.server_token is not None:
+            return self.server_token.get_secret_value()
+        try:
+            return read_token(self.server_token_path) if self.server_token_path else None
+        except ServerTokenError as error:
+            raise SettingsError(f"LIUM_MCP_SERVER_TOKEN: {error}") from None
 
     def find_api_key(self) -> str | None:
         """The key to use: the one set, in the sandbox its ready-made one, else the official client's config file."""
@@ -189,13 +245,14 @@ class Settings(Limits, BaseSettings):
         return next(iter([*pairs, *(path for path in usual if path.is_file())]), None)
 
     def find_secrets(self) -> list[str]:
-        """What must not be in a log line, whatever it looks like: the key and the database's password."""
+        """What must not be in a log line, whatever it looks like: the key, the token, and the database's password."""
         state_url = self.state_url.get_secret_value() if self.state_url else ""
         try:
             password = urlsplit(state_url).password or ""
         except ValueError:
             password = state_url
-        return [secret for secret in (self.find_api_key(), password, unquote(password)) if secret]
+        secrets = (self.find_api_key(), self.find_server_token(), password, unquote(password))
+        return [secret for secret in secrets if secret]
 
     def find_state_url(self) -> str:
         """Where the ledger is: the address set, in the sandbox nowhere but in memory, else a file of the user's."""

@@ -54,12 +54,49 @@ def variables(home: Path, **settings: str) -> dict[str, str]:
     return kept | {"PATH": os.environ["PATH"], "HOME": str(home), "NO_PROXY": "127.0.0.1"} | settings
 
 
+_WITHIN: Final = """
+import functools, json, resource, sys
+from lium_mcp import http
+from lium_mcp.cli import main
+from lium_mcp.connections import ConnectionBounds
+from lium_mcp.sessions import SessionBounds
+connections, sessions, descriptors = json.loads(sys.argv[1])
+if descriptors:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
+http.serve_http = functools.partial(
+    http.serve_http, connections=ConnectionBounds(**connections), sessions=SessionBounds(**sessions)
+)
+sys.exit(main(sys.argv[2:]))
+"""
+
+
 @contextmanager
 def serving(home: Path, *options: str, **settings: str) -> Iterator[Served]:
     """Run `lium-mcp serve` at a free port until the end of the block."""
+    with _serving(home, ["-m", "lium_mcp"], options, settings) as served:
+        yield served
+
+
+@contextmanager
+def serving_within(
+    home: Path,
+    settings: dict[str, str],
+    *,
+    connections: dict[str, float] | None = None,
+    sessions: dict[str, float] | None = None,
+    descriptors: int | None = None,
+) -> Iterator[Served]:
+    """Run it within other bounds than its own, which a test can reach."""
+    bounds = json.dumps([connections or {}, sessions or {}, descriptors])
+    with _serving(home, ["-c", _WITHIN, bounds], (), settings) as served:
+        yield served
+
+
+@contextmanager
+def _serving(home: Path, program: list[str], options: tuple[str, ...], settings: dict[str, str]) -> Iterator[Served]:
     home.mkdir(parents=True, exist_ok=True)
     log = home / "stderr"
-    command = [sys.executable, "-m", "lium_mcp", "serve", "--transport", "http", "--port", "0", *options]
+    command = [sys.executable, *program, "serve", "--transport", "http", "--port", "0", *options]
     with (
         log.open("w") as stderr,
         subprocess.Popen(
@@ -133,10 +170,23 @@ async def calling(url: str, way: Way, headers: dict[str, str] | None = None, que
 
 
 class Wire:
-    """MCP written by hand, for what no client does: to leave without a word."""
+    """MCP written by hand, for what no client does: to leave without a word, or to use another's session.
 
-    def __init__(self, url: str, headers: dict[str, str] | None = None) -> None:
+    Attributes:
+        session: The address and the header of the open session, as its client sends them and as proxies log them.
+    """
+
+    session: tuple[str, dict[str, str]]
+
+    def __init__(self, url: str, headers: dict[str, str] | None = None, *, asks: bool = False) -> None:
+        self._asks = asks
         self._http = httpx2.AsyncClient(base_url=url, headers=headers, timeout=10, trust_env=False)
+
+    async def say(self, message: dict[str, Any]) -> int:
+        """Send a message in the open session; return the status."""
+        path, headers = self.session
+        headers = headers | {"Accept": _EVERY_ANSWER}
+        return (await self._http.post(path, json=message, headers=headers)).status_code
 
     @asynccontextmanager
     async def calling(self, way: Way, tool: str, arguments: dict[str, Any]) -> AsyncIterator[AsyncIterator[str]]:
@@ -155,9 +205,10 @@ class Wire:
             headers |= {"MCP-Protocol-Version": MODERN_VERSION, "Mcp-Method": "tools/call", "Mcp-Name": tool}
         else:
             headers |= {"MCP-Protocol-Version": LEGACY_VERSION}
-            opening = await self._http.post("/mcp", json=_initialize(), headers=headers)
+            opening = await self._http.post("/mcp", json=initialize(asks=self._asks), headers=headers)
             headers["Mcp-Session-Id"] = opening.headers["mcp-session-id"]
-            await self._http.post("/mcp", json=_initialized(), headers=headers)
+            self.session = "/mcp", {"Mcp-Session-Id": headers["Mcp-Session-Id"]}
+            await self._http.post("/mcp", json=initialized(), headers=headers)
         body = tool_call(tool, arguments, modern=way == "modern")
         async with self._http.stream("POST", "/mcp", json=body, headers=headers) as answer:
             assert answer.status_code == 200
@@ -171,7 +222,8 @@ class Wire:
                 if line.startswith("data: "):
                     break
             path = line.removeprefix("data: ")
-            for message in (_initialize(), _initialized(), tool_call(tool, arguments, modern=False)):
+            self.session = path, {}
+            for message in (initialize(asks=self._asks), initialized(), tool_call(tool, arguments, modern=False)):
                 accepted = await self._http.post(path, json=message)
                 assert accepted.status_code == 202
             yield lines
@@ -198,13 +250,15 @@ def envelope() -> dict[str, Any]:
     }
 
 
-def _initialize() -> dict[str, Any]:
-    client = {"name": "by-hand", "version": "1"}
-    params = {"protocolVersion": LEGACY_VERSION, "capabilities": {}, "clientInfo": client}
+def initialize(padding: str = "", *, asks: bool = False) -> dict[str, Any]:
+    """The request that opens a session; of a client that can ask its user, if so told."""
+    client = {"name": f"by-hand{padding}", "version": "1"}
+    capabilities: dict[str, Any] = {"elicitation": {}} if asks else {}
+    params = {"protocolVersion": LEGACY_VERSION, "capabilities": capabilities, "clientInfo": client}
     return {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params}
 
 
-def _initialized() -> dict[str, Any]:
+def initialized() -> dict[str, Any]:
     return {"jsonrpc": "2.0", "method": "notifications/initialized"}
 
 

@@ -4,12 +4,13 @@ from pathlib import Path
 
 import anyio
 import anyio.lowlevel
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
-from lium_mcp.accounts import Accounts, bind_caller_key, key_in_headers
-from lium_mcp.api import SYSTEM_CLOCK, LiumClient
+from lium_mcp.accounts import CALLER, Accounts, Caller, Callers, bind_caller, caller_of_request, key_in_headers
+from lium_mcp.api import SYSTEM_CLOCK, LiumClient, MissingApiKey
 from lium_mcp.remote.keys import KeySource
 from lium_mcp.rentals import Journal
 
@@ -23,12 +24,18 @@ def accounts() -> Accounts:
     )
 
 
+TOKEN = "a-token-that-a-test-has-made-up-4711"
+GUARDED = Callers(guarded=True, token=TOKEN, token_place="in a drawer")
+
+
 class Request:
     """What the SDK hands to a middleware, as far as ours looks."""
 
-    def __init__(self, headers: dict[str, str] | None) -> None:
-        self.request = None if headers is None else self
-        self.headers = Headers(headers)
+    method = "tools/call"
+
+    def __init__(self, caller: Caller | None) -> None:
+        self.request = None if caller is None else self
+        self.scope = {CALLER: caller}
 
 
 @given(key=KEYS, spaces=SPACES, scheme=st.sampled_from(["Bearer", "bearer", "BEARER"]))
@@ -47,8 +54,44 @@ def test_what_is_no_bearer_token_is_no_key(value: str) -> None:
     assert key_in_headers(Headers({"Authorization": value, "X-API-Key": " "})) is None
 
 
-def test_without_headers_there_is_no_key() -> None:
-    assert key_in_headers(None) is None
+@given(key=KEYS, spaces=SPACES)
+def test_callers_are_told_apart_by_their_keys_alone(key: str, spaces: str) -> None:
+    one = GUARDED.identify(Headers({"X-API-Key": f"{key}{spaces}"}))
+    other = GUARDED.identify(Headers({"Authorization": f"bearer {spaces}{key}", "X-Forwarded-For": "192.0.2.1"}))
+    assert one.owner == other.owner
+    assert one.owner != GUARDED.identify(Headers({"X-API-Key": f"{key}x"})).owner
+    assert one.key == key
+    assert repr(one) == repr(other), "which does not show the key"
+    assert "key=" not in repr(one)
+
+
+def test_key_token_and_neither_are_three_owners() -> None:
+    headers: list[dict[str, str]] = [{"X-API-Key": "own"}, {"X-Lium-MCP-Token": TOKEN}, {}, {"X-Lium-MCP-Token": "own"}]
+    owners = [GUARDED.identify(Headers(item)).owner for item in headers]
+    assert len(set(owners)) == 3
+    assert owners[2:] == [None, None]
+
+
+@given(token=st.text(st.characters(max_codepoint=255)) | st.just(TOKEN[:-1]) | st.just(TOKEN.upper()))
+def test_only_the_token_is_the_token(token: str) -> None:
+    caller = GUARDED.identify(Headers({"X-Lium-MCP-Token": token}))
+    assert caller.no_key_because is not None
+    assert "in a drawer" in caller.no_key_because
+    assert TOKEN not in caller.no_key_because
+    assert GUARDED.identify(Headers({"X-Lium-MCP-Token": f" {TOKEN} "})).no_key_because is None
+
+
+def test_a_token_in_the_place_of_a_key_is_no_key() -> None:
+    for header in ({"X-API-Key": TOKEN}, {"Authorization": f"Bearer {TOKEN}"}):
+        caller = GUARDED.identify(Headers(header))
+        assert caller.key is None, "it would be sent to Lium"
+        assert caller.no_key_because is not None
+
+
+def test_where_there_is_no_key_to_guard_none_is_refused() -> None:
+    unguarded = Callers(guarded=False)
+    for headers in ({}, {"Via": "1.1 proxy"}, {"X-Lium-MCP-Token": TOKEN}):
+        assert unguarded.identify(Headers(headers)) == Caller()
 
 
 async def test_a_request_acts_for_its_own_key_and_the_next_one_for_its_own() -> None:
@@ -65,7 +108,8 @@ async def test_a_request_acts_for_its_own_key_and_the_next_one_for_its_own() -> 
             assert account.lium.redact(f"[{key}]") == "[[redacted]]"
             seen[key] = account is own, account.ssh_keys
 
-        await bind_caller_key(Request({"x-api-key": key}), call_next)  # type: ignore[arg-type]  # all that it looks at
+        request = Request(GUARDED.identify(Headers({"x-api-key": key})))
+        await bind_caller(request, call_next)  # type: ignore[arg-type]  # all that it looks at
 
     async with anyio.create_task_group() as group:
         for key in ("first-key", "second-key", "third-key"):
@@ -75,13 +119,30 @@ async def test_a_request_acts_for_its_own_key_and_the_next_one_for_its_own() -> 
     await known.aclose()
 
 
-async def test_a_request_without_headers_acts_for_the_servers_own_key() -> None:
+@pytest.mark.parametrize("caller", [None, Caller(owner="own"), Caller()], ids=["stdio", "token", "unguarded"])
+async def test_who_may_acts_for_the_servers_own_key(caller: Caller | None) -> None:
+    known = accounts()
+    request = Request(caller)
+
+    async def call_next(_: object) -> None:
+        assert known.current() is known.own
+
+    await bind_caller(request, call_next)  # type: ignore[arg-type]  # all that it looks at
+    assert caller_of_request(request) == (caller.owner if caller else None)  # type: ignore[arg-type]  # as above
+    await known.aclose()
+
+
+async def test_who_may_not_has_neither_the_key_nor_anything_else_of_this_machine() -> None:
     known = accounts()
 
     async def call_next(_: object) -> None:
-        own = known.current().ssh_keys
-        assert own is not None
-        assert own.public_path == Path("key.pub")
+        account = known.current()
+        assert account is not known.own
+        assert not account.lium.has_api_key
+        assert (account.ssh_keys, account.registry_password, account.pod_access) == (None, None, None)
+        with pytest.raises(MissingApiKey) as refused:
+            await account.lium.account.me()
+        assert refused.value.hint == GUARDED.identify({}).no_key_because
 
-    await bind_caller_key(Request(None), call_next)  # type: ignore[arg-type]  # all that it looks at
+    await bind_caller(Request(GUARDED.identify({})), call_next)  # type: ignore[arg-type]  # all that it looks at
     await known.aclose()

@@ -40,10 +40,11 @@ def test_help_names_every_command_and_every_setting_but_no_place_for_a_key(capsy
         assert command in text
     for name in Settings.model_fields:
         variable = environment_name(name)
-        if variable.startswith("LIUM_MCP_"):
+        if variable.startswith("LIUM_MCP_") and name != "server_token":
             assert f"--{name.replace('_', '-')}" in text
             assert variable in text
     assert "--api-key" not in text
+    assert "--server-token" not in text
     assert "LIUM_API_KEY" in text
 
 

@@ -19,7 +19,11 @@ import httpx2
 import pytest
 
 from lium_mcp import __version__
+from lium_mcp.http import build_app
 from lium_mcp.sandbox import API_KEY, OTHER_API_KEY
+from lium_mcp.server import build_server
+from lium_mcp.sessions import SessionBounds, Sessions
+from lium_mcp.settings import Settings, SettingsError
 from tests.compat.simulated import Simulated, simulating
 from tests.harness import PUBLIC_KEY
 from tests.http_server import (
@@ -32,6 +36,8 @@ from tests.http_server import (
     Wire,
     calling,
     envelope,
+    initialize,
+    initialized,
     serving,
     tool_call,
     until_progress,
@@ -39,6 +45,7 @@ from tests.http_server import (
 )
 
 EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 - what is tested is that it is not open to all
+TOKEN = "a-token-that-a-test-has-made-up-4711"
 MINE, THEIRS = {"X-API-Key": API_KEY}, {"X-API-Key": OTHER_API_KEY}
 OTHER_PUBLIC_KEY = PUBLIC_KEY.replace("test", "other")[:-1] + "2"
 RENT = {"name": "train", "gpu_type": "A100", "wait_seconds": 60}
@@ -175,17 +182,6 @@ async def test_two_callers_at_once_each_act_on_their_own_account(hosted: Served,
     assert len(set(owners.values())) == 2
 
 
-async def test_a_session_opened_with_one_key_acts_for_the_key_of_each_request(hosted: Served, lium: Simulated) -> None:
-    await register_ssh_keys(hosted.url)
-    async with calling(hosted.url, "modern", MINE) as caller:
-        pod_id = (await caller.call("rent_pod", **RENT | {"wait_seconds": 0}))["pod_id"]
-    for headers, expected in ((MINE, 0), (THEIRS, 1)):
-        async with Wire(hosted.url, headers).calling("legacy", "get_pod", {"pod": pod_id, "wait_seconds": 0}) as lines:
-            answer = [line async for line in lines if '"content"' in line]
-        assert len(answer) == 1
-        assert ('"isError":true' in answer[0]) == bool(expected)
-
-
 @pytest.mark.parametrize("way", WAYS)
 async def test_two_rents_of_one_name_at_once_make_one_pod(personal: Served, lium: Simulated, way: Way) -> None:
     async with (
@@ -203,7 +199,7 @@ async def test_two_rents_of_one_name_at_once_make_one_pod(personal: Served, lium
     assert len(lium.state()["rents"]) == 1
 
 
-async def test_the_servers_own_key_serves_callers_without_one_on_this_machine(personal: Served) -> None:
+async def test_the_key_of_the_sandbox_serves_callers_without_one_on_this_machine(personal: Served) -> None:
     async with calling(personal.url, "modern") as caller:
         assert (await caller.call("get_balance"))["balance_usd"] == 100
 
@@ -259,6 +255,220 @@ def post_call(url: str, tool: str, headers: dict[str, str]) -> httpx2.Response:
     return httpx2.post(
         f"{url}/mcp", json=tool_call(tool, {}, modern=True), headers=every | headers, timeout=30, trust_env=False
     )
+
+
+# Whose session it is
+
+OLD_WAYS: tuple[Way, ...] = ("legacy", "sse")
+INTRUDERS = {"another key": THEIRS, "no key": {}, "the token": {"X-Lium-MCP-Token": TOKEN}}
+INTRUDER = pytest.mark.parametrize("intruder", INTRUDERS.values(), ids=INTRUDERS)
+
+
+@pytest.fixture(scope="module")
+def _guarded(_simulated: Simulated, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    home = tmp_path_factory.mktemp("guarded")
+    settings = {"LIUM_API_KEY": OTHER_API_KEY, "LIUM_MCP_SERVER_TOKEN": TOKEN, "LIUM_MCP_LOG_LEVEL": "DEBUG"}
+    with serving(home, LIUM_BASE_URL=_simulated.base_url, **settings) as served:
+        yield served
+
+
+@pytest.fixture
+def guarded(_guarded: Served, lium: Simulated) -> Served:
+    """A server whose own key is worth something."""
+    return _guarded
+
+
+async def say_all(url: str, session: tuple[str, dict[str, str]], headers: dict[str, str], messages: list[Any]) -> None:
+    """Do in another's session whatever one can, and find none there."""
+    path, in_session = session
+    headers = headers | in_session | {"Accept": "application/json, text/event-stream"}
+    async with httpx2.AsyncClient(base_url=url, headers=headers, timeout=10, trust_env=False) as http:
+        for message in messages:
+            assert (await http.post(path, json=message)).status_code == 404
+        if path == "/mcp":
+            async with http.stream("GET", path) as listening:
+                assert listening.status_code == 404
+            assert (await http.delete(path)).status_code == 404
+
+
+def cancellation() -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 2, "reason": "theirs"}}
+
+
+def answer_to(question: dict[str, Any], action: str) -> dict[str, Any]:
+    content = {"confirm": True} if action == "accept" else None
+    return {"jsonrpc": "2.0", "id": question["id"], "result": {"action": action, "content": content}}
+
+
+@INTRUDER
+@pytest.mark.parametrize("way", OLD_WAYS)
+async def test_only_who_opened_a_session_answers_its_questions(
+    guarded: Served, lium: Simulated, way: Way, intruder: dict[str, str]
+) -> None:
+    await register_ssh_keys(guarded.url)
+    wire = Wire(guarded.url, MINE, asks=True)
+    async with wire.calling(way, "rent_pod", RENT | {"wait_seconds": 0}) as lines:
+        async for question in messages_of(lines, "elicitation/create"):
+            await say_all(
+                guarded.url,
+                wire.session,
+                intruder,
+                [answer_to(question, "accept"), cancellation(), tool_call("list_gpus", {}, modern=False)],
+            )
+            assert await wire.say(answer_to(question, "decline")) == 202
+            break
+        answer = await answer_in(lines)
+    assert "not_confirmed" in answer
+    assert lium.state()["rents"] == []
+
+
+async def answer_in(lines: AsyncIterator[str]) -> str:
+    async for line in lines:
+        if '"content"' in line:
+            return line
+    raise AssertionError("the stream ended without an answer")
+
+
+async def messages_of(lines: AsyncIterator[str], method: str) -> AsyncIterator[dict[str, Any]]:
+    async for line in lines:
+        if line.startswith("data: {"):
+            message = json.loads(line.removeprefix("data: "))
+            if message.get("method") == method:
+                yield message
+
+
+@INTRUDER
+@pytest.mark.parametrize("way", OLD_WAYS)
+async def test_only_who_opened_a_session_cancels_and_ends_it(
+    guarded: Served, lium: Simulated, way: Way, intruder: dict[str, str]
+) -> None:
+    await register_ssh_keys(guarded.url)
+    wire = Wire(guarded.url, MINE)
+    async with wire.calling(way, "rent_pod", RENT) as lines:
+        await until_progress(lines)
+        await say_all(guarded.url, wire.session, intruder, [cancellation()])
+        lium.turn(minutes=2)
+        answer = await answer_in(lines)
+    assert "RUNNING" in answer
+    assert len(lium.state()["rents"]) == 1
+
+
+@pytest.mark.parametrize("headers", [{"Authorization": f"bEARER   {API_KEY}"}, {"x-api-KEY": API_KEY}])
+async def test_a_key_is_the_same_owner_in_either_header(hosted: Served, headers: dict[str, str]) -> None:
+    async with httpx2.AsyncClient(base_url=hosted.url, timeout=10, trust_env=False) as http:
+        accept = {"Accept": "application/json, text/event-stream"}
+        opening = await http.post("/mcp", json=initialize(), headers=MINE | accept)
+        session = {"Mcp-Session-Id": opening.headers["mcp-session-id"]}
+        assert (await http.post("/mcp", json=initialized(), headers=headers | session | accept)).status_code == 202
+        assert (await http.post("/mcp", json=initialized(), headers=THEIRS | session | accept)).status_code == 404
+        assert (await http.delete("/mcp", headers=headers | session | accept)).status_code == 200
+        assert (await http.post("/mcp", json=initialized(), headers=MINE | session | accept)).status_code == 404
+
+
+# The server's own key
+
+THE_TOKEN = {"X-Lium-MCP-Token": TOKEN}
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_the_servers_own_key_serves_callers_with_its_token(guarded: Served, way: Way) -> None:
+    async with calling(guarded.url, way, THE_TOKEN) as caller:
+        assert (await caller.call("list_ssh_keys"))["keys"] == []
+        assert (await caller.call("get_balance"))["balance_usd"] > 0
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "headers",
+    [{}, {"X-Lium-MCP-Token": TOKEN[:-1]}, {"X-Lium-MCP-Token": ""}, {"Authorization": f"Bearer {TOKEN}"}],
+    ids=["none", "wrong", "empty", "elsewhere"],
+)
+async def test_without_the_token_a_caller_is_told_where_it_is(
+    guarded: Served, lium: Simulated, way: Way, headers: dict[str, str]
+) -> None:
+    async with calling(guarded.url, way, headers) as caller:
+        assert (await caller.call("list_gpus"))["total"] > 0
+        asked = len(lium.state()["requests"])
+        for tool, arguments in {
+            "get_balance": {},
+            "list_pods": {},
+            "run_command": {"pod": "x", "command": "id"},
+        }.items():
+            code, text = await caller.refused(tool, **arguments)
+            assert code == "api_key_missing"
+            assert "LIUM_MCP_SERVER_TOKEN" in text
+            assert "X-Lium-MCP-Token" in text
+            assert TOKEN not in text
+        assert len(lium.state()["requests"]) == asked, "neither the key nor the token left"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Forwarded", "X-Forwarded-For", "x-forwarded-HOST", "X-Forwarded-Proto", "X-Real-IP", "Via", "CF-Connecting-IP",
+        "True-Client-IP", "Tailscale-User-Login", "X-Original-URI", "X-Client-IP", "Fly-Client-IP", "X-Envoy-Peer",
+    ],
+)  # fmt: skip
+def test_what_a_proxy_forwards_never_spends_the_servers_own_key(guarded: Served, personal: Served, header: str) -> None:
+    for served, token in ((guarded, TOKEN), (personal, "")):
+        answer = post_call(served.url, "get_balance", {"X-Lium-MCP-Token": token, header: "x"})
+        assert answer.json()["result"]["_meta"]["lium-mcp/error"]["code"] == "api_key_missing"
+        assert header.lower() in answer.text
+        assert "balance_usd" in post_call(served.url, "get_balance", {header: "x", **MINE}).text
+
+
+def test_the_token_is_made_once_and_shown_once(lium: Simulated, tmp_path: Path) -> None:
+    settings = {"LIUM_BASE_URL": lium.base_url, "LIUM_API_KEY": OTHER_API_KEY, "LIUM_MCP_LOG_LEVEL": "DEBUG"}
+    path = tmp_path / ".local/state/lium-mcp/server-token"
+    with serving(tmp_path, **settings) as first, serving(tmp_path / "new", **settings) as elsewhere:
+        token = path.read_text().strip()
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert len(token) > 40
+        assert first.stderr().count(token) == 1
+        assert str(path) in first.first_words
+        assert token not in elsewhere.stderr()
+        assert "balance_usd" in post_call(first.url, "get_balance", {"X-Lium-MCP-Token": token}).text
+        said = post_call(first.url, "get_balance", {}).text
+        assert "~/.local/state/lium-mcp/server-token" in said
+        assert first.stderr().count(token) == 1, "the log hides it"
+    with serving(tmp_path, **settings) as second:
+        assert "balance_usd" in post_call(second.url, "get_balance", {"X-Lium-MCP-Token": token}).text
+        assert token not in second.stderr()
+        assert str(path) in second.first_words
+
+
+@pytest.mark.parametrize(
+    "settings", [{"LIUM_API_KEY": API_KEY}, {"LIUM_MCP_SANDBOX": "true"}, {}], ids=["sandbox's key", "sandbox", "none"]
+)
+def test_no_token_is_made_where_no_key_is_to_be_guarded(
+    lium: Simulated, tmp_path: Path, settings: dict[str, str]
+) -> None:
+    with serving(tmp_path, LIUM_BASE_URL=lium.base_url, **settings) as served:
+        assert ("balance_usd" in post_call(served.url, "get_balance", {}).text) == bool(settings)
+        assert not (tmp_path / ".local/state/lium-mcp/server-token").exists()
+
+
+def test_without_a_token_nothing_is_guarded_by_none() -> None:
+    settings = Settings(transport="http", api_key=OTHER_API_KEY)
+    with pytest.raises(SettingsError, match="there is no token"):
+        build_app(build_server(settings), settings, Sessions(SessionBounds()))
+
+
+def test_a_token_that_others_can_read_stops_the_start(tmp_path: Path) -> None:
+    path = tmp_path / ".local/state/lium-mcp/server-token"
+    path.parent.mkdir(parents=True)
+    path.write_text(f"{TOKEN}\n")
+    path.chmod(0o644)
+    done = serve_and_fail(tmp_path, "--transport", "http", LIUM_API_KEY=OTHER_API_KEY)
+    assert f"{path}: others may read it" in done
+    assert TOKEN not in done
+
+
+@pytest.mark.parametrize("token", ["short", "${LIUM_MCP_SERVER_TOKEN}", "x" * 31, "two words" * 9, "ä" * 40])
+def test_a_token_that_is_none_stops_the_start(tmp_path: Path, token: str) -> None:
+    done = serve_and_fail(tmp_path, "--transport", "http", LIUM_API_KEY=OTHER_API_KEY, LIUM_MCP_SERVER_TOKEN=token)
+    assert "LIUM_MCP_SERVER_TOKEN: " in done
+    assert token not in done.replace("LIUM_MCP_SERVER_TOKEN", "")
 
 
 # What is refused at the door
@@ -343,11 +553,10 @@ def test_anybody_may_ask_whether_the_server_lives(hosted: Served) -> None:
 
 async def test_no_key_is_in_the_log(lium: Simulated, tmp_path: Path) -> None:
     # None of these begins like a key of Lium's, which the log's own filter would find.
-    keys = ["first-caller-secret", "second-caller-secret", "secret-in-a-url"]
-    senders = ({"X-API-Key": keys[0]}, {"Authorization": f"Bearer {keys[1]}"}, None)
-    with serving(
-        tmp_path, LIUM_BASE_URL=lium.base_url, LIUM_MCP_LOG_LEVEL="DEBUG", LIUM_API_KEY="own-secret"
-    ) as served:
+    keys = ["first-caller-secret", "second-caller-secret", "secret-in-a-url", TOKEN]
+    senders = ({"X-API-Key": keys[0]}, {"Authorization": f"Bearer {keys[1]}"}, {"X-Lium-MCP-Token": TOKEN})
+    settings = {"LIUM_MCP_LOG_LEVEL": "DEBUG", "LIUM_API_KEY": "own-secret", "LIUM_MCP_SERVER_TOKEN": TOKEN}
+    with serving(tmp_path, LIUM_BASE_URL=lium.base_url, **settings) as served:
         for way, headers in itertools.product(WAYS, senders):
             async with calling(served.url, way, headers, query=f"?api_key={keys[2]}") as caller:
                 assert (await caller.refused("get_balance"))[0] == "api_key_refused"
@@ -570,10 +779,10 @@ def test_a_port_in_use_is_said_in_a_sentence(tmp_path: Path) -> None:
     assert f"cannot listen at 127.0.0.1:{port}: Address already in use" in done
 
 
-def serve_and_fail(home: Path, *options: str) -> str:
+def serve_and_fail(home: Path, *options: str, **settings: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "lium_mcp", "serve", *options],
-        env=variables(home),
+        env=variables(home, **settings),
         capture_output=True,
         text=True,
         timeout=20,

@@ -149,3 +149,37 @@ def test_what_belongs_to_other_programs_is_not_read(monkeypatch: pytest.MonkeyPa
     assert settings.find_api_key() == "sk_lium"
     assert settings.base_url == "https://lium.io/api"
     assert (settings.ssh_key_path, settings.ssh_key_passphrase, settings.ssh_agent) == (None, None, None)
+
+
+@pytest.mark.parametrize("address", ["*", "proxy.example.com", "10.0.0.1/8", "127.0.0.1:80"])
+def test_a_proxy_is_trusted_by_its_address_alone(address: str) -> None:
+    with pytest.raises(SettingsError, match=r"LIUM_MCP_TRUSTED_PROXY: .*an IP address, or a network"):
+        load({"trusted_proxy": f"127.0.0.1,{address}"})
+
+
+def test_behind_a_proxy_nobody_is_local() -> None:
+    assert load({"transport": "http"}).is_local
+    for setting in ("trusted_proxy", "allowed_host"):
+        assert not load({"transport": "http", setting: "127.0.0.1"}).is_local
+
+
+def test_a_token_is_kept_where_there_is_a_key_to_guard(home: Path) -> None:
+    file = home / ".local/state/lium-mcp/server-token"
+    assert load({"transport": "http", "api_key": "sk_one"}).server_token_path == file
+    for others in (
+        {"transport": "stdio", "api_key": "sk_one"},
+        {"transport": "http"},
+        {"transport": "http", "sandbox": True, "api_key": "sk_one"},
+        {"transport": "http", "api_key": "sk_one", "allowed_host": "gpu.example.com"},
+        {"transport": "http", "api_key": "sk_one", "server_token": "t" * 32},
+    ):
+        assert load(others).server_token_path is None
+    token = "t" * 40
+    file.parent.mkdir(parents=True)
+    file.touch(0o600)
+    file.write_text(f"{token}\n")
+    settings = load({"transport": "http", "api_key": "sk_one"})
+    assert settings.find_server_token() == token
+    assert token in settings.find_secrets()
+    assert "t" * 32 in load({"server_token": "t" * 32}).find_secrets()
+    assert "t" * 32 not in repr(load({"server_token": "t" * 32}))

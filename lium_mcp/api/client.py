@@ -95,10 +95,13 @@ class LiumClient:
         self.workspaces = Workspaces(wire)
         self.builds = Builds(wire)
 
-    def for_key(self, api_key: str) -> Self:
-        """Return a client of another account over the same connections; closing this one closes both."""
+    def for_key(self, api_key: str | None, no_key_because: str | None = None) -> Self:
+        """Return a client of another account over the same connections; closing this one closes both.
+
+        Without a key it reads what is open to all; `no_key_because` is the hint of what else is refused.
+        """
         # What the server can do does not depend on who asks.
-        return self._over(self._wire.for_key(api_key), self._features)
+        return self._over(self._wire.for_key(api_key, no_key_because), self._features)
 
     @classmethod
     def _over(cls, wire: Wire, features: frozenset[str] | None) -> Self:
@@ -116,6 +119,14 @@ class LiumClient:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.aclose()
+
+    def check_api_key(self) -> None:
+        """Do nothing where there is a key.
+
+        Raises:
+            MissingApiKey: there is none.
+        """
+        self._wire.check_api_key()
 
     @property
     def has_api_key(self) -> bool:

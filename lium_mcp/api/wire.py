@@ -92,6 +92,7 @@ class Wire:
         timeout_seconds: float,
         clock: Clock,
         max_response_bytes: int,
+        no_key_because: str | None = None,
     ) -> None:
         self._base = check_base_url(base_url)
         self._api_key = _credential("The API key", api_key)
@@ -100,6 +101,7 @@ class Wire:
         self._clock = clock
         self._max_response_bytes = max_response_bytes
         self._pool = pool
+        self._no_key_because = no_key_because
         self._clock_correction = timedelta()
 
     @property
@@ -117,12 +119,16 @@ class Wire:
         """Whether a key is configured."""
         return self._api_key is not None
 
+    def check_api_key(self) -> None:
+        """Raise MissingApiKey where no key is configured."""
+        self._credentials(Auth.KEY)
+
     def now(self) -> datetime:
         """Return the API's idea of now: the local clock corrected by the `Date` of the newest answer."""
         return self._clock.now() + self._clock_correction
 
-    def for_key(self, api_key: str) -> "Wire":
-        """The same connection for another account: nothing but the pool is shared."""
+    def for_key(self, api_key: str | None, no_key_because: str | None = None) -> "Wire":
+        """The same connection for another account, or for nobody's: nothing but the pool is shared."""
         return Wire(
             api_key=api_key,
             base_url=self.base_url,
@@ -131,6 +137,7 @@ class Wire:
             timeout_seconds=self._timeout_seconds,
             clock=self._clock,
             max_response_bytes=self._max_response_bytes,
+            no_key_because=no_key_because,
         )
 
     def redact(self, text: str) -> str:
@@ -276,7 +283,7 @@ class Wire:
             return {"X-API-KEY": self._api_key}
         if auth is Auth.NONE:
             return {}
-        raise MissingApiKey("No Lium API key is configured. Nothing was sent.")
+        raise MissingApiKey("No Lium API key is configured. Nothing was sent.", hint=self._no_key_because)
 
     async def _send(self, request: httpx2.Request, *, mutates: bool) -> tuple[httpx2.Response, bool]:
         """Send and follow redirects inside the origin; also tell whether one turned the request into a GET."""

@@ -51,6 +51,8 @@ _LONGEST_LOOK_PAUSE: Final = timedelta(seconds=60)
 # So many complete lists without its pod, so far apart, and a rent has made none.
 _MISSED_LISTS: Final = 3
 _MISSED_LISTS_APART: Final = timedelta(seconds=60)
+# In one look, where a list lacks many pods.
+_MOST_RENTS_ASKED_ABOUT: Final = 12
 _MOST_PODS_ASKED_FOR: Final = 4
 _ATTEND_LIMIT_SECONDS: Final = 30.0
 PRICE_TOLERANCE_USD: Final = 0.0001
@@ -127,6 +129,7 @@ class Settler:
         """
         entries = await self._journal.open().open_entries(account)
         is_short = False
+        left_to_ask_about = _MOST_RENTS_ASKED_ABOUT
         with anyio.move_on_after(_ATTEND_LIMIT_SECONDS):
             # What is settled comes first: it tells whether the list is complete.
             for entry in sorted(entries, key=lambda entry: entry.is_unsettled):
@@ -134,8 +137,12 @@ class Settler:
                     if entry.is_unsettled:
                         is_complete = not (is_short or pods.skipped or pods.truncated)
                         await self._attend_to_unsettled(entry, pods, is_complete, in_background=in_background)
-                    else:
-                        is_short |= await self._attend_to_settled(entry, pods)
+                        continue
+                    unlisted = unlisted_pod_ids(entry, pods)
+                    left_to_ask_about -= bool(unlisted)
+                    gone = await self._find_gone(entry, unlisted, pods) if left_to_ask_about >= 0 else set[str]()
+                    is_short |= len(gone) < len(unlisted)
+                    await self._attend_to_settled(entry, gone, pods)
                 except LiumError as error:
                     is_short = True
                     log.warning("The rent of %r could not be attended to for now: %s", entry.pod_name, error)
@@ -191,19 +198,18 @@ class Settler:
     async def remove(self, pod_id: str, *, rented_at: datetime, schedule: bool = True) -> bool:
         """Remove a pod that must go, or have Lium remove it soon where it cannot be removed yet.
 
-        A 404 soon after the rent may only mean that the pod is not known yet.
-
         Returns:
             Whether Lium has accepted to remove it, or knows no such pod.
 
         Raises:
-            LiumError: neither was possible.
+            LiumError: neither was possible. So is a 404 soon after the rent: the pod may only not be known yet.
         """
         asked_at = self._lium.now()
         try:
             await self._lium.pods.remove(pod_id)
         except NotFound:
-            return asked_at - rented_at > _LISTED_WITHIN
+            if asked_at - rented_at <= _LISTED_WITHIN:
+                raise
         except LiumError as error:
             log.warning("Removing pod %r was refused for now: %s", pod_id, error)
             if schedule:  # this process may not live until the pod can be removed
@@ -240,21 +246,18 @@ class Settler:
 
     # What is settled.
 
-    async def _attend_to_settled(self, entry: Entry, pods: Rows[Pod]) -> bool:
-        """Do what is left for a rent whose pods are known; return whether the list lacks one that may live."""
-        unlisted = unlisted_pod_ids(entry, pods)
-        gone = await self._find_gone(entry, unlisted, pods) if unlisted else set()
+    async def _attend_to_settled(self, entry: Entry, gone: Collection[str], pods: Rows[Pod]) -> None:
+        """Do what is left for a rent whose pods are known, but for those that are gone."""
+        left = [pod_id for pod_id in entry.pod_ids if pod_id not in gone]
+        if not left:
+            await self.note(entry, "removed")
+            return
         if gone:
-            left = [pod_id for pod_id in entry.pod_ids if pod_id not in gone]
-            if not left:
-                await self.note(entry, "removed")
-                return False
             await self.note(entry, entry.status, pod_ids=left)
         if entry.status == "removing":
-            await self._go_on_removing(entry, [pod_id for pod_id in entry.pod_ids if pod_id not in gone], pods)
+            await self._go_on_removing(entry, left, pods)
         else:
             await self._attend_to_rented(entry, pods)
-        return len(gone) < len(unlisted)
 
     async def _find_gone(self, entry: Entry, unlisted: Sequence[str], pods: Rows[Pod]) -> set[str]:
         """Which of its pods Lium itself says are gone: in the list, or when it is asked for one."""

@@ -84,7 +84,7 @@ def from_api(error: api.LiumError) -> ToolFailure:
     """Put an API error into the words of a tool."""
     code = next((_CODES[kind] for kind in type(error).__mro__ if kind in _CODES), "lium_error")
     if isinstance(error, api.MissingApiKey):
-        return ToolFailure(code, GET_A_KEY, "")
+        return ToolFailure(code, error.hint or GET_A_KEY, "")
     effect = NOTHING_CHANGED
     if error.effect == "unknown":
         code = "outcome_unknown"

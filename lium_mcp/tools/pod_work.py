@@ -23,10 +23,12 @@ def pod_access(call: Call) -> PodAccess:
     """The way into the pods of this call's account.
 
     Raises:
+        MissingApiKey: the caller has no key, so no pods.
         ToolFailure: the caller is elsewhere, so their SSH key is not on this machine.
     """
     access = call.runtime.account().pod_access
     if access is None:
+        call.lium.check_api_key()
         raise ToolFailure(
             "no_ssh_for_callers",
             "This server cannot log in to your pods: your SSH key is on your machine, and its own is not for you.",

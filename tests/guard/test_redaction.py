@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from mcp import MCPError
 from opentelemetry.trace import INVALID_SPAN_CONTEXT, NonRecordingSpan
 
-from lium_mcp.accounts import _Caller
+from lium_mcp.accounts import Caller
 from lium_mcp.cli import _Lines
 from lium_mcp.guard.redaction import REDACTED, redact, redact_text
 from lium_mcp.sandbox import API_KEY, Sandbox
@@ -299,7 +299,7 @@ def test_no_representation_holds_one(sandbox: Sandbox, monkeypatch: pytest.Monke
     settings = Settings(state_url="postgresql://svc:pgS3cret@127.0.0.1/db", base_url="http://127.0.0.1/api")
     runtime, accounts = make_runtime(settings, (), transport=sandbox.transport())
     own = accounts.own
-    for thing in (settings, runtime, accounts, own, own.lium, own.renter, runtime.policy, _Caller(OTHER_KEY)):
+    for thing in (settings, runtime, accounts, own, own.lium, own.renter, runtime.policy, Caller(OTHER_KEY)):
         for text in (repr(thing), str(thing), f"{thing}"):
             assert_clean(text, type(thing).__name__)
     assert_clean(settings.model_dump_json())
