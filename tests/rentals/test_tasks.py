@@ -8,11 +8,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from lium_mcp.rentals import Journal, Task
+from lium_mcp.rentals.entries import TaskKind
 from lium_mcp.rentals.tasks import Tasks
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 LEASE = timedelta(seconds=90)
 SERVERS = 6
+KINDS: tuple[TaskKind, ...] = ("follow_up",)
 
 
 def task(name: str = "j", *, account: str = "ours", next_at: datetime = NOW) -> Task:
@@ -39,7 +41,7 @@ async def servers(state_url: str) -> AsyncIterator[list[Tasks]]:
 
 
 async def claim(tasks: Tasks, *, account: str = "ours", now: datetime = NOW) -> Task | None:
-    return await tasks.claim(account, ("follow_up",), now=now, lease=LEASE)
+    return await tasks.claim(account, KINDS, now=now, lease=LEASE)
 
 
 async def test_each_task_is_claimed_by_one_server(servers: list[Tasks]) -> None:
@@ -52,7 +54,7 @@ async def test_each_task_is_claimed_by_one_server(servers: list[Tasks]) -> None:
             found = await claim(tasks)
             if found is not None:
                 claimed.append(found.id)
-            elif not await tasks.is_any_due(("follow_up",), now=NOW):
+            elif not await tasks.is_any_due(KINDS, now=NOW):
                 return claimed
 
     claimed = [name for names in await asyncio.gather(*map(claim_all, servers)) for name in names]
@@ -96,7 +98,7 @@ async def test_a_task_is_due_at_its_time_for_its_account_and_again_once_it_was_g
     first, second = servers[:2]
     await first.add(task(next_at=NOW + LEASE))
     assert await claim(second) is None
-    assert not await second.is_any_due(("follow_up",), now=NOW)
+    assert not await second.is_any_due(KINDS, now=NOW)
     assert await claim(second, account="theirs", now=NOW + LEASE) is None
     claimed = await claim(second, now=NOW + LEASE)
     assert claimed is not None

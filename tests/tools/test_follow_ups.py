@@ -17,6 +17,7 @@ from lium_mcp.operator_commands import list_rentals
 from lium_mcp.rentals import Journal
 from lium_mcp.sandbox import Sandbox
 from tests.harness import Agent, agent_on, make_key_pair
+from tests.postgres import Postgres
 from tests.tools.wires import Forward, Wire, answering, ask_as_person, living
 
 _PATIENCE_SECONDS = 25
@@ -46,7 +47,7 @@ def at(account: Sandbox, tmp_path: Path, state_url: str) -> Any:
 
     @asynccontextmanager
     async def start(wire: Wire | None = None, **settings: Any) -> AsyncIterator[Agent]:
-        defaults = {"ssh_key_path": tmp_path / "key", "state_url": state_url}
+        defaults: dict[str, Any] = {"ssh_key_path": tmp_path / "key", "state_url": state_url}
         async with agent_on(account, transport=wire, **defaults | settings) as agent:
             yield agent
 
@@ -168,6 +169,27 @@ async def test_a_server_that_lost_its_lease_in_the_middle_does_nothing_more(
     assert (backups(slow), len(slow.sent("DELETE", "/pods/*"))) == (1, 0)
     assert (backups(quick), len(quick.sent("DELETE", "/pods/*"))) == (0, 1)
     assert len(account.state()["backups"]) == 1
+
+
+async def test_nothing_is_removed_while_the_ledger_cannot_be_asked(
+    account: Sandbox, tmp_path: Path, postgres: Postgres
+) -> None:
+    wire, held = Wire(account), Held()
+    wire.on("GET", "/backup-logs/*", held)
+    with postgres.database() as url:
+        async with agent_on(account, transport=wire, ssh_key_path=tmp_path / "key", state_url=url) as agent:
+            await start_training(agent)
+            account.clock.advance(minutes=2)
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                await held.reached.wait()
+            postgres.close(url)
+            held.let_go.set()
+            account.clock.advance(minutes=5)
+            await asyncio.sleep(2)
+            assert wire.sent("DELETE", "/pods/*") == []
+            postgres.open(url)
+            await until(lambda: not living(account))
+    assert (backups(wire), len(wire.sent("DELETE", "/pods/*"))) == (1, 1)
 
 
 async def test_a_backup_that_ran_before_the_job_ended_is_not_the_last_one(account: Sandbox, at: Any) -> None:
@@ -306,3 +328,12 @@ async def test_a_ledger_in_memory_does_as_well(account: Sandbox, at: Any) -> Non
         account.clock.advance(minutes=2)
         await until(lambda: not living(account))
     assert (backups(wire), len(wire.sent("DELETE", "/pods/*"))) == (1, 1)
+
+
+async def test_a_server_with_nothing_to_do_makes_no_ledger_and_asks_nothing(
+    account: Sandbox, at: Any, tmp_path: Path
+) -> None:
+    wire, ledger = Wire(account), tmp_path / "none.db"
+    async with at(wire, state_url=f"sqlite:///{ledger}"):
+        await asyncio.sleep(1)
+    assert (ledger.exists(), wire.requests) == (False, [])
