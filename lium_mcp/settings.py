@@ -189,13 +189,16 @@ class Settings(Limits, BaseSettings):
         return next(iter([*pairs, *(path for path in usual if path.is_file())]), None)
 
     def find_secrets(self) -> list[str]:
-        """What must not be in a log line, whatever it looks like: the key and the database's password."""
+        """What must never come out, whatever it looks like: keys, passphrases, passwords of database and registries."""
         state_url = self.state_url.get_secret_value() if self.state_url else ""
         try:
             password = urlsplit(state_url).password or ""
         except ValueError:
             password = state_url
-        return [secret for secret in (self.find_api_key(), password, unquote(password)) if secret]
+        fields = [getattr(self, name) for name in type(self).model_fields if name != "state_url"]
+        held = [value.get_secret_value() for value in fields if isinstance(value, SecretStr)]
+        registries = [value for name, value in os.environ.items() if name.startswith(REGISTRY_PREFIX)]
+        return [text for text in (self.find_api_key(), password, unquote(password), *held, *registries) if text]
 
     def find_state_url(self) -> str:
         """Where the ledger is: the address set, in the sandbox nowhere but in memory, else a file of the user's."""

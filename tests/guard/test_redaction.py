@@ -22,8 +22,8 @@ from mcp import MCPError
 from opentelemetry.trace import INVALID_SPAN_CONTEXT, NonRecordingSpan
 
 from lium_mcp.accounts import _Caller
-from lium_mcp.cli import _Lines
-from lium_mcp.guard.redaction import REDACTED, redact, redact_text
+from lium_mcp.guard.redaction import REDACTED, Redactor, redact, redact_text
+from lium_mcp.logs import Lines
 from lium_mcp.sandbox import API_KEY, Sandbox
 from lium_mcp.server import make_runtime
 from lium_mcp.settings import Settings, Toolset
@@ -60,7 +60,7 @@ def _everything_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     handlers = []
     for as_json, stream in streams.items():
         handler = logging.StreamHandler(stream)
-        handler.setFormatter(_Lines([OWN_KEY, "pgS3cret"], as_json=as_json))
+        handler.setFormatter(Lines(Redactor([OWN_KEY, "pgS3cret"]), as_json=as_json))
         logging.getLogger().addHandler(handler)
         handlers.append(handler)
     caplog.set_level(logging.DEBUG, "lium_mcp")
@@ -311,8 +311,8 @@ def test_no_representation_holds_one(sandbox: Sandbox, monkeypatch: pytest.Monke
 def test_a_crash_is_logged_without_one(as_json: bool) -> None:
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(_Lines([OWN_KEY, "pgS3cret"], as_json=as_json))
-    logger = logging.getLogger("tests.crash")
+    handler.setFormatter(Lines(Redactor([OWN_KEY, "pgS3cret"]), as_json=as_json))
+    logger = logging.getLogger("lium_mcp.tests.crash")
     logger.addHandler(handler)
     cause = ValueError(f"{PLANTED} pgS3cret".replace(CUT_KEY, ""))  # after a cut key nothing is shown
 
@@ -375,8 +375,9 @@ values = st.recursive(
 @example(f"a://u:{OTHER_KEY}@h")
 @example("X-API-KEY: Bearer X-API-KEY: abcdefghij")
 def test_a_text_that_was_redacted_stays_as_it_is(text: str) -> None:
-    once = redact_text(text, [OWN_KEY])
-    assert redact_text(once, [OWN_KEY]) == once
+    redact_own = Redactor([OWN_KEY])
+    once = redact_own(text)
+    assert redact_own(once) == once
     assert OWN_KEY not in once
 
 
