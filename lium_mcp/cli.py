@@ -171,7 +171,9 @@ def _tools(options: dict[str, Any]) -> int:
     from lium_mcp.server import build_server  # noqa: PLC0415
     from lium_mcp.tools.cost import tokens  # noqa: PLC0415
 
-    listed = anyio.run(build_server(load(options)).list_tools)
+    settings = load(options)
+    _log(settings)
+    listed = anyio.run(build_server(settings).list_tools)
     for tool in listed:
         print(f"{tokens(tool):5}  {tool.name:24}{tool.title}")  # noqa: T201
     print(f"{sum(map(tokens, listed)):5}  tokens in {len(listed)} tools (bytes / 4 of name, description, parameters)")  # noqa: T201
