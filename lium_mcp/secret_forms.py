@@ -6,6 +6,7 @@ text itself. The time is linear in the length of the text, whatever it holds.
 """
 
 import html
+import json
 import re
 from array import array
 from base64 import b64encode
@@ -67,11 +68,16 @@ class Secrets:
                 self._add(value)
 
     def _add(self, value: str) -> None:
-        raw = value.encode("utf-8", "surrogatepass")
         for plain, _ in _layers(value):
             # A form of a URL has + for a blank; the repr of bytes has a character for each of them.
-            forms = plain, plain.replace(" ", "+"), plain.encode("utf-8", "surrogatepass").decode("latin-1")
-            self._forms.update(form for form in forms if len(form) >= LEAST_SECRET_CHARACTERS)
+            for form in (plain, plain.replace(" ", "+")):
+                self._forms.update((form, form.encode("utf-8", "surrogatepass").decode("latin-1")))
+        self._forms = {form for form in self._forms if len(form) >= LEAST_SECRET_CHARACTERS}
+        # Registries' logins are in base64, and so are whole files of them, in JSON.
+        for text in {value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}:
+            self._add_encoded(text.encode("utf-8", "surrogatepass"))
+
+    def _add_encoded(self, raw: bytes) -> None:
         if len(raw) >= _LEAST_ENCODED_BYTES:
             for before in range(3):
                 # Base64 spells a text in three ways, by where it begins in the whole; both its ends mix with others.
