@@ -26,9 +26,10 @@ from mcp import MCPError
 from opentelemetry.trace import INVALID_SPAN_CONTEXT, NonRecordingSpan
 
 from lium_mcp.accounts import _Caller
-from lium_mcp.guard.redaction import REDACTED, Redactor, redact, redact_text
+from lium_mcp.guard.redaction import Redactor, redact, redact_text
 from lium_mcp.logs import Lines
 from lium_mcp.sandbox import API_KEY, Sandbox
+from lium_mcp.secret_forms import REDACTED
 from lium_mcp.server import make_runtime
 from lium_mcp.settings import Settings, Toolset
 from lium_mcp.tools.listing import read_listing
