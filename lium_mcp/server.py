@@ -21,7 +21,7 @@ from lium_mcp.calls import CLEAN_UP_SECONDS, LiumServer
 from lium_mcp.completions import add_completions
 from lium_mcp.guard.confirm import STATE_SECONDS, OneTimeCodec
 from lium_mcp.guard.policy import Policy
-from lium_mcp.guard.redaction import redact_text
+from lium_mcp.guard.redaction import Redactor
 from lium_mcp.hangup import end_with_caller
 from lium_mcp.instructions import instructions
 from lium_mcp.prompts import add_prompts
@@ -147,6 +147,7 @@ def make_runtime(
         policy=Policy(limits, shadow=mode == "shadow"),
         confirm=settings.confirm,
         read_only=settings.read_only,
+        redact=Redactor(settings.find_secrets()),
     )
     return runtime, accounts
 
@@ -168,7 +169,7 @@ def open_journal(settings: Settings) -> Journal:
     if not _is_clear(url):
         # Read in another way, a part of the password would be taken for the host, which errors name.
         raise SettingsError("LIUM_MCP_STATE_URL: this is no address; a password needs %40 for @, %2F for /, %3A for :")
-    return Journal(url, redact_text)
+    return Journal(url, Redactor(settings.find_secrets()))
 
 
 def _is_clear(url: str) -> bool:
