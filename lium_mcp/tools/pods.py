@@ -196,6 +196,11 @@ async def remove_pod(
         wait_seconds=wait_seconds,
         describe=lambda _: f"{target.pod_name} is being removed",
     )
+    access = call.runtime.account().pod_access
+    if gone and access is not None:
+        # A list in which it is missing is not enough to drop its host key.
+        with suppress(LiumError), anyio.move_on_after(_LOOK_SECONDS):
+            await read_pod(call, target.id)
     warning = f"Backup {cut_off.id} was running and is lost." if cut_off else ""
     advice = "" if gone else "It may still bill. Call list_pods until it is gone."
     return RemovedPod(
@@ -296,10 +301,16 @@ async def _wait_until_settled(call: Call, pod: PodDetail, *, wait_seconds: float
 
 async def read_pod(call: Call, pod_id: str) -> PodDetail | None:
     """The pod as it is now; None when the API knows no such pod."""
+    access = call.runtime.account().pod_access
     try:
-        return await call.lium.pods.get(pod_id)
+        pod = await call.lium.pods.get(pod_id)
     except NotFound:
+        if access is not None:
+            await access.gone(pod_id)
         return None
+    if access is not None:
+        await access.note(pod)
+    return pod
 
 
 def judge(view: PodView, pod: Pod) -> ObservedPod:
@@ -388,8 +399,7 @@ async def start_removal(call: Call, target: Pod) -> None:
 
 async def _order_removal(call: Call, target: Pod) -> None:
     try:
-        async with replacing_container(call, target.id):
-            await call.lium.pods.remove(target.id)
+        await call.lium.pods.remove(target.id)
     except NotFound:
         return
     except (BadRequest, Conflict) as error:
