@@ -249,12 +249,14 @@ async def _receive(pod_files: "PodFiles", folder: Folder, item: Item, transfer: 
 
 def _end(folder: Folder, item: Item, part: BinaryIO, *, keep: bool) -> None:
     """Close what was written of a file, and remove it where no later call can go on with it."""
-    size = os.fstat(part.fileno()).st_size
-    with suppress(OSError):  # what could not be written any more
+    try:
         part.close()
-    if not keep or WINDOW_BYTES >= size != item.size:
-        with suppress(FileNotFoundError):
-            folder.remove(item.part)
+    except OSError:  # what was still to be written found no room
+        folder.remove(item.part)
+        raise
+    status = folder.stat(item.part)
+    if status is not None and (not keep or WINDOW_BYTES >= status.st_size != item.size):
+        folder.remove(item.part)
 
 
 def _make_room(items: Sequence[Item], *, overwrite: bool) -> None:
@@ -268,7 +270,10 @@ def _make_room(items: Sequence[Item], *, overwrite: bool) -> None:
         by_folder.setdefault(item.place.above, []).append(item)
     needed: dict[int, tuple[int, int, Place]] = {}
     for place, inside in by_folder.items():
-        folder, nearest = nearest_folder(place)
+        try:
+            folder, nearest = nearest_folder(place)
+        except (OSError, RemoteError):
+            continue  # each of its files says so later
         with folder:
             is_there = nearest == place
             if is_there:

@@ -18,6 +18,8 @@ MOST_PINS: Final = 1000
 _MOST_BYTES: Final = 16_384
 # A container that is about to be replaced may answer for a moment after its end was decided.
 _LINGERS_SECONDS: Final = 60.0
+# Lium's time is known to the second. A new container takes longer than this to answer.
+_CLOCKS_DIFFER_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ class Pin:
 
     def is_outlived_by(self, replaced_at: float) -> bool:
         """Whether a container that was replaced at that time is the one that showed the key."""
-        return replaced_at >= max(self.pinned_at, self.seen_at - _LINGERS_SECONDS)
+        return replaced_at >= max(self.pinned_at - _CLOCKS_DIFFER_SECONDS, self.seen_at - _LINGERS_SECONDS)
 
 
 class HostKeys:
