@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _TRY_AGAIN_SECONDS: Final = 120.0
 _EVENTS_SECONDS: Final = 10.0
+_GONE: Final = frozenset({"DELETING", "DELETED", "REMOVED", "TERMINATED"})
 # What Lium calls it when a pod's container was made anew. A restart of the same container is none of these.
 _REPLACED: Final = re.compile(r"pod-(reboot|edit|switch-template)\.success")
 
@@ -82,7 +83,9 @@ class PodAccess:
         self._failed_at[pod_id] = time.monotonic()
 
     async def note(self, pod: Pod) -> None:
-        """Note what a row of a pod shows: that Lium replaces its container."""
+        """Note what a row of a pod shows: that Lium replaces its container, or has done with the pod."""
+        if pod.state in _GONE:
+            await self.gone(pod.id)
         if pod.state != "REBOOT_PENDING":
             return
         await self.drop(pod.id)
