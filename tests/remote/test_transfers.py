@@ -30,9 +30,11 @@ SIZE_BYTES = 24_000_000
 @asynccontextmanager
 async def connected(server: Sshd) -> AsyncIterator[Connection]:
     access = PodAccess(KeySource(lambda: server.key_path), None, None)
-    async with access.to(Pod(id="p", status="RUNNING", ssh_connect_cmd=server.ssh_command)) as connection:
-        yield connection
-    await access.aclose()
+    try:
+        async with access.to(Pod(id="p", status="RUNNING", ssh_connect_cmd=server.ssh_command)) as connection:
+            yield connection
+    finally:
+        await access.aclose()
 
 
 @pytest.fixture
