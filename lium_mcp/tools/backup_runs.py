@@ -74,7 +74,8 @@ def covers_all(pod: Pod, schedule: BackupSchedule) -> bool:
 def losses(schedule: BackupSchedule, *, keep_days: int | None, path: str | None) -> list[str]:
     """What a change of a schedule takes away, in sentences: another path, or backups that are deleted earlier."""
     lost: list[str] = []
-    if path is not None and path != schedule.backup_path:
+    widens = bool(schedule.backup_path) and path is not None and _is_inside(_plain(schedule.backup_path or ""), path)
+    if path is not None and path != schedule.backup_path and not widens:
         now = "a path that Lium does not say" if schedule.backup_path is None else "the whole local volume"
         if schedule.backup_path:
             now = schedule.backup_path[:_SHOWN_CHARACTERS].replace('"', "'")

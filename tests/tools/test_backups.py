@@ -151,11 +151,11 @@ async def test_a_person_is_asked_before_a_schedule_covers_something_else_or_keep
         await agent.call("set_backup_schedule", pod="worker", every_hours=24, keep_days=30, path="/root/run")
         await agent.call("set_backup_schedule", pod="worker", every_hours=12, keep_days=31)
         assert person.questions == []
-        for named in ({"keep_days": 7}, {"path": "/root"}):
+        for named in ({"keep_days": 7}, {"path": "/root/other"}):
             assert (await agent.refused("set_backup_schedule", pod="worker", **named)).code == "not_confirmed"
     shorter, elsewhere = person.questions
     assert "31 days, and will be deleted after 7" in shorter
-    assert "They hold /root/run, and will hold /root instead" in elsewhere
+    assert "They hold /root/run, and will hold /root/other instead" in elsewhere
     assert pod_id in shorter
     (config,) = truth(sandbox, "backup_configs")
     assert (config["retention_days"], config["path"]) == (31, "/root/run")
