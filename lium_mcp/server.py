@@ -139,7 +139,7 @@ def make_runtime(
         settings.find_api_key() if is_local else None,
         open_journal(settings),
         registry_password if is_local else None,
-        _pod_access(settings, offered, keys) if keys else None,
+        _pod_access(settings, offered, keys, lium) if keys else None,
     )
     runtime = Runtime(
         account=accounts.current,
@@ -229,7 +229,7 @@ def _ssh_keys(settings: Settings) -> KeySource:
     )
 
 
-def _pod_access(settings: Settings, offered: Collection[str], keys: KeySource) -> PodAccess | None:
+def _pod_access(settings: Settings, offered: Collection[str], keys: KeySource, lium: LiumClient) -> PodAccess | None:
     """How to work on pods with this machine's SSH key, if the settings offer that."""
     if not {"run_command", "get_job", "upload_files", "download_files"} & set(offered):
         return None
@@ -237,6 +237,7 @@ def _pod_access(settings: Settings, offered: Collection[str], keys: KeySource) -
         keys,
         settings.find_state_directory(),
         LocalFolders(settings.find_local_dirs()),
+        lium,
         may_follow="start_job" in offered,
     )
 
