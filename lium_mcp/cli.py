@@ -6,18 +6,16 @@ happen inside the commands, so that ``--version`` and a mistyped option answer a
 
 import argparse
 import gc
-import json
-import logging
 import os
 import sys
-from collections.abc import Collection, Sequence
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
 from lium_mcp import __version__
-from lium_mcp.guard.redaction import redact, redact_text
+from lium_mcp.guard.redaction import Redactor, redact_text
 from lium_mcp.guard.server_token import ServerTokenError, make_token
+from lium_mcp.logs import log_to_stderr
 from lium_mcp.settings import Settings, SettingsError, environment_name, load
 
 _USAGE_ERROR = 2
@@ -140,11 +138,16 @@ def _speed(text: str) -> float:
     return speed
 
 
+def _log(settings: Settings) -> None:
+    redact = Redactor(settings.find_secrets())
+    log_to_stderr(settings.log_level, redact, as_json=settings.log_format == "json")
+
+
 def _serve(options: dict[str, Any]) -> int:
     settings = load(options)
     os.umask(0o077)  # what a server writes is for its own user
     _make_server_token(settings)
-    _log_to_stderr(settings)
+    _log(settings)
     # Start-up is nearly all imports: nothing they allocate is garbage, and nothing of it ever will be.
     gc.disable()
     import anyio  # noqa: PLC0415
@@ -189,7 +192,9 @@ def _tools(options: dict[str, Any]) -> int:
     from lium_mcp.server import build_server  # noqa: PLC0415
     from lium_mcp.tools.cost import tokens  # noqa: PLC0415
 
-    listed = anyio.run(build_server(load(options)).list_tools)
+    settings = load(options)
+    _log(settings)
+    listed = anyio.run(build_server(settings).list_tools)
     for tool in listed:
         print(f"{tokens(tool):5}  {tool.name:24}{tool.title}")  # noqa: T201
     print(f"{sum(map(tokens, listed)):5}  tokens in {len(listed)} tools (bytes / 4 of name, description, parameters)")  # noqa: T201
@@ -245,7 +250,7 @@ def _templates(options: dict[str, Any]) -> int:
 
     own = {name: options.pop(name) for name in ("file", "dry_run", "prune")}
     settings = load(options)
-    _log_to_stderr(settings)
+    _log(settings)
 
     async def run() -> int:
         async with connect(settings) as lium:
@@ -282,7 +287,7 @@ def _policy(options: dict[str, Any]) -> int:
 
     options.pop("action")
     settings = load(options)
-    _log_to_stderr(settings)
+    _log(settings)
 
     async def run() -> int:
         runtime, accounts = make_runtime(settings, ())
@@ -303,36 +308,3 @@ _COMMANDS = {
     "rentals": _rentals,
     "policy": _policy,
 }
-
-
-class _Lines(logging.Formatter):
-    """Writes one line for each record without a secret in it, as text or as JSON; a traceback follows it as text."""
-
-    def __init__(self, secrets: Collection[str], *, as_json: bool) -> None:
-        super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s")
-        self._secrets = secrets
-        self._as_json = as_json
-
-    def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
-        if self._as_json:
-            at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-            line = {"at": at, "level": record.levelname, "logger": record.name, **getattr(record, "fields", {})}
-            if not hasattr(record, "fields"):
-                line["message"] = record.getMessage()
-            if record.exc_info:
-                line["exception"] = self.formatException(record.exc_info)
-            return json.dumps(redact(line, self._redact), ensure_ascii=False)
-        return self._redact(text)
-
-    def _redact(self, text: str) -> str:
-        return redact_text(text, self._secrets)
-
-
-def _log_to_stderr(settings: Settings) -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Lines(settings.find_secrets(), as_json=settings.log_format == "json"))
-    logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
-    # The HTTP library logs whole URLs and the SDK every message, both at INFO.
-    for name in ("httpx2", "httpcore2", "mcp", "sqlalchemy"):
-        logging.getLogger(name).setLevel(logging.WARNING)

@@ -10,7 +10,6 @@ from typing import Any, Final
 from mcp.server import MCPServer
 from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError
 
-from lium_mcp.guard.redaction import redact_text
 from lium_mcp.tools.call import READ_LIMIT_SECONDS, Call, Runtime, time_limit
 from lium_mcp.tools.failures import FAILURES, as_failure
 from lium_mcp.tools.policy_view import Offered, policy_view
@@ -98,7 +97,7 @@ def _add_fixed(
 
 
 async def _read(call: Call, reading: Reading) -> str:
-    redact: Callable[[str], str] = redact_text
+    redact = call.runtime.redact
     try:
         redact = call.redact
         with time_limit(READ_LIMIT_SECONDS):

@@ -22,7 +22,7 @@ from lium_mcp.calls import CLEAN_UP_SECONDS, LiumServer
 from lium_mcp.completions import add_completions
 from lium_mcp.guard.confirm import STATE_SECONDS, OneTimeCodec
 from lium_mcp.guard.policy import Policy
-from lium_mcp.guard.redaction import redact_text
+from lium_mcp.guard.redaction import Redactor
 from lium_mcp.hangup import end_with_caller
 from lium_mcp.instructions import instructions
 from lium_mcp.prompts import add_prompts
@@ -141,7 +141,7 @@ def make_runtime(
         settings.find_api_key() if is_local else None,
         open_journal(settings),
         registry_password if is_local else None,
-        _pod_access(settings, offered, keys) if keys else None,
+        _pod_access(settings, offered, keys, lium) if keys else None,
         works=is_local and "start_job" in offered,
     )
     runtime = Runtime(
@@ -150,6 +150,7 @@ def make_runtime(
         policy=Policy(limits, shadow=mode == "shadow"),
         confirm=settings.confirm,
         read_only=settings.read_only,
+        redact=Redactor(settings.find_secrets()),
     )
     return runtime, accounts
 
@@ -171,7 +172,7 @@ def open_journal(settings: Settings) -> Journal:
     if not _is_clear(url):
         # Read in another way, a part of the password would be taken for the host, which errors name.
         raise SettingsError("LIUM_MCP_STATE_URL: this is no address; a password needs %40 for @, %2F for /, %3A for :")
-    return Journal(url, redact_text)
+    return Journal(url, Redactor(settings.find_secrets()))
 
 
 def _is_clear(url: str) -> bool:
@@ -231,7 +232,7 @@ def _ssh_keys(settings: Settings) -> KeySource:
     )
 
 
-def _pod_access(settings: Settings, offered: Collection[str], keys: KeySource) -> PodAccess | None:
+def _pod_access(settings: Settings, offered: Collection[str], keys: KeySource, lium: LiumClient) -> PodAccess | None:
     """How to work on pods with this machine's SSH key, if the settings offer that."""
     if not {"run_command", "get_job", "upload_files", "download_files"} & set(offered):
         return None
@@ -239,6 +240,7 @@ def _pod_access(settings: Settings, offered: Collection[str], keys: KeySource) -
         keys,
         settings.find_state_directory(),
         LocalFolders(settings.find_local_dirs()),
+        lium,
     )
 
 

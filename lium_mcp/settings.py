@@ -245,14 +245,17 @@ class Settings(Limits, BaseSettings):
         return next(iter([*pairs, *(path for path in usual if path.is_file())]), None)
 
     def find_secrets(self) -> list[str]:
-        """What must not be in a log line, whatever it looks like: the key, the token, and the database's password."""
+        """What must never come out, whatever it looks like: keys, token, passphrases, passwords of all kinds."""
         state_url = self.state_url.get_secret_value() if self.state_url else ""
         try:
             password = urlsplit(state_url).password or ""
         except ValueError:
             password = state_url
-        secrets = (self.find_api_key(), self.find_server_token(), password, unquote(password))
-        return [secret for secret in secrets if secret]
+        fields = [getattr(self, name) for name in type(self).model_fields if name != "state_url"]
+        held = [value.get_secret_value() for value in fields if isinstance(value, SecretStr)]
+        registries = [value for name, value in os.environ.items() if name.startswith(REGISTRY_PREFIX)]
+        found = (self.find_api_key(), self.find_server_token(), password, unquote(password))
+        return [text for text in (*found, *held, *registries) if text]
 
     def find_state_url(self) -> str:
         """Where the ledger is: the address set, in the sandbox nowhere but in memory, else a file of the user's."""

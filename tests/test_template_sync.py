@@ -204,7 +204,7 @@ async def test_a_template_that_fails_its_check_fails_the_run_and_the_next_one_to
     sandbox.add_fault("template_verify_fails", message=f"TOKEN={SECRET} {PLANTED}: no such image")
     assert await ci.run(FILE) == FAILED
     assert "failed: create trainer" in ci.printed
-    assert "TOKEN=[hidden] [hidden]: no such image" in ci.printed
+    assert "TOKEN=[redacted] [redacted]: no such image" in ci.printed
     assert "done: create pinned" in ci.printed, "the others are made all the same"
     for options in ({"dry_run": True}, {}):
         assert await ci.run(None, **options) == FAILED
@@ -228,7 +228,7 @@ async def test_a_refusal_that_repeats_a_value_is_told_without_it(ci: Ci, sandbox
     )
     ci.transport = wire
     assert await ci.run(FILE) == FAILED
-    assert "[hidden]" in ci.printed
+    assert "[redacted]" in ci.printed
     assert ci.own == {}
 
 

@@ -19,7 +19,8 @@ ModelT = TypeVar("ModelT", bound=ApiModel)
 class Answer:
     """Status, headers and body of one request.
 
-    `asked_at` is before the request left. `mutates` says that the request was meant to change something; `rewritten`
+    `asked_at` is before the request left. `request_id` is the id under which Lium's logs know the request, fit to be
+    shown and logged, where Lium says one. `mutates` says that the request was meant to change something; `rewritten`
     that a redirect turned it into a GET on the way, so that the answer is not that of the first server.
     """
 
@@ -27,6 +28,7 @@ class Answer:
     headers: httpx2.Headers
     body: bytes
     asked_at: datetime
+    request_id: str | None = None
     mutates: bool = False
     rewritten: bool = False
 
@@ -34,11 +36,6 @@ class Answer:
     def is_success(self) -> bool:
         """Whether the status is 2xx."""
         return 200 <= self.status < 300  # noqa: PLR2004 - the definition of success
-
-    @property
-    def request_id(self) -> str | None:
-        """The id under which Lium's logs know the request."""
-        return self.headers.get("X-Request-Id") or None
 
     @property
     def replayed(self) -> bool:

@@ -102,11 +102,22 @@ class BackupSchedules(Resource):
         return (await self._wire.request("POST", "/backup-configs", json=body)).model(BackupSchedule)
 
     async def update(
-        self, config_id: str, *, backup_path: str, backup_frequency_hours: int, retention_days: int
+        self,
+        config_id: str,
+        *,
+        backup_path: str | None,
+        backup_frequency_hours: int | None,
+        retention_days: int | None,
+        is_active: bool | None = None,
     ) -> BackupSchedule:
-        """PUT /backup-configs/{config_id}: replace a schedule; a refused update leaves the old one."""
+        """PUT /backup-configs/{config_id}: change a schedule; a refused update leaves the old one.
+
+        What is `None` is not sent. Whether the server keeps or resets it is not documented: send all that is known.
+        """
         path = endpoint("/backup-configs/{config_id}", config_id=config_id)
         body = _schedule_body(backup_frequency_hours, retention_days, backup_path)
+        if is_active is not None:
+            body["is_active"] = is_active
         return (await self._wire.request("PUT", path, json=body)).model(BackupSchedule)
 
     async def delete(self, config_id: str) -> None:
@@ -154,13 +165,16 @@ class Backups(Resource):
         await self._wire.request("DELETE", endpoint("/backup-logs/{backup_id}", backup_id=backup_id))
 
 
-def _schedule_body(backup_frequency_hours: int, retention_days: int, backup_path: str) -> dict[str, int | str]:
-    if not 1 <= backup_frequency_hours <= _MAX_FREQUENCY_HOURS:
+def _schedule_body(
+    backup_frequency_hours: int | None, retention_days: int | None, backup_path: str | None
+) -> dict[str, int | str]:
+    if backup_frequency_hours is not None and not 1 <= backup_frequency_hours <= _MAX_FREQUENCY_HOURS:
         raise InvalidRequest(f"backup_frequency_hours is not between 1 and {_MAX_FREQUENCY_HOURS}.")
-    if not 1 <= retention_days <= _MAX_RETENTION_DAYS:
+    if retention_days is not None and not 1 <= retention_days <= _MAX_RETENTION_DAYS:
         raise InvalidRequest(f"retention_days is not between 1 and {_MAX_RETENTION_DAYS}.")
-    return {
+    body = {
         "backup_frequency_hours": backup_frequency_hours,
         "retention_days": retention_days,
         "backup_path": backup_path,
     }
+    return {name: value for name, value in body.items() if value is not None}

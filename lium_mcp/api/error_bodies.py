@@ -38,6 +38,8 @@ from lium_mcp.api.model import read_float, read_text
 Redact = Callable[[str], str]
 
 MAX_TEXT_CHARS = 300
+MAX_REQUEST_ID_CHARS = 100
+_MAX_READ_CHARS = 2**16
 _MAX_FIELDS = 20
 _MAX_FIELDS_IN_MESSAGE = 5
 _MAX_DEPTH = 6
@@ -69,8 +71,9 @@ _HEADLINES: dict[type[LiumError], str] = {
 
 def clean_text(text: str, redact: Redact, *, max_chars: int = MAX_TEXT_CHARS) -> str:
     """Return server text fit for a message: one line, no control characters or markup, no secrets, bounded."""
-    # Far more than is kept, but never the whole of a large body.
-    text = "".join(" " if char.isspace() else char for char in text[: max_chars * 20])
+    # Far more than is kept, but never the whole of a large body; and cut after the search for secrets, which finds no
+    # half of one.
+    text = "".join(" " if char.isspace() else char for char in redact(text[:_MAX_READ_CHARS])[: max_chars * 20])
     text = "".join(char for char in text if unicodedata.category(char)[0] != "C")
     text = " ".join(redact(_TAG.sub(" ", redact(text))).replace("<", " ").replace(">", " ").split())
     return text if len(text) <= max_chars else text[: max_chars - 1] + "\u2026"
@@ -129,15 +132,15 @@ def _read_object(body: Mapping[str, Any], redact: Redact) -> ErrorBody:
         other_texts=tuple(texts[1:]),
         code=_first_text((error.get("code"), body.get("code"), *(part.get("code") for part in details)), redact),
         hint=_first_text((error.get("hint"),), redact),
-        request_id=_first_text((error.get("request_id"),), redact),
+        request_id=_first_text((error.get("request_id"),), redact, max_chars=MAX_REQUEST_ID_CHARS),
         data=data,
         fields=fields,
     )
 
 
-def _first_text(values: tuple[object, ...], redact: Redact) -> str | None:
+def _first_text(values: tuple[object, ...], redact: Redact, *, max_chars: int = MAX_TEXT_CHARS) -> str | None:
     for value in values:
-        if isinstance(value, str) and (text := clean_text(value, redact)):
+        if isinstance(value, str) and (text := clean_text(value, redact, max_chars=max_chars)):
             return text
     return None
 
@@ -197,7 +200,7 @@ def error_from_answer(answer: Answer, redact: Redact) -> LiumError:
         status=answer.status,
         code=body.code,
         hint=body.hint,
-        request_id=body.request_id or _first_text((answer.request_id,), redact),
+        request_id=body.request_id or answer.request_id,
         data=data,
         effect="unknown" if unsettled else "none",
         replayed=answer.replayed,

@@ -6,7 +6,7 @@ limit and a size limit; every failure is a `LiumError` that says whether the req
 
 import math
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
@@ -19,7 +19,7 @@ import httpx2
 from lium_mcp.api.addresses import check_base_url, redirect_target
 from lium_mcp.api.answers import Answer
 from lium_mcp.api.clock import Clock
-from lium_mcp.api.error_bodies import error_from_answer
+from lium_mcp.api.error_bodies import MAX_REQUEST_ID_CHARS, clean_text, error_from_answer
 from lium_mcp.api.errors import (
     ConnectionFailed,
     Effect,
@@ -33,6 +33,7 @@ from lium_mcp.api.errors import (
 )
 from lium_mcp.api.pool import Pool
 from lium_mcp.api.retries import Repeat, repeating
+from lium_mcp.secret_forms import Secrets, redacted
 
 MAX_REDIRECTS = 5
 MAX_ERROR_BODY_BYTES = 64 * 2**10
@@ -44,7 +45,6 @@ QueryValue = str | int | float | None
 _READ_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _REDIRECTS_KEEPING_METHOD = frozenset({307, 308})
-_MIN_REDACTED_CHARS = 4
 # Raised before the first byte of a request could leave.
 _NOTHING_SENT = (
     httpx2.ConnectError,
@@ -67,6 +67,19 @@ def noting_changes() -> Iterator[list[str]]:
         yield changes
     finally:
         _changes.reset(token)
+
+
+_hidden: ContextVar[Secrets | None] = ContextVar("_hidden", default=None)
+
+
+@contextmanager
+def hiding(values: Iterable[str]) -> Iterator[None]:
+    """Keep secrets that requests of the body send out of all that Lium says when it refuses one."""
+    token = _hidden.set(Secrets(values))
+    try:
+        yield
+    finally:
+        _hidden.reset(token)
 
 
 class Auth(Enum):
@@ -97,6 +110,7 @@ class Wire:
         self._base = check_base_url(base_url)
         self._api_key = _credential("The API key", api_key)
         self._session_token = _credential("The session token", session_token)
+        self._secrets = Secrets(filter(None, (self._api_key, self._session_token)))
         self._timeout_seconds = timeout_seconds
         self._clock = clock
         self._max_response_bytes = max_response_bytes
@@ -141,11 +155,10 @@ class Wire:
         )
 
     def redact(self, text: str) -> str:
-        """Return `text` without this connection's credentials."""
-        for secret in (self._api_key, self._session_token):
-            if secret and len(secret) >= _MIN_REDACTED_CHARS:
-                text = text.replace(secret, "[redacted]")
-        return text
+        """Return `text` without this connection's credentials and what `hiding` names, escaped or not."""
+        hidden = _hidden.get()
+        text = redacted(text, self._secrets.find)
+        return redacted(text, hidden.find) if hidden else text
 
     async def aclose(self) -> None:
         """Close the pool; nothing can be sent afterwards."""
@@ -187,10 +200,9 @@ class Wire:
             asked_at, started = self.now(), self._clock.monotonic()
             with _failures(mutates=mutates), anyio.fail_after(limit_seconds):
                 response, rewritten = await self._send(request, mutates=mutates)
-                status, headers, body = await self._read(response, mutates=mutates)
-            # The first answer may have corrected the clock: of two ideas of that moment, the earlier claims less.
-            asked_at = min(asked_at, self.now() - timedelta(seconds=self._clock.monotonic() - started))
-            answer = Answer(status, headers, body, asked_at, mutates, rewritten)
+                # The answer may have corrected the clock: of two ideas of that moment, the earlier claims less.
+                asked_at = min(asked_at, self.now() - timedelta(seconds=self._clock.monotonic() - started))
+                answer = await self._read(response, asked_at, mutates=mutates, rewritten=rewritten)
             if not answer.is_success:
                 raise error_from_answer(answer, self.redact)
             noted = _changes.get()
@@ -322,10 +334,11 @@ class Wire:
         response, _ = await self._send(request, mutates=False)
         if response.is_success:
             return response
-        status, headers, body = await self._read(response, mutates=False)
-        raise error_from_answer(Answer(status, headers, body, self.now()), self.redact)
+        raise error_from_answer(await self._read(response, self.now()), self.redact)
 
-    async def _read(self, response: httpx2.Response, *, mutates: bool) -> tuple[int, httpx2.Headers, bytes]:
+    async def _read(
+        self, response: httpx2.Response, asked_at: datetime, *, mutates: bool = False, rewritten: bool = False
+    ) -> Answer:
         chunks: list[bytes] = []
         size = 0
         limit = self._max_response_bytes if response.is_success else MAX_ERROR_BODY_BYTES
@@ -343,7 +356,9 @@ class Wire:
             await response.aclose()
         if size > limit and response.is_success:
             raise _too_large(limit, mutates=mutates)
-        return response.status_code, response.headers, b"".join(chunks)[:limit]
+        request_id = clean_text(response.headers.get("X-Request-Id", ""), self.redact, max_chars=MAX_REQUEST_ID_CHARS)
+        body = b"".join(chunks)[:limit]
+        return Answer(response.status_code, response.headers, body, asked_at, request_id or None, mutates, rewritten)
 
     def _note_time(self, response: httpx2.Response, sent_at: datetime) -> None:
         """Correct the clock by an answer's `Date`, unless it lies between the request and now as this clock has it.

@@ -2,14 +2,14 @@
 
 Two rules. By field: the value of a field with such a name is replaced, whatever it holds. By text: what looks like a
 Lium key or a private key, credentials inside addresses, and the secrets that this process was given are cut out of any
-string. Results, errors and log lines pass through here.
+string, in whatever form other programs escaped them. Results, errors and log lines pass through here.
 """
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
-REDACTED: Final = "[redacted]"
+from lium_mcp.secret_forms import REDACTED, Secrets, Span, redacted
 
 _SECRET_FIELDS: Final = re.compile(
     r"(?:^|_)(?:api_?key|secret|token|password|passwd|passphrase|credentials?|authorization|private_?key|environment|env"
@@ -17,32 +17,42 @@ _SECRET_FIELDS: Final = re.compile(
     re.IGNORECASE,
 )
 _WORD_ENDS: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[\s.-]")
+# The group is the secret.
 _SHAPES: Final = (
-    (re.compile(r"\bsk_[A-Za-z0-9_-]{4,}"), REDACTED),
-    (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL), REDACTED),
+    re.compile(r"\b(sk_[A-Za-z0-9_-]{4,})"),
+    re.compile(r"(-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z))", re.DOTALL),
     # The last @ before the path ends the password, which may hold others.
-    (re.compile(r"\b([A-Za-z][A-Za-z0-9+.-]{1,20}://)[^\s/@:]{0,200}:[^\s/?#]{1,200}@"), rf"\1{REDACTED}@"),
-    (re.compile(r"\b(Bearer)\s+[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE), rf"\1 {REDACTED}"),
+    re.compile(r"\b[A-Za-z][A-Za-z0-9+.-]{1,20}://([^\s/@:]{0,200}:[^\s/?#]{1,200})@"),
+    re.compile(r"\bBearer\s+([A-Za-z0-9._~+/=-]{8,})", re.IGNORECASE),
     # As a line of HTTP, in JSON, in a repr.
-    (re.compile(r"\b(X-API-KEY)\b([\"']?\s*[:=,]\s*b?[\"']?|\s+)[^\s\"',;}\[]{8,}", re.IGNORECASE), rf"\1\2{REDACTED}"),
-    (
-        re.compile(r"\b(Authorization[\"']?\s*[:=,]\s*b?[\"']?Basic)\s+[A-Za-z0-9+/=]{4,}", re.IGNORECASE),
-        rf"\1 {REDACTED}",
-    ),
-    # A session token: JSON in base64, twice, and a signature.
-    (re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}"), REDACTED),
+    re.compile(r"\bX-API-KEY\b(?:[\"']?\s*[:=,]\s*b?[\"']?|\s+)([^\s\"',;}\[]{8,})", re.IGNORECASE),
+    re.compile(r"\bAuthorization[\"']?\s*[:=,]\s*b?[\"']?Basic\s+([A-Za-z0-9+/=]{4,})", re.IGNORECASE),
+    # A login in Docker's configuration.
+    re.compile(r"[\"']auth[\"']\s*:\s*[\"']([A-Za-z0-9+/]{8,}={0,2})[\"']"),
+    # A session token: JSON in base64, twice, and a signature. Each word is looked at once, however many begin in it.
+    re.compile(r"(?<![A-Za-z0-9_-])(eyJ[A-Za-z0-9_-]{8,}+\.eyJ[A-Za-z0-9_-]{8,}+\.[A-Za-z0-9_-]{8,})"),
 )
-_SHORTEST_SECRET: Final = 4
 
 
-def redact_text(text: str, secrets: Collection[str] = ()) -> str:
-    """Cut secrets out of a text: those given, and whatever looks like one."""
-    for secret in secrets:
-        if len(secret) >= _SHORTEST_SECRET:
-            text = text.replace(secret, REDACTED)
-    for shape, replacement in _SHAPES:
-        text = shape.sub(replacement, text)
-    return text
+class Redactor:
+    """Cuts secrets out of texts: those that it was given, and whatever looks like one."""
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        self._secrets = Secrets(secrets)
+
+    def __call__(self, text: str) -> str:
+        """The text without them."""
+        return redacted(text, self._find)
+
+    def _find(self, text: str) -> Iterator[Span]:
+        yield from self._secrets.find(text)
+        for shape in _SHAPES:
+            for match in shape.finditer(text):
+                yield match.span(1)
+
+
+redact_text: Final = Redactor()
+"""For what holds no secret but those of others, which can be known by their look alone."""
 
 
 def redact(value: Any, redact_string: Callable[[str], str] = redact_text) -> Any:  # noqa: ANN401 - any JSON value

@@ -1,16 +1,19 @@
 """What one server needs to work on pods: keys, pins, a pool of connections, local folders. Costs nothing until used."""
 
+import re
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from lium_mcp.api import Pod
-from lium_mcp.remote.addresses import address_of
-from lium_mcp.remote.host_keys import HostKeys
+from lium_mcp.api import LiumClient, LiumError, Pod
+from lium_mcp.api.pod_models import PodEvent
+from lium_mcp.remote.addresses import Address, address_of
+from lium_mcp.remote.host_keys import HostKeys, Pin
 from lium_mcp.remote.keys import KeySource
 from lium_mcp.remote.local_files import LocalFolders
 
@@ -18,6 +21,10 @@ if TYPE_CHECKING:
     from lium_mcp.remote.connections import Connection, Connections
 
 _TRY_AGAIN_SECONDS: Final = 120.0
+_EVENTS_SECONDS: Final = 10.0
+_GONE: Final = frozenset({"DELETING", "DELETED", "REMOVED", "TERMINATED"})
+# What Lium calls it when a pod's container was made anew. A restart of the same container is none of these.
+_REPLACED: Final = re.compile(r"pod-(reboot|edit|switch-template)\.success")
 
 
 class PodAccess:
@@ -27,6 +34,7 @@ class PodAccess:
         keys: Where the private key is.
         state_directory: Where host keys are kept; None keeps them in memory.
         local_folders: Folders whose files may be read and written; None where the caller is elsewhere.
+        lium: Tells what became of a pod whose host key is another than before; None where nobody can tell.
     """
 
     def __init__(
@@ -34,9 +42,11 @@ class PodAccess:
         keys: KeySource,
         state_directory: Path | None,
         local_folders: LocalFolders | None,
+        lium: LiumClient | None = None,
     ) -> None:
         self.keys = keys
         self.local_folders = local_folders
+        self._lium = lium
         self._host_keys = HostKeys(state_directory / "host-keys" if state_directory else None)
         self._connections: Connections | None = None
         self._failed_at: dict[str, float] = {}
@@ -48,11 +58,12 @@ class PodAccess:
         Raises:
             RemoteError: the pod does not run, cannot be reached, refuses the key, or shows another host key.
         """
+        await self.note(pod)
         address = address_of(pod)
         if self._connections is None:
             from lium_mcp.remote.connections import Connections  # noqa: PLC0415 - see the package's docstring
 
-            self._connections = Connections(self.keys, self._host_keys)
+            self._connections = Connections(self.keys, self._host_keys, self._is_replaced, self._now)
         async with self._connections.to(address) as connection:
             yield connection
 
@@ -65,14 +76,56 @@ class PodAccess:
         """Note that connecting failed, or took too long."""
         self._failed_at[pod_id] = time.monotonic()
 
-    async def replaced(self, pod_id: str) -> None:
-        """Note that the platform replaces or removes a pod's container, and with it the host key."""
+    async def note(self, pod: Pod) -> None:
+        """Note what a row of a pod shows: that Lium replaces its container, or has done with the pod."""
+        if pod.state in _GONE:
+            await self.gone(pod.id)
+        if pod.state != "REBOOT_PENDING":
+            return
+        await self.drop(pod.id)
+        now = self._now()
+
+        def write() -> None:
+            with suppress(OSError):
+                if pin := self._host_keys.read(pod.id):
+                    self._host_keys.note(pod.id, pin, replace(pin, replaced_at=now))
+
+        await anyio.to_thread.run_sync(write)
+
+    async def drop(self, pod_id: str) -> None:
+        """Close the connection to a pod whose container may be about to end. Its host key stays pinned."""
         self._failed_at.pop(pod_id, None)
-        await anyio.to_thread.run_sync(self._host_keys.forget, pod_id)
         if self._connections is not None:
             await self._connections.drop(pod_id)
+
+    async def gone(self, pod_id: str) -> None:
+        """Forget a pod that Lium says is gone for good."""
+        await self.drop(pod_id)
+        await anyio.to_thread.run_sync(self._host_keys.forget, pod_id)
+
+    def _now(self) -> float:
+        return self._lium.now().timestamp() if self._lium is not None else time.time()
+
+    async def _is_replaced(self, address: Address, pin: Pin) -> bool:
+        """Whether the container that showed a pinned key is known to be gone, so that another key is to be expected."""
+        if address.template_id and pin.template_id and address.template_id != pin.template_id:
+            return True
+        if pin.replaced_at is not None and pin.is_outlived_by(pin.replaced_at):
+            return True
+        if self._lium is None:
+            return False
+        with suppress(LiumError), anyio.move_on_after(_EVENTS_SECONDS):
+            return any(_replaced_it(event, pin) for event in await self._lium.pods.events(address.pod_id))
+        return False
 
     async def aclose(self) -> None:
         """Close the connections."""
         if self._connections is not None:
             await self._connections.aclose()
+
+
+def _replaced_it(event: PodEvent, pin: Pin) -> bool:
+    says_so = any(_REPLACED.fullmatch(kind) for kind in (event.sub_event_type or "", event.event_type))
+    if event.error or not (says_so or (event.to_status or "").upper() == "REBOOT_PENDING"):
+        return False
+    return event.created_at is not None and pin.is_outlived_by(event.created_at.timestamp())

@@ -14,6 +14,7 @@ class Address:
     pod_id: str
     name: str
     target: SshTarget
+    template_id: str | None = None
 
     def __str__(self) -> str:
         return f"{self.name or 'pod'} ({self.pod_id})"
@@ -38,4 +39,4 @@ def address_of(pod: Pod) -> Address:
             f"Lium's SSH command for pod {pod.pod_name} ({pod.id}) is not of the form `ssh user@host -p port`.",
             "Nothing was connected to. Look at the pod on lium.io.",
         )
-    return Address(pod.id, pod.pod_name or "", target)
+    return Address(pod.id, pod.pod_name or "", target, pod.template.id if pod.template else None)

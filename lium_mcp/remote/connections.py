@@ -3,9 +3,9 @@
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import anyio
@@ -13,7 +13,7 @@ import asyncssh
 
 from lium_mcp.remote.addresses import Address
 from lium_mcp.remote.errors import RemoteError, connection_lost
-from lium_mcp.remote.host_keys import HostKeys
+from lium_mcp.remote.host_keys import HostKeys, Pin
 from lium_mcp.remote.keys import KeySource
 from lium_mcp.remote.sftp import PodFiles
 
@@ -177,24 +177,38 @@ class _Session(asyncssh.SSHClientSession[bytes]):
         self.closed.set()
 
 
+class _OtherKey(Exception):
+    """A pod shows another host key than the one that is pinned."""
+
+
 class _Client(asyncssh.SSHClient):
     """Trusts any host key where none is pinned; the one that is pinned is trusted before this is asked."""
 
-    def __init__(self, pinned: str | None) -> None:
-        self._pinned = pinned
+    def __init__(self, *, is_pinned: bool) -> None:
+        self._is_pinned = is_pinned
         self.changed = False
 
     def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:  # noqa: ARG002 - the library's interface
-        self.changed = self._pinned is not None
+        self.changed = self._is_pinned
         return not self.changed
 
 
 class Connections:
     """The pool: a second command on a pod takes no new handshake."""
 
-    def __init__(self, keys: KeySource, host_keys: HostKeys, *, idle_seconds: float = 300.0) -> None:
+    def __init__(
+        self,
+        keys: KeySource,
+        host_keys: HostKeys,
+        is_replaced: Callable[[Address, Pin], Awaitable[bool]],
+        now: Callable[[], float],
+        *,
+        idle_seconds: float = 300.0,
+    ) -> None:
         self._keys = keys
         self._host_keys = host_keys
+        self._is_replaced = is_replaced
+        self._now = now
         self._idle_seconds = idle_seconds
         self._open: dict[str, Connection] = {}
         self._idle: dict[str, asyncio.TimerHandle] = {}
@@ -247,9 +261,22 @@ class Connections:
         task.add_done_callback(self._closing.discard)
 
     async def _connect(self, address: Address) -> asyncssh.SSHClientConnection:
-        pinned = await self._pinned(address)
-        trusted = [asyncssh.import_public_key(pinned)] if pinned else []
-        client = _Client(pinned)
+        pin = await self._pinned(address)
+        try:
+            return await self._log_in(address, pin)
+        except _OtherKey:
+            if pin is None or not await self._is_replaced(address, pin):
+                raise self._changed(address) from None
+        # A new container: whatever key it shows is pinned as the first one was.
+        await anyio.to_thread.run_sync(self._host_keys.forget, address.pod_id)
+        try:
+            return await self._log_in(address, None)
+        except _OtherKey:
+            raise self._changed(address) from None
+
+    async def _log_in(self, address: Address, pin: Pin | None) -> asyncssh.SSHClientConnection:
+        trusted = [asyncssh.import_public_key(pin.key)] if pin else []
+        client = _Client(is_pinned=pin is not None)
         try:
             async with self._keys.open() as keys:
                 with anyio.fail_after(_CONNECT_SECONDS):
@@ -272,21 +299,28 @@ class Connections:
                         login_timeout=_CONNECT_SECONDS,
                     )
         except (asyncssh.Error, OSError, TimeoutError) as error:
-            raise self._failure(address, client, error) from error
+            if client.changed:
+                raise _OtherKey from error
+            raise self._failure(address, error) from error
         key = ssh.get_server_host_key()
         shown = key.export_public_key().decode().strip() if key is not None else ""
-        if not pinned:
-            pinned = await anyio.to_thread.run_sync(self._host_keys.pin, address.pod_id, shown)
-        if _blob(pinned) != _blob(shown):
+        now = self._now()
+        if pin is None:
+            first = Pin(shown, now, now, template_id=address.template_id)
+            pin = await anyio.to_thread.run_sync(self._host_keys.pin, address.pod_id, first)
+        if _blob(pin.key) != _blob(shown):
             ssh.abort()
-            raise self._changed(address)
+            raise _OtherKey
+        seen = replace(pin, seen_at=now, template_id=address.template_id or pin.template_id)
+        if seen != pin:
+            await anyio.to_thread.run_sync(self._host_keys.note, address.pod_id, pin, seen)
         return ssh
 
-    async def _pinned(self, address: Address) -> str | None:
+    async def _pinned(self, address: Address) -> Pin | None:
         try:
             pinned = await anyio.to_thread.run_sync(self._host_keys.read, address.pod_id)
             if pinned:
-                asyncssh.import_public_key(pinned)
+                asyncssh.import_public_key(pinned.key)
         except (OSError, asyncssh.KeyImportError) as error:
             raise RemoteError(
                 "host_key_unreadable",
@@ -295,9 +329,7 @@ class Connections:
             ) from error
         return pinned
 
-    def _failure(self, address: Address, client: _Client, error: Exception) -> RemoteError:
-        if client.changed:
-            return self._changed(address)
+    def _failure(self, address: Address, error: Exception) -> RemoteError:
         if isinstance(error, asyncssh.PermissionDenied):
             return RemoteError(
                 "ssh_refused",
@@ -315,9 +347,9 @@ class Connections:
         return RemoteError(
             "host_key_changed",
             f"{address} shows another SSH host key than before, so nothing was sent to it.",
-            "The container was replaced by something other than this server, or the connection is intercepted. Ask the "
-            "person: if they know why it changed, "
-            + (f"they delete the file {path} and call again." if path else "restart this server."),
+            "Lium tells of no reboot or new container since, so the connection may be intercepted. Ask the person: if "
+            "they know why the key changed, "
+            + (f"they delete the file {path}, then call again." if path else "they restart this server."),
         )
 
 

@@ -3,12 +3,20 @@
 The names that a pod gives are somebody else's text, and so is what it says of sizes: a name never leaves the folder
 that was asked for, and no more is written than was announced. As for uploads, a file has a name of its own until it is
 whole, and one that was put together from several connections is compared by SHA-256.
+
+The disk is not filled: what does not fit is refused before anything is written, and copying stops where the disk gets
+full meanwhile. What is left of a file is kept only where a later call can go on with it; in a folder at most so many,
+and not for ever.
 """
 
+import errno
 import os
 import posixpath
+import re
 import stat
-from contextlib import aclosing
+import time
+from collections.abc import Sequence
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 import anyio
@@ -21,6 +29,7 @@ from lium_mcp.remote.local_files import (
     Place,
     is_safe_name,
     kind_of,
+    nearest_folder,
     open_folder,
     too_many,
 )
@@ -46,7 +55,16 @@ if TYPE_CHECKING:
     from lium_mcp.remote.connections import Connection
     from lium_mcp.remote.sftp import PodFiles
 
+LEFT_FREE_BYTES: Final = 64_000_000
+"""What a download leaves free on the disk that it is copied to."""
+MOST_KEPT_PARTS: Final = 4
+"""How many unfinished files of earlier downloads stay in a folder when another download begins there."""
+KEPT_PART_SECONDS: Final = 7 * 86_400.0
 _MOST_DEPTH: Final = 64
+_LOOK_EACH_BYTES: Final = 16_000_000
+# Younger ones may be another process's, at work now.
+_IDLE_SECONDS: Final = 600.0
+_PART_NAME: Final = re.compile(rf"\.[0-9a-f]{{16}}{re.escape(PART)}")
 
 
 async def download(
@@ -63,7 +81,8 @@ async def download(
     A file here that differs is left alone unless `overwrite`.
 
     Raises:
-        RemoteError: there is no such file, the place may not be written, or the connection broke.
+        RemoteError: there is no such file, the place may not be written, its disk is or gets too full, or the
+            connection broke.
     """
     place = folders.locate(local_path)
     source = pod_path_of(pod_path).rstrip("/") or "/"
@@ -87,6 +106,12 @@ async def download(
     transfer.path = str(place)
     transfer.total_files = len(items) + transfer.failed_files
     transfer.total_bytes = sum(item.size for item in items)
+    for item in items:
+        item.part = f".{short_hash(item.pod_path, item.size, item.mtime, item.place)}{PART}"
+    try:
+        await anyio.to_thread.run_sync(lambda: _make_room(items, overwrite=overwrite))
+    except OSError as error:
+        raise cannot(error, "local_path") from error
     for batch in batches(items):
         await _download_batch(connection, pod_files, batch, transfer, overwrite=overwrite)
 
@@ -158,6 +183,8 @@ async def _download_batch(
                 raise
             transfer.fail(name, error.happened)
         except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise _full(item.place, None) from error
             transfer.fail(name, why(error))
         except Changed:
             transfer.fail(name, "it changed while it was read; call again")
@@ -184,7 +211,6 @@ async def _is_settled(folder: Folder, item: Item, digest: str | None, transfer: 
 
 
 async def _receive(pod_files: "PodFiles", folder: Folder, item: Item, transfer: Transfer) -> None:
-    item.part = f".{short_hash(item.pod_path, item.size, item.mtime, item.place)}{PART}"
     part, offset = await anyio.to_thread.run_sync(_begin, folder, item)
     item.resumed = offset > 0
 
@@ -194,6 +220,8 @@ async def _receive(pod_files: "PodFiles", folder: Folder, item: Item, transfer: 
 
     left = item.size - offset
     transfer.there_bytes += offset
+    unlooked = 0
+    may_go_on = False
     try:
         async with aclosing(pod_files.download(item.pod_path, offset=offset, size=left)) as blocks:
             async for at, block in blocks:
@@ -202,11 +230,105 @@ async def _receive(pod_files: "PodFiles", folder: Folder, item: Item, transfer: 
                 await anyio.to_thread.run_sync(write, at, block)
                 transfer.moved_bytes += len(block)
                 left -= len(block)
+                unlooked += len(block)
+                if unlooked >= _LOOK_EACH_BYTES:
+                    unlooked = 0
+                    free = await anyio.to_thread.run_sync(folder.free_bytes)
+                    if free < min(left, LEFT_FREE_BYTES):
+                        raise _full(item.place, free)
         if left:
             raise Changed
+        may_go_on = True
+    except (RemoteError, anyio.get_cancelled_exc_class()) as error:
+        may_go_on = not (isinstance(error, RemoteError) and error.code == _FULL)
+        raise
     finally:
         with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(part.close)
+            await anyio.to_thread.run_sync(lambda: _end(folder, item, part, keep=may_go_on))
+
+
+def _end(folder: Folder, item: Item, part: BinaryIO, *, keep: bool) -> None:
+    """Close what was written of a file, and remove it where no later call can go on with it."""
+    try:
+        part.close()
+    except OSError:  # what was still to be written found no room
+        folder.remove(item.part)
+        raise
+    status = folder.stat(item.part)
+    if status is not None and (not keep or WINDOW_BYTES >= status.st_size != item.size):
+        folder.remove(item.part)
+
+
+def _make_room(items: Sequence[Item], *, overwrite: bool) -> None:
+    """Let old parts go, and refuse what does not fit on the disk.
+
+    Raises:
+        RemoteError: it does not fit.
+    """
+    by_folder: dict[Place, list[Item]] = {}
+    for item in items:
+        by_folder.setdefault(item.place.above, []).append(item)
+    needed: dict[int, tuple[int, int, Place]] = {}
+    for place, inside in by_folder.items():
+        try:
+            folder, nearest = nearest_folder(place)
+        except (OSError, RemoteError):
+            continue  # each of its files says so later
+        with folder:
+            is_there = nearest == place
+            if is_there:
+                _drop_parts(folder, {item.part for item in inside})
+            bytes_here = sum(_missing_bytes(folder if is_there else None, item, overwrite) for item in inside)
+            device, free = folder.device, folder.free_bytes()
+        before, _, _ = needed.get(device, (0, 0, place))
+        needed[device] = before + bytes_here, free, place
+    for bytes_needed, free, place in needed.values():
+        if bytes_needed and bytes_needed + LEFT_FREE_BYTES > free:
+            raise _full(place, free, bytes_needed)
+
+
+def _missing_bytes(folder: Folder | None, item: Item, overwrite: bool) -> int:
+    """What a file still takes on the disk; one that is here and of its size is likely the same."""
+    if folder is None:
+        return item.size
+    status = folder.stat(item.place.name)
+    if status is not None and (status.st_size == item.size or not overwrite):
+        return 0
+    part = folder.stat(item.part)
+    return max(item.size - (part.st_size if part is not None else 0), 0)
+
+
+def _drop_parts(folder: Folder, wanted: set[str]) -> None:
+    """Remove what earlier downloads left in a folder: the newest few stay, so that they can be gone on with."""
+    now = time.time()
+    idle: list[tuple[float, str]] = []
+    for name in folder.names():
+        if name in wanted or not _PART_NAME.fullmatch(name):
+            continue
+        status = folder.stat(name)
+        if status is not None and stat.S_ISREG(status.st_mode) and now - status.st_mtime > _IDLE_SECONDS:
+            idle.append((status.st_mtime, name))
+    for number, (written_at, name) in enumerate(sorted(idle, reverse=True)):
+        if number >= MOST_KEPT_PARTS or now - written_at > KEPT_PART_SECONDS:
+            with suppress(FileNotFoundError):
+                folder.remove(name)
+
+
+_FULL: Final = "disk_full"
+
+
+def _full(place: Place, free: int | None, needed: int | None = None) -> RemoteError:
+    """Say that the disk has no room, before anything was written or in the middle."""
+    has = "" if free is None else f": {free / 1e9:.2f} GB are free, and {LEFT_FREE_BYTES / 1e9:.2f} GB are left free"
+    if needed is not None:
+        happened = f"{needed / 1e9:.2f} GB do not fit on the disk of {place}{has}."
+        return RemoteError(_FULL, happened, "Free some space, choose another local_path, or copy less of it.")
+    return RemoteError(
+        _FULL,
+        f"The disk of {place} got full{has}, so copying stopped.",
+        "Free some space, then call again with the same paths to go on.",
+        effect="Files that were complete stay; what was written of others is removed.",
+    )
 
 
 def _begin(folder: Folder, item: Item) -> tuple[BinaryIO, int]:
@@ -222,6 +344,7 @@ async def _finish(
 ) -> None:
     now = await pod_files.stat(item.pod_path)
     if (now.size, now.mtime) != (item.size, item.mtime):
+        await anyio.to_thread.run_sync(folder.remove, item.part)  # its name is that of the file as it was
         raise Changed
     digest = None
     if item.resumed:

@@ -1,24 +1,56 @@
 """Host keys, pinned per pod at first use: a pod that shows another key later is not spoken to.
 
-A pin is dropped where the platform replaces the container, which makes a new key. One file per pod, readable by its
-owner only; with no directory, pins live as long as the process.
+A pin stays until its container is known to be another: what shows that is kept beside the key, and is judged only when
+another key is shown, since a new container may well show the old one. One file per pod, readable by its owner only;
+with no directory, pins live as long as the process. Of more pins than a bound, those that were used longest ago go.
 """
 
 import hashlib
+import json
 import os
 import secrets
 from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Final
 
-_MOST_BYTES = 16_384
+MOST_PINS: Final = 1000
+_MOST_BYTES: Final = 16_384
+# A container that is about to be replaced may answer for a moment after its end was decided.
+_LINGERS_SECONDS: Final = 60.0
+# Lium's time is known to the second. A new container takes longer than this to answer.
+_CLOCKS_DIFFER_SECONDS: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """A pinned host key, and what is known of the container that showed it. Times are Lium's, in seconds of UNIX time.
+
+    Attributes:
+        key: One line as OpenSSH writes public keys.
+        pinned_at: When it was first seen.
+        seen_at: When it was last seen.
+        replaced_at: When Lium last said that the container is being replaced; None if it never did.
+        template_id: What the container was started from; None where Lium did not say.
+    """
+
+    key: str
+    pinned_at: float
+    seen_at: float
+    replaced_at: float | None = None
+    template_id: str | None = None
+
+    def is_outlived_by(self, replaced_at: float) -> bool:
+        """Whether a container that was replaced at that time is the one that showed the key."""
+        return replaced_at >= max(self.pinned_at - _CLOCKS_DIFFER_SECONDS, self.seen_at - _LINGERS_SECONDS)
 
 
 class HostKeys:
-    """Pinned host keys, each one line as OpenSSH writes public keys."""
+    """Pinned host keys by pod. All of it blocks: call it in a thread."""
 
     def __init__(self, directory: Path | None) -> None:
         self._directory = directory
-        self._pinned: dict[str, str] = {}
+        self._pinned: dict[str, Pin] = {}
 
     def path(self, pod_id: str) -> Path | None:
         """The file that pins a pod's key; the id is somebody else's text, so its digest names the file."""
@@ -26,8 +58,8 @@ class HostKeys:
             return None
         return self._directory / hashlib.sha256(pod_id.encode(errors="replace")).hexdigest()
 
-    def read(self, pod_id: str) -> str | None:
-        """The pinned key, if there is one.
+    def read(self, pod_id: str) -> Pin | None:
+        """The pin, if there is one.
 
         Raises:
             OSError: there is one that cannot be read.
@@ -40,27 +72,49 @@ class HostKeys:
         except FileNotFoundError:
             return None
         with os.fdopen(descriptor, "rb") as file:
-            return file.read(_MOST_BYTES).decode(errors="replace").strip()
+            written_at = os.fstat(file.fileno()).st_mtime
+            key, _, more = file.read(_MOST_BYTES).decode(errors="replace").strip().partition("\n")
+        return _with(key, more, written_at)
 
-    def pin(self, pod_id: str, key: str) -> str:
-        """Pin a key unless one is pinned; return the one that is pinned now, which another process may have chosen.
+    def pin(self, pod_id: str, pin: Pin) -> Pin:
+        """Pin a key unless one is pinned; return what is pinned now, which another process may have chosen.
 
         Raises:
             OSError: it cannot be stored.
         """
         path = self.path(pod_id)
         if path is None:
-            return self._pinned.setdefault(pod_id, key)
+            self._pinned.setdefault(pod_id, pin)
+            while len(self._pinned) > MOST_PINS:
+                del self._pinned[min(self._pinned, key=lambda other: self._pinned[other].seen_at)]
+            return self._pinned.get(pod_id, pin)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        new = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+        new = _written(path, pin)
         try:
-            with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                file.write(f"{key}\n".encode())
             with suppress(FileExistsError):
                 os.link(new, path)  # whole or not at all, and never over another
         finally:
             new.unlink(missing_ok=True)
-        return self.read(pod_id) or key
+        self._drop_oldest(path)
+        return self.read(pod_id) or pin
+
+    def note(self, pod_id: str, old: Pin, new: Pin) -> None:
+        """Put a pin in the place of another, if that is still the one that is pinned. Losing it does no harm.
+
+        So a pin that a person deleted, or that another process made, is not written over.
+        """
+        with suppress(OSError):
+            if self.read(pod_id) != old:
+                return
+            path = self.path(pod_id)
+            if path is None:
+                self._pinned[pod_id] = new
+                return
+            written = _written(path, new)
+            try:
+                written.replace(path)
+            finally:
+                written.unlink(missing_ok=True)
 
     def forget(self, pod_id: str) -> None:
         """Drop a pin, if there is one."""
@@ -69,3 +123,46 @@ class HostKeys:
         if path is not None:
             with suppress(OSError):
                 path.unlink()
+
+    def _drop_oldest(self, kept: Path) -> None:
+        used: list[tuple[float, Path]] = []
+        with suppress(OSError), os.scandir(kept.parent) as entries:
+            for entry in entries:
+                with suppress(OSError):
+                    used.append((entry.stat(follow_symlinks=False).st_mtime, Path(entry.path)))
+        for _, path in sorted(used)[: max(len(used) - MOST_PINS, 0)]:
+            if path != kept:
+                with suppress(OSError):
+                    path.unlink()
+
+
+def _with(key: str, more: str, written_at: float) -> Pin:
+    """A pin as it was written; an older one has the key alone."""
+    try:
+        said: Any = json.loads(more) if more else {}
+    except ValueError:
+        said = {}
+    if not isinstance(said, dict):
+        said = {}
+    pinned_at, seen_at, replaced_at = (
+        float(said[name]) if isinstance(said.get(name), int | float) else None
+        for name in ("pinned_at", "seen_at", "replaced_at")
+    )
+    template_id = said.get("template_id")
+    return Pin(
+        key,
+        written_at if pinned_at is None else pinned_at,
+        written_at if seen_at is None else seen_at,
+        replaced_at,
+        template_id if isinstance(template_id, str) else None,
+    )
+
+
+def _written(path: Path, pin: Pin) -> Path:
+    """A new file beside `path` that holds a pin."""
+    new = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    more = asdict(pin)
+    key = more.pop("key")
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(f"{key}\n{json.dumps(more)}\n".encode())
+    return new

@@ -7,6 +7,7 @@ to a folder, as on Windows, each step is looked at just before it is taken.) All
 
 import errno
 import os
+import shutil
 import stat
 from collections.abc import Sequence
 from contextlib import suppress
@@ -116,6 +117,15 @@ class Folder:
         path, descriptor = self._at(name)
         os.unlink(path, dir_fd=descriptor)
 
+    @property
+    def device(self) -> int:
+        """A number that folders share if they are on one file system."""
+        return (self._path.stat() if self._descriptor is None else os.fstat(self._descriptor)).st_dev
+
+    def free_bytes(self) -> int:
+        """What may still be written to the file system that it is on."""
+        return shutil.disk_usage(self._path if self._descriptor is None else self._descriptor).free
+
     def names(self) -> list[str]:
         """The names in it."""
         with os.scandir(self._path if self._descriptor is None else self._descriptor) as entries:
@@ -178,6 +188,22 @@ def open_folder(place: Place, *, create: bool = False) -> Folder:
                 raise
         folder = below
     return folder
+
+
+def nearest_folder(place: Place) -> tuple[Folder, Place]:
+    """Open a folder, or of those above it the nearest that is there; which one it is comes with it.
+
+    Raises:
+        RemoteError: a step is a symbolic link.
+        OSError: one may not be entered.
+    """
+    while True:
+        try:
+            return open_folder(place), place
+        except FileNotFoundError:
+            if not place.names:
+                raise
+            place = place.above
 
 
 def kind_of(place: Place) -> str:

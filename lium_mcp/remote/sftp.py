@@ -54,6 +54,16 @@ class PodFiles:
         with self._answering():
             return _entry(await (self._client.stat(path) if follow else self._client.lstat(path)))
 
+    async def file_system(self, path: str) -> int | None:
+        """A number that two paths share if they are on one file system; None where the pod does not say."""
+        try:
+            with self._answering():
+                return (await self._client.statvfs(path)).fsid or None
+        except FileNotFoundError:
+            raise
+        except OSError:
+            return None
+
     async def list(self, path: str, *, most: int) -> list[tuple[str, Entry]]:
         """Names in a folder, unchecked, and what they are, without . and ..; at most `most`.
 

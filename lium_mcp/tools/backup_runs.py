@@ -12,6 +12,7 @@ from lium_mcp.tools.failures import ToolFailure
 DEFAULT_EVERY_HOURS: Final = 6
 DEFAULT_KEEP_DAYS: Final = 7
 
+_SHOWN_CHARACTERS: Final = 200
 _NEVER_BACKED_UP: Final = ("/mnt", "/tmp")  # noqa: S108 - paths inside a pod
 
 
@@ -35,7 +36,7 @@ def check_path(pod: Pod, path: str, parameter: str) -> str:
     Raises:
         ToolFailure: it breaks a rule.
     """
-    root = _plain(pod.volume_root)
+    root = volume_root(pod)
     plain = _plain(path)
     if not path.startswith("/"):
         problem = f"{parameter} is not an absolute path"
@@ -48,6 +49,11 @@ def check_path(pod: Pod, path: str, parameter: str) -> str:
     else:
         return plain
     raise ToolFailure("invalid_argument", f"{problem}.", f"Choose a path under {root}.")
+
+
+def volume_root(pod: Pod) -> str:
+    """Where the pod's local volume is mounted, in the plain form that `check_path` returns."""
+    return _plain(pod.volume_root)
 
 
 def _plain(path: str) -> str:
@@ -63,6 +69,22 @@ def covers_all(pod: Pod, schedule: BackupSchedule) -> bool:
     """Whether backups by this schedule hold all of the pod's local volume. An empty path means all of it."""
     path = schedule.backup_path
     return path == "" or (path is not None and _is_inside(_plain(pod.volume_root), _plain(path)))
+
+
+def losses(schedule: BackupSchedule, *, keep_days: int | None, path: str | None) -> list[str]:
+    """What a change of a schedule takes away, in sentences: another path, or backups that are deleted earlier."""
+    lost: list[str] = []
+    widens = bool(schedule.backup_path) and path is not None and _is_inside(_plain(schedule.backup_path or ""), path)
+    if path is not None and path != schedule.backup_path and not widens:
+        now = "a path that Lium does not say" if schedule.backup_path is None else "the whole local volume"
+        if schedule.backup_path:
+            now = schedule.backup_path[:_SHOWN_CHARACTERS].replace('"', "'")
+        lost.append(f"They hold {now}, and will hold {path} instead.")
+    if keep_days is not None and schedule.retention_days is None:
+        lost.append(f"They will be kept {keep_days} days; how long now, Lium does not say.")
+    elif keep_days is not None and schedule.retention_days is not None and keep_days < schedule.retention_days:
+        lost.append(f"They are kept {schedule.retention_days} days, and will be deleted after {keep_days}.")
+    return lost
 
 
 def refuse_partial(pod: Pod, schedule: BackupSchedule | None) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import Field
 
@@ -11,15 +11,22 @@ from lium_mcp.tools.backup_runs import (
     DEFAULT_EVERY_HOURS,
     DEFAULT_KEEP_DAYS,
     check_path,
+    losses,
     start_backup,
+    volume_root,
     wait_for_backup,
 )
 from lium_mcp.tools.call import Call
 from lium_mcp.tools.failures import ToolFailure
 from lium_mcp.tools.parameters import DEFAULT_WAIT_SECONDS, Cursor, Limit, PodName, ShortText, WaitSeconds, page
 from lium_mcp.tools.pod_views import Outcome
-from lium_mcp.tools.questions import ask_to_delete_backup, ask_to_delete_schedule
-from lium_mcp.tools.registry import DESTROYS, READS, WRITES, WRITES_EACH_TIME, Toolset
+from lium_mcp.tools.questions import (
+    ask_to_delete_backup,
+    ask_to_delete_schedule,
+    ask_to_restore,
+    ask_to_set_schedule,
+)
+from lium_mcp.tools.registry import DESTROYS, DESTROYS_EACH_TIME, READS, WRITES_EACH_TIME, Toolset
 from lium_mcp.tools.restore_runs import PodRestore, RestoreView, restore_into, restore_view
 from lium_mcp.tools.results import Result, UtcTime, note_on
 from lium_mcp.tools.targets import find_pod, find_pod_or_past, find_pods
@@ -51,7 +58,9 @@ class PodSchedule(Result):
     pod_id: str
     name: str
     schedule: ScheduleView | None = None
+    before: ScheduleView | None = None
     created: bool | None = None
+    warnings: list[str] | None = None
     next: str | None = None
 
 
@@ -128,31 +137,54 @@ async def get_backup_schedule(call: Call, pod: PodName) -> PodSchedule:
     )
 
 
-@toolset.tool(title="Set backup schedule", hints=WRITES)
+@toolset.tool(title="Set backup schedule", hints=DESTROYS, asks=ask_to_set_schedule)
 async def set_backup_schedule(
     call: Call,
     pod: PodName,
-    every_hours: Annotated[int, Field(ge=1, le=168, description="Hours between backups.")] = DEFAULT_EVERY_HOURS,
-    keep_days: Annotated[int, Field(ge=1, le=365, description="Days kept.")] = DEFAULT_KEEP_DAYS,
-    path: Annotated[ShortText, Field(description="In the local volume; default all of it.")] = "",
+    every_hours: Annotated[int | None, Field(ge=1, le=168, description="Hours between backups; 6 if new.")] = None,
+    keep_days: Annotated[int | None, Field(ge=1, le=365, description="Days kept; 7 if new.")] = None,
+    path: Annotated[ShortText, Field(description="In the local volume; all of it if new.")] = "",
 ) -> PodSchedule:
-    """Create or replace the backup schedule of a pod: how often, for how long, and which path. Stored backups bill by
-    size. For a single backup now, use create_backup.
+    """Create or change the backup schedule of a pod: how often, for how long, which path. What is left out stays as it
+    is; an inactive one is activated. Stored backups bill by size. For a single backup now, use create_backup.
     """
     target = await find_pod(call, pod)
-    checked = check_path(target, path or target.volume_root, "path")
+    checked = check_path(target, path, "path") if path else None
     schedules = call.lium.backup_schedules
-    schedule = await schedules.get_for_pod(target.id)
-    if schedule is None:
-        changed = await schedules.create(
-            target.id, backup_path=checked, backup_frequency_hours=every_hours, retention_days=keep_days
+    present = await schedules.get_for_pod(target.id)
+    if present is None:
+        created = await schedules.create(
+            target.id,
+            backup_path=volume_root(target) if checked is None else checked,
+            backup_frequency_hours=every_hours or DEFAULT_EVERY_HOURS,
+            retention_days=keep_days or DEFAULT_KEEP_DAYS,
         )
-    else:
-        changed = await schedules.update(
-            schedule.id, backup_path=checked, backup_frequency_hours=every_hours, retention_days=keep_days
+        return PodSchedule(pod_id=target.id, name=target.pod_name, schedule=_schedule(created), created=True)
+    wanted = present.model_copy(
+        update={
+            "backup_path": present.backup_path if checked is None else checked,
+            "backup_frequency_hours": every_hours or present.backup_frequency_hours,
+            "retention_days": keep_days or present.retention_days,
+            "is_active": True if present.is_active is False else present.is_active,
+        }
+    )
+    if wanted == present:
+        return PodSchedule(
+            pod_id=target.id, name=target.pod_name, schedule=_schedule(present), next="It was so already."
         )
+    changed = await schedules.update(
+        present.id,
+        backup_path=wanted.backup_path,
+        backup_frequency_hours=wanted.backup_frequency_hours,
+        retention_days=wanted.retention_days,
+        is_active=True if present.is_active is False else None,
+    )
     return PodSchedule(
-        pod_id=target.id, name=target.pod_name, schedule=_schedule(changed), created=True if schedule is None else None
+        pod_id=target.id,
+        name=target.pod_name,
+        schedule=_schedule(changed),
+        before=_schedule(present),
+        warnings=_on_change(present, wanted, changed, losses(present, keep_days=keep_days, path=checked)),
     )
 
 
@@ -227,18 +259,18 @@ async def delete_backup(call: Call, backup_id: BackupId) -> EndedBackup:
     return await ended(call, backup_id)
 
 
-@toolset.tool(title="Restore backup", hints=WRITES_EACH_TIME)
+@toolset.tool(title="Restore backup", hints=DESTROYS_EACH_TIME, asks=ask_to_restore)
 async def restore_backup(
     call: Call,
     backup_id: BackupId,
     pods: Annotated[
         list[ShortText], Field(min_length=1, max_length=_MOST_PODS, description="Running pods: ids or names.")
     ],
-    path: Annotated[ShortText, Field(description="Empty directory; default: restored.")] = "",
+    path: Annotated[ShortText, Field(description="New or empty directory; default: one is made.")] = "",
     wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS,
 ) -> Restored:
     """Write a completed backup into one or many running pods at once and wait; the answer says what came of it in each.
-    The directory must be new or empty. rent_pod restores into a new pod.
+    Nothing is overwritten: a directory with content is refused. rent_pod restores into a new pod.
     """
     backup = await call.lium.backups.get(backup_id)
     if not backup.is_completed:
@@ -258,7 +290,7 @@ async def restore_backup(
         outcome="failed" if "failed" in outcomes else "done",
         pods=rows,
         note=note,
-        next="Repeat it for the pods that failed, into another empty directory." if "failed" in outcomes else None,
+        next="Repeat it for the pods that failed, without path for a new directory." if "failed" in outcomes else None,
     )
 
 
@@ -309,6 +341,30 @@ def _judge(backup: Backup, owner: _Owner | None, warnings: Sequence[str] = ()) -
     return ObservedBackup(
         outcome="pending", backup=view, warnings=kept, next="Still running: call get_backup with this backup_id."
     )
+
+
+def _on_change(
+    present: BackupSchedule, wanted: BackupSchedule, changed: BackupSchedule, lost: Sequence[str]
+) -> list[str] | None:
+    warnings = list(lost)
+    if present.is_active is False and changed.is_active is not False:
+        warnings.append("The schedule was inactive, and is active now.")
+    if changed.is_active is False:
+        warnings.append("The schedule is inactive, so nothing is backed up by it: have a person look at lium.io.")
+    for name, parameter in _SCHEDULE_FIELDS.items():
+        meant, shown = getattr(wanted, name), getattr(changed, name)
+        if meant is None:
+            warnings.append(f"Lium did not say what {parameter} was: it was not sent. Name it to be sure.")
+        elif shown is not None and shown != meant:
+            warnings.append(f"Lium was told {parameter}={meant} and shows {shown}.")
+    return warnings or None
+
+
+_SCHEDULE_FIELDS: Final = {
+    "backup_frequency_hours": "every_hours",
+    "retention_days": "keep_days",
+    "backup_path": "path",
+}
 
 
 def _schedule(schedule: BackupSchedule) -> ScheduleView:

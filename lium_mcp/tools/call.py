@@ -113,6 +113,7 @@ class Runtime:
         account: Gives the account of the call that asks: always the same over stdio, the caller's own over HTTP.
         policy: The limits on what calls may spend.
         confirm: When a person is asked.
+        redact: Takes the secrets of this server out of a text, and whatever looks like one.
         final_backups: The last backups that removals began, by pod: the backup, and when it began.
         stop: Ends all waits.
         background: What goes on between calls.
@@ -123,6 +124,7 @@ class Runtime:
     policy: Policy
     confirm: ConfirmMode = "auto"
     read_only: bool = False
+    redact: Callable[[str], str] = redact_text
     final_backups: dict[str, tuple[str, float]] = field(default_factory=dict)
     stop: Stop = field(default_factory=Stop)
     background: Background = field(default_factory=Background)
@@ -157,9 +159,9 @@ class Call:
 
     @property
     def redact(self) -> Callable[[str], str]:
-        """Takes secrets out of a text: those of this account, and whatever looks like one."""
-        own = self.lium.redact
-        return lambda text: redact_text(own(text))
+        """Takes secrets out of a text: those of this account and of this server, and whatever looks like one."""
+        of_account, of_server = self.lium.redact, self.runtime.redact
+        return lambda text: of_server(of_account(text))
 
     def _plain(self, message: str) -> str:
         """A progress message fit to be shown: names in it may be anybody's."""

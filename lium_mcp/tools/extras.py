@@ -5,10 +5,11 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from lium_mcp.api import FeedbackRequest as Feedback
-from lium_mcp.api import GpuResetState, LiumError, PodDetail, matching_machine_names
+from lium_mcp.api import GpuResetState, PodDetail, matching_machine_names
+from lium_mcp.api.wire import hiding
 from lium_mcp.tools.backups import BackupId, EndedBackup, ended
 from lium_mcp.tools.call import Call, after_change
-from lium_mcp.tools.failures import ToolFailure, from_api
+from lium_mcp.tools.failures import ToolFailure
 from lium_mcp.tools.parameters import DEFAULT_WAIT_SECONDS, Few, PodName, ShortText, WaitSeconds
 from lium_mcp.tools.pod_views import Outcome
 from lium_mcp.tools.questions import ask_to_delete_ssh_key, ask_to_reset_gpus
@@ -260,16 +261,8 @@ async def add_registry_credential(
             "Set a variable whose name starts with LIUM_MCP_REGISTRY_ where the server is started, or store the login "
             "on lium.io.",
         )
-    try:
+    with hiding([password]):
         created = await call.lium.docker_credentials.create(docker_username=username, docker_password=password)
-    except LiumError as error:
-        said = from_api(error)
-        # What Lium answers may repeat what it was sent.
-        said.happened, said.advice = (
-            said.happened.replace(password, "[hidden]"),
-            said.advice.replace(password, "[hidden]"),
-        )
-        raise said from None
     return RegistryCredential(credential_id=created.id, username=username, already_stored=False)
 
 

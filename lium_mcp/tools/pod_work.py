@@ -1,7 +1,7 @@
 """What the tools that work on a pod share: the way in, failures in words, progress while something is under way."""
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _PROGRESS_SECONDS: Final = 3.0
 _GPU_SECONDS: Final = 6.0
+_LOOK_SECONDS: Final = 5.0
+_CLOSE_SECONDS: Final = 5.0
 
 
 def pod_access(call: Call) -> PodAccess:
@@ -59,7 +61,10 @@ def from_remote(error: RemoteError) -> ToolFailure:
 
 @asynccontextmanager
 async def replacing_container(call: Call, *pod_ids: str) -> AsyncIterator[None]:
-    """Drop what is known of pods' SSH servers if the body makes Lium replace or remove their containers."""
+    """Let go of pods if the body makes Lium replace their containers, and note what Lium then shows of them.
+
+    A request alone proves nothing: their host keys stay pinned until Lium says that there is another container.
+    """
     refused = False
     try:
         yield
@@ -69,9 +74,13 @@ async def replacing_container(call: Call, *pod_ids: str) -> AsyncIterator[None]:
     finally:
         access = call.runtime.account().pod_access
         if access is not None and not refused:
-            with anyio.CancelScope(shield=True):
+            for pod_id in pod_ids:
+                with anyio.move_on_after(_CLOSE_SECONDS, shield=True):
+                    await access.drop(pod_id)
+            # What is not seen now is still told by the pod's events later.
+            with suppress(LiumError), anyio.move_on_after(_LOOK_SECONDS):
                 for pod_id in pod_ids:
-                    await access.replaced(pod_id)
+                    await access.note(await call.lium.pods.get(pod_id))
 
 
 @asynccontextmanager

@@ -298,10 +298,16 @@ async def _wait_until_settled(call: Call, pod: PodDetail, *, wait_seconds: float
 
 async def read_pod(call: Call, pod_id: str) -> PodDetail | None:
     """The pod as it is now; None when the API knows no such pod."""
+    access = call.runtime.account().pod_access
     try:
-        return await call.lium.pods.get(pod_id)
+        pod = await call.lium.pods.get(pod_id)
     except NotFound:
+        if access is not None:
+            await access.gone(pod_id)
         return None
+    if access is not None:
+        await access.note(pod)
+    return pod
 
 
 def judge(view: PodView, pod: Pod) -> ObservedPod:
@@ -401,8 +407,7 @@ async def start_removal(call: Call, target: Pod) -> bool:
 
 async def _order_removal(call: Call, target: Pod) -> bool:
     try:
-        async with replacing_container(call, target.id):
-            await call.lium.pods.remove(target.id)
+        await call.lium.pods.remove(target.id)
     except NotFound:
         return False
     except (BadRequest, Conflict) as error:

@@ -11,12 +11,13 @@ from typing import Any
 from lium_mcp.api import LiumError, Pod
 from lium_mcp.guard.confirm import Question
 from lium_mcp.guard.policy import hours_left
-from lium_mcp.tools.backup_runs import covers_all, refuse_partial
+from lium_mcp.tools.backup_runs import check_path, covers_all, losses, refuse_partial
 from lium_mcp.tools.call import Call
 from lium_mcp.tools.final_backup import earlier_final_backup
+from lium_mcp.tools.restore_runs import UnseenTargets, unseen_targets
 from lium_mcp.tools.results import clean
 from lium_mcp.tools.room import check_life
-from lium_mcp.tools.targets import find_own_template, find_pod, find_template, find_volume, volume_holder
+from lium_mcp.tools.targets import find_own_template, find_pod, find_pods, find_template, find_volume, volume_holder
 
 _SHOWN_CHARACTERS = 60
 _MOST_IN_CENTS_USD = 1e9
@@ -142,6 +143,42 @@ async def ask_to_delete_schedule(call: Call, *, pod: str) -> Question:
     """Before `delete_backup_schedule`."""
     target = await find_pod(call, pod)
     return Question(f"Stop backing up {_pod(target)}? {await _last_backup(call, target)}", {"pod": target.id})
+
+
+async def ask_to_restore(call: Call, *, pods: list[str], path: str, **_: Any) -> Question | None:  # noqa: ANN401
+    """Before `restore_backup`, where a directory is named and nobody can look whether it is empty."""
+    if not path:
+        return None
+    targets = await find_pods(call, pods)
+    unseen = await unseen_targets(call, targets, path)
+    if not unseen:
+        return None
+    named = "; ".join(f"pod {quoted(pod.pod_name)} ({_id(pod.id)})" for pod in unseen)
+    return UnseenTargets(
+        f"Restore a backup into {quoted(path)} of {named}? Nobody could look whether it is empty there: files of the "
+        "same names would be overwritten.",
+        {"pods": [pod.id for pod in targets], "path": path},
+        unseen=frozenset(pod.id for pod in unseen),
+    )
+
+
+async def ask_to_set_schedule(
+    call: Call,
+    *,
+    pod: str,
+    keep_days: int | None,
+    path: str,
+    **_: Any,  # noqa: ANN401 - the tool's other arguments
+) -> Question | None:
+    """Before `set_backup_schedule`, where backups would cover something else or be deleted earlier than now."""
+    target = await find_pod(call, pod)
+    schedule = await call.lium.backup_schedules.get_for_pod(target.id)
+    if schedule is None:
+        return None
+    lost = losses(schedule, keep_days=keep_days, path=check_path(target, path, "path") if path else None)
+    if not lost:
+        return None
+    return Question(f"Change the backups of {_pod(target)}? {' '.join(lost)}", {"pod": target.id})
 
 
 async def ask_to_remove_cluster(call: Call, *, cluster_id: str) -> Question:

@@ -17,7 +17,6 @@ from mcp.types import CallToolResult, ToolAnnotations
 from mcp.types import Tool as ListedTool
 
 from lium_mcp.api.wire import noting_changes
-from lium_mcp.guard.redaction import redact_text
 from lium_mcp.tools.asking import Asks, agreed, make_resolver
 from lium_mcp.tools.call import READ_LIMIT_SECONDS, Call, Runtime, time_limit
 from lium_mcp.tools.failures import CHANGED_BEFORE, FAILURES, NOTHING_CHANGED, as_failure, render_failure
@@ -90,7 +89,7 @@ def bind(spec: ToolSpec, runtime: Runtime) -> Tool:
     async def run(context: Context[Any, Any], **arguments: Any) -> CallToolResult:  # noqa: ANN401 - validated by the SDK
         call = Call(runtime, context)
         answer: ElicitationResult[Any] | None = arguments.pop(_ANSWER, None)
-        redact: Callable[[str], str] = redact_text
+        redact = runtime.redact
         changes: list[str] = []
         limit_seconds = READ_LIMIT_SECONDS + arguments.get("wait_seconds", 0) if spec.read_only else None
         try:

@@ -1,5 +1,10 @@
-"""Restoring one backup into many pods: started a few at a time, waited for together, each with its own outcome."""
+"""Restoring one backup into many pods: started a few at a time, waited for together, each with its own outcome.
 
+A restore writes over what is there, so it goes only where nothing is. Where this server can log in, it looks; where it
+cannot, a directory that somebody named needs a person's yes for that pod, and one that nobody named gets a new name.
+"""
+
+import secrets
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -9,7 +14,10 @@ from typing import Final
 import anyio
 
 from lium_mcp.api import LiumError, Pod, Restore
-from lium_mcp.tools.backup_runs import check_path
+from lium_mcp.guard.confirm import Question
+from lium_mcp.remote import RemoteError
+from lium_mcp.remote.restore_targets import Found, look
+from lium_mcp.tools.backup_runs import check_path, volume_root
 from lium_mcp.tools.call import Call
 from lium_mcp.tools.failures import ToolFailure, from_api
 from lium_mcp.tools.pod_views import Outcome
@@ -18,6 +26,18 @@ from lium_mcp.tools.results import Result, UtcTime
 _AT_ONCE: Final = 8
 _EVERY_SECONDS: Final = 4.0
 _CLOCKS_DIFFER: Final = timedelta(seconds=20)
+_LOOK_SECONDS: Final = 6.0
+_DEFAULT_NAME: Final = "restored"
+
+_REFUSALS: Final[dict[Found, tuple[str, str]]] = {
+    "content": ("restore_target_not_empty", "is not empty, and a restore would write over what is there"),
+    "link": ("restore_target_not_empty", "leads through a symbolic link, so what it would write over is not known"),
+    "mount": ("restore_target_not_empty", "is on another file system than the local volume, which a restore misses"),
+    "unseen": (
+        "restore_target_unseen",
+        "was named, and nobody could look whether files are there that a restore would write over",
+    ),
+}
 
 
 class RestoreView(Result):
@@ -42,6 +62,17 @@ class PodRestore(Result):
     outcome: Outcome
     restore: RestoreView | None = None
     problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UnseenTargets(Question):
+    """A question about pods into which nobody could look.
+
+    Attributes:
+        unseen: Their ids.
+    """
+
+    unseen: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -74,7 +105,8 @@ async def restore_into(
 ) -> list[PodRestore]:
     """Restore a backup into each of the pods and wait until all of it is over, or the time is.
 
-    `path` is an empty directory in each pod; left empty, it is `restored` in the pod's local volume.
+    `path` is a new or empty directory in each pod; left empty, it is `restored` in the pod's local volume, or a new
+    name beside it where that is not seen to be free. A pod where it is neither is refused, and the others go on.
     """
     runs = [_Run(pod, call.lium.now()) for pod in pods]
     await _each(runs, lambda run: _start(call, backup_id, run, path))
@@ -122,10 +154,25 @@ async def _each(runs: Iterable[_Run], step: Callable[[_Run], Awaitable[None]]) -
             group.start_soon(limited, run)
 
 
+async def unseen_targets(call: Call, pods: Sequence[Pod], path: str) -> list[Pod]:
+    """The pods of which nobody can say whether the path, which somebody named, is empty there."""
+    runs = [_Run(pod, call.lium.now()) for pod in pods]
+    unseen: set[str] = set()
+
+    async def examine(run: _Run) -> None:
+        with suppress(ToolFailure):  # a path that the pod does not take is refused later
+            if await _find(call, run.pod, check_path(run.pod, path, "path")) == "unseen":
+                unseen.add(run.pod.id)
+
+    await _each(runs, examine)
+    return [pod for pod in pods if pod.id in unseen]
+
+
 async def _start(call: Call, backup_id: str, run: _Run, path: str) -> None:
     pod = run.pod
     try:
-        run.path = check_path(pod, path or f"{pod.volume_root.rstrip('/')}/restored", "path")
+        run.path = await _fresh_path(call, backup_id, pod, path)
+        run.ordered_at = call.lium.now()
         run.restore_id = (await call.lium.restores.start(pod.id, backup_id=backup_id, restore_path=run.path)).id
     except ToolFailure as failure:
         run.refused, run.problem = True, f"{failure.happened} {failure.advice}"
@@ -133,6 +180,47 @@ async def _start(call: Call, backup_id: str, run: _Run, path: str) -> None:
         said = from_api(error)
         run.refused = error.effect != "unknown"
         run.problem = f"{said.happened} {said.effect}"
+
+
+async def _fresh_path(call: Call, backup_id: str, pod: Pod, path: str) -> str:
+    """Where to restore to, looked at just before the order.
+
+    Raises:
+        ToolFailure: the path cannot be used, or would be written over.
+    """
+    if not path:
+        default = check_path(pod, f"{volume_root(pod).rstrip('/')}/{_DEFAULT_NAME}", "path")
+        # A name with a part that nobody could have guessed is new wherever it is.
+        is_fresh = await _find(call, pod, default) == "fresh"
+        return default if is_fresh else f"{default}-{backup_id[:8]}-{secrets.token_hex(3)}"
+    checked = check_path(pod, path, "path")
+    found = await _find(call, pod, checked)
+    question = call.agreed
+    may = isinstance(question, UnseenTargets) and pod.id in question.unseen
+    if found == "fresh" or (found == "unseen" and may):
+        return checked
+    code, problem = _REFUSALS[found]
+    raise ToolFailure(
+        code,
+        f"path {checked} {problem} (code: {code}).",
+        "Leave path out for a new directory, or name one that is new.",
+    )
+
+
+async def _find(call: Call, pod: Pod, path: str) -> Found:
+    root = volume_root(pod)
+    if path == root:
+        return "content"
+    access = call.runtime.account().pod_access
+    if access is None or not pod.is_ready or not access.is_promising(pod.id):
+        return "unseen"
+    try:
+        with anyio.fail_after(_LOOK_SECONDS):
+            async with access.to(pod) as connection:
+                return await look(connection, root, path)
+    except (RemoteError, TimeoutError):
+        access.note_failure(pod.id)
+        return "unseen"
 
 
 async def _look(call: Call, backup_id: str, run: _Run) -> None:

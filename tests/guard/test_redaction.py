@@ -3,28 +3,33 @@
 Each secret is planted where an agent, Lium or other people could put it, and then looked for in all that leaves.
 """
 
+import base64
+import codecs
+import html
 import io
 import json
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
+from urllib.parse import quote, quote_plus, unquote
 
 import httpx2
 import mcp.shared._otel
 import pytest
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from mcp import MCPError
 from opentelemetry.trace import INVALID_SPAN_CONTEXT, NonRecordingSpan
 
 from lium_mcp.accounts import Caller
-from lium_mcp.cli import _Lines
-from lium_mcp.guard.redaction import REDACTED, redact, redact_text
+from lium_mcp.guard.redaction import Redactor, redact, redact_text
+from lium_mcp.logs import Lines
 from lium_mcp.sandbox import API_KEY, Sandbox
+from lium_mcp.secret_forms import REDACTED
 from lium_mcp.server import make_runtime
 from lium_mcp.settings import Settings, Toolset
 from lium_mcp.tools.listing import read_listing
@@ -60,7 +65,7 @@ def _everything_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     handlers = []
     for as_json, stream in streams.items():
         handler = logging.StreamHandler(stream)
-        handler.setFormatter(_Lines([OWN_KEY, "pgS3cret"], as_json=as_json))
+        handler.setFormatter(Lines(Redactor([OWN_KEY, "pgS3cret"]), as_json=as_json))
         logging.getLogger().addHandler(handler)
         handlers.append(handler)
     caplog.set_level(logging.DEBUG, "lium_mcp")
@@ -311,8 +316,8 @@ def test_no_representation_holds_one(sandbox: Sandbox, monkeypatch: pytest.Monke
 def test_a_crash_is_logged_without_one(as_json: bool) -> None:
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(_Lines([OWN_KEY, "pgS3cret"], as_json=as_json))
-    logger = logging.getLogger("tests.crash")
+    handler.setFormatter(Lines(Redactor([OWN_KEY, "pgS3cret"]), as_json=as_json))
+    logger = logging.getLogger("lium_mcp.tests.crash")
     logger.addHandler(handler)
     cause = ValueError(f"{PLANTED} pgS3cret".replace(CUT_KEY, ""))  # after a cut key nothing is shown
 
@@ -375,8 +380,9 @@ values = st.recursive(
 @example(f"a://u:{OTHER_KEY}@h")
 @example("X-API-KEY: Bearer X-API-KEY: abcdefghij")
 def test_a_text_that_was_redacted_stays_as_it_is(text: str) -> None:
-    once = redact_text(text, [OWN_KEY])
-    assert redact_text(once, [OWN_KEY]) == once
+    redact_own = Redactor([OWN_KEY])
+    once = redact_own(text)
+    assert redact_own(once) == once
     assert OWN_KEY not in once
 
 
@@ -412,6 +418,10 @@ HARMLESS = (
     "-----BEGIN CERTIFICATE-----",
     "task_skipped sk_ desk_lamp1",
     "over HTTP, send it in the header X-API-Key), and restart the server",
+    r"C:\new\tools\x41 \u0041\\n",
+    "100% of a%20b%2Fc%C3%A9 &amp; &lt;b&gt; &#65;",
+    '{"level": "info", "text": "a \\"quoted\\" word\\n"}',
+    "AAAAB3NzaC1yc2EAAAADAQABAAABgQC7dXNlcjpub2JvZHk=",
 )
 
 
@@ -437,7 +447,140 @@ def test_long_texts_are_searched_in_no_time() -> None:
         "a:" * 100_000,
         "-----BEGIN " * 20_000,
         "eyJ" * 70_000,
+        "eyJ-" * 50_000,
+        "\\" * 200_000,
+        "%" + "25" * 100_000,
+        "\\u0041" * 30_000,
+        "&amp;" * 40_000,
+        "\\n" * 100_000,
     ):
         redact_text(text)
     redact_text("X-API-KEY " + " " * 100_000)
     redact_text("eyJ" + "a" * 100_000 + "." + "b" * 100_000)
+
+
+# --- secrets that other programs have escaped ------------------------------------------------------------------------
+
+PASSWORDS = (
+    'x"RegPw77',
+    "pa ss+w0rd/&%41",
+    "p\\ass'w0rd<7>",
+    "geh\u00e9im \U0001f511 w0rt",
+    "%2541\\u0041 pw",
+    "aaaa\\\\bbbb",
+)
+ENCODERS: dict[str, Callable[[str], str]] = {
+    "json": lambda text: json.dumps(text)[1:-1],
+    "json as it is": lambda text: json.dumps(text, ensure_ascii=False)[1:-1],
+    "repr": lambda text: repr(text)[1:-1],
+    "repr of bytes": lambda text: repr(text.encode())[2:-1],
+    "path": lambda text: quote(text, safe=""),
+    "form": quote_plus,
+    "lower path": lambda text: re.sub("%..", lambda found: found[0].lower(), quote(text, safe="")),
+    "html": html.escape,
+    "unicode": lambda text: "".join(f"\\u{unit:04x}" for unit in utf16(text)),
+    "base64": lambda text: base64.b64encode(text.encode()).decode(),
+    "url base64": lambda text: base64.urlsafe_b64encode(text.encode()).decode(),
+}
+
+
+def utf16(text: str) -> Iterator[int]:
+    raw = text.encode("utf-16-be")
+    return (int.from_bytes(raw[place : place + 2], "big") for place in range(0, len(raw), 2))
+
+
+@pytest.mark.parametrize("outer", ["", *ENCODERS])
+@pytest.mark.parametrize("inner", ["", *ENCODERS])
+@pytest.mark.parametrize("password", PASSWORDS)
+def test_a_password_is_found_in_every_form(password: str, inner: str, outer: str) -> None:
+    if outer.endswith("base64") and inner not in {"", "json", "json as it is"}:
+        return  # in base64 a text is looked for as it is, and as JSON has it
+    logins = [f"{user}:{password}:end" for user in ("", "u", "us")]  # base64 spells it by where it begins
+    for login in logins:
+        text = login
+        for name in (inner, outer):
+            text = ENCODERS[name](text) if name else text
+        clean = Redactor([password])(f"login {text} refused")
+        assert clean.startswith("login ")
+        assert clean.endswith(" refused")
+        assert REDACTED in clean
+        bare = text.strip("=")
+        assert bare not in clean
+        assert len(clean) < len(f"login {text} refused") + len(REDACTED) - len(password) // 2
+
+
+def _spellings(char: str) -> list[str]:
+    spelt = [
+        f"\\u{ord(char):04x}",
+        f"\\u{ord(char):04X}",
+        f"\\x{ord(char):02x}",
+        f"%{ord(char):02X}",
+        f"&#{ord(char)};",
+    ]
+    return [*spelt, f"%{ord(char):02x}", f"&#x{ord(char):X};", *([] if char.isalnum() else [f"\\{char}"]), char]
+
+
+@given(st.data(), st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=8, max_size=24))
+def test_a_secret_is_found_however_each_of_its_characters_is_spelt(data: st.DataObject, secret: str) -> None:
+    text = "".join(data.draw(st.sampled_from(_spellings(char))) for char in secret)
+    redact_it = Redactor([secret])
+    assert redact_it(f"zz{secret}zz") == f"zz{REDACTED}zz"
+    assume(not re.search(r"[\\%&]", secret))  # it would be an escape itself, whose parts nobody escapes one by one
+    assert redact_it(f"zz{text}zz") == f"zz{REDACTED}zz"
+    for encode in (json.dumps, quote, html.escape):
+        assert redact_it(f"zz {encode(text)} zz").replace('"', "") == f"zz {REDACTED} zz"
+
+
+@given(
+    st.lists(
+        st.sampled_from([*"abc u0041x25%&;\\\"'{}+\n", "%41", "\\u0042", "\\n", "&amp;", "&#65;", "\\ud83d", "%C3%A9"])
+    )
+)
+def test_a_text_without_the_secret_stays_as_it_is(parts: list[str]) -> None:
+    text = "".join(parts)
+    assert Redactor(["Zq9!Zq9!", 'x"RegPw77'])(text) == text
+
+
+@pytest.mark.parametrize("form", ["json", "path", "html", "unicode"])
+def test_what_looks_like_a_secret_does_so_when_it_is_escaped(form: str) -> None:
+    for planted in (
+        OTHER_KEY,
+        ADDRESS,
+        DATABASE,
+        SESSION,
+        PRIVATE_KEY,
+        "Authorization: Basic Ym90Omh1bnRlcjI=",
+        "\n" + OTHER_KEY,
+    ):
+        text = ENCODERS[form](f"see {planted} there")
+        clean = redact_text(text)
+        assert REDACTED in clean
+        assert_clean(codecs.decode(unquote(clean).encode("ascii", "backslashreplace"), "unicode_escape"))
+    docker = json.dumps({"auths": {"registry.example": {"auth": "Ym90Omh1bnRlcjI="}}})
+    assert_clean(redact_text(docker))
+    assert_clean(redact_text(json.dumps(docker)))
+
+
+async def test_lium_repeats_a_registry_password_in_every_form(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    password = PASSWORDS[0]
+    monkeypatch.setenv("LIUM_MCP_REGISTRY_DOCKER", password)
+    tools = frozenset({"add_registry_credential", "list_pods"})
+    for encode in ENCODERS.values():
+        said = encode(f"bot:{password}")
+        wire = Wire(sandbox)
+        error = {"code": said, "message": f"not {said}", "hint": said, "request_id": said}
+        wire.on("POST", "/docker-credentials/", answering(400, {"error": error}), times=1)
+        wire.on("GET", "/pods", answering(403, {"detail": said}), times=1)
+        async with agent_on(
+            sandbox, transport=wire, toolsets=frozenset({"extras", "pods"}), allow_tools=tools
+        ) as agent:
+            stored = await agent.refused(
+                "add_registry_credential", username="bot", password_variable="LIUM_MCP_REGISTRY_DOCKER"
+            )
+            for failure in (stored, await agent.refused("list_pods")):
+                assert REDACTED in failure.text
+                assert "RegPw77" not in codecs.decode(html.unescape(unquote(failure.text)), "unicode_escape")
+                assert base64.b64encode(password.encode()).decode()[2:10] not in failure.text
+            assert REDACTED in (stored.request_id or "")

@@ -1,9 +1,12 @@
 """Files that broke off go on, names that lead elsewhere lead nowhere, and what changed meanwhile is not taken."""
 
 import os
+import shutil
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import anyio
 import anyio.lowlevel
@@ -14,7 +17,7 @@ from hypothesis import strategies as st
 from lium_mcp.api import Pod
 from lium_mcp.remote import PodAccess, RemoteError
 from lium_mcp.remote.connections import Connection
-from lium_mcp.remote.downloads import download
+from lium_mcp.remote.downloads import LEFT_FREE_BYTES, MOST_KEPT_PARTS, download
 from lium_mcp.remote.keys import KeySource
 from lium_mcp.remote.local_files import LocalFolders, is_safe_name, kind_of, open_folder
 from lium_mcp.remote.transfers import Transfer
@@ -27,9 +30,11 @@ SIZE_BYTES = 24_000_000
 @asynccontextmanager
 async def connected(server: Sshd) -> AsyncIterator[Connection]:
     access = PodAccess(KeySource(lambda: server.key_path), None, None)
-    async with access.to(Pod(id="p", status="RUNNING", ssh_connect_cmd=server.ssh_command)) as connection:
-        yield connection
-    await access.aclose()
+    try:
+        async with access.to(Pod(id="p", status="RUNNING", ssh_connect_cmd=server.ssh_command)) as connection:
+            yield connection
+    finally:
+        await access.aclose()
 
 
 @pytest.fixture
@@ -176,3 +181,87 @@ async def test_a_pod_that_names_files_to_escape_writes_nothing_outside(sshd: Ssh
     assert not (here.parent / "deep").exists()
     assert (transfer.moved_files, transfer.failed_files, transfer.passed_over) == (1, 4, 1)
     assert not transfer.is_done
+
+
+def files_in(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+async def receive(server: Sshd, here: Path, name: str, *, overwrite: bool = False) -> Transfer:
+    transfer = Transfer()
+    async with connected(server) as connection:
+        await download(connection, LocalFolders([here]), name, name, transfer, overwrite=overwrite)
+    return transfer
+
+
+async def test_what_does_not_fit_on_the_disk_is_refused_before_anything_is_written(sshd: Sshd, here: Path) -> None:
+    (sshd.home / "set").mkdir()
+    (sshd.home / "set" / "small").write_text("small")
+    with (sshd.home / "set" / "huge").open("wb") as huge:
+        huge.truncate(shutil.disk_usage(here).free + 10**12)  # holes take no room
+    with pytest.raises(RemoteError) as refused:
+        await receive(sshd, here, "set")
+    assert refused.value.code == "disk_full"
+    assert "GB are free" in refused.value.happened
+    assert files_in(here) == []
+
+
+@pytest.mark.parametrize(("free_bytes", "fits"), [(LEFT_FREE_BYTES + 999, False), (LEFT_FREE_BYTES + 1000, True)])
+async def test_something_is_left_free(
+    sshd: Sshd, here: Path, monkeypatch: pytest.MonkeyPatch, free_bytes: int, fits: bool
+) -> None:
+    (sshd.home / "model").write_bytes(b"x" * 1000)
+    monkeypatch.setattr("lium_mcp.remote.local_files.shutil.disk_usage", lambda _: SimpleNamespace(free=free_bytes))
+    if fits:
+        assert (await receive(sshd, here, "model")).moved_files == 1
+    else:
+        with pytest.raises(RemoteError, match="do not fit"):
+            await receive(sshd, here, "model")
+
+
+async def test_what_is_here_already_takes_no_room(sshd: Sshd, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in (sshd.home, here):
+        (folder / "model").write_bytes(b"x" * 1_000_000)
+    monkeypatch.setattr("lium_mcp.remote.local_files.shutil.disk_usage", lambda _: SimpleNamespace(free=0))
+    assert (await receive(sshd, here, "model")).same_files == 1
+
+
+async def test_a_disk_that_gets_full_stops_the_copying_and_keeps_no_half_file(
+    sshd: Sshd, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (sshd.home / "model").write_bytes(os.urandom(3 * SIZE_BYTES))
+    free = iter([10**12])
+    monkeypatch.setattr(
+        "lium_mcp.remote.local_files.shutil.disk_usage",
+        lambda _: SimpleNamespace(free=next(free, 1_000_000)),
+    )
+    with pytest.raises(RemoteError) as stopped:
+        await receive(sshd, here, "model")
+    assert stopped.value.code == "disk_full"
+    assert files_in(here) == []
+
+
+async def test_parts_that_cannot_be_gone_on_with_are_removed_and_the_others_bounded(sshd: Sshd, here: Path) -> None:
+    (sshd.home / "model").write_text("model")
+    ages = {f".{number:016x}.lium-part": number * 3600 for number in range(1, 8)} | {".f000000000000000.lium-part": 0}
+    for name, age_seconds in ages.items():
+        (here / name).write_bytes(b"part")
+        os.utime(here / name, (time.time() - age_seconds,) * 2)
+    (here / "mine.lium-part").write_text("somebody's own")
+    await receive(sshd, here, "model")
+    kept = {f".{number:016x}.lium-part" for number in range(1, MOST_KEPT_PARTS + 1)}
+    assert {path.name for path in files_in(here)} == kept | {".f000000000000000.lium-part", "mine.lium-part", "model"}
+
+
+async def test_a_small_file_that_broke_off_leaves_nothing(
+    sshd: Sshd, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (sshd.home / "model").write_bytes(b"x" * 1000)
+
+    def lose(*_: object, **__: object) -> None:
+        raise RemoteError("connection_lost", "Lost.", "Again.")
+
+    monkeypatch.setattr("lium_mcp.remote.sftp.PodFiles.download", lose)
+    with pytest.raises(RemoteError):
+        await receive(sshd, here, "model")
+    assert files_in(here) == []

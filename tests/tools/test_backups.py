@@ -2,6 +2,7 @@
 
 import json
 import posixpath
+import re
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
@@ -16,7 +17,7 @@ from lium_mcp.api import Pod
 from lium_mcp.sandbox import Sandbox
 from lium_mcp.tools.backup_runs import check_path
 from lium_mcp.tools.failures import ToolFailure
-from tests.harness import Agent, Mode, hosted
+from tests.harness import Agent, Mode, Person, hosted
 from tests.harness import agent_on as agent_on_every_tool
 from tests.tools.wires import Forward, Wire, answering_after_work, ask, editing, losing_the_answer, rent, truth
 
@@ -68,15 +69,96 @@ async def test_a_schedule_is_set_replaced_read_and_deleted(sandbox: Sandbox, mod
         assert (config["pod_id"], config["frequency_hours"], config["retention_days"], config["path"]) == (
             pod_id,
             24,
-            7,
-            "/root",
+            3,
+            "/root/run",
         )
+        assert changed["before"] == made["schedule"]
         read = await agent.call("get_backup_schedule", pod="worker")
         assert read["schedule"] == changed["schedule"]
         deleted = await agent.call("delete_backup_schedule", pod="worker")
         assert "not backed up" in deleted["next"]
         assert truth(sandbox, "backup_configs") == []
         await agent.call("delete_backup_schedule", pod="worker")
+
+
+@pytest.mark.parametrize(
+    ("named", "kept"),
+    [
+        ({"every_hours": 12}, {"retention_days": 30, "path": "/root/run"}),
+        ({"keep_days": 60}, {"frequency_hours": 24, "path": "/root/run"}),
+        ({"path": "/root/other"}, {"frequency_hours": 24, "retention_days": 30}),
+    ],
+)
+async def test_what_is_not_named_of_a_schedule_stays(agent: Agent, sandbox: Sandbox, named: Row, kept: Row) -> None:
+    await rent(sandbox, "worker")
+    await agent.call("set_backup_schedule", pod="worker", every_hours=24, keep_days=30, path="/root/run")
+    changed = await agent.call("set_backup_schedule", pod="worker", **named)
+    (config,) = truth(sandbox, "backup_configs")
+    assert {name: config[name] for name in kept} == kept
+    assert (changed["before"]["every_hours"], changed["before"]["keep_days"]) == (24, 30)
+    assert {name: changed["schedule"][name] for name in named} == named
+
+
+async def test_a_schedule_that_is_so_already_is_not_sent_again(sandbox: Sandbox) -> None:
+    await rent(sandbox, "worker")
+    wire = Wire(sandbox)
+    async with agent_on(sandbox, transport=wire) as agent:
+        await agent.call("set_backup_schedule", pod="worker", keep_days=30)
+        again = await agent.call("set_backup_schedule", pod="worker")
+    assert again["schedule"]["keep_days"] == 30
+    assert wire.sent("PUT", "/backup-configs/*") == []
+
+
+async def test_an_inactive_schedule_is_activated_and_one_that_stays_so_is_said(sandbox: Sandbox) -> None:
+    await rent(sandbox, "worker")
+    wire = Wire(sandbox)
+    async with agent_on(sandbox, transport=wire) as agent:
+        made = await agent.call("set_backup_schedule", pod="worker", every_hours=24, keep_days=30)
+        path = f"/backup-configs/{made['schedule']['schedule_id']}"
+        await ask(sandbox, "PUT", path, {"is_active": False})
+        changed = await agent.call("set_backup_schedule", pod="worker")
+        assert (changed["before"]["active"], changed["schedule"]["active"]) == (False, True)
+        assert "was inactive, and is active now" in changed["warnings"][0]
+        await ask(sandbox, "PUT", path, {"is_active": False})
+        wire.on("PUT", "/backup-configs/*", editing(lambda row: row | {"is_active": False}))
+        stubborn = await agent.call("set_backup_schedule", pod="worker", every_hours=12)
+    assert any("is inactive, so nothing is backed up" in line for line in stubborn["warnings"])
+
+
+async def test_what_lium_does_not_say_of_a_schedule_is_not_replaced_by_a_default(sandbox: Sandbox) -> None:
+    await rent(sandbox, "worker")
+    wire = Wire(sandbox)
+    async with agent_on(sandbox, transport=wire) as agent:
+        await agent.call("set_backup_schedule", pod="worker", every_hours=24, keep_days=30, path="/root/run")
+        unsaid = {"retention_days": None, "backup_path": None}
+        wire.on("GET", "/backup-configs/pod/*", editing(lambda row: {**row, **unsaid}))
+        changed = await agent.call("set_backup_schedule", pod="worker", every_hours=12)
+    (sent,) = wire.sent("PUT", "/backup-configs/*")
+    assert json.loads(sent.content)["backup_frequency_hours"] == 12
+    assert "retention_days" not in json.loads(sent.content)
+    (config,) = truth(sandbox, "backup_configs")
+    assert (config["frequency_hours"], config["retention_days"]) == (12, 30)
+    assert any("did not say what keep_days was" in line for line in changed["warnings"])
+
+
+@both_eras
+async def test_a_person_is_asked_before_a_schedule_covers_something_else_or_keeps_less(
+    sandbox: Sandbox, mode: Mode
+) -> None:
+    pod_id = await rent(sandbox, "worker")
+    person = Person("no")
+    async with agent_on(sandbox, mode=mode, person=person) as agent:
+        await agent.call("set_backup_schedule", pod="worker", every_hours=24, keep_days=30, path="/root/run")
+        await agent.call("set_backup_schedule", pod="worker", every_hours=12, keep_days=31)
+        assert person.questions == []
+        for named in ({"keep_days": 7}, {"path": "/root/other"}):
+            assert (await agent.refused("set_backup_schedule", pod="worker", **named)).code == "not_confirmed"
+    shorter, elsewhere = person.questions
+    assert "31 days, and will be deleted after 7" in shorter
+    assert "They hold /root/run, and will hold /root/other instead" in elsewhere
+    assert pod_id in shorter
+    (config,) = truth(sandbox, "backup_configs")
+    assert (config["retention_days"], config["path"]) == (31, "/root/run")
 
 
 async def test_a_schedule_backs_up_and_old_backups_are_pruned(agent: Agent, sandbox: Sandbox) -> None:
@@ -316,15 +398,15 @@ async def test_a_backup_is_restored_into_a_pod_once_per_directory(sandbox: Sandb
         assert done["outcome"] == "done"
         (row,) = done["pods"]
         assert row["pod"] == f"target ({target})"
-        assert row["restore"]["path"] == "/root/restored"
+        assert re.fullmatch(f"/root/restored-{backup_id[:8]}-[0-9a-f]{{6}}", row["restore"]["path"]), "nobody can look"
         run = run_of(sandbox, "restores", row["restore"]["restore_id"])
         assert (run["status"], run["pod_id"], run["backup_id"]) == ("COMPLETED", target, backup_id)
         again = await agent.call("restore_backup", backup_id=backup_id, pods=["target"], wait_seconds=300)
-        assert again["outcome"] == "failed"
-        assert "new or empty directory" in again["pods"][0]["problem"]
+        assert again["outcome"] == "done"
+        other = again["pods"][0]["restore"]
+        assert other["path"] != row["restore"]["path"]
         listed = await agent.call("list_restores", pod="target")
-    assert [item["restore_id"] for item in listed["restores"]] == [run["id"]]
-    assert len(truth(sandbox, "restores")) == 1
+    assert {item["restore_id"] for item in listed["restores"]} == {run["id"], other["restore_id"]}
 
 
 async def test_many_pods_are_restored_together_and_each_has_its_own_outcome(agent: Agent, sandbox: Sandbox) -> None:
@@ -358,7 +440,7 @@ async def test_many_pods_are_restored_together_and_each_has_its_own_outcome(agen
     assert "already running" in by_name["busy"]["problem"]
     assert "Nothing was changed" in by_name["busy"]["problem"]
     assert "PENDING" in by_name["booting"]["problem"]
-    assert "another empty directory" in answer["next"]
+    assert "without path for a new directory" in answer["next"]
     assert {run["pod_id"]: run["status"] for run in truth(sandbox, "restores")} == {
         pods["good"]: "COMPLETED",
         pods["bad"]: "FAILED",
@@ -429,17 +511,18 @@ async def test_a_restore_whose_answer_is_lost_is_found_by_what_it_asked_for(sand
 async def test_a_lost_order_is_not_mistaken_for_an_earlier_restore(sandbox: Sandbox) -> None:
     await rent(sandbox, "worker")
     wire = Wire(sandbox)
-    async with agent_on(sandbox, transport=wire) as agent:
+    async with agent_on(sandbox, transport=wire, person=Person("yes")) as agent:
         backup_id = await backed_up(agent)
-        await agent.call("restore_backup", backup_id=backup_id, pods=["worker"], wait_seconds=300)
+        arguments = {"backup_id": backup_id, "pods": ["worker"], "path": "/root/old"}
+        await agent.call("restore_backup", **arguments, wait_seconds=300)
         sandbox.clock.advance(minutes=5)
         wire.on("POST", "/pods/*/restore", answering_after_work(502, b"<html>bad gateway</html>"), times=1)
-        answer = await agent.call("restore_backup", backup_id=backup_id, pods=["worker"], wait_seconds=8)
+        answer = await agent.call("restore_backup", **arguments, wait_seconds=8)
     assert answer["outcome"] == "pending"
     assert "not known" in answer["pods"][0]["problem"]
 
 
-async def test_a_restore_is_cancelled_and_its_directory_is_not_empty_any_more(agent: Agent, sandbox: Sandbox) -> None:
+async def test_a_restore_is_cancelled_and_the_next_goes_elsewhere(agent: Agent, sandbox: Sandbox) -> None:
     await rent(sandbox, "worker")
     backup_id = await backed_up(agent)
     begun = await agent.call("restore_backup", backup_id=backup_id, pods=["worker"], wait_seconds=0)
@@ -447,11 +530,50 @@ async def test_a_restore_is_cancelled_and_its_directory_is_not_empty_any_more(ag
     assert await agent.call("cancel_restore", restore_id=restore_id) == {"restore_id": restore_id}
     assert run_of(sandbox, "restores", restore_id)["status"] == "CANCELLED"
     again = await agent.call("restore_backup", backup_id=backup_id, pods=["worker"], wait_seconds=300)
-    assert again["outcome"] == "failed"
-    elsewhere = await agent.call(
-        "restore_backup", backup_id=backup_id, pods=["worker"], path="/root/second", wait_seconds=300
-    )
-    assert elsewhere["outcome"] == "done"
+    assert again["outcome"] == "done"
+    assert again["pods"][0]["restore"]["path"] != begun["pods"][0]["restore"]["path"]
+
+
+@both_eras
+async def test_a_named_directory_that_nobody_can_look_into_needs_a_yes(sandbox: Sandbox, mode: Mode) -> None:
+    pods = {name: await rent(sandbox, name) for name in ("one", "two")}
+    person = Person("no", "yes")
+    async with agent_on(sandbox, mode=mode, person=person) as agent:
+        backup_id = await backed_up(agent, "one")
+        arguments = {"backup_id": backup_id, "pods": list(pods), "path": "/root/named", "wait_seconds": 300}
+        assert (await agent.refused("restore_backup", **arguments)).code == "not_confirmed"
+        assert truth(sandbox, "restores") == []
+        assert (await agent.call("restore_backup", **arguments))["outcome"] == "done"
+        await agent.call("restore_backup", backup_id=backup_id, pods=list(pods), wait_seconds=300)
+    assert len(person.questions) == 2, "a new directory of our own naming is no question"
+    assert all(pod_id in person.questions[0] for pod_id in pods.values())
+    assert "would be overwritten" in person.questions[0]
+
+
+@pytest.mark.parametrize("confirm", ["auto", "never"])
+async def test_a_named_directory_that_nobody_can_look_into_is_refused_where_nobody_is_asked(
+    sandbox: Sandbox, confirm: str
+) -> None:
+    await rent(sandbox, "worker")
+    async with agent_on(sandbox, confirm=confirm) as agent:
+        backup_id = await backed_up(agent)
+        answer = await agent.call("restore_backup", backup_id=backup_id, pods=["worker"], path="/root/named")
+        assert answer["outcome"] == "failed"
+        assert "restore_target_unseen" in answer["pods"][0]["problem"]
+        assert truth(sandbox, "restores") == []
+        anywhere = await agent.call("restore_backup", backup_id=backup_id, pods=["worker"], wait_seconds=300)
+    assert anywhere["outcome"] == "done"
+
+
+async def test_the_root_of_the_volume_is_never_restored_into(sandbox: Sandbox) -> None:
+    await rent(sandbox, "worker")
+    person = Person("yes")
+    async with agent_on(sandbox, person=person) as agent:
+        backup_id = await backed_up(agent)
+        for path in ("/root", "/root/", "/root/./", "//root"):
+            answer = await agent.call("restore_backup", backup_id=backup_id, pods=["worker"], path=path)
+            assert "restore_target_not_empty" in answer["pods"][0]["problem"]
+    assert (person.questions, truth(sandbox, "restores")) == ([], [])
 
 
 async def test_a_backup_that_is_not_there_is_restored_nowhere(agent: Agent, sandbox: Sandbox) -> None:

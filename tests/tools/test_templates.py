@@ -204,7 +204,7 @@ async def test_a_refusal_that_repeats_a_value_is_told_without_it(
     async with agent_on(sandbox, transport=wire) as agent:
         refused = await agent.refused(tool, environment=[f"TOKEN={SECRET}"], **arguments)
     assert refused.code == "refused"
-    assert "TOKEN=[hidden] is refused" in refused.text
+    assert "TOKEN=[redacted] is refused" in refused.text
     assert SECRET not in refused.text
     assert SECRET not in caplog.text
 

@@ -1,0 +1,181 @@
+"""Finds secrets in a text in whatever form they stand there, and cuts them out. Knows neither HTTP nor MCP.
+
+Other programs repeat a secret inside JSON, inside JSON inside JSON, in a URL, in HTML, in a repr, in base64. So a text
+is searched as it is and with its escapes taken away, layer by layer, and what is found in any layer is cut out of the
+text itself. The time is linear in the length of the text, whatever it holds.
+"""
+
+import html
+import json
+import re
+from array import array
+from base64 import b64encode
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
+from typing import Final
+
+REDACTED: Final = "[redacted]"
+LEAST_SECRET_CHARACTERS: Final = 4
+"""What is shorter stands in every other text by chance, and is not looked for."""
+
+Span = tuple[int, int]
+Find = Callable[[str], Iterable[Span]]
+"""Tells where secrets stand in a text without escapes."""
+
+_LEAST_ENCODED_BYTES: Final = 6
+# JSON in JSON and so on: honest texts have two or three layers.
+_MOST_LAYERS: Final = 6
+_HEX: Final = "[0-9A-Fa-f]"
+_TAIL: Final = "%[89ABab]" + _HEX
+# Each match stands for one character.
+_ESCAPE: Final = re.compile(
+    # JSON, JavaScript, C, Python, the shell.
+    rf"\\(?:u[Dd][89ABab]{_HEX}{{2}}\\u[Dd][C-Fc-f]{_HEX}{{2}}|u{_HEX}{{4}}|u\{{{_HEX}{{1,5}}\}}|U000{_HEX}{{5}}"
+    rf"|x{_HEX}{{2}}|[abefnrtv0]|[^A-Za-z0-9])"
+    # URLs, as UTF-8.
+    rf"|%(?:[0-7]{_HEX}|[CDcd]{_HEX}{_TAIL}|[Ee]{_HEX}(?:{_TAIL}){{2}}|[Ff][0-4](?:{_TAIL}){{3}}|{_HEX}{{2}})"
+    # HTML.
+    r"|&(?:#[0-9]{1,7}|#[Xx][0-9A-Fa-f]{1,6}|quot|apos|amp|lt|gt|nbsp);"
+)
+_MAY_BE_ESCAPED: Final = re.compile(r"[\\%&]")
+_CONTROLS: Final = {"a": "\a", "b": "\b", "e": "\x1b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "0": "\0"}
+_BASE64: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_")
+
+
+def redacted(text: str, find: Find) -> str:
+    """The text without what `find` finds in it, escaped or not."""
+    spans = [origin(span) for plain, origin in _layers(text) for span in find(plain)]
+    if not spans:
+        return text
+    pieces: list[str] = []
+    done = 0
+    for start, end in sorted(spans):
+        if start >= done:
+            pieces += text[done:start], REDACTED
+        done = max(done, end)
+    return "".join((*pieces, text[done:]))
+
+
+class Secrets:
+    """Secrets that are known, to be looked for in texts. Those that are too short are left out."""
+
+    def __init__(self, values: Iterable[str]) -> None:
+        self._forms: set[str] = set()
+        self._encoded: set[str] = set()
+        for value in values:
+            if len(value) >= LEAST_SECRET_CHARACTERS:
+                self._add(value)
+
+    def _add(self, value: str) -> None:
+        for plain, _ in _layers(value):
+            # A form of a URL has + for a blank; the repr of bytes has a character for each of them.
+            for form in (plain, plain.replace(" ", "+")):
+                self._forms.update((form, form.encode("utf-8", "surrogatepass").decode("latin-1")))
+        self._forms = {form for form in self._forms if len(form) >= LEAST_SECRET_CHARACTERS}
+        # Registries' logins are in base64, and so are whole files of them, in JSON.
+        for text in {value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}:
+            self._add_encoded(text.encode("utf-8", "surrogatepass"))
+
+    def _add_encoded(self, raw: bytes) -> None:
+        if len(raw) >= _LEAST_ENCODED_BYTES:
+            for before in range(3):
+                # Base64 spells a text in three ways, by where it begins in the whole; both its ends mix with others.
+                encoded = b64encode(bytes(before) + raw).decode()[(before * 8 + 5) // 6 : (before + len(raw)) * 8 // 6]
+                self._encoded.update((encoded, encoded.replace("+", "-").replace("/", "_")))
+
+    def find(self, text: str) -> Iterator[Span]:
+        """Where they stand in a text without escapes."""
+        for form in self._forms:
+            for start in _places(form, text):
+                yield start, start + len(form)
+        for form in self._encoded:
+            for start in _places(form, text):
+                end = start + len(form)
+                # The characters at its ends hold some of its bits.
+                yield start - (start > 0 and text[start - 1] in _BASE64), end + (text[end : end + 1] in _BASE64)
+
+
+def _places(form: str, text: str) -> Iterator[int]:
+    start = text.find(form)
+    while start >= 0:
+        yield start
+        start = text.find(form, start + len(form))
+
+
+def _layers(text: str) -> Iterator[tuple[str, Callable[[Span], Span]]]:
+    """The text as it is, then without its escapes, then without the escapes in that, and so on.
+
+    With each comes what tells where in the text itself a span of it came from, until the next one is asked for.
+    """
+    below: list[_Layer] = []
+
+    def origin(span: Span) -> Span:
+        for layer in reversed(below):
+            span = layer.origin(span)
+        return span
+
+    yield text, origin
+    while len(below) < _MOST_LAYERS and _MAY_BE_ESCAPED.search(text):
+        layer = _Layer(text)
+        if layer.text == text:
+            return
+        below.append(layer)
+        text = layer.text
+        yield text, origin
+
+
+class _Layer:
+    """A text without its outermost escapes, and where in the text each character of it came from."""
+
+    def __init__(self, escaped: str) -> None:
+        # Of each character that was escaped: its place here, and the ends of the escape there.
+        self._places = array("q")
+        self._starts = array("q")
+        self._ends = array("q")
+        pieces: list[str] = []
+        done = length = 0
+        for escape in _ESCAPE.finditer(escaped):
+            start, end = escape.span()
+            length += start - done
+            self._places.append(length)
+            self._starts.append(start)
+            self._ends.append(end)
+            length += 1
+            pieces += escaped[done:start], _character(escape[0])
+            done = end
+        self.text = "".join((*pieces, escaped[done:]))
+
+    def origin(self, span: Span) -> Span:
+        """The span there that became this span here."""
+        start, end = span
+        return self._of_character(start)[0], self._of_character(end - 1)[1]
+
+    def _of_character(self, place: int) -> Span:
+        index = bisect_right(self._places, place) - 1
+        if index < 0:
+            return place, place + 1
+        past = place - self._places[index]
+        if past == 0:
+            return self._starts[index], self._ends[index]
+        start = self._ends[index] + past - 1
+        return start, start + 1
+
+
+@lru_cache(2**12)
+def _character(escape: str) -> str:
+    """The one character that an escape stands for."""
+    kind = escape[1]
+    if escape[0] == "&":
+        return html.unescape(escape) or "\ufffd"
+    if escape[0] == "%":
+        raw = bytes.fromhex(escape.replace("%", ""))
+        text = raw.decode("utf-8", "replace")
+        # Else it is of another encoding than UTF-8, or of none.
+        return text if len(text) == 1 and text != "\ufffd" else chr(raw[0])
+    if kind not in "uUx":
+        return _CONTROLS.get(kind, kind)
+    if len(escape) == len("\\ud800\\udc00"):
+        pair = bytes.fromhex(escape[2:6] + escape[8:12])
+        return pair.decode("utf-16-be")
+    return chr(int(escape[2:].strip("{}"), 16))
