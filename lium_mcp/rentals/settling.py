@@ -287,6 +287,9 @@ class Settler:
     async def _go_on_removing(self, entry: Entry, pod_ids: Sequence[str], pods: Sequence[Pod]) -> None:
         soon = self._lium.now() + _REMOVE_AFTER
         due = [pod.id for pod in pods if pod.removal_scheduled_at is not None and pod.removal_scheduled_at <= soon]
+        if entry.removal_accepted:
+            # What is being removed is not listed any more; what is has to be ordered to go once more.
+            pod_ids = [pod.id for pod in pods if pod.id in pod_ids and is_alive(pod)]
         rented_at = entry.settled_at or entry.created_at
         if await self.remove_all(pod_ids, rented_at=rented_at, due_pod_ids=due):
             await self.note(entry, "removing", removal_accepted=True)
