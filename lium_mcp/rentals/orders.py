@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from lium_mcp.api import ClusterRentRequest, RentBySpecRequest, RentRequest
+from lium_mcp.rentals.expected import Expected
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +56,14 @@ class Terms:
         price_per_hour_usd: What everything ordered costs together, as quoted; None where nobody said.
         ceiling_per_hour_usd: The most that it may cost when Lium says what is billed; None where anything goes.
         hours: When Lium is to remove it, in hours from boot; None for never.
+        expected: What each pod of it must be to be kept; None where nobody checks.
     """
 
     asked: str
     price_per_hour_usd: float | None = None
     ceiling_per_hour_usd: float | None = None
     hours: float | None = None
+    expected: Expected | None = None
 
 
 @dataclass(frozen=True, slots=True)

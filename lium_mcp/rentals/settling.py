@@ -23,6 +23,7 @@ from lium_mcp.api import (
     Rows,
 )
 from lium_mcp.rentals.entries import UNSETTLED, Entry, LedgerUnavailable, Status
+from lium_mcp.rentals.expected import costs_more
 from lium_mcp.rentals.journal import Journal
 from lium_mcp.rentals.orders import ClusterOrder, NodeOrder, Order, Rental, from_json
 from lium_mcp.rentals.removal import keep_removal_time
@@ -44,13 +45,7 @@ _LOOK_PAUSES_SECONDS: Final = (0.0, 3.0, 3.0)
 # Twice: if the first repeat is the first to arrive, the second tells what the API has stored of it.
 _AT_ONCE: Final = (0.0, 0.0)
 _ATTEND_LIMIT_SECONDS: Final = 30.0
-PRICE_TOLERANCE_USD: Final = 0.0001
 DEARER: Final = "it came out dearer than allowed"
-
-
-def costs_more(price_per_hour_usd: float, ceiling_per_hour_usd: float | None) -> bool:
-    """Whether a price is above a ceiling by more than it may be rounded."""
-    return ceiling_per_hour_usd is not None and price_per_hour_usd > ceiling_per_hour_usd + PRICE_TOLERANCE_USD
 
 
 def is_alive(pod: Pod) -> bool:
