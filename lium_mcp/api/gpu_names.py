@@ -25,10 +25,10 @@ _MOST_CHARACTERS: Final = 200
 _MAKERS: Final = frozenset({"NVIDIA", "AMD", "INTEL"})
 _FAMILIES: Final = frozenset({"RTX", "GTX"})
 # Words that tell no two cards apart. The B300's "AC" and "PC" are one card.
-_NOISE: Final = _MAKERS | frozenset(
-    "GEFORCE TESLA INSTINCT BLACKWELL HOPPER AMPERE LOVELACE TURING VOLTA GENERATION TENSOR CORE GPU GRAPHICS CARD "
-    "EDITION AC PC".split()
-)
+_ARCHITECTURES: Final = frozenset({"BLACKWELL", "HOPPER", "AMPERE", "LOVELACE", "TURING", "VOLTA"})
+_LINES: Final = frozenset({"GEFORCE", "TESLA", "INSTINCT"})
+_FILLERS: Final = frozenset({"GENERATION", "EDITION", "TENSOR", "CORE", "GPU", "GRAPHICS", "CARD", "AC", "PC"})
+_NOISE: Final = _MAKERS | _ARCHITECTURES | _LINES | _FILLERS
 _MARKS: Final = {
     "QUADRO": "Quadro",
     "PRO": "PRO",
@@ -55,7 +55,9 @@ _JOINED: Final = (
     (re.compile(r"(?<![A-Z0-9.])(\d{1,4})\s?GI?B?\b"), r" \1GB "),
     (re.compile(r"(?<=\d)\s+D\b"), "D"),
 )
-_BEFORE: Final = re.compile(r"(NVIDIA|GEFORCE|QUADRO|TESLA|TITAN|RTX|GTX|CMP|PRO)(?=[A-Z]?\d|RTX|PRO|TITAN|GEFORCE|X[P]?$)")
+_BEFORE: Final = re.compile(
+    r"(NVIDIA|GEFORCE|QUADRO|TESLA|TITAN|RTX|GTX|CMP|PRO)(?=[A-Z]?\d|RTX|PRO|TITAN|GEFORCE|X[P]?$)"
+)
 _AFTER: Final = re.compile(r"(?<=[0-9A-Z])(PCIE|SXM\d?|NVL|TI|SUPER|ADA|PRO|MAXQ|(?<=[A-Z0-9]{4})(?:40|80)GB)$")
 _NUMBER: Final = re.compile(r"[A-Z]{0,3}\d{1,4}[A-Z]{0,2}")
 
@@ -211,7 +213,9 @@ def _read(text: str) -> GpuName:
     else:
         known = _NOISE | _FAMILIES | _MARKS.keys()
         left = [word for word in words if word not in known and not _VARIANT.fullmatch(word)]
-        numbers = [word for word in left if _NUMBER.fullmatch(word)] or [word for word in left if re.search(r"\d", word)]
+        numbers = [word for word in left if _NUMBER.fullmatch(word)] or [
+            word for word in left if re.search(r"\d", word)
+        ]
         number = numbers[0] if numbers else (left[-1] if left else "")
         words_left = [word for word in words if word != number]
     others = tuple(
@@ -303,9 +307,7 @@ def is_matched_more_loosely(wanted: str, machine_names: Iterable[str]) -> bool:
     It is not known how the API matches: `RTXPRO6000` is in `RTX PRO 6000D`, `H20` in `H200`.
     """
     shorts = {_compact(short_gpu_type(name)) for name in matching_machine_names(wanted, machine_names)}
-    return any(
-        short in _compact(name) and not gpu_fits(wanted, name) for name in machine_names for short in shorts
-    )
+    return any(short in _compact(name) and not gpu_fits(wanted, name) for name in machine_names for short in shorts)
 
 
 def nearest_names(wanted: str, labels: Iterable[str]) -> list[str]:
