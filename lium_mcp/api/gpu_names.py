@@ -152,8 +152,8 @@ class GpuName:
 
     def contradicts(self, machine: "GpuName", memory_gb: float | None) -> bool:
         """Whether a machine is stated to be something else than this one; what is not stated contradicts nothing."""
-        if not self.number or not any(map(str.isdigit, machine.number)):
-            return False
+        if not self.number or not _has_number(machine):
+            return False  # words that are no card's name say nothing
         if not self._is_model(machine):
             return True
         form = next((word for word in machine.variants if _FORM.fullmatch(word)), None)
@@ -257,12 +257,18 @@ def read_gpu_name(text: str) -> GpuName:
 
 def gpu_label(machine_name: str) -> str:
     """What a machine is called in answers, by which it can be asked for again: `H100 PCIe`, `RTX4090`."""
-    return read_gpu_name(machine_name).label
+    name = read_gpu_name(machine_name)
+    return name.label if _has_number(name) else short_gpu_type(machine_name)
 
 
 def gpu_model(machine_name: str) -> str:
     """The model of a machine, without its variants: `H100`, `RTX4090`."""
-    return read_gpu_name(machine_name).model
+    name = read_gpu_name(machine_name)
+    return name.model if _has_number(name) else short_gpu_type(machine_name)
+
+
+def _has_number(name: GpuName) -> bool:
+    return name.number.startswith("TITAN") or any(map(str.isdigit, name.number))
 
 
 def gpu_names(wanted: str) -> list[str]:

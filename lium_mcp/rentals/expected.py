@@ -74,7 +74,7 @@ class Expected:
 
     def contradiction(self, pod: Pod) -> str | None:
         """What Lium states of a pod that is not as asked or allowed, in words; None where nothing is."""
-        return self._other_than_asked(pod) or self._dearer(pod)
+        return " and ".join(filter(None, (self._other_than_asked(pod), self._dearer(pod)))) or None
 
     def is_dearer(self, pods: Sequence[Pod]) -> bool:
         """Whether pods of the rent cost more than allowed, together or one of them, as far as Lium says."""
@@ -86,13 +86,13 @@ class Expected:
         host = pod.executor
         ceilings = (self.ceiling_per_hour_usd, self.ceiling_per_pod_hour_usd, self.ceiling_per_gpu_hour_usd)
         missing = {
-            "its price": any(ceiling is not None for ceiling in ceilings) and pod.price is None,
-            "its GPU type": bool(self.gpu_types or self.allowed_gpu_types) and not pod.gpu_name,
-            "its number of GPUs": self.gpu_count is not None and _count(pod) is None,
-            "the memory of its GPUs": self.min_vram_gb is not None and not (host and host.vram_gb_per_gpu),
-            "the memory of its host": self.min_ram_gb is not None and not (host and host.ram_gb),
-            "its country": bool(self.countries) and not (host and host.country_code),
-            "its template": self.template_id is not None and not (pod.template and pod.template.id),
+            "what it costs": any(ceiling is not None for ceiling in ceilings) and pod.price is None,
+            "which GPU it has": bool(self.gpu_types or self.allowed_gpu_types) and not pod.gpu_name,
+            "how many GPUs it has": self.gpu_count is not None and _count(pod) is None,
+            "how much memory its GPUs have": self.min_vram_gb is not None and not (host and host.vram_gb_per_gpu),
+            "how much memory its host has": self.min_ram_gb is not None and not (host and host.ram_gb),
+            "which country it is in": bool(self.countries) and not (host and host.country_code),
+            "which template it runs": self.template_id is not None and not (pod.template and pod.template.id),
         }
         return [what for what, is_missing in missing.items() if is_missing]
 

@@ -156,10 +156,10 @@ async def list_gpus(
     gpu_type: GpuType = "",
     gpu_count: Annotated[GpuCount, Field(description="Per node.")] = None,
     max_usd_per_gpu_hour: Annotated[float | None, Field(description="Ceiling.")] = None,
-    min_vram_gb: Annotated[float | None, Field(description="Per GPU, as sold.")] = None,
-    min_ram_gb: Annotated[float | None, Field(description="Node, 10^9 B.")] = None,
-    min_disk_gb: Annotated[float | None, Field(description="Free.")] = None,
-    min_cuda: Annotated[float | None, Field(description="E.g. 12.4.")] = None,
+    min_vram_gb: Annotated[float | None, Field(description="As sold.")] = None,
+    min_ram_gb: Annotated[float | None, Field(description="10^9 B.")] = None,
+    min_disk_gb: Annotated[float | None, Field(description="10^9 B.")] = None,
+    min_cuda: Annotated[float | None, Field(description="As 12.4.")] = None,
     min_download_mbps: Annotated[float | None, Field(description="Speed.")] = None,
     country: Annotated[ShortText, Field(description="ISO code.")] = "",
     tier: Annotated[Literal["secure", "spot"] | None, Field(description="spot may be lost.")] = None,
@@ -170,7 +170,7 @@ async def list_gpus(
     limit: Limit = 20,
     cursor: Cursor = "",
 ) -> GpuOffers:
-    """List nodes with free GPUs, cheapest first. With wait_seconds, watch until one fits. get_gpu_prices compares."""
+    """List nodes with free GPUs, cheapest first; wait_seconds watches until one fits. get_gpu_prices compares."""
     floors = Floors(
         gpu_count,
         max_usd_per_gpu_hour,

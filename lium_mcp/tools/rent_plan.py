@@ -106,8 +106,9 @@ class Plan:
 
     Attributes:
         wanted: What was asked for, with the hours that the limits make of it.
-        price_per_hour_usd: For all GPUs, as it is now; None where Lium does not say it.
-        node: The node as the market lists it; where Lium picks it, the one that it would take now.
+        price_per_hour_usd: For all GPUs, as it is now; None where Lium picks the node and nothing
+            needs to know it before the rent, or where nobody knows it.
+        node: The node as the market lists it; where Lium picks it, the one that it should take.
         template: What runs there; None where Lium picks it.
     """
 
@@ -227,18 +228,18 @@ async def _leave_to_lium(
         return None
     policy.check_template(contents.template.id if contents.template else None)
     request = _spec_request(wanted, contents, shorts.pop())
+    if not priced and not policy.limits.any:
+        node = _pick_node(call, wanted, contents, offers.nodes)
+        return Plan(wanted, SpecOrder(request), request.gpu_count, None, node, contents.template)
     try:
         chosen = await call.lium.executors.select_by_spec(request)
     except NoExecutorMatches:
         return None  # what it lacks is said in our own units
-    node = chosen.selected_executor
-    listed = next((one for one in offers.nodes if node and one.id == node.id), None)
-    if (
-        node is None
-        or listed is None
-        or not meets(listed, request)
-        or (node.gpu_name and not node.is_gpu(wanted.gpu_type))
-    ):
+    taken = chosen.selected_executor
+    listed = next((node for node in offers.nodes if taken and node.id == taken.id), None)
+    if taken is None or listed is None or not meets(listed, request):
+        return None
+    if taken.gpu_name and not taken.is_gpu(wanted.gpu_type):
         return None
     price = chosen.price_per_hour
     policy.check_price(price)

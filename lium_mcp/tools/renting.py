@@ -98,9 +98,9 @@ async def rent_pod(
     gpu_type: Annotated[ShortText, Field(description="Or cheapest of this model.")] = "",
     gpu_count: Annotated[int | None, Field(ge=1, description="Default: fewest.")] = None,
     max_usd_per_gpu_hour: Annotated[float | None, Field(description="Ceiling.")] = None,
-    min_vram_gb: Annotated[float | None, Field(description="Per GPU.")] = None,
-    min_ram_gb: Annotated[float | None, Field(description="Node.")] = None,
-    min_disk_gb: Annotated[float | None, Field(description="Free.")] = None,
+    min_vram_gb: Annotated[float | None, Field(description="As sold.")] = None,
+    min_ram_gb: Annotated[float | None, Field(description="10^9 B.")] = None,
+    min_disk_gb: Annotated[float | None, Field(description="10^9 B.")] = None,
     country: Annotated[ShortText, Field(description="ISO code.")] = "",
     docker_in_docker: Annotated[bool, Field(description="Required.")] = False,
     template: Annotated[ShortText, Field(description="Id, or name of your own.")] = "",
@@ -288,7 +288,7 @@ def maybe_not_ours(contradiction: str) -> str:
 
 def not_stated(unverified: Sequence[str]) -> str:
     """A warning of what nobody could check."""
-    return f"Lium does not state {', '.join(unverified)}, so nobody could check that: see get_pod, or remove it."
+    return f"Lium does not say {', '.join(unverified)}, so nobody could check that: see get_pod, or remove it."
 
 
 async def give_back(
