@@ -152,7 +152,7 @@ class GpuName:
 
     def contradicts(self, machine: "GpuName", memory_gb: float | None) -> bool:
         """Whether a machine is stated to be something else than this one; what is not stated contradicts nothing."""
-        if not self.number or not _has_number(machine):
+        if not (_has_number(self) and _has_number(machine)):
             return False  # words that are no card's name say nothing
         if not self._is_model(machine):
             return True

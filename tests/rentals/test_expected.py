@@ -68,18 +68,24 @@ def test_what_is_stated_and_contradicts_is_said(changes: dict[str, Any], said: s
     assert said in (ASKED.contradiction(pod(**changes)) or "")
 
 
+UNREADABLE: tuple[Any, ...] = (None, "", [])
+NO_LEDGER: tuple[object, ...] = (
+    None,
+    [],
+    "x",
+    {"unheard_of": 1, "gpu_count": "two", "gpu_types": "H100", "countries": [7]},
+)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
-        *(
-            {name: value}
-            for name in ("gpu_name", "gpu_count", "price", "executor", "template")
-            for value in (None, "", [])
-        ),
+        *({name: value} for name in ("gpu_name", "gpu_count", "price", "executor", "template") for value in UNREADABLE),
         {"gpu_count": -1},
         {"gpu_count": 10**9},
         {"gpu_count": "many"},
         {"gpu_name": "GPU"},
+        {"gpu_name": "custom box"},
         {"executor": {"id": "node", "specs": {"gpu": {"details": [{"capacity": "NaN"}]}, "ram": 7}, "location": 3}},
         {"template": {"id": "a-copy", "docker_image": "me/mine", "docker_image_tag": "1"}},
         {"template": {"id": "a-copy"}},
@@ -88,6 +94,10 @@ def test_what_is_stated_and_contradicts_is_said(changes: dict[str, Any], said: s
 )
 def test_what_is_missing_or_makes_no_sense_keeps_the_pod(changes: dict[str, Any]) -> None:
     assert ASKED.contradiction(pod(**changes)) is None
+
+
+def test_a_node_whose_card_nobody_named_holds_nothing_against_a_pod() -> None:
+    assert Expected(gpu_types=("custom box",)).contradiction(pod()) is None
 
 
 def test_what_could_not_be_checked_is_said() -> None:
@@ -115,5 +125,5 @@ def test_pods_of_one_rent_are_dear_together_or_one_of_them() -> None:
 def test_it_survives_the_ledger_and_other_versions_of_it() -> None:
     assert Expected.from_json(ASKED.to_json()) == ASKED
     assert Expected().to_json() == {}
-    for nonsense in (None, [], "x", {"unheard_of": 1, "gpu_count": "two", "gpu_types": "H100", "countries": [7]}):
+    for nonsense in NO_LEDGER:
         assert Expected.from_json(nonsense) == Expected()
