@@ -75,7 +75,17 @@ from lium_mcp.api.executor_models import (
     RentBySpecResponse,
 )
 from lium_mcp.api.executors import Executors
-from lium_mcp.api.gpu_names import gpu_type_matches, matching_machine_names, normalize_gpu_name, short_gpu_type
+from lium_mcp.api.gpu_names import (
+    gpu_contradicts,
+    gpu_fits,
+    gpu_label,
+    gpu_names,
+    is_matched_more_loosely,
+    matching_machine_names,
+    models_of,
+    nearest_names,
+    short_gpu_type,
+)
 from lium_mcp.api.huids import huid
 from lium_mcp.api.keys import ApiKey, KeyRefusal, Keys, KeyScope, KeyScopes, PodVisibility
 from lium_mcp.api.machines import Machine, MachineRequested, Machines
@@ -223,9 +233,14 @@ __all__ = [
     "WorkspaceMember",
     "WorkspaceRef",
     "Workspaces",
-    "gpu_type_matches",
+    "gpu_contradicts",
+    "gpu_fits",
+    "gpu_label",
+    "gpu_names",
     "huid",
+    "is_matched_more_loosely",
     "matching_machine_names",
-    "normalize_gpu_name",
+    "models_of",
+    "nearest_names",
     "short_gpu_type",
 ]

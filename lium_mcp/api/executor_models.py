@@ -1,18 +1,14 @@
 """What the API says about nodes (its executors): rows, quotes, rent answers. The calls are in `executors.py`.
 
-Sizes on the wire are KiB for memory and disk, MiB for GPU memory, Mbps for networks; the properties convert.
+Sizes on the wire are KiB for memory and disk, MiB for GPU memory, Mbps for networks. The properties convert: memory and
+disk to GB of 10^9 bytes, GPU memory to the size that the maker sells the card with.
 """
 
 from typing import Annotated
 
 from pydantic import BeforeValidator
 
-from lium_mcp.api.gpu_names import (
-    gpu_type_matches,
-    holds_model_number,
-    machine_name_contains,
-    short_gpu_type,
-)
+from lium_mcp.api.gpu_names import gpu_fits, gpu_label, holds_model_number, nominal_vram_gb
 from lium_mcp.api.huids import huid
 from lium_mcp.api.model import (
     ApiBool,
@@ -30,8 +26,9 @@ from lium_mcp.api.model import (
     read_int,
 )
 
-_KIB_PER_GB = 2**20
-_MIB_PER_GB = 2**10
+_BYTES_PER_KIB = 2**10
+_BYTES_PER_GB = 10**9
+_LEAST_RAM_KIB = 2**20
 _UNREADABLE_COUNT = 0
 
 
@@ -140,6 +137,10 @@ def _read_smallest_count(value: object) -> int | None:
     return None if value is None else (read_int(value) or _UNREADABLE_COUNT)
 
 
+def _gb(kib: int) -> float:
+    return kib * _BYTES_PER_KIB / _BYTES_PER_GB
+
+
 class Executor(ApiModel):
     """One node. Inside a pod row it describes the whole host, and its price is not the pod's."""
 
@@ -190,15 +191,21 @@ class Executor(ApiModel):
         return next((count for count in counts if count is not None and count > 0), 1)
 
     @property
-    def gpu_type(self) -> str:
-        """The short GPU type, such as `RTX4090`."""
+    def gpu_name(self) -> str:
+        """The full name of its GPUs, as far as the row says it."""
         if not holds_model_number(self.machine_name) and self._gpu.details and self._gpu.details[0].name:
-            return short_gpu_type(self._gpu.details[0].name)
-        return short_gpu_type(self.machine_name)
+            return self._gpu.details[0].name
+        return self.machine_name
+
+    @property
+    def gpu_type(self) -> str:
+        """What its GPUs are called in answers, such as `RTX4090` or `H100 PCIe`."""
+        return gpu_label(self.gpu_name)
 
     def is_gpu(self, wanted: str) -> bool:
-        """Whether a person's name for a GPU, short or full, means those of this node."""
-        return gpu_type_matches(wanted, self.gpu_type) or machine_name_contains(wanted, self.machine_name)
+        """Whether a person's words, one name or several with commas between, mean the GPUs of this node."""
+        names = {self.gpu_name, self.machine_name}
+        return any(gpu_fits(wanted, name, self.vram_gb_per_gpu) for name in names)
 
     @property
     def smallest_rentable_gpu_count(self) -> int | None:
@@ -210,25 +217,25 @@ class Executor(ApiModel):
         return self.min_gpu_count_for_rental if self.min_gpu_count_for_rental > 0 else None
 
     @property
-    def vram_gb_per_gpu(self) -> float | None:
-        """Memory of one GPU."""
+    def vram_gb_per_gpu(self) -> int | None:
+        """Memory of one GPU: the maker's nominal size."""
         capacity = self._gpu.details[0].capacity if self._gpu.details else None
-        return capacity / _MIB_PER_GB if capacity else None
+        return nominal_vram_gb(capacity) if capacity is not None and capacity > 0 else None
 
     @property
     def ram_gb(self) -> float | None:
-        """Host memory that pods can get: the total less the reserve, never below 1."""
+        """Host memory that pods can get, GB of 10^9 bytes: the total less the reserve, never below 1 GiB."""
         ram = self._specs.ram
         if ram is None or not ram.total:
             return None
-        return max(ram.total - (ram.pod_reserve or 0), _KIB_PER_GB) / _KIB_PER_GB
+        return _gb(max(ram.total - (ram.pod_reserve or 0), _LEAST_RAM_KIB))
 
     @property
     def disk_gb(self) -> float | None:
-        """Free disk of the host, or the whole where the free part is not reported."""
+        """Free disk of the host, GB of 10^9 bytes, or the whole where the free part is not reported."""
         disk = self._specs.hard_disk or DiskSpecs()
         kib = disk.free if disk.free is not None else disk.total
-        return kib / _KIB_PER_GB if kib else None
+        return _gb(kib) if kib else None
 
     @property
     def cpu_count(self) -> int | None:

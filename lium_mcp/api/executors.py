@@ -13,7 +13,7 @@ from lium_mcp.api.executor_models import (
     Quote,
     RentBySpecResponse,
 )
-from lium_mcp.api.gpu_names import matching_machine_names
+from lium_mcp.api.gpu_names import gpu_names, matching_machine_names
 from lium_mcp.api.machines import Machine
 from lium_mcp.api.model import ApiInt, ApiModel
 from lium_mcp.api.paging import Rows
@@ -47,12 +47,13 @@ class Executors(Resource):
     ) -> Rows[Executor]:
         """GET /executors: nodes that can be rented now, in no particular order; works without a key.
 
-        `gpu_type` is a full or short GPU name, or several with commas between. The filters are sent and applied
-        again here, so that a server that does not know one gives the same rows; only the distance is the server's.
+        `gpu_type` is a GPU's name as people say it, or several with commas between. The filters are sent and applied
+        again here, so that a server that does not know one, or reads it more loosely, gives the same rows; only the
+        distance is the server's.
         """
         if (lat is None) != (lon is None):
             raise InvalidRequest("lat and lon go together.")
-        wanted = [part.strip() for part in (gpu_type or "").split(",") if part.strip()]
+        wanted = ",".join(gpu_names(gpu_type or ""))
         names = await self._machine_names(wanted) if wanted else []
         query: dict[str, QueryValue] = {
             "view": view,
@@ -70,7 +71,7 @@ class Executors(Resource):
 
         def fits(node: Executor) -> bool:
             return (
-                (not wanted or node.machine_name in names or any(node.is_gpu(part) for part in wanted))
+                (not wanted or node.is_gpu(wanted))
                 and (gpu_count_min is None or node.total_gpu_count >= gpu_count_min)
                 and (gpu_count_max is None or node.total_gpu_count <= gpu_count_max)
                 and (not nvlink or node.has_nvlink is True)
@@ -80,14 +81,16 @@ class Executors(Resource):
 
         return rows.where(fits)
 
-    async def _machine_names(self, wanted: Sequence[str]) -> Sequence[str]:
-        """Return the full names that the wanted types name; a type that names none stands for itself."""
+    async def _machine_names(self, wanted: str) -> Sequence[str]:
+        """Return the full names that the words mean, which alone the API's filter takes; words that mean none stay."""
+        parts = gpu_names(wanted)
         try:
             machines = (await self._wire.request("GET", "/machines", auth=Auth.NONE)).rows(Machine)
         except LiumError:
-            return wanted  # the second-best filter
+            return parts  # the second-best filter
         known = [machine.name for machine in machines]
-        return [name for part in wanted for name in matching_machine_names(part, known) or [part]]
+        names = [name for part in parts for name in matching_machine_names(part, known) or [part]]
+        return list(dict.fromkeys(names))
 
     async def quote(
         self,

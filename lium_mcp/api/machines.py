@@ -1,7 +1,7 @@
 """GPU types known to the marketplace (the API's machines)."""
 
 from lium_mcp.api.errors import InvalidRequest
-from lium_mcp.api.gpu_names import short_gpu_type
+from lium_mcp.api.gpu_names import gpu_label
 from lium_mcp.api.model import ApiFloat, ApiInt, ApiModel, ApiStr, ApiText
 from lium_mcp.api.paging import Rows
 from lium_mcp.api.resource import Resource
@@ -18,8 +18,8 @@ class Machine(ApiModel):
 
     @property
     def gpu_type(self) -> str:
-        """The short GPU type, such as `H100`."""
-        return short_gpu_type(self.name)
+        """What it is called in answers, such as `H100 PCIe`."""
+        return gpu_label(self.name)
 
 
 class MachineRequested(ApiModel):

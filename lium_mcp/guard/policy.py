@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
-from lium_mcp.api import BillingStatement, Pod, Rows, gpu_type_matches
+from lium_mcp.api import BillingStatement, Pod, Rows, gpu_fits, gpu_label
 from lium_mcp.guard.limits import Limits
 from lium_mcp.rentals import PRICE_TOLERANCE_USD, Entry, Extension, PastCost, is_alive, whole_hours
 
@@ -131,15 +131,20 @@ class Policy:
             ceilings.append(admitted_usd)
         return min(ceilings, default=None)
 
-    def check_gpu_type(self, gpu_type: str) -> None:
-        """Refuse a GPU type that is not on the list.
+    def check_gpu_type(self, machine_name: str, memory_gb: float | None = None) -> None:
+        """Refuse a GPU that is not on the list; the memory is its nominal size.
 
         Raises:
             PolicyRefused: it is not.
         """
         allowed = self.limits.allow_gpu_types
-        if allowed and not any(gpu_type_matches(name, gpu_type) for name in allowed):
-            self._refuse("allow_gpu_types", f"GPU type {gpu_type[:40]} is not allowed", _one_of(allowed))
+        if allowed and not gpu_fits(",".join(allowed), machine_name, memory_gb):
+            self._refuse("allow_gpu_types", f"GPU type {gpu_label(machine_name)[:40]} is not allowed", _one_of(allowed))
+
+    def admits_gpu_type(self, machine_name: str, memory_gb: float | None = None) -> bool:
+        """Whether this GPU may be rented; in shadow mode any."""
+        allowed = self.limits.allow_gpu_types
+        return self.shadow or not allowed or gpu_fits(",".join(allowed), machine_name, memory_gb)
 
     def check_country(self, country: str | None) -> None:
         """Refuse a node that is not in one of the countries.

@@ -2,15 +2,14 @@
 
 from lium_mcp.rentals.accounts import AccountUnknown, Identity, key_tag
 from lium_mcp.rentals.entries import Entry, Extension, LedgerUnavailable, PastCost, Task
+from lium_mcp.rentals.expected import PRICE_TOLERANCE_USD, Expected, costs_more
 from lium_mcp.rentals.journal import Journal
 from lium_mcp.rentals.orders import ClusterOrder, NodeOrder, Order, Rental, SpecOrder, Terms, digest
 from lium_mcp.rentals.protocol import Judge, PodNameTaken, Renter, RentUnsettled
 from lium_mcp.rentals.removal import whole_hours
 from lium_mcp.rentals.settling import (
     DEARER,
-    PRICE_TOLERANCE_USD,
     REPLAY_WINDOW,
-    costs_more,
     has_something_left,
     is_alive,
     unlisted_pod_ids,
@@ -25,6 +24,7 @@ __all__ = [
     "Claim",
     "ClusterOrder",
     "Entry",
+    "Expected",
     "Extension",
     "Identity",
     "Journal",

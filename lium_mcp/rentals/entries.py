@@ -37,8 +37,7 @@ class Entry:
         known_pod_ids: The account's pods before the rent.
         pod_ids: What it rented, once that is known.
         price_per_hour_usd: What was quoted for all pods together, later what the API says.
-        ceiling_per_hour_usd: The most that all its pods together may cost; None where anything goes, and once that is
-            checked.
+        expected: What its pods have to be to be kept, see `Expected`; None once they were held against it.
         hours: When Lium is to remove the pods, in hours from boot.
         kept_pod_ids: Its pods whose removal time was read back from the API, or replaced by somebody's choice.
         confirmed: The API itself named the pods as the answer to this request.
@@ -61,7 +60,7 @@ class Entry:
     pod_count: int
     created_at: datetime
     price_per_hour_usd: float | None = None
-    ceiling_per_hour_usd: float | None = None
+    expected: dict[str, Any] | None = None
     hours: float | None = None
     status: Status = "sending"
     pod_ids: Sequence[str] = ()

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from lium_mcp.api import ClusterRentRequest, RentBySpecRequest, RentRequest
+from lium_mcp.rentals.expected import ANYTHING, Expected
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +54,13 @@ class Terms:
     Attributes:
         asked: Digest of what the caller asked for: the same call again gets the same pod.
         price_per_hour_usd: What everything ordered costs together, as quoted; None where nobody said.
-        ceiling_per_hour_usd: The most that it may cost when Lium says what is billed; None where anything goes.
+        expected: What comes out has to be this to be kept.
         hours: When Lium is to remove it, in hours from boot; None for never.
     """
 
     asked: str
     price_per_hour_usd: float | None = None
-    ceiling_per_hour_usd: float | None = None
+    expected: Expected = ANYTHING
     hours: float | None = None
 
 

@@ -19,6 +19,7 @@ import anyio.lowlevel
 from lium_mcp.api import Clock, LiumClient, LiumError, Pod, PodDetail, RentOutcomeUnknown, Rows
 from lium_mcp.rentals.accounts import Identity
 from lium_mcp.rentals.entries import UNSETTLED, Entry, Extension, LedgerUnavailable, PastCost
+from lium_mcp.rentals.expected import ANYTHING
 from lium_mcp.rentals.journal import Journal
 from lium_mcp.rentals.orders import Order, Rental, Terms, pod_count, to_json
 from lium_mcp.rentals.removal import keep_removal_time
@@ -270,13 +271,9 @@ class Renter:
 
         await self._change(pod_id, kept)
 
-    async def note_price(self, pod_id: str) -> None:
-        """Note that what this rent may cost was held against what Lium bills."""
-
-        def checked(entry: Entry) -> dict[str, Any] | None:
-            return None if entry.ceiling_per_hour_usd is None else {"ceiling_per_hour_usd": None}
-
-        await self._change(pod_id, checked)
+    async def note_checked(self, pod_id: str) -> None:
+        """Note that what came out was held against what was asked for and allowed."""
+        await self._change(pod_id, lambda entry: None if entry.expected is None else {"expected": None})
 
     async def note_removal(self, pod_id: str) -> None:
         """Note that Lium has accepted to remove a pod; its name is free once Lium says that it is gone."""
@@ -348,7 +345,7 @@ class Renter:
             pod_count=pod_count(order),
             created_at=self._lium.now(),
             price_per_hour_usd=terms.price_per_hour_usd,
-            ceiling_per_hour_usd=terms.ceiling_per_hour_usd,
+            expected=terms.expected.to_json() if terms.expected != ANYTHING else None,
             hours=terms.hours,
         )
         return await self._journal.open().admit(entry, admit)

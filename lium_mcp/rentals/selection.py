@@ -1,10 +1,11 @@
 """Choosing what to rent: how many GPUs a node rents, the cheapest node that fits, the image it should run.
 
 A figure that a node does not report never counts as meeting a floor, as on the API's own
-`POST /executors/rent-by-spec`, whose order of preference is used here too.
+`POST /executors/rent-by-spec`, whose order of preference is used here too. How many GPUs are free is no floor: where a
+node does not say it, a rent that it refuses costs nothing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from lium_mcp.api import Executor, LiumClient, RentBySpecRequest, Template
 
@@ -26,12 +27,15 @@ def smallest_gpu_count(node: Executor) -> int:
 
 def can_rent(node: Executor, gpu_count: int) -> bool:
     """Whether a node would rent this many GPUs now, as far as its listing says."""
-    return smallest_gpu_count(node) <= gpu_count <= (node.available_gpu_count or 0)
+    free = node.available_gpu_count
+    return smallest_gpu_count(node) <= gpu_count <= (node.total_gpu_count if free is None else free)
 
 
 def describe_counts(node: Executor) -> str:
     """Say which counts a node rents."""
-    smallest, free = smallest_gpu_count(node), node.available_gpu_count or 0
+    smallest, free = smallest_gpu_count(node), node.available_gpu_count
+    if free is None:
+        return f"it has {node.total_gpu_count}, rents no fewer than {smallest}, and does not say how many are free"
     if smallest > free:
         return f"it has {free} free and rents no fewer than {smallest}"
     return f"it rents only {free} at once" if smallest == free else f"it rents {smallest} to {free}"
@@ -53,26 +57,23 @@ def has_price(node: Executor) -> bool:
     return node.price_per_gpu is not None and node.price_per_gpu >= 0
 
 
-async def cheapest_matching(
-    lium: LiumClient, spec: RentBySpecRequest, in_country: Callable[[str | None], bool] = lambda _: True
+def cheapest_matching(
+    nodes: Sequence[Executor], spec: RentBySpecRequest, admits: Callable[[Executor], bool] = lambda _: True
 ) -> Executor:
-    """The node that rent-by-spec would pick, chosen from `GET /executors`, where that route cannot do it.
+    """The node that rent-by-spec would pick among nodes of the wanted GPU type.
 
     Raises:
         NothingFits: no node meets the spec.
-        LiumError: the listing could not be read.
     """
-    nodes = await lium.executors.list(gpu_type=spec.gpu_type, min_download_mbps=spec.min_download_mbps)
-    nodes = nodes.where(lambda node: in_country(node.country_code))
-    fitting = sorted((node for node in nodes if _meets(node, spec)), key=price_order)
+    fitting = [node for node in nodes if admits(node) and meets(node, spec)]
     if not fitting:
-        cheapest = min(filter(has_price, nodes), key=price_order, default=None)
+        cheapest = min(filter(has_price, filter(admits, nodes)), key=price_order, default=None)
         on_offer = f"no {spec.gpu_type} is for rent now"
         if cheapest:
             price = f"${cheapest.price_per_gpu:.2f} per GPU-hour"
             on_offer = f"the cheapest {cheapest.gpu_type} costs {price}, and {describe_counts(cheapest)}"
         raise NothingFits(f"No node meets all of it: {on_offer}")
-    return fitting[0]
+    return min(fitting, key=price_order)
 
 
 async def default_template(lium: LiumClient, node: Executor) -> Template:
@@ -100,7 +101,8 @@ async def default_template(lium: LiumClient, node: Executor) -> Template:
     raise NoDefaultTemplate
 
 
-def _meets(node: Executor, spec: RentBySpecRequest) -> bool:
+def meets(node: Executor, spec: RentBySpecRequest) -> bool:
+    """Whether a node meets everything of a spec but its GPU type, in our units."""
     ceiling = spec.max_price_per_gpu_hour
     price = node.price_per_gpu
     # A node that does not say how it splits may rent only whole: it counts for nothing less.
@@ -116,6 +118,7 @@ def _meets(node: Executor, spec: RentBySpecRequest) -> bool:
         and at_least(node.ram_gb, spec.min_ram_gb)
         and at_least(node.disk_gb, spec.min_disk_gb)
         and at_least(node.port_count, spec.min_ports)
+        and at_least(node.download_mbps, spec.min_download_mbps)
         and (not spec.country or (node.country_code or "").casefold() == spec.country.casefold())
         and (not spec.docker_in_docker or node.docker_in_docker is True)
     )

@@ -27,6 +27,7 @@ from lium_mcp.api import (
     Rows,
 )
 from lium_mcp.rentals.entries import UNSETTLED, Entry, LedgerUnavailable, Status
+from lium_mcp.rentals.expected import Expected
 from lium_mcp.rentals.journal import Journal
 from lium_mcp.rentals.orders import ClusterOrder, NodeOrder, Order, Rental, from_json
 from lium_mcp.rentals.removal import keep_removal_time
@@ -55,13 +56,7 @@ _MISSED_LISTS_APART: Final = timedelta(seconds=60)
 _MOST_RENTS_ASKED_ABOUT: Final = 12
 _MOST_PODS_ASKED_FOR: Final = 4
 _ATTEND_LIMIT_SECONDS: Final = 30.0
-PRICE_TOLERANCE_USD: Final = 0.0001
 DEARER: Final = "it came out dearer than allowed"
-
-
-def costs_more(price_per_hour_usd: float, ceiling_per_hour_usd: float | None) -> bool:
-    """Whether a price is above a ceiling by more than it may be rounded."""
-    return ceiling_per_hour_usd is not None and price_per_hour_usd > ceiling_per_hour_usd + PRICE_TOLERANCE_USD
 
 
 def is_alive(pod: Pod) -> bool:
@@ -296,7 +291,7 @@ class Settler:
 
     async def _attend_to_rented(self, entry: Entry, pods: Rows[Pod]) -> None:
         alive = [pod for pod in pods if pod.id in entry.pod_ids and is_alive(pod)]
-        if alive and entry.ceiling_per_hour_usd is not None and await self._is_dearer(entry, alive):
+        if alive and entry.expected is not None and await self._is_not_as_expected(entry, alive):
             return
         if entry.hours is not None:
             kept = set(entry.kept_pod_ids)
@@ -306,20 +301,21 @@ class Settler:
             if kept != set(entry.kept_pod_ids):
                 await self.note(entry, "rented", kept_pod_ids=sorted(kept))
 
-    async def _is_dearer(self, entry: Entry, alive: Sequence[Pod]) -> bool:
-        """Hold pods that no call has looked at against what they may cost; dearer ones must go."""
-        prices = [pod.price for pod in alive]
-        is_dearer = costs_more(sum(price or 0 for price in prices), entry.ceiling_per_hour_usd)
-        if is_dearer and entry.confirmed:
-            log.warning("The pods of %r came out dearer than allowed and are removed", entry.pod_name)
-            await self.note(entry, "removing", note=DEARER)
+    async def _is_not_as_expected(self, entry: Entry, alive: Sequence[Pod]) -> bool:
+        """Hold pods that no call has looked at against what they have to be; others must go."""
+        expected = Expected.from_json(entry.expected or {})
+        contradictions = [found for pod in alive if (found := expected.contradiction(pod)) is not None]
+        problem = DEARER if expected.is_dearer(alive) else next(iter(contradictions), None)
+        if problem is not None and entry.confirmed:
+            log.warning("The pods of %r came out other than asked or allowed and are removed", entry.pod_name)
+            await self.note(entry, "removing", note=problem)
             if await self.remove_all(entry.pod_ids, rented_at=entry.settled_at or entry.created_at):
                 await self.note(entry, "removing", only_from={"removing"}, removal_accepted=True)
             return True
-        if None not in prices and len(alive) == len(entry.pod_ids):
-            if is_dearer:
-                log.error("The pods of %r cost more than allowed, and were found only by name", entry.pod_name)
-            await self.note(entry, "rented", ceiling_per_hour_usd=None)
+        if all(pod.price is not None for pod in alive) and len(alive) == len(entry.pod_ids):
+            if problem is not None:
+                log.error("The pods of %r are not as asked or allowed, and were found only by name", entry.pod_name)
+            await self.note(entry, "rented", expected=None)
         return False
 
     # What is not.
@@ -427,7 +423,7 @@ def _pause_after(looks: int) -> timedelta:
 
 def has_something_left(entry: Entry) -> bool:
     """Whether something is left to be done for an open rent."""
-    is_to_check = entry.ceiling_per_hour_usd is not None or not entry.removal_is_set
+    is_to_check = entry.expected is not None or not entry.removal_is_set
     return entry.is_unsettled or entry.status == "removing" or is_to_check
 
 

@@ -21,6 +21,7 @@ from sqlalchemy import (
     inspect,
     select,
     text,
+    update,
 )
 from sqlalchemy.types import TypeDecorator
 
@@ -60,7 +61,7 @@ RENTALS: Final = Table(
     Column("pod_ids", JSON, nullable=False),
     Column("pod_count", Float, nullable=False),
     Column("price_per_hour_usd", Float),
-    Column("ceiling_per_hour_usd", Float),
+    Column("expected", JSON(none_as_null=True)),
     Column("hours", Float),
     Column("kept_pod_ids", JSON, nullable=False),
     Column("confirmed", Boolean, nullable=False),
@@ -137,13 +138,14 @@ Index(
 
 _VERSION: Final = Table("ledger_version", _METADATA, Column("version", Integer, primary_key=True))
 
-# What makes of each version the next one. A new table needs no statement: it is made where it is missing.
-_MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
-    (
-        # Version 1 knew an account by its key alone, and had a status for a rent that was asked for again.
+
+def _from_version_1(connection: Connection) -> None:
+    """Version 1 knew an account by its key alone, of what is expected only the price, and a status more."""
+    for statement in (
         "ALTER TABLE rentals ADD COLUMN key_tag VARCHAR(64) NOT NULL DEFAULT ''",
         "UPDATE rentals SET key_tag = account",
         "UPDATE rentals SET status = 'unknown' WHERE status = 'repeated'",
+        "ALTER TABLE rentals ADD COLUMN expected JSON",
         "ALTER TABLE rentals ADD COLUMN handed_out BOOLEAN NOT NULL DEFAULT false",
         "ALTER TABLE rentals ADD COLUMN removal_accepted BOOLEAN NOT NULL DEFAULT false",
         "ALTER TABLE rentals ADD COLUMN looks INTEGER NOT NULL DEFAULT 0",
@@ -151,8 +153,18 @@ _MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "ALTER TABLE rentals ADD COLUMN missed_lists INTEGER NOT NULL DEFAULT 0",
         "ALTER TABLE rentals ADD COLUMN missed_at TIMESTAMP",
         "CREATE INDEX rentals_by_closing ON rentals (account, closed_at)",
-    ),
-)
+    ):
+        connection.execute(text(statement))
+    ceilings = (
+        "SELECT id, ceiling_per_hour_usd FROM rentals WHERE ceiling_per_hour_usd IS NOT NULL AND closed_at IS NULL"
+    )
+    for row in connection.execute(text(ceilings)).all():
+        expected = {"ceiling_per_hour_usd": row.ceiling_per_hour_usd}
+        connection.execute(update(RENTALS).where(RENTALS.c.id == row.id).values(expected=expected))
+
+
+# What makes of each version the next one. A new table needs nothing: it is made where it is missing.
+_MIGRATIONS: Final = (_from_version_1,)
 LEDGER_VERSION: Final = len(_MIGRATIONS) + 1
 
 
@@ -171,9 +183,8 @@ def prepare(connection: Connection) -> None:
     if found > LEDGER_VERSION:
         raise LedgerUnavailable(f"a newer version of lium-mcp has written it (version {found}): update this one")
     if found:
-        for statements in _MIGRATIONS[found - 1 :]:
-            for statement in statements:
-                connection.execute(text(statement))
+        for migrate in _MIGRATIONS[found - 1 :]:
+            migrate(connection)
     _METADATA.create_all(connection)
     if found != LEDGER_VERSION:
         connection.execute(delete(_VERSION))

@@ -8,10 +8,19 @@ from typing import Annotated, Any, Final
 import anyio
 from pydantic import Field
 
-from lium_mcp.api import ClusterOffer, ClusterRentRequest, Conflict, Executor, LiumError, Pod, RentOutcomeUnknown
+from lium_mcp.api import (
+    ClusterOffer,
+    ClusterRentRequest,
+    Conflict,
+    Executor,
+    LiumError,
+    Pod,
+    RentOutcomeUnknown,
+    Template,
+)
 from lium_mcp.guard.confirm import Question
 from lium_mcp.guard.policy import Ask
-from lium_mcp.rentals import ClusterOrder, Rental, Terms, costs_more, digest, whole_hours
+from lium_mcp.rentals import ClusterOrder, Expected, Rental, Terms, digest, whole_hours
 from lium_mcp.rentals.selection import has_price
 from lium_mcp.tools.call import READ_LIMIT_SECONDS, Call, time_limit
 from lium_mcp.tools.failures import ToolFailure
@@ -21,9 +30,11 @@ from lium_mcp.tools.pod_views import Outcome
 from lium_mcp.tools.questions import ask_to_remove_cluster, at_most_usd, quoted
 from lium_mcp.tools.registry import DESTROYS, READS, WRITES, Toolset
 from lium_mcp.tools.renting import (
-    DEARER_AND_MAYBE_NOT_OURS,
     ceiling_per_hour_usd,
     give_back,
+    image_of,
+    maybe_not_ours,
+    not_stated,
     outcome_unknown,
     refuse_dearer,
 )
@@ -117,6 +128,8 @@ class ClusterPlan:
     price_per_hour_usd: float | None
     hours: float | None
     ceiling_usd: float | None
+    nodes: Sequence[Executor]
+    template: Template
 
     @property
     def pod_count(self) -> int:
@@ -169,7 +182,8 @@ async def rent_cluster(
     if isinstance(ready, Rental):
         return await _rented(call, ready, None)
     refuse_dearer(call, ready.price_per_hour_usd)
-    terms = Terms(asked, ready.price_per_hour_usd, _ceiling(call, ready), ready.hours)
+    expected = _expected(call, ready)
+    terms = Terms(asked, ready.price_per_hour_usd, expected, ready.hours)
     try:
         async with call.renter.rent(ClusterOrder(ready.request), terms, lambda: find_judge(call, ready.ask)) as rental:
             return await _rented(call, rental, None if rental.earlier else ready)
@@ -235,12 +249,18 @@ async def _rented(call: Call, rental: Rental, plan: ClusterPlan | None) -> Rente
     quoted = plan.price_per_hour_usd if plan else None
     price = sum(prices) if len(prices) == len(rental.pod_ids) else quoted
     warnings = []
-    if plan is not None and _cost_more(call, prices, plan):
+    expected = _expected(call, plan) if plan else Expected()
+    contradiction = next(filter(None, map(expected.contradiction, members)), None)
+    if plan is not None and (contradiction or expected.is_dearer(members)):
+        contradiction = contradiction or "they cost more than allowed together"
         if rental.confirmed:
-            raise await give_back(call, rental, f"The cluster {plan.request.pod_name}", sum(prices))
-        warnings.append(DEARER_AND_MAYBE_NOT_OURS)
+            what = f"The cluster {plan.request.pod_name}"
+            raise await give_back(call, rental, what, contradiction, expected, members)
+        warnings.append(maybe_not_ours(contradiction))
+    if unverified := sorted({what for pod in members for what in expected.unverified(pod)}):
+        warnings.append(not_stated(unverified))
     if plan is not None and len(prices) == plan.pod_count:
-        await call.renter.note_price(rental.pod_id)
+        await call.renter.note_checked(rental.pod_id)
     if plan is not None and len(rental.pod_ids) != plan.pod_count:
         warnings.append(f"Lium named {len(rental.pod_ids)} pods of {plan.pod_count}: call list_pods to see the others.")
     if not rental.confirmed:
@@ -260,14 +280,20 @@ async def _rented(call: Call, rental: Rental, plan: ClusterPlan | None) -> Rente
     )
 
 
-def _ceiling(call: Call, plan: ClusterPlan) -> float | None:
-    return ceiling_per_hour_usd(call, plan.price_per_hour_usd, plan.ceiling_usd, plan.pod_count)
-
-
-def _cost_more(call: Call, prices: Sequence[float], plan: ClusterPlan) -> bool:
-    """Whether members whose price is known cost more than was allowed or agreed to, one of them or all together."""
-    most_each = call.policy.most_per_hour_usd(None)
-    return costs_more(sum(prices), _ceiling(call, plan)) or any(costs_more(price, most_each) for price in prices)
+def _expected(call: Call, plan: ClusterPlan) -> Expected:
+    """What each member must be to be kept."""
+    limits, is_bound = call.policy.limits, not call.policy.shadow
+    counts = {node.gpu_count for node in plan.nodes}
+    return Expected(
+        gpu_types=tuple(sorted({node.gpu_name for node in plan.nodes if node.gpu_name})),
+        allowed_gpu_types=tuple(sorted(limits.allow_gpu_types)) if is_bound else (),
+        gpu_count=counts.pop() if len(counts) == 1 else None,
+        countries=tuple(sorted(limits.allow_countries)) if is_bound else (),
+        template_id=plan.template.id,
+        template_image=image_of(plan.template),
+        ceiling_per_hour_usd=ceiling_per_hour_usd(call, plan.price_per_hour_usd, plan.ceiling_usd, plan.pod_count),
+        ceiling_per_pod_hour_usd=call.policy.most_per_hour_usd(None),
+    )
 
 
 async def _keep_removal_times(call: Call, rental: Rental, members: Sequence[Pod], hours: float) -> bool:
@@ -302,7 +328,7 @@ async def _plan(
     hours = policy.life(hours)
     nodes = await _find_nodes(call, executor_ids)
     for node in nodes:
-        policy.check_gpu_type(node.gpu_type)
+        policy.check_gpu_type(node.gpu_name, node.vram_gb_per_gpu)
         policy.check_country(node.country_code)
         policy.check_price(_node_price(node))
     prices = [_node_price(node) for node in nodes]
@@ -314,14 +340,15 @@ async def _plan(
             f"These nodes {cost}, and max_usd_per_hour={max_usd_per_hour:g}.",
             "Choose fewer or cheaper nodes with list_clusters, or raise the ceiling.",
         )
+    chosen = await _template(call, template)
     request = ClusterRentRequest(
         pod_name=name,
-        template_id=await _template_id(call, template),
+        template_id=chosen.id,
         executor_uuids=executor_ids,
         user_public_key=await find_public_keys(call),
     )
     policy.check_template(request.template_id)
-    return ClusterPlan(request, price, hours, max_usd_per_hour)
+    return ClusterPlan(request, price, hours, max_usd_per_hour, nodes, chosen)
 
 
 async def _find_nodes(call: Call, executor_ids: list[str]) -> list[Executor]:
@@ -343,7 +370,7 @@ def _node_price(node: Executor) -> float | None:
     return node.price_per_gpu * node.total_gpu_count
 
 
-async def _template_id(call: Call, named: str) -> str:
+async def _template(call: Call, named: str) -> Template:
     if named:
         template = await find_template(call, named)
         if not template.docker_image.startswith(_IMAGE_PREFIX):
@@ -352,10 +379,10 @@ async def _template_id(call: Call, named: str) -> str:
                 f"Template {template.name} runs {template.docker_image}; a cluster needs an image {_IMAGE_PREFIX}.",
                 "Leave template out for Lium's own.",
             )
-        return template.id
+        return template
     for template in await call.lium.templates.list():
         if template.docker_image.startswith(_IMAGE_PREFIX) and template.status == "VERIFY_SUCCESS":
-            return template.id
+            return template
     raise ToolFailure("template_needed", "Lium offers no cluster template.", "Name one with the parameter template.")
 
 

@@ -1,7 +1,7 @@
 """Toolset `marketplace`: what is for rent, at what price. Works without an API key."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from statistics import quantiles
@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import anyio
 from pydantic import Field
 
-from lium_mcp.api import Executor, LiumError, NotFound, Quote, QuoteLine
+from lium_mcp.api import Executor, LiumError, NotFound, Quote, QuoteLine, nearest_names
 from lium_mcp.rentals.selection import at_least, can_rent, describe_counts, has_price, price_order, smallest_gpu_count
 from lium_mcp.tools.call import Call
 from lium_mcp.tools.failures import ToolFailure
@@ -30,11 +30,11 @@ GpuCount = Annotated[int | None, Field(ge=1)]
 
 
 class GpuOffer(Result):
-    """A node with free GPUs."""
+    """A node with free GPUs. VRAM is the size it is sold with; RAM and disk are GB of 10^9 bytes."""
 
     executor_id: str
     gpu_type: str | None = None
-    free_gpus: int
+    free_gpus: int | None = None
     min_gpus: int | None = None
     price_per_gpu_hour_usd: Usd
     vram_gb: int | None = None
@@ -60,10 +60,10 @@ class GpuOffers(Result):
 
 
 class GpuPrices(Result):
-    """Prices of one GPU type, over its free GPUs."""
+    """Prices of one variant of a GPU, over its free GPUs as far as nodes say how many they have."""
 
     gpu_type: str
-    free_gpus: int
+    free_gpus: int | None = None
     nodes: int
     min_usd: Usd
     q1_usd: Usd
@@ -77,6 +77,7 @@ class MarketPrices(Result):
 
     gpu_types: list[GpuPrices]
     total: int
+    next: str | None = None
 
 
 class QuotedLine(Result):
@@ -155,10 +156,10 @@ async def list_gpus(
     gpu_type: GpuType = "",
     gpu_count: Annotated[GpuCount, Field(description="Per node.")] = None,
     max_usd_per_gpu_hour: Annotated[float | None, Field(description="Ceiling.")] = None,
-    min_vram_gb: Annotated[float | None, Field(description="Per GPU.")] = None,
-    min_ram_gb: Annotated[float | None, Field(description="Node.")] = None,
-    min_disk_gb: Annotated[float | None, Field(description="Free.")] = None,
-    min_cuda: Annotated[float | None, Field(description="E.g. 12.4.")] = None,
+    min_vram_gb: Annotated[float | None, Field(description="As sold.")] = None,
+    min_ram_gb: Annotated[float | None, Field(description="10^9 B.")] = None,
+    min_disk_gb: Annotated[float | None, Field(description="10^9 B.")] = None,
+    min_cuda: Annotated[float | None, Field(description="As 12.4.")] = None,
     min_download_mbps: Annotated[float | None, Field(description="Speed.")] = None,
     country: Annotated[ShortText, Field(description="ISO code.")] = "",
     tier: Annotated[Literal["secure", "spot"] | None, Field(description="spot may be lost.")] = None,
@@ -169,7 +170,7 @@ async def list_gpus(
     limit: Limit = 20,
     cursor: Cursor = "",
 ) -> GpuOffers:
-    """List nodes with free GPUs, cheapest first. With wait_seconds, watch until one fits. get_gpu_prices compares."""
+    """List nodes with free GPUs, cheapest first; wait_seconds watches until one fits. get_gpu_prices compares."""
     floors = Floors(
         gpu_count,
         max_usd_per_gpu_hour,
@@ -208,12 +209,18 @@ async def list_gpus(
 async def _types_on_offer(call: Call, gpu_type: str) -> str | None:
     with suppress(LiumError), anyio.move_on_after(_HINT_SECONDS):
         nodes = await call.lium.executors.list()
-        if any(node.is_gpu(part) for part in gpu_type.split(",") for node in nodes):
+        if any(node.is_gpu(gpu_type) for node in nodes):
             return "This type is on offer, and no node of it fits the other filters: leave some out."
-        types = sorted({node.gpu_type for node in nodes if node.gpu_type})
-        shown = ", ".join(types[:_MOST_TYPES_NAMED]) + (", ..." if len(types) > _MOST_TYPES_NAMED else "")
-        return f"No gpu_type on offer matches; on offer are: {shown}." if types else "Nothing is on offer now."
+        return f"No gpu_type on offer matches; {types_on_offer(nodes, gpu_type)}."
     return None
+
+
+def types_on_offer(nodes: Iterable[Executor], gpu_type: str) -> str:
+    """Say which types are on offer, those nearest to the words first."""
+    types = nearest_names(gpu_type, (node.gpu_type for node in nodes if node.gpu_type))
+    if not types:
+        return "nothing is on offer now"
+    return f"on offer are: {', '.join(types[:_MOST_TYPES_NAMED])}{', ...' if len(types) > _MOST_TYPES_NAMED else ''}"
 
 
 @toolset.tool(title="Get GPU prices", hints=READS)
@@ -224,15 +231,16 @@ async def get_gpu_prices(
     """Compare GPU types: how many GPUs of each are free and the quartiles of their price per GPU-hour. Use it to choose
     a type or a price ceiling; list_gpus shows the single offers.
     """
-    prices: dict[str, list[float]] = defaultdict(list)
-    nodes: dict[str, int] = defaultdict(int)
+    variants: dict[str, list[Executor]] = defaultdict(list)
     for node in await call.lium.executors.list(gpu_type=gpu_type or None):
-        price, free = node.price_per_gpu, min(node.available_gpu_count or 0, _MOST_GPUS_OF_A_NODE)
-        if price is not None and has_price(node) and free > 0 and node.gpu_type:
-            prices[node.gpu_type].extend([price] * free)
-            nodes[node.gpu_type] += 1
-    rows = [_prices(name, each, nodes[name]) for name, each in prices.items()]
-    return MarketPrices(gpu_types=sorted(rows, key=lambda row: (row.median_usd, row.gpu_type)), total=len(rows))
+        if has_price(node) and can_rent(node, smallest_gpu_count(node)):
+            variants[node.gpu_type].append(node)
+    rows = [_prices(name, nodes) for name, nodes in variants.items()]
+    return MarketPrices(
+        gpu_types=sorted(rows, key=lambda row: (row.median_usd, row.gpu_type)),
+        total=len(rows),
+        next=None if rows or not gpu_type else await _types_on_offer(call, gpu_type),
+    )
 
 
 @toolset.tool(title="Quote a rental", hints=READS)
@@ -341,7 +349,7 @@ def _offer(node: Executor) -> GpuOffer:
     return GpuOffer(
         executor_id=node.id,
         gpu_type=node.gpu_type,
-        free_gpus=node.available_gpu_count or 0,
+        free_gpus=node.available_gpu_count,
         min_gpus=smallest if smallest > 1 else None,
         price_per_gpu_hour_usd=node.price_per_gpu or 0,
         vram_gb=_whole(node.vram_gb_per_gpu),
@@ -358,12 +366,19 @@ def _offer(node: Executor) -> GpuOffer:
     )
 
 
-def _prices(gpu_type: str, prices: Sequence[float], nodes: int) -> GpuPrices:
+def _prices(gpu_type: str, nodes: Sequence[Executor]) -> GpuPrices:
+    free = [node.available_gpu_count for node in nodes if node.available_gpu_count is not None]
+    # A node that does not say how many are free counts for the fewest that it rents.
+    prices = [
+        node.price_per_gpu or 0
+        for node in nodes
+        for _ in range(min(node.available_gpu_count or smallest_gpu_count(node), _MOST_GPUS_OF_A_NODE))
+    ]
     q1, median, q3 = quantiles(prices, n=4, method="inclusive") if len(prices) > 1 else (prices[0],) * 3
     return GpuPrices(
         gpu_type=gpu_type,
-        free_gpus=len(prices),
-        nodes=nodes,
+        free_gpus=sum(min(count, _MOST_GPUS_OF_A_NODE) for count in free) if free else None,
+        nodes=len(nodes),
         min_usd=min(prices),
         q1_usd=q1,
         median_usd=median,

@@ -7,7 +7,7 @@ from typing import Literal
 
 import anyio
 
-from lium_mcp.api import LiumError, Pod, PodDetail, PodEvent, short_gpu_type
+from lium_mcp.api import LiumError, Pod, PodDetail, PodEvent, gpu_label
 from lium_mcp.remote.gpus import Gpu
 from lium_mcp.tools.call import Call
 from lium_mcp.tools.results import Result, Usd, UtcTime, note_on
@@ -173,7 +173,7 @@ def _row_fields(pod: Pod) -> dict[str, object]:
         "pod_id": pod.id,
         "name": pod.pod_name or "",
         "status": pod.status or "UNKNOWN",
-        "gpu_type": short_gpu_type(pod.gpu_name) if pod.gpu_name else None,
+        "gpu_type": gpu_label(pod.gpu_name) if pod.gpu_name else None,
         "gpu_count": pod.rented_gpu_count,
         "price_per_hour_usd": pod.price,
         "billing": pod.is_billing,

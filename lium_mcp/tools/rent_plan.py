@@ -5,12 +5,25 @@ a person, and once more to act on the answer.
 """
 
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 from pydantic import field_validator
 
-from lium_mcp.api import Executor, RentBySpecRequest, RentRequest, Template
+from lium_mcp.api import (
+    Executor,
+    LiumError,
+    NoExecutorMatches,
+    RentBySpecRequest,
+    RentRequest,
+    Template,
+    gpu_names,
+    is_matched_more_loosely,
+    matching_machine_names,
+    models_of,
+    short_gpu_type,
+)
 from lium_mcp.guard.policy import Ask
 from lium_mcp.rentals import PRICE_TOLERANCE_USD, NodeOrder, Order, SpecOrder, digest, whole_hours
 from lium_mcp.rentals.selection import (
@@ -18,11 +31,12 @@ from lium_mcp.rentals.selection import (
     NothingFits,
     cheapest_matching,
     default_template,
+    meets,
     smallest_gpu_count,
 )
 from lium_mcp.tools.call import Call
 from lium_mcp.tools.failures import ToolFailure
-from lium_mcp.tools.marketplace import PricedRental, find_node, quote_node
+from lium_mcp.tools.marketplace import PricedRental, find_node, quote_node, types_on_offer
 from lium_mcp.tools.pod_keys import find_public_keys
 from lium_mcp.tools.results import Result
 from lium_mcp.tools.targets import find_free_volume, find_template
@@ -92,14 +106,18 @@ class Plan:
 
     Attributes:
         wanted: What was asked for, with the hours that the limits make of it.
-        price_per_hour_usd: For all GPUs; None where nothing needs to know it before the rent.
+        price_per_hour_usd: For all GPUs, as it is now; None where Lium picks the node and nothing
+            needs to know it before the rent, or where nobody knows it.
+        node: The node as the market lists it; where Lium picks it, the one that it should take.
+        template: What runs there; None where Lium picks it.
     """
 
     wanted: Wanted
     order: Order
     gpu_count: int
     price_per_hour_usd: float | None
-    node: Executor | None
+    node: Executor
+    template: Template | None
 
     @property
     def ask(self) -> Ask:
@@ -130,34 +148,107 @@ async def make_plan(call: Call, wanted: Wanted, *, priced: bool) -> Plan:
     policy = call.policy
     wanted = wanted.model_copy(update={"hours": policy.life(wanted.hours)})
     contents = await _contents(call, wanted)
-    # A restore needs a path in the template's volume, so the template has to be known before the rent; and Lium takes
-    # no list of countries.
-    by_node = wanted.executor_id or wanted.backup_id or policy.limits.allow_countries
-    if by_node or not await call.lium.supports("rent_by_spec"):
-        node = await _pick_node(call, wanted, contents)
-        policy.check_gpu_type(node.gpu_type)
-        policy.check_country(node.country_code)
-        quoted = await _price(call, wanted, node)
-        policy.check_price(quoted.price_per_hour_usd)
-        order: Order = await _node_order(call, wanted, node, quoted.gpu_count, contents)
-        policy.check_template(order.request.template_id)
-        return Plan(wanted, order, quoted.gpu_count, quoted.price_per_hour_usd, node)
-    policy.check_gpu_type(wanted.gpu_type)
+    if wanted.executor_id:
+        node = await find_node(call, wanted.executor_id)
+    else:
+        offers = await _find_offers(call, wanted)
+        left_to_lium = await _leave_to_lium(call, wanted, contents, offers, priced=priced)
+        if left_to_lium is not None:
+            return left_to_lium
+        node = _pick_node(call, wanted, contents, offers.nodes)
+    policy.check_gpu_type(node.gpu_name, node.vram_gb_per_gpu)
+    policy.check_country(node.country_code)
+    quoted = await _price(call, wanted, node)
+    policy.check_price(quoted.price_per_hour_usd)
+    template = await _template(call, node, contents)
+    policy.check_template(template.id)
+    order = _node_order(wanted, node, quoted.gpu_count, contents, template)
+    return Plan(wanted, order, quoted.gpu_count, quoted.price_per_hour_usd, node, template)
+
+
+@dataclass(frozen=True, slots=True)
+class Offers:
+    """What the market has of the wanted GPUs.
+
+    Attributes:
+        nodes: Those that have one of them; at least one.
+        machine_names: Every GPU of the market, wanted or not.
+    """
+
+    nodes: Sequence[Executor]
+    machine_names: Sequence[str]
+
+
+async def _find_offers(call: Call, wanted: Wanted) -> Offers:
+    """Find what a GPU's name means on the market.
+
+    Raises:
+        ToolFailure: it means several models, or nothing that is on offer.
+        LiumError: the market could not be read.
+    """
+    market = await call.lium.executors.list()
+    names = {node.gpu_name for node in market}
+    with suppress(LiumError):  # what is on offer says most of it
+        names.update(machine.name for machine in await call.lium.machines.list())
+    machine_names = sorted(name for name in names if name)
+    for part in gpu_names(wanted.gpu_type):
+        models = models_of(part, machine_names)
+        if len(models) > 1:
+            raise ToolFailure(
+                "ambiguous_name",
+                f"{part} means several GPU models: {', '.join(models)}.",
+                "Name one of them with gpu_type.",
+            )
+    nodes = [node for node in market if node.is_gpu(wanted.gpu_type)]
+    if not nodes:
+        raise ToolFailure(
+            "no_gpu_matches",
+            f"No gpu_type on offer matches {wanted.gpu_type}; {types_on_offer(market, wanted.gpu_type)}.",
+            "Name one of these, or watch with list_gpus.",
+        )
+    return Offers(nodes, machine_names)
+
+
+async def _leave_to_lium(
+    call: Call, wanted: Wanted, contents: Contents, offers: Offers, *, priced: bool
+) -> Plan | None:
+    """Let Lium pick the node, where its reading of the request is ours; None where the node is to be picked here.
+
+    A restore needs a path in the template's volume, so the template has to be known before the rent. Lium takes no
+    lists of countries or GPUs, has other units for sizes, and may match names more loosely.
+    """
+    policy = call.policy
+    sizes = (wanted.min_vram_gb, wanted.min_ram_gb, wanted.min_disk_gb)
+    if wanted.backup_id or policy.limits.allow_countries or policy.limits.allow_gpu_types or any(sizes):
+        return None
+    shorts = {short_gpu_type(name) for name in matching_machine_names(wanted.gpu_type, offers.machine_names)}
+    if len(shorts) != 1 or is_matched_more_loosely(wanted.gpu_type, offers.machine_names):
+        return None
+    if not await call.lium.supports("rent_by_spec"):
+        return None
     policy.check_template(contents.template.id if contents.template else None)
-    request = _spec_request(wanted, contents)
+    request = _spec_request(wanted, contents, shorts.pop())
     if not priced and not policy.limits.any:
-        return Plan(wanted, SpecOrder(request), request.gpu_count, None, None)
-    chosen = await call.lium.executors.select_by_spec(request)
+        node = _pick_node(call, wanted, contents, offers.nodes)
+        return Plan(wanted, SpecOrder(request), request.gpu_count, None, node, contents.template)
+    try:
+        chosen = await call.lium.executors.select_by_spec(request)
+    except NoExecutorMatches:
+        return None  # what it lacks is said in our own units
+    taken = chosen.selected_executor
+    listed = next((node for node in offers.nodes if taken and node.id == taken.id), None)
+    if taken is None or listed is None or not meets(listed, request):
+        return None
+    if taken.gpu_name and not taken.is_gpu(wanted.gpu_type):
+        return None
     price = chosen.price_per_hour
-    if price is not None and price < 0:
-        price = None  # nobody is paid for renting, and limits would count it as room
     policy.check_price(price)
-    if price is not None and (priced or not policy.shadow):
+    if price is not None and (priced or (policy.limits.any and not policy.shadow)):
         # If the node is taken meanwhile, Lium tries the next: not at another price.
         ceilings = (price / request.gpu_count + PRICE_TOLERANCE_USD, request.max_price_per_gpu_hour)
         ceiling = min(ceiling for ceiling in ceilings if ceiling is not None)
         request = request.model_copy(update={"max_price_per_gpu_hour": ceiling})
-    return Plan(wanted, SpecOrder(request), request.gpu_count, price, chosen.selected_executor)
+    return Plan(wanted, SpecOrder(request), request.gpu_count, price, listed, contents.template)
 
 
 async def _contents(call: Call, wanted: Wanted) -> Contents:
@@ -178,16 +269,17 @@ async def _contents(call: Call, wanted: Wanted) -> Contents:
     )
 
 
-async def _pick_node(call: Call, wanted: Wanted, contents: Contents) -> Executor:
-    if wanted.executor_id:
-        return await find_node(call, wanted.executor_id)
-    spec = _spec_request(wanted, contents)
+def _pick_node(call: Call, wanted: Wanted, contents: Contents, nodes: Sequence[Executor]) -> Executor:
+    policy = call.policy
+    spec = _spec_request(wanted, contents, wanted.gpu_type)
+    of_type = [node for node in nodes if policy.admits_gpu_type(node.gpu_name, node.vram_gb_per_gpu)]
+    if not of_type:
+        policy.check_gpu_type(nodes[0].gpu_name, nodes[0].vram_gb_per_gpu)
     try:
-        return await cheapest_matching(call.lium, spec, call.policy.admits_country)
+        return cheapest_matching(of_type, spec, lambda node: policy.admits_country(node.country_code))
     except NothingFits as error:
-        if call.policy.limits.allow_countries:
-            with suppress(NothingFits):  # else it is not for the countries
-                call.policy.check_country((await cheapest_matching(call.lium, spec)).country_code)
+        with suppress(NothingFits):  # else it is not for the countries
+            policy.check_country(cheapest_matching(of_type, spec).country_code)
         raise ToolFailure(
             "no_gpu_matches", f"{error}.", "Relax a floor or the ceiling, or watch with list_gpus."
         ) from error
@@ -207,15 +299,18 @@ async def _price(call: Call, wanted: Wanted, node: Executor) -> PricedRental:
     return priced
 
 
-async def _node_order(call: Call, wanted: Wanted, node: Executor, count: int, contents: Contents) -> NodeOrder:
+async def _template(call: Call, node: Executor, contents: Contents) -> Template:
     try:
-        template = contents.template or await default_template(call.lium, node)
+        return contents.template or await default_template(call.lium, node)
     except NoDefaultTemplate as error:
         raise ToolFailure(
             "template_needed",
             f"Lium recommends no image of its own for node {node.id}.",
             "Name a template with the parameter template.",
         ) from error
+
+
+def _node_order(wanted: Wanted, node: Executor, count: int, contents: Contents, template: Template) -> NodeOrder:
     request = RentRequest(
         pod_name=wanted.name,
         template_id=template.id,
@@ -237,10 +332,10 @@ def restore_path(template: Template) -> str:
     return f"{root.rstrip('/')}/restored"
 
 
-def _spec_request(wanted: Wanted, contents: Contents) -> RentBySpecRequest:
+def _spec_request(wanted: Wanted, contents: Contents, gpu_type: str) -> RentBySpecRequest:
     chosen = contents.template
     return RentBySpecRequest(
-        gpu_type=wanted.gpu_type,
+        gpu_type=gpu_type,
         gpu_count=wanted.gpu_count or 1,
         min_vram_gb=wanted.min_vram_gb,
         min_ram_gb=wanted.min_ram_gb,

@@ -1,15 +1,16 @@
 """`rent_pod`, the tool that spends: what to rent, at most for how much, until when, and what came of it."""
 
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 import anyio
 from pydantic import Field
 
-from lium_mcp.api import LiumError, NoExecutorMatches, PodDetail, RentOutcomeUnknown
+from lium_mcp.api import LiumError, NoExecutorMatches, Pod, PodDetail, RentOutcomeUnknown, Template, gpu_names
 from lium_mcp.guard.confirm import NOTHING_TO_ASK, Question
-from lium_mcp.rentals import DEARER, PRICE_TOLERANCE_USD, NodeOrder, Rental, Terms, costs_more
+from lium_mcp.rentals import DEARER, PRICE_TOLERANCE_USD, Expected, NodeOrder, Rental, Terms
 from lium_mcp.tools.call import READ_LIMIT_SECONDS, Call, time_limit
 from lium_mcp.tools.failures import ToolFailure
 from lium_mcp.tools.parameters import DEFAULT_WAIT_SECONDS, Few, ShortText, WaitSeconds
@@ -30,8 +31,7 @@ _APPEARS_WITHIN_SECONDS = 20.0
 _FIRST_READ_SECONDS = 5.0
 _SCHEDULE_SECONDS = 10.0
 _GIVE_BACK_SECONDS = 15.0
-# A name alone is no reason to remove a pod.
-DEARER_AND_MAYBE_NOT_OURS = "It costs more than allowed: remove it if it is yours."
+_NOT_AS_ASKED = "it came out as something else than asked"
 # Parameters of the official MCP server: what works there works here, without costing everybody tokens.
 _OFFICIAL = Field(json_schema_extra={UNLISTED: True})
 
@@ -43,6 +43,7 @@ class RentedPod(Result):
     pod_id: str | None = None
     already_rented: bool | None = None
     executor_id: str | None = None
+    gpu_type: str | None = None
     gpu_count: int | None = None
     price_per_hour_usd: Usd | None = None
     total_usd: Usd | None = None
@@ -62,10 +63,10 @@ async def ask_to_rent(call: Call, **arguments: Any) -> Question | None:  # noqa:
     await refuse_without_room(call, plan.ask)
     hours, node = plan.wanted.hours, plan.node
     price = None if plan.price_per_hour_usd is None else at_most_usd(plan.price_per_hour_usd)
-    what = f"{plan.gpu_count}x {node.gpu_type if node else quoted(wanted.gpu_type)}"
+    what = f"{plan.gpu_count}x {node.gpu_type}"
     # Where the caller left the choice to the market, it may fall on another node by the time of the answer.
     where = "the cheapest node that fits"
-    if wanted.executor_id and node:
+    if wanted.executor_id:
         where = f"node {node.id} ({quoted(node.country_code or 'country unknown')})"
     cost = f"at most ${price:.2f} an hour" if price is not None else "a price that Lium does not say"
     text = f"Rent pod {quoted(wanted.name)}: {what} on {where} for {cost}? "
@@ -97,9 +98,9 @@ async def rent_pod(
     gpu_type: Annotated[ShortText, Field(description="Or cheapest of this model.")] = "",
     gpu_count: Annotated[int | None, Field(ge=1, description="Default: fewest.")] = None,
     max_usd_per_gpu_hour: Annotated[float | None, Field(description="Ceiling.")] = None,
-    min_vram_gb: Annotated[float | None, Field(description="Per GPU.")] = None,
-    min_ram_gb: Annotated[float | None, Field(description="Node.")] = None,
-    min_disk_gb: Annotated[float | None, Field(description="Free.")] = None,
+    min_vram_gb: Annotated[float | None, Field(description="As sold.")] = None,
+    min_ram_gb: Annotated[float | None, Field(description="10^9 B.")] = None,
+    min_disk_gb: Annotated[float | None, Field(description="10^9 B.")] = None,
     country: Annotated[ShortText, Field(description="ISO code.")] = "",
     docker_in_docker: Annotated[bool, Field(description="Required.")] = False,
     template: Annotated[ShortText, Field(description="Id, or name of your own.")] = "",
@@ -139,13 +140,15 @@ async def rent_pod(
     if isinstance(ready, Rental):
         return await _follow(call, ready, wanted, None, wait_seconds)
     plan = ready
-    terms = Terms(wanted.digest, plan.price_per_hour_usd, _ceiling(call, plan), plan.wanted.hours)
+    expected = _expected(call, plan)
+    terms = Terms(wanted.digest, plan.price_per_hour_usd, expected, plan.wanted.hours)
     try:
         async with call.renter.rent(plan.order, terms, lambda: find_judge(call, plan.ask)) as rental:
             if not rental.earlier:
                 await register_public_keys(call)
             # A pod of an earlier call has its own terms.
-            return await _follow(call, rental, plan.wanted, None if rental.earlier else plan, wait_seconds)
+            mine = None if rental.earlier else (plan, expected)
+            return await _follow(call, rental, plan.wanted, mine, wait_seconds)
     except RentOutcomeUnknown as unknown:
         raise outcome_unknown(wanted.name, unknown) from unknown
     except NoExecutorMatches as taken:
@@ -200,9 +203,12 @@ def outcome_unknown(name: str, unknown: RentOutcomeUnknown) -> ToolFailure:
     )
 
 
-async def _follow(call: Call, rental: Rental, wanted: Wanted, plan: Plan | None, wait_seconds: float) -> RentedPod:
-    """From here on a pod bills: whatever fails, the answer names it."""
-    pod, gone = await _wait_until_runs(call, rental, plan, wait_seconds)
+async def _follow(
+    call: Call, rental: Rental, wanted: Wanted, mine: tuple[Plan, Expected] | None, wait_seconds: float
+) -> RentedPod:
+    """From here on a pod bills: whatever fails, the answer names it. `mine` is None where an earlier call rented it."""
+    plan, expected = mine or (None, Expected())
+    pod, gone = await _wait_until_runs(call, rental, expected, wait_seconds)
     if pod is None:
         return RentedPod(
             outcome="pending",
@@ -210,18 +216,18 @@ async def _follow(call: Call, rental: Rental, wanted: Wanted, plan: Plan | None,
             already_rented=rental.earlier or None,
             next="The pod is rented, but it could not be read. It may bill: call get_pod with this pod_id.",
         )
+    contradiction = None if gone else expected.contradiction(pod)
+    if contradiction and rental.confirmed:
+        raise await give_back(call, rental, f"Pod {pod.pod_name} ({pod.id})", contradiction, expected, [pod])
     warnings = []
-    is_dearer = not gone and plan is not None and _costs_more(call, pod, plan)
-    if is_dearer and rental.confirmed:
-        raise await give_back(call, rental, f"Pod {pod.pod_name} ({pod.id})", pod.price or 0)
     if not rental.confirmed:
         warnings.append("The answer was lost; this pod was found by its name. Check that it is yours.")
-    if is_dearer:
-        warnings.append(DEARER_AND_MAYBE_NOT_OURS)
+    if contradiction:
+        warnings.append(maybe_not_ours(contradiction))
     if plan is not None and pod.price is not None:
-        await call.renter.note_price(pod.id)
-    if pod.price is None and plan is not None and _ceiling(call, plan) is not None:
-        warnings.append("Lium does not say what it costs, so nobody could check that: see get_pod, or remove it.")
+        await call.renter.note_checked(pod.id)
+    if not gone and (unverified := expected.unverified(pod)):
+        warnings.append(not_stated(unverified))
     restore = plan.order.request.restore_path if plan and isinstance(plan.order, NodeOrder) else None
     if restore:
         warnings.append(f"The backup is being restored into {restore}: leave it alone until list_restores says done.")
@@ -250,36 +256,64 @@ def ceiling_per_hour_usd(call: Call, admitted_usd: float | None, own_usd: float 
     return min((ceiling for ceiling in ceilings if ceiling is not None), default=None)
 
 
-def _ceiling(call: Call, plan: Plan) -> float | None:
-    per_gpu = plan.wanted.max_usd_per_gpu_hour
-    return ceiling_per_hour_usd(call, plan.price_per_hour_usd, None if per_gpu is None else per_gpu * plan.gpu_count)
+def image_of(template: Template) -> str:
+    """What a template starts, as pods name it."""
+    return ":".join(part for part in (template.docker_image, template.docker_image_tag) if part)
 
 
-def _costs_more(call: Call, pod: PodDetail, plan: Plan) -> bool:
-    """Whether the price that is billed is above what was allowed or agreed to, by more than it may be rounded."""
-    if pod.price is None:
-        return False
-    count = pod.rented_gpu_count or 0
-    per_gpu = pod.price / (count if 0 < count <= plan.gpu_count else plan.gpu_count)
-    return costs_more(per_gpu, plan.wanted.max_usd_per_gpu_hour) or costs_more(pod.price, _ceiling(call, plan))
+def _expected(call: Call, plan: Plan) -> Expected:
+    """What the pod must be to be kept."""
+    wanted, limits = plan.wanted, call.policy.limits
+    per_gpu = wanted.max_usd_per_gpu_hour
+    own = None if per_gpu is None else per_gpu * plan.gpu_count
+    is_bound = not call.policy.shadow
+    return Expected(
+        gpu_types=tuple(gpu_names(wanted.gpu_type)) or ((plan.node.gpu_name,) if plan.node.gpu_name else ()),
+        allowed_gpu_types=tuple(sorted(limits.allow_gpu_types)) if is_bound else (),
+        gpu_count=plan.gpu_count,
+        min_vram_gb=wanted.min_vram_gb,
+        min_ram_gb=wanted.min_ram_gb,
+        countries=(wanted.country,) if wanted.country else tuple(sorted(limits.allow_countries)) if is_bound else (),
+        template_id=plan.order.request.template_id if isinstance(plan.order, NodeOrder) or plan.template else None,
+        template_image=image_of(plan.template) if plan.template else None,
+        ceiling_per_hour_usd=ceiling_per_hour_usd(call, plan.price_per_hour_usd, own),
+        ceiling_per_gpu_hour_usd=per_gpu,
+    )
 
 
-async def give_back(call: Call, rental: Rental, what: str, price_per_hour_usd: float) -> ToolFailure:
-    """Remove what came out dearer than allowed, and say so."""
-    log.warning("Pods %r came out dearer than allowed and are removed", rental.pod_ids)
+def maybe_not_ours(contradiction: str) -> str:
+    """A warning in place of a removal: a name alone is no reason to remove a pod."""
+    return f"It is not as asked ({contradiction}): remove it if it is yours."
+
+
+def not_stated(unverified: Sequence[str]) -> str:
+    """A warning of what nobody could check."""
+    return f"Lium does not say {', '.join(unverified)}, so nobody could check that: see get_pod, or remove it."
+
+
+async def give_back(
+    call: Call, rental: Rental, what: str, contradiction: str, expected: Expected, pods: Sequence[Pod]
+) -> ToolFailure:
+    """Remove what came out dearer than allowed or other than asked, and say so."""
+    is_dearer = expected.is_dearer(pods)
+    reason = DEARER if is_dearer else _NOT_AS_ASKED
+    log.warning("Pods %r are removed: %s", rental.pod_ids, reason)
     removed = False
     with suppress(LiumError), anyio.move_on_after(_GIVE_BACK_SECONDS):
-        removed = await call.renter.give_back(rental, DEARER)
+        removed = await call.renter.give_back(rental, reason)
+    price = sum(pod.price or 0 for pod in pods)
     return ToolFailure(
-        "dearer_than_allowed",
-        f"{what} came out at ${price_per_hour_usd:.4f} an hour, more than allowed.",
+        "dearer_than_allowed" if is_dearer else "not_as_asked",
+        f"{what} came out at ${price:.4f} an hour, more than allowed."
+        if is_dearer
+        else f"{what} came out as something else than asked: {contradiction}.",
         "Choose another node." if removed else "Call list_pods until it is gone; remove_pod if it stays.",
         effect="It is being removed." if removed else "It is removed as soon as it can be, and may bill until then.",
     )
 
 
 async def _wait_until_runs(
-    call: Call, rental: Rental, plan: Plan | None, wait_seconds: float
+    call: Call, rental: Rental, expected: Expected, wait_seconds: float
 ) -> tuple[PodDetail | None, bool]:
     """The pod as it was last seen, if it ever was, and whether it is gone since."""
     clock = call.runtime.clock
@@ -296,7 +330,7 @@ async def _wait_until_runs(
         # A new pod may take some seconds to be listed; one that was seen and is gone has failed.
         if pod is None:
             return bool(seen) or clock.monotonic() - started > _APPEARS_WITHIN_SECONDS
-        return settled(pod) or (plan is not None and _costs_more(call, pod, plan))
+        return settled(pod) or expected.contradiction(pod) is not None
 
     first: PodDetail | None = None
     with suppress(LiumError), anyio.move_on_after(max(wait_seconds, _FIRST_READ_SECONDS)):
@@ -331,7 +365,8 @@ def _would_rent(plan: Plan) -> RentedPod:
     price, hours = plan.price_per_hour_usd, plan.wanted.hours
     return RentedPod(
         outcome="dry_run",
-        executor_id=plan.node.id if plan.node else None,
+        executor_id=plan.node.id,
+        gpu_type=plan.node.gpu_type,
         gpu_count=plan.gpu_count,
         price_per_hour_usd=price,
         total_usd=price * hours if price is not None and hours else None,

@@ -236,7 +236,7 @@ def test_sizes_are_converted_and_memory_is_less_the_reserve() -> None:
         specs={
             "ram": {"total": 64 * gib, "pod_reserve": 4 * gib},
             "hard_disk": {"total": 900 * gib, "free": 500 * gib},
-            "gpu": {"details": [{"capacity": 24 * 1024}]},
+            "gpu": {"details": [{"capacity": 24564}]},
             "cpu": {"count": "32"},
             "sysbox_runtime": True,
             "available_port_count": 7,
@@ -246,14 +246,15 @@ def test_sizes_are_converted_and_memory_is_less_the_reserve() -> None:
         location={"country_code": "de"},
         max_cuda_version="12.8",
     )
-    assert (read.ram_gb, read.disk_gb, read.vram_gb_per_gpu, read.cpu_count) == (60, 500, 24, 32)
+    assert (read.ram_gb, read.disk_gb) == pytest.approx((60 * 1.024**3, 500 * 1.024**3))
+    assert (read.vram_gb_per_gpu, read.cpu_count) == (24, 32)
     assert (read.download_mbps, read.upload_mbps, read.country_code) == (900.5, 100, "DE")
     assert (read.docker_in_docker, read.port_count, read.cuda_version) == (True, 7, 12.8)
 
 
 def test_sizes_have_floors_and_fallbacks() -> None:
-    assert executor(specs={"ram": {"total": 10, "pod_reserve": 2**30}}).ram_gb == 1
-    assert executor(specs={"hard_disk": {"total": 2**20}}).disk_gb == 1
+    assert executor(specs={"ram": {"total": 10, "pod_reserve": 2**30}}).ram_gb == 1.073741824
+    assert executor(specs={"hard_disk": {"total": 2**20}}).disk_gb == 1.073741824
     bare = executor(specs={"gpu": None, "cpu": [], "ram": "x"})
     assert (bare.ram_gb, bare.disk_gb, bare.vram_gb_per_gpu, bare.cpu_count, bare.country_code) == (None,) * 5
     assert bare.huid == "golden-eagle-e5"
@@ -387,8 +388,8 @@ def test_template_logs_are_text_whole_or_in_lines(value: object, expected: str) 
     assert "verification_logs" not in repr(read)
 
 
-def test_machine_has_a_short_type() -> None:
-    assert Machine.model_validate({"name": "NVIDIA H100 PCIe"}).gpu_type == "H100"
+def test_machine_is_called_by_model_and_variant() -> None:
+    assert Machine.model_validate({"name": "NVIDIA H100 PCIe"}).gpu_type == "H100 PCIe"
 
 
 def test_lists_lose_only_their_unreadable_items() -> None:

@@ -1,21 +1,18 @@
-"""GPU names and huids are read as the official client reads them.
-
-The tables are what the functions of lium.io 0.32.0 return, run offline on these inputs.
-"""
+"""GPU names are read as people and the platform write them, huids as the official client computes them."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lium_mcp.api import gpu_type_matches, huid, matching_machine_names, normalize_gpu_name, short_gpu_type
-from lium_mcp.api.gpu_names import machine_name_contains
+from lium_mcp.api import gpu_fits, gpu_label, huid, matching_machine_names, models_of, short_gpu_type
+from lium_mcp.api.gpu_names import gpu_contradicts, is_matched_more_loosely, nearest_names, nominal_vram_gb
 
+# What the functions of lium.io 0.32.0 return, run offline on these inputs: the API takes such types.
 SHORT_TYPES = {
     "NVIDIA H100 80GB HBM3": "H100",
     "NVIDIA H100 NVL": "H100",
     "NVIDIA H200": "H200",
     "NVIDIA H20": "H20",
-    "NVIDIA B200": "B200",
     "NVIDIA B300 SXM6 AC": "B300",
     "NVIDIA GB200": "B200",
     "NVIDIA L4": "L4",
@@ -23,19 +20,16 @@ SHORT_TYPES = {
     "NVIDIA L40S": "L40S",
     "NVIDIA A100-SXM4-80GB": "A100",
     "NVIDIA A100 80GB PCIe": "A100",
-    "NVIDIA A40": "A40",
     "NVIDIA A10G": "A10",
     "NVIDIA RTX A6000": "A6000",
     "NVIDIA RTX 6000 Ada Generation": "RTX6000",
     "NVIDIA RTX PRO 6000 Blackwell Server Edition": "RTXPRO6000",
     "NVIDIA RTX PRO 6000D Blackwell Workstation Edition": "RTXPRO6000D",
-    "NVIDIA RTX PRO 4500 Blackwell": "RTXPRO4500",
     "NVIDIA GeForce RTX 4090": "RTX4090",
     "NVIDIA GeForce RTX 4090 D": "RTX4090",
     "NVIDIA GeForce RTX 3090 Ti": "RTX3090",
     "NVIDIA GeForce GTX 1080 Ti": "Ti",
     "NVIDIA TITAN Xp": "Xp",
-    "NVIDIA TITAN RTX": "RTX",
     "Tesla V100-SXM2-32GB": "V100-SXM2-32GB",
     "Tesla T4": "T4",
     "AMD Instinct MI300X": "MI300X",
@@ -46,40 +40,152 @@ SHORT_TYPES = {
     "   ": "Unknown",
 }
 
-MATCHES = {
-    "H100": ["H100"],
-    "h100": ["H100"],
-    "100": ["A100", "H100"],
-    "200": ["B200", "H200"],
-    "4090": ["NVIDIA-RTX-4090", "RTX4090"],
-    "rtx4090": ["RTX4090"],
-    "RTX 4090": ["RTX4090"],
+# The platform's names, and what each is called here.
+LABELS = {
+    "NVIDIA B300 SXM6 AC": "B300 SXM6",
+    "NVIDIA B300 SXM6 PC": "B300 SXM6",
+    "NVIDIA B200": "B200",
+    "NVIDIA H200": "H200",
+    "NVIDIA H200 NVL": "H200 NVL",
+    "NVIDIA H20": "H20",
+    "NVIDIA H100 80GB HBM3": "H100 80GB HBM3",
+    "NVIDIA H100 NVL": "H100 NVL",
+    "NVIDIA H100 PCIe": "H100 PCIe",
+    "NVIDIA H800 80GB HBM3": "H800 80GB HBM3",
+    "NVIDIA H800 NVL": "H800 NVL",
+    "NVIDIA H800 PCIe": "H800 PCIe",
+    "NVIDIA GeForce RTX 5090": "RTX5090",
+    "NVIDIA GeForce RTX 4090": "RTX4090",
+    "NVIDIA GeForce RTX 4090 D": "RTX4090 D",
+    "NVIDIA RTX 2000 Ada Generation": "RTX2000 Ada",
+    "NVIDIA RTX 4000 Ada Generation": "RTX4000 Ada",
+    "NVIDIA RTX 4500 Ada Generation": "RTX4500 Ada",
+    "NVIDIA RTX 5000 Ada Generation": "RTX5000 Ada",
+    "NVIDIA RTX 5880 Ada Generation": "RTX5880 Ada",
+    "NVIDIA RTX 6000 Ada Generation": "RTX6000 Ada",
+    "NVIDIA RTX PRO 6000 Blackwell Server Edition": "RTXPRO6000 Server",
+    "NVIDIA RTX PRO 6000 Blackwell Workstation Edition": "RTXPRO6000 Workstation",
+    "NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition": "RTXPRO6000 Max-Q Workstation",
+    "NVIDIA RTX PRO 6000D": "RTXPRO6000D",
+    "NVIDIA RTX PRO 2000 Blackwell": "RTXPRO2000",
+    "NVIDIA RTX PRO 4000 Blackwell": "RTXPRO4000",
+    "NVIDIA RTX PRO 4500 Blackwell": "RTXPRO4500",
+    "NVIDIA RTX PRO 5000 Blackwell": "RTXPRO5000",
+    "NVIDIA L4": "L4",
+    "NVIDIA L40": "L40",
+    "NVIDIA L40S": "L40S",
+    "NVIDIA A100 80GB PCIe": "A100 80GB PCIe",
+    "NVIDIA A100-SXM4-80GB": "A100 SXM4 80GB",
+    "NVIDIA A100-SXM4-40GB": "A100 SXM4 40GB",
+    "NVIDIA A800 80GB PCIe": "A800 80GB PCIe",
+    "NVIDIA RTX A6000": "A6000",
+    "NVIDIA RTX A5000": "A5000",
+    "NVIDIA RTX A4500": "A4500",
+    "NVIDIA RTX A4000": "A4000",
+    "NVIDIA RTX A2000": "A2000",
+    "NVIDIA A40": "A40",
+    "NVIDIA A30": "A30",
+    "NVIDIA A10": "A10",
+    "NVIDIA T4 Tensor Core GPU": "T4",
+    "NVIDIA Tesla V100 Tensor Core GPU": "V100",
+    "NVIDIA Tesla P100": "P100",
+    "NVIDIA Tesla P40": "P40",
+    "NVIDIA Tesla M40": "M40",
+    "NVIDIA GeForce RTX 3090": "RTX3090",
+    "NVIDIA GeForce RTX 3090 Ti": "RTX3090 Ti",
+    "NVIDIA GeForce RTX 3080": "RTX3080",
+    "NVIDIA GeForce RTX 3080 Ti": "RTX3080 Ti",
+    "NVIDIA GeForce RTX 2080 Ti": "RTX2080 Ti",
+    "NVIDIA GeForce RTX 2080 SUPER": "RTX2080 SUPER",
+    "NVIDIA GeForce RTX 4070 Ti SUPER": "RTX4070 Ti SUPER",
+    "NVIDIA GeForce GTX 1660 SUPER": "GTX1660 SUPER",
+    "NVIDIA GeForce GTX 1660 Ti": "GTX1660 Ti",
+    "NVIDIA GeForce GTX 1080 Ti": "GTX1080 Ti",
+    "NVIDIA TITAN V": "TITAN V",
+    "NVIDIA TITAN RTX": "TITAN RTX",
+    "NVIDIA TITAN Xp": "TITAN XP",
+    "NVIDIA Quadro RTX 5000": "Quadro RTX5000",
+    "NVIDIA Quadro RTX 6000": "Quadro RTX6000",
+    "NVIDIA Quadro RTX 8000": "Quadro RTX8000",
+    "NVIDIA CMP 170HX": "170HX",
+}
+PLATFORM = list(LABELS)
+
+# What people write, and the labels that it means.
+MEANT = {
+    "4090": ["RTX4090"],
+    "GeForce RTX 4090": ["RTX4090"],
     "rtx-4090": ["RTX4090"],
-    "rtx_4090": ["RTX4090"],
-    "90": [],
-    "6000": ["A6000", "RTX6000", "RTXPRO6000", "RTXPRO6000D"],
-    "PRO6000": ["RTXPRO6000"],
-    "rtx pro 6000": ["RTXPRO6000"],
-    "RTX6000PRO": ["RTXPRO6000"],
-    "6000pro": ["RTXPRO6000"],
-    "PRO6000D": ["RTXPRO6000D"],
-    "6000D": [],
-    "A6000": ["A6000"],
-    "RTX A6000": [],
-    "RTX6000": ["RTX6000"],
+    "NVIDIA-RTX-4090": ["RTX4090"],
+    "4090 D": ["RTX4090 D"],
+    "rtx4090d": ["RTX4090 D"],
+    "nvidia a100": ["A100 80GB PCIe", "A100 SXM4 80GB", "A100 SXM4 40GB"],
+    "A100 80GB": ["A100 80GB PCIe", "A100 SXM4 80GB"],
+    "a100 80 gb": ["A100 80GB PCIe", "A100 SXM4 80GB"],
+    "A100 40GB": ["A100 SXM4 40GB"],
+    "A100 SXM": ["A100 SXM4 80GB", "A100 SXM4 40GB"],
+    "A100-SXM4-80GB": ["A100 SXM4 80GB"],
+    "a100 pcie": ["A100 80GB PCIe"],
+    "A800": ["A800 80GB PCIe"],
+    "H100,A40": ["H100 80GB HBM3", "H100 NVL", "H100 PCIe", "A40"],
+    "H100": ["H100 80GB HBM3", "H100 NVL", "H100 PCIe"],
+    "H100 PCIe": ["H100 PCIe"],
+    "NVIDIA H100 PCI-E": ["H100 PCIe"],
+    "h100-nvl": ["H100 NVL"],
+    "H100 80GB HBM3": ["H100 80GB HBM3"],
+    "H100SXM5": ["H100 80GB HBM3"],
+    "H200": ["H200", "H200 NVL"],
+    "H200 SXM": ["H200"],
+    "H200 NVL": ["H200 NVL"],
+    "H20": ["H20"],
+    "B300": ["B300 SXM6", "B300 SXM6"],
     "L40": ["L40"],
-    "40": ["A40", "L40", "L40S"],
-    "10": ["A10"],
-    "ti": ["Ti"],
-    "Xp": ["Xp"],
+    "L40S": ["L40S"],
+    "l4": ["L4"],
+    "RTX A6000": ["A6000"],
+    "A6000": ["A6000"],
+    "RTX 6000 Ada": ["RTX6000 Ada"],
+    "6000 Ada": ["RTX6000 Ada"],
+    "rtx6000ada": ["RTX6000 Ada"],
+    "Quadro RTX 6000": ["Quadro RTX6000"],
+    "RTX 6000": ["RTX6000 Ada", "Quadro RTX6000"],
+    "rtx pro 6000": ["RTXPRO6000 Server", "RTXPRO6000 Workstation", "RTXPRO6000 Max-Q Workstation"],
+    "PRO6000": ["RTXPRO6000 Server", "RTXPRO6000 Workstation", "RTXPRO6000 Max-Q Workstation"],
+    "RTX6000PRO": ["RTXPRO6000 Server", "RTXPRO6000 Workstation", "RTXPRO6000 Max-Q Workstation"],
+    "6000pro": ["RTXPRO6000 Server", "RTXPRO6000 Workstation", "RTXPRO6000 Max-Q Workstation"],
+    "RTX PRO 6000 Server Edition": ["RTXPRO6000 Server"],
+    "RTX PRO 6000 Workstation": ["RTXPRO6000 Workstation"],
+    "pro 6000 max-q": ["RTXPRO6000 Max-Q Workstation"],
+    "PRO6000D": ["RTXPRO6000D"],
+    "6000D": ["RTXPRO6000D"],
+    "3080": ["RTX3080"],
+    "3080ti": ["RTX3080 Ti"],
+    "RTX 4070 Ti SUPER": ["RTX4070 Ti SUPER"],
+    "1660": [],
+    "V100": ["V100"],
+    "Tesla T4": ["T4"],
+    "titan": ["TITAN V", "TITAN RTX", "TITAN XP"],
+    "Titan V": ["TITAN V"],
+    "40": ["L40", "A40", "P40", "M40"],
     "4": ["L4", "T4"],
-    "V100": [],
-    "32GB": [],
-    "MI300X": ["MI300X"],
-    "300": ["B300", "MI300X"],
+    "90": [],
+    "H1000": [],
+    "A10G": [],
+    "A100 96GB": [],
+    "H100 foo": [],
+    "Voodoo2": [],
+    "NVIDIA": [],
     "": [],
-    "   ": [],
-    "RTX": ["RTX"],
+    " , ": [],
+}
+
+FUTURE = {
+    "NVIDIA R100 NVL": ("r100", "R100 NVL"),
+    "NVIDIA GeForce RTX 7090 Ti": ("7090 ti", "RTX7090 Ti"),
+    "AMD Instinct MI355X": ("mi355x", "MI355X"),
+    "Intel Gaudi 3": ("gaudi 3", "GAUDI 3"),
+    "Google TPU v9p": ("TPU v9p", "V9P"),
+    "Cerebras": ("cerebras", "Cerebras"),
 }
 
 HUIDS = {
@@ -104,64 +210,142 @@ def test_short_type_of_a_machine_name(machine_name: str, expected: str) -> None:
     assert short_gpu_type(machine_name) == expected
 
 
-@pytest.mark.parametrize(("wanted", "expected"), MATCHES.items())
-def test_shorthand_matches_the_types_it_names(wanted: str, expected: list[str]) -> None:
-    assert [name for name in sorted(set(SHORT_TYPES.values())) if gpu_type_matches(wanted, name)] == expected
+@pytest.mark.parametrize(("machine_name", "label"), LABELS.items())
+def test_every_name_of_the_platform_has_a_label_that_finds_it_again(machine_name: str, label: str) -> None:
+    assert gpu_label(machine_name) == label
+    assert gpu_fits(label, machine_name)
+    assert gpu_fits(machine_name, machine_name)
+    assert gpu_label(label) == label
+    assert len(models_of(label, PLATFORM)) == 1
+    assert not gpu_contradicts(label, machine_name)
+
+
+@pytest.mark.parametrize(("wanted", "labels"), MEANT.items())
+def test_words_of_people_mean_these_machines(wanted: str, labels: list[str]) -> None:
+    assert [gpu_label(name) for name in matching_machine_names(wanted, PLATFORM)] == labels
 
 
 @pytest.mark.parametrize(
-    ("wanted", "expected"),
+    ("wanted", "models"),
     [
-        ("nvidia h200", ["H200"]),
-        ("NVIDIA H100", ["H100"]),
-        ("nvidia geforce rtx 4090", ["RTX4090"]),
-        ("NVIDIA-RTX-4090", ["RTX4090"]),
-        ("GeForce 3090", ["RTX3090"]),
-        ("AMD MI300X", ["MI300X"]),
-        ("NVIDIA", []),
-        ("nvidia ", []),
+        ("100", ["A100", "H100", "P100", "V100"]),
+        ("6000", ["A6000", "Quadro RTX6000", "RTX6000 Ada", "RTXPRO6000"]),
+        ("RTX PRO 6000", ["RTXPRO6000"]),
+        ("H100", ["H100"]),
+        ("4090", ["RTX4090"]),
     ],
 )
-def test_a_makers_name_before_the_type_is_left_out(wanted: str, expected: list[str]) -> None:
-    types = sorted(set(SHORT_TYPES.values()) - {"NVIDIA-RTX-4090"})
-    assert [name for name in types if gpu_type_matches(wanted, name)] == expected
+def test_a_name_of_several_models_names_them(wanted: str, models: list[str]) -> None:
+    assert models_of(wanted, PLATFORM) == models
 
 
-def test_matching_names_keep_their_order() -> None:
-    names = ["NVIDIA H200", "NVIDIA A100-SXM4-80GB", "NVIDIA H100 PCIe", "NVIDIA A100 80GB PCIe"]
-    assert matching_machine_names("100", names) == names[1:]
+@pytest.mark.parametrize(("machine_name", "asked"), FUTURE.items())
+def test_a_card_that_nobody_knows_yet_is_found_by_its_words(machine_name: str, asked: tuple[str, str]) -> None:
+    wanted, label = asked
+    assert gpu_label(machine_name) == label
+    assert matching_machine_names(wanted, [*PLATFORM, machine_name]) == [machine_name]
+    assert gpu_fits(label, machine_name)
+
+
+def test_a_size_that_a_name_does_not_say_is_told_by_the_node() -> None:
+    assert gpu_fits("V100 32GB", "NVIDIA Tesla V100 Tensor Core GPU", 32)
+    assert not gpu_fits("V100 32GB", "NVIDIA Tesla V100 Tensor Core GPU", 16)
+    assert not gpu_fits("V100 32GB", "NVIDIA Tesla V100 Tensor Core GPU")
+    assert matching_machine_names("V100 32GB", PLATFORM) == ["NVIDIA Tesla V100 Tensor Core GPU"]
 
 
 @pytest.mark.parametrize(
-    ("wanted", "expected"),
+    ("wanted", "is_loose"),
     [
-        ("NVIDIA H100", True),
-        ("h100 80gb", True),
-        ("H100-80GB-HBM3", True),
-        ("H100 8", False),
-        ("100 80GB", False),
-        ("NVIDIA 80GB", False),
         ("H100", False),
-        ("", False),
+        ("4090", True),  # a 4090 D
+        ("RTX 6000 Ada", True),  # a Quadro
+        ("RTXPRO6000", True),
+        ("H20", True),
+        ("L40", True),
+        ("H100 PCIe", True),
+        ("L40S", False),
+        ("B200", False),
     ],
 )
-def test_part_of_a_full_name_must_be_whole_words(wanted: str, expected: bool) -> None:
-    assert machine_name_contains(wanted, "NVIDIA H100 80GB HBM3") is expected
+def test_where_a_server_may_match_more_loosely_is_known(wanted: str, is_loose: bool) -> None:
+    assert is_matched_more_loosely(wanted, PLATFORM) is is_loose
+
+
+@pytest.mark.parametrize(
+    ("wanted", "stated", "is_other"),
+    [
+        ("RTXPRO6000", "NVIDIA RTX PRO 6000D", True),
+        ("H20", "NVIDIA H200", True),
+        ("L40", "NVIDIA L40S", True),
+        ("4090", "NVIDIA GeForce RTX 4090 D", True),
+        ("H100 PCIe", "NVIDIA H100 NVL", True),
+        ("A100 80GB", "NVIDIA A100-SXM4-40GB", True),
+        ("H100 PCIe", "H100", False),
+        ("H100", "NVIDIA H100 NVL", False),
+        ("H100,A100", "NVIDIA A100 80GB PCIe", False),
+        ("H100,A100", "NVIDIA L4", True),
+        ("4090", "", False),
+        ("4090", "GPU", False),
+    ],
+)
+def test_only_what_is_stated_contradicts(wanted: str, stated: str, is_other: bool) -> None:
+    assert gpu_contradicts(wanted, stated) is is_other
+
+
+@pytest.mark.parametrize(
+    ("capacity_mib", "sold_gb"),
+    [
+        (24564, 24),
+        (24576, 24),
+        (22919, 24),
+        (22528, 22),
+        (11264, 11),
+        (81559, 80),
+        (81920, 80),
+        (40960, 40),
+        (40536, 40),
+        (95830, 94),
+        (97887, 96),
+        (143771, 141),
+        (46068, 48),
+        (49140, 48),
+        (23034, 24),
+        (15360, 16),
+        (16160, 16),
+        (32607, 32),
+        (183359, 180),
+        (275040, 288),
+        (196592, 192),
+        (500_000, 488),
+    ],
+)
+def test_memory_is_the_size_that_a_card_is_sold_with(capacity_mib: float, sold_gb: int) -> None:
+    assert nominal_vram_gb(capacity_mib) == sold_gb
+
+
+def test_the_nearest_names_come_first() -> None:
+    labels = sorted(set(LABELS.values()))
+    assert nearest_names("H1000", labels)[0].startswith("H100")
+    assert nearest_names("rtx 5091", labels)[0] == "RTX5090"
+    assert set(nearest_names("", labels)) == set(labels)
 
 
 @given(text=st.text(max_size=60))
-def test_names_of_any_text_are_read_without_failing_and_match_themselves(text: str) -> None:
-    short = short_gpu_type(text)
-    assert short
-    assert gpu_type_matches(short, short) is bool(normalize_gpu_name(short))
-    assert normalize_gpu_name(normalize_gpu_name(text)) == normalize_gpu_name(text)
+def test_names_of_any_text_are_read_without_failing(text: str) -> None:
+    assert short_gpu_type(text)
+    assert gpu_label(text)
+    matching_machine_names(text, PLATFORM)
+    gpu_contradicts("H100", text)
 
 
 @pytest.mark.timeout(5)
 @pytest.mark.parametrize("text", ["1" * 200_000 + "!", "RTX" + " " * 200_000, "A1" * 100_000, "X" * 200_000])
 def test_very_long_names_take_no_time(text: str) -> None:
-    gpu_type_matches("4090", short_gpu_type(text))
-    gpu_type_matches("4090", text)
+    gpu_fits("4090", short_gpu_type(text))
+    gpu_fits(text, "NVIDIA H100 PCIe")
+    gpu_label(text)
+    nearest_names(text, LABELS.values())
 
 
 @pytest.mark.parametrize(("identifier", "expected"), HUIDS.items())

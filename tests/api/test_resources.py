@@ -43,7 +43,9 @@ def node(identifier: str, machine_name: str = "NVIDIA H200", **fields: Any) -> d
         ("4090", "NVIDIA GeForce RTX 4090", ["d"]),
         ("H200,4090", "NVIDIA H200,NVIDIA GeForce RTX 4090", ["a", "d"]),
         ("NVIDIA H200", "NVIDIA H200", ["a"]),
-        ("H100 80GB", "H100 80GB", ["b"]),
+        ("H100 80GB", "NVIDIA H100 80GB HBM3,NVIDIA H100 PCIe", ["b"]),
+        ("H100 NVL", "H100 NVL", []),
+        ("h100-pcie", "NVIDIA H100 PCIe", ["c"]),
         ("B300", "B300", []),
     ],
 )

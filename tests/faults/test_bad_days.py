@@ -451,6 +451,7 @@ def downgrade(ledger: Path) -> None:
         for row in written:
             row["account"] = row["key_tag"]
             row["status"] = "repeated" if row["status"] == "unknown" else row["status"]
+            row["ceiling_per_hour_usd"] = json.loads(row["expected"] or "{}").get("ceiling_per_hour_usd")
             values = [row[name] for name in old]
             names = ", ".join(f'"{name}"' for name in old)
             connection.execute(f"INSERT INTO rentals ({names}) VALUES ({', '.join('?' * len(old))})", values)  # noqa: S608

@@ -28,6 +28,7 @@ from tests.tools.wires import (
     offers,
     on_rents,
     rents,
+    sent_rents,
     smallest_count,
 )
 
@@ -93,7 +94,7 @@ async def test_servers_whose_one_rent_gets_no_answer_still_rent_one_pod(account:
         (pod,), (record,) = living(account), rents(account)
         assert {row["pod_id"] for row in rented} <= {pod["id"]} == {record["pod_id"]}
         assert (await agents[-1].call("rent_pod", **TRAIN))["pod_id"] == pod["id"]
-    assert len({request.headers["Idempotency-Key"] for request in wire.sent("POST", "/executors/rent-by-spec")}) == 1
+    assert len({request.headers["Idempotency-Key"] for request in sent_rents(wire)}) == 1
 
 
 LIMITS = {"max_pods": 5, "max_burn_per_hour_usd": 3.0}

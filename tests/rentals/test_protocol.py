@@ -27,6 +27,7 @@ from tests.tools.wires import (
     on_rents,
     rent,
     rents,
+    sent_rents,
 )
 
 # Only the tool at hand: a server with all of them takes its time to build.
@@ -50,7 +51,7 @@ async def wanted(sandbox: Sandbox, way: str) -> dict[str, Any]:
 
 
 def posts(wire: Wire) -> list[httpx2.Request]:
-    return wire.sent("POST", "/executors/rent-by-spec") + wire.sent("POST", "/executors/*/rent")
+    return sent_rents(wire)
 
 
 def assert_one_pod(sandbox: Sandbox, rented: dict[str, Any]) -> None:

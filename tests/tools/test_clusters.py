@@ -221,6 +221,18 @@ async def test_nodes_without_a_price_pass_no_ceiling(sandbox: Sandbox, price: An
         assert rented["price_per_hour_usd"] > 0, "what is billed is read back"
 
 
+@pytest.mark.parametrize("changes", [{"gpu_name": "NVIDIA L4"}, {"gpu_count": "1"}], ids=str)
+async def test_a_cluster_that_is_not_as_asked_is_removed(sandbox: Sandbox, changes: Row) -> None:
+    wire = Wire(sandbox)
+    wire.on("GET", "/pods", editing(lambda pods: [{**pod, **changes} for pod in pods]))
+    async with agent_on(sandbox, transport=wire) as agent:
+        refused = await agent.refused("rent_cluster", **await order(agent, 2))
+        assert refused.code == "not_as_asked"
+        sandbox.clock.advance(minutes=5)
+        await agent.call("list_pods")
+    assert living(sandbox) == []
+
+
 async def test_a_cluster_that_came_out_dearer_than_allowed_is_removed(sandbox: Sandbox) -> None:
     wire = Wire(sandbox)
     async with agent_on(sandbox, transport=wire) as agent:

@@ -29,7 +29,24 @@ async def agent(sandbox: Sandbox) -> AsyncIterator[Agent]:
 
 
 # --- filters ---------------------------------------------------------------------------------------------------------
-# What each filter means, told from the API's own rows: KiB, MiB, and figures that a node may not report.
+# What each filter means, told from the API's own rows: KiB, MiB, and figures that a node may not report. The sizes that
+# cards are sold with, by what the sandbox's cards report.
+SOLD_GB = {
+    275040: 288,
+    183359: 180,
+    143771: 141,
+    81559: 80,
+    95830: 94,
+    81920: 80,
+    40960: 40,
+    46068: 48,
+    23034: 24,
+    97887: 96,
+    49140: 48,
+    24564: 24,
+    32607: 32,
+    24576: 24,
+}
 
 
 def _spec(row: Row, *path: str) -> Any:
@@ -41,17 +58,17 @@ def _spec(row: Row, *path: str) -> Any:
 
 def _vram_gb(row: Row) -> float:
     details = _spec(row, "gpu", "details")
-    return details[0]["capacity"] / 1024 if details else -1
+    return SOLD_GB[details[0]["capacity"]] if details else -1
 
 
 def _ram_gb(row: Row) -> float:
     total, reserve = _spec(row, "ram", "total"), _spec(row, "ram", "pod_reserve")
-    return (total - (reserve or 0)) / 2**20 if total else -1
+    return (total - (reserve or 0)) * 1024 / 10**9 if total else -1
 
 
 def _disk_gb(row: Row) -> float:
     free = _spec(row, "hard_disk", "free")
-    return free / 2**20 if free else -1
+    return free * 1024 / 10**9 if free else -1
 
 
 def _country(row: Row) -> Any:
@@ -59,7 +76,7 @@ def _country(row: Row) -> Any:
 
 
 MEANINGS: dict[str, Callable[[Row, Any], bool]] = {
-    "gpu_type": lambda row, wanted: wanted in row["machine_name"].replace(" ", ""),
+    "gpu_type": lambda row, wanted: wanted in row["machine_name"].replace(" ", "").replace("GeForce", ""),
     "gpu_count": lambda row, wanted: smallest_count(row) <= wanted <= row["available_gpu_count"],
     "max_usd_per_gpu_hour": lambda row, wanted: row["price_per_gpu"] <= wanted,
     "min_vram_gb": lambda row, wanted: _vram_gb(row) >= wanted,
@@ -143,7 +160,7 @@ async def test_filters_together_keep_exactly_the_nodes_that_meet_all(
 async def test_a_gpu_type_may_be_spelled_as_people_do(agent: Agent, spelling: str) -> None:
     page = await agent.call("list_gpus", gpu_type=spelling)
     assert page["total"]
-    assert {offer["gpu_type"] for offer in page["offers"]} == {"RTXPRO6000"}
+    assert {offer["gpu_type"] for offer in page["offers"]} == {"RTXPRO6000 Server"}
 
 
 async def test_a_country_may_be_named_in_words(agent: Agent) -> None:

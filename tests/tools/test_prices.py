@@ -57,7 +57,15 @@ async def test_prices_of_a_type_are_the_quartiles_of_its_offers(sandbox: Sandbox
 
 async def test_prices_of_one_type_are_the_same_as_in_the_whole_list(agent: Agent) -> None:
     everything = {row["gpu_type"]: row for row in (await agent.call("get_gpu_prices"))["gpu_types"]}
-    assert await agent.call("get_gpu_prices", gpu_type="h100") == {"gpu_types": [everything["H100"]], "total": 1}
+    for asked, rows in {
+        "h100": {"H100 80GB HBM3", "H100 PCIe", "H100 NVL"},
+        "H100 PCIe": {"H100 PCIe"},
+        "4090, RTX A6000": {"RTX4090", "A6000"},
+    }.items():
+        some = await agent.call("get_gpu_prices", gpu_type=asked)
+        assert {row["gpu_type"] for row in some["gpu_types"]} == rows
+        assert some["total"] == len(rows)
+        assert all(row == everything[row["gpu_type"]] for row in some["gpu_types"])
 
 
 # --- quotes ----------------------------------------------------------------------------------------------------------

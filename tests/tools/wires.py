@@ -241,13 +241,23 @@ async def make_template(sandbox: Sandbox, name: str, **fields: Any) -> str:
     return template_id
 
 
+def is_rent(request: httpx2.Request) -> bool:
+    """Whether a request spends; a dry run has no idempotency key."""
+    return request.method == "POST" and "Idempotency-Key" in request.headers
+
+
+def sent_rents(wire: Wire) -> list[httpx2.Request]:
+    """The rents that were sent, so far."""
+    return [request for request in wire.requests if is_rent(request)]
+
+
 def on_rents(wire: Wire, act: Act, *, times: int | None = None) -> None:
-    """Let the act handle rents, whichever way they go."""
+    """Let the act handle rents, whichever way they go; a dry run is none."""
     left = times
 
     async def counted(request: httpx2.Request, forward: Forward) -> httpx2.Response:
         nonlocal left
-        if left == 0:
+        if left == 0 or not is_rent(request):
             return await forward(request)
         left = None if left is None else left - 1
         return await act(request, forward)

@@ -1,0 +1,149 @@
+"""What a pod must be to be kept: what was asked for and allowed, held against what Lium states of it.
+
+Only what is stated and contradicts is a reason to give a pod back. A figure that is missing, or that makes no sense,
+is a reason to tell.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Final
+
+from lium_mcp.api import Pod, gpu_contradicts
+from lium_mcp.api.model import read_float, read_int
+
+PRICE_TOLERANCE_USD: Final = 0.0001
+_MOST_GPUS_OF_A_POD: Final = 1024
+_LISTS: Final = ("gpu_types", "allowed_gpu_types", "countries")
+_TEXTS: Final = ("template_id", "template_image")
+
+
+def costs_more(price_per_hour_usd: float, ceiling_per_hour_usd: float | None) -> bool:
+    """Whether a price is above a ceiling by more than it may be rounded."""
+    return ceiling_per_hour_usd is not None and price_per_hour_usd > ceiling_per_hour_usd + PRICE_TOLERANCE_USD
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """What each pod of a rent must be. None, and an empty list, is anything.
+
+    Attributes:
+        gpu_types: Names of GPUs, any of which it may have.
+        allowed_gpu_types: Likewise, by the limits.
+        gpu_count: GPUs of each pod.
+        min_vram_gb: Nominal memory of each GPU.
+        min_ram_gb: Memory of the host that pods can get, GB of 10^9 bytes.
+        countries: Two-letter codes, any of which it may be in.
+        template_id: The template that was asked for.
+        template_image: Its image with its tag: a template may be copied for a pod, and then has another id.
+        ceiling_per_hour_usd: The most that all pods of the rent together may cost.
+        ceiling_per_pod_hour_usd: The most that each may cost.
+        ceiling_per_gpu_hour_usd: The most that each GPU may cost.
+    """
+
+    gpu_types: tuple[str, ...] = ()
+    allowed_gpu_types: tuple[str, ...] = ()
+    gpu_count: int | None = None
+    min_vram_gb: float | None = None
+    min_ram_gb: float | None = None
+    countries: tuple[str, ...] = ()
+    template_id: str | None = None
+    template_image: str | None = None
+    ceiling_per_hour_usd: float | None = None
+    ceiling_per_pod_hour_usd: float | None = None
+    ceiling_per_gpu_hour_usd: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Write it for the ledger: what is set."""
+        written = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        return {name: value for name, value in written.items() if value not in (None, [])}
+
+    @classmethod
+    def from_json(cls, written: object) -> "Expected":
+        """Read it back; keys of another version of this program are left out."""
+        row = written if isinstance(written, dict) else {}
+        values: dict[str, Any] = {}
+        for name in (field.name for field in fields(cls)):
+            value = row.get(name)
+            if name in _LISTS:
+                values[name] = tuple(item for item in value if isinstance(item, str)) if isinstance(value, list) else ()
+            elif name in _TEXTS:
+                values[name] = value if isinstance(value, str) else None
+            else:
+                values[name] = read_int(value) if name == "gpu_count" else read_float(value)
+        return cls(**values)
+
+    def contradiction(self, pod: Pod) -> str | None:
+        """What Lium states of a pod that is not as asked or allowed, in words; None where nothing is."""
+        return " and ".join(filter(None, (self._other_than_asked(pod), self._dearer(pod)))) or None
+
+    def is_dearer(self, pods: Sequence[Pod]) -> bool:
+        """Whether pods of the rent cost more than allowed, together or one of them, as far as Lium says."""
+        total = sum(pod.price or 0 for pod in pods)
+        return costs_more(total, self.ceiling_per_hour_usd) or any(self._dearer(pod) for pod in pods)
+
+    def unverified(self, pod: Pod) -> list[str]:
+        """What was asked for and Lium does not state, in words."""
+        host = pod.executor
+        ceilings = (self.ceiling_per_hour_usd, self.ceiling_per_pod_hour_usd, self.ceiling_per_gpu_hour_usd)
+        missing = {
+            "what it costs": any(ceiling is not None for ceiling in ceilings) and pod.price is None,
+            "which GPU it has": bool(self.gpu_types or self.allowed_gpu_types) and not pod.gpu_name,
+            "how many GPUs it has": self.gpu_count is not None and _count(pod) is None,
+            "how much memory its GPUs have": self.min_vram_gb is not None and not (host and host.vram_gb_per_gpu),
+            "how much memory its host has": self.min_ram_gb is not None and not (host and host.ram_gb),
+            "which country it is in": bool(self.countries) and not (host and host.country_code),
+            "which template it runs": self.template_id is not None and not (pod.template and pod.template.id),
+        }
+        return [what for what, is_missing in missing.items() if is_missing]
+
+    def _other_than_asked(self, pod: Pod) -> str | None:
+        host, count = pod.executor, _count(pod)
+        vram = host.vram_gb_per_gpu if host else None
+        ram = host.ram_gb if host else None
+        country = host.country_code if host else None
+        for wanted in (self.gpu_types, self.allowed_gpu_types):
+            if pod.gpu_name and wanted and gpu_contradicts(",".join(wanted), pod.gpu_name, vram):
+                return f"it has {pod.gpu_name[:80]}, not {' or '.join(wanted)[:200]}"
+        if self.gpu_count is not None and count is not None and count != self.gpu_count:
+            return f"it has {count} GPUs, not {self.gpu_count}"
+        if self.min_vram_gb is not None and vram is not None and vram < self.min_vram_gb:
+            return f"its GPUs have {vram:g} GB, less than {self.min_vram_gb:g}"
+        if self.min_ram_gb is not None and ram is not None and ram < self.min_ram_gb:
+            return f"its host has {ram:.1f} GB of RAM, less than {self.min_ram_gb:g}"
+        if self.countries and country and country.casefold() not in {one.casefold() for one in self.countries}:
+            return f"it is in {country[:40]}, not in {' or '.join(self.countries)[:200]}"
+        return self._other_template(pod)
+
+    def _other_template(self, pod: Pod) -> str | None:
+        template = pod.template
+        if self.template_id is None or template is None or not template.id:
+            return None
+        if template.id.casefold() == self.template_id.casefold() or not template.docker_image:
+            return None
+        image = ":".join(part for part in (template.docker_image, template.docker_image_tag) if part)
+        if self.template_image is None or self.template_image.startswith(image):
+            return None
+        return f"it runs {image[:120]}, not {self.template_image[:120]}"
+
+    def _dearer(self, pod: Pod) -> str | None:
+        if pod.price is None:
+            return None
+        count = _count(pod)
+        # A pod that says more GPUs than were asked for is not cheaper for it.
+        asked = self.gpu_count or count or 1
+        per_gpu = pod.price / (count if count is not None and count <= asked else asked)
+        is_dearer = (
+            costs_more(pod.price, self.ceiling_per_hour_usd)
+            or costs_more(pod.price, self.ceiling_per_pod_hour_usd)
+            or costs_more(per_gpu, self.ceiling_per_gpu_hour_usd)
+        )
+        return f"it costs ${pod.price:.4f} an hour, more than allowed" if is_dearer else None
+
+
+ANYTHING: Final = Expected()
+
+
+def _count(pod: Pod) -> int | None:
+    """The GPUs that a pod is stated to have, where that can be."""
+    count = pod.rented_gpu_count
+    return count if count is not None and 0 < count <= _MOST_GPUS_OF_A_POD else None
