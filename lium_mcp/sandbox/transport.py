@@ -28,7 +28,11 @@ class InProcessTransport(httpx2.AsyncBaseTransport):
         task = asyncio.create_task(exchange.serve(self._app, _scope(request)))
         self._serving.add(task)
         task.add_done_callback(self._serving.discard)
-        start = await exchange.next_message()
+        try:
+            start = await exchange.next_message()
+        except asyncio.CancelledError:
+            exchange.closed.set()
+            raise
         return httpx2.Response(start["status"], headers=start["headers"], stream=_Body(exchange), request=request)
 
 

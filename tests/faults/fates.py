@@ -1,21 +1,29 @@
-"""Connections whose requests meet what a test has in store for them, and servers that can be dropped in the middle.
+"""Server processes whose requests meet what a test has in store for them, and that can be dropped in the middle.
 
 A fate strikes the first request of its kind, wherever it comes from: it is lost, its answer is, its caller gives up,
-its server dies, somebody else acts first. What the server should make of that is the test's affair.
+its server dies, somebody else acts first or meanwhile. What the server should make of that is the test's affair. Every
+rent that leaves is noted, and held against what may never leave.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import json
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
 import anyio
 import anyio.lowlevel
 import httpx2
 from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
 from mcp.types import CallToolResult
+from starlette.types import Receive, Scope, Send
 
+from lium_mcp.http import build_app
 from lium_mcp.sandbox import Sandbox
+from lium_mcp.sandbox.transport import InProcessTransport
 from lium_mcp.server import build_server
 from lium_mcp.settings import Settings
 from tests.harness import Mode, TurnedClock
@@ -26,14 +34,19 @@ Kind = Literal[
     "fail_before_work",
     "fail_after_work",
     "cut_answer",
+    "no_pod_id",
     "rate_limit",
     "cancel_before",
     "cancel_after",
     "kill_before",
     "kill_after",
     "act_first",
+    "act_meanwhile",
+    "call_beside",
+    "empty_list",
+    "short_list",
 ]
-Where = Literal["rent", "change", "read"]
+Where = Literal["rent", "change", "read", "list", "pod"]
 WIRE: Final[tuple[Kind, ...]] = (
     "lose_request",
     "lose_answer",
@@ -42,9 +55,15 @@ WIRE: Final[tuple[Kind, ...]] = (
     "cut_answer",
     "rate_limit",
 )
+LISTS: Final[tuple[Kind, ...]] = ("empty_list", "short_list")
 CANCELS: Final[tuple[Kind, ...]] = ("cancel_before", "cancel_after")
 KILLS: Final[tuple[Kind, ...]] = ("kill_before", "kill_after")
+MOST_REQUESTS_IN_A_CALL: Final = 6
+MOST_REQUESTS_IN_A_MINUTE: Final = 12
 _HANGS_AFTER_SECONDS: Final = 30.0
+_ENDS_WITHIN_SECONDS: Final = 5.0
+_RENTS: Final = ("/rent", "/rent-by-spec")
+_MCP_URL: Final = "http://127.0.0.1:8080/mcp"
 
 
 @dataclass
@@ -57,18 +76,119 @@ class Fate:
     times: int = 1
 
 
+@dataclass(frozen=True)
+class Sent:
+    """One request of a rent on its way: when, with which idempotency key, by whose API key, from which process."""
+
+    at: datetime
+    key: str
+    caller: str
+    process: "Process"
+
+
+@dataclass
+class Rents:
+    """The rents that left, over all processes, and what was wrong about that.
+
+    Attributes:
+        now: The sandbox's time.
+        accounts: The account of each API key.
+        is_unsettled: Whether the ledger has a rent with this idempotency key whose outcome it does not know.
+    """
+
+    now: Callable[[], datetime]
+    accounts: Mapping[str, str]
+    is_unsettled: Callable[[str], bool]
+    sent: list[Sent] = field(default_factory=list)
+    lost: dict[str, str] = field(default_factory=dict)
+    wrongs: list[str] = field(default_factory=list)
+
+    def leave(self, key: str, caller: str, process: "Process") -> None:
+        """A request leaves."""
+        account = self.accounts[caller]
+        if all(sent.key != key for sent in self.sent):
+            for lost in [lost for lost, whose in self.lost.items() if whose == account]:
+                if self.is_unsettled(lost):
+                    self.wrongs.append(f"rent {key} left while {lost} was lost")
+                else:
+                    del self.lost[lost]
+        self.sent.append(Sent(self.now(), key, caller, process))
+        since = self.now() - timedelta(seconds=60)
+        count = sum(sent.key == key and sent.at > since for sent in self.sent)
+        if count == MOST_REQUESTS_IN_A_MINUTE + 1:  # said once, not for each that follows
+            self.wrongs.append(f"more than {MOST_REQUESTS_IN_A_MINUTE} requests for rent {key} in a minute")
+
+    def lose(self, key: str) -> None:
+        """Nobody was told what became of it."""
+        self.lost[key] = self.account_of(key)
+
+    def answer(self, key: str, response: httpx2.Response) -> None:
+        """A server was told something about it."""
+        match _verdict(response, is_first=sum(sent.key == key for sent in self.sent) == 1):
+            case "settled":
+                self.lost.pop(key, None)
+            case "lost":
+                self.lose(key)
+            case _:
+                pass
+
+    def end_of_call(self, process: "Process", start: int) -> None:
+        """A call ends that ran alone in its process, and began when so many requests had left."""
+        counts = Counter(sent.key for sent in self.sent[start:] if sent.process is process)
+        self.wrongs += [
+            f"{count} requests for rent {key} in one call"
+            for key, count in counts.items()
+            if count > MOST_REQUESTS_IN_A_CALL
+        ]
+
+    def account_of(self, key: str) -> str:
+        """Whose rent it is."""
+        return self.accounts[next(sent.caller for sent in self.sent if sent.key == key)]
+
+
+def _verdict(response: httpx2.Response, *, is_first: bool) -> Literal["settled", "lost", "nothing"]:
+    """What an answer proves, by the API's contract."""
+    try:
+        body = json.loads(response.content)
+    except ValueError:
+        body = None
+    told = body if isinstance(body, dict) else {}
+    if response.is_success:
+        return "settled" if told.get("pod_id") or told.get("id") else "lost"
+    if not response.is_client_error:
+        return "lost"
+    error = told.get("error")
+    code = str(error.get("code")) if isinstance(error, dict) else ""
+    if is_first and not code.startswith("idempotency_"):
+        return "settled"
+    stored = "Idempotent-Replayed" in response.headers and response.status_code != 429
+    return "settled" if stored and not code.startswith("idempotency_") else "nothing"
+
+
 @dataclass
 class Fates:
-    """What is in store; all connections share it."""
+    """What is in store; all processes share it.
 
+    Attributes:
+        act_first: What somebody does before a request arrives.
+        act_meanwhile: What somebody does while the answer to a request, which is ready, is on its way.
+        call_beside: What somebody calls while a call looks at its pod, whose caller then gives up.
+        after_work: What looks at the sandbox in the moment in which it has done what a rent asked for.
+    """
+
+    rents: Rents
     pending: list[Fate] = field(default_factory=list)
     act_first: Callable[[], Awaitable[None]] | None = None
-    struck: int = 0
+    act_meanwhile: Callable[[], Awaitable[None]] | None = None
+    call_beside: Callable[[], Awaitable[None]] | None = None
+    after_work: Callable[[], None] | None = None
+    struck: Counter[str] = field(default_factory=Counter)
+    _acting: bool = False
 
     def meet(self, request: httpx2.Request) -> Kind | None:
         """What strikes this request."""
         for fate in self.pending:
-            if fate.where != _where(request):
+            if not _concerns(fate.where, request):
                 continue
             if fate.passing:
                 fate.passing -= 1
@@ -76,59 +196,159 @@ class Fates:
             fate.times -= 1
             if not fate.times:
                 self.pending.remove(fate)
-            self.struck += 1
+            self.struck[fate.kind] += 1
             return fate.kind
         return None
 
+    async def act(self, what: Callable[[], Awaitable[None]] | None) -> None:
+        """Let somebody act, unless that is what sends this very request."""
+        if what is None or self._acting:
+            return
+        self._acting = True
+        try:
+            await what()
+        finally:
+            self._acting = False
 
-def _where(request: httpx2.Request) -> Where:
-    if request.method == "GET":
-        return "read"
-    return "rent" if request.url.path.endswith(("/rent", "/rent-by-spec")) else "change"
+
+def _concerns(where: Where, request: httpx2.Request) -> bool:
+    path = request.url.path
+    match where:
+        case "read":
+            return request.method == "GET"
+        case "list":
+            return request.method == "GET" and path.endswith("/pods")
+        case "pod":
+            return request.method == "GET" and "/pods/" in path and path.count("/") == 3
+        case "rent":
+            return request.method == "POST" and _rents(request)
+        case "change":
+            return request.method != "GET" and not _rents(request)
+
+
+def _rents(request: httpx2.Request) -> bool:
+    return request.url.path.endswith(_RENTS)
 
 
 class Hung(AssertionError):
     """A call took longer than any call may."""
 
 
-class Connection:
-    """A client on a server of its own, in a task of its own, which ends when it is dropped or closed."""
+class Process:
+    """A server process: one caller's own, or one that callers with keys of their own reach over HTTP."""
 
-    def __init__(self, sandbox: Sandbox, fates: Fates, mode: Mode, **settings: Any) -> None:
-        self._line = _Line(sandbox, fates, self)
-        self._server = build_server(Settings(**settings), transport=self._line, clock=TurnedClock(sandbox))
+    def __init__(self, sandbox: Sandbox, fates: Fates, *, over_http: bool = False, **settings: Any) -> None:
+        self.line = _Line(sandbox, fates, self)
+        self.fates = fates
+        self.connections: dict[str, Connection] = {}
+        self.died = asyncio.Event()
+        options = Settings(transport="http" if over_http else "stdio", **settings)
+        self.server = build_server(options, transport=self.line, clock=TurnedClock(sandbox))
+        self._app = build_app(self.server, options) if over_http else None
+        self._over = asyncio.Event()
+        self._serving: asyncio.Task[None] | None = None
+        self.calls_running = 0
+
+    async def connect(self, key: str, mode: Mode) -> "Connection":
+        """Connect a client that acts for the holder of an API key."""
+        if self._app is not None and self._serving is None:
+            ready = asyncio.Event()
+            self._serving = asyncio.create_task(self._serve(ready))
+            await ready.wait()
+        connection = self.connections[key] = Connection(self, key, mode, self._app)
+        return await connection.open()
+
+    async def _serve(self, ready: asyncio.Event) -> None:
+        """Keep the web application's own tasks alive."""
+        started, messages = asyncio.Event(), iter(["lifespan.startup", "lifespan.shutdown"])
+
+        async def receive() -> dict[str, str]:
+            message = next(messages)
+            if message == "lifespan.shutdown":
+                await self._over.wait()
+            return {"type": message}
+
+        async def send(message: Mapping[str, Any]) -> None:
+            if message["type"] == "lifespan.startup.complete":
+                started.set()
+                ready.set()
+
+        assert self._app is not None
+        await self._app({"type": "lifespan", "asgi": {"version": "3.0"}}, receive, send)
+
+    async def drop(self) -> None:
+        """End without grace: nothing that runs in it comes any further."""
+        self.line.is_dead = True
+        self.died.set()
+
+    async def close(self) -> None:
+        """End, and let go of what a process that was dropped still holds."""
+        self.line.is_over.set()
+        for connection in self.connections.values():
+            await connection.close()
+        self._over.set()
+        if self._serving is not None:
+            await asyncio.gather(self._serving, return_exceptions=True)
+
+
+class Connection:
+    """A client of a process, in a task of its own, which ends when it is closed or the process has died."""
+
+    def __init__(self, process: Process, key: str, mode: Mode, app: Any) -> None:
+        self.process = process
+        self.key = key
+        self._app = app
         self._mode: Mode = mode
         self._over = asyncio.Event()
         self._client: Client
         self._hosting: asyncio.Task[None]
         self._calling: set[anyio.CancelScope] = set()
         self._calls: set[asyncio.Task[Any]] = set()
-        self.died = asyncio.Event()
 
     async def open(self) -> "Connection":
         """Connect."""
         ready = asyncio.Event()
 
         async def host() -> None:
-            async with Client(self._server, mode=self._mode, raise_exceptions=True) as self._client:
+            if self._app is None:
+                async with Client(self.process.server, mode=self._mode, raise_exceptions=True) as self._client:
+                    ready.set()
+                    await self._over.wait()
+                return
+            wire, headers = InProcessTransport(self._app), {"X-API-Key": self.key}
+            async with (
+                httpx2.AsyncClient(transport=wire, headers=headers, timeout=None) as http,
+                Client(streamable_http_client(_MCP_URL, http_client=http), mode=self._mode) as self._client,
+            ):
                 ready.set()
                 await self._over.wait()
 
         self._hosting = asyncio.create_task(host())
-        await ready.wait()
+        opening = asyncio.create_task(ready.wait())
+        await asyncio.wait({self._hosting, opening}, return_when=asyncio.FIRST_COMPLETED)
+        if self._hosting.done():
+            opening.cancel()
+            self._hosting.result()
         return self
 
     async def call(self, tool: str, **arguments: Any) -> CallToolResult | None:
         """Call a tool; None where the client gave up, or the server died under it."""
-        calling, dying = asyncio.create_task(self._call(tool, arguments)), asyncio.create_task(self.died.wait())
+        process = self.process
+        rents, start = process.fates.rents, len(process.fates.rents.sent)
+        process.calls_running += 1
+        is_alone = process.calls_running == 1
+        calling, dying = asyncio.create_task(self._call(tool, arguments)), asyncio.create_task(process.died.wait())
         self._calls.add(calling)
         done, _ = await asyncio.wait(
             {calling, dying}, timeout=_HANGS_AFTER_SECONDS, return_when=asyncio.FIRST_COMPLETED
         )
         dying.cancel()
+        process.calls_running -= 1
+        if is_alone and not process.calls_running:
+            rents.end_of_call(process, start)
         if not done:
             raise Hung(f"{tool} {arguments}")
-        return calling.result() if calling in done and not self.died.is_set() else None
+        return calling.result() if calling in done and not process.died.is_set() else None
 
     async def _call(self, tool: str, arguments: dict[str, Any]) -> CallToolResult | None:
         with anyio.CancelScope() as scope:
@@ -137,8 +357,9 @@ class Connection:
                 return await self._client.call_tool(tool, arguments)
             finally:
                 self._calling.discard(scope)
-        with anyio.fail_after(_HANGS_AFTER_SECONDS):
-            await self._server.until_idle()  # what it does for a caller who left
+        if self.process.calls_running == 1:  # beside others it is never idle
+            with anyio.fail_after(_HANGS_AFTER_SECONDS):
+                await self.process.server.until_idle()  # what it does for a caller who left
         return None
 
     def give_up(self) -> bool:
@@ -147,44 +368,61 @@ class Connection:
             scope.cancel()
         return bool(self._calling)
 
-    async def drop(self) -> None:
-        """End without grace: nothing that runs for this server comes any further."""
-        self._line.is_dead = True
-        self.died.set()
-
     async def close(self) -> None:
-        """End in order, or take away what is left of a server that was dropped."""
+        """End in order; what a dead process still waits for comes to an end by itself, or is taken away."""
         self._over.set()
-        self._line.is_over.set()
-        if self.died.is_set():
-            for task in (self._hosting, *self._calls):
-                task.cancel()
-        await asyncio.gather(self._hosting, *self._calls, return_exceptions=True)
+        tasks = {self._hosting, *self._calls}
+        _, left = await asyncio.wait(tasks, timeout=_ENDS_WITHIN_SECONDS)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class _Line(httpx2.AsyncBaseTransport):
-    """The way from one server to the sandbox."""
+    """The way from one process to the sandbox."""
 
-    def __init__(self, sandbox: Sandbox, fates: Fates, connection: Connection) -> None:
-        self._forward = sandbox.transport().handle_async_request
+    def __init__(self, sandbox: Sandbox, fates: Fates, process: Process) -> None:
+        self._sandbox = sandbox
+        self._forward = InProcessTransport(self._work).handle_async_request
         self._fates = fates
-        self._connection = connection
+        self._process = process
         self.is_dead = False
         # What hangs ends with the test: a shield would keep a call alive for as long as its time limits.
         self.is_over = asyncio.Event()
+
+    async def _work(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._sandbox.app(scope, receive, send)
+        finally:
+            if self._fates.after_work is not None and str(scope["path"]).endswith(_RENTS):
+                self._fates.after_work()
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         await request.aread()
         if self.is_dead:
             await self._hang()
+        key = request.headers.get("Idempotency-Key") if _rents(request) else None
+        if key is None:
+            return await self._meet(request)
+        rents = self._fates.rents
+        rents.leave(key, request.headers["X-API-KEY"], self._process)
+        try:
+            response = await self._meet(request)
+        except (httpx2.HTTPError, asyncio.CancelledError):
+            rents.lose(key)
+            raise
+        rents.answer(key, response)
+        return response
+
+    async def _meet(self, request: httpx2.Request) -> httpx2.Response:
         kind = self._fates.meet(request)
-        early = await self._before(kind)
+        early = await self._before(kind, request)
         if early is not None:
             return early
         response = await self._forward(request)
-        return await self._after(kind, response, await response.aread())
+        return await self._after(kind, request, response, await response.aread())
 
-    async def _before(self, kind: Kind | None) -> httpx2.Response | None:
+    async def _before(self, kind: Kind | None, request: httpx2.Request) -> httpx2.Response | None:
         match kind:
             case "lose_request":
                 raise httpx2.ReadError("the connection broke")
@@ -192,17 +430,19 @@ class _Line(httpx2.AsyncBaseTransport):
                 return httpx2.Response(503, json={"detail": "overloaded"})
             case "rate_limit":
                 return httpx2.Response(429, headers={"Retry-After": "1"}, json={"detail": "slow down"})
-            case "act_first" if self._fates.act_first is not None:
-                await self._fates.act_first()
+            case "act_first":
+                await self._fates.act(self._fates.act_first)
             case "cancel_before":
-                await self._give_up()
+                await self._give_up(request)
             case "kill_before":
-                await self._die()
+                await self._die(request)
             case _:
                 pass
         return None
 
-    async def _after(self, kind: Kind | None, response: httpx2.Response, content: bytes) -> httpx2.Response:
+    async def _after(
+        self, kind: Kind | None, request: httpx2.Request, response: httpx2.Response, content: bytes
+    ) -> httpx2.Response:
         match kind:
             case "lose_answer":
                 raise httpx2.ReadError("the connection broke")
@@ -210,21 +450,36 @@ class _Line(httpx2.AsyncBaseTransport):
                 return httpx2.Response(502, html="<h1>Bad Gateway</h1>")
             case "cut_answer":
                 return httpx2.Response(response.status_code, content=content[: len(content) // 2])
+            case "no_pod_id" if response.is_success:
+                content = b'{"success": true}'
+            case "empty_list" if response.is_success:
+                content = b"[]"
+            case "short_list" if response.is_success:
+                content = json.dumps(json.loads(content)[1::2]).encode()
+            case "act_meanwhile":
+                await self._fates.act(self._fates.act_meanwhile)
+            case "call_beside":
+                await self._fates.act(self._fates.call_beside)
+                await self._give_up(request)
             case "cancel_after":
-                await self._give_up()
+                await self._give_up(request)
             case "kill_after":
-                await self._die()
+                await self._die(request)
             case _:
                 pass
         return httpx2.Response(response.status_code, content=content, headers=_kept(response.headers))
 
-    async def _give_up(self) -> None:
-        self._connection.give_up()
+    async def _give_up(self, request: httpx2.Request) -> None:
+        caller = self._process.connections.get(request.headers.get("X-API-KEY", ""))
+        if caller is not None:
+            caller.give_up()
         for _ in range(100):  # until the server must have heard of it
             await anyio.lowlevel.checkpoint()
 
-    async def _die(self) -> None:
-        await self._connection.drop()
+    async def _die(self, request: httpx2.Request) -> None:
+        if (key := request.headers.get("Idempotency-Key")) is not None:
+            self._fates.rents.lose(key)
+        await self._process.drop()
         await self._hang()
 
     async def _hang(self) -> None:

@@ -125,6 +125,13 @@ async def test_the_state_shows_the_requests_but_no_secret(sandbox: Sandbox, wire
     assert request["authenticated_by"] == "x-api-key"
 
 
+def test_a_part_of_the_state_is_what_the_whole_says(sandbox: Sandbox) -> None:
+    whole = sandbox.state()
+    assert sandbox.state("nodes", "balance") == {name: whole[name] for name in ("nodes", "balance")}
+    with pytest.raises(KeyError):
+        sandbox.state("everything")
+
+
 async def test_a_browser_page_and_a_stranger_cannot_reach_the_controls(sandbox: Sandbox, wire: Wire) -> None:
     page = {"Origin": "https://evil.example"}
     assert (await wire.http.get(f"{CONTROL}/state", headers=page)).status_code == 403

@@ -156,7 +156,7 @@ async def ask_as_person(sandbox: Sandbox, method: str, path: str, body: Any = No
 
 def truth(sandbox: Sandbox, part: str) -> Any:
     """A part of the sandbox's own record."""
-    return sandbox.state()[part]
+    return sandbox.state(part)[part]
 
 
 def rents(sandbox: Sandbox) -> list[dict[str, Any]]:
