@@ -152,7 +152,7 @@ class Pod(ApiModel):
     @property
     def state(self) -> str:
         """The status, upper case."""
-        return self.status.upper()
+        return self.status.strip().upper()
 
     @property
     def is_ready(self) -> bool:

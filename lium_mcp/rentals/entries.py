@@ -42,6 +42,7 @@ class Entry:
         kept_pod_ids: Its pods whose removal time was read back from the API, or replaced by somebody's choice.
         confirmed: The API itself named the pods as the answer to this request.
         handed_out: Another call than the one that rented it was told of its pods.
+        unwanted: The call that rented it was cancelled while nobody knew what came of it: what does is removed.
         removal_accepted: Lium has accepted to remove its pods: from then on it has known them, and its 404 says that
             they are gone.
         looks: How often somebody asked Lium about it, since it is unknown or since its pods are not listed.
@@ -67,6 +68,7 @@ class Entry:
     kept_pod_ids: Sequence[str] = ()
     confirmed: bool = False
     handed_out: bool = False
+    unwanted: bool = False
     removal_accepted: bool = False
     looks: int = 0
     next_look_at: datetime | None = None

@@ -176,7 +176,9 @@ class Ledger:
         if status in CLOSED:
             values["closed_at"] = now
         if entry.settled_at is None and status not in UNSETTLED:
-            values |= {"settled_at": now, "looks": 0, "next_look_at": None}
+            values["settled_at"] = now
+        if status != entry.status:  # another question from then on
+            values |= {"looks": 0, "next_look_at": None}
         if "note" in values:
             values["note"] = storable(self._redact(str(values["note"])))
         wanted = (RENTALS.c.id == entry.id) & OPEN
@@ -189,6 +191,15 @@ class Ledger:
             return connection.execute(update(RENTALS).where(wanted).values(values)).rowcount > 0
 
         return await self.database.run(work)
+
+    async def mark_unwanted(self, entry: Entry) -> None:
+        """Note that nobody waits for a rent any more, whatever its status.
+
+        Raises:
+            LedgerUnavailable: nothing was written.
+        """
+        row = update(RENTALS).where((RENTALS.c.id == entry.id) & OPEN).values(unwanted=True)
+        await self.database.run(lambda connection: connection.execute(row))
 
     async def claim_look(self, entry: Entry, *, now: datetime, pause_after: Callable[[int], timedelta]) -> bool:
         """Reserve the next question to Lium about an open rent; one that was being sent is unknown from then on.

@@ -41,12 +41,17 @@ Judge = Callable[[Rows[Pod], Sequence[Entry], Sequence[Extension]], None]
 
 
 class PodNameTaken(Exception):
-    """A living pod has the name already, and another request rented it; nothing was sent."""
+    """A living pod has the name already, and another request rented it; nothing was sent.
 
-    def __init__(self, pod_name: str, pod_ids: Sequence[str]) -> None:
+    Attributes:
+        removing: It is being removed.
+    """
+
+    def __init__(self, pod_name: str, pod_ids: Sequence[str], *, removing: bool = False) -> None:
         super().__init__(f"A pod named {pod_name} exists already")
         self.pod_name = pod_name
         self.pod_ids = pod_ids
+        self.removing = removing
 
 
 class RentUnsettled(Exception):
@@ -197,16 +202,7 @@ class Renter:
         """
         async with self._turn:
             admitted = await self._admit(order, terms, find_judge)
-            if isinstance(admitted, Entry):
-                with anyio.CancelScope(shield=True):
-                    try:
-                        rental = await self._send(order, admitted)
-                    except anyio.get_cancelled_exc_class():
-                        # No shield holds when the process ends.
-                        log.critical("Stopped during the rent of %r: it may exist and bill", admitted.pod_name)
-                        raise
-            else:
-                rental = admitted
+            rental = await self._send_unheard(order, admitted) if isinstance(admitted, Entry) else admitted
         try:
             await anyio.lowlevel.checkpoint()  # a call that was cancelled meanwhile stops here
             yield rental
@@ -315,7 +311,8 @@ class Renter:
             return Rental(tuple(named.pod_ids), named.confirmed, named.created_at, earlier=True)
         taken = [pod.id for pod in pods if pod.pod_name == pod_name and is_alive(pod)]
         if named is not None or taken:
-            raise PodNameTaken(pod_name, list(named.pod_ids) if named else taken)
+            removing = named is not None and (named.status == "removing" or named.asked == asked)
+            raise PodNameTaken(pod_name, list(named.pod_ids) if named else taken, removing=removing)
         return None
 
     async def _hand_out(self, entry: Entry) -> bool:
@@ -365,6 +362,49 @@ class Renter:
             if not in_flight:
                 return
             await self._clock.sleep(_OTHERS_PAUSE_SECONDS)
+
+    async def _send_unheard(self, order: Order, entry: Entry) -> Rental:
+        """Send a rent and see it through, whoever gives up meanwhile; write at once that somebody did."""
+        outcome: list[Rental | Exception] = []
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._note_when_unwanted, entry, outcome)
+                with anyio.CancelScope(shield=True):
+                    await self._send_into(outcome, order, entry)
+                group.cancel_scope.cancel()
+        except anyio.get_cancelled_exc_class():
+            if not outcome:
+                # No shield holds when the process ends.
+                log.critical("Stopped during the rent of %r: it may exist and bill", entry.pod_name)
+                raise
+        [came] = outcome
+        if isinstance(came, Exception):
+            await anyio.lowlevel.checkpoint()  # who gave up is told that, and nothing else
+            raise came
+        return came
+
+    async def _send_into(self, outcome: list[Rental | Exception], order: Order, entry: Entry) -> None:
+        try:
+            outcome.append(await self._send(order, entry))
+        except Exception as error:  # noqa: BLE001 - raised by the caller as it is, and not in a group
+            outcome.append(error)
+
+    async def _note_when_unwanted(self, entry: Entry, outcome: Sequence[object]) -> None:
+        """Write that the call was cancelled, so that what nobody knows of yet is removed once it is known."""
+        try:
+            await anyio.sleep_forever()
+        except anyio.get_cancelled_exc_class():
+            if not outcome:
+                with anyio.CancelScope(shield=True):
+                    # The rent goes on: what becomes of it is written over none of this.
+                    await self._note_unwanted(entry)
+            raise
+
+    async def _note_unwanted(self, entry: Entry) -> None:
+        try:
+            await self._journal.open().mark_unwanted(entry)
+        except LedgerUnavailable as error:
+            log.critical("The ledger cannot note that the rent of %r is unwanted: %s", entry.pod_name, error)
 
     async def _send(self, order: Order, entry: Entry) -> Rental:
         try:

@@ -26,6 +26,7 @@ from lium_mcp.api import (
     Repeat,
     Rows,
 )
+from lium_mcp.api.wire import noting_changes
 from lium_mcp.rentals.entries import UNSETTLED, Entry, LedgerUnavailable, Status
 from lium_mcp.rentals.expected import Expected
 from lium_mcp.rentals.journal import Journal
@@ -122,6 +123,10 @@ class Settler:
         Raises:
             LedgerUnavailable: the ledger cannot be read.
         """
+        with noting_changes():  # what is done here is nothing that the call at hand was to do
+            return await self._attend(account, pods, in_background=in_background)
+
+    async def _attend(self, account: str, pods: Rows[Pod], *, in_background: bool) -> list[Entry]:
         entries = await self._journal.open().open_entries(account)
         is_short = False
         left_to_ask_about = _MOST_RENTS_ASKED_ABOUT
@@ -134,10 +139,12 @@ class Settler:
                         await self._attend_to_unsettled(entry, pods, is_complete, in_background=in_background)
                         continue
                     unlisted = unlisted_pod_ids(entry, pods)
-                    left_to_ask_about -= bool(unlisted)
-                    gone = await self._find_gone(entry, unlisted, pods) if left_to_ask_about >= 0 else set[str]()
+                    is_due = bool(unlisted) or entry.status == "removing"
+                    left_to_ask_about -= is_due
+                    may_ask = is_due and left_to_ask_about >= 0 and await self._claim_look(entry)
+                    gone = await self._find_gone(entry, unlisted, pods, may_ask=may_ask)
                     is_short |= len(gone) < len(unlisted)
-                    await self._attend_to_settled(entry, gone, pods)
+                    await self._attend_to_settled(entry, gone, pods, may_ask=may_ask)
                 except LiumError as error:
                     is_short = True
                     log.warning("The rent of %r could not be attended to for now: %s", entry.pod_name, error)
@@ -241,7 +248,7 @@ class Settler:
 
     # What is settled.
 
-    async def _attend_to_settled(self, entry: Entry, gone: Collection[str], pods: Rows[Pod]) -> None:
+    async def _attend_to_settled(self, entry: Entry, gone: Collection[str], pods: Rows[Pod], *, may_ask: bool) -> None:
         """Do what is left for a rent whose pods are known, but for those that are gone."""
         left = [pod_id for pod_id in entry.pod_ids if pod_id not in gone]
         if not left:
@@ -249,20 +256,19 @@ class Settler:
             return
         if gone:
             await self.note(entry, entry.status, pod_ids=left)
-        if entry.status == "removing":
-            await self._go_on_removing(entry, left, pods)
-        else:
+        if entry.status != "removing":
             await self._attend_to_rented(entry, pods)
+        elif may_ask:
+            await self._go_on_removing(entry, left, pods)
 
-    async def _find_gone(self, entry: Entry, unlisted: Sequence[str], pods: Rows[Pod]) -> set[str]:
+    async def _find_gone(self, entry: Entry, unlisted: Sequence[str], pods: Rows[Pod], *, may_ask: bool) -> set[str]:
         """Which of its pods Lium itself says are gone: in the list, or when it is asked for one."""
         listed = {pod.id for pod in pods}
         gone = {pod_id for pod_id in unlisted if pod_id in listed}  # not alive, by the list's own word
         absent = [pod_id for pod_id in unlisted if pod_id not in listed]
-        if absent and await self._claim_look(entry):
-            for pod_id in absent[:_MOST_PODS_ASKED_FOR]:
-                if await self._is_gone(entry, pod_id):
-                    gone.add(pod_id)
+        for pod_id in absent[:_MOST_PODS_ASKED_FOR] if may_ask else ():
+            if await self._is_gone(entry, pod_id):
+                gone.add(pod_id)
         return gone
 
     async def _is_gone(self, entry: Entry, pod_id: str) -> bool:
@@ -374,8 +380,6 @@ class Settler:
         Raises:
             LiumError: the refusal that the API has stored for it.
         """
-        if entry.key_tag != self._key_tag:
-            return None  # the API keeps a key's outcome for whoever sent it
         try:
             pod_ids = await post(self._lium, order, entry.idempotency_key)
         except (RentOutcomeUnknown, RateLimited):
@@ -386,7 +390,17 @@ class Settler:
                 raise
             return None
         await self.note(entry, "rented", pod_ids=list(pod_ids), confirmed=True)
+        await self._remove_if_unwanted(entry, pod_ids)
         return Rental(pod_ids, True, entry.created_at)
+
+    async def _remove_if_unwanted(self, entry: Entry, pod_ids: Sequence[str]) -> None:
+        """See to it that pods go whose call was cancelled while nobody knew of them."""
+        only_if = {"unwanted": True, "handed_out": False}
+        note = "the call was cancelled"
+        if await self.note(entry, "removing", only_from={"rented"}, only_if=only_if, note=note):
+            with suppress(LiumError):  # else a later look orders it
+                if await self.remove_all(pod_ids, rented_at=self._lium.now()):
+                    await self.note(entry, "removing", only_from={"removing"}, removal_accepted=True)
 
     async def _look_for(self, entry: Entry) -> Rental | None:
         with suppress(LiumError):

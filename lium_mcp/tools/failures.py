@@ -126,6 +126,13 @@ def from_guard(error: GuardError) -> ToolFailure:
                 f"The ledger of rents cannot be used, and without it nothing is rented: {_sentence(str(error))}",
                 "The person who runs this server has to look at LIUM_MCP_STATE_URL, or at disk space and permissions.",
             )
+        case PodNameTaken() if error.removing:
+            return ToolFailure(
+                "pod_name_taken",
+                f"The pod named {error.pod_name} ({', '.join(error.pod_ids)}) is being removed. Nothing was rented.",
+                "Call again when list_pods shows it no more, or choose another name.",
+                effect="",
+            )
         case PodNameTaken():
             return ToolFailure(
                 "pod_name_taken",

@@ -25,6 +25,7 @@ from lium_mcp.http import build_app
 from lium_mcp.sandbox import Sandbox
 from lium_mcp.sandbox.transport import InProcessTransport
 from lium_mcp.server import build_server
+from lium_mcp.sessions import SessionBounds, Sessions
 from lium_mcp.settings import Settings
 from tests.harness import Mode, TurnedClock
 
@@ -244,7 +245,7 @@ class Process:
         self.died = asyncio.Event()
         options = Settings(transport="http" if over_http else "stdio", **settings)
         self.server = build_server(options, transport=self.line, clock=TurnedClock(sandbox))
-        self._app = build_app(self.server, options) if over_http else None
+        self._app = build_app(self.server, options, Sessions(SessionBounds())) if over_http else None
         self._over = asyncio.Event()
         self._serving: asyncio.Task[None] | None = None
         self.calls_running = 0

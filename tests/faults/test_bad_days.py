@@ -7,6 +7,7 @@ and limits belong to the account, whichever key and server spend for it.
 import json
 import sqlite3
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -342,6 +343,60 @@ async def test_a_cancelled_call_leaves_a_pod_that_another_call_was_told_of(accou
         await other.call("list_pods")
         assert [pod["id"] for pod in living(account)] == [told[0]["pod_id"]]
         assert rows(ledger) == {"train": "rented"}
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["server lives", "server killed"])
+async def test_a_call_that_is_cancelled_while_its_rent_is_lost_leaves_no_pod(
+    account: Sandbox, ledger: Path, killed: bool
+) -> None:
+    wire = Wire(account)
+    sent = anyio.Event()
+
+    async def lose(request: httpx2.Request, forward: Forward) -> httpx2.Response:
+        if not sent.is_set():
+            await forward(request)
+            sent.set()
+        if killed:
+            await anyio.sleep_forever()
+        return httpx2.Response(502, content=GATEWAY)
+
+    on_rents(wire, lose)
+    wanted = await a_rent(account, "train")
+    with suppress(Exception):
+        async with agent_on(account, ledger, transport=wire) as one, anyio.create_task_group() as calls:
+            scope = anyio.CancelScope()
+
+            async def first() -> None:
+                with scope:
+                    await one.raw("rent_pod", **wanted)
+
+            calls.start_soon(first)
+            await sent.wait()
+            scope.cancel()
+            for _ in range(2000):
+                await anyio.lowlevel.checkpoint()
+            if killed:
+                raise RuntimeError("the server is gone")
+    assert len(living(account)) == 1
+    async with agent_on(account, ledger) as later:
+        for _ in range(5):
+            account.clock.advance(seconds=40)
+            await later.call("list_pods")
+        assert living(account) == []
+        assert "already_rented" not in await later.call("rent_pod", **wanted)
+
+
+async def test_a_name_whose_pod_is_being_removed_is_said_to_be(account: Sandbox, ledger: Path) -> None:
+    account.add_fault("delete_slow", seconds=120)
+    async with agent_on(account, ledger, max_pods=1) as agent:
+        wanted = await a_rent(account, "train", wait_seconds=60)
+        rented = await agent.call("rent_pod", **wanted)
+        account.clock.advance(minutes=1)
+        account.add_fault("delete_slow", seconds=120)
+        await agent.call("remove_pod", pod=rented["pod_id"], wait_seconds=0)
+        with suppress(AssertionError):
+            failure = await agent.refused("rent_pod", **wanted)
+            assert "is being removed" in failure.text
 
 
 # --- accounts --------------------------------------------------------------------------------------------------------

@@ -171,7 +171,7 @@ async def test_a_pod_that_only_the_list_knows_is_found_by_its_name(sandbox: Sand
 
 @every_way
 async def test_a_stored_refusal_is_a_refusal(sandbox: Sandbox, way: str) -> None:
-    asked = await wanted(sandbox, way) | ({} if way == "by node" else {"min_ram_gb": 100_000})
+    asked = await wanted(sandbox, way)
     sandbox.add_fault("node_taken", times=None)
     wire = Wire(sandbox)
     on_rents(wire, losing_the_answer(), times=1)
