@@ -172,7 +172,7 @@ async def _rent_use_remove(demo: Demo) -> None:
     cheapest = offers[0]
     prices = [offer["price_per_gpu_hour_usd"] for offer in offers]
     demo.check(
-        cheapest["gpu_type"] == "A100" and prices == sorted(prices),
+        cheapest["gpu_type"].startswith("A100") and prices == sorted(prices),
         f"A100 with {cheapest['vram_gb']} GB in {cheapest.get('country', 'an unnamed country')} "
         f"at ${cheapest['price_per_gpu_hour_usd']:.2f} per GPU-hour",
     )

@@ -1,7 +1,7 @@
 """GPU types known to the marketplace (the API's machines)."""
 
 from lium_mcp.api.errors import InvalidRequest
-from lium_mcp.api.gpu_names import gpu_label
+from lium_mcp.api.gpu_names import gpu_model
 from lium_mcp.api.model import ApiFloat, ApiInt, ApiModel, ApiStr, ApiText
 from lium_mcp.api.paging import Rows
 from lium_mcp.api.resource import Resource
@@ -18,8 +18,8 @@ class Machine(ApiModel):
 
     @property
     def gpu_type(self) -> str:
-        """What it is called in answers, such as `H100 PCIe`."""
-        return gpu_label(self.name)
+        """The model without its variants, such as `H100`."""
+        return gpu_model(self.name)
 
 
 class MachineRequested(ApiModel):

@@ -35,6 +35,8 @@ _SETTLE_LIMIT_SECONDS: Final = 38.0
 # For rents in flight elsewhere; many hosts cut a call at 60 s.
 _OTHERS_LIMIT_SECONDS: Final = 30.0
 _OTHERS_PAUSE_SECONDS: Final = 1.0
+# For a pod of the same name that is being removed.
+_REMOVAL_LIMIT_SECONDS: Final = 6.0
 
 Judge = Callable[[Rows[Pod], Sequence[Entry], Sequence[Extension]], None]
 """Raises where living pods, open rents and admitted extensions, of this server or another, leave no room."""
@@ -110,7 +112,12 @@ class Renter:
         async with self._turn:
             pods = await self._lium.pods.list()
             entries = await self._settler.attend(await self._identity.known(), pods)
-            return await self._match(entries, pods, pod_name, asked)
+            try:
+                return await self._match(entries, pods, pod_name, asked)
+            except PodNameTaken as taken:
+                if taken.removing:  # it may be gone by the time of the rent
+                    return None
+                raise
 
     async def look(self) -> tuple[Rows[Pod], list[Entry]]:
         """List the account's pods, with its open rents brought up to date.
@@ -294,7 +301,13 @@ class Renter:
         while True:
             pods = await self._lium.pods.list()
             entries = await self._settler.attend(account, pods)
-            rental = await self._match(entries, pods, name, terms.asked)
+            try:
+                rental = await self._match(entries, pods, name, terms.asked)
+            except PodNameTaken as taken:
+                if not taken.removing or self._clock.monotonic() - started > _REMOVAL_LIMIT_SECONDS:
+                    raise
+                await self._clock.sleep(_OTHERS_PAUSE_SECONDS)
+                continue
             if rental is not None:
                 return rental
             try:
@@ -435,7 +448,9 @@ class Renter:
 
     async def _remove_unheard_of(self, rental: Rental) -> None:
         if not rental.confirmed:
-            log.error("A cancelled rent left pods %r, found only by name: remove them by hand", rental.pod_ids)
+            # They could be somebody else's: they go once Lium says that they came of this rent.
+            log.error("A cancelled rent left pods %r, found only by name", rental.pod_ids)
+            await self._change(rental.pod_id, lambda _: {"unwanted": True})
             return
         if not await self._disown(rental):
             log.info("Pods %r of a cancelled rent stay: another call was told of them", rental.pod_ids)

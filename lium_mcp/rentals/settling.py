@@ -139,7 +139,7 @@ class Settler:
                         await self._attend_to_unsettled(entry, pods, is_complete, in_background=in_background)
                         continue
                     unlisted = unlisted_pod_ids(entry, pods)
-                    is_due = bool(unlisted) or entry.status == "removing"
+                    is_due = bool(unlisted) or entry.status == "removing" or _is_doubtful(entry)
                     left_to_ask_about -= is_due
                     may_ask = is_due and left_to_ask_about >= 0 and await self._claim_look(entry)
                     gone = await self._find_gone(entry, unlisted, pods, may_ask=may_ask)
@@ -256,6 +256,10 @@ class Settler:
             return
         if gone:
             await self.note(entry, entry.status, pod_ids=left)
+        if _is_doubtful(entry) and may_ask:
+            order = await self._find_order(entry)
+            if order is not None and await self._ask_again(entry, order) is not None:
+                return
         if entry.status != "removing":
             await self._attend_to_rented(entry, pods)
         elif may_ask:
@@ -438,7 +442,12 @@ def _pause_after(looks: int) -> timedelta:
 def has_something_left(entry: Entry) -> bool:
     """Whether something is left to be done for an open rent."""
     is_to_check = entry.expected is not None or not entry.removal_is_set
-    return entry.is_unsettled or entry.status == "removing" or is_to_check
+    return entry.is_unsettled or entry.status == "removing" or is_to_check or _is_doubtful(entry)
+
+
+def _is_doubtful(entry: Entry) -> bool:
+    """Whether it was found by name only, and is to be removed once Lium says that it is this rent's."""
+    return entry.status == "rented" and entry.unwanted and not entry.confirmed and not entry.handed_out
 
 
 def _new_pods(entry: Entry, pods: Sequence[Pod]) -> list[str]:

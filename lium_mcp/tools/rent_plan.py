@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+import anyio
 from pydantic import field_validator
 
 from lium_mcp.api import (
@@ -40,6 +41,8 @@ from lium_mcp.tools.marketplace import PricedRental, find_node, quote_node, type
 from lium_mcp.tools.pod_keys import find_public_keys
 from lium_mcp.tools.results import Result
 from lium_mcp.tools.targets import find_free_volume, find_template
+
+_MACHINES_SECONDS = 5.0
 
 
 class Wanted(Result):
@@ -188,7 +191,8 @@ async def _find_offers(call: Call, wanted: Wanted) -> Offers:
     """
     market = await call.lium.executors.list()
     names = {node.gpu_name for node in market}
-    with suppress(LiumError):  # what is on offer says most of it
+    # What is on offer says most of it.
+    with suppress(LiumError), anyio.move_on_after(_MACHINES_SECONDS):
         names.update(machine.name for machine in await call.lium.machines.list())
     machine_names = sorted(name for name in names if name)
     for part in gpu_names(wanted.gpu_type):

@@ -388,8 +388,8 @@ def test_template_logs_are_text_whole_or_in_lines(value: object, expected: str) 
     assert "verification_logs" not in repr(read)
 
 
-def test_machine_is_called_by_model_and_variant() -> None:
-    assert Machine.model_validate({"name": "NVIDIA H100 PCIe"}).gpu_type == "H100 PCIe"
+def test_machine_is_called_by_its_model() -> None:
+    assert Machine.model_validate({"name": "NVIDIA H100 PCIe"}).gpu_type == "H100"
 
 
 def test_lists_lose_only_their_unreadable_items() -> None:

@@ -250,9 +250,14 @@ async def test_a_server_that_is_told_to_stop_leaves_what_a_killed_one_leaves_or_
             await servers.begin(point)
             await servers.end(number)
             await servers()
+            # Its call was cancelled: what came of it goes, unless the process ended before it could write that.
+            for _ in range(3):
+                await servers.list_pods()
+                servers.sandbox.clock.advance(seconds=20)
+            was_kept = len(servers.living())
             rented = await servers.rent()
-            assert rented["already_rented"] is True
-            await servers.assert_one_pod(rented["pod_id"])
+            assert rented.get("already_rented", False) == bool(was_kept)
+            assert [pod["id"] for pod in servers.living()] == [rented["pod_id"]]
             await servers.clear()
         await servers.begin(ANSWERED[1])
         servers.sandbox.clock.advance(minutes=1)  # a pod that runs can be removed

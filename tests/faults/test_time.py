@@ -132,7 +132,7 @@ def test_no_call_outlasts_a_host_when_only_what_it_needs_first_works(tool: str) 
 
 
 def test_a_rent_whose_pod_cannot_be_read_answers_within_its_wait_and_names_the_pod() -> None:
-    lium = Lium(silence, spared=frozenset({"GET /version", "GET /users/me", "POST /executors"}))
+    lium = Lium(silence, spared=frozenset({"GET /version", "GET /users/me", "GET /executors", "POST /executors"}))
     listed = False
 
     async def pods_once(request: httpx2.Request) -> httpx2.Response:

@@ -21,6 +21,7 @@ from tests.tools.wires import (
     answering,
     answering_after_work,
     ask,
+    editing,
     failing,
     living,
     losing_the_answer,
@@ -171,9 +172,11 @@ async def test_a_pod_that_only_the_list_knows_is_found_by_its_name(sandbox: Sand
 
 @every_way
 async def test_a_stored_refusal_is_a_refusal(sandbox: Sandbox, way: str) -> None:
-    asked = await wanted(sandbox, way)
+    asked = await wanted(sandbox, way) | ({} if way == "by node" else {"max_usd_per_gpu_hour": 0.02})
     sandbox.add_fault("node_taken", times=None)
     wire = Wire(sandbox)
+    if way == "by spec":  # the market is dearer at the rent than it was listed
+        wire.on("GET", "/executors", editing(lambda rows: [row | {"price_per_gpu": 0.01} for row in rows]))
     on_rents(wire, losing_the_answer(), times=1)
     async with agent_on(sandbox, transport=wire) as agent:
         failure = await agent.refused("rent_pod", **asked)
