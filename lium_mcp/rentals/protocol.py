@@ -8,8 +8,8 @@ failed. This package knows nothing of tools.
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
-from datetime import datetime
+from contextlib import asynccontextmanager, suppress
+from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import uuid4
 
@@ -37,6 +37,8 @@ _OTHERS_LIMIT_SECONDS: Final = 30.0
 _OTHERS_PAUSE_SECONDS: Final = 1.0
 # For a pod of the same name that is being removed.
 _REMOVAL_LIMIT_SECONDS: Final = 6.0
+# A rent waits ten minutes at most, and settles before.
+_LONGEST_CALL: Final = timedelta(minutes=15)
 
 Judge = Callable[[Rows[Pod], Sequence[Entry], Sequence[Extension]], None]
 """Raises where living pods, open rents and admitted extensions, of this server or another, leave no room."""
@@ -166,6 +168,20 @@ class Renter:
         if self._journal.is_empty:
             return [], []
         return await self._journal.open().standing(await self._identity.known())
+
+    async def open_entries(self) -> list[Entry]:
+        """The account's open rents as they are written; none where the ledger cannot be read."""
+        with suppress(LedgerUnavailable):
+            return (await self.standing())[0]
+        return []
+
+    async def hand_out(self, pod_id: str) -> None:
+        """Note that a call which did not rent a pod works with it: its rent can no longer be cancelled away."""
+        for entry in await self.open_entries():
+            is_its_call_over = self._lium.now() - entry.created_at > _LONGEST_CALL
+            if pod_id in entry.pod_ids and not entry.handed_out and not is_its_call_over:
+                with suppress(LedgerUnavailable):
+                    await self._hand_out(entry)
 
     async def has_removal_to_set(self, pod_id: str) -> bool:
         """Whether the removal time that the rent of this pod asked for is still to be set, or to be made exact.

@@ -24,13 +24,40 @@ T = TypeVar("T", bound=_Named)
 
 
 async def find_pod(call: Call, named: str) -> Pod:
-    """The pod with this id, or the only one with this name or huid.
+    """The pod with this id, or the only one with this name or huid; the call that rents it may no longer take it away.
 
     Raises:
         ToolFailure: there is none, or there are several.
         LiumError: the pods could not be listed.
     """
-    return _only(await call.lium.pods.list(), named, "pod", "list_pods shows pods; rent_pod rents one.")
+    pods = await call.lium.pods.list()
+    try:
+        pod = _only(pods, named, "pod", "list_pods shows pods; rent_pod rents one.")
+    except ToolFailure as failure:
+        if failure.code != "pod_not_found":
+            raise
+        pod = await _find_unlisted(call, named, failure)
+    await call.renter.hand_out(pod.id)
+    return pod
+
+
+async def _find_unlisted(call: Call, named: str, failure: ToolFailure) -> Pod:
+    """A pod that was rented and that Lium does not list: a new one, or one that a list lacks for a while."""
+    rented = [entry for entry in await call.renter.open_entries() if named in (entry.pod_name, *entry.pod_ids)]
+    ids = [pod_id for entry in rented for pod_id in entry.pod_ids if named in (pod_id, entry.pod_name)]
+    if len(ids) != 1:
+        raise failure
+    try:
+        return await call.lium.pods.get(ids[0])
+    except NotFound:
+        name = rented[0].pod_name
+        raise ToolFailure(
+            "pod_not_known_yet",
+            f"Lium accepted the rent of {name} ({ids[0]}) at {rented[0].created_at:%H:%M:%S} UTC and does not show the "
+            "pod now.",
+            "Call again in half a minute: a new pod may take that long to be known. list_pods says once it is gone.",
+            effect="Nothing was changed; it may bill.",
+        ) from None
 
 
 async def find_pods(call: Call, named: Sequence[str]) -> list[Pod]:

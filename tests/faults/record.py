@@ -19,7 +19,9 @@ from lium_mcp.sandbox import Sandbox
 Row = dict[str, Any]
 
 _SQLITE: Final = "sqlite:///"
-_ROWS: Final = "SELECT idempotency_key, account, pod_name, status, pod_ids, hours, created_at, closed_at FROM rentals"
+_ROWS: Final = (
+    "SELECT idempotency_key, account, pod_name, status, pod_ids, hours, created_at, closed_at, note FROM rentals"
+)
 
 
 def rows_of(url: str) -> list[Row]:

@@ -308,10 +308,12 @@ class Storm:
         found.rows_without_pods += [
             f"{row['pod_name']} is {row['status']}" for row in rows if is_open(row) and not alive & set(row["pod_ids"])
         ]
+        # A pod that a call was told of before Lium said its price is given back once it turns out too dear.
+        too_dear = {pod_id for row in rows if "dearer than allowed" in row["note"] for pod_id in row["pod_ids"]}
         found.pods_taken_away += [
-            f"{pod['pod_name']} ({pod['id']})"
+            f"{pod['pod_name']} ({pod['id']}): {[row['note'] for row in rows if pod['id'] in row['pod_ids']]}"
             for pod in state["pods"]
-            if pod["close_reason"] == "user_initiated" and pod["id"] in self.told - self.asked_to_go
+            if pod["close_reason"] == "user_initiated" and pod["id"] in self.told - self.asked_to_go - too_dear
         ]
         found.wrong_requests += self.rents.wrongs
         charged = sum(pod["charged_usd"] for pod in state["pods"])

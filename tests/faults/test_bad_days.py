@@ -386,17 +386,65 @@ async def test_a_call_that_is_cancelled_while_its_rent_is_lost_leaves_no_pod(
         assert "already_rented" not in await later.call("rent_pod", **wanted)
 
 
+async def test_a_cancelled_call_leaves_a_pod_that_another_call_works_with(account: Sandbox, ledger: Path) -> None:
+    wire = Wire(account)
+    looked, go_on = anyio.Event(), anyio.Event()
+    async with agent_on(account, ledger, transport=wire) as one, agent_on(account, ledger) as other:
+        wanted = await a_rent(account, "train", wait_seconds=60)
+        async with anyio.create_task_group() as calls:
+            scope = anyio.CancelScope()
+
+            async def first() -> None:
+                with scope:
+                    await one.raw("rent_pod", **wanted)
+
+            wire.on("GET", "/pods/*", held(looked, go_on))
+            calls.start_soon(first)
+            await looked.wait()
+            await other.call("schedule_pod_removal", pod="train", hours_from_now=3)
+            scope.cancel()
+            go_on.set()
+        account.clock.advance(minutes=2)
+        await other.call("list_pods")
+        assert len(living(account)) == 1
+        assert rows(ledger) == {"train": "rented"}
+
+
+async def test_a_rented_pod_that_is_not_shown_yet_is_not_said_to_be_none(account: Sandbox, ledger: Path) -> None:
+    wire = Wire(account)
+    wire.on("GET", "/pods", answering(200, []))
+    wire.on("GET", "/pods/*", answering(404, {"message": "Pod not found", "status_code": 404}))
+    async with agent_on(account, ledger, transport=wire) as agent:
+        rented = await agent.call("rent_pod", **await a_rent(account, "train"))
+        for named in ("train", rented["pod_id"]):
+            failure = await agent.refused("get_pod", pod=named, wait_seconds=0)
+            assert failure.code == "pod_not_known_yet"
+            assert "may bill" in failure.text
+        wire.on("GET", "/pods/*", lambda request, forward: forward(request))
+        assert (await agent.call("get_pod", pod="train", wait_seconds=0))["pod"]["pod_id"] == rented["pod_id"]
+
+
 async def test_a_name_whose_pod_is_being_removed_is_said_to_be(account: Sandbox, ledger: Path) -> None:
-    account.add_fault("delete_slow", seconds=120)
-    async with agent_on(account, ledger, max_pods=1) as agent:
+    wire = Wire(account)
+    async with agent_on(account, ledger, transport=wire, max_pods=1) as agent:
         wanted = await a_rent(account, "train", wait_seconds=60)
         rented = await agent.call("rent_pod", **wanted)
         account.clock.advance(minutes=1)
-        account.add_fault("delete_slow", seconds=120)
+        # Accepted, and not done for a while.
+        wire.on("DELETE", "/pods/*", answering(200, {"success": True}))
         await agent.call("remove_pod", pod=rented["pod_id"], wait_seconds=0)
-        with suppress(AssertionError):
-            failure = await agent.refused("rent_pod", **wanted)
-            assert "is being removed" in failure.text
+        failure = await agent.refused("rent_pod", **wanted)
+        assert failure.code == "pod_name_taken"
+        assert "is being removed" in failure.text
+        other = await agent.refused("rent_pod", **await a_rent(account, "other"))
+        assert other.code == "policy_refused"
+        assert "Nothing was changed" in other.text
+        assert len(wire.sent("DELETE", "/pods/*")) < 8
+        wire.on("DELETE", "/pods/*", lambda request, forward: forward(request))
+        account.clock.advance(minutes=1)
+        await agent.call("list_pods")
+        account.clock.advance(minutes=1)
+        assert "already_rented" not in await agent.call("rent_pod", **wanted)
 
 
 # --- accounts --------------------------------------------------------------------------------------------------------
