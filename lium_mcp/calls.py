@@ -155,8 +155,9 @@ class LiumServer(MCPServer[None]):
 
     async def until_idle(self) -> None:
         """Wait until no tool runs."""
-        if self._calls:
-            self._idle = anyio.Event()
+        while self._calls:
+            if self._idle is None or self._idle.is_set():
+                self._idle = anyio.Event()  # for all who wait
             await self._idle.wait()
 
     async def wind_down(self, seconds: float) -> bool:
