@@ -169,9 +169,8 @@ class Accounts:
 
 async def bind_caller(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
     """MCP middleware: let a request act for whoever sent it."""
-    if ctx.request is None:  # over standard input and output, and in memory
-        return await call_next(ctx)
-    token = _served.set(_Served(ctx.request.scope[CALLER]))
+    # Over standard input and output, and in memory, there is no request: whatever calls, it is for the own account.
+    token = _served.set(None if ctx.request is None else _Served(ctx.request.scope[CALLER]))
     try:
         return await call_next(ctx)
     finally:
