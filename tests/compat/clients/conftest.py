@@ -11,7 +11,7 @@ import pytest
 
 from tests.compat.clients.installs import CannotInstall, node_client, python_client
 from tests.compat.simulated import Simulated, simulating
-from tests.http_server import serving, variables
+from tests.http_server import serving_within, variables
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ def _targets(_lium: Simulated, tmp_path_factory: pytest.TempPathFactory) -> Iter
     home = tmp_path_factory.mktemp("server")
     settings = {"LIUM_BASE_URL": _lium.base_url, "LIUM_API_KEY": "sk_sandbox"}
     command = [sys.executable, "-m", "lium_mcp"]
-    with serving(home, **settings) as served:
+    # The conformance suite leaves more sessions open than one address may have.
+    with serving_within(home, settings, sessions={"per_address": 200}) as served:
         yield {
             "stdio": Target("stdio", "", command, variables(home, **settings)),
             "http": Target("http", f"{served.url}/mcp", [], {}),
