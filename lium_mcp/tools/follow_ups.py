@@ -294,6 +294,9 @@ async def _note_missing(call: Call, claim: Claim) -> None:
     if since is None:
         await claim.keep(progress={**claim.task.progress, "missing_since": call.lium.now().isoformat()})
     elif call.lium.now() - datetime.fromisoformat(since) >= _MISSING_FOR:
+        access = call.runtime.account().pod_access
+        if access is not None:
+            await access.gone(claim.task.subject)
         if claim.task.progress.get("removal_ordered"):
             await claim.finish("done", f"pod removed after backup {claim.task.progress.get('backup_id')}")
         else:

@@ -288,6 +288,26 @@ async def test_a_lost_rent_that_made_no_pod_is_absent_after_some_minutes(ledger:
     assert len(rents(account)) == 1
 
 
+@pytest.mark.parametrize("row", [{"gpu_name": "NVIDIA H200"}, {"gpu_count": "7"}], ids=["another card", "more of them"])
+async def test_a_pod_that_no_call_has_seen_is_held_against_what_was_asked(
+    account: Sandbox, ledger: Path, row: dict[str, Any]
+) -> None:
+    """The call that rented it could not read it, as if its server had died."""
+    wire = Wire(account)
+    wire.on("GET", "/pods/*", answering(503, {"detail": "later"}))
+    async with agent_on(account, ledger, transport=wire) as agent:
+        rented = await agent.call("rent_pod", **await a_rent(account, "train"))
+        assert rented["outcome"] == "pending"
+        wire.on("GET", "/pods", editing(lambda body: [each | row for each in body]))
+        wire.on("GET", "/pods/*", lambda request, forward: forward(request))
+        account.clock.advance(minutes=1)
+        await agent.call("list_pods")
+        assert living(account) == []
+    [(status, note)] = sqlite3.connect(ledger).execute("SELECT status, note FROM rentals").fetchall()
+    assert status == "removing"
+    assert "H200" in note or "7 GPUs" in note
+
+
 # --- settling is gentle ----------------------------------------------------------------------------------------------
 
 
