@@ -67,6 +67,13 @@ async def until(holds: Callable[[], Any]) -> None:
             await asyncio.sleep(0.05)
 
 
+async def until_done(capsys: pytest.CaptureFixture[str], state_url: str) -> None:
+    """Wait until a task is written to be done: what it orders comes before."""
+    async with asyncio.timeout(_PATIENCE_SECONDS):
+        while "done" not in await listed(capsys, state_url):  # noqa: ASYNC110 - what others do on their own
+            await asyncio.sleep(0.1)
+
+
 async def start_training(agent: Agent, then: str = "backup_and_remove", seconds: int = 60) -> str:
     rented = await agent.call("rent_pod", name="train", gpu_type="A100", hours=24, wait_seconds=300)
     started = await agent.call("start_job", pod="train", name="j", command=f"sleep {seconds}", then=then)
@@ -103,9 +110,7 @@ async def test_a_server_whose_key_is_not_shown_the_pod_drops_nothing(
         wire = Wire(account)
         async with at(wire):
             await until(lambda: not living(account))
-            async with asyncio.timeout(_PATIENCE_SECONDS):  # the order comes before its being written
-                while "done" not in await listed(capsys, state_url):  # noqa: ASYNC110 - what others do on their own
-                    await asyncio.sleep(0.1)
+            await until_done(capsys, state_url)
     assert (backups(wire), len(wire.sent("DELETE", "/pods/*"))) == (1, 1)
     assert (backups(blind), len(blind.sent("DELETE", "/pods/*"))) == (0, 0)
 
@@ -260,8 +265,7 @@ async def test_one_answer_that_there_is_no_such_pod_proves_nothing(
         await until(lambda: len(wire.sent("GET", "/pods/*")) > seen)
         account.clock.advance(minutes=2)
         await until(lambda: not living(account))
-        await asyncio.sleep(0.3)
-    assert "done" in await listed(capsys, state_url)
+        await until_done(capsys, state_url)
 
 
 async def test_a_pod_that_is_gone_for_good_ends_the_task_which_is_said(
