@@ -39,7 +39,8 @@ class SessionBounds:
 
     Attributes:
         total: Open sessions of all callers, of Streamable HTTP and SSE together.
-        per_address: Those of one address; of IPv6, of one /64 network.
+        per_address: Those of one address; of IPv6, of one /64 network. Callers that show neither key nor token may have
+            half of these, and half of the total: they lock nobody out who does.
         unused_seconds: How long one lives that has no request open and never called a tool.
         idle_seconds: How long one lives that has no request open.
         call_bytes: The body of a tool call by a caller with a key or the server token.
@@ -155,9 +156,14 @@ class Sessions:
 
     def _admit(self, scope: Scope) -> _Session | None:
         address = address_of(scope.get("client"))
+        session = _Session(address, scope.get("user"))
+        if session.user is None:
+            unknown = [other for other in self._open if other.user is None]
+            here = sum(other.address == address for other in unknown)
+            if 2 * len(unknown) >= self._bounds.total or 2 * here >= self._bounds.per_address:
+                return None
         if len(self._open) >= self._bounds.total or self._at[address] >= self._bounds.per_address:
             return None
-        session = _Session(address, scope.get("user"))
         self._open.add(session)
         self._at[address] += 1
         return session

@@ -54,7 +54,11 @@ def test_the_bounds_are_as_documented() -> None:
 
 
 def test_one_address_takes_its_share_and_all_take_the_whole(crowded: Served) -> None:
-    with client(crowded) as one, client(crowded, "192.0.2.2") as other, client(crowded, "192.0.2.3") as third:
+    with (
+        client(crowded, **MINE) as one,
+        client(crowded, "192.0.2.2", **MINE) as other,
+        client(crowded, "192.0.2.3", **MINE) as third,
+    ):
         sessions = [open_session(one) for _ in range(4)]
         assert {answer.status_code for answer in sessions} == {200}
         for _ in range(50):
@@ -73,13 +77,19 @@ def test_one_address_takes_its_share_and_all_take_the_whole(crowded: Served) -> 
     assert crowded.stderr().count("No more sessions are opened") == 1, "the log says a thing once"
 
 
+def test_callers_that_show_nothing_lock_out_nobody_who_shows_a_key(crowded: Served) -> None:
+    with client(crowded) as stranger, client(crowded, **MINE) as mine:
+        assert [open_session(stranger).status_code for _ in range(4)] == [200, 200, 503, 503], "half of four"
+        assert [open_session(mine).status_code for _ in range(3)] == [200, 200, 503]
+
+
 def call_modern(http: httpx2.Client) -> httpx2.Response:
     headers = {"MCP-Protocol-Version": MODERN_VERSION, "Mcp-Method": "tools/call", "Mcp-Name": "list_gpus"}
     return http.post("/mcp", json=tool_call("list_gpus", {}, modern=True), headers=headers)
 
 
 def test_sessions_of_sse_are_of_the_same_table(crowded: Served) -> None:
-    with client(crowded) as http, client(crowded) as streamable, ExitStack() as streams:
+    with client(crowded, **MINE) as http, client(crowded, **MINE) as streamable, ExitStack() as streams:
         listening = [streams.enter_context(http.stream("GET", "/sse")) for _ in range(3)]
         assert [answer.status_code for answer in listening] == [200] * 3
         assert open_session(streamable).status_code == 200

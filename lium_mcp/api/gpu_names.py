@@ -7,6 +7,7 @@ way. Knows nothing of HTTP.
 """
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
@@ -54,12 +55,18 @@ _JOINED: Final = (
     (re.compile(r"\bMAX[\s_-]?Q\b"), " MAXQ "),
     (re.compile(r"(?<![A-Z0-9.])(\d{1,4})\s?GI?B?\b"), r" \1GB "),
     (re.compile(r"(?<=\d)\s+D\b"), "D"),
+    (re.compile(r"\b([ABHLTVPMK])[\s_-]+(\d{1,4})(?=[\s_-]|$)"), r"\1\2"),
+    (re.compile(r"\b(L?40)[\s_-]+S\b"), r"\1S"),
 )
 _BEFORE: Final = re.compile(
     r"(NVIDIA|GEFORCE|QUADRO|TESLA|TITAN|RTX|GTX|CMP|PRO)(?=[A-Z]?\d|RTX|PRO|TITAN|GEFORCE|X[P]?$)"
 )
 _AFTER: Final = re.compile(r"(?<=[0-9A-Z])(PCIE|SXM\d?|NVL|TI|SUPER|ADA|PRO|MAXQ|(?<=[A-Z0-9]{4})(?:40|80)GB)$")
 _NUMBER: Final = re.compile(r"[A-Z]{0,3}\d{1,4}[A-Z]{0,2}")
+
+_BLACKWELL: Final = re.compile(r"50[5-9]0D?|G?B\d{3}")
+# What a name of a card is written in; a letter of another alphabet may look like one of these and is none.
+_PLAIN: Final = re.compile(r"[A-Za-z0-9\s_\-./()+]+")
 
 # Memory sizes that makers sell, GB.
 _SIZES_GB: Final = (
@@ -173,10 +180,16 @@ class GpuName:
             is_number
             and self.marks <= machine.marks
             and self.marks & _STRICT_MARKS == machine.marks & _STRICT_MARKS
-            # "RTX 6000" is no RTX PRO 6000; "6000" may be any.
-            and ("PRO" in self.marks or "PRO" not in machine.marks or is_bare)
+            # "RTX 6000" is no RTX PRO 6000; "6000" may be any, and "RTX 6000 Blackwell" is.
+            and ("PRO" in self.marks or "PRO" not in machine.marks or is_bare or "BLACKWELL" in self.words)
+            and ("BLACKWELL" not in self.words or machine.is_blackwell)
             and set(self.others) <= machine.words
         )
+
+    @property
+    def is_blackwell(self) -> bool:
+        """Whether it is of that generation, by its own word or its number."""
+        return "BLACKWELL" in self.words or _BLACKWELL.fullmatch(self.number) is not None
 
     def _is_variant(self, machine: "GpuName", memory_gb: float | None) -> bool:
         for word in self.variants:
@@ -273,7 +286,7 @@ def _has_number(name: GpuName) -> bool:
 
 def gpu_names(wanted: str) -> list[str]:
     """The single names of a wish, which are separated by commas."""
-    return [part.strip() for part in wanted.split(",") if part.strip()]
+    return [part.strip() for part in unicodedata.normalize("NFKC", wanted).split(",") if part.strip()]
 
 
 def gpu_fits(wanted: str, machine_name: str, memory_gb: float | None = None) -> bool:
@@ -286,7 +299,8 @@ def gpu_fits(wanted: str, machine_name: str, memory_gb: float | None = None) -> 
     """
     machine = read_gpu_name(machine_name)
     return any(
-        part.casefold() == machine_name.casefold() or read_gpu_name(part).fits(machine, memory_gb)
+        part.casefold() == machine_name.casefold()
+        or (_PLAIN.fullmatch(part) is not None and read_gpu_name(part).fits(machine, memory_gb))
         for part in gpu_names(wanted)
     )
 

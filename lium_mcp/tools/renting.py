@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import anyio
@@ -226,7 +227,10 @@ async def _follow(
         warnings.append(maybe_not_ours(contradiction))
     if plan is not None and pod.price is not None:
         await call.renter.note_checked(pod.id)
-    if not gone and (unverified := expected.unverified(pod)):
+    # A node that was chosen by its figures need not repeat them in the pod's row.
+    is_chosen = plan is not None and isinstance(plan.order, NodeOrder)
+    open_questions = replace(expected, min_vram_gb=None, min_ram_gb=None) if is_chosen else expected
+    if not gone and (unverified := open_questions.unverified(pod)):
         warnings.append(not_stated(unverified))
     restore = plan.order.request.restore_path if plan and isinstance(plan.order, NodeOrder) else None
     if restore:

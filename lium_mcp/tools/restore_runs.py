@@ -203,7 +203,7 @@ async def _fresh_path(call: Call, backup_id: str, pod: Pod, path: str) -> str:
     raise ToolFailure(
         code,
         f"path {checked} {problem} (code: {code}).",
-        "Leave path out for a new directory, or name one that is new.",
+        "Leave path out: then it goes into a new directory.",
     )
 
 

@@ -356,3 +356,28 @@ def test_huid_of_an_id(identifier: str, expected: str) -> None:
 @given(identifier=st.text(max_size=40) | st.just("\ud800"))
 def test_every_id_has_a_huid(identifier: str) -> None:
     assert huid(identifier) == "invalid" or huid(identifier).count("-") == 2
+
+
+OTHER_LETTERS = {
+    "L40\uff33": ["NVIDIA L40S"],  # fullwidth: the same letter
+    "\uff28100 PCIe": ["NVIDIA H100 PCIe"],
+    "L40\u0405": [],  # Cyrillic: another letter that looks the same
+    "4090 \u0414": [],
+    "!H100": [],
+    "A 100": ["NVIDIA A100 80GB PCIe"],
+    "h-100": ["NVIDIA H100 PCIe"],
+    "L 40 S": ["NVIDIA L40S"],
+    "l40-s": ["NVIDIA L40S"],
+    "RTX 4000 Blackwell": ["NVIDIA RTX PRO 4000 Blackwell"],
+    "RTX 6000 Blackwell": ["NVIDIA RTX PRO 6000 Blackwell Server Edition"],
+}
+LOOKALIKES = (
+    *("NVIDIA L40", "NVIDIA L40S", "NVIDIA H100 PCIe", "NVIDIA A100 80GB PCIe", "NVIDIA GeForce RTX 4090"),
+    *("NVIDIA RTX 4000 Ada Generation", "NVIDIA RTX PRO 4000 Blackwell", "NVIDIA RTX 6000 Ada Generation"),
+    *("NVIDIA RTX PRO 6000 Blackwell Server Edition", "NVIDIA RTX A4000", "NVIDIA A40"),
+)
+
+
+@pytest.mark.parametrize("wanted", OTHER_LETTERS)
+def test_a_name_in_other_letters_or_gaps_means_what_it_says_or_nothing(wanted: str) -> None:
+    assert [name for name in LOOKALIKES if gpu_fits(wanted, name)] == OTHER_LETTERS[wanted]
