@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
+from unittest.mock import patch
 
 import anyio
 import anyio.lowlevel
@@ -22,9 +23,10 @@ from mcp.types import CallToolResult
 from starlette.types import Receive, Scope, Send
 
 from lium_mcp.http import build_app
+from lium_mcp.rentals import Journal, LedgerUnavailable
 from lium_mcp.sandbox import Sandbox
 from lium_mcp.sandbox.transport import InProcessTransport
-from lium_mcp.server import build_server
+from lium_mcp.server import build_server, open_journal
 from lium_mcp.sessions import SessionBounds, Sessions
 from lium_mcp.settings import Settings
 from tests.harness import Mode, TurnedClock
@@ -227,6 +229,10 @@ def _concerns(where: Where, request: httpx2.Request) -> bool:
             return request.method != "GET" and not _rents(request)
 
 
+def _dead(*_: Any) -> None:
+    raise LedgerUnavailable("this server is dead")
+
+
 def _rents(request: httpx2.Request) -> bool:
     return request.url.path.endswith(_RENTS)
 
@@ -244,7 +250,9 @@ class Process:
         self.connections: dict[str, Connection] = {}
         self.died = asyncio.Event()
         options = Settings(transport="http" if over_http else "stdio", **settings)
-        self.server = build_server(options, transport=self.line, clock=TurnedClock(sandbox))
+        self._journals: list[Journal] = []
+        with patch("lium_mcp.server.open_journal", self._open_journal):
+            self.server = build_server(options, transport=self.line, clock=TurnedClock(sandbox))
         self._app = build_app(self.server, options, Sessions(SessionBounds())) if over_http else None
         self._over = asyncio.Event()
         self._serving: asyncio.Task[None] | None = None
@@ -277,10 +285,20 @@ class Process:
         assert self._app is not None
         await self._app({"type": "lifespan", "asgi": {"version": "3.0"}}, receive, send)
 
+    def _open_journal(self, settings: Settings) -> Journal:
+        self._journals.append(open_journal(settings))
+        return self._journals[-1]
+
     async def drop(self) -> None:
         """End without grace: nothing that runs in it comes any further."""
         self.line.is_dead = True
         self.died.set()
+        for (
+            journal
+        ) in self._journals:  # a database has only so many connections, and the dead neither keep nor open one
+            await journal.aclose()
+            for name in ("open", "tasks"):
+                setattr(journal, name, _dead)
 
     async def close(self) -> None:
         """End, and let go of what a process that was dropped still holds."""
