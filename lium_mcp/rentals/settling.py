@@ -333,7 +333,7 @@ class Settler:
     async def _attend_to_unsettled(
         self, entry: Entry, pods: Rows[Pod], is_complete: bool, *, in_background: bool
     ) -> None:
-        if self.is_in_flight(entry) or not await self._claim_look(entry):
+        if self.is_in_flight(entry):
             return
         has_run_out = self._lium.now() - entry.created_at > _RUN_OUT
         is_listed = bool(_new_pods(entry, pods))
@@ -345,6 +345,8 @@ class Settler:
             return
         if in_background and has_run_out:
             return  # as above; a call that looks can tell of the pod that comes of it
+        if not await self._claim_look(entry):
+            return
         try:
             order = await self._find_order(entry)
             rental = await self._ask_again(entry, order) if order is not None else None
