@@ -384,7 +384,10 @@ async def test_a_call_that_is_cancelled_while_its_rent_is_lost_leaves_no_pod(
     on_rents(wire, lose)
     wanted = await a_rent(account, "train")
     with suppress(Exception):
-        async with agent_on(account, ledger, transport=wire) as one, anyio.create_task_group() as calls:
+        async with (
+            agent_on(account, ledger, transport=wire, timeout_seconds=1) as one,
+            anyio.create_task_group() as calls,
+        ):
             scope = anyio.CancelScope()
 
             async def first() -> None:
