@@ -282,8 +282,7 @@ class Settler:
         except NotFound:
             pass
         if entry.key_tag == self._key_tag:
-            rented_at = entry.settled_at or entry.created_at
-            return entry.removal_accepted or asked_at - rented_at > _LISTED_WITHIN
+            return entry.removal_accepted or asked_at - _known_since(entry) > _LISTED_WITHIN
         # Another key may not see this pod, whether it lives or not; the record of one that is over says so.
         with suppress(NotFound):
             return (await self._lium.pods.record(pod_id)).removed is True
@@ -295,9 +294,16 @@ class Settler:
         if entry.removal_accepted:
             # What is being removed is not listed any more; what is has to be ordered to go once more.
             pod_ids = [pod.id for pod in pods if pod.id in pod_ids and is_alive(pod)]
-        rented_at = entry.settled_at or entry.created_at
-        if await self.remove_all(pod_ids, rented_at=rented_at, due_pod_ids=due):
-            await self.note(entry, "removing", removal_accepted=True)
+        await self._order_removal(entry, pod_ids, due_pod_ids=due)
+
+    async def _order_removal(self, entry: Entry, pod_ids: Iterable[str], *, due_pod_ids: Collection[str] = ()) -> None:
+        """As `remove_all` for pods of a rent that is noted as removing, and note it where Lium has accepted that.
+
+        Raises:
+            LiumError: as `remove_all`.
+        """
+        if await self.remove_all(pod_ids, rented_at=_known_since(entry), due_pod_ids=due_pod_ids):
+            await self.note(entry, "removing", only_from={"removing"}, removal_accepted=True)
 
     async def _attend_to_rented(self, entry: Entry, pods: Rows[Pod]) -> None:
         alive = [pod for pod in pods if pod.id in entry.pod_ids and is_alive(pod)]
@@ -319,8 +325,7 @@ class Settler:
         if problem is not None and entry.confirmed:
             log.warning("The pods of %r came out other than asked or allowed and are removed", entry.pod_name)
             await self.note(entry, "removing", note=problem)
-            if await self.remove_all(entry.pod_ids, rented_at=entry.settled_at or entry.created_at):
-                await self.note(entry, "removing", only_from={"removing"}, removal_accepted=True)
+            await self._order_removal(entry, entry.pod_ids)
             return True
         if all(pod.price is not None for pod in alive) and len(alive) == len(entry.pod_ids):
             if problem is not None:
@@ -450,6 +455,11 @@ def has_something_left(entry: Entry) -> bool:
 def _is_doubtful(entry: Entry) -> bool:
     """Whether it was found by name only, and is to be removed once Lium says that it is this rent's."""
     return entry.status == "rented" and entry.unwanted and not entry.confirmed and not entry.handed_out
+
+
+def _known_since(entry: Entry) -> datetime:
+    """Since when Lium may take its time to list the pods of a rent, or to know them by their ids."""
+    return entry.settled_at or entry.created_at
 
 
 def _new_pods(entry: Entry, pods: Sequence[Pod]) -> list[str]:
