@@ -6,10 +6,13 @@ Whatever is not a clear yes changes nothing. There is no way for the model to an
 """
 
 import hashlib
+import math
 import os
 import re
+import struct
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -27,7 +30,15 @@ STATE_SECONDS: Final = 600.0
 """How long an answer that comes with a later request may take."""
 _AMOUNT: Final = re.compile(r"\$-?\d+(\.\d+)?")
 _ANSWER_COMES_LATER: Final = "2026-07-28"
-_ASK_FIRST: Final = "Ask the person, then call again."
+_READS_SECONDS: Final = 0.5  # nobody reads a question and says no to it in less
+_SEALED_AT: Final = struct.Struct("d")
+_UNSEEN: Final = (
+    "Tell the person what was to be asked, and do not call again unless they ask for it. If their client shows no "
+    "questions, whoever runs this MCP server can set LIUM_MCP_CONFIRM=never: its limits alone decide then."
+)
+
+# How long ago the question was put to which this request brings the answer.
+_asked_seconds_ago: ContextVar[float] = ContextVar("_asked_seconds_ago", default=math.inf)
 
 
 class Yes(BaseModel):
@@ -104,16 +115,18 @@ async def ask(context: Context[Any, Any], question: Question, again: Callable[[]
     Raises:
         NotConfirmed: no yes came in time, or the target changed meanwhile.
     """
+    asked_at = anyio.current_time()
     try:
         with anyio.fail_after(ANSWER_SECONDS):
             answer = await context.elicit(question.text, Yes)
     except TimeoutError:
         minutes = ANSWER_SECONDS / 60
         raise NotConfirmed(
-            "not_confirmed", f"Nobody answered the question within {minutes:g} minutes.", _ASK_FIRST
+            "not_confirmed", f"Nobody answered the question within {minutes:g} minutes.", _UNSEEN
         ) from None
     except (MCPError, ValueError):
         raise unusable_answer() from None
+    _asked_seconds_ago.set(anyio.current_time() - asked_at)
     refuse_unless_yes(answer)
     now = await again()
     if now is None or not question.binds_as(now):
@@ -126,7 +139,12 @@ async def ask(context: Context[Any, Any], question: Question, again: Callable[[]
 
 def unusable_answer() -> NotConfirmed:
     """Say that something came back for a question, and that it is no answer."""
-    return NotConfirmed("not_confirmed", "The question to the person got no usable answer.", _ASK_FIRST)
+    return NotConfirmed(
+        "not_confirmed",
+        "The MCP client answered the question to the person with an error, or with nothing that is an answer: the "
+        "person may not have seen it.",
+        _UNSEEN,
+    )
 
 
 def refuse_unless_yes(answer: ElicitationResult[Yes]) -> None:
@@ -135,18 +153,27 @@ def refuse_unless_yes(answer: ElicitationResult[Yes]) -> None:
     Raises:
         NotConfirmed: it is none.
     """
-    if not (isinstance(answer, AcceptedElicitation) and answer.data.confirm):
+    if isinstance(answer, AcceptedElicitation) and answer.data.confirm:
+        return
+    if _asked_seconds_ago.get() < _READS_SECONDS:
         raise NotConfirmed(
             "not_confirmed",
-            "The question to the person was answered with no, or was closed.",
-            "Do not call again unless the person asks for it.",
+            "The question to the person was answered with no, or was closed, faster than anybody reads: the MCP client "
+            "may have answered by itself, and the person may not have seen it.",
+            _UNSEEN,
         )
+    raise NotConfirmed(
+        "not_confirmed",
+        "The question to the person was answered with no, or was closed.",
+        "Do not call again unless the person asks for it.",
+    )
 
 
 class OneTimeCodec(RequestStateCodec):
     """Seals the state of a question that a client sends back with the answer; each seal is opened once.
 
-    So an answer that is sent again does nothing again. The key is this process's own.
+    So an answer that is sent again does nothing again. The key is this process's own, and so is the clock by which a
+    seal says when the question was put.
     """
 
     def __init__(self) -> None:
@@ -155,7 +182,7 @@ class OneTimeCodec(RequestStateCodec):
 
     def seal(self, payload: bytes) -> str:
         """Return a token for the client."""
-        return self._sealing.seal(payload)
+        return self._sealing.seal(_SEALED_AT.pack(anyio.current_time()) + payload)
 
     def unseal(self, token: str) -> bytes:
         """Open a token.
@@ -170,7 +197,9 @@ class OneTimeCodec(RequestStateCodec):
             raise InvalidRequestState("used before")
         # The clock of the seal's own end is another one.
         self._opened[name] = now + 2 * STATE_SECONDS
-        return payload
+        (sealed_at,) = _SEALED_AT.unpack_from(payload)
+        _asked_seconds_ago.set(anyio.current_time() - sealed_at)
+        return payload[_SEALED_AT.size :]
 
 
 def _answers_later(context: Context[Any, Any]) -> bool:

@@ -255,10 +255,39 @@ async def test_a_client_that_fails_to_ask_changes_nothing(sandbox: Sandbox, tool
         if mode == "legacy":
             failure = await agent.refused(tool, **arguments)
             assert failure.code == "not_confirmed"
+            assert_maybe_unseen(failure.text)
         else:  # the server hears nothing of it
             with pytest.raises(MCPError):
                 await agent.raw(tool, **arguments)
     assert stage.state() == before
+
+
+def assert_maybe_unseen(text: str) -> None:
+    assert "the person may not have seen it" in text
+    assert "LIUM_MCP_CONFIRM=never" in text
+    assert "Nothing was changed." in text
+
+
+@both_eras
+@pytest.mark.parametrize("answer", ["no", "cancel", {"confirm": False}])
+def test_a_no_that_comes_faster_than_anybody_reads_may_be_the_clients_own(mode: Mode, answer: Answer) -> None:
+    sandbox = Sandbox(seed=7, speed=0, balance_usd=5000)
+    thinks_seconds = 0.0
+
+    async def think() -> None:
+        await anyio.sleep(thinks_seconds)
+
+    async def run() -> None:
+        nonlocal thinks_seconds
+        async with agent_on(sandbox, "rent_pod", mode=mode, person=Person(answer, meanwhile=think)) as agent:
+            assert_maybe_unseen((await agent.refused("rent_pod", **RENT)).text)
+            thinks_seconds = 0.6
+            of_a_person = (await agent.refused("rent_pod", **RENT)).text
+            assert "the person may not have seen it" not in of_a_person
+            assert "LIUM_MCP_CONFIRM" not in of_a_person
+        assert rents(sandbox) == []
+
+    run_virtually(run())
 
 
 @pytest.mark.parametrize("tool", ["rent_pod", "remove_pod"])
