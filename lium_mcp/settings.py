@@ -130,7 +130,11 @@ class Settings(Limits, BaseSettings):
         "without it all who come through one share the bounds of one address.",
     )
     timeout_seconds: float = Field(
-        default=15.0, ge=1, le=45, description="Time limit of one request to the Lium API, in seconds."
+        default=15.0,
+        ge=1,
+        le=45,
+        description="Time limit of one request to the Lium API, in seconds; a call that only reads ends within "
+        "30 in any case.",
     )
     log_level: LogLevel = Field(default="INFO", description="How much goes to standard error.")
     log_format: Literal["text", "json"] = Field(default="text", description="How a line on standard error is written.")

@@ -1,7 +1,10 @@
 """Calls on nodes (the API's executors): list, quote, rent. The models are in `executor_models.py`."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Literal
+
+import anyio
 
 from lium_mcp.api.addresses import endpoint, segment
 from lium_mcp.api.errors import InvalidRequest, LiumError
@@ -21,6 +24,9 @@ from lium_mcp.api.renting import RentBySpecRequest, Rented, RentRequest, rented_
 from lium_mcp.api.resource import Resource
 from lium_mcp.api.retries import Repeat
 from lium_mcp.api.wire import Auth, QueryValue
+
+# Less than a read may take: the nodes themselves have to be read after it.
+MACHINES_SECONDS = 10.0
 
 
 class _Count(ApiModel):
@@ -84,10 +90,9 @@ class Executors(Resource):
     async def _machine_names(self, wanted: str) -> Sequence[str]:
         """Return the full names that the words mean, which alone the API's filter takes; words that mean none stay."""
         parts = gpu_names(wanted)
-        try:
+        machines: Sequence[Machine] = ()  # without them the words are the second-best filter
+        with suppress(LiumError), anyio.move_on_after(MACHINES_SECONDS):
             machines = (await self._wire.request("GET", "/machines", auth=Auth.NONE)).rows(Machine)
-        except LiumError:
-            return parts  # the second-best filter
         known = [machine.name for machine in machines]
         names = [name for part in parts for name in matching_machine_names(part, known) or [part]]
         return list(dict.fromkeys(names))

@@ -1,8 +1,9 @@
 """The retry policy: what may be sent again, how often, and after which pause.
 
 Up to three attempts, pauses of 1 s and 2 s plus up to 0.5 s at random. A `Retry-After` lengthens the pause up to
-20 s; a server that asks for more gets no further attempt, and the caller learns how long it asked for. No attempt
-begins that could end later than 50 s after the first began. Refusals (400, 401, 402, 403, 404, 409, 422) are final.
+20 s; a server that asks for more gets no further attempt, and the caller learns how long it asked for. All attempts and
+pauses of a read together end within 28 s: its last attempt has what is left of that. A change may take 50 s, and begins
+no attempt that could not have its own time in full. Refusals (400, 401, 402, 403, 404, 409, 422) are final.
 """
 
 import random
@@ -18,7 +19,9 @@ MAX_ATTEMPTS = 3
 FIRST_PAUSE_SECONDS = 1.0
 MAX_JITTER_SECONDS = 0.5
 MAX_RETRY_AFTER_SECONDS = 20.0
-MAX_TOTAL_SECONDS = 50.0
+MAX_READ_SECONDS = 28.0
+MAX_CHANGE_SECONDS = 50.0
+MIN_ATTEMPT_SECONDS = 2.0
 
 T = TypeVar("T")
 
@@ -34,19 +37,27 @@ class Repeat(Enum):
 
 
 async def repeating(
-    attempt: Callable[[], Awaitable[T]], repeat: Repeat, clock: Clock, *, limit_seconds: float = 0
+    attempt: Callable[[float], Awaitable[T]], repeat: Repeat, clock: Clock, *, limit_seconds: float
 ) -> T:
-    """Run `attempt`, which takes at most `limit_seconds`, as often as the policy allows; the last error leaves."""
+    """Run `attempt` as often as the policy allows, telling it how many seconds it has; the last error leaves."""
     started = clock.monotonic()
+    if repeat is Repeat.ALWAYS:
+        total_seconds, least_seconds = MAX_READ_SECONDS, min(limit_seconds, MIN_ATTEMPT_SECONDS)
+    else:  # cut short, it may be lost
+        total_seconds, least_seconds = max(MAX_CHANGE_SECONDS, limit_seconds), limit_seconds
+    left_seconds = total_seconds
     effect: Effect = "none"
     for number in count(1):
         try:
-            return await attempt()
+            return await attempt(min(limit_seconds, left_seconds))
         except LiumError as error:
             # An earlier attempt that was lost stays possible, whatever a later one says.
             effect = error.effect = "unknown" if effect == "unknown" else error.effect
             pause = pause_seconds(error, number, repeat)
-            if pause is None or clock.monotonic() - started + pause + limit_seconds > MAX_TOTAL_SECONDS:
+            if pause is None:
+                raise
+            left_seconds = total_seconds - (clock.monotonic() - started) - pause
+            if left_seconds < least_seconds:
                 raise
         await clock.sleep(pause)
     raise AssertionError("counting never ends")  # pragma: no cover - for the type checker

@@ -196,9 +196,9 @@ class Wire:
             limit_seconds=limit_seconds,
         )
 
-        async def attempt() -> Answer:
+        async def attempt(seconds: float) -> Answer:
             asked_at, started = self.now(), self._clock.monotonic()
-            with _failures(mutates=mutates), anyio.fail_after(limit_seconds):
+            with _failures(mutates=mutates), anyio.fail_after(seconds):
                 response, rewritten = await self._send(request, mutates=mutates)
                 # The answer may have corrected the clock: of two ideas of that moment, the earlier claims less.
                 asked_at = min(asked_at, self.now() - timedelta(seconds=self._clock.monotonic() - started))
@@ -217,10 +217,10 @@ class Wire:
         """Read a line stream to its end and return its newest lines, as many as fit in `max_bytes`."""
         request = self._build("GET", path, query=query)
 
-        async def attempt() -> list[str]:
+        async def attempt(seconds: float) -> list[str]:
             lines: deque[tuple[str, int]] = deque()
             kept_bytes = total_bytes = 0
-            with _failures(mutates=False), anyio.fail_after(self._timeout_seconds):
+            with _failures(mutates=False), anyio.fail_after(seconds):
                 async with aclosing(await self._open(request)) as response:
                     async for line, size in _lines(response):
                         lines.append((line, size))
@@ -239,8 +239,8 @@ class Wire:
         request = self._build("GET", path, query=query)
         request.extensions = {**request.extensions, "timeout": {**request.extensions["timeout"], "read": None}}
 
-        async def attempt() -> httpx2.Response:
-            with _failures(mutates=False), anyio.fail_after(self._timeout_seconds):
+        async def attempt(seconds: float) -> httpx2.Response:
+            with _failures(mutates=False), anyio.fail_after(seconds):
                 return await self._open(request)
 
         response = await repeating(attempt, Repeat.ALWAYS, self._clock, limit_seconds=self._timeout_seconds)

@@ -27,8 +27,8 @@ T = TypeVar("T")
 _POLL_SECONDS = 2.0
 _SLOW_POLL_SECONDS = 5.0
 _SLOW_AFTER_SECONDS = 90.0
-# All requests of a body that only reads, together: many hosts cut a call at 60 s.
-READ_LIMIT_SECONDS: Final = 50.0
+# All requests of a body that only reads, together: nobody waits longer for a figure, and many hosts cut a call at 60 s.
+READ_LIMIT_SECONDS: Final = 30.0
 # A wait ends with a look at what has become of the thing, however little of its time is left.
 _LAST_READ_SECONDS = 5.0
 _PROGRESS_CHARACTERS = 300
