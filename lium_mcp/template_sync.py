@@ -16,6 +16,7 @@ from typing import Annotated, Final, Literal, TextIO
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from lium_mcp.api import Clock, LiumClient, LiumError, Pod, Template, TemplateChanges, TemplateCreate
+from lium_mcp.tools.dropped_settings import SSH_PORT, dropped_settings
 from lium_mcp.tools.images import image_of, is_image, split_image
 from lium_mcp.tools.results import clean
 from lium_mcp.tools.templates import hide_values
@@ -221,12 +222,12 @@ def _body(wanted: WantedTemplate) -> TemplateCreate:
         if variable not in os.environ:
             raise BadFile(f"{wanted.name}: the environment has no variable {variable}")
         environment[name] = os.environ[variable]
-    return TemplateCreate(
+    body = TemplateCreate(
         name=wanted.name,
         docker_image=repository,
         docker_image_tag=tag,
         description=wanted.description or wanted.name,
-        internal_ports=sorted({22, *wanted.ports}),
+        internal_ports=sorted({SSH_PORT, *wanted.ports}),
         volumes=wanted.volumes,
         environment=environment,
         startup_commands=wanted.startup_commands,
@@ -234,6 +235,9 @@ def _body(wanted: WantedTemplate) -> TemplateCreate:
         is_private=wanted.private,
         category=wanted.category,
     )
+    if sentences := dropped_settings(body):
+        raise BadFile(f"{wanted.name}: {' '.join(sentences)}")
+    return body
 
 
 _COMPARED: Final = (

@@ -49,6 +49,7 @@ class Template(ApiModel):
     entrypoint: ApiStr = Field(default=None, repr=False)
     environment: ApiStrings = Field(default=None, repr=False)
     volumes: ApiTuple[str] = ()
+    shm_size: ApiStr = None
     is_private: ApiBool = None
     readme: ApiStr = Field(default=None, repr=False)
     one_time_template: ApiBool = None

@@ -23,6 +23,7 @@ from lium_mcp.guard.policy import Ask
 from lium_mcp.rentals import ClusterOrder, Expected, Rental, Terms, digest, whole_hours
 from lium_mcp.rentals.selection import has_price
 from lium_mcp.tools.call import READ_LIMIT_SECONDS, Call, time_limit
+from lium_mcp.tools.dropped_settings import dropped_settings
 from lium_mcp.tools.failures import ToolFailure
 from lium_mcp.tools.parameters import Cursor, Limit, ShortText, page
 from lium_mcp.tools.pod_keys import find_public_keys
@@ -261,6 +262,8 @@ async def _rented(call: Call, rental: Rental, plan: ClusterPlan | None) -> Rente
         warnings.append(not_stated(unverified))
     if plan is not None and len(prices) == plan.pod_count:
         await call.renter.note_checked(rental.pod_id)
+    if plan is not None:
+        warnings += dropped_settings(plan.template)
     if plan is not None and len(rental.pod_ids) != plan.pod_count:
         warnings.append(f"Lium named {len(rental.pod_ids)} pods of {plan.pod_count}: call list_pods to see the others.")
     if not rental.confirmed:

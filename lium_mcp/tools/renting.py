@@ -13,6 +13,7 @@ from lium_mcp.api import LiumError, NoExecutorMatches, Pod, PodDetail, RentOutco
 from lium_mcp.guard.confirm import NOTHING_TO_ASK, Question
 from lium_mcp.rentals import DEARER, PRICE_TOLERANCE_USD, Expected, NodeOrder, Rental, Terms
 from lium_mcp.tools.call import READ_LIMIT_SECONDS, Call, time_limit
+from lium_mcp.tools.dropped_settings import SSH_PORT, dropped_settings
 from lium_mcp.tools.failures import ToolFailure
 from lium_mcp.tools.parameters import DEFAULT_WAIT_SECONDS, Few, ShortText, WaitSeconds
 from lium_mcp.tools.pod_keys import register_public_keys
@@ -225,6 +226,8 @@ async def _follow(
         warnings.append("The answer was lost; this pod was found by its name. Check that it is yours.")
     if contradiction:
         warnings.append(maybe_not_ours(contradiction))
+    if plan is not None:
+        warnings += _dropped(plan)
     if plan is not None and pod.price is not None:
         await call.renter.note_checked(pod.id)
     # A node that was chosen by its figures need not repeat them in the pod's row.
@@ -365,6 +368,17 @@ async def _fix_removal(call: Call, rental: Rental, pod: PodDetail, hours: float)
     return pod, []
 
 
+def _dropped(plan: Plan) -> list[str]:
+    """What the pod will lack of its template's settings."""
+    if plan.template is None:
+        return []
+    sentences = dropped_settings(plan.template)
+    asked, free = len({SSH_PORT, *plan.template.internal_ports}), plan.node.port_count
+    if free is not None and free < asked:
+        sentences.append(f"Its node has {free} free ports and the template asks for {asked}: some will not be open.")
+    return sentences
+
+
 def _would_rent(plan: Plan) -> RentedPod:
     price, hours = plan.price_per_hour_usd, plan.wanted.hours
     return RentedPod(
@@ -374,5 +388,6 @@ def _would_rent(plan: Plan) -> RentedPod:
         gpu_count=plan.gpu_count,
         price_per_hour_usd=price,
         total_usd=price * hours if price is not None and hours else None,
+        warnings=_dropped(plan) or None,
         next="Nothing was rented. Call again without dry_run to rent.",
     )
