@@ -16,7 +16,8 @@ from lium_mcp import __version__
 from lium_mcp.guard.redaction import Redactor, redact_text
 from lium_mcp.guard.server_token import ServerTokenError, make_token
 from lium_mcp.logs import log_to_stderr
-from lium_mcp.settings import Settings, SettingsError, environment_name, load
+from lium_mcp.settings import Settings, environment_name, load
+from lium_mcp.values import SettingsError
 
 _USAGE_ERROR = 2
 _CLOSED_PIPE = 141

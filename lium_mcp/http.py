@@ -35,7 +35,8 @@ from lium_mcp.calls import LiumServer
 from lium_mcp.connections import BoundedProtocol, ConnectionBounds, Connections
 from lium_mcp.hangup import Hangups
 from lium_mcp.sessions import SessionBounds, Sessions
-from lium_mcp.settings import Settings, SettingsError, is_loopback
+from lium_mcp.settings import Settings, is_loopback
+from lium_mcp.values import SettingsError
 
 log = logging.getLogger(__name__)
 

@@ -32,10 +32,11 @@ from lium_mcp.remote.local_files import LocalFolders
 from lium_mcp.rentals import Claim, Journal, LedgerUnavailable, Renter, Worker
 from lium_mcp.resources import add_resources
 from lium_mcp.sessions import note_use
-from lium_mcp.settings import Settings, SettingsError, Toolset, registry_password
+from lium_mcp.settings import Settings, Toolset, registry_password
 from lium_mcp.tools.call import Call, Runtime
 from lium_mcp.tools.listing import ListedTool, read_listing
 from lium_mcp.tools.policy_view import Offered
+from lium_mcp.values import SettingsError
 
 log = logging.getLogger(__name__)
 
@@ -217,6 +218,7 @@ def connect(
             base_url=base_url,
             timeout_seconds=settings.timeout_seconds,
             transport=transport,
+            network=settings.find_network() if transport is None else None,
             clock=clock,
         )
     except InvalidRequest as error:

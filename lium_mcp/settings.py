@@ -21,8 +21,11 @@ from platformdirs import user_state_path
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from lium_mcp.api.network import Network
 from lium_mcp.guard.limits import Limits, Mode, Names, PolicyFileError, read_policy_file
 from lium_mcp.guard.server_token import ServerTokenError, check_token, read_token
+from lium_mcp.network import read_network
+from lium_mcp.values import SettingsError
 
 Toolset = Literal["marketplace", "pods", "templates", "volumes", "backups", "account", "remote", "clusters", "extras"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
@@ -32,10 +35,6 @@ SANDBOX_API_KEY = "sk_sandbox"
 REGISTRY_PREFIX = "LIUM_MCP_REGISTRY_"
 _SSH_KEY_NAMES = ("id_ed25519", "id_rsa", "id_ecdsa")
 _PLACEHOLDER = re.compile(r"\$\{[^}]*\}|\{env:[^}]*\}|\$[A-Za-z_][A-Za-z0-9_]*|<[^>]*>|%[A-Za-z_]+%")
-
-
-class SettingsError(Exception):
-    """A setting cannot be read; the sentence names it and what it takes."""
 
 
 class Settings(Limits, BaseSettings):
@@ -268,6 +267,14 @@ class Settings(Limits, BaseSettings):
         if self.sandbox:
             return "sqlite://"
         return f"sqlite:///{user_state_path('lium-mcp', appauthor=False) / 'rentals.db'}"
+
+    def find_network(self) -> Network:
+        """The way to the API: the proxy and the certificates that the environment names.
+
+        Raises:
+            SettingsError: one of them cannot be used.
+        """
+        return Network() if self.sandbox else read_network(self.base_url, os.environ)
 
     def find_limits(self) -> tuple[Limits, Mode]:
         """The limits of the settings and of the policy file together, in the mode of the file if it has one.

@@ -23,7 +23,8 @@ from lium_mcp.http import build_app
 from lium_mcp.sandbox import API_KEY, OTHER_API_KEY
 from lium_mcp.server import build_server
 from lium_mcp.sessions import SessionBounds, Sessions
-from lium_mcp.settings import Settings, SettingsError
+from lium_mcp.settings import Settings
+from lium_mcp.values import SettingsError
 from tests.compat.simulated import Simulated, simulating
 from tests.harness import PUBLIC_KEY
 from tests.http_server import (

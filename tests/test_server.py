@@ -11,8 +11,9 @@ from mcp.types import Tool
 
 from lium_mcp.sandbox import Sandbox
 from lium_mcp.server import build_server
-from lium_mcp.settings import Settings, SettingsError
+from lium_mcp.settings import Settings
 from lium_mcp.tools.catalog import TOOLSETS
+from lium_mcp.values import SettingsError
 from tests.arguments import smallest
 from tests.harness import Agent, Mode, agent_on, text_of
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from lium_mcp.remote.keys import KeySource
-from lium_mcp.settings import Settings, SettingsError, load
+from lium_mcp.settings import Settings, load
+from lium_mcp.values import SettingsError
 
 
 def write_config(home: Path, text: str) -> None:

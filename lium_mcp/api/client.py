@@ -17,6 +17,7 @@ from lium_mcp.api.executors import Executors
 from lium_mcp.api.keys import Keys
 from lium_mcp.api.machines import Machines
 from lium_mcp.api.model import ApiInt, ApiModel, ApiTime, ApiTuple
+from lium_mcp.api.network import Network
 from lium_mcp.api.pods import Pods
 from lium_mcp.api.pool import Pool
 from lium_mcp.api.restores import Restores
@@ -56,6 +57,7 @@ class LiumClient:
         source: str = "mcp",
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
         transport: httpx2.AsyncBaseTransport | None = None,
+        network: Network | None = None,
         clock: Clock = SYSTEM_CLOCK,
         max_response_bytes: int = DEFAULT_MAX_RESPONSE_BYTES,
     ) -> None:
@@ -64,12 +66,7 @@ class LiumClient:
                 api_key=api_key,
                 base_url=base_url,
                 session_token=session_token,
-                pool=Pool(
-                    transport=transport,
-                    source=source,
-                    # A proxy of the environment would get plain http, and the key in it, off this machine.
-                    proxied=base_url.lower().startswith("https:"),
-                ),
+                pool=Pool(transport=transport, source=source, network=network or Network()),
                 timeout_seconds=timeout_seconds,
                 clock=clock,
                 max_response_bytes=max_response_bytes,

@@ -7,6 +7,7 @@
     |   |-- MissingApiKey
     |   `-- MissingSession
     |-- ConnectionFailed         no connection, or it broke before the answer was complete
+    |   `-- CertificateRefused   what answers there shows no certificate that is trusted here
     |-- RequestTimedOut
     |-- UntrustedRedirect
     |-- ResponseTooLarge
@@ -106,6 +107,15 @@ class ConnectionFailed(LiumError):
     """No connection could be made, or it broke before the answer was complete."""
 
     _advice = "Check the network and the API address, then look at the current state before repeating a change."
+
+
+class CertificateRefused(ConnectionFailed):
+    """What answers at the address shows a certificate that is not trusted here; nothing was sent."""
+
+    _advice = (
+        "Have the user set SSL_CERT_FILE, where this MCP server is configured, to the PEM file of the certificates to "
+        "trust (of the company, where its network reads along), and restart it. No other call will work before that."
+    )
 
 
 class RequestTimedOut(LiumError):

@@ -5,19 +5,24 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 import httpx2
 
 from lium_mcp import __version__
-from lium_mcp.api.errors import InvalidRequest
+from lium_mcp.api.errors import ConnectionFailed, InvalidRequest
+from lium_mcp.api.network import Network
 
 KEEPALIVE_SECONDS = 60.0
 MAX_CONNECTIONS = 100
 
 
 class Pool:
-    """Connections to one address, shared by every client that acts there, whichever key each of them has."""
+    """Connections to one address, shared by every client that acts there, whichever key each of them has.
 
-    def __init__(self, *, transport: httpx2.AsyncBaseTransport | None, source: str, proxied: bool) -> None:
+    Attributes:
+        network: The way to that address.
+    """
+
+    def __init__(self, *, transport: httpx2.AsyncBaseTransport | None, source: str, network: Network) -> None:
         self._transport = transport
         self._source = source
-        self._proxied = proxied
+        self.network = network
         self._http: httpx2.AsyncClient | None = None
         self._closed = False
 
@@ -26,9 +31,18 @@ class Pool:
         if self._closed:
             raise InvalidRequest("The connection to Lium is closed. Nothing was sent.")
         if self._http is None:
+            try:
+                verify = self.network.verify()
+            except OSError as error:
+                raise ConnectionFailed(
+                    "The certificates that SSL_CERT_FILE or SSL_CERT_DIR names cannot be read any more; "
+                    "nothing was sent."
+                ) from error
             self._http = httpx2.AsyncClient(
                 transport=self._transport,
-                trust_env=self._proxied,
+                trust_env=False,  # the settings have read it
+                proxy=self.network.proxy(verify),
+                verify=verify,
                 headers={
                     "User-Agent": f"lium-mcp/{__version__}",
                     "X-Source": self._source,

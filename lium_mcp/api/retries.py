@@ -13,7 +13,15 @@ from itertools import count
 from typing import TypeVar
 
 from lium_mcp.api.clock import Clock
-from lium_mcp.api.errors import ConnectionFailed, Effect, LiumError, RateLimited, RequestTimedOut, ServerFailed
+from lium_mcp.api.errors import (
+    CertificateRefused,
+    ConnectionFailed,
+    Effect,
+    LiumError,
+    RateLimited,
+    RequestTimedOut,
+    ServerFailed,
+)
 
 MAX_ATTEMPTS = 3
 FIRST_PAUSE_SECONDS = 1.0
@@ -75,7 +83,7 @@ def pause_seconds(error: LiumError, attempts_made: int, repeat: Repeat) -> float
 
 
 def _may_repeat(error: LiumError, repeat: Repeat) -> bool:
-    if repeat is Repeat.NEVER:
+    if repeat is Repeat.NEVER or isinstance(error, CertificateRefused):
         return False
     if isinstance(error, RateLimited):
         return True

@@ -31,6 +31,7 @@ from lium_mcp.api.errors import (
     UnreadableResponse,
     UntrustedRedirect,
 )
+from lium_mcp.api.network import not_connected
 from lium_mcp.api.pool import Pool
 from lium_mcp.api.retries import Repeat, repeating
 from lium_mcp.secret_forms import Secrets, redacted
@@ -198,7 +199,7 @@ class Wire:
 
         async def attempt(seconds: float) -> Answer:
             asked_at, started = self.now(), self._clock.monotonic()
-            with _failures(mutates=mutates), anyio.fail_after(seconds):
+            with self._failures(mutates=mutates), anyio.fail_after(seconds):
                 response, rewritten = await self._send(request, mutates=mutates)
                 # The answer may have corrected the clock: of two ideas of that moment, the earlier claims less.
                 asked_at = min(asked_at, self.now() - timedelta(seconds=self._clock.monotonic() - started))
@@ -220,7 +221,7 @@ class Wire:
         async def attempt(seconds: float) -> list[str]:
             lines: deque[tuple[str, int]] = deque()
             kept_bytes = total_bytes = 0
-            with _failures(mutates=False), anyio.fail_after(seconds):
+            with self._failures(mutates=False), anyio.fail_after(seconds):
                 async with aclosing(await self._open(request)) as response:
                     async for line, size in _lines(response):
                         lines.append((line, size))
@@ -240,14 +241,14 @@ class Wire:
         request.extensions = {**request.extensions, "timeout": {**request.extensions["timeout"], "read": None}}
 
         async def attempt(seconds: float) -> httpx2.Response:
-            with _failures(mutates=False), anyio.fail_after(seconds):
+            with self._failures(mutates=False), anyio.fail_after(seconds):
                 return await self._open(request)
 
         response = await repeating(attempt, Repeat.ALWAYS, self._clock, limit_seconds=self._timeout_seconds)
         async with aclosing(response):
             lines = _lines(response)
             while True:
-                with _failures(mutates=False):
+                with self._failures(mutates=False):
                     item = await anext(lines, None)
                 if item is None:
                     return
@@ -360,6 +361,23 @@ class Wire:
         body = b"".join(chunks)[:limit]
         return Answer(response.status_code, response.headers, body, asked_at, request_id or None, mutates, rewritten)
 
+    @contextmanager
+    def _failures(self, *, mutates: bool) -> Iterator[None]:
+        """Turn what the HTTP library raises into what this package raises."""
+        effect: Effect = "unknown" if mutates else "none"
+        try:
+            yield
+        except _NOTHING_SENT as error:
+            raise not_connected(error, self._base.host, self._pool.network, self.redact) from error
+        except (httpx2.TimeoutException, TimeoutError) as error:
+            raise RequestTimedOut("Lium did not answer in time.", effect=effect) from error
+        except httpx2.DecodingError as error:
+            raise UnreadableResponse("Lium's answer could not be decompressed.", effect=effect) from error
+        except httpx2.RequestError as error:
+            raise ConnectionFailed(
+                "The connection to Lium broke before the answer was complete.", effect=effect
+            ) from error
+
     def _note_time(self, response: httpx2.Response, sent_at: datetime) -> None:
         """Correct the clock by an answer's `Date`, unless it lies between the request and now as this clock has it.
 
@@ -397,22 +415,6 @@ def _too_large(limit_bytes: int, *, mutates: bool) -> ResponseTooLarge:
     return ResponseTooLarge(
         f"Lium's answer is larger than {limit_bytes} bytes.", effect="unknown" if mutates else "none"
     )
-
-
-@contextmanager
-def _failures(*, mutates: bool) -> Iterator[None]:
-    """Turn what the HTTP library raises into what this package raises."""
-    effect: Effect = "unknown" if mutates else "none"
-    try:
-        yield
-    except _NOTHING_SENT as error:
-        raise ConnectionFailed("No connection to Lium could be made; nothing was sent.") from error
-    except (httpx2.TimeoutException, TimeoutError) as error:
-        raise RequestTimedOut("Lium did not answer in time.", effect=effect) from error
-    except httpx2.DecodingError as error:
-        raise UnreadableResponse("Lium's answer could not be decompressed.", effect=effect) from error
-    except httpx2.RequestError as error:
-        raise ConnectionFailed("The connection to Lium broke before the answer was complete.", effect=effect) from error
 
 
 async def _lines(response: httpx2.Response) -> AsyncIterator[tuple[str, int]]:

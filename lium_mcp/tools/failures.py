@@ -50,6 +50,7 @@ _CODES: dict[type[api.LiumError], str] = {
     api.BadRequest: "refused",
     api.RateLimited: "rate_limited",
     api.RequestTimedOut: "timed_out",
+    api.CertificateRefused: "certificate_refused",
     api.ConnectionFailed: "lium_unreachable",
     api.ServerFailed: "lium_failed",
     api.UnreadableResponse: "unreadable_answer",

@@ -7,7 +7,8 @@ import pytest
 
 from lium_mcp.cli import main
 from lium_mcp.guard.limits import Limits
-from lium_mcp.settings import SettingsError, load
+from lium_mcp.settings import load
+from lium_mcp.values import SettingsError
 from tests.processes import run
 
 NUMBERS = ("max_price_per_hour_usd", "max_pods", "max_hours", "max_burn_per_hour_usd", "budget_usd")

@@ -25,7 +25,8 @@ from lium_mcp.rentals import Entry, Extension, LedgerUnavailable, PastCost
 from lium_mcp.rentals.ledger import Ledger
 from lium_mcp.sandbox import Sandbox
 from lium_mcp.server import build_server
-from lium_mcp.settings import Settings, SettingsError
+from lium_mcp.settings import Settings
+from lium_mcp.values import SettingsError
 from tests.harness import agent_on
 from tests.postgres import PASSWORD, Postgres, database_of
 from tests.rentals.entries import ACCOUNT, NOW, allow, an_entry

@@ -12,11 +12,12 @@ from mcp.types import Tool
 import lium_mcp
 from lium_mcp.sandbox import Sandbox
 from lium_mcp.server import build_server
-from lium_mcp.settings import Settings, SettingsError
+from lium_mcp.settings import Settings
 from lium_mcp.tools.catalog import TOOLSETS
 from lium_mcp.tools.cost import tokens
 from lium_mcp.tools.listing import FILE_NAME, ListedTool, write_listing
 from lium_mcp.tools.registry import as_listed, publish
+from lium_mcp.values import SettingsError
 from tests.harness import agent_on
 
 LISTING = Path(lium_mcp.__file__).parent / "tools" / FILE_NAME

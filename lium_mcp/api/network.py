@@ -1,0 +1,71 @@
+"""How this machine reaches the API: through which proxy, and by whose certificates. Reads no environment."""
+
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx2
+
+from lium_mcp.api.error_bodies import clean_text
+from lium_mcp.api.errors import CertificateRefused, ConnectionFailed
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """What a person has set about the way to the API.
+
+    Attributes:
+        proxy_url: Where connections go through; it may hold a password.
+        proxy_setting: What names the proxy, for sentences.
+        ca_path: File or folder of the certificates to trust in place of the system's.
+    """
+
+    proxy_url: str | None = field(default=None, repr=False)
+    proxy_setting: str = ""
+    ca_path: Path | None = None
+
+    def verify(self) -> ssl.SSLContext | bool:
+        """What certificates are checked with.
+
+        Raises:
+            OSError: the certificates to trust cannot be read.
+        """
+        if self.ca_path is None:
+            return True
+        if self.ca_path.is_dir():
+            return ssl.create_default_context(capath=str(self.ca_path))
+        return ssl.create_default_context(cafile=str(self.ca_path))
+
+    def proxy(self, verify: ssl.SSLContext | bool) -> httpx2.Proxy | None:
+        """The proxy, if there is one; over TLS it is checked as the API is."""
+        if self.proxy_url is None:
+            return None
+        context = verify if isinstance(verify, ssl.SSLContext) and self.proxy_url.startswith("https:") else None
+        return httpx2.Proxy(self.proxy_url, ssl_context=context)
+
+
+def not_connected(
+    error: httpx2.RequestError, host: str, network: Network, redact: Callable[[str], str]
+) -> ConnectionFailed:
+    """What stood in the way of a connection over which nothing was sent."""
+    through = f" through the proxy of {network.proxy_setting}" if network.proxy_setting else ""
+    if refused := _refused_certificate(error):
+        reason = clean_text(refused.verify_message, redact)
+        return CertificateRefused(
+            f"What answers at {host}{through} shows a certificate that is not trusted here ({reason}); "
+            "nothing was sent."
+        )
+    if isinstance(error, httpx2.ProxyError):
+        return ConnectionFailed(
+            f"The proxy of {network.proxy_setting} lets nothing through to {host} ({clean_text(str(error), redact)}); "
+            "nothing was sent.",
+            hint=f"The user has to correct {network.proxy_setting}, or to ask who runs that proxy",
+        )
+    return ConnectionFailed(f"No connection to Lium could be made{through}; nothing was sent.")
+
+
+def _refused_certificate(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
+    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
+        error = error.__cause__ or error.__context__
+    return error

@@ -1,0 +1,96 @@
+"""Values as people paste them: blanks, quotes, a byte order mark, placeholders that a host has not filled in.
+
+Variables, files and headers are cleaned here, in one way. No sentence of this file repeats a value: it may be a secret.
+"""
+
+import codecs
+import os
+import re
+from pathlib import Path
+from typing import Final
+
+_BLANKS: Final = " \t\r\n\v\f\u00a0\u200b\ufeff"
+_QUOTES: Final = ('""', "''", "``", "\u201c\u201d", "\u2018\u2019")
+# What hosts put a value in the place of, and what documentation shows where a reader's own value goes.
+_UNFILLED: Final = re.compile(
+    r"\$?\{\{[^{}]*\}\}|\$?\{[^{}]*\}|\$(env:)?[A-Za-z_][A-Za-z0-9_]*|%[A-Za-z_][A-Za-z0-9_]*%|<[^<>]*>|\[[^\[\]]*key[^\[\]]*\]",
+    re.IGNORECASE,
+)
+_EXAMPLE: Final = re.compile(
+    r"(sk[_-])?((your|insert|paste|replace|enter)([_ -][a-z]+)+|(lium[_ -])?(api[_ -])?key([_ -]here)?|"
+    r"change[_ -]?me|to[_ -]?do|x{3,}|\.{3}|\u2026)",
+    re.IGNORECASE,
+)
+_VARIABLE: Final = re.compile(r"\$\{?\w+\}?|%\w+%")
+_ASSIGNMENT: Final = re.compile(r"(export |set |\$env:)?\s*[A-Za-z_-]+\s*[=:]\s*\S")
+_MARKS: Final = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+
+
+class SettingsError(Exception):
+    """Settings cannot be used; each problem names one and what it takes, and repeats no value that may be secret."""
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+def cleaned(text: str) -> str:
+    """The value without blanks around it and without one pair of quotes; empty where it is a placeholder."""
+    text = _unwrapped(text)
+    return "" if _UNFILLED.fullmatch(text) else text
+
+
+def cleaned_key(text: str) -> str:
+    """The same for an API key, for which documentation shows words too, as YOUR_API_KEY."""
+    text = cleaned(text)
+    return "" if _EXAMPLE.fullmatch(text) else text
+
+
+def is_placeholder(text: str) -> bool:
+    """Whether something stands there, but nothing that was filled in."""
+    return bool(_unwrapped(text)) and not cleaned_key(text)
+
+
+def _unwrapped(text: str) -> str:
+    text = text.strip(_BLANKS)
+    if text[:1] + text[-1:] in _QUOTES and len(text) > 1:
+        text = text[1:-1].strip(_BLANKS)
+    return text
+
+
+def key_problem(text: str) -> str | None:
+    """Why a cleaned text cannot be an API key, told by its shape alone; None where it may be one."""
+    scheme, _, rest = text.partition(" ")
+    if rest and scheme.casefold() == "bearer":
+        return "it begins with Bearer: the key alone is needed"
+    if _ASSIGNMENT.match(text) and not text.startswith("sk_"):
+        return "it holds a name before the key: the key alone is needed"
+    if any(mark in text for mark in ("\u2026", "...", "***", "\u2022\u2022")):
+        return "it is a shortened key, as a page shows it: the whole one is needed"
+    if any(char.isspace() for char in text):
+        return "it holds a blank or a line break, which no key has"
+    if not all("!" <= char <= "~" for char in text):
+        return "it holds characters that no key has"
+    return None
+
+
+def decoded(content: bytes) -> str:
+    """The text of a file that any editor may have written.
+
+    Raises:
+        UnicodeError: it is no text.
+    """
+    encoding = next((encoding for mark, encoding in _MARKS if content.startswith(mark)), "utf-8")
+    return content.decode(encoding)
+
+
+def expanded(text: str) -> Path:
+    """A path with `~` and variables of the environment filled in.
+
+    Raises:
+        ValueError: it names a variable that is not set.
+    """
+    text = os.path.expandvars(text)
+    if _VARIABLE.search(text):
+        raise ValueError("it names a variable that is not set")
+    return Path(text).expanduser()
