@@ -8,7 +8,7 @@ import pytest
 from hypothesis import settings
 
 from lium_mcp.sandbox import Sandbox
-from tests.harness import PUBLIC_KEY, Agent, agent_on, hosted
+from tests.harness import Agent, agent_on, hosted, write_ssh_key
 from tests.postgres import NoPostgres, Postgres, running_postgres
 from tests.sshd import AtSshd, Sshd, running, what_is_missing
 
@@ -19,14 +19,12 @@ settings.load_profile("fixed")
 
 @pytest.fixture(autouse=True)
 def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give each test a home of its own, with a key pair's public half and without anybody's settings."""
+    """Give each test a home of its own, with a key pair and without anybody's settings."""
     for name in [name for name in os.environ if name.startswith("LIUM_")]:
         monkeypatch.delenv(name)
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
     home = tmp_path / "home"
-    (home / ".ssh").mkdir(parents=True)
-    (home / ".ssh" / "id_ed25519").write_text("not a real private key\n")
-    (home / ".ssh" / "id_ed25519.pub").write_text(f"{PUBLIC_KEY}\n")
+    write_ssh_key(home)
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.delenv("XDG_STATE_HOME", raising=False)
 

@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 import anyio
 import asyncssh
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from mcp import Client
 from mcp.types import (
     CallToolResult,
@@ -26,7 +28,18 @@ from lium_mcp.server import build_server
 from lium_mcp.settings import Settings
 
 Mode = Literal["auto", "legacy"]
-PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGxpdW0tbWNwIHRlc3Qga2V5LCBub2JvZHkgaGFzIGl0 test"
+# What everybody can read here opens nothing.
+_SSH_KEY = ed25519.Ed25519PrivateKey.from_private_bytes(b"lium-mcp test key, everybody's!!")
+PRIVATE_KEY = _SSH_KEY.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode()
+PUBLIC_KEY = _SSH_KEY.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+
+
+def write_ssh_key(home: Path) -> None:
+    """Give a home the key pair that the tests rent with. Its comment is nobody's business."""
+    folder = home / ".ssh"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "id_ed25519").write_text(PRIVATE_KEY)
+    (folder / "id_ed25519.pub").write_text(f"{PUBLIC_KEY} jos\u00e9@laptop\n")
 
 
 def make_key_pair(path: Path) -> None:

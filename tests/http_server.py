@@ -18,7 +18,7 @@ from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.types import CallToolResult
 
-from tests.harness import PUBLIC_KEY, text_of
+from tests.harness import text_of, write_ssh_key
 
 Way = Literal["modern", "legacy", "sse"]
 WAYS: Final[tuple[Way, ...]] = ("modern", "legacy", "sse")
@@ -47,9 +47,8 @@ class Served:
 
 
 def variables(home: Path, **settings: str) -> dict[str, str]:
-    """The whole environment of a server process: a home with a key pair's public half, and the settings."""
-    (home / ".ssh").mkdir(parents=True, exist_ok=True)
-    (home / ".ssh" / "id_ed25519.pub").write_text(f"{PUBLIC_KEY}\n")
+    """The whole environment of a server process: a home with a key pair, and the settings."""
+    write_ssh_key(home)
     kept = {name: value for name, value in os.environ.items() if name.startswith("COV")}
     return kept | {"PATH": os.environ["PATH"], "HOME": str(home), "NO_PROXY": "127.0.0.1"} | settings
 

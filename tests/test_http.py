@@ -48,7 +48,7 @@ from tests.http_server import (
 EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 - what is tested is that it is not open to all
 TOKEN = "a-token-that-a-test-has-made-up-4711"
 MINE, THEIRS = {"X-API-Key": API_KEY}, {"X-API-Key": OTHER_API_KEY}
-OTHER_PUBLIC_KEY = PUBLIC_KEY.replace("test", "other")[:-1] + "2"
+OTHER_PUBLIC_KEY = f"{PUBLIC_KEY[:-4]}AAAA"
 RENT = {"name": "train", "gpu_type": "A100", "wait_seconds": 60}
 RENT_REQUEST = {"method": "POST", "path": "/executors/rent-by-spec"}
 _begun = itertools.count()

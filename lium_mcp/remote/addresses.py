@@ -1,10 +1,15 @@
 """Where a pod's SSH server listens."""
 
+import ipaddress
 from dataclasses import dataclass
+from typing import Final
 
 from lium_mcp.api import Pod
 from lium_mcp.api.pod_models import SshTarget
 from lium_mcp.remote.errors import RemoteError
+
+# Those of RFC 5737, which no network has: a simulation without SSH gives them to its pods.
+_NOWHERE: Final = tuple(map(ipaddress.ip_network, ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +29,7 @@ def address_of(pod: Pod) -> Address:
     """Where a running pod listens.
 
     Raises:
-        RemoteError: it does not run, or the API's SSH command is not a plain one.
+        RemoteError: it does not run, or the API's SSH command is not a plain one or leads nowhere.
     """
     if not pod.is_ready:
         raise RemoteError(
@@ -39,4 +44,18 @@ def address_of(pod: Pod) -> Address:
             f"Lium's SSH command for pod {pod.pod_name} ({pod.id}) is not of the form `ssh user@host -p port`.",
             "Nothing was connected to. Look at the pod on lium.io.",
         )
+    if _is_nowhere(target.host):
+        raise RemoteError(
+            "ssh_unreachable",
+            f"Pod {pod.pod_name} ({pod.id}) is said to be at {target.host}, an address for examples that nobody has.",
+            "This Lium is simulated without SSH: nothing can be done in its pods.",
+        )
     return Address(pod.id, pod.pod_name or "", target, pod.template.id if pod.template else None)
+
+
+def _is_nowhere(host: str) -> bool:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return any(address in network for network in _NOWHERE)

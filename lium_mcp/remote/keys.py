@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
+from lium_mcp.api.public_keys import bare_keys
 from lium_mcp.remote.errors import RemoteError
 
 if TYPE_CHECKING:
@@ -17,10 +18,29 @@ if TYPE_CHECKING:
 _AGENT_SECONDS: Final = 10.0
 # sshd cuts a login off after six keys by default.
 _MOST_AGENT_KEYS: Final = 5
+NO_KEY: Final = "ssh_key_missing"
 _MAKE_ONE: Final = (
     "Make one with `ssh-keygen -t ed25519` on the machine of this server, or name yours with LIUM_SSH_KEY_PATH; pods "
     "rented afterwards accept it."
 )
+
+
+@dataclass(frozen=True, slots=True)
+class OwnKeys:
+    """The public keys of this machine, and whether it could log in to a pod that has them.
+
+    Attributes:
+        public: Kind and base64 of each.
+        problem: Why none of them could log in from here; None where one could.
+    """
+
+    public: list[str]
+    problem: RemoteError | None
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether it is certain that nobody at this machine could: there is no private half of any of them."""
+        return self.problem is not None and self.problem.code == NO_KEY
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +66,6 @@ class KeySource:
         """What the file of the public half says; nothing where there is none that can be read."""
         return await anyio.to_thread.run_sync(self._read_public)
 
-    async def missing(self) -> RemoteError:
-        """That there is no key, and what to do about it."""
-        return await anyio.to_thread.run_sync(self._missing)
-
-    def _missing(self) -> RemoteError:
-        if (path := self.find_path()) is not None and not path.is_file():
-            return RemoteError(
-                "ssh_key_missing",
-                f"LIUM_SSH_KEY_PATH, or key_path in ~/.lium/config.ini, names {path.name}, which is not there.",
-                "Make it with `ssh-keygen -t ed25519 -f PATH` on the machine of this server, or name another key.",
-            )
-        return RemoteError("ssh_key_missing", "There is no private SSH key on the machine of this server.", _MAKE_ONE)
-
     @asynccontextmanager
     async def open(self) -> AsyncIterator[list["asyncssh.SSHKeyPair | asyncssh.SSHKey"]]:
         """The keys to log in with, best first; those of an agent work inside the body only.
@@ -66,53 +73,55 @@ class KeySource:
         Raises:
             RemoteError: there is none that can be used.
         """
-        keys: list[asyncssh.SSHKeyPair | asyncssh.SSHKey] = []
-        problem: RemoteError | None = None
-        try:
-            if (key := await anyio.to_thread.run_sync(self._read)) is not None:
-                keys.append(key)
-        except RemoteError as error:
-            problem = error
+        of_file = await anyio.to_thread.run_sync(self._read)
         async with self._agent_keys() as held:
-            if not keys and not held:
-                raise problem or await self.missing()
-            yield [*keys, *held]
+            if isinstance(of_file, RemoteError):
+                if not held:
+                    raise of_file
+                yield list(held)
+            else:
+                yield [of_file, *held]
 
-    async def public_keys(self) -> list[str]:
-        """The public halves, as OpenSSH writes them; empty where there is no key that can be used."""
-        try:
-            async with self.open() as keys:
-                return [_public_line(key) for key in keys]
-        except RemoteError:
-            return []
+    async def own_keys(self) -> OwnKeys:
+        """The public halves to rent with: those of the file beside the private key, and of what can really log in."""
+        named = bare_keys(await self.public_text())
+        of_file = await anyio.to_thread.run_sync(self._read)
+        if not isinstance(of_file, RemoteError):
+            held = [_public_line(of_file)]
+        else:
+            async with self._agent_keys() as keys:
+                held = [_public_line(key) for key in keys]
+            if not held:
+                return OwnKeys(named, of_file)
+        # A file may be the half of another key, or of one that only another machine has.
+        return OwnKeys(named if set(named) & set(held) else [*named, *held], None)
 
     def _read_public(self) -> str:
         path = self.public_path
         try:
-            return path.read_text(encoding="utf-8", errors="replace") if path else ""
+            return path.read_text(encoding="utf-8-sig", errors="replace") if path else ""
         except OSError:  # a file that cannot be read any more is no key
             return ""
 
-    def _read(self) -> "asyncssh.SSHKey | None":
-        import asyncssh  # noqa: PLC0415 - see the package's docstring
-
+    def _read(self) -> "asyncssh.SSHKey | RemoteError":
+        """The key of the file, or why there is none."""
         path = self.find_path()
         if path is None or not path.is_file():
-            return None
+            return _missing(path)
+        import asyncssh  # noqa: PLC0415 - see the package's docstring
+
         try:
             return asyncssh.read_private_key(path, self.passphrase)
         except (asyncssh.KeyEncryptionError, asyncssh.KeyImportError, OSError) as error:
             # The library says it with its own errors of both kinds.
             if isinstance(error, asyncssh.KeyEncryptionError) or "assphrase" in str(error):
-                raise RemoteError(
+                return RemoteError(
                     "ssh_key_locked",
                     f"The private SSH key {path.name} is encrypted, and "
                     + ("the passphrase does not open it." if self.passphrase else "no passphrase is set."),
                     "Set LIUM_SSH_KEY_PASSPHRASE where this server is started, or add the key to an SSH agent.",
-                ) from None
-            raise RemoteError(
-                "ssh_key_unreadable", f"The private SSH key {path.name} cannot be read.", _MAKE_ONE
-            ) from None
+                )
+            return RemoteError("ssh_key_unreadable", f"The private SSH key {path.name} cannot be read.", _MAKE_ONE)
 
     @asynccontextmanager
     async def _agent_keys(self) -> AsyncIterator[list["asyncssh.SSHKeyPair"]]:
@@ -144,6 +153,18 @@ class KeySource:
             return asyncssh.import_public_key(await self.public_text()).public_data
         except asyncssh.KeyImportError:
             return None
+
+
+def _missing(path: Path | None) -> RemoteError:
+    if path is None:
+        return RemoteError(NO_KEY, "There is no private SSH key on the machine of this server.", _MAKE_ONE)
+    return RemoteError(
+        NO_KEY,
+        f"The private half of {path.name} is not there, which LIUM_SSH_KEY_PATH, key_path in ~/.lium/config.ini or "
+        f"the file {path.name}.pub names.",
+        "Make it with `ssh-keygen -t ed25519 -f PATH` on the machine of this server, name another key with "
+        "LIUM_SSH_KEY_PATH, or add it to an SSH agent.",
+    )
 
 
 def _public_line(key: "asyncssh.SSHKey | asyncssh.SSHKeyPair") -> str:

@@ -6,11 +6,11 @@ from typing import Annotated
 from pydantic import Field
 
 from lium_mcp.api import SshKey
+from lium_mcp.api.public_keys import KINDS, bare_keys, fingerprint, is_whole
 from lium_mcp.tools.call import Call
 from lium_mcp.tools.failures import ToolFailure
 from lium_mcp.tools.parameters import Cursor, Limit, ShortText, page
 from lium_mcp.tools.pod_views import unpriced
-from lium_mcp.tools.public_keys import KINDS, fingerprint, is_whole
 from lium_mcp.tools.registry import READS, WRITES, Toolset
 from lium_mcp.tools.results import Result, Usd, UtcTime
 
@@ -153,13 +153,13 @@ async def add_ssh_key(
     """
     material = _key_material(public_key)
     for key in await call.lium.ssh_keys.list():
-        if key.public_key and key.public_key.split()[:2] == material:
+        if material in bare_keys(key.public_key):
             return AddedSshKey(key=_row(key), already_registered=True)
-    created = await call.lium.ssh_keys.create(name=name, public_key=" ".join(public_key.split()))
+    created = await call.lium.ssh_keys.create(name=name, public_key=material)
     return AddedSshKey(key=_row(created), already_registered=False)
 
 
-def _key_material(public_key: str) -> list[str]:
+def _key_material(public_key: str) -> str:
     parts = public_key.split()
     if "PRIVATE KEY" in public_key:
         problem = "public_key holds a private key, which was not sent anywhere"
@@ -168,7 +168,7 @@ def _key_material(public_key: str) -> list[str]:
     elif not is_whole(*parts[:2]):
         problem = f"the second word of public_key is not a whole {parts[0]} key: it may have been cut off"
     else:
-        return parts[:2]
+        return " ".join(parts[:2])
     raise ToolFailure("invalid_argument", f"{problem}.", "Send the content of a file that ends in .pub.")
 
 

@@ -26,7 +26,7 @@ from lium_mcp.tools.call import READ_LIMIT_SECONDS, Call, time_limit
 from lium_mcp.tools.dropped_settings import dropped_settings
 from lium_mcp.tools.failures import ToolFailure
 from lium_mcp.tools.parameters import Cursor, Limit, ShortText, page
-from lium_mcp.tools.pod_keys import find_public_keys
+from lium_mcp.tools.pod_keys import PodKeys, find_public_keys
 from lium_mcp.tools.pod_views import Outcome
 from lium_mcp.tools.questions import ask_to_remove_cluster, at_most_usd, quoted
 from lium_mcp.tools.registry import DESTROYS, READS, WRITES, Toolset
@@ -131,6 +131,7 @@ class ClusterPlan:
     ceiling_usd: float | None
     nodes: Sequence[Executor]
     template: Template
+    keys: PodKeys
 
     @property
     def pod_count(self) -> int:
@@ -156,6 +157,8 @@ async def ask_to_rent_cluster(call: Call, **arguments: Any) -> Question | None: 
     total = f": at most ${price * hours:.2f} in all" if hours and price is not None else ""
     nodes = ", ".join(plan.request.executor_uuids)
     text = f"Rent cluster {quoted(plan.request.pod_name)} of the whole nodes {nodes} for {cost}? {until}{total}."
+    if plan.keys.warning:
+        text += f" {plan.keys.warning}"
     return Question(text, price_per_hour_usd=price)
 
 
@@ -249,7 +252,7 @@ async def _rented(call: Call, rental: Rental, plan: ClusterPlan | None) -> Rente
     prices = [pod.price for pod in members if pod.price is not None]
     quoted = plan.price_per_hour_usd if plan else None
     price = sum(prices) if len(prices) == len(rental.pod_ids) else quoted
-    warnings = []
+    warnings = [plan.keys.warning] if plan and plan.keys.warning else []
     expected = _expected(call, plan) if plan else Expected()
     contradiction = next(filter(None, map(expected.contradiction, members)), None)
     if plan is not None and (contradiction or expected.is_dearer(members)):
@@ -344,14 +347,15 @@ async def _plan(
             "Choose fewer or cheaper nodes with list_clusters, or raise the ceiling.",
         )
     chosen = await _template(call, template)
+    keys = await find_public_keys(call)
     request = ClusterRentRequest(
         pod_name=name,
         template_id=chosen.id,
         executor_uuids=executor_ids,
-        user_public_key=await find_public_keys(call),
+        user_public_key=keys.public,
     )
     policy.check_template(request.template_id)
-    return ClusterPlan(request, price, hours, max_usd_per_hour, nodes, chosen)
+    return ClusterPlan(request, price, hours, max_usd_per_hour, nodes, chosen, keys)
 
 
 async def _find_nodes(call: Call, executor_ids: list[str]) -> list[Executor]:

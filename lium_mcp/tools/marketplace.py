@@ -15,6 +15,7 @@ from lium_mcp.rentals.selection import at_least, can_rent, describe_counts, has_
 from lium_mcp.tools.call import Call
 from lium_mcp.tools.failures import ToolFailure
 from lium_mcp.tools.parameters import Cursor, Limit, ShortText, page
+from lium_mcp.tools.pod_keys import foresee_login
 from lium_mcp.tools.registry import READS, Toolset
 from lium_mcp.tools.results import Result, Usd
 
@@ -103,6 +104,7 @@ class RentalQuote(Result):
     balance_usd: Usd | None = None
     balance_must_exceed_usd: Usd | None = None
     hours_balance_covers: float | None = None
+    warnings: list[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +261,7 @@ async def quote_rental(
     count = gpu_count or smallest_gpu_count(node)
     priced = await quote_node(call, node, hours=hours, gpu_count=count, volume_gb=volume_gb, backup_gb=backup_gb)
     balance = await _balance(call)
+    warning = await foresee_login(call)
     price = priced.price_per_hour_usd
     return RentalQuote(
         executor_id=node.id,
@@ -280,6 +283,7 @@ async def quote_rental(
         balance_usd=balance,
         balance_must_exceed_usd=priced.balance_must_exceed_usd,
         hours_balance_covers=round(max(balance, 0) / price, 2) if balance is not None and price > 0 else None,
+        warnings=[warning] if warning else None,
     )
 
 

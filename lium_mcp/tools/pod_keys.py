@@ -1,38 +1,85 @@
 """The SSH public keys that a pod is rented with: this machine's own, else those of the account."""
 
-import platform
+import hashlib
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final
 
 import anyio
 
 from lium_mcp.api import LiumError
+from lium_mcp.api.public_keys import bare_keys
 from lium_mcp.api.wire import noting_changes
 from lium_mcp.tools.call import Call
 from lium_mcp.tools.failures import ToolFailure
-from lium_mcp.tools.public_keys import is_public_key
 
+_FORESEE_SECONDS: Final = 5.0
 _REGISTER_SECONDS: Final = 3.0
+_NOTHING_RENTED: Final = "Nothing was rented."
 
 
-async def find_public_keys(call: Call) -> list[str]:
-    """The keys to put into the pod: this machine's own, else the account's. None at all is refused before spending."""
-    keys = await _own_public_keys(call) or [
-        key.public_key.strip() for key in await call.lium.ssh_keys.list() if key.public_key
-    ]
-    if keys:
-        return keys
-    happened = "There is no SSH key to put into the pod, so nobody could log in. Nothing was rented."
-    own = call.runtime.account().ssh_keys
-    if own is None:  # this machine is not the caller's
-        raise ToolFailure("ssh_key_missing", happened, "Register a public key of yours with add_ssh_key.", effect="")
-    missing = await own.missing()
-    raise ToolFailure(
-        "ssh_key_missing",
-        f"{happened} {missing.happened}",
-        f"{missing.advice} Or register a public key with add_ssh_key.",
-        effect="",
+@dataclass(frozen=True, slots=True)
+class PodKeys:
+    """What a pod is rented with.
+
+    Attributes:
+        public: Kind and base64 of each key; at least one.
+        warning: Why this machine could not log in to the pod; None where it could, and where it is not the caller's.
+    """
+
+    public: list[str]
+    warning: str | None = None
+
+
+async def find_public_keys(call: Call) -> PodKeys:
+    """The keys to put into the pod.
+
+    Raises:
+        ToolFailure: nobody could log in: there is no key at all, or none with a private half at this machine, and the
+            account has none that its owner could hold elsewhere.
+        LiumError: the account's keys could not be read.
+    """
+    source = call.runtime.account().ssh_keys
+    if source is None:  # this machine is not the caller's
+        keys = await _registered(call)
+        if keys:
+            return PodKeys(keys)
+        raise ToolFailure(
+            "ssh_key_missing",
+            "There is no SSH key to put into the pod, so nobody could log in.",
+            "Register a public key of yours with add_ssh_key.",
+            effect=_NOTHING_RENTED,
+        )
+    own = await source.own_keys()
+    if own.problem is None:
+        return PodKeys(own.public)
+    keys = own.public
+    if own.is_hopeless or not keys:
+        registered = await _registered(call)
+        if not registered:
+            whose = "at this machine could log in to the pod" if keys else "could log in: there is no key for the pod"
+            raise ToolFailure(
+                own.problem.code,
+                f"Nobody {whose}. {own.problem.happened}",
+                f"{own.problem.advice} Or register a public key with add_ssh_key, whose private half is elsewhere.",
+                effect=_NOTHING_RENTED,
+            )
+        keys = list(dict.fromkeys([*keys, *registered]))
+    return PodKeys(
+        keys,
+        "This server could not log in to the pod, so neither commands nor files would work from here. "
+        f"{own.problem.happened} {own.problem.advice}",
     )
+
+
+async def foresee_login(call: Call) -> str | None:
+    """What would stand in the way of logging in to a pod that is rented now; None where nothing is known to."""
+    try:
+        with suppress(LiumError), anyio.move_on_after(_FORESEE_SECONDS):
+            return (await find_public_keys(call)).warning
+    except ToolFailure as refusal:
+        return f"rent_pod would refuse: {refusal.happened} {refusal.advice}"
+    return None
 
 
 async def register_public_keys(call: Call) -> None:
@@ -40,22 +87,19 @@ async def register_public_keys(call: Call) -> None:
 
     It is no change that the call was asked for, so none that its failure has to speak of.
     """
+    source = call.runtime.account().ssh_keys
     with suppress(LiumError), anyio.move_on_after(_REGISTER_SECONDS), noting_changes():
-        own = await _own_public_keys(call)
-        known = {_blob(key.public_key) for key in await call.lium.ssh_keys.list()} if own else set()
-        for key in own:
-            if _blob(key) not in known:
-                await call.lium.ssh_keys.create(name=f"lium-mcp-{platform.node()[:40] or 'key'}", public_key=key)
+        own = await source.own_keys() if source is not None else None
+        if own is None or own.problem is not None:
+            return
+        known = await _registered(call)
+        for key in own.public:
+            if key not in known:
+                # Not after the machine: what that is called is nobody's business either.
+                name = f"lium-mcp-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+                await call.lium.ssh_keys.create(name=name, public_key=key)
 
 
-async def _own_public_keys(call: Call) -> list[str]:
-    own = call.runtime.account().ssh_keys
-    if own is None:
-        return []
-    keys = [line.strip() for line in (await own.public_text()).splitlines() if is_public_key(line)]
-    # Without a file of the public half, the private one or the agent still knows it.
-    return keys or await own.public_keys()
-
-
-def _blob(public_key: str) -> tuple[str, ...]:
-    return tuple(public_key.split()[:2])
+async def _registered(call: Call) -> list[str]:
+    rows = await call.lium.ssh_keys.list()
+    return list(dict.fromkeys(key for row in rows for key in bare_keys(row.public_key)))

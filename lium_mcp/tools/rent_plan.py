@@ -38,7 +38,7 @@ from lium_mcp.rentals.selection import (
 from lium_mcp.tools.call import Call
 from lium_mcp.tools.failures import ToolFailure
 from lium_mcp.tools.marketplace import PricedRental, find_node, quote_node, types_on_offer
-from lium_mcp.tools.pod_keys import find_public_keys
+from lium_mcp.tools.pod_keys import PodKeys, find_public_keys
 from lium_mcp.tools.results import Result
 from lium_mcp.tools.targets import find_free_volume, find_template
 
@@ -98,9 +98,14 @@ class Wanted(Result):
 class Contents:
     """What goes into the pod."""
 
-    public_keys: list[str]
+    keys: PodKeys
     template: Template | None
     volume_id: str | None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What to know of them before money is spent."""
+        return (self.keys.warning,) if self.keys.warning else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +118,7 @@ class Plan:
             needs to know it before the rent, or where nobody knows it.
         node: The node as the market lists it; where Lium picks it, the one that it should take.
         template: What runs there; None where Lium picks it.
+        warnings: What to know before it is rented.
     """
 
     wanted: Wanted
@@ -121,6 +127,7 @@ class Plan:
     price_per_hour_usd: float | None
     node: Executor
     template: Template | None
+    warnings: tuple[str, ...] = ()
 
     @property
     def ask(self) -> Ask:
@@ -166,7 +173,7 @@ async def make_plan(call: Call, wanted: Wanted, *, priced: bool) -> Plan:
     template = await _template(call, node, contents)
     policy.check_template(template.id)
     order = _node_order(wanted, node, quoted.gpu_count, contents, template)
-    return Plan(wanted, order, quoted.gpu_count, quoted.price_per_hour_usd, node, template)
+    return Plan(wanted, order, quoted.gpu_count, quoted.price_per_hour_usd, node, template, contents.warnings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +241,7 @@ async def _leave_to_lium(
     request = _spec_request(wanted, contents, shorts.pop())
     if not priced and not policy.limits.any:
         node = _pick_node(call, wanted, contents, offers.nodes)
-        return Plan(wanted, SpecOrder(request), request.gpu_count, None, node, contents.template)
+        return Plan(wanted, SpecOrder(request), request.gpu_count, None, node, contents.template, contents.warnings)
     try:
         chosen = await call.lium.executors.select_by_spec(request)
     except NoExecutorMatches:
@@ -252,7 +259,7 @@ async def _leave_to_lium(
         ceilings = (price / request.gpu_count + PRICE_TOLERANCE_USD, request.max_price_per_gpu_hour)
         ceiling = min(ceiling for ceiling in ceilings if ceiling is not None)
         request = request.model_copy(update={"max_price_per_gpu_hour": ceiling})
-    return Plan(wanted, SpecOrder(request), request.gpu_count, price, listed, contents.template)
+    return Plan(wanted, SpecOrder(request), request.gpu_count, price, listed, contents.template, contents.warnings)
 
 
 async def _contents(call: Call, wanted: Wanted) -> Contents:
@@ -267,7 +274,7 @@ async def _contents(call: Call, wanted: Wanted) -> Contents:
                 "Choose a completed one with list_backups.",
             )
     return Contents(
-        public_keys=await find_public_keys(call),
+        keys=await find_public_keys(call),
         template=await find_template(call, wanted.template) if wanted.template else None,
         volume_id=volume.id if volume else None,
     )
@@ -318,7 +325,7 @@ def _node_order(wanted: Wanted, node: Executor, count: int, contents: Contents, 
     request = RentRequest(
         pod_name=wanted.name,
         template_id=template.id,
-        user_public_key=contents.public_keys,
+        user_public_key=contents.keys.public,
         volume_id=contents.volume_id,
         backup_log_id=wanted.backup_id or None,
         restore_path=restore_path(template) if wanted.backup_id else None,
@@ -349,7 +356,7 @@ def _spec_request(wanted: Wanted, contents: Contents, gpu_type: str) -> RentBySp
         docker_in_docker=wanted.docker_in_docker or None,
         pod_name=wanted.name,
         template_id=chosen.id if chosen else None,
-        user_public_key=contents.public_keys,
+        user_public_key=contents.keys.public,
         volume_id=contents.volume_id,
         enable_volume_encryption=chosen is None or chosen.supports_volume_encryption is True,
         enable_backups=wanted.enable_backups,

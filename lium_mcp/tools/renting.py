@@ -77,7 +77,8 @@ async def ask_to_rent(call: Call, **arguments: Any) -> Question | None:  # noqa:
     else:
         text += f"Lium removes it {hours:g} hours after it starts"
         text += f": at most ${price * hours:.2f} in all." if price is not None else "."
-    return Question(text + await _balance_after(call, price, hours), price_per_hour_usd=price)
+    text += await _balance_after(call, price, hours)
+    return Question(" ".join((text, *plan.warnings)), price_per_hour_usd=price)
 
 
 async def _balance_after(call: Call, price_per_hour_usd: float | None, hours: float | None) -> str:
@@ -227,7 +228,7 @@ async def _follow(
     if contradiction:
         warnings.append(maybe_not_ours(contradiction))
     if plan is not None:
-        warnings += _dropped(plan)
+        warnings += _foreseen(plan)
     if plan is not None and pod.price is not None:
         await call.renter.note_checked(pod.id)
     # A node that was chosen by its figures need not repeat them in the pod's row.
@@ -368,11 +369,12 @@ async def _fix_removal(call: Call, rental: Rental, pod: PodDetail, hours: float)
     return pod, []
 
 
-def _dropped(plan: Plan) -> list[str]:
-    """What the pod will lack of its template's settings."""
+def _foreseen(plan: Plan) -> list[str]:
+    """What is known before the rent: who could not log in, and what the pod will lack of its template's settings."""
+    sentences = list(plan.warnings)
     if plan.template is None:
-        return []
-    sentences = dropped_settings(plan.template)
+        return sentences
+    sentences += dropped_settings(plan.template)
     asked, free = len({SSH_PORT, *plan.template.internal_ports}), plan.node.port_count
     if free is not None and free < asked:
         sentences.append(f"Its node has {free} free ports and the template asks for {asked}: some will not be open.")
@@ -388,6 +390,6 @@ def _would_rent(plan: Plan) -> RentedPod:
         gpu_count=plan.gpu_count,
         price_per_hour_usd=price,
         total_usd=price * hours if price is not None and hours else None,
-        warnings=_dropped(plan) or None,
+        warnings=_foreseen(plan) or None,
         next="Nothing was rented. Call again without dry_run to rent.",
     )

@@ -31,7 +31,7 @@ from mcp.types import CallToolResult
 from lium_mcp.sandbox import API_KEY, Sandbox
 from tests.faults.fates import CANCELS, KILLS, LISTS, WIRE, Connection, Fate, Fates, Kind, Process, Rents, Where
 from tests.faults.record import Row, forgotten, instant, is_alive, is_open, is_unsettled, rows_of
-from tests.harness import PUBLIC_KEY
+from tests.harness import write_ssh_key
 from tests.postgres import running_postgres
 from tests.tools.wires import ask
 
@@ -359,9 +359,7 @@ def main() -> int:
     logging.disable(logging.CRITICAL)
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="lium-mcp-home-") as home, ledger_on(options.database) as state_url:
-        (Path(home) / ".ssh").mkdir()
-        (Path(home) / ".ssh" / "id_ed25519").write_text("not a real private key\n")
-        (Path(home) / ".ssh" / "id_ed25519.pub").write_text(f"{PUBLIC_KEY}\n")
+        write_ssh_key(Path(home))
         for name in [name for name in os.environ if name.startswith("LIUM_")]:
             del os.environ[name]
         os.environ["HOME"] = home

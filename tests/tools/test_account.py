@@ -17,7 +17,7 @@ agent_on = partial(agent_on_every_tool, toolsets=frozenset({"account"}), log_lev
 both_eras = pytest.mark.parametrize("mode", ["auto", "legacy"])
 
 # Public keys made for these tests, with the fingerprints that ssh-keygen -l says.
-ED25519 = (PUBLIC_KEY, "SHA256:rOEATD3m3dGibXRpbr6gUsRrcEMgAqWu7U6vnuIxiTE")
+ED25519 = (PUBLIC_KEY, "SHA256:Ig4LZNKb7QeDiU9x5sxFw53WweCxkJSz3+PL6NKRBO8")
 ECDSA = (
     (
         "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBKbnH94XoawrGhiW5HPWxQRMeJlMunCc5MIzpx"
@@ -204,15 +204,15 @@ async def test_a_key_is_registered_under_the_fingerprint_that_ssh_shows(
     assert added["key"]["type"] == public_key.split(maxsplit=1)[0]
     assert (await agent.call("list_ssh_keys")) == {"keys": [added["key"]], "total": 1}
     (stored,) = truth(sandbox, "ssh_keys")
-    assert stored["public_key"] == public_key
+    assert stored["public_key"].split() == public_key.split()[:2], "whose key it is, is nobody's business"
     assert stored["name"] == "laptop"
 
 
 @both_eras
 async def test_a_key_that_is_registered_already_is_left_as_it_is(sandbox: Sandbox, mode: Mode) -> None:
-    kind, material, _ = PUBLIC_KEY.split()
+    kind, material = PUBLIC_KEY.split()
     async with agent_on(sandbox, mode=mode) as agent:
-        first = await agent.call("add_ssh_key", name="laptop", public_key=PUBLIC_KEY)
+        first = await agent.call("add_ssh_key", name="laptop", public_key=f"{PUBLIC_KEY} a-comment")
         again = await agent.call("add_ssh_key", name="other", public_key=f"{kind}   {material} another-comment")
         bare = await agent.call("add_ssh_key", name="third", public_key=f"{kind} {material}")
     assert again == bare == {"key": first["key"], "already_registered": True}

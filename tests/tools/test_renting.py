@@ -6,7 +6,6 @@ The sandbox's own record is the judge: which rents it accepted, which pods live,
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -321,62 +320,6 @@ async def test_a_node_without_a_recommended_template_asks_for_one(sandbox: Sandb
 
 
 # --- refused before or by the API ------------------------------------------------------------------------------------
-
-
-def _public_key_file() -> Path:
-    return Path.home() / ".ssh" / "id_ed25519.pub"
-
-
-async def test_without_any_ssh_key_nothing_is_spent(sandbox: Sandbox) -> None:
-    _public_key_file().unlink()
-    async with agent_on(sandbox) as agent:
-        failure = await agent.refused("rent_pod", **BY_SPEC)
-    assert failure.code == "ssh_key_missing"
-    assert "add_ssh_key" in failure.text
-    assert asked(sandbox) == []
-
-
-async def test_a_key_that_is_made_while_the_server_runs_is_found(sandbox: Sandbox) -> None:
-    file = _public_key_file()
-    key = file.read_text()
-    file.unlink()
-    async with agent_on(sandbox) as agent:
-        assert "ssh-keygen" in (await agent.refused("rent_pod", **BY_SPEC)).text
-        file.write_text(key)
-        file.with_suffix("").touch()
-        await agent.call("rent_pod", **BY_SPEC)
-    (row,) = asked(sandbox)
-    assert row
-
-
-async def test_a_key_that_is_configured_and_not_there_is_named_with_its_variable(sandbox: Sandbox) -> None:
-    async with agent_on(sandbox, ssh_key_path=Path.home() / "work_key") as agent:
-        failure = await agent.refused("rent_pod", **BY_SPEC)
-    assert failure.code == "ssh_key_missing"
-    assert "LIUM_SSH_KEY_PATH" in failure.text
-    assert "work_key" in failure.text
-    assert asked(sandbox) == []
-
-
-@pytest.mark.parametrize("local", ["absent", "empty", "cut off", "removed later", "unreadable"])
-async def test_without_a_local_ssh_key_the_accounts_keys_go_in(sandbox: Sandbox, local: str) -> None:
-    key = PUBLIC_KEY.replace(" test", " registered")
-    await ask(sandbox, "POST", "/ssh-keys", {"name": "laptop", "public_key": key})
-    file = _public_key_file()
-    if local == "absent":
-        file.unlink()
-    if local == "empty":
-        file.write_text("\n# nothing\n")
-    if local == "cut off":
-        file.write_text(f"{' '.join(PUBLIC_KEY.split()[:2])[:-8]}\n")
-    async with agent_on(sandbox) as agent:
-        if local == "removed later":
-            file.unlink()
-        if local == "unreadable":
-            file.unlink()
-            file.mkdir()
-        await agent.call("rent_pod", **BY_SPEC, wait_seconds=0)
-    assert living(sandbox)[0]["ssh_keys"] == [key]
 
 
 @both_eras

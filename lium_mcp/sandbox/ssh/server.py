@@ -90,10 +90,11 @@ class PodLogin(asyncssh.SSHServer):
         return True
 
     def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
-        """Accept the pod's keys, for root."""
-        if username != "root":
+        """Accept the pod's keys, for root: none, if a letter of any is not ASCII."""
+        lines = self._container.pod.public_keys
+        if username != "root" or not all(line.isascii() for line in lines):
             return False
-        for line in self._container.pod.public_keys:
+        for line in lines:
             with suppress(asyncssh.KeyImportError, ValueError):
                 if asyncssh.import_public_key(line).public_data == key.public_data:
                     return True

@@ -1,8 +1,13 @@
-"""SSH public keys as OpenSSH writes them: one line of kind, base64 and comment."""
+"""SSH public keys as OpenSSH writes them: one line of kind, base64 and comment.
+
+What leaves this machine is kind and base64 alone. A comment is mostly user@host, which is nobody's business, and one
+letter of it that is not ASCII has made pods that nobody could log in to.
+"""
 
 import base64
 import binascii
 import hashlib
+from itertools import pairwise
 from typing import Final
 
 KINDS: Final = ("ssh-ed25519", "ssh-rsa", "ecdsa-sha2-", "sk-ssh-ed25519@openssh.com", "sk-ecdsa-sha2-")
@@ -10,10 +15,15 @@ KINDS: Final = ("ssh-ed25519", "ssh-rsa", "ecdsa-sha2-", "sk-ssh-ed25519@openssh
 _LENGTH_BYTES: Final = 4
 
 
-def is_public_key(line: str) -> bool:
-    """Whether a line is a whole public key."""
-    parts = line.split()
-    return len(parts) > 1 and parts[0].startswith(KINDS) and is_whole(parts[0], parts[1])
+def bare_keys(text: str) -> list[str]:
+    """The whole keys of a text, each once, without what stands before or behind them on their lines."""
+    found = (
+        f"{kind} {encoded}"
+        for line in text.splitlines()
+        for kind, encoded in pairwise(line.split())
+        if kind.startswith(KINDS) and is_whole(kind, encoded)
+    )
+    return list(dict.fromkeys(found))
 
 
 def is_whole(kind: str, encoded: str) -> bool:
