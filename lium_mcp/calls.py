@@ -88,8 +88,7 @@ class LiumServer(MCPServer[None]):
     async def _call_tool(
         self, name: str, arguments: dict[str, Any], context: Context[None, Any] | None
     ) -> CallToolResult | InputRequiredResult:
-        names = _OFFICIAL_PARAMETERS.get(name, {})
-        arguments = {names.get(key, key): value for key, value in arguments.items()}
+        arguments = _in_our_names(name, arguments)
         started = time.perf_counter()
         crash: ToolError | None = None
         outcome, request_id = "cancelled", None
@@ -105,7 +104,7 @@ class LiumServer(MCPServer[None]):
             except ToolError as error:
                 cause = error.__cause__
                 if isinstance(cause, ValidationError) and not isinstance(error, UnexpectedToolError):
-                    result = render_failure(from_validation(name, cause))
+                    result = render_failure(from_validation(name, cause, self._listed[name].input_schema))
                 elif isinstance(cause, ToolError) and not isinstance(error, UnexpectedToolError):
                     # Tools raise none: the SDK could not read the answer to a question, before the tool ran.
                     result = render_failure(as_failure(unusable_answer()))
@@ -187,6 +186,14 @@ class LiumServer(MCPServer[None]):
         if self._calls:
             await anyio.sleep(_LAST_WORDS_SECONDS)
         return not self._calls
+
+
+def _in_our_names(tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments by our names for them, which count where a host fills in both."""
+    official = _OFFICIAL_PARAMETERS.get(tool, {})
+    renamed = {official[name]: value for name, value in arguments.items() if name in official}
+    ours = {name: value for name, value in arguments.items() if name not in official}
+    return renamed | {name: value for name, value in ours.items() if name not in renamed or value not in (None, "")}
 
 
 async def serve_stdio(server: LiumServer) -> None:

@@ -6,10 +6,14 @@ within limits, nothing by surprise) are kept by the tools, not by these words.
 
 import math
 from collections.abc import Callable, Collection
-from typing import Annotated, Final, NamedTuple
+from dataclasses import replace
+from typing import Annotated, Any, Final, NamedTuple
 
-from mcp.server import MCPServer
+from mcp.server import MCPServer, ServerRequestContext
+from mcp.server.context import CallNext, HandlerResult
 from pydantic import AfterValidator, Field
+
+from lium_mcp.tools.arguments import HOST_ADDED
 
 
 def _check_number(text: str) -> str:
@@ -38,6 +42,19 @@ def add_prompts(server: MCPServer[None], tools: Collection[str]) -> None:
     for prompt in PROMPTS:
         if prompt.tools <= set(tools):
             server.prompt(title=prompt.title, description=prompt.description)(prompt.write)
+
+
+async def read_arguments(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
+    """MCP middleware: what hosts put among a prompt's arguments, as the texts that the SDK wants to see there."""
+    given = (ctx.params or {}).get("arguments")
+    if ctx.method == "prompts/get" and isinstance(given, dict):
+        meant = {
+            name: str(value) if isinstance(value, int | float) else value
+            for name, value in given.items()
+            if name not in HOST_ADDED and value is not None and str(value).strip()
+        }
+        ctx = replace(ctx, params={**(ctx.params or {}), "arguments": meant})
+    return await call_next(ctx)
 
 
 def deploy_below_price(

@@ -9,9 +9,10 @@ from typing import Any, Final
 
 from mcp.server import MCPServer
 from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError
+from pydantic import ValidationError
 
 from lium_mcp.tools.call import READ_LIMIT_SECONDS, Call, Runtime, time_limit
-from lium_mcp.tools.failures import FAILURES, as_failure
+from lium_mcp.tools.failures import FAILURES, as_failure, from_validation
 from lium_mcp.tools.policy_view import Offered, policy_view
 from lium_mcp.tools.results import Result, as_json, clean
 
@@ -112,8 +113,15 @@ async def _read(call: Call, reading: Reading) -> str:
 def _reading(tool: str, **arguments: Any) -> Reading:  # noqa: ANN401 - what the tool takes
     async def read(call: Call) -> Result:
         from lium_mcp.tools.catalog import find_spec  # noqa: PLC0415 - start-up should not pay for what nobody reads
+        from lium_mcp.tools.registry import publish  # noqa: PLC0415 - as above
 
-        return await find_spec(tool).function(call, **arguments)
+        spec = find_spec(tool)
+        try:
+            # An address may name anything, as a model may.
+            meant = publish(spec).fn_metadata.validate_arguments(arguments)
+        except ValidationError as error:
+            raise from_validation("This address", error) from None
+        return await spec.function(call, **meant)
 
     return read
 

@@ -25,7 +25,7 @@ from lium_mcp.guard.policy import Policy
 from lium_mcp.guard.redaction import Redactor
 from lium_mcp.hangup import end_with_caller
 from lium_mcp.instructions import instructions
-from lium_mcp.prompts import add_prompts
+from lium_mcp.prompts import add_prompts, read_arguments
 from lium_mcp.remote import PodAccess
 from lium_mcp.remote.keys import KeySource
 from lium_mcp.remote.local_files import LocalFolders
@@ -105,7 +105,7 @@ def build_server(
         request_state_security=RequestStateSecurity(
             codec=OneTimeCodec(), ttl=STATE_SECONDS, bind_principal=caller_of_request
         ),
-        middleware=[end_with_caller, bind_caller, note_use],
+        middleware=[end_with_caller, bind_caller, note_use, read_arguments],
         cache_hints={
             "tools/list": _LISTS_HINT,
             "prompts/list": _LISTS_HINT,

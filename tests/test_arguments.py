@@ -1,5 +1,6 @@
 """Arguments that do not fit: every tool, every parameter, and what hypothesis makes of the listed schemas."""
 
+import json
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -150,3 +151,127 @@ def test_no_arguments_break_a_tool() -> None:
 
         fuzz()
         assert [path for path in paths(fuzzed.agent) if not PATH.fullmatch(path)] == []
+
+
+# --- as hosts send them ----------------------------------------------------------------------------------------------
+
+# Parameters whose least value is 1: 0 says nothing there.
+COUNTS = {"gpu_count", "limit", "tail", "days", "every_hours", "keep_days", "timeout_seconds"}
+MEANT: dict[str, list[Any]] = {
+    "string": [12, 12.5],
+    "integer": ["1", "1.0"],
+    "number": ["1.5", 2, "2"],
+    "boolean": ["true", "False", 1],
+}
+
+
+def optional(tool: Tool) -> dict[str, dict[str, Any]]:
+    return {name: schema for name, schema in properties(tool).items() if name not in required(tool)}
+
+
+def absent(name: str, schema: dict[str, Any]) -> list[Any]:
+    """All ways in which hosts say that a parameter is not given."""
+    return [None, *(["", " "] if schema["type"] == "string" else []), *([0, "0"] if name in COUNTS else [])]
+
+
+def forms(ways: dict[str, list[Any]]) -> list[dict[str, Any]]:
+    """What a host sends that fills in all there is, once with the first value of each, once with the second..."""
+    return [{name: values[turn % len(values)] for name, values in ways.items()} for turn in range(3)]
+
+
+async def taken(agent: Agent, tool: Tool, given: dict[str, Any]) -> str:
+    """The answer to arguments that get past the first check, whatever comes of them."""
+    text = text_of(await agent.raw(tool.name, **given))
+    assert "cannot take these arguments" not in text, (tool.name, given, text)
+    assert "internal_error" not in text
+    return text.partition(", request_id")[0]
+
+
+async def test_what_is_absent_is_absent_however_a_host_says_so() -> None:
+    async with asking() as agent:
+        for tool in await tools(agent):
+            for form in forms({name: absent(name, schema) for name, schema in optional(tool).items()}):
+                text = await taken(agent, tool, form | smallest(tool))
+                if tool.annotations and tool.annotations.read_only_hint:
+                    assert text == await taken(agent, tool, smallest(tool))
+
+
+async def test_what_is_needed_is_asked_for_where_it_comes_as_null() -> None:
+    async with asking() as agent:
+        for tool in await tools(agent):
+            for name in required(tool):
+                assert f"{name}: Field required" in await refusal(agent, tool, smallest(tool) | {name: None})
+        assert not paths(agent)
+
+
+async def test_a_limit_never_vanishes_because_it_says_nothing() -> None:
+    async with asking() as agent:
+        for tool in await tools(agent):
+            for name, schema in optional(tool).items():
+                ceiling = name.startswith("max_") or name == "hours"
+                nothing = [0, "0", 0.0, -1] if ceiling else []
+                for value in nothing if schema["type"] == "string" else ["", " ", *nothing]:
+                    text = await refusal(agent, tool, smallest(tool) | {name: value})
+                    assert re.search(rf"\b{name}: [^;]+, but may be left out", text), (tool.name, name, value, text)
+        assert not paths(agent)
+
+
+async def test_numbers_and_booleans_as_text_and_lists_as_json_are_what_they_mean() -> None:
+    async with asking() as agent:
+        for tool in await tools(agent):
+            said = smallest(tool)
+            meant = {
+                name: [json.dumps(said.get(name, ["22"]))] if schema["type"] == "array" else MEANT[schema["type"]]
+                for name, schema in properties(tool).items()
+                if "enum" not in schema
+            }
+            for form in forms(meant):
+                await taken(agent, tool, said | form)
+
+
+@both_eras
+async def test_names_that_a_host_adds_are_dropped_unless_the_tool_has_them(mode: Mode) -> None:
+    added = {"toolCallId": "call_1", "sessionId": "s", "action": "sendMessage", "chatInput": "rent me a GPU"}
+    async with asking(mode) as agent:
+        for tool in await tools(agent):
+            assert not {*added} & {*properties(tool)} or tool.name == "list_activity"
+            await taken(agent, tool, added | smallest(tool))
+        assert (await agent.call("list_activity", action="pod."))["activities"]
+        assert not (await agent.call("list_activity", action="no.such"))["activities"]
+
+
+@pytest.mark.parametrize(
+    ("tool", "given", "nearest"),
+    [
+        ("rent_pod", "gpuType", "gpu_type"),
+        ("rent_pod", "maxUsdPerGpuHour", "max_usd_per_gpu_hour"),
+        ("rent_pod", "max_price_per_gpu_hour", "max_usd_per_gpu_hour"),
+        ("get_pod", "pod_id", "pod"),
+        ("get_pod", "timeout", ""),
+        ("run_command", "timeout", "timeout_seconds"),
+        ("list_gpus", "Sort", "sort"),
+    ],
+)
+async def test_an_unknown_name_is_refused_with_the_nearest_one_and_all_there_are(
+    tool: str, given: str, nearest: str
+) -> None:
+    async with asking() as agent:
+        (listed,) = [item for item in await tools(agent) if item.name == tool]
+        text = await refusal(agent, listed, smallest(listed) | {given: None})
+        problem = f"{given}: there is no such parameter" + (f", {nearest} is the nearest" if nearest else "")
+        assert f"{problem}. Nothing was changed." in text
+        assert f"{tool} has these parameters: {', '.join(properties(listed))}" in text
+        without = await agent.refused("get_balance", **{given: 1})
+        assert "get_balance has no parameters" in without.text
+        assert not paths(agent)
+
+
+@pytest.mark.parametrize("nothing", [None, ""])
+@pytest.mark.parametrize("ours_first", [True, False])
+async def test_a_name_of_the_official_server_fills_in_what_ours_leaves_open(nothing: Any, ours_first: bool) -> None:
+    async with asking() as agent:
+        for given, open_ in (("template", "template_id"), ("template_id", "template")):
+            pair = {given: "no-such-template", open_: nothing}
+            arguments = pair if (given == "template") is ours_first else dict(reversed(pair.items()))
+            failure = await agent.refused("rent_pod", name="x", gpu_type="A100", **arguments)
+            assert failure.code == "template_not_found"

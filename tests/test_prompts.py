@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from mcp import MCPError
-from mcp.types import INVALID_PARAMS, TextContent
+from mcp.types import INVALID_PARAMS, GetPromptRequest, GetPromptRequestParams, GetPromptResult, TextContent
 
 from lium_mcp.prompts import PROMPTS
 from lium_mcp.sandbox import Sandbox
@@ -27,6 +27,22 @@ async def text_of(agent: Agent, name: str, arguments: dict[str, str]) -> str:
     assert message.role == "user"
     assert isinstance(message.content, TextContent)
     return message.content.text
+
+
+async def unchecked(agent: Agent, name: str, arguments: dict[str, Any]) -> GetPromptResult:
+    """What hosts send that do not hold to the protocol, which knows texts only."""
+    params = GetPromptRequestParams.model_construct(name=name, arguments=arguments)
+    request = GetPromptRequest.model_construct(method="prompts/get", params=params)
+    return await agent.client.session.send_request(request, GetPromptResult)
+
+
+@both_eras
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
+async def test_a_prompts_arguments_are_read_as_hosts_send_them(sandbox: Sandbox, mode: Mode) -> None:
+    async with agent_on(sandbox, mode=mode) as agent:
+        given = ARGUMENTS["run_job"] | {"hours": 3, "toolCallId": "call_1", "sessionId": None}
+        (message,) = (await unchecked(agent, "run_job", given)).messages
+        assert message.content == TextContent(type="text", text=await text_of(agent, "run_job", ARGUMENTS["run_job"]))
 
 
 @both_eras
@@ -74,6 +90,11 @@ async def test_a_prompt_is_not_offered_where_a_tool_of_it_is_missing(sandbox: Sa
     [
         ("run_job", {}, "Prompt run_job needs these arguments too: gpu_type, task, hours"),
         ("run_job", {"gpu_type": "A100", "task": "t"}, "Prompt run_job needs these arguments too: hours"),
+        (
+            "run_job",
+            {"gpu_type": "", "task": " ", "hours": None},
+            "Prompt run_job needs these arguments too: gpu_type, task, hours",
+        ),
         ("run_job", ARGUMENTS["run_job"] | {"hours": "abc"}, "hours: a number above 0 is needed"),
         ("run_job", ARGUMENTS["run_job"] | {"hours": "nan"}, "hours: a number above 0 is needed"),
         (
@@ -86,11 +107,11 @@ async def test_a_prompt_is_not_offered_where_a_tool_of_it_is_missing(sandbox: Sa
     ],
 )
 async def test_what_cannot_be_a_prompt_is_said_to_be_the_callers_mistake(
-    sandbox: Sandbox, mode: Mode, name: str, arguments: dict[str, str], said: str, caplog: pytest.LogCaptureFixture
+    sandbox: Sandbox, mode: Mode, name: str, arguments: dict[str, Any], said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with agent_on(sandbox, mode=mode) as agent:
         with pytest.raises(MCPError) as refused:
-            await agent.client.get_prompt(name, arguments)
+            await unchecked(agent, name, arguments)
     assert refused.value.error.code == INVALID_PARAMS
     assert said in refused.value.error.message
     assert "Traceback" not in caplog.text

@@ -84,6 +84,19 @@ async def test_the_lists_may_be_kept_for_an_hour_by_all_and_readings_by_nobody(a
 # --- readings --------------------------------------------------------------------------------------------------------
 
 
+async def test_the_parts_of_an_address_are_read_like_arguments(agent: Agent) -> None:
+    everywhere = await read(agent, "lium://market/A100/")
+    assert everywhere["total"]
+    assert everywhere == await read(agent, "lium://market/A100/%20")
+    for address, said in (
+        ("lium://pods/%20", "pod: must not be empty"),
+        ("lium://backups/", "backup_id: must not be empty"),
+        (f"lium://templates/{'x' * 201}", "template: longer than 200 characters"),
+    ):
+        with pytest.raises(MCPError, match=said):
+            await read(agent, address)
+
+
 @both_eras
 async def test_a_resource_says_what_its_tool_says(sandbox: Sandbox, mode: Mode) -> None:
     pod_id = await rent(sandbox, "worker")

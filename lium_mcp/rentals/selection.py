@@ -48,8 +48,8 @@ def price_order(node: Executor) -> tuple[float, float, float, str]:
 
 
 def at_least(figure: float | None, floor: float | None) -> bool:
-    """Whether a figure meets a floor; one that is not reported does not."""
-    return floor is None or (figure is not None and figure >= floor)
+    """Whether a figure meets a floor; one that is not reported meets none but 0."""
+    return not floor or (figure is not None and figure >= floor)
 
 
 def has_price(node: Executor) -> bool:

@@ -171,7 +171,7 @@ async def rent_cluster(
         list[ShortText], Field(min_length=2, max_length=64, description="Of one list_clusters offer.")
     ],
     template: Annotated[ShortText, Field(description="Default: Lium's cluster image.")] = "",
-    max_usd_per_hour: Annotated[float | None, Field(description="Ceiling for the whole cluster.")] = None,
+    max_usd_per_hour: Annotated[float | None, Field(gt=0, description="Ceiling for the whole cluster.")] = None,
     hours: Annotated[float | None, Field(gt=0, le=720, description="Lium removes the pods then.")] = None,
 ) -> RentedCluster:
     """Rent whole nodes of one fabric, all or none. This spends money: each member bills per second until

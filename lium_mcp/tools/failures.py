@@ -3,7 +3,10 @@
 Every failure has a stable `code`. An outcome that nobody knows is a kind of its own and is never called a failure.
 """
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from difflib import get_close_matches
+from types import MappingProxyType
 from typing import Any, Final
 
 from mcp.types import CallToolResult, TextContent
@@ -26,6 +29,8 @@ _MAX_HAPPENED_CHARACTERS = 1000
 _MAX_PROBLEMS = 5
 _MAX_NAME_CHARACTERS = 60
 _MAX_REQUEST_ID_CHARACTERS = 100
+# Of a tool and of a function: prompts are these.
+_UNKNOWN_NAME: Final = ("extra_forbidden", "unexpected_keyword_argument")
 
 GET_A_KEY: Final = (
     "This needs a Lium API key: create one at lium.io (Settings, API keys), set it as LIUM_API_KEY in the environment "
@@ -167,15 +172,23 @@ def _unsettled(error: RentUnsettled) -> tuple[str, str]:
     )
 
 
-def from_validation(tool: str, error: ValidationError) -> ToolFailure:
-    """Name each argument that does not fit, and never repeat its value: it may be long or secret."""
-    items = error.errors(include_url=False, include_input=False)
-    problems = "; ".join(f"{_place(item)}: {_problem(item)}" for item in items[:_MAX_PROBLEMS])
+def from_validation(tool: str, error: ValidationError, schema: Mapping[str, Any] = MappingProxyType({})) -> ToolFailure:
+    """Name each argument that does not fit, and never repeat its value: it may be long or secret.
+
+    Args:
+        tool: What was called.
+        error: What does not fit.
+        schema: The parameters there are.
+    """
+    names, required = list(schema.get("properties", ())), schema.get("required", ())
+    items = error.errors(include_url=False)
+    problems = "; ".join(f"{_place(item)}: {_problem(item, names, required)}" for item in items[:_MAX_PROBLEMS])
     if len(items) > _MAX_PROBLEMS:
         problems += f"; and {len(items) - _MAX_PROBLEMS} more"
-    return ToolFailure(
-        "invalid_argument", f"{tool} cannot take these arguments: {problems}.", "Correct them and call again."
-    )
+    advice = "Correct them and call again."
+    if any(item["type"] in _UNKNOWN_NAME for item in items):
+        advice += f" {tool} has {'these parameters: ' + ', '.join(names) if names else 'no parameters'}."
+    return ToolFailure("invalid_argument", f"{tool} cannot take these arguments: {problems}.", advice)
 
 
 def crashed(tool: str) -> ToolFailure:
@@ -214,13 +227,28 @@ def _place(item: Any) -> str:  # noqa: ANN401 - as below
     return ".".join(str(part) for part in item["loc"])[:_MAX_NAME_CHARACTERS] or "arguments"
 
 
-def _problem(item: Any) -> str:  # noqa: ANN401 - pydantic_core.ErrorDetails, whose context is untyped
-    if item["type"] == "extra_forbidden":
-        return "there is no such parameter"
+def _problem(item: Any, names: Sequence[str], required: Collection[str]) -> str:  # noqa: ANN401 - pydantic_core.ErrorDetails, whose context is untyped
+    if item["type"] in _UNKNOWN_NAME:
+        nearest = _nearest(str(item["loc"][-1]), names)
+        return f"there is no such parameter{nearest and f', {nearest} is the nearest'}"
     if item["type"] == "too_short":
         least = item["ctx"]["min_length"]
         return "must not be empty" if least == 1 else f"needs at least {least}"
-    return str(item["msg"]).removeprefix("Value error, ")
+    problem = str(item["msg"]).removeprefix("Value error, ")
+    blank = isinstance(item["input"], str) and not item["input"].strip()
+    if len(item["loc"]) > 1 or item["loc"][0] in required or not (blank or item["type"] == "greater_than"):
+        return problem
+    # What would be no limit at all is not guessed to be absent.
+    return f"{'must not be empty' if blank else problem}, but may be left out"
+
+
+def _nearest(name: str, names: Sequence[str]) -> str:
+    plain = {_letters(known): known for known in names}
+    return next((plain[near] for near in get_close_matches(_letters(name), plain, n=1)), "")
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name[:_MAX_NAME_CHARACTERS].casefold())
 
 
 def _sentence(text: str) -> str:

@@ -157,7 +157,7 @@ async def list_gpus(
     *,
     gpu_type: GpuType = "",
     gpu_count: Annotated[GpuCount, Field(description="Per node.")] = None,
-    max_usd_per_gpu_hour: Annotated[float | None, Field(description="Ceiling.")] = None,
+    max_usd_per_gpu_hour: Annotated[float | None, Field(gt=0, description="Ceiling.")] = None,
     min_vram_gb: Annotated[float | None, Field(description="As sold.")] = None,
     min_ram_gb: Annotated[float | None, Field(description="10^9 B.")] = None,
     min_disk_gb: Annotated[float | None, Field(description="10^9 B.")] = None,

@@ -15,8 +15,10 @@ from mcp.server.mcpserver.resolve import build_resolver_plans
 from mcp.server.mcpserver.tools import Tool
 from mcp.types import CallToolResult, ToolAnnotations
 from mcp.types import Tool as ListedTool
+from pydantic import create_model
 
 from lium_mcp.api.wire import noting_changes
+from lium_mcp.tools.arguments import Arguments, listed
 from lium_mcp.tools.asking import Asks, agreed, make_resolver
 from lium_mcp.tools.call import READ_LIMIT_SECONDS, Call, Runtime, time_limit
 from lium_mcp.tools.failures import CHANGED_BEFORE, FAILURES, NOTHING_CHANGED, as_failure, render_failure
@@ -139,7 +141,12 @@ def publish(spec: ToolSpec) -> Tool:
         description=inspect.cleandoc(spec.function.__doc__ or "").replace("\n", " "),
         annotations=spec.hints,
     )
-    _tighten(tool)
+    # The SDK's own schemas are not plain, and its arguments ignore unknown names in silence.
+    metadata = tool.fn_metadata
+    metadata.arg_model = create_model(metadata.arg_model.__name__, __base__=(Arguments, metadata.arg_model))
+    tool.parameters = listed(metadata.arg_model)
+    if metadata.output_schema is not None:
+        metadata.output_schema = plain(metadata.output_schema)
     return tool
 
 
@@ -153,14 +160,3 @@ def as_listed(tool: Tool) -> ListedTool:
         output_schema=tool.output_schema,
         annotations=tool.annotations,
     )
-
-
-def _tighten(tool: Tool) -> None:
-    """Refuse unknown arguments, which the SDK would ignore in silence, and publish plain schemas."""
-    arguments = tool.fn_metadata.arg_model
-    arguments.model_config["extra"] = "forbid"
-    arguments.model_config["allow_inf_nan"] = False
-    arguments.model_rebuild(force=True)
-    tool.parameters = plain(arguments.model_json_schema(by_alias=True), closed=True)
-    if tool.fn_metadata.output_schema is not None:
-        tool.fn_metadata.output_schema = plain(tool.fn_metadata.output_schema)

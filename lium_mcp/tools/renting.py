@@ -100,7 +100,7 @@ async def rent_pod(
     executor_id: Annotated[ShortText, Field(description="Node from list_gpus.")] = "",
     gpu_type: Annotated[ShortText, Field(description="Or cheapest of this model.")] = "",
     gpu_count: Annotated[int | None, Field(ge=1, description="Default: fewest.")] = None,
-    max_usd_per_gpu_hour: Annotated[float | None, Field(description="Ceiling.")] = None,
+    max_usd_per_gpu_hour: Annotated[float | None, Field(gt=0, description="Ceiling.")] = None,
     min_vram_gb: Annotated[float | None, Field(description="As sold.")] = None,
     min_ram_gb: Annotated[float | None, Field(description="10^9 B.")] = None,
     min_disk_gb: Annotated[float | None, Field(description="10^9 B.")] = None,

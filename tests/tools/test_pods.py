@@ -204,7 +204,7 @@ async def test_names_that_others_chose_cannot_hide_the_end_of_an_error(sandbox: 
     assert "\u202e" not in failure.text
 
 
-@pytest.mark.parametrize("named", ["", "  ", "a" * 201, "a\x00b", "a\nb", 7, None, ["a"]], ids=repr)
+@pytest.mark.parametrize("named", ["", "  ", "a" * 201, "a\x00b", "a\nb", True, None, ["a"]], ids=repr)
 async def test_what_cannot_name_a_pod_is_refused_before_anything_is_asked(sandbox: Sandbox, named: Any) -> None:
     wire = Wire(sandbox)
     async with agent_on(sandbox, transport=wire) as agent:

@@ -139,7 +139,7 @@ async def test_what_a_command_says_is_in_no_log_and_no_failure(
         await on_sshd.refused("start_job", pod="train", name="quiet", command=command),
         await on_sshd.refused("start_job", pod="train", name="NOT A NAME", command=command),
         await on_sshd.refused("run_command", pod="nope", command=command),
-        await on_sshd.refused("run_command", pod="train", command=command, timeout_seconds=0),
+        await on_sshd.refused("run_command", pod="train", command=command, timeout_seconds=-1),
         await on_sshd.refused("run_command", pod="train", command=command * 3000),
     ]
     assert SECRET not in caplog.text

@@ -1,0 +1,48 @@
+"""Arguments as hosts really send them, read as what they mean.
+
+What is absent comes as null, as an empty text or choice, or as 0 where counting starts at 1. All else is taken at its
+word: a name that no parameter has, or a ceiling of 0, is refused, or a limit would vanish without anybody's noticing.
+"""
+
+from functools import cache
+from typing import Any, Final
+
+from mcp.server.mcpserver.utilities.func_metadata import ArgModelBase
+from pydantic import ConfigDict, model_validator
+from pydantic.fields import FieldInfo
+
+from lium_mcp.tools.schema import JsonSchema, plain
+
+HOST_ADDED: Final = frozenset({"action", "chatInput", "sessionId", "toolCallId"})
+"""What a host adds to the arguments of any call by itself: n8n does, from the workflow that its agent runs in."""
+
+
+class Arguments(ArgModelBase):
+    """Base of the arguments of every tool."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_meant(cls, given: dict[str, Any]) -> dict[str, Any]:
+        fields = {field.alias or name: field for name, field in cls.model_fields.items()}
+        kinds = listed(cls)["properties"]
+        return {
+            name: value
+            for name, value in given.items()
+            if not (_is_absent(fields[name], kinds.get(name, {}), value) if name in fields else name in HOST_ADDED)
+        }
+
+
+@cache
+def listed(arguments: type[Arguments]) -> JsonSchema:
+    """The schema that agents see."""
+    return plain(arguments.model_json_schema(by_alias=True), closed=True)
+
+
+def _is_absent(field: FieldInfo, kind: JsonSchema, value: object) -> bool:
+    if value is None or field.is_required():
+        return value is None
+    text = str(value).strip()
+    counts = any(getattr(bound, "ge", None) == 1 for bound in field.metadata)
+    return (not text and kind.get("type") == "string") or (counts and text in {"0", "0.0"})
