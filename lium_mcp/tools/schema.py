@@ -1,9 +1,10 @@
-"""JSON schemas in the plain subset that every MCP host reads.
+"""JSON schemas in the plain subset that every MCP host reads, and every validator compiles.
 
-No titles (hosts ignore them and users pay for their tokens), no references, no unions with null: a parameter that is
-not given is absent.
+No titles (hosts ignore them and users pay for their tokens), no references, no unions: a parameter that is not given is
+absent. A schema of answers is for programs, and says no more than which fields there are.
 """
 
+from dataclasses import dataclass
 from typing import Any, Final
 
 JsonSchema = dict[str, Any]
@@ -19,43 +20,59 @@ def plain(schema: JsonSchema, *, closed: bool = False) -> JsonSchema:
 
     Args:
         schema: A schema with an object at its root.
-        closed: Say `additionalProperties: false`, for arguments.
+        closed: It is of arguments: keep what a model reads, and say `additionalProperties: false`.
+
+    Raises:
+        TypeError: something may be of several types, which the plain subset cannot say.
     """
-    slim: JsonSchema = _plain(schema, schema.get("$defs", {}))
+    slim: JsonSchema = _Rewriter(schema.get("$defs", {}), closed).rewrite(schema)
     if closed:
         slim["additionalProperties"] = False
     slim.setdefault("properties", {})
     return slim
 
 
-def _plain(node: Any, definitions: JsonSchema) -> Any:  # noqa: ANN401 - any JSON value
-    if isinstance(node, list):
-        return [_plain(item, definitions) for item in node]
-    if not isinstance(node, dict):
-        return node
-    if "$ref" in node:
-        siblings = {key: value for key, value in node.items() if key != "$ref"}
-        return _plain({**definitions[node["$ref"].removeprefix("#/$defs/")], **siblings}, definitions)
-    alternatives = node.get("anyOf")
-    if isinstance(alternatives, list) and _NULL in alternatives:
+@dataclass(frozen=True, slots=True)
+class _Rewriter:
+    definitions: JsonSchema
+    of_arguments: bool
+
+    def rewrite(self, node: Any) -> Any:  # noqa: ANN401 - any JSON value
+        if not isinstance(node, dict):
+            return node
+        if "$ref" in node:
+            siblings = {key: value for key, value in node.items() if key != "$ref"}
+            return self.rewrite({**self.definitions[node["$ref"].removeprefix("#/$defs/")], **siblings})
+        if "anyOf" in node:
+            siblings = {key: value for key, value in node.items() if key not in {"anyOf", "default"}}
+            return self.rewrite({**self._one_of(node["anyOf"]), **siblings})
+        if "const" in node:
+            return self.rewrite({"enum": [node["const"]], **{k: v for k, v in node.items() if k != "const"}})
+        return {
+            key: {name: self.rewrite(item) for name, item in value.items() if not item.get(UNLISTED)}
+            if key == "properties"
+            else self.rewrite(value)
+            for key, value in node.items()
+            if not self._is_noise(key, value, node)
+        }
+
+    def _one_of(self, alternatives: list[JsonSchema]) -> JsonSchema:
         rest = [item for item in alternatives if item != _NULL]
-        siblings = {key: value for key, value in node.items() if key not in {"anyOf", "default"}}
-        return _plain({**rest[0], **siblings} if len(rest) == 1 else {"anyOf": rest, **siblings}, definitions)
-    return {
-        key: {name: _plain(item, definitions) for name, item in value.items() if not item.get(UNLISTED)}
-        if key == "properties"
-        else _plain(value, definitions)
-        for key, value in node.items()
-        if not _is_noise(key, value, node)
-    }
+        if len(rest) == 1:
+            return rest[0]
+        choices = [self.rewrite(item) for item in rest]
+        if any("enum" not in item or item.get("type") != "string" for item in choices):
+            raise TypeError(f"no plain schema says that something is one of {rest}")
+        return {"type": "string", "enum": list(dict.fromkeys(choice for item in choices for choice in item["enum"]))}
 
-
-def _is_noise(key: str, value: object, node: JsonSchema) -> bool:
-    """Tell what no model needs to read, and every user would pay for on every turn. It is enforced all the same."""
-    if key == "default":
-        # Nothing says no more than that the parameter is optional; the first choice is the usual one.
-        return not value or value == node.get("enum", [None])[0]
-    if key in {"minimum", "exclusiveMinimum", "minLength"}:
-        return value in (0, 1)
-    # `title` may also name a property, which never gets here because properties are walked by name.
-    return key in {"$defs", "title"}
+    def _is_noise(self, key: str, value: object, node: JsonSchema) -> bool:
+        """Tell what nobody needs to read, and every user would pay for. Bounds are enforced all the same."""
+        if not self.of_arguments and key in {"default", "description", "format"}:
+            return True
+        if key == "default":
+            # Nothing says no more than that the parameter is optional; the first choice is the usual one.
+            return not value or value == node.get("enum", [None])[0]
+        if key in {"minimum", "exclusiveMinimum", "minLength"}:
+            return value in (0, 1)
+        # `title` may also name a property, which never gets here because properties are walked by name.
+        return key in {"$defs", "title"}

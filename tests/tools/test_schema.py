@@ -1,6 +1,7 @@
 """Schemas as every host can read them: no references, no null unions, no noise, and still true."""
 
 import json
+from datetime import datetime
 from enum import Enum
 from typing import Annotated, Any, Literal
 
@@ -31,7 +32,8 @@ class Branch(BaseModel):
     spare: Leaf | None = Field(default=None, description="Another leaf.")
     leaves: list[Leaf] = []
     by_name: dict[str, Leaf] = {}
-    either: Leaf | str = "none"
+    either: Literal["first", "second"] | Literal["none"] = "none"
+    at: datetime | None = None
 
 
 class Tree(BaseModel):
@@ -39,7 +41,8 @@ class Tree(BaseModel):
     colour: Colour = Colour.RED
     anyOf: str = "a property may be named like a keyword"  # noqa: N815 - that is the point
     properties: dict[str, int] = {}
-    maybe: int | str | None = None
+    maybe: int | None = None
+    always: Literal["so"] = "so"
 
 
 class Arguments(BaseModel):
@@ -72,7 +75,8 @@ def keys_of(node: Any) -> set[str]:
 @pytest.mark.parametrize("model", [Leaf, Branch, Tree, Arguments])
 def test_nothing_is_left_that_a_host_may_not_read(model: type[BaseModel]) -> None:
     slim = plain(model.model_json_schema())
-    assert not keys_of(slim) & {"$ref", "$defs", "title", "const", UNLISTED}
+    assert not keys_of(slim) & {"$ref", "$defs", "title", "const", "anyOf", "format", "description", UNLISTED}
+    assert not keys_of(plain(model.model_json_schema(), closed=True)) & {"$ref", "$defs", "title", "const", "anyOf"}
     assert '"null"' not in json.dumps(slim)
     assert slim["type"] == "object"
     jsonschema.Draft202012Validator.check_schema(slim)
@@ -80,20 +84,32 @@ def test_nothing_is_left_that_a_host_may_not_read(model: type[BaseModel]) -> Non
 
 def test_properties_keep_their_names_even_those_of_keywords() -> None:
     tree = plain(Tree.model_json_schema())["properties"]
-    assert set(tree) == {"branches", "colour", "anyOf", "properties", "maybe"}
+    assert set(tree) == {"branches", "colour", "anyOf", "properties", "maybe", "always"}
     branch = tree["branches"]["items"]["properties"]
     assert set(branch["leaf"]["properties"]) == {"title", "default", "weight"}
     assert tree["properties"]["additionalProperties"] == {"type": "integer"}
-    assert tree["maybe"]["anyOf"] == [{"type": "integer"}, {"type": "string"}]
+    assert tree["maybe"] == {"type": "integer"}
+
+
+def test_choices_are_one_list_and_other_unions_are_a_mistake() -> None:
+    tree = plain(Tree.model_json_schema())["properties"]
+    assert tree["always"] == {"type": "string", "enum": ["so"]}
+    either = tree["branches"]["items"]["properties"]["either"]
+    assert either == {"type": "string", "enum": ["first", "second", "none"]}
+
+    class Undecided(BaseModel):
+        either: Leaf | str
+
+    with pytest.raises(TypeError, match="no plain schema says"):
+        plain(Undecided.model_json_schema())
 
 
 def test_a_reference_becomes_what_it_names_and_keeps_its_own_words() -> None:
-    branch = plain(Branch.model_json_schema())["properties"]
+    branch = plain(Branch.model_json_schema(), closed=True)["properties"]
     assert branch["leaf"]["description"] == "A leaf."
     assert branch["spare"]["description"] == "Another leaf."
     assert branch["spare"]["properties"] == branch["leaf"]["properties"] == branch["leaves"]["items"]["properties"]
     assert branch["by_name"]["additionalProperties"]["type"] == "object"
-    assert [kind["type"] for kind in branch["either"]["anyOf"]] == ["object", "string"]
 
 
 def test_a_parameter_that_may_be_null_may_be_absent_instead() -> None:
@@ -105,7 +121,7 @@ def test_a_parameter_that_may_be_null_may_be_absent_instead() -> None:
 
 
 def test_only_what_tells_a_model_something_is_listed() -> None:
-    properties = plain(Arguments.model_json_schema())["properties"]
+    properties = plain(Arguments.model_json_schema(), closed=True)["properties"]
     assert properties["pod"] == {"type": "string", "description": "Which."}
     assert properties["at_least"] == {"type": "integer"}
     assert properties["more_than"] == {"type": "number", "maximum": 9, "default": 1}
@@ -145,13 +161,14 @@ branches = st.builds(
     spare=st.none() | leaves,
     leaves=st.lists(leaves, max_size=2),
     by_name=st.dictionaries(st.text(max_size=3), leaves, max_size=2),
-    either=leaves | st.text(),
+    either=st.sampled_from(["first", "second", "none"]),
+    at=st.none() | st.datetimes(),
 )
 trees = st.builds(
     Tree,
     branches=st.lists(branches, max_size=2),
     colour=st.sampled_from(Colour),
-    maybe=st.none() | st.integers() | st.text(),
+    maybe=st.none() | st.integers(),
 )
 SCHEMA = plain(Tree.model_json_schema(mode="serialization"))
 
