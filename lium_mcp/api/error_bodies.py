@@ -34,6 +34,7 @@ from lium_mcp.api.errors import (
     ValidationFailed,
 )
 from lium_mcp.api.model import read_float, read_text
+from lium_mcp.secret_forms import redacted
 
 Redact = Callable[[str], str]
 
@@ -44,6 +45,8 @@ _MAX_FIELDS = 20
 _MAX_FIELDS_IN_MESSAGE = 5
 _MAX_DEPTH = 6
 _TAG = re.compile(r"<[^<>]*>")
+# A notebook's address lets whoever has it run anything in the pod.
+_TOKEN_IN_ADDRESS = re.compile(r"[?&]token=([^&\s\"']+)", re.IGNORECASE)
 _USD = r"\$([0-9][0-9,]*(?:\.[0-9]+)?)"
 _REQUIRED = re.compile(r"requires at least " + _USD, re.IGNORECASE)
 _AVAILABLE = re.compile(r"balance is " + _USD, re.IGNORECASE)
@@ -76,6 +79,7 @@ def clean_text(text: str, redact: Redact, *, max_chars: int = MAX_TEXT_CHARS) ->
     text = "".join(" " if char.isspace() else char for char in redact(text[:_MAX_READ_CHARS])[: max_chars * 20])
     text = "".join(char for char in text if unicodedata.category(char)[0] != "C")
     text = " ".join(redact(_TAG.sub(" ", redact(text))).replace("<", " ").replace(">", " ").split())
+    text = redacted(text, lambda plain: (match.span(1) for match in _TOKEN_IN_ADDRESS.finditer(plain)))
     return text if len(text) <= max_chars else text[: max_chars - 1] + "\u2026"
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _GPU_FIELDS: Final = ("index", "name", "utilization.gpu", "memory.used", "memory.total", "temperature.gpu", "uuid")
 _PROCESS_FIELDS: Final = ("gpu_uuid", "pid", "process_name", "used_memory")
 _FORMAT: Final = "--format=csv,noheader,nounits"
-_MOST_GPUS: Final = 32
+MOST_GPUS: Final = 32
 _MOST_PROCESSES: Final = 20
 _MOST_CHARACTERS: Final = 120
 _MIB_PER_GB: Final = 1024
@@ -70,7 +70,7 @@ def parse_gpus(gpus: str, processes: str) -> list[Gpu]:
     found: list[Gpu] = []
     for index, name, utilization, used, total, temperature, uuid in _rows(gpus, len(_GPU_FIELDS)):
         number = _integer(index)
-        if number is None or len(found) == _MOST_GPUS:
+        if number is None or len(found) == MOST_GPUS:
             continue
         found.append(
             Gpu(

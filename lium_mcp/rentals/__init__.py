@@ -2,7 +2,7 @@
 
 from lium_mcp.rentals.accounts import AccountUnknown, Identity, key_tag
 from lium_mcp.rentals.entries import Entry, Extension, LedgerUnavailable, PastCost, Task
-from lium_mcp.rentals.expected import PRICE_TOLERANCE_USD, Expected, costs_more
+from lium_mcp.rentals.expected import PRICE_TOLERANCE_USD, Expected, costs_more, shortfalls
 from lium_mcp.rentals.journal import Journal
 from lium_mcp.rentals.orders import ClusterOrder, NodeOrder, Order, Rental, SpecOrder, Terms, digest
 from lium_mcp.rentals.protocol import Judge, PodNameTaken, Renter, RentUnsettled
@@ -48,6 +48,7 @@ __all__ = [
     "has_something_left",
     "is_alive",
     "key_tag",
+    "shortfalls",
     "unlisted_pod_ids",
     "whole_hours",
 ]

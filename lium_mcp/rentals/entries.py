@@ -85,6 +85,13 @@ class Entry:
         return self.closed_at is None
 
     @property
+    def volume_id(self) -> str | None:
+        """The volume that its pod was to have."""
+        request = self.order.get("request")
+        volume_id = request.get("volume_id") if isinstance(request, dict) else None
+        return volume_id if isinstance(volume_id, str) else None
+
+    @property
     def removal_is_set(self) -> bool:
         """Whether nobody has to set a removal time any more."""
         return self.hours is None or (bool(self.pod_ids) and set(self.pod_ids) <= set(self.kept_pod_ids))

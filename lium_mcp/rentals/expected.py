@@ -8,11 +8,15 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
 
-from lium_mcp.api import Pod, gpu_contradicts
+from lium_mcp.api import Pod, PodEvent, gpu_contradicts
 from lium_mcp.api.model import read_float, read_int
 
 PRICE_TOLERANCE_USD: Final = 0.0001
 _MOST_GPUS_OF_A_POD: Final = 1024
+_MOST_NAMED: Final = 10
+_NOT_ENCRYPTED: Final = frozenset({"UNSUPPORTED_IMAGE", "DISABLED", "FAILED"})
+_VOLUME_FAILED: Final = "ExternalVolumeFailed"
+_LOOK_AT_MNT: Final = "Look at /mnt with mountpoint /mnt first: what is written there may be lost with the pod."
 _LISTS: Final = ("gpu_types", "allowed_gpu_types", "countries")
 _TEXTS: Final = ("template_id", "template_image")
 
@@ -141,6 +145,46 @@ class Expected:
 
 
 ANYTHING: Final = Expected()
+
+
+def shortfalls(pod: Pod, *, volume_id: str | None, visible_gpus: int | None, events: Sequence[PodEvent]) -> list[str]:
+    """What a pod that runs came out with that is less than what it was rented with, in sentences.
+
+    That is no reason to give it back: it may do, and only its user can tell.
+
+    Args:
+        pod: The pod.
+        volume_id: The volume that it was to have; None where nobody knows of one.
+        visible_gpus: How many GPUs its own `nvidia-smi` names; None where nobody could look.
+        events: What happened to it, oldest first.
+    """
+    count, open_ports = _count(pod), pod.public_ports
+    sentences = []
+    if visible_gpus is not None and count is not None and visible_gpus != count:
+        sentences.append(f"{count} GPUs are billed and {visible_gpus} can be seen in it.")
+    asked_ports = set(pod.template.internal_ports) if pod.template else set()
+    if open_ports and (closed := sorted(asked_ports - open_ports.keys())):
+        more = f" and {len(closed) - _MOST_NAMED} more" if len(closed) > _MOST_NAMED else ""
+        sentences.append(f"Ports {', '.join(map(str, closed[:_MOST_NAMED]))}{more} of its template are not open.")
+    if _volume_failed(events):
+        sentences.append(f"Lium says that its volume could not be attached. {_LOOK_AT_MNT}")
+    elif volume_id is not None and (pod.volume is None or not pod.volume.id):
+        sentences.append(f"Lium does not show volume {volume_id} as attached to it. {_LOOK_AT_MNT}")
+    encryption = (pod.volume_encryption_status or "").upper()
+    if encryption in _NOT_ENCRYPTED and pod.enable_volume_encryption:
+        sentences.append(f"Its local volume is not encrypted, which was asked for ({encryption}).")
+    return sentences
+
+
+def _volume_failed(events: Sequence[PodEvent]) -> bool:
+    """Whether Lium says so of the container that runs now."""
+    for event in reversed(events):
+        if (event.to_status or "").upper() in ("PENDING", "REBOOT_PENDING"):
+            return False
+        said = (event.event_type, event.sub_event_type, event.reason, event.detail, event.error)
+        if any(_VOLUME_FAILED in text for text in said if text):
+            return True
+    return False
 
 
 def _count(pod: Pod) -> int | None:

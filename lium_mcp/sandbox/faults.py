@@ -53,6 +53,7 @@ WorldKind = Literal[
     "appears_late",
     "delete_slow",
     "loose_gpu_types",
+    "comes_out_short",
 ]
 ANSWER_KINDS: Final[frozenset[str]] = frozenset(get_args(AnswerKind))
 WIRE_KINDS: Final[frozenset[str]] = frozenset(get_args(WireKind)) | ANSWER_KINDS
@@ -90,6 +91,7 @@ OPTIONS: Final[dict[str, frozenset[str]]] = {
     "wrong_date": frozenset({"offset_seconds"}),
     "appears_late": frozenset({"seconds", "pod_name", "listed"}),
     "delete_slow": frozenset({"pod_id", "pod_name", "seconds"}),
+    "comes_out_short": frozenset({"pod_name", "ports", "gpus", "encryption", "volume"}),
 }
 
 
@@ -163,6 +165,12 @@ class Fault(BaseModel):
     fields: Annotated[list[str], Field(min_length=1)] = ["available_gpu_count", "min_gpu_count_for_rental", "specs"]
     leaves: Literal["null", "nothing", "either"] = "either"
     listed: bool = True
+    # What a pod comes out with: so many open ports and visible GPUs, an encryption of its local volume that is said to
+    # be so, and a volume that is not there, which its row does not show or only its events tell.
+    ports: Annotated[int, Field(ge=1)] | None = None
+    gpus: Annotated[int, Field(ge=0)] | None = None
+    encryption: str | None = None
+    volume: Literal["not shown", "only told"] | None = None
     offset_seconds: float = -86_400.0
 
     @model_validator(mode="after")

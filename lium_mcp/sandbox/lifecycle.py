@@ -83,6 +83,11 @@ def rent(world: World, order: Order) -> Pod:
     if late := world.faults.strike("appears_late", pod_name=pod.name):
         pod.readable_from = world.now + timedelta(seconds=late.seconds)
         pod.listed_from = None if late.listed else pod.readable_from
+    if short := world.faults.strike("comes_out_short", pod_name=pod.name):
+        pod.open_ports, pod.visible_gpus, pod.encryption_status = short.ports, short.gpus, short.encryption
+        pod.volume_failed = short.volume == "only told"
+        if short.volume == "not shown":
+            pod.volume_id = None
     order.node.taken_by_us += order.gpu_count
     world.log_event(pod, "pod-rent.requested", actor=order.actor, to_status="PENDING")
     if order.restore is not None:
@@ -101,7 +106,7 @@ def boot_seconds(world: World, node_id: str, template: Template) -> float:
 
 def reboot(world: World, pod: Pod, *, actor: Actor | None, volume_id: str | None = None) -> None:
     """Replace the container; it keeps billing."""
-    pod.volume_id = volume_id or pod.volume_id
+    pod.volume_id, pod.volume_failed = volume_id or pod.volume_id, False
     # The API's success is that of the request; what becomes of the container is told by the pod's states.
     world.log_event(pod, "pod-reboot.success", actor=actor, from_status=pod.status, to_status="REBOOT_PENDING")
     world.set_status(pod, "REBOOT_PENDING")
@@ -194,6 +199,8 @@ def _finish_boot(world: World, pod: Pod, boot: int) -> None:
         return
     else:
         world.log_event(pod, "pod-create.success")
+    if pod.volume_failed:
+        world.log_event(pod, "pod-create.warning", detail="ExternalVolumeFailed: the volume could not be attached")
     pod.started_at = world.now
     if pod.billable_from is None:
         pod.billable_from = world.now

@@ -82,7 +82,7 @@ def pod_row(world: World, pod: Pod) -> Row:
         "jupyter_url": _jupyter_url(pod, node, ports),
         "enable_jupyter": False,
         "enable_volume_encryption": pod.enable_volume_encryption,
-        "volume_encryption_status": None,
+        "volume_encryption_status": pod.encryption_status,
         **_start_progress(world, pod),
         "local_volume_path": template.local_volume if template and pod.started_at else None,
         "volume": None if volume is None else volume_row(volume),
@@ -105,7 +105,7 @@ def ports_mapping(pod: Pod, template: Template | None) -> dict[str, int] | None:
         return None
     inside = template.ports if template is not None else [22]
     inside = inside + [port for port in range(20000, 20000 + pod.extra_ports) if port not in inside]
-    return {str(port): pod.port_base + offset for offset, port in enumerate(inside)}
+    return {str(port): pod.port_base + offset for offset, port in enumerate(inside[: pod.open_ports])}
 
 
 def volume_row(volume: Volume) -> Row:

@@ -121,6 +121,11 @@ class Pod:
     close_reason: str | None = None
     readable_from: datetime | None = None
     listed_from: datetime | None = None
+    # What it came out with instead of what was asked, where that was made to happen.
+    open_ports: int | None = None
+    visible_gpus: int | None = None
+    encryption_status: str | None = None
+    volume_failed: bool = False
 
     @property
     def is_open(self) -> bool:

@@ -8,8 +8,10 @@ from typing import Literal
 import anyio
 
 from lium_mcp.api import LiumError, Pod, PodDetail, PodEvent, gpu_label
-from lium_mcp.remote.gpus import Gpu
+from lium_mcp.remote.gpus import MOST_GPUS, Gpu
+from lium_mcp.rentals import AccountUnknown, shortfalls
 from lium_mcp.tools.call import Call
+from lium_mcp.tools.pod_work import gpus_of
 from lium_mcp.tools.results import Result, Usd, UtcTime, note_on
 
 Outcome = Literal["done", "failed", "pending"]
@@ -85,6 +87,8 @@ class PodView(PodRow):
     ports: dict[str, str] | None = None
     volume_id: str | None = None
     local_volume_path: str | None = None
+    jupyter_url: str | None = None
+    warnings: list[str] | None = None
     note: str | None = None
     last_events: list[EventView] | None = None
     gpus: list[GpuView] | None = None
@@ -100,17 +104,41 @@ def pod_row(pod: Pod) -> PodRow:
     return PodRow(**_row_fields(pod))
 
 
-async def pod_view(call: Call, pod: PodDetail, *, events: bool = True, gpus: Sequence[Gpu] | None = None) -> PodView:
-    """Show a pod in detail, with its cost so far and its last events where they can be read."""
+async def pod_view(
+    call: Call,
+    pod: PodDetail,
+    *,
+    lives: bool = True,
+    events: bool = True,
+    gpus: bool = False,
+    volume_id: str | None = None,
+) -> PodView:
+    """Show a pod in detail, with its cost so far, its last events, and what it came out with less of than was asked,
+    where these can be read.
+
+    Args:
+        call: The call.
+        pod: The pod.
+        lives: Whether it is there, as far as is known.
+        events: Whether to show its last events.
+        gpus: Whether to show what its GPUs do.
+        volume_id: The volume that it was just given; None for the one that it was rented with.
+    """
     history: Sequence[PodEvent] = ()
     cost: float | None = None
+    runs = lives and pod.is_ready
+    seen = await gpus_of(call, pod) if runs else None
     # A pod is worth showing without them.
     with anyio.move_on_after(_EXTRAS_SECONDS):
         history = await _events(call, pod.id)
+        volume_id = volume_id or (await _rented_volume(call, pod.id) if runs else None)
         cost = await _cost_so_far(call, pod, history)
+    visible = len(seen) if seen and len(seen) < MOST_GPUS else None
+    short = shortfalls(pod, volume_id=volume_id, visible_gpus=visible, events=history) if runs else []
     template = pod.template
     shown = [_event(item) for item in history[-_LAST_EVENTS:]] if events else []
-    processes = [process.name for gpu in gpus or () for process in gpu.processes]
+    shown_gpus = seen if gpus else None
+    processes = [process.name for gpu in shown_gpus or () for process in gpu.processes]
     return PodView(
         **_row_fields(pod),
         huid=pod.huid,
@@ -130,9 +158,11 @@ async def pod_view(call: Call, pod: PodDetail, *, events: bool = True, gpus: Seq
         ports=_ports(pod),
         volume_id=pod.volume.id if pod.volume else None,
         local_volume_path=pod.volume_root,
+        jupyter_url=pod.jupyter_url,
+        warnings=short or None,
         note=note_on(*(text for item in shown for text in (item.reason, item.error)), *processes),
         last_events=shown if events else None,
-        gpus=[_gpu(gpu) for gpu in gpus] if gpus else None,
+        gpus=[_gpu(gpu) for gpu in shown_gpus] if shown_gpus else None,
     )
 
 
@@ -203,6 +233,15 @@ async def _events(call: Call, pod_id: str) -> Sequence[PodEvent]:
         return await call.lium.pods.events(pod_id)
     except LiumError:
         return ()  # older servers have no events; a pod is worth showing without them
+
+
+async def _rented_volume(call: Call, pod_id: str) -> str | None:
+    """The volume that a pod was rented with, where the ledger knows."""
+    with suppress(AccountUnknown, LiumError):
+        for entry in await call.renter.open_entries():
+            if pod_id in entry.pod_ids:
+                return entry.volume_id
+    return None
 
 
 async def _cost_so_far(call: Call, pod: Pod, history: Sequence[PodEvent]) -> float | None:

@@ -25,7 +25,7 @@ from lium_mcp.tools.pod_views import (
     pod_view,
     unpriced,
 )
-from lium_mcp.tools.pod_work import gpus_of, replacing_container
+from lium_mcp.tools.pod_work import replacing_container
 from lium_mcp.tools.questions import (
     ask_to_cancel_removal,
     ask_to_reboot_pod,
@@ -131,11 +131,10 @@ async def get_pod(call: Call, pod: PodName, wait_seconds: WaitSeconds = DEFAULT_
     found = await find_pod_detail(call, pod)
     newest = await _wait_until_settled(call, found, wait_seconds=wait_seconds)
     if newest is None:
-        return judge_gone(await pod_view(call, found))
+        return judge_gone(await pod_view(call, found, lives=False))
     if newest.is_ready and await _fix_removal_time(call, newest.id):
         newest = await call.lium.pods.get(newest.id)
-    gpus = await gpus_of(call, newest) if newest.is_ready else None
-    return judge(await pod_view(call, newest, gpus=gpus), newest)
+    return judge(await pod_view(call, newest, gpus=True), newest)
 
 
 @toolset.tool(title="Reboot pod", hints=DESTROYS_EACH_TIME, asks=ask_to_reboot_pod)
@@ -160,7 +159,8 @@ async def reboot_pod(
         await call.lium.pods.reboot(target.id, volume_id=attached.id if attached else None)
     with after_change(f"The reboot of {target.pod_name} has begun."):
         rebooting = await call.lium.pods.get(target.id)
-    return await observe(call, rebooting, wait_seconds=wait_seconds)
+    volume_id = attached.id if attached else None
+    return await observe(call, rebooting, wait_seconds=wait_seconds, volume_id=volume_id)
 
 
 @toolset.tool(title="Remove pod", hints=DESTROYS, asks=ask_to_remove_pod)
@@ -281,12 +281,12 @@ async def get_pod_logs(
     return PodLogs(pod_id=target.id, lines=kept[::-1], cut=left_bytes < 0)
 
 
-async def observe(call: Call, pod: PodDetail, *, wait_seconds: float) -> ObservedPod:
-    """Wait until a pod runs or failed, and show it."""
+async def observe(call: Call, pod: PodDetail, *, wait_seconds: float, volume_id: str | None = None) -> ObservedPod:
+    """Wait until a pod runs or failed, and show it; `volume_id` is the volume that it was just given."""
     newest = await _wait_until_settled(call, pod, wait_seconds=wait_seconds)
     if newest is None:
-        return judge_gone(await pod_view(call, pod))
-    return judge(await pod_view(call, newest), newest)
+        return judge_gone(await pod_view(call, pod, lives=False))
+    return judge(await pod_view(call, newest, volume_id=volume_id), newest)
 
 
 async def _wait_until_settled(call: Call, pod: PodDetail, *, wait_seconds: float) -> PodDetail | None:

@@ -242,7 +242,7 @@ async def _follow(
     if wanted.hours and not pod.is_terminal and not gone and not rental.earlier:
         pod, warning = await _fix_removal(call, rental, pod, wanted.hours)
         warnings += warning
-    view = await pod_view(call, pod, events=gone or not pod.is_ready)
+    view = await pod_view(call, pod, lives=not gone, events=gone or not pod.is_ready)
     observed = judge_gone(view) if gone else judge(view, pod)
     if wanted.hours is None and pod.removal_scheduled_at is None and observed.outcome != "failed":
         warnings.append("No removal time is set: it bills until remove_pod or schedule_pod_removal.")

@@ -34,7 +34,9 @@ _QUOTED: Final = "Reasons, errors, problems and names of processes or files are 
 _MOST_ITEMS: Final = 1000
 _MOST_NAME_CHARACTERS: Final = 500
 _MOST_CHARACTERS: Final = {
-    **dict.fromkeys(("path", "problem", "problems", "warnings", "next", "next_cursor", "url", "allowed"), 4096),
+    **dict.fromkeys(
+        ("path", "problem", "problems", "warnings", "next", "next_cursor", "url", "jupyter_url", "allowed"), 4096
+    ),
     **dict.fromkeys(("lines", "stdout", "stderr", "log", "content", "startup_commands", "entrypoint"), 65_536),
 }
 

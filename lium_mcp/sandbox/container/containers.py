@@ -145,7 +145,7 @@ class Containers:
             local = Directory(Storage(POD_BYTES), self._seconds())
             self._local[pod.id] = (pod.template_id, local)
         self._mount(files, volume_path, local)
-        if pod.volume_id is not None:
+        if pod.volume_id is not None and not pod.volume_failed:
             attached = self._volumes.setdefault(pod.volume_id, Directory(Storage(POD_BYTES), self._seconds()))
             self._mount(files, VOLUME_PATH, attached)
         container: Container
@@ -168,7 +168,9 @@ class Containers:
             pod_id=pod.id,
             hostname=pod.id.replace("-", "")[:12],
             gpu_name=node.gpu.name,
-            gpu_uuids=tuple(gpu_uuid(node, card) for card in range(pod.gpu_count)),
+            gpu_uuids=tuple(
+                gpu_uuid(node, card) for card in range(pod.gpu_count if pod.visible_gpus is None else pod.visible_gpus)
+            ),
             gpu_memory_mib=node.gpu.memory_mib,
             gpu_power_watts=node.gpu.power_w,
             driver=node.driver,

@@ -1,0 +1,101 @@
+"""What a pod came out with is held against what it was rented with, and said where somebody waits for it."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lium_mcp.sandbox import Sandbox
+from tests.harness import agent_on, make_key_pair
+from tests.tools.wires import Wire, answering, ask, editing, make_template
+
+Row = dict[str, Any]
+
+
+async def volume_id(sandbox: Sandbox) -> str:
+    return str((await ask(sandbox, "POST", "/volumes", {"name": "data", "description": ""}))["id"])
+
+
+SHORT: list[tuple[Row, list[str]]] = [
+    ({}, []),
+    ({"encryption": "ENABLED"}, []),
+    ({"ports": 2}, ["Ports 9000, 9001 of its template are not open"]),
+    ({"encryption": "FAILED"}, ["is not encrypted, which was asked for (FAILED)"]),
+    ({"encryption": "unsupported_image"}, ["(UNSUPPORTED_IMAGE)"]),
+    ({"volume": "not shown"}, ["as attached to it. Look at /mnt"]),
+    ({"volume": "only told", "ports": 3}, ["could not be attached. Look at /mnt", "Ports 9001 of"]),
+]
+
+
+@pytest.mark.parametrize(("short", "said"), SHORT)
+async def test_what_is_missing_is_said_by_the_rent_and_by_the_wait(
+    sandbox: Sandbox, short: Row, said: list[str]
+) -> None:
+    template = await make_template(sandbox, "mine", internal_ports=[22, 8000, 9000, 9001])
+    volume = await volume_id(sandbox)
+    if short:
+        sandbox.add_fault("comes_out_short", pod_name="train", **short)
+    async with agent_on(sandbox, allow_tools=frozenset({"rent_pod", "get_pod", "reboot_pod"})) as agent:
+        wanted = {"name": "train", "gpu_type": "RTX4090", "template": template, "volume": volume, "hours": 2}
+        begun = await agent.call("rent_pod", **wanted, wait_seconds=0)
+        assert "warnings" not in begun["pod"], "nothing is missing before it runs"
+        again = await agent.call("rent_pod", **wanted, wait_seconds=120)
+        for answer in (again, await agent.call("get_pod", pod="train")):
+            warnings = answer["pod"].get("warnings", [])
+            assert len(warnings) == len(said)
+            assert all(any(part in warning for warning in warnings) for part in said), warnings
+            assert answer["outcome"] == "done"
+        if "volume" in short:
+            attached = await agent.call("reboot_pod", pod="train", volume=volume, wait_seconds=120)
+            assert "/mnt" not in str(attached["pod"].get("warnings"))
+
+
+async def test_what_lium_does_not_say_is_no_shortfall(sandbox: Sandbox) -> None:
+    wire = Wire(sandbox)
+    unknown = {"ports_mapping": None, "template": None, "volume_encryption_status": "RESHAPING", "gpu_count": None}
+    wire.on("GET", "/pods/*", editing(lambda row: row | unknown))
+    async with agent_on(sandbox, transport=wire, allow_tools=frozenset({"rent_pod"})) as agent:
+        rented = await agent.call("rent_pod", name="train", gpu_type="RTX4090", hours=2, wait_seconds=120)
+    assert "warnings" not in rented["pod"]
+
+
+@pytest.mark.parametrize("visible", [1, 3, None])
+async def test_gpus_that_are_billed_and_not_there_are_counted_in_the_pod(tmp_path: Path, visible: int | None) -> None:
+    sandbox = Sandbox(seed=7, speed=0, ssh=True)
+    make_key_pair(tmp_path / "key")
+    if visible is not None:
+        sandbox.add_fault("comes_out_short", gpus=visible)
+    tools = frozenset({"rent_pod", "get_pod", "run_command"})
+    async with agent_on(sandbox, ssh_key_path=tmp_path / "key", allow_tools=tools) as agent:
+        wanted = {"name": "train", "gpu_type": "A100", "gpu_count": 2, "hours": 2, "wait_seconds": 300}
+        rented, read = await agent.call("rent_pod", **wanted), await agent.call("get_pod", pod="train")
+    await sandbox.aclose()
+    said = [f"2 GPUs are billed and {visible} can be seen in it."] if visible is not None else None
+    assert rented["pod"].get("warnings") == read["pod"].get("warnings") == said
+    assert len(read["pod"]["gpus"]) == (visible or 2)
+    assert "gpus" not in rented["pod"]
+
+
+async def test_the_address_of_a_notebook_is_for_whoever_asks_for_its_pod(
+    sandbox: Sandbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    secret = "planted-s3cret-value"
+    url = f"http://198.51.100.7:31001/lab?token={secret}"
+    template = await make_template(sandbox, "mine", environment={"TOKEN": f"{secret}-2"})
+    wire = Wire(sandbox)
+    wire.on("GET", "/pods/*", editing(lambda row: row | {"jupyter_url": url}))
+    wire.on("GET", "/pods", editing(lambda rows: [row | {"jupyter_url": url} for row in rows]))
+    refusal = {"message": f"{url}&x=1 is taken, also as http:\\/\\/x\\u003ftoken={secret}", "status_code": 400}
+    wire.on("POST", "/pods/*/reboot", answering(400, refusal))
+    async with agent_on(sandbox, transport=wire, toolsets=frozenset({"pods"})) as agent:
+        wanted = {"name": "train", "gpu_type": "RTX4090", "template": template, "hours": 2, "wait_seconds": 120}
+        rented = await agent.call("rent_pod", **wanted)
+        listed = await agent.call("list_pods")
+        refused = await agent.refused("reboot_pod", pod="train")
+        read = await agent.call("get_pod", pod="train")
+    assert rented["pod"].pop("jupyter_url") == read["pod"].pop("jupyter_url") == url
+    assert "is taken" in refused.text
+    assert secret not in json.dumps([rented, read, listed]) + refused.text + caplog.text
