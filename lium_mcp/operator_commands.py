@@ -6,6 +6,7 @@ Output is for people, on standard output; nothing here is offered to agents.
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from lium_mcp.figures import in_usd
 from lium_mcp.rentals import REPLAY_WINDOW, Entry, Journal, LedgerUnavailable, Task, has_something_left
 from lium_mcp.tools.call import Call, Runtime
 from lium_mcp.tools.policy_view import LimitView, Offered, policy_view
@@ -34,7 +35,7 @@ async def list_rentals(journal: Journal, *, all_of_them: bool) -> int:
 def _say_rentals(entries: Sequence[Entry]) -> None:
     _say(f"{'ID':10}{'STATUS':10}{'NAME':22}{'SINCE (UTC)':18}{'PER HOUR':>9}  PODS")
     for entry in entries:
-        price = "?" if entry.price_per_hour_usd is None else f"${entry.price_per_hour_usd:.2f}"
+        price = "?" if entry.price_per_hour_usd is None else f"{in_usd(entry.price_per_hour_usd)}"
         pods = ", ".join(entry.pod_ids) or "-"
         _say(
             f"{entry.id[:8]:10}{entry.status:10}{entry.pod_name:22.21}"

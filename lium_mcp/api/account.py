@@ -10,6 +10,7 @@ from lium_mcp.api.model import (
     ApiModel,
     ApiNested,
     ApiObject,
+    ApiSigned,
     ApiStr,
     ApiText,
     ApiTime,
@@ -37,7 +38,7 @@ class Me(ApiModel):
     id: ApiId
     name: ApiStr = None
     email: ApiStr = None
-    balance: ApiFloat = None
+    balance: ApiSigned = None
     workspace: ApiNested[WorkspaceRef] = None
 
 
@@ -81,7 +82,7 @@ class StatementDay(ApiModel):
     """One ledger row; a day can have several."""
 
     billing_day: ApiStr = None
-    amount: ApiFloat = None
+    amount: ApiSigned = None
     billed_seconds: ApiFloat = None
     price_per_hour: ApiFloat = None
     billed_until: ApiTime = None
@@ -101,7 +102,7 @@ class StatementPod(ApiModel):
     removed: ApiBool = None
     billed_seconds: ApiFloat = None
     billed_until: ApiTime = None
-    total: ApiFloat = None
+    total: ApiSigned = None
     api_key_id: ApiStr = None
     api_key_name: ApiStr = None
     price_segments: ApiTuple[PriceSegment] = ()
@@ -113,7 +114,7 @@ class BillingStatement(ApiModel):
 
     start_day: ApiStr = None
     end_day: ApiStr = None
-    total: ApiFloat = None
+    total: ApiSigned = None
     pods: ApiTuple[StatementPod] = ()
 
 

@@ -48,6 +48,11 @@ def redirect_target(current: httpx2.URL, location: str) -> httpx2.URL | None:
     return target if same_origin and not target.userinfo else None
 
 
+def with_port(host: str, port: int) -> str:
+    """Return host and port as URLs and most programs take them: an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def _is_loopback(host: str) -> bool:
     if host == "localhost":
         return True

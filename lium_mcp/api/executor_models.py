@@ -18,7 +18,7 @@ from lium_mcp.api.model import (
     ApiModel,
     ApiNested,
     ApiObject,
-    ApiPrice,
+    ApiSigned,
     ApiStr,
     ApiText,
     ApiTime,
@@ -30,6 +30,7 @@ _BYTES_PER_KIB = 2**10
 _BYTES_PER_GB = 10**9
 _LEAST_RAM_KIB = 2**20
 _UNREADABLE_COUNT = 0
+_MOST_VRAM_MIB = 2**23
 
 
 class Location(ApiModel):
@@ -42,8 +43,8 @@ class Location(ApiModel):
     region_name: ApiStr = None
     city: ApiStr = None
     zip: ApiStr = None
-    lat: ApiFloat = None
-    lon: ApiFloat = None
+    lat: ApiSigned = None
+    lon: ApiSigned = None
     timezone: ApiStr = None
 
 
@@ -148,7 +149,7 @@ class Executor(ApiModel):
     machine_name: ApiText = ""
     executor_ip_address: ApiStr = None
     validator_hotkey: ApiStr = None
-    price_per_gpu: ApiPrice = None
+    price_per_gpu: ApiFloat = None
     price_per_hour: ApiFloat = None
     gpu_count: ApiInt = None
     available_gpu_count: ApiInt = None
@@ -220,7 +221,7 @@ class Executor(ApiModel):
     def vram_gb_per_gpu(self) -> int | None:
         """Memory of one GPU: the maker's nominal size."""
         capacity = self._gpu.details[0].capacity if self._gpu.details else None
-        return nominal_vram_gb(capacity) if capacity is not None and capacity > 0 else None
+        return nominal_vram_gb(capacity) if capacity is not None and 0 < capacity < _MOST_VRAM_MIB else None
 
     @property
     def ram_gb(self) -> float | None:
@@ -303,9 +304,9 @@ class Quote(ApiModel):
     executor_id: ApiId
     gpu_count: ApiInt = None
     hours: ApiFloat = None
-    price_per_hour: ApiPrice = None
+    price_per_hour: ApiFloat = None
     lines: ApiTuple[QuoteLine] = ()
-    total_usd: ApiPrice = None
+    total_usd: ApiFloat = None
     pod_balance_floor_usd: ApiFloat = None
     allocation: ApiObject = None
     rent_balance_required_usd: ApiFloat = None
@@ -318,8 +319,8 @@ class RentAlternative(ApiModel):
     machine_name: ApiText = ""
     gpu_count: ApiInt = None
     available_gpu_count: ApiInt = None
-    price_per_gpu: ApiPrice = None
-    price_per_hour: ApiPrice = None
+    price_per_gpu: ApiFloat = None
+    price_per_hour: ApiFloat = None
     download_mbps: ApiFloat = None
     country_code: ApiStr = None
 
@@ -331,7 +332,7 @@ class RentBySpecResponse(ApiModel):
     dry_run: ApiBool = None
     pod_id: ApiStr = None
     template_id: ApiStr = None
-    price_per_hour: ApiPrice = None
+    price_per_hour: ApiFloat = None
     selected_executor: ApiNested[Executor] = None
     candidates: ApiInt = None
     alternatives_considered: ApiTuple[RentAlternative] = ()

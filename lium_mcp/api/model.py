@@ -17,8 +17,10 @@ _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]+")
 _MAX_NUMBER_CHARS = 64
 _MAX_INT = 2**63 - 1
+_MAX_FIGURE = 10**15
 
 T = TypeVar("T")
+F = TypeVar("F", int, float)
 
 
 class ApiModel(BaseModel):
@@ -60,10 +62,17 @@ def read_float(value: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def read_price(value: object) -> float | None:
-    """Read a price: as `read_float`, and one below zero is `None`, since nobody is paid for renting."""
-    number = read_float(value)
-    return number if number is not None and number >= 0 else None
+def _within_reason(number: F | None) -> F | None:
+    # What is counted, measured or charged by the hour is never below zero, and nothing here comes near the bound.
+    return number if number is not None and 0 <= number <= _MAX_FIGURE else None
+
+
+def _read_figure(value: object) -> float | None:
+    return _within_reason(read_float(value))
+
+
+def _read_count(value: object) -> int | None:
+    return _within_reason(read_int(value))
 
 
 def read_int(value: object) -> int | None:
@@ -163,9 +172,12 @@ ApiId = Annotated[str, BeforeValidator(read_text), Field(min_length=1)]
 ApiStr = Annotated[str | None, BeforeValidator(read_text)]
 ApiText = Annotated[str, BeforeValidator(_text_or_empty)]
 """A string the contract requires; read as empty where a server leaves it out."""
-ApiInt = Annotated[int | None, BeforeValidator(read_int)]
-ApiFloat = Annotated[float | None, BeforeValidator(read_float)]
-ApiPrice = Annotated[float | None, BeforeValidator(read_price)]
+ApiInt = Annotated[int | None, BeforeValidator(_read_count)]
+"""A count or size; one that is below zero or beyond all reason is `None`."""
+ApiFloat = Annotated[float | None, BeforeValidator(_read_figure)]
+"""A measure, price or rate, within the same bounds."""
+ApiSigned = Annotated[float | None, BeforeValidator(read_float)]
+"""A number that may be below zero: a balance, what was charged less what was given back, a coordinate."""
 ApiBool = Annotated[bool | None, BeforeValidator(_read_bool)]
 ApiTime = Annotated[datetime | None, BeforeValidator(read_time)]
 ApiStrings = Annotated[dict[str, str] | None, BeforeValidator(_readable_strings)]

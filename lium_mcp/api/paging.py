@@ -3,13 +3,21 @@
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 T = TypeVar("T")
 
 PAGE_SIZE = 100
 MAX_PAGES = 100
 _NOBODY_KNOWS_WHEN = datetime.min.replace(tzinfo=UTC)
+
+
+class _Identified(Protocol):
+    @property
+    def id(self) -> str: ...
+
+
+R = TypeVar("R", bound=_Identified)
 
 
 class Rows(list[T]):
@@ -46,14 +54,22 @@ class Page(Generic[T]):
     has_next: bool = False
 
 
-async def collect_pages(fetch: Callable[[int], Awaitable[Page[T]]], *, max_pages: int = MAX_PAGES) -> Rows[T]:
-    """Fetch pages from 1 until the last, at most `max_pages`; an empty page ends the walk whatever it says."""
-    rows: Rows[T] = Rows()
+async def collect_pages(fetch: Callable[[int], Awaitable[Page[R]]], *, max_pages: int = MAX_PAGES) -> Rows[R]:
+    """Fetch pages from 1 until the last, at most `max_pages`, and each row once, however often pages show it.
+
+    A page that shows nothing new, and is not the last, ends the walk too: the server gives no other.
+    """
+    rows: Rows[R] = Rows()
+    seen: set[str] = set()
     for number in range(1, max_pages + 1):
         page = await fetch(number)
-        rows.extend(page.items)
+        new = {row.id: row for row in page.items if row.id not in seen}
+        seen.update(new)
+        rows.extend(new.values())
         rows.skipped += page.items.skipped
         if not page.has_next or not (page.items or page.items.skipped):
             return rows
+        if not new:
+            break
     rows.truncated = True
     return rows

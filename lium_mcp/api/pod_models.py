@@ -3,9 +3,9 @@
 import re
 from datetime import datetime
 from ipaddress import ip_address
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from lium_mcp.api.errors import InvalidRequest
 from lium_mcp.api.executor_models import Executor
@@ -18,7 +18,7 @@ from lium_mcp.api.model import (
     ApiModel,
     ApiNested,
     ApiObject,
-    ApiPrice,
+    ApiSigned,
     ApiStr,
     ApiStrings,
     ApiText,
@@ -47,7 +47,9 @@ BILLING_STATUSES = frozenset({"RUNNING", "REBOOT_PENDING", "REBOOT_FAILED"})
 _DEFAULT_VOLUME_ROOT = "/root"
 _DEFAULT_SSH_PORT = 22
 MAX_PORT = 65535
-_SSH_COMMAND = re.compile(r"ssh ([A-Za-z0-9_][A-Za-z0-9._-]{0,31})@([A-Za-z0-9.:-]{1,253})(?: -p ([0-9]{1,5}))?")
+_SSH_COMMAND = re.compile(
+    r"ssh ([A-Za-z0-9_][A-Za-z0-9._-]{0,31})@(\[[0-9A-Fa-f.:]{2,45}\]|[A-Za-z0-9.:-]{1,253})(?: -p ([0-9]{1,5}))?"
+)
 _HOST_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")
 
 
@@ -65,6 +67,7 @@ def parse_ssh_command(command: str | None) -> SshTarget | None:
     if match is None:
         return None
     user, host, port_text = match.groups()
+    host = host.strip("[]")
     port = int(port_text) if port_text else _DEFAULT_SSH_PORT
     if not 1 <= port <= MAX_PORT or not (_HOST_NAME.fullmatch(host) or _is_ip_address(host)):
         return None
@@ -118,11 +121,12 @@ class Pod(ApiModel):
     cpu_name: ApiStr = None
     cpu_count: ApiInt = None
     ram_total: ApiInt = None
-    price: ApiPrice = None
+    price: ApiFloat = None
     created_at: ApiTime = None
     updated_at: ApiTime = None
     removal_scheduled_at: ApiTime = None
-    termination_hours: ApiInt = None
+    # Absurd hours are not none: limits count them.
+    termination_hours: Annotated[int | None, BeforeValidator(read_int)] = None
     jupyter_installation_status: ApiStr = None
     jupyter_url: ApiStr = Field(default=None, repr=False)  # its query may hold the notebook's token
     enable_jupyter: ApiBool = None
@@ -235,7 +239,7 @@ class PriceSegment(ApiModel):
 
     price_per_hour: ApiFloat = None
     billed_seconds: ApiFloat = None
-    amount: ApiFloat = None
+    amount: ApiSigned = None
 
 
 class PodRecord(ApiModel):
@@ -253,7 +257,7 @@ class PodRecord(ApiModel):
     removed_at: ApiTime = None
     close_reason: ApiStr = None
     billed_seconds: ApiFloat = None
-    total: ApiFloat = None
+    total: ApiSigned = None
     price_segments: ApiTuple[PriceSegment] = ()
 
 
@@ -266,7 +270,7 @@ class PodStatement(ApiModel):
     created_at: ApiTime = None
     removed_at: ApiTime = None
     billed_seconds: ApiFloat = None
-    total: ApiFloat = None
+    total: ApiSigned = None
 
 
 class FeedbackRequest(RequestModel):

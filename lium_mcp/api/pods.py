@@ -25,6 +25,9 @@ from lium_mcp.api.wire import QueryValue
 
 GPU_RESET_TIMEOUT_SECONDS = 120.0
 DEFAULT_LOG_BYTES = 2**20
+# Server-sent events: comments, which keep a connection open, and fields that are no data.
+_FRAMING = frozenset({"", "event", "id", "retry"})
+_LOG_FIELDS = ("log", "line", "text", "output", "message", "error")
 
 
 class Pods(Resource):
@@ -89,15 +92,15 @@ class Pods(Resource):
         """GET /pods/{pod_id}/logs: the newest lines of the main process; a 404 may mean "not started yet"."""
         path, query = _log_address(pod_id, tail, follow=False)
         lines = await self._wire.tail_lines(path, query=query, max_bytes=max_bytes)
-        return [_log_line(line) for line in lines if line]
+        return [text for line in lines if (text := _log_text(line)) is not None]
 
     async def follow_logs(self, pod_id: str, *, tail: int = 100) -> AsyncGenerator[str]:
         """GET /pods/{pod_id}/logs with follow: lines as they come; close the iterator to stop."""
         path, query = _log_address(pod_id, tail, follow=True)
         async with aclosing(self._wire.follow_lines(path, query=query)) as lines:
             async for line in lines:
-                if line:
-                    yield _log_line(line)
+                if (text := _log_text(line)) is not None:
+                    yield text
 
     async def events(self, pod_id: str) -> Rows[PodEvent]:
         """GET /pods/{pod_id}/events: oldest first, also after removal. Older servers have no such route."""
@@ -148,13 +151,24 @@ def _log_address(pod_id: str, tail: int, *, follow: bool) -> tuple[str, Mapping[
     return path, {"tail": tail, "follow": "true" if follow else "false"}
 
 
-def _log_line(line: str) -> str:
-    """Return the text of `data: {"log": ...}`; a line in another form is kept as it is."""
-    if not line.startswith("data: "):
+def _log_text(line: str) -> str | None:
+    """Return the text of `data: {"log": ...}`, or `None` for what only frames a stream or keeps it open.
+
+    A line in another form is kept as it is: it may be the output of a server that frames nothing.
+    """
+    line = line.removeprefix("\ufeff")
+    name, colon, value = line.partition(":")
+    if not line or (colon and name in _FRAMING):
+        return None
+    if not colon or name != "data":
         return line
+    value = value.removeprefix(" ")
     try:
-        event = json.loads(line.removeprefix("data: "))
+        event = json.loads(value)
     except (ValueError, RecursionError):
-        return line
-    text = read_text(event.get("log")) if isinstance(event, dict) else None
-    return line if text is None else text.rstrip("\r\n")
+        return value
+    if not isinstance(event, dict):
+        return event if isinstance(event, str) else value
+    texts = (read_text(event.get(name)) for name in _LOG_FIELDS)
+    text = next((text for text in texts if text is not None), None)
+    return None if text is None else text.rstrip("\r\n")

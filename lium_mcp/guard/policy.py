@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
 from lium_mcp.api import BillingStatement, Pod, Rows, gpu_fits, gpu_label
+from lium_mcp.figures import in_usd
 from lium_mcp.guard.limits import Limits
 from lium_mcp.rentals import PRICE_TOLERANCE_USD, Entry, Extension, PastCost, is_alive, whole_hours
 
@@ -196,7 +197,7 @@ class Policy:
         elif price_per_hour_usd / pods > most + PRICE_TOLERANCE_USD:
             self._refuse(
                 "max_price_per_hour_usd",
-                f"A pod would cost ${price_per_hour_usd / pods:.4f} an hour; at most ${most:g} is allowed",
+                f"A pod would cost {in_usd(price_per_hour_usd / pods, 4)} an hour; at most ${most:g} is allowed",
                 "fewer GPUs or a cheaper node",
             )
 
@@ -219,9 +220,9 @@ class Policy:
             if burn + (ask.price_per_hour_usd or 0) > most_burn + PRICE_TOLERANCE_USD:
                 self._refuse(
                     "max_burn_per_hour_usd",
-                    f"All pods together would cost ${burn + (ask.price_per_hour_usd or 0):.2f} an hour; "
+                    f"All pods together would cost {in_usd(burn + (ask.price_per_hour_usd or 0))} an hour; "
                     f"at most ${most_burn:g} is allowed",
-                    f"at most ${max(most_burn - burn, 0):.2f} more an hour",
+                    f"at most {in_usd(max(most_burn - burn, 0))} more an hour",
                 )
         self._check_budget(ask, commitments, spent_usd)
 
@@ -310,7 +311,7 @@ class Policy:
             fits = max(left, 0) / ask.price_per_hour_usd if ask.price_per_hour_usd else 0
             self._refuse(
                 "budget_usd",
-                f"It would cost up to ${cost:.2f}; of the budget of ${budget:g} ${max(left, 0):.2f} is left",
+                f"It would cost up to {in_usd(cost)}; of the budget of ${budget:g} {in_usd(max(left, 0))} is left",
                 f"{int(fits)} whole hours at this price" if fits >= 1 else "a cheaper node or nothing now",
             )
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from lium_mcp.figures import rounded
 from lium_mcp.remote.commands import run_short
 
 if TYPE_CHECKING:
@@ -106,4 +107,4 @@ def _integer(text: str) -> int | None:
 
 def _gb(text: str) -> float | None:
     mib = _integer(text)
-    return None if mib is None else round(mib / _MIB_PER_GB, 2)
+    return None if mib is None else rounded(mib / _MIB_PER_GB, 2)

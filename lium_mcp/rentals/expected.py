@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from lium_mcp.api import Pod, PodEvent, gpu_contradicts
 from lium_mcp.api.model import read_float, read_int
+from lium_mcp.figures import in_usd
 
 PRICE_TOLERANCE_USD: Final = 0.0001
 _MOST_GPUS_OF_A_POD: Final = 1024
@@ -141,7 +142,7 @@ class Expected:
             or costs_more(pod.price, self.ceiling_per_pod_hour_usd)
             or costs_more(per_gpu, self.ceiling_per_gpu_hour_usd)
         )
-        return f"it costs ${pod.price:.4f} an hour, more than allowed" if is_dearer else None
+        return f"it costs {in_usd(pod.price, 4)} an hour, more than allowed" if is_dearer else None
 
 
 ANYTHING: Final = Expected()

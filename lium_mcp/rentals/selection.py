@@ -8,6 +8,7 @@ node does not say it, a rent that it refuses costs nothing.
 from collections.abc import Callable, Sequence
 
 from lium_mcp.api import Executor, LiumClient, RentBySpecRequest, Template
+from lium_mcp.figures import in_usd
 
 _PLATFORM_VERIFIED = "VERIFY_SUCCESS"
 
@@ -70,7 +71,7 @@ def cheapest_matching(
         cheapest = min(filter(has_price, filter(admits, nodes)), key=price_order, default=None)
         on_offer = f"no {spec.gpu_type} is for rent now"
         if cheapest:
-            price = f"${cheapest.price_per_gpu:.2f} per GPU-hour"
+            price = f"{in_usd(cheapest.price_per_gpu or 0)} per GPU-hour"
             on_offer = f"the cheapest {cheapest.gpu_type} costs {price}, and {describe_counts(cheapest)}"
         raise NothingFits(f"No node meets all of it: {on_offer}")
     return min(fitting, key=price_order)

@@ -133,9 +133,12 @@ class Edge:
             return _refused(refusal, request_id)
         self._audit(call, reply)
         if reply.stream is not None:
-            return StreamingResponse(reply.stream, media_type="text/event-stream", headers=reply.headers)
+            keeps_alive = any(fault.kind == "keep_alives" for fault in faults)
+            stream = quirks.kept_alive(reply.stream) if keeps_alive else reply.stream
+            return StreamingResponse(stream, media_type="text/event-stream", headers=reply.headers)
         spoiled = quirks.spoil(reply.body, faults, self._world.seed) if faults else reply.body
-        return JSONResponse(spoiled, reply.status, headers=reply.headers)
+        content = quirks.written(spoiled, faults)
+        return Response(content, reply.status, headers=reply.headers, media_type="application/json")
 
     def _query(self, scope: Scope, faults: list[Fault]) -> QueryParams:
         query = QueryParams(scope["query_string"])

@@ -31,6 +31,10 @@ AnswerKind = Literal[
     "spelled_otherwise",
     "endless_pages",
     "wrong_date",
+    "absurd_figures",
+    "byte_order_mark",
+    "keep_alives",
+    "ipv6_hosts",
 ]
 WorldKind = Literal[
     "boot_fails",
@@ -89,6 +93,7 @@ OPTIONS: Final[dict[str, frozenset[str]]] = {
     "missing_fields": frozenset({"share", "ids", "fields", "leaves"}),
     "spelled_otherwise": frozenset({"share", "ids"}),
     "wrong_date": frozenset({"offset_seconds"}),
+    "absurd_figures": frozenset({"share", "ids"}),
     "appears_late": frozenset({"seconds", "pod_name", "listed"}),
     "delete_slow": frozenset({"pod_id", "pod_name", "seconds"}),
     "comes_out_short": frozenset({"pod_name", "ports", "gpus", "encryption", "volume"}),
@@ -127,6 +132,10 @@ _USUAL_MATCH: Final = {
     "unreadable_rows": Match(method="GET", path="/pods"),
     "missing_fields": Match(method="GET", path="/executors"),
     "spelled_otherwise": Match(method="GET"),
+    "absurd_figures": Match(method="GET", path="/executors"),
+    "byte_order_mark": Match(method="GET"),
+    "keep_alives": Match(method="GET", path="/pods/*/logs"),
+    "ipv6_hosts": Match(method="GET", path="/pods**"),
     "endless_pages": Match(method="GET", path="/backup-logs/**"),
 }
 
@@ -147,7 +156,7 @@ class Fault(BaseModel):
     seconds: Annotated[float, Field(ge=0)] = 1.0
     stage: Literal["before", "working", "answer"] = "before"
     retry_after_seconds: int | None = None
-    status: Annotated[int, Field(ge=300, le=599)] | None = None
+    status: Annotated[int, Field(ge=200, le=599)] | None = None
     body: str | None = None
     html: bool = False
     after_work: bool = False

@@ -4,9 +4,10 @@ Every function takes an answer as JSON, and returns it spoiled; what the sandbox
 are struck follows from the seed and from their ids, so a row that lacks a figure lacks it until the fault is over.
 """
 
+import codecs
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from typing import Final, cast
 
 from pydantic import JsonValue
@@ -19,6 +20,10 @@ Row = dict[str, JsonValue]
 _NUMBERS_AS_TEXT: Final = frozenset({"gpu_count", "available_gpu_count", "price", "price_per_gpu", "price_per_hour"})
 _NAMES_OF_GPUS: Final = frozenset({"gpu_name", "machine_name", "gpu_model"})
 _INSTANT: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?(Z|[+-]\d\d:\d\d)?")
+_IPV4_LOGIN: Final = re.compile(r"@\d+\.\d+\.(\d+)\.(\d+)")
+_ABSURD: Final = (-1.0, int("9" * 300), float("nan"))
+# What servers send between two lines, so that nobody thinks the connection dead.
+_FRAMING: Final = b': keep-alive\n\nevent: log\nid: 7\nretry: 3000\ndata: {"type": "ping"}\n\n'
 # What stands where a row should be.
 _JUNK: Final[tuple[JsonValue, ...]] = (None, "internal error", [], {}, {"id": None}, {"id": 7, "status": {}})
 
@@ -51,10 +56,26 @@ def _spoil_row(row: Row, fault: Fault, seed: int) -> None:
             _take_out(row, fault)
         case "spelled_otherwise" if _strikes(fault, row, seed):
             _respell(row)
+        case "absurd_figures" if _strikes(fault, row, seed):
+            _make_absurd(row)
+        case "ipv6_hosts" if isinstance(login := row.get("ssh_connect_cmd"), str):
+            row["ssh_connect_cmd"] = _IPV4_LOGIN.sub(r"@2001:db8::\1:\2", login)
         case "endless_pages" if "items" in row:
             row["has_next"] = True
             if "next_cursor" in row:
                 row["next_cursor"] = "bW9yZQ=="
+
+
+def written(answer: JsonValue, faults: Iterable[Fault]) -> bytes:
+    """Return an answer as it goes out; unlike JSON, it may hold NaN."""
+    mark = codecs.BOM_UTF8 if any(fault.kind == "byte_order_mark" for fault in faults) else b""
+    return mark + json.dumps(answer, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+async def kept_alive(lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Frame each line of a stream, and keep it open with what is none."""
+    async for line in lines:
+        yield _FRAMING + line
 
 
 def _rows(answer: JsonValue) -> list[Row]:
@@ -93,6 +114,14 @@ def _take_out(row: Row, fault: Fault) -> None:
             part[last] = None
         else:
             del part[last]
+
+
+def _make_absurd(part: Row) -> None:
+    for name, value in part.items():
+        for item in _rows(value):
+            _make_absurd(item)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            part[name] = cast("JsonValue", _ABSURD[int(fraction("absurd", name) * len(_ABSURD))])
 
 
 def _respell(part: Row) -> None:

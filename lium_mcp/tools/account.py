@@ -7,6 +7,7 @@ from pydantic import Field
 
 from lium_mcp.api import SshKey
 from lium_mcp.api.public_keys import KINDS, bare_keys, fingerprint, is_whole
+from lium_mcp.figures import rounded
 from lium_mcp.tools.call import Call
 from lium_mcp.tools.failures import ToolFailure
 from lium_mcp.tools.parameters import Cursor, Limit, ShortText, page
@@ -91,7 +92,7 @@ async def get_balance(call: Call) -> Balance:
         unpriced_pods=unpriced(pods),
         billing_pods=len(burning),
         starting_pods=sum(1 for pod in pods if not pod.is_billing and not pod.is_terminal),
-        runway_hours=round(runway, 2) if runway is not None else None,
+        runway_hours=rounded(runway, 2) if runway is not None else None,
         runs_out_at=_later(call.lium.now(), runway),
     )
 
@@ -122,7 +123,7 @@ async def get_spending(
                 name=pod.pod_name,
                 gpu=f"{pod.gpu_count or '?'}x {pod.gpu_name}" if pod.gpu_name else None,
                 total_usd=pod.total or 0,
-                billed_hours=round(pod.billed_seconds / 3600, 2) if pod.billed_seconds is not None else None,
+                billed_hours=rounded(pod.billed_seconds / 3600, 2) if pod.billed_seconds is not None else None,
                 created_at=pod.created_at,
                 removed_at=pod.removed_at,
             )

@@ -65,20 +65,24 @@ def _is_inside(path: str, directory: str) -> bool:
     return path == directory or path.startswith(f"{directory.rstrip('/')}/")
 
 
+def held_path(pod: Pod, schedule: BackupSchedule) -> str | None:
+    """What backups by this schedule hold: an empty path means all of the local volume; None where Lium says none."""
+    return volume_root(pod) if schedule.backup_path == "" else schedule.backup_path
+
+
 def covers_all(pod: Pod, schedule: BackupSchedule) -> bool:
-    """Whether backups by this schedule hold all of the pod's local volume. An empty path means all of it."""
-    path = schedule.backup_path
-    return path == "" or (path is not None and _is_inside(_plain(pod.volume_root), _plain(path)))
+    """Whether backups by this schedule hold all of the pod's local volume."""
+    path = held_path(pod, schedule)
+    return path is not None and _is_inside(volume_root(pod), _plain(path))
 
 
-def losses(schedule: BackupSchedule, *, keep_days: int | None, path: str | None) -> list[str]:
+def losses(pod: Pod, schedule: BackupSchedule, *, keep_days: int | None, path: str | None) -> list[str]:
     """What a change of a schedule takes away, in sentences: another path, or backups that are deleted earlier."""
     lost: list[str] = []
-    widens = bool(schedule.backup_path) and path is not None and _is_inside(_plain(schedule.backup_path or ""), path)
-    if path is not None and path != schedule.backup_path and not widens:
-        now = "a path that Lium does not say" if schedule.backup_path is None else "the whole local volume"
-        if schedule.backup_path:
-            now = schedule.backup_path[:_SHOWN_CHARACTERS].replace('"', "'")
+    held = held_path(pod, schedule)
+    widens = held is not None and path is not None and _is_inside(_plain(held), path)
+    if path is not None and not widens:
+        now = "a path that Lium does not say" if held is None else held[:_SHOWN_CHARACTERS].replace('"', "'")
         lost.append(f"They hold {now}, and will hold {path} instead.")
     if keep_days is not None and schedule.retention_days is None:
         lost.append(f"They will be kept {keep_days} days; how long now, Lium does not say.")

@@ -2,15 +2,17 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Annotated, Final
+from typing import Annotated
 
 from pydantic import Field
 
-from lium_mcp.api import Backup, BackupSchedule, LiumError, Restore
+from lium_mcp.api import Backup, BackupSchedule, LiumError, Pod, Restore
+from lium_mcp.figures import rounded
 from lium_mcp.tools.backup_runs import (
     DEFAULT_EVERY_HOURS,
     DEFAULT_KEEP_DAYS,
     check_path,
+    held_path,
     losses,
     start_backup,
     volume_root,
@@ -18,7 +20,16 @@ from lium_mcp.tools.backup_runs import (
 )
 from lium_mcp.tools.call import Call
 from lium_mcp.tools.failures import ToolFailure
-from lium_mcp.tools.parameters import DEFAULT_WAIT_SECONDS, Cursor, Limit, PodName, ShortText, WaitSeconds, page
+from lium_mcp.tools.parameters import (
+    DEFAULT_WAIT_SECONDS,
+    Cursor,
+    Limit,
+    PodName,
+    ShortText,
+    WaitSeconds,
+    incomplete,
+    page,
+)
 from lium_mcp.tools.pod_views import Outcome
 from lium_mcp.tools.questions import (
     ask_to_delete_backup,
@@ -86,6 +97,7 @@ class BackupRows(Result):
     backups: list[BackupView]
     note: str | None = None
     total: int
+    incomplete: str | None = None
     next_cursor: str | None = None
 
 
@@ -112,6 +124,7 @@ class RestoreRows(Result):
     restores: list[RestoreView]
     note: str | None = None
     total: int
+    incomplete: str | None = None
     next_cursor: str | None = None
 
 
@@ -132,7 +145,7 @@ async def get_backup_schedule(call: Call, pod: PodName) -> PodSchedule:
     return PodSchedule(
         pod_id=target.id,
         name=target.pod_name,
-        schedule=_schedule(schedule) if schedule else None,
+        schedule=_schedule(target, schedule) if schedule else None,
         next=None if schedule else "This pod has no schedule: set_backup_schedule or create_backup makes one.",
     )
 
@@ -159,10 +172,10 @@ async def set_backup_schedule(
             backup_frequency_hours=every_hours or DEFAULT_EVERY_HOURS,
             retention_days=keep_days or DEFAULT_KEEP_DAYS,
         )
-        return PodSchedule(pod_id=target.id, name=target.pod_name, schedule=_schedule(created), created=True)
+        return PodSchedule(pod_id=target.id, name=target.pod_name, schedule=_schedule(target, created), created=True)
     wanted = present.model_copy(
         update={
-            "backup_path": present.backup_path if checked is None else checked,
+            "backup_path": present.backup_path if checked in (None, held_path(target, present)) else checked,
             "backup_frequency_hours": every_hours or present.backup_frequency_hours,
             "retention_days": keep_days or present.retention_days,
             "is_active": True if present.is_active is False else present.is_active,
@@ -170,7 +183,7 @@ async def set_backup_schedule(
     )
     if wanted == present:
         return PodSchedule(
-            pod_id=target.id, name=target.pod_name, schedule=_schedule(present), next="It was so already."
+            pod_id=target.id, name=target.pod_name, schedule=_schedule(target, present), next="It was so already."
         )
     changed = await schedules.update(
         present.id,
@@ -182,9 +195,11 @@ async def set_backup_schedule(
     return PodSchedule(
         pod_id=target.id,
         name=target.pod_name,
-        schedule=_schedule(changed),
-        before=_schedule(present),
-        warnings=_on_change(present, wanted, changed, losses(present, keep_days=keep_days, path=checked)),
+        schedule=_schedule(target, changed),
+        before=_schedule(target, present),
+        warnings=_on_change(
+            target, present, wanted, changed, losses(target, present, keep_days=keep_days, path=checked)
+        ),
     )
 
 
@@ -209,13 +224,15 @@ async def list_backups(
     restore_backup.
     """
     owner = await find_pod_or_past(call, pod) if pod else None
-    backups = list(await call.lium.backups.list(pod_id=owner[0] if owner else None))
-    backups.sort(key=lambda backup: (_age_key(backup), backup.id), reverse=True)
+    listed = await call.lium.backups.list(pod_id=owner[0] if owner else None)
+    backups = sorted(listed, key=lambda backup: (_age_key(backup), backup.id), reverse=True)
     rows, next_cursor = page(backups, limit=limit, cursor=cursor)
     owners = {} if owner else await _owners(call, rows)
     views = [_backup(row, owner or owners.get(row.backup_config_id or "")) for row in rows]
     note = note_on(*(view.problem for view in views))
-    return BackupRows(backups=views, note=note, total=len(backups), next_cursor=next_cursor)
+    return BackupRows(
+        backups=views, note=note, total=len(backups), incomplete=incomplete(listed), next_cursor=next_cursor
+    )
 
 
 @toolset.tool(title="Get backup", hints=READS)
@@ -298,12 +315,14 @@ async def restore_backup(
 async def list_restores(call: Call, pod: PodName, limit: Limit = 20, cursor: Cursor = "") -> RestoreRows:
     """List the restores into a pod with their progress, newest first. restore_backup starts one."""
     target = await find_pod(call, pod)
-    restores = list(await call.lium.restores.list(target.id))
-    restores.sort(key=lambda restore: (_age_key(restore), restore.id), reverse=True)
+    listed = await call.lium.restores.list(target.id)
+    restores = sorted(listed, key=lambda restore: (_age_key(restore), restore.id), reverse=True)
     rows, next_cursor = page(restores, limit=limit, cursor=cursor)
     views = [restore_view(row) for row in rows]
     note = note_on(*(view.problem for view in views))
-    return RestoreRows(restores=views, note=note, total=len(restores), next_cursor=next_cursor)
+    return RestoreRows(
+        restores=views, note=note, total=len(restores), incomplete=incomplete(listed), next_cursor=next_cursor
+    )
 
 
 async def ended(call: Call, backup_id: str) -> EndedBackup:
@@ -344,15 +363,16 @@ def _judge(backup: Backup, owner: _Owner | None, warnings: Sequence[str] = ()) -
 
 
 def _on_change(
-    present: BackupSchedule, wanted: BackupSchedule, changed: BackupSchedule, lost: Sequence[str]
+    pod: Pod, present: BackupSchedule, wanted: BackupSchedule, changed: BackupSchedule, lost: Sequence[str]
 ) -> list[str] | None:
     warnings = list(lost)
     if present.is_active is False and changed.is_active is not False:
         warnings.append("The schedule was inactive, and is active now.")
     if changed.is_active is False:
         warnings.append("The schedule is inactive, so nothing is backed up by it: have a person look at lium.io.")
-    for name, parameter in _SCHEDULE_FIELDS.items():
-        meant, shown = getattr(wanted, name), getattr(changed, name)
+    told, answered = _schedule(pod, wanted), _schedule(pod, changed)
+    for parameter in ("every_hours", "keep_days", "path"):
+        meant, shown = getattr(told, parameter), getattr(answered, parameter)
         if meant is None:
             warnings.append(f"Lium did not say what {parameter} was: it was not sent. Name it to be sure.")
         elif shown is not None and shown != meant:
@@ -360,20 +380,13 @@ def _on_change(
     return warnings or None
 
 
-_SCHEDULE_FIELDS: Final = {
-    "backup_frequency_hours": "every_hours",
-    "retention_days": "keep_days",
-    "backup_path": "path",
-}
-
-
-def _schedule(schedule: BackupSchedule) -> ScheduleView:
+def _schedule(pod: Pod, schedule: BackupSchedule) -> ScheduleView:
     return ScheduleView(
         schedule_id=schedule.id,
         pod_id=schedule.pod_id,
         every_hours=schedule.backup_frequency_hours,
         keep_days=schedule.retention_days,
-        path=schedule.backup_path,
+        path=held_path(pod, schedule),
         active=schedule.is_active,
         next_backup_at=schedule.next_backup_at,
     )
@@ -389,7 +402,7 @@ def _backup(backup: Backup, owner: _Owner | None) -> BackupView:
         progress_percent=None if backup.is_final else backup.progress,
         started_at=backup.started_at or backup.created_at,
         completed_at=backup.completed_at,
-        size_gb=round(backup.total_bytes / 1e9, 3) if backup.total_bytes is not None else None,
+        size_gb=rounded(backup.total_bytes / 1e9, 3) if backup.total_bytes is not None else None,
         files=backup.total_files,
         deleting=backup.deletion_state,
         problem=(backup.error_message or "")[:300] or None,

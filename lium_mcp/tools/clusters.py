@@ -18,6 +18,7 @@ from lium_mcp.api import (
     RentOutcomeUnknown,
     Template,
 )
+from lium_mcp.figures import in_usd
 from lium_mcp.guard.confirm import Question
 from lium_mcp.guard.policy import Ask
 from lium_mcp.rentals import ClusterOrder, Expected, Rental, Terms, digest, whole_hours
@@ -152,9 +153,9 @@ async def ask_to_rent_cluster(call: Call, **arguments: Any) -> Question | None: 
     await refuse_without_room(call, plan.ask)
     hours = plan.hours
     price = None if plan.price_per_hour_usd is None else at_most_usd(plan.price_per_hour_usd)
-    cost = f"at most ${price:.2f} an hour together" if price is not None else "a price that Lium does not say"
+    cost = f"at most {in_usd(price)} an hour together" if price is not None else "a price that Lium does not say"
     until = f"Lium removes them after {hours:g} hours" if hours else "They bill until somebody removes them"
-    total = f": at most ${price * hours:.2f} in all" if hours and price is not None else ""
+    total = f": at most {in_usd(price * hours)} in all" if hours and price is not None else ""
     nodes = ", ".join(plan.request.executor_uuids)
     text = f"Rent cluster {quoted(plan.request.pod_name)} of the whole nodes {nodes} for {cost}? {until}{total}."
     if plan.keys.warning:
@@ -340,7 +341,7 @@ async def _plan(
     prices = [_node_price(node) for node in nodes]
     price = None if None in prices else sum(price or 0 for price in prices)
     if max_usd_per_hour is not None and (price is None or price > max_usd_per_hour):
-        cost = "have no known price" if price is None else f"cost ${price:.2f} an hour together"
+        cost = "have no known price" if price is None else f"cost {in_usd(price)} an hour together"
         raise ToolFailure(
             "price_above_ceiling",
             f"These nodes {cost}, and max_usd_per_hour={max_usd_per_hour:g}.",

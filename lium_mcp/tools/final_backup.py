@@ -11,6 +11,7 @@ from typing import Final
 import anyio
 
 from lium_mcp.api import Backup, LiumError, NotFound, Pod
+from lium_mcp.figures import in_usd
 from lium_mcp.tools.backup_runs import start_backup, wait_for_backup
 from lium_mcp.tools.call import Call
 from lium_mcp.tools.failures import ToolFailure, from_api
@@ -144,5 +145,5 @@ def _refuse_failed(call: Call, pod: Pod, backup: Backup) -> None:
 
 
 def _stays(pod: Pod) -> str:
-    price = f" and bills ${pod.price:.2f} an hour" if pod.price is not None and pod.is_billing else ""
+    price = f" and bills {in_usd(pod.price)} an hour" if pod.price is not None and pod.is_billing else ""
     return f"The pod was not removed{price}."

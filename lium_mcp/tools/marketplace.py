@@ -11,6 +11,7 @@ import anyio
 from pydantic import Field
 
 from lium_mcp.api import Executor, LiumError, NotFound, Quote, QuoteLine, nearest_names
+from lium_mcp.figures import rounded
 from lium_mcp.rentals.selection import at_least, can_rent, describe_counts, has_price, price_order, smallest_gpu_count
 from lium_mcp.tools.call import Call
 from lium_mcp.tools.failures import ToolFailure
@@ -282,7 +283,7 @@ async def quote_rental(
         ],
         balance_usd=balance,
         balance_must_exceed_usd=priced.balance_must_exceed_usd,
-        hours_balance_covers=round(max(balance, 0) / price, 2) if balance is not None and price > 0 else None,
+        hours_balance_covers=rounded(max(balance, 0) / price, 2) if balance is not None and price > 0 else None,
         warnings=[warning] if warning else None,
     )
 

@@ -1,10 +1,11 @@
 """Parameters that several tools have, so that one idea is spelled and described one way."""
 
 from collections.abc import Sequence
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import AfterValidator, Field
 
+from lium_mcp.api import Rows
 from lium_mcp.tools.failures import ToolFailure
 from lium_mcp.tools.results import clean
 
@@ -72,3 +73,10 @@ def page(rows: Sequence[T], *, limit: int, cursor: str) -> tuple[list[T], str | 
     start = int(cursor or 0)
     end = start + limit
     return list(rows[start:end]), str(end) if end < len(rows) else None
+
+
+def incomplete(rows: Rows[Any]) -> str | None:
+    """What is missing from a list, in words; None where nothing is."""
+    missing = ["Lium's list did not come to an end: there may be more."] if rows.truncated else []
+    missing += [f"{rows.skipped} rows of it could not be read."] if rows.skipped else []
+    return " ".join(missing) or None

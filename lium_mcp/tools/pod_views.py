@@ -8,6 +8,7 @@ from typing import Literal
 import anyio
 
 from lium_mcp.api import LiumError, Pod, PodDetail, PodEvent, gpu_label
+from lium_mcp.api.addresses import with_port
 from lium_mcp.remote.gpus import MOST_GPUS, Gpu
 from lium_mcp.rentals import AccountUnknown, shortfalls
 from lium_mcp.tools.call import Call
@@ -215,7 +216,7 @@ def _row_fields(pod: Pod) -> dict[str, object]:
 def _ports(pod: Pod) -> dict[str, str] | None:
     if not pod.ssh or not pod.public_ports:
         return None
-    return {str(inside): f"{pod.ssh.host}:{outside}" for inside, outside in pod.public_ports.items()}
+    return {str(inside): with_port(pod.ssh.host, outside) for inside, outside in pod.public_ports.items()}
 
 
 def _event(event: PodEvent) -> EventView:

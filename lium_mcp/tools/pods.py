@@ -10,6 +10,7 @@ import anyio
 from pydantic import Field
 
 from lium_mcp.api import BadRequest, Conflict, LiumError, NotFound, Pod, PodDetail
+from lium_mcp.figures import rounded
 from lium_mcp.rentals import REPLAY_WINDOW, Entry, LedgerUnavailable, is_alive, unlisted_pod_ids
 from lium_mcp.tools.call import Call, after_change
 from lium_mcp.tools.failures import ToolFailure
@@ -451,7 +452,7 @@ async def _read_schedule(call: Call, target: Pod) -> RemovalSchedule:
         pod_id=pod.id,
         name=pod.pod_name or "",
         removal_at=at,
-        hours_left=round(hours, 2) if hours is not None else None,
+        hours_left=rounded(hours, 2) if hours is not None else None,
         cost_until_then_usd=pod.price * hours if hours is not None and pod.price is not None else None,
         next=_warn_of_boot(pod),
     )

@@ -8,6 +8,7 @@ from datetime import date
 import anyio
 
 from lium_mcp.api import LiumError
+from lium_mcp.figures import rounded
 from lium_mcp.guard.limits import Limits
 from lium_mcp.guard.policy import Standing
 from lium_mcp.rentals import LedgerUnavailable
@@ -88,6 +89,6 @@ def _limit(name: str, limits: Limits, standing: Standing | None) -> LimitView:
     return LimitView(
         limit=name,
         allowed=value,
-        used=None if used is None else round(used, 4),
-        left=None if left is None else round(left, 4),
+        used=None if used is None else rounded(used),
+        left=None if left is None else rounded(left),
     )

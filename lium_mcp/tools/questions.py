@@ -9,6 +9,7 @@ import re
 from typing import Any
 
 from lium_mcp.api import LiumError, Pod
+from lium_mcp.figures import in_usd
 from lium_mcp.guard.confirm import Question
 from lium_mcp.guard.policy import hours_left
 from lium_mcp.tools.backup_runs import check_path, covers_all, losses, refuse_partial
@@ -68,7 +69,7 @@ async def ask_to_schedule_removal(call: Call, *, pod: str, hours_from_now: float
     """Before `schedule_pod_removal`."""
     target = await find_pod(call, pod)
     await check_life(call, target, hours_from_now)
-    cost = f" It costs ${target.price * hours_from_now:.2f} until then." if target.price is not None else ""
+    cost = f" It costs {in_usd(target.price * hours_from_now)} until then." if target.price is not None else ""
     return Question(
         f"Let Lium remove {_pod(target)} in {hours_from_now:g} hours?{cost} Its disk and local volume are lost then. "
         f"{await _last_backup(call, target)}",
@@ -175,7 +176,7 @@ async def ask_to_set_schedule(
     schedule = await call.lium.backup_schedules.get_for_pod(target.id)
     if schedule is None:
         return None
-    lost = losses(schedule, keep_days=keep_days, path=check_path(target, path, "path") if path else None)
+    lost = losses(target, schedule, keep_days=keep_days, path=check_path(target, path, "path") if path else None)
     if not lost:
         return None
     return Question(f"Change the backups of {_pod(target)}? {' '.join(lost)}", {"pod": target.id})
@@ -205,7 +206,7 @@ def _id(of: str) -> str:
 
 
 def _pod(pod: Pod) -> str:
-    price = f", ${pod.price:.2f} an hour" if pod.price is not None else ""
+    price = f", {in_usd(pod.price)} an hour" if pod.price is not None else ""
     state = pod.state if _STATE.fullmatch(pod.state) else "state unknown"
     return f"pod {quoted(pod.pod_name)} ({_id(pod.id)}, {state}{price})"
 

@@ -25,6 +25,7 @@ from lium_mcp.api import (
     models_of,
     short_gpu_type,
 )
+from lium_mcp.figures import in_usd
 from lium_mcp.guard.policy import Ask
 from lium_mcp.rentals import PRICE_TOLERANCE_USD, NodeOrder, Order, SpecOrder, digest, whole_hours
 from lium_mcp.rentals.selection import (
@@ -304,7 +305,7 @@ async def _price(call: Call, wanted: Wanted, node: Executor) -> PricedRental:
     if ceiling is not None and per_gpu > ceiling:
         raise ToolFailure(
             "price_above_ceiling",
-            f"Node {node.id} costs ${per_gpu:.4f} per GPU-hour, more than max_usd_per_gpu_hour={ceiling:g}.",
+            f"Node {node.id} costs {in_usd(per_gpu, 4)} per GPU-hour, more than max_usd_per_gpu_hour={ceiling:g}.",
             "Choose another node with list_gpus, or raise the ceiling.",
         )
     return priced

@@ -10,6 +10,7 @@ import anyio
 from pydantic import Field
 
 from lium_mcp.api import LiumError, NoExecutorMatches, Pod, PodDetail, RentOutcomeUnknown, Template, gpu_names
+from lium_mcp.figures import in_usd
 from lium_mcp.guard.confirm import NOTHING_TO_ASK, Question
 from lium_mcp.rentals import DEARER, PRICE_TOLERANCE_USD, Expected, NodeOrder, Rental, Terms
 from lium_mcp.tools.call import READ_LIMIT_SECONDS, Call, time_limit
@@ -70,13 +71,13 @@ async def ask_to_rent(call: Call, **arguments: Any) -> Question | None:  # noqa:
     where = "the cheapest node that fits"
     if wanted.executor_id:
         where = f"node {node.id} ({quoted(node.country_code or 'country unknown')})"
-    cost = f"at most ${price:.2f} an hour" if price is not None else "a price that Lium does not say"
+    cost = f"at most {in_usd(price)} an hour" if price is not None else "a price that Lium does not say"
     text = f"Rent pod {quoted(wanted.name)}: {what} on {where} for {cost}? "
     if hours is None:
         text += "It has no removal time: it bills until somebody removes it."
     else:
         text += f"Lium removes it {hours:g} hours after it starts"
-        text += f": at most ${price * hours:.2f} in all." if price is not None else "."
+        text += f": at most {in_usd(price * hours)} in all." if price is not None else "."
     text += await _balance_after(call, price, hours)
     return Question(" ".join((text, *plan.warnings)), price_per_hour_usd=price)
 
@@ -159,8 +160,8 @@ async def rent_pod(
             raise
         raise ToolFailure(
             "price_changed",
-            f"The node that was found for ${plan.price_per_hour_usd:.4f} an hour was taken in this moment, and no "
-            "other costs as little.",
+            f"The node that was found for {in_usd(plan.price_per_hour_usd or 0, 4)} an hour was taken in this moment, "
+            "and no other costs as little.",
             "Call again: the next one is held against the limits anew.",
             request_id=taken.request_id,
         ) from taken
@@ -186,10 +187,14 @@ def refuse_dearer(call: Call, price_per_hour_usd: float | None) -> None:
         )
     agreed = call.agreed.price_per_hour_usd if call.agreed else None
     if agreed is not None and (price_per_hour_usd is None or price_per_hour_usd > agreed + PRICE_TOLERANCE_USD):
-        now = "Lium says no price any more" if price_per_hour_usd is None else f"It costs ${price_per_hour_usd:.4f} now"
+        now = (
+            "Lium says no price any more"
+            if price_per_hour_usd is None
+            else f"It costs {in_usd(price_per_hour_usd, 4)} now"
+        )
         raise ToolFailure(
             "price_changed",
-            f"{now}; at most ${agreed:.2f} an hour was agreed to.",
+            f"{now}; at most {in_usd(agreed)} an hour was agreed to.",
             "Call again, so that the person is asked about the new price.",
         )
 
@@ -312,7 +317,7 @@ async def give_back(
     price = sum(pod.price or 0 for pod in pods)
     return ToolFailure(
         "dearer_than_allowed" if is_dearer else "not_as_asked",
-        f"{what} came out at ${price:.4f} an hour, more than allowed."
+        f"{what} came out at {in_usd(price, 4)} an hour, more than allowed."
         if is_dearer
         else f"{what} came out as something else than asked: {contradiction}.",
         "Choose another node." if removed else "Call list_pods until it is gone; remove_pod if it stays.",

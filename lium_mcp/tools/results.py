@@ -17,6 +17,7 @@ from typing import Annotated, Final
 from mcp.types import CallToolResult, TextContent
 from pydantic import BaseModel, ConfigDict, JsonValue, PlainSerializer
 
+from lium_mcp.figures import rounded
 from lium_mcp.guard.redaction import redact as redact_fields
 from lium_mcp.guard.redaction import redact_text
 
@@ -49,7 +50,7 @@ def _utc_seconds(value: datetime) -> str:
 UtcTime = Annotated[datetime, PlainSerializer(_utc_seconds, return_type=str)]
 """An instant in UTC, written to the second: finer is never acted upon."""
 
-Usd = Annotated[float, PlainSerializer(lambda value: round(value, 4), return_type=float)]
+Usd = Annotated[float, PlainSerializer(rounded, return_type=float)]
 
 
 class Result(BaseModel):

@@ -6,6 +6,7 @@ from typing import Annotated
 from pydantic import Field
 
 from lium_mcp.api import Pod, Volume
+from lium_mcp.figures import rounded
 from lium_mcp.tools.call import Call
 from lium_mcp.tools.failures import ToolFailure
 from lium_mcp.tools.parameters import Cursor, Limit, ShortText, page
@@ -110,7 +111,7 @@ def volume_view(volume: Volume, pods: Sequence[Pod]) -> VolumeView:
         volume_id=volume.id,
         name=volume.name,
         description=volume.description or None,
-        size_gb=round(volume.current_size_gb, 3) if volume.current_size_gb is not None else None,
+        size_gb=rounded(volume.current_size_gb, 3) if volume.current_size_gb is not None else None,
         files=volume.current_file_count,
         attached_to=f"{holder.pod_name} ({holder.id})" if holder else None,
         created_at=volume.created_at,

@@ -163,7 +163,14 @@ LOG = b"\n".join(
         b"",
         b'data: {"log": "second"}\r',
         b": keep-alive",
-        b"plain text",
+        b"event: log",
+        b"id: 7",
+        b"retry: 3000",
+        b'data:{"log": ""}',
+        b'data: {"type": "ping"}',
+        b"data: {}",
+        b'data: "bare"',
+        b"plain text: of a server that frames nothing",
         b"data: not json",
         b'data: {"other": 1}',
         b'data: ["log"]',
@@ -173,19 +180,19 @@ LOG = b"\n".join(
 )
 
 
-async def test_log_lines_are_unwrapped_and_the_rest_is_kept() -> None:
+async def test_log_lines_are_unwrapped_and_what_only_frames_them_is_left_out() -> None:
     wire = Script(httpx2.Response(200, content=LOG))
     async with client_on(wire) as client:
         lines = await client.pods.logs(POD_ID, tail=10)
     assert lines == [
         "first",
         "second",
-        ": keep-alive",
-        "plain text",
-        "data: not json",
-        'data: {"other": 1}',
-        'data: ["log"]',
-        "data: " + "[" * 5000,
+        "",
+        "bare",
+        "plain text: of a server that frames nothing",
+        "not json",
+        '["log"]',
+        "[" * 5000,
         "\ufffd\ufffd",
     ]
     assert dict(wire.requests[0].url.params) == {"tail": "10", "follow": "false"}
@@ -309,11 +316,12 @@ async def test_bare_list_of_an_older_server_is_the_only_page() -> None:
         assert len(await client.restores.list(POD_ID)) == 1
 
 
-async def test_server_that_never_ends_is_left_after_a_bound() -> None:
-    wire = Script(*[page("1", has_next=True)] * 100)
+@pytest.mark.parametrize(("different", "asked"), [(1, 2), (100, 100)])
+async def test_server_that_never_ends_is_left_after_a_bound(different: int, asked: int) -> None:
+    wire = Script(*[page(str(number % different), has_next=True) for number in range(100)])
     async with client_on(wire) as client:
         backups = await client.backups.list()
-    assert len(backups) == 100
+    assert (len(backups), len(wire.requests)) == (different, asked)
     assert backups.truncated
 
 

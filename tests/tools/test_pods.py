@@ -114,7 +114,7 @@ async def test_an_account_without_pods_burns_nothing(agent: Agent) -> None:
     [
         ({"price": None}, {"billing": True}),
         ({"price": "1.5"}, {"price_per_hour_usd": 1.5}),
-        ({"price": 1e308}, {"price_per_hour_usd": 1e308}),
+        ({"price": 1e308}, {"billing": True}),
         ({"gpu_count": "many"}, {"billing": True}),
         ({"pod_name": None}, {"name": ""}),
         ({"status": None}, {"status": "UNKNOWN", "billing": False}),
