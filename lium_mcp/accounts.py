@@ -24,12 +24,14 @@ from lium_mcp.remote import PodAccess
 from lium_mcp.remote.keys import KeySource
 from lium_mcp.rentals import Identity, Journal, Renter, Worker, key_tag
 from lium_mcp.tools.call import Account
+from lium_mcp.values import cleaned, cleaned_key, is_placeholder, key_problem
 
 OWN_KEY_HEADER: Final = "X-Lium-MCP-Token"
 CALLER: Final = "lium_mcp.caller"
 """Where the web application puts who sent a request, in its scope."""
 
 _OWN: Final = "own"
+_MAKE_ONE: Final = "keys are made at lium.io (Settings, API keys)"
 _KEY_OF_YOURS: Final = "send a Lium API key of your own in the header X-API-Key"
 # What proxies, tunnels and load balancers add. One that adds nothing is why there is a token.
 _FORWARDED: Final = frozenset(
@@ -51,11 +53,13 @@ class Caller:
 
     Attributes:
         key: The Lium key that it acts for; None for the server's own, or for none.
+        key_place: The header that the key is in.
         owner: What tells callers apart, and gives no key away; None for one that shows neither key nor token.
         no_key_because: Why it may not use the server's own key; None where it may.
     """
 
     key: str | None = field(default=None, repr=False)
+    key_place: str = field(default="", repr=False)
     owner: str | None = None
     no_key_because: str | None = None
 
@@ -76,9 +80,12 @@ class Callers:
 
     def identify(self, headers: Any) -> Caller:  # noqa: ANN401 - a mapping of the web framework
         """Who sent a request with these headers; names in lower case."""
-        key = key_in_headers(headers)
+        try:
+            key, place = key_in_headers(headers)
+        except ValueError as error:
+            return Caller(no_key_because=f"{error}. Have the user put a Lium API key there; {_MAKE_ONE}.")
         if key is not None and not self._is_token(key):
-            return Caller(key, _digest(key))
+            return Caller(key, place, owner=_digest(key))
         if not self._guarded:
             return Caller()
         forwarded = next((name for name in headers if _tells_of_a_proxy(name)), None)
@@ -87,7 +94,7 @@ class Callers:
                 no_key_because=f"This request came through a proxy (it has the header {forwarded}), and the Lium API "
                 f"key of this MCP server serves only callers on its own machine: {_KEY_OF_YOURS}."
             )
-        shown = str(headers.get(OWN_KEY_HEADER.lower()) or "").strip()
+        shown = cleaned(str(headers.get(OWN_KEY_HEADER.lower()) or ""))
         if self._token is None or self._is_token(shown):
             return Caller(owner=_OWN)
         wrong = f"The header {OWN_KEY_HEADER} does not hold it. " if shown else ""
@@ -148,7 +155,7 @@ class Accounts:
             return self._own
         if served.account is None:
             caller = served.caller
-            lium = self._own.lium.for_key(caller.key, caller.no_key_because)
+            lium = self._own.lium.for_key(caller.key, caller.key_place, caller.no_key_because)
             served.account = Account(lium, self._renter(lium, self._identity(lium, caller.key or "")), ssh_keys=None)
         return served.account
 
@@ -183,11 +190,25 @@ def caller_of_request(ctx: ServerRequestContext[Any, Any]) -> str | None:
     return caller.owner if caller else None
 
 
-def key_in_headers(headers: Any) -> str | None:  # noqa: ANN401 - a mapping of the web framework
-    """The Lium key of a request: `X-API-Key`, else `Authorization: Bearer`. Never part of a URL."""
-    key = str(headers.get("x-api-key") or "").strip()
+def key_in_headers(headers: Any) -> tuple[str | None, str]:  # noqa: ANN401 - a mapping of the web framework
+    """The Lium key of a request and its header: `X-API-Key`, else `Authorization: Bearer`. Never part of a URL.
+
+    Raises:
+        ValueError: somebody meant to send a key, and this is none. Nobody else's is used in its place.
+    """
     scheme, _, token = str(headers.get("authorization") or "").strip().partition(" ")
-    return key or (token.strip() if scheme.casefold() == "bearer" else "") or None
+    sent = {
+        "X-API-Key": str(headers.get("x-api-key") or ""),
+        "Authorization": token if scheme.casefold() == "bearer" else "",
+    }
+    for name, text in sent.items():
+        if key := cleaned_key(text):
+            if problem := key_problem(key):
+                raise ValueError(f"The header {name} holds no API key: {problem}")
+            return key, f"the header {name}"
+    if unfilled := [name for name, text in sent.items() if is_placeholder(text)]:
+        raise ValueError(f"The header {unfilled[0]} holds no API key: it is a placeholder that nothing has filled in")
+    return None, ""
 
 
 def _digest(text: str) -> str:

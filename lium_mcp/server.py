@@ -32,8 +32,9 @@ from lium_mcp.remote.local_files import LocalFolders
 from lium_mcp.rentals import Claim, Journal, LedgerUnavailable, Renter, Worker
 from lium_mcp.resources import add_resources
 from lium_mcp.sessions import note_use
-from lium_mcp.settings import Settings, Toolset, registry_password
+from lium_mcp.settings import FoundKey, Settings, Toolset, registry_password
 from lium_mcp.tools.call import Call, Runtime
+from lium_mcp.tools.failures import GET_A_KEY
 from lium_mcp.tools.listing import ListedTool, read_listing
 from lium_mcp.tools.policy_view import Offered
 from lium_mcp.values import SettingsError
@@ -209,12 +210,15 @@ def connect(
 
         transport = Sandbox(seed=settings.sandbox_seed, speed=settings.sandbox_speed, ssh=True).transport()
         base_url = SANDBOX_BASE_URL
+    key = settings.find_key() if settings.is_local else FoundKey()
     variable = "LIUM_BASE_URL"
     try:
         check_base_url(base_url)
-        variable = "LIUM_API_KEY"
+        variable = key.place
         return LiumClient(
-            api_key=settings.find_api_key() if settings.is_local else None,
+            api_key=key.text,
+            key_place=key.place,
+            no_key_because=f"{key.missing_because} {GET_A_KEY}" if key.missing_because else None,
             base_url=base_url,
             timeout_seconds=settings.timeout_seconds,
             transport=transport,

@@ -2,30 +2,31 @@
 
 What belongs to this server is ``LIUM_MCP_*``; what belongs to Lium keeps the names of the official client
 (``LIUM_API_KEY``, ``LIUM_BASE_URL``, ``LIUM_SSH_KEY_PATH``), whose config file ``~/.lium/config.ini`` is read as a last
-resort. A value that cannot be read stops the start: it never silently becomes the default. No other file reads the
+resort. A value that cannot be read stops the start: it never silently becomes the default. How pasted values are read
+is in `values.py`. No other file reads the
 environment.
 """
 
 import ipaddress
 import os
-import re
 from collections.abc import Mapping
-from configparser import ConfigParser
-from configparser import Error as ConfigError
+from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from platformdirs import user_state_path
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from lium_mcp.api.network import Network
 from lium_mcp.guard.limits import Limits, Mode, Names, PolicyFileError, read_policy_file
 from lium_mcp.guard.server_token import ServerTokenError, check_token, read_token
 from lium_mcp.network import read_network
-from lium_mcp.values import SettingsError
+from lium_mcp.official_config import OfficialConfig
+from lium_mcp.values import SettingsError, cleaned, cleaned_key, expanded, is_placeholder, key_problem
 
 Toolset = Literal["marketplace", "pods", "templates", "volumes", "backups", "account", "remote", "clusters", "extras"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
@@ -34,7 +35,24 @@ DEFAULT_BASE_URL = "https://lium.io/api"
 SANDBOX_API_KEY = "sk_sandbox"
 REGISTRY_PREFIX = "LIUM_MCP_REGISTRY_"
 _SSH_KEY_NAMES = ("id_ed25519", "id_rsa", "id_ecdsa")
-_PLACEHOLDER = re.compile(r"\$\{[^}]*\}|\{env:[^}]*\}|\$[A-Za-z_][A-Za-z0-9_]*|<[^>]*>|%[A-Za-z_]+%")
+
+
+_UNFILLED = "it is a placeholder that nothing has filled in"
+
+
+@dataclass(frozen=True, slots=True)
+class FoundKey:
+    """The server's own API key, and where it is from.
+
+    Attributes:
+        text: The key; None where there is none.
+        place: The variable or file that it is from.
+        missing_because: Why there is none, where a person meant to set one.
+    """
+
+    text: str | None = field(default=None, repr=False)
+    place: str = ""
+    missing_because: str | None = None
 
 
 class Settings(Limits, BaseSettings):
@@ -145,33 +163,46 @@ class Settings(Limits, BaseSettings):
     )
     sandbox_seed: int = Field(default=7, description="Seed of the sandbox's market.")
 
-    @field_validator("toolsets", "local_dirs", mode="before")
+    @field_validator("*", mode="before")
     @classmethod
-    def _split(cls, value: Any) -> Any:  # noqa: ANN401 - whatever the environment or the command line held
-        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-
-    @field_validator("api_key", "ssh_key_path", "ssh_key_passphrase", "ssh_agent", "base_url", mode="before")
-    @classmethod
-    def _drop_placeholder(cls, value: Any, info: Any) -> Any:  # noqa: ANN401 - as above
+    def _clean(cls, value: Any, info: ValidationInfo) -> Any:  # noqa: ANN401 - whatever the environment or the command line held
         """Hosts hand over `${LIUM_API_KEY}` unexpanded when the variable is not set: that is no value.
 
-        Not so for what guards money: there it stops the start.
+        Not so for the settings of this server, which guard money: there it stops the start.
         """
-        if isinstance(value, str) and (not value.strip() or _PLACEHOLDER.fullmatch(value.strip())):
-            return cls.model_fields[info.field_name].default
-        return value.strip() if isinstance(value, str) else value
+        if not isinstance(value, str):
+            return value
+        name = str(info.field_name)
+        text = cleaned_key(value) if name == "api_key" else cleaned(value)
+        if text:
+            return text
+        if not environment_name(name).startswith("LIUM_MCP_"):
+            return cls.model_fields[name].default
+        if value.strip():
+            raise ValueError(_UNFILLED if is_placeholder(value) else "it is empty")
+        return text
 
-    @field_validator("ssh_key_path", "policy")
+    @field_validator("toolsets", "local_dirs", mode="before")
     @classmethod
-    def _expand_home(cls, value: Path | None) -> Path | None:
-        return value.expanduser() if value else None
+    def _split(cls, value: Any) -> Any:  # noqa: ANN401 - as above
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("api_key")
+    @classmethod
+    def _check_api_key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and (problem := key_problem(value.get_secret_value())):
+            raise ValueError(problem)
+        return value
+
+    @field_validator("ssh_key_path", "ssh_agent", "policy")
+    @classmethod
+    def _expand(cls, value: Path | None) -> Path | None:
+        return expanded(str(value)) if value else None
 
     @field_validator("server_token")
     @classmethod
     def _check_server_token(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
-            if _PLACEHOLDER.fullmatch(value.get_secret_value()):
-                raise ValueError("it is a placeholder that nothing has filled in")
             check_token(value.get_secret_value())
         return value
 
@@ -220,17 +251,35 @@ class Settings(Limits, BaseSettings):
             raise SettingsError(f"LIUM_MCP_SERVER_TOKEN: {error}") from None
 
     def find_api_key(self) -> str | None:
-        """The key to use: the one set, in the sandbox its ready-made one, else the official client's config file."""
+        """The key to use, if there is one; see `find_key`."""
+        return self.find_key().text
+
+    def find_key(self) -> FoundKey:
+        """The key to use: the one set, in the sandbox its ready-made one, else the official client's config file.
+
+        Raises:
+            SettingsError: the file cannot be read, or what it holds cannot be a key.
+        """
         if self.sandbox:
-            return SANDBOX_API_KEY
+            return FoundKey(SANDBOX_API_KEY, "the sandbox")
         if self.api_key:
-            return self.api_key.get_secret_value()
-        return _config_file_api_key()
+            return FoundKey(self.api_key.get_secret_value(), environment_name("api_key"))
+        workspace = os.environ.get("LIUM_WORKSPACE", "")
+        if is_placeholder(workspace):
+            raise SettingsError(f"LIUM_WORKSPACE: {_UNFILLED}")
+        key, place = self._official_config.key(cleaned(workspace))
+        if key is None and is_placeholder(os.environ.get(environment_name("api_key"), "")):
+            return FoundKey(missing_because=f"{environment_name('api_key')} holds no key: {_UNFILLED}.")
+        return FoundKey(key, place)
+
+    @cached_property
+    def _official_config(self) -> OfficialConfig:
+        return OfficialConfig()
 
     @field_validator("local_dirs")
     @classmethod
     def _check_local_dirs(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
-        folders = tuple(path.expanduser() for path in value)
+        folders = tuple(expanded(str(path)) for path in value)
         if missing := [path for path in folders if not path.is_dir()]:
             raise ValueError(f"there is no folder {', '.join(map(str, missing))}")
         return folders
@@ -240,7 +289,7 @@ class Settings(Limits, BaseSettings):
 
         One that is configured need not be there. Of the usual ones, a pair of both halves comes first.
         """
-        configured = self.ssh_key_path or _config_file_ssh_key_path()
+        configured = self.ssh_key_path or self._official_config.ssh_key_path()
         if configured:
             return configured
         usual = [Path.home() / ".ssh" / name for name in _SSH_KEY_NAMES]
@@ -325,17 +374,31 @@ def load(overrides: Mapping[str, Any]) -> Settings:
     """Read the settings; what `overrides` holds (the command line) wins over the environment.
 
     Raises:
-        SettingsError: a value cannot be read, or a variable sets nothing. No value is repeated: it may be a secret.
+        SettingsError: values cannot be read, or variables set nothing: all of them. No value is repeated: it may be
+            a secret.
     """
-    _refuse_idle_variables()
+    problems = _idle_variables()
     try:
-        return Settings(**overrides)
+        settings = Settings(**overrides)
     except ValidationError as error:
-        problems = [f"{_public_name(str(item['loc'][0]))}: {item['msg']}" for item in error.errors(include_input=False)]
-        raise SettingsError("; ".join(problems)) from None
+        problems += [
+            f"{_public_name(str(item['loc'][0]))}: {item['msg'].removeprefix('Value error, ')}"
+            for item in error.errors(include_input=False)
+        ]
+        raise SettingsError(*problems) from None
+    if settings.is_local:
+        # Of both, no later call shall be the first to hear that the config file cannot be read.
+        for find in (settings.find_key, settings.find_ssh_key_path):
+            try:
+                find()
+            except SettingsError as error:
+                problems += [problem for problem in error.problems if problem not in problems]
+    if problems:
+        raise SettingsError(*problems)
+    return settings
 
 
-def _refuse_idle_variables() -> None:
+def _idle_variables() -> list[str]:
     """A misspelt or empty limit would be no limit, and nobody would notice."""
     known = {environment_name(field) for field in Settings.model_fields}
     problems = []
@@ -348,8 +411,7 @@ def _refuse_idle_variables() -> None:
             problems.append(f"{name}: there is no such setting" + (f"; {close[0]} is one" if close else ""))
         elif not value.strip():
             problems.append(f"{name}: it is empty; give it a value or leave it out")
-    if problems:
-        raise SettingsError("; ".join(problems))
+    return problems
 
 
 def registry_password(variable: str) -> str | None:
@@ -381,32 +443,3 @@ def _public_half(private: Path) -> Path:
 
 def _public_name(location: str) -> str:
     return environment_name(location) if location in Settings.model_fields else location
-
-
-def _official_config() -> ConfigParser:
-    config = ConfigParser(interpolation=None)
-    try:
-        config.read(Path.home() / ".lium" / "config.ini", encoding="utf-8")
-    except (ConfigError, OSError, UnicodeError):
-        return ConfigParser(interpolation=None)
-    return config
-
-
-def _config_file_api_key() -> str | None:
-    """The saved key: of the workspace that was chosen, else the general one.
-
-    A key acts in one workspace. When `LIUM_WORKSPACE` names one, only its own key will do: any other would spend
-    another team's money.
-    """
-    config = _official_config()
-    requested = os.environ.get("LIUM_WORKSPACE", "").strip()
-    active = requested or config.get("workspaces", "active", fallback="")
-    key = config.get(f"workspace.{active.lower()}", "api_key", fallback="") if active else ""
-    if not key and not requested:
-        key = config.get("api", "api_key", fallback="")
-    return key.strip() or None
-
-
-def _config_file_ssh_key_path() -> Path | None:
-    configured = _official_config().get("ssh", "key_path", fallback="").strip()
-    return Path(configured).expanduser() if configured else None

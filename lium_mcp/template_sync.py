@@ -20,6 +20,7 @@ from lium_mcp.tools.dropped_settings import SSH_PORT, dropped_settings
 from lium_mcp.tools.images import image_of, is_image, split_image
 from lium_mcp.tools.results import clean
 from lium_mcp.tools.templates import hide_values
+from lium_mcp.values import decoded
 
 IN_SYNC: Final = 0
 FAILED: Final = 1
@@ -115,7 +116,7 @@ def read_file(path: Path) -> WantedFile:
     try:
         if path.stat().st_size > _MOST_FILE_BYTES:
             raise BadFile(f"{path} is larger than {_MOST_FILE_BYTES} bytes")
-        wanted = WantedFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        wanted = WantedFile.model_validate(tomllib.loads(decoded(path.read_bytes())))
     except UnicodeError as error:
         raise BadFile(f"{path}: it is not UTF-8 text") from error
     except (OSError, tomllib.TOMLDecodeError, RecursionError) as error:

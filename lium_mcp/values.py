@@ -7,7 +7,7 @@ import codecs
 import os
 import re
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 _BLANKS: Final = " \t\r\n\v\f\u00a0\u200b\ufeff"
 _QUOTES: Final = ('""', "''", "``", "\u201c\u201d", "\u2018\u2019")
@@ -22,7 +22,7 @@ _EXAMPLE: Final = re.compile(
     re.IGNORECASE,
 )
 _VARIABLE: Final = re.compile(r"\$\{?\w+\}?|%\w+%")
-_ASSIGNMENT: Final = re.compile(r"(export |set |\$env:)?\s*[A-Za-z_-]+\s*[=:]\s*\S")
+_ASSIGNMENT: Final = re.compile(r"(export |set |\$env:)?\s*[A-Z_-]*key\s*[=:]", re.IGNORECASE)
 _MARKS: Final = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
 
@@ -63,7 +63,7 @@ def key_problem(text: str) -> str | None:
     scheme, _, rest = text.partition(" ")
     if rest and scheme.casefold() == "bearer":
         return "it begins with Bearer: the key alone is needed"
-    if _ASSIGNMENT.match(text) and not text.startswith("sk_"):
+    if _ASSIGNMENT.match(text):
         return "it holds a name before the key: the key alone is needed"
     if any(mark in text for mark in ("\u2026", "...", "***", "\u2022\u2022")):
         return "it is a shortened key, as a page shows it: the whole one is needed"
@@ -74,14 +74,14 @@ def key_problem(text: str) -> str | None:
     return None
 
 
-def decoded(content: bytes) -> str:
-    """The text of a file that any editor may have written.
+def decoded(content: bytes, errors: Literal["strict", "replace"] = "strict") -> str:
+    """The text of a file that any editor may have written: in UTF-8, or with a byte order mark in UTF-16.
 
     Raises:
         UnicodeError: it is no text.
     """
     encoding = next((encoding for mark, encoding in _MARKS if content.startswith(mark)), "utf-8")
-    return content.decode(encoding)
+    return content.decode(encoding, errors)
 
 
 def expanded(text: str) -> Path:

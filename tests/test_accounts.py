@@ -14,7 +14,7 @@ from lium_mcp.api import SYSTEM_CLOCK, LiumClient, MissingApiKey
 from lium_mcp.remote.keys import KeySource
 from lium_mcp.rentals import Journal
 
-KEYS = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1)
+KEYS = st.text("abcXYZ019+/-_", min_size=8).map("sk_{}".format)
 SPACES = st.text(" \t")
 
 
@@ -40,18 +40,40 @@ class Request:
 
 @given(key=KEYS, spaces=SPACES, scheme=st.sampled_from(["Bearer", "bearer", "BEARER"]))
 def test_a_key_is_read_from_either_header_whatever_surrounds_it(key: str, spaces: str, scheme: str) -> None:
-    assert key_in_headers(Headers({"X-API-Key": f"{spaces}{key}{spaces}"})) == key
-    assert key_in_headers(Headers({"Authorization": f"{scheme} {spaces}{key}{spaces}"})) == key
+    assert key_in_headers(Headers({"X-API-Key": f"{spaces}{key}{spaces}"}))[0] == key
+    assert key_in_headers(Headers({"X-API-Key": f'"{key}"'})) == (key, "the header X-API-Key")
+    assert key_in_headers(Headers({"Authorization": f"{scheme} {spaces}{key}{spaces}"}))[0] == key
 
 
 @given(key=KEYS, other=KEYS)
 def test_the_header_of_lium_comes_first(key: str, other: str) -> None:
-    assert key_in_headers(Headers({"X-API-Key": key, "Authorization": f"Bearer {other}"})) == key
+    assert key_in_headers(Headers({"X-API-Key": key, "Authorization": f"Bearer {other}"}))[0] == key
+    place = "the header Authorization"
+    assert key_in_headers(Headers({"X-API-Key": "${KEY}", "Authorization": f"Bearer {other}"})) == (other, place)
 
 
 @given(value=st.sampled_from(["", " ", "Basic dTpw", "Bearer", "Bearer ", "Token abc", "sk_alone"]))
 def test_what_is_no_bearer_token_is_no_key(value: str) -> None:
-    assert key_in_headers(Headers({"Authorization": value, "X-API-Key": " "})) is None
+    assert key_in_headers(Headers({"Authorization": value, "X-API-Key": " "}))[0] is None
+
+
+@pytest.mark.parametrize(
+    ("headers", "said"),
+    [
+        ({"X-API-Key": "${LIUM_API_KEY}"}, "The header X-API-Key holds no API key: it is a placeholder"),
+        ({"Authorization": "Bearer <your key>"}, "The header Authorization holds no API key: it is a placeholder"),
+        ({"X-API-Key": "Bearer sk_abc"}, "it begins with Bearer"),
+        ({"X-API-Key": "sk_one two", "Authorization": "Bearer sk_other"}, "it holds a blank"),
+        ({"X-API-Key": "sk_k\u0435y"}, "it holds characters that no key has"),
+    ],
+)
+def test_nobody_elses_key_is_used_in_the_place_of_what_is_none(headers: dict[str, str], said: str) -> None:
+    for callers in (GUARDED, Callers(guarded=False), Callers(guarded=True)):
+        caller = callers.identify({name.lower(): value for name, value in headers.items()})
+        assert (caller.key, caller.owner) == (None, None)
+        assert caller.no_key_because is not None
+        assert said in caller.no_key_because
+        assert "sk_" not in caller.no_key_because
 
 
 @given(key=KEYS, spaces=SPACES)

@@ -530,11 +530,12 @@ def test_a_header_that_no_client_sends_is_refused_and_the_server_lives(hosted: S
     ("key", "code"),
     [
         ("sk_nobody", "api_key_refused"),
-        ("ключ".encode(), "invalid_argument"),
-        ("two words", "invalid_argument"),
+        ("ключ".encode(), "api_key_missing"),
+        ("two words", "api_key_missing"),
+        ("${LIUM_API_KEY}", "api_key_missing"),
         ("k" * 20_000, "api_key_refused"),
     ],
-    ids=["unknown", "cyrillic", "space", "long"],
+    ids=["unknown", "cyrillic", "space", "placeholder", "long"],
 )
 def test_a_key_that_cannot_be_one_is_refused_and_not_repeated(
     hosted: Served, lium: Simulated, key: str | bytes, code: str
@@ -544,6 +545,8 @@ def test_a_key_that_cannot_be_one_is_refused_and_not_repeated(
     assert result["_meta"]["lium-mcp/error"]["code"] == code
     assert result["isError"]
     assert str(key)[:12] not in answer.text
+    assert "X-API-Key" in answer.text
+    assert "lium.io (Settings, API keys)" in answer.text
     assert len(lium.state()["requests"]) == (code == "api_key_refused")
 
 

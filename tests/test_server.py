@@ -98,11 +98,9 @@ async def test_nothing_is_sent_before_a_tool_is_called() -> None:
         ({"base_url": "http://lium.io/api"}, "LIUM_BASE_URL"),
         ({"base_url": "https://user:secret@lium.io/api"}, "LIUM_BASE_URL"),
         ({"base_url": "https:///api"}, "LIUM_BASE_URL"),
-        ({"api_key": "sk_with a blank"}, "LIUM_API_KEY"),
-        ({"api_key": "sk_\u200bhidden"}, "LIUM_API_KEY"),
     ],
 )
-def test_an_address_or_key_that_cannot_be_one_stops_the_start(settings: dict[str, Any], variable: str) -> None:
+def test_an_address_that_cannot_be_one_stops_the_start(settings: dict[str, Any], variable: str) -> None:
     with pytest.raises(SettingsError, match=f"^{variable}: ") as caught:
         build_server(Settings(**settings))
     for value in settings.values():

@@ -3,15 +3,21 @@
 from pathlib import Path
 
 import pytest
+from mcp import Client
 
 from lium_mcp.remote.keys import KeySource
+from lium_mcp.sandbox import Sandbox
+from lium_mcp.server import build_server
 from lium_mcp.settings import Settings, load
 from lium_mcp.values import SettingsError
+from tests.harness import Failure
 
 
-def write_config(home: Path, text: str) -> None:
-    (home / ".lium").mkdir()
-    (home / ".lium" / "config.ini").write_text(text)
+def write_config(home: Path, text: str, encoding: str = "utf-8") -> Path:
+    file = home / ".lium" / "config.ini"
+    file.parent.mkdir()
+    file.write_text(text, encoding=encoding)
+    return file
 
 
 @pytest.fixture
@@ -24,15 +30,119 @@ def test_the_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     assert load({}).find_api_key() == "sk_one"
 
 
-@pytest.mark.parametrize(
-    "value", ["", "  ", "${LIUM_API_KEY}", "$LIUM_API_KEY", "<your key>", "%LIUM_API_KEY%", "{env:LIUM_API_KEY}"]
-)
+PLACEHOLDERS = [
+    "${LIUM_API_KEY}", "${LIUM_API_KEY:-}", "${env:LIUM_API_KEY}", "${input:lium_api_key}", "${{ secrets.LIUM }}",
+    "$LIUM_API_KEY", "$env:LIUM_API_KEY", "{{LIUM_API_KEY}}", "{env:LIUM_API_KEY}", "%LIUM_API_KEY%", "<your key>",
+    "[your API key]", '"${LIUM_API_KEY}"',
+]  # fmt: skip
+EXAMPLES = [
+    "YOUR_API_KEY",
+    "your-lium-api-key-here",
+    "sk_your_key",
+    "LIUM_API_KEY",
+    "sk_...",
+    "sk_xxxxxxxx",
+    "changeme",
+]
+
+
+@pytest.mark.parametrize("value", ["", "  ", '""', *PLACEHOLDERS])
 def test_an_empty_value_or_an_unexpanded_placeholder_is_no_key(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("LIUM_API_KEY", value)
     monkeypatch.setenv("LIUM_BASE_URL", value)
     settings = load({})
     assert settings.find_api_key() is None
     assert settings.base_url == "https://lium.io/api"
+
+
+@pytest.mark.parametrize("value", [*PLACEHOLDERS, *EXAMPLES])
+async def test_that_a_placeholder_stands_where_the_key_should_be_is_said_where_one_is_needed(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv("LIUM_API_KEY", value)
+    async with Client(build_server(load({"state_url": "sqlite://"}))) as client:
+        refused = Failure(await client.call_tool("list_pods", {}))
+    assert refused.code == "api_key_missing"
+    assert "LIUM_API_KEY holds no key: it is a placeholder that nothing has filled in." in refused.text
+    assert "lium.io (Settings, API keys)" in refused.text
+
+
+@pytest.mark.parametrize("value", ['"sk_one"', "'sk_one'", " sk_one\n", "\ufeffsk_one", "\u201csk_one\u201d"])
+def test_a_key_is_read_as_it_is_pasted(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("LIUM_API_KEY", value)
+    assert load({}).find_api_key() == "sk_one"
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("Bearer sk_s3cret", "it begins with Bearer"),
+        ("LIUM_API_KEY=sk_s3cret", "it holds a name before the key"),
+        ("export LIUM_API_KEY='sk_s3cret'", "it holds a name before the key"),
+        ("X-API-Key: sk_s3cret", "it holds a name before the key"),
+        ("sk_s3cret...f00", "it is a shortened key"),
+        ("sk_s3cret\u2026", "it is a shortened key"),
+        ("sk_****************", "it is a shortened key"),
+        ("sk_s3cret sk_other", "it holds a blank"),
+        ("sk_s3\u200bcret", "it holds characters that no key has"),
+    ],
+)
+def test_what_cannot_be_a_key_is_told_by_its_shape(monkeypatch: pytest.MonkeyPatch, value: str, said: str) -> None:
+    monkeypatch.setenv("LIUM_API_KEY", value)
+    with pytest.raises(SettingsError, match=f"^LIUM_API_KEY: {said}") as caught:
+        load({})
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("variable", ["LIUM_MCP_ALLOW_GPU_TYPES", "LIUM_MCP_POLICY", "LIUM_MCP_STATE_URL"])
+@pytest.mark.parametrize(("value", "said"), [("${X}", "it is a placeholder"), ('""', "it is empty")])
+def test_a_placeholder_where_money_is_guarded_stops_the_start(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, said: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsError, match=f"^{variable}: {said}"):
+        load({})
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("[api]\napi_key = sk_file\n", "utf-8-sig"),
+        ("[api]\r\napi_key = sk_file\r\n", "utf-16"),
+        ('[api]\napi_key = "sk_file"\n', "utf-8"),
+    ],
+)
+def test_the_config_file_is_read_as_editors_write_it(home: Path, text: str, encoding: str) -> None:
+    write_config(home, text, encoding)
+    assert load({}).find_api_key() == "sk_file"
+
+
+@pytest.mark.parametrize("pasted", ['"{}"', "'{}'", " {} "])
+@pytest.mark.parametrize("path", ["~/.ssh/lium key", "$HOME/.ssh/lium key", "${HOME}/.ssh/lium key"])
+def test_a_path_is_read_as_it_is_pasted(monkeypatch: pytest.MonkeyPatch, home: Path, path: str, pasted: str) -> None:
+    write_config(home, f"[ssh]\nkey_path = {pasted.format(path)}\n")
+    assert load({}).find_ssh_key_path() == home / ".ssh" / "lium key"
+    monkeypatch.setenv("LIUM_SSH_KEY_PATH", pasted.format(path))
+    assert load({}).find_ssh_key_path() == home / ".ssh" / "lium key"
+    monkeypatch.setenv("LIUM_SSH_KEY_PATH", "$NO_SUCH_HOME/.ssh/lium")
+    with pytest.raises(SettingsError, match=r"^LIUM_SSH_KEY_PATH: it names a variable that is not set"):
+        load({})
+
+
+async def test_a_refused_key_is_told_with_the_place_that_it_is_from(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, home: Path
+) -> None:
+    write_config(home, "[api]\napi_key = old-key-of-a-file\n")
+    for place, odd in (("api_key under [api] in ", True), ("LIUM_API_KEY", False)):
+        settings = load({"base_url": "http://127.0.0.1/api", "state_url": "sqlite://"})
+        async with Client(build_server(settings, transport=sandbox.transport())) as client:
+            refused = Failure(await client.call_tool("list_pods", {}))
+        assert refused.code == "api_key_refused"
+        assert place in refused.text
+        assert "make a new key at lium.io (Settings, API keys)" in refused.text
+        assert ("does not begin with sk_" in refused.text) == odd
+        assert "old-key" not in refused.text
+        monkeypatch.setenv("LIUM_API_KEY", "sk_0000revoked")
 
 
 def test_the_official_clients_config_file_is_the_last_resort(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
@@ -51,10 +161,40 @@ def test_a_chosen_workspace_uses_its_own_saved_key(monkeypatch: pytest.MonkeyPat
     assert load({}).find_api_key() is None, "another team's key would spend another team's money"
 
 
-@pytest.mark.parametrize("text", ["not an ini file", "[api", "[api]\napi_key\n", "[a]\nx=1\n[a]\nx=2\n"])
-def test_a_broken_config_file_is_no_key(home: Path, text: str) -> None:
-    write_config(home, text)
-    assert load({}).find_api_key() is None
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"sk_s3cret not an ini file", "this is no INI file that can be read (line 1)"),
+        (b"[api\napi_key = sk_s3cret", "this is no INI file that can be read (line 1)"),
+        (b"[api]\napi_key sk_s3cret\n", "this is no INI file that can be read (line 2)"),
+        (b"[a]\nx=sk_s3cret\n[a]\nx=2\n", "this is no INI file that can be read (line 3)"),
+        (b"[api]\napi_key = sk_s3cret\xff\n", "this is no INI file that can be read;"),
+        (b"[api]\napi_key = ${LIUM_API_KEY}\n", "it is a placeholder"),
+        (b"[api]\napi_key = sk_s3cret and more\n", "it holds a blank"),
+        (b"[ssh]\nkey_path = $NO_SUCH_HOME/key\n", "it names a variable that is not set"),
+    ],
+)
+def test_a_broken_config_file_is_told_as_that(
+    monkeypatch: pytest.MonkeyPatch, home: Path, content: bytes, said: str
+) -> None:
+    file = write_config(home, "")
+    file.write_bytes(content)
+    with pytest.raises(SettingsError) as caught:
+        load({})
+    assert str(file) in str(caught.value)
+    assert said in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+    assert len(caught.value.problems) == 1
+    monkeypatch.setenv("LIUM_API_KEY", "sk_one")
+    monkeypatch.setenv("LIUM_SSH_KEY_PATH", "~/.ssh/lium")
+    assert load({}).find_api_key() == "sk_one", "nothing of the file is needed"
+
+
+def test_a_workspace_that_nothing_has_filled_in_is_no_choice(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    write_config(home, "[api]\napi_key = sk_general\n")
+    monkeypatch.setenv("LIUM_WORKSPACE", "${LIUM_WORKSPACE}")
+    with pytest.raises(SettingsError, match=r"^LIUM_WORKSPACE: it is a placeholder"):
+        load({})
 
 
 def test_the_key_shows_in_no_representation(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -342,7 +342,7 @@ async def test_a_bad_file_names_the_field_and_asks_nobody(ci: Ci, sandbox: Sandb
 async def test_a_file_that_is_none_is_said_in_one_line(ci: Ci) -> None:
     assert await ci.run() == BAD_FILE
     assert "No such file" in ci.printed
-    ci.path.write_bytes(b"\xff\xfe")
+    ci.path.write_bytes(b"\xff\xff")
     assert await ci.run() == BAD_FILE
     assert "not UTF-8" in ci.printed
     ci.path.write_text(f"# {'x' * 2**20}")

@@ -45,7 +45,8 @@ class LiumClient:
     """Asynchronous client; one attribute for each resource, one connection pool for all.
 
     Construction is cheap: the pool is made with the first request. `timeout_seconds` bounds one attempt, body
-    included. Without a key, only public routes work.
+    included. Without a key, only public routes work. `key_place` and `no_key_because` say where the key is from, or why
+    there is none, for sentences.
     """
 
     def __init__(
@@ -60,6 +61,8 @@ class LiumClient:
         network: Network | None = None,
         clock: Clock = SYSTEM_CLOCK,
         max_response_bytes: int = DEFAULT_MAX_RESPONSE_BYTES,
+        key_place: str = "",
+        no_key_because: str | None = None,
     ) -> None:
         self._connect(
             Wire(
@@ -70,6 +73,8 @@ class LiumClient:
                 timeout_seconds=timeout_seconds,
                 clock=clock,
                 max_response_bytes=max_response_bytes,
+                key_place=key_place,
+                no_key_because=no_key_because,
             )
         )
 
@@ -92,13 +97,14 @@ class LiumClient:
         self.workspaces = Workspaces(wire)
         self.builds = Builds(wire)
 
-    def for_key(self, api_key: str | None, no_key_because: str | None = None) -> Self:
+    def for_key(self, api_key: str | None, key_place: str = "", no_key_because: str | None = None) -> Self:
         """Return a client of another account over the same connections; closing this one closes both.
 
-        Without a key it reads what is open to all; `no_key_because` is the hint of what else is refused.
+        `key_place` says where the key is from. Without one it reads what is open to all; `no_key_because` is the hint
+        of what else is refused.
         """
         # What the server can do does not depend on who asks.
-        return self._over(self._wire.for_key(api_key, no_key_because), self._features)
+        return self._over(self._wire.for_key(api_key, key_place, no_key_because), self._features)
 
     @classmethod
     def _over(cls, wire: Wire, features: frozenset[str] | None) -> Self:

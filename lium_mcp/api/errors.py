@@ -159,7 +159,20 @@ class ValidationFailed(LiumError):
 class AuthenticationFailed(LiumError):
     """The key is missing, unknown or revoked, or the session has expired (401)."""
 
-    _advice = "Use another API key; this one will not start working again."
+    key_place: str = ""
+    """The variable, file or header that the key is from."""
+    key_is_odd: bool = False
+    """Whether the key does not begin as Lium's keys do."""
+
+    @property
+    def advice(self) -> str:
+        """One sentence on what the caller can do."""
+        odd = "It does not begin with sk_, as Lium's keys do. " if self.key_is_odd else ""
+        place = f"in the place of the one in {self.key_place}" if self.key_place else "in the place of this one"
+        return (
+            f"{odd}Have the user make a new key at lium.io (Settings, API keys), put it {place}, and restart what "
+            "reads it; this one will not start working again."
+        )
 
 
 class BudgetExceeded(LiumError):

@@ -22,9 +22,11 @@ from lium_mcp.api.answers import Answer
 from lium_mcp.api.clock import Clock
 from lium_mcp.api.error_bodies import MAX_REQUEST_ID_CHARS, clean_text, error_from_answer
 from lium_mcp.api.errors import (
+    AuthenticationFailed,
     ConnectionFailed,
     Effect,
     InvalidRequest,
+    LiumError,
     MissingApiKey,
     MissingSession,
     RequestTimedOut,
@@ -37,6 +39,7 @@ from lium_mcp.api.pool import Pool
 from lium_mcp.api.retries import Repeat, repeating
 from lium_mcp.secret_forms import Secrets, redacted
 
+KEY_PREFIX = "sk_"
 MAX_REDIRECTS = 5
 MAX_ERROR_BODY_BYTES = 64 * 2**10
 MAX_LINE_BYTES = 256 * 2**10
@@ -107,6 +110,7 @@ class Wire:
         timeout_seconds: float,
         clock: Clock,
         max_response_bytes: int,
+        key_place: str = "",
         no_key_because: str | None = None,
     ) -> None:
         self._base = check_base_url(base_url)
@@ -117,6 +121,7 @@ class Wire:
         self._clock = clock
         self._max_response_bytes = max_response_bytes
         self._pool = pool
+        self._key_place = key_place
         self._no_key_because = no_key_because
         self._clock_correction = timedelta()
 
@@ -143,7 +148,7 @@ class Wire:
         """Return the API's idea of now: the local clock corrected by the `Date` of the newest answer."""
         return self._clock.now() + self._clock_correction
 
-    def for_key(self, api_key: str | None, no_key_because: str | None = None) -> "Wire":
+    def for_key(self, api_key: str | None, key_place: str = "", no_key_because: str | None = None) -> "Wire":
         """The same connection for another account, or for nobody's: nothing but the pool is shared."""
         return Wire(
             api_key=api_key,
@@ -153,6 +158,7 @@ class Wire:
             timeout_seconds=self._timeout_seconds,
             clock=self._clock,
             max_response_bytes=self._max_response_bytes,
+            key_place=key_place,
             no_key_because=no_key_because,
         )
 
@@ -206,7 +212,7 @@ class Wire:
                 asked_at = min(asked_at, self.now() - timedelta(seconds=self._clock.monotonic() - started))
                 answer = await self._read(response, asked_at, mutates=mutates, rewritten=rewritten)
             if not answer.is_success:
-                raise error_from_answer(answer, self.redact)
+                raise self._refusal(answer)
             noted = _changes.get()
             if mutates and noted is not None:
                 noted.append(f"{method} {path}")
@@ -336,7 +342,7 @@ class Wire:
         response, _ = await self._send(request, mutates=False)
         if response.is_success:
             return response
-        raise error_from_answer(await self._read(response, self.now()), self.redact)
+        raise self._refusal(await self._read(response, self.now()))
 
     async def _read(
         self, response: httpx2.Response, asked_at: datetime, *, mutates: bool = False, rewritten: bool = False
@@ -361,6 +367,13 @@ class Wire:
         request_id = clean_text(response.headers.get("X-Request-Id", ""), self.redact, max_chars=MAX_REQUEST_ID_CHARS)
         body = _without_mark(b"".join(chunks)[:limit])
         return Answer(response.status_code, response.headers, body, asked_at, request_id or None, mutates, rewritten)
+
+    def _refusal(self, answer: Answer) -> LiumError:
+        error = error_from_answer(answer, self.redact)
+        if isinstance(error, AuthenticationFailed) and self._api_key is not None:
+            error.key_place = self._key_place
+            error.key_is_odd = not self._api_key.startswith(KEY_PREFIX)
+        return error
 
     @contextmanager
     def _failures(self, *, mutates: bool) -> Iterator[None]:

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from lium_mcp.values import decoded
+
 Mode = Literal["enforce", "shadow"]
 _MAX_HOURS: Final = 720
 _MAX_FILE_BYTES: Final = 2**20
@@ -147,7 +149,7 @@ def read_policy_file(path: Path) -> tuple[Limits, Mode | None]:
             content = file.read(_MAX_FILE_BYTES + 1)
         if len(content) > _MAX_FILE_BYTES:
             raise PolicyFileError(f"{path} is larger than {_MAX_FILE_BYTES} bytes")
-        read = _File.model_validate(tomllib.loads(content.decode()))
+        read = _File.model_validate(tomllib.loads(decoded(content)))
     except OSError as error:
         raise PolicyFileError(f"{path} cannot be read: {error.strerror}") from None
     except ValidationError as error:

@@ -11,6 +11,7 @@ import anyio
 
 from lium_mcp.api.public_keys import bare_keys
 from lium_mcp.remote.errors import RemoteError
+from lium_mcp.values import decoded
 
 if TYPE_CHECKING:
     import asyncssh
@@ -99,7 +100,7 @@ class KeySource:
     def _read_public(self) -> str:
         path = self.public_path
         try:
-            return path.read_text(encoding="utf-8-sig", errors="replace") if path else ""
+            return decoded(path.read_bytes(), "replace") if path else ""
         except OSError:  # a file that cannot be read any more is no key
             return ""
 

@@ -1,0 +1,73 @@
+"""The config file of the official client, `~/.lium/config.ini`: a saved key, workspaces, and the SSH key to use."""
+
+from configparser import ConfigParser, MissingSectionHeaderError, ParsingError
+from configparser import Error as ConfigError
+from pathlib import Path
+
+from lium_mcp.values import SettingsError, cleaned, cleaned_key, decoded, expanded, is_placeholder, key_problem
+
+
+class OfficialConfig:
+    """What the file says. One that cannot be read is no empty one.
+
+    Raises:
+        SettingsError: there is a file, and it cannot be read. No line of it is repeated: it may hold a key.
+    """
+
+    def __init__(self) -> None:
+        self._path = Path.home() / ".lium" / "config.ini"
+        self._config = ConfigParser(interpolation=None)
+        try:
+            self._config.read_string(decoded(self._path.read_bytes()))
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except OSError as error:
+            raise SettingsError(f"{self._path}: it cannot be read: {error.strerror}") from None
+        except (ConfigError, UnicodeError) as error:
+            raise SettingsError(
+                f"{self._path}: this is no INI file that can be read{_place(error)}; mend it or remove it"
+            ) from None
+
+    def key(self, workspace: str) -> tuple[str | None, str]:
+        """The saved key of this workspace, else of the chosen one, else the general one; and what it is called.
+
+        A key acts in one workspace. When one is asked for, only its own key will do: any other would spend another
+        team's money.
+
+        Raises:
+            SettingsError: what is saved cannot be a key.
+        """
+        active = workspace or cleaned(self._config.get("workspaces", "active", fallback=""))
+        sections = [f"workspace.{active.lower()}"] if active else []
+        if not workspace:
+            sections.append("api")
+        for section in sections:
+            text = self._config.get(section, "api_key", fallback="")
+            name = f"api_key under [{section}] in {self._path}"
+            if is_placeholder(text):
+                raise SettingsError(f"{name}: it is a placeholder that nothing has filled in")
+            if key := cleaned_key(text):
+                if problem := key_problem(key):
+                    raise SettingsError(f"{name}: {problem}")
+                return key, name
+        return None, ""
+
+    def ssh_key_path(self) -> Path | None:
+        """The private SSH key that is saved there.
+
+        Raises:
+            SettingsError: the path cannot be one.
+        """
+        text = cleaned(self._config.get("ssh", "key_path", fallback=""))
+        try:
+            return expanded(text) if text else None
+        except ValueError as error:
+            raise SettingsError(f"key_path under [ssh] in {self._path}: {error}") from None
+
+
+def _place(error: Exception) -> str:
+    if isinstance(error, ParsingError) and not isinstance(error, MissingSectionHeaderError) and error.errors:
+        line: int | None = error.errors[0][0]
+    else:
+        line = getattr(error, "lineno", None)
+    return f" (line {line})" if line else ""
