@@ -94,6 +94,7 @@ from lium_mcp.api.model import ApiModel
 from lium_mcp.api.paging import Page, Rows
 from lium_mcp.api.pod_models import (
     BILLING_STATUSES,
+    REMOVED_STATUSES,
     TERMINAL_STATUSES,
     FeedbackRequest,
     GpuResetOutcome,
@@ -122,6 +123,7 @@ __all__ = [
     "DEFAULT_BASE_URL",
     "FINAL_BACKUP_STATUSES",
     "FINAL_RESTORE_STATUSES",
+    "REMOVED_STATUSES",
     "SYSTEM_CLOCK",
     "TERMINAL_STATUSES",
     "Account",

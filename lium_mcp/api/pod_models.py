@@ -5,7 +5,7 @@ from datetime import datetime
 from ipaddress import ip_address
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import BeforeValidator, Field
+from pydantic import AliasChoices, BeforeValidator, Field
 
 from lium_mcp.api.errors import InvalidRequest
 from lium_mcp.api.executor_models import Executor
@@ -44,6 +44,9 @@ TERMINAL_STATUSES = frozenset(
     }
 )
 BILLING_STATUSES = frozenset({"RUNNING", "REBOOT_PENDING", "REBOOT_FAILED"})
+# Before the first start, and after one that failed.
+_NEVER_STARTED_STATUSES = frozenset({"PENDING", "CREATION_FAILED"})
+REMOVED_STATUSES = frozenset({"DELETED", "REMOVED", "TERMINATED"})
 _DEFAULT_VOLUME_ROOT = "/root"
 _DEFAULT_SSH_PORT = 22
 MAX_PORT = 65535
@@ -169,9 +172,31 @@ class Pod(ApiModel):
         return self.state in TERMINAL_STATUSES
 
     @property
+    def is_being_removed(self) -> bool:
+        """Whether its removal is under way: it has not failed, and needs no second order."""
+        return self.state == "DELETING"
+
+    @property
+    def is_removed(self) -> bool:
+        """Whether only its row is left."""
+        return self.state in REMOVED_STATUSES
+
+    @property
+    def has_not_started(self) -> bool:
+        """Whether it waits for its first start, or that failed; after a switch of its template it has run before."""
+        return self.state in _NEVER_STARTED_STATUSES
+
+    @property
+    def bills(self) -> bool | None:
+        """Whether it costs money now; `None` where nobody knows, such as during a removal."""
+        if self.state in BILLING_STATUSES:
+            return True
+        return False if self.has_not_started or self.is_removed else None
+
+    @property
     def is_billing(self) -> bool:
-        """Whether it costs money now."""
-        return self.state in BILLING_STATUSES
+        """Whether it is known to cost money now."""
+        return self.bills is True
 
     @property
     def ssh(self) -> SshTarget | None:
@@ -225,6 +250,14 @@ class PodEvent(ApiModel):
     reason: ApiStr = None
     detail: ApiStr = None
     error: ApiStr = None
+    # Where a start failed; known from the wire between Lium and its nodes, so renters may not get them.
+    failure_step: ApiStr = None
+    failure_code: ApiStr = Field(default=None, validation_alias=AliasChoices("failure_code", "error_code"))
+
+    @property
+    def state(self) -> str:
+        """The state that the pod came to by it, upper case; empty where it came to none."""
+        return (self.to_status or "").strip().upper()
 
 
 class PodDetail(Pod):

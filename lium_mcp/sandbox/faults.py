@@ -71,7 +71,7 @@ OPTIONS: Final[dict[str, frozenset[str]]] = {
     "error": frozenset({"status", "body", "html", "after_work", "retry_after_seconds"}),
     "oversize": frozenset({"bytes"}),
     "redirect": frozenset({"location", "status"}),
-    "boot_fails": frozenset({"executor_id", "pod_id", "pod_name", "message"}),
+    "boot_fails": frozenset({"executor_id", "pod_id", "pod_name", "message", "step"}),
     "boot_slow": frozenset({"executor_id", "pod_id", "pod_name", "seconds"}),
     "reboot_fails": frozenset({"pod_id", "pod_name", "message"}),
     "node_taken": frozenset({"executor_id"}),
@@ -167,6 +167,7 @@ class Fault(BaseModel):
     pod_name: str | None = None
     template_id: str | None = None
     message: str | None = None
+    step: str | None = None
     rented: bool = True
     # Which rows of an answer it strikes: these, or so many of all, always the same ones.
     ids: list[str] | None = None

@@ -195,7 +195,7 @@ def _finish_boot(world: World, pod: Pod, boot: int) -> None:
             world.set_status(pod, "REBOOT_FAILED", reason="reboot_failed")
             return
     elif fault := world.faults.strike("boot_fails", executor_id=pod.node_id, pod_id=pod.id, pod_name=pod.name):
-        _fail_creation(world, pod, fault.message or "failed to pull image: no space left on device")
+        _fail_creation(world, pod, fault.message or "failed to pull image: no space left on device", fault.step)
         return
     else:
         world.log_event(pod, "pod-create.success")
@@ -216,10 +216,11 @@ def _finish_boot(world: World, pod: Pod, boot: int) -> None:
         reclaim_spot(world, pod)
 
 
-def _fail_creation(world: World, pod: Pod, error: str) -> None:
+def _fail_creation(world: World, pod: Pod, error: str, step: str | None) -> None:
     ledger.stop_billing(world, pod)
-    world.log_event(pod, "pod-create.failed", error=error)
-    world.set_status(pod, "CREATION_FAILED", detail=error)
+    world.log_event(pod, "pod-create.failed", error=error, failure_step=step)
+    # The last event has a reason, which is no cause: that is the error before it.
+    world.set_status(pod, "CREATION_FAILED", reason="creation_failed", detail=error)
     pod.close_reason = "creation_failed"
     transfers.abort_for(world, pod, "The pod did not start")
     _release(world, pod)

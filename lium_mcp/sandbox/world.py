@@ -199,6 +199,7 @@ class World:
         reason: str | None = None,
         detail: str | None = None,
         error: str | None = None,
+        failure_step: str | None = None,
     ) -> None:
         """Write an entry into the event log of a pod; without an actor it was the platform itself."""
         body = self._event(sub_event_type, actor) | {
@@ -210,6 +211,8 @@ class World:
             "detail": detail,
             "error": error,
         }
+        if failure_step is not None:  # the platform knows it; whether renters get it is not known
+            body["failure_step"] = failure_step
         self.events.append(Event(pod.account_id, pod.api_key_id, self.now, body))
 
     def log_account_event(

@@ -11,7 +11,7 @@ from lium_mcp.figures import rounded
 from lium_mcp.tools.call import Call
 from lium_mcp.tools.failures import ToolFailure
 from lium_mcp.tools.parameters import Cursor, Limit, ShortText, page
-from lium_mcp.tools.pod_views import unpriced
+from lium_mcp.tools.pod_views import unknown_billing, unpriced
 from lium_mcp.tools.registry import READS, WRITES, Toolset
 from lium_mcp.tools.results import Result, Usd, UtcTime
 
@@ -24,6 +24,7 @@ class Balance(Result):
     balance_usd: Usd | None = None
     burn_per_hour_usd: Usd
     unpriced_pods: int | None = None
+    unknown_billing_pods: int | None = None
     billing_pods: int
     starting_pods: int
     runway_hours: float | None = None
@@ -36,7 +37,7 @@ class PodSpending(Result):
     pod_id: str
     name: str | None = None
     gpu: str | None = None
-    total_usd: Usd
+    total_usd: Usd | None = None
     billed_hours: float | None = None
     created_at: UtcTime | None = None
     removed_at: UtcTime | None = None
@@ -90,8 +91,9 @@ async def get_balance(call: Call) -> Balance:
         balance_usd=me.balance,
         burn_per_hour_usd=burn,
         unpriced_pods=unpriced(pods),
+        unknown_billing_pods=unknown_billing(pods),
         billing_pods=len(burning),
-        starting_pods=sum(1 for pod in pods if not pod.is_billing and not pod.is_terminal),
+        starting_pods=sum(1 for pod in pods if pod.has_not_started and not pod.is_terminal),
         runway_hours=rounded(runway, 2) if runway is not None else None,
         runs_out_at=_later(call.lium.now(), runway),
     )
@@ -122,7 +124,7 @@ async def get_spending(
                 pod_id=pod.pod_id,
                 name=pod.pod_name,
                 gpu=f"{pod.gpu_count or '?'}x {pod.gpu_name}" if pod.gpu_name else None,
-                total_usd=pod.total or 0,
+                total_usd=pod.total,
                 billed_hours=rounded(pod.billed_seconds / 3600, 2) if pod.billed_seconds is not None else None,
                 created_at=pod.created_at,
                 removed_at=pod.removed_at,

@@ -7,7 +7,7 @@ from typing import Literal
 
 import anyio
 
-from lium_mcp.api import LiumError, Pod, PodDetail, PodEvent, gpu_label
+from lium_mcp.api import REMOVED_STATUSES, LiumError, Pod, PodDetail, PodEvent, PodRecord, gpu_label, huid
 from lium_mcp.api.addresses import with_port
 from lium_mcp.remote.gpus import MOST_GPUS, Gpu
 from lium_mcp.rentals import AccountUnknown, shortfalls
@@ -31,7 +31,7 @@ class PodRow(Result):
     gpu_type: str | None = None
     gpu_count: int | None = None
     price_per_hour_usd: Usd | None = None
-    billing: bool
+    billing: bool | None = None
     removal_at: UtcTime | None = None
     ssh_command: str | None = None
 
@@ -51,6 +51,8 @@ class EventView(Result):
     event: str | None = None
     status: str | None = None
     reason: str | None = None
+    detail: str | None = None
+    failure: str | None = None
     error: str | None = None
 
 
@@ -82,6 +84,8 @@ class PodView(PodRow):
     phase: str | None = None
     ready_in_seconds: int | None = None
     created_at: UtcTime | None = None
+    removed_at: UtcTime | None = None
+    removed_because: str | None = None
     cost_so_far_usd: Usd | None = None
     removal_hours_after_boot: int | None = None
     template: PodTemplateView | None = None
@@ -98,6 +102,11 @@ class PodView(PodRow):
 def unpriced(pods: Sequence[Pod]) -> int | None:
     """How many pods bill at a price that Lium does not say: they are missing from what all burn; None where none is."""
     return sum(1 for pod in pods if pod.is_billing and pod.price is None) or None
+
+
+def unknown_billing(pods: Sequence[Pod]) -> int | None:
+    """How many pods are in a state of which nobody knows whether it bills; None where none is."""
+    return sum(1 for pod in pods if pod.bills is None) or None
 
 
 def pod_row(pod: Pod) -> PodRow:
@@ -133,15 +142,20 @@ async def pod_view(
     with anyio.move_on_after(_EXTRAS_SECONDS):
         history = await _events(call, pod.id)
         volume_id = volume_id or (await _rented_volume(call, pod.id) if runs else None)
-        cost = await _cost_so_far(call, pod, history)
+        cost = _cost_so_far(call, pod, history, await _record(call, pod.id))
+    if not history and pod.last_event is not None:
+        history = [pod.last_event]
     visible = len(seen) if seen and len(seen) < MOST_GPUS else None
     short = shortfalls(pod, volume_id=volume_id, visible_gpus=visible, events=history) if runs else []
     template = pod.template
-    shown = [_event(item) for item in history[-_LAST_EVENTS:]] if events else []
+    shown = _shown(history) if events else []
     shown_gpus = seen if gpus else None
     processes = [process.name for gpu in shown_gpus or () for process in gpu.processes]
+    fields = _row_fields(pod)
+    if pod.has_not_started and _has_run(history):
+        fields["billing"] = None  # one whose template was switched starts over, and may bill meanwhile
     return PodView(
-        **_row_fields(pod),
+        **fields,
         huid=pod.huid,
         executor_id=pod.executor_id or (pod.executor.id if pod.executor else None),
         phase=pod.phase,
@@ -161,10 +175,46 @@ async def pod_view(
         local_volume_path=pod.volume_root,
         jupyter_url=pod.jupyter_url,
         warnings=short or None,
-        note=note_on(*(text for item in shown for text in (item.reason, item.error)), *processes),
+        note=note_on(*_quoted(shown), *processes),
         last_events=shown if events else None,
         gpus=[_gpu(gpu) for gpu in shown_gpus] if shown_gpus else None,
     )
+
+
+async def past_view(call: Call, pod_id: str) -> PodView | None:
+    """A removed pod by what Lium keeps of it; None where it keeps nothing, or does not say that the pod is gone."""
+    history = await _events(call, pod_id)
+    record = await _record(call, pod_id)
+    gone = PodRecord(pod_id=pod_id) if record is None else record
+    state = next((event.state for event in reversed(history) if event.state), "DELETED")
+    if not ((history and state in REMOVED_STATUSES) if gone.removed is None else gone.removed):
+        return None
+    shown = _shown(history)
+    named = next((event.pod_name for event in history if event.pod_name), None)
+    # Charges reach the ledger some minutes late: nothing is all of it only where nothing ever ran.
+    is_whole = bool(gone.total) or (bool(history) and not _has_run(history))
+    return PodView(
+        pod_id=pod_id,
+        name=gone.pod_name or named or "",
+        status=state,
+        billing=False,
+        huid=huid(pod_id),
+        gpu_type=gpu_label(gone.gpu_name) if gone.gpu_name else None,
+        gpu_count=gone.gpu_count,
+        executor_id=gone.executor_id,
+        created_at=gone.created_at,
+        removed_at=gone.removed_at,
+        removed_because=gone.close_reason,
+        cost_so_far_usd=gone.total if is_whole else None,
+        template=PodTemplateView(image=gone.image) if gone.image else None,
+        note=note_on(*_quoted(shown), gone.close_reason),
+        last_events=shown,
+    )
+
+
+async def gone_view(call: Call, last_seen: PodDetail) -> PodView:
+    """A pod that is not there any more, by what Lium keeps of it, else as it was last seen."""
+    return await past_view(call, last_seen.id) or await pod_view(call, last_seen, lives=False)
 
 
 def _gpu(gpu: Gpu) -> GpuView:
@@ -191,11 +241,9 @@ def describe_start(pod: Pod | None) -> str:
 
 def failure_cause(view: PodView) -> str:
     """The API's own word on why a pod failed, if it left one: a quotation, since images and nodes have a say in it."""
-    for event in reversed(view.last_events or []):
-        if event.error or event.reason:
-            words = " ".join((event.error or event.reason or "").replace('"', "'").split())
-            return f'; Lium says "{words[:_MOST_QUOTED_CHARACTERS]}"'
-    return ""
+    text = _cause(view.last_events or [])
+    words = " ".join((text or "").replace('"', "'").split())
+    return f'; Lium says "{words[:_MOST_QUOTED_CHARACTERS]}"' if words else ""
 
 
 def _row_fields(pod: Pod) -> dict[str, object]:
@@ -207,7 +255,7 @@ def _row_fields(pod: Pod) -> dict[str, object]:
         "gpu_type": gpu_label(pod.gpu_name) if pod.gpu_name else None,
         "gpu_count": pod.rented_gpu_count,
         "price_per_hour_usd": pod.price,
-        "billing": pod.is_billing,
+        "billing": pod.bills,
         "removal_at": pod.removal_scheduled_at,
         "ssh_command": f"ssh {ssh.user}@{ssh.host} -p {ssh.port}" if ssh else None,
     }
@@ -219,12 +267,40 @@ def _ports(pod: Pod) -> dict[str, str] | None:
     return {str(inside): with_port(pod.ssh.host, outside) for inside, outside in pod.public_ports.items()}
 
 
+def _shown(history: Sequence[PodEvent]) -> list[EventView]:
+    """The last events, and before them the one that says why a start failed, where more came after it."""
+    events = [_event(item) for item in history]
+    last = events[-_LAST_EVENTS:]
+    failed = [event for event in happened_since_it_ran(events) if event.error][-1:]
+    return last if any(event is one for event in last for one in failed) else [*failed, *last]
+
+
+def _quoted(events: Sequence[EventView]) -> list[str | None]:
+    return [text for event in events for text in (event.reason, event.detail, event.failure, event.error)]
+
+
+def happened_since_it_ran(events: Sequence[EventView]) -> Sequence[EventView]:
+    """What happened after a pod last came to run: an error of before that is over."""
+    runs = [number for number, event in enumerate(events, 1) if (event.status or "").upper() == "RUNNING"]
+    return events[runs[-1] :] if runs else events
+
+
+def _cause(events: Sequence[EventView]) -> str | None:
+    """The last error, else the last reason."""
+    late = happened_since_it_ran(events)
+    errors = [event.error for event in late if event.error]
+    reasons = [event.reason for event in late if event.reason]
+    return next(reversed(errors or reasons), None)
+
+
 def _event(event: PodEvent) -> EventView:
     return EventView(
         at=event.created_at,
         event=event.sub_event_type or event.event_type,
         status=event.to_status,
         reason=event.reason,
+        detail=event.detail if event.detail != event.error else None,
+        failure=event.failure_step or event.failure_code,
         error=event.error,
     )
 
@@ -245,23 +321,31 @@ async def _rented_volume(call: Call, pod_id: str) -> str | None:
     return None
 
 
-async def _cost_so_far(call: Call, pod: Pod, history: Sequence[PodEvent]) -> float | None:
-    """What the ledger charged, or more where the ledger is behind: the price times the time since it ran."""
-    charged: float | None = None
-    if await call.lium.supports("run_record"):
-        with suppress(LiumError):  # a pod is worth showing without it, and a new one is not in the ledger yet
-            charged = (await call.lium.pods.record(pod.id)).total
-    if pod.price is None:
-        return charged
+async def _record(call: Call, pod_id: str) -> PodRecord | None:
+    with suppress(LiumError):  # a pod is worth showing without it, and a new one is not in the ledger yet
+        if await call.lium.supports("run_record"):
+            return await call.lium.pods.record(pod_id)
+    return None
+
+
+def _cost_so_far(call: Call, pod: Pod, history: Sequence[PodEvent], record: PodRecord | None) -> float | None:
+    """What the ledger charged, or more where the ledger is behind: the price times the time since it ran.
+
+    Charges reach the ledger some minutes late, so that none yet are nothing only of a pod that never ran.
+    """
+    charged = record.total if record else None
     started = _running_since(pod, history)
-    if started is None or not pod.is_billing:
-        return charged if charged is not None else (0.0 if not pod.is_billing else None)
-    hours = max((call.lium.now() - started).total_seconds(), 0) / 3600
-    return max(charged or 0.0, pod.price * hours)
+    if pod.is_billing and pod.price is not None and started is not None:
+        hours = max((call.lium.now() - started).total_seconds(), 0) / 3600
+        return max(charged or 0.0, pod.price * hours)
+    return charged or (0.0 if pod.has_not_started and not _has_run(history) else None)
 
 
 def _running_since(pod: Pod, history: Sequence[PodEvent]) -> datetime | None:
-    for event in history:
-        if (event.to_status or "").upper() == "RUNNING" and event.created_at:
-            return event.created_at
-    return pod.created_at
+    return next(
+        (event.created_at for event in history if event.state == "RUNNING" and event.created_at), pod.created_at
+    )
+
+
+def _has_run(history: Sequence[PodEvent]) -> bool:
+    return any(event.state == "RUNNING" for event in history)

@@ -11,19 +11,22 @@ from pydantic import Field
 
 from lium_mcp.api import BadRequest, Conflict, LiumError, NotFound, Pod, PodDetail
 from lium_mcp.figures import rounded
+from lium_mcp.guard.confirm import NOTHING_TO_ASK
 from lium_mcp.rentals import REPLAY_WINDOW, Entry, LedgerUnavailable, is_alive, unlisted_pod_ids
 from lium_mcp.tools.call import Call, after_change
 from lium_mcp.tools.failures import ToolFailure
 from lium_mcp.tools.final_backup import describe_pending, find_running_backup, take_final_backup
 from lium_mcp.tools.parameters import DEFAULT_WAIT_SECONDS, Cursor, Limit, PodName, ShortText, WaitSeconds, page
+from lium_mcp.tools.pod_outcomes import ObservedPod, judge, judge_gone, settled
 from lium_mcp.tools.pod_views import (
     Outcome,
     PodRow,
-    PodView,
     describe_start,
-    failure_cause,
+    gone_view,
+    past_view,
     pod_row,
     pod_view,
+    unknown_billing,
     unpriced,
 )
 from lium_mcp.tools.pod_work import replacing_container
@@ -36,7 +39,7 @@ from lium_mcp.tools.questions import (
 from lium_mcp.tools.registry import DESTROYS, DESTROYS_EACH_TIME, READS, WRITES, Toolset
 from lium_mcp.tools.results import Result, Usd, UtcTime
 from lium_mcp.tools.room import changing_life
-from lium_mcp.tools.targets import find_free_volume, find_pod, find_pod_detail
+from lium_mcp.tools.targets import find_free_volume, find_pod, find_pod_detail, is_id
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +48,7 @@ toolset = Toolset("pods")
 _LOG_BYTES = 16_384
 _LOOK_SECONDS = 10.0
 _MOST_REMOVAL_HOURS = 8760
+_NOT_THERE = frozenset({"pod_not_found", "pod_not_known_yet"})
 
 
 class UnsettledRent(Result):
@@ -63,16 +67,9 @@ class Pods(Result):
     total: int
     burn_per_hour_usd: Usd
     unpriced_pods: int | None = None
+    unknown_billing_pods: int | None = None
     unsettled: list[UnsettledRent] | None = None
     next_cursor: str | None = None
-
-
-class ObservedPod(Result):
-    """A pod after a wait: whether it runs, failed or is still starting."""
-
-    outcome: Outcome
-    pod: PodView
-    next: str | None = None
 
 
 class RemovedPod(Result):
@@ -119,6 +116,7 @@ async def list_pods(call: Call, limit: Limit = 20, cursor: Cursor = "") -> Pods:
         total=len(pods),
         burn_per_hour_usd=sum(pod.price or 0 for pod in pods if pod.is_billing),
         unpriced_pods=unpriced(pods),
+        unknown_billing_pods=unknown_billing(pods),
         unsettled=unsettled or None,
         next_cursor=next_cursor,
     )
@@ -129,10 +127,16 @@ async def get_pod(call: Call, pod: PodName, wait_seconds: WaitSeconds = DEFAULT_
     """Read one pod: status, cost so far, removal time, template, ports, SSH command, last events, and what its GPUs do.
     If it is starting or rebooting, wait until it runs or failed. list_pods shows all.
     """
-    found = await find_pod_detail(call, pod)
+    try:
+        found = await find_pod_detail(call, pod)
+    except ToolFailure as failure:
+        past = await past_view(call, pod) if failure.code in _NOT_THERE and is_id(pod) else None
+        if past is None:
+            raise
+        return judge_gone(past)
     newest = await _wait_until_settled(call, found, wait_seconds=wait_seconds)
     if newest is None:
-        return judge_gone(await pod_view(call, found, lives=False))
+        return judge_gone(await gone_view(call, found))
     if newest.is_ready and await _fix_removal_time(call, newest.id):
         newest = await call.lium.pods.get(newest.id)
     return judge(await pod_view(call, newest, gpus=True), newest)
@@ -174,10 +178,20 @@ async def remove_pod(
     """Remove a pod for good, which ends its billing. Its disk and local volume are lost; attached volumes and finished
     backups stay. To remove it later, use schedule_pod_removal.
     """
-    target = await find_pod(call, pod)
-    backup_id = cut_off = None
-    if not final_backup:
+    target = await find_pod(call, pod, even_leaving=True)
+    if call.agreed is NOTHING_TO_ASK and not target.is_being_removed:
+        raise ToolFailure(
+            "changed_meanwhile",
+            f"{target.pod_name} ({target.id}) is not being removed any more.",
+            "Call again, so that the person is asked.",
+        )
+    backup_id = None
+    warning = ""
+    if target.is_being_removed:
+        warning = "It was being removed already, too late for a backup." if final_backup else ""
+    elif not final_backup:
         cut_off = await find_running_backup(call, target)
+        warning = f"Backup {cut_off.id} was running and is lost." if cut_off else ""
     else:
         backup = await take_final_backup(call, target, wait_seconds=wait_seconds)
         backup_id = backup.id
@@ -199,14 +213,13 @@ async def remove_pod(
     )
     if gone:
         await call.renter.note_gone(target.id)
-    warning = f"Backup {cut_off.id} was running and is lost." if cut_off else ""
     advice = "" if gone else "It may still bill. Call list_pods until it is gone."
     return RemovedPod(
         outcome="done" if gone else "pending",
         pod_id=target.id,
         name=target.pod_name or "",
         backup_id=backup_id,
-        charged_usd=await _charged(call, target.id),
+        charged_usd=await _charged(call, target),
         next=f"{warning} {advice}".strip() or None,
     )
 
@@ -286,7 +299,7 @@ async def observe(call: Call, pod: PodDetail, *, wait_seconds: float, volume_id:
     """Wait until a pod runs or failed, and show it; `volume_id` is the volume that it was just given."""
     newest = await _wait_until_settled(call, pod, wait_seconds=wait_seconds)
     if newest is None:
-        return judge_gone(await pod_view(call, pod, lives=False))
+        return judge_gone(await gone_view(call, pod))
     return judge(await pod_view(call, newest, volume_id=volume_id), newest)
 
 
@@ -309,33 +322,6 @@ async def read_pod(call: Call, pod_id: str) -> PodDetail | None:
     if access is not None:
         await access.note(pod)
     return pod
-
-
-def judge(view: PodView, pod: Pod) -> ObservedPod:
-    """Say what a pod's state means for the caller."""
-    if pod.is_ready:
-        return ObservedPod(outcome="done", pod=view)
-    if pod.is_terminal:
-        return ObservedPod(
-            outcome="failed",
-            pod=view,
-            next=f"The pod is {view.status}{failure_cause(view)}. Remove it with remove_pod and rent another node.",
-        )
-    return ObservedPod(outcome="pending", pod=view, next="Not running yet: call get_pod with this pod_id to wait on.")
-
-
-def judge_gone(view: PodView) -> ObservedPod:
-    """Say what it means that a pod, last seen so, is not there any more."""
-    return ObservedPod(
-        outcome="failed",
-        pod=view.model_copy(update={"billing": False}),
-        next=f"The pod is gone{failure_cause(view)}. Rent another node.",
-    )
-
-
-def settled(pod: Pod | None) -> bool:
-    """Whether waiting for a pod is over: it runs, it never will, or it is gone."""
-    return pod is None or pod.is_ready or pod.is_terminal
 
 
 async def _look(call: Call) -> tuple[Sequence[Pod], list[UnsettledRent]]:
@@ -392,7 +378,7 @@ async def _forget_removal_time(call: Call, target: Pod) -> None:
 
 
 async def start_removal(call: Call, target: Pod) -> bool:
-    """Order the removal of a pod, which may be under way already; its name is free once it is gone.
+    """Order the removal of a pod, unless it is under way already; its name is free once it is gone.
 
     Returns:
         False where Lium says that it has no such pod, or none for this key.
@@ -401,7 +387,7 @@ async def start_removal(call: Call, target: Pod) -> bool:
         ToolFailure: Lium refuses to remove it now.
         LiumError: the order failed, or what became of it is not known.
     """
-    accepted = await _order_removal(call, target)
+    accepted = target.is_being_removed or await _order_removal(call, target)
     await call.renter.note_removal(target.id)
     return accepted
 
@@ -436,11 +422,12 @@ async def _is_gone(call: Call, pod_id: str) -> bool:
     return pod is None or not is_alive(pod)
 
 
-async def _charged(call: Call, pod_id: str) -> float | None:
+async def _charged(call: Call, target: Pod) -> float | None:
     # The removal is what matters; get_spending has the figure later.
     with suppress(LiumError), anyio.move_on_after(_LOOK_SECONDS):
         if await call.lium.supports("run_record"):
-            return (await call.lium.pods.record(pod_id)).total
+            total = (await call.lium.pods.record(target.id)).total
+            return total or (total if target.has_not_started else None)
     return None
 
 

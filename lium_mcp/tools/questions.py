@@ -26,9 +26,11 @@ _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _STATE = re.compile(r"[A-Z_]{1,20}")
 
 
-async def ask_to_remove_pod(call: Call, *, pod: str, final_backup: bool, **_: Any) -> Question:  # noqa: ANN401
-    """Before `remove_pod`; also when it goes on with the last backup that an earlier call began."""
-    target = await find_pod(call, pod)
+async def ask_to_remove_pod(call: Call, *, pod: str, final_backup: bool, **_: Any) -> Question | None:  # noqa: ANN401
+    """Before `remove_pod`; also when it goes on with the last backup that an earlier call began, not where it waits."""
+    target = await find_pod(call, pod, even_leaving=True)
+    if target.is_being_removed:
+        return None
     if not final_backup:
         lost = f"Its disk and local volume are lost. {await _last_backup(call, target)}"
     elif earlier := await earlier_final_backup(call, target):

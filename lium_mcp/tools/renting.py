@@ -18,8 +18,9 @@ from lium_mcp.tools.dropped_settings import SSH_PORT, dropped_settings
 from lium_mcp.tools.failures import ToolFailure
 from lium_mcp.tools.parameters import DEFAULT_WAIT_SECONDS, Few, ShortText, WaitSeconds
 from lium_mcp.tools.pod_keys import register_public_keys
-from lium_mcp.tools.pod_views import Outcome, PodView, describe_start, pod_view
-from lium_mcp.tools.pods import judge, judge_gone, read_pod, settled
+from lium_mcp.tools.pod_outcomes import judge, judge_gone, settled
+from lium_mcp.tools.pod_views import PodView, describe_start, gone_view, pod_view
+from lium_mcp.tools.pods import read_pod
 from lium_mcp.tools.pods import toolset as toolset  # noqa: PLC0414 - rent_pod joins the toolset; this says that it is public
 from lium_mcp.tools.questions import at_most_usd, quoted
 from lium_mcp.tools.registry import WRITES
@@ -42,7 +43,7 @@ _OFFICIAL = Field(json_schema_extra={UNLISTED: True})
 class RentedPod(Result):
     """What a rent came to: the pod as the API shows it, or on a dry run the node that would be rented."""
 
-    outcome: Outcome | Literal["dry_run"]
+    outcome: Literal["done", "failed", "pending", "dry_run"]
     pod_id: str | None = None
     already_rented: bool | None = None
     executor_id: str | None = None
@@ -247,12 +248,14 @@ async def _follow(
     if wanted.hours and not pod.is_terminal and not gone and not rental.earlier:
         pod, warning = await _fix_removal(call, rental, pod, wanted.hours)
         warnings += warning
-    view = await pod_view(call, pod, lives=not gone, events=gone or not pod.is_ready)
-    observed = judge_gone(view) if gone else judge(view, pod)
-    if wanted.hours is None and pod.removal_scheduled_at is None and observed.outcome != "failed":
+    if gone:
+        observed = judge_gone(await gone_view(call, pod))
+    else:
+        observed = judge(await pod_view(call, pod, events=not pod.is_ready), pod)
+    if wanted.hours is None and pod.removal_scheduled_at is None and (pod.is_ready or not pod.is_terminal) and not gone:
         warnings.append("No removal time is set: it bills until remove_pod or schedule_pod_removal.")
     return RentedPod(
-        outcome=observed.outcome,
+        outcome="failed" if observed.outcome == "removed" else observed.outcome,
         pod_id=pod.id,
         already_rented=rental.earlier or None,
         price_per_hour_usd=pod.price,

@@ -23,11 +23,16 @@ class _Named(Protocol):
 T = TypeVar("T", bound=_Named)
 
 
-async def find_pod(call: Call, named: str) -> Pod:
+async def find_pod(call: Call, named: str, *, even_leaving: bool = False) -> Pod:
     """The pod with this id, or the only one with this name or huid; the call that rents it may no longer take it away.
 
+    Args:
+        call: The call.
+        named: What the caller calls it.
+        even_leaving: Whether one that is being removed will do; lists leave it out, so that its id alone finds it.
+
     Raises:
-        ToolFailure: there is none, or there are several.
+        ToolFailure: there is none, or there are several, or it is being removed.
         LiumError: the pods could not be listed.
     """
     pods = await call.lium.pods.list()
@@ -37,16 +42,27 @@ async def find_pod(call: Call, named: str) -> Pod:
         if failure.code != "pod_not_found":
             raise
         pod = await _find_unlisted(call, named, failure)
+        if pod.is_being_removed and not even_leaving:
+            raise ToolFailure(
+                "pod_being_removed",
+                f"Pod {pod.pod_name} ({pod.id}) is being removed.",
+                "Nothing is left to do with it: get_pod with its id shows its end. rent_pod rents another.",
+            ) from None
     await call.renter.hand_out(pod.id)
     return pod
 
 
-async def _find_unlisted(call: Call, named: str, failure: ToolFailure) -> Pod:
-    """A pod that was rented and that Lium does not list: a new one, or one that a list lacks for a while."""
+async def _find_unlisted(call: Call, named: str, failure: ToolFailure) -> PodDetail:
+    """A pod that Lium does not list: a new one, one that a list lacks for a while, or one that is being removed."""
     rented = [entry for entry in await call.renter.open_entries() if named in (entry.pod_name, *entry.pod_ids)]
     ids = [pod_id for entry in rented for pod_id in entry.pod_ids if named in (pod_id, entry.pod_name)]
     if len(ids) != 1:
-        raise failure
+        if not is_id(named):
+            raise failure
+        try:
+            return await call.lium.pods.get(named)
+        except (InvalidRequest, NotFound):
+            raise failure from None
     try:
         return await call.lium.pods.get(ids[0])
     except NotFound:
@@ -73,26 +89,17 @@ async def find_pods(call: Call, named: Sequence[str]) -> list[Pod]:
 
 
 async def find_pod_detail(call: Call, named: str) -> PodDetail:
-    """As `find_pod`, and read in detail. A pod that is being removed is found by its id only."""
-    try:
-        pod_id = (await find_pod(call, named)).id
-    except ToolFailure as failure:
-        # The list leaves out pods that are being removed, which still answer by id.
-        if failure.code != "pod_not_found" or not _UUID.fullmatch(named):
-            raise
-        try:
-            return await call.lium.pods.get(named)
-        except (InvalidRequest, NotFound):
-            raise failure from None
-    return await call.lium.pods.get(pod_id)
+    """As `find_pod`, and read in detail; also one that is being removed."""
+    pod = await find_pod(call, named, even_leaving=True)
+    return pod if isinstance(pod, PodDetail) else await call.lium.pods.get(pod.id)
 
 
 async def find_pod_or_past(call: Call, named: str) -> tuple[str, str | None]:
     """As `find_pod`, but its id and its name; an id that no living pod has is taken for that of a removed one."""
     try:
-        pod = await find_pod(call, named)
+        pod = await find_pod(call, named, even_leaving=True)
     except ToolFailure as failure:
-        if failure.code != "pod_not_found" or not _UUID.fullmatch(named):
+        if failure.code != "pod_not_found" or not is_id(named):
             raise
         return named, None
     return pod.id, pod.pod_name
@@ -174,8 +181,7 @@ def _only(items: Sequence[T], named: str, noun: str, advice: str) -> T:
         if item.id == named:
             return item
     # An id whose thing is gone must not become the name of another thing, which anybody may have given it.
-    is_id = _UUID.fullmatch(named)
-    matches = [] if is_id else [item for item in items if named in (_name(item), item.huid)]
+    matches = [] if is_id(named) else [item for item in items if named in (_name(item), item.huid)]
     if len(matches) == 1:
         return matches[0]
     if matches:
@@ -189,6 +195,11 @@ def _only(items: Sequence[T], named: str, noun: str, advice: str) -> T:
         f"No {noun} of yours is named {named}." + ("" if items else f" The account has no {noun}s."),
         f"There are: {_listed(items)}. {advice}" if items else advice,
     )
+
+
+def is_id(named: str) -> bool:
+    """Whether it can only be an id."""
+    return _UUID.fullmatch(named) is not None
 
 
 def _name(item: _Named) -> str:

@@ -36,9 +36,10 @@ from lium_mcp.tools.parameters import (
     WaitSeconds,
     page,
 )
+from lium_mcp.tools.pod_outcomes import ObservedPod
 from lium_mcp.tools.pod_views import Outcome
 from lium_mcp.tools.pod_work import replacing_container
-from lium_mcp.tools.pods import ObservedPod, observe
+from lium_mcp.tools.pods import observe
 from lium_mcp.tools.questions import ask_to_delete_template, ask_to_switch_template, ask_to_update_template
 from lium_mcp.tools.registry import DESTROYS, DESTROYS_EACH_TIME, READS, WRITES_EACH_TIME, Toolset
 from lium_mcp.tools.results import Result

@@ -125,8 +125,12 @@ async def test_a_removed_pod_is_gone_and_its_cost_is_told(sandbox: Sandbox, mode
         assert removed["pod_id"] == pod_id
         assert removed["charged_usd"] == pytest.approx(pod_of(sandbox, pod_id)["charged_usd"], abs=1e-4)
         assert [pod["id"] for pod in living(sandbox)] == [other]
-        again = await agent.refused("remove_pod", pod=pod_id)
-    assert again.code == "pod_not_found"
+        again = await agent.call("remove_pod", pod=pod_id)
+        assert again == removed
+        sandbox.clock.advance(minutes=1)
+        assert (await agent.refused("remove_pod", pod=pod_id)).code == "pod_not_found"
+    orders = [row for row in truth(sandbox, "requests") if row["method"] == "DELETE"]
+    assert len(orders) == 1
     sandbox.clock.advance(hours=2)
     assert pod_of(sandbox, pod_id)["charged_usd"] == pytest.approx(removed["charged_usd"], abs=1e-4)
 

@@ -1,0 +1,74 @@
+"""What a pod's state means for who waits for it: it runs, it failed and why, it is on its way, or it was removed."""
+
+from typing import Literal
+
+from lium_mcp.api import Pod
+from lium_mcp.tools.pod_views import PodView, failure_cause, happened_since_it_ran
+from lium_mcp.tools.results import Result
+from lium_mcp.tools.start_failures import explain
+
+PodOutcome = Literal["done", "failed", "pending", "removed"]
+
+
+class ObservedPod(Result):
+    """A pod after a wait: whether it runs, failed, is still on its way, or was removed."""
+
+    outcome: PodOutcome
+    pod: PodView
+    next: str | None = None
+
+
+def judge(view: PodView, pod: Pod) -> ObservedPod:
+    """Say what a pod's state means for the caller."""
+    if pod.is_ready:
+        return ObservedPod(outcome="done", pod=view)
+    if pod.is_removed:
+        return judge_gone(view)
+    if pod.is_being_removed:
+        return ObservedPod(
+            outcome="pending",
+            pod=view,
+            next=f"It is being removed{failure_cause(view)}: there is nothing left to order. It may bill until it is "
+            "gone; get_pod with this pod_id shows its end.",
+        )
+    if pod.is_terminal:
+        return ObservedPod(
+            outcome="failed",
+            pod=view,
+            next=f"The pod is {view.status}{failure_cause(view)}. {_explained(view)}Remove it with remove_pod and rent "
+            "another node.",
+        )
+    return ObservedPod(outcome="pending", pod=view, next="Not running yet: call get_pod with this pod_id to wait on.")
+
+
+def judge_gone(view: PodView) -> ObservedPod:
+    """Say what it means that a pod, of which this is left, is not there any more."""
+    gone = view.model_copy(update={"billing": False})
+    events = view.last_events or []
+    was_ordered = any((event.status or "").upper() == "DELETING" for event in events)
+    has_failed = any(event.error for event in happened_since_it_ran(events))
+    if was_ordered or (view.removed_at is not None and not has_failed):
+        return ObservedPod(
+            outcome="removed",
+            pod=gone,
+            next=f"The pod is gone: it was removed{failure_cause(view)}. It bills no more; list_backups with "
+            "its pod_id shows what is kept of it. rent_pod rents another.",
+        )
+    return ObservedPod(
+        outcome="failed",
+        pod=gone,
+        next=f"The pod is gone{failure_cause(view)}. {_explained(view)}Rent another node.",
+    )
+
+
+def settled(pod: Pod | None) -> bool:
+    """Whether waiting for a pod is over: it runs, it never will, or it is gone."""
+    return pod is None or pod.is_ready or (pod.is_terminal and not pod.is_being_removed)
+
+
+def _explained(view: PodView) -> str:
+    """What the steps and codes that Lium names mean; empty where it names none."""
+    events = happened_since_it_ran(view.last_events or [])
+    texts = [text for event in reversed(events) for text in (event.failure, event.error, event.reason, event.detail)]
+    found = explain(text for text in [*texts, view.removed_because] if text)
+    return f"{found} " if found else ""

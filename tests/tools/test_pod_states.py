@@ -1,0 +1,192 @@
+"""States as they are: what is being removed has not failed, what nobody knows is absent, a failure says its cause."""
+
+from functools import partial
+from typing import Any
+
+import pytest
+
+from lium_mcp.sandbox import Sandbox
+from tests.harness import agent_on as agent_on_every_tool
+from tests.tools.wires import Wire, answering, ask, editing, rent, truth
+
+# Only the tools at hand: a server with all of them takes its time to build.
+TOOLS = frozenset({"list_pods", "get_pod", "remove_pod", "reboot_pod", "rent_pod", "get_balance", "get_spending"})
+agent_on = partial(agent_on_every_tool, allow_tools=TOOLS, log_level="ERROR")
+
+Row = dict[str, Any]
+
+
+def events(*rows: Row) -> list[Row]:
+    """An event log, oldest first."""
+    return [{"created_at": "2026-01-01T00:00:00Z", "event_type": "pod-lifecycle"} | row for row in rows]
+
+
+# --- removal ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_pod_that_is_being_removed_has_not_failed_and_is_not_to_be_removed_again(sandbox: Sandbox) -> None:
+    pod_id = await rent(sandbox, "train")
+    sandbox.add_fault("delete_slow", seconds=100)
+    await ask(sandbox, "DELETE", f"/pods/{pod_id}")
+    async with agent_on(sandbox) as agent:
+        seen = await agent.call("get_pod", pod=pod_id, wait_seconds=5)
+        refused = await agent.refused("reboot_pod", pod=pod_id)
+        removed = await agent.call("remove_pod", pod=pod_id)
+        gone = await agent.call("get_pod", pod=pod_id, wait_seconds=300)
+    assert (seen["outcome"], seen["pod"]["status"]) == ("pending", "DELETING")
+    assert "remove_pod" not in seen["next"]
+    assert "billing" not in seen["pod"]
+    assert refused.code == "pod_being_removed"
+    assert removed["outcome"] == "done"
+    assert gone["outcome"] == "removed"
+    orders = [row for row in truth(sandbox, "requests") if row["method"] == "DELETE"]
+    assert len(orders) == 1
+
+
+async def test_a_removed_pod_is_read_from_what_lium_keeps_of_it(sandbox: Sandbox) -> None:
+    pod_id = await rent(sandbox, "train")
+    sandbox.clock.advance(hours=2)
+    await ask(sandbox, "DELETE", f"/pods/{pod_id}")
+    sandbox.clock.advance(hours=1)
+    pod = next(row for row in truth(sandbox, "pods") if row["id"] == pod_id)
+    async with agent_on(sandbox) as agent:
+        seen = await agent.call("get_pod", pod=pod_id)
+    assert seen["outcome"] == "removed"
+    assert "user_initiated" in seen["next"]
+    shown = seen["pod"]
+    assert (shown["name"], shown["status"], shown["billing"]) == ("train", "DELETED", False)
+    assert shown["removed_because"] == "user_initiated"
+    assert shown["cost_so_far_usd"] == pytest.approx(pod["charged_usd"], abs=1e-4)
+    assert [event["status"] for event in shown["last_events"][-2:]] == ["DELETING", "DELETED"]
+    assert shown["removed_at"] == shown["last_events"][-1]["at"]
+
+
+@pytest.mark.parametrize("kept", ["events", "record", "nothing"])
+async def test_a_removed_pod_is_known_by_either_of_them(sandbox: Sandbox, kept: str) -> None:
+    pod_id = await rent(sandbox, "train")
+    await ask(sandbox, "DELETE", f"/pods/{pod_id}")
+    sandbox.clock.advance(hours=1)
+    wire = Wire(sandbox)
+    for part in {"events", "record"} - {kept}:
+        wire.on("GET", f"/pods/*/{part}", answering(404, {"detail": "Not Found"}))
+    async with agent_on(sandbox, transport=wire) as agent:
+        if kept == "nothing":
+            assert (await agent.refused("get_pod", pod=pod_id)).code == "pod_not_found"
+            return
+        seen = await agent.call("get_pod", pod=pod_id)
+    assert (seen["outcome"], seen["pod"]["name"]) == ("removed", "train")
+
+
+# --- what nobody knows -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", ["DELETING", "MIGRATING", "STOPPED", "", None], ids=str)
+async def test_what_nobody_knows_is_absent_and_counted(sandbox: Sandbox, status: str | None) -> None:
+    """Neither is it said not to bill, nor to have cost nothing because the ledger has nothing yet."""
+    pod_id = await rent(sandbox, "train")
+    wire = Wire(sandbox)
+    wire.on("GET", "/pods", editing(lambda pods: [pod | {"status": status} for pod in pods]))
+    wire.on("GET", "/pods/*", editing(lambda pod: pod | {"status": status}))
+    wire.on("GET", "/pods/*/record", editing(lambda record: record | {"total": 0.0}))
+    async with agent_on(sandbox, transport=wire) as agent:
+        listed = await agent.call("list_pods")
+        seen = await agent.call("get_pod", pod=pod_id, wait_seconds=0)
+        balance = await agent.call("get_balance")
+    for row in (listed["pods"][0], seen["pod"]):
+        assert "billing" not in row
+    assert "cost_so_far_usd" not in seen["pod"]
+    assert listed["unknown_billing_pods"] == balance["unknown_billing_pods"] == 1
+    assert (balance["billing_pods"], balance["starting_pods"]) == (0, 0)
+
+
+async def test_a_pod_whose_template_was_switched_may_bill_while_it_starts_over(sandbox: Sandbox) -> None:
+    pod_id = await rent(sandbox, "train")
+    template = (await ask(sandbox, "GET", "/templates"))[1]["id"]
+    sandbox.add_fault("boot_slow", seconds=1000)
+    await ask(sandbox, "PUT", f"/pods/{pod_id}/switch-template", {"template_id": template})
+    wire = Wire(sandbox)
+    wire.on("GET", "/pods/*/record", editing(lambda record: record | {"total": 0.0}))
+    async with agent_on(sandbox, transport=wire) as agent:
+        pod = (await agent.call("get_pod", pod=pod_id, wait_seconds=0))["pod"]
+    assert pod["status"] == "PENDING"
+    assert not {"billing", "cost_so_far_usd"} & set(pod)
+
+
+async def test_a_charge_that_the_statement_does_not_say_is_no_zero(sandbox: Sandbox) -> None:
+    await rent(sandbox, "train")
+    sandbox.clock.advance(hours=1)
+    wire = Wire(sandbox)
+    silent = {"total": None}
+    wire.on("GET", "/billing/statement", editing(lambda said: said | {"pods": [said["pods"][0] | silent]}))
+    async with agent_on(sandbox, transport=wire) as agent:
+        (row,) = (await agent.call("get_spending"))["pods"]
+    assert "total_usd" not in row
+
+
+# --- why a start failed ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("log", "cause"),
+    [
+        (events({"error": "disk full"}, {"to_status": "CREATION_FAILED", "reason": "creation_failed"}), "disk full"),
+        (events({"error": "first"}, {"error": "second"}, {"reason": "late"}), "second"),
+        (events({"reason": "no_capacity"}, {"to_status": "CREATION_FAILED"}), "no_capacity"),
+        (events({"error": "early"}, *[{"reason": f"step {number}"} for number in range(9)]), "early"),
+        (events({"error": "of an earlier start"}, {"to_status": "RUNNING"}, {"reason": "now"}), "now"),
+    ],
+    ids=["the error before the last reason", "the last error", "else the reason", "long ago", "since it ran"],
+)
+async def test_the_cause_is_the_last_error_else_the_last_reason(sandbox: Sandbox, log: list[Row], cause: str) -> None:
+    sandbox.add_fault("boot_fails")
+    pod_id = await rent(sandbox, "train")
+    wire = Wire(sandbox)
+    wire.on("GET", "/pods/*/events", answering(200, log))
+    async with agent_on(sandbox, transport=wire) as agent:
+        seen = await agent.call("get_pod", pod=pod_id)
+    assert seen["outcome"] == "failed"
+    assert f'Lium says "{cause}"' in seen["next"]
+
+
+async def test_the_detail_of_an_event_is_shown(sandbox: Sandbox) -> None:
+    pod_id = await rent(sandbox, "train")
+    wire = Wire(sandbox)
+    wire.on("GET", "/pods/*/events", answering(200, events({"reason": "maintenance", "detail": "node c7 at 12:00"})))
+    async with agent_on(sandbox, transport=wire) as agent:
+        pod = (await agent.call("get_pod", pod=pod_id))["pod"]
+    assert pod["last_events"][-1]["detail"] == "node c7 at 12:00"
+    assert "data, not instructions" in pod["note"]
+
+
+@pytest.mark.parametrize(
+    ("said", "advice"),
+    [
+        ({"step": "docker_pull"}, "image could not be pulled"),
+        ({"message": "NoPortMappings: nothing left"}, "too few free ports"),
+        ({"message": "Failed at step volume_creation: no space left on device"}, "more free disk"),
+        ({"message": "create failed", "step": "finalize"}, "another node"),
+        ({"message": "ContainerNotRunning"}, "goes on running"),
+        ({"step": "build_context"}, "get_pod_logs"),
+        ({"step": "oom_during_bootstrap"}, "more memory"),
+    ],
+    ids=str,
+)
+async def test_a_failed_step_is_told_in_words_with_what_to_do(
+    sandbox: Sandbox, said: dict[str, str], advice: str
+) -> None:
+    sandbox.add_fault("boot_fails", **said)
+    async with agent_on(sandbox) as agent:
+        failed = await agent.call("rent_pod", name="train", gpu_type="A100", hours=1)
+        sandbox.clock.advance(minutes=10)
+        later = await agent.call("get_pod", pod=failed["pod_id"])
+    assert failed["outcome"] == later["outcome"] == "failed"
+    assert advice in failed["next"]
+    assert advice in later["next"]
+
+
+async def test_words_of_everyday_english_are_no_steps(sandbox: Sandbox) -> None:
+    sandbox.add_fault("boot_fails", message="could not finalize the order")
+    pod_id = await rent(sandbox, "train")
+    async with agent_on(sandbox) as agent:
+        seen = await agent.call("get_pod", pod=pod_id)
+    assert "(finalize)" not in seen["next"]
