@@ -375,8 +375,12 @@ class Settler:
             await self.note(entry, "unknown", missed_lists=count, missed_at=asked_at)
 
     async def _find_order(self, entry: Entry) -> Order | None:
-        """What may be sent again for it: nothing where the API might take the repeat for a new rent."""
-        order = from_json(entry.order)
+        """What may be sent again for it: nothing where the API might take the repeat for a new rent.
+
+        Nor anything with another key: should the repeat be the first to arrive, the pod would be that key's, and the
+        key of the rent, which may see its own pods only, would take it for gone.
+        """
+        order = from_json(entry.order) if entry.key_tag == self._key_tag else None
         if order is None or self._lium.now() - entry.created_at >= REPLAY_WINDOW:
             return None
         # A server that was replaced by an older one knows no keys.

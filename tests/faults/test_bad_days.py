@@ -28,6 +28,7 @@ from tests.tools.wires import (
     ask_as_person,
     editing,
     eventually,
+    failing,
     living,
     losing_the_answer,
     offers,
@@ -500,6 +501,30 @@ async def test_two_keys_of_one_account_share_names_and_limits(account: Sandbox, 
         assert rows(ledger)["train"] == "removed"
         await other.call("rent_pod", **await a_rent(account, "third"))
     assert len(living(account)) == 2
+
+
+async def test_a_lost_rent_is_repeated_with_its_own_key_only(account: Sandbox, ledger: Path) -> None:
+    wire = Wire(account)
+    on_rents(wire, failing(httpx2.ReadError("gone")))
+    async with (
+        agent_on(account, ledger, transport=wire, api_key=await another_key(account, "own")) as one,
+        agent_on(account, ledger) as other,
+    ):
+        wanted = await a_rent(account, "train")
+        assert (await one.refused("rent_pod", **wanted)).code == "outcome_unknown"
+        account.clock.advance(minutes=2)
+        # Had this made the pod, it would be this key's, and the first could not see it.
+        await other.call("list_pods")
+        assert (await other.refused("rent_pod", **wanted)).code == "rent_unsettled"
+        assert not rents(account)
+        on_rents(wire, lambda request, forward: forward(request))
+        account.clock.advance(minutes=2)
+        await one.call("list_pods")
+        for agent in (one, other):
+            account.clock.advance(minutes=2)
+            assert [pod["name"] for pod in (await agent.call("list_pods"))["pods"]] == ["train"]
+        assert rows(ledger) == {"train": "rented"}
+    assert len(rents(account)) == len(living(account)) == 1
 
 
 async def test_another_account_is_another_account(account: Sandbox, ledger: Path) -> None:
