@@ -22,18 +22,30 @@ help:
 .venv/.dev: .venv/.created requirements/dev.txt pyproject.toml
 	$(PIP) install --no-deps --require-hashes --requirement requirements/dev.txt
 	$(PIP) install --no-deps --no-build-isolation --editable .
-	@touch $@ .venv/.run
+	@touch $@ .venv/.run .venv/.installed
+
+.venv/.installed: .venv/.run pyproject.toml
+	$(PIP) install --no-deps --editable .
+	@touch $@
 
 .PHONY: install
-install: .venv/.dev ## make the command .venv/bin/lium-mcp, for an MCP host or by hand
+install: .venv/.installed ## make the command .venv/bin/lium-mcp, for an MCP host or by hand
 
 .PHONY: demo
 demo: .venv/.run ## watch an agent rent, use and remove a GPU pod in the sandbox
 	PYTHONPATH=. $(BIN)/python -m lium_mcp demo
 
 .PHONY: test
-test: .venv/.dev ## run all tests; with COVERAGE=1 also measure what they cover, which takes half as long again
+test: .venv/.dev ## run the tests that need nothing but .venv: no network, no other program
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not external"
+
+.PHONY: test-all
+test-all: .venv/.dev clients ## run all tests, also those with OpenSSH, PostgreSQL and other people's clients; COVERAGE=1 measures what they cover
 	$(BIN)/python -m pytest -n $(WORKERS) $(if $(COVERAGE),--cov --cov-report=term:skip-covered --cov-fail-under=90)
+
+.PHONY: clients
+clients: .venv/.dev ## install other people's clients into .cache, or say why one cannot be; its tests then fail
+	-$(BIN)/python -m tests.compat.installs
 
 .PHONY: fuzz
 fuzz: .venv/.dev ## run the tests that draw their inputs, with other draws each time, and the whole corpus of hostile inputs
@@ -67,10 +79,6 @@ manifests: .venv/.dev ## write the ready-made configs for MCP hosts again, to be
 .PHONY: bundle
 bundle: .venv/.dev ## build the bundle for Claude Desktop into dist/
 	$(BIN)/python -m manifests.bundle dist
-
-.PHONY: examples
-examples: .venv/.dev ## run the examples for agent frameworks with a scripted model (downloads the frameworks into .cache)
-	RUN_EXAMPLES=1 $(BIN)/python -m pytest -q -n0 tests/manifests/test_examples.py
 
 .PHONY: bench
 bench: .venv/.dev ## measure start-up, the time a tool call adds, a ledger of months and files to a pod, each against a baseline

@@ -3,6 +3,7 @@
 import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Final
 
 import pytest
 from hypothesis import settings
@@ -15,6 +16,19 @@ from tests.sshd import AtSshd, Sshd, running, what_is_missing
 # A test fails for a change, not for the luck of a draw; `make fuzz` draws anew.
 settings.register_profile("fixed", derandomize=True)
 settings.load_profile("fixed")
+
+
+# What these need is not in `.venv`: a server of the system, or a client that was installed before.
+_EXTERNAL_FIXTURES: Final = frozenset(
+    {"postgres", "sshd", "official_environment", "python_130", "typescript", "inspector", "conformance"}
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what only `make test-all` runs, by what it uses."""
+    for item in items:
+        if isinstance(item, pytest.Function) and not _EXTERNAL_FIXTURES.isdisjoint(item.fixturenames):
+            item.add_marker("external")
 
 
 @pytest.fixture(autouse=True)
@@ -44,15 +58,15 @@ async def agent(sandbox: Sandbox) -> AsyncIterator[Agent]:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    """A PostgreSQL server; where none is installed, what needs it is skipped."""
+    """A PostgreSQL server."""
     try:
         with running_postgres() as server:
             yield server
     except NoPostgres as reason:
-        pytest.skip(str(reason))
+        pytest.fail(str(reason), pytrace=False)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.external)])
 def state_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The address of an empty ledger, on either database."""
     if request.param == "sqlite":
@@ -65,9 +79,9 @@ def state_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 @pytest.fixture
 def sshd(tmp_path: Path) -> Iterator[Sshd]:
-    """A real OpenSSH server that stands for a pod; without one on the machine, the test is skipped."""
+    """A real OpenSSH server that stands for a pod."""
     if missing := what_is_missing():
-        pytest.skip(missing)
+        pytest.fail(missing, pytrace=False)
     with running(tmp_path / "pod") as server:
         yield server
 

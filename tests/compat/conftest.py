@@ -1,6 +1,5 @@
 """One process of the official client for all tests of a worker, with a home that every test finds empty."""
 
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,20 +7,16 @@ from pathlib import Path
 import pytest
 
 from tests.compat.driver import Official
-from tests.compat.environment import CannotInstall, Environment, ensure
+from tests.compat.environment import Environment
+from tests.compat.installs import OFFICIAL, installed
 from tests.compat.simulated import Simulated, simulating
 from tests.harness import PUBLIC_KEY
 
 
 @pytest.fixture(scope="session")
 def official_environment() -> Environment:
-    """The official client, installed; on a machine that cannot install it these tests are skipped, in CI they fail."""
-    try:
-        return ensure()
-    except CannotInstall as reason:
-        if os.environ.get("CI") == "true":
-            pytest.fail(str(reason), pytrace=False)
-        pytest.skip(str(reason))
+    """The official client, installed."""
+    return Environment(installed(OFFICIAL))
 
 
 @pytest.fixture(scope="session")

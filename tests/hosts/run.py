@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from tests.compat.clients.installs import variables
+from tests.compat.installs import variables
 from tests.http_server import serving
 
 CACHE: Final = Path(__file__).parents[2] / ".cache" / "hosts"

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from manifests.source import HERE, ROOT
+from manifests.source import HERE
+from tests.compat.installs import installed, uv_variables
 from tests.manifests.scripted_model import scripted_model
 
 EXAMPLES = HERE / "examples"
-INSTALL_LIMIT_SECONDS = 600
 
 
 def run(command: list[str], *, limit_seconds: float, **variables: str) -> str:
@@ -31,17 +31,16 @@ def test_the_plain_client_prints_the_cheapest_gpus(host_path: str) -> None:
     assert all("free, from $" in line for line in prices)
 
 
-@pytest.mark.skipif("RUN_EXAMPLES" not in os.environ, reason="downloads frameworks: `make examples` runs it")
-@pytest.mark.timeout(INSTALL_LIMIT_SECONDS)
-@pytest.mark.parametrize("example", ["openai_agents.py", "langchain_agent.py"])
+@pytest.mark.external
+@pytest.mark.parametrize("example", ["openai_agents", "langchain_agent"])
 def test_an_agent_sees_the_tools_and_reads_what_one_answers(example: str, host_path: str) -> None:
+    installed(example)
     with scripted_model("get_gpu_prices") as model:
         said = run(
-            ["uv", "run", "--no-project", str(EXAMPLES / example), "--sandbox"],
-            limit_seconds=INSTALL_LIMIT_SECONDS,
+            ["uv", "run", "--offline", "--no-project", str(EXAMPLES / f"{example}.py"), "--sandbox"],
+            limit_seconds=60,
             PATH=host_path,
-            UV_CACHE_DIR=str(ROOT / ".cache" / "uv"),
-            UV_PYTHON=sys.executable,
+            **uv_variables(),
             OPENAI_BASE_URL=model.base_url,
             OPENAI_API_KEY="none",
             OPENAI_AGENTS_DISABLE_TRACING="1",

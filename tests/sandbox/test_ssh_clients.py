@@ -1,7 +1,6 @@
 """The real OpenSSH clients against a simulated pod."""
 
 import asyncio
-import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -9,9 +8,7 @@ import pytest
 
 from tests.sandbox.ssh_pods import SshPod, ssh_pod
 
-pytestmark = pytest.mark.skipif(
-    not (shutil.which("ssh") and shutil.which("sftp")), reason="OpenSSH's clients are not installed"
-)
+pytestmark = pytest.mark.external  # OpenSSH's clients
 SECONDS = 30
 
 

@@ -1,15 +1,14 @@
 """Our server as other people's clients reach it: a command for stdio, two addresses for HTTP, a sandbox behind them."""
 
-import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.compat.clients.installs import CannotInstall, node_client, python_client
+from tests.compat.installs import installed
 from tests.compat.simulated import Simulated, simulating
 from tests.http_server import serving_within, variables
 
@@ -61,30 +60,21 @@ def target(request: pytest.FixtureRequest, lium: Simulated, _targets: dict[str, 
     return _targets[request.param]
 
 
-def _installed(make: Callable[[str], Path], name: str) -> Path:
-    try:
-        return make(name)
-    except CannotInstall as reason:
-        if os.environ.get("CI") == "true":
-            pytest.fail(str(reason), pytrace=False)
-        pytest.skip(str(reason))
-
-
 @pytest.fixture(scope="session")
 def python_130() -> Path:
-    return _installed(python_client, "python")
+    return installed("python") / "bin" / "python"
 
 
 @pytest.fixture(scope="session")
 def typescript() -> Path:
-    return _installed(node_client, "typescript")
+    return installed("typescript")
 
 
 @pytest.fixture(scope="session")
 def inspector() -> Path:
-    return _installed(node_client, "inspector")
+    return installed("inspector")
 
 
 @pytest.fixture(scope="session")
 def conformance() -> Path:
-    return _installed(node_client, "conformance")
+    return installed("conformance")

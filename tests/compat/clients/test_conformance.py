@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.compat.clients.conftest import Target
-from tests.compat.clients.installs import node, variables
+from tests.compat.installs import node, variables
 
 LIMIT_SECONDS = 60
 LEGACY, MODERN = "2025-11-25", "2026-07-28"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.compat.clients.conftest import Target
-from tests.compat.clients.installs import node, variables
+from tests.compat.installs import node, variables
 from tests.compat.simulated import Simulated
 
 LIMIT_SECONDS = 60

@@ -11,8 +11,8 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
 
 from tests.compat.clients.conftest import Target
-from tests.compat.clients.installs import node
 from tests.compat.clients.visit import RENT, check, drive
+from tests.compat.installs import node
 from tests.compat.simulated import Simulated
 from tests.harness import text_of
 

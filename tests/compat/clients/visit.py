@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 from typing import Any, Final
 
-from tests.compat.clients.installs import variables
+from tests.compat.installs import variables
 from tests.compat.simulated import Simulated
 
 LIMIT_SECONDS: Final = 60
