@@ -67,6 +67,10 @@ class PodAccess:
         async with self._connections.to(address) as connection:
             yield connection
 
+    def is_connected(self, pod_id: str) -> bool:
+        """Whether there is a connection to a pod already, as far as is known."""
+        return self._connections is not None and self._connections.has(pod_id)
+
     def is_promising(self, pod_id: str) -> bool:
         """Whether it is worth trying to connect for what could be done without: not if that failed a moment ago."""
         failed_at = self._failed_at.get(pod_id)

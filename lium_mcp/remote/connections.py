@@ -239,6 +239,11 @@ class Connections:
                     self._idle_seconds, self._close_idle, address.pod_id, connection
                 )
 
+    def has(self, pod_id: str) -> bool:
+        """Whether there is an open connection to a pod, as far as is known."""
+        connection = self._open.get(pod_id)
+        return connection is not None and connection.is_open
+
     async def drop(self, pod_id: str) -> None:
         """Close the connection to a pod, if there is one."""
         if timer := self._idle.pop(pod_id, None):
@@ -339,7 +344,9 @@ class Connections:
         return RemoteError(
             "ssh_unreachable",
             f"No SSH connection to {address} could be made ({_reason(error)}).",
-            "Call get_pod to see whether it still runs, and try again in a minute; reboot_pod restarts its SSH server.",
+            "Call get_pod to see whether it still runs, and try again in a minute. If that lasts, see get_pod_logs: a "
+            "container that restarted by itself has no SSH if its image brings no server of its own. reboot_pod starts "
+            "it anew with one, but what lies outside the local volume is lost.",
         )
 
     def _changed(self, address: Address) -> RemoteError:

@@ -3,7 +3,9 @@
 from typing import Literal
 
 from lium_mcp.api import Pod
+from lium_mcp.remote.banner import Answer
 from lium_mcp.tools.pod_views import PodView, failure_cause, happened_since_it_ran
+from lium_mcp.tools.readiness import describe_ssh
 from lium_mcp.tools.results import Result
 from lium_mcp.tools.start_failures import explain
 
@@ -18,10 +20,10 @@ class ObservedPod(Result):
     next: str | None = None
 
 
-def judge(view: PodView, pod: Pod) -> ObservedPod:
-    """Say what a pod's state means for the caller."""
+def judge(view: PodView, pod: Pod, ssh: Answer | None) -> ObservedPod:
+    """Say what a pod's state means for the caller, and what came of a look at its SSH server."""
     if pod.is_ready:
-        return ObservedPod(outcome="done", pod=view)
+        return ObservedPod(outcome="pending" if ssh == "silent" else "done", pod=view, next=describe_ssh(ssh))
     if pod.is_removed:
         return judge_gone(view)
     if pod.is_being_removed:

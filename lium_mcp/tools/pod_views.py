@@ -9,6 +9,7 @@ import anyio
 
 from lium_mcp.api import REMOVED_STATUSES, LiumError, Pod, PodDetail, PodEvent, PodRecord, gpu_label, huid
 from lium_mcp.api.addresses import with_port
+from lium_mcp.remote.banner import Answer
 from lium_mcp.remote.gpus import MOST_GPUS, Gpu
 from lium_mcp.rentals import AccountUnknown, shortfalls
 from lium_mcp.tools.call import Call
@@ -90,6 +91,7 @@ class PodView(PodRow):
     removal_hours_after_boot: int | None = None
     template: PodTemplateView | None = None
     ports: dict[str, str] | None = None
+    ssh_answers: bool | None = None
     volume_id: str | None = None
     local_volume_path: str | None = None
     jupyter_url: str | None = None
@@ -122,6 +124,7 @@ async def pod_view(
     events: bool = True,
     gpus: bool = False,
     volume_id: str | None = None,
+    ssh: Answer | None = None,
 ) -> PodView:
     """Show a pod in detail, with its cost so far, its last events, and what it came out with less of than was asked,
     where these can be read.
@@ -133,11 +136,12 @@ async def pod_view(
         events: Whether to show its last events.
         gpus: Whether to show what its GPUs do.
         volume_id: The volume that it was just given; None for the one that it was rented with.
+        ssh: What came of a look at its SSH server.
     """
     history: Sequence[PodEvent] = ()
     cost: float | None = None
     runs = lives and pod.is_ready
-    seen = await gpus_of(call, pod) if runs else None
+    seen = await gpus_of(call, pod) if runs and ssh in (None, "answers") else None
     # A pod is worth showing without them.
     with anyio.move_on_after(_EXTRAS_SECONDS):
         history = await _events(call, pod.id)
@@ -171,6 +175,7 @@ async def pod_view(
         if template
         else None,
         ports=_ports(pod),
+        ssh_answers=None if ssh in (None, "unreachable") else ssh == "answers",
         volume_id=pod.volume.id if pod.volume else None,
         local_volume_path=pod.volume_root,
         jupyter_url=pod.jupyter_url,

@@ -12,6 +12,7 @@ from pydantic import Field
 from lium_mcp.api import BadRequest, Conflict, LiumError, NotFound, Pod, PodDetail
 from lium_mcp.figures import rounded
 from lium_mcp.guard.confirm import NOTHING_TO_ASK
+from lium_mcp.remote.banner import Answer
 from lium_mcp.rentals import REPLAY_WINDOW, Entry, LedgerUnavailable, is_alive, unlisted_pod_ids
 from lium_mcp.tools.call import Call, after_change
 from lium_mcp.tools.failures import ToolFailure
@@ -36,6 +37,7 @@ from lium_mcp.tools.questions import (
     ask_to_remove_pod,
     ask_to_schedule_removal,
 )
+from lium_mcp.tools.readiness import may_be_starting, read_pod, wait_for_ssh
 from lium_mcp.tools.registry import DESTROYS, DESTROYS_EACH_TIME, READS, WRITES, Toolset
 from lium_mcp.tools.results import Result, Usd, UtcTime
 from lium_mcp.tools.room import changing_life
@@ -134,12 +136,12 @@ async def get_pod(call: Call, pod: PodName, wait_seconds: WaitSeconds = DEFAULT_
         if past is None:
             raise
         return judge_gone(past)
-    newest = await _wait_until_settled(call, found, wait_seconds=wait_seconds)
+    newest, ssh = await _wait_until_ready(call, found, wait_seconds=wait_seconds)
     if newest is None:
         return judge_gone(await gone_view(call, found))
     if newest.is_ready and await _fix_removal_time(call, newest.id):
         newest = await call.lium.pods.get(newest.id)
-    return judge(await pod_view(call, newest, gpus=True), newest)
+    return judge(await pod_view(call, newest, gpus=True, ssh=ssh), newest, ssh)
 
 
 @toolset.tool(title="Reboot pod", hints=DESTROYS_EACH_TIME, asks=ask_to_reboot_pod)
@@ -297,31 +299,25 @@ async def get_pod_logs(
 
 async def observe(call: Call, pod: PodDetail, *, wait_seconds: float, volume_id: str | None = None) -> ObservedPod:
     """Wait until a pod runs or failed, and show it; `volume_id` is the volume that it was just given."""
-    newest = await _wait_until_settled(call, pod, wait_seconds=wait_seconds)
+    newest, ssh = await _wait_until_ready(call, pod, wait_seconds=wait_seconds)
     if newest is None:
         return judge_gone(await gone_view(call, pod))
-    return judge(await pod_view(call, newest, volume_id=volume_id), newest)
+    return judge(await pod_view(call, newest, volume_id=volume_id, ssh=ssh), newest, ssh)
 
 
-async def _wait_until_settled(call: Call, pod: PodDetail, *, wait_seconds: float) -> PodDetail | None:
-    pod_id = pod.id
-    return await call.wait_until(
+async def _wait_until_ready(
+    call: Call, pod: PodDetail, *, wait_seconds: float
+) -> tuple[PodDetail | None, Answer | None]:
+    """Wait until a pod runs and answers SSH, or failed; None for a pod that is gone, and for SSH that nobody saw."""
+    clock, pod_id = call.runtime.clock, pod.id
+    ends_at = clock.monotonic() + wait_seconds
+    newest: PodDetail | None = await call.wait_until(
         pod, lambda: read_pod(call, pod_id), settled, wait_seconds=wait_seconds, describe=describe_start
     )
-
-
-async def read_pod(call: Call, pod_id: str) -> PodDetail | None:
-    """The pod as it is now; None when the API knows no such pod."""
-    access = call.runtime.account().pod_access
-    try:
-        pod = await call.lium.pods.get(pod_id)
-    except NotFound:
-        if access is not None:
-            await access.gone(pod_id)
-        return None
-    if access is not None:
-        await access.note(pod)
-    return pod
+    if newest is None or not newest.is_ready or not wait_seconds:
+        return newest, None
+    left = ends_at - clock.monotonic()
+    return await wait_for_ssh(call, newest, wait_seconds=left, is_starting=may_be_starting(call, pod))
 
 
 async def _look(call: Call) -> tuple[Sequence[Pod], list[UnsettledRent]]:

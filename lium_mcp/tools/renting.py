@@ -18,11 +18,11 @@ from lium_mcp.tools.dropped_settings import SSH_PORT, dropped_settings
 from lium_mcp.tools.failures import ToolFailure
 from lium_mcp.tools.parameters import DEFAULT_WAIT_SECONDS, Few, ShortText, WaitSeconds
 from lium_mcp.tools.pod_keys import register_public_keys
-from lium_mcp.tools.pod_outcomes import judge, judge_gone, settled
+from lium_mcp.tools.pod_outcomes import ObservedPod, judge, judge_gone, settled
 from lium_mcp.tools.pod_views import PodView, describe_start, gone_view, pod_view
-from lium_mcp.tools.pods import read_pod
 from lium_mcp.tools.pods import toolset as toolset  # noqa: PLC0414 - rent_pod joins the toolset; this says that it is public
 from lium_mcp.tools.questions import at_most_usd, quoted
+from lium_mcp.tools.readiness import read_pod, wait_for_ssh
 from lium_mcp.tools.registry import WRITES
 from lium_mcp.tools.rent_plan import Plan, Wanted, make_plan
 from lium_mcp.tools.results import Result, Usd
@@ -217,6 +217,7 @@ async def _follow(
 ) -> RentedPod:
     """From here on a pod bills: whatever fails, the answer names it. `mine` is None where an earlier call rented it."""
     plan, expected = mine or (None, Expected())
+    ends_at = call.runtime.clock.monotonic() + wait_seconds
     pod, gone = await _wait_until_runs(call, rental, expected, wait_seconds)
     if pod is None:
         return RentedPod(
@@ -248,12 +249,11 @@ async def _follow(
     if wanted.hours and not pod.is_terminal and not gone and not rental.earlier:
         pod, warning = await _fix_removal(call, rental, pod, wanted.hours)
         warnings += warning
-    if gone:
-        observed = judge_gone(await gone_view(call, pod))
-    else:
-        observed = judge(await pod_view(call, pod, events=not pod.is_ready), pod)
-    if wanted.hours is None and pod.removal_scheduled_at is None and (pod.is_ready or not pod.is_terminal) and not gone:
+    observed = None if gone else await _observe(call, pod, ends_at if wait_seconds else None)
+    is_there = observed is not None and (pod.is_ready or not pod.is_terminal)
+    if wanted.hours is None and pod.removal_scheduled_at is None and is_there:
         warnings.append("No removal time is set: it bills until remove_pod or schedule_pod_removal.")
+    observed = observed or judge_gone(await gone_view(call, pod))
     return RentedPod(
         outcome="failed" if observed.outcome == "removed" else observed.outcome,
         pod_id=pod.id,
@@ -263,6 +263,18 @@ async def _follow(
         warnings=warnings or None,
         next=observed.next,
     )
+
+
+async def _observe(call: Call, pod: PodDetail, ends_at: float | None) -> ObservedPod | None:
+    """Show a pod, once its SSH server answers or the time is over; None where it is gone."""
+    newest: PodDetail | None = pod
+    ssh = None
+    if pod.is_ready and ends_at is not None:
+        newest, ssh = await wait_for_ssh(call, pod, wait_seconds=ends_at - call.runtime.clock.monotonic())
+    if newest is None:
+        return None
+    view = await pod_view(call, newest, events=not newest.is_ready or ssh == "silent", ssh=ssh)
+    return judge(view, newest, ssh)
 
 
 def ceiling_per_hour_usd(call: Call, admitted_usd: float | None, own_usd: float | None, pods: int = 1) -> float | None:

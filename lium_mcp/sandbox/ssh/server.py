@@ -35,9 +35,16 @@ async def serve_connection(world: World, container: Container, sock: socket.sock
     facts = {"pod_id": container.pod.id, "pod_name": container.pod.name}
     with world.lock:
         refuses = world.faults.strike("ssh_refuses", **facts)
+        says_nothing = world.faults.strike("ssh_silent", **facts)
         if world.faults.strike("host_key_changes", **facts):
             container.host_key = None
     if refuses:
+        sock.close()
+        return
+    if says_nothing:
+        with suppress(OSError):
+            while await asyncio.get_running_loop().sock_recv(sock, CHUNK_BYTES):
+                pass
         sock.close()
         return
     line = Line(world, container)
