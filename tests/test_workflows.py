@@ -88,6 +88,22 @@ async def test_a_failed_final_backup_leaves_the_pod_and_says_what_it_costs(agent
     assert (await agent.call("remove_pod", pod="job", final_backup=True, wait_seconds=600))["outcome"] == "done"
 
 
+@pytest.mark.parametrize("in_one_call", [True, False])
+async def test_a_partial_backup_is_no_reason_to_remove_a_pod(agent: Agent, sandbox: Sandbox, in_one_call: bool) -> None:
+    pod_id = await rent(agent, "job")
+    sandbox.add_fault("backup_partial", message="2 files could not be read")
+    if not in_one_call:
+        begun = await agent.call("remove_pod", pod="job", final_backup=True, wait_seconds=1)
+        assert begun["outcome"] == "pending"
+        sandbox.clock.advance(minutes=5)
+    failure = await agent.refused("remove_pod", pod="job", final_backup=True, wait_seconds=600)
+    assert failure.code == "final_backup_partial"
+    assert "2 files could not be read" in failure.text
+    assert "was not removed and bills" in failure.text
+    assert pod_id in living(sandbox)
+    assert (await agent.call("remove_pod", pod="job", final_backup=False, wait_seconds=600))["outcome"] == "done"
+
+
 @pytest.mark.parametrize("path", ["/pods/*/backup", "/backup-configs/pod/*", "/backup-logs/*"])
 async def test_no_fault_on_the_way_to_a_final_backup_removes_the_pod(agent: Agent, sandbox: Sandbox, path: str) -> None:
     pod_id = await rent(agent, "job")

@@ -8,7 +8,7 @@ from lium_mcp.api.resource import Resource
 from lium_mcp.api.retries import Repeat
 
 FINAL_BACKUP_STATUSES = frozenset({"COMPLETED", "FAILED", "CANCELLED", "SKIPPED", "EXPIRED", "DELETED"})
-_SYNONYMS = {"SUCCESS": "COMPLETED", "ERROR": "FAILED"}
+_SYNONYMS = {"SUCCESS": "COMPLETED", "ERROR": "FAILED", "PARTIAL": "COMPLETED"}
 _MAX_FREQUENCY_HOURS = 168
 _MAX_RETENTION_DAYS = 365
 
@@ -41,6 +41,7 @@ class Backup(ApiModel):
     created_at: ApiTime = None
     error_message: ApiStr = None
     status_message: ApiStr = None
+    result_quality: ApiStr = None
     backup_volume_id: ApiStr = None
     deletion_state: ApiStr = None
     physical_cleanup_at: ApiTime = None
@@ -67,6 +68,11 @@ class Backup(ApiModel):
     def is_completed(self) -> bool:
         """Whether its data can be restored."""
         return self.state == "COMPLETED"
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether it lacks files that could not be read, for all that it is completed."""
+        return "PARTIAL" in (self.status.upper(), (self.result_quality or "").upper())
 
 
 class BackupStarted(ApiModel):

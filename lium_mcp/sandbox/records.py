@@ -203,6 +203,7 @@ class Transfer:
     backup_id: str | None = None
     path: str = ""
     at_startup: bool = False
+    quality: str | None = None
 
     @property
     def is_active(self) -> bool:

@@ -169,6 +169,8 @@ def _finish(world: World, run: Transfer) -> None:
             _fail(world, run, problem)
             return
     run.status, run.completed_at = "COMPLETED", world.now
+    if kind == "backup" and (fault := world.faults.strike("backup_partial", pod_id=run.pod_id)):
+        run.quality, run.error = "PARTIAL", fault.message or "2 files could not be read"
     if kind == "backup":
         world.after(run.retention_days * 86400, lambda: _expire(world, run))
 

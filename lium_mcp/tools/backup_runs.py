@@ -11,6 +11,7 @@ from lium_mcp.tools.failures import ToolFailure
 
 DEFAULT_EVERY_HOURS: Final = 6
 DEFAULT_KEEP_DAYS: Final = 7
+PARTIAL: Final = "It is partial: files that could not be read are not in it."
 
 _SHOWN_CHARACTERS: Final = 200
 _NEVER_BACKED_UP: Final = ("/mnt", "/tmp")  # noqa: S108 - paths inside a pod

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import Field
 
@@ -11,6 +11,7 @@ from lium_mcp.figures import rounded
 from lium_mcp.tools.backup_runs import (
     DEFAULT_EVERY_HOURS,
     DEFAULT_KEEP_DAYS,
+    PARTIAL,
     check_path,
     held_path,
     losses,
@@ -82,6 +83,7 @@ class BackupView(Result):
     pod_id: str | None = None
     pod: str | None = None
     status: str
+    partial: bool | None = None
     progress_percent: float | None = None
     started_at: UtcTime | None = None
     completed_at: UtcTime | None = None
@@ -134,6 +136,7 @@ class Restored(Result):
     outcome: Outcome
     pods: list[PodRestore]
     note: str | None = None
+    warnings: list[str] | None = None
     next: str | None = None
 
 
@@ -298,16 +301,13 @@ async def restore_backup(
         )
     rows = await restore_into(call, backup_id, await find_pods(call, pods), path, wait_seconds=wait_seconds)
     outcomes = {row.outcome for row in rows}
-    note = note_on(*(row.restore.problem if row.restore else row.problem for row in rows))
-    if "pending" in outcomes:
-        return Restored(
-            outcome="pending", pods=rows, note=note, next="Call list_restores with each pending pod to look again."
-        )
+    outcome: Outcome = next((one for one in ("pending", "failed") if one in outcomes), "done")
     return Restored(
-        outcome="failed" if "failed" in outcomes else "done",
+        outcome=outcome,
         pods=rows,
-        note=note,
-        next="Repeat it for the pods that failed, without path for a new directory." if "failed" in outcomes else None,
+        note=note_on(*(row.restore.problem if row.restore else row.problem for row in rows)),
+        warnings=[PARTIAL] if backup.is_partial else None,
+        next=_AFTER_RESTORE[outcome],
     )
 
 
@@ -346,9 +346,9 @@ async def _owners(call: Call, backups: Sequence[Backup]) -> dict[str, _Owner]:
 
 def _judge(backup: Backup, owner: _Owner | None, warnings: Sequence[str] = ()) -> ObservedBackup:
     view = _backup(backup, owner)
-    kept = list(warnings) or None
+    kept = [*warnings, *([PARTIAL] if backup.is_partial else [])] or None
     if backup.is_completed:
-        return ObservedBackup(outcome="done", backup=view, warnings=kept)
+        return ObservedBackup(outcome="done", backup=view, note=note_on(view.problem), warnings=kept)
     if backup.is_final:
         return ObservedBackup(
             outcome="failed",
@@ -380,6 +380,13 @@ def _on_change(
     return warnings or None
 
 
+_AFTER_RESTORE: Final[dict[Outcome, str | None]] = {
+    "done": None,
+    "failed": "Repeat it for the pods that failed, without path for a new directory.",
+    "pending": "Call list_restores with each pending pod to look again.",
+}
+
+
 def _schedule(pod: Pod, schedule: BackupSchedule) -> ScheduleView:
     return ScheduleView(
         schedule_id=schedule.id,
@@ -399,6 +406,7 @@ def _backup(backup: Backup, owner: _Owner | None) -> BackupView:
         pod_id=pod_id,
         pod=name or None,
         status=backup.state,
+        partial=backup.is_partial or None,
         progress_percent=None if backup.is_final else backup.progress,
         started_at=backup.started_at or backup.created_at,
         completed_at=backup.completed_at,

@@ -12,7 +12,7 @@ import anyio
 
 from lium_mcp.api import Backup, LiumError, NotFound, Pod
 from lium_mcp.figures import in_usd
-from lium_mcp.tools.backup_runs import start_backup, wait_for_backup
+from lium_mcp.tools.backup_runs import PARTIAL, start_backup, wait_for_backup
 from lium_mcp.tools.call import Call
 from lium_mcp.tools.failures import ToolFailure, from_api
 
@@ -37,7 +37,7 @@ async def take_final_backup(call: Call, pod: Pod, *, wait_seconds: float) -> Bac
             call.runtime.final_backups[pod.id] = (backup_id, now)
             backup = await call.lium.backups.get(backup_id)
         backup = await wait_for_backup(call, backup, wait_seconds=wait_seconds)
-        _refuse_failed(call, pod, backup)
+        _refuse_unfit(call, pod, backup)
     except LiumError as error:
         said = from_api(error)
         raise ToolFailure(said.code, said.happened, _ADVICE, effect=_stays(pod), request_id=error.request_id) from error
@@ -52,7 +52,7 @@ async def earlier_final_backup(call: Call, pod: Pod) -> Backup | None:
     """The last backup that an earlier call began, if a removal may rest on it: it runs, or was complete just now.
 
     Raises:
-        ToolFailure: it failed, which is said once; the next call takes another.
+        ToolFailure: it failed or lacks files, which is said once; the next call takes another.
         LiumError: it could not be read.
     """
     if pod.id not in call.runtime.final_backups:
@@ -62,7 +62,7 @@ async def earlier_final_backup(call: Call, pod: Pod) -> Backup | None:
         backup = await call.lium.backups.get(backup_id)
     except NotFound:
         return None
-    _refuse_failed(call, pod, backup)
+    _refuse_unfit(call, pod, backup)
     if backup.is_completed:
         age_seconds = call.runtime.clock.monotonic() - begun
         if backup.completed_at is not None:
@@ -137,11 +137,31 @@ async def begin_final_backup(call: Call, pod: Pod, *, whole: bool, wait_seconds:
     return started.backup_id
 
 
-def _refuse_failed(call: Call, pod: Pod, backup: Backup) -> None:
+def refuse_unfit(backup: Backup) -> None:
+    """Refuse to rest a removal on a backup that is over and does not hold everything.
+
+    Raises:
+        ToolFailure: it failed, or lacks files.
+    """
+    reason = f": {backup.error_message[:300]}" if backup.error_message else ""
     if backup.is_final and not backup.is_completed:
+        raise ToolFailure("final_backup_failed", f"The backup is {backup.state}{reason}.", _ADVICE)
+    if backup.is_partial:
+        happened = f"Backup {backup.id} is {backup.state}{reason}. {PARTIAL} It is kept, and can be restored."
+        raise ToolFailure(
+            "final_backup_partial",
+            happened,
+            "Make them readable and try again, or call remove_pod without final_backup to lose what is not in it.",
+        )
+
+
+def _refuse_unfit(call: Call, pod: Pod, backup: Backup) -> None:
+    try:
+        refuse_unfit(backup)
+    except ToolFailure as failure:
         call.runtime.final_backups.pop(pod.id, None)
-        reason = f": {backup.error_message[:300]}" if backup.error_message else ""
-        raise ToolFailure("final_backup_failed", f"The backup is {backup.state}{reason}.", _ADVICE, effect=_stays(pod))
+        failure.effect = _stays(pod)
+        raise
 
 
 def _stays(pod: Pod) -> str:

@@ -23,6 +23,7 @@ from lium_mcp.rentals import AccountUnknown, Claim, LedgerUnavailable, NotNow, T
 from lium_mcp.tools.backup_runs import refuse_partial, start_backup, wait_for_backup
 from lium_mcp.tools.call import Call, Runtime
 from lium_mcp.tools.failures import ToolFailure, from_api
+from lium_mcp.tools.final_backup import refuse_unfit
 from lium_mcp.tools.pod_work import pod_access
 from lium_mcp.tools.pods import start_removal
 
@@ -210,7 +211,8 @@ async def _do(call: Call, claim: Claim, pod: Pod, job: Job, on_pod: Sequence[Job
     if not removes:
         async with pod_access(call).to(pod) as connection:
             with anyio.fail_after(_SSH_SECONDS):
-                await note_follow_up(connection, job.name, {"backup_id": backup.id})
+                problem = {"problem": "backup_partial"} if backup.is_partial else {}
+                await note_follow_up(connection, job.name, {"backup_id": backup.id, **problem})
         await claim.finish("done", f"backup {backup.id}")
         return
     on_pod = await _jobs(call, pod)
@@ -243,9 +245,12 @@ async def _backup(call: Call, claim: Claim, pod: Pod, *, whole: bool) -> Backup 
         await claim.keep()
     if not backup.is_final:
         return None
-    if not backup.is_completed:
-        await claim.keep(progress={})
-        raise ToolFailure("final_backup_failed", f"The backup is {backup.state}.", "Take one with create_backup.")
+    if whole or not backup.is_completed:
+        try:
+            refuse_unfit(backup)
+        except ToolFailure:
+            await claim.keep(progress={})
+            raise
     if whole and backup.completed_at is not None and call.lium.now() - backup.completed_at > _FRESH:
         await claim.keep(progress={})  # whoever took it was away for long: the next step takes another
         return None

@@ -12,7 +12,7 @@ from lium_mcp.api import LiumError, Pod
 from lium_mcp.figures import in_usd
 from lium_mcp.guard.confirm import Question
 from lium_mcp.guard.policy import hours_left
-from lium_mcp.tools.backup_runs import check_path, covers_all, losses, refuse_partial
+from lium_mcp.tools.backup_runs import PARTIAL, check_path, covers_all, losses, refuse_partial
 from lium_mcp.tools.call import Call
 from lium_mcp.tools.final_backup import earlier_final_backup
 from lium_mcp.tools.restore_runs import UnseenTargets, unseen_targets
@@ -234,8 +234,11 @@ async def _last_backup(call: Call, pod: Pod) -> str:
         schedule = await call.lium.backup_schedules.get_for_pod(pod.id) if backups else None
     except LiumError:
         return "Whether there is a backup of it could not be read."
-    made = [backup.created_at for backup in backups if backup.is_completed and backup.created_at]
-    said = f"Its last backup is of {max(made):%Y-%m-%d %H:%M} UTC." if made else "There is no backup of it."
+    made = [(backup.created_at, backup) for backup in backups if backup.is_completed and backup.created_at]
+    said = "There is no backup of it."
+    if made:
+        made_at, last = max(made, key=lambda one: one[0])
+        said = f"Its last backup is of {made_at:%Y-%m-%d %H:%M} UTC." + (f" {PARTIAL}" if last.is_partial else "")
     if any(not backup.is_final for backup in backups):
         other = said if made else "There is no other."
         said = f"A backup of it is running, and would be lost unless it is complete by then. {other}"

@@ -13,6 +13,7 @@ import anyio
 from pydantic import field_validator
 
 from lium_mcp.api import (
+    Backup,
     Executor,
     LiumError,
     NoExecutorMatches,
@@ -36,6 +37,7 @@ from lium_mcp.rentals.selection import (
     meets,
     smallest_gpu_count,
 )
+from lium_mcp.tools.backup_runs import PARTIAL
 from lium_mcp.tools.call import Call
 from lium_mcp.tools.failures import ToolFailure
 from lium_mcp.tools.marketplace import PricedRental, find_node, quote_node, types_on_offer
@@ -102,11 +104,13 @@ class Contents:
     keys: PodKeys
     template: Template | None
     volume_id: str | None
+    is_backup_partial: bool
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What to know of them before money is spent."""
-        return (self.keys.warning,) if self.keys.warning else ()
+        backup = f"Of the backup: {PARTIAL}" if self.is_backup_partial else None
+        return tuple(warning for warning in (self.keys.warning, backup) if warning)
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +270,7 @@ async def _leave_to_lium(
 async def _contents(call: Call, wanted: Wanted) -> Contents:
     """Find what goes into the pod; whatever is missing is refused before money is spent."""
     volume = await find_free_volume(call, wanted.volume) if wanted.volume else None
+    backup: Backup | None = None
     if wanted.backup_id:
         backup = await call.lium.backups.get(wanted.backup_id)
         if not backup.is_completed:
@@ -278,6 +283,7 @@ async def _contents(call: Call, wanted: Wanted) -> Contents:
         keys=await find_public_keys(call),
         template=await find_template(call, wanted.template) if wanted.template else None,
         volume_id=volume.id if volume else None,
+        is_backup_partial=backup is not None and backup.is_partial,
     )
 
 

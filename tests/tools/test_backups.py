@@ -31,6 +31,8 @@ both_eras = pytest.mark.parametrize("mode", ["auto", "legacy"])
 
 Row = dict[str, Any]
 
+FROM_BACKUP: Row = {"name": "new", "gpu_type": "RTX4090", "hours": 1}
+
 
 @pytest.fixture
 async def agent(sandbox: Sandbox) -> AsyncIterator[Agent]:
@@ -275,6 +277,38 @@ async def test_a_failed_backup_says_why_and_that_there_is_nothing_to_restore(san
         assert "no data to restore" in failed["next"]
         refused = await agent.refused("restore_backup", backup_id=failed["backup"]["backup_id"], pods=["worker"])
     assert refused.code == "backup_not_completed"
+
+
+@pytest.mark.parametrize("spelling", [{}, {"status": "PARTIAL", "result_quality": None}])
+async def test_a_partial_backup_is_said_wherever_one_relies_on_it(sandbox: Sandbox, spelling: Row) -> None:
+    await rent(sandbox, "worker")
+    sandbox.add_fault("backup_partial", message="2 files could not be read")
+    wire, person, said = Wire(sandbox), Person("no"), "It is partial: files that could not be read are not in it."
+
+    def spelled(row: Row) -> Row:
+        if "items" in row:
+            return row | {"items": list(map(spelled, row["items"]))}
+        return row | spelling if row.get("result_quality") else row
+
+    for path in ("/backup-logs/*", "/backup-logs/pod/*"):
+        wire.on("GET", path, editing(spelled))
+    tools = {"create_backup", "get_backup", "list_backups", "restore_backup", "rent_pod", "remove_pod"}
+    async with agent_on_every_tool(
+        sandbox, transport=wire, person=person, confirm="auto", allow_tools=frozenset(tools)
+    ) as agent:
+        made = await agent.call("create_backup", pod="worker", wait_seconds=300)
+        backup_id = made["backup"]["backup_id"]
+        assert (made["outcome"], made["backup"]["status"], made["backup"]["partial"]) == ("done", "COMPLETED", True)
+        assert said in made["warnings"]
+        assert said in (await agent.call("get_backup", backup_id=backup_id))["warnings"]
+        assert (await agent.call("list_backups", pod="worker"))["backups"][0]["partial"] is True
+        assert (await agent.call("restore_backup", backup_id=backup_id, pods=["worker"]))["warnings"] == [said]
+        for tool, arguments in (
+            ("rent_pod", FROM_BACKUP | {"backup_id": backup_id}),
+            ("remove_pod", {"pod": "worker"}),
+        ):
+            assert (await agent.refused(tool, **arguments)).code == "not_confirmed"
+            assert said in person.questions[-1]
 
 
 async def test_a_cancelled_backup_is_over_and_cannot_be_restored_or_deleted(agent: Agent, sandbox: Sandbox) -> None:

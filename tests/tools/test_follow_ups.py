@@ -235,22 +235,25 @@ async def test_a_server_whose_key_may_not_do_it_leaves_it_to_one_that_may(accoun
     assert weak.sent("DELETE", "/pods/*") == []
 
 
+@pytest.mark.parametrize(
+    ("fault", "code"), [("backup_fails", "final_backup_failed"), ("backup_partial", "final_backup_partial")]
+)
 async def test_what_fails_is_said_on_the_pod_and_in_the_ledger(
-    account: Sandbox, at: Any, state_url: str, capsys: pytest.CaptureFixture[str]
+    account: Sandbox, at: Any, state_url: str, capsys: pytest.CaptureFixture[str], fault: str, code: str
 ) -> None:
-    account.add_fault("backup_fails", message="disk on fire", times=None)
+    account.add_fault(fault, message="disk on fire", times=None)
     async with at() as agent:
         await start_training(agent)
         account.clock.advance(minutes=2)
         async with asyncio.timeout(_PATIENCE_SECONDS):
             while "problem" not in (seen := await agent.call("get_job", pod="train", name="j"))["job"]:  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
-        assert seen["job"]["problem"] == "final_backup_failed"
+        assert seen["job"]["problem"] == code
         await asyncio.sleep(0.3)
         assert len(living(account)) == 1
     shown = await listed(capsys, state_url)
     assert "failed" in shown
-    assert "final_backup_failed" in shown
+    assert code in shown
 
 
 async def test_one_answer_that_there_is_no_such_pod_proves_nothing(

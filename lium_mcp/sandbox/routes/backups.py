@@ -259,6 +259,7 @@ def _backup_row(run: Transfer, now: datetime) -> dict[str, JsonValue]:
         "backup_volume_id": None,
         "deletion_state": run.deletion_state,
         "physical_cleanup_at": _when(run.cleanup_at),
+        **({} if run.quality is None else {"result_quality": run.quality}),
         **_progress_part(run, now),
     }
 
