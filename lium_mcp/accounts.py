@@ -24,7 +24,7 @@ from lium_mcp.remote import PodAccess
 from lium_mcp.remote.keys import KeySource
 from lium_mcp.rentals import Identity, Journal, Renter, Worker, key_tag
 from lium_mcp.tools.call import Account
-from lium_mcp.values import cleaned, cleaned_key, is_placeholder, key_problem
+from lium_mcp.values import UNFILLED, cleaned, cleaned_key, is_placeholder, key_problem
 
 OWN_KEY_HEADER: Final = "X-Lium-MCP-Token"
 CALLER: Final = "lium_mcp.caller"
@@ -207,7 +207,7 @@ def key_in_headers(headers: Any) -> tuple[str | None, str]:  # noqa: ANN401 - a 
                 raise ValueError(f"The header {name} holds no API key: {problem}")
             return key, f"the header {name}"
     if unfilled := [name for name, text in sent.items() if is_placeholder(text)]:
-        raise ValueError(f"The header {unfilled[0]} holds no API key: it is a placeholder that nothing has filled in")
+        raise ValueError(f"The header {unfilled[0]} holds no API key: {UNFILLED}")
     return None, ""
 
 

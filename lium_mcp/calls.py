@@ -53,7 +53,10 @@ class LiumServer(MCPServer[None]):
         stop: Stop,
         **options: Any,  # noqa: ANN401 - the SDK's own, which are many
     ) -> None:
-        """`bind` makes a listed tool ready to be called, which it is asked to do when it is first called."""
+        """`bind` makes a listed tool ready to be called, which it is asked to do when it is first called.
+
+        It raises a ToolFailure where the tool must not be called.
+        """
         super().__init__(**options)
         self._listed = {item.name: item.tool for item in offered}
         self._bind = cache(bind)
@@ -101,6 +104,8 @@ class LiumServer(MCPServer[None]):
             try:
                 tool = self._bind(name)
                 result = await tool.run(arguments, context or Context(mcp_server=self), convert_result=True)
+            except ToolFailure as failure:
+                result = render_failure(failure)
             except ToolError as error:
                 cause = error.__cause__
                 if isinstance(cause, ValidationError) and not isinstance(error, UnexpectedToolError):

@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(_COMMANDS[command](options))
     except SettingsError as error:
-        print(f"lium-mcp: {error}", file=sys.stderr)  # noqa: T201 - the command line's answer
+        _say(error)
         return _USAGE_ERROR
     except BrokenPipeError:
         # Whoever read standard output has gone, as `head` does: the flush at exit must not fail once more.
@@ -39,6 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _CLOSED_PIPE
     except KeyboardInterrupt:
         return 130
+
+
+def _say(error: SettingsError) -> None:
+    print(f"lium-mcp: {error}", file=sys.stderr, flush=True)  # noqa: T201 - the command line's answer
 
 
 class _Parser(argparse.ArgumentParser):
@@ -144,18 +148,35 @@ def _log(settings: Settings) -> None:
     log_to_stderr(settings.log_level, redact, as_json=settings.log_format == "json")
 
 
+def _read(options: dict[str, Any]) -> Settings:
+    from lium_mcp.server import read_settings  # noqa: PLC0415
+
+    settings, problems = read_settings(options)
+    if problems:
+        raise SettingsError(*problems)
+    return settings
+
+
 def _serve(options: dict[str, Any]) -> int:
-    settings = load(options)
     os.umask(0o077)  # what a server writes is for its own user
-    _make_server_token(settings)
-    _log(settings)
     # Start-up is nearly all imports: nothing they allocate is garbage, and nothing of it ever will be.
     gc.disable()
     import anyio  # noqa: PLC0415
 
     from lium_mcp.calls import serve_stdio  # noqa: PLC0415
-    from lium_mcp.server import build_server  # noqa: PLC0415
+    from lium_mcp.server import build_refusing_server, build_server, read_settings  # noqa: PLC0415
 
+    settings, problems = read_settings(options)
+    if problems:
+        wrong = SettingsError(*problems)
+        if settings.transport != "stdio" or sys.stdin.isatty():
+            raise wrong  # to the person who started it
+        _say(wrong)
+        log_to_stderr(settings.log_level, redact_text, as_json=settings.log_format == "json")
+        anyio.run(serve_stdio, build_refusing_server(settings, problems))
+        return _USAGE_ERROR
+    _make_server_token(settings)
+    _log(settings)
     server = build_server(settings)
     if settings.transport != "stdio":
         from lium_mcp.http import serve_http  # noqa: PLC0415
@@ -193,7 +214,7 @@ def _tools(options: dict[str, Any]) -> int:
     from lium_mcp.server import build_server  # noqa: PLC0415
     from lium_mcp.tools.cost import tokens  # noqa: PLC0415
 
-    settings = load(options)
+    settings = _read(options)
     _log(settings)
     listed = anyio.run(build_server(settings).list_tools)
     for tool in listed:
@@ -250,7 +271,7 @@ def _templates(options: dict[str, Any]) -> int:
     from lium_mcp.template_sync import sync  # noqa: PLC0415
 
     own = {name: options.pop(name) for name in ("file", "dry_run", "prune")}
-    settings = load(options)
+    settings = _read(options)
     _log(settings)
 
     async def run() -> int:
@@ -287,7 +308,7 @@ def _policy(options: dict[str, Any]) -> int:
     from lium_mcp.server import make_runtime, offered_by, select_tools  # noqa: PLC0415
 
     options.pop("action")
-    settings = load(options)
+    settings = _read(options)
     _log(settings)
 
     async def run() -> int:

@@ -2,9 +2,34 @@
 
 from configparser import ConfigParser, MissingSectionHeaderError, ParsingError
 from configparser import Error as ConfigError
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from lium_mcp.values import SettingsError, cleaned, cleaned_key, decoded, expanded, is_placeholder, key_problem
+from lium_mcp.values import (
+    UNFILLED,
+    SettingsError,
+    cleaned,
+    cleaned_key,
+    decoded,
+    expanded,
+    is_placeholder,
+    key_problem,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FoundKey:
+    """The server's own API key, and where it is from.
+
+    Attributes:
+        text: The key; None where there is none.
+        place: The variable or file that it is from.
+        missing_because: Why there is none, where a person meant to set one.
+    """
+
+    text: str | None = field(default=None, repr=False)
+    place: str = ""
+    missing_because: str | None = None
 
 
 class OfficialConfig:
@@ -28,8 +53,8 @@ class OfficialConfig:
                 f"{self._path}: this is no INI file that can be read{_place(error)}; mend it or remove it"
             ) from None
 
-    def key(self, workspace: str) -> tuple[str | None, str]:
-        """The saved key of this workspace, else of the chosen one, else the general one; and what it is called.
+    def key(self, workspace: str) -> FoundKey:
+        """The saved key of this workspace, else of the chosen one, else the general one.
 
         A key acts in one workspace. When one is asked for, only its own key will do: any other would spend another
         team's money.
@@ -45,12 +70,12 @@ class OfficialConfig:
             text = self._config.get(section, "api_key", fallback="")
             name = f"api_key under [{section}] in {self._path}"
             if is_placeholder(text):
-                raise SettingsError(f"{name}: it is a placeholder that nothing has filled in")
+                raise SettingsError(f"{name}: {UNFILLED}")
             if key := cleaned_key(text):
                 if problem := key_problem(key):
                     raise SettingsError(f"{name}: {problem}")
-                return key, name
-        return None, ""
+                return FoundKey(key, name)
+        return FoundKey()
 
     def ssh_key_path(self) -> Path | None:
         """The private SSH key that is saved there.

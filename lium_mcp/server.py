@@ -1,11 +1,12 @@
 """The composition root: settings in, a ready MCP server out. The only file that knows everybody."""
 
 import logging
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final, get_args
+from typing import Any, Final, NoReturn, get_args
 from urllib.parse import urlsplit
 
 import anyio
@@ -18,6 +19,7 @@ from lium_mcp import __version__
 from lium_mcp.accounts import Accounts, bind_caller, caller_of_request
 from lium_mcp.api import SYSTEM_CLOCK, Clock, InvalidRequest, LiumClient, LiumError
 from lium_mcp.api.addresses import check_base_url
+from lium_mcp.api.network import Network
 from lium_mcp.calls import CLEAN_UP_SECONDS, LiumServer
 from lium_mcp.completions import add_completions
 from lium_mcp.guard.confirm import STATE_SECONDS, OneTimeCodec
@@ -25,6 +27,7 @@ from lium_mcp.guard.policy import Policy
 from lium_mcp.guard.redaction import Redactor
 from lium_mcp.hangup import end_with_caller
 from lium_mcp.instructions import instructions
+from lium_mcp.official_config import FoundKey
 from lium_mcp.prompts import add_prompts, read_arguments
 from lium_mcp.remote import PodAccess
 from lium_mcp.remote.keys import KeySource
@@ -32,9 +35,9 @@ from lium_mcp.remote.local_files import LocalFolders
 from lium_mcp.rentals import Claim, Journal, LedgerUnavailable, Renter, Worker
 from lium_mcp.resources import add_resources
 from lium_mcp.sessions import note_use
-from lium_mcp.settings import FoundKey, Settings, Toolset, registry_password
-from lium_mcp.tools.call import Call, Runtime
-from lium_mcp.tools.failures import GET_A_KEY
+from lium_mcp.settings import Settings, Toolset, load_readable, problems_of, registry_password
+from lium_mcp.tools.call import Call, Runtime, Stop
+from lium_mcp.tools.failures import GET_A_KEY, settings_wrong
 from lium_mcp.tools.listing import ListedTool, read_listing
 from lium_mcp.tools.policy_view import Offered
 from lium_mcp.values import SettingsError
@@ -48,6 +51,36 @@ _FIRST_ATTENTION_SECONDS: Final = 2.0
 _ATTENTION_SECONDS: Final = 15.0
 # What is offered follows from the settings, so it is the same for as long as the process lives.
 _LISTS_HINT: Final = CacheHint(ttl_ms=3_600_000, scope="public")
+
+
+def read_settings(overrides: Mapping[str, Any]) -> tuple[Settings, list[str]]:
+    """Read the settings and hold them against each other and this machine; also all that is wrong with them.
+
+    With a problem, they are good for `build_refusing_server` alone.
+    """
+    settings, problems = load_readable(overrides)
+    # Limits that belong together can be judged together only where each could be read.
+    together = [] if problems else [settings.find_limits]
+    parts = (select_tools, _find_way, open_journal)
+    problems += problems_of(*(partial(part, settings) for part in parts), *together)
+    return settings, list(dict.fromkeys(problems))
+
+
+def build_refusing_server(settings: Settings, problems: Sequence[str]) -> LiumServer:
+    """A server that lists its tools and says at each call which settings are wrong: hosts show nobody what it logs."""
+    listing = read_listing()
+    listed = _offered(settings, listing) or listing
+
+    def refuse(_: str) -> NoReturn:
+        raise settings_wrong(problems)
+
+    return LiumServer(
+        offered=listed,
+        bind=refuse,
+        stop=Stop(),
+        log_level=settings.log_level,
+        **_presented({item.name for item in listed}),
+    )
 
 
 def build_server(
@@ -95,11 +128,7 @@ def build_server(
         offered=listed,
         bind=lambda name: _bind(name, runtime),
         stop=runtime.stop,
-        name="lium-mcp",
-        title="Lium GPU pods",
-        version=__version__,
-        website_url="https://lium.io",
-        instructions=instructions(offered),
+        **_presented(offered),
         lifespan=lifespan,
         log_level=settings.log_level,
         subscriptions=False,
@@ -118,6 +147,17 @@ def build_server(
     add_prompts(server, offered)
     add_completions(server, runtime, offered)
     return server
+
+
+def _presented(offered: Collection[str]) -> dict[str, str]:
+    """What the handshake says of a server that offers these tools."""
+    return {
+        "name": "lium-mcp",
+        "title": "Lium GPU pods",
+        "version": __version__,
+        "website_url": "https://lium.io",
+        "instructions": instructions(offered),
+    }
 
 
 def make_runtime(
@@ -211,22 +251,26 @@ def connect(
         transport = Sandbox(seed=settings.sandbox_seed, speed=settings.sandbox_speed, ssh=True).transport()
         base_url = SANDBOX_BASE_URL
     key = settings.find_key() if settings.is_local else FoundKey()
-    variable = "LIUM_BASE_URL"
+    return LiumClient(
+        api_key=key.text,
+        key_place=key.place,
+        no_key_because=f"{key.missing_because} {GET_A_KEY}" if key.missing_because else None,
+        base_url=base_url,
+        timeout_seconds=settings.timeout_seconds,
+        transport=transport,
+        network=_find_way(settings),
+        clock=clock,
+    )
+
+
+def _find_way(settings: Settings) -> Network:
+    if settings.sandbox:
+        return Network()
     try:
-        check_base_url(base_url)
-        variable = key.place
-        return LiumClient(
-            api_key=key.text,
-            key_place=key.place,
-            no_key_because=f"{key.missing_because} {GET_A_KEY}" if key.missing_because else None,
-            base_url=base_url,
-            timeout_seconds=settings.timeout_seconds,
-            transport=transport,
-            network=settings.find_network() if transport is None else None,
-            clock=clock,
-        )
+        check_base_url(settings.base_url)
     except InvalidRequest as error:
-        raise SettingsError(f"{variable}: {error}") from None
+        raise SettingsError(f"LIUM_BASE_URL: {error}") from None
+    return settings.find_network()
 
 
 def _ssh_keys(settings: Settings) -> KeySource:
@@ -290,6 +334,10 @@ def select_tools(settings: Settings) -> list[ListedTool]:
     for setting, names in (("ALLOW_TOOLS", settings.allow_tools), ("DENY_TOOLS", settings.deny_tools)):
         if unknown := sorted(names - known):
             raise SettingsError(f"LIUM_MCP_{setting}: there is no tool named {', '.join(unknown)}")
+    return _offered(settings, listing)
+
+
+def _offered(settings: Settings, listing: list[ListedTool]) -> list[ListedTool]:
     return [
         item
         for item in listing

@@ -9,8 +9,7 @@ environment.
 
 import ipaddress
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
@@ -25,8 +24,8 @@ from lium_mcp.api.network import Network
 from lium_mcp.guard.limits import Limits, Mode, Names, PolicyFileError, read_policy_file
 from lium_mcp.guard.server_token import ServerTokenError, check_token, read_token
 from lium_mcp.network import read_network
-from lium_mcp.official_config import OfficialConfig
-from lium_mcp.values import SettingsError, cleaned, cleaned_key, expanded, is_placeholder, key_problem
+from lium_mcp.official_config import FoundKey, OfficialConfig
+from lium_mcp.values import UNFILLED, SettingsError, cleaned, cleaned_key, expanded, is_placeholder, key_problem
 
 Toolset = Literal["marketplace", "pods", "templates", "volumes", "backups", "account", "remote", "clusters", "extras"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
@@ -35,24 +34,6 @@ DEFAULT_BASE_URL = "https://lium.io/api"
 SANDBOX_API_KEY = "sk_sandbox"
 REGISTRY_PREFIX = "LIUM_MCP_REGISTRY_"
 _SSH_KEY_NAMES = ("id_ed25519", "id_rsa", "id_ecdsa")
-
-
-_UNFILLED = "it is a placeholder that nothing has filled in"
-
-
-@dataclass(frozen=True, slots=True)
-class FoundKey:
-    """The server's own API key, and where it is from.
-
-    Attributes:
-        text: The key; None where there is none.
-        place: The variable or file that it is from.
-        missing_because: Why there is none, where a person meant to set one.
-    """
-
-    text: str | None = field(default=None, repr=False)
-    place: str = ""
-    missing_because: str | None = None
 
 
 class Settings(Limits, BaseSettings):
@@ -179,7 +160,7 @@ class Settings(Limits, BaseSettings):
         if not environment_name(name).startswith("LIUM_MCP_"):
             return cls.model_fields[name].default
         if value.strip():
-            raise ValueError(_UNFILLED if is_placeholder(value) else "it is empty")
+            raise ValueError(UNFILLED if is_placeholder(value) else "it is empty")
         return text
 
     @field_validator("toolsets", "local_dirs", mode="before")
@@ -266,11 +247,11 @@ class Settings(Limits, BaseSettings):
             return FoundKey(self.api_key.get_secret_value(), environment_name("api_key"))
         workspace = os.environ.get("LIUM_WORKSPACE", "")
         if is_placeholder(workspace):
-            raise SettingsError(f"LIUM_WORKSPACE: {_UNFILLED}")
-        key, place = self._official_config.key(cleaned(workspace))
-        if key is None and is_placeholder(os.environ.get(environment_name("api_key"), "")):
-            return FoundKey(missing_because=f"{environment_name('api_key')} holds no key: {_UNFILLED}.")
-        return FoundKey(key, place)
+            raise SettingsError(f"LIUM_WORKSPACE: {UNFILLED}")
+        saved = self._official_config.key(cleaned(workspace))
+        if saved.text is None and is_placeholder(os.environ.get(environment_name("api_key"), "")):
+            return FoundKey(missing_because=f"{environment_name('api_key')} holds no key: {UNFILLED}.")
+        return saved
 
     @cached_property
     def _official_config(self) -> OfficialConfig:
@@ -323,7 +304,7 @@ class Settings(Limits, BaseSettings):
         Raises:
             SettingsError: one of them cannot be used.
         """
-        return Network() if self.sandbox else read_network(self.base_url, os.environ)
+        return read_network(self.base_url, os.environ)
 
     def find_limits(self) -> tuple[Limits, Mode]:
         """The limits of the settings and of the policy file together, in the mode of the file if it has one.
@@ -377,25 +358,39 @@ def load(overrides: Mapping[str, Any]) -> Settings:
         SettingsError: values cannot be read, or variables set nothing: all of them. No value is repeated: it may be
             a secret.
     """
+    settings, problems = load_readable(overrides)
+    if problems:
+        raise SettingsError(*problems)
+    return settings
+
+
+def load_readable(overrides: Mapping[str, Any]) -> tuple[Settings, list[str]]:
+    """Read the settings as far as they can be read, and what is wrong with the others.
+
+    With a problem, they are good for nothing but to say so: what cannot be read is left at its default.
+    """
     problems = _idle_variables()
     try:
         settings = Settings(**overrides)
     except ValidationError as error:
-        problems += [
-            f"{_public_name(str(item['loc'][0]))}: {item['msg'].removeprefix('Value error, ')}"
-            for item in error.errors(include_input=False)
-        ]
-        raise SettingsError(*problems) from None
+        wrong = {_field_name(str(item["loc"][0])): item["msg"] for item in error.errors(include_input=False)}
+        problems += [f"{environment_name(name)}: {text.removeprefix('Value error, ')}" for name, text in wrong.items()]
+        return Settings(**{**overrides, **{name: Settings.model_fields[name].default for name in wrong}}), problems
     if settings.is_local:
         # Of both, no later call shall be the first to hear that the config file cannot be read.
-        for find in (settings.find_key, settings.find_ssh_key_path):
-            try:
-                find()
-            except SettingsError as error:
-                problems += [problem for problem in error.problems if problem not in problems]
-    if problems:
-        raise SettingsError(*problems)
-    return settings
+        problems += problems_of(settings.find_key, settings.find_ssh_key_path)
+    return settings, problems
+
+
+def problems_of(*parts: Callable[[], object]) -> list[str]:
+    """What these say that is wrong with the settings, each once."""
+    problems: list[str] = []
+    for part in parts:
+        try:
+            part()
+        except SettingsError as error:
+            problems += [problem for problem in error.problems if problem not in problems]
+    return problems
 
 
 def _idle_variables() -> list[str]:
@@ -441,5 +436,6 @@ def _public_half(private: Path) -> Path:
     return private.with_name(f"{private.name}.pub")
 
 
-def _public_name(location: str) -> str:
-    return environment_name(location) if location in Settings.model_fields else location
+def _field_name(location: str) -> str:
+    """The field of a location in an error, which names it or its variable."""
+    return next(name for name in Settings.model_fields if location in (name, environment_name(name)))

@@ -9,10 +9,11 @@ import re
 from pathlib import Path
 from typing import Final, Literal
 
+UNFILLED: Final = "it is a placeholder that nothing has filled in"
 _BLANKS: Final = " \t\r\n\v\f\u00a0\u200b\ufeff"
 _QUOTES: Final = ('""', "''", "``", "\u201c\u201d", "\u2018\u2019")
 # What hosts put a value in the place of, and what documentation shows where a reader's own value goes.
-_UNFILLED: Final = re.compile(
+_PLACEHOLDER: Final = re.compile(
     r"\$?\{\{[^{}]*\}\}|\$?\{[^{}]*\}|\$(env:)?[A-Za-z_][A-Za-z0-9_]*|%[A-Za-z_][A-Za-z0-9_]*%|<[^<>]*>|\[[^\[\]]*key[^\[\]]*\]",
     re.IGNORECASE,
 )
@@ -27,7 +28,11 @@ _MARKS: Final = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16")
 
 
 class SettingsError(Exception):
-    """Settings cannot be used; each problem names one and what it takes, and repeats no value that may be secret."""
+    """Settings cannot be used.
+
+    Attributes:
+        problems: Each names a setting and what it takes, and repeats no value that may be secret.
+    """
 
     def __init__(self, *problems: str) -> None:
         super().__init__("; ".join(problems))
@@ -37,7 +42,7 @@ class SettingsError(Exception):
 def cleaned(text: str) -> str:
     """The value without blanks around it and without one pair of quotes; empty where it is a placeholder."""
     text = _unwrapped(text)
-    return "" if _UNFILLED.fullmatch(text) else text
+    return "" if _PLACEHOLDER.fullmatch(text) else text
 
 
 def cleaned_key(text: str) -> str:

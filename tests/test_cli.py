@@ -85,17 +85,35 @@ def test_a_key_that_is_mistaken_for_an_option_is_not_repeated(capsys: pytest.Cap
         ("LIUM_API_KEY", "sk_secret with a blank"),
     ],
 )
-@pytest.mark.parametrize("command", ["serve", "tools"])
-def test_a_setting_that_cannot_be_read_stops_the_start_and_is_named(
+@pytest.mark.parametrize("command", ["serve", "serve --transport http", "tools"])
+def test_a_setting_that_cannot_be_read_stops_what_a_person_starts_and_is_named(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str, variable: str, value: str
 ) -> None:
     monkeypatch.setenv(variable, value)
-    assert main([command]) == 2
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
+    assert main(command.split()) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith(f"lium-mcp: {variable}: ")
     assert captured.err.count("\n") == 1
     assert "sk_secret" not in captured.err
+
+
+def test_all_that_is_wrong_with_the_settings_is_said_at_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = {
+        "LIUM_MCP_MAX_POD": "3",
+        "LIUM_MCP_PORT": "http",
+        "LIUM_MCP_STATE_URL": "mysql://there",
+        "LIUM_BASE_URL": "ftp://lium.io",
+        "LIUM_MCP_DENY_TOOLS": "rent_pods",
+    }
+    for name, value in wrong.items():
+        monkeypatch.setenv(name, value)
+    assert main(["tools"]) == 2
+    said = capsys.readouterr().err
+    assert [said.count(f"{name}: ") for name in wrong] == [1] * len(wrong)
 
 
 def listed(capsys: pytest.CaptureFixture[str], *arguments: str) -> set[str]:

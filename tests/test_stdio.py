@@ -73,6 +73,44 @@ async def test_without_a_key_or_network_it_starts_lists_and_says_what_is_missing
     assert [line for line in server.stderr.splitlines() if not LOGGED.fullmatch(line)] == []
 
 
+@pytest.mark.parametrize("era", ERAS)
+async def test_with_wrong_settings_it_starts_lists_and_says_at_each_call_what_is_wrong(era: str) -> None:
+    wrong = {
+        "LIUM_MCP_MAX_PODS": "many",
+        "LIUM_MCP_MAX_POD": "3",
+        "LIUM_MCP_ALLOW_TOOLS": "list_gpu",
+        "LIUM_MCP_READ_ONLY": "true",
+        "LIUM_API_KEY": "Bearer sk_s3cret",
+        "ALL_PROXY": "socks5://user:s3cret@127.0.0.1:1080",
+    }
+    async with serving(**wrong) as server:
+        request = await speaking(server, era)
+        tools = (await server.ask(request(1, "tools/list")))["result"]["tools"]
+        names = {tool["name"] for tool in tools}
+        assert "list_gpus" in names
+        for number, name in enumerate(("list_gpus", "list_pods", "rent_pod"), start=2):
+            refused = await server.ask(called(number, request, name))
+            assert refused["result"]["isError"] is True
+            assert refused["result"]["_meta"]["lium-mcp/error"]["code"] == "settings_wrong"
+            for setting in wrong.keys() - {"LIUM_MCP_READ_ONLY"}:
+                assert f"{setting}: " in text(refused)
+            assert "s3cret" not in text(refused)
+        unknown = await server.ask(called(9, request, "no_such_tool"))
+        assert unknown["error"]["code"] == -32602
+        assert await server.end() == 2
+    assert "LIUM_MCP_MAX_PODS: " in server.stderr.splitlines()[0]
+    assert "s3cret" not in server.stderr
+
+
+async def test_a_server_with_wrong_settings_lists_what_the_others_offer() -> None:
+    wrong = {"LIUM_MCP_MAX_PODS": "many", "LIUM_MCP_READ_ONLY": "true"}
+    async with serving(**wrong) as server:
+        request = await speaking(server, CURRENT)
+        tools = (await server.ask(request(1, "tools/list")))["result"]["tools"]
+    assert "list_gpus" in {tool["name"] for tool in tools}
+    assert "rent_pod" not in {tool["name"] for tool in tools}
+
+
 async def test_junk_between_messages_is_passed_over_and_never_repeated() -> None:
     secret = "argument-that-nobody-logs"
     async with serving("--sandbox", LIUM_MCP_LOG_LEVEL="DEBUG") as server:

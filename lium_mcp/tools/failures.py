@@ -4,7 +4,7 @@ Every failure has a stable `code`. An outcome that nobody knows is a kind of its
 """
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any, Final
@@ -189,6 +189,15 @@ def from_validation(tool: str, error: ValidationError, schema: Mapping[str, Any]
     if any(item["type"] in _UNKNOWN_NAME for item in items):
         advice += f" {tool} has {'these parameters: ' + ', '.join(names) if names else 'no parameters'}."
     return ToolFailure("invalid_argument", f"{tool} cannot take these arguments: {problems}.", advice)
+
+
+def settings_wrong(problems: Iterable[str]) -> ToolFailure:
+    """For a server that must not act, since it cannot know what it may do."""
+    return ToolFailure(
+        "settings_wrong",
+        f"This MCP server does nothing, since its settings cannot be used: {'; '.join(problems)}.",
+        "Have the user correct them where this server is configured, in the host's MCP configuration, and restart it.",
+    )
 
 
 def crashed(tool: str) -> ToolFailure:
