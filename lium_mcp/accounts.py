@@ -94,10 +94,10 @@ class Callers:
                 no_key_because=f"This request came through a proxy (it has the header {forwarded}), and the Lium API "
                 f"key of this MCP server serves only callers on its own machine: {_KEY_OF_YOURS}."
             )
-        shown = cleaned(str(headers.get(OWN_KEY_HEADER.lower()) or ""))
-        if self._token is None or self._is_token(shown):
+        shown = str(headers.get(OWN_KEY_HEADER.lower()) or "")
+        if self._token is None or self._is_token(cleaned(shown)):
             return Caller(owner=_OWN)
-        wrong = f"The header {OWN_KEY_HEADER} does not hold it. " if shown else ""
+        wrong = f"The header {OWN_KEY_HEADER} does not hold it. " if shown.strip() else ""
         return Caller(
             no_key_because="The Lium API key of this MCP server serves only callers that show the server token. "
             f"{wrong}The token is {self._token_place}, on the server's machine: have the user put it into the header "
@@ -196,10 +196,12 @@ def key_in_headers(headers: Any) -> tuple[str | None, str]:  # noqa: ANN401 - a 
     Raises:
         ValueError: somebody meant to send a key, and this is none. Nobody else's is used in its place.
     """
-    scheme, _, token = str(headers.get("authorization") or "").strip().partition(" ")
+    authorization = str(headers.get("authorization") or "")
+    scheme, _, token = cleaned(authorization).partition(" ")
     sent = {
         "X-API-Key": str(headers.get("x-api-key") or ""),
-        "Authorization": token if scheme.casefold() == "bearer" else "",
+        # A placeholder may also stand for all of it.
+        "Authorization": token if scheme.casefold() == "bearer" else authorization if not scheme else "",
     }
     for name, text in sent.items():
         if key := cleaned_key(text):

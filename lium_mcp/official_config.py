@@ -11,8 +11,8 @@ from lium_mcp.values import (
     cleaned,
     cleaned_key,
     decoded,
-    expanded,
     is_placeholder,
+    key_file,
     key_problem,
 )
 
@@ -85,7 +85,7 @@ class OfficialConfig:
         """
         text = cleaned(self._config.get("ssh", "key_path", fallback=""))
         try:
-            return expanded(text) if text else None
+            return key_file(text) if text else None
         except ValueError as error:
             raise SettingsError(f"key_path under [ssh] in {self._path}: {error}") from None
 

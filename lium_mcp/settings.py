@@ -25,7 +25,17 @@ from lium_mcp.guard.limits import Limits, Mode, Names, PolicyFileError, read_pol
 from lium_mcp.guard.server_token import ServerTokenError, check_token, read_token
 from lium_mcp.network import read_network
 from lium_mcp.official_config import FoundKey, OfficialConfig
-from lium_mcp.values import UNFILLED, SettingsError, cleaned, cleaned_key, expanded, is_placeholder, key_problem
+from lium_mcp.values import (
+    UNFILLED,
+    SettingsError,
+    cleaned,
+    cleaned_key,
+    cleaned_password,
+    expanded,
+    is_placeholder,
+    key_file,
+    key_problem,
+)
 
 Toolset = Literal["marketplace", "pods", "templates", "volumes", "backups", "account", "remote", "clusters", "extras"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
@@ -154,7 +164,7 @@ class Settings(Limits, BaseSettings):
         if not isinstance(value, str):
             return value
         name = str(info.field_name)
-        text = cleaned_key(value) if name == "api_key" else cleaned(value)
+        text = {"api_key": cleaned_key, "ssh_key_passphrase": cleaned_password}.get(name, cleaned)(value)
         if text:
             return text
         if not environment_name(name).startswith("LIUM_MCP_"):
@@ -177,8 +187,9 @@ class Settings(Limits, BaseSettings):
 
     @field_validator("ssh_key_path", "ssh_agent", "policy")
     @classmethod
-    def _expand(cls, value: Path | None) -> Path | None:
-        return expanded(str(value)) if value else None
+    def _expand(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        expand = key_file if info.field_name == "ssh_key_path" else expanded
+        return expand(str(value)) if value else None
 
     @field_validator("server_token")
     @classmethod
@@ -286,7 +297,7 @@ class Settings(Limits, BaseSettings):
             password = state_url
         fields = [getattr(self, name) for name in type(self).model_fields if name != "state_url"]
         held = [value.get_secret_value() for value in fields if isinstance(value, SecretStr)]
-        registries = [value for name, value in os.environ.items() if name.startswith(REGISTRY_PREFIX)]
+        registries = [registry_password(name) for name in os.environ]
         found = (self.find_api_key(), self.find_server_token(), password, unquote(password))
         return [text for text in (*found, *held, *registries) if text]
 
@@ -414,7 +425,7 @@ def registry_password(variable: str) -> str | None:
 
     Only variables with the prefix are read: a caller must not be able to send any other secret to a stored login.
     """
-    return os.environ.get(variable) or None if variable.startswith(REGISTRY_PREFIX) else None
+    return cleaned_password(os.environ.get(variable, "")) or None if variable.startswith(REGISTRY_PREFIX) else None
 
 
 def is_loopback(host: str) -> bool:

@@ -13,9 +13,9 @@ UNFILLED: Final = "it is a placeholder that nothing has filled in"
 _BLANKS: Final = " \t\r\n\v\f\u00a0\u200b\ufeff"
 _QUOTES: Final = ('""', "''", "``", "\u201c\u201d", "\u2018\u2019")
 # What hosts put a value in the place of, and what documentation shows where a reader's own value goes.
+_BRACED: Final = re.compile(r"\$?\{\{[^{}]*\}\}|\$?\{[^{}]*\}")
 _PLACEHOLDER: Final = re.compile(
-    r"\$?\{\{[^{}]*\}\}|\$?\{[^{}]*\}|\$(env:)?[A-Za-z_][A-Za-z0-9_]*|%[A-Za-z_][A-Za-z0-9_]*%|<[^<>]*>|\[[^\[\]]*key[^\[\]]*\]",
-    re.IGNORECASE,
+    rf"{_BRACED.pattern}|\$(env:)?[A-Z_][A-Z0-9_]*|%[A-Z_][A-Z0-9_]*%|<[^<>]*>|\[[^\[\]]*key[^\[\]]*\]", re.IGNORECASE
 )
 _EXAMPLE: Final = re.compile(
     r"(sk[_-])?((your|insert|paste|replace|enter)([_ -][a-z]+)+|(lium[_ -])?(api[_ -])?key([_ -]here)?|"
@@ -23,6 +23,7 @@ _EXAMPLE: Final = re.compile(
     re.IGNORECASE,
 )
 _VARIABLE: Final = re.compile(r"\$\{?\w+\}?|%\w+%")
+_KEY_TEXT: Final = re.compile(r"-----BEGIN |(ssh|ecdsa|sk)-\S+ +AAAA")
 _ASSIGNMENT: Final = re.compile(r"(export |set |\$env:)?\s*[A-Z_-]*key\s*[=:]", re.IGNORECASE)
 _MARKS: Final = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
@@ -49,6 +50,12 @@ def cleaned_key(text: str) -> str:
     """The same for an API key, for which documentation shows words too, as YOUR_API_KEY."""
     text = cleaned(text)
     return "" if _EXAMPLE.fullmatch(text) else text
+
+
+def cleaned_password(text: str) -> str:
+    """The same for a password, which may be `$ecret` or `<s3cret>`."""
+    text = _unwrapped(text)
+    return "" if _BRACED.fullmatch(text) else text
 
 
 def is_placeholder(text: str) -> bool:
@@ -87,6 +94,18 @@ def decoded(content: bytes, errors: Literal["strict", "replace"] = "strict") -> 
     """
     encoding = next((encoding for mark, encoding in _MARKS if content.startswith(mark)), "utf-8")
     return content.decode(encoding, errors)
+
+
+def key_file(text: str) -> Path:
+    """The path of a private SSH key, by that of either half.
+
+    Raises:
+        ValueError: it cannot be a path.
+    """
+    if _KEY_TEXT.match(text):
+        raise ValueError("it holds a key, where the path of the private key's file is needed")
+    path = expanded(text)
+    return path.with_suffix("") if path.suffix == ".pub" else path
 
 
 def expanded(text: str) -> Path:

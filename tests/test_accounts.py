@@ -42,6 +42,7 @@ class Request:
 def test_a_key_is_read_from_either_header_whatever_surrounds_it(key: str, spaces: str, scheme: str) -> None:
     assert key_in_headers(Headers({"X-API-Key": f"{spaces}{key}{spaces}"}))[0] == key
     assert key_in_headers(Headers({"X-API-Key": f'"{key}"'})) == (key, "the header X-API-Key")
+    assert key_in_headers(Headers({"Authorization": f'"{scheme} {key}"'})) == (key, "the header Authorization")
     assert key_in_headers(Headers({"Authorization": f"{scheme} {spaces}{key}{spaces}"}))[0] == key
 
 
@@ -62,6 +63,7 @@ def test_what_is_no_bearer_token_is_no_key(value: str) -> None:
     [
         ({"X-API-Key": "${LIUM_API_KEY}"}, "The header X-API-Key holds no API key: it is a placeholder"),
         ({"Authorization": "Bearer <your key>"}, "The header Authorization holds no API key: it is a placeholder"),
+        ({"Authorization": "${AUTHORIZATION}"}, "The header Authorization holds no API key: it is a placeholder"),
         ({"X-API-Key": "Bearer sk_abc"}, "it begins with Bearer"),
         ({"X-API-Key": "sk_one two", "Authorization": "Bearer sk_other"}, "it holds a blank"),
         ({"X-API-Key": "sk_k\u0435y"}, "it holds characters that no key has"),

@@ -8,7 +8,7 @@ from mcp import Client
 from lium_mcp.remote.keys import KeySource
 from lium_mcp.sandbox import Sandbox
 from lium_mcp.server import build_server
-from lium_mcp.settings import Settings, load
+from lium_mcp.settings import Settings, load, registry_password
 from lium_mcp.values import SettingsError
 from tests.harness import Failure
 
@@ -127,6 +127,32 @@ def test_a_path_is_read_as_it_is_pasted(monkeypatch: pytest.MonkeyPatch, home: P
     monkeypatch.setenv("LIUM_SSH_KEY_PATH", "$NO_SUCH_HOME/.ssh/lium")
     with pytest.raises(SettingsError, match=r"^LIUM_SSH_KEY_PATH: it names a variable that is not set"):
         load({})
+
+
+def test_the_ssh_key_may_be_named_by_its_public_half(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    monkeypatch.setenv("LIUM_SSH_KEY_PATH", "~/.ssh/lium.ed25519.pub")
+    assert load({}).find_ssh_key_path() == home / ".ssh" / "lium.ed25519"
+
+
+@pytest.mark.parametrize("value", ["-----BEGIN OPENSSH PRIVATE KEY-----\ns3cret", "ssh-ed25519 AAAAs3cret me@host"])
+def test_a_key_in_the_place_of_its_path_is_told_and_not_repeated(
+    monkeypatch: pytest.MonkeyPatch, value: str, home: Path
+) -> None:
+    monkeypatch.setenv("LIUM_SSH_KEY_PATH", value)
+    with pytest.raises(SettingsError, match=r"^LIUM_SSH_KEY_PATH: it holds a key, where the path") as caught:
+        load({})
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_password_may_look_like_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("LIUM_SSH_KEY_PASSPHRASE", "LIUM_MCP_REGISTRY_DOCKER")
+    for pasted, meant in [("'$ecret'", "$ecret"), ("<s3cret>", "<s3cret>"), ("${SECRET}", None)]:
+        for name in names:
+            monkeypatch.setenv(name, pasted)
+        settings = load({})
+        passphrase = settings.ssh_key_passphrase
+        assert [passphrase and passphrase.get_secret_value(), registry_password(names[1])] == [meant, meant]
+        assert (meant in settings.find_secrets()) == (meant is not None)
 
 
 async def test_a_refused_key_is_told_with_the_place_that_it_is_from(

@@ -4,11 +4,14 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 import httpx2
 
 from lium_mcp.api.error_bodies import clean_text
 from lium_mcp.api.errors import CertificateRefused, ConnectionFailed
+
+_ASKS_FOR_LOGIN: Final = "407"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +60,13 @@ def not_connected(
             "nothing was sent."
         )
     if isinstance(error, httpx2.ProxyError):
+        status = next((word for word in str(error).split() if word.isdecimal()), "")
+        remedy = (
+            ", which needs a name and a password" if status == _ASKS_FOR_LOGIN else ", or to ask who runs that proxy"
+        )
         return ConnectionFailed(
-            f"The proxy of {network.proxy_setting} lets nothing through to {host} ({clean_text(str(error), redact)}); "
-            "nothing was sent.",
-            hint=f"The user has to correct {network.proxy_setting}, or to ask who runs that proxy",
+            f"The proxy of {network.proxy_setting} lets nothing through to {host} (status {status}); nothing was sent.",
+            hint=f"The user has to correct {network.proxy_setting}{remedy}",
         )
     return ConnectionFailed(f"No connection to Lium could be made{through}; nothing was sent.")
 
