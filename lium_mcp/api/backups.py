@@ -74,6 +74,21 @@ class Backup(ApiModel):
         """Whether it lacks files that could not be read, for all that it is completed."""
         return "PARTIAL" in (self.status.upper(), (self.result_quality or "").upper())
 
+    @property
+    def is_deleted(self) -> bool:
+        """Whether its data is gone, and not only to be deleted."""
+        return "DELETED" in (self.state, (self.deletion_state or "").upper()) or self.state == "EXPIRED"
+
+    @property
+    def has_data(self) -> bool:
+        """Whether there is data, or will be, so that its figures are those of something."""
+        return self.is_completed or not self.is_final
+
+    @property
+    def problem(self) -> str | None:
+        """Why it came to nothing, such as why it was skipped, in the API's words."""
+        return self.error_message or (None if self.has_data else self.status_message)
+
 
 class BackupStarted(ApiModel):
     """A manual backup has begun."""

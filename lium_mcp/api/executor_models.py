@@ -17,6 +17,7 @@ from lium_mcp.api.model import (
     ApiInt,
     ApiModel,
     ApiNested,
+    ApiNotice,
     ApiObject,
     ApiSigned,
     ApiStr,
@@ -167,6 +168,7 @@ class Executor(ApiModel):
     gpu_power_limit_w: ApiInt = None
     gpu_power_limit_default_w: ApiInt = None
     frequent_rent_failures: ApiBool = None
+    notice_period: ApiNotice = None
     last_verified_at: ApiTime = None
     reliability_score: ApiFloat = None
     uptime_in_minutes: ApiInt = None

@@ -4,6 +4,7 @@ The API's answers are untrusted input that moves before we do: a field that cann
 unknown field is kept, and only a missing id makes a row unreadable.
 """
 
+import json
 import math
 import re
 from collections.abc import Iterable
@@ -163,6 +164,13 @@ def _joined_lines(value: object) -> str:
     return read_text(value) or ""
 
 
+def _read_notice(value: object) -> str | None:
+    if isinstance(value, dict | list):
+        value = json.dumps(value, ensure_ascii=False) if value else None
+    text = (read_text(value) or "").strip()
+    return text if text.strip("0.") else None
+
+
 def _object_or_none(value: object) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
@@ -185,6 +193,8 @@ ApiLines = Annotated[str, BeforeValidator(_joined_lines)]
 """Text that servers send whole or as a list of lines."""
 ApiObject = Annotated[dict[str, Any] | None, BeforeValidator(_object_or_none)]
 """A JSON object whose shape no source shows."""
+ApiNotice = Annotated[str | None, BeforeValidator(_read_notice)]
+"""What somebody announces, in a shape that no source shows; `None` where it is nothing, such as 0 or ""."""
 ApiNested = Annotated[T | None, _WrapValidator(_none_if_unreadable)]
 """A nested model; one that cannot be read is `None` and does not cost the row."""
 ApiTuple = Annotated[tuple[T, ...], _WrapValidator(_readable_items)]

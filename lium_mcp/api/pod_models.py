@@ -17,6 +17,7 @@ from lium_mcp.api.model import (
     ApiInt,
     ApiModel,
     ApiNested,
+    ApiNotice,
     ApiObject,
     ApiSigned,
     ApiStr,
@@ -130,6 +131,7 @@ class Pod(ApiModel):
     removal_scheduled_at: ApiTime = None
     # Absurd hours are not none: limits count them.
     termination_hours: Annotated[int | None, BeforeValidator(read_int)] = None
+    notice_period: ApiNotice = None
     jupyter_installation_status: ApiStr = None
     jupyter_url: ApiStr = Field(default=None, repr=False)  # its query may hold the notebook's token
     enable_jupyter: ApiBool = None

@@ -78,12 +78,15 @@ def arm(world: World, fault: Fault) -> None:
     """Arm a fault; one that names something it can strike now strikes now."""
     with world.lock:
         world.catch_up()
-        if fault.kind == "provider_pause" and fault.executor_id is not None:
-            node = world.market.nodes.get(fault.executor_id)
+        if fault.kind == "provider_notice" or (fault.kind == "provider_pause" and fault.executor_id is not None):
+            node = world.market.nodes.get(fault.executor_id or "")
             if node is None:
                 msg = "executor_id names no node"
                 raise ValueError(msg)
-            take_off_market(node, world.now)
+            if fault.kind == "provider_notice":
+                node.notice = fault.message or "maintenance in 24 hours"
+            else:
+                take_off_market(node, world.now)
             return
         if fault.kind == "spot_reclaim":
             named = None if fault.pod_id is None else world.pods.get(fault.pod_id)

@@ -73,6 +73,7 @@ class Node:
     gaps: frozenset[str]
     always_free: bool
     fabric_id: str | None = None
+    notice: str | None = None
     rows: dict[bool, dict[str, JsonValue]] = field(default_factory=dict, repr=False)
     taken_by_us: int = 0
     off_market_until: datetime | None = None

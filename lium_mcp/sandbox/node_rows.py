@@ -41,7 +41,8 @@ def host_row(node: Node, now: datetime, *, full: bool) -> Row:
     if full not in node.rows:
         node.rows[full] = _fixed_row(node, full=full)
     verified = now - timedelta(seconds=300 + node.index % 50 * 60)
-    return node.rows[full] | {"last_verified_at": iso_zulu(verified)}
+    announced: Row = {} if node.notice is None else {"notice_period": node.notice}
+    return node.rows[full] | {"last_verified_at": iso_zulu(verified)} | announced
 
 
 def _fixed_row(node: Node, *, full: bool) -> Row:

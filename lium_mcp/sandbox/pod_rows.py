@@ -77,7 +77,7 @@ def pod_row(world: World, pod: Pod) -> Row:
         "updated_at": iso_naive(pod.updated_at),
         "removal_scheduled_at": None if pod.removal_scheduled_at is None else iso_naive(pod.removal_scheduled_at),
         "termination_hours": pod.termination_hours,
-        "notice_period": None,
+        "notice_period": node.notice,
         "jupyter_installation_status": pod.jupyter_status,
         "jupyter_url": _jupyter_url(pod, node, ports),
         "enable_jupyter": False,

@@ -199,6 +199,7 @@ class Transfer:
     name: str | None = None
     retention_days: int = 7
     deletion_state: str | None = None
+    remark: str | None = None
     cleanup_at: datetime | None = None
     backup_id: str | None = None
     path: str = ""

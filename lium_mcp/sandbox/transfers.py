@@ -144,7 +144,7 @@ def schedule_next(world: World, config: BackupConfig) -> None:
 def _skip(world: World, pod: Pod, config: BackupConfig) -> None:
     run = begin_backup(world, pod, config)
     run.status, run.completed_at = "SKIPPED", world.now
-    run.error = "The pod was not running or busy with another operation"
+    run.remark = "The pod was not running or busy with another operation"
 
 
 def _start(world: World, run: Transfer, seconds: tuple[int, int]) -> None:

@@ -85,6 +85,7 @@ class BackupView(Result):
     status: str
     partial: bool | None = None
     progress_percent: float | None = None
+    created_at: UtcTime | None = None
     started_at: UtcTime | None = None
     completed_at: UtcTime | None = None
     size_gb: float | None = None
@@ -114,7 +115,7 @@ class ObservedBackup(Result):
 
 
 class EndedBackup(Result):
-    """A backup that was cancelled or whose data is being deleted."""
+    """A backup that was cancelled, or whose data is deleted or being deleted."""
 
     backup_id: str
     status: str
@@ -276,7 +277,10 @@ async def create_backup(
 async def delete_backup(call: Call, backup_id: BackupId) -> EndedBackup:
     """Delete the stored data of a completed backup for good. Lium does it in the background."""
     await call.lium.backups.delete(backup_id)
-    return await ended(call, backup_id)
+    is_deleted = False
+    with suppress(LiumError):  # it was ordered, whether that can be looked at or not
+        is_deleted = (await call.lium.backups.get(backup_id)).is_deleted
+    return EndedBackup(backup_id=backup_id, status="deleted" if is_deleted else "being deleted")
 
 
 @toolset.tool(title="Restore backup", hints=DESTROYS_EACH_TIME, asks=ask_to_restore)
@@ -325,12 +329,6 @@ async def list_restores(call: Call, pod: PodName, limit: Limit = 20, cursor: Cur
     )
 
 
-async def ended(call: Call, backup_id: str) -> EndedBackup:
-    """What a backup is after it was cancelled or deleted."""
-    backup = await call.lium.backups.get(backup_id)
-    return EndedBackup(backup_id=backup_id, status=backup.deletion_state or backup.state)
-
-
 async def _owners(call: Call, backups: Sequence[Backup]) -> dict[str, _Owner]:
     """Pods by the id of their schedule. A backup names its schedule alone, and a removed pod has none any more."""
     owners: dict[str, _Owner] = {}
@@ -355,7 +353,9 @@ def _judge(backup: Backup, owner: _Owner | None, warnings: Sequence[str] = ()) -
             backup=view,
             note=note_on(view.problem),
             warnings=kept,
-            next="There is no data to restore. create_backup tries again.",
+            next="There is no data to restore. create_backup tries again."
+            if backup.state != "SKIPPED"
+            else "Nothing was backed up this time. create_backup backs up now.",
         )
     return ObservedBackup(
         outcome="pending", backup=view, warnings=kept, next="Still running: call get_backup with this backup_id."
@@ -408,12 +408,13 @@ def _backup(backup: Backup, owner: _Owner | None) -> BackupView:
         status=backup.state,
         partial=backup.is_partial or None,
         progress_percent=None if backup.is_final else backup.progress,
-        started_at=backup.started_at or backup.created_at,
+        created_at=backup.created_at,
+        started_at=backup.started_at,
         completed_at=backup.completed_at,
-        size_gb=rounded(backup.total_bytes / 1e9, 3) if backup.total_bytes is not None else None,
-        files=backup.total_files,
+        size_gb=rounded(backup.total_bytes / 1e9, 3) if backup.total_bytes and backup.has_data else None,
+        files=backup.total_files if backup.total_bytes and backup.has_data else None,
         deleting=backup.deletion_state,
-        problem=(backup.error_message or "")[:300] or None,
+        problem=(backup.problem or "")[:300] or None,
     )
 
 

@@ -42,7 +42,7 @@ from lium_mcp.tools.renting import (
 )
 from lium_mcp.tools.results import Result, Usd, note_on
 from lium_mcp.tools.room import find_judge, refuse_without_room
-from lium_mcp.tools.targets import find_template
+from lium_mcp.tools.targets import find_usable_template
 
 toolset = Toolset("clusters")
 
@@ -380,7 +380,7 @@ def _node_price(node: Executor) -> float | None:
 
 async def _template(call: Call, named: str) -> Template:
     if named:
-        template = await find_template(call, named)
+        template = await find_usable_template(call, named)
         if not template.docker_image.startswith(_IMAGE_PREFIX):
             raise ToolFailure(
                 "template_not_for_clusters",

@@ -7,7 +7,7 @@ from pydantic import Field
 from lium_mcp.api import FeedbackRequest as Feedback
 from lium_mcp.api import GpuResetState, PodDetail, matching_machine_names
 from lium_mcp.api.wire import hiding
-from lium_mcp.tools.backups import BackupId, EndedBackup, ended
+from lium_mcp.tools.backups import BackupId, EndedBackup
 from lium_mcp.tools.call import Call, after_change
 from lium_mcp.tools.failures import ToolFailure
 from lium_mcp.tools.parameters import DEFAULT_WAIT_SECONDS, Few, PodName, ShortText, WaitSeconds
@@ -270,7 +270,8 @@ async def add_registry_credential(
 async def cancel_backup(call: Call, backup_id: BackupId) -> EndedBackup:
     """Stop a running backup. It stays in the list and cannot be restored; delete_backup deletes a completed one."""
     await call.lium.backups.cancel(backup_id)
-    return await ended(call, backup_id)
+    backup = await call.lium.backups.get(backup_id)
+    return EndedBackup(backup_id=backup_id, status=backup.state)
 
 
 @toolset.tool(title="Cancel restore", hints=WRITES)

@@ -143,7 +143,7 @@ def refuse_unfit(backup: Backup) -> None:
     Raises:
         ToolFailure: it failed, or lacks files.
     """
-    reason = f": {backup.error_message[:300]}" if backup.error_message else ""
+    reason = f": {backup.problem[:300]}" if backup.problem else ""
     if backup.is_final and not backup.is_completed:
         raise ToolFailure("final_backup_failed", f"The backup is {backup.state}{reason}.", _ADVICE)
     if backup.is_partial:

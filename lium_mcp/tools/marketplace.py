@@ -15,6 +15,7 @@ from lium_mcp.figures import rounded
 from lium_mcp.rentals.selection import at_least, can_rent, describe_counts, has_price, price_order, smallest_gpu_count
 from lium_mcp.tools.call import Call
 from lium_mcp.tools.failures import ToolFailure
+from lium_mcp.tools.node_warnings import maintenance, node_warnings
 from lium_mcp.tools.parameters import Cursor, Limit, ShortText, page
 from lium_mcp.tools.pod_keys import foresee_login
 from lium_mcp.tools.registry import READS, Toolset
@@ -50,6 +51,9 @@ class GpuOffer(Result):
     nvlink: bool | None = None
     docker_in_docker: bool | None = None
     reliability: int | None = None
+    often_fails_to_start: bool | None = None
+    power_capped: bool | None = None
+    maintenance: str | None = None
 
 
 class GpuOffers(Result):
@@ -284,7 +288,7 @@ async def quote_rental(
         balance_usd=balance,
         balance_must_exceed_usd=priced.balance_must_exceed_usd,
         hours_balance_covers=rounded(max(balance, 0) / price, 2) if balance is not None and price > 0 else None,
-        warnings=[warning] if warning else None,
+        warnings=[*node_warnings(node), *([warning] if warning else [])] or None,
     )
 
 
@@ -368,6 +372,9 @@ def _offer(node: Executor) -> GpuOffer:
         nvlink=node.nvlink or None,
         docker_in_docker=node.docker_in_docker or None,
         reliability=_whole(node.reliability_score),
+        often_fails_to_start=node.frequent_rent_failures or None,
+        power_capped=node.gpu_power_limited or None,
+        maintenance=maintenance(node),
     )
 
 

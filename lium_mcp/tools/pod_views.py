@@ -13,6 +13,7 @@ from lium_mcp.remote.banner import Answer
 from lium_mcp.remote.gpus import MOST_GPUS, Gpu
 from lium_mcp.rentals import AccountUnknown, shortfalls
 from lium_mcp.tools.call import Call
+from lium_mcp.tools.node_warnings import maintenance
 from lium_mcp.tools.pod_work import gpus_of
 from lium_mcp.tools.results import Result, Usd, UtcTime, note_on
 
@@ -34,6 +35,7 @@ class PodRow(Result):
     price_per_hour_usd: Usd | None = None
     billing: bool | None = None
     removal_at: UtcTime | None = None
+    maintenance: str | None = None
     ssh_command: str | None = None
 
 
@@ -262,6 +264,7 @@ def _row_fields(pod: Pod) -> dict[str, object]:
         "price_per_hour_usd": pod.price,
         "billing": pod.bills,
         "removal_at": pod.removal_scheduled_at,
+        "maintenance": maintenance(pod),
         "ssh_command": f"ssh {ssh.user}@{ssh.host} -p {ssh.port}" if ssh else None,
     }
 

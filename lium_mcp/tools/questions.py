@@ -18,7 +18,14 @@ from lium_mcp.tools.final_backup import earlier_final_backup
 from lium_mcp.tools.restore_runs import UnseenTargets, unseen_targets
 from lium_mcp.tools.results import clean
 from lium_mcp.tools.room import check_life
-from lium_mcp.tools.targets import find_own_template, find_pod, find_pods, find_template, find_volume, volume_holder
+from lium_mcp.tools.targets import (
+    find_own_template,
+    find_pod,
+    find_pods,
+    find_usable_template,
+    find_volume,
+    volume_holder,
+)
 
 _SHOWN_CHARACTERS = 60
 _MOST_IN_CENTS_USD = 1e9
@@ -57,7 +64,7 @@ async def ask_to_reboot_pod(call: Call, *, pod: str, **_: Any) -> Question:  # n
 
 async def ask_to_switch_template(call: Call, *, pod: str, template: str, **_: Any) -> Question:  # noqa: ANN401 - as above
     """Before `switch_pod_template`."""
-    target, wanted = await find_pod(call, pod), await find_template(call, template)
+    target, wanted = await find_pod(call, pod), await find_usable_template(call, template)
     call.policy.check_template(wanted.id)
     call.policy.check_restart(target.pod_name or target.id, hours_left(target, call.lium.now()))
     return Question(

@@ -43,7 +43,7 @@ from lium_mcp.tools.failures import ToolFailure
 from lium_mcp.tools.marketplace import PricedRental, find_node, quote_node, types_on_offer
 from lium_mcp.tools.pod_keys import PodKeys, find_public_keys
 from lium_mcp.tools.results import Result
-from lium_mcp.tools.targets import find_free_volume, find_template
+from lium_mcp.tools.targets import find_free_volume, find_usable_template
 
 _MACHINES_SECONDS = 5.0
 
@@ -281,7 +281,7 @@ async def _contents(call: Call, wanted: Wanted) -> Contents:
             )
     return Contents(
         keys=await find_public_keys(call),
-        template=await find_template(call, wanted.template) if wanted.template else None,
+        template=await find_usable_template(call, wanted.template) if wanted.template else None,
         volume_id=volume.id if volume else None,
         is_backup_partial=backup is not None and backup.is_partial,
     )

@@ -9,13 +9,14 @@ from typing import Annotated, Any, Literal
 import anyio
 from pydantic import Field
 
-from lium_mcp.api import LiumError, NoExecutorMatches, Pod, PodDetail, RentOutcomeUnknown, Template, gpu_names
+from lium_mcp.api import Executor, LiumError, NoExecutorMatches, Pod, PodDetail, RentOutcomeUnknown, Template, gpu_names
 from lium_mcp.figures import in_usd
 from lium_mcp.guard.confirm import NOTHING_TO_ASK, Question
 from lium_mcp.rentals import DEARER, PRICE_TOLERANCE_USD, Expected, NodeOrder, Rental, Terms
 from lium_mcp.tools.call import READ_LIMIT_SECONDS, Call, time_limit
 from lium_mcp.tools.dropped_settings import SSH_PORT, dropped_settings
 from lium_mcp.tools.failures import ToolFailure
+from lium_mcp.tools.node_warnings import node_warnings
 from lium_mcp.tools.parameters import DEFAULT_WAIT_SECONDS, Few, ShortText, WaitSeconds
 from lium_mcp.tools.pod_keys import register_public_keys
 from lium_mcp.tools.pod_outcomes import ObservedPod, judge, judge_gone, settled
@@ -69,9 +70,10 @@ async def ask_to_rent(call: Call, **arguments: Any) -> Question | None:  # noqa:
     price = None if plan.price_per_hour_usd is None else at_most_usd(plan.price_per_hour_usd)
     what = f"{plan.gpu_count}x {node.gpu_type}"
     # Where the caller left the choice to the market, it may fall on another node by the time of the answer.
-    where = "the cheapest node that fits"
+    where, known = "the cheapest node that fits", list[str]()
     if wanted.executor_id:
         where = f"node {node.id} ({quoted(node.country_code or 'country unknown')})"
+        known = node_warnings(node)
     cost = f"at most {in_usd(price)} an hour" if price is not None else "a price that Lium does not say"
     text = f"Rent pod {quoted(wanted.name)}: {what} on {where} for {cost}? "
     if hours is None:
@@ -80,7 +82,7 @@ async def ask_to_rent(call: Call, **arguments: Any) -> Question | None:  # noqa:
         text += f"Lium removes it {hours:g} hours after it starts"
         text += f": at most {in_usd(price * hours)} in all." if price is not None else "."
     text += await _balance_after(call, price, hours)
-    return Question(" ".join((text, *plan.warnings)), price_per_hour_usd=price)
+    return Question(" ".join((text, *known, *plan.warnings)), price_per_hour_usd=price)
 
 
 async def _balance_after(call: Call, price_per_hour_usd: float | None, hours: float | None) -> str:
@@ -235,7 +237,8 @@ async def _follow(
     if contradiction:
         warnings.append(maybe_not_ours(contradiction))
     if plan is not None:
-        warnings += _foreseen(plan)
+        is_planned = pod.executor_id in (None, plan.node.id)
+        warnings += _foreseen(plan, plan.node if is_planned else pod.executor)
     if plan is not None and pod.price is not None:
         await call.renter.note_checked(pod.id)
     # A node that was chosen by its figures need not repeat them in the pod's row.
@@ -389,13 +392,15 @@ async def _fix_removal(call: Call, rental: Rental, pod: PodDetail, hours: float)
     return pod, []
 
 
-def _foreseen(plan: Plan) -> list[str]:
-    """What is known before the rent: who could not log in, and what the pod will lack of its template's settings."""
-    sentences = list(plan.warnings)
+def _foreseen(plan: Plan, node: Executor | None) -> list[str]:
+    """What is known before the rent: what speaks against its node, who could not log in, and what the pod will lack of
+    its template's settings.
+    """
+    sentences = [*(node_warnings(node) if node else []), *plan.warnings]
     if plan.template is None:
         return sentences
     sentences += dropped_settings(plan.template)
-    asked, free = len({SSH_PORT, *plan.template.internal_ports}), plan.node.port_count
+    asked, free = len({SSH_PORT, *plan.template.internal_ports}), node.port_count if node else None
     if free is not None and free < asked:
         sentences.append(f"Its node has {free} free ports and the template asks for {asked}: some will not be open.")
     return sentences
@@ -410,6 +415,6 @@ def _would_rent(plan: Plan) -> RentedPod:
         gpu_count=plan.gpu_count,
         price_per_hour_usd=price,
         total_usd=price * hours if price is not None and hours else None,
-        warnings=_foreseen(plan) or None,
+        warnings=_foreseen(plan, plan.node) or None,
         next="Nothing was rented. Call again without dry_run to rent.",
     )

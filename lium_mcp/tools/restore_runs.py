@@ -50,6 +50,7 @@ class RestoreView(Result):
     stage: str | None = None
     progress_percent: float | None = None
     path: str | None = None
+    created_at: UtcTime | None = None
     started_at: UtcTime | None = None
     completed_at: UtcTime | None = None
     problem: str | None = None
@@ -136,7 +137,8 @@ def restore_view(restore: Restore) -> RestoreView:
         stage=None if restore.is_final else restore.stage,
         progress_percent=None if restore.is_final else restore.progress,
         path=restore.restore_path,
-        started_at=restore.started_at or restore.created_at,
+        created_at=restore.created_at,
+        started_at=restore.started_at,
         completed_at=restore.completed_at,
         problem=(restore.error_message or "")[:300] or None,
     )

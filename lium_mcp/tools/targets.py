@@ -164,6 +164,23 @@ async def find_template(call: Call, named: str) -> Template:
     return _own(templates, (await call.lium.account.me()).id, named)
 
 
+async def find_usable_template(call: Call, named: str) -> Template:
+    """As `find_template`, for a pod to start from it.
+
+    Raises:
+        ToolFailure: also where it failed the platform's check.
+    """
+    template = await find_template(call, named)
+    if template.has_failed:
+        raise ToolFailure(
+            "template_failed",
+            f"Template {template.name} ({template.id}) failed Lium's check ({template.status}), so no pod starts "
+            "from it.",
+            "get_template says why. Correct it with update_template, or choose another with list_templates.",
+        )
+    return template
+
+
 async def find_own_template(call: Call, named: str) -> Template:
     """As `find_template`, among the account's own only."""
     return _own(await call.lium.templates.list(), (await call.lium.account.me()).id, named)

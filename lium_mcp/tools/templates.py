@@ -43,7 +43,7 @@ from lium_mcp.tools.pods import observe
 from lium_mcp.tools.questions import ask_to_delete_template, ask_to_switch_template, ask_to_update_template
 from lium_mcp.tools.registry import DESTROYS, DESTROYS_EACH_TIME, READS, WRITES_EACH_TIME, Toolset
 from lium_mcp.tools.results import Result
-from lium_mcp.tools.targets import find_own_template, find_pod, find_template
+from lium_mcp.tools.targets import find_own_template, find_pod, find_template, find_usable_template
 
 toolset = Toolset("templates")
 
@@ -70,6 +70,7 @@ class TemplateRow(Result):
     cuda: str | None = None
     status: str | None = None
     mine: bool | None = None
+    problem: str | None = None
 
 
 class TemplateRows(Result):
@@ -93,7 +94,6 @@ class TemplateView(TemplateRow):
     startup_commands: str | None = None
     entrypoint: str | None = None
     registry_credential_id: str | None = None
-    problem: str | None = None
     note: str | None = None
 
 
@@ -269,7 +269,7 @@ async def switch_pod_template(
     SSH host key changes. Billing goes on.
     """
     target = await find_pod(call, pod)
-    chosen = await find_template(call, template)
+    chosen = await find_usable_template(call, template)
     call.policy.check_template(chosen.id)
     call.policy.check_restart(target.pod_name or target.id, hours_left(target, call.lium.now()))
     async with replacing_container(call, target.id):
@@ -315,13 +315,19 @@ def _row_fields(template: Template, owner: str | None) -> dict[str, object]:
         "cuda": f"{cuda[0]}.{cuda[1]}" if cuda else None,
         "status": template.status,
         "mine": True if owner and template.user_id == owner else None,
+        "problem": "It failed Lium's check: no pod can start from it. get_template says why."
+        if template.has_failed
+        else None,
     }
 
 
 def _view(template: Template, owner: str | None) -> TemplateView:
     values = (template.environment or {}).values()
+    fields = _row_fields(template, owner)
+    if template.has_failed:
+        fields["problem"] = hide_values(template.verification_logs or "Lium gave no reason", values)[-500:]
     return TemplateView(
-        **_row_fields(template, owner),
+        **fields,
         huid=template.huid,
         description=(template.description or "")[:300] or None,
         private=template.is_private,
@@ -331,9 +337,6 @@ def _view(template: Template, owner: str | None) -> TemplateView:
         startup_commands=(template.startup_commands or "")[:_SHOWN_SCRIPT_CHARACTERS] or None,
         entrypoint=(template.entrypoint or "")[:_SHOWN_SCRIPT_CHARACTERS] or None,
         registry_credential_id=template.docker_credential_id,
-        problem=hide_values(template.verification_logs or "Lium gave no reason", values)[-500:]
-        if template.has_failed
-        else None,
         note=_WRITTEN_BY_OTHERS if template.user_id != owner or template.has_failed else None,
     )
 

@@ -169,7 +169,7 @@ async def test_a_schedule_backs_up_and_old_backups_are_pruned(agent: Agent, sand
     sandbox.clock.advance(hours=37)
     rows = (await agent.call("list_backups", pod="worker"))["backups"]
     assert [row["status"] for row in rows] == ["COMPLETED"] * 4 + ["EXPIRED"] * 2
-    assert rows == sorted(rows, key=lambda row: row["started_at"], reverse=True)
+    assert rows == sorted(rows, key=lambda row: row["created_at"], reverse=True)
     pruned = rows[-1]["backup_id"]
     refused = await agent.refused("restore_backup", backup_id=pruned, pods=["worker"])
     assert refused.code == "backup_not_completed"
@@ -327,7 +327,7 @@ async def test_a_cancelled_backup_is_over_and_cannot_be_restored_or_deleted(agen
 async def test_a_deletion_goes_on_in_the_background(agent: Agent, sandbox: Sandbox) -> None:
     await rent(sandbox, "worker")
     backup_id = await backed_up(agent)
-    assert (await agent.call("delete_backup", backup_id=backup_id))["status"] == "PENDING"
+    assert (await agent.call("delete_backup", backup_id=backup_id))["status"] == "being deleted"
     (row,) = (await agent.call("list_backups"))["backups"]
     assert row["deleting"] == "PENDING"
     refused = await agent.call("restore_backup", backup_id=backup_id, pods=["worker"])

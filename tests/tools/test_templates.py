@@ -369,7 +369,7 @@ async def test_a_pod_is_not_switched_to_a_template_that_failed_its_check(agent: 
     sandbox.add_fault("template_verify_fails")
     await made(sandbox, "broken")
     refused = await agent.refused("switch_pod_template", pod="worker", template="broken")
-    assert refused.code == "refused"
+    assert refused.code == "template_failed"
     assert "VERIFY_FAILED" in refused.text
     assert next(pod for pod in truth(sandbox, "pods") if pod["id"] == pod_id)["status"] == "RUNNING"
 

@@ -255,7 +255,7 @@ def _backup_row(run: Transfer, now: datetime) -> dict[str, JsonValue]:
         "backup_config_id": run.config_id,
         "status": run.status,
         "stage": "UPLOADING" if run.status == "IN_PROGRESS" else None,
-        "status_message": None,
+        "status_message": run.remark,
         "backup_volume_id": None,
         "deletion_state": run.deletion_state,
         "physical_cleanup_at": _when(run.cleanup_at),

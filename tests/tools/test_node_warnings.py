@@ -1,0 +1,113 @@
+"""What speaks against a node or a template, said where one chooses and where one rents."""
+
+from functools import partial
+from typing import Any
+
+import pytest
+
+from lium_mcp.sandbox import Sandbox
+from tests.harness import Person
+from tests.harness import agent_on as agent_on_every_tool
+from tests.tools.wires import Wire, ask, editing, rent, rents, truth
+
+# Only the tools at hand: a server with all of them takes its time to build.
+TOOLS = frozenset(
+    {"list_gpus", "quote_rental", "rent_pod", "get_pod", "list_pods", "list_templates", "switch_pod_template"}
+)
+agent_on = partial(agent_on_every_tool, allow_tools=TOOLS, log_level="ERROR")
+
+Row = dict[str, Any]
+
+CAPPED = {"gpu_power_limited": True, "gpu_power_limit_w": 280, "gpu_power_limit_default_w": 350}
+# The node's row, what an offer shows of it, what a warning says of it.
+FLAWS: list[tuple[Row, Row, str]] = [
+    ({"frequent_rent_failures": True}, {"often_fails_to_start": True}, "often fail to start"),
+    (CAPPED, {"power_capped": True}, "280 W each, where 350 W"),
+    (CAPPED | {"gpu_power_limit_w": None}, {"power_capped": True}, "power cap: they are slower"),
+    ({"notice_period": "down at noon"}, {"maintenance": 'the provider says "down at noon"'}, '"down at noon"'),
+    ({"notice_period": {"h": 24}}, {"maintenance": "the provider says \"{'h': 24}\""}, "{'h': 24}"),
+    ({"notice_period": 24}, {"maintenance": 'the provider says "24"'}, '"24"'),
+    ({"notice_period": 0, "frequent_rent_failures": None}, {}, ""),
+    ({"notice_period": {}, "gpu_power_limited": None}, {}, ""),
+]
+UNFLAWED: Row = {"frequent_rent_failures": False, "gpu_power_limited": False}
+
+
+def flawed(wire: Wire, flaw: Row) -> None:
+    """Let every node have it, and nothing else that speaks against it."""
+    wire.on("GET", "/executors", editing(lambda nodes: [node | UNFLAWED | flaw for node in nodes]))
+
+
+@pytest.mark.parametrize(("flaw", "offered", "said"), FLAWS, ids=lambda value: str(value)[:40])
+async def test_a_flaw_of_a_node_is_said_wherever_one_chooses_it_or_rents(
+    sandbox: Sandbox, flaw: Row, offered: Row, said: str
+) -> None:
+    wire = Wire(sandbox)
+    flawed(wire, flaw)
+    async with agent_on(sandbox, transport=wire) as agent:
+        offer = (await agent.call("list_gpus", gpu_type="A100", limit=1))["offers"][0]
+        node = {"executor_id": offer["executor_id"]}
+        answers = [
+            await agent.call("quote_rental", **node),
+            await agent.call("rent_pod", name="train", dry_run=True, **node),
+            await agent.call("rent_pod", name="train", hours=1, **node),
+        ]
+    flaws = {"often_fails_to_start", "power_capped", "maintenance"}
+    assert {name: offer[name] for name in flaws & set(offer)} == offered
+    for answer in answers:
+        # Others are of whether this machine could log in.
+        about_the_node = [text for text in answer.get("warnings", []) if "SSH" not in text]
+        assert len(about_the_node) == bool(said)
+        assert said in "".join(about_the_node)
+
+
+async def test_a_person_is_asked_with_the_flaw_of_the_named_node(sandbox: Sandbox) -> None:
+    wire = Wire(sandbox)
+    flawed(wire, {"frequent_rent_failures": True})
+    person = Person("no")
+    async with agent_on(sandbox, transport=wire, person=person) as agent:
+        offer = (await agent.call("list_gpus", gpu_type="A100", limit=1))["offers"][0]
+        await agent.refused("rent_pod", name="train", executor_id=offer["executor_id"], hours=1)
+    assert "often fail to start" in person.questions[0]
+
+
+async def test_another_node_than_planned_has_its_own_flaws(sandbox: Sandbox) -> None:
+    wire = Wire(sandbox)
+    flawed(wire, {"frequent_rent_failures": True})
+    taken = {"executor_id": "11111111-1111-4111-8111-111111111111"}
+    wire.on("GET", "/pods/*", editing(lambda pod: pod | taken | {"executor": pod["executor"] | taken | UNFLAWED}))
+    async with agent_on(sandbox, transport=wire) as agent:
+        rented = await agent.call("rent_pod", name="train", gpu_type="A100", hours=1)
+    assert not any("often fail" in warning for warning in rented.get("warnings", []))
+
+
+async def test_a_notice_of_maintenance_is_shown_with_the_pods_of_the_node(sandbox: Sandbox) -> None:
+    pod_id = await rent(sandbox, "train")
+    pod = next(row for row in truth(sandbox, "pods") if row["id"] == pod_id)
+    async with agent_on(sandbox) as agent:
+        assert "maintenance" not in (await agent.call("list_pods"))["pods"][0]
+        sandbox.add_fault("provider_notice", executor_id=pod["executor_id"], message='reboot "soon"\n at noon')
+        (listed,) = (await agent.call("list_pods"))["pods"]
+        shown = (await agent.call("get_pod", pod=pod_id))["pod"]
+    assert "\"reboot 'soon' at noon\"" in listed["maintenance"]
+    assert shown["maintenance"] == listed["maintenance"]
+
+
+async def test_a_template_that_failed_its_check_is_told_in_the_list_and_starts_no_pod(sandbox: Sandbox) -> None:
+    pod_id = await rent(sandbox, "train")
+    sandbox.add_fault("template_verify_fails", message="no such image")
+    body = {"name": "mine", "docker_image": "me/none", "docker_image_tag": "1", "is_private": True}
+    template = (await ask(sandbox, "POST", "/templates", body))["id"]
+    sandbox.clock.advance(minutes=2)
+    before = len(rents(sandbox))
+    async with agent_on(sandbox) as agent:
+        rows = (await agent.call("list_templates", limit=100))["templates"]
+        refusals = [
+            await agent.refused("rent_pod", name="new", gpu_type="A100", template="mine", hours=1),
+            await agent.refused("rent_pod", name="new", gpu_type="A100", template=template, dry_run=True),
+            await agent.refused("switch_pod_template", pod=pod_id, template="mine"),
+        ]
+    assert {row["template_id"] for row in rows if "failed Lium's check" in row.get("problem", "")} == {template}
+    assert {refusal.code for refusal in refusals} == {"template_failed"}
+    assert len(rents(sandbox)) == before
+    assert truth(sandbox, "pods")[0]["status"] == "RUNNING"
