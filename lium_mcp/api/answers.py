@@ -8,7 +8,7 @@ import httpx2
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from lium_mcp.api.errors import UnreadableResponse
+from lium_mcp.api.errors import NotLium, UnreadableResponse
 from lium_mcp.api.model import ApiModel
 from lium_mcp.api.paging import Page, Rows
 
@@ -42,9 +42,9 @@ class Answer:
         """Whether this is the stored outcome of an earlier request with the same idempotency key."""
         return self.headers.get("Idempotent-Replayed", "").strip().lower() == "true"
 
-    def unreadable(self, message: str) -> UnreadableResponse:
+    def unreadable(self, message: str, kind: type[UnreadableResponse] = UnreadableResponse) -> UnreadableResponse:
         """Return the error for a success that does not say what it should."""
-        return UnreadableResponse(
+        return kind(
             message,
             status=self.status,
             request_id=self.request_id,
@@ -57,6 +57,8 @@ class Answer:
         try:
             parsed: object = from_json(self.body)
         except ValueError:
+            if is_web_page(self):
+                raise self.unreadable("This does not look like Lium's API: a web page came back.", NotLium) from None
             raise self.unreadable("Lium's answer is not readable JSON.") from None
         return parsed
 
@@ -86,3 +88,8 @@ class Answer:
             except ValidationError:
                 rows.skipped += 1
         return Page(rows, has_next)
+
+
+def is_web_page(answer: Answer) -> bool:
+    """Whether a body that is no JSON is HTML or XML."""
+    return "html" in answer.headers.get("Content-Type", "").lower() or answer.body.lstrip().startswith(b"<")

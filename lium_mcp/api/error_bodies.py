@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from lium_mcp.api.answers import Answer
+from lium_mcp.api.answers import Answer, is_web_page
 from lium_mcp.api.errors import (
     AuthenticationFailed,
     BadRequest,
@@ -26,9 +26,11 @@ from lium_mcp.api.errors import (
     MissingScope,
     NoExecutorMatches,
     NotFound,
+    NotLium,
     PaymentFailed,
     PermissionDenied,
     RateLimited,
+    RouteMissing,
     ServerFailed,
     UnreadableResponse,
     ValidationFailed,
@@ -63,6 +65,8 @@ _HEADLINES: dict[type[LiumError], str] = {
     InsufficientBalance: "The balance is too low",
     FirewallBlocked: "The firewall in front of Lium blocked the request",
     NotFound: "Lium does not find this",
+    RouteMissing: "This Lium cannot do that; its API has no such route",
+    NotLium: "This does not look like Lium's API",
     Conflict: "Lium refused the request in the current state",
     NoExecutorMatches: "No free node fits",
     IdempotencyConflict: "Lium holds another request under this idempotency key",
@@ -95,6 +99,7 @@ class ErrorBody:
     data: dict[str, Any] = field(default_factory=dict)
     fields: tuple[FieldError, ...] = ()
     is_html: bool = False
+    is_json: bool = True
 
 
 def read_error_body(answer: Answer, redact: Redact) -> ErrorBody:
@@ -104,8 +109,10 @@ def read_error_body(answer: Answer, redact: Redact) -> ErrorBody:
         body = from_json(answer.body)
     except ValueError:
         text = answer.body.decode("utf-8", "replace")
-        is_html = "html" in content_type or text.lstrip().startswith("<")
-        return ErrorBody(text="" if is_html else clean_text(text, redact), is_html=is_html)
+        is_html = is_web_page(answer)
+        # A broken body of Lium's is meant to be JSON.
+        is_json = not text.strip() or (not is_html and "json" in content_type)
+        return ErrorBody(text="" if is_html else clean_text(text, redact), is_html=is_html, is_json=is_json)
     if not isinstance(body, dict):
         return ErrorBody(text=clean_text(body, redact) if isinstance(body, str) else "")
     return _read_object(body, redact)
@@ -198,7 +205,7 @@ def error_from_answer(answer: Answer, redact: Redact) -> LiumError:
     kind = _kind(answer.status, body)
     data = dict(body.data)
     _add_facts(kind, body, data)
-    unsettled = answer.mutates and (answer.rewritten or issubclass(kind, ServerFailed | UnreadableResponse))
+    unsettled = answer.mutates and (answer.rewritten or kind is ServerFailed or kind is UnreadableResponse)
     error = kind(
         _message(kind, answer.status, body),
         status=answer.status,
@@ -222,17 +229,28 @@ def _kind(status: int, body: ErrorBody) -> type[LiumError]:
         return _forbidden(body)
     if status == 409:  # noqa: PLR2004
         return _conflict(body)
+    if status in {404, 405}:
+        return _nothing_there(status, body)
+    if status == 501:  # noqa: PLR2004
+        return RouteMissing
     if status >= 500:  # noqa: PLR2004
         return ServerFailed
     if status < 400:  # noqa: PLR2004
         return UnreadableResponse
     kinds: dict[int, type[LiumError]] = {
         401: AuthenticationFailed,
-        404: NotFound,
         422: ValidationFailed,
         429: RateLimited,
     }
     return kinds.get(status, BadRequest)
+
+
+def _nothing_there(status: int, body: ErrorBody) -> type[LiumError]:
+    if not body.is_json:
+        return NotLium
+    # The bare words are the framework's, for a route that it does not have; what Lium misses it names.
+    is_route = status == 405 or body.text.rstrip(".").lower() == "not found"  # noqa: PLR2004
+    return RouteMissing if is_route else NotFound
 
 
 def _forbidden(body: ErrorBody) -> type[LiumError]:

@@ -12,6 +12,7 @@
     |-- UntrustedRedirect
     |-- ResponseTooLarge
     |-- UnreadableResponse       not JSON, or not the promised shape
+    |   `-- NotLium              a web page or the like: the address is not that of the API
     |-- BadRequest               400 and other refusals of the request itself
     |-- ValidationFailed         422
     |-- AuthenticationFailed     401
@@ -22,6 +23,7 @@
     |   `-- InsufficientBalance
     |-- FirewallBlocked          403 from the edge, as HTML
     |-- NotFound                 404
+    |-- RouteMissing             404 or 405 of the route itself, 501: the server is older than it
     |-- Conflict                 409
     |   |-- NoExecutorMatches
     |   `-- IdempotencyConflict
@@ -32,6 +34,7 @@
 The module knows no HTTP library: `error_bodies.py` reads answers into these.
 """
 
+import re
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from lium_mcp.api.model import read_float, read_int, read_text
@@ -82,7 +85,50 @@ class LiumError(Exception):
     @property
     def advice(self) -> str:
         """One sentence on what the caller can do."""
-        return self._advice
+        words = f"{self.code or ''} {self.message}"
+        fits = (advice for statuses, case, advice in _CASES if self.status in statuses and case.search(words))
+        return next(fits, self._advice)
+
+
+_FINAL = "completed|failed|cancell?ed|expired|skipped|deleted|removed|terminated|broken"
+# What a refusal means that its status does not tell, by the server's code and words; the first that fits counts.
+_CASES: tuple[tuple[frozenset[int], re.Pattern[str], str], ...] = tuple(
+    (frozenset(statuses), re.compile(words, re.IGNORECASE), advice)
+    for statuses, words, advice in (
+        (
+            (400, 409),
+            r"node_rent_in_progress|node_busy",
+            "Somebody rents on that node at this moment: choose another node, or call again in a minute.",
+        ),
+        (
+            (400, 409),
+            r"node_unavailable|node_paused_by_provider|provider_banned|node_not_verified",
+            "Waiting does not free that node: choose another one.",
+        ),
+        (
+            (400, 409),
+            r"gpu_count_invalid|gpu_split_not_allowed",
+            "Choose a number of GPUs that the node rents now, or another node.",
+        ),
+        ((400, 409), r"template_invalid", "Choose another template, or repair this one."),
+        (
+            (400, 409),
+            r"\bpod is (?:already )?(?:creation_|reboot_)?(?:failed|broken|stopped|error)\b",
+            "A pod that failed does not run again: remove it, and rent another one.",
+        ),
+        (
+            (400, 409),
+            rf"\b(?:is|was|has|already)(?: already| been)* (?:{_FINAL})\b",
+            "It is over and stays as it is, so waiting changes nothing: look at what it is now.",
+        ),
+        (
+            (403,),
+            r"\b(?:account|user)\b.*\b(?:blocked|suspended|banned|disabled|locked)\b",
+            "No other key of the account helps, nor another try: a person has to ask Lium's support.",
+        ),
+        ((403,), r"\bverif(?:y|ied)\b", "A person has to verify the account on lium.io."),
+    )
+)
 
 
 class InvalidRequest(LiumError, ValueError):
@@ -140,6 +186,15 @@ class UnreadableResponse(LiumError):
     """The answer was not JSON, or not in the shape the API promises."""
 
     _advice = "Check that the API address is Lium's; look at the current state before repeating a change."
+
+
+class NotLium(UnreadableResponse):
+    """What answered is not Lium's API, as where the address lacks its path."""
+
+    _advice = (
+        "Check LIUM_BASE_URL: the API's address ends with /api, as https://lium.io/api, which is used where it is not "
+        "set. If it has worked before, try again in some minutes."
+    )
 
 
 class BadRequest(LiumError):
@@ -242,9 +297,18 @@ class FirewallBlocked(LiumError):
 
 
 class NotFound(LiumError):
-    """No such resource for this key, or the server has no such route (404)."""
+    """No such resource for this key (404)."""
 
     _advice = "List what exists and use an id from there."
+
+
+class RouteMissing(LiumError):
+    """The server has no such route, as older ones may not (404 or 405 of the route itself, 501)."""
+
+    _advice = (
+        "Do it another way, or on lium.io. If everything is answered like this, check LIUM_BASE_URL, which ends with "
+        "/api."
+    )
 
 
 class Conflict(LiumError):
@@ -280,6 +344,10 @@ class IdempotencyConflict(Conflict):
     _advice = "Settle the first request with this key before renting again."
 
 
+# Whoever is asked to wait for longer waits for nothing that passes by itself.
+_LONGEST_WAIT_SECONDS = 3600
+
+
 class RateLimited(LiumError):
     """Too many requests; nothing was executed (429)."""
 
@@ -288,6 +356,11 @@ class RateLimited(LiumError):
         """One sentence on what the caller can do."""
         if self.retry_after_seconds is None:
             return "Wait a minute, then call again less often."
+        if self.retry_after_seconds > _LONGEST_WAIT_SECONDS:
+            return (
+                f"Lium asks to wait {self.retry_after_seconds / 3600:,.0f} hours, which can hardly be meant: call "
+                "again in an hour, and if that is refused too, have a person ask Lium's support."
+            )
         return f"Wait {self.retry_after_seconds:g} seconds, then call again."
 
 

@@ -25,6 +25,15 @@ class Address:
         return f"{self.name or 'pod'} ({self.pod_id})"
 
 
+def until_it_runs(pod: Pod) -> str:
+    """What to do about a pod that does not run."""
+    if pod.state == "DELETING":
+        return "It is being removed: rent another one."
+    if pod.is_terminal:
+        return "It will not run any more: get_pod shows why. Remove it with remove_pod, and rent another one."
+    return "Call get_pod to wait until it runs."
+
+
 def address_of(pod: Pod) -> Address:
     """Where a running pod listens.
 
@@ -35,7 +44,7 @@ def address_of(pod: Pod) -> Address:
         raise RemoteError(
             "pod_not_running",
             f"Pod {pod.pod_name} ({pod.id}) is {pod.status or 'in an unknown state'}, and only a running pod has SSH.",
-            "Call get_pod to wait until it runs.",
+            until_it_runs(pod),
         )
     target = pod.ssh
     if target is None:

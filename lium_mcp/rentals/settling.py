@@ -24,6 +24,7 @@ from lium_mcp.api import (
     RateLimited,
     RentOutcomeUnknown,
     Repeat,
+    RouteMissing,
     Rows,
 )
 from lium_mcp.api.wire import noting_changes
@@ -284,7 +285,7 @@ class Settler:
         if entry.key_tag == self._key_tag:
             return entry.removal_accepted or asked_at - _known_since(entry) > _LISTED_WITHIN
         # Another key may not see this pod, whether it lives or not; the record of one that is over says so.
-        with suppress(NotFound):
+        with suppress(NotFound, RouteMissing):
             return (await self._lium.pods.record(pod_id)).removed is True
         return False
 

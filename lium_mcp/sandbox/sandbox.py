@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pydantic import JsonValue
-from starlette.responses import JSONResponse
+from starlette.responses import HTMLResponse
 from starlette.types import Receive, Scope, Send
 
 from lium_mcp.sandbox import billing, control, rough
@@ -33,6 +33,9 @@ TEAM_API_KEY: Final = "sk_sandbox_team"
 SESSION_TOKEN: Final = "sandbox-session"  # noqa: S105 - opens nothing but a simulation
 FEATURES: Final = ("rent_by_spec", "run_record", "build_context", "rent_idempotency")
 POD_POLLS_PER_MINUTE: Final = 60
+
+# As at the real address, pages for people are above the API.
+NO_API: Final = "<!DOCTYPE html><title>Not here</title><p>The API of this sandbox is below /api.</p>"
 
 
 class Sandbox:
@@ -89,7 +92,7 @@ class Sandbox:
         elif path.startswith(f"{control.PREFIX}/"):
             await self._control(scope, receive, send)
         else:
-            await JSONResponse({"detail": "Not Found"}, 404)(scope, receive, send)
+            await HTMLResponse(NO_API, 404)(scope, receive, send)
 
     def add_fault(self, kind: str, **options: object) -> None:
         """Arm a fault, as POST /_sandbox/faults does."""

@@ -335,10 +335,15 @@ async def _owners(call: Call, backups: Sequence[Backup]) -> dict[str, _Owner]:
     if any(backup.backup_config_id for backup in backups):
         with suppress(LiumError):  # the backups are worth showing without it
             schedules = await call.lium.backup_schedules.list()
-            names = {pod.id: pod.pod_name for pod in await call.lium.pods.list()}
+            pods = await call.lium.pods.list()
             for schedule in schedules:
-                if pod_id := schedule.pod_id or schedule.pod_executor_id:
-                    owners[schedule.id] = pod_id, names.get(pod_id)
+                # Older servers name no pod, and under this name a node or a pod.
+                link = schedule.pod_id or schedule.pod_executor_id
+                mine = [pod for pod in pods if link in (pod.id, None if schedule.pod_id else pod.executor_id)]
+                if len(mine) == 1:
+                    owners[schedule.id] = mine[0].id, mine[0].pod_name
+                elif schedule.pod_id:
+                    owners[schedule.id] = schedule.pod_id, None
     return owners
 
 

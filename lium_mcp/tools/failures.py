@@ -23,6 +23,31 @@ NOTHING_CHANGED: Final = "Nothing was changed."
 CHANGED_BEFORE: Final = "What the call was to change was changed, at least in part, before this failed."
 META_KEY: Final = "lium-mcp/error"
 
+_TOOL_OF_COMMAND: Final = {
+    "ls": "list_gpus",
+    "ps": "list_pods",
+    "up": "rent_pod",
+    "rm": "remove_pod",
+    "down": "remove_pod",
+    "reboot": "reboot_pod",
+    "exec": "run_command",
+    "ssh": "run_command",
+    "logs": "get_pod_logs",
+    "scp": "upload_files",
+    "rsync": "upload_files",
+    "schedules": "list_pods",
+    "templates": "list_templates",
+    "volumes": "list_volumes",
+    "bk": "list_backups",
+    "balance": "get_balance",
+    "spend": "get_spending",
+}
+# Quoted with whatever follows, or bare with the options that follow.
+_COMMAND: Final = re.compile(
+    r"""(?P<mark>[`'"])lium (?P<quoted>[a-z-]+)[^`'"\n]{0,100}(?P=mark)"""
+    rf"""|\blium (?P<bare>{"|".join(_TOOL_OF_COMMAND)}|init|fund|config|keys|update|theme)\b(?: --?[\w=-]+)*"""
+)
+
 _MAX_SENTENCES_CHARACTERS = 1500
 # What happened may hold a server's text; what it means and what to do next must not be cut off after it.
 _MAX_HAPPENED_CHARACTERS = 1000
@@ -48,6 +73,8 @@ _CODES: dict[type[api.LiumError], str] = {
     api.BudgetExceeded: "key_budget_exceeded",
     api.PaymentFailed: "payment_failed",
     api.NotFound: "not_found",
+    api.RouteMissing: "not_supported",
+    api.NotLium: "not_lium",
     api.NoExecutorMatches: "no_gpu_matches",
     api.Conflict: "conflict",
     api.ValidationFailed: "invalid_argument",
@@ -222,8 +249,8 @@ def render_failure(failure: ToolFailure, redact: Callable[[str], str] = redact_t
     details: dict[str, Any] = {"code": failure.code}
     if failure.request_id:
         details["request_id"] = redact(clean(failure.request_id))[:_MAX_REQUEST_ID_CHARACTERS]
-    happened = shortened(redact(clean(failure.happened)), _MAX_HAPPENED_CHARACTERS)
-    rest = (redact(clean(part)) for part in (failure.effect, failure.advice))
+    happened = shortened(_without_commands(redact(clean(failure.happened))), _MAX_HAPPENED_CHARACTERS)
+    rest = (_without_commands(redact(clean(part))) for part in (failure.effect, failure.advice))
     text = shortened(" ".join(part for part in (happened, *rest) if part), _MAX_SENTENCES_CHARACTERS)
     suffix = ", ".join(f"{key}: {value}" for key, value in details.items())
     return CallToolResult(
@@ -258,6 +285,15 @@ def _nearest(name: str, names: Sequence[str]) -> str:
 
 def _letters(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name[:_MAX_NAME_CHARACTERS].casefold())
+
+
+def _without_commands(text: str) -> str:
+    """Name our tools where the API names commands of Lium's own program, which nobody has to run here."""
+
+    def tool(match: re.Match[str]) -> str:
+        return _TOOL_OF_COMMAND.get(match["quoted"] or match["bare"], "Lium's web site (lium.io)")
+
+    return _COMMAND.sub(tool, text)
 
 
 def _sentence(text: str) -> str:

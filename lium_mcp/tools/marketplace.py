@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import anyio
 from pydantic import Field
 
-from lium_mcp.api import Executor, LiumError, NotFound, Quote, QuoteLine, nearest_names
+from lium_mcp.api import Executor, LiumError, NotFound, Quote, QuoteLine, RouteMissing, nearest_names
 from lium_mcp.figures import rounded
 from lium_mcp.rentals.selection import at_least, can_rent, describe_counts, has_price, price_order, smallest_gpu_count
 from lium_mcp.tools.call import Call
@@ -327,7 +327,7 @@ async def quote_node(
         quote = await call.lium.executors.quote(
             node.id, hours=hours, gpu_count=gpu_count, volume_gb=volume_gb, backup_gb=backup_gb
         )
-    except NotFound:
+    except (NotFound, RouteMissing):
         if volume_gb or backup_gb:
             raise  # servers from before the quote route: only the price of the GPUs can be worked out
     price = quote.price_per_hour if quote else None

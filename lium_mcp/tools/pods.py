@@ -12,6 +12,7 @@ from pydantic import Field
 from lium_mcp.api import BadRequest, Conflict, LiumError, NotFound, Pod, PodDetail
 from lium_mcp.figures import rounded
 from lium_mcp.guard.confirm import NOTHING_TO_ASK
+from lium_mcp.remote.addresses import until_it_runs
 from lium_mcp.remote.banner import Answer
 from lium_mcp.rentals import REPLAY_WINDOW, Entry, LedgerUnavailable, is_alive, unlisted_pod_ids
 from lium_mcp.tools.call import Call, after_change
@@ -159,7 +160,7 @@ async def reboot_pod(
         raise ToolFailure(
             "pod_not_running",
             f"Pod {target.pod_name} ({target.id}) is {target.status} and cannot be rebooted.",
-            "Call get_pod to wait until it runs.",
+            until_it_runs(target),
         )
     attached = await find_free_volume(call, volume, target) if volume else None
     async with replacing_container(call, target.id):
@@ -281,7 +282,7 @@ async def get_pod_logs(
         raise ToolFailure(
             "no_logs_yet",
             f"Pod {target.pod_name} ({target.id}) has no container output yet; it is {target.status}.",
-            "Call get_pod to wait until it runs, then read the logs.",
+            until_it_runs(target),
             request_id=error.request_id,
         ) from error
     kept: list[str] = []

@@ -4,11 +4,12 @@ import re
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
-from lium_mcp.api import InvalidRequest, NotFound, Pod, PodDetail, Template, Volume
+from lium_mcp.api import InvalidRequest, LiumError, NotFound, Pod, PodDetail, Template, Volume
 from lium_mcp.tools.call import Call
 from lium_mcp.tools.failures import ToolFailure
 
 _MOST_NAMED_IN_AN_ERROR = 10
+_WHERE_PODS_ARE = "list_pods shows pods; rent_pod rents one."
 _UUID_CHARACTERS = 36
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
@@ -37,11 +38,14 @@ async def find_pod(call: Call, named: str, *, even_leaving: bool = False) -> Pod
     """
     pods = await call.lium.pods.list()
     try:
-        pod = _only(pods, named, "pod", "list_pods shows pods; rent_pod rents one.")
+        pod = _only(pods, named, "pod", _WHERE_PODS_ARE)
     except ToolFailure as failure:
         if failure.code != "pod_not_found":
             raise
-        pod = await _find_unlisted(call, named, failure)
+        try:
+            pod = await _find_unlisted(call, named, failure)
+        except ToolFailure as unlisted:
+            raise await _say_if_node(call, pods, named, unlisted) from None
         if pod.is_being_removed and not even_leaving:
             raise ToolFailure(
                 "pod_being_removed",
@@ -50,6 +54,20 @@ async def find_pod(call: Call, named: str, *, even_leaving: bool = False) -> Pod
             ) from None
     await call.renter.hand_out(pod.id)
     return pod
+
+
+async def _say_if_node(call: Call, pods: Sequence[Pod], named: str, failure: ToolFailure) -> ToolFailure:
+    """The failure to find a pod, or one that says that the id is of a node: several pods may run there, or none."""
+    if failure.code != "pod_not_found" or not is_id(named):
+        return failure
+    there = [pod for pod in pods if named in (pod.executor_id, pod.executor.id if pod.executor else None)]
+    if not there:
+        try:
+            await call.lium.executors.quote(named, hours=1)  # the only route that reads one node
+        except LiumError:
+            return failure
+    runs = f"On it runs: {_listed(there)}. Name that." if there else f"No pod of yours runs on it. {_WHERE_PODS_ARE}"
+    return ToolFailure("not_a_pod", f"{named} is the id of a node (executor), not of a pod.", runs)
 
 
 async def _find_unlisted(call: Call, named: str, failure: ToolFailure) -> PodDetail:
@@ -84,7 +102,12 @@ async def find_pods(call: Call, named: Sequence[str]) -> list[Pod]:
         LiumError: the pods could not be listed.
     """
     pods = await call.lium.pods.list()
-    found = [_only(pods, name, "pod", "list_pods shows pods; rent_pod rents one.") for name in named]
+    found: list[Pod] = []
+    for name in named:
+        try:
+            found.append(_only(pods, name, "pod", _WHERE_PODS_ARE))
+        except ToolFailure as failure:
+            raise await _say_if_node(call, pods, name, failure) from None
     return list({pod.id: pod for pod in found}.values())
 
 

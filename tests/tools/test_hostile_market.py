@@ -137,7 +137,7 @@ async def test_a_market_of_fifty_thousand_nodes_is_read(sandbox: Sandbox) -> Non
     ("content", "code"),
     [
         (b"", "unreadable_answer"),
-        (b"<html>", "unreadable_answer"),
+        (b"<html>", "not_lium"),
         (b'{"items": 3}', "unreadable_answer"),
         (b"[" * 100_000, "unreadable_answer"),
         (b"[]" + b" " * (9 * 2**20), "answer_too_large"),

@@ -171,4 +171,4 @@ async def test_a_server_without_quotes_is_priced_from_its_listing(sandbox: Sandb
         assert quote["total_usd"] == pytest.approx(20 * splittable["price_per_gpu"], abs=1e-4)
         assert quote["lines"] == []
         failure = await agent.refused("quote_rental", executor_id=splittable["id"], volume_gb=10)
-        assert failure.code == "not_found"
+        assert failure.code == "not_supported"

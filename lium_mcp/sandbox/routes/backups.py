@@ -40,13 +40,13 @@ def create_config(call: Call) -> Reply:
     )
     world.configs[config.id] = config
     transfers.schedule_next(world, config)
-    return Reply(_config_row(config))
+    return Reply(_config_row(call, config))
 
 
 def list_configs(call: Call) -> Reply:
     """List all schedules the caller sees."""
     configs = call.world.configs.values()
-    return Reply([_config_row(config) for config in configs if call.sees(call.world.pods[config.pod_id])])
+    return Reply([_config_row(call, config) for config in configs if call.sees(call.world.pods[config.pod_id])])
 
 
 def get_config_for_pod(call: Call) -> Reply:
@@ -54,7 +54,7 @@ def get_config_for_pod(call: Call) -> Reply:
     pod = call.pod()
     for config in call.world.configs.values():
         if config.pod_id == pod.id:
-            return Reply(_config_row(config))
+            return Reply(_config_row(call, config))
     raise missing("Backup configuration")
 
 
@@ -70,7 +70,7 @@ def update_config(call: Call) -> Reply:
     if body.backup_frequency_hours is not None:
         config.frequency_hours = body.backup_frequency_hours
         transfers.schedule_next(call.world, config)
-    return Reply(_config_row(config))
+    return Reply(_config_row(call, config))
 
 
 def delete_config(call: Call) -> Reply:
@@ -213,11 +213,12 @@ def _when(moment: datetime | None) -> str | None:
     return None if moment is None else iso_naive(moment)
 
 
-def _config_row(config: BackupConfig) -> dict[str, JsonValue]:
+def _config_row(call: Call, config: BackupConfig) -> dict[str, JsonValue]:
+    is_old = call.world.faults.is_armed("old_server")
     return {
         "id": config.id,
-        "pod_executor_id": config.pod_id,
-        "pod_id": config.pod_id,
+        "pod_executor_id": call.world.pods[config.pod_id].node_id if is_old else config.pod_id,
+        **({} if is_old else {"pod_id": config.pod_id}),
         "backup_frequency_hours": config.frequency_hours,
         "retention_days": config.retention_days,
         "backup_path": config.path,
