@@ -48,7 +48,7 @@ BILLING_STATUSES = frozenset({"RUNNING", "REBOOT_PENDING", "REBOOT_FAILED"})
 # Before the first start, and after one that failed.
 _NEVER_STARTED_STATUSES = frozenset({"PENDING", "CREATION_FAILED"})
 REMOVED_STATUSES = frozenset({"DELETED", "REMOVED", "TERMINATED"})
-_DEFAULT_VOLUME_ROOT = "/root"
+DEFAULT_VOLUME_ROOT = "/root"
 _DEFAULT_SSH_PORT = 22
 MAX_PORT = 65535
 _SSH_COMMAND = re.compile(
@@ -214,7 +214,7 @@ class Pod(ApiModel):
     def volume_root(self) -> str:
         """Where the local volume is mounted; it dies with the pod."""
         mounts = self.template.volumes if self.template else ()
-        return self.local_volume_path or (mounts[0] if mounts else _DEFAULT_VOLUME_ROOT)
+        return self.local_volume_path or (mounts[0] if mounts else DEFAULT_VOLUME_ROOT)
 
     @property
     def scheduled_removal_at(self) -> datetime | None:

@@ -25,6 +25,7 @@ from lium_mcp.api.model import (
     RequestModel,
 )
 from lium_mcp.api.paging import Rows
+from lium_mcp.api.pod_models import DEFAULT_VOLUME_ROOT
 from lium_mcp.api.resource import Resource
 from lium_mcp.api.wire import Auth
 
@@ -67,6 +68,11 @@ class Template(ApiModel):
     def huid(self) -> str:
         """The short name that clients derive from the id."""
         return huid(self.id)
+
+    @property
+    def volume_root(self) -> str:
+        """Where the local volume of a pod is mounted that starts from it."""
+        return self.volumes[0] if self.volumes else DEFAULT_VOLUME_ROOT
 
     @property
     def is_ready(self) -> bool:

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -114,13 +114,15 @@ class PodAccess:
         """Whether the container that showed a pinned key is known to be gone, so that another key is to be expected."""
         if address.template_id and pin.template_id and address.template_id != pin.template_id:
             return True
-        if pin.replaced_at is not None and pin.is_outlived_by(pin.replaced_at):
-            return True
-        if self._lium is None:
-            return False
-        with suppress(LiumError), anyio.move_on_after(_EVENTS_SECONDS):
-            return any(_replaced_it(event, pin) for event in await self._lium.pods.events(address.pod_id))
-        return False
+        events: Sequence[PodEvent] = ()
+        if self._lium is not None:
+            with suppress(LiumError), anyio.move_on_after(_EVENTS_SECONDS):
+                events = await self._lium.pods.events(address.pod_id)
+        ran_at = [
+            at for event in events if (event.to_status or "").upper() == "RUNNING" and (at := _at(event)) is not None
+        ]
+        replaced_at = [pin.replaced_at, *(_at(event) for event in events if _tells_of_another(event))]
+        return any(at is not None and pin.is_outlived_by(at, ran_at) for at in replaced_at)
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -128,8 +130,11 @@ class PodAccess:
             await self._connections.aclose()
 
 
-def _replaced_it(event: PodEvent, pin: Pin) -> bool:
+def _tells_of_another(event: PodEvent) -> bool:
+    """Whether an event says that a container is replaced by another."""
     says_so = any(_REPLACED.fullmatch(kind) for kind in (event.sub_event_type or "", event.event_type))
-    if event.error or not (says_so or (event.to_status or "").upper() == "REBOOT_PENDING"):
-        return False
-    return event.created_at is not None and pin.is_outlived_by(event.created_at.timestamp())
+    return not event.error and (says_so or (event.to_status or "").upper() == "REBOOT_PENDING")
+
+
+def _at(event: PodEvent) -> float | None:
+    return None if event.created_at is None else event.created_at.timestamp()

@@ -7,8 +7,10 @@ with no directory, pins live as long as the process. Of more pins than a bound, 
 
 import hashlib
 import json
+import math
 import os
 import secrets
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -40,8 +42,15 @@ class Pin:
     replaced_at: float | None = None
     template_id: str | None = None
 
-    def is_outlived_by(self, replaced_at: float) -> bool:
-        """Whether a container that was replaced at that time is the one that showed the key."""
+    def is_outlived_by(self, replaced_at: float, ran_at: Iterable[float]) -> bool:
+        """Whether a container that was replaced at that time is the one that showed the key.
+
+        A new one may well show the old key: what was seen when it ran already is its own. `ran_at` is when Lium said
+        that a container ran.
+        """
+        ran_again_at = min((at for at in ran_at if at >= replaced_at - _CLOCKS_DIFFER_SECONDS), default=math.inf)
+        if self.seen_at >= ran_again_at - _CLOCKS_DIFFER_SECONDS:
+            return False
         return replaced_at >= max(self.pinned_at - _CLOCKS_DIFFER_SECONDS, self.seen_at - _LINGERS_SECONDS)
 
 

@@ -61,6 +61,9 @@ WorldKind = Literal[
     "delete_slow",
     "loose_gpu_types",
     "comes_out_short",
+    "host_key_stays",
+    "switch_fails",
+    "switch_keeps_volume",
 ]
 ANSWER_KINDS: Final[frozenset[str]] = frozenset(get_args(AnswerKind))
 WIRE_KINDS: Final[frozenset[str]] = frozenset(get_args(WireKind)) | ANSWER_KINDS
@@ -102,6 +105,7 @@ OPTIONS: Final[dict[str, frozenset[str]]] = {
     "absurd_figures": frozenset({"share", "ids"}),
     "appears_late": frozenset({"seconds", "pod_name", "listed"}),
     "delete_slow": frozenset({"pod_id", "pod_name", "seconds"}),
+    "switch_fails": frozenset({"pod_id", "pod_name"}),
     "comes_out_short": frozenset({"pod_name", "ports", "gpus", "encryption", "volume"}),
 }
 

@@ -115,6 +115,12 @@ def reboot(world: World, pod: Pod, *, actor: Actor | None, volume_id: str | None
 
 def switch_template(world: World, pod: Pod, template: Template, *, actor: Actor) -> None:
     """Start another template in the pod; what was in the container is lost, billing goes on."""
+    if world.faults.strike("switch_fails", pod_id=pod.id, pod_name=pod.name):
+        # The old container comes back.
+        world.log_event(pod, "pod-switch-template.failed", actor=actor, error="the new container did not start")
+        world.set_status(pod, "PENDING")
+        _begin_boot(world, pod, boot_seconds(world, pod.node_id, template))
+        return
     pod.template_id, pod.image = template.id, template.image
     pod.restored_paths.clear()
     pod.jupyter_status = pod.jupyter_port = None

@@ -17,6 +17,7 @@ class ObservedPod(Result):
 
     outcome: PodOutcome
     pod: PodView
+    warnings: list[str] | None = None
     next: str | None = None
 
 

@@ -153,7 +153,7 @@ async def reboot_pod(
     wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS,
 ) -> ObservedPod:
     """Replace the container of a running pod and wait until it runs again. Its processes and everything outside the
-    local volume are lost, and its SSH host key changes. Billing goes on.
+    local volume are lost, and its SSH host key may change. Billing goes on.
     """
     target = await find_pod(call, pod)
     if not target.is_billing:

@@ -8,7 +8,7 @@ import math
 import re
 from typing import Any
 
-from lium_mcp.api import LiumError, Pod
+from lium_mcp.api import LiumError, Pod, Template
 from lium_mcp.figures import in_usd
 from lium_mcp.guard.confirm import Question
 from lium_mcp.guard.policy import hours_left
@@ -69,9 +69,16 @@ async def ask_to_switch_template(call: Call, *, pod: str, template: str, **_: An
     call.policy.check_restart(target.pod_name or target.id, hours_left(target, call.lium.now()))
     return Question(
         f"Replace what runs in {_pod(target)} by template {quoted(wanted.name)} ({_id(wanted.id)})? "
-        f"All data in the pod may be lost. {await _last_backup(call, target)}",
+        f"All data in the pod may be lost. {volume_after_switch(target, wanted)} "
+        f"{await _last_backup(call, target)}",
         {"pod": target.id, "template": wanted.id},
     )
+
+
+def volume_after_switch(pod: Pod, template: Template) -> str:
+    """What becomes of a pod's local volume when it gets another template: which nodes do what is not known."""
+    moved = f" and mount it at {quoted(template.volume_root)}" if template.volume_root != pod.volume_root else ""
+    return f"Newer nodes keep the local volume {quoted(pod.volume_root)}{moved}, older ones lose it."
 
 
 async def ask_to_schedule_removal(call: Call, *, pod: str, hours_from_now: float, **_: Any) -> Question:  # noqa: ANN401

@@ -346,8 +346,7 @@ def _node_order(wanted: Wanted, node: Executor, count: int, contents: Contents, 
 
 def restore_path(template: Template) -> str:
     """Where a backup is restored to at the first start: a new directory in the local volume."""
-    root = template.volumes[0] if template.volumes else "/root"
-    return f"{root.rstrip('/')}/restored"
+    return f"{template.volume_root.rstrip('/')}/restored"
 
 
 def _spec_request(wanted: Wanted, contents: Contents, gpu_type: str) -> RentBySpecRequest:

@@ -40,7 +40,12 @@ from lium_mcp.tools.pod_outcomes import ObservedPod
 from lium_mcp.tools.pod_views import Outcome
 from lium_mcp.tools.pod_work import replacing_container
 from lium_mcp.tools.pods import observe
-from lium_mcp.tools.questions import ask_to_delete_template, ask_to_switch_template, ask_to_update_template
+from lium_mcp.tools.questions import (
+    ask_to_delete_template,
+    ask_to_switch_template,
+    ask_to_update_template,
+    volume_after_switch,
+)
 from lium_mcp.tools.registry import DESTROYS, DESTROYS_EACH_TIME, READS, WRITES_EACH_TIME, Toolset
 from lium_mcp.tools.results import Result
 from lium_mcp.tools.targets import find_own_template, find_pod, find_template, find_usable_template
@@ -265,8 +270,8 @@ async def delete_template(call: Call, template: TemplateName) -> DeletedTemplate
 async def switch_pod_template(
     call: Call, pod: PodName, template: TemplateName, wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS
 ) -> ObservedPod:
-    """Start a pod over from another template and wait until it runs. Its processes and the data in it are lost, and its
-    SSH host key changes. Billing goes on.
+    """Start a pod over from another template and wait until it runs. Its processes and all outside its local volume are
+    lost, on older nodes that too. Billing goes on.
     """
     target = await find_pod(call, pod)
     chosen = await find_usable_template(call, template)
@@ -276,7 +281,18 @@ async def switch_pod_template(
         await call.lium.pods.switch_template(target.id, template_id=chosen.id)
     with after_change(f"{target.pod_name} is starting from template {chosen.name}."):
         switched = await call.lium.pods.get(target.id)
-    return await observe(call, switched, wait_seconds=wait_seconds)
+    observed = await observe(call, switched, wait_seconds=wait_seconds)
+    runs = observed.pod.template.image if observed.pod.template else None
+    if observed.outcome == "done" and runs is not None and runs != image_of(chosen).partition("@")[0]:
+        warnings = [
+            f"It runs {runs} and not {chosen.name}: the new container did not start, and the old one came back."
+        ]
+    else:
+        warnings = [f"{volume_after_switch(target, chosen)} Look whether it is there before you rely on it."]
+        if target.volume_root != chosen.volume_root:
+            warnings.append("A backup schedule may still name the old path: see get_backup_schedule.")
+        warnings += dropped_settings(chosen)
+    return observed.model_copy(update={"warnings": warnings})
 
 
 async def observe_template(

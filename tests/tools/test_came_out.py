@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lium_mcp.sandbox import Sandbox
-from tests.harness import agent_on, make_key_pair
+from tests.harness import Person, agent_on, make_key_pair
 from tests.tools.wires import Wire, answering, ask, editing, make_template
 
 Row = dict[str, Any]
@@ -99,3 +99,34 @@ async def test_the_address_of_a_notebook_is_for_whoever_asks_for_its_pod(
     assert rented["pod"].pop("jupyter_url") == read["pod"].pop("jupyter_url") == url
     assert "is taken" in refused.text
     assert secret not in json.dumps([rented, read, listed]) + refused.text + caplog.text
+
+
+@pytest.mark.parametrize("fault", ["switch_keeps_volume", None, "switch_fails"])
+async def test_a_switched_template_says_what_becomes_of_the_local_volume(tmp_path: Path, fault: Any) -> None:
+    sandbox = Sandbox(seed=7, speed=0, ssh=True)
+    make_key_pair(tmp_path / "key")
+    first = await make_template(sandbox, "first", volumes=["/workspace"])
+    await make_template(sandbox, "second", volumes=["/data"], docker_image="me/other")
+    person = Person("yes")
+    tools = frozenset({"rent_pod", "run_command", "switch_pod_template"})
+    if fault:
+        sandbox.add_fault(fault, times=None)
+        sandbox.add_fault("host_key_stays", times=None)
+    async with agent_on(
+        sandbox, ssh_key_path=tmp_path / "key", allow_tools=tools, person=person, confirm="auto"
+    ) as agent:
+        await agent.call("rent_pod", name="train", gpu_type="A100", template=first, hours=2, wait_seconds=300)
+        await agent.call("run_command", pod="train", command="echo kept > /workspace/a; echo lost > /root/b")
+        switched = await agent.call("switch_pod_template", pod="train", template="second", wait_seconds=300)
+        path = switched["pod"]["local_volume_path"]
+        found = await agent.call("run_command", pod="train", command=f"cat {path}/a /root/b")
+    await sandbox.aclose()
+    both = 'Newer nodes keep the local volume "/workspace" and mount it at "/data", older ones lose it.'
+    assert both in person.questions[-1]
+    warnings = " ".join(switched["warnings"])
+    if fault == "switch_fails":
+        assert "It runs me/mine:1 and not second" in warnings
+        assert (path, "kept" in found["stdout"]) == ("/workspace", True)
+    else:
+        assert (path, both in warnings, "get_backup_schedule" in warnings) == ("/data", True, True)
+        assert found["stdout"] == ("kept\n" if fault else "")

@@ -100,6 +100,21 @@ async def test_a_reboot_that_lium_tells_of_lets_the_new_key_in_once(
         await run(agent)
 
 
+@pytest.mark.parametrize("soon", [True, False])
+async def test_a_key_that_stays_over_a_reboot_stays_pinned(sandbox: Sandbox, connect: Connect, soon: bool) -> None:
+    sandbox.add_fault("host_key_stays", times=None)
+    async with connect() as agent:
+        await rent(agent)
+        sandbox.clock.advance(hours=1)
+        assert (await agent.call("reboot_pod", pod="train", wait_seconds=300))["outcome"] == "done"
+        sandbox.clock.advance(minutes=0 if soon else 5)
+        await run(agent)
+        sandbox.clock.advance(hours=1)
+    sandbox.add_fault("host_key_changes", times=1)
+    async with connect() as agent:
+        await refuse(agent)
+
+
 async def test_a_state_that_was_seen_is_enough_where_events_cannot_be_read(
     sandbox: Sandbox, wire: Wire, connect: Connect
 ) -> None:

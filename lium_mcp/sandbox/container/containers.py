@@ -79,6 +79,7 @@ class Containers:
         self._local: dict[str, tuple[str, Directory]] = {}
         self._volumes: dict[str, Directory] = {}
         self._backups: dict[str, Directory] = {}
+        self._host_keys: dict[str, object] = {}
 
     def of(self, pod: Pod) -> Container | None:
         """Return the container of a pod; None while it does not run."""
@@ -86,19 +87,26 @@ class Containers:
             return None
         there = self._containers.get(pod.id)
         if there is None or there.boot != pod.boot:
-            if there is not None:
-                there.kernel.run()
+            self._end(pod.id)
             there = self._containers[pod.id] = self._made(pod)
+            if self._world.faults.is_armed("host_key_stays"):
+                there.host_key = self._host_keys.get(pod.id)
         return there
+
+    def _end(self, pod_id: str) -> None:
+        """Let what runs in a container that is no more end."""
+        if container := self._containers.pop(pod_id, None):
+            container.kernel.run()
+            self._host_keys[pod_id] = container.host_key
 
     def tidy(self) -> None:
         """End what runs in containers that are no more, and forget data that nobody can reach."""
         for pod_id, container in list(self._containers.items()):
             if not container.is_up:
-                container.kernel.run()
-                del self._containers[pod_id]
+                self._end(pod_id)
         for pod_id in [pod_id for pod_id in self._local if self._world.pods[pod_id].removed_at is not None]:
             del self._local[pod_id]
+            self._host_keys.pop(pod_id, None)
         for volume_id in self._volumes.keys() - self._world.volumes.keys():
             del self._volumes[volume_id]
         kept = {run.id for run in self._world.transfers.values() if run.status == "COMPLETED"}
@@ -141,9 +149,10 @@ class Containers:
         files.write_file("/etc/hostname", f"{host.hostname}\n".encode())
         files.write_file("/etc/os-release", b'PRETTY_NAME="Lium sandbox"\nID=sandbox\n')
         kept_for, local = self._local.get(pod.id, ("", None))
-        if local is None or kept_for != pod.template_id:
+        is_switched = kept_for != pod.template_id and not world.faults.is_armed("switch_keeps_volume")
+        if local is None or is_switched:
             local = Directory(Storage(POD_BYTES), self._seconds())
-            self._local[pod.id] = (pod.template_id, local)
+        self._local[pod.id] = (pod.template_id, local)
         self._mount(files, volume_path, local)
         if pod.volume_id is not None and not pod.volume_failed:
             attached = self._volumes.setdefault(pod.volume_id, Directory(Storage(POD_BYTES), self._seconds()))
