@@ -5,7 +5,7 @@ Every failure has a stable `code`. An outcome that nobody knows is a kind of its
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from difflib import get_close_matches
+from difflib import SequenceMatcher
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -53,6 +53,9 @@ _MAX_SENTENCES_CHARACTERS = 1500
 _MAX_HAPPENED_CHARACTERS = 1000
 _MAX_PROBLEMS = 5
 _MAX_NAME_CHARACTERS = 60
+# How alike two names are that may mean the same, and what a word in both adds: as maxPrice and max_usd_per_gpu_hour.
+_NEAR: Final = 0.6
+_COMMON_WORD: Final = 0.3
 _MAX_REQUEST_ID_CHARACTERS = 100
 # Of a tool and of a function: prompts are these.
 _UNKNOWN_NAME: Final = ("extra_forbidden", "unexpected_keyword_argument")
@@ -279,12 +282,19 @@ def _problem(item: Any, names: Sequence[str], required: Collection[str]) -> str:
 
 
 def _nearest(name: str, names: Sequence[str]) -> str:
-    plain = {_letters(known): known for known in names}
-    return next((plain[near] for near in get_close_matches(_letters(name), plain, n=1)), "")
+    words = _words(name[:_MAX_NAME_CHARACTERS])
+
+    def likeness(known: str) -> float:
+        theirs = _words(known)
+        common = _COMMON_WORD if {*words} & {*theirs} else 0
+        return common + SequenceMatcher(None, "".join(words), "".join(theirs)).ratio()
+
+    best = max(names, key=likeness, default="")
+    return best if best and likeness(best) >= _NEAR else ""
 
 
-def _letters(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name[:_MAX_NAME_CHARACTERS].casefold())
+def _words(name: str) -> list[str]:
+    return [word.lower() for word in re.findall(r"[A-Z]?[a-z0-9]+|[A-Z]+", name)]
 
 
 def _without_commands(text: str) -> str:
