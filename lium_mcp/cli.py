@@ -68,7 +68,9 @@ def _parser() -> argparse.ArgumentParser:
         "serve", help="serve over standard input and output (the default), or over HTTP with --transport http"
     )
     _add_settings(serve)
-    tools = commands.add_parser("tools", help="list the tools that the settings offer, and what they cost in tokens")
+    tools = commands.add_parser(
+        "tools", help="list the tools that the settings offer, with their toolsets and their cost in tokens"
+    )
     _add_settings(tools)
     demo = commands.add_parser("demo", help="watch an agent rent, use and remove a GPU pod in the sandbox")
     demo.add_argument(
@@ -211,14 +213,15 @@ def _make_server_token(settings: Settings) -> None:
 def _tools(options: dict[str, Any]) -> int:
     import anyio  # noqa: PLC0415
 
-    from lium_mcp.server import build_server  # noqa: PLC0415
+    from lium_mcp.server import build_server, select_tools  # noqa: PLC0415
     from lium_mcp.tools.cost import tokens  # noqa: PLC0415
 
     settings = _read(options)
     _log(settings)
     listed = anyio.run(build_server(settings).list_tools)
+    toolsets = {item.name: item.toolset for item in select_tools(settings)}
     for tool in listed:
-        print(f"{tokens(tool):5}  {tool.name:24}{tool.title}")  # noqa: T201
+        print(f"{tokens(tool):5}  {tool.name:24}{toolsets[tool.name]:13}{tool.title}")  # noqa: T201
     print(f"{sum(map(tokens, listed)):5}  tokens in {len(listed)} tools (bytes / 4 of name, description, parameters)")  # noqa: T201
     sys.stdout.flush()
     return 0

@@ -65,8 +65,8 @@ def _registry_input(item: Asked) -> dict[str, Any]:
     told: dict[str, Any] = {"name": item.variable, "description": item.description}
     match item.kind:
         case "secret":
-            # The server starts without a key, but many installers never show what is not required.
-            return told | {"isRequired": True, "isSecret": True}
+            # Not required: without it the server reads the marketplace, or what the official client's file has.
+            return told | {"isSecret": True}
         case "boolean":
             return told | {"format": "boolean", "default": str(item.default).lower()}
         case "file":

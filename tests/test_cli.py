@@ -1,6 +1,7 @@
 """The command line as a person or a host meets it: as a process."""
 
 import asyncio
+import re
 import signal
 import socket
 import subprocess
@@ -145,9 +146,11 @@ def test_an_option_says_the_same_as_its_variable(
     assert listed(capsys, "--no-read-only") == seen[0], "the command line wins"
 
 
-def test_every_toolset_can_be_chosen_by_itself(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_toolset_can_be_chosen_by_itself_and_is_named_with_its_tools(capsys: pytest.CaptureFixture[str]) -> None:
     for toolset in get_args(Toolset):
-        assert listed(capsys, "--toolsets", toolset)
+        assert main(["tools", "--toolsets", toolset]) == 0
+        *rows, _ = capsys.readouterr().out.splitlines()
+        assert {row.split()[2] for row in rows} == {toolset}
 
 
 async def test_the_module_runs_as_the_command_does() -> None:
@@ -177,9 +180,12 @@ async def test_the_sandbox_announces_itself_serves_and_stops_on_a_signal(number:
     base_url = announced.split()[-1]
     use = (await process.stderr.readline()).decode()
     assert f"LIUM_BASE_URL={base_url} LIUM_API_KEY=sk_sandbox" in use
+    controls = re.search(r"http://\S+/_sandbox/", (await process.stderr.readline()).decode())
+    assert controls
     async with httpx2.AsyncClient(verify=False, headers={"X-API-Key": "sk_sandbox"}) as client:
         assert (await client.get(f"{base_url}/executors")).json()
         assert (await client.get(f"{base_url}/pods")).json() == []
+        assert "GET /_sandbox/state" in (await client.get(controls[0])).json()
         process.send_signal(number)
         async with asyncio.timeout(5):
             out, err = await process.communicate()

@@ -3,13 +3,30 @@
 import json
 import os
 import re
+import runpy
+import shlex
 from pathlib import Path
 
+import pytest
+
+from lium_mcp.cli import _parser
 from lium_mcp.guard.limits import read_policy_file
 from lium_mcp.settings import Settings, environment_name
 from lium_mcp.tools.catalog import TOOLSETS
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+DOCUMENTS = [README, ROOT / "CONTRIBUTING.md", ROOT / "manifests" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+every_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+
+
+def blocks(document: Path, language: str) -> list[str]:
+    """The examples in one language that stand by themselves; what is part of a list only quotes."""
+    return re.findall(rf"^```{language}\n(.*?)^```", document.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def console_lines(document: Path) -> list[str]:
+    return [line[2:] for block in blocks(document, "console") for line in block.splitlines() if line.startswith("$ ")]
 
 
 def settings_table() -> str:
@@ -56,11 +73,52 @@ def test_the_policy_file_of_the_readme_can_be_used(tmp_path: Path) -> None:
 
 
 def test_the_readme_starts_what_a_clone_has() -> None:
-    text = README.read_text()
-    targets = set(re.findall(r"^([a-z-]+):", (README.parent / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"^\$ make ([a-z-]+)", text, re.MULTILINE)) | {"install"} <= targets
-    found = re.search(r"```json\n(\{\n.*?)```", text, re.DOTALL)
-    assert found
-    entry = json.loads(found[1])["mcpServers"]["lium"]
-    assert entry["command"].endswith("/.venv/bin/lium-mcp")
-    assert entry["args"] == [], "the package is not on PyPI yet, and the command takes no name of one"
+    [entry] = [json.loads(block) for block in blocks(README, "json") if block.startswith("{")]
+    server = entry["mcpServers"]["lium"]
+    assert server["command"].endswith("/.venv/bin/lium-mcp")
+    assert server["args"] == [], "the package is not on PyPI yet, and the command takes no name of one"
+
+
+@every_document
+def test_every_make_target_that_is_named_exists(document: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"(?:`|\$ )make ([a-z-]+)", document.read_text())) <= targets
+
+
+@every_document
+def test_every_command_line_that_is_shown_can_be_read(document: Path) -> None:
+    for line in console_lines(document):
+        before, program, options = line.partition("lium-mcp")
+        if program and not before.startswith(("make ", "uvx ")):
+            _parser().parse_args(shlex.split(options.removeprefix('"'), comments=True))
+
+
+@every_document
+def test_every_variable_that_is_named_is_a_setting(document: Path) -> None:
+    known = {environment_name(name) for name in Settings.model_fields} | {"LIUM_MCP_REGISTRY_", "LIUM_SESSION_TOKEN"}
+    named = set(re.findall(r"\bLIUM_[A-Z_]+", document.read_text())) - {"LIUM_MCP_"}
+    assert named <= known
+
+
+@every_document
+def test_every_file_that_is_linked_to_exists(document: Path) -> None:
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", document.read_text())
+    assert [link for link in links if not (document.parent / link).exists()] == []
+
+
+@every_document
+def test_every_python_example_runs_as_written_and_prints_what_it_says(
+    document: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for block in blocks(document, "python"):
+        example = tmp_path / "example.py"
+        example.write_text(block)
+        runpy.run_path(str(example), run_name="__main__")
+        said = re.findall(r"^ *print\(.*\)  # (.*)$", block, re.MULTILINE)
+        assert capsys.readouterr().out.splitlines() == said
+
+
+def test_the_map_of_the_house_names_what_is_there() -> None:
+    [_, house, *_] = (ROOT / "CONTRIBUTING.md").read_text().split("```")
+    for name in re.findall(r"[a-z_]+\.py\b|^  [a-z_]+/", house, re.MULTILINE):
+        assert list((ROOT / "lium_mcp").glob(name.strip())), name

@@ -21,6 +21,14 @@ from lium_mcp.sandbox.state import snapshot
 from lium_mcp.sandbox.world import World
 
 PREFIX: Final = "/_sandbox"
+ROUTES: Final = {
+    "GET /_sandbox/clock": "the time, and how fast it runs",
+    "POST /_sandbox/clock": 'turns the clock: {"advance_seconds": 90}, {"speed": 0}',
+    "GET /_sandbox/faults": "the armed faults",
+    "POST /_sandbox/faults": 'arms one: {"kind": "rate_limit", "times": 3}',
+    "DELETE /_sandbox/faults": "disarms all",
+    "GET /_sandbox/state": "everything there is",
+}
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -50,6 +58,8 @@ class Control:
     def _answer(self, method: str, path: str, body: bytes) -> Response:
         world = self._world
         match method, path:
+            case "GET", "" | "/":
+                return JSONResponse(ROUTES)
             case "GET", "/clock":
                 pass
             case "POST", "/clock":

@@ -89,7 +89,7 @@ class Sandbox:
             raise RuntimeError(msg)
         if path.startswith(f"{PREFIX}/"):
             await self._edge(scope, receive, send)
-        elif path.startswith(f"{control.PREFIX}/"):
+        elif path == control.PREFIX or path.startswith(f"{control.PREFIX}/"):
             await self._control(scope, receive, send)
         else:
             await HTMLResponse(NO_API, 404)(scope, receive, send)

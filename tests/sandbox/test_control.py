@@ -1,6 +1,8 @@
 """The clock, the control routes, and that the same history always leads to the same state."""
 
+import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -94,6 +96,15 @@ async def test_the_clock_is_turned_over_http(sandbox: Sandbox, wire: Wire) -> No
     assert turned == (await wire.http.get(f"{CONTROL}/clock")).json()
     assert (await wire.http.post(f"{CONTROL}/clock", json={"speed": 2})).json()["speed"] == 2
     assert (await wire.http.post(f"{CONTROL}/clock", json={"advance_seconds": -1})).status_code == 422
+
+
+async def test_the_list_of_control_routes_is_that_of_the_documentation(wire: Wire) -> None:
+    listed = (await wire.http.get(CONTROL)).json()
+    assert listed == (await wire.http.get(f"{CONTROL}/")).json()
+    document = (Path(__file__).parents[2] / "docs" / "sandbox.md").read_text()
+    assert ["GET /_sandbox/", *listed] == re.findall(r"^\| `([A-Z]+ /_sandbox/\w*)`", document, re.MULTILINE)
+    for method, path in (route.split() for route in listed):
+        assert (await wire.http.request(method, f"http://sandbox{path}", content=b"")).status_code != 404
 
 
 async def test_faults_are_armed_listed_and_cleared_over_http(wire: Wire) -> None:
