@@ -16,8 +16,8 @@ from lium_mcp import __version__
 from lium_mcp.guard.redaction import Redactor, redact_text
 from lium_mcp.guard.server_token import ServerTokenError, make_token
 from lium_mcp.logs import log_to_stderr
-from lium_mcp.settings import Settings, environment_name, load
-from lium_mcp.values import SettingsError
+from lium_mcp.settings import Settings, environment_name, load, load_readable
+from lium_mcp.values import SettingsError, no_such
 
 _USAGE_ERROR = 2
 _CLOSED_PIPE = 141
@@ -25,11 +25,16 @@ _CLOSED_PIPE = 141
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit status is the answer."""
-    parser = _parser()
-    options = vars(parser.parse_args(arguments))
-    command = options.pop("command") or "serve"
+    words = sys.argv[1:] if arguments is None else arguments
     try:
+        options = vars(_parser().parse_args(words))
+        command = options.pop("command") or "serve"
         return int(_COMMANDS[command](options))
+    except _UsageError as error:
+        settings, problems = load_readable({})
+        if settings.transport != "stdio" or _seen_by_a_person() or not _serves_stdio(words):
+            error.parser.exit_with(error)
+        return _refuse(settings, [*(_unknown_options(words) or [str(error)]), *problems])
     except SettingsError as error:
         _say(error)
         return _USAGE_ERROR
@@ -45,6 +50,25 @@ def _say(error: SettingsError) -> None:
     print(f"lium-mcp: {error}", file=sys.stderr, flush=True)  # noqa: T201 - the command line's answer
 
 
+def _seen_by_a_person() -> bool:
+    """Whether a person sees what is printed; hosts show nobody."""
+    return sys.stdin.isatty()
+
+
+def _serves_stdio(words: Sequence[str]) -> bool:
+    """Whether this is what hosts start, as far as a command line tells that cannot be understood."""
+    first = words[0] if words else "serve"
+    return (first == "serve" or first[:1] == "-") and not any(word.startswith("--transport") for word in words)
+
+
+class _UsageError(Exception):
+    """What the command line says cannot be understood."""
+
+    def __init__(self, parser: "_Parser", message: str) -> None:
+        super().__init__(message)
+        self.parser = parser
+
+
 class _Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:  # noqa: ANN401 - argparse's own
         # A mistyped option must not be taken for another one that begins so.
@@ -52,7 +76,11 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Refuse without repeating a key that was taken for an argument: hosts keep standard error."""
-        super().error(redact_text(message))
+        raise _UsageError(self, redact_text(message))
+
+    def exit_with(self, error: _UsageError) -> NoReturn:
+        """Say how this is used, and what was wrong."""
+        super().error(str(error))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -113,12 +141,20 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _is_option(field: str) -> bool:
+    """Whether a setting is an option: what belongs to Lium, keys above all, and what lets others use them, is none.
+
+    Process lists show it.
+    """
+    return environment_name(field).startswith("LIUM_MCP_") and field != "server_token"
+
+
 def _add_settings(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("settings", "each is also an environment variable")
     for name, field in Settings.model_fields.items():
+        if not _is_option(name):
+            continue
         variable = environment_name(name)
-        if not variable.startswith("LIUM_MCP_") or name == "server_token":
-            continue  # what belongs to Lium, keys above all, and what lets others use them, stays out of process lists
         option = f"--{name.replace('_', '-')}"
         text = f"{field.description} [{variable}]"
         # Left out means left to the environment, so that the default is written in one place.
@@ -166,17 +202,13 @@ def _serve(options: dict[str, Any]) -> int:
     import anyio  # noqa: PLC0415
 
     from lium_mcp.calls import serve_stdio  # noqa: PLC0415
-    from lium_mcp.server import build_refusing_server, build_server, read_settings  # noqa: PLC0415
+    from lium_mcp.server import build_server, read_settings  # noqa: PLC0415
 
     settings, problems = read_settings(options)
     if problems:
-        wrong = SettingsError(*problems)
-        if settings.transport != "stdio" or sys.stdin.isatty():
-            raise wrong  # to the person who started it
-        _say(wrong)
-        log_to_stderr(settings.log_level, redact_text, as_json=settings.log_format == "json")
-        anyio.run(serve_stdio, build_refusing_server(settings, problems))
-        return _USAGE_ERROR
+        if settings.transport != "stdio" or _seen_by_a_person():
+            raise SettingsError(*problems)
+        return _refuse(settings, problems)
     _make_server_token(settings)
     _log(settings)
     server = build_server(settings)
@@ -190,6 +222,26 @@ def _serve(options: dict[str, Any]) -> int:
     gc.enable()
     anyio.run(serve_stdio, server)
     return 0
+
+
+def _refuse(settings: Settings, problems: Sequence[str]) -> int:
+    """Serve a host that started this with wrong settings: it lists the tools, and hears at each call what is wrong."""
+    import anyio  # noqa: PLC0415
+
+    from lium_mcp.calls import serve_stdio  # noqa: PLC0415
+    from lium_mcp.server import build_refusing_server  # noqa: PLC0415
+
+    _say(SettingsError(*problems))
+    log_to_stderr(settings.log_level, redact_text, as_json=settings.log_format == "json")
+    anyio.run(serve_stdio, build_refusing_server(settings, problems))
+    return _USAGE_ERROR
+
+
+def _unknown_options(words: Sequence[str]) -> list[str]:
+    fields = [field.replace("_", "-") for field in Settings.model_fields if _is_option(field)]
+    known = [f"--{name}" for field in fields for name in (field, f"no-{field}")]
+    options = [word.partition("=")[0] for word in words if word.startswith("--")]
+    return [redact_text(no_such(option, known, like=option)) for option in options if option not in known]
 
 
 def _make_server_token(settings: Settings) -> None:

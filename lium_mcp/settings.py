@@ -10,7 +10,6 @@ environment.
 import ipaddress
 import os
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -35,6 +34,7 @@ from lium_mcp.values import (
     is_placeholder,
     key_file,
     key_problem,
+    no_such,
 )
 
 Toolset = Literal["marketplace", "pods", "templates", "volumes", "backups", "account", "remote", "clusters", "extras"]
@@ -413,8 +413,7 @@ def _idle_variables() -> list[str]:
         if not variable.startswith("LIUM_MCP_") or variable.startswith(REGISTRY_PREFIX):
             continue
         if variable not in known:
-            close = get_close_matches(variable, known, n=1)
-            problems.append(f"{name}: there is no such setting" + (f"; {close[0]} is one" if close else ""))
+            problems.append(no_such(name, known, like=variable))
         elif not value.strip():
             problems.append(f"{name}: it is empty; give it a value or leave it out")
     return problems

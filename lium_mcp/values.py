@@ -6,6 +6,8 @@ Variables, files and headers are cleaned here, in one way. No sentence of this f
 import codecs
 import os
 import re
+from collections.abc import Collection
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Final, Literal
 
@@ -84,6 +86,12 @@ def key_problem(text: str) -> str | None:
     if not all("!" <= char <= "~" for char in text):
         return "it holds characters that no key has"
     return None
+
+
+def no_such(name: str, known: Collection[str], *, like: str) -> str:
+    """That a variable or option sets nothing, and which one was perhaps meant."""
+    close = get_close_matches(like, known, n=1)
+    return f"{name}: there is no such setting" + (f"; {close[0]} is one" if close else "")
 
 
 def decoded(content: bytes, errors: Literal["strict", "replace"] = "strict") -> str:

@@ -19,8 +19,10 @@ from tests.processes import environment, run, start
 
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     """Run with arguments that argparse refuses."""
-    with pytest.raises(SystemExit) as caught:
-        main(arguments)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.stdin, "isatty", lambda: True)
+        with pytest.raises(SystemExit) as caught:
+            main(arguments)
     assert caught.value.code == 2
     return capsys.readouterr().err
 

@@ -61,7 +61,7 @@ async def test_a_company_s_certificates_are_trusted_where_they_are_named(
         assert (await agent.call("list_pods"))["pods"] == []
 
 
-@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"])
+@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "ALL_PROXY"])
 async def test_a_proxy_is_gone_through_unless_no_proxy_names_the_host(
     sandbox: Sandbox, certificates: tuple[Path, ssl.SSLContext], monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:

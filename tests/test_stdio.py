@@ -111,6 +111,24 @@ async def test_a_server_with_wrong_settings_lists_what_the_others_offer() -> Non
     assert "rent_pod" not in {tool["name"] for tool in tools}
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--max-podz", "3"], "--max-podz: there is no such setting; --max-pods is one"),
+        (["serve", "--api-key=sk_s3cret"], "--api-key: there is no such setting"),
+        (["--max-pods"], "--max-pods: expected one argument"),
+    ],
+)
+async def test_an_option_that_a_host_misspells_is_said_at_each_call(arguments: list[str], said: str) -> None:
+    async with serving(*arguments) as server:
+        request = await speaking(server, CURRENT)
+        refused = await server.ask(called(1, request, "list_gpus"))
+        assert said in text(refused)
+        assert await server.end() == 2
+    assert said in server.stderr
+    assert "s3cret" not in text(refused) + server.stderr
+
+
 async def test_junk_between_messages_is_passed_over_and_never_repeated() -> None:
     secret = "argument-that-nobody-logs"
     async with serving("--sandbox", LIUM_MCP_LOG_LEVEL="DEBUG") as server:
