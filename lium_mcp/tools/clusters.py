@@ -26,6 +26,7 @@ from lium_mcp.rentals.selection import has_price
 from lium_mcp.tools.call import READ_LIMIT_SECONDS, Call, time_limit
 from lium_mcp.tools.dropped_settings import dropped_settings
 from lium_mcp.tools.failures import ToolFailure
+from lium_mcp.tools.node_warnings import NodeFlaws, flaws, node_warnings
 from lium_mcp.tools.parameters import Cursor, Limit, ShortText, page
 from lium_mcp.tools.pod_keys import PodKeys, find_public_keys
 from lium_mcp.tools.pod_views import Outcome
@@ -50,7 +51,7 @@ _IMAGE_PREFIX: Final = "daturaai/lium-cluster"
 _READ_BACK_SECONDS: Final = 10.0
 
 
-class ClusterNode(Result):
+class ClusterNode(NodeFlaws):
     """A free node of a fabric; it is rented whole."""
 
     executor_id: str
@@ -144,6 +145,12 @@ class ClusterPlan:
         """What it would add to what the account is committed to."""
         return Ask(self.price_per_hour_usd, float(whole_hours(self.hours)) if self.hours else None, self.pod_count)
 
+    @property
+    def warnings(self) -> list[str]:
+        """What to know before it is rented."""
+        of_nodes = [f"Node {node.id}: {said}" for node in self.nodes for said in node_warnings(node)]
+        return of_nodes + ([self.keys.warning] if self.keys.warning else [])
+
 
 async def ask_to_rent_cluster(call: Call, **arguments: Any) -> Question | None:  # noqa: ANN401 - those of the tool
     """What a person is asked before a cluster is rented."""
@@ -158,9 +165,7 @@ async def ask_to_rent_cluster(call: Call, **arguments: Any) -> Question | None: 
     total = f": at most {in_usd(price * hours)} in all" if hours and price is not None else ""
     nodes = ", ".join(plan.request.executor_uuids)
     text = f"Rent cluster {quoted(plan.request.pod_name)} of the whole nodes {nodes} for {cost}? {until}{total}."
-    if plan.keys.warning:
-        text += f" {plan.keys.warning}"
-    return Question(text, price_per_hour_usd=price)
+    return Question(" ".join((text, *plan.warnings)), price_per_hour_usd=price)
 
 
 @toolset.tool(title="Rent a cluster", hints=WRITES, asks=ask_to_rent_cluster)
@@ -253,7 +258,7 @@ async def _rented(call: Call, rental: Rental, plan: ClusterPlan | None) -> Rente
     prices = [pod.price for pod in members if pod.price is not None]
     quoted = plan.price_per_hour_usd if plan else None
     price = sum(prices) if len(prices) == len(rental.pod_ids) else quoted
-    warnings = [plan.keys.warning] if plan and plan.keys.warning else []
+    warnings = plan.warnings if plan else []
     expected = _expected(call, plan) if plan else Expected()
     contradiction = next(filter(None, map(expected.contradiction, members)), None)
     if plan is not None and (contradiction or expected.is_dearer(members)):
@@ -406,6 +411,7 @@ def _offer(offer: ClusterOffer) -> ClusterOfferView:
                 gpu_type=node.gpu_type,
                 gpus=node.total_gpu_count,
                 price_per_hour_usd=_node_price(node),
+                **flaws(node),
             )
             for node in offer.nodes
         ],

@@ -15,7 +15,7 @@ from lium_mcp.figures import rounded
 from lium_mcp.rentals.selection import at_least, can_rent, describe_counts, has_price, price_order, smallest_gpu_count
 from lium_mcp.tools.call import Call
 from lium_mcp.tools.failures import ToolFailure
-from lium_mcp.tools.node_warnings import maintenance, node_warnings
+from lium_mcp.tools.node_warnings import NodeFlaws, flaws, node_warnings
 from lium_mcp.tools.parameters import Cursor, Limit, ShortText, page
 from lium_mcp.tools.pod_keys import foresee_login
 from lium_mcp.tools.registry import READS, Toolset
@@ -32,7 +32,7 @@ GpuType = Annotated[ShortText, Field(description="E.g. H100.")]
 GpuCount = Annotated[int | None, Field(ge=1)]
 
 
-class GpuOffer(Result):
+class GpuOffer(NodeFlaws):
     """A node with free GPUs. VRAM is the size it is sold with; RAM and disk are GB of 10^9 bytes."""
 
     executor_id: str
@@ -51,9 +51,6 @@ class GpuOffer(Result):
     nvlink: bool | None = None
     docker_in_docker: bool | None = None
     reliability: int | None = None
-    often_fails_to_start: bool | None = None
-    power_capped: bool | None = None
-    maintenance: str | None = None
 
 
 class GpuOffers(Result):
@@ -372,9 +369,7 @@ def _offer(node: Executor) -> GpuOffer:
         nvlink=node.nvlink or None,
         docker_in_docker=node.docker_in_docker or None,
         reliability=_whole(node.reliability_score),
-        often_fails_to_start=node.frequent_rent_failures or None,
-        power_capped=node.gpu_power_limited or None,
-        maintenance=maintenance(node),
+        **flaws(node),
     )
 
 

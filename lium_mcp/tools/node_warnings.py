@@ -1,8 +1,28 @@
 """What speaks against a node besides its figures, said where one chooses and when one rents."""
 
+from typing import Any
+
 from lium_mcp.api import Executor, Pod
+from lium_mcp.tools.results import Result
 
 _MOST_QUOTED_CHARACTERS = 200
+
+
+class NodeFlaws(Result):
+    """The same where nodes are listed; what is absent is not so, or nobody knows."""
+
+    often_fails_to_start: bool | None = None
+    power_capped: bool | None = None
+    maintenance: str | None = None
+
+
+def flaws(node: Executor) -> dict[str, Any]:
+    """The fields of `NodeFlaws`."""
+    return {
+        "often_fails_to_start": node.frequent_rent_failures or None,
+        "power_capped": node.gpu_power_limited or None,
+        "maintenance": maintenance(node),
+    }
 
 
 def node_warnings(node: Executor) -> list[str]:

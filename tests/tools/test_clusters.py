@@ -8,7 +8,7 @@ import httpx2
 import pytest
 
 from lium_mcp.sandbox import OTHER_API_KEY, Sandbox
-from tests.harness import PUBLIC_KEY, Agent, Mode, hosted
+from tests.harness import PUBLIC_KEY, Agent, Mode, Person, hosted
 from tests.harness import agent_on as agent_on_every_tool
 from tests.tools.wires import (
     Forward,
@@ -75,6 +75,29 @@ async def test_offers_are_the_free_nodes_of_each_fabric(agent: Agent, sandbox: S
     assert paged["offers"] == answer["offers"][:1]
     rest = await agent.call("list_clusters", limit=100, cursor=paged["next_cursor"])
     assert rest["offers"] == answer["offers"][1:]
+
+
+async def test_what_speaks_against_a_node_is_said_in_its_offer_and_at_the_rent(sandbox: Sandbox) -> None:
+    sound = {"frequent_rent_failures": False, "gpu_power_limited": False}
+    notice = {"notice_period": "at noon"}
+
+    def spoil(offers: list[Row]) -> list[Row]:
+        for offer in offers:
+            offer["nodes"] = [node | sound | notice for node in offer["nodes"]]
+        return offers
+
+    wire = Wire(sandbox)
+    wire.on("GET", "/executors/infiniband-clusters", editing(spoil))
+    person = Person("yes")
+    async with agent_on(sandbox, transport=wire, person=person) as agent:
+        offers = (await agent.call("list_clusters"))["offers"]
+        wanted = await order(agent)
+        rented = await agent.call("rent_cluster", **wanted, hours=1)
+    assert {node["maintenance"] for offer in offers for node in offer["nodes"]} == {'the provider says "at noon"'}
+    for node_id in wanted["executor_ids"]:
+        said = f"Node {node_id}: Maintenance of this node is announced"
+        assert any(said in warning for warning in rented["warnings"])
+        assert said in person.questions[0]
 
 
 # --- renting ---------------------------------------------------------------------------------------------------------
