@@ -94,12 +94,12 @@ async def test_a_text_of_a_megabyte_is_refused_by_the_name_of_its_parameter_and_
 async def test_many_wrong_items_and_endless_names_leave_room_for_what_to_do() -> None:
     async with asking() as agent:
         template = {"name": "t", "image": "i"}
-        wrong = await agent.refused("create_template", **template, ports=[{}] * 400)
+        wrong = await agent.refused("create_template", **template, environment=[{}] * 400)
         assert "; and 395 more. Nothing was changed. Correct them" in wrong.text
         unknown = await agent.refused("list_templates", **{"x" * 10_000: 1})
         assert "x" * 61 not in unknown.text
         many = await agent.refused("create_template", **template, environment=["A=1"] * 501)
-        assert "environment: has more than 500 items" in many.text
+        assert "environment: List should have at most 500 items" in many.text
         assert not paths(agent)
 
 
@@ -117,8 +117,8 @@ async def test_control_characters_are_refused_by_the_name_of_their_parameter() -
     async with asking() as agent:
         for tool in await tools(agent):
             for name, schema in properties(tool).items():
-                # Texts with a length of their own are scripts, whose lines are the pod's affair.
-                if schema["type"] == "string" and "enum" not in schema and "maxLength" not in schema:
+                # Longer ones are scripts, whose lines are the pod's affair.
+                if schema["type"] == "string" and schema.get("maxLength", 10_000) <= 2048:
                     for value in ("x\x00y", "x\ny", "x\x1b[31my", "x\u202ey", "\ufeffx"):
                         assert name in await refusal(agent, tool, smallest(tool) | {name: value}), (tool.name, name)
         assert not paths(agent)
@@ -155,8 +155,6 @@ def test_no_arguments_break_a_tool() -> None:
 
 # --- as hosts send them ----------------------------------------------------------------------------------------------
 
-# Parameters whose least value is 1: 0 says nothing there.
-COUNTS = {"gpu_count", "limit", "tail", "days", "every_hours", "keep_days", "timeout_seconds"}
 MEANT: dict[str, list[Any]] = {
     "string": [12, 12.5],
     "integer": ["1", "1.0"],
@@ -169,9 +167,10 @@ def optional(tool: Tool) -> dict[str, dict[str, Any]]:
     return {name: schema for name, schema in properties(tool).items() if name not in required(tool)}
 
 
-def absent(name: str, schema: dict[str, Any]) -> list[Any]:
+def absent(schema: dict[str, Any]) -> list[Any]:
     """All ways in which hosts say that a parameter is not given."""
-    return [None, *(["", " "] if schema["type"] == "string" else []), *([0, "0"] if name in COUNTS else [])]
+    counts = schema["type"] == "integer" and schema.get("minimum") == 1
+    return [None, *(["", " "] if schema["type"] == "string" else []), *([0, "0"] if counts else [])]
 
 
 def forms(ways: dict[str, list[Any]]) -> list[dict[str, Any]]:
@@ -190,7 +189,7 @@ async def taken(agent: Agent, tool: Tool, given: dict[str, Any]) -> str:
 async def test_what_is_absent_is_absent_however_a_host_says_so() -> None:
     async with asking() as agent:
         for tool in await tools(agent):
-            for form in forms({name: absent(name, schema) for name, schema in optional(tool).items()}):
+            for form in forms({name: absent(schema) for name, schema in optional(tool).items()}):
                 text = await taken(agent, tool, form | smallest(tool))
                 if tool.annotations and tool.annotations.read_only_hint:
                     assert text == await taken(agent, tool, smallest(tool))
@@ -227,6 +226,40 @@ async def test_numbers_and_booleans_as_text_and_lists_as_json_are_what_they_mean
             }
             for form in forms(meant):
                 await taken(agent, tool, said | form)
+
+
+def edges(schema: dict[str, Any]) -> tuple[list[Any], list[Any]]:
+    """What the bounds of a schema just take, and what they just do not."""
+    match schema:
+        case {"type": "string", "maxLength": most}:
+            return ["x" * most], ["x" * (most + 1)]
+        case {"type": "array", "maxItems": most, "items": {"type": "string", "maxLength": longest}}:
+            return [["x" * longest] * most], [["x"] * (most + 1), ["x" * (longest + 1)] * 2]
+        case {"type": "array", "maxItems": most, "items": item}:
+            inside, outside = edges(item)
+            return [inside * (most // len(inside))], [[inside[0]] * (most + 1), *([value] for value in outside)]
+    least, most = schema.get("minimum", -5), schema.get("maximum", 10**9)
+    above = schema.get("exclusiveMinimum")
+    inside = [0.001 if above == 0 else least, most]
+    # Below 1 in counting is 0, which says nothing.
+    outside = [0] if above == 0 else [-1 if least == 1 else least - 1] if "minimum" in schema else []
+    return inside, [*outside, *([most + 1] if "maximum" in schema else [])]
+
+
+async def test_the_bounds_that_are_listed_are_those_that_hold() -> None:
+    async with asking() as agent:
+        for tool in await tools(agent):
+            for name, schema in properties(tool).items():
+                if "enum" in schema or schema["type"] == "boolean":
+                    continue
+                inside, outside = edges(schema)
+                named = re.compile(rf"(?<!\w){name}(\.\d+)?: ")
+                for value in outside:
+                    assert named.search(await refusal(agent, tool, smallest(tool) | {name: value})), (tool.name, name)
+                for value in inside:  # refused for another reason, so that nothing comes of it
+                    text = await refusal(agent, tool, smallest(tool) | {name: value, "no_such": 1})
+                    assert not named.search(text), (tool.name, text)
+        assert not paths(agent)
 
 
 @both_eras

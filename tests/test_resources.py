@@ -91,7 +91,7 @@ async def test_the_parts_of_an_address_are_read_like_arguments(agent: Agent) -> 
     for address, said in (
         ("lium://pods/%20", "pod: must not be empty"),
         ("lium://backups/", "backup_id: must not be empty"),
-        (f"lium://templates/{'x' * 201}", "template: longer than 200 characters"),
+        (f"lium://templates/{'x' * 201}", "template: String should have at most 200 characters"),
     ):
         with pytest.raises(MCPError, match=said):
             await read(agent, address)

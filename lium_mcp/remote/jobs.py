@@ -26,6 +26,7 @@ Then = Literal["nothing", "backup", "backup_and_remove"]
 THEN: Final[tuple[Then, ...]] = get_args(Then)
 Status = Literal["starting", "running", "succeeded", "failed", "stopped", "time_limit", "lost"]
 
+MOST_NAME_CHARACTERS: Final = 64
 JOB_NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 MOST_COMMAND_BYTES: Final = 262_144
 _ROOT: Final = ".lium-mcp/jobs"

@@ -26,11 +26,11 @@ class Arguments(ArgModelBase):
     @classmethod
     def _as_meant(cls, given: dict[str, Any]) -> dict[str, Any]:
         fields = {field.alias or name: field for name, field in cls.model_fields.items()}
-        kinds = listed(cls)["properties"]
+        schemas = listed(cls)["properties"]
         return {
             name: value
             for name, value in given.items()
-            if not (_is_absent(fields[name], kinds.get(name, {}), value) if name in fields else name in HOST_ADDED)
+            if not (_is_absent(fields[name], schemas.get(name, {}), value) if name in fields else name in HOST_ADDED)
         }
 
 
@@ -40,9 +40,13 @@ def listed(arguments: type[Arguments]) -> JsonSchema:
     return plain(arguments.model_json_schema(by_alias=True), closed=True)
 
 
-def _is_absent(field: FieldInfo, kind: JsonSchema, value: object) -> bool:
+def _is_absent(field: FieldInfo, schema: JsonSchema, value: object) -> bool:
     if value is None or field.is_required():
         return value is None
     text = str(value).strip()
-    counts = any(getattr(bound, "ge", None) == 1 for bound in field.metadata)
-    return (not text and kind.get("type") == "string") or (counts and text in {"0", "0.0"})
+    match schema:
+        case {"type": "string"}:
+            return not text
+        case {"type": "integer", "minimum": 1}:
+            return text in {"0", "0.0"}
+    return False

@@ -10,7 +10,7 @@ from lium_mcp.api.wire import hiding
 from lium_mcp.tools.backups import BackupId, EndedBackup
 from lium_mcp.tools.call import Call, after_change
 from lium_mcp.tools.failures import ToolFailure
-from lium_mcp.tools.parameters import DEFAULT_WAIT_SECONDS, Few, PodName, ShortText, WaitSeconds
+from lium_mcp.tools.parameters import DEFAULT_WAIT_SECONDS, Few, LiumCursor, PodName, Port, ShortText, WaitSeconds
 from lium_mcp.tools.pod_views import Outcome
 from lium_mcp.tools.questions import ask_to_delete_ssh_key, ask_to_reset_gpus
 from lium_mcp.tools.registry import DESTROYS, DESTROYS_EACH_TIME, READS, WRITES, WRITES_EACH_TIME, Toolset
@@ -102,7 +102,7 @@ class DeletedSshKey(Result):
 async def install_jupyter(
     call: Call,
     pod: PodName,
-    port: Annotated[int, Field(ge=1, le=65_535, description="Internal port that the pod exposes.")],
+    port: Annotated[Port, Field(description="Internal port that the pod exposes.")],
     wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS,
 ) -> Jupyter:
     """Install Jupyter in a running pod on one of its exposed internal ports, wait, and return its address. get_pod
@@ -195,7 +195,7 @@ async def list_activity(
     action: Annotated[ShortText, Field(description="Prefix, e.g. pod. or key.")] = "",
     source: Annotated[Literal["portal", "cli", "sdk", "mcp", "api"] | None, Field(description="Where from.")] = None,
     limit: Annotated[int, Field(ge=1, le=100, description="Rows.")] = 20,
-    cursor: Annotated[str, Field(max_length=1000, description="next_cursor.")] = "",
+    cursor: LiumCursor = "",
 ) -> Activities:
     """List what was changed on the account and by which key, newest first: the audit log of the last 90 days. get_pod
     shows the events of one pod.

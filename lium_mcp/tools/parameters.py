@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Annotated, Any, Final, TypeVar
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, StringConstraints
 
 from lium_mcp.api import Rows
 from lium_mcp.tools.failures import ToolFailure
@@ -20,46 +20,25 @@ _MOST_ITEMS: Final = 500
 _MOST_CURSOR_DIGITS: Final = 9
 
 
-def _at_most(most: int, text: str) -> str:
-    if len(text) > most:
-        raise ValueError(f"longer than {most} characters")
-    return text
-
-
 def _visible(text: str) -> str:
     if clean(text) != text or "\n" in text or "\t" in text:
         raise ValueError("holds control or invisible characters")
     return text
 
 
-def _short(text: str) -> str:
-    return _visible(_at_most(_MOST_CHARACTERS, text).strip())
-
-
-def _path(text: str) -> str:
-    return _visible(_at_most(_MOST_PATH_CHARACTERS, text))
-
-
-def _line(text: str) -> str:
-    return _at_most(_MOST_LINE_CHARACTERS, text)
-
-
-def _few(items: list[T] | None) -> list[T] | None:
-    if items is not None and len(items) > _MOST_ITEMS:
-        raise ValueError(f"has more than {_MOST_ITEMS} items")
-    return items
-
-
-# The bounds are left out of the schema: they cost tokens on every turn, and only a mistake ever meets them.
-ShortText = Annotated[str, AfterValidator(_short)]
-FilePath = Annotated[str, AfterValidator(_path)]
-Line = Annotated[str, AfterValidator(_line)]
-Few = AfterValidator(_few)
+ShortText = Annotated[
+    str, StringConstraints(strip_whitespace=True, max_length=_MOST_CHARACTERS), AfterValidator(_visible)
+]
+FilePath = Annotated[str, Field(max_length=_MOST_PATH_CHARACTERS), AfterValidator(_visible)]
+Line = Annotated[str, Field(max_length=_MOST_LINE_CHARACTERS)]
+Few: Final = Field(max_length=_MOST_ITEMS)
 
 PodName = Annotated[ShortText, Field(min_length=1, description="Pod id, or a name that only one pod has.")]
 WaitSeconds = Annotated[int, Field(ge=0, le=600, description="0 returns at once.")]
+Port = Annotated[int, Field(ge=1, le=65_535)]
 Limit = Annotated[int, Field(ge=1, le=100, description="Rows.")]
 Cursor = Annotated[ShortText, Field(description="next_cursor.")]
+LiumCursor = Annotated[str, Field(max_length=1000, description="next_cursor."), AfterValidator(_visible)]
 
 
 def page(rows: Sequence[T], *, limit: int, cursor: str) -> tuple[list[T], str | None]:

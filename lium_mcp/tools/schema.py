@@ -66,13 +66,11 @@ class _Rewriter:
         return {"type": "string", "enum": list(dict.fromkeys(choice for item in choices for choice in item["enum"]))}
 
     def _is_noise(self, key: str, value: object, node: JsonSchema) -> bool:
-        """Tell what nobody needs to read, and every user would pay for. Bounds are enforced all the same."""
+        """Tell what nobody needs to read, and every user would pay for."""
         if not self.of_arguments and key in {"default", "description", "format"}:
             return True
         if key == "default":
             # Nothing says no more than that the parameter is optional; the first choice is the usual one.
             return not value or value == node.get("enum", [None])[0]
-        if key in {"minimum", "exclusiveMinimum", "minLength"}:
-            return value in (0, 1)
         # `title` may also name a property, which never gets here because properties are walked by name.
         return key in {"$defs", "title"}

@@ -114,7 +114,7 @@ def test_a_reference_becomes_what_it_names_and_keeps_its_own_words() -> None:
 
 def test_a_parameter_that_may_be_null_may_be_absent_instead() -> None:
     slim = plain(Arguments.model_json_schema(), closed=True)
-    assert slim["properties"]["count"] == {"type": "integer", "maximum": 8, "description": "How many."}
+    assert slim["properties"]["count"] == {"type": "integer", "minimum": 1, "maximum": 8, "description": "How many."}
     assert slim["properties"]["names"] == {"type": "array", "items": {"type": "string"}, "description": "Some."}
     assert slim["properties"]["tier"] == {"type": "string", "enum": ["secure", "spot"]}
     assert slim["required"] == ["pod"]
@@ -122,9 +122,9 @@ def test_a_parameter_that_may_be_null_may_be_absent_instead() -> None:
 
 def test_only_what_tells_a_model_something_is_listed() -> None:
     properties = plain(Arguments.model_json_schema(), closed=True)["properties"]
-    assert properties["pod"] == {"type": "string", "description": "Which."}
-    assert properties["at_least"] == {"type": "integer"}
-    assert properties["more_than"] == {"type": "number", "maximum": 9, "default": 1}
+    assert properties["pod"] == {"type": "string", "minLength": 1, "description": "Which."}
+    assert properties["at_least"] == {"type": "integer", "minimum": 0}
+    assert properties["more_than"] == {"type": "number", "exclusiveMinimum": 0, "maximum": 9, "default": 1}
     assert properties["sort"] == {"type": "string", "enum": ["price", "vram"]}
     assert properties["wait_seconds"]["default"] == 45
     assert "default" not in properties["deep"]
