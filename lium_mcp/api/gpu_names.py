@@ -47,21 +47,26 @@ _FORM: Final = re.compile(r"PCIE|NVL|SXM\d?")
 _MEMORY: Final = re.compile(r"\d+GB")
 # Sold on SXM boards where the name says no other form.
 _SXM_BOARDS: Final = frozenset({"H100", "H200", "H800", "H20", "B100", "B200", "B300"})
+# Of these the bare name is a card's own: the one on an SXM board, and no other form.
+_NAMED_BARE: Final = frozenset({"H200"})
 # Sold in several forms: which one a name without any means is not known.
 _SEVERAL_FORMS: Final = _SXM_BOARDS | frozenset({"A100", "A800", "V100", "P100"})
 
 _JOINED: Final = (
     (re.compile(r"\bPCI[\s_-]?E(?:XPRESS)?\b"), " PCIE "),
-    (re.compile(r"\bMAX[\s_-]?Q\b"), " MAXQ "),
+    (re.compile(r"MAX[\s_-]?Q"), "MAXQ"),
     (re.compile(r"(?<![A-Z0-9.])(\d{1,4})\s?GI?B?\b"), r" \1GB "),
-    (re.compile(r"(?<=\d)\s+D\b"), "D"),
+    (re.compile(r"(?<=\d)[\s_-]+D(?![A-Z0-9])"), "D"),
     (re.compile(r"\b([ABHLTVPMK])[\s_-]+(\d{1,4})(?=[\s_-]|$)"), r"\1\2"),
     (re.compile(r"\b(L?40)[\s_-]+S\b"), r"\1S"),
 )
 _BEFORE: Final = re.compile(
-    r"(NVIDIA|GEFORCE|QUADRO|TESLA|TITAN|RTX|GTX|CMP|PRO)(?=[A-Z]?\d|RTX|PRO|TITAN|GEFORCE|X[P]?$)"
+    r"(NVIDIA|GEFORCE|QUADRO|TESLA|TITAN|RTX|GTX|CMP|PRO)(?=[A-Z]?\d|[RG]TX|PRO|TITAN|GEFORCE|QUADRO|TESLA|CMP|X[P]?$)"
 )
-_AFTER: Final = re.compile(r"(?<=[0-9A-Z])(PCIE|SXM\d?|NVL|TI|SUPER|ADA|PRO|MAXQ|(?<=[A-Z0-9]{4})(?:40|80)GB)$")
+_AFTER: Final = re.compile(
+    r"(?<=[0-9A-Z])(PCIE|SXM\d?|HBM\d[A-Z]?|NVL|TI|SUPER|ADA|PRO|MAXQ|SERVER|WORKSTATION|BLACKWELL|GENERATION|EDITION"
+    r"|TENSOR|CORE|GPU|AC|PC|(?<=[A-Z0-9]{4})(?:40|80)GB)$"
+)
 _NUMBER: Final = re.compile(r"[A-Z]{0,3}\d{1,4}[A-Z]{0,2}")
 
 _BLACKWELL: Final = re.compile(r"50[5-9]0D?|G?B\d{3}")
@@ -141,9 +146,16 @@ class GpuName:
         return " ".join((self.model, *shown))
 
     @cached_property
-    def _form(self) -> str | None:
+    def _stated_form(self) -> str | None:
         form = next((word for word in self.variants if _FORM.fullmatch(word)), None)
-        return form or ("SXM" if self.number in _SXM_BOARDS else None)
+        is_on_board = self.number in _NAMED_BARE or (
+            self.number in _SXM_BOARDS and any(word.startswith("HBM") for word in self.variants)
+        )
+        return form or ("SXM" if is_on_board else None)
+
+    @cached_property
+    def _form(self) -> str | None:
+        return self._stated_form or ("SXM" if self.number in _SXM_BOARDS else None)
 
     @cached_property
     def memory_gb(self) -> int | None:
@@ -163,11 +175,18 @@ class GpuName:
             return False  # words that are no card's name say nothing
         if not self._is_model(machine):
             return True
-        form = next((word for word in machine.variants if _FORM.fullmatch(word)), None)
-        wanted = next((word for word in self.variants if _FORM.fullmatch(word)), None)
+        form, wanted = machine._stated_form, self._stated_form  # noqa: SLF001 - of its own kind
         size = machine.memory_gb or memory_gb
         is_other_form = bool(form and wanted) and not _same_form(wanted or "", form or "")
-        return is_other_form or (self.memory_gb is not None and size is not None and size != self.memory_gb)
+        editions, theirs = (_EDITIONS.keys() & set(name.variants) for name in (self, machine))
+        is_other_edition = bool(editions and theirs) and (
+            not editions & theirs or ("MAXQ" in editions) != ("MAXQ" in theirs)
+        )
+        return (
+            is_other_form
+            or is_other_edition
+            or (self.memory_gb is not None and size is not None and size != self.memory_gb)
+        )
 
     def _is_model(self, machine: "GpuName") -> bool:
         is_bare = not self.family and self.number[:1].isdigit()
@@ -192,6 +211,8 @@ class GpuName:
         return "BLACKWELL" in self.words or _BLACKWELL.fullmatch(self.number) is not None
 
     def _is_variant(self, machine: "GpuName", memory_gb: float | None) -> bool:
+        if self.number in _NAMED_BARE and not _same_form(self._stated_form or "", machine._form or ""):  # noqa: SLF001
+            return False
         for word in self.variants:
             if _FORM.fullmatch(word):
                 form = machine._form  # noqa: SLF001 - of its own kind

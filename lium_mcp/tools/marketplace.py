@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import anyio
 from pydantic import Field
 
-from lium_mcp.api import Executor, LiumError, NotFound, Quote, QuoteLine, RouteMissing, nearest_names
+from lium_mcp.api import Executor, LiumError, NotFound, Quote, QuoteLine, RouteMissing, gpu_names, nearest_names
 from lium_mcp.figures import rounded
 from lium_mcp.rentals.selection import at_least, can_rent, describe_counts, has_price, price_order, smallest_gpu_count
 from lium_mcp.tools.call import Call
@@ -187,11 +187,14 @@ async def list_gpus(
         docker_in_docker,
     )
 
+    listed: Sequence[Executor] = ()
+
     async def read() -> list[Executor]:
-        nodes = await call.lium.executors.list(
+        nonlocal listed
+        listed = await call.lium.executors.list(
             gpu_type=gpu_type or None, nvlink=nvlink, min_download_mbps=min_download_mbps
         )
-        return sorted(filter(floors.admit, nodes), key=_ORDERS[sort])
+        return sorted(filter(floors.admit, listed), key=_ORDERS[sort])
 
     nodes = await call.wait_until(
         await read(),
@@ -206,8 +209,14 @@ async def list_gpus(
         offers=[_offer(node) for node in rows],
         total=len(nodes),
         next_cursor=next_cursor,
-        next=None if nodes or not gpu_type else await _types_on_offer(call, gpu_type),
+        next=_unmatched(gpu_type, listed) if nodes or not gpu_type else await _types_on_offer(call, gpu_type),
     )
+
+
+def _unmatched(gpu_type: str, nodes: Sequence[Executor]) -> str | None:
+    """What of a list of names none of the nodes found is called; None where all are found."""
+    absent = [part for part in gpu_names(gpu_type) if not any(node.is_gpu(part) for node in nodes)]
+    return f"Nothing that was found is called {', '.join(absent)[:200]}." if absent else None
 
 
 async def _types_on_offer(call: Call, gpu_type: str) -> str | None:
@@ -236,14 +245,15 @@ async def get_gpu_prices(
     a type or a price ceiling; list_gpus shows the single offers.
     """
     variants: dict[str, list[Executor]] = defaultdict(list)
-    for node in await call.lium.executors.list(gpu_type=gpu_type or None):
+    listed = await call.lium.executors.list(gpu_type=gpu_type or None)
+    for node in listed:
         if has_price(node) and can_rent(node, smallest_gpu_count(node)):
             variants[node.gpu_type].append(node)
     rows = [_prices(name, nodes) for name, nodes in variants.items()]
     return MarketPrices(
         gpu_types=sorted(rows, key=lambda row: (row.median_usd, row.gpu_type)),
         total=len(rows),
-        next=None if rows or not gpu_type else await _types_on_offer(call, gpu_type),
+        next=_unmatched(gpu_type, listed) if rows or not gpu_type else await _types_on_offer(call, gpu_type),
     )
 
 

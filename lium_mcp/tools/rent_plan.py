@@ -216,6 +216,14 @@ async def _find_offers(call: Call, wanted: Wanted) -> Offers:
                 "Name one of them with gpu_type.",
             )
     nodes = [node for node in market if node.is_gpu(wanted.gpu_type)]
+    absent = [part for part in gpu_names(wanted.gpu_type) if not models_of(part, machine_names)]
+    if nodes and absent:
+        # "4090, D" may have been meant as one name: what is rented must not depend on a guess.
+        raise ToolFailure(
+            "no_gpu_matches",
+            f"No GPU of the market is called {', '.join(absent)[:200]}.",
+            "Correct it or leave it out of gpu_type.",
+        )
     if not nodes:
         raise ToolFailure(
             "no_gpu_matches",

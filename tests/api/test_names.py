@@ -134,7 +134,13 @@ MEANT = {
     "h100-nvl": ["H100 NVL"],
     "H100 80GB HBM3": ["H100 80GB HBM3"],
     "H100SXM5": ["H100 80GB HBM3"],
-    "H200": ["H200", "H200 NVL"],
+    "H200": ["H200"],
+    "nvidia-h200": ["H200"],
+    "B300 PC": ["B300 SXM6", "B300 SXM6"],
+    "NVIDIA-GeForce-RTX-4090-D": ["RTX4090 D"],
+    "nvidia_geforce_rtx_4090_d": ["RTX4090 D"],
+    "GeForceGTX1660Ti": ["GTX1660 Ti"],
+    "RTX6000AdaGeneration": ["RTX6000 Ada"],
     "H200 SXM": ["H200"],
     "H200 NVL": ["H200 NVL"],
     "H20": ["H20"],
@@ -254,6 +260,15 @@ def test_a_size_that_a_name_does_not_say_is_told_by_the_node() -> None:
     assert matching_machine_names("V100 32GB", PLATFORM) == ["NVIDIA Tesla V100 Tensor Core GPU"]
 
 
+def test_a_name_of_the_platform_means_its_own_card_in_every_spelling() -> None:
+    for name in PLATFORM:
+        for spelling in (name, name.lower(), name.replace(" ", ""), name.replace(" ", "-"), name.replace(" ", "_")):
+            meant = [other for other in PLATFORM if gpu_fits(spelling, other)]
+            assert {gpu_label(other) for other in meant} == {gpu_label(name)}, spelling
+            kept = [other for other in PLATFORM if not gpu_contradicts(spelling, other)]
+            assert {gpu_label(other) for other in kept} == {gpu_label(name)}, spelling
+
+
 @pytest.mark.parametrize(
     ("wanted", "is_loose"),
     [
@@ -281,6 +296,12 @@ def test_where_a_server_may_match_more_loosely_is_known(wanted: str, is_loose: b
         ("4090", "NVIDIA GeForce RTX 4090 D", True),
         ("H100 PCIe", "NVIDIA H100 NVL", True),
         ("A100 80GB", "NVIDIA A100-SXM4-40GB", True),
+        ("H200", "NVIDIA H200 NVL", True),
+        ("H200 NVL", "NVIDIA H200", True),
+        ("H200 SXM", "NVIDIA H200", False),
+        ("H100 80GB HBM3", "NVIDIA H100 PCIe", True),
+        ("B300 PC", "NVIDIA B300 SXM6 AC", False),
+        ("RTX PRO 6000 Server", "NVIDIA RTX PRO 6000 Blackwell Workstation Edition", True),
         ("H100 PCIe", "H100", False),
         ("H100", "NVIDIA H100 NVL", False),
         ("H100,A100", "NVIDIA A100 80GB PCIe", False),

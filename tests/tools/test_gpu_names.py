@@ -355,3 +355,29 @@ async def test_a_plan_is_at_the_price_of_today(sandbox: Sandbox, agent: Agent) -
         (node,) = [row for row in truth(sandbox, "nodes") if row["id"] == dry["executor_id"]]
         assert dry["price_per_hour_usd"] == pytest.approx(node["price_per_gpu"] * dry["gpu_count"])
         sandbox.clock.advance(hours=2)
+
+
+@pytest.mark.parametrize(("wanted", "absent"), [("4090,D", "D"), ("RTX 4090, Voodoo2, H9000", "Voodoo2, H9000")])
+async def test_what_of_a_list_is_called_nothing_is_said_and_nothing_is_rented_for_the_rest(
+    agent: Agent, sandbox: Sandbox, wanted: str, absent: str
+) -> None:
+    for tool in ("list_gpus", "get_gpu_prices"):
+        found = await agent.call(tool, gpu_type=wanted)
+        assert found["total"] > 0
+        assert f"Nothing that was found is called {absent}." in found["next"]
+        assert "next" not in await agent.call(tool, gpu_type="4090, 3090")
+    refused = await agent.refused("rent_pod", name="train", gpu_type=wanted, hours=1)
+    assert (refused.code, absent in refused.text) == ("no_gpu_matches", True)
+    assert rents(sandbox) == []
+
+
+async def test_an_h200_nvl_is_no_h200(sandbox: Sandbox) -> None:
+    wire = Wire(sandbox)
+    cards = (("A100", "NVIDIA H200", 3.0), ("4090", "NVIDIA H200 NVL", 2.0))
+    ids = await market_of(sandbox, wire, *cards)
+    async with agent_on(sandbox, transport=wire) as agent:
+        for wanted, name in (("H200", "NVIDIA H200"), ("h200-nvl", "NVIDIA H200 NVL")):
+            found = await agent.call("list_gpus", gpu_type=wanted)
+            assert [offer["executor_id"] for offer in found["offers"]] == [ids[name]]
+            await agent.call("rent_pod", name=wanted, gpu_type=wanted, gpu_count=1, hours=1, wait_seconds=0)
+            assert rents(sandbox)[-1]["executor_id"] == ids[name]
