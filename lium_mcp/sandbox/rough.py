@@ -36,6 +36,7 @@ _DRAWN: Final[tuple[tuple[float, tuple[Match, ...], dict[str, Any]], ...]] = (
     (0.1, _RENTS, {"kind": "missing_fields", "fields": ["success"]}),
     (0.1, _RENTS, {"kind": "appears_late", "seconds": 20}),
     (0.1, (Match(method="DELETE", path="/pods/*"),), {"kind": "delete_slow", "seconds": 120}),
+    (0.02, (_POD_LIST, Match(method="GET", path="/pods/*")), {"kind": "missing_fields", "fields": ["status"]}),
 )
 
 

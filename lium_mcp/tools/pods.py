@@ -128,7 +128,7 @@ async def list_pods(call: Call, limit: Limit = 20, cursor: Cursor = "") -> Pods:
 @toolset.tool(title="Get pod", hints=READS)
 async def get_pod(call: Call, pod: PodName, wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS) -> ObservedPod:
     """Read one pod: status, cost so far, removal time, template, ports, SSH command, last events, and what its GPUs do.
-    If it is starting or rebooting, wait until it runs or failed. list_pods shows all.
+    If it is starting or rebooting, wait until it runs or failed. list_pods shows all; a removed one is read by its id.
     """
     try:
         found = await find_pod_detail(call, pod)

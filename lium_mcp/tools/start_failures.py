@@ -15,6 +15,8 @@ _BUILD: Final = "Read get_pod_logs, which keeps the output of the build, and cor
 _KEYS: Final = "Look at list_ssh_keys, add a whole public key with add_ssh_key, and choose another node."
 _ROOM: Final = "Choose a node with more free disk: min_disk_gb in list_gpus and rent_pod."
 
+# Codes that count only where a step, or another code, does not say it better.
+_VAGUE: Final = "UnknownError ExceptionError FailedMsgFromMiner"
 # What went wrong, what to do, and the steps and codes that say so.
 _MEANINGS: Final[tuple[tuple[str, str, str], ...]] = (
     (
@@ -26,7 +28,7 @@ _MEANINGS: Final[tuple[tuple[str, str, str], ...]] = (
     (
         "Lium could not reach the node or was refused by it",
         _CHOOSE_ANOTHER_NODE,
-        "ssh_connect ExecutorUnreachable FailedMsgFromMiner InvalidExecutorId",
+        "ssh_connect ExecutorUnreachable InvalidExecutorId",
     ),
     (
         "The image's registry refused the login",
@@ -82,7 +84,7 @@ _MEANINGS: Final[tuple[tuple[str, str, str], ...]] = (
     (
         "Lium does not say what went wrong",
         "Choose another node; if it fails there too, another template.",
-        "UnknownError ExceptionError",
+        _VAGUE,
     ),
 )
 _BY_WORD: Final = {word: f"{what} ({word}). {advice}" for what, advice, words in _MEANINGS for word in words.split()}
@@ -91,12 +93,15 @@ _EVERYDAY: Final = {"attestation", "finalize"}
 
 
 def explain(texts: Iterable[str]) -> str | None:
-    """What the first step or code that is named in these texts means and asks for; None where none is."""
-    for text in texts:
-        words = _WORD.findall(text)
-        for word in words:
-            if word in _BY_WORD and (word not in _EVERYDAY or len(words) == 1):
-                return _BY_WORD[word]
-            if word.startswith("build_"):
-                return f"The Dockerfile could not be built ({word}). {_BUILD}"
-    return None
+    """What the steps and codes that are named in these texts mean and ask for, the first that says it best; None where
+    none is named.
+    """
+    split = [_WORD.findall(text) for text in texts]
+    named = [word for words in split for word in words if _means(word) and (word not in _EVERYDAY or len(words) == 1)]
+    return _means(min(named, key=lambda word: word in _VAGUE.split())) if named else None
+
+
+def _means(word: str) -> str | None:
+    if word.startswith("build_"):
+        return f"The Dockerfile could not be built ({word}). {_BUILD}"
+    return _BY_WORD.get(word)

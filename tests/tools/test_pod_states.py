@@ -165,6 +165,8 @@ async def test_the_detail_of_an_event_is_shown(sandbox: Sandbox) -> None:
         ({"message": "NoPortMappings: nothing left"}, "too few free ports"),
         ({"message": "Failed at step volume_creation: no space left on device"}, "more free disk"),
         ({"message": "create failed", "step": "finalize"}, "another node"),
+        ({"message": "UnknownError", "step": "docker_login"}, "registry_credential"),
+        ({"message": "ExceptionError while renting"}, "another template"),
         ({"message": "ContainerNotRunning"}, "goes on running"),
         ({"step": "build_context"}, "get_pod_logs"),
         ({"step": "oom_during_bootstrap"}, "more memory"),
