@@ -39,4 +39,4 @@ def test_the_document_says_what_is_compared() -> None:
     if os.environ.get("UPDATE_SNAPSHOTS"):
         DOCUMENT.write_text(expected)
     else:
-        assert text == expected, "UPDATE_SNAPSHOTS=1 writes the tables"
+        assert text == expected, "`make snapshots` writes the tables"

@@ -36,6 +36,29 @@ async def begin_backup(pod: SshPod, path: str) -> str:
     return str((await pod.wire.ok("backupPodNow", pod_id=pod.pod_id, json={"name": "now"}))["backup_log_id"])
 
 
+class _Ends(asyncssh.SSHClientSession[bytes]):
+    """Notes how a session ends."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def eof_received(self) -> bool:
+        self.seen.append("end of output")
+        return False
+
+    def exit_status_received(self, status: int) -> None:
+        self.seen.append(f"exit status {status}")
+
+
+async def test_a_session_ends_its_output_before_it_says_how_it_ended(pod: SshPod) -> None:
+    async with await pod.connect() as connection:
+        session = _Ends()
+        channel, _ = await connection.create_session(lambda: session, "cat; exit 3")
+        channel.write_eof()
+        await asyncio.wait_for(channel.wait_closed(), ANSWER_SECONDS)
+    assert session.seen == ["end of output", "exit status 3"]
+
+
 # who gets in
 
 

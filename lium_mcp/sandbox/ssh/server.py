@@ -239,8 +239,9 @@ class _Session:
                 await stream.drain()
 
     def _exit(self) -> None:
-        code = self._process.exit_code or 0
-        self._channel.exit(code)
+        # As OpenSSH does: there are clients that wait for the end of the output, however the channel ends.
+        self._channel.channel.write_eof()
+        self._channel.exit(self._process.exit_code or 0)
 
     async def _feed(self) -> None:
         with suppress(OSError, asyncssh.Error):
