@@ -41,7 +41,7 @@ async def test_get_pod_shows_what_the_gpus_do(on_sshd: Agent, sshd: Sshd) -> Non
         "memory_used_gb": 40.0,
         "memory_total_gb": 80.0,
         "temperature_celsius": 66,
-        "processes": [{"pid": 4242, "name": "python, with, commas", "memory_gb": 39.94}],
+        "processes": [{"pid": 4242, "name": "python, with, commas", "memory_gb": 39.941}],
     }
     assert "utilization_percent" not in idle
     assert "processes" not in idle
