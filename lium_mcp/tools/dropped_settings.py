@@ -76,13 +76,11 @@ def _of_volumes(paths: Collection[str]) -> list[str]:
     plain = normpath(first)
     system = next((name for name in _SYSTEM_PATHS if name in plain), None)
     if not first.startswith("/") or ".." in first.split("/") or not plain.strip("/"):
-        sentences.append(f"The volume path {first} is not a plain absolute one: take one like /workspace.")
+        sentences.append(f"volume_path {first} is not a plain absolute path: take one like /workspace.")
     elif system is not None:
-        sentences.append(
-            f"Newer nodes mount a volume at /root if its path has {system} in it: take one like /workspace."
-        )
+        sentences.append(f"Newer nodes mount it at /root if volume_path has {system} in it: take one like /workspace.")
     elif f"{plain}/".startswith(f"{_RESERVED_PATH}/") or f"{_RESERVED_PATH}/".startswith(f"{plain}/"):
-        sentences.append(f"Lium puts files of its own into {_RESERVED_PATH}: take a volume path like /workspace.")
+        sentences.append(f"Lium puts files of its own into {_RESERVED_PATH}: take a volume_path like /workspace.")
     return sentences
 
 
@@ -98,7 +96,9 @@ def _of_environment(variables: Mapping[str, str]) -> list[str]:
             "startup_commands with env NAME=value."
         )
     if empty := [name for name in empty if name.strip() and name not in paths]:
-        sentences.append(f"Newer nodes drop variables without a value: leave out {', '.join(empty)[:200]}.")
+        sentences.append(
+            f"Newer nodes drop what is without a value in environment: leave out {', '.join(empty)[:200]}."
+        )
     return sentences
 
 

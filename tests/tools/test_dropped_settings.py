@@ -18,7 +18,7 @@ MANY_PORTS = list(range(1000, 1250))
 DROPPED: list[tuple[Row, str]] = [
     ({"environment": {"PATH": SECRET}}, "PATH"),
     ({"environment": {"GOOD": "1", "LD_PRELOAD": SECRET, "PYTHONPATH": "/a"}}, "LD_PRELOAD, PYTHONPATH"),
-    ({"environment": {"HF_TOKEN": ""}}, "without a value: leave out HF_TOKEN"),
+    ({"environment": {"HF_TOKEN": ""}}, "without a value in environment: leave out HF_TOKEN"),
     ({"startup_commands": f"serve '{SECRET}"}, "quote"),
     ({"startup_commands": f"cd /workspace && serve {SECRET}"}, "bash -c"),
     ({"startup_commands": f"serve\ntrain {SECRET}"}, "line break"),
@@ -31,8 +31,8 @@ DROPPED: list[tuple[Row, str]] = [
     ({"volumes": ["/data/dev"]}, "/dev in it"),
     ({"volumes": ["/bin"]}, "/bin in it"),
     ({"volumes": ["/run/lium/secrets"]}, "/run/lium"),
-    ({"volumes": ["/data/../x"]}, "not a plain absolute one"),
-    ({"volumes": ["/"]}, "not a plain absolute one"),
+    ({"volumes": ["/data/../x"]}, "volume_path"),
+    ({"volumes": ["/"]}, "volume_path"),
     ({"internal_ports": MANY_PORTS}, "at most 200"),
 ]
 # Only the whole-list API and the file can ask for it.
