@@ -19,6 +19,7 @@ from mcp.types import INVALID_PARAMS, CallToolResult, GetPromptResult, InputRequ
 from pydantic import ValidationError
 
 from lium_mcp.guard.confirm import unusable_answer
+from lium_mcp.request_ids import RequestIds
 from lium_mcp.tools.call import Stop
 from lium_mcp.tools.failures import META_KEY, ToolFailure, as_failure, crashed, from_validation, render_failure
 from lium_mcp.tools.listing import ListedTool
@@ -57,6 +58,8 @@ class LiumServer(MCPServer[None]):
 
         It raises a ToolFailure where the tool must not be called.
         """
+        self.request_ids = RequestIds()
+        options["middleware"] = [self.request_ids.once_served, *options.get("middleware", ())]
         super().__init__(**options)
         self._listed = {item.name: item.tool for item in offered}
         self._bind = cache(bind)

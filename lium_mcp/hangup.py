@@ -74,6 +74,34 @@ class Hangups:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
+def listening(app: ASGIApp) -> ASGIApp:
+    """Notice a caller who leaves an application that does not listen for it: the SDK's, where it answers in JSON.
+
+    The body must come in one message.
+    """
+
+    async def served(scope: Scope, receive: Receive, send: Send) -> None:
+        waiting = [await receive()]
+        left = anyio.Event()
+
+        async def replay() -> Message:
+            if not waiting:
+                await left.wait()
+            return waiting.pop() if waiting else {"type": "http.disconnect"}
+
+        async def listen() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            left.set()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(listen)
+            await app(scope, replay, send)
+            group.cancel_scope.cancel()
+
+    return served
+
+
 async def end_with_caller(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
     """MCP middleware: cancel what a request does when its caller leaves."""
     scope: Scope = getattr(ctx.request, "scope", {})

@@ -1,8 +1,8 @@
 """The server over HTTP: Streamable HTTP at /mcp and SSE at /sse, from one process, for one caller or many.
 
 The caller's Lium key comes with each request in `X-API-Key` or `Authorization: Bearer`. The server's own key is used
-only where every caller is on this machine, and only for those that show the server token. Host and Origin are always
-checked: a web page that a person visits must not be able to spend their money. A session belongs to who opened it.
+only where every caller is on this machine, and only for those that show the server token. A session belongs to who
+opened it.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ import anyio
 import uvicorn
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
-from mcp.server.transport_security import TransportSecurityMiddleware, TransportSecuritySettings
+from mcp.server.transport_security import TransportSecuritySettings
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.requests import Request
@@ -33,7 +33,8 @@ from lium_mcp import __version__
 from lium_mcp.accounts import CALLER, Callers
 from lium_mcp.calls import LiumServer
 from lium_mcp.connections import BoundedProtocol, ConnectionBounds, Connections
-from lium_mcp.hangup import Hangups
+from lium_mcp.door import HEALTH, MESSAGES, found_below, guarded, in_any_form
+from lium_mcp.hangup import Hangups, listening
 from lium_mcp.sessions import SessionBounds, Sessions
 from lium_mcp.settings import Settings, is_loopback
 from lium_mcp.values import SettingsError
@@ -43,12 +44,13 @@ log = logging.getLogger(__name__)
 _BACKLOG: Final = 128
 _SAYS_AGAIN_SECONDS: Final = 60.0
 # What is said there, anybody can make the server say.
-_TALKERS: Final = ("asyncio", "mcp", "uvicorn", "sse_starlette", "lium_mcp.connections", "lium_mcp.sessions")
+_TALKERS: Final = (
+    "asyncio", "mcp", "uvicorn", "sse_starlette", "lium_mcp.connections", "lium_mcp.door", "lium_mcp.sessions",
+)  # fmt: skip
 # Together with the first look at the signal, less than the 5 seconds after which supervisors lose patience.
 _WIND_DOWN_SECONDS: Final = 3.0
 _LAST_ANSWERS_SECONDS: Final = 0.2
 _CLOSE_SECONDS: Final = 1
-_LOOPBACK_NAMES: Final = ("127.0.0.1", "localhost", "[::1]")
 
 
 def check_binding(settings: Settings) -> None:
@@ -68,16 +70,24 @@ def build_app(server: LiumServer, settings: Settings, sessions: Sessions) -> Han
     """Build the web application around a server."""
     # Host and Origin are checked before anything else, and bodies before anything of the SDK's.
     unchecked = TransportSecuritySettings(enable_dns_rebinding_protection=False)
+    server.streamable_http_app(transport_security=unchecked, json_response=True, stateless_http=True)
+    json = server.session_manager
     streamable = server.streamable_http_app(transport_security=unchecked, session_idle_timeout=None, max_sessions=None)
-    sse = server.sse_app(transport_security=unchecked)
-    bound = {"/mcp": sessions.streamable, "/sse": sessions.sse, "/messages": sessions.bodies}
+    streams = server.session_manager
+    sse = server.sse_app(message_path=MESSAGES, transport_security=unchecked)
+
+    def streamable_in_any_form(app: ASGIApp) -> ASGIApp:
+        in_either = in_any_form(app, listening(json.handle_request))
+        return sessions.streamable(server.request_ids.once_posted(in_either))
+
+    bound = {"/mcp": streamable_in_any_form, "/sse": sessions.sse, "/messages": sessions.bodies}
     routes = [route for route in (*streamable.routes, *sse.routes) if isinstance(route, Route | Mount)]
     for route in routes:
         route.app = bound[route.path](route.app)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        async with server.session_manager.run(), anyio.create_task_group() as group:
+        async with streams.run(), json.run(), anyio.create_task_group() as group:
             group.start_soon(sessions.close_idle)
             yield
             group.cancel_scope.cancel()
@@ -85,8 +95,9 @@ def build_app(server: LiumServer, settings: Settings, sessions: Sessions) -> Han
     async def health(_: Request) -> JSONResponse:
         return JSONResponse({"status": "ok", "version": __version__})
 
-    app = Starlette(routes=[Route("/healthz", health), *routes], lifespan=lifespan)
-    return Hangups(_guarded(_identified(app, _callers(settings)), _security(settings)))
+    app = Starlette(routes=[Route(HEALTH, health), *routes], lifespan=lifespan)
+    identified = _identified(app, _callers(settings))
+    return Hangups(found_below(guarded(identified, settings), settings.path_prefix))
 
 
 async def serve_http(
@@ -239,27 +250,3 @@ def _identified(app: ASGIApp, callers: Callers) -> ASGIApp:
         await app(scope, receive, send)
 
     return identified
-
-
-def _guarded(app: ASGIApp, settings: TransportSecuritySettings) -> ASGIApp:
-    """Check Host and Origin before anything else; only whether the server lives may be asked from anywhere."""
-    security = TransportSecurityMiddleware(settings)
-
-    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] != "/healthz":
-            refusal = await security.validate_request(Request(scope, receive))
-            if refusal is not None:
-                await refusal(scope, receive, send)
-                return
-        await app(scope, receive, send)
-
-    return guarded
-
-
-def _security(settings: Settings) -> TransportSecuritySettings:
-    names = [name.lower() for name in settings.allowed_host]
-    if is_loopback(settings.host):
-        names += _LOOPBACK_NAMES
-    hosts = [variant for name in sorted(names) for variant in (name, f"{name}:*")]
-    origins = [f"{scheme}://{host}" for scheme in ("http", "https") for host in hosts]
-    return TransportSecuritySettings(allowed_hosts=hosts, allowed_origins=origins)

@@ -27,7 +27,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 log = logging.getLogger(__name__)
 
-_SESSION: Final = "lium_mcp.session"
+SESSION: Final = "lium_mcp.session"
+MESSAGE: Final = "lium_mcp.message"
+"""Where a request says whose it is and what it says, in its scope, once it has passed here."""
+
 _SWEEPS_PER_PERIOD: Final = 10
 _RETRY_AFTER_SECONDS: Final = 60
 _IPV6_NETWORK_BITS: Final = 64  # what one subscriber has at least
@@ -59,6 +62,7 @@ class SessionBounds:
 class _Session:
     address: str
     user: SimpleUser | None
+    id: str | None = None
     open_requests: int = 0
     idle_since: float = 0.0
     has_called: bool = False
@@ -108,7 +112,7 @@ class Sessions:
             if session is None or _name(session.user) != _name(scope.get("user")):
                 await app(scope, receive, send)  # which knows none either, and says so
                 return
-            scope[_SESSION] = session
+            scope[SESSION] = session
             with _in_use(session):
                 await app(scope, receive, send)
             if scope["method"] == "DELETE":
@@ -124,7 +128,8 @@ class Sessions:
             if first["type"] != "http.request" or first.get("more_body", False):
                 return  # the caller has left in the middle
             body = first.get("body", b"")
-            if len(body) > self._bounds.body_bytes and not _is_call(body):
+            scope[MESSAGE] = message = _parsed(body)
+            if len(body) > self._bounds.body_bytes and message.get("method") != "tools/call":
                 await PlainTextResponse("Request body too large", 413)(scope, receive, send)
                 return
             waiting: list[Message] = [first]
@@ -182,13 +187,14 @@ class Sessions:
         if session is None:
             await self._full(scope, receive, send)
             return
-        scope[_SESSION] = session
+        scope[SESSION] = session
         opened: list[str] = []
 
         async def send_and_note(message: Message) -> None:
             if message["type"] == "http.response.start" and message["status"] < 400:  # noqa: PLR2004 - an error
                 session_id = Headers(raw=message["headers"]).get(MCP_SESSION_ID_HEADER)
                 if session_id is not None:
+                    session.id = session_id
                     self._by_id[session_id] = session
                     opened.append(session_id)
             await send(message)
@@ -247,7 +253,7 @@ def address_of(client: tuple[str, int] | None) -> str:
 async def note_use(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
     """MCP middleware: a session that calls a tool lives longer."""
     if ctx.method == "tools/call" and ctx.request is not None:
-        session: _Session | None = ctx.request.scope.get(_SESSION)
+        session: _Session | None = ctx.request.scope.get(SESSION)
         if session is not None:
             session.has_called = True
     return await call_next(ctx)
@@ -267,9 +273,10 @@ def _name(user: SimpleUser | None) -> str | None:
     return user.username if user is not None else None
 
 
-def _is_call(body: bytes) -> bool:
+def _parsed(body: bytes) -> dict[str, Any]:
+    """The message in a body; empty where there is none that could be one."""
     try:
         message = from_json(body)
     except ValueError:
-        return False
-    return isinstance(message, dict) and message.get("method") == "tools/call"
+        return {}
+    return message if isinstance(message, dict) else {}

@@ -35,6 +35,8 @@ from lium_mcp.values import (
     key_file,
     key_problem,
     no_such,
+    split_host,
+    url_path,
 )
 
 Toolset = Literal["marketplace", "pods", "templates", "volumes", "backups", "account", "remote", "clusters", "extras"]
@@ -125,7 +127,13 @@ class Settings(Limits, BaseSettings):
     port: int = Field(default=8000, ge=0, le=65_535, description="Port to listen at over HTTP.")
     allowed_host: Names = Field(
         default=frozenset(),
-        description="Host names under which clients may call over HTTP, separated by commas; needed beyond loopback.",
+        description="Host names under which clients, and from which pages browsers, may call over HTTP, separated by "
+        "commas; needed beyond loopback.",
+    )
+    path_prefix: str = Field(
+        default="",
+        description="Path below which a proxy in front serves this server, such as /lium; where clients of SSE send "
+        "their messages follows from it.",
     )
     server_token: SecretStr | None = Field(
         default=None,
@@ -198,6 +206,18 @@ class Settings(Limits, BaseSettings):
             check_token(value.get_secret_value())
         return value
 
+    @field_validator("allowed_host")
+    @classmethod
+    def _check_allowed_host(cls, value: frozenset[str]) -> frozenset[str]:
+        for name in value:
+            split_host(name)
+        return value
+
+    @field_validator("path_prefix")
+    @classmethod
+    def _check_path_prefix(cls, value: str) -> str:
+        return url_path(value)
+
     @field_validator("trusted_proxy")
     @classmethod
     def _check_trusted_proxy(cls, value: frozenset[str]) -> frozenset[str]:
@@ -212,9 +232,9 @@ class Settings(Limits, BaseSettings):
     def is_local(self) -> bool:
         """Whether only this machine can reach the server: others never act with its key or get its SSH key.
 
-        A host name under which to call, or a proxy to believe, means that callers come from elsewhere.
+        A host name under which to call, or a proxy in front, means that callers come from elsewhere.
         """
-        proxied = self.allowed_host or self.trusted_proxy
+        proxied = self.allowed_host or self.trusted_proxy or self.path_prefix
         return self.transport == "stdio" or (is_loopback(self.host) and not proxied)
 
     @property

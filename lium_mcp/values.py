@@ -27,6 +27,8 @@ _EXAMPLE: Final = re.compile(
 _VARIABLE: Final = re.compile(r"\$\{?\w+\}?|%\w+%")
 _KEY_TEXT: Final = re.compile(r"-----BEGIN |(ssh|ecdsa|sk)-\S+ +AAAA")
 _ASSIGNMENT: Final = re.compile(r"(export |set |\$env:)?\s*[A-Z_-]*key\s*[=:]", re.IGNORECASE)
+_HOST: Final = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
+_PATH: Final = re.compile(r"(/[A-Za-z0-9._~-]+)*")
 _MARKS: Final = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
 
@@ -126,3 +128,27 @@ def expanded(text: str) -> Path:
     if _VARIABLE.search(text):
         raise ValueError("it names a variable that is not set")
     return Path(text).expanduser()
+
+
+def split_host(name: str) -> tuple[str, str | None]:
+    """The host and the port, if it has one, of a name under which clients call.
+
+    Raises:
+        ValueError: it is no such name.
+    """
+    found = _HOST.fullmatch(name)
+    if found is None:
+        raise ValueError("a host name such as gpu.example.com is needed, with a port or none, and nothing else")
+    return found[1], found[2]
+
+
+def url_path(text: str) -> str:
+    """The path without a slash at its end; empty where nothing is below one.
+
+    Raises:
+        ValueError: it is no path.
+    """
+    prefix = text.rstrip("/")
+    if not _PATH.fullmatch(prefix):
+        raise ValueError("a path such as /lium is needed")
+    return prefix

@@ -183,9 +183,12 @@ class Wire:
 
     async def say(self, message: dict[str, Any]) -> int:
         """Send a message in the open session; return the status."""
+        return (await self.post(message)).status_code
+
+    async def post(self, message: dict[str, Any]) -> httpx2.Response:
+        """Send a message in the open session."""
         path, headers = self.session
-        headers = headers | {"Accept": _EVERY_ANSWER}
-        return (await self._http.post(path, json=message, headers=headers)).status_code
+        return await self._http.post(path, json=message, headers=headers | {"Accept": _EVERY_ANSWER})
 
     @asynccontextmanager
     async def calling(self, way: Way, tool: str, arguments: dict[str, Any]) -> AsyncIterator[AsyncIterator[str]]:

@@ -584,6 +584,35 @@ async def test_a_long_call_reports_progress(personal: Served, lium: Simulated, w
     assert "train is PENDING" in caller.progress[0]
 
 
+SAME_ID = tool_call("list_gpus", {}, modern=False)
+"""Has the id of the call that `Wire` makes."""
+
+
+@pytest.mark.parametrize("way", OLD_WAYS)
+async def test_a_second_request_of_one_id_is_refused_and_the_first_is_answered(
+    personal: Served, lium: Simulated, way: Way
+) -> None:
+    wire = Wire(personal.url)
+    async with wire.calling(way, "rent_pod", RENT) as lines:
+        await until_progress(lines)
+        refused = await wire.post(SAME_ID | {"id": "2"})
+        error = refused.json() if way == "legacy" else json.loads(await next_data(lines))
+        assert (error["id"], error["error"]["code"]) == ("2", -32600)
+        assert "id of its own" in error["error"]["message"]
+        lium.turn(minutes=2)
+        assert "RUNNING" in await answer_in(lines)
+        again = await wire.post(SAME_ID)
+        assert "total" in (again.text if way == "legacy" else await answer_in(lines))
+    assert len(lium.state()["rents"]) == 1
+
+
+async def next_data(lines: AsyncIterator[str]) -> str:
+    async for line in lines:
+        if line.startswith("data: ") and "notifications/progress" not in line:
+            return line.removeprefix("data: ")
+    raise AssertionError("the stream ended")
+
+
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_cancelled_rent_leaves_no_pod(personal: Served, lium: Simulated, way: Way) -> None:
     async with calling(personal.url, way) as caller:
@@ -614,6 +643,38 @@ async def test_a_caller_who_leaves_during_the_request_leaves_no_pod(
     await until(lambda: lium.state()["rents"])
     renting.cancel()
     await until_gone(lium)
+
+
+@pytest.mark.parametrize("way", ["modern", "legacy"])
+async def test_a_caller_who_is_answered_in_json_and_leaves_leaves_no_pod(
+    personal: Served, lium: Simulated, way: Way
+) -> None:
+    headers = {"Accept": "application/json"}
+    if way == "modern":
+        headers |= {"MCP-Protocol-Version": MODERN_VERSION, "Mcp-Method": "tools/call", "Mcp-Name": "rent_pod"}
+    body = tool_call("rent_pod", RENT, modern=way == "modern")
+    async with httpx2.AsyncClient(base_url=personal.url, timeout=10, trust_env=False) as http:
+        renting = asyncio.create_task(http.post("/mcp", json=body, headers=headers))
+        await until(lambda: lium.state()["rents"])
+        renting.cancel()
+        await until_gone(lium)
+
+
+async def test_who_comes_again_with_the_id_of_a_lost_call_hears_nothing_of_that_one(
+    personal: Served, lium: Simulated
+) -> None:
+    lium.fault("slow", seconds=0.5, stage="answer", match=RENT_REQUEST)
+    async with httpx2.AsyncClient(base_url=personal.url, timeout=10, trust_env=False) as http:
+        every = {"Accept": "application/json, text/event-stream"}
+        opening = await http.post("/mcp", json=initialize(), headers=every)
+        every |= {"Mcp-Session-Id": opening.headers["mcp-session-id"]}
+        rent = tool_call("rent_pod", RENT, modern=False)
+        renting = asyncio.create_task(http.post("/mcp", json=rent, headers=every))
+        await until(lambda: lium.state()["rents"])
+        renting.cancel()
+        await asyncio.gather(renting, return_exceptions=True)
+        assert (await http.post("/mcp", json=SAME_ID, headers=every)).status_code == 400
+        await until_gone(lium)
 
 
 # The end
@@ -749,6 +810,18 @@ def test_a_signal_ends_a_server_whose_input_stays_open(stdio: subprocess.Popen[s
     assert "result" in hear(stdio)
     stdio.send_signal(number)
     assert stdio.wait(timeout=STOP_SECONDS) == 128 + number
+
+
+def test_of_two_requests_with_one_id_the_second_is_refused(stdio: subprocess.Popen[str], lium: Simulated) -> None:
+    say(stdio, tool_call("rent_pod", RENT, modern=True))
+    assert hear(stdio)["method"] == "notifications/progress"
+    say(stdio, tool_call("rent_pod", RENT | {"name": "another"}, modern=True))
+    assert hear(stdio)["error"]["code"] == -32600
+    lium.turn(minutes=2)
+    heard = iter(lambda: hear(stdio), None)
+    answer = next(message for message in heard if message.get("id") == 2)
+    assert answer["result"]["structuredContent"]["pod"]["status"] == "RUNNING"
+    assert len(lium.state()["rents"]) == 1
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, None], ids=["SIGINT", "SIGTERM", "closed"])

@@ -326,8 +326,20 @@ def test_a_proxy_is_trusted_by_its_address_alone(address: str) -> None:
 
 def test_behind_a_proxy_nobody_is_local() -> None:
     assert load({"transport": "http"}).is_local
-    for setting in ("trusted_proxy", "allowed_host"):
-        assert not load({"transport": "http", setting: "127.0.0.1"}).is_local
+    for proxied in ({"trusted_proxy": "127.0.0.1"}, {"allowed_host": "127.0.0.1"}, {"path_prefix": "/lium"}):
+        assert not load({"transport": "http"} | proxied).is_local
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        *(("allowed_host", value) for value in ("https://gpu.example.com", "*", "gpu.example.com/mcp", "::1", "a:x")),
+        *(("path_prefix", value) for value in ("lium", "https://gpu.example.com/lium", "//evil.example.com", "/a?b")),
+    ],
+)
+def test_what_is_no_host_name_and_no_path_stops_the_start(setting: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=rf"LIUM_MCP_{setting.upper()}: .*such as .* is needed"):
+        load({setting: value})
 
 
 def test_a_token_is_kept_where_there_is_a_key_to_guard(home: Path) -> None:
