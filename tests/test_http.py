@@ -813,15 +813,12 @@ def test_a_signal_ends_a_server_whose_input_stays_open(stdio: subprocess.Popen[s
 
 
 def test_of_two_requests_with_one_id_the_second_is_refused(stdio: subprocess.Popen[str], lium: Simulated) -> None:
-    say(stdio, tool_call("rent_pod", RENT, modern=True))
-    assert hear(stdio)["method"] == "notifications/progress"
-    say(stdio, tool_call("rent_pod", RENT | {"name": "another"}, modern=True))
-    assert hear(stdio)["error"]["code"] == -32600
-    lium.turn(minutes=2)
-    heard = iter(lambda: hear(stdio), None)
-    answer = next(message for message in heard if message.get("id") == 2)
-    assert answer["result"]["structuredContent"]["pod"]["status"] == "RUNNING"
-    assert len(lium.state()["rents"]) == 1
+    lium.fault("slow", seconds=0.5, match={"method": "GET", "path": "/users/me"})
+    for _ in range(2):
+        say(stdio, tool_call("get_balance", {}, modern=True))
+    first, second = hear(stdio), hear(stdio)
+    assert first["error"]["code"] == -32600
+    assert second["result"]["structuredContent"]["balance_usd"] == 100
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, None], ids=["SIGINT", "SIGTERM", "closed"])
