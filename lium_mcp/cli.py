@@ -87,7 +87,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="lium-mcp",
         description="MCP server for GPU pods on Lium. Without a command it serves over standard input and output, "
-        "which is what MCP hosts start. The API key is read from LIUM_API_KEY.",
+        "which is what MCP hosts start. The API key is read from LIUM_API_KEY, else from the official client's config "
+        "file (~/.lium/config.ini).",
     )
     parser.add_argument("--version", action="version", version=f"lium-mcp {__version__}")
     _add_settings(parser)

@@ -68,7 +68,7 @@ class Settings(Limits, BaseSettings):
     api_key: SecretStr | None = Field(
         default=None,
         validation_alias="LIUM_API_KEY",
-        description="The Lium API key (starts with sk_). Without it only the marketplace can be read.",
+        description="The Lium API key (starts with sk_). Without it only the market and public templates can be read.",
     )
     base_url: str = Field(
         default=DEFAULT_BASE_URL,

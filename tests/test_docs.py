@@ -6,13 +6,17 @@ import re
 import runpy
 import shlex
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from lium_mcp.cli import _parser
 from lium_mcp.guard.limits import read_policy_file
+from lium_mcp.sandbox.container.commands import PROGRAMS
+from lium_mcp.sandbox.faults import OPTIONS, WIRE_KINDS, WorldKind
 from lium_mcp.settings import Settings, environment_name
 from lium_mcp.tools.catalog import TOOLSETS
+from tests.hosts.run import PACKAGES
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -122,3 +126,39 @@ def test_the_map_of_the_house_names_what_is_there() -> None:
     [_, house, *_] = (ROOT / "CONTRIBUTING.md").read_text().split("```")
     for name in re.findall(r"[a-z_]+\.py\b|^  [a-z_]+/", house, re.MULTILINE):
         assert list((ROOT / "lium_mcp").glob(name.strip())), name
+
+
+def rows(document: Path, heading: str) -> dict[str, list[str]]:
+    """The first two columns of a table: what its rows are about, and the words in code that follow."""
+    [_, table] = document.read_text().split(f"| {heading} |", 1)
+    found: dict[str, list[str]] = {}
+    for line in table.split("\n\n")[0].splitlines()[2:]:
+        first, second, *_ = line[1:-1].split("|")
+        words = [word for quoted in re.findall("`([^`]+)`", second) for word in quoted.split()]
+        found |= {name: words for quoted in re.findall("`([^`]+)`", first) for name in quoted.split()}
+    return found
+
+
+def test_the_faults_and_commands_of_the_sandbox_are_those_that_are_documented() -> None:
+    document = ROOT / "docs" / "sandbox.md"
+    for heading, kinds in (("Wire fault", WIRE_KINDS), ("World fault", get_args(WorldKind))):
+        documented = {kind: frozenset(options) for kind, options in rows(document, heading).items()}
+        assert documented == {kind: OPTIONS.get(kind, frozenset()) for kind in kinds}
+    assert rows(document, "Commands").keys() - {"-c"} == PROGRAMS.keys()
+
+
+def test_the_versions_of_clients_that_are_documented_are_those_that_are_installed() -> None:
+    compat = ROOT / "tests" / "compat"
+    pinned = set(PACKAGES.values())
+    for package in compat.glob("clients/*/package.json"):
+        pinned |= {f"{name}@{version}" for name, version in json.loads(package.read_text())["dependencies"].items()}
+    files = (
+        compat / "requirements-lium.txt",
+        compat / "clients/python/requirements.txt",
+        ROOT / "requirements/run.txt",
+    )
+    found = "".join(file.read_text() for file in files)
+    pinned |= {f"{name}@{version}" for name, version in re.findall(r"^(mcp|lium-io)==(\S+)", found, re.MULTILINE)}
+    documented = " ".join((ROOT / "docs" / name).read_text() for name in ("clients.md", "compatibility.md"))
+    missing = [name for name in pinned if not re.search(rf"\b{re.escape(name.rpartition('@')[2])}\b", documented)]
+    assert [name for name in missing if not name.startswith("node")] == []
