@@ -176,7 +176,7 @@ async def test_activity_is_paged_to_its_end_and_filtered(sandbox: Sandbox, mode:
 
 async def test_a_server_without_an_audit_log_says_that_there_is_none(agent: Agent, sandbox: Sandbox) -> None:
     sandbox.add_fault("old_server", times=None)
-    assert (await agent.refused("list_activity")).code == "not_found"
+    assert (await agent.refused("list_activity")).code == "not_supported"
 
 
 async def test_a_demand_goes_to_one_gpu_type(agent: Agent, sandbox: Sandbox) -> None:
