@@ -11,7 +11,7 @@ import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import anyio
 
@@ -143,8 +143,8 @@ class Settler:
                     is_due = bool(unlisted) or entry.status == "removing" or _is_doubtful(entry)
                     left_to_ask_about -= is_due
                     may_ask = is_due and left_to_ask_about >= 0 and await self._claim_look(entry)
-                    gone = await self._find_gone(entry, unlisted, pods, may_ask=may_ask)
-                    is_short |= len(gone) < len(unlisted)
+                    gone, lacks = await self._find_gone(entry, unlisted, pods, may_ask=may_ask)
+                    is_short |= lacks
                     await self._attend_to_settled(entry, gone, pods, may_ask=may_ask)
                 except LiumError as error:
                     is_short = True
@@ -266,28 +266,39 @@ class Settler:
         elif may_ask:
             await self._go_on_removing(entry, left, pods)
 
-    async def _find_gone(self, entry: Entry, unlisted: Sequence[str], pods: Rows[Pod], *, may_ask: bool) -> set[str]:
-        """Which of its pods Lium itself says are gone: in the list, or when it is asked for one."""
+    async def _find_gone(
+        self, entry: Entry, unlisted: Sequence[str], pods: Rows[Pod], *, may_ask: bool
+    ) -> tuple[set[str], bool]:
+        """Which of its pods Lium itself says are gone, in the list or when it is asked for one.
+
+        Returns:
+            Their ids, and whether the list lacks what it has to show: a pod of this key that is not known to be gone,
+            or one of another key that this one sees.
+        """
         listed = {pod.id for pod in pods}
         gone = {pod_id for pod_id in unlisted if pod_id in listed}  # not alive, by the list's own word
         absent = [pod_id for pod_id in unlisted if pod_id not in listed]
+        is_seen = False
         for pod_id in absent[:_MOST_PODS_ASKED_FOR] if may_ask else ():
-            if await self._is_gone(entry, pod_id):
+            found = await self._look_at(entry, pod_id)
+            is_seen |= found == "alive"
+            if found == "gone":
                 gone.add(pod_id)
-        return gone
+        return gone, is_seen or (entry.key_tag == self._key_tag and len(gone) < len(unlisted))
 
-    async def _is_gone(self, entry: Entry, pod_id: str) -> bool:
+    async def _look_at(self, entry: Entry, pod_id: str) -> Literal["alive", "gone", "unseen"]:
         asked_at = self._lium.now()
         try:
-            return not is_alive(await self._lium.pods.get(pod_id, repeat=Repeat.NEVER))
+            return "alive" if is_alive(await self._lium.pods.get(pod_id, repeat=Repeat.NEVER)) else "gone"
         except NotFound:
             pass
         if entry.key_tag == self._key_tag:
-            return entry.removal_accepted or asked_at - _known_since(entry) > _LISTED_WITHIN
+            is_known = entry.removal_accepted or asked_at - _known_since(entry) > _LISTED_WITHIN
+            return "gone" if is_known else "unseen"
         # Another key may not see this pod, whether it lives or not; the record of one that is over says so.
-        with suppress(NotFound, RouteMissing):
-            return (await self._lium.pods.record(pod_id)).removed is True
-        return False
+        with suppress(NotFound):
+            return "gone" if (await self._lium.pods.record(pod_id)).removed is True else "unseen"
+        return "unseen"
 
     async def _go_on_removing(self, entry: Entry, pod_ids: Sequence[str], pods: Sequence[Pod]) -> None:
         soon = self._lium.now() + _REMOVE_AFTER

@@ -527,6 +527,24 @@ async def test_a_lost_rent_is_repeated_with_its_own_key_only(account: Sandbox, l
     assert len(rents(account)) == len(living(account)) == 1
 
 
+async def test_a_lost_rent_is_settled_beside_pods_that_its_key_does_not_see(account: Sandbox, ledger: Path) -> None:
+    wire = Wire(account)
+    on_rents(wire, failing(httpx2.ReadError("gone")))
+    async with (
+        agent_on(account, ledger) as other,
+        agent_on(account, ledger, transport=wire, api_key=await another_key(account, "own")) as one,
+    ):
+        await other.call("rent_pod", **await a_rent(account, "theirs"))
+        account.clock.advance(minutes=2)
+        assert (await one.refused("rent_pod", **await a_rent(account, "train"))).code == "outcome_unknown"
+        account.clock.advance(minutes=6)
+        for _ in range(4):
+            await one.call("list_pods")
+            account.clock.advance(seconds=65)
+        assert rows(ledger) == {"theirs": "rented", "train": "absent"}
+    assert [row["pod_name"] for row in rents(account)] == ["theirs"]
+
+
 async def test_another_account_is_another_account(account: Sandbox, ledger: Path) -> None:
     async with (
         agent_on(account, ledger, max_pods=1) as one,
