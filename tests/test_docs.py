@@ -99,7 +99,8 @@ def test_every_command_line_that_is_shown_can_be_read(document: Path) -> None:
 
 @every_document
 def test_every_variable_that_is_named_is_a_setting(document: Path) -> None:
-    known = {environment_name(name) for name in Settings.model_fields} | {"LIUM_MCP_REGISTRY_", "LIUM_SESSION_TOKEN"}
+    of_lium = {"LIUM_MCP_REGISTRY_", "LIUM_SESSION_TOKEN", "LIUM_WORKSPACE"}
+    known = {environment_name(name) for name in Settings.model_fields} | of_lium
     named = set(re.findall(r"\bLIUM_[A-Z_]+", document.read_text())) - {"LIUM_MCP_"}
     assert named <= known
 
