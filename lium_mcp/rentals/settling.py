@@ -24,7 +24,6 @@ from lium_mcp.api import (
     RateLimited,
     RentOutcomeUnknown,
     Repeat,
-    RouteMissing,
     Rows,
 )
 from lium_mcp.api.wire import noting_changes
