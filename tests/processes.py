@@ -37,7 +37,7 @@ async def start(*arguments: str, **variables: str) -> asyncio.subprocess.Process
 async def run(*arguments: str, **variables: str) -> tuple[int, str, str]:
     """Run to the end; return status, standard output and standard error."""
     process = await start(*arguments, **variables)
-    out, err = await asyncio.wait_for(process.communicate(), _LIMIT_SECONDS)
+    out, err = await asyncio.wait_for(process.communicate(b""), _LIMIT_SECONDS)  # a host hangs up
     assert process.returncode is not None
     return process.returncode, out.decode(), err.decode()
 
