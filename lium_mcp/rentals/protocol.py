@@ -154,7 +154,7 @@ class Renter:
         async with self._turn:
             account = await self._identity.known()
             entries = await self._journal.open().open_entries(account)
-            if not any(self._settler.needs_attention(entry) for entry in entries):
+            if not any(self._settler.needs_attention(entry, in_background=in_background) for entry in entries):
                 return entries
             pods = await self._lium.pods.list()
             return await self._settler.attend(account, pods, in_background=in_background)

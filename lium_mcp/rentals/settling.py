@@ -53,6 +53,7 @@ _LONGEST_LOOK_PAUSE: Final = timedelta(seconds=60)
 # So many complete lists without its pod, so far apart, and a rent has made none.
 _MISSED_LISTS: Final = 3
 _MISSED_LISTS_APART: Final = timedelta(seconds=60)
+_LISTS_APART_AT_MOST: Final = timedelta(minutes=10)
 # In one look, where a list lacks many pods.
 _MOST_RENTS_ASKED_ABOUT: Final = 12
 _MOST_PODS_ASKED_FOR: Final = 4
@@ -94,6 +95,9 @@ class Settler:
         self._clock = clock
         self._journal = journal
         self._key_tag = key_tag
+        # When pods were last listed between calls for a rent of which the list told nothing. Not in the ledger: another
+        # server's list, or a call's, may tell something at any time.
+        self._in_vain: dict[str, datetime] = {}
         # The longest that the server of a rent waits for its answer, if it has the settings of this one.
         self.sending_ends_after: Final = timedelta(seconds=lium.timeout_seconds + _SENDING_MARGIN_SECONDS)
 
@@ -101,13 +105,19 @@ class Settler:
         """Whether the server of a rent may be waiting for its answer now."""
         return entry.status == "sending" and self._lium.now() - entry.created_at < self.sending_ends_after
 
-    def needs_attention(self, entry: Entry) -> bool:
-        """Whether there is something to do for an open rent now."""
-        if entry.is_unsettled:
-            return not self.is_in_flight(entry) and (
-                entry.next_look_at is None or entry.next_look_at <= self._lium.now()
-            )
-        return has_something_left(entry)
+    def needs_attention(self, entry: Entry, *, in_background: bool) -> bool:
+        """Whether there is something to do for an open rent now; between calls less and less often."""
+        if not entry.is_unsettled:
+            return has_something_left(entry)
+        now = self._lium.now()
+        if self.is_in_flight(entry) or (entry.next_look_at is not None and entry.next_look_at > now):
+            return False
+        if not in_background or now - entry.created_at <= _RUN_OUT:
+            return True
+        if entry.key_tag != self._key_tag:
+            return False  # its lists prove nothing, and a pod of its name is for a call to take
+        lists = [at for at in (entry.missed_at, self._in_vain.get(entry.id)) if at is not None]
+        return not lists or now - max(lists) >= _pause_between_lists(max(lists) - entry.created_at)
 
     async def attend(self, account: str, pods: Rows[Pod], *, in_background: bool = False) -> list[Entry]:
         """Bring every open rent of an account up to date.
@@ -358,8 +368,11 @@ class Settler:
             is_late_enough = pods.asked_at - entry.created_at > _RUN_OUT
             if is_complete and is_late_enough and entry.key_tag == self._key_tag:
                 await self._count_missed_list(entry, pods.asked_at)
+            elif in_background:
+                self._in_vain[entry.id] = pods.asked_at
             return
         if in_background and has_run_out:
+            self._in_vain[entry.id] = pods.asked_at
             return  # as above; a call that looks can tell of the pod that comes of it
         if not await self._claim_look(entry):
             return
@@ -459,6 +472,11 @@ class Settler:
 
 def _pause_after(looks: int) -> timedelta:
     return min(_FIRST_LOOK_PAUSE * (1 << min(looks, 10)), _LONGEST_LOOK_PAUSE)
+
+
+def _pause_between_lists(age: timedelta) -> timedelta:
+    """How long nobody lists pods between calls for a rent that was lost so long before the last list."""
+    return min(max(age / 6, _MISSED_LISTS_APART), _LISTS_APART_AT_MOST)
 
 
 def has_something_left(entry: Entry) -> bool:

@@ -1,0 +1,82 @@
+"""How often a server lists pods for a lost rent between calls, in an hour of virtual time, and that no call waits."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx2
+import pytest
+from mcp import Client
+
+from lium_mcp.rentals.accounts import key_tag
+from lium_mcp.rentals.ledger import Ledger
+from lium_mcp.server import build_server
+from lium_mcp.settings import Settings
+from tests.faults.virtual_time import LoopClock, run_virtually
+from tests.rentals.entries import allow, an_entry
+
+BASE_URL = "http://127.0.0.1/api"
+KEY = "sk_sandbox"
+HOUR_SECONDS = 3600.0
+LISTED = {"id": "p", "pod_name": "train", "status": "RUNNING"}
+
+
+class Lists(httpx2.AsyncBaseTransport):
+    """A Lium that only lists pods, and notes when."""
+
+    def __init__(self, rows: list[Any], now: Callable[[], float]) -> None:
+        self._rows, self._now = rows, now
+        self.at: list[float] = []
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        match request.url.path:
+            case "/api/users/me":
+                return httpx2.Response(200, json={"id": "user"})
+            case "/api/pods":
+                self.at.append(self._now())
+                return httpx2.Response(200, json=self._rows)
+        return httpx2.Response(404, json={"detail": "nothing there"})
+
+
+@pytest.mark.parametrize(
+    ("rows", "whose", "most_lists", "unsettled"),
+    [
+        ([], KEY, 4, 0),
+        ([], "another", 1, 1),
+        (["no row"], KEY, 16, 1),
+        ([LISTED], KEY, 16, 0),
+    ],
+    ids=["complete lists", "another key's rent", "lists with gaps", "a pod of its name"],
+)
+def test_lists_for_a_lost_rent_grow_rare_and_a_caller_gets_one_at_once(
+    tmp_path: Path, rows: list[Any], whose: str, most_lists: int, unsettled: int
+) -> None:
+    async def main() -> None:
+        clock = LoopClock()
+        url = f"sqlite:///{tmp_path / 'ledger.db'}"
+        ledger = Ledger(url)
+        asked = clock.now() - timedelta(minutes=7)
+        fields: dict[str, Any] = {
+            "account": key_tag(KEY, BASE_URL),
+            "key_tag": key_tag(whose, BASE_URL),
+            "created_at": asked,
+        }
+        entry = await ledger.admit(an_entry(**fields, known_pod_ids=[]), allow)
+        await ledger.change(entry, "unknown", now=asked)
+        await ledger.aclose()
+        lium = Lists(rows, clock.monotonic)
+        settings = Settings(api_key=KEY, base_url=BASE_URL, state_url=url, ssh_key_path=Path("no-such-key"))
+        async with Client(build_server(settings, transport=lium, clock=clock)) as client:
+            await anyio.sleep(HOUR_SECONDS)
+            pauses = [later - earlier for earlier, later in zip(lium.at, lium.at[1:], strict=False)]
+            assert len(lium.at) <= most_lists, lium.at
+            assert not unsettled or pauses == sorted(pauses)
+            before, called_at = len(lium.at), clock.monotonic()
+            seen = (await client.call_tool("list_pods", {})).structured_content or {}
+            assert len(seen.get("unsettled", [])) == unsettled
+            assert len(lium.at) > before, "who asks gets a list"
+            assert clock.monotonic() - called_at < 1
+
+    run_virtually(main())
