@@ -18,12 +18,23 @@ from typing import Final
 REDACTED: Final = "[redacted]"
 LEAST_SECRET_CHARACTERS: Final = 4
 """What is shorter stands in every other text by chance, and is not looked for."""
+UNSAFE: Final = re.compile(
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]?[0-~])?"
+    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    r"\ud800-\udfff\U000e0000-\U000e0fff]"
+)
+"""C0 and C1 controls except tab and newline, escape sequences with what belongs to them, bidirectional controls,
+zero-width and other invisible characters (they hide text from a person but not from a model), and lone surrogates (not
+encodable). An escape sequence that is never ended takes nothing else with it: it could hide what follows."""
 
 Span = tuple[int, int]
 Find = Callable[[str], Iterable[Span]]
 """Tells where secrets stand in a text without escapes."""
 
 _LEAST_ENCODED_BYTES: Final = 6
+# What stands in pieces is looked for from this length on: shorter pieces of other words meet by chance.
+_LEAST_BROKEN_CHARACTERS: Final = 8
+_LINE_BREAK: Final = re.compile(r"\n[ \t]*")
 # JSON in JSON and so on: honest texts have two or three layers.
 _MOST_LAYERS: Final = 6
 _HEX: Final = "[0-9A-Fa-f]"
@@ -85,8 +96,16 @@ class Secrets:
                 self._encoded.update((encoded, encoded.replace("+", "-").replace("/", "_")))
 
     def find(self, text: str) -> Iterator[Span]:
-        """Where they stand in a text without escapes."""
+        """Where they stand in a text without escapes, also in pieces on several lines."""
+        yield from self._find_whole(text)
+        if "\n" in text:
+            joined = _Joined(text, _LINE_BREAK)
+            yield from (joined.origin(span) for span in self._find_whole(joined.text, _LEAST_BROKEN_CHARACTERS))
+
+    def _find_whole(self, text: str, least_characters: int = 0) -> Iterator[Span]:
         for form in self._forms:
+            if len(form) < least_characters:
+                continue
             for start in _places(form, text):
                 yield start, start + len(form)
         for form in self._encoded:
@@ -94,6 +113,35 @@ class Secrets:
                 end = start + len(form)
                 # The characters at its ends hold some of its bits.
                 yield start - (start > 0 and text[start - 1] in _BASE64), end + (text[end : end + 1] in _BASE64)
+
+
+class _Joined:
+    """A text without what breaks words apart, and where in the text each character of it came from."""
+
+    def __init__(self, broken: str, breaks: re.Pattern[str]) -> None:
+        # Of each piece: its place here, and there.
+        self._places = array("q")
+        self._starts = array("q")
+        pieces: list[str] = []
+        length = 0
+        done = 0
+        for start, end in (*(found.span() for found in breaks.finditer(broken)), (len(broken), len(broken))):
+            if start > done:
+                self._places.append(length)
+                self._starts.append(done)
+                pieces.append(broken[done:start])
+                length += start - done
+            done = end
+        self.text = "".join(pieces)
+
+    def origin(self, span: Span) -> Span:
+        """The span there that became this span here."""
+        start, end = span
+        return self._of_character(start), self._of_character(end - 1) + 1
+
+    def _of_character(self, place: int) -> int:
+        piece = bisect_right(self._places, place) - 1
+        return self._starts[piece] + place - self._places[piece]
 
 
 def _places(form: str, text: str) -> Iterator[int]:
@@ -104,7 +152,7 @@ def _places(form: str, text: str) -> Iterator[int]:
 
 
 def _layers(text: str) -> Iterator[tuple[str, Callable[[Span], Span]]]:
-    """The text as it is, then without its escapes, then without the escapes in that, and so on.
+    """The text as it is, then without its escapes, without the escapes in that, and so on; each also as it is shown.
 
     With each comes what tells where in the text itself a span of it came from, until the next one is asked for.
     """
@@ -116,6 +164,7 @@ def _layers(text: str) -> Iterator[tuple[str, Callable[[Span], Span]]]:
         return span
 
     yield text, origin
+    yield from _without_controls(text, origin)
     while len(below) < _MOST_LAYERS and _MAY_BE_ESCAPED.search(text):
         layer = _Layer(text)
         if layer.text == text:
@@ -123,6 +172,14 @@ def _layers(text: str) -> Iterator[tuple[str, Callable[[Span], Span]]]:
         below.append(layer)
         text = layer.text
         yield text, origin
+        yield from _without_controls(text, origin)
+
+
+def _without_controls(text: str, origin: Callable[[Span], Span]) -> Iterator[tuple[str, Callable[[Span], Span]]]:
+    """The text as it is shown, if it holds what is never shown: that may stand in the middle of a secret."""
+    if UNSAFE.search(text):
+        joined = _Joined(text, UNSAFE)
+        yield joined.text, lambda span: origin(joined.origin(span))
 
 
 class _Layer:

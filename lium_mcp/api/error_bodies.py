@@ -36,7 +36,7 @@ from lium_mcp.api.errors import (
     ValidationFailed,
 )
 from lium_mcp.api.model import read_float, read_text
-from lium_mcp.secret_forms import redacted
+from lium_mcp.secret_forms import UNSAFE, redacted
 
 Redact = Callable[[str], str]
 
@@ -81,7 +81,8 @@ def clean_text(text: str, redact: Redact, *, max_chars: int = MAX_TEXT_CHARS) ->
     # Far more than is kept, but never the whole of a large body; and cut after the search for secrets, which finds no
     # half of one.
     text = "".join(" " if char.isspace() else char for char in redact(text[:_MAX_READ_CHARS])[: max_chars * 20])
-    text = "".join(char for char in text if unicodedata.category(char)[0] != "C")
+    # An escape sequence goes as a whole: what is left of it would stand in the middle of what hides behind it.
+    text = "".join(char for char in UNSAFE.sub("", text) if unicodedata.category(char)[0] != "C")
     text = " ".join(redact(_TAG.sub(" ", redact(text))).replace("<", " ").replace(">", " ").split())
     text = redacted(text, lambda plain: (match.span(1) for match in _TOKEN_IN_ADDRESS.finditer(plain)))
     return text if len(text) <= max_chars else text[: max_chars - 1] + "\u2026"

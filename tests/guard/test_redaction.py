@@ -584,3 +584,21 @@ async def test_lium_repeats_a_registry_password_in_every_form(
                 assert "RegPw77" not in codecs.decode(html.unescape(unquote(failure.text)), "unicode_escape")
                 assert base64.b64encode(password.encode()).decode()[2:10] not in failure.text
             assert REDACTED in (stored.request_id or "")
+
+
+@pytest.mark.parametrize("between", ["\x1b[31m", "\u200b", "\r\n   ", "\n"])
+async def test_a_secret_in_pieces_is_found_wherever_it_comes_out(sandbox: Sandbox, between: str) -> None:
+    # A line may end with another's key, of which nobody could say where it ends.
+    others = "" if "\n" in between else OTHER_KEY.replace("4f9", f"4f9{between}")
+    said = f"not {OWN_KEY[:6]}{between}{OWN_KEY[6:]} {others} there"
+    wire = Wire(sandbox)
+    wire.on("GET", "/pods", answering(403, {"detail": said}), times=1)
+    async with agent_on(sandbox, transport=wire, allow_tools=frozenset({"list_pods"})) as agent:
+        refused = (await agent.refused("list_pods")).text
+        await rent(sandbox, said)
+        listed = json.dumps((await agent.call("list_pods"))["pods"])
+    for text in (refused, listed, Redactor([OWN_KEY])(said), Redactor([OWN_KEY])(json.dumps(said))):
+        assert REDACTED in text
+        assert "there" in text
+        assert "dbox" not in text
+        assert "a2bC" not in text
