@@ -7,12 +7,13 @@ unknown field is kept, and only a missing id makes a row unreadable.
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler
-from pydantic import WrapValidator as _WrapValidator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, PydanticOmit, core_schema
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]+")
@@ -45,6 +46,20 @@ class RequestModel(BaseModel):
     """What a caller fills in for a request; a misspelled field is an error, not an extra."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True, hide_input_in_errors=True)
+
+
+@dataclass(frozen=True)
+class _OrElse:
+    """Lets `read` have what does not fit a type as it is.
+
+    Nearly every value fits, and of those Python code need not see each: a list of nodes has thousands.
+    """
+
+    read: Callable[[object], object]
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        otherwise = core_schema.no_info_plain_validator_function(self.read)
+        return core_schema.union_schema([handler(source), otherwise], mode="left_to_right")
 
 
 def read_float(value: object) -> float | None:
@@ -127,28 +142,16 @@ def _read_bool(value: object) -> bool | None:
     return value if isinstance(value, bool) else None
 
 
-def _none_if_unreadable(value: object, handler: ValidatorFunctionWrapHandler) -> object:
-    try:
-        read: object = handler(value)
-    except ValidationError:
-        return None
-    return read
+def _nothing(_: object) -> None:
+    return None
 
 
-def _readable_items(value: object, handler: ValidatorFunctionWrapHandler) -> object:
-    if not isinstance(value, list | tuple):
-        return ()
-    try:
-        read: object = handler(value)
-    except ValidationError:
-        kept: list[Any] = []
-        for item in value:
-            try:
-                kept.extend(handler([item]))
-            except ValidationError:
-                continue
-        return tuple(kept)
-    return read
+def _no_items(_: object) -> tuple[Any, ...]:
+    return ()
+
+
+def _leave_out(_: object) -> NoReturn:
+    raise PydanticOmit
 
 
 def _readable_strings(value: object) -> dict[str, str] | None:
@@ -177,16 +180,19 @@ def _object_or_none(value: object) -> dict[str, Any] | None:
 
 ApiId = Annotated[str, BeforeValidator(read_text), Field(min_length=1)]
 """The one thing a row cannot do without."""
-ApiStr = Annotated[str | None, BeforeValidator(read_text)]
-ApiText = Annotated[str, BeforeValidator(_text_or_empty)]
+_Text = Annotated[str, Field(strict=True)]
+ApiStr = Annotated[_Text | None, _OrElse(read_text)]
+ApiText = Annotated[_Text, _OrElse(_text_or_empty)]
 """A string the contract requires; read as empty where a server leaves it out."""
-ApiInt = Annotated[int | None, BeforeValidator(_read_count)]
+ApiInt = Annotated[Annotated[int, Field(strict=True, ge=0, le=_MAX_FIGURE)] | None, _OrElse(_read_count)]
 """A count or size; one that is below zero or beyond all reason is `None`."""
-ApiFloat = Annotated[float | None, BeforeValidator(_read_figure)]
+ApiFloat = Annotated[
+    Annotated[float, Field(strict=True, ge=0, le=_MAX_FIGURE, allow_inf_nan=False)] | None, _OrElse(_read_figure)
+]
 """A measure, price or rate, within the same bounds."""
-ApiSigned = Annotated[float | None, BeforeValidator(read_float)]
+ApiSigned = Annotated[Annotated[float, Field(strict=True, allow_inf_nan=False)] | None, _OrElse(read_float)]
 """A number that may be below zero: a balance, what was charged less what was given back, a coordinate."""
-ApiBool = Annotated[bool | None, BeforeValidator(_read_bool)]
+ApiBool = Annotated[Annotated[bool, Field(strict=True)] | None, _OrElse(_read_bool)]
 ApiTime = Annotated[datetime | None, BeforeValidator(read_time)]
 ApiStrings = Annotated[dict[str, str] | None, BeforeValidator(_readable_strings)]
 ApiLines = Annotated[str, BeforeValidator(_joined_lines)]
@@ -195,7 +201,7 @@ ApiObject = Annotated[dict[str, Any] | None, BeforeValidator(_object_or_none)]
 """A JSON object whose shape no source shows."""
 ApiNotice = Annotated[str | None, BeforeValidator(_read_notice)]
 """What somebody announces, in a shape that no source shows; `None` where it is nothing, such as 0 or ""."""
-ApiNested = Annotated[T | None, _WrapValidator(_none_if_unreadable)]
+ApiNested = Annotated[T | None, _OrElse(_nothing)]
 """A nested model; one that cannot be read is `None` and does not cost the row."""
-ApiTuple = Annotated[tuple[T, ...], _WrapValidator(_readable_items)]
+ApiTuple = Annotated[tuple[Annotated[T, _OrElse(_leave_out)], ...], _OrElse(_no_items)]
 """A list whose unreadable items are left out."""
