@@ -1,12 +1,14 @@
 """Fixtures that every part of the tests shares."""
 
+import json
 import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from hypothesis import settings
+from jsonschema import Draft202012Validator
 
 from lium_mcp.sandbox import Sandbox
 from tests.harness import Agent, agent_on, hosted, write_ssh_key
@@ -29,6 +31,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, pytest.Function) and not _EXTERNAL_FIXTURES.isdisjoint(item.fixturenames):
             item.add_marker("external")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _sound_schemas() -> Iterator[None]:
+    """Let clients check a schema once: each checks what its server lists, which takes longer than a call does."""
+    check = Draft202012Validator.check_schema
+    sound: set[str] = set()
+
+    def check_once(schema: Any) -> None:
+        if (written := json.dumps(schema)) not in sound:
+            check(schema)
+            sound.add(written)
+
+    with pytest.MonkeyPatch.context() as patches:
+        patches.setattr(Draft202012Validator, "check_schema", check_once)
+        yield
 
 
 @pytest.fixture(autouse=True)
