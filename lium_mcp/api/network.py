@@ -12,6 +12,7 @@ from lium_mcp.api.error_bodies import clean_text
 from lium_mcp.api.errors import CertificateRefused, ConnectionFailed
 
 _ASKS_FOR_LOGIN: Final = "407"
+_MOST_CAUSES: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,8 @@ def not_connected(
 
 
 def _refused_certificate(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
-    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
+    for _ in range(_MOST_CAUSES):  # one that is raised again may have come to be its own cause
+        if error is None or isinstance(error, ssl.SSLCertVerificationError):
+            return error
         error = error.__cause__ or error.__context__
-    return error
+    return None
