@@ -71,12 +71,13 @@ _MCP_URL: Final = "http://127.0.0.1:8080/mcp"
 
 @dataclass
 class Fate:
-    """What happens to the next requests of a kind, after so many that pass."""
+    """What happens to the next requests of a kind, after so many that pass, and once so many of rents have left."""
 
     kind: Kind
     where: Where
     passing: int = 0
     times: int = 1
+    after_rents: int = 0
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,7 @@ class Fates:
     def meet(self, request: httpx2.Request) -> Kind | None:
         """What strikes this request."""
         for fate in self.pending:
-            if not _concerns(fate.where, request):
+            if not _concerns(fate.where, request) or len(self.rents.sent) < fate.after_rents:
                 continue
             if fate.passing:
                 fate.passing -= 1

@@ -267,7 +267,9 @@ class Machine(RuleBasedStateMachine):
             await self._rent(other, name, what, 0)
 
         self.fates.call_beside = beside
-        self._with(Fate("call_beside", "pod"), self._rent(one, name, what, 45))
+        # While it looks at the pod it rents; before, it may ask about another.
+        fate = Fate("call_beside", "pod", after_rents=len(self.rents.sent) + 1)
+        self._with(fate, self._rent(one, name, what, 45))
 
     @rule(pair=pairs, name=names, other_name=names, what=requests, seconds=st.sampled_from([13, 45]))
     def look_at_an_old_list(self, pair: tuple[int, int], name: str, other_name: str, what: Row, seconds: int) -> None:
@@ -293,25 +295,31 @@ class Machine(RuleBasedStateMachine):
 
     async def _rent(self, server: int, name: str, what: Row, wait: int) -> None:
         what, start = self._on_a_node(what), len(self.rents.sent)
-        answer = await self._call(server, "rent_pod", name=name, wait_seconds=wait, **what)
         way = WAYS[server]
-        # What this very call sent, as far as one can tell.
-        own = {sent.key for sent in self.rents.sent[start:] if sent.caller == way.key}
-        own -= {sent.key for sent in self.rents.sent[:start]}
-        own &= {row["idempotency_key"] for row in self._rows() if row["pod_name"] == name}
-        if answer is None:  # the client gave up, or the server died
-            self.calls_that_may_rent[way.account] += 1
-            self.cancelled |= own
+        answer: CallToolResult | None = None
+        self.calls_that_may_rent[way.account] += 1  # unless its answer says otherwise
+        try:
+            answer = await self._call(server, "rent_pod", name=name, wait_seconds=wait, **what)
+        finally:
+            if answer is None:  # the client gave up, or the server died
+                # What this very call sent, as far as one can tell.
+                own = {sent.key for sent in self.rents.sent[start:] if sent.caller == way.key}
+                own -= {sent.key for sent in self.rents.sent[:start]}
+                own &= {row["idempotency_key"] for row in self._rows() if row["pod_name"] == name}
+                self.cancelled |= own
+        if answer is None:
             return
         self._answered(answer)
         if not answer.is_error:
             content = answer.structured_content or {}
-            self.calls_that_may_rent[way.account] += not content.get("already_rented", False)
+            self.calls_that_may_rent[way.account] -= content.get("already_rented", False)
             self.told.add(content["pod_id"])
-        elif any(f"code: {code}" in text_of(answer) for code in MAY_HAVE_RENTED):
-            self.calls_that_may_rent[way.account] += 1
-            if any(code in text_of(answer) for code in GIVEN_BACK):
-                self.cancelled |= {row["idempotency_key"] for row in self._rows() if row["pod_name"] == name}
+            return
+        text = text_of(answer)
+        if not any(f"code: {code}" in text for code in MAY_HAVE_RENTED):
+            self.calls_that_may_rent[way.account] -= 1
+        if any(f"code: {code}" in text for code in GIVEN_BACK):
+            self.cancelled |= {row["idempotency_key"] for row in self._rows() if row["pod_name"] == name}
 
     @rule(server=servers, pod=st.integers(0, 5), by_name=st.booleans(), wait=waits)
     def remove(self, server: int, pod: int, by_name: bool, wait: int) -> None:
