@@ -7,10 +7,12 @@ within limits, nothing by surprise) are kept by the tools, not by these words.
 import math
 from collections.abc import Callable, Collection
 from dataclasses import replace
+from functools import cache
 from typing import Annotated, Any, Final, NamedTuple
 
 from mcp.server import MCPServer, ServerRequestContext
 from mcp.server.context import CallNext, HandlerResult
+from mcp.server.mcpserver.prompts import Prompt
 from pydantic import AfterValidator, Field
 
 from lium_mcp.tools.arguments import HOST_ADDED
@@ -41,7 +43,12 @@ def add_prompts(server: MCPServer[None], tools: Collection[str]) -> None:
     """Register every prompt whose tools are all among `tools` on a server."""
     for prompt in PROMPTS:
         if prompt.tools <= set(tools):
-            server.prompt(title=prompt.title, description=prompt.description)(prompt.write)
+            server.add_prompt(_made(prompt))
+
+
+@cache
+def _made(prompt: _Prompt) -> Prompt:
+    return Prompt.from_function(prompt.write, title=prompt.title, description=prompt.description)
 
 
 async def read_arguments(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:

@@ -6,6 +6,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +27,7 @@ from mcp.types import (
 from lium_mcp.sandbox import Sandbox
 from lium_mcp.server import build_server
 from lium_mcp.settings import Settings
+from lium_mcp.tools.listing import read_listing
 
 Mode = Literal["auto", "legacy"]
 # What everybody can read here opens nothing.
@@ -158,6 +160,11 @@ class Person:
         return ErrorData(code=-1, message=str(answer))
 
 
+@cache
+def _output_schemas() -> dict[str, dict[str, Any] | None]:
+    return {item.name: item.tool.output_schema for item in read_listing()}
+
+
 @asynccontextmanager
 async def agent_on(
     sandbox: Sandbox, *, mode: Mode = "auto", transport: Any = None, person: Person | None = None, **settings: Any
@@ -170,6 +177,8 @@ async def agent_on(
     settings = defaults | settings
     server = build_server(Settings(**settings), transport=transport or sandbox.transport(), clock=clock)
     async with Client(server, mode=mode, raise_exceptions=True, elicitation_callback=person) as client:
+        # What a client would list before its first call, to hold the answers against it; it takes longer than the call.
+        client.session._tool_output_schemas.update(_output_schemas())
         yield Agent(client, sandbox, clock)
 
 

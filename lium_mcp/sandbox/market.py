@@ -105,20 +105,16 @@ class Market:
 
     def price(self, node: Node, now: datetime) -> Decimal:
         """USD per GPU-hour at this time: a slow trend, small steps every ten minutes."""
-        elapsed = (now - self.start).total_seconds()
-        stepped = elapsed // PRICE_STEP_SECONDS * PRICE_STEP_SECONDS
-        bucket, position = divmod(stepped / PRICE_TREND_SECONDS, 1)
-        before = fraction(self.seed, "trend", node.id, int(bucket))
-        after = fraction(self.seed, "trend", node.id, int(bucket) + 1)
-        trend = 2 * (before + (after - before) * position) - 1
-        price = node.base_price * (1 + PRICE_SWING * trend)
-        return Decimal(str(round(price, 2 if price >= 1 else 3)))
+        step = int((now - self.start).total_seconds() // PRICE_STEP_SECONDS)
+        return _price(self.seed, node.id, node.base_price, step)
 
     def free_gpus(self, node: Node, now: datetime) -> int:
         """GPUs one could rent now; 0 on a node that rents only whole and is not wholly free."""
-        if any(until is not None and now < until for until in (node.off_market_until, node.taken_until)):
+        if node.taken_until is not None and now < node.taken_until:
             return 0
-        free = node.gpu_count - node.taken_by_us - min(self._demand(node, now), node.gpu_count - node.taken_by_us)
+        if self.is_paused(node, now):
+            return 0
+        free = max(node.gpu_count - node.taken_by_us - self._demand(node, now), 0)
         return free if free >= node.smallest_split else 0
 
     def listed(self, now: datetime) -> list[Node]:
@@ -136,9 +132,7 @@ class Market:
             return 0
         if node.gpu.sold_out:
             return node.gpu_count
-        shortest, longest = DEMAND_PERIOD_SECONDS
-        period = shortest + (longest - shortest) * fraction(self.seed, "period", node.id)
-        shift = period * fraction(self.seed, "shift", node.id)
+        period, shift = _rhythm(self.seed, node.id)
         bucket = int(((now - self.start).total_seconds() + shift) // period)
         if fraction(self.seed, "busy", node.id, bucket) >= BUSY_SHARE:
             return 0
@@ -147,6 +141,25 @@ class Market:
         return 1 + int(fraction(self.seed, "share", node.id, bucket) * node.gpu_count)
 
 
+@functools.lru_cache(maxsize=1 << 14)
+def _price(seed: int, node_id: str, base_price: float, step: int) -> Decimal:
+    bucket, position = divmod(step * PRICE_STEP_SECONDS / PRICE_TREND_SECONDS, 1)
+    before = fraction(seed, "trend", node_id, int(bucket))
+    after = fraction(seed, "trend", node_id, int(bucket) + 1)
+    trend = 2 * (before + (after - before) * position) - 1
+    price = base_price * (1 + PRICE_SWING * trend)
+    return Decimal(str(round(price, 2 if price >= 1 else 3)))
+
+
+@functools.lru_cache(maxsize=1 << 12)
+def _rhythm(seed: int, node_id: str) -> tuple[float, float]:
+    """How many seconds it is until the demand for a node changes, and how many of them lie before the start."""
+    shortest, longest = DEMAND_PERIOD_SECONDS
+    period = shortest + (longest - shortest) * fraction(seed, "period", node_id)
+    return period, period * fraction(seed, "shift", node_id)
+
+
+@functools.cache
 def short_type(machine_name: str) -> str:
     """Return the short GPU name that users type (H100, RTX4090, RTXPRO6000) for a full one."""
     patterns = (r"RTX PRO (\d{4}D?)", r"RTX (\d{4})", r"\b([HBL]\d{2,3}S?)\b", r"\b(A\d{2,4})\b")

@@ -4,6 +4,7 @@ Real listings have holes: a few nodes send numbers as strings, or leave parts of
 are marked in the market; this file leaves the holes.
 """
 
+import functools
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Final
@@ -40,9 +41,16 @@ def host_row(node: Node, now: datetime, *, full: bool) -> Row:
     """Build the part of the row that describes the host, whoever rents it; it has no usable price."""
     if full not in node.rows:
         node.rows[full] = _fixed_row(node, full=full)
-    verified = now - timedelta(seconds=300 + node.index % 50 * 60)
-    announced: Row = {} if node.notice is None else {"notice_period": node.notice}
-    return node.rows[full] | {"last_verified_at": iso_zulu(verified)} | announced
+    row = node.rows[full].copy()
+    row["last_verified_at"] = _minutes_before(now, 5 + node.index % 50)
+    if node.notice is not None:
+        row["notice_period"] = node.notice
+    return row
+
+
+@functools.lru_cache(maxsize=256)
+def _minutes_before(now: datetime, minutes: int) -> str:
+    return iso_zulu(now - timedelta(minutes=minutes))
 
 
 def _fixed_row(node: Node, *, full: bool) -> Row:

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Final, cast
 
 from pydantic import JsonValue
+from pydantic_core import to_json
 
 from lium_mcp.sandbox.faults import Fault
 from lium_mcp.sandbox.seeded import fraction
@@ -69,7 +70,7 @@ def _spoil_row(row: Row, fault: Fault, seed: int) -> None:
 def written(answer: JsonValue, faults: Iterable[Fault]) -> bytes:
     """Return an answer as it goes out; unlike JSON, it may hold NaN."""
     mark = codecs.BOM_UTF8 if any(fault.kind == "byte_order_mark" for fault in faults) else b""
-    return mark + json.dumps(answer, separators=(",", ":"), ensure_ascii=False).encode()
+    return mark + to_json(answer, inf_nan_mode="constants")
 
 
 async def kept_alive(lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -1,5 +1,6 @@
 """The marketplace routes: version, nodes, quotes, recommended images, GPU types."""
 
+from collections import defaultdict
 from decimal import Decimal
 
 from pydantic import JsonValue
@@ -165,8 +166,11 @@ def list_machines(call: Call) -> Reply:
     """List the GPU types, with their usual price and how much of each is rented."""
     world = call.world
     rows: list[JsonValue] = []
+    nodes_of: defaultdict[str, list[Node]] = defaultdict(list)
+    for node in world.market.nodes.values():
+        nodes_of[node.gpu.name].append(node)
     for gpu in world.market.gpu_types:
-        nodes = [node for node in world.market.nodes.values() if node.gpu is gpu]
+        nodes = nodes_of[gpu.name]
         total = sum(node.gpu_count for node in nodes)
         free = sum(world.market.free_gpus(node, world.now) for node in nodes)
         rows.append(
