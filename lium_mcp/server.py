@@ -337,7 +337,7 @@ def select_tools(settings: Settings) -> list[ListedTool]:
     return _offered(settings, listing)
 
 
-def _offered(settings: Settings, listing: list[ListedTool]) -> list[ListedTool]:
+def _offered(settings: Settings, listing: Sequence[ListedTool]) -> list[ListedTool]:
     return [
         item
         for item in listing

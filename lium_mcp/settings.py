@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 from platformdirs import user_state_path
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from lium_mcp.api.network import Network
 from lium_mcp.guard.limits import Limits, Mode, Names, PolicyFileError, read_policy_file
@@ -161,6 +161,18 @@ class Settings(Limits, BaseSettings):
         default=1.0, ge=0, le=100_000, description="How many times faster than real time the sandbox runs."
     )
     sandbox_seed: int = Field(default=7, description="Seed of the sandbox's market.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is the base class's
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - as above
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - as above
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read the arguments, then the environment; no file sets anything, so none is looked for."""
+        return init_settings, env_settings
 
     @field_validator("*", mode="before")
     @classmethod

@@ -40,6 +40,8 @@ ACCOUNT_EVENTS: Final = {
 HEADERS_KEPT: Final = ("user-agent", "x-source", "x-lium-client-version", "idempotency-key", "content-type")
 CHUNK_BYTES: Final = 64 * 1024
 
+_ROUTES: Final = tuple((operation, compile_path(operation.path)[0]) for operation in OPERATIONS)
+
 
 class Edge:
     """The ASGI app under ``/api``."""
@@ -47,7 +49,6 @@ class Edge:
     def __init__(self, world: World) -> None:
         self._world = world
         self._numbers = itertools.count()
-        self._routes = [(operation, compile_path(operation.path)[0]) for operation in OPERATIONS]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or drop its connection."""
@@ -149,7 +150,7 @@ class Edge:
 
     def _find(self, method: str, path: str) -> tuple[Operation | None, Mapping[str, str] | None]:
         seen: Mapping[str, str] | None = None
-        for operation, pattern in self._routes:
+        for operation, pattern in _ROUTES:
             if found := pattern.match(path):
                 seen = found.groupdict()
                 if operation.method == method:

@@ -79,6 +79,12 @@ class Node:
     off_market_until: datetime | None = None
     taken_until: datetime | None = None
 
+    def __copy__(self) -> "Node":
+        # Each sandbox has hundreds, and the usual way takes five times as long.
+        twin = object.__new__(Node)
+        vars(twin).update(vars(self))
+        return twin
+
     @property
     def address(self) -> str:
         """A documentation address (RFC 5737), so that nothing real is ever dialled."""

@@ -7,6 +7,7 @@ imports and binds a tool when it is first called. A test holds the file against 
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from typing import Any, Final
 
@@ -33,10 +34,11 @@ class ListedTool:
         return bool(self.tool.annotations and self.tool.annotations.read_only_hint)
 
 
-def read_listing() -> list[ListedTool]:
+@cache
+def read_listing() -> tuple[ListedTool, ...]:
     """Every tool there is, in listing order."""
     rows = json.loads(files(__package__).joinpath(FILE_NAME).read_text(encoding="utf-8"))
-    return [ListedTool(row["toolset"], Tool.model_validate(row["tool"])) for row in rows]
+    return tuple(ListedTool(row["toolset"], Tool.model_validate(row["tool"])) for row in rows)
 
 
 def write_listing(tools: Iterable[ListedTool]) -> str:

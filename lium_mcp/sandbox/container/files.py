@@ -107,6 +107,10 @@ class Place:
         return "/" + "/".join(self.names)
 
 
+# So few characters are never too many bytes: UTF-8 has at most four for one.
+_SURELY_SHORT: Final = NAME_BYTES // 4
+
+
 class FileSystem:
     """A tree with the operations of a file system. Relative paths start at ``cwd``."""
 
@@ -121,7 +125,7 @@ class FileSystem:
         if len(path) > PATH_BYTES or "\0" in path:
             raise failure(errno.ENAMETOOLONG)
         left = _parts(path) if path.startswith("/") else _parts(cwd) + _parts(path)
-        if any(len(os.fsencode(part)) > NAME_BYTES for part in left):
+        if any(len(part) > _SURELY_SHORT and len(os.fsencode(part)) > NAME_BYTES for part in left):
             raise failure(errno.ENAMETOOLONG)
         needs_directory = path.endswith(("/", "/."))
         parents: list[Directory] = []
