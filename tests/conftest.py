@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -11,6 +12,7 @@ from hypothesis import settings
 from jsonschema import Draft202012Validator
 
 from lium_mcp.sandbox import Sandbox
+from tests import warm
 from tests.harness import Agent, agent_on, hosted, write_ssh_key
 from tests.postgres import NoPostgres, Postgres, running_postgres
 from tests.sshd import AtSshd, Sshd, running, what_is_missing
@@ -47,6 +49,16 @@ def _sound_schemas() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patches:
         patches.setattr(Draft202012Validator, "check_schema", check_once)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _warm_starts() -> Iterator[None]:
+    """Start our program without its second of imports, whoever starts it."""
+    with pytest.MonkeyPatch.context() as patches:
+        if warm.IS_POSSIBLE:
+            patches.setattr(subprocess, "Popen", warm.Popen)
+        yield
+    warm.Popen.template.close()
 
 
 @pytest.fixture(autouse=True)

@@ -53,26 +53,10 @@ def variables(home: Path, **settings: str) -> dict[str, str]:
     return kept | {"PATH": os.environ["PATH"], "HOME": str(home), "NO_PROXY": "127.0.0.1"} | settings
 
 
-_WITHIN: Final = """
-import functools, json, resource, sys
-from lium_mcp import http
-from lium_mcp.cli import main
-from lium_mcp.connections import ConnectionBounds
-from lium_mcp.sessions import SessionBounds
-connections, sessions, descriptors = json.loads(sys.argv[1])
-if descriptors:
-    resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
-http.serve_http = functools.partial(
-    http.serve_http, connections=ConnectionBounds(**connections), sessions=SessionBounds(**sessions)
-)
-sys.exit(main(sys.argv[2:]))
-"""
-
-
 @contextmanager
 def serving(home: Path, *options: str, **settings: str) -> Iterator[Served]:
     """Run `lium-mcp serve` at a free port until the end of the block."""
-    with _serving(home, ["-m", "lium_mcp"], options, settings) as served:
+    with _serving(home, ["lium_mcp"], options, settings) as served:
         yield served
 
 
@@ -87,7 +71,7 @@ def serving_within(
 ) -> Iterator[Served]:
     """Run it within other bounds than its own, which a test can reach."""
     bounds = json.dumps([connections or {}, sessions or {}, descriptors])
-    with _serving(home, ["-c", _WITHIN, bounds], (), settings) as served:
+    with _serving(home, ["tests.within", bounds], (), settings) as served:
         yield served
 
 
@@ -95,7 +79,7 @@ def serving_within(
 def _serving(home: Path, program: list[str], options: tuple[str, ...], settings: dict[str, str]) -> Iterator[Served]:
     home.mkdir(parents=True, exist_ok=True)
     log = home / "stderr"
-    command = [sys.executable, *program, "serve", "--transport", "http", "--port", "0", *options]
+    command = [sys.executable, "-m", *program, "serve", "--transport", "http", "--port", "0", *options]
     with (
         log.open("w") as stderr,
         subprocess.Popen(
