@@ -75,10 +75,10 @@ def account() -> Sandbox:
 async def test_servers_that_rent_one_name_at_once_rent_one_pod(account: Sandbox, count: int, state_url: str) -> None:
     async with servers_on(account, count, state_url) as agents:
         rented, refused = await call_all(agents, [TRAIN] * count)
-        assert refused == {}
-        (pod,), (record,) = living(account), rents(account)
-        assert {row["pod_id"] for row in rented} == {pod["id"]} == {record["pod_id"]}
-        assert sum(row.get("already_rented", False) for row in rented) == count - 1
+    assert refused == {}
+    (pod,), (record,) = living(account), rents(account)
+    assert {row["pod_id"] for row in rented} == {pod["id"]} == {record["pod_id"]}
+    assert sum(row.get("already_rented", False) for row in rented) == count - 1
 
 
 async def test_servers_whose_one_rent_gets_no_answer_still_rent_one_pod(account: Sandbox, state_url: str) -> None:

@@ -65,7 +65,7 @@ FAULTS = [
     Fault("firewall", page(403), "blocked_by_firewall", "blocked_by_firewall"),
     Fault("failure", page(500), "lium_failed", "outcome_unknown", 3),
     Fault("bad gateway", page(502), "lium_failed", "outcome_unknown", 3),
-    Fault("login page", page(200), "unreadable_answer", "outcome_unknown"),
+    Fault("login page", page(200), "not_lium", "outcome_unknown"),
     Fault("half of the JSON", answer(200, b'[{"id": "0b0d2f14-6e'), "unreadable_answer", "outcome_unknown"),
     Fault("cut", cut, "lium_unreachable", "outcome_unknown", 3),
     Fault("dropped", drop, "lium_unreachable", "outcome_unknown", 3),
