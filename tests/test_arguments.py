@@ -212,6 +212,8 @@ async def test_a_limit_never_vanishes_because_it_says_nothing() -> None:
                 for value in nothing if schema["type"] == "string" else ["", " ", *nothing]:
                     text = await refusal(agent, tool, smallest(tool) | {name: value})
                     assert re.search(rf"\b{name}: [^;]+, but may be left out", text), (tool.name, name, value, text)
+                for value in ("null", " null ") if schema["type"] != "string" else ():
+                    assert f"{name}: " in await refusal(agent, tool, smallest(tool) | {name: value})
         assert not paths(agent)
 
 
@@ -226,6 +228,17 @@ async def test_numbers_and_booleans_as_text_and_lists_as_json_are_what_they_mean
             }
             for form in forms(meant):
                 await taken(agent, tool, said | form)
+
+
+async def test_a_yes_is_no_figure() -> None:
+    async with asking() as agent:
+        for tool in await tools(agent):
+            for name, schema in properties(tool).items():
+                if schema["type"] in {"integer", "number"}:
+                    assert f"{name}: " in await refusal(agent, tool, smallest(tool) | {name: True})
+                elif schema["type"] == "array" and schema["items"]["type"] == "integer":
+                    assert f"{name}.0: " in await refusal(agent, tool, smallest(tool) | {name: [True]})
+        assert not paths(agent)
 
 
 def edges(schema: dict[str, Any]) -> tuple[list[Any], list[Any]]:

@@ -7,7 +7,7 @@ word: a name that no parameter has, or a ceiling of 0, is refused, or a limit wo
 from functools import cache
 from typing import Any, Final
 
-from mcp.server.mcpserver.utilities.func_metadata import ArgModelBase
+from mcp.server.mcpserver.utilities.func_metadata import ArgModelBase, FuncMetadata
 from pydantic import ConfigDict, model_validator
 from pydantic.fields import FieldInfo
 
@@ -28,10 +28,18 @@ class Arguments(ArgModelBase):
         fields = {field.alias or name: field for name, field in cls.model_fields.items()}
         schemas = listed(cls)["properties"]
         return {
-            name: value
+            name: _no_figure_from_bool(schemas.get(name, {}), value)
             for name, value in given.items()
             if not (_is_absent(fields[name], schemas.get(name, {}), value) if name in fields else name in HOST_ADDED)
         }
+
+
+class Metadata(FuncMetadata):
+    """How the SDK reads the arguments of a tool, but for the text "null": that is no null, or a ceiling would vanish."""
+
+    def pre_parse_json(self, data: dict[str, Any]) -> dict[str, Any]:
+        """As the SDK: JSON text is what it means."""
+        return {name: data[name] if value is None else value for name, value in super().pre_parse_json(data).items()}
 
 
 @cache
@@ -50,3 +58,13 @@ def _is_absent(field: FieldInfo, schema: JsonSchema, value: object) -> bool:
         case {"type": "integer", "minimum": 1}:
             return text in {"0", "0.0"}
     return False
+
+
+def _no_figure_from_bool(schema: JsonSchema, value: object) -> object:
+    """A value whose `true` where a figure belongs is the word, which is refused, and not 1."""
+    match schema, value:
+        case {"type": "integer" | "number"}, bool():
+            return str(value).lower()
+        case {"type": "array", "items": {"type": "integer" | "number"} as items}, [*values]:
+            return [_no_figure_from_bool(items, item) for item in values]
+    return value

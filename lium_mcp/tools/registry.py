@@ -18,7 +18,7 @@ from mcp.types import Tool as ListedTool
 from pydantic import create_model
 
 from lium_mcp.api.wire import noting_changes
-from lium_mcp.tools.arguments import Arguments, listed
+from lium_mcp.tools.arguments import Arguments, Metadata, listed
 from lium_mcp.tools.asking import Asks, agreed, make_resolver
 from lium_mcp.tools.call import READ_LIMIT_SECONDS, Call, Runtime, time_limit
 from lium_mcp.tools.failures import CHANGED_BEFORE, FAILURES, NOTHING_CHANGED, as_failure, render_failure
@@ -142,7 +142,7 @@ def publish(spec: ToolSpec) -> Tool:
         annotations=spec.hints,
     )
     # The SDK's own schemas are not plain, and its arguments ignore unknown names in silence.
-    metadata = tool.fn_metadata
+    metadata = tool.fn_metadata = Metadata.model_construct(**vars(tool.fn_metadata))
     metadata.arg_model = create_model(metadata.arg_model.__name__, __base__=(Arguments, metadata.arg_model))
     tool.parameters = listed(metadata.arg_model)
     if metadata.output_schema is not None:
