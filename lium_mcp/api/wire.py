@@ -74,6 +74,12 @@ def noting_changes() -> Iterator[list[str]]:
         _changes.reset(token)
 
 
+def noted_changes() -> list[str]:
+    """What is noted where this is called; a list of nobody's where nothing is."""
+    changes = _changes.get()
+    return [] if changes is None else changes
+
+
 _hidden: ContextVar[Secrets | None] = ContextVar("_hidden", default=None)
 
 

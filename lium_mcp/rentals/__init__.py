@@ -8,6 +8,7 @@ from lium_mcp.rentals.orders import ClusterOrder, NodeOrder, Order, Rental, Spec
 from lium_mcp.rentals.protocol import Judge, PodNameTaken, Renter, RentUnsettled
 from lium_mcp.rentals.removal import whole_hours
 from lium_mcp.rentals.settling import (
+    BEING_SETTLED,
     DEARER,
     REPLAY_WINDOW,
     has_something_left,
@@ -17,6 +18,7 @@ from lium_mcp.rentals.settling import (
 from lium_mcp.rentals.worker import Claim, LeaseLost, NotNow, Worker
 
 __all__ = [
+    "BEING_SETTLED",
     "DEARER",
     "PRICE_TOLERANCE_USD",
     "REPLAY_WINDOW",

@@ -17,13 +17,14 @@ import anyio
 import anyio.lowlevel
 
 from lium_mcp.api import Clock, LiumClient, LiumError, Pod, PodDetail, RentOutcomeUnknown, Rows
+from lium_mcp.api.wire import noted_changes
 from lium_mcp.rentals.accounts import Identity
 from lium_mcp.rentals.entries import UNSETTLED, Entry, Extension, LedgerUnavailable, PastCost
 from lium_mcp.rentals.expected import ANYTHING
 from lium_mcp.rentals.journal import Journal
 from lium_mcp.rentals.orders import Order, Rental, Terms, pod_count, to_json
 from lium_mcp.rentals.removal import keep_removal_time
-from lium_mcp.rentals.settling import Settler, has_something_left, is_alive, post
+from lium_mcp.rentals.settling import BEING_SETTLED, Settler, has_something_left, is_alive, post
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +112,7 @@ class Renter:
         """
         if self._journal.is_empty:
             return None
-        async with self._turn:
+        async with self._own_turn():
             pods = await self._lium.pods.list()
             entries = await self._settler.attend(await self._identity.known(), pods)
             try:
@@ -120,6 +121,14 @@ class Renter:
                 if taken.removing:  # it may be gone by the time of the rent
                     return None
                 raise
+
+    @asynccontextmanager
+    async def _own_turn(self) -> AsyncIterator[None]:
+        """One at a time; whoever is cut off while another has the turn cannot say that nothing was rented."""
+        if self._turn.locked():
+            noted_changes().append(BEING_SETTLED)
+        async with self._turn:
+            yield
 
     async def look(self) -> tuple[Rows[Pod], list[Entry]]:
         """List the account's pods, with its open rents brought up to date.
@@ -130,7 +139,7 @@ class Renter:
         """
         if self._journal.is_empty:
             return await self._lium.pods.list(), []
-        async with self._turn:
+        async with self._own_turn():
             pods = await self._lium.pods.list()
             account = await self._identity.known()
             before = await self._journal.open().open_entries(account)
@@ -151,7 +160,7 @@ class Renter:
         """
         if self._journal.is_empty:
             return []
-        async with self._turn:
+        async with self._own_turn():
             account = await self._identity.known()
             entries = await self._journal.open().open_entries(account)
             if not any(self._settler.needs_attention(entry, in_background=in_background) for entry in entries):
@@ -223,7 +232,7 @@ class Renter:
             RentOutcomeUnknown: the request left and nothing proves what became of it.
             LiumError: a definite refusal; nothing was rented.
         """
-        async with self._turn:
+        async with self._own_turn():
             admitted = await self._admit(order, terms, find_judge)
             rental = await self._send_unheard(order, admitted) if isinstance(admitted, Entry) else admitted
         try:

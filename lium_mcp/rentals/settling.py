@@ -26,7 +26,7 @@ from lium_mcp.api import (
     Repeat,
     Rows,
 )
-from lium_mcp.api.wire import noting_changes
+from lium_mcp.api.wire import noted_changes, noting_changes
 from lium_mcp.rentals.entries import UNSETTLED, Entry, LedgerUnavailable, Status
 from lium_mcp.rentals.expected import Expected
 from lium_mcp.rentals.journal import Journal
@@ -59,6 +59,9 @@ _MOST_RENTS_ASKED_ABOUT: Final = 12
 _MOST_PODS_ASKED_FOR: Final = 4
 _ATTEND_LIMIT_SECONDS: Final = 30.0
 DEARER: Final = "it came out dearer than allowed"
+BEING_SETTLED: Final = (
+    "Another rent was under way or being settled, and may have made a pod that bills: call list_pods."
+)
 
 
 def is_alive(pod: Pod) -> bool:
@@ -133,11 +136,14 @@ class Settler:
         Raises:
             LedgerUnavailable: the ledger cannot be read.
         """
-        with noting_changes():  # what is done here is nothing that the call at hand was to do
-            return await self._attend(account, pods, in_background=in_background)
-
-    async def _attend(self, account: str, pods: Rows[Pod], *, in_background: bool) -> list[Entry]:
         entries = await self._journal.open().open_entries(account)
+        if any(entry.is_unsettled for entry in entries):
+            noted_changes().append(BEING_SETTLED)
+        with noting_changes():  # what is done here is nothing that the call at hand was to do
+            await self._attend(entries, pods, in_background=in_background)
+        return await self._journal.open().open_entries(account)
+
+    async def _attend(self, entries: Sequence[Entry], pods: Rows[Pod], *, in_background: bool) -> None:
         is_short = False
         left_to_ask_about = _MOST_RENTS_ASKED_ABOUT
         with anyio.move_on_after(_ATTEND_LIMIT_SECONDS):
@@ -158,7 +164,6 @@ class Settler:
                 except LiumError as error:
                     is_short = True
                     log.warning("The rent of %r could not be attended to for now: %s", entry.pod_name, error)
-        return await self._journal.open().open_entries(account)
 
     async def settle(self, entry: Entry) -> Rental | None:
         """Find out what became of a rent whose answer was just lost: ask again with its key, then look for its pod.

@@ -35,7 +35,7 @@ class Arguments(ArgModelBase):
 
 
 class Metadata(FuncMetadata):
-    """How the SDK reads the arguments of a tool, but for the text "null": that is no null, or a ceiling would vanish."""
+    """How the SDK reads arguments, but for the text "null": that is no null, or a ceiling would vanish."""
 
     def pre_parse_json(self, data: dict[str, Any]) -> dict[str, Any]:
         """As the SDK: JSON text is what it means."""

@@ -18,6 +18,7 @@ from mcp.types import Tool as ListedTool
 from pydantic import create_model
 
 from lium_mcp.api.wire import noting_changes
+from lium_mcp.rentals import BEING_SETTLED
 from lium_mcp.tools.arguments import Arguments, Metadata, listed
 from lium_mcp.tools.asking import Asks, agreed, make_resolver
 from lium_mcp.tools.call import READ_LIMIT_SECONDS, Call, Runtime, time_limit
@@ -103,8 +104,11 @@ def bind(spec: ToolSpec, runtime: Runtime) -> Tool:
                 return render(await spec.function(call, **arguments), redact)
         except FAILURES as error:
             failure = as_failure(error)
-            if changes and failure.effect == NOTHING_CHANGED:
-                failure.effect = CHANGED_BEFORE
+            if failure.effect == NOTHING_CHANGED and changes:
+                if set(changes) != {BEING_SETTLED}:
+                    failure.effect = CHANGED_BEFORE
+                elif failure.code == "timed_out":  # in the middle of that, it may be
+                    failure.effect = BEING_SETTLED
             return render_failure(failure, redact)
 
     tool = publish(spec).model_copy(update={"fn": run})

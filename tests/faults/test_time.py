@@ -172,3 +172,31 @@ def test_a_rent_whose_pod_cannot_be_read_answers_within_its_wait_and_names_the_p
     assert '"outcome":"pending"' in text
     assert '"pod_id"' in text
     assert seconds < HOST_LIMIT_SECONDS
+
+
+def test_a_call_that_is_cut_off_while_it_settles_a_rent_does_not_deny_it() -> None:
+    lium = Lium(silence)
+    sent: list[str] = []
+
+    async def rent(request: httpx2.Request) -> httpx2.Response:
+        if request.url.path == "/api/ssh-keys":
+            return httpx2.Response(200, json=[{"id": "k", "public_key": PUBLIC_KEY}])
+        if "idempotency-key" not in request.headers:
+            return await lium._forward(request)
+        sent.append(request.headers["idempotency-key"])
+        if len(sent) <= 4:  # the first one and what is asked in the same call
+            lium.sandbox.clock.advance(seconds=20)
+            raise httpx2.ReadError("gone", request=request)
+        await lium._forward(request)
+        return await silence(request)
+
+    lium._bad = rent
+    calls: dict[str, dict[str, Any]] = {"rent_pod": {"name": "p", "gpu_type": "A100"}, "list_pods": {}}
+    taken = seconds_of_calls(lium, calls, timeout_seconds=45)
+    assert taken["rent_pod"][1].startswith("outcome_unknown")
+    seconds, text = taken["list_pods"]
+    assert text.startswith("timed_out")
+    assert "may have made a pod that bills" in text
+    assert "Nothing was changed" not in text
+    assert seconds <= READ_LIMIT_SECONDS
+    assert len(set(sent)) == len(lium.sandbox.state("pods")["pods"]) == 1
