@@ -15,11 +15,13 @@ from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
 from mcp.server.mcpserver.tools import Tool as BoundTool
+from mcp.server.stdio import stdio_server
 from mcp.types import INVALID_PARAMS, CallToolResult, GetPromptResult, InputRequiredResult, Tool
 from pydantic import ValidationError
 
 from lium_mcp.guard.confirm import unusable_answer
 from lium_mcp.request_ids import RequestIds
+from lium_mcp.stdio import ReadableMessages
 from lium_mcp.tools.call import Stop
 from lium_mcp.tools.failures import META_KEY, ToolFailure, as_failure, crashed, from_validation, render_failure
 from lium_mcp.tools.listing import ListedTool
@@ -70,6 +72,12 @@ class LiumServer(MCPServer[None]):
     async def list_tools(self) -> list[Tool]:
         """List the offered tools."""
         return list(self._listed.values())
+
+    async def run_stdio_async(self) -> None:
+        """Serve over standard input and output, and answer also what cannot be read."""
+        async with stdio_server() as (messages, answers):
+            options = self._lowlevel_server.create_initialization_options()
+            await self._lowlevel_server.run(ReadableMessages(messages, answers), answers, options)
 
     async def call_tool(
         self, name: str, arguments: dict[str, Any], context: Context[None, Any] | None = None

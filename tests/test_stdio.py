@@ -129,12 +129,14 @@ async def test_an_option_that_a_host_misspells_is_said_at_each_call(arguments: l
     assert "s3cret" not in text(refused) + server.stderr
 
 
-async def test_junk_between_messages_is_passed_over_and_never_repeated() -> None:
+async def test_junk_between_messages_is_refused_and_never_repeated() -> None:
     secret = "argument-that-nobody-logs"
     async with serving("--sandbox", LIUM_MCP_LOG_LEVEL="DEBUG") as server:
         request = await speaking(server, LEGACY)
         for junk in (secret, "", "{", "[]", "null", '{"jsonrpc":"2.0"}', f'{{"jsonrpc":"1.0","{secret}":1}}', "\ud800"):
             await server.send(junk)
+            if junk:
+                assert (await server.receive())["error"]["code"] in {-32600, -32700}
         await server.send('{"jsonrpc":"2.0","method":"notifications/' + secret + '"}')
         assert '"pods":[]' in text(await server.ask(called(1, request, "list_pods")))
         unknown = await server.ask(called(2, request, secret, pod=secret))
@@ -149,6 +151,7 @@ async def test_junk_between_messages_is_passed_over_and_never_repeated() -> None
         assert "min_vram_gb: " in text(infinite)
         assert "limit: " in text(infinite)
         assert await server.end() == 0
+    assert not [line for line in server.lines if secret in line and '"error"' in line and '"id":null' in line]
     assert secret not in server.stderr
     lines = [line for line in server.stderr.splitlines() if "lium_mcp.calls" in line]
     assert all(LOGGED.fullmatch(line) for line in lines)
@@ -258,3 +261,25 @@ async def test_the_log_can_be_read_by_programs_and_holds_no_argument() -> None:
         frozenset({"at", "level", "logger", "tool", "outcome", "seconds", "request_id"})
     }
     assert "a-name" not in server.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "request_id", "code"),
+    [
+        ('{"jsonrpc": "2.0", "id": 5, "method": "ping", "params": {"note": "\\ud83d"}}', 5, -32600),
+        ('{"jsonrpc": "2.0", "id": "six", "params": {}}', "six", -32600),
+        ('{"id": 7, "method": "ping"}', 7, -32600),
+        ('{"jsonrpc": "2.0", "id": 8, "method": "ping", "params": []}', 8, -32600),
+        ('[{"jsonrpc": "2.0", "id": 9, "method": "ping"}]', None, -32600),
+        ('{"jsonrpc": "2.0", "id": 9, "method": "ping"', None, -32700),
+        ("[" * 100_000, None, -32700),
+        ("sk_not_a_message", None, -32700),
+    ],
+)
+async def test_a_line_that_is_no_message_is_answered(line: str, request_id: Any, code: int) -> None:
+    async with serving("--sandbox") as server:
+        await server.send(line)
+        answer = await server.receive()
+        assert (answer["id"], answer["error"]["code"]) == (request_id, code)
+        assert "sk_" not in server.lines[-1]
+        await speaking(server, CURRENT)
