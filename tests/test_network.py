@@ -88,14 +88,16 @@ async def test_a_proxy_is_gone_through_unless_no_proxy_names_the_host(
 async def test_a_proxy_that_refuses_or_is_not_there_is_named_and_nothing_was_sent(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with proxying(Proxy("407 s3cretPassword is wrong")) as address:
+    proxy = Proxy("407 s3cretPassword is wrong")
+    async with proxying(proxy) as address:
         monkeypatch.setenv("HTTPS_PROXY", f"http://me:s3cretPassword@{address}")
         async with agent_at("https://lium.example/api") as agent:
             refused = await agent.refused("rent_pod", name="p", gpu_type="A100")
+    assert len(proxy.asked) == 1, "a wrong password that is sent again and again locks an account"
     async with agent_at("https://lium.example/api") as agent:
         absent = await agent.refused("remove_pod", pod="p")
     assert "status 407" in refused.text
-    assert "HTTPS_PROXY, which needs a name and a password" in refused.text
+    assert "HTTPS_PROXY, since the proxy wants a name and a password, or others" in refused.text
     for failure in (refused, absent):
         assert failure.code == "lium_unreachable"
         assert "HTTPS_PROXY" in failure.text

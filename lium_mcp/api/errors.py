@@ -7,7 +7,8 @@
     |   |-- MissingApiKey
     |   `-- MissingSession
     |-- ConnectionFailed         no connection, or it broke before the answer was complete
-    |   `-- CertificateRefused   what answers there shows no certificate that is trusted here
+    |   |-- CertificateRefused   what answers there shows no certificate that is trusted here
+    |   `-- ProxyLoginRefused    the proxy wants another name and password
     |-- RequestTimedOut
     |-- UntrustedRedirect
     |-- ResponseTooLarge
@@ -162,6 +163,12 @@ class CertificateRefused(ConnectionFailed):
         "Have the user set SSL_CERT_FILE, where this MCP server is configured, to the PEM file of the certificates to "
         "trust (of the company, where its network reads along), and restart it. No other call will work before that."
     )
+
+
+class ProxyLoginRefused(ConnectionFailed):
+    """The proxy on the way wants a name and a password, or others; nothing was sent."""
+
+    _advice = "Have the user correct the proxy's address, which holds its name and password, and restart this MCP server."
 
 
 class RequestTimedOut(LiumError):

@@ -9,7 +9,7 @@ from typing import Final
 import httpx2
 
 from lium_mcp.api.error_bodies import clean_text
-from lium_mcp.api.errors import CertificateRefused, ConnectionFailed
+from lium_mcp.api.errors import CertificateRefused, ConnectionFailed, ProxyLoginRefused
 
 _ASKS_FOR_LOGIN: Final = "407"
 _MOST_CAUSES: Final = 10
@@ -62,12 +62,12 @@ def not_connected(
         )
     if isinstance(error, httpx2.ProxyError):
         status = next((word for word in str(error).split() if word.isdecimal()), "")
-        remedy = (
-            ", which needs a name and a password" if status == _ASKS_FOR_LOGIN else ", or to ask who runs that proxy"
-        )
-        return ConnectionFailed(
+        kind, remedy = ConnectionFailed, "or to ask who runs that proxy"
+        if status == _ASKS_FOR_LOGIN:
+            kind, remedy = ProxyLoginRefused, "since the proxy wants a name and a password, or others"
+        return kind(
             f"The proxy of {network.proxy_setting} lets nothing through to {host} (status {status}); nothing was sent.",
-            hint=f"The user has to correct {network.proxy_setting}{remedy}",
+            hint=f"The user has to correct {network.proxy_setting}, {remedy}",
         )
     return ConnectionFailed(f"No connection to Lium could be made{through}; nothing was sent.")
 

@@ -18,6 +18,7 @@ from lium_mcp.api.errors import (
     ConnectionFailed,
     Effect,
     LiumError,
+    ProxyLoginRefused,
     RateLimited,
     RequestTimedOut,
     ServerFailed,
@@ -83,7 +84,7 @@ def pause_seconds(error: LiumError, attempts_made: int, repeat: Repeat) -> float
 
 
 def _may_repeat(error: LiumError, repeat: Repeat) -> bool:
-    if repeat is Repeat.NEVER or isinstance(error, CertificateRefused):
+    if repeat is Repeat.NEVER or isinstance(error, CertificateRefused | ProxyLoginRefused):
         return False
     if isinstance(error, RateLimited):
         return True
