@@ -168,7 +168,7 @@ class CertificateRefused(ConnectionFailed):
 class ProxyLoginRefused(ConnectionFailed):
     """The proxy on the way wants a name and a password, or others; nothing was sent."""
 
-    _advice = "Have the user correct the proxy's address, which holds its name and password, and restart this MCP server."
+    _advice = "Have the user correct the proxy's address, which holds name and password, and restart this MCP server."
 
 
 class RequestTimedOut(LiumError):
