@@ -9,10 +9,11 @@ environment.
 
 import ipaddress
 import os
+import re
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 from urllib.parse import unquote, urlsplit
 
 from platformdirs import user_state_path
@@ -436,16 +437,25 @@ def problems_of(*parts: Callable[[], object]) -> list[str]:
     return problems
 
 
+_ALMOST_OURS: Final = re.compile("^(?:LIUM_?MCP_?|LIUM_|MCP_LIUM_)")
+
+
 def _idle_variables() -> list[str]:
     """A misspelt or empty limit would be no limit, and nobody would notice."""
     known = {environment_name(field) for field in Settings.model_fields}
+    guards = {
+        environment_name(field) for field in (*Limits.model_fields, "read_only", "deny_tools", "policy", "confirm")
+    }
     problems = []
     for name, value in sorted(os.environ.items()):
         variable = name.upper()  # as the settings are read
-        if not variable.startswith("LIUM_MCP_") or variable.startswith(REGISTRY_PREFIX):
+        # With another prefix it would set nothing either; of those, only what guards is told from other programs' own.
+        meant = _ALMOST_OURS.sub("LIUM_MCP_", variable)
+        is_ours = variable.startswith("LIUM_MCP_") or meant in guards
+        if not is_ours or variable.startswith(REGISTRY_PREFIX):
             continue
         if variable not in known:
-            problems.append(no_such(name, known, like=variable))
+            problems.append(no_such(name, known, like=meant))
         elif not value.strip():
             problems.append(f"{name}: it is empty; give it a value or leave it out")
     return problems

@@ -92,7 +92,8 @@ def key_problem(text: str) -> str | None:
 
 def no_such(name: str, known: Collection[str], *, like: str) -> str:
     """That a variable or option sets nothing, and which one was perhaps meant."""
-    close = get_close_matches(like, known, n=1)
+    begun = [longer for longer in sorted(known) if longer.startswith(like)]
+    close = begun or get_close_matches(like, known, n=1)
     return f"{name}: there is no such setting" + (f"; {close[0]} is one" if close else "")
 
 

@@ -289,6 +289,10 @@ async def test_the_public_key_is_found_as_the_official_client_finds_it(
         ("lium_mcp_max_pod", "LIUM_MCP_MAX_PODS"),
         ("LIUM_MCP_ALLOW_TEMPLATE", "LIUM_MCP_ALLOW_TEMPLATES"),
         ("LIUM_MCP_API_KEY", ""),
+        ("LIUM_MCP_MAX_PRICE", "LIUM_MCP_MAX_PRICE_PER_HOUR_USD"),
+        ("LIUM_MAX_PODS", "LIUM_MCP_MAX_PODS"),
+        ("LIUMMCP_MAX_PODS", "LIUM_MCP_MAX_PODS"),
+        ("LIUM_READ_ONLY", "LIUM_MCP_READ_ONLY"),
     ],
 )
 def test_a_variable_that_sets_nothing_stops_the_start(
