@@ -207,8 +207,8 @@ def outcome_unknown(name: str, unknown: RentOutcomeUnknown) -> ToolFailure:
     return ToolFailure(
         "outcome_unknown",
         f"The rent of {name} got no clear answer, and it could not be established what became of it.",
-        f"Do not rent again. Call list_pods: if {name} is there, use it; if it does not appear within a few minutes, "
-        "nothing was rented.",
+        f"Do not rent again. Call list_pods, which settles it: it asks Lium once more for this very rent, and that may "
+        f"still make the pod. If {name} is there, use it; once it is not there and not unsettled, none was made.",
         effect="It may exist and bill.",
         request_id=unknown.request_id,
     )
