@@ -32,10 +32,15 @@ class ReadableMessages:
         return self._messages.last_context
 
     async def receive(self) -> SessionMessage | Exception:
-        """The next message."""
+        """The next message; an answer that cannot be read comes as an error, or what waits for it would wait on."""
         while isinstance(item := await self._messages.receive(), ValidationError):
-            if (refusal := _refusal(item)) is not None:
-                await self._answers.send(SessionMessage(refusal))
+            message, problem = _read(item)
+            if problem is None:
+                continue
+            refusal = SessionMessage(JSONRPCError(jsonrpc="2.0", id=_id_of(message), error=problem))
+            if isinstance(message, dict) and "method" not in message and not {"result", "error"}.isdisjoint(message):
+                return refusal
+            await self._answers.send(refusal)
         return item
 
     async def aclose(self) -> None:
@@ -60,20 +65,21 @@ class ReadableMessages:
         await self.aclose()
 
 
-def _refusal(error: ValidationError) -> JSONRPCError | None:
-    """What is said of a message, never what it holds; nothing of a line that is blank."""
-    inputs = [problem["input"] for problem in error.errors(include_url=False, include_context=False)]
-    message = next((value for value in inputs if isinstance(value, dict) and "id" in value), None)
-    is_json = True
+def _read(error: ValidationError) -> tuple[object, ErrorData | None]:
+    """What can be made out of a message, and what is wrong with it; nothing is with a blank line."""
+    problems = error.errors(include_url=False, include_context=False)
+    inputs = [problem["input"] for problem in problems]
     if isinstance(inputs[0], str) and not inputs[0].strip():
-        return None
-    if error.errors()[0]["type"] == "json_invalid":
-        try:  # Python reads what pydantic does not: halves of a character, as hosts cut them out
-            message = json.loads(inputs[0])
-        except (ValueError, TypeError, RecursionError):
-            is_json = False
+        return None, None
+    if problems[0]["type"] != "json_invalid":
+        message = next((value for value in inputs if isinstance(value, dict) and "id" in value), None)
+        return message, ErrorData(code=INVALID_REQUEST, message=_NO_MESSAGE)
+    try:  # Python reads what pydantic does not: halves of a character, as hosts cut them out
+        return json.loads(inputs[0]), ErrorData(code=INVALID_REQUEST, message=_NO_MESSAGE)
+    except (ValueError, TypeError, RecursionError):
+        return None, ErrorData(code=PARSE_ERROR, message=_NO_JSON)
+
+
+def _id_of(message: object) -> str | int | None:
     request_id = message.get("id") if isinstance(message, dict) else None
-    if isinstance(request_id, bool) or not isinstance(request_id, str | int):
-        request_id = None
-    code, words = (INVALID_REQUEST, _NO_MESSAGE) if is_json else (PARSE_ERROR, _NO_JSON)
-    return JSONRPCError(jsonrpc="2.0", id=request_id, error=ErrorData(code=code, message=words))
+    return request_id if isinstance(request_id, str | int) and not isinstance(request_id, bool) else None

@@ -872,6 +872,27 @@ async def _http_client(url: str, key: str, mode: Mode, person: Person) -> AsyncI
         yield client
 
 
+@pytest.mark.parametrize("answer", [None, "accept", ["accept"]])
+async def test_over_stdio_an_answer_that_cannot_be_read_is_none(answer: object) -> None:
+    async with serving_stdio("--sandbox", "--allow-tools", "rent_pod") as server:
+        hello = {
+            "protocolVersion": "2025-11-25",
+            "capabilities": {"elicitation": {"form": {}}},
+            "clientInfo": {"name": "x", "version": "1"},
+        }
+        await server.ask({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": hello})
+        await server.send({"jsonrpc": "2.0", "method": "notifications/initialized"})
+        call = {"name": "rent_pod", "arguments": {"name": "p", "gpu_type": "RTX4090", "hours": 1}}
+        await server.send({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call})
+        request = await server.receive()
+        await server.send({"jsonrpc": "2.0", "id": request["id"], "result": answer})
+        last = await server.receive()
+        assert last["result"]["isError"]
+        text = last["result"]["content"][0]["text"]
+        assert "code: not_confirmed" in text
+        assert "LIUM_MCP_CONFIRM" in text
+
+
 @pytest.mark.parametrize("era", ["2026-07-28", "2025-11-25"])
 async def test_over_stdio_a_person_is_asked(era: str) -> None:
     asked_for: Row = {"elicitation": {"form": {}}}
