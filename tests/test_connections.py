@@ -60,7 +60,7 @@ def is_open(waiting: socket.socket) -> bool:
 
 
 def lives(served: Served) -> bool:
-    return httpx2.get(f"{served.url}/healthz", timeout=2, trust_env=False).status_code == 200
+    return httpx2.get(f"{served.url}/healthz", timeout=6, trust_env=False).status_code == 200
 
 
 def test_the_bounds_are_as_documented() -> None:
