@@ -29,7 +29,6 @@ _KEY_TEXT: Final = re.compile(r"-----BEGIN |(ssh|ecdsa|sk)-\S+ +AAAA")
 _ASSIGNMENT: Final = re.compile(r"(export |set |\$env:)?\s*[A-Z_-]*key\s*[=:]", re.IGNORECASE)
 _HOST: Final = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
 _PATH: Final = re.compile(r"(/[A-Za-z0-9._~-]+)*")
-_MARKS: Final = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
 
 class SettingsError(Exception):
@@ -103,8 +102,18 @@ def decoded(content: bytes, errors: Literal["strict", "replace"] = "strict") -> 
     Raises:
         UnicodeError: it is no text.
     """
-    encoding = next((encoding for mark, encoding in _MARKS if content.startswith(mark)), "utf-8")
-    return content.decode(encoding, errors)
+    return without_mark(content, errors).decode("utf-8", errors)
+
+
+def without_mark(content: bytes, errors: Literal["strict", "replace"] = "replace") -> bytes:
+    """What is in UTF-8, without a byte order mark before it; what such a mark says to be UTF-16 is put into UTF-8.
+
+    Raises:
+        UnicodeError: it has that mark and is no UTF-16.
+    """
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16", errors).encode()
+    return content.removeprefix(codecs.BOM_UTF8)
 
 
 def key_file(text: str) -> Path:

@@ -4,7 +4,6 @@ Credentials go to the configured origin only; what may be repeated is repeated, 
 limit and a size limit; every failure is a `LiumError` that says whether the request possibly took effect.
 """
 
-import codecs
 import math
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
@@ -38,6 +37,7 @@ from lium_mcp.api.network import not_connected
 from lium_mcp.api.pool import Pool
 from lium_mcp.api.retries import Repeat, repeating
 from lium_mcp.secret_forms import Secrets, redacted
+from lium_mcp.values import without_mark
 
 KEY_PREFIX = "sk_"
 MAX_REDIRECTS = 5
@@ -371,7 +371,7 @@ class Wire:
         if size > limit and response.is_success:
             raise _too_large(limit, mutates=mutates)
         request_id = clean_text(response.headers.get("X-Request-Id", ""), self.redact, max_chars=MAX_REQUEST_ID_CHARS)
-        body = _without_mark(b"".join(chunks)[:limit])
+        body = without_mark(b"".join(chunks)[:limit])
         return Answer(response.status_code, response.headers, body, asked_at, request_id or None, mutates, rewritten)
 
     def _refusal(self, answer: Answer) -> LiumError:
@@ -429,13 +429,6 @@ def _redirected(request: httpx2.Request, target: httpx2.URL, method: str) -> htt
     for name in ("Content-Type", "Content-Length", "Idempotency-Key"):
         headers.pop(name, None)
     return httpx2.Request(method, target, headers=headers, extensions=request.extensions)
-
-
-def _without_mark(body: bytes) -> bytes:
-    """Return a body without a byte order mark, in UTF-8: no JSON has one, and some servers write one."""
-    if body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return body.decode("utf-16", "replace").encode()
-    return body.removeprefix(codecs.BOM_UTF8)
 
 
 def _too_large(limit_bytes: int, *, mutates: bool) -> ResponseTooLarge:
