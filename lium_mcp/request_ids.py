@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lium_mcp.sessions import MESSAGE, SESSION
 
-_Use = tuple[str, str]  # the connection, and the id as the SDK compares it
+_Use = tuple[object, str]  # the connection, and the id as the SDK compares it
 
 _LAST_WORDS_SECONDS: Final = 1.0
 _REFUSAL: Final = (
@@ -45,12 +45,11 @@ class RequestIds:
         """Refuse a request over Streamable HTTP whose id another one of its session has."""
 
         async def posted(scope: Scope, receive: Receive, send: Send) -> None:
-            session_id = scope[SESSION].id if SESSION in scope else None
             request_id = request_id_in(scope[MESSAGE]) if scope["method"] == "POST" else None
-            if session_id is None or request_id is None:
+            if SESSION not in scope or request_id is None:
                 await app(scope, receive, send)
                 return
-            use = session_id, str(request_id)
+            use = scope[SESSION], str(request_id)
             earlier = self._posted.get(use)
             if earlier is not None and earlier.answered:
                 # Clients that give each request the same id send the next when they have read the answer.
@@ -97,12 +96,11 @@ def request_id_in(message: Any) -> str | int | None:  # noqa: ANN401 - whatever 
     return request_id if isinstance(request_id, str | int) else None
 
 
-def _connection(request: Request | None) -> str | None:
+def _connection(request: Request | None) -> object:
     """What a request shares its ids with; None where it shares them with none."""
     if request is None:
         return ""  # standard input and output
-    session_id: str | None = request.scope[SESSION].id if _is_in_session(request) else None
-    return session_id or request.query_params.get("session_id")
+    return request.scope.get(SESSION) or request.query_params.get("session_id")
 
 
 def _is_in_session(request: Request | None) -> bool:

@@ -19,11 +19,13 @@ from mcp.server.streamable_http import MCP_SESSION_ID_HEADER
 from mcp.server.transport_security import RequestBodyLimitMiddleware
 from mcp.shared.inbound import MCP_PROTOCOL_VERSION_HEADER
 from mcp.types.version import HANDSHAKE_PROTOCOL_VERSIONS
-from pydantic_core import from_json
+from pydantic_core import to_json
 from starlette.authentication import SimpleUser
 from starlette.datastructures import Headers
-from starlette.responses import PlainTextResponse
+from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from lium_mcp.messages import is_answer, read_message
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +64,6 @@ class SessionBounds:
 class _Session:
     address: str
     user: SimpleUser | None
-    id: str | None = None
     open_requests: int = 0
     idle_since: float = 0.0
     has_called: bool = False
@@ -121,17 +122,24 @@ class Sessions:
         return bounded
 
     def bodies(self, app: ASGIApp) -> ASGIApp:
-        """Bound what an application is sent: long is only a tool call of a caller that shows a key or the token."""
+        """Bound what an application is sent: messages alone, and long only a call by who shows a key or the token."""
 
         async def short(scope: Scope, receive: Receive, send: Send) -> None:
             first = await receive()
             if first["type"] != "http.request" or first.get("more_body", False):
                 return  # the caller has left in the middle
             body = first.get("body", b"")
-            scope[MESSAGE] = message = _parsed(body)
+            message, refusal = read_message(body)
+            scope[MESSAGE] = message
             if len(body) > self._bounds.body_bytes and message.get("method") != "tools/call":
                 await PlainTextResponse("Request body too large", 413)(scope, receive, send)
                 return
+            if refusal is not None and scope["method"] == "POST":
+                said = refusal.model_dump(mode="json", exclude_unset=True)
+                if not is_answer(message):
+                    await JSONResponse(said, 400)(scope, receive, send)
+                    return
+                first["body"] = to_json(said)  # whoever waits for the answer hears that it was none
             waiting: list[Message] = [first]
 
             async def replay() -> Message:
@@ -194,7 +202,6 @@ class Sessions:
             if message["type"] == "http.response.start" and message["status"] < 400:  # noqa: PLR2004 - an error
                 session_id = Headers(raw=message["headers"]).get(MCP_SESSION_ID_HEADER)
                 if session_id is not None:
-                    session.id = session_id
                     self._by_id[session_id] = session
                     opened.append(session_id)
             await send(message)
@@ -271,12 +278,3 @@ def _in_use(session: _Session) -> Iterator[None]:
 
 def _name(user: SimpleUser | None) -> str | None:
     return user.username if user is not None else None
-
-
-def _parsed(body: bytes) -> dict[str, Any]:
-    """The message in a body; empty where there is none that could be one."""
-    try:
-        message = from_json(body)
-    except ValueError:
-        return {}
-    return message if isinstance(message, dict) else {}

@@ -1,20 +1,15 @@
 """Messages over standard input, of which those that cannot be read are answered too: a host would wait for ever."""
 
-import json
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Self
 
 import anyio
 from mcp.shared._context_streams import ContextReceiveStream, ContextSendStream
 from mcp.shared.message import SessionMessage
-from mcp.types import INVALID_REQUEST, PARSE_ERROR, ErrorData, JSONRPCError
+from mcp.types import JSONRPCError
 from pydantic import ValidationError
 
-_NO_JSON: Final = "This line is no JSON: one message in UTF-8 is expected."
-_NO_MESSAGE: Final = (
-    "This is no message of JSON-RPC 2.0 in Unicode: an object with jsonrpc, method and, for a request, an id that is a "
-    "text or a whole number is expected, one to a line."
-)
+from lium_mcp.messages import is_answer, read_otherwise, refuse
 
 
 class ReadableMessages:
@@ -34,13 +29,12 @@ class ReadableMessages:
     async def receive(self) -> SessionMessage | Exception:
         """The next message; an answer that cannot be read comes as an error, or what waits for it would wait on."""
         while isinstance(item := await self._messages.receive(), ValidationError):
-            message, problem = _read(item)
-            if problem is None:
+            message, refusal = _read(item)
+            if refusal is None:
                 continue
-            refusal = SessionMessage(JSONRPCError(jsonrpc="2.0", id=_id_of(message), error=problem))
-            if isinstance(message, dict) and "method" not in message and not {"result", "error"}.isdisjoint(message):
-                return refusal
-            await self._answers.send(refusal)
+            if is_answer(message):
+                return SessionMessage(refusal)
+            await self._answers.send(SessionMessage(refusal))
         return item
 
     async def aclose(self) -> None:
@@ -65,21 +59,13 @@ class ReadableMessages:
         await self.aclose()
 
 
-def _read(error: ValidationError) -> tuple[object, ErrorData | None]:
-    """What can be made out of a message, and what is wrong with it; nothing is with a blank line."""
+def _read(error: ValidationError) -> tuple[object, JSONRPCError | None]:
+    """What can be made out of a line, and why it cannot be served; nothing is said of a blank one."""
     problems = error.errors(include_url=False, include_context=False)
     inputs = [problem["input"] for problem in problems]
     if isinstance(inputs[0], str) and not inputs[0].strip():
         return None, None
-    if problems[0]["type"] != "json_invalid":
-        message = next((value for value in inputs if isinstance(value, dict) and "id" in value), None)
-        return message, ErrorData(code=INVALID_REQUEST, message=_NO_MESSAGE)
-    try:  # Python reads what pydantic does not: halves of a character, as hosts cut them out
-        return json.loads(inputs[0]), ErrorData(code=INVALID_REQUEST, message=_NO_MESSAGE)
-    except (ValueError, TypeError, RecursionError):
-        return None, ErrorData(code=PARSE_ERROR, message=_NO_JSON)
-
-
-def _id_of(message: object) -> str | int | None:
-    request_id = message.get("id") if isinstance(message, dict) else None
-    return request_id if isinstance(request_id, str | int) and not isinstance(request_id, bool) else None
+    if problems[0]["type"] == "json_invalid":
+        return read_otherwise(inputs[0])
+    message = next((value for value in inputs if isinstance(value, dict) and "id" in value), None)
+    return message, refuse(message)

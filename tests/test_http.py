@@ -323,6 +323,24 @@ async def test_only_who_opened_a_session_answers_its_questions(
     assert lium.state()["rents"] == []
 
 
+@pytest.mark.parametrize("result", [None, "accept", ["accept"]])
+@pytest.mark.parametrize("way", OLD_WAYS)
+async def test_an_answer_that_cannot_be_read_is_none(
+    guarded: Served, lium: Simulated, way: Way, result: object
+) -> None:
+    await register_ssh_keys(guarded.url)
+    wire = Wire(guarded.url, MINE, asks=True)
+    async with wire.calling(way, "rent_pod", RENT | {"wait_seconds": 0}) as lines:
+        async for question in messages_of(lines, "elicitation/create"):
+            assert await wire.say({"jsonrpc": "2.0", "id": question["id"], "result": result}) == 202
+            break
+        with anyio.fail_after(5):
+            answer = await answer_in(lines)
+    assert "not_confirmed" in answer
+    assert "LIUM_MCP_CONFIRM" in answer
+    assert lium.state()["rents"] == []
+
+
 async def answer_in(lines: AsyncIterator[str]) -> str:
     async for line in lines:
         if '"content"' in line:
@@ -604,6 +622,55 @@ async def test_a_second_request_of_one_id_is_refused_and_the_first_is_answered(
         again = await wire.post(SAME_ID)
         assert "total" in (again.text if way == "legacy" else await answer_in(lines))
     assert len(lium.state()["rents"]) == 1
+
+
+async def test_the_id_of_the_opening_request_is_free_once_that_is_answered(personal: Served) -> None:
+    async with httpx2.AsyncClient(base_url=personal.url, timeout=10, trust_env=False) as http:
+        every = {"Accept": "application/json, text/event-stream"}
+        opening = await http.post("/mcp", json=initialize(), headers=every)
+        every |= {"Mcp-Session-Id": opening.headers["mcp-session-id"]}
+        again = await http.post("/mcp", json=SAME_ID | {"id": initialize()["id"]}, headers=every)
+        await http.delete("/mcp", headers=every)
+    assert "total" in again.text
+
+
+UNREADABLE: dict[str, tuple[bytes, Any, int]] = {
+    "no JSON": (b"sk_not_a_message", None, -32700),
+    "cut off": (b'{"jsonrpc": "2.0", "id": 9, "method": "sk_', None, -32700),
+    "nothing": (b"", None, -32700),
+    "too deep": (b"[" * 20_000, None, -32700),
+    "half a character": (b'{"jsonrpc": "2.0", "id": 5, "method": "ping", "params": {"sk_": "\\ud83d"}}', 5, -32600),
+    "two": (json.dumps([SAME_ID]).encode(), None, -32600),
+    "no method": (b'{"jsonrpc": "2.0", "id": "six", "params": {"sk_": 1}}', "six", -32600),
+    "no version": (b'{"id": 7, "method": "ping"}', 7, -32600),
+    "parameters in a list": (b'{"jsonrpc": "2.0", "id": 8, "method": "ping", "params": ["sk_"]}', 8, -32600),
+    "null as an id": (json.dumps(SAME_ID | {"id": None}).encode(), None, -32600),
+    "a fraction as an id": (json.dumps(SAME_ID | {"id": 1.5}).encode(), None, -32600),
+    "a boolean as an id": (json.dumps(SAME_ID | {"id": True}).encode(), None, -32600),
+    "an object as an id": (json.dumps(SAME_ID | {"id": {}}).encode(), None, -32600),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_body_that_is_no_message_is_answered_and_not_repeated(personal: Served, way: Way) -> None:
+    wire = Wire(personal.url)
+    async with wire.calling(way, "list_pods", {}):
+        path, headers = wire.session if way != "modern" else ("/mcp", {"MCP-Protocol-Version": MODERN_VERSION})
+        headers = headers | {"Accept": "application/json, text/event-stream", "Content-Type": "application/json"}
+        async with httpx2.AsyncClient(base_url=personal.url, timeout=10, trust_env=False) as http:
+            answers = {
+                case: await http.post(path, content=content, headers=headers)
+                for case, (content, _, _) in UNREADABLE.items()
+            }
+    assert {case: answer.status_code for case, answer in answers.items()} == dict.fromkeys(UNREADABLE, 400)
+    errors = {case: answer.json() for case, answer in answers.items()}
+    assert {case: (error["id"], error["error"]["code"]) for case, error in errors.items()} == {
+        case: (request_id, code) for case, (_, request_id, code) in UNREADABLE.items()
+    }
+    for case, error in errors.items():
+        assert error["error"]["message"].endswith(" is expected."), case
+        assert "sk_" not in str(error), case
+        assert "list_gpus" not in str(error), case
 
 
 async def next_data(lines: AsyncIterator[str]) -> str:

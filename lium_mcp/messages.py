@@ -1,0 +1,68 @@
+"""Messages of JSON-RPC as callers send them, and what is said of those that cannot be served, over every transport.
+
+No sentence repeats what was sent.
+"""
+
+import json
+from typing import Any, Final
+
+from mcp.types import (
+    INVALID_REQUEST,
+    PARSE_ERROR,
+    ErrorData,
+    JSONRPCError,
+    JSONRPCNotification,
+    jsonrpc_message_adapter,
+)
+from pydantic import ValidationError
+from pydantic_core import from_json
+
+_NO_JSON: Final = "This is no JSON: one message in UTF-8 is expected."
+_NO_MESSAGE: Final = (
+    "This is no message of JSON-RPC 2.0 in Unicode: one object with jsonrpc, method and, for a request, an id "
+    "that is a text or a whole number is expected."
+)
+
+
+def read_message(body: bytes) -> tuple[dict[str, Any], JSONRPCError | None]:
+    """The message in a body, empty where there is none, and why it cannot be served."""
+    refusal: JSONRPCError | None = None
+    try:
+        message = from_json(body)
+    except ValueError:
+        message, refusal = read_otherwise(body)
+    else:
+        if not _is_valid(message):
+            refusal = refuse(message)
+    return message if isinstance(message, dict) else {}, refusal
+
+
+def read_otherwise(text: str | bytes) -> tuple[object, JSONRPCError]:
+    """What can be made out of a text that pydantic does not take for JSON, and why it cannot be served."""
+    try:  # Python reads what pydantic does not: halves of a character, as hosts cut them out
+        message = json.loads(text)
+    except (ValueError, TypeError, RecursionError):
+        return None, JSONRPCError(jsonrpc="2.0", id=None, error=ErrorData(code=PARSE_ERROR, message=_NO_JSON))
+    return message, refuse(message)
+
+
+def refuse(message: object) -> JSONRPCError:
+    """Why what is no message cannot be served."""
+    request_id = message.get("id") if isinstance(message, dict) else None
+    if not isinstance(request_id, str | int) or isinstance(request_id, bool):
+        request_id = None
+    return JSONRPCError(jsonrpc="2.0", id=request_id, error=ErrorData(code=INVALID_REQUEST, message=_NO_MESSAGE))
+
+
+def is_answer(message: object) -> bool:
+    """Whether what is no message was meant as an answer to a request of ours: it is one then, and says nothing."""
+    return isinstance(message, dict) and "method" not in message and not {"result", "error"}.isdisjoint(message)
+
+
+def _is_valid(message: object) -> bool:
+    try:
+        read = jsonrpc_message_adapter.validate_python(message, by_name=False)
+    except ValidationError:
+        return False
+    # A request whose id cannot be used is read as a notification, and its caller would hear nothing.
+    return not (isinstance(read, JSONRPCNotification) and isinstance(message, dict) and "id" in message)
