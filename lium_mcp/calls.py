@@ -19,7 +19,7 @@ from mcp.server.stdio import stdio_server
 from mcp.types import INVALID_PARAMS, CallToolResult, GetPromptResult, InputRequiredResult, Tool
 from pydantic import ValidationError
 
-from lium_mcp.guard.confirm import unusable_answer
+from lium_mcp.guard.confirm import check_answers, unusable_answer
 from lium_mcp.request_ids import RequestIds
 from lium_mcp.stdio import ReadableMessages
 from lium_mcp.tools.call import Stop
@@ -63,6 +63,8 @@ class LiumServer(MCPServer[None]):
         self.request_ids = RequestIds()
         options["middleware"] = [self.request_ids.once_served, *options.get("middleware", ())]
         super().__init__(**options)
+        # Before the SDK opens the seal of a question, which is done once.
+        self.middleware.insert(0, check_answers)
         self._listed = {item.name: item.tool for item in offered}
         self._bind = cache(bind)
         self._stop = stop

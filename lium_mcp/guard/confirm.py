@@ -18,10 +18,13 @@ from typing import Any, Final, Literal
 
 import anyio
 from mcp import MCPError
+from mcp.server import ServerRequestContext
+from mcp.server.context import CallNext, HandlerResult
 from mcp.server.elicitation import AcceptedElicitation, ElicitationResult
 from mcp.server.mcpserver import Context, Elicit
 from mcp.server.request_state import AESGCMRequestStateCodec, InvalidRequestState, RequestStateCodec
-from pydantic import BaseModel, Field
+from mcp.types import INVALID_PARAMS, InputResponseRequestParams
+from pydantic import BaseModel, Field, ValidationError
 
 Mode = Literal["auto", "always", "never"]
 
@@ -35,6 +38,11 @@ _SEALED_AT: Final = struct.Struct("d")
 _UNSEEN: Final = (
     "Tell the person what was to be asked, and do not call again unless they ask for it. If their client shows no "
     "questions, whoever runs this MCP server can set LIUM_MCP_CONFIRM=never: its limits alone decide then."
+)
+_NO_ANSWERS: Final = (
+    "The answers cannot be read, and nothing was changed. inputResponses is to be an object that has, under each key "
+    'of inputRequests, what the person did: {"action": "accept", "content": {"confirm": true}}, {"action": "decline"} '
+    'or {"action": "cancel"}; requestState is to be sent back as it came.'
 )
 
 # How long ago the question was put to which this request brings the answer.
@@ -135,6 +143,20 @@ async def ask(context: Context[Any, Any], question: Question, again: Callable[[]
             "What was to be confirmed changed before the answer came.",
             "Look again, then call again.",
         )
+
+
+async def check_answers(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
+    """MCP middleware: say of answers that come with a request and cannot be read what is expected.
+
+    Raises:
+        MCPError: they cannot be read.
+    """
+    given = {name: value for name, value in (ctx.params or {}).items() if name in ("inputResponses", "requestState")}
+    try:
+        InputResponseRequestParams.model_validate(given, by_name=False)
+    except ValidationError:
+        raise MCPError(INVALID_PARAMS, _NO_ANSWERS) from None
+    return await call_next(ctx)
 
 
 def unusable_answer() -> NotConfirmed:

@@ -789,6 +789,27 @@ async def test_an_answer_that_is_sent_again_does_nothing_again(sandbox: Sandbox)
     assert [event for event in truth(sandbox, "events") if event["event_type"].startswith("pod-reboot")] == reboots
 
 
+@pytest.mark.parametrize("answer", [None, "accept", {"foo": 1}, {"action": "sure", "content": {"confirm": True}}])
+async def test_of_an_answer_that_cannot_be_read_it_is_said_what_to_send(answer: Any) -> None:
+    async with serving_stdio("--sandbox", "--allow-tools", "rent_pod") as server:
+        meta = {
+            "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+            "io.modelcontextprotocol/clientCapabilities": {"elicitation": {"form": {}}},
+        }
+        call: Row = {"jsonrpc": "2.0", "id": 1, "method": "tools/call"}
+        params: Row = {"name": "rent_pod", "arguments": RENT, "_meta": meta}
+        asked = (await server.ask(call | {"params": params}))["result"]
+        params["requestState"] = asked["requestState"]
+        for wrong in (dict.fromkeys(asked["inputRequests"], answer), [answer], "accept"):
+            refused = await server.ask(call | {"params": params | {"inputResponses": wrong}})
+            assert refused["error"]["code"] == -32602
+            assert "nothing was changed" in refused["error"]["message"]
+            assert '{"action": "decline"}' in refused["error"]["message"]
+        right = {key: {"action": "accept", "content": {"confirm": True}} for key in asked["inputRequests"]}
+        rented = await server.ask(call | {"params": params | {"inputResponses": right}})
+        assert rented["result"]["structuredContent"]["pod_id"]
+
+
 async def test_a_yes_does_not_rent_again_what_was_removed(sandbox: Sandbox) -> None:
     async with agent_on(sandbox, "rent_pod", person=Person("yes")) as agent:
         asked = await ask_by_hand(agent, "rent_pod", RENT)
