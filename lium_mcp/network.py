@@ -56,7 +56,7 @@ def _proxy(address: SplitResult, environment: Mapping[str, str]) -> tuple[str, s
             return "", ""
         names = [name for name in (f"{scheme}_proxy", f"{scheme}_PROXY".upper()) if environment.get(name)]
         return (
-            names[0] if names else "the proxy of this system's settings",
+            names[0] if names else "this system's settings",
             proxy_url if "://" in proxy_url else f"http://{proxy_url}",
         )
     return "", ""

@@ -30,10 +30,15 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ssl.SS
 
 
 @asynccontextmanager
-async def agent_at(base_url: str) -> AsyncIterator[Agent]:
+async def agent_at(base_url: str, timeout_seconds: float = 15) -> AsyncIterator[Agent]:
     """A client on a server that goes over the network."""
     sandbox = Sandbox(speed=0)
-    settings = {"base_url": base_url, "api_key": "sk_sandbox", "state_url": "sqlite://"}
+    settings = {
+        "base_url": base_url,
+        "api_key": "sk_sandbox",
+        "state_url": "sqlite://",
+        "timeout_seconds": timeout_seconds,
+    }
     clock = TurnedClock(sandbox)
     async with Client(build_server(load(settings), clock=clock), raise_exceptions=True) as client:
         yield Agent(client, sandbox, clock)
@@ -100,9 +105,21 @@ async def test_a_proxy_that_refuses_or_is_not_there_is_named_and_nothing_was_sen
     assert "HTTPS_PROXY, since the proxy wants a name and a password, or others" in refused.text
     for failure in (refused, absent):
         assert failure.code == "lium_unreachable"
-        assert "HTTPS_PROXY" in failure.text
+        assert "through the proxy 127.0.0.1 of HTTPS_PROXY" in failure.text
         assert "nothing was sent" in failure.text
         assert "s3cret" not in failure.text
+
+
+async def test_a_proxy_that_never_answers_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    proxy = Proxy(silent=True)
+    async with proxying(proxy) as address:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://me:s3cretPassword@{address}")
+        async with agent_at("https://lium.example/api", timeout_seconds=1) as agent:
+            failure = await agent.refused("list_pods")
+    assert proxy.asked
+    assert failure.code == "timed_out"
+    assert "through the proxy 127.0.0.1 of HTTPS_PROXY" in failure.text
+    assert "s3cret" not in failure.text
 
 
 @pytest.mark.parametrize(

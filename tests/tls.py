@@ -55,15 +55,20 @@ async def over_tls(sandbox: Sandbox, context: ssl.SSLContext) -> AsyncIterator[s
 
 
 class Proxy:
-    """An HTTP proxy that notes what it is asked for, and refuses it if it is to."""
+    """An HTTP proxy that notes what it is asked for, and refuses it or says nothing if it is to."""
 
-    def __init__(self, refusal: str = "") -> None:
+    def __init__(self, refusal: str = "", *, silent: bool = False) -> None:
         self.refusal = refusal
+        self.silent = silent
         self.asked: list[str] = []
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         self.asked.append(head.split("\r\n")[0])
+        if self.silent:
+            await reader.read()  # until the caller gives up
+            writer.close()
+            return
         if self.refusal:
             writer.write(f"HTTP/1.1 {self.refusal}\r\nContent-Length: 0\r\n\r\n".encode())
             await writer.drain()

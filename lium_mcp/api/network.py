@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 import httpx2
 
@@ -28,6 +29,13 @@ class Network:
     proxy_url: str | None = field(default=None, repr=False)
     proxy_setting: str = ""
     ca_path: Path | None = None
+
+    @property
+    def through(self) -> str:
+        """By which proxy, after a verb and without name and password; empty where there is none."""
+        if self.proxy_url is None:
+            return ""
+        return f" through the proxy {urlsplit(self.proxy_url).hostname} of {self.proxy_setting}"
 
     def verify(self) -> ssl.SSLContext | bool:
         """What certificates are checked with.
@@ -53,11 +61,10 @@ def not_connected(
     error: httpx2.RequestError, host: str, network: Network, redact: Callable[[str], str]
 ) -> ConnectionFailed:
     """What stood in the way of a connection over which nothing was sent."""
-    through = f" through the proxy of {network.proxy_setting}" if network.proxy_setting else ""
     if refused := _refused_certificate(error):
         reason = clean_text(refused.verify_message, redact)
         return CertificateRefused(
-            f"What answers at {host}{through} shows a certificate that is not trusted here ({reason}); "
+            f"What answers at {host}{network.through} shows a certificate that is not trusted here ({reason}); "
             "nothing was sent."
         )
     if isinstance(error, httpx2.ProxyError):
@@ -66,10 +73,10 @@ def not_connected(
         if status == _ASKS_FOR_LOGIN:
             kind, remedy = ProxyLoginRefused, "since the proxy wants a name and a password, or others"
         return kind(
-            f"The proxy of {network.proxy_setting} lets nothing through to {host} (status {status}); nothing was sent.",
+            f"Nothing gets{network.through} to {host} (status {status}); nothing was sent.",
             hint=f"The user has to correct {network.proxy_setting}, {remedy}",
         )
-    return ConnectionFailed(f"No connection to Lium could be made{through}; nothing was sent.")
+    return ConnectionFailed(f"No connection to Lium could be made{network.through}; nothing was sent.")
 
 
 def _refused_certificate(error: BaseException | None) -> ssl.SSLCertVerificationError | None:

@@ -385,17 +385,18 @@ class Wire:
     def _failures(self, *, mutates: bool) -> Iterator[None]:
         """Turn what the HTTP library raises into what this package raises."""
         effect: Effect = "unknown" if mutates else "none"
+        network = self._pool.network
         try:
             yield
         except _NOTHING_SENT as error:
-            raise not_connected(error, self._base.host, self._pool.network, self.redact) from error
+            raise not_connected(error, self._base.host, network, self.redact) from error
         except (httpx2.TimeoutException, TimeoutError) as error:
-            raise RequestTimedOut("Lium did not answer in time.", effect=effect) from error
+            raise RequestTimedOut(f"Lium did not answer in time{network.through}.", effect=effect) from error
         except httpx2.DecodingError as error:
             raise UnreadableResponse("Lium's answer could not be decompressed.", effect=effect) from error
         except httpx2.RequestError as error:
             raise ConnectionFailed(
-                "The connection to Lium broke before the answer was complete.", effect=effect
+                f"The connection to Lium{network.through} broke before the answer was complete.", effect=effect
             ) from error
 
     def _note_time(self, response: httpx2.Response, sent_at: datetime) -> None:
