@@ -105,10 +105,17 @@ class PodTemplate(ApiModel):
 
 
 class PodVolume(ApiModel):
-    """The volume attached to a pod."""
+    """The volume attached to a pod; without an id, one that nobody can tell."""
 
     id: ApiStr = None
     name: ApiStr = None
+
+
+def _volume_as_object(value: object) -> object:
+    # Servers name it by its id alone, too; what is there in another form is a volume all the same.
+    if isinstance(value, dict) or not value:
+        return value or None
+    return {"id": value if isinstance(value, str) else None}
 
 
 class Pod(ApiModel):
@@ -141,7 +148,8 @@ class Pod(ApiModel):
     eta_basis: ApiStr = None
     phase: ApiStr = None
     local_volume_path: ApiStr = None
-    volume: ApiNested[PodVolume] = None
+    volume: Annotated[ApiNested[PodVolume], BeforeValidator(_volume_as_object)] = None
+    volume_id: ApiStr = None
     ssh_keys: ApiTuple[str] = ()
     template: ApiNested[PodTemplate] = None
     executor: ApiNested[Executor] = None
@@ -215,6 +223,16 @@ class Pod(ApiModel):
         """Where the local volume is mounted; it dies with the pod."""
         mounts = self.template.volumes if self.template else ()
         return self.local_volume_path or (mounts[0] if mounts else DEFAULT_VOLUME_ROOT)
+
+    @property
+    def attached_volume_id(self) -> str | None:
+        """The volume at /mnt, in whichever field the API names it."""
+        return (self.volume.id if self.volume else None) or self.volume_id or None
+
+    @property
+    def has_unnamed_volume(self) -> bool:
+        """Whether it has a volume of which the API does not say which."""
+        return self.volume is not None and self.attached_volume_id is None
 
     @property
     def scheduled_removal_at(self) -> datetime | None:

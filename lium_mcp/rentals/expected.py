@@ -169,7 +169,7 @@ def shortfalls(pod: Pod, *, volume_id: str | None, visible_gpus: int | None, eve
         sentences.append(f"Ports {', '.join(map(str, closed[:_MOST_NAMED]))}{more} of its template are not open.")
     if _volume_failed(events):
         sentences.append(f"Lium says that its volume could not be attached. {_LOOK_AT_MNT}")
-    elif volume_id is not None and (pod.volume is None or not pod.volume.id):
+    elif volume_id is not None and pod.attached_volume_id is None:
         sentences.append(f"Lium does not show volume {volume_id} as attached to it. {_LOOK_AT_MNT}")
     encryption = (pod.volume_encryption_status or "").upper()
     if encryption in _NOT_ENCRYPTED and pod.enable_volume_encryption:

@@ -178,7 +178,7 @@ async def pod_view(
         else None,
         ports=_ports(pod),
         ssh_answers=None if ssh in (None, "unreachable") else ssh == "answers",
-        volume_id=pod.volume.id if pod.volume else None,
+        volume_id=pod.attached_volume_id,
         local_volume_path=pod.volume_root,
         jupyter_url=pod.jupyter_url,
         warnings=short or None,

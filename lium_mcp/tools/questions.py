@@ -24,7 +24,7 @@ from lium_mcp.tools.targets import (
     find_pods,
     find_usable_template,
     find_volume,
-    volume_holder,
+    refuse_maybe_attached,
 )
 
 _SHOWN_CHARACTERS = 60
@@ -128,12 +128,11 @@ async def ask_to_delete_template(call: Call, *, template: str) -> Question:
 async def ask_to_delete_volume(call: Call, *, volume: str) -> Question:
     """Before `delete_volume`."""
     target = await find_volume(call, volume)
-    holder = volume_holder(target, await call.lium.pods.list())
+    refuse_maybe_attached(target, await call.lium.pods.list())
     size = f"{target.current_size_gb:.1f} GB" if target.current_size_gb is not None else "a size nobody knows"
     files = f" in {target.current_file_count} files" if target.current_file_count is not None else ""
-    mounted = f" It is mounted in {_pod(holder)}." if holder else ""
     return Question(
-        f"Delete volume {quoted(target.name)} ({_id(target.id)}) for good? {size}{files} are lost.{mounted}",
+        f"Delete volume {quoted(target.name)} ({_id(target.id)}) for good? {size}{files} are lost.",
         {"volume": target.id},
     )
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
-from lium_mcp.api import InvalidRequest, LiumError, NotFound, Pod, PodDetail, Template, Volume
+from lium_mcp.api import InvalidRequest, LiumError, NotFound, Pod, PodDetail, Rows, Template, Volume
 from lium_mcp.tools.call import Call
 from lium_mcp.tools.failures import ToolFailure
 
@@ -166,9 +166,30 @@ def refuse_attached(volume: Volume, pods: Sequence[Pod], purpose: str, *, unless
         )
 
 
+def refuse_maybe_attached(volume: Volume, pods: Rows[Pod]) -> None:
+    """Refuse to delete a volume that a pod has mounted, or may have.
+
+    Raises:
+        ToolFailure: a pod has it mounted, or what Lium says of the pods does not tell.
+    """
+    refuse_attached(volume, pods, "deleted")
+    unnamed = next((pod for pod in pods if pod.has_unnamed_volume), None)
+    if unnamed is not None or pods.skipped:
+        missing = (
+            f"Lium does not say which volume pod {unnamed.pod_name} ({unnamed.id}) has mounted"
+            if unnamed
+            else "part of Lium's list of pods could not be read"
+        )
+        raise ToolFailure(
+            "volume_use_unknown",
+            f"Whether a pod has volume {volume.name} ({volume.id}) mounted is not known: {missing}.",
+            "Try again in a minute. If that lasts, a person can look on lium.io and delete it there.",
+        )
+
+
 def volume_holder(volume: Volume, pods: Sequence[Pod]) -> Pod | None:
     """The pod that has a volume mounted, if the key sees it."""
-    return next((pod for pod in pods if pod.volume and pod.volume.id == volume.id), None)
+    return next((pod for pod in pods if pod.attached_volume_id == volume.id), None)
 
 
 async def find_template(call: Call, named: str) -> Template:

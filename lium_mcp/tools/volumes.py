@@ -13,7 +13,7 @@ from lium_mcp.tools.parameters import Cursor, Limit, ShortText, page
 from lium_mcp.tools.questions import ask_to_delete_volume
 from lium_mcp.tools.registry import DESTROYS, READS, WRITES_EACH_TIME, Toolset
 from lium_mcp.tools.results import Result, UtcTime
-from lium_mcp.tools.targets import find_volume, refuse_attached, volume_holder
+from lium_mcp.tools.targets import find_volume, refuse_maybe_attached, volume_holder
 
 toolset = Toolset("volumes")
 
@@ -84,7 +84,7 @@ async def create_volume(
 async def delete_volume(call: Call, volume: VolumeName) -> DeletedVolume:
     """Delete a volume and all data on it, for good. Refused while a pod has it mounted; backups are not touched."""
     found = await find_volume(call, volume)
-    refuse_attached(found, await call.lium.pods.list(), "deleted")
+    refuse_maybe_attached(found, await call.lium.pods.list())
     await call.lium.volumes.delete(found.id)
     return DeletedVolume(volume_id=found.id, name=found.name)
 

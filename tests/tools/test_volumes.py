@@ -1,15 +1,15 @@
 """Volumes: storage that outlives pods, one pod at a time, and never deleted from under one."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any
 
 import pytest
 
 from lium_mcp.sandbox import OTHER_API_KEY, Sandbox
-from tests.harness import Agent, Mode, hosted
+from tests.harness import Agent, Mode, Person, hosted
 from tests.harness import agent_on as agent_on_every_tool
-from tests.tools.wires import Wire, ask, editing, rent, truth
+from tests.tools.wires import Row, Wire, ask, editing, rent, truth
 
 TOOLS = frozenset(
     {"list_volumes", "get_volume", "create_volume", "delete_volume", "update_volume", "rent_pod", "reboot_pod"}
@@ -90,6 +90,49 @@ async def test_a_mounted_volume_is_not_deleted(sandbox: Sandbox, mode: Mode) -> 
         sandbox.clock.advance(minutes=1)
         assert await agent.call("delete_volume", volume="data") == {"volume_id": volume_id, "name": "data"}
     assert ids(sandbox) == set()
+
+
+def by_its_id_alone(pod: Row) -> Row:
+    return pod | {"volume": pod["volume"]["id"]}
+
+
+def beside_it(pod: Row) -> Row:
+    return pod | {"volume": None, "volume_id": pod["volume"]["id"]}
+
+
+@pytest.mark.parametrize("spelt", [by_its_id_alone, beside_it])
+async def test_a_volume_is_mounted_in_whichever_field_a_pod_names_it(
+    sandbox: Sandbox, spelt: Callable[[Row], Row]
+) -> None:
+    volume_id = await made(sandbox, "data")
+    pod_id = await rent(sandbox, "worker", volume_id=volume_id)
+    wire = Wire(sandbox)
+    wire.on("GET", "/pods", editing(lambda pods: [spelt(pod) for pod in pods]))
+    wire.on("GET", "/pods/*", editing(lambda pod: spelt(pod) if "pod_name" in pod else pod))
+    async with agent_on(sandbox, transport=wire) as agent:
+        assert (await agent.call("list_volumes"))["volumes"][0]["attached_to"] == f"worker ({pod_id})"
+        assert (await agent.refused("delete_volume", volume="data")).code == "volume_in_use"
+        refused = await agent.refused("rent_pod", name="second", gpu_type="RTX4090", volume="data")
+        assert refused.code == "volume_in_use"
+        again = await agent.call("reboot_pod", pod="worker", volume="data", wait_seconds=60)
+    assert (again["pod"]["volume_id"], again["pod"].get("warnings")) == (volume_id, None)
+    assert ids(sandbox) == {volume_id}
+
+
+@pytest.mark.parametrize(
+    "odd", [{"volume": {"name": "data"}}, {"volume": ["data"]}, {"id": None}], ids=["no id", "a list", "no pod"]
+)
+async def test_a_volume_that_may_be_mounted_is_not_deleted(sandbox: Sandbox, odd: Row) -> None:
+    volume_id = await made(sandbox, "data")
+    await rent(sandbox, "worker", volume_id=volume_id)
+    wire, person = Wire(sandbox), Person("yes")
+    wire.on("GET", "/pods", editing(lambda pods: [pod | odd for pod in pods]))
+    async with agent_on(sandbox, transport=wire, person=person) as agent:
+        refused = await agent.refused("delete_volume", volume="data")
+    assert refused.code == "volume_use_unknown"
+    assert "Nothing was changed" in refused.text
+    assert person.questions == []
+    assert not wire.sent("DELETE", "/volumes/*")
 
 
 async def test_a_volume_that_is_mounted_meanwhile_is_kept_by_lium(sandbox: Sandbox) -> None:
