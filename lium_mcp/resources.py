@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from lium_mcp.tools.call import READ_LIMIT_SECONDS, Call, Runtime, time_limit
 from lium_mcp.tools.failures import FAILURES, as_failure, from_validation
+from lium_mcp.tools.official_commands import without_commands
 from lium_mcp.tools.policy_view import Offered, policy_view
 from lium_mcp.tools.results import Result, as_json, clean
 
@@ -107,7 +108,7 @@ async def _read(call: Call, reading: Reading) -> str:
         failure = as_failure(error)
         text = " ".join(part for part in (failure.happened, failure.advice) if part)
         kind = ResourceNotFoundError if failure.code.endswith("not_found") else ResourceError
-        raise kind(redact(clean(text))[:_MOST_ERROR_CHARACTERS]) from error
+        raise kind(without_commands(redact(clean(text)))[:_MOST_ERROR_CHARACTERS]) from error
 
 
 def _reading(tool: str, **arguments: Any) -> Reading:  # noqa: ANN401 - what the tool takes

@@ -223,9 +223,10 @@ async def test_a_key_that_lium_repeats_and_control_characters_do_not_come_out(sa
     async with agent_on(sandbox, transport=wire, api_key=key) as agent:
         (content,) = (await agent.client.read_resource("lium://volumes")).contents
         assert isinstance(content, TextResourceContents)
-        wire.on("GET", "/volumes", answering(403, {"message": f"key {key} is blocked \x1b[2J"}))
+        wire.on("GET", "/volumes", answering(403, {"message": f"key {key} is blocked, see `lium keys` \x1b[2J"}))
         with pytest.raises(MCPError, match="blocked") as caught:
             await agent.client.read_resource("lium://volumes")
+    assert "blocked, see Lium's web site" in str(caught.value)
     for text in (content.text, str(caught.value)):
         assert key not in text
         assert "\x1b" not in text

@@ -2,7 +2,7 @@
 
 from lium_mcp.api.addresses import endpoint, segment
 from lium_mcp.api.errors import InvalidRequest, NotFound
-from lium_mcp.api.model import ApiBool, ApiFloat, ApiId, ApiInt, ApiModel, ApiStr, ApiText, ApiTime
+from lium_mcp.api.model import ApiBool, ApiFloat, ApiId, ApiInt, ApiModel, ApiReason, ApiStr, ApiText, ApiTime
 from lium_mcp.api.paging import PAGE_SIZE, Page, Rows, collect_pages
 from lium_mcp.api.resource import Resource
 from lium_mcp.api.retries import Repeat
@@ -39,8 +39,8 @@ class Backup(ApiModel):
     started_at: ApiTime = None
     completed_at: ApiTime = None
     created_at: ApiTime = None
-    error_message: ApiStr = None
-    status_message: ApiStr = None
+    error_message: ApiReason = None
+    status_message: ApiReason = None
     result_quality: ApiStr = None
     backup_volume_id: ApiStr = None
     deletion_state: ApiStr = None

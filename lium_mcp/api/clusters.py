@@ -6,7 +6,7 @@ from lium_mcp.api.addresses import endpoint, segment
 from lium_mcp.api.error_bodies import clean_text
 from lium_mcp.api.errors import Conflict, InvalidRequest, RentOutcomeUnknown, UnreadableResponse
 from lium_mcp.api.executor_models import Executor
-from lium_mcp.api.model import ApiBool, ApiId, ApiInt, ApiModel, ApiStr, ApiText, ApiTuple, RequestModel
+from lium_mcp.api.model import ApiBool, ApiId, ApiInt, ApiModel, ApiReason, ApiStr, ApiTuple, RequestModel
 from lium_mcp.api.paging import Rows
 from lium_mcp.api.renting import send_rent
 from lium_mcp.api.resource import Resource
@@ -53,7 +53,7 @@ class ClusterRentResponse(ApiModel):
 
     success: ApiBool = None
     pod_ids: ApiTuple[str] = ()
-    message: ApiStr = None
+    message: ApiReason = None
     replayed: bool = False
     request_id: ApiStr = None
 
@@ -65,7 +65,7 @@ class ClusterMemberRemoval(ApiModel):
     pod_name: ApiStr = None
     cluster_node_index: ApiInt = None
     success: ApiBool = None
-    message: ApiStr = None
+    message: ApiReason = None
 
 
 class ClusterDeleteResponse(ApiModel):
@@ -73,7 +73,7 @@ class ClusterDeleteResponse(ApiModel):
 
     cluster_id: ApiStr = None
     success: ApiBool = None
-    message: ApiText = ""
+    message: ApiReason = None
     pods: ApiTuple[ClusterMemberRemoval] = ()
 
 

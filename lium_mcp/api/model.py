@@ -4,22 +4,27 @@ The API's answers are untrusted input that moves before we do: a field that cann
 unknown field is kept, and only a missing id makes a row unreadable.
 """
 
-import json
 import math
 import re
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler
-from pydantic_core import CoreSchema, PydanticOmit, core_schema
+from pydantic_core import CoreSchema, PydanticOmit, core_schema, from_json
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]+")
 _MAX_NUMBER_CHARS = 64
 _MAX_INT = 2**63 - 1
 _MAX_FIGURE = 10**15
+# Of a reason or a notice that is no text: one says what it says within these, or is not meant to be read.
+_MAX_DEPTH = 5
+_MAX_ITEMS = 20
+_REASON_NAMES = ("message", "msg", "detail", "error", "reason")
+_CODE_NAMES = ("code", "error_code")
 
 T = TypeVar("T")
 F = TypeVar("F", int, float)
@@ -161,17 +166,51 @@ def _readable_strings(value: object) -> dict[str, str] | None:
     return {key: text for key, text in texts.items() if text is not None}
 
 
-def _joined_lines(value: object) -> str:
+def read_reason(value: object) -> str | None:
+    """Read what went wrong: a text, or what an object, or a list of them, says in its message and its code."""
+    if not isinstance(value, dict | list | tuple):
+        return read_text(value)
+    return _reason_in(value, _MAX_DEPTH) or _words_of(value, _MAX_DEPTH) or None
+
+
+def _reason_in(value: object, depth: int) -> str:
     if isinstance(value, list | tuple):
-        return "\n".join(text for text in map(read_text, value) if text is not None)
+        said = (_reason_in(item, depth - 1) for item in value[:_MAX_ITEMS]) if depth else ()
+        return "; ".join(dict.fromkeys(filter(None, said)))
+    if not isinstance(value, dict):
+        return read_text(value) or ""
+    said = (_reason_in(value.get(name), depth - 1) for name in _REASON_NAMES) if depth else ()
+    reason = next(filter(None, said), "")
+    code = next(filter(None, (read_text(value.get(name)) for name in _CODE_NAMES)), "")
+    return f"{reason} ({code})" if reason and code and code not in reason else reason or code
+
+
+def _words_of(value: object, depth: int) -> str:
+    """What somebody put into a shape that no source shows, in words; what is `null` or empty in it says nothing."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        words = (_words_of(item, depth - 1) for item in value[:_MAX_ITEMS]) if depth else ()
+        return "; ".join(filter(None, words))
+    if isinstance(value, dict):
+        items = list(value.items())[:_MAX_ITEMS] if depth else ()
+        named = ((name, _words_of(item, depth - 1)) for name, item in items)
+        return ", ".join(f"{name}: {words}" for name, words in named if words)
     return read_text(value) or ""
 
 
+def _joined_lines(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return "\n".join(text for text in map(read_reason, value) if text is not None)
+    return read_reason(value) or ""
+
+
 def _read_notice(value: object) -> str | None:
-    if isinstance(value, dict | list):
-        value = json.dumps(value, ensure_ascii=False) if value else None
-    text = (read_text(value) or "").strip()
-    return text if text.strip("0.") else None
+    if isinstance(value, str) and value.lstrip().startswith(("{", "[")):
+        with suppress(ValueError):  # or it is a text that begins so
+            value = from_json(value)
+    text = _words_of(value, _MAX_DEPTH).strip()
+    return text if text.strip("0.") and not isinstance(value, bool) else None
 
 
 def _object_or_none(value: object) -> dict[str, Any] | None:
@@ -195,6 +234,8 @@ ApiSigned = Annotated[Annotated[float, Field(strict=True, allow_inf_nan=False)] 
 ApiBool = Annotated[Annotated[bool, Field(strict=True)] | None, _OrElse(_read_bool)]
 ApiTime = Annotated[datetime | None, BeforeValidator(read_time)]
 ApiStrings = Annotated[dict[str, str] | None, BeforeValidator(_readable_strings)]
+ApiReason = Annotated[_Text | None, _OrElse(read_reason)]
+"""Why something failed, or how it stands: a text, for which some servers send an object or a list of them."""
 ApiLines = Annotated[str, BeforeValidator(_joined_lines)]
 """Text that servers send whole or as a list of lines."""
 ApiObject = Annotated[dict[str, Any] | None, BeforeValidator(_object_or_none)]

@@ -19,6 +19,7 @@ from lium_mcp.api.model import (
     ApiNested,
     ApiNotice,
     ApiObject,
+    ApiReason,
     ApiSigned,
     ApiStr,
     ApiStrings,
@@ -267,9 +268,9 @@ class PodEvent(ApiModel):
     actor: ApiObject = None
     from_status: ApiStr = None
     to_status: ApiStr = None
-    reason: ApiStr = None
-    detail: ApiStr = None
-    error: ApiStr = None
+    reason: ApiReason = None
+    detail: ApiReason = None
+    error: ApiReason = None
     # Where a start failed; known from the wire between Lium and its nodes, so renters may not get them.
     failure_step: ApiStr = None
     failure_code: ApiStr = Field(default=None, validation_alias=AliasChoices("failure_code", "error_code"))
@@ -308,7 +309,7 @@ class PodRecord(ApiModel):
     executor_id: ApiStr = None
     created_at: ApiTime = None
     removed_at: ApiTime = None
-    close_reason: ApiStr = None
+    close_reason: ApiReason = None
     billed_seconds: ApiFloat = None
     total: ApiSigned = None
     price_segments: ApiTuple[PriceSegment] = ()
@@ -346,14 +347,7 @@ class GpuResetOutcome(ApiModel):
     index: ApiInt = None
     uuid: ApiStr = None
     result: ApiStr = None
-    detail: ApiStr = None
-
-
-class GpuResetError(ApiModel):
-    """Why a reset failed."""
-
-    code: ApiStr = None
-    message: ApiStr = None
+    detail: ApiReason = None
 
 
 class GpuResetState(ApiModel):
@@ -365,7 +359,7 @@ class GpuResetState(ApiModel):
     ok: ApiBool = None
     container_restarted: ApiBool = None
     gpus: ApiTuple[GpuResetOutcome] = ()
-    error: ApiNested[GpuResetError] = None
+    error: ApiReason = None
 
     @property
     def state(self) -> str:

@@ -2,7 +2,7 @@
 
 from lium_mcp.api.addresses import endpoint, segment
 from lium_mcp.api.errors import InvalidRequest, NotFound
-from lium_mcp.api.model import ApiBool, ApiFloat, ApiId, ApiInt, ApiModel, ApiStr, ApiText, ApiTime, ApiTuple
+from lium_mcp.api.model import ApiBool, ApiFloat, ApiId, ApiInt, ApiModel, ApiReason, ApiStr, ApiText, ApiTime, ApiTuple
 from lium_mcp.api.paging import PAGE_SIZE, Page, Rows, collect_pages
 from lium_mcp.api.resource import Resource
 from lium_mcp.api.retries import Repeat
@@ -24,7 +24,7 @@ class Restore(ApiModel):
     started_at: ApiTime = None
     completed_at: ApiTime = None
     last_heartbeat_at: ApiTime = None
-    error_message: ApiStr = None
+    error_message: ApiReason = None
     logs: ApiTuple[str] = ()
     backup_engine: ApiStr = None
     restore_mode: ApiStr = None
@@ -55,7 +55,7 @@ class RestoreStarted(ApiModel):
     operation_id: ApiStr = None
     restore_id: ApiStr = None
     success: ApiBool = None
-    message: ApiStr = None
+    message: ApiReason = None
 
     @property
     def id(self) -> str | None:

@@ -164,7 +164,7 @@ async def reset_pod_gpus(
         every_seconds=_RESET_POLL_SECONDS,
     )
     outcome: Outcome = "pending" if newest.state not in _RESET_OVER else "done" if newest.state == "done" else "failed"
-    problem = newest.error.message if newest.error and outcome == "failed" else None
+    problem = newest.error if outcome == "failed" else None
     return GpuReset(
         outcome=outcome,
         pod_id=target.id,

@@ -17,36 +17,12 @@ from lium_mcp.guard.confirm import NotConfirmed
 from lium_mcp.guard.policy import PolicyRefused
 from lium_mcp.guard.redaction import redact_text
 from lium_mcp.rentals import AccountUnknown, LedgerUnavailable, PodNameTaken, RentUnsettled
+from lium_mcp.tools.official_commands import without_commands
 from lium_mcp.tools.results import clean, shortened
 
 NOTHING_CHANGED: Final = "Nothing was changed."
 CHANGED_BEFORE: Final = "What the call was to change was changed, at least in part, before this failed."
 META_KEY: Final = "lium-mcp/error"
-
-_TOOL_OF_COMMAND: Final = {
-    "ls": "list_gpus",
-    "ps": "list_pods",
-    "up": "rent_pod",
-    "rm": "remove_pod",
-    "down": "remove_pod",
-    "reboot": "reboot_pod",
-    "exec": "run_command",
-    "ssh": "run_command",
-    "logs": "get_pod_logs",
-    "scp": "upload_files",
-    "rsync": "upload_files",
-    "schedules": "list_pods",
-    "templates": "list_templates",
-    "volumes": "list_volumes",
-    "bk": "list_backups",
-    "balance": "get_balance",
-    "spend": "get_spending",
-}
-# Quoted with whatever follows, or bare with the options that follow.
-_COMMAND: Final = re.compile(
-    r"""(?P<mark>[`'"])lium (?P<quoted>[a-z-]+)[^`'"\n]{0,100}(?P=mark)"""
-    rf"""|\blium (?P<bare>{"|".join(_TOOL_OF_COMMAND)}|init|fund|config|keys|update|theme)\b(?: --?[\w=-]+)*"""
-)
 
 _MAX_SENTENCES_CHARACTERS = 1500
 # What happened may hold a server's text; what it means and what to do next must not be cut off after it.
@@ -252,8 +228,8 @@ def render_failure(failure: ToolFailure, redact: Callable[[str], str] = redact_t
     details: dict[str, Any] = {"code": failure.code}
     if failure.request_id:
         details["request_id"] = redact(clean(failure.request_id))[:_MAX_REQUEST_ID_CHARACTERS]
-    happened = shortened(_without_commands(redact(clean(failure.happened))), _MAX_HAPPENED_CHARACTERS)
-    rest = (_without_commands(redact(clean(part))) for part in (failure.effect, failure.advice))
+    happened = shortened(without_commands(redact(clean(failure.happened))), _MAX_HAPPENED_CHARACTERS)
+    rest = (without_commands(redact(clean(part))) for part in (failure.effect, failure.advice))
     text = shortened(" ".join(part for part in (happened, *rest) if part), _MAX_SENTENCES_CHARACTERS)
     suffix = ", ".join(f"{key}: {value}" for key, value in details.items())
     return CallToolResult(
@@ -295,15 +271,6 @@ def _nearest(name: str, names: Sequence[str]) -> str:
 
 def _words(name: str) -> list[str]:
     return [word.lower() for word in re.findall(r"[A-Z]?[a-z0-9]+|[A-Z]+", name)]
-
-
-def _without_commands(text: str) -> str:
-    """Name our tools where the API names commands of Lium's own program, which nobody has to run here."""
-
-    def tool(match: re.Match[str]) -> str:
-        return _TOOL_OF_COMMAND.get(match["quoted"] or match["bare"], "Lium's web site (lium.io)")
-
-    return _COMMAND.sub(tool, text)
 
 
 def _sentence(text: str) -> str:
