@@ -115,7 +115,7 @@ _CASES: tuple[tuple[frozenset[int], re.Pattern[str], str], ...] = tuple(
         (
             (400, 409),
             r"\bpod is (?:already )?(?:creation_|reboot_)?(?:failed|broken|stopped|error)\b",
-            "A pod that failed does not run again: remove it, and rent another one.",
+            "Nothing runs in a pod that failed: save what it holds before you remove it, and rent another one.",
         ),
         (
             (400, 409),

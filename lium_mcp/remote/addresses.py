@@ -30,8 +30,19 @@ def until_it_runs(pod: Pod) -> str:
     if pod.state == "DELETING":
         return "It is being removed: rent another one."
     if pod.is_terminal:
-        return "It will not run any more: get_pod shows why. Remove it with remove_pod, and rent another one."
+        return f"It does not run, and get_pod shows why. {after_failure(pod, has_run=not pod.has_not_started)}"
     return "Call get_pod to wait until it runs."
+
+
+def after_failure(pod: Pod, *, has_run: bool) -> str:
+    """What to do with a pod that failed: one that ran may hold data, which no other pod has."""
+    if not has_run:
+        return "Remove it with remove_pod."
+    again = "try reboot_pod again, or " if pod.is_billing else ""
+    return (
+        f"Its local volume may hold data that no backup has (list_backups): {again}take one with create_backup. "
+        "remove_pod loses what is not backed up; with final_backup it makes a backup first."
+    )
 
 
 def address_of(pod: Pod) -> Address:

@@ -1,13 +1,16 @@
 """What a pod's state means for who waits for it: it runs, it failed and why, it is on its way, or it was removed."""
 
-from typing import Literal
+from typing import Final, Literal
 
 from lium_mcp.api import Pod
+from lium_mcp.remote.addresses import after_failure
 from lium_mcp.remote.banner import Answer
 from lium_mcp.tools.pod_views import PodView, failure_cause, happened_since_it_ran
 from lium_mcp.tools.readiness import describe_ssh
 from lium_mcp.tools.results import Result
-from lium_mcp.tools.start_failures import explain
+from lium_mcp.tools.start_failures import Meaning, explain
+
+_UNEXPLAINED: Final = Meaning("", "Rent another node.")
 
 PodOutcome = Literal["done", "failed", "pending", "removed"]
 
@@ -35,12 +38,7 @@ def judge(view: PodView, pod: Pod, ssh: Answer | None) -> ObservedPod:
             "gone; get_pod with this pod_id shows its end.",
         )
     if pod.is_terminal:
-        return ObservedPod(
-            outcome="failed",
-            pod=view,
-            next=f"The pod is {view.status}{failure_cause(view)}. {_explained(view)}Remove it with remove_pod and rent "
-            "another node.",
-        )
+        return ObservedPod(outcome="failed", pod=view, next=_say_failed(view, pod))
     return ObservedPod(outcome="pending", pod=view, next="Not running yet: call get_pod with this pod_id to wait on.")
 
 
@@ -57,10 +55,11 @@ def judge_gone(view: PodView) -> ObservedPod:
             next=f"The pod is gone: it was removed{failure_cause(view)}. It bills no more; list_backups with "
             "its pod_id shows what is kept of it. rent_pod rents another.",
         )
+    meaning = _meaning(view)
     return ObservedPod(
         outcome="failed",
         pod=gone,
-        next=f"The pod is gone{failure_cause(view)}. {_explained(view)}Rent another node.",
+        next=_sentences(f"The pod is gone{failure_cause(view)}.", meaning.what, meaning.advice),
     )
 
 
@@ -69,9 +68,20 @@ def settled(pod: Pod | None) -> bool:
     return pod is None or pod.is_ready or (pod.is_terminal and not pod.is_being_removed)
 
 
-def _explained(view: PodView) -> str:
-    """What the steps and codes that Lium names mean; empty where it names none."""
+def _say_failed(view: PodView, pod: Pod) -> str:
+    meaning = _meaning(view)
+    # Its billing is unknown where one that waits for a start has run before.
+    has_run = not pod.has_not_started or view.billing is None
+    to_keep = "" if meaning.is_removal else after_failure(pod, has_run=has_run)
+    return _sentences(f"The pod is {view.status}{failure_cause(view)}.", meaning.what, to_keep, meaning.advice)
+
+
+def _sentences(*parts: str) -> str:
+    return " ".join(part for part in parts if part)
+
+
+def _meaning(view: PodView) -> Meaning:
+    """What the steps and codes that Lium names mean."""
     events = happened_since_it_ran(view.last_events or [])
     texts = [text for event in reversed(events) for text in (event.failure, event.error, event.reason, event.detail)]
-    found = explain(text for text in [*texts, view.removed_because] if text)
-    return f"{found} " if found else ""
+    return explain(text for text in [*texts, view.removed_because] if text) or _UNEXPLAINED

@@ -2,7 +2,16 @@
 
 import re
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, NamedTuple
+
+
+class Meaning(NamedTuple):
+    """What a failure was, in a sentence, and what to do about it; a removal leaves nothing to remove."""
+
+    what: str
+    advice: str
+    is_removal: bool = False
+
 
 _WORD: Final = re.compile(r"[A-Za-z_]+")
 
@@ -17,6 +26,7 @@ _ROOM: Final = "Choose a node with more free disk: min_disk_gb in list_gpus and 
 
 # Codes that count only where a step, or another code, does not say it better.
 _VAGUE: Final = "UnknownError ExceptionError FailedMsgFromMiner"
+_REMOVAL: Final = "cancelled_by_delete DeletionInProgress"
 # What went wrong, what to do, and the steps and codes that say so.
 _MEANINGS: Final[tuple[tuple[str, str, str], ...]] = (
     (
@@ -74,10 +84,10 @@ _MEANINGS: Final[tuple[tuple[str, str, str], ...]] = (
         "Choose another node, or a template that leaves port 8888 to Jupyter.",
         "jupyter_setup NoJupyterPortMapping",
     ),
-    ("It was removed while it was starting", "Rent again if you want it.", "cancelled_by_delete DeletionInProgress"),
+    ("Its removal was ordered while it was starting", "Rent again if you want it.", _REMOVAL),
     (
         "Another rent takes the node just now",
-        "Try again in a minute, or choose another node.",
+        "Rent it again in a minute, or choose another node.",
         "RentingInProgress",
     ),
     ("The node failed at a step of its own", _CHOOSE_ANOTHER_NODE, "container_cleanup set_environment finalize"),
@@ -87,12 +97,16 @@ _MEANINGS: Final[tuple[tuple[str, str, str], ...]] = (
         _VAGUE,
     ),
 )
-_BY_WORD: Final = {word: f"{what} ({word}). {advice}" for what, advice, words in _MEANINGS for word in words.split()}
+_BY_WORD: Final = {
+    word: Meaning(f"{what} ({word}).", advice, is_removal=words == _REMOVAL)
+    for what, advice, words in _MEANINGS
+    for word in words.split()
+}
 # Steps that are words of everyday English too: they count only where nothing else is said.
 _EVERYDAY: Final = {"attestation", "finalize"}
 
 
-def explain(texts: Iterable[str]) -> str | None:
+def explain(texts: Iterable[str]) -> Meaning | None:
     """What the steps and codes that are named in these texts mean and ask for, the first that says it best; None where
     none is named.
     """
@@ -101,7 +115,7 @@ def explain(texts: Iterable[str]) -> str | None:
     return _means(min(named, key=lambda word: word in _VAGUE.split())) if named else None
 
 
-def _means(word: str) -> str | None:
+def _means(word: str) -> Meaning | None:
     if word.startswith("build_"):
-        return f"The Dockerfile could not be built ({word}). {_BUILD}"
+        return Meaning(f"The Dockerfile could not be built ({word}).", _BUILD)
     return _BY_WORD.get(word)

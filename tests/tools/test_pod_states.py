@@ -186,6 +186,61 @@ async def test_a_failed_step_is_told_in_words_with_what_to_do(
     assert advice in later["next"]
 
 
+CREATION, REBOOT = "CREATION_FAILED", "REBOOT_FAILED"
+REMOVE_IT = "Remove it with remove_pod."
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "expected", "unexpected"),
+    [
+        (CREATION, "no such node", [REMOVE_IT, "Rent another node."], ["local volume"]),
+        (CREATION, "DeletionInProgress", ["Its removal was ordered", "Rent again"], ["emove it", "another node"]),
+        (CREATION, "cancelled_by_delete", ["Its removal was ordered", "Rent again"], ["emove it", "another node"]),
+        (CREATION, "RentingInProgress", [REMOVE_IT, "in a minute"], ["ent another node"]),
+        (CREATION, "docker_login", [REMOVE_IT, "registry_credential"], ["nother node"]),
+        (REBOOT, "no answer", ["may hold data", "reboot_pod", "create_backup", "final_backup"], [REMOVE_IT]),
+        (REBOOT, "attestation", ["may hold data", "reboot_pod", "another node"], [REMOVE_IT]),
+        (
+            "STOPPED",
+            "oom",
+            ["may hold data", "list_backups", "create_backup", "final_backup"],
+            ["reboot_pod", REMOVE_IT],
+        ),
+        ("BROKEN", "force_closed", ["may hold data", "create_backup"], ["reboot_pod", REMOVE_IT]),
+    ],
+)
+async def test_what_to_do_with_a_pod_that_failed_is_one_piece_of_advice(
+    sandbox: Sandbox, status: str, said: str, expected: list[str], unexpected: list[str]
+) -> None:
+    """What may hold data is saved first, what never ran is removed, and what is being removed needs no second order."""
+    pod_id = await rent(sandbox, "train")
+    started = [] if status == CREATION else [{"to_status": "RUNNING"}]
+    wire = Wire(sandbox)
+    wire.on("GET", "/pods", editing(lambda pods: [pod | {"status": status} for pod in pods]))
+    wire.on("GET", "/pods/*", editing(lambda pod: pod | {"status": status, "last_event": None}))
+    wire.on("GET", "/pods/*/events", answering(200, events(*started, {"to_status": status, "error": said})))
+    async with agent_on(sandbox, transport=wire) as agent:
+        seen = await agent.call("get_pod", pod=pod_id)
+        if status != REBOOT:  # which may be rebooted once more
+            refused = await agent.refused("reboot_pod", pod=pod_id)
+            assert ("may hold data" in refused.text) is (status != CREATION)
+            assert (REMOVE_IT in refused.text) is (status == CREATION)
+    assert seen["outcome"] == "failed"
+    assert [words for words in expected if words not in seen["next"]] == []
+    assert [words for words in unexpected if words in seen["next"]] == []
+
+
+async def test_a_pod_that_fails_after_a_switch_of_its_template_may_hold_data(sandbox: Sandbox) -> None:
+    pod_id = await rent(sandbox, "train")
+    template = (await ask(sandbox, "GET", "/templates"))[1]["id"]
+    sandbox.add_fault("boot_fails")
+    await ask(sandbox, "PUT", f"/pods/{pod_id}/switch-template", {"template_id": template})
+    async with agent_on(sandbox) as agent:
+        seen = await agent.call("get_pod", pod=pod_id)
+    assert seen["pod"]["status"] == CREATION
+    assert "may hold data" in seen["next"]
+
+
 async def test_words_of_everyday_english_are_no_steps(sandbox: Sandbox) -> None:
     sandbox.add_fault("boot_fails", message="could not finalize the order")
     pod_id = await rent(sandbox, "train")

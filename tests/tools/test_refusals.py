@@ -80,7 +80,8 @@ async def test_nobody_is_told_to_wait_for_a_pod_that_failed(sandbox: Sandbox, to
     assert living(sandbox)[0]["status"] == status
     async with agent_on(sandbox) as agent:
         failure = await agent.refused(tool, pod="train")
-    assert "It will not run any more" in failure.text
+    assert "It does not run" in failure.text
+    assert "Remove it with remove_pod" in failure.text
     assert "wait until" not in failure.text
 
 
