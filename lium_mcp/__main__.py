@@ -1,6 +1,6 @@
 """``python -m lium_mcp``."""
 
-from lium_mcp.cli import main
+from lium_mcp.cli.main import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -9,8 +9,8 @@ from mcp.server import MCPServer
 from mcp.types import Completion, CompletionArgument, CompletionContext, PromptReference, ResourceTemplateReference
 
 from lium_mcp.api import LiumError
+from lium_mcp.text import clean
 from lium_mcp.tools.call import Call, Runtime
-from lium_mcp.tools.results import clean
 
 _LONGEST_VALUE: Final = 200
 _MOST_VALUES: Final = 100

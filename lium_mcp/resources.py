@@ -11,11 +11,12 @@ from mcp.server import MCPServer
 from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError
 from pydantic import ValidationError
 
+from lium_mcp.text import clean
 from lium_mcp.tools.call import READ_LIMIT_SECONDS, Call, Runtime, time_limit
 from lium_mcp.tools.failures import FAILURES, as_failure, from_validation
 from lium_mcp.tools.official_commands import without_commands
 from lium_mcp.tools.policy_view import Offered, policy_view
-from lium_mcp.tools.results import Result, as_json, clean
+from lium_mcp.tools.results import Result, as_json
 
 _JSON: Final = "application/json"
 _MOST_ROWS: Final = 100

@@ -16,16 +16,13 @@ from mcp.server.mcpserver import RequestStateSecurity
 from mcp.server.mcpserver.tools import Tool as BoundTool
 
 from lium_mcp import __version__
-from lium_mcp.accounts import Accounts, bind_caller, caller_of_request
 from lium_mcp.api import SYSTEM_CLOCK, Clock, InvalidRequest, LiumClient, LiumError
 from lium_mcp.api.addresses import check_base_url
 from lium_mcp.api.network import Network
-from lium_mcp.calls import CLEAN_UP_SECONDS, LiumServer
 from lium_mcp.completions import add_completions
 from lium_mcp.guard.confirm import STATE_SECONDS, OneTimeCodec
 from lium_mcp.guard.policy import Policy
 from lium_mcp.guard.redaction import Redactor
-from lium_mcp.hangup import end_with_caller
 from lium_mcp.instructions import instructions
 from lium_mcp.official_config import FoundKey
 from lium_mcp.prompts import add_prompts, read_arguments
@@ -34,7 +31,10 @@ from lium_mcp.remote.keys import KeySource
 from lium_mcp.remote.local_files import LocalFolders
 from lium_mcp.rentals import Claim, Journal, LedgerUnavailable, Renter, Worker
 from lium_mcp.resources import add_resources
-from lium_mcp.sessions import note_use
+from lium_mcp.serving.callers import Accounts, bind_caller, caller_of_request
+from lium_mcp.serving.hangup import end_with_caller
+from lium_mcp.serving.lium_server import CLEAN_UP_SECONDS, LiumServer
+from lium_mcp.serving.sessions import note_use
 from lium_mcp.settings import Settings, Toolset, load_readable, problems_of, registry_password
 from lium_mcp.tools.call import Call, Runtime, Stop
 from lium_mcp.tools.failures import GET_A_KEY, settings_wrong

@@ -23,7 +23,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from lium_mcp.api.network import Network
 from lium_mcp.guard.limits import Limits, Mode, Names, PolicyFileError, read_policy_file
 from lium_mcp.guard.server_token import ServerTokenError, check_token, read_token
-from lium_mcp.network import read_network
+from lium_mcp.network_settings import read_network
 from lium_mcp.official_config import FoundKey, OfficialConfig
 from lium_mcp.values import (
     UNFILLED,

@@ -10,7 +10,7 @@ from typing import get_args
 
 import pytest
 
-from lium_mcp.cli import _parser
+from lium_mcp.cli.parser import make_parser
 from lium_mcp.guard.limits import read_policy_file
 from lium_mcp.sandbox.container.commands import PROGRAMS
 from lium_mcp.sandbox.faults import OPTIONS, WIRE_KINDS, WorldKind
@@ -94,7 +94,7 @@ def test_every_command_line_that_is_shown_can_be_read(document: Path) -> None:
     for line in console_lines(document):
         before, program, options = line.partition("lium-mcp")
         if program and not before.startswith(("make ", "uvx ")):
-            _parser().parse_args(shlex.split(options.removeprefix('"'), comments=True))
+            make_parser().parse_args(shlex.split(options.removeprefix('"'), comments=True))
 
 
 @every_document
@@ -126,7 +126,7 @@ def test_every_python_example_runs_as_written_and_prints_what_it_says(
 def test_the_map_of_the_house_names_what_is_there() -> None:
     [_, house, *_] = (ROOT / "CONTRIBUTING.md").read_text().split("```")
     for name in re.findall(r"[a-z_]+\.py\b|^  [a-z_]+/", house, re.MULTILINE):
-        assert list((ROOT / "lium_mcp").glob(name.strip())), name
+        assert list((ROOT / "lium_mcp").rglob(name.strip())), name
 
 
 def rows(document: Path, heading: str) -> dict[str, list[str]]:

@@ -7,8 +7,8 @@ import httpx2
 import pytest
 
 from lium_mcp.api import LiumClient
+from lium_mcp.cli.templates import DIFFERS, IN_SYNC, sync
 from lium_mcp.sandbox import Sandbox
-from lium_mcp.template_sync import DIFFERS, IN_SYNC, sync
 from tests.harness import Agent, Mode, TurnedClock, agent_on
 from tests.tools.wires import Forward, Wire
 

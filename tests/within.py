@@ -5,10 +5,10 @@ import json
 import resource
 import sys
 
-from lium_mcp import http
-from lium_mcp.cli import main
-from lium_mcp.connections import ConnectionBounds
-from lium_mcp.sessions import SessionBounds
+from lium_mcp.cli.main import main
+from lium_mcp.serving import http
+from lium_mcp.serving.open_connections import ConnectionBounds
+from lium_mcp.serving.sessions import SessionBounds
 
 if __name__ == "__main__":
     connections, sessions, descriptors = json.loads(sys.argv[1])

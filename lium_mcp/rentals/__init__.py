@@ -1,8 +1,8 @@
 """Renting exactly once: the ledger of rents, and the protocol around ``POST .../rent``."""
 
-from lium_mcp.rentals.accounts import AccountUnknown, Identity, key_tag
 from lium_mcp.rentals.entries import Entry, Extension, LedgerUnavailable, PastCost, Task
 from lium_mcp.rentals.expected import PRICE_TOLERANCE_USD, Expected, costs_more, shortfalls
+from lium_mcp.rentals.identity import AccountUnknown, Identity, key_tag
 from lium_mcp.rentals.journal import Journal
 from lium_mcp.rentals.orders import ClusterOrder, NodeOrder, Order, Rental, SpecOrder, Terms, digest
 from lium_mcp.rentals.protocol import Judge, PodNameTaken, Renter, RentUnsettled

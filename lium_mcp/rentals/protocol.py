@@ -18,9 +18,9 @@ import anyio.lowlevel
 
 from lium_mcp.api import Clock, LiumClient, LiumError, Pod, PodDetail, RentOutcomeUnknown, Rows
 from lium_mcp.api.wire import noted_changes
-from lium_mcp.rentals.accounts import Identity
 from lium_mcp.rentals.entries import UNSETTLED, Entry, Extension, LedgerUnavailable, PastCost
 from lium_mcp.rentals.expected import ANYTHING
+from lium_mcp.rentals.identity import Identity
 from lium_mcp.rentals.journal import Journal
 from lium_mcp.rentals.orders import Order, Rental, Terms, pod_count, to_json
 from lium_mcp.rentals.removal import keep_removal_time

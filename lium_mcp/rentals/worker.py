@@ -13,8 +13,8 @@ import anyio
 from anyio.abc import TaskGroup
 
 from lium_mcp.api import LiumError
-from lium_mcp.rentals.accounts import AccountUnknown, Identity
 from lium_mcp.rentals.entries import LedgerUnavailable, Task, TaskKind, TaskOutcome
+from lium_mcp.rentals.identity import AccountUnknown, Identity
 from lium_mcp.rentals.journal import Journal
 
 log = logging.getLogger(__name__)

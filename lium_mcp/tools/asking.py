@@ -23,9 +23,9 @@ from lium_mcp.guard.confirm import (
     later,
     refuse_unless_yes,
 )
+from lium_mcp.text import clean
 from lium_mcp.tools.call import READ_LIMIT_SECONDS, Call, Runtime, time_limit
 from lium_mcp.tools.failures import FAILURES
-from lium_mcp.tools.results import clean
 
 Asks = Callable[..., Awaitable[Question | None]]
 

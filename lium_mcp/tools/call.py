@@ -18,8 +18,8 @@ from lium_mcp.guard.redaction import redact_text
 from lium_mcp.remote import PodAccess
 from lium_mcp.remote.keys import KeySource
 from lium_mcp.rentals import Renter, Worker
+from lium_mcp.text import clean, shortened
 from lium_mcp.tools.failures import ToolFailure, from_api
-from lium_mcp.tools.results import clean, shortened
 
 T = TypeVar("T")
 

@@ -17,8 +17,8 @@ from lium_mcp.guard.confirm import NotConfirmed
 from lium_mcp.guard.policy import PolicyRefused
 from lium_mcp.guard.redaction import redact_text
 from lium_mcp.rentals import AccountUnknown, LedgerUnavailable, PodNameTaken, RentUnsettled
+from lium_mcp.text import clean, shortened
 from lium_mcp.tools.official_commands import without_commands
-from lium_mcp.tools.results import clean, shortened
 
 NOTHING_CHANGED: Final = "Nothing was changed."
 CHANGED_BEFORE: Final = "What the call was to change was changed, at least in part, before this failed."

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Final, TypeVar
 from pydantic import AfterValidator, Field, StringConstraints
 
 from lium_mcp.api import Rows
+from lium_mcp.text import clean
 from lium_mcp.tools.failures import ToolFailure
-from lium_mcp.tools.results import clean
 
 T = TypeVar("T")
 

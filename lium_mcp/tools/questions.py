@@ -12,11 +12,11 @@ from lium_mcp.api import LiumError, Pod, Template
 from lium_mcp.figures import in_usd
 from lium_mcp.guard.confirm import Question
 from lium_mcp.guard.policy import hours_left
+from lium_mcp.text import clean
 from lium_mcp.tools.backup_runs import PARTIAL, check_path, covers_all, losses, refuse_partial
 from lium_mcp.tools.call import Call
 from lium_mcp.tools.final_backup import earlier_final_backup
 from lium_mcp.tools.restore_runs import UnseenTargets, unseen_targets
-from lium_mcp.tools.results import clean
 from lium_mcp.tools.room import check_life
 from lium_mcp.tools.targets import (
     find_own_template,

@@ -22,12 +22,12 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.types import CallToolResult
 from starlette.types import Receive, Scope, Send
 
-from lium_mcp.http import build_app
 from lium_mcp.rentals import Journal, LedgerUnavailable
 from lium_mcp.sandbox import Sandbox
 from lium_mcp.sandbox.transport import InProcessTransport
 from lium_mcp.server import build_server, open_journal
-from lium_mcp.sessions import SessionBounds, Sessions
+from lium_mcp.serving.http import build_app
+from lium_mcp.serving.sessions import SessionBounds, Sessions
 from lium_mcp.settings import Settings
 from tests.harness import Mode, TurnedClock
 

@@ -18,7 +18,7 @@ from lium_mcp.sandbox.sandbox import FEATURES
 from lium_mcp.settings import Settings
 from tests.faults.rogue import Hold, Moment, Rogue, rogue
 from tests.processes import serving
-from tests.test_stdio import CURRENT, Ask, called, speaking
+from tests.serving.test_stdio import CURRENT, Ask, called, speaking
 from tests.tools.wires import ask, living, rents
 
 NO_REPLAY: Final = ("rent_by_spec", "run_record")

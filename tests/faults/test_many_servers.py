@@ -16,7 +16,7 @@ from lium_mcp.sandbox import Sandbox
 from tests.faults.rogue import rogue
 from tests.harness import Agent, Failure, agent_on
 from tests.processes import Served, serving
-from tests.test_stdio import CURRENT, called, speaking
+from tests.serving.test_stdio import CURRENT, called, speaking
 from tests.tools.wires import (
     Forward,
     Wire,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lium_mcp.cli import main
+from lium_mcp.cli.main import main
 from lium_mcp.guard.limits import Limits
 from lium_mcp.settings import load
 from lium_mcp.values import SettingsError

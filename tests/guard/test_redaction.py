@@ -25,12 +25,12 @@ from hypothesis import strategies as st
 from mcp import MCPError
 from opentelemetry.trace import INVALID_SPAN_CONTEXT, NonRecordingSpan
 
-from lium_mcp.accounts import Caller
 from lium_mcp.guard.redaction import Redactor, redact, redact_text
-from lium_mcp.logs import Lines
 from lium_mcp.sandbox import API_KEY, Sandbox
 from lium_mcp.secret_forms import REDACTED
 from lium_mcp.server import make_runtime
+from lium_mcp.serving.callers import Caller
+from lium_mcp.serving.logs import Lines
 from lium_mcp.settings import Settings, Toolset
 from lium_mcp.tools.listing import read_listing
 from tests.harness import PUBLIC_KEY, agent_on, text_of

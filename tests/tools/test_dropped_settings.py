@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from lium_mcp.cli.templates import BAD_FILE, DIFFERS
 from lium_mcp.sandbox import Sandbox
-from lium_mcp.template_sync import BAD_FILE, DIFFERS
+from tests.cli.test_template_files import Ci
 from tests.harness import agent_on
-from tests.test_template_sync import Ci
 from tests.tools.wires import Wire, editing, make_template, offers, truth
 
 Row = dict[str, Any]

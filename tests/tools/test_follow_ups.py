@@ -13,7 +13,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from lium_mcp.operator_commands import list_rentals
+from lium_mcp.cli.rentals import list_rentals
 from lium_mcp.rentals import Journal
 from lium_mcp.sandbox import Sandbox
 from tests.harness import Agent, agent_on, make_key_pair

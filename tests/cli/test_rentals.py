@@ -9,7 +9,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from lium_mcp.cli import main
+from lium_mcp.cli.main import main
 from lium_mcp.sandbox import Sandbox
 from tests.compat.simulated import Simulated, simulating
 from tests.harness import agent_on

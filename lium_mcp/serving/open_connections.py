@@ -17,7 +17,7 @@ from typing import Any, Final, Literal
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from lium_mcp.sessions import address_of
+from lium_mcp.serving.sessions import address_of
 
 log = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lium_mcp.messages import is_answer, read_message
+from lium_mcp.serving.messages import is_answer, read_message
 
 log = logging.getLogger(__name__)
 

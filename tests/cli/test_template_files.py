@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from lium_mcp.api import LiumClient
-from lium_mcp.cli import main
+from lium_mcp.cli.main import main
+from lium_mcp.cli.templates import BAD_FILE, DIFFERS, FAILED, IN_SYNC, read_file, sync
 from lium_mcp.sandbox import OTHER_API_KEY, Sandbox
-from lium_mcp.template_sync import BAD_FILE, DIFFERS, FAILED, IN_SYNC, read_file, sync
 from tests.harness import TurnedClock
 from tests.tools.wires import Wire, answering, ask, rent, truth
 
-README = Path(__file__).parents[1] / "README.md"
+README = Path(__file__).parents[2] / "README.md"
 SECRET = "planted-s3cret-value"
 FILE = f"""
 [[template]]

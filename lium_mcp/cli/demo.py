@@ -89,7 +89,12 @@ class Demo:
         return self._out.isatty() and "NO_COLOR" not in os.environ
 
 
-async def run(workflow: str = "rent", out: TextIO = sys.stdout) -> int:
+def run(options: dict[str, Any]) -> int:
+    """Run the command; the exit status is the answer."""
+    return anyio.run(show, options["workflow"])
+
+
+async def show(workflow: str = "rent", out: TextIO = sys.stdout) -> int:
     """Run the demo of a workflow: `rent`, or `job`.
 
     Returns:

@@ -9,7 +9,7 @@ from mcp.shared.message import SessionMessage
 from mcp.types import JSONRPCError
 from pydantic import ValidationError
 
-from lium_mcp.messages import is_answer, read_otherwise, refuse
+from lium_mcp.serving.messages import is_answer, read_otherwise, refuse
 
 
 class ReadableMessages:

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from lium_mcp.connections import ConnectionBounds
+from lium_mcp.serving.open_connections import ConnectionBounds
 from tests.http_server import Served, serving_within
 
 HALF_A_HEAD = b"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: "

@@ -11,14 +11,17 @@ import tomllib
 from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Final, Literal, TextIO
+from typing import Annotated, Any, Final, Literal, TextIO
 
+import anyio
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from lium_mcp.api import Clock, LiumClient, LiumError, Pod, Template, TemplateChanges, TemplateCreate
+from lium_mcp.api import SYSTEM_CLOCK, Clock, LiumClient, LiumError, Pod, Template, TemplateChanges, TemplateCreate
+from lium_mcp.cli.readied import read, start_log
+from lium_mcp.server import connect
+from lium_mcp.text import clean
 from lium_mcp.tools.dropped_settings import SSH_PORT, dropped_settings
 from lium_mcp.tools.images import image_of, is_image, split_image
-from lium_mcp.tools.results import clean
 from lium_mcp.tools.templates import hide_values
 from lium_mcp.values import decoded
 
@@ -105,6 +108,19 @@ class Plan:
     def is_empty(self) -> bool:
         """Whether everything is as the file wants it."""
         return not (self.create or self.update or self.delete)
+
+
+def run(options: dict[str, Any]) -> int:
+    """Run the command; the exit status is the answer."""
+    own = {name: options.pop(name) for name in ("file", "dry_run", "prune")}
+    settings = read(options)
+    start_log(settings)
+
+    async def bring_in_line() -> int:
+        async with connect(settings) as lium:
+            return await sync(lium, SYSTEM_CLOCK, own["file"], dry_run=own["dry_run"], prune=own["prune"])
+
+    return anyio.run(bring_in_line)
 
 
 def read_file(path: Path) -> WantedFile:

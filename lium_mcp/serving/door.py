@@ -16,9 +16,9 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from lium_mcp.accounts import OWN_KEY_HEADER
-from lium_mcp.request_ids import request_id_in
-from lium_mcp.sessions import MESSAGE
+from lium_mcp.serving.callers import OWN_KEY_HEADER
+from lium_mcp.serving.request_ids import request_id_in
+from lium_mcp.serving.sessions import MESSAGE
 from lium_mcp.settings import Settings, is_loopback
 from lium_mcp.values import split_host
 

@@ -19,10 +19,10 @@ import httpx2
 import pytest
 
 from lium_mcp import __version__
-from lium_mcp.http import build_app
 from lium_mcp.sandbox import API_KEY, OTHER_API_KEY
 from lium_mcp.server import build_server
-from lium_mcp.sessions import SessionBounds, Sessions
+from lium_mcp.serving.http import build_app
+from lium_mcp.serving.sessions import SessionBounds, Sessions
 from lium_mcp.settings import Settings
 from lium_mcp.values import SettingsError
 from tests.compat.simulated import Simulated, simulating

@@ -30,12 +30,12 @@ from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lium_mcp import __version__
-from lium_mcp.accounts import CALLER, Callers
-from lium_mcp.calls import LiumServer
-from lium_mcp.connections import BoundedProtocol, ConnectionBounds, Connections
-from lium_mcp.door import HEALTH, MESSAGES, found_below, guarded, in_any_form
-from lium_mcp.hangup import Hangups, listening
-from lium_mcp.sessions import SessionBounds, Sessions
+from lium_mcp.serving.callers import CALLER, Callers
+from lium_mcp.serving.door import HEALTH, MESSAGES, found_below, guarded, in_any_form
+from lium_mcp.serving.hangup import Hangups, listening
+from lium_mcp.serving.lium_server import LiumServer
+from lium_mcp.serving.open_connections import BoundedProtocol, ConnectionBounds, Connections
+from lium_mcp.serving.sessions import SessionBounds, Sessions
 from lium_mcp.settings import Settings, is_loopback
 from lium_mcp.values import SettingsError
 
@@ -45,8 +45,9 @@ _BACKLOG: Final = 128
 _SAYS_AGAIN_SECONDS: Final = 60.0
 # What is said there, anybody can make the server say.
 _TALKERS: Final = (
-    "asyncio", "mcp", "uvicorn", "sse_starlette", "lium_mcp.connections", "lium_mcp.door", "lium_mcp.sessions",
-)  # fmt: skip
+    *("asyncio", "mcp", "uvicorn", "sse_starlette"),
+    *(f"lium_mcp.serving.{name}" for name in ("open_connections", "door", "sessions")),
+)
 # Together with the first look at the signal, less than the 5 seconds after which supervisors lose patience.
 _WIND_DOWN_SECONDS: Final = 3.0
 _LAST_ANSWERS_SECONDS: Final = 0.2

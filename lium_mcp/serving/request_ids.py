@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from lium_mcp.sessions import MESSAGE, SESSION
+from lium_mcp.serving.sessions import MESSAGE, SESSION
 
 _Use = tuple[object, str]  # the connection, and the id as the SDK compares it
 

@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from lium_mcp import __version__
-from lium_mcp.cli import main
+from lium_mcp.cli.main import main
 from lium_mcp.settings import Settings, Toolset, environment_name
 from tests.processes import environment, run, start
 

@@ -20,13 +20,13 @@ from mcp.types import INVALID_PARAMS, CallToolResult, GetPromptResult, InputRequ
 from pydantic import ValidationError
 
 from lium_mcp.guard.confirm import check_answers, unusable_answer
-from lium_mcp.request_ids import RequestIds
-from lium_mcp.stdio import ReadableMessages
+from lium_mcp.serving.request_ids import RequestIds
+from lium_mcp.serving.stdio import ReadableMessages
 from lium_mcp.tools.call import Stop
 from lium_mcp.tools.failures import META_KEY, ToolFailure, as_failure, crashed, from_validation, render_failure
 from lium_mcp.tools.listing import ListedTool
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("lium_mcp.calls")
 
 CLEAN_UP_SECONDS: Final = 3.5
 _CANCEL_SECONDS: Final = 1.0

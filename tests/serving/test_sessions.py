@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from lium_mcp.sandbox import API_KEY, OTHER_API_KEY
-from lium_mcp.sessions import SessionBounds, address_of
+from lium_mcp.serving.sessions import SessionBounds, address_of
 from tests.compat.simulated import Simulated, simulating
 from tests.http_server import MODERN_VERSION, Served, calling, initialize, initialized, serving_within, tool_call
 

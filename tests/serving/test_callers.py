@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
-from lium_mcp.accounts import CALLER, Accounts, Caller, Callers, bind_caller, caller_of_request, key_in_headers
 from lium_mcp.api import SYSTEM_CLOCK, LiumClient, MissingApiKey
 from lium_mcp.remote.keys import KeySource
 from lium_mcp.rentals import Journal
+from lium_mcp.serving.callers import CALLER, Accounts, Caller, Callers, bind_caller, caller_of_request, key_in_headers
 
 KEYS = st.text("abcXYZ019+/-_", min_size=8).map("sk_{}".format)
 SPACES = st.text(" \t")

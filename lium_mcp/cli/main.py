@@ -1,0 +1,47 @@
+"""The command line. ``lium-mcp`` alone is what an MCP host starts: it serves over standard input and output.
+
+Standard output belongs to the protocol there, so everything a person should read goes to standard error. A command is
+imported when it is run, so that ``--version`` and a mistyped option answer at once.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from lium_mcp.cli.parser import UsageError, make_parser, unknown_options
+from lium_mcp.cli.readied import USAGE_ERROR, say_wrong
+from lium_mcp.cli.serve import refuse, seen_by_a_person
+from lium_mcp.settings import load_readable
+from lium_mcp.values import SettingsError
+
+_CLOSED_PIPE = 141
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; the exit status is the answer."""
+    words = sys.argv[1:] if arguments is None else arguments
+    try:
+        options = vars(make_parser().parse_args(words))
+        command = options.pop("command") or "serve"
+        return int(import_module(f"lium_mcp.cli.{command}").run(options))
+    except UsageError as error:
+        settings, problems = load_readable({})
+        if settings.transport != "stdio" or seen_by_a_person() or not _serves_stdio(words):
+            error.parser.exit_with(error)
+        return refuse(settings, [*(unknown_options(words) or [str(error)]), *problems])
+    except SettingsError as error:
+        say_wrong(error)
+        return USAGE_ERROR
+    except BrokenPipeError:
+        # Whoever read standard output has gone, as `head` does: the flush at exit must not fail once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _CLOSED_PIPE
+    except KeyboardInterrupt:
+        return 130
+
+
+def _serves_stdio(words: Sequence[str]) -> bool:
+    """Whether this is what hosts start, as far as a command line tells that cannot be understood."""
+    first = words[0] if words else "serve"
+    return (first == "serve" or first[:1] == "-") and not any(word.startswith("--transport") for word in words)

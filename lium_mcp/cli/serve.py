@@ -1,0 +1,80 @@
+"""``lium-mcp serve``, which is what hosts start: serve over standard input and output, or over HTTP."""
+
+import gc
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from lium_mcp.cli.readied import USAGE_ERROR, say_wrong, start_log
+from lium_mcp.guard.redaction import redact_text
+from lium_mcp.guard.server_token import ServerTokenError, make_token
+from lium_mcp.serving.logs import log_to_stderr
+from lium_mcp.settings import Settings
+from lium_mcp.values import SettingsError
+
+
+def run(options: dict[str, Any]) -> int:
+    """Serve until the client or the system ends it; the exit status is the answer."""
+    os.umask(0o077)  # what a server writes is for its own user
+    # Start-up is nearly all imports: nothing they allocate is garbage, and nothing of it ever will be.
+    gc.disable()
+    import anyio  # noqa: PLC0415
+
+    from lium_mcp.server import build_server, read_settings  # noqa: PLC0415
+    from lium_mcp.serving.lium_server import serve_stdio  # noqa: PLC0415
+
+    settings, problems = read_settings(options)
+    if problems:
+        if settings.transport != "stdio" or seen_by_a_person():
+            raise SettingsError(*problems)
+        return refuse(settings, problems)
+    _make_server_token(settings)
+    start_log(settings)
+    server = build_server(settings)
+    if settings.transport != "stdio":
+        from lium_mcp.serving.http import serve_http  # noqa: PLC0415
+
+        gc.enable()
+        anyio.run(serve_http, server, settings)
+        return 0
+    gc.freeze()
+    gc.enable()
+    anyio.run(serve_stdio, server)
+    return 0
+
+
+def refuse(settings: Settings, problems: Sequence[str]) -> int:
+    """Serve a host that started this with wrong settings: it lists the tools, and hears at each call what is wrong."""
+    import anyio  # noqa: PLC0415
+
+    from lium_mcp.server import build_refusing_server  # noqa: PLC0415
+    from lium_mcp.serving.lium_server import serve_stdio  # noqa: PLC0415
+
+    say_wrong(SettingsError(*problems))
+    log_to_stderr(settings.log_level, redact_text, as_json=settings.log_format == "json")
+    anyio.run(serve_stdio, build_refusing_server(settings, problems))
+    return USAGE_ERROR
+
+
+def seen_by_a_person() -> bool:
+    """Whether a person sees what is printed; hosts show nobody."""
+    return sys.stdin.isatty()
+
+
+def _make_server_token(settings: Settings) -> None:
+    """Make the token that callers over HTTP need, if they need one, and say where it is; a new one is shown once."""
+    path = settings.server_token_path
+    if path is None:
+        return
+    try:
+        made = make_token(path)
+    except ServerTokenError as error:
+        raise SettingsError(f"LIUM_MCP_SERVER_TOKEN: {error}") from None
+    shown = f"\nIt was made just now, and is not shown again: {settings.find_server_token()}" if made else ""
+    print(  # noqa: T201
+        "Only callers that send the server token in the header X-Lium-MCP-Token use this server's own Lium key.\n"
+        f"The token is in {path}{shown}",
+        file=sys.stderr,
+        flush=True,
+    )
