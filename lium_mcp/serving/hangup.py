@@ -14,7 +14,7 @@ from mcp.types import INTERNAL_ERROR
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_CALLS: Final = "lium_mcp.serving.lium_server"
+_CALLS: Final = "lium_mcp.calls"
 
 
 class Hangups:

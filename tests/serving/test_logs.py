@@ -36,7 +36,7 @@ KEY = 'k"ey-Pl4nted'
 ARGUMENT, VALUE, ANSWER, HEADER = "Arg9planted", "Env9planted", "Ans9planted", "Hdr9planted"
 PLANTED = (ARGUMENT, VALUE, ANSWER, HEADER, "Pl4nted", "FORGED")
 TEXT_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (DEBUG|INFO|WARNING|ERROR|CRITICAL) [\w.]+ \S.*")
-FORGERY = "abc%0A2026-01-01 00:00:00,000 ERROR lium_mcp.serving.lium_server FORGED"
+FORGERY = "abc%0A2026-01-01 00:00:00,000 ERROR lium_mcp.calls FORGED"
 
 
 def assert_holds_nothing(log: str) -> None:
@@ -139,7 +139,7 @@ async def test_over_standard_input_nothing_of_a_call_is_logged(log_format: str) 
         while (await server.receive()).get("id") != 200:
             pass
         assert await server.end() == 0
-    assert server.stderr.count("lium_mcp.serving.lium_server") > len(CALLS) * len(echoes())
+    assert server.stderr.count("lium_mcp.calls") > len(CALLS) * len(echoes())
     assert "DEBUG" in server.stderr
     assert_holds_nothing(server.stderr)
     assert "Pl4nted" not in unquote(codecs.decode("".join(server.lines), "unicode_escape"))
@@ -157,7 +157,7 @@ async def test_over_http_nothing_of_a_call_is_logged(tmp_path: Path, way: Way) -
                         await caller.raw(tool, **arguments)
             assert server.stop() == 0
             log = server.stderr()
-    assert log.count("lium_mcp.serving.lium_server") >= 5 * len(echoes())
+    assert log.count("lium_mcp.calls") >= 5 * len(echoes())
     assert "DEBUG" in log
     assert_holds_nothing(log)
 
@@ -303,5 +303,5 @@ async def test_libraries_are_silent_below_warnings_unless_all_is_asked_for() -> 
             await server.ask(called(1, "list_pods", {}))
             assert await server.end() == 0
         names = {line.split(" ")[3] for line in server.stderr.splitlines()}
-        assert bool(names - {"lium_mcp.serving.lium_server"}) == heard
-        assert ("lium_mcp.serving.lium_server" in names) == (level != "ERROR")
+        assert bool(names - {"lium_mcp.calls"}) == heard
+        assert ("lium_mcp.calls" in names) == (level != "ERROR")
