@@ -35,6 +35,7 @@ from lium_mcp.values import (
     is_placeholder,
     key_file,
     key_problem,
+    listed,
     no_such,
     split_host,
     url_path,
@@ -197,7 +198,7 @@ class Settings(Limits, BaseSettings):
     @field_validator("toolsets", "local_dirs", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:  # noqa: ANN401 - as above
-        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+        return listed(value) if isinstance(value, str) else value
 
     @field_validator("api_key")
     @classmethod

@@ -4,6 +4,7 @@ Variables, files and headers are cleaned here, in one way. No sentence of this f
 """
 
 import codecs
+import json
 import os
 import re
 from collections.abc import Collection
@@ -27,7 +28,9 @@ _EXAMPLE: Final = re.compile(
 _VARIABLE: Final = re.compile(r"\$\{?\w+\}?|%\w+%")
 _KEY_TEXT: Final = re.compile(r"-----BEGIN |(ssh|ecdsa|sk)-\S+ +AAAA")
 _ASSIGNMENT: Final = re.compile(r"(export |set |\$env:)?\s*[A-Z_-]*key\s*[=:]", re.IGNORECASE)
-_HOST: Final = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
+_IPV6: Final = r"\[[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*\]"
+# With a dot at its end or without, a name is the same.
+_HOST: Final = re.compile(rf"([A-Za-z0-9._-]*[A-Za-z0-9_-]|{_IPV6})\.?(?::([0-9]{{1,5}}))?")
 _PATH: Final = re.compile(r"(/[A-Za-z0-9._~-]+)*")
 
 
@@ -140,8 +143,25 @@ def expanded(text: str) -> Path:
     return Path(text).expanduser()
 
 
+def listed(text: str) -> list[str]:
+    """The entries of a list that is written with commas or in JSON, without blanks around them and empty ones.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    entries: object = text.split(",")
+    if text.startswith("[") and not re.match(_IPV6, text):
+        try:
+            entries = json.loads(text)
+        except ValueError:
+            entries = None
+    if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
+        raise ValueError('a list is needed, as A,B or as ["A", "B"]')
+    return [entry.strip() for entry in entries if entry.strip()]
+
+
 def split_host(name: str) -> tuple[str, str | None]:
-    """The host and the port, if it has one, of a name under which clients call.
+    """The host, without a dot at its end, and the port, if it has one, of a name under which clients call.
 
     Raises:
         ValueError: it is no such name.

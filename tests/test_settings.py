@@ -250,12 +250,35 @@ def test_a_value_that_cannot_be_read_stops_the_start_and_names_the_variable(
     assert value not in str(caught.value) or value == "-1"
 
 
-def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LIUM_MCP_TOOLSETS", "pods, account")
-    monkeypatch.setenv("LIUM_MCP_DENY_TOOLS", "rent_pod,")
+@pytest.mark.parametrize(
+    ("toolsets", "gpu_types", "folders"),
+    [
+        ("pods, account", "A100 80GB,rtx 4090,", "/, /usr"),
+        ('["pods", "account"]', ' ["A100 80GB", "rtx 4090", ""] ', '["/", "/usr"]'),
+    ],
+)
+def test_a_list_is_written_with_commas_or_in_json(
+    monkeypatch: pytest.MonkeyPatch, toolsets: str, gpu_types: str, folders: str
+) -> None:
+    monkeypatch.setenv("LIUM_MCP_TOOLSETS", toolsets)
+    monkeypatch.setenv("LIUM_MCP_ALLOW_GPU_TYPES", gpu_types)
+    monkeypatch.setenv("LIUM_MCP_LOCAL_DIRS", folders)
     settings = load({})
     assert settings.toolsets == {"pods", "account"}
-    assert settings.deny_tools == {"rent_pod"}
+    assert settings.allow_gpu_types == {"A100 80GB", "rtx 4090"}
+    assert [str(path) for path in settings.local_dirs] == ["/", "/usr"]
+
+
+@pytest.mark.parametrize("value", ["[::1]", "[::1]:8000,gpu.example.com", '["[::1]:8000"]'])
+def test_an_address_in_brackets_is_no_list_in_json(value: str) -> None:
+    assert any("::1" in name for name in load({"allowed_host": value}).allowed_host)
+
+
+@pytest.mark.parametrize(
+    "name", ["H100", "h100 nvl", "NVIDIA RTX PRO 6000 Blackwell Server Edition", "RTX", "80GB", "TITAN V", "MI300X"]
+)
+def test_a_gpu_type_is_allowed_under_any_of_its_names(name: str) -> None:
+    assert load({"allow_gpu_types": name}).allow_gpu_types == {name}
 
 
 def test_the_command_line_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -337,7 +360,10 @@ def test_behind_a_proxy_nobody_is_local() -> None:
 @pytest.mark.parametrize(
     ("setting", "value"),
     [
-        *(("allowed_host", value) for value in ("https://gpu.example.com", "*", "gpu.example.com/mcp", "::1", "a:x")),
+        *(
+            ("allowed_host", value)
+            for value in ("https://gpu.example.com", "*", "gpu.example.com/mcp", "::1", "a:x", "a..")
+        ),
         *(("path_prefix", value) for value in ("lium", "https://gpu.example.com/lium", "//evil.example.com", "/a?b")),
     ],
 )

@@ -67,6 +67,8 @@ _AFTER: Final = re.compile(
     r"(?<=[0-9A-Z])(PCIE|SXM\d?|HBM\d[A-Z]?|NVL|TI|SUPER|ADA|PRO|MAXQ|SERVER|WORKSTATION|BLACKWELL|GENERATION|EDITION"
     r"|TENSOR|CORE|GPU|AC|PC|(?<=[A-Z0-9]{4})(?:40|80)GB)$"
 )
+# What is the number of a model wherever it stands.
+_MODEL: Final = re.compile(r"\d{4}D?|[HBL]\d{2,3}S?|A\d{2,4}")
 _NUMBER: Final = re.compile(r"[A-Z]{0,3}\d{1,4}[A-Z]{0,2}")
 
 _BLACKWELL: Final = re.compile(r"50[5-9]0D?|G?B\d{3}")
@@ -303,6 +305,17 @@ def gpu_model(machine_name: str) -> str:
 
 def _has_number(name: GpuName) -> bool:
     return name.number.startswith("TITAN") or any(map(str.isdigit, name.number))
+
+
+def is_gpu_name(text: str) -> bool:
+    """Whether a text is one name: words of cards, among which is the number of one model at most."""
+    text = unicodedata.normalize("NFKC", text)
+    name = read_gpu_name(text)
+    if _PLAIN.fullmatch(text) is None or any(_MODEL.fullmatch(word) for word in name.others):
+        return False
+    if not name.number:
+        return bool(name.words - _MAKERS)
+    return name.number.startswith("TITAN") or _NUMBER.fullmatch(name.number) is not None
 
 
 def gpu_names(wanted: str) -> list[str]:

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from lium_mcp.values import decoded
+from lium_mcp.api.gpu_names import is_gpu_name
+from lium_mcp.values import decoded, listed
 
 Mode = Literal["enforce", "shadow"]
 _MAX_HOURS: Final = 720
@@ -26,11 +27,11 @@ class PolicyFileError(Exception):
 
 
 def _names(value: Any) -> Any:  # noqa: ANN401 - whatever a file or a variable held
-    parts = value.split(",") if isinstance(value, str) else value
+    parts = listed(value) if isinstance(value, str) else value
     if not isinstance(parts, list | tuple | set | frozenset) or not all(isinstance(part, str) for part in parts):
         raise ValueError("a list of names is needed")
     names = frozenset(part.strip() for part in parts if part.strip())
-    if parts and not names and value != "":
+    if value and not names:
         # An empty list allows everything: that has to be meant.
         raise ValueError("it names nothing")
     return names
@@ -47,6 +48,13 @@ def _day(value: Any) -> Any:  # noqa: ANN401 - as above
     if not (isinstance(value, date) or value is None or (isinstance(value, str) and _DAY.fullmatch(value.strip()))):
         raise ValueError("a day is needed, as 2026-01-31")
     return value
+
+
+def _gpu_types(names: frozenset[str]) -> frozenset[str]:
+    # What means no card would refuse every rent, and nobody would see why.
+    if not all(name == _NOTHING or is_gpu_name(name) for name in names):
+        raise ValueError("types of GPUs are needed, as H100 or RTX4090, one in each entry")
+    return names
 
 
 def _countries(names: frozenset[str]) -> frozenset[str]:
@@ -88,7 +96,7 @@ class Limits(BaseModel):
     budget_since: Annotated[date, BeforeValidator(_day)] | None = Field(
         default=None, description="First UTC day of the budget; by default that of the present month."
     )
-    allow_gpu_types: Names = Field(
+    allow_gpu_types: Annotated[Names, AfterValidator(_gpu_types)] = Field(
         default=frozenset(), description="GPU types that may be rented (H100,A100), separated by commas; empty is any."
     )
     allow_countries: Annotated[Names, AfterValidator(_countries)] = Field(

@@ -29,6 +29,7 @@ NO_NUMBER = (
     " ",
     "--3",
 )
+NO_GPU = ("H100 A100", "H100;A100", "RTX4090 RTX3090", "8x H100", "8xH100", '["H100 A100"]', "any", "NVIDIA", "H100|T4")
 LISTS = ("allow_gpu_types", "allow_countries", "allow_templates")
 
 MALFORMED = [
@@ -36,7 +37,8 @@ MALFORMED = [
     ("max_pods", "2.5"),
     ("max_hours", "0"),
     ("max_hours", "720.1"),
-    *((name, value) for name in LISTS for value in (",", " ", " , ,")),
+    *((name, value) for name in LISTS for value in (",", " ", " , ,", "[]", '[""]', "[1]", '["US"', "['US']")),
+    *(("allow_gpu_types", value) for value in NO_GPU),
     *(
         ("budget_since", value)
         for value in ("yesterday", "2026-02-30", "1/2/2026", "20260101", "0", "2026-01-01T00:00")
@@ -85,6 +87,7 @@ IN_A_FILE = {
     "budget_since = 2026-11-01T10:00:00Z": "budget_since",
     "allow_gpu_types = ['']": "allow_gpu_types",
     "allow_gpu_types = [1]": "allow_gpu_types",
+    "allow_gpu_types = ['H100 A100']": "allow_gpu_types",
     "allow_countries = 3": "allow_countries",
     "allow_templates = {a = 1}": "allow_templates",
     "mode = 'off'": "mode",
