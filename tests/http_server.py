@@ -99,7 +99,7 @@ def _serving(home: Path, program: list[str], options: tuple[str, ...], settings:
 
 def _address(process: subprocess.Popen[str], log: Path) -> str:
     while True:
-        found = re.search(r"Serving (http://\S+:\d+)/mcp", log.read_text())
+        found = re.search(r"Serving (http://\S+:\d+)(?:/\S+)?/mcp", log.read_text())
         if found:
             return found[1]
         try:

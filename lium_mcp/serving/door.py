@@ -106,6 +106,8 @@ def in_any_form(streams: ASGIApp, json: ASGIApp) -> ASGIApp:
         headers = MutableHeaders(scope=scope)
         # No event is kept, so a stream that is resumed begins anew; the SDK would give no answer at all.
         del headers[LAST_EVENT_ID_HEADER]
+        if "content-type" in headers:
+            headers["content-type"] = headers["content-type"].lower()  # as the SDK reads it
         says_nothing = "accept" not in headers
         if scope["method"] == "POST" and not takes_streams and (takes_json or says_nothing):
             if MCP_SESSION_ID_HEADER not in headers:
@@ -124,4 +126,4 @@ def _patterns(settings: Settings) -> Iterator[str]:
     for host, port in map(split_host, sorted(names)):
         # Without a port any will do; and clients leave out a default one, whatever is written.
         is_needed = port is not None and port not in _DEFAULT_PORTS
-        yield rf"{re.escape(host)}(?::{port or '[0-9]+'}){'' if is_needed else '?'}"
+        yield rf"{re.escape(host)}\.?(?::{port or '[0-9]+'}){'' if is_needed else '?'}"

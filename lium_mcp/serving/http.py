@@ -131,7 +131,7 @@ async def serve_http(
     )
     with _listening(settings) as listener, _talking_once():
         host = settings.host if settings.host[0] == "[" or ":" not in settings.host else f"[{settings.host}]"
-        address = f"http://{host}:{listener.getsockname()[1]}"
+        address = f"http://{host}:{listener.getsockname()[1]}{settings.path_prefix}"
         log.info("Serving %s/mcp and %s/sse", address, address)
         await _WebServer(config, app, server).serve(sockets=[listener])
 

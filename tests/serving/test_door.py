@@ -32,7 +32,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with serving(
         tmp_path_factory.mktemp("served"),
         LIUM_MCP_SANDBOX="true",
-        LIUM_MCP_ALLOWED_HOST="GPU.example.com,lium.example.com:443,other.example.com:8443",
+        LIUM_MCP_ALLOWED_HOST="GPU.example.com,lium.example.com:443,other.example.com.:8443",
         LIUM_MCP_PATH_PREFIX="/lium/",
     ) as server:
         yield server
@@ -85,7 +85,8 @@ def test_a_browser_may_read_answers_and_the_session(http: httpx2.Client) -> None
     "host",
     [
         "gpu.example.com", "Gpu.Example.COM", "gpu.example.com:80", "gpu.example.com:9999", "lium.example.com",
-        "LIUM.example.com:443", "other.example.com:8443", "LocalHost", "[::1]:8000",
+        "LIUM.example.com:443", "other.example.com:8443", "LocalHost", "[::1]:8000", "gpu.example.com.",
+        "gpu.example.com.:8080", "other.example.com.:8443",
     ],
 )  # fmt: skip
 def test_a_host_is_the_same_in_any_case_and_with_its_default_port(http: httpx2.Client, host: str) -> None:
@@ -101,6 +102,7 @@ def test_a_host_is_the_same_in_any_case_and_with_its_default_port(http: httpx2.C
         "evil.gpu.example.com",
         "gpu.example.com:x",
         "gpuxexample.com",
+        "gpu.example.com..",
         "::1",
     ],
 )
@@ -113,6 +115,17 @@ def test_who_is_refused_reads_which_setting_does_it(served: Served, http: httpx2
     assert "none of LIUM_MCP_ALLOWED_HOST" in served.stderr()
 
 
+# --- forms -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", "APPLICATION/JSON", "Application/Json"])
+def test_a_media_type_is_the_same_in_any_case(http: httpx2.Client, content_type: str) -> None:
+    headers = MINE | {"Accept": STREAMS_TOO, "Content-Type": content_type}
+    opening = http.post("/mcp", content=json.dumps(initialize()), headers=headers)
+    assert opening.status_code == 200
+    http.delete("/mcp", headers=MINE | {"Mcp-Session-Id": opening.headers["mcp-session-id"]})
+
+
 # --- paths -----------------------------------------------------------------------------------------------------------
 
 
@@ -121,6 +134,10 @@ def test_a_path_is_served_with_a_slash_and_below_the_prefix(http: httpx2.Client,
     assert "result" in ask(http, {}, path).json()
     health = path.replace("mcp", "healthz")
     assert http.get(health, headers={"Host": "10.1.2.3:8000"}).json()["status"] == "ok"
+
+
+def test_the_address_that_is_printed_names_the_prefix(served: Served) -> None:
+    assert f"Serving {served.url}/lium/mcp and {served.url}/lium/sse" in served.first_words
 
 
 @pytest.mark.parametrize("path", ["/", "/lium", "/liummcp", "/mcp/mcp", "/lium/lium/mcp", "/other/mcp"])
