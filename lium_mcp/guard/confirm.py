@@ -107,6 +107,19 @@ def can_ask(context: Context[Any, Any]) -> bool:
     return _answers_later(context) or context.session.can_send_request
 
 
+def unavailable(context: Context[Any, Any], tool: str) -> NotConfirmed:
+    """Say that a person's yes is needed and why nobody can be asked for it."""
+    because, advice = "this MCP client cannot ask one", "Use a client that supports elicitation"
+    if not (_answers_later(context) or context.session.can_send_request):
+        because = "an MCP client of an older protocol that takes JSON alone over HTTP cannot be asked"
+        advice = "Use one that sends Accept: application/json, text/event-stream, or the current protocol"
+    return NotConfirmed(
+        "confirmation_unavailable",
+        f"{tool} needs a person's yes here, and {because}.",
+        f"{advice}, or have the person do it on lium.io.",
+    )
+
+
 def later(context: Context[Any, Any], question: Question) -> Elicit[Yes] | None:
     """The question for the SDK to put, where the answer comes with a later request and is held to the question."""
     return Elicit(question.text, Yes) if _answers_later(context) else None

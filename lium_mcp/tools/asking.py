@@ -22,6 +22,7 @@ from lium_mcp.guard.confirm import (
     can_ask,
     later,
     refuse_unless_yes,
+    unavailable,
 )
 from lium_mcp.text import clean
 from lium_mcp.tools.call import READ_LIMIT_SECONDS, Call, Runtime, time_limit
@@ -49,11 +50,7 @@ def make_resolver(tool: str, asks: Asks, runtime: Runtime, names: Collection[str
         try:
             if not can_ask(context):
                 if runtime.confirm == "always":
-                    raise NotConfirmed(
-                        "confirmation_unavailable",
-                        f"{tool} needs a person's yes here, and this MCP client cannot ask one.",
-                        "Use a client that supports elicitation, or have the person do it on lium.io.",
-                    )
+                    raise unavailable(context, tool)
                 return _Before()
 
             async def question() -> Question | None:

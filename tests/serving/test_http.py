@@ -744,6 +744,28 @@ async def test_who_comes_again_with_the_id_of_a_lost_call_hears_nothing_of_that_
         await until_gone(lium)
 
 
+@pytest.mark.parametrize("way", ["modern", "legacy"])
+async def test_who_takes_json_alone_is_asked_in_the_answer_or_told_why_not(
+    lium: Simulated, tmp_path: Path, way: Way
+) -> None:
+    body = tool_call("rent_pod", RENT, modern=way == "modern")
+    headers = {"Accept": "application/json"}
+    if way == "modern":
+        headers |= {"MCP-Protocol-Version": MODERN_VERSION, "Mcp-Method": "tools/call", "Mcp-Name": "rent_pod"}
+        body["params"]["_meta"]["io.modelcontextprotocol/clientCapabilities"] = {"elicitation": {}}
+    settings = {"LIUM_BASE_URL": lium.base_url, "LIUM_API_KEY": API_KEY, "LIUM_MCP_CONFIRM": "always"}
+    with serving(tmp_path, **settings) as served:
+        async with httpx2.AsyncClient(base_url=served.url, timeout=10, trust_env=False) as http:
+            result = (await http.post("/mcp", json=body, headers=headers)).json()["result"]
+    if way == "modern":
+        [question] = result["inputRequests"].values()
+        assert 'Rent pod "train"' in question["params"]["message"]
+    else:
+        assert result["_meta"]["lium-mcp/error"]["code"] == "confirmation_unavailable"
+        assert "Accept: application/json, text/event-stream" in result["content"][0]["text"]
+    assert lium.state()["rents"] == []
+
+
 # The end
 
 
