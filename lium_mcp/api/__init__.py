@@ -12,7 +12,6 @@ from lium_mcp.api.account import (
     WorkspaceRef,
 )
 from lium_mcp.api.backups import (
-    FINAL_BACKUP_STATUSES,
     Backup,
     Backups,
     BackupSchedule,
@@ -113,7 +112,7 @@ from lium_mcp.api.pod_models import (
 )
 from lium_mcp.api.pods import Pods
 from lium_mcp.api.renting import RentBySpecRequest, Rented, RentRequest
-from lium_mcp.api.restores import FINAL_RESTORE_STATUSES, Restore, Restores, RestoreStarted
+from lium_mcp.api.restores import Restore, Restores, RestoreStarted
 from lium_mcp.api.retries import Repeat
 from lium_mcp.api.ssh_keys import SshKey, SshKeys
 from lium_mcp.api.templates import Template, TemplateChanges, TemplateCreate, Templates
@@ -123,8 +122,6 @@ from lium_mcp.api.workspaces import Workspace, WorkspaceMember, Workspaces
 __all__ = [
     "BILLING_STATUSES",
     "DEFAULT_BASE_URL",
-    "FINAL_BACKUP_STATUSES",
-    "FINAL_RESTORE_STATUSES",
     "REMOVED_STATUSES",
     "SYSTEM_CLOCK",
     "TERMINAL_STATUSES",

@@ -2,13 +2,12 @@
 
 from lium_mcp.api.addresses import endpoint, segment
 from lium_mcp.api.errors import InvalidRequest, NotFound
-from lium_mcp.api.model import ApiBool, ApiFloat, ApiId, ApiInt, ApiModel, ApiReason, ApiStr, ApiText, ApiTime
+from lium_mcp.api.model import ApiBool, ApiId, ApiInt, ApiModel, ApiStr, ApiTime
 from lium_mcp.api.paging import PAGE_SIZE, Page, Rows, collect_pages
 from lium_mcp.api.resource import Resource
 from lium_mcp.api.retries import Repeat
+from lium_mcp.api.storage_runs import StorageRun
 
-FINAL_BACKUP_STATUSES = frozenset({"COMPLETED", "FAILED", "CANCELLED", "SKIPPED", "EXPIRED", "DELETED"})
-_SYNONYMS = {"SUCCESS": "COMPLETED", "ERROR": "FAILED", "PARTIAL": "COMPLETED"}
 _MAX_FREQUENCY_HOURS = 168
 _MAX_RETENTION_DAYS = 365
 
@@ -28,51 +27,15 @@ class BackupSchedule(ApiModel):
     next_backup_at: ApiTime = None
 
 
-class Backup(ApiModel):
+class Backup(StorageRun):
     """One backup run; its id is what a restore or a rent takes."""
 
-    id: ApiId
+    FINAL_STATUSES = frozenset({"COMPLETED", "FAILED", "CANCELLED", "SKIPPED", "EXPIRED", "DELETED"})
+
     backup_config_id: ApiStr = None
-    status: ApiText = ""
-    stage: ApiStr = None
-    progress: ApiFloat = None
-    started_at: ApiTime = None
-    completed_at: ApiTime = None
-    created_at: ApiTime = None
-    error_message: ApiReason = None
-    status_message: ApiReason = None
-    result_quality: ApiStr = None
     backup_volume_id: ApiStr = None
     deletion_state: ApiStr = None
     physical_cleanup_at: ApiTime = None
-    total_files: ApiInt = None
-    processed_files: ApiInt = None
-    total_bytes: ApiInt = None
-    processed_bytes: ApiInt = None
-    elapsed_seconds: ApiInt = None
-    throughput_bytes_per_second: ApiInt = None
-    estimated_remaining_seconds: ApiInt = None
-
-    @property
-    def state(self) -> str:
-        """The status, upper case, with older spellings read as today's."""
-        status = self.status.upper()
-        return _SYNONYMS.get(status, status)
-
-    @property
-    def is_final(self) -> bool:
-        """Whether the run is over."""
-        return self.state in FINAL_BACKUP_STATUSES
-
-    @property
-    def is_completed(self) -> bool:
-        """Whether its data can be restored."""
-        return self.state == "COMPLETED"
-
-    @property
-    def is_partial(self) -> bool:
-        """Whether it lacks files that could not be read, for all that it is completed."""
-        return "PARTIAL" in (self.status.upper(), (self.result_quality or "").upper())
 
     @property
     def is_deleted(self) -> bool:
@@ -83,11 +46,6 @@ class Backup(ApiModel):
     def has_data(self) -> bool:
         """Whether there is data, or will be, so that its figures are those of something."""
         return self.is_completed or not self.is_final
-
-    @property
-    def problem(self) -> str | None:
-        """Why it came to nothing, such as why it was skipped, in the API's words."""
-        return self.error_message or (None if self.has_data else self.status_message)
 
 
 class BackupStarted(ApiModel):

@@ -2,50 +2,25 @@
 
 from lium_mcp.api.addresses import endpoint, segment
 from lium_mcp.api.errors import InvalidRequest, NotFound
-from lium_mcp.api.model import ApiBool, ApiFloat, ApiId, ApiInt, ApiModel, ApiReason, ApiStr, ApiText, ApiTime, ApiTuple
+from lium_mcp.api.model import ApiBool, ApiModel, ApiReason, ApiStr, ApiTime, ApiTuple
 from lium_mcp.api.paging import PAGE_SIZE, Page, Rows, collect_pages
 from lium_mcp.api.resource import Resource
 from lium_mcp.api.retries import Repeat
+from lium_mcp.api.storage_runs import StorageRun
 
-FINAL_RESTORE_STATUSES = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
 
+class Restore(StorageRun):
+    """One restore run."""
 
-class Restore(ApiModel):
-    """One restore run; `stage` means nothing once the run is over."""
+    FINAL_STATUSES = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
 
-    id: ApiId
     backup_id: ApiStr = None
     pod_id: ApiStr = None
-    status: ApiText = ""
-    stage: ApiStr = None
-    progress: ApiFloat = None
     restore_path: ApiStr = None
-    created_at: ApiTime = None
-    started_at: ApiTime = None
-    completed_at: ApiTime = None
     last_heartbeat_at: ApiTime = None
-    error_message: ApiReason = None
     logs: ApiTuple[str] = ()
     backup_engine: ApiStr = None
     restore_mode: ApiStr = None
-    total_files: ApiInt = None
-    processed_files: ApiInt = None
-    total_bytes: ApiInt = None
-    processed_bytes: ApiInt = None
-    elapsed_seconds: ApiInt = None
-    throughput_bytes_per_second: ApiInt = None
-    estimated_remaining_seconds: ApiInt = None
-
-    @property
-    def state(self) -> str:
-        """The status, upper case, with the older spelling of a failure read as today's."""
-        status = self.status.upper()
-        return "FAILED" if status == "ERROR" else status
-
-    @property
-    def is_final(self) -> bool:
-        """Whether the run is over."""
-        return self.state in FINAL_RESTORE_STATUSES
 
 
 class RestoreStarted(ApiModel):

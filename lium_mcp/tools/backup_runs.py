@@ -12,6 +12,7 @@ from lium_mcp.tools.failures import ToolFailure
 DEFAULT_EVERY_HOURS: Final = 6
 DEFAULT_KEEP_DAYS: Final = 7
 PARTIAL: Final = "It is partial: files that could not be read are not in it."
+RESTORED_PARTLY: Final = "A restore is partial: files are missing of what it was to write."
 
 _SHOWN_CHARACTERS: Final = 200
 _NEVER_BACKED_UP: Final = ("/mnt", "/tmp")  # noqa: S108 - paths inside a pod
@@ -188,6 +189,21 @@ async def wait_for_backup(call: Call, backup: Backup, *, wait_seconds: float) ->
         wait_seconds=wait_seconds,
         describe=lambda state: f"Backup is {state.state}" + (f", {state.progress:.0f} %" if state.progress else ""),
     )
+
+
+def refuse_incomplete(backup: Backup) -> None:
+    """Refuse to restore a backup that holds nothing, or does not yet.
+
+    Raises:
+        ToolFailure: it is not completed.
+    """
+    if not backup.is_completed:
+        state = f"is {backup.state}" if backup.state else "is in a state that Lium does not say"
+        raise ToolFailure(
+            "backup_not_completed",
+            f"Backup {backup.id} {state} and cannot be restored.",
+            "Call get_backup to wait for it, or choose a completed one with list_backups.",
+        )
 
 
 async def _is_backup(call: Call, operation_id: str) -> bool:

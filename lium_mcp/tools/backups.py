@@ -12,15 +12,16 @@ from lium_mcp.tools.backup_runs import (
     DEFAULT_EVERY_HOURS,
     DEFAULT_KEEP_DAYS,
     PARTIAL,
+    RESTORED_PARTLY,
     check_path,
     held_path,
     losses,
+    refuse_incomplete,
     start_backup,
     volume_root,
     wait_for_backup,
 )
 from lium_mcp.tools.call import Call
-from lium_mcp.tools.failures import ToolFailure
 from lium_mcp.tools.parameters import (
     DEFAULT_WAIT_SECONDS,
     Cursor,
@@ -92,6 +93,7 @@ class BackupView(Result):
     files: int | None = None
     deleting: str | None = None
     problem: str | None = None
+    message: str | None = None
 
 
 class BackupRows(Result):
@@ -233,7 +235,7 @@ async def list_backups(
     rows, next_cursor = page(backups, limit=limit, cursor=cursor)
     owners = {} if owner else await _owners(call, rows)
     views = [_backup(row, owner or owners.get(row.backup_config_id or "")) for row in rows]
-    note = note_on(*(view.problem for view in views))
+    note = note_on(*(text for view in views for text in (view.problem, view.message)))
     return BackupRows(
         backups=views, note=note, total=len(backups), incomplete=incomplete(listed), next_cursor=next_cursor
     )
@@ -297,20 +299,21 @@ async def restore_backup(
     Nothing is overwritten: a directory with content is refused. rent_pod restores into a new pod.
     """
     backup = await call.lium.backups.get(backup_id)
-    if not backup.is_completed:
-        raise ToolFailure(
-            "backup_not_completed",
-            f"Backup {backup_id} is {backup.state} and cannot be restored.",
-            "Call get_backup to wait for it, or choose a completed one with list_backups.",
-        )
-    rows = await restore_into(call, backup_id, await find_pods(call, pods), path, wait_seconds=wait_seconds)
+    refuse_incomplete(backup)
+    rows = await restore_into(call, backup, await find_pods(call, pods), path, wait_seconds=wait_seconds)
     outcomes = {row.outcome for row in rows}
     outcome: Outcome = next((one for one in ("pending", "failed") if one in outcomes), "done")
+    views = [row.restore for row in rows if row.restore]
+    warnings = [PARTIAL] if backup.is_partial else []
+    if any(view.partial for view in views):
+        warnings.append(RESTORED_PARTLY)
     return Restored(
         outcome=outcome,
         pods=rows,
-        note=note_on(*(row.restore.problem if row.restore else row.problem for row in rows)),
-        warnings=[PARTIAL] if backup.is_partial else None,
+        note=note_on(
+            *(row.problem for row in rows), *(text for view in views for text in (view.problem, view.message))
+        ),
+        warnings=warnings or None,
         next=_AFTER_RESTORE[outcome],
     )
 
@@ -322,11 +325,18 @@ async def list_restores(call: Call, pod: PodName, limit: Limit = 20, cursor: Cur
     listed = await call.lium.restores.list(target.id)
     restores = sorted(listed, key=lambda restore: (_age_key(restore), restore.id), reverse=True)
     rows, next_cursor = page(restores, limit=limit, cursor=cursor)
-    views = [restore_view(row) for row in rows]
-    note = note_on(*(view.problem for view in views))
+    partial = await _partial_backups(call) if any(row.backup_id for row in rows) else frozenset()
+    views = [restore_view(row, of_partial_backup=row.backup_id in partial) for row in rows]
+    note = note_on(*(text for view in views for text in (view.problem, view.message)))
     return RestoreRows(
         restores=views, note=note, total=len(restores), incomplete=incomplete(listed), next_cursor=next_cursor
     )
+
+
+async def _partial_backups(call: Call) -> frozenset[str | None]:
+    with suppress(LiumError):  # the restores are worth showing without it
+        return frozenset(backup.id for backup in await call.lium.backups.list() if backup.is_partial)
+    return frozenset()
 
 
 async def _owners(call: Call, backups: Sequence[Backup]) -> dict[str, _Owner]:
@@ -349,21 +359,26 @@ async def _owners(call: Call, backups: Sequence[Backup]) -> dict[str, _Owner]:
 
 def _judge(backup: Backup, owner: _Owner | None, warnings: Sequence[str] = ()) -> ObservedBackup:
     view = _backup(backup, owner)
+    note = note_on(view.problem, view.message)
     kept = [*warnings, *([PARTIAL] if backup.is_partial else [])] or None
     if backup.is_completed:
-        return ObservedBackup(outcome="done", backup=view, note=note_on(view.problem), warnings=kept)
+        return ObservedBackup(outcome="done", backup=view, note=note, warnings=kept)
     if backup.is_final:
         return ObservedBackup(
             outcome="failed",
             backup=view,
-            note=note_on(view.problem),
+            note=note,
             warnings=kept,
             next="There is no data to restore. create_backup tries again."
             if backup.state != "SKIPPED"
             else "Nothing was backed up this time. create_backup backs up now.",
         )
     return ObservedBackup(
-        outcome="pending", backup=view, warnings=kept, next="Still running: call get_backup with this backup_id."
+        outcome="pending",
+        backup=view,
+        note=note,
+        warnings=kept,
+        next="Still running: call get_backup with this backup_id.",
     )
 
 
@@ -420,6 +435,7 @@ def _backup(backup: Backup, owner: _Owner | None) -> BackupView:
         files=backup.total_files if backup.total_bytes and backup.has_data else None,
         deleting=backup.deletion_state,
         problem=(backup.problem or "")[:300] or None,
+        message=(backup.remark or "")[:300] or None,
     )
 
 

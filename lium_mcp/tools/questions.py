@@ -152,7 +152,8 @@ async def ask_to_delete_backup(call: Call, *, backup_id: str) -> Question:
     """Before `delete_backup`."""
     backup = await call.lium.backups.get(backup_id)
     made = f" of {backup.created_at:%Y-%m-%d %H:%M} UTC" if backup.created_at else ""
-    return Question(f"Delete the backup {_id(backup.id)}{made} for good? It cannot be restored then.")
+    lacks = f" {PARTIAL}" if backup.is_partial else ""
+    return Question(f"Delete the backup {_id(backup.id)}{made} for good? It cannot be restored then.{lacks}")
 
 
 async def ask_to_delete_schedule(call: Call, *, pod: str) -> Question:
@@ -161,7 +162,7 @@ async def ask_to_delete_schedule(call: Call, *, pod: str) -> Question:
     return Question(f"Stop backing up {_pod(target)}? {await _last_backup(call, target)}", {"pod": target.id})
 
 
-async def ask_to_restore(call: Call, *, pods: list[str], path: str, **_: Any) -> Question | None:  # noqa: ANN401
+async def ask_to_restore(call: Call, *, backup_id: str, pods: list[str], path: str, **_: Any) -> Question | None:  # noqa: ANN401
     """Before `restore_backup`, where a directory is named and nobody can look whether it is empty."""
     if not path:
         return None
@@ -170,9 +171,10 @@ async def ask_to_restore(call: Call, *, pods: list[str], path: str, **_: Any) ->
     if not unseen:
         return None
     named = "; ".join(f"pod {quoted(pod.pod_name)} ({_id(pod.id)})" for pod in unseen)
+    lacks = f" Of the backup: {PARTIAL}" if (await call.lium.backups.get(backup_id)).is_partial else ""
     return UnseenTargets(
         f"Restore a backup into {quoted(path)} of {named}? Nobody could look whether it is empty there: files of the "
-        "same names would be overwritten.",
+        f"same names would be overwritten.{lacks}",
         {"pods": [pod.id for pod in targets], "path": path},
         unseen=frozenset(pod.id for pod in unseen),
     )

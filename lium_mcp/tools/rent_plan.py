@@ -37,7 +37,7 @@ from lium_mcp.rentals.selection import (
     meets,
     smallest_gpu_count,
 )
-from lium_mcp.tools.backup_runs import PARTIAL
+from lium_mcp.tools.backup_runs import PARTIAL, refuse_incomplete
 from lium_mcp.tools.call import Call
 from lium_mcp.tools.failures import ToolFailure
 from lium_mcp.tools.marketplace import PricedRental, find_node, quote_node, types_on_offer
@@ -281,12 +281,7 @@ async def _contents(call: Call, wanted: Wanted) -> Contents:
     backup: Backup | None = None
     if wanted.backup_id:
         backup = await call.lium.backups.get(wanted.backup_id)
-        if not backup.is_completed:
-            raise ToolFailure(
-                "backup_not_completed",
-                f"Backup {backup.id} is {backup.state} and cannot be restored.",
-                "Choose a completed one with list_backups.",
-            )
+        refuse_incomplete(backup)
     return Contents(
         keys=await find_public_keys(call),
         template=await find_usable_template(call, wanted.template) if wanted.template else None,

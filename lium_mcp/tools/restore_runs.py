@@ -13,7 +13,7 @@ from typing import Final
 
 import anyio
 
-from lium_mcp.api import LiumError, Pod, Restore
+from lium_mcp.api import Backup, LiumError, Pod, Restore
 from lium_mcp.guard.confirm import Question
 from lium_mcp.remote import RemoteError
 from lium_mcp.remote.restore_targets import Found, look
@@ -47,6 +47,8 @@ class RestoreView(Result):
     pod_id: str | None = None
     backup_id: str | None = None
     status: str
+    partial: bool | None = None
+    of_partial_backup: bool | None = None
     stage: str | None = None
     progress_percent: float | None = None
     path: str | None = None
@@ -54,6 +56,7 @@ class RestoreView(Result):
     started_at: UtcTime | None = None
     completed_at: UtcTime | None = None
     problem: str | None = None
+    message: str | None = None
 
 
 class PodRestore(Result):
@@ -102,7 +105,7 @@ class _Run:
 
 
 async def restore_into(
-    call: Call, backup_id: str, pods: Sequence[Pod], path: str, *, wait_seconds: float
+    call: Call, backup: Backup, pods: Sequence[Pod], path: str, *, wait_seconds: float
 ) -> list[PodRestore]:
     """Restore a backup into each of the pods and wait until all of it is over, or the time is.
 
@@ -110,10 +113,10 @@ async def restore_into(
     name beside it where that is not seen to be free. A pod where it is neither is refused, and the others go on.
     """
     runs = [_Run(pod, call.lium.now()) for pod in pods]
-    await _each(runs, lambda run: _start(call, backup_id, run, path))
+    await _each(runs, lambda run: _start(call, backup.id, run, path))
 
     async def look() -> list[_Run]:
-        await _each((run for run in runs if not run.is_over), lambda run: _look(call, backup_id, run))
+        await _each((run for run in runs if not run.is_over), lambda run: _look(call, backup.id, run))
         return runs
 
     await call.wait_until(
@@ -124,23 +127,26 @@ async def restore_into(
         describe=lambda state: f"{sum(run.is_over for run in state)} of {len(state)} restores are over",
         every_seconds=_EVERY_SECONDS,
     )
-    return [_judge(run) for run in runs]
+    return [_judge(run, backup) for run in runs]
 
 
-def restore_view(restore: Restore) -> RestoreView:
-    """Show a restore."""
+def restore_view(restore: Restore, *, of_partial_backup: bool) -> RestoreView:
+    """Show a restore, and whether the backup that it is of lacks files."""
     return RestoreView(
         restore_id=restore.id,
         pod_id=restore.pod_id,
         backup_id=restore.backup_id,
         status=restore.state,
+        partial=restore.is_partial or None,
+        of_partial_backup=of_partial_backup or None,
         stage=None if restore.is_final else restore.stage,
         progress_percent=None if restore.is_final else restore.progress,
         path=restore.restore_path,
         created_at=restore.created_at,
         started_at=restore.started_at,
         completed_at=restore.completed_at,
-        problem=(restore.error_message or "")[:300] or None,
+        problem=(restore.problem or "")[:300] or None,
+        message=(restore.remark or "")[:300] or None,
     )
 
 
@@ -233,7 +239,7 @@ async def _look(call: Call, backup_id: str, run: _Run) -> None:
                 return
 
 
-def _judge(run: _Run) -> PodRestore:
+def _judge(run: _Run, backup: Backup) -> PodRestore:
     label = f"{run.pod.pod_name} ({run.pod.id})"
     if run.restore is None:
         problem = run.problem or "Lium does not list the restore yet."
@@ -241,4 +247,6 @@ def _judge(run: _Run) -> PodRestore:
     outcome: Outcome = "pending"
     if run.restore.is_final:
         outcome = "done" if run.restore.state == "COMPLETED" else "failed"
-    return PodRestore(pod=label, outcome=outcome, restore=restore_view(run.restore))
+    return PodRestore(
+        pod=label, outcome=outcome, restore=restore_view(run.restore, of_partial_backup=backup.is_partial)
+    )

@@ -7,10 +7,22 @@ import pytest
 
 from lium_mcp.sandbox import Sandbox
 from tests.harness import agent_on as agent_on_every_tool
-from tests.tools.wires import Wire, answering, ask, editing, rent
+from tests.tools.wires import Wire, answering, ask, editing, living, rent
 
 # Only the tools at hand: a server with all of them takes its time to build.
-TOOLS = frozenset({"list_backups", "get_backup", "create_backup", "delete_backup", "restore_backup", "list_restores"})
+TOOLS = frozenset(
+    {
+        "list_backups",
+        "get_backup",
+        "create_backup",
+        "delete_backup",
+        "restore_backup",
+        "list_restores",
+        "cancel_backup",
+        "remove_pod",
+        "rent_pod",
+    }
+)
 agent_on = partial(agent_on_every_tool, allow_tools=TOOLS, log_level="ERROR")
 
 Row = dict[str, Any]
@@ -95,3 +107,97 @@ async def test_a_deletion_says_deleted_or_being_deleted(sandbox: Sandbox, after:
         wire.on("GET", "/backup-logs/*", look)
         answer = await agent.call("delete_backup", backup_id=backup_id)
     assert answer == {"backup_id": backup_id, "status": said}
+
+
+# --- what lacks files -------------------------------------------------------------------------------------------------
+
+
+def pages_of(rows: list[Row]) -> Row:
+    return {"items": rows, "has_next": False}
+
+
+@pytest.mark.parametrize(
+    ("said", "is_partial"),
+    [
+        ({"result_quality": "PARTIAL"}, True),
+        ({"processed_files": 119}, True),
+        ({"status_message": "PARTIAL: 20 files unreadable"}, True),
+        ({"status_message": "could not read 3 files: no permission"}, True),
+        ({"error_message": {"message": "10 files could not be read"}}, True),
+        ({}, False),
+        ({"result_quality": "COMPLETE", "processed_bytes": 5}, False),
+        ({"processed_files": None}, False),
+        ({"status_message": "120 files stored, 0 files could not be read. Not partial; files skipped: 0"}, False),
+        ({"status_message": "no files were skipped"}, False),
+    ],
+    ids=str,
+)
+async def test_a_pod_is_removed_after_a_backup_only_if_nothing_says_that_it_lacks_files(
+    sandbox: Sandbox, said: Row, is_partial: bool
+) -> None:
+    pod_id = await rent(sandbox, "worker")
+    whole = {"result_quality": None, "processed_files": 120, "total_files": 120, "total_bytes": 9, "processed_bytes": 9}
+    wire = Wire(sandbox)
+    wire.on("GET", "/backup-logs/*", editing(lambda row: row | whole | (said if row["status"] == "COMPLETED" else {})))
+    async with agent_on(sandbox, transport=wire) as agent:
+        if is_partial:
+            refused = await agent.refused("remove_pod", pod="worker", final_backup=True, wait_seconds=300)
+            assert refused.code == "final_backup_partial"
+        else:
+            removed = await agent.call("remove_pod", pod="worker", final_backup=True, wait_seconds=300)
+            assert removed["outcome"] == "done"
+    assert [pod["id"] for pod in living(sandbox)] == ([pod_id] if is_partial else [])
+
+
+async def test_what_a_completed_run_says_of_itself_is_shown(sandbox: Sandbox) -> None:
+    row = {"id": "b1", "status": "COMPLETED", "status_message": "stored in 3 parts"}
+    wire = Wire(sandbox)
+    wire.on("GET", "/backup-logs/b1", answering(200, row))
+    wire.on("GET", "/backup-logs/", answering(200, [row | {"status_message": "3 files unreadable"}]))
+    async with agent_on(sandbox, transport=wire) as agent:
+        seen = await agent.call("get_backup", backup_id="b1")
+        (listed,) = (await agent.call("list_backups"))["backups"]
+    assert seen["backup"] == {"backup_id": "b1", "status": "COMPLETED", "message": "stored in 3 parts"}
+    assert "data, not instructions" in seen["note"]
+    assert listed == {"backup_id": "b1", "status": "COMPLETED", "partial": True, "problem": "3 files unreadable"}
+
+
+@pytest.mark.parametrize(
+    ("said", "of_backup", "shown"),
+    [
+        ({"result_quality": "PARTIAL"}, {}, {"partial": True}),
+        ({"status": "PARTIAL"}, {}, {"partial": True}),
+        ({"processed_files": 1, "total_files": 3}, {}, {"partial": True}),
+        ({}, {"result_quality": "PARTIAL"}, {"of_partial_backup": True}),
+        ({}, {"processed_files": 0, "total_files": 3}, {"of_partial_backup": True}),
+        ({}, {}, {}),
+    ],
+    ids=str,
+)
+async def test_a_restore_says_what_it_and_its_backup_lack(
+    sandbox: Sandbox, said: Row, of_backup: Row, shown: Row
+) -> None:
+    await rent(sandbox, "worker")
+    wire = Wire(sandbox)
+    async with agent_on(sandbox, transport=wire) as agent:
+        backup_id = (await agent.call("create_backup", pod="worker", wait_seconds=300))["backup"]["backup_id"]
+
+        def edit(change: Row) -> Any:
+            return editing(
+                lambda body: (
+                    pages_of([row | change if row["status"] == "COMPLETED" else row for row in body["items"]])
+                    if "items" in body
+                    else body | change
+                )
+            )
+
+        wire.on("GET", "/pods/*/restore-logs", edit(said))
+        wire.on("GET", "/backup-logs/", edit(of_backup))
+        wire.on("GET", "/backup-logs/*", edit(of_backup))
+        restored = await agent.call("restore_backup", backup_id=backup_id, pods=["worker"], wait_seconds=600)
+        (row,) = (await agent.call("list_restores", pod="worker"))["restores"]
+    assert restored["outcome"] == "done"
+    for view in (row, restored["pods"][0]["restore"]):
+        assert {name: view[name] for name in ("partial", "of_partial_backup") if name in view} == shown
+        assert view["status"] == "COMPLETED"
+    assert len(restored.get("warnings", [])) == len(shown)

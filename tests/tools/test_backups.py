@@ -279,7 +279,25 @@ async def test_a_failed_backup_says_why_and_that_there_is_nothing_to_restore(san
     assert refused.code == "backup_not_completed"
 
 
-@pytest.mark.parametrize("spelling", [{}, {"status": "PARTIAL", "result_quality": None}])
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        {},
+        *(
+            {"result_quality": None, "error_message": None} | said
+            for said in (
+                {"status": "PARTIAL"},
+                {"status": "COMPLETED_WITH_ERRORS"},
+                {"quality": "partial"},
+                {"processed_files": 1, "total_files": 2},
+                {"status_message": "PARTIAL: 20 files unreadable"},
+                {"status_message": {"message": "3 files could not be read", "code": "E_READ"}},
+                {"error_message": "0 errors, 2 files were skipped"},
+            )
+        ),
+    ],
+    ids=str,
+)
 async def test_a_partial_backup_is_said_wherever_one_relies_on_it(sandbox: Sandbox, spelling: Row) -> None:
     await rent(sandbox, "worker")
     sandbox.add_fault("backup_partial", message="2 files could not be read")

@@ -127,8 +127,12 @@ async def test_a_pod_that_does_not_answer_is_asked_about_and_a_yes_counts_for_it
         # What was seen to be empty, and cannot be looked at when it counts, is nobody's yes.
         seen = (await agent.call("get_pod", pod="seen"))["pod"]["pod_id"]
 
+        rebooting_pods: list[str] = []
+
         async def going_deaf(request: httpx2.Request, forward: Forward) -> httpx2.Response:
-            await ask(sandbox, "POST", f"/pods/{seen}/reboot", {})
+            if len(person.questions) > 1 and not rebooting_pods:  # after the yes, before the order
+                rebooting_pods.append(seen)
+                await ask(sandbox, "POST", f"/pods/{seen}/reboot", {})
             return await forward(request)
 
         wire.on("GET", "/backup-logs/*", going_deaf)

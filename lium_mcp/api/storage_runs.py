@@ -1,0 +1,89 @@
+"""What a backup run and a restore run have in common: how far each came, and whether files are missing of it."""
+
+import re
+from typing import ClassVar
+
+from lium_mcp.api.model import ApiFloat, ApiId, ApiInt, ApiModel, ApiReason, ApiStr, ApiText, ApiTime
+
+_SYNONYMS = {"SUCCESS": "COMPLETED", "ERROR": "FAILED"}
+_MAX_SAID_CHARS = 4000
+_LACKS_FILES = re.compile(
+    r"partial|incomplete|unread|with[ _]errors|permission denied"
+    r"|(?:n[o']t|unable to|failed to) (?:be )?(?:read|open|cop[iy]|save|stor|writ|restor|back)"
+    r"|\bfiles? (?:\w+ ){0,2}(?:skipped|missing|left out|omitted|excluded|failed|lost)"
+    r"|(?:skipped|missing|left out|omitted|excluded|failed|lost) (?:\w+ )?files?\b",
+    re.IGNORECASE,
+)
+# A clause that says that nothing is so: "0 files could not be read", "files skipped: none", "not partial".
+_DENIED = re.compile(
+    r"(?<![\w.])(?:0|no|none|zero|nothing|without|not (?=partial|incomplete))\b[^.,:;\n]*"
+    r"|[^.,:;\n]{1,80}[:=] ?(?:0|no|none|false)[ ]*(?=[.,;\n]|$)",
+    re.IGNORECASE,
+)
+
+
+class StorageRun(ApiModel):
+    """A backup or a restore; `stage` means nothing once the run is over."""
+
+    FINAL_STATUSES: ClassVar[frozenset[str]]
+
+    id: ApiId
+    status: ApiText = ""
+    stage: ApiStr = None
+    progress: ApiFloat = None
+    started_at: ApiTime = None
+    completed_at: ApiTime = None
+    created_at: ApiTime = None
+    error_message: ApiReason = None
+    status_message: ApiReason = None
+    result_quality: ApiStr = None
+    quality: ApiStr = None
+    total_files: ApiInt = None
+    processed_files: ApiInt = None
+    total_bytes: ApiInt = None
+    processed_bytes: ApiInt = None
+    elapsed_seconds: ApiInt = None
+    throughput_bytes_per_second: ApiInt = None
+    estimated_remaining_seconds: ApiInt = None
+
+    @property
+    def state(self) -> str:
+        """The status, upper case, with other spellings read as today's."""
+        status = self.status.strip().upper()
+        is_completed = "PARTIAL" in status or status.startswith("COMPLETED")
+        return "COMPLETED" if is_completed else _SYNONYMS.get(status, status)
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the run is over."""
+        return self.state in self.FINAL_STATUSES
+
+    @property
+    def is_completed(self) -> bool:
+        """Whether it came to its end, if perhaps without all files."""
+        return self.state == "COMPLETED"
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether it lacks files, for all that it is completed, as far as Lium says so anywhere.
+
+        Bytes tell nothing of it: some servers count them before and after the compression.
+        """
+        if not self.is_completed:
+            return False
+        said = (self.status, self.result_quality, self.quality, self.status_message, self.error_message)
+        texts = [_DENIED.sub("", text[:_MAX_SAID_CHARS]) for text in said if text]
+        processed, total = self.processed_files, self.total_files
+        lacks_some = processed is not None and total is not None and processed < total
+        return lacks_some or any(map(_LACKS_FILES.search, texts))
+
+    @property
+    def problem(self) -> str | None:
+        """What went wrong, such as why it was skipped or what it lacks, in the API's words."""
+        came_out_well = not self.is_final or (self.is_completed and not self.is_partial)
+        return self.error_message or (None if came_out_well else self.status_message)
+
+    @property
+    def remark(self) -> str | None:
+        """What the API says of it besides."""
+        return self.status_message if self.status_message != self.problem else None
