@@ -65,4 +65,5 @@ def _is_valid(message: object) -> bool:
     except ValidationError:
         return False
     # A request whose id cannot be used is read as a notification, and its caller would hear nothing.
-    return not (isinstance(read, JSONRPCNotification) and isinstance(message, dict) and "id" in message)
+    is_request = isinstance(read, JSONRPCNotification) and not read.method.startswith("notifications/")
+    return not (is_request and isinstance(message, dict) and "id" in message)

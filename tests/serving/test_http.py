@@ -673,6 +673,13 @@ async def test_a_body_that_is_no_message_is_answered_and_not_repeated(personal: 
         assert "list_gpus" not in str(error), case
 
 
+@pytest.mark.parametrize("way", OLD_WAYS)
+async def test_a_notification_may_have_an_id_that_is_null(personal: Served, way: Way) -> None:
+    wire = Wire(personal.url)
+    async with wire.calling(way, "list_pods", {}):
+        assert await wire.say(initialized() | {"id": None}) == 202
+
+
 async def next_data(lines: AsyncIterator[str]) -> str:
     async for line in lines:
         if line.startswith("data: ") and "notifications/progress" not in line:
