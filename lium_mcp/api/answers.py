@@ -38,6 +38,15 @@ class Answer:
         return 200 <= self.status < 300  # noqa: PLR2004 - the definition of success
 
     @property
+    def says_refused(self) -> bool:
+        """Whether the body says that the request was refused, which only that of a change does."""
+        try:
+            body = from_json(self.body) if self.mutates else None
+        except ValueError:
+            return False
+        return isinstance(body, dict) and body.get("success") is False
+
+    @property
     def replayed(self) -> bool:
         """Whether this is the stored outcome of an earlier request with the same idempotency key."""
         return self.headers.get("Idempotent-Replayed", "").strip().lower() == "true"

@@ -122,4 +122,4 @@ class Clusters(Resource):
         Irreversible. 403, 404 and 409 removed nothing.
         """
         path = endpoint("/clusters/{cluster_id}", cluster_id=cluster_id)
-        return (await self._wire.request("DELETE", path)).model(ClusterDeleteResponse)
+        return (await self._wire.request("DELETE", path, judges_body=True)).model(ClusterDeleteResponse)

@@ -25,6 +25,7 @@ from lium_mcp.api.errors import (
     LiumError,
     MissingScope,
     NoExecutorMatches,
+    NotDone,
     NotFound,
     NotLium,
     PaymentFailed,
@@ -35,7 +36,7 @@ from lium_mcp.api.errors import (
     UnreadableResponse,
     ValidationFailed,
 )
-from lium_mcp.api.model import read_float, read_text
+from lium_mcp.api.model import read_float, read_int, read_text
 from lium_mcp.secret_forms import UNSAFE, redacted
 
 Redact = Callable[[str], str]
@@ -54,6 +55,9 @@ _REQUIRED = re.compile(r"requires at least " + _USD, re.IGNORECASE)
 _AVAILABLE = re.compile(r"balance is " + _USD, re.IGNORECASE)
 _SCOPE = re.compile(r"does not have the '([a-z_]+)' scope", re.IGNORECASE)
 _SCOPE_CODES = frozenset({"api_key_scope", "missing_scope", "insufficient_scope", "scope_required"})
+_BUDGET_CODE = "API_KEY_BUDGET_EXCEEDED"
+# What a refusal is taken for that comes as a 2xx and states no status.
+_REFUSED = 400
 _ENVELOPE_KEYS = frozenset({"success", "error", "message", "detail", "status_code", "validation_errors", "code"})
 
 _HEADLINES: dict[type[LiumError], str] = {
@@ -73,6 +77,7 @@ _HEADLINES: dict[type[LiumError], str] = {
     ValidationFailed: "Lium refused the request as not valid",
     RateLimited: "Lium received too many requests and did not execute this one",
     BadRequest: "Lium refused the request",
+    NotDone: "Lium answered that it did not do this",
 }
 
 
@@ -95,6 +100,7 @@ class ErrorBody:
     text: str = ""
     other_texts: tuple[str, ...] = ()
     code: str | None = None
+    status: int | None = None
     hint: str | None = None
     request_id: str | None = None
     data: dict[str, Any] = field(default_factory=dict)
@@ -143,6 +149,7 @@ def _read_object(body: Mapping[str, Any], redact: Redact) -> ErrorBody:
         text=texts[0] if texts else "",
         other_texts=tuple(texts[1:]),
         code=_first_text((error.get("code"), body.get("code"), *(part.get("code") for part in details)), redact),
+        status=_stated_status(body.get("status_code")),
         hint=_first_text((error.get("hint"),), redact),
         request_id=_first_text((error.get("request_id"),), redact, max_chars=MAX_REQUEST_ID_CHARS),
         data=data,
@@ -155,6 +162,11 @@ def _first_text(values: tuple[object, ...], redact: Redact, *, max_chars: int = 
         if isinstance(value, str) and (text := clean_text(value, redact, max_chars=max_chars)):
             return text
     return None
+
+
+def _stated_status(value: object) -> int | None:
+    status = read_int(value)
+    return status if status is not None and 400 <= status < 600 else None  # noqa: PLR2004 - those of a refusal
 
 
 def _validation_errors(value: object) -> list[tuple[str, str]]:
@@ -201,15 +213,17 @@ def _retry_after_seconds(answer: Answer) -> float | None:
 
 
 def error_from_answer(answer: Answer, redact: Redact) -> LiumError:
-    """Return the error that an answer outside 2xx stands for."""
+    """Return the error that an answer stands for which is outside 2xx, or refuses in its body all the same."""
     body = read_error_body(answer, redact)
-    kind = _kind(answer.status, body)
+    stated = body.status if answer.is_success else answer.status
+    kind = _kind_by_code(body) if stated is None else _kind(stated, body)
+    status = stated or _REFUSED
     data = dict(body.data)
     _add_facts(kind, body, data)
     unsettled = answer.mutates and (answer.rewritten or kind is ServerFailed or kind is UnreadableResponse)
     error = kind(
-        _message(kind, answer.status, body),
-        status=answer.status,
+        _message(kind, status, body),
+        status=status,
         code=body.code,
         hint=body.hint,
         request_id=body.request_id or answer.request_id,
@@ -225,7 +239,7 @@ def error_from_answer(answer: Answer, redact: Redact) -> LiumError:
 
 def _kind(status: int, body: ErrorBody) -> type[LiumError]:
     if status == 402:  # noqa: PLR2004 - HTTP status codes read best as numbers
-        return BudgetExceeded if body.code in {None, "API_KEY_BUDGET_EXCEEDED"} else PaymentFailed
+        return BudgetExceeded if body.code in {None, _BUDGET_CODE} else PaymentFailed
     if status == 403:  # noqa: PLR2004
         return _forbidden(body)
     if status == 409:  # noqa: PLR2004
@@ -244,6 +258,14 @@ def _kind(status: int, body: ErrorBody) -> type[LiumError]:
         429: RateLimited,
     }
     return kinds.get(status, BadRequest)
+
+
+def _kind_by_code(body: ErrorBody) -> type[LiumError]:
+    """What a body describes that states no status."""
+    if body.code == _BUDGET_CODE:
+        return BudgetExceeded
+    kind = _forbidden(body)
+    return NotDone if kind is PermissionDenied else kind
 
 
 def _nothing_there(status: int, body: ErrorBody) -> type[LiumError]:

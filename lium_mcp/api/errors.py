@@ -15,6 +15,7 @@
     |-- UnreadableResponse       not JSON, or not the promised shape
     |   `-- NotLium              a web page or the like: the address is not that of the API
     |-- BadRequest               400 and other refusals of the request itself
+    |   `-- NotDone              a 2xx whose body says that the request was refused, and names no status
     |-- ValidationFailed         422
     |-- AuthenticationFailed     401
     |-- BudgetExceeded           402, the key's own budget
@@ -241,6 +242,12 @@ class BudgetExceeded(LiumError):
     """The key's own budget refuses the request (402)."""
 
     _advice = "Raise the budget of this API key on lium.io or use another key; other pods of the key may be removed."
+
+class NotDone(BadRequest):
+    """Refused in the body of a 2xx, which states no status in its place."""
+
+    _advice = "Look at the current state to be sure, and do what the message asks for before you try again."
+
 
     @property
     def window(self) -> str | None:

@@ -164,7 +164,7 @@ async def send_rent(wire: Wire, path: str, body: dict[str, Any], *, idempotency_
     """
     headers = {"Idempotency-Key": segment("idempotency_key", idempotency_key)}
     try:
-        answer = await wire.request("POST", path, json=body, headers=headers, repeat=Repeat.NEVER)
+        answer = await wire.request("POST", path, json=body, headers=headers, repeat=Repeat.NEVER, judges_body=True)
         if answer.rewritten:
             raise answer.unreadable("Lium's server redirected the rent to a page that is not its answer.")
     except LiumError as error:

@@ -190,11 +190,13 @@ class Wire:
         auth: Auth = Auth.KEY,
         repeat: Repeat | None = None,
         mutates: bool | None = None,
+        judges_body: bool = False,
         timeout_seconds: float | None = None,
     ) -> Answer:
         """Send a request, repeat it as far as `repeat` allows, and return the successful answer.
 
-        By default reads are repeated always and changes only after a 429. Raises a `LiumError` for everything else.
+        By default reads are repeated always and changes only after a 429. Raises a `LiumError` for everything else,
+        such as a 2xx that says of a change that it was refused, unless the caller `judges_body`.
         """
         reads = method in _READ_METHODS
         mutates = not reads if mutates is None else mutates
@@ -217,7 +219,7 @@ class Wire:
                 # The answer may have corrected the clock: of two ideas of that moment, the earlier claims less.
                 asked_at = min(asked_at, self.now() - timedelta(seconds=self._clock.monotonic() - started))
                 answer = await self._read(response, asked_at, mutates=mutates, rewritten=rewritten)
-            if not answer.is_success:
+            if not answer.is_success or (answer.says_refused and not judges_body):
                 raise self._refusal(answer)
             noted = _changes.get()
             if mutates and noted is not None:

@@ -20,6 +20,7 @@ from lium_mcp.api import (
     LiumError,
     MissingScope,
     NoExecutorMatches,
+    NotDone,
     NotFound,
     PaymentFailed,
     PermissionDenied,
@@ -28,7 +29,7 @@ from lium_mcp.api import (
     ValidationFailed,
     errors,
 )
-from tests.api.fakes import KEY, NODE_ID, Script, client_on, refusal
+from tests.api.fakes import KEY, NODE_ID, Script, client_on, ok, refusal
 
 BALANCE = (
     "Insufficient balance. This node costs $2.20/hour, so renting it requires at least $1,234.55 "
@@ -76,6 +77,38 @@ async def test_sentence_of_a_plain_text_body_is_kept() -> None:
     assert "no healthy upstream" in str(error)
     assert "503" in str(error)
     assert error.effect == "unknown"
+
+
+@pytest.mark.parametrize("status", [200, 202])
+@pytest.mark.parametrize(
+    ("said", "kind", "effect"),
+    [
+        ({}, NotDone, "none"),
+        ({"message": "Volume is busy"}, NotDone, "none"),
+        ({"error": {"message": "Volume is busy"}, "status_code": 200}, NotDone, "none"),
+        ({"message": "Volume is busy", "status_code": 409}, Conflict, "none"),
+        ({"message": "Volume is busy", "status_code": "404"}, NotFound, "none"),
+        ({"error": {"code": "insufficient_balance"}}, InsufficientBalance, "none"),
+        ({"error": {"code": "missing_scope"}}, MissingScope, "none"),
+        ({"error": {"code": "API_KEY_BUDGET_EXCEEDED"}}, BudgetExceeded, "none"),
+        ({"message": "oops", "status_code": 500}, ServerFailed, "unknown"),
+    ],
+)
+async def test_a_refusal_in_the_body_of_a_success_is_what_the_body_describes(
+    status: int, said: dict[str, Any], kind: type[LiumError], effect: str
+) -> None:
+    error = await error_for(refusal(status, {"success": False, **said}))
+    assert type(error) is kind
+    assert error.effect == effect
+    assert ("Volume is busy" in str(error)) is ("Volume is busy" in str(said))
+
+
+@pytest.mark.parametrize("success", ["false", 0, None, [], True])
+async def test_only_a_plain_false_in_the_body_of_a_change_is_a_refusal(success: Any) -> None:
+    body = {"id": NODE_ID, "success": success, "nested": {"success": False}}
+    async with client_on(Script(ok(body), ok({"id": NODE_ID, "success": False}))) as client:
+        await client.volumes.delete(NODE_ID)
+        assert (await client.volumes.get(NODE_ID)).id == NODE_ID
 
 
 async def test_envelope_gives_code_hint_and_request_id() -> None:

@@ -223,6 +223,22 @@ async def test_cluster_that_contradicts_itself_is_unknown() -> None:
             await client.clusters.rent(CLUSTER, idempotency_key=IDEMPOTENCY_KEY)
 
 
+@pytest.mark.parametrize("kind", ["plain", "by spec"])
+async def test_a_refusal_of_a_rent_inside_a_success_proves_nothing(kind: str) -> None:
+    said = {"success": False, "message": "paused", "status_code": 409}
+    error, _ = await outcome_of(RENTS[kind], ok(said))
+    assert isinstance(error, RentOutcomeUnknown)
+    async with client_on(Script(ok({**said, "pod_id": POD_ID}))) as client:
+        assert (await RENTS[kind](client)).pod_id == POD_ID
+
+
+async def test_a_cluster_that_is_removed_in_part_says_so_pod_by_pod() -> None:
+    rows = [{"pod_id": POD_ID, "success": True}, {"pod_id": NODE_ID, "success": False}]
+    async with client_on(Script(ok({"success": False, "pods": rows}))) as client:
+        removed = await client.clusters.remove(NODE_ID)
+    assert [row.success for row in removed.pods] == [True, False]
+
+
 async def test_bodies_have_the_keys_and_nulls_of_the_official_client() -> None:
     wire = Script(ok({"pod_id": POD_ID}), ok({"pod_id": POD_ID}))
     async with client_on(wire) as client:

@@ -32,6 +32,9 @@ agent_on = partial(
 )
 
 
+UNKNOWN = "00000000-0000-4000-8000-00000000dead"
+
+
 def refusing(status: int, message: str, code: str | None = None, hint: str | None = None) -> Any:
     error = {"code": code, "message": message, "hint": hint, "request_id": None}
     return answering(status, {"success": False, "error": error, "message": message, "status_code": status})
@@ -71,6 +74,42 @@ async def test_the_advice_fits_the_refusal(
     assert advised in failure.text
     assert not_advised not in failure.text
     assert "Nothing was changed" in failure.text
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "method", "path"),
+    [
+        ("reboot_pod", {"pod": "train"}, "POST", "/pods/*/reboot"),
+        ("remove_pod", {"pod": "train"}, "DELETE", "/pods/*"),
+        ("schedule_pod_removal", {"pod": "train", "hours_from_now": 1}, "POST", "/pods/*/schedule-removal"),
+        ("cancel_pod_removal", {"pod": "train"}, "DELETE", "/pods/*/schedule-removal"),
+        ("delete_backup_schedule", {"pod": "train"}, "DELETE", "/backup-configs/*"),
+        ("cancel_backup", {"backup_id": UNKNOWN}, "POST", "/backup-logs/*/cancel"),
+        ("delete_backup", {"backup_id": UNKNOWN}, "DELETE", "/backup-logs/*"),
+        ("cancel_restore", {"restore_id": UNKNOWN}, "POST", "/restore-logs/*/cancel"),
+        ("create_volume", {"name": "more"}, "POST", "/volumes"),
+        ("update_volume", {"volume": "data", "description": "more"}, "PUT", "/volumes/*"),
+        ("delete_volume", {"volume": "data"}, "DELETE", "/volumes/*"),
+        ("install_jupyter", {"pod": "train", "port": 8000}, "POST", "/pods/*/install-jupyter"),
+        ("reset_pod_gpus", {"pod": "train"}, "POST", "/pods/*/reset-gpu"),
+        ("rate_pod", {"pod": "train", "rating": 5}, "POST", "/pods/*/feedback"),
+        ("delete_ssh_key", {"key_id": UNKNOWN}, "DELETE", "/ssh-keys/*"),
+    ],
+    ids=lambda value: value if isinstance(value, str) and "_" in value else "",
+)
+async def test_what_lium_says_it_did_not_do_is_not_called_done(
+    sandbox: Sandbox, tool: str, arguments: dict[str, Any], method: str, path: str
+) -> None:
+    await backed_up(sandbox)
+    await ask(sandbox, "POST", "/volumes", {"name": "data"})
+    wire = Wire(sandbox)
+    wire.on(method, path, answering(200, {"success": False, "message": "not at this hour"}))
+    async with agent_on(sandbox, transport=wire, allow_tools=frozenset({tool})) as agent:
+        failure = await agent.refused(tool, **arguments)
+    assert failure.code == ("removal_refused" if tool == "remove_pod" else "refused")
+    assert "Lium answered that it did not do this: not at this hour" in failure.text
+    assert "Look at the current state to be sure" in failure.text
+    assert len(wire.sent(method, path)) == 1
 
 
 @pytest.mark.parametrize(("tool", "status"), [("reboot_pod", "CREATION_FAILED"), ("get_pod_logs", "CREATION_FAILED")])
