@@ -37,6 +37,7 @@ from lium_mcp.api.errors import (
     ValidationFailed,
 )
 from lium_mcp.api.model import read_float, read_int, read_text
+from lium_mcp.figures import in_usd
 from lium_mcp.secret_forms import UNSAFE, redacted
 
 Redact = Callable[[str], str]
@@ -222,7 +223,7 @@ def error_from_answer(answer: Answer, redact: Redact) -> LiumError:
     _add_facts(kind, body, data)
     unsettled = answer.mutates and (answer.rewritten or kind is ServerFailed or kind is UnreadableResponse)
     error = kind(
-        _message(kind, status, body),
+        _message(kind, status, body, data),
         status=status,
         code=body.code,
         hint=body.hint,
@@ -305,8 +306,20 @@ def _add_facts(kind: type[LiumError], body: ErrorBody, data: dict[str, Any]) -> 
                 data[name] = float(match.group(1).replace(",", ""))
 
 
-def _message(kind: type[LiumError], status: int, body: ErrorBody) -> str:
+def _budget(data: Mapping[str, Any]) -> str:
+    """Which budget it is and how much of it is spent, as far as Lium says that."""
+    facts = [read_text(data.get("window"))]
+    for word in ("budget", "spent"):
+        amount_usd = read_float(data.get(f"{word}_usd"))
+        facts.append(None if amount_usd is None else f"{word} {in_usd(amount_usd)}")
+    told = ", ".join(filter(None, facts))
+    return f" ({told})" if told else ""
+
+
+def _message(kind: type[LiumError], status: int, body: ErrorBody, data: Mapping[str, Any]) -> str:
     headline = _HEADLINES.get(kind) or f"Lium answered with status {status}"
+    if kind is BudgetExceeded:
+        headline += _budget(data)
     parts = [body.text] if body.text else []
     parts += [f"{name}: {reason}" if name else reason for name, reason in body.fields[:_MAX_FIELDS_IN_MESSAGE]]
     text = "; ".join(parts)

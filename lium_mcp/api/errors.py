@@ -91,7 +91,18 @@ class LiumError(Exception):
         fits = (advice for statuses, case, advice in _CASES if self.status in statuses and case.search(words))
         return next(fits, self._advice)
 
+    @property
+    def says_going(self) -> bool:
+        """Whether it is a refusal to remove a pod that is being removed, or was, already."""
+        return _GOING.search(self.message) is not None
 
+
+# That a pod is on its way out already. What is said of something of the pod's, such as a backup, is no such word.
+_GOING = re.compile(
+    r"\bpod(?: \S+)? (?:is|was|has been) (?:already |being |already being )(?:delet|remov|terminat)(?:ing|ed)\b"
+    r"|\bpod (?:deletion|removal|termination) (?:is )?(?:already )?(?:in progress|under way)\b",
+    re.IGNORECASE,
+)
 _FINAL = "completed|failed|cancell?ed|expired|skipped|deleted|removed|terminated|broken"
 # What a refusal means that its status does not tell, by the server's code and words; the first that fits counts.
 _CASES: tuple[tuple[frozenset[int], re.Pattern[str], str], ...] = tuple(
@@ -120,9 +131,30 @@ _CASES: tuple[tuple[frozenset[int], re.Pattern[str], str], ...] = tuple(
         ),
         (
             (400, 409),
+            r"\balready (?:been )?rated\b|\bfeedback\b.*\balready\b|\balready\b.*\bfeedback\b",
+            "A pod is rated once, and that rating stands: there is nothing left to do.",
+        ),
+        (
+            (400, 409),
+            r"\balready (?:added|registered|taken)\b|\bduplicate\b|(?<!longer )\bexists\b|\bname\b.*\bin use\b",
+            "It is there already, so waiting changes nothing: list what there is and use that, or give another name.",
+        ),
+        (
+            (400, 409),
+            r"(?<!not )\b(?:attached|mounted)\b|\b(?:volume|template|credential|key)\b.*(?<!not )\bin use\b",
+            "Something uses it, and waiting does not end that: look what has it, such as a pod, and end that first.",
+        ),
+        (
+            (400, 409),
+            r"\bstill (?:being )?(?:created|deploying|pending|running|starting)\b",
+            "Wait until that is over, then call again.",
+        ),
+        (
+            (400, 409),
             rf"\b(?:is|was|has|already)(?: already| been)* (?:{_FINAL})\b",
             "It is over and stays as it is, so waiting changes nothing: look at what it is now.",
         ),
+        ((400, 409), _GOING.pattern, "Its removal is under way: there is nothing left to order."),
         (
             (403,),
             r"\b(?:account|user)\b.*\b(?:blocked|suspended|banned|disabled|locked)\b",
@@ -211,6 +243,12 @@ class BadRequest(LiumError):
     _advice = "Change the request as the message says; repeating it unchanged will be refused again."
 
 
+class NotDone(BadRequest):
+    """Refused in the body of a 2xx, which states no status in its place."""
+
+    _advice = "Look at the current state to be sure, and do what the message asks for before you try again."
+
+
 class ValidationFailed(LiumError):
     """Fields of the request are not valid (422); `fields` are those that the server names."""
 
@@ -242,12 +280,6 @@ class BudgetExceeded(LiumError):
     """The key's own budget refuses the request (402)."""
 
     _advice = "Raise the budget of this API key on lium.io or use another key; other pods of the key may be removed."
-
-class NotDone(BadRequest):
-    """Refused in the body of a 2xx, which states no status in its place."""
-
-    _advice = "Look at the current state to be sure, and do what the message asks for before you try again."
-
 
     @property
     def window(self) -> str | None:
@@ -307,7 +339,18 @@ class InsufficientBalance(PermissionDenied):
 class FirewallBlocked(LiumError):
     """The firewall in front of the API refused the request; the API never saw it (403, HTML)."""
 
-    _advice = "Leave out texts with an http://<IP address> link or ../../, and keep the request below 64 KB."
+    had_body: bool = True
+    """Whether the request held texts that the firewall can have minded."""
+
+    @property
+    def advice(self) -> str:
+        """One sentence on what the caller can do."""
+        if self.had_body:
+            return "Leave out texts with an http://<IP address> link or ../../, and keep the request below 64 KB."
+        return (
+            "It held no text to leave out, so it is the way to Lium that is blocked: try again in some minutes, and if "
+            "nothing passes, have the user look at the VPN or proxy in use, or ask Lium's support."
+        )
 
 
 class NotFound(LiumError):

@@ -6,7 +6,7 @@ from contextlib import aclosing
 from datetime import UTC, datetime
 
 from lium_mcp.api.addresses import endpoint, segment
-from lium_mcp.api.errors import FirewallBlocked, InvalidRequest
+from lium_mcp.api.errors import BadRequest, Conflict, FirewallBlocked, InvalidRequest
 from lium_mcp.api.model import read_text
 from lium_mcp.api.paging import Rows
 from lium_mcp.api.pod_models import (
@@ -46,16 +46,20 @@ class Pods(Resource):
     async def remove(self, pod_id: str, *, feedback: FeedbackRequest | None = None) -> None:
         """DELETE /pods/{pod_id}: begin to remove a pod; it is gone when the list no longer has it.
 
-        Irreversible: only attached volumes and finished backups remain. Feedback never stands in the way.
+        Irreversible: only attached volumes and finished backups remain. Feedback never stands in the way. A refusal
+        that says that the pod is being removed already is as good as an order.
         """
         path = endpoint("/pods/{pod_id}", pod_id=pod_id)
-        if feedback is None:
-            await self._wire.request("DELETE", path)
-            return
         try:
-            await self._wire.request("DELETE", path, json=feedback.body())
-        except FirewallBlocked:  # some texts never pass; the API has not seen the request
-            await self._wire.request("DELETE", path)
+            try:
+                await self._wire.request("DELETE", path, json=feedback.body() if feedback else None)
+            except FirewallBlocked:  # some texts never pass; the API has not seen the request
+                if feedback is None:
+                    raise
+                await self._wire.request("DELETE", path)
+        except (BadRequest, Conflict) as error:
+            if not error.says_going:
+                raise
 
     async def reboot(self, pod_id: str, *, volume_id: str | None = None) -> Pod:
         """POST /pods/{pod_id}/reboot: replace the container, with a new SSH host key; may attach a volume."""

@@ -24,6 +24,7 @@ from lium_mcp.api.errors import (
     AuthenticationFailed,
     ConnectionFailed,
     Effect,
+    FirewallBlocked,
     InvalidRequest,
     LiumError,
     MissingApiKey,
@@ -220,7 +221,7 @@ class Wire:
                 asked_at = min(asked_at, self.now() - timedelta(seconds=self._clock.monotonic() - started))
                 answer = await self._read(response, asked_at, mutates=mutates, rewritten=rewritten)
             if not answer.is_success or (answer.says_refused and not judges_body):
-                raise self._refusal(answer)
+                raise self._refusal(answer, request)
             noted = _changes.get()
             if mutates and noted is not None:
                 noted.append(f"{method} {path}")
@@ -350,7 +351,7 @@ class Wire:
         response, _ = await self._send(request, mutates=False)
         if response.is_success:
             return response
-        raise self._refusal(await self._read(response, self.now()))
+        raise self._refusal(await self._read(response, self.now()), request)
 
     async def _read(
         self, response: httpx2.Response, asked_at: datetime, *, mutates: bool = False, rewritten: bool = False
@@ -376,8 +377,10 @@ class Wire:
         body = without_mark(b"".join(chunks)[:limit])
         return Answer(response.status_code, response.headers, body, asked_at, request_id or None, mutates, rewritten)
 
-    def _refusal(self, answer: Answer) -> LiumError:
+    def _refusal(self, answer: Answer, request: httpx2.Request) -> LiumError:
         error = error_from_answer(answer, self.redact)
+        if isinstance(error, FirewallBlocked):
+            error.had_body = bool(request.content)
         if isinstance(error, AuthenticationFailed) and self._api_key is not None:
             error.key_place = self._key_place
             error.key_is_odd = not self._api_key.startswith(KEY_PREFIX)

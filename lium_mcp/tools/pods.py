@@ -395,11 +395,14 @@ async def _order_removal(call: Call, target: Pod) -> bool:
     except NotFound:
         return False
     except (BadRequest, Conflict) as error:
+        starting = (
+            "A pod that is still starting can be removed once it runs: wait with get_pod, then call remove_pod again; "
+            "or call schedule_pod_removal now."
+        )
         raise ToolFailure(
             "removal_refused",
             f"Lium refused to remove {target.pod_name} ({target.id}), which is {target.status}: {error}.",
-            "A pod that is still starting can be removed once it runs: wait with get_pod, then call remove_pod again; "
-            "or call schedule_pod_removal now.",
+            error.advice if target.is_ready else starting,
             effect="The pod is still there.",
             request_id=error.request_id,
         ) from error

@@ -141,6 +141,7 @@ async def test_budget_refusal_says_which_budget(code: str | None, place: str) ->
     error = await error_for(refusal(402, body))
     assert isinstance(error, BudgetExceeded)
     assert (error.window, error.budget_usd, error.spent_usd) == ("daily", 20.0, 20.4)
+    assert "(daily, budget $20.00, spent $20.40): used up" in str(error)
 
 
 async def test_other_402_is_about_a_payment() -> None:

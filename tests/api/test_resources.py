@@ -1,6 +1,7 @@
 """What calls do beyond sending a body: filters, pages, fallbacks, merges, logs, local refusals."""
 
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from datetime import datetime
 from typing import Any
 
@@ -12,6 +13,7 @@ from lium_mcp.api import (
     FirewallBlocked,
     InvalidRequest,
     LiumClient,
+    LiumError,
     NotFound,
     ResponseTooLarge,
     ServerFailed,
@@ -126,6 +128,23 @@ async def test_feedback_that_the_firewall_blocks_does_not_stop_a_removal() -> No
 async def test_removal_that_the_firewall_blocks_without_feedback_is_an_error() -> None:
     async with client_on(Script(httpx2.Response(403, html="<html>blocked</html>"))) as client:
         with pytest.raises(FirewallBlocked):
+            await client.pods.remove(POD_ID)
+
+
+@pytest.mark.parametrize(
+    ("said", "is_going"),
+    [
+        ("Pod is already being terminated", True),
+        (f"Pod {POD_ID} was already deleted", True),
+        ("Pod cannot be removed: backup deletion already in progress", False),
+        ("The pod is not removed while its volume is being deleted", False),
+        ("Pod is already starting", False),
+    ],
+)
+@pytest.mark.parametrize("status", [200, 400, 409])
+async def test_removal_is_refused_only_where_it_is_not_under_way(status: int, said: str, is_going: bool) -> None:
+    async with client_on(Script(refusal(status, {"success": False, "message": said}))) as client:
+        with nullcontext() if is_going else pytest.raises(LiumError, match=said):
             await client.pods.remove(POD_ID)
 
 

@@ -156,6 +156,31 @@ async def test_a_pod_that_still_starts_is_not_removed_and_says_what_can_be_done(
     assert (await agent.call("remove_pod", pod="train"))["outcome"] == "done"
 
 
+@pytest.mark.parametrize("status", [400, 409])
+@pytest.mark.parametrize(
+    "said", ["Pod is already DELETING", "Pod deletion already in progress", "The pod train is being removed."]
+)
+async def test_a_pod_that_lium_calls_leaving_needs_no_other_order(sandbox: Sandbox, status: int, said: str) -> None:
+    await rent(sandbox, "train")
+    wire = Wire(sandbox)
+    wire.on("DELETE", "/pods/*", answering(status, {"message": said, "status_code": status}))
+    async with agent_on(sandbox, transport=wire) as agent:
+        removed = await agent.call("remove_pod", pod="train", wait_seconds=5)
+    assert removed["outcome"] == "pending"
+    assert "may still bill" in removed["next"]
+
+
+async def test_a_running_pod_that_is_not_removed_is_not_said_to_start(sandbox: Sandbox) -> None:
+    await rent(sandbox, "train")
+    wire = Wire(sandbox)
+    wire.on("DELETE", "/pods/*", answering(409, {"message": "A backup is running", "status_code": 409}))
+    async with agent_on(sandbox, transport=wire) as agent:
+        failure = await agent.refused("remove_pod", pod="train")
+    assert failure.code == "removal_refused"
+    assert "wait for what is running" in failure.text
+    assert "still starting" not in failure.text
+
+
 async def test_a_pod_that_went_meanwhile_is_removed(sandbox: Sandbox) -> None:
     pod_id = await rent(sandbox, "train")
     wire = Wire(sandbox)

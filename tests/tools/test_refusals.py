@@ -58,6 +58,13 @@ async def backed_up(sandbox: Sandbox) -> str:
         (409, "pod_not_running", "The pod is REBOOT_FAILED.", "rent another one", "wait"),
         (409, "node_rent_in_progress", "A rent of this node is in progress", "choose another node", "current state;"),
         (400, "node_unavailable", "This node is not available for rent.", "choose another", "Change the request"),
+        (409, None, "Pod is already DELETING", "nothing left to order", "wait"),
+        (409, None, "This pod was already rated", "rated once", "wait for what"),
+        (409, None, "A key with this fingerprint already exists", "waiting changes nothing", "wait for what"),
+        (400, None, "This volume name is in use", "waiting changes nothing", "Something uses it"),
+        (409, None, "The volume is attached to a pod", "end that first", "wait for what"),
+        (409, None, "The volume is not attached", "wait for what is running", "end that first"),
+        (400, None, "The pod is still deploying", "Wait until that is over", "Change the request"),
         (400, "gpu_split_not_allowed", "This node can only be rented whole.", "number of GPUs", "Change the request"),
         (403, "forbidden", "Your account has been blocked.", "Lium's support", "Use a key"),
         (403, None, "User not verified", "verify the account", "Use a key"),
@@ -110,6 +117,20 @@ async def test_what_lium_says_it_did_not_do_is_not_called_done(
     assert "Lium answered that it did not do this: not at this hour" in failure.text
     assert "Look at the current state to be sure" in failure.text
     assert len(wire.sent(method, path)) == 1
+
+
+async def test_a_firewall_that_minds_no_text_is_not_met_by_leaving_one_out(sandbox: Sandbox) -> None:
+    wire = Wire(sandbox)
+    for method in ("GET", "POST"):
+        wire.on(method, "/volumes", answering(403, content=b"<html>blocked</html>", **{"Content-Type": "text/html"}))
+    async with agent_on(sandbox, transport=wire) as agent:
+        bare = await agent.refused("list_volumes")
+        wire.on("GET", "/volumes", lambda request, forward: forward(request))
+        with_text = await agent.refused("create_volume", name="data")
+    assert bare.code == with_text.code == "blocked_by_firewall"
+    assert "Leave out texts" in with_text.text
+    assert "Leave out texts" not in bare.text
+    assert "try again in some minutes" in bare.text
 
 
 @pytest.mark.parametrize(("tool", "status"), [("reboot_pod", "CREATION_FAILED"), ("get_pod_logs", "CREATION_FAILED")])
