@@ -357,6 +357,7 @@ class GpuResetState(ApiModel):
     status: ApiStr = None
     pod_id: ApiStr = None
     ok: ApiBool = None
+    success: ApiBool = None
     container_restarted: ApiBool = None
     gpus: ApiTuple[GpuResetOutcome] = ()
     error: ApiReason = None
@@ -366,4 +367,6 @@ class GpuResetState(ApiModel):
         """running, done, failed or timeout; older servers send no status but whether it went well."""
         if self.status:
             return self.status.lower()
-        return {True: "done", False: "failed", None: "unknown"}[self.ok]
+        # With an id to ask by, success means only that it has begun.
+        went_well = self.success if self.ok is None and self.request_id is None else self.ok
+        return {True: "done", False: "failed", None: "unknown"}[went_well]

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from lium_mcp.api.addresses import endpoint, segment
 from lium_mcp.api.errors import BadRequest, Conflict, FirewallBlocked, InvalidRequest
-from lium_mcp.api.model import read_text
+from lium_mcp.api.model import ApiModel, read_text
 from lium_mcp.api.paging import Rows
 from lium_mcp.api.pod_models import (
     MAX_PORT,
@@ -28,6 +28,10 @@ DEFAULT_LOG_BYTES = 2**20
 # Server-sent events: comments, which keep a connection open, and fields that are no data.
 _FRAMING = frozenset({"", "event", "id", "retry"})
 _LOG_FIELDS = ("log", "line", "text", "output", "message", "error")
+
+
+class PodChange(ApiModel):
+    """That a change of a pod has begun: the pod as it is then, or only a word of success."""
 
 
 class Pods(Resource):
@@ -61,17 +65,17 @@ class Pods(Resource):
             if not error.says_going:
                 raise
 
-    async def reboot(self, pod_id: str, *, volume_id: str | None = None) -> Pod:
+    async def reboot(self, pod_id: str, *, volume_id: str | None = None) -> None:
         """POST /pods/{pod_id}/reboot: replace the container, with a new SSH host key; may attach a volume."""
         body = {} if volume_id is None else {"volume_id": segment("volume_id", volume_id)}
         path = endpoint("/pods/{pod_id}/reboot", pod_id=pod_id)
-        return (await self._wire.request("POST", path, json=body)).model(Pod)
+        (await self._wire.request("POST", path, json=body)).model(PodChange)
 
-    async def switch_template(self, pod_id: str, *, template_id: str) -> Pod:
+    async def switch_template(self, pod_id: str, *, template_id: str) -> None:
         """PUT /pods/{pod_id}/switch-template: start over from another template; container data is lost."""
         path = endpoint("/pods/{pod_id}/switch-template", pod_id=pod_id)
         body = {"template_id": segment("template_id", template_id)}
-        return (await self._wire.request("PUT", path, json=body)).model(Pod)
+        (await self._wire.request("PUT", path, json=body)).model(PodChange)
 
     async def reset_gpus(self, pod_id: str, *, gpu_indices: Sequence[int] | None = None) -> GpuResetState:
         """POST /pods/{pod_id}/reset-gpu: stop every process and reset GPUs, all of them by default. Sent once."""

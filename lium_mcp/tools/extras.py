@@ -153,12 +153,12 @@ async def reset_pod_gpus(
     request_id = state.request_id or reset_id
 
     async def read() -> GpuResetState:
-        return await call.lium.pods.get_gpu_reset(target.id, request_id) if request_id else state
+        return await call.lium.pods.get_gpu_reset(target.id, request_id)
 
     newest = await call.wait_until(
         state,
         read,
-        lambda now: now.state in _RESET_OVER,
+        lambda now: now.state in _RESET_OVER or not request_id,
         wait_seconds=wait_seconds,
         describe=lambda now: f"GPU reset is {now.state}",
         every_seconds=_RESET_POLL_SECONDS,
@@ -172,7 +172,7 @@ async def reset_pod_gpus(
         gpus=[f"{gpu.index}: {gpu.result}" for gpu in newest.gpus],
         problem=problem,
         note=note_on(problem),
-        next="Call reset_pod_gpus with this reset_id to wait on." if outcome == "pending" else None,
+        next=_next_of_reset(request_id) if outcome == "pending" else None,
     )
 
 
@@ -307,6 +307,12 @@ async def delete_ssh_key(
     """Remove a public SSH key from the account. Pods that have it keep it; pods rented later do not get it."""
     await call.lium.ssh_keys.delete(key_id)
     return DeletedSshKey(key_id=key_id)
+
+
+def _next_of_reset(request_id: str) -> str:
+    if request_id:
+        return "Call reset_pod_gpus with this reset_id to wait on."
+    return "Lium named no id to wait by: look with get_pod what the GPUs do. Another call would reset them again."
 
 
 def _jupyter(pod: PodDetail) -> str:

@@ -364,7 +364,14 @@ def test_restore_state_reads_older_spellings(status: str, final: bool) -> None:
 
 @pytest.mark.parametrize(
     ("body", "state"),
-    [({"status": "RUNNING"}, "running"), ({"ok": True}, "done"), ({"ok": False}, "failed"), ({}, "unknown")],
+    [
+        ({"status": "RUNNING"}, "running"),
+        ({"ok": True}, "done"),
+        ({"ok": False}, "failed"),
+        ({"success": True}, "done"),
+        ({"success": True, "request_id": "1"}, "unknown"),
+        ({}, "unknown"),
+    ],
 )
 def test_gpu_reset_of_an_old_server_has_a_state(body: dict[str, Any], state: str) -> None:
     assert GpuResetState.model_validate(body).state == state

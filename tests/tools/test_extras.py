@@ -135,6 +135,21 @@ async def test_an_old_server_answers_a_reset_at_once(sandbox: Sandbox) -> None:
     assert "reset_id" not in done
 
 
+@pytest.mark.parametrize(("said", "outcome"), [({"success": True}, "done"), ({"message": "started"}, "pending")])
+async def test_a_reset_without_an_id_is_neither_waited_for_nor_begun_again(
+    sandbox: Sandbox, said: Row, outcome: str
+) -> None:
+    await rent(sandbox, "worker")
+    wire = Wire(sandbox)
+    wire.on("POST", "/pods/*/reset-gpu", answering(200, said))
+    async with agent_on(sandbox, transport=wire) as agent:
+        answer = await agent.call("reset_pod_gpus", pod="worker")
+        assert agent.clock.slept_seconds == 0
+    assert answer["outcome"] == outcome
+    assert ("reset them again" in answer.get("next", "")) is (outcome == "pending")
+    assert "this reset_id" not in answer.get("next", "")
+
+
 # --- ratings, audit, demands -----------------------------------------------------------------------------------------
 
 

@@ -112,6 +112,16 @@ async def test_a_reboot_whose_answer_is_lost_is_unknown_and_not_repeated(sandbox
     assert len(wire.sent("POST", "/pods/*/reboot")) == 1
 
 
+async def test_a_reboot_that_is_only_acknowledged_is_looked_at(sandbox: Sandbox) -> None:
+    pod_id = await rent(sandbox, "train")
+    wire = Wire(sandbox)
+    wire.on("POST", "/pods/*/reboot", answering_after_work(200, b'{"success": true}'))
+    async with agent_on(sandbox, transport=wire) as agent:
+        rebooted = await agent.call("reboot_pod", pod="train")
+        assert any("REBOOT_PENDING" in message for message in agent.progress)
+    assert (rebooted["outcome"], rebooted["pod"]["pod_id"]) == ("done", pod_id)
+
+
 # --- removing --------------------------------------------------------------------------------------------------------
 
 
