@@ -6,7 +6,7 @@ from lium_mcp.rentals.identity import AccountUnknown, Identity, key_tag
 from lium_mcp.rentals.journal import Journal
 from lium_mcp.rentals.orders import ClusterOrder, NodeOrder, Order, Rental, SpecOrder, Terms, digest
 from lium_mcp.rentals.protocol import Judge, PodNameTaken, Renter, RentUnsettled
-from lium_mcp.rentals.removal import whole_hours
+from lium_mcp.rentals.removal import REMOVAL_TOLERANCE, whole_hours
 from lium_mcp.rentals.settling import (
     BEING_SETTLED,
     DEARER,
@@ -21,6 +21,7 @@ __all__ = [
     "BEING_SETTLED",
     "DEARER",
     "PRICE_TOLERANCE_USD",
+    "REMOVAL_TOLERANCE",
     "REPLAY_WINDOW",
     "AccountUnknown",
     "Claim",

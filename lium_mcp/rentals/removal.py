@@ -10,7 +10,7 @@ from typing import Final
 
 from lium_mcp.api import LiumClient, LiumError, Pod, PodDetail
 
-_TOLERANCE: Final = timedelta(minutes=2)
+REMOVAL_TOLERANCE: Final = timedelta(minutes=2)
 _AT_ONCE: Final = timedelta(minutes=1)
 
 
@@ -46,7 +46,7 @@ async def keep_removal_time(
 
 def _holds(pod: Pod, due: datetime) -> bool:
     # An earlier time is somebody's decision, and costs less.
-    return pod.removal_scheduled_at is not None and pod.removal_scheduled_at <= due + _TOLERANCE
+    return pod.removal_scheduled_at is not None and pod.removal_scheduled_at <= due + REMOVAL_TOLERANCE
 
 
 async def _boot(lium: LiumClient, pod: Pod, rented_at: datetime) -> datetime:

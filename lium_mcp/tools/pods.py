@@ -14,7 +14,7 @@ from lium_mcp.figures import rounded
 from lium_mcp.guard.confirm import NOTHING_TO_ASK
 from lium_mcp.remote.addresses import until_it_runs
 from lium_mcp.remote.banner import Answer
-from lium_mcp.rentals import REPLAY_WINDOW, Entry, LedgerUnavailable, is_alive, unlisted_pod_ids
+from lium_mcp.rentals import REMOVAL_TOLERANCE, REPLAY_WINDOW, Entry, LedgerUnavailable, is_alive, unlisted_pod_ids
 from lium_mcp.tools.call import Call, after_change
 from lium_mcp.tools.failures import ToolFailure
 from lium_mcp.tools.final_backup import describe_pending, find_running_backup, take_final_backup
@@ -237,17 +237,13 @@ async def schedule_pod_removal(
     outside volumes and backups is lost then. remove_pod removes at once.
     """
     async with changing_life(call, pod, hours_from_now) as target:
-        await call.lium.pods.schedule_removal(target.id, at=call.lium.now() + timedelta(hours=hours_from_now))
+        at = call.lium.now() + timedelta(hours=hours_from_now)
+        await call.lium.pods.schedule_removal(target.id, at=at)
     await _forget_removal_time(call, target)
     with after_change(f"Lium accepted the removal time of {target.pod_name}."):
         schedule = await _read_schedule(call, target)
-    if schedule.removal_at is None:
-        raise ToolFailure(
-            "schedule_not_confirmed",
-            f"The API accepted a removal time for {target.pod_name} ({target.id}) but does not show it.",
-            "Call get_pod to look again, or remove_pod when the work is done.",
-            effect="The pod may bill until it is removed by hand.",
-        )
+    if schedule.removal_at is None or abs(schedule.removal_at - at) > REMOVAL_TOLERANCE:
+        raise _not_confirmed(schedule, f"Lium accepted that {target.pod_name} ({target.id}) is removed at {_utc(at)}")
     return schedule
 
 
@@ -257,11 +253,17 @@ async def cancel_pod_removal(call: Call, pod: PodName) -> RemovalSchedule:
     schedule_pod_removal.
     """
     async with changing_life(call, pod, None) as target:
-        await call.lium.pods.cancel_removal(target.id)
+        answered = f"Lium accepted that {target.pod_name} ({target.id}) is not removed by schedule"
+        try:
+            await call.lium.pods.cancel_removal(target.id)
+        except NotFound:  # of the schedule or of the pod, which a look at the pod tells
+            answered = f"Lium finds no scheduled removal of {target.pod_name} ({target.id})"
     await _forget_removal_time(call, target)
-    with after_change(f"Lium accepted that {target.pod_name} is not removed by schedule."):
+    with after_change(f"{answered}."):
         schedule = await _read_schedule(call, target)
-    if schedule.removal_at is None and schedule.next is None:
+    if schedule.removal_at is not None:
+        raise _not_confirmed(schedule, answered)
+    if schedule.next is None:
         return schedule.model_copy(update={"next": "It bills until remove_pod or schedule_pod_removal."})
     return schedule
 
@@ -443,6 +445,25 @@ async def _read_schedule(call: Call, target: Pod) -> RemovalSchedule:
         cost_until_then_usd=pod.price * hours if hours is not None and pod.price is not None else None,
         next=_warn_of_boot(pod),
     )
+
+
+def _not_confirmed(schedule: RemovalSchedule, answered: str) -> ToolFailure:
+    """For a removal time that Lium shows otherwise than it answered: what it shows is what counts."""
+    if schedule.removal_at is None:
+        shown, effect = "shows no removal time of it", "The pod may bill until it is removed by hand."
+    else:
+        shown = f"shows its removal at {_utc(schedule.removal_at)}"
+        effect = "As it stands, the pod bills until then and is removed then."
+    return ToolFailure(
+        "schedule_not_confirmed",
+        f"{answered}, but {shown}.",
+        "Call get_pod to look again; if that stays, call this again, or remove_pod when the work is done.",
+        effect=effect,
+    )
+
+
+def _utc(time: datetime) -> str:
+    return f"{time:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _warn_of_boot(pod: Pod) -> str | None:

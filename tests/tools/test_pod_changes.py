@@ -52,6 +52,7 @@ TAKES_A_POD: dict[str, dict[str, Any]] = {
 }
 
 Row = dict[str, Any]
+LATER = "2099-01-01T00:00:00"
 
 
 @pytest.fixture
@@ -358,6 +359,35 @@ async def test_a_removal_time_that_is_not_shown_afterwards_is_no_success(sandbox
         failure = await agent.refused("schedule_pod_removal", pod="train", hours_from_now=1)
     assert failure.code == "schedule_not_confirmed"
     assert "may bill" in failure.text
+
+
+@pytest.mark.parametrize("tool", ["schedule_pod_removal", "cancel_pod_removal"])
+async def test_a_removal_time_that_stays_as_it_was_is_no_success(sandbox: Sandbox, tool: str) -> None:
+    pod_id = await rent(sandbox, "train", termination_hours=5)
+    shown = pod_of(sandbox, pod_id)["removal_scheduled_at"]
+    wire = Wire(sandbox)
+    wire.on("POST", "/pods/*/schedule-removal", answering(200, {"message": "ok"}))
+    wire.on("DELETE", "/pods/*/schedule-removal", answering(200, {"message": "ok"}))
+    async with agent_on(sandbox, transport=wire) as agent:
+        failure = await agent.refused(tool, pod="train", **TAKES_A_POD[tool])
+    assert failure.code == "schedule_not_confirmed"
+    assert f"shows its removal at {shown[:19]}Z" in failure.text
+    assert "bills until then" in failure.text
+
+
+async def test_nothing_to_cancel_is_as_good_as_cancelled(sandbox: Sandbox) -> None:
+    pod_id = await rent(sandbox, "train")
+    wire = Wire(sandbox)
+    wire.on("DELETE", "/pods/*/schedule-removal", answering(404, {"message": "No schedule", "status_code": 404}))
+    async with agent_on(sandbox, transport=wire) as agent:
+        answer = await agent.call("cancel_pod_removal", pod="train")
+        assert (answer["pod_id"], "removal_at" in answer) == (pod_id, False)
+        await ask(sandbox, "POST", f"/pods/{pod_id}/schedule-removal", {"removal_scheduled_at": f"{LATER}Z"})
+        failure = await agent.refused("cancel_pod_removal", pod="train")
+        assert failure.code == "schedule_not_confirmed"
+        assert f"finds no scheduled removal of train ({pod_id}), but shows its removal at {LATER}Z" in failure.text
+        wire.on("GET", "/pods/*", answering(404, {"message": "Pod not found", "status_code": 404}))
+        assert (await agent.refused("cancel_pod_removal", pod="train")).code == "not_found"
 
 
 @pytest.mark.parametrize("tool", ["reboot_pod", "schedule_pod_removal", "cancel_pod_removal"])
