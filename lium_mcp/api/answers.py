@@ -47,6 +47,12 @@ class Answer:
         return isinstance(body, dict) and body.get("success") is False
 
     @property
+    def is_bare(self) -> bool:
+        """Whether the body says that it went well and nothing else, so that what came of it has to be read."""
+        body = self.json()
+        return isinstance(body, dict) and body.get("success") is True and "id" not in body
+
+    @property
     def replayed(self) -> bool:
         """Whether this is the stored outcome of an earlier request with the same idempotency key."""
         return self.headers.get("Idempotent-Replayed", "").strip().lower() == "true"

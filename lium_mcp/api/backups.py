@@ -97,7 +97,9 @@ class BackupSchedules(Resource):
         body = _schedule_body(backup_frequency_hours, retention_days, backup_path)
         if is_active is not None:
             body["is_active"] = is_active
-        return (await self._wire.request("PUT", path, json=body)).model(BackupSchedule)
+        answer = await self._wire.request("PUT", path, json=body)
+        shown = [schedule for schedule in await self.list() if schedule.id == config_id] if answer.is_bare else []
+        return shown[0] if shown else answer.model(BackupSchedule)
 
     async def delete(self, config_id: str) -> None:
         """DELETE /backup-configs/{config_id}: stop backing up; stored backups stay until their retention ends."""

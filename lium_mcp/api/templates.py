@@ -187,7 +187,8 @@ class Templates(Resource):
         body |= changed
         if not body.get("one_time_template"):
             body.pop("one_time_template", None)
-        return (await self._wire.request("PUT", path, json=body)).model(Template)
+        answer = await self._wire.request("PUT", path, json=body)
+        return await self.get(template_id) if answer.is_bare else answer.model(Template)
 
     async def delete(self, template_id: str) -> None:
         """DELETE /templates/{template_id}: delete a template; what happens to a pod on it is not known."""

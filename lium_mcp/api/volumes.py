@@ -58,7 +58,8 @@ class Volumes(Resource):
         if not body:
             raise InvalidRequest("name or description is needed.")
         path = endpoint("/volumes/{volume_id}", volume_id=volume_id)
-        return (await self._wire.request("PUT", path, json=body)).model(Volume)
+        answer = await self._wire.request("PUT", path, json=body)
+        return await self.get(volume_id) if answer.is_bare else answer.model(Volume)
 
     async def delete(self, volume_id: str) -> None:
         """DELETE /volumes/{volume_id}: delete a volume and its data.

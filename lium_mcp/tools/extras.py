@@ -297,6 +297,15 @@ async def update_volume(
     if name and name != found.name:
         await refuse_taken_name(call, name)
     changed = await call.lium.volumes.update(found.id, name=name or None, description=description or None)
+    pairs = (("name", name, changed.name), ("description", description, changed.description))
+    unlike = [f"{what} {shown}" for what, asked, shown in pairs if asked and shown and shown.strip() != asked.strip()]
+    if unlike:
+        raise ToolFailure(
+            "change_not_confirmed",
+            f"Lium accepted the change of volume {found.id}, but shows the {' and the '.join(unlike)}.",
+            "Call get_volume to look again; if that stays, call this again.",
+            effect="As it stands, it is not as asked.",
+        )
     return volume_view(changed, await call.lium.pods.list())
 
 

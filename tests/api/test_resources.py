@@ -161,6 +161,30 @@ async def test_change_whose_answer_cannot_be_read_may_have_happened() -> None:
     assert caught.value.effect == "unknown"
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: c.volumes.update(NODE_ID, name="data"),
+        lambda c: c.templates.update(NODE_ID, TemplateChanges(name="data")),
+        lambda c: c.backup_schedules.update(NODE_ID, backup_path="/root", backup_frequency_hours=6, retention_days=7),
+    ],
+    ids=["volume", "template", "schedule"],
+)
+async def test_what_was_changed_is_read_where_the_answer_is_a_bare_success(
+    change: Callable[[LiumClient], Awaitable[Any]],
+) -> None:
+    def reply(request: httpx2.Request) -> httpx2.Response:
+        row = {"id": NODE_ID, "name": "shown", "retention_days": 7}
+        listed = request.url.path.endswith("/backup-configs")
+        return ok({"success": True} if request.method == "PUT" else [row] if listed else row)
+
+    wire = Script(*[reply] * 3)
+    async with client_on(wire) as client:
+        changed = await change(client)
+    assert changed.id == NODE_ID
+    assert wire.requests[-1].method == "GET"
+
+
 async def test_reboot_attaches_a_volume() -> None:
     wire = Script(ok({"id": POD_ID}))
     async with client_on(wire) as client:

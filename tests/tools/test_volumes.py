@@ -9,7 +9,7 @@ import pytest
 from lium_mcp.sandbox import OTHER_API_KEY, Sandbox
 from tests.harness import Agent, Mode, Person, hosted
 from tests.harness import agent_on as agent_on_every_tool
-from tests.tools.wires import Row, Wire, ask, editing, rent, truth
+from tests.tools.wires import Row, Wire, answering, ask, editing, rent, truth
 
 TOOLS = frozenset(
     {"list_volumes", "get_volume", "create_volume", "delete_volume", "update_volume", "rent_pod", "reboot_pod"}
@@ -210,6 +210,18 @@ async def test_an_update_changes_what_is_named(agent: Agent, sandbox: Sandbox) -
     (row,) = truth(sandbox, "volumes")
     assert (row["name"], row["description"]) == ("renamed", "why")
     assert (await agent.refused("update_volume", volume="renamed")).code == "invalid_argument"
+
+
+@pytest.mark.parametrize("said", [{"success": True}, None], ids=["bare success", "the old row"])
+async def test_a_volume_that_stays_as_it_was_is_not_called_changed(sandbox: Sandbox, said: Row | None) -> None:
+    row = await ask(sandbox, "POST", "/volumes", {"name": "data", "description": "old"})
+    wire = Wire(sandbox)
+    wire.on("PUT", "/volumes/*", answering(200, said or row))
+    async with agent_on(sandbox, transport=wire) as agent:
+        failure = await agent.refused("update_volume", volume="data", name="renamed", description="new")
+    assert failure.code == "change_not_confirmed"
+    assert f"{row['id']}, but shows the name data and the description old" in failure.text
+    assert "Nothing was changed" not in failure.text
 
 
 async def test_pages_hold_every_volume_once(agent: Agent, sandbox: Sandbox) -> None:
