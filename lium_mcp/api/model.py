@@ -246,3 +246,5 @@ ApiNested = Annotated[T | None, _OrElse(_nothing)]
 """A nested model; one that cannot be read is `None` and does not cost the row."""
 ApiTuple = Annotated[tuple[Annotated[T, _OrElse(_leave_out)], ...], _OrElse(_no_items)]
 """A list whose unreadable items are left out."""
+ApiTupleOrNone = Annotated[tuple[Annotated[T, _OrElse(_leave_out)], ...] | None, _OrElse(_nothing)]
+"""The same, where an empty list says something: `None` where the API says none."""

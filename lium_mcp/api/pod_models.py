@@ -87,6 +87,11 @@ def _is_ip_address(host: str) -> bool:
     return True
 
 
+def image_name(repository: str | None, tag: str | None) -> str | None:
+    """An image as it is written on a command line; a tag alone is none."""
+    return ":".join(part for part in (repository, tag) if part) if repository else None
+
+
 class PodTemplate(ApiModel):
     """The template inside a pod row: incomplete, so never what an update may start from."""
 
@@ -103,6 +108,11 @@ class PodTemplate(ApiModel):
     internal_ports: ApiTuple[int] = ()
     is_private: ApiBool = None
     startup_commands: ApiStr = Field(default=None, repr=False)
+
+    @property
+    def image(self) -> str | None:
+        """What it starts."""
+        return image_name(self.docker_image, self.docker_image_tag)
 
 
 class PodVolume(ApiModel):

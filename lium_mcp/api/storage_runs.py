@@ -59,6 +59,11 @@ class StorageRun(ApiModel):
         return self.state in self.FINAL_STATUSES
 
     @property
+    def is_running(self) -> bool | None:
+        """Whether it is under way; `None` where Lium does not say how it stands."""
+        return not self.is_final if self.state else None
+
+    @property
     def is_completed(self) -> bool:
         """Whether it came to its end, if perhaps without all files."""
         return self.state == "COMPLETED"

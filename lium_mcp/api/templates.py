@@ -21,11 +21,11 @@ from lium_mcp.api.model import (
     ApiStrings,
     ApiText,
     ApiTime,
-    ApiTuple,
+    ApiTupleOrNone,
     RequestModel,
 )
 from lium_mcp.api.paging import Rows
-from lium_mcp.api.pod_models import DEFAULT_VOLUME_ROOT
+from lium_mcp.api.pod_models import DEFAULT_VOLUME_ROOT, image_name
 from lium_mcp.api.resource import Resource
 from lium_mcp.api.wire import Auth
 
@@ -44,12 +44,12 @@ class Template(ApiModel):
     docker_image_tag: ApiStr = None
     docker_image_digest: ApiStr = None
     category: ApiStr = None
-    internal_ports: ApiTuple[int] = ()
+    internal_ports: ApiTupleOrNone[int] = None
     startup_commands: ApiStr = Field(default=None, repr=False)
     container_start_immediately: ApiBool = None
     entrypoint: ApiStr = Field(default=None, repr=False)
     environment: ApiStrings = Field(default=None, repr=False)
-    volumes: ApiTuple[str] = ()
+    volumes: ApiTupleOrNone[str] = None
     shm_size: ApiStr = None
     is_private: ApiBool = None
     readme: ApiStr = Field(default=None, repr=False)
@@ -68,6 +68,11 @@ class Template(ApiModel):
     def huid(self) -> str:
         """The short name that clients derive from the id."""
         return huid(self.id)
+
+    @property
+    def image(self) -> str | None:
+        """What it starts, as pods name it: without a digest."""
+        return image_name(self.docker_image, self.docker_image_tag)
 
     @property
     def volume_root(self) -> str:

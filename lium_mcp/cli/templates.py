@@ -277,7 +277,7 @@ def _difference(current: Template, wanted: WantedTemplate, body: TemplateCreate)
         changed |= {"docker_image": body.docker_image, "docker_image_tag": body.docker_image_tag}
         changed["docker_image_digest"] = ""
         names.append("image")
-    if sorted(set(current.internal_ports)) != body.internal_ports:
+    if sorted(set(current.internal_ports or ())) != body.internal_ports:
         changed["internal_ports"] = body.internal_ports
         names.append("ports")
     for name in _COMPARED:

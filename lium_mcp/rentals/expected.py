@@ -123,12 +123,11 @@ class Expected:
         template = pod.template
         if self.template_id is None or template is None or not template.id:
             return None
-        if template.id.casefold() == self.template_id.casefold() or not template.docker_image:
+        if template.id.casefold() == self.template_id.casefold() or template.image is None:
             return None
-        image = ":".join(part for part in (template.docker_image, template.docker_image_tag) if part)
-        if self.template_image is None or self.template_image.startswith(image):
+        if self.template_image is None or self.template_image.startswith(template.image):
             return None
-        return f"it runs {image[:120]}, not {self.template_image[:120]}"
+        return f"it runs {template.image[:120]}, not {self.template_image[:120]}"
 
     def _dearer(self, pod: Pod) -> str | None:
         if pod.price is None:

@@ -187,8 +187,16 @@ async def wait_for_backup(call: Call, backup: Backup, *, wait_seconds: float) ->
         lambda: call.lium.backups.get(backup.id),
         lambda state: state.is_final,
         wait_seconds=wait_seconds,
-        describe=lambda state: f"Backup is {state.state}" + (f", {state.progress:.0f} %" if state.progress else ""),
+        describe=lambda state: (
+            f"Backup is {state.state or 'in a state that Lium does not say'}"
+            + (f", {state.progress:.0f} %" if state.progress else "")
+        ),
     )
+
+
+def standing(backup: Backup) -> str:
+    """A sentence on a backup of which Lium does not say that it is over."""
+    return f"{'The backup is' if backup.is_running else 'Lium does not say whether the backup is'} still running."
 
 
 def refuse_incomplete(backup: Backup) -> None:

@@ -17,6 +17,7 @@ from lium_mcp.tools.backup_runs import (
     held_path,
     losses,
     refuse_incomplete,
+    standing,
     start_backup,
     volume_root,
     wait_for_backup,
@@ -83,7 +84,7 @@ class BackupView(Result):
     backup_id: str
     pod_id: str | None = None
     pod: str | None = None
-    status: str
+    status: str | None = None
     partial: bool | None = None
     progress_percent: float | None = None
     created_at: UtcTime | None = None
@@ -120,7 +121,7 @@ class EndedBackup(Result):
     """A backup that was cancelled, or whose data is deleted or being deleted."""
 
     backup_id: str
-    status: str
+    status: str | None = None
 
 
 class RestoreRows(Result):
@@ -378,7 +379,7 @@ def _judge(backup: Backup, owner: _Owner | None, warnings: Sequence[str] = ()) -
         backup=view,
         note=note,
         warnings=kept,
-        next="Still running: call get_backup with this backup_id.",
+        next=f"{standing(backup)} Call get_backup with this backup_id to look again.",
     )
 
 
@@ -425,7 +426,7 @@ def _backup(backup: Backup, owner: _Owner | None) -> BackupView:
         backup_id=backup.id,
         pod_id=pod_id,
         pod=name or None,
-        status=backup.state,
+        status=backup.state or None,
         partial=backup.is_partial or None,
         progress_percent=None if backup.is_final else backup.progress,
         created_at=backup.created_at,

@@ -35,7 +35,6 @@ from lium_mcp.tools.registry import DESTROYS, READS, WRITES, Toolset
 from lium_mcp.tools.renting import (
     ceiling_per_hour_usd,
     give_back,
-    image_of,
     maybe_not_ours,
     not_stated,
     outcome_unknown,
@@ -49,6 +48,7 @@ toolset = Toolset("clusters")
 
 _IMAGE_PREFIX: Final = "daturaai/lium-cluster"
 _READ_BACK_SECONDS: Final = 10.0
+_REMOVAL: Final[dict[bool | None, Outcome]] = {True: "done", False: "failed", None: "pending"}
 
 
 class ClusterNode(NodeFlaws):
@@ -231,7 +231,7 @@ async def remove_cluster(
         ClusterMember(
             pod_id=row.pod_id,
             rank=row.cluster_node_index,
-            outcome="done" if row.success else "failed",
+            outcome=_REMOVAL[row.success],
             message=row.message,
         )
         for row in answer.pods
@@ -240,12 +240,19 @@ async def remove_cluster(
         return RemovedCluster(
             outcome="pending", members=[], next="Lium named no members: call list_pods to see whether any is left."
         )
-    failed = [member for member in members if member.outcome == "failed"]
+    outcomes = [member.outcome for member in members]
+    failed, untold = outcomes.count("failed"), outcomes.count("pending")
+    advice = (
+        f"{failed} members still bill: call remove_cluster again." if failed else "",
+        f"Lium does not say of {untold} whether it removed them: call list_pods to see which are left."
+        if untold
+        else "",
+    )
     return RemovedCluster(
-        outcome="failed" if failed else "done",
+        outcome="failed" if failed else "pending" if untold else "done",
         members=members,
         note=note_on(*(member.message for member in members)),
-        next=f"{len(failed)} members still bill: call remove_cluster again." if failed else None,
+        next=" ".join(filter(None, advice)) or None,
     )
 
 
@@ -302,7 +309,7 @@ def _expected(call: Call, plan: ClusterPlan) -> Expected:
         gpu_count=counts.pop() if len(counts) == 1 else None,
         countries=tuple(sorted(limits.allow_countries)) if is_bound else (),
         template_id=plan.template.id,
-        template_image=image_of(plan.template),
+        template_image=plan.template.image,
         ceiling_per_hour_usd=ceiling_per_hour_usd(call, plan.price_per_hour_usd, plan.ceiling_usd, plan.pod_count),
         ceiling_per_pod_hour_usd=call.policy.most_per_hour_usd(None),
     )
@@ -389,7 +396,8 @@ async def _template(call: Call, named: str) -> Template:
         if not template.docker_image.startswith(_IMAGE_PREFIX):
             raise ToolFailure(
                 "template_not_for_clusters",
-                f"Template {template.name} runs {template.docker_image}; a cluster needs an image {_IMAGE_PREFIX}.",
+                f"Template {template.name} runs {template.image or 'what Lium does not say'}; a cluster needs an image "
+                f"{_IMAGE_PREFIX}.",
                 "Leave template out for Lium's own.",
             )
         return template

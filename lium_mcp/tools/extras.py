@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from lium_mcp.api import FeedbackRequest as Feedback
-from lium_mcp.api import GpuResetState, PodDetail, matching_machine_names
+from lium_mcp.api import GpuResetOutcome, GpuResetState, PodDetail, matching_machine_names
 from lium_mcp.api.wire import hiding
 from lium_mcp.tools.backups import BackupId, EndedBackup
 from lium_mcp.tools.call import Call, after_change
@@ -169,7 +169,7 @@ async def reset_pod_gpus(
         outcome=outcome,
         pod_id=target.id,
         reset_id=request_id or None,
-        gpus=[f"{gpu.index}: {gpu.result}" for gpu in newest.gpus],
+        gpus=[_gpu(gpu) for gpu in newest.gpus],
         problem=problem,
         note=note_on(problem),
         next=_next_of_reset(request_id) if outcome == "pending" else None,
@@ -271,7 +271,7 @@ async def cancel_backup(call: Call, backup_id: BackupId) -> EndedBackup:
     """Stop a running backup. It stays in the list and cannot be restored; delete_backup deletes a completed one."""
     await call.lium.backups.cancel(backup_id)
     backup = await call.lium.backups.get(backup_id)
-    return EndedBackup(backup_id=backup_id, status=backup.state)
+    return EndedBackup(backup_id=backup_id, status=backup.state or None)
 
 
 @toolset.tool(title="Cancel restore", hints=WRITES)
@@ -322,6 +322,11 @@ def _next_of_reset(request_id: str) -> str:
     if request_id:
         return "Call reset_pod_gpus with this reset_id to wait on."
     return "Lium named no id to wait by: look with get_pod what the GPUs do. Another call would reset them again."
+
+
+def _gpu(gpu: GpuResetOutcome) -> str:
+    index = "A GPU" if gpu.index is None else str(gpu.index)
+    return f"{index}: {gpu.result or 'Lium does not say'}"
 
 
 def _jupyter(pod: PodDetail) -> str:

@@ -12,7 +12,7 @@ import anyio
 
 from lium_mcp.api import Backup, LiumError, NotFound, Pod
 from lium_mcp.figures import in_usd
-from lium_mcp.tools.backup_runs import PARTIAL, start_backup, wait_for_backup
+from lium_mcp.tools.backup_runs import PARTIAL, standing, start_backup, wait_for_backup
 from lium_mcp.tools.call import Call
 from lium_mcp.tools.failures import ToolFailure, from_api
 
@@ -73,8 +73,8 @@ async def earlier_final_backup(call: Call, pod: Pod) -> Backup | None:
 
 
 async def find_running_backup(call: Call, pod: Pod) -> Backup | None:
-    """The backup that a removal at this moment would cut off, as far as it can be read: the end of the billing does not
-    wait for that.
+    """The backup that a removal at this moment would cut off, or may where Lium does not say whether it runs, as far as
+    it can be read: the end of the billing does not wait for that.
 
     Raises:
         ToolFailure: it may be the last backup that an earlier removal began, and nobody agreed to lose it; this is said
@@ -93,13 +93,13 @@ async def find_running_backup(call: Call, pod: Pod) -> Backup | None:
             "Call remove_pod with final_backup to remove after a complete backup, or again without, to lose it.",
             effect=_stays(pod),
         )
-    return running[0] if running else None
+    return max(running, key=lambda backup: backup.is_running is True, default=None)
 
 
-def describe_pending(pod: Pod) -> str:
+def describe_pending(pod: Pod, backup: Backup) -> str:
     """Say what a removal waits for, and what that costs."""
     return (
-        f"The backup is still running. {_stays(pod)} Wait with get_backup until it is complete, then call remove_pod "
+        f"{standing(backup)} {_stays(pod)} Wait with get_backup until it is complete, then call remove_pod "
         f"with final_backup again within {_FRESH_SECONDS / 60:g} minutes."
     )
 

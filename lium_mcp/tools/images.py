@@ -13,9 +13,8 @@ _CUDA_OF_GENERATION: Final = {"ampere": (11, 0), "ada": (11, 8), "hopper": (11, 
 
 
 def image_of(template: Template) -> str:
-    """The image reference, as it is written on a command line."""
-    named = ":".join(part for part in (template.docker_image, template.docker_image_tag) if part)
-    return "@".join(part for part in (named, template.docker_image_digest) if part)
+    """The image reference with its digest, as it is written on a command line; empty where Lium names no image."""
+    return "@".join(part for part in (template.image, template.docker_image_digest) if part) if template.image else ""
 
 
 def split_image(image: str) -> tuple[str, str]:

@@ -172,7 +172,7 @@ async def pod_view(
         template=PodTemplateView(
             template_id=template.id,
             name=template.name,
-            image=":".join(part for part in (template.docker_image, template.docker_image_tag) if part) or None,
+            image=template.image,
         )
         if template
         else None,

@@ -194,7 +194,8 @@ async def remove_pod(
         warning = "It was being removed already, too late for a backup." if final_backup else ""
     elif not final_backup:
         cut_off = await find_running_backup(call, target)
-        warning = f"Backup {cut_off.id} was running and is lost." if cut_off else ""
+        was = "was running and is lost" if cut_off and cut_off.is_running else "is lost if it was still running"
+        warning = f"Backup {cut_off.id} {was}." if cut_off else ""
     else:
         backup = await take_final_backup(call, target, wait_seconds=wait_seconds)
         backup_id = backup.id
@@ -204,7 +205,7 @@ async def remove_pod(
                 pod_id=target.id,
                 name=target.pod_name,
                 backup_id=backup_id,
-                next=describe_pending(target),
+                next=describe_pending(target, backup),
             )
     await start_removal(call, target)
     gone = await call.wait_until(

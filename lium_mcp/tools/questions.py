@@ -256,7 +256,9 @@ async def _last_backup(call: Call, pod: Pod) -> str:
         said = f"Its last backup is of {made_at:%Y-%m-%d %H:%M} UTC." + (f" {PARTIAL}" if last.is_partial else "")
     if any(not backup.is_final for backup in backups):
         other = said if made else "There is no other."
-        said = f"A backup of it is running, and would be lost unless it is complete by then. {other}"
+        runs = any(backup.is_running for backup in backups)
+        how = "A backup of it is running" if runs else "A backup of it may be running, which Lium does not say"
+        said = f"{how}, and would be lost unless it is complete by then. {other}"
     if schedule and not covers_all(pod, schedule):
         said += f" Its backups hold only {quoted(schedule.backup_path or '')}."
     return said

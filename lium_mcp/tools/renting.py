@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import anyio
 from pydantic import Field
 
-from lium_mcp.api import Executor, LiumError, NoExecutorMatches, Pod, PodDetail, RentOutcomeUnknown, Template, gpu_names
+from lium_mcp.api import Executor, LiumError, NoExecutorMatches, Pod, PodDetail, RentOutcomeUnknown, gpu_names
 from lium_mcp.figures import in_usd
 from lium_mcp.guard.confirm import NOTHING_TO_ASK, Question
 from lium_mcp.rentals import DEARER, PRICE_TOLERANCE_USD, Expected, NodeOrder, Rental, Terms
@@ -287,11 +287,6 @@ def ceiling_per_hour_usd(call: Call, admitted_usd: float | None, own_usd: float 
     return min((ceiling for ceiling in ceilings if ceiling is not None), default=None)
 
 
-def image_of(template: Template) -> str:
-    """What a template starts, as pods name it."""
-    return ":".join(part for part in (template.docker_image, template.docker_image_tag) if part)
-
-
 def _expected(call: Call, plan: Plan) -> Expected:
     """What the pod must be to be kept."""
     wanted, limits = plan.wanted, call.policy.limits
@@ -306,7 +301,7 @@ def _expected(call: Call, plan: Plan) -> Expected:
         min_ram_gb=wanted.min_ram_gb,
         countries=(wanted.country,) if wanted.country else tuple(sorted(limits.allow_countries)) if is_bound else (),
         template_id=plan.order.request.template_id if isinstance(plan.order, NodeOrder) or plan.template else None,
-        template_image=image_of(plan.template) if plan.template else None,
+        template_image=plan.template.image if plan.template else None,
         ceiling_per_hour_usd=ceiling_per_hour_usd(call, plan.price_per_hour_usd, own),
         ceiling_per_gpu_hour_usd=per_gpu,
     )
@@ -400,7 +395,7 @@ def _foreseen(plan: Plan, node: Executor | None) -> list[str]:
     if plan.template is None:
         return sentences
     sentences += dropped_settings(plan.template)
-    asked, free = len({SSH_PORT, *plan.template.internal_ports}), node.port_count if node else None
+    asked, free = len({SSH_PORT, *(plan.template.internal_ports or ())}), node.port_count if node else None
     if free is not None and free < asked:
         sentences.append(f"Its node has {free} free ports and the template asks for {asked}: some will not be open.")
     return sentences

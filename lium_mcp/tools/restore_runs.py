@@ -46,7 +46,7 @@ class RestoreView(Result):
     restore_id: str
     pod_id: str | None = None
     backup_id: str | None = None
-    status: str
+    status: str | None = None
     partial: bool | None = None
     of_partial_backup: bool | None = None
     stage: str | None = None
@@ -136,7 +136,7 @@ def restore_view(restore: Restore, *, of_partial_backup: bool) -> RestoreView:
         restore_id=restore.id,
         pod_id=restore.pod_id,
         backup_id=restore.backup_id,
-        status=restore.state,
+        status=restore.state or None,
         partial=restore.is_partial or None,
         of_partial_backup=of_partial_backup or None,
         stage=None if restore.is_final else restore.stage,

@@ -401,4 +401,4 @@ def test_machine_is_called_by_its_model() -> None:
 
 def test_lists_lose_only_their_unreadable_items() -> None:
     read = Template.model_validate(json.loads('{"id": 7, "internal_ports": [22, "8000", null, "x"], "volumes": "no"}'))
-    assert (read.id, read.internal_ports, read.volumes) == ("7", (22, 8000), ())
+    assert (read.id, read.internal_ports, read.volumes) == ("7", (22, 8000), None)

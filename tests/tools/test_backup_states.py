@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from lium_mcp.sandbox import Sandbox
+from tests.harness import Person
 from tests.harness import agent_on as agent_on_every_tool
 from tests.tools.wires import Wire, answering, ask, editing, living, rent
 
@@ -201,3 +202,46 @@ async def test_a_restore_says_what_it_and_its_backup_lack(
         assert {name: view[name] for name in ("partial", "of_partial_backup") if name in view} == shown
         assert view["status"] == "COMPLETED"
     assert len(restored.get("warnings", [])) == len(shown)
+
+
+# --- what Lium does not say -------------------------------------------------------------------------------------------
+
+UNTOLD: list[Row] = [{"id": "b1", "status": None}, {"id": "b1"}, {"id": "b1", "status": " "}]
+
+
+@pytest.mark.parametrize("row", UNTOLD, ids=str)
+async def test_a_run_whose_state_lium_does_not_say_has_none(sandbox: Sandbox, row: Row) -> None:
+    await rent(sandbox, "worker")
+    wire = Wire(sandbox)
+    wire.on("GET", "/backup-logs/*", answering(200, row))
+    wire.on("GET", "/backup-logs/", answering(200, [row]))
+    wire.on("GET", "/pods/*/restore-logs", answering(200, pages_of([row])))
+    wire.on("POST", "/backup-logs/*/cancel", answering(200, {}))
+    async with agent_on(sandbox, transport=wire, toolsets=frozenset({"backups", "extras"})) as agent:
+        seen = await agent.call("get_backup", backup_id="b1", wait_seconds=0)
+        listed = await agent.call("list_backups")
+        restores = await agent.call("list_restores", pod="worker")
+        cancelled = await agent.call("cancel_backup", backup_id="b1")
+        refused = await agent.refused("restore_backup", backup_id="b1", pods=["worker"])
+    assert seen["backup"] == {"backup_id": "b1"}
+    assert seen["outcome"] == "pending"
+    assert seen["next"].startswith("Lium does not say whether the backup is still running.")
+    assert listed["backups"] == [{"backup_id": "b1"}]
+    assert restores["restores"] == [{"restore_id": "b1"}]
+    assert cancelled == {"backup_id": "b1"}
+    assert "is in a state that Lium does not say and cannot be restored" in refused.text
+
+
+async def test_nobody_is_told_that_a_backup_runs_which_may_not(sandbox: Sandbox) -> None:
+    pod_id = await rent(sandbox, "worker")
+    wire, person = Wire(sandbox), Person("yes")
+    wire.on("GET", "/backup-logs/*", editing(lambda row: row | {"status": None}))
+    async with agent_on(sandbox, transport=wire) as agent:
+        waiting = await agent.call("remove_pod", pod="worker", final_backup=True, wait_seconds=0)
+    assert waiting["outcome"] == "pending"
+    assert waiting["next"].startswith("Lium does not say whether the backup is still running. The pod was not removed")
+    wire.on("GET", f"/backup-logs/pod/{pod_id}", answering(200, pages_of([{"id": "b1"}])))
+    async with agent_on(sandbox, transport=wire, person=person, confirm="auto") as agent:
+        removed = await agent.call("remove_pod", pod="worker")
+    assert "A backup of it may be running, which Lium does not say" in person.questions[0]
+    assert removed["next"] == "Backup b1 is lost if it was still running."

@@ -310,7 +310,7 @@ async def test_a_partial_backup_is_said_wherever_one_relies_on_it(sandbox: Sandb
 
     for path in ("/backup-logs/*", "/backup-logs/pod/*"):
         wire.on("GET", path, editing(spelled))
-    tools = {"create_backup", "get_backup", "list_backups", "restore_backup", "rent_pod", "remove_pod"}
+    tools = {"create_backup", "get_backup", "list_backups", "restore_backup", "rent_pod", "remove_pod", "delete_backup"}
     async with agent_on_every_tool(
         sandbox, transport=wire, person=person, confirm="auto", allow_tools=frozenset(tools)
     ) as agent:
@@ -324,6 +324,8 @@ async def test_a_partial_backup_is_said_wherever_one_relies_on_it(sandbox: Sandb
         for tool, arguments in (
             ("rent_pod", FROM_BACKUP | {"backup_id": backup_id}),
             ("remove_pod", {"pod": "worker"}),
+            ("delete_backup", {"backup_id": backup_id}),
+            ("restore_backup", {"backup_id": backup_id, "pods": ["worker"], "path": "/root/data"}),
         ):
             assert (await agent.refused(tool, **arguments)).code == "not_confirmed"
             assert said in person.questions[-1]

@@ -348,3 +348,15 @@ async def test_a_removal_whose_answer_is_lost_is_unknown(agent: Agent, sandbox: 
     sandbox.add_fault("lost_answer", match={"method": "DELETE", "path": "/clusters/*"})
     assert (await agent.refused("remove_cluster", cluster_id=rented["cluster_id"])).code == "outcome_unknown"
     assert living(sandbox) == []
+
+
+async def test_a_member_of_which_lium_does_not_say_whether_it_was_removed_is_not_said_to_bill(sandbox: Sandbox) -> None:
+    gone, untold = ("00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002")
+    wire = Wire(sandbox)
+    wire.on("DELETE", "/clusters/*", answering(200, {"pods": [{"pod_id": gone, "success": True}, {"pod_id": untold}]}))
+    async with agent_on(sandbox, transport=wire) as agent:
+        answer = await agent.call("remove_cluster", cluster_id=gone)
+    assert answer["outcome"] == "pending"
+    assert [row["outcome"] for row in answer["members"]] == ["done", "pending"]
+    assert "bill" not in answer["next"]
+    assert "list_pods" in answer["next"]

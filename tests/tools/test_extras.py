@@ -266,3 +266,16 @@ async def test_an_answer_with_holes_is_shown_as_far_as_it_goes(sandbox: Sandbox)
     async with agent_on(sandbox, transport=wire) as agent:
         answer = await agent.call("list_activity")
     assert answer["activities"][-1] == {"action": "pod.delete"}
+
+
+async def test_what_became_of_a_gpu_is_not_made_up(sandbox: Sandbox) -> None:
+    await rent(sandbox, "worker")
+    wire = Wire(sandbox)
+    wire.on(
+        "POST",
+        "/pods/*/reset-gpu",
+        answering(200, {"request_id": "r1", "status": "done", "gpus": [{"index": 0}, {"result": "reset"}]}),
+    )
+    async with agent_on(sandbox, transport=wire) as agent:
+        answer = await agent.call("reset_pod_gpus", pod="worker")
+    assert answer["gpus"] == ["0: Lium does not say", "A GPU: reset"]

@@ -247,3 +247,14 @@ async def test_words_of_everyday_english_are_no_steps(sandbox: Sandbox) -> None:
     async with agent_on(sandbox) as agent:
         seen = await agent.call("get_pod", pod=pod_id)
     assert "(finalize)" not in seen["next"]
+
+
+async def test_a_tag_without_an_image_is_no_image(sandbox: Sandbox) -> None:
+    await rent(sandbox, "train")
+    wire = Wire(sandbox)
+    template = {"id": "t1", "docker_image": None, "docker_image_tag": "2.8.0"}
+    wire.on("GET", "/pods", editing(lambda rows: [row | {"template": template} for row in rows]))
+    wire.on("GET", "/pods/*", editing(lambda row: row | {"template": template}))
+    async with agent_on(sandbox, transport=wire) as agent:
+        pod = (await agent.call("get_pod", pod="train", wait_seconds=0))["pod"]
+    assert pod["template"] == {"template_id": "t1"}

@@ -430,3 +430,30 @@ def test_an_image_is_recognised_however_the_server_stored_it(
         assert is_image(template(repository, kept, digest), f"{repository}@{digest}")
         assert is_image(template(repository, kept, digest), f"{repository}:{tag}@{digest}")
     assert is_image(template(repository, tag, other), f"{repository}@{digest}") == (digest == other)
+
+
+@pytest.mark.parametrize("untold", [None, "left out"])
+async def test_what_lium_does_not_say_of_a_template_is_absent(sandbox: Sandbox, untold: str | None) -> None:
+    template_id = "00000000-0000-4000-8000-000000000001"
+    names = ("name", "docker_image", "internal_ports", "volumes", "environment", "status")
+    row: Row = {"id": template_id, "docker_image_tag": "2.8.0-cuda12.8"}
+    wire = Wire(sandbox)
+    wire.on("GET", "/templates", answering(200, [row | (dict.fromkeys(names) if untold is None else {})]))
+    async with agent_on(sandbox, transport=wire) as agent:
+        seen = await agent.call("get_template", template=template_id, wait_seconds=0)
+        (listed,) = (await agent.call("list_templates"))["templates"]
+    for view in (seen["template"], listed):
+        assert view["cuda"] == "12.8"
+        assert not {"name", "image", "ports", "volumes", "environment_names", "status"} & set(view)
+    assert seen["outcome"] == "pending"
+    assert seen["next"].startswith("Lium does not say whether it was verified")
+
+
+async def test_a_template_that_is_said_to_have_none_has_none(sandbox: Sandbox) -> None:
+    template_id = "00000000-0000-4000-8000-000000000001"
+    row = {"id": template_id, "status": "CREATED", "internal_ports": [], "volumes": [], "environment": {}}
+    wire = Wire(sandbox)
+    wire.on("GET", "/templates", answering(200, [row]))
+    async with agent_on(sandbox, transport=wire) as agent:
+        view = (await agent.call("get_template", template=template_id))["template"]
+    assert (view["ports"], view["volumes"], view["environment_names"]) == ([], [], [])
