@@ -8,7 +8,8 @@ from lium_mcp.api.model import ApiFloat, ApiId, ApiInt, ApiModel, ApiReason, Api
 _SYNONYMS = {"SUCCESS": "COMPLETED", "ERROR": "FAILED"}
 _MAX_SAID_CHARS = 4000
 _LACKS_FILES = re.compile(
-    r"partial|incomplete|unread|with[ _]errors|permission denied"
+    r"partial|incomplete|not (?:all|every|complete)\b|degraded|unread|inaccessible|permission denied|no such file"
+    r"|with[ _](?:\w+ )?errors|\bread errors?\b|errors? (?:while )?reading"
     r"|(?:n[o']t|unable to|failed to) (?:be )?(?:read|open|cop[iy]|save|stor|writ|restor|back)"
     r"|\bfiles? (?:\w+ ){0,2}(?:skipped|missing|left out|omitted|excluded|failed|lost)"
     r"|(?:skipped|missing|left out|omitted|excluded|failed|lost) (?:\w+ )?files?\b",
@@ -16,7 +17,8 @@ _LACKS_FILES = re.compile(
 )
 # A clause that says that nothing is so: "0 files could not be read", "files skipped: none", "not partial".
 _DENIED = re.compile(
-    r"(?<![\w.])(?:0|no|none|zero|nothing|without|not (?=partial|incomplete))\b[^.,:;\n]*"
+    r"(?<![\w.])(?:0|no(?! (?:such|permission|access)\b)|none|zero|nothing|without|not (?=partial|incomplete))\b"
+    r"[^.,:;\n]*"
     r"|[^.,:;\n]{1,80}[:=] ?(?:0|no|none|false)[ ]*(?=[.,;\n]|$)",
     re.IGNORECASE,
 )

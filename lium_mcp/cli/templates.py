@@ -22,6 +22,7 @@ from lium_mcp.server import connect
 from lium_mcp.text import clean
 from lium_mcp.tools.dropped_settings import SSH_PORT, dropped_settings
 from lium_mcp.tools.images import image_of, is_image, split_image
+from lium_mcp.tools.results import state_in_words
 from lium_mcp.tools.templates import hide_values
 from lium_mcp.values import decoded
 
@@ -360,7 +361,9 @@ async def _until_ready(lium: LiumClient, clock: Clock, template: Template) -> No
                 f"Lium could not start the image: {(template.verification_logs or 'no reason given')[-300:]}"
             )
         if clock.monotonic() > deadline:
-            raise _NotApplied(f"it is still {template.status} after {_READY_WITHIN_SECONDS:.0f} seconds")
+            raise _NotApplied(
+                f"it is still {state_in_words(template.status)} after {_READY_WITHIN_SECONDS:.0f} seconds"
+            )
         await clock.sleep(_POLL_SECONDS)
         template = await lium.templates.get(template.id)
 

@@ -8,6 +8,7 @@ from typing import Final
 from lium_mcp.api import Backup, BackupSchedule, BadRequest, Conflict, LiumError, Pod
 from lium_mcp.tools.call import Call, after_change
 from lium_mcp.tools.failures import ToolFailure
+from lium_mcp.tools.results import state_in_words
 
 DEFAULT_EVERY_HOURS: Final = 6
 DEFAULT_KEEP_DAYS: Final = 7
@@ -188,8 +189,7 @@ async def wait_for_backup(call: Call, backup: Backup, *, wait_seconds: float) ->
         lambda state: state.is_final,
         wait_seconds=wait_seconds,
         describe=lambda state: (
-            f"Backup is {state.state or 'in a state that Lium does not say'}"
-            + (f", {state.progress:.0f} %" if state.progress else "")
+            f"Backup is {state_in_words(state.state)}" + (f", {state.progress:.0f} %" if state.progress else "")
         ),
     )
 
@@ -206,10 +206,9 @@ def refuse_incomplete(backup: Backup) -> None:
         ToolFailure: it is not completed.
     """
     if not backup.is_completed:
-        state = f"is {backup.state}" if backup.state else "is in a state that Lium does not say"
         raise ToolFailure(
             "backup_not_completed",
-            f"Backup {backup.id} {state} and cannot be restored.",
+            f"Backup {backup.id} is {state_in_words(backup.state)} and cannot be restored.",
             "Call get_backup to wait for it, or choose a completed one with list_backups.",
         )
 

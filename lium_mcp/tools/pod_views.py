@@ -15,7 +15,7 @@ from lium_mcp.rentals import AccountUnknown, shortfalls
 from lium_mcp.tools.call import Call
 from lium_mcp.tools.node_warnings import maintenance
 from lium_mcp.tools.pod_work import gpus_of
-from lium_mcp.tools.results import Result, Usd, UtcTime, note_on
+from lium_mcp.tools.results import Result, Usd, UtcTime, note_on, state_in_words
 
 Outcome = Literal["done", "failed", "pending"]
 
@@ -243,7 +243,7 @@ def describe_start(pod: Pod | None) -> str:
         return "Waiting for the pod to be listed"
     phase = f": {pod.phase}" if pod.phase else ""
     eta = f", about {pod.estimated_ready_seconds} s left" if pod.estimated_ready_seconds else ""
-    return f"{pod.pod_name} is {pod.status}{phase}{eta}"
+    return f"{pod.pod_name} is {state_in_words(pod.status)}{phase}{eta}"
 
 
 def failure_cause(view: PodView) -> str:

@@ -40,7 +40,7 @@ from lium_mcp.tools.questions import (
 )
 from lium_mcp.tools.readiness import may_be_starting, read_pod, wait_for_ssh
 from lium_mcp.tools.registry import DESTROYS, DESTROYS_EACH_TIME, READS, WRITES, Toolset
-from lium_mcp.tools.results import Result, Usd, UtcTime
+from lium_mcp.tools.results import Result, Usd, UtcTime, state_in_words
 from lium_mcp.tools.room import changing_life
 from lium_mcp.tools.targets import find_free_volume, find_pod, find_pod_detail, is_id
 
@@ -159,7 +159,7 @@ async def reboot_pod(
     if not target.is_billing:
         raise ToolFailure(
             "pod_not_running",
-            f"Pod {target.pod_name} ({target.id}) is {target.status} and cannot be rebooted.",
+            f"Pod {target.pod_name} ({target.id}) is {state_in_words(target.status)} and cannot be rebooted.",
             until_it_runs(target),
         )
     attached = await find_free_volume(call, volume, target) if volume else None
@@ -284,7 +284,7 @@ async def get_pod_logs(
     except NotFound as error:
         raise ToolFailure(
             "no_logs_yet",
-            f"Pod {target.pod_name} ({target.id}) has no container output yet; it is {target.status}.",
+            f"Pod {target.pod_name} ({target.id}) has no container output yet; it is {state_in_words(target.status)}.",
             until_it_runs(target),
             request_id=error.request_id,
         ) from error
@@ -404,7 +404,8 @@ async def _order_removal(call: Call, target: Pod) -> bool:
         )
         raise ToolFailure(
             "removal_refused",
-            f"Lium refused to remove {target.pod_name} ({target.id}), which is {target.status}: {error}.",
+            f"Lium refused to remove {target.pod_name} ({target.id}), which is {state_in_words(target.status)}: "
+            f"{error}.",
             error.advice if target.is_ready else starting,
             effect="The pod is still there.",
             request_id=error.request_id,

@@ -60,6 +60,11 @@ def note_on(*texts: str | None) -> str | None:
     return _QUOTED if any(texts) else None
 
 
+def state_in_words(state: str | None) -> str:
+    """A state as it follows "is" in a sentence."""
+    return state or "in a state that Lium does not say"
+
+
 def render(result: Result, redact: Callable[[str], str] = redact_text) -> CallToolResult:
     """Write a result as compact JSON text and as the same structured content, with `redact` applied to every string."""
     data = _data(result, redact)

@@ -48,7 +48,7 @@ from lium_mcp.tools.questions import (
     volume_after_switch,
 )
 from lium_mcp.tools.registry import DESTROYS, DESTROYS_EACH_TIME, READS, WRITES_EACH_TIME, Toolset
-from lium_mcp.tools.results import Result
+from lium_mcp.tools.results import Result, state_in_words
 from lium_mcp.tools.targets import find_own_template, find_pod, find_template, find_usable_template
 
 toolset = Toolset("templates")
@@ -307,7 +307,7 @@ async def observe_template(
         lambda: call.lium.templates.get(template.id),
         lambda state: state.is_ready or state.has_failed,
         wait_seconds=wait_seconds,
-        describe=lambda state: f"{state.name} is {state.status or 'in a state that Lium does not say'}",
+        describe=lambda state: f"{state.name} is {state_in_words(state.status)}",
     )
     outcome: Outcome = "done" if newest.is_ready else "failed" if newest.has_failed else "pending"
     advice = _NEXT[outcome] if newest.status else _NOT_STATED

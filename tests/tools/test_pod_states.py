@@ -258,3 +258,12 @@ async def test_a_tag_without_an_image_is_no_image(sandbox: Sandbox) -> None:
     async with agent_on(sandbox, transport=wire) as agent:
         pod = (await agent.call("get_pod", pod="train", wait_seconds=0))["pod"]
     assert pod["template"] == {"template_id": "t1"}
+
+
+async def test_a_pod_in_a_state_that_lium_does_not_say_is_said_to_be_in_none(sandbox: Sandbox) -> None:
+    await rent(sandbox, "train")
+    wire = Wire(sandbox)
+    wire.on("GET", "/pods", editing(lambda rows: [row | {"status": None} for row in rows]))
+    async with agent_on(sandbox, transport=wire) as agent:
+        refused = await agent.refused("reboot_pod", pod="train")
+    assert "is in a state that Lium does not say and cannot be rebooted" in refused.text
