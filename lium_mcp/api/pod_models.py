@@ -261,6 +261,12 @@ class Pod(ApiModel):
         return ports
 
     @property
+    def open_ports(self) -> frozenset[int] | None:
+        """The internal ports that are open to the outside; `None` until it runs, and where not all can be read."""
+        ports, said = self.public_ports, self.ports_mapping
+        return frozenset(ports) if self.is_ready and said is not None and len(ports) == len(said) else None
+
+    @property
     def rented_by_key_id(self) -> str | None:
         """The API key that rented it; `None` for a rental in the browser."""
         return self.api_key_id if self.api_key_id is not None else self.created_by_api_key_id

@@ -158,14 +158,16 @@ def shortfalls(pod: Pod, *, volume_id: str | None, visible_gpus: int | None, eve
         visible_gpus: How many GPUs its own `nvidia-smi` names; None where nobody could look.
         events: What happened to it, oldest first.
     """
-    count, open_ports = _count(pod), pod.public_ports
+    count, open_ports = _count(pod), pod.open_ports
     sentences = []
     if visible_gpus is not None and count is not None and visible_gpus != count:
         sentences.append(f"{count} GPUs are billed and {visible_gpus} can be seen in it.")
     asked_ports = set(pod.template.internal_ports) if pod.template else set()
-    if open_ports and (closed := sorted(asked_ports - open_ports.keys())):
+    if open_ports is not None and (closed := sorted(asked_ports - open_ports)):
         more = f" and {len(closed) - _MOST_NAMED} more" if len(closed) > _MOST_NAMED else ""
         sentences.append(f"Ports {', '.join(map(str, closed[:_MOST_NAMED]))}{more} of its template are not open.")
+    elif open_ports is not None and not open_ports:
+        sentences.append("Lium shows no open port of it.")
     if _volume_failed(events):
         sentences.append(f"Lium says that its volume could not be attached. {_LOOK_AT_MNT}")
     elif volume_id is not None and pod.attached_volume_id is None:

@@ -116,6 +116,13 @@ async def install_jupyter(
     state = await read()
     # One under way is waited for: to start it again would start its wait again.
     if _jupyter(state) in (*_JUPYTER_OVER, ""):
+        if state.open_ports is not None and port not in state.open_ports:
+            ports = ", ".join(map(str, sorted(state.open_ports))) or "none"
+            raise ToolFailure(
+                "port_not_exposed",
+                f"Pod {target.pod_name} ({target.id}) does not expose port {port}. Its internal ports: {ports}.",
+                "Choose one of those that nothing uses, or rent with a template that exposes the port.",
+            )
         await call.lium.pods.install_jupyter(target.id, port=port)
         with after_change(f"Jupyter is being installed in {target.pod_name}."):
             state = await read()

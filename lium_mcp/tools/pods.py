@@ -109,7 +109,7 @@ class PodLogs(Result):
 @toolset.tool(title="List pods", hints=READS)
 async def list_pods(call: Call, limit: Limit = 20, cursor: Cursor = "") -> Pods:
     """List the account's pods with status, price per hour, removal time and SSH command, and what they burn per hour
-    together. Pods being removed are left out. get_pod shows one in detail.
+    together. A pod being removed may be missing, and may bill until it is gone. get_pod shows one in detail.
     """
     listed, unsettled = await _look(call)
     pods = sorted(listed, key=lambda pod: (pod.pod_name or "", pod.id))
@@ -217,7 +217,7 @@ async def remove_pod(
     )
     if gone:
         await call.renter.note_gone(target.id)
-    advice = "" if gone else "It may still bill. Call list_pods until it is gone."
+    advice = "" if gone else "It may still bill. Call get_pod with this pod_id until it is gone."
     return RemovedPod(
         outcome="done" if gone else "pending",
         pod_id=target.id,

@@ -30,7 +30,7 @@ async def find_pod(call: Call, named: str, *, even_leaving: bool = False) -> Pod
     Args:
         call: The call.
         named: What the caller calls it.
-        even_leaving: Whether one that is being removed will do; lists leave it out, so that its id alone finds it.
+        even_leaving: Whether one that is being removed will do; a list that leaves it out needs its id.
 
     Raises:
         ToolFailure: there is none, or there are several, or it is being removed.
@@ -46,12 +46,12 @@ async def find_pod(call: Call, named: str, *, even_leaving: bool = False) -> Pod
             pod = await _find_unlisted(call, named, failure)
         except ToolFailure as unlisted:
             raise await _say_if_node(call, pods, named, unlisted) from None
-        if pod.is_being_removed and not even_leaving:
-            raise ToolFailure(
-                "pod_being_removed",
-                f"Pod {pod.pod_name} ({pod.id}) is being removed.",
-                "Nothing is left to do with it: get_pod with its id shows its end. rent_pod rents another.",
-            ) from None
+    if pod.is_being_removed and not even_leaving:
+        raise ToolFailure(
+            "pod_being_removed",
+            f"Pod {pod.pod_name} ({pod.id}) is being removed.",
+            "Nothing is left to do with it: get_pod with its id shows its end. rent_pod rents another.",
+        )
     await call.renter.hand_out(pod.id)
     return pod
 

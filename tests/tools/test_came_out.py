@@ -61,6 +61,19 @@ async def test_what_lium_does_not_say_is_no_shortfall(sandbox: Sandbox) -> None:
     assert "warnings" not in rented["pod"]
 
 
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [([22, 8000], "Ports 22, 8000 of its template are not open."), ([], "Lium shows no open port of it.")],
+)
+async def test_no_port_at_all_is_said(sandbox: Sandbox, asked: list[int], said: str) -> None:
+    wire = Wire(sandbox)
+    none_open = {"ports_mapping": {}, "template": {"id": "t", "internal_ports": asked}}
+    wire.on("GET", "/pods/*", editing(lambda row: row | none_open))
+    async with agent_on(sandbox, transport=wire, allow_tools=frozenset({"rent_pod"})) as agent:
+        rented = await agent.call("rent_pod", name="train", gpu_type="RTX4090", hours=2, wait_seconds=120)
+    assert rented["pod"]["warnings"] == [said]
+
+
 @pytest.mark.parametrize("visible", [1, 3, None])
 async def test_gpus_that_are_billed_and_not_there_are_counted_in_the_pod(tmp_path: Path, visible: int | None) -> None:
     sandbox = Sandbox(seed=7, speed=0, ssh=True)

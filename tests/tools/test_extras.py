@@ -50,11 +50,41 @@ async def test_jupyter_is_waited_for_and_its_address_is_given(sandbox: Sandbox, 
     assert len(asked) == 1, "an installation under way is not started again"
 
 
-async def test_jupyter_that_fails_and_ports_that_are_closed(agent: Agent, sandbox: Sandbox) -> None:
-    pod_id = await rent(sandbox, "worker")
-    refused = await agent.refused("install_jupyter", pod="worker", port=4242)
+@pytest.mark.parametrize(
+    ("ports", "shown"), [({"22": 31000, "8000": 31001}, "ports: 22, 8000."), ({}, "ports: none.")], ids=["two", "none"]
+)
+async def test_jupyter_on_a_port_that_is_not_exposed_is_refused_before_it_is_sent(
+    sandbox: Sandbox, ports: Row, shown: str
+) -> None:
+    await rent(sandbox, "worker")
+    wire = Wire(sandbox)
+    wire.on("GET", "/pods/*", editing(lambda pod: pod | {"ports_mapping": ports}))
+    async with agent_on(sandbox, transport=wire) as agent:
+        refused = await agent.refused("install_jupyter", pod="worker", port=8888)
+    assert refused.code == "port_not_exposed"
+    assert shown in refused.text
+    assert "Nothing was changed" in refused.text
+    assert not wire.sent("POST", "/pods/*/install-jupyter")
+
+
+@pytest.mark.parametrize(
+    "unknown",
+    [{"ports_mapping": None}, {"ports_mapping": {"22": 31000, "8888": None}}, {"ports_mapping": {}, "status": "BUSY"}],
+    ids=["no ports", "an odd port", "not running"],
+)
+async def test_jupyter_is_lium_s_to_refuse_where_ports_are_unknown(sandbox: Sandbox, unknown: Row) -> None:
+    await rent(sandbox, "worker")
+    wire = Wire(sandbox)
+    wire.on("GET", "/pods/*", editing(lambda pod: pod | unknown))
+    async with agent_on(sandbox, transport=wire) as agent:
+        refused = await agent.refused("install_jupyter", pod="worker", port=4242)
     assert refused.code == "refused"
     assert "4242" in refused.text
+    assert len(wire.sent("POST", "/pods/*/install-jupyter")) == 1
+
+
+async def test_jupyter_that_fails(agent: Agent, sandbox: Sandbox) -> None:
+    pod_id = await rent(sandbox, "worker")
     sandbox.add_fault("jupyter_fails", pod_id=pod_id)
     port = await port_of(sandbox, pod_id)
     failed = await agent.call("install_jupyter", pod="worker", port=port, wait_seconds=120)

@@ -150,7 +150,7 @@ async def test_a_removal_that_is_not_waited_for_is_pending(sandbox: Sandbox, age
     await rent(sandbox, "train")
     removed = await agent.call("remove_pod", pod="train", wait_seconds=0)
     assert removed["outcome"] == "pending"
-    assert "list_pods" in removed["next"]
+    assert "get_pod with this pod_id" in removed["next"]
     assert agent.clock.slept_seconds == 0
     assert living(sandbox) == []
 

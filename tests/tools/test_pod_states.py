@@ -43,6 +43,21 @@ async def test_a_pod_that_is_being_removed_has_not_failed_and_is_not_to_be_remov
     assert len(orders) == 1
 
 
+async def test_a_pod_that_is_being_removed_is_listed_where_lium_lists_it_and_nothing_else_is_done_with_it(
+    sandbox: Sandbox,
+) -> None:
+    pod_id = await rent(sandbox, "train")
+    wire = Wire(sandbox)
+    wire.on("GET", "/pods", editing(lambda pods: [pod | {"status": "DELETING"} for pod in pods]))
+    async with agent_on(sandbox, transport=wire) as agent:
+        (row,) = (await agent.call("list_pods"))["pods"]
+        refused = await agent.refused("reboot_pod", pod="train")
+    assert (row["pod_id"], row["status"]) == (pod_id, "DELETING")
+    assert "billing" not in row
+    assert refused.code == "pod_being_removed"
+    assert not wire.sent("POST", "/pods/*/reboot")
+
+
 async def test_a_removed_pod_is_read_from_what_lium_keeps_of_it(sandbox: Sandbox) -> None:
     pod_id = await rent(sandbox, "train")
     sandbox.clock.advance(hours=2)
