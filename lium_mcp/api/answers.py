@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import httpx2
 from pydantic import ValidationError
@@ -11,6 +11,8 @@ from pydantic_core import from_json
 from lium_mcp.api.errors import NotLium, UnreadableResponse
 from lium_mcp.api.model import ApiModel
 from lium_mcp.api.paging import Page, Rows
+
+WEB_PAGE: Final = "This does not look like Lium's API: a web page came back."
 
 ModelT = TypeVar("ModelT", bound=ApiModel)
 
@@ -73,7 +75,7 @@ class Answer:
             parsed: object = from_json(self.body)
         except ValueError:
             if is_web_page(self):
-                raise self.unreadable("This does not look like Lium's API: a web page came back.", NotLium) from None
+                raise self.unreadable(WEB_PAGE, NotLium) from None
             raise self.unreadable("Lium's answer is not readable JSON.") from None
         return parsed
 

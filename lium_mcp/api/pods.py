@@ -21,7 +21,7 @@ from lium_mcp.api.pod_models import (
 )
 from lium_mcp.api.resource import Resource
 from lium_mcp.api.retries import Repeat
-from lium_mcp.api.wire import QueryValue
+from lium_mcp.api.wire import QueryValue, Tail
 
 GPU_RESET_TIMEOUT_SECONDS = 120.0
 DEFAULT_LOG_BYTES = 2**20
@@ -96,11 +96,10 @@ class Pods(Resource):
         path = endpoint("/pods/{pod_id}/reset-gpu/{reset_id}", pod_id=pod_id, reset_id=request_id)
         return (await self._wire.request("GET", path, repeat=Repeat.NEVER)).model(GpuResetState)
 
-    async def logs(self, pod_id: str, *, tail: int = 100, max_bytes: int = DEFAULT_LOG_BYTES) -> Sequence[str]:
+    async def logs(self, pod_id: str, *, tail: int = 100, max_bytes: int = DEFAULT_LOG_BYTES) -> Tail:
         """GET /pods/{pod_id}/logs: the newest lines of the main process; a 404 may mean "not started yet"."""
         path, query = _log_address(pod_id, tail, follow=False)
-        lines = await self._wire.tail_lines(path, query=query, max_bytes=max_bytes)
-        return [text for line in lines if (text := _log_text(line)) is not None]
+        return await self._wire.tail_lines(path, query=query, read=_log_text, most_lines=tail, max_bytes=max_bytes)
 
     async def follow_logs(self, pod_id: str, *, tail: int = 100) -> AsyncGenerator[str]:
         """GET /pods/{pod_id}/logs with follow: lines as they come; close the iterator to stop."""

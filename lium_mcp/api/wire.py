@@ -6,18 +6,19 @@ limit and a size limit; every failure is a `LiumError` that says whether the req
 
 import math
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import aclosing, contextmanager, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from enum import Enum
+from typing import NamedTuple
 
 import anyio
 import httpx2
 
 from lium_mcp.api.addresses import check_base_url, redirect_target
-from lium_mcp.api.answers import Answer
+from lium_mcp.api.answers import WEB_PAGE, Answer
 from lium_mcp.api.clock import Clock
 from lium_mcp.api.error_bodies import MAX_REQUEST_ID_CHARS, clean_text, error_from_answer
 from lium_mcp.api.errors import (
@@ -29,6 +30,7 @@ from lium_mcp.api.errors import (
     LiumError,
     MissingApiKey,
     MissingSession,
+    NotLium,
     RequestTimedOut,
     ResponseTooLarge,
     UnreadableResponse,
@@ -44,6 +46,8 @@ KEY_PREFIX = "sk_"
 MAX_REDIRECTS = 5
 MAX_ERROR_BODY_BYTES = 64 * 2**10
 MAX_LINE_BYTES = 256 * 2**10
+_PAGE_STARTS = (b"<!doctype html", b"<html")
+_PAGE_START_BYTES = max(map(len, _PAGE_STARTS))
 MAX_CLOCK_CORRECTION = timedelta(days=366)
 
 QueryValue = str | int | float | None
@@ -92,6 +96,18 @@ def hiding(values: Iterable[str]) -> Iterator[None]:
         yield
     finally:
         _hidden.reset(token)
+
+
+class Tail(NamedTuple):
+    """The newest lines of a stream.
+
+    `is_cut` says that not all that were asked for have room; `has_ended` that it came to its end, and did not go quiet
+    or send on and on.
+    """
+
+    lines: list[str]
+    is_cut: bool
+    has_ended: bool
 
 
 class Auth(Enum):
@@ -230,24 +246,48 @@ class Wire:
         repeat = repeat or (Repeat.ALWAYS if reads else Repeat.UNEXECUTED)
         return await repeating(attempt, repeat, self._clock, limit_seconds=limit_seconds)
 
-    async def tail_lines(self, path: str, *, query: Mapping[str, QueryValue], max_bytes: int) -> list[str]:
-        """Read a line stream to its end and return its newest lines, as many as fit in `max_bytes`."""
+    async def tail_lines(
+        self,
+        path: str,
+        *,
+        query: Mapping[str, QueryValue],
+        read: Callable[[str], str | None],
+        most_lines: int,
+        max_bytes: int,
+    ) -> Tail:
+        """Read a line stream to its end, or as far as the time goes, and return its newest lines.
+
+        Args:
+            path: Where it is.
+            query: What is asked of it.
+            read: Returns what a line says, `None` where that is nothing.
+            most_lines: How many lines to return at most.
+            max_bytes: How long they may be together.
+        """
         request = self._build("GET", path, query=query)
 
-        async def attempt(seconds: float) -> list[str]:
+        async def attempt(seconds: float) -> Tail:
             lines: deque[tuple[str, int]] = deque()
-            kept_bytes = total_bytes = 0
-            with self._failures(mutates=False), anyio.fail_after(seconds):
-                async with aclosing(await self._open(request)) as response:
-                    async for line, size in _lines(response):
-                        lines.append((line, size))
-                        kept_bytes += size
-                        total_bytes += size
-                        while kept_bytes > max_bytes:
-                            kept_bytes -= lines.popleft()[1]
-                        if total_bytes > self._max_response_bytes:
-                            raise _too_large(self._max_response_bytes, mutates=False)
-            return [line for line, _ in lines]
+            kept_bytes = seen = 0
+            has_ended = False
+            deadline = anyio.current_time() + seconds
+            with self._failures(mutates=False):
+                with anyio.fail_after(seconds):
+                    response = await self._open(request)
+                # Once it is open, what came by the end of the time is an answer.
+                with suppress(httpx2.ReadTimeout), anyio.CancelScope(deadline=deadline):
+                    async with aclosing(response):
+                        async for line, size in _lines(response):
+                            text = read(line)
+                            if text is None:
+                                continue
+                            lines.append((text, size))
+                            kept_bytes += size
+                            seen += 1
+                            while kept_bytes > max_bytes or len(lines) > most_lines:
+                                kept_bytes -= lines.popleft()[1]
+                        has_ended = True
+            return Tail([text for text, _ in lines], len(lines) < min(seen, most_lines), has_ended)
 
         return await repeating(attempt, Repeat.ALWAYS, self._clock, limit_seconds=self._timeout_seconds)
 
@@ -444,9 +484,17 @@ def _too_large(limit_bytes: int, *, mutates: bool) -> ResponseTooLarge:
 
 
 async def _lines(response: httpx2.Response) -> AsyncIterator[tuple[str, int]]:
-    """Yield each line with its size in bytes; a very long line comes in pieces."""
-    pending = b""
+    """Yield each line with its size in bytes; a very long line comes in pieces.
+
+    Raises:
+        NotLium: it is a web page.
+    """
+    is_page = "html" in response.headers.get("Content-Type", "").lower()
+    pending = head = b""
     async for chunk in response.aiter_bytes():
+        head = head or without_mark(chunk).lstrip()[:_PAGE_START_BYTES].lower()
+        if is_page or head.startswith(_PAGE_STARTS):
+            raise NotLium(WEB_PAGE, status=response.status_code)
         *lines, pending = (pending + chunk).split(b"\n")
         if len(pending) > MAX_LINE_BYTES:
             lines.append(pending)

@@ -32,6 +32,7 @@ from lium_mcp.api import (
     TemplateCreate,
     ValidationFailed,
 )
+from lium_mcp.api.wire import Tail
 from tests.api.fakes import IDEMPOTENCY_KEY, KEY, NODE_ID, POD_ID, client_on
 
 CONTRACT = Path(__file__).parent.parent / "contract"
@@ -288,8 +289,8 @@ def assert_sent_key(request: httpx2.Request, expected: dict[str, str]) -> None:
 
 def assert_carries(result: Any, body: Any) -> None:
     """Check that everything in the body is to be found in the result, under the contract's names."""
-    if isinstance(body, str) and isinstance(result, list):
-        assert result == ["server started on 0.0.0.0:8000", "ready"]
+    if isinstance(result, Tail):
+        assert result == (["server started on 0.0.0.0:8000", "ready"], False, True)
     elif isinstance(body, list):
         assert len(result) == len(body)
         for row, raw in zip(result, body, strict=True):

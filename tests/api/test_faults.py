@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import json
 import socket
+import tracemalloc
 
 import anyio
 import pytest
@@ -147,12 +148,36 @@ async def test_proxy_of_the_environment_never_sees_what_is_meant_for_this_machin
     assert (server.connections, proxy.connections) == (1, 0)
 
 
-async def test_log_that_unpacks_into_one_endless_line_ends_at_the_limit() -> None:
-    packed = gzip.compress(b"x" * 2 * 10**7)
+async def test_log_that_unpacks_into_one_endless_line_is_read_to_its_end_in_little_room() -> None:
+    packed = gzip.compress(b"x" * 2 * 10**7 + b"end")
     payload = head("200 OK", length=len(packed), extra="Content-Encoding: gzip\r\n") + packed
     async with local_server(Server(payload)) as url, client_at(url) as client:
-        with pytest.raises(ResponseTooLarge):
-            await client.pods.logs(POD_ID)
+        tracemalloc.start()
+        log = await client.pods.logs(POD_ID)
+        _, most_bytes = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert log.lines[-1].endswith("xend")
+    assert log.is_cut
+    assert most_bytes < 8 * 10**6
+
+
+@pytest.mark.parametrize("came", [[], ["one", "two"]], ids=len)
+async def test_log_that_goes_quiet_is_what_came_by_the_end_of_the_time(came: list[str]) -> None:
+    server = Server(head("200 OK") + "".join(f'data: {{"log": "{line}"}}\n\n' for line in came).encode(), hang=True)
+    async with local_server(server) as url, client_at(url, timeout_seconds=0.3) as client:
+        assert await client.pods.logs(POD_ID) == (came, False, False)
+
+
+async def test_log_without_end_is_left_at_the_end_of_the_time() -> None:
+    async def flood(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(head("200 OK"))
+        while not writer.is_closing():
+            writer.write(b'data: {"log": "more"}\n' * 1000)
+            await writer.drain()
+
+    async with local_server(flood) as url, client_at(url, timeout_seconds=0.3, max_response_bytes=1000) as client:
+        with anyio.fail_after(5):
+            assert await client.pods.logs(POD_ID, tail=3) == (["more"] * 3, False, False)
 
 
 async def test_trickling_answer_ends_at_the_time_limit() -> None:

@@ -15,7 +15,7 @@ from lium_mcp.api import (
     LiumClient,
     LiumError,
     NotFound,
-    ResponseTooLarge,
+    NotLium,
     ServerFailed,
     TemplateChanges,
     TemplateCreate,
@@ -226,7 +226,7 @@ LOG = b"\n".join(
 async def test_log_lines_are_unwrapped_and_what_only_frames_them_is_left_out() -> None:
     wire = Script(httpx2.Response(200, content=LOG))
     async with client_on(wire) as client:
-        lines = await client.pods.logs(POD_ID, tail=10)
+        lines = (await client.pods.logs(POD_ID, tail=10)).lines
     assert lines == [
         "first",
         "second",
@@ -243,23 +243,34 @@ async def test_log_lines_are_unwrapped_and_what_only_frames_them_is_left_out() -
 
 async def test_log_keeps_its_newest_lines_within_the_limit() -> None:
     text = "".join(f"line {number:04}\n" for number in range(1000))
-    async with client_on(Script(httpx2.Response(200, text=text), httpx2.Response(200, text=text))) as client:
-        assert await client.pods.logs(POD_ID, max_bytes=25) == ["line 0998", "line 0999"]
-        assert await client.pods.logs(POD_ID, max_bytes=5) == []
+    async with client_on(Script(*[httpx2.Response(200, text=text) for _ in range(3)])) as client:
+        assert await client.pods.logs(POD_ID, max_bytes=25) == (["line 0998", "line 0999"], True, True)
+        assert await client.pods.logs(POD_ID, max_bytes=5) == ([], True, True)
+        assert await client.pods.logs(POD_ID, tail=1) == (["line 0999"], False, True)
 
 
 @pytest.mark.parametrize("end", [b"", b"\n"])
 async def test_very_long_log_line_comes_in_pieces(end: bytes) -> None:
     async with client_on(Script(httpx2.Response(200, content=b"x" * 900_000 + end))) as client:
-        lines = await client.pods.logs(POD_ID)
+        lines = (await client.pods.logs(POD_ID)).lines
     assert "".join(lines) == "x" * 900_000
     assert max(map(len, lines)) <= 2**18
 
 
-async def test_log_over_the_response_limit_is_refused() -> None:
-    async with client_on(Script(httpx2.Response(200, text="line\n" * 1000)), max_response_bytes=1000) as client:
-        with pytest.raises(ResponseTooLarge):
-            await client.pods.logs(POD_ID)
+@pytest.mark.parametrize("follow", [True, False])
+@pytest.mark.parametrize(
+    ("page", "content_type"),
+    [
+        ("hello", "text/html; charset=utf-8"),
+        ("\ufeff\n <!DOCTYPE HTML>\n", "text/plain"),
+        ("<html>", "text/event-stream"),
+    ],
+)
+async def test_web_page_is_no_log(follow: bool, page: str, content_type: str) -> None:
+    answer = httpx2.Response(200, text=page, headers={"Content-Type": content_type})
+    async with client_on(Script(answer)) as client:
+        with pytest.raises(NotLium):
+            await (anext(client.pods.follow_logs(POD_ID)) if follow else client.pods.logs(POD_ID))
 
 
 @pytest.mark.parametrize("follow", [True, False])
@@ -267,7 +278,7 @@ async def test_log_is_opened_again_after_what_passes_and_refused_for_good_reason
     async def read(client: LiumClient) -> list[str]:
         if follow:
             return [line async for line in client.pods.follow_logs(POD_ID, tail=5)]
-        return list(await client.pods.logs(POD_ID, tail=5))
+        return (await client.pods.logs(POD_ID, tail=5)).lines
 
     wire = Script(refusal(502), refusal(429), httpx2.Response(200, text='data: {"log": "up"}\n\n'), refusal(404))
     async with client_on(wire) as client:

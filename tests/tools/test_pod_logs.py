@@ -6,6 +6,8 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
+import anyio
+import httpx2
 import pytest
 
 from lium_mcp.sandbox import Sandbox
@@ -13,8 +15,10 @@ from tests.harness import Agent, Mode, hosted
 from tests.harness import agent_on as agent_on_every_tool
 from tests.tools.wires import (
     Act,
+    Forward,
     Wire,
     answering,
+    answering_after_work,
     rent,
     truth,
 )
@@ -112,6 +116,47 @@ async def test_the_end_of_one_endless_line_is_shown(sandbox: Sandbox, before: tu
     assert logs["cut"] is True
     assert logs["lines"][-1].endswith("19999%")
     assert len(json.dumps(logs).encode()) < 20_000
+
+
+async def test_lines_that_came_before_the_stream_went_quiet_are_shown(sandbox: Sandbox) -> None:
+    class Quiet(httpx2.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            yield b'data: {"log": "hello"}\n\n'
+            await anyio.sleep_forever()
+
+    async def quiet(request: httpx2.Request, forward: Forward) -> httpx2.Response:
+        return httpx2.Response(200, stream=Quiet())
+
+    await rent(sandbox, "train")
+    wire = Wire(sandbox)
+    wire.on("GET", "/pods/*/logs", quiet)
+    async with agent_on(sandbox, transport=wire, timeout_seconds=1) as agent:
+        logs = await agent.call("get_pod_logs", pod="train")
+    assert logs["lines"] == ["hello"]
+    assert "went quiet" in logs["next"]
+    assert len(wire.sent("GET", "/pods/*/logs")) == 1
+
+
+async def test_a_log_of_any_size_is_read_to_its_newest_lines(sandbox: Sandbox) -> None:
+    await rent(sandbox, "train")
+    wire = Wire(sandbox)
+    wire.on("GET", "/pods/*/logs", printed(*(f"{number} {'x' * 10_000}" for number in range(1000))))
+    async with agent_on(sandbox, transport=wire) as agent:
+        whole = await agent.call("get_pod_logs", pod="train", tail=1)
+        part = await agent.call("get_pod_logs", pod="train", tail=5)
+    assert [line.split()[0] for line in whole["lines"]] == ["999"]
+    assert "next" not in whole
+    assert (whole["cut"], part["cut"]) == (False, True)
+
+
+async def test_a_web_page_is_no_output_of_a_pod(sandbox: Sandbox) -> None:
+    await rent(sandbox, "train")
+    wire = Wire(sandbox)
+    wire.on("GET", "/pods/*/logs", answering_after_work(200, b"<html>Log in to the hotel</html>"))
+    async with agent_on(sandbox, transport=wire) as agent:
+        refused = await agent.refused("get_pod_logs", pod="train")
+    assert refused.code == "not_lium"
+    assert "hotel" not in refused.text
 
 
 @pytest.mark.parametrize("tail", [-1, 1001, "all"])
