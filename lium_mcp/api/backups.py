@@ -47,6 +47,11 @@ class Backup(StorageRun):
         """Whether there is data, or will be, so that its figures are those of something."""
         return self.is_completed or not self.is_final
 
+    @property
+    def held_files(self) -> int | None:
+        """How many files are in it, or will be."""
+        return self.total_files if not self.is_partial or self.processed_files is None else self.processed_files
+
 
 class BackupStarted(ApiModel):
     """A manual backup has begun."""

@@ -433,7 +433,7 @@ def _backup(backup: Backup, owner: _Owner | None) -> BackupView:
         started_at=backup.started_at,
         completed_at=backup.completed_at,
         size_gb=rounded(backup.total_bytes / 1e9, 3) if backup.total_bytes and backup.has_data else None,
-        files=backup.total_files if backup.total_bytes and backup.has_data else None,
+        files=backup.held_files if backup.total_bytes and backup.has_data else None,
         deleting=backup.deletion_state,
         problem=(backup.problem or "")[:300] or None,
         message=(backup.remark or "")[:300] or None,

@@ -49,7 +49,9 @@ async def test_a_run_has_a_start_only_once_it_started(sandbox: Sandbox) -> None:
     ("state", "figures"),
     [
         ({"status": "COMPLETED"}, {"size_gb": 2.0, "files": 3}),
+        ({"status": "COMPLETED", "processed_files": 2}, {"size_gb": 2.0, "files": 2}),
         ({"status": "IN_PROGRESS"}, {"size_gb": 2.0, "files": 3}),
+        ({"status": "IN_PROGRESS", "processed_files": 2}, {"size_gb": 2.0, "files": 3}),
         ({"status": "PENDING", "total_bytes": 0, "total_files": 0}, {}),
         ({"status": "FAILED"}, {}),
         ({"status": "ERROR"}, {}),
