@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import anyio
+import anyio.to_thread
 import asyncssh
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
@@ -51,6 +52,16 @@ def make_key_pair(path: Path) -> None:
     key.write_public_key(f"{path}.pub")
 
 
+async def _threads_done() -> None:
+    """Let what is done in threads, such as every transaction of a ledger, come to its end.
+
+    That takes real time, of which a clock that is turned knows nothing: a wait for it would be over before it is done.
+    """
+    threads = anyio.to_thread.current_default_thread_limiter()
+    while threads.borrowed_tokens:  # noqa: ASYNC110 - no event tells
+        await anyio.sleep(0.001)
+
+
 class TurnedClock:
     """Our server's time: every pause turns the sandbox's clock instead of passing."""
 
@@ -67,6 +78,7 @@ class TurnedClock:
     async def sleep(self, seconds: float) -> None:
         # Less than what a sum of seconds can tell would be a wait that never ends.
         seconds = max(seconds, 0.001) if seconds else 0.0
+        await _threads_done()
         self.slept_seconds += seconds
         self._sandbox.clock.advance(seconds=seconds)
         await anyio.lowlevel.checkpoint()
