@@ -97,7 +97,7 @@ async def test_the_advice_fits_the_refusal(
         ("create_volume", {"name": "more"}, "POST", "/volumes"),
         ("update_volume", {"volume": "data", "description": "more"}, "PUT", "/volumes/*"),
         ("delete_volume", {"volume": "data"}, "DELETE", "/volumes/*"),
-        ("install_jupyter", {"pod": "train", "port": 8000}, "POST", "/pods/*/install-jupyter"),
+        ("install_jupyter", {"pod": "train", "port": 8888}, "POST", "/pods/*/install-jupyter"),
         ("reset_pod_gpus", {"pod": "train"}, "POST", "/pods/*/reset-gpu"),
         ("rate_pod", {"pod": "train", "rating": 5}, "POST", "/pods/*/feedback"),
         ("delete_ssh_key", {"key_id": UNKNOWN}, "DELETE", "/ssh-keys/*"),
