@@ -188,10 +188,10 @@ class Executor(ApiModel):
         return self._specs.gpu or GpuSpecs()
 
     @property
-    def total_gpu_count(self) -> int:
-        """GPUs of the whole host; 1 if the API names none at all."""
+    def total_gpu_count(self) -> int | None:
+        """GPUs of the whole host; `None` if the API does not say how many."""
         counts = (self.gpu_count, self._gpu.count, len(self._gpu.details))
-        return next((count for count in counts if count is not None and count > 0), 1)
+        return next((count for count in counts if count is not None and count > 0), None)
 
     @property
     def gpu_name(self) -> str:
@@ -201,9 +201,9 @@ class Executor(ApiModel):
         return self.machine_name
 
     @property
-    def gpu_type(self) -> str:
-        """What its GPUs are called in answers, such as `RTX4090` or `H100 PCIe`."""
-        return gpu_label(self.gpu_name)
+    def gpu_type(self) -> str | None:
+        """What its GPUs are called in answers, such as `RTX4090` or `H100 PCIe`; `None` if the row names none."""
+        return gpu_label(self.gpu_name) if self.gpu_name.strip() else None
 
     def is_gpu(self, wanted: str) -> bool:
         """Whether a person's words, one name or several with commas between, mean the GPUs of this node."""

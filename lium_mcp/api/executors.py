@@ -1,5 +1,6 @@
 """Calls on nodes (the API's executors): list, quote, rent. The models are in `executor_models.py`."""
 
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Literal
@@ -78,8 +79,8 @@ class Executors(Resource):
         def fits(node: Executor) -> bool:
             return (
                 (not wanted or node.is_gpu(wanted))
-                and (gpu_count_min is None or node.total_gpu_count >= gpu_count_min)
-                and (gpu_count_max is None or node.total_gpu_count <= gpu_count_max)
+                and (gpu_count_min is None or (node.total_gpu_count or 0) >= gpu_count_min)
+                and (gpu_count_max is None or (node.total_gpu_count or math.inf) <= gpu_count_max)
                 and (not nvlink or node.has_nvlink is True)
                 and (min_download_mbps is None or (node.download_mbps or 0) >= min_download_mbps)
                 and (not reliable_only or node.frequent_rent_failures is not True)

@@ -28,15 +28,18 @@ def smallest_gpu_count(node: Executor) -> int:
 
 def can_rent(node: Executor, gpu_count: int) -> bool:
     """Whether a node would rent this many GPUs now, as far as its listing says."""
-    free = node.available_gpu_count
-    return smallest_gpu_count(node) <= gpu_count <= (node.total_gpu_count if free is None else free)
+    smallest, free = smallest_gpu_count(node), node.available_gpu_count
+    # Of a node that says neither what it has nor what is free, its smallest part is all that can be hoped for.
+    most = (node.total_gpu_count or smallest) if free is None else free
+    return smallest <= gpu_count <= most
 
 
 def describe_counts(node: Executor) -> str:
     """Say which counts a node rents."""
     smallest, free = smallest_gpu_count(node), node.available_gpu_count
     if free is None:
-        return f"it has {node.total_gpu_count}, rents no fewer than {smallest}, and does not say how many are free"
+        has = "does not say how many it has" if node.total_gpu_count is None else f"has {node.total_gpu_count}"
+        return f"it {has}, rents no fewer than {smallest}, and does not say how many are free"
     if smallest > free:
         return f"it has {free} free and rents no fewer than {smallest}"
     return f"it rents only {free} at once" if smallest == free else f"it rents {smallest} to {free}"
@@ -44,7 +47,7 @@ def describe_counts(node: Executor) -> str:
 
 def price_order(node: Executor) -> tuple[float, float, float, str]:
     """Sort key: cheapest first; among equals the faster, then the more reliable, then by id."""
-    price = float("inf") if node.price_per_gpu is None else node.price_per_gpu
+    price = node.price_per_gpu if node.price_per_gpu is not None and has_price(node) else float("inf")
     return (price, -(node.download_mbps or 0), -(node.reliability_score or 0), node.id)
 
 
@@ -54,8 +57,8 @@ def at_least(figure: float | None, floor: float | None) -> bool:
 
 
 def has_price(node: Executor) -> bool:
-    """Whether a node says a price that can be billed."""
-    return node.price_per_gpu is not None and node.price_per_gpu >= 0
+    """Whether a node says a price that can be billed; 0 is none."""
+    return node.price_per_gpu is not None and node.price_per_gpu > 0
 
 
 def cheapest_matching(
@@ -112,7 +115,7 @@ def meets(node: Executor, spec: RentBySpecRequest) -> bool:
         splits
         and can_rent(node, spec.gpu_count)
         and price is not None
-        and price >= 0
+        and has_price(node)
         and (ceiling is None or price <= ceiling)
         and at_least(node.vram_gb_per_gpu, spec.min_vram_gb)
         and at_least(node.cpu_count, spec.min_cpus)

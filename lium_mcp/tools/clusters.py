@@ -56,7 +56,7 @@ class ClusterNode(NodeFlaws):
 
     executor_id: str
     gpu_type: str | None = None
-    gpus: int
+    gpus: int | None = None
     price_per_hour_usd: Usd | None = None
 
 

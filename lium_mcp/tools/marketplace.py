@@ -65,7 +65,7 @@ class GpuOffers(Result):
 class GpuPrices(Result):
     """Prices of one variant of a GPU, over its free GPUs as far as nodes say how many they have."""
 
-    gpu_type: str
+    gpu_type: str | None = None
     free_gpus: int | None = None
     nodes: int
     min_usd: Usd
@@ -248,10 +248,10 @@ async def get_gpu_prices(
     listed = await call.lium.executors.list(gpu_type=gpu_type or None)
     for node in listed:
         if has_price(node) and can_rent(node, smallest_gpu_count(node)):
-            variants[node.gpu_type].append(node)
+            variants[node.gpu_type or ""].append(node)
     rows = [_prices(name, nodes) for name, nodes in variants.items()]
     return MarketPrices(
-        gpu_types=sorted(rows, key=lambda row: (row.median_usd, row.gpu_type)),
+        gpu_types=sorted(rows, key=lambda row: (row.median_usd, row.gpu_type or "")),
         total=len(rows),
         next=_unmatched(gpu_type, listed) if rows or not gpu_type else await _types_on_offer(call, gpu_type),
     )
@@ -340,7 +340,7 @@ async def quote_node(
     price = quote.price_per_hour if quote else None
     if price is None and has_price(node):
         price = (node.price_per_gpu or 0) * gpu_count
-    if price is None or price < 0:
+    if not price or price < 0:  # nothing is for nothing: 0 is no price
         raise ToolFailure("price_unknown", f"Lium says no price for node {node.id}.", "Choose another node.")
     total = quote.total_usd if quote and quote.total_usd is not None else price * hours
     return PricedRental(
@@ -393,7 +393,7 @@ def _prices(gpu_type: str, nodes: Sequence[Executor]) -> GpuPrices:
     ]
     q1, median, q3 = quantiles(prices, n=4, method="inclusive") if len(prices) > 1 else (prices[0],) * 3
     return GpuPrices(
-        gpu_type=gpu_type,
+        gpu_type=gpu_type or None,
         free_gpus=sum(min(count, _MOST_GPUS_OF_A_NODE) for count in free) if free else None,
         nodes=len(nodes),
         min_usd=min(prices),

@@ -202,7 +202,7 @@ def test_gpu_count_falls_back_in_the_contracts_order() -> None:
     assert executor(gpu_count="8", specs={"gpu": {"count": 4, "details": details}}).total_gpu_count == 8
     assert executor(specs={"gpu": {"count": "4", "details": details}}).total_gpu_count == 4
     assert executor(gpu_count="many", specs={"gpu": {"details": details}}).total_gpu_count == 3
-    assert executor(specs=None).total_gpu_count == 1
+    assert executor(specs=None).total_gpu_count is None
 
 
 @pytest.mark.parametrize(

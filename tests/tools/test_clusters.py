@@ -360,3 +360,24 @@ async def test_a_member_of_which_lium_does_not_say_whether_it_was_removed_is_not
     assert [row["outcome"] for row in answer["members"]] == ["done", "pending"]
     assert "bill" not in answer["next"]
     assert "list_pods" in answer["next"]
+
+
+async def test_what_a_node_does_not_say_is_absent_and_passes_no_ceiling(sandbox: Sandbox) -> None:
+    unsaid = {"gpu_count": None, "specs": None, "machine_name": None}
+
+    def hide(offers: list[Row]) -> list[Row]:
+        for offer in offers:
+            offer["nodes"] = [node | unsaid for node in offer["nodes"]]
+        return offers
+
+    wire = Wire(sandbox)
+    async with agent_on(sandbox, transport=wire) as agent:
+        wanted = await order(agent)
+        wire.on("GET", "/executors/infiniband-clusters", editing(hide))
+        shown = [node for offer in (await agent.call("list_clusters"))["offers"] for node in offer["nodes"]]
+        refusal = await agent.refused("rent_cluster", **wanted, max_usd_per_hour=1000)
+    assert shown
+    assert all({"gpus", "gpu_type", "price_per_hour_usd"}.isdisjoint(node) for node in shown)
+    assert refusal.code == "price_above_ceiling"
+    assert "no known price" in refusal.text
+    assert not keys_sent(wire)

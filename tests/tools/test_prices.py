@@ -10,7 +10,7 @@ import pytest
 from lium_mcp.sandbox import Sandbox
 from tests.harness import Agent, Mode, hosted
 from tests.harness import agent_on as agent_on_every_tool
-from tests.tools.wires import Wire, all_offers, answering, ask, rows_of, smallest_count
+from tests.tools.wires import Wire, all_offers, answering, ask, editing, rows_of, smallest_count
 
 # Only the tools at hand: a server with all of them takes its time to build.
 agent_on = partial(agent_on_every_tool, toolsets=frozenset({"marketplace"}), log_level="ERROR")
@@ -172,3 +172,13 @@ async def test_a_server_without_quotes_is_priced_from_its_listing(sandbox: Sandb
         assert quote["lines"] == []
         failure = await agent.refused("quote_rental", executor_id=splittable["id"], volume_gb=10)
         assert failure.code == "not_supported"
+
+
+async def test_a_price_of_nothing_is_not_the_cheapest(sandbox: Sandbox) -> None:
+    wire = Wire(sandbox)
+    wire.on("GET", "/executors", editing(lambda nodes: [nodes[0] | {"price_per_gpu": 0}, *nodes[1:]]))
+    async with agent_on(sandbox, transport=wire) as agent:
+        listed = await agent.call("list_gpus", limit=100)
+        prices = await agent.call("get_gpu_prices")
+    assert all(offer["price_per_gpu_hour_usd"] > 0 for offer in listed["offers"])
+    assert all(row["min_usd"] > 0 for row in prices["gpu_types"])
