@@ -27,6 +27,16 @@ class Volume(ApiModel):
     last_metrics_update: ApiTime = None
 
     @property
+    def measured_size_gb(self) -> float | None:
+        """Its size at the last measurement; the API says 0 for a volume that it has never measured."""
+        return self.current_size_gb if self.last_metrics_update is not None else None
+
+    @property
+    def measured_file_count(self) -> int | None:
+        """Its files at the last measurement."""
+        return self.current_file_count if self.last_metrics_update is not None else None
+
+    @property
     def huid(self) -> str:
         """The short name that clients derive from the id."""
         return huid(self.id)

@@ -129,8 +129,8 @@ async def ask_to_delete_volume(call: Call, *, volume: str) -> Question:
     """Before `delete_volume`."""
     target = await find_volume(call, volume)
     refuse_maybe_attached(target, await call.lium.pods.list())
-    size = f"{target.current_size_gb:.1f} GB" if target.current_size_gb is not None else "a size nobody knows"
-    files = f" in {target.current_file_count} files" if target.current_file_count is not None else ""
+    size = f"{target.measured_size_gb:.1f} GB" if target.measured_size_gb is not None else "a size nobody knows"
+    files = f" in {target.measured_file_count} files" if target.measured_file_count is not None else ""
     return Question(
         f"Delete volume {quoted(target.name)} ({_id(target.id)}) for good? {size}{files} are lost.",
         {"volume": target.id},

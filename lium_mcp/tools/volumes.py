@@ -1,11 +1,12 @@
 """Toolset `volumes`: storage that outlives pods. A volume is mounted at /mnt of one pod at a time."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated
 
 from pydantic import Field
 
-from lium_mcp.api import Pod, Volume
+from lium_mcp.api import LiumError, Pod, Volume
 from lium_mcp.figures import rounded
 from lium_mcp.tools.call import Call
 from lium_mcp.tools.failures import ToolFailure
@@ -38,6 +39,7 @@ class VolumeRows(Result):
     volumes: list[VolumeView]
     total: int
     next_cursor: str | None = None
+    warnings: list[str] | None = None
 
 
 class DeletedVolume(Result):
@@ -53,10 +55,15 @@ async def list_volumes(call: Call, limit: Limit = 20, cursor: Cursor = "") -> Vo
     attach one with rent_pod or reboot_pod.
     """
     volumes = sorted(await call.lium.volumes.list(), key=lambda volume: (volume.name, volume.id))
-    pods = await call.lium.pods.list()
+    pods: Sequence[Pod] | None = None
+    with suppress(LiumError):
+        pods = await call.lium.pods.list()
     rows, next_cursor = page(volumes, limit=limit, cursor=cursor)
     return VolumeRows(
-        volumes=[volume_view(volume, pods) for volume in rows], total=len(volumes), next_cursor=next_cursor
+        volumes=[volume_view(volume, pods or ()) for volume in rows],
+        total=len(volumes),
+        next_cursor=next_cursor,
+        warnings=["The pods could not be read: which pod has a volume is not known."] if pods is None else None,
     )
 
 
@@ -111,8 +118,8 @@ def volume_view(volume: Volume, pods: Sequence[Pod]) -> VolumeView:
         volume_id=volume.id,
         name=volume.name,
         description=volume.description or None,
-        size_gb=rounded(volume.current_size_gb, 3) if volume.current_size_gb is not None else None,
-        files=volume.current_file_count,
+        size_gb=rounded(volume.measured_size_gb, 3) if volume.measured_size_gb is not None else None,
+        files=volume.measured_file_count,
         attached_to=f"{holder.pod_name} ({holder.id})" if holder else None,
         created_at=volume.created_at,
     )

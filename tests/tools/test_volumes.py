@@ -252,3 +252,23 @@ async def test_a_list_with_holes_shows_what_can_be_read(sandbox: Sandbox) -> Non
     async with agent_on(sandbox, transport=wire) as agent:
         found = await agent.call("list_volumes")
     assert [row["name"] for row in found["volumes"]] == ["", "data"]
+
+
+async def test_volumes_are_listed_though_the_pods_cannot_be_read(sandbox: Sandbox) -> None:
+    await made(sandbox, "data")
+    wire = Wire(sandbox)
+    wire.on("GET", "/pods", answering(500, {"detail": "down"}))
+    async with agent_on(sandbox, transport=wire) as agent:
+        found = await agent.call("list_volumes")
+    assert [row["name"] for row in found["volumes"]] == ["data"]
+    assert found["warnings"] == ["The pods could not be read: which pod has a volume is not known."]
+
+
+async def test_a_volume_that_was_never_measured_has_no_size(sandbox: Sandbox) -> None:
+    await made(sandbox, "data")
+    never = {"current_size_gb": 0.0, "current_file_count": 0, "last_metrics_update": None}
+    wire = Wire(sandbox)
+    wire.on("GET", "/volumes", editing(lambda rows: [row | never for row in rows]))
+    async with agent_on(sandbox, transport=wire) as agent:
+        (row,) = (await agent.call("list_volumes"))["volumes"]
+    assert {"size_gb", "files"}.isdisjoint(row)
