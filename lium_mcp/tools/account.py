@@ -19,7 +19,7 @@ toolset = Toolset("account")
 
 
 class Balance(Result):
-    """What is left, and how long it lasts at the present rate."""
+    """What is left, and how long it lasts at the present rate, where every billing pod has a price."""
 
     balance_usd: Usd | None = None
     burn_per_hour_usd: Usd
@@ -86,11 +86,14 @@ async def get_balance(call: Call) -> Balance:
     pods = await call.lium.pods.list()
     burning = [pod for pod in pods if pod.is_billing]
     burn = sum(pod.price or 0 for pod in burning)
-    runway = max(me.balance, 0) / burn if burn > 0 and me.balance is not None else None
+    missing = unpriced(pods)
+    # A pod whose price nobody says shortens it by nobody knows how much.
+    is_known = burn > 0 and missing is None
+    runway = max(me.balance, 0) / burn if is_known and me.balance is not None else None
     return Balance(
         balance_usd=me.balance,
         burn_per_hour_usd=burn,
-        unpriced_pods=unpriced(pods),
+        unpriced_pods=missing,
         unknown_billing_pods=unknown_billing(pods),
         billing_pods=len(burning),
         starting_pods=sum(1 for pod in pods if pod.has_not_started and not pod.is_terminal),

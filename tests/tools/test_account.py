@@ -114,6 +114,18 @@ async def test_pods_without_a_price_do_not_end_the_forecast(sandbox: Sandbox) ->
     assert "runway_hours" not in balance
 
 
+async def test_one_pod_without_a_price_leaves_no_forecast_to_make(sandbox: Sandbox) -> None:
+    await rent(sandbox, "one")
+    await rent(sandbox, "two")
+    wire = Wire(sandbox)
+    wire.on("GET", "/pods", editing(lambda pods: [pods[0], *(pod | {"price": None} for pod in pods[1:])]))
+    async with agent_on(sandbox, transport=wire) as agent:
+        balance = await agent.call("get_balance")
+    assert balance["burn_per_hour_usd"] > 0
+    assert balance["unpriced_pods"] == 1
+    assert {"runway_hours", "runs_out_at"}.isdisjoint(balance)
+
+
 # --- spending --------------------------------------------------------------------------------------------------------
 
 
