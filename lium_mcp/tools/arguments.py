@@ -11,6 +11,7 @@ from mcp.server.mcpserver.utilities.func_metadata import ArgModelBase, FuncMetad
 from pydantic import ConfigDict, model_validator
 from pydantic.fields import FieldInfo
 
+from lium_mcp.api.model import read_float
 from lium_mcp.tools.schema import JsonSchema, plain
 
 HOST_ADDED: Final = frozenset({"action", "chatInput", "sessionId", "toolCallId"})
@@ -28,7 +29,7 @@ class Arguments(ArgModelBase):
         fields = {field.alias or name: field for name, field in cls.model_fields.items()}
         schemas = listed(cls)["properties"]
         return {
-            name: _no_figure_from_bool(schemas.get(name, {}), value)
+            name: _plain_figure(schemas.get(name, {}), value)
             for name, value in given.items()
             if not (_is_absent(fields[name], schemas.get(name, {}), value) if name in fields else name in HOST_ADDED)
         }
@@ -60,11 +61,13 @@ def _is_absent(field: FieldInfo, schema: JsonSchema, value: object) -> bool:
     return False
 
 
-def _no_figure_from_bool(schema: JsonSchema, value: object) -> object:
-    """A value whose `true` where a figure belongs is the word, which is refused, and not 1."""
+def _plain_figure(schema: JsonSchema, value: object) -> object:
+    """A value that, where a figure belongs, is refused unless it is one: `true` is not 1, and "1_0" is not 10."""
     match schema, value:
         case {"type": "integer" | "number"}, bool():
             return str(value).lower()
+        case {"type": "integer" | "number"}, str() if read_float(value) is None:
+            return repr(value)
         case {"type": "array", "items": {"type": "integer" | "number"} as items}, [*values]:
-            return [_no_figure_from_bool(items, item) for item in values]
+            return [_plain_figure(items, item) for item in values]
     return value
