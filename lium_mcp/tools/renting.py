@@ -13,6 +13,7 @@ from lium_mcp.api import Executor, LiumError, NoExecutorMatches, Pod, PodDetail,
 from lium_mcp.figures import in_usd
 from lium_mcp.guard.confirm import NOTHING_TO_ASK, Question
 from lium_mcp.rentals import DEARER, PRICE_TOLERANCE_USD, Expected, NodeOrder, Rental, Terms
+from lium_mcp.rentals.selection import has_price
 from lium_mcp.tools.call import READ_LIMIT_SECONDS, Call, time_limit
 from lium_mcp.tools.dropped_settings import SSH_PORT, dropped_settings
 from lium_mcp.tools.failures import ToolFailure
@@ -239,6 +240,8 @@ async def _follow(
     if plan is not None:
         is_planned = pod.executor_id in (None, plan.node.id)
         warnings += _foreseen(plan, plan.node if is_planned else pod.executor)
+    if plan is not None and (dearer := _dearer(plan, pod.price)):
+        warnings.append(dearer)
     if plan is not None and pod.price is not None:
         await call.renter.note_checked(pod.id)
     # A node that was chosen by its figures need not repeat them in the pod's row.
@@ -265,6 +268,19 @@ async def _follow(
         pod=observed.pod,
         warnings=warnings or None,
         next=observed.next,
+    )
+
+
+def _dearer(plan: Plan, price_per_hour_usd: float | None) -> str | None:
+    """Say that a pod costs more than it was planned at, or listed at where Lium picked the node."""
+    planned = plan.price_per_hour_usd
+    if planned is None and has_price(plan.node):
+        planned = (plan.node.price_per_gpu or 0) * plan.gpu_count
+    if planned is None or price_per_hour_usd is None or price_per_hour_usd <= planned + PRICE_TOLERANCE_USD:
+        return None
+    return (
+        f"It costs {in_usd(price_per_hour_usd, 4)} an hour, more than the {in_usd(planned, 4)} it was offered at: "
+        "remove_pod stops it."
     )
 
 

@@ -13,6 +13,7 @@ from tests.harness import agent_on as agent_on_every_tool
 from tests.tools.wires import (
     Wire,
     answering,
+    editing,
     failing,
     first,
     living,
@@ -184,3 +185,22 @@ async def test_a_market_that_moves_between_choice_and_rent_rents_one_pod(sandbox
         node = (await offers(sandbox, "4090"))[0]
         result = await agent.raw("rent_pod", name="train", executor_id=node["id"], hours=1)
     assert len(rents(sandbox)) == (0 if result.is_error else 1)
+
+
+async def test_a_pod_that_is_dearer_than_it_was_offered_at_says_both_prices(sandbox: Sandbox) -> None:
+    wire = Wire(sandbox)
+    wire.on("GET", "/pods/*", editing(lambda pod: pod | {"price": 99.5}))
+    async with agent_on(sandbox, transport=wire) as agent:
+        rented = await agent.call("rent_pod", **BY_SPEC, wait_seconds=0)
+    (record,) = rents(sandbox)
+    assert rented["price_per_hour_usd"] == 99.5
+    (said,) = (warning for warning in rented["warnings"] if "$99.5000" in warning)
+    assert f"${record['price_per_hour']:.4f}" in said
+    assert "remove_pod" in said
+
+
+@pytest.mark.parametrize("name", ["gpu_count", "hours", "max_usd_per_gpu_hour"])
+async def test_a_figure_as_text_is_plain_digits(sandbox: Sandbox, agent: Agent, name: str) -> None:
+    refusal = await agent.refused("rent_pod", **BY_SPEC | {name: "1_0"})
+    assert name in refusal.text
+    assert rents(sandbox) == []
