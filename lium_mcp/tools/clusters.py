@@ -27,7 +27,7 @@ from lium_mcp.tools.call import READ_LIMIT_SECONDS, Call, time_limit
 from lium_mcp.tools.dropped_settings import dropped_settings
 from lium_mcp.tools.failures import ToolFailure
 from lium_mcp.tools.node_warnings import NodeFlaws, flaws, node_warnings
-from lium_mcp.tools.parameters import Cursor, Limit, ShortText, page
+from lium_mcp.tools.parameters import LEAST_HOURS, Cursor, Limit, ShortText, page
 from lium_mcp.tools.pod_keys import PodKeys, find_public_keys
 from lium_mcp.tools.pod_views import Outcome
 from lium_mcp.tools.questions import ask_to_remove_cluster, at_most_usd, quoted
@@ -178,7 +178,7 @@ async def rent_cluster(
     ],
     template: Annotated[ShortText, Field(description="Default: Lium's cluster image.")] = "",
     max_usd_per_hour: Annotated[float | None, Field(gt=0, description="Ceiling for the whole cluster.")] = None,
-    hours: Annotated[float | None, Field(gt=0, le=720, description="Lium removes the pods then.")] = None,
+    hours: Annotated[float | None, Field(ge=LEAST_HOURS, le=720, description="Lium removes the pods then.")] = None,
 ) -> RentedCluster:
     """Rent whole nodes of one fabric, all or none. This spends money: each member bills per second until
     remove_cluster, or for the given hours.

@@ -59,3 +59,7 @@ def incomplete(rows: Rows[Any]) -> str | None:
     missing = ["Lium's list did not come to an end: there may be more."] if rows.truncated else []
     missing += [f"{rows.skipped} rows of it could not be read."] if rows.skipped else []
     return " ".join(missing) or None
+
+
+LEAST_HOURS = 0.1
+"""The shortest life to rent for: within less, a pod that has to boot is of no use to anybody."""

@@ -18,7 +18,7 @@ from lium_mcp.tools.call import READ_LIMIT_SECONDS, Call, time_limit
 from lium_mcp.tools.dropped_settings import SSH_PORT, dropped_settings
 from lium_mcp.tools.failures import ToolFailure
 from lium_mcp.tools.node_warnings import node_warnings
-from lium_mcp.tools.parameters import DEFAULT_WAIT_SECONDS, Few, ShortText, WaitSeconds
+from lium_mcp.tools.parameters import DEFAULT_WAIT_SECONDS, LEAST_HOURS, Few, ShortText, WaitSeconds
 from lium_mcp.tools.pod_keys import register_public_keys
 from lium_mcp.tools.pod_outcomes import ObservedPod, judge, judge_gone, settled
 from lium_mcp.tools.pod_views import PodView, describe_start, gone_view, pod_view
@@ -114,7 +114,7 @@ async def rent_pod(
     template: Annotated[ShortText, Field(description="Id, or name of your own.")] = "",
     volume: Annotated[ShortText, Field(description="Mounted at /mnt.")] = "",
     backup_id: Annotated[ShortText, Field(description="Restored at start.")] = "",
-    hours: Annotated[float | None, Field(gt=0, le=720, description="Lium removes it then.")] = None,
+    hours: Annotated[float | None, Field(ge=LEAST_HOURS, le=720, description="Lium removes it then.")] = None,
     wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS,
     enable_backups: Annotated[bool, _OFFICIAL] = True,
     dry_run: Annotated[bool, _OFFICIAL] = False,

@@ -204,3 +204,10 @@ async def test_a_figure_as_text_is_plain_digits(sandbox: Sandbox, agent: Agent, 
     refusal = await agent.refused("rent_pod", **BY_SPEC | {name: "1_0"})
     assert name in refusal.text
     assert rents(sandbox) == []
+
+
+@pytest.mark.parametrize("least", [1e-9, 0.09])
+async def test_a_life_too_short_to_boot_in_is_refused_by_name(sandbox: Sandbox, agent: Agent, least: float) -> None:
+    refusal = await agent.refused("rent_pod", **BY_SPEC | {"hours": least})
+    assert "hours" in refusal.text
+    assert rents(sandbox) == []
