@@ -1,6 +1,7 @@
 """Backups and restores: work that moves a pod's data for minutes, one at a time per pod.
 
-How much data there is and how far a run has come is made up; the files themselves are moved where pods answer SSH.
+Where pods answer SSH, the files that are there are moved and counted. Elsewhere pods have none, and how much there is
+to move is made up; how far a run has come is made up everywhere.
 """
 
 import posixpath
@@ -42,8 +43,10 @@ def require_idle(world: World, pod_id: str) -> None:
         raise detailed(409, dict(detail))
 
 
-def stored_size(world: World, pod: Pod) -> tuple[int, int]:
-    """Bytes and files in the pod's local volume: some to begin with, more the longer it has run."""
+def stored_size(world: World, pod: Pod, path: str) -> tuple[int, int]:
+    """Bytes and files under a backup's path; made up, some to begin with and more the longer the pod has run."""
+    if world.contents is not None:
+        return world.contents.measure(pod, path)
     hours = 0.0 if pod.started_at is None else (world.now - pod.started_at) / timedelta(hours=1)
     size = int((60 + 40 * fraction(pod.id, "size") + 512 * hours) * 2**20)
     return size, 80 + int(size / 2**20)
@@ -51,7 +54,7 @@ def stored_size(world: World, pod: Pod) -> tuple[int, int]:
 
 def begin_backup(world: World, pod: Pod, config: BackupConfig, *, name: str | None = None) -> Transfer:
     """Start a backup of a running pod."""
-    size, files = stored_size(world, pod)
+    size, files = stored_size(world, pod, config.path)
     run = Transfer(
         id=world.new_id("backup"),
         account_id=pod.account_id,
@@ -161,11 +164,11 @@ def _finish(world: World, run: Transfer) -> None:
     if fault := world.faults.strike("backup_fails" if kind == "backup" else "restore_fails", pod_id=run.pod_id):
         _fail(world, run, fault.message or f"The {kind} failed: connection to storage lost")
         return
-    if world.containers is not None:
+    if world.contents is not None:
         pod = world.pods[run.pod_id]
         if kind == "backup":
-            world.containers.save(pod, run)
-        elif (problem := world.containers.restore(pod, run)) is not None:
+            run.total_bytes, run.total_files = world.contents.save(pod, run)
+        elif (problem := world.contents.restore(pod, run)) is not None:
             _fail(world, run, problem)
             return
     run.status, run.completed_at = "COMPLETED", world.now

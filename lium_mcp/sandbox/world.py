@@ -14,7 +14,7 @@ from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 from pydantic import JsonValue
 
@@ -36,9 +36,6 @@ from lium_mcp.sandbox.records import (
     Volume,
 )
 from lium_mcp.sandbox.seeded import fraction, identifier
-
-if TYPE_CHECKING:
-    from lium_mcp.sandbox.container.containers import Containers
 
 REQUESTS_KEPT: Final = 1000
 LONGEST_PAUSE_SECONDS: Final = 0.2
@@ -78,6 +75,19 @@ class Watcher(Protocol):
         """Everything that was due has happened."""
 
 
+class Contents(Protocol):
+    """The files of pods, which there are where pods answer SSH; amounts are bytes and numbers of files."""
+
+    def measure(self, pod: Pod, path: str) -> tuple[int, int]:
+        """Count what is under a backup's path."""
+
+    def save(self, pod: Pod, run: Transfer) -> tuple[int, int]:
+        """Keep what is under a backup's path; return how much it is."""
+
+    def restore(self, pod: Pod, run: Transfer) -> str | None:
+        """Write a backup's files into a pod; return what went wrong."""
+
+
 @dataclass
 class World:
     """Everything there is."""
@@ -112,7 +122,7 @@ class World:
     is_closing: bool = False
 
     # What SSH adds, and a world without it lacks.
-    containers: "Containers | None" = None
+    contents: Contents | None = None
     ssh_ports: dict[str, int] = field(default_factory=dict)
     watchers: list["Watcher"] = field(default_factory=list)
 

@@ -70,8 +70,9 @@ async def test_attacks_find_nothing_of_this_machine(
     before = outside.stat()
     connection = await pod.connect()
     client = await connection.start_sftp_client(sftp_version=version)
-    await client.symlink("/", "link-to-root")
-    await client.symlink(str(outside), "link-to-file")
+    for target, link in (("/", "link-to-root"), (str(outside), "link-to-file")):
+        with pytest.raises(asyncssh.SFTPOpUnsupported):
+            await client.symlink(target, link)
     with monkeypatch.context() as guarded:
         touched = _guard(guarded)
         for path in (template.format(outside=outside) for template in PATHS):
@@ -262,9 +263,7 @@ def _do(files: FileSystem, kind: int, one: str, other: str) -> None:
             files.make_directory(one, parents=True)
         case 1:
             files.write_file(one, other.encode() * 5000)
-        case 2:
-            files.make_link(other, one)
-        case 3:
+        case 2 | 3:
             files.remove_file(one)
         case 4:
             files.remove_directory(one, recursive=True)

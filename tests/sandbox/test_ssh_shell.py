@@ -12,10 +12,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lium_mcp.sandbox import Sandbox
-from lium_mcp.sandbox.container import kernel
+from lium_mcp.sandbox.container import processes
 from lium_mcp.sandbox.container.commands import PROGRAMS
 from lium_mcp.sandbox.container.containers import Container, Containers
-from lium_mcp.sandbox.container.kernel import PROCESSES
+from lium_mcp.sandbox.container.parse import KNOWN
+from lium_mcp.sandbox.container.processes import PROCESSES
 from lium_mcp.sandbox.container.streams import Given, Taken
 from tests.sandbox.conftest import START
 from tests.sandbox.wire import wire_to
@@ -81,68 +82,139 @@ def standing() -> Shell:
     [
         ("echo 'single  $HOME' \"double  $HOME\" back\\ slash", "single  $HOME double  /root back slash\n"),
         ("echo one; echo two # a comment", "one\ntwo\n"),
+        ("echo a\\\nb; true &&\n echo on", "ab\non\n"),
         ("true && echo yes || echo no; false && echo yes || echo no", "yes\nno\n"),
-        ("printf 'b\\na\\n' | sort | head -n 1", "a\n"),
+        ("printf 'b\\na\\n' | cat | head -n 1", "b\n"),
         ("echo x > f; echo y >> f; cat < f; wc -l < f", "x\ny\n2\n"),
         ("ls x 2> e; cat e; ls x 2>&1 | wc -l", "ls: cannot access 'x': No such file or directory\n1\n"),
-        ("echo a >/dev/null 2>&1; echo b 2>&1 >/dev/null; (echo c >&2) 2>/dev/null; echo d", "d\n"),
-        ("X=1; Y=$X-2; export Y; echo $Y ${Z:-none} ${#Y}; sh -c 'echo $X:$Y'", "1-2 none 3\n:1-2\n"),
-        ("A=1 env | grep ^A=; echo [$A]", "A=1\n[]\n"),
-        ("cd /var; pwd; cd - >/dev/null; echo $PWD; (cd /etc; pwd); pwd", "/var\n/root\n/etc\n/root\n"),
-        ("false; echo $?; nosuch 2>/dev/null; echo $?; sh -c 'exit 7'; echo $?", "1\n127\n7\n"),
+        ("echo a >/dev/null 2>&1; echo b 2>&1 >/dev/null; (echo c >&2) 2>/dev/null; ls x &> f; echo d", "d\n"),
+        ("X=1; Y=$X-2; export Y; echo $Y ${X}0 \"$NONE\"; sh -c 'echo $X:$Y'", "1-2 10 \n:1-2\n"),
+        ("A=1 sh -c 'echo $A'; echo [$A]", "1\n[]\n"),
+        ("cd /var; pwd; cd - ; echo $PWD; (cd /etc; pwd); pwd", "/var\n/root\n/etc\n/root\n"),
+        ("false; echo $?; nosuch 2>/dev/null; echo $?; sh -c 'exit 7'; echo $?; x=$(false); echo $?", "1\n127\n7\n1\n"),
         ("if [ -d /tmp ]; then echo dir; elif true; then echo no; else echo never; fi", "dir\n"),
+        ("if false\nthen echo no\nelif [ ! -e x ]\nthen echo elif\nelse echo never\nfi", "elif\n"),
         ("for i in a 'b c' $(seq 2); do echo \"<$i>\"; done", "<a>\n<b c>\n<1>\n<2>\n"),
-        ("i=0; while [ $i -lt 3 ]; do i=$((i + 1)); [ $i = 2 ] && continue; echo $i; done", "1\n3\n"),
-        ("for i in 1 2; do for j in 1 2; do echo $i$j; break 2; done; done", "11\n"),
-        ("cat <<EOF\n$HOME $((6 * 7))\nEOF\ncat <<'EOF'\n$HOME\nEOF", "/root 42\n$HOME\n"),
-        ("cat > s.sh <<'E'\nset -e\necho $1 $#\nfalse\necho never\nE\nsh s.sh a b || echo $?", "a 2\n1\n"),
-        ("set -o pipefail; false | true; echo $?; ! false; echo $?", "1\n0\n"),
-        ("touch a.py b.py .h; echo *.py; echo '*.py' *.none", "a.py b.py\n*.py *.none\n"),
-        ("printf 'k v w\\n' | while read -r a b; do echo \"$b/$a\"; done", "v w/k\n"),
+        ("for i in 1 2; do echo $i; done > f; cat f", "1\n2\n"),
+        ("x=' a  b '; for i in $x; do echo $i; done; for i in \"$x\"; do echo \"$i\"; done", "a\nb\n a  b \n"),
+        ("echo \"$(echo \"in $(echo 'side')\")\" $(echo '  two   words  ')x", "in side two words x\n"),
+        ("cat <<EOF\n$HOME $(echo 42)\nEOF\ncat <<'EOF'\n$HOME\nEOF\ncat <<-E | wc -l\n\tone\n\tE",
+         "/root 42\n$HOME\n1\n"),
+        ("cat > s.sh <<'E'\nset -e\necho $1 $# \"$@\"\nfalse\necho never\nE\nsh s.sh a 'b c' || echo $?",
+         "a 2 a b c\n1\n"),
+        ("set -o pipefail; false | true; echo $?; set +o pipefail; false | true; echo $?", "1\n0\n"),
+        ("touch a.py b.py .h; echo *.py; echo '*.py' *.none ~/*.py", "a.py b.py\n*.py *.none /root/a.py /root/b.py\n"),
         ("mkdir -p d/e; echo 1 > d/e/f; cp -r d c; mv c m; rm -r d; find m -type f; cat m/e/f", "m/e/f\n1\n"),
-        ("ln -s /etc/hostname l; readlink l; [ -L l ] && cat l | wc -l", "/etc/hostname\n1\n"),
-        ("head -c 5 /dev/zero | wc -c; printf abc | tail -c 1; seq 5 | tail -n +4", "5\nc4\n5\n"),
-        ("printf 'GET /a\\npost /b\\n' | grep -in '^get.*a$'; echo abc | grep -o 'b.'", "1:GET /a\nbc\n"),
-        ("printf abc | sha256sum - | cut -d ' ' -f 1", f"{hashlib.sha256(b'abc').hexdigest()}\n"),
-        ("printf abc > f; md5sum -- f", "900150983cd24fb0d6963f7d28e17f72  f\n"),
+        ("printf '#!/bin/sh\\necho ran $1\\n' > r; ./r 2>/dev/null; echo $?; chmod +x r; ./r 1", "126\nran 1\n"),
+        ("head -c 5 /etc/hostname | wc -c; printf abc | tail -c 1; seq 5 | tail -n +4; seq 9 | head -2",
+         "5\nc4\n5\n1\n2\n"),
+        ("printf 'GET /a\\npost /b\\n' | grep -in '^get.*a$'; printf 'a1\\nb\\n' | grep -vc '[0-9]'", "1:GET /a\n1\n"),
+        ("mkdir d; echo x > d/f; echo x > d/g; grep -r x d; grep -l x d/f; grep -q x d/g && echo yes",
+         "d/f:x\nd/g:x\nd/f\nyes\n"),
+        ("printf abc | sha256sum -", f"{hashlib.sha256(b'abc').hexdigest()}  -\n"),
+        ("printf abc > f; sha256sum -- f", f"{hashlib.sha256(b'abc').hexdigest()}  f\n"),
         ("date +%s; sleep 2m; date +%s; date '+%Y-%m-%d'", "1791288062\n1791288182\n2026-10-06\n"),
-        ("timeout 5 sleep 10; echo $?; timeout 5 echo in time", "124\nin time\n"),
         ("sleep 100 & p=$!; kill $p; wait $p; echo $?; kill -0 $p 2>/dev/null || echo gone", "143\ngone\n"),
         ("(sleep 5; echo late) & echo early; wait; echo end", "early\nlate\nend\n"),
-        ("whoami; id -u; uname; nproc >/dev/null; echo $USER", "root\n0\nLinux\nroot\n"),
-        ("python3 --version; which python3; command -v nosuch || echo none", "Python 3.11.9\n/usr/bin/python3\nnone\n"),
+        ("setsid sleep 50 & sleep 1; kill -0 -$! && kill -TERM -$!; sleep 1; kill -0 -$! 2>/dev/null || echo gone",
+         "gone\n"),
+        ("echo > f; nohup sh -c 'sleep 3; echo over' > f 2>&1 & sleep 9; cat f", "over\n"),
+        ("python3 --version; which python3; which nosuch || echo none", "Python 3.11.9\n/usr/bin/python3\nnone\n"),
+        ("/usr/bin/printf '%s-%d|' a 1 b; /bin/sh -c 'echo $0 $1' x y", "a-1|b-0|x y\n"),
         ("echo $$ | grep -c $(echo $$); [ $(sh -c 'echo $$') ] && echo same", "1\nsame\n"),
-        ("eval 'x=5'; . /dev/null; echo $x; unset x; echo [$x]", "5\n[]\n"),
-        ("yes | head -n 2; seq 100000 | tail -n 1", "y\ny\n100000\n"),
+        ("[ 2 -lt 10 ] && [ a != b ] && test -z '' && [ -s /etc/hostname ] && echo all", "all\n"),
+        ("yes | head -n 2; seq 100000 | tail -n 1; seq 3 | tee f | wc -l; cat f", "y\ny\n100000\n3\n1\n2\n3\n"),
+        ("mkdir -p d/e; touch d/a.py d/e/b.py; find d -type f -name '*.py' -exec echo {} \\;", "d/a.py\nd/e/b.py\n"),
+        ("mkdir -p d/e; touch d/a d/e/b; find d -type f -exec echo {} +; find d -maxdepth 1 -type d",
+         "d/a d/e/b\nd\nd/e\n"),
+        ("printf 'a\\nb\\n' > f; printf 'a\\nc\\n' > g; diff f g; diff f f && echo same",
+         "--- f\n+++ g\n@@ -1,2 +1,2 @@\n a\n-b\n+c\nsame\n"),
     ],
 )  # fmt: skip
 def test_scripts(shell: Shell, script: str, expected: str) -> None:
     assert shell.out(script) == expected
 
 
+def test_set_e_ends_a_script_at_a_failure_that_nothing_looks_at(shell: Shell) -> None:
+    script = "set -e; false || echo on; if false; then echo no; fi; false && true; echo still; (false); echo never"
+    assert shell.run(script) == (1, "on\nstill\n", "")
+
+
+def test_listings_tell_sizes(shell: Shell) -> None:
+    assert shell.out("mkdir d; printf %s 12345 > d/f; du d; du -sh d; df -h / | wc -l") == "12\td\n12K\td\n2\n"
+    kind, _, owner, _, size, *_, name = shell.out("ls -l d | tail -1").split()
+    assert (kind, owner, size, name) == ("-rw-r--r--", "root", "5", "f")
+    assert shell.out("touch .h; ls -1; ls -a; ls d x 2>/dev/null | cat") == "d\n.\n..\n.h\nd\nf\n"
+
+
+@pytest.mark.parametrize(
+    ("script", "missing"),
+    [
+        ("while true; do sleep 1; done", "while"),
+        ("until true; do sleep 1; done", "until"),
+        ("case x in x) echo;; esac", "case"),
+        ("f() { echo; }", "f() {"),
+        ("function f { echo; }", "function"),
+        ("[[ -f x ]] && echo yes", "[["),
+        ("{ echo a; }", "{"),
+        ("! false", "!"),
+        ("trap 'echo end' EXIT", "trap"),
+        ("read x < f", "read"),
+        ("for i in 1 2; do break; done", "break"),
+        ("if true; then eval 'echo a'; fi", "eval"),
+        (". ./env.sh", "."),
+        ("echo $((1 + 1))", "$(("),
+        ("((i++))", "(("),
+        ("echo `date`", "`"),
+        ('echo "${x:-y}"', "${...} with anything but a name in it"),
+        ("echo $'a'", "$'"),
+        ("cat <<< text", "<<<"),
+        ("diff <(echo a) f", "<("),
+        ("ls |& cat", "|&"),
+        ("echo a ;; echo b", ";;"),
+    ],
+)
+def test_what_the_shell_lacks_is_said_in_one_sentence_before_anything_runs(
+    shell: Shell, script: str, missing: str
+) -> None:
+    sentence = f"bash: The sandbox's shell has no `{missing}`. {KNOWN}\n"
+    assert shell.run(f"echo begun > begun\n{script}") == (2, "", sentence)
+    assert shell.run("cat begun")[0] == 1
+
+
 @pytest.mark.parametrize(
     ("script", "code", "message"),
     [
         ("nosuch", 127, "bash: nosuch: command not found"),
+        ("apt-get install x", 127, "bash: apt-get: command not found"),
         ("./nosuch", 127, "No such file or directory"),
         ("/etc/hostname", 126, "Permission denied"),
+        ("/etc", 126, "Is a directory"),
         ("echo 'open", 2, "syntax error"),
+        ("cat <<END\ntext", 2, "syntax error: unexpected end of file"),
         ("if true; then", 2, "syntax error: unexpected end of file"),
-        ("echo a ;; echo b", 2, "syntax error"),
-        ("case x in x) echo;; esac", 2, "the sandbox's shell has no `case'"),
-        ("f() { echo; }", 2, "syntax error near unexpected token `('"),
-        ("echo $((1 / 0))", 1, "division by 0"),
-        ("echo ${x/y/z}", 2, "bad substitution"),
+        ("echo a )", 2, "syntax error near unexpected token `)'"),
         ("cat < nowhere", 1, "nowhere: No such file or directory"),
         ("set -u; echo $nothing", 1, "nothing: unbound variable"),
-        ("grep '\\(a\\)' /etc/hostname", 2, "no groups"),
+        ("set -x", 2, "the sandbox's set knows -e, -u and -o pipefail"),
+        ("grep -E '(a|b)+' /etc/hostname", 2, "the sandbox's grep repeats no groups"),
+        ("grep '\\(a\\)\\1' /etc/hostname", 2, "the sandbox's grep knows no \\1"),
+        ("grep '[[:digit:]]' /etc/hostname", 2, "the sandbox's grep knows no [[:classes:]]"),
+        ("grep -P a /etc/hostname", 2, "invalid option -- 'P'"),
+        ("grep '*a[b' /etc/hostname", 2, "invalid pattern"),
         ("ls --color", 2, "invalid option"),
+        ("find . -mtime 1", 2, "the sandbox's find knows -name, -type, -maxdepth, -print and -exec"),
+        ("tail -f /etc/hostname", 2, "invalid option -- 'f'"),
+        ("printf %x 1", 2, "the sandbox's printf knows %s, %d and %%"),
+        ("kill -STOP 1", 2, "invalid signal specification"),
+        ("ln -s a b", 127, "bash: ln: command not found"),
         ("python3 -c 'print(1)'", 1, "the sandbox does not run Python"),
         ("echo > infer.py; python3 infer.py", 1, "the sandbox does not run Python"),
         ("python3 train.py", 2, "No such file or directory"),
         ("rm -rf /", 1, "Device or resource busy"),
         ("mkdir d; mv d d/e", 1, "Invalid argument"),
         ("sleep 1e9", 2, "invalid time interval"),
+        ("nvidia-smi -q", 2, "the sandbox knows nvidia-smi, -L"),
     ],
 )
 def test_refusals(shell: Shell, script: str, code: int, message: str) -> None:
@@ -151,36 +223,51 @@ def test_refusals(shell: Shell, script: str, code: int, message: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("line", "pattern"),
+    [("a" * 40, "a*a*a*a*a*a*a*a*a*a*a*a*b"), ("a" * 5000, "a*b"), ("a" * 30, "a?" * 30 + "a" * 30)],
+)
+def test_a_pattern_that_could_take_long_is_refused(shell: Shell, line: str, pattern: str) -> None:
+    code, _, errors = shell.run(f"echo {line} | grep -E '{pattern}'")
+    assert (code, errors) == (2, "grep: -: too long for the sandbox's grep and a pattern that repeats\n")
+
+
+LOOP = "$(seq 10000)"
+DOUBLED = "; x=$x$x" * 40
+SPREAD = '; x="$x $x"' * 25
+
+
+@pytest.mark.parametrize(
     "script",
     [
-        "while true; do :; done",
-        "while true; do sleep 1; done",
-        "until false; do true | true; done",
+        f"for i in {LOOP}; do for j in {LOOP}; do true; done; done",
+        f"for i in {LOOP}; do for j in {LOOP}; do sleep 1; done; done",
+        f"for i in {LOOP}; do true | true; done",
         "cat > s <<'E'\nsh s & sh s\nE\nsh s",
-        "sh -c 'eval \"$0\"' 'eval \"$0\"'",
-        "x=x; while true; do x=$x$x; done",
-        "while true; do echo aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa >> f; done",
-        "cat /dev/zero > f; cat f f f f > g; yes > h",
-        "head -c 1000G /dev/zero > f",
-        "truncate -s 900G f; printf '%999999999d' 1",
-        "seq 1 99999999999; yes | sort | uniq -c",
-        "echo > f; while true; do cat f f > g; mv g f; done",
-        "i=0; while true; do i=$((i + 1)); mkdir -p d$i/a/b/c; done",
-        "mkdir a; while true; do mkdir -p a/a/a/a/a/a/a; cd a/a; done",
-        "for i in $(seq 10000); do sleep 1000 & done; wait",
-        "echo aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa | grep 'a*a*a*a*a*a*a*a*a*a*a*a*b'",
-        "touch aaaaaaaaaaaaaaaaaaaaaaaaaaa; echo *a*a*a*a*a*a*a*a*a*a*a*a*a*a*b",
-        "cd /var; for i in $(seq 9000); do touch $i; done; while true; do find / >/dev/null; du -s /; ls; done",
-        "x=$(head -c 900K /dev/zero | tr '\\0' a); while true; do echo $x > f; read y < f; grep 'a*b' f; done",
-        "ln -s b a; ln -s a b; cat a/c; find /; du /",
-        "cat | cat | cat | cat < /dev/zero | head -c 10",
-        "kill -9 -$$; kill $$; exec sh -c 'exec true'",
+        "cat > s <<'E'\n./s\nE\nchmod +x s; ./s",
+        f"x=x{DOUBLED}",
+        f"x=xxxxxxxx{SPREAD}; for i in $x; do echo $x; done; ls $x",
+        f"for i in {LOOP}; do for j in {LOOP}; do echo aaaaaaaaaaaaaaaaaaaaaaaaaaa >> f; done; done",
+        "yes > f; cat f f f f > g; yes > h",
+        "yes | cat | tail -n 1; yes | sha256sum; yes | wc",
+        "head -c 1000G f; printf '%999999999d' 1; seq 1 99999999999",
+        f"echo > f; for i in {LOOP}; do cat f f > g; mv g f; done",
+        f"for i in {LOOP}; do mkdir -p d$i/a/b/c; done",
+        f"for i in {LOOP}; do mkdir -p a/a/a/a/a/a/a; cd a/a; done",
+        f"for i in {LOOP}; do sleep 1000 & done; wait",
+        f"seq 1000 > f; for i in {LOOP}; do grep '[0-9]*.*[0-9]*x' f; done",
+        "touch aaaaaaaaaaaaaaaaaaaaaaaaaaa; echo *a*a*a*a*a*a*a*a*a*a*a*a*a*a*b; find . -name '*a*a*a*a*a*a*a*b'",
+        f"cd /var; for i in $(seq 9000); do touch $i; done; for i in {LOOP}; do find / >/dev/null; du -s /; ls; done",
+        f"mkdir d; for i in $(seq 2000); do touch d/$i; done; find d -exec echo {' {}' * 500} \\;",
+        "seq 2000 > f; seq 2000 4000 > g; seq 1999 > h; diff f g; diff f h; seq 90000 | diff - f",
+        "cat | cat | cat | cat < /dev/null | head -c 10",
+        "kill -9 -$$; kill $$; nohup sh -c 'exit 3'",
         "echo " + "$(" * 200 + ")" * 200,
         "(" * 500,
-        "echo $((" + "(" * 500 + "1" + ")" * 500 + "))",
+        'echo "' + '$(echo "' * 200,
         "'" * 99_999,
+        "if " * 500,
     ],
-)
+)  # fmt: skip
 def test_greed_ends(shell: Shell, script: str) -> None:
     """Within seconds of a processor, within the storage's limit, and with the shell usable afterwards."""
     began = time.process_time()
@@ -196,7 +283,7 @@ def test_greed_ends(shell: Shell, script: str) -> None:
 
 
 def test_a_full_disk_is_an_error_and_space_comes_back(shell: Shell) -> None:
-    assert shell.run("head -c 300M /dev/zero > /tmp/big")[0] == 1
+    assert shell.run("yes > /tmp/big")[0] == 1
     used = shell.container.files.root.storage.used_bytes
     assert used > 250 * 2**20
     shell.out("rm /tmp/big; echo fits > /tmp/small")
@@ -217,8 +304,8 @@ def test_gpu_figures_follow_from_pod_and_time(shell: Shell) -> None:
 
 
 WORDS = st.sampled_from(
-    [*PROGRAMS, "-n", "-r", "-e", "--", "1", "-1", "/", "/root", "..", "f", "*", "$x", "$HOME", "${x:-y}", "$(echo a)",
-     "'a b'", '"$x"', "%s", "'%d\\n'", "a=b", "[", "]", "=", "-eq", "/dev/null", "/dev/zero", "$((1+x))", "~", "\\"]
+    [*PROGRAMS, "-n", "-r", "-e", "--", "1", "-1", "/", "/root", "..", "f", "*", "$x", "$HOME", "${x}", "$(echo a)",
+     "'a b'", '"$x"', "%s", "'%d\\n'", "a=b", "[", "]", "=", "-eq", "/dev/null", "-exec", "{}", "$((1+x))", "~", "\\"]
 )  # fmt: skip
 PLAIN_GLUE = st.sampled_from([" ", " ", " ", "; ", " && ", " || ", " | ", " & ", "\n", " > f", " < f", " 2>&1 "])
 GLUE = PLAIN_GLUE | st.sampled_from(
@@ -239,7 +326,7 @@ def defects() -> Iterator[list[str]]:
         def emit(self, record: logging.LogRecord) -> None:
             found.append(self.format(record))
 
-    keeper, logger = Keeper(), logging.getLogger(kernel.__name__)
+    keeper, logger = Keeper(), logging.getLogger(processes.__name__)
     logger.addHandler(keeper)
     yield found
     logger.removeHandler(keeper)
@@ -247,9 +334,9 @@ def defects() -> Iterator[list[str]]:
 
 @settings(max_examples=300, deadline=10_000)
 @given(script=SCRIPTS | st.text(max_size=60))
-@example(script="kill ²; kill -² 1; echo a >&²; tail -n ² f; head -² f; seq ²; sleep ²; timeout ² ls; exit ²")
-@example(script="timeout 1 exit 3; while :; do timeout 1 break; nohup exit; break; done; echo x | xargs exit")
-@example(script="printf '\\xff\\377%c' é | tr a-z A-Z | cut -f ² | cut -d ² -f 1; test ² -eq ٣; echo $((٣ + 1))")
+@example(script="kill ²; kill -² 1; echo a >&²; tail -n ² f; head -² f; seq ²; sleep ²; exit ²")
+@example(script="nohup exit; find . -exec exit {} ;; find . -exec exit {} \\;; setsid exit 3; sh -c exit")
+@example(script="printf '\\xff%d' é | grep '[[a--b&&~~|]' | grep -E '(((a|{9}' ; test ² -eq ٣; chmod ٣٣٣ f; date +%²")
 def test_no_text_of_a_command_crashes_or_hangs(standing: Shell, defects: list[str], script: str) -> None:
     code, _, _ = standing.run(script, stdin=b"some\ninput\n\xff\n")
     assert 0 <= code <= 255

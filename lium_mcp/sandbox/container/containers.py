@@ -7,20 +7,26 @@ attached volume lives as long as it is in the account, and a finished backup kee
 import posixpath
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from lium_mcp.sandbox.container.commands import PROGRAMS
-from lium_mcp.sandbox.container.files import PATH_BYTES, Device, Directory, FileSystem, Storage, copy_into, free
+from lium_mcp.sandbox.container.files import (
+    PATH_BYTES,
+    Directory,
+    File,
+    FileSystem,
+    Storage,
+    copy_into,
+    free,
+    walk,
+)
 from lium_mcp.sandbox.container.host import Host
-from lium_mcp.sandbox.container.kernel import Kernel, Process
-from lium_mcp.sandbox.container.login import interactive
-from lium_mcp.sandbox.container.shell import run_shell
+from lium_mcp.sandbox.container.processes import Kernel, Process
+from lium_mcp.sandbox.container.run import running
 from lium_mcp.sandbox.container.streams import Stream
 from lium_mcp.sandbox.node_rows import gpu_uuid
 from lium_mcp.sandbox.records import Pod, Transfer
-
-if TYPE_CHECKING:
-    from lium_mcp.sandbox.world import World
+from lium_mcp.sandbox.world import World
 
 POD_BYTES: Final = 256 * 2**20
 HOME: Final = "/root"
@@ -44,35 +50,25 @@ class Container:
         """Whether the pod still runs this container."""
         return self.pod.boot == self.boot and self.pod.status == "RUNNING"
 
-    def start(
-        self, script: str | None, streams: dict[int, Stream], environment: dict[str, str], *, is_terminal: bool = False
-    ) -> Process:
+    def start(self, script: str | None, streams: dict[int, Stream], environment: dict[str, str]) -> Process:
         """Start a login shell with a script, or one that reads its input; the caller then lets the kernel run."""
         variables = {
             **environment,
             "HOME": HOME,
             "USER": "root",
-            "LOGNAME": "root",
             "SHELL": "/bin/bash",
             "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             "HOSTNAME": self.kernel.host.hostname,
-            "LANG": "C.UTF-8",
         }
-        main = interactive(PROGRAMS, is_terminal=is_terminal) if script is None else run_shell(PROGRAMS, script)
-        return self.kernel.spawn(
-            main,
-            "bash" if script is None else f"bash -c {' '.join(script.split())}"[:PATH_BYTES],
-            streams=streams,
-            cwd=HOME,
-            variables=variables,
-            exported=set(variables),
-        )
+        title = "bash" if script is None else f"bash -c {' '.join(script.split())}"[:PATH_BYTES]
+        main = running(PROGRAMS, script)
+        return self.kernel.begin(main, title, streams=streams, cwd=HOME, variables=variables)
 
 
 class Containers:
     """The containers by pod, made when they are first asked for."""
 
-    def __init__(self, world: "World") -> None:
+    def __init__(self, world: World) -> None:
         self._world = world
         self._containers: dict[str, Container] = {}
         # What survives: the local volume by pod and template, attached volumes and backups by id.
@@ -113,15 +109,20 @@ class Containers:
         for run_id in self._backups.keys() - kept:
             del self._backups[run_id]
 
-    def save(self, pod: Pod, run: Transfer) -> None:
-        """Keep the files under a finished backup's path."""
-        if (container := self.of(pod)) is None:
-            return
-        path = run.path or container.volume_path
-        saved = Directory(Storage(POD_BYTES), self._seconds())
+    def measure(self, pod: Pod, path: str) -> tuple[int, int]:
+        """Count the bytes and files under a backup's path, the local volume if it is empty."""
         with suppress(OSError):
-            copy_into(container.files.directory(path), saved, self._seconds())
-        self._backups[run.id] = saved
+            if (container := self.of(pod)) is not None:
+                return _amount(container.files.directory(path or container.volume_path))
+        return 0, 0
+
+    def save(self, pod: Pod, run: Transfer) -> tuple[int, int]:
+        """Keep the files under a finished backup's path; return how many bytes and files they are."""
+        saved = self._backups[run.id] = Directory(Storage(POD_BYTES), self._seconds())
+        with suppress(OSError):
+            if (container := self.of(pod)) is not None:
+                copy_into(container.files.directory(run.path or container.volume_path), saved, self._seconds())
+        return _amount(saved)
 
     def restore(self, pod: Pod, run: Transfer) -> str | None:
         """Write a backup's files into a pod; return what went wrong."""
@@ -143,8 +144,8 @@ class Containers:
         files = FileSystem(Directory(Storage(POD_BYTES), self._seconds()), self._seconds)
         for path in ("/bin", "/dev", "/etc", "/tmp", "/usr/bin", "/var/log", HOME):  # noqa: S108 - in memory
             files.make_directory(path, parents=True)
-        for device in ("null", "zero", "urandom"):
-            files.directory("/dev").entries[device] = Device(device, self._seconds())
+        files.write_file("/dev/null", b"")
+        files.open_file("/dev/null").swallows = True
         host = self._host(pod)
         files.write_file("/etc/hostname", f"{host.hostname}\n".encode())
         files.write_file("/etc/os-release", b'PRETTY_NAME="Lium sandbox"\nID=sandbox\n')
@@ -190,3 +191,8 @@ class Containers:
 
     def _seconds(self) -> float:
         return self._world.now.timestamp()
+
+
+def _amount(directory: Directory) -> tuple[int, int]:
+    sizes = [len(node.data) for _, node in walk(directory) if isinstance(node, File)]
+    return sum(sizes), len(sizes)

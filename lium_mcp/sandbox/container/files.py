@@ -1,4 +1,4 @@
-"""A file system in memory: directories, files and symbolic links, with a limit on what they may hold.
+"""A file system in memory: directories and files, without links, with a limit on what they may hold.
 
 Paths are text in which a byte that is no UTF-8 is kept as Python keeps it in file names. A path can lead nowhere but
 into the tree it starts from, since the tree is all there is. Failures are OSError with the usual error numbers.
@@ -14,7 +14,6 @@ BLOCK_BYTES: Final = 4096
 NAME_BYTES: Final = 255
 PATH_BYTES: Final = 4096
 DEEPEST: Final = 64
-LINKS_FOLLOWED: Final = 16
 
 
 class Storage:
@@ -39,18 +38,19 @@ class File:
     modified_at: float
     mode: int = 0o644
     data: bytearray = field(default_factory=bytearray)
-    is_removed: bool = False
+    # What is written is lost: it was removed, or is /dev/null.
+    swallows: bool = False
 
     def write_at(self, offset: int, data: bytes, now: float) -> None:
-        """Write, filling a gap with zeros; what goes to a removed file is lost."""
-        if self.is_removed:
+        """Write, filling a gap with zeros."""
+        if self.swallows:
             return
         self.resize(max(len(self.data), offset + len(data)), now)
         self.data[offset : offset + len(data)] = data
 
     def resize(self, size: int, now: float) -> None:
         """Cut, or fill up with zeros."""
-        if self.is_removed:
+        if self.swallows:
             return
         growth = size - len(self.data)
         self.storage.charge(growth)
@@ -59,25 +59,6 @@ class File:
         else:
             del self.data[size:]
         self.modified_at = now
-
-
-@dataclass(eq=False)
-class Link:
-    """A symbolic link."""
-
-    storage: Storage
-    modified_at: float
-    target: str
-    mode: int = 0o777
-
-
-@dataclass(eq=False)
-class Device:
-    """One of the few devices: ``null``, ``zero`` or ``urandom``."""
-
-    kind: str
-    modified_at: float
-    mode: int = 0o666
 
 
 @dataclass(eq=False)
@@ -90,7 +71,7 @@ class Directory:
     entries: "dict[str, Node]" = field(default_factory=dict)
 
 
-Node = File | Link | Device | Directory
+Node = File | Directory
 
 
 @dataclass(frozen=True)
@@ -118,49 +99,34 @@ class FileSystem:
         self.root = root
         self.now = now
 
-    def find(self, path: str, cwd: str = "/", *, follow: bool = True) -> Place:
+    def find(self, path: str, cwd: str = "/") -> Place:
         """Walk a path; its last part need not exist, all others must be directories."""
         if not path:
             raise failure(errno.ENOENT)
         if len(path) > PATH_BYTES or "\0" in path:
             raise failure(errno.ENAMETOOLONG)
-        left = _parts(path) if path.startswith("/") else _parts(cwd) + _parts(path)
-        if any(len(part) > _SURELY_SHORT and len(os.fsencode(part)) > NAME_BYTES for part in left):
+        parts = _parts(path) if path.startswith("/") else _parts(cwd) + _parts(path)
+        if any(len(part) > _SURELY_SHORT and len(os.fsencode(part)) > NAME_BYTES for part in parts):
             raise failure(errno.ENAMETOOLONG)
-        needs_directory = path.endswith(("/", "/."))
         parents: list[Directory] = []
         names: list[str] = []
         node: Node | None = self.root
-        links = 0
-        while left:
-            part = left.pop(0)
-            if node is None:
-                raise failure(errno.ENOENT)
+        for part in parts:
             if not isinstance(node, Directory):
-                raise failure(errno.ENOTDIR)
+                raise failure(errno.ENOENT if node is None else errno.ENOTDIR)
             if part == "..":
-                names = names[:-1]
-                node = parents.pop() if parents else node
-                continue
-            child = node.entries.get(part)
-            if isinstance(child, Link) and (left or follow or needs_directory):
-                links += 1
-                if links > LINKS_FOLLOWED:
-                    raise failure(errno.ELOOP)
-                left = _parts(child.target) + left
-                if child.target.startswith("/"):
-                    parents, names, node = [], [], self.root
+                names, node = names[:-1], parents.pop() if parents else node
                 continue
             parents.append(node)
             names.append(part)
-            node = child
-        if needs_directory and node is not None and not isinstance(node, Directory):
+            node = node.entries.get(part)
+        if path.endswith(("/", "/.")) and isinstance(node, File):
             raise failure(errno.ENOTDIR)
         return Place(tuple(parents), tuple(names), node)
 
-    def get(self, path: str, cwd: str = "/", *, follow: bool = True) -> Node:
+    def get(self, path: str, cwd: str = "/") -> Node:
         """Return what is at a path."""
-        node = self.find(path, cwd, follow=follow).node
+        node = self.find(path, cwd).node
         if node is None:
             raise failure(errno.ENOENT)
         return node
@@ -174,11 +140,10 @@ class FileSystem:
 
     def open_file(
         self, path: str, cwd: str = "/", *, create: bool = False, exclusive: bool = False, truncate: bool = False
-    ) -> File | Device:
+    ) -> File:
         """Return the file at a path, made or emptied if asked for."""
-        place = self.find(path, cwd, follow=not exclusive)
-        node = place.node
-        if node is None:
+        place = self.find(path, cwd)
+        if place.node is None:
             if not create:
                 raise failure(errno.ENOENT)
             if path.endswith("/"):
@@ -188,24 +153,19 @@ class FileSystem:
             return made
         if exclusive:
             raise failure(errno.EEXIST)
-        if isinstance(node, Directory):
+        if isinstance(place.node, Directory):
             raise failure(errno.EISDIR)
-        if isinstance(node, Link):
-            raise failure(errno.ELOOP)
-        if truncate and isinstance(node, File):
-            node.resize(0, self.now())
-        return node
+        if truncate:
+            place.node.resize(0, self.now())
+        return place.node
 
     def write_file(self, path: str, data: bytes, cwd: str = "/") -> None:
         """Write a whole file."""
-        file = self.open_file(path, cwd, create=True, truncate=True)
-        if isinstance(file, File):
-            file.write_at(0, data, self.now())
+        self.open_file(path, cwd, create=True, truncate=True).write_at(0, data, self.now())
 
     def read_file(self, path: str, cwd: str = "/") -> bytes:
         """Read a whole file."""
-        file = self.open_file(path, cwd)
-        return bytes(file.data) if isinstance(file, File) else b""
+        return bytes(self.open_file(path, cwd).data)
 
     def make_directory(self, path: str, cwd: str = "/", *, mode: int = 0o755, parents: bool = False) -> None:
         """Make a directory; with ``parents`` also those above, and one that exists is fine."""
@@ -217,85 +177,53 @@ class FileSystem:
                 if trail[count - 1] != ".." and self.find(above, base).node is None:
                     self.make_directory(above, base)
         place = self.find(path, cwd)
+        if parents and isinstance(place.node, Directory):
+            return
         if place.node is not None:
-            if parents and isinstance(place.node, Directory):
-                return
             raise failure(errno.EEXIST)
         self._enter(place, Directory(self._new_entry(place), self.now(), mode))
 
-    def make_link(self, target: str, path: str, cwd: str = "/") -> None:
-        """Make a symbolic link; what it names need not exist."""
-        if not target or len(target) > PATH_BYTES or "\0" in target:
-            raise failure(errno.EINVAL)
-        place = self.find(path, cwd, follow=False)
-        if place.node is not None:
-            raise failure(errno.EEXIST)
-        self._enter(place, Link(self._new_entry(place), self.now(), target))
-
     def remove_file(self, path: str, cwd: str = "/") -> None:
-        """Remove anything but a directory."""
-        place = self.find(path, cwd, follow=False)
-        if place.node is None:
-            raise failure(errno.ENOENT)
-        if isinstance(place.node, Directory):
-            raise failure(errno.EISDIR)
+        """Remove a file."""
+        place = self.find(path, cwd)
+        if not isinstance(place.node, File):
+            raise failure(errno.ENOENT if place.node is None else errno.EISDIR)
         self._leave(place)
         free(place.node)
 
     def remove_directory(self, path: str, cwd: str = "/", *, recursive: bool = False) -> None:
         """Remove a directory, with all that is in it if asked for. What is mounted stays."""
-        place = self.find(path, cwd, follow=False)
-        node = place.node
-        if node is None:
-            raise failure(errno.ENOENT)
-        if not isinstance(node, Directory):
-            raise failure(errno.ENOTDIR)
-        if not place.parents or node.storage is not place.parents[-1].storage:
+        place, node = self.find(path, cwd), self.directory(path, cwd)
+        if not place.parents or any(
+            each.storage is not place.parents[-1].storage for each in (node, *(below for _, below in walk(node)))
+        ):
             raise failure(errno.EBUSY)
         if node.entries and not recursive:
             raise failure(errno.ENOTEMPTY)
-        if any(isinstance(below, Directory) and below.storage is not node.storage for _, below in walk(node)):
-            raise failure(errno.EBUSY)
         self._leave(place)
         free(node)
 
     def rename(self, old: str, new: str, cwd: str = "/", *, replace: bool = True) -> None:
         """Move within the tree; a file takes the place of a file, a directory that of an empty one."""
-        source, target = self.find(old, cwd, follow=False), self.find(new, cwd, follow=False)
-        node = source.node
-        if node is None:
-            raise failure(errno.ENOENT)
-        if not source.parents or not target.parents:
+        source, target, node = self.find(old, cwd), self.find(new, cwd), self.get(old, cwd)
+        if not source.parents or not target.parents or node.storage is not source.parents[-1].storage:
             raise failure(errno.EBUSY)
         if node is target.node:
             return
-        if isinstance(node, Device) or (isinstance(node, Directory) and node.storage is not source.parents[-1].storage):
-            raise failure(errno.EBUSY)
-        if isinstance(node, Directory) and any(parent is node for parent in target.parents):
+        if any(parent is node for parent in target.parents):
             raise failure(errno.EINVAL)
         if node.storage is not target.parents[-1].storage:
             raise failure(errno.EXDEV)
-        if target.node is not None:
-            self._make_way(target, node, replace=replace)
-        deepest = max((path.count("/") + 1 for path, _ in walk(node)), default=0) if isinstance(node, Directory) else 0
-        if len(target.names) + deepest > DEEPEST:
+        inner = [path for path, _ in walk(node)] if isinstance(node, Directory) else []
+        if len(target.names) + max((path.count("/") + 1 for path in inner), default=0) > DEEPEST:
             raise failure(errno.ENAMETOOLONG)
+        if target.node is not None:
+            if not replace:
+                raise failure(errno.EEXIST)
+            remove = self.remove_directory if isinstance(node, Directory) else self.remove_file
+            remove(target.path)
         self._leave(source)
         self._enter(target, node)
-
-    def _make_way(self, target: Place, node: Node, *, replace: bool) -> None:
-        if not replace:
-            raise failure(errno.EEXIST)
-        if isinstance(target.node, Directory):
-            if not isinstance(node, Directory):
-                raise failure(errno.EISDIR)
-            self.remove_directory(target.path)
-        elif isinstance(node, Directory):
-            raise failure(errno.ENOTDIR)
-        elif isinstance(target.node, Device):
-            raise failure(errno.EBUSY)
-        else:
-            self.remove_file(target.path)
 
     def _new_entry(self, place: Place) -> Storage:
         if len(place.names) > DEEPEST:
@@ -309,14 +237,12 @@ class FileSystem:
         place.parents[-1].modified_at = self.now()
 
     def _leave(self, place: Place) -> None:
-        if isinstance(place.node, Device):
-            raise failure(errno.EPERM)
         del place.parents[-1].entries[place.names[-1]]
         place.parents[-1].modified_at = self.now()
 
 
 def walk(directory: Directory) -> Iterator[tuple[str, Node]]:
-    """Everything below a directory, each with its path from there, in order of names; links are not followed."""
+    """Everything below a directory, each with its path from there, in order of names."""
     stack = [(name, directory.entries[name]) for name in sorted(directory.entries, reverse=True)]
     while stack:
         path, node = stack.pop()
@@ -337,38 +263,28 @@ def copy_into(source: Directory, target: Directory, now: float, *, below: int = 
                 target.storage.charge(BLOCK_BYTES)
                 there = target.entries[name] = Directory(target.storage, node.modified_at, node.mode)
             copy_into(node, there, now, below=below + 1)
-        elif not isinstance(node, Device):
+        else:
             if isinstance(there, Directory):
                 raise failure(errno.EISDIR)
             _clear(target, name)
-            target.entries[name] = copy_node(node, target.storage)
+            target.entries[name] = copy_of(node, target.storage)
     target.modified_at = now
 
 
-def copy_node(node: File | Link, storage: Storage) -> File | Link:
-    """Copy a file or a link."""
-    storage.charge(BLOCK_BYTES)
-    if isinstance(node, Link):
-        return Link(storage, node.modified_at, node.target)
-    copy = File(storage, node.modified_at, node.mode)
-    try:
-        copy.write_at(0, bytes(node.data), node.modified_at)
-    except OSError:
-        storage.charge(-BLOCK_BYTES)
-        raise
-    return copy
+def copy_of(file: File, storage: Storage) -> File:
+    """Copy a file."""
+    storage.charge(BLOCK_BYTES + len(file.data))
+    return File(storage, file.modified_at, file.mode, bytearray(file.data))
 
 
 def free(node: Node) -> None:
     """Give back what a node and all below it hold."""
     for each in (node, *(below for _, below in walk(node))) if isinstance(node, Directory) else (node,):
-        if isinstance(each, Device):
-            continue
         each.storage.charge(-BLOCK_BYTES)
         if isinstance(each, File):
             each.storage.charge(-len(each.data))
             # Whoever still has it open finds it empty: bytes that no tree counts could grow without limit.
-            each.is_removed = True
+            each.swallows = True
             each.data.clear()
 
 

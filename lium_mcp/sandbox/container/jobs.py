@@ -7,15 +7,12 @@ with a time limit. The runner keeps ``pid``, ``started_at`` and ``log`` there, a
 
 import posixpath
 import re
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from lium_mcp.sandbox.container.files import File
-from lium_mcp.sandbox.container.kernel import Process
-from lium_mcp.sandbox.container.streams import FileStream, Null
+from lium_mcp.sandbox.container.processes import Process
+from lium_mcp.sandbox.container.run import Call
+from lium_mcp.sandbox.container.streams import FileStream, Given
 from lium_mcp.sandbox.container.waiting import TERMINATED, Signalled
-
-if TYPE_CHECKING:
-    from lium_mcp.sandbox.container.shell import Call
 
 SECOND_LINE: Final = b"# lium-mcp job runner, version 1"
 TIMED_OUT: Final = 124
@@ -27,7 +24,7 @@ def is_runner(script: bytes) -> bool:
     return script[:1000].split(b"\n")[1:2] == [SECOND_LINE]
 
 
-async def play(call: "Call", path: str, arguments: list[str]) -> int:
+async def play(call: Call, path: str, arguments: list[str]) -> int:
     """Run the command of the job's folder, not longer than the first argument says."""
     process = call.process
     folder = posixpath.dirname(process.files.find(path, process.cwd).path)
@@ -61,11 +58,11 @@ async def play(call: "Call", path: str, arguments: list[str]) -> int:
     return code
 
 
-def _start(call: "Call", folder: str) -> Process:
+def _start(call: Call, folder: str) -> Process:
     process = call.process
     log = process.files.open_file(posixpath.join(folder, "log"), create=True, truncate=True)
-    stream = FileStream(log, process.files.now, appends=True) if isinstance(log, File) else Null()
-    before, process.streams = process.streams, {0: Null(), 1: stream, 2: stream}
+    stream = FileStream(log, process.files.now, appends=True)
+    before, process.streams = process.streams, {0: Given(), 1: stream, 2: stream}
     try:
         child = call.shell.start(["bash", posixpath.join(folder, "command")])
     finally:

@@ -2,13 +2,10 @@
 
 import errno
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from lium_mcp.sandbox.container.files import File, failure
-from lium_mcp.sandbox.container.waiting import BROKEN_PIPE, Signalled, wait_in
-
-if TYPE_CHECKING:
-    from lium_mcp.sandbox.container.kernel import Kernel, Process
+from lium_mcp.sandbox.container.waiting import BROKEN_PIPE, Signalled, Waiting
 
 PIPE_BYTES: Final = 64 * 1024
 
@@ -42,21 +39,6 @@ class Stream:
         """Do what is to be done when nobody holds it."""
 
 
-class Null(Stream):
-    """Swallows what is written; reading gives zeros or nothing."""
-
-    def __init__(self, fill: bytes = b"") -> None:
-        super().__init__()
-        self._fill = fill
-
-    async def read(self, size: int) -> bytes:
-        """Return zeros, or nothing."""
-        return self._fill * min(size, PIPE_BYTES)
-
-    async def write(self, data: bytes) -> None:
-        """Swallow it."""
-
-
 class FileStream(Stream):
     """An open file."""
 
@@ -79,9 +61,9 @@ class FileStream(Stream):
 
 
 class Given(Stream):
-    """Input that is there from the start: a here-document."""
+    """Input that is there from the start, or none at all."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes = b"") -> None:
         super().__init__()
         self._data = data
 
@@ -109,27 +91,18 @@ class Taken(Stream):
 class Pipe:
     """Two streams: what is written to one is read from the other. One end may be outside of the container."""
 
-    def __init__(
-        self, kernel: "Kernel", *, limit_bytes: int = PIPE_BYTES, on_change: Callable[[], None] | None = None
-    ) -> None:
-        self._kernel = kernel
+    def __init__(self, *, limit_bytes: int = PIPE_BYTES, on_change: Callable[[], None] | None = None) -> None:
         self._on_change = on_change
         self.limit_bytes = limit_bytes
         self.buffer = bytearray()
-        self.waiting: list[Process] = []
+        self.waiting = Waiting()
         self.is_finished = self.is_broken = False
         self.reader: Stream = _Reader(self)
         self.writer: Stream = _Writer(self)
 
-    async def change(self) -> None:
-        """Wait until something about the pipe has changed."""
-        await wait_in(self.waiting)
-
     def changed(self) -> None:
         """Wake whoever waits."""
-        waiting, self.waiting = self.waiting, []
-        for process in waiting:
-            self._kernel.make_ready(process)
+        self.waiting.wake()
         if self._on_change is not None:
             self._on_change()
 
@@ -167,7 +140,7 @@ class _Reader(Stream):
     async def read(self, size: int) -> bytes:
         pipe = self._pipe
         while not pipe.buffer and not pipe.is_finished:
-            await pipe.change()
+            await pipe.waiting.wait()
         data = bytes(pipe.buffer[:size])
         del pipe.buffer[:size]
         pipe.changed()
@@ -185,7 +158,7 @@ class _Writer(Stream):
     async def write(self, data: bytes) -> None:
         pipe = self._pipe
         while len(pipe.buffer) >= pipe.limit_bytes and not pipe.is_broken:
-            await pipe.change()
+            await pipe.waiting.wait()
         if pipe.is_broken:
             raise Signalled(BROKEN_PIPE)
         pipe.buffer += data

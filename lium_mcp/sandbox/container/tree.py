@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -14,32 +13,22 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Parameter:
-    """``$name``, ``${name:-word}`` and the like; ``operator`` is ``length`` for ``${#name}``."""
+class Variable:
+    """``$name``, ``${name}``, ``$1``, ``$?`` and the like."""
 
     name: str
     quoted: bool
-    operator: str = ""
-    argument: "Word | None" = None
 
 
 @dataclass(frozen=True)
-class Substitution:
+class Output:
     """``$(...)``."""
 
-    body: "List"
+    script: "Script"
     quoted: bool
 
 
-@dataclass(frozen=True)
-class Arithmetic:
-    """``$((...))``."""
-
-    expression: "Word"
-    quoted: bool
-
-
-Part = Text | Parameter | Substitution | Arithmetic
+Part = Text | Variable | Output
 Word = Sequence[Part]
 
 
@@ -48,7 +37,7 @@ class Redirect:
     """One redirection; ``target`` is a file name, the number after ``&``, or a here-document's text."""
 
     number: int
-    operator: Literal["<", ">", ">>", ">&", "<<", "&>", "&>>"]
+    operator: str
     target: Word
 
 
@@ -58,28 +47,21 @@ class Simple:
 
     assignments: tuple[tuple[str, Word], ...]
     words: tuple[Word, ...]
-    redirects: tuple[Redirect, ...]
-    source: str
 
 
 @dataclass(frozen=True)
-class Group:
-    """``{ ...; }``, or a subshell."""
+class Subshell:
+    """``( ... )``."""
 
-    body: "List"
-    is_subshell: bool
-    redirects: tuple[Redirect, ...]
-    source: str
+    body: "Script"
 
 
 @dataclass(frozen=True)
 class If:
     """Branches of condition and body, and what is done otherwise."""
 
-    branches: tuple[tuple["List", "List"], ...]
-    otherwise: "List | None"
-    redirects: tuple[Redirect, ...]
-    source: str
+    branches: tuple[tuple["Script", "Script"], ...]
+    otherwise: "Script | None"
 
 
 @dataclass(frozen=True)
@@ -88,45 +70,29 @@ class For:
 
     name: str
     words: tuple[Word, ...]
-    body: "List"
-    redirects: tuple[Redirect, ...]
-    source: str
+    body: "Script"
 
 
 @dataclass(frozen=True)
-class While:
-    """A loop while (or until) a condition holds."""
+class Command:
+    """What is run, where its input and output go, and how it is written."""
 
-    condition: "List"
-    body: "List"
-    until: bool
+    what: Simple | Subshell | If | For
     redirects: tuple[Redirect, ...]
     source: str
-
-
-Command = Simple | Group | If | For | While
-
-
-@dataclass(frozen=True)
-class Pipeline:
-    """Commands joined by pipes."""
-
-    commands: tuple[Command, ...]
-    is_negated: bool
 
 
 @dataclass(frozen=True)
 class Chain:
-    """Pipelines joined by ``&&`` and ``||``."""
+    """Pipelines, each with the ``&&`` or ``||`` before it; the first has none."""
 
-    first: Pipeline
-    rest: tuple[tuple[Literal["&&", "||"], Pipeline], ...]
+    pipelines: tuple[tuple[str, tuple[Command, ...]], ...]
     in_background: bool
     source: str
 
 
 @dataclass(frozen=True)
-class List:
+class Script:
     """Chains, one after the other."""
 
     chains: tuple[Chain, ...]

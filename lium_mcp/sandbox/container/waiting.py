@@ -1,17 +1,15 @@
-"""How a process waits, and what can end it: the primitives below processes and streams."""
+"""How a process waits, and what can end it: what processes and streams both stand on."""
 
 import types
-from collections.abc import Generator
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Generator
+from typing import Final
 
-if TYPE_CHECKING:
-    from lium_mcp.sandbox.container.kernel import Process
-
-HANGUP: Final = 1
-INTERRUPTED: Final = 2
 KILLED: Final = 9
 BROKEN_PIPE: Final = 13
 TERMINATED: Final = 15
+SIGNALS: Final = {"HUP": 1, "INT": 2, "QUIT": 3, "KILL": KILLED, "TERM": TERMINATED}
+
+Waker = Callable[[], None]
 
 
 class Signalled(BaseException):
@@ -24,16 +22,29 @@ class Signalled(BaseException):
 
 @types.coroutine
 def pause() -> Generator[None, None, None]:
-    """Wait until the kernel lets this process go on."""
+    """Wait until something lets this process go on."""
     yield None
 
 
 @types.coroutine
-def _me() -> Generator[str, "Process", "Process"]:
-    return (yield "me")
+def _waker() -> Generator[str, Waker, Waker]:
+    """Ask the kernel for what lets this process go on."""
+    return (yield "waker")
 
 
-async def wait_in(waiting: "list[Process]") -> None:
-    """Wait until whoever keeps the list makes the processes in it ready."""
-    waiting.append(await _me())
-    await pause()
+class Waiting:
+    """Processes that wait for the same thing; each looks again afterwards, since it may have been woken for another."""
+
+    def __init__(self) -> None:
+        self._wakers: list[Waker] = []
+
+    async def wait(self) -> None:
+        """Wait until it has changed."""
+        self._wakers.append(await _waker())
+        await pause()
+
+    def wake(self) -> None:
+        """Let all of them go on."""
+        wakers, self._wakers = self._wakers, []
+        for waker in wakers:
+            waker()

@@ -1,18 +1,20 @@
-"""From the words of a command to its arguments: parameters, substitutions, splitting, wildcards."""
+"""From the words of a command to its arguments: variables, ``$(...)``, splitting, wildcards."""
 
 import fnmatch
 import glob
+import re
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
-from lium_mcp.sandbox.container.arithmetic import evaluate
 from lium_mcp.sandbox.container.files import PATH_BYTES, Directory, FileSystem
-from lium_mcp.sandbox.container.tree import Arithmetic, List, Parameter, Substitution, Text, Word
+from lium_mcp.sandbox.container.tree import Output, Part, Script, Text, Word
 
 LONGEST: Final = 4 * 1024 * 1024
 MOST_FIELDS: Final = 10_000
-_WILD: Final = frozenset("*?[")
+
+# Text, and whether it is quoted, which takes the meaning from wildcards.
+Piece = tuple[str, bool]
 
 
 class ExpansionFault(Exception):
@@ -26,158 +28,89 @@ class Scope:
     files: FileSystem
     cwd: str
     variables: dict[str, str]
-    special: dict[str, str]
     arguments: list[str]
-    substitute: Callable[[List], Awaitable[str]]
+    output_of: Callable[[Script], Awaitable[str]]
     is_strict: bool = False
-
-
-@dataclass
-class _Fields:
-    """Fields in the making: each is a list of pieces, quoted or not; the last may still be none."""
-
-    done: list[list[tuple[str, bool]]] = field(default_factory=list)
-    open: list[tuple[str, bool]] | None = None
-    size: int = 0
-
-    def add(self, text: str, *, quoted: bool) -> None:
-        self.size += len(text) + 1
-        if self.size > LONGEST or len(self.done) > MOST_FIELDS:
-            raise ExpansionFault("argument list too long")
-        if self.open is None:
-            if not text and not quoted:
-                return
-            self.open = []
-        self.open.append((text, quoted))
-
-    def split(self) -> None:
-        if self.open is not None:
-            self.done.append(self.open)
-            self.open = None
-
-    def add_split(self, text: str) -> None:
-        for number, piece in enumerate(text.split()):
-            if number or text[0].isspace():
-                self.split()
-            self.add(piece, quoted=False)
-        if text and text[-1].isspace():
-            self.split()
 
 
 async def fields(words: Iterable[Word], scope: Scope) -> list[str]:
     """Expand words to as many arguments as they make."""
     found: list[str] = []
+    size = 0
     for word in words:
-        made = await _expanded(word, scope)
-        made.split()
-        for pieces in made.done:
-            found.extend(_matched(pieces, scope))
-            if len(found) > MOST_FIELDS:
+        for pieces in await _expanded(word, scope):
+            found += _matching(pieces, scope)
+            size += sum(len(piece) for piece, _ in pieces)
+            if len(found) > MOST_FIELDS or size > LONGEST:
                 raise ExpansionFault("argument list too long")
-    if sum(map(len, found)) > LONGEST:
-        raise ExpansionFault("argument list too long")
     return found
 
 
 async def text(word: Word, scope: Scope) -> str:
     """Expand a word to one text, without splitting and wildcards."""
-    made = _Fields()
-    for number, part in enumerate(word):
-        for value, _ in await _values(part, scope, is_first=number == 0):
-            made.add(value, quoted=True)
-    return "".join(piece for piece, _ in made.open or ())
+    values = [value for number, part in enumerate(word) for value, _ in await _values(part, scope, is_first=not number)]
+    if sum(map(len, values)) > LONGEST:
+        raise ExpansionFault("argument list too long")
+    return "".join(values)
 
 
-async def _expanded(word: Word, scope: Scope) -> _Fields:
-    made = _Fields()
+async def _expanded(word: Word, scope: Scope) -> list[list[Piece]]:
+    made: list[list[Piece]] = [[]]
     for number, part in enumerate(word):
-        for position, (value, quoted) in enumerate(await _values(part, scope, is_first=number == 0)):
+        for position, (value, quoted) in enumerate(await _values(part, scope, is_first=not number)):
             if position:
-                made.split()
+                made.append([])
             if quoted or isinstance(part, Text):
-                made.add(value, quoted=quoted)
-            else:
-                made.add_split(value)
-    return made
+                made[-1].append((value, quoted))
+                continue
+            for piece in re.split(r"([ \t\n]+)", value):
+                if piece.isspace():
+                    made.append([])
+                elif piece:
+                    made[-1].append((piece, False))
+            if len(made) > MOST_FIELDS or sum(len(piece) for piece, _ in made[-1]) > LONGEST:
+                raise ExpansionFault("argument list too long")
+    return [pieces for pieces in made if pieces]
 
 
-async def _values(
-    part: Text | Parameter | Substitution | Arithmetic, scope: Scope, *, is_first: bool
-) -> list[tuple[str, bool]]:
+async def _values(part: Part, scope: Scope, *, is_first: bool) -> list[Piece]:
     """Return what a part stands for; several values are several fields."""
     match part:
         case Text(value, quoted):
             if is_first and not quoted and (value == "~" or value.startswith("~/")):
                 return [(scope.variables.get("HOME", "/root") + value[1:], False)]
             return [(value, quoted)]
-        case Substitution(body, quoted):
-            return [(await scope.substitute(body), quoted)]
-        case Arithmetic(expression, quoted):
-            return [(str(evaluate(await text(expression, scope), scope.variables)), quoted)]
-        case Parameter("@", True, ""):
-            return [(argument, True) for argument in scope.arguments]
-    return [(await _parameter(part, scope), part.quoted)]
-
-
-async def _parameter(part: Parameter, scope: Scope) -> str:
-    value = _value(part.name, scope)
-    operator, argument = part.operator, part.argument or ()
-    if operator == "length":
-        return str(len(value or ""))
-    is_there = value is not None and (bool(value) or not operator.startswith(":"))
-    match operator[-1:]:
-        case "+":
-            return await text(argument, scope) if is_there else ""
-        case "-" if not is_there:
-            return await text(argument, scope)
-        case "=" if not is_there:
-            value = scope.variables[part.name] = await text(argument, scope)
-    if value is None and scope.is_strict and part.name not in {"@", "*"}:
+        case Output(script, quoted):
+            return [(await scope.output_of(script), quoted)]
+    if part.name in {"@", "*"}:
+        return [(argument, part.quoted) for argument in scope.arguments]
+    numbered = {"#": str(len(scope.arguments))} | {str(n): each for n, each in enumerate(scope.arguments, 1)}
+    found = numbered.get(part.name, scope.variables.get(part.name))
+    if found is None and scope.is_strict:
         raise ExpansionFault(f"{part.name}: unbound variable")
-    return value or ""
+    return [(found or "", part.quoted)]
 
 
-def _value(name: str, scope: Scope) -> str | None:
-    if name in {"@", "*"}:
-        return " ".join(scope.arguments)
-    if name == "#":
-        return str(len(scope.arguments))
-    if name.isdigit() and name != "0":
-        number = int(name)
-        return scope.arguments[number - 1] if number <= len(scope.arguments) else None
-    if name in scope.special:
-        return scope.special[name]
-    return scope.variables.get(name)
-
-
-def _matched(pieces: list[tuple[str, bool]], scope: Scope) -> list[str]:
+def _matching(pieces: list[Piece], scope: Scope) -> list[str]:
+    """Return the paths that fit a word with wildcards, or the word itself."""
     plain = "".join(piece for piece, _ in pieces)
-    is_wild = any(not quoted and _WILD & set(piece) for piece, quoted in pieces)
-    if not is_wild or len(plain) > PATH_BYTES:
+    if len(plain) > PATH_BYTES or not any(not quoted and glob.has_magic(piece) for piece, quoted in pieces):
         return [plain]
     pattern = "".join(glob.escape(piece) if quoted else piece for piece, quoted in pieces)
-    return _paths(pattern, scope) or [plain]
-
-
-def _paths(pattern: str, scope: Scope) -> list[str]:
     found = ["/" if pattern.startswith("/") else ""]
     parts = [part for part in pattern.split("/") if part]
-    for number, part in enumerate(parts):
-        is_last = number == len(parts) - 1
-        found = [below for path in found for below in _entries(path, part, scope, is_last=is_last)]
-    return sorted(found)
+    for number, part in enumerate(parts, 1):
+        end = "" if number == len(parts) else "/"
+        found = [f"{path}{name}{end}" for path in found for name in _names(path, part, scope)]
+    return sorted(found) or [plain]
 
 
-def _entries(path: str, part: str, scope: Scope, *, is_last: bool) -> list[str]:
+def _names(path: str, part: str, scope: Scope) -> list[str]:
+    if part in {".", ".."}:
+        return [part]
     try:
-        directory = scope.files.get(path or ".", scope.cwd)
+        node = scope.files.get(path or ".", scope.cwd)
     except OSError:
         return []
-    if not isinstance(directory, Directory):
-        return []
-    if part in {".", ".."}:
-        names = [part]
-    else:
-        names = [name for name in directory.entries if fnmatch.fnmatchcase(name, part)]
-        names = [name for name in names if part.startswith(".") or not name.startswith(".")]
-    return [f"{path}{name}" if is_last else f"{path}{name}/" for name in names]
+    names = node.entries if isinstance(node, Directory) else []
+    return [name for name in names if fnmatch.fnmatchcase(name, part) and name.startswith(".") <= part.startswith(".")]

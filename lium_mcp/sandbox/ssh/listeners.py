@@ -11,13 +11,11 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
+from lium_mcp.sandbox.container.containers import Container, Containers
 from lium_mcp.sandbox.records import Pod
 from lium_mcp.sandbox.world import World
-
-if TYPE_CHECKING:
-    from lium_mcp.sandbox.container.containers import Container
 
 ADDRESS: Final = "127.0.0.1"
 BACKLOG: Final = 16
@@ -29,7 +27,7 @@ SHORTEST_WAIT_SECONDS: Final = 0.02
 class _Server(Protocol):
     """The module that imports asyncssh."""
 
-    async def serve_connection(self, world: World, container: "Container", sock: socket.socket) -> None: ...
+    async def serve_connection(self, world: World, container: Container, sock: socket.socket) -> None: ...
 
 
 class _Owner(Protocol):
@@ -46,6 +44,7 @@ class SshPods:
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self._containers = world.contents = Containers(world)
         self._listeners: dict[str, _Listener] = {}
         self._pulses: dict[asyncio.AbstractEventLoop, _Pulse] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -64,8 +63,7 @@ class SshPods:
             if not listener.is_wanted or world.is_closing:
                 listener.close()
                 ended[pod_id] = self._listeners.pop(pod_id)
-        if world.containers is not None:
-            world.containers.tidy()
+        self._containers.tidy()
         for pod_id in [pod_id for pod_id in world.ssh_ports if world.pods[pod_id].removed_at is not None]:
             del world.ssh_ports[pod_id]
         loop = _running_loop()
@@ -77,12 +75,7 @@ class SshPods:
 
     def _open(self, pod: Pod, loop: asyncio.AbstractEventLoop, before: "_Listener | None") -> None:
         world = self._world
-        if world.containers is None:
-            # Not before a pod runs: it is a shell with all its commands.
-            from lium_mcp.sandbox.container.containers import Containers  # noqa: PLC0415
-
-            world.containers = Containers(world)
-        container = world.containers.of(pod)
+        container = self._containers.of(pod)
         # A pod keeps its port, also when it has rebooted at one turn of the clock and the old socket is still there.
         sock = (before and before.copy_socket()) or _listen(world.ssh_ports.get(pod.id, 0))
         if container is None or sock is None:
@@ -126,7 +119,7 @@ class _Listener:
     """One listening socket and its connections."""
 
     def __init__(
-        self, world: World, container: "Container", sock: socket.socket, loop: asyncio.AbstractEventLoop
+        self, world: World, container: Container, sock: socket.socket, loop: asyncio.AbstractEventLoop
     ) -> None:
         self.loop = loop
         self._world, self._container, self._socket = world, container, sock

@@ -8,23 +8,24 @@ import asyncio
 import logging
 import socket
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 import asyncssh
 
 from lium_mcp.sandbox.container.containers import Container
-from lium_mcp.sandbox.container.kernel import Process
+from lium_mcp.sandbox.container.processes import Process
 from lium_mcp.sandbox.container.streams import Pipe
+from lium_mcp.sandbox.container.waiting import SIGNALS
+from lium_mcp.sandbox.ssh.line import Line
 from lium_mcp.sandbox.ssh.sftp import PodFiles
-from lium_mcp.sandbox.ssh.terminal import Terminal
 from lium_mcp.sandbox.world import World
 
 LOGIN_SECONDS: Final = 20
 NO_SHELL: Final = 254
 PIPE_BYTES: Final = 512 * 1024
 CHUNK_BYTES: Final = 64 * 1024
-ENVIRONMENT_ACCEPTED: Final = frozenset({"LANG", "TERM"})
-SIGNALS: Final = {"HUP": 1, "INT": 2, "QUIT": 3, "KILL": 9, "USR1": 10, "USR2": 12, "TERM": 15}
+ENVIRONMENT_ACCEPTED: Final = frozenset({"LANG"})
 
 # It logs every command at INFO, and a command may hold a secret.
 asyncssh.set_log_level(logging.WARNING)
@@ -53,7 +54,8 @@ async def serve_connection(world: World, container: Container, sock: socket.sock
             sock,
             server_factory=lambda: PodLogin(container),
             server_host_keys=[_host_key(container)],
-            process_factory=line.serve_process,
+            process_factory=partial(_serve_process, line),
+            allow_pty=False,
             sftp_factory=lambda channel: PodFiles(channel, line),
             allow_scp=False,
             encoding=None,
@@ -116,52 +118,21 @@ class PodLogin(asyncssh.SSHServer):
         return False
 
 
-class Line:
-    """One connection as its sessions share it: its container, and how much it may still carry."""
-
-    def __init__(self, world: World, container: Container) -> None:
-        self.world = world
-        self.container = container
-        self.connection: asyncssh.SSHServerConnection | None = None
-        self._bytes_left: int | None = None
-
-    def begin(self) -> None:
-        """Note that a session begins: a fault that drops the connection is met here."""
-        facts = {"pod_id": self.container.pod.id, "pod_name": self.container.pod.name}
-        with self.world.lock:
-            fault = self.world.faults.strike("ssh_drops", **facts)
-        if fault is not None:
-            self._bytes_left = fault.bytes if "bytes" in fault.model_fields_set else 0
-
-    def carry(self, size: int) -> None:
-        """Count what goes over the line; drop it when the fault says so.
-
-        Raises:
-            ConnectionResetError: the line was dropped.
-        """
-        if self._bytes_left is None:
+async def _serve_process(line: Line, channel: "asyncssh.SSHServerProcess[bytes]") -> None:
+    """Run what a session asks for."""
+    if channel.subsystem is not None:
+        channel.stderr.write(b"no such subsystem\n")
+        channel.exit(1)
+        return
+    line.begin()
+    with suppress(OSError, asyncssh.Error):
+        try:
+            session = _Session(line, channel)
+        except OSError as error:
+            channel.stderr.write(f"cannot start a shell: {error.strerror}\n".encode())
+            channel.exit(NO_SHELL)
             return
-        self._bytes_left -= size
-        if self._bytes_left <= 0:
-            if self.connection is not None:
-                self.connection.abort()
-            raise ConnectionResetError
-
-    async def serve_process(self, channel: "asyncssh.SSHServerProcess[bytes]") -> None:
-        """Run what a session asks for."""
-        if channel.subsystem is not None:
-            channel.stderr.write(b"no such subsystem\n")
-            channel.exit(1)
-            return
-        self.begin()
-        with suppress(OSError, asyncssh.Error):
-            try:
-                session = _Session(self, channel)
-            except OSError as error:
-                channel.stderr.write(f"cannot start a shell: {error.strerror}\n".encode())
-                channel.exit(NO_SHELL)
-                return
-            await session.serve()
+        await session.serve()
 
 
 class _Session:
@@ -181,11 +152,10 @@ class _Session:
                 with suppress(RuntimeError):
                     loop.call_soon_threadsafe(changed.set)
 
-            return Pipe(self._container.kernel, limit_bytes=PIPE_BYTES, on_change=tell)
+            return Pipe(limit_bytes=PIPE_BYTES, on_change=tell)
 
         self._input, self._output, self._errors = pipe(self._read), pipe(self._changed), pipe(self._changed)
         self._process = self._start()
-        self._terminal = Terminal() if channel.term_type else None
 
     def _start(self) -> Process:
         streams = {0: self._input.reader, 1: self._output.writer, 2: self._errors.writer}
@@ -194,8 +164,7 @@ class _Session:
         environment = {name: value for name, value in asked.items() if name in ENVIRONMENT_ACCEPTED}
         with self._world.lock:
             self._world.catch_up()
-            is_terminal = bool(self._channel.term_type)
-            return self._container.start(command, streams, environment, is_terminal=is_terminal)
+            return self._container.start(command, streams, environment)
 
     async def serve(self) -> None:
         """Carry input and output until the process, and all that write where it wrote, have ended."""
@@ -230,8 +199,6 @@ class _Session:
                 self._container.kernel.run()
 
     async def _send(self, output: bytes, errors: bytes) -> None:
-        if self._terminal is not None:
-            output, errors = self._terminal.shown(output), self._terminal.shown(errors)
         self._line.carry(len(output) + len(errors))
         for stream, data in ((self._channel.stdout, output), (self._channel.stderr, errors)):
             for start in range(0, len(data), CHUNK_BYTES):
@@ -257,20 +224,8 @@ class _Session:
             except asyncssh.BreakReceived:
                 self._signal(SIGNALS["INT"])
                 continue
-            except asyncssh.TerminalSizeChanged:
-                continue
             except (OSError, asyncssh.Error):
                 data = b""
-            if self._terminal is not None and data:
-                data, echo, interrupts = self._terminal.typed(data)
-                self._channel.stdout.write(echo)
-                if interrupts:
-                    self._signal(SIGNALS["INT"])
-                if self._terminal.is_at_end:
-                    self._take_in(data)
-                    data = b""
-                elif not data:
-                    continue
             self._take_in(data)
             if not data:
                 return

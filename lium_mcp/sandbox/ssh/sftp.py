@@ -9,36 +9,30 @@ import os
 import stat
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import asyncssh
 from asyncssh import SFTPAttrs, SFTPName, SFTPVFSAttrs
 
-from lium_mcp.sandbox.container.commands.trees import long_name, size_of
 from lium_mcp.sandbox.container.containers import HOME
 from lium_mcp.sandbox.container.files import (
     BLOCK_BYTES,
     NAME_BYTES,
-    Device,
     Directory,
     File,
     FileSystem,
-    Link,
     Node,
     failure,
 )
-
-if TYPE_CHECKING:
-    from lium_mcp.sandbox.ssh.server import Line
+from lium_mcp.sandbox.container.listing import long_name, size_of
+from lium_mcp.sandbox.ssh.line import Line
 
 MOST_HANDLES: Final = 64
 READ_BYTES: Final = 4 * 1024 * 1024
-KINDS: Final = {File: stat.S_IFREG, Directory: stat.S_IFDIR, Link: stat.S_IFLNK, Device: stat.S_IFCHR}
+KINDS: Final = {File: stat.S_IFREG, Directory: stat.S_IFDIR}
 SFTP_KINDS: Final = {
     File: asyncssh.FILEXFER_TYPE_REGULAR,
     Directory: asyncssh.FILEXFER_TYPE_DIRECTORY,
-    Link: asyncssh.FILEXFER_TYPE_SYMLINK,
-    Device: asyncssh.FILEXFER_TYPE_CHAR_DEVICE,
 }
 
 T = TypeVar("T")
@@ -48,7 +42,7 @@ T = TypeVar("T")
 class Handle:
     """An open file."""
 
-    node: File | Device
+    node: File
     may_read: bool
     may_write: bool
     appends: bool
@@ -64,7 +58,7 @@ class Handle:
 class PodFiles(asyncssh.SFTPServer):
     """The files of one pod, over one connection."""
 
-    def __init__(self, channel: "asyncssh.SSHServerChannel[bytes]", line: "Line") -> None:
+    def __init__(self, channel: "asyncssh.SSHServerChannel[bytes]", line: Line) -> None:
         super().__init__(channel)
         self._line = line
         self._handles: set[Handle] = set()
@@ -111,8 +105,8 @@ class PodFiles(asyncssh.SFTPServer):
         return self._do(lambda files: _attributes(files.get(os.fsdecode(path), HOME)))
 
     def lstat(self, path: bytes) -> SFTPAttrs:
-        """Describe what is at a path, be it a link."""
-        return self._do(lambda files: _attributes(files.get(os.fsdecode(path), HOME, follow=False)))
+        """Describe what is at a path."""
+        return self.stat(path)
 
     def fstat(self, file_obj: object) -> SFTPAttrs:
         """Describe an open file."""
@@ -123,8 +117,8 @@ class PodFiles(asyncssh.SFTPServer):
         self._do(lambda files: _change(files, files.get(os.fsdecode(path), HOME), attrs))
 
     def lsetstat(self, path: bytes, attrs: SFTPAttrs) -> None:
-        """Change mode and time of what is at a path, be it a link."""
-        self._do(lambda files: _change(files, files.get(os.fsdecode(path), HOME, follow=False), attrs))
+        """Change size, mode and time."""
+        self.setstat(path, attrs)
 
     def fsetstat(self, file_obj: object, attrs: SFTPAttrs) -> None:
         """Change size, mode and time of an open file."""
@@ -133,12 +127,11 @@ class PodFiles(asyncssh.SFTPServer):
 
     def statvfs(self, path: bytes) -> SFTPVFSAttrs:
         """Tell how much room there is."""
-        return self._do(lambda files: _room(files.get(os.fsdecode(path), HOME), files))
+        return self._do(lambda files: _room(files.get(os.fsdecode(path), HOME)))
 
     def fstatvfs(self, file_obj: object) -> SFTPVFSAttrs:
         """Tell how much room there is."""
-        node = _handle(file_obj).node
-        return self._do(lambda files: _room(node, files))
+        return _room(_handle(file_obj).node)
 
     # files
 
@@ -209,8 +202,6 @@ class PodFiles(asyncssh.SFTPServer):
         handle = _handle(file_obj)
         if not handle.may_read:
             raise failure(errno.EBADF)
-        if isinstance(handle.node, Device):
-            return b""
         data = bytes(handle.node.data[offset : offset + min(size, READ_BYTES)])
         self._line.carry(len(data))
         return data
@@ -221,10 +212,8 @@ class PodFiles(asyncssh.SFTPServer):
         if not handle.may_write:
             raise failure(errno.EBADF)
         self._line.carry(len(data))
-        node = handle.node
-        if isinstance(node, File):
-            place = len(node.data) if handle.appends else offset
-            self._do(lambda files: node.write_at(place, data, files.now()))
+        place = len(handle.node.data) if handle.appends else offset
+        self._do(lambda files: handle.node.write_at(place, data, files.now()))
         return len(data)
 
     def fsync(self, file_obj: object) -> None:
@@ -258,7 +247,7 @@ class PodFiles(asyncssh.SFTPServer):
         self._do(lambda files: files.remove_directory(os.fsdecode(path), HOME))
 
     def remove(self, path: bytes) -> None:
-        """Remove a file or a link."""
+        """Remove a file."""
         self._do(lambda files: files.remove_file(os.fsdecode(path), HOME))
 
     def rename(self, oldpath: bytes, newpath: bytes) -> None:
@@ -270,23 +259,17 @@ class PodFiles(asyncssh.SFTPServer):
         self._do(lambda files: files.rename(os.fsdecode(oldpath), os.fsdecode(newpath), HOME))
 
     def readlink(self, path: bytes) -> bytes:
-        """Tell what a link names."""
+        """Refuse: nothing is a link."""
+        self.stat(path)
+        raise failure(errno.EINVAL)
 
-        def read(files: FileSystem) -> bytes:
-            node = files.get(os.fsdecode(path), HOME, follow=False)
-            if not isinstance(node, Link):
-                raise failure(errno.EINVAL)
-            return os.fsencode(node.target)
-
-        return self._do(read)
-
-    def symlink(self, oldpath: bytes, newpath: bytes) -> None:
-        """Make a symbolic link, which leads nowhere but into the container."""
-        self._do(lambda files: files.make_link(os.fsdecode(oldpath), os.fsdecode(newpath), HOME))
+    def symlink(self, oldpath: bytes, newpath: bytes) -> None:  # noqa: ARG002
+        """Refuse: there are no links."""
+        raise asyncssh.SFTPOpUnsupported("no links")
 
     def link(self, oldpath: bytes, newpath: bytes) -> None:  # noqa: ARG002
-        """Refuse: there are no hard links."""
-        raise asyncssh.SFTPOpUnsupported("no hard links")
+        """Refuse: there are no links."""
+        raise asyncssh.SFTPOpUnsupported("no links")
 
     def exit(self) -> None:
         """Forget what is open, and end with a status, without which scp takes the copy for failed."""
@@ -321,14 +304,14 @@ def _change(files: FileSystem, node: Node, attrs: SFTPAttrs) -> None:
         if not isinstance(node, File):
             raise failure(errno.EINVAL)
         node.resize(attrs.size, files.now())
-    if attrs.permissions is not None and not isinstance(node, Device):
+    if attrs.permissions is not None:
         node.mode = attrs.permissions & 0o777
     if attrs.mtime is not None:
         node.modified_at = float(min(max(attrs.mtime, 0), 2**32 - 1))
 
 
-def _room(node: Node, files: FileSystem) -> SFTPVFSAttrs:
-    storage = files.root.storage if isinstance(node, Device) else node.storage
+def _room(node: Node) -> SFTPVFSAttrs:
+    storage = node.storage
     blocks, left = storage.limit_bytes // BLOCK_BYTES, (storage.limit_bytes - storage.used_bytes) // BLOCK_BYTES
     return SFTPVFSAttrs(
         bsize=BLOCK_BYTES,

@@ -2,28 +2,11 @@
 
 from typing import Final
 
-from lium_mcp.sandbox.container.commands import builtins, processes, python, system, text, trees
-from lium_mcp.sandbox.container.commands.inputs import Usage
-from lium_mcp.sandbox.container.commands.patterns import PatternFault
-from lium_mcp.sandbox.container.shell import Call, Program
-
-MISUSED: Final = 2
-
-
-def _guarded(program: Program) -> Program:
-    """Let a command say what is wrong with its arguments, instead of ending its shell."""
-
-    async def guarded(call: Call) -> int:
-        try:
-            return await program(call)
-        except (Usage, PatternFault) as fault:
-            return await call.fail(str(fault), MISUSED)
-
-    return guarded
-
+from lium_mcp.sandbox.container.commands import builtins, find, machine, paths, processes, python, text
+from lium_mcp.sandbox.container.run import Program
 
 PROGRAMS: Final[dict[str, Program]] = {
-    name: _guarded(program)
-    for module in (builtins, text, trees, system, processes, python)
+    name: program
+    for module in (builtins, text, paths, find, machine, processes, python)
     for name, program in module.PROGRAMS.items()
 }

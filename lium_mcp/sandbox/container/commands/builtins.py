@@ -1,28 +1,21 @@
-"""Commands that change the shell they run in: cd, export, set, exit, read and their like; and ``test``."""
+"""Commands that change or ask the shell they run in, and those that only print: cd, export, set, test, echo, printf."""
 
 import operator
+import re
 from collections.abc import Callable
 from typing import Final
 
-from lium_mcp.sandbox.container.commands.inputs import Usage, options, whole_number
-from lium_mcp.sandbox.container.commands.trees import size_of
-from lium_mcp.sandbox.container.files import Directory, File, Link, Node
-from lium_mcp.sandbox.container.shell import Call, Exit, LoopControl, Program
-from lium_mcp.sandbox.container.syntax import NAME
+from lium_mcp.sandbox.container.commands.inputs import whole_number
+from lium_mcp.sandbox.container.files import Directory, File
+from lium_mcp.sandbox.container.listing import size_of
+from lium_mcp.sandbox.container.parse import NAME
+from lium_mcp.sandbox.container.run import MISUSED, Call, Exit, Program, Usage
 
-LONGEST_LINE: Final = 64 * 1024
-NUMBER_DIGITS: Final = 18
-NOT_A_TEST: Final = 2
-BYTES_READ_PER_STEP: Final = 100
-_FILE_TESTS: Final = frozenset(f"-{letter}" for letter in "efdsrwxLh")
+MOST_NUMBERS: Final = 100_000
 _COMPARISONS: Final[dict[str, Callable[[int, int], bool]]] = {
-    "-eq": operator.eq,
-    "-ne": operator.ne,
-    "-lt": operator.lt,
-    "-le": operator.le,
-    "-gt": operator.gt,
+    "-eq": operator.eq, "-ne": operator.ne, "-lt": operator.lt, "-le": operator.le, "-gt": operator.gt,
     "-ge": operator.ge,
-}
+}  # fmt: skip
 
 
 async def true(_: Call) -> int:
@@ -38,16 +31,14 @@ async def false(_: Call) -> int:
 async def cd(call: Call) -> int:
     """Change the directory."""
     process = call.process
-    _, paths = options(call.arguments, "LP") if call.arguments != ["-"] else ({}, ["-"])
-    target = paths[0] if paths else process.variables.get("HOME", "/root")
+    target = (call.arguments or [process.variables.get("HOME", "/root")])[0]
     if target == "-":
         target = process.variables.get("OLDPWD", process.cwd)
     try:
         process.files.directory(target, process.cwd)
-        path = process.files.find(target, process.cwd).path
     except OSError as error:
         return await call.fail(f"{target[:200]}: {error.strerror}")
-    process.variables["OLDPWD"], process.cwd = process.cwd, path
+    process.variables["OLDPWD"], process.cwd = process.cwd, process.files.find(target, process.cwd).path
     return 0
 
 
@@ -61,8 +52,6 @@ async def export(call: Call) -> int:
     """Give variables to the commands that are started."""
     for word in call.arguments:
         name, equals, value = word.partition("=")
-        if word in {"-n", "-p"}:
-            continue
         if not NAME.fullmatch(name):
             return await call.fail(f"`{word[:100]}': not a valid identifier")
         if equals:
@@ -71,69 +60,22 @@ async def export(call: Call) -> int:
     return 0
 
 
-async def unset(call: Call) -> int:
-    """Forget variables."""
-    for name in call.arguments:
-        call.process.variables.pop(name, None)
-        call.process.exported.discard(name)
-    return 0
-
-
 async def set_(call: Call) -> int:
-    """Set options (e, u, x, pipefail) or the shell's arguments."""
+    """Let the shell end at a failure (-e), refuse unknown variables (-u), and look at all of a pipe (-o pipefail)."""
     words = list(call.arguments)
-    if not words:
-        names = sorted(call.process.variables)
-        await call.out("".join(f"{name}='{call.process.variables[name]}'\n" for name in names))
-        return 0
-    while words and words[0][:1] in {"-", "+"} and words[0] != "--":
-        option = words.pop(0)
-        change = call.shell.options.add if option.startswith("-") else call.shell.options.discard
-        for letter in option[1:]:
-            if letter == "o":
-                change(_long_option(words.pop(0) if words else ""))
-            elif letter in "eux":
-                change(letter)
-            elif letter not in "m+h":
-                raise Usage(f"-{letter}: invalid option")
-    if words:
-        call.shell.arguments = words[words[0] == "--" :]
+    while words:
+        letters = words.pop(0)
+        if not re.fullmatch("[-+][euo]+", letters) or ("o" in letters and words[:1] != ["pipefail"]):
+            raise Usage("the sandbox's set knows -e, -u and -o pipefail")
+        names = {"pipefail" if letter == "o" else letter for letter in letters[1:]}
+        del words[: "o" in letters]
+        call.shell.options = call.shell.options | names if letters[0] == "-" else call.shell.options - names
     return 0
-
-
-def _long_option(name: str) -> str:
-    letters = {"errexit": "e", "nounset": "u", "xtrace": "x", "pipefail": "pipefail"}
-    if name not in letters:
-        raise Usage(f"{name[:40]}: invalid option name")
-    return letters[name]
 
 
 async def exit_(call: Call) -> int:
     """End the shell."""
-    raise Exit(_status(call))
-
-
-def _status(call: Call) -> int:
-    if not call.arguments:
-        return call.shell.last_status
-    return whole_number(call.arguments[0]) & 255
-
-
-async def loop_control(call: Call) -> int:
-    """Leave loops, or begin the next turn."""
-    levels = whole_number(call.arguments[0]) if call.arguments else 1
-    if not call.shell.loops:
-        return await call.fail("only meaningful in a loop", 0)
-    raise LoopControl(is_break=call.name == "break", levels=max(1, levels))
-
-
-async def shift(call: Call) -> int:
-    """Drop the first arguments."""
-    count = whole_number(call.arguments[0]) if call.arguments else 1
-    if count > len(call.shell.arguments):
-        return 1
-    del call.shell.arguments[:count]
-    return 0
+    raise Exit(whole_number(call.arguments[0]) & 255 if call.arguments else call.shell.last_status)
 
 
 async def wait(call: Call) -> int:
@@ -147,80 +89,90 @@ async def wait(call: Call) -> int:
     return status if wanted else 0
 
 
-async def source(call: Call) -> int:
-    """Run a file in this shell."""
+async def which(call: Call) -> int:
+    """Print where commands are."""
+    for name in call.arguments:
+        if name in call.shell.programs:
+            await call.out(f"/usr/bin/{name}\n")
+        else:
+            call.status = 1
+    return call.status
+
+
+async def echo(call: Call) -> int:
+    """Print the arguments."""
+    words = list(call.arguments)
+    ends = "" if words[:1] == ["-n"] else "\n"
+    await call.out(" ".join(words[not ends :]) + ends)
+    return 0
+
+
+async def printf(call: Call) -> int:
+    """Print by a template, which is used again until no argument is left."""
     if not call.arguments:
-        raise Usage("filename argument required")
-    data = call.process.files.read_file(call.arguments[0], call.process.cwd)
-    return await call.shell.run_text(data.decode("utf-8", "surrogateescape"), ends=False)
+        raise Usage("usage: printf format [arguments]")
+    template, *left = call.arguments
+    pieces = re.split(r"(%.?|\\x[0-9A-Fa-f]{2}|\\.)", template, flags=re.DOTALL)
+    known = {"%%": "%", "\\n": "\n", "\\t": "\t", "\\r": "\r", "\\\\": "\\", "\\e": "\x1b"}
+    while True:
+        before, shown = len(left), ""
+        for piece in pieces:
+            if piece in {"%s", "%d"}:
+                shown += left.pop(0) if left else ("0" if piece == "%d" else "")
+            elif piece.startswith("%") and piece not in known:
+                raise Usage(f"the sandbox's printf knows %s, %d and %%, not {piece}")
+            elif len(piece) == len("\\xff") and piece.startswith("\\x"):
+                shown += bytes.fromhex(piece[2:]).decode("utf-8", "surrogateescape")
+            else:
+                shown += known.get(piece, piece)
+        await call.out(shown)
+        call.process.budget.spend()
+        if not left or len(left) == before:
+            return 0
 
 
-async def eval_(call: Call) -> int:
-    """Run the arguments as a script in this shell."""
-    return await call.shell.run_text(" ".join(call.arguments), ends=False)
+async def seq(call: Call) -> int:
+    """Print whole numbers."""
+    numbers = [whole_number(word, largest=10**9) for word in call.arguments]
+    if not 1 <= len(numbers) <= 2:  # noqa: PLR2004 - first and last
+        raise Usage("the sandbox's seq takes [FIRST] LAST")
+    counted = range(numbers[0] if len(numbers) > 1 else 1, numbers[-1] + 1)
+    if len(counted) > MOST_NUMBERS:
+        raise Usage(f"the sandbox's seq prints at most {MOST_NUMBERS} numbers")
+    await call.out("".join(f"{number}\n" for number in counted))
+    return 0
 
 
-async def exec_(call: Call) -> int:
-    """Run a command and end the shell with it."""
-    if not call.arguments:
-        return 0
-    raise Exit(await call.shell.run_words(call.arguments))
-
-
-async def read(call: Call) -> int:
-    """Read one line into variables."""
-    _, names = options(call.arguments, "r", "p")
-    line, stream = bytearray(), call.process.streams.get(0)
-    byte = b""
-    while stream is not None and (byte := await stream.read(1)) and byte != b"\n":
-        line += byte
-        if len(line) > LONGEST_LINE:
-            return await call.fail("line too long")
-    call.process.budget.spend(len(line) // BYTES_READ_PER_STEP)
-    names = names or ["REPLY"]
-    if not all(NAME.fullmatch(name) for name in names):
-        return await call.fail("not a valid identifier")
-    words = line.decode("utf-8", "surrogateescape").split(None, len(names) - 1)
-    for number, name in enumerate(names):
-        call.process.variables[name] = words[number].rstrip() if number < len(words) else ""
-    return 0 if byte else 1
+async def yes(call: Call) -> int:
+    """Print a line again and again, until nobody reads on or the session has done all that it may."""
+    line = (" ".join(call.arguments)[:1000] or "y") + "\n"
+    while True:
+        await call.out(line * 1000)
 
 
 async def test(call: Call) -> int:
     """Check files, texts and numbers."""
     words = list(call.arguments)
-    if call.name == "[":
-        if words[-1:] != ["]"]:
-            return await call.fail("missing `]'", NOT_A_TEST)
-        words.pop()
-    if len(words) > 100:  # noqa: PLR2004 - nobody writes that many
-        return await call.fail("too many arguments", NOT_A_TEST)
+    if call.name == "[" and (not words or words.pop() != "]"):
+        return await call.fail("missing `]'", MISUSED)
+    is_negated = len(words) > 1 and words[0] == "!"
     try:
-        return 0 if _either(call, words) else 1
+        holds = _holds(call, words[is_negated:])
     except ValueError as error:
-        return await call.fail(str(error), NOT_A_TEST)
+        return await call.fail(str(error), MISUSED)
+    return int(holds == is_negated)
 
 
-def _either(call: Call, words: list[str]) -> bool:
-    for joint, combine in (("-o", any), ("-a", all)):
-        if joint in words[1:-1] and len(words) > 3:  # noqa: PLR2004 - shorter ones compare the word itself
-            at = words.index(joint, 1)
-            return combine([_either(call, words[:at]), _either(call, words[at + 1 :])])
-    return _single(call, words)
-
-
-def _single(call: Call, words: list[str]) -> bool:
+def _holds(call: Call, words: list[str]) -> bool:
     match words:
         case []:
             return False
         case [text]:
             return bool(text)
-        case ["!", *rest]:
-            return not _single(call, rest)
-        case ["-z" | "-n" | "-t" as kind, text]:
-            return {"-z": not text, "-n": bool(text), "-t": False}[kind]
-        case [kind, path] if kind in _FILE_TESTS:
-            return _file_test(call, kind[1], path)
+        case ["-z" | "-n" as kind, text]:
+            return bool(text) == (kind == "-n")
+        case ["-e" | "-f" | "-d" | "-s" | "-x" | "-r" | "-w" as kind, path]:
+            return _file_test(call, kind, path)
         case [left, "=" | "==" | "!=" as kind, right]:
             return (left == right) != (kind == "!=")
         case [left, kind, right] if kind in _COMPARISONS:
@@ -230,37 +182,25 @@ def _single(call: Call, words: list[str]) -> bool:
 
 def _file_test(call: Call, kind: str, path: str) -> bool:
     try:
-        node: Node | None = call.process.files.find(path, call.process.cwd, follow=kind not in "Lh").node
+        node = call.process.files.get(path, call.process.cwd)
     except OSError:
         return False
     match kind:
-        case "f":
-            return isinstance(node, File)
-        case "d":
-            return isinstance(node, Directory)
-        case "L" | "h":
-            return isinstance(node, Link)
-        case "s":
-            return node is not None and size_of(node) > 0
-        case "x":
-            return node is not None and bool(node.mode & 0o111)
-    return node is not None
+        case "-s":
+            return size_of(node) > 0
+        case "-x":
+            return bool(node.mode & 0o111)
+    return isinstance(node, {"-f": File, "-d": Directory}.get(kind, object))
 
 
 def _number(text: str) -> int:
-    digits = text.strip().lstrip("+-")
-    if not (
-        digits.isascii()
-        and digits.isdigit()
-        and len(digits) <= NUMBER_DIGITS
-        and text.strip()[1:] in {digits, digits[1:]}
-    ):
+    if not re.fullmatch("[-+]?[0-9]{1,18}", text.strip(), re.ASCII):
         raise ValueError(f"{text[:40]}: integer expression expected")
     return int(text)
 
 
 PROGRAMS: Final[dict[str, Program]] = {
-    "true": true, ":": true, "false": false, "cd": cd, "pwd": pwd, "export": export, "unset": unset, "set": set_,
-    "exit": exit_, "return": exit_, "break": loop_control, "continue": loop_control, "shift": shift, "wait": wait,
-    ".": source, "source": source, "eval": eval_, "exec": exec_, "read": read, "test": test, "[": test,
+    "true": true, "false": false, "cd": cd, "pwd": pwd, "export": export, "set": set_,
+    "exit": exit_, "wait": wait, "which": which, "echo": echo, "printf": printf, "seq": seq, "yes": yes, "test": test,
+    "[": test,
 }  # fmt: skip

@@ -1,18 +1,15 @@
 """What commands share: reading their options and their input."""
 
 import errno
+import re
+from collections.abc import AsyncIterator
 from typing import Final
 
-from lium_mcp.sandbox.container.files import Device, Directory, Node, failure, walk
-from lium_mcp.sandbox.container.shell import Call
+from lium_mcp.sandbox.container.files import Directory, Node, failure, walk
+from lium_mcp.sandbox.container.run import CHUNK_BYTES, Call, Usage
 
-CHUNK_BYTES: Final = 64 * 1024
 ENTRIES_PER_STEP: Final = 10
-INPUT_BYTES: Final = 256 * 1024 * 1024
-
-
-class Usage(Exception):
-    """Arguments that the command does not take."""
+INPUT_BYTES: Final = 64 * 1024 * 1024
 
 
 def options(arguments: list[str], flags: str, valued: str = "") -> tuple[dict[str, str], list[str]]:
@@ -45,7 +42,7 @@ def options(arguments: list[str], flags: str, valued: str = "") -> tuple[dict[st
     return found, operands
 
 
-def whole_number(text: str, *, largest: int = 10**9) -> int:
+def whole_number(text: str, *, largest: int = 10**12) -> int:
     """Read a number of lines, bytes or the like.
 
     Raises:
@@ -62,54 +59,33 @@ def seconds(text: str) -> float:
     Raises:
         Usage: it is none.
     """
-    scale = {"s": 1, "m": 60, "h": 3600, "d": 86400}.get(text[-1:], 0)
-    digits = text[:-1] if scale else text
-    whole, _, fraction = digits.partition(".")
-    if not (digits.isascii() and (whole + fraction).isdigit() and len(digits) <= 12):  # noqa: PLR2004 - 30,000 years
+    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smhd]?)", text)
+    if match is None:
         raise Usage(f"invalid time interval '{text[:40]}'")
-    return float(digits) * (scale or 1)
+    return float(match[1]) * {"m": 60, "h": 3600, "d": 86400}.get(match[2], 1)
 
 
-async def read_all(call: Call, paths: list[str]) -> bytes:
-    """Read files, or standard input where none is named, one after the other."""
-    parts = []
+async def inputs(call: Call, paths: list[str], code: int = 1) -> AsyncIterator[tuple[str, bytes]]:
+    """Read files, or standard input for ``-`` and where none is named; complain of those that cannot be read."""
     for path in paths or ["-"]:
-        parts.append(await read_one(call, path))
-        if sum(map(len, parts)) > INPUT_BYTES:
-            raise failure(errno.EFBIG)
-    return b"".join(parts)
+        try:
+            yield path, await read(call, path)
+        except OSError as error:
+            await call.fail(f"{path}: {error.strerror}", code)
 
 
-async def read_one(call: Call, path: str) -> bytes:
+async def read(call: Call, path: str) -> bytes:
     """Read one file, or standard input for ``-``."""
     if path == "-":
-        return await _read_input(call)
-    node = call.process.files.open_file(path, call.process.cwd)
-    if isinstance(node, Device):
-        if node.kind != "null":
-            raise failure(errno.EFBIG)
-        return b""
-    call.process.budget.spend_on(len(node.data))
-    return bytes(node.data)
-
-
-async def _read_input(call: Call) -> bytes:
-    stream = call.process.streams.get(0)
-    found = bytearray()
-    while stream is not None and (chunk := await stream.read(CHUNK_BYTES)):
-        found += chunk
-        if len(found) > INPUT_BYTES:
-            raise failure(errno.EFBIG)
-    return bytes(found)
-
-
-async def write_bytes(call: Call, data: bytes) -> None:
-    """Write bytes to standard output, in pieces."""
-    stream = call.process.streams.get(1)
-    for start in range(0, len(data), CHUNK_BYTES):
-        call.process.budget.spend_on(CHUNK_BYTES)
-        if stream is not None:
-            await stream.write(data[start : start + CHUNK_BYTES])
+        found, stream = bytearray(), call.process.streams.get(0)
+        while stream is not None and (chunk := await stream.read(CHUNK_BYTES)):
+            found += chunk
+            if len(found) > INPUT_BYTES:
+                raise failure(errno.EFBIG)
+        return bytes(found)
+    data = call.process.files.read_file(path, call.process.cwd)
+    call.process.budget.spend_on(len(data))
+    return data
 
 
 def below(call: Call, directory: Directory) -> list[tuple[str, Node]]:
@@ -117,3 +93,8 @@ def below(call: Call, directory: Directory) -> list[tuple[str, Node]]:
     found = list(walk(directory))
     call.process.budget.spend(len(found) // ENTRIES_PER_STEP)
     return found
+
+
+def lines_of(data: bytes) -> list[bytes]:
+    """Split data into lines, each with its end."""
+    return re.findall(rb"[^\n]*\n|[^\n]+", data)

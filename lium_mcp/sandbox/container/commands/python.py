@@ -4,8 +4,8 @@ import json
 import posixpath
 from typing import Final
 
-from lium_mcp.sandbox.container.commands.inputs import Usage, seconds, whole_number
-from lium_mcp.sandbox.container.shell import Call, Program
+from lium_mcp.sandbox.container.commands.inputs import seconds, whole_number
+from lium_mcp.sandbox.container.run import Call, Program, Usage
 from lium_mcp.sandbox.seeded import fraction
 
 VERSION: Final = "Python 3.11.9"

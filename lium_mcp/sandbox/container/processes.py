@@ -10,12 +10,13 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Final, Protocol
 
 from lium_mcp.sandbox.container.files import FileSystem, failure
 from lium_mcp.sandbox.container.host import Host
 from lium_mcp.sandbox.container.streams import Stream
-from lium_mcp.sandbox.container.waiting import HANGUP, KILLED, Signalled, pause, wait_in
+from lium_mcp.sandbox.container.waiting import KILLED, Signalled, Waiting, pause
 
 ABORTED: Final = 6
 PROCESSES: Final = 64
@@ -69,11 +70,10 @@ class Process:
     variables: dict[str, str]
     exported: set[str]
     streams: dict[int, Stream]
-    exit_code: int | None = None
-    ignores_hangup: bool = False
     nested: int = 0
+    exit_code: int | None = None
     children: "list[Process]" = field(default_factory=list)
-    waiters: "list[Process]" = field(default_factory=list)
+    end: Waiting = field(default_factory=Waiting)
     turn: int = 0
     coroutine: Coroutine[Any, Any, int] | None = None
     pending: int | None = None
@@ -88,14 +88,10 @@ class Process:
         """The time."""
         return self.kernel.time.now
 
-    async def write(self, text: str, *, to: int = 1) -> None:
-        """Write text to a stream."""
-        if to in self.streams:
-            await self.streams[to].write(text.encode("utf-8", "surrogateescape"))
-
     async def complain(self, text: str) -> None:
         """Write a line to standard error."""
-        await self.write(f"{text}\n", to=2)
+        if 2 in self.streams:  # noqa: PLR2004 - standard error
+            await self.streams[2].write(f"{text}\n".encode("utf-8", "surrogateescape"))
 
     async def sleep(self, seconds: float) -> None:
         """Wait for the world's time."""
@@ -108,11 +104,11 @@ class Process:
         """Wait until a process has ended; False when that took longer."""
         due = None if within_seconds is None else self._after(within_seconds)
         while child.exit_code is None:
+            if due is not None and self.now >= due:
+                return False
             if due is not None:
-                if self.now >= due:
-                    return False
                 self._alarm(due)
-            await wait_in(child.waiters)
+            await child.end.wait()
         return True
 
     def _after(self, seconds: float) -> datetime:
@@ -136,41 +132,43 @@ class Kernel:
         self._ready: deque[Process] = deque()
         self._is_running = False
 
-    def spawn(  # a process is a handful of facts
-        self,
-        main: Main,
-        title: str,
-        *,
-        streams: dict[int, Stream],
-        parent: Process | None = None,
-        budget: Budget | None = None,
-        own_group: bool = False,
-        cwd: str = "/",
-        variables: dict[str, str] | None = None,
-        exported: set[str] | None = None,
+    def begin(
+        self, main: Main, title: str, *, streams: dict[int, Stream], cwd: str, variables: dict[str, str]
     ) -> Process:
-        """Start a process; it first runs when the one that runs now waits or ends."""
+        """Start a process that no other process starts; it first runs when the kernel does."""
+        pid, now = self._next_pid, self.time.now
+        return self._started(
+            main, Process(self, pid, pid, title, now, Budget(), cwd, variables, set(variables), streams)
+        )
+
+    def fork(self, parent: Process, main: Main, title: str, *, streams: dict[int, Stream], own_group: bool) -> Process:
+        """Start a process from another; it first runs when the one that runs now waits or ends."""
+        pid = self._next_pid
+        group = pid if own_group else parent.group
+        variables, exported = dict(parent.variables), set(parent.exported)
+        child = Process(
+            self,
+            pid,
+            group,
+            title,
+            self.time.now,
+            parent.budget,
+            parent.cwd,
+            variables,
+            exported,
+            streams,
+            parent.nested,
+        )
+        parent.children.append(self._started(main, child))
+        return child
+
+    def _started(self, main: Main, process: Process) -> Process:
         if len(self.processes) >= PROCESSES:
             raise failure(errno.EAGAIN)
-        pid, self._next_pid = self._next_pid, self._next_pid + 1
-        process = Process(
-            kernel=self,
-            pid=pid,
-            group=pid if parent is None or own_group else parent.group,
-            title=title,
-            started_at=self.time.now,
-            budget=budget or (parent.budget if parent is not None else Budget()),
-            cwd=cwd if parent is None else parent.cwd,
-            variables=dict(variables or {}) if parent is None else dict(parent.variables),
-            exported=set(exported or ()) if parent is None else set(parent.exported),
-            streams={number: stream.hold() for number, stream in streams.items()},
-            ignores_hangup=parent is not None and parent.ignores_hangup,
-            nested=0 if parent is None else parent.nested,
-        )
+        self._next_pid += 1
+        process.streams = {number: stream.hold() for number, stream in process.streams.items()}
         process.coroutine = main(process)
-        self.processes[pid] = process
-        if parent is not None:
-            parent.children.append(process)
+        self.processes[process.pid] = process
         self._ready.append(process)
         return process
 
@@ -192,7 +190,7 @@ class Kernel:
         self._is_running = True
         try:
             if not self._is_up():
-                self.kill_all()
+                self.signal(list(self.processes.values()), KILLED)
             while self._ready:
                 self._step(self._ready.popleft())
         finally:
@@ -201,17 +199,13 @@ class Kernel:
     def signal(self, processes: list[Process], number: int) -> None:
         """Send a signal; each takes it at its next turn."""
         for process in processes:
-            if process.exit_code is None and not (number == HANGUP and process.ignores_hangup):
+            if process.exit_code is None:
                 process.pending = KILLED if process.pending == KILLED else number
                 self.make_ready(process)
 
     def group(self, number: int) -> list[Process]:
         """Return the living processes of a group."""
         return [process for process in self.processes.values() if process.group == number]
-
-    def kill_all(self) -> None:
-        """End everything, as when the container is gone."""
-        self.signal(list(self.processes.values()), KILLED)
 
     def _step(self, process: Process) -> None:
         if process.exit_code is not None or process.coroutine is None:
@@ -223,8 +217,8 @@ class Kernel:
                 asked = process.coroutine.throw(Signalled(number))
             else:
                 asked = process.coroutine.send(None)
-            while asked == "me":
-                asked = process.coroutine.send(process)
+            while asked == "waker":
+                asked = process.coroutine.send(partial(self.make_ready, process))
         except StopIteration as end:
             self._finish(process, int(end.value) & 255)
         except Signalled as signalled:
@@ -244,6 +238,4 @@ class Kernel:
         for stream in process.streams.values():
             stream.release()
         process.streams = {}
-        waiters, process.waiters = process.waiters, []
-        for waiter in waiters:
-            self.make_ready(waiter)
+        process.end.wake()
