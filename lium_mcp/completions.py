@@ -10,7 +10,7 @@ from mcp.types import Completion, CompletionArgument, CompletionContext, PromptR
 
 from lium_mcp.api import LiumError
 from lium_mcp.text import clean
-from lium_mcp.tools.call import Call, Runtime
+from lium_mcp.toolkit.call import Call, Runtime
 
 _LONGEST_VALUE: Final = 200
 _MOST_VALUES: Final = 100

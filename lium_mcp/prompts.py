@@ -15,7 +15,7 @@ from mcp.server.context import CallNext, HandlerResult
 from mcp.server.mcpserver.prompts import Prompt
 from pydantic import AfterValidator, Field
 
-from lium_mcp.tools.arguments import HOST_ADDED
+from lium_mcp.toolkit.arguments import HOST_ADDED
 
 
 def _check_number(text: str) -> str:

@@ -11,12 +11,15 @@ from mcp.server import MCPServer
 from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError
 from pydantic import ValidationError
 
+from lium_mcp.results import Result
+from lium_mcp.services.failure_words import FAILURES, as_failure
+from lium_mcp.services.policy_view import Offered, policy_view
+from lium_mcp.services.polling import READ_LIMIT_SECONDS, time_limit
 from lium_mcp.text import clean
-from lium_mcp.tools.call import READ_LIMIT_SECONDS, Call, Runtime, time_limit
-from lium_mcp.tools.failures import FAILURES, as_failure, from_validation
-from lium_mcp.tools.official_commands import without_commands
-from lium_mcp.tools.policy_view import Offered, policy_view
-from lium_mcp.tools.results import Result, as_json
+from lium_mcp.toolkit.argument_problems import from_validation
+from lium_mcp.toolkit.call import Call, Runtime
+from lium_mcp.toolkit.official_commands import without_commands
+from lium_mcp.toolkit.rendering import as_json
 
 _JSON: Final = "application/json"
 _MOST_ROWS: Final = 100
@@ -39,7 +42,9 @@ def add_resources(server: MCPServer[None], runtime: Runtime, offered: Offered, t
         mime_type=_JSON,
     )
     async def policy_in_force() -> str:
-        return await _read(Call(runtime), lambda call: policy_view(call, offered))
+        return await _read(
+            Call(runtime), lambda call: policy_view(call.account, call.policy, call.runtime.confirm, offered)
+        )
 
     if "get_pod" in tools:
 
@@ -114,8 +119,8 @@ async def _read(call: Call, reading: Reading) -> str:
 
 def _reading(tool: str, **arguments: Any) -> Reading:  # noqa: ANN401 - what the tool takes
     async def read(call: Call) -> Result:
+        from lium_mcp.toolkit.registry import publish  # noqa: PLC0415 - as above
         from lium_mcp.tools.catalog import find_spec  # noqa: PLC0415 - start-up should not pay for what nobody reads
-        from lium_mcp.tools.registry import publish  # noqa: PLC0415 - as above
 
         spec = find_spec(tool)
         try:

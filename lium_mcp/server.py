@@ -31,15 +31,16 @@ from lium_mcp.remote.keys import KeySource
 from lium_mcp.remote.local_files import LocalFolders
 from lium_mcp.rentals import Claim, Journal, LedgerUnavailable, Renter, Worker
 from lium_mcp.resources import add_resources
+from lium_mcp.services.failure_words import GET_A_KEY, settings_wrong
+from lium_mcp.services.policy_view import Offered
+from lium_mcp.services.polling import Poller, Stop
 from lium_mcp.serving.callers import Accounts, bind_caller, caller_of_request
 from lium_mcp.serving.hangup import end_with_caller
 from lium_mcp.serving.lium_server import CLEAN_UP_SECONDS, LiumServer
 from lium_mcp.serving.sessions import note_use
 from lium_mcp.settings import Settings, Toolset, load_readable, problems_of, registry_password
-from lium_mcp.tools.call import Call, Runtime, Stop
-from lium_mcp.tools.failures import GET_A_KEY, settings_wrong
-from lium_mcp.tools.listing import ListedTool, read_listing
-from lium_mcp.tools.policy_view import Offered
+from lium_mcp.toolkit.call import Runtime
+from lium_mcp.toolkit.listing import ListedTool, read_listing
 from lium_mcp.values import SettingsError
 
 log = logging.getLogger(__name__)
@@ -298,18 +299,18 @@ async def _do_tasks(worker: Worker, runtime: Runtime, state_directory: Path | No
     """Do what is to be done between calls; nothing is sent if there is nothing."""
 
     async def follow(claim: Claim) -> None:
-        from lium_mcp.tools.follow_ups import follow  # noqa: PLC0415 - as in _bind
+        from lium_mcp.services.follow_ups import follow  # noqa: PLC0415 - as in _bind
 
-        await follow(Call(runtime), claim)
+        await follow(runtime.account(), Poller(runtime.clock, runtime.stop), claim)
 
     worker.on("follow_up", follow)
     async with anyio.create_task_group() as group:
         group.start_soon(worker.run)
         files = state_directory / "follow-ups" if state_directory is not None else None
         if files is not None and await anyio.to_thread.run_sync(files.is_dir):
-            from lium_mcp.tools.follow_ups import take_up_files  # noqa: PLC0415 - as in _bind
+            from lium_mcp.services.follow_ups import take_up_files  # noqa: PLC0415 - as in _bind
 
-            await take_up_files(runtime, worker, files)
+            await take_up_files(runtime.account(), worker, files)
 
 
 def offered_by(settings: Settings, tool_count: int) -> Offered:
@@ -349,7 +350,7 @@ def _offered(settings: Settings, listing: Sequence[ListedTool]) -> list[ListedTo
 
 
 def _bind(name: str, runtime: Runtime) -> BoundTool:
+    from lium_mcp.toolkit.registry import bind  # noqa: PLC0415 - as above
     from lium_mcp.tools.catalog import find_spec  # noqa: PLC0415 - start-up should not pay for what nobody calls
-    from lium_mcp.tools.registry import bind  # noqa: PLC0415 - as above
 
     return bind(find_spec(name), runtime)

@@ -28,7 +28,7 @@ from mcp.types import (
 from lium_mcp.sandbox import Sandbox
 from lium_mcp.server import build_server
 from lium_mcp.settings import Settings
-from lium_mcp.tools.listing import read_listing
+from lium_mcp.toolkit.listing import read_listing
 
 Mode = Literal["auto", "legacy"]
 # What everybody can read here opens nothing.

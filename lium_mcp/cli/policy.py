@@ -7,8 +7,8 @@ import anyio
 
 from lium_mcp.cli.readied import read, say, start_log
 from lium_mcp.server import make_runtime, offered_by, select_tools
-from lium_mcp.tools.call import Call, Runtime
-from lium_mcp.tools.policy_view import LimitView, Offered, policy_view
+from lium_mcp.services.policy_view import LimitView, Offered, policy_view
+from lium_mcp.toolkit.call import Runtime
 
 
 def run(options: dict[str, Any]) -> int:
@@ -29,7 +29,7 @@ def run(options: dict[str, Any]) -> int:
 
 async def explain_policy(runtime: Runtime, offered: Offered) -> int:
     """Print the limits in force, what is used of them, and what is left."""
-    view = await policy_view(Call(runtime), offered)
+    view = await policy_view(runtime.account(), runtime.policy, runtime.confirm, offered)
     kind = "only reading tools" if view.read_only else "tools"
     say(f"{view.tool_count} {kind} of {', '.join(view.toolsets)}. A person is asked: {_CONFIRM[view.confirm]}.")
     if not view.limits:

@@ -18,11 +18,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from lium_mcp.api import SYSTEM_CLOCK, Clock, LiumClient, LiumError, Pod, Template, TemplateChanges, TemplateCreate
 from lium_mcp.cli.readied import read, start_log
+from lium_mcp.results import state_in_words
 from lium_mcp.server import connect
+from lium_mcp.services.dropped_settings import SSH_PORT, dropped_settings
+from lium_mcp.services.images import image_of, is_image, split_image
 from lium_mcp.text import clean
-from lium_mcp.tools.dropped_settings import SSH_PORT, dropped_settings
-from lium_mcp.tools.images import image_of, is_image, split_image
-from lium_mcp.tools.results import state_in_words
 from lium_mcp.tools.templates import hide_values
 from lium_mcp.values import decoded
 

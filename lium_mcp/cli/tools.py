@@ -7,7 +7,7 @@ import anyio
 
 from lium_mcp.cli.readied import read, start_log
 from lium_mcp.server import build_server, select_tools
-from lium_mcp.tools.cost import tokens
+from lium_mcp.toolkit.token_cost import tokens
 
 
 def run(options: dict[str, Any]) -> int:

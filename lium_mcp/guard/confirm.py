@@ -8,13 +8,11 @@ Whatever is not a clear yes changes nothing. There is no way for the model to an
 import hashlib
 import math
 import os
-import re
 import struct
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import anyio
 from mcp import MCPError
@@ -26,12 +24,11 @@ from mcp.server.request_state import AESGCMRequestStateCodec, InvalidRequestStat
 from mcp.types import INVALID_PARAMS, InputResponseRequestParams
 from pydantic import BaseModel, Field, ValidationError
 
-Mode = Literal["auto", "always", "never"]
+from lium_mcp.guard.consent import NotConfirmed, Question
 
 ANSWER_SECONDS: Final = 300.0
 STATE_SECONDS: Final = 600.0
 """How long an answer that comes with a later request may take."""
-_AMOUNT: Final = re.compile(r"\$-?\d+(\.\d+)?")
 _ANSWER_COMES_LATER: Final = "2026-07-28"
 _READS_SECONDS: Final = 0.5  # nobody reads a question and says no to it in less
 _SEALED_AT: Final = struct.Struct("d")
@@ -53,49 +50,6 @@ class Yes(BaseModel):
     """What a person fills in."""
 
     confirm: bool = Field(description="Do it")
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What a person is asked.
-
-    Attributes:
-        text: Target, price and consequence, in words. It holds no figure that changes from one second to the next.
-        pins: Arguments by which the call goes on after a yes: ids in the place of names.
-        price_per_hour_usd: The price that is agreed to; one that is higher needs another question.
-    """
-
-    text: str
-    pins: Mapping[str, Any] = field(default_factory=dict)
-    price_per_hour_usd: float | None = None
-
-    def binds_as(self, other: "Question") -> bool:
-        """Whether a yes to this is a yes to the other: it says the same of the same target, at no higher price."""
-        mine, theirs = self.price_per_hour_usd, other.price_per_hour_usd
-        if self.pins != other.pins:
-            return False
-        if mine is None or theirs is None:
-            return self.text == other.text
-        # The price is held by its figure, the sums that follow from it and the balance are not agreed to.
-        return theirs <= mine and _AMOUNT.sub("$", self.text) == _AMOUNT.sub("$", other.text)
-
-
-NOTHING_TO_ASK: Final = Question("")
-"""Agreed to by nobody: when the person could have been asked, there was nothing to ask."""
-
-
-class NotConfirmed(Exception):
-    """There was no yes; nothing was changed.
-
-    Attributes:
-        code: Stable, for programs.
-        advice: What to do next.
-    """
-
-    def __init__(self, code: str, happened: str, advice: str) -> None:
-        super().__init__(happened)
-        self.code = code
-        self.advice = advice
 
 
 def can_ask(context: Context[Any, Any]) -> bool:

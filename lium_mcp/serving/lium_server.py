@@ -19,12 +19,15 @@ from mcp.server.stdio import stdio_server
 from mcp.types import INVALID_PARAMS, CallToolResult, GetPromptResult, InputRequiredResult, Tool
 from pydantic import ValidationError
 
+from lium_mcp.failures import ToolFailure
 from lium_mcp.guard.confirm import check_answers, unusable_answer
+from lium_mcp.services.failure_words import as_failure, crashed
+from lium_mcp.services.polling import Stop
 from lium_mcp.serving.request_ids import RequestIds
 from lium_mcp.serving.stdio import ReadableMessages
-from lium_mcp.tools.call import Stop
-from lium_mcp.tools.failures import META_KEY, ToolFailure, as_failure, crashed, from_validation, render_failure
-from lium_mcp.tools.listing import ListedTool
+from lium_mcp.toolkit.argument_problems import from_validation
+from lium_mcp.toolkit.listing import ListedTool
+from lium_mcp.toolkit.rendering import META_KEY, render_failure
 
 log = logging.getLogger("lium_mcp.calls")
 

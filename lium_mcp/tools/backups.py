@@ -6,9 +6,9 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from lium_mcp.api import Backup, BackupSchedule, LiumError, Pod, Restore
-from lium_mcp.figures import rounded
-from lium_mcp.tools.backup_runs import (
+from lium_mcp.api import BackupSchedule, LiumError, Pod
+from lium_mcp.results import Result, UtcTime, note_on
+from lium_mcp.services.backing_up import (
     DEFAULT_EVERY_HOURS,
     DEFAULT_KEEP_DAYS,
     PARTIAL,
@@ -17,14 +17,32 @@ from lium_mcp.tools.backup_runs import (
     held_path,
     losses,
     refuse_incomplete,
-    standing,
     start_backup,
     volume_root,
     wait_for_backup,
 )
-from lium_mcp.tools.call import Call
-from lium_mcp.tools.parameters import (
+from lium_mcp.services.backup_details import (
+    BackupView,
+    EndedBackup,
+    ObservedBackup,
+    age_key,
+    backup_view,
+    find_owners,
+    judge_backup,
+)
+from lium_mcp.services.pod_details import Outcome
+from lium_mcp.services.questions import (
+    ask_to_delete_backup,
+    ask_to_delete_schedule,
+    ask_to_restore,
+    ask_to_set_schedule,
+)
+from lium_mcp.services.restoring import PodRestore, RestoreView, restore_into, restore_view
+from lium_mcp.services.targets import find_pod, find_pod_or_past, find_pods
+from lium_mcp.toolkit.call import Call
+from lium_mcp.toolkit.parameters import (
     DEFAULT_WAIT_SECONDS,
+    BackupId,
     Cursor,
     Limit,
     PodName,
@@ -33,25 +51,12 @@ from lium_mcp.tools.parameters import (
     incomplete,
     page,
 )
-from lium_mcp.tools.pod_views import Outcome
-from lium_mcp.tools.questions import (
-    ask_to_delete_backup,
-    ask_to_delete_schedule,
-    ask_to_restore,
-    ask_to_set_schedule,
-)
-from lium_mcp.tools.registry import DESTROYS, DESTROYS_EACH_TIME, READS, WRITES_EACH_TIME, Toolset
-from lium_mcp.tools.restore_runs import PodRestore, RestoreView, restore_into, restore_view
-from lium_mcp.tools.results import Result, UtcTime, note_on
-from lium_mcp.tools.targets import find_pod, find_pod_or_past, find_pods
+from lium_mcp.toolkit.registry import DESTROYS, DESTROYS_EACH_TIME, READS, WRITES_EACH_TIME, Toolset
 
 toolset = Toolset("backups")
 
-BackupId = Annotated[ShortText, Field(min_length=1, description="From list_backups.")]
 
 _MOST_PODS = 50
-
-_Owner = tuple[str, str | None]  # a pod's id, and its name while it lives
 
 
 class ScheduleView(Result):
@@ -78,25 +83,6 @@ class PodSchedule(Result):
     next: str | None = None
 
 
-class BackupView(Result):
-    """One backup; the pod is missing where Lium does not tell any more whose it is."""
-
-    backup_id: str
-    pod_id: str | None = None
-    pod: str | None = None
-    status: str | None = None
-    partial: bool | None = None
-    progress_percent: float | None = None
-    created_at: UtcTime | None = None
-    started_at: UtcTime | None = None
-    completed_at: UtcTime | None = None
-    size_gb: float | None = None
-    files: int | None = None
-    deleting: str | None = None
-    problem: str | None = None
-    message: str | None = None
-
-
 class BackupRows(Result):
     """One page of backups, newest first."""
 
@@ -105,23 +91,6 @@ class BackupRows(Result):
     total: int
     incomplete: str | None = None
     next_cursor: str | None = None
-
-
-class ObservedBackup(Result):
-    """A backup after a wait: whether its data can be restored."""
-
-    outcome: Outcome
-    backup: BackupView
-    note: str | None = None
-    warnings: list[str] | None = None
-    next: str | None = None
-
-
-class EndedBackup(Result):
-    """A backup that was cancelled, or whose data is deleted or being deleted."""
-
-    backup_id: str
-    status: str | None = None
 
 
 class RestoreRows(Result):
@@ -147,7 +116,7 @@ class Restored(Result):
 @toolset.tool(title="Get backup schedule", hints=READS)
 async def get_backup_schedule(call: Call, pod: PodName) -> PodSchedule:
     """Read when a pod is backed up, which path, and how long backups are kept. Set it with set_backup_schedule."""
-    target = await find_pod(call, pod)
+    target = await find_pod(call.account, pod)
     schedule = await call.lium.backup_schedules.get_for_pod(target.id)
     return PodSchedule(
         pod_id=target.id,
@@ -157,7 +126,9 @@ async def get_backup_schedule(call: Call, pod: PodName) -> PodSchedule:
     )
 
 
-@toolset.tool(title="Set backup schedule", hints=DESTROYS, asks=ask_to_set_schedule)
+@toolset.tool(
+    title="Set backup schedule", hints=DESTROYS, asks=lambda call, **given: ask_to_set_schedule(call.account, **given)
+)
 async def set_backup_schedule(
     call: Call,
     pod: PodName,
@@ -168,7 +139,7 @@ async def set_backup_schedule(
     """Create or change the backup schedule of a pod: how often, for how long, which path. What is left out stays as it
     is; an inactive one is activated. Stored backups bill by size. For a single backup now, use create_backup.
     """
-    target = await find_pod(call, pod)
+    target = await find_pod(call.account, pod)
     checked = check_path(target, path, "path") if path else None
     schedules = call.lium.backup_schedules
     present = await schedules.get_for_pod(target.id)
@@ -210,10 +181,14 @@ async def set_backup_schedule(
     )
 
 
-@toolset.tool(title="Delete backup schedule", hints=DESTROYS, asks=ask_to_delete_schedule)
+@toolset.tool(
+    title="Delete backup schedule",
+    hints=DESTROYS,
+    asks=lambda call, **given: ask_to_delete_schedule(call.account, **given),
+)
 async def delete_backup_schedule(call: Call, pod: PodName) -> PodSchedule:
     """Stop the scheduled backups of a pod. Backups that are stored stay until their time is over."""
-    target = await find_pod(call, pod)
+    target = await find_pod(call.account, pod)
     schedule = await call.lium.backup_schedules.get_for_pod(target.id)
     if schedule is not None:
         await call.lium.backup_schedules.delete(schedule.id)
@@ -230,12 +205,12 @@ async def list_backups(
     """List backups of a pod or of the whole account, newest first. A completed one can be restored into any pod with
     restore_backup.
     """
-    owner = await find_pod_or_past(call, pod) if pod else None
+    owner = await find_pod_or_past(call.account, pod) if pod else None
     listed = await call.lium.backups.list(pod_id=owner[0] if owner else None)
-    backups = sorted(listed, key=lambda backup: (_age_key(backup), backup.id), reverse=True)
+    backups = sorted(listed, key=lambda backup: (age_key(backup), backup.id), reverse=True)
     rows, next_cursor = page(backups, limit=limit, cursor=cursor)
-    owners = {} if owner else await _owners(call, rows)
-    views = [_backup(row, owner or owners.get(row.backup_config_id or "")) for row in rows]
+    owners = {} if owner else await find_owners(call.account, rows)
+    views = [backup_view(row, owner or owners.get(row.backup_config_id or "")) for row in rows]
     note = note_on(*(text for view in views for text in (view.problem, view.message)))
     return BackupRows(
         backups=views, note=note, total=len(backups), incomplete=incomplete(listed), next_cursor=next_cursor
@@ -248,8 +223,8 @@ async def get_backup(
 ) -> ObservedBackup:
     """Read one backup: status, progress, size, what went wrong. If it is running, wait until it is over."""
     backup = await call.lium.backups.get(backup_id)
-    backup = await wait_for_backup(call, backup, wait_seconds=wait_seconds)
-    return _judge(backup, (await _owners(call, [backup])).get(backup.backup_config_id or ""))
+    backup = await wait_for_backup(call.account, call.poller, backup, wait_seconds=wait_seconds)
+    return judge_backup(backup, (await find_owners(call.account, [backup])).get(backup.backup_config_id or ""))
 
 
 @toolset.tool(title="Create backup", hints=WRITES_EACH_TIME)
@@ -262,9 +237,11 @@ async def create_backup(
     """Back up a running pod's local volume now and wait until it is done. Lium needs a schedule for that: if the pod
     has none, one is made and named in the answer. Stored backups bill by size.
     """
-    target = await find_pod(call, pod)
-    started = await start_backup(call, target, name=name)
-    backup = await wait_for_backup(call, await call.lium.backups.get(started.backup_id), wait_seconds=wait_seconds)
+    target = await find_pod(call.account, pod)
+    started = await start_backup(call.account, target, name=name)
+    backup = await wait_for_backup(
+        call.account, call.poller, await call.lium.backups.get(started.backup_id), wait_seconds=wait_seconds
+    )
     warnings = []
     if started.schedule_created and started.schedule:
         warnings.append(
@@ -273,10 +250,12 @@ async def create_backup(
         )
     if started.joined:
         warnings.append("A backup was running already: this is that one, and may miss what was written since it began.")
-    return _judge(backup, (target.id, target.pod_name), warnings)
+    return judge_backup(backup, (target.id, target.pod_name), warnings)
 
 
-@toolset.tool(title="Delete backup", hints=DESTROYS, asks=ask_to_delete_backup)
+@toolset.tool(
+    title="Delete backup", hints=DESTROYS, asks=lambda call, **given: ask_to_delete_backup(call.account, **given)
+)
 async def delete_backup(call: Call, backup_id: BackupId) -> EndedBackup:
     """Delete the stored data of a completed backup for good. Lium does it in the background."""
     await call.lium.backups.delete(backup_id)
@@ -286,7 +265,9 @@ async def delete_backup(call: Call, backup_id: BackupId) -> EndedBackup:
     return EndedBackup(backup_id=backup_id, status="deleted" if is_deleted else "being deleted")
 
 
-@toolset.tool(title="Restore backup", hints=DESTROYS_EACH_TIME, asks=ask_to_restore)
+@toolset.tool(
+    title="Restore backup", hints=DESTROYS_EACH_TIME, asks=lambda call, **given: ask_to_restore(call.account, **given)
+)
 async def restore_backup(
     call: Call,
     backup_id: BackupId,
@@ -301,7 +282,15 @@ async def restore_backup(
     """
     backup = await call.lium.backups.get(backup_id)
     refuse_incomplete(backup)
-    rows = await restore_into(call, backup, await find_pods(call, pods), path, wait_seconds=wait_seconds)
+    rows = await restore_into(
+        call.account,
+        call.poller,
+        call.agreed,
+        backup,
+        await find_pods(call.account, pods),
+        path,
+        wait_seconds=wait_seconds,
+    )
     outcomes = {row.outcome for row in rows}
     outcome: Outcome = next((one for one in ("pending", "failed") if one in outcomes), "done")
     views = [row.restore for row in rows if row.restore]
@@ -322,9 +311,9 @@ async def restore_backup(
 @toolset.tool(title="List restores", hints=READS)
 async def list_restores(call: Call, pod: PodName, limit: Limit = 20, cursor: Cursor = "") -> RestoreRows:
     """List the restores into a pod with their progress, newest first. restore_backup starts one."""
-    target = await find_pod(call, pod)
+    target = await find_pod(call.account, pod)
     listed = await call.lium.restores.list(target.id)
-    restores = sorted(listed, key=lambda restore: (_age_key(restore), restore.id), reverse=True)
+    restores = sorted(listed, key=lambda restore: (age_key(restore), restore.id), reverse=True)
     rows, next_cursor = page(restores, limit=limit, cursor=cursor)
     partial = await _partial_backups(call) if any(row.backup_id for row in rows) else frozenset()
     views = [restore_view(row, of_partial_backup=row.backup_id in partial) for row in rows]
@@ -338,49 +327,6 @@ async def _partial_backups(call: Call) -> frozenset[str | None]:
     with suppress(LiumError):  # the restores are worth showing without it
         return frozenset(backup.id for backup in await call.lium.backups.list() if backup.is_partial)
     return frozenset()
-
-
-async def _owners(call: Call, backups: Sequence[Backup]) -> dict[str, _Owner]:
-    """Pods by the id of their schedule. A backup names its schedule alone, and a removed pod has none any more."""
-    owners: dict[str, _Owner] = {}
-    if any(backup.backup_config_id for backup in backups):
-        with suppress(LiumError):  # the backups are worth showing without it
-            schedules = await call.lium.backup_schedules.list()
-            pods = await call.lium.pods.list()
-            for schedule in schedules:
-                # Older servers name no pod, and under this name a node or a pod.
-                link = schedule.pod_id or schedule.pod_executor_id
-                mine = [pod for pod in pods if link in (pod.id, None if schedule.pod_id else pod.executor_id)]
-                if len(mine) == 1:
-                    owners[schedule.id] = mine[0].id, mine[0].pod_name
-                elif schedule.pod_id:
-                    owners[schedule.id] = schedule.pod_id, None
-    return owners
-
-
-def _judge(backup: Backup, owner: _Owner | None, warnings: Sequence[str] = ()) -> ObservedBackup:
-    view = _backup(backup, owner)
-    note = note_on(view.problem, view.message)
-    kept = [*warnings, *([PARTIAL] if backup.is_partial else [])] or None
-    if backup.is_completed:
-        return ObservedBackup(outcome="done", backup=view, note=note, warnings=kept)
-    if backup.is_final:
-        return ObservedBackup(
-            outcome="failed",
-            backup=view,
-            note=note,
-            warnings=kept,
-            next="There is no data to restore. create_backup tries again."
-            if backup.state != "SKIPPED"
-            else "Nothing was backed up this time. create_backup backs up now.",
-        )
-    return ObservedBackup(
-        outcome="pending",
-        backup=view,
-        note=note,
-        warnings=kept,
-        next=f"{standing(backup)} Call get_backup with this backup_id to look again.",
-    )
 
 
 def _on_change(
@@ -418,28 +364,3 @@ def _schedule(pod: Pod, schedule: BackupSchedule) -> ScheduleView:
         active=schedule.is_active,
         next_backup_at=schedule.next_backup_at,
     )
-
-
-def _backup(backup: Backup, owner: _Owner | None) -> BackupView:
-    pod_id, name = owner or (None, None)
-    return BackupView(
-        backup_id=backup.id,
-        pod_id=pod_id,
-        pod=name or None,
-        status=backup.state or None,
-        partial=backup.is_partial or None,
-        progress_percent=None if backup.is_final else backup.progress,
-        created_at=backup.created_at,
-        started_at=backup.started_at,
-        completed_at=backup.completed_at,
-        size_gb=rounded(backup.total_bytes / 1e9, 3) if backup.total_bytes and backup.has_data else None,
-        files=backup.held_files if backup.total_bytes and backup.has_data else None,
-        deleting=backup.deletion_state,
-        problem=(backup.problem or "")[:300] or None,
-        message=(backup.remark or "")[:300] or None,
-    )
-
-
-def _age_key(run: Backup | Restore) -> str:
-    moment = run.started_at or run.created_at
-    return moment.isoformat() if moment else ""

@@ -2,12 +2,12 @@
 
 from typing import Final
 
-from lium_mcp.tools import account, backups, clusters, extras, marketplace, remote, renting, templates, volumes
-from lium_mcp.tools.registry import Toolset, ToolSpec
+from lium_mcp.toolkit.registry import Toolset, ToolSpec
+from lium_mcp.tools import account, backups, clusters, extras, marketplace, pods, remote, templates, volumes
 
 TOOLSETS: Final[tuple[Toolset, ...]] = (
     marketplace.toolset,
-    renting.toolset,
+    pods.toolset,
     templates.toolset,
     volumes.toolset,
     backups.toolset,

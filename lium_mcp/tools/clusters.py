@@ -18,21 +18,21 @@ from lium_mcp.api import (
     RentOutcomeUnknown,
     Template,
 )
+from lium_mcp.failures import ToolFailure
 from lium_mcp.figures import in_usd
-from lium_mcp.guard.confirm import Question
+from lium_mcp.guard.consent import Question
 from lium_mcp.guard.policy import Ask
 from lium_mcp.rentals import ClusterOrder, Expected, Rental, Terms, digest, whole_hours
 from lium_mcp.rentals.selection import has_price
-from lium_mcp.tools.call import READ_LIMIT_SECONDS, Call, time_limit
-from lium_mcp.tools.dropped_settings import dropped_settings
-from lium_mcp.tools.failures import ToolFailure
-from lium_mcp.tools.node_warnings import NodeFlaws, flaws, node_warnings
-from lium_mcp.tools.parameters import LEAST_HOURS, Cursor, Limit, ShortText, page
-from lium_mcp.tools.pod_keys import PodKeys, find_public_keys
-from lium_mcp.tools.pod_views import Outcome
-from lium_mcp.tools.questions import ask_to_remove_cluster, at_most_usd, quoted
-from lium_mcp.tools.registry import DESTROYS, READS, WRITES, Toolset
-from lium_mcp.tools.renting import (
+from lium_mcp.results import Result, Usd, note_on
+from lium_mcp.services.dropped_settings import dropped_settings
+from lium_mcp.services.limits_left import find_judge, refuse_without_room
+from lium_mcp.services.login_keys import PodKeys, find_public_keys
+from lium_mcp.services.node_warnings import NodeFlaws, flaws, node_warnings
+from lium_mcp.services.pod_details import Outcome
+from lium_mcp.services.polling import READ_LIMIT_SECONDS, time_limit
+from lium_mcp.services.questions import ask_to_remove_cluster, at_most_usd, quoted
+from lium_mcp.services.renting import (
     ceiling_per_hour_usd,
     give_back,
     maybe_not_ours,
@@ -40,9 +40,10 @@ from lium_mcp.tools.renting import (
     outcome_unknown,
     refuse_dearer,
 )
-from lium_mcp.tools.results import Result, Usd, note_on
-from lium_mcp.tools.room import find_judge, refuse_without_room
-from lium_mcp.tools.targets import find_usable_template
+from lium_mcp.services.targets import find_usable_template
+from lium_mcp.toolkit.call import Call
+from lium_mcp.toolkit.parameters import LEAST_HOURS, Cursor, Limit, ShortText, page
+from lium_mcp.toolkit.registry import DESTROYS, READS, WRITES, Toolset
 
 toolset = Toolset("clusters")
 
@@ -157,7 +158,7 @@ async def ask_to_rent_cluster(call: Call, **arguments: Any) -> Question | None: 
     if await call.renter.earlier(arguments["name"], _digest(**arguments)) is not None:
         return None
     plan = await _plan(call, **arguments)
-    await refuse_without_room(call, plan.ask)
+    await refuse_without_room(call.account, call.policy, plan.ask)
     hours = plan.hours
     price = None if plan.price_per_hour_usd is None else at_most_usd(plan.price_per_hour_usd)
     cost = f"at most {in_usd(price)} an hour together" if price is not None else "a price that Lium does not say"
@@ -191,11 +192,13 @@ async def rent_cluster(
         )
     if isinstance(ready, Rental):
         return await _rented(call, ready, None)
-    refuse_dearer(call, ready.price_per_hour_usd)
+    refuse_dearer(call.agreed, ready.price_per_hour_usd)
     expected = _expected(call, ready)
     terms = Terms(asked, ready.price_per_hour_usd, expected, ready.hours)
     try:
-        async with call.renter.rent(ClusterOrder(ready.request), terms, lambda: find_judge(call, ready.ask)) as rental:
+        async with call.renter.rent(
+            ClusterOrder(ready.request), terms, lambda: find_judge(call.account, call.policy, ready.ask)
+        ) as rental:
             return await _rented(call, rental, None if rental.earlier else ready)
     except RentOutcomeUnknown as unknown:
         raise outcome_unknown(name, unknown) from unknown
@@ -210,7 +213,9 @@ async def rent_cluster(
         ) from refused
 
 
-@toolset.tool(title="Remove a cluster", hints=DESTROYS, asks=ask_to_remove_cluster)
+@toolset.tool(
+    title="Remove a cluster", hints=DESTROYS, asks=lambda call, **given: ask_to_remove_cluster(call.account, **given)
+)
 async def remove_cluster(
     call: Call, cluster_id: Annotated[ShortText, Field(min_length=1, description="From rent_cluster.")]
 ) -> RemovedCluster:
@@ -272,7 +277,7 @@ async def _rented(call: Call, rental: Rental, plan: ClusterPlan | None) -> Rente
         contradiction = contradiction or "they cost more than allowed together"
         if rental.confirmed:
             what = f"The cluster {plan.request.pod_name}"
-            raise await give_back(call, rental, what, contradiction, expected, members)
+            raise await give_back(call.account, rental, what, contradiction, expected, members)
         warnings.append(maybe_not_ours(contradiction))
     if unverified := sorted({what for pod in members for what in expected.unverified(pod)}):
         warnings.append(not_stated(unverified))
@@ -310,7 +315,9 @@ def _expected(call: Call, plan: ClusterPlan) -> Expected:
         countries=tuple(sorted(limits.allow_countries)) if is_bound else (),
         template_id=plan.template.id,
         template_image=plan.template.image,
-        ceiling_per_hour_usd=ceiling_per_hour_usd(call, plan.price_per_hour_usd, plan.ceiling_usd, plan.pod_count),
+        ceiling_per_hour_usd=ceiling_per_hour_usd(
+            call.policy, call.agreed, plan.price_per_hour_usd, plan.ceiling_usd, plan.pod_count
+        ),
         ceiling_per_pod_hour_usd=call.policy.most_per_hour_usd(None),
     )
 
@@ -360,7 +367,7 @@ async def _plan(
             "Choose fewer or cheaper nodes with list_clusters, or raise the ceiling.",
         )
     chosen = await _template(call, template)
-    keys = await find_public_keys(call)
+    keys = await find_public_keys(call.account)
     request = ClusterRentRequest(
         pod_name=name,
         template_id=chosen.id,
@@ -392,7 +399,7 @@ def _node_price(node: Executor) -> float | None:
 
 async def _template(call: Call, named: str) -> Template:
     if named:
-        template = await find_usable_template(call, named)
+        template = await find_usable_template(call.account, named)
         if not template.docker_image.startswith(_IMAGE_PREFIX):
             raise ToolFailure(
                 "template_not_for_clusters",

@@ -7,16 +7,27 @@ from pydantic import Field
 from lium_mcp.api import FeedbackRequest as Feedback
 from lium_mcp.api import GpuResetOutcome, GpuResetState, PodDetail, matching_machine_names
 from lium_mcp.api.wire import hiding
-from lium_mcp.tools.backups import BackupId, EndedBackup
-from lium_mcp.tools.call import Call, after_change
-from lium_mcp.tools.failures import ToolFailure
-from lium_mcp.tools.parameters import DEFAULT_WAIT_SECONDS, Few, LiumCursor, PodName, Port, ShortText, WaitSeconds
-from lium_mcp.tools.pod_views import Outcome
-from lium_mcp.tools.questions import ask_to_delete_ssh_key, ask_to_reset_gpus
-from lium_mcp.tools.registry import DESTROYS, DESTROYS_EACH_TIME, READS, WRITES, WRITES_EACH_TIME, Toolset
-from lium_mcp.tools.results import Result, UtcTime, note_on
-from lium_mcp.tools.targets import find_pod, find_volume
-from lium_mcp.tools.volumes import VolumeName, VolumeView, refuse_taken_name, volume_view
+from lium_mcp.failures import ToolFailure
+from lium_mcp.results import Result, UtcTime, note_on
+from lium_mcp.services.backup_details import EndedBackup
+from lium_mcp.services.failure_words import after_change
+from lium_mcp.services.pod_details import Outcome
+from lium_mcp.services.questions import ask_to_delete_ssh_key, ask_to_reset_gpus
+from lium_mcp.services.targets import find_pod, find_volume
+from lium_mcp.services.volume_details import VolumeView, refuse_taken_name, volume_view
+from lium_mcp.toolkit.call import Call
+from lium_mcp.toolkit.parameters import (
+    DEFAULT_WAIT_SECONDS,
+    BackupId,
+    Few,
+    LiumCursor,
+    PodName,
+    Port,
+    ShortText,
+    VolumeName,
+    WaitSeconds,
+)
+from lium_mcp.toolkit.registry import DESTROYS, DESTROYS_EACH_TIME, READS, WRITES, WRITES_EACH_TIME, Toolset
 
 toolset = Toolset("extras")
 
@@ -108,7 +119,7 @@ async def install_jupyter(
     """Install Jupyter in a running pod on one of its exposed internal ports, wait, and return its address. get_pod
     shows the ports.
     """
-    target = await find_pod(call, pod)
+    target = await find_pod(call.account, pod)
 
     async def read() -> PodDetail:
         return await call.lium.pods.get(target.id)
@@ -126,7 +137,7 @@ async def install_jupyter(
         await call.lium.pods.install_jupyter(target.id, port=port)
         with after_change(f"Jupyter is being installed in {target.pod_name}."):
             state = await read()
-    newest = await call.wait_until(
+    newest = await call.poller.until(
         state,
         read,
         lambda state: _jupyter(state) in _JUPYTER_OVER,
@@ -141,7 +152,11 @@ async def install_jupyter(
     return Jupyter(outcome="pending", pod_id=target.id, next="Call install_jupyter again to wait on.")
 
 
-@toolset.tool(title="Reset pod GPUs", hints=DESTROYS_EACH_TIME, asks=ask_to_reset_gpus)
+@toolset.tool(
+    title="Reset pod GPUs",
+    hints=DESTROYS_EACH_TIME,
+    asks=lambda call, **given: ask_to_reset_gpus(call.account, **given),
+)
 async def reset_pod_gpus(
     call: Call,
     pod: PodName,
@@ -152,7 +167,7 @@ async def reset_pod_gpus(
     """Reset hung GPUs of a pod. All processes in the pod stop; files stay. At most once a minute; reboot_pod replaces
     the whole container instead.
     """
-    target = await find_pod(call, pod)
+    target = await find_pod(call.account, pod)
     if reset_id:
         state = await call.lium.pods.get_gpu_reset(target.id, reset_id)
     else:
@@ -162,7 +177,7 @@ async def reset_pod_gpus(
     async def read() -> GpuResetState:
         return await call.lium.pods.get_gpu_reset(target.id, request_id)
 
-    newest = await call.wait_until(
+    newest = await call.poller.until(
         state,
         read,
         lambda now: now.state in _RESET_OVER or not request_id,
@@ -191,7 +206,7 @@ async def rate_pod(
     text: Annotated[ShortText, Field(description="What was good or bad.")] = "",
 ) -> Rated:
     """Rate the node of a living pod. Lium's support and the provider's rating see it; it counts once per pod."""
-    target = await find_pod(call, pod)
+    target = await find_pod(call.account, pod)
     await call.lium.pods.send_feedback(target.id, Feedback(feedback_text=text, rating=rating))
     return Rated(pod_id=target.id, rating=rating)
 
@@ -259,7 +274,7 @@ async def add_registry_credential(
     for stored in await call.lium.docker_credentials.list():
         if stored.docker_username == username:
             return RegistryCredential(credential_id=stored.id, username=username, already_stored=True)
-    read = call.runtime.account().registry_password
+    read = call.account.registry_password
     password = read(password_variable) if read else None
     if password is None:
         raise ToolFailure(
@@ -298,11 +313,11 @@ async def update_volume(
     description: Annotated[ShortText, Field(description="New text.")] = "",
 ) -> VolumeView:
     """Rename a volume or change its description. Its data and the pod that has it mounted are not touched."""
-    found = await find_volume(call, volume)
+    found = await find_volume(call.account, volume)
     if not name and not description:
         raise ToolFailure("invalid_argument", "Neither name nor description is given.", "Give one of them.")
     if name and name != found.name:
-        await refuse_taken_name(call, name)
+        await refuse_taken_name(call.account, name)
     changed = await call.lium.volumes.update(found.id, name=name or None, description=description or None)
     pairs = (("name", name, changed.name), ("description", description, changed.description))
     unlike = [f"{what} {shown}" for what, asked, shown in pairs if asked and shown and shown.strip() != asked.strip()]
@@ -316,7 +331,9 @@ async def update_volume(
     return volume_view(changed, await call.lium.pods.list())
 
 
-@toolset.tool(title="Delete SSH key", hints=DESTROYS, asks=ask_to_delete_ssh_key)
+@toolset.tool(
+    title="Delete SSH key", hints=DESTROYS, asks=lambda call, **given: ask_to_delete_ssh_key(call.account, **given)
+)
 async def delete_ssh_key(
     call: Call, key_id: Annotated[ShortText, Field(min_length=1, description="From list_ssh_keys.")]
 ) -> DeletedSshKey:

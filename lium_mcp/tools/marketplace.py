@@ -1,30 +1,26 @@
 """Toolset `marketplace`: what is for rent, at what price. Works without an API key."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from statistics import quantiles
 from typing import Annotated, Literal
 
-import anyio
 from pydantic import Field
 
-from lium_mcp.api import Executor, LiumError, NotFound, Quote, QuoteLine, RouteMissing, gpu_names, nearest_names
+from lium_mcp.api import Executor, LiumError
 from lium_mcp.figures import rounded
-from lium_mcp.rentals.selection import at_least, can_rent, describe_counts, has_price, price_order, smallest_gpu_count
-from lium_mcp.tools.call import Call
-from lium_mcp.tools.failures import ToolFailure
-from lium_mcp.tools.node_warnings import NodeFlaws, flaws, node_warnings
-from lium_mcp.tools.parameters import Cursor, Limit, ShortText, page
-from lium_mcp.tools.pod_keys import foresee_login
-from lium_mcp.tools.registry import READS, Toolset
-from lium_mcp.tools.results import Result, Usd
+from lium_mcp.rentals.selection import can_rent, has_price, price_order, smallest_gpu_count
+from lium_mcp.results import Result, Usd
+from lium_mcp.services.login_keys import foresee_login
+from lium_mcp.services.node_warnings import NodeFlaws, flaws, node_warnings
+from lium_mcp.services.offers import Floors, say_what_is_on_offer, unmatched
+from lium_mcp.services.quotes import find_node, quote_node
+from lium_mcp.toolkit.call import Call
+from lium_mcp.toolkit.parameters import Cursor, Limit, ShortText, page
+from lium_mcp.toolkit.registry import READS, Toolset
 
 toolset = Toolset("marketplace")
 
-_MOST_TYPES_NAMED = 20
-_HINT_SECONDS = 5.0
 _WATCH_EVERY_SECONDS = 5.0
 _MOST_GPUS_OF_A_NODE = 64
 
@@ -109,50 +105,6 @@ class RentalQuote(Result):
     warnings: list[str] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class PricedRental:
-    """What a rental costs, whatever the server says about it."""
-
-    gpu_count: int
-    price_per_hour_usd: float
-    total_usd: float
-    lines: Sequence[QuoteLine]
-    balance_must_exceed_usd: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Floors:
-    """What a node must have. A figure that a node does not report does not meet a floor."""
-
-    gpu_count: int | None
-    max_usd_per_gpu_hour: float | None
-    min_vram_gb: float | None
-    min_ram_gb: float | None
-    min_disk_gb: float | None
-    min_cuda: float | None
-    country: str
-    tier: str | None
-    docker_in_docker: bool
-
-    def admit(self, node: Executor) -> bool:
-        """Whether a node meets every floor."""
-        ceiling = self.max_usd_per_gpu_hour
-        location = node.location
-        named = {text.casefold() for text in (node.country_code, location and location.country) if text}
-        return (
-            can_rent(node, self.gpu_count or smallest_gpu_count(node))
-            and has_price(node)
-            and (ceiling is None or (node.price_per_gpu is not None and node.price_per_gpu <= ceiling))
-            and at_least(node.vram_gb_per_gpu, self.min_vram_gb)
-            and at_least(node.ram_gb, self.min_ram_gb)
-            and at_least(node.disk_gb, self.min_disk_gb)
-            and at_least(node.cuda_version, self.min_cuda)
-            and (not self.country or self.country.strip().casefold() in named)
-            and (self.tier is None or (node.tier or "").casefold() == self.tier)
-            and (not self.docker_in_docker or node.docker_in_docker is True)
-        )
-
-
 @toolset.tool(title="List GPUs for rent", hints=READS)
 async def list_gpus(
     call: Call,
@@ -196,7 +148,7 @@ async def list_gpus(
         )
         return sorted(filter(floors.admit, listed), key=_ORDERS[sort])
 
-    nodes = await call.wait_until(
+    nodes = await call.poller.until(
         await read(),
         read,
         bool,
@@ -209,31 +161,10 @@ async def list_gpus(
         offers=[_offer(node) for node in rows],
         total=len(nodes),
         next_cursor=next_cursor,
-        next=_unmatched(gpu_type, listed) if nodes or not gpu_type else await _types_on_offer(call, gpu_type),
+        next=unmatched(gpu_type, listed)
+        if nodes or not gpu_type
+        else await say_what_is_on_offer(call.account, gpu_type),
     )
-
-
-def _unmatched(gpu_type: str, nodes: Sequence[Executor]) -> str | None:
-    """What of a list of names none of the nodes found is called; None where all are found."""
-    absent = [part for part in gpu_names(gpu_type) if not any(node.is_gpu(part) for node in nodes)]
-    return f"Nothing that was found is called {', '.join(absent)[:200]}." if absent else None
-
-
-async def _types_on_offer(call: Call, gpu_type: str) -> str | None:
-    with suppress(LiumError), anyio.move_on_after(_HINT_SECONDS):
-        nodes = await call.lium.executors.list()
-        if any(node.is_gpu(gpu_type) for node in nodes):
-            return "This type is on offer, and no node of it fits the other filters: leave some out."
-        return f"No gpu_type on offer matches; {types_on_offer(nodes, gpu_type)}."
-    return None
-
-
-def types_on_offer(nodes: Iterable[Executor], gpu_type: str) -> str:
-    """Say which types are on offer, those nearest to the words first."""
-    types = nearest_names(gpu_type, (node.gpu_type for node in nodes if node.gpu_type))
-    if not types:
-        return "nothing is on offer now"
-    return f"on offer are: {', '.join(types[:_MOST_TYPES_NAMED])}{', ...' if len(types) > _MOST_TYPES_NAMED else ''}"
 
 
 @toolset.tool(title="Get GPU prices", hints=READS)
@@ -253,7 +184,9 @@ async def get_gpu_prices(
     return MarketPrices(
         gpu_types=sorted(rows, key=lambda row: (row.median_usd, row.gpu_type or "")),
         total=len(rows),
-        next=_unmatched(gpu_type, listed) if rows or not gpu_type else await _types_on_offer(call, gpu_type),
+        next=unmatched(gpu_type, listed)
+        if rows or not gpu_type
+        else await say_what_is_on_offer(call.account, gpu_type),
     )
 
 
@@ -269,11 +202,13 @@ async def quote_rental(
     """Price a rental on one node line by line, and compare it with the balance. Nothing is rented or reserved; rent_pod
     rents.
     """
-    node = await find_node(call, executor_id)
+    node = await find_node(call.account, executor_id)
     count = gpu_count or smallest_gpu_count(node)
-    priced = await quote_node(call, node, hours=hours, gpu_count=count, volume_gb=volume_gb, backup_gb=backup_gb)
+    priced = await quote_node(
+        call.account, node, hours=hours, gpu_count=count, volume_gb=volume_gb, backup_gb=backup_gb
+    )
     balance = await _balance(call)
-    warning = await foresee_login(call)
+    warning = await foresee_login(call.account)
     price = priced.price_per_hour_usd
     return RentalQuote(
         executor_id=node.id,
@@ -296,55 +231,6 @@ async def quote_rental(
         balance_must_exceed_usd=priced.balance_must_exceed_usd,
         hours_balance_covers=rounded(max(balance, 0) / price, 2) if balance is not None and price > 0 else None,
         warnings=[*node_warnings(node), *([warning] if warning else [])] or None,
-    )
-
-
-async def find_node(call: Call, executor_id: str) -> Executor:
-    """The listed node with this id.
-
-    Raises:
-        ToolFailure: it is not for rent now.
-    """
-    for node in await call.lium.executors.list():
-        if node.id == executor_id.strip():
-            return node
-    raise ToolFailure(
-        "node_not_for_rent",
-        f"No node with id {executor_id.strip()[:64]} is for rent now.",
-        "Call list_gpus for the executor_id of a free node.",
-    )
-
-
-async def quote_node(
-    call: Call, node: Executor, *, hours: float, gpu_count: int, volume_gb: float = 0, backup_gb: float = 0
-) -> PricedRental:
-    """Price a rental on a listed node.
-
-    Raises:
-        ToolFailure: the node does not rent that many GPUs, or says no price.
-    """
-    if not can_rent(node, gpu_count):
-        raise ToolFailure(
-            "gpu_count_not_rentable",
-            f"Node {node.id} cannot rent {gpu_count} GPUs now: {describe_counts(node)}.",
-            "Choose another count or another node.",
-        )
-    quote: Quote | None = None
-    try:
-        quote = await call.lium.executors.quote(
-            node.id, hours=hours, gpu_count=gpu_count, volume_gb=volume_gb, backup_gb=backup_gb
-        )
-    except (NotFound, RouteMissing):
-        if volume_gb or backup_gb:
-            raise  # servers from before the quote route: only the price of the GPUs can be worked out
-    price = quote.price_per_hour if quote else None
-    if price is None and has_price(node):
-        price = (node.price_per_gpu or 0) * gpu_count
-    if not price or price < 0:  # nothing is for nothing: 0 is no price
-        raise ToolFailure("price_unknown", f"Lium says no price for node {node.id}.", "Choose another node.")
-    total = quote.total_usd if quote and quote.total_usd is not None else price * hours
-    return PricedRental(
-        gpu_count, price, total, quote.lines if quote else (), quote.rent_balance_required_usd if quote else None
     )
 
 

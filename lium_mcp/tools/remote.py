@@ -7,23 +7,23 @@ import anyio
 from pydantic import Field
 
 from lium_mcp.api import Pod
+from lium_mcp.failures import ToolFailure
 from lium_mcp.remote import RemoteError, jobs
 from lium_mcp.remote.downloads import download, read_content
 from lium_mcp.remote.jobs import MOST_NAME_CHARACTERS, Then
 from lium_mcp.remote.local_files import LocalFolders
 from lium_mcp.remote.transfers import Transfer
 from lium_mcp.remote.uploads import upload, upload_content
-from lium_mcp.tools.call import Call
-from lium_mcp.tools.failures import ToolFailure
-from lium_mcp.tools.follow_ups import is_due, keep_promise, promise, remember, take_back
-from lium_mcp.tools.parameters import DEFAULT_WAIT_SECONDS, FilePath, PodName, ShortText, WaitSeconds
-from lium_mcp.tools.pod_commands import CommandRuns, run_on
-from lium_mcp.tools.pod_views import Outcome
-from lium_mcp.tools.pod_work import connected, pod_access, reporting
-from lium_mcp.tools.questions import ask_to_start_job
-from lium_mcp.tools.registry import DESTROYS, DESTROYS_EACH_TIME, READS, WRITES, Toolset
-from lium_mcp.tools.results import Result, UtcTime, note_on
-from lium_mcp.tools.targets import find_pod, find_pods
+from lium_mcp.results import Result, UtcTime, note_on
+from lium_mcp.services.follow_ups import is_due, keep_promise, promise, remember, take_back
+from lium_mcp.services.pod_commands import CommandRuns, run_on
+from lium_mcp.services.pod_connections import connected, pod_access, reporting
+from lium_mcp.services.pod_details import Outcome
+from lium_mcp.services.questions import ask_to_start_job
+from lium_mcp.services.targets import find_pod, find_pods
+from lium_mcp.toolkit.call import Call
+from lium_mcp.toolkit.parameters import DEFAULT_WAIT_SECONDS, FilePath, PodName, ShortText, WaitSeconds
+from lium_mcp.toolkit.registry import DESTROYS, DESTROYS_EACH_TIME, READS, WRITES, Toolset
 
 toolset = Toolset("remote")
 
@@ -103,13 +103,15 @@ async def run_command(
     if bool(pod) == bool(pods):
         raise ToolFailure("invalid_argument", "Give either pod or pods.", "Correct it and call again.")
     _refuse_nul(command)
-    pod_access(call)
-    targets = await find_pods(call, pods) if pods else [await find_pod(call, pod)]
-    async with reporting(call, timeout_seconds, lambda: "The command runs"):
-        return await run_on(call, targets, command, timeout_seconds=timeout_seconds, several=bool(pods))
+    pod_access(call.account)
+    targets = await find_pods(call.account, pods) if pods else [await find_pod(call.account, pod)]
+    async with reporting(call.poller, timeout_seconds, lambda: "The command runs"):
+        return await run_on(call.account, targets, command, timeout_seconds=timeout_seconds, several=bool(pods))
 
 
-@toolset.tool(title="Start job", hints=DESTROYS_EACH_TIME, asks=ask_to_start_job)
+@toolset.tool(
+    title="Start job", hints=DESTROYS_EACH_TIME, asks=lambda call, **given: ask_to_start_job(call.account, **given)
+)
 async def start_job(
     call: Call,
     pod: PodName,
@@ -122,20 +124,20 @@ async def start_job(
     backup when it ends; backup_and_remove also removes the pod, which ends billing and loses what is not in the backup.
     """
     _refuse_nul(command)
-    target = await find_pod(call, pod)
+    target = await find_pod(call.account, pod)
     max_seconds = max(round(max_hours * _SECONDS_PER_HOUR), 1)
-    async with connected(call, target) as connection:
+    async with connected(call.account, target) as connection:
         jobs.check_job_name(name)
-        promised = await promise(call, target, name, then)
+        promised = await promise(call.account, target, name, then)
         try:
             job = await jobs.start_job(
                 connection, command, name, max_seconds=max_seconds, then=then, now=call.lium.now()
             )
         except RemoteError as error:
             if error.code in ("job_exists", "job_not_started"):
-                await take_back(call, promised)
+                await take_back(call.account, promised)
             raise
-    await keep_promise(call, promised)
+    await keep_promise(call.account, promised)
     return ObservedJob(
         outcome=_outcome(job),
         pod_id=target.id,
@@ -156,12 +158,12 @@ async def get_job(
     """Look in on a job that start_job began, in any session: wait for its end, and read status, exit code and newest
     output. Without a name, list all jobs of the pod at once.
     """
-    target = await find_pod(call, pod)
-    async with connected(call, target) as connection:
+    target = await find_pod(call.account, pod)
+    async with connected(call.account, target) as connection:
         if not name:
             found = await jobs.list_jobs(connection, now=call.lium.now())
             for one in found:
-                await remember(call, target, one)
+                await remember(call.account, target, one)
             return ObservedJob(outcome="done", pod_id=target.id, jobs=[_job_view(one) for one in found])
         jobs.check_job_name(name)
 
@@ -169,8 +171,8 @@ async def get_job(
             return await jobs.read_job(connection, name, now=call.lium.now())
 
         first = await read()
-        await remember(call, target, first)
-        job = await call.wait_until(
+        await remember(call.account, target, first)
+        job = await call.poller.until(
             first,
             read,
             lambda state: state.is_over,
@@ -192,10 +194,10 @@ async def get_job(
 @toolset.tool(title="Stop job", hints=DESTROYS)
 async def stop_job(call: Call, pod: PodName, name: JobName) -> ObservedJob:
     """Stop a job and everything that it started. Its files and output stay; what was to follow it does not happen."""
-    target = await find_pod(call, pod)
-    async with connected(call, target) as connection:
+    target = await find_pod(call.account, pod)
+    async with connected(call.account, target) as connection:
         jobs.check_job_name(name)
-        async with reporting(call, DEFAULT_WAIT_SECONDS, lambda: f"Job {name} is being stopped"):
+        async with reporting(call.poller, DEFAULT_WAIT_SECONDS, lambda: f"Job {name} is being stopped"):
             before = await jobs.read_job(connection, name, now=call.lium.now())
             job = await jobs.stop_job(connection, name, now=call.lium.now())
     # It may also end by itself while it is being stopped.
@@ -224,10 +226,13 @@ async def upload_files(
         raise ToolFailure(
             "invalid_argument", "Give either local_path, or content with pod_path.", "Correct it and call again."
         )
-    access = pod_access(call)
-    target = await find_pod(call, pod)
+    access = pod_access(call.account)
+    target = await find_pod(call.account, pod)
     transfer = Transfer()
-    async with connected(call, target) as connection, reporting(call, timeout_seconds, lambda: _progress(transfer)):
+    async with (
+        connected(call.account, target) as connection,
+        reporting(call.poller, timeout_seconds, lambda: _progress(transfer)),
+    ):
         with anyio.move_on_after(timeout_seconds) as limit:
             if content:
                 await upload_content(connection, content.encode(errors="replace"), pod_path, transfer)
@@ -248,10 +253,13 @@ async def download_files(
     """Copy a file, or what a folder holds, from a pod to this machine, or read a text file of a pod. What is the same
     here is skipped; call again to go on with what was cut off.
     """
-    access = pod_access(call)
-    target = await find_pod(call, pod)
+    access = pod_access(call.account)
+    target = await find_pod(call.account, pod)
     transfer = Transfer()
-    async with connected(call, target) as connection, reporting(call, timeout_seconds, lambda: _progress(transfer)):
+    async with (
+        connected(call.account, target) as connection,
+        reporting(call.poller, timeout_seconds, lambda: _progress(transfer)),
+    ):
         with anyio.move_on_after(timeout_seconds) as limit:
             if not local_path:
                 content, size = await read_content(connection, pod_path, most_bytes=_MOST_SHOWN_BYTES)
@@ -318,7 +326,7 @@ def _what_next(call: Call, job: jobs.Job) -> str | None:
     follows = is_due(job)
     if not job.is_over:
         return "It runs: call get_job with this name to wait on."
-    if follows and call.runtime.account().worker is not None:
+    if follows and call.account.worker is not None:
         return f"It is over; now follows {job.then}. list_backups and list_pods show how far it is."
     if follows:
         return f"It is over, and {job.then} has not followed: this server only reads."

@@ -19,13 +19,25 @@ from lium_mcp.api import (
     TemplateCreate,
 )
 from lium_mcp.api.wire import hiding
+from lium_mcp.failures import ToolFailure
 from lium_mcp.guard.policy import hours_left
+from lium_mcp.results import Result, state_in_words
 from lium_mcp.secret_forms import Secrets, redacted
-from lium_mcp.tools.call import Call, after_change
-from lium_mcp.tools.dropped_settings import MOST_PORTS, SSH_PORT, dropped_settings, refuse_dropped_settings
-from lium_mcp.tools.failures import ToolFailure
-from lium_mcp.tools.images import Generation, cuda_of, has_cuda, image_of, split_image
-from lium_mcp.tools.parameters import (
+from lium_mcp.services.dropped_settings import MOST_PORTS, SSH_PORT, dropped_settings, refuse_dropped_settings
+from lium_mcp.services.failure_words import after_change
+from lium_mcp.services.images import Generation, cuda_of, has_cuda, image_of, split_image
+from lium_mcp.services.pod_connections import replacing_container
+from lium_mcp.services.pod_details import Outcome
+from lium_mcp.services.pod_states import ObservedPod, observe
+from lium_mcp.services.questions import (
+    ask_to_delete_template,
+    ask_to_switch_template,
+    ask_to_update_template,
+    volume_after_switch,
+)
+from lium_mcp.services.targets import find_own_template, find_pod, find_template, find_usable_template
+from lium_mcp.toolkit.call import Call
+from lium_mcp.toolkit.parameters import (
     DEFAULT_WAIT_SECONDS,
     Cursor,
     Few,
@@ -37,19 +49,7 @@ from lium_mcp.tools.parameters import (
     WaitSeconds,
     page,
 )
-from lium_mcp.tools.pod_outcomes import ObservedPod
-from lium_mcp.tools.pod_views import Outcome
-from lium_mcp.tools.pod_work import replacing_container
-from lium_mcp.tools.pods import observe
-from lium_mcp.tools.questions import (
-    ask_to_delete_template,
-    ask_to_switch_template,
-    ask_to_update_template,
-    volume_after_switch,
-)
-from lium_mcp.tools.registry import DESTROYS, DESTROYS_EACH_TIME, READS, WRITES_EACH_TIME, Toolset
-from lium_mcp.tools.results import Result, state_in_words
-from lium_mcp.tools.targets import find_own_template, find_pod, find_template, find_usable_template
+from lium_mcp.toolkit.registry import DESTROYS, DESTROYS_EACH_TIME, READS, WRITES_EACH_TIME, Toolset
 
 toolset = Toolset("templates")
 
@@ -207,7 +207,11 @@ async def create_template(
     return await observe_template(call, created, owner, wait_seconds=wait_seconds)
 
 
-@toolset.tool(title="Update template", hints=DESTROYS, asks=ask_to_update_template)
+@toolset.tool(
+    title="Update template",
+    hints=DESTROYS,
+    asks=lambda call, **given: ask_to_update_template(call.account, call.policy, **given),
+)
 async def update_template(
     call: Call,
     *,
@@ -225,7 +229,7 @@ async def update_template(
     """Change settings of your own template; what is left out stays. Pods that run on it reboot at once and lose their
     processes; the answer names them.
     """
-    target = await find_own_template(call, template)
+    target = await find_own_template(call.account, template)
     call.policy.check_template_change(target.id)
     if name and name != target.name:
         await _refuse_taken_name(call, name)
@@ -246,18 +250,20 @@ async def update_template(
     refuse_dropped_settings(changes)
     users = [pod.id for pod in await call.lium.pods.list() if pod.template and pod.template.id == target.id]
     with hiding(_lines_of([*(target.environment or {}).values(), *(changes.environment or {}).values()])):
-        async with replacing_container(call, *users):
+        async with replacing_container(call.account, *users):
             updated = await call.lium.templates.update(target.id, changes)
     observed = await observe_template(call, updated, target.user_id, wait_seconds=wait_seconds)
     return observed.model_copy(update={"rebooting_pods": users or None})
 
 
-@toolset.tool(title="Delete template", hints=DESTROYS, asks=ask_to_delete_template)
+@toolset.tool(
+    title="Delete template", hints=DESTROYS, asks=lambda call, **given: ask_to_delete_template(call.account, **given)
+)
 async def delete_template(call: Call, template: TemplateName) -> DeletedTemplate:
     """Delete one of your own templates for good. Refused while a pod runs on it, because Lium does not say what would
     happen to that pod.
     """
-    target = await find_own_template(call, template)
+    target = await find_own_template(call.account, template)
     users = [pod.id for pod in await call.lium.pods.list() if pod.template and pod.template.id == target.id]
     if users:
         raise ToolFailure(
@@ -269,22 +275,26 @@ async def delete_template(call: Call, template: TemplateName) -> DeletedTemplate
     return DeletedTemplate(template_id=target.id, name=target.name)
 
 
-@toolset.tool(title="Switch pod template", hints=DESTROYS_EACH_TIME, asks=ask_to_switch_template)
+@toolset.tool(
+    title="Switch pod template",
+    hints=DESTROYS_EACH_TIME,
+    asks=lambda call, **given: ask_to_switch_template(call.account, call.policy, **given),
+)
 async def switch_pod_template(
     call: Call, pod: PodName, template: TemplateName, wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS
 ) -> ObservedPod:
     """Start a pod over from another template and wait until it runs. Its processes and all outside its local volume are
     lost, on older nodes that too. Billing goes on.
     """
-    target = await find_pod(call, pod)
-    chosen = await find_usable_template(call, template)
+    target = await find_pod(call.account, pod)
+    chosen = await find_usable_template(call.account, template)
     call.policy.check_template(chosen.id)
     call.policy.check_restart(target.pod_name or target.id, hours_left(target, call.lium.now()))
-    async with replacing_container(call, target.id):
+    async with replacing_container(call.account, target.id):
         await call.lium.pods.switch_template(target.id, template_id=chosen.id)
     with after_change(f"{target.pod_name} is starting from template {chosen.name}."):
         switched = await call.lium.pods.get(target.id)
-    observed = await observe(call, switched, wait_seconds=wait_seconds)
+    observed = await observe(call.account, call.poller, switched, wait_seconds=wait_seconds)
     runs = observed.pod.template.image if observed.pod.template else None
     if observed.outcome == "done" and None not in (runs, chosen.image) and runs != chosen.image:
         warnings = [
@@ -302,7 +312,7 @@ async def observe_template(
     call: Call, template: Template, owner: str | None, *, wait_seconds: float
 ) -> ObservedTemplate:
     """Wait until a template is ready or failed, and show it to `owner`."""
-    newest = await call.wait_until(
+    newest = await call.poller.until(
         template,
         lambda: call.lium.templates.get(template.id),
         lambda state: state.is_ready or state.has_failed,
@@ -369,7 +379,7 @@ async def _own_id(call: Call) -> str | None:
 async def _find_listed_or_not(call: Call, named: str) -> Template:
     """As `find_template`; one that is not listed, such as a pod's own copy after a switch, is found by its id."""
     try:
-        return await find_template(call, named)
+        return await find_template(call.account, named)
     except ToolFailure as failure:
         if failure.code != "template_not_found" or len(named) != _UUID_CHARACTERS:
             raise

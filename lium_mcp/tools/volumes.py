@@ -6,31 +6,16 @@ from typing import Annotated
 
 from pydantic import Field
 
-from lium_mcp.api import LiumError, Pod, Volume
-from lium_mcp.figures import rounded
-from lium_mcp.tools.call import Call
-from lium_mcp.tools.failures import ToolFailure
-from lium_mcp.tools.parameters import Cursor, Limit, ShortText, page
-from lium_mcp.tools.questions import ask_to_delete_volume
-from lium_mcp.tools.registry import DESTROYS, READS, WRITES_EACH_TIME, Toolset
-from lium_mcp.tools.results import Result, UtcTime
-from lium_mcp.tools.targets import find_volume, refuse_maybe_attached, volume_holder
+from lium_mcp.api import LiumError, Pod
+from lium_mcp.results import Result
+from lium_mcp.services.questions import ask_to_delete_volume
+from lium_mcp.services.targets import find_volume, refuse_maybe_attached
+from lium_mcp.services.volume_details import VolumeView, refuse_taken_name, volume_view
+from lium_mcp.toolkit.call import Call
+from lium_mcp.toolkit.parameters import Cursor, Limit, ShortText, VolumeName, page
+from lium_mcp.toolkit.registry import DESTROYS, READS, WRITES_EACH_TIME, Toolset
 
 toolset = Toolset("volumes")
-
-VolumeName = Annotated[ShortText, Field(min_length=1, description="Volume id, or a name that only one has.")]
-
-
-class VolumeView(Result):
-    """A volume. `attached_to` is the pod that has it mounted, if the key sees that pod."""
-
-    volume_id: str
-    name: str
-    description: str | None = None
-    size_gb: float | None = None
-    files: int | None = None
-    attached_to: str | None = None
-    created_at: UtcTime | None = None
 
 
 class VolumeRows(Result):
@@ -70,7 +55,7 @@ async def list_volumes(call: Call, limit: Limit = 20, cursor: Cursor = "") -> Vo
 @toolset.tool(title="Get volume", hints=READS)
 async def get_volume(call: Call, volume: VolumeName) -> VolumeView:
     """Read one volume: its size, the number of files on it, and the pod that has it mounted. list_volumes shows all."""
-    found = await find_volume(call, volume)
+    found = await find_volume(call.account, volume)
     return volume_view(await call.lium.volumes.get(found.id), await call.lium.pods.list())
 
 
@@ -83,43 +68,16 @@ async def create_volume(
     """Create an empty volume, storage that outlives pods and bills by size. Attach it with rent_pod or reboot_pod; it
     is mounted at /mnt.
     """
-    await refuse_taken_name(call, name)
+    await refuse_taken_name(call.account, name)
     return volume_view(await call.lium.volumes.create(name=name, description=description), ())
 
 
-@toolset.tool(title="Delete volume", hints=DESTROYS, asks=ask_to_delete_volume)
+@toolset.tool(
+    title="Delete volume", hints=DESTROYS, asks=lambda call, **given: ask_to_delete_volume(call.account, **given)
+)
 async def delete_volume(call: Call, volume: VolumeName) -> DeletedVolume:
     """Delete a volume and all data on it, for good. Refused while a pod has it mounted; backups are not touched."""
-    found = await find_volume(call, volume)
+    found = await find_volume(call.account, volume)
     refuse_maybe_attached(found, await call.lium.pods.list())
     await call.lium.volumes.delete(found.id)
     return DeletedVolume(volume_id=found.id, name=found.name)
-
-
-async def refuse_taken_name(call: Call, name: str) -> None:
-    """Refuse a name that a volume has: two of one name could only be told apart by their ids.
-
-    Raises:
-        ToolFailure: a volume has it.
-    """
-    taken = [volume.id for volume in await call.lium.volumes.list() if volume.name == name]
-    if taken:
-        raise ToolFailure(
-            "volume_name_taken",
-            f"A volume is named {name} already: {', '.join(taken[:10])}.",
-            "Use that volume, or choose another name.",
-        )
-
-
-def volume_view(volume: Volume, pods: Sequence[Pod]) -> VolumeView:
-    """Show a volume and the pod that has it."""
-    holder = volume_holder(volume, pods)
-    return VolumeView(
-        volume_id=volume.id,
-        name=volume.name,
-        description=volume.description or None,
-        size_gb=rounded(volume.measured_size_gb, 3) if volume.measured_size_gb is not None else None,
-        files=volume.measured_file_count,
-        attached_to=f"{holder.pod_name} ({holder.id})" if holder else None,
-        created_at=volume.created_at,
-    )

@@ -20,8 +20,8 @@ from lium_mcp.guard.confirm import ANSWER_SECONDS
 from lium_mcp.sandbox import API_KEY, OTHER_API_KEY, Sandbox
 from lium_mcp.server import build_server
 from lium_mcp.settings import Settings, Toolset
+from lium_mcp.toolkit.listing import read_listing
 from lium_mcp.tools.catalog import find_spec
-from lium_mcp.tools.listing import read_listing
 from tests.compat.simulated import simulating
 from tests.faults.virtual_time import LoopClock, run_virtually
 from tests.harness import PUBLIC_KEY, Agent, Answer, Mode, Person, text_of

@@ -32,7 +32,7 @@ from lium_mcp.server import make_runtime
 from lium_mcp.serving.callers import Caller
 from lium_mcp.serving.logs import Lines
 from lium_mcp.settings import Settings, Toolset
-from lium_mcp.tools.listing import read_listing
+from lium_mcp.toolkit.listing import read_listing
 from tests.harness import PUBLIC_KEY, agent_on, text_of
 from tests.tools.wires import Forward, Row, Wire, answering, first, make_template, rent
 

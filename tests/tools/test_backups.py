@@ -14,9 +14,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lium_mcp.api import Pod
+from lium_mcp.failures import ToolFailure
 from lium_mcp.sandbox import Sandbox
-from lium_mcp.tools.backup_runs import check_path
-from lium_mcp.tools.failures import ToolFailure
+from lium_mcp.services.backing_up import check_path
 from tests.harness import Agent, Mode, Person, hosted
 from tests.harness import agent_on as agent_on_every_tool
 from tests.tools.wires import Forward, Wire, answering_after_work, ask, editing, losing_the_answer, rent, truth

@@ -11,8 +11,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from mcp.types import TextContent
 
+from lium_mcp.results import Result, Usd, UtcTime
 from lium_mcp.text import clean
-from lium_mcp.tools.results import Result, Usd, UtcTime, render
+from lium_mcp.toolkit.rendering import render
 
 BIDI_CONTROLS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 INVISIBLE = "\u00ad\u180e\u200b\u200c\u200d\u2060\u2061\u2062\u2063\u2064\ufeff\ufff9\U000e0001\U000e0041\U000e0100"

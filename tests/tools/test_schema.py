@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
-from lium_mcp.tools.schema import UNLISTED, plain
+from lium_mcp.toolkit.schema import UNLISTED, plain
 
 
 class Colour(Enum):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lium_mcp.api import Template
 from lium_mcp.sandbox import OTHER_API_KEY, Sandbox
-from lium_mcp.tools.images import is_image, split_image
+from lium_mcp.services.images import is_image, split_image
 from tests.harness import Agent, Mode, hosted, text_of
 from tests.harness import agent_on as agent_on_every_tool
 from tests.tools.wires import Wire, answering, ask, editing, rent, truth

@@ -13,14 +13,14 @@ import lium_mcp
 from lium_mcp.sandbox import Sandbox
 from lium_mcp.server import build_server
 from lium_mcp.settings import Settings
+from lium_mcp.toolkit.listing import FILE_NAME, ListedTool, write_listing
+from lium_mcp.toolkit.registry import as_listed, publish
+from lium_mcp.toolkit.token_cost import tokens
 from lium_mcp.tools.catalog import TOOLSETS
-from lium_mcp.tools.cost import tokens
-from lium_mcp.tools.listing import FILE_NAME, ListedTool, write_listing
-from lium_mcp.tools.registry import as_listed, publish
 from lium_mcp.values import SettingsError
 from tests.harness import agent_on
 
-LISTING = Path(lium_mcp.__file__).parent / "tools" / FILE_NAME
+LISTING = Path(lium_mcp.__file__).parent / "toolkit" / FILE_NAME
 SNAPSHOTS = Path(__file__).parent.parent / "snapshots" / "tools"
 VERBS = {
     "list",
@@ -77,7 +77,7 @@ def declared() -> list[ListedTool]:
 def test_the_list_that_servers_read_is_what_the_declarations_make() -> None:
     if os.environ.get("UPDATE_SNAPSHOTS"):
         LISTING.write_text(write_listing(declared()))
-    assert LISTING.read_text() == write_listing(declared()), "`make snapshots` writes lium_mcp/tools/listing.json"
+    assert LISTING.read_text() == write_listing(declared()), "`make snapshots` writes lium_mcp/toolkit/listing.json"
 
 
 async def test_each_tool_is_what_its_snapshot_says() -> None:

@@ -1,0 +1,54 @@
+"""What a person is asked, and that they did not say yes. Knows no MCP."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+Mode = Literal["auto", "always", "never"]
+
+
+_AMOUNT: Final = re.compile(r"\$-?\d+(\.\d+)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a person is asked.
+
+    Attributes:
+        text: Target, price and consequence, in words. It holds no figure that changes from one second to the next.
+        pins: Arguments by which the call goes on after a yes: ids in the place of names.
+        price_per_hour_usd: The price that is agreed to; one that is higher needs another question.
+    """
+
+    text: str
+    pins: Mapping[str, Any] = field(default_factory=dict)
+    price_per_hour_usd: float | None = None
+
+    def binds_as(self, other: "Question") -> bool:
+        """Whether a yes to this is a yes to the other: it says the same of the same target, at no higher price."""
+        mine, theirs = self.price_per_hour_usd, other.price_per_hour_usd
+        if self.pins != other.pins:
+            return False
+        if mine is None or theirs is None:
+            return self.text == other.text
+        # The price is held by its figure, the sums that follow from it and the balance are not agreed to.
+        return theirs <= mine and _AMOUNT.sub("$", self.text) == _AMOUNT.sub("$", other.text)
+
+
+NOTHING_TO_ASK: Final = Question("")
+"""Agreed to by nobody: when the person could have been asked, there was nothing to ask."""
+
+
+class NotConfirmed(Exception):
+    """There was no yes; nothing was changed.
+
+    Attributes:
+        code: Stable, for programs.
+        advice: What to do next.
+    """
+
+    def __init__(self, code: str, happened: str, advice: str) -> None:
+        super().__init__(happened)
+        self.code = code
+        self.advice = advice

@@ -1,0 +1,28 @@
+"""Whose money is spent."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lium_mcp.api import LiumClient
+from lium_mcp.remote import PodAccess
+from lium_mcp.remote.keys import KeySource
+from lium_mcp.rentals import Renter, Worker
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Whose money a call spends: an API client with a key, and the renter of that account.
+
+    Attributes:
+        ssh_keys: The caller's own SSH key on this machine; None for callers elsewhere.
+        registry_password: Reads a registry password from this server's environment; None for callers elsewhere.
+        pod_access: Logs in to pods with this machine's SSH key; None for callers elsewhere.
+        worker: Does what is to be done between calls; None for callers elsewhere, and where nothing may be done.
+    """
+
+    lium: LiumClient
+    renter: Renter
+    ssh_keys: KeySource | None
+    registry_password: Callable[[str], str | None] | None = None
+    pod_access: PodAccess | None = None
+    worker: Worker | None = None

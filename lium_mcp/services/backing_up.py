@@ -1,0 +1,223 @@
+"""Backing up a pod and waiting for it: shared by `create_backup` and by the removal that takes a last backup first."""
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from posixpath import normpath
+from typing import Final
+
+from lium_mcp.api import Backup, BackupSchedule, BadRequest, Conflict, LiumError, Pod
+from lium_mcp.failures import ToolFailure
+from lium_mcp.results import state_in_words
+from lium_mcp.services.accounts import Account
+from lium_mcp.services.failure_words import after_change
+from lium_mcp.services.polling import Poller
+
+DEFAULT_EVERY_HOURS: Final = 6
+DEFAULT_KEEP_DAYS: Final = 7
+PARTIAL: Final = "It is partial: files that could not be read are not in it."
+RESTORED_PARTLY: Final = "A restore is partial: files are missing of what it was to write."
+
+_SHOWN_CHARACTERS: Final = 200
+_NEVER_BACKED_UP: Final = ("/mnt", "/tmp")  # noqa: S108 - paths inside a pod
+
+
+@dataclass(frozen=True, slots=True)
+class StartedBackup:
+    """A backup under way.
+
+    Attributes:
+        joined: It ran already when it was asked for, so it may miss what was written since it began.
+    """
+
+    backup_id: str
+    schedule: BackupSchedule | None
+    schedule_created: bool
+    joined: bool
+
+
+def check_path(pod: Pod, path: str, parameter: str) -> str:
+    """Hold a path against the rules of backups: absolute, inside the pod's local volume, no way out of it.
+
+    Raises:
+        ToolFailure: it breaks a rule.
+    """
+    root = volume_root(pod)
+    plain = _plain(path)
+    if not path.startswith("/"):
+        problem = f"{parameter} is not an absolute path"
+    elif ".." in path.split("/"):
+        problem = f"{parameter} must not contain .."
+    elif any(_is_inside(plain, refused) for refused in _NEVER_BACKED_UP):
+        problem = f"{parameter} is under /{plain.split('/')[1]}, which backups leave out"
+    elif not _is_inside(plain, root):
+        problem = f"{parameter} is outside the pod's local volume {root}"
+    else:
+        return plain
+    raise ToolFailure("invalid_argument", f"{problem}.", f"Choose a path under {root}.")
+
+
+def volume_root(pod: Pod) -> str:
+    """Where the pod's local volume is mounted, in the plain form that `check_path` returns."""
+    return _plain(pod.volume_root)
+
+
+def _plain(path: str) -> str:
+    # normpath() alone would keep two slashes at the front.
+    return "/" + normpath(path).lstrip("/") if path.startswith("/") else path
+
+
+def _is_inside(path: str, directory: str) -> bool:
+    return path == directory or path.startswith(f"{directory.rstrip('/')}/")
+
+
+def held_path(pod: Pod, schedule: BackupSchedule) -> str | None:
+    """What backups by this schedule hold: an empty path means all of the local volume; None where Lium says none."""
+    return volume_root(pod) if schedule.backup_path == "" else schedule.backup_path
+
+
+def covers_all(pod: Pod, schedule: BackupSchedule) -> bool:
+    """Whether backups by this schedule hold all of the pod's local volume."""
+    path = held_path(pod, schedule)
+    return path is not None and _is_inside(volume_root(pod), _plain(path))
+
+
+def losses(pod: Pod, schedule: BackupSchedule, *, keep_days: int | None, path: str | None) -> list[str]:
+    """What a change of a schedule takes away, in sentences: another path, or backups that are deleted earlier."""
+    lost: list[str] = []
+    held = held_path(pod, schedule)
+    widens = held is not None and path is not None and _is_inside(_plain(held), path)
+    if path is not None and not widens:
+        now = "a path that Lium does not say" if held is None else held[:_SHOWN_CHARACTERS].replace('"', "'")
+        lost.append(f"They hold {now}, and will hold {path} instead.")
+    if keep_days is not None and schedule.retention_days is None:
+        lost.append(f"They will be kept {keep_days} days; how long now, Lium does not say.")
+    elif keep_days is not None and schedule.retention_days is not None and keep_days < schedule.retention_days:
+        lost.append(f"They are kept {schedule.retention_days} days, and will be deleted after {keep_days}.")
+    return lost
+
+
+def refuse_partial(pod: Pod, schedule: BackupSchedule | None) -> None:
+    """Refuse to rest a removal on backups that leave out a part of the local volume; without a schedule, none do.
+
+    Raises:
+        ToolFailure: the schedule leaves out a part.
+    """
+    if schedule is None or covers_all(pod, schedule):
+        return
+    only = f"only {schedule.backup_path}" if schedule.backup_path else "a path that Lium does not say"
+    raise ToolFailure(
+        "backup_partial",
+        f"The backup schedule of {pod.pod_name} ({pod.id}) covers {only}, and a last backup must hold all of "
+        f"{pod.volume_root}.",
+        f"Widen it: set_backup_schedule with path={pod.volume_root}, then call again. To keep that part only, call "
+        "create_backup, then remove_pod without final_backup.",
+    )
+
+
+async def ensure_schedule(account: Account, pod: Pod) -> tuple[BackupSchedule, bool]:
+    """The pod's schedule, made with the usual values if there is none, since Lium backs up nothing without one."""
+    schedule = await account.lium.backup_schedules.get_for_pod(pod.id)
+    if schedule is not None:
+        return schedule, False
+    try:
+        created = await account.lium.backup_schedules.create(
+            pod.id,
+            backup_path=pod.volume_root,
+            backup_frequency_hours=DEFAULT_EVERY_HOURS,
+            retention_days=DEFAULT_KEEP_DAYS,
+        )
+    except (BadRequest, Conflict):
+        # Somebody else may have made one at the same moment.
+        schedule = await account.lium.backup_schedules.get_for_pod(pod.id)
+        if schedule is None:
+            raise
+        return schedule, False
+    return created, True
+
+
+async def start_backup(account: Account, pod: Pod, *, name: str, whole: bool = False) -> StartedBackup:
+    """Start a backup of a pod, or join the one that runs; with `whole`, only one of the whole local volume.
+
+    Raises:
+        ToolFailure: it cannot be established whether one was started, or a schedule was made and no backup, or the
+            schedule leaves out a part.
+        LiumError: Lium refused.
+    """
+    schedule, created = await ensure_schedule(account, pod)
+    if whole:
+        refuse_partial(pod, schedule)
+    made = f"A backup schedule was made for {pod.pod_name}, every {DEFAULT_EVERY_HOURS} hours."
+    with after_change(made) if created else nullcontext():
+        backup_id, joined = await _start(account, pod, name)
+        if whole:  # somebody may have narrowed it just before the start
+            refuse_partial(pod, await account.lium.backup_schedules.get_for_pod(pod.id))
+    return StartedBackup(backup_id, schedule, created, joined)
+
+
+async def _start(account: Account, pod: Pod, name: str) -> tuple[str, bool]:
+    before = {backup.id for backup in await account.lium.backups.list(pod_id=pod.id)}
+    lost: LiumError | None = None
+    try:
+        started = await account.lium.backups.start(pod.id, name=name)
+        if started.backup_log_id:
+            return started.backup_log_id, False
+    except Conflict as error:
+        running = error.active_operation_id
+        if running is None or not await _is_backup(account, running):
+            raise
+        return running, True
+    except LiumError as error:
+        if error.effect != "unknown":
+            raise
+        lost = error
+    new = [backup for backup in await account.lium.backups.list(pod_id=pod.id) if backup.id not in before]
+    if len(new) == 1:
+        return new[0].id, False
+    if lost is not None:
+        raise lost
+    raise ToolFailure(
+        "outcome_unknown",
+        f"Lium accepted a backup of {pod.pod_name} and did not name it.",
+        "Call list_backups with this pod to find it.",
+        effect="The backup may be running.",
+    )
+
+
+async def wait_for_backup(account: Account, poller: Poller, backup: Backup, *, wait_seconds: float) -> Backup:
+    """Wait until a backup is over, or the time is."""
+    return await poller.until(
+        backup,
+        lambda: account.lium.backups.get(backup.id),
+        lambda state: state.is_final,
+        wait_seconds=wait_seconds,
+        describe=lambda state: (
+            f"Backup is {state_in_words(state.state)}" + (f", {state.progress:.0f} %" if state.progress else "")
+        ),
+    )
+
+
+def standing(backup: Backup) -> str:
+    """A sentence on a backup of which Lium does not say that it is over."""
+    return f"{'The backup is' if backup.is_running else 'Lium does not say whether the backup is'} still running."
+
+
+def refuse_incomplete(backup: Backup) -> None:
+    """Refuse to restore a backup that holds nothing, or does not yet.
+
+    Raises:
+        ToolFailure: it is not completed.
+    """
+    if not backup.is_completed:
+        raise ToolFailure(
+            "backup_not_completed",
+            f"Backup {backup.id} is {state_in_words(backup.state)} and cannot be restored.",
+            "Call get_backup to wait for it, or choose a completed one with list_backups.",
+        )
+
+
+async def _is_backup(account: Account, operation_id: str) -> bool:
+    try:
+        await account.lium.backups.get(operation_id)
+    except LiumError:
+        return False
+    return True

@@ -1,0 +1,183 @@
+"""What went wrong below, in the words of a tool."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from lium_mcp.api import LiumError
+from lium_mcp.api import errors as api
+from lium_mcp.failures import NOTHING_CHANGED, ToolFailure
+from lium_mcp.guard.consent import NotConfirmed
+from lium_mcp.guard.policy import PolicyRefused
+from lium_mcp.rentals import AccountUnknown, LedgerUnavailable, PodNameTaken, RentUnsettled
+
+CHANGED_BEFORE: Final = "What the call was to change was changed, at least in part, before this failed."
+
+
+GET_A_KEY: Final = (
+    "This needs a Lium API key: create one at lium.io (Settings, API keys), set it as LIUM_API_KEY in the environment "
+    "of this MCP server (over HTTP, send it in the header X-API-Key), and restart the server."
+)
+
+
+_CODES: dict[type[api.LiumError], str] = {
+    api.RentOutcomeUnknown: "outcome_unknown",
+    api.MissingApiKey: "api_key_missing",
+    api.AuthenticationFailed: "api_key_refused",
+    api.MissingScope: "scope_missing",
+    api.InsufficientBalance: "insufficient_balance",
+    api.PermissionDenied: "permission_denied",
+    api.FirewallBlocked: "blocked_by_firewall",
+    api.BudgetExceeded: "key_budget_exceeded",
+    api.PaymentFailed: "payment_failed",
+    api.NotFound: "not_found",
+    api.RouteMissing: "not_supported",
+    api.NotLium: "not_lium",
+    api.NoExecutorMatches: "no_gpu_matches",
+    api.Conflict: "conflict",
+    api.ValidationFailed: "invalid_argument",
+    api.InvalidRequest: "invalid_argument",
+    api.BadRequest: "refused",
+    api.RateLimited: "rate_limited",
+    api.RequestTimedOut: "timed_out",
+    api.CertificateRefused: "certificate_refused",
+    api.ConnectionFailed: "lium_unreachable",
+    api.ServerFailed: "lium_failed",
+    api.UnreadableResponse: "unreadable_answer",
+    api.ResponseTooLarge: "answer_too_large",
+    api.UntrustedRedirect: "untrusted_redirect",
+}
+
+
+def from_api(error: api.LiumError) -> ToolFailure:
+    """Put an API error into the words of a tool."""
+    code = next((_CODES[kind] for kind in type(error).__mro__ if kind in _CODES), "lium_error")
+    if isinstance(error, api.MissingApiKey):
+        return ToolFailure(code, error.hint or GET_A_KEY, "")
+    effect = NOTHING_CHANGED
+    if error.effect == "unknown":
+        code = "outcome_unknown"
+        effect = "Whether it took effect is not known."
+    hint = _sentence(error.hint) if error.hint else ""
+    advice = " ".join(part for part in (hint, error.advice) if part)
+    return ToolFailure(code, _sentence(str(error)), advice, effect=effect, request_id=error.request_id)
+
+
+FAILURES: Final = (
+    ToolFailure,
+    api.LiumError,
+    NotConfirmed,
+    PolicyRefused,
+    LedgerUnavailable,
+    PodNameTaken,
+    RentUnsettled,
+    AccountUnknown,
+)
+"""Everything that ends a call without its being a defect; `as_failure` puts each into words."""
+
+
+GuardError = NotConfirmed | PolicyRefused | LedgerUnavailable | PodNameTaken | RentUnsettled | AccountUnknown
+
+
+def from_guard(error: GuardError) -> ToolFailure:
+    """Put what stopped a call before anything was sent into the words of a tool."""
+    match error:
+        case NotConfirmed():
+            return ToolFailure(error.code, str(error), error.advice)
+        case PolicyRefused():
+            return ToolFailure(
+                "policy_refused",
+                f"The limit {error.limit} of this server refuses it: {error.happened}.",
+                f"What fits: {error.fits}. Only the person who runs this server can change a limit.",
+            )
+        case LedgerUnavailable():
+            return ToolFailure(
+                "ledger_unavailable",
+                f"The ledger of rents cannot be used, and without it nothing is rented: {_sentence(str(error))}",
+                "The person who runs this server has to look at LIUM_MCP_STATE_URL, or at disk space and permissions.",
+            )
+        case PodNameTaken() if error.removing:
+            return ToolFailure(
+                "pod_name_taken",
+                f"The pod named {error.pod_name} ({', '.join(error.pod_ids)}) is being removed. Nothing was rented.",
+                "Call again when list_pods shows it no more, or choose another name.",
+                effect="",
+            )
+        case PodNameTaken():
+            return ToolFailure(
+                "pod_name_taken",
+                f"A pod named {error.pod_name} exists already, from another request: {', '.join(error.pod_ids)}. "
+                "Nothing was rented.",
+                "Use that pod (get_pod), or choose another name if you want one more.",
+                effect="",
+            )
+        case RentUnsettled():
+            return ToolFailure("rent_unsettled", *_unsettled(error), effect="Nothing was rented now.")
+        case AccountUnknown():
+            return ToolFailure(
+                "account_unknown",
+                f"Lium does not say now which account this API key acts for: {_sentence(str(error))}",
+                "Call again in a minute. Names and limits hold for an account, so nothing is rented until that is "
+                "known once.",
+            )
+
+
+def _unsettled(error: RentUnsettled) -> tuple[str, str]:
+    names = ", ".join(f"{entry.pod_name} (of {entry.created_at:%Y-%m-%d %H:%M} UTC)" for entry in error.entries)
+    if error.in_flight:
+        which = f": {names}" if names else ""
+        return (
+            f"Other rents of this account are under way at this moment{which}, and one is sent at a time.",
+            "Call again in half a minute.",
+        )
+    return (
+        f"An earlier rent is not settled, so it may have made a pod that bills: {names}.",
+        "Call list_pods in a minute: it settles such rents, or says what a person has to look at.",
+    )
+
+
+def as_failure(error: Exception) -> ToolFailure:
+    """What went wrong, in the words of a tool."""
+    if isinstance(error, ToolFailure):
+        return error
+    return from_api(error) if isinstance(error, api.LiumError) else from_guard(error)  # type: ignore[arg-type]
+
+
+def _sentence(text: str) -> str:
+    text = text.strip()
+    return text if not text or text[-1] in ".!?" else f"{text}."
+
+
+@contextmanager
+def after_change(done: str) -> Iterator[None]:
+    """Let what fails in the body say that a change was made before it.
+
+    Raises:
+        ToolFailure: the body failed; `done` is its word on what was changed.
+    """
+    try:
+        yield
+    except LiumError as error:
+        failure = from_api(error)
+        raise ToolFailure(
+            failure.code, failure.happened, failure.advice, effect=done, request_id=failure.request_id
+        ) from error
+
+
+def settings_wrong(problems: Iterable[str]) -> ToolFailure:
+    """For a server that must not act, since it cannot know what it may do."""
+    return ToolFailure(
+        "settings_wrong",
+        f"This MCP server does nothing, since its settings cannot be used: {'; '.join(problems)}.",
+        "Have the user correct them where this server is configured, in the host's MCP configuration, and restart it.",
+    )
+
+
+def crashed(tool: str) -> ToolFailure:
+    """For a defect of ours: the exception's own text stays in the log."""
+    return ToolFailure(
+        "internal_error",
+        f"{tool} failed inside this MCP server; its log on standard error says why.",
+        "Check the state with list_pods before trying again.",
+        effect="If the call was to change something, whether it did is not known.",
+    )

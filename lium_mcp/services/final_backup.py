@@ -1,0 +1,183 @@
+"""The last backup before a removal: taken, waited for until it is really complete, and only then is a pod let go.
+
+A backup that takes longer than one call may wait is remembered, so that the next call goes on with it instead of
+starting over; not for long after its end, since what is written to the pod later is not in it.
+"""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Final
+
+import anyio
+
+from lium_mcp.api import Backup, Clock, LiumError, NotFound, Pod
+from lium_mcp.failures import ToolFailure
+from lium_mcp.figures import in_usd
+from lium_mcp.guard.consent import Question
+from lium_mcp.services.accounts import Account
+from lium_mcp.services.backing_up import PARTIAL, standing, start_backup, wait_for_backup
+from lium_mcp.services.failure_words import from_api
+from lium_mcp.services.polling import Poller
+
+FinalBackups = dict[str, tuple[str, float]]
+"""The last backups that removals began, by pod: the backup, and when it began."""
+
+_FRESH_SECONDS: Final = 600.0
+_LOOK_SECONDS: Final = 5.0
+
+
+async def take_final_backup(
+    account: Account, poller: Poller, final_backups: FinalBackups, pod: Pod, *, wait_seconds: float
+) -> Backup:
+    """Take a last backup of a pod, or go on with the one that an earlier call began.
+
+    Returns:
+        The backup, completed or still running.
+
+    Raises:
+        ToolFailure: there is no complete backup; the pod was not touched.
+    """
+    try:
+        backup = await earlier_final_backup(account, poller.clock, final_backups, pod)
+        if backup is None:
+            now = poller.clock.monotonic()
+            backup_id = await begin_final_backup(account, poller, pod, whole=True, wait_seconds=wait_seconds)
+            final_backups[pod.id] = (backup_id, now)
+            backup = await account.lium.backups.get(backup_id)
+        backup = await wait_for_backup(account, poller, backup, wait_seconds=wait_seconds)
+        _refuse_unfit(final_backups, pod, backup)
+    except LiumError as error:
+        said = from_api(error)
+        raise ToolFailure(said.code, said.happened, _ADVICE, effect=_stays(pod), request_id=error.request_id) from error
+    except ToolFailure as failure:
+        if failure.effect != _stays(pod):
+            failure.effect = f"{_stays(pod)} {failure.effect}"
+        raise
+    return backup
+
+
+async def earlier_final_backup(account: Account, clock: Clock, final_backups: FinalBackups, pod: Pod) -> Backup | None:
+    """The last backup that an earlier call began, if a removal may rest on it: it runs, or was complete just now.
+
+    Raises:
+        ToolFailure: it failed or lacks files, which is said once; the next call takes another.
+        LiumError: it could not be read.
+    """
+    if pod.id not in final_backups:
+        return None
+    backup_id, begun = final_backups[pod.id]
+    try:
+        backup = await account.lium.backups.get(backup_id)
+    except NotFound:
+        return None
+    _refuse_unfit(final_backups, pod, backup)
+    if backup.is_completed:
+        age_seconds = clock.monotonic() - begun
+        if backup.completed_at is not None:
+            age_seconds = (account.lium.now() - backup.completed_at).total_seconds()
+        if age_seconds > _FRESH_SECONDS:
+            return None
+    return backup
+
+
+async def find_running_backup(
+    account: Account, final_backups: FinalBackups, agreed: Question | None, pod: Pod
+) -> Backup | None:
+    """The backup that a removal at this moment would cut off, or may where Lium does not say whether it runs.
+
+    It is read within a bound: the end of the billing does not wait for that.
+
+    Raises:
+        ToolFailure: it may be the last backup that an earlier removal began, and nobody agreed to lose it; this is said
+            once, so that the billing can be ended whatever becomes of the backup.
+    """
+    begun = final_backups.pop(pod.id, None)
+    backups: Sequence[Backup] | None = None
+    with suppress(LiumError), anyio.move_on_after(_LOOK_SECONDS):
+        backups = await account.lium.backups.list(pod_id=pod.id)
+    running = [backup for backup in backups or () if not backup.is_final]
+    is_ours = begun is not None and (backups is None or any(backup.id == begun[0] for backup in running))
+    if begun is not None and is_ours and agreed is None:
+        raise ToolFailure(
+            "final_backup_running",
+            f"The last backup of {pod.pod_name}, {begun[0]}, still runs, as far as is known, and would be lost.",
+            "Call remove_pod with final_backup to remove after a complete backup, or again without, to lose it.",
+            effect=_stays(pod),
+        )
+    return max(running, key=lambda backup: backup.is_running is True, default=None)
+
+
+def describe_pending(pod: Pod, backup: Backup) -> str:
+    """Say what a removal waits for, and what that costs."""
+    return (
+        f"{standing(backup)} {_stays(pod)} Wait with get_backup until it is complete, then call remove_pod "
+        f"with final_backup again within {_FRESH_SECONDS / 60:g} minutes."
+    )
+
+
+_ADVICE: Final = (
+    "Try again, look at get_backup_schedule and list_backups, or call remove_pod without final_backup to lose the data."
+)
+
+
+async def begin_final_backup(account: Account, poller: Poller, pod: Pod, *, whole: bool, wait_seconds: float) -> str:
+    """Begin a backup that holds all that is written by now; return its id.
+
+    Args:
+        account: Whose pod it is.
+        poller: What waits.
+        pod: The pod.
+        whole: Only a backup of the whole local volume will do, whatever part its schedule names.
+        wait_seconds: How long to wait for the end of a backup that runs already.
+
+    Raises:
+        ToolFailure: another one is still running, or none could be begun.
+        LiumError: Lium refused.
+    """
+    started = await start_backup(account, pod, name="final", whole=whole)
+    if started.joined:
+        # It began before this call and may miss what was written since: let it end, then take one of our own.
+        await wait_for_backup(
+            account, poller, await account.lium.backups.get(started.backup_id), wait_seconds=wait_seconds
+        )
+        started = await start_backup(account, pod, name="final", whole=whole)
+    if started.joined:
+        raise ToolFailure(
+            "backup_running",
+            f"Another backup of {pod.pod_name} is still running.",
+            "Call get_backup to wait for it, then remove_pod with final_backup again.",
+            effect=_stays(pod),
+        )
+    return started.backup_id
+
+
+def refuse_unfit(backup: Backup) -> None:
+    """Refuse to rest a removal on a backup that is over and does not hold everything.
+
+    Raises:
+        ToolFailure: it failed, or lacks files.
+    """
+    reason = f": {backup.problem[:300]}" if backup.problem else ""
+    if backup.is_final and not backup.is_completed:
+        raise ToolFailure("final_backup_failed", f"The backup is {backup.state}{reason}.", _ADVICE)
+    if backup.is_partial:
+        happened = f"Backup {backup.id} is {backup.state}{reason}. {PARTIAL} It is kept, and can be restored."
+        raise ToolFailure(
+            "final_backup_partial",
+            happened,
+            "Make them readable and try again, or call remove_pod without final_backup to lose what is not in it.",
+        )
+
+
+def _refuse_unfit(final_backups: FinalBackups, pod: Pod, backup: Backup) -> None:
+    try:
+        refuse_unfit(backup)
+    except ToolFailure as failure:
+        final_backups.pop(pod.id, None)
+        failure.effect = _stays(pod)
+        raise
+
+
+def _stays(pod: Pod) -> str:
+    price = f" and bills {in_usd(pod.price)} an hour" if pod.price is not None and pod.is_billing else ""
+    return f"The pod was not removed{price}."

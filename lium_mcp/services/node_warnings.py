@@ -1,0 +1,50 @@
+"""What speaks against a node besides its figures, said where one chooses and when one rents."""
+
+from typing import Any
+
+from lium_mcp.api import Executor, Pod
+from lium_mcp.results import Result
+
+_MOST_QUOTED_CHARACTERS = 200
+
+
+class NodeFlaws(Result):
+    """The same where nodes are listed; what is absent is not so, or nobody knows."""
+
+    often_fails_to_start: bool | None = None
+    power_capped: bool | None = None
+    maintenance: str | None = None
+
+
+def flaws(node: Executor) -> dict[str, Any]:
+    """The fields of `NodeFlaws`."""
+    return {
+        "often_fails_to_start": node.frequent_rent_failures or None,
+        "power_capped": node.gpu_power_limited or None,
+        "maintenance": maintenance(node),
+    }
+
+
+def node_warnings(node: Executor) -> list[str]:
+    """What to know before renting on a node; empty where nothing speaks against it."""
+    warnings = []
+    if node.frequent_rent_failures:
+        warnings.append("Pods often fail to start on this node.")
+    if node.gpu_power_limited:
+        watts, usual = node.gpu_power_limit_w, node.gpu_power_limit_default_w
+        figures = f" of {watts} W each, where {usual} W are usual" if watts and usual else ""
+        warnings.append(f"Its GPUs run under a power cap{figures}: they are slower than others of their kind.")
+    if notice := maintenance(node):
+        warnings.append(f"Maintenance of this node is announced: {notice}.")
+    return warnings
+
+
+def maintenance(announced: Executor | Pod) -> str | None:
+    """What a provider announces of a node, or to who has a pod on it: a quotation."""
+    notice = announced.notice_period
+    if notice is None and isinstance(announced, Pod) and announced.executor is not None:
+        notice = announced.executor.notice_period
+    if notice is None:
+        return None
+    words = " ".join(notice.replace('"', "'").split())[:_MOST_QUOTED_CHARACTERS]
+    return f'the provider says "{words}"'

@@ -1,0 +1,96 @@
+"""The policy in force as people and agents read it: what is offered, each limit, what is used of it, what is left."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import date
+
+import anyio
+
+from lium_mcp.api import LiumError
+from lium_mcp.figures import rounded
+from lium_mcp.guard.consent import Mode as ConfirmMode
+from lium_mcp.guard.limits import Limits
+from lium_mcp.guard.policy import Policy, Standing
+from lium_mcp.rentals import LedgerUnavailable
+from lium_mcp.results import Result
+from lium_mcp.services.accounts import Account
+from lium_mcp.services.limits_left import make_room
+from lium_mcp.services.polling import READ_LIMIT_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """What the settings offer; the lists are None where they choose nothing."""
+
+    read_only: bool
+    toolsets: Sequence[str]
+    allow_tools: Sequence[str] | None
+    deny_tools: Sequence[str] | None
+    tool_count: int
+
+
+class LimitView(Result):
+    """One limit; used and left where it is one that adds up and what is used could be read."""
+
+    limit: str
+    allowed: float | str
+    used: float | None = None
+    left: float | None = None
+
+
+class PolicyView(Result):
+    """What a server offers and refuses. Only the person who runs it can change that."""
+
+    read_only: bool
+    toolsets: list[str]
+    allow_tools: list[str] | None = None
+    deny_tools: list[str] | None = None
+    tool_count: int
+    confirm: str
+    mode: str | None = None
+    limits: list[LimitView] | None = None
+    unbounded: list[str] | None = None
+
+
+async def policy_view(account: Account, policy: Policy, confirm: ConfirmMode, offered: Offered) -> PolicyView:
+    """Show the limits, and how far they are used where there is a key and Lium answers."""
+    limits = policy.limits
+    standings: dict[str, Standing] = {}
+    unbounded: list[str] = []
+    if limits.any and account.lium.has_api_key:
+        with suppress(LiumError, LedgerUnavailable), anyio.move_on_after(READ_LIMIT_SECONDS):
+            room = await make_room(account, policy)
+            pods, admitted = await account.lium.pods.list(), await account.renter.standing()
+            standings = {standing.limit: standing for standing in room.standings(pods, *admitted)}
+            unbounded = [item.name for item in room.committed(pods, *admitted) if item.hours_left is None]
+    return PolicyView(
+        read_only=offered.read_only,
+        toolsets=list(offered.toolsets),
+        allow_tools=list(offered.allow_tools) if offered.allow_tools else None,
+        deny_tools=list(offered.deny_tools) if offered.deny_tools else None,
+        tool_count=offered.tool_count,
+        confirm=confirm,
+        mode=("shadow" if policy.shadow else "enforce") if limits.any else None,
+        limits=[_limit(name, limits, standings.get(name)) for name in _set_limits(limits)] or None,
+        unbounded=unbounded if unbounded and limits.budget_usd is not None else None,
+    )
+
+
+def _set_limits(limits: Limits) -> list[str]:
+    return [name for name in Limits.model_fields if getattr(limits, name) not in (None, frozenset())]
+
+
+def _limit(name: str, limits: Limits, standing: Standing | None) -> LimitView:
+    value = getattr(limits, name)
+    if isinstance(value, frozenset):
+        value = ", ".join(sorted(value))
+    elif isinstance(value, date):
+        value = value.isoformat()
+    used, left = (standing.used, standing.left) if standing else (None, None)
+    return LimitView(
+        limit=name,
+        allowed=value,
+        used=None if used is None else rounded(used),
+        left=None if left is None else rounded(left),
+    )

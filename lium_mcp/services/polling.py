@@ -1,0 +1,113 @@
+"""Waiting for what Lium does meanwhile, within a bound, until the server stops."""
+
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+import anyio
+
+from lium_mcp.api import Clock, LiumError
+from lium_mcp.failures import ToolFailure
+
+T = TypeVar("T")
+
+Report = Callable[[float, float, str], Awaitable[None]]
+"""Says how far something is: seconds gone, seconds in all, and a sentence."""
+
+# GET /pods allows about 60 reads a minute for the whole account: a wait may take half of that.
+_POLL_SECONDS = 2.0
+_SLOW_POLL_SECONDS = 5.0
+_SLOW_AFTER_SECONDS = 90.0
+# A wait ends with a look at what has become of the thing, however little of its time is left.
+_LAST_READ_SECONDS = 5.0
+
+
+class Stop:
+    """Ends the waits of all calls, so that a server that is asked to stop still answers them."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._pauses: set[anyio.CancelScope] = set()
+
+    def ask(self) -> None:
+        """End every wait, also those that begin later."""
+        self.asked = True
+        for pause in tuple(self._pauses):
+            pause.cancel()
+
+    async def pause(self, clock: Clock, seconds: float) -> None:
+        """Let time pass, unless the server is to stop."""
+        with anyio.CancelScope() as pause:
+            self._pauses.add(pause)
+            try:
+                await clock.sleep(seconds)
+            finally:
+                self._pauses.discard(pause)
+
+
+@dataclass(frozen=True, slots=True)
+class Poller:
+    """Reads again and again until something is done.
+
+    Attributes:
+        clock: For pauses.
+        stop: Ends every wait.
+        report: Tells the client how far it is; None where nobody listens.
+    """
+
+    clock: Clock
+    stop: Stop
+    report: Report | None = None
+
+    async def until(
+        self,
+        state: T,
+        read: Callable[[], Awaitable[T]],
+        done: Callable[[T], bool],
+        *,
+        wait_seconds: float,
+        describe: Callable[[T], str],
+        every_seconds: float = _POLL_SECONDS,
+    ) -> T:
+        """Read again until `done` says so or the time is over, reporting progress; return the newest state.
+
+        A read that fails does not end the wait, since what is waited for may be billing already: the newest state that
+        was read stands.
+        """
+        started = self.clock.monotonic()
+        while not done(state) and not self.stop.asked:
+            elapsed = self.clock.monotonic() - started
+            left = wait_seconds - elapsed
+            if left <= 0:
+                break
+            if self.report is not None:
+                await self.report(elapsed, wait_seconds, describe(state))
+            pause_seconds = every_seconds if elapsed < _SLOW_AFTER_SECONDS else _SLOW_POLL_SECONDS
+            await self.stop.pause(self.clock, min(left, pause_seconds))
+            if self.stop.asked:
+                break
+            left = wait_seconds - (self.clock.monotonic() - started)
+            with suppress(LiumError), anyio.move_on_after(max(left, _LAST_READ_SECONDS)):
+                state = await read()
+        return state
+
+
+# All requests of a body that only reads, together: nobody waits longer for a figure, and many hosts cut a call at 60 s.
+READ_LIMIT_SECONDS: Final = 30.0
+
+
+@contextmanager
+def time_limit(seconds: float | None) -> Iterator[None]:
+    """Bound the time of a body that only reads.
+
+    Raises:
+        ToolFailure: the time is over.
+    """
+    try:
+        with anyio.fail_after(seconds):
+            yield
+    except TimeoutError as error:
+        raise ToolFailure(
+            "timed_out", "Lium did not answer all requests of this call in time.", "Try again in a minute."
+        ) from error

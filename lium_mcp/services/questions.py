@@ -1,0 +1,279 @@
+"""What a person is asked before something is destroyed: the target by id, what is lost, when it was last backed up.
+
+Each takes the account and the arguments of its tool, and pins the target: after a yes the tool gets the id that
+was named in the question, whatever the name means by then.
+"""
+
+import math
+import re
+from typing import Any
+
+from lium_mcp.api import Clock, LiumError, Pod, Template
+from lium_mcp.figures import in_usd
+from lium_mcp.guard.consent import Question
+from lium_mcp.guard.policy import Policy, hours_left
+from lium_mcp.services.accounts import Account
+from lium_mcp.services.backing_up import PARTIAL, check_path, covers_all, losses, refuse_partial
+from lium_mcp.services.final_backup import FinalBackups, earlier_final_backup
+from lium_mcp.services.limits_left import check_life
+from lium_mcp.services.restoring import UnseenTargets, unseen_targets
+from lium_mcp.services.targets import (
+    find_own_template,
+    find_pod,
+    find_pods,
+    find_usable_template,
+    find_volume,
+    refuse_maybe_attached,
+)
+from lium_mcp.text import clean
+
+_SHOWN_CHARACTERS = 60
+_MOST_IN_CENTS_USD = 1e9
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_STATE = re.compile(r"[A-Z_]{1,20}")
+
+
+async def ask_to_remove_pod(
+    account: Account,
+    clock: Clock,
+    final_backups: FinalBackups,
+    *,
+    pod: str,
+    final_backup: bool,
+    **_: Any,  # noqa: ANN401
+) -> Question | None:
+    """Before `remove_pod`; also when it goes on with the last backup that an earlier call began, not where it waits."""
+    target = await find_pod(account, pod, even_leaving=True)
+    if target.is_being_removed:
+        return None
+    if not final_backup:
+        lost = f"Its disk and local volume are lost. {await _last_backup(account, target)}"
+    elif earlier := await earlier_final_backup(account, clock, final_backups, target):
+        # The same words whether it still runs: while the person reads, it may end.
+        begun = f", begun {earlier.created_at:%Y-%m-%d %H:%M} UTC," if earlier.created_at else ""
+        lost = (
+            f"It goes when its last backup{begun} is complete, and stays if that fails. What was written since, or "
+            f"lies outside {quoted(target.volume_root)}, is lost."
+        )
+    else:
+        lost = await _backed_up_first(account, target)
+    return Question(f"Remove {_pod(target)} for good? {lost}", {"pod": target.id})
+
+
+async def ask_to_reboot_pod(account: Account, *, pod: str, **_: Any) -> Question:  # noqa: ANN401 - the tool's other arguments
+    """Before `reboot_pod`."""
+    target = await find_pod(account, pod)
+    return Question(
+        f"Reboot {_pod(target)}? Its processes and all files outside {quoted(target.volume_root)} are lost. "
+        f"{await _last_backup(account, target)}",
+        {"pod": target.id},
+    )
+
+
+async def ask_to_switch_template(account: Account, policy: Policy, *, pod: str, template: str, **_: Any) -> Question:  # noqa: ANN401 - as above
+    """Before `switch_pod_template`."""
+    target, wanted = await find_pod(account, pod), await find_usable_template(account, template)
+    policy.check_template(wanted.id)
+    policy.check_restart(target.pod_name or target.id, hours_left(target, account.lium.now()))
+    return Question(
+        f"Replace what runs in {_pod(target)} by template {quoted(wanted.name)} ({_id(wanted.id)})? "
+        f"All data in the pod may be lost. {volume_after_switch(target, wanted)} "
+        f"{await _last_backup(account, target)}",
+        {"pod": target.id, "template": wanted.id},
+    )
+
+
+def volume_after_switch(pod: Pod, template: Template) -> str:
+    """What becomes of a pod's local volume when it gets another template: which nodes do what is not known."""
+    moved = f" and mount it at {quoted(template.volume_root)}" if template.volume_root != pod.volume_root else ""
+    return f"Newer nodes keep the local volume {quoted(pod.volume_root)}{moved}, older ones lose it."
+
+
+async def ask_to_schedule_removal(
+    account: Account,
+    policy: Policy,
+    *,
+    pod: str,
+    hours_from_now: float,
+    **_: Any,  # noqa: ANN401
+) -> Question:
+    """Before `schedule_pod_removal`."""
+    target = await find_pod(account, pod)
+    await check_life(account, policy, target, hours_from_now)
+    cost = f" It costs {in_usd(target.price * hours_from_now)} until then." if target.price is not None else ""
+    return Question(
+        f"Let Lium remove {_pod(target)} in {hours_from_now:g} hours?{cost} Its disk and local volume are lost then. "
+        f"{await _last_backup(account, target)}",
+        {"pod": target.id},
+    )
+
+
+async def ask_to_cancel_removal(account: Account, policy: Policy, *, pod: str, **_: Any) -> Question:  # noqa: ANN401 - the tool takes no others
+    """Before `cancel_pod_removal`."""
+    target = await find_pod(account, pod)
+    await check_life(account, policy, target, None)
+    return Question(
+        f"Let {_pod(target)} run without a removal time? It bills until somebody removes it.", {"pod": target.id}
+    )
+
+
+async def ask_to_reset_gpus(account: Account, *, pod: str, reset_id: str, **_: Any) -> Question | None:  # noqa: ANN401 - as above
+    """Before `reset_pod_gpus`; not where it only waits for a reset."""
+    if reset_id:
+        return None
+    target = await find_pod(account, pod)
+    return Question(f"Reset the GPUs of {_pod(target)}? All its processes stop; its files stay.", {"pod": target.id})
+
+
+async def ask_to_update_template(account: Account, policy: Policy, *, template: str, **_: Any) -> Question:  # noqa: ANN401 - as above
+    """Before `update_template`."""
+    target = await find_own_template(account, template)
+    policy.check_template_change(target.id)
+    users = [_pod(pod) for pod in await account.lium.pods.list() if pod.template and pod.template.id == target.id]
+    lost = f"These reboot at once and lose their processes: {'; '.join(users)}." if users else "No pod runs on it."
+    return Question(f"Change template {quoted(target.name)} ({_id(target.id)})? {lost}", {"template": target.id})
+
+
+async def ask_to_delete_template(account: Account, *, template: str) -> Question:
+    """Before `delete_template`."""
+    target = await find_own_template(account, template)
+    return Question(f"Delete template {quoted(target.name)} ({_id(target.id)}) for good?", {"template": target.id})
+
+
+async def ask_to_delete_volume(account: Account, *, volume: str) -> Question:
+    """Before `delete_volume`."""
+    target = await find_volume(account, volume)
+    refuse_maybe_attached(target, await account.lium.pods.list())
+    size = f"{target.measured_size_gb:.1f} GB" if target.measured_size_gb is not None else "a size nobody knows"
+    files = f" in {target.measured_file_count} files" if target.measured_file_count is not None else ""
+    return Question(
+        f"Delete volume {quoted(target.name)} ({_id(target.id)}) for good? {size}{files} are lost.",
+        {"volume": target.id},
+    )
+
+
+async def ask_to_start_job(account: Account, *, pod: str, name: str, then: str, **_: Any) -> Question | None:  # noqa: ANN401
+    """Before `start_job`, where the job's end is to remove the pod."""
+    if then != "backup_and_remove":
+        return None
+    target = await find_pod(account, pod)
+    return Question(
+        f"Remove {_pod(target)} for good when job {quoted(name)} ends? {await _backed_up_first(account, target)}",
+        {"pod": target.id},
+    )
+
+
+async def ask_to_delete_backup(account: Account, *, backup_id: str) -> Question:
+    """Before `delete_backup`."""
+    backup = await account.lium.backups.get(backup_id)
+    made = f" of {backup.created_at:%Y-%m-%d %H:%M} UTC" if backup.created_at else ""
+    lacks = f" {PARTIAL}" if backup.is_partial else ""
+    return Question(f"Delete the backup {_id(backup.id)}{made} for good? It cannot be restored then.{lacks}")
+
+
+async def ask_to_delete_schedule(account: Account, *, pod: str) -> Question:
+    """Before `delete_backup_schedule`."""
+    target = await find_pod(account, pod)
+    return Question(f"Stop backing up {_pod(target)}? {await _last_backup(account, target)}", {"pod": target.id})
+
+
+async def ask_to_restore(account: Account, *, backup_id: str, pods: list[str], path: str, **_: Any) -> Question | None:  # noqa: ANN401
+    """Before `restore_backup`, where a directory is named and nobody can look whether it is empty."""
+    if not path:
+        return None
+    targets = await find_pods(account, pods)
+    unseen = await unseen_targets(account, targets, path)
+    if not unseen:
+        return None
+    named = "; ".join(f"pod {quoted(pod.pod_name)} ({_id(pod.id)})" for pod in unseen)
+    lacks = f" Of the backup: {PARTIAL}" if (await account.lium.backups.get(backup_id)).is_partial else ""
+    return UnseenTargets(
+        f"Restore a backup into {quoted(path)} of {named}? Nobody could look whether it is empty there: files of the "
+        f"same names would be overwritten.{lacks}",
+        {"pods": [pod.id for pod in targets], "path": path},
+        unseen=frozenset(pod.id for pod in unseen),
+    )
+
+
+async def ask_to_set_schedule(
+    account: Account,
+    *,
+    pod: str,
+    keep_days: int | None,
+    path: str,
+    **_: Any,  # noqa: ANN401 - the tool's other arguments
+) -> Question | None:
+    """Before `set_backup_schedule`, where backups would cover something else or be deleted earlier than now."""
+    target = await find_pod(account, pod)
+    schedule = await account.lium.backup_schedules.get_for_pod(target.id)
+    if schedule is None:
+        return None
+    lost = losses(target, schedule, keep_days=keep_days, path=check_path(target, path, "path") if path else None)
+    if not lost:
+        return None
+    return Question(f"Change the backups of {_pod(target)}? {' '.join(lost)}", {"pod": target.id})
+
+
+async def ask_to_remove_cluster(account: Account, *, cluster_id: str) -> Question:
+    """Before `remove_cluster`."""
+    members = [pod for pod in await account.lium.pods.list() if pod.cluster_id == cluster_id]
+    named = "; ".join(map(_pod, members)) or "Lium lists no members now"
+    return Question(f"Remove every pod of cluster {_id(cluster_id)} for good, with all data in them? {named}.")
+
+
+async def ask_to_delete_ssh_key(account: Account, *, key_id: str) -> Question:
+    """Before `delete_ssh_key`."""
+    name = next((key.name for key in await account.lium.ssh_keys.list() if key.id == key_id), None)
+    return Question(f"Remove SSH key {quoted(name or '')} ({_id(key_id)}) from the account?")
+
+
+def quoted(name: str) -> str:
+    """A name as it stands in a question. Others chose it: it must not read as a part of the question."""
+    words = " ".join(clean(name).replace('"', "'").split())
+    return f'"{words[:_SHOWN_CHARACTERS]}"' if words else "(unnamed)"
+
+
+def _id(of: str) -> str:
+    return of if _ID.fullmatch(of) else quoted(of)
+
+
+def _pod(pod: Pod) -> str:
+    price = f", {in_usd(pod.price)} an hour" if pod.price is not None else ""
+    state = pod.state if _STATE.fullmatch(pod.state) else "state unknown"
+    return f"pod {quoted(pod.pod_name)} ({_id(pod.id)}, {state}{price})"
+
+
+def at_most_usd(price_per_hour_usd: float) -> float:
+    """A price as a person is asked about it, in whole cents: the market moves by less while they read."""
+    if price_per_hour_usd > _MOST_IN_CENTS_USD:
+        return price_per_hour_usd
+    return math.ceil(round(price_per_hour_usd * 100, 6)) / 100
+
+
+async def _backed_up_first(account: Account, pod: Pod) -> str:
+    refuse_partial(pod, await account.lium.backup_schedules.get_for_pod(pod.id))
+    return (
+        "Its local volume is backed up first, and it stays if that fails. "
+        f"What lies outside {quoted(pod.volume_root)} is lost."
+    )
+
+
+async def _last_backup(account: Account, pod: Pod) -> str:
+    try:
+        backups = await account.lium.backups.list(pod_id=pod.id)
+        schedule = await account.lium.backup_schedules.get_for_pod(pod.id) if backups else None
+    except LiumError:
+        return "Whether there is a backup of it could not be read."
+    made = [(backup.created_at, backup) for backup in backups if backup.is_completed and backup.created_at]
+    said = "There is no backup of it."
+    if made:
+        made_at, last = max(made, key=lambda one: one[0])
+        said = f"Its last backup is of {made_at:%Y-%m-%d %H:%M} UTC." + (f" {PARTIAL}" if last.is_partial else "")
+    if any(not backup.is_final for backup in backups):
+        other = said if made else "There is no other."
+        runs = any(backup.is_running for backup in backups)
+        how = "A backup of it is running" if runs else "A backup of it may be running, which Lium does not say"
+        said = f"{how}, and would be lost unless it is complete by then. {other}"
+    if schedule and not covers_all(pod, schedule):
+        said += f" Its backups hold only {quoted(schedule.backup_path or '')}."
+    return said

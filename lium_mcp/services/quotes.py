@@ -1,0 +1,69 @@
+"""What a rental costs on one node."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lium_mcp.api import Executor, NotFound, Quote, QuoteLine, RouteMissing
+from lium_mcp.failures import ToolFailure
+from lium_mcp.rentals.selection import can_rent, describe_counts, has_price
+from lium_mcp.services.accounts import Account
+
+
+@dataclass(frozen=True, slots=True)
+class PricedRental:
+    """What a rental costs, whatever the server says about it."""
+
+    gpu_count: int
+    price_per_hour_usd: float
+    total_usd: float
+    lines: Sequence[QuoteLine]
+    balance_must_exceed_usd: float | None
+
+
+async def find_node(account: Account, executor_id: str) -> Executor:
+    """The listed node with this id.
+
+    Raises:
+        ToolFailure: it is not for rent now.
+    """
+    for node in await account.lium.executors.list():
+        if node.id == executor_id.strip():
+            return node
+    raise ToolFailure(
+        "node_not_for_rent",
+        f"No node with id {executor_id.strip()[:64]} is for rent now.",
+        "Call list_gpus for the executor_id of a free node.",
+    )
+
+
+async def quote_node(
+    account: Account, node: Executor, *, hours: float, gpu_count: int, volume_gb: float = 0, backup_gb: float = 0
+) -> PricedRental:
+    """Price a rental on a listed node.
+
+    Raises:
+        ToolFailure: the node does not rent that many GPUs, or says no price.
+    """
+    if not can_rent(node, gpu_count):
+        raise ToolFailure(
+            "gpu_count_not_rentable",
+            f"Node {node.id} cannot rent {gpu_count} GPUs now: {describe_counts(node)}.",
+            "Choose another count or another node.",
+        )
+    quote: Quote | None = None
+    try:
+        quote = await account.lium.executors.quote(
+            node.id, hours=hours, gpu_count=gpu_count, volume_gb=volume_gb, backup_gb=backup_gb
+        )
+    except (NotFound, RouteMissing):
+        if volume_gb or backup_gb:
+            raise  # servers from before the quote route: only the price of the GPUs can be worked out
+    price = quote.price_per_hour if quote else None
+    if price is None and has_price(node):
+        price = (node.price_per_gpu or 0) * gpu_count
+    if not price or price < 0:  # nothing is for nothing: 0 is no price
+        raise ToolFailure("price_unknown", f"Lium says no price for node {node.id}.", "Choose another node.")
+    total = quote.total_usd if quote and quote.total_usd is not None else price * hours
+    return PricedRental(
+        gpu_count, price, total, quote.lines if quote else (), quote.rent_balance_required_usd if quote else None
+    )

@@ -1,0 +1,121 @@
+"""Removing pods, now or at a time."""
+
+from contextlib import suppress
+from datetime import datetime
+
+import anyio
+
+from lium_mcp.api import BadRequest, Conflict, LiumError, NotFound, Pod
+from lium_mcp.failures import ToolFailure
+from lium_mcp.figures import rounded
+from lium_mcp.rentals import is_alive
+from lium_mcp.results import Result, Usd, UtcTime, state_in_words
+from lium_mcp.services.accounts import Account
+from lium_mcp.services.readiness import read_pod
+
+_LOOK_SECONDS = 10.0
+
+
+class RemovalSchedule(Result):
+    """When a pod will be removed, as the API says it now."""
+
+    pod_id: str
+    name: str
+    removal_at: UtcTime | None = None
+    hours_left: float | None = None
+    cost_until_then_usd: Usd | None = None
+    next: str | None = None
+
+
+async def forget_removal_time(account: Account, target: Pod) -> None:
+    """Note that the removal time of a rent was replaced by somebody's choice."""
+    # At its boot Lium sets the whole hours of the rent, whatever was set before: then the exact time is set again.
+    if target.termination_hours is None:
+        await account.renter.forget_removal_time(target.id)
+
+
+async def start_removal(account: Account, target: Pod) -> bool:
+    """Order the removal of a pod, unless it is under way already; its name is free once it is gone.
+
+    Returns:
+        False where Lium says that it has no such pod, or none for this key.
+
+    Raises:
+        ToolFailure: Lium refuses to remove it now.
+        LiumError: the order failed, or what became of it is not known.
+    """
+    accepted = target.is_being_removed or await _order_removal(account, target)
+    await account.renter.note_removal(target.id)
+    return accepted
+
+
+async def _order_removal(account: Account, target: Pod) -> bool:
+    try:
+        await account.lium.pods.remove(target.id)
+    except NotFound:
+        return False
+    except (BadRequest, Conflict) as error:
+        starting = (
+            "A pod that is still starting can be removed once it runs: wait with get_pod, then call remove_pod again; "
+            "or call schedule_pod_removal now."
+        )
+        raise ToolFailure(
+            "removal_refused",
+            f"Lium refused to remove {target.pod_name} ({target.id}), which is {state_in_words(target.status)}: "
+            f"{error}.",
+            error.advice if target.is_ready else starting,
+            effect="The pod is still there.",
+            request_id=error.request_id,
+        ) from error
+    except LiumError as error:
+        gone = False
+        if error.effect == "unknown":
+            with suppress(LiumError), anyio.move_on_after(_LOOK_SECONDS):
+                gone = await is_gone(account, target.id)
+        if not gone:
+            raise
+    return True
+
+
+async def is_gone(account: Account, pod_id: str) -> bool:
+    """Whether Lium says so of the pod itself: a list may lack it for a while."""
+    pod = await read_pod(account, pod_id)
+    return pod is None or not is_alive(pod)
+
+
+async def charged_usd(account: Account, target: Pod) -> float | None:
+    """What a pod that was just removed was charged; None where Lium does not say it yet."""
+    # The removal is what matters; get_spending has the figure later.
+    with suppress(LiumError), anyio.move_on_after(_LOOK_SECONDS):
+        if await account.lium.supports("run_record"):
+            total = (await account.lium.pods.record(target.id)).total
+            return total or (total if target.has_not_started else None)
+    return None
+
+
+async def read_removal_schedule(account: Account, target: Pod) -> RemovalSchedule:
+    """Read when Lium will remove a pod.
+
+    Raises:
+        LiumError: the pod cannot be read.
+    """
+    pod = await account.lium.pods.get(target.id)
+    at: datetime | None = pod.removal_scheduled_at
+    hours = max((at - account.lium.now()).total_seconds(), 0) / 3600 if at else None
+    return RemovalSchedule(
+        pod_id=pod.id,
+        name=pod.pod_name or "",
+        removal_at=at,
+        hours_left=rounded(hours, 2) if hours is not None else None,
+        cost_until_then_usd=pod.price * hours if hours is not None and pod.price is not None else None,
+        next=_warn_of_boot(pod),
+    )
+
+
+def _warn_of_boot(pod: Pod) -> str | None:
+    # The hours of a rent are kept until the boot, which then sets the time whatever was set meanwhile.
+    if pod.termination_hours is None:
+        return None
+    return (
+        f"When the pod starts, Lium sets its removal to {pod.termination_hours} hours later: call again once it runs."
+    )

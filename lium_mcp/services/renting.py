@@ -1,0 +1,345 @@
+"""What comes before and after a rent: whether it may be, and what came of it."""
+
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Literal
+
+import anyio
+
+from lium_mcp.api import Executor, LiumError, Pod, PodDetail, RentOutcomeUnknown, gpu_names
+from lium_mcp.failures import ToolFailure
+from lium_mcp.figures import in_usd
+from lium_mcp.guard.consent import NOTHING_TO_ASK, Question
+from lium_mcp.guard.policy import Policy
+from lium_mcp.rentals import DEARER, PRICE_TOLERANCE_USD, Expected, NodeOrder, Rental
+from lium_mcp.rentals.selection import has_price
+from lium_mcp.results import Result, Usd
+from lium_mcp.services.accounts import Account
+from lium_mcp.services.dropped_settings import SSH_PORT, dropped_settings
+from lium_mcp.services.node_warnings import node_warnings
+from lium_mcp.services.pod_details import PodView, describe_start, gone_view, pod_view
+from lium_mcp.services.pod_states import ObservedPod, judge, judge_gone, settled
+from lium_mcp.services.polling import Poller
+from lium_mcp.services.readiness import read_pod, wait_for_ssh
+from lium_mcp.services.rent_plan import Plan, Wanted, make_plan
+
+log = logging.getLogger(__name__)
+
+
+_APPEARS_WITHIN_SECONDS = 20.0
+
+
+_FIRST_READ_SECONDS = 5.0
+
+
+_SCHEDULE_SECONDS = 10.0
+
+
+_GIVE_BACK_SECONDS = 15.0
+
+
+_NOT_AS_ASKED = "it came out as something else than asked"
+
+
+class RentedPod(Result):
+    """What a rent came to: the pod as the API shows it, or on a dry run the node that would be rented."""
+
+    outcome: Literal["done", "failed", "pending", "dry_run"]
+    pod_id: str | None = None
+    already_rented: bool | None = None
+    executor_id: str | None = None
+    gpu_type: str | None = None
+    gpu_count: int | None = None
+    price_per_hour_usd: Usd | None = None
+    total_usd: Usd | None = None
+    pod: PodView | None = None
+    warnings: list[str] | None = None
+    next: str | None = None
+
+
+async def describe_balance_after(account: Account, price_per_hour_usd: float | None, hours: float | None) -> str:
+    """Say what is left of the balance after a rent; empty where Lium does not say the balance."""
+    balance = (await account.lium.account.me()).balance
+    if balance is None:
+        return ""
+    # Rounded before, so that the sentence reads the same while other pods bill some cents.
+    rounded = round(balance)
+    if price_per_hour_usd is None or hours is None:
+        return f" The balance is about ${rounded}."
+    return f" The balance is about ${rounded}, and about ${rounded - price_per_hour_usd * hours:.0f} after that."
+
+
+async def prepare(account: Account, policy: Policy, agreed: Question | None, wanted: Wanted) -> Plan:
+    """Plan a rent that a person may have agreed to.
+
+    Raises:
+        ToolFailure, PolicyRefused, LiumError: as `make_plan`, and where it costs more than was agreed to.
+    """
+    plan = await make_plan(account, policy, wanted, priced=agreed is not None)
+    refuse_dearer(agreed, plan.price_per_hour_usd)
+    return plan
+
+
+def refuse_dearer(agreed: Question | None, price_per_hour_usd: float | None) -> None:
+    """Refuse a price above the one that a person has agreed to.
+
+    Raises:
+        ToolFailure: it is higher, or nobody was asked because an earlier rent seemed to answer the call.
+    """
+    if agreed is NOTHING_TO_ASK:
+        raise ToolFailure(
+            "changed_meanwhile",
+            "What this call rented earlier has gone in this moment.",
+            "Call again, so that the person is asked.",
+        )
+    most_usd = agreed.price_per_hour_usd if agreed else None
+    if most_usd is not None and (price_per_hour_usd is None or price_per_hour_usd > most_usd + PRICE_TOLERANCE_USD):
+        now = (
+            "Lium says no price any more"
+            if price_per_hour_usd is None
+            else f"It costs {in_usd(price_per_hour_usd, 4)} now"
+        )
+        raise ToolFailure(
+            "price_changed",
+            f"{now}; at most {in_usd(most_usd)} an hour was agreed to.",
+            "Call again, so that the person is asked about the new price.",
+        )
+
+
+def outcome_unknown(name: str, unknown: RentOutcomeUnknown) -> ToolFailure:
+    """Say that a rent may have gone through."""
+    return ToolFailure(
+        "outcome_unknown",
+        f"The rent of {name} got no clear answer, and it could not be established what became of it.",
+        f"Do not rent again. Call list_pods, which settles it: it asks Lium once more for this very rent, and that may "
+        f"still make the pod. If {name} is there, use it; once it is not there and not unsettled, none was made.",
+        effect="It may exist and bill.",
+        request_id=unknown.request_id,
+    )
+
+
+async def follow_rental(
+    account: Account,
+    poller: Poller,
+    rental: Rental,
+    wanted: Wanted,
+    mine: tuple[Plan, Expected] | None,
+    wait_seconds: float,
+) -> RentedPod:
+    """From here on a pod bills: whatever fails, the answer names it. `mine` is None where an earlier call rented it."""
+    plan, expected = mine or (None, Expected())
+    ends_at = poller.clock.monotonic() + wait_seconds
+    pod, gone = await _wait_until_runs(account, poller, rental, expected, wait_seconds)
+    if pod is None:
+        return RentedPod(
+            outcome="pending",
+            pod_id=rental.pod_id,
+            already_rented=rental.earlier or None,
+            next="The pod is rented, but it could not be read. It may bill: call get_pod with this pod_id.",
+        )
+    contradiction = None if gone else expected.contradiction(pod)
+    if contradiction and rental.confirmed:
+        raise await give_back(account, rental, f"Pod {pod.pod_name} ({pod.id})", contradiction, expected, [pod])
+    warnings = []
+    if not rental.confirmed:
+        warnings.append("The answer was lost; this pod was found by its name. Check that it is yours.")
+    if contradiction:
+        warnings.append(maybe_not_ours(contradiction))
+    if plan is not None:
+        is_planned = pod.executor_id in (None, plan.node.id)
+        warnings += _foreseen(plan, plan.node if is_planned else pod.executor)
+    if plan is not None and (dearer := _dearer(plan, pod.price)):
+        warnings.append(dearer)
+    if plan is not None and pod.price is not None:
+        await account.renter.note_checked(pod.id)
+    # A node that was chosen by its figures need not repeat them in the pod's row.
+    is_chosen = plan is not None and isinstance(plan.order, NodeOrder)
+    open_questions = replace(expected, min_vram_gb=None, min_ram_gb=None) if is_chosen else expected
+    if not gone and (unverified := open_questions.unverified(pod)):
+        warnings.append(not_stated(unverified))
+    restore = plan.order.request.restore_path if plan and isinstance(plan.order, NodeOrder) else None
+    if restore:
+        warnings.append(f"The backup is being restored into {restore}: leave it alone until list_restores says done.")
+    if wanted.hours and not pod.is_terminal and not gone and not rental.earlier:
+        pod, warning = await _fix_removal(account, rental, pod, wanted.hours)
+        warnings += warning
+    observed = None if gone else await _observe(account, poller, pod, ends_at if wait_seconds else None)
+    is_there = observed is not None and (pod.is_ready or not pod.is_terminal)
+    if wanted.hours is None and pod.removal_scheduled_at is None and is_there:
+        warnings.append("No removal time is set: it bills until remove_pod or schedule_pod_removal.")
+    observed = observed or judge_gone(await gone_view(account, pod))
+    return RentedPod(
+        outcome="failed" if observed.outcome == "removed" else observed.outcome,
+        pod_id=pod.id,
+        already_rented=rental.earlier or None,
+        price_per_hour_usd=pod.price,
+        pod=observed.pod,
+        warnings=warnings or None,
+        next=observed.next,
+    )
+
+
+def _dearer(plan: Plan, price_per_hour_usd: float | None) -> str | None:
+    """Say that a pod costs more than it was planned at, or listed at where Lium picked the node."""
+    planned = plan.price_per_hour_usd
+    if planned is None and has_price(plan.node):
+        planned = (plan.node.price_per_gpu or 0) * plan.gpu_count
+    if planned is None or price_per_hour_usd is None or price_per_hour_usd <= planned + PRICE_TOLERANCE_USD:
+        return None
+    return (
+        f"It costs {in_usd(price_per_hour_usd, 4)} an hour, more than the {in_usd(planned, 4)} it was offered at: "
+        "remove_pod stops it."
+    )
+
+
+async def _observe(account: Account, poller: Poller, pod: PodDetail, ends_at: float | None) -> ObservedPod | None:
+    """Show a pod, once its SSH server answers or the time is over; None where it is gone."""
+    newest: PodDetail | None = pod
+    ssh = None
+    if pod.is_ready and ends_at is not None:
+        newest, ssh = await wait_for_ssh(account, poller, pod, wait_seconds=ends_at - poller.clock.monotonic())
+    if newest is None:
+        return None
+    view = await pod_view(account, newest, events=not newest.is_ready or ssh == "silent", ssh=ssh)
+    return judge(view, newest, ssh)
+
+
+def ceiling_per_hour_usd(
+    policy: Policy, agreed: Question | None, admitted_usd: float | None, own_usd: float | None, pods: int = 1
+) -> float | None:
+    """The most that pods may cost together: by the limits, by what a person agreed to, by the caller's own ceiling."""
+    agreed_usd = agreed.price_per_hour_usd if agreed else None
+    ceilings = (own_usd, policy.most_per_hour_usd(admitted_usd, pods), agreed_usd)
+    return min((ceiling for ceiling in ceilings if ceiling is not None), default=None)
+
+
+def expected_of(policy: Policy, agreed: Question | None, plan: Plan) -> Expected:
+    """What the pod must be to be kept."""
+    wanted, limits = plan.wanted, policy.limits
+    per_gpu = wanted.max_usd_per_gpu_hour
+    own = None if per_gpu is None else per_gpu * plan.gpu_count
+    is_bound = not policy.shadow
+    return Expected(
+        gpu_types=tuple(gpu_names(wanted.gpu_type)) or ((plan.node.gpu_name,) if plan.node.gpu_name else ()),
+        allowed_gpu_types=tuple(sorted(limits.allow_gpu_types)) if is_bound else (),
+        gpu_count=plan.gpu_count,
+        min_vram_gb=wanted.min_vram_gb,
+        min_ram_gb=wanted.min_ram_gb,
+        countries=(wanted.country,) if wanted.country else tuple(sorted(limits.allow_countries)) if is_bound else (),
+        template_id=plan.order.request.template_id if isinstance(plan.order, NodeOrder) or plan.template else None,
+        template_image=plan.template.image if plan.template else None,
+        ceiling_per_hour_usd=ceiling_per_hour_usd(policy, agreed, plan.price_per_hour_usd, own),
+        ceiling_per_gpu_hour_usd=per_gpu,
+    )
+
+
+def maybe_not_ours(contradiction: str) -> str:
+    """A warning in place of a removal: a name alone is no reason to remove a pod."""
+    return f"It is not as asked ({contradiction}): remove it if it is yours."
+
+
+def not_stated(unverified: Sequence[str]) -> str:
+    """A warning of what nobody could check."""
+    return f"Lium does not say {', '.join(unverified)}, so nobody could check that: see get_pod, or remove it."
+
+
+async def give_back(
+    account: Account, rental: Rental, what: str, contradiction: str, expected: Expected, pods: Sequence[Pod]
+) -> ToolFailure:
+    """Remove what came out dearer than allowed or other than asked, and say so."""
+    is_dearer = expected.is_dearer(pods)
+    reason = DEARER if is_dearer else _NOT_AS_ASKED
+    log.warning("Pods %r are removed: %s", rental.pod_ids, reason)
+    removed = False
+    with suppress(LiumError), anyio.move_on_after(_GIVE_BACK_SECONDS):
+        removed = await account.renter.give_back(rental, reason)
+    price = sum(pod.price or 0 for pod in pods)
+    return ToolFailure(
+        "dearer_than_allowed" if is_dearer else "not_as_asked",
+        f"{what} came out at {in_usd(price, 4)} an hour, more than allowed."
+        if is_dearer
+        else f"{what} came out as something else than asked: {contradiction}.",
+        "Choose another node." if removed else "Call list_pods until it is gone; remove_pod if it stays.",
+        effect="It is being removed." if removed else "It is removed as soon as it can be, and may bill until then.",
+    )
+
+
+async def _wait_until_runs(
+    account: Account, poller: Poller, rental: Rental, expected: Expected, wait_seconds: float
+) -> tuple[PodDetail | None, bool]:
+    """The pod as it was last seen, if it ever was, and whether it is gone since."""
+    clock = poller.clock
+    seen: list[PodDetail] = []
+    started = clock.monotonic()
+
+    async def read() -> PodDetail | None:
+        pod = await read_pod(account, rental.pod_id)
+        if pod is not None:
+            seen.append(pod)
+        return pod
+
+    def over(pod: PodDetail | None) -> bool:
+        # A new pod may take some seconds to be listed; one that was seen and is gone has failed.
+        if pod is None:
+            return bool(seen) or clock.monotonic() - started > _APPEARS_WITHIN_SECONDS
+        return settled(pod) or expected.contradiction(pod) is not None
+
+    first: PodDetail | None = None
+    with suppress(LiumError), anyio.move_on_after(max(wait_seconds, _FIRST_READ_SECONDS)):
+        first = await read()
+    newest = await poller.until(first, read, over, wait_seconds=wait_seconds, describe=describe_start)
+    return newest or (seen[-1] if seen else None), newest is None and bool(seen)
+
+
+async def _fix_removal(account: Account, rental: Rental, pod: PodDetail, hours: float) -> tuple[PodDetail, list[str]]:
+    """Make the removal time exact once the pod runs, read it back, and say loudly where it is not confirmed."""
+    try:
+        with anyio.fail_after(_SCHEDULE_SECONDS):
+            newest, is_set = await account.renter.keep_removal_time(rental, pod, hours)
+    except TimeoutError:
+        return pod, [f"The removal after {hours:g} hours is not confirmed: call schedule_pod_removal."]
+    except LiumError as error:
+        return pod, [f"The removal after {hours:g} hours could not be set ({error}): call schedule_pod_removal."]
+    pod = newest or pod
+    if is_set:
+        return pod, []
+    if pod.removal_scheduled_at is None and pod.termination_hours is None:
+        return pod, ["Lium shows no removal time: the pod may bill until it is removed. Call schedule_pod_removal."]
+    if pod.is_ready:
+        return pod, [f"Lium shows a removal time later than {hours:g} hours: call schedule_pod_removal."]
+    if pod.termination_hours is not None and pod.termination_hours > hours:
+        whole = pod.termination_hours
+        return pod, [f"It is removed {whole} hours after it starts, until get_pod sets the exact time."]
+    return pod, []
+
+
+def _foreseen(plan: Plan, node: Executor | None) -> list[str]:
+    """What is known before a rent.
+
+    What speaks against its node, who could not log in, and what the pod will lack of its template's settings.
+    """
+    sentences = [*(node_warnings(node) if node else []), *plan.warnings]
+    if plan.template is None:
+        return sentences
+    sentences += dropped_settings(plan.template)
+    asked, free = len({SSH_PORT, *(plan.template.internal_ports or ())}), node.port_count if node else None
+    if free is not None and free < asked:
+        sentences.append(f"Its node has {free} free ports and the template asks for {asked}: some will not be open.")
+    return sentences
+
+
+def would_rent(plan: Plan) -> RentedPod:
+    """Show a plan that is not carried out."""
+    price, hours = plan.price_per_hour_usd, plan.wanted.hours
+    return RentedPod(
+        outcome="dry_run",
+        executor_id=plan.node.id,
+        gpu_type=plan.node.gpu_type,
+        gpu_count=plan.gpu_count,
+        price_per_hour_usd=price,
+        total_usd=price * hours if price is not None and hours else None,
+        warnings=_foreseen(plan, plan.node) or None,
+        next="Nothing was rented. Call again without dry_run to rent.",
+    )

@@ -1,0 +1,261 @@
+"""Restoring one backup into many pods: started a few at a time, waited for together, each with its own outcome.
+
+A restore writes over what is there, so it goes only where nothing is. Where this server can log in, it looks; where it
+cannot, a directory that somebody named needs a person's yes for that pod, and one that nobody named gets a new name.
+"""
+
+import secrets
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+import anyio
+
+from lium_mcp.api import Backup, LiumError, Pod, Restore
+from lium_mcp.failures import ToolFailure
+from lium_mcp.guard.consent import Question
+from lium_mcp.remote import RemoteError
+from lium_mcp.remote.restore_targets import Found, look
+from lium_mcp.results import Result, UtcTime
+from lium_mcp.services.accounts import Account
+from lium_mcp.services.backing_up import check_path, volume_root
+from lium_mcp.services.failure_words import from_api
+from lium_mcp.services.pod_details import Outcome
+from lium_mcp.services.polling import Poller
+
+_AT_ONCE: Final = 8
+_EVERY_SECONDS: Final = 4.0
+_CLOCKS_DIFFER: Final = timedelta(seconds=20)
+_LOOK_SECONDS: Final = 6.0
+_DEFAULT_NAME: Final = "restored"
+
+_REFUSALS: Final[dict[Found, tuple[str, str]]] = {
+    "content": ("restore_target_not_empty", "is not empty, and a restore would write over what is there"),
+    "link": ("restore_target_not_empty", "leads through a symbolic link, so what it would write over is not known"),
+    "mount": ("restore_target_not_empty", "is on another file system than the local volume, which a restore misses"),
+    "unseen": (
+        "restore_target_unseen",
+        "was named, and nobody could look whether files are there that a restore would write over",
+    ),
+}
+
+
+class RestoreView(Result):
+    """One restore."""
+
+    restore_id: str
+    pod_id: str | None = None
+    backup_id: str | None = None
+    status: str | None = None
+    partial: bool | None = None
+    of_partial_backup: bool | None = None
+    stage: str | None = None
+    progress_percent: float | None = None
+    path: str | None = None
+    created_at: UtcTime | None = None
+    started_at: UtcTime | None = None
+    completed_at: UtcTime | None = None
+    problem: str | None = None
+    message: str | None = None
+
+
+class PodRestore(Result):
+    """What came of a restore into one pod."""
+
+    pod: str
+    outcome: Outcome
+    restore: RestoreView | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UnseenTargets(Question):
+    """A question about pods into which nobody could look.
+
+    Attributes:
+        unseen: Their ids.
+    """
+
+    unseen: frozenset[str] = frozenset()
+
+
+@dataclass(slots=True)
+class _Run:
+    """One pod's restore, from the order to its end. `refused` and `problem` are of the order."""
+
+    pod: Pod
+    ordered_at: datetime
+    path: str = ""
+    restore_id: str | None = None
+    restore: Restore | None = None
+    refused: bool = False
+    problem: str | None = None
+
+    @property
+    def is_over(self) -> bool:
+        return self.refused or (self.restore is not None and self.restore.is_final)
+
+    def is_of(self, restore: Restore, backup_id: str) -> bool:
+        """Whether a restore is this order's; one whose answer was lost is known by when and what it asked for."""
+        if self.restore_id is not None:
+            return restore.id == self.restore_id
+        at = restore.created_at or restore.started_at
+        is_new = at is not None and at >= self.ordered_at - _CLOCKS_DIFFER
+        return is_new and (restore.backup_id, restore.restore_path) == (backup_id, self.path)
+
+
+async def restore_into(
+    account: Account,
+    poller: Poller,
+    agreed: Question | None,
+    backup: Backup,
+    pods: Sequence[Pod],
+    path: str,
+    *,
+    wait_seconds: float,
+) -> list[PodRestore]:
+    """Restore a backup into each of the pods and wait until all of it is over, or the time is.
+
+    `path` is a new or empty directory in each pod; left empty, it is `restored` in the pod's local volume, or a new
+    name beside it where that is not seen to be free. A pod where it is neither is refused, and the others go on.
+    """
+    runs = [_Run(pod, account.lium.now()) for pod in pods]
+    await _each(runs, lambda run: _start(account, agreed, backup.id, run, path))
+
+    async def look() -> list[_Run]:
+        await _each((run for run in runs if not run.is_over), lambda run: _look(account, backup.id, run))
+        return runs
+
+    await poller.until(
+        await look(),
+        look,
+        lambda state: all(run.is_over for run in state),
+        wait_seconds=wait_seconds,
+        describe=lambda state: f"{sum(run.is_over for run in state)} of {len(state)} restores are over",
+        every_seconds=_EVERY_SECONDS,
+    )
+    return [_judge(run, backup) for run in runs]
+
+
+def restore_view(restore: Restore, *, of_partial_backup: bool) -> RestoreView:
+    """Show a restore, and whether the backup that it is of lacks files."""
+    return RestoreView(
+        restore_id=restore.id,
+        pod_id=restore.pod_id,
+        backup_id=restore.backup_id,
+        status=restore.state or None,
+        partial=restore.is_partial or None,
+        of_partial_backup=of_partial_backup or None,
+        stage=None if restore.is_final else restore.stage,
+        progress_percent=None if restore.is_final else restore.progress,
+        path=restore.restore_path,
+        created_at=restore.created_at,
+        started_at=restore.started_at,
+        completed_at=restore.completed_at,
+        problem=(restore.problem or "")[:300] or None,
+        message=(restore.remark or "")[:300] or None,
+    )
+
+
+async def _each(runs: Iterable[_Run], step: Callable[[_Run], Awaitable[None]]) -> None:
+    limiter = anyio.CapacityLimiter(_AT_ONCE)
+
+    async def limited(run: _Run) -> None:
+        async with limiter:
+            await step(run)
+
+    async with anyio.create_task_group() as group:
+        for run in runs:
+            group.start_soon(limited, run)
+
+
+async def unseen_targets(account: Account, pods: Sequence[Pod], path: str) -> list[Pod]:
+    """The pods of which nobody can say whether the path, which somebody named, is empty there."""
+    runs = [_Run(pod, account.lium.now()) for pod in pods]
+    unseen: set[str] = set()
+
+    async def examine(run: _Run) -> None:
+        with suppress(ToolFailure):  # a path that the pod does not take is refused later
+            if await _find(account, run.pod, check_path(run.pod, path, "path")) == "unseen":
+                unseen.add(run.pod.id)
+
+    await _each(runs, examine)
+    return [pod for pod in pods if pod.id in unseen]
+
+
+async def _start(account: Account, agreed: Question | None, backup_id: str, run: _Run, path: str) -> None:
+    pod = run.pod
+    try:
+        run.path = await _fresh_path(account, agreed, backup_id, pod, path)
+        run.ordered_at = account.lium.now()
+        run.restore_id = (await account.lium.restores.start(pod.id, backup_id=backup_id, restore_path=run.path)).id
+    except ToolFailure as failure:
+        run.refused, run.problem = True, f"{failure.happened} {failure.advice}"
+    except LiumError as error:
+        said = from_api(error)
+        run.refused = error.effect != "unknown"
+        run.problem = f"{said.happened} {said.effect}"
+
+
+async def _fresh_path(account: Account, agreed: Question | None, backup_id: str, pod: Pod, path: str) -> str:
+    """Where to restore to, looked at just before the order.
+
+    Raises:
+        ToolFailure: the path cannot be used, or would be written over.
+    """
+    if not path:
+        default = check_path(pod, f"{volume_root(pod).rstrip('/')}/{_DEFAULT_NAME}", "path")
+        # A name with a part that nobody could have guessed is new wherever it is.
+        is_fresh = await _find(account, pod, default) == "fresh"
+        return default if is_fresh else f"{default}-{backup_id[:8]}-{secrets.token_hex(3)}"
+    checked = check_path(pod, path, "path")
+    found = await _find(account, pod, checked)
+    question = agreed
+    may = isinstance(question, UnseenTargets) and pod.id in question.unseen
+    if found == "fresh" or (found == "unseen" and may):
+        return checked
+    code, problem = _REFUSALS[found]
+    raise ToolFailure(
+        code,
+        f"path {checked} {problem} (code: {code}).",
+        "Leave path out: then it goes into a new directory.",
+    )
+
+
+async def _find(account: Account, pod: Pod, path: str) -> Found:
+    root = volume_root(pod)
+    if path == root:
+        return "content"
+    access = account.pod_access
+    if access is None or not pod.is_ready or not access.is_promising(pod.id):
+        return "unseen"
+    try:
+        with anyio.fail_after(_LOOK_SECONDS):
+            async with access.to(pod) as connection:
+                return await look(connection, root, path)
+    except (RemoteError, TimeoutError):
+        access.note_failure(pod.id)
+        return "unseen"
+
+
+async def _look(account: Account, backup_id: str, run: _Run) -> None:
+    with suppress(LiumError):  # the newest state that was read stands
+        for restore in await account.lium.restores.list(run.pod.id):
+            if run.is_of(restore, backup_id):
+                run.restore, run.problem = restore, None
+                return
+
+
+def _judge(run: _Run, backup: Backup) -> PodRestore:
+    label = f"{run.pod.pod_name} ({run.pod.id})"
+    if run.restore is None:
+        problem = run.problem or "Lium does not list the restore yet."
+        return PodRestore(pod=label, outcome="failed" if run.refused else "pending", problem=problem)
+    outcome: Outcome = "pending"
+    if run.restore.is_final:
+        outcome = "done" if run.restore.state == "COMPLETED" else "failed"
+    return PodRestore(
+        pod=label, outcome=outcome, restore=restore_view(run.restore, of_partial_backup=backup.is_partial)
+    )

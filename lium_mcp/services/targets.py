@@ -1,0 +1,273 @@
+"""From what a caller names to the one thing it means. Two matches are an error, never a guess."""
+
+import re
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
+
+from lium_mcp.api import InvalidRequest, LiumError, NotFound, Pod, PodDetail, Rows, Template, Volume
+from lium_mcp.failures import ToolFailure
+from lium_mcp.services.accounts import Account
+
+_MOST_NAMED_IN_AN_ERROR = 10
+_WHERE_PODS_ARE = "list_pods shows pods; rent_pod rents one."
+_UUID_CHARACTERS = 36
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+
+
+class _Named(Protocol):
+    @property
+    def id(self) -> str: ...
+    @property
+    def huid(self) -> str: ...
+
+
+T = TypeVar("T", bound=_Named)
+
+
+async def find_pod(account: Account, named: str, *, even_leaving: bool = False) -> Pod:
+    """The pod with this id, or the only one with this name or huid; the call that rents it may no longer take it away.
+
+    Args:
+        account: Whose pods are meant.
+        named: What the caller calls it.
+        even_leaving: Whether one that is being removed will do; a list that leaves it out needs its id.
+
+    Raises:
+        ToolFailure: there is none, or there are several, or it is being removed.
+        LiumError: the pods could not be listed.
+    """
+    pods = await account.lium.pods.list()
+    try:
+        pod = _only(pods, named, "pod", _WHERE_PODS_ARE)
+    except ToolFailure as failure:
+        if failure.code != "pod_not_found":
+            raise
+        try:
+            pod = await _find_unlisted(account, named, failure)
+        except ToolFailure as unlisted:
+            raise await _say_if_node(account, pods, named, unlisted) from None
+    if pod.is_being_removed and not even_leaving:
+        raise ToolFailure(
+            "pod_being_removed",
+            f"Pod {pod.pod_name} ({pod.id}) is being removed.",
+            "Nothing is left to do with it: get_pod with its id shows its end. rent_pod rents another.",
+        )
+    await account.renter.hand_out(pod.id)
+    return pod
+
+
+async def _say_if_node(account: Account, pods: Sequence[Pod], named: str, failure: ToolFailure) -> ToolFailure:
+    """The failure to find a pod, or one that says that the id is of a node: several pods may run there, or none."""
+    if failure.code != "pod_not_found" or not is_id(named):
+        return failure
+    there = [pod for pod in pods if named in (pod.executor_id, pod.executor.id if pod.executor else None)]
+    if not there:
+        try:
+            await account.lium.executors.quote(named, hours=1)  # the only route that reads one node
+        except LiumError:
+            return failure
+    runs = f"On it runs: {_listed(there)}. Name that." if there else f"No pod of yours runs on it. {_WHERE_PODS_ARE}"
+    return ToolFailure("not_a_pod", f"{named} is the id of a node (executor), not of a pod.", runs)
+
+
+async def _find_unlisted(account: Account, named: str, failure: ToolFailure) -> PodDetail:
+    """A pod that Lium does not list: a new one, one that a list lacks for a while, or one that is being removed."""
+    rented = [entry for entry in await account.renter.open_entries() if named in (entry.pod_name, *entry.pod_ids)]
+    ids = [pod_id for entry in rented for pod_id in entry.pod_ids if named in (pod_id, entry.pod_name)]
+    if len(ids) != 1:
+        if not is_id(named):
+            raise failure
+        try:
+            return await account.lium.pods.get(named)
+        except (InvalidRequest, NotFound):
+            raise failure from None
+    try:
+        return await account.lium.pods.get(ids[0])
+    except NotFound:
+        name = rented[0].pod_name
+        raise ToolFailure(
+            "pod_not_known_yet",
+            f"Lium accepted the rent of {name} ({ids[0]}) at {rented[0].created_at:%H:%M:%S} UTC and does not show the "
+            "pod now.",
+            "Call again in half a minute: a new pod may take that long to be known. list_pods says once it is gone.",
+            effect="Nothing was changed; it may bill.",
+        ) from None
+
+
+async def find_pods(account: Account, named: Sequence[str]) -> list[Pod]:
+    """As `find_pod` for several, with one look at the list; a pod that is named twice is there once.
+
+    Raises:
+        ToolFailure: one of them is none, or several.
+        LiumError: the pods could not be listed.
+    """
+    pods = await account.lium.pods.list()
+    found: list[Pod] = []
+    for name in named:
+        try:
+            found.append(_only(pods, name, "pod", _WHERE_PODS_ARE))
+        except ToolFailure as failure:
+            raise await _say_if_node(account, pods, name, failure) from None
+    return list({pod.id: pod for pod in found}.values())
+
+
+async def find_pod_detail(account: Account, named: str) -> PodDetail:
+    """As `find_pod`, and read in detail; also one that is being removed."""
+    pod = await find_pod(account, named, even_leaving=True)
+    return pod if isinstance(pod, PodDetail) else await account.lium.pods.get(pod.id)
+
+
+async def find_pod_or_past(account: Account, named: str) -> tuple[str, str | None]:
+    """As `find_pod`, but its id and its name; an id that no living pod has is taken for that of a removed one."""
+    try:
+        pod = await find_pod(account, named, even_leaving=True)
+    except ToolFailure as failure:
+        if failure.code != "pod_not_found" or not is_id(named):
+            raise
+        return named, None
+    return pod.id, pod.pod_name
+
+
+async def find_volume(account: Account, named: str) -> Volume:
+    """The volume with this id, or the only one with this name or huid.
+
+    Raises:
+        ToolFailure: there is none, or there are several.
+        LiumError: the volumes could not be listed.
+    """
+    return _only(await account.lium.volumes.list(), named, "volume", "create_volume makes one.")
+
+
+async def find_free_volume(account: Account, named: str, pod: Pod | None = None) -> Volume:
+    """As `find_volume`, and mounted in no pod but `pod`: one pod at a time has a volume.
+
+    Raises:
+        ToolFailure: there is none or several, or another pod has it mounted.
+        LiumError: the volumes or pods could not be listed.
+    """
+    volume = await find_volume(account, named)
+    refuse_attached(volume, await account.lium.pods.list(), "attached", unless=pod)
+    return volume
+
+
+def refuse_attached(volume: Volume, pods: Sequence[Pod], purpose: str, *, unless: Pod | None = None) -> None:
+    """Refuse what needs a volume that no other pod has mounted.
+
+    Raises:
+        ToolFailure: a pod has it mounted.
+    """
+    holder = volume_holder(volume, pods)
+    if holder is not None and (unless is None or holder.id != unless.id):
+        raise ToolFailure(
+            "volume_in_use",
+            f"Volume {volume.name} ({volume.id}) is mounted in pod {holder.pod_name} ({holder.id}) and cannot be "
+            f"{purpose}.",
+            "One pod at a time has a volume: remove that pod first, or use another volume.",
+        )
+
+
+def refuse_maybe_attached(volume: Volume, pods: Rows[Pod]) -> None:
+    """Refuse to delete a volume that a pod has mounted, or may have.
+
+    Raises:
+        ToolFailure: a pod has it mounted, or what Lium says of the pods does not tell.
+    """
+    refuse_attached(volume, pods, "deleted")
+    unnamed = next((pod for pod in pods if pod.has_unnamed_volume), None)
+    if unnamed is not None or pods.skipped:
+        missing = (
+            f"Lium does not say which volume pod {unnamed.pod_name} ({unnamed.id}) has mounted"
+            if unnamed
+            else "part of Lium's list of pods could not be read"
+        )
+        raise ToolFailure(
+            "volume_use_unknown",
+            f"Whether a pod has volume {volume.name} ({volume.id}) mounted is not known: {missing}.",
+            "Try again in a minute. If that lasts, a person can look on lium.io and delete it there.",
+        )
+
+
+def volume_holder(volume: Volume, pods: Sequence[Pod]) -> Pod | None:
+    """The pod that has a volume mounted, if the key sees it."""
+    return next((pod for pod in pods if pod.attached_volume_id == volume.id), None)
+
+
+async def find_template(account: Account, named: str) -> Template:
+    """The template with this id, or the only one of the account's own with this name or huid.
+
+    Other people choose the names of their templates, so those are taken by id only.
+
+    Raises:
+        ToolFailure: there is none, or there are several.
+        LiumError: the templates could not be read.
+    """
+    templates = await account.lium.templates.list()
+    for template in templates:
+        if template.id == named:
+            return template
+    return _own(templates, (await account.lium.account.me()).id, named)
+
+
+async def find_usable_template(account: Account, named: str) -> Template:
+    """As `find_template`, for a pod to start from it.
+
+    Raises:
+        ToolFailure: also where it failed the platform's check.
+    """
+    template = await find_template(account, named)
+    if template.has_failed:
+        raise ToolFailure(
+            "template_failed",
+            f"Template {template.name} ({template.id}) failed Lium's check ({template.status}), so no pod starts "
+            "from it.",
+            "get_template says why. Correct it with update_template, or choose another with list_templates.",
+        )
+    return template
+
+
+async def find_own_template(account: Account, named: str) -> Template:
+    """As `find_template`, among the account's own only."""
+    return _own(await account.lium.templates.list(), (await account.lium.account.me()).id, named)
+
+
+def _own(templates: Sequence[Template], owner: str, named: str) -> Template:
+    mine = [template for template in templates if template.user_id == owner]
+    return _only(
+        mine, named, "template", "Templates of other owners are named by id, and only their owners change them."
+    )
+
+
+def _only(items: Sequence[T], named: str, noun: str, advice: str) -> T:
+    for item in items:
+        if item.id == named:
+            return item
+    # An id whose thing is gone must not become the name of another thing, which anybody may have given it.
+    matches = [] if is_id(named) else [item for item in items if named in (_name(item), item.huid)]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise ToolFailure(
+            "ambiguous_name",
+            f"{len(matches)} {noun}s of yours are named {named}: {_listed(matches)}.",
+            f"Name the {noun} by its id.",
+        )
+    raise ToolFailure(
+        f"{noun}_not_found",
+        f"No {noun} of yours is named {named}." + ("" if items else f" The account has no {noun}s."),
+        f"There are: {_listed(items)}. {advice}" if items else advice,
+    )
+
+
+def is_id(named: str) -> bool:
+    """Whether it can only be an id."""
+    return _UUID.fullmatch(named) is not None
+
+
+def _name(item: _Named) -> str:
+    return item.pod_name if isinstance(item, Pod) else str(getattr(item, "name", ""))
+
+
+def _listed(items: Sequence[_Named]) -> str:
+    shown = ", ".join(f"{_name(item) or '(unnamed)'} ({item.id})" for item in items[:_MOST_NAMED_IN_AN_ERROR])
+    left = len(items) - _MOST_NAMED_IN_AN_ERROR
+    return f"{shown} and {left} more" if left > 0 else shown

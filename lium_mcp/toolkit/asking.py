@@ -1,0 +1,90 @@
+"""Where the SDK asks the person before a tool runs: the resolver that goes before each tool that spends or destroys.
+
+What to ask is in `questions.py` and `renting.py`, how an answer counts in `guard/confirm.py`. This joins the two to the
+SDK, which runs the resolver, puts its question where the protocol has its place for it, and hands the tool the answer.
+"""
+
+import inspect
+from collections.abc import Awaitable, Callable, Collection
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mcp.server.elicitation import AcceptedElicitation, ElicitationResult
+from mcp.server.mcpserver import Context, Elicit
+
+from lium_mcp.guard.confirm import Yes, ask, can_ask, later, refuse_unless_yes, unavailable
+from lium_mcp.guard.consent import NOTHING_TO_ASK, NotConfirmed, Question
+from lium_mcp.services.failure_words import FAILURES
+from lium_mcp.services.polling import READ_LIMIT_SECONDS, time_limit
+from lium_mcp.text import clean
+from lium_mcp.toolkit.call import Call, Runtime
+
+Asks = Callable[..., Awaitable[Question | None]]
+
+# The SDK tells a tool the answer to a question that came with a later request, but not the question.
+_question: ContextVar[Question | None] = ContextVar("_question", default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """What came of a call before its tool ran: a yes to a question, nothing to ask, or why it must not run."""
+
+    question: Question | None = None
+    failure: Exception | None = None
+
+
+def make_resolver(tool: str, asks: Asks, runtime: Runtime, names: Collection[str]) -> Callable[..., Awaitable[Any]]:
+    """What the SDK runs before a tool: it asks the person, or returns why the tool must not run."""
+
+    async def resolve(context: Context[Any, Any], **arguments: Any) -> Elicit[Yes] | _Before:  # noqa: ANN401 - validated by the SDK
+        call = Call(runtime, context)
+        try:
+            if not can_ask(context):
+                if runtime.confirm == "always":
+                    raise unavailable(context, tool)
+                return _Before()
+
+            async def question() -> Question | None:
+                with time_limit(READ_LIMIT_SECONDS):
+                    made = await asks(call, **arguments)
+                return made and replace(made, text=call.redact(clean(made.text)))
+
+            asked = await question()
+            if asked is None:
+                return _Before(question=NOTHING_TO_ASK)
+            _question.set(asked)
+            marker = later(context, asked)
+            if marker is not None:
+                return marker
+            await ask(context, asked, question)
+            return _Before(question=asked)
+        except FAILURES as error:
+            return _Before(failure=error)
+
+    parameters = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in names]
+    context_parameter = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=Context[Any, Any])
+    resolve.__signature__ = inspect.Signature([context_parameter, *parameters])  # type: ignore[attr-defined]
+    resolve.__annotations__ = {"context": Context[Any, Any]}
+    return resolve
+
+
+def agreed(answer: ElicitationResult[Any] | None) -> Question | None:
+    """The question that a person said yes to, or that there was nothing to ask; None where nobody could be asked.
+
+    Raises:
+        NotConfirmed: the person did not say yes.
+        ToolFailure, LiumError: why nobody could be asked.
+    """
+    outcome = answer.data if isinstance(answer, AcceptedElicitation) else answer
+    if answer is None:
+        return None
+    if isinstance(outcome, _Before):
+        if outcome.failure is not None:
+            raise outcome.failure
+        return outcome.question
+    refuse_unless_yes(answer)
+    question = _question.get()
+    if question is None:
+        raise NotConfirmed("not_confirmed", "The answer belongs to no question.", "Call again.")
+    return question

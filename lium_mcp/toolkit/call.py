@@ -1,0 +1,135 @@
+"""What one tool call works with: whose account, within which limits, on whose clock, and who is told how far it is."""
+
+import asyncio
+import contextvars
+from collections.abc import Callable, Coroutine, Hashable
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+from mcp.server.mcpserver import Context
+
+from lium_mcp.api import Clock, LiumClient
+from lium_mcp.guard.consent import Mode as ConfirmMode
+from lium_mcp.guard.consent import Question
+from lium_mcp.guard.policy import Policy
+from lium_mcp.guard.redaction import redact_text
+from lium_mcp.rentals import Renter
+from lium_mcp.services.accounts import Account
+from lium_mcp.services.final_backup import FinalBackups
+from lium_mcp.services.polling import Poller, Stop
+from lium_mcp.text import clean, shortened
+
+_PROGRESS_CHARACTERS = 300
+
+
+class Background:
+    """Work that goes on between calls, each under a name of its own, until it is done or the server stops."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[Hashable, tuple[asyncio.Task[None], anyio.CancelScope]] = {}
+
+    def start(self, name: Hashable, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Begin it, unless work of that name goes on already. It acts for the server, not for the call that asks."""
+        if name in self._tasks:
+            return
+        # Cancelled by its scope, it still waits for its threads: the ledger is not closed under them.
+        scope = anyio.CancelScope()
+
+        async def run() -> None:
+            with scope:
+                await work()
+
+        task = asyncio.get_running_loop().create_task(run(), context=contextvars.Context())
+        self._tasks[name] = task, scope
+        task.add_done_callback(lambda _: self._tasks.pop(name, None))
+
+    async def aclose(self) -> None:
+        """End all of it."""
+        running = tuple(self._tasks.values())
+        for _, scope in running:
+            scope.cancel()
+        await asyncio.gather(*(task for task, _ in running), return_exceptions=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What all calls of one server share.
+
+    Attributes:
+        account: Gives the account of the call that asks: always the same over stdio, the caller's own over HTTP.
+        policy: The limits on what calls may spend.
+        confirm: When a person is asked.
+        redact: Takes the secrets of this server out of a text, and whatever looks like one.
+        final_backups: The last backups that removals began, by pod: the backup, and when it began.
+        stop: Ends all waits.
+        background: What goes on between calls.
+    """
+
+    account: Callable[[], Account]
+    clock: Clock
+    policy: Policy
+    confirm: ConfirmMode = "auto"
+    read_only: bool = False
+    redact: Callable[[str], str] = redact_text
+    final_backups: FinalBackups = field(default_factory=dict)
+    stop: Stop = field(default_factory=Stop)
+    background: Background = field(default_factory=Background)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One tool call, or one reading of a resource, which has no context.
+
+    Attributes:
+        agreed: The question that a person said yes to; None where nobody was asked.
+    """
+
+    runtime: Runtime
+    context: Context[Any, Any] | None = None
+    agreed: Question | None = None
+
+    @property
+    def account(self) -> Account:
+        """The account that this call acts for."""
+        return self.runtime.account()
+
+    @property
+    def lium(self) -> LiumClient:
+        """The API client of the account that this call acts for."""
+        return self.account.lium
+
+    @property
+    def renter(self) -> Renter:
+        """What rents for that account."""
+        return self.account.renter
+
+    @property
+    def clock(self) -> Clock:
+        """What time it is, and what pauses."""
+        return self.runtime.clock
+
+    @property
+    def policy(self) -> Policy:
+        """The limits on what it may spend."""
+        return self.runtime.policy
+
+    @property
+    def redact(self) -> Callable[[str], str]:
+        """Takes secrets out of a text: those of this account and of this server, and whatever looks like one."""
+        of_account, of_server = self.lium.redact, self.runtime.redact
+        return lambda text: of_server(of_account(text))
+
+    @property
+    def poller(self) -> Poller:
+        """What waits for this call, and says meanwhile how far things are."""
+        context = self.context
+        if context is None:
+            return Poller(self.clock, self.runtime.stop)
+
+        async def report(elapsed_seconds: float, total_seconds: float, message: str) -> None:
+            # Names in it may be anybody's.
+            plain = shortened(self.redact(clean(message[: 4 * _PROGRESS_CHARACTERS])), _PROGRESS_CHARACTERS)
+            await context.report_progress(elapsed_seconds, total_seconds, plain)
+
+        return Poller(self.clock, self.runtime.stop, report)

@@ -1,0 +1,71 @@
+"""Parameters that several tools have, so that one idea is spelled and described one way."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Final, TypeVar
+
+from pydantic import AfterValidator, Field, StringConstraints
+
+from lium_mcp.api import Rows
+from lium_mcp.failures import ToolFailure
+from lium_mcp.text import clean
+
+T = TypeVar("T")
+
+DEFAULT_WAIT_SECONDS: Final = 45
+
+_MOST_CHARACTERS: Final = 200
+_MOST_PATH_CHARACTERS: Final = 2048
+_MOST_LINE_CHARACTERS: Final = 32_768
+_MOST_ITEMS: Final = 500
+_MOST_CURSOR_DIGITS: Final = 9
+
+
+def _visible(text: str) -> str:
+    if clean(text) != text or "\n" in text or "\t" in text:
+        raise ValueError("holds control or invisible characters")
+    return text
+
+
+ShortText = Annotated[
+    str, StringConstraints(strip_whitespace=True, max_length=_MOST_CHARACTERS), AfterValidator(_visible)
+]
+FilePath = Annotated[str, Field(max_length=_MOST_PATH_CHARACTERS), AfterValidator(_visible)]
+Line = Annotated[str, Field(max_length=_MOST_LINE_CHARACTERS)]
+Few: Final = Field(max_length=_MOST_ITEMS)
+
+PodName = Annotated[ShortText, Field(min_length=1, description="Pod id, or a name that only one pod has.")]
+WaitSeconds = Annotated[int, Field(ge=0, le=600, description="0 returns at once.")]
+Port = Annotated[int, Field(ge=1, le=65_535)]
+Limit = Annotated[int, Field(ge=1, le=100, description="Rows.")]
+Cursor = Annotated[ShortText, Field(description="next_cursor.")]
+LiumCursor = Annotated[str, Field(max_length=1000, description="next_cursor."), AfterValidator(_visible)]
+
+
+def page(rows: Sequence[T], *, limit: int, cursor: str) -> tuple[list[T], str | None]:
+    """The rows from `cursor` on, at most `limit`, and the cursor of the next page if there is one.
+
+    Raises:
+        ToolFailure: the cursor is not one that a page returned.
+    """
+    if cursor and not (cursor.isascii() and cursor.isdigit() and len(cursor) <= _MOST_CURSOR_DIGITS):
+        raise ToolFailure("invalid_argument", "cursor is not one that a page returned.", "Leave it out to start again.")
+    start = int(cursor or 0)
+    end = start + limit
+    return list(rows[start:end]), str(end) if end < len(rows) else None
+
+
+def incomplete(rows: Rows[Any]) -> str | None:
+    """What is missing from a list, in words; None where nothing is."""
+    missing = ["Lium's list did not come to an end: there may be more."] if rows.truncated else []
+    missing += [f"{rows.skipped} rows of it could not be read."] if rows.skipped else []
+    return " ".join(missing) or None
+
+
+LEAST_HOURS = 0.1
+"""The shortest life to rent for: within less, a pod that has to boot is of no use to anybody."""
+
+
+VolumeName = Annotated[ShortText, Field(min_length=1, description="Volume id, or a name that only one has.")]
+
+
+BackupId = Annotated[ShortText, Field(min_length=1, description="From list_backups.")]

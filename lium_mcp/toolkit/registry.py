@@ -1,0 +1,169 @@
+"""From a declared tool to an MCP tool: strict arguments, plain schemas, rendered results, failures in words.
+
+A toolset file makes one `Toolset` and declares its tools on it; the server picks which of them it offers.
+"""
+
+import inspect
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Annotated, Any, Final, TypeVar
+
+from mcp.server.elicitation import ElicitationResult
+from mcp.server.mcpserver import Context, Resolve
+from mcp.server.mcpserver.resolve import build_resolver_plans
+from mcp.server.mcpserver.tools import Tool
+from mcp.types import CallToolResult, ToolAnnotations
+from mcp.types import Tool as ListedTool
+from pydantic import create_model
+
+from lium_mcp.api.wire import noting_changes
+from lium_mcp.failures import NOTHING_CHANGED
+from lium_mcp.rentals import BEING_SETTLED
+from lium_mcp.results import Result
+from lium_mcp.services.failure_words import CHANGED_BEFORE, FAILURES, as_failure
+from lium_mcp.services.polling import READ_LIMIT_SECONDS, time_limit
+from lium_mcp.toolkit.arguments import Arguments, Metadata, listed
+from lium_mcp.toolkit.asking import Asks, agreed, make_resolver
+from lium_mcp.toolkit.call import Call, Runtime
+from lium_mcp.toolkit.rendering import render, render_failure
+from lium_mcp.toolkit.schema import plain
+
+ToolFunction = Callable[..., Awaitable[Result]]
+F = TypeVar("F", bound=ToolFunction)
+
+_ANSWER: Final = "answer"
+
+
+def _hints(*, read_only: bool, destructive: bool, idempotent: bool) -> ToolAnnotations:
+    return ToolAnnotations(
+        read_only_hint=read_only, destructive_hint=destructive, idempotent_hint=idempotent, open_world_hint=True
+    )
+
+
+READS: Final = _hints(read_only=True, destructive=False, idempotent=True)
+WRITES: Final = _hints(read_only=False, destructive=False, idempotent=True)
+WRITES_EACH_TIME: Final = _hints(read_only=False, destructive=False, idempotent=False)
+DESTROYS: Final = _hints(read_only=False, destructive=True, idempotent=True)
+DESTROYS_EACH_TIME: Final = _hints(read_only=False, destructive=True, idempotent=False)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ToolSpec:
+    """A declared tool, not yet bound to a server."""
+
+    function: ToolFunction
+    title: str
+    hints: ToolAnnotations
+    asks: Asks | None = None
+
+    @property
+    def name(self) -> str:
+        """The name agents call it by."""
+        return self.function.__name__
+
+    @property
+    def read_only(self) -> bool:
+        """Whether it changes nothing and spends nothing."""
+        return bool(self.hints.read_only_hint)
+
+
+class Toolset:
+    """A named group of tools, in the order in which they are listed."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.specs: list[ToolSpec] = []
+
+    def tool(self, *, title: str, hints: ToolAnnotations, asks: Asks | None = None) -> Callable[[F], F]:
+        """Declare an async function as a tool: its name, docstring and parameters are what agents read.
+
+        What spends or destroys says with `asks` what a person is asked before: it takes the call and the arguments of
+        the tool, and returns nothing where there is nothing to ask.
+        """
+
+        def declare(function: F) -> F:
+            self.specs.append(ToolSpec(function, title, hints, asks))
+            return function
+
+        return declare
+
+
+def bind(spec: ToolSpec, runtime: Runtime) -> Tool:
+    """Make an MCP tool that acts through `runtime`."""
+
+    async def run(context: Context[Any, Any], **arguments: Any) -> CallToolResult:  # noqa: ANN401 - validated by the SDK
+        call = Call(runtime, context)
+        answer: ElicitationResult[Any] | None = arguments.pop(_ANSWER, None)
+        redact = runtime.redact
+        changes: list[str] = []
+        limit_seconds = READ_LIMIT_SECONDS + arguments.get("wait_seconds", 0) if spec.read_only else None
+        try:
+            redact = call.redact
+            question = agreed(answer)
+            if question is not None:
+                call, arguments = replace(call, agreed=question), {**arguments, **question.pins}
+            with time_limit(limit_seconds), noting_changes() as changes:
+                return render(await spec.function(call, **arguments), redact)
+        except FAILURES as error:
+            failure = as_failure(error)
+            if failure.effect == NOTHING_CHANGED and changes:
+                if set(changes) != {BEING_SETTLED}:
+                    failure.effect = CHANGED_BEFORE
+                elif failure.code == "timed_out":  # in the middle of that, it may be
+                    failure.effect = BEING_SETTLED
+            return render_failure(failure, redact)
+
+    tool = publish(spec).model_copy(update={"fn": run})
+    if spec.asks is None or runtime.confirm == "never":
+        return tool
+    names = [field.alias or name for name, field in tool.fn_metadata.arg_model.model_fields.items()]
+    answers = {_ANSWER: (Resolve(make_resolver(spec.name, spec.asks, runtime, names)), True)}
+    plans = build_resolver_plans(answers, set(names))
+    return tool.model_copy(update={"resolved_params": answers, "resolver_plans": plans})
+
+
+@cache
+def publish(spec: ToolSpec) -> Tool:
+    """What agents see of a tool, which does nothing yet. Its schemas take long to make, and only once."""
+
+    async def unbound(**_: Any) -> CallToolResult:  # noqa: ANN401 - as above
+        raise NotImplementedError
+
+    signature = inspect.signature(spec.function, eval_str=True)
+    result_model = signature.return_annotation
+    parameters = [item for item in signature.parameters.values() if item.annotation is not Call]
+    context_parameter = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=Context[Any, Any])
+    published = signature.replace(
+        parameters=[context_parameter, *(item.replace(kind=inspect.Parameter.KEYWORD_ONLY) for item in parameters)],
+        return_annotation=Annotated[CallToolResult, result_model],
+    )
+    unbound.__name__ = spec.name
+    unbound.__signature__ = published  # type: ignore[attr-defined]
+    unbound.__annotations__ = {item.name: item.annotation for item in published.parameters.values()}
+    tool = Tool.from_function(
+        unbound,
+        name=spec.name,
+        title=spec.title,
+        description=inspect.cleandoc(spec.function.__doc__ or "").replace("\n", " "),
+        annotations=spec.hints,
+    )
+    # The SDK's own schemas are not plain, and its arguments ignore unknown names in silence.
+    metadata = tool.fn_metadata = Metadata.model_construct(**vars(tool.fn_metadata))
+    metadata.arg_model = create_model(metadata.arg_model.__name__, __base__=(Arguments, metadata.arg_model))
+    tool.parameters = listed(metadata.arg_model)
+    if metadata.output_schema is not None:
+        metadata.output_schema = plain(metadata.output_schema)
+    return tool
+
+
+def as_listed(tool: Tool) -> ListedTool:
+    """A tool as clients see it in the list."""
+    return ListedTool(
+        name=tool.name,
+        title=tool.title,
+        description=tool.description,
+        input_schema=tool.parameters,
+        output_schema=tool.output_schema,
+        annotations=tool.annotations,
+    )
