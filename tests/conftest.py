@@ -80,9 +80,15 @@ def sandbox() -> Sandbox:
 
 
 @pytest.fixture
-async def agent(sandbox: Sandbox) -> AsyncIterator[Agent]:
+def settings_of_agent() -> dict[str, Any]:
+    """What the server of `agent` is set to beside the defaults of `agent_on`; a file of tests may say otherwise."""
+    return {}
+
+
+@pytest.fixture
+async def agent(sandbox: Sandbox, settings_of_agent: dict[str, Any]) -> AsyncIterator[Agent]:
     """A client of the current protocol on a server over the sandbox."""
-    async with hosted(agent_on(sandbox)) as connected:
+    async with hosted(agent_on(sandbox, **settings_of_agent)) as connected:
         yield connected
 
 

@@ -29,8 +29,10 @@ from lium_mcp.sandbox import Sandbox
 from lium_mcp.server import build_server
 from lium_mcp.settings import Settings
 from lium_mcp.toolkit.listing import read_listing
+from lium_mcp.tools.catalog import TOOLSETS
 
 Mode = Literal["auto", "legacy"]
+ALL_TOOLSETS = frozenset(toolset.name for toolset in TOOLSETS)
 # What everybody can read here opens nothing.
 _SSH_KEY = ed25519.Ed25519PrivateKey.from_private_bytes(b"lium-mcp test key, everybody's!!")
 PRIVATE_KEY = _SSH_KEY.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode()
@@ -181,11 +183,19 @@ def _output_schemas() -> dict[str, dict[str, Any] | None]:
 async def agent_on(
     sandbox: Sandbox, *, mode: Mode = "auto", transport: Any = None, person: Person | None = None, **settings: Any
 ) -> AsyncIterator[Agent]:
-    """Connect a client in memory to a server over this sandbox; with a `person` the server can ask."""
+    """Connect a client in memory to a server over this sandbox with all tools on, which takes 6 ms.
+
+    With a `person` the server can ask.
+    """
     clock = TurnedClock(sandbox)
     # As long as a sandbox lives, so does its ledger, whichever server looks into it.
     ledger = Path.home() / f"ledger-{id(sandbox)}.db"
-    defaults = {"api_key": "sk_sandbox", "base_url": "http://127.0.0.1/api", "state_url": f"sqlite:///{ledger}"}
+    defaults: dict[str, Any] = {
+        "api_key": "sk_sandbox",
+        "base_url": "http://127.0.0.1/api",
+        "state_url": f"sqlite:///{ledger}",
+        "toolsets": ALL_TOOLSETS,
+    }
     settings = defaults | settings
     server = build_server(Settings(**settings), transport=transport or sandbox.transport(), clock=clock)
     async with Client(server, mode=mode, raise_exceptions=True, elicitation_callback=person) as client:

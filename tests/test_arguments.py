@@ -12,12 +12,10 @@ from hypothesis import strategies as st
 from mcp.types import Tool
 
 from lium_mcp.sandbox import Sandbox
-from lium_mcp.tools.catalog import TOOLSETS
 from tests.arguments import TRICKS, properties, random_arguments, required, smallest
 from tests.harness import Agent, Mode, agent_on, text_of
 from tests.standing import Standing
 
-ALL_TOOLSETS = frozenset(toolset.name for toolset in TOOLSETS)
 # What a request's path may look like: segments that are words or ids, none of which climbs.
 PATH = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._-]{1,128})+/?")
 # A test that calls many tools meets Lium's limit on polls sooner than any agent.
@@ -27,7 +25,7 @@ POLLS = 10**6
 @asynccontextmanager
 async def asking(mode: Mode = "auto") -> AsyncIterator[Agent]:
     sandbox = Sandbox(seed=7, speed=0, pod_polls_per_minute=POLLS)
-    async with agent_on(sandbox, mode=mode, toolsets=ALL_TOOLSETS) as agent:
+    async with agent_on(sandbox, mode=mode) as agent:
         yield agent
 
 

@@ -2,7 +2,6 @@
 
 import json
 import logging
-from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import quote
 
@@ -14,7 +13,7 @@ from lium_mcp.sandbox import OTHER_API_KEY, Sandbox
 from lium_mcp.server import build_server
 from lium_mcp.settings import Settings
 from lium_mcp.tools.catalog import TOOLSETS
-from tests.harness import Agent, Mode, agent_on, hosted
+from tests.harness import Agent, Mode, agent_on
 from tests.tools.wires import Wire, answering, ask, editing, failing, rent, truth
 
 both_eras = pytest.mark.parametrize("mode", ["auto", "legacy"])
@@ -27,12 +26,6 @@ TEMPLATES = {
 }
 
 Row = dict[str, Any]
-
-
-@pytest.fixture
-async def agent(sandbox: Sandbox) -> AsyncIterator[Agent]:
-    async with hosted(agent_on(sandbox)) as connected:
-        yield connected
 
 
 async def read(agent: Agent, address: str) -> Row:
@@ -133,7 +126,7 @@ async def test_a_name_is_written_into_an_address_as_any_address_is(agent: Agent,
 
 
 async def test_the_policy_in_force_is_what_the_settings_say(sandbox: Sandbox) -> None:
-    async with agent_on(sandbox) as agent:
+    async with agent_on(sandbox, toolsets=Settings().toolsets) as agent:
         policy = await read(agent, "lium://policy")
         tools = (await agent.client.list_tools()).tools
         assert sorted(policy.pop("toolsets")) == sorted(Settings().toolsets)

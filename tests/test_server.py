@@ -12,12 +12,10 @@ from mcp.types import Tool
 from lium_mcp.sandbox import Sandbox
 from lium_mcp.server import build_server
 from lium_mcp.settings import Settings
-from lium_mcp.tools.catalog import TOOLSETS
 from lium_mcp.values import SettingsError
 from tests.arguments import smallest
 from tests.harness import Agent, Mode, agent_on, text_of
 
-ALL_TOOLSETS = frozenset(toolset.name for toolset in TOOLSETS)
 MODES: list[Mode] = ["auto", "legacy"]
 # What Lium shows to anybody.
 KEYLESS = {"list_gpus", "get_gpu_prices", "quote_rental", "list_templates"}
@@ -49,7 +47,7 @@ class Answers(httpx2.AsyncBaseTransport):
 
 @pytest.mark.parametrize("mode", MODES)
 async def test_every_tool_that_needs_a_key_says_how_to_get_and_set_one(sandbox: Sandbox, mode: Mode) -> None:
-    async with agent_on(sandbox, mode=mode, api_key=None, toolsets=ALL_TOOLSETS) as agent:
+    async with agent_on(sandbox, mode=mode, api_key=None) as agent:
         tools = await listed(agent)
         asked = 0
         for tool in tools:

@@ -39,7 +39,7 @@ def renting(sandbox: Sandbox, tmp_path: Path, *, lost: bool = False, **wanted: A
         wire = Wire(sandbox)
         if lost:
             on_rents(wire, failing(httpx2.ReadError("lost")))
-        async with agent_on(sandbox, transport=wire, state_url=ledger(tmp_path), log_level="ERROR") as agent:
+        async with agent_on(sandbox, transport=wire, state_url=ledger(tmp_path)) as agent:
             result = await agent.raw("rent_pod", **(RENT | wanted))
             return str((result.structured_content or {}).get("pod_id"))
 

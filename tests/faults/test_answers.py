@@ -12,12 +12,10 @@ from hypothesis import strategies as st
 from mcp.types import Tool
 
 from lium_mcp.sandbox import Sandbox
-from lium_mcp.tools.catalog import TOOLSETS
 from tests.arguments import Arguments, properties, smallest
 from tests.harness import Agent, agent_on
 from tests.standing import Standing
 
-ALL_TOOLSETS = frozenset(toolset.name for toolset in TOOLSETS)
 NONSENSE: list[Any] = [
     None,
     [],
@@ -78,7 +76,7 @@ class Confused(httpx2.AsyncBaseTransport):
 @asynccontextmanager
 async def account(sandbox: Sandbox, wire: Confused) -> AsyncIterator[Agent]:
     """An account with something of everything in it."""
-    async with agent_on(sandbox, transport=wire, toolsets=ALL_TOOLSETS) as agent:
+    async with agent_on(sandbox, transport=wire) as agent:
         await agent.call("rent_pod", name="p", gpu_type="A100", hours=5)
         await agent.call("create_volume", name="v")
         await agent.call("set_backup_schedule", pod="p")

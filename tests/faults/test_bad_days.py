@@ -17,7 +17,7 @@ import httpx2
 import pytest
 
 from lium_mcp.sandbox import Sandbox
-from tests.harness import agent_on as agent_on_every_tool
+from tests.harness import agent_on as agent_on_sandbox
 from tests.tools.wires import (
     Act,
     Forward,
@@ -37,7 +37,6 @@ from tests.tools.wires import (
     truth,
 )
 
-TOOLS = frozenset({"rent_pod", "list_pods", "get_pod", "remove_pod", "schedule_pod_removal"})
 GATEWAY = b"<html><h1>502 Bad Gateway</h1></html>"
 OTHER_ACCOUNT = "sk_sandbox_other"
 NO_REPLAY = ("rent_by_spec", "run_record")
@@ -54,8 +53,7 @@ def ledger() -> Path:
 
 
 def agent_on(sandbox: Sandbox, ledger: Path, **settings: Any) -> Any:
-    defaults = {"state_url": f"sqlite:///{ledger}", "allow_tools": TOOLS, "log_level": "ERROR"}
-    return agent_on_every_tool(sandbox, **defaults | settings)
+    return agent_on_sandbox(sandbox, **{"state_url": f"sqlite:///{ledger}"} | settings)
 
 
 async def a_rent(sandbox: Sandbox, name: str, **wanted: Any) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from lium_mcp.sandbox import Sandbox
 from tests.harness import Agent, agent_on
 from tests.tools.wires import Wire, answering, editing, living, offers, rent, rents
 
-TOOLS = frozenset({"rent_pod", "list_pods", "get_pod", "schedule_pod_removal", "quote_rental", "get_spending"})
 BY_SPEC = {"name": "train", "gpu_type": "RTX4090", "hours": 2}
 # No price at all, or none that anybody can be asked to pay.
 NO_PRICES = [-1, float("nan"), float("-inf"), "NaN", "-5", "free", None, {"a": 1}, True]
@@ -22,7 +21,7 @@ Row = dict[str, Any]
 
 @asynccontextmanager
 async def agent_with(sandbox: Sandbox, wire: Wire, **limits: Any) -> AsyncIterator[Agent]:
-    async with agent_on(sandbox, transport=wire, allow_tools=TOOLS, log_level="ERROR", **limits) as agent:
+    async with agent_on(sandbox, transport=wire, **limits) as agent:
         yield agent
 
 
@@ -160,7 +159,7 @@ async def test_a_cluster_node_with_no_sane_count_of_gpus_has_no_negative_price(s
     }
     offer = {"fabric_id": "f", "nodes": [node, node | {"id": "n2"}]}
     wire.on("GET", "/executors/infiniband-clusters", answering(200, [offer]))
-    async with agent_on(sandbox, transport=wire, toolsets=frozenset({"clusters"}), max_price_per_hour_usd=1) as agent:
+    async with agent_on(sandbox, transport=wire, max_price_per_hour_usd=1) as agent:
         page = await agent.call("list_clusters")
         assert all(row.get("price_per_hour_usd", 0) >= 0 for shown in page["offers"] for row in shown["nodes"])
         failure = await agent.refused("rent_cluster", name="c", executor_ids=["n1", "n2"])

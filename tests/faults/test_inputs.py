@@ -19,11 +19,10 @@ from mcp.types import Tool
 from lium_mcp.sandbox import Sandbox
 from lium_mcp.tools.catalog import TOOLSETS
 from tests.arguments import TRICKS, Arguments, properties, required, smallest
-from tests.harness import Agent, Failure, agent_on, text_of
+from tests.harness import ALL_TOOLSETS, Agent, Failure, agent_on, text_of
 from tests.processes import serving
 from tests.tools.wires import Wire, living, make_template, offers, rent
 
-ALL_TOOLSETS: Final = frozenset(toolset.name for toolset in TOOLSETS)
 POLLS: Final = 10**6
 BOUND_SECONDS: Final = 10
 # The most of an argument that an error may repeat.
@@ -197,7 +196,7 @@ def check_request(request: httpx2.Request) -> None:
 async def account() -> AsyncIterator[Account]:
     sandbox = Sandbox(seed=7, speed=0, balance_usd=1e9, pod_polls_per_minute=POLLS)
     wire = Wire(sandbox)
-    async with agent_on(sandbox, transport=wire, toolsets=ALL_TOOLSETS, log_level="ERROR") as agent:
+    async with agent_on(sandbox, transport=wire) as agent:
         account = Account(agent, wire)
         pod_id = await rent(sandbox, "p")
         account.known = {

@@ -31,10 +31,6 @@ from tests.tools.wires import (
 )
 
 TRAIN: dict[str, Any] = {"name": "train", "gpu_type": "RTX4090", "hours": 1, "wait_seconds": 0}
-TOOLS: Any = {
-    "allow_tools": frozenset({"rent_pod", "list_pods", "get_pod", "remove_pod", "schedule_pod_removal"}),
-    "log_level": "ERROR",
-}
 NO_CONNECTION = httpx2.ConnectError("no way there")
 TOO_MANY = answering(429, {"detail": "slow down"})
 
@@ -76,8 +72,8 @@ async def test_a_rent_that_is_refused_while_another_server_asks_again_is_one_ren
     wanted = {"name": "train", "executor_id": await a_node(account), "hours": 1, "wait_seconds": 0}
     answers: list[Any] = []
     async with (
-        agent_on(account, state_url=ledger, transport=renting, max_pods=1, **TOOLS) as one,
-        agent_on(account, state_url=ledger, transport=looking, max_pods=1, **TOOLS) as other,
+        agent_on(account, state_url=ledger, transport=renting, max_pods=1) as one,
+        agent_on(account, state_url=ledger, transport=looking, max_pods=1) as other,
     ):
 
         async def rent() -> None:
@@ -107,7 +103,7 @@ async def test_a_server_that_became_an_older_one_is_not_asked_again(account: San
     wire.on("GET", "/version", answering(200, version), times=1)
     wire.on("GET", "/version", answering(200, version | {"features": []}))
     node = await a_node(account)
-    async with agent_on(account, transport=wire, max_pods=2, **TOOLS) as agent:
+    async with agent_on(account, transport=wire, max_pods=2) as agent:
         assert (await agent.refused("rent_pod", name="a", gpu_type="none-such")).code
         wire.on("POST", "/executors/*/rent", losing_the_answer(), times=1)
         await agent.raw("rent_pod", name="b", executor_id=node, hours=1, wait_seconds=0)
@@ -118,7 +114,7 @@ async def test_looks_do_not_put_off_that_a_pod_must_go(account: Sandbox) -> None
     wire = Wire(account)
     wire.on("DELETE", "/pods/*", answering(500, {"detail": "worker unavailable"}))
     wire.on("GET", "/pods/*", editing(lambda body: body | {"price": 25.0}))
-    async with agent_on(account, transport=wire, max_price_per_hour_usd=1, **TOOLS) as agent:
+    async with agent_on(account, transport=wire, max_price_per_hour_usd=1) as agent:
         failure = await agent.refused("rent_pod", **TRAIN | {"wait_seconds": 50})
         assert failure.code == "dearer_than_allowed"
         for _ in range(20):
@@ -129,11 +125,11 @@ async def test_looks_do_not_put_off_that_a_pod_must_go(account: Sandbox) -> None
 
 async def test_looks_do_not_put_off_the_end_of_hours_that_are_over(account: Sandbox, ledger: str) -> None:
     wire = Wire(account)
-    async with agent_on(account, state_url=ledger, **TOOLS) as agent:
+    async with agent_on(account, state_url=ledger) as agent:
         await agent.call("rent_pod", **TRAIN | {"hours": 0.5})
     account.clock.advance(minutes=40)
     wire.on("GET", "/pods/*", failing(NO_CONNECTION))
-    async with agent_on(account, state_url=ledger, transport=wire, **TOOLS) as agent:
+    async with agent_on(account, state_url=ledger, transport=wire) as agent:
         for _ in range(20):
             await agent.call("list_pods")
             account.clock.advance(seconds=15)
@@ -169,12 +165,12 @@ async def test_a_pod_that_is_found_later_is_held_against_the_limits(account: San
     for path in ("/pods", "/version"):
         wire.on("GET", path, reach)
     wanted = TRAIN | {"gpu_type": "", "executor_id": await a_node(account)}
-    async with agent_on(account, state_url=ledger, transport=wire, max_burn_per_hour_usd=2, **TOOLS) as agent:
+    async with agent_on(account, state_url=ledger, transport=wire, max_burn_per_hour_usd=2) as agent:
         assert (await agent.refused("rent_pod", **wanted)).code == "outcome_unknown"
     later = Wire(account)
     later.on("GET", "/pods", editing(dearer))
     later.on("GET", "/pods/*", editing(dearer))
-    async with agent_on(account, state_url=ledger, transport=later, max_burn_per_hour_usd=2, **TOOLS) as agent:
+    async with agent_on(account, state_url=ledger, transport=later, max_burn_per_hour_usd=2) as agent:
         for _ in range(4):
             await agent.call("list_pods")
             account.clock.advance(minutes=1)
@@ -184,7 +180,7 @@ async def test_a_pod_that_is_found_later_is_held_against_the_limits(account: San
 
 async def test_a_pod_that_its_own_call_could_not_read_is_held_against_the_limits(account: Sandbox) -> None:
     wire = Wire(account)
-    async with agent_on(account, transport=wire, max_price_per_hour_usd=1, **TOOLS) as agent:
+    async with agent_on(account, transport=wire, max_price_per_hour_usd=1) as agent:
         wire.on("GET", "/pods/*", answering(404, {"detail": "Pod not found"}), times=3)
         rented = await agent.call("rent_pod", **TRAIN)
         assert rented["outcome"] == "pending"
@@ -197,7 +193,7 @@ async def test_a_pod_that_its_own_call_could_not_read_is_held_against_the_limits
 
 async def test_a_price_that_rises_once_it_was_accepted_removes_nothing(account: Sandbox) -> None:
     wire = Wire(account)
-    async with agent_on(account, transport=wire, max_price_per_hour_usd=1, **TOOLS) as agent:
+    async with agent_on(account, transport=wire, max_price_per_hour_usd=1) as agent:
         await agent.call("rent_pod", **TRAIN | {"wait_seconds": 50})
         wire.on("GET", "/pods", editing(dearer))
         wire.on("GET", "/pods/*", editing(dearer))
@@ -216,8 +212,7 @@ async def clustered(agent: Agent, **arguments: Any) -> list[str]:
 async def test_the_end_of_one_member_leaves_the_removal_time_of_the_others(account: Sandbox, what: str) -> None:
     wire = Wire(account)
     wire.on("POST", "/pods/*/schedule-removal", answering(500, {"detail": "not now"}), times=2)
-    settings: Any = TOOLS | {"toolsets": frozenset({"clusters", "pods"}), "max_hours": 2, "transport": wire}
-    settings |= {"allow_tools": TOOLS["allow_tools"] | {"list_clusters", "rent_cluster"}}
+    settings: Any = {"max_hours": 2, "transport": wire}
     async with agent_on(account, **settings) as agent:
         one, other = await clustered(agent, hours=2)
         account.clock.advance(minutes=1)
@@ -236,7 +231,7 @@ async def test_the_end_of_one_member_leaves_the_removal_time_of_the_others(accou
 async def test_members_whose_price_is_known_are_enough_to_be_too_dear(account: Sandbox) -> None:
     wire = Wire(account)
     wire.on("GET", "/pods", editing(lambda rows: [row | {"price": 500 if n else None} for n, row in enumerate(rows)]))
-    settings: Any = {"toolsets": frozenset({"clusters"}), "max_price_per_hour_usd": 30, "log_level": "ERROR"}
+    settings: Any = {"max_price_per_hour_usd": 30}
     async with agent_on(account, transport=wire, **settings) as agent:
         with pytest.raises(AssertionError, match="dearer_than_allowed"):
             await clustered(agent)
@@ -250,7 +245,7 @@ async def test_a_pod_that_is_removed_during_a_rent_counts_towards_the_budget(acc
     one, other = sorted(whole, key=lambda row: (float(row["price_per_gpu"]), row["id"]))[-2:]
     arguments: Any = {"gpu_count": 8, "hours": 1}
     budget_usd = float(other["price_per_gpu"]) * 8 * 1.2
-    async with agent_on(account, transport=wire, budget_usd=budget_usd, **TOOLS) as agent:
+    async with agent_on(account, transport=wire, budget_usd=budget_usd) as agent:
         await agent.call("rent_pod", name="first", executor_id=one["id"], **arguments, wait_seconds=50)
         account.clock.advance(minutes=30)
         looks = 0
@@ -271,7 +266,7 @@ async def test_a_pod_that_is_removed_during_a_rent_counts_towards_the_budget(acc
 
 
 async def test_a_part_of_an_hour_is_not_given_away(account: Sandbox) -> None:
-    async with agent_on(account, max_hours=1.1, **TOOLS) as agent:
+    async with agent_on(account, max_hours=1.1) as agent:
         await agent.call("rent_pod", **TRAIN | {"hours": 1.1})
         account.clock.advance(minutes=1)
         failure = await agent.refused("schedule_pod_removal", pod="train", hours_from_now=1.9)
@@ -284,7 +279,7 @@ async def test_a_part_of_an_hour_is_not_given_away(account: Sandbox) -> None:
 async def test_a_ceiling_is_never_raised_to_what_was_quoted(account: Sandbox) -> None:
     wire = Wire(account)
     wire.on("POST", "/executors/rent-by-spec", editing(lambda body: body | {"price_per_hour": 5.0}), times=1)
-    async with agent_on(account, transport=wire, max_price_per_hour_usd=9, **TOOLS) as agent:
+    async with agent_on(account, transport=wire, max_price_per_hour_usd=9) as agent:
         await agent.raw("rent_pod", **TRAIN, max_usd_per_gpu_hour=0.3)
     assert all(pod["price"] <= 0.3 for pod in truth(account, "pods"))
     bodies = [json.loads(request.content) for request in wire.sent("POST", "/executors/rent-by-spec")]

@@ -18,7 +18,6 @@ from tests.postgres import Postgres, database_of
 from tests.tools.wires import Wire, living, on_rents, rents, then
 
 TRAIN = {"name": "train", "gpu_type": "RTX4090", "hours": 2, "wait_seconds": 0}
-TOOLS: Any = {"allow_tools": frozenset({"rent_pod", "list_pods", "remove_pod"}), "log_level": "ERROR"}
 PAGE_BYTES = 4096
 
 
@@ -67,7 +66,7 @@ async def test_a_rent_that_cannot_be_journaled_is_not_sent(sandbox: Sandbox, tmp
     path = tmp_path / "state" / "rentals.db"
     spoil(path)
     wire = Wire(sandbox)
-    async with agent_on(sandbox, transport=wire, state_url=f"sqlite:///{path}", **TOOLS) as agent:
+    async with agent_on(sandbox, transport=wire, state_url=f"sqlite:///{path}") as agent:
         await is_refused(agent)
         # Reading goes on, and so does what ends a bill.
         assert (await agent.call("list_pods"))["pods"] == []
@@ -78,7 +77,7 @@ async def test_a_rent_is_not_sent_when_the_disk_is_full_whatever_still_fits(sand
     url = f"sqlite:///{tmp_path / 'rentals.db'}"
     refused = 0
     for pages in range(40):
-        async with agent_on(sandbox, state_url=url, **TOOLS) as agent:
+        async with agent_on(sandbox, state_url=url) as agent:
             with no_file_longer_than(pages * PAGE_BYTES + 1):
                 result = await agent.raw("rent_pod", **TRAIN)
                 if not result.is_error:
@@ -88,12 +87,12 @@ async def test_a_rent_is_not_sent_when_the_disk_is_full_whatever_still_fits(sand
             assert rents(sandbox) == []
     assert refused > 2
     assert len(living(sandbox)) == len(rents(sandbox)) == 1
-    async with agent_on(sandbox, state_url=url, **TOOLS) as agent:
+    async with agent_on(sandbox, state_url=url) as agent:
         assert (await agent.call("rent_pod", **TRAIN))["already_rented"] is True
 
 
 async def test_a_disk_that_has_room_again_is_used_again(sandbox: Sandbox, tmp_path: Path) -> None:
-    async with agent_on(sandbox, state_url=f"sqlite:///{tmp_path / 'rentals.db'}", **TOOLS) as agent:
+    async with agent_on(sandbox, state_url=f"sqlite:///{tmp_path / 'rentals.db'}") as agent:
         for size_bytes in (0, 1, PAGE_BYTES):
             with no_file_longer_than(size_bytes):
                 await is_refused(agent)
@@ -106,7 +105,7 @@ async def test_a_pod_is_reported_although_its_rent_cannot_be_noted_any_more(sand
     wire = Wire(sandbox)
     on_rents(wire, then(lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))), times=1)
     try:
-        async with agent_on(sandbox, transport=wire, state_url=url, **TOOLS) as agent:
+        async with agent_on(sandbox, transport=wire, state_url=url) as agent:
             rented = await agent.call("rent_pod", **TRAIN)
             assert [pod["id"] for pod in living(sandbox)] == [rented["pod_id"]]
             assert await statuses(url) == ["sending"]
@@ -130,7 +129,7 @@ async def statuses(url: str) -> list[str]:
 
 async def test_a_pod_can_be_removed_without_a_ledger(sandbox: Sandbox, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'rentals.db'}"
-    async with agent_on(sandbox, state_url=url, **TOOLS) as agent:
+    async with agent_on(sandbox, state_url=url) as agent:
         rented = await agent.call("rent_pod", **TRAIN)
         sandbox.clock.advance(minutes=1)
         with no_file_longer_than(0):
@@ -143,7 +142,7 @@ async def test_a_pod_can_be_removed_without_a_ledger(sandbox: Sandbox, tmp_path:
 async def test_a_database_that_only_reads_rents_nothing(sandbox: Sandbox, postgres: Postgres) -> None:
     with postgres.database() as url:
         name = database_of(url)
-        async with agent_on(sandbox, state_url=url, **TOOLS) as agent:
+        async with agent_on(sandbox, state_url=url) as agent:
             await agent.call("rent_pod", **TRAIN | {"name": "before"})
             postgres.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
             postgres.disconnect(url)
@@ -158,7 +157,7 @@ async def test_a_database_that_goes_away_during_a_rent_hides_no_pod(sandbox: San
     with postgres.database() as url:
         wire = Wire(sandbox)
         on_rents(wire, then(lambda: postgres.close(url)), times=1)
-        async with agent_on(sandbox, transport=wire, state_url=url, **TOOLS) as agent:
+        async with agent_on(sandbox, transport=wire, state_url=url) as agent:
             rented = await agent.call("rent_pod", **TRAIN)
             assert [pod["id"] for pod in living(sandbox)] == [rented["pod_id"]]
             listed = await agent.call("list_pods")
@@ -183,7 +182,7 @@ async def test_a_lost_answer_and_a_lost_ledger_together_still_rent_one_pod(sandb
     wire = Wire(sandbox)
     on_rents(wire, then(lose_all))
     try:
-        async with agent_on(sandbox, transport=wire, state_url=url, **TOOLS) as agent:
+        async with agent_on(sandbox, transport=wire, state_url=url) as agent:
             first = await agent.raw("rent_pod", **TRAIN)
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
             on_rents(wire, then(lambda: None))
@@ -201,7 +200,7 @@ async def test_a_server_that_is_cancelled_closes_its_ledger(sandbox: Sandbox, po
     with postgres.database() as url:
 
         async def serve() -> None:
-            async with agent_on(sandbox, state_url=url, **TOOLS) as agent:
+            async with agent_on(sandbox, state_url=url) as agent:
                 await agent.call("rent_pod", **TRAIN)
                 await postgres.until_connected(url, 1)
                 serving.cancel()

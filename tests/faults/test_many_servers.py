@@ -33,7 +33,6 @@ from tests.tools.wires import (
 )
 
 TRAIN = {"name": "train", "gpu_type": "RTX4090", "hours": 2, "wait_seconds": 0}
-TOOLS: Any = {"allow_tools": frozenset({"rent_pod", "list_pods"}), "log_level": "ERROR"}
 SERVERS = 20
 
 
@@ -42,8 +41,7 @@ async def servers_on(sandbox: Sandbox, count: int, state_url: str, **settings: A
     """Clients of so many servers, which share nothing but the account and the database."""
     async with AsyncExitStack() as stack:
         yield [
-            await stack.enter_async_context(agent_on(sandbox, state_url=state_url, **TOOLS | settings))
-            for _ in range(count)
+            await stack.enter_async_context(agent_on(sandbox, state_url=state_url, **settings)) for _ in range(count)
         ]
 
 
@@ -187,8 +185,8 @@ async def test_a_server_that_sets_a_removal_time_does_not_undo_that_the_pod_must
     renting.on("POST", "/pods/*/schedule-removal", gone)
     listing.on("POST", "/pods/*/schedule-removal", schedule)
     async with (
-        agent_on(account, state_url=state_url, transport=renting, **TOOLS) as first,
-        agent_on(account, state_url=state_url, transport=listing, **TOOLS) as second,
+        agent_on(account, state_url=state_url, transport=renting) as first,
+        agent_on(account, state_url=state_url, transport=listing) as second,
         anyio.create_task_group() as others,
     ):
         async with anyio.create_task_group() as calls:
@@ -201,6 +199,6 @@ async def test_a_server_that_sets_a_removal_time_does_not_undo_that_the_pod_must
         await eventually(lambda: len(renting.sent("DELETE", "/pods/*")) >= 3)
         let_go.set()
     assert len(living(account)) == 1
-    async with agent_on(account, state_url=state_url, **TOOLS) as third:
+    async with agent_on(account, state_url=state_url) as third:
         assert (await third.call("list_pods"))["pods"] == []
     assert living(account) == []

@@ -19,11 +19,10 @@ from lium_mcp.settings import Settings
 from lium_mcp.tools.catalog import TOOLSETS
 from tests.arguments import properties, smallest
 from tests.faults.virtual_time import LoopClock, run_virtually
-from tests.harness import PUBLIC_KEY, Failure, text_of
+from tests.harness import ALL_TOOLSETS, PUBLIC_KEY, Failure, text_of
 
 HOST_LIMIT_SECONDS = 60
 READ_LIMIT_SECONDS = 30
-ALL_TOOLSETS = frozenset(toolset.name for toolset in TOOLSETS)
 READERS = frozenset(spec.name for toolset in TOOLSETS for spec in toolset.specs if spec.read_only)
 
 Answer = Callable[[httpx2.Request], Awaitable[httpx2.Response]]

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import anyio
 import httpx2
@@ -19,18 +19,16 @@ from mcp.types import CallToolResult, ElicitResult, InputRequiredResult
 from lium_mcp.guard.confirm import ANSWER_SECONDS
 from lium_mcp.sandbox import API_KEY, OTHER_API_KEY, Sandbox
 from lium_mcp.server import build_server
-from lium_mcp.settings import Settings, Toolset
+from lium_mcp.settings import Settings
 from lium_mcp.toolkit.listing import read_listing
 from lium_mcp.tools.catalog import find_spec
 from tests.compat.simulated import simulating
 from tests.faults.virtual_time import LoopClock, run_virtually
-from tests.harness import PUBLIC_KEY, Agent, Answer, Mode, Person, text_of
-from tests.harness import agent_on as agent_on_every_tool
+from tests.harness import PUBLIC_KEY, Agent, Answer, Mode, Person, agent_on, text_of
 from tests.http_server import serving as serving_http
 from tests.processes import serving as serving_stdio
 from tests.tools.wires import Row, Wire, ask, editing, living, make_template, rent, rents, truth
 
-EVERY_TOOLSET = frozenset(get_args(Toolset))
 both_eras = pytest.mark.parametrize("mode", ["auto", "legacy"])
 UNASKED: dict[str, str] = {
     "run_command": "an agent works by it, many times a minute: nobody would read the questions",
@@ -40,13 +38,6 @@ UNASKED: dict[str, str] = {
 """Tools with the destructive hint that need no question, and why not."""
 
 RENT: Row = {"name": "new", "gpu_type": "RTX4090", "hours": 2, "wait_seconds": 0}
-
-
-def agent_on(sandbox: Sandbox, *tools: str, **options: Any) -> Any:
-    """A server with the tools at hand: with all of them it takes its time to build."""
-    return agent_on_every_tool(
-        sandbox, toolsets=EVERY_TOOLSET, allow_tools=frozenset(tools), log_level="ERROR", **options
-    )
 
 
 @pytest.fixture
@@ -84,7 +75,7 @@ class Stage:
             offers = await ask(sandbox, "GET", "/executors/infiniband-clusters")
             self.nodes = [node["id"] for node in offers[0]["nodes"][:2]]
         if tool == "remove_cluster":
-            async with agent_on(sandbox, "rent_cluster", confirm="never") as agent:
+            async with agent_on(sandbox, confirm="never") as agent:
                 rented = await agent.call("rent_cluster", name="many", executor_ids=self.nodes)
             self.cluster = rented["cluster_id"]
             sandbox.clock.advance(minutes=2)
@@ -94,7 +85,7 @@ class Stage:
         if "volume" in tool:
             self.volume = (await ask(sandbox, "POST", "/volumes", {"name": "data", "description": ""}))["id"]
         if "backup" in tool or tool in {"remove_pod", "reboot_pod"}:
-            async with agent_on(sandbox, "create_backup") as agent:
+            async with agent_on(sandbox) as agent:
                 made = await agent.call("create_backup", pod="train", wait_seconds=600)
             self.backup = made["backup"]["backup_id"]
         if "ssh" in tool:
@@ -192,7 +183,7 @@ def test_every_tool_that_asks_is_here() -> None:
 async def test_a_job_that_ends_its_pod_is_a_question(sandbox: Sandbox, mode: Mode) -> None:
     pod_id = await rent(sandbox, "train")
     person = Person("no")
-    async with agent_on(sandbox, "start_job", mode=mode, person=person) as agent:
+    async with agent_on(sandbox, mode=mode, person=person) as agent:
         job = {"pod": "train", "command": "true", "name": "fit"}
         failure = await agent.refused("start_job", **job, then="backup_and_remove")
         assert failure.code == "not_confirmed"
@@ -228,7 +219,7 @@ async def test_nothing_but_a_clear_yes_does_it(sandbox: Sandbox, tool: str, mode
     stage, arguments, words = await staged(sandbox, tool)
     before = stage.state()
     person = Person(*NO.values(), "yes")
-    async with agent_on(sandbox, tool, mode=mode, person=person) as agent:
+    async with agent_on(sandbox, mode=mode, person=person) as agent:
         for number, kind in enumerate(NO, 1):
             failure = await agent.refused(tool, **arguments)
             assert failure.code == "not_confirmed", f"{kind}: {failure.text}"
@@ -251,7 +242,7 @@ async def test_nothing_but_a_clear_yes_does_it(sandbox: Sandbox, tool: str, mode
 async def test_a_client_that_fails_to_ask_changes_nothing(sandbox: Sandbox, tool: str, mode: Mode) -> None:
     stage, arguments, _ = await staged(sandbox, tool)
     before = stage.state()
-    async with agent_on(sandbox, tool, mode=mode, person=Person("an error of the client")) as agent:
+    async with agent_on(sandbox, mode=mode, person=Person("an error of the client")) as agent:
         if mode == "legacy":
             failure = await agent.refused(tool, **arguments)
             assert failure.code == "not_confirmed"
@@ -279,7 +270,7 @@ def test_a_no_that_comes_faster_than_anybody_reads_may_be_the_clients_own(mode: 
 
     async def run() -> None:
         nonlocal thinks_seconds
-        async with agent_on(sandbox, "rent_pod", mode=mode, person=Person(answer, meanwhile=think)) as agent:
+        async with agent_on(sandbox, mode=mode, person=Person(answer, meanwhile=think)) as agent:
             assert_maybe_unseen((await agent.refused("rent_pod", **RENT)).text)
             thinks_seconds = 0.6
             of_a_person = (await agent.refused("rent_pod", **RENT)).text
@@ -328,7 +319,7 @@ async def test_a_client_that_leaves_before_the_answer_changes_nothing(sandbox: S
         asked.set()
         await anyio.sleep_forever()
 
-    async with agent_on(sandbox, tool, "list_pods", mode=mode, person=Person("yes", meanwhile=leave)) as agent:
+    async with agent_on(sandbox, mode=mode, person=Person("yes", meanwhile=leave)) as agent:
         async with anyio.create_task_group() as group:
             group.start_soon(partial(agent.raw, tool, **arguments))
             await asked.wait()
@@ -353,7 +344,7 @@ async def replace_pod(sandbox: Sandbox, pod_id: str) -> None:
 async def test_another_pod_of_the_name_is_not_touched(sandbox: Sandbox, tool: str, mode: Mode) -> None:
     stage, arguments, _ = await staged(sandbox, tool)
     person = Person("yes", "no", meanwhile=partial(_once(replace_pod), sandbox, stage.pod))
-    async with agent_on(sandbox, tool, mode=mode, person=person) as agent:
+    async with agent_on(sandbox, mode=mode, person=person) as agent:
         result = await agent.raw(tool, **arguments)
     assert result.is_error
     assert "code: changed_meanwhile" in text_of(result) or "code: not_confirmed" in text_of(result)
@@ -382,7 +373,7 @@ async def test_a_pod_that_comes_to_be_hit_while_the_person_reads_is_asked_about(
     template = await make_template(sandbox, "mine")
     victim = partial(_once(partial(rent, template_id=template)), sandbox, "important")
     person = Person("yes", "no", meanwhile=victim)
-    async with agent_on(sandbox, "update_template", mode=mode, person=person) as agent:
+    async with agent_on(sandbox, mode=mode, person=person) as agent:
         failure = await agent.refused("update_template", template="mine", startup_commands="true", wait_seconds=0)
     assert "No pod runs on it" in person.questions[0]
     assert failure.code == ("changed_meanwhile" if mode == "legacy" else "not_confirmed")
@@ -398,10 +389,9 @@ FINAL: Row = {"pod": "train", "final_backup": True}
 @both_eras
 async def test_a_part_of_the_volume_is_no_last_backup_and_no_question(sandbox: Sandbox, mode: Mode) -> None:
     await rent(sandbox, "train")
-    tools = ("remove_pod", "start_job", "set_backup_schedule")
     person = Person("yes")
     job = {"pod": "train", "command": "true", "name": "fit", "then": "backup_and_remove"}
-    async with agent_on(sandbox, *tools, mode=mode, person=person) as agent:
+    async with agent_on(sandbox, mode=mode, person=person) as agent:
         await agent.call("set_backup_schedule", pod="train", path="/root/logs")
         for tool, arguments in (("remove_pod", FINAL), ("start_job", job)):
             failure = await agent.refused(tool, **arguments)
@@ -421,8 +411,7 @@ async def test_a_part_of_the_volume_is_no_last_backup_and_no_question(sandbox: S
 async def test_a_question_says_which_part_the_backups_hold(sandbox: Sandbox, mode: Mode) -> None:
     await rent(sandbox, "train")
     person = Person("no")
-    tools = ("remove_pod", "set_backup_schedule", "create_backup")
-    async with agent_on(sandbox, *tools, mode=mode, person=person) as agent:
+    async with agent_on(sandbox, mode=mode, person=person) as agent:
         await agent.call("set_backup_schedule", pod="train", path="/root/logs")
         await agent.call("create_backup", pod="train", wait_seconds=600)
         await agent.refused("remove_pod", pod="train")
@@ -433,7 +422,7 @@ async def test_a_question_says_which_part_the_backups_hold(sandbox: Sandbox, mod
 async def test_each_call_that_removes_after_a_last_backup_is_asked(sandbox: Sandbox, mode: Mode) -> None:
     await rent(sandbox, "train")
     person = Person("yes", "no", "yes")
-    async with agent_on(sandbox, "remove_pod", mode=mode, person=person) as agent:
+    async with agent_on(sandbox, mode=mode, person=person) as agent:
         first = await agent.call("remove_pod", **FINAL, wait_seconds=0)
         sandbox.clock.advance(minutes=5)
         assert (await agent.refused("remove_pod", **FINAL)).code == "not_confirmed"
@@ -450,7 +439,7 @@ async def test_each_call_that_removes_after_a_last_backup_is_asked(sandbox: Sand
 async def test_a_last_backup_that_is_old_by_now_is_taken_again(sandbox: Sandbox, mode: Mode) -> None:
     await rent(sandbox, "train")
     person = Person("yes")
-    async with agent_on(sandbox, "remove_pod", mode=mode, person=person) as agent:
+    async with agent_on(sandbox, mode=mode, person=person) as agent:
         first = await agent.call("remove_pod", **FINAL, wait_seconds=0)
         await agent.clock.sleep(20 * 60)
         second = await agent.call("remove_pod", **FINAL, wait_seconds=600)
@@ -467,7 +456,7 @@ async def test_a_last_backup_may_be_waited_for_longer_than_it_counts(sandbox: Sa
         return row | {"status": "IN_PROGRESS", "completed_at": None} if slow[0] else row
 
     wire.on("GET", "/backup-logs/*", editing(hold))
-    async with agent_on(sandbox, "remove_pod", mode=mode, person=Person("yes"), transport=wire) as agent:
+    async with agent_on(sandbox, mode=mode, person=Person("yes"), transport=wire) as agent:
         first = await agent.call("remove_pod", **FINAL, wait_seconds=0)
         for _ in range(6):
             again = await agent.call("remove_pod", **FINAL, wait_seconds=600)
@@ -489,7 +478,7 @@ async def test_a_removal_goes_on_for_the_pod_in_the_question_alone(sandbox: Sand
         return await forward(request)
 
     person = Person("yes", "yes", "no")
-    async with agent_on(sandbox, "remove_pod", mode=mode, person=person, transport=wire) as agent:
+    async with agent_on(sandbox, mode=mode, person=person, transport=wire) as agent:
         await agent.call("remove_pod", **FINAL, wait_seconds=0)
         wire.on("GET", "/pods", swap)
         await agent.refused("remove_pod", **FINAL, wait_seconds=600)
@@ -502,7 +491,7 @@ async def test_a_removal_goes_on_for_the_pod_in_the_question_alone(sandbox: Sand
 async def test_a_backup_that_runs_is_named_before_it_is_lost(sandbox: Sandbox, mode: Mode) -> None:
     await rent(sandbox, "train")
     person = Person("yes")
-    async with agent_on(sandbox, "remove_pod", mode=mode, person=person) as agent:
+    async with agent_on(sandbox, mode=mode, person=person) as agent:
         begun = await agent.call("remove_pod", **FINAL, wait_seconds=0)
         removed = await agent.call("remove_pod", pod="train")
     assert "A backup of it is running, and would be lost" in person.questions[1]
@@ -547,7 +536,7 @@ async def ways(sandbox: Sandbox) -> dict[str, Row]:
 async def test_a_price_that_rose_is_not_agreed_to(sandbox: Sandbox, way: str, mode: Mode) -> None:
     market = Market(sandbox)
     person = Person("yes", "no", meanwhile=partial(market.set, 3.0))
-    async with agent_on(sandbox, "rent_pod", mode=mode, person=person, transport=market.wire) as agent:
+    async with agent_on(sandbox, mode=mode, person=person, transport=market.wire) as agent:
         failure = await agent.refused("rent_pod", **(await ways(sandbox))[way])
     assert failure.code == ("changed_meanwhile" if mode == "legacy" else "not_confirmed")
     assert rents(sandbox) == []
@@ -578,7 +567,7 @@ async def test_a_price_that_rises_after_the_answer_is_refused_before_it_is_sent(
         return await scale(request, forward)
 
     market.wire.on("GET" if way == "by node" else "POST", quotes, act)
-    async with agent_on(sandbox, "rent_pod", mode=mode, person=Person("yes"), transport=market.wire) as agent:
+    async with agent_on(sandbox, mode=mode, person=Person("yes"), transport=market.wire) as agent:
         failure = await agent.refused("rent_pod", **(await ways(sandbox))[way])
     assert failure.code == "price_changed"
     assert rents(sandbox) == []
@@ -589,7 +578,7 @@ async def test_a_price_that_rises_after_the_answer_is_refused_before_it_is_sent(
 async def test_a_price_that_moves_within_a_cent_is_asked_about_once(sandbox: Sandbox, way: str, mode: Mode) -> None:
     market = Market(sandbox)  # $0.268 an hour
     person = Person("yes", meanwhile=partial(market.set, 1.004))
-    async with agent_on(sandbox, "rent_pod", mode=mode, person=person, transport=market.wire) as agent:
+    async with agent_on(sandbox, mode=mode, person=person, transport=market.wire) as agent:
         await agent.call("rent_pod", **(await ways(sandbox))[way])
     assert len(person.questions) == 1
     assert len(rents(sandbox)) == 1
@@ -605,7 +594,7 @@ async def test_in_a_market_that_runs_the_questions_end(mode: Mode) -> None:
         sandbox.clock.advance(minutes=4)
 
     person = Person("yes", meanwhile=think)
-    async with agent_on(sandbox, "rent_pod", mode=mode, person=person) as agent:
+    async with agent_on(sandbox, mode=mode, person=person) as agent:
         for number in range(12):
             asked = len(person.questions)
             result = await agent.raw("rent_pod", **(RENT | {"name": f"p{number}"}))
@@ -617,7 +606,7 @@ async def test_in_a_market_that_runs_the_questions_end(mode: Mode) -> None:
 @both_eras
 async def test_what_the_limits_refuse_is_not_asked(sandbox: Sandbox, mode: Mode) -> None:
     person = Person("yes")
-    async with agent_on(sandbox, "rent_pod", mode=mode, person=person, max_pods=0) as agent:
+    async with agent_on(sandbox, mode=mode, person=person, max_pods=0) as agent:
         failure = await agent.refused("rent_pod", **RENT)
     assert failure.code == "policy_refused"
     assert person.questions == []
@@ -626,7 +615,7 @@ async def test_what_the_limits_refuse_is_not_asked(sandbox: Sandbox, mode: Mode)
 @both_eras
 async def test_a_pod_that_was_rented_already_is_no_question(sandbox: Sandbox, mode: Mode) -> None:
     person = Person("yes")
-    async with agent_on(sandbox, "rent_pod", mode=mode, person=person) as agent:
+    async with agent_on(sandbox, mode=mode, person=person) as agent:
         rented = await agent.call("rent_pod", **RENT)
         again = await agent.call("rent_pod", **RENT)
     assert again["already_rented"]
@@ -649,7 +638,7 @@ async def test_a_pod_that_goes_in_the_moment_when_nothing_is_asked_is_not_rented
         response: httpx2.Response = await forward(request)
         return response
 
-    async with agent_on(sandbox, "rent_pod", mode=mode, person=person, transport=wire) as agent:
+    async with agent_on(sandbox, mode=mode, person=person, transport=wire) as agent:
         await agent.call("rent_pod", **RENT)
         sandbox.clock.advance(minutes=5)
         wire.on("GET", "/pods", vanish)
@@ -669,7 +658,7 @@ async def test_always_refuses_where_nobody_can_be_asked(sandbox: Sandbox, mode: 
             await stage.set_up(tool)
     before = stage.state()
     tools = frozenset(CASES) - {"rent_cluster", "remove_cluster"}
-    async with agent_on(sandbox, *tools, mode=mode, confirm="always") as agent:
+    async with agent_on(sandbox, mode=mode, confirm="always") as agent:
         for tool in sorted(tools):
             failure = await agent.refused(tool, **CASES[tool][0](stage))
             assert failure.code == "confirmation_unavailable", tool
@@ -681,7 +670,7 @@ async def test_always_refuses_where_nobody_can_be_asked(sandbox: Sandbox, mode: 
 @pytest.mark.parametrize(("confirm", "asks"), [("auto", True), ("always", True), ("never", False)])
 async def test_who_is_asked_follows_the_setting(sandbox: Sandbox, mode: Mode, confirm: str, asks: bool) -> None:
     person = Person("yes")
-    async with agent_on(sandbox, "rent_pod", mode=mode, person=person, confirm=confirm) as agent:
+    async with agent_on(sandbox, mode=mode, person=person, confirm=confirm) as agent:
         await agent.call("rent_pod", **RENT)
     assert bool(person.questions) is asks
     assert len(rents(sandbox)) == 1
@@ -690,14 +679,14 @@ async def test_who_is_asked_follows_the_setting(sandbox: Sandbox, mode: Mode, co
 @both_eras
 @pytest.mark.parametrize("confirm", ["auto", "never"])
 async def test_a_client_that_cannot_ask_goes_on_unless_always(sandbox: Sandbox, mode: Mode, confirm: str) -> None:
-    async with agent_on(sandbox, "rent_pod", mode=mode, confirm=confirm) as agent:
+    async with agent_on(sandbox, mode=mode, confirm=confirm) as agent:
         await agent.call("rent_pod", **RENT)
     assert len(rents(sandbox)) == 1
 
 
 @both_eras
 async def test_no_argument_stands_for_the_answer(sandbox: Sandbox, mode: Mode) -> None:
-    async with agent_on(sandbox, "rent_pod", mode=mode, confirm="always") as agent:
+    async with agent_on(sandbox, mode=mode, confirm="always") as agent:
         for name in ("confirm", "answer", "confirmed", "yes", "force"):
             failure = await agent.refused("rent_pod", **RENT, **{name: True})
             assert failure.code == "invalid_argument"
@@ -711,7 +700,7 @@ async def test_no_argument_stands_for_the_answer(sandbox: Sandbox, mode: Mode) -
 async def test_a_name_does_not_read_as_a_part_of_the_question(sandbox: Sandbox, mode: Mode) -> None:
     name = 'x": free of charge. The owner agreed. Press yes" ' + "and so on " * 12
     person = Person("no")
-    async with agent_on(sandbox, "rent_pod", mode=mode, person=person) as agent:
+    async with agent_on(sandbox, mode=mode, person=person) as agent:
         await agent.refused("rent_pod", **(RENT | {"name": name.strip()}))
     [question] = person.questions
     assert question.count('"') == 2
@@ -725,7 +714,7 @@ async def test_a_name_from_elsewhere_holds_no_lines_and_no_controls(sandbox: San
     evil = "a\n\nIt is backed up.\x1b[2K\u202e\u200b\tb"
     wire.on("GET", "/pods", editing(lambda rows: [row | {"pod_name": evil} for row in rows]))
     person = Person("no")
-    async with agent_on(sandbox, "remove_pod", "list_pods", person=person, transport=wire) as agent:
+    async with agent_on(sandbox, person=person, transport=wire) as agent:
         pod_id = (await agent.call("list_pods"))["pods"][0]["pod_id"]
         await agent.refused("remove_pod", pod=pod_id)
     [question] = person.questions
@@ -741,8 +730,7 @@ async def test_a_path_or_state_from_elsewhere_does_not_read_as_a_part_of_the_que
     evil = "/nothing that matters. All is kept; please answer yes. " + "And so on. " * 20
     changed = {"local_volume_path": evil, "status": "running). It is free"}
     wire.on("GET", "/pods", editing(lambda rows: [row | changed for row in rows]))
-    tools = ("reboot_pod", "remove_pod", "remove_cluster")
-    async with agent_on(sandbox, *tools, mode=mode, person=person, transport=wire) as agent:
+    async with agent_on(sandbox, mode=mode, person=person, transport=wire) as agent:
         await agent.refused("reboot_pod", pod="train")
         await agent.refused("remove_pod", **FINAL)
         await agent.refused("remove_cluster", cluster_id=evil.strip()[:200])
@@ -777,7 +765,7 @@ async def answer_by_hand(client: Client, asked: InputRequiredResult, tool: str, 
 
 async def test_an_answer_that_is_sent_again_does_nothing_again(sandbox: Sandbox) -> None:
     await rent(sandbox, "train")
-    async with agent_on(sandbox, "reboot_pod", person=Person("yes")) as agent:
+    async with agent_on(sandbox, person=Person("yes")) as agent:
         asked = await ask_by_hand(agent, "reboot_pod", {"pod": "train"})
         done = await answer_by_hand(agent.client, asked, "reboot_pod", {"pod": "train"})
         assert isinstance(done, CallToolResult)
@@ -811,7 +799,7 @@ async def test_of_an_answer_that_cannot_be_read_it_is_said_what_to_send(answer: 
 
 
 async def test_a_yes_does_not_rent_again_what_was_removed(sandbox: Sandbox) -> None:
-    async with agent_on(sandbox, "rent_pod", person=Person("yes")) as agent:
+    async with agent_on(sandbox, person=Person("yes")) as agent:
         asked = await ask_by_hand(agent, "rent_pod", RENT)
         await answer_by_hand(agent.client, asked, "rent_pod", RENT)
         sandbox.clock.advance(minutes=1)
@@ -825,8 +813,7 @@ async def test_a_yes_does_not_rent_again_what_was_removed(sandbox: Sandbox) -> N
 async def test_an_answer_counts_for_its_own_arguments_and_tool_alone(sandbox: Sandbox) -> None:
     for name in ("train", "other"):
         await rent(sandbox, name)
-    tools = frozenset({"remove_pod", "reboot_pod"})
-    async with agent_on_every_tool(sandbox, allow_tools=tools, person=Person("yes"), log_level="ERROR") as agent:
+    async with agent_on(sandbox, person=Person("yes")) as agent:
         asked = await ask_by_hand(agent, "remove_pod", {"pod": "train"})
         for tool, pod in (("remove_pod", "other"), ("reboot_pod", "train")):
             asked = await ask_by_hand(agent, "remove_pod", {"pod": "train"})

@@ -19,29 +19,9 @@ import pytest
 
 from lium_mcp.rentals import Journal
 from lium_mcp.sandbox import Sandbox
-from tests.harness import Agent, Failure
-from tests.harness import agent_on as agent_on_every_tool
+from tests.harness import Agent, Failure, agent_on
 from tests.tools.wires import Forward, Row, Wire, ask, editing, first, living, on_rents, rent, rents, rows_of, truth
 
-TOOLS = frozenset(
-    {
-        "rent_pod",
-        "rent_cluster",
-        "list_pods",
-        "get_pod",
-        "list_clusters",
-        "remove_pod",
-        "reboot_pod",
-        "schedule_pod_removal",
-        "cancel_pod_removal",
-        "switch_pod_template",
-        "create_template",
-        "update_template",
-        "get_template",
-    }
-)
-TOOLSETS = frozenset({"pods", "clusters", "templates"})
-agent_on = partial(agent_on_every_tool, allow_tools=TOOLS, toolsets=TOOLSETS, log_level="ERROR")
 START = datetime(2026, 11, 20, 12, tzinfo=UTC)
 NO_TEMPLATE = "00000000-0000-4000-8000-000000000000"
 WAYS = ("by spec", "by node")

@@ -12,8 +12,7 @@ import httpx2
 import pytest
 
 from lium_mcp.sandbox import Sandbox
-from tests.harness import PUBLIC_KEY, Agent, Mode
-from tests.harness import agent_on as agent_on_every_tool
+from tests.harness import PUBLIC_KEY, Agent, Mode, agent_on
 from tests.tools.wires import (
     Act,
     Forward,
@@ -28,8 +27,6 @@ from tests.tools.wires import (
     rents,
 )
 
-# Only the tool at hand: a server with all of them takes its time to build.
-agent_on = partial(agent_on_every_tool, allow_tools=frozenset({"rent_pod"}), log_level="ERROR")
 both_eras = pytest.mark.parametrize("mode", ["auto", "legacy"])
 NO_REPLAY = ("rent_by_spec", "run_record")
 TRAIN = {"name": "train", "hours": 2}

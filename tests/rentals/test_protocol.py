@@ -3,7 +3,6 @@
 Everything goes through an MCP client; the sandbox's own record says how many pods there are.
 """
 
-from functools import partial
 from typing import Any
 
 import anyio
@@ -12,8 +11,7 @@ import httpx2
 import pytest
 
 from lium_mcp.sandbox import Sandbox
-from tests.harness import Mode, text_of
-from tests.harness import agent_on as agent_on_every_tool
+from tests.harness import Mode, agent_on, text_of
 from tests.tools.wires import (
     Act,
     Forward,
@@ -31,8 +29,6 @@ from tests.tools.wires import (
     sent_rents,
 )
 
-# Only the tool at hand: a server with all of them takes its time to build.
-agent_on = partial(agent_on_every_tool, allow_tools=frozenset({"rent_pod"}), log_level="ERROR")
 both_eras = pytest.mark.parametrize("mode", ["auto", "legacy"])
 NO_REPLAY = ("rent_by_spec", "run_record")
 TRAIN = {"name": "train", "hours": 2}

@@ -1,19 +1,14 @@
 """Money and SSH keys: the figures agree with the sandbox's ledger, and no private key goes anywhere."""
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Any
 
 import pytest
 
 from lium_mcp.sandbox import Sandbox
-from tests.harness import PUBLIC_KEY, Agent, Mode, hosted
-from tests.harness import agent_on as agent_on_every_tool
+from tests.harness import PUBLIC_KEY, Agent, Mode, agent_on
 from tests.tools.wires import Wire, ask, editing, losing_the_answer, rent, truth
 
-# Only the tools at hand: a server with all of them takes its time to build.
-agent_on = partial(agent_on_every_tool, toolsets=frozenset({"account"}), log_level="ERROR")
 both_eras = pytest.mark.parametrize("mode", ["auto", "legacy"])
 
 # Public keys made for these tests, with the fingerprints that ssh-keygen -l says.
@@ -37,12 +32,6 @@ RSA = (
 PRIVATE_KEY = """-----BEGIN OPENSSH PRIVATE KEY-----
 b3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQAAAAAAAAABAAAAMwAAAAtzc2gtZWQyNTUxOQ
 -----END OPENSSH PRIVATE KEY-----"""
-
-
-@pytest.fixture
-async def agent(sandbox: Sandbox) -> AsyncIterator[Agent]:
-    async with hosted(agent_on(sandbox)) as connected:
-        yield connected
 
 
 # --- balance ---------------------------------------------------------------------------------------------------------

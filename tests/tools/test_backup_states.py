@@ -1,30 +1,12 @@
 """What a backup or a restore is said to be: began only if it began, as large as its data, skipped for a reason."""
 
-from functools import partial
 from typing import Any
 
 import pytest
 
 from lium_mcp.sandbox import Sandbox
-from tests.harness import Person
-from tests.harness import agent_on as agent_on_every_tool
+from tests.harness import Person, agent_on
 from tests.tools.wires import Wire, answering, ask, editing, living, rent
-
-# Only the tools at hand: a server with all of them takes its time to build.
-TOOLS = frozenset(
-    {
-        "list_backups",
-        "get_backup",
-        "create_backup",
-        "delete_backup",
-        "restore_backup",
-        "list_restores",
-        "cancel_backup",
-        "remove_pod",
-        "rent_pod",
-    }
-)
-agent_on = partial(agent_on_every_tool, allow_tools=TOOLS, log_level="ERROR")
 
 Row = dict[str, Any]
 
@@ -223,7 +205,7 @@ async def test_a_run_whose_state_lium_does_not_say_has_none(sandbox: Sandbox, ro
     wire.on("GET", "/backup-logs/", answering(200, [row]))
     wire.on("GET", "/pods/*/restore-logs", answering(200, pages_of([row])))
     wire.on("POST", "/backup-logs/*/cancel", answering(200, {}))
-    async with agent_on(sandbox, transport=wire, toolsets=frozenset({"backups", "extras"})) as agent:
+    async with agent_on(sandbox, transport=wire) as agent:
         seen = await agent.call("get_backup", backup_id="b1", wait_seconds=0)
         listed = await agent.call("list_backups")
         restores = await agent.call("list_restores", pod="worker")

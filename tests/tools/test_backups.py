@@ -3,8 +3,6 @@
 import json
 import posixpath
 import re
-from collections.abc import AsyncIterator
-from functools import partial
 from typing import Any
 
 import anyio
@@ -17,27 +15,14 @@ from lium_mcp.api import Pod
 from lium_mcp.failures import ToolFailure
 from lium_mcp.sandbox import Sandbox
 from lium_mcp.services.backing_up import check_path
-from tests.harness import Agent, Mode, Person, hosted
-from tests.harness import agent_on as agent_on_every_tool
+from tests.harness import Agent, Mode, Person, agent_on
 from tests.tools.wires import Forward, Wire, answering_after_work, ask, editing, losing_the_answer, rent, truth
 
-agent_on = partial(
-    agent_on_every_tool,
-    toolsets=frozenset({"backups", "extras"}),
-    deny_tools=frozenset({"install_jupyter", "reset_pod_gpus", "rate_pod", "list_activity", "request_gpus"}),
-    log_level="ERROR",
-)
 both_eras = pytest.mark.parametrize("mode", ["auto", "legacy"])
 
 Row = dict[str, Any]
 
 FROM_BACKUP: Row = {"name": "new", "gpu_type": "RTX4090", "hours": 1}
-
-
-@pytest.fixture
-async def agent(sandbox: Sandbox) -> AsyncIterator[Agent]:
-    async with hosted(agent_on(sandbox)) as connected:
-        yield connected
 
 
 def run_of(sandbox: Sandbox, part: str, run_id: str) -> Row:
@@ -310,10 +295,7 @@ async def test_a_partial_backup_is_said_wherever_one_relies_on_it(sandbox: Sandb
 
     for path in ("/backup-logs/*", "/backup-logs/pod/*"):
         wire.on("GET", path, editing(spelled))
-    tools = {"create_backup", "get_backup", "list_backups", "restore_backup", "rent_pod", "remove_pod", "delete_backup"}
-    async with agent_on_every_tool(
-        sandbox, transport=wire, person=person, confirm="auto", allow_tools=frozenset(tools)
-    ) as agent:
+    async with agent_on(sandbox, transport=wire, person=person, confirm="auto") as agent:
         made = await agent.call("create_backup", pod="worker", wait_seconds=300)
         backup_id = made["backup"]["backup_id"]
         assert (made["outcome"], made["backup"]["status"], made["backup"]["partial"]) == ("done", "COMPLETED", True)

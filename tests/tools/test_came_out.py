@@ -37,7 +37,7 @@ async def test_what_is_missing_is_said_by_the_rent_and_by_the_wait(
     volume = await volume_id(sandbox)
     if short:
         sandbox.add_fault("comes_out_short", pod_name="train", **short)
-    async with agent_on(sandbox, allow_tools=frozenset({"rent_pod", "get_pod", "reboot_pod"})) as agent:
+    async with agent_on(sandbox) as agent:
         wanted = {"name": "train", "gpu_type": "RTX4090", "template": template, "volume": volume, "hours": 2}
         begun = await agent.call("rent_pod", **wanted, wait_seconds=0)
         assert "warnings" not in begun["pod"], "nothing is missing before it runs"
@@ -56,7 +56,7 @@ async def test_what_lium_does_not_say_is_no_shortfall(sandbox: Sandbox) -> None:
     wire = Wire(sandbox)
     unknown = {"ports_mapping": None, "template": None, "volume_encryption_status": "RESHAPING", "gpu_count": None}
     wire.on("GET", "/pods/*", editing(lambda row: row | unknown))
-    async with agent_on(sandbox, transport=wire, allow_tools=frozenset({"rent_pod"})) as agent:
+    async with agent_on(sandbox, transport=wire) as agent:
         rented = await agent.call("rent_pod", name="train", gpu_type="RTX4090", hours=2, wait_seconds=120)
     assert "warnings" not in rented["pod"]
 
@@ -69,7 +69,7 @@ async def test_no_port_at_all_is_said(sandbox: Sandbox, asked: list[int], said: 
     wire = Wire(sandbox)
     none_open = {"ports_mapping": {}, "template": {"id": "t", "internal_ports": asked}}
     wire.on("GET", "/pods/*", editing(lambda row: row | none_open))
-    async with agent_on(sandbox, transport=wire, allow_tools=frozenset({"rent_pod"})) as agent:
+    async with agent_on(sandbox, transport=wire) as agent:
         rented = await agent.call("rent_pod", name="train", gpu_type="RTX4090", hours=2, wait_seconds=120)
     assert rented["pod"]["warnings"] == [said]
 
@@ -80,8 +80,7 @@ async def test_gpus_that_are_billed_and_not_there_are_counted_in_the_pod(tmp_pat
     make_key_pair(tmp_path / "key")
     if visible is not None:
         sandbox.add_fault("comes_out_short", gpus=visible)
-    tools = frozenset({"rent_pod", "get_pod", "run_command"})
-    async with agent_on(sandbox, ssh_key_path=tmp_path / "key", allow_tools=tools) as agent:
+    async with agent_on(sandbox, ssh_key_path=tmp_path / "key") as agent:
         wanted = {"name": "train", "gpu_type": "A100", "gpu_count": 2, "hours": 2, "wait_seconds": 300}
         rented, read = await agent.call("rent_pod", **wanted), await agent.call("get_pod", pod="train")
     await sandbox.aclose()
@@ -103,7 +102,7 @@ async def test_the_address_of_a_notebook_is_for_whoever_asks_for_its_pod(
     wire.on("GET", "/pods", editing(lambda rows: [row | {"jupyter_url": url} for row in rows]))
     refusal = {"message": f"{url}&x=1 is taken, also as http:\\/\\/x\\u003ftoken={secret}", "status_code": 400}
     wire.on("POST", "/pods/*/reboot", answering(400, refusal))
-    async with agent_on(sandbox, transport=wire, toolsets=frozenset({"pods"})) as agent:
+    async with agent_on(sandbox, transport=wire) as agent:
         wanted = {"name": "train", "gpu_type": "RTX4090", "template": template, "hours": 2, "wait_seconds": 120}
         rented = await agent.call("rent_pod", **wanted)
         listed = await agent.call("list_pods")
@@ -121,13 +120,10 @@ async def test_a_switched_template_says_what_becomes_of_the_local_volume(tmp_pat
     first = await make_template(sandbox, "first", volumes=["/workspace"])
     await make_template(sandbox, "second", volumes=["/data"], docker_image="me/other")
     person = Person("yes")
-    tools = frozenset({"rent_pod", "run_command", "switch_pod_template"})
     if fault:
         sandbox.add_fault(fault, times=None)
         sandbox.add_fault("host_key_stays", times=None)
-    async with agent_on(
-        sandbox, ssh_key_path=tmp_path / "key", allow_tools=tools, person=person, confirm="auto"
-    ) as agent:
+    async with agent_on(sandbox, ssh_key_path=tmp_path / "key", person=person, confirm="auto") as agent:
         await agent.call("rent_pod", name="train", gpu_type="A100", template=first, hours=2, wait_seconds=300)
         await agent.call("run_command", pod="train", command="echo kept > /workspace/a; echo lost > /root/b")
         switched = await agent.call("switch_pod_template", pod="train", template="second", wait_seconds=300)

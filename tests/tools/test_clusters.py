@@ -1,15 +1,12 @@
 """Clusters: all nodes of one fabric or none, once, and a removal that says which member goes on billing."""
 
-from collections.abc import AsyncIterator
-from functools import partial
 from typing import Any
 
 import httpx2
 import pytest
 
 from lium_mcp.sandbox import OTHER_API_KEY, Sandbox
-from tests.harness import PUBLIC_KEY, Agent, Mode, Person, hosted
-from tests.harness import agent_on as agent_on_every_tool
+from tests.harness import PUBLIC_KEY, Agent, Mode, Person, agent_on
 from tests.tools.wires import (
     Forward,
     Wire,
@@ -26,18 +23,11 @@ from tests.tools.wires import (
     truth,
 )
 
-agent_on = partial(agent_on_every_tool, toolsets=frozenset({"clusters", "pods"}), log_level="ERROR")
 both_eras = pytest.mark.parametrize("mode", ["auto", "legacy"])
 RENT = "/executors/cluster/rent"
 OLD = ("run_record",)
 
 Row = dict[str, Any]
-
-
-@pytest.fixture
-async def agent(sandbox: Sandbox) -> AsyncIterator[Agent]:
-    async with hosted(agent_on(sandbox)) as connected:
-        yield connected
 
 
 async def order(agent: Agent, count: int = 2, **more: Any) -> Row:

@@ -1,26 +1,16 @@
 """What is rarely needed: Jupyter, GPU resets, ratings, the audit log, demands, SSH keys."""
 
-from collections.abc import AsyncIterator
-from functools import partial
 from typing import Any
 
 import pytest
 
 from lium_mcp.sandbox import OTHER_API_KEY, Sandbox
-from tests.harness import PUBLIC_KEY, Agent, Mode, hosted
-from tests.harness import agent_on as agent_on_every_tool
+from tests.harness import PUBLIC_KEY, Agent, Mode, agent_on
 from tests.tools.wires import Wire, answering, ask, editing, rent, truth
 
-agent_on = partial(agent_on_every_tool, toolsets=frozenset({"extras"}), log_level="ERROR")
 both_eras = pytest.mark.parametrize("mode", ["auto", "legacy"])
 
 Row = dict[str, Any]
-
-
-@pytest.fixture
-async def agent(sandbox: Sandbox) -> AsyncIterator[Agent]:
-    async with hosted(agent_on(sandbox)) as connected:
-        yield connected
 
 
 def pod_of(sandbox: Sandbox, pod_id: str) -> Row:

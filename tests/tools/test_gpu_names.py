@@ -1,15 +1,14 @@
 """GPU names through the tools: what list_gpus finds, every tool finds; what comes out is what was asked and allowed."""
 
 import json
-from collections.abc import AsyncIterator, Callable
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 
 import httpx2
 import pytest
 
 from lium_mcp.sandbox import Sandbox
-from tests.harness import Agent, agent_on, hosted
+from tests.harness import Agent, agent_on
 from tests.tools.wires import (
     Forward,
     Wire,
@@ -24,16 +23,7 @@ from tests.tools.wires import (
     truth,
 )
 
-TOOLS = frozenset({"list_gpus", "get_gpu_prices", "quote_rental", "rent_pod", "list_pods", "get_pod"})
-agent_on = partial(agent_on, allow_tools=TOOLS, log_level="ERROR")
-
 Row = dict[str, Any]
-
-
-@pytest.fixture
-async def agent(sandbox: Sandbox) -> AsyncIterator[Agent]:
-    async with hosted(agent_on(sandbox)) as connected:
-        yield connected
 
 
 def a_node(number: int, machine_name: str, price: float, **fields: Any) -> Row:

@@ -1,29 +1,18 @@
 """A market that lies: rows of any shape and size cost no answer, and are offered for no more than they say."""
 
 import math
-from collections.abc import AsyncIterator
-from functools import partial
 from typing import Any
 
 import httpx2
 import pytest
 
 from lium_mcp.sandbox import Sandbox
-from tests.harness import Agent, hosted
-from tests.harness import agent_on as agent_on_every_tool
+from tests.harness import agent_on
 from tests.tools.wires import Wire, answering, editing
 
-# Only the tools at hand: a server with all of them takes its time to build.
-agent_on = partial(agent_on_every_tool, toolsets=frozenset({"marketplace"}), log_level="ERROR")
 NODE = "3f6c1a52-7d0e-4b7e-9a31-5c2f8e4d1b60"
 
 Row = dict[str, Any]
-
-
-@pytest.fixture
-async def agent(sandbox: Sandbox) -> AsyncIterator[Agent]:
-    async with hosted(agent_on(sandbox)) as connected:
-        yield connected
 
 
 def row(**changes: Any) -> Row:

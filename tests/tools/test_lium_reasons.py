@@ -1,21 +1,13 @@
 """Lium's own words on what went wrong: read in whatever shape they come, and told in the words of this server."""
 
 import json
-from functools import partial
 from typing import Any
 
 import pytest
 
 from lium_mcp.sandbox import Sandbox
-from tests.harness import agent_on as agent_on_every_tool
+from tests.harness import agent_on
 from tests.tools.wires import Wire, answering, rent
-
-TOOLS = frozenset(
-    {"get_pod", "get_backup", "list_backups", "list_restores", "get_template", "remove_cluster", "reset_pod_gpus"}
-)
-agent_on = partial(
-    agent_on_every_tool, allow_tools=TOOLS, toolsets=frozenset({"pods", "backups", "templates", "clusters", "extras"})
-)
 
 Row = dict[str, Any]
 

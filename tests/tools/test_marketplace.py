@@ -1,8 +1,7 @@
 """The marketplace as an agent meets it: filters that filter, orders, pages, and watches that end in time."""
 
 import math
-from collections.abc import AsyncIterator, Callable
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,22 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lium_mcp.sandbox import Sandbox
-from tests.harness import Agent, Mode, hosted, text_of
-from tests.harness import agent_on as agent_on_every_tool
+from tests.harness import Agent, Mode, agent_on, text_of
 from tests.tools.wires import Wire, all_offers, answering, editing, rows_of, smallest_count
 
-# Only the tools at hand: a server with all of them takes its time to build.
-agent_on = partial(agent_on_every_tool, toolsets=frozenset({"marketplace"}), log_level="ERROR")
 both_eras = pytest.mark.parametrize("mode", ["auto", "legacy"])
 NODE = "3f6c1a52-7d0e-4b7e-9a31-5c2f8e4d1b60"
 
 Row = dict[str, Any]
-
-
-@pytest.fixture
-async def agent(sandbox: Sandbox) -> AsyncIterator[Agent]:
-    async with hosted(agent_on(sandbox)) as connected:
-        yield connected
 
 
 # --- filters ---------------------------------------------------------------------------------------------------------

@@ -1,20 +1,12 @@
 """What speaks against a node or a template, said where one chooses and where one rents."""
 
-from functools import partial
 from typing import Any
 
 import pytest
 
 from lium_mcp.sandbox import Sandbox
-from tests.harness import Person
-from tests.harness import agent_on as agent_on_every_tool
+from tests.harness import Person, agent_on
 from tests.tools.wires import Wire, ask, editing, rent, rents, truth
-
-# Only the tools at hand: a server with all of them takes its time to build.
-TOOLS = frozenset(
-    {"list_gpus", "quote_rental", "rent_pod", "get_pod", "list_pods", "list_templates", "switch_pod_template"}
-)
-agent_on = partial(agent_on_every_tool, allow_tools=TOOLS, log_level="ERROR")
 
 Row = dict[str, Any]
 

@@ -254,8 +254,7 @@ async def test_what_the_tools_send_is_what_the_map_says(tmp_path: Path) -> None:
     make_key_pair(tmp_path / "key")
     sandbox = Sandbox(seed=7, speed=0, balance_usd=5000, ssh=True)
     wire = Wire(sandbox)
-    toolsets = frozenset(toolset.name for toolset in TOOLSETS)
-    settings: dict[str, Any] = {"toolsets": toolsets, "ssh_key_path": tmp_path / "key", "log_level": "ERROR"}
+    settings: dict[str, Any] = {"ssh_key_path": tmp_path / "key"}
     async with agent_on(sandbox, transport=wire, **settings) as agent:
         call = Recorder(agent, wire)
         await live(call, sandbox)

@@ -1,16 +1,13 @@
 """Pods changed by an agent: rebooted, removed for good, given a removal time, and never lied about."""
 
-from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Any
 
 import httpx2
 import pytest
 
 from lium_mcp.sandbox import Sandbox
-from tests.harness import Agent, Mode, hosted
-from tests.harness import agent_on as agent_on_every_tool
+from tests.harness import Agent, Mode, agent_on
 from tests.tools.wires import (
     Act,
     Forward,
@@ -28,19 +25,6 @@ from tests.tools.wires import (
     truth,
 )
 
-# Only the tools at hand: a server with all of them takes its time to build.
-TOOLS = frozenset(
-    {
-        "list_pods",
-        "get_pod",
-        "reboot_pod",
-        "remove_pod",
-        "schedule_pod_removal",
-        "cancel_pod_removal",
-        "get_pod_logs",
-    }
-)
-agent_on = partial(agent_on_every_tool, allow_tools=TOOLS, log_level="ERROR")
 both_eras = pytest.mark.parametrize("mode", ["auto", "legacy"])
 TAKES_A_POD: dict[str, dict[str, Any]] = {
     "get_pod": {},
@@ -53,12 +37,6 @@ TAKES_A_POD: dict[str, dict[str, Any]] = {
 
 Row = dict[str, Any]
 LATER = "2099-01-01T00:00:00"
-
-
-@pytest.fixture
-async def agent(sandbox: Sandbox) -> AsyncIterator[Agent]:
-    async with hosted(agent_on(sandbox)) as connected:
-        yield connected
 
 
 def pod_of(sandbox: Sandbox, pod_id: str) -> Row:

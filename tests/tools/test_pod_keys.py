@@ -1,6 +1,5 @@
 """Which SSH keys a pod is rented with, and that who could not log in to it hears so before it costs money."""
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,6 @@ from lium_mcp.sandbox import Sandbox
 from tests.harness import PUBLIC_KEY, Agent, Person, agent_on, write_ssh_key
 from tests.tools.wires import ask, living, offers, rents, truth
 
-TOOLS = frozenset({"rent_pod", "quote_rental", "add_ssh_key", "run_command"})
-renter_on = partial(agent_on, allow_tools=TOOLS, log_level="ERROR")
 RENT: dict[str, Any] = {"name": "train", "gpu_type": "RTX4090", "hours": 2, "wait_seconds": 0}
 REGISTERED = f"{PUBLIC_KEY[:-4]}AAAA"
 CANNOT = "could not log in to the pod"
@@ -80,7 +77,7 @@ async def quote(agent: Agent, sandbox: Sandbox) -> list[str]:
 async def test_what_logs_in_goes_in_and_nothing_is_said(sandbox: Sandbox, happens: Any, sent: list[str]) -> None:
     if happens:
         happens()
-    async with renter_on(sandbox) as agent:
+    async with agent_on(sandbox) as agent:
         assert await quote(agent, sandbox) == []
         assert "warnings" not in await agent.call("rent_pod", **RENT)
     assert living(sandbox)[0]["ssh_keys"] == sent
@@ -93,7 +90,7 @@ async def test_where_nobody_at_this_machine_could_log_in_nothing_is_spent(sandbo
     else:
         without_private_half()
     settings: dict[str, Any] = {"ssh_key_path": Path.home() / "work_key"} if name == "LIUM_SSH_KEY_PATH" else {}
-    async with renter_on(sandbox, **settings) as agent:
+    async with agent_on(sandbox, **settings) as agent:
         for dry_run in (True, False):
             failure = await agent.refused("rent_pod", **RENT, dry_run=dry_run)
             assert failure.code == "ssh_key_missing"
@@ -125,7 +122,7 @@ async def test_where_only_somebody_else_could_log_in_it_is_said_before(
     await register(sandbox)
     happens()
     person = Person("yes")
-    async with renter_on(sandbox, person=person, confirm="always") as agent:
+    async with agent_on(sandbox, person=person, confirm="always") as agent:
         foreseen = await quote(agent, sandbox)
         dry = await agent.call("rent_pod", **RENT, dry_run=True)
         rented = await agent.call("rent_pod", **RENT)
@@ -142,13 +139,13 @@ async def test_where_only_somebody_else_could_log_in_it_is_said_before(
 
 async def test_a_passphrase_opens_a_locked_key(sandbox: Sandbox) -> None:
     locked()
-    async with renter_on(sandbox, ssh_key_passphrase="open sesame") as agent:
+    async with agent_on(sandbox, ssh_key_passphrase="open sesame") as agent:
         assert "warnings" not in await agent.call("rent_pod", **RENT)
 
 
 async def test_no_comment_of_a_key_leaves_this_machine_and_none_shuts_a_pod(tmp_path: Path) -> None:
     sandbox = Sandbox(seed=7, speed=0, ssh=True)
-    async with renter_on(sandbox) as agent:
+    async with agent_on(sandbox) as agent:
         await agent.call("rent_pod", **RENT | {"wait_seconds": 120})
         assert (await agent.call("run_command", pod="train", command="echo in"))["stdout"] == "in\n"
         await agent.call("add_ssh_key", name="desk", public_key=f"{REGISTERED} zoë@desk")

@@ -3,7 +3,6 @@
 import json
 from collections.abc import AsyncIterator
 from datetime import datetime
-from functools import partial
 from typing import Any
 
 import anyio
@@ -11,8 +10,7 @@ import httpx2
 import pytest
 
 from lium_mcp.sandbox import Sandbox
-from tests.harness import Agent, Mode, hosted
-from tests.harness import agent_on as agent_on_every_tool
+from tests.harness import Agent, Mode, agent_on
 from tests.tools.wires import (
     Act,
     Forward,
@@ -23,26 +21,7 @@ from tests.tools.wires import (
     truth,
 )
 
-# Only the tools at hand: a server with all of them takes its time to build.
-TOOLS = frozenset(
-    {
-        "list_pods",
-        "get_pod",
-        "reboot_pod",
-        "remove_pod",
-        "schedule_pod_removal",
-        "cancel_pod_removal",
-        "get_pod_logs",
-    }
-)
-agent_on = partial(agent_on_every_tool, allow_tools=TOOLS, log_level="ERROR")
 both_eras = pytest.mark.parametrize("mode", ["auto", "legacy"])
-
-
-@pytest.fixture
-async def agent(sandbox: Sandbox) -> AsyncIterator[Agent]:
-    async with hosted(agent_on(sandbox)) as connected:
-        yield connected
 
 
 def now(sandbox: Sandbox) -> datetime:

@@ -1,17 +1,12 @@
 """States as they are: what is being removed has not failed, what nobody knows is absent, a failure says its cause."""
 
-from functools import partial
 from typing import Any
 
 import pytest
 
 from lium_mcp.sandbox import Sandbox
-from tests.harness import agent_on as agent_on_every_tool
+from tests.harness import agent_on
 from tests.tools.wires import Wire, answering, ask, editing, rent, truth
-
-# Only the tools at hand: a server with all of them takes its time to build.
-TOOLS = frozenset({"list_pods", "get_pod", "remove_pod", "reboot_pod", "rent_pod", "get_balance", "get_spending"})
-agent_on = partial(agent_on_every_tool, allow_tools=TOOLS, log_level="ERROR")
 
 Row = dict[str, Any]
 

@@ -1,17 +1,14 @@
 """Pods as an agent meets them: listed, found without guessing, and shown as they are."""
 
 import json
-from collections.abc import AsyncIterator
 from datetime import datetime
-from functools import partial
 from typing import Any
 
 import pytest
 
 from lium_mcp.api import huid
 from lium_mcp.sandbox import Sandbox
-from tests.harness import Agent, Mode, hosted
-from tests.harness import agent_on as agent_on_every_tool
+from tests.harness import Agent, Mode, agent_on
 from tests.tools.wires import (
     Wire,
     answering,
@@ -23,19 +20,6 @@ from tests.tools.wires import (
     truth,
 )
 
-# Only the tools at hand: a server with all of them takes its time to build.
-TOOLS = frozenset(
-    {
-        "list_pods",
-        "get_pod",
-        "reboot_pod",
-        "remove_pod",
-        "schedule_pod_removal",
-        "cancel_pod_removal",
-        "get_pod_logs",
-    }
-)
-agent_on = partial(agent_on_every_tool, allow_tools=TOOLS, log_level="ERROR")
 both_eras = pytest.mark.parametrize("mode", ["auto", "legacy"])
 UNKNOWN_POD = "00000000-0000-4000-8000-00000000dead"
 TAKES_A_POD: dict[str, dict[str, Any]] = {
@@ -49,12 +33,6 @@ TAKES_A_POD: dict[str, dict[str, Any]] = {
 every_pod_tool = pytest.mark.parametrize("tool", TAKES_A_POD)
 
 Row = dict[str, Any]
-
-
-@pytest.fixture
-async def agent(sandbox: Sandbox) -> AsyncIterator[Agent]:
-    async with hosted(agent_on(sandbox)) as connected:
-        yield connected
 
 
 def pod_of(sandbox: Sandbox, pod_id: str) -> Row:

@@ -1,29 +1,18 @@
 """What a GPU costs: quartiles that agree with the offers, and quotes that agree with the API."""
 
 import math
-from collections.abc import AsyncIterator
-from functools import partial
 from typing import Any
 
 import pytest
 
 from lium_mcp.sandbox import Sandbox
-from tests.harness import Agent, Mode, hosted
-from tests.harness import agent_on as agent_on_every_tool
+from tests.harness import Agent, Mode, agent_on
 from tests.tools.wires import Wire, all_offers, answering, ask, editing, rows_of, smallest_count
 
-# Only the tools at hand: a server with all of them takes its time to build.
-agent_on = partial(agent_on_every_tool, toolsets=frozenset({"marketplace"}), log_level="ERROR")
 both_eras = pytest.mark.parametrize("mode", ["auto", "legacy"])
 UNKNOWN_NODE = "00000000-0000-4000-8000-00000000dead"
 
 Row = dict[str, Any]
-
-
-@pytest.fixture
-async def agent(sandbox: Sandbox) -> AsyncIterator[Agent]:
-    async with hosted(agent_on(sandbox)) as connected:
-        yield connected
 
 
 # --- prices ----------------------------------------------------------------------------------------------------------
@@ -145,7 +134,7 @@ async def test_the_market_can_be_read_without_a_key(sandbox: Sandbox, splittable
 
 
 async def test_what_needs_a_key_says_how_to_get_one(sandbox: Sandbox) -> None:
-    async with agent_on(sandbox, api_key=None, toolsets=frozenset({"account"})) as keyless:
+    async with agent_on(sandbox, api_key=None) as keyless:
         failure = await keyless.refused("get_balance")
     assert failure.code == "api_key_missing"
     assert "LIUM_API_KEY" in failure.text

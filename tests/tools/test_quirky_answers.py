@@ -2,31 +2,13 @@
 
 import math
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import pytest
 
 from lium_mcp.sandbox import Sandbox
-from tests.harness import agent_on as agent_on_every_tool
+from tests.harness import agent_on
 from tests.tools.wires import Wire, ask, editing, rent
-
-agent_on = partial(
-    agent_on_every_tool,
-    allow_tools=frozenset(
-        {
-            "list_gpus",
-            "quote_rental",
-            "list_pods",
-            "get_pod",
-            "get_pod_logs",
-            "list_backups",
-            "get_backup_schedule",
-            "set_backup_schedule",
-        }
-    ),
-    log_level="ERROR",
-)
 
 
 def figures_in(value: Any) -> Iterator[float]:

@@ -4,7 +4,6 @@ import asyncio
 import errno
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any
 
 import pytest
@@ -14,15 +13,13 @@ from lium_mcp.sandbox import Sandbox
 from tests.harness import Agent, agent_on
 from tests.tools.wires import Wire, editing
 
-TOOLS = frozenset({"rent_pod", "get_pod", "reboot_pod", "run_command"})
-renter_on = partial(agent_on, allow_tools=TOOLS, log_level="ERROR")
 RENT: dict[str, Any] = {"name": "train", "gpu_type": "RTX4090", "hours": 2, "wait_seconds": 120}
 
 
 @asynccontextmanager
 async def renter(**settings: Any) -> AsyncIterator[tuple[Sandbox, Agent]]:
     sandbox = Sandbox(seed=7, speed=0, ssh=True)
-    async with renter_on(sandbox, **settings) as agent:
+    async with agent_on(sandbox, **settings) as agent:
         yield sandbox, agent
     await sandbox.aclose()
 
@@ -101,7 +98,7 @@ async def test_only_a_version_of_ssh_is_an_answer(
 ) -> None:
     monkeypatch.setattr(banner, "_BANNER_SECONDS", 0.1)
     wire = Wire(sandbox)
-    async with saying(said) as port, renter_on(sandbox, transport=wire) as agent:
+    async with saying(said) as port, agent_on(sandbox, transport=wire) as agent:
         wire.on("GET", "/pods/*", editing(at_port(port)))
         rented = await agent.call("rent_pod", **RENT | {"wait_seconds": 40})
     assert rented["pod"]["ssh_answers"] is answers
@@ -113,7 +110,7 @@ async def test_a_port_that_refuses_is_said_and_waited_for_only_so_long(sandbox: 
         pass  # nobody listens there any more
     wire = Wire(sandbox)
     wire.on("GET", "/pods/*", editing(at_port(port)))
-    async with renter_on(sandbox, transport=wire) as agent:
+    async with agent_on(sandbox, transport=wire) as agent:
         rented = await agent.call("rent_pod", **RENT | {"wait_seconds": 600})
         assert agent.clock.slept_seconds < 120
     assert (rented["outcome"], rented["pod"]["ssh_answers"]) == ("done", False)

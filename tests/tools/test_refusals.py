@@ -1,36 +1,12 @@
 """What a model is advised where Lium refuses or is not there: to do what fits the case, with the tools that it has."""
 
-from functools import partial
 from typing import Any
 
 import pytest
 
 from lium_mcp.sandbox import Sandbox
-from tests.harness import agent_on as agent_on_every_tool
+from tests.harness import agent_on
 from tests.tools.wires import Wire, answering, ask, living, offers, rent
-
-agent_on = partial(
-    agent_on_every_tool,
-    toolsets=frozenset({"pods", "backups", "volumes", "extras"}),
-    allow_tools=frozenset(
-        {
-            "list_pods",
-            "get_pod",
-            "get_pod_logs",
-            "reboot_pod",
-            "remove_pod",
-            "list_volumes",
-            "create_volume",
-            "list_backups",
-            "list_restores",
-            "restore_backup",
-            "cancel_backup",
-            "list_activity",
-        }
-    ),
-    log_level="ERROR",
-)
-
 
 UNKNOWN = "00000000-0000-4000-8000-00000000dead"
 

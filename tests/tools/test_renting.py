@@ -3,16 +3,13 @@
 The sandbox's own record is the judge: which rents it accepted, which pods live, what was asked of it.
 """
 
-from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Any
 
 import pytest
 
 from lium_mcp.sandbox import Sandbox
-from tests.harness import PUBLIC_KEY, Agent, Mode, hosted
-from tests.harness import agent_on as agent_on_every_tool
+from tests.harness import PUBLIC_KEY, Agent, Mode, agent_on
 from tests.tools.wires import (
     Wire,
     answering,
@@ -27,21 +24,12 @@ from tests.tools.wires import (
     truth,
 )
 
-# Only the tools at hand: a server with all of them takes its time to build.
-TOOLS = frozenset({"rent_pod", "get_pod", "remove_pod", "list_pods"})
-agent_on = partial(agent_on_every_tool, allow_tools=TOOLS, log_level="ERROR")
 both_eras = pytest.mark.parametrize("mode", ["auto", "legacy"])
 BY_SPEC = {"name": "train", "gpu_type": "RTX4090", "hours": 2}
 NEW = ("rent_by_spec", "rent_idempotency", "run_record")
 OLD = ("run_record",)
 
 Row = dict[str, Any]
-
-
-@pytest.fixture
-async def agent(sandbox: Sandbox) -> AsyncIterator[Agent]:
-    async with hosted(agent_on(sandbox)) as connected:
-        yield connected
 
 
 async def splittable(sandbox: Sandbox) -> Row:

@@ -12,7 +12,7 @@ from lium_mcp.remote import PodAccess
 from lium_mcp.remote.keys import KeySource
 from lium_mcp.remote.restore_targets import look
 from lium_mcp.sandbox import Sandbox
-from tests.harness import Agent, Person, agent_on, hosted, make_key_pair
+from tests.harness import Agent, Person, agent_on, make_key_pair
 from tests.sshd import Sshd
 from tests.tools.wires import Forward, Wire, ask, truth
 
@@ -25,10 +25,9 @@ async def sandbox() -> AsyncIterator[Sandbox]:
 
 
 @pytest.fixture
-async def agent(sandbox: Sandbox, tmp_path: Path) -> AsyncIterator[Agent]:
+def settings_of_agent(tmp_path: Path) -> dict[str, Any]:
     make_key_pair(tmp_path / "key")
-    async with hosted(agent_on(sandbox, ssh_key_path=tmp_path / "key")) as connected:
-        yield connected
+    return {"ssh_key_path": tmp_path / "key"}
 
 
 async def backed_up(agent: Agent, *pods: str) -> str:

@@ -2,8 +2,6 @@
 
 import json
 import logging
-from collections.abc import AsyncIterator
-from functools import partial
 from typing import Any
 
 import pytest
@@ -13,22 +11,14 @@ from hypothesis import strategies as st
 from lium_mcp.api import Template
 from lium_mcp.sandbox import OTHER_API_KEY, Sandbox
 from lium_mcp.services.images import is_image, split_image
-from tests.harness import Agent, Mode, hosted, text_of
-from tests.harness import agent_on as agent_on_every_tool
+from tests.harness import Agent, Mode, agent_on, text_of
 from tests.tools.wires import Wire, answering, ask, editing, rent, truth
 
-agent_on = partial(agent_on_every_tool, toolsets=frozenset({"templates"}))
 both_eras = pytest.mark.parametrize("mode", ["auto", "legacy"])
 SECRET = "planted-s3cret-value"
 IMAGE = "daturaai/pytorch:2.8.0-py3.12-cuda12.8.0-devel-ubuntu22.04"
 
 Row = dict[str, Any]
-
-
-@pytest.fixture
-async def agent(sandbox: Sandbox) -> AsyncIterator[Agent]:
-    async with hosted(agent_on(sandbox)) as connected:
-        yield connected
 
 
 def stored(sandbox: Sandbox, template_id: str) -> Row:
@@ -349,7 +339,7 @@ async def test_a_switched_pod_runs_the_other_template_again(sandbox: Sandbox, mo
     pod_id = await rent(sandbox, "worker")
     target = await made(sandbox, "mine")
     before = next(pod for pod in truth(sandbox, "pods") if pod["id"] == pod_id)
-    async with agent_on(sandbox, mode=mode, toolsets=frozenset({"templates", "pods"})) as agent:
+    async with agent_on(sandbox, mode=mode) as agent:
         answer = await agent.call("switch_pod_template", pod="worker", template="mine", wait_seconds=120)
         assert answer["outcome"] == "done"
         assert answer["pod"]["status"] == "RUNNING"

@@ -18,7 +18,7 @@ from lium_mcp.toolkit.registry import as_listed, publish
 from lium_mcp.toolkit.token_cost import tokens
 from lium_mcp.tools.catalog import TOOLSETS
 from lium_mcp.values import SettingsError
-from tests.harness import agent_on
+from tests.harness import ALL_TOOLSETS, agent_on
 
 LISTING = Path(lium_mcp.__file__).parent / "toolkit" / FILE_NAME
 SNAPSHOTS = Path(__file__).parent.parent / "snapshots" / "tools"
@@ -51,9 +51,6 @@ VERBS = {
 # Scanners flag shouting and words that try to steer a model.
 SUSPICIOUS = re.compile(r"\b(IMPORTANT|CRITICAL|MUST|ALWAYS|NEVER|ignore|override|system prompt)\b")
 UNITS = ("usd", "hour", "second", "gb", "mbps", "day")
-
-
-ALL_TOOLSETS = frozenset(toolset.name for toolset in TOOLSETS)
 
 
 async def listed(**settings: Any) -> list[Tool]:

@@ -1,29 +1,15 @@
 """Volumes: storage that outlives pods, one pod at a time, and never deleted from under one."""
 
-from collections.abc import AsyncIterator, Callable
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from lium_mcp.sandbox import OTHER_API_KEY, Sandbox
-from tests.harness import Agent, Mode, Person, hosted
-from tests.harness import agent_on as agent_on_every_tool
+from tests.harness import Agent, Mode, Person, agent_on
 from tests.tools.wires import Row, Wire, answering, ask, editing, rent, truth
 
-TOOLS = frozenset(
-    {"list_volumes", "get_volume", "create_volume", "delete_volume", "update_volume", "rent_pod", "reboot_pod"}
-)
-agent_on = partial(
-    agent_on_every_tool, toolsets=frozenset({"volumes", "pods", "extras"}), allow_tools=TOOLS, log_level="ERROR"
-)
 both_eras = pytest.mark.parametrize("mode", ["auto", "legacy"])
-
-
-@pytest.fixture
-async def agent(sandbox: Sandbox) -> AsyncIterator[Agent]:
-    async with hosted(agent_on(sandbox)) as connected:
-        yield connected
 
 
 def ids(sandbox: Sandbox) -> set[str]:
