@@ -185,7 +185,7 @@ def test_what_the_shell_lacks_is_said_in_one_sentence_before_anything_runs(
 @pytest.mark.parametrize(
     ("script", "code", "message"),
     [
-        ("nosuch", 127, "bash: nosuch: command not found"),
+        ("nosuch", 127, f"bash: nosuch: command not found; the sandbox has only {', '.join(sorted(PROGRAMS))}\n"),
         ("apt-get install x", 127, "bash: apt-get: command not found"),
         ("./nosuch", 127, "No such file or directory"),
         ("/etc/hostname", 126, "Permission denied"),
@@ -205,6 +205,7 @@ def test_what_the_shell_lacks_is_said_in_one_sentence_before_anything_runs(
         ("ls --color", 2, "invalid option"),
         ("find . -mtime 1", 2, "the sandbox's find knows -name, -type, -maxdepth, -print and -exec"),
         ("tail -f /etc/hostname", 2, "invalid option -- 'f'"),
+        ("echo -e 'a\\nb'", 2, "the sandbox's echo knows -n; printf knows \\n"),
         ("printf %x 1", 2, "the sandbox's printf knows %s, %d and %%"),
         ("kill -STOP 1", 2, "invalid signal specification"),
         ("ln -s a b", 127, "bash: ln: command not found"),
@@ -249,6 +250,7 @@ SPREAD = '; x="$x $x"' * 25
         f"for i in {LOOP}; do for j in {LOOP}; do echo aaaaaaaaaaaaaaaaaaaaaaaaaaa >> f; done; done",
         "yes > f; cat f f f f > g; yes > h",
         "yes | cat | tail -n 1; yes | sha256sum; yes | wc",
+        "yes > f; tail f; grep y f; wc f; sh f; sh < f; diff f /etc/hostname; x=$(cat f); cat f | grep y; wc -c f",
         "head -c 1000G f; printf '%999999999d' 1; seq 1 99999999999",
         f"echo > f; for i in {LOOP}; do cat f f > g; mv g f; done",
         f"for i in {LOOP}; do mkdir -p d$i/a/b/c; done",
@@ -280,6 +282,12 @@ def test_greed_ends(shell: Shell, script: str) -> None:
     for storage in (shell.container.files.root.storage, shell.container.files.directory("/root").storage):
         assert 0 <= storage.used_bytes <= storage.limit_bytes
     assert shell.out("echo still there") == "still there\n"
+
+
+def test_a_pipe_for_which_there_are_no_processes_left_leaves_none_that_wait_for_each_other(shell: Shell) -> None:
+    full = f"for i in $(seq {PROCESSES - 3}); do sleep 1000 & done"
+    assert shell.run(f"{full}; yes | cat | cat") == (254, "", "bash: Resource temporarily unavailable\n")
+    assert {line.split()[3] for line in shell.out("ps").splitlines()[1:]} == {"/usr/sbin/sshd", "sleep", "ps"}
 
 
 def test_a_full_disk_is_an_error_and_space_comes_back(shell: Shell) -> None:

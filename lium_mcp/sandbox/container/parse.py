@@ -130,20 +130,17 @@ class _Parser:
             self.unexpected()
         self.at += len(word)
 
-    def deeper(self) -> None:
-        self.depth += 1
-        if self.depth > DEEPEST:
-            raise SyntaxFault("syntax error: nested too deeply")
-
     # scripts and commands
 
     def script_until(self, *ends: str) -> Script:
         """Read chains up to a reserved word, a closing bracket or the end of the text."""
-        self.deeper()
+        self.depth += 1
+        if self.depth > DEEPEST:
+            raise SyntaxFault("syntax error: nested too deeply")
         chains: list[Chain] = []
         while True:
             self.skip_lines()
-            if self.at >= len(self.text) or self.peek() == ")" or self.reserved() in (ends or (")",)):
+            if self.at >= len(self.text) or self.peek() == ")" or self.reserved() in ends:
                 break
             chains.append(self.chain())
         self.depth -= 1

@@ -4,7 +4,7 @@ Each process has one shell. Pipelines, subshells, substitutions and background c
 """
 
 import re
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from lium_mcp.sandbox.container.words import ExpansionFault, Scope, fields, text
 NOT_FOUND: Final = 127
 NOT_EXECUTABLE: Final = 126
 MISUSED: Final = 2
+NOT_STARTED: Final = 254
 MOST_NESTED: Final = 12
 TAKEN_BYTES: Final = 1024 * 1024
 LONGEST_INPUT: Final = 1024 * 1024
@@ -36,10 +37,6 @@ class Exit(Exception):
 
 class Usage(Exception):
     """Arguments that the command does not take."""
-
-
-class _RedirectFault(Exception):
-    """A redirection that cannot be made."""
 
 
 @dataclass
@@ -76,7 +73,7 @@ class Call:
         return code
 
 
-Program = Callable[[Call], Awaitable[int]]
+Program = Callable[[Call], Coroutine[Any, Any, int]]
 
 
 def running(programs: dict[str, Program], script: str | None) -> Main:
@@ -180,19 +177,21 @@ class Shell:
         return self.process.kernel.fork(self.process, main, title, streams=streams, own_group=own_group)
 
     async def to_end(self, work: Coroutine[Any, Any, int]) -> int:
-        """Do some work that ``exit`` ends."""
+        """Do some work that ``exit`` ends, as does that no process can be started."""
         try:
             return await self._nested(work)
         except Exit as end:
             return end.code
+        except OSError as error:
+            await self.process.complain(f"{self.name}: {error.strerror}")
+            return NOT_STARTED
 
-    async def _nested(self, work: Awaitable[int]) -> int:
+    async def _nested(self, work: Coroutine[Any, Any, int]) -> int:
         """Do some work unless this is too deep in other work: Python's own stack is not without end."""
         self.process.nested += 1
         try:
             if self.process.nested > MOST_NESTED:
-                if isinstance(work, Coroutine):
-                    work.close()
+                work.close()
                 await self.process.complain(f"{self.name}: nested too deeply")
                 return NOT_EXECUTABLE
             return await work
@@ -228,21 +227,25 @@ class Shell:
         return status
 
     async def _piped(self, commands: tuple[Command, ...]) -> int:
-        source = self.process.streams.get(0)
         started: list[Process] = []
-        held: Stream | None = None
-        for number, command in enumerate(commands):
-            streams = dict(self.process.streams)
-            if source is not None:
-                streams[0] = source
-            if number < len(commands) - 1:
-                pipe = Pipe()
-                streams[1], source = pipe.writer, pipe.reader
-            started.append(self._spawn(_alone(command), command.source, streams))
-            if held is not None:
-                held.release()
-            # Until the next process has it, nobody else holds the reading end.
-            held = source.hold() if source is not None and number < len(commands) - 1 else None
+        # Until the next process has it, nobody else holds the end that it reads from.
+        reader: Stream | None = None
+        try:
+            for number, command in enumerate(commands):
+                streams, held, reader = dict(self.process.streams), reader, None
+                if held is not None:
+                    streams[0] = held
+                if number < len(commands) - 1:
+                    pipe = Pipe()
+                    streams[1], reader = pipe.writer, pipe.reader.hold()
+                try:
+                    started.append(self._spawn(_alone(command), command.source, streams))
+                finally:
+                    if held is not None:
+                        held.release()
+        finally:
+            if reader is not None:
+                reader.release()
         for process in started:
             await self.process.end_of(process)
         codes = [process.exit_code or 0 for process in started]
@@ -265,7 +268,7 @@ class Shell:
                     stream.release()
                 before = dict(self.process.streams)
             return await self._redirected(command.what)
-        except (ExpansionFault, _RedirectFault, OSError) as fault:
+        except (ExpansionFault, OSError) as fault:
             self.process.streams = before
             await self.process.complain(f"{self.name}: {fault.strerror if isinstance(fault, OSError) else fault}")
             return 1
@@ -320,7 +323,8 @@ class Shell:
     async def _run_file(self, words: list[str]) -> int:
         name = words[0]
         if "/" not in name:
-            await self.process.complain(f"{self.name}: {name[:200]}: command not found")
+            known = ", ".join(sorted(self.programs))
+            await self.process.complain(f"{self.name}: {name[:200]}: command not found; the sandbox has only {known}")
             return NOT_FOUND
         try:
             node = self.process.files.get(name, self.process.cwd)
@@ -362,7 +366,7 @@ class Shell:
         target = await text(redirect.target, self._scope())
         if redirect.operator == ">&":
             if not re.fullmatch("[0-9]", target) or int(target) not in streams:
-                raise _RedirectFault(f"{target[:200]}: Bad file descriptor")
+                raise ExpansionFault(f"{target[:200]}: Bad file descriptor")
             streams[redirect.number] = streams[int(target)]
             return
         if redirect.operator == "<<":
@@ -379,7 +383,7 @@ class Shell:
         try:
             node = files.open_file(path, cwd, create=operator != "<", truncate=operator == ">")
         except OSError as error:
-            raise _RedirectFault(f"{path[:200]}: {error.strerror}") from None
+            raise ExpansionFault(f"{path[:200]}: {error.strerror}") from None
         return FileStream(node, files.now, appends=operator == ">>")
 
 

@@ -18,7 +18,7 @@ Piece = tuple[str, bool]
 
 
 class ExpansionFault(Exception):
-    """A word that cannot be expanded."""
+    """A word that stands for nothing that can be used."""
 
 
 @dataclass

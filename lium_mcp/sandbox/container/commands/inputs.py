@@ -10,6 +10,7 @@ from lium_mcp.sandbox.container.run import CHUNK_BYTES, Call, Usage
 
 ENTRIES_PER_STEP: Final = 10
 INPUT_BYTES: Final = 64 * 1024 * 1024
+PARTED_BYTES: Final = 4 * 1024 * 1024
 
 
 def options(arguments: list[str], flags: str, valued: str = "") -> tuple[dict[str, str], list[str]]:
@@ -95,6 +96,13 @@ def below(call: Call, directory: Directory) -> list[tuple[str, Node]]:
     return found
 
 
+def limited(data: bytes) -> bytes:
+    """Refuse what is too large to be taken apart: its pieces would take much more room than it does."""
+    if len(data) > PARTED_BYTES:
+        raise failure(errno.EFBIG)
+    return data
+
+
 def lines_of(data: bytes) -> list[bytes]:
     """Split data into lines, each with its end."""
-    return re.findall(rb"[^\n]*\n|[^\n]+", data)
+    return re.findall(rb"[^\n]*\n|[^\n]+", limited(data))

@@ -4,7 +4,7 @@ import re
 from typing import Final
 
 from lium_mcp.sandbox.container import jobs
-from lium_mcp.sandbox.container.commands.inputs import options, read, seconds
+from lium_mcp.sandbox.container.commands.inputs import limited, options, read, seconds
 from lium_mcp.sandbox.container.run import NOT_FOUND, Call, Program, Shell, Usage
 from lium_mcp.sandbox.container.waiting import SIGNALS, TERMINATED
 
@@ -30,9 +30,9 @@ async def sh(call: Call) -> int:
             return await call.fail(f"{name[:200]}: {error.strerror}", NOT_FOUND)
         if jobs.is_runner(data):
             return await jobs.play(call, name, words)
-        script = data.decode("utf-8", "surrogateescape")
+        script = limited(data).decode("utf-8", "surrogateescape")
     else:
-        name, script = call.name, (await read(call, "-")).decode("utf-8", "surrogateescape")
+        name, script = call.name, limited(await read(call, "-")).decode("utf-8", "surrogateescape")
     # A shell of its own leaves the variables and the directory of this one alone.
     process = call.process
     before = process.cwd, process.variables, process.exported

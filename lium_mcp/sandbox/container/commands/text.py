@@ -5,7 +5,7 @@ import hashlib
 import re
 from typing import Final
 
-from lium_mcp.sandbox.container.commands.inputs import below, inputs, lines_of, options, read, whole_number
+from lium_mcp.sandbox.container.commands.inputs import below, inputs, limited, lines_of, options, read, whole_number
 from lium_mcp.sandbox.container.commands.patterns import Pattern
 from lium_mcp.sandbox.container.files import Directory
 from lium_mcp.sandbox.container.run import CHUNK_BYTES, Call, Program, Usage
@@ -63,9 +63,9 @@ async def tail(call: Call) -> int:
     async for path, data in inputs(call, paths):
         if len(paths) > 1:
             await call.out(f"==> {path} <==\n")
-        lines = lines_of(data)
-        start = max(0, count - 1 if given.startswith("+") else len(data if "c" in found else lines) - count)
-        await call.write(data[start:] if "c" in found else b"".join(lines[start:]))
+        lines = [] if "c" in found else lines_of(data)
+        start = max(0, count - 1 if given.startswith("+") else len(lines or data) - count)
+        await call.write(b"".join(lines[start:]) if lines else data[start:])
     return call.status
 
 
@@ -86,7 +86,7 @@ async def wc(call: Call) -> int:
         return " ".join([*(f"{counts[number]:>{width}}" for number in wanted), *([name] if paths else [])]) + "\n"
 
     async for path, data in inputs(call, paths):
-        counts = [data.count(b"\n"), len(data.split()), len(data)]
+        counts = [data.count(b"\n"), len(limited(data).split()) if 1 in wanted else 0, len(data)]
         totals = [a + b for a, b in zip(totals, counts, strict=True)]
         await call.out(counted(counts, path))
     if len(paths) > 1:
@@ -154,7 +154,7 @@ async def diff(call: Call) -> int:
     contents = [await read(call, path) for path in paths]
     if contents[0] == contents[1]:
         return 0
-    lines = [data.decode("utf-8", "surrogateescape").splitlines() for data in contents]
+    lines = [limited(data).decode("utf-8", "surrogateescape").splitlines() for data in contents]
     if "q" in found or b"\0" in b"".join(contents) or max(map(len, lines)) > MOST_LINES_COMPARED:
         await call.out(f"Files {paths[0]} and {paths[1]} differ\n")
         return 1
