@@ -98,4 +98,4 @@ async def test_a_pod_is_worked_on_over_ssh_by_commands(official: Official) -> No
 
     # The pods' shell does not know all that this one sends around the command; the command ends and so does the pod.
     refused = run(official, "job", "run", "true", *("--gpu", "RTX4090", "--budget", "5", "--deadline", "2h", "--json"))
-    assert (refused.returncode, json.loads(refused.stdout)["cleanup"]) == (1, "removed")
+    assert (refused.returncode, json.loads(refused.stdout)["cleanup"]) == (2, "removed")
