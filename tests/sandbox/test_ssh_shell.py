@@ -172,6 +172,8 @@ def test_listings_tell_sizes(shell: Shell) -> None:
         ("diff <(echo a) f", "<("),
         ("ls |& cat", "|&"),
         ("echo a ;; echo b", ";;"),
+        ("mkdir -p run/{a,b}", "{a,b}"),
+        ("for i in {1..5}; do echo $i; done", "{1..5}"),
     ],
 )
 def test_what_the_shell_lacks_is_said_in_one_sentence_before_anything_runs(
@@ -200,6 +202,8 @@ def test_what_the_shell_lacks_is_said_in_one_sentence_before_anything_runs(
         ("grep -E '(a|b)+' /etc/hostname", 2, "the sandbox's grep repeats no groups"),
         ("grep '\\(a\\)\\1' /etc/hostname", 2, "the sandbox's grep knows no \\1"),
         ("grep '[[:digit:]]' /etc/hostname", 2, "the sandbox's grep knows no [[:classes:]]"),
+        ("grep -e a -e b /etc/hostname", 2, "option 'e' takes one argument, and comes once"),
+        ("head -n", 2, "option 'n' takes one argument, and comes once"),
         ("grep -P a /etc/hostname", 2, "invalid option -- 'P'"),
         ("grep '*a[b' /etc/hostname", 2, "invalid pattern"),
         ("ls --color", 2, "invalid option"),

@@ -29,7 +29,8 @@ NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 KNOWN: Final = "It knows ; && || | & ( ), redirects, quotes, $x, $(...), if and for."
 _REDIRECT: Final = re.compile(r"(\d?)(<<-?(?!<)|<(?![<&(])|>&|>>?(?![>&|(])|&>>?)")
 _ENDS: Final = " \t\n;&|<>()"
-_PLAIN: Final = re.compile(r"[^ \t\n;&|<>()'\"\\$`]+")
+_SPECIAL: Final = _ENDS + "'\"\\$`"
+_BRACES: Final = re.compile(r"\{[^{}]{0,40}(,|\.\.)[^{}]{0,40}\}")
 _VARIABLE: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*|[?$!#@*0-9])\}|([A-Za-z_][A-Za-z0-9_]*|[?$!#@*0-9])")
 _RESERVED: Final = frozenset({"if", "then", "elif", "else", "fi", "for", "do", "done"})
 _ABSENT: Final = frozenset(
@@ -321,12 +322,20 @@ class _Parser:
                 case "$" | "`":
                     parts.append(self.dollar(quoted=False))
                 case _:
-                    plain = _PLAIN.match(self.text, self.at)
-                    parts.append(Text(plain.group() if plain else "", quoted=False))
-                    self.at = plain.end() if plain else self.at
+                    plain = self.plain()
+                    if braced := _BRACES.search(plain):
+                        raise _absent(braced.group())
+                    parts.append(Text(plain, quoted=False))
         if not parts:
             self.unexpected()
         return tuple(parts)
+
+    def plain(self) -> str:
+        """Read the characters that mean nothing by themselves."""
+        start = self.at
+        while self.at < len(self.text) and self.text[self.at] not in _SPECIAL:
+            self.at += 1
+        return self.text[start : self.at]
 
     def quoted_until(self, end: str) -> list[Part]:
         """Read what stands between double quotes, or a here-document to its end."""

@@ -33,8 +33,8 @@ def options(arguments: list[str], flags: str, valued: str = "") -> tuple[dict[st
         while letters:
             letter, letters = letters[0], letters[1:]
             if letter in valued:
-                if not letters and not left:
-                    raise Usage(f"option requires an argument -- '{letter}'")
+                if letter in found or not (letters or left):
+                    raise Usage(f"option '{letter}' takes one argument, and comes once")
                 found[letter], letters = (letters or left.pop(0)), ""
             elif letter in flags:
                 found[letter] = ""
