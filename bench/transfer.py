@@ -16,7 +16,7 @@ import anyio
 from lium_mcp.api import Pod
 from lium_mcp.remote import PodAccess
 from lium_mcp.remote.downloads import download
-from lium_mcp.remote.keys import KeySource
+from lium_mcp.remote.key_source import KeySource
 from lium_mcp.remote.local_files import LocalFolders
 from lium_mcp.remote.transfers import Transfer
 from lium_mcp.remote.uploads import upload

@@ -27,7 +27,7 @@ from lium_mcp.instructions import instructions
 from lium_mcp.official_config import FoundKey
 from lium_mcp.prompts import add_prompts, read_arguments
 from lium_mcp.remote import PodAccess
-from lium_mcp.remote.keys import KeySource
+from lium_mcp.remote.key_source import KeySource
 from lium_mcp.remote.local_files import LocalFolders
 from lium_mcp.rentals import Claim, Journal, LedgerUnavailable, Renter, Worker
 from lium_mcp.resources import add_resources

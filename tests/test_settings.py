@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from mcp import Client
 
-from lium_mcp.remote.keys import KeySource
+from lium_mcp.remote.key_source import KeySource
 from lium_mcp.sandbox import Sandbox
 from lium_mcp.server import build_server
 from lium_mcp.settings import Settings, load, registry_password

@@ -12,10 +12,10 @@ import anyio
 
 from lium_mcp.api import LiumClient, LiumError, Pod
 from lium_mcp.api.pod_models import PodEvent
-from lium_mcp.remote.addresses import Address, address_of
 from lium_mcp.remote.host_keys import HostKeys, Pin
-from lium_mcp.remote.keys import KeySource
+from lium_mcp.remote.key_source import KeySource
 from lium_mcp.remote.local_files import LocalFolders
+from lium_mcp.remote.ssh_addresses import Address, address_of
 
 if TYPE_CHECKING:
     from lium_mcp.remote.connections import Connection, Connections

@@ -11,11 +11,11 @@ from typing import Final
 import anyio
 import asyncssh
 
-from lium_mcp.remote.addresses import Address
 from lium_mcp.remote.errors import RemoteError, connection_lost
 from lium_mcp.remote.host_keys import HostKeys, Pin
-from lium_mcp.remote.keys import KeySource
+from lium_mcp.remote.key_source import KeySource
 from lium_mcp.remote.sftp import PodFiles
+from lium_mcp.remote.ssh_addresses import Address
 
 _CONNECT_SECONDS: Final = 20.0
 _OPEN_SECONDS: Final = 20.0
@@ -98,7 +98,7 @@ class Connection:
             return await self._execute(command, sink)
 
     async def _execute(self, command: str, sink: Sink) -> Ended:
-        session = _Session(sink)
+        session = _CommandSession(sink)
         try:
             with anyio.fail_after(_OPEN_SECONDS):
                 channel, _ = await self._ssh.create_session(lambda: session, command, encoding=None, request_pty=False)
@@ -153,7 +153,7 @@ class Connection:
         self._ssh.abort()
 
 
-class _Session(asyncssh.SSHClientSession[bytes]):
+class _CommandSession(asyncssh.SSHClientSession[bytes]):
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
         self.status: int | None = None

@@ -6,8 +6,8 @@ An account at zero loses all its pods; a key at its budget loses the pods it ren
 from datetime import UTC, datetime
 from typing import Final
 
-from lium_mcp.sandbox import ledger, lifecycle
-from lium_mcp.sandbox.records import Pod
+from lium_mcp.sandbox import lifecycle, money
+from lium_mcp.sandbox.records import StoredPod
 from lium_mcp.sandbox.world import World
 
 RUN_SECONDS: Final = 300
@@ -22,21 +22,21 @@ def schedule(world: World) -> None:
 
 def _run(world: World) -> None:
     for pod in world.pods.values():
-        ledger.settle(world, pod)
+        money.settle(world, pod)
     if world.now.minute == 0:
         _fill_volumes(world)
-        ledger.charge_storage(world)
+        money.charge_storage(world)
     for account in world.accounts.values():
         if account.balance <= 0:
             _end(world, world.open_pods(account.id), "insufficient_balance")
     for key in world.keys.values():
-        if ledger.exhausted_budget(world, key) is not None:
+        if money.exhausted_budget(world, key) is not None:
             mine = [pod for pod in world.open_pods(key.account_id) if pod.api_key_id == key.id]
             _end(world, mine, "api_key_budget_exceeded")
     schedule(world)
 
 
-def _end(world: World, pods: list[Pod], reason: str) -> None:
+def _end(world: World, pods: list[StoredPod], reason: str) -> None:
     for pod in pods:
         # A pod that still boots cannot be removed; the next run finds it again.
         if pod.status != "PENDING":

@@ -14,9 +14,9 @@ from starlette.types import Receive, Scope, Send
 
 from lium_mcp.sandbox import lifecycle
 from lium_mcp.sandbox.bodies import ClockBody
-from lium_mcp.sandbox.clock import iso_zulu
 from lium_mcp.sandbox.faults import Fault
 from lium_mcp.sandbox.market import take_off_market
+from lium_mcp.sandbox.simulated_clock import iso_zulu
 from lium_mcp.sandbox.state import snapshot
 from lium_mcp.sandbox.world import World
 

@@ -18,12 +18,12 @@ from starlette.routing import compile_path
 from starlette.types import Receive, Scope, Send
 
 from lium_mcp.sandbox import control, firewall, quirks, rough
-from lium_mcp.sandbox.calls import Call, Operation, Reply
-from lium_mcp.sandbox.clock import iso_zulu
-from lium_mcp.sandbox.errors import ConnectionDropped, Refusal, detailed, rate_limited, refuse
+from lium_mcp.sandbox.api_calls import ApiCall, Operation, Reply
 from lium_mcp.sandbox.faults import ANSWER_KINDS, Fault
+from lium_mcp.sandbox.refusals import ConnectionDropped, Refusal, detailed, rate_limited, refuse
 from lium_mcp.sandbox.routes import OPERATIONS
 from lium_mcp.sandbox.seeded import identifier
+from lium_mcp.sandbox.simulated_clock import iso_zulu
 from lium_mcp.sandbox.world import AuditRow, World
 
 PREFIX: Final = "/api"
@@ -113,7 +113,7 @@ class Edge:
         if operation is None:
             refusal = detailed(404, "Not Found") if params is None else detailed(405, "Method Not Allowed")
             return _refused(refusal, request_id)
-        call = Call(
+        call = ApiCall(
             world=self._world,
             operation=operation,
             path=path,
@@ -173,7 +173,7 @@ class Edge:
             note["body"] = _loaded(body)
         return note
 
-    def _audit(self, call: Call, reply: Reply) -> None:
+    def _audit(self, call: ApiCall, reply: Reply) -> None:
         body = reply.body if isinstance(reply.body, dict) else {}
         if call.operation.audit is None or call.account is None or body.get("dry_run") is True:
             return

@@ -12,16 +12,16 @@ from typing import Final
 
 from pydantic import JsonValue
 
-from lium_mcp.sandbox.calls import Call, Reply
-from lium_mcp.sandbox.errors import ConnectionDropped, Refusal, refuse
+from lium_mcp.sandbox.api_calls import ApiCall, Reply
 from lium_mcp.sandbox.records import RentRecord
+from lium_mcp.sandbox.refusals import ConnectionDropped, Refusal, refuse
 
 KEPT: Final = timedelta(hours=24)
 LOCK: Final = timedelta(seconds=300)
 REPLAYED: Final = {"Idempotent-Replayed": "true"}
 
 
-async def once(call: Call, work: Callable[[], Reply], *, stores_refusals: bool = True) -> Reply:
+async def once(call: ApiCall, work: Callable[[], Reply], *, stores_refusals: bool = True) -> Reply:
     """Do the work, or say what became of it when it was asked for before under the same key."""
     key = call.headers.get("idempotency-key") if call.world.offers("rent_idempotency") else None
     record = None
@@ -38,7 +38,7 @@ async def once(call: Call, work: Callable[[], Reply], *, stores_refusals: bool =
         return _do(call, work, record, stores_refusals=stores_refusals)
 
 
-def _do(call: Call, work: Callable[[], Reply], record: RentRecord | None, *, stores_refusals: bool) -> Reply:
+def _do(call: ApiCall, work: Callable[[], Reply], record: RentRecord | None, *, stores_refusals: bool) -> Reply:
     if crash := call.world.faults.strike("rent_crash"):
         # The server dies in mid-rent: the key stays claimed, and nobody will ever write down how it went.
         if crash.rented:
@@ -55,7 +55,7 @@ def _do(call: Call, work: Callable[[], Reply], record: RentRecord | None, *, sto
     return reply
 
 
-def _claim(call: Call, key: str) -> RentRecord:
+def _claim(call: ApiCall, key: str) -> RentRecord:
     world = call.world
     fingerprint = hashlib.sha256(f"{call.path}\n{_canonical(call.body)}".encode()).hexdigest()
     record = world.rent_records.get((call.me.id, key))
@@ -83,7 +83,7 @@ def _replay(record: RentRecord) -> Reply:
     return Reply(record.body, record.status, REPLAYED)
 
 
-def _settle(call: Call, record: RentRecord, status: int, body: JsonValue) -> None:
+def _settle(call: ApiCall, record: RentRecord, status: int, body: JsonValue) -> None:
     record.completed_at, record.status, record.body = call.world.now, status, body
 
 

@@ -12,9 +12,9 @@ from typing import Final
 
 from pydantic import JsonValue
 
-from lium_mcp.sandbox import ledger, transfers
+from lium_mcp.sandbox import data_transfers, money
 from lium_mcp.sandbox.market import Node, take_off_market
-from lium_mcp.sandbox.records import Account, ApiKey, Pod, Template, Transfer
+from lium_mcp.sandbox.records import StoredAccount, StoredApiKey, StoredPod, StoredTemplate, StoredTransfer
 from lium_mcp.sandbox.world import World
 
 BOOT_SECONDS: Final = (10.0, 35.0)
@@ -30,32 +30,32 @@ Actor = dict[str, JsonValue]
 
 
 @dataclass(frozen=True)
-class Order:
+class PodOrder:
     """Everything a rent asks for, checked."""
 
-    account: Account
-    key: ApiKey | None
+    account: StoredAccount
+    key: StoredApiKey | None
     node: Node
     gpu_count: int
     price_per_hour: Decimal
     name: str
-    template: Template
+    template: StoredTemplate
     public_keys: list[str]
     actor: Actor
     extra_ports: int = 0
     encryption: bool = False
     volume_id: str | None = None
     termination_hours: int | None = None
-    restore: tuple[Transfer, str] | None = None
+    restore: tuple[StoredTransfer, str] | None = None
     cluster_id: str | None = None
     cluster_index: int | None = None
     snapshot: dict[str, JsonValue] = field(default_factory=dict)
 
 
-def rent(world: World, order: Order) -> Pod:
+def rent(world: World, order: PodOrder) -> StoredPod:
     """Take the GPUs and start to boot; availability was checked by the caller in the same instant."""
     pod_id = world.new_id("pod")
-    pod = Pod(
+    pod = StoredPod(
         id=pod_id,
         name=order.name,
         account_id=order.account.id,
@@ -92,19 +92,19 @@ def rent(world: World, order: Order) -> Pod:
     world.log_event(pod, "pod-rent.requested", actor=order.actor, to_status="PENDING")
     if order.restore is not None:
         backup, path = order.restore
-        pod.startup_restore_id = transfers.prepare_restore(world, pod, backup, path, at_startup=True).id
+        pod.startup_restore_id = data_transfers.prepare_restore(world, pod, backup, path, at_startup=True).id
     _begin_boot(world, pod, boot_seconds(world, pod.node_id, order.template))
     return pod
 
 
-def boot_seconds(world: World, node_id: str, template: Template) -> float:
+def boot_seconds(world: World, node_id: str, template: StoredTemplate) -> float:
     """How long a template takes to start on a node; most pairs are nearer to the short end."""
     short, long = BOOT_SECONDS
     share = world.pick(0, 1, "boot", node_id, template.image) ** 2
     return short + (long - short) * share + (BUILD_SECONDS if template.hidden and template.size_bytes is None else 0)
 
 
-def reboot(world: World, pod: Pod, *, actor: Actor | None, volume_id: str | None = None) -> None:
+def reboot(world: World, pod: StoredPod, *, actor: Actor | None, volume_id: str | None = None) -> None:
     """Replace the container; it keeps billing."""
     pod.volume_id, pod.volume_failed = volume_id or pod.volume_id, False
     # The API's success is that of the request; what becomes of the container is told by the pod's states.
@@ -113,7 +113,7 @@ def reboot(world: World, pod: Pod, *, actor: Actor | None, volume_id: str | None
     _begin_boot(world, pod, world.pick(*REBOOT_SECONDS, "reboot", pod.id, pod.boot))
 
 
-def switch_template(world: World, pod: Pod, template: Template, *, actor: Actor) -> None:
+def switch_template(world: World, pod: StoredPod, template: StoredTemplate, *, actor: Actor) -> None:
     """Start another template in the pod; what was in the container is lost, billing goes on."""
     if world.faults.strike("switch_fails", pod_id=pod.id, pod_name=pod.name):
         # The old container comes back.
@@ -124,13 +124,13 @@ def switch_template(world: World, pod: Pod, template: Template, *, actor: Actor)
     pod.template_id, pod.image = template.id, template.image
     pod.restored_paths.clear()
     pod.jupyter_status = pod.jupyter_port = None
-    transfers.abort_for(world, pod, "The pod's template was switched")
+    data_transfers.abort_for(world, pod, "The pod's template was switched")
     world.log_event(pod, "pod-switch-template.success", actor=actor, detail=template.image)
     world.set_status(pod, "PENDING")
     _begin_boot(world, pod, boot_seconds(world, pod.node_id, template))
 
 
-def schedule_removal(world: World, pod: Pod, when: datetime) -> None:
+def schedule_removal(world: World, pod: StoredPod, when: datetime) -> None:
     """Remove the pod at that time, or up to a minute later: removals run once a minute."""
     pod.removal_scheduled_at = when
 
@@ -145,44 +145,44 @@ def schedule_removal(world: World, pod: Pod, when: datetime) -> None:
     world.at(_next_minute(when), run)
 
 
-def delete(world: World, pod: Pod, *, reason: str, actor: Actor | None) -> None:
+def delete(world: World, pod: StoredPod, *, reason: str, actor: Actor | None) -> None:
     """Begin a removal; billing stops here, the row goes a little later."""
     if pod.status == "CREATION_FAILED":
         _forget(world, pod)
         return
-    ledger.stop_billing(world, pod)
+    money.stop_billing(world, pod)
     pod.close_reason = reason
     event = "worker-pod-delete.success" if actor is None else "pod-delete.success"
     world.log_event(pod, event, actor=actor, from_status=pod.status, reason=reason)
     world.set_status(pod, "DELETING", reason=reason)
-    transfers.abort_for(world, pod, "The pod was removed")
+    data_transfers.abort_for(world, pod, "The pod was removed")
     slow = world.faults.strike("delete_slow", pod_id=pod.id, pod_name=pod.name)
     seconds = world.pick(*DELETE_SECONDS, "delete", pod.id) + (slow.seconds if slow else 0)
     world.after(seconds, lambda: _finish_removal(world, pod))
 
 
-def reclaim_spot(world: World, pod: Pod) -> None:
+def reclaim_spot(world: World, pod: StoredPod) -> None:
     """Take a spot pod back for its provider, at once and without refund."""
-    ledger.stop_billing(world, pod)
+    money.stop_billing(world, pod)
     pod.close_reason = "spot_reclaimed"
     world.log_event(pod, "worker-pod-delete.success", from_status=pod.status, reason="spot_reclaimed")
     world.set_status(pod, "DELETING", reason="spot_reclaimed", detail="The provider reclaimed the spot node")
-    transfers.abort_for(world, pod, "The spot node was reclaimed")
+    data_transfers.abort_for(world, pod, "The spot node was reclaimed")
     _finish_removal(world, pod)
     take_off_market(world.market.nodes[pod.node_id], world.now)
 
 
-def is_spot(world: World, pod: Pod) -> bool:
+def is_spot(world: World, pod: StoredPod) -> bool:
     """Whether the pod's node may be reclaimed."""
     return world.market.nodes[pod.node_id].tier == "spot"
 
 
-def attached_pod(world: World, volume_id: str) -> Pod | None:
+def attached_pod(world: World, volume_id: str) -> StoredPod | None:
     """Return the pod that has the volume mounted."""
     return next((pod for pod in world.pods.values() if pod.volume_id == volume_id and pod.removed_at is None), None)
 
 
-def _begin_boot(world: World, pod: Pod, seconds: float) -> None:
+def _begin_boot(world: World, pod: StoredPod, seconds: float) -> None:
     pod.boot += 1
     pod.started_at = None
     pod.phase_started_at, pod.eta_at = world.now, world.now + timedelta(seconds=seconds)
@@ -191,7 +191,7 @@ def _begin_boot(world: World, pod: Pod, seconds: float) -> None:
     world.after(seconds + (slow.seconds if slow else 0), lambda: _finish_boot(world, pod, boot))
 
 
-def _finish_boot(world: World, pod: Pod, boot: int) -> None:
+def _finish_boot(world: World, pod: StoredPod, boot: int) -> None:
     if pod.boot != boot or not pod.is_open:
         return
     if pod.status == "REBOOT_PENDING":
@@ -216,36 +216,36 @@ def _finish_boot(world: World, pod: Pod, boot: int) -> None:
         schedule_removal(world, pod, world.now + timedelta(hours=pod.termination_hours))
         pod.termination_hours = None
     if pod.startup_restore_id is not None:
-        transfers.begin_restore(world, world.transfers[pod.startup_restore_id])
+        data_transfers.begin_restore(world, world.transfers[pod.startup_restore_id])
         pod.startup_restore_id = None
     if is_spot(world, pod) and world.faults.strike("spot_reclaim", pod_id=pod.id):
         reclaim_spot(world, pod)
 
 
-def _fail_creation(world: World, pod: Pod, error: str, step: str | None) -> None:
-    ledger.stop_billing(world, pod)
+def _fail_creation(world: World, pod: StoredPod, error: str, step: str | None) -> None:
+    money.stop_billing(world, pod)
     world.log_event(pod, "pod-create.failed", error=error, failure_step=step)
     # The last event has a reason, which is no cause: that is the error before it.
     world.set_status(pod, "CREATION_FAILED", reason="creation_failed", detail=error)
     pod.close_reason = "creation_failed"
-    transfers.abort_for(world, pod, "The pod did not start")
+    data_transfers.abort_for(world, pod, "The pod did not start")
     _release(world, pod)
     world.after(FAILED_ROW_SECONDS, lambda: _forget(world, pod))
 
 
-def _finish_removal(world: World, pod: Pod) -> None:
+def _finish_removal(world: World, pod: StoredPod) -> None:
     _release(world, pod)
     _forget(world, pod)
 
 
-def _release(world: World, pod: Pod) -> None:
+def _release(world: World, pod: StoredPod) -> None:
     world.market.nodes[pod.node_id].taken_by_us -= pod.gpu_count
     pod.volume_id = None
     for config in [config for config in world.configs.values() if config.pod_id == pod.id]:
         del world.configs[config.id]
 
 
-def _forget(world: World, pod: Pod) -> None:
+def _forget(world: World, pod: StoredPod) -> None:
     """Let the row disappear; its record, events and charges stay."""
     if pod.removed_at is not None:
         return

@@ -17,15 +17,15 @@ from typing import Final, Literal
 
 from pydantic import JsonValue
 
-from lium_mcp.sandbox.catalog import (
+from lium_mcp.sandbox.market_data import (
     DESKTOP_CPUS,
     DRIVERS,
     GPU_TYPES,
     LOOKALIKES,
     PLACES,
     SERVER_CPUS,
-    GpuType,
-    Place,
+    City,
+    GpuModel,
 )
 from lium_mcp.sandbox.seeded import fraction, identifier
 
@@ -48,13 +48,13 @@ class Node:
 
     id: str
     index: int
-    gpu: GpuType
+    gpu: GpuModel
     gpu_count: int
     base_price: float
     split: Split
     min_gpu_count: int | None
     tier: str | None
-    place: Place
+    place: City
     cpu_model: str
     cpu_count: int
     ram_kib: int
@@ -186,7 +186,7 @@ def distance_miles(node: Node, lat: float, lon: float) -> float:
 
 
 @functools.lru_cache(maxsize=16)
-def _make_nodes(seed: int, gpu_types: tuple[GpuType, ...]) -> tuple[Node, ...]:
+def _make_nodes(seed: int, gpu_types: tuple[GpuModel, ...]) -> tuple[Node, ...]:
     nodes: list[Node] = []
     for gpu in gpu_types:
         nodes += [_make_node(seed, gpu, number, len(nodes) + number) for number in range(gpu.nodes)]
@@ -198,7 +198,7 @@ def _make_nodes(seed: int, gpu_types: tuple[GpuType, ...]) -> tuple[Node, ...]:
     return tuple(nodes)
 
 
-def _make_node(seed: int, gpu: GpuType, number: int, index: int) -> Node:
+def _make_node(seed: int, gpu: GpuModel, number: int, index: int) -> Node:
     rng = random.Random(f"{seed}:{gpu.name}:{number}")  # noqa: S311 - a simulated market, not a secret
 
     def chance(share: float) -> bool:

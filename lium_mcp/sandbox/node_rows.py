@@ -11,9 +11,9 @@ from typing import Final
 
 from pydantic import JsonValue
 
-from lium_mcp.sandbox.clock import iso_zulu
 from lium_mcp.sandbox.market import Market, Node
 from lium_mcp.sandbox.seeded import fraction, identifier
+from lium_mcp.sandbox.simulated_clock import iso_zulu
 
 Row = dict[str, JsonValue]
 

@@ -8,16 +8,12 @@ import math
 from datetime import datetime, timedelta
 from typing import Final
 
-from pydantic import JsonValue
-
-from lium_mcp.sandbox.clock import iso_naive, iso_zulu
 from lium_mcp.sandbox.market import Node
-from lium_mcp.sandbox.node_rows import host_row
-from lium_mcp.sandbox.records import Pod, Template, Volume
+from lium_mcp.sandbox.node_rows import Row, host_row
+from lium_mcp.sandbox.records import StoredPod, StoredTemplate, StoredVolume
 from lium_mcp.sandbox.seeded import fraction, identifier
+from lium_mcp.sandbox.simulated_clock import iso_naive, iso_zulu
 from lium_mcp.sandbox.world import World
-
-Row = dict[str, JsonValue]
 
 SSH_ADDRESS: Final = "127.0.0.1"
 
@@ -49,7 +45,7 @@ TEMPLATE_FIELDS: Final = (
 )
 
 
-def pod_row(world: World, pod: Pod) -> Row:
+def pod_row(world: World, pod: StoredPod) -> Row:
     """Build the row of GET /pods."""
     node = world.market.nodes[pod.node_id]
     template = world.templates.get(pod.template_id)
@@ -99,7 +95,7 @@ def pod_row(world: World, pod: Pod) -> Row:
     }
 
 
-def ports_mapping(pod: Pod, template: Template | None) -> dict[str, int] | None:
+def ports_mapping(pod: StoredPod, template: StoredTemplate | None) -> dict[str, int] | None:
     """Map internal to public ports; None until the container is there."""
     if pod.started_at is None and pod.status not in {"REBOOT_PENDING", "REBOOT_FAILED"}:
         return None
@@ -108,7 +104,7 @@ def ports_mapping(pod: Pod, template: Template | None) -> dict[str, int] | None:
     return {str(port): pod.port_base + offset for offset, port in enumerate(inside[: pod.open_ports])}
 
 
-def volume_row(volume: Volume) -> Row:
+def volume_row(volume: StoredVolume) -> Row:
     """Build the row of a volume."""
     return {
         "id": volume.id,
@@ -124,7 +120,7 @@ def volume_row(volume: Volume) -> Row:
     }
 
 
-def record_row(world: World, pod: Pod) -> Row:
+def record_row(world: World, pod: StoredPod) -> Row:
     """Build what a run ran on and what the ledger charged for it."""
     node = world.market.nodes[pod.node_id]
     charged = float(pod.charged)
@@ -154,7 +150,7 @@ def record_row(world: World, pod: Pod) -> Row:
 class LogLines:
     """The container's output, computed line by line, so that a pod may run for months."""
 
-    def __init__(self, pod: Pod, template: Template | None, node: Node, now: datetime) -> None:
+    def __init__(self, pod: StoredPod, template: StoredTemplate | None, node: Node, now: datetime) -> None:
         self._pod, self._now = pod, now
         image = pod.image
         self._serves = "vllm" in image
@@ -191,7 +187,7 @@ class LogLines:
         )
 
 
-def _start_progress(world: World, pod: Pod) -> Row:
+def _start_progress(world: World, pod: StoredPod) -> Row:
     phases = {"PENDING": BOOT_PHASES, "REBOOT_PENDING": REBOOT_PHASES}.get(pod.status)
     if phases is None:
         return {"estimated_ready_seconds": None, "eta_basis": None, "phase": None}
@@ -205,11 +201,11 @@ def _start_progress(world: World, pod: Pod) -> Row:
     }
 
 
-def _jupyter_url(pod: Pod, node: Node, ports: dict[str, int] | None) -> str | None:
+def _jupyter_url(pod: StoredPod, node: Node, ports: dict[str, int] | None) -> str | None:
     if pod.jupyter_status != "SUCCESS" or ports is None:
         return None
     return f"http://{node.address}:{ports[str(pod.jupyter_port)]}/lab?token={identifier('jupyter', pod.id)}"
 
 
-def _template_part(template: Template) -> Row:
+def _template_part(template: StoredTemplate) -> Row:
     return {"id": template.id, **{name: template.body.get(name) for name in TEMPLATE_FIELDS}}

@@ -14,9 +14,8 @@ from pydantic import JsonValue
 from pydantic_core import to_json
 
 from lium_mcp.sandbox.faults import Fault
+from lium_mcp.sandbox.node_rows import Row
 from lium_mcp.sandbox.seeded import fraction
-
-Row = dict[str, JsonValue]
 
 _NUMBERS_AS_TEXT: Final = frozenset({"gpu_count", "available_gpu_count", "price", "price_per_gpu", "price_per_hour"})
 _NAMES_OF_GPUS: Final = frozenset({"gpu_name", "machine_name", "gpu_model"})

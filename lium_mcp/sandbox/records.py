@@ -11,7 +11,7 @@ Visibility = Literal["own", "account"]
 
 
 @dataclass
-class Account:
+class StoredAccount:
     """One customer in one workspace, with the money there; in another workspace the same user is another account."""
 
     id: str
@@ -27,7 +27,7 @@ class Account:
 
 
 @dataclass
-class ApiKey:
+class StoredApiKey:
     """A key with what it may do and spend."""
 
     id: str
@@ -44,7 +44,7 @@ class ApiKey:
 
 
 @dataclass
-class Template:
+class StoredTemplate:
     """A container template; hidden ones (clones, Dockerfile builds) are not listed."""
 
     id: str
@@ -80,7 +80,7 @@ class Template:
 
 
 @dataclass
-class Pod:
+class StoredPod:
     """One rental, from the rent to long after its removal."""
 
     id: str
@@ -134,7 +134,7 @@ class Pod:
 
 
 @dataclass(frozen=True)
-class LedgerRow:
+class Debit:
     """One debit. Pod rows carry the billed seconds; storage rows have no pod."""
 
     at: datetime
@@ -149,7 +149,7 @@ class LedgerRow:
 
 
 @dataclass
-class Volume:
+class StoredVolume:
     """An S3 volume; one pod at a time."""
 
     id: str
@@ -164,7 +164,7 @@ class Volume:
 
 
 @dataclass
-class BackupConfig:
+class StoredBackupConfig:
     """The backup schedule of one pod."""
 
     id: str
@@ -180,7 +180,7 @@ class BackupConfig:
 
 
 @dataclass
-class Transfer:
+class StoredTransfer:
     """A backup or a restore: work that moves bytes for a while and then ends."""
 
     id: str
@@ -223,7 +223,7 @@ class Transfer:
 
 
 @dataclass
-class SshKey:
+class StoredSshKey:
     """A registered public key."""
 
     id: str
@@ -235,7 +235,7 @@ class SshKey:
 
 
 @dataclass
-class Credential:
+class StoredCredential:
     """A registry login; the password goes in and never out."""
 
     id: str
@@ -245,7 +245,7 @@ class Credential:
 
 
 @dataclass
-class GpuReset:
+class StoredGpuReset:
     """One reset of a pod's GPUs."""
 
     id: str

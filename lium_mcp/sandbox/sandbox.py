@@ -10,13 +10,13 @@ from starlette.responses import HTMLResponse
 from starlette.types import Receive, Scope, Send
 
 from lium_mcp.sandbox import billing, control, rough
-from lium_mcp.sandbox.catalog import PUBLIC_TEMPLATES
-from lium_mcp.sandbox.clock import Clock
 from lium_mcp.sandbox.control import Control
 from lium_mcp.sandbox.edge import PREFIX, Edge
 from lium_mcp.sandbox.faults import Fault
-from lium_mcp.sandbox.records import Account, ApiKey, Template, Visibility
+from lium_mcp.sandbox.market_data import PUBLIC_TEMPLATES
+from lium_mcp.sandbox.records import StoredAccount, StoredApiKey, StoredTemplate, Visibility
 from lium_mcp.sandbox.seeded import identifier
+from lium_mcp.sandbox.simulated_clock import SimulatedClock
 from lium_mcp.sandbox.state import snapshot
 from lium_mcp.sandbox.world import World
 
@@ -61,7 +61,7 @@ class Sandbox:
         profile: Literal["plain", "rough"] = "plain",
         lookalikes: bool = False,
     ) -> None:
-        self.clock = Clock(start=start, speed=speed)
+        self.clock = SimulatedClock(start=start, speed=speed)
         is_rough = profile == "rough"
         self._world = World(
             seed, self.clock, frozenset(features), pod_polls_per_minute, is_rough, lookalikes or is_rough
@@ -127,7 +127,7 @@ class Sandbox:
         if owner is None:
             owner = _add_account(world, account, f"{SESSION_TOKEN}-{secret}", self._balance, workspace)
         is_first = all(key.account_id != owner.id for key in world.keys.values())
-        key = ApiKey(
+        key = StoredApiKey(
             id=world.new_id("key"),
             account_id=owner.id,
             name=f"{account.lower()}-key" if is_first and workspace == "Personal" else secret.removeprefix("sk_"),
@@ -173,9 +173,9 @@ def _answer_ssh(world: World) -> "SshPods":
     return SshPods(world)
 
 
-def _add_account(world: World, name: str, session: str, balance: Decimal, workspace: str = "Personal") -> Account:
+def _add_account(world: World, name: str, session: str, balance: Decimal, workspace: str = "Personal") -> StoredAccount:
     place = (name,) if workspace == "Personal" else (name, workspace)
-    account = Account(
+    account = StoredAccount(
         id=identifier(world.seed, "account", *place),
         user_id=identifier(world.seed, "account", name),
         name=name,
@@ -194,7 +194,7 @@ def _add_account(world: World, name: str, session: str, balance: Decimal, worksp
 def _add_public_templates(world: World) -> None:
     for number, public in enumerate(PUBLIC_TEMPLATES):
         template_id = identifier("public-template", number)
-        world.templates[template_id] = Template(
+        world.templates[template_id] = StoredTemplate(
             id=template_id,
             user_id=public.owner_id,
             created_at=world.now,

@@ -11,7 +11,7 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from lium_mcp.sandbox.errors import ConnectionDropped
+from lium_mcp.sandbox.refusals import ConnectionDropped
 from lium_mcp.sandbox.sandbox import Sandbox
 
 SHUTDOWN_SECONDS = 3
@@ -54,7 +54,7 @@ async def serve_sandbox(
     with socket.create_server((host, port), family=family) as listener:
         # asyncio sets this only on sockets that name their protocol; without it each answer waits 40 ms for an ACK.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        server = _Server(config, sandbox)
+        server = _QuietServer(config, sandbox)
         if on_ready is not None:
             shown = f"[{host}]" if ":" in host else host
             on_ready(f"http://{shown}:{listener.getsockname()[1]}/api")
@@ -70,7 +70,7 @@ async def serve_sandbox(
             raise
 
 
-class _Server(uvicorn.Server):
+class _QuietServer(uvicorn.Server):
     """A server that ends quietly on a signal, instead of raising it once more when it is done."""
 
     def __init__(self, config: uvicorn.Config, sandbox: Sandbox) -> None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from pydantic import JsonValue
 
-from lium_mcp.sandbox.clock import iso_zulu
 from lium_mcp.sandbox.pod_rows import pod_row
+from lium_mcp.sandbox.simulated_clock import iso_zulu
 from lium_mcp.sandbox.world import World
 
 if TYPE_CHECKING:

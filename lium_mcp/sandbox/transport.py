@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 import httpx2
 from starlette.types import ASGIApp, Message, Scope
 
-from lium_mcp.sandbox.errors import ConnectionDropped
+from lium_mcp.sandbox.refusals import ConnectionDropped
 
 
 class InProcessTransport(httpx2.AsyncBaseTransport):
@@ -24,7 +24,7 @@ class InProcessTransport(httpx2.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send one request and return once the answer begins."""
         body = await request.aread()
-        exchange = _Exchange(body)
+        exchange = _SentRequest(body)
         task = asyncio.create_task(exchange.serve(self._app, _scope(request)))
         self._serving.add(task)
         task.add_done_callback(self._serving.discard)
@@ -36,7 +36,7 @@ class InProcessTransport(httpx2.AsyncBaseTransport):
         return httpx2.Response(start["status"], headers=start["headers"], stream=_Body(exchange), request=request)
 
 
-class _Exchange:
+class _SentRequest:
     """One request and the messages of its answer."""
 
     def __init__(self, body: bytes) -> None:
@@ -67,7 +67,7 @@ class _Exchange:
 
 
 class _Body(httpx2.AsyncByteStream):
-    def __init__(self, exchange: _Exchange) -> None:
+    def __init__(self, exchange: _SentRequest) -> None:
         self._exchange = exchange
 
     async def __aiter__(self) -> AsyncIterator[bytes]:

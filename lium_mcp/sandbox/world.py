@@ -1,7 +1,7 @@
 """The sandbox's state and its event queue.
 
 The world holds the records, hands out ids, keeps the event log, and knows what is due when. What the due things do is
-decided by the files that schedule them (lifecycle, billing, transfers, templates). It knows nothing of HTTP.
+decided by the files that schedule them (lifecycle, billing, data_transfers, templates). It knows nothing of HTTP.
 """
 
 import asyncio
@@ -18,24 +18,24 @@ from typing import Final, Protocol
 
 from pydantic import JsonValue
 
-from lium_mcp.sandbox.clock import Clock, iso_zulu
 from lium_mcp.sandbox.faults import Faults
 from lium_mcp.sandbox.market import Market
 from lium_mcp.sandbox.records import (
-    Account,
-    ApiKey,
-    BackupConfig,
-    Credential,
-    GpuReset,
-    LedgerRow,
-    Pod,
+    Debit,
     RentRecord,
-    SshKey,
-    Template,
-    Transfer,
-    Volume,
+    StoredAccount,
+    StoredApiKey,
+    StoredBackupConfig,
+    StoredCredential,
+    StoredGpuReset,
+    StoredPod,
+    StoredSshKey,
+    StoredTemplate,
+    StoredTransfer,
+    StoredVolume,
 )
 from lium_mcp.sandbox.seeded import fraction, identifier
+from lium_mcp.sandbox.simulated_clock import SimulatedClock, iso_zulu
 
 REQUESTS_KEPT: Final = 1000
 LONGEST_PAUSE_SECONDS: Final = 0.2
@@ -75,16 +75,16 @@ class Watcher(Protocol):
         """Everything that was due has happened."""
 
 
-class Contents(Protocol):
+class PodContents(Protocol):
     """The files of pods, which there are where pods answer SSH; amounts are bytes and numbers of files."""
 
-    def measure(self, pod: Pod, path: str) -> tuple[int, int]:
+    def measure(self, pod: StoredPod, path: str) -> tuple[int, int]:
         """Count what is under a backup's path."""
 
-    def save(self, pod: Pod, run: Transfer) -> tuple[int, int]:
+    def save(self, pod: StoredPod, run: StoredTransfer) -> tuple[int, int]:
         """Keep what is under a backup's path; return how much it is."""
 
-    def restore(self, pod: Pod, run: Transfer) -> str | None:
+    def restore(self, pod: StoredPod, run: StoredTransfer) -> str | None:
         """Write a backup's files into a pod; return what went wrong."""
 
 
@@ -93,24 +93,24 @@ class World:
     """Everything there is."""
 
     seed: int
-    clock: Clock
+    clock: SimulatedClock
     features: frozenset[str]
     pod_polls_per_minute: int
     is_rough: bool = False
     lookalikes: bool = False
 
-    accounts: dict[str, Account] = field(default_factory=dict)
-    keys: dict[str, ApiKey] = field(default_factory=dict)
-    pods: dict[str, Pod] = field(default_factory=dict)
-    templates: dict[str, Template] = field(default_factory=dict)
-    volumes: dict[str, Volume] = field(default_factory=dict)
-    configs: dict[str, BackupConfig] = field(default_factory=dict)
-    transfers: dict[str, Transfer] = field(default_factory=dict)
-    ssh_keys: dict[str, SshKey] = field(default_factory=dict)
-    credentials: dict[str, Credential] = field(default_factory=dict)
+    accounts: dict[str, StoredAccount] = field(default_factory=dict)
+    keys: dict[str, StoredApiKey] = field(default_factory=dict)
+    pods: dict[str, StoredPod] = field(default_factory=dict)
+    templates: dict[str, StoredTemplate] = field(default_factory=dict)
+    volumes: dict[str, StoredVolume] = field(default_factory=dict)
+    configs: dict[str, StoredBackupConfig] = field(default_factory=dict)
+    transfers: dict[str, StoredTransfer] = field(default_factory=dict)
+    ssh_keys: dict[str, StoredSshKey] = field(default_factory=dict)
+    credentials: dict[str, StoredCredential] = field(default_factory=dict)
     contexts: dict[str, datetime] = field(default_factory=dict)
-    resets: dict[str, GpuReset] = field(default_factory=dict)
-    ledger: list[LedgerRow] = field(default_factory=list)
+    resets: dict[str, StoredGpuReset] = field(default_factory=dict)
+    ledger: list[Debit] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     audit: list[AuditRow] = field(default_factory=list)
     rents: list[dict[str, JsonValue]] = field(default_factory=list)
@@ -122,7 +122,7 @@ class World:
     is_closing: bool = False
 
     # What SSH adds, and a world without it lacks.
-    contents: Contents | None = None
+    contents: PodContents | None = None
     ssh_ports: dict[str, int] = field(default_factory=dict)
     watchers: list["Watcher"] = field(default_factory=list)
 
@@ -200,7 +200,7 @@ class World:
 
     def log_event(  # one parameter per field of the API's entry
         self,
-        pod: Pod,
+        pod: StoredPod,
         sub_event_type: str,
         *,
         actor: dict[str, JsonValue] | None = None,
@@ -226,7 +226,7 @@ class World:
         self.events.append(Event(pod.account_id, pod.api_key_id, self.now, body))
 
     def log_account_event(
-        self, account: Account, key: ApiKey | None, sub_event_type: str, *, actor: dict[str, JsonValue]
+        self, account: StoredAccount, key: StoredApiKey | None, sub_event_type: str, *, actor: dict[str, JsonValue]
     ) -> None:
         """Write an entry about something other than a pod into the event log."""
         body = self._event(sub_event_type, actor)
@@ -242,16 +242,16 @@ class World:
         }
         return told | dict.fromkeys(("pod_id", "pod_name", "from_status", "to_status", "reason", "detail", "error"))
 
-    def set_status(self, pod: Pod, status: str, *, reason: str | None = None, detail: str | None = None) -> None:
+    def set_status(self, pod: StoredPod, status: str, *, reason: str | None = None, detail: str | None = None) -> None:
         """Move a pod to another state and say so in its log."""
         before, pod.status, pod.updated_at = pod.status, status, self.now
         self.log_event(pod, "pod-lifecycle.status", from_status=before, to_status=status, reason=reason, detail=detail)
 
-    def open_pods(self, account_id: str) -> list[Pod]:
+    def open_pods(self, account_id: str) -> list[StoredPod]:
         """Pods of the account that hold GPUs."""
         return [pod for pod in self.pods.values() if pod.account_id == account_id and pod.is_open]
 
-    def charge(self, row: LedgerRow) -> None:
+    def charge(self, row: Debit) -> None:
         """Debit an account."""
         self.ledger.append(row)
         self.accounts[row.account_id].balance -= row.amount

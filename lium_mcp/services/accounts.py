@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from lium_mcp.api import LiumClient
 from lium_mcp.remote import PodAccess
-from lium_mcp.remote.keys import KeySource
+from lium_mcp.remote.key_source import KeySource
 from lium_mcp.rentals import Renter, Worker
 
 

@@ -3,8 +3,8 @@
 from typing import Final, Literal
 
 from lium_mcp.api import Pod, PodDetail
-from lium_mcp.remote.addresses import after_failure
 from lium_mcp.remote.banner import Answer
+from lium_mcp.remote.ssh_addresses import after_failure
 from lium_mcp.results import Result
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.pod_details import (

@@ -6,8 +6,8 @@ from typing import Final
 
 from lium_mcp.api import NotFound, Pod, PodDetail
 from lium_mcp.remote import RemoteError
-from lium_mcp.remote.addresses import address_of
 from lium_mcp.remote.banner import Answer, read_banner
+from lium_mcp.remote.ssh_addresses import address_of
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.polling import Poller
 

@@ -21,7 +21,7 @@ from mcp.server.context import CallNext, HandlerResult
 
 from lium_mcp.api import Clock, LiumClient
 from lium_mcp.remote import PodAccess
-from lium_mcp.remote.keys import KeySource
+from lium_mcp.remote.key_source import KeySource
 from lium_mcp.rentals import Identity, Journal, Renter, Worker, key_tag
 from lium_mcp.services.accounts import Account
 from lium_mcp.values import UNFILLED, cleaned, cleaned_key, is_placeholder, key_problem

@@ -16,7 +16,7 @@ from lium_mcp.api import (
 from lium_mcp.failures import ToolFailure
 from lium_mcp.figures import in_usd
 from lium_mcp.guard.consent import NOTHING_TO_ASK, Question
-from lium_mcp.remote.addresses import until_it_runs
+from lium_mcp.remote.ssh_addresses import until_it_runs
 from lium_mcp.rentals import (
     REMOVAL_TOLERANCE,
     LedgerUnavailable,

@@ -18,7 +18,7 @@ from lium_mcp.api import Pod
 from lium_mcp.remote import PodAccess, RemoteError
 from lium_mcp.remote.connections import Connection
 from lium_mcp.remote.downloads import LEFT_FREE_BYTES, MOST_KEPT_PARTS, download
-from lium_mcp.remote.keys import KeySource
+from lium_mcp.remote.key_source import KeySource
 from lium_mcp.remote.local_files import LocalFolders, is_safe_name, kind_of, open_folder
 from lium_mcp.remote.transfers import Transfer
 from lium_mcp.remote.uploads import upload

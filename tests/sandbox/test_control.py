@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lium_mcp.sandbox import API_KEY, OTHER_API_KEY, SESSION_TOKEN, Clock, Sandbox
+from lium_mcp.sandbox import API_KEY, OTHER_API_KEY, SESSION_TOKEN, Sandbox, SimulatedClock
 from tests.sandbox.wire import PUBLIC_KEY, Wire, wire_to
 
 START = datetime(2026, 10, 6, 12, tzinfo=UTC)
@@ -59,7 +59,7 @@ async def test_one_long_turn_equals_many_short_ones(steps: list[int]) -> None:
     )
 )
 def test_the_clock_never_goes_back(moves: list[tuple[str, float]]) -> None:
-    clock = Clock(start=START, speed=0)
+    clock = SimulatedClock(start=START, speed=0)
     before = clock.now()
     for kind, value in moves:
         if kind == "advance":
@@ -72,17 +72,17 @@ def test_the_clock_never_goes_back(moves: list[tuple[str, float]]) -> None:
 
 
 def test_a_frozen_clock_moves_by_exactly_what_it_is_turned() -> None:
-    clock = Clock(start=START, speed=0)
+    clock = SimulatedClock(start=START, speed=0)
     clock.advance(seconds=1, minutes=2, hours=3)
     assert clock.now() == START + timedelta(hours=3, minutes=2, seconds=1)
     with pytest.raises(ValueError, match="forward"):
         clock.advance(seconds=-1)
     with pytest.raises(ValueError, match="time zone"):
-        Clock(start=START.replace(tzinfo=None))
+        SimulatedClock(start=START.replace(tzinfo=None))
 
 
 def test_a_running_clock_can_be_frozen_without_a_jump() -> None:
-    clock = Clock(start=START, speed=1e6)
+    clock = SimulatedClock(start=START, speed=1e6)
     clock.freeze()
     now = clock.now()
     assert now > START

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lium_mcp.sandbox.container.files import BLOCK_BYTES, Directory, File, FileSystem, Storage, copy_into, walk
-from lium_mcp.sandbox.ssh.sftp import PodFiles
+from lium_mcp.sandbox.ssh.sftp_server import PodSftpServer
 from tests.sandbox.ssh_pods import SshPod, ssh_pod
 
 # How a path of this machine may be asked for; {outside} is a real file with a secret in it.
@@ -58,7 +58,7 @@ def test_no_method_is_left_to_the_class_that_serves_this_machine() -> None:
     """A release of asyncssh that adds a method fails here until the sandbox has an answer for it."""
     harmless = {"channel", "connection", "env", "logger", "convert_attrs", "_to_sftpname"}
     offered = {name for name, _ in inspect.getmembers(asyncssh.SFTPServer) if not name.startswith("__")}
-    assert offered - harmless <= set(vars(PodFiles))
+    assert offered - harmless <= set(vars(PodSftpServer))
 
 
 @pytest.mark.parametrize("version", [3, 4, 5, 6])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
 from lium_mcp.api import SYSTEM_CLOCK, LiumClient, MissingApiKey
-from lium_mcp.remote.keys import KeySource
+from lium_mcp.remote.key_source import KeySource
 from lium_mcp.rentals import Journal
 from lium_mcp.serving.callers import CALLER, Accounts, Caller, Callers, bind_caller, caller_of_request, key_in_headers
 

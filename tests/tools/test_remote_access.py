@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lium_mcp.remote.gpus import parse_gpus
-from lium_mcp.remote.keys import KeySource
+from lium_mcp.remote.key_source import KeySource
 from lium_mcp.sandbox import API_KEY, Sandbox
 from lium_mcp.settings import Settings
 from tests.harness import PUBLIC_KEY, Agent, agent_on, make_key_pair

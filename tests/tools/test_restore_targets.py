@@ -9,7 +9,7 @@ import pytest
 
 from lium_mcp.api import Pod
 from lium_mcp.remote import PodAccess
-from lium_mcp.remote.keys import KeySource
+from lium_mcp.remote.key_source import KeySource
 from lium_mcp.remote.restore_targets import look
 from lium_mcp.sandbox import Sandbox
 from tests.harness import Agent, Person, agent_on, make_key_pair

@@ -25,7 +25,7 @@ from lium_mcp.sandbox.container.processes import Kernel, Process
 from lium_mcp.sandbox.container.run import running
 from lium_mcp.sandbox.container.streams import Stream
 from lium_mcp.sandbox.node_rows import gpu_uuid
-from lium_mcp.sandbox.records import Pod, Transfer
+from lium_mcp.sandbox.records import StoredPod, StoredTransfer
 from lium_mcp.sandbox.world import World
 
 POD_BYTES: Final = 256 * 2**20
@@ -37,7 +37,7 @@ VOLUME_PATH: Final = "/mnt"
 class Container:
     """What runs in a pod from one boot to the next."""
 
-    pod: Pod
+    pod: StoredPod
     boot: int
     kernel: Kernel
     files: FileSystem
@@ -77,7 +77,7 @@ class Containers:
         self._backups: dict[str, Directory] = {}
         self._host_keys: dict[str, object] = {}
 
-    def of(self, pod: Pod) -> Container | None:
+    def of(self, pod: StoredPod) -> Container | None:
         """Return the container of a pod; None while it does not run."""
         if pod.status != "RUNNING" or pod.removed_at is not None:
             return None
@@ -109,14 +109,14 @@ class Containers:
         for run_id in self._backups.keys() - kept:
             del self._backups[run_id]
 
-    def measure(self, pod: Pod, path: str) -> tuple[int, int]:
+    def measure(self, pod: StoredPod, path: str) -> tuple[int, int]:
         """Count the bytes and files under a backup's path, the local volume if it is empty."""
         with suppress(OSError):
             if (container := self.of(pod)) is not None:
                 return _amount(container.files.directory(path or container.volume_path))
         return 0, 0
 
-    def save(self, pod: Pod, run: Transfer) -> tuple[int, int]:
+    def save(self, pod: StoredPod, run: StoredTransfer) -> tuple[int, int]:
         """Keep the files under a finished backup's path; return how many bytes and files they are."""
         saved = self._backups[run.id] = Directory(Storage(POD_BYTES), self._seconds())
         with suppress(OSError):
@@ -124,7 +124,7 @@ class Containers:
                 copy_into(container.files.directory(run.path or container.volume_path), saved, self._seconds())
         return _amount(saved)
 
-    def restore(self, pod: Pod, run: Transfer) -> str | None:
+    def restore(self, pod: StoredPod, run: StoredTransfer) -> str | None:
         """Write a backup's files into a pod; return what went wrong."""
         saved = self._backups.get(run.backup_id or "")
         if saved is None or (container := self.of(pod)) is None:
@@ -137,7 +137,7 @@ class Containers:
             return f"the restore could not write its files: {error.strerror}"
         return None
 
-    def _made(self, pod: Pod) -> Container:
+    def _made(self, pod: StoredPod) -> Container:
         world = self._world
         template = world.templates.get(pod.template_id)
         volume_path = posixpath.normpath(template.local_volume if template is not None else HOME)
@@ -172,7 +172,7 @@ class Containers:
         free(place.node)
         place.parents[-1].entries[place.names[-1]] = directory
 
-    def _host(self, pod: Pod) -> Host:
+    def _host(self, pod: StoredPod) -> Host:
         node = self._world.market.nodes[pod.node_id]
         return Host(
             pod_id=pod.id,

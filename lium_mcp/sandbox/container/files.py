@@ -68,19 +68,19 @@ class Directory:
     storage: Storage
     modified_at: float
     mode: int = 0o755
-    entries: "dict[str, Node]" = field(default_factory=dict)
+    entries: "dict[str, FileNode]" = field(default_factory=dict)
 
 
-Node = File | Directory
+FileNode = File | Directory
 
 
 @dataclass(frozen=True)
-class Place:
+class PathTarget:
     """Where a path leads: the directories down to it, its name there (empty for the root), and what is there."""
 
     parents: tuple[Directory, ...]
     names: tuple[str, ...]
-    node: Node | None
+    node: FileNode | None
 
     @property
     def path(self) -> str:
@@ -99,7 +99,7 @@ class FileSystem:
         self.root = root
         self.now = now
 
-    def find(self, path: str, cwd: str = "/") -> Place:
+    def find(self, path: str, cwd: str = "/") -> PathTarget:
         """Walk a path; its last part need not exist, all others must be directories."""
         if not path:
             raise failure(errno.ENOENT)
@@ -110,7 +110,7 @@ class FileSystem:
             raise failure(errno.ENAMETOOLONG)
         parents: list[Directory] = []
         names: list[str] = []
-        node: Node | None = self.root
+        node: FileNode | None = self.root
         for part in parts:
             if not isinstance(node, Directory):
                 raise failure(errno.ENOENT if node is None else errno.ENOTDIR)
@@ -122,9 +122,9 @@ class FileSystem:
             node = node.entries.get(part)
         if path.endswith(("/", "/.")) and isinstance(node, File):
             raise failure(errno.ENOTDIR)
-        return Place(tuple(parents), tuple(names), node)
+        return PathTarget(tuple(parents), tuple(names), node)
 
-    def get(self, path: str, cwd: str = "/") -> Node:
+    def get(self, path: str, cwd: str = "/") -> FileNode:
         """Return what is at a path."""
         node = self.find(path, cwd).node
         if node is None:
@@ -225,23 +225,23 @@ class FileSystem:
         self._leave(source)
         self._enter(target, node)
 
-    def _new_entry(self, place: Place) -> Storage:
+    def _new_entry(self, place: PathTarget) -> Storage:
         if len(place.names) > DEEPEST:
             raise failure(errno.ENAMETOOLONG)
         storage = place.parents[-1].storage
         storage.charge(BLOCK_BYTES)
         return storage
 
-    def _enter(self, place: Place, node: Node) -> None:
+    def _enter(self, place: PathTarget, node: FileNode) -> None:
         place.parents[-1].entries[place.names[-1]] = node
         place.parents[-1].modified_at = self.now()
 
-    def _leave(self, place: Place) -> None:
+    def _leave(self, place: PathTarget) -> None:
         del place.parents[-1].entries[place.names[-1]]
         place.parents[-1].modified_at = self.now()
 
 
-def walk(directory: Directory) -> Iterator[tuple[str, Node]]:
+def walk(directory: Directory) -> Iterator[tuple[str, FileNode]]:
     """Everything below a directory, each with its path from there, in order of names."""
     stack = [(name, directory.entries[name]) for name in sorted(directory.entries, reverse=True)]
     while stack:
@@ -277,7 +277,7 @@ def copy_of(file: File, storage: Storage) -> File:
     return File(storage, file.modified_at, file.mode, bytearray(file.data))
 
 
-def free(node: Node) -> None:
+def free(node: FileNode) -> None:
     """Give back what a node and all below it hold."""
     for each in (node, *(below for _, below in walk(node))) if isinstance(node, Directory) else (node,):
         each.storage.charge(-BLOCK_BYTES)

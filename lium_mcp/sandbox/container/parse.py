@@ -12,12 +12,12 @@ from lium_mcp.sandbox.container.tree import (
     Command,
     For,
     If,
-    Output,
     Part,
     Redirect,
     Script,
     Simple,
     Subshell,
+    Substitution,
     Text,
     Variable,
     Word,
@@ -58,7 +58,7 @@ def parse(text: str) -> Script:
     """
     if len(text) > LONGEST:
         raise SyntaxFault("the command is too long")
-    parser = _Parser(text)
+    parser = _ShellParser(text)
     script = parser.script_until()
     if parser.at < len(text):
         parser.unexpected()
@@ -69,7 +69,7 @@ def _absent(what: str) -> SyntaxFault:
     return SyntaxFault(f"The sandbox's shell has no `{what}`. {KNOWN}")
 
 
-class _Parser:
+class _ShellParser:
     def __init__(self, text: str) -> None:
         self.text = text
         self.at = 0
@@ -296,7 +296,7 @@ class _Parser:
 
     def inside(self, body: str) -> list[Part]:
         """Read a text in which only ``$`` and a backslash mean something."""
-        parser = _Parser(body)
+        parser = _ShellParser(body)
         parser.depth = self.depth
         return parser.quoted_until("")
 
@@ -371,7 +371,7 @@ class _Parser:
             if self.peek() != ")":
                 self.unexpected()
             self.at += 1
-            return Output(body, quoted)
+            return Substitution(body, quoted)
         if match := _VARIABLE.match(self.text, self.at):
             self.at = match.end()
             return Variable(match.group(1) or match.group(2), quoted)

@@ -37,7 +37,7 @@ class Time(Protocol):
 
 
 @dataclass
-class Budget:
+class CommandBudget:
     """What a session or job may still do, with all processes it starts: no command text keeps the sandbox busy."""
 
     steps: int = STEPS
@@ -65,7 +65,7 @@ class Process:
     group: int
     title: str
     started_at: datetime
-    budget: Budget
+    budget: CommandBudget
     cwd: str
     variables: dict[str, str]
     exported: set[str]
@@ -138,7 +138,7 @@ class Kernel:
         """Start a process that no other process starts; it first runs when the kernel does."""
         pid, now = self._next_pid, self.time.now
         return self._started(
-            main, Process(self, pid, pid, title, now, Budget(), cwd, variables, set(variables), streams)
+            main, Process(self, pid, pid, title, now, CommandBudget(), cwd, variables, set(variables), streams)
         )
 
     def fork(self, parent: Process, main: Main, title: str, *, streams: dict[int, Stream], own_group: bool) -> Process:

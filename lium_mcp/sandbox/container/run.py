@@ -40,7 +40,7 @@ class Usage(Exception):
 
 
 @dataclass
-class Call:
+class CommandCall:
     """One command that runs: its arguments, and the process and shell it runs in."""
 
     shell: "Shell"
@@ -73,7 +73,7 @@ class Call:
         return code
 
 
-Program = Callable[[Call], Coroutine[Any, Any, int]]
+Program = Callable[[CommandCall], Coroutine[Any, Any, int]]
 
 
 def running(programs: dict[str, Program], script: str | None) -> Main:
@@ -141,7 +141,7 @@ class Shell:
             return await self._run_file(words)
         title, self.process.title = self.process.title, " ".join(words)[:PATH_BYTES]
         try:
-            return await self._nested(program(Call(self, name, words[1:])))
+            return await self._nested(program(CommandCall(self, name, words[1:])))
         except Usage as usage:
             await self.process.complain(f"{name}: {usage}")
             return MISUSED

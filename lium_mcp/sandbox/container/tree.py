@@ -21,14 +21,14 @@ class Variable:
 
 
 @dataclass(frozen=True)
-class Output:
+class Substitution:
     """``$(...)``."""
 
     script: "Script"
     quoted: bool
 
 
-Part = Text | Variable | Output
+Part = Text | Variable | Substitution
 Word = Sequence[Part]
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from lium_mcp.sandbox.container.files import PATH_BYTES, Directory, FileSystem
-from lium_mcp.sandbox.container.tree import Output, Part, Script, Text, Word
+from lium_mcp.sandbox.container.tree import Part, Script, Substitution, Text, Word
 
 LONGEST: Final = 4 * 1024 * 1024
 MOST_FIELDS: Final = 10_000
@@ -80,7 +80,7 @@ async def _values(part: Part, scope: Scope, *, is_first: bool) -> list[Piece]:
             if is_first and not quoted and (value == "~" or value.startswith("~/")):
                 return [(scope.variables.get("HOME", "/root") + value[1:], False)]
             return [(value, quoted)]
-        case Output(script, quoted):
+        case Substitution(script, quoted):
             return [(await scope.output_of(script), quoted)]
     if part.name in {"@", "*"}:
         return [(argument, part.quoted) for argument in scope.arguments]

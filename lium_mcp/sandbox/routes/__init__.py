@@ -1,9 +1,9 @@
 """The API's operations, one file per resource; each file ends in the table of its routes."""
 
-from lium_mcp.sandbox.routes import account, backups, clusters, keys, market, pods, rents, templates, volumes
+from lium_mcp.sandbox.routes import account, backups, clusters, nodes, pods, rents, templates, volumes, workspace_keys
 
 OPERATIONS = (
-    *market.OPERATIONS,
+    *nodes.OPERATIONS,
     # Before the rents: /executors/cluster/rent is no node's.
     *clusters.OPERATIONS,
     *rents.OPERATIONS,
@@ -12,7 +12,7 @@ OPERATIONS = (
     *templates.OPERATIONS,
     *volumes.OPERATIONS,
     *account.OPERATIONS,
-    *keys.OPERATIONS,
+    *workspace_keys.OPERATIONS,
 )
 
 __all__ = ["OPERATIONS"]

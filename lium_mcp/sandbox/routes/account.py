@@ -8,17 +8,17 @@ from typing import Final
 
 from pydantic import JsonValue
 
+from lium_mcp.sandbox.api_calls import Access, ApiCall, Operation, Reply
 from lium_mcp.sandbox.bodies import AuditQuery, EventsQuery, StatementQuery
-from lium_mcp.sandbox.calls import Access, Call, Operation, Reply
-from lium_mcp.sandbox.clock import iso_zulu
-from lium_mcp.sandbox.errors import invalid, missing
-from lium_mcp.sandbox.records import Account, LedgerRow
+from lium_mcp.sandbox.records import Debit, StoredAccount
+from lium_mcp.sandbox.refusals import invalid, missing
+from lium_mcp.sandbox.simulated_clock import iso_zulu
 from lium_mcp.sandbox.world import RECENT, AuditRow, Event
 
 AUDIT_KEPT: Final = timedelta(days=90)
 
 
-def get_me(call: Call) -> Reply:
+def get_me(call: ApiCall) -> Reply:
     """Say who the caller is, and the balance."""
     me = call.me
     workspace: dict[str, JsonValue] = {
@@ -40,7 +40,7 @@ def get_me(call: Call) -> Reply:
     )
 
 
-def list_events(call: Call) -> Reply:
+def list_events(call: ApiCall) -> Reply:
     """List the account's events, newest first."""
     query, since = call.arguments(EventsQuery), _utc(call.arguments(EventsQuery).since)
     pods, key = call.world.pods, call.key
@@ -62,7 +62,7 @@ def list_events(call: Call) -> Reply:
     return Reply(found[: query.limit])
 
 
-def list_audit(call: Call) -> Reply:
+def list_audit(call: ApiCall) -> Reply:
     """List who changed what, newest first, by cursor."""
     query = call.arguments(AuditQuery)
     start = _decode_cursor(query.cursor)
@@ -77,7 +77,7 @@ def list_audit(call: Call) -> Reply:
     return Reply({"items": [row.body for row in page], "next_cursor": cursor})
 
 
-def _wanted(call: Call, row: AuditRow, query: AuditQuery) -> bool:
+def _wanted(call: ApiCall, row: AuditRow, query: AuditQuery) -> bool:
     since, until, body = _utc(query.since), _utc(query.until), row.body
     actor = body["actor"] if isinstance(body["actor"], dict) else {}
     return (
@@ -100,10 +100,10 @@ def _decode_cursor(cursor: str | None) -> str | None:
         raise invalid(("cursor", "is not a cursor")) from None
 
 
-def get_statement(call: Call) -> Reply:
+def get_statement(call: ApiCall) -> Reply:
     """Group what the ledger charged by pod, most recently billed first."""
     query, world = call.arguments(StatementQuery), call.world
-    rows: dict[str, list[LedgerRow]] = defaultdict(list)
+    rows: dict[str, list[Debit]] = defaultdict(list)
     for row in world.ledger:
         if row.account_id != call.me.id or row.pod_id is None or not call.sees(world.pods[row.pod_id]):
             continue
@@ -122,14 +122,14 @@ def get_statement(call: Call) -> Reply:
     )
 
 
-def _statement_pod(call: Call, pod_id: str, rows: list[LedgerRow]) -> JsonValue:
+def _statement_pod(call: ApiCall, pod_id: str, rows: list[Debit]) -> JsonValue:
     world = call.world
     pod = world.pods[pod_id]
     key = None if pod.api_key_id is None else world.keys.get(pod.api_key_id)
     seconds = sum(row.seconds for row in rows)
     total = float(sum((row.amount for row in rows), Decimal(0)))
     until = rows[-1].billed_until
-    days: dict[date, list[LedgerRow]] = defaultdict(list)
+    days: dict[date, list[Debit]] = defaultdict(list)
     for row in rows:
         days[_billing_day(row)].append(row)
     price = float(pod.price_per_hour)
@@ -162,7 +162,7 @@ def _statement_pod(call: Call, pod_id: str, rows: list[LedgerRow]) -> JsonValue:
     }
 
 
-def _billing_day(row: LedgerRow) -> date:
+def _billing_day(row: Debit) -> date:
     # A debit at midnight is for the day that ends there.
     return (row.at - timedelta(microseconds=1)).date()
 
@@ -173,18 +173,18 @@ def _utc(moment: datetime | None) -> datetime | None:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
-def list_workspaces(call: Call) -> Reply:
+def list_workspaces(call: ApiCall) -> Reply:
     """List the one workspace the caller acts in."""
     return Reply([_workspace_row(call.me)])
 
 
-def get_workspace(call: Call) -> Reply:
+def get_workspace(call: ApiCall) -> Reply:
     """Read the workspace."""
     _require_own_workspace(call)
     return Reply(_workspace_row(call.me))
 
 
-def list_members(call: Call) -> Reply:
+def list_members(call: ApiCall) -> Reply:
     """List the workspace's members: its owner."""
     _require_own_workspace(call)
     me = call.me
@@ -202,12 +202,12 @@ def list_members(call: Call) -> Reply:
     )
 
 
-def _require_own_workspace(call: Call) -> None:
+def _require_own_workspace(call: ApiCall) -> None:
     if call.uuid("workspace_id") != call.me.workspace_id:
         raise missing("Workspace")
 
 
-def _workspace_row(account: Account) -> dict[str, JsonValue]:
+def _workspace_row(account: StoredAccount) -> dict[str, JsonValue]:
     return {
         "id": account.workspace_id,
         "name": account.workspace_name,

@@ -4,7 +4,8 @@ from datetime import datetime
 
 from pydantic import JsonValue
 
-from lium_mcp.sandbox import transfers
+from lium_mcp.sandbox import data_transfers
+from lium_mcp.sandbox.api_calls import Access, ApiCall, Operation, Reply
 from lium_mcp.sandbox.bodies import (
     BackupConfigBody,
     BackupConfigChange,
@@ -12,13 +13,12 @@ from lium_mcp.sandbox.bodies import (
     PageQuery,
     RestoreBody,
 )
-from lium_mcp.sandbox.calls import Access, Call, Operation, Reply
-from lium_mcp.sandbox.clock import iso_naive
-from lium_mcp.sandbox.errors import detailed, missing
-from lium_mcp.sandbox.records import BackupConfig, Pod, Transfer
+from lium_mcp.sandbox.records import StoredBackupConfig, StoredPod, StoredTransfer
+from lium_mcp.sandbox.refusals import detailed, missing
+from lium_mcp.sandbox.simulated_clock import iso_naive
 
 
-def create_config(call: Call) -> Reply:
+def create_config(call: ApiCall) -> Reply:
     """Give a pod its backup schedule."""
     world, body = call.world, call.parse(BackupConfigBody)
     pod = world.pods.get(str(body.pod_id))
@@ -28,7 +28,7 @@ def create_config(call: Call) -> Reply:
     if any(config.pod_id == pod.id for config in world.configs.values()):
         raise detailed(400, "Backup configuration already exists")
     _check_backup_path(call, pod, body.backup_path)
-    config = BackupConfig(
+    config = StoredBackupConfig(
         id=world.new_id("backup-config"),
         account_id=pod.account_id,
         pod_id=pod.id,
@@ -39,17 +39,17 @@ def create_config(call: Call) -> Reply:
         next_at=world.now,
     )
     world.configs[config.id] = config
-    transfers.schedule_next(world, config)
+    data_transfers.schedule_next(world, config)
     return Reply(_config_row(call, config))
 
 
-def list_configs(call: Call) -> Reply:
+def list_configs(call: ApiCall) -> Reply:
     """List all schedules the caller sees."""
     configs = call.world.configs.values()
     return Reply([_config_row(call, config) for config in configs if call.sees(call.world.pods[config.pod_id])])
 
 
-def get_config_for_pod(call: Call) -> Reply:
+def get_config_for_pod(call: ApiCall) -> Reply:
     """Read the schedule of one pod."""
     pod = call.pod()
     for config in call.world.configs.values():
@@ -58,7 +58,7 @@ def get_config_for_pod(call: Call) -> Reply:
     raise missing("Backup configuration")
 
 
-def update_config(call: Call) -> Reply:
+def update_config(call: ApiCall) -> Reply:
     """Change a schedule; a refused change leaves it as it was."""
     config, body = _config(call), call.parse(BackupConfigChange)
     if body.backup_path is not None:
@@ -69,51 +69,51 @@ def update_config(call: Call) -> Reply:
     config.updated_at = call.world.now
     if body.backup_frequency_hours is not None:
         config.frequency_hours = body.backup_frequency_hours
-        transfers.schedule_next(call.world, config)
+        data_transfers.schedule_next(call.world, config)
     return Reply(_config_row(call, config))
 
 
-def delete_config(call: Call) -> Reply:
+def delete_config(call: ApiCall) -> Reply:
     """End the scheduled backups; what is stored stays until its retention ends."""
     del call.world.configs[_config(call).id]
     return Reply({"success": True})
 
 
-def backup_now(call: Call) -> Reply:
+def backup_now(call: ApiCall) -> Reply:
     """Start a backup by hand; it needs the pod's configuration."""
     pod, body = call.pod(write=True), call.parse(BackupNowBody)
     config = next((config for config in call.world.configs.values() if config.pod_id == pod.id), None)
     if config is None:
         raise detailed(400, "The pod has no backup configuration")
     _require_running(pod)
-    transfers.require_idle(call.world, pod.id)
-    run = transfers.begin_backup(call.world, pod, config, name=body.name)
+    data_transfers.require_idle(call.world, pod.id)
+    run = data_transfers.begin_backup(call.world, pod, config, name=body.name)
     return Reply({"success": True, "backup_log_id": run.id})
 
 
-def restore(call: Call) -> Reply:
+def restore(call: ApiCall) -> Reply:
     """Restore a backup, of whichever pod of the account, into a running pod."""
     pod, body = call.pod(write=True), call.parse(RestoreBody)
     world = call.world
-    backup = transfers.restorable(world, call.me.id, str(body.backup_id))
+    backup = data_transfers.restorable(world, call.me.id, str(body.backup_id))
     _require_running(pod)
     template = world.templates.get(pod.template_id)
     volume = template.local_volume if template is not None else "/root"
-    transfers.check_path(volume, body.restore_path, what="restore_path", may_be_empty=False)
+    data_transfers.check_path(volume, body.restore_path, what="restore_path", may_be_empty=False)
     if body.restore_path.rstrip("/") in pod.restored_paths:
         raise detailed(400, "restore_path must be a new or empty directory")
-    transfers.require_idle(world, pod.id)
-    run = transfers.prepare_restore(world, pod, backup, body.restore_path)
-    transfers.begin_restore(world, run)
+    data_transfers.require_idle(world, pod.id)
+    run = data_transfers.prepare_restore(world, pod, backup, body.restore_path)
+    data_transfers.begin_restore(world, run)
     return Reply({"restore_log_id": run.id})
 
 
-def list_backups(call: Call) -> Reply:
+def list_backups(call: ApiCall) -> Reply:
     """List the backups of the account, newest first."""
     return _page(call, _runs(call, "backup"))
 
 
-def list_backups_for_pod(call: Call) -> Reply:
+def list_backups_for_pod(call: ApiCall) -> Reply:
     """List the backups of one pod, newest first; also when it is gone."""
     pod = call.pod(gone_too=True)
     runs = [run for run in _runs(call, "backup") if run.pod_id == pod.id]
@@ -122,12 +122,12 @@ def list_backups_for_pod(call: Call) -> Reply:
     return _page(call, runs)
 
 
-def get_backup(call: Call) -> Reply:
+def get_backup(call: ApiCall) -> Reply:
     """Read one backup."""
     return Reply(_backup_row(_run(call, "backup_id", "backup", "Backup log"), call.world.now))
 
 
-def delete_backup(call: Call) -> Reply:
+def delete_backup(call: ApiCall) -> Reply:
     """Delete the stored data of a finished backup, in the background."""
     run = _run(call, "backup_id", "backup", "Backup log")
     if run.is_active:
@@ -138,35 +138,35 @@ def delete_backup(call: Call) -> Reply:
         raise detailed(409, {"message": "A restore reads this backup", "active_operation_id": restoring.id})
     if run.status != "COMPLETED" or run.deletion_state is not None:
         raise detailed(400, "Only a completed backup can be deleted")
-    transfers.begin_deletion(call.world, run)
+    data_transfers.begin_deletion(call.world, run)
     return Reply({"success": True})
 
 
-def cancel_backup(call: Call) -> Reply:
+def cancel_backup(call: ApiCall) -> Reply:
     """Cancel a backup that is going."""
     return _cancel(call, _run(call, "backup_id", "backup", "Backup log"))
 
 
-def cancel_restore(call: Call) -> Reply:
+def cancel_restore(call: ApiCall) -> Reply:
     """Cancel a restore that is going; what was written stays."""
     return _cancel(call, _run(call, "restore_id", "restore", "Restore log"))
 
 
-def list_restores(call: Call) -> Reply:
+def list_restores(call: ApiCall) -> Reply:
     """List the restores into a pod, newest first."""
     pod = call.pod(gone_too=True)
     return _page(call, [run for run in _runs(call, "restore") if run.pod_id == pod.id])
 
 
-def _cancel(call: Call, run: Transfer) -> Reply:
+def _cancel(call: ApiCall, run: StoredTransfer) -> Reply:
     call.require_write(call.world.pods[run.pod_id])
     if not run.is_active:
         raise detailed(400, f"The {run.kind} is {run.status} and cannot be cancelled")
-    transfers.cancel(call.world, run)
+    data_transfers.cancel(call.world, run)
     return Reply({"success": True})
 
 
-def _config(call: Call) -> BackupConfig:
+def _config(call: ApiCall) -> StoredBackupConfig:
     config = call.world.configs.get(call.uuid("config_id"))
     if config is None or not call.sees(call.world.pods[config.pod_id]):
         raise missing("Backup configuration")
@@ -174,19 +174,19 @@ def _config(call: Call) -> BackupConfig:
     return config
 
 
-def _run(call: Call, parameter: str, kind: str, what: str) -> Transfer:
+def _run(call: ApiCall, parameter: str, kind: str, what: str) -> StoredTransfer:
     run = call.world.transfers.get(call.uuid(parameter))
     if run is None or run.kind != kind or not call.sees(call.world.pods[run.pod_id]):
         raise missing(what)
     return run
 
 
-def _runs(call: Call, kind: str) -> list[Transfer]:
+def _runs(call: ApiCall, kind: str) -> list[StoredTransfer]:
     seen = [run for run in call.world.transfers.values() if run.kind == kind and call.sees(call.world.pods[run.pod_id])]
     return seen[::-1]
 
 
-def _page(call: Call, runs: list[Transfer]) -> Reply:
+def _page(call: ApiCall, runs: list[StoredTransfer]) -> Reply:
     query = call.arguments(PageQuery)
     now, start = call.world.now, (query.page - 1) * query.limit
     rows: list[JsonValue] = [
@@ -198,22 +198,22 @@ def _page(call: Call, runs: list[Transfer]) -> Reply:
     return Reply({"items": rows, "has_next": len(runs) > start + query.limit, "total": len(runs)})
 
 
-def _require_running(pod: Pod) -> None:
+def _require_running(pod: StoredPod) -> None:
     if pod.status != "RUNNING":
         raise detailed(400, f"The pod is {pod.status}")
 
 
-def _check_backup_path(call: Call, pod: Pod, path: str) -> None:
+def _check_backup_path(call: ApiCall, pod: StoredPod, path: str) -> None:
     template = call.world.templates.get(pod.template_id)
     volume = template.local_volume if template is not None else "/root"
-    transfers.check_path(volume, path, what="backup_path", may_be_empty=True)
+    data_transfers.check_path(volume, path, what="backup_path", may_be_empty=True)
 
 
 def _when(moment: datetime | None) -> str | None:
     return None if moment is None else iso_naive(moment)
 
 
-def _config_row(call: Call, config: BackupConfig) -> dict[str, JsonValue]:
+def _config_row(call: ApiCall, config: StoredBackupConfig) -> dict[str, JsonValue]:
     is_old = call.world.faults.is_armed("old_server")
     return {
         "id": config.id,
@@ -229,7 +229,7 @@ def _config_row(call: Call, config: BackupConfig) -> dict[str, JsonValue]:
     }
 
 
-def _progress_part(run: Transfer, now: datetime) -> dict[str, JsonValue]:
+def _progress_part(run: StoredTransfer, now: datetime) -> dict[str, JsonValue]:
     share = run.progress(now) / 100
     elapsed = 0.0 if run.started_at is None else ((run.completed_at or now) - run.started_at).total_seconds()
     done = int(run.total_bytes * share)
@@ -250,7 +250,7 @@ def _progress_part(run: Transfer, now: datetime) -> dict[str, JsonValue]:
     }
 
 
-def _backup_row(run: Transfer, now: datetime) -> dict[str, JsonValue]:
+def _backup_row(run: StoredTransfer, now: datetime) -> dict[str, JsonValue]:
     return {
         "id": run.id,
         "backup_config_id": run.config_id,
@@ -265,7 +265,7 @@ def _backup_row(run: Transfer, now: datetime) -> dict[str, JsonValue]:
     }
 
 
-def _restore_row(run: Transfer, now: datetime) -> dict[str, JsonValue]:
+def _restore_row(run: StoredTransfer, now: datetime) -> dict[str, JsonValue]:
     return {
         "id": run.id,
         "backup_id": run.backup_id,
@@ -281,7 +281,7 @@ def _restore_row(run: Transfer, now: datetime) -> dict[str, JsonValue]:
     }
 
 
-def _stage(run: Transfer, now: datetime) -> str | None:
+def _stage(run: StoredTransfer, now: datetime) -> str | None:
     if not run.is_active:
         return None
     if run.started_at is None:

@@ -6,17 +6,17 @@ from typing import Final
 from pydantic import JsonValue
 
 from lium_mcp.sandbox import idempotency, lifecycle
+from lium_mcp.sandbox.api_calls import Access, ApiCall, Operation, Reply
 from lium_mcp.sandbox.bodies import ClusterRentBody
-from lium_mcp.sandbox.calls import Access, Call, Operation, Reply
-from lium_mcp.sandbox.errors import refuse
 from lium_mcp.sandbox.market import Node
 from lium_mcp.sandbox.node_rows import listing_row
-from lium_mcp.sandbox.routes.rents import Terms, require_means, start
+from lium_mcp.sandbox.refusals import refuse
+from lium_mcp.sandbox.routes.rents import RentTerms, require_means, start
 
 CLUSTER_IMAGE: Final = "daturaai/lium-cluster"
 
 
-async def rent_cluster(call: Call) -> Reply:
+async def rent_cluster(call: ApiCall) -> Reply:
     """Rent several whole nodes of one fabric, all or nothing."""
     world, body = call.world, call.parse(ClusterRentBody)
     nodes = [world.market.nodes.get(str(node_id)) for node_id in body.executor_uuids]
@@ -33,7 +33,7 @@ async def rent_cluster(call: Call) -> Reply:
             raise refuse(400, "template_invalid", f"A cluster needs a template of {CLUSTER_IMAGE}.")
         if (problem := _cluster_problem(call, known)) is not None:
             return Reply({"success": False, "pod_ids": [], "message": problem})
-        terms = Terms(
+        terms = RentTerms(
             name=body.pod_name,
             template=template,
             public_keys=body.user_public_key,
@@ -47,7 +47,7 @@ async def rent_cluster(call: Call) -> Reply:
     return await idempotency.once(call, work)
 
 
-def list_cluster_offers(call: Call) -> Reply:
+def list_cluster_offers(call: ApiCall) -> Reply:
     """List the fabrics that have two free members or more."""
     world = call.world
     offers: list[JsonValue] = []
@@ -69,7 +69,7 @@ def list_cluster_offers(call: Call) -> Reply:
     return Reply(offers)
 
 
-def delete_cluster(call: Call) -> Reply:
+def delete_cluster(call: ApiCall) -> Reply:
     """Remove every member; a member that still boots, or may not be touched, stops it all."""
     world, cluster_id = call.world, call.uuid("cluster_id")
     members = [
@@ -107,7 +107,7 @@ def delete_cluster(call: Call) -> Reply:
     return Reply({"cluster_id": cluster_id, "success": not failures, "message": message, "pods": rows})
 
 
-def _cluster_problem(call: Call, nodes: list[Node]) -> str | None:
+def _cluster_problem(call: ApiCall, nodes: list[Node]) -> str | None:
     if len({node.id for node in nodes}) != len(nodes):
         return "A node is named twice"
     if nodes[0].fabric_id is None or len({node.fabric_id for node in nodes}) != 1:

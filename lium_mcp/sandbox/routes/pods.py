@@ -11,6 +11,7 @@ from typing import Final
 from pydantic import JsonValue
 
 from lium_mcp.sandbox import lifecycle
+from lium_mcp.sandbox.api_calls import Access, ApiCall, Operation, Reply
 from lium_mcp.sandbox.bodies import (
     FeedbackBody,
     GpuResetBody,
@@ -20,14 +21,13 @@ from lium_mcp.sandbox.bodies import (
     ScheduleBody,
     SwitchTemplateBody,
 )
-from lium_mcp.sandbox.calls import Access, Call, Operation, Reply
-from lium_mcp.sandbox.clock import iso_naive
-from lium_mcp.sandbox.errors import detailed, missing, rate_limited, refuse
-from lium_mcp.sandbox.ledger import require_budget
+from lium_mcp.sandbox.money import require_budget
 from lium_mcp.sandbox.node_rows import gpu_uuid
 from lium_mcp.sandbox.pod_rows import LogLines, pod_row, ports_mapping, record_row
-from lium_mcp.sandbox.records import GpuReset, Pod, Template
+from lium_mcp.sandbox.records import StoredGpuReset, StoredPod, StoredTemplate
+from lium_mcp.sandbox.refusals import detailed, missing, rate_limited, refuse
 from lium_mcp.sandbox.routes.rents import NOT_READY, require_free_volume
+from lium_mcp.sandbox.simulated_clock import iso_naive
 from lium_mcp.sandbox.world import RECENT
 
 POLL_WINDOW_SECONDS: Final = 60.0
@@ -38,7 +38,7 @@ JUPYTER_SECONDS: Final = (15.0, 40.0)
 LIVE: Final = frozenset({"RUNNING", "REBOOT_FAILED"})
 
 
-def list_pods(call: Call) -> Reply:
+def list_pods(call: ApiCall) -> Reply:
     """List the pods the caller sees; at most so many times a minute."""
     _count_poll(call)
     wanted = call.query.get("api_key_id")
@@ -55,7 +55,7 @@ def list_pods(call: Call) -> Reply:
     return Reply([pod_row(call.world, pod) for pod in sorted(pods, key=lambda pod: pod.id)])
 
 
-def _count_poll(call: Call) -> None:
+def _count_poll(call: ApiCall) -> None:
     # A minute has passed when it has in real time, so that a frozen clock locks nobody out for ever, or in the
     # sandbox's, so that a test that turns the clock instead of waiting is not told that it polls too often.
     world = call.world
@@ -67,7 +67,7 @@ def _count_poll(call: Call) -> None:
     polls.append((real, world.now))
 
 
-def get_pod(call: Call) -> Reply:
+def get_pod(call: ApiCall) -> Reply:
     """Read one pod."""
     pod = call.pod()
     if pod.readable_from is not None and call.world.now < pod.readable_from:
@@ -77,7 +77,7 @@ def get_pod(call: Call) -> Reply:
     return Reply(row)
 
 
-def delete_pod(call: Call) -> Reply:
+def delete_pod(call: ApiCall) -> Reply:
     """Begin to remove a pod; one that still deploys is refused."""
     pod = call.pod(write=True)
     feedback = call.parse(FeedbackBody)
@@ -92,21 +92,21 @@ def delete_pod(call: Call) -> Reply:
     return Reply({"success": True, "message": "Pod deletion started"})
 
 
-def send_feedback(call: Call) -> Reply:
+def send_feedback(call: ApiCall) -> Reply:
     """Rate a live pod's node; only the first rating counts."""
     pod = call.pod(write=True)
     feedback = call.parse(FeedbackBody)
     return Reply({"success": True, "recorded": _keep_feedback(pod, feedback)})
 
 
-def _keep_feedback(pod: Pod, feedback: FeedbackBody) -> bool:
+def _keep_feedback(pod: StoredPod, feedback: FeedbackBody) -> bool:
     if pod.feedback is not None or not feedback.model_fields_set:
         return False
     pod.feedback = feedback.model_dump()
     return True
 
 
-def reboot_pod(call: Call) -> Reply:
+def reboot_pod(call: ApiCall) -> Reply:
     """Replace the container, perhaps with another volume."""
     pod, body = call.pod(write=True), call.parse(RebootBody)
     _require_live(pod)
@@ -117,7 +117,7 @@ def reboot_pod(call: Call) -> Reply:
     return Reply(pod_row(call.world, pod))
 
 
-def switch_template(call: Call) -> Reply:
+def switch_template(call: ApiCall) -> Reply:
     """Run another template: a clone of it, under a new id, starts in the pod."""
     pod, body = call.pod(write=True), call.parse(SwitchTemplateBody)
     template = call.template(str(body.template_id))
@@ -126,7 +126,7 @@ def switch_template(call: Call) -> Reply:
     if template.status in NOT_READY:
         raise refuse(400, "template_invalid", f"The template cannot be used: {template.status}.")
     _require_live(pod)
-    clone = Template(
+    clone = StoredTemplate(
         id=call.world.new_id("template"),
         user_id=pod.account_id,
         created_at=call.world.now,
@@ -144,7 +144,7 @@ def switch_template(call: Call) -> Reply:
     return Reply(row | {"template_id": clone.id})
 
 
-def schedule_removal(call: Call) -> Reply:
+def schedule_removal(call: ApiCall) -> Reply:
     """Set or replace the time at which the pod is removed."""
     pod, body = call.pod(write=True), call.parse(ScheduleBody)
     if pod.status == "DELETING":
@@ -157,14 +157,14 @@ def schedule_removal(call: Call) -> Reply:
     return Reply({"message": "Removal scheduled"})
 
 
-def cancel_removal(call: Call) -> Reply:
+def cancel_removal(call: ApiCall) -> Reply:
     """Forget the scheduled removal."""
     pod = call.pod(write=True)
     pod.removal_scheduled_at = None
     return Reply({"message": "Schedule cancelled"})
 
 
-def install_jupyter(call: Call) -> Reply:
+def install_jupyter(call: ApiCall) -> Reply:
     """Install Jupyter on one of the pod's mapped ports."""
     pod, body = call.pod(write=True), call.parse(JupyterBody)
     world, port = call.world, body.jupyter_internal_port
@@ -184,7 +184,7 @@ def install_jupyter(call: Call) -> Reply:
     return Reply({"message": "Installation started"})
 
 
-def reset_gpu(call: Call) -> Reply:
+def reset_gpu(call: ApiCall) -> Reply:
     """Reset GPUs; the answer comes by polling."""
     pod, body = call.pod(write=True), call.parse(GpuResetBody)
     world = call.world
@@ -198,7 +198,7 @@ def reset_gpu(call: Call) -> Reply:
         raise refuse(409, "gpu_reset_unavailable", message, detail={"message": message, "gpus": []})
     if earlier and world.now - earlier[-1].started_at < RESET_INTERVAL:
         raise rate_limited(math.ceil((earlier[-1].started_at + RESET_INTERVAL - world.now).total_seconds()))
-    reset = GpuReset(world.new_id("reset"), pod.id, indices, world.now)
+    reset = StoredGpuReset(world.new_id("reset"), pod.id, indices, world.now)
     world.resets[reset.id] = reset
     actor = call.actor
 
@@ -213,7 +213,7 @@ def reset_gpu(call: Call) -> Reply:
     return Reply({"request_id": reset.id, "status": "running"}, status=202)
 
 
-def get_gpu_reset(call: Call) -> Reply:
+def get_gpu_reset(call: ApiCall) -> Reply:
     """Say how far a reset is."""
     pod, reset = call.pod(), call.world.resets.get(call.path_params["request_id"])
     if reset is None or reset.pod_id != pod.id:
@@ -244,7 +244,7 @@ def get_gpu_reset(call: Call) -> Reply:
     )
 
 
-def stream_logs(call: Call) -> Reply:
+def stream_logs(call: ApiCall) -> Reply:
     """Print what the main process printed; with follow, stay until the pod stops."""
     pod, query = call.pod(), call.arguments(LogsQuery)
     if pod.started_at is None:
@@ -252,7 +252,7 @@ def stream_logs(call: Call) -> Reply:
     return Reply(stream=_log_stream(call, pod, query))
 
 
-async def _log_stream(call: Call, pod: Pod, query: LogsQuery) -> AsyncIterator[bytes]:
+async def _log_stream(call: ApiCall, pod: StoredPod, query: LogsQuery) -> AsyncIterator[bytes]:
     world, boot = call.world, pod.boot
     node, template = world.market.nodes[pod.node_id], world.templates.get(pod.template_id)
     sent = max(0, len(LogLines(pod, template, node, world.now)) - query.tail)
@@ -270,18 +270,18 @@ async def _log_stream(call: Call, pod: Pod, query: LogsQuery) -> AsyncIterator[b
             return
 
 
-def list_pod_events(call: Call) -> Reply:
+def list_pod_events(call: ApiCall) -> Reply:
     """List what happened to a pod, oldest first; also when it is gone."""
     pod = call.pod(gone_too=True)
     return Reply([event.body for event in call.world.events if event.body["pod_id"] == pod.id])
 
 
-def get_pod_record(call: Call) -> Reply:
+def get_pod_record(call: ApiCall) -> Reply:
     """Say what a run ran on and what it cost."""
     return Reply(record_row(call.world, call.pod(gone_too=True)))
 
 
-def get_pod_statement(call: Call) -> Reply:
+def get_pod_statement(call: ApiCall) -> Reply:
     """Total what the ledger charged for a pod."""
     pod = call.pod(gone_too=True)
     return Reply(
@@ -297,12 +297,12 @@ def get_pod_statement(call: Call) -> Reply:
     )
 
 
-def _require_live(pod: Pod) -> None:
+def _require_live(pod: StoredPod) -> None:
     if pod.status not in LIVE:
         raise refuse(400, "pod_not_running", f"The pod is {pod.status}.")
 
 
-def _require_running(pod: Pod) -> None:
+def _require_running(pod: StoredPod) -> None:
     if pod.status != "RUNNING":
         raise refuse(400, "pod_not_running", f"The pod is {pod.status}.")
 

@@ -8,15 +8,15 @@ from typing import Final
 
 from pydantic import JsonValue
 
-from lium_mcp.sandbox import idempotency, ledger, lifecycle, transfers
+from lium_mcp.sandbox import data_transfers, idempotency, lifecycle, money
+from lium_mcp.sandbox.api_calls import Access, ApiCall, Operation, Reply
 from lium_mcp.sandbox.bodies import RentBody, RentBySpecBody
-from lium_mcp.sandbox.calls import Access, Call, Operation, Reply
-from lium_mcp.sandbox.errors import Refusal, missing, refuse
 from lium_mcp.sandbox.market import Node, take_for_another_renter, take_off_market
 from lium_mcp.sandbox.node_rows import listing_row
-from lium_mcp.sandbox.records import Pod, Template
-from lium_mcp.sandbox.routes.market import recommended_images
-from lium_mcp.sandbox.selection import candidates_for
+from lium_mcp.sandbox.records import StoredPod, StoredTemplate
+from lium_mcp.sandbox.refusals import Refusal, missing, refuse
+from lium_mcp.sandbox.routes.nodes import recommended_images
+from lium_mcp.sandbox.specification import candidates_for
 
 MAX_TERMINATION_HOURS: Final = 720
 BUILD_CONTEXT_KEPT: Final = timedelta(hours=1)
@@ -24,7 +24,7 @@ ALTERNATIVES_SHOWN: Final = 5
 NOT_READY: Final = frozenset({"VERIFY_PENDING", "VERIFY_FAILED"})
 
 
-async def rent_executor(call: Call) -> Reply:
+async def rent_executor(call: ApiCall) -> Reply:
     """Rent GPUs on a chosen node; without gpu_count, all that are free."""
     world, body = call.world, call.parse(RentBody)
     node = world.market.nodes.get(call.uuid("executor_id"))
@@ -44,7 +44,7 @@ async def rent_executor(call: Call) -> Reply:
     return await idempotency.once(call, work)
 
 
-async def rent_by_spec(call: Call) -> Reply:
+async def rent_by_spec(call: ApiCall) -> Reply:
     """Rent on the cheapest node that satisfies the constraints, or only say which that would be."""
     world, body = call.world, call.parse(RentBySpecBody)
     count = body.gpu_count or 1
@@ -74,12 +74,12 @@ async def rent_by_spec(call: Call) -> Reply:
     return await idempotency.once(call, work, stores_refusals=not body.dry_run)
 
 
-def _candidates(call: Call, body: RentBySpecBody, count: int) -> list[Node] | Refusal:
+def _candidates(call: ApiCall, body: RentBySpecBody, count: int) -> list[Node] | Refusal:
     world = call.world
     return candidates_for(world.market, world.now, body, count, loosely=world.faults.is_armed("loose_gpu_types"))
 
 
-def upload_build_context(call: Call) -> Reply:
+def upload_build_context(call: ApiCall) -> Reply:
     """Keep a gzipped archive for a Dockerfile build."""
     if not call.body.startswith(b"\x1f\x8b"):
         raise refuse(400, "build_context_invalid", "The build context must be a gzipped archive.")
@@ -89,11 +89,11 @@ def upload_build_context(call: Call) -> Reply:
 
 
 @dataclass(frozen=True)
-class Terms:
+class RentTerms:
     """What a rent asks for besides the node."""
 
     name: str
-    template: Template
+    template: StoredTemplate
     public_keys: list[str]
     extra_ports: int = 0
     encryption: bool = False
@@ -103,14 +103,14 @@ class Terms:
     restore_path: str | None = None
 
 
-def require_means(call: Call, price: Decimal) -> None:
+def require_means(call: ApiCall, price: Decimal) -> None:
     """The checks that come before the idempotency record: the key's budget, the account's balance."""
     route = f"{call.operation.method} {call.operation.path}"
-    ledger.require_budget(call.world, call.key, route=route, amount=ledger.floor_usd(price))
-    ledger.require_balance(call.world, call.me, price)
+    money.require_budget(call.world, call.key, route=route, amount=money.floor_usd(price))
+    money.require_balance(call.world, call.me, price)
 
 
-def _template_for(call: Call, body: RentBody) -> Template | None:
+def _template_for(call: ApiCall, body: RentBody) -> StoredTemplate | None:
     if body.dockerfile_content is not None:
         digest = body.build_context_sha256
         uploaded = None if digest is None else call.world.contexts.get(digest)
@@ -127,7 +127,7 @@ def _template_for(call: Call, body: RentBody) -> Template | None:
     return template
 
 
-def _built_template(call: Call, dockerfile: str) -> Template:
+def _built_template(call: ApiCall, dockerfile: str) -> StoredTemplate:
     digest = hashlib.sha256(dockerfile.encode()).hexdigest()[:12]
     body: dict[str, JsonValue] = {
         "name": f"build-{digest}",
@@ -141,7 +141,7 @@ def _built_template(call: Call, dockerfile: str) -> Template:
         "is_private": True,
         "one_time_template": True,
     }
-    return Template(
+    return StoredTemplate(
         call.world.new_id("template"),
         call.me.id,
         call.world.now,
@@ -152,7 +152,7 @@ def _built_template(call: Call, dockerfile: str) -> Template:
     )
 
 
-def _recommended_template(call: Call, node: Node) -> Template:
+def _recommended_template(call: ApiCall, node: Node) -> StoredTemplate:
     image, tag = recommended_images(node.driver)[0]
     return next(
         template
@@ -161,7 +161,7 @@ def _recommended_template(call: Call, node: Node) -> Template:
     )
 
 
-def _terms(call: Call, body: RentBody, template: Template | None) -> Terms:
+def _terms(call: ApiCall, body: RentBody, template: StoredTemplate | None) -> RentTerms:
     world = call.world
     if template is None:
         raise refuse(400, "template_invalid", "A template or a Dockerfile is needed.")
@@ -173,9 +173,9 @@ def _terms(call: Call, body: RentBody, template: Template | None) -> Terms:
     if body.enable_volume_encryption and not template.supports_encryption:
         raise refuse(400, "template_invalid", "The template does not support volume encryption.")
     if body.backup_log_id is not None and body.restore_path is not None:
-        transfers.restorable(world, call.me.id, str(body.backup_log_id))
-        transfers.check_path(template.local_volume, body.restore_path, what="restore_path", may_be_empty=False)
-    return Terms(
+        data_transfers.restorable(world, call.me.id, str(body.backup_log_id))
+        data_transfers.check_path(template.local_volume, body.restore_path, what="restore_path", may_be_empty=False)
+    return RentTerms(
         name=body.pod_name,
         template=template,
         public_keys=body.user_public_key,
@@ -188,7 +188,7 @@ def _terms(call: Call, body: RentBody, template: Template | None) -> Terms:
     )
 
 
-def require_free_volume(call: Call, volume_id: str) -> None:
+def require_free_volume(call: ApiCall, volume_id: str) -> None:
     """Refuse a volume that is not the account's or is mounted elsewhere."""
     volume = call.world.volumes.get(volume_id)
     if volume is None or volume.account_id != call.me.id:
@@ -197,7 +197,7 @@ def require_free_volume(call: Call, volume_id: str) -> None:
         raise refuse(400, "volume_in_use", f"The volume is attached to pod {pod.id}.")
 
 
-def _take(call: Call, node: Node, gpu_count: int | None, terms: Terms) -> Pod:
+def _take(call: ApiCall, node: Node, gpu_count: int | None, terms: RentTerms) -> StoredPod:
     """Rent the node, or refuse for a reason that lies with the node."""
     world = call.world
     if world.faults.strike("node_taken", executor_id=node.id):
@@ -219,8 +219,13 @@ def _take(call: Call, node: Node, gpu_count: int | None, terms: Terms) -> Pod:
 
 
 def start(
-    call: Call, node: Node, count: int, terms: Terms, *, cluster: tuple[str, int] | tuple[None, None] = (None, None)
-) -> Pod:
+    call: ApiCall,
+    node: Node,
+    count: int,
+    terms: RentTerms,
+    *,
+    cluster: tuple[str, int] | tuple[None, None] = (None, None),
+) -> StoredPod:
     """Take GPUs that were found free, and note the rent."""
     world = call.world
     restore = None
@@ -228,7 +233,7 @@ def start(
         restore = (world.transfers[terms.backup_id], terms.restore_path)
     world.templates.setdefault(terms.template.id, terms.template)
     links = node.gpu.nvlink_links
-    order = lifecycle.Order(
+    order = lifecycle.PodOrder(
         account=call.me,
         key=call.key,
         node=node,
@@ -269,7 +274,13 @@ def start(
 
 
 def _spec_reply(
-    call: Call, candidates: list[Node], count: int, template: Template, *, attempts: int, pod: Pod | None = None
+    call: ApiCall,
+    candidates: list[Node],
+    count: int,
+    template: StoredTemplate,
+    *,
+    attempts: int,
+    pod: StoredPod | None = None,
 ) -> Reply:
     world = call.world
     chosen = candidates[max(0, attempts - 1)]
@@ -290,7 +301,7 @@ def _spec_reply(
     )
 
 
-def _alternative(call: Call, node: Node, count: int) -> JsonValue:
+def _alternative(call: ApiCall, node: Node, count: int) -> JsonValue:
     world = call.world
     price = world.market.price(node, world.now)
     return {

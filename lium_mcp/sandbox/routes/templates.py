@@ -5,18 +5,18 @@ from typing import Final
 from pydantic import JsonValue
 
 from lium_mcp.sandbox import lifecycle
+from lium_mcp.sandbox.api_calls import Access, ApiCall, Operation, Reply
 from lium_mcp.sandbox.bodies import CredentialBody, TemplateBody
-from lium_mcp.sandbox.calls import Access, Call, Operation, Reply
-from lium_mcp.sandbox.clock import iso_naive
-from lium_mcp.sandbox.errors import missing, refuse
-from lium_mcp.sandbox.records import Credential, Template
+from lium_mcp.sandbox.records import StoredCredential, StoredTemplate
+from lium_mcp.sandbox.refusals import missing, refuse
+from lium_mcp.sandbox.simulated_clock import iso_naive
 from lium_mcp.sandbox.world import World
 
 VERIFY_SECONDS: Final = (40.0, 90.0)
 IMAGE_FIELDS: Final = ("docker_image", "docker_image_tag", "docker_image_digest", "docker_credential_id")
 
 
-def list_templates(call: Call) -> Reply:
+def list_templates(call: ApiCall) -> Reply:
     """List the public templates and the caller's own."""
     mine = None if call.account is None else call.account.id
     visible = [
@@ -27,18 +27,18 @@ def list_templates(call: Call) -> Reply:
     return Reply([template_row(template) for template in visible])
 
 
-def create_template(call: Call) -> Reply:
+def create_template(call: ApiCall) -> Reply:
     """Create a template; a private one is verified, a one-time one is trusted."""
     body = call.parse(TemplateBody)
     world = call.world
-    template = Template(world.new_id("template"), call.me.id, world.now, "CREATED", _stored(body))
+    template = StoredTemplate(world.new_id("template"), call.me.id, world.now, "CREATED", _stored(body))
     world.templates[template.id] = template
     if body.is_private and not body.one_time_template:
         _verify(world, template)
     return Reply(template_row(template))
 
 
-def get_template(call: Call) -> Reply:
+def get_template(call: ApiCall) -> Reply:
     """Read one template."""
     template = call.template(call.uuid("template_id"))
     if template is None:
@@ -46,7 +46,7 @@ def get_template(call: Call) -> Reply:
     return Reply(template_row(template))
 
 
-def update_template(call: Call) -> Reply:
+def update_template(call: ApiCall) -> Reply:
     """Replace a template; pods that run on it are rebooted."""
     template, body = _own(call), call.parse(TemplateBody)
     before, template.body = template.body, _stored(body)
@@ -61,7 +61,7 @@ def update_template(call: Call) -> Reply:
     return Reply(template_row(template))
 
 
-def delete_template(call: Call) -> Reply:
+def delete_template(call: ApiCall) -> Reply:
     """Delete a template that no pod runs on."""
     template = _own(call)
     if any(pod.template_id == template.id for pod in call.world.open_pods(call.me.id)):
@@ -70,34 +70,34 @@ def delete_template(call: Call) -> Reply:
     return Reply({"success": True})
 
 
-def list_credentials(call: Call) -> Reply:
+def list_credentials(call: ApiCall) -> Reply:
     """List the registry logins, without their passwords."""
     mine = [entry for entry in call.world.credentials.values() if entry.account_id == call.me.id]
     return Reply([_credential_row(entry) for entry in mine])
 
 
-def create_credential(call: Call) -> Reply:
+def create_credential(call: ApiCall) -> Reply:
     """Add a registry login."""
     body = call.parse(CredentialBody)
-    entry = Credential(call.world.new_id("credential"), call.me.id, body.docker_username, body.docker_password)
+    entry = StoredCredential(call.world.new_id("credential"), call.me.id, body.docker_username, body.docker_password)
     call.world.credentials[entry.id] = entry
     return Reply(_credential_row(entry))
 
 
-def update_credential(call: Call) -> Reply:
+def update_credential(call: ApiCall) -> Reply:
     """Change a registry login."""
     entry, body = _credential(call), call.parse(CredentialBody)
     entry.username, entry.password = body.docker_username, body.docker_password
     return Reply(_credential_row(entry))
 
 
-def delete_credential(call: Call) -> Reply:
+def delete_credential(call: ApiCall) -> Reply:
     """Delete a registry login."""
     del call.world.credentials[_credential(call).id]
     return Reply({"success": True})
 
 
-def template_row(template: Template) -> dict[str, JsonValue]:
+def template_row(template: StoredTemplate) -> dict[str, JsonValue]:
     """Build the row of a template."""
     return {
         "id": template.id,
@@ -125,7 +125,7 @@ def _stored(body: TemplateBody) -> dict[str, JsonValue]:
     return stored
 
 
-def _verify(world: World, template: Template) -> None:
+def _verify(world: World, template: StoredTemplate) -> None:
     template.status = "VERIFY_PENDING"
     version = template.updated_at
 
@@ -139,7 +139,7 @@ def _verify(world: World, template: Template) -> None:
     world.after(world.pick(*VERIFY_SECONDS, "verify", template.id), finish)
 
 
-def _own(call: Call) -> Template:
+def _own(call: ApiCall) -> StoredTemplate:
     template = call.template(call.uuid("template_id"))
     if template is None:
         raise missing("Template")
@@ -148,14 +148,14 @@ def _own(call: Call) -> Template:
     return template
 
 
-def _credential(call: Call) -> Credential:
+def _credential(call: ApiCall) -> StoredCredential:
     entry = call.world.credentials.get(call.uuid("credential_id"))
     if entry is None or entry.account_id != call.me.id:
         raise missing("Docker credential")
     return entry
 
 
-def _credential_row(entry: Credential) -> dict[str, JsonValue]:
+def _credential_row(entry: StoredCredential) -> dict[str, JsonValue]:
     return {"id": entry.id, "docker_username": entry.username}
 
 

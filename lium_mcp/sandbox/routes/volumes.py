@@ -2,34 +2,34 @@
 
 from pydantic import JsonValue
 
+from lium_mcp.sandbox.api_calls import Access, ApiCall, Operation, Reply
 from lium_mcp.sandbox.bodies import SshKeyBody, VolumeBody, VolumeChange
-from lium_mcp.sandbox.calls import Access, Call, Operation, Reply
-from lium_mcp.sandbox.clock import iso_naive
-from lium_mcp.sandbox.errors import missing, refuse
 from lium_mcp.sandbox.lifecycle import attached_pod
 from lium_mcp.sandbox.pod_rows import volume_row
-from lium_mcp.sandbox.records import SshKey, Volume
+from lium_mcp.sandbox.records import StoredSshKey, StoredVolume
+from lium_mcp.sandbox.refusals import missing, refuse
+from lium_mcp.sandbox.simulated_clock import iso_naive
 
 
-def list_volumes(call: Call) -> Reply:
+def list_volumes(call: ApiCall) -> Reply:
     """List the account's volumes."""
     return Reply([volume_row(volume) for volume in call.world.volumes.values() if volume.account_id == call.me.id])
 
 
-def create_volume(call: Call) -> Reply:
+def create_volume(call: ApiCall) -> Reply:
     """Create an empty volume."""
     body = call.parse(VolumeBody)
-    volume = Volume(call.world.new_id("volume"), call.me.id, body.name, body.description, call.world.now)
+    volume = StoredVolume(call.world.new_id("volume"), call.me.id, body.name, body.description, call.world.now)
     call.world.volumes[volume.id] = volume
     return Reply(volume_row(volume))
 
 
-def get_volume(call: Call) -> Reply:
+def get_volume(call: ApiCall) -> Reply:
     """Read one volume."""
     return Reply(volume_row(_volume(call)))
 
 
-def update_volume(call: Call) -> Reply:
+def update_volume(call: ApiCall) -> Reply:
     """Rename or describe a volume."""
     volume, body = _volume(call), call.parse(VolumeChange)
     volume.name = volume.name if body.name is None else body.name
@@ -38,7 +38,7 @@ def update_volume(call: Call) -> Reply:
     return Reply(volume_row(volume))
 
 
-def delete_volume(call: Call) -> Reply:
+def delete_volume(call: ApiCall) -> Reply:
     """Delete a volume and its data, unless a pod has it mounted."""
     volume = _volume(call)
     if (pod := attached_pod(call.world, volume.id)) is not None:
@@ -47,49 +47,49 @@ def delete_volume(call: Call) -> Reply:
     return Reply({"success": True})
 
 
-def list_ssh_keys(call: Call) -> Reply:
+def list_ssh_keys(call: ApiCall) -> Reply:
     """List the registered keys."""
     return Reply([_ssh_row(key) for key in call.world.ssh_keys.values() if key.account_id == call.me.id])
 
 
-def create_ssh_key(call: Call) -> Reply:
+def create_ssh_key(call: ApiCall) -> Reply:
     """Register a key; the same key twice is refused."""
     body = call.parse(SshKeyBody)
     if any(key.account_id == call.me.id and key.public_key == body.public_key for key in call.world.ssh_keys.values()):
         raise refuse(400, "ssh_key_exists", "This public key is already registered.")
-    key = SshKey(call.world.new_id("ssh-key"), call.me.id, body.name, body.public_key, call.world.now)
+    key = StoredSshKey(call.world.new_id("ssh-key"), call.me.id, body.name, body.public_key, call.world.now)
     call.world.ssh_keys[key.id] = key
     return Reply(_ssh_row(key))
 
 
-def update_ssh_key(call: Call) -> Reply:
+def update_ssh_key(call: ApiCall) -> Reply:
     """Change a registered key."""
     key, body = _ssh_key(call), call.parse(SshKeyBody)
     key.name, key.public_key, key.updated_at = body.name, body.public_key, call.world.now
     return Reply(_ssh_row(key))
 
 
-def delete_ssh_key(call: Call) -> Reply:
+def delete_ssh_key(call: ApiCall) -> Reply:
     """Forget a registered key; pods that have it keep it."""
     del call.world.ssh_keys[_ssh_key(call).id]
     return Reply({"success": True})
 
 
-def _volume(call: Call) -> Volume:
+def _volume(call: ApiCall) -> StoredVolume:
     volume = call.world.volumes.get(call.uuid("volume_id"))
     if volume is None or volume.account_id != call.me.id:
         raise missing("Volume")
     return volume
 
 
-def _ssh_key(call: Call) -> SshKey:
+def _ssh_key(call: ApiCall) -> StoredSshKey:
     key = call.world.ssh_keys.get(call.uuid("key_id"))
     if key is None or key.account_id != call.me.id:
         raise missing("SSH key")
     return key
 
 
-def _ssh_row(key: SshKey) -> dict[str, JsonValue]:
+def _ssh_row(key: StoredSshKey) -> dict[str, JsonValue]:
     return {
         "id": key.id,
         "user_id": key.account_id,

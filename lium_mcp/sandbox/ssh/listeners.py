@@ -14,7 +14,7 @@ from functools import partial
 from typing import Final, Protocol, TypeVar
 
 from lium_mcp.sandbox.container.containers import Container, Containers
-from lium_mcp.sandbox.records import Pod
+from lium_mcp.sandbox.records import StoredPod
 from lium_mcp.sandbox.world import World
 
 ADDRESS: Final = "127.0.0.1"
@@ -24,7 +24,7 @@ LONGEST_WAIT_SECONDS: Final = 60.0
 SHORTEST_WAIT_SECONDS: Final = 0.02
 
 
-class _Server(Protocol):
+class _SshServerModule(Protocol):
     """The module that imports asyncssh."""
 
     async def serve_connection(self, world: World, container: Container, sock: socket.socket) -> None: ...
@@ -73,7 +73,7 @@ class SshPods:
             if pod.status == "RUNNING" and pod.id not in self._listeners:
                 self._open(pod, loop, ended.get(pod.id))
 
-    def _open(self, pod: Pod, loop: asyncio.AbstractEventLoop, before: "_Listener | None") -> None:
+    def _open(self, pod: StoredPod, loop: asyncio.AbstractEventLoop, before: "_Listener | None") -> None:
         world = self._world
         container = self._containers.of(pod)
         # A pod keeps its port, also when it has rebooted at one turn of the clock and the old socket is still there.
@@ -155,7 +155,9 @@ class _Listener:
     async def _serve(self, sock: socket.socket) -> None:
         try:
             # A quarter of a second, which whoever shares the loop should not wait for.
-            server: _Server = await asyncio.to_thread(importlib.import_module, "lium_mcp.sandbox.ssh.server")
+            server: _SshServerModule = await asyncio.to_thread(
+                importlib.import_module, "lium_mcp.sandbox.ssh.ssh_server"
+            )
             while True:
                 connected, _ = await self.loop.sock_accept(sock)
                 if len(self._connections) >= MOST_CONNECTIONS:

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Final
 
 from lium_mcp.sandbox.container.commands.inputs import whole_number
+from lium_mcp.sandbox.container.file_listing import size_of
 from lium_mcp.sandbox.container.files import Directory, File
-from lium_mcp.sandbox.container.listing import size_of
 from lium_mcp.sandbox.container.parse import NAME
-from lium_mcp.sandbox.container.run import MISUSED, Call, Exit, Program, Usage
+from lium_mcp.sandbox.container.run import MISUSED, CommandCall, Exit, Program, Usage
 
 MOST_NUMBERS: Final = 100_000
 _COMPARISONS: Final[dict[str, Callable[[int, int], bool]]] = {
@@ -18,17 +18,17 @@ _COMPARISONS: Final[dict[str, Callable[[int, int], bool]]] = {
 }  # fmt: skip
 
 
-async def true(_: Call) -> int:
+async def true(_: CommandCall) -> int:
     """Succeed."""
     return 0
 
 
-async def false(_: Call) -> int:
+async def false(_: CommandCall) -> int:
     """Fail."""
     return 1
 
 
-async def cd(call: Call) -> int:
+async def cd(call: CommandCall) -> int:
     """Change the directory."""
     process = call.process
     target = (call.arguments or [process.variables.get("HOME", "/root")])[0]
@@ -42,13 +42,13 @@ async def cd(call: Call) -> int:
     return 0
 
 
-async def pwd(call: Call) -> int:
+async def pwd(call: CommandCall) -> int:
     """Print the directory."""
     await call.out(f"{call.process.cwd}\n")
     return 0
 
 
-async def export(call: Call) -> int:
+async def export(call: CommandCall) -> int:
     """Give variables to the commands that are started."""
     for word in call.arguments:
         name, equals, value = word.partition("=")
@@ -60,7 +60,7 @@ async def export(call: Call) -> int:
     return 0
 
 
-async def set_(call: Call) -> int:
+async def set_(call: CommandCall) -> int:
     """Let the shell end at a failure (-e), refuse unknown variables (-u), and look at all of a pipe (-o pipefail)."""
     words = list(call.arguments)
     while words:
@@ -73,12 +73,12 @@ async def set_(call: Call) -> int:
     return 0
 
 
-async def exit_(call: Call) -> int:
+async def exit_(call: CommandCall) -> int:
     """End the shell."""
     raise Exit(whole_number(call.arguments[0]) & 255 if call.arguments else call.shell.last_status)
 
 
-async def wait(call: Call) -> int:
+async def wait(call: CommandCall) -> int:
     """Wait for background processes."""
     wanted = [whole_number(word) for word in call.arguments]
     status = 0
@@ -89,7 +89,7 @@ async def wait(call: Call) -> int:
     return status if wanted else 0
 
 
-async def which(call: Call) -> int:
+async def which(call: CommandCall) -> int:
     """Print where commands are."""
     for name in call.arguments:
         if name in call.shell.programs:
@@ -99,7 +99,7 @@ async def which(call: Call) -> int:
     return call.status
 
 
-async def echo(call: Call) -> int:
+async def echo(call: CommandCall) -> int:
     """Print the arguments."""
     words = list(call.arguments)
     if words and re.fullmatch("-[neE]*e[neE]*", words[0]):
@@ -109,7 +109,7 @@ async def echo(call: Call) -> int:
     return 0
 
 
-async def printf(call: Call) -> int:
+async def printf(call: CommandCall) -> int:
     """Print by a template, which is used again until no argument is left."""
     if not call.arguments:
         raise Usage("usage: printf format [arguments]")
@@ -133,7 +133,7 @@ async def printf(call: Call) -> int:
             return 0
 
 
-async def seq(call: Call) -> int:
+async def seq(call: CommandCall) -> int:
     """Print whole numbers."""
     numbers = [whole_number(word, largest=10**9) for word in call.arguments]
     if not 1 <= len(numbers) <= 2:  # noqa: PLR2004 - first and last
@@ -145,14 +145,14 @@ async def seq(call: Call) -> int:
     return 0
 
 
-async def yes(call: Call) -> int:
+async def yes(call: CommandCall) -> int:
     """Print a line again and again, until nobody reads on or the session has done all that it may."""
     line = (" ".join(call.arguments)[:1000] or "y") + "\n"
     while True:
         await call.out(line * 1000)
 
 
-async def test(call: Call) -> int:
+async def test(call: CommandCall) -> int:
     """Check files, texts and numbers."""
     words = list(call.arguments)
     if call.name == "[" and (not words or words.pop() != "]"):
@@ -165,7 +165,7 @@ async def test(call: Call) -> int:
     return int(holds == is_negated)
 
 
-def _holds(call: Call, words: list[str]) -> bool:
+def _holds(call: CommandCall, words: list[str]) -> bool:
     match words:
         case []:
             return False
@@ -182,7 +182,7 @@ def _holds(call: Call, words: list[str]) -> bool:
     raise ValueError(f"{' '.join(words)[:100]}: not a test the sandbox knows")
 
 
-def _file_test(call: Call, kind: str, path: str) -> bool:
+def _file_test(call: CommandCall, kind: str, path: str) -> bool:
     try:
         node = call.process.files.get(path, call.process.cwd)
     except OSError:

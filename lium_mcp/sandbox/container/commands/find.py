@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from lium_mcp.sandbox.container.commands.inputs import below, whole_number
-from lium_mcp.sandbox.container.files import Directory, File, Node
-from lium_mcp.sandbox.container.run import Call, Program, Usage
+from lium_mcp.sandbox.container.files import Directory, File, FileNode
+from lium_mcp.sandbox.container.run import CommandCall, Program, Usage
 
 KINDS: Final = {"f": File, "d": Directory}
 LONGEST_NAME: Final = 255
@@ -18,12 +18,12 @@ class _Wish:
 
     paths: list[str] = field(default_factory=list)
     name: str = "*"
-    kind: type[Node] | None = None
+    kind: type[FileNode] | None = None
     deepest: int = 10**6
     command: list[str] = field(default_factory=list)
     at_once: bool = False
 
-    def fits(self, name: str, node: Node) -> bool:
+    def fits(self, name: str, node: FileNode) -> bool:
         return fnmatch.fnmatchcase(name, self.name) and (self.kind is None or isinstance(node, self.kind))
 
 
@@ -54,7 +54,7 @@ def _read(arguments: list[str]) -> _Wish:
     return wish
 
 
-async def find(call: Call) -> int:
+async def find(call: CommandCall) -> int:
     """Print the paths below directories, or run a command on them."""
     wish = _read(call.arguments)
     found: list[str] = []

@@ -5,8 +5,8 @@ import re
 from collections.abc import AsyncIterator
 from typing import Final
 
-from lium_mcp.sandbox.container.files import Directory, Node, failure, walk
-from lium_mcp.sandbox.container.run import CHUNK_BYTES, Call, Usage
+from lium_mcp.sandbox.container.files import Directory, FileNode, failure, walk
+from lium_mcp.sandbox.container.run import CHUNK_BYTES, CommandCall, Usage
 
 ENTRIES_PER_STEP: Final = 10
 INPUT_BYTES: Final = 64 * 1024 * 1024
@@ -66,7 +66,7 @@ def seconds(text: str) -> float:
     return float(match[1]) * {"m": 60, "h": 3600, "d": 86400}.get(match[2], 1)
 
 
-async def inputs(call: Call, paths: list[str], code: int = 1) -> AsyncIterator[tuple[str, bytes]]:
+async def inputs(call: CommandCall, paths: list[str], code: int = 1) -> AsyncIterator[tuple[str, bytes]]:
     """Read files, or standard input for ``-`` and where none is named; complain of those that cannot be read."""
     for path in paths or ["-"]:
         try:
@@ -75,7 +75,7 @@ async def inputs(call: Call, paths: list[str], code: int = 1) -> AsyncIterator[t
             await call.fail(f"{path}: {error.strerror}", code)
 
 
-async def read(call: Call, path: str) -> bytes:
+async def read(call: CommandCall, path: str) -> bytes:
     """Read one file, or standard input for ``-``."""
     if path == "-":
         found, stream = bytearray(), call.process.streams.get(0)
@@ -89,7 +89,7 @@ async def read(call: Call, path: str) -> bytes:
     return data
 
 
-def below(call: Call, directory: Directory) -> list[tuple[str, Node]]:
+def below(call: CommandCall, directory: Directory) -> list[tuple[str, FileNode]]:
     """Return everything below a directory, at the price of looking at it."""
     found = list(walk(directory))
     call.process.budget.spend(len(found) // ENTRIES_PER_STEP)

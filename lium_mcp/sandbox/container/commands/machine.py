@@ -5,7 +5,7 @@ from typing import Final
 
 from lium_mcp.sandbox.container.host import sample
 from lium_mcp.sandbox.container.processes import Process
-from lium_mcp.sandbox.container.run import MISUSED, Call, Program, Usage
+from lium_mcp.sandbox.container.run import MISUSED, CommandCall, Program, Usage
 
 UNITS: Final = {
     "utilization.gpu": " %", "memory.used": " MiB", "memory.total": " MiB", "memory.free": " MiB",
@@ -14,7 +14,7 @@ UNITS: Final = {
 APP_FIELDS: Final = ("gpu_uuid", "gpu_name", "pid", "process_name", "used_memory")
 
 
-async def date(call: Call) -> int:
+async def date(call: CommandCall) -> int:
     """Print the sandbox's time."""
     words = [word for word in call.arguments if word != "-u"]
     template = words[0][1:] if words else "%a %b %e %H:%M:%S UTC %Y"
@@ -26,13 +26,13 @@ async def date(call: Call) -> int:
     return 0
 
 
-async def hostname(call: Call) -> int:
+async def hostname(call: CommandCall) -> int:
     """Print the container's name."""
     await call.out(f"{call.process.kernel.host.hostname}\n")
     return 0
 
 
-async def nvidia_smi(call: Call) -> int:
+async def nvidia_smi(call: CommandCall) -> int:
     """Print the GPUs: the table, -L, or a query as CSV."""
     host = call.process.kernel.host
     if not call.arguments:
@@ -57,12 +57,12 @@ async def nvidia_smi(call: Call) -> int:
     return 0
 
 
-def _gpu_processes(call: Call) -> list[Process]:
+def _gpu_processes(call: CommandCall) -> list[Process]:
     processes = call.process.kernel.processes.values()
     return [process for process in processes if re.match(r"(\S*/)?python3?\b", process.title)]
 
 
-def _gpus(call: Call) -> list[dict[str, str]]:
+def _gpus(call: CommandCall) -> list[dict[str, str]]:
     host, is_busy, rows = call.process.kernel.host, bool(_gpu_processes(call)), []
     for index, uuid in enumerate(host.gpu_uuids):
         at = sample(host, index, call.process.now, is_busy=is_busy)
@@ -85,7 +85,7 @@ def _gpus(call: Call) -> list[dict[str, str]]:
     return rows
 
 
-def _apps(call: Call) -> list[dict[str, str]]:
+def _apps(call: CommandCall) -> list[dict[str, str]]:
     processes = _gpu_processes(call)
     return [
         {
@@ -100,7 +100,7 @@ def _apps(call: Call) -> list[dict[str, str]]:
     ]
 
 
-def _table(call: Call) -> str:
+def _table(call: CommandCall) -> str:
     host = call.process.kernel.host
     bar = f"+{'-' * 77}+\n"
     lines = [f"NVIDIA-SMI {host.driver:<12} Driver Version: {host.driver:<12} CUDA Version: {host.cuda}", ""]

@@ -7,15 +7,15 @@ from collections.abc import Callable
 from typing import Final
 
 from lium_mcp.sandbox.container.commands.inputs import ENTRIES_PER_STEP, below, options
-from lium_mcp.sandbox.container.files import BLOCK_BYTES, Directory, File, Node, copy_into, copy_of, failure
-from lium_mcp.sandbox.container.listing import human_size, long_name, size_of
-from lium_mcp.sandbox.container.run import Call, Program, Usage
+from lium_mcp.sandbox.container.file_listing import human_size, long_name, size_of
+from lium_mcp.sandbox.container.files import BLOCK_BYTES, Directory, File, FileNode, copy_into, copy_of, failure
+from lium_mcp.sandbox.container.run import CommandCall, Program, Usage
 
 
-async def ls(call: Call) -> int:
+async def ls(call: CommandCall) -> int:
     """List directories and files."""
     found, paths = options(call.arguments, "laA1htrRd")
-    files, directories = list[tuple[str, Node]](), list[tuple[str, Directory]]()
+    files, directories = list[tuple[str, FileNode]](), list[tuple[str, Directory]]()
     for path in paths or ["."]:
         try:
             node = call.process.files.get(path, call.process.cwd)
@@ -32,7 +32,7 @@ async def ls(call: Call) -> int:
     for number, (path, directory) in enumerate(directories):
         if len(directories) + len(files) > 1:
             await call.out(f"{chr(10) * (number > 0 or bool(files))}{path}:\n")
-        entries: list[tuple[str, Node]] = sorted(directory.entries.items())
+        entries: list[tuple[str, FileNode]] = sorted(directory.entries.items())
         if "a" in found:
             entries = [(".", directory), ("..", directory), *entries]
         elif "A" not in found:
@@ -43,7 +43,7 @@ async def ls(call: Call) -> int:
     return call.status
 
 
-async def _list(call: Call, entries: list[tuple[str, Node]], found: dict[str, str]) -> None:
+async def _list(call: CommandCall, entries: list[tuple[str, FileNode]], found: dict[str, str]) -> None:
     call.process.budget.spend(len(entries) // ENTRIES_PER_STEP)
     if "t" in found:
         entries = sorted(entries, key=lambda entry: -entry[1].modified_at)
@@ -52,11 +52,11 @@ async def _list(call: Call, entries: list[tuple[str, Node]], found: dict[str, st
     await call.out("".join(f"{name}\n" for name in names))
 
 
-def _blocks(node: Node) -> int:
+def _blocks(node: FileNode) -> int:
     return 1 + (-(-len(node.data) // BLOCK_BYTES) if isinstance(node, File) else 0)
 
 
-async def _each(call: Call, paths: list[str], problem: str, action: Callable[[str], None]) -> int:
+async def _each(call: CommandCall, paths: list[str], problem: str, action: Callable[[str], None]) -> int:
     if not paths:
         raise Usage("missing operand")
     for path in paths:
@@ -67,7 +67,7 @@ async def _each(call: Call, paths: list[str], problem: str, action: Callable[[st
     return call.status
 
 
-async def mkdir(call: Call) -> int:
+async def mkdir(call: CommandCall) -> int:
     """Make directories."""
     found, paths = options(call.arguments, "p")
     files, cwd = call.process.files, call.process.cwd
@@ -76,7 +76,7 @@ async def mkdir(call: Call) -> int:
     )
 
 
-async def rm(call: Call) -> int:
+async def rm(call: CommandCall) -> int:
     """Remove files, and directories with -r."""
     found, paths = options(call.arguments, "rRf")
     files, cwd = call.process.files, call.process.cwd
@@ -91,7 +91,7 @@ async def rm(call: Call) -> int:
     return 0 if not paths and "f" in found else await _each(call, paths, "cannot remove", remove)
 
 
-async def mv(call: Call) -> int:
+async def mv(call: CommandCall) -> int:
     """Move files and directories."""
     _, paths = options(call.arguments, "f")
     files, cwd = call.process.files, call.process.cwd
@@ -111,14 +111,14 @@ async def mv(call: Call) -> int:
     return await _onto(call, paths, "move", move)
 
 
-async def cp(call: Call) -> int:
+async def cp(call: CommandCall) -> int:
     """Copy files, and directories with -r."""
     found, paths = options(call.arguments, "rRapf")
     recursive = bool({"r", "R", "a"} & found.keys())
     return await _onto(call, paths, "copy", lambda old, new: _copy(call, old, new, recursive=recursive))
 
 
-async def _onto(call: Call, paths: list[str], verb: str, action: Callable[[str, str], None]) -> int:
+async def _onto(call: CommandCall, paths: list[str], verb: str, action: Callable[[str, str], None]) -> int:
     if len(paths) < 2:  # noqa: PLR2004 - from and to
         raise Usage("missing file operand")
     *sources, target = paths
@@ -132,7 +132,7 @@ async def _onto(call: Call, paths: list[str], verb: str, action: Callable[[str, 
     return await _each(call, sources, f"cannot {verb}", onto)
 
 
-def _copy(call: Call, source: str, target: str, *, recursive: bool) -> None:
+def _copy(call: CommandCall, source: str, target: str, *, recursive: bool) -> None:
     files, cwd = call.process.files, call.process.cwd
     node, place = files.get(source, cwd), files.find(target, cwd)
     inner = below(call, node) if isinstance(node, Directory) else []
@@ -152,7 +152,7 @@ def _copy(call: Call, source: str, target: str, *, recursive: bool) -> None:
         files.write_file(target, bytes(node.data), cwd)
 
 
-async def touch(call: Call) -> int:
+async def touch(call: CommandCall) -> int:
     """Make empty files, or change their time."""
     _, paths = options(call.arguments, "")
     files, cwd = call.process.files, call.process.cwd
@@ -165,7 +165,7 @@ async def touch(call: Call) -> int:
     return await _each(call, paths, "cannot touch", make)
 
 
-async def chmod(call: Call) -> int:
+async def chmod(call: CommandCall) -> int:
     """Change modes: octal, +x or -x."""
     if len(call.arguments) < 2 or not re.fullmatch("[-+]x|[0-7]{3,4}", call.arguments[0], re.ASCII):  # noqa: PLR2004
         raise Usage("the sandbox's chmod takes 755, +x or -x and files")
@@ -179,7 +179,7 @@ async def chmod(call: Call) -> int:
     return await _each(call, paths, "cannot access", change)
 
 
-async def du(call: Call) -> int:
+async def du(call: CommandCall) -> int:
     """Print how much space is taken."""
     found, paths = options(call.arguments, "shk")
     for path in paths or ["."]:
@@ -201,7 +201,7 @@ async def du(call: Call) -> int:
     return call.status
 
 
-async def df(call: Call) -> int:
+async def df(call: CommandCall) -> int:
     """Print the storages and what is free in them."""
     found, paths = options(call.arguments, "h")
     root = call.process.files.root

@@ -5,7 +5,7 @@ import posixpath
 from typing import Final
 
 from lium_mcp.sandbox.container.commands.inputs import seconds, whole_number
-from lium_mcp.sandbox.container.run import Call, Program, Usage
+from lium_mcp.sandbox.container.run import CommandCall, Program, Usage
 from lium_mcp.sandbox.seeded import fraction
 
 VERSION: Final = "Python 3.11.9"
@@ -15,7 +15,7 @@ SECONDS_PER_STEP: Final = 30.0
 STEPS: Final = 20
 
 
-async def python3(call: Call) -> int:
+async def python3(call: CommandCall) -> int:
     """Tell the version, or play ``train*.py``: a loss line a step, on the sandbox's clock."""
     words = [word for word in call.arguments if word != "-u"]
     if words[:1] in (["--version"], ["-V"]):
@@ -34,7 +34,7 @@ async def python3(call: Call) -> int:
     return await _train(call, words[1:])
 
 
-async def _train(call: Call, words: list[str]) -> int:
+async def _train(call: CommandCall, words: list[str]) -> int:
     steps, pause, output = STEPS, SECONDS_PER_STEP, ""
     left = [piece for word in words for piece in (word.split("=", 1) if word.startswith("--") else [word])]
     while left:

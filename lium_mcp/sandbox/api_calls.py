@@ -13,9 +13,9 @@ from typing import Final, TypeVar
 
 from pydantic import BaseModel, JsonValue, ValidationError
 
-from lium_mcp.sandbox.errors import detailed, invalid, missing, refuse
 from lium_mcp.sandbox.faults import Fault
-from lium_mcp.sandbox.records import Account, ApiKey, Pod, Template
+from lium_mcp.sandbox.records import StoredAccount, StoredApiKey, StoredPod, StoredTemplate
+from lium_mcp.sandbox.refusals import detailed, invalid, missing, refuse
 from lium_mcp.sandbox.world import World
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -53,13 +53,13 @@ class Operation:
     method: str
     path: str
     access: Access
-    handler: "Callable[[Call], Reply | Awaitable[Reply]]"
+    handler: "Callable[[ApiCall], Reply | Awaitable[Reply]]"
     audit: str | None = None
     feature: str | None = None
 
 
 @dataclass
-class Call:
+class ApiCall:
     """One request on its way through a handler."""
 
     world: World
@@ -71,11 +71,11 @@ class Call:
     body: bytes
     request_id: str
     slow: tuple[Fault, ...] = ()
-    account: Account | None = None
-    key: ApiKey | None = None
+    account: StoredAccount | None = None
+    key: StoredApiKey | None = None
 
     @property
-    def me(self) -> Account:
+    def me(self) -> StoredAccount:
         """The caller's account; every route but the public ones has one."""
         if self.account is None:
             raise detailed(401, "API key not found")
@@ -142,7 +142,7 @@ class Call:
         """Whether the caller has a scope; a session has all."""
         return self.key is None or scope in self.key.scopes
 
-    def pod(self, *, write: bool = False, gone_too: bool = False) -> Pod:
+    def pod(self, *, write: bool = False, gone_too: bool = False) -> StoredPod:
         """Return the pod of the path, if the caller may see it and, for a write, act on it."""
         pod = self.world.pods.get(self.uuid("pod_id"))
         if pod is None or not self.sees(pod) or (pod.removed_at is not None and not gone_too):
@@ -151,19 +151,19 @@ class Call:
             self.require_write(pod)
         return pod
 
-    def sees(self, pod: Pod) -> bool:
+    def sees(self, pod: StoredPod) -> bool:
         """Whether the caller may know of a pod."""
         if pod.account_id != self.me.id:
             return False
         return self.key is None or self.key.visibility == "account" or pod.api_key_id == self.key.id
 
-    def require_write(self, pod: Pod) -> None:
+    def require_write(self, pod: StoredPod) -> None:
         """Refuse a key that may not act on the pod."""
         mine = self.key is not None and pod.api_key_id == self.key.id
         if not (self.may("manage") or (mine and self.may("rent"))):
             raise self._lacks("manage")
 
-    def template(self, template_id: str) -> Template | None:
+    def template(self, template_id: str) -> StoredTemplate | None:
         """Return a template that the caller may use."""
         template = self.world.templates.get(template_id)
         if template is None:

@@ -10,7 +10,7 @@ import re
 from typing import Final
 
 from lium_mcp.sandbox.container.processes import Process
-from lium_mcp.sandbox.container.run import Call
+from lium_mcp.sandbox.container.run import CommandCall
 from lium_mcp.sandbox.container.streams import FileStream, Given
 from lium_mcp.sandbox.container.waiting import TERMINATED, Signalled
 
@@ -24,7 +24,7 @@ def is_runner(script: bytes) -> bool:
     return script[:1000].split(b"\n")[1:2] == [SECOND_LINE]
 
 
-async def play(call: Call, path: str, arguments: list[str]) -> int:
+async def play(call: CommandCall, path: str, arguments: list[str]) -> int:
     """Run the command of the job's folder, not longer than the first argument says."""
     process = call.process
     folder = posixpath.dirname(process.files.find(path, process.cwd).path)
@@ -58,7 +58,7 @@ async def play(call: Call, path: str, arguments: list[str]) -> int:
     return code
 
 
-def _start(call: Call, folder: str) -> Process:
+def _start(call: CommandCall, folder: str) -> Process:
     process = call.process
     log = process.files.open_file(posixpath.join(folder, "log"), create=True, truncate=True)
     stream = FileStream(log, process.files.now, appends=True)

@@ -5,17 +5,17 @@ from decimal import Decimal
 
 from pydantic import JsonValue
 
-from lium_mcp.sandbox import ledger, lifecycle
+from lium_mcp.sandbox import lifecycle, money
+from lium_mcp.sandbox.api_calls import Access, ApiCall, Operation, Reply
 from lium_mcp.sandbox.bodies import EstimateQuery, ListingQuery, MachineRequestBody, QuoteQuery
-from lium_mcp.sandbox.calls import Access, Call, Operation, Reply
-from lium_mcp.sandbox.clock import iso_zulu
-from lium_mcp.sandbox.errors import invalid, missing
 from lium_mcp.sandbox.market import Node, distance_miles
 from lium_mcp.sandbox.node_rows import listing_row, public_row
+from lium_mcp.sandbox.refusals import invalid, missing
 from lium_mcp.sandbox.seeded import fraction
+from lium_mcp.sandbox.simulated_clock import iso_zulu
 
 
-def get_version(call: Call) -> Reply:
+def get_version(call: ApiCall) -> Reply:
     """Say since when the server runs and which optional features it has."""
     world = call.world
     body: dict[str, JsonValue] = {
@@ -27,7 +27,7 @@ def get_version(call: Call) -> Reply:
     return Reply(body)
 
 
-def list_executors(call: Call) -> Reply:
+def list_executors(call: ApiCall) -> Reply:
     """List the nodes that can be rented now."""
     world, query = call.world, call.arguments(ListingQuery)
     nodes = [node for node in world.market.listed(world.now) if _wanted(call, node, query)]
@@ -36,7 +36,7 @@ def list_executors(call: Call) -> Reply:
     return Reply([listing_row(world.market, node, world.now, full=query.view == "full") for node in nodes])
 
 
-def _wanted(call: Call, node: Node, query: ListingQuery) -> bool:
+def _wanted(call: ApiCall, node: Node, query: ListingQuery) -> bool:
     gaps = node.gaps
     if query.machine_names is not None and node.gpu.name not in query.machine_names.split(","):
         return False
@@ -57,23 +57,23 @@ def _wanted(call: Call, node: Node, query: ListingQuery) -> bool:
     return not (query.reliable_only and node.frequent_failures)
 
 
-def count_executors(call: Call) -> Reply:
+def count_executors(call: ApiCall) -> Reply:
     """Count the nodes that can be rented now."""
     return Reply({"count": len(call.world.market.listed(call.world.now))})
 
 
-def total_executor_count(call: Call) -> Reply:
+def total_executor_count(call: ApiCall) -> Reply:
     """Count all nodes, rented ones too."""
     return Reply({"total_count": len(call.world.market.nodes)})
 
 
-def list_public_nodes(call: Call) -> Reply:
+def list_public_nodes(call: ApiCall) -> Reply:
     """List the rentable nodes for everybody."""
     world = call.world
     return Reply({"nodes": [public_row(world.market, node, world.now) for node in world.market.listed(world.now)]})
 
 
-def quote_executor(call: Call) -> Reply:
+def quote_executor(call: ApiCall) -> Reply:
     """Price a rental line by line; nothing is reserved."""
     world = call.world
     node, query = world.market.nodes.get(call.uuid("executor_id")), call.arguments(QuoteQuery)
@@ -87,8 +87,8 @@ def quote_executor(call: Call) -> Reply:
     price = per_gpu * count
     priced = [
         ("compute", "GPU-hour", per_gpu, query.hours * count, f"{count} GPU"),
-        ("volume", "GB-hour", ledger.VOLUME_USD_PER_GB_HOUR, query.hours * query.volume_gb, "S3 volume"),
-        ("backup", "GB-hour", ledger.BACKUP_USD_PER_GB_HOUR, query.hours * query.backup_gb, "stored backups"),
+        ("volume", "GB-hour", money.VOLUME_USD_PER_GB_HOUR, query.hours * query.volume_gb, "S3 volume"),
+        ("backup", "GB-hour", money.BACKUP_USD_PER_GB_HOUR, query.hours * query.backup_gb, "stored backups"),
     ]
     lines: list[JsonValue] = [
         {
@@ -103,7 +103,7 @@ def quote_executor(call: Call) -> Reply:
     ]
     egress = {"item": "egress", "unit": "GB", "rate_usd": None, "quantity": 0, "amount_usd": None}
     lines.append({**egress, "note": "charged at provider cost"})
-    required = None if call.account is None else float(ledger.required_balance(world, call.account, price))
+    required = None if call.account is None else float(money.required_balance(world, call.account, price))
     return Reply(
         {
             "executor_id": node.id,
@@ -112,7 +112,7 @@ def quote_executor(call: Call) -> Reply:
             "price_per_hour": float(price),
             "lines": lines,
             "total_usd": float(_micro(sum((rate * quantity for _, _, rate, quantity, _ in priced), Decimal(0)))),
-            "pod_balance_floor_usd": float(ledger.floor_usd(price)),
+            "pod_balance_floor_usd": float(money.floor_usd(price)),
             "allocation": None,
             "rent_balance_required_usd": required,
         }
@@ -120,10 +120,10 @@ def quote_executor(call: Call) -> Reply:
 
 
 def _micro(amount: Decimal) -> Decimal:
-    return amount.quantize(ledger.MICRO_USD)
+    return amount.quantize(money.MICRO_USD)
 
 
-def get_default_images(call: Call) -> Reply:
+def get_default_images(call: ApiCall) -> Reply:
     """Recommend images for a GPU and its driver, best first."""
     pairs = recommended_images(call.query.get("driver_version", ""))
     return Reply([{"docker_image": image, "docker_image_tag": tag} for image, tag in pairs])
@@ -139,7 +139,7 @@ def recommended_images(driver: str) -> list[tuple[str, str]]:
     return [newest, older]
 
 
-def get_deployment_estimate(call: Call) -> Reply:
+def get_deployment_estimate(call: ApiCall) -> Reply:
     """Estimate how long a template takes to start on a node."""
     query = call.arguments(EstimateQuery)
     node = call.world.market.nodes.get(str(query.executor_id))
@@ -162,7 +162,7 @@ def get_deployment_estimate(call: Call) -> Reply:
     )
 
 
-def list_machines(call: Call) -> Reply:
+def list_machines(call: ApiCall) -> Reply:
     """List the GPU types, with their usual price and how much of each is rented."""
     world = call.world
     rows: list[JsonValue] = []
@@ -184,7 +184,7 @@ def list_machines(call: Call) -> Reply:
     return Reply(rows)
 
 
-def request_machine(call: Call) -> Reply:
+def request_machine(call: ApiCall) -> Reply:
     """Pass on a wish to the providers of a GPU type."""
     body = call.parse(MachineRequestBody)
     if all(gpu.name != body.machine_name for gpu in call.world.market.gpu_types):

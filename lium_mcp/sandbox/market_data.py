@@ -8,7 +8,7 @@ from typing import Final
 
 
 @dataclass(frozen=True)
-class GpuType:
+class GpuModel:
     """One GPU model and how much of it the market has."""
 
     name: str
@@ -24,42 +24,42 @@ class GpuType:
 
 
 GPU_TYPES: Final = (
-    GpuType("NVIDIA B300 SXM6 AC", 275040, 4.9, 1400, 4, (8,), nvlink_links=18, sold_out=True),
-    GpuType("NVIDIA B200", 183359, 3.6, 1000, 10, (8,), nvlink_links=18, always_free=2),
-    GpuType("NVIDIA H200", 143771, 2.2, 700, 22, (8, 8, 4), nvlink_links=18, always_free=5),
-    GpuType("NVIDIA H100 80GB HBM3", 81559, 1.95, 700, 28, (8, 8, 8, 4, 2), nvlink_links=18, always_free=6),
-    GpuType("NVIDIA H100 PCIe", 81559, 1.55, 350, 14, (1, 2, 4, 8), always_free=2),
-    GpuType("NVIDIA H100 NVL", 95830, 1.7, 400, 6, (1, 2), always_free=1),
-    GpuType("NVIDIA A100-SXM4-80GB", 81920, 0.95, 400, 16, (8, 8, 4, 1), nvlink_links=12, always_free=6),
-    GpuType("NVIDIA A100 80GB PCIe", 81920, 0.82, 300, 14, (1, 2, 4, 8), always_free=5),
-    GpuType("NVIDIA A100-SXM4-40GB", 40960, 0.62, 400, 8, (8, 4), nvlink_links=12, always_free=3),
-    GpuType("NVIDIA L40S", 46068, 0.62, 350, 16, (1, 2, 4, 8), always_free=2),
-    GpuType("NVIDIA L4", 23034, 0.28, 72, 10, (1, 2, 4), always_free=1),
-    GpuType("NVIDIA RTX PRO 6000 Blackwell Server Edition", 97887, 1.05, 600, 14, (1, 2, 4, 8), always_free=2),
-    GpuType("NVIDIA RTX 6000 Ada Generation", 49140, 0.52, 300, 10, (1, 2, 4, 8), always_free=1),
-    GpuType("NVIDIA RTX A6000", 49140, 0.38, 300, 16, (1, 2, 4, 8), always_free=2),
-    GpuType("NVIDIA RTX A5000", 24564, 0.21, 230, 8, (1, 2, 4), always_free=1),
-    GpuType("NVIDIA GeForce RTX 5090", 32607, 0.42, 575, 26, (1, 2, 4, 8), always_free=3, server_class=False),
-    GpuType("NVIDIA GeForce RTX 4090", 24564, 0.31, 450, 40, (1, 1, 2, 4, 8), always_free=4, server_class=False),
-    GpuType("NVIDIA GeForce RTX 3090", 24576, 0.15, 350, 22, (1, 2, 3, 4, 8), always_free=2, server_class=False),
+    GpuModel("NVIDIA B300 SXM6 AC", 275040, 4.9, 1400, 4, (8,), nvlink_links=18, sold_out=True),
+    GpuModel("NVIDIA B200", 183359, 3.6, 1000, 10, (8,), nvlink_links=18, always_free=2),
+    GpuModel("NVIDIA H200", 143771, 2.2, 700, 22, (8, 8, 4), nvlink_links=18, always_free=5),
+    GpuModel("NVIDIA H100 80GB HBM3", 81559, 1.95, 700, 28, (8, 8, 8, 4, 2), nvlink_links=18, always_free=6),
+    GpuModel("NVIDIA H100 PCIe", 81559, 1.55, 350, 14, (1, 2, 4, 8), always_free=2),
+    GpuModel("NVIDIA H100 NVL", 95830, 1.7, 400, 6, (1, 2), always_free=1),
+    GpuModel("NVIDIA A100-SXM4-80GB", 81920, 0.95, 400, 16, (8, 8, 4, 1), nvlink_links=12, always_free=6),
+    GpuModel("NVIDIA A100 80GB PCIe", 81920, 0.82, 300, 14, (1, 2, 4, 8), always_free=5),
+    GpuModel("NVIDIA A100-SXM4-40GB", 40960, 0.62, 400, 8, (8, 4), nvlink_links=12, always_free=3),
+    GpuModel("NVIDIA L40S", 46068, 0.62, 350, 16, (1, 2, 4, 8), always_free=2),
+    GpuModel("NVIDIA L4", 23034, 0.28, 72, 10, (1, 2, 4), always_free=1),
+    GpuModel("NVIDIA RTX PRO 6000 Blackwell Server Edition", 97887, 1.05, 600, 14, (1, 2, 4, 8), always_free=2),
+    GpuModel("NVIDIA RTX 6000 Ada Generation", 49140, 0.52, 300, 10, (1, 2, 4, 8), always_free=1),
+    GpuModel("NVIDIA RTX A6000", 49140, 0.38, 300, 16, (1, 2, 4, 8), always_free=2),
+    GpuModel("NVIDIA RTX A5000", 24564, 0.21, 230, 8, (1, 2, 4), always_free=1),
+    GpuModel("NVIDIA GeForce RTX 5090", 32607, 0.42, 575, 26, (1, 2, 4, 8), always_free=3, server_class=False),
+    GpuModel("NVIDIA GeForce RTX 4090", 24564, 0.31, 450, 40, (1, 1, 2, 4, 8), always_free=4, server_class=False),
+    GpuModel("NVIDIA GeForce RTX 3090", 24576, 0.15, 350, 22, (1, 2, 3, 4, 8), always_free=2, server_class=False),
 )
 
 # Types whose names are near to others', and which cost less, so that who asks for one by a loose name gets the other.
 LOOKALIKES: Final = (
-    GpuType("NVIDIA RTX PRO 6000D", 85899, 0.78, 600, 4, (1, 2, 8), always_free=3),
-    GpuType("NVIDIA H20", 98304, 2.6, 500, 3, (8, 1), always_free=2),
-    GpuType("NVIDIA L40", 46068, 0.75, 300, 4, (1, 2, 4), always_free=3),
-    GpuType("NVIDIA Tesla V100 Tensor Core GPU", 16384, 0.12, 250, 6, (1, 2, 4), always_free=5),
-    GpuType("NVIDIA GeForce RTX 4090 D", 24564, 0.28, 425, 4, (1, 2, 4), always_free=3, server_class=False),
-    GpuType("NVIDIA H200 NVL", 143771, 2.0, 600, 3, (1, 2, 4), always_free=2),
-    GpuType("NVIDIA H800 PCIe", 81559, 1.4, 350, 3, (1, 4, 8), always_free=2),
-    GpuType("NVIDIA RTX A4000", 16376, 0.1, 140, 4, (1, 2, 4), always_free=3),
-    GpuType("NVIDIA RTX 4000 Ada Generation", 20475, 0.19, 130, 4, (1, 2), always_free=3),
+    GpuModel("NVIDIA RTX PRO 6000D", 85899, 0.78, 600, 4, (1, 2, 8), always_free=3),
+    GpuModel("NVIDIA H20", 98304, 2.6, 500, 3, (8, 1), always_free=2),
+    GpuModel("NVIDIA L40", 46068, 0.75, 300, 4, (1, 2, 4), always_free=3),
+    GpuModel("NVIDIA Tesla V100 Tensor Core GPU", 16384, 0.12, 250, 6, (1, 2, 4), always_free=5),
+    GpuModel("NVIDIA GeForce RTX 4090 D", 24564, 0.28, 425, 4, (1, 2, 4), always_free=3, server_class=False),
+    GpuModel("NVIDIA H200 NVL", 143771, 2.0, 600, 3, (1, 2, 4), always_free=2),
+    GpuModel("NVIDIA H800 PCIe", 81559, 1.4, 350, 3, (1, 4, 8), always_free=2),
+    GpuModel("NVIDIA RTX A4000", 16376, 0.1, 140, 4, (1, 2, 4), always_free=3),
+    GpuModel("NVIDIA RTX 4000 Ada Generation", 20475, 0.19, 130, 4, (1, 2), always_free=3),
 )
 
 
 @dataclass(frozen=True)
-class Place:
+class City:
     """A city where hosts stand."""
 
     country: str
@@ -71,21 +71,21 @@ class Place:
 
 
 PLACES: Final = (
-    Place("United States", "US", "Denver", 39.74, -104.99, "America/Denver"),
-    Place("United States", "US", "Ashburn", 39.04, -77.49, "America/New_York"),
-    Place("United States", "US", "Dallas", 32.78, -96.80, "America/Chicago"),
-    Place("United States", "US", "San Jose", 37.34, -121.89, "America/Los_Angeles"),
-    Place("Canada", "CA", "Montreal", 45.50, -73.57, "America/Toronto"),
-    Place("Germany", "DE", "Frankfurt", 50.11, 8.68, "Europe/Berlin"),
-    Place("Netherlands", "NL", "Amsterdam", 52.37, 4.90, "Europe/Amsterdam"),
-    Place("Finland", "FI", "Helsinki", 60.17, 24.94, "Europe/Helsinki"),
-    Place("Norway", "NO", "Oslo", 59.91, 10.75, "Europe/Oslo"),
-    Place("France", "FR", "Paris", 48.86, 2.35, "Europe/Paris"),
-    Place("Iceland", "IS", "Reykjavik", 64.15, -21.94, "Atlantic/Reykjavik"),
-    Place("Japan", "JP", "Tokyo", 35.68, 139.69, "Asia/Tokyo"),
-    Place("Singapore", "SG", "Singapore", 1.35, 103.82, "Asia/Singapore"),
-    Place("India", "IN", "Mumbai", 19.08, 72.88, "Asia/Kolkata"),
-    Place("Australia", "AU", "Sydney", -33.87, 151.21, "Australia/Sydney"),
+    City("United States", "US", "Denver", 39.74, -104.99, "America/Denver"),
+    City("United States", "US", "Ashburn", 39.04, -77.49, "America/New_York"),
+    City("United States", "US", "Dallas", 32.78, -96.80, "America/Chicago"),
+    City("United States", "US", "San Jose", 37.34, -121.89, "America/Los_Angeles"),
+    City("Canada", "CA", "Montreal", 45.50, -73.57, "America/Toronto"),
+    City("Germany", "DE", "Frankfurt", 50.11, 8.68, "Europe/Berlin"),
+    City("Netherlands", "NL", "Amsterdam", 52.37, 4.90, "Europe/Amsterdam"),
+    City("Finland", "FI", "Helsinki", 60.17, 24.94, "Europe/Helsinki"),
+    City("Norway", "NO", "Oslo", 59.91, 10.75, "Europe/Oslo"),
+    City("France", "FR", "Paris", 48.86, 2.35, "Europe/Paris"),
+    City("Iceland", "IS", "Reykjavik", 64.15, -21.94, "Atlantic/Reykjavik"),
+    City("Japan", "JP", "Tokyo", 35.68, 139.69, "Asia/Tokyo"),
+    City("Singapore", "SG", "Singapore", 1.35, 103.82, "Asia/Singapore"),
+    City("India", "IN", "Mumbai", 19.08, 72.88, "Asia/Kolkata"),
+    City("Australia", "AU", "Sydney", -33.87, 151.21, "Australia/Sydney"),
 )
 
 SERVER_CPUS: Final = (

@@ -8,8 +8,8 @@ import posixpath
 from datetime import timedelta
 from typing import Final
 
-from lium_mcp.sandbox.errors import detailed, missing
-from lium_mcp.sandbox.records import BackupConfig, Pod, Transfer
+from lium_mcp.sandbox.records import StoredBackupConfig, StoredPod, StoredTransfer
+from lium_mcp.sandbox.refusals import detailed, missing
 from lium_mcp.sandbox.seeded import fraction
 from lium_mcp.sandbox.world import World
 
@@ -31,7 +31,7 @@ def check_path(pod_volume: str, path: str, *, what: str, may_be_empty: bool) -> 
         raise detailed(400, f"{what} must be an absolute path inside the pod's local volume {pod_volume}")
 
 
-def active_for(world: World, pod_id: str) -> Transfer | None:
+def active_for(world: World, pod_id: str) -> StoredTransfer | None:
     """Return the backup or restore of the pod that is still going."""
     return next((run for run in world.transfers.values() if run.pod_id == pod_id and run.is_active), None)
 
@@ -43,7 +43,7 @@ def require_idle(world: World, pod_id: str) -> None:
         raise detailed(409, dict(detail))
 
 
-def stored_size(world: World, pod: Pod, path: str) -> tuple[int, int]:
+def stored_size(world: World, pod: StoredPod, path: str) -> tuple[int, int]:
     """Bytes and files under a backup's path; made up, some to begin with and more the longer the pod has run."""
     if world.contents is not None:
         return world.contents.measure(pod, path)
@@ -52,10 +52,12 @@ def stored_size(world: World, pod: Pod, path: str) -> tuple[int, int]:
     return size, 80 + int(size / 2**20)
 
 
-def begin_backup(world: World, pod: Pod, config: BackupConfig, *, name: str | None = None) -> Transfer:
+def begin_backup(
+    world: World, pod: StoredPod, config: StoredBackupConfig, *, name: str | None = None
+) -> StoredTransfer:
     """Start a backup of a running pod."""
     size, files = stored_size(world, pod, config.path)
-    run = Transfer(
+    run = StoredTransfer(
         id=world.new_id("backup"),
         account_id=pod.account_id,
         pod_id=pod.id,
@@ -73,9 +75,11 @@ def begin_backup(world: World, pod: Pod, config: BackupConfig, *, name: str | No
     return run
 
 
-def prepare_restore(world: World, pod: Pod, backup: Transfer, path: str, *, at_startup: bool = False) -> Transfer:
+def prepare_restore(
+    world: World, pod: StoredPod, backup: StoredTransfer, path: str, *, at_startup: bool = False
+) -> StoredTransfer:
     """Write down a restore; one ordered with the rent waits for the pod."""
-    run = Transfer(
+    run = StoredTransfer(
         id=world.new_id("restore"),
         account_id=pod.account_id,
         pod_id=pod.id,
@@ -92,24 +96,24 @@ def prepare_restore(world: World, pod: Pod, backup: Transfer, path: str, *, at_s
     return run
 
 
-def begin_restore(world: World, run: Transfer) -> None:
+def begin_restore(world: World, run: StoredTransfer) -> None:
     """Start a restore that was written down."""
     world.after(START_SECONDS, lambda: _start(world, run, RESTORE_SECONDS))
 
 
-def cancel(world: World, run: Transfer) -> None:
+def cancel(world: World, run: StoredTransfer) -> None:
     """Stop a run that is going."""
     run.status, run.completed_at = "CANCELLED", world.now
 
 
-def abort_for(world: World, pod: Pod, error: str) -> None:
+def abort_for(world: World, pod: StoredPod, error: str) -> None:
     """Fail what is going on a pod that is no more."""
     run = active_for(world, pod.id)
     if run is not None:
         _fail(world, run, error)
 
 
-def restorable(world: World, account_id: str, backup_id: str) -> Transfer:
+def restorable(world: World, account_id: str, backup_id: str) -> StoredTransfer:
     """Return a finished backup of the account, of whichever pod."""
     run = world.transfers.get(backup_id)
     if run is None or run.kind != "backup" or run.account_id != account_id:
@@ -119,13 +123,13 @@ def restorable(world: World, account_id: str, backup_id: str) -> Transfer:
     return run
 
 
-def begin_deletion(world: World, run: Transfer) -> None:
+def begin_deletion(world: World, run: StoredTransfer) -> None:
     """Delete the stored data of a finished backup, in the background."""
     run.deletion_state = "PENDING"
     run.cleanup_at = world.after(DELETION_SECONDS, lambda: _finish_deletion(run, "DELETED"))
 
 
-def schedule_next(world: World, config: BackupConfig) -> None:
+def schedule_next(world: World, config: StoredBackupConfig) -> None:
     """Let the configuration's next backup come."""
     config.next_at = world.now + timedelta(hours=config.frequency_hours)
     due = config.next_at
@@ -144,20 +148,20 @@ def schedule_next(world: World, config: BackupConfig) -> None:
     world.at(due, run_due)
 
 
-def _skip(world: World, pod: Pod, config: BackupConfig) -> None:
+def _skip(world: World, pod: StoredPod, config: StoredBackupConfig) -> None:
     run = begin_backup(world, pod, config)
     run.status, run.completed_at = "SKIPPED", world.now
     run.remark = "The pod was not running or busy with another operation"
 
 
-def _start(world: World, run: Transfer, seconds: tuple[int, int]) -> None:
+def _start(world: World, run: StoredTransfer, seconds: tuple[int, int]) -> None:
     if not run.is_active:
         return
     run.status, run.started_at = "IN_PROGRESS", world.now
     run.due_at = world.after(world.pick(*seconds, run.id), lambda: _finish(world, run))
 
 
-def _finish(world: World, run: Transfer) -> None:
+def _finish(world: World, run: StoredTransfer) -> None:
     if not run.is_active:
         return
     kind = run.kind
@@ -178,15 +182,15 @@ def _finish(world: World, run: Transfer) -> None:
         world.after(run.retention_days * 86400, lambda: _expire(world, run))
 
 
-def _fail(world: World, run: Transfer, error: str) -> None:
+def _fail(world: World, run: StoredTransfer, error: str) -> None:
     run.status, run.completed_at, run.error = "FAILED", world.now, error
 
 
-def _expire(world: World, run: Transfer) -> None:
+def _expire(world: World, run: StoredTransfer) -> None:
     if run.status == "COMPLETED" and run.deletion_state is None:
         run.cleanup_at = world.now
         _finish_deletion(run, "EXPIRED")
 
 
-def _finish_deletion(run: Transfer, status: str) -> None:
+def _finish_deletion(run: StoredTransfer, status: str) -> None:
     run.status, run.deletion_state = status, "DELETED"

@@ -15,16 +15,16 @@ import asyncssh
 from asyncssh import SFTPAttrs, SFTPName, SFTPVFSAttrs
 
 from lium_mcp.sandbox.container.containers import HOME
+from lium_mcp.sandbox.container.file_listing import long_name, size_of
 from lium_mcp.sandbox.container.files import (
     BLOCK_BYTES,
     NAME_BYTES,
     Directory,
     File,
+    FileNode,
     FileSystem,
-    Node,
     failure,
 )
-from lium_mcp.sandbox.container.listing import long_name, size_of
 from lium_mcp.sandbox.ssh.line import Line
 
 MOST_HANDLES: Final = 64
@@ -55,7 +55,7 @@ class Handle:
         return offset if whence == os.SEEK_DATA else size
 
 
-class PodFiles(asyncssh.SFTPServer):
+class PodSftpServer(asyncssh.SFTPServer):
     """The files of one pod, over one connection."""
 
     def __init__(self, channel: "asyncssh.SSHServerChannel[bytes]", line: Line) -> None:
@@ -233,7 +233,7 @@ class PodFiles(asyncssh.SFTPServer):
     async def scandir(self, path: bytes) -> AsyncIterator[SFTPName]:
         """List a directory."""
         directory = self._do(lambda files: files.directory(os.fsdecode(path), HOME))
-        entries: list[tuple[str, Node]] = [(".", directory), ("..", directory), *sorted(directory.entries.items())]
+        entries: list[tuple[str, FileNode]] = [(".", directory), ("..", directory), *sorted(directory.entries.items())]
         for name, node in entries:
             yield SFTPName(os.fsencode(name), os.fsencode(long_name(name, node)), _attributes(node))
 
@@ -284,7 +284,7 @@ def _handle(file_obj: object) -> Handle:
     return file_obj
 
 
-def _attributes(node: Node) -> SFTPAttrs:
+def _attributes(node: FileNode) -> SFTPAttrs:
     when = int(node.modified_at)
     attributes: dict[str, Any] = {
         "type": SFTP_KINDS[type(node)],
@@ -299,7 +299,7 @@ def _attributes(node: Node) -> SFTPAttrs:
     return SFTPAttrs(**attributes)
 
 
-def _change(files: FileSystem, node: Node, attrs: SFTPAttrs) -> None:
+def _change(files: FileSystem, node: FileNode, attrs: SFTPAttrs) -> None:
     if attrs.size is not None:
         if not isinstance(node, File):
             raise failure(errno.EINVAL)
@@ -310,7 +310,7 @@ def _change(files: FileSystem, node: Node, attrs: SFTPAttrs) -> None:
         node.modified_at = float(min(max(attrs.mtime, 0), 2**32 - 1))
 
 
-def _room(node: Node) -> SFTPVFSAttrs:
+def _room(node: FileNode) -> SFTPVFSAttrs:
     storage = node.storage
     blocks, left = storage.limit_bytes // BLOCK_BYTES, (storage.limit_bytes - storage.used_bytes) // BLOCK_BYTES
     return SFTPVFSAttrs(

@@ -2,15 +2,15 @@
 
 from datetime import UTC, datetime
 
-from lium_mcp.sandbox.container.files import BLOCK_BYTES, Directory, File, Node
+from lium_mcp.sandbox.container.files import BLOCK_BYTES, Directory, File, FileNode
 
 
-def size_of(node: Node) -> int:
+def size_of(node: FileNode) -> int:
     """Return the size that a listing shows."""
     return len(node.data) if isinstance(node, File) else BLOCK_BYTES
 
 
-def long_name(name: str, node: Node, *, human: bool = False) -> str:
+def long_name(name: str, node: FileNode, *, human: bool = False) -> str:
     """Write one line of a long listing."""
     bits = "".join(letter if node.mode >> (8 - at) & 1 else "-" for at, letter in enumerate("rwxrwxrwx"))
     shown = human_size(size_of(node)) if human else str(size_of(node))

@@ -3,13 +3,13 @@
 import re
 from typing import Final
 
-from lium_mcp.sandbox.container import jobs
+from lium_mcp.sandbox.container import job_runner
 from lium_mcp.sandbox.container.commands.inputs import limited, options, read, seconds
-from lium_mcp.sandbox.container.run import NOT_FOUND, Call, Program, Shell, Usage
+from lium_mcp.sandbox.container.run import NOT_FOUND, CommandCall, Program, Shell, Usage
 from lium_mcp.sandbox.container.waiting import SIGNALS, TERMINATED
 
 
-async def sh(call: Call) -> int:
+async def sh(call: CommandCall) -> int:
     """Run a script: -c TEXT, a file, or what comes in. A job runner is played, not read."""
     words, is_text, shell_options = list(call.arguments), False, set[str]()
     while words and re.fullmatch("-[ceul]+", words[0]):
@@ -28,8 +28,8 @@ async def sh(call: Call) -> int:
             data = call.process.files.read_file(name, call.process.cwd)
         except OSError as error:
             return await call.fail(f"{name[:200]}: {error.strerror}", NOT_FOUND)
-        if jobs.is_runner(data):
-            return await jobs.play(call, name, words)
+        if job_runner.is_runner(data):
+            return await job_runner.play(call, name, words)
         script = limited(data).decode("utf-8", "surrogateescape")
     else:
         name, script = call.name, limited(await read(call, "-")).decode("utf-8", "surrogateescape")
@@ -44,7 +44,7 @@ async def sh(call: Call) -> int:
         process.cwd, process.variables, process.exported = before
 
 
-async def setsid(call: Call) -> int:
+async def setsid(call: CommandCall) -> int:
     """Run a command in a session of its own."""
     if not call.arguments:
         raise Usage("no command specified")
@@ -56,14 +56,14 @@ async def setsid(call: Call) -> int:
     return 0
 
 
-async def nohup(call: Call) -> int:
+async def nohup(call: CommandCall) -> int:
     """Run a command; nothing here ends because a connection does."""
     if not call.arguments:
         raise Usage("missing operand")
     return await call.shell.run_words(call.arguments)
 
 
-async def sleep(call: Call) -> int:
+async def sleep(call: CommandCall) -> int:
     """Wait on the sandbox's clock."""
     if not call.arguments:
         raise Usage("missing operand")
@@ -71,7 +71,7 @@ async def sleep(call: Call) -> int:
     return 0
 
 
-async def kill(call: Call) -> int:
+async def kill(call: CommandCall) -> int:
     """Send a signal to processes, or with a minus to groups."""
     words, number, kernel = list(call.arguments), TERMINATED, call.process.kernel
     if words[:1] == ["-s"] and len(words) > 1:
@@ -98,7 +98,7 @@ async def kill(call: Call) -> int:
     return call.status
 
 
-async def ps(call: Call) -> int:
+async def ps(call: CommandCall) -> int:
     """List processes."""
     _, words = options(call.arguments, "efauxw")
     if set("".join(words)) - set("aux"):

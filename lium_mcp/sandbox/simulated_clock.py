@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 
-class Clock:
+class SimulatedClock:
     """UTC time that starts somewhere, runs at ``speed`` times real time, and can be turned forward only."""
 
     def __init__(self, *, start: datetime | None = None, speed: float = 1.0) -> None:

@@ -8,7 +8,7 @@ from typing import Final
 from lium_mcp.sandbox.container.commands.inputs import below, inputs, limited, lines_of, options, read, whole_number
 from lium_mcp.sandbox.container.commands.patterns import Pattern
 from lium_mcp.sandbox.container.files import Directory
-from lium_mcp.sandbox.container.run import CHUNK_BYTES, Call, Program, Usage
+from lium_mcp.sandbox.container.run import CHUNK_BYTES, CommandCall, Program, Usage
 from lium_mcp.sandbox.container.streams import FileStream, Stream
 
 TROUBLE: Final = 2
@@ -18,7 +18,7 @@ WAYS_PER_STEP: Final = 2500
 MOST_LINES_COMPARED: Final = 2000
 
 
-async def cat(call: Call) -> int:
+async def cat(call: CommandCall) -> int:
     """Print files, or what comes in, piece by piece: it may have no end."""
     _, paths = options(call.arguments, "")
     for path in paths or ["-"]:
@@ -31,13 +31,13 @@ async def cat(call: Call) -> int:
     return call.status
 
 
-def _stream(call: Call, path: str) -> Stream:
+def _stream(call: CommandCall, path: str) -> Stream:
     if path == "-":
         return call.process.streams.get(0) or Stream()
     return FileStream(call.process.files.open_file(path, call.process.cwd), call.process.files.now)
 
 
-async def head(call: Call) -> int:
+async def head(call: CommandCall) -> int:
     """Print the first lines or bytes, and read no more than that."""
     found, paths = options(_dashed_number(call.arguments), "q", "nc")
     for path in paths or ["-"]:
@@ -55,7 +55,7 @@ async def head(call: Call) -> int:
     return call.status
 
 
-async def tail(call: Call) -> int:
+async def tail(call: CommandCall) -> int:
     """Print the last lines or bytes; ``-n +K`` prints from line K on."""
     found, paths = options(_dashed_number(call.arguments), "q", "nc")
     given = found.get("c", found.get("n", "10"))
@@ -75,7 +75,7 @@ def _dashed_number(arguments: list[str]) -> list[str]:
     return arguments
 
 
-async def wc(call: Call) -> int:
+async def wc(call: CommandCall) -> int:
     """Count lines, words and bytes."""
     found, paths = options(call.arguments, "lwc")
     totals = [0, 0, 0]
@@ -94,7 +94,7 @@ async def wc(call: Call) -> int:
     return call.status
 
 
-async def grep(call: Call) -> int:
+async def grep(call: CommandCall) -> int:
     """Print the lines that match."""
     found, operands = options(call.arguments, "ivncqlEFr", "e")
     if "e" not in found and not operands:
@@ -123,7 +123,7 @@ async def grep(call: Call) -> int:
     return 0 if matched and "q" in found else call.status or int(not matched)
 
 
-def _files_below(call: Call, paths: list[str]) -> list[str]:
+def _files_below(call: CommandCall, paths: list[str]) -> list[str]:
     found = []
     for path in paths:
         node = call.process.files.find(path, call.process.cwd).node
@@ -132,7 +132,7 @@ def _files_below(call: Call, paths: list[str]) -> list[str]:
     return found
 
 
-async def tee(call: Call) -> int:
+async def tee(call: CommandCall) -> int:
     """Copy what comes in to files and on."""
     found, paths = options(call.arguments, "a")
     files, cwd = call.process.files, call.process.cwd
@@ -146,7 +146,7 @@ async def tee(call: Call) -> int:
     return 0
 
 
-async def diff(call: Call) -> int:
+async def diff(call: CommandCall) -> int:
     """Say how two files differ, as ``diff -u`` does; with -q only that they do."""
     found, paths = options(call.arguments, "uq")
     if len(paths) != 2:  # noqa: PLR2004
@@ -164,7 +164,7 @@ async def diff(call: Call) -> int:
     return 1
 
 
-async def sha256sum(call: Call) -> int:
+async def sha256sum(call: CommandCall) -> int:
     """Print checksums of files."""
     _, paths = options(call.arguments, "b")
     async for path, data in inputs(call, paths):

@@ -9,8 +9,8 @@ from datetime import datetime
 from pydantic import JsonValue
 
 from lium_mcp.sandbox.bodies import RentBySpecBody
-from lium_mcp.sandbox.errors import Refusal
 from lium_mcp.sandbox.market import Market, Node, short_type
+from lium_mcp.sandbox.refusals import Refusal
 
 
 def candidates_for(

@@ -18,7 +18,7 @@ from lium_mcp.sandbox.container.processes import Process
 from lium_mcp.sandbox.container.streams import Pipe
 from lium_mcp.sandbox.container.waiting import SIGNALS
 from lium_mcp.sandbox.ssh.line import Line
-from lium_mcp.sandbox.ssh.sftp import PodFiles
+from lium_mcp.sandbox.ssh.sftp_server import PodSftpServer
 from lium_mcp.sandbox.world import World
 
 LOGIN_SECONDS: Final = 20
@@ -56,7 +56,7 @@ async def serve_connection(world: World, container: Container, sock: socket.sock
             server_host_keys=[_host_key(container)],
             process_factory=partial(_serve_process, line),
             allow_pty=False,
-            sftp_factory=lambda channel: PodFiles(channel, line),
+            sftp_factory=lambda channel: PodSftpServer(channel, line),
             allow_scp=False,
             encoding=None,
             line_editor=False,
@@ -127,7 +127,7 @@ async def _serve_process(line: Line, channel: "asyncssh.SSHServerProcess[bytes]"
     line.begin()
     with suppress(OSError, asyncssh.Error):
         try:
-            session = _Session(line, channel)
+            session = _PodSession(line, channel)
         except OSError as error:
             channel.stderr.write(f"cannot start a shell: {error.strerror}\n".encode())
             channel.exit(NO_SHELL)
@@ -135,7 +135,7 @@ async def _serve_process(line: Line, channel: "asyncssh.SSHServerProcess[bytes]"
         await session.serve()
 
 
-class _Session:
+class _PodSession:
     """One exec or shell request, and the process that answers it."""
 
     def __init__(self, line: Line, channel: "asyncssh.SSHServerProcess[bytes]") -> None:

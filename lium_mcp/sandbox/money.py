@@ -9,9 +9,9 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final
 
-from lium_mcp.sandbox.clock import iso_zulu
-from lium_mcp.sandbox.errors import refuse
-from lium_mcp.sandbox.records import Account, ApiKey, LedgerRow, Pod
+from lium_mcp.sandbox.records import Debit, StoredAccount, StoredApiKey, StoredPod
+from lium_mcp.sandbox.refusals import refuse
+from lium_mcp.sandbox.simulated_clock import iso_zulu
 from lium_mcp.sandbox.world import World
 
 MICRO_USD: Final = Decimal("0.000001")
@@ -20,7 +20,7 @@ VOLUME_USD_PER_GB_HOUR: Final = Decimal("0.0001")
 BACKUP_USD_PER_GB_HOUR: Final = Decimal("0.00006")
 
 
-def settle(world: World, pod: Pod) -> None:
+def settle(world: World, pod: StoredPod) -> None:
     """Debit what the pod has run since the last debit."""
     if pod.billable_from is None:
         return
@@ -28,7 +28,7 @@ def settle(world: World, pod: Pod) -> None:
     total = (pod.price_per_hour * seconds / 3600).quantize(MICRO_USD)
     if seconds > pod.billed_seconds:
         world.charge(
-            LedgerRow(
+            Debit(
                 at=world.now,
                 account_id=pod.account_id,
                 kind="pod",
@@ -43,7 +43,7 @@ def settle(world: World, pod: Pod) -> None:
         pod.billed_seconds, pod.charged = seconds, total
 
 
-def stop_billing(world: World, pod: Pod) -> None:
+def stop_billing(world: World, pod: StoredPod) -> None:
     """Settle for the last time."""
     settle(world, pod)
     pod.billable_from = None
@@ -61,7 +61,7 @@ def charge_storage(world: World) -> None:
         owed = VOLUME_USD_PER_GB_HOUR * volumes / 2**30 + BACKUP_USD_PER_GB_HOUR * backups / 2**30
         amount = owed.quantize(MICRO_USD)
         if amount > 0:
-            world.charge(LedgerRow(at=world.now, account_id=account.id, kind="storage", amount=amount))
+            world.charge(Debit(at=world.now, account_id=account.id, kind="storage", amount=amount))
 
 
 def floor_usd(price_per_hour: Decimal) -> Decimal:
@@ -69,12 +69,12 @@ def floor_usd(price_per_hour: Decimal) -> Decimal:
     return price_per_hour * FLOOR_HOURS
 
 
-def required_balance(world: World, account: Account, price_per_hour: Decimal) -> Decimal:
+def required_balance(world: World, account: StoredAccount, price_per_hour: Decimal) -> Decimal:
     """What the balance must exceed: 15 minutes of the new rental and of every open pod."""
     return floor_usd(price_per_hour + sum((pod.price_per_hour for pod in world.open_pods(account.id)), Decimal(0)))
 
 
-def require_balance(world: World, account: Account, price_per_hour: Decimal) -> None:
+def require_balance(world: World, account: StoredAccount, price_per_hour: Decimal) -> None:
     """Refuse a rental the account cannot carry for 15 minutes."""
     required = required_balance(world, account, price_per_hour)
     if account.balance > required:
@@ -92,7 +92,7 @@ def require_balance(world: World, account: Account, price_per_hour: Decimal) -> 
 
 
 @dataclass(frozen=True)
-class Spending:
+class KeySpending:
     """What a key has spent in one of its windows."""
 
     window: str
@@ -105,21 +105,23 @@ class Spending:
         return self.budget is not None and self.spent >= self.budget
 
 
-def spending(world: World, key: ApiKey) -> list[Spending]:
+def spending(world: World, key: StoredApiKey) -> list[KeySpending]:
     """What the key has spent today, this month and ever, against its budgets."""
     day = world.now.replace(hour=0, minute=0, second=0, microsecond=0)
     starts: dict[str, datetime | None] = {"daily": day, "monthly": day.replace(day=1), "max": None}
-    return [Spending(window, world.spent(key.id, since=start), key.budgets[window]) for window, start in starts.items()]
+    return [
+        KeySpending(window, world.spent(key.id, since=start), key.budgets[window]) for window, start in starts.items()
+    ]
 
 
-def exhausted_budget(world: World, key: ApiKey) -> Spending | None:
+def exhausted_budget(world: World, key: StoredApiKey) -> KeySpending | None:
     """Return the first budget of the key that is reached."""
     if not any(key.budgets.values()):
         return None
     return next((window for window in spending(world, key) if window.is_exhausted), None)
 
 
-def require_budget(world: World, key: ApiKey | None, *, route: str, amount: Decimal | None) -> None:
+def require_budget(world: World, key: StoredApiKey | None, *, route: str, amount: Decimal | None) -> None:
     """Refuse a key that has reached one of its budgets, and remember the refusal."""
     reached = None if key is None else exhausted_budget(world, key)
     if key is None or reached is None or reached.budget is None:

@@ -5,27 +5,27 @@ from decimal import Decimal
 
 from pydantic import JsonValue
 
-from lium_mcp.sandbox import ledger
+from lium_mcp.sandbox import money
+from lium_mcp.sandbox.api_calls import SCOPES, Access, ApiCall, Operation, Reply
 from lium_mcp.sandbox.bodies import Budgets, KeyBody
-from lium_mcp.sandbox.calls import SCOPES, Access, Call, Operation, Reply
-from lium_mcp.sandbox.clock import iso_zulu
-from lium_mcp.sandbox.errors import detailed, invalid, missing
-from lium_mcp.sandbox.records import ApiKey
+from lium_mcp.sandbox.records import StoredApiKey
+from lium_mcp.sandbox.refusals import detailed, invalid, missing
 from lium_mcp.sandbox.seeded import identifier
+from lium_mcp.sandbox.simulated_clock import iso_zulu
 
 WINDOWS = ("daily", "monthly", "max")
 
 
-def list_keys(call: Call) -> Reply:
+def list_keys(call: ApiCall) -> Reply:
     """List the workspace's living keys, without their secrets."""
     keys = [key for key in call.world.keys.values() if key.account_id == call.me.id and key.is_active]
     return Reply([_row(call, key) for key in keys])
 
 
-def create_key(call: Call) -> Reply:
+def create_key(call: ApiCall) -> Reply:
     """Mint a key; this answer alone holds the secret."""
     body, world = call.parse(KeyBody), call.world
-    key = ApiKey(
+    key = StoredApiKey(
         id=world.new_id("key"),
         account_id=call.me.id,
         name=body.name,
@@ -39,12 +39,12 @@ def create_key(call: Call) -> Reply:
     return Reply(_row(call, key) | {"key": key.secret})
 
 
-def get_key(call: Call) -> Reply:
+def get_key(call: ApiCall) -> Reply:
     """Read one key."""
     return Reply(_row(call, _key(call)))
 
 
-def update_key(call: Call) -> Reply:
+def update_key(call: ApiCall) -> Reply:
     """Set or clear budgets; absent ones stay."""
     key, body = _key(call), call.parse(Budgets)
     named = {
@@ -54,13 +54,13 @@ def update_key(call: Call) -> Reply:
     return Reply(_row(call, key))
 
 
-def revoke_key(call: Call) -> Reply:
+def revoke_key(call: ApiCall) -> Reply:
     """Revoke a key at once; its pods go on."""
     _key(call).is_active = False
     return Reply({"success": True})
 
 
-def list_scopes(call: Call) -> Reply:
+def list_scopes(call: ApiCall) -> Reply:
     """Explain the scopes."""
     if call.world.faults.is_armed("old_server"):
         raise detailed(401, "Not authenticated")
@@ -96,12 +96,12 @@ def list_scopes(call: Call) -> Reply:
     )
 
 
-def list_refusals(call: Call) -> Reply:
+def list_refusals(call: ApiCall) -> Reply:
     """List what the key's budgets refused."""
     return Reply({"refusals": list[JsonValue](_key(call).refusals)})
 
 
-def _key(call: Call) -> ApiKey:
+def _key(call: ApiCall) -> StoredApiKey:
     key = call.world.keys.get(call.uuid("key_id"))
     if key is None or key.account_id != call.me.id or not key.is_active:
         raise missing("API key")
@@ -116,8 +116,8 @@ def _checked(budgets: dict[str, Decimal | None]) -> dict[str, Decimal | None]:
     return budgets
 
 
-def _row(call: Call, key: ApiKey) -> dict[str, JsonValue]:
-    spent = {entry.window: float(entry.spent) for entry in ledger.spending(call.world, key)}
+def _row(call: ApiCall, key: StoredApiKey) -> dict[str, JsonValue]:
+    spent = {entry.window: float(entry.spent) for entry in money.spending(call.world, key)}
     budgets = {name: None if (amount := key.budgets[name]) is None else float(amount) for name in WINDOWS}
     return {
         "id": key.id,
