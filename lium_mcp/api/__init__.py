@@ -1,44 +1,17 @@
 """The Lium REST API as an asynchronous, typed client. Knows nothing of MCP."""
 
-from lium_mcp.api.account import (
-    Account,
-    AuditActor,
-    AuditEntry,
-    AuditPage,
-    BillingStatement,
-    Me,
-    StatementDay,
-    StatementPod,
-    WorkspaceRef,
-)
-from lium_mcp.api.backups import (
-    Backup,
-    Backups,
-    BackupSchedule,
-    BackupSchedules,
-    BackupStarted,
-)
-from lium_mcp.api.builds import BuildContext, Builds
-from lium_mcp.api.client import DEFAULT_BASE_URL, LiumClient, Version
+from lium_mcp.api.account import BillingStatement, Me
+from lium_mcp.api.backups import Backup, BackupSchedule
+from lium_mcp.api.client import LiumClient
 from lium_mcp.api.clock import SYSTEM_CLOCK, Clock
-from lium_mcp.api.clusters import (
-    ClusterDeleteResponse,
-    ClusterMemberRemoval,
-    ClusterOffer,
-    ClusterRentRequest,
-    ClusterRentResponse,
-    Clusters,
-)
-from lium_mcp.api.docker_credentials import DockerCredential, DockerCredentials
+from lium_mcp.api.clusters import ClusterOffer, ClusterRentRequest
+from lium_mcp.api.docker_credentials import DockerCredential
 from lium_mcp.api.errors import (
     AuthenticationFailed,
     BadRequest,
     BudgetExceeded,
-    CertificateRefused,
     Conflict,
     ConnectionFailed,
-    Effect,
-    FieldError,
     FirewallBlocked,
     IdempotencyConflict,
     InsufficientBalance,
@@ -46,7 +19,6 @@ from lium_mcp.api.errors import (
     LiumError,
     MissingApiKey,
     MissingScope,
-    MissingSession,
     NoExecutorMatches,
     NotDone,
     NotFound,
@@ -63,21 +35,7 @@ from lium_mcp.api.errors import (
     UntrustedRedirect,
     ValidationFailed,
 )
-from lium_mcp.api.executor_models import (
-    DefaultImage,
-    DeploymentEstimate,
-    Executor,
-    ExecutorSpecs,
-    GpuDetail,
-    Interconnect,
-    Location,
-    PublicNode,
-    Quote,
-    QuoteLine,
-    RentAlternative,
-    RentBySpecResponse,
-)
-from lium_mcp.api.executors import Executors
+from lium_mcp.api.executor_models import Executor, Quote, QuoteLine
 from lium_mcp.api.gpu_names import (
     gpu_contradicts,
     gpu_fits,
@@ -90,14 +48,10 @@ from lium_mcp.api.gpu_names import (
     short_gpu_type,
 )
 from lium_mcp.api.huids import huid
-from lium_mcp.api.keys import ApiKey, KeyRefusal, Keys, KeyScope, KeyScopes, PodVisibility
-from lium_mcp.api.machines import Machine, MachineRequested, Machines
-from lium_mcp.api.model import ApiModel
-from lium_mcp.api.paging import Page, Rows
+from lium_mcp.api.machines import Machine
+from lium_mcp.api.paging import Rows
 from lium_mcp.api.pod_models import (
-    BILLING_STATUSES,
     REMOVED_STATUSES,
-    TERMINAL_STATUSES,
     FeedbackRequest,
     GpuResetOutcome,
     GpuResetState,
@@ -105,110 +59,58 @@ from lium_mcp.api.pod_models import (
     PodDetail,
     PodEvent,
     PodRecord,
-    PodStatement,
-    PodTemplate,
-    PodVolume,
-    PriceSegment,
     SshTarget,
 )
-from lium_mcp.api.pods import Pods
 from lium_mcp.api.renting import RentBySpecRequest, Rented, RentRequest
-from lium_mcp.api.restores import Restore, Restores, RestoreStarted
+from lium_mcp.api.restores import Restore
 from lium_mcp.api.retries import Repeat
-from lium_mcp.api.ssh_keys import SshKey, SshKeys
-from lium_mcp.api.templates import Template, TemplateChanges, TemplateCreate, Templates
-from lium_mcp.api.volumes import Volume, Volumes
-from lium_mcp.api.workspaces import Workspace, WorkspaceMember, Workspaces
+from lium_mcp.api.ssh_keys import SshKey
+from lium_mcp.api.templates import Template, TemplateChanges, TemplateCreate
+from lium_mcp.api.volumes import Volume
 
 __all__ = [
-    "BILLING_STATUSES",
-    "DEFAULT_BASE_URL",
     "REMOVED_STATUSES",
     "SYSTEM_CLOCK",
-    "TERMINAL_STATUSES",
-    "Account",
-    "ApiKey",
-    "ApiModel",
-    "AuditActor",
-    "AuditEntry",
-    "AuditPage",
     "AuthenticationFailed",
     "Backup",
     "BackupSchedule",
-    "BackupSchedules",
-    "BackupStarted",
-    "Backups",
     "BadRequest",
     "BillingStatement",
     "BudgetExceeded",
-    "BuildContext",
-    "Builds",
-    "CertificateRefused",
     "Clock",
-    "ClusterDeleteResponse",
-    "ClusterMemberRemoval",
     "ClusterOffer",
     "ClusterRentRequest",
-    "ClusterRentResponse",
-    "Clusters",
     "Conflict",
     "ConnectionFailed",
-    "DefaultImage",
-    "DeploymentEstimate",
     "DockerCredential",
-    "DockerCredentials",
-    "Effect",
     "Executor",
-    "ExecutorSpecs",
-    "Executors",
     "FeedbackRequest",
-    "FieldError",
     "FirewallBlocked",
-    "GpuDetail",
     "GpuResetOutcome",
     "GpuResetState",
     "IdempotencyConflict",
     "InsufficientBalance",
-    "Interconnect",
     "InvalidRequest",
-    "KeyRefusal",
-    "KeyScope",
-    "KeyScopes",
-    "Keys",
     "LiumClient",
     "LiumError",
-    "Location",
     "Machine",
-    "MachineRequested",
-    "Machines",
     "Me",
     "MissingApiKey",
     "MissingScope",
-    "MissingSession",
     "NoExecutorMatches",
     "NotDone",
     "NotFound",
     "NotLium",
-    "Page",
     "PaymentFailed",
     "PermissionDenied",
     "Pod",
     "PodDetail",
     "PodEvent",
     "PodRecord",
-    "PodStatement",
-    "PodTemplate",
-    "PodVisibility",
-    "PodVolume",
-    "Pods",
-    "PriceSegment",
-    "PublicNode",
     "Quote",
     "QuoteLine",
     "RateLimited",
-    "RentAlternative",
     "RentBySpecRequest",
-    "RentBySpecResponse",
     "RentOutcomeUnknown",
     "RentRequest",
     "Rented",
@@ -216,30 +118,18 @@ __all__ = [
     "RequestTimedOut",
     "ResponseTooLarge",
     "Restore",
-    "RestoreStarted",
-    "Restores",
     "RouteMissing",
     "Rows",
     "ServerFailed",
     "SshKey",
-    "SshKeys",
     "SshTarget",
-    "StatementDay",
-    "StatementPod",
     "Template",
     "TemplateChanges",
     "TemplateCreate",
-    "Templates",
     "UnreadableResponse",
     "UntrustedRedirect",
     "ValidationFailed",
-    "Version",
     "Volume",
-    "Volumes",
-    "Workspace",
-    "WorkspaceMember",
-    "WorkspaceRef",
-    "Workspaces",
     "gpu_contradicts",
     "gpu_fits",
     "gpu_label",

@@ -1,6 +1,6 @@
-"""The account: balance, events, audit log and billing statement."""
+"""The account: balance, audit log and billing statement."""
 
-from datetime import date, datetime
+from datetime import date
 
 from lium_mcp.api.model import (
     ApiBool,
@@ -16,10 +16,9 @@ from lium_mcp.api.model import (
     ApiTime,
     ApiTuple,
 )
-from lium_mcp.api.paging import Rows
-from lium_mcp.api.pod_models import PodEvent, PriceSegment
+from lium_mcp.api.pod_models import PriceSegment
 from lium_mcp.api.resource import Resource
-from lium_mcp.api.wire import Auth, QueryValue
+from lium_mcp.api.wire import QueryValue
 
 
 class WorkspaceRef(ApiModel):
@@ -123,35 +122,14 @@ class Account(Resource):
 
     async def me(self) -> Me:
         """GET /users/me: account, balance and workspace."""
-        return (await self._wire.request("GET", "/users/me", auth=Auth.KEY_OR_SESSION)).model(Me)
-
-    async def events(
-        self,
-        *,
-        limit: int = 200,
-        since: datetime | None = None,
-        pod_id: str | None = None,
-        api_key_id: str | None = None,
-    ) -> Rows[PodEvent]:
-        """GET /users/me/events: what happened on the account, newest first, deleted pods included."""
-        query: dict[str, QueryValue] = {
-            "limit": limit,
-            "since": since.isoformat() if since else None,
-            "pod_id": pod_id,
-            "api_key_id": api_key_id,
-        }
-        return (await self._wire.request("GET", "/users/me/events", query=query)).rows(PodEvent)
+        return (await self._wire.request("GET", "/users/me")).model(Me)
 
     async def audit(
         self,
         *,
         limit: int = 100,
-        since: datetime | None = None,
-        until: datetime | None = None,
         action: str | None = None,
         source: str | None = None,
-        api_key_id: str | None = None,
-        resource_id: str | None = None,
         cursor: str | None = None,
     ) -> AuditPage:
         """GET /account/audit: one page of the requests that changed something, newest first, kept 90 days.
@@ -160,23 +138,18 @@ class Account(Resource):
         """
         query: dict[str, QueryValue] = {
             "limit": limit,
-            "since": since.isoformat() if since else None,
-            "until": until.isoformat() if until else None,
             "action": action,
             "source": source,
-            "api_key_id": api_key_id,
-            "resource_id": resource_id,
             "cursor": cursor,
         }
         return (await self._wire.request("GET", "/account/audit", query=query)).model(AuditPage)
 
     async def billing_statement(
-        self, *, start_day: date | None = None, end_day: date | None = None, api_key_id: str | None = None
+        self, *, start_day: date | None = None, end_day: date | None = None
     ) -> BillingStatement:
         """GET /billing/statement: charges by pod between two UTC days, both inclusive."""
         query: dict[str, QueryValue] = {
             "start_day": f"{start_day:%Y-%m-%d}" if start_day else None,
             "end_day": f"{end_day:%Y-%m-%d}" if end_day else None,
-            "api_key_id": api_key_id,
         }
         return (await self._wire.request("GET", "/billing/statement", query=query)).model(BillingStatement)

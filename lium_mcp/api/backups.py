@@ -116,17 +116,18 @@ class Backups(Resource):
 
     async def list(self, *, pod_id: str | None = None) -> Rows[Backup]:
         """GET /backup-logs/ or /backup-logs/pod/{pod_id}: all backups, page by page up to a bound."""
-        return await collect_pages(lambda number: self.list_page(page=number, limit=PAGE_SIZE, pod_id=pod_id))
-
-    async def list_page(self, *, page: int = 1, limit: int = PAGE_SIZE, pod_id: str | None = None) -> Page[Backup]:
-        """GET /backup-logs/ or /backup-logs/pod/{pod_id}: one page of backups."""
         path = "/backup-logs/" if pod_id is None else endpoint("/backup-logs/pod/{pod_id}", pod_id=pod_id)
+
+        async def fetch(number: int) -> Page[Backup]:
+            answer = await self._wire.request("GET", path, query={"page": number, "limit": PAGE_SIZE})
+            return answer.page(Backup)
+
         try:
-            return (await self._wire.request("GET", path, query={"page": page, "limit": limit})).page(Backup)
+            return await collect_pages(fetch)
         except NotFound:
             if pod_id is None:
                 raise
-            return Page()  # the API's way to say that the pod has none
+            return Rows()  # the API's way to say that the pod has none
 
     async def get(self, backup_id: str) -> Backup:
         """GET /backup-logs/{backup_id}: one backup."""

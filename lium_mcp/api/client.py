@@ -8,13 +8,11 @@ import httpx2
 
 from lium_mcp.api.account import Account
 from lium_mcp.api.backups import Backups, BackupSchedules
-from lium_mcp.api.builds import Builds
 from lium_mcp.api.clock import SYSTEM_CLOCK, Clock
 from lium_mcp.api.clusters import Clusters
 from lium_mcp.api.docker_credentials import DockerCredentials
 from lium_mcp.api.errors import LiumError
 from lium_mcp.api.executors import Executors
-from lium_mcp.api.keys import Keys
 from lium_mcp.api.machines import Machines
 from lium_mcp.api.model import ApiInt, ApiModel, ApiTime, ApiTuple
 from lium_mcp.api.network import Network
@@ -25,8 +23,7 @@ from lium_mcp.api.retries import Repeat
 from lium_mcp.api.ssh_keys import SshKeys
 from lium_mcp.api.templates import Templates
 from lium_mcp.api.volumes import Volumes
-from lium_mcp.api.wire import Auth, Wire
-from lium_mcp.api.workspaces import Workspaces
+from lium_mcp.api.wire import Wire
 
 DEFAULT_BASE_URL = "https://lium.io/api"
 DEFAULT_TIMEOUT_SECONDS = 30.0
@@ -54,7 +51,6 @@ class LiumClient:
         *,
         api_key: str | None,
         base_url: str = DEFAULT_BASE_URL,
-        session_token: str | None = None,
         source: str = "mcp",
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
         transport: httpx2.AsyncBaseTransport | None = None,
@@ -68,7 +64,6 @@ class LiumClient:
             Wire(
                 api_key=api_key,
                 base_url=base_url,
-                session_token=session_token,
                 pool=Pool(transport=transport, source=source, network=network or Network()),
                 timeout_seconds=timeout_seconds,
                 clock=clock,
@@ -93,9 +88,6 @@ class LiumClient:
         self.restores = Restores(wire)
         self.ssh_keys = SshKeys(wire)
         self.account = Account(wire)
-        self.keys = Keys(wire)
-        self.workspaces = Workspaces(wire)
-        self.builds = Builds(wire)
 
     def for_key(self, api_key: str | None, key_place: str = "", no_key_because: str | None = None) -> Self:
         """Return a client of another account over the same connections; closing this one closes both.
@@ -160,7 +152,7 @@ class LiumClient:
 
     async def version(self, *, repeat: Repeat = Repeat.ALWAYS) -> Version:
         """GET /version: the server's uptime and optional features; works without a key."""
-        return (await self._wire.request("GET", "/version", auth=Auth.NONE, repeat=repeat)).model(Version)
+        return (await self._wire.request("GET", "/version", needs_key=False, repeat=repeat)).model(Version)
 
     async def features(self, *, repeat: Repeat = Repeat.ALWAYS) -> frozenset[str]:
         """Return the server's optional features; none while it cannot be asked, and it is asked again next time."""

@@ -2,7 +2,6 @@
 
 from pydantic import SecretStr
 
-from lium_mcp.api.addresses import endpoint
 from lium_mcp.api.model import ApiId, ApiModel, ApiNested, ApiText
 from lium_mcp.api.paging import Rows
 from lium_mcp.api.resource import Resource
@@ -27,14 +26,3 @@ class DockerCredentials(Resource):
         """POST /docker-credentials/: store a registry login."""
         body = {"docker_username": docker_username, "docker_password": docker_password}
         return (await self._wire.request("POST", "/docker-credentials/", json=body)).model(DockerCredential)
-
-    async def update(self, credential_id: str, *, docker_username: str, docker_password: str) -> DockerCredential:
-        """PUT /docker-credentials/{credential_id}: replace a registry login."""
-        path = endpoint("/docker-credentials/{credential_id}", credential_id=credential_id)
-        body = {"docker_username": docker_username, "docker_password": docker_password}
-        return (await self._wire.request("PUT", path, json=body)).model(DockerCredential)
-
-    async def delete(self, credential_id: str) -> None:
-        """DELETE /docker-credentials/{credential_id}: forget a registry login."""
-        path = endpoint("/docker-credentials/{credential_id}", credential_id=credential_id)
-        await self._wire.request("DELETE", path)

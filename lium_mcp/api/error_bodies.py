@@ -18,7 +18,6 @@ from lium_mcp.api.errors import (
     BadRequest,
     BudgetExceeded,
     Conflict,
-    FieldError,
     FirewallBlocked,
     IdempotencyConflict,
     InsufficientBalance,
@@ -51,9 +50,6 @@ _MAX_DEPTH = 6
 _TAG = re.compile(r"<[^<>]*>")
 # A notebook's address lets whoever has it run anything in the pod.
 _TOKEN_IN_ADDRESS = re.compile(r"[?&]token=([^&\s\"']+)", re.IGNORECASE)
-_USD = r"\$([0-9][0-9,]*(?:\.[0-9]+)?)"
-_REQUIRED = re.compile(r"requires at least " + _USD, re.IGNORECASE)
-_AVAILABLE = re.compile(r"balance is " + _USD, re.IGNORECASE)
 _SCOPE = re.compile(r"does not have the '([a-z_]+)' scope", re.IGNORECASE)
 _SCOPE_CODES = frozenset({"api_key_scope", "missing_scope", "insufficient_scope", "scope_required"})
 _BUDGET_CODE = "API_KEY_BUDGET_EXCEEDED"
@@ -62,7 +58,7 @@ _REFUSED = 400
 _ENVELOPE_KEYS = frozenset({"success", "error", "message", "detail", "status_code", "validation_errors", "code"})
 
 _HEADLINES: dict[type[LiumError], str] = {
-    AuthenticationFailed: "Lium does not accept the API key or session",
+    AuthenticationFailed: "Lium does not accept the API key",
     BudgetExceeded: "The budget of this API key is used up",
     PaymentFailed: "Lium refused the payment",
     PermissionDenied: "Lium does not permit this",
@@ -105,7 +101,8 @@ class ErrorBody:
     hint: str | None = None
     request_id: str | None = None
     data: dict[str, Any] = field(default_factory=dict)
-    fields: tuple[FieldError, ...] = ()
+    fields: tuple[tuple[str, str], ...] = ()
+    """Name and reason of each field that is not valid."""
     is_html: bool = False
     is_json: bool = True
 
@@ -134,7 +131,7 @@ def _read_object(body: Mapping[str, Any], redact: Redact) -> ErrorBody:
     extras = details[0] if details else top_level
     data = {clean_text(key, redact): _clean_data(value, redact) for key, value in extras.items()}
     fields = tuple(
-        FieldError(clean_text(name, redact), clean_text(reason, redact))
+        (clean_text(name, redact), clean_text(reason, redact))
         for name, reason in (*_validation_errors(body.get("validation_errors")), *_detail_list(body.get("detail")))
     )
     candidates = (
@@ -219,21 +216,17 @@ def error_from_answer(answer: Answer, redact: Redact) -> LiumError:
     stated = body.status if answer.is_success else answer.status
     kind = _kind_by_code(body) if stated is None else _kind(stated, body)
     status = stated or _REFUSED
-    data = dict(body.data)
-    _add_facts(kind, body, data)
     unsettled = answer.mutates and (answer.rewritten or kind is ServerFailed or kind is UnreadableResponse)
     error = kind(
-        _message(kind, status, body, data),
+        _message(kind, status, body),
         status=status,
         code=body.code,
         hint=body.hint,
         request_id=body.request_id or answer.request_id,
-        data=data,
+        data=body.data,
         effect="unknown" if unsettled else "none",
         replayed=answer.replayed,
     )
-    if isinstance(error, ValidationFailed):
-        error.fields = body.fields
     error.retry_after_seconds = _retry_after_seconds(answer)
     return error
 
@@ -295,17 +288,6 @@ def _conflict(body: ErrorBody) -> type[LiumError]:
     return IdempotencyConflict if code.startswith("idempotency_") else Conflict
 
 
-def _add_facts(kind: type[LiumError], body: ErrorBody, data: dict[str, Any]) -> None:
-    """Add what only the server's sentence says."""
-    text = " ".join((body.text, *body.other_texts))
-    if kind is MissingScope and (match := _SCOPE.search(text)):
-        data["scope"] = match.group(1).lower()
-    if kind is InsufficientBalance:
-        for name, pattern in (("required_usd", _REQUIRED), ("available_usd", _AVAILABLE)):
-            if match := pattern.search(text):
-                data[name] = float(match.group(1).replace(",", ""))
-
-
 def _budget(data: Mapping[str, Any]) -> str:
     """Which budget it is and how much of it is spent, as far as Lium says that."""
     facts = [read_text(data.get("window"))]
@@ -316,10 +298,10 @@ def _budget(data: Mapping[str, Any]) -> str:
     return f" ({told})" if told else ""
 
 
-def _message(kind: type[LiumError], status: int, body: ErrorBody, data: Mapping[str, Any]) -> str:
+def _message(kind: type[LiumError], status: int, body: ErrorBody) -> str:
     headline = _HEADLINES.get(kind) or f"Lium answered with status {status}"
     if kind is BudgetExceeded:
-        headline += _budget(data)
+        headline += _budget(body.data)
     parts = [body.text] if body.text else []
     parts += [f"{name}: {reason}" if name else reason for name, reason in body.fields[:_MAX_FIELDS_IN_MESSAGE]]
     text = "; ".join(parts)

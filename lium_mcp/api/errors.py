@@ -4,8 +4,7 @@
 
     LiumError
     |-- InvalidRequest           refused here, nothing was sent (also a ValueError)
-    |   |-- MissingApiKey
-    |   `-- MissingSession
+    |   `-- MissingApiKey
     |-- ConnectionFailed         no connection, or it broke before the answer was complete
     |   |-- CertificateRefused   what answers there shows no certificate that is trusted here
     |   `-- ProxyLoginRefused    the proxy wants another name and password
@@ -37,19 +36,12 @@ The module knows no HTTP library: `error_bodies.py` reads answers into these.
 """
 
 import re
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
-from lium_mcp.api.model import read_float, read_int, read_text
+from lium_mcp.api.model import read_text
 
 Effect = Literal["none", "unknown"]
 """Whether the request possibly changed something: `none` is a promise, `unknown` is not a failure."""
-
-
-class FieldError(NamedTuple):
-    """One refused field of a request."""
-
-    field: str
-    message: str
 
 
 class LiumError(Exception):
@@ -177,12 +169,6 @@ class MissingApiKey(InvalidRequest):
     _advice = "Configure a Lium API key (LIUM_API_KEY); keys are made on lium.io."
 
 
-class MissingSession(InvalidRequest):
-    """The route needs a login session and none is configured; nothing was sent."""
-
-    _advice = "Do this on lium.io, or configure a session token (LIUM_SESSION_TOKEN); an API key cannot do it."
-
-
 class ConnectionFailed(LiumError):
     """No connection could be made, or it broke before the answer was complete."""
 
@@ -250,15 +236,13 @@ class NotDone(BadRequest):
 
 
 class ValidationFailed(LiumError):
-    """Fields of the request are not valid (422); `fields` are those that the server names."""
+    """Fields of the request are not valid (422)."""
 
     _advice = "Correct the named fields and call again."
 
-    fields: tuple[FieldError, ...] = ()
-
 
 class AuthenticationFailed(LiumError):
-    """The key is missing, unknown or revoked, or the session has expired (401)."""
+    """The key is missing, unknown or revoked (401)."""
 
     key_place: str = ""
     """The variable, file or header that the key is from."""
@@ -281,21 +265,6 @@ class BudgetExceeded(LiumError):
 
     _advice = "Raise the budget of this API key on lium.io or use another key; other pods of the key may be removed."
 
-    @property
-    def window(self) -> str | None:
-        """Which budget is used up: daily, monthly or max."""
-        return read_text(self.data.get("window"))
-
-    @property
-    def budget_usd(self) -> float | None:
-        """The budget of that window."""
-        return read_float(self.data.get("budget_usd"))
-
-    @property
-    def spent_usd(self) -> float | None:
-        """What was spent in that window."""
-        return read_float(self.data.get("spent_usd"))
-
 
 class PaymentFailed(LiumError):
     """A payment was refused (402)."""
@@ -314,26 +283,11 @@ class MissingScope(PermissionDenied):
 
     _advice = "Use an API key with the missing scope; the scopes of a key cannot be changed later."
 
-    @property
-    def scope(self) -> str | None:
-        """The scope that is missing, where the server names it."""
-        return read_text(self.data.get("scope"))
-
 
 class InsufficientBalance(PermissionDenied):
     """The account's balance is below what the request needs."""
 
     _advice = "Add funds on lium.io or choose a cheaper node."
-
-    @property
-    def required_usd(self) -> float | None:
-        """The balance the request needs, where the server says it."""
-        return read_float(self.data.get("required_usd"))
-
-    @property
-    def available_usd(self) -> float | None:
-        """The balance at that moment, where the server says it."""
-        return read_float(self.data.get("available_usd"))
 
 
 class FirewallBlocked(LiumError):
@@ -383,16 +337,6 @@ class NoExecutorMatches(Conflict):
     """No free node fits the specification; nothing was rented."""
 
     _advice = "Relax the named constraint."
-
-    @property
-    def constraint(self) -> str | None:
-        """The constraint that removed the last candidate."""
-        return read_text(self.data.get("constraint"))
-
-    @property
-    def candidates_before(self) -> int | None:
-        """How many nodes were left before that constraint."""
-        return read_int(self.data.get("candidates_before"))
 
 
 class IdempotencyConflict(Conflict):

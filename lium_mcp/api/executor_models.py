@@ -251,11 +251,6 @@ class Executor(ApiModel):
         return self.effective_download_speed_mbps
 
     @property
-    def upload_mbps(self) -> float | None:
-        """Upload speed as Lium rates it."""
-        return self.effective_upload_speed_mbps
-
-    @property
     def country_code(self) -> str | None:
         """ISO country code, upper case."""
         location = self.location or Location()
@@ -348,27 +343,3 @@ class DefaultImage(ApiModel):
 
     docker_image: ApiText
     docker_image_tag: ApiText = ""
-
-
-class DeploymentEstimate(ApiModel):
-    """How long a template would take to start on a node; `docker_image_size` is bytes."""
-
-    estimated_seconds: ApiFloat = None
-    is_slow_machine: ApiBool = None
-    warning_message: ApiStr = None
-    is_cached_template: ApiBool = None
-    docker_image_size: ApiInt = None
-
-
-class PublicNode(ApiModel):
-    """A row of the public feed; the price is for the whole node."""
-
-    id: ApiStr = None
-    gpu_model: ApiText = ""
-    gpu_count: ApiInt = None
-    available_gpu_count: ApiInt = None
-    country_code: ApiStr = None
-    price_per_node_hour: ApiFloat = None
-    cpu_count: ApiInt = None
-    ram_gb: ApiFloat = None
-    gpu_memory_gb: ApiFloat = None

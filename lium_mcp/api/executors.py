@@ -1,38 +1,28 @@
 """Calls on nodes (the API's executors): list, quote, rent. The models are in `executor_models.py`."""
 
-import math
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Literal
 
 import anyio
 
-from lium_mcp.api.addresses import endpoint, segment
-from lium_mcp.api.errors import InvalidRequest, LiumError
+from lium_mcp.api.addresses import endpoint
+from lium_mcp.api.errors import LiumError
 from lium_mcp.api.executor_models import (
     DefaultImage,
-    DeploymentEstimate,
     Executor,
-    PublicNode,
     Quote,
     RentBySpecResponse,
 )
 from lium_mcp.api.gpu_names import gpu_names, matching_machine_names
 from lium_mcp.api.machines import Machine
-from lium_mcp.api.model import ApiInt, ApiModel
 from lium_mcp.api.paging import Rows
 from lium_mcp.api.renting import RentBySpecRequest, Rented, RentRequest, rented_pod_id, send_rent
 from lium_mcp.api.resource import Resource
 from lium_mcp.api.retries import Repeat
-from lium_mcp.api.wire import Auth, QueryValue
+from lium_mcp.api.wire import QueryValue
 
 # Less than a read may take: the nodes themselves have to be read after it.
 MACHINES_SECONDS = 10.0
-
-
-class _Count(ApiModel):
-    count: ApiInt = None
-    total_count: ApiInt = None
 
 
 class Executors(Resource):
@@ -42,48 +32,29 @@ class Executors(Resource):
         self,
         *,
         gpu_type: str | None = None,
-        gpu_count_min: int | None = None,
-        gpu_count_max: int | None = None,
         nvlink: bool = False,
         min_download_mbps: float | None = None,
-        reliable_only: bool = False,
-        lat: float | None = None,
-        lon: float | None = None,
-        max_distance_miles: float | None = None,
-        view: Literal["summary", "full"] = "summary",
     ) -> Rows[Executor]:
         """GET /executors: nodes that can be rented now, in no particular order; works without a key.
 
         `gpu_type` is a GPU's name as people say it, or several with commas between. The filters are sent and applied
-        again here, so that a server that does not know one, or reads it more loosely, gives the same rows; only the
-        distance is the server's.
+        again here, so that a server that does not know one, or reads it more loosely, gives the same rows.
         """
-        if (lat is None) != (lon is None):
-            raise InvalidRequest("lat and lon go together.")
         wanted = ",".join(gpu_names(gpu_type or ""))
         names = await self._machine_names(wanted) if wanted else []
         query: dict[str, QueryValue] = {
-            "view": view,
+            "view": "summary",
             "machine_names": ",".join(names) or None,
-            "gpu_count_gte": gpu_count_min,
-            "gpu_count_lte": gpu_count_max,
             "nvlink": "true" if nvlink else None,
             "min_download_mbps": min_download_mbps,
-            "reliable_only": "true" if reliable_only else None,
-            "lat": lat,
-            "lon": lon,
-            "max_distance_mile": max_distance_miles,
         }
-        rows = (await self._wire.request("GET", "/executors", query=query, auth=Auth.NONE)).rows(Executor)
+        rows = (await self._wire.request("GET", "/executors", query=query, needs_key=False)).rows(Executor)
 
         def fits(node: Executor) -> bool:
             return (
                 (not wanted or node.is_gpu(wanted))
-                and (gpu_count_min is None or (node.total_gpu_count or 0) >= gpu_count_min)
-                and (gpu_count_max is None or (node.total_gpu_count or math.inf) <= gpu_count_max)
                 and (not nvlink or node.has_nvlink is True)
                 and (min_download_mbps is None or (node.download_mbps or 0) >= min_download_mbps)
-                and (not reliable_only or node.frequent_rent_failures is not True)
             )
 
         return rows.where(fits)
@@ -93,7 +64,7 @@ class Executors(Resource):
         parts = gpu_names(wanted)
         machines: Sequence[Machine] = ()  # without them the words are the second-best filter
         with suppress(LiumError), anyio.move_on_after(MACHINES_SECONDS):
-            machines = (await self._wire.request("GET", "/machines", auth=Auth.NONE)).rows(Machine)
+            machines = (await self._wire.request("GET", "/machines", needs_key=False)).rows(Machine)
         known = [machine.name for machine in machines]
         names = [name for part in parts for name in matching_machine_names(part, known) or [part]]
         return list(dict.fromkeys(names))
@@ -115,7 +86,7 @@ class Executors(Resource):
             "backup_gb": backup_gb,
         }
         path = endpoint("/executors/{executor_id}/quote", executor_id=executor_id)
-        return (await self._wire.request("GET", path, query=query, auth=Auth.NONE)).model(Quote)
+        return (await self._wire.request("GET", path, query=query, needs_key=False)).model(Quote)
 
     async def rent(self, executor_id: str, request: RentRequest, *, idempotency_key: str) -> Rented:
         """POST /executors/{executor_id}/rent: rent a pod on a chosen node. Spends money and is sent once.
@@ -166,25 +137,3 @@ class Executors(Resource):
         """GET /executors/default-docker-image: recommended images for a GPU and driver, best first."""
         query: dict[str, QueryValue] = {"gpu_model": gpu_model, "driver_version": driver_version}
         return (await self._wire.request("GET", "/executors/default-docker-image", query=query)).rows(DefaultImage)
-
-    async def deployment_estimate(self, executor_id: str, template_id: str) -> DeploymentEstimate:
-        """GET /executors/deployment-estimate: how long a template would take to start on a node."""
-        query: dict[str, QueryValue] = {
-            "executor_id": segment("executor_id", executor_id),
-            "template_id": segment("template_id", template_id),
-        }
-        return (await self._wire.request("GET", "/executors/deployment-estimate", query=query)).model(
-            DeploymentEstimate
-        )
-
-    async def count(self) -> int | None:
-        """GET /executors/count: number of nodes; works without a key."""
-        return (await self._wire.request("GET", "/executors/count", auth=Auth.NONE)).model(_Count).count
-
-    async def total_count(self) -> int | None:
-        """GET /executors/total-count: number of all nodes; works without a key."""
-        return (await self._wire.request("GET", "/executors/total-count", auth=Auth.NONE)).model(_Count).total_count
-
-    async def public_nodes(self) -> Rows[PublicNode]:
-        """GET /public/v1/nodes: the public feed; works without a key."""
-        return (await self._wire.request("GET", "/public/v1/nodes", auth=Auth.NONE)).rows(PublicNode, key="nodes")

@@ -5,7 +5,6 @@ from lium_mcp.api.gpu_names import gpu_model
 from lium_mcp.api.model import ApiFloat, ApiInt, ApiModel, ApiStr, ApiText
 from lium_mcp.api.paging import Rows
 from lium_mcp.api.resource import Resource
-from lium_mcp.api.wire import Auth
 
 
 class Machine(ApiModel):
@@ -34,7 +33,7 @@ class Machines(Resource):
 
     async def list(self) -> Rows[Machine]:
         """GET /machines: all GPU types; works without a key."""
-        return (await self._wire.request("GET", "/machines", auth=Auth.NONE)).rows(Machine)
+        return (await self._wire.request("GET", "/machines", needs_key=False)).rows(Machine)
 
     async def request(self, machine_name: str, *, gpu_count: int) -> MachineRequested:
         """POST /machine-requests: tell providers that a type is wanted; reserves nothing."""

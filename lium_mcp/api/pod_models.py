@@ -1,7 +1,6 @@
 """What the API says about pods: rows, events, records, GPU resets. The calls are in `pods.py`."""
 
 import re
-from datetime import datetime
 from ipaddress import ip_address
 from typing import Annotated, Any, NamedTuple
 
@@ -246,11 +245,6 @@ class Pod(ApiModel):
         return self.volume is not None and self.attached_volume_id is None
 
     @property
-    def scheduled_removal_at(self) -> datetime | None:
-        """When Lium removes it."""
-        return self.removal_scheduled_at
-
-    @property
     def public_ports(self) -> dict[int, int]:
         """Public port of each internal port, as far as both are readable port numbers."""
         ports: dict[int, int] = {}
@@ -265,11 +259,6 @@ class Pod(ApiModel):
         """The internal ports that are open to the outside; `None` until it runs, and where not all can be read."""
         ports, said = self.public_ports, self.ports_mapping
         return frozenset(ports) if self.is_ready and said is not None and len(ports) == len(said) else None
-
-    @property
-    def rented_by_key_id(self) -> str | None:
-        """The API key that rented it; `None` for a rental in the browser."""
-        return self.api_key_id if self.api_key_id is not None else self.created_by_api_key_id
 
 
 class PodEvent(ApiModel):
@@ -329,18 +318,6 @@ class PodRecord(ApiModel):
     billed_seconds: ApiFloat = None
     total: ApiSigned = None
     price_segments: ApiTuple[PriceSegment] = ()
-
-
-class PodStatement(ApiModel):
-    """What a pod has cost, also after its removal."""
-
-    pod_id: ApiId
-    pod_name: ApiStr = None
-    removed: ApiBool = None
-    created_at: ApiTime = None
-    removed_at: ApiTime = None
-    billed_seconds: ApiFloat = None
-    total: ApiSigned = None
 
 
 class FeedbackRequest(RequestModel):

@@ -1,8 +1,7 @@
 """Calls on pods: look, change, remove. The models are in `pod_models.py`; renting is in `executors.py`."""
 
 import json
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from lium_mcp.api.addresses import endpoint, segment
@@ -17,7 +16,6 @@ from lium_mcp.api.pod_models import (
     PodDetail,
     PodEvent,
     PodRecord,
-    PodStatement,
 )
 from lium_mcp.api.resource import Resource
 from lium_mcp.api.retries import Repeat
@@ -37,10 +35,9 @@ class PodChange(ApiModel):
 class Pods(Resource):
     """Calls on pods."""
 
-    async def list(self, *, api_key_id: str | None = None, repeat: Repeat = Repeat.ALWAYS) -> Rows[Pod]:
+    async def list(self, *, repeat: Repeat = Repeat.ALWAYS) -> Rows[Pod]:
         """GET /pods: pods of the account that are not being removed, in no particular order."""
-        query = {"api_key_id": api_key_id}
-        return (await self._wire.request("GET", "/pods", query=query, repeat=repeat)).rows(Pod)
+        return (await self._wire.request("GET", "/pods", repeat=repeat)).rows(Pod)
 
     async def get(self, pod_id: str, *, repeat: Repeat = Repeat.ALWAYS) -> PodDetail:
         """GET /pods/{pod_id}: one pod with its last event."""
@@ -98,16 +95,11 @@ class Pods(Resource):
 
     async def logs(self, pod_id: str, *, tail: int = 100, max_bytes: int = DEFAULT_LOG_BYTES) -> Tail:
         """GET /pods/{pod_id}/logs: the newest lines of the main process; a 404 may mean "not started yet"."""
-        path, query = _log_address(pod_id, tail, follow=False)
+        if tail < 1:
+            raise InvalidRequest("tail is less than 1.")
+        path = endpoint("/pods/{pod_id}/logs", pod_id=pod_id)
+        query: dict[str, QueryValue] = {"tail": tail, "follow": "false"}
         return await self._wire.tail_lines(path, query=query, read=_log_text, most_lines=tail, max_bytes=max_bytes)
-
-    async def follow_logs(self, pod_id: str, *, tail: int = 100) -> AsyncGenerator[str]:
-        """GET /pods/{pod_id}/logs with follow: lines as they come; close the iterator to stop."""
-        path, query = _log_address(pod_id, tail, follow=True)
-        async with aclosing(self._wire.follow_lines(path, query=query)) as lines:
-            async for line in lines:
-                if (text := _log_text(line)) is not None:
-                    yield text
 
     async def events(self, pod_id: str) -> Rows[PodEvent]:
         """GET /pods/{pod_id}/events: oldest first, also after removal. Older servers have no such route."""
@@ -117,11 +109,6 @@ class Pods(Resource):
     async def record(self, pod_id: str) -> PodRecord:
         """GET /pods/{pod_id}/record: what remains of a pod. Needs the feature `run_record`."""
         return (await self._wire.request("GET", endpoint("/pods/{pod_id}/record", pod_id=pod_id))).model(PodRecord)
-
-    async def statement(self, pod_id: str) -> PodStatement:
-        """GET /pods/{pod_id}/statement: what a pod has cost."""
-        path = endpoint("/pods/{pod_id}/statement", pod_id=pod_id)
-        return (await self._wire.request("GET", path)).model(PodStatement)
 
     async def send_feedback(self, pod_id: str, feedback: FeedbackRequest) -> None:
         """POST /pods/{pod_id}/feedback: rate a living pod's node."""
@@ -149,13 +136,6 @@ class Pods(Resource):
             raise InvalidRequest(f"port is not between 1 and {MAX_PORT}.")
         path = endpoint("/pods/{pod_id}/install-jupyter", pod_id=pod_id)
         await self._wire.request("POST", path, json={"jupyter_internal_port": port})
-
-
-def _log_address(pod_id: str, tail: int, *, follow: bool) -> tuple[str, Mapping[str, QueryValue]]:
-    if tail < 1:
-        raise InvalidRequest("tail is less than 1.")
-    path = endpoint("/pods/{pod_id}/logs", pod_id=pod_id)
-    return path, {"tail": tail, "follow": "true" if follow else "false"}
 
 
 def _log_text(line: str) -> str | None:

@@ -29,11 +29,6 @@ class SshKeys(Resource):
         """POST /ssh-keys: register a public key; list first, since duplicates may be accepted."""
         return (await self._wire.request("POST", "/ssh-keys", json=_body(name, public_key))).model(SshKey)
 
-    async def update(self, key_id: str, *, name: str, public_key: str) -> SshKey:
-        """PUT /ssh-keys/{key_id}: replace a key's name and text."""
-        path = endpoint("/ssh-keys/{key_id}", key_id=key_id)
-        return (await self._wire.request("PUT", path, json=_body(name, public_key))).model(SshKey)
-
     async def delete(self, key_id: str) -> None:
         """DELETE /ssh-keys/{key_id}: forget a key; pods that have it keep it."""
         await self._wire.request("DELETE", endpoint("/ssh-keys/{key_id}", key_id=key_id))

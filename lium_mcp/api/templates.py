@@ -27,7 +27,6 @@ from lium_mcp.api.model import (
 from lium_mcp.api.paging import Rows
 from lium_mcp.api.pod_models import DEFAULT_VOLUME_ROOT, image_name
 from lium_mcp.api.resource import Resource
-from lium_mcp.api.wire import Auth
 
 READY_STATUSES = frozenset({"VERIFY_SUCCESS", "CREATED", "UPDATED"})
 FAILED_STATUSES = frozenset({"VERIFY_FAILED"})
@@ -164,7 +163,7 @@ class Templates(Resource):
 
     async def list(self) -> Rows[Template]:
         """GET /templates: the public templates, and with a key also one's own."""
-        return (await self._wire.request("GET", "/templates", auth=Auth.NONE)).rows(Template)
+        return (await self._wire.request("GET", "/templates", needs_key=False)).rows(Template)
 
     async def get(self, template_id: str) -> Template:
         """GET /templates/{template_id}: one template."""

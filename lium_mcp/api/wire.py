@@ -6,12 +6,11 @@ limit and a size limit; every failure is a `LiumError` that says whether the req
 
 import math
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing, contextmanager, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from enum import Enum
 from typing import NamedTuple
 
 import anyio
@@ -29,7 +28,6 @@ from lium_mcp.api.errors import (
     InvalidRequest,
     LiumError,
     MissingApiKey,
-    MissingSession,
     NotLium,
     RequestTimedOut,
     ResponseTooLarge,
@@ -110,16 +108,6 @@ class Tail(NamedTuple):
     has_ended: bool
 
 
-class Auth(Enum):
-    """Which credential a route needs."""
-
-    NONE = "none"
-    """Works without one; the key is sent where there is one."""
-    KEY = "key"
-    SESSION = "session"
-    KEY_OR_SESSION = "key or session"
-
-
 class Wire:
     """Sends requests to one base address with one set of credentials."""
 
@@ -128,7 +116,6 @@ class Wire:
         *,
         api_key: str | None,
         base_url: str,
-        session_token: str | None,
         pool: Pool,
         timeout_seconds: float,
         clock: Clock,
@@ -137,9 +124,8 @@ class Wire:
         no_key_because: str | None = None,
     ) -> None:
         self._base = check_base_url(base_url)
-        self._api_key = _credential("The API key", api_key)
-        self._session_token = _credential("The session token", session_token)
-        self._secrets = Secrets(filter(None, (self._api_key, self._session_token)))
+        self._api_key = _sendable_key(api_key)
+        self._secrets = Secrets(filter(None, [self._api_key]))
         self._timeout_seconds = timeout_seconds
         self._clock = clock
         self._max_response_bytes = max_response_bytes
@@ -165,7 +151,7 @@ class Wire:
 
     def check_api_key(self) -> None:
         """Raise MissingApiKey where no key is configured."""
-        self._credentials(Auth.KEY)
+        self._credentials(needs_key=True)
 
     def now(self) -> datetime:
         """Return the API's idea of now: the local clock corrected by the `Date` of the newest answer."""
@@ -176,7 +162,6 @@ class Wire:
         return Wire(
             api_key=api_key,
             base_url=self.base_url,
-            session_token=None,
             pool=self._pool,
             timeout_seconds=self._timeout_seconds,
             clock=self._clock,
@@ -202,9 +187,8 @@ class Wire:
         *,
         query: Mapping[str, QueryValue] | None = None,
         json: object = None,
-        content: bytes | None = None,
         headers: Mapping[str, str] | None = None,
-        auth: Auth = Auth.KEY,
+        needs_key: bool = True,
         repeat: Repeat | None = None,
         mutates: bool | None = None,
         judges_body: bool = False,
@@ -223,9 +207,8 @@ class Wire:
             path,
             query=query,
             json=json,
-            content=content,
             headers=headers,
-            auth=auth,
+            needs_key=needs_key,
             limit_seconds=limit_seconds,
         )
 
@@ -291,25 +274,6 @@ class Wire:
 
         return await repeating(attempt, Repeat.ALWAYS, self._clock, limit_seconds=self._timeout_seconds)
 
-    async def follow_lines(self, path: str, *, query: Mapping[str, QueryValue]) -> AsyncGenerator[str]:
-        """Yield the lines of a stream as they come, without a time limit once it is open."""
-        request = self._build("GET", path, query=query)
-        request.extensions = {**request.extensions, "timeout": {**request.extensions["timeout"], "read": None}}
-
-        async def attempt(seconds: float) -> httpx2.Response:
-            with self._failures(mutates=False), anyio.fail_after(seconds):
-                return await self._open(request)
-
-        response = await repeating(attempt, Repeat.ALWAYS, self._clock, limit_seconds=self._timeout_seconds)
-        async with aclosing(response):
-            lines = _lines(response)
-            while True:
-                with self._failures(mutates=False):
-                    item = await anext(lines, None)
-                if item is None:
-                    return
-                yield item[0]
-
     def _build(
         self,
         method: str,
@@ -317,12 +281,11 @@ class Wire:
         *,
         query: Mapping[str, QueryValue] | None = None,
         json: object = None,
-        content: bytes | None = None,
         headers: Mapping[str, str] | None = None,
-        auth: Auth = Auth.KEY,
+        needs_key: bool = True,
         limit_seconds: float | None = None,
     ) -> httpx2.Request:
-        credentials = self._credentials(auth)
+        credentials = self._credentials(needs_key=needs_key)
         limit_seconds = limit_seconds or self._timeout_seconds
         # Pool, TCP and TLS together end before the limit: a failure there is proof that nothing left.
         connect_seconds = limit_seconds / 4
@@ -335,22 +298,16 @@ class Wire:
                 f"{self._base}{path}",
                 params=params or None,
                 json=json,
-                content=content,
                 headers={**credentials, **(headers or {})},
                 timeout=httpx2.Timeout(limit_seconds, connect=connect_seconds, pool=connect_seconds),
             )
         except (TypeError, ValueError):
             raise InvalidRequest("A value of the request cannot be sent as JSON text.") from None
 
-    def _credentials(self, auth: Auth) -> dict[str, str]:
-        if auth is Auth.SESSION or (auth is Auth.KEY_OR_SESSION and self._api_key is None):
-            if self._session_token is not None:
-                return {"Authorization": f"Bearer {self._session_token}"}
-            if auth is Auth.SESSION:
-                raise MissingSession("This needs a login session; an API key cannot do it. Nothing was sent.")
+    def _credentials(self, *, needs_key: bool) -> dict[str, str]:
         if self._api_key is not None:
             return {"X-API-KEY": self._api_key}
-        if auth is Auth.NONE:
+        if not needs_key:
             return {}
         raise MissingApiKey("No Lium API key is configured. Nothing was sent.", hint=self._no_key_because)
 
@@ -459,11 +416,11 @@ class Wire:
             self._clock_correction = correction
 
 
-def _credential(what: str, value: str | None) -> str | None:
-    value = (value or "").strip()
-    if not all("!" <= char <= "~" for char in value):
-        raise InvalidRequest(f"{what} holds characters that no such credential has.")
-    return value or None
+def _sendable_key(api_key: str | None) -> str | None:
+    api_key = (api_key or "").strip()
+    if not all("!" <= char <= "~" for char in api_key):
+        raise InvalidRequest("The API key holds characters that no such credential has.")
+    return api_key or None
 
 
 def _redirected(request: httpx2.Request, target: httpx2.URL, method: str) -> httpx2.Request:

@@ -233,37 +233,3 @@ async def test_cancelled_call_stops_at_once_and_leaves_the_client_usable() -> No
             await client.pods.list()
         assert scope.cancelled_caught
         assert await client.pods.list() == []
-
-
-async def test_followed_log_is_read_as_it_comes_and_may_be_left() -> None:
-    left = asyncio.Event()
-
-    async def two_lines_then_silence(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(head("200 OK") + b'data: {"log": "one"}\n\n')
-        await writer.drain()
-        writer.write(b'data: {"log": "two"}\n')
-        await writer.drain()
-        await reader.read()
-        left.set()
-
-    async with local_server(two_lines_then_silence) as url, client_at(url, timeout_seconds=1) as client:
-        seen: list[str] = []
-        lines = client.pods.follow_logs(POD_ID)
-        async for line in lines:
-            seen.append(line)
-            if len(seen) == 2:
-                break
-        await lines.aclose()
-        with anyio.fail_after(5):
-            await left.wait()
-    assert seen == ["one", "two"]
-
-
-async def test_followed_log_that_breaks_says_so() -> None:
-    server = Server(head("200 OK", length=500) + b"line\n")
-    async with local_server(server) as url, client_at(url) as client:
-        lines = client.pods.follow_logs(POD_ID)
-        assert await anext(lines) == "line"
-        with pytest.raises(ConnectionFailed):
-            await anext(lines)
-    assert server.connections == 1

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from lium_mcp.api import (
-    ApiKey,
     Backup,
     DockerCredential,
     Executor,
@@ -144,7 +143,7 @@ JSON = st.recursive(
 )
 
 
-@given(data=st.data(), model=st.sampled_from([Executor, Pod, PodDetail, Template, Backup, Restore, Volume, Me, ApiKey]))
+@given(data=st.data(), model=st.sampled_from([Executor, Pod, PodDetail, Template, Backup, Restore, Volume, Me]))
 def test_row_with_an_id_is_readable_whatever_else_it_holds(data: st.DataObject, model: type[Executor | Pod]) -> None:
     names = st.sampled_from(sorted(model.model_fields)) | st.text(max_size=10)
     row = {**data.draw(st.dictionaries(names, JSON, max_size=8)), "id": POD_ID}
@@ -181,7 +180,6 @@ def test_models_cannot_be_changed() -> None:
 @pytest.mark.parametrize(
     "read",
     [
-        ApiKey.model_validate({"id": "1", "key": "s3cr3t", "token": "s3cr3t"}),
         DockerCredential.model_validate({"id": "1", "docker_username": "u", "docker_password": "s3cr3t"}),
         Template.model_validate(
             {"id": "1", "environment": {"T": "s3cr3t"}, "startup_commands": "s3cr3t", "entrypoint": "s3cr3t"}
@@ -248,7 +246,7 @@ def test_sizes_are_converted_and_memory_is_less_the_reserve() -> None:
     )
     assert (read.ram_gb, read.disk_gb) == pytest.approx((60 * 1.024**3, 500 * 1.024**3))
     assert (read.vram_gb_per_gpu, read.cpu_count) == (24, 32)
-    assert (read.download_mbps, read.upload_mbps, read.country_code) == (900.5, 100, "DE")
+    assert (read.download_mbps, read.country_code) == (900.5, "DE")
     assert (read.docker_in_docker, read.port_count, read.cuda_version) == (True, 7, 12.8)
 
 
@@ -325,10 +323,9 @@ def test_only_a_plain_ssh_command_is_a_target(command: str | None, expected: Ssh
 
 
 def test_pod_reads_what_older_servers_write() -> None:
-    read = pod(gpu_count="2", price="4.4", removal_scheduled_at="2026-10-06T18:00:00", created_by_api_key_id="k")
-    assert (read.rented_gpu_count, read.price, read.rented_by_key_id) == (2, 4.4, "k")
-    assert read.scheduled_removal_at == datetime(2026, 10, 6, 18, tzinfo=UTC)
-    assert pod(api_key_id="new", created_by_api_key_id="old").rented_by_key_id == "new"
+    read = pod(gpu_count="2", price="4.4", removal_scheduled_at="2026-10-06T18:00:00")
+    assert (read.rented_gpu_count, read.price) == (2, 4.4)
+    assert read.removal_scheduled_at == datetime(2026, 10, 6, 18, tzinfo=UTC)
     assert read.huid == "brave-lion-cd"
 
 

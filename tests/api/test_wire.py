@@ -16,7 +16,6 @@ from lium_mcp.api import (
     InvalidRequest,
     LiumClient,
     MissingApiKey,
-    MissingSession,
     NotFound,
     RateLimited,
     RequestTimedOut,
@@ -45,10 +44,9 @@ async def test_every_request_says_who_sends_it() -> None:
 
 
 async def test_key_never_shows_in_reprs() -> None:
-    client = client_on(Script(), session_token="session_jwt_secret")
+    client = client_on(Script())
     for text in (repr(client), repr(vars(client)), str(client)):
         assert KEY not in text
-        assert "session_jwt_secret" not in text
 
 
 async def test_base_address_can_be_replaced_and_may_end_in_a_slash() -> None:
@@ -107,26 +105,6 @@ async def test_nothing_is_sent_where_a_key_is_needed_and_missing(api_key: str | 
 @pytest.mark.parametrize(("api_key", "expected"), [(KEY, True), (None, False), (" ", False)])
 def test_client_says_whether_it_has_a_key(api_key: str | None, expected: bool) -> None:
     assert client_on(Script(), api_key=api_key).has_api_key is expected
-
-
-async def test_key_management_needs_a_session_and_sends_no_key() -> None:
-    async with client_on(Script()) as client:
-        with pytest.raises(MissingSession):
-            await client.keys.list()
-    wire = Script(ok([]))
-    async with client_on(wire, session_token="session_jwt") as client:
-        await client.keys.list(workspace_id=NODE_ID)
-    headers = wire.requests[0].headers
-    assert headers["Authorization"] == "Bearer session_jwt"
-    assert headers["X-Lium-Workspace-Id"] == NODE_ID
-    assert "X-API-KEY" not in headers
-
-
-async def test_account_can_be_read_with_a_session_alone() -> None:
-    wire = Script(ok({"id": POD_ID}))
-    async with client_on(wire, api_key=None, session_token="session_jwt") as client:
-        await client.account.me()
-    assert wire.requests[0].headers["Authorization"] == "Bearer session_jwt"
 
 
 @pytest.mark.parametrize("credential", ["sk_a b", "sk_a\nX-Evil: 1", "sk_\u00e9", "sk_\x00"])
@@ -275,7 +253,7 @@ async def test_pod_events_and_gpu_resets_are_sent_once() -> None:
 async def test_redirect_inside_the_origin_is_followed_with_the_key(status: int) -> None:
     wire = Script(redirect(status, "/api/pods/?page=2"), ok([POD]))
     async with client_on(wire) as client:
-        assert len(await client.pods.list(api_key_id="k")) == 1
+        assert len(await client.pods.list()) == 1
     assert str(wire.requests[1].url) == "https://lium.io/api/pods/?page=2"
     assert wire.requests[1].headers["X-API-KEY"] == KEY
 

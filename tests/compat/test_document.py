@@ -4,8 +4,9 @@ import os
 from pathlib import Path
 
 from tests.compat.differences import INTENDED
-from tests.compat.operations import CASES, NOT_COMPARED
+from tests.compat.operations import CASES
 from tests.compat.recorder import contract_operations
+from tests.tools.test_parity import NOT_OFFERED
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "compatibility.md"
 
@@ -18,11 +19,11 @@ def differences_table() -> str:
 
 def left_out_table() -> str:
     rows = ["| operation | why |", "|---|---|"]
-    return "\n".join(rows + [f"| `{operation}` | {reason} |" for operation, reason in sorted(NOT_COMPARED.items())])
+    return "\n".join(rows + [f"| `{operation}` | {reason} |" for operation, reason in sorted(NOT_OFFERED.items())])
 
 
 def ours_alone() -> str:
-    shared = {case.operation for case in CASES} | NOT_COMPARED.keys()
+    shared = {case.operation for case in CASES} | NOT_OFFERED.keys()
     return ", ".join(f"`{operation}`" for operation in contract_operations().values() if operation not in shared) + "."
 
 
