@@ -1,10 +1,23 @@
-"""Public SSH keys registered with the account. A rent sends its keys itself; these are for later pods."""
+"""Public SSH keys registered with the account, and the text of such keys. A rent sends its keys itself.
+
+OpenSSH writes a key as one line of kind, base64 and comment. What leaves this machine is kind and base64 alone. A
+comment is mostly user@host, which is nobody's business, and one letter of it that is not ASCII has made pods that
+nobody could log in to.
+"""
+
+import binascii
+import hashlib
+from base64 import b64decode, b64encode
+from itertools import pairwise
+from typing import Final
 
 from lium_mcp.api.addresses import endpoint
 from lium_mcp.api.errors import InvalidRequest
 from lium_mcp.api.model import ApiId, ApiModel, ApiStr, ApiText, ApiTime
 from lium_mcp.api.paging import Rows
 from lium_mcp.api.resource import Resource
+
+KINDS: Final = ("ssh-ed25519", "ssh-rsa", "ecdsa-sha2-", "sk-ssh-ed25519@openssh.com", "sk-ecdsa-sha2-")
 
 
 class SshKey(ApiModel):
@@ -40,3 +53,35 @@ def _body(name: str, public_key: str) -> dict[str, str]:
     if "PRIVATE KEY" in public_key:
         raise InvalidRequest("public_key holds a private key; nothing was sent.")
     return {"name": name, "public_key": public_key}
+
+
+def bare_keys(text: str) -> list[str]:
+    """The whole keys of a text, each once, without what stands before or behind them on their lines."""
+    found = (
+        f"{kind} {encoded}"
+        for line in text.splitlines()
+        for kind, encoded in pairwise(line.split())
+        if kind.startswith(KINDS) and is_whole(kind, encoded)
+    )
+    return list(dict.fromkeys(found))
+
+
+def is_whole(kind: str, encoded: str) -> bool:
+    """Whether it can be read as a key of that kind."""
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 - start-up should not pay for it
+    from cryptography.hazmat.primitives.serialization import load_ssh_public_key  # noqa: PLC0415 - as above
+
+    try:
+        load_ssh_public_key(f"{kind} {encoded}".encode())
+    except (ValueError, UnsupportedAlgorithm):
+        return False
+    return True
+
+
+def fingerprint(encoded: str) -> str | None:
+    """The fingerprint that `ssh-keygen -l` prints."""
+    try:
+        blob = b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    return "SHA256:" + b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from lium_mcp.api.public_keys import bare_keys
+from lium_mcp.api.ssh_keys import bare_keys
 from lium_mcp.remote.errors import RemoteError
 from lium_mcp.values import decoded
 

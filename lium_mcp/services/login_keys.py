@@ -8,7 +8,7 @@ from typing import Final
 import anyio
 
 from lium_mcp.api import LiumError
-from lium_mcp.api.public_keys import bare_keys
+from lium_mcp.api.ssh_keys import bare_keys
 from lium_mcp.api.wire import noting_changes
 from lium_mcp.failures import ToolFailure
 from lium_mcp.services.accounts import Account

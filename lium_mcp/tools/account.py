@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field
 
 from lium_mcp.api import SshKey
-from lium_mcp.api.public_keys import KINDS, bare_keys, fingerprint, is_whole
+from lium_mcp.api.ssh_keys import KINDS, bare_keys, fingerprint, is_whole
 from lium_mcp.failures import ToolFailure
 from lium_mcp.figures import rounded
 from lium_mcp.results import Result, Usd, UtcTime

@@ -262,6 +262,7 @@ async def test_a_private_key_is_neither_sent_nor_repeated(sandbox: Sandbox, mode
         "hello world",
         "ssh-ed25519 !!!!",
         "ssh-ed25519 aGVsbG8=",
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAEAAAAAAAAAAAAAAAAAAAAAA=",  # half as long as such a key is
         f"{PUBLIC_KEY}\n{ECDSA[0]}",
         PUBLIC_KEY[:40],
         f"ssh-rsa {PUBLIC_KEY.split()[1]}",
