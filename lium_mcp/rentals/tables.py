@@ -46,6 +46,17 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value else None
 
 
+class WholeNumber(TypeDecorator[int]):
+    """A whole number, which ledgers made before it was one keep in a column of floats."""
+
+    impl = Integer
+    cache_ok = True
+
+    def process_result_value(self, value: float | None, _: Dialect) -> int | None:
+        """Return the number that was stored."""
+        return None if value is None else int(value)
+
+
 RENTALS: Final = Table(
     "rentals",
     _METADATA,
@@ -59,7 +70,7 @@ RENTALS: Final = Table(
     Column("idempotency_key", String(36), nullable=False, unique=True),
     Column("known_pod_ids", JSON, nullable=False),
     Column("pod_ids", JSON, nullable=False),
-    Column("pod_count", Float, nullable=False),
+    Column("pod_count", WholeNumber, nullable=False),
     Column("price_per_hour_usd", Float),
     Column("expected", JSON(none_as_null=True)),
     Column("hours", Float),

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, timedelta
 from functools import partial
 from pathlib import Path
@@ -74,6 +74,38 @@ async def test_a_rent_comes_back_as_it_was_written(state_url: str) -> None:
         (found,) = await another.open_entries(ACCOUNT)
         assert found == written
         assert await another.open_entries("c" * 64) == []
+
+
+async def test_a_value_comes_back_of_the_type_that_its_field_has(state_url: str) -> None:
+    entry = an_entry(
+        status="rented", pod_ids=["p"], kept_pod_ids=["p"], pod_count=2, expected={"gpu_count": 2}, hours=3.0,
+        confirmed=True, handed_out=True, unwanted=True, removal_accepted=True, looks=3, next_look_at=NOW,
+        missed_lists=1, missed_at=NOW, note="as said", settled_at=NOW, closed_at=NOW,
+    )  # fmt: skip
+    async with opened(state_url) as ledger:
+        written = await ledger.admit(entry, allow)
+        (found,) = await ledger.newest(1)
+    assert found == written
+    assert {name: type(value) for name, value in asdict(found).items()} == {
+        name: type(value) for name, value in asdict(written).items()
+    }
+
+
+async def test_a_ledger_that_keeps_the_number_of_pods_as_a_float_gives_it_back_whole(state_url: str) -> None:
+    async with opened(state_url) as ledger:
+        await ledger.newest(1)
+    with raw(state_url) as connection:
+        if connection.dialect.name == "sqlite":
+            made = str(connection.execute(text("SELECT sql FROM sqlite_master WHERE name = 'rentals'")).scalar_one())
+            assert "pod_count INTEGER" in made
+            connection.execute(text("DROP TABLE rentals"))
+            connection.execute(text(made.replace("pod_count INTEGER", "pod_count FLOAT")))
+        else:
+            connection.execute(text("ALTER TABLE rentals ALTER COLUMN pod_count TYPE FLOAT"))
+    async with opened(state_url) as ledger:
+        await ledger.admit(an_entry(pod_count=2), allow)
+        (found,) = await ledger.open_entries(ACCOUNT)
+    assert (found.pod_count, type(found.pod_count)) == (2, int)
 
 
 async def test_times_survive_with_their_zone(state_url: str) -> None:
