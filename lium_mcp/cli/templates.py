@@ -97,7 +97,7 @@ class BadFile(Exception):
 
 
 @dataclass(slots=True)
-class Plan:
+class SyncPlan:
     """What a sync would do."""
 
     create: list[TemplateCreate] = field(default_factory=list)
@@ -195,11 +195,11 @@ class _Report:
 
 async def _plan(
     lium: LiumClient, wanted: WantedFile, bodies: list[TemplateCreate], *, prune: bool
-) -> tuple[Plan, list[Pod]]:
+) -> tuple[SyncPlan, list[Pod]]:
     owner = (await lium.account.me()).id
     mine = [template for template in await lium.templates.list() if template.user_id == owner]
     mine = [template for template in mine if not template.is_temporary and not template.one_time_template]
-    plan = Plan()
+    plan = SyncPlan()
     credentials = await _credentials(lium, {template.registry_credential for template in wanted.template} - {""})
     for template, bare in zip(wanted.template, bodies, strict=True):
         body = bare.model_copy(update={"docker_credential_id": credentials.get(template.registry_credential)})
@@ -291,7 +291,7 @@ def _difference(current: Template, wanted: WantedTemplate, body: TemplateCreate)
     return TemplateChanges.model_validate(changed), names
 
 
-def _show(plan: Plan, pods: list[Pod], report: _Report) -> None:
+def _show(plan: SyncPlan, pods: list[Pod], report: _Report) -> None:
     for body in plan.create:
         report.line(f"+ create {body.name}")
     for template, _, names in plan.update:
@@ -308,7 +308,7 @@ def _show(plan: Plan, pods: list[Pod], report: _Report) -> None:
         report.line("Everything is as the file wants it.")
 
 
-async def _apply(lium: LiumClient, clock: Clock, plan: Plan, report: _Report) -> int:
+async def _apply(lium: LiumClient, clock: Clock, plan: SyncPlan, report: _Report) -> int:
     failures = 0
     for body in plan.create:
         failures += await _done(f"create {body.name}", _create(lium, clock, body), report)

@@ -10,7 +10,7 @@ import anyio
 
 from lium_mcp.api.pod_models import SshTarget
 
-Answer = Literal["answers", "silent", "refused", "unreachable"]
+SshAnswer = Literal["answers", "silent", "refused", "unreachable"]
 """What came of a look: a version of SSH, a connection that brought none, a refusal, or no connection at all."""
 
 _CONNECT_SECONDS: Final = 5.0
@@ -19,7 +19,7 @@ _BANNER_SECONDS: Final = 5.0
 _MOST_BYTES: Final = 8192
 
 
-async def read_banner(target: SshTarget) -> Answer:
+async def read_banner(target: SshTarget) -> SshAnswer:
     """Connect once, read until the server has said its version of SSH or the time is over, and hang up."""
     try:
         with anyio.fail_after(_CONNECT_SECONDS):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Then = Literal["nothing", "backup", "backup_and_remove"]
 THEN: Final[tuple[Then, ...]] = get_args(Then)
-Status = Literal["starting", "running", "succeeded", "failed", "stopped", "time_limit", "lost"]
+JobStatus = Literal["starting", "running", "succeeded", "failed", "stopped", "time_limit", "lost"]
 
 MOST_NAME_CHARACTERS: Final = 64
 JOB_NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -49,7 +49,7 @@ class Job:
     """A job as its folder shows it; times are the pod's own."""
 
     name: str
-    status: Status
+    status: JobStatus
     exit_code: int | None = None
     created_at: datetime | None = None
     started_at: datetime | None = None
@@ -288,7 +288,7 @@ async def _read(connection: "Connection", pod_files: "PodFiles", name: str, now:
 
 async def _status(
     connection: "Connection", pod_files: "PodFiles", folder: str, *, is_new: bool
-) -> tuple[Status, int | None]:
+) -> tuple[JobStatus, int | None]:
     for last_look in (False, True):
         exit_code = _number(await _content(pod_files, f"{folder}/exit_code"), _MOST_STATUS_DIGITS)
         if exit_code is not None:
@@ -303,7 +303,7 @@ async def _status(
     return "lost", None
 
 
-def _how_it_ended(exit_code: int, ended_by: str) -> Status:
+def _how_it_ended(exit_code: int, ended_by: str) -> JobStatus:
     if ended_by == "stop":
         return "stopped"
     if ended_by == "time_limit":

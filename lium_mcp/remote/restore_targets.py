@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from lium_mcp.remote.connections import Connection
     from lium_mcp.remote.sftp import PodFiles
 
-Found = Literal["fresh", "content", "link", "mount", "unseen"]
+TargetState = Literal["fresh", "content", "link", "mount", "unseen"]
 """fresh: nothing is there, or an empty folder; content: files, or something that is no folder; link and mount: what is
 written there would go elsewhere; unseen: nobody could look."""
 
 
-async def look(connection: "Connection", root: str, path: str) -> Found:
+async def look(connection: "Connection", root: str, path: str) -> TargetState:
     """What is at a path below a pod's local volume.
 
     Args:
@@ -31,7 +31,7 @@ async def look(connection: "Connection", root: str, path: str) -> Found:
         return "unseen"
 
 
-async def _look(files: "PodFiles", root: str, path: str) -> Found:
+async def _look(files: "PodFiles", root: str, path: str) -> TargetState:
     device = await files.file_system(root)
     here = root
     for name in posixpath.relpath(path, root).split("/"):

@@ -23,7 +23,7 @@ _BLOCKS_AT_ONCE: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class FileStatus:
     """What a path of a pod is."""
 
     kind: Kind
@@ -49,10 +49,10 @@ class PodFiles:
         """Whether it can still be used, as far as is known."""
         return not self._lost
 
-    async def stat(self, path: str, *, follow: bool = True) -> Entry:
+    async def stat(self, path: str, *, follow: bool = True) -> FileStatus:
         """What a path is; with `follow`, what a symbolic link leads to."""
         with self._answering():
-            return _entry(await (self._client.stat(path) if follow else self._client.lstat(path)))
+            return _status(await (self._client.stat(path) if follow else self._client.lstat(path)))
 
     async def file_system(self, path: str) -> int | None:
         """A number that two paths share if they are on one file system; None where the pod does not say."""
@@ -64,19 +64,19 @@ class PodFiles:
         except OSError:
             return None
 
-    async def list(self, path: str, *, most: int) -> list[tuple[str, Entry]]:
+    async def list(self, path: str, *, most: int) -> list[tuple[str, FileStatus]]:
         """Names in a folder, unchecked, and what they are, without . and ..; at most `most`.
 
         Raises:
             OverflowError: there are more.
         """
-        rows: list[tuple[str, Entry]] = []
+        rows: list[tuple[str, FileStatus]] = []
         with self._answering():
             scan = cast("AsyncGenerator[asyncssh.SFTPName]", self._client.scandir(path))
             async with aclosing(scan) as names:
                 async for item in names:
                     if item.filename not in (".", ".."):
-                        rows.append((str(item.filename), _entry(item.attrs)))
+                        rows.append((str(item.filename), _status(item.attrs)))
                     if len(rows) > most:
                         raise OverflowError
         return rows
@@ -209,9 +209,9 @@ async def _some(pending: set[asyncio.Task[int]]) -> set[asyncio.Task[int]]:
     return left
 
 
-def _entry(attrs: asyncssh.SFTPAttrs) -> Entry:
+def _status(attrs: asyncssh.SFTPAttrs) -> FileStatus:
     mode = attrs.permissions or 0
     kinds: dict[int, Kind] = {stat.S_IFREG: "file", stat.S_IFDIR: "folder", stat.S_IFLNK: "link"}
-    return Entry(
+    return FileStatus(
         kinds.get(stat.S_IFMT(mode), "other"), max(attrs.size or 0, 0), int(attrs.mtime or 0), bool(mode & stat.S_IXUSR)
     )

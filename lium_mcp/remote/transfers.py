@@ -16,7 +16,7 @@ from lium_mcp.remote.local_files import PART, Folder, Place
 
 if TYPE_CHECKING:
     from lium_mcp.remote.connections import Connection
-    from lium_mcp.remote.sftp import Entry, PodFiles
+    from lium_mcp.remote.sftp import FileStatus, PodFiles
 
 MOST_FILES: Final = 10_000
 BLOCK_BYTES: Final = 255 * 1024
@@ -195,9 +195,9 @@ async def pod_kind(pod_files: "PodFiles", path: str) -> str:
         return "missing"
 
 
-def pod_item(place: Place, path: str, entry: "Entry") -> Item:
+def pod_item(place: Place, path: str, status: "FileStatus") -> Item:
     """A file of a pod that is to be copied to a place."""
-    return Item(place, path, entry.size, executable=entry.executable, mtime=entry.mtime)
+    return Item(place, path, status.size, executable=status.executable, mtime=status.mtime)
 
 
 def cannot(error: OSError, parameter: str) -> RemoteError:

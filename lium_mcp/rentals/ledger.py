@@ -21,7 +21,7 @@ KEPT_FOR: Final = timedelta(days=90)
 # Long after Lium shows them.
 _EXTENSIONS_KEPT_FOR: Final = timedelta(hours=1)
 _NAMES: Final = tuple(field.name for field in fields(Entry))
-Judge = Callable[[Sequence[Entry], Sequence[Extension]], None]
+StandingCheck = Callable[[Sequence[Entry], Sequence[Extension]], None]
 
 
 class Ledger:
@@ -63,8 +63,8 @@ class Ledger:
 
         return await self.database.run(work)
 
-    async def admit(self, entry: Entry, judge: Judge) -> Entry:
-        """Write a new rent, unless `judge` raises at the sight of the account's open ones and its admitted extensions.
+    async def admit(self, entry: Entry, check: StandingCheck) -> Entry:
+        """Write a new rent, unless `check` raises at the sight of the account's open ones and its admitted extensions.
 
         Both happen in one transaction that no other server's admission interleaves. Rents of the account that were
         closed so long ago that nobody asks for them any more are forgotten with it.
@@ -75,7 +75,7 @@ class Ledger:
 
         def work(connection: Connection) -> Entry:
             self.database.take_turn(connection, entry.account)
-            judge(_open_entries(connection, entry.account), _extensions(connection, entry.account))
+            check(_open_entries(connection, entry.account), _extensions(connection, entry.account))
             closed = RENTALS.c.account == entry.account, RENTALS.c.closed_at < entry.created_at - KEPT_FOR
             connection.execute(delete(RENTALS).where(*closed))
             row = {name: getattr(entry, name) for name in _NAMES} | {"id": str(uuid4())}
@@ -85,8 +85,8 @@ class Ledger:
 
         return await self.database.run(work)
 
-    async def admit_extension(self, account: str, extension: Extension, judge: Judge) -> None:
-        """Keep that a pod may live until a time, unless `judge` raises; as `admit`, in one transaction.
+    async def admit_extension(self, account: str, extension: Extension, check: StandingCheck) -> None:
+        """Keep that a pod may live until a time, unless `check` raises; as `admit`, in one transaction.
 
         Raises:
             LedgerUnavailable: nothing was written.
@@ -94,7 +94,7 @@ class Ledger:
 
         def work(connection: Connection) -> None:
             self.database.take_turn(connection, account)
-            judge(_open_entries(connection, account), _extensions(connection, account))
+            check(_open_entries(connection, account), _extensions(connection, account))
             own = EXTENSIONS.c.account == account
             old = EXTENSIONS.c.admitted_at < extension.admitted_at - _EXTENSIONS_KEPT_FOR
             connection.execute(delete(EXTENSIONS).where(own, or_(EXTENSIONS.c.pod_id == extension.pod_id, old)))

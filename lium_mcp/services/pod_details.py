@@ -9,7 +9,7 @@ import anyio
 
 from lium_mcp.api import REMOVED_STATUSES, LiumError, Pod, PodDetail, PodEvent, PodRecord, gpu_label, huid
 from lium_mcp.api.addresses import with_port
-from lium_mcp.remote.banner import Answer
+from lium_mcp.remote.banner import SshAnswer
 from lium_mcp.remote.gpus import MOST_GPUS, Gpu
 from lium_mcp.rentals import AccountUnknown, shortfalls
 from lium_mcp.results import Result, Usd, UtcTime, note_on, state_in_words
@@ -126,7 +126,7 @@ async def pod_view(
     events: bool = True,
     gpus: bool = False,
     volume_id: str | None = None,
-    ssh: Answer | None = None,
+    ssh: SshAnswer | None = None,
 ) -> PodView:
     """Show a pod in detail.
 

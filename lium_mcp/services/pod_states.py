@@ -3,7 +3,7 @@
 from typing import Final, Literal
 
 from lium_mcp.api import Pod, PodDetail
-from lium_mcp.remote.banner import Answer
+from lium_mcp.remote.banner import SshAnswer
 from lium_mcp.remote.ssh_addresses import after_failure
 from lium_mcp.results import Result
 from lium_mcp.services.accounts import Account
@@ -33,7 +33,7 @@ class ObservedPod(Result):
     next: str | None = None
 
 
-def judge(view: PodView, pod: Pod, ssh: Answer | None) -> ObservedPod:
+def judge(view: PodView, pod: Pod, ssh: SshAnswer | None) -> ObservedPod:
     """Say what a pod's state means for the caller, and what came of a look at its SSH server."""
     if pod.is_ready:
         return ObservedPod(outcome="pending" if ssh == "silent" else "done", pod=view, next=describe_ssh(ssh))
@@ -108,7 +108,7 @@ async def observe(
 
 async def wait_until_ready(
     account: Account, poller: Poller, pod: PodDetail, *, wait_seconds: float
-) -> tuple[PodDetail | None, Answer | None]:
+) -> tuple[PodDetail | None, SshAnswer | None]:
     """Wait until a pod runs and answers SSH, or failed; None for a pod that is gone, and for SSH that nobody saw."""
     clock, pod_id = poller.clock, pod.id
     ends_at = clock.monotonic() + wait_seconds

@@ -6,7 +6,7 @@ from typing import Final
 
 from lium_mcp.api import NotFound, Pod, PodDetail
 from lium_mcp.remote import RemoteError
-from lium_mcp.remote.banner import Answer, read_banner
+from lium_mcp.remote.banner import SshAnswer, read_banner
 from lium_mcp.remote.ssh_addresses import address_of
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.polling import Poller
@@ -21,7 +21,7 @@ _WHAT_TO_DO: Final = (
     "its image brings no server of its own; reboot_pod starts it anew with one, but what lies outside the local volume "
     "is lost."
 )
-_SAID: Final[dict[Answer, str]] = {
+_SAID: Final[dict[SshAnswer, str]] = {
     "silent": "It runs and bills, but its SSH port says nothing yet: call get_pod with this pod_id to wait on.",
     "refused": "It runs, but its SSH port refuses connections, as far as this machine can see: no SSH was seen yet.",
     "unreachable": "It runs; whether it answers SSH could not be checked, since this machine got no connection to it.",
@@ -44,7 +44,7 @@ async def read_pod(account: Account, pod_id: str) -> PodDetail | None:
 
 async def wait_for_ssh(
     account: Account, poller: Poller, pod: PodDetail, *, wait_seconds: float, is_starting: bool = True
-) -> tuple[PodDetail | None, Answer | None]:
+) -> tuple[PodDetail | None, SshAnswer | None]:
     """Wait until the SSH server of a pod that runs answers; only look where it has had its time to start.
 
     Returns:
@@ -59,16 +59,16 @@ async def wait_for_ssh(
     started = clock.monotonic()
     unreachable = 0
 
-    async def look(pod: PodDetail | None) -> tuple[PodDetail | None, Answer | None]:
+    async def look(pod: PodDetail | None) -> tuple[PodDetail | None, SshAnswer | None]:
         nonlocal unreachable
-        answer: Answer | None = None
+        answer: SshAnswer | None = None
         if pod is not None and pod.is_ready:
             with suppress(RemoteError):
                 answer = await read_banner(address_of(pod).target)
         unreachable += answer == "unreachable"
         return pod, answer
 
-    def is_over(seen: tuple[PodDetail | None, Answer | None]) -> bool:
+    def is_over(seen: tuple[PodDetail | None, SshAnswer | None]) -> bool:
         match seen[1]:
             case "silent":
                 return not is_starting
@@ -78,7 +78,7 @@ async def wait_for_ssh(
                 return not is_starting or unreachable > 1
         return True
 
-    async def read() -> tuple[PodDetail | None, Answer | None]:
+    async def read() -> tuple[PodDetail | None, SshAnswer | None]:
         return await look(await read_pod(account, pod.id))
 
     return await poller.until(
@@ -96,6 +96,6 @@ def may_be_starting(account: Account, pod: Pod) -> bool:
     return not pod.is_ready or pod.created_at is None or account.lium.now() - pod.created_at < _STARTS_WITHIN
 
 
-def describe_ssh(answer: Answer | None) -> str | None:
+def describe_ssh(answer: SshAnswer | None) -> str | None:
     """What to know and do where no SSH was seen; None where there is nothing to say."""
     return f"{_SAID[answer]} {_WHAT_TO_DO}" if answer in _SAID else None

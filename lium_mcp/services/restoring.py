@@ -17,7 +17,7 @@ from lium_mcp.api import Backup, LiumError, Pod, Restore
 from lium_mcp.failures import ToolFailure
 from lium_mcp.guard.consent import Question
 from lium_mcp.remote import RemoteError
-from lium_mcp.remote.restore_targets import Found, look
+from lium_mcp.remote.restore_targets import TargetState, look
 from lium_mcp.results import Result, UtcTime
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.backing_up import check_path, volume_root
@@ -31,7 +31,7 @@ _CLOCKS_DIFFER: Final = timedelta(seconds=20)
 _LOOK_SECONDS: Final = 6.0
 _DEFAULT_NAME: Final = "restored"
 
-_REFUSALS: Final[dict[Found, tuple[str, str]]] = {
+_REFUSALS: Final[dict[TargetState, tuple[str, str]]] = {
     "content": ("restore_target_not_empty", "is not empty, and a restore would write over what is there"),
     "link": ("restore_target_not_empty", "leads through a symbolic link, so what it would write over is not known"),
     "mount": ("restore_target_not_empty", "is on another file system than the local volume, which a restore misses"),
@@ -224,7 +224,7 @@ async def _fresh_path(account: Account, agreed: Question | None, backup_id: str,
     )
 
 
-async def _find(account: Account, pod: Pod, path: str) -> Found:
+async def _find(account: Account, pod: Pod, path: str) -> TargetState:
     root = volume_root(pod)
     if path == root:
         return "content"

@@ -34,7 +34,7 @@ from lium_mcp.serving.callers import CALLER, Callers
 from lium_mcp.serving.door import HEALTH, MESSAGES, found_below, guarded, in_any_form
 from lium_mcp.serving.hangup import Hangups, listening
 from lium_mcp.serving.lium_server import LiumServer
-from lium_mcp.serving.open_connections import BoundedProtocol, ConnectionBounds, Connections
+from lium_mcp.serving.open_connections import BoundedProtocol, ConnectionBounds, OpenConnections
 from lium_mcp.serving.sessions import SessionBounds, Sessions
 from lium_mcp.settings import Settings, is_loopback
 from lium_mcp.values import SettingsError
@@ -114,7 +114,7 @@ async def serve_http(
     """
     check_binding(settings)
     app = build_app(server, settings, Sessions(sessions or SessionBounds()))
-    protocol = partial(BoundedProtocol, Connections(connections or ConnectionBounds(), settings.trusted_proxy))
+    protocol = partial(BoundedProtocol, OpenConnections(connections or ConnectionBounds(), settings.trusted_proxy))
     config = uvicorn.Config(
         app,
         http=cast("type[asyncio.Protocol]", protocol),

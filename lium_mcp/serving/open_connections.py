@@ -48,7 +48,7 @@ class ConnectionBounds:
     body_seconds: float = 30.0
 
 
-class Connections:
+class OpenConnections:
     """The open connections of one server.
 
     Args:
@@ -118,7 +118,7 @@ class Connections:
 class BoundedProtocol(H11Protocol):
     """HTTP/1.1 whose requests come within their time, on a connection for which there is room."""
 
-    def __init__(self, connections: Connections, **options: Any) -> None:  # noqa: ANN401 - uvicorn's own
+    def __init__(self, connections: OpenConnections, **options: Any) -> None:  # noqa: ANN401 - uvicorn's own
         super().__init__(**options)
         self._table = connections
         self._has_room = True

@@ -63,7 +63,7 @@ class SshKeyRow(Result):
     fingerprint: str | None = None
 
 
-class SshKeys(Result):
+class SshKeyList(Result):
     """The account's public keys."""
 
     keys: list[SshKeyRow]
@@ -140,12 +140,12 @@ async def get_spending(
 
 
 @toolset.tool(title="List SSH keys", hints=READS)
-async def list_ssh_keys(call: Call) -> SshKeys:
+async def list_ssh_keys(call: Call) -> SshKeyList:
     """List the public SSH keys registered with the account. rent_pod puts the local key into a pod, or these where
     there is none.
     """
     keys = await call.lium.ssh_keys.list()
-    return SshKeys(keys=[_row(key) for key in keys], total=len(keys))
+    return SshKeyList(keys=[_row(key) for key in keys], total=len(keys))
 
 
 @toolset.tool(title="Add SSH key", hints=WRITES)

@@ -98,7 +98,7 @@ _MOST_REMOVAL_HOURS = 8760
 _NOT_THERE = frozenset({"pod_not_found", "pod_not_known_yet"})
 
 
-class Pods(Result):
+class PodList(Result):
     """The account's pods."""
 
     pods: list[PodRow]
@@ -132,14 +132,14 @@ class PodLogs(Result):
 
 
 @toolset.tool(title="List pods", hints=READS)
-async def list_pods(call: Call, limit: Limit = 20, cursor: Cursor = "") -> Pods:
+async def list_pods(call: Call, limit: Limit = 20, cursor: Cursor = "") -> PodList:
     """List the account's pods with status, price per hour, removal time and SSH command, and what they burn per hour
     together. A pod being removed may be missing, and may bill until it is gone. get_pod shows one in detail.
     """
     listed, unsettled = await list_with_rents(call.account, call.runtime.read_only)
     pods = sorted(listed, key=lambda pod: (pod.pod_name or "", pod.id))
     rows, next_cursor = page(pods, limit=limit, cursor=cursor)
-    return Pods(
+    return PodList(
         pods=[pod_row(pod) for pod in rows],
         total=len(pods),
         burn_per_hour_usd=sum(pod.price or 0 for pod in pods if pod.is_billing),

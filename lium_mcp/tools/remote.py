@@ -45,7 +45,7 @@ class JobView(Result):
     """A job on a pod."""
 
     job: str
-    status: jobs.Status
+    status: jobs.JobStatus
     exit_code: int | None = None
     started_at: UtcTime | None = None
     finished_at: UtcTime | None = None
