@@ -144,10 +144,12 @@ async def ask_to_delete_volume(account: Account, *, volume: str) -> Question:
     """Before `delete_volume`."""
     target = await find_volume(account, volume)
     refuse_maybe_attached(target, await account.lium.pods.list())
-    size = f"{target.measured_size_gb:.1f} GB" if target.measured_size_gb is not None else "a size nobody knows"
-    files = f" in {target.measured_file_count} files" if target.measured_file_count is not None else ""
+    size = f"{target.measured_size_gb:.1f} GB" if target.measured_size_gb is not None else ""
+    files = f"{target.measured_file_count} files" if target.measured_file_count is not None else ""
+    measured = " in ".join(filter(None, (size, files)))
+    lost = f"All data on it is lost: {measured}." if measured else "All data on it is lost; Lium has not measured it yet."
     return Question(
-        f"Delete volume {quoted(target.name)} ({_id(target.id)}) for good? {size}{files} are lost.",
+        f"Delete volume {quoted(target.name)} ({_id(target.id)}) for good? {lost}",
         {"volume": target.id},
     )
 

@@ -151,7 +151,7 @@ CASES: dict[str, Case] = {
     "delete_template": (lambda _: {"template": "mine"}, lambda stage: [stage.template, '"mine"', "for good"]),
     "delete_volume": (
         lambda _: {"volume": "data"},
-        lambda stage: [stage.volume, '"data"', "for good", "GB", "are lost"],
+        lambda stage: [stage.volume, '"data"', "for good", "All data on it is lost", "Lium has not measured it"],
     ),
     "delete_backup": (
         lambda stage: {"backup_id": stage.backup},

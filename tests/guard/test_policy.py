@@ -19,6 +19,7 @@ import pytest
 
 from lium_mcp.rentals import Journal
 from lium_mcp.sandbox import Sandbox
+from lium_mcp.toolkit.parameters import LEAST_HOURS
 from tests.harness import Agent, Failure, agent_on
 from tests.tools.wires import Forward, Row, Wire, ask, editing, first, living, on_rents, rent, rents, rows_of, truth
 
@@ -165,7 +166,7 @@ async def test_with_a_budget_a_pod_needs_hours(sandbox: Sandbox, way: str) -> No
 async def test_part_of_an_hour_counts_as_the_hour_that_lium_takes(sandbox: Sandbox, way: str) -> None:
     price = float((await node_of(sandbox, "4090"))["price_per_gpu"])
     async with agent_on(sandbox, budget_usd=price * 0.5) as agent:
-        for hours in (1e-9, 0.01, 0.5):
+        for hours in (LEAST_HOURS, 0.5, 0.99):
             await refused(agent, "budget_usd", **await wanted(sandbox, way), hours=hours)
 
 

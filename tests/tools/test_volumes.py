@@ -258,3 +258,26 @@ async def test_a_volume_that_was_never_measured_has_no_size(sandbox: Sandbox) ->
     async with agent_on(sandbox, transport=wire) as agent:
         (row,) = (await agent.call("list_volumes"))["volumes"]
     assert {"size_gb", "files"}.isdisjoint(row)
+
+
+@pytest.mark.parametrize(
+    ("measured", "lost"),
+    [
+        ({"current_size_gb": 1.26, "current_file_count": 5}, "All data on it is lost: 1.3 GB in 5 files."),
+        ({"current_size_gb": 1.26, "current_file_count": None}, "All data on it is lost: 1.3 GB."),
+        ({"current_size_gb": None, "current_file_count": 5}, "All data on it is lost: 5 files."),
+        ({"last_metrics_update": None}, "All data on it is lost; Lium has not measured it yet."),
+    ],
+    ids=str,
+)
+async def test_a_person_hears_how_much_goes_with_a_volume_as_far_as_it_was_measured(
+    sandbox: Sandbox, measured: Row, lost: str
+) -> None:
+    await made(sandbox, "data")
+    row = {"last_metrics_update": "2026-11-20T08:00:00", **measured}
+    wire = Wire(sandbox).on("GET", "/volumes", editing(lambda rows: [one | row for one in rows]))
+    person = Person("no")
+    async with agent_on(sandbox, transport=wire, person=person) as agent:
+        await agent.refused("delete_volume", volume="data")
+    [question] = person.questions
+    assert question.endswith(f"for good? {lost}")
