@@ -3,13 +3,13 @@
 from typing import Any
 
 from lium_mcp.api.addresses import endpoint, segment
-from lium_mcp.api.error_bodies import clean_text
 from lium_mcp.api.errors import Conflict, InvalidRequest, RentOutcomeUnknown, UnreadableResponse
 from lium_mcp.api.executor_models import Executor
 from lium_mcp.api.model import ApiBool, ApiId, ApiInt, ApiModel, ApiReason, ApiStr, ApiTuple, RequestModel
 from lium_mcp.api.paging import Rows
 from lium_mcp.api.renting import send_rent
 from lium_mcp.api.resource import Resource
+from lium_mcp.text import one_line
 
 
 class ClusterOffer(ApiModel):
@@ -109,7 +109,7 @@ class Clusters(Resource):
             raise RentOutcomeUnknown(idempotency_key=idempotency_key, pod_name=name, cause=error) from error
         if response.success is False:
             raise Conflict(
-                f"Lium refused the cluster: {clean_text(response.message or 'no reason given', self._wire.redact)}",
+                f"Lium refused the cluster: {one_line(response.message or 'no reason given', self._wire.redact)}",
                 status=answer.status,
                 request_id=answer.request_id,
                 replayed=answer.replayed,

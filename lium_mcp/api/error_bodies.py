@@ -5,8 +5,7 @@ proxy or the firewall. Server text is untrusted: it is redacted, stripped of con
 """
 
 import re
-import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,19 +36,13 @@ from lium_mcp.api.errors import (
 )
 from lium_mcp.api.model import read_float, read_int, read_text
 from lium_mcp.figures import in_usd
-from lium_mcp.secret_forms import UNSAFE, redacted
+from lium_mcp.text import Redact, one_line, shortened
 
-Redact = Callable[[str], str]
-
-MAX_TEXT_CHARS = 300
-MAX_REQUEST_ID_CHARS = 100
-_MAX_READ_CHARS = 2**16
+_MAX_SAID_CHARS = 300
+_MAX_REQUEST_ID_CHARS = 100
 _MAX_FIELDS = 20
 _MAX_FIELDS_IN_MESSAGE = 5
 _MAX_DEPTH = 6
-_TAG = re.compile(r"<[^<>]*>")
-# A notebook's address lets whoever has it run anything in the pod.
-_TOKEN_IN_ADDRESS = re.compile(r"[?&]token=([^&\s\"']+)", re.IGNORECASE)
 _SCOPE = re.compile(r"does not have the '([a-z_]+)' scope", re.IGNORECASE)
 _SCOPE_CODES = frozenset({"api_key_scope", "missing_scope", "insufficient_scope", "scope_required"})
 _BUDGET_CODE = "API_KEY_BUDGET_EXCEEDED"
@@ -76,18 +69,6 @@ _HEADLINES: dict[type[LiumError], str] = {
     BadRequest: "Lium refused the request",
     NotDone: "Lium answered that it did not do this",
 }
-
-
-def clean_text(text: str, redact: Redact, *, max_chars: int = MAX_TEXT_CHARS) -> str:
-    """Return server text fit for a message: one line, no control characters or markup, no secrets, bounded."""
-    # Far more than is kept, but never the whole of a large body; and cut after the search for secrets, which finds no
-    # half of one.
-    text = "".join(" " if char.isspace() else char for char in redact(text[:_MAX_READ_CHARS])[: max_chars * 20])
-    # An escape sequence goes as a whole: what is left of it would stand in the middle of what hides behind it.
-    text = "".join(char for char in UNSAFE.sub("", text) if unicodedata.category(char)[0] != "C")
-    text = " ".join(redact(_TAG.sub(" ", redact(text))).replace("<", " ").replace(">", " ").split())
-    text = redacted(text, lambda plain: (match.span(1) for match in _TOKEN_IN_ADDRESS.finditer(plain)))
-    return text if len(text) <= max_chars else text[: max_chars - 1] + "\u2026"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +98,9 @@ def read_error_body(answer: Answer, redact: Redact) -> ErrorBody:
         is_html = is_web_page(answer)
         # A broken body of Lium's is meant to be JSON.
         is_json = not text.strip() or (not is_html and "json" in content_type)
-        return ErrorBody(text="" if is_html else clean_text(text, redact), is_html=is_html, is_json=is_json)
+        return ErrorBody(text="" if is_html else one_line(text, redact), is_html=is_html, is_json=is_json)
     if not isinstance(body, dict):
-        return ErrorBody(text=clean_text(body, redact) if isinstance(body, str) else "")
+        return ErrorBody(text=one_line(body, redact) if isinstance(body, str) else "")
     return _read_object(body, redact)
 
 
@@ -129,9 +110,9 @@ def _read_object(body: Mapping[str, Any], redact: Redact) -> ErrorBody:
     details = [part for part in (error.get("data"), body.get("message"), body.get("detail")) if isinstance(part, dict)]
     top_level = {key: value for key, value in body.items() if key not in _ENVELOPE_KEYS}
     extras = details[0] if details else top_level
-    data = {clean_text(key, redact): _clean_data(value, redact) for key, value in extras.items()}
+    data = {one_line(key, redact): _clean_data(value, redact) for key, value in extras.items()}
     fields = tuple(
-        (clean_text(name, redact), clean_text(reason, redact))
+        (one_line(name, redact), one_line(reason, redact))
         for name, reason in (*_validation_errors(body.get("validation_errors")), *_detail_list(body.get("detail")))
     )
     candidates = (
@@ -141,7 +122,7 @@ def _read_object(body: Mapping[str, Any], redact: Redact) -> ErrorBody:
         error.get("message"),
         raw_error,
     )
-    texts = [clean_text(text, redact) for text in candidates if isinstance(text, str)]
+    texts = [one_line(text, redact) for text in candidates if isinstance(text, str)]
     texts = [text for text in dict.fromkeys(texts) if text]
     return ErrorBody(
         text=texts[0] if texts else "",
@@ -149,15 +130,21 @@ def _read_object(body: Mapping[str, Any], redact: Redact) -> ErrorBody:
         code=_first_text((error.get("code"), body.get("code"), *(part.get("code") for part in details)), redact),
         status=_stated_status(body.get("status_code")),
         hint=_first_text((error.get("hint"),), redact),
-        request_id=_first_text((error.get("request_id"),), redact, max_chars=MAX_REQUEST_ID_CHARS),
+        request_id=readable_request_id(error.get("request_id"), redact),
         data=data,
         fields=fields,
     )
 
 
-def _first_text(values: tuple[object, ...], redact: Redact, *, max_chars: int = MAX_TEXT_CHARS) -> str | None:
+def readable_request_id(value: object, redact: Redact) -> str | None:
+    """Return the id under which Lium's logs know a request, fit to be shown; `None` where there is none."""
+    text = one_line(value, redact, most_characters=_MAX_REQUEST_ID_CHARS) if isinstance(value, str) else ""
+    return text or None
+
+
+def _first_text(values: tuple[object, ...], redact: Redact) -> str | None:
     for value in values:
-        if isinstance(value, str) and (text := clean_text(value, redact, max_chars=max_chars)):
+        if isinstance(value, str) and (text := one_line(value, redact)):
             return text
     return None
 
@@ -196,9 +183,9 @@ def _clean_data(value: object, redact: Redact, depth: int = 0) -> object:
     if depth > _MAX_DEPTH:
         return None
     if isinstance(value, str):
-        return clean_text(value, redact)
+        return one_line(value, redact)
     if isinstance(value, dict):
-        return {clean_text(key, redact): _clean_data(item, redact, depth + 1) for key, item in value.items()}
+        return {one_line(key, redact): _clean_data(item, redact, depth + 1) for key, item in value.items()}
     if isinstance(value, list):
         return [_clean_data(item, redact, depth + 1) for item in value]
     return value
@@ -307,5 +294,4 @@ def _message(kind: type[LiumError], status: int, body: ErrorBody) -> str:
     text = "; ".join(parts)
     if not text:
         return f"{headline}."
-    text = text if len(text) <= MAX_TEXT_CHARS else text[: MAX_TEXT_CHARS - 1] + "\u2026"
-    return f"{headline}: {text}"
+    return f"{headline}: {shortened(text, _MAX_SAID_CHARS)}"

@@ -1,7 +1,6 @@
 """How this machine reaches the API: through which proxy, and by whose certificates. Reads no environment."""
 
 import ssl
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -9,8 +8,8 @@ from urllib.parse import urlsplit
 
 import httpx2
 
-from lium_mcp.api.error_bodies import clean_text
 from lium_mcp.api.errors import CertificateRefused, ConnectionFailed, ProxyLoginRefused
+from lium_mcp.text import Redact, one_line
 
 _ASKS_FOR_LOGIN: Final = "407"
 _MOST_CAUSES: Final = 10
@@ -57,12 +56,10 @@ class Network:
         return httpx2.Proxy(self.proxy_url, ssl_context=context)
 
 
-def not_connected(
-    error: httpx2.RequestError, host: str, network: Network, redact: Callable[[str], str]
-) -> ConnectionFailed:
+def not_connected(error: httpx2.RequestError, host: str, network: Network, redact: Redact) -> ConnectionFailed:
     """What stood in the way of a connection over which nothing was sent."""
     if refused := _refused_certificate(error):
-        reason = clean_text(refused.verify_message, redact)
+        reason = one_line(refused.verify_message, redact)
         return CertificateRefused(
             f"What answers at {host}{network.through} shows a certificate that is not trusted here ({reason}); "
             "nothing was sent."

@@ -19,7 +19,7 @@ import httpx2
 from lium_mcp.api.addresses import check_base_url, redirect_target
 from lium_mcp.api.answers import WEB_PAGE, Answer
 from lium_mcp.api.clock import Clock
-from lium_mcp.api.error_bodies import MAX_REQUEST_ID_CHARS, clean_text, error_from_answer
+from lium_mcp.api.error_bodies import error_from_answer, readable_request_id
 from lium_mcp.api.errors import (
     AuthenticationFailed,
     ConnectionFailed,
@@ -370,9 +370,9 @@ class Wire:
             await response.aclose()
         if size > limit and response.is_success:
             raise _too_large(limit, mutates=mutates)
-        request_id = clean_text(response.headers.get("X-Request-Id", ""), self.redact, max_chars=MAX_REQUEST_ID_CHARS)
+        request_id = readable_request_id(response.headers.get("X-Request-Id"), self.redact)
         body = without_mark(b"".join(chunks)[:limit])
-        return Answer(response.status_code, response.headers, body, asked_at, request_id or None, mutates, rewritten)
+        return Answer(response.status_code, response.headers, body, asked_at, request_id, mutates, rewritten)
 
     def _refusal(self, answer: Answer, request: httpx2.Request) -> LiumError:
         error = error_from_answer(answer, self.redact)

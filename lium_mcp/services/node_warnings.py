@@ -4,6 +4,7 @@ from typing import Any
 
 from lium_mcp.api import Executor, Pod
 from lium_mcp.results import Result
+from lium_mcp.text import quotation
 
 _MOST_QUOTED_CHARACTERS = 200
 
@@ -44,7 +45,5 @@ def maintenance(announced: Executor | Pod) -> str | None:
     notice = announced.notice_period
     if notice is None and isinstance(announced, Pod) and announced.executor is not None:
         notice = announced.executor.notice_period
-    if notice is None:
-        return None
-    words = " ".join(notice.replace('"', "'").split())[:_MOST_QUOTED_CHARACTERS]
-    return f'the provider says "{words}"'
+    said = quotation(notice or "", _MOST_QUOTED_CHARACTERS)
+    return f"the provider says {said}" if said else None

@@ -16,6 +16,7 @@ from lium_mcp.results import Result, Usd, UtcTime, note_on, state_in_words
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.node_warnings import maintenance
 from lium_mcp.services.pod_connections import gpus_of
+from lium_mcp.text import quotation
 
 Outcome = Literal["done", "failed", "pending"]
 
@@ -250,8 +251,8 @@ def describe_start(pod: Pod | None) -> str:
 def failure_cause(view: PodView) -> str:
     """The API's own word on why a pod failed, if it left one: a quotation, since images and nodes have a say in it."""
     text = _cause(view.last_events or [])
-    words = " ".join((text or "").replace('"', "'").split())
-    return f'; Lium says "{words[:_MOST_QUOTED_CHARACTERS]}"' if words else ""
+    said = quotation(text or "", _MOST_QUOTED_CHARACTERS)
+    return f"; Lium says {said}" if said else ""
 
 
 def _row_fields(pod: Pod) -> dict[str, object]:

@@ -25,7 +25,7 @@ from lium_mcp.services.targets import (
     find_volume,
     refuse_maybe_attached,
 )
-from lium_mcp.text import clean
+from lium_mcp.text import quotation
 
 _SHOWN_CHARACTERS = 60
 _MOST_IN_CENTS_USD = 1e9
@@ -231,8 +231,7 @@ async def ask_to_delete_ssh_key(account: Account, *, key_id: str) -> Question:
 
 def quoted(name: str) -> str:
     """A name as it stands in a question. Others chose it: it must not read as a part of the question."""
-    words = " ".join(clean(name).replace('"', "'").split())
-    return f'"{words[:_SHOWN_CHARACTERS]}"' if words else "(unnamed)"
+    return quotation(name, _SHOWN_CHARACTERS) or "(unnamed)"
 
 
 def _id(of: str) -> str:

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from lium_mcp.guard.redaction import redact
+from lium_mcp.text import shortened
 
 _OURS: Final = "lium_mcp"
 _MOST_CHARACTERS: Final = 2000
@@ -78,8 +79,7 @@ class Lines(logging.Formatter):
         return json.dumps(redact(line, self._short)).replace("\x7f", "\\u007f")
 
     def _short(self, text: str) -> str:
-        text = self._redact(text)
-        return text if len(text) <= _MOST_CHARACTERS else f"{text[: _MOST_CHARACTERS - 1]}\u2026"
+        return shortened(self._redact(text), _MOST_CHARACTERS)
 
 
 def _message(record: logging.LogRecord) -> str:
