@@ -147,9 +147,9 @@ async def ask_to_delete_volume(account: Account, *, volume: str) -> Question:
     size = f"{target.measured_size_gb:.1f} GB" if target.measured_size_gb is not None else ""
     files = f"{target.measured_file_count} files" if target.measured_file_count is not None else ""
     measured = " in ".join(filter(None, (size, files)))
-    lost = f"All data on it is lost: {measured}." if measured else "All data on it is lost; Lium has not measured it yet."
+    how_much = f": {measured}" if measured else "; Lium has not measured it yet"
     return Question(
-        f"Delete volume {quoted(target.name)} ({_id(target.id)}) for good? {lost}",
+        f"Delete volume {quoted(target.name)} ({_id(target.id)}) for good? All data on it is lost{how_much}.",
         {"volume": target.id},
     )
 

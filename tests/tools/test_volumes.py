@@ -275,7 +275,8 @@ async def test_a_person_hears_how_much_goes_with_a_volume_as_far_as_it_was_measu
 ) -> None:
     await made(sandbox, "data")
     row = {"last_metrics_update": "2026-11-20T08:00:00", **measured}
-    wire = Wire(sandbox).on("GET", "/volumes", editing(lambda rows: [one | row for one in rows]))
+    wire = Wire(sandbox)
+    wire.on("GET", "/volumes", editing(lambda rows: [one | row for one in rows]))
     person = Person("no")
     async with agent_on(sandbox, transport=wire, person=person) as agent:
         await agent.refused("delete_volume", volume="data")
