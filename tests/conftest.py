@@ -15,7 +15,7 @@ from lium_mcp.sandbox import Sandbox
 from tests import warm
 from tests.harness import Agent, agent_on, hosted, write_ssh_key
 from tests.postgres import NoPostgres, Postgres, running_postgres
-from tests.sshd import AtSshd, Sshd, running, what_is_missing
+from tests.sshd import Sshd, at_sshd, running, what_is_missing
 
 # A test fails for a change, not for the luck of a draw; `make fuzz` draws anew.
 settings.register_profile("fixed", derandomize=True)
@@ -129,5 +129,5 @@ async def on_sshd(
     """A client on a server whose pods, once they run, are all that one OpenSSH server; local files are in `work`."""
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
-    async with hosted(agent_on(sandbox, transport=AtSshd(sandbox, sshd), ssh_key_path=sshd.key_path)) as connected:
+    async with hosted(agent_on(sandbox, transport=at_sshd(sandbox, sshd), ssh_key_path=sshd.key_path)) as connected:
         yield connected

@@ -1,8 +1,6 @@
 """A real OpenSSH server as the pod: of this user, on a free port of loopback, with a home of its own."""
 
-import json
 import os
-import re
 import shlex
 import shutil
 import signal
@@ -13,12 +11,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
-
-import httpx2
+from typing import Any, Final
 
 from lium_mcp.sandbox import Sandbox
 from tests.harness import Agent
+from tests.tools.wires import Wire, editing
 
 _SFTP_SERVERS: Final = ("/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server", "/usr/libexec/sftp-server")
 _START_SECONDS: Final = 10.0
@@ -132,22 +129,18 @@ def running(folder: Path) -> Iterator[Sshd]:
         process.wait()
 
 
-class AtSshd(httpx2.AsyncBaseTransport):
+def at_sshd(sandbox: Sandbox, server: Sshd) -> Wire:
     """The way to a sandbox whose pods, while they run, all listen where the server does."""
 
-    def __init__(self, sandbox: Sandbox, server: Sshd) -> None:
-        self._inner = sandbox.transport()
-        self._server = server
+    def moved(body: Any) -> Any:
+        if isinstance(body, list):
+            return [moved(row) for row in body]
+        return body | ({"ssh_connect_cmd": server.ssh_command} if body.get("status") == "RUNNING" else {})
 
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        response = await self._inner.handle_async_request(request)
-        if request.method != "GET" or not re.fullmatch("/api/pods(/[^/]+)?", request.url.path):
-            return response
-        body = json.loads(await response.aread())
-        for row in body if isinstance(body, list) else [body]:
-            if row.get("status") == "RUNNING":
-                row["ssh_connect_cmd"] = self._server.ssh_command
-        return httpx2.Response(response.status_code, json=body)
+    wire = Wire(sandbox)
+    for path in ("/pods", "/pods/*"):
+        wire.on("GET", path, editing(moved))
+    return wire
 
 
 def _user() -> str:

@@ -5,7 +5,6 @@ import logging
 import re
 from typing import Any
 
-import httpx2
 import pytest
 from mcp.types import Tool
 
@@ -15,6 +14,7 @@ from lium_mcp.settings import Settings
 from lium_mcp.values import SettingsError
 from tests.arguments import smallest
 from tests.harness import Agent, Mode, agent_on, text_of
+from tests.tools.wires import Wire, answering, failing
 
 MODES: list[Mode] = ["auto", "legacy"]
 # What Lium shows to anybody.
@@ -25,24 +25,6 @@ LINE = re.compile(r"tool=(\S+) outcome=(\S+) seconds=\d+\.\d{3} request_id=(None
 
 async def listed(agent: Agent) -> list[Tool]:
     return (await agent.client.list_tools()).tools
-
-
-class Answers(httpx2.AsyncBaseTransport):
-    """An API that gives one answer to everything, or fails as no API should."""
-
-    def __init__(self, body: Any = (), *, failure: Exception | None = None) -> None:
-        self.status = 200
-        self.body = body
-        self.headers: dict[str, str] = {}
-        self.failure = failure
-        self.paths: list[str] = []
-
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        self.paths.append(request.url.path)
-        if self.failure is not None:
-            raise self.failure
-        content = self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
-        return httpx2.Response(self.status, content=content, headers=self.headers)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -83,10 +65,10 @@ def requests(sandbox: Sandbox) -> list[dict[str, Any]]:
 
 
 async def test_nothing_is_sent_before_a_tool_is_called() -> None:
-    lium = Answers()
+    lium = Wire()
     async with agent_on(Sandbox(speed=0), transport=lium) as agent:
         assert await listed(agent)
-    assert not lium.paths
+    assert not lium.requests
 
 
 @pytest.mark.parametrize(
@@ -114,7 +96,9 @@ async def test_a_key_that_lium_repeats_is_in_no_result(sandbox: Sandbox, caplog:
         "name": f"name {KEY}",
         "public_key": f"ssh-ed25519 AAAA {KEY}",
     }
-    async with agent_on(sandbox, transport=Answers([row]), api_key=KEY) as agent:
+    lium = Wire()
+    lium.on("*", "**", answering(200, [row]))
+    async with agent_on(sandbox, transport=lium, api_key=KEY) as agent:
         result = await agent.raw("list_ssh_keys")
     assert not result.is_error
     assert "name [redacted]" in text_of(result)
@@ -130,12 +114,12 @@ async def test_a_key_that_lium_repeats_is_in_no_error(sandbox: Sandbox, caplog: 
         {KEY: KEY},
         f"X-API-KEY: {KEY}".encode(),
     ]
-    lium = Answers()
-    lium.headers = {"X-Request-Id": f"{KEY}\t<b>", "Location": f"/{KEY}"}
+    lium = Wire()
+    headers = {"X-Request-Id": f"{KEY}\t<b>", "Location": f"/{KEY}"}
     async with agent_on(sandbox, transport=lium, api_key=KEY) as agent:
         for status in (200, 302, 400, 401, 402, 403, 404, 409, 422, 429, 500):
             for body in bodies:
-                lium.status, lium.body = status, body
+                lium.on("*", "**", answering(status, body, **headers))
                 for tool, arguments in (("list_pods", {}), ("delete_backup", {"backup_id": "b"})):
                     result = await agent.raw(tool, **arguments)
                     assert result.is_error or status == 200, tool
@@ -176,13 +160,14 @@ async def test_a_defect_of_ours_is_an_internal_error_and_its_cause_is_in_the_log
     sandbox: Sandbox, caplog: pytest.LogCaptureFixture, mode: Mode
 ) -> None:
     # What no HTTP library raises, nobody expects.
-    lium = Answers(failure=ZeroDivisionError("a text that stays in the log"))
+    lium = Wire()
+    lium.on("*", "**", failing(ZeroDivisionError("a text that stays in the log")))
     async with agent_on(sandbox, mode=mode, transport=lium) as agent:
         failure = await agent.refused("list_pods")
         assert failure.code == "internal_error"
         assert "not known" in failure.text
         assert "stays in the log" not in failure.text
-        lium.failure = None
+        lium.on("*", "**", answering(200, []))
         assert (await agent.call("list_pods"))["total"] == 0
     [record] = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert "tool=list_pods outcome=internal_error" in record.getMessage()

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from lium_mcp.sandbox import Sandbox
-from tests.faults.rogue import rogue
+from tests.tools.wires import Wire, served
 
 
 def make_certificates(folder: Path) -> tuple[Path, ssl.SSLContext]:
@@ -44,7 +44,7 @@ def make_certificates(folder: Path) -> tuple[Path, ssl.SSLContext]:
 @asynccontextmanager
 async def over_tls(sandbox: Sandbox, context: ssl.SSLContext) -> AsyncIterator[str]:
     """Serve a sandbox over TLS; yields its base address."""
-    async with rogue(sandbox) as lium:
+    async with served(Wire(sandbox)) as lium:
         port = int(lium.base_url.rsplit(":", 1)[1].split("/")[0])
 
         async def joined(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

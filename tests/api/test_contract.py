@@ -35,6 +35,7 @@ from lium_mcp.api import (
 from lium_mcp.api.wire import Tail
 from tests.api.fakes import IDEMPOTENCY_KEY, KEY, NODE_ID, POD_ID, client_on
 from tests.tools.test_parity import NOT_OFFERED
+from tests.tools.wires import Wire, answering
 
 CONTRACT = Path(__file__).parent.parent / "contract"
 OPENAPI: dict[str, Any] = yaml.load((CONTRACT / "openapi.yaml").read_text(), Loader=yaml.CSafeLoader)
@@ -172,24 +173,15 @@ def operations() -> dict[str, tuple[str, str]]:
     }
 
 
-class OneOperation(httpx2.AsyncBaseTransport):
-    """Answers preludes, then the operation itself."""
-
-    def __init__(self, operation_id: str, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
-        self.preludes = dict(PRELUDES.get(operation_id, {}))
-        self.answer = (status, body, headers or {})
-        self.requests: list[httpx2.Request] = []
-
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        await request.aread()
-        path = request.url.path.removeprefix("/api")
-        if request.method == "GET" and path in self.preludes:
-            return httpx2.Response(200, json=self.preludes.pop(path))
-        self.requests.append(request)
-        status, body, headers = self.answer
-        if isinstance(body, str):
-            return httpx2.Response(status, text=body, headers={"Content-Type": "text/event-stream", **headers})
-        return httpx2.Response(status, json=body, headers=headers)
+def answering_one(operation_id: str, status: int, body: Any, headers: dict[str, str] | None = None) -> Wire:
+    """Answers preludes, each once, then the operation itself."""
+    wire = Wire()
+    is_text = isinstance(body, str)
+    typed = {"Content-Type": "text/event-stream"} if is_text else {}
+    wire.on("*", "**", answering(status, body.encode() if is_text else body, **typed, **headers or {}))
+    for path, prelude in PRELUDES.get(operation_id, {}).items():
+        wire.on("GET", path, answering(200, prelude), times=1)
+    return wire
 
 
 def test_every_operation_that_a_tool_reaches_has_a_call() -> None:
@@ -201,11 +193,12 @@ async def test_call_sends_what_the_contract_says_and_reads_the_answer(operation_
     example = EXAMPLES.get(operation_id)
     status, body = (example["response"]["status"], example["response"]["body"]) if example else (200, None)
     body = ANSWERS[operation_id] if example is None else body
-    wire = OneOperation(operation_id, status, body)
+    wire = answering_one(operation_id, status, body)
     async with client_on(wire) as client:
         result = await CALLS[operation_id](client)
 
-    (request,) = wire.requests
+    *preludes, request = wire.requests
+    assert [prelude.url.path for prelude in preludes] == [f"/api{path}" for path in PRELUDES.get(operation_id, {})]
     assert request.headers["X-API-KEY"] == KEY
     method, template = operations()[operation_id]
     path = request.url.raw_path.decode().partition("?")[0].removeprefix("/api")
@@ -287,7 +280,7 @@ async def test_recorded_refusal_becomes_the_error_a_caller_can_act_on(operation_
     body = recorded["body"]
     code = body.get("code") or (body.get("error") or {}).get("code")
     expected = CODE_ERRORS.get(code or "") or STATUS_ERRORS.get(recorded["status"], Conflict)
-    wire = OneOperation(operation_id, recorded["status"], body, recorded.get("headers"))
+    wire = answering_one(operation_id, recorded["status"], body, recorded.get("headers"))
     async with client_on(wire) as client:
         with pytest.raises(expected) as caught:
             await CALLS[operation_id](client)
@@ -302,6 +295,6 @@ async def test_recorded_refusal_becomes_the_error_a_caller_can_act_on(operation_
 
 async def test_pod_without_a_schedule_has_none() -> None:
     recorded = EXAMPLES["getBackupConfigForPod"]["errors"][0]
-    wire = OneOperation("getBackupConfigForPod", recorded["status"], recorded["body"])
+    wire = answering_one("getBackupConfigForPod", recorded["status"], recorded["body"])
     async with client_on(wire) as client:
         assert await client.backup_schedules.get_for_pod(POD_ID) is None

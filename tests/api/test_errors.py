@@ -28,7 +28,7 @@ from lium_mcp.api import (
     ValidationFailed,
     errors,
 )
-from tests.api.fakes import KEY, NODE_ID, Script, client_on, ok, refusal
+from tests.api.fakes import KEY, NODE_ID, client_on, ok, refusal, scripted
 
 BALANCE = (
     "Insufficient balance. This node costs $2.20/hour, so renting it requires at least $1,234.55 "
@@ -38,7 +38,7 @@ BALANCE = (
 
 async def error_for(reply: httpx2.Response, **options: Any) -> LiumError:
     """Return the error of a change that was answered with `reply`."""
-    async with client_on(Script(reply, reply, reply), **options) as client:
+    async with client_on(scripted(reply, reply, reply), **options) as client:
         with pytest.raises(LiumError) as caught:
             await client.volumes.delete(NODE_ID)
     return caught.value
@@ -105,7 +105,7 @@ async def test_a_refusal_in_the_body_of_a_success_is_what_the_body_describes(
 @pytest.mark.parametrize("success", ["false", 0, None, [], True])
 async def test_only_a_plain_false_in_the_body_of_a_change_is_a_refusal(success: Any) -> None:
     body = {"id": NODE_ID, "success": success, "nested": {"success": False}}
-    async with client_on(Script(ok(body), ok({"id": NODE_ID, "success": False}))) as client:
+    async with client_on(scripted(ok(body), ok({"id": NODE_ID, "success": False}))) as client:
         await client.volumes.delete(NODE_ID)
         assert (await client.volumes.get(NODE_ID)).id == NODE_ID
 

@@ -24,7 +24,7 @@ from lium_mcp.api import (
     Volume,
 )
 from lium_mcp.api.model import read_float, read_int, read_text, read_time
-from tests.api.fakes import NODE_ID, POD_ID, Script, client_on, ok
+from tests.api.fakes import NODE_ID, POD_ID, client_on, ok, scripted
 
 
 def executor(**fields: Any) -> Executor:
@@ -157,7 +157,7 @@ def test_row_with_an_id_is_readable_whatever_else_it_holds(data: st.DataObject, 
 
 async def test_unreadable_row_is_counted_and_the_others_kept() -> None:
     rows = [{"id": POD_ID}, {"pod_name": "no id"}, None, 7, {"id": ""}, {"id": None}, {"id": NODE_ID, "price": "x"}]
-    async with client_on(Script(ok(rows))) as client:
+    async with client_on(scripted(ok(rows))) as client:
         pods = await client.pods.list()
     assert [item.id for item in pods] == [POD_ID, NODE_ID]
     assert pods.skipped == 5

@@ -30,7 +30,8 @@ from lium_mcp.api import (
     UntrustedRedirect,
     ValidationFailed,
 )
-from tests.api.fakes import IDEMPOTENCY_KEY, NODE_ID, POD_ID, PUBLIC_KEY, Reply, Script, client_on, ok, refusal
+from tests.api.fakes import IDEMPOTENCY_KEY, NODE_ID, POD_ID, PUBLIC_KEY, Reply, client_on, ok, refusal, scripted
+from tests.tools.wires import Wire
 
 REQUEST = RentRequest(pod_name="train", template_id=NODE_ID, user_public_key=[PUBLIC_KEY], gpu_count=1)
 BY_SPEC = RentBySpecRequest(pod_name="train", user_public_key=[PUBLIC_KEY], gpu_type="H100")
@@ -52,8 +53,8 @@ def coded(status: int, code: str, **headers: str) -> httpx2.Response:
     return refusal(status, body, **headers)
 
 
-async def outcome_of(rent: Rent, reply: Reply) -> tuple[LiumError, Script]:
-    wire = Script(reply)
+async def outcome_of(rent: Rent, reply: Reply) -> tuple[LiumError, Wire]:
+    wire = scripted(reply)
     async with client_on(wire) as client:
         with pytest.raises(LiumError) as caught:
             await rent(client)
@@ -92,7 +93,7 @@ async def outcome_of(rent: Rent, reply: Reply) -> tuple[LiumError, Script]:
 )
 async def test_rent_with_nothing_proven_is_unknown_and_sent_once(rent: Rent, reply: Reply) -> None:
     if isinstance(reply, httpx2.Response) and reply.headers.get("Location") == "/login":
-        wire = Script(reply, ok({"id": POD_ID, "pod_ids": [POD_ID]}))
+        wire = scripted(reply, ok({"id": POD_ID, "pod_ids": [POD_ID]}))
         async with client_on(wire) as client:
             with pytest.raises(RentOutcomeUnknown) as caught:
                 await rent(client)
@@ -144,7 +145,7 @@ async def test_stored_refusal_says_that_it_is_one(rent: Rent) -> None:
 
 @every_rent
 async def test_redirected_rent_keeps_method_body_and_key(rent: Rent) -> None:
-    wire = Script(
+    wire = scripted(
         httpx2.Response(307, headers={"Location": "/api/elsewhere"}), ok({"pod_id": POD_ID, "pod_ids": [POD_ID]})
     )
     async with client_on(wire) as client:
@@ -157,14 +158,14 @@ async def test_redirected_rent_keeps_method_body_and_key(rent: Rent) -> None:
 
 @every_rent
 async def test_nothing_is_sent_without_a_key_or_with_an_impossible_idempotency_key(rent: Rent) -> None:
-    async with client_on(Script(), api_key=None) as client:
+    async with client_on(scripted(), api_key=None) as client:
         with pytest.raises(MissingApiKey):
             await rent(client)
 
 
 @pytest.mark.parametrize("key", ["", "a\r\nX-Evil: 1", "a b", "\u00e9", "x" * 129])
 async def test_impossible_idempotency_key_is_refused(key: str) -> None:
-    async with client_on(Script()) as client:
+    async with client_on(scripted()) as client:
         with pytest.raises(InvalidRequest, match="idempotency_key"):
             await client.executors.rent(NODE_ID, REQUEST, idempotency_key=key)
 
@@ -173,7 +174,7 @@ async def test_impossible_idempotency_key_is_refused(key: str) -> None:
 @pytest.mark.parametrize("replayed", [True, False])
 async def test_rent_names_the_pod_whichever_way_the_server_says_it(body: dict[str, Any], replayed: bool) -> None:
     headers = {"X-Request-Id": "req-1", **({"Idempotent-Replayed": "true"} if replayed else {})}
-    wire = Script(ok(body, **headers))
+    wire = scripted(ok(body, **headers))
     async with client_on(wire) as client:
         rented = await client.executors.rent(NODE_ID, REQUEST, idempotency_key=IDEMPOTENCY_KEY)
     assert rented == Rented(POD_ID, replayed, "req-1")
@@ -182,7 +183,7 @@ async def test_rent_names_the_pod_whichever_way_the_server_says_it(body: dict[st
 
 async def test_rent_by_spec_names_pod_node_and_price() -> None:
     body = {"pod_id": POD_ID, "price_per_hour": "2.1", "selected_executor": {"id": NODE_ID}, "attempts": 2}
-    wire = Script(ok(body, **{"Idempotent-Replayed": "true"}))
+    wire = scripted(ok(body, **{"Idempotent-Replayed": "true"}))
     async with client_on(wire) as client:
         rented = await client.executors.rent_by_spec(BY_SPEC, idempotency_key=IDEMPOTENCY_KEY)
     assert (rented.pod_id, rented.price_per_hour, rented.attempts, rented.replayed) == (POD_ID, 2.1, 2, True)
@@ -192,7 +193,7 @@ async def test_rent_by_spec_names_pod_node_and_price() -> None:
 
 
 async def test_dry_run_carries_no_key_and_is_repeated_like_a_read() -> None:
-    wire = Script(refusal(502), httpx2.ReadError("lost"), ok({"selected_executor": {"id": NODE_ID}}))
+    wire = scripted(refusal(502), httpx2.ReadError("lost"), ok({"selected_executor": {"id": NODE_ID}}))
     async with client_on(wire) as client:
         selected = await client.executors.select_by_spec(BY_SPEC)
     assert selected.selected_executor is not None
@@ -202,14 +203,14 @@ async def test_dry_run_carries_no_key_and_is_repeated_like_a_read() -> None:
 
 
 async def test_failed_dry_run_changed_nothing() -> None:
-    async with client_on(Script(*[refusal(500)] * 3)) as client:
+    async with client_on(scripted(*[refusal(500)] * 3)) as client:
         with pytest.raises(LiumError) as caught:
             await client.executors.select_by_spec(BY_SPEC)
     assert caught.value.effect == "none"
 
 
 async def test_cluster_refused_inside_a_success_is_a_refusal() -> None:
-    wire = Script(ok({"success": False, "message": "Nodes are on different\nfabrics"}))
+    wire = scripted(ok({"success": False, "message": "Nodes are on different\nfabrics"}))
     async with client_on(wire) as client:
         with pytest.raises(Conflict, match="different fabrics") as caught:
             await client.clusters.rent(CLUSTER, idempotency_key=IDEMPOTENCY_KEY)
@@ -217,7 +218,7 @@ async def test_cluster_refused_inside_a_success_is_a_refusal() -> None:
 
 
 async def test_cluster_that_contradicts_itself_is_unknown() -> None:
-    wire = Script(ok({"success": False, "pod_ids": [POD_ID]}))
+    wire = scripted(ok({"success": False, "pod_ids": [POD_ID]}))
     async with client_on(wire) as client:
         with pytest.raises(RentOutcomeUnknown):
             await client.clusters.rent(CLUSTER, idempotency_key=IDEMPOTENCY_KEY)
@@ -228,19 +229,19 @@ async def test_a_refusal_of_a_rent_inside_a_success_proves_nothing(kind: str) ->
     said = {"success": False, "message": "paused", "status_code": 409}
     error, _ = await outcome_of(RENTS[kind], ok(said))
     assert isinstance(error, RentOutcomeUnknown)
-    async with client_on(Script(ok({**said, "pod_id": POD_ID}))) as client:
+    async with client_on(scripted(ok({**said, "pod_id": POD_ID}))) as client:
         assert (await RENTS[kind](client)).pod_id == POD_ID
 
 
 async def test_a_cluster_that_is_removed_in_part_says_so_pod_by_pod() -> None:
     rows = [{"pod_id": POD_ID, "success": True}, {"pod_id": NODE_ID, "success": False}]
-    async with client_on(Script(ok({"success": False, "pods": rows}))) as client:
+    async with client_on(scripted(ok({"success": False, "pods": rows}))) as client:
         removed = await client.clusters.remove(NODE_ID)
     assert [row.success for row in removed.pods] == [True, False]
 
 
 async def test_bodies_have_the_keys_and_nulls_of_the_official_client() -> None:
-    wire = Script(ok({"pod_id": POD_ID}), ok({"pod_id": POD_ID}))
+    wire = scripted(ok({"pod_id": POD_ID}), ok({"pod_id": POD_ID}))
     async with client_on(wire) as client:
         await client.executors.rent(
             NODE_ID,
@@ -304,14 +305,14 @@ async def test_bodies_have_the_keys_and_nulls_of_the_official_client() -> None:
     ],
 )
 async def test_rent_that_cannot_be_meant_is_refused_here(changes: dict[str, Any], named: str) -> None:
-    async with client_on(Script()) as client:
+    async with client_on(scripted()) as client:
         with pytest.raises(InvalidRequest, match=named):
             await client.executors.rent(NODE_ID, REQUEST.model_copy(update=changes), idempotency_key=IDEMPOTENCY_KEY)
 
 
 @pytest.mark.parametrize(("changes", "named"), [({"gpu_type": ""}, "gpu_type"), ({"gpu_count": 0}, "gpu_count")])
 async def test_specification_that_cannot_be_meant_is_refused_here(changes: dict[str, Any], named: str) -> None:
-    async with client_on(Script()) as client:
+    async with client_on(scripted()) as client:
         with pytest.raises(InvalidRequest, match=named):
             await client.executors.select_by_spec(BY_SPEC.model_copy(update=changes))
 
@@ -327,7 +328,7 @@ async def test_specification_that_cannot_be_meant_is_refused_here(changes: dict[
     ],
 )
 async def test_cluster_that_cannot_be_meant_is_refused_here(changes: dict[str, Any]) -> None:
-    async with client_on(Script()) as client:
+    async with client_on(scripted()) as client:
         with pytest.raises(InvalidRequest):
             await client.clusters.rent(CLUSTER.model_copy(update=changes), idempotency_key=IDEMPOTENCY_KEY)
 

@@ -21,7 +21,7 @@ from lium_mcp.api import (
     TemplateCreate,
     UnreadableResponse,
 )
-from tests.api.fakes import NODE_ID, POD_ID, Reply, Script, client_on, ok, refusal
+from tests.api.fakes import NODE_ID, POD_ID, Reply, client_on, ok, refusal, scripted
 
 MACHINES = [
     {"name": "NVIDIA H200"},
@@ -53,7 +53,7 @@ def node(identifier: str, machine_name: str = "NVIDIA H200", **fields: Any) -> d
 )
 async def test_gpu_type_is_resolved_and_applied_again(gpu_type: str, machine_names: str, kept: list[str]) -> None:
     rows = [node(identifier, row["name"]) for identifier, row in zip("abcd", MACHINES, strict=True)]
-    wire = Script(ok(MACHINES), ok(rows))
+    wire = scripted(ok(MACHINES), ok(rows))
     async with client_on(wire) as client:
         nodes = await client.executors.list(gpu_type=gpu_type)
     assert wire.requests[1].url.params["machine_names"] == machine_names
@@ -61,7 +61,7 @@ async def test_gpu_type_is_resolved_and_applied_again(gpu_type: str, machine_nam
 
 
 async def test_gpu_type_is_sent_as_given_where_the_types_cannot_be_listed() -> None:
-    wire = Script(refusal(404), ok([node("a"), node("b", "NVIDIA L4")]))
+    wire = scripted(refusal(404), ok([node("a"), node("b", "NVIDIA L4")]))
     async with client_on(wire) as client:
         nodes = await client.executors.list(gpu_type="H200")
     assert wire.requests[1].url.params["machine_names"] == "H200"
@@ -80,7 +80,7 @@ async def test_filters_are_sent_and_hold_on_a_server_that_ignores_them() -> None
         node("no figure", **{**good, "effective_download_speed_mbps": None}),
         {"machine_name": "no id"},
     ]
-    wire = Script(ok(rows))
+    wire = scripted(ok(rows))
     async with client_on(wire) as client:
         nodes = await client.executors.list(nvlink=True, min_download_mbps=500)
     assert [item.id for item in nodes] == ["good"]
@@ -93,7 +93,7 @@ async def test_filters_are_sent_and_hold_on_a_server_that_ignores_them() -> None
 
 async def test_feedback_that_the_firewall_blocks_does_not_stop_a_removal() -> None:
     blocked = httpx2.Response(403, html="<html>blocked</html>")
-    wire = Script(blocked, ok())
+    wire = scripted(blocked, ok())
     async with client_on(wire) as client:
         await client.pods.remove(POD_ID, feedback=FeedbackRequest(feedback_text="see http://203.0.113.1"))
     assert [request.method for request in wire.requests] == ["DELETE", "DELETE"]
@@ -101,7 +101,7 @@ async def test_feedback_that_the_firewall_blocks_does_not_stop_a_removal() -> No
 
 
 async def test_removal_that_the_firewall_blocks_without_feedback_is_an_error() -> None:
-    async with client_on(Script(httpx2.Response(403, html="<html>blocked</html>"))) as client:
+    async with client_on(scripted(httpx2.Response(403, html="<html>blocked</html>"))) as client:
         with pytest.raises(FirewallBlocked):
             await client.pods.remove(POD_ID)
 
@@ -118,19 +118,19 @@ async def test_removal_that_the_firewall_blocks_without_feedback_is_an_error() -
 )
 @pytest.mark.parametrize("status", [200, 400, 409])
 async def test_removal_is_refused_only_where_it_is_not_under_way(status: int, said: str, is_going: bool) -> None:
-    async with client_on(Script(refusal(status, {"success": False, "message": said}))) as client:
+    async with client_on(scripted(refusal(status, {"success": False, "message": said}))) as client:
         with nullcontext() if is_going else pytest.raises(LiumError, match=said):
             await client.pods.remove(POD_ID)
 
 
 @pytest.mark.parametrize("reply", [ok(), httpx2.Response(200, text="OK"), httpx2.Response(204), httpx2.Response(202)])
 async def test_any_success_acknowledges(reply: httpx2.Response) -> None:
-    async with client_on(Script(reply)) as client:
+    async with client_on(scripted(reply)) as client:
         await client.pods.remove(POD_ID)
 
 
 async def test_change_whose_answer_cannot_be_read_may_have_happened() -> None:
-    async with client_on(Script(ok([]))) as client:
+    async with client_on(scripted(ok([]))) as client:
         with pytest.raises(UnreadableResponse) as caught:
             await client.pods.reboot(POD_ID)
     assert caught.value.effect == "unknown"
@@ -153,7 +153,7 @@ async def test_what_was_changed_is_read_where_the_answer_is_a_bare_success(
         listed = request.url.path.endswith("/backup-configs")
         return ok({"success": True} if request.method == "PUT" else [row] if listed else row)
 
-    wire = Script(*[reply] * 3)
+    wire = scripted(*[reply] * 3)
     async with client_on(wire) as client:
         changed = await change(client)
     assert changed.id == NODE_ID
@@ -161,14 +161,14 @@ async def test_what_was_changed_is_read_where_the_answer_is_a_bare_success(
 
 
 async def test_reboot_attaches_a_volume() -> None:
-    wire = Script(ok({"id": POD_ID}))
+    wire = scripted(ok({"id": POD_ID}))
     async with client_on(wire) as client:
         await client.pods.reboot(POD_ID, volume_id=NODE_ID)
     assert wire.sent_json() == {"volume_id": NODE_ID}
 
 
 async def test_gpu_reset_of_all_gpus_says_null_and_waits_longer() -> None:
-    wire = Script(ok({"ok": True}))
+    wire = scripted(ok({"ok": True}))
     async with client_on(wire) as client:
         assert (await client.pods.reset_gpus(POD_ID)).state == "done"
     assert wire.sent_json() == {"gpu_indices": None}
@@ -199,7 +199,7 @@ LOG = b"\n".join(
 
 
 async def test_log_lines_are_unwrapped_and_what_only_frames_them_is_left_out() -> None:
-    wire = Script(httpx2.Response(200, content=LOG))
+    wire = scripted(httpx2.Response(200, content=LOG))
     async with client_on(wire) as client:
         lines = (await client.pods.logs(POD_ID, tail=10)).lines
     assert lines == [
@@ -218,7 +218,7 @@ async def test_log_lines_are_unwrapped_and_what_only_frames_them_is_left_out() -
 
 async def test_log_keeps_its_newest_lines_within_the_limit() -> None:
     text = "".join(f"line {number:04}\n" for number in range(1000))
-    async with client_on(Script(*[httpx2.Response(200, text=text) for _ in range(3)])) as client:
+    async with client_on(scripted(*[httpx2.Response(200, text=text) for _ in range(3)])) as client:
         assert await client.pods.logs(POD_ID, max_bytes=25) == (["line 0998", "line 0999"], True, True)
         assert await client.pods.logs(POD_ID, max_bytes=5) == ([], True, True)
         assert await client.pods.logs(POD_ID, tail=1) == (["line 0999"], False, True)
@@ -226,7 +226,7 @@ async def test_log_keeps_its_newest_lines_within_the_limit() -> None:
 
 @pytest.mark.parametrize("end", [b"", b"\n"])
 async def test_very_long_log_line_comes_in_pieces(end: bytes) -> None:
-    async with client_on(Script(httpx2.Response(200, content=b"x" * 900_000 + end))) as client:
+    async with client_on(scripted(httpx2.Response(200, content=b"x" * 900_000 + end))) as client:
         lines = (await client.pods.logs(POD_ID)).lines
     assert "".join(lines) == "x" * 900_000
     assert max(map(len, lines)) <= 2**18
@@ -242,13 +242,13 @@ async def test_very_long_log_line_comes_in_pieces(end: bytes) -> None:
 )
 async def test_web_page_is_no_log(page: str, content_type: str) -> None:
     answer = httpx2.Response(200, text=page, headers={"Content-Type": content_type})
-    async with client_on(Script(answer)) as client:
+    async with client_on(scripted(answer)) as client:
         with pytest.raises(NotLium):
             await client.pods.logs(POD_ID)
 
 
 async def test_log_is_opened_again_after_what_passes_and_refused_for_good_reasons() -> None:
-    wire = Script(refusal(502), refusal(429), httpx2.Response(200, text='data: {"log": "up"}\n\n'), refusal(404))
+    wire = scripted(refusal(502), refusal(429), httpx2.Response(200, text='data: {"log": "up"}\n\n'), refusal(404))
     async with client_on(wire) as client:
         assert (await client.pods.logs(POD_ID)).lines == ["up"]
         with pytest.raises(NotFound):
@@ -275,7 +275,7 @@ async def test_template_update_sends_the_whole_template_with_the_changes() -> No
         "created_at": "2026-01-01T00:00:00",
         "from_tomorrow": 1,
     }
-    wire = Script(ok(current), ok(current))
+    wire = scripted(ok(current), ok(current))
     async with client_on(wire) as client:
         await client.templates.update(NODE_ID, TemplateChanges(environment={"A": "1"}))
     assert wire.sent_json() == {
@@ -289,14 +289,14 @@ async def test_template_update_sends_the_whole_template_with_the_changes() -> No
 
 
 async def test_one_time_template_stays_one() -> None:
-    wire = Script(ok({"id": NODE_ID, "name": "a", "one_time_template": True}), ok({"id": NODE_ID}))
+    wire = scripted(ok({"id": NODE_ID, "name": "a", "one_time_template": True}), ok({"id": NODE_ID}))
     async with client_on(wire) as client:
         await client.templates.update(NODE_ID, TemplateChanges(name="b"))
     assert wire.sent_json() == {"name": "b", "one_time_template": True}
 
 
 async def test_template_that_cannot_be_read_is_not_overwritten() -> None:
-    wire = Script(ok([]))
+    wire = scripted(ok([]))
     async with client_on(wire) as client:
         with pytest.raises(UnreadableResponse) as caught:
             await client.templates.update(NODE_ID, TemplateChanges(name="b"))
@@ -305,7 +305,7 @@ async def test_template_that_cannot_be_read_is_not_overwritten() -> None:
 
 
 async def test_new_template_may_name_a_registry_login() -> None:
-    wire = Script(ok({"id": NODE_ID}))
+    wire = scripted(ok({"id": NODE_ID}))
     async with client_on(wire) as client:
         await client.templates.create(
             TemplateCreate(name="a", docker_image="i", description="d", docker_credential_id=POD_ID)
@@ -322,7 +322,7 @@ def page(*ids: str, has_next: bool) -> httpx2.Response:
 
 
 async def test_all_pages_are_fetched() -> None:
-    wire = Script(page("1", "2", has_next=True), page("3", has_next=False))
+    wire = scripted(page("1", "2", has_next=True), page("3", has_next=False))
     async with client_on(wire) as client:
         backups = await client.backups.list()
     assert [backup.id for backup in backups] == ["1", "2", "3"]
@@ -331,7 +331,7 @@ async def test_all_pages_are_fetched() -> None:
 
 
 async def test_bare_list_of_an_older_server_is_the_only_page() -> None:
-    async with client_on(Script(ok([{"id": "1"}, {}]), ok([{"id": "1"}]))) as client:
+    async with client_on(scripted(ok([{"id": "1"}, {}]), ok([{"id": "1"}]))) as client:
         backups = await client.backups.list(pod_id=POD_ID)
         assert (len(backups), backups.skipped) == (1, 1)
         assert len(await client.restores.list(POD_ID)) == 1
@@ -339,7 +339,7 @@ async def test_bare_list_of_an_older_server_is_the_only_page() -> None:
 
 @pytest.mark.parametrize(("different", "asked"), [(1, 2), (100, 100)])
 async def test_server_that_never_ends_is_left_after_a_bound(different: int, asked: int) -> None:
-    wire = Script(*[page(str(number % different), has_next=True) for number in range(100)])
+    wire = scripted(*[page(str(number % different), has_next=True) for number in range(100)])
     async with client_on(wire) as client:
         backups = await client.backups.list()
     assert (len(backups), len(wire.requests)) == (different, asked)
@@ -347,12 +347,12 @@ async def test_server_that_never_ends_is_left_after_a_bound(different: int, aske
 
 
 async def test_empty_page_ends_the_list_whatever_it_promises() -> None:
-    async with client_on(Script(page("1", has_next=True), page(has_next=True))) as client:
+    async with client_on(scripted(page("1", has_next=True), page(has_next=True))) as client:
         assert len(await client.backups.list()) == 1
 
 
 async def test_pod_without_backups_or_restores_has_none() -> None:
-    async with client_on(Script(refusal(404), refusal(404), refusal(404))) as client:
+    async with client_on(scripted(refusal(404), refusal(404), refusal(404))) as client:
         assert await client.backups.list(pod_id=POD_ID) == []
         assert await client.restores.list(POD_ID) == []
         with pytest.raises(NotFound):
@@ -360,7 +360,7 @@ async def test_pod_without_backups_or_restores_has_none() -> None:
 
 
 async def test_volume_can_be_renamed() -> None:
-    wire = Script(ok({"id": NODE_ID}))
+    wire = scripted(ok({"id": NODE_ID}))
     async with client_on(wire) as client:
         assert (await client.volumes.update(NODE_ID, name="b")).huid == "golden-eagle-e5"
     assert wire.sent_json() == {"name": "b"}
@@ -368,14 +368,14 @@ async def test_volume_can_be_renamed() -> None:
 
 @pytest.mark.parametrize("body", [{"restore_log_id": "r"}, {"operation_id": "r"}, {"restore_id": "r"}])
 async def test_restore_has_an_id_whatever_the_server_calls_it(body: dict[str, str]) -> None:
-    async with client_on(Script(ok(body))) as client:
+    async with client_on(scripted(ok(body))) as client:
         started = await client.restores.start(POD_ID, backup_id=NODE_ID, restore_path="/root/restored")
     assert started.id == "r"
 
 
 @pytest.mark.parametrize("content", [b"null", b"", b"{}"])
 async def test_empty_schedule_is_none(content: bytes) -> None:
-    async with client_on(Script(httpx2.Response(200, content=content))) as client:
+    async with client_on(scripted(httpx2.Response(200, content=content))) as client:
         assert await client.backup_schedules.get_for_pod(POD_ID) is None
 
 
@@ -384,13 +384,13 @@ async def test_empty_schedule_is_none(content: bytes) -> None:
 
 @pytest.mark.parametrize("reply", [ok({}), ok("text"), ok(7), ok({"items": {}}), httpx2.Response(200, text="<html>")])
 async def test_list_in_another_shape_is_not_an_empty_list(reply: Reply) -> None:
-    async with client_on(Script(reply)) as client:
+    async with client_on(scripted(reply)) as client:
         with pytest.raises(UnreadableResponse):
             await client.pods.list()
 
 
 async def test_failure_of_one_route_does_not_hide_in_another() -> None:
-    async with client_on(Script(ok(MACHINES), *[refusal(500)] * 3)) as client:
+    async with client_on(scripted(ok(MACHINES), *[refusal(500)] * 3)) as client:
         with pytest.raises(ServerFailed):
             await client.executors.list(gpu_type="H200")
 
@@ -425,7 +425,7 @@ SENSELESS: dict[str, Call] = {
 
 @pytest.mark.parametrize(("named", "call"), SENSELESS.items(), ids=SENSELESS)
 async def test_senseless_argument_is_named_and_nothing_is_sent(named: str, call: Call) -> None:
-    async with client_on(Script()) as client:
+    async with client_on(scripted()) as client:
         with pytest.raises(InvalidRequest, match=named) as caught:
             await call(client)
     assert caught.value.effect == "none"

@@ -23,7 +23,7 @@ from lium_mcp.api import (
     UnreadableResponse,
     UntrustedRedirect,
 )
-from tests.api.fakes import KEY, NODE_ID, POD_ID, Reply, Script, TurnedClock, client_on, ok, refusal
+from tests.api.fakes import KEY, NODE_ID, POD_ID, Reply, TurnedClock, client_on, ok, refusal, scripted
 
 POD = {"id": POD_ID, "pod_name": "a", "status": "RUNNING"}
 
@@ -33,7 +33,7 @@ def redirect(status: int, location: str) -> httpx2.Response:
 
 
 async def test_every_request_says_who_sends_it() -> None:
-    wire = Script(ok([]))
+    wire = scripted(ok([]))
     async with client_on(wire, source="cli") as client:
         await client.pods.list()
     headers = wire.requests[0].headers
@@ -44,13 +44,13 @@ async def test_every_request_says_who_sends_it() -> None:
 
 
 async def test_key_never_shows_in_reprs() -> None:
-    client = client_on(Script())
+    client = client_on(scripted())
     for text in (repr(client), repr(vars(client)), str(client)):
         assert KEY not in text
 
 
 async def test_base_address_can_be_replaced_and_may_end_in_a_slash() -> None:
-    wire = Script(ok([]))
+    wire = scripted(ok([]))
     async with client_on(wire, base_url="http://127.0.0.1:8123/api/") as client:
         await client.pods.list()
     assert str(wire.requests[0].url) == "http://127.0.0.1:8123/api/pods"
@@ -86,7 +86,7 @@ def test_https_or_this_machine_is_accepted(base_url: str) -> None:
 
 
 async def test_public_routes_work_without_a_key() -> None:
-    wire = Script(ok([]), ok([]), ok({"features": []}))
+    wire = scripted(ok([]), ok([]), ok({"features": []}))
     async with client_on(wire, api_key=None) as client:
         await client.executors.list()
         await client.templates.list()
@@ -96,7 +96,7 @@ async def test_public_routes_work_without_a_key() -> None:
 
 @pytest.mark.parametrize("api_key", [None, "", "   "])
 async def test_nothing_is_sent_where_a_key_is_needed_and_missing(api_key: str | None) -> None:
-    async with client_on(Script(), api_key=api_key) as client:
+    async with client_on(scripted(), api_key=api_key) as client:
         with pytest.raises(MissingApiKey) as caught:
             await client.pods.list()
     assert caught.value.effect == "none"
@@ -104,7 +104,7 @@ async def test_nothing_is_sent_where_a_key_is_needed_and_missing(api_key: str | 
 
 @pytest.mark.parametrize(("api_key", "expected"), [(KEY, True), (None, False), (" ", False)])
 def test_client_says_whether_it_has_a_key(api_key: str | None, expected: bool) -> None:
-    assert client_on(Script(), api_key=api_key).has_api_key is expected
+    assert client_on(scripted(), api_key=api_key).has_api_key is expected
 
 
 @pytest.mark.parametrize("credential", ["sk_a b", "sk_a\nX-Evil: 1", "sk_\u00e9", "sk_\x00"])
@@ -115,7 +115,7 @@ def test_credential_that_no_header_can_carry_is_refused_without_repeating_it(cre
 
 
 async def test_closed_client_sends_nothing() -> None:
-    wire = Script(ok([]))
+    wire = scripted(ok([]))
     async with client_on(wire) as client:
         await client.pods.list()
     with pytest.raises(InvalidRequest):
@@ -136,7 +136,7 @@ LOST: list[Reply] = [
 
 @pytest.mark.parametrize("fault", [*LOST, refusal(429)])
 async def test_read_is_repeated_after_what_passes(fault: Reply) -> None:
-    wire, clock = Script(fault, fault, ok([POD])), TurnedClock()
+    wire, clock = scripted(fault, fault, ok([POD])), TurnedClock()
     async with client_on(wire, clock=clock) as client:
         assert (await client.pods.list())[0].id == POD_ID
     assert len(wire.requests) == 3
@@ -154,7 +154,7 @@ async def test_read_is_repeated_after_what_passes(fault: Reply) -> None:
     ],
 )
 async def test_read_gives_up_after_three_attempts_and_changed_nothing(fault: Reply, expected: type[Exception]) -> None:
-    wire = Script(fault, fault, fault)
+    wire = scripted(fault, fault, fault)
     async with client_on(wire) as client:
         with pytest.raises(expected) as caught:
             await client.pods.list()
@@ -164,7 +164,7 @@ async def test_read_gives_up_after_three_attempts_and_changed_nothing(fault: Rep
 
 @pytest.mark.parametrize("fault", LOST)
 async def test_change_is_not_repeated_after_a_lost_answer(fault: Reply) -> None:
-    wire = Script(fault)
+    wire = scripted(fault)
     async with client_on(wire) as client:
         with pytest.raises((ServerFailed, ConnectionFailed, RequestTimedOut)) as caught:
             await client.volumes.create(name="data")
@@ -173,7 +173,7 @@ async def test_change_is_not_repeated_after_a_lost_answer(fault: Reply) -> None:
 
 
 async def test_change_is_repeated_after_a_429_only() -> None:
-    wire = Script(refusal(429), refusal(429), ok({"id": NODE_ID, "name": "data"}))
+    wire = scripted(refusal(429), refusal(429), ok({"id": NODE_ID, "name": "data"}))
     async with client_on(wire) as client:
         assert (await client.volumes.create(name="data")).id == NODE_ID
     assert [request.content for request in wire.requests] == [wire.requests[0].content] * 3
@@ -181,7 +181,7 @@ async def test_change_is_repeated_after_a_429_only() -> None:
 
 @pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 409, 422, 418])
 async def test_refusal_is_final(status: int) -> None:
-    wire, clock = Script(refusal(status)), TurnedClock()
+    wire, clock = scripted(refusal(status)), TurnedClock()
     async with client_on(wire, clock=clock) as client:
         with pytest.raises(Exception, match="no") as caught:
             await client.pods.list()
@@ -191,7 +191,7 @@ async def test_refusal_is_final(status: int) -> None:
 
 async def test_change_that_cannot_be_doubled_is_repeated() -> None:
     at = datetime(2026, 10, 6, 18, tzinfo=UTC)
-    wire = Script(*[refusal(502), ok()] * 3)
+    wire = scripted(*[refusal(502), ok()] * 3)
     async with client_on(wire) as client:
         await client.pods.schedule_removal(POD_ID, at=at)
         await client.backups.cancel(POD_ID)
@@ -200,7 +200,7 @@ async def test_change_that_cannot_be_doubled_is_repeated() -> None:
 
 
 async def test_earlier_lost_attempt_keeps_the_effect_unknown() -> None:
-    wire = Script(httpx2.ReadError("lost"), refusal(400))
+    wire = scripted(httpx2.ReadError("lost"), refusal(400))
     async with client_on(wire) as client:
         with pytest.raises(Exception, match="no") as caught:
             await client.backups.cancel(POD_ID)
@@ -210,14 +210,14 @@ async def test_earlier_lost_attempt_keeps_the_effect_unknown() -> None:
 @pytest.mark.parametrize(("header", "at_least"), [("7", 7.0), ("20", 20.0), ("0", 1.0), ("1.5", 1.5)])
 async def test_retry_after_lengthens_the_pause(header: str, at_least: float) -> None:
     clock = TurnedClock()
-    async with client_on(Script(refusal(429, **{"Retry-After": header}), ok([])), clock=clock) as client:
+    async with client_on(scripted(refusal(429, **{"Retry-After": header}), ok([])), clock=clock) as client:
         await client.pods.list()
     assert at_least <= clock.pauses[0] <= max(at_least, 1.5)
 
 
 async def test_server_that_asks_for_a_long_pause_is_not_asked_again() -> None:
     clock = TurnedClock()
-    async with client_on(Script(refusal(429, **{"Retry-After": "21"})), clock=clock) as client:
+    async with client_on(scripted(refusal(429, **{"Retry-After": "21"})), clock=clock) as client:
         with pytest.raises(RateLimited) as caught:
             await client.pods.list()
     assert caught.value.retry_after_seconds == 21
@@ -228,13 +228,13 @@ async def test_server_that_asks_for_a_long_pause_is_not_asked_again() -> None:
 @pytest.mark.parametrize("header", ["Wed, 21 Oct 2026 07:28:00 GMT", "-5", "nan", "inf", "soon", ""])
 async def test_unreadable_retry_after_is_ignored(header: str) -> None:
     clock = TurnedClock()
-    async with client_on(Script(refusal(429, **{"Retry-After": header}), ok([])), clock=clock) as client:
+    async with client_on(scripted(refusal(429, **{"Retry-After": header}), ok([])), clock=clock) as client:
         await client.pods.list()
     assert clock.pauses[0] <= 1.5
 
 
 async def test_pod_events_and_gpu_resets_are_sent_once() -> None:
-    wire = Script(*[refusal(429)] * 3)
+    wire = scripted(*[refusal(429)] * 3)
     async with client_on(wire) as client:
         for call in (
             client.pods.events(POD_ID),
@@ -251,7 +251,7 @@ async def test_pod_events_and_gpu_resets_are_sent_once() -> None:
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_redirect_inside_the_origin_is_followed_with_the_key(status: int) -> None:
-    wire = Script(redirect(status, "/api/pods/?page=2"), ok([POD]))
+    wire = scripted(redirect(status, "/api/pods/?page=2"), ok([POD]))
     async with client_on(wire) as client:
         assert len(await client.pods.list()) == 1
     assert str(wire.requests[1].url) == "https://lium.io/api/pods/?page=2"
@@ -272,7 +272,7 @@ async def test_redirect_inside_the_origin_is_followed_with_the_key(status: int) 
     ],
 )
 async def test_redirect_to_another_address_is_refused_and_the_key_stays(location: str) -> None:
-    wire = Script(redirect(307, location))
+    wire = scripted(redirect(307, location))
     async with client_on(wire) as client:
         with pytest.raises(UntrustedRedirect) as caught:
             await client.pods.list()
@@ -281,7 +281,7 @@ async def test_redirect_to_another_address_is_refused_and_the_key_stays(location
 
 
 async def test_redirect_loop_ends() -> None:
-    wire = Script(*[redirect(302, "/api/pods")] * 6)
+    wire = scripted(*[redirect(302, "/api/pods")] * 6)
     async with client_on(wire) as client:
         with pytest.raises(UntrustedRedirect):
             await client.pods.list()
@@ -289,14 +289,14 @@ async def test_redirect_loop_ends() -> None:
 
 
 async def test_redirect_without_a_target_is_not_an_answer() -> None:
-    async with client_on(Script(httpx2.Response(302))) as client:
+    async with client_on(scripted(httpx2.Response(302))) as client:
         with pytest.raises(UnreadableResponse):
             await client.pods.list()
 
 
 @pytest.mark.parametrize(("status", "method"), [(301, "GET"), (302, "GET"), (303, "GET"), (307, "POST"), (308, "POST")])
 async def test_redirected_post_keeps_or_drops_its_body_by_status(status: int, method: str) -> None:
-    wire = Script(redirect(status, "/api/volumes/"), ok({"id": NODE_ID}))
+    wire = scripted(redirect(status, "/api/volumes/"), ok({"id": NODE_ID}))
     async with client_on(wire) as client:
         await client.volumes.create(name="data")
     second = wire.requests[1]
@@ -306,7 +306,7 @@ async def test_redirected_post_keeps_or_drops_its_body_by_status(status: int, me
 
 
 async def test_redirected_delete_keeps_its_method_on_301() -> None:
-    wire = Script(redirect(301, "/api/volumes/x/"), ok())
+    wire = scripted(redirect(301, "/api/volumes/x/"), ok())
     async with client_on(wire) as client:
         await client.volumes.delete(NODE_ID)
     assert wire.requests[1].method == "DELETE"
@@ -324,7 +324,7 @@ async def test_redirected_delete_keeps_its_method_on_301() -> None:
     ],
 )
 async def test_change_lost_in_a_redirect_says_whether_it_may_have_happened(replies: list[Reply], effect: str) -> None:
-    async with client_on(Script(*replies)) as client:
+    async with client_on(scripted(*replies)) as client:
         with pytest.raises((NotFound, ConnectionFailed, UntrustedRedirect)) as caught:
             await client.volumes.create(name="data")
     assert caught.value.effect == effect
@@ -337,7 +337,7 @@ IDS = st.text(max_size=200) | st.text("abcXYZ012._-/%", max_size=140)
 
 @given(pod_id=IDS)
 async def test_id_reaches_the_path_unchanged_or_not_at_all(pod_id: str) -> None:
-    wire = Script(ok(POD))
+    wire = scripted(ok(POD))
     async with client_on(wire) as client:
         with suppress(InvalidRequest):
             await client.pods.get(pod_id)
@@ -348,7 +348,7 @@ async def test_id_reaches_the_path_unchanged_or_not_at_all(pod_id: str) -> None:
 
 @pytest.mark.parametrize("pod_id", ["", ".", "..", "../volumes", "a/b", "a?b=c", "a b", "a\n", "\u0661", "a" * 129])
 async def test_what_is_not_an_id_is_refused_by_name(pod_id: str) -> None:
-    async with client_on(Script()) as client:
+    async with client_on(scripted()) as client:
         with pytest.raises(InvalidRequest, match="pod_id"):
             await client.pods.remove(pod_id)
 
@@ -363,7 +363,7 @@ async def test_pause_of_the_real_clock_passes() -> None:
 
 
 async def test_features_are_asked_once_and_not_remembered_from_a_failure() -> None:
-    wire = Script(refusal(401), ok({"features": ["rent_by_spec", 7, None]}))
+    wire = scripted(refusal(401), ok({"features": ["rent_by_spec", 7, None]}))
     async with client_on(wire) as client:
         assert await client.features() == frozenset()
         assert await client.supports("rent_by_spec")
@@ -373,7 +373,7 @@ async def test_features_are_asked_once_and_not_remembered_from_a_failure() -> No
 
 async def test_now_follows_the_servers_clock() -> None:
     theirs = datetime.now(UTC) + timedelta(hours=5)
-    async with client_on(Script(ok([], Date=format_datetime(theirs, usegmt=True)))) as client:
+    async with client_on(scripted(ok([], Date=format_datetime(theirs, usegmt=True)))) as client:
         before = client.now()
         await client.pods.list()
         assert abs(client.now() - theirs) < timedelta(seconds=30)
@@ -382,13 +382,13 @@ async def test_now_follows_the_servers_clock() -> None:
 
 @pytest.mark.parametrize("header", ["garbage", "", "Thu, 01 Jan 1970 00:00:00 GMT", "Fri, 31 Dec 9999 23:59:59 -2359"])
 async def test_senseless_server_time_is_ignored(header: str) -> None:
-    async with client_on(Script(ok([], Date=header))) as client:
+    async with client_on(scripted(ok([], Date=header))) as client:
         await client.pods.list()
         assert abs(client.now() - datetime.now(UTC)) < timedelta(seconds=30)
 
 
 async def test_number_that_json_cannot_carry_is_not_sent() -> None:
-    async with client_on(Script()) as client:
+    async with client_on(scripted()) as client:
         with pytest.raises(InvalidRequest):
             await client.executors.quote(NODE_ID, hours=float("nan"))
         with pytest.raises(InvalidRequest):

@@ -30,6 +30,7 @@ from lium_mcp.serving.http import build_app
 from lium_mcp.serving.sessions import SessionBounds, Sessions
 from lium_mcp.settings import Settings
 from tests.harness import Mode, TurnedClock
+from tests.tools.wires import Forward, Wire
 
 Kind = Literal[
     "lose_request",
@@ -253,7 +254,7 @@ class Process:
         options = Settings(transport="http" if over_http else "stdio", **settings)
         self._journals: list[Journal] = []
         with patch("lium_mcp.server.open_journal", self._open_journal):
-            self.server = build_server(options, transport=self.line, clock=TurnedClock(sandbox))
+            self.server = build_server(options, transport=self.line.wire, clock=TurnedClock(sandbox))
         self._app = build_app(self.server, options, Sessions(SessionBounds())) if over_http else None
         self._over = asyncio.Event()
         self._serving: asyncio.Task[None] | None = None
@@ -398,12 +399,13 @@ class Connection:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-class _Line(httpx2.AsyncBaseTransport):
-    """The way from one process to the sandbox."""
+class _Line:
+    """What befalls the requests of one process on their way to the sandbox."""
 
     def __init__(self, sandbox: Sandbox, fates: Fates, process: Process) -> None:
         self._sandbox = sandbox
-        self._forward = InProcessTransport(self._work).handle_async_request
+        self.wire = Wire(InProcessTransport(self._work))
+        self.wire.on("*", "**", self._carry)
         self._fates = fates
         self._process = process
         self.is_dead = False
@@ -417,29 +419,28 @@ class _Line(httpx2.AsyncBaseTransport):
             if self._fates.after_work is not None and str(scope["path"]).endswith(_RENTS):
                 self._fates.after_work()
 
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        await request.aread()
+    async def _carry(self, request: httpx2.Request, forward: Forward) -> httpx2.Response:
         if self.is_dead:
             await self._hang()
         key = request.headers.get("Idempotency-Key") if _rents(request) else None
         if key is None:
-            return await self._meet(request)
+            return await self._meet(request, forward)
         rents = self._fates.rents
         rents.leave(key, request.headers["X-API-KEY"], self._process)
         try:
-            response = await self._meet(request)
+            response = await self._meet(request, forward)
         except (httpx2.HTTPError, asyncio.CancelledError):
             rents.lose(key)
             raise
         rents.answer(key, response)
         return response
 
-    async def _meet(self, request: httpx2.Request) -> httpx2.Response:
+    async def _meet(self, request: httpx2.Request, forward: Forward) -> httpx2.Response:
         kind = self._fates.meet(request)
         early = await self._before(kind, request)
         if early is not None:
             return early
-        response = await self._forward(request)
+        response = await forward(request)
         return await self._after(kind, request, response, await response.aread())
 
     async def _before(self, kind: Kind | None, request: httpx2.Request) -> httpx2.Response | None:

@@ -15,6 +15,7 @@ from lium_mcp.sandbox import Sandbox
 from tests.arguments import Arguments, properties, smallest
 from tests.harness import Agent, agent_on
 from tests.standing import Standing
+from tests.tools.wires import Forward, Wire
 
 NONSENSE: list[Any] = [
     None,
@@ -44,16 +45,15 @@ NONSENSE: list[Any] = [
 ]
 
 
-class Confused(httpx2.AsyncBaseTransport):
-    """A sandbox whose answers are garbled on the way, once told by which source of chance."""
+class Confusion:
+    """Garbles the sandbox's answers on the way, once told by which source of chance."""
 
-    def __init__(self, sandbox: Sandbox) -> None:
-        self._forward = sandbox.transport().handle_async_request
+    def __init__(self) -> None:
         self.chance: random.Random | None = None
         self.garbled = 0
 
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        response = await self._forward(request)
+    async def __call__(self, request: httpx2.Request, forward: Forward) -> httpx2.Response:
+        response = await forward(request)
         content = await response.aread()
         if self.chance is not None and "json" in response.headers.get("content-type", ""):
             share = self.chance.choice([0.01, 0.1, 0.3])
@@ -74,7 +74,7 @@ class Confused(httpx2.AsyncBaseTransport):
 
 
 @asynccontextmanager
-async def account(sandbox: Sandbox, wire: Confused) -> AsyncIterator[Agent]:
+async def account(sandbox: Sandbox, wire: Wire) -> AsyncIterator[Agent]:
     """An account with something of everything in it."""
     async with agent_on(sandbox, transport=wire) as agent:
         await agent.call("rent_pod", name="p", gpu_type="A100", hours=5)
@@ -91,7 +91,8 @@ def telling_arguments(tool: Tool, known: Arguments) -> Arguments:
 
 def test_no_answer_breaks_a_tool() -> None:
     sandbox = Sandbox(seed=7, speed=0, balance_usd=1e6, pod_polls_per_minute=10**6)
-    wire = Confused(sandbox)
+    wire, confusion = Wire(sandbox), Confusion()
+    wire.on("*", "**", confusion)
     with Standing(account(sandbox, wire)) as standing:
         [pod] = [pod for pod in sandbox.state()["pods"] if isinstance(pod, dict)]
         known = {"pod": pod["id"], "pods": [pod["id"]], "volume": "v", "wait_seconds": 3}
@@ -99,9 +100,9 @@ def test_no_answer_breaks_a_tool() -> None:
         @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck), database=None)
         @given(tool=st.sampled_from(standing.tools), seed=st.integers(0, 2**32))
         def garble(tool: Tool, seed: int) -> None:
-            wire.chance = random.Random(seed)
+            confusion.chance = random.Random(seed)
             text = standing.call(tool, telling_arguments(tool, known))
             assert "internal_error" not in text
 
         garble()
-    assert wire.garbled > 200
+    assert confusion.garbled > 200

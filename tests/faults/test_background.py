@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from lium_mcp.server import build_server
 from lium_mcp.settings import Settings
 from tests.faults.virtual_time import LoopClock, run_virtually
 from tests.rentals.entries import allow, an_entry
+from tests.tools.wires import Act, Forward, Wire, answering
 
 BASE_URL = "http://127.0.0.1/api"
 KEY = "sk_sandbox"
@@ -23,21 +25,12 @@ HOUR_SECONDS = 3600.0
 LISTED = {"id": "p", "pod_name": "train", "status": "RUNNING"}
 
 
-class Lists(httpx2.AsyncBaseTransport):
-    """A Lium that only lists pods, and notes when."""
+def noting(act: Act, note: Callable[[], None]) -> Act:
+    async def noted(request: httpx2.Request, forward: Forward) -> httpx2.Response:
+        note()
+        return await act(request, forward)
 
-    def __init__(self, rows: list[Any], now: Callable[[], float]) -> None:
-        self._rows, self._now = rows, now
-        self.at: list[float] = []
-
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        match request.url.path:
-            case "/api/users/me":
-                return httpx2.Response(200, json={"id": "user"})
-            case "/api/pods":
-                self.at.append(self._now())
-                return httpx2.Response(200, json=self._rows)
-        return httpx2.Response(404, json={"detail": "nothing there"})
+    return noted
 
 
 @pytest.mark.parametrize(
@@ -66,17 +59,21 @@ def test_lists_for_a_lost_rent_grow_rare_and_a_caller_gets_one_at_once(
         entry = await ledger.admit(an_entry(**fields, known_pod_ids=[]), allow)
         await ledger.change(entry, "unknown", now=asked)
         await ledger.aclose()
-        lium = Lists(rows, clock.monotonic)
+        at: list[float] = []
+        lium = Wire()
+        lium.on("*", "**", answering(404, {"detail": "nothing there"}))
+        lium.on("GET", "/users/me", answering(200, {"id": "user"}))
+        lium.on("GET", "/pods", noting(answering(200, rows), lambda: at.append(clock.monotonic())))
         settings = Settings(api_key=KEY, base_url=BASE_URL, state_url=url, ssh_key_path=Path("no-such-key"))
         async with Client(build_server(settings, transport=lium, clock=clock)) as client:
             await anyio.sleep(HOUR_SECONDS)
-            pauses = [later - earlier for earlier, later in zip(lium.at, lium.at[1:], strict=False)]
-            assert len(lium.at) <= most_lists, lium.at
+            pauses = [later - earlier for earlier, later in pairwise(at)]
+            assert len(at) <= most_lists, at
             assert not unsettled or pauses == sorted(pauses)
-            before, called_at = len(lium.at), clock.monotonic()
+            before, called_at = len(at), clock.monotonic()
             seen = (await client.call_tool("list_pods", {})).structured_content or {}
             assert len(seen.get("unsettled", [])) == unsettled
-            assert len(lium.at) > before, "who asks gets a list"
+            assert len(at) > before, "who asks gets a list"
             assert clock.monotonic() - called_at < 1
 
     run_virtually(main())

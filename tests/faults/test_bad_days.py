@@ -22,8 +22,8 @@ from tests.tools.wires import (
     Act,
     Forward,
     Wire,
+    after_work,
     answering,
-    answering_after_work,
     ask,
     ask_as_person,
     editing,
@@ -78,7 +78,7 @@ async def another_key(sandbox: Sandbox, visibility: str) -> str:
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["same server", "another server"])
 async def test_nothing_else_is_rented_while_a_rent_is_lost(account: Sandbox, ledger: Path, elsewhere: bool) -> None:
     wire = Wire(account)
-    on_rents(wire, answering_after_work(502, GATEWAY))
+    on_rents(wire, after_work(answering(502, GATEWAY)))
     wire.on("GET", "/pods", answering(200, []))
     async with (
         agent_on(account, ledger, transport=wire) as one,
@@ -242,8 +242,8 @@ async def test_a_new_pod_that_is_not_known_by_its_id_yet_keeps_its_name(
 
 
 async def test_a_lost_rent_is_absent_only_after_several_complete_lists_spread_over_minutes(ledger: Path) -> None:
-    wire = Wire(Sandbox(seed=7, speed=0, balance_usd=5000, features=NO_REPLAY))
-    account = wire.sandbox
+    account = Sandbox(seed=7, speed=0, balance_usd=5000, features=NO_REPLAY)
+    wire = Wire(account)
     on_rents(wire, losing_the_answer())
     wire.on("GET", "/pods", answering(200, []))
     async with agent_on(account, ledger, transport=wire) as agent:
@@ -270,9 +270,9 @@ async def test_a_lost_rent_is_absent_only_after_several_complete_lists_spread_ov
 
 
 async def test_a_lost_rent_that_made_no_pod_is_absent_after_some_minutes(ledger: Path) -> None:
-    wire = Wire(Sandbox(seed=7, speed=0, balance_usd=5000, features=NO_REPLAY))
-    account = wire.sandbox
-    on_rents(wire, answering(502, content=GATEWAY), times=1)
+    account = Sandbox(seed=7, speed=0, balance_usd=5000, features=NO_REPLAY)
+    wire = Wire(account)
+    on_rents(wire, answering(502, GATEWAY), times=1)
     async with agent_on(account, ledger, transport=wire) as agent:
         wanted = await a_rent(account, "train")
         assert (await agent.refused("rent_pod", **wanted)).code == "outcome_unknown"
@@ -313,7 +313,7 @@ async def test_a_pod_that_no_call_has_seen_is_held_against_what_was_asked(
 
 async def test_asking_again_is_gentle_however_many_look(account: Sandbox, ledger: Path) -> None:
     wire = Wire(account)
-    on_rents(wire, answering(502, content=GATEWAY))
+    on_rents(wire, answering(502, GATEWAY))
     async with agent_on(account, ledger, transport=wire) as one, agent_on(account, ledger, transport=wire) as other:
         wanted = await a_rent(account, "train")
         before = len(wire.requests)
@@ -585,7 +585,7 @@ async def test_a_key_that_may_not_read_its_account_is_an_account_of_its_own(acco
 
 async def test_a_page_of_the_firewall_says_nothing_of_the_account(account: Sandbox, ledger: Path) -> None:
     wire = Wire(account)
-    wire.on("GET", "/users/me", answering(403, content=b"<html>Forbidden</html>", **{"Content-Type": "text/html"}))
+    wire.on("GET", "/users/me", answering(403, b"<html>Forbidden</html>", **{"Content-Type": "text/html"}))
     async with agent_on(account, ledger, transport=wire) as agent:
         assert (await agent.refused("rent_pod", **await a_rent(account, "train"))).code == "account_unknown"
     assert not rents(account)
@@ -630,7 +630,7 @@ async def test_rents_that_an_earlier_version_wrote_are_carried_over(account: San
     async with agent_on(account, ledger, transport=wire) as agent:
         wanted = await a_rent(account, "train")
         train = await agent.call("rent_pod", **wanted)
-        on_rents(wire, answering(502, content=GATEWAY))
+        on_rents(wire, answering(502, GATEWAY))
         lost = await a_rent(account, "lost")
         assert (await agent.refused("rent_pod", **lost)).code == "outcome_unknown"
         on_rents(wire, lambda request, forward: forward(request))

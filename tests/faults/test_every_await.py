@@ -16,7 +16,7 @@ import pytest
 
 from lium_mcp.sandbox import Sandbox
 from tests.harness import Agent, Mode, agent_on
-from tests.tools.wires import Wire, eventually, living, losing_the_answer, on_rents, rent, rents
+from tests.tools.wires import Forward, Wire, eventually, living, losing_the_answer, on_rents, rent, rents
 
 # A ledger in memory: hundreds of files would have to be written to the disk.
 SETTINGS: Any = {"allow_tools": frozenset({"rent_pod", "list_pods"}), "log_level": "ERROR", "state_url": "sqlite://"}
@@ -44,19 +44,19 @@ class Points:
                 await anyio.lowlevel.checkpoint()
 
 
-class Counted(Wire):
-    """A wire on which each request is two points."""
+def count_requests(points: Points, wire: Wire) -> Wire:
+    """A wire before this one on which each request is two points."""
 
-    def __init__(self, sandbox: Sandbox, points: Points) -> None:
-        super().__init__(sandbox)
-        self._points = points
-
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+    async def counted(request: httpx2.Request, forward: Forward) -> httpx2.Response:
         name = f"{request.method} {request.url.path}"
-        await self._points.passed(f"before {name}")
-        response = await super().handle_async_request(request)
-        await self._points.passed(f"after {name}")
+        await points.passed(f"before {name}")
+        response = await forward(request)
+        await points.passed(f"after {name}")
         return response
+
+    before = Wire(wire)
+    before.on("*", "**", counted)
+    return before
 
 
 def count_threads(points: Points, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,14 +119,14 @@ def lose_an_answer(_: Sandbox, wire: Wire) -> None:
 @asynccontextmanager
 async def at_point(
     point: int, mode: Mode, prepare: Prepare, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[tuple[Agent, Points, Counted]]:
+) -> AsyncIterator[tuple[Agent, Points, Wire]]:
     sandbox = Sandbox(seed=7, speed=0, pod_polls_per_minute=10**6)
     points = Points(point)
-    wire = Counted(sandbox, points)
+    wire = Wire(sandbox)
     prepare(sandbox, wire)
     with monkeypatch.context() as patches:
         count_threads(points, patches)
-        async with agent_on(sandbox, mode=mode, transport=wire, **SETTINGS) as agent:
+        async with agent_on(sandbox, mode=mode, transport=count_requests(points, wire), **SETTINGS) as agent:
             count_pauses(agent, points, patches)
             yield agent, points, wire
 

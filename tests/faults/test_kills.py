@@ -16,13 +16,12 @@ from lium_mcp.rentals.ledger import Ledger
 from lium_mcp.sandbox import Sandbox
 from lium_mcp.sandbox.sandbox import FEATURES
 from lium_mcp.settings import Settings
-from tests.faults.rogue import Hold, Moment, Rogue, rogue
 from tests.processes import serving
 from tests.serving.test_stdio import CURRENT, Ask, called, speaking
-from tests.tools.wires import ask, living, rents
+from tests.tools.wires import Hold, Moment, Wire, ask, living, rents, served
 
 NO_REPLAY: Final = ("rent_by_spec", "run_record")
-POD: Final = "/pods/[0-9a-f-]{36}"
+POD: Final = "/pods/*"
 
 
 class Point(NamedTuple):
@@ -36,16 +35,16 @@ class Point(NamedTuple):
 
 
 BEFORE_THE_ROW: Final = (
-    Point("the price is asked", "GET", "/executors/[^/]+/quote", "before the work", is_journaled=False),
+    Point("the price is asked", "GET", "/executors/*/quote", "before the work", is_journaled=False),
     Point("the pods are asked for", "GET", "/pods", "before the work", is_journaled=False),
     Point("the pods are known", "GET", "/pods", "after the work", is_journaled=False),
 )
 UNANSWERED: Final = (
-    Point("the rent is on its way", "POST", "/executors/[^/]+/rent", "before the work"),
-    Point("the rent is done", "POST", "/executors/[^/]+/rent", "after the work"),
+    Point("the rent is on its way", "POST", "/executors/*/rent", "before the work"),
+    Point("the rent is done", "POST", "/executors/*/rent", "after the work"),
 )
 ANSWERED: Final = (
-    Point("the rent is just answered", "POST", "/executors/[^/]+/rent", "after the answer"),
+    Point("the rent is just answered", "POST", "/executors/*/rent", "after the answer"),
     Point("the pod is looked at", "GET", POD, "before the work"),
     Point("its events are asked for", "GET", f"{POD}/events", "after the work"),
 )
@@ -63,7 +62,7 @@ KILL_POINTS: Final = {
 class Relay:
     """Servers that follow one another on one ledger, over one sandbox; each call is of a name of its own."""
 
-    def __init__(self, sandbox: Sandbox, wire: Rogue, stack: AsyncExitStack, variables: dict[str, str]) -> None:
+    def __init__(self, sandbox: Sandbox, wire: Wire, stack: AsyncExitStack, variables: dict[str, str]) -> None:
         self.sandbox = sandbox
         self.wire = wire
         self._stack = stack
@@ -154,7 +153,7 @@ class Relay:
 @asynccontextmanager
 async def relay(*features: str, **variables: str) -> AsyncIterator[Relay]:
     sandbox = Sandbox(seed=7, speed=0, features=features or FEATURES)
-    async with rogue(sandbox) as wire, AsyncExitStack() as stack:
+    async with served(Wire(sandbox)) as wire, AsyncExitStack() as stack:
         servers = Relay(sandbox, wire, stack, {"LIUM_MCP_ALLOW_TOOLS": "rent_pod,list_pods"} | variables)
         await servers()
         yield servers

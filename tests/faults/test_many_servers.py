@@ -13,14 +13,14 @@ import httpx2
 import pytest
 
 from lium_mcp.sandbox import Sandbox
-from tests.faults.rogue import rogue
 from tests.harness import Agent, Failure, agent_on
 from tests.processes import Served, serving
 from tests.serving.test_stdio import CURRENT, called, speaking
 from tests.tools.wires import (
     Forward,
     Wire,
-    answering_after_work,
+    after_work,
+    answering,
     eventually,
     failing,
     living,
@@ -29,6 +29,7 @@ from tests.tools.wires import (
     on_rents,
     rents,
     sent_rents,
+    served,
     smallest_count,
 )
 
@@ -82,7 +83,7 @@ async def test_servers_that_rent_one_name_at_once_rent_one_pod(account: Sandbox,
 async def test_servers_whose_one_rent_gets_no_answer_still_rent_one_pod(account: Sandbox, state_url: str) -> None:
     wire = Wire(account)
     on_rents(wire, losing_the_answer(), times=3)
-    on_rents(wire, answering_after_work(502, b"<html>"), times=3)
+    on_rents(wire, after_work(answering(502, b"<html>")), times=3)
     async with servers_on(account, SERVERS, state_url, transport=wire) as agents:
         rented, refused = await call_all(agents, [TRAIN] * SERVERS)
         assert set(refused) <= {"rent_unsettled", "outcome_unknown"}
@@ -146,10 +147,10 @@ async def test_two_processes_that_rent_one_name_at_once_rent_one_pod(state_url: 
         return server, await speaking(server, CURRENT)
 
     sandbox = Sandbox(seed=7, speed=0)
-    async with rogue(sandbox) as wire, AsyncExitStack() as stack:
+    async with served(Wire(sandbox)) as wire, AsyncExitStack() as stack:
         processes = await asyncio.gather(begin(stack), begin(stack))
         # While the request of the first is held, the second settles it; then both have the pod.
-        hold = wire.hold("POST", "/executors/rent-by-spec", "before the work")
+        hold = wire.hold("POST", "/executors/rent-by-spec")
         calls = [
             asyncio.create_task(server.ask(called(number, request, "rent_pod", **TRAIN)))
             for number, (server, request) in enumerate(processes, 1)

@@ -3,7 +3,6 @@
 Whatever happened, each rent is settled then, and there are as many pods as rents that the API accepted.
 """
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,12 +13,11 @@ import pytest
 
 from lium_mcp.sandbox import Sandbox
 from lium_mcp.sandbox.sandbox import FEATURES
-from tests.faults.rogue import Act, Rogue, answer, cut, drop, page, rogue, silence
 from tests.harness import Agent, Failure, agent_on, text_of
-from tests.tools.wires import living, rents
+from tests.tools.wires import Act, Forward, Wire, after_work, answering, cut, drop, living, page, rents, served, silence
 
 NO_REPLAY = tuple(feature for feature in FEATURES if feature != "rent_idempotency")
-RENTS = "/executors/.*rent.*"
+RENTS = "/executors/**rent**"
 TRAIN = {"name": "train", "gpu_type": "RTX4090", "hours": 2, "wait_seconds": 0}
 # A ledger in memory: hundreds of files would have to be written to the disk.
 SETTINGS: Any = {
@@ -41,43 +39,41 @@ class Fault:
 FAULTS = [
     Fault("dropped", drop),
     Fault("cut", cut),
-    Fault("half a JSON", answer(200, b'{"success": true, "pod_id": "0b0d2f14-6e')),
-    Fault("nothing", answer(200)),
+    Fault("half a JSON", answering(200, b'{"success": true, "pod_id": "0b0d2f14-6e')),
+    Fault("nothing", answering(200, b"")),
     Fault("login page", page(200)),
-    Fault("failure", answer(500, {"detail": "oops"})),
+    Fault("failure", answering(500, {"detail": "oops"})),
     Fault("failure page", page(500)),
     Fault("bad gateway page", page(502)),
-    Fault("gateway timeout", answer(504)),
-    Fault("elsewhere, 302", answer(302, location="http://127.0.0.1:1/api/pods")),
-    Fault("here, 303", answer(303, location="/api/pods")),
-    Fault("elsewhere, 307", answer(307, location="http://127.0.0.1:1/api/pods"), is_refusal=True),
-    Fault("storm", answer(429), is_refusal=True),
-    Fault("storm, wait 2 s", answer(429, retry_after="2"), is_refusal=True),
-    Fault("storm, wait a day", answer(429, retry_after="86400"), is_refusal=True),
+    Fault("gateway timeout", answering(504, b"")),
+    Fault("elsewhere, 302", answering(302, b"", location="http://127.0.0.1:1/api/pods")),
+    Fault("here, 303", answering(303, b"", location="/api/pods")),
+    Fault("elsewhere, 307", answering(307, b"", location="http://127.0.0.1:1/api/pods"), is_refusal=True),
+    Fault("storm", answering(429, b""), is_refusal=True),
+    Fault("storm, wait 2 s", answering(429, b"", retry_after="2"), is_refusal=True),
+    Fault("storm, wait a day", answering(429, b"", retry_after="86400"), is_refusal=True),
 ]
 SILENCE = Fault("silence", silence)
 # Each fault strikes once, or for as long as the call lasts.
 TIMES = [1, None]
 CASES = [
-    (fault, after_work, times)
+    (fault, is_late, times)
     for fault in FAULTS
-    for after_work in ([False] if fault.is_refusal else [False, True])
+    for is_late in ([False] if fault.is_refusal else [False, True])
     for times in TIMES
 ] + [(SILENCE, False, 1), (SILENCE, True, 1)]
 cases = pytest.mark.parametrize(
-    ("fault", "after_work", "times"),
+    ("fault", "is_late", "times"),
     CASES,
-    ids=[
-        f"{fault.name}-{'after' if after_work else 'before'}-{times or 'always'}" for fault, after_work, times in CASES
-    ],
+    ids=[f"{fault.name}-{'after' if is_late else 'before'}-{times or 'always'}" for fault, is_late, times in CASES],
 )
 both_backends = pytest.mark.parametrize("features", [FEATURES, NO_REPLAY], ids=["replay", "no replay"])
 
 
 @asynccontextmanager
-async def connected(features: tuple[str, ...], **settings: Any) -> AsyncIterator[tuple[Agent, Rogue]]:
+async def connected(features: tuple[str, ...], **settings: Any) -> AsyncIterator[tuple[Agent, Wire]]:
     sandbox = Sandbox(seed=7, speed=0, features=features)
-    async with rogue(sandbox) as server:
+    async with served(Wire(sandbox)) as server:
         transport = httpx2.AsyncHTTPTransport(verify=False)  # nothing here is encrypted, and certificates load slowly
         async with agent_on(sandbox, transport=transport, base_url=server.base_url, **SETTINGS | settings) as agent:
             yield agent, server
@@ -97,13 +93,15 @@ async def settle(agent: Agent) -> None:
 @both_backends
 @cases
 async def test_a_rent_that_met_a_fault_is_settled_once_the_api_answers_again(
-    features: tuple[str, ...], fault: Fault, after_work: bool, times: int | None
+    features: tuple[str, ...], fault: Fault, is_late: bool, times: int | None
 ) -> None:
     timeout_seconds = 1 if fault is SILENCE else 15
     async with connected(features, timeout_seconds=timeout_seconds) as (agent, server):
-        server.on("POST", RENTS, fault.act, after_work=after_work, times=times)
+        server.on("POST", RENTS, after_work(fault.act) if is_late else fault.act, times=times)
         first = await agent.raw("rent_pod", **TRAIN)
-        sent = [request for request in server.seen if request.method == "POST" and "/executors/" in request.path]
+        sent = [
+            request for request in server.requests if request.method == "POST" and "/executors/" in request.url.path
+        ]
         assert len({request.headers["idempotency-key"] for request in sent}) == 1
         assert len(rents(agent.sandbox)) <= 1
         if features == NO_REPLAY and not fault.is_refusal:
@@ -127,17 +125,18 @@ async def test_a_rent_that_met_a_fault_is_settled_once_the_api_answers_again(
 
 
 @both_backends
-@pytest.mark.parametrize("after_work", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("fault", [drop, page(502), answer(429)], ids=["dropped", "bad gateway", "storm"])
+@pytest.mark.parametrize("is_late", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("fault", [drop, page(502), answering(429, b"")], ids=["dropped", "bad gateway", "storm"])
 async def test_a_rent_is_settled_when_nothing_at_all_could_be_read_after_it(
-    features: tuple[str, ...], fault: Act, after_work: bool
+    features: tuple[str, ...], fault: Act, is_late: bool
 ) -> None:
     async with connected(features) as (agent, server):
 
-        async def then_dark(writer: asyncio.StreamWriter) -> None:
-            server.on("*", "/.*", fault)
+        async def then_dark(request: httpx2.Request, forward: Forward) -> httpx2.Response:
+            server.on("*", "**", fault)
+            return await drop(request, forward)
 
-        server.on("POST", RENTS, then_dark, after_work=after_work)
+        server.on("POST", RENTS, after_work(then_dark) if is_late else then_dark)
         first = await agent.raw("rent_pod", **TRAIN)
         assert first.is_error
         failure = Failure(first)
@@ -145,7 +144,7 @@ async def test_a_rent_is_settled_when_nothing_at_all_could_be_read_after_it(
         await agent.refused("list_pods")
         # Nothing else is rented while nobody knows what became of it.
         await agent.refused("rent_pod", **TRAIN | {"name": "other"})
-        assert len(rents(agent.sandbox)) == after_work
+        assert len(rents(agent.sandbox)) == is_late
         server.behave()
         await settle(agent)
         assert len(living(agent.sandbox)) == len(rents(agent.sandbox)) <= 1

@@ -45,25 +45,6 @@ def texts_become(text: str) -> Act:
     return editing(change)
 
 
-@asynccontextmanager
-async def account(wire: "Account") -> AsyncIterator[Agent]:
-    async with agent_on(wire.sandbox, transport=wire) as agent:
-        yield agent
-
-
-class Account(Wire):
-    """A wire to an account with something of everything."""
-
-    def __init__(self, sandbox: Sandbox) -> None:
-        super().__init__(sandbox)
-        self.sandbox = sandbox
-
-    def change_everything(self, act: Act) -> None:
-        for depth in range(1, 6):
-            for method in ("GET", "POST", "PUT", "PATCH", "DELETE"):
-                self.on(method, "/*" * depth, act)
-
-
 async def known(agent: Agent, sandbox: Sandbox) -> Arguments:
     pod_id = await rent(sandbox, "p")
     volume = (await agent.call("create_volume", name="v"))["volume_id"]
@@ -78,10 +59,10 @@ def telling(tool: Tool, known: Arguments) -> Arguments:
 
 @pytest.mark.parametrize("text", [HOSTILE, "A" * 20_000, "\u202e" * 20_000], ids=["hostile", "gigantic", "invisible"])
 async def test_whatever_texts_say_answers_are_stripped_and_bounded(sandbox: Sandbox, text: str) -> None:
-    wire = Account(sandbox)
-    async with account(wire) as agent:
+    wire = Wire(sandbox)
+    async with agent_on(sandbox, transport=wire) as agent:
         arguments = await known(agent, sandbox)
-        wire.change_everything(texts_become(text))
+        wire.on("*", "**", texts_become(text))
         succeeded = 0
         for tool in (await agent.client.list_tools()).tools:
             result = await agent.raw(tool.name, **telling(tool, arguments))
@@ -112,8 +93,8 @@ async def test_whatever_texts_say_answers_are_stripped_and_bounded(sandbox: Sand
     ],
 )  # fmt: skip
 async def test_what_others_wrote_is_marked(sandbox: Sandbox, path: str, changes: Row, tool: str) -> None:
-    wire = Account(sandbox)
-    async with account(wire) as agent:
+    wire = Wire(sandbox)
+    async with agent_on(sandbox, transport=wire) as agent:
         arguments = await known(agent, sandbox)
         templates = [row["id"] for row in truth(sandbox, "templates")]
         arguments["template"] = templates[0]

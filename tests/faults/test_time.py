@@ -4,7 +4,6 @@ Time is virtual here: every limit and pause of the configuration counts in full 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,42 +19,37 @@ from lium_mcp.tools.catalog import TOOLSETS
 from tests.arguments import properties, smallest
 from tests.faults.virtual_time import LoopClock, run_virtually
 from tests.harness import ALL_TOOLSETS, PUBLIC_KEY, Failure, text_of
+from tests.tools.wires import Act, Forward, Wire, answering, on_rents, silence
 
 HOST_LIMIT_SECONDS = 60
 READ_LIMIT_SECONDS = 30
 READERS = frozenset(spec.name for toolset in TOOLSETS for spec in toolset.specs if spec.read_only)
 
-Answer = Callable[[httpx2.Request], Awaitable[httpx2.Response]]
+
+def a_sandbox() -> Sandbox:
+    return Sandbox(seed=7, speed=0, pod_polls_per_minute=10**6)
 
 
-class Lium(httpx2.AsyncBaseTransport):
-    """A sandbox behind a wire on which some requests fare badly."""
-
-    def __init__(self, bad: Answer, *, spared: frozenset[str] = frozenset()) -> None:
-        self.sandbox = Sandbox(seed=7, speed=0, pod_polls_per_minute=10**6)
-        self._forward = self.sandbox.transport().handle_async_request
-        self._bad = bad
-        self.spared = spared
-
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        kind = f"{request.method} {request.url.path.removeprefix('/api')}"
-        if any(kind.startswith(spared) for spared in self.spared):
-            return await self._forward(request)
-        return await self._bad(request)
+def faring_badly(sandbox: Sandbox, bad: Act, *, spared: frozenset[str] = frozenset()) -> Wire:
+    """A wire on which all requests fare badly, but for those that are spared: a method, and how their path begins."""
+    wire = Wire(sandbox)
+    wire.on("*", "**", bad)
+    for kind in spared:
+        method, path = kind.split(" ")
+        wire.on(method, f"{path}**", passing)
+    return wire
 
 
-async def silence(request: httpx2.Request) -> httpx2.Response:
-    await asyncio.Event().wait()
-    raise AssertionError("unreachable")
+async def passing(request: httpx2.Request, forward: Forward) -> httpx2.Response:
+    return await forward(request)
 
 
-async def late_failure(request: httpx2.Request) -> httpx2.Response:
+async def late_failure(request: httpx2.Request, forward: Forward) -> httpx2.Response:
     await asyncio.sleep(14.9)
     return httpx2.Response(503)
 
 
-async def storm(request: httpx2.Request) -> httpx2.Response:
-    return httpx2.Response(429, headers={"Retry-After": "20"})
+storm = answering(429, b"", retry_after="20")
 
 
 def fuller(tool: Tool) -> dict[str, Any]:
@@ -63,7 +57,7 @@ def fuller(tool: Tool) -> dict[str, Any]:
     return smallest(tool) | ({"gpu_type": "A100"} if "gpu_type" in properties(tool) else {})
 
 
-def seconds_of_calls(lium: Lium, calls: dict[str, dict[str, Any]], **settings: Any) -> dict[str, tuple[float, str]]:
+def seconds_of_calls(lium: Wire, calls: dict[str, dict[str, Any]], **settings: Any) -> dict[str, tuple[float, str]]:
     """Make each call, and return how long it took and what came of it."""
 
     async def main() -> dict[str, tuple[float, str]]:
@@ -92,8 +86,8 @@ def seconds_of_calls(lium: Lium, calls: dict[str, dict[str, Any]], **settings: A
 @pytest.mark.parametrize(
     ("bad", "timeout_seconds"), [(silence, 1), (silence, 15), (silence, 45), (late_failure, 15), (storm, 15)]
 )
-def test_no_call_outlasts_a_host_when_everything_fails(bad: Answer, timeout_seconds: float) -> None:
-    taken = seconds_of_calls(Lium(bad), {}, timeout_seconds=timeout_seconds)
+def test_no_call_outlasts_a_host_when_everything_fails(bad: Act, timeout_seconds: float) -> None:
+    taken = seconds_of_calls(faring_badly(a_sandbox(), bad), {}, timeout_seconds=timeout_seconds)
     assert {name: text for name, (_, text) in taken.items() if text.startswith("ok")} == {}
     assert {name: seconds for name, (seconds, _) in taken.items() if seconds >= HOST_LIMIT_SECONDS} == {}
     assert {name: taken[name][0] for name in READERS if taken[name][0] > READ_LIMIT_SECONDS} == {}
@@ -105,15 +99,15 @@ def test_no_call_outlasts_a_host_when_everything_fails(bad: Answer, timeout_seco
 def test_a_read_that_is_asked_again_has_the_rest_of_its_time_and_uses_it(silent_for: int) -> None:
     asked = 0
 
-    async def silent_at_first(request: httpx2.Request) -> httpx2.Response:
+    async def silent_at_first(request: httpx2.Request, forward: Forward) -> httpx2.Response:
         nonlocal asked
         asked += 1
         if asked <= silent_for:
-            return await silence(request)
+            return await silence(request, forward)
         await asyncio.sleep(9 if asked == silent_for + 1 else 0)
-        return await lium.sandbox.transport().handle_async_request(request)
+        return await forward(request)
 
-    lium = Lium(silent_at_first)
+    lium = faring_badly(a_sandbox(), silent_at_first)
     [(seconds, text)] = seconds_of_calls(lium, {"list_volumes": {}}, timeout_seconds=15).values()
     assert text.startswith("ok" if silent_for == 1 else "timed_out"), text
     assert asked == (3 if silent_for == 1 else 2)  # the pods; and what would be left of a third try is too little
@@ -130,42 +124,32 @@ PARTLY = {
 }
 
 
-def rent_first(lium: Lium) -> None:
+def rent_first(sandbox: Sandbox) -> None:
     """A pod named p that runs."""
-    bad_for, lium.spared = lium.spared, frozenset({"GET", "POST"})
     calls: dict[str, dict[str, Any]] = {
         "add_ssh_key": {"name": "k", "public_key": PUBLIC_KEY},
         "rent_pod": {"name": "p", "gpu_type": "A100", "wait_seconds": 0},
     }
-    assert all(text.startswith("ok") for _, text in seconds_of_calls(lium, calls).values())
-    lium.sandbox.clock.advance(minutes=10)
-    lium.spared = bad_for
+    assert all(text.startswith("ok") for _, text in seconds_of_calls(Wire(sandbox), calls).values())
+    sandbox.clock.advance(minutes=10)
 
 
 @pytest.mark.parametrize("tool", PARTLY)
 def test_no_call_outlasts_a_host_when_only_what_it_needs_first_works(tool: str) -> None:
     spared, arguments, code = PARTLY[tool]
-    lium = Lium(silence, spared=spared)
-    rent_first(lium)
+    sandbox = a_sandbox()
+    rent_first(sandbox)
+    lium = faring_badly(sandbox, silence, spared=spared)
     [(seconds, text)] = seconds_of_calls(lium, {tool: arguments}).values()
     assert text.startswith(code), text
     assert 1 < seconds < HOST_LIMIT_SECONDS, text
 
 
 def test_a_rent_whose_pod_cannot_be_read_answers_within_its_wait_and_names_the_pod() -> None:
-    lium = Lium(silence, spared=frozenset({"GET /version", "GET /users/me", "GET /executors", "POST /executors"}))
-    listed = False
-
-    async def pods_once(request: httpx2.Request) -> httpx2.Response:
-        nonlocal listed
-        if request.url.path == "/api/ssh-keys":
-            return httpx2.Response(200, json=[{"id": "k", "public_key": PUBLIC_KEY}])
-        if request.url.path == "/api/pods" and not listed:
-            listed = True
-            return httpx2.Response(200, json=[])
-        return await silence(request)
-
-    lium._bad = pods_once
+    spared = frozenset({"GET /version", "GET /users/me", "GET /executors", "POST /executors"})
+    lium = faring_badly(a_sandbox(), silence, spared=spared)
+    lium.on("GET", "/ssh-keys", answering(200, [{"id": "k", "public_key": PUBLIC_KEY}]))
+    lium.on("GET", "/pods", answering(200, []), times=1)
     [(seconds, text)] = seconds_of_calls(lium, {"rent_pod": {"name": "p", "gpu_type": "A100"}}).values()
     assert text.startswith("ok"), text
     assert '"outcome":"pending"' in text
@@ -174,22 +158,20 @@ def test_a_rent_whose_pod_cannot_be_read_answers_within_its_wait_and_names_the_p
 
 
 def test_a_call_that_is_cut_off_while_it_settles_a_rent_does_not_deny_it() -> None:
-    lium = Lium(silence)
+    sandbox = a_sandbox()
     sent: list[str] = []
 
-    async def rent(request: httpx2.Request) -> httpx2.Response:
-        if request.url.path == "/api/ssh-keys":
-            return httpx2.Response(200, json=[{"id": "k", "public_key": PUBLIC_KEY}])
-        if "idempotency-key" not in request.headers:
-            return await lium._forward(request)
+    async def rent(request: httpx2.Request, forward: Forward) -> httpx2.Response:
         sent.append(request.headers["idempotency-key"])
         if len(sent) <= 4:  # the first one and what is asked in the same call
-            lium.sandbox.clock.advance(seconds=20)
+            sandbox.clock.advance(seconds=20)
             raise httpx2.ReadError("gone", request=request)
-        await lium._forward(request)
-        return await silence(request)
+        await forward(request)
+        return await silence(request, forward)
 
-    lium._bad = rent
+    lium = Wire(sandbox)
+    on_rents(lium, rent)
+    lium.on("GET", "/ssh-keys", answering(200, [{"id": "k", "public_key": PUBLIC_KEY}]))
     calls: dict[str, dict[str, Any]] = {"rent_pod": {"name": "p", "gpu_type": "A100"}, "list_pods": {}}
     taken = seconds_of_calls(lium, calls, timeout_seconds=45)
     assert taken["rent_pod"][1].startswith("outcome_unknown")
@@ -198,4 +180,4 @@ def test_a_call_that_is_cut_off_while_it_settles_a_rent_does_not_deny_it() -> No
     assert "may have made a pod that bills" in text
     assert "Nothing was changed" not in text
     assert seconds <= READ_LIMIT_SECONDS
-    assert len(set(sent)) == len(lium.sandbox.state("pods")["pods"]) == 1
+    assert len(set(sent)) == len(sandbox.state("pods")["pods"]) == 1

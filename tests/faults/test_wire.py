@@ -15,8 +15,8 @@ import httpx2
 import pytest
 
 from lium_mcp.sandbox import Sandbox
-from tests.faults.rogue import Act, Rogue, answer, cut, drop, page, rogue, silence, trickle
 from tests.harness import PUBLIC_KEY, Agent, Failure, Mode, agent_on
+from tests.tools.wires import Act, Forward, Wire, answering, cut, drop, page, served, silence, trickle
 
 KEY = "sk_sandbox"
 SLACK_SECONDS = 5  # of a busy machine
@@ -53,31 +53,31 @@ class Fault:
 
 
 def elsewhere(status: int) -> Act:
-    return answer(status, location="http://127.0.0.1:1/api/ssh-keys")
+    return answering(status, b"", location="http://127.0.0.1:1/api/ssh-keys")
 
 
 def loop(status: int) -> Act:
-    return answer(status, location="/api/ssh-keys")
+    return answering(status, b"", location="/api/ssh-keys")
 
 
 FAULTS = [
-    Fault("wrong key", answer(401, {"detail": "API key not found"}), "api_key_refused", "api_key_refused"),
+    Fault("wrong key", answering(401, {"detail": "API key not found"}), "api_key_refused", "api_key_refused"),
     Fault("firewall", page(403), "blocked_by_firewall", "blocked_by_firewall"),
     Fault("failure", page(500), "lium_failed", "outcome_unknown", 3),
     Fault("bad gateway", page(502), "lium_failed", "outcome_unknown", 3),
     Fault("login page", page(200), "not_lium", "outcome_unknown"),
-    Fault("half of the JSON", answer(200, b'[{"id": "0b0d2f14-6e'), "unreadable_answer", "outcome_unknown"),
+    Fault("half of the JSON", answering(200, b'[{"id": "0b0d2f14-6e'), "unreadable_answer", "outcome_unknown"),
     Fault("cut", cut, "lium_unreachable", "outcome_unknown", 3),
     Fault("dropped", drop, "lium_unreachable", "outcome_unknown", 3),
-    Fault("ten megabytes", answer(200, b"[" + b" " * 10 * 2**20 + b"]"), "answer_too_large", "outcome_unknown"),
+    Fault("ten megabytes", answering(200, b"[" + b" " * 10 * 2**20 + b"]"), "answer_too_large", "outcome_unknown"),
     Fault("another host, 307", elsewhere(307), "untrusted_redirect", "untrusted_redirect"),
     Fault("another host, 302", elsewhere(302), "untrusted_redirect", "outcome_unknown"),
     Fault("loop, 307", loop(307), "untrusted_redirect", "untrusted_redirect", 6, 6),
     Fault("loop, 302", loop(302), "untrusted_redirect", "outcome_unknown", 6, 1),
-    Fault("storm", answer(429), "rate_limited", "rate_limited", 3, 3),
-    Fault("storm, wait 5 s", answer(429, retry_after="5"), "rate_limited", "rate_limited", 3, 3),
-    Fault("storm, wait a day", answer(429, retry_after="86400"), "rate_limited", "rate_limited"),
-    Fault("storm, wait for ever", answer(429, retry_after="9" * 400), "rate_limited", "rate_limited", 3, 3),
+    Fault("storm", answering(429, b""), "rate_limited", "rate_limited", 3, 3),
+    Fault("storm, wait 5 s", answering(429, b"", retry_after="5"), "rate_limited", "rate_limited", 3, 3),
+    Fault("storm, wait a day", answering(429, b"", retry_after="86400"), "rate_limited", "rate_limited"),
+    Fault("storm, wait for ever", answering(429, b"", retry_after="9" * 400), "rate_limited", "rate_limited", 3, 3),
 ]
 SLOW = [
     Fault("silence", silence, "timed_out", "outcome_unknown", 3),
@@ -89,9 +89,9 @@ both_eras = pytest.mark.parametrize("mode", ["auto", "legacy"])
 
 
 @asynccontextmanager
-async def connected(mode: Mode = "auto", base_url: str | None = None) -> AsyncIterator[tuple[Agent, Rogue]]:
+async def connected(mode: Mode = "auto", base_url: str | None = None) -> AsyncIterator[tuple[Agent, Wire]]:
     sandbox = Sandbox(seed=7, speed=0)
-    async with rogue(sandbox) as server:
+    async with served(Wire(sandbox)) as server:
         address = base_url or server.base_url
         transport = httpx2.AsyncHTTPTransport(verify=False)  # nothing here is encrypted, and certificates load slowly
         settings: dict[str, Any] = {
@@ -113,19 +113,19 @@ def check(failure: Failure, code: str) -> None:
     assert KEY not in failure.text
 
 
-async def check_reading(agent: Agent, server: Rogue, fault: Fault) -> None:
+async def check_reading(agent: Agent, server: Wire, fault: Fault) -> None:
     server.on("*", "/ssh-keys", fault.act)
     check(await agent.refused("list_ssh_keys"), fault.reads)
     # A slow answer can leave a busy machine no time for the last of the tries.
-    assert fault.reads_sent - (fault in SLOW) <= len(server.seen) <= fault.reads_sent
+    assert fault.reads_sent - (fault in SLOW) <= len(server.requests) <= fault.reads_sent
     server.behave()
     assert (await agent.call("list_ssh_keys"))["total"] == 0
 
 
-async def check_changing(agent: Agent, server: Rogue, fault: Fault) -> None:
+async def check_changing(agent: Agent, server: Wire, fault: Fault) -> None:
     server.on("POST", "/ssh-keys", fault.act)
     check(await agent.refused("add_ssh_key", name="k", public_key=PUBLIC_KEY), fault.changes)
-    assert sum(request.method == "POST" for request in server.seen) == fault.changes_sent
+    assert sum(request.method == "POST" for request in server.requests) == fault.changes_sent
     server.behave()
     assert (await agent.call("add_ssh_key", name="k", public_key=PUBLIC_KEY))["already_registered"] is False
 
@@ -146,7 +146,7 @@ async def test_clients_of_the_legacy_era_read_the_same() -> None:
     for fault in FAULTS:
         async with connected("legacy") as (agent, server):
             await check_changing(agent, server, fault)
-            server.seen.clear()
+            server.requests.clear()
             server.on("*", "/ssh-keys", fault.act)
             check(await agent.refused("list_ssh_keys"), fault.reads)
 
@@ -165,14 +165,14 @@ async def test_an_answer_that_does_not_come_ends_with_the_time_limit(fault: Faul
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_the_key_does_not_follow_a_redirect_to_another_host(status: int) -> None:
-    async with rogue(Sandbox(seed=7, speed=0)) as thief, connected() as (agent, server):
+    async with served(Wire(Sandbox(seed=7, speed=0))) as thief, connected() as (agent, server):
         for location in (f"{thief.base_url}/ssh-keys", thief.base_url.replace("http:", "") + "/ssh-keys"):
-            server.on("*", "/ssh-keys", answer(status, location=location))
+            server.on("*", "/ssh-keys", answering(status, b"", location=location))
             assert (await agent.refused("list_ssh_keys")).code == "untrusted_redirect"
-            server.on("POST", "/ssh-keys", answer(status, location=location))
+            server.on("POST", "/ssh-keys", answering(status, b"", location=location))
             await agent.refused("add_ssh_key", name="k", public_key=PUBLIC_KEY)
-        assert all(request.headers["x-api-key"] == KEY for request in server.seen)
-        assert thief.seen == []
+        assert all(request.headers["x-api-key"] == KEY for request in server.requests)
+        assert thief.requests == []
 
 
 @both_eras
@@ -209,25 +209,25 @@ async def test_an_address_that_takes_no_connection_is_given_up_in_time() -> None
 @pytest.mark.parametrize(
     ("act", "code"),
     [
-        (answer(401, {"detail": "API key not found"}), "api_key_refused"),
+        (answering(401, {"detail": "API key not found"}), "api_key_refused"),
         (page(403), "blocked_by_firewall"),
-        (answer(429, retry_after="86400"), "rate_limited"),
+        (answering(429, b"", retry_after="86400"), "rate_limited"),
         (elsewhere(307), "untrusted_redirect"),
         (page(502), "outcome_unknown"),
         (drop, "outcome_unknown"),
-        (answer(200, b'{"success": tr'), "outcome_unknown"),
+        (answering(200, b'{"success": tr'), "outcome_unknown"),
         (loop(302), "outcome_unknown"),
     ],
     ids=["key", "firewall", "storm", "elsewhere", "gateway", "dropped", "half", "loop"],
 )
 async def test_a_rent_that_meets_a_fault_says_whether_a_pod_may_exist(act: Act, code: str) -> None:
     async with connected() as (agent, server):
-        server.on("POST", "/executors/.*", act)
+        server.on("POST", "/executors/**", act)
         failure = await agent.refused("rent_pod", name="p", gpu_type="A100")
         assert failure.code == code, failure.text
         assert ("may exist and bill" in failure.text) == (code == "outcome_unknown")
         assert "html" not in failure.text
-        keys = {request.headers.get("idempotency-key") for request in server.seen if request.method == "POST"}
+        keys = {request.headers.get("idempotency-key") for request in server.requests if request.method == "POST"}
         assert len(keys) == 1
         assert None not in keys
         server.behave()
@@ -238,11 +238,26 @@ async def test_a_rent_that_meets_a_fault_says_whether_a_pod_may_exist(act: Act, 
 async def test_a_key_that_is_revoked_between_two_calls_is_refused_from_then_on() -> None:
     async with connected() as (agent, server):
         await agent.call("list_pods")
-        server.on("*", "/.*", answer(401, {"detail": "API key has been revoked"}))
+        server.on("*", "**", answering(401, {"detail": "API key has been revoked"}))
         for tool, arguments in (("list_pods", {}), ("remove_pod", {"pod": "x"}), ("get_balance", {})):
             failure = await agent.refused(tool, **arguments)
             check(failure, "api_key_refused")
             assert "revoked" in failure.text
+
+
+def once_changed(act: Act) -> Act:
+    """The act answers everything that comes after the next change that succeeds."""
+    is_changed = False
+
+    async def acted(request: httpx2.Request, forward: Forward) -> httpx2.Response:
+        nonlocal is_changed
+        if is_changed:
+            return await act(request, forward)
+        response = await forward(request)
+        is_changed = request.method != "GET" and response.is_success
+        return response
+
+    return acted
 
 
 CHANGES: dict[str, dict[str, int]] = {
@@ -257,8 +272,8 @@ CHANGES: dict[str, dict[str, int]] = {
 async def test_a_change_that_cannot_be_read_back_is_not_denied(tool: str) -> None:
     async with connected() as (agent, server):
         rented = await agent.call("rent_pod", name="p", gpu_type="A100", hours=2)
-        sent = len(server.seen)
-        server.after_change(page(500))
+        sent = len(server.requests)
+        server.on("*", "**", once_changed(page(500)))
         failure = await agent.refused(tool, pod=rented["pod_id"], **CHANGES[tool])
         assert NOTHING_CHANGED not in failure.text, failure.text
-        assert any(request.method != "GET" for request in server.seen[sent:])
+        assert any(request.method != "GET" for request in server.requests[sent:])

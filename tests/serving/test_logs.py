@@ -12,7 +12,7 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,10 @@ from hypothesis import strategies as st
 from lium_mcp.guard.redaction import Redactor
 from lium_mcp.sandbox import Sandbox
 from lium_mcp.serving.logs import Lines
-from tests.faults.rogue import Rogue, answer, rogue
 from tests.http_server import WAYS, Way, calling
 from tests.http_server import serving as serving_http
 from tests.processes import ROOT, run, serving
+from tests.tools.wires import Act, Wire, answering, served
 
 KEY = 'k"ey-Pl4nted'
 """As no key of Lium's looks: what finds it has to know it."""
@@ -65,14 +65,14 @@ def escaped(text: str) -> list[str]:
     return [text, json.dumps(text), json.dumps(json.dumps(text)), quote(text), html.escape(text), spelt]
 
 
-def echoes() -> list[Callable[..., Any]]:
+def echoes() -> list[Act]:
     """Lium's answers, each of which repeats what was sent, in another form."""
-    said = [answer(200, [{"id": ANSWER, "name": ANSWER, "public_key": ANSWER}])]
+    said = [answering(200, [{"id": ANSWER, "name": ANSWER, "public_key": ANSWER}])]
     for form in escaped(KEY):
         error = {"code": "x", "message": f"{ANSWER} {VALUE} {form}", "hint": ANSWER, "request_id": f"r {form}"}
-        said.append(answer(400, {"error": error}))
-        said.append(answer(403, {"detail": f"{ANSWER} {form}"}, x_request_id=form))
-        said.append(answer(200, f'{{"{ANSWER}'.encode(), x_request_id=form))
+        said.append(answering(400, {"error": error}))
+        said.append(answering(403, {"detail": f"{ANSWER} {form}"}, x_request_id=form))
+        said.append(answering(200, f'{{"{ANSWER}'.encode(), x_request_id=form))
     return said
 
 
@@ -101,9 +101,9 @@ MALFORMED = (
 
 
 @asynccontextmanager
-async def lium() -> AsyncIterator[Rogue]:
-    async with rogue(Sandbox(seed=7, speed=0)) as served:
-        yield served
+async def lium() -> AsyncIterator[Wire]:
+    async with served(Wire(Sandbox(seed=7, speed=0))) as wire:
+        yield wire
 
 
 def called(number: int, tool: str, arguments: Any) -> dict[str, Any]:
@@ -122,12 +122,12 @@ def initialize() -> dict[str, Any]:
 @pytest.mark.parametrize("log_format", ["text", "json"])
 async def test_over_standard_input_nothing_of_a_call_is_logged(log_format: str) -> None:
     settings = {"LIUM_API_KEY": KEY, "LIUM_MCP_LOG_LEVEL": "DEBUG", "LIUM_MCP_LOG_FORMAT": log_format}
-    async with lium() as served, serving(LIUM_BASE_URL=served.base_url, **settings) as server:
+    async with lium() as wire, serving(LIUM_BASE_URL=wire.base_url, **settings) as server:
         await server.ask(initialize())
         await server.send({"jsonrpc": "2.0", "method": "notifications/initialized"})
         number = 100
         for echo in echoes():
-            served.on("*", "/.*", echo)
+            wire.on("*", "**", echo)
             for tool, arguments in CALLS:
                 number += 1
                 await server.send(called(number, tool, arguments))
@@ -148,11 +148,11 @@ async def test_over_standard_input_nothing_of_a_call_is_logged(log_format: str) 
 @pytest.mark.parametrize("way", WAYS)
 async def test_over_http_nothing_of_a_call_is_logged(tmp_path: Path, way: Way) -> None:
     headers = {"X-API-Key": KEY, "User-Agent": HEADER, "X-Other": HEADER}
-    async with lium() as served:
-        with serving_http(tmp_path, LIUM_BASE_URL=served.base_url, LIUM_MCP_LOG_LEVEL="DEBUG") as server:
+    async with lium() as wire:
+        with serving_http(tmp_path, LIUM_BASE_URL=wire.base_url, LIUM_MCP_LOG_LEVEL="DEBUG") as server:
             async with calling(server.url, way, headers) as caller:
                 for echo in echoes():
-                    served.on("*", "/.*", echo)
+                    wire.on("*", "**", echo)
                     for tool, arguments in CALLS[:-1]:
                         await caller.raw(tool, **arguments)
             assert server.stop() == 0

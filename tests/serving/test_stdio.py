@@ -1,6 +1,5 @@
 """The server as hosts start it: a process that is spoken to in lines of JSON, in both eras of the protocol."""
 
-import asyncio
 import json
 import re
 import signal
@@ -11,8 +10,8 @@ from typing import Any
 import pytest
 
 from lium_mcp.sandbox import Sandbox
-from tests.faults.rogue import answer, rogue
 from tests.processes import Served, serving
+from tests.tools.wires import Wire, answering, served, silence
 
 CURRENT = "2026-07-28"
 LEGACY = "2025-06-18"
@@ -60,15 +59,15 @@ def text(message: dict[str, Any]) -> str:
 
 @pytest.mark.parametrize("era", ERAS)
 async def test_without_a_key_or_network_it_starts_lists_and_says_what_is_missing(era: str) -> None:
-    async with rogue(Sandbox(speed=0)) as lium, serving(LIUM_BASE_URL=lium.base_url) as server:
+    async with served(Wire(Sandbox(speed=0))) as lium, serving(LIUM_BASE_URL=lium.base_url) as server:
         request = await speaking(server, era)
         tools = (await server.ask(request(1, "tools/list")))["result"]["tools"]
         assert {"list_gpus", "rent_pod"} <= {tool["name"] for tool in tools}
-        assert lium.seen == []
+        assert lium.requests == []
         refused = await server.ask(called(2, request, "list_pods"))
         assert refused["result"]["isError"] is True
         assert "LIUM_API_KEY" in text(refused)
-        assert lium.seen == []
+        assert lium.requests == []
         assert await server.end() == 0
     assert [line for line in server.stderr.splitlines() if not LOGGED.fullmatch(line)] == []
 
@@ -159,20 +158,14 @@ async def test_junk_between_messages_is_refused_and_never_repeated() -> None:
 
 
 async def test_calls_run_side_by_side() -> None:
-    async with rogue(Sandbox(seed=7, speed=0)) as lium:
-        go_on = asyncio.Event()
-
-        async def held(writer: asyncio.StreamWriter) -> None:
-            await go_on.wait()
-            await answer(200, {"id": "u", "balance": 5})(writer)
-
-        lium.on("GET", "/users/me", held)
+    async with served(Wire(Sandbox(seed=7, speed=0, balance_usd=5))) as lium:
+        held = lium.hold("GET", "/users/me")
         async with serving(LIUM_BASE_URL=lium.base_url, LIUM_API_KEY="sk_sandbox") as server:
             request = await speaking(server, CURRENT)
             await server.send(called(1, request, "get_balance"))
             await server.send(called(2, request, "list_pods"))
             assert (await server.receive())["id"] == 2
-            go_on.set()
+            held.let_go()
             assert '"balance_usd":5' in text(await server.receive())
 
 
@@ -191,7 +184,7 @@ async def test_a_signal_during_a_rent_leaves_no_pod_behind() -> None:
     sandbox = Sandbox(seed=7, speed=1000)
     sandbox.add_fault("slow", seconds=0.5, stage="answer", match={"method": "POST", "path": "/executors/**"})
     async with (
-        rogue(sandbox) as lium,
+        served(Wire(sandbox)) as lium,
         serving(LIUM_BASE_URL=lium.base_url, LIUM_API_KEY="sk_sandbox") as server,
     ):
         request = await speaking(server, CURRENT)
@@ -208,12 +201,8 @@ async def test_a_signal_during_a_rent_leaves_no_pod_behind() -> None:
 
 
 async def test_a_host_that_hangs_up_during_a_call_ends_it() -> None:
-    async with rogue(Sandbox(seed=7, speed=0)) as lium:
-
-        async def held(writer: asyncio.StreamWriter) -> None:
-            await asyncio.Event().wait()
-
-        lium.on("GET", "/pods", held)
+    async with served(Wire(Sandbox(seed=7, speed=0))) as lium:
+        lium.on("GET", "/pods", silence)
         async with serving(LIUM_BASE_URL=lium.base_url, LIUM_API_KEY="sk_sandbox") as server:
             request = await speaking(server, CURRENT)
             await server.send(called(1, request, "list_pods"))
@@ -226,29 +215,29 @@ async def test_a_host_that_hangs_up_during_a_call_ends_it() -> None:
 
 async def test_a_key_that_lium_repeats_reaches_neither_standard_output_nor_standard_error() -> None:
     key = "sk_live_51HsecretSecretSECRET"
-    async with rogue(Sandbox(speed=0)) as lium:
+    async with served(Wire(Sandbox(speed=0))) as lium:
         echoes = [
-            answer(200, [{"id": key, "name": key, "public_key": key}], x_request_id=key),
-            answer(200, f"{{{key}".encode(), x_request_id=key),
-            answer(400, {"error": {"code": key, "message": key, "request_id": key}}),
-            answer(307, location=f"/api/{key}"),
+            answering(200, [{"id": key, "name": key, "public_key": key}], x_request_id=key),
+            answering(200, f"{{{key}".encode(), x_request_id=key),
+            answering(400, {"error": {"code": key, "message": key, "request_id": key}}),
+            answering(307, location=f"/api/{key}"),
         ]
         async with serving(LIUM_BASE_URL=lium.base_url, LIUM_API_KEY=key, LIUM_MCP_LOG_LEVEL="DEBUG") as server:
             request = await speaking(server, CURRENT)
             for number, echo in enumerate(echoes):
-                lium.on("*", "/.*", echo)
+                lium.on("*", "**", echo)
                 for offset, tool in enumerate(("list_ssh_keys", "delete_backup")):
                     arguments = {"backup_id": "b"} if tool == "delete_backup" else {}
                     await server.ask(called(1 + 2 * number + offset, request, tool, **arguments))
             assert await server.end() == 0
-    assert any(seen.headers.get("x-api-key") == key for seen in lium.seen)
+    assert any(seen.headers.get("x-api-key") == key for seen in lium.requests)
     assert key not in "".join(server.lines)
     assert key not in server.stderr
 
 
 async def test_the_log_can_be_read_by_programs_and_holds_no_argument() -> None:
     async with (
-        rogue(Sandbox(speed=0)) as lium,
+        served(Wire(Sandbox(speed=0))) as lium,
         serving(LIUM_BASE_URL=lium.base_url, LIUM_API_KEY="sk_sandbox", LIUM_MCP_LOG_FORMAT="json") as server,
     ):
         request = await speaking(server, CURRENT)

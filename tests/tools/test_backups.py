@@ -16,7 +16,7 @@ from lium_mcp.failures import ToolFailure
 from lium_mcp.sandbox import Sandbox
 from lium_mcp.services.backing_up import check_path
 from tests.harness import Agent, Mode, Person, agent_on
-from tests.tools.wires import Forward, Wire, answering_after_work, ask, editing, losing_the_answer, rent, truth
+from tests.tools.wires import Forward, Wire, after_work, answering, ask, editing, losing_the_answer, rent, truth
 
 both_eras = pytest.mark.parametrize("mode", ["auto", "legacy"])
 
@@ -403,7 +403,7 @@ async def test_a_backup_says_whose_it_is(sandbox: Sandbox) -> None:
         listed = await agent.call("list_backups")
         assert len(wire.requests) - before == 3, "no request for each row"
         assert {row["pod_id"]: row["pod"] for row in listed["backups"]} == owners
-        wire.on("GET", "/backup-configs", answering_after_work(404, b"{}"))
+        wire.on("GET", "/backup-configs", after_work(answering(404, b"{}")))
         assert (await agent.call("list_backups"))["total"] == 2
 
 
@@ -552,7 +552,7 @@ async def test_a_lost_order_is_not_mistaken_for_an_earlier_restore(sandbox: Sand
         arguments = {"backup_id": backup_id, "pods": ["worker"], "path": "/root/old"}
         await agent.call("restore_backup", **arguments, wait_seconds=300)
         sandbox.clock.advance(minutes=5)
-        wire.on("POST", "/pods/*/restore", answering_after_work(502, b"<html>bad gateway</html>"), times=1)
+        wire.on("POST", "/pods/*/restore", after_work(answering(502, b"<html>bad gateway</html>")), times=1)
         answer = await agent.call("restore_backup", **arguments, wait_seconds=8)
     assert answer["outcome"] == "pending"
     assert "not known" in answer["pods"][0]["problem"]

@@ -10,8 +10,8 @@ from tests.harness import PUBLIC_KEY, Agent, Mode, Person, agent_on
 from tests.tools.wires import (
     Forward,
     Wire,
+    after_work,
     answering,
-    answering_after_work,
     ask,
     editing,
     failing,
@@ -135,10 +135,10 @@ async def test_a_lost_answer_is_replayed_and_the_cluster_rented_once(sandbox: Sa
 @pytest.mark.parametrize(
     "act",
     [
-        answering_after_work(502, b"<html>bad gateway</html>"),
-        answering_after_work(200, b'{"success": true, "pod_ids": [], "message": null}'),
-        answering_after_work(200, b"not json"),
-        answering_after_work(200, b'{"success": false, "pod_ids": ["00000000-0000-4000-8000-000000000001"]}'),
+        after_work(answering(502, b"<html>bad gateway</html>")),
+        after_work(answering(200, b'{"success": true, "pod_ids": [], "message": null}')),
+        after_work(answering(200, b"not json")),
+        after_work(answering(200, b'{"success": false, "pod_ids": ["00000000-0000-4000-8000-000000000001"]}')),
     ],
 )
 async def test_an_answer_that_proves_nothing_is_settled_by_replay(sandbox: Sandbox, act: Any) -> None:

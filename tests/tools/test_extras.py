@@ -120,7 +120,7 @@ async def test_gpus_are_reset_once_a_minute_at_most_and_a_limit_is_not_retried(s
     await rent(sandbox, "worker")
     wire = Wire(sandbox)
     limited = {"Retry-After": "31"}
-    wire.on("POST", "/pods/*/reset-gpu", answering(429, {"message": "slow down"}, content=None, **limited))
+    wire.on("POST", "/pods/*/reset-gpu", answering(429, {"message": "slow down"}, **limited))
     async with agent_on(sandbox, transport=wire) as agent:
         refused = await agent.refused("reset_pod_gpus", pod="worker")
     assert refused.code == "rate_limited"

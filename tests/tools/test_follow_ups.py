@@ -10,7 +10,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 
 from lium_mcp.cli.rentals import list_rentals
@@ -18,7 +17,7 @@ from lium_mcp.rentals import Journal
 from lium_mcp.sandbox import Sandbox
 from tests.harness import Agent, agent_on, make_key_pair
 from tests.postgres import Postgres
-from tests.tools.wires import Forward, Wire, answering, ask_as_person, living
+from tests.tools.wires import Wire, answering, ask_as_person, living
 
 _PATIENCE_SECONDS = 25
 
@@ -139,41 +138,23 @@ async def test_servers_that_race_take_one_backup_and_remove_once(account: Sandbo
     assert sum(len(wire.sent("DELETE", "/pods/*")) for wire in wires) == 1
 
 
-class Held:
-    """Holds the first request that it handles until it is let go."""
-
-    def __init__(self, *, after_work: bool = False) -> None:
-        self.reached, self.let_go = asyncio.Event(), asyncio.Event()
-        self._after_work = after_work
-
-    async def __call__(self, request: httpx2.Request, forward: Forward) -> httpx2.Response:
-        response = await forward(request) if self._after_work else None
-        if response is not None:
-            await response.aread()
-        self.reached.set()
-        await self.let_go.wait()
-        return response or await forward(request)
-
-
 @pytest.mark.parametrize("written", [True, False])
 async def test_a_server_that_lost_its_lease_in_the_middle_does_nothing_more(
     account: Sandbox, at: Any, written: bool
 ) -> None:
     slow, quick = Wire(account), Wire(account)
-    held = Held(after_work=not written)
-    slow.on(*(("GET", "/backup-logs/*") if written else ("POST", "/pods/*/backup")), held)
+    held = slow.hold("GET", "/backup-logs/*") if written else slow.hold("POST", "/pods/*/backup", "after the work")
     async with at(slow) as maker:
         await start_training(maker)
         account.clock.advance(minutes=2)
-        async with asyncio.timeout(_PATIENCE_SECONDS):
-            await held.reached.wait()
+        await held.reached()
         account.clock.advance(seconds=60)
         async with at(quick):
             await asyncio.sleep(1.5)
             assert backups(quick) == len(quick.sent("GET", "/backup-logs/*")) == 0  # the lease holds
             account.clock.advance(seconds=60)
             await until(lambda: not living(account))
-            held.let_go.set()
+            held.let_go()
             await asyncio.sleep(1)
     assert (backups(slow), len(slow.sent("DELETE", "/pods/*"))) == (1, 0)
     assert (backups(quick), len(quick.sent("DELETE", "/pods/*"))) == (0, 1)
@@ -183,16 +164,15 @@ async def test_a_server_that_lost_its_lease_in_the_middle_does_nothing_more(
 async def test_nothing_is_removed_while_the_ledger_cannot_be_asked(
     account: Sandbox, tmp_path: Path, postgres: Postgres
 ) -> None:
-    wire, held = Wire(account), Held()
-    wire.on("GET", "/backup-logs/*", held)
+    wire = Wire(account)
+    held = wire.hold("GET", "/backup-logs/*")
     with postgres.database() as url:
         async with agent_on(account, transport=wire, ssh_key_path=tmp_path / "key", state_url=url) as agent:
             await start_training(agent)
             account.clock.advance(minutes=2)
-            async with asyncio.timeout(_PATIENCE_SECONDS):
-                await held.reached.wait()
+            await held.reached()
             postgres.close(url)
-            held.let_go.set()
+            held.let_go()
             account.clock.advance(minutes=5)
             await asyncio.sleep(2)
             assert wire.sent("DELETE", "/pods/*") == []

@@ -61,7 +61,7 @@ async def refuse(agent: Agent) -> str:
 
 @pytest.mark.parametrize(
     "reboot",
-    [failing(httpx2.ReadError("lost")), answering(502, content=b"<html>"), answering(200, {}), answering(400, {})],
+    [failing(httpx2.ReadError("lost")), answering(502, b"<html>"), answering(200, {}), answering(400, {})],
 )
 async def test_a_reboot_that_never_happened_lets_no_other_key_in(
     sandbox: Sandbox, wire: Wire, connect: Connect, reboot: Act

@@ -135,7 +135,7 @@ async def test_a_market_of_fifty_thousand_nodes_is_read(sandbox: Sandbox) -> Non
 )
 async def test_a_listing_that_cannot_be_read_is_a_failure_in_words(sandbox: Sandbox, content: bytes, code: str) -> None:
     wire = Wire(sandbox)
-    wire.on("GET", "/executors", answering(content=content))
+    wire.on("GET", "/executors", answering(200, content))
     async with agent_on(sandbox, transport=wire) as agent:
         assert (await agent.refused("list_gpus")).code == code
 

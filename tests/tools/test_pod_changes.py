@@ -12,8 +12,8 @@ from tests.tools.wires import (
     Act,
     Forward,
     Wire,
+    after_work,
     answering,
-    answering_after_work,
     ask,
     editing,
     failing,
@@ -79,7 +79,7 @@ async def test_a_pod_that_does_not_run_is_not_rebooted(sandbox: Sandbox, agent: 
     assert not [note for note in truth(sandbox, "requests") if note["path"].endswith("/reboot")]
 
 
-@pytest.mark.parametrize("lost", [losing_the_answer(), answering_after_work(502, b"<html>")], ids=["lost", "502"])
+@pytest.mark.parametrize("lost", [losing_the_answer(), after_work(answering(502, b"<html>"))], ids=["lost", "502"])
 async def test_a_reboot_whose_answer_is_lost_is_unknown_and_not_repeated(sandbox: Sandbox, lost: Act) -> None:
     await rent(sandbox, "train")
     wire = Wire(sandbox)
@@ -94,7 +94,7 @@ async def test_a_reboot_whose_answer_is_lost_is_unknown_and_not_repeated(sandbox
 async def test_a_reboot_that_is_only_acknowledged_is_looked_at(sandbox: Sandbox) -> None:
     pod_id = await rent(sandbox, "train")
     wire = Wire(sandbox)
-    wire.on("POST", "/pods/*/reboot", answering_after_work(200, b'{"success": true}'))
+    wire.on("POST", "/pods/*/reboot", after_work(answering(200, b'{"success": true}')))
     async with agent_on(sandbox, transport=wire) as agent:
         rebooted = await agent.call("reboot_pod", pod="train")
         assert any("REBOOT_PENDING" in message for message in agent.progress)
@@ -188,7 +188,7 @@ async def test_a_pod_that_went_meanwhile_is_removed(sandbox: Sandbox) -> None:
 
 @pytest.mark.parametrize(
     "lost",
-    [losing_the_answer(), answering_after_work(500, b"{}"), answering_after_work(502, b"<html>")],
+    [losing_the_answer(), after_work(answering(500, b"{}")), after_work(answering(502, b"<html>"))],
     ids=["lost", "500", "502"],
 )
 async def test_a_removal_whose_answer_is_lost_is_settled_by_the_list(sandbox: Sandbox, lost: Act) -> None:

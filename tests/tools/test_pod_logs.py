@@ -15,8 +15,8 @@ from tests.tools.wires import (
     Act,
     Forward,
     Wire,
+    after_work,
     answering,
-    answering_after_work,
     rent,
     truth,
 )
@@ -30,7 +30,7 @@ def now(sandbox: Sandbox) -> datetime:
 
 def printed(*lines: Any) -> Act:
     content = b"".join(b"data: " + json.dumps({"log": line}).encode() + b"\n" for line in lines)
-    return answering(content=content)
+    return answering(200, content)
 
 
 @both_eras
@@ -131,7 +131,7 @@ async def test_a_log_of_any_size_is_read_to_its_newest_lines(sandbox: Sandbox) -
 async def test_a_web_page_is_no_output_of_a_pod(sandbox: Sandbox) -> None:
     await rent(sandbox, "train")
     wire = Wire(sandbox)
-    wire.on("GET", "/pods/*/logs", answering_after_work(200, b"<html>Log in to the hotel</html>"))
+    wire.on("GET", "/pods/*/logs", after_work(answering(200, b"<html>Log in to the hotel</html>")))
     async with agent_on(sandbox, transport=wire) as agent:
         refused = await agent.refused("get_pod_logs", pod="train")
     assert refused.code == "not_lium"

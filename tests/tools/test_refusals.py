@@ -98,7 +98,7 @@ async def test_what_lium_says_it_did_not_do_is_not_called_done(
 async def test_a_firewall_that_minds_no_text_is_not_met_by_leaving_one_out(sandbox: Sandbox) -> None:
     wire = Wire(sandbox)
     for method in ("GET", "POST"):
-        wire.on(method, "/volumes", answering(403, content=b"<html>blocked</html>", **{"Content-Type": "text/html"}))
+        wire.on(method, "/volumes", answering(403, b"<html>blocked</html>", **{"Content-Type": "text/html"}))
     async with agent_on(sandbox, transport=wire) as agent:
         bare = await agent.refused("list_volumes")
         wire.on("GET", "/volumes", lambda request, forward: forward(request))

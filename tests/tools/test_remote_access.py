@@ -15,7 +15,7 @@ from lium_mcp.settings import Settings
 from tests.harness import PUBLIC_KEY, Agent, agent_on, make_key_pair
 from tests.http_server import calling, serving
 from tests.processes import environment
-from tests.sshd import AtSshd, Sshd, find, rent, wait_until
+from tests.sshd import Sshd, at_sshd, find, rent, wait_until
 from tests.test_job_workflow import simulated_lium
 
 NVIDIA_SMI = """#!/bin/sh
@@ -105,7 +105,7 @@ async def test_a_rent_registers_the_key_once_and_sends_it(sandbox: Sandbox, tmp_
 async def test_a_private_key_without_its_public_half_is_enough(sandbox: Sandbox, sshd: Sshd, tmp_path: Path) -> None:
     sent = sshd.key_path.with_name("user_key.pub").read_text().split()[:2]
     sshd.key_path.with_name("user_key.pub").unlink()
-    async with agent_on(sandbox, transport=AtSshd(sandbox, sshd), ssh_key_path=sshd.key_path) as agent:
+    async with agent_on(sandbox, transport=at_sshd(sandbox, sshd), ssh_key_path=sshd.key_path) as agent:
         await rent(agent)
         assert (await agent.call("run_command", pod="train", command="echo in"))["stdout"] == "in\n"
     assert [pod["ssh_keys"][0].split() for pod in sandbox.state()["pods"]] == [sent]
@@ -121,7 +121,7 @@ async def test_an_agent_holds_the_key(sandbox: Sandbox, sshd: Sshd, tmp_path: Pa
             await anyio.to_thread.run_sync(wait_until, socket.exists)
             await anyio.run_process([adder, str(sshd.key_path)], env={"SSH_AUTH_SOCK": str(socket)})
             settings: dict[str, Any] = {"ssh_agent": socket, "ssh_key_path": tmp_path / "not-there"}
-            async with agent_on(sandbox, transport=AtSshd(sandbox, sshd), **settings) as agent:
+            async with agent_on(sandbox, transport=at_sshd(sandbox, sshd), **settings) as agent:
                 await rent(agent)
                 assert (await agent.call("run_command", pod="train", command="echo in"))["stdout"] == "in\n"
         finally:

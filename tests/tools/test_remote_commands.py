@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lium_mcp.remote.commands import Output
 from lium_mcp.sandbox import Sandbox
 from tests.harness import Agent, agent_on
-from tests.sshd import AtSshd, Sshd, make_key, rent
+from tests.sshd import Sshd, at_sshd, make_key, rent
 
 SECRET = "hf_SECRETVALUE"
 
@@ -99,7 +99,7 @@ async def test_a_changed_host_key_stops_the_call_and_changes_nothing(
 ) -> None:
     settings: dict[str, Any] = {
         "base_url": "https://lium.example/api",
-        "transport": AtSshd(sandbox, sshd),
+        "transport": at_sshd(sandbox, sshd),
         "ssh_key_path": sshd.key_path,
     }
     async with agent_on(sandbox, **settings) as agent:
@@ -151,7 +151,7 @@ async def test_what_a_command_says_is_in_no_log_and_no_failure(
 
 async def test_a_key_that_the_pod_does_not_know_is_said(sandbox: Sandbox, sshd: Sshd, tmp_path: Path) -> None:
     make_key(tmp_path / "other")
-    async with agent_on(sandbox, transport=AtSshd(sandbox, sshd), ssh_key_path=tmp_path / "other") as agent:
+    async with agent_on(sandbox, transport=at_sshd(sandbox, sshd), ssh_key_path=tmp_path / "other") as agent:
         await rent(agent)
         assert (await agent.refused("run_command", pod="train", command="true")).code == "ssh_refused"
 
@@ -160,7 +160,7 @@ async def test_a_locked_key_is_said_and_its_passphrase_opens_it(sandbox: Sandbox
     make_key(tmp_path / "locked", passphrase="open sesame")
     with (sshd.folder / "authorized_keys").open("a") as keys:
         keys.write((tmp_path / "locked.pub").read_text())
-    settings: dict[str, Any] = {"transport": AtSshd(sandbox, sshd), "ssh_key_path": tmp_path / "locked"}
+    settings: dict[str, Any] = {"transport": at_sshd(sandbox, sshd), "ssh_key_path": tmp_path / "locked"}
     async with agent_on(sandbox, **settings) as agent:
         await rent(agent)
         failure = await agent.refused("run_command", pod="train", command="true")
@@ -174,7 +174,7 @@ async def test_a_locked_key_is_said_and_its_passphrase_opens_it(sandbox: Sandbox
 
 
 async def test_without_any_key_there_is_a_sentence(sandbox: Sandbox, sshd: Sshd, tmp_path: Path) -> None:
-    async with agent_on(sandbox, transport=AtSshd(sandbox, sshd), ssh_key_path=tmp_path / "none") as agent:
+    async with agent_on(sandbox, transport=at_sshd(sandbox, sshd), ssh_key_path=tmp_path / "none") as agent:
         await agent.call("add_ssh_key", name="test", public_key=sshd.key_path.with_suffix(".pub").read_text())
         await rent(agent)
         assert (await agent.refused("run_command", pod="train", command="true")).code == "ssh_key_missing"

@@ -9,7 +9,7 @@ import pytest
 from lium_mcp.sandbox import Sandbox
 from lium_mcp.settings import Settings
 from tests.harness import Agent, agent_on
-from tests.sshd import AtSshd, Sshd, rent
+from tests.sshd import Sshd, at_sshd, rent
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ async def test_only_the_folders_of_the_settings_are_open(sandbox: Sandbox, sshd:
     for name in ("in", "data"):
         (tmp_path / name).mkdir()
     (tmp_path / "data" / "file").write_text("data")
-    settings: dict[str, Any] = {"transport": AtSshd(sandbox, sshd), "ssh_key_path": sshd.key_path}
+    settings: dict[str, Any] = {"transport": at_sshd(sandbox, sshd), "ssh_key_path": sshd.key_path}
     async with agent_on(sandbox, local_dirs=f"{tmp_path / 'in'},{tmp_path / 'data'}", **settings) as agent:
         await rent(agent)
         await agent.call("upload_files", pod="train", local_path=str(tmp_path / "data" / "file"))

@@ -14,7 +14,7 @@ from lium_mcp.sandbox import Sandbox
 from lium_mcp.server import build_server
 from lium_mcp.settings import Settings
 from tests.harness import Agent, TurnedClock, agent_on
-from tests.sshd import AtSshd, Sshd, rent
+from tests.sshd import Sshd, at_sshd, rent
 
 Answer = dict[str, Any]
 _PATIENCE_SECONDS = 25
@@ -36,7 +36,7 @@ def over(seen: Answer) -> bool:
 
 @asynccontextmanager
 async def another_session(sandbox: Sandbox, sshd: Sshd, **settings: Any) -> AsyncIterator[Agent]:
-    async with agent_on(sandbox, transport=AtSshd(sandbox, sshd), ssh_key_path=sshd.key_path, **settings) as agent:
+    async with agent_on(sandbox, transport=at_sshd(sandbox, sshd), ssh_key_path=sshd.key_path, **settings) as agent:
         yield agent
 
 
@@ -269,8 +269,8 @@ async def test_the_person_is_asked_before_a_job_that_ends_with_the_removal_of_th
 
     settings = Settings(api_key="sk_sandbox", base_url="http://127.0.0.1/api", ssh_key_path=sshd.key_path)
     clock = TurnedClock(sandbox)
-    server = build_server(settings, transport=AtSshd(sandbox, sshd), clock=clock)
-    async with agent_on(sandbox, transport=AtSshd(sandbox, sshd), ssh_key_path=sshd.key_path) as unasked:
+    server = build_server(settings, transport=at_sshd(sandbox, sshd), clock=clock)
+    async with agent_on(sandbox, transport=at_sshd(sandbox, sshd), ssh_key_path=sshd.key_path) as unasked:
         await rent(unasked)
     async with Client(server, elicitation_callback=answer) as client:
         job = {"pod": "train", "command": "true"}
