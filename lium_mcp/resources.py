@@ -128,7 +128,7 @@ def _reading(tool: str, **arguments: Any) -> Reading:  # noqa: ANN401 - what the
             meant = publish(spec).fn_metadata.validate_arguments(arguments)
         except ValidationError as error:
             raise from_validation("This address", error) from None
-        return await spec.function(call, **meant)
+        return await spec.function(call, **spec.gathered(meant))
 
     return read
 

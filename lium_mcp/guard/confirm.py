@@ -12,6 +12,7 @@ import struct
 import time
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import Any, Final
 
 import anyio
@@ -79,8 +80,13 @@ def later(context: Context[Any, Any], question: Question) -> Elicit[Yes] | None:
     return Elicit(question.text, Yes) if _answers_later(context) else None
 
 
-async def ask(context: Context[Any, Any], question: Question, again: Callable[[], Awaitable[Question | None]]) -> None:
+async def ask(
+    context: Context[Any, Any], question: Question, again: Callable[[], Awaitable[Question | None]]
+) -> Question:
     """Ask a client of an older protocol, and wait for a yes.
+
+    Returns:
+        The question that was agreed to, about its subject as it is after the answer.
 
     Args:
         context: Of the call.
@@ -110,6 +116,7 @@ async def ask(context: Context[Any, Any], question: Question, again: Callable[[]
             "What was to be confirmed changed before the answer came.",
             "Look again, then call again.",
         )
+    return replace(question, subject=now.subject)
 
 
 async def check_answers(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:

@@ -19,11 +19,13 @@ class Question:
         text: Target, price and consequence, in words. It holds no figure that changes from one second to the next.
         pins: Arguments by which the call goes on after a yes: ids in the place of names.
         price_per_hour_usd: The price that is agreed to; one that is higher needs another question.
+        subject: What was worked out for the question, so that after a yes it is this that is done.
     """
 
     text: str
     pins: Mapping[str, Any] = field(default_factory=dict)
     price_per_hour_usd: float | None = None
+    subject: object = field(default=None, compare=False, repr=False)
 
     def binds_as(self, other: "Question") -> bool:
         """Whether a yes to this is a yes to the other: it says the same of the same target, at no higher price."""

@@ -88,6 +88,12 @@ class Policy:
         self.shadow = shadow
 
     @property
+    def adds_up(self) -> bool:
+        """Whether a limit is about everything that runs or was spent, so that a rent is not judged by itself."""
+        limits = self.limits
+        return any(limit is not None for limit in (limits.max_pods, limits.max_burn_per_hour_usd, limits.budget_usd))
+
+    @property
     def wants_spending(self) -> bool:
         """Whether what was spent has to be known."""
         return self.limits.budget_usd is not None

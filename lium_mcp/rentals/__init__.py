@@ -4,7 +4,7 @@ from lium_mcp.rentals.entries import Entry, Extension, LedgerUnavailable, PastCo
 from lium_mcp.rentals.expected import PRICE_TOLERANCE_USD, Expected, costs_more, shortfalls
 from lium_mcp.rentals.identity import AccountUnknown, Identity, key_tag
 from lium_mcp.rentals.journal import Journal
-from lium_mcp.rentals.orders import ClusterOrder, NodeOrder, Order, Rental, SpecOrder, Terms, digest
+from lium_mcp.rentals.orders import ClusterOrder, NodeOrder, Order, Rental, SpecOrder, digest
 from lium_mcp.rentals.protocol import Judge, PodNameTaken, Renter, RentUnsettled
 from lium_mcp.rentals.removal import REMOVAL_TOLERANCE, whole_hours
 from lium_mcp.rentals.settling import (
@@ -44,7 +44,6 @@ __all__ = [
     "Renter",
     "SpecOrder",
     "Task",
-    "Terms",
     "Worker",
     "costs_more",
     "digest",

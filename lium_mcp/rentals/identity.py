@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 import anyio
 
-from lium_mcp.api import AuthenticationFailed, InvalidRequest, LiumClient, LiumError, PermissionDenied
+from lium_mcp.api import AuthenticationFailed, InvalidRequest, LiumClient, LiumError, Me, PermissionDenied
 from lium_mcp.rentals.entries import LedgerUnavailable
 from lium_mcp.rentals.journal import Journal
 
@@ -34,6 +34,7 @@ class Identity:
         self.key_tag = tag
         self._account: str | None = None
         self._learning = anyio.Lock()
+        self._heard: str | None = None
 
     async def learn(self) -> str:
         """The account that the key acts for: as the ledger has it, else as `GET /users/me` says it now.
@@ -67,15 +68,26 @@ class Identity:
             # It may only be that nothing can be written there.
             return await self._journal.open().account_of(self.key_tag) or self.key_tag
 
+    async def me(self) -> Me:
+        """Whom the key belongs to (`GET /users/me`), which need not be asked once more to learn the account.
+
+        Raises:
+            LiumError: it cannot be read.
+        """
+        me = await self._lium.account.me()
+        workspace_id = (me.workspace.id if me.workspace else None) or ""
+        parts = (self._lium.base_url, me.id, workspace_id)
+        self._heard = hashlib.sha256("\n".join(("lium-mcp account", *parts)).encode()).hexdigest()
+        return me
+
     async def _ask(self) -> str:
         try:
-            me = await self._lium.account.me()
+            if self._heard is None:
+                await self.me()
         except PermissionDenied:
             return self.key_tag
         except (InvalidRequest, AuthenticationFailed):
             raise
         except LiumError as error:
             raise AccountUnknown(str(error)) from error
-        workspace_id = (me.workspace.id if me.workspace else None) or ""
-        parts = (self._lium.base_url, me.id, workspace_id)
-        return hashlib.sha256("\n".join(("lium-mcp account", *parts)).encode()).hexdigest()
+        return self._heard or self.key_tag

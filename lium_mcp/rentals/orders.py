@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import Any
 
 from lium_mcp.api import ClusterRentRequest, RentBySpecRequest, RentRequest
-from lium_mcp.rentals.expected import ANYTHING, Expected
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,23 +44,6 @@ class ClusterOrder:
 
 
 Order = NodeOrder | SpecOrder | ClusterOrder
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """On what terms an order is placed.
-
-    Attributes:
-        asked: Digest of what the caller asked for: the same call again gets the same pod.
-        price_per_hour_usd: What everything ordered costs together, as quoted; None where nobody said.
-        expected: What comes out has to be this to be kept.
-        hours: When Lium is to remove it, in hours from boot; None for never.
-    """
-
-    asked: str
-    price_per_hour_usd: float | None = None
-    expected: Expected = ANYTHING
-    hours: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ failed. This package knows nothing of tools.
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import uuid4
@@ -16,13 +17,13 @@ from uuid import uuid4
 import anyio
 import anyio.lowlevel
 
-from lium_mcp.api import Clock, LiumClient, LiumError, Pod, PodDetail, RentOutcomeUnknown, Rows
+from lium_mcp.api import Clock, LiumClient, LiumError, Me, Pod, PodDetail, RentOutcomeUnknown, Rows
 from lium_mcp.api.wire import noted_changes
 from lium_mcp.rentals.entries import UNSETTLED, Entry, Extension, LedgerUnavailable, PastCost
-from lium_mcp.rentals.expected import ANYTHING
+from lium_mcp.rentals.expected import ANYTHING, Expected
 from lium_mcp.rentals.identity import Identity
 from lium_mcp.rentals.journal import Journal
-from lium_mcp.rentals.orders import Order, Rental, Terms, pod_count, to_json
+from lium_mcp.rentals.orders import Order, Rental, pod_count, to_json
 from lium_mcp.rentals.removal import keep_removal_time
 from lium_mcp.rentals.settling import BEING_SETTLED, Settler, has_something_left, is_alive, post
 
@@ -101,6 +102,19 @@ class Renter:
         self._journal = journal
         self._identity = identity
         self._settler = Settler(lium, clock, journal, identity.key_tag)
+
+    @property
+    def key_tag(self) -> str:
+        """What the key is called in the ledger."""
+        return self._identity.key_tag
+
+    async def me(self) -> Me:
+        """Whom the key belongs to (`GET /users/me`).
+
+        Raises:
+            LiumError: it cannot be read.
+        """
+        return await self._identity.me()
 
     async def earlier(self, pod_name: str, asked: str) -> Rental | None:
         """The pod that an earlier call with the same request rented, if it lives; what is not settled is settled first.
@@ -213,13 +227,23 @@ class Renter:
 
     @asynccontextmanager
     async def rent(
-        self, order: Order, terms: Terms, find_judge: Callable[[], Awaitable[Judge]] = _allow
+        self,
+        order: Order,
+        *,
+        asked: str,
+        price_per_hour_usd: float | None = None,
+        expected: Expected = ANYTHING,
+        hours: float | None = None,
+        find_judge: Callable[[], Awaitable[Judge]] = _allow,
     ) -> AsyncIterator[Rental]:
         """Rent, and hand the pod to the body. A cancelled body never leaves a pod that nobody heard of.
 
         Args:
             order: What to rent.
-            terms: What was asked for, and on what terms.
+            asked: Digest of what the caller asked for: the same call again gets the same pod.
+            price_per_hour_usd: What everything ordered costs together, as quoted; None where nobody said.
+            expected: What comes out has to be this to be kept.
+            hours: When Lium is to remove it, in hours from boot; None for never.
             find_judge: Reads what the judge has to know beside living pods and open rents, after these were read: what
                 ends meanwhile counts twice rather than nowhere. No other server of the same ledger is admitted between
                 the verdict and the writing of the row.
@@ -232,8 +256,22 @@ class Renter:
             RentOutcomeUnknown: the request left and nothing proves what became of it.
             LiumError: a definite refusal; nothing was rented.
         """
+        entry = Entry(
+            account="",  # learned when its turn has come
+            key_tag=self.key_tag,
+            pod_name=order.request.pod_name,
+            order=to_json(order),
+            asked=asked,
+            idempotency_key=str(uuid4()),
+            known_pod_ids=(),
+            pod_count=pod_count(order),
+            created_at=self._lium.now(),
+            price_per_hour_usd=price_per_hour_usd,
+            expected=expected.to_json() if expected != ANYTHING else None,
+            hours=hours,
+        )
         async with self._own_turn():
-            admitted = await self._admit(order, terms, find_judge)
+            admitted = await self._admit(entry, find_judge)
             rental = await self._send_unheard(order, admitted) if isinstance(admitted, Entry) else admitted
         try:
             await anyio.lowlevel.checkpoint()  # a call that was cancelled meanwhile stops here
@@ -318,16 +356,15 @@ class Renter:
         """Note that a pod whose removal Lium has accepted is gone, by Lium's own word of that pod."""
         await self._change(pod_id, lambda entry: {"status": "removed"} if entry.removal_accepted else None)
 
-    async def _admit(self, order: Order, terms: Terms, find_judge: Callable[[], Awaitable[Judge]]) -> Entry | Rental:
-        """A row of the ledger for a request that may be sent now, or what an earlier one rented."""
+    async def _admit(self, entry: Entry, find_judge: Callable[[], Awaitable[Judge]]) -> Entry | Rental:
+        """Write the rent into the ledger once it may be sent, or return what an earlier one rented."""
         account = await self._identity.learn()
-        name = order.request.pod_name
         started = self._clock.monotonic()
         while True:
             pods = await self._lium.pods.list()
             entries = await self._settler.attend(account, pods)
             try:
-                rental = await self._match(entries, pods, name, terms.asked)
+                rental = await self._match(entries, pods, entry.pod_name, entry.asked)
             except PodNameTaken as taken:
                 if not taken.removing or self._clock.monotonic() - started > _REMOVAL_LIMIT_SECONDS:
                     raise
@@ -336,7 +373,9 @@ class Renter:
             if rental is not None:
                 return rental
             try:
-                return await self._write(account, order, terms, pods, await find_judge())
+                known = [pod.id for pod in pods]
+                entry = replace(entry, account=account, known_pod_ids=known, created_at=self._lium.now())
+                return await self._write(entry, pods, await find_judge())
             except _InFlight:
                 left_seconds = _OTHERS_LIMIT_SECONDS - (self._clock.monotonic() - started)
                 await self._wait_for_others(account, left_seconds)
@@ -358,31 +397,15 @@ class Renter:
         ledger = self._journal.open()
         return await ledger.change(entry, "rented", now=self._lium.now(), only_from={"rented"}, handed_out=True)
 
-    async def _write(self, account: str, order: Order, terms: Terms, pods: Rows[Pod], judge: Judge) -> Entry:
-        name = order.request.pod_name
-
+    async def _write(self, entry: Entry, pods: Rows[Pod], judge: Judge) -> Entry:
         def admit(entries: Sequence[Entry], extensions: Sequence[Extension]) -> None:
-            unsettled = [entry for entry in entries if entry.is_unsettled]
-            if lost := [entry for entry in unsettled if not self._settler.is_in_flight(entry)]:
+            unsettled = [other for other in entries if other.is_unsettled]
+            if lost := [other for other in unsettled if not self._settler.is_in_flight(other)]:
                 raise RentUnsettled(lost)
-            if unsettled or any(entry.pod_name == name for entry in entries):
+            if unsettled or any(other.pod_name == entry.pod_name for other in entries):
                 raise _InFlight
             judge(pods, entries, extensions)
 
-        entry = Entry(
-            account=account,
-            key_tag=self._identity.key_tag,
-            pod_name=name,
-            order=to_json(order),
-            asked=terms.asked,
-            idempotency_key=str(uuid4()),
-            known_pod_ids=[pod.id for pod in pods],
-            pod_count=pod_count(order),
-            created_at=self._lium.now(),
-            price_per_hour_usd=terms.price_per_hour_usd,
-            expected=terms.expected.to_json() if terms.expected != ANYTHING else None,
-            hours=terms.hours,
-        )
         return await self._journal.open().admit(entry, admit)
 
     async def _wait_for_others(self, account: str, seconds: float) -> None:

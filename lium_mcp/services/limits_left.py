@@ -99,6 +99,8 @@ async def refuse_without_room(account: Account, policy: Policy, ask: Ask) -> Non
         LiumError: the pods, or what was spent, cannot be read.
         LedgerUnavailable: the ledger cannot be read.
     """
+    if not policy.adds_up:
+        return
     judge = await find_judge(account, policy, ask)
     pods, _ = await account.renter.look()
     judge(pods, *await account.renter.standing())

@@ -5,19 +5,24 @@ from dataclasses import dataclass
 
 from lium_mcp.api import Executor, NotFound, Quote, QuoteLine, RouteMissing
 from lium_mcp.failures import ToolFailure
-from lium_mcp.rentals.selection import can_rent, describe_counts, has_price
 from lium_mcp.services.accounts import Account
+from lium_mcp.services.offers import can_rent, describe_counts, has_price
 
 
 @dataclass(frozen=True, slots=True)
 class PricedRental:
-    """What a rental costs, whatever the server says about it."""
+    """What a rental costs, whatever the server says about it.
+
+    Attributes:
+        is_quoted: Lium quoted it; else the price is worked out from the node's listing.
+    """
 
     gpu_count: int
     price_per_hour_usd: float
     total_usd: float
     lines: Sequence[QuoteLine]
     balance_must_exceed_usd: float | None
+    is_quoted: bool
 
 
 async def find_node(account: Account, executor_id: str) -> Executor:
@@ -58,12 +63,17 @@ async def quote_node(
     except (NotFound, RouteMissing):
         if volume_gb or backup_gb:
             raise  # servers from before the quote route: only the price of the GPUs can be worked out
-    price = quote.price_per_hour if quote else None
+    quoted_price = quote.price_per_hour if quote else None
+    price = quoted_price
     if price is None and has_price(node):
         price = (node.price_per_gpu or 0) * gpu_count
     if not price or price < 0:  # nothing is for nothing: 0 is no price
         raise ToolFailure("price_unknown", f"Lium says no price for node {node.id}.", "Choose another node.")
-    total = quote.total_usd if quote and quote.total_usd is not None else price * hours
     return PricedRental(
-        gpu_count, price, total, quote.lines if quote else (), quote.rent_balance_required_usd if quote else None
+        gpu_count=gpu_count,
+        price_per_hour_usd=price,
+        total_usd=quote.total_usd if quote and quote.total_usd is not None else price * hours,
+        lines=quote.lines if quote else (),
+        balance_must_exceed_usd=quote.rent_balance_required_usd if quote else None,
+        is_quoted=quoted_price is not None,
     )

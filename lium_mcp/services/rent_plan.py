@@ -1,20 +1,22 @@
 """From what a call of `rent_pod` asks for to an order with a price: which node, which template, within which limits.
 
-Everything that can be refused is refused here, before money is spent. It only reads, and may be done twice: once to ask
-a person, and once more to act on the answer.
+Everything that can be refused is refused here, before money is spent. A plan is made once: a person is asked about it,
+and after the answer only what may have moved is read again.
 """
 
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Annotated
 
 import anyio
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 from lium_mcp.api import (
     Backup,
     Executor,
+    LiumClient,
     LiumError,
     NoExecutorMatches,
     RentBySpecRequest,
@@ -29,44 +31,30 @@ from lium_mcp.api import (
 from lium_mcp.failures import ToolFailure
 from lium_mcp.figures import in_usd
 from lium_mcp.guard.policy import Ask, Policy
+from lium_mcp.inputs import LEAST_HOURS, OFFICIAL, ShortText
 from lium_mcp.rentals import PRICE_TOLERANCE_USD, NodeOrder, Order, SpecOrder, digest, whole_hours
-from lium_mcp.rentals.selection import (
-    NoDefaultTemplate,
-    NothingFits,
-    cheapest_matching,
-    default_template,
-    meets,
-    smallest_gpu_count,
-)
-from lium_mcp.results import Result
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.backing_up import PARTIAL, refuse_incomplete
 from lium_mcp.services.login_keys import PodKeys, find_public_keys
-from lium_mcp.services.offers import types_on_offer
+from lium_mcp.services.offers import Floors, NothingFits, cheapest_fitting, smallest_gpu_count, types_on_offer
 from lium_mcp.services.quotes import PricedRental, find_node, quote_node
 from lium_mcp.services.targets import find_free_volume, find_usable_template
 
 _MACHINES_SECONDS = 5.0
 
 
-class Wanted(Result):
-    """The request, checked for what cannot be expressed."""
+class Wish(Floors):
+    """What a caller wants to rent: the parameters of `rent_pod`."""
 
-    name: str
-    executor_id: str
-    gpu_type: str
-    gpu_count: int | None
-    max_usd_per_gpu_hour: float | None
-    min_vram_gb: float | None
-    min_ram_gb: float | None
-    min_disk_gb: float | None
-    country: str
-    docker_in_docker: bool
-    template: str
-    volume: str
-    backup_id: str
-    hours: float | None
-    enable_backups: bool
+    name: Annotated[ShortText, Field(min_length=1, description="Unique pod name.")]
+    executor_id: Annotated[ShortText, Field(description="Node from list_gpus.")] = ""
+    gpu_type: Annotated[ShortText, Field(description="Or cheapest of this model.")] = ""
+    gpu_count: Annotated[int | None, Field(ge=1, description="Default: fewest.")] = None
+    template: Annotated[ShortText, Field(description="Id, or name of your own.")] = ""
+    volume: Annotated[ShortText, Field(description="Mounted at /mnt.")] = ""
+    backup_id: Annotated[ShortText, Field(description="Restored at start.")] = ""
+    hours: Annotated[float | None, Field(ge=LEAST_HOURS, le=720, description="Lium removes it then.")] = None
+    enable_backups: Annotated[bool, OFFICIAL] = True
 
     @field_validator("country")
     @classmethod
@@ -89,8 +77,13 @@ class Wanted(Result):
 
     @property
     def digest(self) -> str:
-        """What the call is called in the ledger: the same call has the same."""
+        """A name for all that is wished: the same call has the same one, by which the ledger knows it."""
         return digest(self.model_dump(mode="json"))
+
+    @property
+    def for_one_node(self) -> Floors:
+        """What a node must have where the market is asked for one: one GPU where no number was said."""
+        return self.model_copy(update={"gpu_count": self.gpu_count or 1})
 
     @property
     def termination_hours(self) -> int | None:
@@ -119,42 +112,44 @@ class Plan:
     """An order that may be placed, and what it comes to.
 
     Attributes:
-        wanted: What was asked for, with the hours that the limits make of it.
+        wish: What was asked for, with the hours that the limits make of it.
         price_per_hour_usd: For all GPUs, as it is now; None where Lium picks the node and nothing
             needs to know it before the rent, or where nobody knows it.
         node: The node as the market lists it; where Lium picks it, the one that it should take.
         template: What runs there; None where Lium picks it.
         warnings: What to know before it is rented.
+        balance_usd: The balance when the person was asked about it; None where nobody was, or Lium does not say it.
     """
 
-    wanted: Wanted
+    wish: Wish
     order: Order
     gpu_count: int
     price_per_hour_usd: float | None
     node: Executor
     template: Template | None
     warnings: tuple[str, ...] = ()
+    balance_usd: float | None = None
 
     @property
     def ask(self) -> Ask:
         """What it would add to what the account is committed to; Lium takes whole hours at the rent."""
-        hours = self.wanted.termination_hours
+        hours = self.wish.termination_hours
         return Ask(self.price_per_hour_usd, float(hours) if hours else None)
 
     @property
     def is_pinned(self) -> bool:
         """Whether Lium picks the node, and is told a lower ceiling than the caller's: the price that was admitted."""
-        order, ceiling = self.order, self.wanted.max_usd_per_gpu_hour
+        order, ceiling = self.order, self.wish.max_usd_per_gpu_hour
         return isinstance(order, SpecOrder) and order.request.max_price_per_gpu_hour != ceiling
 
 
-async def make_plan(account: Account, policy: Policy, wanted: Wanted, *, priced: bool) -> Plan:
+async def make_plan(account: Account, policy: Policy, wish: Wish, *, priced: bool) -> Plan:
     """Find what to rent.
 
     Args:
         account: Whose money is spent.
         policy: The limits that hold.
-        wanted: What is asked for.
+        wish: What is asked for.
         priced: Whether the price has to be known, also where Lium picks the node.
 
     Raises:
@@ -162,24 +157,48 @@ async def make_plan(account: Account, policy: Policy, wanted: Wanted, *, priced:
         PolicyRefused: a limit leaves no room for it.
         LiumError: the API could not be read.
     """
-    wanted = wanted.model_copy(update={"hours": policy.life(wanted.hours)})
-    contents = await _contents(account, wanted)
-    if wanted.executor_id:
-        node = await find_node(account, wanted.executor_id)
+    wish = wish.model_copy(update={"hours": policy.life(wish.hours)})
+    contents = await _contents(account, wish)
+    if wish.executor_id:
+        node = await find_node(account, wish.executor_id)
     else:
-        offers = await _find_offers(account, wanted)
-        left_to_lium = await _leave_to_lium(account, policy, wanted, contents, offers, priced=priced)
+        offers = await _find_offers(account, wish)
+        left_to_lium = await _leave_to_lium(account, policy, wish, contents, offers, priced=priced)
         if left_to_lium is not None:
             return left_to_lium
-        node = _pick_node(policy, wanted, contents, offers.nodes)
+        node = _pick_node(policy, wish, offers.nodes)
     policy.check_gpu_type(node.gpu_name, node.vram_gb_per_gpu)
     policy.check_country(node.country_code)
-    quoted = await _price(account, wanted, node)
+    quoted = await _price(account, wish, node)
     policy.check_price(quoted.price_per_hour_usd)
     template = await _template(account, node, contents)
     policy.check_template(template.id)
-    order = _node_order(wanted, node, quoted.gpu_count, contents, template)
-    return Plan(wanted, order, quoted.gpu_count, quoted.price_per_hour_usd, node, template, contents.warnings)
+    order = _node_order(wish, node, quoted.gpu_count, contents, template)
+    return Plan(wish, order, quoted.gpu_count, quoted.price_per_hour_usd, node, template, contents.warnings)
+
+
+async def look_again(account: Account, policy: Policy, plan: Plan) -> Plan:
+    """A plan at the price of now: what else was agreed to does not move. Whether its node is still free, the rent says.
+
+    Raises:
+        As `make_plan`.
+    """
+    node, order = plan.node, plan.order
+    if isinstance(order, SpecOrder):
+        chosen = await account.lium.executors.select_by_spec(_at_most(order.request, plan.wish.max_usd_per_gpu_hour))
+        if chosen.selected_executor is None or chosen.selected_executor.id != node.id:
+            again = await make_plan(account, policy, plan.wish, priced=True)
+            return replace(again, balance_usd=plan.balance_usd)
+        price = chosen.price_per_hour
+        order = SpecOrder(_pinned(order.request, price, plan.wish))
+    else:
+        priced = await _price(account, plan.wish, node)
+        if not priced.is_quoted:  # so the price is that of the listing
+            node = await find_node(account, node.id)
+            priced = await _price(account, plan.wish, node)
+        price = priced.price_per_hour_usd
+    policy.check_price(price)
+    return replace(plan, node=node, order=order, price_per_hour_usd=price)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,14 +207,14 @@ class Offers:
 
     Attributes:
         nodes: Those that have one of them; at least one.
-        machine_names: Every GPU of the market, wanted or not.
+        machine_names: Every GPU of the market, wish or not.
     """
 
     nodes: Sequence[Executor]
     machine_names: Sequence[str]
 
 
-async def _find_offers(account: Account, wanted: Wanted) -> Offers:
+async def _find_offers(account: Account, wish: Wish) -> Offers:
     """Find what a GPU's name means on the market.
 
     Raises:
@@ -208,7 +227,7 @@ async def _find_offers(account: Account, wanted: Wanted) -> Offers:
     with suppress(LiumError), anyio.move_on_after(_MACHINES_SECONDS):
         names.update(machine.name for machine in await account.lium.machines.list())
     machine_names = sorted(name for name in names if name)
-    for part in gpu_names(wanted.gpu_type):
+    for part in gpu_names(wish.gpu_type):
         models = models_of(part, machine_names)
         if len(models) > 1:
             raise ToolFailure(
@@ -216,8 +235,8 @@ async def _find_offers(account: Account, wanted: Wanted) -> Offers:
                 f"{part} means several GPU models: {', '.join(models)}.",
                 "Name one of them with gpu_type.",
             )
-    nodes = [node for node in market if node.is_gpu(wanted.gpu_type)]
-    absent = [part for part in gpu_names(wanted.gpu_type) if not models_of(part, machine_names)]
+    nodes = [node for node in market if node.is_gpu(wish.gpu_type)]
+    absent = [part for part in gpu_names(wish.gpu_type) if not models_of(part, machine_names)]
     if nodes and absent:
         # "4090, D" may have been meant as one name: what is rented must not depend on a guess.
         raise ToolFailure(
@@ -228,88 +247,97 @@ async def _find_offers(account: Account, wanted: Wanted) -> Offers:
     if not nodes:
         raise ToolFailure(
             "no_gpu_matches",
-            f"No gpu_type on offer matches {wanted.gpu_type}; {types_on_offer(market, wanted.gpu_type)}.",
+            f"No gpu_type on offer matches {wish.gpu_type}; {types_on_offer(market, wish.gpu_type)}.",
             "Name one of these, or watch with list_gpus.",
         )
     return Offers(nodes, machine_names)
 
 
 async def _leave_to_lium(
-    account: Account, policy: Policy, wanted: Wanted, contents: Contents, offers: Offers, *, priced: bool
+    account: Account, policy: Policy, wish: Wish, contents: Contents, offers: Offers, *, priced: bool
 ) -> Plan | None:
     """Let Lium pick the node, where its reading of the request is ours; None where the node is to be picked here.
 
     A restore needs a path in the template's volume, so the template has to be known before the rent. Lium takes no
     lists of countries or GPUs, has other units for sizes, and may match names more loosely.
     """
-    sizes = (wanted.min_vram_gb, wanted.min_ram_gb, wanted.min_disk_gb)
-    if wanted.backup_id or policy.limits.allow_countries or policy.limits.allow_gpu_types or any(sizes):
+    sizes = (wish.min_vram_gb, wish.min_ram_gb, wish.min_disk_gb)
+    if wish.backup_id or policy.limits.allow_countries or policy.limits.allow_gpu_types or any(sizes):
         return None
-    shorts = {short_gpu_type(name) for name in matching_machine_names(wanted.gpu_type, offers.machine_names)}
-    if len(shorts) != 1 or is_matched_more_loosely(wanted.gpu_type, offers.machine_names):
+    shorts = {short_gpu_type(name) for name in matching_machine_names(wish.gpu_type, offers.machine_names)}
+    if len(shorts) != 1 or is_matched_more_loosely(wish.gpu_type, offers.machine_names):
         return None
     if not await account.lium.supports("rent_by_spec"):
         return None
     policy.check_template(contents.template.id if contents.template else None)
-    request = _spec_request(wanted, contents, shorts.pop())
+    request = _spec_request(wish, contents, shorts.pop())
     if not priced and not policy.limits.any:
-        node = _pick_node(policy, wanted, contents, offers.nodes)
-        return Plan(wanted, SpecOrder(request), request.gpu_count, None, node, contents.template, contents.warnings)
+        node = _pick_node(policy, wish, offers.nodes)
+        return Plan(wish, SpecOrder(request), request.gpu_count, None, node, contents.template, contents.warnings)
     try:
         chosen = await account.lium.executors.select_by_spec(request)
     except NoExecutorMatches:
         return None  # what it lacks is said in our own units
     taken = chosen.selected_executor
     listed = next((node for node in offers.nodes if taken and node.id == taken.id), None)
-    if taken is None or listed is None or not meets(listed, request):
+    if taken is None or listed is None or not wish.for_one_node.fit(listed):
         return None
-    if taken.gpu_name and not taken.is_gpu(wanted.gpu_type):
+    if taken.gpu_name and not taken.is_gpu(wish.gpu_type):
         return None
     price = chosen.price_per_hour
     policy.check_price(price)
-    if price is not None and (priced or (policy.limits.any and not policy.shadow)):
-        # If the node is taken meanwhile, Lium tries the next: not at another price.
-        ceilings = (price / request.gpu_count + PRICE_TOLERANCE_USD, request.max_price_per_gpu_hour)
-        ceiling = min(ceiling for ceiling in ceilings if ceiling is not None)
-        request = request.model_copy(update={"max_price_per_gpu_hour": ceiling})
-    return Plan(wanted, SpecOrder(request), request.gpu_count, price, listed, contents.template, contents.warnings)
+    if priced or (policy.limits.any and not policy.shadow):
+        request = _pinned(request, price, wish)
+    return Plan(wish, SpecOrder(request), request.gpu_count, price, listed, contents.template, contents.warnings)
 
 
-async def _contents(account: Account, wanted: Wanted) -> Contents:
+def _pinned(request: RentBySpecRequest, price_per_hour_usd: float | None, wish: Wish) -> RentBySpecRequest:
+    """The request at the price that was found: if the node is taken meanwhile, Lium tries the next one."""
+    if price_per_hour_usd is None:
+        return _at_most(request, wish.max_usd_per_gpu_hour)
+    ceilings = (price_per_hour_usd / request.gpu_count + PRICE_TOLERANCE_USD, wish.max_usd_per_gpu_hour)
+    return _at_most(request, min(ceiling for ceiling in ceilings if ceiling is not None))
+
+
+def _at_most(request: RentBySpecRequest, usd_per_gpu_hour: float | None) -> RentBySpecRequest:
+    return request.model_copy(update={"max_price_per_gpu_hour": usd_per_gpu_hour})
+
+
+async def _contents(account: Account, wish: Wish) -> Contents:
     """Find what goes into the pod; whatever is missing is refused before money is spent."""
-    volume = await find_free_volume(account, wanted.volume) if wanted.volume else None
+    volume = await find_free_volume(account, wish.volume) if wish.volume else None
     backup: Backup | None = None
-    if wanted.backup_id:
-        backup = await account.lium.backups.get(wanted.backup_id)
+    if wish.backup_id:
+        backup = await account.lium.backups.get(wish.backup_id)
         refuse_incomplete(backup)
     return Contents(
         keys=await find_public_keys(account),
-        template=await find_usable_template(account, wanted.template) if wanted.template else None,
+        template=await find_usable_template(account, wish.template) if wish.template else None,
         volume_id=volume.id if volume else None,
         is_backup_partial=backup is not None and backup.is_partial,
     )
 
 
-def _pick_node(policy: Policy, wanted: Wanted, contents: Contents, nodes: Sequence[Executor]) -> Executor:
-    spec = _spec_request(wanted, contents, wanted.gpu_type)
+def _pick_node(policy: Policy, wish: Wish, nodes: Sequence[Executor]) -> Executor:
+    floors = wish.for_one_node
     of_type = [node for node in nodes if policy.admits_gpu_type(node.gpu_name, node.vram_gb_per_gpu)]
     if not of_type:
         policy.check_gpu_type(nodes[0].gpu_name, nodes[0].vram_gb_per_gpu)
     try:
-        return cheapest_matching(of_type, spec, lambda node: policy.admits_country(node.country_code))
+        return cheapest_fitting(of_type, floors, lambda node: policy.admits_country(node.country_code))
     except NothingFits as error:
         with suppress(NothingFits):  # else it is not for the countries
-            policy.check_country(cheapest_matching(of_type, spec).country_code)
+            policy.check_country(cheapest_fitting(of_type, floors).country_code)
         raise ToolFailure(
             "no_gpu_matches", f"{error}.", "Relax a floor or the ceiling, or watch with list_gpus."
         ) from error
 
 
-async def _price(account: Account, wanted: Wanted, node: Executor) -> PricedRental:
-    count = wanted.gpu_count or (smallest_gpu_count(node) if wanted.executor_id else 1)
-    priced = await quote_node(account, node, hours=wanted.hours or 1, gpu_count=count)
+async def _price(account: Account, wish: Wish, node: Executor) -> PricedRental:
+    count = wish.gpu_count or (smallest_gpu_count(node) if wish.executor_id else 1)
+    priced = await quote_node(account, node, hours=wish.hours or 1, gpu_count=count)
     per_gpu = priced.price_per_hour_usd / count
-    ceiling = wanted.max_usd_per_gpu_hour
+    ceiling = wish.max_usd_per_gpu_hour
     if ceiling is not None and per_gpu > ceiling:
         raise ToolFailure(
             "price_above_ceiling",
@@ -330,18 +358,18 @@ async def _template(account: Account, node: Executor, contents: Contents) -> Tem
         ) from error
 
 
-def _node_order(wanted: Wanted, node: Executor, count: int, contents: Contents, template: Template) -> NodeOrder:
+def _node_order(wish: Wish, node: Executor, count: int, contents: Contents, template: Template) -> NodeOrder:
     request = RentRequest(
-        pod_name=wanted.name,
+        pod_name=wish.name,
         template_id=template.id,
         user_public_key=contents.keys.public,
         volume_id=contents.volume_id,
-        backup_log_id=wanted.backup_id or None,
-        restore_path=restore_path(template) if wanted.backup_id else None,
+        backup_log_id=wish.backup_id or None,
+        restore_path=restore_path(template) if wish.backup_id else None,
         gpu_count=count,
         enable_volume_encryption=template.supports_volume_encryption is True,
-        enable_backups=wanted.enable_backups,
-        termination_hours=wanted.termination_hours,
+        enable_backups=wish.enable_backups,
+        termination_hours=wish.termination_hours,
     )
     return NodeOrder(node.id, request)
 
@@ -351,22 +379,54 @@ def restore_path(template: Template) -> str:
     return f"{template.volume_root.rstrip('/')}/restored"
 
 
-def _spec_request(wanted: Wanted, contents: Contents, gpu_type: str) -> RentBySpecRequest:
+def _spec_request(wish: Wish, contents: Contents, gpu_type: str) -> RentBySpecRequest:
     chosen = contents.template
     return RentBySpecRequest(
         gpu_type=gpu_type,
-        gpu_count=wanted.gpu_count or 1,
-        min_vram_gb=wanted.min_vram_gb,
-        min_ram_gb=wanted.min_ram_gb,
-        min_disk_gb=wanted.min_disk_gb,
-        max_price_per_gpu_hour=wanted.max_usd_per_gpu_hour,
-        country=wanted.country or None,
-        docker_in_docker=wanted.docker_in_docker or None,
-        pod_name=wanted.name,
+        gpu_count=wish.gpu_count or 1,
+        min_vram_gb=wish.min_vram_gb,
+        min_ram_gb=wish.min_ram_gb,
+        min_disk_gb=wish.min_disk_gb,
+        max_price_per_gpu_hour=wish.max_usd_per_gpu_hour,
+        country=wish.country or None,
+        docker_in_docker=wish.docker_in_docker or None,
+        pod_name=wish.name,
         template_id=chosen.id if chosen else None,
         user_public_key=contents.keys.public,
         volume_id=contents.volume_id,
         enable_volume_encryption=chosen is None or chosen.supports_volume_encryption is True,
-        enable_backups=wanted.enable_backups,
-        termination_hours=wanted.termination_hours,
+        enable_backups=wish.enable_backups,
+        termination_hours=wish.termination_hours,
     )
+
+
+_PLATFORM_VERIFIED = "VERIFY_SUCCESS"
+
+
+class NoDefaultTemplate(Exception):
+    """The API recommends no image for a node that a template of the platform runs."""
+
+
+async def default_template(lium: LiumClient, node: Executor) -> Template:
+    """The platform's own template for a node's GPU and driver (`GET /executors/default-docker-image`).
+
+    Public templates are named by whoever publishes them, and one with the recommended image may run other commands at
+    start: only templates that the platform itself verified are taken.
+
+    Raises:
+        NoDefaultTemplate: none fits; the caller has to name a template.
+        LiumError: the API could not be read.
+    """
+    driver = node.specs.gpu.driver if node.specs and node.specs.gpu else None
+    images = await lium.executors.default_images(gpu_model=node.machine_name, driver_version=driver)
+    # The platform verifies private templates too: those are somebody's own work, whatever image they start.
+    verified = [
+        template
+        for template in await lium.templates.list()
+        if template.status == _PLATFORM_VERIFIED and template.is_private is not True
+    ]
+    for image in images:
+        for template in verified:
+            if (template.docker_image, template.docker_image_tag) == (image.docker_image, image.docker_image_tag):
+                return template
+    raise NoDefaultTemplate

@@ -8,22 +8,25 @@ from typing import Literal
 
 import anyio
 
-from lium_mcp.api import Executor, LiumError, Pod, PodDetail, RentOutcomeUnknown, gpu_names
+from lium_mcp.api import Executor, LiumError, NoExecutorMatches, Pod, PodDetail, RentOutcomeUnknown, gpu_names
 from lium_mcp.failures import ToolFailure
 from lium_mcp.figures import in_usd
 from lium_mcp.guard.consent import NOTHING_TO_ASK, Question
 from lium_mcp.guard.policy import Policy
 from lium_mcp.rentals import DEARER, PRICE_TOLERANCE_USD, Expected, NodeOrder, Rental
-from lium_mcp.rentals.selection import has_price
 from lium_mcp.results import Result, Usd
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.dropped_settings import SSH_PORT, dropped_settings
+from lium_mcp.services.limits_left import find_judge, refuse_without_room
+from lium_mcp.services.login_keys import register_public_keys
 from lium_mcp.services.node_warnings import node_warnings
+from lium_mcp.services.offers import has_price
 from lium_mcp.services.pod_details import PodView, describe_start, gone_view, pod_view
 from lium_mcp.services.pod_states import ObservedPod, judge, judge_gone, settled
 from lium_mcp.services.polling import Poller
+from lium_mcp.services.questions import at_most_usd, quoted
 from lium_mcp.services.readiness import read_pod, wait_for_ssh
-from lium_mcp.services.rent_plan import Plan, Wanted, make_plan
+from lium_mcp.services.rent_plan import Plan, Wish, look_again, make_plan
 
 log = logging.getLogger(__name__)
 
@@ -59,27 +62,98 @@ class RentedPod(Result):
     next: str | None = None
 
 
-async def describe_balance_after(account: Account, price_per_hour_usd: float | None, hours: float | None) -> str:
-    """Say what is left of the balance after a rent; empty where Lium does not say the balance."""
-    balance = (await account.lium.account.me()).balance
-    if balance is None:
+async def plan_to_ask(account: Account, policy: Policy, wish: Wish, asked: Question | None) -> Plan:
+    """Plan a rent that a person is to be asked about, or look again at the plan that they have been asked about.
+
+    Raises:
+        ToolFailure, PolicyRefused, LiumError, LedgerUnavailable: as `make_plan`, and where the limits leave no room
+            now, since what they refuse is no question.
+    """
+    if asked is not None and isinstance(asked.subject, Plan):
+        return await look_again(account, policy, asked.subject)
+    plan = await make_plan(account, policy, wish, priced=True)
+    await refuse_without_room(account, policy, plan.ask)
+    return replace(plan, balance_usd=(await account.renter.me()).balance)
+
+
+def question_about(plan: Plan) -> Question:
+    """What a person is asked before a rent."""
+    wish, node = plan.wish, plan.node
+    price = None if plan.price_per_hour_usd is None else at_most_usd(plan.price_per_hour_usd)
+    # Where the caller left the choice to the market, it may fall on another node by the time of the answer.
+    where, known = "the cheapest node that fits", list[str]()
+    if wish.executor_id:
+        where = f"node {node.id} ({quoted(node.country_code or 'country unknown')})"
+        known = node_warnings(node)
+    cost = f"at most {in_usd(price)} an hour" if price is not None else "a price that Lium does not say"
+    text = f"Rent pod {quoted(wish.name)}: {plan.gpu_count}x {node.gpu_type} on {where} for {cost}? "
+    if wish.hours is None:
+        text += "It has no removal time: it bills until somebody removes it."
+    else:
+        text += f"Lium removes it {wish.hours:g} hours after it starts"
+        text += f": at most {in_usd(price * wish.hours)} in all." if price is not None else "."
+    text += _balance_after(plan.balance_usd, price, wish.hours)
+    return Question(" ".join((text, *known, *plan.warnings)), price_per_hour_usd=price, subject=plan)
+
+
+def _balance_after(balance_usd: float | None, price_per_hour_usd: float | None, hours: float | None) -> str:
+    if balance_usd is None:
         return ""
-    # Rounded before, so that the sentence reads the same while other pods bill some cents.
-    rounded = round(balance)
+    now = f" The balance is about ${balance_usd:.0f}"
     if price_per_hour_usd is None or hours is None:
-        return f" The balance is about ${rounded}."
-    return f" The balance is about ${rounded}, and about ${rounded - price_per_hour_usd * hours:.0f} after that."
+        return f"{now}."
+    return f"{now}, and about ${round(balance_usd) - price_per_hour_usd * hours:.0f} after that."
 
 
-async def prepare(account: Account, policy: Policy, agreed: Question | None, wanted: Wanted) -> Plan:
-    """Plan a rent that a person may have agreed to.
+async def agreed_plan(account: Account, policy: Policy, agreed: Question | None, wish: Wish) -> Plan:
+    """The plan that a person has agreed to; where nobody was asked, one that is made now.
 
     Raises:
         ToolFailure, PolicyRefused, LiumError: as `make_plan`, and where it costs more than was agreed to.
     """
-    plan = await make_plan(account, policy, wanted, priced=agreed is not None)
+    plan = agreed.subject if agreed is not None else None
+    if not isinstance(plan, Plan):
+        plan = await make_plan(account, policy, wish, priced=agreed is not None)
     refuse_dearer(agreed, plan.price_per_hour_usd)
     return plan
+
+
+async def rent(
+    account: Account, policy: Policy, poller: Poller, agreed: Question | None, plan: Plan, wait_seconds: float
+) -> RentedPod:
+    """Carry a plan out, and wait until the pod runs.
+
+    Raises:
+        ToolFailure: it was refused, or came out as something that must not stay, or nobody knows what came of it.
+        PolicyRefused, PodNameTaken, RentUnsettled, AccountUnknown, LedgerUnavailable, LiumError: as `Renter.rent`.
+    """
+    wish, expected = plan.wish, expected_of(policy, agreed, plan)
+    try:
+        async with account.renter.rent(
+            plan.order,
+            asked=wish.digest,
+            price_per_hour_usd=plan.price_per_hour_usd,
+            expected=expected,
+            hours=wish.hours,
+            find_judge=lambda: find_judge(account, policy, plan.ask),
+        ) as rental:
+            if not rental.earlier:
+                await register_public_keys(account)
+            # A pod of an earlier call has its own terms.
+            mine = None if rental.earlier else (plan, expected)
+            return await follow_rental(account, poller, rental, wish, mine, wait_seconds)
+    except RentOutcomeUnknown as unknown:
+        raise outcome_unknown(wish.name, unknown) from unknown
+    except NoExecutorMatches as taken:
+        if not plan.is_pinned:
+            raise
+        raise ToolFailure(
+            "price_changed",
+            f"The node that was found for {in_usd(plan.price_per_hour_usd or 0, 4)} an hour was taken in this moment, "
+            "and no other costs as little.",
+            "Call again: the next one is held against the limits anew.",
+            request_id=taken.request_id,
+        ) from taken
 
 
 def refuse_dearer(agreed: Question | None, price_per_hour_usd: float | None) -> None:
@@ -124,7 +198,7 @@ async def follow_rental(
     account: Account,
     poller: Poller,
     rental: Rental,
-    wanted: Wanted,
+    wish: Wish,
     mine: tuple[Plan, Expected] | None,
     wait_seconds: float,
 ) -> RentedPod:
@@ -162,12 +236,12 @@ async def follow_rental(
     restore = plan.order.request.restore_path if plan and isinstance(plan.order, NodeOrder) else None
     if restore:
         warnings.append(f"The backup is being restored into {restore}: leave it alone until list_restores says done.")
-    if wanted.hours and not pod.is_terminal and not gone and not rental.earlier:
-        pod, warning = await _fix_removal(account, rental, pod, wanted.hours)
+    if wish.hours and not pod.is_terminal and not gone and not rental.earlier:
+        pod, warning = await _fix_removal(account, rental, pod, wish.hours)
         warnings += warning
     observed = None if gone else await _observe(account, poller, pod, ends_at if wait_seconds else None)
     is_there = observed is not None and (pod.is_ready or not pod.is_terminal)
-    if wanted.hours is None and pod.removal_scheduled_at is None and is_there:
+    if wish.hours is None and pod.removal_scheduled_at is None and is_there:
         warnings.append("No removal time is set: it bills until remove_pod or schedule_pod_removal.")
     observed = observed or judge_gone(await gone_view(account, pod))
     return RentedPod(
@@ -217,17 +291,17 @@ def ceiling_per_hour_usd(
 
 def expected_of(policy: Policy, agreed: Question | None, plan: Plan) -> Expected:
     """What the pod must be to be kept."""
-    wanted, limits = plan.wanted, policy.limits
-    per_gpu = wanted.max_usd_per_gpu_hour
+    wish, limits = plan.wish, policy.limits
+    per_gpu = wish.max_usd_per_gpu_hour
     own = None if per_gpu is None else per_gpu * plan.gpu_count
     is_bound = not policy.shadow
     return Expected(
-        gpu_types=tuple(gpu_names(wanted.gpu_type)) or ((plan.node.gpu_name,) if plan.node.gpu_name else ()),
+        gpu_types=tuple(gpu_names(wish.gpu_type)) or ((plan.node.gpu_name,) if plan.node.gpu_name else ()),
         allowed_gpu_types=tuple(sorted(limits.allow_gpu_types)) if is_bound else (),
         gpu_count=plan.gpu_count,
-        min_vram_gb=wanted.min_vram_gb,
-        min_ram_gb=wanted.min_ram_gb,
-        countries=(wanted.country,) if wanted.country else tuple(sorted(limits.allow_countries)) if is_bound else (),
+        min_vram_gb=wish.min_vram_gb,
+        min_ram_gb=wish.min_ram_gb,
+        countries=(wish.country,) if wish.country else tuple(sorted(limits.allow_countries)) if is_bound else (),
         template_id=plan.order.request.template_id if isinstance(plan.order, NodeOrder) or plan.template else None,
         template_image=plan.template.image if plan.template else None,
         ceiling_per_hour_usd=ceiling_per_hour_usd(policy, agreed, plan.price_per_hour_usd, own),
@@ -332,7 +406,7 @@ def _foreseen(plan: Plan, node: Executor | None) -> list[str]:
 
 def would_rent(plan: Plan) -> RentedPod:
     """Show a plan that is not carried out."""
-    price, hours = plan.price_per_hour_usd, plan.wanted.hours
+    price, hours = plan.price_per_hour_usd, plan.wish.hours
     return RentedPod(
         outcome="dry_run",
         executor_id=plan.node.id,

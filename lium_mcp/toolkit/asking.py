@@ -5,7 +5,7 @@ SDK, which runs the resolver, puts its question where the protocol has its place
 """
 
 import inspect
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,6 +15,7 @@ from mcp.server.mcpserver import Context, Elicit
 
 from lium_mcp.guard.confirm import Yes, ask, can_ask, later, refuse_unless_yes, unavailable
 from lium_mcp.guard.consent import NOTHING_TO_ASK, NotConfirmed, Question
+from lium_mcp.rentals import digest
 from lium_mcp.services.failure_words import FAILURES
 from lium_mcp.services.polling import READ_LIMIT_SECONDS, time_limit
 from lium_mcp.text import clean
@@ -45,20 +46,21 @@ def make_resolver(tool: str, asks: Asks, runtime: Runtime, names: Collection[str
                     raise unavailable(context, tool)
                 return _Before()
 
-            async def question() -> Question | None:
+            async def question(asked: Question | None) -> Question | None:
                 with time_limit(READ_LIMIT_SECONDS):
-                    made = await asks(call, **arguments)
+                    made = await asks(replace(call, asked=asked), **arguments)
                 return made and replace(made, text=call.redact(clean(made.text)))
 
-            asked = await question()
+            name = _name(call, tool, arguments)
+            asked = await question(runtime.questions.take(name) if context.input_responses else None)
             if asked is None:
                 return _Before(question=NOTHING_TO_ASK)
             _question.set(asked)
             marker = later(context, asked)
             if marker is not None:
+                runtime.questions.keep(name, asked)
                 return marker
-            await ask(context, asked, question)
-            return _Before(question=asked)
+            return _Before(question=await ask(context, asked, lambda: question(asked)))
         except FAILURES as error:
             return _Before(failure=error)
 
@@ -67,6 +69,11 @@ def make_resolver(tool: str, asks: Asks, runtime: Runtime, names: Collection[str
     resolve.__signature__ = inspect.Signature([context_parameter, *parameters])  # type: ignore[attr-defined]
     resolve.__annotations__ = {"context": Context[Any, Any]}
     return resolve
+
+
+def _name(call: Call, tool: str, arguments: Mapping[str, Any]) -> str:
+    """What a call is about: the same for no other account, tool or arguments."""
+    return digest([call.renter.key_tag, tool, {name: repr(value) for name, value in arguments.items()}])
 
 
 def agreed(answer: ElicitationResult[Any] | None) -> Question | None:

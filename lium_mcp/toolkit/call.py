@@ -10,6 +10,7 @@ import anyio
 from mcp.server.mcpserver import Context
 
 from lium_mcp.api import Clock, LiumClient
+from lium_mcp.guard.confirm import STATE_SECONDS
 from lium_mcp.guard.consent import Mode as ConfirmMode
 from lium_mcp.guard.consent import Question
 from lium_mcp.guard.policy import Policy
@@ -21,6 +22,7 @@ from lium_mcp.services.polling import Poller, Stop
 from lium_mcp.text import clean, shortened
 
 _PROGRESS_CHARACTERS = 300
+_MOST_OPEN_QUESTIONS = 100
 
 
 class Background:
@@ -52,6 +54,28 @@ class Background:
         await asyncio.gather(*(task for task, _ in running), return_exceptions=True)
 
 
+class OpenQuestions:
+    """Questions whose answers come with later calls, so that what was worked out for one is not worked out again."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._open: dict[str, tuple[float, Question]] = {}
+
+    def keep(self, name: str, question: Question) -> None:
+        """Remember a question by the call that it is about."""
+        now = self._clock.monotonic()
+        self._open = {kept: row for kept, row in self._open.items() if row[0] > now}
+        self._open.pop(name, None)
+        while len(self._open) >= _MOST_OPEN_QUESTIONS:
+            del self._open[next(iter(self._open))]
+        self._open[name] = now + STATE_SECONDS, question
+
+    def take(self, name: str) -> Question | None:
+        """Forget a question, and return it."""
+        until, question = self._open.pop(name, (0.0, None))
+        return question if until > self._clock.monotonic() else None
+
+
 @dataclass(frozen=True, slots=True)
 class Runtime:
     """What all calls of one server share.
@@ -64,6 +88,7 @@ class Runtime:
         final_backups: The last backups that removals began, by pod: the backup, and when it began.
         stop: Ends all waits.
         background: What goes on between calls.
+        questions: Which questions are open.
     """
 
     account: Callable[[], Account]
@@ -75,6 +100,10 @@ class Runtime:
     final_backups: FinalBackups = field(default_factory=dict)
     stop: Stop = field(default_factory=Stop)
     background: Background = field(default_factory=Background)
+    questions: OpenQuestions = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "questions", OpenQuestions(self.clock))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +112,13 @@ class Call:
 
     Attributes:
         agreed: The question that a person said yes to; None where nobody was asked.
+        asked: The question to which the answer has come, where it is made anew; None where it is made first.
     """
 
     runtime: Runtime
     context: Context[Any, Any] | None = None
     agreed: Question | None = None
+    asked: Question | None = None
 
     @property
     def account(self) -> Account:

@@ -3,35 +3,18 @@
 from collections.abc import Sequence
 from typing import Annotated, Any, Final, TypeVar
 
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import AfterValidator, Field
 
 from lium_mcp.api import Rows
 from lium_mcp.failures import ToolFailure
-from lium_mcp.text import clean
+from lium_mcp.inputs import ShortText, _visible
 
 T = TypeVar("T")
 
 DEFAULT_WAIT_SECONDS: Final = 45
 
-_MOST_CHARACTERS: Final = 200
-_MOST_PATH_CHARACTERS: Final = 2048
-_MOST_LINE_CHARACTERS: Final = 32_768
-_MOST_ITEMS: Final = 500
 _MOST_CURSOR_DIGITS: Final = 9
 
-
-def _visible(text: str) -> str:
-    if clean(text) != text or "\n" in text or "\t" in text:
-        raise ValueError("holds control or invisible characters")
-    return text
-
-
-ShortText = Annotated[
-    str, StringConstraints(strip_whitespace=True, max_length=_MOST_CHARACTERS), AfterValidator(_visible)
-]
-FilePath = Annotated[str, Field(max_length=_MOST_PATH_CHARACTERS), AfterValidator(_visible)]
-Line = Annotated[str, Field(max_length=_MOST_LINE_CHARACTERS)]
-Few: Final = Field(max_length=_MOST_ITEMS)
 
 PodName = Annotated[ShortText, Field(min_length=1, description="Pod id, or a name that only one pod has.")]
 WaitSeconds = Annotated[int, Field(ge=0, le=600, description="0 returns at once.")]
@@ -59,10 +42,6 @@ def incomplete(rows: Rows[Any]) -> str | None:
     missing = ["Lium's list did not come to an end: there may be more."] if rows.truncated else []
     missing += [f"{rows.skipped} rows of it could not be read."] if rows.skipped else []
     return " ".join(missing) or None
-
-
-LEAST_HOURS = 0.1
-"""The shortest life to rent for: within less, a pod that has to boot is of no use to anybody."""
 
 
 VolumeName = Annotated[ShortText, Field(min_length=1, description="Volume id, or a name that only one has.")]

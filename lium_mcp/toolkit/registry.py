@@ -4,10 +4,10 @@ A toolset file makes one `Toolset` and declares its tools on it; the server pick
 """
 
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar, get_type_hints
 
 from mcp.server.elicitation import ElicitationResult
 from mcp.server.mcpserver import Context, Resolve
@@ -15,10 +15,11 @@ from mcp.server.mcpserver.resolve import build_resolver_plans
 from mcp.server.mcpserver.tools import Tool
 from mcp.types import CallToolResult, ToolAnnotations
 from mcp.types import Tool as ListedTool
-from pydantic import create_model
+from pydantic import BaseModel, create_model
 
 from lium_mcp.api.wire import noting_changes
 from lium_mcp.failures import NOTHING_CHANGED
+from lium_mcp.guard.consent import Question
 from lium_mcp.rentals import BEING_SETTLED
 from lium_mcp.results import Result
 from lium_mcp.services.failure_words import CHANGED_BEFORE, FAILURES, as_failure
@@ -63,6 +64,22 @@ class ToolSpec:
         return self.function.__name__
 
     @property
+    def models(self) -> dict[str, type[BaseModel]]:
+        """Parameters of the function that are models: agents give their fields one by one."""
+        return _models(self.function)
+
+    def gathered(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments as agents give them, as the function takes them."""
+        taken = dict(arguments)
+        for parameter, model in self.models.items():
+            taken[parameter] = model(**{name: taken.pop(name) for name in model.model_fields})
+        return taken
+
+    async def question(self, call: Call, **arguments: Any) -> Question | None:  # noqa: ANN401 - those of the tool
+        """What a person is asked before; None where there is nothing to ask."""
+        return None if self.asks is None else await self.asks(call, **self.gathered(arguments))
+
+    @property
     def read_only(self) -> bool:
         """Whether it changes nothing and spends nothing."""
         return bool(self.hints.read_only_hint)
@@ -104,7 +121,7 @@ def bind(spec: ToolSpec, runtime: Runtime) -> Tool:
             if question is not None:
                 call, arguments = replace(call, agreed=question), {**arguments, **question.pins}
             with time_limit(limit_seconds), noting_changes() as changes:
-                return render(await spec.function(call, **arguments), redact)
+                return render(await spec.function(call, **spec.gathered(arguments)), redact)
         except FAILURES as error:
             failure = as_failure(error)
             if failure.effect == NOTHING_CHANGED and changes:
@@ -118,7 +135,7 @@ def bind(spec: ToolSpec, runtime: Runtime) -> Tool:
     if spec.asks is None or runtime.confirm == "never":
         return tool
     names = [field.alias or name for name, field in tool.fn_metadata.arg_model.model_fields.items()]
-    answers = {_ANSWER: (Resolve(make_resolver(spec.name, spec.asks, runtime, names)), True)}
+    answers = {_ANSWER: (Resolve(make_resolver(spec.name, spec.question, runtime, names)), True)}
     plans = build_resolver_plans(answers, set(names))
     return tool.model_copy(update={"resolved_params": answers, "resolver_plans": plans})
 
@@ -132,7 +149,8 @@ def publish(spec: ToolSpec) -> Tool:
 
     signature = inspect.signature(spec.function, eval_str=True)
     result_model = signature.return_annotation
-    parameters = [item for item in signature.parameters.values() if item.annotation is not Call]
+    parameters = [item for listed in signature.parameters.values() for item in _as_listed(listed, spec.models)]
+    parameters.sort(key=lambda item: item.default is not inspect.Parameter.empty)  # what must be given comes first
     context_parameter = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=Context[Any, Any])
     published = signature.replace(
         parameters=[context_parameter, *(item.replace(kind=inspect.Parameter.KEYWORD_ONLY) for item in parameters)],
@@ -155,6 +173,32 @@ def publish(spec: ToolSpec) -> Tool:
     if metadata.output_schema is not None:
         metadata.output_schema = plain(metadata.output_schema)
     return tool
+
+
+@cache
+def _models(function: ToolFunction) -> dict[str, type[BaseModel]]:
+    parameters = inspect.signature(function, eval_str=True).parameters.values()
+    models = ((item.name, item.annotation) for item in parameters)
+    return {name: kind for name, kind in models if isinstance(kind, type) and issubclass(kind, BaseModel)}
+
+
+def _as_listed(parameter: inspect.Parameter, models: Mapping[str, type[BaseModel]]) -> list[inspect.Parameter]:
+    """A parameter of a function as agents see it: none for the call, one for each field of a model."""
+    if parameter.annotation is Call:
+        return []
+    if parameter.name not in models:
+        return [parameter]
+    model = models[parameter.name]
+    kinds = get_type_hints(model, include_extras=True)
+    return [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            annotation=kinds[name],
+            default=inspect.Parameter.empty if field.is_required() else field.default,
+        )
+        for name, field in model.model_fields.items()
+    ]
 
 
 def as_listed(tool: Tool) -> ListedTool:

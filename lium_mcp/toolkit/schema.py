@@ -5,12 +5,12 @@ absent. A schema of answers is for programs, and says no more than which fields 
 """
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
+
+from lium_mcp.inputs import UNLISTED
 
 JsonSchema = dict[str, Any]
 
-UNLISTED: Final = "x-unlisted"
-"""Marks a parameter that is taken but not listed: `Field(json_schema_extra={UNLISTED: True})`."""
 
 _NULL: JsonSchema = {"type": "null"}
 

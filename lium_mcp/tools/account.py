@@ -9,10 +9,11 @@ from lium_mcp.api import SshKey
 from lium_mcp.api.ssh_keys import KINDS, bare_keys, fingerprint, is_whole
 from lium_mcp.failures import ToolFailure
 from lium_mcp.figures import rounded
+from lium_mcp.inputs import ShortText
 from lium_mcp.results import Result, Usd, UtcTime
 from lium_mcp.services.pod_details import unknown_billing, unpriced
 from lium_mcp.toolkit.call import Call
-from lium_mcp.toolkit.parameters import Cursor, Limit, ShortText, page
+from lium_mcp.toolkit.parameters import Cursor, Limit, page
 from lium_mcp.toolkit.registry import READS, WRITES, Toolset
 
 toolset = Toolset("account")

@@ -7,6 +7,7 @@ from typing import Annotated, Final
 from pydantic import Field
 
 from lium_mcp.api import BackupSchedule, LiumError, Pod
+from lium_mcp.inputs import ShortText
 from lium_mcp.results import Result, UtcTime, note_on
 from lium_mcp.services.backing_up import (
     DEFAULT_EVERY_HOURS,
@@ -46,7 +47,6 @@ from lium_mcp.toolkit.parameters import (
     Cursor,
     Limit,
     PodName,
-    ShortText,
     WaitSeconds,
     incomplete,
     page,

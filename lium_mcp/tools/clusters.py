@@ -22,13 +22,14 @@ from lium_mcp.failures import ToolFailure
 from lium_mcp.figures import in_usd
 from lium_mcp.guard.consent import Question
 from lium_mcp.guard.policy import Ask
-from lium_mcp.rentals import ClusterOrder, Expected, Rental, Terms, digest, whole_hours
-from lium_mcp.rentals.selection import has_price
+from lium_mcp.inputs import LEAST_HOURS, ShortText
+from lium_mcp.rentals import ClusterOrder, Expected, Rental, digest, whole_hours
 from lium_mcp.results import Result, Usd, note_on
 from lium_mcp.services.dropped_settings import dropped_settings
 from lium_mcp.services.limits_left import find_judge, refuse_without_room
 from lium_mcp.services.login_keys import PodKeys, find_public_keys
 from lium_mcp.services.node_warnings import NodeFlaws, flaws, node_warnings
+from lium_mcp.services.offers import has_price
 from lium_mcp.services.pod_details import Outcome
 from lium_mcp.services.polling import READ_LIMIT_SECONDS, time_limit
 from lium_mcp.services.questions import ask_to_remove_cluster, at_most_usd, quoted
@@ -42,7 +43,7 @@ from lium_mcp.services.renting import (
 )
 from lium_mcp.services.targets import find_usable_template
 from lium_mcp.toolkit.call import Call
-from lium_mcp.toolkit.parameters import LEAST_HOURS, Cursor, Limit, ShortText, page
+from lium_mcp.toolkit.parameters import Cursor, Limit, page
 from lium_mcp.toolkit.registry import DESTROYS, READS, WRITES, Toolset
 
 toolset = Toolset("clusters")
@@ -194,10 +195,14 @@ async def rent_cluster(
         return await _rented(call, ready, None)
     refuse_dearer(call.agreed, ready.price_per_hour_usd)
     expected = _expected(call, ready)
-    terms = Terms(asked, ready.price_per_hour_usd, expected, ready.hours)
     try:
         async with call.renter.rent(
-            ClusterOrder(ready.request), terms, lambda: find_judge(call.account, call.policy, ready.ask)
+            ClusterOrder(ready.request),
+            asked=asked,
+            price_per_hour_usd=ready.price_per_hour_usd,
+            expected=expected,
+            hours=ready.hours,
+            find_judge=lambda: find_judge(call.account, call.policy, ready.ask),
         ) as rental:
             return await _rented(call, rental, None if rental.earlier else ready)
     except RentOutcomeUnknown as unknown:

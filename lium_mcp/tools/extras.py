@@ -8,6 +8,7 @@ from lium_mcp.api import FeedbackRequest as Feedback
 from lium_mcp.api import GpuResetOutcome, GpuResetState, PodDetail, matching_machine_names
 from lium_mcp.api.wire import hiding
 from lium_mcp.failures import ToolFailure
+from lium_mcp.inputs import Few, ShortText
 from lium_mcp.results import Result, UtcTime, note_on
 from lium_mcp.services.backup_details import EndedBackup
 from lium_mcp.services.failure_words import after_change
@@ -19,11 +20,9 @@ from lium_mcp.toolkit.call import Call
 from lium_mcp.toolkit.parameters import (
     DEFAULT_WAIT_SECONDS,
     BackupId,
-    Few,
     LiumCursor,
     PodName,
     Port,
-    ShortText,
     VolumeName,
     WaitSeconds,
 )

@@ -9,14 +9,23 @@ from pydantic import Field
 
 from lium_mcp.api import Executor, LiumError
 from lium_mcp.figures import rounded
-from lium_mcp.rentals.selection import can_rent, has_price, price_order, smallest_gpu_count
+from lium_mcp.inputs import ShortText
 from lium_mcp.results import Result, Usd
 from lium_mcp.services.login_keys import foresee_login
 from lium_mcp.services.node_warnings import NodeFlaws, flaws, node_warnings
-from lium_mcp.services.offers import Floors, say_what_is_on_offer, unmatched
+from lium_mcp.services.offers import (
+    Floors,
+    at_least,
+    can_rent,
+    has_price,
+    price_order,
+    say_what_is_on_offer,
+    smallest_gpu_count,
+    unmatched,
+)
 from lium_mcp.services.quotes import find_node, quote_node
 from lium_mcp.toolkit.call import Call
-from lium_mcp.toolkit.parameters import Cursor, Limit, ShortText, page
+from lium_mcp.toolkit.parameters import Cursor, Limit, page
 from lium_mcp.toolkit.registry import READS, Toolset
 
 toolset = Toolset("marketplace")
@@ -105,48 +114,43 @@ class RentalQuote(Result):
     warnings: list[str] | None = None
 
 
+class OfferFilter(Floors):
+    """What offers are listed by."""
+
+    min_cuda: Annotated[float | None, Field(description="As 12.4.")] = None
+    min_download_mbps: Annotated[float | None, Field(description="Speed.")] = None
+    tier: Annotated[Literal["secure", "spot"] | None, Field(description="spot may be lost.")] = None
+    nvlink: Annotated[bool, Field(description="Required.")] = False
+
+    def fit(self, node: Executor) -> bool:
+        """Whether a node that Lium has filtered by speed and NVLink meets everything else."""
+        return (
+            super().fit(node)
+            and at_least(node.cuda_version, self.min_cuda)
+            and (self.tier is None or (node.tier or "").casefold() == self.tier)
+        )
+
+
 @toolset.tool(title="List GPUs for rent", hints=READS)
 async def list_gpus(
     call: Call,
+    wanted: OfferFilter,
     *,
-    gpu_type: GpuType = "",
-    gpu_count: Annotated[GpuCount, Field(description="Per node.")] = None,
-    max_usd_per_gpu_hour: Annotated[float | None, Field(gt=0, description="Ceiling.")] = None,
-    min_vram_gb: Annotated[float | None, Field(description="As sold.")] = None,
-    min_ram_gb: Annotated[float | None, Field(description="10^9 B.")] = None,
-    min_disk_gb: Annotated[float | None, Field(description="10^9 B.")] = None,
-    min_cuda: Annotated[float | None, Field(description="As 12.4.")] = None,
-    min_download_mbps: Annotated[float | None, Field(description="Speed.")] = None,
-    country: Annotated[ShortText, Field(description="ISO code.")] = "",
-    tier: Annotated[Literal["secure", "spot"] | None, Field(description="spot may be lost.")] = None,
-    nvlink: Annotated[bool, Field(description="Required.")] = False,
-    docker_in_docker: Annotated[bool, Field(description="Required.")] = False,
     sort: Annotated[Literal["price", "download", "vram", "reliability"], Field(description="Best first.")] = "price",
     wait_seconds: Annotated[int, Field(ge=0, le=600, description="Watch.")] = 0,
     limit: Limit = 20,
     cursor: Cursor = "",
 ) -> GpuOffers:
     """List nodes with free GPUs, cheapest first; wait_seconds watches until one fits. get_gpu_prices compares."""
-    floors = Floors(
-        gpu_count,
-        max_usd_per_gpu_hour,
-        min_vram_gb,
-        min_ram_gb,
-        min_disk_gb,
-        min_cuda,
-        country,
-        tier,
-        docker_in_docker,
-    )
-
+    gpu_type = wanted.gpu_type
     listed: Sequence[Executor] = ()
 
     async def read() -> list[Executor]:
         nonlocal listed
         listed = await call.lium.executors.list(
-            gpu_type=gpu_type or None, nvlink=nvlink, min_download_mbps=min_download_mbps
+            gpu_type=gpu_type or None, nvlink=wanted.nvlink, min_download_mbps=wanted.min_download_mbps
         )
-        return sorted(filter(floors.admit, listed), key=_ORDERS[sort])
+        return sorted(filter(wanted.fit, listed), key=_ORDERS[sort])
 
     nodes = await call.poller.until(
         await read(),

@@ -9,26 +9,21 @@ from pydantic import Field
 
 from lium_mcp.api import (
     LiumError,
-    NoExecutorMatches,
     NotFound,
-    RentOutcomeUnknown,
 )
 from lium_mcp.failures import ToolFailure
-from lium_mcp.figures import in_usd
 from lium_mcp.guard.consent import NOTHING_TO_ASK, Question
+from lium_mcp.inputs import OFFICIAL, Few, ShortText
 from lium_mcp.remote.ssh_addresses import until_it_runs
 from lium_mcp.rentals import (
     REMOVAL_TOLERANCE,
     LedgerUnavailable,
     Rental,
-    Terms,
 )
 from lium_mcp.results import Result, Usd, state_in_words
 from lium_mcp.services.failure_words import after_change
 from lium_mcp.services.final_backup import describe_pending, find_running_backup, take_final_backup
-from lium_mcp.services.limits_left import changing_life, find_judge, refuse_without_room
-from lium_mcp.services.login_keys import register_public_keys
-from lium_mcp.services.node_warnings import node_warnings
+from lium_mcp.services.limits_left import changing_life
 from lium_mcp.services.open_rents import UnsettledRent, list_with_rents
 from lium_mcp.services.pod_connections import replacing_container
 from lium_mcp.services.pod_details import (
@@ -48,8 +43,6 @@ from lium_mcp.services.questions import (
     ask_to_reboot_pod,
     ask_to_remove_pod,
     ask_to_schedule_removal,
-    at_most_usd,
-    quoted,
 )
 from lium_mcp.services.removing import (
     RemovalSchedule,
@@ -59,31 +52,20 @@ from lium_mcp.services.removing import (
     read_removal_schedule,
     start_removal,
 )
-from lium_mcp.services.rent_plan import Wanted, make_plan
+from lium_mcp.services.rent_plan import Wish, make_plan
 from lium_mcp.services.renting import (
     RentedPod,
-    describe_balance_after,
-    expected_of,
+    agreed_plan,
     follow_rental,
-    outcome_unknown,
-    prepare,
+    plan_to_ask,
+    question_about,
+    rent,
     would_rent,
 )
 from lium_mcp.services.targets import find_free_volume, find_pod, find_pod_detail, is_id
 from lium_mcp.toolkit.call import Call
-from lium_mcp.toolkit.parameters import (
-    DEFAULT_WAIT_SECONDS,
-    LEAST_HOURS,
-    Cursor,
-    Few,
-    Limit,
-    PodName,
-    ShortText,
-    WaitSeconds,
-    page,
-)
+from lium_mcp.toolkit.parameters import DEFAULT_WAIT_SECONDS, Cursor, Limit, PodName, WaitSeconds, page
 from lium_mcp.toolkit.registry import DESTROYS, DESTROYS_EACH_TIME, READS, WRITES, Toolset
-from lium_mcp.toolkit.schema import UNLISTED
 
 log = logging.getLogger(__name__)
 
@@ -377,111 +359,32 @@ def _utc(time: datetime) -> str:
     return f"{time:%Y-%m-%dT%H:%M:%SZ}"
 
 
-# Parameters of the official MCP server: what works there works here, without costing everybody tokens.
-_OFFICIAL = Field(json_schema_extra={UNLISTED: True})
-
-
-async def ask_to_rent(call: Call, **arguments: Any) -> Question | None:  # noqa: ANN401 - those of the tool
-    """What a person is asked before a rent."""
-    wanted = Wanted(**{name: arguments[name] for name in Wanted.model_fields})
-    wanted.check()
-    if arguments["dry_run"] or await call.renter.earlier(wanted.name, wanted.digest) is not None:
+async def ask_to_rent(call: Call, wish: Wish, *, dry_run: bool, **_: Any) -> Question | None:  # noqa: ANN401 - the tool's other arguments
+    """Before `rent_pod`; not where it rents nothing, or shows what it rented before."""
+    wish.check()
+    if dry_run or await call.renter.earlier(wish.name, wish.digest) is not None:
         return None
-    plan = await make_plan(call.account, call.policy, wanted, priced=True)
-    # What the limits refuse is no question.
-    await refuse_without_room(call.account, call.policy, plan.ask)
-    hours, node = plan.wanted.hours, plan.node
-    price = None if plan.price_per_hour_usd is None else at_most_usd(plan.price_per_hour_usd)
-    what = f"{plan.gpu_count}x {node.gpu_type}"
-    # Where the caller left the choice to the market, it may fall on another node by the time of the answer.
-    where, known = "the cheapest node that fits", list[str]()
-    if wanted.executor_id:
-        where = f"node {node.id} ({quoted(node.country_code or 'country unknown')})"
-        known = node_warnings(node)
-    cost = f"at most {in_usd(price)} an hour" if price is not None else "a price that Lium does not say"
-    text = f"Rent pod {quoted(wanted.name)}: {what} on {where} for {cost}? "
-    if hours is None:
-        text += "It has no removal time: it bills until somebody removes it."
-    else:
-        text += f"Lium removes it {hours:g} hours after it starts"
-        text += f": at most {in_usd(price * hours)} in all." if price is not None else "."
-    text += await describe_balance_after(call.account, price, hours)
-    return Question(" ".join((text, *known, *plan.warnings)), price_per_hour_usd=price)
+    return question_about(await plan_to_ask(call.account, call.policy, wish, call.asked))
 
 
 @toolset.tool(title="Rent a pod", hints=WRITES, asks=ask_to_rent)
 async def rent_pod(
     call: Call,
+    wish: Wish,
     *,
-    name: Annotated[ShortText, Field(min_length=1, description="Unique pod name.")],
-    executor_id: Annotated[ShortText, Field(description="Node from list_gpus.")] = "",
-    gpu_type: Annotated[ShortText, Field(description="Or cheapest of this model.")] = "",
-    gpu_count: Annotated[int | None, Field(ge=1, description="Default: fewest.")] = None,
-    max_usd_per_gpu_hour: Annotated[float | None, Field(gt=0, description="Ceiling.")] = None,
-    min_vram_gb: Annotated[float | None, Field(description="As sold.")] = None,
-    min_ram_gb: Annotated[float | None, Field(description="10^9 B.")] = None,
-    min_disk_gb: Annotated[float | None, Field(description="10^9 B.")] = None,
-    country: Annotated[ShortText, Field(description="ISO code.")] = "",
-    docker_in_docker: Annotated[bool, Field(description="Required.")] = False,
-    template: Annotated[ShortText, Field(description="Id, or name of your own.")] = "",
-    volume: Annotated[ShortText, Field(description="Mounted at /mnt.")] = "",
-    backup_id: Annotated[ShortText, Field(description="Restored at start.")] = "",
-    hours: Annotated[float | None, Field(ge=LEAST_HOURS, le=720, description="Lium removes it then.")] = None,
     wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS,
-    enable_backups: Annotated[bool, _OFFICIAL] = True,
-    dry_run: Annotated[bool, _OFFICIAL] = False,
-    known_pod_ids: Annotated[list[ShortText] | None, Few, _OFFICIAL] = None,  # noqa: ARG001 - says nothing that list_pods does not
+    dry_run: Annotated[bool, OFFICIAL] = False,
+    known_pod_ids: Annotated[list[ShortText] | None, Few, OFFICIAL] = None,  # noqa: ARG001 - says nothing that list_pods does not
 ) -> RentedPod:
     """Rent GPUs as a pod and wait until it runs. This spends money: it bills per second until remove_pod, or for the
     given hours.
     """
-    wanted = Wanted(
-        name=name,
-        executor_id=executor_id,
-        gpu_type=gpu_type,
-        gpu_count=gpu_count,
-        max_usd_per_gpu_hour=max_usd_per_gpu_hour,
-        min_vram_gb=min_vram_gb,
-        min_ram_gb=min_ram_gb,
-        min_disk_gb=min_disk_gb,
-        country=country,
-        docker_in_docker=docker_in_docker,
-        template=template,
-        volume=volume,
-        backup_id=backup_id,
-        hours=hours,
-        enable_backups=enable_backups,
-    )
-    wanted.check()
+    wish.check()
     with time_limit(READ_LIMIT_SECONDS):
         if dry_run:
-            return would_rent(await make_plan(call.account, call.policy, wanted, priced=True))
-        ready = await call.renter.earlier(wanted.name, wanted.digest) or await prepare(
-            call.account, call.policy, call.agreed, wanted
-        )
+            return would_rent(await make_plan(call.account, call.policy, wish, priced=True))
+        earlier = await call.renter.earlier(wish.name, wish.digest)
+        ready = earlier or await agreed_plan(call.account, call.policy, call.agreed, wish)
     if isinstance(ready, Rental):
-        return await follow_rental(call.account, call.poller, ready, wanted, None, wait_seconds)
-    plan = ready
-    expected = expected_of(call.policy, call.agreed, plan)
-    terms = Terms(wanted.digest, plan.price_per_hour_usd, expected, plan.wanted.hours)
-    try:
-        async with call.renter.rent(
-            plan.order, terms, lambda: find_judge(call.account, call.policy, plan.ask)
-        ) as rental:
-            if not rental.earlier:
-                await register_public_keys(call.account)
-            # A pod of an earlier call has its own terms.
-            mine = None if rental.earlier else (plan, expected)
-            return await follow_rental(call.account, call.poller, rental, plan.wanted, mine, wait_seconds)
-    except RentOutcomeUnknown as unknown:
-        raise outcome_unknown(wanted.name, unknown) from unknown
-    except NoExecutorMatches as taken:
-        if not plan.is_pinned:
-            raise
-        raise ToolFailure(
-            "price_changed",
-            f"The node that was found for {in_usd(plan.price_per_hour_usd or 0, 4)} an hour was taken in this moment, "
-            "and no other costs as little.",
-            "Call again: the next one is held against the limits anew.",
-            request_id=taken.request_id,
-        ) from taken
+        return await follow_rental(call.account, call.poller, ready, wish, None, wait_seconds)
+    return await rent(call.account, call.policy, call.poller, call.agreed, ready, wait_seconds)

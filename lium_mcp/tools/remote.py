@@ -8,6 +8,7 @@ from pydantic import Field
 
 from lium_mcp.api import Pod
 from lium_mcp.failures import ToolFailure
+from lium_mcp.inputs import FilePath, ShortText
 from lium_mcp.remote import RemoteError, jobs
 from lium_mcp.remote.downloads import download, read_content
 from lium_mcp.remote.jobs import MOST_NAME_CHARACTERS, Then
@@ -22,7 +23,7 @@ from lium_mcp.services.pod_details import Outcome
 from lium_mcp.services.questions import ask_to_start_job
 from lium_mcp.services.targets import find_pod, find_pods
 from lium_mcp.toolkit.call import Call
-from lium_mcp.toolkit.parameters import DEFAULT_WAIT_SECONDS, FilePath, PodName, ShortText, WaitSeconds
+from lium_mcp.toolkit.parameters import DEFAULT_WAIT_SECONDS, PodName, WaitSeconds
 from lium_mcp.toolkit.registry import DESTROYS, DESTROYS_EACH_TIME, READS, WRITES, Toolset
 
 toolset = Toolset("remote")

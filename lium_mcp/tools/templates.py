@@ -21,6 +21,7 @@ from lium_mcp.api import (
 from lium_mcp.api.wire import hiding
 from lium_mcp.failures import ToolFailure
 from lium_mcp.guard.policy import hours_left
+from lium_mcp.inputs import Few, Line, ShortText
 from lium_mcp.results import Result, state_in_words
 from lium_mcp.secret_forms import Secrets, redacted
 from lium_mcp.services.dropped_settings import MOST_PORTS, SSH_PORT, dropped_settings, refuse_dropped_settings
@@ -37,18 +38,7 @@ from lium_mcp.services.questions import (
 )
 from lium_mcp.services.targets import find_own_template, find_pod, find_template, find_usable_template
 from lium_mcp.toolkit.call import Call
-from lium_mcp.toolkit.parameters import (
-    DEFAULT_WAIT_SECONDS,
-    Cursor,
-    Few,
-    Limit,
-    Line,
-    PodName,
-    Port,
-    ShortText,
-    WaitSeconds,
-    page,
-)
+from lium_mcp.toolkit.parameters import DEFAULT_WAIT_SECONDS, Cursor, Limit, PodName, Port, WaitSeconds, page
 from lium_mcp.toolkit.registry import DESTROYS, DESTROYS_EACH_TIME, READS, WRITES_EACH_TIME, Toolset
 
 toolset = Toolset("templates")

@@ -7,12 +7,13 @@ from typing import Annotated
 from pydantic import Field
 
 from lium_mcp.api import LiumError, Pod
+from lium_mcp.inputs import ShortText
 from lium_mcp.results import Result
 from lium_mcp.services.questions import ask_to_delete_volume
 from lium_mcp.services.targets import find_volume, refuse_maybe_attached
 from lium_mcp.services.volume_details import VolumeView, refuse_taken_name, volume_view
 from lium_mcp.toolkit.call import Call
-from lium_mcp.toolkit.parameters import Cursor, Limit, ShortText, VolumeName, page
+from lium_mcp.toolkit.parameters import Cursor, Limit, VolumeName, page
 from lium_mcp.toolkit.registry import DESTROYS, READS, WRITES_EACH_TIME, Toolset
 
 toolset = Toolset("volumes")

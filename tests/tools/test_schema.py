@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
-from lium_mcp.toolkit.schema import UNLISTED, plain
+from lium_mcp.inputs import UNLISTED
+from lium_mcp.toolkit.schema import plain
 
 
 class Colour(Enum):
