@@ -57,7 +57,7 @@ async def ask_to_remove_pod(
         )
     else:
         lost = await _backed_up_first(account, target)
-    return Question(f"Remove {_pod(target)} for good? {lost}", {"pod": target.id})
+    return Question(f"Remove {_pod(target)} for good? {lost}", {"pod": target.id}, subject=target)
 
 
 async def ask_to_reboot_pod(account: Account, *, pod: str, **_: Any) -> Question:  # noqa: ANN401 - the tool's other arguments
@@ -67,6 +67,7 @@ async def ask_to_reboot_pod(account: Account, *, pod: str, **_: Any) -> Question
         f"Reboot {_pod(target)}? Its processes and all files outside {quoted(target.volume_root)} are lost. "
         f"{await _last_backup(account, target)}",
         {"pod": target.id},
+        subject=target,
     )
 
 

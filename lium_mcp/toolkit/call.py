@@ -4,7 +4,7 @@ import asyncio
 import contextvars
 from collections.abc import Callable, Coroutine, Hashable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 from mcp.server.mcpserver import Context
@@ -20,6 +20,8 @@ from lium_mcp.services.accounts import Account
 from lium_mcp.services.final_backup import FinalBackups
 from lium_mcp.services.polling import Poller, Stop
 from lium_mcp.text import clean, shortened
+
+T = TypeVar("T")
 
 _PROGRESS_CHARACTERS = 300
 _MOST_OPEN_QUESTIONS = 100
@@ -134,6 +136,11 @@ class Call:
     def renter(self) -> Renter:
         """What rents for that account."""
         return self.account.renter
+
+    def agreed_on(self, kind: type[T]) -> T | None:
+        """What the agreed question was about, as it was read after the answer; None where nobody was asked."""
+        subject = self.agreed.subject if self.agreed else None
+        return subject if isinstance(subject, kind) else None
 
     @property
     def clock(self) -> Clock:

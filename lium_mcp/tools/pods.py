@@ -10,6 +10,7 @@ from pydantic import Field
 from lium_mcp.api import (
     LiumError,
     NotFound,
+    Pod,
 )
 from lium_mcp.failures import ToolFailure
 from lium_mcp.guard.consent import NOTHING_TO_ASK, Question
@@ -164,7 +165,7 @@ async def reboot_pod(
     """Replace the container of a running pod and wait until it runs again. Its processes and everything outside the
     local volume are lost, and its SSH host key may change. Billing goes on.
     """
-    target = await find_pod(call.account, pod)
+    target = call.agreed_on(Pod) or await find_pod(call.account, pod)
     if not target.is_billing:
         raise ToolFailure(
             "pod_not_running",
@@ -194,7 +195,7 @@ async def remove_pod(
     """Remove a pod for good, which ends its billing. Its disk and local volume are lost; attached volumes and finished
     backups stay. To remove it later, use schedule_pod_removal.
     """
-    target = await find_pod(call.account, pod, even_leaving=True)
+    target = call.agreed_on(Pod) or await find_pod(call.account, pod, even_leaving=True)
     if call.agreed is NOTHING_TO_ASK and not target.is_being_removed:
         raise ToolFailure(
             "changed_meanwhile",
