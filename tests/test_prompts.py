@@ -9,6 +9,7 @@ from mcp.types import INVALID_PARAMS, GetPromptRequest, GetPromptRequestParams, 
 
 from lium_mcp.prompts import PROMPTS
 from lium_mcp.sandbox import Sandbox
+from lium_mcp.toolkit.listing import read_listing
 from lium_mcp.tools.catalog import TOOLSETS
 from tests.harness import Agent, Mode, agent_on
 
@@ -70,7 +71,7 @@ def test_a_prompt_needs_exactly_the_tools_that_it_names(prompt: Any) -> None:
     named = {word for word in re.findall(r"\b[a-z]+(?:_[a-z]+)+\b", text) if word in TOOLS}
     assert named == set(prompt.tools)
     parameters = set(re.findall(r"\b([a-z]+(?:_[a-z]+)+)=", text))
-    known = {name for toolset in TOOLSETS for spec in toolset.specs for name in spec.function.__annotations__}
+    known = {name for item in read_listing() for name in item.tool.input_schema["properties"]}
     assert parameters <= known, "a parameter that no tool has"
 
 

@@ -66,7 +66,7 @@ def _plain_figure(schema: JsonSchema, value: object) -> object:
     match schema, value:
         case {"type": "integer" | "number"}, bool():
             return str(value).lower()
-        case {"type": "integer" | "number"}, str() if read_float(value) is None:
+        case {"type": "integer" | "number"}, str() if value.strip() and read_float(value) is None:
             return repr(value)
         case {"type": "array", "items": {"type": "integer" | "number"} as items}, [*values]:
             return [_plain_figure(items, item) for item in values]
