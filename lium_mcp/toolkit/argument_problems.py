@@ -60,7 +60,8 @@ def _problem(item: Any, names: Sequence[str], required: Collection[str]) -> str:
         return "must not be empty" if least == 1 else f"needs at least {least}"
     problem = str(item["msg"]).removeprefix("Value error, ")
     blank = isinstance(item["input"], str) and not item["input"].strip()
-    if len(item["loc"]) > 1 or item["loc"][0] in required or not (blank or item["type"] == "greater_than"):
+    too_small = item["type"] in ("greater_than", "greater_than_equal")
+    if len(item["loc"]) > 1 or item["loc"][0] in required or not (blank or too_small):
         return problem
     # What would be no limit at all is not guessed to be absent.
     return f"{'must not be empty' if blank else problem}, but may be left out"

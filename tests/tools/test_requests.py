@@ -1,4 +1,4 @@
-"""How many requests leave before the one that rents, and before the one that removes: each is time, and a limit of Lium's."""
+"""How many requests leave before the one that rents or removes: each takes time, and counts towards a limit of Lium."""
 
 import pytest
 
