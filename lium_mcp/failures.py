@@ -5,14 +5,14 @@ from typing import Final
 NOTHING_CHANGED: Final = "Nothing was changed."
 
 
-class ToolFailure(Exception):
-    """A failure that a tool saw coming.
+class Failure(Exception):
+    """Something that could not be done, for a reason that was seen coming.
 
     Args:
         code: Stable, for programs.
         happened: One sentence: what happened.
-        effect: One sentence: what was changed or is billed now.
         advice: One sentence: what to do next.
+        effect: One sentence: what was changed or is billed now.
         request_id: The API's id of the request that failed.
     """
 
@@ -22,6 +22,6 @@ class ToolFailure(Exception):
         super().__init__(happened)
         self.code = code
         self.happened = happened
-        self.effect = effect
         self.advice = advice
+        self.effect = effect
         self.request_id = request_id

@@ -56,7 +56,7 @@ class PodAccess:
         """A connection to a running pod, which stays open for a while.
 
         Raises:
-            RemoteError: the pod does not run, cannot be reached, refuses the key, or shows another host key.
+            Failure: the pod does not run, cannot be reached, refuses the key, or shows another host key.
         """
         await self.note(pod)
         address = address_of(pod)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import anyio
 
-from lium_mcp.remote.errors import RemoteError
+from lium_mcp.failures import Failure
 
 if TYPE_CHECKING:
     from lium_mcp.remote.connections import Connection, Ended
@@ -131,19 +131,19 @@ async def run_command(
     """Run a command for the pod's login shell; at the time limit, or on cancellation, it is stopped.
 
     Raises:
-        RemoteError: the connection broke, or the pod refuses to run anything.
+        Failure: the connection broke, or the pod refuses to run anything.
     """
     streams = _Streams(stdout, stderr)
     ended: Ended | None = None
     over = anyio.Event()
-    problem: RemoteError | None = None
+    problem: Failure | None = None
     state: State = "ended"
 
     async def execute() -> None:
         nonlocal ended, problem
         try:
             ended = await connection.execute(_SAY_GROUP + command, streams)
-        except RemoteError as error:
+        except Failure as error:
             problem = error
         over.set()
 
@@ -179,7 +179,7 @@ async def run_short(
     """Run a command of ours that says little; return its exit status and what it said.
 
     Raises:
-        RemoteError: the connection broke, the pod refuses to run anything, or the time is over.
+        Failure: the connection broke, the pod refuses to run anything, or the time is over.
     """
     said = Output(head_bytes=_SHORT_BYTES, tail_bytes=1)
 
@@ -191,9 +191,7 @@ async def run_short(
         with anyio.fail_after(timeout_seconds):
             ended = await connection.execute(command, sink, reserved=reserved)
     except TimeoutError as error:
-        raise RemoteError(
-            "timed_out", f"{connection.address} did not answer in time.", "Try again in a minute."
-        ) from error
+        raise Failure("timed_out", f"{connection.address} did not answer in time.", "Try again in a minute.") from error
     return ended.status if ended.status is not None else -1, said.text()
 
 
@@ -201,7 +199,7 @@ async def stop_group(connection: "Connection", group: int, *, grace_seconds: flo
     """Ask the processes of a group to end, and end them if they do not; return whether they are gone.
 
     Raises:
-        RemoteError: the connection broke.
+        Failure: the connection broke.
     """
     for signal, seconds in (("TERM", grace_seconds), ("KILL", _GRACE_SECONDS)):
         await run_short(connection, f"kill -{signal} -{group}", timeout_seconds=_KILL_SECONDS, reserved=True)
@@ -219,7 +217,7 @@ async def is_alive(connection: "Connection", group: int) -> bool:
     """Whether a process of the group is there.
 
     Raises:
-        RemoteError: the connection broke.
+        Failure: the connection broke.
     """
     status, _ = await run_short(
         connection, f"kill -0 -{group} 2>/dev/null", timeout_seconds=_KILL_SECONDS, reserved=True
@@ -236,7 +234,7 @@ async def _stop(connection: "Connection", group: int | None, over: anyio.Event) 
     try:
         with anyio.fail_after(3 * _KILL_SECONDS):
             gone = await stop_group(connection, group, grace_seconds=_GRACE_SECONDS)
-    except (RemoteError, TimeoutError):
+    except (Failure, TimeoutError):
         return "unknown"
     with anyio.move_on_after(_GRACE_SECONDS):
         await over.wait()  # for the last of the output

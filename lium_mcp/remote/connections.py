@@ -11,7 +11,8 @@ from typing import Final
 import anyio
 import asyncssh
 
-from lium_mcp.remote.errors import RemoteError, connection_lost
+from lium_mcp.failures import Failure
+from lium_mcp.remote.connection_lost import connection_lost
 from lium_mcp.remote.host_keys import HostKeys, Pin
 from lium_mcp.remote.key_source import KeySource
 from lium_mcp.remote.sftp import PodFiles
@@ -90,7 +91,7 @@ class Connection:
             reserved: Do not wait for other commands to end first.
 
         Raises:
-            RemoteError: the connection broke, or the pod refuses to run anything.
+            Failure: the connection broke, or the pod refuses to run anything.
         """
         if reserved:
             return await self._execute(command, sink)
@@ -105,7 +106,7 @@ class Connection:
         except asyncssh.ChannelOpenError as error:
             if not self.is_open:
                 raise connection_lost(str(self.address)) from error
-            raise RemoteError(
+            raise Failure(
                 "ssh_refused",
                 f"{self.address} refuses to run a command.",
                 "Check the login shell and the SSH server of the pod's image.",
@@ -127,7 +128,7 @@ class Connection:
         """The pod's files.
 
         Raises:
-            RemoteError: the connection broke, or the pod has no SFTP.
+            Failure: the connection broke, or the pod has no SFTP.
         """
         async with self._files_lock:
             if self._files is None or not self._files.is_open:
@@ -137,7 +138,7 @@ class Connection:
                 except (asyncssh.Error, OSError, TimeoutError) as error:
                     if not self.is_open:
                         raise connection_lost(str(self.address)) from error
-                    raise RemoteError(
+                    raise Failure(
                         "no_sftp",
                         f"The SSH server of {self.address} offers no SFTP.",
                         "Choose an image whose SSH server has it (in OpenSSH: Subsystem sftp).",
@@ -220,7 +221,7 @@ class Connections:
         """A connection to a pod, which stays open for a while after the body.
 
         Raises:
-            RemoteError: the pod cannot be reached, refuses the key, or shows another host key than before.
+            Failure: the pod cannot be reached, refuses the key, or shows another host key than before.
         """
         async with self._turns[address.pod_id]:
             connection = self._open.get(address.pod_id)
@@ -327,21 +328,21 @@ class Connections:
             if pinned:
                 asyncssh.import_public_key(pinned.key)
         except (OSError, asyncssh.KeyImportError) as error:
-            raise RemoteError(
+            raise Failure(
                 "host_key_unreadable",
                 f"The host key that was pinned for {address} cannot be read.",
                 f"Have a person look at the file {self._host_keys.path(address.pod_id)}.",
             ) from error
         return pinned
 
-    def _failure(self, address: Address, error: Exception) -> RemoteError:
+    def _failure(self, address: Address, error: Exception) -> Failure:
         if isinstance(error, asyncssh.PermissionDenied):
-            return RemoteError(
+            return Failure(
                 "ssh_refused",
                 f"{address} does not accept the SSH key of this server's machine.",
                 "A pod takes the keys that it was rented with: name that one with LIUM_SSH_KEY_PATH, or rent again.",
             )
-        return RemoteError(
+        return Failure(
             "ssh_unreachable",
             f"No SSH connection to {address} could be made ({_reason(error)}).",
             "Call get_pod to see whether it still runs, and try again in a minute. If that lasts, see get_pod_logs: a "
@@ -349,9 +350,9 @@ class Connections:
             "it anew with one, but what lies outside the local volume is lost.",
         )
 
-    def _changed(self, address: Address) -> RemoteError:
+    def _changed(self, address: Address) -> Failure:
         path = self._host_keys.path(address.pod_id)
-        return RemoteError(
+        return Failure(
             "host_key_changed",
             f"{address} shows another SSH host key than before, so nothing was sent to it.",
             "Lium tells of no reboot or new container since, so the connection may be intercepted. Ask the person: if "

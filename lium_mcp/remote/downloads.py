@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 
 import anyio
 
-from lium_mcp.remote.errors import RemoteError
+from lium_mcp.failures import Failure
 from lium_mcp.remote.local_files import (
     PART,
     Folder,
@@ -81,7 +81,7 @@ async def download(
     A file here that differs is left alone unless `overwrite`.
 
     Raises:
-        RemoteError: there is no such file, the place may not be written, its disk is or gets too full, or the
+        Failure: there is no such file, the place may not be written, its disk is or gets too full, or the
             connection broke.
     """
     place = folders.locate(local_path)
@@ -120,14 +120,14 @@ async def read_content(connection: "Connection", pod_path: str, *, most_bytes: i
     """The beginning of a file on a pod, and how large it is.
 
     Raises:
-        RemoteError: there is no such file, or the connection broke.
+        Failure: there is no such file, or the connection broke.
     """
     pod_files = await connection.files()
     path = pod_path_of(pod_path)
     try:
         entry = await pod_files.stat(path)
         if entry.kind == "folder":
-            raise RemoteError(
+            raise Failure(
                 "not_a_file",
                 "pod_path is a folder, and only a file can be read into the answer.",
                 "Give local_path to copy what it holds to this machine, or list it with run_command (ls).",
@@ -178,7 +178,7 @@ async def _download_batch(
                 if not await _is_settled(folder, item, there.get(item.pod_path), transfer, overwrite=overwrite):
                     await _receive(pod_files, folder, item, transfer)
                     await _finish(connection, pod_files, folder, item, transfer)
-        except RemoteError as error:
+        except Failure as error:
             if error.code != "path_not_allowed":
                 raise
             transfer.fail(name, error.happened)
@@ -239,8 +239,8 @@ async def _receive(pod_files: "PodFiles", folder: Folder, item: Item, transfer: 
         if left:
             raise Changed
         may_go_on = True
-    except (RemoteError, anyio.get_cancelled_exc_class()) as error:
-        may_go_on = not (isinstance(error, RemoteError) and error.code == _FULL)
+    except (Failure, anyio.get_cancelled_exc_class()) as error:
+        may_go_on = not (isinstance(error, Failure) and error.code == _FULL)
         raise
     finally:
         with anyio.CancelScope(shield=True):
@@ -263,7 +263,7 @@ def _make_room(items: Sequence[Item], *, overwrite: bool) -> None:
     """Let old parts go, and refuse what does not fit on the disk.
 
     Raises:
-        RemoteError: it does not fit.
+        Failure: it does not fit.
     """
     by_folder: dict[Place, list[Item]] = {}
     for item in items:
@@ -272,7 +272,7 @@ def _make_room(items: Sequence[Item], *, overwrite: bool) -> None:
     for place, inside in by_folder.items():
         try:
             folder, nearest = nearest_folder(place)
-        except (OSError, RemoteError):
+        except (OSError, Failure):
             continue  # each of its files says so later
         with folder:
             is_there = nearest == place
@@ -317,13 +317,13 @@ def _drop_parts(folder: Folder, wanted: set[str]) -> None:
 _FULL: Final = "disk_full"
 
 
-def _full(place: Place, free: int | None, needed: int | None = None) -> RemoteError:
+def _full(place: Place, free: int | None, needed: int | None = None) -> Failure:
     """Say that the disk has no room, before anything was written or in the middle."""
     has = "" if free is None else f": {free / 1e9:.2f} GB are free, and {LEFT_FREE_BYTES / 1e9:.2f} GB are left free"
     if needed is not None:
         happened = f"{needed / 1e9:.2f} GB do not fit on the disk of {place}{has}."
-        return RemoteError(_FULL, happened, "Free some space, choose another local_path, or copy less of it.")
-    return RemoteError(
+        return Failure(_FULL, happened, "Free some space, choose another local_path, or copy less of it.")
+    return Failure(
         _FULL,
         f"The disk of {place} got full{has}, so copying stopped.",
         "Free some space, then call again with the same paths to go on.",
@@ -368,7 +368,7 @@ def _has_size(item: Item) -> bool:
     try:
         with open_folder(item.place.above) as folder:
             status = folder.stat(item.place.name)
-    except (OSError, RemoteError):
+    except (OSError, Failure):
         return False
     return status is not None and stat.S_ISREG(status.st_mode) and status.st_size == item.size
 

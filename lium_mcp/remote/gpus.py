@@ -46,7 +46,7 @@ async def read_gpus(connection: "Connection", *, timeout_seconds: float) -> list
     """The pod's GPUs; empty where there is no `nvidia-smi`.
 
     Raises:
-        RemoteError: the pod did not answer.
+        Failure: the pod did not answer.
     """
     status, gpus = await run_short(
         connection, f"nvidia-smi --query-gpu={','.join(_GPU_FIELDS)} {_FORMAT}", timeout_seconds=timeout_seconds

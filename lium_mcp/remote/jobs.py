@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import anyio
 
+from lium_mcp.failures import Failure
 from lium_mcp.remote.commands import is_alive, run_short, stop_group, text_of_tail
-from lium_mcp.remote.errors import RemoteError
 
 if TYPE_CHECKING:
     from lium_mcp.remote.connections import Connection
@@ -77,10 +77,10 @@ def check_job_name(name: str) -> str:
     """Refuse what cannot be the name of a job.
 
     Raises:
-        RemoteError: it cannot.
+        Failure: it cannot.
     """
     if not JOB_NAME.fullmatch(name):
-        raise RemoteError(
+        raise Failure(
             "invalid_argument",
             "name is not a job's name: 1 to 64 of a-z, 0-9, '.', '_' and '-', a letter or digit first.",
             "Choose another name.",
@@ -94,7 +94,7 @@ async def start_job(
     """Start a command that outlives the connection.
 
     Raises:
-        RemoteError: the name is taken, the pod cannot run jobs, or the connection broke.
+        Failure: the name is taken, the pod cannot run jobs, or the connection broke.
     """
     folder = _folder(name)
     pod_files = await connection.files()
@@ -112,7 +112,7 @@ async def start_job(
         await pod_files.write(f"{folder}/command", command.encode())
         await pod_files.write(f"{folder}/run", _runner())
     except FileExistsError:
-        raise RemoteError(
+        raise Failure(
             "job_exists",
             f"{connection.address} has a job named {name} already.",
             "Look at it with get_job, or choose another name: a name is used once on a pod.",
@@ -130,7 +130,7 @@ async def start_job(
             await anyio.sleep(pause)
             pause = min(2 * pause, 1.0)
         return job
-    raise RemoteError(
+    raise Failure(
         "job_not_started",
         f"Job {name} did not start on {connection.address}.",
         "The pod's image needs sh, date and setsid (package util-linux). Then start it under another name.",
@@ -142,14 +142,14 @@ async def read_job(connection: "Connection", name: str, *, now: datetime) -> Job
     """A job as it is now.
 
     Raises:
-        RemoteError: there is none of that name, or the connection broke.
+        Failure: there is none of that name, or the connection broke.
     """
     pod_files = await connection.files()
     folder = _folder(name)
     try:
         await pod_files.stat(folder, follow=False)
     except FileNotFoundError:
-        raise RemoteError(
+        raise Failure(
             "job_not_found",
             f"{connection.address} has no job named {name}.",
             "Call get_job without a name to see its jobs. A reboot loses those outside the local volume.",
@@ -163,7 +163,7 @@ async def list_jobs(connection: "Connection", *, now: datetime) -> list[Job]:
     """All jobs of a pod, newest first.
 
     Raises:
-        RemoteError: the connection broke, or there are too many.
+        Failure: the connection broke, or there are too many.
     """
     pod_files = await connection.files()
     try:
@@ -171,7 +171,7 @@ async def list_jobs(connection: "Connection", *, now: datetime) -> list[Job]:
     except FileNotFoundError:
         return []
     except OverflowError:
-        raise RemoteError(
+        raise Failure(
             "too_many_jobs",
             f"{connection.address} has more than {_MOST_JOBS} jobs.",
             "Name the job, or remove old folders in .lium-mcp/jobs on the pod.",
@@ -188,7 +188,7 @@ async def read_log(connection: "Connection", name: str, *, lines: int, most_byte
     """The last lines of what a job wrote.
 
     Raises:
-        RemoteError: the connection broke.
+        Failure: the connection broke.
     """
     pod_files = await connection.files()
     path = f"{_folder(name)}/log"
@@ -205,7 +205,7 @@ async def stop_job(connection: "Connection", name: str, *, now: datetime) -> Job
     """Stop a job with all that it started, and return it as it is then.
 
     Raises:
-        RemoteError: there is none of that name, it does not stop, or the connection broke.
+        Failure: there is none of that name, it does not stop, or the connection broke.
     """
     job = await read_job(connection, name, now=now)
     if job.is_over:
@@ -214,13 +214,13 @@ async def stop_job(connection: "Connection", name: str, *, now: datetime) -> Job
     folder = _folder(name)
     group = _number(await _content(pod_files, f"{folder}/pid"))
     if group is None or group < 2:  # noqa: PLR2004 - 0 and 1 would be everything
-        raise RemoteError("job_starting", f"Job {name} is still starting.", "Call stop_job again in a moment.")
+        raise Failure("job_starting", f"Job {name} is still starting.", "Call stop_job again in a moment.")
     try:
         await pod_files.write(f"{folder}/ended_by", b"stop\n")
         if not await stop_group(connection, group, grace_seconds=_STOP_GRACE_SECONDS):
             job = await read_job(connection, name, now=now)
             if not job.is_over:
-                raise RemoteError(
+                raise Failure(
                     "job_not_stopped",
                     f"Job {name} still runs although it was killed; its processes wait for the kernel.",
                     "Call get_job in a minute; reboot_pod ends everything.",
@@ -242,7 +242,7 @@ async def note_follow_up(connection: "Connection", name: str, said: dict[str, st
     """Write into a job's folder what followed it.
 
     Raises:
-        RemoteError: the connection broke.
+        Failure: the connection broke.
     """
     pod_files = await connection.files()
     try:
@@ -352,8 +352,8 @@ def _object(text: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _no_folder(connection: "Connection") -> RemoteError:
-    return RemoteError(
+def _no_folder(connection: "Connection") -> Failure:
+    return Failure(
         "pod_disk_refused",
         f"{connection.address} refuses to keep files in .lium-mcp/jobs of its login directory.",
         "Its disk may be full or read-only: look with run_command (df -h).",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from lium_mcp.api.ssh_keys import bare_keys
-from lium_mcp.remote.errors import RemoteError
+from lium_mcp.failures import Failure
 from lium_mcp.values import decoded
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class OwnKeys:
     """
 
     public: list[str]
-    problem: RemoteError | None
+    problem: Failure | None
 
     @property
     def is_hopeless(self) -> bool:
@@ -72,11 +72,11 @@ class KeySource:
         """The keys to log in with, best first; those of an agent work inside the body only.
 
         Raises:
-            RemoteError: there is none that can be used.
+            Failure: there is none that can be used.
         """
         of_file = await anyio.to_thread.run_sync(self._read)
         async with self._agent_keys() as held:
-            if isinstance(of_file, RemoteError):
+            if isinstance(of_file, Failure):
                 if not held:
                     raise of_file
                 yield list(held)
@@ -87,7 +87,7 @@ class KeySource:
         """The public halves to rent with: those of the file beside the private key, and of what can really log in."""
         named = bare_keys(await self.public_text())
         of_file = await anyio.to_thread.run_sync(self._read)
-        if not isinstance(of_file, RemoteError):
+        if not isinstance(of_file, Failure):
             held = [_public_line(of_file)]
         else:
             async with self._agent_keys() as keys:
@@ -104,7 +104,7 @@ class KeySource:
         except OSError:  # a file that cannot be read any more is no key
             return ""
 
-    def _read(self) -> "asyncssh.SSHKey | RemoteError":
+    def _read(self) -> "asyncssh.SSHKey | Failure":
         """The key of the file, or why there is none."""
         path = self.find_path()
         if path is None or not path.is_file():
@@ -116,13 +116,13 @@ class KeySource:
         except (asyncssh.KeyEncryptionError, asyncssh.KeyImportError, OSError) as error:
             # The library says it with its own errors of both kinds.
             if isinstance(error, asyncssh.KeyEncryptionError) or "assphrase" in str(error):
-                return RemoteError(
+                return Failure(
                     "ssh_key_locked",
                     f"The private SSH key {path.name} is encrypted, and "
                     + ("the passphrase does not open it." if self.passphrase else "no passphrase is set."),
                     "Set LIUM_SSH_KEY_PASSPHRASE where this server is started, or add the key to an SSH agent.",
                 )
-            return RemoteError("ssh_key_unreadable", f"The private SSH key {path.name} cannot be read.", _MAKE_ONE)
+            return Failure("ssh_key_unreadable", f"The private SSH key {path.name} cannot be read.", _MAKE_ONE)
 
     @asynccontextmanager
     async def _agent_keys(self) -> AsyncIterator[list["asyncssh.SSHKeyPair"]]:
@@ -156,10 +156,10 @@ class KeySource:
             return None
 
 
-def _missing(path: Path | None) -> RemoteError:
+def _missing(path: Path | None) -> Failure:
     if path is None:
-        return RemoteError(NO_KEY, "There is no private SSH key on the machine of this server.", _MAKE_ONE)
-    return RemoteError(
+        return Failure(NO_KEY, "There is no private SSH key on the machine of this server.", _MAKE_ONE)
+    return Failure(
         NO_KEY,
         f"The private half of {path.name} is not there, which LIUM_SSH_KEY_PATH, key_path in ~/.lium/config.ini or "
         f"the file {path.name}.pub names.",

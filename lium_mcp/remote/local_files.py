@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import BinaryIO, Final
 
-from lium_mcp.remote.errors import RemoteError
+from lium_mcp.failures import Failure
 
 _BY_FOLDER: Final = os.open in os.supports_dir_fd
 _NO_FOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
@@ -148,10 +148,10 @@ class LocalFolders:
         """The place that a path names; one that is not absolute starts at the first root.
 
         Raises:
-            RemoteError: it is not below an allowed folder.
+            Failure: it is not below an allowed folder.
         """
         if not self._roots:
-            raise RemoteError(
+            raise Failure(
                 "path_not_allowed",
                 "No local folder is open to this server.",
                 "Have the person set LIUM_MCP_LOCAL_DIRS to the folders that it may read and write.",
@@ -173,7 +173,7 @@ def open_folder(place: Place, *, create: bool = False) -> Folder:
     """Open a folder, step by step; with `create`, make what is missing.
 
     Raises:
-        RemoteError: a step is a symbolic link.
+        Failure: a step is a symbolic link.
         OSError: it is not there, or may not be entered.
     """
     flags = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | _PLAIN
@@ -194,7 +194,7 @@ def nearest_folder(place: Place) -> tuple[Folder, Place]:
     """Open a folder, or of those above it the nearest that is there; which one it is comes with it.
 
     Raises:
-        RemoteError: a step is a symbolic link.
+        Failure: a step is a symbolic link.
         OSError: one may not be entered.
     """
     while True:
@@ -210,7 +210,7 @@ def kind_of(place: Place) -> str:
     """What a place is: `file`, `folder`, `missing`, or `other`, which nothing is done with.
 
     Raises:
-        RemoteError: it is, or goes through, a symbolic link.
+        Failure: it is, or goes through, a symbolic link.
         OSError: it cannot be looked at.
     """
     if not place.names:
@@ -233,7 +233,7 @@ def walk(place: Place, *, most: int) -> tuple[list[Found], int]:
     """The regular files below a folder, and how many links and other things were passed over.
 
     Raises:
-        RemoteError: there are more than `most`.
+        Failure: there are more than `most`.
         OSError: a folder cannot be read.
     """
     found: list[Found] = []
@@ -275,11 +275,9 @@ def is_safe_name(name: str) -> bool:
     return os.name != "nt" or (":" not in name and name[-1] not in " .")
 
 
-def too_many(most: int) -> RemoteError:
+def too_many(most: int) -> Failure:
     """More files than one call moves."""
-    return RemoteError(
-        "too_many_files", f"There are more than {most} files.", "Pack them (tar czf) and move the archive."
-    )
+    return Failure("too_many_files", f"There are more than {most} files.", "Pack them (tar czf) and move the archive.")
 
 
 def _checked(names: Sequence[str]) -> tuple[str, ...]:
@@ -293,8 +291,8 @@ def _is_plain_folder(status: os.stat_result) -> bool:
     return stat.S_ISDIR(status.st_mode) and not junction
 
 
-def _not_allowed(why: str) -> RemoteError:
-    return RemoteError(
+def _not_allowed(why: str) -> Failure:
+    return Failure(
         "path_not_allowed",
         f"local_path is not allowed. {why}",
         "Choose another path; the person opens folders with LIUM_MCP_LOCAL_DIRS.",

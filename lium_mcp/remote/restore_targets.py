@@ -6,7 +6,7 @@ What a pod answers is its own word: no name from it is passed on, and how much o
 import posixpath
 from typing import TYPE_CHECKING, Literal
 
-from lium_mcp.remote.errors import RemoteError
+from lium_mcp.failures import Failure
 
 if TYPE_CHECKING:
     from lium_mcp.remote.connections import Connection
@@ -27,7 +27,7 @@ async def look(connection: "Connection", root: str, path: str) -> TargetState:
     """
     try:
         return await _look(await connection.files(), root, path)
-    except (OSError, RemoteError):
+    except (OSError, Failure):
         return "unseen"
 
 

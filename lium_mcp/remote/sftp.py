@@ -13,7 +13,8 @@ from typing import Final, Literal, cast
 import anyio
 import asyncssh
 
-from lium_mcp.remote.errors import RemoteError, connection_lost
+from lium_mcp.failures import Failure
+from lium_mcp.remote.connection_lost import connection_lost
 
 Kind = Literal["file", "folder", "link", "other"]
 
@@ -36,7 +37,7 @@ class PodFiles:
     """The files of one pod. Paths are relative to the login directory, or absolute.
 
     All methods raise OSError (FileNotFoundError, FileExistsError, PermissionError where it is one) if the pod refuses,
-    and RemoteError if the connection broke or the pod does not answer.
+    and Failure if the connection broke or the pod does not answer.
     """
 
     def __init__(self, client: asyncssh.SFTPClient, pod: str) -> None:
@@ -193,7 +194,7 @@ class PodFiles:
         except asyncssh.SFTPError as error:
             raise OSError("the pod refused") from error
         except TimeoutError as error:
-            raise RemoteError(
+            raise Failure(
                 "timed_out",
                 f"{self._pod} did not answer a request about its files in time.",
                 "Try again; what was moved so far is kept.",

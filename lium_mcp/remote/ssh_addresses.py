@@ -6,7 +6,7 @@ from typing import Final
 
 from lium_mcp.api import Pod
 from lium_mcp.api.pod_models import SshTarget
-from lium_mcp.remote.errors import RemoteError
+from lium_mcp.failures import Failure
 
 # Those of RFC 5737, which no network has: a simulation without SSH gives them to its pods.
 _NOWHERE: Final = tuple(map(ipaddress.ip_network, ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24")))
@@ -49,23 +49,23 @@ def address_of(pod: Pod) -> Address:
     """Where a running pod listens.
 
     Raises:
-        RemoteError: it does not run, or the API's SSH command is not a plain one or leads nowhere.
+        Failure: it does not run, or the API's SSH command is not a plain one or leads nowhere.
     """
     if not pod.is_ready:
-        raise RemoteError(
+        raise Failure(
             "pod_not_running",
             f"Pod {pod.pod_name} ({pod.id}) is {pod.status or 'in an unknown state'}, and only a running pod has SSH.",
             until_it_runs(pod),
         )
     target = pod.ssh
     if target is None:
-        raise RemoteError(
+        raise Failure(
             "ssh_address_invalid",
             f"Lium's SSH command for pod {pod.pod_name} ({pod.id}) is not of the form `ssh user@host -p port`.",
             "Nothing was connected to. Look at the pod on lium.io.",
         )
     if _is_nowhere(target.host):
-        raise RemoteError(
+        raise Failure(
             "ssh_unreachable",
             f"Pod {pod.pod_name} ({pod.id}) is said to be at {target.host}, an address for examples that nobody has.",
             "This Lium is simulated without SSH: nothing can be done in its pods.",

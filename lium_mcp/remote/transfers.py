@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 
 import anyio
 
+from lium_mcp.failures import Failure
 from lium_mcp.remote.commands import run_short
-from lium_mcp.remote.errors import RemoteError
 from lium_mcp.remote.local_files import PART, Folder, Place
 
 if TYPE_CHECKING:
@@ -105,16 +105,16 @@ async def each(items: Sequence[Item], step: Callable[[Item], Awaitable[None]]) -
     """Take a step for each item, a few at once; the first that fails ends the others.
 
     Raises:
-        RemoteError: a step failed.
+        Failure: a step failed.
     """
     limiter = anyio.CapacityLimiter(_FILES_AT_ONCE)
-    problems: list[RemoteError] = []
+    problems: list[Failure] = []
 
     async def limited(item: Item) -> None:
         async with limiter:
             try:
                 await step(item)
-            except RemoteError as error:
+            except Failure as error:
                 problems.append(error)
                 group.cancel_scope.cancel()
 
@@ -129,7 +129,7 @@ async def pod_hashes(connection: "Connection", paths: Sequence[str]) -> dict[str
     """SHA-256 of files on a pod by path; those that the pod does not hash are left out.
 
     Raises:
-        RemoteError: the connection broke, or it takes too long.
+        Failure: the connection broke, or it takes too long.
     """
     asked = [path for path in paths if path.isprintable()]
     if not asked:
@@ -178,10 +178,10 @@ def pod_path_of(path: str) -> str:
     """A path on a pod as SFTP takes it: `~/` is where a login starts.
 
     Raises:
-        RemoteError: it holds what no path here may hold.
+        Failure: it holds what no path here may hold.
     """
     if len(path) > _MOST_PATH_CHARACTERS or "\\" in path or not (path.isprintable() or not path):
-        raise RemoteError(
+        raise Failure(
             "invalid_argument", "pod_path holds a backslash or control character, or is too long.", "Correct it."
         )
     return "." if path in ("", "~") else path.removeprefix("~/") or "."
@@ -200,10 +200,10 @@ def pod_item(place: Place, path: str, status: "FileStatus") -> Item:
     return Item(place, path, status.size, executable=status.executable, mtime=status.mtime)
 
 
-def cannot(error: OSError, parameter: str) -> RemoteError:
+def cannot(error: OSError, parameter: str) -> Failure:
     """Say that what a parameter names cannot be used."""
     code = {FileNotFoundError: "file_not_found", PermissionError: "permission_denied"}.get(type(error), "files_refused")
-    return RemoteError(code, f"{parameter} cannot be used: {why(error)}.", f"Check {parameter}.")
+    return Failure(code, f"{parameter} cannot be used: {why(error)}.", f"Check {parameter}.")
 
 
 def why(error: OSError) -> str:

@@ -46,7 +46,7 @@ async def upload(
     """Copy a file, or what a folder holds, to a pod; cancellation keeps what arrived.
 
     Raises:
-        RemoteError: there is no such file, it may not be read, the pod refuses, or the connection broke.
+        Failure: there is no such file, it may not be read, the pod refuses, or the connection broke.
     """
     place = folders.locate(local_path)
     found = [Found((), 0)]
@@ -83,7 +83,7 @@ async def upload_content(connection: "Connection", content: bytes, pod_path: str
     """Write a small file on a pod.
 
     Raises:
-        RemoteError: the pod refuses, or the connection broke.
+        Failure: the pod refuses, or the connection broke.
     """
     pod_files = await connection.files()
     path = pod_path_of(pod_path)

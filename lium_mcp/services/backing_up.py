@@ -6,7 +6,7 @@ from posixpath import normpath
 from typing import Final
 
 from lium_mcp.api import Backup, BackupSchedule, BadRequest, Conflict, LiumError, Pod
-from lium_mcp.failures import ToolFailure
+from lium_mcp.failures import Failure
 from lium_mcp.results import state_in_words
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.failure_words import after_change
@@ -39,7 +39,7 @@ def check_path(pod: Pod, path: str, parameter: str) -> str:
     """Hold a path against the rules of backups: absolute, inside the pod's local volume, no way out of it.
 
     Raises:
-        ToolFailure: it breaks a rule.
+        Failure: it breaks a rule.
     """
     root = volume_root(pod)
     plain = _plain(path)
@@ -53,7 +53,7 @@ def check_path(pod: Pod, path: str, parameter: str) -> str:
         problem = f"{parameter} is outside the pod's local volume {root}"
     else:
         return plain
-    raise ToolFailure("invalid_argument", f"{problem}.", f"Choose a path under {root}.")
+    raise Failure("invalid_argument", f"{problem}.", f"Choose a path under {root}.")
 
 
 def volume_root(pod: Pod) -> str:
@@ -100,12 +100,12 @@ def refuse_partial(pod: Pod, schedule: BackupSchedule | None) -> None:
     """Refuse to rest a removal on backups that leave out a part of the local volume; without a schedule, none do.
 
     Raises:
-        ToolFailure: the schedule leaves out a part.
+        Failure: the schedule leaves out a part.
     """
     if schedule is None or covers_all(pod, schedule):
         return
     only = f"only {schedule.backup_path}" if schedule.backup_path else "a path that Lium does not say"
-    raise ToolFailure(
+    raise Failure(
         "backup_partial",
         f"The backup schedule of {pod.pod_name} ({pod.id}) covers {only}, and a last backup must hold all of "
         f"{pod.volume_root}.",
@@ -139,7 +139,7 @@ async def start_backup(account: Account, pod: Pod, *, name: str, whole: bool = F
     """Start a backup of a pod, or join the one that runs; with `whole`, only one of the whole local volume.
 
     Raises:
-        ToolFailure: it cannot be established whether one was started, or a schedule was made and no backup, or the
+        Failure: it cannot be established whether one was started, or a schedule was made and no backup, or the
             schedule leaves out a part.
         LiumError: Lium refused.
     """
@@ -175,7 +175,7 @@ async def _start(account: Account, pod: Pod, name: str) -> tuple[str, bool]:
         return new[0].id, False
     if lost is not None:
         raise lost
-    raise ToolFailure(
+    raise Failure(
         "outcome_unknown",
         f"Lium accepted a backup of {pod.pod_name} and did not name it.",
         "Call list_backups with this pod to find it.",
@@ -205,10 +205,10 @@ def refuse_incomplete(backup: Backup) -> None:
     """Refuse to restore a backup that holds nothing, or does not yet.
 
     Raises:
-        ToolFailure: it is not completed.
+        Failure: it is not completed.
     """
     if not backup.is_completed:
-        raise ToolFailure(
+        raise Failure(
             "backup_not_completed",
             f"Backup {backup.id} is {state_in_words(backup.state)} and cannot be restored.",
             "Call get_backup to wait for it, or choose a completed one with list_backups.",

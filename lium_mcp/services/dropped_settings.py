@@ -12,7 +12,7 @@ from posixpath import basename, normpath
 from typing import Final
 
 from lium_mcp.api import Template, TemplateChanges, TemplateCreate
-from lium_mcp.failures import ToolFailure
+from lium_mcp.failures import Failure
 
 MOST_PORTS: Final = 200
 SSH_PORT: Final = 22
@@ -53,10 +53,10 @@ def refuse_dropped_settings(settings: TemplateCreate | TemplateChanges) -> None:
     """Refuse settings of which Lium would drop something.
 
     Raises:
-        ToolFailure: it would.
+        Failure: it would.
     """
     if sentences := dropped_settings(settings):
-        raise ToolFailure("invalid_argument", " ".join(sentences), "Correct it and call again.")
+        raise Failure("invalid_argument", " ".join(sentences), "Correct it and call again.")
 
 
 def _of_ports(ports: Collection[int]) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Final
 
 from lium_mcp.api import LiumError
 from lium_mcp.api import errors as api
-from lium_mcp.failures import NOTHING_CHANGED, ToolFailure
+from lium_mcp.failures import NOTHING_CHANGED, Failure
 from lium_mcp.guard.consent import NotConfirmed
 from lium_mcp.guard.policy import PolicyRefused
 from lium_mcp.rentals import AccountUnknown, LedgerUnavailable, PodNameTaken, RentUnsettled
@@ -49,22 +49,22 @@ _CODES: dict[type[api.LiumError], str] = {
 }
 
 
-def from_api(error: api.LiumError) -> ToolFailure:
+def from_api(error: api.LiumError) -> Failure:
     """Put an API error into the words of a tool."""
     code = next((_CODES[kind] for kind in type(error).__mro__ if kind in _CODES), "lium_error")
     if isinstance(error, api.MissingApiKey):
-        return ToolFailure(code, error.hint or GET_A_KEY, "")
+        return Failure(code, error.hint or GET_A_KEY, "")
     effect = NOTHING_CHANGED
     if error.effect == "unknown":
         code = "outcome_unknown"
         effect = "Whether it took effect is not known."
     hint = _sentence(error.hint) if error.hint else ""
     advice = " ".join(part for part in (hint, error.advice) if part)
-    return ToolFailure(code, _sentence(str(error)), advice, effect=effect, request_id=error.request_id)
+    return Failure(code, _sentence(str(error)), advice, effect=effect, request_id=error.request_id)
 
 
 FAILURES: Final = (
-    ToolFailure,
+    Failure,
     api.LiumError,
     NotConfirmed,
     PolicyRefused,
@@ -79,32 +79,32 @@ FAILURES: Final = (
 GuardError = NotConfirmed | PolicyRefused | LedgerUnavailable | PodNameTaken | RentUnsettled | AccountUnknown
 
 
-def from_guard(error: GuardError) -> ToolFailure:
+def from_guard(error: GuardError) -> Failure:
     """Put what stopped a call before anything was sent into the words of a tool."""
     match error:
         case NotConfirmed():
-            return ToolFailure(error.code, str(error), error.advice)
+            return Failure(error.code, str(error), error.advice)
         case PolicyRefused():
-            return ToolFailure(
+            return Failure(
                 "policy_refused",
                 f"The limit {error.limit} of this server refuses it: {error.happened}.",
                 f"What fits: {error.fits}. Only the person who runs this server can change a limit.",
             )
         case LedgerUnavailable():
-            return ToolFailure(
+            return Failure(
                 "ledger_unavailable",
                 f"The ledger of rents cannot be used, and without it nothing is rented: {_sentence(str(error))}",
                 "The person who runs this server has to look at LIUM_MCP_STATE_URL, or at disk space and permissions.",
             )
         case PodNameTaken() if error.removing:
-            return ToolFailure(
+            return Failure(
                 "pod_name_taken",
                 f"The pod named {error.pod_name} ({', '.join(error.pod_ids)}) is being removed. Nothing was rented.",
                 "Call again when list_pods shows it no more, or choose another name.",
                 effect="",
             )
         case PodNameTaken():
-            return ToolFailure(
+            return Failure(
                 "pod_name_taken",
                 f"A pod named {error.pod_name} exists already, from another request: {', '.join(error.pod_ids)}. "
                 "Nothing was rented.",
@@ -112,9 +112,9 @@ def from_guard(error: GuardError) -> ToolFailure:
                 effect="",
             )
         case RentUnsettled():
-            return ToolFailure("rent_unsettled", *_unsettled(error), effect="Nothing was rented now.")
+            return Failure("rent_unsettled", *_unsettled(error), effect="Nothing was rented now.")
         case AccountUnknown():
-            return ToolFailure(
+            return Failure(
                 "account_unknown",
                 f"Lium does not say now which account this API key acts for: {_sentence(str(error))}",
                 "Call again in a minute. Names and limits hold for an account, so nothing is rented until that is "
@@ -136,9 +136,9 @@ def _unsettled(error: RentUnsettled) -> tuple[str, str]:
     )
 
 
-def as_failure(error: Exception) -> ToolFailure:
+def as_failure(error: Exception) -> Failure:
     """What went wrong, in the words of a tool."""
-    if isinstance(error, ToolFailure):
+    if isinstance(error, Failure):
         return error
     return from_api(error) if isinstance(error, api.LiumError) else from_guard(error)  # type: ignore[arg-type]
 
@@ -153,29 +153,29 @@ def after_change(done: str) -> Iterator[None]:
     """Let what fails in the body say that a change was made before it.
 
     Raises:
-        ToolFailure: the body failed; `done` is its word on what was changed.
+        Failure: the body failed; `done` is its word on what was changed.
     """
     try:
         yield
     except LiumError as error:
         failure = from_api(error)
-        raise ToolFailure(
+        raise Failure(
             failure.code, failure.happened, failure.advice, effect=done, request_id=failure.request_id
         ) from error
 
 
-def settings_wrong(problems: Iterable[str]) -> ToolFailure:
+def settings_wrong(problems: Iterable[str]) -> Failure:
     """For a server that must not act, since it cannot know what it may do."""
-    return ToolFailure(
+    return Failure(
         "settings_wrong",
         f"This MCP server does nothing, since its settings cannot be used: {'; '.join(problems)}.",
         "Have the user correct them where this server is configured, in the host's MCP configuration, and restart it.",
     )
 
 
-def crashed(tool: str) -> ToolFailure:
+def crashed(tool: str) -> Failure:
     """For a defect of ours: the exception's own text stays in the log."""
-    return ToolFailure(
+    return Failure(
         "internal_error",
         f"{tool} failed inside this MCP server; its log on standard error says why.",
         "Check the state with list_pods before trying again.",

@@ -11,7 +11,7 @@ from typing import Final
 import anyio
 
 from lium_mcp.api import Backup, Clock, LiumError, NotFound, Pod
-from lium_mcp.failures import ToolFailure
+from lium_mcp.failures import Failure
 from lium_mcp.figures import in_usd
 from lium_mcp.guard.consent import Question
 from lium_mcp.services.accounts import Account
@@ -35,7 +35,7 @@ async def take_final_backup(
         The backup, completed or still running.
 
     Raises:
-        ToolFailure: there is no complete backup; the pod was not touched.
+        Failure: there is no complete backup; the pod was not touched.
     """
     try:
         backup = await earlier_final_backup(account, poller.clock, final_backups, pod)
@@ -48,8 +48,8 @@ async def take_final_backup(
         _refuse_unfit(final_backups, pod, backup)
     except LiumError as error:
         said = from_api(error)
-        raise ToolFailure(said.code, said.happened, _ADVICE, effect=_stays(pod), request_id=error.request_id) from error
-    except ToolFailure as failure:
+        raise Failure(said.code, said.happened, _ADVICE, effect=_stays(pod), request_id=error.request_id) from error
+    except Failure as failure:
         if failure.effect != _stays(pod):
             failure.effect = f"{_stays(pod)} {failure.effect}"
         raise
@@ -60,7 +60,7 @@ async def earlier_final_backup(account: Account, clock: Clock, final_backups: Fi
     """The last backup that an earlier call began, if a removal may rest on it: it runs, or was complete just now.
 
     Raises:
-        ToolFailure: it failed or lacks files, which is said once; the next call takes another.
+        Failure: it failed or lacks files, which is said once; the next call takes another.
         LiumError: it could not be read.
     """
     if pod.id not in final_backups:
@@ -88,7 +88,7 @@ async def find_running_backup(
     It is read within a bound: the end of the billing does not wait for that.
 
     Raises:
-        ToolFailure: it may be the last backup that an earlier removal began, and nobody agreed to lose it; this is said
+        Failure: it may be the last backup that an earlier removal began, and nobody agreed to lose it; this is said
             once, so that the billing can be ended whatever becomes of the backup.
     """
     begun = final_backups.pop(pod.id, None)
@@ -98,7 +98,7 @@ async def find_running_backup(
     running = [backup for backup in backups or () if not backup.is_final]
     is_ours = begun is not None and (backups is None or any(backup.id == begun[0] for backup in running))
     if begun is not None and is_ours and agreed is None:
-        raise ToolFailure(
+        raise Failure(
             "final_backup_running",
             f"The last backup of {pod.pod_name}, {begun[0]}, still runs, as far as is known, and would be lost.",
             "Call remove_pod with final_backup to remove after a complete backup, or again without, to lose it.",
@@ -131,7 +131,7 @@ async def begin_final_backup(account: Account, poller: Poller, pod: Pod, *, whol
         wait_seconds: How long to wait for the end of a backup that runs already.
 
     Raises:
-        ToolFailure: another one is still running, or none could be begun.
+        Failure: another one is still running, or none could be begun.
         LiumError: Lium refused.
     """
     started = await start_backup(account, pod, name="final", whole=whole)
@@ -142,7 +142,7 @@ async def begin_final_backup(account: Account, poller: Poller, pod: Pod, *, whol
         )
         started = await start_backup(account, pod, name="final", whole=whole)
     if started.joined:
-        raise ToolFailure(
+        raise Failure(
             "backup_running",
             f"Another backup of {pod.pod_name} is still running.",
             "Call get_backup to wait for it, then remove_pod with final_backup again.",
@@ -155,14 +155,14 @@ def refuse_unfit(backup: Backup) -> None:
     """Refuse to rest a removal on a backup that is over and does not hold everything.
 
     Raises:
-        ToolFailure: it failed, or lacks files.
+        Failure: it failed, or lacks files.
     """
     reason = f": {backup.problem[:300]}" if backup.problem else ""
     if backup.is_final and not backup.is_completed:
-        raise ToolFailure("final_backup_failed", f"The backup is {backup.state}{reason}.", _ADVICE)
+        raise Failure("final_backup_failed", f"The backup is {backup.state}{reason}.", _ADVICE)
     if backup.is_partial:
         happened = f"Backup {backup.id} is {backup.state}{reason}. {PARTIAL} It is kept, and can be restored."
-        raise ToolFailure(
+        raise Failure(
             "final_backup_partial",
             happened,
             "Make them readable and try again, or call remove_pod without final_backup to lose what is not in it.",
@@ -172,7 +172,7 @@ def refuse_unfit(backup: Backup) -> None:
 def _refuse_unfit(final_backups: FinalBackups, pod: Pod, backup: Backup) -> None:
     try:
         refuse_unfit(backup)
-    except ToolFailure as failure:
+    except Failure as failure:
         final_backups.pop(pod.id, None)
         failure.effect = _stays(pod)
         raise

@@ -7,18 +7,17 @@ job ran there any more is complete; whatever fails leaves the pod as it is, and 
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
 from lium_mcp.api import Backup, BadRequest, Conflict, LiumError, NotFound, PermissionDenied, Pod
 from lium_mcp.api.errors import PaymentFailed, ValidationFailed
-from lium_mcp.failures import ToolFailure
-from lium_mcp.remote import RemoteError
+from lium_mcp.failures import Failure
 from lium_mcp.remote.jobs import Job, Then, list_jobs, note_follow_up
 from lium_mcp.rentals import AccountUnknown, Claim, LedgerUnavailable, NotNow, Task, Worker
 from lium_mcp.services.accounts import Account
@@ -28,6 +27,9 @@ from lium_mcp.services.final_backup import refuse_unfit
 from lium_mcp.services.pod_connections import pod_access
 from lium_mcp.services.polling import Poller
 from lium_mcp.services.removing import start_removal
+
+if TYPE_CHECKING:
+    from lium_mcp.remote.connections import Connection
 
 log = logging.getLogger("lium_mcp.follow_ups")
 
@@ -60,7 +62,7 @@ async def promise(account: Account, pod: Pod, job: str, then: Then) -> Task | No
     """Write down what is to follow a job that is about to start; None where nothing follows, or it was written before.
 
     Raises:
-        ToolFailure: it cannot be written, so nothing must be started.
+        Failure: it cannot be written, so nothing must be started.
     """
     worker = account.worker
     if then == "nothing" or worker is None:
@@ -68,7 +70,7 @@ async def promise(account: Account, pod: Pod, job: str, then: Then) -> Task | No
     try:
         task, is_new = await worker.add("follow_up", pod.id, job, {"then": then}, delay=_STARTING)
     except (AccountUnknown, LedgerUnavailable, LiumError) as error:
-        raise ToolFailure(
+        raise Failure(
             "follow_up_not_kept",
             f"What is to follow the job cannot be written down: {error}",
             "Call again in a minute, or start it with then=nothing.",
@@ -152,8 +154,6 @@ async def follow(account: Account, poller: Poller, claim: Claim) -> None:
     """
     try:
         await _look(account, poller, claim)
-    except RemoteError as error:
-        raise NotNow(error.code) from error
     except TimeoutError as error:
         raise NotNow("it took too long") from error
     except LiumError as error:
@@ -163,7 +163,7 @@ async def follow(account: Account, poller: Poller, claim: Claim) -> None:
         if not isinstance(error, _REFUSALS):
             raise NotNow(type(error).__name__) from error
         await _fail(account, claim, from_api(error))
-    except ToolFailure as failure:
+    except Failure as failure:
         await _fail(account, claim, failure)
 
 
@@ -200,7 +200,7 @@ async def _do(account: Account, poller: Poller, claim: Claim, pod: Pod, job: Job
     """Back up and, if that is wanted, remove.
 
     Raises:
-        ToolFailure: there is no complete backup, or the removal was refused; the pod is as it was.
+        Failure: there is no complete backup, or the removal was refused; the pod is as it was.
     """
     removes = _then(claim, job) == "backup_and_remove"
     names = sorted(one.name for one in on_pod) if removes else [job.name]
@@ -211,10 +211,9 @@ async def _do(account: Account, poller: Poller, claim: Claim, pod: Pod, job: Job
     if backup is None:
         return
     if not removes:
-        async with pod_access(account).to(pod) as connection:
-            with anyio.fail_after(_SSH_SECONDS):
-                problem = {"problem": "backup_partial"} if backup.is_partial else {}
-                await note_follow_up(connection, job.name, {"backup_id": backup.id, **problem})
+        async with _connected(account, pod) as connection:
+            problem = {"problem": "backup_partial"} if backup.is_partial else {}
+            await note_follow_up(connection, job.name, {"backup_id": backup.id, **problem})
         await claim.finish("done", f"backup {backup.id}")
         return
     on_pod = await _jobs(account, pod)
@@ -250,7 +249,7 @@ async def _backup(account: Account, poller: Poller, claim: Claim, pod: Pod, *, w
     if whole or not backup.is_completed:
         try:
             refuse_unfit(backup)
-        except ToolFailure:
+        except Failure:
             await claim.keep(progress={})
             raise
     if whole and backup.completed_at is not None and account.lium.now() - backup.completed_at > _FRESH:
@@ -290,9 +289,24 @@ def _began_later(backup: Backup, progress: Mapping[str, Any]) -> bool:
 
 
 async def _jobs(account: Account, pod: Pod) -> list[Job]:
-    with anyio.fail_after(_SSH_SECONDS):
-        async with pod_access(account).to(pod) as connection:
-            return await list_jobs(connection, now=account.lium.now())
+    async with _connected(account, pod) as connection:
+        return await list_jobs(connection, now=account.lium.now())
+
+
+@asynccontextmanager
+async def _connected(account: Account, pod: Pod) -> AsyncIterator["Connection"]:
+    """A connection to a pod, for as long as one look may take.
+
+    Raises:
+        NotNow: there is none, or what is done over it fails.
+    """
+    access = pod_access(account)
+    try:
+        with anyio.fail_after(_SSH_SECONDS):
+            async with access.to(pod) as connection:
+                yield connection
+    except Failure as failure:
+        raise NotNow(failure.code) from failure
 
 
 async def _note_missing(account: Account, claim: Claim) -> None:
@@ -320,7 +334,7 @@ async def _end(claim: Claim, pod: Pod) -> None:
         await claim.finish("gone", f"the pod is {pod.state}, so nothing could follow the job")
 
 
-async def _fail(account: Account, claim: Claim, failure: ToolFailure) -> None:
+async def _fail(account: Account, claim: Claim, failure: Failure) -> None:
     attempts = claim.task.attempts + 1
     log.warning("What is to follow job %s on %s failed: %s", claim.task.name, claim.task.subject, failure.code)
     await claim.keep(attempts=attempts)
@@ -337,10 +351,9 @@ async def _fail(account: Account, claim: Claim, failure: ToolFailure) -> None:
 async def _give_up(account: Account, claim: Claim, pod: Pod, code: str) -> None:
     """Close the task as failed, and say so on the pod, where get_job reads it."""
     try:
-        with anyio.fail_after(_SSH_SECONDS):
-            async with pod_access(account).to(pod) as connection:
-                await note_follow_up(connection, claim.task.name, {"problem": code})
-    except (RemoteError, TimeoutError):
+        async with _connected(account, pod) as connection:
+            await note_follow_up(connection, claim.task.name, {"problem": code})
+    except (NotNow, TimeoutError):
         log.info("That could not be noted on pod %s", pod.id)
     await claim.finish("failed", code)
 

@@ -153,7 +153,7 @@ async def changing_life(account: Account, policy: Policy, named: str, hours: flo
     fits alone but not together is not admitted twice, here or on another server.
 
     Raises:
-        ToolFailure: there is no such pod.
+        Failure: there is no such pod.
         PolicyRefused: the limits do not bear it.
         AccountUnknown: a budget is set, and Lium does not say whose.
         LiumError: what was spent cannot be read.

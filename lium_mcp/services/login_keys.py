@@ -10,7 +10,7 @@ import anyio
 from lium_mcp.api import LiumError
 from lium_mcp.api.ssh_keys import bare_keys
 from lium_mcp.api.wire import noting_changes
-from lium_mcp.failures import ToolFailure
+from lium_mcp.failures import Failure
 from lium_mcp.services.accounts import Account
 
 _FORESEE_SECONDS: Final = 5.0
@@ -35,7 +35,7 @@ async def find_public_keys(account: Account) -> PodKeys:
     """The keys to put into the pod.
 
     Raises:
-        ToolFailure: nobody could log in: there is no key at all, or none with a private half at this machine, and the
+        Failure: nobody could log in: there is no key at all, or none with a private half at this machine, and the
             account has none that its owner could hold elsewhere.
         LiumError: the account's keys could not be read.
     """
@@ -44,7 +44,7 @@ async def find_public_keys(account: Account) -> PodKeys:
         keys = await _registered(account)
         if keys:
             return PodKeys(keys)
-        raise ToolFailure(
+        raise Failure(
             "ssh_key_missing",
             "There is no SSH key to put into the pod, so nobody could log in.",
             "Register a public key of yours with add_ssh_key.",
@@ -58,7 +58,7 @@ async def find_public_keys(account: Account) -> PodKeys:
         registered = await _registered(account)
         if not registered:
             whose = "at this machine could log in to the pod" if keys else "could log in: there is no key for the pod"
-            raise ToolFailure(
+            raise Failure(
                 own.problem.code,
                 f"Nobody {whose}. {own.problem.happened}",
                 f"{own.problem.advice} Or register a public key with add_ssh_key, whose private half is elsewhere.",
@@ -77,7 +77,7 @@ async def foresee_login(account: Account) -> str | None:
     try:
         with suppress(LiumError), anyio.move_on_after(_FORESEE_SECONDS):
             return (await find_public_keys(account)).warning
-    except ToolFailure as refusal:
+    except Failure as refusal:
         return f"rent_pod would refuse: {refusal.happened} {refusal.advice}"
     return None
 

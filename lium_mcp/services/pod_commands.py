@@ -6,11 +6,11 @@ from typing import Final, Literal
 import anyio
 
 from lium_mcp.api import Pod
-from lium_mcp.failures import ToolFailure
+from lium_mcp.failures import Failure
 from lium_mcp.remote.commands import CommandOutcome, Output, run_command
 from lium_mcp.results import Result
 from lium_mcp.services.accounts import Account
-from lium_mcp.services.pod_connections import connected
+from lium_mcp.services.pod_connections import pod_access
 
 _AT_ONCE: Final = 8
 _HEAD_BYTES: Final = 2048
@@ -49,7 +49,7 @@ async def run_on(
     """Run a command on each of the pods. With `several`, a pod that cannot be reached is a result, not a failure.
 
     Raises:
-        ToolFailure: the one pod could not be reached, or the connection broke.
+        Failure: the one pod could not be reached, or the connection broke.
     """
     if not several:
         run = await _run(account, pods[0], command, timeout_seconds, share=1)
@@ -61,7 +61,7 @@ async def run_on(
         async with limiter:
             try:
                 runs[pod.id] = await _run(account, pod, command, timeout_seconds, share=len(pods))
-            except ToolFailure as failure:
+            except Failure as failure:
                 ending: Ending = "unknown" if failure.code == "connection_lost" else "failed"
                 problem = f"{failure.happened} {failure.effect} {failure.advice} (code: {failure.code})"
                 runs[pod.id] = CommandRun(outcome=ending, pod_id=pod.id, name=pod.pod_name, problem=problem)
@@ -85,7 +85,7 @@ async def _run(account: Account, pod: Pod, command: str, timeout_seconds: float,
             tail_bytes=max(int(part * _TAIL_BYTES / share), _LEAST_BYTES),
         )
 
-    async with connected(account, pod) as connection:
+    async with pod_access(account).to(pod) as connection:
         outcome = await run_command(
             connection, command, timeout_seconds=timeout_seconds, stdout=output(0.75), stderr=output(0.25)
         )

@@ -2,19 +2,16 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import anyio
 
 from lium_mcp.api import LiumError, Pod
-from lium_mcp.failures import NOTHING_CHANGED, ToolFailure
-from lium_mcp.remote import PodAccess, RemoteError
+from lium_mcp.failures import Failure
+from lium_mcp.remote import PodAccess
 from lium_mcp.remote.gpus import Gpu, read_gpus
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.polling import Poller
-
-if TYPE_CHECKING:
-    from lium_mcp.remote.connections import Connection
 
 _PROGRESS_SECONDS: Final = 3.0
 _GPU_SECONDS: Final = 6.0
@@ -27,37 +24,17 @@ def pod_access(account: Account) -> PodAccess:
 
     Raises:
         MissingApiKey: the caller has no key, so no pods.
-        ToolFailure: the caller is elsewhere, so their SSH key is not on this machine.
+        Failure: the caller is elsewhere, so their SSH key is not on this machine.
     """
     access = account.pod_access
     if access is None:
         account.lium.check_api_key()
-        raise ToolFailure(
+        raise Failure(
             "no_ssh_for_callers",
             "This server cannot log in to your pods: your SSH key is on your machine, and its own is not for you.",
             "Log in with the SSH command that get_pod shows, or run this server on your machine.",
         )
     return access
-
-
-@asynccontextmanager
-async def connected(account: Account, pod: Pod) -> AsyncIterator["Connection"]:
-    """A connection to a running pod.
-
-    Raises:
-        ToolFailure: there is none, or what is done over it fails.
-    """
-    access = pod_access(account)
-    try:
-        async with access.to(pod) as connection:
-            yield connection
-    except RemoteError as error:
-        raise from_remote(error) from error
-
-
-def from_remote(error: RemoteError) -> ToolFailure:
-    """Put a failure of work on a pod into the words of a tool."""
-    return ToolFailure(error.code, error.happened, error.advice, effect=error.effect or NOTHING_CHANGED)
 
 
 @asynccontextmanager
@@ -99,12 +76,12 @@ async def reporting(poller: Poller, total_seconds: float, describe: Callable[[],
             elapsed += _PROGRESS_SECONDS
             await say(elapsed, total_seconds, describe())
 
-    failure: RemoteError | ToolFailure | LiumError | None = None
+    failure: Failure | LiumError | None = None
     async with anyio.create_task_group() as group:
         group.start_soon(report)
         try:
             yield
-        except (RemoteError, ToolFailure, LiumError) as error:  # the group would wrap it
+        except (Failure, LiumError) as error:  # the group would wrap it
             failure = error
         group.cancel_scope.cancel()
     if failure is not None:
@@ -120,6 +97,6 @@ async def gpus_of(account: Account, pod: Pod) -> list[Gpu] | None:
         with anyio.fail_after(_GPU_SECONDS):
             async with access.to(pod) as connection:
                 return await read_gpus(connection, timeout_seconds=_GPU_SECONDS)
-    except (RemoteError, TimeoutError):
+    except (Failure, TimeoutError):
         access.note_failure(pod.id)
         return None

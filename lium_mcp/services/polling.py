@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 import anyio
 
 from lium_mcp.api import Clock, LiumError
-from lium_mcp.failures import ToolFailure
+from lium_mcp.failures import Failure
 
 T = TypeVar("T")
 
@@ -102,12 +102,12 @@ def time_limit(seconds: float | None) -> Iterator[None]:
     """Bound the time of a body that only reads.
 
     Raises:
-        ToolFailure: the time is over.
+        Failure: the time is over.
     """
     try:
         with anyio.fail_after(seconds):
             yield
     except TimeoutError as error:
-        raise ToolFailure(
+        raise Failure(
             "timed_out", "Lium did not answer all requests of this call in time.", "Try again in a minute."
         ) from error

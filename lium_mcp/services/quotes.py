@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lium_mcp.api import Executor, NotFound, Quote, QuoteLine, RouteMissing
-from lium_mcp.failures import ToolFailure
+from lium_mcp.failures import Failure
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.offers import can_rent, describe_counts, has_price
 
@@ -29,12 +29,12 @@ async def find_node(account: Account, executor_id: str) -> Executor:
     """The listed node with this id.
 
     Raises:
-        ToolFailure: it is not for rent now.
+        Failure: it is not for rent now.
     """
     for node in await account.lium.executors.list():
         if node.id == executor_id.strip():
             return node
-    raise ToolFailure(
+    raise Failure(
         "node_not_for_rent",
         f"No node with id {executor_id.strip()[:64]} is for rent now.",
         "Call list_gpus for the executor_id of a free node.",
@@ -47,10 +47,10 @@ async def quote_node(
     """Price a rental on a listed node.
 
     Raises:
-        ToolFailure: the node does not rent that many GPUs, or says no price.
+        Failure: the node does not rent that many GPUs, or says no price.
     """
     if not can_rent(node, gpu_count):
-        raise ToolFailure(
+        raise Failure(
             "gpu_count_not_rentable",
             f"Node {node.id} cannot rent {gpu_count} GPUs now: {describe_counts(node)}.",
             "Choose another count or another node.",
@@ -68,7 +68,7 @@ async def quote_node(
     if price is None and has_price(node):
         price = (node.price_per_gpu or 0) * gpu_count
     if not price or price < 0:  # nothing is for nothing: 0 is no price
-        raise ToolFailure("price_unknown", f"Lium says no price for node {node.id}.", "Choose another node.")
+        raise Failure("price_unknown", f"Lium says no price for node {node.id}.", "Choose another node.")
     return PricedRental(
         gpu_count=gpu_count,
         price_per_hour_usd=price,

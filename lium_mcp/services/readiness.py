@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Final
 
 from lium_mcp.api import NotFound, Pod, PodDetail
-from lium_mcp.remote import RemoteError
+from lium_mcp.failures import Failure
 from lium_mcp.remote.banner import SshAnswer, read_banner
 from lium_mcp.remote.ssh_addresses import address_of
 from lium_mcp.services.accounts import Account
@@ -63,7 +63,7 @@ async def wait_for_ssh(
         nonlocal unreachable
         answer: SshAnswer | None = None
         if pod is not None and pod.is_ready:
-            with suppress(RemoteError):
+            with suppress(Failure):
                 answer = await read_banner(address_of(pod).target)
         unreachable += answer == "unreachable"
         return pod, answer

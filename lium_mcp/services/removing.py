@@ -6,7 +6,7 @@ from datetime import datetime
 import anyio
 
 from lium_mcp.api import BadRequest, Conflict, LiumError, NotFound, Pod
-from lium_mcp.failures import ToolFailure
+from lium_mcp.failures import Failure
 from lium_mcp.figures import rounded
 from lium_mcp.rentals import is_alive
 from lium_mcp.results import Result, Usd, UtcTime, state_in_words
@@ -41,7 +41,7 @@ async def start_removal(account: Account, target: Pod) -> bool:
         False where Lium says that it has no such pod, or none for this key.
 
     Raises:
-        ToolFailure: Lium refuses to remove it now.
+        Failure: Lium refuses to remove it now.
         LiumError: the order failed, or what became of it is not known.
     """
     accepted = target.is_being_removed or await _order_removal(account, target)
@@ -59,7 +59,7 @@ async def _order_removal(account: Account, target: Pod) -> bool:
             "A pod that is still starting can be removed once it runs: wait with get_pod, then call remove_pod again; "
             "or call schedule_pod_removal now."
         )
-        raise ToolFailure(
+        raise Failure(
             "removal_refused",
             f"Lium refused to remove {target.pod_name} ({target.id}), which is {state_in_words(target.status)}: "
             f"{error}.",

@@ -28,7 +28,7 @@ from lium_mcp.api import (
     models_of,
     short_gpu_type,
 )
-from lium_mcp.failures import ToolFailure
+from lium_mcp.failures import Failure
 from lium_mcp.figures import in_usd
 from lium_mcp.guard.policy import Ask, Policy
 from lium_mcp.inputs import LEAST_HOURS, OFFICIAL, ShortText
@@ -73,7 +73,7 @@ class Wish(Floors):
             problem = "country is a two-letter ISO code here"
         else:
             return
-        raise ToolFailure("invalid_argument", f"{problem}.", "Correct it and call again.")
+        raise Failure("invalid_argument", f"{problem}.", "Correct it and call again.")
 
     @property
     def digest(self) -> str:
@@ -153,7 +153,7 @@ async def make_plan(account: Account, policy: Policy, wish: Wish, *, priced: boo
         priced: Whether the price has to be known, also where Lium picks the node.
 
     Raises:
-        ToolFailure: it cannot be rented so.
+        Failure: it cannot be rented so.
         PolicyRefused: a limit leaves no room for it.
         LiumError: the API could not be read.
     """
@@ -218,7 +218,7 @@ async def _find_offers(account: Account, wish: Wish) -> Offers:
     """Find what a GPU's name means on the market.
 
     Raises:
-        ToolFailure: it means several models, or nothing that is on offer.
+        Failure: it means several models, or nothing that is on offer.
         LiumError: the market could not be read.
     """
     market = await account.lium.executors.list()
@@ -230,7 +230,7 @@ async def _find_offers(account: Account, wish: Wish) -> Offers:
     for part in gpu_names(wish.gpu_type):
         models = models_of(part, machine_names)
         if len(models) > 1:
-            raise ToolFailure(
+            raise Failure(
                 "ambiguous_name",
                 f"{part} means several GPU models: {', '.join(models)}.",
                 "Name one of them with gpu_type.",
@@ -239,13 +239,13 @@ async def _find_offers(account: Account, wish: Wish) -> Offers:
     absent = [part for part in gpu_names(wish.gpu_type) if not models_of(part, machine_names)]
     if nodes and absent:
         # "4090, D" may have been meant as one name: what is rented must not depend on a guess.
-        raise ToolFailure(
+        raise Failure(
             "no_gpu_matches",
             f"No GPU of the market is called {', '.join(absent)[:200]}.",
             "Correct it or leave it out of gpu_type.",
         )
     if not nodes:
-        raise ToolFailure(
+        raise Failure(
             "no_gpu_matches",
             f"No gpu_type on offer matches {wish.gpu_type}; {types_on_offer(market, wish.gpu_type)}.",
             "Name one of these, or watch with list_gpus.",
@@ -328,7 +328,7 @@ def _pick_node(policy: Policy, wish: Wish, nodes: Sequence[Executor]) -> Executo
     except NothingFits as error:
         with suppress(NothingFits):  # else it is not for the countries
             policy.check_country(cheapest_fitting(of_type, floors).country_code)
-        raise ToolFailure(
+        raise Failure(
             "no_gpu_matches", f"{error}.", "Relax a floor or the ceiling, or watch with list_gpus."
         ) from error
 
@@ -339,7 +339,7 @@ async def _price(account: Account, wish: Wish, node: Executor) -> PricedRental:
     per_gpu = priced.price_per_hour_usd / count
     ceiling = wish.max_usd_per_gpu_hour
     if ceiling is not None and per_gpu > ceiling:
-        raise ToolFailure(
+        raise Failure(
             "price_above_ceiling",
             f"Node {node.id} costs {in_usd(per_gpu, 4)} per GPU-hour, more than max_usd_per_gpu_hour={ceiling:g}.",
             "Choose another node with list_gpus, or raise the ceiling.",
@@ -351,7 +351,7 @@ async def _template(account: Account, node: Executor, contents: Contents) -> Tem
     try:
         return contents.template or await default_template(account.lium, node)
     except NoDefaultTemplate as error:
-        raise ToolFailure(
+        raise Failure(
             "template_needed",
             f"Lium recommends no image of its own for node {node.id}.",
             "Name a template with the parameter template.",

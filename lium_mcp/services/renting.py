@@ -9,7 +9,7 @@ from typing import Literal
 import anyio
 
 from lium_mcp.api import Executor, LiumError, NoExecutorMatches, Pod, PodDetail, RentOutcomeUnknown, gpu_names
-from lium_mcp.failures import ToolFailure
+from lium_mcp.failures import Failure
 from lium_mcp.figures import in_usd
 from lium_mcp.guard.consent import NOTHING_TO_ASK, Question
 from lium_mcp.guard.policy import Policy
@@ -66,7 +66,7 @@ async def plan_to_ask(account: Account, policy: Policy, wish: Wish, asked: Quest
     """Plan a rent that a person is to be asked about, or look again at the plan that they have been asked about.
 
     Raises:
-        ToolFailure, PolicyRefused, LiumError, LedgerUnavailable: as `make_plan`, and where the limits leave no room
+        Failure, PolicyRefused, LiumError, LedgerUnavailable: as `make_plan`, and where the limits leave no room
             now, since what they refuse is no question.
     """
     if asked is not None and isinstance(asked.subject, Plan):
@@ -109,7 +109,7 @@ async def agreed_plan(account: Account, policy: Policy, agreed: Question | None,
     """The plan that a person has agreed to; where nobody was asked, one that is made now.
 
     Raises:
-        ToolFailure, PolicyRefused, LiumError: as `make_plan`, and where it costs more than was agreed to.
+        Failure, PolicyRefused, LiumError: as `make_plan`, and where it costs more than was agreed to.
     """
     plan = agreed.subject if agreed is not None else None
     if not isinstance(plan, Plan):
@@ -124,7 +124,7 @@ async def rent(
     """Carry a plan out, and wait until the pod runs.
 
     Raises:
-        ToolFailure: it was refused, or came out as something that must not stay, or nobody knows what came of it.
+        Failure: it was refused, or came out as something that must not stay, or nobody knows what came of it.
         PolicyRefused, PodNameTaken, RentUnsettled, AccountUnknown, LedgerUnavailable, LiumError: as `Renter.rent`.
     """
     wish, expected = plan.wish, expected_of(policy, agreed, plan)
@@ -147,7 +147,7 @@ async def rent(
     except NoExecutorMatches as taken:
         if not plan.is_pinned:
             raise
-        raise ToolFailure(
+        raise Failure(
             "price_changed",
             f"The node that was found for {in_usd(plan.price_per_hour_usd or 0, 4)} an hour was taken in this moment, "
             "and no other costs as little.",
@@ -160,10 +160,10 @@ def refuse_dearer(agreed: Question | None, price_per_hour_usd: float | None) -> 
     """Refuse a price above the one that a person has agreed to.
 
     Raises:
-        ToolFailure: it is higher, or nobody was asked because an earlier rent seemed to answer the call.
+        Failure: it is higher, or nobody was asked because an earlier rent seemed to answer the call.
     """
     if agreed is NOTHING_TO_ASK:
-        raise ToolFailure(
+        raise Failure(
             "changed_meanwhile",
             "What this call rented earlier has gone in this moment.",
             "Call again, so that the person is asked.",
@@ -175,16 +175,16 @@ def refuse_dearer(agreed: Question | None, price_per_hour_usd: float | None) -> 
             if price_per_hour_usd is None
             else f"It costs {in_usd(price_per_hour_usd, 4)} now"
         )
-        raise ToolFailure(
+        raise Failure(
             "price_changed",
             f"{now}; at most {in_usd(most_usd)} an hour was agreed to.",
             "Call again, so that the person is asked about the new price.",
         )
 
 
-def outcome_unknown(name: str, unknown: RentOutcomeUnknown) -> ToolFailure:
+def outcome_unknown(name: str, unknown: RentOutcomeUnknown) -> Failure:
     """Say that a rent may have gone through."""
-    return ToolFailure(
+    return Failure(
         "outcome_unknown",
         f"The rent of {name} got no clear answer, and it could not be established what became of it.",
         f"Do not rent again. Call list_pods, which settles it: it asks Lium once more for this very rent, and that may "
@@ -321,7 +321,7 @@ def not_stated(unverified: Sequence[str]) -> str:
 
 async def give_back(
     account: Account, rental: Rental, what: str, contradiction: str, expected: Expected, pods: Sequence[Pod]
-) -> ToolFailure:
+) -> Failure:
     """Remove what came out dearer than allowed or other than asked, and say so."""
     is_dearer = expected.is_dearer(pods)
     reason = DEARER if is_dearer else _NOT_AS_ASKED
@@ -330,7 +330,7 @@ async def give_back(
     with suppress(LiumError), anyio.move_on_after(_GIVE_BACK_SECONDS):
         removed = await account.renter.give_back(rental, reason)
     price = sum(pod.price or 0 for pod in pods)
-    return ToolFailure(
+    return Failure(
         "dearer_than_allowed" if is_dearer else "not_as_asked",
         f"{what} came out at {in_usd(price, 4)} an hour, more than allowed."
         if is_dearer

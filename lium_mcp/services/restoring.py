@@ -14,9 +14,8 @@ from typing import Final
 import anyio
 
 from lium_mcp.api import Backup, LiumError, Pod, Restore
-from lium_mcp.failures import ToolFailure
+from lium_mcp.failures import Failure
 from lium_mcp.guard.consent import Question
-from lium_mcp.remote import RemoteError
 from lium_mcp.remote.restore_targets import TargetState, look
 from lium_mcp.results import Result, UtcTime
 from lium_mcp.services.accounts import Account
@@ -177,7 +176,7 @@ async def unseen_targets(account: Account, pods: Sequence[Pod], path: str) -> li
     unseen: set[str] = set()
 
     async def examine(run: _Run) -> None:
-        with suppress(ToolFailure):  # a path that the pod does not take is refused later
+        with suppress(Failure):  # a path that the pod does not take is refused later
             if await _find(account, run.pod, check_path(run.pod, path, "path")) == "unseen":
                 unseen.add(run.pod.id)
 
@@ -191,7 +190,7 @@ async def _start(account: Account, agreed: Question | None, backup_id: str, run:
         run.path = await _fresh_path(account, agreed, backup_id, pod, path)
         run.ordered_at = account.lium.now()
         run.restore_id = (await account.lium.restores.start(pod.id, backup_id=backup_id, restore_path=run.path)).id
-    except ToolFailure as failure:
+    except Failure as failure:
         run.refused, run.problem = True, f"{failure.happened} {failure.advice}"
     except LiumError as error:
         said = from_api(error)
@@ -203,7 +202,7 @@ async def _fresh_path(account: Account, agreed: Question | None, backup_id: str,
     """Where to restore to, looked at just before the order.
 
     Raises:
-        ToolFailure: the path cannot be used, or would be written over.
+        Failure: the path cannot be used, or would be written over.
     """
     if not path:
         default = check_path(pod, f"{volume_root(pod).rstrip('/')}/{_DEFAULT_NAME}", "path")
@@ -217,7 +216,7 @@ async def _fresh_path(account: Account, agreed: Question | None, backup_id: str,
     if found == "fresh" or (found == "unseen" and may):
         return checked
     code, problem = _REFUSALS[found]
-    raise ToolFailure(
+    raise Failure(
         code,
         f"path {checked} {problem} (code: {code}).",
         "Leave path out: then it goes into a new directory.",
@@ -235,7 +234,7 @@ async def _find(account: Account, pod: Pod, path: str) -> TargetState:
         with anyio.fail_after(_LOOK_SECONDS):
             async with access.to(pod) as connection:
                 return await look(connection, root, path)
-    except (RemoteError, TimeoutError):
+    except (Failure, TimeoutError):
         access.note_failure(pod.id)
         return "unseen"
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
 from lium_mcp.api import InvalidRequest, LiumError, NotFound, Pod, PodDetail, Rows, Template, Volume
-from lium_mcp.failures import ToolFailure
+from lium_mcp.failures import Failure
 from lium_mcp.services.accounts import Account
 
 _MOST_NAMED_IN_AN_ERROR = 10
@@ -33,21 +33,21 @@ async def find_pod(account: Account, named: str, *, even_leaving: bool = False) 
         even_leaving: Whether one that is being removed will do; a list that leaves it out needs its id.
 
     Raises:
-        ToolFailure: there is none, or there are several, or it is being removed.
+        Failure: there is none, or there are several, or it is being removed.
         LiumError: the pods could not be listed.
     """
     pods = await account.lium.pods.list()
     try:
         pod = _only(pods, named, "pod", _WHERE_PODS_ARE)
-    except ToolFailure as failure:
+    except Failure as failure:
         if failure.code != "pod_not_found":
             raise
         try:
             pod = await _find_unlisted(account, named, failure)
-        except ToolFailure as unlisted:
+        except Failure as unlisted:
             raise await _say_if_node(account, pods, named, unlisted) from None
     if pod.is_being_removed and not even_leaving:
-        raise ToolFailure(
+        raise Failure(
             "pod_being_removed",
             f"Pod {pod.pod_name} ({pod.id}) is being removed.",
             "Nothing is left to do with it: get_pod with its id shows its end. rent_pod rents another.",
@@ -56,7 +56,7 @@ async def find_pod(account: Account, named: str, *, even_leaving: bool = False) 
     return pod
 
 
-async def _say_if_node(account: Account, pods: Sequence[Pod], named: str, failure: ToolFailure) -> ToolFailure:
+async def _say_if_node(account: Account, pods: Sequence[Pod], named: str, failure: Failure) -> Failure:
     """The failure to find a pod, or one that says that the id is of a node: several pods may run there, or none."""
     if failure.code != "pod_not_found" or not is_id(named):
         return failure
@@ -67,10 +67,10 @@ async def _say_if_node(account: Account, pods: Sequence[Pod], named: str, failur
         except LiumError:
             return failure
     runs = f"On it runs: {_listed(there)}. Name that." if there else f"No pod of yours runs on it. {_WHERE_PODS_ARE}"
-    return ToolFailure("not_a_pod", f"{named} is the id of a node (executor), not of a pod.", runs)
+    return Failure("not_a_pod", f"{named} is the id of a node (executor), not of a pod.", runs)
 
 
-async def _find_unlisted(account: Account, named: str, failure: ToolFailure) -> PodDetail:
+async def _find_unlisted(account: Account, named: str, failure: Failure) -> PodDetail:
     """A pod that Lium does not list: a new one, one that a list lacks for a while, or one that is being removed."""
     rented = [entry for entry in await account.renter.open_entries() if named in (entry.pod_name, *entry.pod_ids)]
     ids = [pod_id for entry in rented for pod_id in entry.pod_ids if named in (pod_id, entry.pod_name)]
@@ -85,7 +85,7 @@ async def _find_unlisted(account: Account, named: str, failure: ToolFailure) -> 
         return await account.lium.pods.get(ids[0])
     except NotFound:
         name = rented[0].pod_name
-        raise ToolFailure(
+        raise Failure(
             "pod_not_known_yet",
             f"Lium accepted the rent of {name} ({ids[0]}) at {rented[0].created_at:%H:%M:%S} UTC and does not show the "
             "pod now.",
@@ -98,7 +98,7 @@ async def find_pods(account: Account, named: Sequence[str]) -> list[Pod]:
     """As `find_pod` for several, with one look at the list; a pod that is named twice is there once.
 
     Raises:
-        ToolFailure: one of them is none, or several.
+        Failure: one of them is none, or several.
         LiumError: the pods could not be listed.
     """
     pods = await account.lium.pods.list()
@@ -106,7 +106,7 @@ async def find_pods(account: Account, named: Sequence[str]) -> list[Pod]:
     for name in named:
         try:
             found.append(_only(pods, name, "pod", _WHERE_PODS_ARE))
-        except ToolFailure as failure:
+        except Failure as failure:
             raise await _say_if_node(account, pods, name, failure) from None
     return list({pod.id: pod for pod in found}.values())
 
@@ -121,7 +121,7 @@ async def find_pod_or_past(account: Account, named: str) -> tuple[str, str | Non
     """As `find_pod`, but its id and its name; an id that no living pod has is taken for that of a removed one."""
     try:
         pod = await find_pod(account, named, even_leaving=True)
-    except ToolFailure as failure:
+    except Failure as failure:
         if failure.code != "pod_not_found" or not is_id(named):
             raise
         return named, None
@@ -132,7 +132,7 @@ async def find_volume(account: Account, named: str) -> Volume:
     """The volume with this id, or the only one with this name or huid.
 
     Raises:
-        ToolFailure: there is none, or there are several.
+        Failure: there is none, or there are several.
         LiumError: the volumes could not be listed.
     """
     return _only(await account.lium.volumes.list(), named, "volume", "create_volume makes one.")
@@ -142,7 +142,7 @@ async def find_free_volume(account: Account, named: str, pod: Pod | None = None)
     """As `find_volume`, and mounted in no pod but `pod`: one pod at a time has a volume.
 
     Raises:
-        ToolFailure: there is none or several, or another pod has it mounted.
+        Failure: there is none or several, or another pod has it mounted.
         LiumError: the volumes or pods could not be listed.
     """
     volume = await find_volume(account, named)
@@ -154,11 +154,11 @@ def refuse_attached(volume: Volume, pods: Sequence[Pod], purpose: str, *, unless
     """Refuse what needs a volume that no other pod has mounted.
 
     Raises:
-        ToolFailure: a pod has it mounted.
+        Failure: a pod has it mounted.
     """
     holder = volume_holder(volume, pods)
     if holder is not None and (unless is None or holder.id != unless.id):
-        raise ToolFailure(
+        raise Failure(
             "volume_in_use",
             f"Volume {volume.name} ({volume.id}) is mounted in pod {holder.pod_name} ({holder.id}) and cannot be "
             f"{purpose}.",
@@ -170,7 +170,7 @@ def refuse_maybe_attached(volume: Volume, pods: Rows[Pod]) -> None:
     """Refuse to delete a volume that a pod has mounted, or may have.
 
     Raises:
-        ToolFailure: a pod has it mounted, or what Lium says of the pods does not tell.
+        Failure: a pod has it mounted, or what Lium says of the pods does not tell.
     """
     refuse_attached(volume, pods, "deleted")
     unnamed = next((pod for pod in pods if pod.has_unnamed_volume), None)
@@ -180,7 +180,7 @@ def refuse_maybe_attached(volume: Volume, pods: Rows[Pod]) -> None:
             if unnamed
             else "part of Lium's list of pods could not be read"
         )
-        raise ToolFailure(
+        raise Failure(
             "volume_use_unknown",
             f"Whether a pod has volume {volume.name} ({volume.id}) mounted is not known: {missing}.",
             "Try again in a minute. If that lasts, a person can look on lium.io and delete it there.",
@@ -198,7 +198,7 @@ async def find_template(account: Account, named: str) -> Template:
     Other people choose the names of their templates, so those are taken by id only.
 
     Raises:
-        ToolFailure: there is none, or there are several.
+        Failure: there is none, or there are several.
         LiumError: the templates could not be read.
     """
     templates = await account.lium.templates.list()
@@ -212,11 +212,11 @@ async def find_usable_template(account: Account, named: str) -> Template:
     """As `find_template`, for a pod to start from it.
 
     Raises:
-        ToolFailure: also where it failed the platform's check.
+        Failure: also where it failed the platform's check.
     """
     template = await find_template(account, named)
     if template.has_failed:
-        raise ToolFailure(
+        raise Failure(
             "template_failed",
             f"Template {template.name} ({template.id}) failed Lium's check ({template.status}), so no pod starts "
             "from it.",
@@ -246,12 +246,12 @@ def _only(items: Sequence[T], named: str, noun: str, advice: str) -> T:
     if len(matches) == 1:
         return matches[0]
     if matches:
-        raise ToolFailure(
+        raise Failure(
             "ambiguous_name",
             f"{len(matches)} {noun}s of yours are named {named}: {_listed(matches)}.",
             f"Name the {noun} by its id.",
         )
-    raise ToolFailure(
+    raise Failure(
         f"{noun}_not_found",
         f"No {noun} of yours is named {named}." + ("" if items else f" The account has no {noun}s."),
         f"There are: {_listed(items)}. {advice}" if items else advice,

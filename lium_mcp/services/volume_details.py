@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from lium_mcp.api import Pod, Volume
-from lium_mcp.failures import ToolFailure
+from lium_mcp.failures import Failure
 from lium_mcp.figures import rounded
 from lium_mcp.results import Result, UtcTime
 from lium_mcp.services.accounts import Account
@@ -26,11 +26,11 @@ async def refuse_taken_name(account: Account, name: str) -> None:
     """Refuse a name that a volume has: two of one name could only be told apart by their ids.
 
     Raises:
-        ToolFailure: a volume has it.
+        Failure: a volume has it.
     """
     taken = [volume.id for volume in await account.lium.volumes.list() if volume.name == name]
     if taken:
-        raise ToolFailure(
+        raise Failure(
             "volume_name_taken",
             f"A volume is named {name} already: {', '.join(taken[:10])}.",
             "Use that volume, or choose another name.",

@@ -19,7 +19,7 @@ from mcp.server.stdio import stdio_server
 from mcp.types import INVALID_PARAMS, CallToolResult, GetPromptResult, InputRequiredResult, Tool
 from pydantic import ValidationError
 
-from lium_mcp.failures import ToolFailure
+from lium_mcp.failures import Failure
 from lium_mcp.guard.confirm import check_answers, unusable_answer
 from lium_mcp.services.failure_words import as_failure, crashed
 from lium_mcp.services.polling import Stop
@@ -34,8 +34,8 @@ log = logging.getLogger("lium_mcp.calls")
 CLEAN_UP_SECONDS: Final = 3.5
 _CANCEL_SECONDS: Final = 1.0
 _LAST_WORDS_SECONDS: Final = 0.1
-_STOPPING: Final = ToolFailure("server_stopping", "This MCP server is stopping.", "Call again when it is back.")
-_STOPPED: Final = ToolFailure(
+_STOPPING: Final = Failure("server_stopping", "This MCP server is stopping.", "Call again when it is back.")
+_STOPPED: Final = Failure(
     "server_stopping",
     "This MCP server was stopped during the call.",
     "Look at the state, with list_pods first of all, before doing anything again.",
@@ -61,7 +61,7 @@ class LiumServer(MCPServer[None]):
     ) -> None:
         """`bind` makes a listed tool ready to be called, which it is asked to do when it is first called.
 
-        It raises a ToolFailure where the tool must not be called.
+        It raises a Failure where the tool must not be called.
         """
         self.request_ids = RequestIds()
         options["middleware"] = [self.request_ids.once_served, *options.get("middleware", ())]
@@ -120,7 +120,7 @@ class LiumServer(MCPServer[None]):
             try:
                 tool = self._bind(name)
                 result = await tool.run(arguments, context or Context(mcp_server=self), convert_result=True)
-            except ToolFailure as failure:
+            except Failure as failure:
                 result = render_failure(failure)
             except ToolError as error:
                 cause = error.__cause__

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from lium_mcp.failures import ToolFailure
+from lium_mcp.failures import Failure
 
 _MAX_PROBLEMS = 5
 
@@ -27,7 +27,7 @@ _COMMON_WORD: Final = 0.3
 _UNKNOWN_NAME: Final = ("extra_forbidden", "unexpected_keyword_argument")
 
 
-def from_validation(tool: str, error: ValidationError, schema: Mapping[str, Any] = MappingProxyType({})) -> ToolFailure:
+def from_validation(tool: str, error: ValidationError, schema: Mapping[str, Any] = MappingProxyType({})) -> Failure:
     """Name each argument that does not fit, and never repeat its value: it may be long or secret.
 
     Args:
@@ -43,7 +43,7 @@ def from_validation(tool: str, error: ValidationError, schema: Mapping[str, Any]
     advice = "Correct them and call again."
     if any(item["type"] in _UNKNOWN_NAME for item in items):
         advice += f" {tool} has {'these parameters: ' + ', '.join(names) if names else 'no parameters'}."
-    return ToolFailure("invalid_argument", f"{tool} cannot take these arguments: {problems}.", advice)
+    return Failure("invalid_argument", f"{tool} cannot take these arguments: {problems}.", advice)
 
 
 def _place(item: Any) -> str:  # noqa: ANN401 - as below

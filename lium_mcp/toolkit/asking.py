@@ -81,7 +81,7 @@ def agreed(answer: ElicitationResult[Any] | None) -> Question | None:
 
     Raises:
         NotConfirmed: the person did not say yes.
-        ToolFailure, LiumError: why nobody could be asked.
+        Failure, LiumError: why nobody could be asked.
     """
     outcome = answer.data if isinstance(answer, AcceptedElicitation) else answer
     if answer is None:

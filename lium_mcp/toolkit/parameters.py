@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, TypeVar
 from pydantic import AfterValidator, Field
 
 from lium_mcp.api import Rows
-from lium_mcp.failures import ToolFailure
+from lium_mcp.failures import Failure
 from lium_mcp.inputs import ShortText, _visible
 
 T = TypeVar("T")
@@ -28,10 +28,10 @@ def page(rows: Sequence[T], *, limit: int, cursor: str) -> tuple[list[T], str | 
     """The rows from `cursor` on, at most `limit`, and the cursor of the next page if there is one.
 
     Raises:
-        ToolFailure: the cursor is not one that a page returned.
+        Failure: the cursor is not one that a page returned.
     """
     if cursor and not (cursor.isascii() and cursor.isdigit() and len(cursor) <= _MOST_CURSOR_DIGITS):
-        raise ToolFailure("invalid_argument", "cursor is not one that a page returned.", "Leave it out to start again.")
+        raise Failure("invalid_argument", "cursor is not one that a page returned.", "Leave it out to start again.")
     start = int(cursor or 0)
     end = start + limit
     return list(rows[start:end]), str(end) if end < len(rows) else None

@@ -15,7 +15,7 @@ from typing import Any, Final
 from mcp.types import CallToolResult, TextContent
 from pydantic import JsonValue
 
-from lium_mcp.failures import ToolFailure
+from lium_mcp.failures import Failure
 from lium_mcp.guard.redaction import redact as redact_fields
 from lium_mcp.guard.redaction import redact_text
 from lium_mcp.results import Result
@@ -103,7 +103,7 @@ _MAX_HAPPENED_CHARACTERS = 1000
 _MAX_REQUEST_ID_CHARACTERS = 100
 
 
-def render_failure(failure: ToolFailure, redact: Callable[[str], str] = redact_text) -> CallToolResult:
+def render_failure(failure: Failure, redact: Callable[[str], str] = redact_text) -> CallToolResult:
     """Write a failure as text for the model, with code and request id for programs as metadata."""
     details: dict[str, Any] = {"code": failure.code}
     if failure.request_id:

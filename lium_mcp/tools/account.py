@@ -7,7 +7,7 @@ from pydantic import Field
 
 from lium_mcp.api import SshKey
 from lium_mcp.api.ssh_keys import KINDS, bare_keys, fingerprint, is_whole
-from lium_mcp.failures import ToolFailure
+from lium_mcp.failures import Failure
 from lium_mcp.figures import rounded
 from lium_mcp.inputs import ShortText
 from lium_mcp.results import Result, Usd, UtcTime
@@ -176,7 +176,7 @@ def _key_material(public_key: str) -> str:
         problem = f"the second word of public_key is not a whole {parts[0]} key: it may have been cut off"
     else:
         return " ".join(parts[:2])
-    raise ToolFailure("invalid_argument", f"{problem}.", "Send the content of a file that ends in .pub.")
+    raise Failure("invalid_argument", f"{problem}.", "Send the content of a file that ends in .pub.")
 
 
 def _row(key: SshKey) -> SshKeyRow:

@@ -18,7 +18,7 @@ from lium_mcp.api import (
     RentOutcomeUnknown,
     Template,
 )
-from lium_mcp.failures import ToolFailure
+from lium_mcp.failures import Failure
 from lium_mcp.figures import in_usd
 from lium_mcp.guard.consent import Question
 from lium_mcp.guard.policy import Ask
@@ -209,7 +209,7 @@ async def rent_cluster(
         raise outcome_unknown(name, unknown) from unknown
     except Conflict as refused:
         # It may have come as a success of HTTP, which says no more than that Lium answered.
-        raise ToolFailure(
+        raise Failure(
             "conflict",
             f"{str(refused).rstrip('.')}.",
             "Look at list_clusters again: a node may have been taken.",
@@ -228,7 +228,7 @@ async def remove_cluster(
     try:
         answer = await call.lium.clusters.remove(cluster_id)
     except Conflict as error:
-        raise ToolFailure(
+        raise Failure(
             "removal_refused",
             f"Lium refused to remove the cluster: {error}.",
             "A member is still starting: call list_pods until all run, then remove_cluster again.",
@@ -351,7 +351,7 @@ async def _plan(
     """Find what to rent; whatever is refused is refused here, before money is spent.
 
     Raises:
-        ToolFailure: it cannot be rented so.
+        Failure: it cannot be rented so.
         PolicyRefused: a limit does not allow it.
         LiumError: the API could not be read.
     """
@@ -366,7 +366,7 @@ async def _plan(
     price = None if None in prices else sum(price or 0 for price in prices)
     if max_usd_per_hour is not None and (price is None or price > max_usd_per_hour):
         cost = "have no known price" if price is None else f"cost {in_usd(price)} an hour together"
-        raise ToolFailure(
+        raise Failure(
             "price_above_ceiling",
             f"These nodes {cost}, and max_usd_per_hour={max_usd_per_hour:g}.",
             "Choose fewer or cheaper nodes with list_clusters, or raise the ceiling.",
@@ -389,7 +389,7 @@ async def _find_nodes(call: Call, executor_ids: list[str]) -> list[Executor]:
         nodes = {node.id: node for node in offer.nodes}
         if all(executor_id in nodes for executor_id in executor_ids):
             return [nodes[executor_id] for executor_id in executor_ids]
-    raise ToolFailure(
+    raise Failure(
         "nodes_not_one_cluster",
         "These nodes are not all free on one fabric.",
         "Take executor_ids of one offer of list_clusters.",
@@ -406,7 +406,7 @@ async def _template(call: Call, named: str) -> Template:
     if named:
         template = await find_usable_template(call.account, named)
         if not template.docker_image.startswith(_IMAGE_PREFIX):
-            raise ToolFailure(
+            raise Failure(
                 "template_not_for_clusters",
                 f"Template {template.name} runs {template.image or 'what Lium does not say'}; a cluster needs an image "
                 f"{_IMAGE_PREFIX}.",
@@ -416,7 +416,7 @@ async def _template(call: Call, named: str) -> Template:
     for template in await call.lium.templates.list():
         if template.docker_image.startswith(_IMAGE_PREFIX) and template.status == "VERIFY_SUCCESS":
             return template
-    raise ToolFailure("template_needed", "Lium offers no cluster template.", "Name one with the parameter template.")
+    raise Failure("template_needed", "Lium offers no cluster template.", "Name one with the parameter template.")
 
 
 def _offer(offer: ClusterOffer) -> ClusterOfferView:

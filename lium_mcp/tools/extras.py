@@ -7,7 +7,7 @@ from pydantic import Field
 from lium_mcp.api import FeedbackRequest as Feedback
 from lium_mcp.api import GpuResetOutcome, GpuResetState, PodDetail, matching_machine_names
 from lium_mcp.api.wire import hiding
-from lium_mcp.failures import ToolFailure
+from lium_mcp.failures import Failure
 from lium_mcp.inputs import Few, ShortText
 from lium_mcp.results import Result, UtcTime, note_on
 from lium_mcp.services.backup_details import EndedBackup
@@ -128,7 +128,7 @@ async def install_jupyter(
     if _jupyter(state) in (*_JUPYTER_OVER, ""):
         if state.open_ports is not None and port not in state.open_ports:
             ports = ", ".join(map(str, sorted(state.open_ports))) or "none"
-            raise ToolFailure(
+            raise Failure(
                 "port_not_exposed",
                 f"Pod {target.pod_name} ({target.id}) does not expose port {port}. Its internal ports: {ports}.",
                 "Choose one of those that nothing uses, or rent with a template that exposes the port.",
@@ -252,7 +252,7 @@ async def request_gpus(
     matches = exact or matching_machine_names(gpu_type, names)
     if len(matches) != 1:
         shown = ", ".join(matches or names)[:600]
-        raise ToolFailure(
+        raise Failure(
             "gpu_type_not_found" if not matches else "ambiguous_name",
             f"{len(matches) or 'No'} GPU types match {gpu_type}: {shown}.",
             "Name one in full.",
@@ -276,7 +276,7 @@ async def add_registry_credential(
     read = call.account.registry_password
     password = read(password_variable) if read else None
     if password is None:
-        raise ToolFailure(
+        raise Failure(
             "password_not_found",
             "This server's environment holds no registry password under that name, or the caller is elsewhere.",
             "Set a variable whose name starts with LIUM_MCP_REGISTRY_ where the server is started, or store the login "
@@ -314,14 +314,14 @@ async def update_volume(
     """Rename a volume or change its description. Its data and the pod that has it mounted are not touched."""
     found = await find_volume(call.account, volume)
     if not name and not description:
-        raise ToolFailure("invalid_argument", "Neither name nor description is given.", "Give one of them.")
+        raise Failure("invalid_argument", "Neither name nor description is given.", "Give one of them.")
     if name and name != found.name:
         await refuse_taken_name(call.account, name)
     changed = await call.lium.volumes.update(found.id, name=name or None, description=description or None)
     pairs = (("name", name, changed.name), ("description", description, changed.description))
     unlike = [f"{what} {shown}" for what, asked, shown in pairs if asked and shown and shown.strip() != asked.strip()]
     if unlike:
-        raise ToolFailure(
+        raise Failure(
             "change_not_confirmed",
             f"Lium accepted the change of volume {found.id}, but shows the {' and the '.join(unlike)}.",
             "Call get_volume to look again; if that stays, call this again.",

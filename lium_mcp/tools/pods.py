@@ -12,7 +12,7 @@ from lium_mcp.api import (
     NotFound,
     Pod,
 )
-from lium_mcp.failures import ToolFailure
+from lium_mcp.failures import Failure
 from lium_mcp.guard.consent import NOTHING_TO_ASK, Question
 from lium_mcp.inputs import OFFICIAL, Few, ShortText
 from lium_mcp.remote.ssh_addresses import until_it_runs
@@ -140,7 +140,7 @@ async def get_pod(call: Call, pod: PodName, wait_seconds: WaitSeconds = DEFAULT_
     """
     try:
         found = await find_pod_detail(call.account, pod)
-    except ToolFailure as failure:
+    except Failure as failure:
         past = await past_view(call.account, pod) if failure.code in _NOT_THERE and is_id(pod) else None
         if past is None:
             raise
@@ -167,7 +167,7 @@ async def reboot_pod(
     """
     target = call.agreed_on(Pod) or await find_pod(call.account, pod)
     if not target.is_billing:
-        raise ToolFailure(
+        raise Failure(
             "pod_not_running",
             f"Pod {target.pod_name} ({target.id}) is {state_in_words(target.status)} and cannot be rebooted.",
             until_it_runs(target),
@@ -197,7 +197,7 @@ async def remove_pod(
     """
     target = call.agreed_on(Pod) or await find_pod(call.account, pod, even_leaving=True)
     if call.agreed is NOTHING_TO_ASK and not target.is_being_removed:
-        raise ToolFailure(
+        raise Failure(
             "changed_meanwhile",
             f"{target.pod_name} ({target.id}) is not being removed any more.",
             "Call again, so that the person is asked.",
@@ -306,7 +306,7 @@ async def get_pod_logs(
     try:
         log_tail = await call.lium.pods.logs(target.id, tail=tail)
     except NotFound as error:
-        raise ToolFailure(
+        raise Failure(
             "no_logs_yet",
             f"Pod {target.pod_name} ({target.id}) has no container output yet; it is {state_in_words(target.status)}.",
             until_it_runs(target),
@@ -341,14 +341,14 @@ async def _fix_removal_time(call: Call, pod_id: str) -> bool:
     return False
 
 
-def _not_confirmed(schedule: RemovalSchedule, answered: str) -> ToolFailure:
+def _not_confirmed(schedule: RemovalSchedule, answered: str) -> Failure:
     """For a removal time that Lium shows otherwise than it answered: what it shows is what counts."""
     if schedule.removal_at is None:
         shown, effect = "shows no removal time of it", "The pod may bill until it is removed by hand."
     else:
         shown = f"shows its removal at {_utc(schedule.removal_at)}"
         effect = "As it stands, the pod bills until then and is removed then."
-    return ToolFailure(
+    return Failure(
         "schedule_not_confirmed",
         f"{answered}, but {shown}.",
         "Call get_pod to look again; if that stays, call this again, or remove_pod when the work is done.",

@@ -7,9 +7,9 @@ import anyio
 from pydantic import Field
 
 from lium_mcp.api import Pod
-from lium_mcp.failures import ToolFailure
+from lium_mcp.failures import Failure
 from lium_mcp.inputs import FilePath, ShortText
-from lium_mcp.remote import RemoteError, jobs
+from lium_mcp.remote import jobs
 from lium_mcp.remote.downloads import download, read_content
 from lium_mcp.remote.jobs import MOST_NAME_CHARACTERS, Then
 from lium_mcp.remote.local_files import LocalFolders
@@ -18,7 +18,7 @@ from lium_mcp.remote.uploads import upload, upload_content
 from lium_mcp.results import Result, UtcTime, note_on
 from lium_mcp.services.follow_ups import is_due, keep_promise, promise, remember, take_back
 from lium_mcp.services.pod_commands import CommandRuns, run_on
-from lium_mcp.services.pod_connections import connected, pod_access, reporting
+from lium_mcp.services.pod_connections import pod_access, reporting
 from lium_mcp.services.pod_details import Outcome
 from lium_mcp.services.questions import ask_to_start_job
 from lium_mcp.services.targets import find_pod, find_pods
@@ -102,7 +102,7 @@ async def run_command(
     time limit is stopped: start_job runs it in the background.
     """
     if bool(pod) == bool(pods):
-        raise ToolFailure("invalid_argument", "Give either pod or pods.", "Correct it and call again.")
+        raise Failure("invalid_argument", "Give either pod or pods.", "Correct it and call again.")
     _refuse_nul(command)
     pod_access(call.account)
     targets = await find_pods(call.account, pods) if pods else [await find_pod(call.account, pod)]
@@ -127,14 +127,14 @@ async def start_job(
     _refuse_nul(command)
     target = await find_pod(call.account, pod)
     max_seconds = max(round(max_hours * _SECONDS_PER_HOUR), 1)
-    async with connected(call.account, target) as connection:
+    async with pod_access(call.account).to(target) as connection:
         jobs.check_job_name(name)
         promised = await promise(call.account, target, name, then)
         try:
             job = await jobs.start_job(
                 connection, command, name, max_seconds=max_seconds, then=then, now=call.lium.now()
             )
-        except RemoteError as error:
+        except Failure as error:
             if error.code in ("job_exists", "job_not_started"):
                 await take_back(call.account, promised)
             raise
@@ -160,7 +160,7 @@ async def get_job(
     output. Without a name, list all jobs of the pod at once.
     """
     target = await find_pod(call.account, pod)
-    async with connected(call.account, target) as connection:
+    async with pod_access(call.account).to(target) as connection:
         if not name:
             found = await jobs.list_jobs(connection, now=call.lium.now())
             for one in found:
@@ -196,7 +196,7 @@ async def get_job(
 async def stop_job(call: Call, pod: PodName, name: JobName) -> ObservedJob:
     """Stop a job and everything that it started. Its files and output stay; what was to follow it does not happen."""
     target = await find_pod(call.account, pod)
-    async with connected(call.account, target) as connection:
+    async with pod_access(call.account).to(target) as connection:
         jobs.check_job_name(name)
         async with reporting(call.poller, DEFAULT_WAIT_SECONDS, lambda: f"Job {name} is being stopped"):
             before = await jobs.read_job(connection, name, now=call.lium.now())
@@ -224,14 +224,14 @@ async def upload_files(
     there is skipped; call again to go on with what was cut off.
     """
     if bool(local_path) == bool(content) or (content and not pod_path):
-        raise ToolFailure(
+        raise Failure(
             "invalid_argument", "Give either local_path, or content with pod_path.", "Correct it and call again."
         )
     access = pod_access(call.account)
     target = await find_pod(call.account, pod)
     transfer = Transfer()
     async with (
-        connected(call.account, target) as connection,
+        access.to(target) as connection,
         reporting(call.poller, timeout_seconds, lambda: _progress(transfer)),
     ):
         with anyio.move_on_after(timeout_seconds) as limit:
@@ -258,7 +258,7 @@ async def download_files(
     target = await find_pod(call.account, pod)
     transfer = Transfer()
     async with (
-        connected(call.account, target) as connection,
+        access.to(target) as connection,
         reporting(call.poller, timeout_seconds, lambda: _progress(transfer)),
     ):
         with anyio.move_on_after(timeout_seconds) as limit:
@@ -272,7 +272,7 @@ async def download_files(
 
 def _refuse_nul(command: str) -> None:
     if "\0" in command:
-        raise ToolFailure("invalid_argument", "command holds a NUL character.", "Correct it and call again.")
+        raise Failure("invalid_argument", "command holds a NUL character.", "Correct it and call again.")
 
 
 def _job_view(job: jobs.Job) -> JobView:
@@ -336,7 +336,7 @@ def _what_next(call: Call, job: jobs.Job) -> str | None:
 
 def _folders(folders: LocalFolders | None) -> LocalFolders:
     if folders is None:
-        raise ToolFailure(
+        raise Failure(
             "no_local_files",
             "This server has no files of yours: it does not run on your machine.",
             "Use content to upload, and leave local_path out to read a file.",
@@ -383,7 +383,7 @@ def _transferred(pod: Pod, transfer: Transfer, *, cut_off: bool) -> Transferred:
 
 def _shown(pod: Pod, content: bytes, size: int) -> Transferred:
     if b"\0" in content:
-        raise ToolFailure("not_text", "The file is not text.", "Give local_path to copy it to this machine.")
+        raise Failure("not_text", "The file is not text.", "Give local_path to copy it to this machine.")
     cut = size > len(content)
     outcome: Literal["done", "pending"] = "pending" if cut else "done"
     return Transferred(

@@ -19,7 +19,7 @@ from lium_mcp.api import (
     TemplateCreate,
 )
 from lium_mcp.api.wire import hiding
-from lium_mcp.failures import ToolFailure
+from lium_mcp.failures import Failure
 from lium_mcp.guard.policy import hours_left
 from lium_mcp.inputs import Few, Line, ShortText
 from lium_mcp.results import Result, state_in_words
@@ -256,7 +256,7 @@ async def delete_template(call: Call, template: TemplateName) -> DeletedTemplate
     target = await find_own_template(call.account, template)
     users = [pod.id for pod in await call.lium.pods.list() if pod.template and pod.template.id == target.id]
     if users:
-        raise ToolFailure(
+        raise Failure(
             "template_in_use",
             f"Template {target.name} is used by {len(users)} of your pods: {', '.join(users[:10])}.",
             "Remove those pods or give them another template with switch_pod_template first.",
@@ -370,7 +370,7 @@ async def _find_listed_or_not(call: Call, named: str) -> Template:
     """As `find_template`; one that is not listed, such as a pod's own copy after a switch, is found by its id."""
     try:
         return await find_template(call.account, named)
-    except ToolFailure as failure:
+    except Failure as failure:
         if failure.code != "template_not_found" or len(named) != _UUID_CHARACTERS:
             raise
         try:
@@ -384,7 +384,7 @@ async def _refuse_taken_name(call: Call, name: str) -> str:
     owner = (await call.lium.account.me()).id
     taken = [item.id for item in await call.lium.templates.list() if item.user_id == owner and item.name == name]
     if taken:
-        raise ToolFailure(
+        raise Failure(
             "template_name_taken",
             f"A template of yours is named {name} already: {', '.join(taken[:10])}.",
             "Change it with update_template, or choose another name.",
@@ -399,7 +399,7 @@ async def _credential(call: Call, named: str) -> DockerCredential | None:
     matches = [item for item in stored if named in (item.id, item.docker_username)]
     if len(matches) == 1:
         return matches[0]
-    raise ToolFailure(
+    raise Failure(
         "credential_not_found" if not matches else "ambiguous_name",
         f"{len(matches) or 'No'} stored registry logins match {named}.",
         "Name one by its id. A login is stored on lium.io, or with add_registry_credential of the toolset extras.",
@@ -416,7 +416,7 @@ def _environment(lines: list[str]) -> dict[str, str]:
         match = _VARIABLE.fullmatch(line)
         if not match:
             # The line itself is not repeated: it may be a secret.
-            raise ToolFailure(
+            raise Failure(
                 "invalid_argument", f"Entry {number} of environment is not NAME=value.", "Correct it and call again."
             )
         variables[match[1]] = match[2]

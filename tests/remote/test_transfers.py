@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lium_mcp.api import Pod
-from lium_mcp.remote import PodAccess, RemoteError
+from lium_mcp.failures import Failure
+from lium_mcp.remote import PodAccess
 from lium_mcp.remote.connections import Connection
 from lium_mcp.remote.downloads import LEFT_FREE_BYTES, MOST_KEPT_PARTS, download
 from lium_mcp.remote.key_source import KeySource
@@ -125,7 +126,7 @@ def test_no_path_leaves_the_allowed_folders(here: Path, path: str) -> None:
     (outside / "file").write_text("secret")
     (here / "link").symlink_to(outside)
     (here / "a" / "link").symlink_to(outside / "file")
-    with pytest.raises(RemoteError) as refused:
+    with pytest.raises(Failure) as refused:
         kind_of(LocalFolders([here]).locate(path))
     assert refused.value.code == "path_not_allowed"
     assert sorted(item.name for item in outside.iterdir()) == ["file"]
@@ -199,7 +200,7 @@ async def test_what_does_not_fit_on_the_disk_is_refused_before_anything_is_writt
     (sshd.home / "set" / "small").write_text("small")
     with (sshd.home / "set" / "huge").open("wb") as huge:
         huge.truncate(shutil.disk_usage(here).free + 10**12)  # holes take no room
-    with pytest.raises(RemoteError) as refused:
+    with pytest.raises(Failure) as refused:
         await receive(sshd, here, "set")
     assert refused.value.code == "disk_full"
     assert "GB are free" in refused.value.happened
@@ -215,7 +216,7 @@ async def test_something_is_left_free(
     if fits:
         assert (await receive(sshd, here, "model")).moved_files == 1
     else:
-        with pytest.raises(RemoteError, match="do not fit"):
+        with pytest.raises(Failure, match="do not fit"):
             await receive(sshd, here, "model")
 
 
@@ -235,7 +236,7 @@ async def test_a_disk_that_gets_full_stops_the_copying_and_keeps_no_half_file(
         "lium_mcp.remote.local_files.shutil.disk_usage",
         lambda _: SimpleNamespace(free=next(free, 1_000_000)),
     )
-    with pytest.raises(RemoteError) as stopped:
+    with pytest.raises(Failure) as stopped:
         await receive(sshd, here, "model")
     assert stopped.value.code == "disk_full"
     assert files_in(here) == []
@@ -259,9 +260,9 @@ async def test_a_small_file_that_broke_off_leaves_nothing(
     (sshd.home / "model").write_bytes(b"x" * 1000)
 
     def lose(*_: object, **__: object) -> None:
-        raise RemoteError("connection_lost", "Lost.", "Again.")
+        raise Failure("connection_lost", "Lost.", "Again.")
 
     monkeypatch.setattr("lium_mcp.remote.sftp.PodFiles.download", lose)
-    with pytest.raises(RemoteError):
+    with pytest.raises(Failure):
         await receive(sshd, here, "model")
     assert files_in(here) == []

@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lium_mcp.api import Pod
-from lium_mcp.failures import ToolFailure
+from lium_mcp.failures import Failure
 from lium_mcp.sandbox import Sandbox
 from lium_mcp.services.backing_up import check_path
 from tests.harness import Agent, Mode, Person, agent_on
@@ -195,7 +195,7 @@ def test_a_path_that_passes_is_plain_and_inside_the_local_volume_and_saved(
     if allowed:
         assert check_path(pod, path, "path") == means
     else:
-        with pytest.raises(ToolFailure, match="path"):
+        with pytest.raises(Failure, match="path"):
             check_path(pod, path, "path")
 
 
