@@ -9,14 +9,12 @@ from lium_mcp.api.model import (
     ApiInt,
     ApiModel,
     ApiNested,
-    ApiObject,
     ApiSigned,
     ApiStr,
     ApiText,
     ApiTime,
     ApiTuple,
 )
-from lium_mcp.api.pod_models import PriceSegment
 from lium_mcp.api.resource import Resource
 from lium_mcp.api.wire import QueryValue
 
@@ -26,9 +24,6 @@ class WorkspaceRef(ApiModel):
 
     id: ApiStr = None
     name: ApiStr = None
-    role: ApiStr = None
-    billing_owner_user_id: ApiStr = None
-    is_personal: ApiBool = None
 
 
 class Me(ApiModel):
@@ -36,7 +31,6 @@ class Me(ApiModel):
 
     id: ApiId
     name: ApiStr = None
-    email: ApiStr = None
     balance: ApiSigned = None
     workspace: ApiNested[WorkspaceRef] = None
 
@@ -46,7 +40,6 @@ class AuditActor(ApiModel):
 
     auth: ApiStr = None
     user_id: ApiStr = None
-    api_key_id: ApiStr = None
     api_key_name: ApiStr = None
 
 
@@ -58,16 +51,10 @@ class AuditEntry(ApiModel):
     action: ApiText = ""
     source: ApiStr = None
     actor: ApiNested[AuditActor] = None
-    workspace_id: ApiStr = None
-    ip: ApiStr = None
-    user_agent: ApiStr = None
     request_id: ApiStr = None
     method: ApiStr = None
-    route: ApiStr = None
     status_code: ApiInt = None
-    resource_type: ApiStr = None
     resource_id: ApiStr = None
-    summary: ApiObject = None
 
 
 class AuditPage(ApiModel):
@@ -75,16 +62,6 @@ class AuditPage(ApiModel):
 
     items: ApiTuple[AuditEntry] = ()
     next_cursor: ApiStr = None
-
-
-class StatementDay(ApiModel):
-    """One ledger row; a day can have several."""
-
-    billing_day: ApiStr = None
-    amount: ApiSigned = None
-    billed_seconds: ApiFloat = None
-    price_per_hour: ApiFloat = None
-    billed_until: ApiTime = None
 
 
 class StatementPod(ApiModel):
@@ -100,19 +77,13 @@ class StatementPod(ApiModel):
     close_reason: ApiStr = None
     removed: ApiBool = None
     billed_seconds: ApiFloat = None
-    billed_until: ApiTime = None
     total: ApiSigned = None
-    api_key_id: ApiStr = None
     api_key_name: ApiStr = None
-    price_segments: ApiTuple[PriceSegment] = ()
-    days: ApiTuple[StatementDay] = ()
 
 
 class BillingStatement(ApiModel):
     """Charges of a period by pod, removed pods included, most recently billed first; `total` is USD."""
 
-    start_day: ApiStr = None
-    end_day: ApiStr = None
     total: ApiSigned = None
     pods: ApiTuple[StatementPod] = ()
 

@@ -23,7 +23,6 @@ class BackupSchedule(ApiModel):
     backup_path: ApiStr = None
     is_active: ApiBool = None
     created_at: ApiTime = None
-    updated_at: ApiTime = None
     next_backup_at: ApiTime = None
 
 
@@ -33,9 +32,7 @@ class Backup(StorageRun):
     FINAL_STATUSES = frozenset({"COMPLETED", "FAILED", "CANCELLED", "SKIPPED", "EXPIRED", "DELETED"})
 
     backup_config_id: ApiStr = None
-    backup_volume_id: ApiStr = None
     deletion_state: ApiStr = None
-    physical_cleanup_at: ApiTime = None
 
     @property
     def is_deleted(self) -> bool:

@@ -14,7 +14,7 @@ from lium_mcp.api.docker_credentials import DockerCredentials
 from lium_mcp.api.errors import LiumError
 from lium_mcp.api.executors import Executors
 from lium_mcp.api.machines import Machines
-from lium_mcp.api.model import ApiInt, ApiModel, ApiTime, ApiTuple
+from lium_mcp.api.model import ApiModel, ApiTime, ApiTuple
 from lium_mcp.api.network import Network
 from lium_mcp.api.pods import Pods
 from lium_mcp.api.pool import Pool
@@ -34,7 +34,6 @@ class Version(ApiModel):
     """The server process; `features` names the optional parts of the API that it has."""
 
     started_at: ApiTime = None
-    uptime_seconds: ApiInt = None
     features: ApiTuple[str] = ()
 
 

@@ -19,7 +19,6 @@ class ClusterOffer(ApiModel):
     fabric_type: ApiStr = None
     link_rate: ApiStr = None
     fabric_measured: ApiBool = None
-    node_count: ApiInt = None
     nodes: ApiTuple[Executor] = ()
 
 

@@ -18,11 +18,8 @@ from lium_mcp.api.model import (
     ApiModel,
     ApiNested,
     ApiNotice,
-    ApiObject,
-    ApiSigned,
     ApiStr,
     ApiText,
-    ApiTime,
     ApiTuple,
     read_int,
 )
@@ -40,44 +37,20 @@ class Location(ApiModel):
     country: ApiStr = None
     country_code: ApiStr = None
     iso_code: ApiStr = None
-    region: ApiStr = None
-    region_name: ApiStr = None
-    city: ApiStr = None
-    zip: ApiStr = None
-    lat: ApiSigned = None
-    lon: ApiSigned = None
-    timezone: ApiStr = None
 
 
 class Interconnect(ApiModel):
     """How the GPUs of a node are wired to each other."""
 
     gpu_count: ApiInt = None
-    gpu_pairs: ApiInt = None
     nvlink: ApiBool = None
-    nvlink_links: ApiInt = None
-    nvlink_pairs: ApiInt = None
-    nvlink_active_links: ApiInt = None
-    pcie_class: ApiStr = None
-    p2p: ApiBool = None
-    p2p_pairs: ApiInt = None
-    p2p_ok_pairs: ApiInt = None
 
 
 class GpuDetail(ApiModel):
-    """One card of a node; `capacity` is MiB, `power_limit` watts."""
+    """One card of a node; `capacity` is MiB."""
 
     name: ApiText = ""
     capacity: ApiFloat = None
-    cuda: ApiStr = None
-    uuid: ApiStr = None
-    power_limit: ApiFloat = None
-    graphics_speed: ApiFloat = None
-    memory_speed: ApiFloat = None
-    pcie: ApiFloat = None
-    pcie_speed: ApiFloat = None
-    gpu_utilization: ApiFloat = None
-    memory_utilization: ApiFloat = None
 
 
 class GpuSpecs(ApiModel):
@@ -85,7 +58,6 @@ class GpuSpecs(ApiModel):
 
     count: ApiInt = None
     driver: ApiStr = None
-    cuda_driver: ApiStr = None
     details: ApiTuple[GpuDetail] = ()
 
 
@@ -113,13 +85,6 @@ class DiskSpecs(ApiModel):
     used: ApiInt = None
 
 
-class NetworkSpecs(ApiModel):
-    """Measured speeds in Mbps."""
-
-    upload_speed: ApiFloat = None
-    download_speed: ApiFloat = None
-
-
 class ExecutorSpecs(ApiModel):
     """The result of a node's last check."""
 
@@ -127,11 +92,9 @@ class ExecutorSpecs(ApiModel):
     cpu: ApiNested[CpuSpecs] = None
     ram: ApiNested[RamSpecs] = None
     hard_disk: ApiNested[DiskSpecs] = None
-    network: ApiNested[NetworkSpecs] = None
     available_port_count: ApiInt = None
     sysbox_runtime: ApiBool = None
     interconnect: ApiNested[Interconnect] = None
-    os: ApiStr = None
 
 
 def _read_smallest_count(value: object) -> int | None:
@@ -148,8 +111,6 @@ class Executor(ApiModel):
 
     id: ApiId
     machine_name: ApiText = ""
-    executor_ip_address: ApiStr = None
-    validator_hotkey: ApiStr = None
     price_per_gpu: ApiFloat = None
     price_per_hour: ApiFloat = None
     gpu_count: ApiInt = None
@@ -157,10 +118,8 @@ class Executor(ApiModel):
     min_gpu_count_for_rental: Annotated[int | None, BeforeValidator(_read_smallest_count)] = None
     location: ApiNested[Location] = None
     status: ApiStr = None
-    active: ApiBool = None
     tier: ApiStr = None
     max_cuda_version: ApiFloat = None
-    effective_upload_speed_mbps: ApiFloat = None
     effective_download_speed_mbps: ApiFloat = None
     interconnect: ApiNested[Interconnect] = None
     nvlink: ApiBool = None
@@ -169,9 +128,7 @@ class Executor(ApiModel):
     gpu_power_limit_default_w: ApiInt = None
     frequent_rent_failures: ApiBool = None
     notice_period: ApiNotice = None
-    last_verified_at: ApiTime = None
     reliability_score: ApiFloat = None
-    uptime_in_minutes: ApiInt = None
     specs: ApiNested[ExecutorSpecs] = None
 
     @property
@@ -304,35 +261,17 @@ class Quote(ApiModel):
     price_per_hour: ApiFloat = None
     lines: ApiTuple[QuoteLine] = ()
     total_usd: ApiFloat = None
-    pod_balance_floor_usd: ApiFloat = None
-    allocation: ApiObject = None
     rent_balance_required_usd: ApiFloat = None
-
-
-class RentAlternative(ApiModel):
-    """A runner-up of a rent by specification, in the order it would have been tried."""
-
-    id: ApiId
-    machine_name: ApiText = ""
-    gpu_count: ApiInt = None
-    available_gpu_count: ApiInt = None
-    price_per_gpu: ApiFloat = None
-    price_per_hour: ApiFloat = None
-    download_mbps: ApiFloat = None
-    country_code: ApiStr = None
 
 
 class RentBySpecResponse(ApiModel):
     """Which node fits a specification best, and the pod if it was rented."""
 
     success: ApiBool = None
-    dry_run: ApiBool = None
     pod_id: ApiStr = None
     template_id: ApiStr = None
     price_per_hour: ApiFloat = None
     selected_executor: ApiNested[Executor] = None
-    candidates: ApiInt = None
-    alternatives_considered: ApiTuple[RentAlternative] = ()
     attempts: ApiInt = None
     replayed: bool = False
     request_id: ApiStr = None

@@ -2,7 +2,7 @@
 
 from lium_mcp.api.errors import InvalidRequest
 from lium_mcp.api.gpu_names import gpu_model
-from lium_mcp.api.model import ApiFloat, ApiInt, ApiModel, ApiStr, ApiText
+from lium_mcp.api.model import ApiFloat, ApiInt, ApiModel, ApiText
 from lium_mcp.api.paging import Rows
 from lium_mcp.api.resource import Resource
 
@@ -12,7 +12,6 @@ class Machine(ApiModel):
 
     name: ApiText
     price: ApiFloat = None
-    rental_rate: ApiFloat = None
     total_gpu_count: ApiInt = None
 
     @property
@@ -25,7 +24,6 @@ class MachineRequested(ApiModel):
     """What became of a request for more machines of a type."""
 
     provider_notified_count: ApiInt = None
-    confirmation: ApiStr = None
 
 
 class Machines(Resource):

@@ -139,23 +139,18 @@ class Pod(ApiModel):
     ports_mapping: ApiObject = None
     gpu_name: ApiStr = None
     gpu_count: ApiInt = None
-    cpu_name: ApiStr = None
     cpu_count: ApiInt = None
-    ram_total: ApiInt = None
     price: ApiFloat = None
     created_at: ApiTime = None
-    updated_at: ApiTime = None
     removal_scheduled_at: ApiTime = None
     # Absurd hours are not none: limits count them.
     termination_hours: Annotated[int | None, BeforeValidator(read_int)] = None
     notice_period: ApiNotice = None
     jupyter_installation_status: ApiStr = None
     jupyter_url: ApiStr = Field(default=None, repr=False)  # its query may hold the notebook's token
-    enable_jupyter: ApiBool = None
     enable_volume_encryption: ApiBool = None
     volume_encryption_status: ApiStr = None
     estimated_ready_seconds: ApiInt = None
-    eta_basis: ApiStr = None
     phase: ApiStr = None
     local_volume_path: ApiStr = None
     volume: Annotated[ApiNested[PodVolume], BeforeValidator(_volume_as_object)] = None
@@ -163,13 +158,9 @@ class Pod(ApiModel):
     ssh_keys: ApiTuple[str] = ()
     template: ApiNested[PodTemplate] = None
     executor: ApiNested[Executor] = None
-    workspace_id: ApiStr = None
-    api_key_id: ApiStr = None
-    created_by_api_key_id: ApiStr = None
     api_key_name: ApiStr = None
     cluster_id: ApiStr = None
     cluster_node_index: ApiInt = None
-    cluster_overlay_ip: ApiStr = None
 
     @property
     def huid(self) -> str:
@@ -271,7 +262,6 @@ class PodEvent(ApiModel):
     pod_id: ApiStr = None
     pod_name: ApiStr = None
     actor: ApiObject = None
-    from_status: ApiStr = None
     to_status: ApiStr = None
     reason: ApiReason = None
     detail: ApiReason = None
@@ -290,15 +280,6 @@ class PodDetail(Pod):
     """A pod with its last event."""
 
     last_event: ApiNested[PodEvent] = None
-    executor_status: ApiObject = None
-
-
-class PriceSegment(ApiModel):
-    """A stretch of time at one price."""
-
-    price_per_hour: ApiFloat = None
-    billed_seconds: ApiFloat = None
-    amount: ApiSigned = None
 
 
 class PodRecord(ApiModel):
@@ -310,14 +291,12 @@ class PodRecord(ApiModel):
     gpu_name: ApiStr = None
     gpu_count: ApiInt = None
     image: ApiStr = None
-    launch_snapshot: ApiObject = None
     executor_id: ApiStr = None
     created_at: ApiTime = None
     removed_at: ApiTime = None
     close_reason: ApiReason = None
     billed_seconds: ApiFloat = None
     total: ApiSigned = None
-    price_segments: ApiTuple[PriceSegment] = ()
 
 
 class FeedbackRequest(RequestModel):
@@ -338,7 +317,6 @@ class GpuResetOutcome(ApiModel):
     """What became of one GPU."""
 
     index: ApiInt = None
-    uuid: ApiStr = None
     result: ApiStr = None
     detail: ApiReason = None
 
@@ -351,7 +329,6 @@ class GpuResetState(ApiModel):
     pod_id: ApiStr = None
     ok: ApiBool = None
     success: ApiBool = None
-    container_restarted: ApiBool = None
     gpus: ApiTuple[GpuResetOutcome] = ()
     error: ApiReason = None
 

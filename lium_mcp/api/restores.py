@@ -2,7 +2,7 @@
 
 from lium_mcp.api.addresses import endpoint, segment
 from lium_mcp.api.errors import InvalidRequest, NotFound
-from lium_mcp.api.model import ApiBool, ApiModel, ApiReason, ApiStr, ApiTime, ApiTuple
+from lium_mcp.api.model import ApiBool, ApiModel, ApiReason, ApiStr, ApiTuple
 from lium_mcp.api.paging import PAGE_SIZE, Page, Rows, collect_pages
 from lium_mcp.api.resource import Resource
 from lium_mcp.api.retries import Repeat
@@ -17,10 +17,7 @@ class Restore(StorageRun):
     backup_id: ApiStr = None
     pod_id: ApiStr = None
     restore_path: ApiStr = None
-    last_heartbeat_at: ApiTime = None
     logs: ApiTuple[str] = ()
-    backup_engine: ApiStr = None
-    restore_mode: ApiStr = None
 
 
 class RestoreStarted(ApiModel):

@@ -28,7 +28,6 @@ class SshKey(ApiModel):
     name: ApiText = ""
     public_key: ApiText = ""
     created_at: ApiTime = None
-    updated_at: ApiTime = None
 
 
 class SshKeys(Resource):

@@ -43,10 +43,6 @@ class StorageRun(ApiModel):
     total_files: ApiInt = None
     processed_files: ApiInt = None
     total_bytes: ApiInt = None
-    processed_bytes: ApiInt = None
-    elapsed_seconds: ApiInt = None
-    throughput_bytes_per_second: ApiInt = None
-    estimated_remaining_seconds: ApiInt = None
 
     @property
     def state(self) -> str:

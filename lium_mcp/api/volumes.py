@@ -19,11 +19,8 @@ class Volume(ApiModel):
     name: ApiText = ""
     description: ApiStr = None
     created_at: ApiTime = None
-    updated_at: ApiTime = None
-    current_size_bytes: ApiInt = None
     current_file_count: ApiInt = None
     current_size_gb: ApiFloat = None
-    current_size_mb: ApiFloat = None
     last_metrics_update: ApiTime = None
 
     @property
