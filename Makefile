@@ -64,6 +64,10 @@ lint: .venv/.dev ## check style, types and which layer imports which
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+.PHONY: hooks
+hooks: .venv/.dev ## let git run `make lint` before each commit
+	$(BIN)/pre-commit install
+
 .PHONY: format
 format: .venv/.dev ## put the code into the house style
 	$(BIN)/ruff format $(SOURCES)

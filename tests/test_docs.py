@@ -20,7 +20,13 @@ from tests.hosts.run import PACKAGES
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-DOCUMENTS = [README, ROOT / "CONTRIBUTING.md", ROOT / "manifests" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [
+    README,
+    ROOT / "ARCHITECTURE.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "manifests" / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 every_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 
 
@@ -124,7 +130,7 @@ def test_every_python_example_runs_as_written_and_prints_what_it_says(
 
 
 def test_the_map_of_the_house_names_what_is_there() -> None:
-    [_, house, *_] = (ROOT / "CONTRIBUTING.md").read_text().split("```")
+    [_, house, *_] = (ROOT / "ARCHITECTURE.md").read_text().split("```")
     for name in re.findall(r"[a-z_]+\.py\b|^  [a-z_]+/", house, re.MULTILINE):
         assert list((ROOT / "lium_mcp").rglob(name.strip())), name
 
