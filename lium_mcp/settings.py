@@ -13,11 +13,11 @@ import re
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import unquote, urlsplit
 
 from platformdirs import user_state_path
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from lium_mcp.api.network import Network
@@ -28,6 +28,7 @@ from lium_mcp.official_config import FoundKey, OfficialConfig
 from lium_mcp.values import (
     UNFILLED,
     SettingsError,
+    as_number,
     cleaned,
     cleaned_key,
     cleaned_password,
@@ -126,7 +127,9 @@ class Settings(Limits, BaseSettings):
         default="stdio", description="How clients reach the server; http and sse serve both of these at once."
     )
     host: str = Field(default="127.0.0.1", description="Address to listen at over HTTP.")
-    port: int = Field(default=8000, ge=0, le=65_535, description="Port to listen at over HTTP.")
+    port: Annotated[int, BeforeValidator(as_number)] = Field(
+        default=8000, ge=0, le=65_535, description="Port to listen at over HTTP."
+    )
     allowed_host: Names = Field(
         default=frozenset(),
         description="Host names under which clients, and from which pages browsers, may call over HTTP, separated by "
@@ -147,7 +150,7 @@ class Settings(Limits, BaseSettings):
         description="Addresses of proxies in front whose `X-Forwarded-For` tells callers apart, separated by commas; "
         "without it all who come through one share the bounds of one address.",
     )
-    timeout_seconds: float = Field(
+    timeout_seconds: Annotated[float, BeforeValidator(as_number)] = Field(
         default=15.0,
         ge=1,
         le=45,
@@ -159,10 +162,12 @@ class Settings(Limits, BaseSettings):
     sandbox: bool = Field(
         default=False, description="Serve a simulated Lium inside this process: no money, no network."
     )
-    sandbox_speed: float = Field(
+    sandbox_speed: Annotated[float, BeforeValidator(as_number)] = Field(
         default=1.0, ge=0, le=100_000, description="How many times faster than real time the sandbox runs."
     )
-    sandbox_seed: int = Field(default=7, description="Seed of the sandbox's market.")
+    sandbox_seed: Annotated[int, BeforeValidator(as_number)] = Field(
+        default=7, description="Seed of the sandbox's market."
+    )
 
     @classmethod
     def settings_customise_sources(

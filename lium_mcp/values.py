@@ -34,6 +34,9 @@ _HOST: Final = re.compile(rf"([A-Za-z0-9._-]*[A-Za-z0-9_-]|{_IPV6})\.?(?::([0-9]
 _PATH: Final = re.compile(r"(/[A-Za-z0-9._~-]+)*")
 
 
+_DECIMAL: Final = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)")
+
+
 class SettingsError(Exception):
     """Settings cannot be used.
 
@@ -158,6 +161,22 @@ def listed(text: str) -> list[str]:
     if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
         raise ValueError('a list is needed, as A,B or as ["A", "B"]')
     return [entry.strip() for entry in entries if entry.strip()]
+
+
+def is_decimal(text: str) -> bool:
+    """Whether a text is a number as people write one, in digits alone: `1_0`, `0x10` and `1e1` may be slips."""
+    return _DECIMAL.fullmatch(text.strip()) is not None
+
+
+def as_number(value: object) -> object:
+    """A value that is to be a number, for pydantic to read.
+
+    Raises:
+        ValueError: it is a truth, or a text that is not in plain digits.
+    """
+    if isinstance(value, bool) or (isinstance(value, str) and not is_decimal(value)):
+        raise ValueError("a number in plain digits is needed, as 10 or 2.5")
+    return value
 
 
 def split_host(name: str) -> tuple[str, str | None]:

@@ -78,6 +78,18 @@ async def test_a_missing_parameter_is_named(mode: Mode) -> None:
         assert not paths(agent)
 
 
+async def test_a_needed_text_that_is_empty_is_refused_by_the_name_of_its_parameter() -> None:
+    async with asking() as agent:
+        for tool in await tools(agent):
+            for name in required(tool):
+                schema = properties(tool)[name]
+                if schema.get("items", schema).get("type") == "string" and "enum" not in schema:
+                    texts = [""] * schema["minItems"] if schema["type"] == "array" else ""
+                    text = await refusal(agent, tool, smallest(tool) | {name: texts})
+                    assert re.search(rf"\b{name}(\.0)?: must not be empty", text), (tool.name, text)
+        assert not paths(agent)
+
+
 async def test_a_text_of_a_megabyte_is_refused_by_the_name_of_its_parameter_and_not_repeated() -> None:
     async with asking() as agent:
         for tool in await tools(agent):

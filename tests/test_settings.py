@@ -239,6 +239,10 @@ def test_the_key_shows_in_no_representation(monkeypatch: pytest.MonkeyPatch) -> 
         ("LIUM_MCP_TIMEOUT_SECONDS", "-1"),
         ("LIUM_MCP_LOG_LEVEL", "LOUD"),
         ("LIUM_MCP_SANDBOX_SPEED", "fast"),
+        ("LIUM_MCP_SANDBOX_SPEED", "1e1"),
+        ("LIUM_MCP_TIMEOUT_SECONDS", "1_0"),
+        ("LIUM_MCP_PORT", "8_000"),
+        ("LIUM_MCP_SANDBOX_SEED", "0x10"),
     ],
 )
 def test_a_value_that_cannot_be_read_stops_the_start_and_names_the_variable(

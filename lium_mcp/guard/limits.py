@@ -9,7 +9,8 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from lium_mcp.api.gpu_names import is_gpu_name
-from lium_mcp.values import decoded, listed
+from lium_mcp.inputs import LEAST_HOURS
+from lium_mcp.values import as_number, decoded, listed
 
 Mode = Literal["enforce", "shadow"]
 _MAX_HOURS: Final = 720
@@ -35,12 +36,6 @@ def _names(value: Any) -> Any:  # noqa: ANN401 - whatever a file or a variable h
         # An empty list allows everything: that has to be meant.
         raise ValueError("it names nothing")
     return names
-
-
-def _number(value: Any) -> Any:  # noqa: ANN401 - as above
-    if isinstance(value, bool):
-        raise ValueError("a number is needed")  # noqa: TRY004 - what pydantic reports
-    return value
 
 
 def _day(value: Any) -> Any:  # noqa: ANN401 - as above
@@ -69,7 +64,7 @@ def _ids(names: frozenset[str]) -> frozenset[str]:
     return names
 
 
-Usd = Annotated[float, BeforeValidator(_number), Field(ge=0, allow_inf_nan=False)]
+Usd = Annotated[float, BeforeValidator(as_number), Field(ge=0, allow_inf_nan=False)]
 Names = Annotated[frozenset[str], BeforeValidator(_names)]
 
 
@@ -79,10 +74,10 @@ class Limits(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     max_price_per_hour_usd: Usd | None = Field(default=None, description="Most that one pod may cost, in USD per hour.")
-    max_pods: Annotated[int, BeforeValidator(_number), Field(ge=0)] | None = Field(
+    max_pods: Annotated[int, BeforeValidator(as_number), Field(ge=0)] | None = Field(
         default=None, description="Most pods that may live at once."
     )
-    max_hours: Annotated[float, BeforeValidator(_number), Field(gt=0, le=_MAX_HOURS)] | None = Field(
+    max_hours: Annotated[float, BeforeValidator(as_number), Field(ge=LEAST_HOURS, le=_MAX_HOURS)] | None = Field(
         default=None, description="Longest life of a pod, in hours; a rent that names no hours gets these."
     )
     max_burn_per_hour_usd: Usd | None = Field(

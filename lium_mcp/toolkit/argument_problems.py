@@ -27,6 +27,10 @@ _COMMON_WORD: Final = 0.3
 _UNKNOWN_NAME: Final = ("extra_forbidden", "unexpected_keyword_argument")
 
 
+# Of a list and of a text.
+_TOO_SHORT: Final = ("too_short", "string_too_short")
+
+
 def from_validation(tool: str, error: ValidationError, schema: Mapping[str, Any] = MappingProxyType({})) -> Failure:
     """Name each argument that does not fit, and never repeat its value: it may be long or secret.
 
@@ -55,7 +59,7 @@ def _problem(item: Any, names: Sequence[str], required: Collection[str]) -> str:
     if item["type"] in _UNKNOWN_NAME:
         nearest = _nearest(str(item["loc"][-1]), names)
         return f"there is no such parameter{nearest and f', {nearest} is the nearest'}"
-    if item["type"] == "too_short":
+    if item["type"] in _TOO_SHORT:
         least = item["ctx"]["min_length"]
         return "must not be empty" if least == 1 else f"needs at least {least}"
     problem = str(item["msg"]).removeprefix("Value error, ")

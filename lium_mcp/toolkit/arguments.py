@@ -11,8 +11,8 @@ from mcp.server.mcpserver.utilities.func_metadata import ArgModelBase, FuncMetad
 from pydantic import ConfigDict, model_validator
 from pydantic.fields import FieldInfo
 
-from lium_mcp.api.model import read_float
 from lium_mcp.toolkit.schema import JsonSchema, plain
+from lium_mcp.values import is_decimal
 
 HOST_ADDED: Final = frozenset({"action", "chatInput", "sessionId", "toolCallId"})
 """What a host adds to the arguments of any call by itself: n8n does, from the workflow that its agent runs in."""
@@ -66,7 +66,7 @@ def _plain_figure(schema: JsonSchema, value: object) -> object:
     match schema, value:
         case {"type": "integer" | "number"}, bool():
             return str(value).lower()
-        case {"type": "integer" | "number"}, str() if value.strip() and read_float(value) is None:
+        case {"type": "integer" | "number"}, str() if value.strip() and not is_decimal(value):
             return repr(value)
         case {"type": "array", "items": {"type": "integer" | "number"} as items}, [*values]:
             return [_plain_figure(items, item) for item in values]

@@ -153,7 +153,7 @@ async def list_ssh_keys(call: Call) -> SshKeyList:
 async def add_ssh_key(
     call: Call,
     name: Annotated[ShortText, Field(min_length=1, description="Label.")],
-    public_key: Annotated[str, Field(max_length=16_384, description="One line of a .pub file.")],
+    public_key: Annotated[str, Field(min_length=1, max_length=16_384, description="One line of a .pub file.")],
 ) -> AddedSshKey:
     """Register a public SSH key with the account, so that pods rented later accept it. A key that is registered already
     is left as it is. Never takes a private key.

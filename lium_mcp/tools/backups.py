@@ -272,7 +272,8 @@ async def restore_backup(
     call: Call,
     backup_id: BackupId,
     pods: Annotated[
-        list[ShortText], Field(min_length=1, max_length=_MOST_PODS, description="Running pods: ids or names.")
+        list[Annotated[ShortText, Field(min_length=1)]],
+        Field(min_length=1, max_length=_MOST_PODS, description="Running pods: ids or names."),
     ],
     path: Annotated[ShortText, Field(description="New or empty directory; default: one is made.")] = "",
     wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS,

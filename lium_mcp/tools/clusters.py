@@ -176,7 +176,8 @@ async def rent_cluster(
     *,
     name: Annotated[ShortText, Field(min_length=1, description="Unique name; all members get it.")],
     executor_ids: Annotated[
-        list[ShortText], Field(min_length=2, max_length=64, description="Of one list_clusters offer.")
+        list[Annotated[ShortText, Field(min_length=1)]],
+        Field(min_length=2, max_length=64, description="Of one list_clusters offer."),
     ],
     template: Annotated[ShortText, Field(description="Default: Lium's cluster image.")] = "",
     max_usd_per_hour: Annotated[float | None, Field(gt=0, description="Ceiling for the whole cluster.")] = None,

@@ -197,7 +197,7 @@ async def get_gpu_prices(
 @toolset.tool(title="Quote a rental", hints=READS)
 async def quote_rental(
     call: Call,
-    executor_id: Annotated[ShortText, Field(description="Node, from list_gpus.")],
+    executor_id: Annotated[ShortText, Field(min_length=1, description="Node, from list_gpus.")],
     hours: Annotated[float, Field(gt=0, le=8760, description="Hours of use.")] = 1,
     gpu_count: Annotated[GpuCount, Field(description="Default: the fewest that the node rents.")] = None,
     volume_gb: Annotated[float, Field(ge=0, description="Size of an attached volume.")] = 0,

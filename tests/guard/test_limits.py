@@ -28,6 +28,11 @@ NO_NUMBER = (
     "${X}",
     " ",
     "--3",
+    "1_0",
+    "0x10",
+    "1e1",
+    " 1e1 ",
+    "\u0661",
 )
 NO_GPU = ("H100 A100", "H100;A100", "RTX4090 RTX3090", "8x H100", "8xH100", '["H100 A100"]', "any", "NVIDIA", "H100|T4")
 LISTS = ("allow_gpu_types", "allow_countries", "allow_templates")
@@ -36,6 +41,7 @@ MALFORMED = [
     *((name, value) for name in NUMBERS for value in NO_NUMBER),
     ("max_pods", "2.5"),
     ("max_hours", "0"),
+    ("max_hours", "0.05"),
     ("max_hours", "720.1"),
     *((name, value) for name in LISTS for value in (",", " ", " , ,", "[]", '[""]', "[1]", '["US"', "['US']")),
     *(("allow_gpu_types", value) for value in NO_GPU),
@@ -78,6 +84,10 @@ def test_a_value_that_cannot_be_read_stops_the_start(
 IN_A_FILE = {
     "max_pods = true": "max_pods",
     "max_hours = false": "max_hours",
+    "max_hours = 0.05": "max_hours",
+    "max_hours = '1e1'": "max_hours",
+    "max_pods = '1_0'": "max_pods",
+    "max_pods = '0x10'": "max_pods",
     "max_price_per_hour_usd = nan": "max_price_per_hour_usd",
     "max_burn_per_hour_usd = inf": "max_burn_per_hour_usd",
     "budget_usd = -1": "budget_usd",

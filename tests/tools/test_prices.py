@@ -117,7 +117,7 @@ async def test_a_whole_node_says_that_it_rents_only_whole(agent: Agent, sandbox:
     assert (await agent.call("quote_rental", executor_id=whole["id"]))["gpu_count"] == int(whole["gpu_count"])
 
 
-@pytest.mark.parametrize("node", [UNKNOWN_NODE, "../users/me", "cosmic-hawk-f2", "", " "])
+@pytest.mark.parametrize("node", [UNKNOWN_NODE, "../users/me", "cosmic-hawk-f2"])
 async def test_a_node_that_is_not_for_rent_is_not_quoted(agent: Agent, node: str) -> None:
     failure = await agent.refused("quote_rental", executor_id=node)
     assert failure.code == "node_not_for_rent"

@@ -187,9 +187,10 @@ async def test_a_pod_that_is_dearer_than_it_was_offered_at_says_both_prices(sand
     assert "remove_pod" in said
 
 
+@pytest.mark.parametrize("written", ["1_0", "0x10", " 1e1 "])
 @pytest.mark.parametrize("name", ["gpu_count", "hours", "max_usd_per_gpu_hour"])
-async def test_a_figure_as_text_is_plain_digits(sandbox: Sandbox, agent: Agent, name: str) -> None:
-    refusal = await agent.refused("rent_pod", **BY_SPEC | {name: "1_0"})
+async def test_a_figure_as_text_is_plain_digits(sandbox: Sandbox, agent: Agent, name: str, written: str) -> None:
+    refusal = await agent.refused("rent_pod", **BY_SPEC | {name: written})
     assert name in refusal.text
     assert rents(sandbox) == []
 
