@@ -35,7 +35,7 @@ from lium_mcp.api.errors import (
     UntrustedRedirect,
     ValidationFailed,
 )
-from lium_mcp.api.executor_models import Executor, Quote, QuoteLine
+from lium_mcp.api.executors.models import Executor, Quote, QuoteLine
 from lium_mcp.api.gpu_names import (
     gpu_contradicts,
     gpu_fits,
@@ -50,7 +50,7 @@ from lium_mcp.api.gpu_names import (
 from lium_mcp.api.huids import huid
 from lium_mcp.api.machines import Machine
 from lium_mcp.api.paging import Rows
-from lium_mcp.api.pod_models import (
+from lium_mcp.api.pods.models import (
     REMOVED_STATUSES,
     FeedbackRequest,
     GpuResetOutcome,

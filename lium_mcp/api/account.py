@@ -2,7 +2,7 @@
 
 from datetime import date
 
-from lium_mcp.api.model import (
+from lium_mcp.api.fields import (
     ApiBool,
     ApiFloat,
     ApiId,
@@ -15,8 +15,7 @@ from lium_mcp.api.model import (
     ApiTime,
     ApiTuple,
 )
-from lium_mcp.api.resource import Resource
-from lium_mcp.api.wire import QueryValue
+from lium_mcp.api.wire import QueryValue, Resource
 
 
 class WorkspaceRef(ApiModel):

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from lium_mcp.api.errors import NotLium, UnreadableResponse
-from lium_mcp.api.model import ApiModel
+from lium_mcp.api.fields import ApiModel
 from lium_mcp.api.paging import Page, Rows
 
 WEB_PAGE: Final = "This does not look like Lium's API: a web page came back."

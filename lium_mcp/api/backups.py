@@ -2,11 +2,11 @@
 
 from lium_mcp.api.addresses import endpoint, segment
 from lium_mcp.api.errors import InvalidRequest, NotFound
-from lium_mcp.api.model import ApiBool, ApiId, ApiInt, ApiModel, ApiStr, ApiTime
+from lium_mcp.api.fields import ApiBool, ApiId, ApiInt, ApiModel, ApiStr, ApiTime
 from lium_mcp.api.paging import PAGE_SIZE, Page, Rows, collect_pages
-from lium_mcp.api.resource import Resource
 from lium_mcp.api.retries import Repeat
 from lium_mcp.api.storage_runs import StorageRun
+from lium_mcp.api.wire import Resource
 
 _MAX_FREQUENCY_HOURS = 168
 _MAX_RETENTION_DAYS = 365

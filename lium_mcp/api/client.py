@@ -12,11 +12,11 @@ from lium_mcp.api.clock import SYSTEM_CLOCK, Clock
 from lium_mcp.api.clusters import Clusters
 from lium_mcp.api.docker_credentials import DockerCredentials
 from lium_mcp.api.errors import LiumError
-from lium_mcp.api.executors import Executors
+from lium_mcp.api.executors.calls import Executors
+from lium_mcp.api.fields import ApiModel, ApiTime, ApiTuple
 from lium_mcp.api.machines import Machines
-from lium_mcp.api.model import ApiModel, ApiTime, ApiTuple
 from lium_mcp.api.network import Network
-from lium_mcp.api.pods import Pods
+from lium_mcp.api.pods.calls import Pods
 from lium_mcp.api.pool import Pool
 from lium_mcp.api.restores import Restores
 from lium_mcp.api.retries import Repeat

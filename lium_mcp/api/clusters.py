@@ -4,11 +4,11 @@ from typing import Any
 
 from lium_mcp.api.addresses import endpoint, segment
 from lium_mcp.api.errors import Conflict, InvalidRequest, RentOutcomeUnknown, UnreadableResponse
-from lium_mcp.api.executor_models import Executor
-from lium_mcp.api.model import ApiBool, ApiId, ApiInt, ApiModel, ApiReason, ApiStr, ApiTuple, RequestModel
+from lium_mcp.api.executors.models import Executor
+from lium_mcp.api.fields import ApiBool, ApiId, ApiInt, ApiModel, ApiReason, ApiStr, ApiTuple, RequestModel
 from lium_mcp.api.paging import Rows
 from lium_mcp.api.renting import send_rent
-from lium_mcp.api.resource import Resource
+from lium_mcp.api.wire import Resource
 from lium_mcp.text import one_line
 
 

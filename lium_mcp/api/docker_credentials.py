@@ -2,9 +2,9 @@
 
 from pydantic import SecretStr
 
-from lium_mcp.api.model import ApiId, ApiModel, ApiNested, ApiText
+from lium_mcp.api.fields import ApiId, ApiModel, ApiNested, ApiText
 from lium_mcp.api.paging import Rows
-from lium_mcp.api.resource import Resource
+from lium_mcp.api.wire import Resource
 
 
 class DockerCredential(ApiModel):

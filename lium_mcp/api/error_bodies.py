@@ -34,7 +34,7 @@ from lium_mcp.api.errors import (
     UnreadableResponse,
     ValidationFailed,
 )
-from lium_mcp.api.model import read_float, read_int, read_text
+from lium_mcp.api.fields import read_float, read_int, read_text
 from lium_mcp.figures import in_usd
 from lium_mcp.text import Redact, one_line, shortened
 

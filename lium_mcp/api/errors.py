@@ -38,7 +38,7 @@ The module knows no HTTP library: `error_bodies.py` reads answers into these.
 import re
 from typing import Any, ClassVar, Literal
 
-from lium_mcp.api.model import read_text
+from lium_mcp.api.fields import read_text
 
 Effect = Literal["none", "unknown"]
 """Whether the request possibly changed something: `none` is a promise, `unknown` is not a failure."""

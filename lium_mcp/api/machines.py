@@ -1,10 +1,10 @@
 """GPU types known to the marketplace (the API's machines)."""
 
 from lium_mcp.api.errors import InvalidRequest
+from lium_mcp.api.fields import ApiFloat, ApiInt, ApiModel, ApiText
 from lium_mcp.api.gpu_names import gpu_model
-from lium_mcp.api.model import ApiFloat, ApiInt, ApiModel, ApiText
 from lium_mcp.api.paging import Rows
-from lium_mcp.api.resource import Resource
+from lium_mcp.api.wire import Resource
 
 
 class Machine(ApiModel):

@@ -12,7 +12,7 @@ from pydantic import Field
 from lium_mcp.api.addresses import segment
 from lium_mcp.api.answers import Answer
 from lium_mcp.api.errors import InvalidRequest, LiumError, RentOutcomeUnknown
-from lium_mcp.api.model import RequestModel, read_text
+from lium_mcp.api.fields import RequestModel, read_text
 from lium_mcp.api.retries import Repeat
 from lium_mcp.api.wire import Wire
 

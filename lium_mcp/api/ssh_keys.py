@@ -13,9 +13,9 @@ from typing import Final
 
 from lium_mcp.api.addresses import endpoint
 from lium_mcp.api.errors import InvalidRequest
-from lium_mcp.api.model import ApiId, ApiModel, ApiStr, ApiText, ApiTime
+from lium_mcp.api.fields import ApiId, ApiModel, ApiStr, ApiText, ApiTime
 from lium_mcp.api.paging import Rows
-from lium_mcp.api.resource import Resource
+from lium_mcp.api.wire import Resource
 
 KINDS: Final = ("ssh-ed25519", "ssh-rsa", "ecdsa-sha2-", "sk-ssh-ed25519@openssh.com", "sk-ecdsa-sha2-")
 

@@ -3,7 +3,7 @@
 import re
 from typing import ClassVar
 
-from lium_mcp.api.model import ApiFloat, ApiId, ApiInt, ApiModel, ApiReason, ApiStr, ApiText, ApiTime
+from lium_mcp.api.fields import ApiFloat, ApiId, ApiInt, ApiModel, ApiReason, ApiStr, ApiText, ApiTime
 
 _SYNONYMS = {"SUCCESS": "COMPLETED", "ERROR": "FAILED"}
 _MAX_SAID_CHARS = 4000

@@ -10,8 +10,7 @@ from pydantic import Field
 
 from lium_mcp.api.addresses import endpoint
 from lium_mcp.api.errors import InvalidRequest
-from lium_mcp.api.huids import huid
-from lium_mcp.api.model import (
+from lium_mcp.api.fields import (
     ApiBool,
     ApiId,
     ApiInt,
@@ -24,9 +23,10 @@ from lium_mcp.api.model import (
     ApiTupleOrNone,
     RequestModel,
 )
+from lium_mcp.api.huids import huid
 from lium_mcp.api.paging import Rows
-from lium_mcp.api.pod_models import DEFAULT_VOLUME_ROOT, image_name
-from lium_mcp.api.resource import Resource
+from lium_mcp.api.pods.models import DEFAULT_VOLUME_ROOT, image_name
+from lium_mcp.api.wire import Resource
 
 READY_STATUSES = frozenset({"VERIFY_SUCCESS", "CREATED", "UPDATED"})
 FAILED_STATUSES = frozenset({"VERIFY_FAILED"})

@@ -4,10 +4,10 @@ import re
 
 from lium_mcp.api.addresses import endpoint
 from lium_mcp.api.errors import InvalidRequest
+from lium_mcp.api.fields import ApiFloat, ApiId, ApiInt, ApiModel, ApiStr, ApiText, ApiTime
 from lium_mcp.api.huids import huid
-from lium_mcp.api.model import ApiFloat, ApiId, ApiInt, ApiModel, ApiStr, ApiText, ApiTime
 from lium_mcp.api.paging import Rows
-from lium_mcp.api.resource import Resource
+from lium_mcp.api.wire import Resource
 
 _NAME = re.compile(r"[A-Za-z0-9 \-_.,()!?/]{1,100}")
 

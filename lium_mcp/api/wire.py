@@ -5,19 +5,17 @@ limit and a size limit; every failure is a `LiumError` that says whether the req
 """
 
 import math
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing, contextmanager, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import NamedTuple
 
 import anyio
 import httpx2
 
 from lium_mcp.api.addresses import check_base_url, redirect_target
-from lium_mcp.api.answers import WEB_PAGE, Answer
+from lium_mcp.api.answers import Answer
 from lium_mcp.api.clock import Clock
 from lium_mcp.api.error_bodies import error_from_answer, readable_request_id
 from lium_mcp.api.errors import (
@@ -28,12 +26,12 @@ from lium_mcp.api.errors import (
     InvalidRequest,
     LiumError,
     MissingApiKey,
-    NotLium,
     RequestTimedOut,
     ResponseTooLarge,
     UnreadableResponse,
     UntrustedRedirect,
 )
+from lium_mcp.api.lines import Newest, Tail, sized_lines
 from lium_mcp.api.network import not_connected
 from lium_mcp.api.pool import Pool
 from lium_mcp.api.retries import Repeat, repeating
@@ -43,9 +41,6 @@ from lium_mcp.values import without_mark
 KEY_PREFIX = "sk_"
 MAX_REDIRECTS = 5
 MAX_ERROR_BODY_BYTES = 64 * 2**10
-MAX_LINE_BYTES = 256 * 2**10
-_PAGE_STARTS = (b"<!doctype html", b"<html")
-_PAGE_START_BYTES = max(map(len, _PAGE_STARTS))
 MAX_CLOCK_CORRECTION = timedelta(days=366)
 
 QueryValue = str | int | float | None
@@ -94,18 +89,6 @@ def hiding(values: Iterable[str]) -> Iterator[None]:
         yield
     finally:
         _hidden.reset(token)
-
-
-class Tail(NamedTuple):
-    """The newest lines of a stream.
-
-    `is_cut` says that not all that were asked for have room; `has_ended` that it came to its end, and did not go quiet
-    or send on and on.
-    """
-
-    lines: list[str]
-    is_cut: bool
-    has_ended: bool
 
 
 class Wire:
@@ -250,8 +233,7 @@ class Wire:
         request = self._build("GET", path, query=query)
 
         async def attempt(seconds: float) -> Tail:
-            lines: deque[tuple[str, int]] = deque()
-            kept_bytes = seen = 0
+            newest = Newest(most_lines, max_bytes)
             has_ended = False
             deadline = anyio.current_time() + seconds
             with self._failures(mutates=False):
@@ -260,17 +242,11 @@ class Wire:
                 # Once it is open, what came by the end of the time is an answer.
                 with suppress(httpx2.ReadTimeout), anyio.CancelScope(deadline=deadline):
                     async with aclosing(response):
-                        async for line, size in _lines(response):
-                            text = read(line)
-                            if text is None:
-                                continue
-                            lines.append((text, size))
-                            kept_bytes += size
-                            seen += 1
-                            while kept_bytes > max_bytes or len(lines) > most_lines:
-                                kept_bytes -= lines.popleft()[1]
+                        async for line, size_bytes in sized_lines(response):
+                            if (text := read(line)) is not None:
+                                newest.add(text, size_bytes)
                         has_ended = True
-            return Tail([text for text, _ in lines], len(lines) < min(seen, most_lines), has_ended)
+            return newest.tail(has_ended=has_ended)
 
         return await repeating(attempt, Repeat.ALWAYS, self._clock, limit_seconds=self._timeout_seconds)
 
@@ -416,6 +392,13 @@ class Wire:
             self._clock_correction = correction
 
 
+class Resource:
+    """The calls of one part of the API: its class names paths, bodies and models, and sends through one `Wire`."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+
+
 def _sendable_key(api_key: str | None) -> str | None:
     api_key = (api_key or "").strip()
     if not all("!" <= char <= "~" for char in api_key):
@@ -438,27 +421,3 @@ def _too_large(limit_bytes: int, *, mutates: bool) -> ResponseTooLarge:
     return ResponseTooLarge(
         f"Lium's answer is larger than {limit_bytes} bytes.", effect="unknown" if mutates else "none"
     )
-
-
-async def _lines(response: httpx2.Response) -> AsyncIterator[tuple[str, int]]:
-    """Yield each line with its size in bytes; a very long line comes in pieces.
-
-    Raises:
-        NotLium: it is a web page.
-    """
-    is_page = "html" in response.headers.get("Content-Type", "").lower()
-    pending = head = b""
-    async for chunk in response.aiter_bytes():
-        head = head or without_mark(chunk).lstrip()[:_PAGE_START_BYTES].lower()
-        if is_page or head.startswith(_PAGE_STARTS):
-            raise NotLium(WEB_PAGE, status=response.status_code)
-        *lines, pending = (pending + chunk).split(b"\n")
-        if len(pending) > MAX_LINE_BYTES:
-            lines.append(pending)
-            pending = b""
-        for line in lines:
-            for start in range(0, len(line) or 1, MAX_LINE_BYTES):
-                piece = line[start : start + MAX_LINE_BYTES]
-                yield piece.decode("utf-8", "replace").rstrip("\r"), len(piece) + 1
-    if pending:
-        yield pending.decode("utf-8", "replace").rstrip("\r"), len(pending)

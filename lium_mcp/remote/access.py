@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from lium_mcp.api import LiumClient, LiumError, Pod
-from lium_mcp.api.pod_models import PodEvent
+from lium_mcp.api.pods.models import PodEvent
 from lium_mcp.remote.host_keys import HostKeys, Pin
 from lium_mcp.remote.key_source import KeySource
 from lium_mcp.remote.local_files import LocalFolders

@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 import anyio
 
-from lium_mcp.api.pod_models import SshTarget
+from lium_mcp.api.pods.models import SshTarget
 
 SshAnswer = Literal["answers", "silent", "refused", "unreachable"]
 """What came of a look: a version of SSH, a connection that brought none, a refusal, or no connection at all."""

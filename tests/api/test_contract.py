@@ -32,7 +32,7 @@ from lium_mcp.api import (
     TemplateCreate,
     ValidationFailed,
 )
-from lium_mcp.api.wire import Tail
+from lium_mcp.api.lines import Tail
 from tests.api.fakes import IDEMPOTENCY_KEY, KEY, NODE_ID, POD_ID, client_on
 from tests.tools.test_parity import NOT_OFFERED
 from tests.tools.wires import Wire, answering

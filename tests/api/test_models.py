@@ -23,7 +23,7 @@ from lium_mcp.api import (
     Template,
     Volume,
 )
-from lium_mcp.api.model import read_float, read_int, read_text, read_time
+from lium_mcp.api.fields import read_float, read_int, read_text, read_time
 from tests.api.fakes import NODE_ID, POD_ID, client_on, ok, scripted
 
 

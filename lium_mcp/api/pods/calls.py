@@ -1,4 +1,4 @@
-"""Calls on pods: look, change, remove. The models are in `pod_models.py`; renting is in `executors.py`."""
+"""Calls on pods: look, change, remove. They are rented with the calls on nodes."""
 
 import json
 from collections.abc import Sequence
@@ -6,9 +6,10 @@ from datetime import UTC, datetime
 
 from lium_mcp.api.addresses import endpoint, segment
 from lium_mcp.api.errors import BadRequest, Conflict, FirewallBlocked, InvalidRequest
-from lium_mcp.api.model import ApiModel, read_text
+from lium_mcp.api.fields import ApiModel, read_text
+from lium_mcp.api.lines import Tail
 from lium_mcp.api.paging import Rows
-from lium_mcp.api.pod_models import (
+from lium_mcp.api.pods.models import (
     MAX_PORT,
     FeedbackRequest,
     GpuResetState,
@@ -17,9 +18,8 @@ from lium_mcp.api.pod_models import (
     PodEvent,
     PodRecord,
 )
-from lium_mcp.api.resource import Resource
 from lium_mcp.api.retries import Repeat
-from lium_mcp.api.wire import QueryValue, Tail
+from lium_mcp.api.wire import QueryValue, Resource
 
 GPU_RESET_TIMEOUT_SECONDS = 120.0
 DEFAULT_LOG_BYTES = 2**20

@@ -1,4 +1,4 @@
-"""Calls on nodes (the API's executors): list, quote, rent. The models are in `executor_models.py`."""
+"""Calls on nodes (the API's executors): list, quote, rent."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -7,7 +7,7 @@ import anyio
 
 from lium_mcp.api.addresses import endpoint
 from lium_mcp.api.errors import LiumError
-from lium_mcp.api.executor_models import (
+from lium_mcp.api.executors.models import (
     DefaultImage,
     Executor,
     Quote,
@@ -17,9 +17,8 @@ from lium_mcp.api.gpu_names import gpu_names, matching_machine_names
 from lium_mcp.api.machines import Machine
 from lium_mcp.api.paging import Rows
 from lium_mcp.api.renting import RentBySpecRequest, Rented, RentRequest, rented_pod_id, send_rent
-from lium_mcp.api.resource import Resource
 from lium_mcp.api.retries import Repeat
-from lium_mcp.api.wire import QueryValue
+from lium_mcp.api.wire import QueryValue, Resource
 
 # Less than a read may take: the nodes themselves have to be read after it.
 MACHINES_SECONDS = 10.0

@@ -1,4 +1,4 @@
-"""What the API says about nodes (its executors): rows, quotes, rent answers. The calls are in `executors.py`.
+"""What the API says about nodes (its executors): rows, quotes, rent answers.
 
 Sizes on the wire are KiB for memory and disk, MiB for GPU memory, Mbps for networks. The properties convert: memory and
 disk to GB of 10^9 bytes, GPU memory to the size that the maker sells the card with.
@@ -8,9 +8,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator
 
-from lium_mcp.api.gpu_names import gpu_fits, gpu_label, holds_model_number, nominal_vram_gb
-from lium_mcp.api.huids import huid
-from lium_mcp.api.model import (
+from lium_mcp.api.fields import (
     ApiBool,
     ApiFloat,
     ApiId,
@@ -23,6 +21,8 @@ from lium_mcp.api.model import (
     ApiTuple,
     read_int,
 )
+from lium_mcp.api.gpu_names import gpu_fits, gpu_label, holds_model_number, nominal_vram_gb
+from lium_mcp.api.huids import huid
 
 _BYTES_PER_KIB = 2**10
 _BYTES_PER_GB = 10**9

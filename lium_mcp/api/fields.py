@@ -1,4 +1,4 @@
-"""The base of every model and the lenient field types. It knows no resource and no HTTP.
+"""The lenient field types that models are made of, and the base of every model. Knows no resource and no HTTP.
 
 The API's answers are untrusted input that moves before we do: a field that cannot be read becomes `None`, an
 unknown field is kept, and only a missing id makes a row unreadable.

@@ -1,4 +1,4 @@
-"""What the API says about pods: rows, events, records, GPU resets. The calls are in `pods.py`."""
+"""What the API says about pods: rows, events, records, GPU resets."""
 
 import re
 from ipaddress import ip_address
@@ -7,9 +7,8 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import AliasChoices, BeforeValidator, Field
 
 from lium_mcp.api.errors import InvalidRequest
-from lium_mcp.api.executor_models import Executor
-from lium_mcp.api.huids import huid
-from lium_mcp.api.model import (
+from lium_mcp.api.executors.models import Executor
+from lium_mcp.api.fields import (
     ApiBool,
     ApiFloat,
     ApiId,
@@ -28,6 +27,7 @@ from lium_mcp.api.model import (
     RequestModel,
     read_int,
 )
+from lium_mcp.api.huids import huid
 
 TERMINAL_STATUSES = frozenset(
     {
