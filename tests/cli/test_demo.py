@@ -7,10 +7,18 @@ import pytest
 
 from tests.processes import ROOT, run
 
-# Python runs a module of this name at its start: the demo's server begins with a fault in its simulated Lium.
-FAULTY_SERVER = """
+# Python runs a module of this name at its start: the demo's server pauses for a tenth of the time between two looks.
+HASTY_SERVER = """
 import sys
 if "--sandbox" in sys.orig_argv:
+    import anyio
+    from lium_mcp.api.clock import SYSTEM_CLOCK
+    async def sleep(self, seconds):
+        await anyio.sleep(seconds / 10)
+    type(SYSTEM_CLOCK).sleep = sleep
+"""
+# It begins with a fault in its simulated Lium.
+FAULTY_SERVER = f"""{HASTY_SERVER}
     from lium_mcp import sandbox
     class Faulty(sandbox.Sandbox):
         def __init__(self, *arguments, **options):
@@ -31,8 +39,10 @@ def python_path(tmp_path: Path, at_start: str) -> str:
 
 
 @pytest.mark.parametrize("workflow", ["rent", "job"])
-async def test_every_step_does_what_it_says(workflow: str) -> None:
+async def test_every_step_does_what_it_says(tmp_path: Path, workflow: str) -> None:
     variables = {"LIUM_API_KEY": "sk_real", "LIUM_BASE_URL": "https://lium.invalid/api"}
+    if workflow == "job":  # the other one is as people see it
+        variables["PYTHONPATH"] = python_path(tmp_path, HASTY_SERVER)
     status, out, err = await run("demo", "--workflow", workflow, **variables)
     assert (status, err) == (0, "")
     for number in range(1, 9):

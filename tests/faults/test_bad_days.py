@@ -323,11 +323,12 @@ async def test_asking_again_is_gentle_however_many_look(account: Sandbox, ledger
         assert first > before
         assert len(wire.requests) - first <= 6, "at most six requests for a rent in one call"
         started = account.clock.now()
+        second = await a_rent(account, "second")
         for _ in range(20):
             for agent in (one, other):
                 await agent.call("list_pods")
                 await agent.refused("rent_pod", **wanted)
-                await agent.refused("rent_pod", **await a_rent(account, "second"))
+                await agent.refused("rent_pod", **second)
             account.clock.advance(seconds=1)
         seconds = (account.clock.now() - started).total_seconds()
         posts = wire.sent("POST", "/executors/*/rent")

@@ -4,9 +4,11 @@ A proxy holds one request of the rent, so that the process dies at a chosen poin
 what the one before it left, and is the next to die: starting one takes a second.
 """
 
+import asyncio
 import signal
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import pytest
@@ -242,10 +244,10 @@ async def test_a_rent_that_never_left_is_not_sent_when_nobody_waits_for_it_any_m
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_server_that_is_told_to_stop_leaves_what_a_killed_one_leaves_or_nothing(
-    number: signal.Signals,
+    number: signal.Signals, tmp_path: Path
 ) -> None:
-    async with relay() as servers:
-        for point in UNANSWERED:
+    async def stop_at(point: Point) -> None:
+        async with relay(LIUM_MCP_STATE_URL=f"sqlite:///{tmp_path / point.name}.db") as servers:
             await servers.begin(point)
             await servers.end(number)
             await servers()
@@ -257,7 +259,10 @@ async def test_a_server_that_is_told_to_stop_leaves_what_a_killed_one_leaves_or_
             rented = await servers.rent()
             assert rented.get("already_rented", False) == bool(was_kept)
             assert [pod["id"] for pod in servers.living()] == [rented["pod_id"]]
-            await servers.clear()
+
+    # Each waits for its request for some seconds before it ends: at the same time.
+    await asyncio.gather(*map(stop_at, UNANSWERED))
+    async with relay() as servers:
         await servers.begin(ANSWERED[1])
         servers.sandbox.clock.advance(minutes=1)  # a pod that runs can be removed
         await servers.end(number)
