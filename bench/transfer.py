@@ -13,7 +13,7 @@ from pathlib import Path
 
 import anyio
 
-from lium_mcp.api import Pod
+from lium_mcp.api.pods.models import Pod
 from lium_mcp.remote import PodAccess
 from lium_mcp.remote.downloads import download
 from lium_mcp.remote.key_source import KeySource

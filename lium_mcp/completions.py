@@ -8,7 +8,7 @@ import anyio
 from mcp.server import MCPServer
 from mcp.types import Completion, CompletionArgument, CompletionContext, PromptReference, ResourceTemplateReference
 
-from lium_mcp.api import LiumError
+from lium_mcp.api.errors import LiumError
 from lium_mcp.text import clean
 from lium_mcp.toolkit.call import Call, Runtime
 

@@ -16,8 +16,10 @@ from mcp.server.mcpserver import RequestStateSecurity
 from mcp.server.mcpserver.tools import Tool as BoundTool
 
 from lium_mcp import __version__
-from lium_mcp.api import SYSTEM_CLOCK, Clock, InvalidRequest, LiumClient, LiumError
 from lium_mcp.api.addresses import check_base_url
+from lium_mcp.api.client import LiumClient
+from lium_mcp.api.clock import SYSTEM_CLOCK, Clock
+from lium_mcp.api.errors import InvalidRequest, LiumError
 from lium_mcp.api.network import Network
 from lium_mcp.completions import add_completions
 from lium_mcp.guard.confirm import STATE_SECONDS, OneTimeCodec

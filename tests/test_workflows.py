@@ -6,7 +6,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from lium_mcp.api import LiumClient
+from lium_mcp.api.client import LiumClient
 from lium_mcp.cli.templates import DIFFERS, IN_SYNC, sync
 from lium_mcp.sandbox import Sandbox
 from tests.harness import Agent, Mode, TurnedClock, agent_on

@@ -16,7 +16,11 @@ from typing import Annotated, Any, Final, Literal, TextIO
 import anyio
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from lium_mcp.api import SYSTEM_CLOCK, Clock, LiumClient, LiumError, Pod, Template, TemplateChanges, TemplateCreate
+from lium_mcp.api.client import LiumClient
+from lium_mcp.api.clock import SYSTEM_CLOCK, Clock
+from lium_mcp.api.errors import LiumError
+from lium_mcp.api.pods.models import Pod
+from lium_mcp.api.templates import Template, TemplateChanges, TemplateCreate
 from lium_mcp.cli.readied import read, start_log
 from lium_mcp.results import state_in_words
 from lium_mcp.server import connect

@@ -10,7 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
-from lium_mcp.api import BillingStatement, Pod, Rows, gpu_fits, gpu_label
+from lium_mcp.api.account import BillingStatement
+from lium_mcp.api.gpu_names import gpu_fits, gpu_label
+from lium_mcp.api.paging import Rows
+from lium_mcp.api.pods.models import Pod
 from lium_mcp.figures import in_usd
 from lium_mcp.guard.limits import Limits
 from lium_mcp.rentals import PRICE_TOLERANCE_USD, Entry, Extension, PastCost, is_alive, whole_hours

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from lium_mcp.api import LiumClient, LiumError, Pod
-from lium_mcp.api.pods.models import PodEvent
+from lium_mcp.api.client import LiumClient
+from lium_mcp.api.errors import LiumError
+from lium_mcp.api.pods.models import Pod, PodEvent
 from lium_mcp.remote.host_keys import HostKeys, Pin
 from lium_mcp.remote.key_source import KeySource
 from lium_mcp.remote.local_files import LocalFolders

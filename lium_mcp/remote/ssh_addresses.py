@@ -4,8 +4,7 @@ import ipaddress
 from dataclasses import dataclass
 from typing import Final
 
-from lium_mcp.api import Pod
-from lium_mcp.api.pods.models import SshTarget
+from lium_mcp.api.pods.models import Pod, SshTarget
 from lium_mcp.failures import Failure
 
 # Those of RFC 5737, which no network has: a simulation without SSH gives them to its pods.

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
 
-from lium_mcp.api import Pod, PodEvent, gpu_contradicts
 from lium_mcp.api.fields import read_float, read_int
+from lium_mcp.api.gpu_names import gpu_contradicts
+from lium_mcp.api.pods.models import Pod, PodEvent
 from lium_mcp.figures import in_usd
 
 PRICE_TOLERANCE_USD: Final = 0.0001

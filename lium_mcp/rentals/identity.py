@@ -10,7 +10,9 @@ from datetime import UTC, datetime
 
 import anyio
 
-from lium_mcp.api import AuthenticationFailed, InvalidRequest, LiumClient, LiumError, Me, PermissionDenied
+from lium_mcp.api.account import Me
+from lium_mcp.api.client import LiumClient
+from lium_mcp.api.errors import AuthenticationFailed, InvalidRequest, LiumError, PermissionDenied
 from lium_mcp.rentals.entries import LedgerUnavailable
 from lium_mcp.rentals.journal import Journal
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from lium_mcp.api import ClusterRentRequest, RentBySpecRequest, RentRequest
+from lium_mcp.api.clusters import ClusterRentRequest
+from lium_mcp.api.renting import RentBySpecRequest, RentRequest
 
 
 @dataclass(frozen=True, slots=True)

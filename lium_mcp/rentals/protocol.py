@@ -17,7 +17,12 @@ from uuid import uuid4
 import anyio
 import anyio.lowlevel
 
-from lium_mcp.api import Clock, LiumClient, LiumError, Me, Pod, PodDetail, RentOutcomeUnknown, Rows
+from lium_mcp.api.account import Me
+from lium_mcp.api.client import LiumClient
+from lium_mcp.api.clock import Clock
+from lium_mcp.api.errors import LiumError, RentOutcomeUnknown
+from lium_mcp.api.paging import Rows
+from lium_mcp.api.pods.models import Pod, PodDetail
 from lium_mcp.api.wire import noted_changes
 from lium_mcp.rentals.entries import UNSETTLED, Entry, Extension, LedgerUnavailable, PastCost
 from lium_mcp.rentals.expected import ANYTHING, Expected

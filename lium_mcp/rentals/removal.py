@@ -8,7 +8,9 @@ import math
 from datetime import datetime, timedelta
 from typing import Final
 
-from lium_mcp.api import LiumClient, LiumError, Pod, PodDetail
+from lium_mcp.api.client import LiumClient
+from lium_mcp.api.errors import LiumError
+from lium_mcp.api.pods.models import Pod, PodDetail
 
 REMOVAL_TOLERANCE: Final = timedelta(minutes=2)
 _AT_ONCE: Final = timedelta(minutes=1)

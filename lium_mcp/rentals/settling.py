@@ -15,17 +15,12 @@ from typing import Any, Final, Literal
 
 import anyio
 
-from lium_mcp.api import (
-    Clock,
-    LiumClient,
-    LiumError,
-    NotFound,
-    Pod,
-    RateLimited,
-    RentOutcomeUnknown,
-    Repeat,
-    Rows,
-)
+from lium_mcp.api.client import LiumClient
+from lium_mcp.api.clock import Clock
+from lium_mcp.api.errors import LiumError, NotFound, RateLimited, RentOutcomeUnknown
+from lium_mcp.api.paging import Rows
+from lium_mcp.api.pods.models import Pod
+from lium_mcp.api.retries import Repeat
 from lium_mcp.api.wire import noted_changes, noting_changes
 from lium_mcp.rentals.entries import UNSETTLED, Entry, LedgerUnavailable, Status
 from lium_mcp.rentals.expected import Expected

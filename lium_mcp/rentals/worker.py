@@ -12,7 +12,7 @@ from typing import Any, Final
 import anyio
 from anyio.abc import TaskGroup
 
-from lium_mcp.api import LiumError
+from lium_mcp.api.errors import LiumError
 from lium_mcp.rentals.entries import LedgerUnavailable, Task, TaskKind, TaskOutcome
 from lium_mcp.rentals.identity import AccountUnknown, Identity
 from lium_mcp.rentals.journal import Journal

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lium_mcp.api import LiumClient
+from lium_mcp.api.client import LiumClient
 from lium_mcp.remote import PodAccess
 from lium_mcp.remote.key_source import KeySource
 from lium_mcp.rentals import Renter, Worker

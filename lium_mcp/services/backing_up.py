@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from posixpath import normpath
 from typing import Final
 
-from lium_mcp.api import Backup, BackupSchedule, BadRequest, Conflict, LiumError, Pod
+from lium_mcp.api.backups import Backup, BackupSchedule
+from lium_mcp.api.errors import BadRequest, Conflict, LiumError
+from lium_mcp.api.pods.models import Pod
 from lium_mcp.failures import Failure
 from lium_mcp.results import state_in_words
 from lium_mcp.services.accounts import Account

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from contextlib import suppress
 
-from lium_mcp.api import Backup, LiumError, Restore
+from lium_mcp.api.backups import Backup
+from lium_mcp.api.errors import LiumError
+from lium_mcp.api.restores import Restore
 from lium_mcp.figures import rounded
 from lium_mcp.results import Result, UtcTime, note_on
 from lium_mcp.services.accounts import Account

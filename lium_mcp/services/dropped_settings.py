@@ -11,7 +11,7 @@ from itertools import pairwise
 from posixpath import basename, normpath
 from typing import Final
 
-from lium_mcp.api import Template, TemplateChanges, TemplateCreate
+from lium_mcp.api.templates import Template, TemplateChanges, TemplateCreate
 from lium_mcp.failures import Failure
 
 MOST_PORTS: Final = 200

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from lium_mcp.api import LiumError
 from lium_mcp.api import errors as api
+from lium_mcp.api.errors import LiumError
 from lium_mcp.failures import NOTHING_CHANGED, Failure
 from lium_mcp.guard.consent import NotConfirmed
 from lium_mcp.guard.policy import PolicyRefused

@@ -10,7 +10,10 @@ from typing import Final
 
 import anyio
 
-from lium_mcp.api import Backup, Clock, LiumError, NotFound, Pod
+from lium_mcp.api.backups import Backup
+from lium_mcp.api.clock import Clock
+from lium_mcp.api.errors import LiumError, NotFound
+from lium_mcp.api.pods.models import Pod
 from lium_mcp.failures import Failure
 from lium_mcp.figures import in_usd
 from lium_mcp.guard.consent import Question

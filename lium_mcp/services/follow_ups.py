@@ -15,8 +15,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
-from lium_mcp.api import Backup, BadRequest, Conflict, LiumError, NotFound, PermissionDenied, Pod
-from lium_mcp.api.errors import PaymentFailed, ValidationFailed
+from lium_mcp.api.backups import Backup
+from lium_mcp.api.errors import (
+    BadRequest,
+    Conflict,
+    LiumError,
+    NotFound,
+    PaymentFailed,
+    PermissionDenied,
+    ValidationFailed,
+)
+from lium_mcp.api.pods.models import Pod
 from lium_mcp.failures import Failure
 from lium_mcp.remote.jobs import Job, Then, list_jobs, note_follow_up
 from lium_mcp.rentals import AccountUnknown, Claim, LedgerUnavailable, NotNow, Task, Worker

@@ -3,7 +3,7 @@
 import re
 from typing import Final, Literal
 
-from lium_mcp.api import Template
+from lium_mcp.api.templates import Template
 
 Generation = Literal["ampere", "ada", "hopper", "blackwell"]
 

@@ -5,7 +5,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 
-from lium_mcp.api import BillingStatement, LiumError, Pod, Rows
+from lium_mcp.api.account import BillingStatement
+from lium_mcp.api.errors import LiumError
+from lium_mcp.api.paging import Rows
+from lium_mcp.api.pods.models import Pod
 from lium_mcp.guard.policy import FIRST_CHARGES, Ask, Commitment, Policy, Standing, commitments, hours_left, spent_usd
 from lium_mcp.rentals import Entry, Extension, Judge, PastCost
 from lium_mcp.services.accounts import Account

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from lium_mcp.api import Executor, Pod
+from lium_mcp.api.executors.models import Executor
+from lium_mcp.api.pods.models import Pod
 from lium_mcp.results import Result
 from lium_mcp.text import quotation
 

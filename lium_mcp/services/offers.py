@@ -12,7 +12,9 @@ from typing import Annotated
 import anyio
 from pydantic import BaseModel, ConfigDict, Field
 
-from lium_mcp.api import Executor, LiumError, gpu_names, nearest_names
+from lium_mcp.api.errors import LiumError
+from lium_mcp.api.executors.models import Executor
+from lium_mcp.api.gpu_names import gpu_names, nearest_names
 from lium_mcp.figures import in_usd
 from lium_mcp.inputs import ShortText
 from lium_mcp.services.accounts import Account

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 
-from lium_mcp.api import Pod
+from lium_mcp.api.pods.models import Pod
 from lium_mcp.rentals import REPLAY_WINDOW, Entry, LedgerUnavailable, unlisted_pod_ids
 from lium_mcp.results import Result, UtcTime
 from lium_mcp.services.accounts import Account

@@ -5,7 +5,7 @@ from typing import Final, Literal
 
 import anyio
 
-from lium_mcp.api import Pod
+from lium_mcp.api.pods.models import Pod
 from lium_mcp.failures import Failure
 from lium_mcp.remote.commands import CommandOutcome, Output, run_command
 from lium_mcp.results import Result

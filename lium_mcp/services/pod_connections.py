@@ -6,7 +6,8 @@ from typing import Final
 
 import anyio
 
-from lium_mcp.api import LiumError, Pod
+from lium_mcp.api.errors import LiumError
+from lium_mcp.api.pods.models import Pod
 from lium_mcp.failures import Failure
 from lium_mcp.remote import PodAccess
 from lium_mcp.remote.gpus import Gpu, read_gpus

@@ -7,8 +7,11 @@ from typing import Literal
 
 import anyio
 
-from lium_mcp.api import REMOVED_STATUSES, LiumError, Pod, PodDetail, PodEvent, PodRecord, gpu_label, huid
 from lium_mcp.api.addresses import with_port
+from lium_mcp.api.errors import LiumError
+from lium_mcp.api.gpu_names import gpu_label
+from lium_mcp.api.huids import huid
+from lium_mcp.api.pods.models import REMOVED_STATUSES, Pod, PodDetail, PodEvent, PodRecord
 from lium_mcp.remote.banner import SshAnswer
 from lium_mcp.remote.gpus import MOST_GPUS, Gpu
 from lium_mcp.rentals import AccountUnknown, shortfalls

@@ -2,7 +2,7 @@
 
 from typing import Final, Literal
 
-from lium_mcp.api import Pod, PodDetail
+from lium_mcp.api.pods.models import Pod, PodDetail
 from lium_mcp.remote.banner import SshAnswer
 from lium_mcp.remote.ssh_addresses import after_failure
 from lium_mcp.results import Result

@@ -7,7 +7,7 @@ from datetime import date
 
 import anyio
 
-from lium_mcp.api import LiumError
+from lium_mcp.api.errors import LiumError
 from lium_mcp.figures import rounded
 from lium_mcp.guard.consent import Mode as ConfirmMode
 from lium_mcp.guard.limits import Limits

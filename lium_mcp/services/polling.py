@@ -7,7 +7,8 @@ from typing import Final, TypeVar
 
 import anyio
 
-from lium_mcp.api import Clock, LiumError
+from lium_mcp.api.clock import Clock
+from lium_mcp.api.errors import LiumError
 from lium_mcp.failures import Failure
 
 T = TypeVar("T")

@@ -8,7 +8,10 @@ import math
 import re
 from typing import Any
 
-from lium_mcp.api import Clock, LiumError, Pod, Template
+from lium_mcp.api.clock import Clock
+from lium_mcp.api.errors import LiumError
+from lium_mcp.api.pods.models import Pod
+from lium_mcp.api.templates import Template
 from lium_mcp.figures import in_usd
 from lium_mcp.guard.consent import Question
 from lium_mcp.guard.policy import Policy, hours_left

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lium_mcp.api import Executor, NotFound, Quote, QuoteLine, RouteMissing
+from lium_mcp.api.errors import NotFound, RouteMissing
+from lium_mcp.api.executors.models import Executor, Quote, QuoteLine
 from lium_mcp.failures import Failure
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.offers import can_rent, describe_counts, has_price

@@ -4,7 +4,8 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Final
 
-from lium_mcp.api import NotFound, Pod, PodDetail
+from lium_mcp.api.errors import NotFound
+from lium_mcp.api.pods.models import Pod, PodDetail
 from lium_mcp.failures import Failure
 from lium_mcp.remote.banner import SshAnswer, read_banner
 from lium_mcp.remote.ssh_addresses import address_of

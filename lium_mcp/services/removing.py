@@ -5,7 +5,8 @@ from datetime import datetime
 
 import anyio
 
-from lium_mcp.api import BadRequest, Conflict, LiumError, NotFound, Pod
+from lium_mcp.api.errors import BadRequest, Conflict, LiumError, NotFound
+from lium_mcp.api.pods.models import Pod
 from lium_mcp.failures import Failure
 from lium_mcp.figures import rounded
 from lium_mcp.rentals import is_alive

@@ -13,21 +13,13 @@ from typing import Annotated
 import anyio
 from pydantic import Field, field_validator
 
-from lium_mcp.api import (
-    Backup,
-    Executor,
-    LiumClient,
-    LiumError,
-    NoExecutorMatches,
-    RentBySpecRequest,
-    RentRequest,
-    Template,
-    gpu_names,
-    is_matched_more_loosely,
-    matching_machine_names,
-    models_of,
-    short_gpu_type,
-)
+from lium_mcp.api.backups import Backup
+from lium_mcp.api.client import LiumClient
+from lium_mcp.api.errors import LiumError, NoExecutorMatches
+from lium_mcp.api.executors.models import Executor
+from lium_mcp.api.gpu_names import gpu_names, is_matched_more_loosely, matching_machine_names, models_of, short_gpu_type
+from lium_mcp.api.renting import RentBySpecRequest, RentRequest
+from lium_mcp.api.templates import Template
 from lium_mcp.failures import Failure
 from lium_mcp.figures import in_usd
 from lium_mcp.guard.policy import Ask, Policy

@@ -8,7 +8,10 @@ from typing import Literal
 
 import anyio
 
-from lium_mcp.api import Executor, LiumError, NoExecutorMatches, Pod, PodDetail, RentOutcomeUnknown, gpu_names
+from lium_mcp.api.errors import LiumError, NoExecutorMatches, RentOutcomeUnknown
+from lium_mcp.api.executors.models import Executor
+from lium_mcp.api.gpu_names import gpu_names
+from lium_mcp.api.pods.models import Pod, PodDetail
 from lium_mcp.failures import Failure
 from lium_mcp.figures import in_usd
 from lium_mcp.guard.consent import NOTHING_TO_ASK, Question

@@ -13,7 +13,10 @@ from typing import Final
 
 import anyio
 
-from lium_mcp.api import Backup, LiumError, Pod, Restore
+from lium_mcp.api.backups import Backup
+from lium_mcp.api.errors import LiumError
+from lium_mcp.api.pods.models import Pod
+from lium_mcp.api.restores import Restore
 from lium_mcp.failures import Failure
 from lium_mcp.guard.consent import Question
 from lium_mcp.remote.restore_targets import TargetState, look

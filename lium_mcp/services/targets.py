@@ -4,7 +4,11 @@ import re
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
-from lium_mcp.api import InvalidRequest, LiumError, NotFound, Pod, PodDetail, Rows, Template, Volume
+from lium_mcp.api.errors import InvalidRequest, LiumError, NotFound
+from lium_mcp.api.paging import Rows
+from lium_mcp.api.pods.models import Pod, PodDetail
+from lium_mcp.api.templates import Template
+from lium_mcp.api.volumes import Volume
 from lium_mcp.failures import Failure
 from lium_mcp.services.accounts import Account
 

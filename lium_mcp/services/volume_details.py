@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from lium_mcp.api import Pod, Volume
+from lium_mcp.api.pods.models import Pod
+from lium_mcp.api.volumes import Volume
 from lium_mcp.failures import Failure
 from lium_mcp.figures import rounded
 from lium_mcp.results import Result, UtcTime

@@ -19,7 +19,8 @@ import anyio
 from mcp.server import ServerRequestContext
 from mcp.server.context import CallNext, HandlerResult
 
-from lium_mcp.api import Clock, LiumClient
+from lium_mcp.api.client import LiumClient
+from lium_mcp.api.clock import Clock
 from lium_mcp.remote import PodAccess
 from lium_mcp.remote.key_source import KeySource
 from lium_mcp.rentals import Identity, Journal, Renter, Worker, key_tag

@@ -95,7 +95,7 @@ def _without_words(item: Any) -> Any:  # noqa: ANN401 - whatever a record was ma
 
 def _named(error: BaseException) -> str:
     """What an exception is, without what it says: it may repeat anything. Of the ledger's, the words are our own."""
-    from lium_mcp.api import LiumError  # noqa: PLC0415 - a command that logs nothing need not pay for the client
+    from lium_mcp.api.errors import LiumError  # noqa: PLC0415 - a command that logs nothing need not pay for the client
     from lium_mcp.rentals import LedgerUnavailable  # noqa: PLC0415 - as above
 
     name = type(error).__qualname__

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 import anyio
 from mcp.server.mcpserver import Context
 
-from lium_mcp.api import Clock, LiumClient
+from lium_mcp.api.client import LiumClient
+from lium_mcp.api.clock import Clock
 from lium_mcp.guard.confirm import STATE_SECONDS
 from lium_mcp.guard.consent import Mode as ConfirmMode
 from lium_mcp.guard.consent import Question

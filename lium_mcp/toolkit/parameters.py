@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import AfterValidator, Field
 
-from lium_mcp.api import Rows
+from lium_mcp.api.paging import Rows
 from lium_mcp.failures import Failure
 from lium_mcp.inputs import ShortText, _visible
 

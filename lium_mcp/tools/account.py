@@ -5,8 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from lium_mcp.api import SshKey
-from lium_mcp.api.ssh_keys import KINDS, bare_keys, fingerprint, is_whole
+from lium_mcp.api.ssh_keys import KINDS, SshKey, bare_keys, fingerprint, is_whole
 from lium_mcp.failures import Failure
 from lium_mcp.figures import rounded
 from lium_mcp.inputs import ShortText

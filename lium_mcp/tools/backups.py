@@ -6,7 +6,9 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from lium_mcp.api import BackupSchedule, LiumError, Pod
+from lium_mcp.api.backups import BackupSchedule
+from lium_mcp.api.errors import LiumError
+from lium_mcp.api.pods.models import Pod
 from lium_mcp.inputs import ShortText
 from lium_mcp.results import Result, UtcTime, note_on
 from lium_mcp.services.backing_up import (

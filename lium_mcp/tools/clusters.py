@@ -8,16 +8,11 @@ from typing import Annotated, Any, Final
 import anyio
 from pydantic import Field
 
-from lium_mcp.api import (
-    ClusterOffer,
-    ClusterRentRequest,
-    Conflict,
-    Executor,
-    LiumError,
-    Pod,
-    RentOutcomeUnknown,
-    Template,
-)
+from lium_mcp.api.clusters import ClusterOffer, ClusterRentRequest
+from lium_mcp.api.errors import Conflict, LiumError, RentOutcomeUnknown
+from lium_mcp.api.executors.models import Executor
+from lium_mcp.api.pods.models import Pod
+from lium_mcp.api.templates import Template
 from lium_mcp.failures import Failure
 from lium_mcp.figures import in_usd
 from lium_mcp.guard.consent import Question

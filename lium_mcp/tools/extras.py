@@ -4,8 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from lium_mcp.api import FeedbackRequest as Feedback
-from lium_mcp.api import GpuResetOutcome, GpuResetState, PodDetail, matching_machine_names
+from lium_mcp.api.gpu_names import matching_machine_names
+from lium_mcp.api.pods.models import FeedbackRequest as Feedback
+from lium_mcp.api.pods.models import GpuResetOutcome, GpuResetState, PodDetail
 from lium_mcp.api.wire import hiding
 from lium_mcp.failures import Failure
 from lium_mcp.inputs import Few, ShortText

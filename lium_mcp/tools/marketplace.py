@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from lium_mcp.api import Executor, LiumError
+from lium_mcp.api.errors import LiumError
+from lium_mcp.api.executors.models import Executor
 from lium_mcp.figures import rounded
 from lium_mcp.inputs import ShortText
 from lium_mcp.results import Result, Usd

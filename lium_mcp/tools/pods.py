@@ -7,11 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from lium_mcp.api import (
-    LiumError,
-    NotFound,
-    Pod,
-)
+from lium_mcp.api.errors import LiumError, NotFound
+from lium_mcp.api.pods.models import Pod
 from lium_mcp.failures import Failure
 from lium_mcp.guard.consent import NOTHING_TO_ASK, Question
 from lium_mcp.inputs import OFFICIAL, Few, ShortText

@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal
 import anyio
 from pydantic import Field
 
-from lium_mcp.api import Pod
+from lium_mcp.api.pods.models import Pod
 from lium_mcp.failures import Failure
 from lium_mcp.inputs import FilePath, ShortText
 from lium_mcp.remote import jobs

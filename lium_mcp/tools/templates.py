@@ -10,14 +10,9 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from lium_mcp.api import (
-    DockerCredential,
-    InvalidRequest,
-    NotFound,
-    Template,
-    TemplateChanges,
-    TemplateCreate,
-)
+from lium_mcp.api.docker_credentials import DockerCredential
+from lium_mcp.api.errors import InvalidRequest, NotFound
+from lium_mcp.api.templates import Template, TemplateChanges, TemplateCreate
 from lium_mcp.api.wire import hiding
 from lium_mcp.failures import Failure
 from lium_mcp.guard.policy import hours_left

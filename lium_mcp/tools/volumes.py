@@ -6,7 +6,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from lium_mcp.api import LiumError, Pod
+from lium_mcp.api.errors import LiumError
+from lium_mcp.api.pods.models import Pod
 from lium_mcp.inputs import ShortText
 from lium_mcp.results import Result
 from lium_mcp.services.questions import ask_to_delete_volume

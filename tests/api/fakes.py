@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx2
 
-from lium_mcp.api import LiumClient
+from lium_mcp.api.client import LiumClient
 from tests.tools.wires import Act, Forward, Wire
 
 KEY = "sk_test_0123456789"

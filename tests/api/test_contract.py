@@ -11,28 +11,26 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from lium_mcp.api import (
+from lium_mcp.api.client import LiumClient
+from lium_mcp.api.clusters import ClusterRentRequest
+from lium_mcp.api.errors import (
     AuthenticationFailed,
     BadRequest,
     BudgetExceeded,
-    ClusterRentRequest,
     Conflict,
-    FeedbackRequest,
     InsufficientBalance,
-    LiumClient,
     LiumError,
     MissingScope,
     NoExecutorMatches,
     NotFound,
     RateLimited,
-    RentBySpecRequest,
     RentOutcomeUnknown,
-    RentRequest,
-    TemplateChanges,
-    TemplateCreate,
     ValidationFailed,
 )
 from lium_mcp.api.lines import Tail
+from lium_mcp.api.pods.models import FeedbackRequest
+from lium_mcp.api.renting import RentBySpecRequest, RentRequest
+from lium_mcp.api.templates import TemplateChanges, TemplateCreate
 from tests.api.fakes import IDEMPOTENCY_KEY, KEY, NODE_ID, POD_ID, client_on
 from tests.tools.test_parity import NOT_OFFERED
 from tests.tools.wires import Wire, answering

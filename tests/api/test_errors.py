@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lium_mcp.api import (
+from lium_mcp.api import errors
+from lium_mcp.api.errors import (
     AuthenticationFailed,
     BadRequest,
     BudgetExceeded,
@@ -26,7 +27,6 @@ from lium_mcp.api import (
     RentOutcomeUnknown,
     ServerFailed,
     ValidationFailed,
-    errors,
 )
 from tests.api.fakes import KEY, NODE_ID, client_on, ok, refusal, scripted
 

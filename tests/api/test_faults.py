@@ -10,17 +10,17 @@ import anyio
 import httpx2
 import pytest
 
-from lium_mcp.api import (
+from lium_mcp.api.client import LiumClient
+from lium_mcp.api.errors import (
     ConnectionFailed,
-    LiumClient,
     LiumError,
     NotFound,
     RentOutcomeUnknown,
-    RentRequest,
     RequestTimedOut,
     ResponseTooLarge,
     UnreadableResponse,
 )
+from lium_mcp.api.renting import RentRequest
 from tests.api.fakes import IDEMPOTENCY_KEY, KEY, NODE_ID, POD_ID, PUBLIC_KEY, TurnedClock
 from tests.tools.wires import Act, Forward, Wire, answering, cut, drop, raw, reset, served, silence, streaming, trickle
 

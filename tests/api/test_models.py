@@ -9,21 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from lium_mcp.api import (
-    Backup,
-    DockerCredential,
-    Executor,
-    GpuResetState,
-    Machine,
-    Me,
-    Pod,
-    PodDetail,
-    Restore,
-    SshTarget,
-    Template,
-    Volume,
-)
+from lium_mcp.api.account import Me
+from lium_mcp.api.backups import Backup
+from lium_mcp.api.docker_credentials import DockerCredential
+from lium_mcp.api.executors.models import Executor
 from lium_mcp.api.fields import read_float, read_int, read_text, read_time
+from lium_mcp.api.machines import Machine
+from lium_mcp.api.pods.models import GpuResetState, Pod, PodDetail, SshTarget
+from lium_mcp.api.restores import Restore
+from lium_mcp.api.templates import Template
+from lium_mcp.api.volumes import Volume
 from tests.api.fakes import NODE_ID, POD_ID, client_on, ok, scripted
 
 

@@ -4,8 +4,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lium_mcp.api import gpu_fits, gpu_label, huid, matching_machine_names, models_of, short_gpu_type
-from lium_mcp.api.gpu_names import gpu_contradicts, is_matched_more_loosely, nearest_names, nominal_vram_gb
+from lium_mcp.api.gpu_names import (
+    gpu_contradicts,
+    gpu_fits,
+    gpu_label,
+    is_matched_more_loosely,
+    matching_machine_names,
+    models_of,
+    nearest_names,
+    nominal_vram_gb,
+    short_gpu_type,
+)
+from lium_mcp.api.huids import huid
 
 # What the functions of lium.io 0.32.0 return, run offline on these inputs: the API takes such types.
 SHORT_TYPES = {

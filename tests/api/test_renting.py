@@ -6,30 +6,28 @@ from typing import Any
 import httpx2
 import pytest
 
-from lium_mcp.api import (
+from lium_mcp.api.client import LiumClient
+from lium_mcp.api.clusters import ClusterRentRequest
+from lium_mcp.api.errors import (
     AuthenticationFailed,
     BadRequest,
     BudgetExceeded,
-    ClusterRentRequest,
     Conflict,
     ConnectionFailed,
     FirewallBlocked,
     IdempotencyConflict,
     InsufficientBalance,
     InvalidRequest,
-    LiumClient,
     LiumError,
     MissingApiKey,
     NoExecutorMatches,
     NotFound,
     RateLimited,
-    RentBySpecRequest,
-    Rented,
     RentOutcomeUnknown,
-    RentRequest,
     UntrustedRedirect,
     ValidationFailed,
 )
+from lium_mcp.api.renting import RentBySpecRequest, Rented, RentRequest
 from tests.api.fakes import IDEMPOTENCY_KEY, NODE_ID, POD_ID, PUBLIC_KEY, Reply, client_on, ok, refusal, scripted
 from tests.tools.wires import Wire
 

@@ -8,19 +8,18 @@ from typing import Any
 import httpx2
 import pytest
 
-from lium_mcp.api import (
-    FeedbackRequest,
+from lium_mcp.api.client import LiumClient
+from lium_mcp.api.errors import (
     FirewallBlocked,
     InvalidRequest,
-    LiumClient,
     LiumError,
     NotFound,
     NotLium,
     ServerFailed,
-    TemplateChanges,
-    TemplateCreate,
     UnreadableResponse,
 )
+from lium_mcp.api.pods.models import FeedbackRequest
+from lium_mcp.api.templates import TemplateChanges, TemplateCreate
 from tests.api.fakes import NODE_ID, POD_ID, Reply, client_on, ok, refusal, scripted
 
 MACHINES = [

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lium_mcp import __version__
-from lium_mcp.api import (
-    SYSTEM_CLOCK,
+from lium_mcp.api.client import LiumClient
+from lium_mcp.api.clock import SYSTEM_CLOCK
+from lium_mcp.api.errors import (
     ConnectionFailed,
     InvalidRequest,
-    LiumClient,
     MissingApiKey,
     NotFound,
     RateLimited,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lium_mcp.api import LiumClient
+from lium_mcp.api.client import LiumClient
 from lium_mcp.cli.main import main
 from lium_mcp.cli.templates import BAD_FILE, DIFFERS, FAILED, IN_SYNC, read_file, sync
 from lium_mcp.sandbox import OTHER_API_KEY, Sandbox

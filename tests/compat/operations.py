@@ -5,15 +5,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any
 
-from lium_mcp.api import (
-    ClusterRentRequest,
-    FeedbackRequest,
-    LiumClient,
-    RentBySpecRequest,
-    RentRequest,
-    TemplateChanges,
-    TemplateCreate,
-)
+from lium_mcp.api.client import LiumClient
+from lium_mcp.api.clusters import ClusterRentRequest
+from lium_mcp.api.pods.models import FeedbackRequest
+from lium_mcp.api.renting import RentBySpecRequest, RentRequest
+from lium_mcp.api.templates import TemplateChanges, TemplateCreate
 from tests.compat.recorder import examples
 
 NODE = "3f6c1a52-7d0e-4b7e-9a31-5c2f8e4d1b60"

@@ -7,7 +7,7 @@ from dataclasses import replace
 import httpx2
 import pytest
 
-from lium_mcp.api import LiumClient
+from lium_mcp.api.client import LiumClient
 from tests.compat.differences import EVERY_JSON_BODY, EVERY_REQUEST, INTENDED, unintended
 from tests.compat.driver import Official
 from tests.compat.operations import CASES, OUTSIDE_THE_CONTRACT, Case

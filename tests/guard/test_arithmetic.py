@@ -7,7 +7,9 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from lium_mcp.api import BillingStatement, Pod, Rows
+from lium_mcp.api.account import BillingStatement
+from lium_mcp.api.paging import Rows
+from lium_mcp.api.pods.models import Pod
 from lium_mcp.guard.limits import Limits
 from lium_mcp.guard.policy import Ask, Commitment, Policy, PolicyRefused, commitments, hours_left, spent_usd
 from lium_mcp.rentals import Entry, PastCost

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lium_mcp.api import Pod
+from lium_mcp.api.pods.models import Pod
 from lium_mcp.failures import Failure
 from lium_mcp.remote import PodAccess
 from lium_mcp.remote.connections import Connection

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from lium_mcp.api import Pod
+from lium_mcp.api.pods.models import Pod
 from lium_mcp.rentals import Expected
 
 HOST = {

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
-from lium_mcp.api import SYSTEM_CLOCK, LiumClient, MissingApiKey
+from lium_mcp.api.client import LiumClient
+from lium_mcp.api.clock import SYSTEM_CLOCK
+from lium_mcp.api.errors import MissingApiKey
 from lium_mcp.remote.key_source import KeySource
 from lium_mcp.rentals import Journal
 from lium_mcp.serving.callers import CALLER, Accounts, Caller, Callers, bind_caller, caller_of_request, key_in_headers

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lium_mcp.api import huid
+from lium_mcp.api.huids import huid
 from lium_mcp.sandbox import Sandbox
 from tests.harness import Agent, Mode, agent_on
 from tests.tools.wires import (

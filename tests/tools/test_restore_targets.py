@@ -7,7 +7,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from lium_mcp.api import Pod
+from lium_mcp.api.pods.models import Pod
 from lium_mcp.remote import PodAccess
 from lium_mcp.remote.key_source import KeySource
 from lium_mcp.remote.restore_targets import look

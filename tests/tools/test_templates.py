@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lium_mcp.api import Template
+from lium_mcp.api.templates import Template
 from lium_mcp.sandbox import OTHER_API_KEY, Sandbox
 from lium_mcp.services.images import is_image, split_image
 from tests.harness import Agent, Mode, agent_on, text_of
