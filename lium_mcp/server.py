@@ -303,7 +303,7 @@ async def _do_tasks(worker: Worker, runtime: Runtime, state_directory: Path | No
     async def follow(claim: Claim) -> None:
         from lium_mcp.services.follow_ups import follow  # noqa: PLC0415 - as in _bind
 
-        await follow(runtime.account(), Poller(runtime.clock, runtime.stop), claim)
+        await follow(runtime.account(), Poller(runtime.clock, runtime.stop, runtime.clock.monotonic()), claim)
 
     worker.on("follow_up", follow)
     async with anyio.create_task_group() as group:

@@ -146,14 +146,25 @@ async def pod_view(
         ssh: What came of a look at its SSH server.
     """
     history: Sequence[PodEvent] = ()
-    cost: float | None = None
+    record: PodRecord | None = None
     runs = lives and pod.is_ready
     seen = await gpus_of(account, pod) if runs and ssh in (None, "answers") else None
+
+    async def read_history() -> None:
+        nonlocal history
+        history = await _events(account, pod.id)
+
+    async def read_record() -> None:
+        nonlocal record
+        record = await _record(account, pod.id)
+
     # A pod is worth showing without them.
     with anyio.move_on_after(_EXTRAS_SECONDS):
-        history = await _events(account, pod.id)
-        volume_id = volume_id or (await _rented_volume(account, pod.id) if runs else None)
-        cost = _cost_so_far(account, pod, history, await _record(account, pod.id))
+        async with anyio.create_task_group() as reads:
+            reads.start_soon(read_history)
+            reads.start_soon(read_record)
+            volume_id = volume_id or (await _rented_volume(account, pod.id) if runs else None)
+    cost = _cost_so_far(account, pod, history, record)
     if not history and pod.last_event is not None:
         history = [pod.last_event]
     visible = len(seen) if seen and len(seen) < MOST_GPUS else None

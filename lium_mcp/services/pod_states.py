@@ -110,12 +110,10 @@ async def wait_until_ready(
     account: Account, poller: Poller, pod: PodDetail, *, wait_seconds: float
 ) -> tuple[PodDetail | None, SshAnswer | None]:
     """Wait until a pod runs and answers SSH, or failed; None for a pod that is gone, and for SSH that nobody saw."""
-    clock, pod_id = poller.clock, pod.id
-    ends_at = clock.monotonic() + wait_seconds
     newest: PodDetail | None = await poller.until(
-        pod, lambda: read_pod(account, pod_id), settled, wait_seconds=wait_seconds, describe=describe_start
+        pod, lambda: read_pod(account, pod.id), settled, wait_seconds=wait_seconds, describe=describe_start
     )
     if newest is None or not newest.is_ready or not wait_seconds:
         return newest, None
-    left = ends_at - clock.monotonic()
-    return await wait_for_ssh(account, poller, newest, wait_seconds=left, is_starting=may_be_starting(account, pod))
+    is_starting = may_be_starting(account, pod)
+    return await wait_for_ssh(account, poller, newest, wait_seconds=wait_seconds, is_starting=is_starting)

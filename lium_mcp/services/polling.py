@@ -51,15 +51,24 @@ class Stop:
 class Poller:
     """Reads again and again until something is done.
 
+    Its waits are those of one call: all of them together end `wait_seconds` after the call began, however much of that
+    its requests took, since hosts cut a call off.
+
     Attributes:
         clock: For pauses.
         stop: Ends every wait.
+        began: When the call began, by the clock.
         report: Tells the client how far it is; None where nobody listens.
     """
 
     clock: Clock
     stop: Stop
+    began: float
     report: Report | None = None
+
+    def left(self, wait_seconds: float) -> float:
+        """How many seconds of a call's wait are left; 0 once it is over."""
+        return max(self.began + wait_seconds - self.clock.monotonic(), 0.0)
 
     async def until(
         self,
@@ -76,20 +85,18 @@ class Poller:
         A read that fails does not end the wait, since what is waited for may be billing already: the newest state that
         was read stands.
         """
-        started = self.clock.monotonic()
         while not done(state) and not self.stop.asked:
-            elapsed = self.clock.monotonic() - started
-            left = wait_seconds - elapsed
-            if left <= 0:
+            left = self.left(wait_seconds)
+            if not left:
                 break
+            elapsed = wait_seconds - left
             if self.report is not None:
                 await self.report(elapsed, wait_seconds, describe(state))
             pause_seconds = every_seconds if elapsed < _SLOW_AFTER_SECONDS else _SLOW_POLL_SECONDS
             await self.stop.pause(self.clock, min(left, pause_seconds))
             if self.stop.asked:
                 break
-            left = wait_seconds - (self.clock.monotonic() - started)
-            with suppress(LiumError), anyio.move_on_after(max(left, _LAST_READ_SECONDS)):
+            with suppress(LiumError), anyio.move_on_after(max(self.left(wait_seconds), _LAST_READ_SECONDS)):
                 state = await read()
         return state
 

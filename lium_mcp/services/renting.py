@@ -207,7 +207,6 @@ async def follow_rental(
 ) -> RentedPod:
     """From here on a pod bills: whatever fails, the answer names it. `mine` is None where an earlier call rented it."""
     plan, expected = mine or (None, Expected())
-    ends_at = poller.clock.monotonic() + wait_seconds
     pod, gone = await _wait_until_runs(account, poller, rental, expected, wait_seconds)
     if pod is None:
         return RentedPod(
@@ -242,7 +241,7 @@ async def follow_rental(
     if wish.hours and not pod.is_terminal and not gone and not rental.earlier:
         pod, warning = await _fix_removal(account, rental, pod, wish.hours)
         warnings += warning
-    observed = None if gone else await _observe(account, poller, pod, ends_at if wait_seconds else None)
+    observed = None if gone else await _observe(account, poller, pod, wait_seconds)
     is_there = observed is not None and (pod.is_ready or not pod.is_terminal)
     if wish.hours is None and pod.removal_scheduled_at is None and is_there:
         warnings.append("No removal time is set: it bills until remove_pod or schedule_pod_removal.")
@@ -271,12 +270,12 @@ def _dearer(plan: Plan, price_per_hour_usd: float | None) -> str | None:
     )
 
 
-async def _observe(account: Account, poller: Poller, pod: PodDetail, ends_at: float | None) -> ObservedPod | None:
+async def _observe(account: Account, poller: Poller, pod: PodDetail, wait_seconds: float) -> ObservedPod | None:
     """Show a pod, once its SSH server answers or the time is over; None where it is gone."""
     newest: PodDetail | None = pod
     ssh = None
-    if pod.is_ready and ends_at is not None:
-        newest, ssh = await wait_for_ssh(account, poller, pod, wait_seconds=ends_at - poller.clock.monotonic())
+    if pod.is_ready and wait_seconds:
+        newest, ssh = await wait_for_ssh(account, poller, pod, wait_seconds=wait_seconds)
     if newest is None:
         return None
     view = await pod_view(account, newest, events=not newest.is_ready or ssh == "silent", ssh=ssh)
@@ -364,7 +363,7 @@ async def _wait_until_runs(
         return settled(pod) or expected.contradiction(pod) is not None
 
     first: PodDetail | None = None
-    with suppress(LiumError), anyio.move_on_after(max(wait_seconds, _FIRST_READ_SECONDS)):
+    with suppress(LiumError), anyio.move_on_after(max(poller.left(wait_seconds), _FIRST_READ_SECONDS)):
         first = await read()
     newest = await poller.until(first, read, over, wait_seconds=wait_seconds, describe=describe_start)
     return newest or (seen[-1] if seen else None), newest is None and bool(seen)

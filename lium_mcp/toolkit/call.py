@@ -116,12 +116,17 @@ class Call:
     Attributes:
         agreed: The question that a person said yes to; None where nobody was asked.
         asked: The question to which the answer has come, where it is made anew; None where it is made first.
+        began: When it began, by the runtime's clock: after a question, when the answer had come.
     """
 
     runtime: Runtime
     context: Context[Any, Any] | None = None
     agreed: Question | None = None
     asked: Question | None = None
+    began: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "began", self.runtime.clock.monotonic())
 
     @property
     def account(self) -> Account:
@@ -164,11 +169,11 @@ class Call:
         """What waits for this call, and says meanwhile how far things are."""
         context = self.context
         if context is None:
-            return Poller(self.clock, self.runtime.stop)
+            return Poller(self.clock, self.runtime.stop, self.began)
 
         async def report(elapsed_seconds: float, total_seconds: float, message: str) -> None:
             # Names in it may be anybody's.
             plain = shortened(self.redact(clean(message[: 4 * _PROGRESS_CHARACTERS])), _PROGRESS_CHARACTERS)
             await context.report_progress(elapsed_seconds, total_seconds, plain)
 
-        return Poller(self.clock, self.runtime.stop, report)
+        return Poller(self.clock, self.runtime.stop, self.began, report)

@@ -19,7 +19,7 @@ from lium_mcp.tools.catalog import TOOLSETS
 from tests.arguments import properties, smallest
 from tests.faults.virtual_time import LoopClock, run_virtually
 from tests.harness import ALL_TOOLSETS, PUBLIC_KEY, Failure, text_of
-from tests.tools.wires import Act, Forward, Wire, answering, on_rents, silence
+from tests.tools.wires import Act, Forward, Wire, answering, on_rents, rent, silence
 
 HOST_LIMIT_SECONDS = 60
 READ_LIMIT_SECONDS = 30
@@ -181,3 +181,29 @@ def test_a_call_that_is_cut_off_while_it_settles_a_rent_does_not_deny_it() -> No
     assert "Nothing was changed" not in text
     assert seconds <= READ_LIMIT_SECONDS
     assert len(set(sent)) == len(sandbox.state("pods")["pods"]) == 1
+
+
+async def slow(request: httpx2.Request, forward: Forward) -> httpx2.Response:
+    await asyncio.sleep(4)
+    return await forward(request)
+
+
+SLOW_WAIT_SECONDS = 30
+
+
+def test_where_each_answer_is_slow_the_waits_of_a_call_end_together() -> None:
+    sandbox = a_sandbox()
+    rent_first(sandbox)
+    pod_ids = [asyncio.run(rent(sandbox, name)) for name in ("one", "two", "three")]
+    sandbox.clock.advance(minutes=10)
+    calls: dict[str, dict[str, Any]] = {
+        "rent_pod": {"name": "new", "gpu_type": "RTX3090"},
+        "reboot_pod": {"pod": pod_ids[0]},
+        "create_backup": {"pod": pod_ids[1]},
+        "remove_pod": {"pod": pod_ids[2], "final_backup": True},
+    }
+    waiting = {tool: given | {"wait_seconds": SLOW_WAIT_SECONDS} for tool, given in calls.items()}
+    taken = seconds_of_calls(faring_badly(sandbox, slow), waiting)
+    for tool, (seconds, said) in taken.items():
+        assert said.startswith('ok: {"outcome":"pending"'), (tool, said)
+        assert SLOW_WAIT_SECONDS <= seconds < HOST_LIMIT_SECONDS, (tool, seconds)
