@@ -40,7 +40,7 @@ from lium_mcp.serving.callers import Accounts, bind_caller, caller_of_request
 from lium_mcp.serving.hangup import end_with_caller
 from lium_mcp.serving.lium_server import CLEAN_UP_SECONDS, LiumServer
 from lium_mcp.serving.sessions import note_use
-from lium_mcp.settings import Settings, Toolset, load_readable, problems_of, registry_password
+from lium_mcp.settings import Settings, ToolsetName, load_readable, problems_of, registry_password
 from lium_mcp.toolkit.call import Runtime
 from lium_mcp.toolkit.listing import ListedTool, read_listing
 from lium_mcp.values import SettingsError
@@ -319,7 +319,7 @@ def offered_by(settings: Settings, tool_count: int) -> Offered:
     """What the settings offer."""
     return Offered(
         read_only=settings.read_only,
-        toolsets=[name for name in get_args(Toolset) if name in settings.toolsets],
+        toolsets=[name for name in get_args(ToolsetName) if name in settings.toolsets],
         allow_tools=sorted(settings.allow_tools) or None,
         deny_tools=sorted(settings.deny_tools) or None,
         tool_count=tool_count,

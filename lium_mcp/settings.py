@@ -21,7 +21,7 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationError, Validat
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from lium_mcp.api.network import Network
-from lium_mcp.guard.limits import Limits, Mode, Names, PolicyFileError, read_policy_file
+from lium_mcp.guard.limits import Limits, Names, PolicyFileError, PolicyMode, read_policy_file
 from lium_mcp.guard.server_token import ServerTokenError, check_token, read_token
 from lium_mcp.network_settings import read_network
 from lium_mcp.official_config import FoundKey, OfficialConfig
@@ -42,7 +42,9 @@ from lium_mcp.values import (
     url_path,
 )
 
-Toolset = Literal["marketplace", "pods", "templates", "volumes", "backups", "account", "remote", "clusters", "extras"]
+ToolsetName = Literal[
+    "marketplace", "pods", "templates", "volumes", "backups", "account", "remote", "clusters", "extras"
+]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
 DEFAULT_BASE_URL = "https://lium.io/api"
@@ -98,8 +100,8 @@ class Settings(Limits, BaseSettings):
         description="Folders whose files may be copied to and from pods, separated by commas; by default the working "
         "directory, unless that is the home directory or the root.",
     )
-    toolsets: frozenset[Toolset] = Field(
-        default=frozenset[Toolset](("marketplace", "pods", "templates", "volumes", "backups", "account", "remote")),
+    toolsets: frozenset[ToolsetName] = Field(
+        default=frozenset[ToolsetName](("marketplace", "pods", "templates", "volumes", "backups", "account", "remote")),
         description="Groups of tools to offer, separated by commas; clusters and extras are not offered by default.",
     )
     allow_tools: Names = Field(
@@ -110,7 +112,7 @@ class Settings(Limits, BaseSettings):
     policy: Path | None = Field(
         default=None, description="TOML file with a team's limits; what it or a setting refuses is refused."
     )
-    policy_mode: Mode = Field(
+    policy_mode: PolicyMode = Field(
         default="enforce", description="What limits do; shadow refuses nothing and logs what would have been refused."
     )
     confirm: Literal["auto", "always", "never"] = Field(
@@ -356,7 +358,7 @@ class Settings(Limits, BaseSettings):
         """
         return read_network(self.base_url, os.environ)
 
-    def find_limits(self) -> tuple[Limits, Mode]:
+    def find_limits(self) -> tuple[Limits, PolicyMode]:
         """The limits of the settings and of the policy file together, in the mode of the file if it has one.
 
         Raises:

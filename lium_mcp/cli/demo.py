@@ -28,7 +28,7 @@ _LEDGER_LIMIT_SECONDS: Final = 60.0
 _REMOVAL_TOLERANCE: Final = timedelta(minutes=10)
 _HOURS: Final = 2
 
-Answer = dict[str, Any]
+ToolAnswer = dict[str, Any]
 
 
 class StepFailed(Exception):
@@ -54,7 +54,7 @@ class Demo:
         self._out.write(f"{text}\n")
         self._out.flush()
 
-    async def call(self, tool: str, **arguments: Any) -> Answer:  # noqa: ANN401 - any JSON value is an argument
+    async def call(self, tool: str, **arguments: Any) -> ToolAnswer:  # noqa: ANN401 - any JSON value is an argument
         """Call a tool as an agent does, showing the call and its progress."""
         written = ", ".join(f"{key}={json.dumps(value)}" for key, value in arguments.items())
         self.show(f"   -> {tool}({written})")
@@ -211,7 +211,7 @@ async def _rent_use_remove(demo: Demo) -> None:
     await _check_charge(demo, before, pod_id)
 
 
-async def _use(demo: Demo, rented: Answer, price: float) -> None:
+async def _use(demo: Demo, rented: ToolAnswer, price: float) -> None:
     pod = rented["pod"]
     if rented["outcome"] != "done":
         raise StepFailed(f"{pod['name']} does not run. {rented['next']}")
@@ -235,7 +235,7 @@ async def _use(demo: Demo, rented: Answer, price: float) -> None:
     demo.check(0 < cost < price * _HOURS, f"it has cost ${cost:.4f} so far")
 
 
-async def _check_charge(demo: Demo, before: Answer, pod_id: str) -> None:
+async def _check_charge(demo: Demo, before: ToolAnswer, pod_id: str) -> None:
     """The ledger follows within minutes of sandbox time: wait for it, then hold the balance against it."""
     deadline = time.monotonic() + _LEDGER_LIMIT_SECONDS
     while True:

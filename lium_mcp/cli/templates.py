@@ -59,8 +59,8 @@ def _absolute(path: str) -> str:
     return path
 
 
-Line = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_printable)]
-Variable = Annotated[str, AfterValidator(_variable)]
+TextLine = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_printable)]
+VariableName = Annotated[str, AfterValidator(_variable)]
 
 
 class WantedTemplate(BaseModel):
@@ -68,13 +68,13 @@ class WantedTemplate(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
 
-    name: Annotated[Line, Field(max_length=100)]
-    image: Line
+    name: Annotated[TextLine, Field(max_length=100)]
+    image: TextLine
     description: str = ""
     ports: list[Annotated[int, Field(ge=1, le=65_535)]] = [22, 8000]
     volumes: Annotated[list[Annotated[str, AfterValidator(_absolute)]], Field(min_length=1)] = ["/workspace"]
-    environment: dict[Variable, str] = Field(default_factory=dict, repr=False)
-    environment_from: dict[Variable, Variable] = Field(default_factory=dict)
+    environment: dict[VariableName, str] = Field(default_factory=dict, repr=False)
+    environment_from: dict[VariableName, VariableName] = Field(default_factory=dict)
     startup_commands: str = Field(default="", repr=False)
     entrypoint: str = Field(default="", repr=False)
     private: bool = True

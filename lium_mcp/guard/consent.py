@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-Mode = Literal["auto", "always", "never"]
+ConfirmMode = Literal["auto", "always", "never"]
 
 
 _AMOUNT: Final = re.compile(r"\$-?\d+(\.\d+)?")

@@ -12,7 +12,7 @@ from lium_mcp.api.gpu_names import is_gpu_name
 from lium_mcp.inputs import LEAST_HOURS
 from lium_mcp.values import as_number, decoded, listed
 
-Mode = Literal["enforce", "shadow"]
+PolicyMode = Literal["enforce", "shadow"]
 _MAX_HOURS: Final = 720
 _MAX_FILE_BYTES: Final = 2**20
 _DAY: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
@@ -64,7 +64,7 @@ def _ids(names: frozenset[str]) -> frozenset[str]:
     return names
 
 
-Usd = Annotated[float, BeforeValidator(as_number), Field(ge=0, allow_inf_nan=False)]
+UsdLimit = Annotated[float, BeforeValidator(as_number), Field(ge=0, allow_inf_nan=False)]
 Names = Annotated[frozenset[str], BeforeValidator(_names)]
 
 
@@ -73,17 +73,19 @@ class Limits(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    max_price_per_hour_usd: Usd | None = Field(default=None, description="Most that one pod may cost, in USD per hour.")
+    max_price_per_hour_usd: UsdLimit | None = Field(
+        default=None, description="Most that one pod may cost, in USD per hour."
+    )
     max_pods: Annotated[int, BeforeValidator(as_number), Field(ge=0)] | None = Field(
         default=None, description="Most pods that may live at once."
     )
     max_hours: Annotated[float, BeforeValidator(as_number), Field(ge=LEAST_HOURS, le=_MAX_HOURS)] | None = Field(
         default=None, description="Longest life of a pod, in hours; a rent that names no hours gets these."
     )
-    max_burn_per_hour_usd: Usd | None = Field(
+    max_burn_per_hour_usd: UsdLimit | None = Field(
         default=None, description="Most that all living pods together may cost, in USD per hour."
     )
-    budget_usd: Usd | None = Field(
+    budget_usd: UsdLimit | None = Field(
         default=None,
         description="Most that may be spent since budget_since, in USD: charges, and what every pod costs until its "
         "removal.",
@@ -138,10 +140,10 @@ def _both(first: frozenset[str], second: frozenset[str]) -> frozenset[str]:
 
 
 class _File(Limits):
-    mode: Mode | None = None
+    mode: PolicyMode | None = None
 
 
-def read_policy_file(path: Path) -> tuple[Limits, Mode | None]:
+def read_policy_file(path: Path) -> tuple[Limits, PolicyMode | None]:
     """Read the limits of a TOML file, whose keys are the names of `Limits`, and its `mode` if it has one.
 
     Raises:

@@ -24,7 +24,7 @@ def _looks_like_a_public_key(text: str) -> str:
 
 PublicKey = Annotated[str, AfterValidator(_looks_like_a_public_key)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=255)]
-Port = Annotated[int, Field(ge=1, le=65535)]
+PortNumber = Annotated[int, Field(ge=1, le=65535)]
 
 
 class RentBody(BaseModel):
@@ -163,7 +163,7 @@ class ScheduleBody(BaseModel):
 class JupyterBody(BaseModel):
     """Where Jupyter is to listen inside the pod."""
 
-    jupyter_internal_port: Port
+    jupyter_internal_port: PortNumber
 
 
 class LogsQuery(BaseModel):
@@ -221,7 +221,7 @@ class TemplateBody(BaseModel):
     docker_image_tag: str = "latest"
     docker_image_digest: str | None = ""
     category: Literal["DOCKER", "PYTORCH", "NVIDIA", "TENSOR_FLOW", "OPEN_AI", "UBUNTU"] = "UBUNTU"
-    internal_ports: list[Port] = [22, 8000]
+    internal_ports: list[PortNumber] = [22, 8000]
     startup_commands: str | None = ""
     container_start_immediately: bool = True
     entrypoint: str = ""

@@ -30,7 +30,7 @@ ROUTES: Final = {
     "GET /_sandbox/state": "everything there is",
 }
 
-Model = TypeVar("Model", bound=BaseModel)
+Body = TypeVar("Body", bound=BaseModel)
 
 
 class Control:
@@ -113,7 +113,7 @@ def arm(world: World, fault: Fault) -> None:
             world.after(fault.lasting_seconds, lambda: world.faults.remove(fault))
 
 
-def _parsed(model: type[Model], body: bytes) -> Model:
+def _parsed(model: type[Body], body: bytes) -> Body:
     return model.model_validate_json(body or b"{}")
 
 

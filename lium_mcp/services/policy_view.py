@@ -9,7 +9,7 @@ import anyio
 
 from lium_mcp.api.errors import LiumError
 from lium_mcp.figures import rounded
-from lium_mcp.guard.consent import Mode as ConfirmMode
+from lium_mcp.guard.consent import ConfirmMode
 from lium_mcp.guard.limits import Limits
 from lium_mcp.guard.policy import Policy, Standing
 from lium_mcp.rentals import LedgerUnavailable

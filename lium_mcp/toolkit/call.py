@@ -12,8 +12,7 @@ from mcp.server.mcpserver import Context
 from lium_mcp.api.client import LiumClient
 from lium_mcp.api.clock import Clock
 from lium_mcp.guard.confirm import STATE_SECONDS
-from lium_mcp.guard.consent import Mode as ConfirmMode
-from lium_mcp.guard.consent import Question
+from lium_mcp.guard.consent import ConfirmMode, Question
 from lium_mcp.guard.policy import Policy
 from lium_mcp.guard.redaction import redact_text
 from lium_mcp.rentals import Renter

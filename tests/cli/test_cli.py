@@ -13,7 +13,7 @@ import pytest
 
 from lium_mcp import __version__
 from lium_mcp.cli.main import main
-from lium_mcp.settings import Settings, Toolset, environment_name
+from lium_mcp.settings import Settings, ToolsetName, environment_name
 from tests.processes import environment, run, start
 
 
@@ -149,7 +149,7 @@ def test_an_option_says_the_same_as_its_variable(
 
 
 def test_every_toolset_can_be_chosen_by_itself_and_is_named_with_its_tools(capsys: pytest.CaptureFixture[str]) -> None:
-    for toolset in get_args(Toolset):
+    for toolset in get_args(ToolsetName):
         assert main(["tools", "--toolsets", toolset]) == 0
         *rows, _ = capsys.readouterr().out.splitlines()
         assert {row.split()[2] for row in rows} == {toolset}

@@ -31,7 +31,7 @@ from lium_mcp.secret_forms import REDACTED
 from lium_mcp.server import make_runtime
 from lium_mcp.serving.callers import Caller
 from lium_mcp.serving.logs import Lines
-from lium_mcp.settings import Settings, Toolset
+from lium_mcp.settings import Settings, ToolsetName
 from lium_mcp.toolkit.listing import read_listing
 from tests.harness import PUBLIC_KEY, agent_on, text_of
 from tests.tools.wires import Forward, Row, Wire, answering, first, make_template, rent
@@ -119,7 +119,7 @@ def hostile(sandbox: Sandbox) -> Wire:
     return wire
 
 
-every_tool_on = partial(agent_on, toolsets=frozenset(get_args(Toolset)), log_level="DEBUG")
+every_tool_on = partial(agent_on, toolsets=frozenset(get_args(ToolsetName)), log_level="DEBUG")
 
 
 class _Span(NonRecordingSpan):

@@ -9,17 +9,17 @@ from typing import Final, NoReturn
 
 from lium_mcp.sandbox.container.tree import (
     Chain,
-    Command,
     For,
     If,
     Part,
     Redirect,
-    Script,
+    ShellCommand,
+    ShellScript,
+    ShellVariable,
     Simple,
     Subshell,
     Substitution,
     Text,
-    Variable,
     Word,
 )
 
@@ -50,7 +50,7 @@ class Unfinished(SyntaxFault):
     """More text may make it one."""
 
 
-def parse(text: str) -> Script:
+def parse(text: str) -> ShellScript:
     """Read a whole script.
 
     Raises:
@@ -133,7 +133,7 @@ class _ShellParser:
 
     # scripts and commands
 
-    def script_until(self, *ends: str) -> Script:
+    def script_until(self, *ends: str) -> ShellScript:
         """Read chains up to a reserved word, a closing bracket or the end of the text."""
         self.depth += 1
         if self.depth > DEEPEST:
@@ -147,11 +147,11 @@ class _ShellParser:
         self.depth -= 1
         if ends and not chains:
             self.unexpected()
-        return Script(tuple(chains))
+        return ShellScript(tuple(chains))
 
     def chain(self) -> Chain:
         start, operator = self.at, ""
-        pipelines: list[tuple[str, tuple[Command, ...]]] = []
+        pipelines: list[tuple[str, tuple[ShellCommand, ...]]] = []
         while True:
             pipelines.append((operator, self.pipeline()))
             operator = self.peek(2)
@@ -166,7 +166,7 @@ class _ShellParser:
             self.unexpected()
         return Chain(tuple(pipelines), ending == "&", source)
 
-    def pipeline(self) -> tuple[Command, ...]:
+    def pipeline(self) -> tuple[ShellCommand, ...]:
         commands = [self.command()]
         while self.peek() == "|" and self.peek(2) not in {"||", "|&"}:
             self.at += 1
@@ -174,7 +174,7 @@ class _ShellParser:
             commands.append(self.command())
         return tuple(commands)
 
-    def command(self) -> Command:
+    def command(self) -> ShellCommand:
         self.skip()
         start, redirects = self.at, list[Redirect]()
         what: Simple | Subshell | If | For
@@ -192,9 +192,9 @@ class _ShellParser:
                     self.unexpected()
         while self.redirect(redirects):
             pass
-        return Command(what, tuple(redirects), self.text[start : self.at].strip())
+        return ShellCommand(what, tuple(redirects), self.text[start : self.at].strip())
 
-    def bracketed(self) -> Script:
+    def bracketed(self) -> ShellScript:
         self.at += 1
         body = self.script_until()
         if self.peek() != ")" or not body.chains:
@@ -374,7 +374,7 @@ class _ShellParser:
             return Substitution(body, quoted)
         if match := _VARIABLE.match(self.text, self.at):
             self.at = match.end()
-            return Variable(match.group(1) or match.group(2), quoted)
+            return ShellVariable(match.group(1) or match.group(2), quoted)
         if self.peek() == "{":
             raise _absent("${...} with anything but a name in it")
         return Text("$", quoted=True)

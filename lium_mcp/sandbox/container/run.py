@@ -12,7 +12,7 @@ from lium_mcp.sandbox.container.files import PATH_BYTES, Directory, File
 from lium_mcp.sandbox.container.parse import SyntaxFault, Unfinished, parse
 from lium_mcp.sandbox.container.processes import Main, Process
 from lium_mcp.sandbox.container.streams import FileStream, Given, Pipe, Stream, Taken
-from lium_mcp.sandbox.container.tree import Chain, Command, For, If, Redirect, Script, Simple, Subshell
+from lium_mcp.sandbox.container.tree import Chain, For, If, Redirect, ShellCommand, ShellScript, Simple, Subshell
 from lium_mcp.sandbox.container.words import ExpansionFault, Scope, fields, text
 
 NOT_FOUND: Final = 127
@@ -126,7 +126,7 @@ class Shell:
                 if isinstance(fault, Unfinished) and byte:
                     continue
                 await self.process.complain(f"{self.name}: {fault}")
-                self.last_status, tree = MISUSED, Script(())
+                self.last_status, tree = MISUSED, ShellScript(())
             script = ""
             await self.run_script(tree)
         return self.last_status
@@ -200,7 +200,7 @@ class Shell:
 
     # scripts and pipelines
 
-    async def run_script(self, script: Script) -> int:
+    async def run_script(self, script: ShellScript) -> int:
         """Run chains, one after the other."""
         status = 0
         for chain in script.chains:
@@ -226,7 +226,7 @@ class Shell:
             raise Exit(status)
         return status
 
-    async def _piped(self, commands: tuple[Command, ...]) -> int:
+    async def _piped(self, commands: tuple[ShellCommand, ...]) -> int:
         started: list[Process] = []
         # Until the next process has it, nobody else holds the end that it reads from.
         reader: Stream | None = None
@@ -253,7 +253,7 @@ class Shell:
 
     # commands
 
-    async def run_command(self, command: Command, *, is_all: bool = False) -> int:
+    async def run_command(self, command: ShellCommand, *, is_all: bool = False) -> int:
         """Run a command; with ``is_all`` the process does nothing else, so that it lets go of what is redirected."""
         self.process.budget.spend()
         before = dict(self.process.streams)
@@ -354,7 +354,7 @@ class Shell:
         variables = process.variables | special
         return Scope(process.files, process.cwd, variables, self.arguments, self._output_of, "u" in self.options)
 
-    async def _output_of(self, script: Script) -> str:
+    async def _output_of(self, script: ShellScript) -> str:
         taken = Taken(TAKEN_BYTES)
         child = self._spawn(lambda shell: shell.run_script(script), self.name, {**self.process.streams, 1: taken})
         await self.process.end_of(child)
@@ -387,10 +387,10 @@ class Shell:
         return FileStream(node, files.now, appends=operator == ">>")
 
 
-def _alone(what: Command | Chain) -> Callable[[Shell], Coroutine[Any, Any, int]]:
+def _alone(what: ShellCommand | Chain) -> Callable[[Shell], Coroutine[Any, Any, int]]:
     """Return what a process does that is there for nothing else."""
     if isinstance(what, Chain) and len(what.pipelines) == len(what.pipelines[0][1]) == 1:
         what = what.pipelines[0][1][0]
-    if isinstance(what, Command):
+    if isinstance(what, ShellCommand):
         return lambda shell: shell.run_command(what, is_all=True)
-    return lambda shell: shell.run_script(Script((replace(what, in_background=False),)))
+    return lambda shell: shell.run_script(ShellScript((replace(what, in_background=False),)))

@@ -13,7 +13,7 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Variable:
+class ShellVariable:
     """``$name``, ``${name}``, ``$1``, ``$?`` and the like."""
 
     name: str
@@ -24,11 +24,11 @@ class Variable:
 class Substitution:
     """``$(...)``."""
 
-    script: "Script"
+    script: "ShellScript"
     quoted: bool
 
 
-Part = Text | Variable | Substitution
+Part = Text | ShellVariable | Substitution
 Word = Sequence[Part]
 
 
@@ -53,15 +53,15 @@ class Simple:
 class Subshell:
     """``( ... )``."""
 
-    body: "Script"
+    body: "ShellScript"
 
 
 @dataclass(frozen=True)
 class If:
     """Branches of condition and body, and what is done otherwise."""
 
-    branches: tuple[tuple["Script", "Script"], ...]
-    otherwise: "Script | None"
+    branches: tuple[tuple["ShellScript", "ShellScript"], ...]
+    otherwise: "ShellScript | None"
 
 
 @dataclass(frozen=True)
@@ -70,11 +70,11 @@ class For:
 
     name: str
     words: tuple[Word, ...]
-    body: "Script"
+    body: "ShellScript"
 
 
 @dataclass(frozen=True)
-class Command:
+class ShellCommand:
     """What is run, where its input and output go, and how it is written."""
 
     what: Simple | Subshell | If | For
@@ -86,13 +86,13 @@ class Command:
 class Chain:
     """Pipelines, each with the ``&&`` or ``||`` before it; the first has none."""
 
-    pipelines: tuple[tuple[str, tuple[Command, ...]], ...]
+    pipelines: tuple[tuple[str, tuple[ShellCommand, ...]], ...]
     in_background: bool
     source: str
 
 
 @dataclass(frozen=True)
-class Script:
+class ShellScript:
     """Chains, one after the other."""
 
     chains: tuple[Chain, ...]

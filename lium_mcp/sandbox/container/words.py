@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from lium_mcp.sandbox.container.files import PATH_BYTES, Directory, FileSystem
-from lium_mcp.sandbox.container.tree import Part, Script, Substitution, Text, Word
+from lium_mcp.sandbox.container.tree import Part, ShellScript, Substitution, Text, Word
 
 LONGEST: Final = 4 * 1024 * 1024
 MOST_FIELDS: Final = 10_000
@@ -29,7 +29,7 @@ class Scope:
     cwd: str
     variables: dict[str, str]
     arguments: list[str]
-    output_of: Callable[[Script], Awaitable[str]]
+    output_of: Callable[[ShellScript], Awaitable[str]]
     is_strict: bool = False
 
 

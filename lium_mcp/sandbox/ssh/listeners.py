@@ -30,13 +30,13 @@ class _SshServerModule(Protocol):
     async def serve_connection(self, world: World, container: Container, sock: socket.socket) -> None: ...
 
 
-class _Owner(Protocol):
+class _TaskOwner(Protocol):
     """Whoever has a task that must end with its event loop."""
 
     task: asyncio.Task[None]
 
 
-Owner = TypeVar("Owner", bound=_Owner)
+TaskOwner = TypeVar("TaskOwner", bound=_TaskOwner)
 
 
 class SshPods:
@@ -86,7 +86,7 @@ class SshPods:
             pulse = self._pulses[loop] = self._kept(_Pulse(world, loop, lambda: self._is_used(loop)))
             pulse.task.add_done_callback(lambda _: self._forget(loop, pulse))
 
-    def _kept(self, owner: Owner) -> Owner:
+    def _kept(self, owner: TaskOwner) -> TaskOwner:
         self._tasks.add(owner.task)
         owner.task.add_done_callback(self._tasks.discard)
         return owner

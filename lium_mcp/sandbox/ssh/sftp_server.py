@@ -25,7 +25,7 @@ from lium_mcp.sandbox.container.files import (
     FileSystem,
     failure,
 )
-from lium_mcp.sandbox.ssh.line import Line
+from lium_mcp.sandbox.ssh.pod_line import PodLine
 
 MOST_HANDLES: Final = 64
 READ_BYTES: Final = 4 * 1024 * 1024
@@ -58,7 +58,7 @@ class Handle:
 class PodSftpServer(asyncssh.SFTPServer):
     """The files of one pod, over one connection."""
 
-    def __init__(self, channel: "asyncssh.SSHServerChannel[bytes]", line: Line) -> None:
+    def __init__(self, channel: "asyncssh.SSHServerChannel[bytes]", line: PodLine) -> None:
         super().__init__(channel)
         self._line = line
         self._handles: set[Handle] = set()

@@ -17,7 +17,7 @@ from lium_mcp.sandbox.container.containers import Container
 from lium_mcp.sandbox.container.processes import Process
 from lium_mcp.sandbox.container.streams import Pipe
 from lium_mcp.sandbox.container.waiting import SIGNALS
-from lium_mcp.sandbox.ssh.line import Line
+from lium_mcp.sandbox.ssh.pod_line import PodLine
 from lium_mcp.sandbox.ssh.sftp_server import PodSftpServer
 from lium_mcp.sandbox.world import World
 
@@ -48,7 +48,7 @@ async def serve_connection(world: World, container: Container, sock: socket.sock
                 pass
         sock.close()
         return
-    line = Line(world, container)
+    line = PodLine(world, container)
     try:
         connection = await asyncssh.run_server(
             sock,
@@ -118,7 +118,7 @@ class PodLogin(asyncssh.SSHServer):
         return False
 
 
-async def _serve_process(line: Line, channel: "asyncssh.SSHServerProcess[bytes]") -> None:
+async def _serve_process(line: PodLine, channel: "asyncssh.SSHServerProcess[bytes]") -> None:
     """Run what a session asks for."""
     if channel.subsystem is not None:
         channel.stderr.write(b"no such subsystem\n")
@@ -138,7 +138,7 @@ async def _serve_process(line: Line, channel: "asyncssh.SSHServerProcess[bytes]"
 class _PodSession:
     """One exec or shell request, and the process that answers it."""
 
-    def __init__(self, line: Line, channel: "asyncssh.SSHServerProcess[bytes]") -> None:
+    def __init__(self, line: PodLine, channel: "asyncssh.SSHServerProcess[bytes]") -> None:
         self._line, self._channel = line, channel
         self._world, self._container = line.world, line.container
         loop = asyncio.get_running_loop()

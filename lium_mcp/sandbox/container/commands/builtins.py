@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from lium_mcp.sandbox.container.commands.inputs import whole_number
+from lium_mcp.sandbox.container.commands.operands import whole_number
 from lium_mcp.sandbox.container.file_listing import size_of
 from lium_mcp.sandbox.container.files import Directory, File
 from lium_mcp.sandbox.container.parse import NAME

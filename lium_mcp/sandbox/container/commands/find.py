@@ -4,7 +4,7 @@ import fnmatch
 from dataclasses import dataclass, field
 from typing import Final
 
-from lium_mcp.sandbox.container.commands.inputs import below, whole_number
+from lium_mcp.sandbox.container.commands.operands import below, whole_number
 from lium_mcp.sandbox.container.files import Directory, File, FileNode
 from lium_mcp.sandbox.container.run import CommandCall, Program, Usage
 

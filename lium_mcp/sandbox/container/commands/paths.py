@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from lium_mcp.sandbox.container.commands.inputs import ENTRIES_PER_STEP, below, options
+from lium_mcp.sandbox.container.commands.operands import ENTRIES_PER_STEP, below, options
 from lium_mcp.sandbox.container.file_listing import human_size, long_name, size_of
 from lium_mcp.sandbox.container.files import BLOCK_BYTES, Directory, File, FileNode, copy_into, copy_of, failure
 from lium_mcp.sandbox.container.run import CommandCall, Program, Usage

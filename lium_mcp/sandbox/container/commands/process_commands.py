@@ -4,7 +4,7 @@ import re
 from typing import Final
 
 from lium_mcp.sandbox.container import job_runner
-from lium_mcp.sandbox.container.commands.inputs import limited, options, read, seconds
+from lium_mcp.sandbox.container.commands.operands import limited, options, read, seconds
 from lium_mcp.sandbox.container.run import NOT_FOUND, CommandCall, Program, Shell, Usage
 from lium_mcp.sandbox.container.waiting import SIGNALS, TERMINATED
 

@@ -4,7 +4,7 @@ import json
 import posixpath
 from typing import Final
 
-from lium_mcp.sandbox.container.commands.inputs import seconds, whole_number
+from lium_mcp.sandbox.container.commands.operands import seconds, whole_number
 from lium_mcp.sandbox.container.run import CommandCall, Program, Usage
 from lium_mcp.sandbox.seeded import fraction
 

@@ -5,7 +5,7 @@ import hashlib
 import re
 from typing import Final
 
-from lium_mcp.sandbox.container.commands.inputs import below, inputs, limited, lines_of, options, read, whole_number
+from lium_mcp.sandbox.container.commands.operands import below, inputs, limited, lines_of, options, read, whole_number
 from lium_mcp.sandbox.container.commands.patterns import Pattern
 from lium_mcp.sandbox.container.files import Directory
 from lium_mcp.sandbox.container.run import CHUNK_BYTES, CommandCall, Program, Usage

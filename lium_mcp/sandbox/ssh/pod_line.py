@@ -6,7 +6,7 @@ from lium_mcp.sandbox.container.containers import Container
 from lium_mcp.sandbox.world import World
 
 
-class Line:
+class PodLine:
     """A connection's container, and how much it may still carry."""
 
     def __init__(self, world: World, container: Container) -> None:
