@@ -13,7 +13,7 @@ from lium_mcp.api.clusters import Clusters
 from lium_mcp.api.docker_credentials import DockerCredentials
 from lium_mcp.api.errors import LiumError
 from lium_mcp.api.executors.calls import Executors
-from lium_mcp.api.fields import ApiModel, ApiTime, ApiTuple
+from lium_mcp.api.fields import ApiModel, ApiTuple
 from lium_mcp.api.machines import Machines
 from lium_mcp.api.network import Network
 from lium_mcp.api.pods.calls import Pods
@@ -31,9 +31,8 @@ DEFAULT_MAX_RESPONSE_BYTES = 8 * 2**20
 
 
 class Version(ApiModel):
-    """The server process; `features` names the optional parts of the API that it has."""
+    """The server: `features` names the optional parts of the API that it has."""
 
-    started_at: ApiTime = None
     features: ApiTuple[str] = ()
 
 
@@ -153,18 +152,16 @@ class LiumClient:
         """GET /version: the server's uptime and optional features; works without a key."""
         return (await self._wire.request("GET", "/version", needs_key=False, repeat=repeat)).model(Version)
 
-    async def features(self, *, repeat: Repeat = Repeat.ALWAYS) -> frozenset[str]:
-        """Return the server's optional features; none while it cannot be asked, and it is asked again next time."""
-        if self._features is None:
-            try:
-                version = await self.version(repeat=repeat)
-            except LiumError:
-                return frozenset()
-            self._features = frozenset(version.features)
-        return self._features
-
     async def supports(self, feature: str, *, still: bool = False) -> bool:
-        """Whether the server has an optional feature, such as `rent_by_spec`; `still` asks it anew, once."""
-        if still:
+        """Whether the server has an optional feature, such as `rent_by_spec`; `still` asks it anew, once.
+
+        It has none while it cannot be asked.
+        """
+        if still or self._features is None:
             self._features = None
-        return feature in await self.features(repeat=Repeat.NEVER if still else Repeat.ALWAYS)
+            try:
+                version = await self.version(repeat=Repeat.NEVER if still else Repeat.ALWAYS)
+            except LiumError:
+                return False
+            self._features = frozenset(version.features)
+        return feature in self._features

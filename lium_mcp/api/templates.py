@@ -13,7 +13,6 @@ from lium_mcp.api.errors import InvalidRequest
 from lium_mcp.api.fields import (
     ApiBool,
     ApiId,
-    ApiInt,
     ApiLines,
     ApiModel,
     ApiStr,
@@ -33,7 +32,7 @@ FAILED_STATUSES = frozenset({"VERIFY_FAILED"})
 
 
 class Template(ApiModel):
-    """One template; `docker_image_size` is bytes."""
+    """One template."""
 
     id: ApiId
     user_id: ApiStr = None
@@ -56,12 +55,9 @@ class Template(ApiModel):
     is_temporary: ApiBool = None
     docker_credential_id: ApiStr = None
     status: ApiStr = None
-    docker_image_size: ApiInt = None
     verification_logs: ApiLines = Field(default="", repr=False)
     supports_volume_encryption: ApiBool = None
-    supports_docker: ApiBool = None
     created_at: ApiTime = None
-    updated_at: ApiTime = None
 
     @property
     def huid(self) -> str:
