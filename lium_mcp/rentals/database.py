@@ -25,6 +25,7 @@ from lium_mcp.rentals.tables import prepare
 
 T = TypeVar("T")
 
+_ONLY_READS: Final = "only_reads"
 _BUSY_SECONDS: Final = 10
 _BUSY_PAUSE_SECONDS: Final = 0.02
 _CONNECT_SECONDS: Final = 5
@@ -53,10 +54,20 @@ class Database:
         Raises:
             LedgerUnavailable: nothing of it was written.
         """
+        return await self._run(work, only_reads=False)
 
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """Do work that only reads; it waits for nobody who writes, and keeps nobody from writing.
+
+        Raises:
+            LedgerUnavailable: it cannot be read.
+        """
+        return await self._run(work, only_reads=True)
+
+    async def _run(self, work: Callable[[Connection], T], *, only_reads: bool) -> T:
         def run() -> T:
             with _failures():
-                engine = self._open()
+                engine = self._open().execution_options(**{_ONLY_READS: only_reads})
                 with engine.begin() as connection:
                     return work(connection)
 
@@ -65,7 +76,7 @@ class Database:
     def take_turn(self, connection: Connection, name: str) -> None:
         """Let no other work that takes a turn of this name run until the end of the transaction.
 
-        SQLite's transactions never run beside each other anyhow.
+        SQLite's transactions that write never run beside each other anyhow.
         """
         if self._url.get_backend_name() != "sqlite":
             lock = text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))")
@@ -129,13 +140,14 @@ def _sqlite(url: URL) -> Engine:
 
     @event.listens_for(engine, "connect")
     def prepare_connection(connection: Any, _: Any) -> None:  # noqa: ANN401 - the driver's own
-        connection.isolation_level = None  # transactions begin below, where they take the lock at once
+        connection.isolation_level = None  # transactions begin below, where those that write take the lock at once
         _write_ahead(connection)
         connection.execute("PRAGMA synchronous=FULL")
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        only_reads = connection.get_execution_options().get(_ONLY_READS, False)
+        connection.exec_driver_sql("BEGIN DEFERRED" if only_reads else "BEGIN IMMEDIATE")
 
     return engine
 

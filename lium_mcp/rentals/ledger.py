@@ -43,7 +43,7 @@ class Ledger:
             LedgerUnavailable: it cannot be read.
         """
         row = select(ACCOUNTS.c.account).where(ACCOUNTS.c.key_tag == key_tag)
-        return await self.database.run(lambda connection: connection.execute(row).scalar_one_or_none())
+        return await self.database.read(lambda connection: connection.execute(row).scalar_one_or_none())
 
     async def note_account(self, key_tag: str, account: str, *, now: datetime) -> str:
         """Keep which account a key acts for, unless that is known already; return the account that is known now.
@@ -118,7 +118,7 @@ class Ledger:
         Raises:
             LedgerUnavailable: they cannot be read.
         """
-        return await self.database.run(lambda connection: _open_entries(connection, account))
+        return await self.database.read(lambda connection: _open_entries(connection, account))
 
     async def standing(self, account: str) -> tuple[list[Entry], list[Extension]]:
         """The account's open rents and admitted extensions at one moment.
@@ -126,7 +126,7 @@ class Ledger:
         Raises:
             LedgerUnavailable: they cannot be read.
         """
-        return await self.database.run(
+        return await self.database.read(
             lambda connection: (_open_entries(connection, account), _extensions(connection, account))
         )
 
@@ -143,7 +143,7 @@ class Ledger:
             rows = select(*columns).where(_of(connection, account) & wanted)
             return [PastCost(*row) for row in connection.execute(rows)]
 
-        return await self.database.run(work)
+        return await self.database.read(work)
 
     async def newest(self, limit: int) -> list[Entry]:
         """Open rents first, then the newest closed ones, of every account.
@@ -152,7 +152,7 @@ class Ledger:
             LedgerUnavailable: they cannot be read.
         """
         rows = select(RENTALS).order_by(RENTALS.c.closed_at.isnot(None), RENTALS.c.created_at.desc()).limit(limit)
-        return await self.database.run(lambda connection: [_entry(row) for row in connection.execute(rows)])
+        return await self.database.read(lambda connection: [_entry(row) for row in connection.execute(rows)])
 
     async def change(
         self,

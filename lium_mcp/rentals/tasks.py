@@ -58,7 +58,7 @@ class Tasks:
             LedgerUnavailable: it cannot be read.
         """
         row = select(TASKS.c.id).where(_due(kinds, now)).limit(1)
-        return await self._database.run(lambda connection: connection.execute(row).first() is not None)
+        return await self._database.read(lambda connection: connection.execute(row).first() is not None)
 
     async def claim(
         self,
@@ -140,7 +140,7 @@ class Tasks:
             LedgerUnavailable: they cannot be read.
         """
         rows = select(TASKS).order_by(TASKS.c.closed_at.isnot(None), TASKS.c.created_at.desc()).limit(limit)
-        return await self._database.run(lambda connection: [_task(row) for row in connection.execute(rows)])
+        return await self._database.read(lambda connection: [_task(row) for row in connection.execute(rows)])
 
     async def _change(self, task: Task, values: dict[str, Any]) -> bool:
         mine = (TASKS.c.id == task.id) & OPEN_TASK & TASKS.c.lease_owner.is_not_distinct_from(task.lease_owner)

@@ -23,6 +23,7 @@ from sqlalchemy.pool import NullPool
 
 from lium_mcp.rentals import Entry, Extension, LedgerUnavailable, PastCost
 from lium_mcp.rentals.ledger import Ledger
+from lium_mcp.rentals.tasks import Tasks
 from lium_mcp.sandbox import Sandbox
 from lium_mcp.server import build_server
 from lium_mcp.settings import Settings
@@ -268,6 +269,22 @@ async def test_calls_at_once_take_turns_on_a_ledger_in_memory() -> None:
         assert len(await ledger.open_entries(ACCOUNT)) == SERVERS
 
 
+async def test_who_reads_waits_for_nobody_who_writes(state_url: str) -> None:
+    async with opened(state_url) as ledger:
+        await ledger.admit(an_entry(), allow)
+        tasks = Tasks(ledger.database)
+        with raw(state_url) as connection:
+            insert_raw(connection, "other")
+            assert [entry.pod_name for entry in await ledger.open_entries(ACCOUNT)] == ["train"]
+            assert [entry.pod_name for entry in (await ledger.standing(ACCOUNT))[0]] == ["train"]
+            assert [entry.pod_name for entry in await ledger.newest(9)] == ["train"]
+            assert await ledger.account_of("k") is None
+            assert await ledger.closed_since(ACCOUNT, NOW) == []
+            assert not await tasks.is_any_due(["follow_up"], now=NOW)
+            assert await tasks.newest(9) == []
+        assert {entry.pod_name for entry in await ledger.open_entries(ACCOUNT)} == {"train", "other"}
+
+
 async def test_a_new_file_that_somebody_is_writing_is_waited_for(tmp_path: Path) -> None:
     # SQLite itself does not wait for the change to its write-ahead log.
     url = f"sqlite:///{tmp_path / 'rentals.db'}"
@@ -285,6 +302,7 @@ _PROCESSES: Final = """
 import asyncio, os, sys
 from tests.rentals.entries import allow, an_entry
 from lium_mcp.rentals.ledger import Ledger
+from lium_mcp.rentals.tasks import Tasks
 
 async def serve(number):
     ledger = Ledger(sys.argv[1])
@@ -325,6 +343,7 @@ _ONE_THAT_DIES: Final = """
 import asyncio, os, signal, sys
 from tests.rentals.entries import allow, an_entry
 from lium_mcp.rentals.ledger import Ledger
+from lium_mcp.rentals.tasks import Tasks
 
 def die(entries, extensions):
     os.kill(os.getpid(), signal.SIGKILL)
