@@ -1,11 +1,14 @@
-"""How figures are rounded and money is written: no more digits than anybody acts on, and never a 0 that is none."""
+"""How figures are worked out, rounded and written: no more digits than anybody acts on, and never a 0 that is none."""
 
 import math
+from datetime import datetime, timedelta
 
 _DIGITS = 5
 _DIGITS_IN_WORDS = 2
 # Less than this is what arithmetic leaves over.
 _MOST_DECIMALS = 12
+# By so much two machines may read the time differently.
+_CLOCKS_DIFFER = timedelta(minutes=1)
 
 
 def rounded(value: float, decimals: int = 4) -> float:
@@ -16,6 +19,13 @@ def rounded(value: float, decimals: int = 4) -> float:
 def in_usd(value: float, decimals: int = 2) -> str:
     """An amount or price in words, with so many decimals, or more where it is small."""
     return f"${value:.{_decimals(value, decimals, _DIGITS_IN_WORDS)}f}"
+
+
+def hours_since(moment: datetime | None, now: datetime) -> float | None:
+    """The hours that have gone by; None where nobody says since when, or where that is yet to come."""
+    if moment is None or moment - now > _CLOCKS_DIFFER:
+        return None
+    return max((now - moment).total_seconds(), 0) / 3600
 
 
 def _decimals(value: float, least: int, digits: int) -> int:

@@ -9,6 +9,7 @@ from lium_mcp.api.account import BillingStatement
 from lium_mcp.api.errors import LiumError
 from lium_mcp.api.paging import Rows
 from lium_mcp.api.pods.models import Pod
+from lium_mcp.figures import hours_since
 from lium_mcp.guard.policy import FIRST_CHARGES, Ask, Commitment, Policy, Standing, commitments, hours_left, spent_usd
 from lium_mcp.rentals import Entry, Extension, Judge, PastCost
 from lium_mcp.services.accounts import Account
@@ -139,7 +140,7 @@ async def _judge_life(
     # Of the whole hours of a rent, a part may be taken off once the pod runs.
     if ends_earlier and not await account.renter.has_removal_to_set(pod.id):
         return None
-    lived = max((now - pod.created_at).total_seconds() / 3600, 0) if pod.created_at else None
+    lived = hours_since(pod.created_at, now)
     # A first removal time bounds a life of which nobody knows the beginning; a later one only makes it longer.
     policy.check_life(pod.pod_name or pod.id, 0 if lived is None and earlier is None else lived, hours)
     if not policy.wants_spending:

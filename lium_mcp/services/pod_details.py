@@ -12,6 +12,7 @@ from lium_mcp.api.errors import LiumError
 from lium_mcp.api.gpu_names import gpu_label
 from lium_mcp.api.huids import huid
 from lium_mcp.api.pods.models import REMOVED_STATUSES, Pod, PodDetail, PodEvent, PodRecord
+from lium_mcp.figures import hours_since
 from lium_mcp.remote.banner import SshAnswer
 from lium_mcp.remote.gpus import MOST_GPUS, Gpu
 from lium_mcp.rentals import AccountUnknown, shortfalls
@@ -358,9 +359,8 @@ def _cost_so_far(account: Account, pod: Pod, history: Sequence[PodEvent], record
     Charges reach the ledger some minutes late, so that none yet are nothing only of a pod that never ran.
     """
     charged = record.total if record else None
-    started = _running_since(pod, history)
-    if pod.is_billing and pod.price is not None and started is not None:
-        hours = max((account.lium.now() - started).total_seconds(), 0) / 3600
+    hours = hours_since(_running_since(pod, history), account.lium.now())
+    if pod.is_billing and pod.price is not None and hours is not None:
         return max(charged or 0.0, pod.price * hours)
     return charged or (0.0 if pod.has_not_started and not _has_run(history) else None)
 

@@ -332,12 +332,13 @@ async def give_back(
     with suppress(LiumError), anyio.move_on_after(_GIVE_BACK_SECONDS):
         removed = await account.renter.give_back(rental, reason)
     price = sum(pod.price or 0 for pod in pods)
+    ids = " and with ".join(rental.pod_ids)  # lists leave out what is being removed
     return Failure(
         "dearer_than_allowed" if is_dearer else "not_as_asked",
         f"{what} came out at {in_usd(price, 4)} an hour, more than allowed."
         if is_dearer
         else f"{what} came out as something else than asked: {contradiction}.",
-        "Choose another node." if removed else "Call list_pods until it is gone; remove_pod if it stays.",
+        "Choose another node." if removed else f"Call get_pod with {ids} until it is gone; remove_pod if it stays.",
         effect="It is being removed." if removed else "It is removed as soon as it can be, and may bill until then.",
     )
 

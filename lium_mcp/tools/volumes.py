@@ -1,12 +1,11 @@
 """Toolset `volumes`: storage that outlives pods. A volume is mounted at /mnt of one pod at a time."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Annotated
 
 from pydantic import Field
 
-from lium_mcp.api.errors import LiumError
+from lium_mcp.api.errors import AuthenticationFailed, LiumError
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.inputs import ShortText
 from lium_mcp.results import Result
@@ -19,6 +18,8 @@ from lium_mcp.toolkit.registry import DESTROYS, READS, WRITES_EACH_TIME, Toolset
 
 toolset = Toolset("volumes")
 
+_PODS_UNREAD = "The pods could not be read: which pod has a volume is not known."
+
 
 class VolumeRows(Result):
     """One page of volumes."""
@@ -26,6 +27,12 @@ class VolumeRows(Result):
     volumes: list[VolumeView]
     total: int
     next_cursor: str | None = None
+    warnings: list[str] | None = None
+
+
+class ReadVolume(VolumeView):
+    """A volume, and what could not be read of it."""
+
     warnings: list[str] | None = None
 
 
@@ -42,23 +49,23 @@ async def list_volumes(call: Call, limit: Limit = 20, cursor: Cursor = "") -> Vo
     attach one with rent_pod or reboot_pod.
     """
     volumes = sorted(await call.lium.volumes.list(), key=lambda volume: (volume.name, volume.id))
-    pods: Sequence[Pod] | None = None
-    with suppress(LiumError):
-        pods = await call.lium.pods.list()
+    pods = await _pods(call)
     rows, next_cursor = page(volumes, limit=limit, cursor=cursor)
     return VolumeRows(
         volumes=[volume_view(volume, pods or ()) for volume in rows],
         total=len(volumes),
         next_cursor=next_cursor,
-        warnings=["The pods could not be read: which pod has a volume is not known."] if pods is None else None,
+        warnings=None if pods is not None else [_PODS_UNREAD],
     )
 
 
 @toolset.tool(title="Get volume", hints=READS)
-async def get_volume(call: Call, volume: VolumeName) -> VolumeView:
+async def get_volume(call: Call, volume: VolumeName) -> ReadVolume:
     """Read one volume: its size, the number of files on it, and the pod that has it mounted. list_volumes shows all."""
     found = await find_volume(call.account, volume)
-    return volume_view(await call.lium.volumes.get(found.id), await call.lium.pods.list())
+    newest, pods = await call.lium.volumes.get(found.id), await _pods(call)
+    shown = volume_view(newest, pods or ())
+    return ReadVolume(**dict(shown), warnings=None if pods is not None else [_PODS_UNREAD])
 
 
 @toolset.tool(title="Create volume", hints=WRITES_EACH_TIME)
@@ -83,3 +90,13 @@ async def delete_volume(call: Call, volume: VolumeName) -> DeletedVolume:
     refuse_maybe_attached(found, await call.lium.pods.list())
     await call.lium.volumes.delete(found.id)
     return DeletedVolume(volume_id=found.id, name=found.name)
+
+
+async def _pods(call: Call) -> Sequence[Pod] | None:
+    """The pods, where they can be read: a volume is worth showing without them, but for a key that Lium refuses."""
+    try:
+        return await call.lium.pods.list()
+    except AuthenticationFailed:
+        raise
+    except LiumError:
+        return None

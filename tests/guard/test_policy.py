@@ -558,6 +558,8 @@ async def test_a_price_that_rises_between_quote_and_rent_is_not_paid(sandbox: Sa
     async with agent_on(sandbox, transport=wire, **limits) as agent:
         failure = await agent.refused("rent_pod", **(await wanted(sandbox, "by node", hours=2) | {"wait_seconds": 60}))
         assert failure.code == "dearer_than_allowed"
+        [pod] = truth(sandbox, "pods")
+        assert f"Call get_pod with {pod['id']} until it is gone" in failure.text
         sandbox.clock.advance(minutes=1)  # one that starts cannot be removed yet
         await agent.call("list_pods")
     sandbox.clock.advance(minutes=1)

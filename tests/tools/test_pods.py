@@ -1,7 +1,7 @@
 """Pods as an agent meets them: listed, found without guessing, and shown as they are."""
 
 import json
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -240,6 +240,23 @@ async def test_the_cost_so_far_keeps_up_with_the_ledger(sandbox: Sandbox, agent:
     # The ledger is up to five minutes behind; what is owed by now may not be less.
     assert row["charged_usd"] - 1e-4 <= pod["cost_so_far_usd"] <= row["charged_usd"] + row["price"] * 6 / 60 + 1e-4
     assert pod["cost_so_far_usd"] == pytest.approx(row["price"] * (hours + 0.01), rel=0.1, abs=row["price"] / 60)
+
+
+async def test_a_beginning_that_is_yet_to_come_says_nothing_of_the_cost() -> None:
+    sandbox = Sandbox(seed=7, speed=0, features=())
+    sandbox.add_fault("old_server", times=None)  # which says of no pod what it was charged
+    pod_id = await rent(sandbox, "train", termination_hours=2)
+    later = {"created_at": (now(sandbox) + timedelta(hours=3)).isoformat()}
+    wire = Wire(sandbox)
+    wire.on("GET", "/pods", editing(lambda rows: [row | later for row in rows]))
+    wire.on("GET", "/pods/*", editing(lambda body: body | later))
+    async with agent_on(sandbox, transport=wire, max_hours=5) as agent:
+        pod = (await agent.call("get_pod", pod=pod_id))["pod"]
+        assert pod["status"] == "RUNNING"
+        assert "cost_so_far_usd" not in pod
+        failure = await agent.refused("schedule_pod_removal", pod=pod_id, hours_from_now=4)
+        assert failure.code == "policy_refused", failure.text
+        assert "does not say since when" in failure.text
 
 
 async def test_a_pod_that_does_not_run_yet_costs_nothing(sandbox: Sandbox, agent: Agent) -> None:

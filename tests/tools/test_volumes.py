@@ -240,14 +240,27 @@ async def test_a_list_with_holes_shows_what_can_be_read(sandbox: Sandbox) -> Non
     assert [row["name"] for row in found["volumes"]] == ["", "data"]
 
 
-async def test_volumes_are_listed_though_the_pods_cannot_be_read(sandbox: Sandbox) -> None:
+async def test_volumes_are_shown_though_the_pods_cannot_be_read(sandbox: Sandbox) -> None:
     await made(sandbox, "data")
     wire = Wire(sandbox)
     wire.on("GET", "/pods", answering(500, {"detail": "down"}))
     async with agent_on(sandbox, transport=wire) as agent:
         found = await agent.call("list_volumes")
-    assert [row["name"] for row in found["volumes"]] == ["data"]
-    assert found["warnings"] == ["The pods could not be read: which pod has a volume is not known."]
+        shown = await agent.call("get_volume", volume="data")
+    assert [row["name"] for row in found["volumes"]] == [shown["name"]] == ["data"]
+    unread = ["The pods could not be read: which pod has a volume is not known."]
+    assert found["warnings"] == shown["warnings"] == unread
+
+
+@pytest.mark.parametrize(("tool", "arguments"), [("list_volumes", {}), ("get_volume", {"volume": "data"})])
+async def test_a_key_that_is_refused_meanwhile_is_no_list_that_cannot_be_read(
+    sandbox: Sandbox, tool: str, arguments: Row
+) -> None:
+    await made(sandbox, "data")
+    wire = Wire(sandbox)
+    wire.on("GET", "/pods", answering(401, {"detail": "Invalid API key"}))
+    async with agent_on(sandbox, transport=wire) as agent:
+        assert (await agent.refused(tool, **arguments)).code == "api_key_refused"
 
 
 async def test_a_volume_that_was_never_measured_has_no_size(sandbox: Sandbox) -> None:
