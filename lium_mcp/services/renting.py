@@ -226,7 +226,7 @@ async def follow_rental(
     if plan is not None:
         is_planned = pod.executor_id in (None, plan.node.id)
         warnings += _foreseen(plan, plan.node if is_planned else pod.executor)
-    if plan is not None and (dearer := _dearer(plan, pod.price)):
+    if plan is not None and (dearer := came_out_dearer(_planned_usd(plan), pod.price, "remove_pod")):
         warnings.append(dearer)
     if plan is not None and pod.price is not None:
         await account.renter.note_checked(pod.id)
@@ -257,17 +257,21 @@ async def follow_rental(
     )
 
 
-def _dearer(plan: Plan, price_per_hour_usd: float | None) -> str | None:
-    """Say that a pod costs more than it was planned at, or listed at where Lium picked the node."""
-    planned = plan.price_per_hour_usd
-    if planned is None and has_price(plan.node):
-        planned = (plan.node.price_per_gpu or 0) * plan.gpu_count
-    if planned is None or price_per_hour_usd is None or price_per_hour_usd <= planned + PRICE_TOLERANCE_USD:
+def came_out_dearer(planned_usd: float | None, price_per_hour_usd: float | None, removal: str) -> str | None:
+    """Say that what was rented costs more per hour than it was planned at, and which tool stops that."""
+    if planned_usd is None or price_per_hour_usd is None or price_per_hour_usd <= planned_usd + PRICE_TOLERANCE_USD:
         return None
     return (
-        f"It costs {in_usd(price_per_hour_usd, 4)} an hour, more than the {in_usd(planned, 4)} it was offered at: "
-        "remove_pod stops it."
+        f"It costs {in_usd(price_per_hour_usd, 4)} an hour, more than the {in_usd(planned_usd, 4)} it was offered at: "
+        f"{removal} stops it."
     )
+
+
+def _planned_usd(plan: Plan) -> float | None:
+    """What a pod was planned at per hour, or is listed at where Lium picked the node."""
+    if plan.price_per_hour_usd is None and has_price(plan.node):
+        return (plan.node.price_per_gpu or 0) * plan.gpu_count
+    return plan.price_per_hour_usd
 
 
 async def _observe(account: Account, poller: Poller, pod: PodDetail, wait_seconds: float) -> ObservedPod | None:

@@ -29,6 +29,7 @@ from lium_mcp.services.pod_details import Outcome
 from lium_mcp.services.polling import READ_LIMIT_SECONDS, time_limit
 from lium_mcp.services.questions import ask_to_remove_cluster, at_most_usd, quoted
 from lium_mcp.services.renting import (
+    came_out_dearer,
     ceiling_per_hour_usd,
     give_back,
     maybe_not_ours,
@@ -280,6 +281,8 @@ async def _rented(call: Call, rental: Rental, plan: ClusterPlan | None) -> Rente
             what = f"The cluster {plan.request.pod_name}"
             raise await give_back(call.account, rental, what, contradiction, expected, members)
         warnings.append(maybe_not_ours(contradiction))
+    if plan is not None and (dearer := came_out_dearer(quoted, sum(prices), "remove_cluster")):
+        warnings.append(dearer)
     if unverified := sorted({what for pod in members for what in expected.unverified(pod)}):
         warnings.append(not_stated(unverified))
     if plan is not None and len(prices) == plan.pod_count:
@@ -360,11 +363,17 @@ async def _plan(
         policy.check_price(_node_price(node))
     prices = [_node_price(node) for node in nodes]
     price = None if None in prices else sum(price or 0 for price in prices)
-    if max_usd_per_hour is not None and (price is None or price > max_usd_per_hour):
-        cost = "have no known price" if price is None else f"cost {in_usd(price)} an hour together"
+    if max_usd_per_hour is not None and price is None:
+        unsaid = " and ".join(_missing_figure(node) for node in nodes if _node_price(node) is None)
+        raise Failure(
+            "price_unknown",
+            f"Lium does not say {unsaid}, so nobody knows whether max_usd_per_hour={max_usd_per_hour:g} is kept.",
+            "Choose other nodes with list_clusters.",
+        )
+    if max_usd_per_hour is not None and price is not None and price > max_usd_per_hour:
         raise Failure(
             "price_above_ceiling",
-            f"These nodes {cost}, and max_usd_per_hour={max_usd_per_hour:g}.",
+            f"These nodes cost {in_usd(price)} an hour together, and max_usd_per_hour={max_usd_per_hour:g}.",
             "Choose fewer or cheaper nodes with list_clusters, or raise the ceiling.",
         )
     chosen = await _template(call, template)
@@ -396,6 +405,11 @@ def _node_price(node: Executor) -> float | None:
     if node.price_per_gpu is None or not has_price(node) or not node.total_gpu_count:
         return None
     return node.price_per_gpu * node.total_gpu_count
+
+
+def _missing_figure(node: Executor) -> str:
+    """Of a node whose price is not known, what is missing for it."""
+    return f"how many GPUs node {node.id} has" if has_price(node) else f"the price per GPU of node {node.id}"
 
 
 async def _template(call: Call, named: str) -> Template:

@@ -228,8 +228,8 @@ async def test_nodes_without_a_price_pass_no_ceiling(sandbox: Sandbox, price: An
         assert "price_per_hour_usd" not in offers[0]["nodes"][0]
         nodes = [node["executor_id"] for node in offers[0]["nodes"][:2]]
         refused = await agent.refused("rent_cluster", name="train", executor_ids=nodes, max_usd_per_hour=1000)
-        assert refused.code == "price_above_ceiling"
-        assert "no known price" in refused.text
+        assert refused.code == "price_unknown"
+        assert f"the price per GPU of node {nodes[0]}" in refused.text
         rented = await agent.call("rent_cluster", name="train", executor_ids=nodes)
         assert rented["price_per_hour_usd"] > 0, "what is billed is read back"
 
@@ -260,6 +260,19 @@ async def test_a_cluster_that_came_out_dearer_than_allowed_is_removed(sandbox: S
         sandbox.clock.advance(minutes=1)
         await agent.call("list_pods")
     assert living(sandbox) == []
+
+
+async def test_a_cluster_that_came_out_dearer_than_offered_is_kept_with_a_warning(sandbox: Sandbox) -> None:
+    wire = Wire(sandbox)
+    async with agent_on(sandbox, transport=wire) as agent:
+        wanted = await order(agent)
+        wire.on("GET", "/pods", editing(lambda pods: [pod | {"price": 500.0} for pod in pods]))
+        rented = await agent.call("rent_cluster", **wanted)
+    assert rented["price_per_hour_usd"] == 1000
+    (said,) = (warning for warning in rented["warnings"] if "$1000.0000" in warning)
+    assert "it was offered at" in said
+    assert "remove_cluster" in said
+    assert len(living(sandbox)) == 2
 
 
 async def test_a_cluster_that_cannot_be_read_back_is_named_all_the_same(sandbox: Sandbox) -> None:
@@ -368,6 +381,7 @@ async def test_what_a_node_does_not_say_is_absent_and_passes_no_ceiling(sandbox:
         refusal = await agent.refused("rent_cluster", **wanted, max_usd_per_hour=1000)
     assert shown
     assert all({"gpus", "gpu_type", "price_per_hour_usd"}.isdisjoint(node) for node in shown)
-    assert refusal.code == "price_above_ceiling"
-    assert "no known price" in refusal.text
+    assert refusal.code == "price_unknown"
+    for executor_id in wanted["executor_ids"]:
+        assert f"how many GPUs node {executor_id} has" in refusal.text
     assert not keys_sent(wire)
