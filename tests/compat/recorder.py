@@ -1,4 +1,8 @@
-"""A local HTTP server that writes down every request and answers with the contract's recorded examples."""
+"""A local HTTP server that writes down every request and answers with the contract's recorded examples.
+
+Beside the wire of `tests.tools.wires` because what calls it blocks: the official client is waited for in the thread of
+the tests, so that who answers it needs a thread of its own.
+"""
 
 import json
 import re

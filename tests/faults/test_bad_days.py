@@ -19,8 +19,8 @@ import pytest
 from lium_mcp.sandbox import Sandbox
 from tests.harness import agent_on as agent_on_sandbox
 from tests.tools.wires import (
-    Act,
     Forward,
+    Hold,
     Wire,
     after_work,
     answering,
@@ -33,6 +33,7 @@ from tests.tools.wires import (
     losing_the_answer,
     offers,
     on_rents,
+    passing,
     rents,
     truth,
 )
@@ -92,28 +93,19 @@ async def test_nothing_else_is_rented_while_a_rent_is_lost(account: Sandbox, led
             assert (row["name"], row["status"]) == ("s1", "unknown")
             account.clock.advance(seconds=20)
         assert [row["pod_name"] for row in rents(account)] == ["s1"]
-        wire.on("GET", "/pods", lambda request, forward: forward(request))
+        wire.on("GET", "/pods", passing)
         account.clock.advance(seconds=61)
         [pod] = (await one.call("list_pods"))["pods"]
         assert pod["name"] == "s1"
-        on_rents(wire, lambda request, forward: forward(request))
+        on_rents(wire, passing)
         await second.call("rent_pod", **await a_rent(account, "s2"))
     assert sorted(row["pod_name"] for row in rents(account)) == ["s1", "s2"]
 
 
-def held(reached: anyio.Event, go_on: anyio.Event) -> Act:
-    async def holding(request: httpx2.Request, forward: Forward) -> httpx2.Response:
-        reached.set()
-        await go_on.wait()
-        return await forward(request)
-
-    return holding
-
-
 async def test_a_rent_in_flight_elsewhere_is_waited_for(account: Sandbox, ledger: Path) -> None:
     slow, wire = Wire(account), Wire(account)
-    sent, go_on = anyio.Event(), anyio.Event()
-    on_rents(slow, held(sent, go_on), times=1)
+    sent = Hold()
+    on_rents(slow, sent, times=1)
     polls = 0
 
     async def counted(request: httpx2.Request, forward: Forward) -> httpx2.Response:
@@ -129,11 +121,11 @@ async def test_a_rent_in_flight_elsewhere_is_waited_for(account: Sandbox, ledger
         anyio.create_task_group() as calls,
     ):
         calls.start_soon(lambda: one.call("rent_pod", **first))
-        await sent.wait()
+        await sent.reached()
         calls.start_soon(lambda: other.call("rent_pod", **second))
         await eventually(lambda: other.clock.slept_seconds > 2)
         assert len(rents(account)) == 0
-        go_on.set()
+        sent.let_go()
     assert sorted(row["pod_name"] for row in rents(account)) == ["first", "second"]
     assert polls <= 4, "waiting asks the ledger, not Lium"
 
@@ -145,24 +137,12 @@ async def test_a_list_from_before_another_servers_rent_neither_closes_it_nor_pas
     account: Sandbox, ledger: Path
 ) -> None:
     late, wire = Wire(account), Wire(account)
-    asked, go_on = anyio.Event(), anyio.Event()
-    armed = False
-
-    async def late_list(request: httpx2.Request, forward: Forward) -> httpx2.Response:
-        response = await forward(request)
-        await response.aread()
-        if armed and not asked.is_set():
-            asked.set()
-            await go_on.wait()
-        return response
-
-    late.on("GET", "/pods", late_list)
     async with (
         agent_on(account, ledger, transport=late, max_pods=2) as one,
         agent_on(account, ledger, transport=wire, max_pods=2) as other,
     ):
         await one.call("rent_pod", **await a_rent(account, "before"))
-        armed = True
+        asked = late.hold("GET", "/pods", "after the work")
         failures: list[str] = []
         third = await a_rent(account, "third")
 
@@ -171,11 +151,11 @@ async def test_a_list_from_before_another_servers_rent_neither_closes_it_nor_pas
 
         async with anyio.create_task_group() as calls:
             calls.start_soon(rent_third)
-            await asked.wait()
+            await asked.reached()
             account.clock.advance(seconds=40)
             await other.call("rent_pod", **await a_rent(account, "meanwhile"))
             account.clock.advance(seconds=40)  # longer than a new pod takes to be listed
-            go_on.set()
+            asked.let_go()
         assert failures == ["policy_refused"]
         assert rows(ledger) == {"before": "rented", "meanwhile": "rented"}
     assert len(living(account)) == 2
@@ -208,7 +188,7 @@ async def test_wrong_lists_lead_to_no_second_pod_and_past_no_limit(
             listed = await agent.call("list_pods")
             assert ("train", "not_listed") in [(row["name"], row["status"]) for row in listed["unsettled"]]
             account.clock.advance(seconds=90)
-        wire.on("GET", "/pods", lambda request, forward: forward(request))
+        wire.on("GET", "/pods", passing)
         assert "unsettled" not in await agent.call("list_pods")
     assert len(rents(account)) == len(living(account)) == 2
 
@@ -261,7 +241,7 @@ async def test_a_lost_rent_is_absent_only_after_several_complete_lists_spread_ov
             account.clock.advance(seconds=90)
             assert "unsettled" in await agent.call("list_pods")
         # It was there all the time.
-        wire.on("GET", "/pods", lambda request, forward: forward(request))
+        wire.on("GET", "/pods", passing)
         account.clock.advance(seconds=90)
         [pod] = (await agent.call("list_pods"))["pods"]
         assert pod["pod_id"] == living(account)[0]["id"]
@@ -299,7 +279,7 @@ async def test_a_pod_that_no_call_has_seen_is_held_against_what_was_asked(
         rented = await agent.call("rent_pod", **await a_rent(account, "train"))
         assert rented["outcome"] == "pending"
         wire.on("GET", "/pods", editing(lambda body: [each | row for each in body]))
-        wire.on("GET", "/pods/*", lambda request, forward: forward(request))
+        wire.on("GET", "/pods/*", passing)
         account.clock.advance(minutes=1)
         await agent.call("list_pods")
         assert living(account) == []
@@ -342,7 +322,6 @@ async def test_asking_again_is_gentle_however_many_look(account: Sandbox, ledger
 
 async def test_a_cancelled_call_leaves_a_pod_that_another_call_was_told_of(account: Sandbox, ledger: Path) -> None:
     wire = Wire(account)
-    looked, go_on = anyio.Event(), anyio.Event()
     async with agent_on(account, ledger, transport=wire) as one, agent_on(account, ledger) as other:
         wanted = await a_rent(account, "train", wait_seconds=60)
         told: list[dict[str, Any]] = []
@@ -353,12 +332,12 @@ async def test_a_cancelled_call_leaves_a_pod_that_another_call_was_told_of(accou
                 with scope:
                     await one.raw("rent_pod", **wanted)
 
-            wire.on("GET", "/pods/*", held(looked, go_on))
+            looked = wire.hold("GET", "/pods/*")
             calls.start_soon(first)
-            await looked.wait()
+            await looked.reached()
             told.append(await other.call("rent_pod", **wanted | {"wait_seconds": 0}))
             scope.cancel()
-            go_on.set()
+            looked.let_go()
             account.clock.advance(minutes=1)
         assert told[0]["already_rented"] is True
         await other.call("list_pods")
@@ -412,7 +391,6 @@ async def test_a_call_that_is_cancelled_while_its_rent_is_lost_leaves_no_pod(
 
 async def test_a_cancelled_call_leaves_a_pod_that_another_call_works_with(account: Sandbox, ledger: Path) -> None:
     wire = Wire(account)
-    looked, go_on = anyio.Event(), anyio.Event()
     async with agent_on(account, ledger, transport=wire) as one, agent_on(account, ledger) as other:
         wanted = await a_rent(account, "train", wait_seconds=60)
         async with anyio.create_task_group() as calls:
@@ -422,12 +400,12 @@ async def test_a_cancelled_call_leaves_a_pod_that_another_call_works_with(accoun
                 with scope:
                     await one.raw("rent_pod", **wanted)
 
-            wire.on("GET", "/pods/*", held(looked, go_on))
+            looked = wire.hold("GET", "/pods/*")
             calls.start_soon(first)
-            await looked.wait()
+            await looked.reached()
             await other.call("schedule_pod_removal", pod="train", hours_from_now=3)
             scope.cancel()
-            go_on.set()
+            looked.let_go()
         account.clock.advance(minutes=2)
         await other.call("list_pods")
         assert len(living(account)) == 1
@@ -444,7 +422,7 @@ async def test_a_rented_pod_that_is_not_shown_yet_is_not_said_to_be_none(account
             failure = await agent.refused("get_pod", pod=named, wait_seconds=0)
             assert failure.code == "pod_not_known_yet"
             assert "may bill" in failure.text
-        wire.on("GET", "/pods/*", lambda request, forward: forward(request))
+        wire.on("GET", "/pods/*", passing)
         assert (await agent.call("get_pod", pod="train", wait_seconds=0))["pod"]["pod_id"] == rented["pod_id"]
 
 
@@ -464,7 +442,7 @@ async def test_a_name_whose_pod_is_being_removed_is_said_to_be(account: Sandbox,
         assert other.code == "policy_refused"
         assert "Nothing was changed" in other.text
         assert len(wire.sent("DELETE", "/pods/*")) < 8
-        wire.on("DELETE", "/pods/*", lambda request, forward: forward(request))
+        wire.on("DELETE", "/pods/*", passing)
         account.clock.advance(minutes=1)
         await agent.call("list_pods")
         account.clock.advance(minutes=1)
@@ -516,7 +494,7 @@ async def test_a_lost_rent_is_repeated_with_its_own_key_only(account: Sandbox, l
         await other.call("list_pods")
         assert (await other.refused("rent_pod", **wanted)).code == "rent_unsettled"
         assert not rents(account)
-        on_rents(wire, lambda request, forward: forward(request))
+        on_rents(wire, passing)
         account.clock.advance(minutes=2)
         await one.call("list_pods")
         for agent in (one, other):
@@ -564,7 +542,7 @@ async def test_nothing_is_rented_for_an_account_that_was_never_known(account: Sa
         assert "Nothing was changed" in failure.text
         await agent.call("list_pods")
         assert not rents(account)
-        wire.on("GET", "/users/me", lambda request, forward: forward(request))
+        wire.on("GET", "/users/me", passing)
         await agent.call("rent_pod", **wanted)
         # Once it was learned it is known, by every later server too.
         wire.on("GET", "/users/me", answering(503, {"detail": "later"}))
@@ -634,7 +612,7 @@ async def test_rents_that_an_earlier_version_wrote_are_carried_over(account: San
         on_rents(wire, answering(502, GATEWAY))
         lost = await a_rent(account, "lost")
         assert (await agent.refused("rent_pod", **lost)).code == "outcome_unknown"
-        on_rents(wire, lambda request, forward: forward(request))
+        on_rents(wire, passing)
     downgrade(ledger)
     assert rows(ledger) == {"train": "rented", "lost": "repeated"}
     account.clock.advance(minutes=1)
@@ -680,8 +658,7 @@ async def test_closed_rents_are_kept_for_ninety_days(account: Sandbox, ledger: P
 async def test_what_fits_alone_but_not_together_is_admitted_once(account: Sandbox, ledger: Path, other: str) -> None:
     """Two servers of one ledger, and a budget that bears one of two: the second comes while the first is on its way."""
     slow = Wire(account)
-    reached, go_on = anyio.Event(), anyio.Event()
-    slow.on("POST", "/pods/*/schedule-removal", held(reached, go_on))
+    sent = slow.hold("POST", "/pods/*/schedule-removal")
     async with agent_on(account, ledger) as free:
         wanted = await a_rent(account, "one", hours=1)
         one = await free.call("rent_pod", **wanted | {"wait_seconds": 60})
@@ -699,14 +676,14 @@ async def test_what_fits_alone_but_not_together_is_admitted_once(account: Sandbo
                 extended.append(await first.call("schedule_pod_removal", pod=one["pod_id"], hours_from_now=11))
 
             calls.start_soon(extend)
-            await reached.wait()
+            await sent.reached()
             if other == "a rent":
                 failure = await second.refused("rent_pod", **await a_rent(account, "three", hours=10))
             else:
                 failure = await second.refused("schedule_pod_removal", pod=two["pod_id"], hours_from_now=11)
             assert failure.code == "policy_refused"
             assert "budget" in failure.text
-            go_on.set()
+            sent.let_go()
         assert extended
         # What was refused by Lium holds no room.
         refusing = Wire(account)

@@ -17,6 +17,7 @@ from tests.harness import Agent, Failure, agent_on
 from tests.tools.wires import (
     Act,
     Forward,
+    Hold,
     Wire,
     answering,
     editing,
@@ -55,20 +56,15 @@ async def test_a_rent_that_is_refused_while_another_server_asks_again_is_one_ren
     account: Sandbox, ledger: str, refusal: Act, first: str
 ) -> None:
     renting, looking = Wire(account), Wire(account)
-    sent, repeated, refuse, go_on = anyio.Event(), anyio.Event(), anyio.Event(), anyio.Event()
+    sent, refuse, repeated = anyio.Event(), anyio.Event(), Hold()
 
     async def refused(request: httpx2.Request, forward: Forward) -> httpx2.Response:
         sent.set()
         await refuse.wait()
         return await refusal(request, forward)
 
-    async def slow(request: httpx2.Request, forward: Forward) -> httpx2.Response:
-        repeated.set()
-        await go_on.wait()
-        return await forward(request)
-
     on_rents(renting, refused, times=1)
-    on_rents(looking, slow, times=1)
+    on_rents(looking, repeated, times=1)
     wanted = {"name": "train", "executor_id": await a_node(account), "hours": 1, "wait_seconds": 0}
     answers: list[Any] = []
     async with (
@@ -84,9 +80,10 @@ async def test_a_rent_that_is_refused_while_another_server_asks_again_is_one_ren
             await sent.wait()
             account.clock.advance(seconds=30)  # longer than a server that lives waits for its answer
             calls.start_soon(other.call, "list_pods")
-            await repeated.wait()
-            for event in (refuse, go_on) if first == "refused" else (go_on, refuse):
-                event.set()
+            await repeated.reached()
+            ways = [refuse.set, repeated.let_go]
+            for go_on in ways if first == "refused" else reversed(ways):
+                go_on()
                 await eventually(lambda: bool(answers) or bool(rents(account)))
         [answer] = answers
         [pod] = living(account)

@@ -17,7 +17,6 @@ from tests.harness import Agent, Failure, agent_on
 from tests.processes import Served, serving
 from tests.serving.test_stdio import CURRENT, called, speaking
 from tests.tools.wires import (
-    Forward,
     Wire,
     after_work,
     answering,
@@ -30,6 +29,7 @@ from tests.tools.wires import (
     rents,
     sent_rents,
     served,
+    silence,
     smallest_count,
 )
 
@@ -168,23 +168,11 @@ async def test_two_processes_that_rent_one_name_at_once_rent_one_pod(state_url: 
 async def test_a_server_that_sets_a_removal_time_does_not_undo_that_the_pod_must_go(account: Sandbox) -> None:
     state_url = f"sqlite:///{Path.home() / 'shared.db'}"
     renting, listing = Wire(account), Wire(account)
-    looking, scheduling, let_go = anyio.Event(), anyio.Event(), anyio.Event()
-
-    async def look(request: httpx2.Request, forward: Forward) -> httpx2.Response:
-        looking.set()
-        await anyio.sleep_forever()
-        raise AssertionError
-
-    async def schedule(request: httpx2.Request, forward: Forward) -> httpx2.Response:
-        scheduling.set()
-        await let_go.wait()
-        return await forward(request)
-
-    renting.on("GET", "/pods/*", look)
+    renting.on("GET", "/pods/*", silence)
     gone = failing(httpx2.ConnectError("the server is gone"))
     renting.on("DELETE", "/pods/*", gone)
     renting.on("POST", "/pods/*/schedule-removal", gone)
-    listing.on("POST", "/pods/*/schedule-removal", schedule)
+    scheduling = listing.hold("POST", "/pods/*/schedule-removal")
     async with (
         agent_on(account, state_url=state_url, transport=renting) as first,
         agent_on(account, state_url=state_url, transport=listing) as second,
@@ -192,13 +180,13 @@ async def test_a_server_that_sets_a_removal_time_does_not_undo_that_the_pod_must
     ):
         async with anyio.create_task_group() as calls:
             calls.start_soon(partial(first.raw, "rent_pod", **TRAIN | {"hours": 1.5}))
-            await looking.wait()
+            await renting.arrival("GET", "/pods/*")
             account.clock.advance(minutes=1)
             others.start_soon(second.call, "list_pods")
-            await scheduling.wait()
+            await scheduling.reached()
             calls.cancel_scope.cancel()
         await eventually(lambda: len(renting.sent("DELETE", "/pods/*")) >= 3)
-        let_go.set()
+        scheduling.let_go()
     assert len(living(account)) == 1
     async with agent_on(account, state_url=state_url) as third:
         assert (await third.call("list_pods"))["pods"] == []

@@ -19,7 +19,7 @@ from lium_mcp.tools.catalog import TOOLSETS
 from tests.arguments import properties, smallest
 from tests.faults.virtual_time import LoopClock, run_virtually
 from tests.harness import ALL_TOOLSETS, PUBLIC_KEY, Failure, text_of
-from tests.tools.wires import Act, Forward, Wire, answering, on_rents, rent, silence
+from tests.tools.wires import Act, Forward, Wire, answering, on_rents, passing, rent, silence
 
 HOST_LIMIT_SECONDS = 60
 READ_LIMIT_SECONDS = 30
@@ -38,10 +38,6 @@ def faring_badly(sandbox: Sandbox, bad: Act, *, spared: frozenset[str] = frozens
         method, path = kind.split(" ")
         wire.on(method, f"{path}**", passing)
     return wire
-
-
-async def passing(request: httpx2.Request, forward: Forward) -> httpx2.Response:
-    return await forward(request)
 
 
 async def late_failure(request: httpx2.Request, forward: Forward) -> httpx2.Response:
@@ -161,7 +157,7 @@ def test_a_call_that_is_cut_off_while_it_settles_a_rent_does_not_deny_it() -> No
     sandbox = a_sandbox()
     sent: list[str] = []
 
-    async def rent(request: httpx2.Request, forward: Forward) -> httpx2.Response:
+    async def lose(request: httpx2.Request, forward: Forward) -> httpx2.Response:
         sent.append(request.headers["idempotency-key"])
         if len(sent) <= 4:  # the first one and what is asked in the same call
             sandbox.clock.advance(seconds=20)
@@ -170,7 +166,7 @@ def test_a_call_that_is_cut_off_while_it_settles_a_rent_does_not_deny_it() -> No
         return await silence(request, forward)
 
     lium = Wire(sandbox)
-    on_rents(lium, rent)
+    on_rents(lium, lose)
     lium.on("GET", "/ssh-keys", answering(200, [{"id": "k", "public_key": PUBLIC_KEY}]))
     calls: dict[str, dict[str, Any]] = {"rent_pod": {"name": "p", "gpu_type": "A100"}, "list_pods": {}}
     taken = seconds_of_calls(lium, calls, timeout_seconds=45)

@@ -16,6 +16,7 @@ from tests.harness import PUBLIC_KEY, Agent, Mode, agent_on
 from tests.tools.wires import (
     Act,
     Forward,
+    Hold,
     Wire,
     answering,
     ask,
@@ -208,17 +209,11 @@ async def test_a_pod_that_was_only_found_by_name_is_never_removed() -> None:
 
 @both_eras
 async def test_a_cancelled_wait_for_ones_turn_rents_nothing(sandbox: Sandbox, mode: Mode) -> None:
-    moment, wire, go_on = Moment(), Wire(sandbox), anyio.Event()
-
-    async def hold(request: httpx2.Request, forward: Forward) -> httpx2.Response:
-        moment.come.set()
-        await go_on.wait()
-        return await forward(request)
-
-    on_rents(wire, hold, times=1)
+    wire, rent = Wire(sandbox), Hold()
+    on_rents(wire, rent, times=1)
     async with agent_on(sandbox, mode=mode, transport=wire) as agent, anyio.create_task_group() as group:
         group.start_soon(partial(agent.call, "rent_pod", name="first", gpu_type="RTX4090", hours=1))
-        await moment.come.wait()
+        await rent.reached()
         second = Moment()
         wire.on("GET", "/templates", second.before(), times=1)
         async with anyio.create_task_group() as calls:
@@ -226,7 +221,7 @@ async def test_a_cancelled_wait_for_ones_turn_rents_nothing(sandbox: Sandbox, mo
             for _ in range(100):
                 await anyio.lowlevel.checkpoint()
             calls.cancel_scope.cancel()
-        go_on.set()
+        rent.let_go()
     assert [record["pod_name"] for record in rents(sandbox)] == ["first"]
 
 

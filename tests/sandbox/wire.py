@@ -1,4 +1,4 @@
-"""A client that knows the API only by its contract, and holds every answer against it."""
+"""A client that knows the API only by its contract, and holds every answer against it. (No double: it only asks.)"""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -12,8 +12,8 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -100,12 +100,6 @@ MALFORMED = (
 )
 
 
-@asynccontextmanager
-async def lium() -> AsyncIterator[Wire]:
-    async with served(Wire(Sandbox(seed=7, speed=0))) as wire:
-        yield wire
-
-
 def called(number: int, tool: str, arguments: Any) -> dict[str, Any]:
     return {"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": {"name": tool, "arguments": arguments}}
 
@@ -122,7 +116,10 @@ def initialize() -> dict[str, Any]:
 @pytest.mark.parametrize("log_format", ["text", "json"])
 async def test_over_standard_input_nothing_of_a_call_is_logged(log_format: str) -> None:
     settings = {"LIUM_API_KEY": KEY, "LIUM_MCP_LOG_LEVEL": "DEBUG", "LIUM_MCP_LOG_FORMAT": log_format}
-    async with lium() as wire, serving(LIUM_BASE_URL=wire.base_url, **settings) as server:
+    async with (
+        served(Wire(Sandbox(seed=7, speed=0))) as wire,
+        serving(LIUM_BASE_URL=wire.base_url, **settings) as server,
+    ):
         await server.ask(initialize())
         await server.send({"jsonrpc": "2.0", "method": "notifications/initialized"})
         number = 100
@@ -148,7 +145,7 @@ async def test_over_standard_input_nothing_of_a_call_is_logged(log_format: str) 
 @pytest.mark.parametrize("way", WAYS)
 async def test_over_http_nothing_of_a_call_is_logged(tmp_path: Path, way: Way) -> None:
     headers = {"X-API-Key": KEY, "User-Agent": HEADER, "X-Other": HEADER}
-    async with lium() as wire:
+    async with served(Wire(Sandbox(seed=7, speed=0))) as wire:
         with serving_http(tmp_path, LIUM_BASE_URL=wire.base_url, LIUM_MCP_LOG_LEVEL="DEBUG") as server:
             async with calling(server.url, way, headers) as caller:
                 for echo in echoes():

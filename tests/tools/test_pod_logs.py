@@ -1,23 +1,20 @@
 """What a pod printed: the newest of it, marked as data, and stripped of what could steer a terminal."""
 
 import json
-from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Any
 
-import anyio
-import httpx2
 import pytest
 
 from lium_mcp.sandbox import Sandbox
 from tests.harness import Agent, Mode, agent_on
 from tests.tools.wires import (
     Act,
-    Forward,
     Wire,
     after_work,
     answering,
     rent,
+    streaming,
     truth,
 )
 
@@ -98,17 +95,9 @@ async def test_the_end_of_one_endless_line_is_shown(sandbox: Sandbox, before: tu
 
 
 async def test_lines_that_came_before_the_stream_went_quiet_are_shown(sandbox: Sandbox) -> None:
-    class Quiet(httpx2.AsyncByteStream):
-        async def __aiter__(self) -> AsyncIterator[bytes]:
-            yield b'data: {"log": "hello"}\n\n'
-            await anyio.sleep_forever()
-
-    async def quiet(request: httpx2.Request, forward: Forward) -> httpx2.Response:
-        return httpx2.Response(200, stream=Quiet())
-
     await rent(sandbox, "train")
     wire = Wire(sandbox)
-    wire.on("GET", "/pods/*/logs", quiet)
+    wire.on("GET", "/pods/*/logs", streaming(b'data: {"log": "hello"}\n\n', None))
     async with agent_on(sandbox, transport=wire, timeout_seconds=1) as agent:
         logs = await agent.call("get_pod_logs", pod="train")
     assert logs["lines"] == ["hello"]

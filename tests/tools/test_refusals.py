@@ -6,7 +6,7 @@ import pytest
 
 from lium_mcp.sandbox import Sandbox
 from tests.harness import agent_on
-from tests.tools.wires import Wire, answering, ask, living, offers, rent
+from tests.tools.wires import Wire, answering, ask, living, offers, passing, rent
 
 UNKNOWN = "00000000-0000-4000-8000-00000000dead"
 
@@ -101,7 +101,7 @@ async def test_a_firewall_that_minds_no_text_is_not_met_by_leaving_one_out(sandb
         wire.on(method, "/volumes", answering(403, b"<html>blocked</html>", **{"Content-Type": "text/html"}))
     async with agent_on(sandbox, transport=wire) as agent:
         bare = await agent.refused("list_volumes")
-        wire.on("GET", "/volumes", lambda request, forward: forward(request))
+        wire.on("GET", "/volumes", passing)
         with_text = await agent.refused("create_volume", name="data")
     assert bare.code == with_text.code == "blocked_by_firewall"
     assert "Leave out texts" in with_text.text

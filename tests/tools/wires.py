@@ -12,7 +12,7 @@ What a rule does is an act:
 
     the sandbox never sees the request   answering, page, streaming, failing, drop, reset, cut, silence, trickle, raw
     it does the work first               after_work(act), losing_the_answer
-    it answers, with a difference        editing, first, then, Hold (by `wire.hold`)
+    it answers, with a difference        passing (with none), editing, first, then, Hold (by `wire.hold`)
 
 `served` puts a wire on a real socket: for clients that are processes, and for what only a connection has, such as its
 time limits. Nothing here knows our client: answers are changed as bytes on their way, and the truth is read from the
@@ -197,6 +197,11 @@ async def trickle(request: httpx2.Request, forward: Forward) -> httpx2.Response:
 
 
 # --- acts: the sandbox does the work ---------------------------------------------------------------------------------
+
+
+async def passing(request: httpx2.Request, forward: Forward) -> httpx2.Response:
+    """All is well again."""
+    return await forward(request)
 
 
 def after_work(act: Act) -> Act:
