@@ -1,9 +1,10 @@
-"""The config file of the official client, `~/.lium/config.ini`: a saved key, workspaces, and the SSH key to use."""
+"""What the official client has on this machine: `~/.lium/config.ini`, with its keys, and the SSH keys that it takes."""
 
 from configparser import ConfigParser, MissingSectionHeaderError, ParsingError
 from configparser import Error as ConfigError
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from lium_mcp.values import (
     UNFILLED,
@@ -15,6 +16,8 @@ from lium_mcp.values import (
     key_file,
     key_problem,
 )
+
+_SSH_KEY_NAMES: Final = ("id_ed25519", "id_rsa", "id_ecdsa")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,7 @@ class FoundKey:
 
 
 class OfficialConfig:
-    """What the file says. One that cannot be read is no empty one.
+    """What the file says. A file that cannot be read is not taken for an empty one.
 
     Raises:
         SettingsError: there is a file, and it cannot be read. No line of it is repeated: it may hold a key.
@@ -81,7 +84,7 @@ class OfficialConfig:
         """The private SSH key that is saved there.
 
         Raises:
-            SettingsError: the path cannot be one.
+            SettingsError: what is saved cannot be a path.
         """
         text = cleaned(self._config.get("ssh", "key_path", fallback=""))
         try:
@@ -96,3 +99,15 @@ def _place(error: Exception) -> str:
     else:
         line = getattr(error, "lineno", None)
     return f" (line {line})" if line else ""
+
+
+def usual_ssh_key_path() -> Path | None:
+    """The private SSH key to use where none is configured: a pair of both halves comes first."""
+    usual = [Path.home() / ".ssh" / name for name in _SSH_KEY_NAMES]
+    pairs = [path for path in usual if _public_half(path).is_file()]
+    return next(iter([*pairs, *(path for path in usual if path.is_file())]), None)
+
+
+def _public_half(private: Path) -> Path:
+    # Appended, not swapped in: `lium.ed25519` belongs to `lium.ed25519.pub`.
+    return private.with_name(f"{private.name}.pub")

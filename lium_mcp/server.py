@@ -40,7 +40,8 @@ from lium_mcp.serving.callers import Accounts, bind_caller, caller_of_request
 from lium_mcp.serving.hangup import end_with_caller
 from lium_mcp.serving.lium_server import CLEAN_UP_SECONDS, LiumServer
 from lium_mcp.serving.sessions import note_use
-from lium_mcp.settings import Settings, ToolsetName, load_readable, problems_of, registry_password
+from lium_mcp.settings import Settings, ToolsetName, registry_password
+from lium_mcp.settings_reading import load_readable, problems_of
 from lium_mcp.toolkit.call import Runtime
 from lium_mcp.toolkit.listing import ListedTool, read_listing
 from lium_mcp.values import SettingsError
@@ -49,7 +50,7 @@ log = logging.getLogger(__name__)
 
 SANDBOX_BASE_URL: Final = "http://127.0.0.1/api"
 _STATE_SCHEMES: Final = ("sqlite:///", "sqlite://", "postgresql://", "postgresql+psycopg://")
-# Start-up has the processor first; and a database that is opened costs as much as half of it.
+# Start-up comes first: opening a database takes half as long again.
 _FIRST_ATTENTION_SECONDS: Final = 2.0
 _ATTENTION_SECONDS: Final = 15.0
 # What is offered follows from the settings, so it is the same for as long as the process lives.
@@ -57,14 +58,14 @@ _LISTS_HINT: Final = CacheHint(ttl_ms=3_600_000, scope="public")
 
 
 def read_settings(overrides: Mapping[str, Any]) -> tuple[Settings, list[str]]:
-    """Read the settings and hold them against each other and this machine; also all that is wrong with them.
+    """Read the settings, and find all that is wrong with them: each alone, together, and on this machine.
 
-    With a problem, they are good for `build_refusing_server` alone.
+    If anything is, the settings are good for `build_refusing_server` alone.
     """
     settings, problems = load_readable(overrides)
     # Limits that belong together can be judged together only where each could be read.
     together = [] if problems else [settings.find_limits]
-    parts = (select_tools, _find_way, open_journal)
+    parts = (select_tools, _find_network, open_journal)
     problems += problems_of(*(partial(part, settings) for part in parts), *together)
     return settings, list(dict.fromkeys(problems))
 
@@ -86,10 +87,21 @@ def build_refusing_server(settings: Settings, problems: Sequence[str]) -> LiumSe
     )
 
 
+def _presented(offered: Collection[str]) -> dict[str, str]:
+    """What the handshake says of a server that offers these tools."""
+    return {
+        "name": "lium-mcp",
+        "title": "Lium GPU pods",
+        "version": __version__,
+        "website_url": "https://lium.io",
+        "instructions": instructions(offered),
+    }
+
+
 def build_server(
     settings: Settings, *, transport: httpx2.AsyncBaseTransport | None = None, clock: Clock = SYSTEM_CLOCK
 ) -> LiumServer:
-    """Build the server that the settings describe. No network and no key are needed for that.
+    """Build the server that the settings describe. This needs neither a network nor a key.
 
     Args:
         settings: What to serve and for whom.
@@ -122,7 +134,7 @@ def build_server(
         finally:
             connections -= 1
             if not connections:
-                # Also where the server is cancelled: each of these is closed, or the next is not.
+                # Shielded, since a cancelled server has to close both too.
                 with anyio.move_on_after(CLEAN_UP_SECONDS, shield=True):
                     await runtime.background.aclose()
                     await accounts.aclose()
@@ -152,15 +164,40 @@ def build_server(
     return server
 
 
-def _presented(offered: Collection[str]) -> dict[str, str]:
-    """What the handshake says of a server that offers these tools."""
-    return {
-        "name": "lium-mcp",
-        "title": "Lium GPU pods",
-        "version": __version__,
-        "website_url": "https://lium.io",
-        "instructions": instructions(offered),
-    }
+async def _attend_to_rents(renter: Renter) -> None:
+    """Settle what an earlier process left, and set removal times that no call waited for."""
+    await anyio.sleep(_FIRST_ATTENTION_SECONDS)
+    while True:
+        try:
+            await renter.attend(in_background=True)
+        except (LiumError, LedgerUnavailable) as error:
+            log.warning("The rents of the ledger could not be attended to for now: %s", error)
+        await anyio.sleep(_ATTENTION_SECONDS)
+
+
+async def _do_tasks(worker: Worker, runtime: Runtime, state_directory: Path | None) -> None:
+    """Run the tasks of the ledger as they fall due; send nothing while there are none."""
+
+    async def follow(claim: Claim) -> None:
+        from lium_mcp.services.follow_ups import follow  # noqa: PLC0415 - as in _bind
+
+        await follow(runtime.account(), Poller(runtime.clock, runtime.stop, runtime.clock.monotonic()), claim)
+
+    worker.on("follow_up", follow)
+    async with anyio.create_task_group() as group:
+        group.start_soon(worker.run)
+        files = state_directory / "follow-ups" if state_directory is not None else None
+        if files is not None and await anyio.to_thread.run_sync(files.is_dir):
+            from lium_mcp.services.follow_ups import take_up_files  # noqa: PLC0415 - as in _bind
+
+            await take_up_files(runtime.account(), worker, files)
+
+
+def _bind(name: str, runtime: Runtime) -> BoundTool:
+    from lium_mcp.toolkit.registry import bind  # noqa: PLC0415 - start-up should not pay for what nobody calls
+    from lium_mcp.tools.catalog import find_spec  # noqa: PLC0415 - as above
+
+    return bind(find_spec(name), runtime)
 
 
 def make_runtime(
@@ -200,45 +237,6 @@ def make_runtime(
     return runtime, accounts
 
 
-def open_journal(settings: Settings) -> Journal:
-    """Where the settings have the ledger. It is not opened yet.
-
-    Raises:
-        SettingsError: there can be none at that address.
-    """
-    url = settings.find_state_url()
-    if not url.startswith(_STATE_SCHEMES):
-        raise SettingsError("LIUM_MCP_STATE_URL: an address that starts with sqlite:/// or postgresql:// is needed")
-    if url.startswith("sqlite:") and "?" in url:
-        # Options could point SQLite at another file than the one that is looked for and made private.
-        raise SettingsError("LIUM_MCP_STATE_URL: an address of SQLite is a path alone, without options")
-    if url.startswith("postgresql:") and find_spec("psycopg") is None:
-        raise SettingsError("LIUM_MCP_STATE_URL: PostgreSQL needs a driver: install lium-mcp[postgres]")
-    if not _is_clear(url):
-        # Read in another way, a part of the password would be taken for the host, which errors name.
-        raise SettingsError("LIUM_MCP_STATE_URL: this is no address; a password needs %40 for @, %2F for /, %3A for :")
-    return Journal(url, Redactor(settings.find_secrets()))
-
-
-def _is_clear(url: str) -> bool:
-    try:
-        address = urlsplit(url)
-        return address.netloc.count("@") <= 1 and (address.port is None or address.port > 0)
-    except ValueError:
-        return False
-
-
-async def _attend_to_rents(renter: Renter) -> None:
-    """Settle what an earlier process left, and set removal times that no call waited for."""
-    await anyio.sleep(_FIRST_ATTENTION_SECONDS)
-    while True:
-        try:
-            await renter.attend(in_background=True)
-        except (LiumError, LedgerUnavailable) as error:
-            log.warning("The rents of the ledger could not be attended to for now: %s", error)
-        await anyio.sleep(_ATTENTION_SECONDS)
-
-
 def connect(
     settings: Settings, *, transport: httpx2.AsyncBaseTransport | None = None, clock: Clock = SYSTEM_CLOCK
 ) -> LiumClient:
@@ -261,12 +259,12 @@ def connect(
         base_url=base_url,
         timeout_seconds=settings.timeout_seconds,
         transport=transport,
-        network=_find_way(settings),
+        network=_find_network(settings),
         clock=clock,
     )
 
 
-def _find_way(settings: Settings) -> Network:
+def _find_network(settings: Settings) -> Network:
     if settings.sandbox:
         return Network()
     try:
@@ -297,26 +295,36 @@ def _pod_access(settings: Settings, offered: Collection[str], keys: KeySource, l
     )
 
 
-async def _do_tasks(worker: Worker, runtime: Runtime, state_directory: Path | None) -> None:
-    """Do what is to be done between calls; nothing is sent if there is nothing."""
+def open_journal(settings: Settings) -> Journal:
+    """The ledger at the address that the settings name; it is not opened yet.
 
-    async def follow(claim: Claim) -> None:
-        from lium_mcp.services.follow_ups import follow  # noqa: PLC0415 - as in _bind
+    Raises:
+        SettingsError: no ledger can be at that address.
+    """
+    url = settings.find_state_url()
+    if not url.startswith(_STATE_SCHEMES):
+        raise SettingsError("LIUM_MCP_STATE_URL: an address that starts with sqlite:/// or postgresql:// is needed")
+    if url.startswith("sqlite:") and "?" in url:
+        # Options could point SQLite at another file than the one that is looked for and made private.
+        raise SettingsError("LIUM_MCP_STATE_URL: an address of SQLite is a path alone, without options")
+    if url.startswith("postgresql:") and find_spec("psycopg") is None:
+        raise SettingsError("LIUM_MCP_STATE_URL: PostgreSQL needs a driver: install lium-mcp[postgres]")
+    if not _is_clear(url):
+        # Read in another way, a part of the password would be taken for the host, which errors name.
+        raise SettingsError("LIUM_MCP_STATE_URL: this is no address; a password needs %40 for @, %2F for /, %3A for :")
+    return Journal(url, Redactor(settings.find_secrets()))
 
-        await follow(runtime.account(), Poller(runtime.clock, runtime.stop, runtime.clock.monotonic()), claim)
 
-    worker.on("follow_up", follow)
-    async with anyio.create_task_group() as group:
-        group.start_soon(worker.run)
-        files = state_directory / "follow-ups" if state_directory is not None else None
-        if files is not None and await anyio.to_thread.run_sync(files.is_dir):
-            from lium_mcp.services.follow_ups import take_up_files  # noqa: PLC0415 - as in _bind
-
-            await take_up_files(runtime.account(), worker, files)
+def _is_clear(url: str) -> bool:
+    try:
+        address = urlsplit(url)
+        return address.netloc.count("@") <= 1 and (address.port is None or address.port > 0)
+    except ValueError:
+        return False
 
 
 def offered_by(settings: Settings, tool_count: int) -> Offered:
-    """What the settings offer."""
+    """What the settings offer, as the policy view shows it."""
     return Offered(
         read_only=settings.read_only,
         toolsets=[name for name in get_args(ToolsetName) if name in settings.toolsets],
@@ -349,10 +357,3 @@ def _offered(settings: Settings, listing: Sequence[ListedTool]) -> list[ListedTo
         and item.name not in settings.deny_tools
         and (item.read_only or not settings.read_only)
     ]
-
-
-def _bind(name: str, runtime: Runtime) -> BoundTool:
-    from lium_mcp.toolkit.registry import bind  # noqa: PLC0415 - as above
-    from lium_mcp.tools.catalog import find_spec  # noqa: PLC0415 - start-up should not pay for what nobody calls
-
-    return bind(find_spec(name), runtime)

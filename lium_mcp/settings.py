@@ -2,29 +2,27 @@
 
 What belongs to this server is ``LIUM_MCP_*``; what belongs to Lium keeps the names of the official client
 (``LIUM_API_KEY``, ``LIUM_BASE_URL``, ``LIUM_SSH_KEY_PATH``), whose config file ``~/.lium/config.ini`` is read as a last
-resort. A value that cannot be read stops the start: it never silently becomes the default. How pasted values are read
-is in `values.py`. No other file reads the
+resort. A value that cannot be read stops the start: it never silently becomes the default. `values.py` cleans what
+people paste, and `settings_reading.py` reads all of it and says what is wrong. No other file reads a setting from the
 environment.
 """
 
 import ipaddress
 import os
-import re
-from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from platformdirs import user_state_path
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from lium_mcp.api.network import Network
 from lium_mcp.guard.limits import Limits, Names, PolicyFileError, PolicyMode, read_policy_file
 from lium_mcp.guard.server_token import ServerTokenError, check_token, read_token
 from lium_mcp.network_settings import read_network
-from lium_mcp.official_config import FoundKey, OfficialConfig
+from lium_mcp.official_config import FoundKey, OfficialConfig, usual_ssh_key_path
 from lium_mcp.values import (
     UNFILLED,
     SettingsError,
@@ -33,11 +31,11 @@ from lium_mcp.values import (
     cleaned_key,
     cleaned_password,
     expanded,
+    is_loopback,
     is_placeholder,
     key_file,
     key_problem,
     listed,
-    no_such,
     split_host,
     url_path,
 )
@@ -50,14 +48,13 @@ LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 DEFAULT_BASE_URL = "https://lium.io/api"
 SANDBOX_API_KEY = "sk_sandbox"
 REGISTRY_PREFIX = "LIUM_MCP_REGISTRY_"
-_SSH_KEY_NAMES = ("id_ed25519", "id_rsa", "id_ecdsa")
 
 
 class Settings(Limits, BaseSettings):
     """Settings of one server process.
 
     Raises:
-        pydantic.ValidationError: a value that is not of its kind (``load`` turns it into a readable SettingsError).
+        pydantic.ValidationError: a value is not of its kind; `settings_reading.load` says so in words.
     """
 
     model_config = SettingsConfigDict(
@@ -186,9 +183,9 @@ class Settings(Limits, BaseSettings):
     @field_validator("*", mode="before")
     @classmethod
     def _clean(cls, value: Any, info: ValidationInfo) -> Any:  # noqa: ANN401 - whatever the environment or the command line held
-        """Hosts hand over `${LIUM_API_KEY}` unexpanded when the variable is not set: that is no value.
+        """Read a placeholder as no value: hosts hand over `${LIUM_API_KEY}` where the variable is not set.
 
-        Not so for the settings of this server, which guard money: there it stops the start.
+        In the settings of this server, which guard money, it stops the start instead.
         """
         if not isinstance(value, str):
             return value
@@ -219,6 +216,14 @@ class Settings(Limits, BaseSettings):
     def _expand(cls, value: Path | None, info: ValidationInfo) -> Path | None:
         expand = key_file if info.field_name == "ssh_key_path" else expanded
         return expand(str(value)) if value else None
+
+    @field_validator("local_dirs")
+    @classmethod
+    def _check_local_dirs(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
+        folders = tuple(expanded(str(path)) for path in value)
+        if missing := [path for path in folders if not path.is_dir()]:
+            raise ValueError(f"there is no folder {', '.join(map(str, missing))}")
+        return folders
 
     @field_validator("server_token")
     @classmethod
@@ -309,25 +314,12 @@ class Settings(Limits, BaseSettings):
     def _official_config(self) -> OfficialConfig:
         return OfficialConfig()
 
-    @field_validator("local_dirs")
-    @classmethod
-    def _check_local_dirs(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
-        folders = tuple(expanded(str(path)) for path in value)
-        if missing := [path for path in folders if not path.is_dir()]:
-            raise ValueError(f"there is no folder {', '.join(map(str, missing))}")
-        return folders
-
     def find_ssh_key_path(self) -> Path | None:
         """The private key file for pods, found as the official client finds it; None when there is none.
 
-        One that is configured need not be there. Of the usual ones, a pair of both halves comes first.
+        One that is configured need not be there.
         """
-        configured = self.ssh_key_path or self._official_config.ssh_key_path()
-        if configured:
-            return configured
-        usual = [Path.home() / ".ssh" / name for name in _SSH_KEY_NAMES]
-        pairs = [path for path in usual if _public_half(path).is_file()]
-        return next(iter([*pairs, *(path for path in usual if path.is_file())]), None)
+        return self.ssh_key_path or self._official_config.ssh_key_path() or usual_ssh_key_path()
 
     def find_secrets(self) -> list[str]:
         """What must never come out, whatever it looks like: keys, token, passphrases, passwords of all kinds."""
@@ -403,72 +395,6 @@ class Settings(Limits, BaseSettings):
         return user_state_path("lium-mcp", appauthor=False)
 
 
-def load(overrides: Mapping[str, Any]) -> Settings:
-    """Read the settings; what `overrides` holds (the command line) wins over the environment.
-
-    Raises:
-        SettingsError: values cannot be read, or variables set nothing: all of them. No value is repeated: it may be
-            a secret.
-    """
-    settings, problems = load_readable(overrides)
-    if problems:
-        raise SettingsError(*problems)
-    return settings
-
-
-def load_readable(overrides: Mapping[str, Any]) -> tuple[Settings, list[str]]:
-    """Read the settings as far as they can be read, and what is wrong with the others.
-
-    With a problem, they are good for nothing but to say so: what cannot be read is left at its default.
-    """
-    problems = _idle_variables()
-    try:
-        settings = Settings(**overrides)
-    except ValidationError as error:
-        wrong = {_field_name(str(item["loc"][0])): item["msg"] for item in error.errors(include_input=False)}
-        problems += [f"{environment_name(name)}: {text.removeprefix('Value error, ')}" for name, text in wrong.items()]
-        return Settings(**{**overrides, **{name: Settings.model_fields[name].default for name in wrong}}), problems
-    if settings.is_local:
-        # Of both, no later call shall be the first to hear that the config file cannot be read.
-        problems += problems_of(settings.find_key, settings.find_ssh_key_path)
-    return settings, problems
-
-
-def problems_of(*parts: Callable[[], object]) -> list[str]:
-    """What these say that is wrong with the settings, each once."""
-    problems: list[str] = []
-    for part in parts:
-        try:
-            part()
-        except SettingsError as error:
-            problems += [problem for problem in error.problems if problem not in problems]
-    return problems
-
-
-_ALMOST_OURS: Final = re.compile("^(?:LIUM_?MCP_?|LIUM_|MCP_LIUM_)")
-
-
-def _idle_variables() -> list[str]:
-    """A misspelt or empty limit would be no limit, and nobody would notice."""
-    known = {environment_name(field) for field in Settings.model_fields}
-    guards = {
-        environment_name(field) for field in (*Limits.model_fields, "read_only", "deny_tools", "policy", "confirm")
-    }
-    problems = []
-    for name, value in sorted(os.environ.items()):
-        variable = name.upper()  # as the settings are read
-        # With another prefix it would set nothing either; of those, only what guards is told from other programs' own.
-        meant = _ALMOST_OURS.sub("LIUM_MCP_", variable)
-        is_ours = variable.startswith("LIUM_MCP_") or meant in guards
-        if not is_ours or variable.startswith(REGISTRY_PREFIX):
-            continue
-        if variable not in known:
-            problems.append(no_such(name, known, like=meant))
-        elif not value.strip():
-            problems.append(f"{name}: it is empty; give it a value or leave it out")
-    return problems
-
-
 def registry_password(variable: str) -> str | None:
     """The registry password in a variable of the environment; None if it is not set or not meant to hold one.
 
@@ -477,25 +403,7 @@ def registry_password(variable: str) -> str | None:
     return cleaned_password(os.environ.get(variable, "")) or None if variable.startswith(REGISTRY_PREFIX) else None
 
 
-def is_loopback(host: str) -> bool:
-    """Whether an address to listen at can be reached from this machine only."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host.casefold() == "localhost"
-
-
 def environment_name(field: str) -> str:
     """The environment variable that sets a field."""
     alias = Settings.model_fields[field].validation_alias
     return alias if isinstance(alias, str) else f"LIUM_MCP_{field.upper()}"
-
-
-def _public_half(private: Path) -> Path:
-    # Appended, not swapped in: `lium.ed25519` belongs to `lium.ed25519.pub`.
-    return private.with_name(f"{private.name}.pub")
-
-
-def _field_name(location: str) -> str:
-    """The field of a location in an error, which names it or its variable."""
-    return next(name for name in Settings.model_fields if location in (name, environment_name(name)))

@@ -4,6 +4,7 @@ Variables, files and headers are cleaned here, in one way. No sentence of this f
 """
 
 import codecs
+import ipaddress
 import json
 import os
 import re
@@ -15,7 +16,7 @@ from typing import Final, Literal
 UNFILLED: Final = "it is a placeholder that nothing has filled in"
 _BLANKS: Final = " \t\r\n\v\f\u00a0\u200b\ufeff"
 _QUOTES: Final = ('""', "''", "``", "\u201c\u201d", "\u2018\u2019")
-# What hosts put a value in the place of, and what documentation shows where a reader's own value goes.
+# Placeholders that hosts fill in, and those that documentation shows where a reader's own value goes.
 _BRACED: Final = re.compile(r"\$?\{\{[^{}]*\}\}|\$?\{[^{}]*\}")
 _PLACEHOLDER: Final = re.compile(
     rf"{_BRACED.pattern}|\$(env:)?[A-Z_][A-Z0-9_]*|%[A-Z_][A-Z0-9_]*%|<[^<>]*>|\[[^\[\]]*key[^\[\]]*\]", re.IGNORECASE
@@ -29,11 +30,9 @@ _VARIABLE: Final = re.compile(r"\$\{?\w+\}?|%\w+%")
 _KEY_TEXT: Final = re.compile(r"-----BEGIN |(ssh|ecdsa|sk)-\S+ +AAAA")
 _ASSIGNMENT: Final = re.compile(r"(export |set |\$env:)?\s*[A-Z_-]*key\s*[=:]", re.IGNORECASE)
 _IPV6: Final = r"\[[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*\]"
-# With a dot at its end or without, a name is the same.
+# A name with a dot at its end is the same as without.
 _HOST: Final = re.compile(rf"([A-Za-z0-9._-]*[A-Za-z0-9_-]|{_IPV6})\.?(?::([0-9]{{1,5}}))?")
 _PATH: Final = re.compile(r"(/[A-Za-z0-9._~-]+)*")
-
-
 _DECIMAL: Final = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)")
 
 
@@ -96,7 +95,7 @@ def key_problem(text: str) -> str | None:
 
 
 def no_such(name: str, known: Collection[str], *, like: str) -> str:
-    """That a variable or option sets nothing, and which one was perhaps meant."""
+    """Say that a variable or option sets nothing, and which one was perhaps meant."""
     begun = [longer for longer in sorted(known) if longer.startswith(like)]
     close = begun or get_close_matches(like, known, n=1)
     return f"{name}: there is no such setting" + (f"; {close[0]} is one" if close else "")
@@ -112,7 +111,7 @@ def decoded(content: bytes, errors: Literal["strict", "replace"] = "strict") -> 
 
 
 def without_mark(content: bytes, errors: Literal["strict", "replace"] = "replace") -> bytes:
-    """What is in UTF-8, without a byte order mark before it; what such a mark says to be UTF-16 is put into UTF-8.
+    """The content in UTF-8 without a byte order mark; what such a mark says to be UTF-16 is turned into UTF-8.
 
     Raises:
         UnicodeError: it has that mark and is no UTF-16.
@@ -123,7 +122,7 @@ def without_mark(content: bytes, errors: Literal["strict", "replace"] = "replace
 
 
 def key_file(text: str) -> Path:
-    """The path of a private SSH key, by that of either half.
+    """The path of a private SSH key, given the path of either half.
 
     Raises:
         ValueError: it cannot be a path.
@@ -180,7 +179,7 @@ def as_number(value: object) -> object:
 
 
 def split_host(name: str) -> tuple[str, str | None]:
-    """The host, without a dot at its end, and the port, if it has one, of a name under which clients call.
+    """Split a name under which clients call: the host without a dot at its end, and the port if there is one.
 
     Raises:
         ValueError: it is no such name.
@@ -189,6 +188,14 @@ def split_host(name: str) -> tuple[str, str | None]:
     if found is None:
         raise ValueError("a host name such as gpu.example.com is needed, with a port or none, and nothing else")
     return found[1], found[2]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address to listen at can be reached from this machine only."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.casefold() == "localhost"
 
 
 def url_path(text: str) -> str:

@@ -10,7 +10,7 @@ from mcp import Client
 
 from lium_mcp.sandbox import Sandbox
 from lium_mcp.server import build_server
-from lium_mcp.settings import load
+from lium_mcp.settings_reading import load
 from lium_mcp.values import SettingsError
 from tests.harness import Agent, TurnedClock
 from tests.tls import Proxy, make_certificates, over_tls, proxying

@@ -8,7 +8,8 @@ from mcp import Client
 from lium_mcp.remote.key_source import KeySource
 from lium_mcp.sandbox import Sandbox
 from lium_mcp.server import build_server
-from lium_mcp.settings import Settings, load, registry_password
+from lium_mcp.settings import Settings, registry_password
+from lium_mcp.settings_reading import load
 from lium_mcp.values import SettingsError
 from tests.harness import Failure
 

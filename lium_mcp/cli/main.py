@@ -12,7 +12,7 @@ from importlib import import_module
 from lium_mcp.cli.parser import UsageError, make_parser, unknown_options
 from lium_mcp.cli.readied import USAGE_ERROR, say_wrong
 from lium_mcp.cli.serve import refuse, seen_by_a_person
-from lium_mcp.settings import load_readable
+from lium_mcp.settings_reading import load_readable
 from lium_mcp.values import SettingsError
 
 _CLOSED_PIPE = 141

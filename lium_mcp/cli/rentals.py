@@ -13,7 +13,7 @@ from lium_mcp.cli.readied import say
 from lium_mcp.figures import in_usd
 from lium_mcp.rentals import REPLAY_WINDOW, Entry, Journal, LedgerUnavailable, Task, has_something_left
 from lium_mcp.server import open_journal
-from lium_mcp.settings import load
+from lium_mcp.settings_reading import load
 
 _MOST_ROWS = 200
 _FAILED = 1

@@ -19,8 +19,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from lium_mcp.serving.callers import OWN_KEY_HEADER
 from lium_mcp.serving.request_ids import request_id_in
 from lium_mcp.serving.sessions import MESSAGE
-from lium_mcp.settings import Settings, is_loopback
-from lium_mcp.values import split_host
+from lium_mcp.settings import Settings
+from lium_mcp.values import is_loopback, split_host
 
 log = logging.getLogger(__name__)
 

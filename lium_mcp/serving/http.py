@@ -36,8 +36,8 @@ from lium_mcp.serving.hangup import Hangups, listening
 from lium_mcp.serving.lium_server import LiumServer
 from lium_mcp.serving.open_connections import BoundedProtocol, ConnectionBounds, OpenConnections
 from lium_mcp.serving.sessions import SessionBounds, Sessions
-from lium_mcp.settings import Settings, is_loopback
-from lium_mcp.values import SettingsError
+from lium_mcp.settings import Settings
+from lium_mcp.values import SettingsError, is_loopback
 
 log = logging.getLogger(__name__)
 

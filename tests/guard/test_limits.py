@@ -7,7 +7,7 @@ import pytest
 
 from lium_mcp.cli.main import main
 from lium_mcp.guard.limits import Limits
-from lium_mcp.settings import load
+from lium_mcp.settings_reading import load
 from lium_mcp.values import SettingsError
 from tests.processes import run
 

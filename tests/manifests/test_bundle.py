@@ -14,7 +14,8 @@ from mcp.client.stdio import get_default_environment
 
 from lium_mcp import __version__
 from lium_mcp.server import build_server
-from lium_mcp.settings import Settings, load
+from lium_mcp.settings import Settings
+from lium_mcp.settings_reading import load
 from manifests.bundle import build
 from manifests.source import PROJECT
 from tests.compat.simulated import Simulated

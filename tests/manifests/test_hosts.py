@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pytest
 from mcp import Client, StdioServerParameters
 
-from lium_mcp.settings import load
+from lium_mcp.settings_reading import load
 from manifests.generate import files
 from manifests.source import HERE, Host, read
 from tests.compat.simulated import Simulated

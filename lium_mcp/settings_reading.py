@@ -1,0 +1,87 @@
+"""Reads all settings, and says everything that is wrong with them at once.
+
+A variable that is nearly one of ours, or an empty one, is a problem too: a misspelt limit would be no limit, and nobody
+would notice.
+"""
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from lium_mcp.guard.limits import Limits
+from lium_mcp.settings import REGISTRY_PREFIX, Settings, environment_name
+from lium_mcp.values import SettingsError, no_such
+
+_ALMOST_OURS: Final = re.compile("^(?:LIUM_?MCP_?|LIUM_|MCP_LIUM_)")
+
+
+def load(overrides: Mapping[str, Any]) -> Settings:
+    """Read the settings; what `overrides` holds (the command line) wins over the environment.
+
+    Raises:
+        SettingsError: values cannot be read, or variables set nothing: all of them. No value is repeated: it may be
+            a secret.
+    """
+    settings, problems = load_readable(overrides)
+    if problems:
+        raise SettingsError(*problems)
+    return settings
+
+
+def load_readable(overrides: Mapping[str, Any]) -> tuple[Settings, list[str]]:
+    """Read the settings as far as they can be read, and say what is wrong with the others.
+
+    What cannot be read is left at its default, so with a problem the settings are good for nothing but to say so.
+    """
+    problems = _idle_variables()
+    try:
+        settings = Settings(**overrides)
+    except ValidationError as error:
+        wrong = {_field_name(str(item["loc"][0])): item["msg"] for item in error.errors(include_input=False)}
+        problems += [f"{environment_name(name)}: {text.removeprefix('Value error, ')}" for name, text in wrong.items()]
+        return Settings(**{**overrides, **{name: Settings.model_fields[name].default for name in wrong}}), problems
+    if settings.is_local:
+        # So that no later call is the first to hear that the config file cannot be read.
+        problems += problems_of(settings.find_key, settings.find_ssh_key_path)
+    return settings, problems
+
+
+def problems_of(*parts: Callable[[], object]) -> list[str]:
+    """Say what each part of the settings finds wrong, every problem once."""
+    problems: list[str] = []
+    for part in parts:
+        try:
+            part()
+        except SettingsError as error:
+            problems += [problem for problem in error.problems if problem not in problems]
+    return problems
+
+
+def _idle_variables() -> list[str]:
+    """Say which variables of the environment were meant for this server and set nothing."""
+    known = {environment_name(field) for field in Settings.model_fields}
+    guards = {
+        environment_name(field) for field in (*Limits.model_fields, "read_only", "deny_tools", "policy", "confirm")
+    }
+    problems = []
+    for name, value in sorted(os.environ.items()):
+        variable = name.upper()  # as the settings are read
+        # With another prefix it sets nothing either. Such a name is ours only if it means a guard: others may be of
+        # other programs.
+        meant = _ALMOST_OURS.sub("LIUM_MCP_", variable)
+        is_ours = variable.startswith("LIUM_MCP_") or meant in guards
+        if not is_ours or variable.startswith(REGISTRY_PREFIX):
+            continue
+        if variable not in known:
+            problems.append(no_such(name, known, like=meant))
+        elif not value.strip():
+            problems.append(f"{name}: it is empty; give it a value or leave it out")
+    return problems
+
+
+def _field_name(location: str) -> str:
+    """The field that a location in an error means: by its own name, or by its variable's."""
+    return next(name for name in Settings.model_fields if location in (name, environment_name(name)))
