@@ -70,7 +70,7 @@ async def _backups(call: Call) -> Iterable[str]:
 
 
 def _names(named: Iterable[tuple[str, str]]) -> Iterable[str]:
-    """The name where it means one thing, else the id."""
+    """Each thing's name where no other has it, else its id."""
     pairs = list(named)
     uses = Counter(name for name, _ in pairs)
     return [name if name and uses[name] == 1 else key for name, key in pairs]

@@ -1,11 +1,11 @@
-"""How figures are worked out, rounded and written: no more digits than anybody acts on, and never a 0 that is none."""
+"""How figures are worked out, rounded and written: no more digits than anybody acts on, and no 0 for what is more."""
 
 import math
 from datetime import datetime, timedelta
 
 _DIGITS = 5
 _DIGITS_IN_WORDS = 2
-# Less than this is what arithmetic leaves over.
+# Decimals beyond these are what arithmetic leaves over.
 _MOST_DECIMALS = 12
 # By so much two machines may read the time differently.
 _CLOCKS_DIFFER = timedelta(minutes=1)

@@ -12,27 +12,29 @@ _MOST_LINE_CHARACTERS: Final = 32_768
 _MOST_ITEMS: Final = 500
 
 
-def _visible(text: str) -> str:
+def visible(text: str) -> str:
+    """Return a text of one line.
+
+    Raises:
+        ValueError: it holds characters that nobody would see.
+    """
     if clean(text) != text or "\n" in text or "\t" in text:
         raise ValueError("holds control or invisible characters")
     return text
 
 
 ShortText = Annotated[
-    str, StringConstraints(strip_whitespace=True, max_length=_MOST_CHARACTERS), AfterValidator(_visible)
+    str, StringConstraints(strip_whitespace=True, max_length=_MOST_CHARACTERS), AfterValidator(visible)
 ]
-FilePath = Annotated[str, Field(max_length=_MOST_PATH_CHARACTERS), AfterValidator(_visible)]
+FilePath = Annotated[str, Field(max_length=_MOST_PATH_CHARACTERS), AfterValidator(visible)]
 Line = Annotated[str, Field(max_length=_MOST_LINE_CHARACTERS)]
 Few: Final = Field(max_length=_MOST_ITEMS)
 
+LEAST_HOURS: Final = 0.1
+"""The shortest life to rent for: a pod has to boot, and is of no use to anybody in less."""
 
 UNLISTED: Final = "x-unlisted"
-"""Marks a parameter that is taken but not listed: `Field(json_schema_extra={UNLISTED: True})`."""
+"""Marks, in the schema of a parameter, that it is taken but not listed."""
 
-
-LEAST_HOURS = 0.1
-"""The shortest life to rent for: within less, a pod that has to boot is of no use to anybody."""
-
-
-# Parameters of the official MCP server: what works there works here, without costing everybody tokens.
-OFFICIAL = Field(json_schema_extra={UNLISTED: True})
+OFFICIAL: Final = Field(json_schema_extra={UNLISTED: True})
+"""A parameter of the official MCP server, unlisted: what works there works here, and costs nobody tokens."""

@@ -19,14 +19,14 @@ _WHAT_WORKS: Final = "an HTTP proxy is needed, as http://HOST:PORT, or none (NO_
 
 
 def read_network(base_url: str, environment: Mapping[str, str]) -> Network:
-    """How to reach an address.
+    """How this machine reaches an address.
 
     Raises:
         SettingsError: what is set cannot be used.
     """
     address = urlsplit(base_url)
     if address.scheme.lower() != "https":
-        # It is on this machine, and a proxy would get what is sent, the key in it, in clear.
+        # Such an address is on this machine, and a proxy would read what is sent there, the key among it.
         return Network()
     problems: list[str] = []
     setting, proxy_url = _proxy(address, environment)
@@ -52,7 +52,7 @@ def _proxy(address: SplitResult, environment: Mapping[str, str]) -> tuple[str, s
         proxy_url = cleaned(proxies.get(scheme, ""))
         if not proxy_url:
             continue
-        if _needs_none(address, proxies.get("no", "")):
+        if _needs_no_proxy(address, proxies.get("no", "")):
             return "", ""
         names = [name for name in (f"{scheme}_proxy", f"{scheme}_PROXY".upper()) if environment.get(name)]
         return (
@@ -62,11 +62,11 @@ def _proxy(address: SplitResult, environment: Mapping[str, str]) -> tuple[str, s
     return "", ""
 
 
-def _needs_none(address: SplitResult, no_proxy: str) -> bool:
+def _needs_no_proxy(address: SplitResult, no_proxy: str) -> bool:
     host = address.hostname or ""
     if proxy_bypass(f"{host}:{address.port or _HTTPS_PORT}"):
         return True
-    # What other programs read there too, and the standard library does not.
+    # Forms that other programs read in NO_PROXY, and the standard library does not.
     return any(_covers(entry.strip().lower(), host) for entry in cleaned(no_proxy).split(","))
 
 

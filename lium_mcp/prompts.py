@@ -28,7 +28,7 @@ def _check_number(text: str) -> str:
     return text.strip()
 
 
-# The protocol has texts only.
+# In the protocol, every argument of a prompt is a text.
 Number = Annotated[str, AfterValidator(_check_number)]
 
 
@@ -52,7 +52,7 @@ def _made(prompt: _Prompt) -> Prompt:
 
 
 async def read_arguments(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
-    """MCP middleware: what hosts put among a prompt's arguments, as the texts that the SDK wants to see there."""
+    """MCP middleware: turn what hosts send as a prompt's arguments into the texts that the SDK expects there."""
     given = (ctx.params or {}).get("arguments")
     if ctx.method == "prompts/get" and isinstance(given, dict):
         meant = {

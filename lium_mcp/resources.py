@@ -25,11 +25,28 @@ _JSON: Final = "application/json"
 _MOST_ROWS: Final = 100
 _MOST_ERROR_CHARACTERS: Final = 1500
 
+# Tool, name, title, description.
+_FIXED: Final = (
+    ("list_pods", "pods", "Pods", "The account's pods, what each costs per hour, and what they burn together."),
+    ("get_gpu_prices", "market", "Market prices", "Free GPUs and price quartiles of every GPU type."),
+    ("list_templates", "templates", "Templates", "The account's own templates."),
+    ("list_volumes", "volumes", "Volumes", "The account's volumes and the pods that have them mounted."),
+    ("list_backups", "backups", "Backups", "The newest backups of the account."),
+    ("get_balance", "account", "Account", "Balance, burn rate and runway."),
+)
+# What is asked of a tool other than its defaults.
+_ARGUMENTS: Final[dict[str, dict[str, Any]]] = {
+    "list_pods": {"limit": _MOST_ROWS},
+    "list_templates": {"mine": True, "limit": _MOST_ROWS},
+    "list_volumes": {"limit": _MOST_ROWS},
+    "list_backups": {"limit": _MOST_ROWS},
+}
+
 Reading = Callable[[Call], Awaitable[Result]]
 
 
 def add_resources(server: MCPServer[None], runtime: Runtime, offered: Offered, tools: Collection[str]) -> None:
-    """Register the policy, and every resource whose tool is among `tools`, on a server."""
+    """Register the policy, and every resource whose tool is among `tools`."""
     for tool, name, title, description in _FIXED:
         if tool in tools:
             _add_fixed(server, runtime, name, title, description, _reading(tool, **_ARGUMENTS.get(tool, {})))
@@ -119,8 +136,8 @@ async def _read(call: Call, reading: Reading) -> str:
 
 def _reading(tool: str, **arguments: Any) -> Reading:  # noqa: ANN401 - what the tool takes
     async def read(call: Call) -> Result:
-        from lium_mcp.toolkit.registry import publish  # noqa: PLC0415 - as above
-        from lium_mcp.tools.catalog import find_spec  # noqa: PLC0415 - start-up should not pay for what nobody reads
+        from lium_mcp.toolkit.registry import publish  # noqa: PLC0415 - start-up should not pay for what nobody reads
+        from lium_mcp.tools.catalog import find_spec  # noqa: PLC0415 - as above
 
         spec = find_spec(tool)
         try:
@@ -131,19 +148,3 @@ def _reading(tool: str, **arguments: Any) -> Reading:  # noqa: ANN401 - what the
         return await spec.function(call, **spec.gathered(meant))
 
     return read
-
-
-_FIXED: Final = (
-    ("list_pods", "pods", "Pods", "The account's pods, what each costs per hour, and what they burn together."),
-    ("get_gpu_prices", "market", "Market prices", "Free GPUs and price quartiles of every GPU type."),
-    ("list_templates", "templates", "Templates", "The account's own templates."),
-    ("list_volumes", "volumes", "Volumes", "The account's volumes and the pods that have them mounted."),
-    ("list_backups", "backups", "Backups", "The newest backups of the account."),
-    ("get_balance", "account", "Account", "Balance, burn rate and runway."),
-)
-_ARGUMENTS: Final[dict[str, dict[str, Any]]] = {
-    "list_pods": {"limit": _MOST_ROWS},
-    "list_templates": {"mine": True, "limit": _MOST_ROWS},
-    "list_volumes": {"limit": _MOST_ROWS},
-    "list_backups": {"limit": _MOST_ROWS},
-}

@@ -1,4 +1,4 @@
-"""How an answer is modelled. Absent values are left out of it."""
+"""The base of every answer, and the types of its figures. Absent values are left out of an answer."""
 
 from datetime import datetime
 from typing import Annotated, Final
@@ -17,7 +17,6 @@ def _utc_seconds(value: datetime) -> str:
 
 UtcTime = Annotated[datetime, PlainSerializer(_utc_seconds, return_type=str)]
 """An instant in UTC, written to the second: finer is never acted upon."""
-
 
 Usd = Annotated[float, PlainSerializer(rounded, return_type=float)]
 

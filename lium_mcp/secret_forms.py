@@ -17,7 +17,7 @@ from typing import Final
 
 REDACTED: Final = "[redacted]"
 LEAST_SECRET_CHARACTERS: Final = 4
-"""What is shorter stands in every other text by chance, and is not looked for."""
+"""Shorter secrets are not looked for: they stand in other texts by chance."""
 UNSAFE: Final = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]?[0-~])?"
     r"|[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
@@ -32,7 +32,7 @@ Find = Callable[[str], Iterable[Span]]
 """Tells where secrets stand in a text without escapes."""
 
 _LEAST_ENCODED_BYTES: Final = 6
-# What stands in pieces is looked for from this length on: shorter pieces of other words meet by chance.
+# A secret broken over lines is looked for from this length on: shorter ones come together by chance.
 _LEAST_BROKEN_CHARACTERS: Final = 8
 _LINE_BREAK: Final = re.compile(r"\n[ \t]*")
 # JSON in JSON and so on: honest texts have two or three layers.
@@ -80,7 +80,7 @@ class Secrets:
 
     def _add(self, value: str) -> None:
         for plain, _ in _layers(value):
-            # A form of a URL has + for a blank; the repr of bytes has a character for each of them.
+            # A form in a URL has + for a blank; the repr of bytes has one character for each byte.
             for form in (plain, plain.replace(" ", "+")):
                 self._forms.update((form, form.encode("utf-8", "surrogatepass").decode("latin-1")))
         self._forms = {form for form in self._forms if len(form) >= LEAST_SECRET_CHARACTERS}
@@ -119,7 +119,7 @@ class _Joined:
     """A text without what breaks words apart, and where in the text each character of it came from."""
 
     def __init__(self, broken: str, breaks: re.Pattern[str]) -> None:
-        # Of each piece: its place here, and there.
+        # For each piece: where it begins here, and where in the broken text.
         self._places = array("q")
         self._starts = array("q")
         pieces: list[str] = []
@@ -135,7 +135,7 @@ class _Joined:
         self.text = "".join(pieces)
 
     def origin(self, span: Span) -> Span:
-        """The span there that became this span here."""
+        """The span of the original text that this span came from."""
         start, end = span
         return self._of_character(start), self._of_character(end - 1) + 1
 
@@ -154,7 +154,8 @@ def _places(form: str, text: str) -> Iterator[int]:
 def _layers(text: str) -> Iterator[tuple[str, Callable[[Span], Span]]]:
     """The text as it is, then without its escapes, without the escapes in that, and so on; each also as it is shown.
 
-    With each comes what tells where in the text itself a span of it came from, until the next one is asked for.
+    Each comes with a function that tells where in the text itself a span of it came from. That function holds until the
+    next layer is asked for.
     """
     below: list[_Layer] = []
 
@@ -176,7 +177,7 @@ def _layers(text: str) -> Iterator[tuple[str, Callable[[Span], Span]]]:
 
 
 def _without_controls(text: str, origin: Callable[[Span], Span]) -> Iterator[tuple[str, Callable[[Span], Span]]]:
-    """The text as it is shown, if it holds what is never shown: that may stand in the middle of a secret."""
+    """The text as it is shown, if it holds what is never shown: invisible characters may stand inside a secret."""
     if UNSAFE.search(text):
         joined = _Joined(text, UNSAFE)
         yield joined.text, lambda span: origin(joined.origin(span))
@@ -186,7 +187,7 @@ class _Layer:
     """A text without its outermost escapes, and where in the text each character of it came from."""
 
     def __init__(self, escaped: str) -> None:
-        # Of each character that was escaped: its place here, and the ends of the escape there.
+        # For each character that was escaped: its place here, and where its escape begins and ends.
         self._places = array("q")
         self._starts = array("q")
         self._ends = array("q")
@@ -204,7 +205,7 @@ class _Layer:
         self.text = "".join((*pieces, escaped[done:]))
 
     def origin(self, span: Span) -> Span:
-        """The span there that became this span here."""
+        """The span of the original text that this span came from."""
         start, end = span
         return self._of_character(start)[0], self._of_character(end - 1)[1]
 

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field
 
 from lium_mcp.api.paging import Rows
 from lium_mcp.failures import Failure
-from lium_mcp.inputs import ShortText, _visible
+from lium_mcp.inputs import ShortText, visible
 
 T = TypeVar("T")
 
@@ -21,7 +21,7 @@ WaitSeconds = Annotated[int, Field(ge=0, le=600, description="0 returns at once.
 Port = Annotated[int, Field(ge=1, le=65_535)]
 Limit = Annotated[int, Field(ge=1, le=100, description="Rows.")]
 Cursor = Annotated[ShortText, Field(description="next_cursor.")]
-LiumCursor = Annotated[str, Field(max_length=1000, description="next_cursor."), AfterValidator(_visible)]
+LiumCursor = Annotated[str, Field(max_length=1000, description="next_cursor."), AfterValidator(visible)]
 
 
 def page(rows: Sequence[T], *, limit: int, cursor: str) -> tuple[list[T], str | None]:
