@@ -3,7 +3,6 @@
 from datetime import date
 
 from lium_mcp.api.fields import (
-    ApiBool,
     ApiFloat,
     ApiId,
     ApiInt,
@@ -22,14 +21,12 @@ class WorkspaceRef(ApiModel):
     """The workspace a key acts in."""
 
     id: ApiStr = None
-    name: ApiStr = None
 
 
 class Me(ApiModel):
     """The account behind the key; `balance` is USD."""
 
     id: ApiId
-    name: ApiStr = None
     balance: ApiSigned = None
     workspace: ApiNested[WorkspaceRef] = None
 
@@ -37,21 +34,16 @@ class Me(ApiModel):
 class AuditActor(ApiModel):
     """Who made a request."""
 
-    auth: ApiStr = None
-    user_id: ApiStr = None
     api_key_name: ApiStr = None
 
 
 class AuditEntry(ApiModel):
     """One request that changed something on the account."""
 
-    id: ApiStr = None
     created_at: ApiTime = None
     action: ApiText = ""
     source: ApiStr = None
     actor: ApiNested[AuditActor] = None
-    request_id: ApiStr = None
-    method: ApiStr = None
     status_code: ApiInt = None
     resource_id: ApiStr = None
 
@@ -70,14 +62,10 @@ class StatementPod(ApiModel):
     pod_name: ApiStr = None
     gpu_name: ApiStr = None
     gpu_count: ApiInt = None
-    executor_id: ApiStr = None
     created_at: ApiTime = None
     removed_at: ApiTime = None
-    close_reason: ApiStr = None
-    removed: ApiBool = None
     billed_seconds: ApiFloat = None
     total: ApiSigned = None
-    api_key_name: ApiStr = None
 
 
 class BillingStatement(ApiModel):

@@ -22,7 +22,6 @@ class BackupSchedule(ApiModel):
     retention_days: ApiInt = None
     backup_path: ApiStr = None
     is_active: ApiBool = None
-    created_at: ApiTime = None
     next_backup_at: ApiTime = None
 
 
@@ -53,7 +52,6 @@ class Backup(StorageRun):
 class BackupStarted(ApiModel):
     """A manual backup has begun."""
 
-    success: ApiBool = None
     backup_log_id: ApiStr = None
 
 

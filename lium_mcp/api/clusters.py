@@ -53,15 +53,12 @@ class ClusterRentResponse(ApiModel):
     success: ApiBool = None
     pod_ids: ApiTuple[str] = ()
     message: ApiReason = None
-    replayed: bool = False
-    request_id: ApiStr = None
 
 
 class ClusterMemberRemoval(ApiModel):
     """What became of one pod; one without success goes on billing."""
 
     pod_id: ApiId
-    pod_name: ApiStr = None
     cluster_node_index: ApiInt = None
     success: ApiBool = None
     message: ApiReason = None
@@ -70,9 +67,6 @@ class ClusterMemberRemoval(ApiModel):
 class ClusterDeleteResponse(ApiModel):
     """What became of each pod of a cluster. An answer without `pods` proves nothing."""
 
-    cluster_id: ApiStr = None
-    success: ApiBool = None
-    message: ApiReason = None
     pods: ApiTuple[ClusterMemberRemoval] = ()
 
 
@@ -97,9 +91,8 @@ class Clusters(Resource):
             idempotency_key=idempotency_key,
             pod_name=name,
         )
-        outcome = {"replayed": answer.replayed, "request_id": answer.request_id}
         try:
-            response = answer.model(ClusterRentResponse).model_copy(update=outcome)
+            response = answer.model(ClusterRentResponse)
             if not response.pod_ids and response.success is not False:
                 raise answer.unreadable("Lium accepted the cluster but named no pods.")
             if response.pod_ids and response.success is False:

@@ -1,7 +1,7 @@
 """GPU types known to the marketplace (the API's machines)."""
 
 from lium_mcp.api.errors import InvalidRequest
-from lium_mcp.api.fields import ApiFloat, ApiInt, ApiModel, ApiText
+from lium_mcp.api.fields import ApiInt, ApiModel, ApiText
 from lium_mcp.api.gpu_names import gpu_model
 from lium_mcp.api.paging import Rows
 from lium_mcp.api.wire import Resource
@@ -11,8 +11,6 @@ class Machine(ApiModel):
     """One GPU type; `name` is the full name that filters and requests take."""
 
     name: ApiText
-    price: ApiFloat = None
-    total_gpu_count: ApiInt = None
 
     @property
     def gpu_type(self) -> str:

@@ -4,7 +4,6 @@ A rent is sent once. Whatever leaves it open whether a pod exists raises `RentOu
 proof that this request rented nothing.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 from pydantic import Field
@@ -146,15 +145,6 @@ class RentBySpecRequest(_Rental):
             "dry_run": dry_run,
             **self._optional_body("build_context_sha256", "termination_hours"),
         }
-
-
-@dataclass(frozen=True, slots=True)
-class Rented:
-    """Proof that a pod was rented; `replayed` if by an earlier request with the same idempotency key."""
-
-    pod_id: str
-    replayed: bool = False
-    request_id: str | None = None
 
 
 async def send_rent(wire: Wire, path: str, body: dict[str, Any], *, idempotency_key: str, pod_name: str) -> Answer:

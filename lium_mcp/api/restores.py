@@ -2,7 +2,7 @@
 
 from lium_mcp.api.addresses import endpoint, segment
 from lium_mcp.api.errors import InvalidRequest, NotFound
-from lium_mcp.api.fields import ApiBool, ApiModel, ApiReason, ApiStr, ApiTuple
+from lium_mcp.api.fields import ApiModel, ApiStr
 from lium_mcp.api.paging import PAGE_SIZE, Page, Rows, collect_pages
 from lium_mcp.api.retries import Repeat
 from lium_mcp.api.storage_runs import StorageRun
@@ -17,7 +17,6 @@ class Restore(StorageRun):
     backup_id: ApiStr = None
     pod_id: ApiStr = None
     restore_path: ApiStr = None
-    logs: ApiTuple[str] = ()
 
 
 class RestoreStarted(ApiModel):
@@ -26,8 +25,6 @@ class RestoreStarted(ApiModel):
     restore_log_id: ApiStr = None
     operation_id: ApiStr = None
     restore_id: ApiStr = None
-    success: ApiBool = None
-    message: ApiReason = None
 
     @property
     def id(self) -> str | None:

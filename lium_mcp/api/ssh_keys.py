@@ -13,7 +13,7 @@ from typing import Final
 
 from lium_mcp.api.addresses import endpoint
 from lium_mcp.api.errors import InvalidRequest
-from lium_mcp.api.fields import ApiId, ApiModel, ApiStr, ApiText, ApiTime
+from lium_mcp.api.fields import ApiId, ApiModel, ApiText
 from lium_mcp.api.paging import Rows
 from lium_mcp.api.wire import Resource
 
@@ -24,10 +24,8 @@ class SshKey(ApiModel):
     """One registered public key."""
 
     id: ApiId
-    user_id: ApiStr = None
     name: ApiText = ""
     public_key: ApiText = ""
-    created_at: ApiTime = None
 
 
 class SshKeys(Resource):

@@ -80,8 +80,8 @@ async def post(lium: LiumClient, order: Order, key: str) -> tuple[str, ...]:
     if isinstance(order, ClusterOrder):
         return (await lium.clusters.rent(order.request, idempotency_key=key)).pod_ids
     if isinstance(order, NodeOrder):
-        return ((await lium.executors.rent(order.executor_id, order.request, idempotency_key=key)).pod_id,)
-    return ((await lium.executors.rent_by_spec(order.request, idempotency_key=key)).pod_id or "",)
+        return (await lium.executors.rent(order.executor_id, order.request, idempotency_key=key),)
+    return (await lium.executors.rent_by_spec(order.request, idempotency_key=key),)
 
 
 class Settler:

@@ -16,7 +16,7 @@ from lium_mcp.api.executors.models import (
 from lium_mcp.api.gpu_names import gpu_names, matching_machine_names
 from lium_mcp.api.machines import Machine
 from lium_mcp.api.paging import Rows
-from lium_mcp.api.renting import RentBySpecRequest, Rented, RentRequest, rented_pod_id, send_rent
+from lium_mcp.api.renting import RentBySpecRequest, RentRequest, rented_pod_id, send_rent
 from lium_mcp.api.retries import Repeat
 from lium_mcp.api.wire import QueryValue, Resource
 
@@ -87,24 +87,23 @@ class Executors(Resource):
         path = endpoint("/executors/{executor_id}/quote", executor_id=executor_id)
         return (await self._wire.request("GET", path, query=query, needs_key=False)).model(Quote)
 
-    async def rent(self, executor_id: str, request: RentRequest, *, idempotency_key: str) -> Rented:
+    async def rent(self, executor_id: str, request: RentRequest, *, idempotency_key: str) -> str:
         """POST /executors/{executor_id}/rent: rent a pod on a chosen node. Spends money and is sent once.
 
-        `RentOutcomeUnknown` means that a pod may exist. Every other error proves that this request rented nothing,
-        but proves something about an earlier request with the same key only if it is `replayed`: key, budget and
-        balance (401, 402, 403) are checked before the server looks for the stored outcome.
+        Returns the id of the pod. `RentOutcomeUnknown` means that a pod may exist. Every other error proves that this
+        request rented nothing, but proves something about an earlier request with the same key only if it is
+        `replayed`: key, budget and balance (401, 402, 403) are checked before the server looks for the stored outcome.
         """
         request.check()
         path = endpoint("/executors/{executor_id}/rent", executor_id=executor_id)
         name = request.pod_name
         answer = await send_rent(self._wire, path, request.body(), idempotency_key=idempotency_key, pod_name=name)
-        pod_id = rented_pod_id(answer, idempotency_key=idempotency_key, pod_name=name)
-        return Rented(pod_id, answer.replayed, answer.request_id)
+        return rented_pod_id(answer, idempotency_key=idempotency_key, pod_name=name)
 
-    async def rent_by_spec(self, request: RentBySpecRequest, *, idempotency_key: str) -> RentBySpecResponse:
+    async def rent_by_spec(self, request: RentBySpecRequest, *, idempotency_key: str) -> str:
         """POST /executors/rent-by-spec: rent the cheapest node that fits. Spends money and is sent once.
 
-        Needs the feature `rent_by_spec`. Errors mean the same as for `rent`; the answer always names a pod.
+        Returns the id of the pod. Needs the feature `rent_by_spec`. Errors mean the same as for `rent`.
         """
         request.check()
         name = request.pod_name
@@ -115,9 +114,7 @@ class Executors(Resource):
             idempotency_key=idempotency_key,
             pod_name=name,
         )
-        pod_id = rented_pod_id(answer, idempotency_key=idempotency_key, pod_name=name)
-        outcome = {"pod_id": pod_id, "replayed": answer.replayed, "request_id": answer.request_id}
-        return answer.model(RentBySpecResponse).model_copy(update=outcome)
+        return rented_pod_id(answer, idempotency_key=idempotency_key, pod_name=name)
 
     async def select_by_spec(self, request: RentBySpecRequest) -> RentBySpecResponse:
         """POST /executors/rent-by-spec as a dry run: which node a rent would take and at what price.
@@ -128,7 +125,7 @@ class Executors(Resource):
         answer = await self._wire.request(
             "POST", "/executors/rent-by-spec", json=request.body(dry_run=True), repeat=Repeat.ALWAYS, mutates=False
         )
-        return answer.model(RentBySpecResponse).model_copy(update={"request_id": answer.request_id})
+        return answer.model(RentBySpecResponse)
 
     async def default_images(
         self, *, gpu_model: str | None = None, driver_version: str | None = None

@@ -42,7 +42,6 @@ class Location(ApiModel):
 class Interconnect(ApiModel):
     """How the GPUs of a node are wired to each other."""
 
-    gpu_count: ApiInt = None
     nvlink: ApiBool = None
 
 
@@ -65,15 +64,12 @@ class CpuSpecs(ApiModel):
     """The processor of a node; `count` is threads."""
 
     count: ApiInt = None
-    model: ApiStr = None
 
 
 class RamSpecs(ApiModel):
     """Memory in KiB; `pod_reserve` is what pods do not get."""
 
     total: ApiInt = None
-    free: ApiInt = None
-    used: ApiInt = None
     pod_reserve: ApiInt = None
 
 
@@ -82,7 +78,6 @@ class DiskSpecs(ApiModel):
 
     total: ApiInt = None
     free: ApiInt = None
-    used: ApiInt = None
 
 
 class ExecutorSpecs(ApiModel):
@@ -112,12 +107,10 @@ class Executor(ApiModel):
     id: ApiId
     machine_name: ApiText = ""
     price_per_gpu: ApiFloat = None
-    price_per_hour: ApiFloat = None
     gpu_count: ApiInt = None
     available_gpu_count: ApiInt = None
     min_gpu_count_for_rental: Annotated[int | None, BeforeValidator(_read_smallest_count)] = None
     location: ApiNested[Location] = None
-    status: ApiStr = None
     tier: ApiStr = None
     max_cuda_version: ApiFloat = None
     effective_download_speed_mbps: ApiFloat = None
@@ -246,7 +239,6 @@ class QuoteLine(ApiModel):
     rate_usd: ApiFloat = None
     quantity: ApiFloat = None
     amount_usd: ApiFloat = None
-    note: ApiStr = None
 
 
 class Quote(ApiModel):
@@ -256,8 +248,6 @@ class Quote(ApiModel):
     """
 
     executor_id: ApiId
-    gpu_count: ApiInt = None
-    hours: ApiFloat = None
     price_per_hour: ApiFloat = None
     lines: ApiTuple[QuoteLine] = ()
     total_usd: ApiFloat = None
@@ -265,16 +255,10 @@ class Quote(ApiModel):
 
 
 class RentBySpecResponse(ApiModel):
-    """Which node fits a specification best, and the pod if it was rented."""
+    """Which node fits a specification best."""
 
-    success: ApiBool = None
-    pod_id: ApiStr = None
-    template_id: ApiStr = None
     price_per_hour: ApiFloat = None
     selected_executor: ApiNested[Executor] = None
-    attempts: ApiInt = None
-    replayed: bool = False
-    request_id: ApiStr = None
 
 
 class DefaultImage(ApiModel):

@@ -20,7 +20,6 @@ from lium_mcp.api.fields import (
     ApiReason,
     ApiSigned,
     ApiStr,
-    ApiStrings,
     ApiText,
     ApiTime,
     ApiTuple,
@@ -96,17 +95,10 @@ class PodTemplate(ApiModel):
 
     id: ApiStr = None
     name: ApiStr = None
-    description: ApiStr = None
     docker_image: ApiStr = None
     docker_image_tag: ApiStr = None
-    docker_image_digest: ApiStr = None
-    category: ApiStr = None
     volumes: ApiTuple[str] = ()
-    environment: ApiStrings = Field(default=None, repr=False)
-    entrypoint: ApiStr = Field(default=None, repr=False)
     internal_ports: ApiTuple[int] = ()
-    is_private: ApiBool = None
-    startup_commands: ApiStr = Field(default=None, repr=False)
 
     @property
     def image(self) -> str | None:
@@ -118,7 +110,6 @@ class PodVolume(ApiModel):
     """The volume attached to a pod; without an id, one that nobody can tell."""
 
     id: ApiStr = None
-    name: ApiStr = None
 
 
 def _volume_as_object(value: object) -> object:
@@ -139,7 +130,6 @@ class Pod(ApiModel):
     ports_mapping: ApiObject = None
     gpu_name: ApiStr = None
     gpu_count: ApiInt = None
-    cpu_count: ApiInt = None
     price: ApiFloat = None
     created_at: ApiTime = None
     removal_scheduled_at: ApiTime = None
@@ -155,12 +145,9 @@ class Pod(ApiModel):
     local_volume_path: ApiStr = None
     volume: Annotated[ApiNested[PodVolume], BeforeValidator(_volume_as_object)] = None
     volume_id: ApiStr = None
-    ssh_keys: ApiTuple[str] = ()
     template: ApiNested[PodTemplate] = None
     executor: ApiNested[Executor] = None
-    api_key_name: ApiStr = None
     cluster_id: ApiStr = None
-    cluster_node_index: ApiInt = None
 
     @property
     def huid(self) -> str:
@@ -255,13 +242,10 @@ class Pod(ApiModel):
 class PodEvent(ApiModel):
     """One entry of an event log; `actor` is `None` when the platform acted by itself."""
 
-    id: ApiStr = None
     created_at: ApiTime = None
     event_type: ApiText = ""
     sub_event_type: ApiStr = None
-    pod_id: ApiStr = None
     pod_name: ApiStr = None
-    actor: ApiObject = None
     to_status: ApiStr = None
     reason: ApiReason = None
     detail: ApiReason = None
@@ -295,7 +279,6 @@ class PodRecord(ApiModel):
     created_at: ApiTime = None
     removed_at: ApiTime = None
     close_reason: ApiReason = None
-    billed_seconds: ApiFloat = None
     total: ApiSigned = None
 
 
@@ -318,7 +301,6 @@ class GpuResetOutcome(ApiModel):
 
     index: ApiInt = None
     result: ApiStr = None
-    detail: ApiReason = None
 
 
 class GpuResetState(ApiModel):
@@ -326,7 +308,6 @@ class GpuResetState(ApiModel):
 
     request_id: ApiStr = None
     status: ApiStr = None
-    pod_id: ApiStr = None
     ok: ApiBool = None
     success: ApiBool = None
     gpus: ApiTuple[GpuResetOutcome] = ()
