@@ -68,9 +68,10 @@ def serving_within(
     connections: dict[str, float] | None = None,
     sessions: dict[str, float] | None = None,
     descriptors: int | None = None,
+    haste: float = 1,
 ) -> Iterator[Served]:
     """Run it within other bounds than its own, which a test can reach."""
-    bounds = json.dumps([connections or {}, sessions or {}, descriptors])
+    bounds = json.dumps([connections or {}, sessions or {}, descriptors, haste])
     with _serving(home, ["tests.within", bounds], (), settings) as served:
         yield served
 

@@ -8,11 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx2
+
 from lium_mcp.sandbox import API_KEY
 from tests.harness import Agent, make_key_pair
-from tests.http_server import Caller, calling, serving
+from tests.http_server import Caller, calling, serving_within
 from tests.sshd import Sshd
 
+# Our servers look that many times more often: Lium's time runs faster here too.
+HASTE = 10
 TRAINING = 'echo training\nsleep 1\necho "trained on" $(cat project/data) > project/model\necho done\n'
 
 
@@ -71,9 +75,15 @@ def simulated_lium() -> Iterator[str]:
             process.terminate()
 
 
+def turn(address: str, *, seconds: float) -> None:
+    """Turn the clock of a simulated Lium forward."""
+    clock = f"{address.removesuffix('/api')}/_sandbox/clock"
+    httpx2.post(clock, json={"advance_seconds": seconds}, trust_env=False).raise_for_status()
+
+
 async def test_a_server_that_is_killed_in_the_middle_leaves_a_job_that_the_next_one_finds(tmp_path: Path) -> None:
     make_key_pair(tmp_path / "key")
-    write_project(tmp_path / "work", training=TRAINING.replace("sleep 1", "sleep 320"))
+    write_project(tmp_path / "work", training=TRAINING.replace("sleep 1", "sleep 1800"))
     with simulated_lium() as address:
         settings: dict[str, Any] = {
             "LIUM_API_KEY": API_KEY,
@@ -81,15 +91,16 @@ async def test_a_server_that_is_killed_in_the_middle_leaves_a_job_that_the_next_
             "LIUM_SSH_KEY_PATH": str(tmp_path / "key"),
             "LIUM_MCP_LOCAL_DIRS": str(tmp_path / "work"),
         }
-        with serving(tmp_path / "first", **settings) as first:
+        with serving_within(tmp_path / "first", settings, haste=HASTE) as first:
             async with calling(first.url, "modern") as agent:
                 pod_id = await begin(agent)
             first.process.kill()
             first.process.wait()
-        with serving(tmp_path / "second", **settings) as second:
+        with serving_within(tmp_path / "second", settings, haste=HASTE) as second:
             async with calling(second.url, "modern") as agent:
                 [job] = (await agent.call("get_job", pod="job"))["jobs"]
                 assert (job["job"], job["status"]) == ("train", "running")
+                turn(address, seconds=1800)
                 await finish(agent, tmp_path / "work", pod_id)
 
 
@@ -102,7 +113,10 @@ async def test_what_follows_a_job_is_done_by_another_server_when_the_first_is_ki
             "LIUM_SSH_KEY_PATH": str(tmp_path / "key"),
             "LIUM_MCP_STATE_URL": f"sqlite:///{tmp_path / 'shared.db'}",
         }
-        with serving(tmp_path / "first", **settings) as first, serving(tmp_path / "second", **settings) as second:
+        with (
+            serving_within(tmp_path / "first", settings, haste=HASTE) as first,
+            serving_within(tmp_path / "second", settings, haste=HASTE) as second,
+        ):
             async with calling(first.url, "modern") as agent:
                 await agent.call("rent_pod", name="job", gpu_type="A100", hours=6, wait_seconds=120)
                 await agent.call("start_job", pod="job", name="j", command="sleep 60", then="backup_and_remove")

@@ -1,17 +1,24 @@
-"""`lium-mcp serve` within bounds that a test can reach: `python -m tests.within BOUNDS serve ...`."""
+"""`lium-mcp serve` within bounds that a test can reach: `python -m tests.within BOUNDS serve ...`.
+
+One of them is haste: what the server pauses for is that many times shorter, as its clock goes on.
+"""
 
 import functools
 import json
 import resource
 import sys
 
+import anyio
+
+from lium_mcp.api.clock import SYSTEM_CLOCK
 from lium_mcp.cli.main import main
 from lium_mcp.serving import http
 from lium_mcp.serving.open_connections import ConnectionBounds
 from lium_mcp.serving.sessions import SessionBounds
 
 if __name__ == "__main__":
-    connections, sessions, descriptors = json.loads(sys.argv[1])
+    connections, sessions, descriptors, haste = json.loads(sys.argv[1])
+    SYSTEM_CLOCK.sleep = lambda seconds: anyio.sleep(seconds / haste)  # type: ignore[method-assign]
     if descriptors:
         resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
     http.serve_http = functools.partial(
