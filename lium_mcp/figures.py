@@ -2,9 +2,13 @@
 
 import math
 from datetime import datetime, timedelta
+from decimal import Decimal
 
 _DIGITS = 5
 _DIGITS_IN_WORDS = 2
+_DIGITS_OF_A_RATE = 10
+_NOISE = 1e-9
+_MOST_IN_CENTS_USD = 1e9
 # Decimals beyond these are what arithmetic leaves over.
 _MOST_DECIMALS = 12
 # By so much two machines may read the time differently.
@@ -16,9 +20,31 @@ def rounded(value: float, decimals: int = 4) -> float:
     return round(value, _decimals(value, decimals, _DIGITS))
 
 
+def stated(rate: float) -> float:
+    """A rate with all the digits that somebody states: one that is shown as less would not pass its own ceiling."""
+    return float(f"{rate:.{_DIGITS_OF_A_RATE}g}")
+
+
 def in_usd(value: float, decimals: int = 2) -> str:
-    """An amount or price in words, with so many decimals, or more where it is small."""
+    """An amount in words, with so many decimals, or more where it is small."""
     return f"${value:.{_decimals(value, decimals, _DIGITS_IN_WORDS)}f}"
+
+
+def rate_in_usd(rate: float, decimals: int = 2) -> str:
+    """A rate in words, with so many decimals, or more where it is stated with more."""
+    exponent = Decimal(repr(stated(rate))).as_tuple().exponent
+    said = -exponent if isinstance(exponent, int) else 0
+    return f"${stated(rate):.{max(decimals, said)}f}"
+
+
+def at_most_usd(value: float) -> float:
+    """An amount or rate that nothing of it may exceed, in whole cents."""
+    return value if value > _MOST_IN_CENTS_USD else math.ceil(round(value * 100, 6)) / 100
+
+
+def is_above(value: float, ceiling: float) -> bool:
+    """Whether a figure is above a ceiling, be it by the last digit that is stated; noise of arithmetic is not."""
+    return value > ceiling and not math.isclose(value, ceiling, rel_tol=_NOISE, abs_tol=_NOISE)
 
 
 def hours_since(moment: datetime | None, now: datetime) -> float | None:

@@ -14,7 +14,7 @@ from lium_mcp.api.account import BillingStatement
 from lium_mcp.api.gpu_names import gpu_fits, gpu_label
 from lium_mcp.api.paging import Rows
 from lium_mcp.api.pods.models import Pod
-from lium_mcp.figures import in_usd
+from lium_mcp.figures import at_most_usd, in_usd, is_above, rate_in_usd
 from lium_mcp.guard.limits import Limits
 from lium_mcp.rentals import PRICE_TOLERANCE_USD, Entry, Extension, PastCost, is_alive, whole_hours
 
@@ -138,7 +138,7 @@ class Policy:
         most = self.limits.max_price_per_hour_usd
         ceilings = [] if most is None else [most * pods]
         if admitted_usd is not None and (self.limits.max_burn_per_hour_usd, self.limits.budget_usd) != (None, None):
-            ceilings.append(admitted_usd)
+            ceilings.append(admitted_usd + PRICE_TOLERANCE_USD)  # Lium rounds what it quotes
         return min(ceilings, default=None)
 
     def check_gpu_type(self, machine_name: str, memory_gb: float | None = None) -> None:
@@ -203,10 +203,10 @@ class Policy:
             return
         if price_per_hour_usd is None:
             self._refuse("max_price_per_hour_usd", "Lium does not say what it costs", f"a price of at most ${most:g}")
-        elif price_per_hour_usd / pods > most + PRICE_TOLERANCE_USD:
+        elif is_above(price_per_hour_usd / pods, most):
             self._refuse(
                 "max_price_per_hour_usd",
-                f"A pod would cost {in_usd(price_per_hour_usd / pods, 4)} an hour; at most ${most:g} is allowed",
+                f"A pod would cost {rate_in_usd(price_per_hour_usd / pods, 4)} an hour; at most ${most:g} is allowed",
                 "fewer GPUs or a cheaper node",
             )
 
@@ -226,10 +226,10 @@ class Policy:
         most_burn = self.limits.max_burn_per_hour_usd
         if most_burn is not None:
             burn = self._burn("max_burn_per_hour_usd", commitments, ask)
-            if burn + (ask.price_per_hour_usd or 0) > most_burn + PRICE_TOLERANCE_USD:
+            if is_above(burn + (ask.price_per_hour_usd or 0), most_burn):
                 self._refuse(
                     "max_burn_per_hour_usd",
-                    f"All pods together would cost {in_usd(burn + (ask.price_per_hour_usd or 0))} an hour; "
+                    f"All pods together would cost {rate_in_usd(burn + (ask.price_per_hour_usd or 0))} an hour; "
                     f"at most ${most_burn:g} is allowed",
                     f"at most {in_usd(max(most_burn - burn, 0))} more an hour",
                 )
@@ -320,7 +320,8 @@ class Policy:
             fits = max(left, 0) / ask.price_per_hour_usd if ask.price_per_hour_usd else 0
             self._refuse(
                 "budget_usd",
-                f"It would cost up to {in_usd(cost)}; of the budget of ${budget:g} {in_usd(max(left, 0))} is left",
+                f"It would cost up to {in_usd(at_most_usd(cost))}; "
+                f"of the budget of ${budget:g} {in_usd(max(left, 0))} is left",
                 f"{int(fits)} whole hours at this price" if fits >= 1 else "a cheaper node or nothing now",
             )
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 from lium_mcp.api.fields import read_float, read_int
 from lium_mcp.api.gpu_names import gpu_contradicts
 from lium_mcp.api.pods.models import Pod, PodEvent
-from lium_mcp.figures import in_usd
+from lium_mcp.figures import is_above, rate_in_usd
 
 PRICE_TOLERANCE_USD: Final = 0.0001
 _MOST_GPUS_OF_A_POD: Final = 1024
@@ -24,8 +24,8 @@ _TEXTS: Final = ("template_id", "template_image")
 
 
 def costs_more(price_per_hour_usd: float, ceiling_per_hour_usd: float | None) -> bool:
-    """Whether a price is above a ceiling by more than it may be rounded."""
-    return ceiling_per_hour_usd is not None and price_per_hour_usd > ceiling_per_hour_usd + PRICE_TOLERANCE_USD
+    """Whether a price is above a ceiling."""
+    return ceiling_per_hour_usd is not None and is_above(price_per_hour_usd, ceiling_per_hour_usd)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +142,7 @@ class Expected:
             or costs_more(pod.price, self.ceiling_per_pod_hour_usd)
             or costs_more(per_gpu, self.ceiling_per_gpu_hour_usd)
         )
-        return f"it costs {in_usd(pod.price, 4)} an hour, more than allowed" if is_dearer else None
+        return f"it costs {rate_in_usd(pod.price, 4)} an hour, more than allowed" if is_dearer else None
 
 
 ANYTHING: Final = Expected()

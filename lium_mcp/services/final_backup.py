@@ -15,7 +15,7 @@ from lium_mcp.api.clock import Clock
 from lium_mcp.api.errors import LiumError, NotFound
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.failures import Failure
-from lium_mcp.figures import in_usd
+from lium_mcp.figures import rate_in_usd
 from lium_mcp.guard.consent import Question
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.backing_up import PARTIAL, standing, start_backup, wait_for_backup
@@ -182,5 +182,5 @@ def _refuse_unfit(final_backups: FinalBackups, pod: Pod, backup: Backup) -> None
 
 
 def _stays(pod: Pod) -> str:
-    price = f" and bills {in_usd(pod.price)} an hour" if pod.price is not None and pod.is_billing else ""
+    price = f" and bills {rate_in_usd(pod.price)} an hour" if pod.price is not None and pod.is_billing else ""
     return f"The pod was not removed{price}."

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from lium_mcp.api.errors import LiumError
 from lium_mcp.api.executors.models import Executor
 from lium_mcp.api.gpu_names import gpu_names, nearest_names
-from lium_mcp.figures import in_usd
+from lium_mcp.figures import rate_in_usd
 from lium_mcp.inputs import ShortText
 from lium_mcp.services.accounts import Account
 
@@ -136,7 +136,7 @@ def cheapest_fitting(
         cheapest = min(filter(has_price, filter(admits, nodes)), key=price_order, default=None)
         on_offer = f"no {floors.gpu_type} is for rent now"
         if cheapest:
-            price = f"{in_usd(cheapest.price_per_gpu or 0)} per GPU-hour"
+            price = f"{rate_in_usd(cheapest.price_per_gpu or 0)} per GPU-hour"
             on_offer = f"the cheapest {cheapest.gpu_type} costs {price}, and {describe_counts(cheapest)}"
         raise NothingFits(f"No node meets all of it: {on_offer}")
     return min(fitting, key=price_order)

@@ -16,7 +16,7 @@ from lium_mcp.figures import hours_since
 from lium_mcp.remote.banner import SshAnswer
 from lium_mcp.remote.gpus import MOST_GPUS, Gpu
 from lium_mcp.rentals import AccountUnknown, shortfalls
-from lium_mcp.results import Result, Usd, UtcTime, note_on, state_in_words
+from lium_mcp.results import Result, Usd, UsdRate, UtcTime, note_on, state_in_words
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.node_warnings import maintenance
 from lium_mcp.services.pod_connections import gpus_of
@@ -37,7 +37,7 @@ class PodRow(Result):
     status: str
     gpu_type: str | None = None
     gpu_count: int | None = None
-    price_per_hour_usd: Usd | None = None
+    price_per_hour_usd: UsdRate | None = None
     billing: bool | None = None
     removal_at: UtcTime | None = None
     maintenance: str | None = None

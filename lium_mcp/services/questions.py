@@ -4,7 +4,6 @@ Each takes the account and the arguments of its tool, and pins the target: after
 was named in the question, whatever the name means by then.
 """
 
-import math
 import re
 from typing import Any
 
@@ -12,7 +11,7 @@ from lium_mcp.api.clock import Clock
 from lium_mcp.api.errors import LiumError
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.api.templates import Template
-from lium_mcp.figures import in_usd
+from lium_mcp.figures import in_usd, rate_in_usd
 from lium_mcp.guard.consent import Question
 from lium_mcp.guard.policy import Policy, hours_left
 from lium_mcp.services.accounts import Account
@@ -31,7 +30,6 @@ from lium_mcp.services.targets import (
 from lium_mcp.text import quotation
 
 _SHOWN_CHARACTERS = 60
-_MOST_IN_CENTS_USD = 1e9
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _STATE = re.compile(r"[A-Z_]{1,20}")
 
@@ -243,16 +241,9 @@ def _id(of: str) -> str:
 
 
 def _pod(pod: Pod) -> str:
-    price = f", {in_usd(pod.price)} an hour" if pod.price is not None else ""
+    price = f", {rate_in_usd(pod.price)} an hour" if pod.price is not None else ""
     state = pod.state if _STATE.fullmatch(pod.state) else "state unknown"
     return f"pod {quoted(pod.pod_name)} ({_id(pod.id)}, {state}{price})"
-
-
-def at_most_usd(price_per_hour_usd: float) -> float:
-    """A price as a person is asked about it, in whole cents: the market moves by less while they read."""
-    if price_per_hour_usd > _MOST_IN_CENTS_USD:
-        return price_per_hour_usd
-    return math.ceil(round(price_per_hour_usd * 100, 6)) / 100
 
 
 async def _backed_up_first(account: Account, pod: Pod) -> str:

@@ -21,7 +21,7 @@ from lium_mcp.api.gpu_names import gpu_names, is_matched_more_loosely, matching_
 from lium_mcp.api.renting import RentBySpecRequest, RentRequest
 from lium_mcp.api.templates import Template
 from lium_mcp.failures import Failure
-from lium_mcp.figures import in_usd
+from lium_mcp.figures import is_above, rate_in_usd
 from lium_mcp.guard.policy import Ask, Policy
 from lium_mcp.inputs import LEAST_HOURS, OFFICIAL, ShortText
 from lium_mcp.rentals import PRICE_TOLERANCE_USD, NodeOrder, Order, SpecOrder, digest, whole_hours
@@ -330,10 +330,10 @@ async def _price(account: Account, wish: Wish, node: Executor) -> PricedRental:
     priced = await quote_node(account, node, hours=wish.hours or 1, gpu_count=count)
     per_gpu = priced.price_per_hour_usd / count
     ceiling = wish.max_usd_per_gpu_hour
-    if ceiling is not None and per_gpu > ceiling:
+    if ceiling is not None and is_above(per_gpu, ceiling):
         raise Failure(
             "price_above_ceiling",
-            f"Node {node.id} costs {in_usd(per_gpu, 4)} per GPU-hour, more than max_usd_per_gpu_hour={ceiling:g}.",
+            f"Node {node.id} costs {rate_in_usd(per_gpu, 4)} per GPU-hour, more than max_usd_per_gpu_hour={ceiling:g}.",
             "Choose another node with list_gpus, or raise the ceiling.",
         )
     return priced

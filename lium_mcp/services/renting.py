@@ -13,11 +13,11 @@ from lium_mcp.api.executors.models import Executor
 from lium_mcp.api.gpu_names import gpu_names
 from lium_mcp.api.pods.models import Pod, PodDetail
 from lium_mcp.failures import Failure
-from lium_mcp.figures import in_usd
+from lium_mcp.figures import at_most_usd, in_usd, is_above, rate_in_usd
 from lium_mcp.guard.consent import NOTHING_TO_ASK, Question
 from lium_mcp.guard.policy import Policy
 from lium_mcp.rentals import DEARER, PRICE_TOLERANCE_USD, Expected, NodeOrder, Rental
-from lium_mcp.results import Result, Usd
+from lium_mcp.results import Result, Usd, UsdRate
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.dropped_settings import SSH_PORT, dropped_settings
 from lium_mcp.services.limits_left import find_judge, refuse_without_room
@@ -27,7 +27,7 @@ from lium_mcp.services.offers import has_price
 from lium_mcp.services.pod_details import PodView, describe_start, gone_view, pod_view
 from lium_mcp.services.pod_states import ObservedPod, judge, judge_gone, settled
 from lium_mcp.services.polling import Poller
-from lium_mcp.services.questions import at_most_usd, quoted
+from lium_mcp.services.questions import quoted
 from lium_mcp.services.readiness import read_pod, wait_for_ssh
 from lium_mcp.services.rent_plan import Plan, Wish, look_again, make_plan
 
@@ -58,7 +58,7 @@ class RentedPod(Result):
     executor_id: str | None = None
     gpu_type: str | None = None
     gpu_count: int | None = None
-    price_per_hour_usd: Usd | None = None
+    price_per_hour_usd: UsdRate | None = None
     total_usd: Usd | None = None
     pod: PodView | None = None
     warnings: list[str] | None = None
@@ -94,7 +94,7 @@ def question_about(plan: Plan) -> Question:
         text += "It has no removal time: it bills until somebody removes it."
     else:
         text += f"Lium removes it {wish.hours:g} hours after it starts"
-        text += f": at most {in_usd(price * wish.hours)} in all." if price is not None else "."
+        text += f": at most {in_usd(at_most_usd(price * wish.hours))} in all." if price is not None else "."
     text += _balance_after(plan.balance_usd, price, wish.hours)
     return Question(" ".join((text, *known, *plan.warnings)), price_per_hour_usd=price, subject=plan)
 
@@ -152,8 +152,8 @@ async def rent(
             raise
         raise Failure(
             "price_changed",
-            f"The node that was found for {in_usd(plan.price_per_hour_usd or 0, 4)} an hour was taken in this moment, "
-            "and no other costs as little.",
+            f"The node that was found for {rate_in_usd(plan.price_per_hour_usd or 0, 4)} an hour was taken in this "
+            "moment, and no other costs as little.",
             "Call again: the next one is held against the limits anew.",
             request_id=taken.request_id,
         ) from taken
@@ -172,11 +172,11 @@ def refuse_dearer(agreed: Question | None, price_per_hour_usd: float | None) -> 
             "Call again, so that the person is asked.",
         )
     most_usd = agreed.price_per_hour_usd if agreed else None
-    if most_usd is not None and (price_per_hour_usd is None or price_per_hour_usd > most_usd + PRICE_TOLERANCE_USD):
+    if most_usd is not None and (price_per_hour_usd is None or is_above(price_per_hour_usd, most_usd)):
         now = (
             "Lium says no price any more"
             if price_per_hour_usd is None
-            else f"It costs {in_usd(price_per_hour_usd, 4)} now"
+            else f"It costs {rate_in_usd(price_per_hour_usd, 4)} now"
         )
         raise Failure(
             "price_changed",
@@ -261,10 +261,8 @@ def came_out_dearer(planned_usd: float | None, price_per_hour_usd: float | None,
     """Say that what was rented costs more per hour than it was planned at, and which tool stops that."""
     if planned_usd is None or price_per_hour_usd is None or price_per_hour_usd <= planned_usd + PRICE_TOLERANCE_USD:
         return None
-    return (
-        f"It costs {in_usd(price_per_hour_usd, 4)} an hour, more than the {in_usd(planned_usd, 4)} it was offered at: "
-        f"{removal} stops it."
-    )
+    costs, offered = rate_in_usd(price_per_hour_usd, 4), rate_in_usd(planned_usd, 4)
+    return f"It costs {costs} an hour, more than the {offered} it was offered at: {removal} stops it."
 
 
 def _planned_usd(plan: Plan) -> float | None:
@@ -339,7 +337,7 @@ async def give_back(
     ids = " and with ".join(rental.pod_ids)  # lists leave out what is being removed
     return Failure(
         "dearer_than_allowed" if is_dearer else "not_as_asked",
-        f"{what} came out at {in_usd(price, 4)} an hour, more than allowed."
+        f"{what} came out at {rate_in_usd(price, 4)} an hour, more than allowed."
         if is_dearer
         else f"{what} came out as something else than asked: {contradiction}.",
         "Choose another node." if removed else f"Call get_pod with {ids} until it is gone; remove_pod if it stays.",

@@ -14,12 +14,12 @@ from lium_mcp.api.executors.models import Executor
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.api.templates import Template
 from lium_mcp.failures import Failure
-from lium_mcp.figures import in_usd
+from lium_mcp.figures import at_most_usd, in_usd, is_above, rate_in_usd
 from lium_mcp.guard.consent import Question
 from lium_mcp.guard.policy import Ask
 from lium_mcp.inputs import LEAST_HOURS, ShortText
 from lium_mcp.rentals import ClusterOrder, Expected, Rental, digest, whole_hours
-from lium_mcp.results import Result, Usd, note_on
+from lium_mcp.results import Result, UsdRate, note_on
 from lium_mcp.services.dropped_settings import dropped_settings
 from lium_mcp.services.limits_left import find_judge, refuse_without_room
 from lium_mcp.services.login_keys import PodKeys, find_public_keys
@@ -27,7 +27,7 @@ from lium_mcp.services.node_warnings import NodeFlaws, flaws, node_warnings
 from lium_mcp.services.offers import has_price
 from lium_mcp.services.pod_details import Outcome
 from lium_mcp.services.polling import READ_LIMIT_SECONDS, time_limit
-from lium_mcp.services.questions import ask_to_remove_cluster, at_most_usd, quoted
+from lium_mcp.services.questions import ask_to_remove_cluster, quoted
 from lium_mcp.services.renting import (
     came_out_dearer,
     ceiling_per_hour_usd,
@@ -55,7 +55,7 @@ class ClusterNode(NodeFlaws):
     executor_id: str
     gpu_type: str | None = None
     gpus: int | None = None
-    price_per_hour_usd: Usd | None = None
+    price_per_hour_usd: UsdRate | None = None
 
 
 class ClusterOfferView(Result):
@@ -82,7 +82,7 @@ class RentedCluster(Result):
     pod_ids: list[str]
     already_rented: bool | None = None
     cluster_id: str | None = None
-    price_per_hour_usd: Usd | None = None
+    price_per_hour_usd: UsdRate | None = None
     warnings: list[str] | None = None
     next: str
 
@@ -160,7 +160,7 @@ async def ask_to_rent_cluster(call: Call, **arguments: Any) -> Question | None: 
     price = None if plan.price_per_hour_usd is None else at_most_usd(plan.price_per_hour_usd)
     cost = f"at most {in_usd(price)} an hour together" if price is not None else "a price that Lium does not say"
     until = f"Lium removes them after {hours:g} hours" if hours else "They bill until somebody removes them"
-    total = f": at most {in_usd(price * hours)} in all" if hours and price is not None else ""
+    total = f": at most {in_usd(at_most_usd(price * hours))} in all" if hours and price is not None else ""
     nodes = ", ".join(plan.request.executor_uuids)
     text = f"Rent cluster {quoted(plan.request.pod_name)} of the whole nodes {nodes} for {cost}? {until}{total}."
     return Question(" ".join((text, *plan.warnings)), price_per_hour_usd=price)
@@ -370,10 +370,10 @@ async def _plan(
             f"Lium does not say {unsaid}, so nobody knows whether max_usd_per_hour={max_usd_per_hour:g} is kept.",
             "Choose other nodes with list_clusters.",
         )
-    if max_usd_per_hour is not None and price is not None and price > max_usd_per_hour:
+    if max_usd_per_hour is not None and price is not None and is_above(price, max_usd_per_hour):
         raise Failure(
             "price_above_ceiling",
-            f"These nodes cost {in_usd(price)} an hour together, and max_usd_per_hour={max_usd_per_hour:g}.",
+            f"These nodes cost {rate_in_usd(price)} an hour together, and max_usd_per_hour={max_usd_per_hour:g}.",
             "Choose fewer or cheaper nodes with list_clusters, or raise the ceiling.",
         )
     chosen = await _template(call, template)

@@ -11,7 +11,7 @@ from lium_mcp.api.errors import LiumError
 from lium_mcp.api.executors.models import Executor
 from lium_mcp.figures import rounded
 from lium_mcp.inputs import ShortText
-from lium_mcp.results import Result, Usd
+from lium_mcp.results import Result, Usd, UsdRate
 from lium_mcp.services.login_keys import foresee_login
 from lium_mcp.services.node_warnings import NodeFlaws, flaws, node_warnings
 from lium_mcp.services.offers import (
@@ -45,7 +45,7 @@ class GpuOffer(NodeFlaws):
     gpu_type: str | None = None
     free_gpus: int | None = None
     min_gpus: int | None = None
-    price_per_gpu_hour_usd: Usd
+    price_per_gpu_hour_usd: UsdRate
     vram_gb: int | None = None
     ram_gb: int | None = None
     disk_gb: int | None = None
@@ -74,11 +74,11 @@ class GpuPrices(Result):
     gpu_type: str | None = None
     free_gpus: int | None = None
     nodes: int
-    min_usd: Usd
-    q1_usd: Usd
-    median_usd: Usd
-    q3_usd: Usd
-    max_usd: Usd
+    min_usd: UsdRate
+    q1_usd: UsdRate
+    median_usd: UsdRate
+    q3_usd: UsdRate
+    max_usd: UsdRate
 
 
 class MarketPrices(Result):
@@ -95,7 +95,7 @@ class QuotedLine(Result):
     item: str
     unit: str | None = None
     quantity: float | None = None
-    rate_usd: Usd | None = None
+    rate_usd: UsdRate | None = None
     amount_usd: Usd | None = None
 
 
@@ -106,7 +106,7 @@ class RentalQuote(Result):
     gpu_type: str | None = None
     gpu_count: int
     hours: float
-    price_per_hour_usd: Usd
+    price_per_hour_usd: UsdRate
     total_usd: Usd
     lines: list[QuotedLine]
     balance_usd: Usd | None = None

@@ -12,6 +12,7 @@ from lium_mcp.api.paging import Rows
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.guard.limits import Limits
 from lium_mcp.guard.policy import Ask, Commitment, Policy, PolicyRefused, commitments, hours_left, spent_usd
+from lium_mcp.inputs import LEAST_HOURS
 from lium_mcp.rentals import Entry, PastCost
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -27,7 +28,7 @@ limits = st.builds(
     Limits,
     max_price_per_hour_usd=maybe_money,
     max_pods=st.none() | st.integers(0, 20),
-    max_hours=hours,
+    max_hours=st.none() | st.floats(LEAST_HOURS, 720),
     max_burn_per_hour_usd=maybe_money,
     budget_usd=maybe_money,
 )
@@ -149,7 +150,7 @@ def test_shadow_mode_refuses_nothing(
     policy.check_template(None)
 
 
-@given(st.floats(0.01, 720), st.floats(0, 900), hours)
+@given(st.floats(LEAST_HOURS, 720), st.floats(0, 900), hours)
 def test_no_pod_lives_longer_than_allowed(most: float, lived: float, left: float | None) -> None:
     try:
         Policy(Limits(max_hours=most)).check_life("p", lived, left)
