@@ -251,7 +251,7 @@ async def _backup(account: Account, poller: Poller, claim: Claim, pod: Pod, *, w
             await claim.keep(progress={})
         raise
     while not backup.is_final and not poller.stop.asked:
-        backup = await wait_for_backup(account, poller, backup, wait_seconds=_BACKUP_LOOK_SECONDS)
+        backup = await wait_for_backup(account, poller.anew(), backup, wait_seconds=_BACKUP_LOOK_SECONDS)
         await claim.keep()
     if not backup.is_final:
         return None

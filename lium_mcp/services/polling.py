@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 import anyio
@@ -65,6 +65,10 @@ class Poller:
     stop: Stop
     began: float
     report: Report | None = None
+
+    def anew(self) -> "Poller":
+        """The same, for waits that begin now: those of work that no call waits for."""
+        return replace(self, began=self.clock.monotonic())
 
     def left(self, wait_seconds: float) -> float:
         """How many seconds of a call's wait are left; 0 once it is over."""
