@@ -127,7 +127,7 @@ async def pod_view(
     account: Account,
     pod: PodDetail,
     *,
-    lives: bool = True,
+    current: bool = True,
     events: bool = True,
     gpus: bool = False,
     volume_id: str | None = None,
@@ -140,7 +140,7 @@ async def pod_view(
     Args:
         account: Whose pod it is.
         pod: The pod.
-        lives: Whether it is there, as far as is known.
+        current: Whether this is how it stands now, as far as is known.
         events: Whether to show its last events.
         gpus: Whether to show what its GPUs do.
         volume_id: The volume that it was just given; None for the one that it was rented with.
@@ -148,7 +148,7 @@ async def pod_view(
     """
     history: Sequence[PodEvent] = ()
     record: PodRecord | None = None
-    runs = lives and pod.is_ready
+    runs = current and pod.is_ready
     seen = await gpus_of(account, pod) if runs and ssh in (None, "answers") else None
 
     async def read_history() -> None:
@@ -238,7 +238,7 @@ async def past_view(account: Account, pod_id: str) -> PodView | None:
 
 async def gone_view(account: Account, last_seen: PodDetail) -> PodView:
     """A pod that is not there any more, by what Lium keeps of it, else as it was last seen."""
-    return await past_view(account, last_seen.id) or await pod_view(account, last_seen, lives=False)
+    return await past_view(account, last_seen.id) or await pod_view(account, last_seen, current=False)
 
 
 def _gpu(gpu: Gpu) -> GpuView:

@@ -1,5 +1,6 @@
 """What a pod's state means for who waits for it: it runs, it failed and why, it is on its way, or it was removed."""
 
+import re
 from typing import Final, Literal
 
 from lium_mcp.api.pods.models import Pod, PodDetail
@@ -15,10 +16,16 @@ from lium_mcp.services.pod_details import (
     happened_since_it_ran,
     pod_view,
 )
-from lium_mcp.services.polling import Poller
+from lium_mcp.services.polling import OrderedChange, Poller
 from lium_mcp.services.readiness import describe_ssh, may_be_starting, read_pod, wait_for_ssh
 from lium_mcp.services.start_failures import Meaning, explain
 
+_NOT_SEEN: Final = (
+    "Lium accepted it, but still shows the pod as it was before: no sign of the change was seen. Call get_pod in a "
+    "minute: its status and last_events tell whether it came. Until then do not order it again."
+)
+# What is called otherwise may be no more than the order.
+_RESTARTED: Final = re.compile(r"pod-(reboot|edit|switch-template)\.(?!requested)\w+")
 _UNEXPLAINED: Final = Meaning("", "Rent another node.")
 
 PodOutcome = Literal["done", "failed", "pending", "removed"]
@@ -96,24 +103,77 @@ def _meaning(view: PodView) -> Meaning:
     return explain(text for text in [*texts, view.removed_because] if text) or _UNEXPLAINED
 
 
+def has_restarted(before: PodDetail, now: PodDetail | None) -> bool:
+    """Whether a pod is seen in or after a restart that was ordered when it was as `before`."""
+    if now is None or differ(before.state, now.state) or differ(before.ssh_connect_cmd, now.ssh_connect_cmd):
+        return True
+    old, new = before.template, now.template
+    if old and new and (differ(old.id, new.id) or differ(old.image, new.image)):
+        return True
+    event = now.last_event
+    if event is None or not differ(before.last_event, event):
+        return False
+    kind = event.sub_event_type or event.event_type
+    # A state that the row does not show yet is one that it is about to come to.
+    return event.state == now.state or (not event.state and _RESTARTED.fullmatch(kind) is not None)
+
+
+def differ(before: object, now: object) -> bool:
+    """Whether both are known and not the same."""
+    return bool(before and now) and before != now
+
+
 async def observe(
-    account: Account, poller: Poller, pod: PodDetail, *, wait_seconds: float, volume_id: str | None = None
+    account: Account,
+    poller: Poller,
+    pod: PodDetail,
+    change: OrderedChange[PodDetail | None],
+    *,
+    wait_seconds: float,
+    volume_id: str | None = None,
 ) -> ObservedPod:
-    """Wait until a pod runs or failed, and show it; `volume_id` is the volume that it was just given."""
-    newest, ssh = await wait_until_ready(account, poller, pod, wait_seconds=wait_seconds)
+    """Wait until a pod that is restarted runs again or failed, and show it.
+
+    Args:
+        account: Whose pod it is.
+        poller: Waits.
+        pod: The pod after the order.
+        change: The restart, which `pod` may not show yet.
+        wait_seconds: How long to wait.
+        volume_id: The volume that it was just given.
+    """
+    newest, ssh = await wait_until_ready(account, poller, pod, wait_seconds=wait_seconds, change=change)
     if newest is None:
         return judge_gone(await gone_view(account, pod))
+    if not change.is_seen:
+        view = await pod_view(account, newest, current=False)
+        return ObservedPod(outcome="pending", pod=view, next=_NOT_SEEN)
     return judge(await pod_view(account, newest, volume_id=volume_id, ssh=ssh), newest, ssh)
 
 
 async def wait_until_ready(
-    account: Account, poller: Poller, pod: PodDetail, *, wait_seconds: float
+    account: Account,
+    poller: Poller,
+    pod: PodDetail,
+    *,
+    wait_seconds: float,
+    change: OrderedChange[PodDetail | None] | None = None,
 ) -> tuple[PodDetail | None, SshAnswer | None]:
-    """Wait until a pod runs and answers SSH, or failed; None for a pod that is gone, and for SSH that nobody saw."""
+    """Wait until a pod runs and answers SSH, or failed, after the change that was ordered, if one was.
+
+    Returns:
+        The pod, None where it is gone; and what came of a look at its SSH server, None where nobody looked.
+    """
     newest: PodDetail | None = await poller.until(
-        pod, lambda: read_pod(account, pod.id), settled, wait_seconds=wait_seconds, describe=describe_start
+        pod,
+        lambda: read_pod(account, pod.id),
+        settled,
+        wait_seconds=wait_seconds,
+        describe=describe_start,
+        change=change,
     )
-    if newest is None or not newest.is_ready or not wait_seconds:
+    is_current = change is None or change.is_seen
+    if newest is None or not newest.is_ready or not wait_seconds or not is_current:
         return newest, None
-    is_starting = may_be_starting(account, pod)
+    is_starting = change is not None or may_be_starting(account, pod)
     return await wait_for_ssh(account, poller, newest, wait_seconds=wait_seconds, is_starting=is_starting)

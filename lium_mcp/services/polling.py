@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import Final, TypeVar
+from typing import Final, Generic, TypeVar
 
 import anyio
 
@@ -22,6 +22,25 @@ _SLOW_POLL_SECONDS = 5.0
 _SLOW_AFTER_SECONDS = 90.0
 # A wait ends with a look at what has become of the thing, however little of its time is left.
 _LAST_READ_SECONDS = 5.0
+# For so long what is read may be what was there before a change that Lium has accepted.
+_LAG_SECONDS = 30.0
+
+
+class OrderedChange(Generic[T]):
+    """A change that Lium accepted, and whether it was seen: what is read may for a while be what was there before.
+
+    Args:
+        shows: Whether a state is of after the change. Once one was, all that follow are.
+    """
+
+    def __init__(self, shows: Callable[[T], bool]) -> None:
+        self._shows = shows
+        self.is_seen = False
+
+    def note(self, state: T) -> bool:
+        """Look at what was just read, and say whether the change has been seen by now."""
+        self.is_seen = self.is_seen or self._shows(state)
+        return self.is_seen
 
 
 class Stop:
@@ -83,13 +102,21 @@ class Poller:
         wait_seconds: float,
         describe: Callable[[T], str],
         every_seconds: float = _POLL_SECONDS,
+        change: OrderedChange[T] | None = None,
     ) -> T:
         """Read again until `done` says so or the time is over, reporting progress; return the newest state.
 
         A read that fails does not end the wait, since what is waited for may be billing already: the newest state that
-        was read stands.
+        was read stands. Nor does a state that `done` is true of end it before `change` was seen, within a bound: it may
+        be that of before.
         """
-        while not done(state) and not self.stop.asked:
+        started = self.clock.monotonic()
+
+        def is_over(state: T) -> bool:
+            is_current = change is None or change.note(state)
+            return done(state) and (is_current or self.clock.monotonic() - started >= _LAG_SECONDS)
+
+        while not is_over(state) and not self.stop.asked:
             left = self.left(wait_seconds)
             if not left:
                 break

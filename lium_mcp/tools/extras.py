@@ -14,6 +14,8 @@ from lium_mcp.results import Result, UtcTime, note_on
 from lium_mcp.services.backup_details import EndedBackup
 from lium_mcp.services.failure_words import after_change
 from lium_mcp.services.pod_details import Outcome
+from lium_mcp.services.pod_states import differ
+from lium_mcp.services.polling import OrderedChange
 from lium_mcp.services.questions import ask_to_delete_ssh_key, ask_to_reset_gpus
 from lium_mcp.services.targets import find_pod, find_volume
 from lium_mcp.services.volume_details import VolumeView, refuse_taken_name, volume_view
@@ -32,6 +34,10 @@ from lium_mcp.toolkit.registry import DESTROYS, DESTROYS_EACH_TIME, READS, WRITE
 toolset = Toolset("extras")
 
 _JUPYTER_OVER = ("SUCCESS", "FAILED")
+_OLD_JUPYTER = (
+    "Lium accepted it, but still shows the Jupyter of before: no sign of the new one was seen. Call get_pod in a "
+    "minute for its jupyter_url. Another install_jupyter would install it once more."
+)
 _RESET_OVER = ("done", "failed", "timeout")
 _RESET_POLL_SECONDS = 3.0
 
@@ -124,7 +130,8 @@ async def install_jupyter(
     async def read() -> PodDetail:
         return await call.lium.pods.get(target.id)
 
-    state = await read()
+    state = before = await read()
+    change: OrderedChange[PodDetail] | None = None
     # One under way is waited for: to start it again would start its wait again.
     if _jupyter(state) in (*_JUPYTER_OVER, ""):
         if state.open_ports is not None and port not in state.open_ports:
@@ -135,6 +142,8 @@ async def install_jupyter(
                 "Choose one of those that nothing uses, or rent with a template that exposes the port.",
             )
         await call.lium.pods.install_jupyter(target.id, port=port)
+        if _jupyter(before):
+            change = OrderedChange(lambda now: _is_another_jupyter(before, now))
         with after_change(f"Jupyter is being installed in {target.pod_name}."):
             state = await read()
     newest = await call.poller.until(
@@ -143,7 +152,10 @@ async def install_jupyter(
         lambda state: _jupyter(state) in _JUPYTER_OVER,
         wait_seconds=wait_seconds,
         describe=lambda state: f"Jupyter is {state.jupyter_installation_status or 'starting'}",
+        change=change,
     )
+    if change is not None and not change.is_seen:
+        return Jupyter(outcome="pending", pod_id=target.id, next=_OLD_JUPYTER)
     status = _jupyter(newest)
     if status == "SUCCESS":
         return Jupyter(outcome="done", pod_id=target.id, url=newest.jupyter_url)
@@ -351,6 +363,14 @@ def _next_of_reset(request_id: str) -> str:
 def _gpu(gpu: GpuResetOutcome) -> str:
     index = "A GPU" if gpu.index is None else str(gpu.index)
     return f"{index}: {gpu.result or 'Lium does not say'}"
+
+
+def _is_another_jupyter(before: PodDetail, now: PodDetail) -> bool:
+    return (
+        differ(_jupyter(before), _jupyter(now))
+        or differ(before.jupyter_url, now.jupyter_url)
+        or differ(before.updated_at, now.updated_at)
+    )
 
 
 def _jupyter(pod: PodDetail) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from lium_mcp.api.errors import LiumError, NotFound
-from lium_mcp.api.pods.models import Pod
+from lium_mcp.api.pods.models import Pod, PodDetail
 from lium_mcp.failures import Failure
 from lium_mcp.guard.consent import NOTHING_TO_ASK, Question
 from lium_mcp.inputs import OFFICIAL, Few, ShortText
@@ -34,8 +34,16 @@ from lium_mcp.services.pod_details import (
     unknown_billing,
     unpriced,
 )
-from lium_mcp.services.pod_states import ObservedPod, judge, judge_gone, observe, wait_until_ready
-from lium_mcp.services.polling import READ_LIMIT_SECONDS, time_limit
+from lium_mcp.services.pod_states import (
+    ObservedPod,
+    differ,
+    has_restarted,
+    judge,
+    judge_gone,
+    observe,
+    wait_until_ready,
+)
+from lium_mcp.services.polling import READ_LIMIT_SECONDS, OrderedChange, time_limit
 from lium_mcp.services.questions import (
     ask_to_cancel_removal,
     ask_to_reboot_pod,
@@ -170,12 +178,16 @@ async def reboot_pod(
             until_it_runs(target),
         )
     attached = await find_free_volume(call.account, volume, target) if volume else None
+    before = await call.lium.pods.get(target.id)
+    change = OrderedChange[PodDetail | None](
+        lambda now: has_restarted(before, now) or (now is not None and differ(before.updated_at, now.updated_at))
+    )
     async with replacing_container(call.account, target.id):
         await call.lium.pods.reboot(target.id, volume_id=attached.id if attached else None)
     with after_change(f"The reboot of {target.pod_name} has begun."):
         rebooting = await call.lium.pods.get(target.id)
     volume_id = attached.id if attached else None
-    return await observe(call.account, call.poller, rebooting, wait_seconds=wait_seconds, volume_id=volume_id)
+    return await observe(call.account, call.poller, rebooting, change, wait_seconds=wait_seconds, volume_id=volume_id)
 
 
 @toolset.tool(

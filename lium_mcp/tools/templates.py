@@ -12,6 +12,7 @@ from pydantic import Field
 
 from lium_mcp.api.docker_credentials import DockerCredential
 from lium_mcp.api.errors import InvalidRequest, NotFound
+from lium_mcp.api.pods.models import PodDetail
 from lium_mcp.api.templates import Template, TemplateChanges, TemplateCreate
 from lium_mcp.api.wire import hiding
 from lium_mcp.failures import Failure
@@ -24,7 +25,8 @@ from lium_mcp.services.failure_words import after_change
 from lium_mcp.services.images import Generation, cuda_of, has_cuda, image_of, split_image
 from lium_mcp.services.pod_connections import replacing_container
 from lium_mcp.services.pod_details import Outcome
-from lium_mcp.services.pod_states import ObservedPod, observe
+from lium_mcp.services.pod_states import ObservedPod, has_restarted, observe
+from lium_mcp.services.polling import OrderedChange
 from lium_mcp.services.questions import (
     ask_to_delete_template,
     ask_to_switch_template,
@@ -275,11 +277,13 @@ async def switch_pod_template(
     chosen = await find_usable_template(call.account, template)
     call.policy.check_template(chosen.id)
     call.policy.check_restart(target.pod_name or target.id, hours_left(target, call.lium.now()))
+    before = await call.lium.pods.get(target.id)
+    change = OrderedChange[PodDetail | None](lambda now: has_restarted(before, now))
     async with replacing_container(call.account, target.id):
         await call.lium.pods.switch_template(target.id, template_id=chosen.id)
     with after_change(f"{target.pod_name} is starting from template {chosen.name}."):
         switched = await call.lium.pods.get(target.id)
-    observed = await observe(call.account, call.poller, switched, wait_seconds=wait_seconds)
+    observed = await observe(call.account, call.poller, switched, change, wait_seconds=wait_seconds)
     runs = observed.pod.template.image if observed.pod.template else None
     if observed.outcome == "done" and None not in (runs, chosen.image) and runs != chosen.image:
         warnings = [

@@ -6,7 +6,7 @@ import pytest
 
 from lium_mcp.sandbox import OTHER_API_KEY, Sandbox
 from tests.harness import PUBLIC_KEY, Agent, Mode, agent_on
-from tests.tools.wires import Wire, answering, ask, editing, rent, truth
+from tests.tools.wires import Wire, answering, ask, editing, lag, rent, truth
 
 both_eras = pytest.mark.parametrize("mode", ["auto", "legacy"])
 
@@ -82,6 +82,29 @@ async def test_jupyter_that_fails(agent: Agent, sandbox: Sandbox) -> None:
     assert "url" not in failed
     again = await agent.call("install_jupyter", pod="worker", port=port, wait_seconds=120)
     assert again["outcome"] == "done"
+
+
+@pytest.mark.parametrize("fails_first", [False, True])
+@pytest.mark.parametrize(("lag_seconds", "outcome"), [(3, "done"), (3600, "pending")])
+async def test_the_jupyter_of_before_is_not_told_for_a_new_one(
+    sandbox: Sandbox, fails_first: bool, lag_seconds: float, outcome: str
+) -> None:
+    pod_id = await rent(sandbox, "worker")
+    port = await port_of(sandbox, pod_id)
+    if fails_first:
+        sandbox.add_fault("jupyter_fails", pod_id=pod_id)
+    await ask(sandbox, "POST", f"/pods/{pod_id}/install-jupyter", {"jupyter_internal_port": port})
+    sandbox.clock.advance(minutes=5)
+    wire = Wire(sandbox)
+    lag(wire, sandbox, "POST", "/pods/*/install-jupyter", f"/pods/{pod_id}", seconds=lag_seconds)
+    async with agent_on(sandbox, transport=wire) as agent:
+        answer = await agent.call("install_jupyter", pod="worker", port=port, wait_seconds=120)
+    assert answer["outcome"] == outcome
+    if outcome == "done":
+        assert answer["url"] == pod_of(sandbox, pod_id)["jupyter_url"]
+    else:
+        assert "url" not in answer
+        assert "Jupyter of before" in answer["next"]
 
 
 # --- GPU reset -------------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from tests.tools.wires import (
     editing,
     failing,
     first,
+    lag,
     living,
     losing_the_answer,
     rent,
@@ -99,6 +100,63 @@ async def test_a_reboot_that_is_only_acknowledged_is_looked_at(sandbox: Sandbox)
         rebooted = await agent.call("reboot_pod", pod="train")
         assert any("REBOOT_PENDING" in message for message in agent.progress)
     assert (rebooted["outcome"], rebooted["pod"]["pod_id"]) == ("done", pod_id)
+
+
+async def test_a_pod_that_is_shown_as_before_is_waited_for_until_its_reboot_is_seen(sandbox: Sandbox) -> None:
+    pod_id = await rent(sandbox, "train")
+    wire = Wire(sandbox)
+    lag(wire, sandbox, "POST", "/pods/*/reboot", f"/pods/{pod_id}", seconds=3)
+    async with agent_on(sandbox, transport=wire) as agent:
+        rebooted = await agent.call("reboot_pod", pod="train")
+    assert rebooted["outcome"] == "done"
+    assert rebooted["pod"]["last_events"][-1]["status"] == "RUNNING"
+    assert pod_of(sandbox, pod_id)["status"] == "RUNNING"
+
+
+@pytest.mark.parametrize("before", ["RUNNING", "REBOOT_FAILED"])
+async def test_a_reboot_of_which_no_sign_is_seen_is_neither_done_nor_failed(sandbox: Sandbox, before: str) -> None:
+    pod_id = await rent(sandbox, "train")
+    if before != "RUNNING":
+        sandbox.add_fault("reboot_fails")
+        await ask(sandbox, "POST", f"/pods/{pod_id}/reboot", {})
+        sandbox.clock.advance(minutes=1)
+    wire = Wire(sandbox)
+    lag(wire, sandbox, "POST", "/pods/*/reboot", f"/pods/{pod_id}", seconds=3600)
+    async with agent_on(sandbox, transport=wire) as agent:
+        rebooted = await agent.call("reboot_pod", pod="train", wait_seconds=600)
+        assert agent.clock.slept_seconds < 60
+    assert (rebooted["outcome"], rebooted["pod"]["status"]) == ("pending", before)
+    assert "no sign of the change was seen" in rebooted["next"]
+
+
+def event(kind: str, status: str | None = None) -> Row:
+    return {"id": "e-new", "created_at": LATER, "sub_event_type": kind, "to_status": status}
+
+
+@pytest.mark.parametrize(
+    ("shown", "is_sign"),
+    [
+        ({"updated_at": LATER}, True),
+        ({"ssh_connect_cmd": "ssh root@192.0.2.7 -p 2222"}, True),
+        ({"last_event": event("pod-lifecycle.status", "RUNNING")}, True),
+        ({"last_event": event("pod-reboot.success")}, True),
+        ({"last_event": event("pod-reboot.requested")}, False),
+        ({"last_event": event("pod-reboot.success", "REBOOT_PENDING")}, False),
+        ({"last_event": event("pod-add-ssh-key.success")}, False),
+        ({"last_event": None, "updated_at": None, "template": None}, False),
+    ],
+    ids=str,
+)
+async def test_what_a_running_pod_shows_tells_whether_its_reboot_is_over(
+    sandbox: Sandbox, shown: Row, is_sign: bool
+) -> None:
+    pod_id = await rent(sandbox, "train")
+    row = await ask(sandbox, "GET", f"/pods/{pod_id}")
+    wire = Wire(sandbox)
+    wire.on("POST", "/pods/*/reboot", then(lambda: wire.on("GET", "/pods/*", answering(200, row | shown))))
+    async with agent_on(sandbox, transport=wire) as agent:
+        rebooted = await agent.call("reboot_pod", pod="train")
+    assert (rebooted["outcome"] == "done") is is_sign
 
 
 # --- removing --------------------------------------------------------------------------------------------------------
@@ -375,7 +433,9 @@ async def test_a_look_that_fails_after_a_change_does_not_deny_the_change(
 ) -> None:
     await rent(sandbox, "train", termination_hours=5)
     wire = Wire(sandbox)
-    wire.on("GET", "/pods/*", answering(status, {"detail": "no"}))
+    broken = then(lambda: wire.on("GET", "/pods/*", answering(status, {"detail": "no"})))
+    wire.on("POST", "/pods/*/*", broken)
+    wire.on("DELETE", "/pods/*/schedule-removal", broken)
     async with agent_on(sandbox, transport=wire) as agent:
         failure = await agent.refused(tool, pod="train", **TAKES_A_POD[tool])
     assert "Nothing was changed" not in failure.text

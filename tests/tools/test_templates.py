@@ -12,7 +12,7 @@ from lium_mcp.api.templates import Template
 from lium_mcp.sandbox import OTHER_API_KEY, Sandbox
 from lium_mcp.services.images import is_image, split_image
 from tests.harness import Agent, Mode, agent_on, text_of
-from tests.tools.wires import Wire, answering, ask, editing, rent, truth
+from tests.tools.wires import Wire, answering, ask, editing, lag, rent, then, truth
 
 both_eras = pytest.mark.parametrize("mode", ["auto", "legacy"])
 SECRET = "planted-s3cret-value"
@@ -354,6 +354,22 @@ async def test_a_switched_pod_runs_the_other_template_again(sandbox: Sandbox, mo
     assert pod["template"]["id"] != before["template"]["id"]
 
 
+@pytest.mark.parametrize(("lag_seconds", "outcome"), [(3, "done"), (3600, "pending")])
+async def test_a_pod_that_is_shown_as_before_its_switch_is_not_said_to_have_come_back(
+    sandbox: Sandbox, lag_seconds: float, outcome: str
+) -> None:
+    pod_id = await rent(sandbox, "worker")
+    await made(sandbox, "mine")
+    wire = Wire(sandbox)
+    lag(wire, sandbox, "PUT", "/pods/*/switch-template", f"/pods/{pod_id}", seconds=lag_seconds)
+    async with agent_on(sandbox, transport=wire) as agent:
+        answer = await agent.call("switch_pod_template", pod="worker", template="mine", wait_seconds=120)
+    assert answer["outcome"] == outcome
+    assert (answer["pod"]["template"]["image"] == "daturaai/ubuntu:22.04") is (outcome == "done")
+    assert ("no sign of the change was seen" in answer.get("next", "")) is (outcome == "pending")
+    assert "came back" not in " ".join(answer["warnings"])
+
+
 async def test_a_pod_is_not_switched_to_a_template_that_failed_its_check(agent: Agent, sandbox: Sandbox) -> None:
     pod_id = await rent(sandbox, "worker")
     sandbox.add_fault("template_verify_fails")
@@ -367,8 +383,10 @@ async def test_a_pod_is_not_switched_to_a_template_that_failed_its_check(agent: 
 async def test_a_switch_whose_pod_cannot_be_read_back_says_that_it_began(sandbox: Sandbox) -> None:
     await rent(sandbox, "worker")
     await made(sandbox, "mine")
-    async with agent_on(sandbox) as agent:
-        sandbox.add_fault("error", times=None, status=500, match={"method": "GET", "path": "/pods/*"})
+    wire = Wire(sandbox)
+    broken = then(lambda: wire.on("GET", "/pods/*", answering(500)))
+    wire.on("PUT", "/pods/*/switch-template", broken)
+    async with agent_on(sandbox, transport=wire) as agent:
         failed = await agent.refused("switch_pod_template", pod="worker", template="mine")
     assert "worker is starting from template mine" in failed.text
     assert "Nothing was changed" not in failed.text

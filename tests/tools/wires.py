@@ -12,7 +12,7 @@ What a rule does is an act:
 
     the sandbox never sees the request   answering, page, streaming, failing, drop, reset, cut, silence, trickle, raw
     it does the work first               after_work(act), losing_the_answer
-    it answers, with a difference        passing (with none), editing, first, then, Hold (by `wire.hold`)
+    it answers, with a difference        passing (with none), editing, first, then, Hold (by `wire.hold`), `lag`
 
 `served` puts a wire on a real socket: for clients that are processes, and for what only a connection has, such as its
 time limits. Nothing here knows our client: answers are changed as bytes on their way, and the truth is read from the
@@ -26,6 +26,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 import anyio
@@ -253,6 +254,28 @@ def then(happens: Callable[[], Any]) -> Act:
         return response
 
     return act
+
+
+def lag(wire: Wire, sandbox: Sandbox, method: str, order: str, read: str, *, seconds: float) -> None:
+    """Let what is read at a path be, for so long after an order, what was read there before it."""
+    until: datetime | None = None
+    old = b""
+
+    async def ordered(request: httpx2.Request, forward: Forward) -> httpx2.Response:
+        nonlocal until, old
+        url = request.url.copy_with(path=f"/api{read}")
+        who = {name: request.headers[name] for name in ("X-API-KEY", "User-Agent")}
+        old = await (await forward(httpx2.Request("GET", url, headers=who))).aread()
+        until = sandbox.clock.now() + timedelta(seconds=seconds)
+        return await forward(request)
+
+    async def looked_at(request: httpx2.Request, forward: Forward) -> httpx2.Response:
+        if until is None or sandbox.clock.now() >= until:
+            return await forward(request)
+        return httpx2.Response(200, content=old, headers={"Content-Type": "application/json"})
+
+    wire.on(method, order, ordered)
+    wire.on("GET", read, looked_at)
 
 
 class Hold:

@@ -132,6 +132,7 @@ class Pod(ApiModel):
     gpu_count: ApiInt = None
     price: ApiFloat = None
     created_at: ApiTime = None
+    updated_at: ApiTime = None
     removal_scheduled_at: ApiTime = None
     # Absurd hours are not none: limits count them.
     termination_hours: Annotated[int | None, BeforeValidator(read_int)] = None
