@@ -1,24 +1,27 @@
 """`lium-mcp serve` within bounds that a test can reach: `python -m tests.within BOUNDS serve ...`.
 
-One of them is haste: what the server pauses for is that many times shorter, as its clock goes on.
+One of them is haste: the server pauses for a time that is that many times shorter, while its clock goes on.
 """
 
 import functools
 import json
 import resource
 import sys
+from unittest.mock import patch
 
 import anyio
 
 from lium_mcp.api.clock import SYSTEM_CLOCK
 from lium_mcp.cli.main import main
+from lium_mcp.rentals import worker
 from lium_mcp.serving import http
 from lium_mcp.serving.open_connections import ConnectionBounds
 from lium_mcp.serving.sessions import SessionBounds
 
 if __name__ == "__main__":
     connections, sessions, descriptors, haste = json.loads(sys.argv[1])
-    SYSTEM_CLOCK.sleep = lambda seconds: anyio.sleep(seconds / haste)  # type: ignore[method-assign]
+    patch.object(SYSTEM_CLOCK, "sleep", lambda seconds: anyio.sleep(seconds / haste)).start()
+    patch.object(worker, "_LOOK_SECONDS", worker._LOOK_SECONDS / haste).start()
     if descriptors:
         resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
     http.serve_http = functools.partial(
