@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from lium_mcp.api.errors import NotLium, UnreadableResponse
-from lium_mcp.api.fields import ApiModel
+from lium_mcp.api.fields import ApiModel, read_bool
 from lium_mcp.api.paging import Page, Rows
 
 WEB_PAGE: Final = "This does not look like Lium's API: a web page came back."
@@ -46,13 +46,18 @@ class Answer:
             body = from_json(self.body) if self.mutates else None
         except ValueError:
             return False
-        return isinstance(body, dict) and body.get("success") is False
+        return isinstance(body, dict) and read_bool(body.get("success")) is False
+
+    @property
+    def is_web_page(self) -> bool:
+        """Whether a body that is no JSON is HTML or XML, such as the sign-in page of a network."""
+        return "html" in self.headers.get("Content-Type", "").lower() or self.body.lstrip().startswith(b"<")
 
     @property
     def is_bare(self) -> bool:
         """Whether the body says that it went well and nothing else, so that what came of it has to be read."""
         body = self.json()
-        return isinstance(body, dict) and body.get("success") is True and "id" not in body
+        return isinstance(body, dict) and read_bool(body.get("success")) is True and "id" not in body
 
     @property
     def replayed(self) -> bool:
@@ -74,7 +79,7 @@ class Answer:
         try:
             parsed: object = from_json(self.body)
         except ValueError:
-            if is_web_page(self):
+            if self.is_web_page:
                 raise self.unreadable(WEB_PAGE, NotLium) from None
             raise self.unreadable("Lium's answer is not readable JSON.") from None
         return parsed
@@ -105,8 +110,3 @@ class Answer:
             except ValidationError:
                 rows.skipped += 1
         return Page(rows, has_next)
-
-
-def is_web_page(answer: Answer) -> bool:
-    """Whether a body that is no JSON is HTML or XML."""
-    return "html" in answer.headers.get("Content-Type", "").lower() or answer.body.lstrip().startswith(b"<")

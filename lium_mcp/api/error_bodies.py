@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from lium_mcp.api.answers import Answer, is_web_page
+from lium_mcp.api.answers import Answer
 from lium_mcp.api.errors import (
     AuthenticationFailed,
     BadRequest,
@@ -95,7 +95,7 @@ def read_error_body(answer: Answer, redact: Redact) -> ErrorBody:
         body = from_json(answer.body)
     except ValueError:
         text = answer.body.decode("utf-8", "replace")
-        is_html = is_web_page(answer)
+        is_html = answer.is_web_page
         # A broken body of Lium's is meant to be JSON.
         is_json = not text.strip() or (not is_html and "json" in content_type)
         return ErrorBody(text="" if is_html else one_line(text, redact), is_html=is_html, is_json=is_json)

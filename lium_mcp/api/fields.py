@@ -141,7 +141,8 @@ def _text_or_empty(value: object) -> str:
     return read_text(value) or ""
 
 
-def _read_bool(value: object) -> bool | None:
+def read_bool(value: object) -> bool | None:
+    """Read a truth value, or the word for one; anything else is `None`."""
     if isinstance(value, str):
         return {"true": True, "false": False}.get(value.strip().lower())
     return value if isinstance(value, bool) else None
@@ -231,7 +232,7 @@ ApiFloat = Annotated[
 """A measure, price or rate, within the same bounds."""
 ApiSigned = Annotated[Annotated[float, Field(strict=True, allow_inf_nan=False)] | None, _OrElse(read_float)]
 """A number that may be below zero: a balance, what was charged less what was given back, a coordinate."""
-ApiBool = Annotated[Annotated[bool, Field(strict=True)] | None, _OrElse(_read_bool)]
+ApiBool = Annotated[Annotated[bool, Field(strict=True)] | None, _OrElse(read_bool)]
 ApiTime = Annotated[datetime | None, BeforeValidator(read_time)]
 ApiStrings = Annotated[dict[str, str] | None, BeforeValidator(_readable_strings)]
 ApiReason = Annotated[_Text | None, _OrElse(read_reason)]

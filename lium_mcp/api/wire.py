@@ -204,6 +204,8 @@ class Wire:
                 answer = await self._read(response, asked_at, mutates=mutates, rewritten=rewritten)
             if not answer.is_success or (answer.says_refused and not judges_body):
                 raise self._refusal(answer, request)
+            if mutates and answer.body.strip() and answer.is_web_page:
+                answer.json()  # which a page is not that a network shows in place of Lium
             noted = _changes.get()
             if mutates and noted is not None:
                 noted.append(f"{method} {path}")

@@ -69,29 +69,30 @@ async def _order_removal(account: Account, target: Pod) -> bool:
             request_id=error.request_id,
         ) from error
     except LiumError as error:
-        gone = False
+        came = False
         if error.effect == "unknown":
             with suppress(LiumError), anyio.move_on_after(_LOOK_SECONDS):
-                gone = await is_gone(account, target.id)
-        if not gone:
+                pod = await read_pod(account, target.id)
+                came = pod is None or not is_alive(pod)
+        if not came:
             raise
     return True
 
 
 async def is_gone(account: Account, pod_id: str) -> bool:
-    """Whether Lium says so of the pod itself: a list may lack it for a while."""
+    """Whether Lium says so of the pod itself: a list may lack it for a while, and one on its way out may bill."""
     pod = await read_pod(account, pod_id)
-    return pod is None or not is_alive(pod)
+    return pod is None or pod.is_removed
 
 
-async def charged_usd(account: Account, target: Pod) -> float | None:
-    """What a pod that was just removed was charged; None where Lium does not say it yet."""
+async def read_end(account: Account, target: Pod) -> tuple[bool, float | None]:
+    """Whether Lium's record says that a pod is gone, and what it was charged; None where Lium does not say it yet."""
     # The removal is what matters; get_spending has the figure later.
     with suppress(LiumError), anyio.move_on_after(_LOOK_SECONDS):
         if await account.lium.supports("run_record"):
-            total = (await account.lium.pods.record(target.id)).total
-            return total or (total if target.has_not_started else None)
-    return None
+            record = await account.lium.pods.record(target.id)
+            return record.removed is True, record.total or (record.total if target.has_not_started else None)
+    return False, None
 
 
 async def read_removal_schedule(account: Account, target: Pod) -> RemovalSchedule:

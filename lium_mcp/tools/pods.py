@@ -52,9 +52,9 @@ from lium_mcp.services.questions import (
 )
 from lium_mcp.services.removing import (
     RemovalSchedule,
-    charged_usd,
     forget_removal_time,
     is_gone,
+    read_end,
     read_removal_schedule,
     start_removal,
 )
@@ -240,6 +240,8 @@ async def remove_pod(
         wait_seconds=wait_seconds,
         describe=lambda _: f"{target.pod_name} is being removed",
     )
+    is_recorded, charged = await read_end(call.account, target)
+    gone = gone or is_recorded
     if gone:
         await call.renter.note_gone(target.id)
     advice = "" if gone else "It may still bill. Call get_pod with this pod_id until it is gone."
@@ -248,7 +250,7 @@ async def remove_pod(
         pod_id=target.id,
         name=target.pod_name or "",
         backup_id=backup_id,
-        charged_usd=await charged_usd(call.account, target),
+        charged_usd=charged,
         next=f"{warning} {advice}".strip() or None,
     )
 

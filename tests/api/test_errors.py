@@ -102,8 +102,15 @@ async def test_a_refusal_in_the_body_of_a_success_is_what_the_body_describes(
     assert ("Volume is busy" in str(error)) is ("Volume is busy" in str(said))
 
 
-@pytest.mark.parametrize("success", ["false", 0, None, [], True])
-async def test_only_a_plain_false_in_the_body_of_a_change_is_a_refusal(success: Any) -> None:
+@pytest.mark.parametrize("success", [False, "false", " False"])
+async def test_a_false_is_a_refusal_as_text_too(success: Any) -> None:
+    async with client_on(scripted(ok({"success": success, "message": "Volume is busy"}))) as client:
+        with pytest.raises(NotDone, match="Volume is busy"):
+            await client.volumes.delete(NODE_ID)
+
+
+@pytest.mark.parametrize("success", ["no", 0, None, [], True])
+async def test_only_a_false_in_the_body_of_a_change_is_a_refusal(success: Any) -> None:
     body = {"id": NODE_ID, "success": success, "nested": {"success": False}}
     async with client_on(scripted(ok(body), ok({"id": NODE_ID, "success": False}))) as client:
         await client.volumes.delete(NODE_ID)

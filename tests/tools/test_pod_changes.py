@@ -167,14 +167,12 @@ async def test_a_removed_pod_is_gone_and_its_cost_is_told(sandbox: Sandbox, mode
     pod_id, other = await rent(sandbox, "train"), await rent(sandbox, "other")
     sandbox.clock.advance(hours=2)
     async with agent_on(sandbox, mode=mode) as agent:
-        removed = await agent.call("remove_pod", pod="train")
-        assert removed["outcome"] == "done"
+        ordered = await agent.call("remove_pod", pod="train", wait_seconds=0)
+        removed = await agent.call("remove_pod", pod=pod_id)
+        assert (ordered["outcome"], removed["outcome"]) == ("pending", "done")
         assert removed["pod_id"] == pod_id
         assert removed["charged_usd"] == pytest.approx(pod_of(sandbox, pod_id)["charged_usd"], abs=1e-4)
         assert [pod["id"] for pod in living(sandbox)] == [other]
-        again = await agent.call("remove_pod", pod=pod_id)
-        assert again == removed
-        sandbox.clock.advance(minutes=1)
         assert (await agent.refused("remove_pod", pod=pod_id)).code == "pod_not_found"
     orders = [row for row in truth(sandbox, "requests") if row["method"] == "DELETE"]
     assert len(orders) == 1
@@ -189,6 +187,22 @@ async def test_a_removal_that_is_not_waited_for_is_pending(sandbox: Sandbox, age
     assert "get_pod with this pod_id" in removed["next"]
     assert agent.clock.slept_seconds == 0
     assert living(sandbox) == []
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+async def test_a_pod_that_is_still_being_removed_may_bill_unless_its_record_says_that_it_is_gone(
+    sandbox: Sandbox, recorded: bool
+) -> None:
+    pod_id = await rent(sandbox, "train")
+    sandbox.add_fault("delete_slow", seconds=3600)
+    wire = Wire(sandbox)
+    if recorded:
+        wire.on("GET", "/pods/*/record", editing(lambda record: record | {"removed": True}))
+    async with agent_on(sandbox, transport=wire) as agent:
+        removed = await agent.call("remove_pod", pod="train", wait_seconds=20)
+    assert pod_of(sandbox, pod_id)["status"] == "DELETING"
+    assert removed["outcome"] == ("done" if recorded else "pending")
+    assert ("It may still bill" in removed.get("next", "")) is not recorded
 
 
 async def test_a_pod_that_still_starts_is_not_removed_and_says_what_can_be_done(sandbox: Sandbox, agent: Agent) -> None:
@@ -310,7 +324,7 @@ async def test_a_removal_goes_on_while_nothing_can_be_read(sandbox: Sandbox) -> 
     wire = Wire(sandbox)
 
     def dark() -> None:
-        wire.on("GET", "/pods/*", answering(500, {"detail": "oops"}))
+        wire.on("GET", "/pods/**", answering(500, {"detail": "oops"}))
 
     wire.on("DELETE", "/pods/*", first(dark))
     async with agent_on(sandbox, transport=wire) as agent:

@@ -26,7 +26,7 @@ async def test_a_pod_that_is_being_removed_has_not_failed_and_is_not_to_be_remov
     async with agent_on(sandbox) as agent:
         seen = await agent.call("get_pod", pod=pod_id, wait_seconds=5)
         refused = await agent.refused("reboot_pod", pod=pod_id)
-        removed = await agent.call("remove_pod", pod=pod_id)
+        removed = await agent.call("remove_pod", pod=pod_id, wait_seconds=300)
         gone = await agent.call("get_pod", pod=pod_id, wait_seconds=300)
     assert (seen["outcome"], seen["pod"]["status"]) == ("pending", "DELETING")
     assert "remove_pod" not in seen["next"]

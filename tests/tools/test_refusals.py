@@ -6,7 +6,7 @@ import pytest
 
 from lium_mcp.sandbox import Sandbox
 from tests.harness import agent_on
-from tests.tools.wires import Wire, answering, ask, living, offers, passing, rent
+from tests.tools.wires import Wire, answering, ask, living, offers, page, passing, rent
 
 UNKNOWN = "00000000-0000-4000-8000-00000000dead"
 
@@ -86,13 +86,17 @@ async def test_what_lium_says_it_did_not_do_is_not_called_done(
     await backed_up(sandbox)
     await ask(sandbox, "POST", "/volumes", {"name": "data"})
     wire = Wire(sandbox)
-    wire.on(method, path, answering(200, {"success": False, "message": "not at this hour"}))
+    wire.on(method, path, answering(200, {"success": "false", "message": "not at this hour"}))
     async with agent_on(sandbox, transport=wire, allow_tools=frozenset({tool})) as agent:
         failure = await agent.refused(tool, **arguments)
+        wire.on(method, path, page(200))
+        unknown = await agent.refused(tool, **arguments)
+    assert unknown.code == "outcome_unknown"
+    assert "a web page came back. Whether it took effect is not known." in unknown.text
     assert failure.code == ("removal_refused" if tool == "remove_pod" else "refused")
     assert "Lium answered that it did not do this: not at this hour" in failure.text
     assert "Look at the current state to be sure" in failure.text
-    assert len(wire.sent(method, path)) == 1
+    assert len(wire.sent(method, path)) == 2
 
 
 async def test_a_firewall_that_minds_no_text_is_not_met_by_leaving_one_out(sandbox: Sandbox) -> None:
