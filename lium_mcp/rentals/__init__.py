@@ -1,5 +1,6 @@
 """Renting exactly once: the ledger of rents, and the protocol around ``POST .../rent``."""
 
+from lium_mcp.rentals.belonging import NamedAnothers, is_anothers
 from lium_mcp.rentals.entries import Entry, Extension, LedgerUnavailable, PastCost, Task
 from lium_mcp.rentals.expected import PRICE_TOLERANCE_USD, Expected, costs_more, shortfalls
 from lium_mcp.rentals.identity import AccountUnknown, Identity, key_tag
@@ -34,6 +35,7 @@ __all__ = [
     "Judge",
     "LeaseLost",
     "LedgerUnavailable",
+    "NamedAnothers",
     "NodeOrder",
     "NotNow",
     "Order",
@@ -49,6 +51,7 @@ __all__ = [
     "digest",
     "has_something_left",
     "is_alive",
+    "is_anothers",
     "key_tag",
     "shortfalls",
     "unlisted_pod_ids",

@@ -8,6 +8,7 @@ from typing import Any
 
 from lium_mcp.api.clusters import ClusterRentRequest
 from lium_mcp.api.renting import RentBySpecRequest, RentRequest
+from lium_mcp.rentals.entries import Entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +56,19 @@ class Rental:
         pod_ids: Never empty.
         confirmed: The API named these pods as the answer to our request. False: they were found by name after the
             answer was lost, so they could in theory be somebody else's.
-        rented_at: When the request was about to leave.
+        entry: Its row in the ledger, as of when the pods became known.
         earlier: An earlier call with the same request rented them; this one sent nothing.
     """
 
     pod_ids: tuple[str, ...]
     confirmed: bool
-    rented_at: datetime
+    entry: Entry
     earlier: bool = False
+
+    @property
+    def rented_at(self) -> datetime:
+        """When the request was about to leave."""
+        return self.entry.created_at
 
     @property
     def pod_id(self) -> str:

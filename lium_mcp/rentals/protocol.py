@@ -7,7 +7,7 @@ failed. This package knows nothing of tools.
 """
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -24,6 +24,7 @@ from lium_mcp.api.errors import LiumError, RentOutcomeUnknown
 from lium_mcp.api.paging import Rows
 from lium_mcp.api.pods.models import Pod, PodDetail
 from lium_mcp.api.wire import noted_changes
+from lium_mcp.rentals.belonging import anothers, not_its_own
 from lium_mcp.rentals.entries import UNSETTLED, Entry, Extension, LedgerUnavailable, PastCost
 from lium_mcp.rentals.expected import ANYTHING, Expected
 from lium_mcp.rentals.identity import Identity
@@ -308,6 +309,16 @@ class Renter:
             # It counts for more than it should until it is out of date.
             log.warning("The ledger cannot drop the later removal time of pod %r: %s", pod_id, error)
 
+    async def refuse_anothers(self, rental: Rental, pods: Iterable[Pod]) -> None:
+        """Let go of a rental whose pods, as Lium shows them, are another's: what became of the rent is unknown.
+
+        Raises:
+            RentOutcomeUnknown: they are.
+        """
+        if named := anothers(rental.entry, pods):
+            await self._settler.disclaim(rental.entry, named)
+            raise not_its_own(rental.entry, named)
+
     async def give_back(self, rental: Rental, reason: str) -> bool:
         """Remove the pods of a rental that must not stay; what cannot be removed yet is removed by schedule or later.
 
@@ -318,7 +329,7 @@ class Renter:
             LiumError: nothing could be done now; the ledger says that they must go.
         """
         await self._change(rental.pod_id, lambda _: {"status": "removing", "note": reason})
-        accepted = await self._settler.remove_all(rental.pod_ids, rented_at=rental.rented_at)
+        accepted = await self._settler.remove_all(rental.entry, rental.pod_ids, known_since=rental.rented_at)
         if accepted:
             await self._note_accepted(rental.pod_id)
         return accepted
@@ -390,7 +401,7 @@ class Renter:
         if named is not None and named.is_unsettled:
             return None
         if named is not None and named.status == "rented" and named.asked == asked and await self._hand_out(named):
-            return Rental(tuple(named.pod_ids), named.confirmed, named.created_at, earlier=True)
+            return Rental(tuple(named.pod_ids), named.confirmed, named, earlier=True)
         taken = [pod.id for pod in pods if pod.pod_name == pod_name and is_alive(pod)]
         if named is not None or taken:
             removing = named is not None and (named.status == "removing" or named.asked == asked)
@@ -474,7 +485,7 @@ class Renter:
 
     async def _send(self, order: Order, entry: Entry) -> Rental:
         try:
-            rental = Rental(await post(self._lium, order, entry.idempotency_key), True, entry.created_at)
+            rental = await post(self._lium, order, entry)
         except RentOutcomeUnknown as unknown:
             log.warning("The answer to a rent was lost; settling it. request_id=%r", unknown.request_id)
             await self._settler.note(entry, "unknown", note=str(unknown.cause))
@@ -511,7 +522,7 @@ class Renter:
         removed: list[bool] = []
 
         async def remove(pod_id: str) -> None:
-            removed.append(await self._remove(pod_id, rental.rented_at))
+            removed.append(await self._remove(rental.entry, pod_id))
 
         async with anyio.create_task_group() as removals:
             for pod_id in rental.pod_ids:
@@ -525,18 +536,20 @@ class Renter:
             ledger = self._journal.open()
             for entry in await ledger.open_entries(await self._identity.known()):
                 if rental.pod_id in entry.pod_ids:
-                    now, note = self._lium.now(), "the call was cancelled"
-                    return await ledger.change(entry, "removing", now=now, only_if={"handed_out": False}, note=note)
+                    values: dict[str, Any] = {"note": "the call was cancelled", "unwanted": True}
+                    now, only_if = self._lium.now(), {"handed_out": False}
+                    return await ledger.change(entry, "removing", now=now, only_if=only_if, **values)
         except LedgerUnavailable as error:
             log.critical("The ledger cannot note that pods %r must go: %s", rental.pod_ids, error)
         return True
 
-    async def _remove(self, pod_id: str, rented_at: datetime) -> bool:
+    async def _remove(self, entry: Entry, pod_id: str) -> bool:
         scheduled = False
         for attempt in range(1, _REMOVE_ATTEMPTS + 1):
             try:
-                if await self._settler.remove(pod_id, rented_at=rented_at, schedule=not scheduled):
-                    log.info("Removed pod %r, whose rent was cancelled", pod_id)
+                known_since = entry.created_at
+                if await self._settler.remove(entry, pod_id, known_since=known_since, schedule=not scheduled):
+                    log.info("Nothing is left to order for pod %r, whose rent was cancelled", pod_id)
                     return True
                 scheduled = True
             except LiumError as error:

@@ -10,6 +10,7 @@ that however many look, Lium is asked no more often.
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
@@ -22,6 +23,7 @@ from lium_mcp.api.paging import Rows
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.api.retries import Repeat
 from lium_mcp.api.wire import noted_changes, noting_changes
+from lium_mcp.rentals.belonging import anothers, is_anothers, not_its_own
 from lium_mcp.rentals.entries import UNSETTLED, Entry, LedgerUnavailable, Status
 from lium_mcp.rentals.expected import Expected
 from lium_mcp.rentals.journal import Journal
@@ -70,18 +72,27 @@ def unlisted_pod_ids(entry: Entry, pods: Sequence[Pod]) -> list[str]:
     return [pod_id for pod_id in entry.pod_ids if pod_id not in alive]
 
 
-async def post(lium: LiumClient, order: Order, key: str) -> tuple[str, ...]:
-    """Send a rent and return the pods it made.
+async def post(lium: LiumClient, order: Order, entry: Entry) -> Rental:
+    """Send a rent, for the first time or again, and return what it made.
 
     Raises:
-        RentOutcomeUnknown: the answer names no pod, or none came.
+        RentOutcomeUnknown: the answer names no pod, or one that was there before, or none came.
         LiumError: as `Executors.rent`.
     """
+    key = entry.idempotency_key
     if isinstance(order, ClusterOrder):
-        return (await lium.clusters.rent(order.request, idempotency_key=key)).pod_ids
-    if isinstance(order, NodeOrder):
-        return (await lium.executors.rent(order.executor_id, order.request, idempotency_key=key),)
-    return (await lium.executors.rent_by_spec(order.request, idempotency_key=key),)
+        pod_ids = (await lium.clusters.rent(order.request, idempotency_key=key)).pod_ids
+    elif isinstance(order, NodeOrder):
+        pod_ids = (await lium.executors.rent(order.executor_id, order.request, idempotency_key=key),)
+    else:
+        pod_ids = (await lium.executors.rent_by_spec(order.request, idempotency_key=key),)
+    if known := [pod_id for pod_id in pod_ids if pod_id in entry.known_pod_ids]:
+        raise not_its_own(entry, known)
+    return _rented(entry, pod_ids, confirmed=True)
+
+
+def _rented(entry: Entry, pod_ids: Sequence[str], *, confirmed: bool) -> Rental:
+    return Rental(tuple(pod_ids), confirmed, replace(entry, pod_ids=tuple(pod_ids), confirmed=confirmed))
 
 
 class Settler:
@@ -149,6 +160,9 @@ class Settler:
                         is_complete = not (is_short or pods.skipped or pods.truncated)
                         await self._attend_to_unsettled(entry, pods, is_complete, in_background=in_background)
                         continue
+                    if named := anothers(entry, pods):
+                        await self.disclaim(entry, named)
+                        continue
                     unlisted = unlisted_pod_ids(entry, pods)
                     is_due = bool(unlisted) or entry.status == "removing" or _is_doubtful(entry)
                     left_to_ask_about -= is_due
@@ -207,20 +221,42 @@ class Settler:
             log.critical("The ledger cannot note that the rent of %r is %s: %s", entry.pod_name, status, error)
             return True
 
-    async def remove(self, pod_id: str, *, rented_at: datetime, schedule: bool = True) -> bool:
-        """Remove a pod that must go, or have Lium remove it soon where it cannot be removed yet.
+    async def disclaim(self, entry: Entry, pod_ids: Collection[str]) -> None:
+        """Note that pods which Lium named for a rent are another's: it is as unknown as a lost one."""
+        log.error("Pods %r, which Lium named for the rent of %r, are another's", list(pod_ids), entry.pod_name)
+        known = sorted({*entry.known_pod_ids, *pod_ids})
+        await self.note(
+            entry,
+            "unknown",
+            only_from={"sending", "unknown", "rented", "removing"},
+            pod_ids=[],
+            kept_pod_ids=[],
+            known_pod_ids=known,
+            confirmed=False,
+            removal_accepted=False,
+            settled_at=None,
+        )
+
+    async def remove(self, entry: Entry, pod_id: str, *, known_since: datetime, schedule: bool = True) -> bool:
+        """Remove a pod of a rent that must go, or have Lium remove it soon where it cannot be removed yet.
+
+        One that turns out to be another's is left alone.
 
         Returns:
-            Whether Lium has accepted to remove it, or knows no such pod.
+            Whether nothing is left to order: Lium has accepted to remove it, or knows no such pod, or it is another's.
 
         Raises:
             LiumError: neither was possible. So is a 404 soon after the rent: the pod may only not be known yet.
         """
+        with suppress(LiumError):
+            if named := anothers(entry, [await self._lium.pods.get(pod_id, repeat=Repeat.NEVER)]):
+                await self.disclaim(entry, named)
+                return True
         asked_at = self._lium.now()
         try:
             await self._lium.pods.remove(pod_id)
         except NotFound:
-            if asked_at - rented_at <= _LISTED_WITHIN:
+            if asked_at - known_since <= _LISTED_WITHIN:
                 raise
         except LiumError as error:
             log.warning("Removing pod %r was refused for now: %s", pod_id, error)
@@ -230,13 +266,14 @@ class Settler:
         return True
 
     async def remove_all(
-        self, pod_ids: Iterable[str], *, rented_at: datetime, due_pod_ids: Collection[str] = ()
+        self, entry: Entry, pod_ids: Iterable[str], *, known_since: datetime, due_pod_ids: Collection[str] = ()
     ) -> bool:
         """As `remove` for several; one that cannot be removed stands in no other's way.
 
         Args:
+            entry: Whose they are.
             pod_ids: Which.
-            rented_at: When they were rented.
+            known_since: Since when Lium may take its time to know them by their ids.
             due_pod_ids: Those that Lium removes soon anyhow: another time would only put that off.
 
         Returns:
@@ -249,7 +286,8 @@ class Settler:
         removed = []
         for pod_id in pod_ids:
             try:
-                removed.append(await self.remove(pod_id, rented_at=rented_at, schedule=pod_id not in due_pod_ids))
+                schedule = pod_id not in due_pod_ids
+                removed.append(await self.remove(entry, pod_id, known_since=known_since, schedule=schedule))
             except LiumError as error:
                 failure = error
         if failure is not None:
@@ -323,7 +361,7 @@ class Settler:
         Raises:
             LiumError: as `remove_all`.
         """
-        if await self.remove_all(pod_ids, rented_at=_known_since(entry), due_pod_ids=due_pod_ids):
+        if await self.remove_all(entry, pod_ids, known_since=_known_since(entry), due_pod_ids=due_pod_ids):
             await self.note(entry, "removing", only_from={"removing"}, removal_accepted=True)
 
     async def _attend_to_rented(self, entry: Entry, pods: Rows[Pod]) -> None:
@@ -420,7 +458,7 @@ class Settler:
             LiumError: the refusal that the API has stored for it.
         """
         try:
-            pod_ids = await post(self._lium, order, entry.idempotency_key)
+            rental = await post(self._lium, order, entry)
         except (RentOutcomeUnknown, RateLimited):
             return None  # whoever answered this did not look at the first request, or cannot tell of it yet
         except LiumError as error:
@@ -428,17 +466,18 @@ class Settler:
                 await self.note(entry, "refused", note=str(error))
                 raise
             return None
-        await self.note(entry, "rented", pod_ids=list(pod_ids), confirmed=True)
-        await self._remove_if_unwanted(entry, pod_ids)
-        return Rental(pod_ids, True, entry.created_at)
+        await self.note(entry, "rented", pod_ids=list(rental.pod_ids), confirmed=True)
+        await self._remove_if_unwanted(rental)
+        return rental
 
-    async def _remove_if_unwanted(self, entry: Entry, pod_ids: Sequence[str]) -> None:
+    async def _remove_if_unwanted(self, rental: Rental) -> None:
         """See to it that pods go whose call was cancelled while nobody knew of them."""
+        entry = rental.entry
         only_if = {"unwanted": True, "handed_out": False}
         note = "the call was cancelled"
         if await self.note(entry, "removing", only_from={"rented"}, only_if=only_if, note=note):
             with suppress(LiumError):  # else a later look orders it
-                if await self.remove_all(pod_ids, rented_at=self._lium.now()):
+                if await self.remove_all(entry, rental.pod_ids, known_since=self._lium.now()):
                     await self.note(entry, "removing", only_from={"removing"}, removal_accepted=True)
 
     async def _look_for(self, entry: Entry) -> Rental | None:
@@ -451,7 +490,7 @@ class Settler:
         if len(found) != entry.pod_count:
             return None
         await self.note(entry, "rented", pod_ids=list(found), confirmed=False)
-        return Rental(tuple(found), False, entry.created_at)
+        return _rented(entry, found, confirmed=False)
 
     async def _claim_look(self, entry: Entry) -> bool:
         """Whether Lium may be asked about a rent now; one that was in flight is unknown from then on."""
@@ -466,7 +505,7 @@ class Settler:
         with suppress(LedgerUnavailable):
             for newest in await self._journal.open().open_entries(entry.account):
                 if newest.id == entry.id and newest.pod_ids:
-                    return Rental(tuple(newest.pod_ids), newest.confirmed, newest.created_at)
+                    return Rental(tuple(newest.pod_ids), newest.confirmed, newest)
         return None
 
 
@@ -497,4 +536,4 @@ def _known_since(entry: Entry) -> datetime:
 
 def _new_pods(entry: Entry, pods: Sequence[Pod]) -> list[str]:
     """Pods of the rent's name that were not there before it."""
-    return [pod.id for pod in pods if pod.pod_name == entry.pod_name and pod.id not in entry.known_pod_ids]
+    return [pod.id for pod in pods if pod.pod_name == entry.pod_name and not is_anothers(entry, pod)]

@@ -16,7 +16,7 @@ from lium_mcp.failures import Failure
 from lium_mcp.figures import at_most_usd, in_usd, is_above, rate_in_usd
 from lium_mcp.guard.consent import NOTHING_TO_ASK, Question
 from lium_mcp.guard.policy import Policy
-from lium_mcp.rentals import DEARER, PRICE_TOLERANCE_USD, Expected, NodeOrder, Rental
+from lium_mcp.rentals import DEARER, PRICE_TOLERANCE_USD, Expected, NamedAnothers, NodeOrder, Rental, is_anothers
 from lium_mcp.results import Result, Usd, UsdRate
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.dropped_settings import SSH_PORT, dropped_settings
@@ -187,9 +187,10 @@ def refuse_dearer(agreed: Question | None, price_per_hour_usd: float | None) -> 
 
 def outcome_unknown(name: str, unknown: RentOutcomeUnknown) -> Failure:
     """Say that a rent may have gone through."""
+    named = f" {unknown.cause}." if isinstance(unknown.cause, NamedAnothers) else ""
     return Failure(
         "outcome_unknown",
-        f"The rent of {name} got no clear answer, and it could not be established what became of it.",
+        f"The rent of {name} got no clear answer, and it could not be established what became of it.{named}",
         f"Do not rent again. Call list_pods, which settles it: it asks Lium once more for this very rent, and that may "
         f"still make the pod. If {name} is there, use it; once it is not there and not unsettled, none was made.",
         effect="It may exist and bill.",
@@ -215,9 +216,7 @@ async def follow_rental(
             already_rented=rental.earlier or None,
             next="The pod is rented, but it could not be read. It may bill: call get_pod with this pod_id.",
         )
-    contradiction = None if gone else expected.contradiction(pod)
-    if contradiction and rental.confirmed:
-        raise await give_back(account, rental, f"Pod {pod.pod_name} ({pod.id})", contradiction, expected, [pod])
+    contradiction = None if gone else await _hold_against(account, rental, expected, pod)
     warnings = []
     if not rental.confirmed:
         warnings.append("The answer was lost; this pod was found by its name. Check that it is yours.")
@@ -255,6 +254,24 @@ async def follow_rental(
         warnings=warnings or None,
         next=observed.next,
     )
+
+
+async def _hold_against(account: Account, rental: Rental, expected: Expected, pod: Pod) -> str | None:
+    """Hold what this call rented against what it has to be.
+
+    Returns:
+        What contradicts that, where nobody can tell whether the pod is this rent's.
+
+    Raises:
+        Failure: it contradicts that, and is given back.
+        RentOutcomeUnknown: the pod is another's.
+    """
+    if not rental.earlier:
+        await account.renter.refuse_anothers(rental, [pod])
+    contradiction = expected.contradiction(pod)
+    if contradiction and rental.confirmed:
+        raise await give_back(account, rental, f"Pod {pod.pod_name} ({pod.id})", contradiction, expected, [pod])
+    return contradiction
 
 
 def came_out_dearer(planned_usd: float | None, price_per_hour_usd: float | None, removal: str) -> str | None:
@@ -363,7 +380,7 @@ async def _wait_until_runs(
         # A new pod may take some seconds to be listed; one that was seen and is gone has failed.
         if pod is None:
             return bool(seen) or clock.monotonic() - started > _APPEARS_WITHIN_SECONDS
-        return settled(pod) or expected.contradiction(pod) is not None
+        return settled(pod) or expected.contradiction(pod) is not None or is_anothers(rental.entry, pod)
 
     first: PodDetail | None = None
     with suppress(LiumError), anyio.move_on_after(max(poller.left(wait_seconds), _FIRST_READ_SECONDS)):

@@ -269,6 +269,8 @@ async def _rented(call: Call, rental: Rental, plan: ClusterPlan | None) -> Rente
     # The pods bill: whatever fails now, the answer names them.
     with suppress(LiumError), anyio.move_on_after(_READ_BACK_SECONDS):
         members = [pod for pod in await call.lium.pods.list() if pod.id in rental.pod_ids]
+    if plan is not None:
+        await call.renter.refuse_anothers(rental, members)
     prices = [pod.price for pod in members if pod.price is not None]
     quoted = plan.price_per_hour_usd if plan else None
     price = sum(prices) if len(prices) == len(rental.pod_ids) else quoted

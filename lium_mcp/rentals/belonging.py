@@ -1,0 +1,40 @@
+"""Whose a pod is. One that Lium names for a rent, or lists by its name, may be another's for all that."""
+
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Final
+
+from lium_mcp.api.errors import LiumError, RentOutcomeUnknown
+from lium_mcp.api.pods.models import Pod
+from lium_mcp.rentals.entries import Entry
+
+# A rent is dated by Lium's own clock, as far as its answers tell it.
+_CLOCKS_APART: Final = timedelta(minutes=2)
+
+
+class NamedAnothers(LiumError):
+    """Lium answered a rent with pods that cannot have come of it."""
+
+
+def is_anothers(entry: Entry, pod: Pod) -> bool:
+    """Whether a pod cannot have come of a rent: it was there before, or has another name.
+
+    What Lium does not state of it speaks for nothing.
+    """
+    if pod.id in entry.known_pod_ids or (pod.pod_name and pod.pod_name.strip() != entry.pod_name.strip()):
+        return True
+    return pod.created_at is not None and pod.created_at < entry.created_at - _CLOCKS_APART
+
+
+def anothers(entry: Entry, pods: Iterable[Pod]) -> list[str]:
+    """Those of the pods of a rent, as the ledger or Lium's answer has them, that are another's."""
+    return [pod.id for pod in pods if pod.id in entry.pod_ids and is_anothers(entry, pod)]
+
+
+def not_its_own(entry: Entry, pod_ids: Iterable[str]) -> RentOutcomeUnknown:
+    """For an answer that names such pods: it proves nothing of the rent."""
+    named = " and ".join(pod_ids)
+    cause = NamedAnothers(
+        f"Lium named {named} for it, which was there before or has another name, and was left alone", effect="unknown"
+    )
+    return RentOutcomeUnknown(idempotency_key=entry.idempotency_key, pod_name=entry.pod_name, cause=cause)
