@@ -1,5 +1,7 @@
 """A complete answer of the API and how it is read into models. Knows no resource and sends nothing."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, TypeVar
@@ -8,11 +10,14 @@ import httpx2
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from lium_mcp.api.errors import NotLium, UnreadableResponse
+from lium_mcp.api.errors import AnotherThing, NotLium, UnreadableResponse
 from lium_mcp.api.fields import ApiModel, read_bool
 from lium_mcp.api.paging import Page, Rows
 
 WEB_PAGE: Final = "This does not look like Lium's API: a web page came back."
+_MOST_SHOWN_CHARACTERS: Final = 64
+# What was sent may come back with fewer digits.
+_ROUNDED_BY: Final = 0.005
 
 ModelT = TypeVar("ModelT", bound=ApiModel)
 
@@ -84,18 +89,31 @@ class Answer:
             raise self.unreadable("Lium's answer is not readable JSON.") from None
         return parsed
 
-    def model(self, model: type[ModelT]) -> ModelT:
-        """Return the body as one model."""
+    def model(self, model: type[ModelT], **asked: str | float | None) -> ModelT:
+        """Return the body as one model, whose fields must not say otherwise than `asked`; they may say nothing."""
         try:
-            return model.model_validate(self.json())
+            read = model.model_validate(self.json())
         except ValidationError:
             raise self.unreadable(f"Lium's answer is not a readable {model.__name__}.") from None
+        if denied := _denied(read, asked):
+            raise self.about_another(model, denied, asked[denied])
+        return read
 
-    def rows(self, model: type[ModelT], *, key: str = "items") -> Rows[ModelT]:
-        """Return the body as a list, bare or under `key`; rows that cannot be read are counted, not fatal."""
-        return self.page(model, key=key).items
+    def about_another(self, model: type[ApiModel], name: str, asked: object) -> UnreadableResponse:
+        """Return the error for a success that is about something else than was asked for, as this field says."""
+        wanted = str(asked)[:_MOST_SHOWN_CHARACTERS]
+        return self.unreadable(
+            f"Lium answered with another {model.__name__} than was asked for: its {name} is not {wanted}.", AnotherThing
+        )
 
-    def page(self, model: type[ModelT], *, key: str = "items") -> Page[ModelT]:
+    def rows(self, model: type[ModelT], *, key: str = "items", **asked: str | float | None) -> Rows[ModelT]:
+        """Return the body as a list, bare or under `key`.
+
+        Rows that cannot be read, or say otherwise than `asked`, are counted, not fatal.
+        """
+        return self.page(model, key=key, **asked).items
+
+    def page(self, model: type[ModelT], *, key: str = "items", **asked: str | float | None) -> Page[ModelT]:
         """Return the body as one page; older servers answer a bare list, which is the only page."""
         body = self.json()
         has_next = isinstance(body, dict) and body.get("has_next") is True
@@ -106,7 +124,27 @@ class Answer:
         rows: Rows[ModelT] = Rows(asked_at=self.asked_at)
         for row in body:
             try:
-                rows.append(model.model_validate(row))
+                read = model.model_validate(row)
             except ValidationError:
                 rows.skipped += 1
+                continue
+            if _denied(read, asked):
+                rows.skipped += 1
+            else:
+                rows.append(read)
         return Page(rows, has_next)
+
+
+def _denied(read: ApiModel, asked: Mapping[str, str | float | None]) -> str | None:
+    """The first of the fields that says otherwise than was asked for."""
+    for name, wanted in asked.items():
+        said = getattr(read, name)
+        if wanted is not None and said not in (None, "") and not _is_same(said, wanted):
+            return name
+    return None
+
+
+def _is_same(said: object, wanted: str | float) -> bool:
+    if isinstance(said, int | float) and not isinstance(wanted, str):
+        return math.isclose(said, wanted, rel_tol=_ROUNDED_BY, abs_tol=_ROUNDED_BY)
+    return str(said).strip().casefold() == str(wanted).strip().casefold()

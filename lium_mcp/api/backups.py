@@ -1,9 +1,11 @@
 """Backup schedules (the API's backup-configs, one per pod) and backups (one run and its data, a backup-log)."""
 
 from lium_mcp.api.addresses import endpoint, segment
+from lium_mcp.api.answers import Answer
 from lium_mcp.api.errors import InvalidRequest, NotFound
 from lium_mcp.api.fields import ApiBool, ApiId, ApiInt, ApiModel, ApiStr, ApiTime
 from lium_mcp.api.paging import PAGE_SIZE, Page, Rows, collect_pages
+from lium_mcp.api.pods.models import Pod
 from lium_mcp.api.retries import Repeat
 from lium_mcp.api.storage_runs import StorageRun
 from lium_mcp.api.wire import Resource
@@ -68,7 +70,7 @@ class BackupSchedules(Resource):
             answer = await self._wire.request("GET", endpoint("/backup-configs/pod/{pod_id}", pod_id=pod_id))
         except NotFound:
             return None
-        return answer.model(BackupSchedule) if answer.body.strip() and answer.json() else None
+        return await self._of_pod(answer, pod_id) if answer.body.strip() and answer.json() else None
 
     async def create(
         self, pod_id: str, *, backup_path: str, backup_frequency_hours: int = 6, retention_days: int = 7
@@ -78,7 +80,17 @@ class BackupSchedules(Resource):
             "pod_id": segment("pod_id", pod_id),
             **_schedule_body(backup_frequency_hours, retention_days, backup_path),
         }
-        return (await self._wire.request("POST", "/backup-configs", json=body)).model(BackupSchedule)
+        return await self._of_pod(await self._wire.request("POST", "/backup-configs", json=body), pod_id)
+
+    async def _of_pod(self, answer: Answer, pod_id: str) -> BackupSchedule:
+        schedule = answer.model(BackupSchedule, pod_id=pod_id)
+        # Older servers name under this name alone a pod, a node, or a rental: only another pod is no link to this one.
+        link = (schedule.pod_executor_id or pod_id).casefold()
+        if schedule.pod_id is None and link != pod_id.casefold():
+            pods = (await self._wire.request("GET", "/pods")).rows(Pod)
+            if any(pod.id.casefold() == link for pod in pods):
+                raise answer.about_another(BackupSchedule, "pod_executor_id", pod_id)
+        return schedule
 
     async def update(
         self,
@@ -99,7 +111,7 @@ class BackupSchedules(Resource):
             body["is_active"] = is_active
         answer = await self._wire.request("PUT", path, json=body)
         shown = [schedule for schedule in await self.list() if schedule.id == config_id] if answer.is_bare else []
-        return shown[0] if shown else answer.model(BackupSchedule)
+        return shown[0] if shown else answer.model(BackupSchedule, id=config_id)
 
     async def delete(self, config_id: str) -> None:
         """DELETE /backup-configs/{config_id}: stop backing up; stored backups stay until their retention ends."""
@@ -127,7 +139,7 @@ class Backups(Resource):
     async def get(self, backup_id: str) -> Backup:
         """GET /backup-logs/{backup_id}: one backup."""
         path = endpoint("/backup-logs/{backup_id}", backup_id=backup_id)
-        return (await self._wire.request("GET", path)).model(Backup)
+        return (await self._wire.request("GET", path)).model(Backup, id=backup_id)
 
     async def start(self, pod_id: str, *, name: str, description: str = "") -> BackupStarted:
         """POST /pods/{pod_id}/backup: back up now; the pod needs a schedule, whose path is used."""

@@ -25,4 +25,5 @@ class DockerCredentials(Resource):
     async def create(self, *, docker_username: str, docker_password: str) -> DockerCredential:
         """POST /docker-credentials/: store a registry login."""
         body = {"docker_username": docker_username, "docker_password": docker_password}
-        return (await self._wire.request("POST", "/docker-credentials/", json=body)).model(DockerCredential)
+        answer = await self._wire.request("POST", "/docker-credentials/", json=body)
+        return answer.model(DockerCredential, docker_username=docker_username)

@@ -12,7 +12,8 @@
     |-- UntrustedRedirect
     |-- ResponseTooLarge
     |-- UnreadableResponse       not JSON, or not the promised shape
-    |   `-- NotLium              a web page or the like: the address is not that of the API
+    |   |-- NotLium              a web page or the like: the address is not that of the API
+    |   `-- AnotherThing         about something else than was asked for
     |-- BadRequest               400 and other refusals of the request itself
     |   `-- NotDone              a 2xx whose body says that the request was refused, and names no status
     |-- ValidationFailed         422
@@ -221,6 +222,12 @@ class NotLium(UnreadableResponse):
         "Check LIUM_BASE_URL: the API's address ends with /api, as https://lium.io/api, which is used where it is not "
         "set. If it has worked before, try again in some minutes."
     )
+
+
+class AnotherThing(UnreadableResponse):
+    """The answer is about something else than was asked for."""
+
+    _advice = "Try again in a minute. Before repeating a change, list what there is now: it may have been made."
 
 
 class BadRequest(LiumError):

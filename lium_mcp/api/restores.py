@@ -41,7 +41,7 @@ class Restores(Resource):
 
         async def fetch(number: int) -> Page[Restore]:
             answer = await self._wire.request("GET", path, query={"page": number, "limit": PAGE_SIZE})
-            return answer.page(Restore)
+            return answer.page(Restore, pod_id=pod_id)
 
         try:
             return await collect_pages(fetch)

@@ -37,7 +37,12 @@ class SshKeys(Resource):
 
     async def create(self, *, name: str, public_key: str) -> SshKey:
         """POST /ssh-keys: register a public key; list first, since duplicates may be accepted."""
-        return (await self._wire.request("POST", "/ssh-keys", json=_body(name, public_key))).model(SshKey)
+        answer = await self._wire.request("POST", "/ssh-keys", json=_body(name, public_key))
+        created = answer.model(SshKey)
+        kind_and_key = public_key.split()[:2]  # the comment is nobody's affair
+        if created.public_key and not set(kind_and_key) <= set(created.public_key.split()):
+            raise answer.about_another(SshKey, "public_key", public_key)
+        return created
 
     async def delete(self, key_id: str) -> None:
         """DELETE /ssh-keys/{key_id}: forget a key; pods that have it keep it."""

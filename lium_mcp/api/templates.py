@@ -164,11 +164,19 @@ class Templates(Resource):
     async def get(self, template_id: str) -> Template:
         """GET /templates/{template_id}: one template."""
         path = endpoint("/templates/{template_id}", template_id=template_id)
-        return (await self._wire.request("GET", path)).model(Template)
+        return (await self._wire.request("GET", path)).model(Template, id=template_id)
 
     async def create(self, template: TemplateCreate) -> Template:
         """POST /templates: create a template."""
-        return (await self._wire.request("POST", "/templates", json=template.body())).model(Template)
+        answer = await self._wire.request("POST", "/templates", json=template.body())
+        if "@" in template.docker_image:  # the server takes it apart
+            return answer.model(Template, name=template.name)
+        return answer.model(
+            Template,
+            name=template.name,
+            docker_image=template.docker_image,
+            docker_image_tag=template.docker_image_tag,
+        )
 
     async def update(self, template_id: str, changes: TemplateChanges) -> Template:
         """PUT /templates/{template_id}: change some fields; a pod that runs on the template is rebooted.
@@ -183,12 +191,13 @@ class Templates(Resource):
         current = answer.json()
         if not isinstance(current, dict):
             raise answer.unreadable("Lium's answer is not a template.")
+        answer.model(Template, id=template_id)  # another one's settings must not be written over it
         body = {name: value for name, value in current.items() if name not in _READ_ONLY_FIELDS and value is not None}
         body |= changed
         if not body.get("one_time_template"):
             body.pop("one_time_template", None)
         answer = await self._wire.request("PUT", path, json=body)
-        return await self.get(template_id) if answer.is_bare else answer.model(Template)
+        return await self.get(template_id) if answer.is_bare else answer.model(Template, id=template_id)
 
     async def delete(self, template_id: str) -> None:
         """DELETE /templates/{template_id}: delete a template; what happens to a pod on it is not known."""

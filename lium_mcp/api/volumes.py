@@ -48,12 +48,13 @@ class Volumes(Resource):
 
     async def get(self, volume_id: str) -> Volume:
         """GET /volumes/{volume_id}: one volume."""
-        return (await self._wire.request("GET", endpoint("/volumes/{volume_id}", volume_id=volume_id))).model(Volume)
+        path = endpoint("/volumes/{volume_id}", volume_id=volume_id)
+        return (await self._wire.request("GET", path)).model(Volume, id=volume_id)
 
     async def create(self, *, name: str, description: str = "") -> Volume:
         """POST /volumes: create a volume; its storage is billed."""
         body = {"name": _checked_name(name), "description": description}
-        return (await self._wire.request("POST", "/volumes", json=body)).model(Volume)
+        return (await self._wire.request("POST", "/volumes", json=body)).model(Volume, name=name)
 
     async def update(self, volume_id: str, *, name: str | None = None, description: str | None = None) -> Volume:
         """PUT /volumes/{volume_id}: rename or describe a volume."""
@@ -66,7 +67,7 @@ class Volumes(Resource):
             raise InvalidRequest("name or description is needed.")
         path = endpoint("/volumes/{volume_id}", volume_id=volume_id)
         answer = await self._wire.request("PUT", path, json=body)
-        return await self.get(volume_id) if answer.is_bare else answer.model(Volume)
+        return await self.get(volume_id) if answer.is_bare else answer.model(Volume, id=volume_id)
 
     async def delete(self, volume_id: str) -> None:
         """DELETE /volumes/{volume_id}: delete a volume and its data.

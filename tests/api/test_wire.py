@@ -337,7 +337,7 @@ IDS = st.text(max_size=200) | st.text("abcXYZ012._-/%", max_size=140)
 
 @given(pod_id=IDS)
 async def test_id_reaches_the_path_unchanged_or_not_at_all(pod_id: str) -> None:
-    wire = scripted(ok(POD))
+    wire = scripted(ok(POD | {"id": pod_id}))
     async with client_on(wire) as client:
         with suppress(InvalidRequest):
             await client.pods.get(pod_id)

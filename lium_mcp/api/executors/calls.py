@@ -85,7 +85,8 @@ class Executors(Resource):
             "backup_gb": backup_gb,
         }
         path = endpoint("/executors/{executor_id}/quote", executor_id=executor_id)
-        return (await self._wire.request("GET", path, query=query, needs_key=False)).model(Quote)
+        answer = await self._wire.request("GET", path, query=query, needs_key=False)
+        return answer.model(Quote, executor_id=executor_id, gpu_count=gpu_count, hours=hours)
 
     async def rent(self, executor_id: str, request: RentRequest, *, idempotency_key: str) -> str:
         """POST /executors/{executor_id}/rent: rent a pod on a chosen node. Spends money and is sent once.

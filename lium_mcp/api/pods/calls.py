@@ -42,7 +42,7 @@ class Pods(Resource):
     async def get(self, pod_id: str, *, repeat: Repeat = Repeat.ALWAYS) -> PodDetail:
         """GET /pods/{pod_id}: one pod with its last event."""
         path = endpoint("/pods/{pod_id}", pod_id=pod_id)
-        return (await self._wire.request("GET", path, repeat=repeat)).model(PodDetail)
+        return (await self._wire.request("GET", path, repeat=repeat)).model(PodDetail, id=pod_id)
 
     async def remove(self, pod_id: str, *, feedback: FeedbackRequest | None = None) -> None:
         """DELETE /pods/{pod_id}: begin to remove a pod; it is gone when the list no longer has it.
@@ -86,12 +86,13 @@ class Pods(Resource):
             repeat=Repeat.NEVER,
             timeout_seconds=GPU_RESET_TIMEOUT_SECONDS,
         )
-        return answer.model(GpuResetState)
+        return answer.model(GpuResetState, pod_id=pod_id)
 
     async def get_gpu_reset(self, pod_id: str, request_id: str) -> GpuResetState:
         """GET /pods/{pod_id}/reset-gpu/{request_id}: how a reset stands. Sent once, since callers poll it."""
         path = endpoint("/pods/{pod_id}/reset-gpu/{reset_id}", pod_id=pod_id, reset_id=request_id)
-        return (await self._wire.request("GET", path, repeat=Repeat.NEVER)).model(GpuResetState)
+        answer = await self._wire.request("GET", path, repeat=Repeat.NEVER)
+        return answer.model(GpuResetState, request_id=request_id, pod_id=pod_id)
 
     async def logs(self, pod_id: str, *, tail: int = 100, max_bytes: int = DEFAULT_LOG_BYTES) -> Tail:
         """GET /pods/{pod_id}/logs: the newest lines of the main process; a 404 may mean "not started yet"."""
@@ -104,11 +105,12 @@ class Pods(Resource):
     async def events(self, pod_id: str) -> Rows[PodEvent]:
         """GET /pods/{pod_id}/events: oldest first, also after removal. Older servers have no such route."""
         path = endpoint("/pods/{pod_id}/events", pod_id=pod_id)
-        return (await self._wire.request("GET", path, repeat=Repeat.NEVER)).rows(PodEvent)
+        return (await self._wire.request("GET", path, repeat=Repeat.NEVER)).rows(PodEvent, pod_id=pod_id)
 
     async def record(self, pod_id: str) -> PodRecord:
         """GET /pods/{pod_id}/record: what remains of a pod. Needs the feature `run_record`."""
-        return (await self._wire.request("GET", endpoint("/pods/{pod_id}/record", pod_id=pod_id))).model(PodRecord)
+        path = endpoint("/pods/{pod_id}/record", pod_id=pod_id)
+        return (await self._wire.request("GET", path)).model(PodRecord, pod_id=pod_id)
 
     async def send_feedback(self, pod_id: str, feedback: FeedbackRequest) -> None:
         """POST /pods/{pod_id}/feedback: rate a living pod's node."""

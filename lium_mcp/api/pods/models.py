@@ -308,6 +308,7 @@ class GpuResetState(ApiModel):
     """A GPU reset under way or over."""
 
     request_id: ApiStr = None
+    pod_id: ApiStr = None
     status: ApiStr = None
     ok: ApiBool = None
     success: ApiBool = None
