@@ -11,6 +11,7 @@ from lium_mcp.api.errors import LiumError
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.inputs import ShortText
 from lium_mcp.results import Result, UtcTime, note_on
+from lium_mcp.services.as_asked import unlike
 from lium_mcp.services.backing_up import (
     DEFAULT_EVERY_HOURS,
     DEFAULT_KEEP_DAYS,
@@ -146,13 +147,19 @@ async def set_backup_schedule(
     schedules = call.lium.backup_schedules
     present = await schedules.get_for_pod(target.id)
     if present is None:
+        backup_path = volume_root(target) if checked is None else checked
+        hours, days = every_hours or DEFAULT_EVERY_HOURS, keep_days or DEFAULT_KEEP_DAYS
         created = await schedules.create(
-            target.id,
-            backup_path=volume_root(target) if checked is None else checked,
-            backup_frequency_hours=every_hours or DEFAULT_EVERY_HOURS,
-            retention_days=keep_days or DEFAULT_KEEP_DAYS,
+            target.id, backup_path=backup_path, backup_frequency_hours=hours, retention_days=days
         )
-        return PodSchedule(pod_id=target.id, name=target.pod_name, schedule=_schedule(target, created), created=True)
+        told = {"backup_path": backup_path, "backup_frequency_hours": hours, "retention_days": days}
+        return PodSchedule(
+            pod_id=target.id,
+            name=target.pod_name,
+            schedule=_schedule(target, created),
+            created=True,
+            warnings=_not_as_told(target, created.model_copy(update=told), created) or None,
+        )
     wanted = present.model_copy(
         update={
             "backup_path": present.backup_path if checked in (None, held_path(target, present)) else checked,
@@ -338,16 +345,21 @@ def _on_change(
     warnings = list(lost)
     if present.is_active is False and changed.is_active is not False:
         warnings.append("The schedule was inactive, and is active now.")
-    if changed.is_active is False:
+    return [*warnings, *_not_as_told(pod, wanted, changed)] or None
+
+
+def _not_as_told(pod: Pod, told: BackupSchedule, answered: BackupSchedule) -> list[str]:
+    meant, shown = _schedule(pod, told), _schedule(pod, answered)
+    pairs = {name: (getattr(meant, name), getattr(shown, name)) for name in ("every_hours", "keep_days", "path")}
+    warnings = [
+        f"Lium did not say what {name} was: it was not sent. Name it to be sure."
+        for name, (asked, _) in pairs.items()
+        if asked is None
+    ]
+    warnings += [f"Lium was told {name}={pairs[name][0]} and shows {pairs[name][1]}." for name in unlike(pairs)]
+    if answered.is_active is False:
         warnings.append("The schedule is inactive, so nothing is backed up by it: have a person look at lium.io.")
-    told, answered = _schedule(pod, wanted), _schedule(pod, changed)
-    for parameter in ("every_hours", "keep_days", "path"):
-        meant, shown = getattr(told, parameter), getattr(answered, parameter)
-        if meant is None:
-            warnings.append(f"Lium did not say what {parameter} was: it was not sent. Name it to be sure.")
-        elif shown is not None and shown != meant:
-            warnings.append(f"Lium was told {parameter}={meant} and shows {shown}.")
-    return warnings or None
+    return warnings
 
 
 _AFTER_RESTORE: Final[dict[Outcome, str | None]] = {

@@ -11,6 +11,7 @@ from lium_mcp.api.wire import hiding
 from lium_mcp.failures import Failure
 from lium_mcp.inputs import Few, ShortText
 from lium_mcp.results import Result, UtcTime, note_on
+from lium_mcp.services.as_asked import not_confirmed, unlike
 from lium_mcp.services.backup_details import EndedBackup
 from lium_mcp.services.failure_words import after_change
 from lium_mcp.services.pod_details import Outcome
@@ -331,15 +332,9 @@ async def update_volume(
     if name and name != found.name:
         await refuse_taken_name(call.account, name)
     changed = await call.lium.volumes.update(found.id, name=name or None, description=description or None)
-    pairs = (("name", name, changed.name), ("description", description, changed.description))
-    unlike = [f"{what} {shown}" for what, asked, shown in pairs if asked and shown and shown.strip() != asked.strip()]
-    if unlike:
-        raise Failure(
-            "change_not_confirmed",
-            f"Lium accepted the change of volume {found.id}, but shows the {' and the '.join(unlike)}.",
-            "Call get_volume to look again; if that stays, call this again.",
-            effect="As it stands, it is not as asked.",
-        )
+    asked = {"name": (name or None, changed.name or None), "description": (description or None, changed.description)}
+    if names := unlike(asked):
+        raise not_confirmed(f"volume {found.id}", names, "get_volume")
     return volume_view(changed, await call.lium.pods.list())
 
 

@@ -20,9 +20,10 @@ from lium_mcp.guard.policy import hours_left
 from lium_mcp.inputs import Few, Line, ShortText
 from lium_mcp.results import Result, state_in_words
 from lium_mcp.secret_forms import Secrets, redacted
+from lium_mcp.services.as_asked import not_confirmed, unlike
 from lium_mcp.services.dropped_settings import MOST_PORTS, SSH_PORT, dropped_settings, refuse_dropped_settings
 from lium_mcp.services.failure_words import after_change
-from lium_mcp.services.images import Generation, cuda_of, has_cuda, image_of, split_image
+from lium_mcp.services.images import Generation, cuda_of, has_cuda, image_of, is_image, split_image
 from lium_mcp.services.pod_connections import replacing_container
 from lium_mcp.services.pod_details import Outcome
 from lium_mcp.services.pod_states import ObservedPod, has_restarted, observe
@@ -41,6 +42,18 @@ from lium_mcp.toolkit.registry import DESTROYS, DESTROYS_EACH_TIME, READS, WRITE
 toolset = Toolset("templates")
 
 _VARIABLE: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
+# What Lium calls the settings that tools take as they are.
+_FIELDS: Final = {
+    "name": "name",
+    "description": "description",
+    "ports": "internal_ports",
+    "volume_path": "volumes",
+    "environment": "environment",
+    "startup_commands": "startup_commands",
+    "entrypoint": "entrypoint",
+    "public": "is_private",
+    "registry_credential": "docker_credential_id",
+}
 _SHOWN_SCRIPT_CHARACTERS: Final = 1000
 _UUID_CHARACTERS: Final = 36
 _NEXT: Final[dict[Outcome, str | None]] = {
@@ -150,7 +163,8 @@ async def get_template(
     verified, wait until it is ready or failed, and say why.
     """
     found = await _find_listed_or_not(call, template)
-    return await observe_template(call, found, await _own_id(call), wait_seconds=wait_seconds)
+    owner = await _own_id(call)
+    return judge_template(await wait_until_verified(call, found, wait_seconds=wait_seconds), owner)
 
 
 @toolset.tool(title="Create template", hints=WRITES_EACH_TIME)
@@ -191,7 +205,13 @@ async def create_template(
     refuse_dropped_settings(wanted)
     with hiding(_lines_of(wanted.environment.values())):
         created = await call.lium.templates.create(wanted)
-    return await observe_template(call, created, owner, wait_seconds=wait_seconds)
+    change = OrderedChange[Template](lambda shown: not _unlike(wanted, image, shown))
+    newest = await wait_until_verified(call, created, wait_seconds=wait_seconds, change=change)
+    observed = judge_template(newest, owner)
+    if change.is_seen:
+        return observed
+    warning = f"Lium shows another {' and another '.join(_unlike(wanted, image, newest))} than asked."
+    return observed.model_copy(update={"warnings": [warning, *(observed.warnings or ())]})
 
 
 @toolset.tool(
@@ -239,8 +259,15 @@ async def update_template(
     with hiding(_lines_of([*(target.environment or {}).values(), *(changes.environment or {}).values()])):
         async with replacing_container(call.account, *users):
             updated = await call.lium.templates.update(target.id, changes)
-    observed = await observe_template(call, updated, target.user_id, wait_seconds=wait_seconds)
-    return observed.model_copy(update={"rebooting_pods": users or None})
+    change = OrderedChange[Template](lambda shown: not _unlike(changes, image, shown))
+    if not change.note(updated):
+        with after_change(f"Lium accepted the change of template {target.name}."):
+            updated = await call.lium.templates.get(target.id)
+    newest = await wait_until_verified(call, updated, wait_seconds=wait_seconds, change=change)
+    if not change.is_seen:
+        reboots = f"The pods that run on it may reboot: {', '.join(users)}." if users else ""
+        raise not_confirmed(f"template {target.id}", _unlike(changes, image, newest), "get_template", reboots)
+    return judge_template(newest, target.user_id).model_copy(update={"rebooting_pods": users or None})
 
 
 @toolset.tool(
@@ -297,22 +324,35 @@ async def switch_pod_template(
     return observed.model_copy(update={"warnings": warnings})
 
 
-async def observe_template(
-    call: Call, template: Template, owner: str | None, *, wait_seconds: float
-) -> ObservedTemplate:
-    """Wait until a template is ready or failed, and show it to `owner`."""
-    newest = await call.poller.until(
+async def wait_until_verified(
+    call: Call, template: Template, *, wait_seconds: float, change: OrderedChange[Template] | None = None
+) -> Template:
+    """Wait until a template is ready or failed, after the change that was ordered, if one was."""
+    return await call.poller.until(
         template,
         lambda: call.lium.templates.get(template.id),
         lambda state: state.is_ready or state.has_failed,
         wait_seconds=wait_seconds,
         describe=lambda state: f"{state.name} is {state_in_words(state.status)}",
+        change=change,
     )
+
+
+def judge_template(newest: Template, owner: str | None) -> ObservedTemplate:
+    """Say what the state of a template means for who waits for it, and show it to `owner`."""
     outcome: Outcome = "done" if newest.is_ready else "failed" if newest.has_failed else "pending"
     advice = _NEXT[outcome] if newest.status else _NOT_STATED
     return ObservedTemplate(
         outcome=outcome, template=_view(newest, owner), warnings=dropped_settings(newest) or None, next=advice
     )
+
+
+def _unlike(asked: TemplateCreate | TemplateChanges, image: str, shown: Template) -> list[str]:
+    """The parameters of which Lium shows another thing than was asked."""
+    told = asked.model_dump(exclude_none=True)
+    pairs = {name: (told.get(field), getattr(shown, field)) for name, field in _FIELDS.items()}
+    shown_image = image_of(shown) or None
+    return unlike({"image": (image or None, image if is_image(shown, image) else shown_image), **pairs})
 
 
 def hide_values(text: str, values: Iterable[str]) -> str:

@@ -112,6 +112,22 @@ async def test_an_inactive_schedule_is_activated_and_one_that_stays_so_is_said(s
     assert any("is inactive, so nothing is backed up" in line for line in stubborn["warnings"])
 
 
+async def test_a_new_schedule_that_is_another_than_asked_is_warned_of(sandbox: Sandbox) -> None:
+    pod_id = await rent(sandbox, "worker")
+    other = {"backup_frequency_hours": 6, "retention_days": 1, "backup_path": "/root/other", "is_active": False}
+    wire = Wire(sandbox)
+    wire.on("POST", "/backup-configs", editing(lambda row: row | other))
+    async with agent_on(sandbox, transport=wire) as agent:
+        made = await agent.call("set_backup_schedule", pod="worker", every_hours=2, keep_days=9)
+    root = (await ask(sandbox, "GET", f"/pods/{pod_id}"))["local_volume_path"]
+    assert made["warnings"] == [
+        "Lium was told every_hours=2 and shows 6.",
+        "Lium was told keep_days=9 and shows 1.",
+        f"Lium was told path={root} and shows /root/other.",
+        "The schedule is inactive, so nothing is backed up by it: have a person look at lium.io.",
+    ]
+
+
 async def test_what_lium_does_not_say_of_a_schedule_is_not_replaced_by_a_default(sandbox: Sandbox) -> None:
     await rent(sandbox, "worker")
     wire = Wire(sandbox)

@@ -12,7 +12,7 @@ from lium_mcp.api.templates import Template
 from lium_mcp.sandbox import OTHER_API_KEY, Sandbox
 from lium_mcp.services.images import is_image, split_image
 from tests.harness import Agent, Mode, agent_on, text_of
-from tests.tools.wires import Wire, answering, ask, editing, lag, rent, then, truth
+from tests.tools.wires import Wire, after_work, answering, ask, editing, lag, rent, then, truth
 
 both_eras = pytest.mark.parametrize("mode", ["auto", "legacy"])
 SECRET = "planted-s3cret-value"
@@ -311,6 +311,51 @@ async def test_an_update_names_the_pods_that_reboot(agent: Agent, sandbox: Sandb
     status = {pod["id"]: pod["status"] for pod in truth(sandbox, "pods")}
     assert status.pop(pod_id) == "REBOOT_PENDING"
     assert set(status.values()) == {"RUNNING"}
+
+
+CHANGES: Row = {
+    "name": "ours",
+    "image": "me/other:2",
+    "ports": [9000],
+    "environment": [f"TOKEN={SECRET}"],
+    "startup_commands": "new",
+}
+
+
+@pytest.mark.parametrize("wait_seconds", [0, 600])
+async def test_a_template_that_stays_as_it_was_is_not_called_changed(sandbox: Sandbox, wait_seconds: int) -> None:
+    template_id = await made(sandbox, "mine", environment={"OLD": SECRET})
+    pod_id = await rent(sandbox, "worker", template_id=template_id)
+    old = await ask(sandbox, "GET", f"/templates/{template_id}")
+    wire = Wire(sandbox)
+    wire.on("PUT", "/templates/*", answering(200, old))
+    async with agent_on(sandbox, transport=wire) as agent:
+        failure = await agent.refused("update_template", template="mine", wait_seconds=wait_seconds, **CHANGES)
+    assert failure.code == "change_not_confirmed"
+    for name in CHANGES:
+        assert f"another {name}" in failure.text
+    assert (SECRET in failure.text, "Nothing was changed" in failure.text, pod_id in failure.text) == (0, 0, 1)
+
+
+async def test_a_template_that_is_shown_as_before_is_read_until_it_is_shown_as_asked(sandbox: Sandbox) -> None:
+    template_id = await made(sandbox, "mine")
+    old = await ask(sandbox, "GET", f"/templates/{template_id}")
+    wire = Wire(sandbox)
+    wire.on("PUT", "/templates/*", after_work(answering(200, old)))
+    wire.on("GET", "/templates/*", answering(200, old), times=4)
+    async with agent_on(sandbox, transport=wire) as agent:
+        answer = await agent.call("update_template", template="mine", image="me/other:2", wait_seconds=120)
+    assert (answer["outcome"], answer["template"]["image"]) == ("done", "me/other:2")
+
+
+async def test_a_template_that_is_made_otherwise_than_asked_is_warned_of(sandbox: Sandbox) -> None:
+    wire = Wire(sandbox)
+    wire.on("*", "/templates/**", editing(lambda row: row | {"is_private": False, "environment": {"OTHER": SECRET}}))
+    wire.on("POST", "/templates", editing(lambda row: row | {"is_private": False, "environment": {"OTHER": SECRET}}))
+    async with agent_on(sandbox, transport=wire) as agent:
+        answer = await agent.call("create_template", wait_seconds=120, **CHANGES)
+    assert answer["outcome"] == "done"
+    assert answer["warnings"] == ["Lium shows another environment and another public than asked."]
 
 
 async def test_an_update_of_nothing_is_refused(agent: Agent, sandbox: Sandbox) -> None:

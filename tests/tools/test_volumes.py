@@ -206,7 +206,7 @@ async def test_a_volume_that_stays_as_it_was_is_not_called_changed(sandbox: Sand
     async with agent_on(sandbox, transport=wire) as agent:
         failure = await agent.refused("update_volume", volume="data", name="renamed", description="new")
     assert failure.code == "change_not_confirmed"
-    assert f"{row['id']}, but shows the name data and the description old" in failure.text
+    assert f"{row['id']}, but shows another name and another description than asked" in failure.text
     assert "Nothing was changed" not in failure.text
 
 
