@@ -248,6 +248,8 @@ class Quote(ApiModel):
     """
 
     executor_id: ApiId
+    gpu_count: ApiInt = None
+    hours: ApiFloat = None
     price_per_hour: ApiFloat = None
     lines: ApiTuple[QuoteLine] = ()
     total_usd: ApiFloat = None

@@ -246,6 +246,7 @@ class PodEvent(ApiModel):
     created_at: ApiTime = None
     event_type: ApiText = ""
     sub_event_type: ApiStr = None
+    pod_id: ApiStr = None
     pod_name: ApiStr = None
     to_status: ApiStr = None
     reason: ApiReason = None
