@@ -1,15 +1,10 @@
 """Whose a pod is. One that Lium names for a rent, or lists by its name, may be another's for all that."""
 
 from collections.abc import Iterable
-from datetime import timedelta
-from typing import Final
 
 from lium_mcp.api.errors import LiumError, RentOutcomeUnknown
-from lium_mcp.api.pods.models import Pod
+from lium_mcp.api.pods.models import Pod, is_since
 from lium_mcp.rentals.entries import Entry
-
-# A rent is dated by Lium's own clock, as far as its answers tell it.
-_CLOCKS_APART: Final = timedelta(minutes=2)
 
 
 class NamedAnothers(LiumError):
@@ -23,7 +18,7 @@ def is_anothers(entry: Entry, pod: Pod) -> bool:
     """
     if pod.id in entry.known_pod_ids or (pod.pod_name and pod.pod_name.strip() != entry.pod_name.strip()):
         return True
-    return pod.created_at is not None and pod.created_at < entry.created_at - _CLOCKS_APART
+    return not is_since(entry.created_at, pod.created_at)
 
 
 def anothers(entry: Entry, pods: Iterable[Pod]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Final
 
 from lium_mcp.api.client import LiumClient
 from lium_mcp.api.errors import LiumError
-from lium_mcp.api.pods.models import Pod, PodDetail
+from lium_mcp.api.pods.models import Pod, PodDetail, own_events
 
 REMOVAL_TOLERANCE: Final = timedelta(minutes=2)
 _AT_ONCE: Final = timedelta(minutes=1)
@@ -53,8 +53,8 @@ def _holds(pod: Pod, due: datetime) -> bool:
 
 async def _boot(lium: LiumClient, pod: Pod, rented_at: datetime) -> datetime:
     try:
-        for event in await lium.pods.events(pod.id):
-            if (event.to_status or "").upper() == "RUNNING" and event.created_at:
+        for event in own_events(pod, await lium.pods.events(pod.id)):
+            if event.state == "RUNNING" and event.created_at:
                 return event.created_at
     except LiumError:
         pass  # older servers have no events

@@ -11,7 +11,7 @@ from lium_mcp.api.addresses import with_port
 from lium_mcp.api.errors import LiumError
 from lium_mcp.api.gpu_names import gpu_label
 from lium_mcp.api.huids import huid
-from lium_mcp.api.pods.models import REMOVED_STATUSES, Pod, PodDetail, PodEvent, PodRecord
+from lium_mcp.api.pods.models import REMOVED_STATUSES, Pod, PodDetail, PodEvent, PodRecord, own_events
 from lium_mcp.figures import hours_since
 from lium_mcp.remote.banner import SshAnswer
 from lium_mcp.remote.gpus import MOST_GPUS, Gpu
@@ -165,7 +165,8 @@ async def pod_view(
             reads.start_soon(read_history)
             reads.start_soon(read_record)
             volume_id = volume_id or (await _rented_volume(account, pod.id) if runs else None)
-    cost = _cost_so_far(account, pod, history, record)
+    lived = own_events(pod, history)
+    cost = _cost_so_far(account, pod, lived, record)
     if not history and pod.last_event is not None:
         history = [pod.last_event]
     visible = len(seen) if seen and len(seen) < MOST_GPUS else None
@@ -175,7 +176,7 @@ async def pod_view(
     shown_gpus = seen if gpus else None
     processes = [process.name for gpu in shown_gpus or () for process in gpu.processes]
     fields = _row_fields(pod)
-    if pod.has_not_started and _has_run(history):
+    if pod.has_not_started and _has_run(lived):
         fields["billing"] = None  # one whose template was switched starts over, and may bill meanwhile
     return PodView(
         **fields,

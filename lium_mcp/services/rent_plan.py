@@ -31,6 +31,7 @@ from lium_mcp.services.login_keys import PodKeys, find_public_keys
 from lium_mcp.services.offers import Floors, NothingFits, cheapest_fitting, smallest_gpu_count, types_on_offer
 from lium_mcp.services.quotes import PricedRental, find_node, quote_node
 from lium_mcp.services.targets import find_free_volume, find_usable_template
+from lium_mcp.text import quotation
 
 _MACHINES_SECONDS = 5.0
 
@@ -345,7 +346,10 @@ async def _template(account: Account, node: Executor, contents: Contents) -> Tem
     except NoDefaultTemplate as error:
         raise Failure(
             "template_needed",
-            f"Lium recommends no image of its own for node {node.id}.",
+            f"Lium recommends {quotation(error.image, _MOST_IMAGE_CHARACTERS)} for node {node.id}, and no template of "
+            "the platform has that image."
+            if error.image
+            else f"Lium recommends no image of its own for node {node.id}.",
             "Name a template with the parameter template.",
         ) from error
 
@@ -393,10 +397,15 @@ def _spec_request(wish: Wish, contents: Contents, gpu_type: str) -> RentBySpecRe
 
 
 _PLATFORM_VERIFIED = "VERIFY_SUCCESS"
+_MOST_IMAGE_CHARACTERS = 200
 
 
 class NoDefaultTemplate(Exception):
-    """The API recommends no image for a node that a template of the platform runs."""
+    """The API recommends no image for a node that a template of the platform runs; `image` is its first choice."""
+
+    def __init__(self, image: str | None) -> None:
+        super().__init__(f"No template of the platform has {image or 'an image'}")
+        self.image = image
 
 
 async def default_template(lium: LiumClient, node: Executor) -> Template:
@@ -421,4 +430,4 @@ async def default_template(lium: LiumClient, node: Executor) -> Template:
         for template in verified:
             if (template.docker_image, template.docker_image_tag) == (image.docker_image, image.docker_image_tag):
                 return template
-    raise NoDefaultTemplate
+    raise NoDefaultTemplate(next((f"{image.docker_image}:{image.docker_image_tag}" for image in images), None))

@@ -211,6 +211,20 @@ async def test_a_pod_ends_after_the_hours_it_was_rented_for(sandbox: Sandbox, ag
     assert not living(sandbox)
 
 
+async def test_an_event_from_before_a_pod_was_made_is_no_start_of_it(sandbox: Sandbox) -> None:
+    wire = Wire(sandbox)
+    before = {"event_type": "pod-lifecycle", "to_status": "RUNNING", "created_at": "2024-01-01T00:00:00Z"}
+    wire.on("GET", "/pods/*/events", editing(lambda events: [before | {"id": events[0]["id"]}, *events]))
+    async with agent_on(sandbox, transport=wire) as agent:
+        rented = await agent.call("rent_pod", **BY_SPEC)
+        assert until(sandbox, rented["pod"]["removal_at"]).total_seconds() == hours(2)
+        assert rented["pod"]["cost_so_far_usd"] < rented["price_per_hour_usd"] / 10
+        sandbox.clock.advance(minutes=30)
+        assert living(sandbox)
+        pod = (await agent.call("get_pod", pod="train"))["pod"]
+        assert pod["cost_so_far_usd"] == pytest.approx(rented["price_per_hour_usd"] / 2, rel=0.1)
+
+
 async def test_a_pod_without_hours_comes_with_a_warning(agent: Agent) -> None:
     rented = await agent.call("rent_pod", name="train", gpu_type="RTX4090")
     assert "removal_at" not in rented["pod"]
@@ -305,6 +319,23 @@ async def test_a_node_without_a_recommended_template_asks_for_one(sandbox: Sandb
     async with agent_on(sandbox, transport=wire) as agent:
         failure = await agent.refused("rent_pod", name="train", executor_id=(await splittable(sandbox))["id"])
     assert failure.code == "template_needed"
+    assert "recommends no image" in failure.text
+    assert asked(sandbox) == []
+
+
+async def test_a_recommended_image_that_no_template_of_the_platform_has_is_named(sandbox: Sandbox) -> None:
+    wire = Wire(sandbox)
+    images = [
+        {"docker_image": "daturaai/new", "docker_image_tag": "9.1"},
+        {"docker_image": "x", "docker_image_tag": "1"},
+    ]
+    wire.on("GET", "/executors/default-docker-image", answering(200, images))
+    async with agent_on(sandbox, transport=wire) as agent:
+        failure = await agent.refused("rent_pod", name="train", executor_id=(await splittable(sandbox))["id"])
+    assert failure.code == "template_needed"
+    assert "daturaai/new:9.1" in failure.text
+    assert "recommends no image" not in failure.text
+    assert "parameter template" in failure.text
     assert asked(sandbox) == []
 
 

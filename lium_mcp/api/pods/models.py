@@ -1,6 +1,8 @@
 """What the API says about pods: rows, events, records, GPU resets."""
 
 import re
+from collections.abc import Iterable
+from datetime import datetime, timedelta
 from ipaddress import ip_address
 from typing import Annotated, Any, NamedTuple
 
@@ -48,6 +50,8 @@ BILLING_STATUSES = frozenset({"RUNNING", "REBOOT_PENDING", "REBOOT_FAILED"})
 _NEVER_STARTED_STATUSES = frozenset({"PENDING", "CREATION_FAILED"})
 REMOVED_STATUSES = frozenset({"DELETED", "REMOVED", "TERMINATED"})
 DEFAULT_VOLUME_ROOT = "/root"
+# How much two clocks may differ, of which one dates what the other has seen.
+_CLOCKS_APART = timedelta(minutes=2)
 _DEFAULT_SSH_PORT = 22
 MAX_PORT = 65535
 _SSH_COMMAND = re.compile(
@@ -260,6 +264,16 @@ class PodEvent(ApiModel):
     def state(self) -> str:
         """The state that the pod came to by it, upper case; empty where it came to none."""
         return (self.to_status or "").strip().upper()
+
+
+def is_since(moment: datetime | None, at: datetime | None) -> bool:
+    """Whether something happened since a moment, as far as two clocks can tell; what has no time may have."""
+    return at is None or moment is None or at >= moment - _CLOCKS_APART
+
+
+def own_events(pod: Pod, events: Iterable[PodEvent]) -> list[PodEvent]:
+    """The events of a pod's own life: none from before it was made tells whether it ran, or since when."""
+    return [event for event in events if is_since(pod.created_at, event.created_at)]
 
 
 class PodDetail(Pod):
