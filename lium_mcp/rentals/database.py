@@ -74,9 +74,9 @@ class Database:
         return await anyio.to_thread.run_sync(run)
 
     def take_turn(self, connection: Connection, name: str) -> None:
-        """Let no other work that takes a turn of this name run until the end of the transaction.
+        """Keep all other work that takes a turn of this name waiting until this transaction ends.
 
-        SQLite's transactions that write never run beside each other anyhow.
+        SQLite lets only one transaction write at a time anyhow.
         """
         if self._url.get_backend_name() != "sqlite":
             lock = text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))")
@@ -109,9 +109,9 @@ def _parse(url: str) -> URL:
     try:
         parsed = make_url(url)
     except (SQLAlchemyError, ValueError):
-        raise LedgerUnavailable("its address cannot be read") from None  # no word of it: there is a password in it
+        raise LedgerUnavailable("its address cannot be read") from None  # it is not quoted: it may hold a password
     if "@" in (parsed.host or ""):
-        # The rest of the password would be taken for a host, which errors name.
+        # The rest of the password would be taken for the host, and errors name hosts.
         raise LedgerUnavailable("an @ in the password of its address has to be written as %40")
     return parsed.set(drivername="postgresql+psycopg") if parsed.drivername == "postgresql" else parsed
 
@@ -121,7 +121,7 @@ def _failures() -> Iterator[None]:
     try:
         yield
     except IntegrityError as error:
-        # Another server's rent of that name, which a server that took no turn has written.
+        # A server that took no turn has written a rent of that name meanwhile.
         raise LedgerUnavailable("the database refused a second open rent of that name") from error
     except (SQLAlchemyError, OSError, ImportError) as error:
         cause = getattr(error, "orig", None) or error
@@ -132,7 +132,7 @@ def _failures() -> Iterator[None]:
 def _sqlite(url: URL) -> Engine:
     options: dict[str, Any] = {"connect_args": {"timeout": _BUSY_SECONDS, "check_same_thread": False}}
     if url.database in {None, "", ":memory:"}:
-        # Another connection would have a memory of its own, and one cannot be in two transactions: threads take turns.
+        # Each connection has a database of its own, and cannot be in two transactions: threads take turns with one.
         options |= {"poolclass": QueuePool, "pool_size": 1, "max_overflow": 0, "pool_timeout": _BUSY_SECONDS}
     else:
         _make_private(Path(url.database or ""))
@@ -153,7 +153,7 @@ def _sqlite(url: URL) -> Engine:
 
 
 def _write_ahead(connection: sqlite3.Connection) -> None:
-    """Switch to the write-ahead log; while others do the same to a new file, SQLite refuses at once instead of waiting.
+    """Switch to the write-ahead log. While others switch a new file too, SQLite refuses at once: then try again.
 
     Raises:
         sqlite3.OperationalError: it was not possible in time.
@@ -171,7 +171,7 @@ def _write_ahead(connection: sqlite3.Connection) -> None:
 
 
 def _make_private(path: Path) -> None:
-    """Make the file before SQLite does: what else it writes beside it gets the same mode."""
+    """Make the file, for its owner alone; SQLite gives the files that it writes beside it the same mode."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
     with suppress(PermissionError):  # somebody else's file that we may write

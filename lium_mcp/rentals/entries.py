@@ -6,23 +6,23 @@ from datetime import datetime
 from typing import Any, Final, Literal
 
 Status = Literal["sending", "unknown", "rented", "removing", "refused", "removed", "absent", "closed"]
-"""Open are the first four. While it is sending, its own server waits for the answer; once it is unknown the answer is
-lost, whoever says so, and a refusal of the first request alone proves nothing any more. One that is removing has a pod
-that must go. Absent is a rent that made no pod as far as several lists say; closed is one that a person closed."""
+"""The first four are open. While a rent is `sending`, its own server waits for the answer. It is `unknown` once some
+server takes the answer for lost: the request may be repeated from then on, so that a refusal of the first one proves
+nothing. The pods of one that is `removing` must go. An `absent` one made no pod, since several lists showed none. A
+person closed one that is `closed`."""
 
 UNSETTLED: Final[frozenset[Status]] = frozenset({"sending", "unknown"})
-"""May have made a pod that nobody knows of."""
+"""A rent with such a status may have made a pod that nobody knows of."""
 CLOSED: Final[frozenset[Status]] = frozenset({"refused", "removed", "absent", "closed"})
-
 
 TaskKind = Literal["follow_up"]
 TaskStatus = Literal["open", "done", "failed", "gone"]
-"""Gone is a task whose subject is not there any more, so that nothing is left to do."""
+"""The subject of a task that is `gone` is not there any more, so that nothing is left to do."""
 TaskOutcome = Literal["done", "failed", "gone"]
 
 
 class LedgerUnavailable(Exception):
-    """The ledger cannot be read or written; what was to be journaled was not done."""
+    """The ledger cannot be read or written; nothing of what was to be written was."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,24 +31,26 @@ class Entry:
 
     Attributes:
         account: A digest that stands for the account.
-        key_tag: An HMAC that stands for the key that rented it; never the key. Its 404 for a pod says that it is gone.
+        key_tag: An HMAC that stands for the key that rented it. A 404 to this key means that its pod is gone.
         order: The whole request, see `orders.to_json`.
-        asked: Digest of what the caller asked for.
+        asked: A digest of what the caller asked for.
         known_pod_ids: The account's pods before the rent.
         pod_ids: What it rented, once that is known.
-        price_per_hour_usd: What was quoted for all pods together, later what the API says.
+        price_per_hour_usd: What was quoted for all pods together.
         expected: What its pods have to be to be kept, see `Expected`; None once they were held against it.
-        hours: When Lium is to remove the pods, in hours from boot.
-        kept_pod_ids: Its pods whose removal time was read back from the API, or replaced by somebody's choice.
+        hours: Lium is to remove the pods so many hours after they boot; None for never.
+        kept_pod_ids: Its pods whose removal time is done with: the API showed it, or somebody chose another.
         confirmed: The API itself named the pods as the answer to this request.
-        handed_out: Another call than the one that rented it was told of its pods.
-        unwanted: The call that rented it was cancelled while nobody knew what came of it: what does is removed.
-        removal_accepted: Lium has accepted to remove its pods: from then on it has known them, and its 404 says that
-            they are gone.
-        looks: How often somebody asked Lium about it, since it is unknown or since its pods are not listed.
-        next_look_at: Nobody asks again before that.
-        missed_lists: How many complete lists lacked a pod of it, some time apart, while it is unknown.
-        missed_at: When the last of them was asked for.
+        handed_out: A call other than the one that rented it was told of its pods.
+        unwanted: The call that rented it was cancelled before anybody knew what came of it: its pods are removed once
+            they are known.
+        removal_accepted: Lium has accepted to remove its pods. It knew them, so a 404 now means that they are gone.
+        looks: How often Lium was asked about it since its status last changed.
+        next_look_at: Nobody asks again before then.
+        missed_lists: How many complete lists, some time apart, have shown no pod of it while it was unknown.
+        missed_at: When the last of these lists was asked for.
+        note: What became of it, in words.
+        settled_at: When its outcome was known.
     """
 
     account: str
@@ -81,7 +83,7 @@ class Entry:
 
     @property
     def is_open(self) -> bool:
-        """Whether its name is taken."""
+        """Whether it is not closed, so that no other rent can have its pod name."""
         return self.closed_at is None
 
     @property
@@ -93,7 +95,7 @@ class Entry:
 
     @property
     def removal_is_set(self) -> bool:
-        """Whether nobody has to set a removal time any more."""
+        """Whether no removal time is left to set."""
         return self.hours is None or (bool(self.pod_ids) and set(self.pod_ids) <= set(self.kept_pod_ids))
 
     @property
@@ -123,19 +125,19 @@ class Extension:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """Something that is to be done for an account between calls, as the ledger has it.
+    """Something to do for an account between calls, as the ledger has it.
 
     Attributes:
-        account: A digest that stands for the account. Any server of it may do the task.
-        key_tag: An HMAC that stands for the key that made it: what it is about may be shown to no other key.
+        account: A digest that stands for the account. Any of the account's servers may do the task.
+        key_tag: An HMAC that stands for the key that made it. No other key may be shown what it is about.
         kind: What is to be done. Whoever does it knows what the payload and the progress mean.
         subject: What it is about, for instance the id of a pod.
-        name: Which one of its kind about its subject it is; at most one of a name is open.
-        payload: What was asked for. It is never changed.
-        progress: What has been done of it, for whoever goes on with it.
+        name: Tells it from others of its kind about its subject; at most one of a name is open.
+        payload: What was asked for. It never changes.
+        progress: What was done so far, for the server that goes on.
         attempts: How often it failed.
-        next_at: Nobody claims it before that.
-        lease_owner: Names the claim of the server that does it now.
+        next_at: Nobody claims it before then.
+        lease_owner: The id of the claim under which a server does it now.
         lease_until: From then on another server may claim it.
         note: What became of it, in a sentence or a code.
     """

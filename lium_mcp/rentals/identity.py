@@ -22,7 +22,7 @@ class AccountUnknown(Exception):
 
 
 def key_tag(key: str, base_url: str) -> str:
-    """What a key is called in the ledger: it tells one key at one address from another, and gives away neither."""
+    """The tag that stands for a key in the ledger: it differs by key and address, and neither can be read from it."""
     return hmac.new(key.encode(), f"lium-mcp account at {base_url}".encode(), hashlib.sha256).hexdigest()
 
 
@@ -30,7 +30,7 @@ class Identity:
     """A key, and the account that it acts for."""
 
     def __init__(self, lium: LiumClient, journal: Journal, tag: str) -> None:
-        """Take the API client with the key, where the ledger is, and what the key is called there."""
+        """Take the API client with the key, the journal, and the tag that stands for the key there."""
         self._lium = lium
         self._journal = journal
         self.key_tag = tag
@@ -57,7 +57,7 @@ class Identity:
             return self._account
 
     async def known(self) -> str:
-        """The account that the key acts for, as far as can be said for reading: else the key stands for itself.
+        """The account that the key acts for; where it cannot be learned, the key's tag, which will do for reading.
 
         Raises:
             LedgerUnavailable: the ledger cannot be read.
@@ -67,11 +67,11 @@ class Identity:
         except (AccountUnknown, LiumError):
             return self.key_tag
         except LedgerUnavailable:
-            # It may only be that nothing can be written there.
+            # Perhaps the ledger can be read, and only not written.
             return await self._journal.open().account_of(self.key_tag) or self.key_tag
 
     async def me(self) -> Me:
-        """Whom the key belongs to (`GET /users/me`), which need not be asked once more to learn the account.
+        """Whom the key belongs to (`GET /users/me`); `learn` takes the account from this answer and asks no more.
 
         Raises:
             LiumError: it cannot be read.

@@ -22,7 +22,7 @@ class Journal:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing can be in it, since nobody has made it yet."""
+        """Whether the ledger holds nothing, since it was not made yet."""
         path = self._url.removeprefix(_SQLITE_FILE)
         return self._ledger is None and (path == "sqlite://" or (path != self._url and not Path(path).exists()))
 
@@ -35,7 +35,7 @@ class Journal:
         return self._ledger
 
     def tasks(self) -> "Tasks":
-        """What is to be done between calls, in the same database."""
+        """The tasks between calls, which are in the same database."""
         from lium_mcp.rentals.tasks import Tasks  # noqa: PLC0415 - as above
 
         return Tasks(self.open().database, self._redact)

@@ -1,7 +1,7 @@
 """The ledger: what was rented, for which account, and how long pods may live. It is what survives this process.
 
-That a name is rented once while it lives is held by the database, not by this code, and admission is one transaction
-that no other server interleaves. Importing this imports SQLAlchemy, so it is imported when a rent is first needed.
+The database, not this code, makes sure that a pod name is rented once while it lives. Admission is one transaction that
+no other server interleaves. Importing this imports SQLAlchemy, so it is imported when a rent is first needed.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -18,10 +18,12 @@ from lium_mcp.rentals.tables import ACCOUNTS, EXTENSIONS, OPEN, RENTALS, storabl
 
 KEPT_FOR: Final = timedelta(days=90)
 """How long a closed rent stays in the ledger: as long as Lium's own audit log."""
-# Long after Lium shows them.
+# By then Lium has long shown them.
 _EXTENSIONS_KEPT_FOR: Final = timedelta(hours=1)
 _NAMES: Final = tuple(field.name for field in fields(Entry))
+
 StandingCheck = Callable[[Sequence[Entry], Sequence[Extension]], None]
+"""Raises where the account's open rents and admitted extensions leave no room for what is to be admitted."""
 
 
 class Ledger:
@@ -64,10 +66,10 @@ class Ledger:
         return await self.database.run(work)
 
     async def admit(self, entry: Entry, check: StandingCheck) -> Entry:
-        """Write a new rent, unless `check` raises at the sight of the account's open ones and its admitted extensions.
+        """Write a new rent, unless `check` raises when it sees the account's open ones and its admitted extensions.
 
-        Both happen in one transaction that no other server's admission interleaves. Rents of the account that were
-        closed so long ago that nobody asks for them any more are forgotten with it.
+        Both happen in one transaction that no other server's admission interleaves. It also deletes the account's
+        rents that were closed more than `KEPT_FOR` ago.
 
         Raises:
             LedgerUnavailable: nothing was written.
@@ -86,7 +88,7 @@ class Ledger:
         return await self.database.run(work)
 
     async def admit_extension(self, account: str, extension: Extension, check: StandingCheck) -> None:
-        """Keep that a pod may live until a time, unless `check` raises; as `admit`, in one transaction.
+        """Write that a pod may live until a later time, unless `check` raises; both in one transaction, as in `admit`.
 
         Raises:
             LedgerUnavailable: nothing was written.
@@ -104,7 +106,7 @@ class Ledger:
         await self.database.run(work)
 
     async def forget_extension(self, account: str, pod_id: str) -> None:
-        """Drop what was admitted for a pod: it was refused, or the pod ends earlier.
+        """Delete a pod's admitted extension: Lium refused it, or the pod ends earlier.
 
         Raises:
             LedgerUnavailable: nothing was written.
@@ -131,7 +133,7 @@ class Ledger:
         )
 
     async def closed_since(self, account: str, moment: datetime) -> list[PastCost]:
-        """What the account's rents that made pods and were closed after a moment may still be charged for.
+        """The costs of the account's rents whose pods were removed since a moment.
 
         Raises:
             LedgerUnavailable: they cannot be read.
@@ -146,7 +148,7 @@ class Ledger:
         return await self.database.read(work)
 
     async def newest(self, limit: int) -> list[Entry]:
-        """Open rents first, then the newest closed ones, of every account.
+        """The newest rents of all accounts, open ones first.
 
         Raises:
             LedgerUnavailable: they cannot be read.
@@ -164,10 +166,10 @@ class Ledger:
         only_if: Mapping[str, Any] | None = None,
         **values: Any,  # noqa: ANN401 - columns of the table
     ) -> bool:
-        """Let a rent, if it is open, take a status, and set other columns with it.
+        """Set the status of an open rent, and other columns with it.
 
         Returns:
-            False where it was closed, had none of the statuses `only_from`, or not the values `only_if`.
+            False where it is closed, its status is not in `only_from`, or its values are not those of `only_if`.
 
         Raises:
             LedgerUnavailable: nothing was written.
@@ -177,7 +179,7 @@ class Ledger:
             values["closed_at"] = now
         if entry.settled_at is None and status not in UNSETTLED:
             values["settled_at"] = now
-        if status != entry.status:  # another question from then on
+        if status != entry.status:  # Lium is asked something else from then on
             values |= {"looks": 0, "next_look_at": None}
         if "note" in values:
             values["note"] = storable(self._redact(str(values["note"])))
@@ -205,9 +207,9 @@ class Ledger:
         """Reserve the next question to Lium about an open rent; one that was being sent is unknown from then on.
 
         Args:
-            entry: Which.
+            entry: The rent.
             now: The moment of the question.
-            pause_after: How long nobody may ask after so many questions.
+            pause_after: How long nobody may ask again, given how many questions came before this one.
 
         Returns:
             False where it is too early to ask, or somebody has settled it or closed it meanwhile.
@@ -224,7 +226,7 @@ class Ledger:
             if row is None or (row.next_look_at is not None and row.next_look_at > now):
                 return False
             values = {"status": status, "looks": row.looks + 1, "next_look_at": now + pause_after(row.looks)}
-            # Two servers that read the same count: the second one finds another.
+            # Where two servers read the same count, the second one does not find it any more.
             unclaimed = same & (RENTALS.c.looks == row.looks)
             return connection.execute(update(RENTALS).where(unclaimed).values(values)).rowcount > 0
 
@@ -236,7 +238,7 @@ class Ledger:
 
 
 def _of(connection: Connection, account: str) -> ColumnElement[bool]:
-    """Which rents are an account's: also those that were rented when only the key was known."""
+    """The condition that a rent is an account's, which includes those rented when only the key was known."""
     keys = connection.execute(select(ACCOUNTS.c.key_tag).where(ACCOUNTS.c.account == account)).scalars().all()
     return RENTALS.c.account.in_([account, *keys])
 

@@ -1,4 +1,4 @@
-"""What can be rented, and what a rent comes to. Orders go into the ledger as JSON and come back as they were."""
+"""What can be rented, and what comes of a rent. Orders go into the ledger as JSON and come back as they were."""
 
 import hashlib
 import json
@@ -57,7 +57,7 @@ class Rental:
         confirmed: The API named these pods as the answer to our request. False: they were found by name after the
             answer was lost, so they could in theory be somebody else's.
         entry: Its row in the ledger, as of when the pods became known.
-        earlier: An earlier call with the same request rented them; this one sent nothing.
+        earlier: An earlier call with the same request rented them; this call sent nothing.
     """
 
     pod_ids: tuple[str, ...]
@@ -82,7 +82,7 @@ def pod_count(order: Order) -> int:
 
 
 def digest(value: Any) -> str:  # noqa: ANN401 - any JSON value
-    """A short name for a JSON value: equal values have equal ones."""
+    """A digest of a JSON value; equal values have equal digests."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
@@ -95,7 +95,7 @@ def to_json(order: Order) -> dict[str, Any]:
 
 
 def from_json(written: dict[str, Any]) -> Order | None:
-    """Read an order back; None where it would not be sent exactly as it was, by another version of this program."""
+    """Read an order back; None where this version of the program would not send exactly what was sent."""
     order: Order
     try:
         if written["kind"] == "node":

@@ -1,7 +1,7 @@
-"""When Lium removes a pod by itself: set at the rent, exact once the pod runs, and read back.
+"""The time at which Lium removes a pod by itself: set with the rent, made exact once the pod runs, and read back.
 
 A rent carries whole hours, which the API counts from boot, and at boot it replaces whatever was scheduled meanwhile. So
-the exact time can only be set once the pod runs. It follows from the boot alone: whoever sets it sets the same.
+the exact time can only be set once the pod runs. It depends on the boot alone, so every server sets the same.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""The tables of the ledger, and how a ledger of an earlier version becomes one of this version. It opens nothing."""
+"""The tables of the ledger, and the migrations that bring a ledger of an earlier version up to date."""
 
 from datetime import UTC, datetime
 from typing import Final
@@ -32,7 +32,7 @@ _METADATA: Final = MetaData()
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """An instant, which SQLite would give back without its zone."""
+    """An instant, stored in UTC: SQLite would give it back without its zone."""
 
     impl = DateTime
     cache_ok = True
@@ -47,7 +47,7 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 class WholeNumber(TypeDecorator[int]):
-    """A whole number, which ledgers made before it was one keep in a column of floats."""
+    """A whole number, also where an older ledger has it in a column of floats."""
 
     impl = Integer
     cache_ok = True
@@ -152,7 +152,7 @@ _VERSION: Final = Table("ledger_version", _METADATA, Column("version", Integer, 
 
 
 def _from_version_1(connection: Connection) -> None:
-    """Version 1 knew an account by its key alone, of what is expected only the price, and a status more."""
+    """Version 1 knew an account only by its key, and of what is expected only the price; it had one more status."""
     for statement in (
         "ALTER TABLE rentals ADD COLUMN key_tag VARCHAR(64) NOT NULL DEFAULT ''",
         "UPDATE rentals SET key_tag = account",
@@ -176,13 +176,13 @@ def _from_version_1(connection: Connection) -> None:
         connection.execute(update(RENTALS).where(RENTALS.c.id == row.id).values(expected=expected))
 
 
-# What makes of each version the next one. A new table needs nothing: it is made where it is missing.
+# Each turns a ledger of one version into one of the next. A new table needs none: it is made where it is missing.
 _MIGRATIONS: Final = (_from_version_1,)
 LEDGER_VERSION: Final = len(_MIGRATIONS) + 1
 
 
 def storable(note: str) -> str:
-    """What somebody else's server said, no longer than its column and without characters that a database refuses."""
+    """Cut a note to the length of its column, and replace the characters that a database may refuse."""
     return "".join(character if character.isprintable() else " " for character in note[:MAX_NOTE_CHARACTERS])
 
 

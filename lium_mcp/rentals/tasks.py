@@ -1,6 +1,6 @@
-"""What is to be done between calls: rows of the ledger, each done by one server at a time.
+"""The tasks between calls: rows of the ledger, each done by one server at a time.
 
-A server claims a task with a lease, which it prolongs while it works. A server that dies lets its lease run out, and
+A server claims a task with a lease, which it prolongs while it works. When a server dies, its lease runs out, and
 another goes on from the progress that was written. Nothing here knows what a task is about. Importing this imports
 SQLAlchemy, as with the ledger itself.
 """
@@ -69,10 +69,10 @@ class Tasks:
         lease: timedelta,
         without: Collection[str] = (),
     ) -> Task | None:
-        """Claim the account's task that is due longest, if there is one: nobody else gets it before the lease is over.
+        """Claim the account's task that was due first, if one is due; nobody else gets it before the lease is over.
 
         Args:
-            account: Whose.
+            account: Whose tasks.
             kinds: Which kinds of task.
             now: The time.
             lease: How long the claim holds, unless it is prolonged.
@@ -82,7 +82,7 @@ class Tasks:
             LedgerUnavailable: nothing was claimed.
         """
         wanted = _due(kinds, now) & (TASKS.c.account == account) & TASKS.c.id.not_in(without)
-        # On PostgreSQL a row that another server claims at this moment is passed over; SQLite lets servers take turns.
+        # PostgreSQL passes over a row that another server claims at this moment; SQLite lets servers take turns.
         first = select(TASKS).where(wanted).order_by(TASKS.c.next_at).limit(1).with_for_update(skip_locked=True)
 
         def work(connection: Connection) -> Task | None:
@@ -104,7 +104,7 @@ class Tasks:
         progress: Mapping[str, Any] | None = None,
         attempts: int | None = None,
     ) -> Task | None:
-        """Prolong a claim, and write what was done; return the task as it is now, or None if another has claimed it.
+        """Prolong a claim, and write what was done; return the task as it is now, or None if another server has it.
 
         Raises:
             LedgerUnavailable: nothing was written.
@@ -117,7 +117,7 @@ class Tasks:
         return replace(task, **values) if await self._change(task, values) else None
 
     async def put_off(self, task: Task, next_at: datetime) -> bool:
-        """Give a claim back, so that some server goes on from a time; False if another has claimed it.
+        """Give a claim back; any server may claim the task from `next_at` on. False if another server has it.
 
         Raises:
             LedgerUnavailable: nothing was written.
@@ -125,7 +125,7 @@ class Tasks:
         return await self._change(task, {"lease_owner": None, "lease_until": None, "next_at": next_at})
 
     async def finish(self, task: Task, outcome: TaskOutcome, *, now: datetime, note: str = "") -> bool:
-        """Close a task that was claimed, or that nobody has claimed yet; False if another has it.
+        """Close a task that this server has claimed, or that nobody has; False if another server has it.
 
         Raises:
             LedgerUnavailable: nothing was written.
@@ -134,7 +134,7 @@ class Tasks:
         return await self._change(task, values | {"lease_owner": None, "lease_until": None})
 
     async def newest(self, limit: int) -> list[Task]:
-        """Open tasks first, then the newest closed ones, of every account.
+        """The newest tasks of all accounts, open ones first.
 
         Raises:
             LedgerUnavailable: they cannot be read.

@@ -1,6 +1,6 @@
-"""Does the tasks of one account, a few at a time: claims what is due, lets a kind's own code do it, keeps the lease.
+"""The worker does the tasks of one account: it claims what is due, has each kind's own code do it, keeps the lease.
 
-What a kind of task is about is known to the code that it is registered with, see `Worker.on`.
+Only the code that is registered for a kind, see `Worker.on`, knows what its tasks are about.
 """
 
 import logging
@@ -20,7 +20,7 @@ from lium_mcp.rentals.journal import Journal
 log = logging.getLogger(__name__)
 
 _LEASE: Final = timedelta(seconds=90)
-# Start-up has the processor first; and a database that is opened costs as much as half of it.
+# Start-up comes first: to open a database takes half as long as all of start-up.
 _FIRST_LOOK_SECONDS: Final = 2.0
 _LOOK_SECONDS: Final = 15.0
 _FIRST_PAUSE_SECONDS: Final = 1.0
@@ -30,11 +30,11 @@ _RELEASE_SECONDS: Final = 2.0
 
 
 class LeaseLost(Exception):
-    """Another server has claimed the task meanwhile: this one does nothing more of it."""
+    """Another server has claimed the task meanwhile: this one does no more of it."""
 
 
 class NotNow(Exception):
-    """A task cannot be done here now: any other server may, and this one leaves it alone for so many seconds."""
+    """This server cannot do a task now: it leaves the task alone for some seconds, and any other may do it."""
 
     def __init__(self, reason: str, *, seconds: float = _LONGEST_PAUSE_SECONDS) -> None:
         super().__init__(reason)
@@ -42,11 +42,11 @@ class NotNow(Exception):
 
 
 class Claim:
-    """A task that this server does. Whatever destroys or spends comes right after `keep`.
+    """A task that this server does. A step calls `keep` right before it destroys or spends anything.
 
     Attributes:
         task: The task as it was written last.
-        is_own: Whether this server's key made it. To another key its subject may not even be shown.
+        is_own: Whether this server's key made it. No other key may even be shown its subject.
         is_over: Whether it was finished.
     """
 
@@ -57,7 +57,7 @@ class Claim:
         self.is_over = False
 
     async def keep(self, *, progress: Mapping[str, Any] | None = None, attempts: int | None = None) -> None:
-        """Make sure that the task is still this server's for the length of a lease, and write what was done of it.
+        """Make sure that the task stays this server's for the length of a lease, and write what was done.
 
         Raises:
             LeaseLost: it is not.
@@ -85,14 +85,14 @@ class Claim:
 
 
 Step = Callable[[Claim], Awaitable[None]]
-"""Looks at a task and does what can be done of it now. It is called again, after a pause, until that is all."""
+"""Does of a task what can be done now. It is called again, after a pause, until it has finished the task."""
 
 
 class Worker:
     """Does the tasks of the account that a key acts for."""
 
     def __init__(self, journal: Journal, identity: Identity, now: Callable[[], datetime]) -> None:
-        """Take where the ledger is, the key, and the clock that all servers of the account share."""
+        """Take the journal, the key and its account, and the clock that all servers of the account share."""
         self.journal = journal
         self.now = now
         self._identity = identity
@@ -103,11 +103,11 @@ class Worker:
 
     @property
     def key_tag(self) -> str:
-        """What the key is called in the ledger."""
+        """The tag that stands for the key in the ledger."""
         return self._identity.key_tag
 
     def on(self, kind: TaskKind, step: Step) -> None:
-        """Let tasks of a kind be done by a step."""
+        """Register the step that does tasks of a kind."""
         self._steps[kind] = step
 
     async def add(
@@ -115,7 +115,7 @@ class Worker:
     ) -> tuple[Task, bool]:
         """Write down a task, unless one of its name is open; return the one that is open, and whether it is new.
 
-        Some server of the account does it once the delay is over, at once if this one is free to.
+        Some server of the account does it once the delay is over, most likely this one.
 
         Raises:
             AccountUnknown: nothing was written.
@@ -138,7 +138,7 @@ class Worker:
         return written, is_new
 
     async def begin(self, task: Task) -> None:
-        """Let a task that was added with a delay be done from now on, unless somebody does it already.
+        """End the delay of a task, unless some server does it already.
 
         Raises:
             LedgerUnavailable: its delay stands.
@@ -147,7 +147,7 @@ class Worker:
         self._wake.set()
 
     async def withdraw(self, task: Task, note: str) -> None:
-        """Close a task that nobody has claimed yet: it turned out that there is nothing to do.
+        """Close a task that nobody has claimed yet, since there turned out to be nothing to do.
 
         Raises:
             LedgerUnavailable: it stays open.
@@ -155,7 +155,7 @@ class Worker:
         await self.journal.tasks().finish(task, "gone", now=self.now(), note=note)
 
     async def run(self) -> None:
-        """Do what is due, until this is cancelled; what is under way then is given back."""
+        """Do what is due until this is cancelled, and give back what is under way then."""
         pause_seconds = _FIRST_LOOK_SECONDS
         async with anyio.create_task_group() as group:
             while True:
@@ -169,7 +169,7 @@ class Worker:
                 pause_seconds = self._pause_seconds()
 
     def _pause_seconds(self) -> float:
-        # Servers that look at the same moments would leave a task to one another, time and again.
+        # Servers that looked at the same moments would leave a task to one another, time and again.
         usual = _LOOK_SECONDS * random.uniform(0.8, 1.2)  # noqa: S311 - no secret
         return max(min([usual, *(until - anyio.current_time() for until in self._left_until.values())]), 0.1)
 
