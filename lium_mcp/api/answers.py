@@ -1,4 +1,4 @@
-"""A complete answer of the API and how it is read into models. Knows no resource and sends nothing."""
+"""One complete answer of the API, and how it is read into models. Knows no resource and sends nothing."""
 
 import math
 from collections.abc import Mapping
@@ -26,9 +26,9 @@ ModelT = TypeVar("ModelT", bound=ApiModel)
 class Answer:
     """Status, headers and body of one request.
 
-    `asked_at` is before the request left. `request_id` is the id under which Lium's logs know the request, fit to be
-    shown and logged, where Lium says one. `mutates` says that the request was meant to change something; `rewritten`
-    that a redirect turned it into a GET on the way, so that the answer is not that of the first server.
+    `asked_at` is a time before the request left. `request_id` is the id under which Lium's logs know the request, if
+    Lium gave one, fit to be shown and logged. `mutates` says that the request was meant to change something;
+    `rewritten` says that a redirect turned it into a GET on the way, so that the first server's answer is not this one.
     """
 
     status: int
@@ -46,7 +46,7 @@ class Answer:
 
     @property
     def says_refused(self) -> bool:
-        """Whether the body says that the request was refused, which only that of a change does."""
+        """Whether the body says that the request was refused; only the body of a change can."""
         try:
             body = from_json(self.body) if self.mutates else None
         except ValueError:
@@ -60,7 +60,7 @@ class Answer:
 
     @property
     def is_bare(self) -> bool:
-        """Whether the body says that it went well and nothing else, so that what came of it has to be read."""
+        """Whether the body says that a change went well but not what came of it, so that this has to be read."""
         body = self.json()
         return isinstance(body, dict) and read_bool(body.get("success")) is True and "id" not in body
 

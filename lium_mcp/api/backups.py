@@ -42,12 +42,12 @@ class Backup(StorageRun):
 
     @property
     def has_data(self) -> bool:
-        """Whether there is data, or will be, so that its figures are those of something."""
+        """Whether it has data or will have some; without data its figures mean nothing."""
         return self.is_completed or not self.is_final
 
     @property
     def held_files(self) -> int | None:
-        """How many files are in it, or will be."""
+        """How many files it holds, or will hold."""
         return self.total_files if not self.is_partial or self.processed_files is None else self.processed_files
 
 

@@ -90,8 +90,8 @@ class LiumClient:
     def for_key(self, api_key: str | None, key_place: str = "", no_key_because: str | None = None) -> Self:
         """Return a client of another account over the same connections; closing this one closes both.
 
-        `key_place` says where the key is from. Without one it reads what is open to all; `no_key_because` is the hint
-        of what else is refused.
+        `key_place` says where the key is from. Without a key the client reads only what is open to all; its refusals
+        of anything else carry the hint `no_key_because`.
         """
         # What the server can do does not depend on who asks.
         return self._over(self._wire.for_key(api_key, key_place, no_key_because), self._features)
@@ -153,9 +153,9 @@ class LiumClient:
         return (await self._wire.request("GET", "/version", needs_key=False, repeat=repeat)).model(Version)
 
     async def supports(self, feature: str, *, still: bool = False) -> bool:
-        """Whether the server has an optional feature, such as `rent_by_spec`; `still` asks it anew, once.
+        """Whether the server has an optional feature, such as `rent_by_spec`; `still` asks it again, a single time.
 
-        It has none while it cannot be asked.
+        A server that cannot be asked counts as having none.
         """
         if still or self._features is None:
             self._features = None

@@ -46,7 +46,7 @@ _MAX_DEPTH = 6
 _SCOPE = re.compile(r"does not have the '([a-z_]+)' scope", re.IGNORECASE)
 _SCOPE_CODES = frozenset({"api_key_scope", "missing_scope", "insufficient_scope", "scope_required"})
 _BUDGET_CODE = "API_KEY_BUDGET_EXCEEDED"
-# What a refusal is taken for that comes as a 2xx and states no status.
+# The status given to a refusal that comes as a 2xx and states none.
 _REFUSED = 400
 _ENVELOPE_KEYS = frozenset({"success", "error", "message", "detail", "status_code", "validation_errors", "code"})
 
@@ -96,7 +96,7 @@ def read_error_body(answer: Answer, redact: Redact) -> ErrorBody:
     except ValueError:
         text = answer.body.decode("utf-8", "replace")
         is_html = answer.is_web_page
-        # A broken body of Lium's is meant to be JSON.
+        # An empty or broken body counts as Lium's own, which is meant to be JSON.
         is_json = not text.strip() or (not is_html and "json" in content_type)
         return ErrorBody(text="" if is_html else one_line(text, redact), is_html=is_html, is_json=is_json)
     if not isinstance(body, dict):
@@ -198,7 +198,7 @@ def _retry_after_seconds(answer: Answer) -> float | None:
 
 
 def error_from_answer(answer: Answer, redact: Redact) -> LiumError:
-    """Return the error that an answer stands for which is outside 2xx, or refuses in its body all the same."""
+    """Return the error for an answer outside 2xx, or for a 2xx whose body refuses."""
     body = read_error_body(answer, redact)
     stated = body.status if answer.is_success else answer.status
     kind = _kind_by_code(body) if stated is None else _kind(stated, body)
@@ -242,7 +242,7 @@ def _kind(status: int, body: ErrorBody) -> type[LiumError]:
 
 
 def _kind_by_code(body: ErrorBody) -> type[LiumError]:
-    """What a body describes that states no status."""
+    """The kind of error that a body without a status describes."""
     if body.code == _BUDGET_CODE:
         return BudgetExceeded
     kind = _forbidden(body)
@@ -252,7 +252,7 @@ def _kind_by_code(body: ErrorBody) -> type[LiumError]:
 def _nothing_there(status: int, body: ErrorBody) -> type[LiumError]:
     if not body.is_json:
         return NotLium
-    # The bare words are the framework's, for a route that it does not have; what Lium misses it names.
+    # The bare words come from the framework, for a route that it does not have; Lium names what it does not find.
     is_route = status == 405 or body.text.rstrip(".").lower() == "not found"  # noqa: PLR2004
     return RouteMissing if is_route else NotFound
 
@@ -276,7 +276,7 @@ def _conflict(body: ErrorBody) -> type[LiumError]:
 
 
 def _budget(data: Mapping[str, Any]) -> str:
-    """Which budget it is and how much of it is spent, as far as Lium says that."""
+    """Which budget it is and how much of it is spent, as far as Lium says so."""
     facts = [read_text(data.get("window"))]
     for word in ("budget", "spent"):
         amount_usd = read_float(data.get(f"{word}_usd"))

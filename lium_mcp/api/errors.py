@@ -15,7 +15,7 @@
     |   |-- NotLium              a web page or the like: the address is not that of the API
     |   `-- AnotherThing         about something else than was asked for
     |-- BadRequest               400 and other refusals of the request itself
-    |   `-- NotDone              a 2xx whose body says that the request was refused, and names no status
+    |   `-- NotDone              a 2xx whose body says that the request was refused, and states no status
     |-- ValidationFailed         422
     |-- AuthenticationFailed     401
     |-- BudgetExceeded           402, the key's own budget
@@ -25,7 +25,7 @@
     |   `-- InsufficientBalance
     |-- FirewallBlocked          403 from the edge, as HTML
     |-- NotFound                 404
-    |-- RouteMissing             404 or 405 of the route itself, 501: the server is older than it
+    |-- RouteMissing             404 or 405 of the route itself, 501: the server is older than the route
     |-- Conflict                 409
     |   |-- NoExecutorMatches
     |   `-- IdempotencyConflict
@@ -43,6 +43,9 @@ from lium_mcp.api.fields import read_text
 
 Effect = Literal["none", "unknown"]
 """Whether the request possibly changed something: `none` is a promise, `unknown` is not a failure."""
+
+# Nothing that passes by itself needs a longer wait.
+_LONGEST_WAIT_SECONDS = 3600
 
 
 class LiumError(Exception):
@@ -86,18 +89,18 @@ class LiumError(Exception):
 
     @property
     def says_going(self) -> bool:
-        """Whether it is a refusal to remove a pod that is being removed, or was, already."""
+        """Whether it refuses to remove a pod because that pod is being removed, or was removed, already."""
         return _GOING.search(self.message) is not None
 
 
-# That a pod is on its way out already. What is said of something of the pod's, such as a backup, is no such word.
+# Says that a pod is being removed already. What is said of something else, such as a pod's backup, does not count.
 _GOING = re.compile(
     r"\bpod(?: \S+)? (?:is|was|has been) (?:already |being |already being )(?:delet|remov|terminat)(?:ing|ed)\b"
     r"|\bpod (?:deletion|removal|termination) (?:is )?(?:already )?(?:in progress|under way)\b",
     re.IGNORECASE,
 )
 _FINAL = "completed|failed|cancell?ed|expired|skipped|deleted|removed|terminated|broken"
-# What a refusal means that its status does not tell, by the server's code and words; the first that fits counts.
+# Advice that a refusal's status alone does not give: by the server's code and words, the first that fits.
 _CASES: tuple[tuple[frozenset[int], re.Pattern[str], str], ...] = tuple(
     (frozenset(statuses), re.compile(words, re.IGNORECASE), advice)
     for statuses, words, advice in (
@@ -216,7 +219,7 @@ class UnreadableResponse(LiumError):
 
 
 class NotLium(UnreadableResponse):
-    """What answered is not Lium's API, as where the address lacks its path."""
+    """What answered is not Lium's API, for example because the address lacks its path."""
 
     _advice = (
         "Check LIUM_BASE_URL: the API's address ends with /api, as https://lium.io/api, which is used where it is not "
@@ -237,7 +240,7 @@ class BadRequest(LiumError):
 
 
 class NotDone(BadRequest):
-    """Refused in the body of a 2xx, which states no status in its place."""
+    """Refused in the body of a 2xx that states no other status."""
 
     _advice = "Look at the current state to be sure, and do what the message asks for before you try again."
 
@@ -321,7 +324,7 @@ class NotFound(LiumError):
 
 
 class RouteMissing(LiumError):
-    """The server has no such route, as older ones may not (404 or 405 of the route itself, 501)."""
+    """The server has no such route, perhaps because it is older (404 or 405 of the route itself, 501)."""
 
     _advice = (
         "Do it another way, or on lium.io. If everything is answered like this, check LIUM_BASE_URL, which ends with "
@@ -350,10 +353,6 @@ class IdempotencyConflict(Conflict):
     """The idempotency key belongs to another request, or that request has no outcome yet."""
 
     _advice = "Settle the first request with this key before renting again."
-
-
-# Whoever is asked to wait for longer waits for nothing that passes by itself.
-_LONGEST_WAIT_SECONDS = 3600
 
 
 class RateLimited(LiumError):

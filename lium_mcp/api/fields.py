@@ -1,6 +1,6 @@
 """The lenient field types that models are made of, and the base of every model. Knows no resource and no HTTP.
 
-The API's answers are untrusted input that moves before we do: a field that cannot be read becomes `None`, an
+The API's answers are untrusted, and may change before this client does: a field that cannot be read becomes `None`, an
 unknown field is kept, and only a missing id makes a row unreadable.
 """
 
@@ -20,7 +20,7 @@ _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]+")
 _MAX_NUMBER_CHARS = 64
 _MAX_INT = 2**63 - 1
 _MAX_FIGURE = 10**15
-# Of a reason or a notice that is no text: one says what it says within these, or is not meant to be read.
+# How deep, and how many items far, a reason or a notice that is no text is read.
 _MAX_DEPTH = 5
 _MAX_ITEMS = 20
 _REASON_NAMES = ("message", "msg", "detail", "error", "reason")
@@ -55,9 +55,9 @@ class RequestModel(BaseModel):
 
 @dataclass(frozen=True)
 class _OrElse:
-    """Lets `read` have what does not fit a type as it is.
+    """Hands a value to `read` only if it does not fit the type as it is.
 
-    Nearly every value fits, and of those Python code need not see each: a list of nodes has thousands.
+    Nearly all values fit, and are read without running Python code: a list of nodes has thousands of them.
     """
 
     read: Callable[[object], object]
@@ -168,7 +168,7 @@ def _readable_strings(value: object) -> dict[str, str] | None:
 
 
 def read_reason(value: object) -> str | None:
-    """Read what went wrong: a text, or what an object, or a list of them, says in its message and its code."""
+    """Read what went wrong: a text, or the message and the code of an object or of each object in a list."""
     if not isinstance(value, dict | list | tuple):
         return read_text(value)
     return _reason_in(value, _MAX_DEPTH) or _words_of(value, _MAX_DEPTH) or None
@@ -187,7 +187,7 @@ def _reason_in(value: object, depth: int) -> str:
 
 
 def _words_of(value: object, depth: int) -> str:
-    """What somebody put into a shape that no source shows, in words; what is `null` or empty in it says nothing."""
+    """Put a value of unknown shape into words, without what is `null` or empty in it."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list | tuple):
@@ -219,7 +219,7 @@ def _object_or_none(value: object) -> dict[str, Any] | None:
 
 
 ApiId = Annotated[str, BeforeValidator(read_text), Field(min_length=1)]
-"""The one thing a row cannot do without."""
+"""An id: the one field without which a row is unreadable."""
 _Text = Annotated[str, Field(strict=True)]
 ApiStr = Annotated[_Text | None, _OrElse(read_text)]
 ApiText = Annotated[_Text, _OrElse(_text_or_empty)]
@@ -236,7 +236,7 @@ ApiBool = Annotated[Annotated[bool, Field(strict=True)] | None, _OrElse(read_boo
 ApiTime = Annotated[datetime | None, BeforeValidator(read_time)]
 ApiStrings = Annotated[dict[str, str] | None, BeforeValidator(_readable_strings)]
 ApiReason = Annotated[_Text | None, _OrElse(read_reason)]
-"""Why something failed, or how it stands: a text, for which some servers send an object or a list of them."""
+"""Why something failed, or how it stands: a text; some servers send an object or a list of objects instead."""
 ApiLines = Annotated[str, BeforeValidator(_joined_lines)]
 """Text that servers send whole or as a list of lines."""
 ApiObject = Annotated[dict[str, Any] | None, BeforeValidator(_object_or_none)]
@@ -248,4 +248,4 @@ ApiNested = Annotated[T | None, _OrElse(_nothing)]
 ApiTuple = Annotated[tuple[Annotated[T, _OrElse(_leave_out)], ...], _OrElse(_no_items)]
 """A list whose unreadable items are left out."""
 ApiTupleOrNone = Annotated[tuple[Annotated[T, _OrElse(_leave_out)], ...] | None, _OrElse(_nothing)]
-"""The same, where an empty list says something: `None` where the API says none."""
+"""The same, for lists that mean something when they are empty: `None` where the API gives no list."""

@@ -47,9 +47,9 @@ _FORM: Final = re.compile(r"PCIE|NVL|SXM\d?")
 _MEMORY: Final = re.compile(r"\d+GB")
 # Sold on SXM boards where the name says no other form.
 _SXM_BOARDS: Final = frozenset({"H100", "H200", "H800", "H20", "B100", "B200", "B300"})
-# Of these the bare name is a card's own: the one on an SXM board, and no other form.
+# The bare name of one of these means the card on an SXM board, and no other form.
 _NAMED_BARE: Final = frozenset({"H200"})
-# Sold in several forms: which one a name without any means is not known.
+# Sold in several forms: a name that says no form may mean any of them.
 _SEVERAL_FORMS: Final = _SXM_BOARDS | frozenset({"A100", "A800", "V100", "P100"})
 
 _JOINED: Final = (
@@ -67,12 +67,12 @@ _AFTER: Final = re.compile(
     r"(?<=[0-9A-Z])(PCIE|SXM\d?|HBM\d[A-Z]?|NVL|TI|SUPER|ADA|PRO|MAXQ|SERVER|WORKSTATION|BLACKWELL|GENERATION|EDITION"
     r"|TENSOR|CORE|GPU|AC|PC|(?<=[A-Z0-9]{4})(?:40|80)GB)$"
 )
-# What is the number of a model wherever it stands.
+# The number of a model, wherever it stands in a name.
 _MODEL: Final = re.compile(r"\d{4}D?|[HBL]\d{2,3}S?|A\d{2,4}")
 _NUMBER: Final = re.compile(r"[A-Z]{0,3}\d{1,4}[A-Z]{0,2}")
 
 _BLACKWELL: Final = re.compile(r"50[5-9]0D?|G?B\d{3}")
-# What a name of a card is written in; a letter of another alphabet may look like one of these and is none.
+# The characters of a card's name. A letter of another alphabet may look like one of them, but is another.
 _PLAIN: Final = re.compile(r"[A-Za-z0-9\s_\-./()+]+")
 
 # Memory sizes that makers sell, GB.
@@ -80,7 +80,7 @@ _SIZES_GB: Final = (
     *(1, 2, 3, 4, 5, 6, 8, 10, 11, 12, 16, 20, 22, 24, 32, 40, 48, 64, 72, 80, 84, 94, 96, 128, 141, 144),
     *(180, 186, 192, 256, 288),
 )
-# Error correction and firmware take up to a sixteenth.
+# Error correction and firmware take up to a sixteenth of the memory.
 _LEAST_SHARE: Final = 0.93
 _MIB_PER_GIB: Final = 2**10
 
@@ -100,7 +100,7 @@ def holds_model_number(machine_name: str) -> bool:
 
 
 def nominal_vram_gb(capacity_mib: float) -> int:
-    """The size that the maker sells a card with so much memory as: 24 for 24564 MiB, 80 for 81559, 48 for 46068."""
+    """The size under which makers sell a card with so much memory: 24 for 24564 MiB, 80 for 81559, 48 for 46068."""
     gib = capacity_mib / _MIB_PER_GIB
     size = next((size for size in _SIZES_GB if size >= gib * 0.995), 0)
     return size if size and gib >= size * _LEAST_SHARE else round(gib)
@@ -108,13 +108,14 @@ def nominal_vram_gb(capacity_mib: float) -> int:
 
 @dataclass(frozen=True)
 class GpuName:
-    """One name of a GPU, a person's or the market's, as it is understood.
+    """A GPU's name, a person's or the market's, as it is understood.
 
     Attributes:
-        number: What the model is mainly called, such as `H100`, `4090`, `4090D`, `TITANV`; empty where no word is one.
+        number: The main part of the model's name, such as `H100`, `4090`, `4090D`, `TITANV`; empty where there is none.
         marks: Words that make another card of it.
         variants: Words for a variant of the card, in the order of the name.
         words: Every word.
+        family: `RTX`, `GTX`, or empty.
         others: Words of no known meaning.
     """
 
@@ -161,18 +162,18 @@ class GpuName:
 
     @cached_property
     def memory_gb(self) -> int | None:
-        """The size that the name says."""
+        """The memory size that the name says."""
         return next((int(word[:-2]) for word in self.variants if _MEMORY.fullmatch(word)), None)
 
     def fits(self, machine: "GpuName", memory_gb: float | None) -> bool:
-        """Whether this name, as somebody's wish, means a machine; `memory_gb` is its size where its name has none."""
+        """Whether this name, as a wish, means a machine; `memory_gb` is the machine's size if its name says none."""
         if not self.number:
             # "RTX", "Ada", "80GB": every card that has these words.
             return bool(self.words - _MAKERS) and self.words - _MAKERS <= machine.words
         return self._is_model(machine) and self._is_variant(machine, memory_gb)
 
     def contradicts(self, machine: "GpuName", memory_gb: float | None) -> bool:
-        """Whether a machine is stated to be something else than this one; what is not stated contradicts nothing."""
+        """Whether what a machine states of itself rules out this name; what is not stated contradicts nothing."""
         if not (_has_number(self) and _has_number(machine)):
             return False  # words that are no card's name say nothing
         if not self._is_model(machine):
@@ -209,7 +210,7 @@ class GpuName:
 
     @property
     def is_blackwell(self) -> bool:
-        """Whether it is of that generation, by its own word or its number."""
+        """Whether it is of that generation, by its words or its number."""
         return "BLACKWELL" in self.words or _BLACKWELL.fullmatch(self.number) is not None
 
     def _is_variant(self, machine: "GpuName", memory_gb: float | None) -> bool:
@@ -232,7 +233,7 @@ class GpuName:
 
 
 def _same_form(wanted: str, form: str) -> bool:
-    # "SXM" is whichever generation the board is of.
+    # "SXM" alone means boards of every generation.
     return wanted == form or (wanted[:3] == form[:3] == "SXM" and "SXM" in (wanted, form))
 
 
@@ -292,7 +293,7 @@ def read_gpu_name(text: str) -> GpuName:
 
 
 def gpu_label(machine_name: str) -> str:
-    """What a machine is called in answers, by which it can be asked for again: `H100 PCIe`, `RTX4090`."""
+    """The name of a machine in answers, under which it can be asked for again: `H100 PCIe`, `RTX4090`."""
     name = read_gpu_name(machine_name)
     return name.label if _has_number(name) else short_gpu_type(machine_name)
 
@@ -308,7 +309,7 @@ def _has_number(name: GpuName) -> bool:
 
 
 def is_gpu_name(text: str) -> bool:
-    """Whether a text is one name: words of cards, among which is the number of one model at most."""
+    """Whether a text is a single name: words of cards, with the number of at most one model."""
     text = unicodedata.normalize("NFKC", text)
     name = read_gpu_name(text)
     if _PLAIN.fullmatch(text) is None or any(_MODEL.fullmatch(word) for word in name.others):
@@ -319,7 +320,7 @@ def is_gpu_name(text: str) -> bool:
 
 
 def gpu_names(wanted: str) -> list[str]:
-    """The single names of a wish, which are separated by commas."""
+    """Split a wish into its names, which are separated by commas."""
     return [part.strip() for part in unicodedata.normalize("NFKC", wanted).split(",") if part.strip()]
 
 
@@ -329,7 +330,7 @@ def gpu_fits(wanted: str, machine_name: str, memory_gb: float | None = None) -> 
     Args:
         wanted: The words.
         machine_name: The machine's full name, or a label of ours.
-        memory_gb: Its nominal memory, where it is known; a name that says a size counts before.
+        memory_gb: Its nominal memory, where it is known; a size in the machine's name comes first.
     """
     machine = read_gpu_name(machine_name)
     return any(
@@ -340,13 +341,13 @@ def gpu_fits(wanted: str, machine_name: str, memory_gb: float | None = None) -> 
 
 
 def gpu_contradicts(wanted: str, machine_name: str, memory_gb: float | None = None) -> bool:
-    """Whether a machine that a pod is stated to have is none of those that were wanted."""
+    """Whether the machine that a pod is stated to have is none of those that were wanted."""
     machine, wishes = read_gpu_name(machine_name), gpu_names(wanted)
     return bool(wishes) and all(read_gpu_name(part).contradicts(machine, memory_gb) for part in wishes)
 
 
 def matching_machine_names(wanted: str, machine_names: Iterable[str]) -> list[str]:
-    """Return the full names that the words may mean, in their order: a size that a name does not say may be any."""
+    """Return the full names that the words may mean, in their order; a name without a size may have any size."""
     return [name for name in machine_names if any(_may_fit(part, name) for part in gpu_names(wanted))]
 
 
@@ -356,16 +357,16 @@ def _may_fit(wanted: str, machine_name: str) -> bool:
 
 
 def is_matched_more_loosely(wanted: str, machine_names: Iterable[str]) -> bool:
-    """Whether a server that compares short types by parts of the names could take a machine that was not wanted.
+    """Whether a server that looks for short types inside full names could take a machine that was not wanted.
 
-    It is not known how the API matches: `RTXPRO6000` is in `RTX PRO 6000D`, `H20` in `H200`.
+    How the API matches is not known: `RTXPRO6000` is in `RTX PRO 6000D`, `H20` in `H200`.
     """
     shorts = {_compact(short_gpu_type(name)) for name in matching_machine_names(wanted, machine_names)}
     return any(short in _compact(name) and not gpu_fits(wanted, name) for name in machine_names for short in shorts)
 
 
 def nearest_names(wanted: str, labels: Iterable[str]) -> list[str]:
-    """Labels in the order of how near they are to the words."""
+    """Sort labels by how near they are to the words, nearest first."""
     parts = [_compact(part) for part in gpu_names(wanted)] or [""]
 
     def nearness(label: str) -> float:
@@ -376,7 +377,7 @@ def nearest_names(wanted: str, labels: Iterable[str]) -> list[str]:
 
 
 def models_of(wanted: str, machine_names: Sequence[str]) -> list[str]:
-    """The models that one name means, among machines; several where it is not clear which is meant."""
+    """The models that a name may mean, out of these machines; more than one where the name is not clear."""
     return sorted({gpu_model(name) for name in matching_machine_names(wanted, machine_names)})
 
 

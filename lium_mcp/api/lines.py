@@ -1,4 +1,4 @@
-"""Streams of lines, such as logs, and the newest lines of one. Knows no resource and sends nothing."""
+"""Reads streams of lines, such as logs, and keeps their newest lines. Knows no resource and sends nothing."""
 
 from collections import deque
 from collections.abc import AsyncIterator
@@ -18,8 +18,8 @@ _PAGE_START_BYTES = max(map(len, _PAGE_STARTS))
 class Tail(NamedTuple):
     """The newest lines of a stream.
 
-    `is_cut` says that not all that were asked for have room; `has_ended` that it came to its end, and did not go quiet
-    or send on and on.
+    `is_cut` says that there was no room for all the lines that were asked for; `has_ended` says that the stream came to
+    its end, rather than going quiet or sending on and on.
     """
 
     lines: list[str]
@@ -45,7 +45,7 @@ class Newest:
             self._kept_bytes -= self._lines.popleft()[1]
 
     def tail(self, *, has_ended: bool) -> Tail:
-        """Return the lines that are kept."""
+        """Return the lines kept so far."""
         is_cut = len(self._lines) < min(self._seen, self._most_lines)
         return Tail([text for text, _ in self._lines], is_cut, has_ended)
 

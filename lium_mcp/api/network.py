@@ -21,7 +21,7 @@ class Network:
 
     Attributes:
         proxy_url: Where connections go through; it may hold a password.
-        proxy_setting: What names the proxy, for sentences.
+        proxy_setting: The setting that names the proxy, for messages.
         ca_path: File or folder of the certificates to trust in place of the system's.
     """
 
@@ -31,13 +31,13 @@ class Network:
 
     @property
     def through(self) -> str:
-        """By which proxy, after a verb and without name and password; empty where there is none."""
+        """Words that name the proxy without its login, to follow a verb; empty where there is no proxy."""
         if self.proxy_url is None:
             return ""
         return f" through the proxy {urlsplit(self.proxy_url).hostname} of {self.proxy_setting}"
 
     def verify(self) -> ssl.SSLContext | bool:
-        """What certificates are checked with.
+        """What the HTTP client checks certificates with.
 
         Raises:
             OSError: the certificates to trust cannot be read.
@@ -49,7 +49,7 @@ class Network:
         return ssl.create_default_context(cafile=str(self.ca_path))
 
     def proxy(self, verify: ssl.SSLContext | bool) -> httpx2.Proxy | None:
-        """The proxy, if there is one; over TLS it is checked as the API is."""
+        """The proxy, if there is one; the certificate of one behind TLS is checked in the same way as the API's."""
         if self.proxy_url is None:
             return None
         context = verify if isinstance(verify, ssl.SSLContext) and self.proxy_url.startswith("https:") else None
@@ -57,7 +57,7 @@ class Network:
 
 
 def not_connected(error: httpx2.RequestError, host: str, network: Network, redact: Redact) -> ConnectionFailed:
-    """What stood in the way of a connection over which nothing was sent."""
+    """The error for a connection that failed before anything was sent, with what stood in the way."""
     if refused := _refused_certificate(error):
         reason = one_line(refused.verify_message, redact)
         return CertificateRefused(
@@ -77,7 +77,7 @@ def not_connected(error: httpx2.RequestError, host: str, network: Network, redac
 
 
 def _refused_certificate(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
-    for _ in range(_MOST_CAUSES):  # one that is raised again may have come to be its own cause
+    for _ in range(_MOST_CAUSES):  # an error that was raised again may be its own cause
         if error is None or isinstance(error, ssl.SSLCertVerificationError):
             return error
         error = error.__cause__ or error.__context__

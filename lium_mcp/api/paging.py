@@ -21,10 +21,10 @@ R = TypeVar("R", bound=_Identified)
 
 
 class Rows(list[T]):
-    """A list of rows that remembers what is missing from it, and of which moment it is.
+    """A list of rows that remembers what is missing from it, and which moment it is of.
 
     `skipped` counts rows that could not be read; `truncated` says that more pages exist than were fetched. `asked_at`
-    is before the request left: of what happened later the list knows nothing, however late it came.
+    is a time before the request left: the list knows nothing of what happened later, however late it came.
     """
 
     def __init__(
@@ -55,9 +55,9 @@ class Page(Generic[T]):
 
 
 async def collect_pages(fetch: Callable[[int], Awaitable[Page[R]]], *, max_pages: int = MAX_PAGES) -> Rows[R]:
-    """Fetch pages from 1 until the last, at most `max_pages`, and each row once, however often pages show it.
+    """Fetch pages from 1 to the last, at most `max_pages`; keep each row once, however many pages show it.
 
-    A page that shows nothing new, and is not the last, ends the walk too: the server gives no other.
+    A page that shows nothing new, and is not the last, ends the walk too: the server would only repeat itself.
     """
     rows: Rows[R] = Rows()
     seen: set[str] = set()

@@ -13,7 +13,7 @@ MAX_CONNECTIONS = 100
 
 
 class Pool:
-    """Connections to one address, shared by every client that acts there, whichever key each of them has.
+    """Connections to one address, shared by all clients that act there, whatever their keys.
 
     Attributes:
         network: The way to that address.
@@ -40,7 +40,7 @@ class Pool:
                 ) from error
             self._http = httpx2.AsyncClient(
                 transport=self._transport,
-                trust_env=False,  # the settings have read it
+                trust_env=False,  # the settings have read the environment
                 proxy=self.network.proxy(verify),
                 verify=verify,
                 headers={
@@ -49,7 +49,7 @@ class Pool:
                     "X-Lium-Client-Version": __version__,
                     "Accept-Encoding": "gzip, deflate",
                 },
-                # What one account's answers set must not travel with another's requests.
+                # A cookie from one account's answer must not travel with another's request.
                 cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
                 limits=httpx2.Limits(max_connections=MAX_CONNECTIONS, keepalive_expiry=KEEPALIVE_SECONDS),
             )

@@ -3,7 +3,7 @@
 Up to three attempts, pauses of 1 s and 2 s plus up to 0.5 s at random. A `Retry-After` lengthens the pause up to
 20 s; a server that asks for more gets no further attempt, and the caller learns how long it asked for. All attempts and
 pauses of a read together end within 28 s: its last attempt has what is left of that. A change may take 50 s, and begins
-no attempt that could not have its own time in full. Refusals (400, 401, 402, 403, 404, 409, 422) are final.
+no attempt that could not have its full time. Refusals (400, 401, 402, 403, 404, 409, 422) are final.
 """
 
 import random
@@ -48,11 +48,11 @@ class Repeat(Enum):
 async def repeating(
     attempt: Callable[[float], Awaitable[T]], repeat: Repeat, clock: Clock, *, limit_seconds: float
 ) -> T:
-    """Run `attempt` as often as the policy allows, telling it how many seconds it has; the last error leaves."""
+    """Run `attempt` as often as the policy allows, telling it how many seconds it has; raise the last error."""
     started = clock.monotonic()
     if repeat is Repeat.ALWAYS:
         total_seconds, least_seconds = MAX_READ_SECONDS, min(limit_seconds, MIN_ATTEMPT_SECONDS)
-    else:  # cut short, it may be lost
+    else:  # a change that is cut short may be lost
         total_seconds, least_seconds = max(MAX_CHANGE_SECONDS, limit_seconds), limit_seconds
     left_seconds = total_seconds
     effect: Effect = "none"
@@ -60,7 +60,7 @@ async def repeating(
         try:
             return await attempt(min(limit_seconds, left_seconds))
         except LiumError as error:
-            # An earlier attempt that was lost stays possible, whatever a later one says.
+            # An earlier attempt whose answer was lost may have taken effect, whatever a later one says.
             effect = error.effect = "unknown" if effect == "unknown" else error.effect
             pause = pause_seconds(error, number, repeat)
             if pause is None:

@@ -58,7 +58,7 @@ def _body(name: str, public_key: str) -> dict[str, str]:
 
 
 def bare_keys(text: str) -> list[str]:
-    """The whole keys of a text, each once, without what stands before or behind them on their lines."""
+    """The complete keys in a text, each once, without what stands before or after them on their lines."""
     found = (
         f"{kind} {encoded}"
         for line in text.splitlines()
@@ -69,7 +69,7 @@ def bare_keys(text: str) -> list[str]:
 
 
 def is_whole(kind: str, encoded: str) -> bool:
-    """Whether it can be read as a key of that kind."""
+    """Whether the text can be read as a key of that kind."""
     from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 - start-up should not pay for it
     from cryptography.hazmat.primitives.serialization import load_ssh_public_key  # noqa: PLC0415 - as above
 
@@ -81,7 +81,7 @@ def is_whole(kind: str, encoded: str) -> bool:
 
 
 def fingerprint(encoded: str) -> str | None:
-    """The fingerprint that `ssh-keygen -l` prints."""
+    """The fingerprint that `ssh-keygen -l` prints; `None` for what is not base64."""
     try:
         blob = b64decode(encoded, validate=True)
     except (binascii.Error, ValueError):

@@ -1,4 +1,4 @@
-"""What a backup run and a restore run have in common: how far each came, and whether files are missing of it."""
+"""What a backup run and a restore run have in common: how far a run came, and whether it lacks files."""
 
 import re
 from typing import ClassVar
@@ -15,7 +15,7 @@ _LACKS_FILES = re.compile(
     r"|(?:skipped|missing|left out|omitted|excluded|failed|lost) (?:\w+ )?files?\b",
     re.IGNORECASE,
 )
-# A clause that says that nothing is so: "0 files could not be read", "files skipped: none", "not partial".
+# A clause that denies that files are missing: "0 files could not be read", "files skipped: none", "not partial".
 _DENIED = re.compile(
     r"(?<![\w.])(?:0|no(?! (?:such|permission|access)\b)|none|zero|nothing|without|not (?=partial|incomplete))\b"
     r"[^.,:;\n]*"
@@ -68,9 +68,9 @@ class StorageRun(ApiModel):
 
     @property
     def is_partial(self) -> bool:
-        """Whether it lacks files, for all that it is completed, as far as Lium says so anywhere.
+        """Whether it is completed but lacks files, by anything that Lium says of it.
 
-        Bytes tell nothing of it: some servers count them before and after the compression.
+        Counts of bytes tell nothing: some servers compare those before and after the compression.
         """
         if not self.is_completed:
             return False
@@ -88,5 +88,5 @@ class StorageRun(ApiModel):
 
     @property
     def remark(self) -> str | None:
-        """What the API says of it besides."""
+        """What else the API says of it."""
         return self.status_message if self.status_message != self.problem else None

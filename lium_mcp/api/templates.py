@@ -29,6 +29,20 @@ from lium_mcp.api.wire import Resource
 
 READY_STATUSES = frozenset({"VERIFY_SUCCESS", "CREATED", "UPDATED"})
 FAILED_STATUSES = frozenset({"VERIFY_FAILED"})
+# The server sets these itself: sending them back would at best be ignored.
+_READ_ONLY_FIELDS = frozenset(
+    {
+        "id",
+        "user_id",
+        "status",
+        "is_temporary",  # a PUT would demand that a temporary template is private
+        "docker_image_size",
+        "verification_logs",
+        "supports_volume_encryption",
+        "created_at",
+        "updated_at",
+    }
+)
 
 
 class Template(ApiModel):
@@ -66,12 +80,12 @@ class Template(ApiModel):
 
     @property
     def image(self) -> str | None:
-        """What it starts, as pods name it: without a digest."""
+        """The image that it starts, as pods name it: without a digest."""
         return image_name(self.docker_image, self.docker_image_tag)
 
     @property
     def volume_root(self) -> str:
-        """Where the local volume of a pod is mounted that starts from it."""
+        """Where a pod that starts from it has its local volume mounted."""
         return self.volumes[0] if self.volumes else DEFAULT_VOLUME_ROOT
 
     @property
@@ -136,22 +150,6 @@ class TemplateChanges(RequestModel):
     readme: str | None = None
     volumes: list[str] | None = None
     docker_credential_id: str | None = None
-
-
-# What the server sets itself: sending it back would at best be ignored.
-_READ_ONLY_FIELDS = frozenset(
-    {
-        "id",
-        "user_id",
-        "status",
-        "is_temporary",  # a PUT would demand that a temporary template is private
-        "docker_image_size",
-        "verification_logs",
-        "supports_volume_encryption",
-        "created_at",
-        "updated_at",
-    }
-)
 
 
 class Templates(Resource):

@@ -30,7 +30,7 @@ class Volume(ApiModel):
 
     @property
     def measured_file_count(self) -> int | None:
-        """Its files at the last measurement."""
+        """The number of its files at the last measurement."""
         return self.current_file_count if self.last_metrics_update is not None else None
 
     @property

@@ -1,7 +1,7 @@
 """One HTTP connection pool and the rules every request follows. Knows no resource.
 
-Credentials go to the configured origin only; what may be repeated is repeated, nothing else; every attempt has a time
-limit and a size limit; every failure is a `LiumError` that says whether the request possibly took effect.
+Credentials go to the configured origin only; only what may be repeated is repeated; every attempt has a time limit and
+a size limit; every failure is a `LiumError` that says whether the request possibly took effect.
 """
 
 import math
@@ -57,13 +57,13 @@ _NOTHING_SENT = (
     httpx2.UnsupportedProtocol,
 )
 
-
 _changes: ContextVar[list[str] | None] = ContextVar("_changes", default=None)
+_hidden: ContextVar[Secrets | None] = ContextVar("_hidden", default=None)
 
 
 @contextmanager
 def noting_changes() -> Iterator[list[str]]:
-    """Note each request of the body that changed something, so that a later failure cannot deny it."""
+    """Note each request inside the block that changed something, so that a later failure cannot deny it."""
     changes: list[str] = []
     token = _changes.set(changes)
     try:
@@ -73,17 +73,14 @@ def noting_changes() -> Iterator[list[str]]:
 
 
 def noted_changes() -> list[str]:
-    """What is noted where this is called; a list of nobody's where nothing is."""
+    """The changes noted so far in the block around this call; outside of any, a list that nobody reads."""
     changes = _changes.get()
     return [] if changes is None else changes
 
 
-_hidden: ContextVar[Secrets | None] = ContextVar("_hidden", default=None)
-
-
 @contextmanager
 def hiding(values: Iterable[str]) -> Iterator[None]:
-    """Keep secrets that requests of the body send out of all that Lium says when it refuses one."""
+    """Take secrets that requests inside the block send out of whatever Lium says when it refuses one."""
     token = _hidden.set(Secrets(values))
     try:
         yield
@@ -141,7 +138,7 @@ class Wire:
         return self._clock.now() + self._clock_correction
 
     def for_key(self, api_key: str | None, key_place: str = "", no_key_because: str | None = None) -> "Wire":
-        """The same connection for another account, or for nobody's: nothing but the pool is shared."""
+        """Return a wire to the same address for another key, or for none; the two share only the pool."""
         return Wire(
             api_key=api_key,
             base_url=self.base_url,
@@ -154,7 +151,7 @@ class Wire:
         )
 
     def redact(self, text: str) -> str:
-        """Return `text` without this connection's credentials and what `hiding` names, escaped or not."""
+        """Return `text` without this wire's credentials and what `hiding` names, escaped or not."""
         hidden = _hidden.get()
         text = redacted(text, self._secrets.find)
         return redacted(text, hidden.find) if hidden else text
@@ -179,8 +176,8 @@ class Wire:
     ) -> Answer:
         """Send a request, repeat it as far as `repeat` allows, and return the successful answer.
 
-        By default reads are repeated always and changes only after a 429. Raises a `LiumError` for everything else,
-        such as a 2xx that says of a change that it was refused, unless the caller `judges_body`.
+        By default reads are always repeated, and changes only after a 429. Raises a `LiumError` for any other answer;
+        also for a 2xx whose body says that a change was refused, unless the caller `judges_body`.
         """
         reads = method in _READ_METHODS
         mutates = not reads if mutates is None else mutates
@@ -199,7 +196,7 @@ class Wire:
             asked_at, started = self.now(), self._clock.monotonic()
             with self._failures(mutates=mutates), anyio.fail_after(seconds):
                 response, rewritten = await self._send(request, mutates=mutates)
-                # The answer may have corrected the clock: of two ideas of that moment, the earlier claims less.
+                # The answer may have corrected the clock: of the two times for that moment, the earlier claims less.
                 asked_at = min(asked_at, self.now() - timedelta(seconds=self._clock.monotonic() - started))
                 answer = await self._read(response, asked_at, mutates=mutates, rewritten=rewritten)
             if not answer.is_success or (answer.says_refused and not judges_body):
@@ -223,12 +220,12 @@ class Wire:
         most_lines: int,
         max_bytes: int,
     ) -> Tail:
-        """Read a line stream to its end, or as far as the time goes, and return its newest lines.
+        """Read a line stream to its end, or until the time is over, and return its newest lines.
 
         Args:
-            path: Where it is.
-            query: What is asked of it.
-            read: Returns what a line says, `None` where that is nothing.
+            path: Its path.
+            query: Its query.
+            read: Returns what a line says, or `None` where it says nothing.
             most_lines: How many lines to return at most.
             max_bytes: How long they may be together.
         """
@@ -241,7 +238,7 @@ class Wire:
             with self._failures(mutates=False):
                 with anyio.fail_after(seconds):
                     response = await self._open(request)
-                # Once it is open, what came by the end of the time is an answer.
+                # Once the stream is open, what came before the time was over is an answer.
                 with suppress(httpx2.ReadTimeout), anyio.CancelScope(deadline=deadline):
                     async with aclosing(response):
                         async for line, size_bytes in sized_lines(response):
@@ -341,7 +338,7 @@ class Wire:
                 if size > limit:
                     break
         except httpx2.RequestError:
-            # The status of a refusal is known already; the rest of its body is a comfort.
+            # The status of a refusal is known already, and is enough.
             if response.is_success:
                 raise
         finally:
@@ -380,9 +377,9 @@ class Wire:
             ) from error
 
     def _note_time(self, response: httpx2.Response, sent_at: datetime) -> None:
-        """Correct the clock by an answer's `Date`, unless it lies between the request and now as this clock has it.
+        """Correct the clock by an answer's `Date`, unless that lies between the request and now by this clock.
 
-        So an answer that was under way for long does not set the clock back.
+        So an answer that was long under way does not set the clock back.
         """
         try:
             theirs = parsedate_to_datetime(response.headers["Date"]).astimezone(UTC)
@@ -395,7 +392,7 @@ class Wire:
 
 
 class Resource:
-    """The calls of one part of the API: its class names paths, bodies and models, and sends through one `Wire`."""
+    """The calls of one part of the API: a subclass names paths, bodies and models, and sends through one `Wire`."""
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire

@@ -20,7 +20,7 @@ from lium_mcp.api.renting import RentBySpecRequest, RentRequest, rented_pod_id, 
 from lium_mcp.api.retries import Repeat
 from lium_mcp.api.wire import QueryValue, Resource
 
-# Less than a read may take: the nodes themselves have to be read after it.
+# Less than a read may take, since the nodes themselves are read after it.
 MACHINES_SECONDS = 10.0
 
 
@@ -36,8 +36,8 @@ class Executors(Resource):
     ) -> Rows[Executor]:
         """GET /executors: nodes that can be rented now, in no particular order; works without a key.
 
-        `gpu_type` is a GPU's name as people say it, or several with commas between. The filters are sent and applied
-        again here, so that a server that does not know one, or reads it more loosely, gives the same rows.
+        `gpu_type` is a GPU's name as people say it, or several with commas between. The filters are sent, and applied
+        again here, so that the rows are the same where a server does not know a filter or reads it more loosely.
         """
         wanted = ",".join(gpu_names(gpu_type or ""))
         names = await self._machine_names(wanted) if wanted else []
@@ -59,7 +59,7 @@ class Executors(Resource):
         return rows.where(fits)
 
     async def _machine_names(self, wanted: str) -> Sequence[str]:
-        """Return the full names that the words mean, which alone the API's filter takes; words that mean none stay."""
+        """Return the full names that the words mean, since the API's filter takes no others; words without one stay."""
         parts = gpu_names(wanted)
         machines: Sequence[Machine] = ()  # without them the words are the second-best filter
         with suppress(LiumError), anyio.move_on_after(MACHINES_SECONDS):

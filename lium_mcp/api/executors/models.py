@@ -152,7 +152,7 @@ class Executor(ApiModel):
 
     @property
     def gpu_type(self) -> str | None:
-        """What its GPUs are called in answers, such as `RTX4090` or `H100 PCIe`; `None` if the row names none."""
+        """The name of its GPUs in answers, such as `RTX4090` or `H100 PCIe`; `None` if the row names none."""
         return gpu_label(self.gpu_name) if self.gpu_name.strip() else None
 
     def is_gpu(self, wanted: str) -> bool:

@@ -1,4 +1,4 @@
-"""Calls on pods: look, change, remove. They are rented with the calls on nodes."""
+"""Calls on pods: look, change, remove. The calls that rent are those on nodes and clusters."""
 
 import json
 from collections.abc import Sequence
@@ -23,13 +23,13 @@ from lium_mcp.api.wire import QueryValue, Resource
 
 GPU_RESET_TIMEOUT_SECONDS = 120.0
 DEFAULT_LOG_BYTES = 2**20
-# Server-sent events: comments, which keep a connection open, and fields that are no data.
+# The names before the colon in lines of server-sent events that are comments or hold no data.
 _FRAMING = frozenset({"", "event", "id", "retry"})
 _LOG_FIELDS = ("log", "line", "text", "output", "message", "error")
 
 
 class PodChange(ApiModel):
-    """That a change of a pod has begun: the pod as it is then, or only a word of success."""
+    """The answer that a change of a pod has begun: the pod as it is then, or only a word of success."""
 
 
 class Pods(Resource):
@@ -47,8 +47,8 @@ class Pods(Resource):
     async def remove(self, pod_id: str, *, feedback: FeedbackRequest | None = None) -> None:
         """DELETE /pods/{pod_id}: begin to remove a pod; it is gone when the list no longer has it.
 
-        Irreversible: only attached volumes and finished backups remain. Feedback never stands in the way. A refusal
-        that says that the pod is being removed already is as good as an order.
+        Irreversible: only attached volumes and finished backups remain. Feedback that the firewall blocks is left out.
+        A refusal because the pod is being removed already counts as success.
         """
         path = endpoint("/pods/{pod_id}", pod_id=pod_id)
         try:

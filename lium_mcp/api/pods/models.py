@@ -90,7 +90,7 @@ def _is_ip_address(host: str) -> bool:
 
 
 def image_name(repository: str | None, tag: str | None) -> str | None:
-    """An image as it is written on a command line; a tag alone is none."""
+    """An image as it is written on a command line; a tag alone names no image."""
     return ":".join(part for part in (repository, tag) if part) if repository else None
 
 
@@ -106,18 +106,18 @@ class PodTemplate(ApiModel):
 
     @property
     def image(self) -> str | None:
-        """What it starts."""
+        """The image that it starts."""
         return image_name(self.docker_image, self.docker_image_tag)
 
 
 class PodVolume(ApiModel):
-    """The volume attached to a pod; without an id, one that nobody can tell."""
+    """The volume attached to a pod; the API does not always say which."""
 
     id: ApiStr = None
 
 
 def _volume_as_object(value: object) -> object:
-    # Servers name it by its id alone, too; what is there in another form is a volume all the same.
+    # Some servers give only its id; anything else that is there means a volume too.
     if isinstance(value, dict) or not value:
         return value or None
     return {"id": value if isinstance(value, str) else None}
@@ -138,7 +138,7 @@ class Pod(ApiModel):
     created_at: ApiTime = None
     updated_at: ApiTime = None
     removal_scheduled_at: ApiTime = None
-    # Absurd hours are not none: limits count them.
+    # Absurd hours are kept, since limits count them.
     termination_hours: Annotated[int | None, BeforeValidator(read_int)] = None
     notice_period: ApiNotice = None
     jupyter_installation_status: ApiStr = None
@@ -176,7 +176,7 @@ class Pod(ApiModel):
 
     @property
     def is_being_removed(self) -> bool:
-        """Whether its removal is under way: it has not failed, and needs no second order."""
+        """Whether its removal is under way, so that it has not failed and need not be removed again."""
         return self.state == "DELETING"
 
     @property
@@ -186,7 +186,7 @@ class Pod(ApiModel):
 
     @property
     def has_not_started(self) -> bool:
-        """Whether it waits for its first start, or that failed; after a switch of its template it has run before."""
+        """Whether it waits for its first start, or that failed; with a template switched it has run before."""
         return self.state in _NEVER_STARTED_STATUSES
 
     @property
@@ -219,12 +219,12 @@ class Pod(ApiModel):
 
     @property
     def attached_volume_id(self) -> str | None:
-        """The volume at /mnt, in whichever field the API names it."""
+        """The id of the volume at /mnt, whichever field of the API has it."""
         return (self.volume.id if self.volume else None) or self.volume_id or None
 
     @property
     def has_unnamed_volume(self) -> bool:
-        """Whether it has a volume of which the API does not say which."""
+        """Whether it has a volume, but the API does not say which."""
         return self.volume is not None and self.attached_volume_id is None
 
     @property
@@ -262,7 +262,7 @@ class PodEvent(ApiModel):
 
     @property
     def state(self) -> str:
-        """The state that the pod came to by it, upper case; empty where it came to none."""
+        """The state that it brought the pod to, upper case; empty where it changed none."""
         return (self.to_status or "").strip().upper()
 
 
@@ -332,7 +332,7 @@ class GpuResetState(ApiModel):
 
     @property
     def state(self) -> str:
-        """running, done, failed or timeout; older servers send no status but whether it went well."""
+        """running, done, failed, timeout or unknown; older servers send no status, only whether it went well."""
         if self.status:
             return self.status.lower()
         # With an id to ask by, success means only that it has begun.
