@@ -1,4 +1,4 @@
-"""Whose money is spent."""
+"""An account: whose money a call spends, and what this server may use for it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

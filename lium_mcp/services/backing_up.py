@@ -1,4 +1,4 @@
-"""Backing up a pod and waiting for it: shared by `create_backup` and by the removal that takes a last backup first."""
+"""Backups of a pod: what a schedule covers, how one is started and waited for, and which can be relied on."""
 
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class StartedBackup:
     """A backup under way.
 
     Attributes:
-        joined: It ran already when it was asked for, so it may miss what was written since it began.
+        joined: Whether it ran already when it was asked for: then it may miss what was written since it began.
     """
 
     backup_id: str
@@ -84,7 +84,7 @@ def covers_all(pod: Pod, schedule: BackupSchedule) -> bool:
 
 
 def losses(pod: Pod, schedule: BackupSchedule, *, keep_days: int | None, path: str | None) -> list[str]:
-    """What a change of a schedule takes away, in sentences: another path, or backups that are deleted earlier."""
+    """Say what a change of a schedule takes away: backups of a path that they leave, or that are deleted earlier."""
     lost: list[str] = []
     held = held_path(pod, schedule)
     widens = held is not None and path is not None and _is_inside(_plain(held), path)
@@ -185,6 +185,14 @@ async def _start(account: Account, pod: Pod, name: str) -> tuple[str, bool]:
     )
 
 
+async def _is_backup(account: Account, operation_id: str) -> bool:
+    try:
+        await account.lium.backups.get(operation_id)
+    except LiumError:
+        return False
+    return True
+
+
 async def wait_for_backup(account: Account, poller: Poller, backup: Backup, *, wait_seconds: float) -> Backup:
     """Wait until a backup is over, or the time is."""
     return await poller.until(
@@ -199,7 +207,7 @@ async def wait_for_backup(account: Account, poller: Poller, backup: Backup, *, w
 
 
 def standing(backup: Backup) -> str:
-    """A sentence on a backup of which Lium does not say that it is over."""
+    """Say of a backup that is not over, as far as Lium says, that it still runs or may."""
     return f"{'The backup is' if backup.is_running else 'Lium does not say whether the backup is'} still running."
 
 
@@ -215,11 +223,3 @@ def refuse_incomplete(backup: Backup) -> None:
             f"Backup {backup.id} is {state_in_words(backup.state)} and cannot be restored.",
             "Call get_backup to wait for it, or choose a completed one with list_backups.",
         )
-
-
-async def _is_backup(account: Account, operation_id: str) -> bool:
-    try:
-        await account.lium.backups.get(operation_id)
-    except LiumError:
-        return False
-    return True

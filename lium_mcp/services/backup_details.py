@@ -55,14 +55,14 @@ class EndedBackup(Result):
 
 
 async def find_owners(account: Account, backups: Sequence[Backup]) -> dict[str, Owner]:
-    """Pods by the id of their schedule. A backup names its schedule alone, and a removed pod has none any more."""
+    """Map the ids of schedules to their pods. A backup names only its schedule, and a removed pod has none any more."""
     owners: dict[str, Owner] = {}
     if any(backup.backup_config_id for backup in backups):
         with suppress(LiumError):  # the backups are worth showing without it
             schedules = await account.lium.backup_schedules.list()
             pods = await account.lium.pods.list()
             for schedule in schedules:
-                # Older servers name no pod, and under this name a node or a pod.
+                # Older servers leave out pod_id, and name a node or a pod in pod_executor_id.
                 link = schedule.pod_id or schedule.pod_executor_id
                 mine = [pod for pod in pods if link in (pod.id, None if schedule.pod_id else pod.executor_id)]
                 if len(mine) == 1:
@@ -73,7 +73,7 @@ async def find_owners(account: Account, backups: Sequence[Backup]) -> dict[str, 
 
 
 def judge_backup(backup: Backup, owner: Owner | None, warnings: Sequence[str] = ()) -> ObservedBackup:
-    """Say what the state of a backup means for who waits for it."""
+    """Say what the state of a backup means for whoever waits for it."""
     view = backup_view(backup, owner)
     note = note_on(view.problem, view.message)
     kept = [*warnings, *([PARTIAL] if backup.is_partial else [])] or None

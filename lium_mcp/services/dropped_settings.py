@@ -1,4 +1,4 @@
-"""What a template may ask for and Lium's newer nodes drop without a word: the container starts, not as it was asked.
+"""The settings of a template that Lium's newer nodes drop without a word: the container starts without them.
 
 One list for whoever makes, changes, switches to or rents with a template. What is advised in place of a setting works
 on older nodes too. No value of a variable and no text of a command is repeated, since they may hold secrets.
@@ -34,7 +34,7 @@ _RUNS_A_SCRIPT: Final = re.compile(r"-[A-Za-z]*c")
 
 
 def dropped_settings(settings: Template | TemplateCreate | TemplateChanges) -> list[str]:
-    """What Lium would drop of the settings that are there, each with what to do instead."""
+    """Say which of these settings Lium would drop, each with what to do instead."""
     shared_memory = settings.shm_size if isinstance(settings, Template) else None
     found = (
         *_of_ports(settings.internal_ports or ()),
@@ -133,7 +133,7 @@ def _split(text: str) -> list[str] | None:
 
 
 def _shell_syntax(text: str, words: list[str]) -> str | None:
-    """What of a command only a shell would understand; what is quoted is text, and a script for a shell is for it."""
+    """Name what only a shell would understand of a command, outside quotes and outside a script given to a shell."""
     if operator := _OPERATOR.search(_QUOTED.sub("_", text)):
         return "a line break" if operator[0] == "\n" else f"its {operator[0]}"
     if words and _OF_SHELLS_ONLY.fullmatch(words[0]):

@@ -1,4 +1,4 @@
-"""What went wrong below, in the words of a tool."""
+"""Puts what went wrong below into the words of a tool: what happened, what changed, what to do next."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -12,8 +12,6 @@ from lium_mcp.guard.policy import PolicyRefused
 from lium_mcp.rentals import AccountUnknown, LedgerUnavailable, PodNameTaken, RentUnsettled
 
 CHANGED_BEFORE: Final = "What the call was to change was changed, at least in part, before this failed."
-
-
 GET_A_KEY: Final = (
     "This needs a Lium API key: create one at lium.io (Settings, API keys), set it as LIUM_API_KEY in the environment "
     "of this MCP server (over HTTP, send it in the header X-API-Key), and restart the server."
@@ -48,6 +46,20 @@ _CODES: dict[type[api.LiumError], str] = {
     api.UntrustedRedirect: "untrusted_redirect",
 }
 
+FAILURES: Final = (
+    Failure,
+    api.LiumError,
+    NotConfirmed,
+    PolicyRefused,
+    LedgerUnavailable,
+    PodNameTaken,
+    RentUnsettled,
+    AccountUnknown,
+)
+"""Everything that ends a call without its being a defect; `as_failure` puts each into words."""
+
+GuardError = NotConfirmed | PolicyRefused | LedgerUnavailable | PodNameTaken | RentUnsettled | AccountUnknown
+
 
 def from_api(error: api.LiumError) -> Failure:
     """Put an API error into the words of a tool."""
@@ -61,22 +73,6 @@ def from_api(error: api.LiumError) -> Failure:
     hint = _sentence(error.hint) if error.hint else ""
     advice = " ".join(part for part in (hint, error.advice) if part)
     return Failure(code, _sentence(str(error)), advice, effect=effect, request_id=error.request_id)
-
-
-FAILURES: Final = (
-    Failure,
-    api.LiumError,
-    NotConfirmed,
-    PolicyRefused,
-    LedgerUnavailable,
-    PodNameTaken,
-    RentUnsettled,
-    AccountUnknown,
-)
-"""Everything that ends a call without its being a defect; `as_failure` puts each into words."""
-
-
-GuardError = NotConfirmed | PolicyRefused | LedgerUnavailable | PodNameTaken | RentUnsettled | AccountUnknown
 
 
 def from_guard(error: GuardError) -> Failure:
@@ -137,7 +133,7 @@ def _unsettled(error: RentUnsettled) -> tuple[str, str]:
 
 
 def as_failure(error: Exception) -> Failure:
-    """What went wrong, in the words of a tool."""
+    """Put any of `FAILURES` into the words of a tool."""
     if isinstance(error, Failure):
         return error
     return from_api(error) if isinstance(error, api.LiumError) else from_guard(error)  # type: ignore[arg-type]
@@ -165,7 +161,7 @@ def after_change(done: str) -> Iterator[None]:
 
 
 def settings_wrong(problems: Iterable[str]) -> Failure:
-    """For a server that must not act, since it cannot know what it may do."""
+    """Refuse a call of a server that cannot know what it may do."""
     return Failure(
         "settings_wrong",
         f"This MCP server does nothing, since its settings cannot be used: {'; '.join(problems)}.",
@@ -174,7 +170,7 @@ def settings_wrong(problems: Iterable[str]) -> Failure:
 
 
 def crashed(tool: str) -> Failure:
-    """For a defect of ours: the exception's own text stays in the log."""
+    """Report a defect of ours; the exception's own text stays in the log."""
     return Failure(
         "internal_error",
         f"{tool} failed inside this MCP server; its log on standard error says why.",

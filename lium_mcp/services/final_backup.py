@@ -1,4 +1,4 @@
-"""The last backup before a removal: taken, waited for until it is really complete, and only then is a pod let go.
+"""The last backup before a removal: a pod is let go only once that backup is really complete.
 
 A backup that takes longer than one call may wait is remembered, so that the next call goes on with it instead of
 starting over; not for long after its end, since what is written to the pod later is not in it.
@@ -27,6 +27,9 @@ FinalBackups = dict[str, tuple[str, float]]
 
 _FRESH_SECONDS: Final = 600.0
 _LOOK_SECONDS: Final = 5.0
+_ADVICE: Final = (
+    "Try again, look at get_backup_schedule and list_backups, or call remove_pod without final_backup to lose the data."
+)
 
 
 async def take_final_backup(
@@ -44,7 +47,7 @@ async def take_final_backup(
         backup = await earlier_final_backup(account, poller.clock, final_backups, pod)
         if backup is None:
             now = poller.clock.monotonic()
-            backup_id = await begin_final_backup(account, poller, pod, whole=True, wait_seconds=wait_seconds)
+            backup_id = await _begin(account, poller, pod, wait_seconds=wait_seconds)
             final_backups[pod.id] = (backup_id, now)
             backup = await account.lium.backups.get(backup_id)
         backup = await wait_for_backup(account, poller, backup, wait_seconds=wait_seconds)
@@ -57,6 +60,32 @@ async def take_final_backup(
             failure.effect = f"{_stays(pod)} {failure.effect}"
         raise
     return backup
+
+
+async def _begin(account: Account, poller: Poller, pod: Pod, *, wait_seconds: float) -> str:
+    """Begin a backup of the whole local volume that holds all that is written by now; return its id.
+
+    It waits up to `wait_seconds` for the end of one that runs already.
+
+    Raises:
+        Failure: another one is still running, or none could be begun.
+        LiumError: Lium refused.
+    """
+    started = await start_backup(account, pod, name="final", whole=True)
+    if started.joined:
+        # It began before this call and may miss what was written since: let it end, then take one of our own.
+        await wait_for_backup(
+            account, poller, await account.lium.backups.get(started.backup_id), wait_seconds=wait_seconds
+        )
+        started = await start_backup(account, pod, name="final", whole=True)
+    if started.joined:
+        raise Failure(
+            "backup_running",
+            f"Another backup of {pod.pod_name} is still running.",
+            "Call get_backup to wait for it, then remove_pod with final_backup again.",
+            effect=_stays(pod),
+        )
+    return started.backup_id
 
 
 async def earlier_final_backup(account: Account, clock: Clock, final_backups: FinalBackups, pod: Pod) -> Backup | None:
@@ -86,9 +115,9 @@ async def earlier_final_backup(account: Account, clock: Clock, final_backups: Fi
 async def find_running_backup(
     account: Account, final_backups: FinalBackups, agreed: Question | None, pod: Pod
 ) -> Backup | None:
-    """The backup that a removal at this moment would cut off, or may where Lium does not say whether it runs.
+    """The backup that a removal now would cut off, or might where Lium does not say whether it runs.
 
-    It is read within a bound: the end of the billing does not wait for that.
+    It is read within a few seconds: the end of the billing does not wait for it.
 
     Raises:
         Failure: it may be the last backup that an earlier removal began, and nobody agreed to lose it; this is said
@@ -110,50 +139,6 @@ async def find_running_backup(
     return max(running, key=lambda backup: backup.is_running is True, default=None)
 
 
-def describe_pending(pod: Pod, backup: Backup) -> str:
-    """Say what a removal waits for, and what that costs."""
-    return (
-        f"{standing(backup)} {_stays(pod)} Wait with get_backup until it is complete, then call remove_pod "
-        f"with final_backup again within {_FRESH_SECONDS / 60:g} minutes."
-    )
-
-
-_ADVICE: Final = (
-    "Try again, look at get_backup_schedule and list_backups, or call remove_pod without final_backup to lose the data."
-)
-
-
-async def begin_final_backup(account: Account, poller: Poller, pod: Pod, *, whole: bool, wait_seconds: float) -> str:
-    """Begin a backup that holds all that is written by now; return its id.
-
-    Args:
-        account: Whose pod it is.
-        poller: What waits.
-        pod: The pod.
-        whole: Only a backup of the whole local volume will do, whatever part its schedule names.
-        wait_seconds: How long to wait for the end of a backup that runs already.
-
-    Raises:
-        Failure: another one is still running, or none could be begun.
-        LiumError: Lium refused.
-    """
-    started = await start_backup(account, pod, name="final", whole=whole)
-    if started.joined:
-        # It began before this call and may miss what was written since: let it end, then take one of our own.
-        await wait_for_backup(
-            account, poller, await account.lium.backups.get(started.backup_id), wait_seconds=wait_seconds
-        )
-        started = await start_backup(account, pod, name="final", whole=whole)
-    if started.joined:
-        raise Failure(
-            "backup_running",
-            f"Another backup of {pod.pod_name} is still running.",
-            "Call get_backup to wait for it, then remove_pod with final_backup again.",
-            effect=_stays(pod),
-        )
-    return started.backup_id
-
-
 def refuse_unfit(backup: Backup) -> None:
     """Refuse to rest a removal on a backup that is over and does not hold everything.
 
@@ -170,6 +155,14 @@ def refuse_unfit(backup: Backup) -> None:
             happened,
             "Make them readable and try again, or call remove_pod without final_backup to lose what is not in it.",
         )
+
+
+def describe_pending(pod: Pod, backup: Backup) -> str:
+    """Say what a removal waits for, and what that costs."""
+    return (
+        f"{standing(backup)} {_stays(pod)} Wait with get_backup until it is complete, then call remove_pod "
+        f"with final_backup again within {_FRESH_SECONDS / 60:g} minutes."
+    )
 
 
 def _refuse_unfit(final_backups: FinalBackups, pod: Pod, backup: Backup) -> None:

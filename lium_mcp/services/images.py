@@ -18,7 +18,7 @@ def image_of(template: Template) -> str:
 
 
 def split_image(image: str) -> tuple[str, str]:
-    """Split `repo/name:tag`; a reference with a digest is left whole, with an empty tag, for the server to split."""
+    """Split `repo/name:tag`. A reference with a digest is left whole, with an empty tag: Lium splits it."""
     if "@" in image:
         return image, ""
     repository, tag, _ = _image_parts(image)
@@ -50,7 +50,7 @@ def cuda_of(template: Template) -> tuple[int, int] | None:
 
 
 def has_cuda(template: Template, version: str, generation: Generation | None) -> bool:
-    """Whether the image has this CUDA version, and one that knows these GPUs. An image that names none has not."""
+    """Whether the image has this CUDA version, and one that supports these GPUs; not where its tag names none."""
     if not version and generation is None:
         return True
     cuda = cuda_of(template)

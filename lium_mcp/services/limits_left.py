@@ -1,4 +1,4 @@
-"""What the limits leave room for now: what the account has spent and is committed to, beside the policy."""
+"""What the limits leave room for now, given what the account has spent and is committed to."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -56,7 +56,7 @@ class Room:
         return self.policy.standings(self.committed(pods, entries, extensions), self.spent_usd(pods))
 
     def committed(self, pods: Rows[Pod], entries: Sequence[Entry], extensions: Sequence[Extension]) -> list[Commitment]:
-        """What lives, or may."""
+        """The pods that live, and the rents that may have made some."""
         return commitments(pods, entries, extensions, self.now)
 
     def spent_usd(self, pods: Sequence[Pod]) -> float | None:
@@ -86,7 +86,7 @@ async def make_room(account: Account, policy: Policy) -> Room:
 
 
 async def find_judge(account: Account, policy: Policy, ask: Ask) -> Judge:
-    """Whether the limits leave room for a rent beside living pods and open rents.
+    """Find what the policy has to know, and return what judges a rent beside living pods and open rents.
 
     Raises:
         As `make_room`.
@@ -111,7 +111,7 @@ async def refuse_without_room(account: Account, policy: Policy, ask: Ask) -> Non
 
 
 async def check_life(account: Account, policy: Policy, pod: Pod, hours: float | None) -> None:
-    """Refuse a removal time so many hours from now, or none, that the limits do not bear, before anybody is asked.
+    """Refuse, before anybody is asked, a removal in so many hours (None: no removal) that the limits do not bear.
 
     What ends a pod earlier than now is never refused.
 
@@ -128,7 +128,7 @@ async def check_life(account: Account, policy: Policy, pod: Pod, hours: float | 
 async def _judge_life(
     account: Account, policy: Policy, pod: Pod, hours: float | None
 ) -> Callable[[Sequence[Entry], Sequence[Extension]], None] | None:
-    """Hold a new life of a pod against what limits a single pod, and return what holds it against the budget, if any.
+    """Check a new life of a pod against the limits of a single pod, and return what judges it by the budget, if any.
 
     Raises:
         PolicyRefused, LiumError, LedgerUnavailable: as `check_life`.

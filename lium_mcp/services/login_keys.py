@@ -95,7 +95,7 @@ async def register_public_keys(account: Account) -> None:
         known = await _registered(account)
         for key in own.public:
             if key not in known:
-                # Not after the machine: what that is called is nobody's business either.
+                # The name does not tell the machine's, which is nobody's business.
                 name = f"lium-mcp-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
                 await account.lium.ssh_keys.create(name=name, public_key=key)
 

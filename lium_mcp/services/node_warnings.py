@@ -11,7 +11,7 @@ _MOST_QUOTED_CHARACTERS = 200
 
 
 class NodeFlaws(Result):
-    """The same where nodes are listed; what is absent is not so, or nobody knows."""
+    """What speaks against a node, in a list; what is absent does not hold, or is not known."""
 
     often_fails_to_start: bool | None = None
     power_capped: bool | None = None
@@ -42,7 +42,7 @@ def node_warnings(node: Executor) -> list[str]:
 
 
 def maintenance(announced: Executor | Pod) -> str | None:
-    """What a provider announces of a node, or to who has a pod on it: a quotation."""
+    """Quote what a provider announces about a node, or to whoever has a pod on it."""
     notice = announced.notice_period
     if notice is None and isinstance(announced, Pod) and announced.executor is not None:
         notice = announced.executor.notice_period

@@ -23,6 +23,10 @@ _MOST_TYPES_NAMED = 20
 _HINT_SECONDS = 5.0
 
 
+class NothingFits(Exception):
+    """No node on offer meets the request; the sentence says what is on offer instead."""
+
+
 class Floors(BaseModel):
     """What a node must have, as callers say it. A figure that a node does not report does not meet a floor."""
 
@@ -56,7 +60,7 @@ class Floors(BaseModel):
 
 
 def unmatched(gpu_type: str, nodes: Sequence[Executor]) -> str | None:
-    """What of a list of names none of the nodes found is called; None where all are found."""
+    """Say which of the named GPUs none of the nodes found has; None where each is found."""
     absent = [part for part in gpu_names(gpu_type) if not any(node.is_gpu(part) for node in nodes)]
     return f"Nothing that was found is called {', '.join(absent)[:200]}." if absent else None
 
@@ -77,10 +81,6 @@ def types_on_offer(nodes: Iterable[Executor], gpu_type: str) -> str:
     if not types:
         return "nothing is on offer now"
     return f"on offer are: {', '.join(types[:_MOST_TYPES_NAMED])}{', ...' if len(types) > _MOST_TYPES_NAMED else ''}"
-
-
-class NothingFits(Exception):
-    """No node on offer meets the request; the sentence says what is on offer instead."""
 
 
 def smallest_gpu_count(node: Executor) -> int:

@@ -21,7 +21,7 @@ class UnsettledRent(Result):
 
 
 async def list_with_rents(account: Account, read_only: bool) -> tuple[Sequence[Pod], list[UnsettledRent]]:
-    """The pods, and what is left of rents that an earlier call or process left, once they are settled.
+    """Settle the rents that an earlier call or process left open, and return the pods and the rents still unsettled.
 
     A server that only reads settles none.
     """
