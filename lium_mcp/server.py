@@ -179,7 +179,7 @@ async def _do_tasks(worker: Worker, runtime: Runtime, state_directory: Path | No
     """Run the tasks of the ledger as they fall due; send nothing while there are none."""
 
     async def follow(claim: Claim) -> None:
-        from lium_mcp.services.follow_ups import follow  # noqa: PLC0415 - as in _bind
+        from lium_mcp.services.following import follow  # noqa: PLC0415 - as in _bind
 
         await follow(runtime.account(), Poller(runtime.clock, runtime.stop, runtime.clock.monotonic()), claim)
 
