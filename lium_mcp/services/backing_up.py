@@ -84,7 +84,7 @@ def covers_all(pod: Pod, schedule: BackupSchedule) -> bool:
 
 
 def losses(pod: Pod, schedule: BackupSchedule, *, keep_days: int | None, path: str | None) -> list[str]:
-    """Say what a change of a schedule takes away: backups of a path that they leave, or that are deleted earlier."""
+    """Say what a change of a schedule takes away: a path that backups held, or days that they were kept."""
     lost: list[str] = []
     held = held_path(pod, schedule)
     widens = held is not None and path is not None and _is_inside(_plain(held), path)
@@ -207,7 +207,7 @@ async def wait_for_backup(account: Account, poller: Poller, backup: Backup, *, w
 
 
 def standing(backup: Backup) -> str:
-    """Say of a backup that is not over, as far as Lium says, that it still runs or may."""
+    """Say that a backup still runs, or may where Lium does not say."""
     return f"{'The backup is' if backup.is_running else 'Lium does not say whether the backup is'} still running."
 
 

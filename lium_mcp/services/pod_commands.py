@@ -1,4 +1,4 @@
-"""One command on one pod or on many: run at the same time, a few at once, each with a result of its own."""
+"""Runs one command on one pod or on many, a few at a time, each with a result of its own."""
 
 from collections.abc import Sequence
 from typing import Final, Literal

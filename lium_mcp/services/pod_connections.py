@@ -1,4 +1,4 @@
-"""What the tools that work on a pod share: the way in, failures in words, progress while something is under way."""
+"""What all work inside a pod shares: the way in, new host keys after a restart, progress, and a look at the GPUs."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -56,7 +56,7 @@ async def replacing_container(account: Account, *pod_ids: str) -> AsyncIterator[
             for pod_id in pod_ids:
                 with anyio.move_on_after(_CLOSE_SECONDS, shield=True):
                     await access.drop(pod_id)
-            # What is not seen now is still told by the pod's events later.
+            # If this look sees no other container yet, the pod's events will tell of it later.
             with suppress(LiumError), anyio.move_on_after(_LOOK_SECONDS):
                 for pod_id in pod_ids:
                     await access.note(await account.lium.pods.get(pod_id))
@@ -90,7 +90,7 @@ async def reporting(poller: Poller, total_seconds: float, describe: Callable[[],
 
 
 async def gpus_of(account: Account, pod: Pod) -> list[Gpu] | None:
-    """What the GPUs of a pod do, where SSH works; a pod is worth showing without it."""
+    """What the GPUs of a pod do; None where SSH does not work, since a pod is worth showing without it."""
     access = account.pod_access
     if access is None or not access.is_promising(pod.id):
         return None

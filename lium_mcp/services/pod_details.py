@@ -109,12 +109,12 @@ class PodView(PodRow):
 
 
 def unpriced(pods: Sequence[Pod]) -> int | None:
-    """How many pods bill at a price that Lium does not say: they are missing from what all burn; None where none is."""
+    """How many pods bill at a price that Lium does not say, and so are missing from the burn rate; None where none."""
     return sum(1 for pod in pods if pod.is_billing and pod.price is None) or None
 
 
 def unknown_billing(pods: Sequence[Pod]) -> int | None:
-    """How many pods are in a state of which nobody knows whether it bills; None where none is."""
+    """How many pods are in a state that nobody knows to bill or not to; None where none."""
     return sum(1 for pod in pods if pod.bills is None) or None
 
 
@@ -159,7 +159,7 @@ async def pod_view(
         nonlocal record
         record = await _record(account, pod.id)
 
-    # A pod is worth showing without them.
+    # A pod is worth showing without its events, volume and cost.
     with anyio.move_on_after(_EXTRAS_SECONDS):
         async with anyio.create_task_group() as reads:
             reads.start_soon(read_history)
@@ -216,7 +216,7 @@ async def past_view(account: Account, pod_id: str) -> PodView | None:
         return None
     shown = _shown(history)
     named = next((event.pod_name for event in history if event.pod_name), None)
-    # Charges reach the ledger some minutes late: nothing is all of it only where nothing ever ran.
+    # Charges reach Lium's ledger some minutes late, so a cost of 0 is final only for a pod that never ran.
     is_whole = bool(gone.total) or (bool(history) and not _has_run(history))
     return PodView(
         pod_id=pod_id,
@@ -242,19 +242,6 @@ async def gone_view(account: Account, last_seen: PodDetail) -> PodView:
     return await past_view(account, last_seen.id) or await pod_view(account, last_seen, current=False)
 
 
-def _gpu(gpu: Gpu) -> GpuView:
-    return GpuView(
-        index=gpu.index,
-        name=gpu.name,
-        utilization_percent=gpu.utilization_percent,
-        memory_used_gb=gpu.memory_used_gb,
-        memory_total_gb=gpu.memory_total_gb,
-        temperature_celsius=gpu.temperature_celsius,
-        processes=[GpuProcessView(pid=one.pid, name=one.name, memory_gb=one.memory_gb) for one in gpu.processes]
-        or None,
-    )
-
-
 def describe_start(pod: Pod | None) -> str:
     """Say how far a starting pod is, for progress messages."""
     if pod is None:
@@ -269,6 +256,25 @@ def failure_cause(view: PodView) -> str:
     text = _cause(view.last_events or [])
     said = quotation(text or "", _MOST_QUOTED_CHARACTERS)
     return f"; Lium says {said}" if said else ""
+
+
+def happened_since_it_ran(events: Sequence[EventView]) -> Sequence[EventView]:
+    """The events after a pod last came to run: an error from before that is over."""
+    runs = [number for number, event in enumerate(events, 1) if (event.status or "").upper() == "RUNNING"]
+    return events[runs[-1] :] if runs else events
+
+
+def _gpu(gpu: Gpu) -> GpuView:
+    return GpuView(
+        index=gpu.index,
+        name=gpu.name,
+        utilization_percent=gpu.utilization_percent,
+        memory_used_gb=gpu.memory_used_gb,
+        memory_total_gb=gpu.memory_total_gb,
+        temperature_celsius=gpu.temperature_celsius,
+        processes=[GpuProcessView(pid=one.pid, name=one.name, memory_gb=one.memory_gb) for one in gpu.processes]
+        or None,
+    )
 
 
 def _row_fields(pod: Pod) -> dict[str, object]:
@@ -303,12 +309,6 @@ def _shown(history: Sequence[PodEvent]) -> list[EventView]:
 
 def _quoted(events: Sequence[EventView]) -> list[str | None]:
     return [text for event in events for text in (event.reason, event.detail, event.failure, event.error)]
-
-
-def happened_since_it_ran(events: Sequence[EventView]) -> Sequence[EventView]:
-    """What happened after a pod last came to run: an error of before that is over."""
-    runs = [number for number, event in enumerate(events, 1) if (event.status or "").upper() == "RUNNING"]
-    return events[runs[-1] :] if runs else events
 
 
 def _cause(events: Sequence[EventView]) -> str | None:

@@ -1,4 +1,4 @@
-"""What a pod's state means for who waits for it: it runs, it failed and why, it is on its way, or it was removed."""
+"""What a pod's state means for whoever waits for it: it runs, failed and why, is on its way, or was removed."""
 
 import re
 from typing import Final, Literal
@@ -59,7 +59,7 @@ def judge(view: PodView, pod: Pod, ssh: SshAnswer | None) -> ObservedPod:
 
 
 def judge_gone(view: PodView) -> ObservedPod:
-    """Say what it means that a pod, of which this is left, is not there any more."""
+    """Say what it means that a pod is not there any more; `view` is what is left of it."""
     gone = view.model_copy(update={"billing": False})
     events = view.last_events or []
     was_ordered = any((event.status or "").upper() == "DELETING" for event in events)

@@ -1,4 +1,4 @@
-"""Waiting for what Lium does meanwhile, within a bound, until the server stops."""
+"""Waiting for what goes on at Lium: within a bound, and no longer than the server lives."""
 
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -20,17 +20,19 @@ Report = Callable[[float, float, str], Awaitable[None]]
 _POLL_SECONDS = 2.0
 _SLOW_POLL_SECONDS = 5.0
 _SLOW_AFTER_SECONDS = 90.0
-# A wait ends with a look at what has become of the thing, however little of its time is left.
+# The last read of a wait gets this long, however little of the wait is left.
 _LAST_READ_SECONDS = 5.0
-# For so long what is read may be what was there before a change that Lium has accepted.
+# For so long a read may still show what was before a change that Lium has accepted.
 _LAG_SECONDS = 30.0
+# All requests of a body that only reads, together: nobody waits longer for a figure, and many hosts cut a call at 60 s.
+READ_LIMIT_SECONDS: Final = 30.0
 
 
 class OrderedChange(Generic[T]):
-    """A change that Lium accepted, and whether it was seen: what is read may for a while be what was there before.
+    """A change that Lium accepted, and whether it was seen: for a while a read may show what was before.
 
     Args:
-        shows: Whether a state is of after the change. Once one was, all that follow are.
+        shows: Whether a state shows the change. Once one did, all that follow do.
     """
 
     def __init__(self, shows: Callable[[T], bool]) -> None:
@@ -130,10 +132,6 @@ class Poller:
             with suppress(LiumError), anyio.move_on_after(max(self.left(wait_seconds), _LAST_READ_SECONDS)):
                 state = await read()
         return state
-
-
-# All requests of a body that only reads, together: nobody waits longer for a figure, and many hosts cut a call at 60 s.
-READ_LIMIT_SECONDS: Final = 30.0
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """What a person is asked before something is destroyed: the target by id, what is lost, when it was last backed up.
 
-Each takes the account and the arguments of its tool, and pins the target: after a yes the tool gets the id that
-was named in the question, whatever the name means by then.
+Each function takes the account and the arguments of its tool, and pins the target: after a yes the tool gets the id
+that was named in the question, whatever the name means by then. What is asked before a rent is in `renting.py`.
 """
 
 import re
@@ -86,7 +86,7 @@ async def ask_to_switch_template(account: Account, policy: Policy, *, pod: str, 
 
 
 def volume_after_switch(pod: Pod, template: Template) -> str:
-    """What becomes of a pod's local volume when it gets another template: which nodes do what is not known."""
+    """Say what becomes of a pod's local volume when it gets another template; nobody knows which kind its node is."""
     moved = f" and mount it at {quoted(template.volume_root)}" if template.volume_root != pod.volume_root else ""
     return f"Newer nodes keep the local volume {quoted(pod.volume_root)}{moved}, older ones lose it."
 

@@ -12,7 +12,7 @@ from lium_mcp.services.offers import can_rent, describe_counts, has_price
 
 @dataclass(frozen=True, slots=True)
 class PricedRental:
-    """What a rental costs, whatever the server says about it.
+    """What a rental costs, whether Lium quotes it or not.
 
     Attributes:
         is_quoted: Lium quoted it; else the price is worked out from the node's listing.
@@ -68,7 +68,7 @@ async def quote_node(
     price = quoted_price
     if price is None and has_price(node):
         price = (node.price_per_gpu or 0) * gpu_count
-    if not price or price < 0:  # nothing is for nothing: 0 is no price
+    if not price or price < 0:  # nothing is free: 0 is no price
         raise Failure("price_unknown", f"Lium says no price for node {node.id}.", "Choose another node.")
     return PricedRental(
         gpu_count=gpu_count,

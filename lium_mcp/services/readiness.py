@@ -1,4 +1,4 @@
-"""Whether a pod that Lium says to run can be logged in to: its SSH server has to answer, as far as that can be seen."""
+"""Whether somebody can log in to a pod that runs according to Lium: does its SSH server answer this machine?"""
 
 from contextlib import suppress
 from datetime import timedelta
@@ -52,7 +52,7 @@ async def wait_for_ssh(
         The pod as it was last read, None where it is gone; and what came of the last look, None where nobody looked:
         for callers elsewhere, and where the pod names no address that could be anybody's.
     """
-    if account.ssh_keys is None:  # neither that machine's network nor this one's tells of the other
+    if account.ssh_keys is None:  # what this machine reaches says nothing of what the caller's reaches
         return pod, None
     if account.pod_access is not None and account.pod_access.is_connected(pod.id):
         return pod, "answers"

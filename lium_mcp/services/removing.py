@@ -29,14 +29,16 @@ class RemovalSchedule(Result):
 
 
 async def forget_removal_time(account: Account, target: Pod) -> None:
-    """Note that the removal time of a rent was replaced by somebody's choice."""
-    # At its boot Lium sets the whole hours of the rent, whatever was set before: then the exact time is set again.
+    """Note that somebody replaced the removal time of a rent; not before the pod has booted.
+
+    At the boot Lium sets the whole hours of the rent, whatever was set before: the exact time is still to be set then.
+    """
     if target.termination_hours is None:
         await account.renter.forget_removal_time(target.id)
 
 
 async def start_removal(account: Account, target: Pod) -> bool:
-    """Order the removal of a pod, unless it is under way already; its name is free once it is gone.
+    """Order the removal of a pod, unless that is under way already. The pod's name is free once it is gone.
 
     Returns:
         False where Lium says that it has no such pod, or none for this key.
@@ -80,7 +82,7 @@ async def _order_removal(account: Account, target: Pod) -> bool:
 
 
 async def is_gone(account: Account, pod_id: str) -> bool:
-    """Whether Lium says so of the pod itself: a list may lack it for a while, and one on its way out may bill."""
+    """Whether Lium says of the pod itself that it is gone: a list may lack it before, while it may bill."""
     pod = await read_pod(account, pod_id)
     return pod is None or pod.is_removed
 
@@ -115,7 +117,7 @@ async def read_removal_schedule(account: Account, target: Pod) -> RemovalSchedul
 
 
 def _warn_of_boot(pod: Pod) -> str | None:
-    # The hours of a rent are kept until the boot, which then sets the time whatever was set meanwhile.
+    # Until the boot Lium keeps the hours of the rent. At the boot it sets the removal by them, whatever was set before.
     if pod.termination_hours is None:
         return None
     return (

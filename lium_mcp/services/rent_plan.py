@@ -1,4 +1,4 @@
-"""From what a call of `rent_pod` asks for to an order with a price: which node, which template, within which limits.
+"""Makes the plan of a rent from a wish: which node, which template, at what price, within which limits.
 
 Everything that can be refused is refused here, before money is spent. A plan is made once: a person is asked about it,
 and after the answer only what may have moved is read again.
@@ -34,6 +34,8 @@ from lium_mcp.services.targets import find_free_volume, find_usable_template
 from lium_mcp.text import quotation
 
 _MACHINES_SECONDS = 5.0
+_PLATFORM_VERIFIED = "VERIFY_SUCCESS"
+_MOST_IMAGE_CHARACTERS = 200
 
 
 class Wish(Floors):
@@ -70,17 +72,17 @@ class Wish(Floors):
 
     @property
     def digest(self) -> str:
-        """A name for all that is wished: the same call has the same one, by which the ledger knows it."""
+        """A digest of the whole wish, by which the ledger recognizes the same call."""
         return digest(self.model_dump(mode="json"))
 
     @property
     def for_one_node(self) -> Floors:
-        """What a node must have where the market is asked for one: one GPU where no number was said."""
+        """What a node must have that is picked from the market: one GPU where no number was said."""
         return self.model_copy(update={"gpu_count": self.gpu_count or 1})
 
     @property
     def termination_hours(self) -> int | None:
-        """The API takes whole hours from boot; the exact time is set once the pod runs."""
+        """The hours as Lium takes them, whole and from the boot on; the exact time is set once the pod runs."""
         return whole_hours(self.hours) if self.hours else None
 
 
@@ -136,6 +138,27 @@ class Plan:
         return isinstance(order, SpecOrder) and order.request.max_price_per_gpu_hour != ceiling
 
 
+@dataclass(frozen=True, slots=True)
+class Offers:
+    """What the market has of the wanted GPUs.
+
+    Attributes:
+        nodes: The nodes that have one of them; at least one.
+        machine_names: Every GPU of the market, wanted or not.
+    """
+
+    nodes: Sequence[Executor]
+    machine_names: Sequence[str]
+
+
+class NoDefaultTemplate(Exception):
+    """No template of the platform has an image that Lium recommends for a node; `image` is the first of these."""
+
+    def __init__(self, image: str | None) -> None:
+        super().__init__(f"No template of the platform has {image or 'an image'}")
+        self.image = image
+
+
 async def make_plan(account: Account, policy: Policy, wish: Wish, *, priced: bool) -> Plan:
     """Find what to rent.
 
@@ -171,7 +194,9 @@ async def make_plan(account: Account, policy: Policy, wish: Wish, *, priced: boo
 
 
 async def look_again(account: Account, policy: Policy, plan: Plan) -> Plan:
-    """A plan at the price of now: what else was agreed to does not move. Whether its node is still free, the rent says.
+    """The plan at its price of now; all else that was agreed to stays. Whether its node is still free, the rent shows.
+
+    Where Lium would pick another node now, the plan is made anew.
 
     Raises:
         As `make_plan`.
@@ -194,19 +219,6 @@ async def look_again(account: Account, policy: Policy, plan: Plan) -> Plan:
     return replace(plan, node=node, order=order, price_per_hour_usd=price)
 
 
-@dataclass(frozen=True, slots=True)
-class Offers:
-    """What the market has of the wanted GPUs.
-
-    Attributes:
-        nodes: Those that have one of them; at least one.
-        machine_names: Every GPU of the market, wish or not.
-    """
-
-    nodes: Sequence[Executor]
-    machine_names: Sequence[str]
-
-
 async def _find_offers(account: Account, wish: Wish) -> Offers:
     """Find what a GPU's name means on the market.
 
@@ -216,7 +228,7 @@ async def _find_offers(account: Account, wish: Wish) -> Offers:
     """
     market = await account.lium.executors.list()
     names = {node.gpu_name for node in market}
-    # What is on offer says most of it.
+    # Where these cannot be read, the names of what is on offer have to do.
     with suppress(LiumError), anyio.move_on_after(_MACHINES_SECONDS):
         names.update(machine.name for machine in await account.lium.machines.list())
     machine_names = sorted(name for name in names if name)
@@ -285,7 +297,7 @@ async def _leave_to_lium(
 
 
 def _pinned(request: RentBySpecRequest, price_per_hour_usd: float | None, wish: Wish) -> RentBySpecRequest:
-    """The request at the price that was found: if the node is taken meanwhile, Lium tries the next one."""
+    """The request with the found price as its ceiling: if the node is taken, Lium would try a dearer one."""
     if price_per_hour_usd is None:
         return _at_most(request, wish.max_usd_per_gpu_hour)
     ceilings = (price_per_hour_usd / request.gpu_count + PRICE_TOLERANCE_USD, wish.max_usd_per_gpu_hour)
@@ -319,7 +331,7 @@ def _pick_node(policy: Policy, wish: Wish, nodes: Sequence[Executor]) -> Executo
     try:
         return cheapest_fitting(of_type, floors, lambda node: policy.admits_country(node.country_code))
     except NothingFits as error:
-        with suppress(NothingFits):  # else it is not for the countries
+        with suppress(NothingFits):  # if something fits without it, the limit on countries is why
             policy.check_country(cheapest_fitting(of_type, floors).country_code)
         raise Failure(
             "no_gpu_matches", f"{error}.", "Relax a floor or the ceiling, or watch with list_gpus."
@@ -394,18 +406,6 @@ def _spec_request(wish: Wish, contents: Contents, gpu_type: str) -> RentBySpecRe
         enable_backups=wish.enable_backups,
         termination_hours=wish.termination_hours,
     )
-
-
-_PLATFORM_VERIFIED = "VERIFY_SUCCESS"
-_MOST_IMAGE_CHARACTERS = 200
-
-
-class NoDefaultTemplate(Exception):
-    """The API recommends no image for a node that a template of the platform runs; `image` is its first choice."""
-
-    def __init__(self, image: str | None) -> None:
-        super().__init__(f"No template of the platform has {image or 'an image'}")
-        self.image = image
 
 
 async def default_template(lium: LiumClient, node: Executor) -> Template:

@@ -1,4 +1,4 @@
-"""What comes before and after a rent: whether it may be, and what came of it."""
+"""What comes before and after a rent: the question to a person, the plan carried out, and what came of it."""
 
 import logging
 from collections.abc import Sequence
@@ -33,19 +33,10 @@ from lium_mcp.services.rent_plan import Plan, Wish, look_again, make_plan
 
 log = logging.getLogger(__name__)
 
-
 _APPEARS_WITHIN_SECONDS = 20.0
-
-
 _FIRST_READ_SECONDS = 5.0
-
-
 _SCHEDULE_SECONDS = 10.0
-
-
 _GIVE_BACK_SECONDS = 15.0
-
-
 _NOT_AS_ASKED = "it came out as something else than asked"
 
 
@@ -206,7 +197,10 @@ async def follow_rental(
     mine: tuple[Plan, Expected] | None,
     wait_seconds: float,
 ) -> RentedPod:
-    """From here on a pod bills: whatever fails, the answer names it. `mine` is None where an earlier call rented it."""
+    """Show what came of a rent. From here on a pod bills: whatever fails, the answer names it.
+
+    `mine` is None where an earlier call rented it, which had terms of its own.
+    """
     plan, expected = mine or (None, Expected())
     pod, gone = await _wait_until_runs(account, poller, rental, expected, wait_seconds)
     if pod is None:
@@ -331,12 +325,12 @@ def expected_of(policy: Policy, agreed: Question | None, plan: Plan) -> Expected
 
 
 def maybe_not_ours(contradiction: str) -> str:
-    """A warning in place of a removal: a name alone is no reason to remove a pod."""
+    """Warn in place of a removal: a name alone is no reason to remove a pod."""
     return f"It is not as asked ({contradiction}): remove it if it is yours."
 
 
 def not_stated(unverified: Sequence[str]) -> str:
-    """A warning of what nobody could check."""
+    """Warn of what nobody could check."""
     return f"Lium does not say {', '.join(unverified)}, so nobody could check that: see get_pod, or remove it."
 
 
@@ -365,7 +359,7 @@ async def give_back(
 async def _wait_until_runs(
     account: Account, poller: Poller, rental: Rental, expected: Expected, wait_seconds: float
 ) -> tuple[PodDetail | None, bool]:
-    """The pod as it was last seen, if it ever was, and whether it is gone since."""
+    """Wait until a pod runs or cannot; return it as it was last seen, if it ever was, and whether it is gone since."""
     clock = poller.clock
     seen: list[PodDetail] = []
     started = clock.monotonic()
@@ -412,9 +406,9 @@ async def _fix_removal(account: Account, rental: Rental, pod: PodDetail, hours: 
 
 
 def _foreseen(plan: Plan, node: Executor | None) -> list[str]:
-    """What is known before a rent.
+    """Warn of what is known before a rent.
 
-    What speaks against its node, who could not log in, and what the pod will lack of its template's settings.
+    That is what speaks against the node, who could not log in, and which settings of the template the pod will lack.
     """
     sentences = [*(node_warnings(node) if node else []), *plan.warnings]
     if plan.template is None:

@@ -85,7 +85,7 @@ class UnseenTargets(Question):
 
 @dataclass(slots=True)
 class _Run:
-    """One pod's restore, from the order to its end. `refused` and `problem` are of the order."""
+    """One pod's restore, from the order to its end. `refused` and `problem` say what came of the order."""
 
     pod: Pod
     ordered_at: datetime
@@ -100,7 +100,7 @@ class _Run:
         return self.refused or (self.restore is not None and self.restore.is_final)
 
     def is_of(self, restore: Restore, backup_id: str) -> bool:
-        """Whether a restore is this order's; one whose answer was lost is known by when and what it asked for."""
+        """Whether a restore is this order's. If the order's answer was lost, time, backup and path tell."""
         if self.restore_id is not None:
             return restore.id == self.restore_id
         at = restore.created_at or restore.started_at
@@ -126,13 +126,13 @@ async def restore_into(
     runs = [_Run(pod, account.lium.now()) for pod in pods]
     await _each(runs, lambda run: _start(account, agreed, backup.id, run, path))
 
-    async def look() -> list[_Run]:
-        await _each((run for run in runs if not run.is_over), lambda run: _look(account, backup.id, run))
+    async def read() -> list[_Run]:
+        await _each((run for run in runs if not run.is_over), lambda run: _read_state(account, backup.id, run))
         return runs
 
     await poller.until(
-        await look(),
-        look,
+        await read(),
+        read,
         lambda state: all(run.is_over for run in state),
         wait_seconds=wait_seconds,
         describe=lambda state: f"{sum(run.is_over for run in state)} of {len(state)} restores are over",
@@ -141,24 +141,18 @@ async def restore_into(
     return [_judge(run, backup) for run in runs]
 
 
-def restore_view(restore: Restore, *, of_partial_backup: bool) -> RestoreView:
-    """Show a restore, and whether the backup that it is of lacks files."""
-    return RestoreView(
-        restore_id=restore.id,
-        pod_id=restore.pod_id,
-        backup_id=restore.backup_id,
-        status=restore.state or None,
-        partial=restore.is_partial or None,
-        of_partial_backup=of_partial_backup or None,
-        stage=None if restore.is_final else restore.stage,
-        progress_percent=None if restore.is_final else restore.progress,
-        path=restore.restore_path,
-        created_at=restore.created_at,
-        started_at=restore.started_at,
-        completed_at=restore.completed_at,
-        problem=(restore.problem or "")[:300] or None,
-        message=(restore.remark or "")[:300] or None,
-    )
+async def unseen_targets(account: Account, pods: Sequence[Pod], path: str) -> list[Pod]:
+    """The pods in which nobody can see whether the named path is empty."""
+    runs = [_Run(pod, account.lium.now()) for pod in pods]
+    unseen: set[str] = set()
+
+    async def examine(run: _Run) -> None:
+        with suppress(Failure):  # the restore itself refuses a path that cannot be one
+            if await _find(account, run.pod, check_path(run.pod, path, "path")) == "unseen":
+                unseen.add(run.pod.id)
+
+    await _each(runs, examine)
+    return [pod for pod in pods if pod.id in unseen]
 
 
 async def _each(runs: Iterable[_Run], step: Callable[[_Run], Awaitable[None]]) -> None:
@@ -171,20 +165,6 @@ async def _each(runs: Iterable[_Run], step: Callable[[_Run], Awaitable[None]]) -
     async with anyio.create_task_group() as group:
         for run in runs:
             group.start_soon(limited, run)
-
-
-async def unseen_targets(account: Account, pods: Sequence[Pod], path: str) -> list[Pod]:
-    """The pods of which nobody can say whether the path, which somebody named, is empty there."""
-    runs = [_Run(pod, account.lium.now()) for pod in pods]
-    unseen: set[str] = set()
-
-    async def examine(run: _Run) -> None:
-        with suppress(Failure):  # a path that the pod does not take is refused later
-            if await _find(account, run.pod, check_path(run.pod, path, "path")) == "unseen":
-                unseen.add(run.pod.id)
-
-    await _each(runs, examine)
-    return [pod for pod in pods if pod.id in unseen]
 
 
 async def _start(account: Account, agreed: Question | None, backup_id: str, run: _Run, path: str) -> None:
@@ -214,9 +194,8 @@ async def _fresh_path(account: Account, agreed: Question | None, backup_id: str,
         return default if is_fresh else f"{default}-{backup_id[:8]}-{secrets.token_hex(3)}"
     checked = check_path(pod, path, "path")
     found = await _find(account, pod, checked)
-    question = agreed
-    may = isinstance(question, UnseenTargets) and pod.id in question.unseen
-    if found == "fresh" or (found == "unseen" and may):
+    is_agreed = isinstance(agreed, UnseenTargets) and pod.id in agreed.unseen
+    if found == "fresh" or (found == "unseen" and is_agreed):
         return checked
     code, problem = _REFUSALS[found]
     raise Failure(
@@ -242,12 +221,32 @@ async def _find(account: Account, pod: Pod, path: str) -> TargetState:
         return "unseen"
 
 
-async def _look(account: Account, backup_id: str, run: _Run) -> None:
+async def _read_state(account: Account, backup_id: str, run: _Run) -> None:
     with suppress(LiumError):  # the newest state that was read stands
         for restore in await account.lium.restores.list(run.pod.id):
             if run.is_of(restore, backup_id):
                 run.restore, run.problem = restore, None
                 return
+
+
+def restore_view(restore: Restore, *, of_partial_backup: bool) -> RestoreView:
+    """Show a restore, and whether the backup that it is of lacks files."""
+    return RestoreView(
+        restore_id=restore.id,
+        pod_id=restore.pod_id,
+        backup_id=restore.backup_id,
+        status=restore.state or None,
+        partial=restore.is_partial or None,
+        of_partial_backup=of_partial_backup or None,
+        stage=None if restore.is_final else restore.stage,
+        progress_percent=None if restore.is_final else restore.progress,
+        path=restore.restore_path,
+        created_at=restore.created_at,
+        started_at=restore.started_at,
+        completed_at=restore.completed_at,
+        problem=(restore.problem or "")[:300] or None,
+        message=(restore.remark or "")[:300] or None,
+    )
 
 
 def _judge(run: _Run, backup: Backup) -> PodRestore:

@@ -1,4 +1,4 @@
-"""Why a pod did not start, in words: Lium names the step that failed, or a code, and neither says what to do."""
+"""Why a pod did not start, and what to do about it: Lium only names the step that failed, or a code."""
 
 import re
 from collections.abc import Iterable
@@ -107,7 +107,7 @@ _EVERYDAY: Final = {"attestation", "finalize"}
 
 
 def explain(texts: Iterable[str]) -> Meaning | None:
-    """What the step or code that these texts name means and asks for: the one that says it best; None without one."""
+    """What the step or code named in these texts means, of several the clearest one; None where they name none."""
     split = [_WORD.findall(text) for text in texts]
     named = [word for words in split for word in words if _means(word) and (word not in _EVERYDAY or len(words) == 1)]
     return _means(min(named, key=lambda word: word in _VAGUE.split())) if named else None

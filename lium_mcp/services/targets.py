@@ -1,4 +1,4 @@
-"""From what a caller names to the one thing it means. Two matches are an error, never a guess."""
+"""Finds the one thing that a caller's name means. Two matches are an error, never a guess."""
 
 import re
 from collections.abc import Sequence
@@ -14,7 +14,6 @@ from lium_mcp.services.accounts import Account
 
 _MOST_NAMED_IN_AN_ERROR = 10
 _WHERE_PODS_ARE = "list_pods shows pods; rent_pod rents one."
-_UUID_CHARACTERS = 36
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
@@ -29,7 +28,9 @@ T = TypeVar("T", bound=_Named)
 
 
 async def find_pod(account: Account, named: str, *, even_leaving: bool = False) -> Pod:
-    """The pod with this id, or the only one with this name or huid; the call that rents it may no longer take it away.
+    """The pod with this id, or the only one with this name or huid.
+
+    It is handed out: from now on the call that rents it may not take it away.
 
     Args:
         account: Whose pods are meant.
@@ -61,7 +62,7 @@ async def find_pod(account: Account, named: str, *, even_leaving: bool = False) 
 
 
 async def _say_if_node(account: Account, pods: Sequence[Pod], named: str, failure: Failure) -> Failure:
-    """The failure to find a pod, or one that says that the id is of a node: several pods may run there, or none."""
+    """Return the failure, or a better one where the id is of a node: several pods may run there, or none."""
     if failure.code != "pod_not_found" or not is_id(named):
         return failure
     there = [pod for pod in pods if named in (pod.executor_id, pod.executor.id if pod.executor else None)]
@@ -99,10 +100,10 @@ async def _find_unlisted(account: Account, named: str, failure: Failure) -> PodD
 
 
 async def find_pods(account: Account, named: Sequence[str]) -> list[Pod]:
-    """As `find_pod` for several, with one look at the list; a pod that is named twice is there once.
+    """As `find_pod` for several, with one look at the list; a pod that is named twice is returned once.
 
     Raises:
-        Failure: one of them is none, or several.
+        Failure: one name means no pod, or several.
         LiumError: the pods could not be listed.
     """
     pods = await account.lium.pods.list()
@@ -122,7 +123,7 @@ async def find_pod_detail(account: Account, named: str) -> PodDetail:
 
 
 async def find_pod_or_past(account: Account, named: str) -> tuple[str, str | None]:
-    """As `find_pod`, but its id and its name; an id that no living pod has is taken for that of a removed one."""
+    """As `find_pod`, but returns id and name. An id that no living pod has is taken for that of a removed one."""
     try:
         pod = await find_pod(account, named, even_leaving=True)
     except Failure as failure:
@@ -263,7 +264,7 @@ def _only(items: Sequence[T], named: str, noun: str, advice: str) -> T:
 
 
 def is_id(named: str) -> bool:
-    """Whether it can only be an id."""
+    """Whether a text can only be an id."""
     return _UUID.fullmatch(named) is not None
 
 

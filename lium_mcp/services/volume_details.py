@@ -1,4 +1,4 @@
-"""How a volume is shown."""
+"""How a volume is shown, and which name a new one may have."""
 
 from collections.abc import Sequence
 
