@@ -42,6 +42,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _serves_stdio(words: Sequence[str]) -> bool:
-    """Whether this is what hosts start, as far as a command line tells that cannot be understood."""
+    """Whether a command line that cannot be understood is what hosts start, as far as it tells."""
     first = words[0] if words else "serve"
     return (first == "serve" or first[:1] == "-") and not any(word.startswith("--transport") for word in words)

@@ -94,9 +94,9 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def is_option(field: str) -> bool:
-    """Whether a setting is an option: what belongs to Lium, keys above all, and what lets others use them, is none.
+    """Whether a setting is an option too: not what belongs to Lium, keys above all, nor the server token.
 
-    Process lists show it.
+    Process lists show options.
     """
     return environment_name(field).startswith("LIUM_MCP_") and field != "server_token"
 
@@ -134,7 +134,7 @@ def _speed(text: str) -> float:
 
 
 def unknown_options(words: Sequence[str]) -> list[str]:
-    """Say of each option that is none which one is nearest."""
+    """Say of each unknown option which one is nearest."""
     fields = [field.replace("_", "-") for field in Settings.model_fields if is_option(field)]
     known = [f"--{name}" for field in fields for name in (field, f"no-{field}")]
     options = [word.partition("=")[0] for word in words if word.startswith("--")]

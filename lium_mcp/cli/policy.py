@@ -10,6 +10,13 @@ from lium_mcp.server import make_runtime, offered_by, select_tools
 from lium_mcp.services.policy_view import LimitView, Offered, policy_view
 from lium_mcp.toolkit.call import Runtime
 
+_CONFIRM = {
+    "auto": "before money is spent or data destroyed, where the client can ask",
+    "always": "before money is spent or data destroyed; where the client cannot ask, it is refused",
+    "never": "never",
+}
+_ADDING_UP = frozenset({"max_pods", "max_burn_per_hour_usd", "budget_usd"})
+
 
 def run(options: dict[str, Any]) -> int:
     """Run the command; the exit status is the answer."""
@@ -49,14 +56,6 @@ async def explain_policy(runtime: Runtime, offered: Offered) -> int:
             "meanwhile."
         )
     return 0
-
-
-_CONFIRM = {
-    "auto": "before money is spent or data destroyed, where the client can ask",
-    "always": "before money is spent or data destroyed; where the client cannot ask, it is refused",
-    "never": "never",
-}
-_ADDING_UP = frozenset({"max_pods", "max_burn_per_hour_usd", "budget_usd"})
 
 
 def _add_up(rows: Sequence[LimitView]) -> bool:

@@ -1,4 +1,4 @@
-"""What the commands share: their settings read, the log set up, and how they say what is wrong."""
+"""What the commands share: they read their settings, set up the log, and say what is wrong."""
 
 import sys
 from typing import Any, Final

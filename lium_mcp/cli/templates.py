@@ -39,6 +39,16 @@ _READY_WITHIN_SECONDS: Final = 600.0
 _POLL_SECONDS: Final = 5.0
 _MOST_FILE_BYTES: Final = 2**20
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_COMPARED: Final = (
+    "description",
+    "volumes",
+    "environment",
+    "startup_commands",
+    "entrypoint",
+    "is_private",
+    "category",
+    "docker_credential_id",
+)
 
 
 def _printable(text: str) -> str:
@@ -98,6 +108,10 @@ class WantedFile(BaseModel):
 
 class BadFile(Exception):
     """The file cannot be used; the sentence says what is wrong with it."""
+
+
+class _NotApplied(Exception):
+    """A step of a sync was not done; the sentence says why."""
 
 
 @dataclass(slots=True)
@@ -262,18 +276,6 @@ def _body(wanted: WantedTemplate) -> TemplateCreate:
     return body
 
 
-_COMPARED: Final = (
-    "description",
-    "volumes",
-    "environment",
-    "startup_commands",
-    "entrypoint",
-    "is_private",
-    "category",
-    "docker_credential_id",
-)
-
-
 def _difference(current: Template, wanted: WantedTemplate, body: TemplateCreate) -> tuple[TemplateChanges, list[str]]:
     changed: dict[str, object] = {}
     names: list[str] = []
@@ -325,10 +327,6 @@ async def _apply(lium: LiumClient, clock: Clock, plan: SyncPlan, report: _Report
         if not template.is_ready:
             failures += await _done(f"verify {template.name}", _until_ready(lium, clock, template), report)
     return FAILED if failures else IN_SYNC
-
-
-class _NotApplied(Exception):
-    pass
 
 
 async def _done(what: str, step: Awaitable[None], report: _Report) -> int:

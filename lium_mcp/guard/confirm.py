@@ -85,13 +85,13 @@ async def ask(
 ) -> Question:
     """Ask a client of an older protocol, and wait for a yes.
 
-    Returns:
-        The question that was agreed to, about its subject as it is after the answer.
-
     Args:
         context: Of the call.
         question: What to ask.
         again: Makes the question anew after the answer.
+
+    Returns:
+        The question that was agreed to, about its subject as it is after the answer.
 
     Raises:
         NotConfirmed: no yes came in time, or the target changed meanwhile.
@@ -120,7 +120,7 @@ async def ask(
 
 
 async def check_answers(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
-    """MCP middleware: say of answers that come with a request and cannot be read what is expected.
+    """MCP middleware: refuse answers that come with a request and cannot be read, and say what is expected.
 
     Raises:
         MCPError: they cannot be read.
@@ -134,7 +134,7 @@ async def check_answers(ctx: ServerRequestContext[Any, Any], call_next: CallNext
 
 
 def unusable_answer() -> NotConfirmed:
-    """Say that something came back for a question, and that it is no answer."""
+    """Say that what came back for a question is no answer."""
     return NotConfirmed(
         "not_confirmed",
         "The MCP client answered the question to the person with an error, or with nothing that is an answer: the "
@@ -191,7 +191,7 @@ class OneTimeCodec(RequestStateCodec):
         self._opened = {opened: until for opened, until in self._opened.items() if until > now}
         if name in self._opened:
             raise InvalidRequestState("used before")
-        # The clock of the seal's own end is another one.
+        # Twice as long, since the seal's own end goes by another clock.
         self._opened[name] = now + 2 * STATE_SECONDS
         (sealed_at,) = _SEALED_AT.unpack_from(payload)
         _asked_seconds_ago.set(anyio.current_time() - sealed_at)

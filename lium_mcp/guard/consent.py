@@ -1,4 +1,4 @@
-"""What a person is asked, and that they did not say yes. Knows no MCP."""
+"""The question that a person is asked, and the error where no yes came. Knows no MCP."""
 
 import re
 from collections.abc import Mapping
@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 ConfirmMode = Literal["auto", "always", "never"]
-
 
 _AMOUNT: Final = re.compile(r"\$-?\d+(\.\d+)?")
 
@@ -39,7 +38,7 @@ class Question:
 
 
 NOTHING_TO_ASK: Final = Question("")
-"""Agreed to by nobody: when the person could have been asked, there was nothing to ask."""
+"""Stands for a yes where the person could have been asked, and there was nothing to ask."""
 
 
 class NotConfirmed(Exception):

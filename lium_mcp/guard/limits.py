@@ -18,7 +18,7 @@ _MAX_FILE_BYTES: Final = 2**20
 _DAY: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
 _COUNTRY: Final = re.compile(r"[A-Za-z]{2}")
 _ID: Final = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
-# What nothing is called: an empty list would allow everything.
+# Stands in a list that allows nothing, and is no real name: an empty list would allow everything.
 _NOTHING: Final = "(none)"
 _NUMBERS: Final = ("max_price_per_hour_usd", "max_pods", "max_hours", "max_burn_per_hour_usd", "budget_usd")
 

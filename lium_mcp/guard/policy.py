@@ -236,7 +236,9 @@ class Policy:
         self._check_budget(ask, commitments, spent_usd)
 
     def check_life(self, name: str, lived_hours: float | None, hours_left: float | None) -> None:
-        """Refuse a removal time that lets a pod live longer than one may; None is none, or a past that nobody knows.
+        """Refuse a removal time that lets a pod live longer than one may.
+
+        `lived_hours` is None where nobody knows it, `hours_left` where there is no removal time.
 
         Raises:
             PolicyRefused: it does.
@@ -374,7 +376,7 @@ def _admitted_hours_left(pod: Pod, extension: Extension | None, now: datetime) -
 
 
 def hours_left(pod: Pod, now: datetime) -> float | None:
-    """Until its removal; the whole hours of the rent while it has not booted.
+    """The hours until a pod's removal; the whole hours of its rent while it has not booted.
 
     None where no removal is set, and where one was due long ago: nobody knows when such a pod goes.
     """

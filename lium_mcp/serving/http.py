@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 _BACKLOG: Final = 128
 _SAYS_AGAIN_SECONDS: Final = 60.0
-# What is said there, anybody can make the server say.
+# Loggers that anybody who reaches the port can make warn.
 _TALKERS: Final = (
     *("asyncio", "mcp", "uvicorn", "sse_starlette"),
     *(f"lium_mcp.serving.{name}" for name in ("open_connections", "door", "sessions")),
@@ -192,7 +192,7 @@ def _listening(settings: Settings) -> socket.socket:
 
 @contextmanager
 def _talking_once() -> Iterator[None]:
-    """Keep those who cannot even open a session from filling the log."""
+    """Keep callers who cannot even open a session from filling the log."""
     said = _SaidOnce()
     handlers = logging.getLogger().handlers[:]
     for handler in handlers:

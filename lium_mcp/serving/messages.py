@@ -47,7 +47,7 @@ def read_otherwise(text: str | bytes) -> tuple[object, JSONRPCError]:
 
 
 def refuse(message: object) -> JSONRPCError:
-    """Why what is no message cannot be served."""
+    """Say why an invalid message cannot be served."""
     request_id = message.get("id") if isinstance(message, dict) else None
     if not isinstance(request_id, str | int) or isinstance(request_id, bool):
         request_id = None
@@ -55,7 +55,7 @@ def refuse(message: object) -> JSONRPCError:
 
 
 def is_answer(message: object) -> bool:
-    """Whether what is no message was meant as an answer to a request of ours: it is one then, and says nothing."""
+    """Whether an invalid message was meant as an answer to a request of ours: who waits for it must hear of it."""
     return isinstance(message, dict) and "method" not in message and not {"result", "error"}.isdisjoint(message)
 
 

@@ -21,7 +21,7 @@ from lium_mcp.serving.sessions import address_of
 
 log = logging.getLogger(__name__)
 
-# Files, pods, the database and Lium need descriptors too: half of few, and all but some of many.
+# So many descriptors are left to files, pods, the database and Lium; where there are few, half of them.
 _OTHER_DESCRIPTORS: Final = 128
 _REFUSAL_SECONDS: Final = 1.0
 _REFUSAL_TEXT: Final = b"Too many connections, in all or from this address.\n"
@@ -52,7 +52,7 @@ class OpenConnections:
     """The open connections of one server.
 
     Args:
-        bounds: How many there are.
+        bounds: How many there may be.
         trusted: Addresses and networks of proxies, behind each of which are many callers.
     """
 

@@ -1,6 +1,6 @@
 """A request id is used once at a time: of two requests with one id the SDK would answer one twice and the other never.
 
-Clients in order never do that; one that sends a request again after its connection was lost may. Over Streamable HTTP
+Well-behaved clients never do that; one that repeats a request after its connection was lost may. Over Streamable HTTP
 the second is refused where it comes in, since the SDK's streams go by ids; elsewhere before it is served.
 """
 

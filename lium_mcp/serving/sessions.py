@@ -30,8 +30,9 @@ from lium_mcp.serving.messages import is_answer, read_message
 log = logging.getLogger(__name__)
 
 SESSION: Final = "lium_mcp.session"
+"""Where the scope of a request has its session, once it has passed here."""
 MESSAGE: Final = "lium_mcp.message"
-"""Where a request says whose it is and what it says, in its scope, once it has passed here."""
+"""Where the scope of a request has the message in its body, once it has passed here."""
 
 _SWEEPS_PER_PERIOD: Final = 10
 _RETRY_AFTER_SECONDS: Final = 60
@@ -122,7 +123,7 @@ class Sessions:
         return bounded
 
     def bodies(self, app: ASGIApp) -> ASGIApp:
-        """Bound what an application is sent: messages alone, and long only a call by who shows a key or the token."""
+        """Let only messages through, and long ones only where a caller with a key or the token calls a tool."""
 
         async def short(scope: Scope, receive: Receive, send: Send) -> None:
             first = await receive()

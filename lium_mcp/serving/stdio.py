@@ -1,4 +1,4 @@
-"""Messages over standard input, of which those that cannot be read are answered too: a host would wait for ever."""
+"""Messages over standard input. Those that cannot be read are answered too, or a host would wait for ever."""
 
 from types import TracebackType
 from typing import Any, Self
@@ -27,7 +27,7 @@ class ReadableMessages:
         return self._messages.last_context
 
     async def receive(self) -> SessionMessage | Exception:
-        """The next message; an answer that cannot be read comes as an error, or what waits for it would wait on."""
+        """The next message. An answer that cannot be read comes as an error, or whoever waits for it would wait on."""
         while isinstance(item := await self._messages.receive(), ValidationError):
             message, refusal = _read(item)
             if refusal is None:

@@ -11,23 +11,13 @@ from pydantic import ValidationError
 from lium_mcp.failures import Failure
 
 _MAX_PROBLEMS = 5
-
-
 _MAX_NAME_CHARACTERS = 60
-
-
-# How alike two names are that may mean the same, and what a word in both adds: as maxPrice and max_usd_per_gpu_hour.
+# How alike two names are that may mean the same, and what a common word adds: as in maxPrice, max_usd_per_gpu_hour.
 _NEAR: Final = 0.6
-
-
 _COMMON_WORD: Final = 0.3
-
-
-# Of a tool and of a function: prompts are these.
+# What pydantic calls an unknown name: of a model, as tools have, and of a function, as prompts are.
 _UNKNOWN_NAME: Final = ("extra_forbidden", "unexpected_keyword_argument")
-
-
-# Of a list and of a text.
+# What pydantic calls a list that is too short, and a text.
 _TOO_SHORT: Final = ("too_short", "string_too_short")
 
 
@@ -67,7 +57,7 @@ def _problem(item: Any, names: Sequence[str], required: Collection[str]) -> str:
     too_small = item["type"] in ("greater_than", "greater_than_equal")
     if len(item["loc"]) > 1 or item["loc"][0] in required or not (blank or too_small):
         return problem
-    # What would be no limit at all is not guessed to be absent.
+    # An empty ceiling, or one of 0, is not taken for absent: there would be no limit at all.
     return f"{'must not be empty' if blank else problem}, but may be left out"
 
 

@@ -15,7 +15,7 @@ from lium_mcp.toolkit.schema import JsonSchema, plain
 from lium_mcp.values import is_decimal
 
 HOST_ADDED: Final = frozenset({"action", "chatInput", "sessionId", "toolCallId"})
-"""What a host adds to the arguments of any call by itself: n8n does, from the workflow that its agent runs in."""
+"""Names that a host adds to any call by itself: n8n takes these from the workflow that its agent runs in."""
 
 
 class Arguments(ArgModelBase):
@@ -36,10 +36,10 @@ class Arguments(ArgModelBase):
 
 
 class Metadata(FuncMetadata):
-    """How the SDK reads arguments, but for the text "null": that is no null, or a ceiling would vanish."""
+    """Reads arguments as the SDK does, except that the text "null" is no null: a ceiling would vanish."""
 
     def pre_parse_json(self, data: dict[str, Any]) -> dict[str, Any]:
-        """As the SDK: JSON text is what it means."""
+        """Read JSON text as the SDK does, but leave "null" a text."""
         return {name: data[name] if value is None else value for name, value in super().pre_parse_json(data).items()}
 
 
@@ -62,7 +62,7 @@ def _is_absent(field: FieldInfo, schema: JsonSchema, value: object) -> bool:
 
 
 def _plain_figure(schema: JsonSchema, value: object) -> object:
-    """A value that, where a figure belongs, is refused unless it is one: `true` is not 1, and "1_0" is not 10."""
+    """Make a value that is no figure, where one belongs, such that it is refused: `true` is not 1, "1_0" is not 10."""
     match schema, value:
         case {"type": "integer" | "number"}, bool():
             return str(value).lower()

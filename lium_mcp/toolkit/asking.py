@@ -1,7 +1,8 @@
-"""Where the SDK asks the person before a tool runs: the resolver that goes before each tool that spends or destroys.
+"""Makes the resolver that asks a person before a tool runs that spends or destroys.
 
-What to ask is in `questions.py` and `renting.py`, how an answer counts in `guard/confirm.py`. This joins the two to the
-SDK, which runs the resolver, puts its question where the protocol has its place for it, and hands the tool the answer.
+The questions are in `services/`, above all in `questions.py`; what counts as a yes is in `guard/confirm.py`. This joins
+the two to the SDK, which runs the resolver, puts its question where the protocol has its place for it, and hands the
+tool the answer.
 """
 
 import inspect
@@ -36,7 +37,7 @@ class _Before:
 
 
 def make_resolver(tool: str, asks: Asks, runtime: Runtime, names: Collection[str]) -> Callable[..., Awaitable[Any]]:
-    """What the SDK runs before a tool: it asks the person, or returns why the tool must not run."""
+    """Make what the SDK runs before a tool: it asks the person, or returns why the tool must not run."""
 
     async def resolve(context: Context[Any, Any], **arguments: Any) -> Elicit[Yes] | _Before:  # noqa: ANN401 - validated by the SDK
         call = Call(runtime, context)
@@ -72,7 +73,7 @@ def make_resolver(tool: str, asks: Asks, runtime: Runtime, names: Collection[str
 
 
 def _name(call: Call, tool: str, arguments: Mapping[str, Any]) -> str:
-    """What a call is about: the same for no other account, tool or arguments."""
+    """A name for what a call is about: another account, tool or arguments give another one."""
     return digest([call.renter.key_tag, tool, {name: repr(value) for name, value in arguments.items()}])
 
 

@@ -142,11 +142,6 @@ class Call:
         """What rents for that account."""
         return self.account.renter
 
-    def agreed_on(self, kind: type[T]) -> T | None:
-        """What the agreed question was about, as it was read after the answer; None where nobody was asked."""
-        subject = self.agreed.subject if self.agreed else None
-        return subject if isinstance(subject, kind) else None
-
     @property
     def clock(self) -> Clock:
         """What time it is, and what pauses."""
@@ -176,3 +171,8 @@ class Call:
             await context.report_progress(elapsed_seconds, total_seconds, plain)
 
         return Poller(self.clock, self.runtime.stop, self.began, report)
+
+    def agreed_on(self, kind: type[T]) -> T | None:
+        """What the agreed question was about, as it was read after the answer; None where nobody was asked."""
+        subject = self.agreed.subject if self.agreed else None
+        return subject if isinstance(subject, kind) else None

@@ -1,4 +1,4 @@
-"""The tool list, read from `listing.json`, which is written from the declarations and holds what clients see.
+"""Reads the tool list from `listing.json`, which is written from the declarations and holds what clients see.
 
 Making the schemas of all tools takes longer than the rest of the start: a server lists its tools from the file, and
 imports and binds a tool when it is first called. A test holds the file against the declarations.

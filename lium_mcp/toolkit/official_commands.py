@@ -1,4 +1,4 @@
-"""What Lium's texts advise of Lium's own command line, which nobody has to run here, as tools of this server."""
+"""Lium's texts advise commands of its own command line; here they name the tools of this server instead."""
 
 import re
 from typing import Final

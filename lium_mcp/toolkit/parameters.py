@@ -15,8 +15,9 @@ DEFAULT_WAIT_SECONDS: Final = 45
 
 _MOST_CURSOR_DIGITS: Final = 9
 
-
 PodName = Annotated[ShortText, Field(min_length=1, description="Pod id, or a name that only one pod has.")]
+VolumeName = Annotated[ShortText, Field(min_length=1, description="Volume id, or a name that only one has.")]
+BackupId = Annotated[ShortText, Field(min_length=1, description="From list_backups.")]
 WaitSeconds = Annotated[int, Field(ge=0, le=600, description="0 returns at once.")]
 Port = Annotated[int, Field(ge=1, le=65_535)]
 Limit = Annotated[int, Field(ge=1, le=100, description="Rows.")]
@@ -42,9 +43,3 @@ def incomplete(rows: Rows[Any]) -> str | None:
     missing = ["Lium's list did not come to an end: there may be more."] if rows.truncated else []
     missing += [f"{rows.skipped} rows of it could not be read."] if rows.skipped else []
     return " ".join(missing) or None
-
-
-VolumeName = Annotated[ShortText, Field(min_length=1, description="Volume id, or a name that only one has.")]
-
-
-BackupId = Annotated[ShortText, Field(min_length=1, description="From list_backups.")]

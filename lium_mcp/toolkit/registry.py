@@ -1,4 +1,4 @@
-"""From a declared tool to an MCP tool: strict arguments, plain schemas, rendered results, failures in words.
+"""Makes MCP tools of declared ones: strict arguments, plain schemas, rendered results, failures in words.
 
 A toolset file makes one `Toolset` and declares its tools on it; the server picks which of them it offers.
 """
@@ -69,7 +69,7 @@ class ToolSpec:
         return _models(self.function)
 
     def gathered(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Arguments as agents give them, as the function takes them."""
+        """Arguments as the function takes them: those of a model are gathered into it."""
         taken = dict(arguments)
         for parameter, model in self.models.items():
             taken[parameter] = model(**{name: taken.pop(name) for name in model.model_fields})
@@ -127,7 +127,7 @@ def bind(spec: ToolSpec, runtime: Runtime) -> Tool:
             if failure.effect == NOTHING_CHANGED and changes:
                 if set(changes) != {BEING_SETTLED}:
                     failure.effect = CHANGED_BEFORE
-                elif failure.code == "timed_out":  # in the middle of that, it may be
+                elif failure.code == "timed_out":  # cut off in the middle of settling
                     failure.effect = BEING_SETTLED
             return render_failure(failure, redact)
 
@@ -142,14 +142,14 @@ def bind(spec: ToolSpec, runtime: Runtime) -> Tool:
 
 @cache
 def publish(spec: ToolSpec) -> Tool:
-    """What agents see of a tool, which does nothing yet. Its schemas take long to make, and only once."""
+    """Make what agents see of a tool, which does nothing yet. It is made once, since its schemas take long."""
 
     async def unbound(**_: Any) -> CallToolResult:  # noqa: ANN401 - as above
         raise NotImplementedError
 
     signature = inspect.signature(spec.function, eval_str=True)
     result_model = signature.return_annotation
-    parameters = [item for listed in signature.parameters.values() for item in _as_listed(listed, spec.models)]
+    parameters = [item for listed in signature.parameters.values() for item in _flattened(listed, spec.models)]
     parameters.sort(key=lambda item: item.default is not inspect.Parameter.empty)  # what must be given comes first
     context_parameter = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=Context[Any, Any])
     published = signature.replace(
@@ -182,7 +182,7 @@ def _models(function: ToolFunction) -> dict[str, type[BaseModel]]:
     return {name: kind for name, kind in models if isinstance(kind, type) and issubclass(kind, BaseModel)}
 
 
-def _as_listed(parameter: inspect.Parameter, models: Mapping[str, type[BaseModel]]) -> list[inspect.Parameter]:
+def _flattened(parameter: inspect.Parameter, models: Mapping[str, type[BaseModel]]) -> list[inspect.Parameter]:
     """A parameter of a function as agents see it: none for the call, one for each field of a model."""
     if parameter.annotation is Call:
         return []

@@ -22,6 +22,11 @@ from lium_mcp.results import Result
 from lium_mcp.text import clean, shortened
 from lium_mcp.toolkit.official_commands import without_commands
 
+META_KEY: Final = "lium-mcp/error"
+_MAX_SENTENCES_CHARACTERS = 1500
+# What happened may hold a server's text; what it means and what to do next must not be cut off after it.
+_MAX_HAPPENED_CHARACTERS = 1000
+_MAX_REQUEST_ID_CHARACTERS = 100
 # Bounds of an answer that no honest one meets: of a list, of a name, and of fields that are longer by their nature.
 _MOST_ITEMS: Final = 1000
 _MOST_NAME_CHARACTERS: Final = 500
@@ -88,19 +93,6 @@ def _bounded(value: JsonValue, field: str = "") -> JsonValue:
 
 def _most_characters(field: str) -> int:
     return _MOST_CHARACTERS.get(field, _MOST_NAME_CHARACTERS)
-
-
-META_KEY: Final = "lium-mcp/error"
-
-
-_MAX_SENTENCES_CHARACTERS = 1500
-
-
-# What happened may hold a server's text; what it means and what to do next must not be cut off after it.
-_MAX_HAPPENED_CHARACTERS = 1000
-
-
-_MAX_REQUEST_ID_CHARACTERS = 100
 
 
 def render_failure(failure: Failure, redact: Callable[[str], str] = redact_text) -> CallToolResult:

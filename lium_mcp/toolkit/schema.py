@@ -11,7 +11,6 @@ from lium_mcp.inputs import UNLISTED
 
 JsonSchema = dict[str, Any]
 
-
 _NULL: JsonSchema = {"type": "null"}
 
 
@@ -20,7 +19,7 @@ def plain(schema: JsonSchema, *, closed: bool = False) -> JsonSchema:
 
     Args:
         schema: A schema with an object at its root.
-        closed: It is of arguments: keep what a model reads, and say `additionalProperties: false`.
+        closed: Whether it is of arguments: then keep what a model reads, and say `additionalProperties: false`.
 
     Raises:
         TypeError: something may be of several types, which the plain subset cannot say.
@@ -66,7 +65,7 @@ class _Rewriter:
         return {"type": "string", "enum": list(dict.fromkeys(choice for item in choices for choice in item["enum"]))}
 
     def _is_noise(self, key: str, value: object, node: JsonSchema) -> bool:
-        """Tell what nobody needs to read, and every user would pay for."""
+        """Whether nobody needs to read a key, for which every user would pay."""
         if not self.of_arguments and key in {"default", "description", "format"}:
             return True
         if key == "default":

@@ -58,8 +58,12 @@ from lium_mcp.toolkit.registry import DESTROYS, DESTROYS_EACH_TIME, READS, WRITE
 
 toolset = Toolset("backups")
 
-
 _MOST_PODS = 50
+_AFTER_RESTORE: Final[dict[Outcome, str | None]] = {
+    "done": None,
+    "failed": "Repeat it for the pods that failed, without path for a new directory.",
+    "pending": "Call list_restores with each pending pod to look again.",
+}
 
 
 class ScheduleView(Result):
@@ -360,13 +364,6 @@ def _not_as_told(pod: Pod, told: BackupSchedule, answered: BackupSchedule) -> li
     if answered.is_active is False:
         warnings.append("The schedule is inactive, so nothing is backed up by it: have a person look at lium.io.")
     return warnings
-
-
-_AFTER_RESTORE: Final[dict[Outcome, str | None]] = {
-    "done": None,
-    "failed": "Repeat it for the pods that failed, without path for a new directory.",
-    "pending": "Call list_restores with each pending pod to look again.",
-}
 
 
 def _schedule(pod: Pod, schedule: BackupSchedule) -> ScheduleView:

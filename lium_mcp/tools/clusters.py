@@ -329,7 +329,7 @@ def _expected(call: Call, plan: ClusterPlan) -> Expected:
 
 
 async def _keep_removal_times(call: Call, rental: Rental, members: Sequence[Pod], hours: float) -> bool:
-    """A cluster's rent carries no hours: set a removal time on each member at once, and again once all run."""
+    """Set a removal time on each member, since a cluster's rent carries no hours; return whether all have one."""
     is_set = [False]
     with suppress(LiumError), anyio.move_on_after(_READ_BACK_SECONDS):
         is_set = [(await call.renter.keep_removal_time(rental, pod, hours))[1] for pod in members]

@@ -1,4 +1,4 @@
-"""Toolset `pods`: look at pods, and change or end them. Renting is in `renting.py`."""
+"""Toolset `pods`: rent pods, look at them, change and end them."""
 
 import logging
 from contextlib import suppress
@@ -353,7 +353,7 @@ async def _fix_removal_time(call: Call, pod_id: str) -> bool:
 
 
 def _not_confirmed(schedule: RemovalSchedule, answered: str) -> Failure:
-    """For a removal time that Lium shows otherwise than it answered: what it shows is what counts."""
+    """Say that Lium shows another removal time than it accepted: what it shows is what counts."""
     if schedule.removal_at is None:
         shown, effect = "shows no removal time of it", "The pod may bill until it is removed by hand."
     else:
