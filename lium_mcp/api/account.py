@@ -71,6 +71,8 @@ class StatementPod(ApiModel):
 class BillingStatement(ApiModel):
     """Charges of a period by pod, removed pods included, most recently billed first; `total` is USD."""
 
+    start_day: ApiTime = None
+    end_day: ApiTime = None
     total: ApiSigned = None
     pods: ApiTuple[StatementPod] = ()
 

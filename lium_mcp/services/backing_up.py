@@ -48,7 +48,7 @@ def check_path(pod: Pod, path: str, parameter: str) -> str:
     if not path.startswith("/"):
         problem = f"{parameter} is not an absolute path"
     elif ".." in path.split("/"):
-        problem = f"{parameter} must not contain .."
+        problem = f'{parameter} has a ".." in it'
     elif any(_is_inside(plain, refused) for refused in _NEVER_BACKED_UP):
         problem = f"{parameter} is under /{plain.split('/')[1]}, which backups leave out"
     elif not _is_inside(plain, root):

@@ -15,7 +15,8 @@ class PricedRental:
     """What a rental costs, whether Lium quotes it or not.
 
     Attributes:
-        is_quoted: Lium quoted it; else the price is worked out from the node's listing.
+        is_quoted: Lium quoted the price; else it is that of the node's listing.
+        has_total: Lium quoted the total; else it is the price times the hours.
     """
 
     gpu_count: int
@@ -24,6 +25,7 @@ class PricedRental:
     lines: Sequence[QuoteLine]
     balance_must_exceed_usd: float | None
     is_quoted: bool
+    has_total: bool
 
 
 async def find_node(account: Account, executor_id: str) -> Executor:
@@ -70,11 +72,13 @@ async def quote_node(
         price = (node.price_per_gpu or 0) * gpu_count
     if not price or price < 0:  # nothing is free: 0 is no price
         raise Failure("price_unknown", f"Lium says no price for node {node.id}.", "Choose another node.")
+    total_usd = quote.total_usd if quote else None  # nor is 0 a total
     return PricedRental(
         gpu_count=gpu_count,
         price_per_hour_usd=price,
-        total_usd=quote.total_usd if quote and quote.total_usd is not None else price * hours,
+        total_usd=total_usd or price * hours,
         lines=quote.lines if quote else (),
         balance_must_exceed_usd=quote.rent_balance_required_usd if quote else None,
         is_quoted=quoted_price is not None,
+        has_total=bool(total_usd),
     )

@@ -93,10 +93,11 @@ def question_about(plan: Plan) -> Question:
 def _balance_after(balance_usd: float | None, price_per_hour_usd: float | None, hours: float | None) -> str:
     if balance_usd is None:
         return ""
-    now = f" The balance is about ${balance_usd:.0f}"
+    balance_usd = -at_most_usd(-balance_usd)  # no cent more than there is
+    now = f" The balance is about {in_usd(balance_usd)}"
     if price_per_hour_usd is None or hours is None:
         return f"{now}."
-    return f"{now}, and about ${round(balance_usd) - price_per_hour_usd * hours:.0f} after that."
+    return f"{now}, and about {in_usd(balance_usd - price_per_hour_usd * hours)} after that."
 
 
 async def agreed_plan(account: Account, policy: Policy, agreed: Question | None, wish: Wish) -> Plan:

@@ -48,7 +48,7 @@ class Spending(Result):
 
     start_day: str
     end_day: str
-    total_usd: Usd
+    total_usd: Usd | None = None
     pods: list[PodSpending]
     total: int
     next_cursor: str | None = None
@@ -117,11 +117,10 @@ async def get_spending(
     statement = await call.lium.account.billing_statement(start_day=start, end_day=today)
     rows = sorted(statement.pods, key=lambda pod: (-(pod.total or 0), pod.pod_id))
     shown, next_cursor = page(rows, limit=limit, cursor=cursor)
-    total = statement.total if statement.total is not None else sum(pod.total or 0 for pod in statement.pods)
     return Spending(
-        start_day=start.isoformat(),
-        end_day=today.isoformat(),
-        total_usd=total,
+        start_day=(statement.start_day.date() if statement.start_day else start).isoformat(),
+        end_day=(statement.end_day.date() if statement.end_day else today).isoformat(),
+        total_usd=statement.total,
         pods=[
             PodSpending(
                 pod_id=pod.pod_id,

@@ -323,7 +323,7 @@ async def update_volume(
     call: Call,
     volume: VolumeName,
     name: Annotated[ShortText, Field(description="New name.")] = "",
-    description: Annotated[ShortText, Field(description="New text.")] = "",
+    description: Annotated[ShortText, Field(description="New text; empty leaves it.")] = "",
 ) -> VolumeView:
     """Rename a volume or change its description. Its data and the pod that has it mounted are not touched."""
     found = await find_volume(call.account, volume)

@@ -33,6 +33,7 @@ toolset = Toolset("marketplace")
 
 _WATCH_EVERY_SECONDS = 5.0
 _MOST_GPUS_OF_A_NODE = 64
+_NO_TOTAL = "Lium quotes no total: total_usd is price_per_hour_usd times hours, without storage."
 
 GpuType = Annotated[ShortText, Field(description="E.g. H100.")]
 GpuCount = Annotated[int | None, Field(ge=1)]
@@ -213,7 +214,11 @@ async def quote_rental(
         call.account, node, hours=hours, gpu_count=count, volume_gb=volume_gb, backup_gb=backup_gb
     )
     balance = await _balance(call)
-    warning = await foresee_login(call.account)
+    warnings = [
+        *node_warnings(node),
+        await foresee_login(call.account),
+        None if priced.has_total else _NO_TOTAL,
+    ]
     price = priced.price_per_hour_usd
     return RentalQuote(
         executor_id=node.id,
@@ -235,7 +240,7 @@ async def quote_rental(
         balance_usd=balance,
         balance_must_exceed_usd=priced.balance_must_exceed_usd,
         hours_balance_covers=rounded(max(balance, 0) / price, 2) if balance is not None and price > 0 else None,
-        warnings=[*node_warnings(node), *([warning] if warning else [])] or None,
+        warnings=[warning for warning in warnings if warning] or None,
     )
 
 

@@ -187,7 +187,7 @@ async def create_template(
     is set. To change one, use update_template.
     """
     owner = await _refuse_taken_name(call, name)
-    repository, tag = split_image(image)
+    repository, tag = _split(image)
     credential = await _credential(call, registry_credential)
     wanted = TemplateCreate(
         name=name,
@@ -240,7 +240,7 @@ async def update_template(
     call.policy.check_template_change(target.id)
     if name and name != target.name:
         await _refuse_taken_name(call, name)
-    repository, tag = split_image(image) if image else (None, None)
+    repository, tag = _split(image) if image else (None, None)
     credential = await _credential(call, registry_credential)
     changes = TemplateChanges(
         name=name or None,
@@ -443,6 +443,12 @@ async def _credential(call: Call, named: str) -> DockerCredential | None:
         f"{len(matches) or 'No'} stored registry logins match {named}.",
         "Name one by its id. A login is stored on lium.io, or with add_registry_credential of the toolset extras.",
     )
+
+
+def _split(image: str) -> tuple[str, str]:
+    if len(image.split()) > 1:
+        raise Failure("invalid_argument", "image has a blank in it, as no image has.", "Write it as repo/name:tag.")
+    return split_image(image)
 
 
 def _ports(ports: list[int]) -> list[int]:

@@ -7,7 +7,7 @@ import pytest
 
 from lium_mcp.sandbox import Sandbox
 from tests.harness import PUBLIC_KEY, Agent, Mode, agent_on
-from tests.tools.wires import Wire, ask, editing, losing_the_answer, rent, truth
+from tests.tools.wires import Wire, answering, ask, editing, losing_the_answer, rent, truth
 
 both_eras = pytest.mark.parametrize("mode", ["auto", "legacy"])
 
@@ -183,6 +183,34 @@ async def test_an_account_that_never_rented_spent_nothing(agent: Agent) -> None:
     spending = await agent.call("get_spending")
     assert spending["total_usd"] == 0
     assert spending["pods"] == []
+
+
+POD = {"pod_id": "p1"}
+
+
+@pytest.mark.parametrize(
+    ("statement", "total_usd"),
+    [({}, None), ({"pods": [POD, {"pod_id": "p2", "total": 3}]}, None), ({"pods": [POD], "total": 5}, 5)],
+    ids=["nothing", "no total", "a total"],
+)
+async def test_a_total_that_lium_does_not_state_is_not_zero(
+    sandbox: Sandbox, statement: dict[str, Any], total_usd: float | None
+) -> None:
+    wire = Wire(sandbox)
+    wire.on("GET", "/billing/statement", answering(200, statement))
+    async with agent_on(sandbox, transport=wire) as agent:
+        spending = await agent.call("get_spending")
+    assert spending.get("total_usd") == total_usd
+    assert spending["pods"][-1:] == [{"pod_id": "p1"}][: len(spending["pods"])]
+
+
+async def test_the_days_of_a_statement_are_those_that_it_states(sandbox: Sandbox) -> None:
+    wire = Wire(sandbox)
+    days = {"start_day": "2026-02-01", "end_day": "2026-02-03"}
+    wire.on("GET", "/billing/statement", editing(lambda statement: statement | days))
+    async with agent_on(sandbox, transport=wire) as agent:
+        spending = await agent.call("get_spending", days=30)
+    assert {name: spending[name] for name in days} == days
 
 
 @pytest.mark.parametrize("days", [-1, 367, "some", 1.5])

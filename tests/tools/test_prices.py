@@ -94,6 +94,20 @@ async def test_a_quote_says_what_the_api_says(sandbox: Sandbox, splittable: Row,
     assert "amount_usd" not in quote["lines"][-1]
 
 
+@pytest.mark.parametrize("said", [{"total_usd": None, "lines": []}, {"price_per_hour": None, "total_usd": 0}])
+async def test_a_total_that_lium_does_not_quote_is_said_to_be_worked_out(
+    sandbox: Sandbox, splittable: Row, said: Row
+) -> None:
+    wire = Wire(sandbox)
+    async with agent_on(sandbox, transport=wire) as agent:
+        theirs = await agent.call("quote_rental", executor_id=splittable["id"], hours=3)
+        wire.on("GET", "/executors/*/quote", editing(lambda quote: quote | said))
+        ours = await agent.call("quote_rental", executor_id=splittable["id"], hours=3)
+    assert ours["total_usd"] == pytest.approx(3 * ours["price_per_hour_usd"], abs=1e-4)
+    assert any("Lium quotes no total" in warning for warning in ours["warnings"])
+    assert not any("total" in warning for warning in theirs.get("warnings", []))
+
+
 async def test_a_quote_reserves_and_rents_nothing(agent: Agent, sandbox: Sandbox, splittable: Row) -> None:
     before = sandbox.state()["nodes"]
     await agent.call("quote_rental", executor_id=splittable["id"])

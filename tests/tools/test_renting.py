@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lium_mcp.sandbox import Sandbox
-from tests.harness import PUBLIC_KEY, Agent, Mode, agent_on
+from tests.harness import PUBLIC_KEY, Agent, Mode, Person, agent_on
 from tests.tools.wires import (
     Wire,
     answering,
@@ -369,6 +369,14 @@ async def test_the_name_of_a_failed_pod_is_free(sandbox: Sandbox, agent: Agent) 
     sandbox.add_fault("boot_fails")
     assert (await agent.call("rent_pod", **BY_SPEC))["outcome"] == "failed"
     assert (await agent.call("rent_pod", **BY_SPEC))["outcome"] == "done"
+
+
+async def test_a_person_is_told_of_no_more_balance_than_there_is() -> None:
+    sandbox = Sandbox(seed=7, speed=0, balance_usd=25.509)
+    person = Person("no")
+    async with agent_on(sandbox, person=person) as agent:
+        await agent.refused("rent_pod", **BY_SPEC)
+    assert "The balance is about $25.50, and about $2" in person.questions[0]
 
 
 @pytest.mark.parametrize("way", ["spec", "node"])

@@ -358,6 +358,20 @@ async def test_a_template_that_is_made_otherwise_than_asked_is_warned_of(sandbox
     assert answer["warnings"] == ["Lium shows another environment and another public than asked."]
 
 
+@pytest.mark.parametrize(
+    ("tool", "named"), [("create_template", {"name": "mine"}), ("update_template", {"template": "mine"})]
+)
+async def test_an_image_with_a_blank_is_refused_before_it_is_sent(sandbox: Sandbox, tool: str, named: Row) -> None:
+    if tool == "update_template":
+        await made(sandbox, "mine")
+    wire = Wire(sandbox)
+    async with agent_on(sandbox, transport=wire) as agent:
+        refused = await agent.refused(tool, image="a b", **named)
+    assert refused.code == "invalid_argument"
+    assert "image has a blank" in refused.text
+    assert not [request for request in wire.requests if request.method in {"POST", "PUT"}]
+
+
 async def test_an_update_of_nothing_is_refused(agent: Agent, sandbox: Sandbox) -> None:
     await made(sandbox, "mine")
     assert (await agent.refused("update_template", template="mine")).code == "invalid_argument"
