@@ -10,7 +10,9 @@ from lium_mcp.failures import NOTHING_CHANGED, Failure
 from lium_mcp.guard.consent import NotConfirmed
 from lium_mcp.guard.policy import PolicyRefused
 from lium_mcp.rentals import AccountUnknown, LedgerUnavailable, PodNameTaken, RentUnsettled
+from lium_mcp.text import quotation
 
+_MOST_HINT_CHARACTERS: Final = 200
 CHANGED_BEFORE: Final = "What the call was to change was changed, at least in part, before this failed."
 GET_A_KEY: Final = (
     "This needs a Lium API key: create one at lium.io (Settings, API keys), set it as LIUM_API_KEY in the environment "
@@ -70,7 +72,8 @@ def from_api(error: api.LiumError) -> Failure:
     if error.effect == "unknown":
         code = "outcome_unknown"
         effect = "Whether it took effect is not known."
-    hint = _sentence(error.hint) if error.hint else ""
+    said = quotation(_sentence(error.hint or ""), _MOST_HINT_CHARACTERS)
+    hint = f"Lium adds: {said}" if said else ""
     advice = " ".join(part for part in (hint, error.advice) if part)
     return Failure(code, _sentence(str(error)), advice, effect=effect, request_id=error.request_id)
 
