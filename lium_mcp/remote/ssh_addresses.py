@@ -28,6 +28,8 @@ def until_it_runs(pod: Pod) -> str:
     """What to do about a pod that does not run."""
     if pod.state == "DELETING":
         return "It is being removed: rent another one."
+    if pod.runs:
+        return "It bills. Call get_pod to wait for its SSH address; if that lasts, see get_pod_logs."
     if pod.is_terminal:
         return f"It does not run, and get_pod shows why. {after_failure(pod, has_run=not pod.has_not_started)}"
     return "Call get_pod to wait until it runs."
@@ -51,9 +53,10 @@ def address_of(pod: Pod) -> Address:
         Failure: it does not run, or the API's SSH command is not a plain one or leads nowhere.
     """
     if not pod.is_ready:
+        why = "Lium names no SSH address for it yet" if pod.runs else "only a running pod has SSH"
         raise Failure(
-            "pod_not_running",
-            f"Pod {pod.pod_name} ({pod.id}) is {pod.status or 'in an unknown state'}, and only a running pod has SSH.",
+            "no_ssh_address" if pod.runs else "pod_not_running",
+            f"Pod {pod.pod_name} ({pod.id}) is {pod.status or 'in an unknown state'}, and {why}.",
             until_it_runs(pod),
         )
     target = pod.ssh

@@ -55,7 +55,8 @@ def judge(view: PodView, pod: Pod, ssh: SshAnswer | None) -> ObservedPod:
         )
     if pod.is_terminal:
         return ObservedPod(outcome="failed", pod=view, next=_say_failed(view, pod))
-    return ObservedPod(outcome="pending", pod=view, next="Not running yet: call get_pod with this pod_id to wait on.")
+    how = "It runs and bills, but Lium names no SSH address for it yet" if pod.runs else "Not running yet"
+    return ObservedPod(outcome="pending", pod=view, next=f"{how}: call get_pod with this pod_id to wait on.")
 
 
 def judge_gone(view: PodView) -> ObservedPod:

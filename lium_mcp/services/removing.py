@@ -66,7 +66,7 @@ async def _order_removal(account: Account, target: Pod) -> bool:
             "removal_refused",
             f"Lium refused to remove {target.pod_name} ({target.id}), which is {state_in_words(target.status)}: "
             f"{error}.",
-            error.advice if target.is_ready else starting,
+            error.advice if target.runs else starting,
             effect="The pod is still there.",
             request_id=error.request_id,
         ) from error

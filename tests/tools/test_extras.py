@@ -160,6 +160,24 @@ async def test_a_reset_that_fails_says_which_gpu(agent: Agent, sandbox: Sandbox)
     assert "did not come back" in failed["problem"]
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"ok": False, "gpus": [{"index": 0, "result": "failed"}]},
+        {"ok": None, "gpus": [{"index": 0, "result": "reset"}, {"index": 1, "result": "Failed"}]},
+    ],
+    ids=["not ok", "one of two"],
+)
+@pytest.mark.parametrize("status", ["done", None])
+async def test_a_reset_that_is_over_and_went_wrong_is_not_done(sandbox: Sandbox, said: Row, status: str | None) -> None:
+    await rent(sandbox, "worker")
+    wire = Wire(sandbox)
+    wire.on("POST", "/pods/*/reset-gpu", answering(200, {"status": status, "success": True, "error": None} | said))
+    async with agent_on(sandbox, transport=wire) as agent:
+        failed = await agent.call("reset_pod_gpus", pod="worker")
+    assert failed["outcome"] == "failed"
+
+
 @pytest.mark.parametrize("indices", [[7], [-1], []])
 async def test_a_gpu_that_the_pod_does_not_have_is_refused(agent: Agent, sandbox: Sandbox, indices: list[int]) -> None:
     await rent(sandbox, "worker")

@@ -53,6 +53,24 @@ async def test_a_pod_that_is_being_removed_is_listed_where_lium_lists_it_and_not
     assert not wire.sent("POST", "/pods/*/reboot")
 
 
+async def test_a_pod_that_runs_and_names_no_ssh_address_is_said_to_run_and_bill(sandbox: Sandbox) -> None:
+    await rent(sandbox, "train")
+    wire = Wire(sandbox)
+    wire.on("GET", "/pods", editing(lambda pods: [pod | {"ssh_connect_cmd": None} for pod in pods]))
+    wire.on("GET", "/pods/*", editing(lambda pod: pod | {"ssh_connect_cmd": None}))
+    wire.on("DELETE", "/pods/*", answering(409, {"message": "not at this hour"}))
+    async with agent_on(sandbox, transport=wire) as agent:
+        seen = await agent.call("get_pod", pod="train", wait_seconds=4)
+        refused = await agent.refused("run_command", pod="train", command="true")
+        kept = await agent.refused("remove_pod", pod="train")
+    assert (seen["outcome"], seen["pod"]["billing"]) == ("pending", True)
+    assert seen["next"].startswith("It runs and bills, but Lium names no SSH address for it yet")
+    assert refused.code == "no_ssh_address"
+    assert "is RUNNING, and Lium names no SSH address for it yet" in refused.text
+    for text in (seen["next"], refused.text, kept.text):
+        assert not any(wrong in text for wrong in ("only a running pod", "until it runs", "Not running", "starting"))
+
+
 async def test_a_removed_pod_is_read_from_what_lium_keeps_of_it(sandbox: Sandbox) -> None:
     pod_id = await rent(sandbox, "train")
     sandbox.clock.advance(hours=2)

@@ -167,7 +167,12 @@ class Pod(ApiModel):
     @property
     def is_ready(self) -> bool:
         """Whether it runs and SSH is configured."""
-        return self.state == "RUNNING" and bool(self.ssh_connect_cmd)
+        return self.runs and bool(self.ssh_connect_cmd)
+
+    @property
+    def runs(self) -> bool:
+        """Whether Lium says that it runs; where to log in it may not say yet."""
+        return self.state == "RUNNING"
 
     @property
     def is_terminal(self) -> bool:
@@ -318,6 +323,11 @@ class GpuResetOutcome(ApiModel):
     index: ApiInt = None
     result: ApiStr = None
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether it was not reset."""
+        return (self.result or "").strip().lower() == "failed"
+
 
 class GpuResetState(ApiModel):
     """A GPU reset under way or over."""
@@ -333,8 +343,8 @@ class GpuResetState(ApiModel):
     @property
     def state(self) -> str:
         """running, done, failed, timeout or unknown; older servers send no status, only whether it went well."""
-        if self.status:
-            return self.status.lower()
         # With an id to ask by, success means only that it has begun.
         went_well = self.success if self.ok is None and self.request_id is None else self.ok
-        return {True: "done", False: "failed", None: "unknown"}[went_well]
+        said = (self.status or {True: "done", False: "failed", None: "unknown"}[went_well]).strip().lower()
+        denied = False in (self.ok, self.success) or any(gpu.has_failed for gpu in self.gpus)
+        return "failed" if said == "done" and denied else said
