@@ -26,8 +26,8 @@ from lium_mcp.results import state_in_words
 from lium_mcp.server import connect
 from lium_mcp.services.dropped_settings import SSH_PORT, dropped_settings
 from lium_mcp.services.images import image_of, is_image, split_image
+from lium_mcp.services.template_details import hide_values
 from lium_mcp.text import clean
-from lium_mcp.tools.templates import hide_values
 from lium_mcp.values import decoded
 
 IN_SYNC: Final = 0
