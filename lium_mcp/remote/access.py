@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 _TRY_AGAIN_SECONDS: Final = 120.0
 _EVENTS_SECONDS: Final = 10.0
 _GONE: Final = frozenset({"DELETING", "DELETED", "REMOVED", "TERMINATED"})
-# What Lium calls it when a pod's container was made anew. A restart of the same container is none of these.
+# The events by which Lium says that a pod has a new container. A restart of the same container is none of them.
 _REPLACED: Final = re.compile(r"pod-(reboot|edit|switch-template)\.success")
 
 
 class PodAccess:
-    """Access to the pods of the account that this machine's key logs in to.
+    """Access to the account's pods, with this machine's key.
 
     Args:
         keys: Where the private key is.
         state_directory: Where host keys are kept; None keeps them in memory.
         local_folders: Folders whose files may be read and written; None where the caller is elsewhere.
-        lium: Tells what became of a pod whose host key is another than before; None where nobody can tell.
+        lium: Tells what became of a pod that shows another host key than before; None where nobody can tell.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class PodAccess:
         return self._connections is not None and self._connections.has(pod_id)
 
     def is_promising(self, pod_id: str) -> bool:
-        """Whether it is worth trying to connect for what could be done without: not if that failed a moment ago."""
+        """Whether it is worth connecting for what can be done without: not if that failed a moment ago."""
         failed_at = self._failed_at.get(pod_id)
         return failed_at is None or time.monotonic() - failed_at > _TRY_AGAIN_SECONDS
 
@@ -82,7 +82,7 @@ class PodAccess:
         self._failed_at[pod_id] = time.monotonic()
 
     async def note(self, pod: Pod) -> None:
-        """Note what a row of a pod shows: that Lium replaces its container, or has done with the pod."""
+        """Act on what a pod's row shows: that Lium replaces its container, or removes or has removed the pod."""
         if pod.state in _GONE:
             await self.gone(pod.id)
         if pod.state != "REBOOT_PENDING":
@@ -104,7 +104,7 @@ class PodAccess:
             await self._connections.drop(pod_id)
 
     async def gone(self, pod_id: str) -> None:
-        """Forget a pod that Lium says is gone for good."""
+        """Forget a pod that is gone for good, by Lium's word."""
         await self.drop(pod_id)
         await anyio.to_thread.run_sync(self._host_keys.forget, pod_id)
 

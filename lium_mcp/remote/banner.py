@@ -1,6 +1,6 @@
-"""Whether an SSH server answers at an address: its first words are read, and nothing is sent.
+"""Finds out whether an SSH server answers at an address, by reading its first words; nothing is sent.
 
-A pod's port may be open, and Lium may say that the pod runs, with nothing behind it.
+Even where Lium says that a pod runs and its port is open, there may be no server behind it.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import anyio
 from lium_mcp.api.pods.models import SshTarget
 
 SshAnswer = Literal["answers", "silent", "refused", "unreachable"]
-"""What came of a look: a version of SSH, a connection that brought none, a refusal, or no connection at all."""
+"""In this order: a server gave its version of SSH, gave none, the connection was refused, or there was none."""
 
 _CONNECT_SECONDS: Final = 5.0
 _BANNER_SECONDS: Final = 5.0
@@ -20,7 +20,7 @@ _MOST_BYTES: Final = 8192
 
 
 async def read_banner(target: SshTarget) -> SshAnswer:
-    """Connect once, read until the server has said its version of SSH or the time is over, and hang up."""
+    """Connect once, read until the server has given its version of SSH or the time is over, and hang up."""
     try:
         with anyio.fail_after(_CONNECT_SECONDS):
             reader, writer = await asyncio.open_connection(target.host, target.port)
@@ -34,7 +34,7 @@ async def read_banner(target: SshTarget) -> SshAnswer:
             while b"\nSSH-" not in said and len(said) < _MOST_BYTES and (more := await reader.read(_MOST_BYTES)):
                 said += more
     except OSError:
-        pass  # hung up on: nothing more is said
+        pass  # the server hung up: no more will come
     finally:
         writer.close()
     return "answers" if b"\nSSH-" in said else "silent"

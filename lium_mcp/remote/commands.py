@@ -1,4 +1,4 @@
-"""Commands on a pod: bounded output, a time limit, and certainty about whether a command still runs."""
+"""Runs commands on a pod, with bounded output and a time limit, and says whether a command still runs."""
 
 import codecs
 from collections import deque
@@ -12,7 +12,7 @@ from lium_mcp.failures import Failure
 if TYPE_CHECKING:
     from lium_mcp.remote.connections import Connection, Ended
 
-# The login shell says its process group first: sshd takes no request to stop what runs as root.
+# The login shell says its process group first, so that it can be killed: sshd lets no client signal what runs as root.
 _MARK: Final = b"lium-mcp-group="
 _SAY_GROUP: Final = "echo lium-mcp-group=$$ >&2\n"
 _MARK_WITHIN_BYTES: Final = 8192
@@ -53,7 +53,7 @@ class Output:
         self.total_bytes = 0
 
     def add(self, data: bytes) -> None:
-        """Take what came."""
+        """Take the next piece of the stream."""
         self.total_bytes += len(data)
         room = self._head_bytes - len(self._head)
         if room > 0:
@@ -72,7 +72,7 @@ class Output:
         return max(self.total_bytes - len(self._head) - self._tail_bytes, 0)
 
     def text(self) -> str:
-        """What is kept, as text, with a line where something was dropped."""
+        """Return what is kept as text, with a line in the place of what was dropped."""
         head, tail = bytes(self._head), b"".join(self._tail)[-self._tail_bytes :]
         if not self.cut_bytes:
             return (head + tail).decode(errors="replace")
@@ -82,7 +82,7 @@ class Output:
 
 
 def text_of_tail(tail: bytes) -> str:
-    """What was cut off at its beginning as text, without the rest of a character that was cut in two."""
+    """Decode text whose beginning was cut off, without the rest of a character that was cut in two."""
     rest = next((at for at, byte in enumerate(tail[:4]) if byte & 0xC0 != 0x80), 0)  # noqa: PLR2004 - continuation
     return tail[rest:].decode(errors="replace")
 
@@ -128,7 +128,7 @@ class _Streams:
 async def run_command(
     connection: "Connection", command: str, *, timeout_seconds: float, stdout: Output, stderr: Output
 ) -> CommandOutcome:
-    """Run a command for the pod's login shell; at the time limit, or on cancellation, it is stopped.
+    """Run a command in the pod's login shell, and stop it at the time limit or on cancellation.
 
     Raises:
         Failure: the connection broke, or the pod refuses to run anything.
@@ -176,7 +176,7 @@ async def run_command(
 async def run_short(
     connection: "Connection", command: str, *, timeout_seconds: float, reserved: bool = False
 ) -> tuple[int, str]:
-    """Run a command of ours that says little; return its exit status and what it said.
+    """Run one of this server's own short commands; return its exit status and what it said.
 
     Raises:
         Failure: the connection broke, the pod refuses to run anything, or the time is over.
@@ -196,7 +196,7 @@ async def run_short(
 
 
 async def stop_group(connection: "Connection", group: int, *, grace_seconds: float) -> bool:
-    """Ask the processes of a group to end, and end them if they do not; return whether they are gone.
+    """Ask the processes of a group to end, and kill them if they do not; return whether they are gone.
 
     Raises:
         Failure: the connection broke.
@@ -226,7 +226,7 @@ async def is_alive(connection: "Connection", group: int) -> bool:
 
 
 async def _stop(connection: "Connection", group: int | None, over: anyio.Event) -> State:
-    """Stop a command; say whether it ended by itself just now, was stopped, runs on, or nobody knows."""
+    """Stop a command; return whether it ended by itself just now, was stopped, runs on, or nobody knows."""
     if over.is_set():
         return "ended"
     if group is None:
@@ -238,5 +238,5 @@ async def _stop(connection: "Connection", group: int | None, over: anyio.Event) 
         return "unknown"
     with anyio.move_on_after(_GRACE_SECONDS):
         await over.wait()  # for the last of the output
-    # Where nobody reaps them, the dead stay in their group: what counts is that the command itself has ended.
+    # Dead processes stay in their group where nobody reaps them, so it counts too that the command itself has ended.
     return "stopped" if gone or over.is_set() else "running"

@@ -1,10 +1,10 @@
-"""What is said when the connection to a pod broke while something was under way."""
+"""The failure that is raised when the connection to a pod breaks while something is under way."""
 
 from lium_mcp.failures import Failure
 
 
 def connection_lost(pod: str) -> Failure:
-    """Say that whether it took effect is not known."""
+    """Return the failure, which says that nobody knows whether what was under way took effect."""
     return Failure(
         "connection_lost",
         f"The SSH connection to {pod} was lost.",

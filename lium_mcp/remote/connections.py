@@ -1,4 +1,4 @@
-"""Connections to pods: one for each, kept while it is used and a while after, checked against the pinned host key."""
+"""Connections to pods: one for each, checked against its pinned host key, kept open while used and a while after."""
 
 import asyncio
 import logging
@@ -22,12 +22,12 @@ _CONNECT_SECONDS: Final = 20.0
 _OPEN_SECONDS: Final = 20.0
 _KEEP_ALIVE_SECONDS: Final = 15.0
 _KEEP_ALIVE_MISSES: Final = 3
-# sshd takes ten sessions over one connection by default, of which one is kept for files and one for stopping.
+# sshd allows ten sessions in one connection by default; one is left for files and one for stopping commands.
 _MOST_SESSIONS: Final = 8
-# What still comes after a command has ended, unless something that it left running holds its output open.
+# How long the rest of the output is waited for after a command has ended. Something that it left running may hold it.
 _DRAIN_SECONDS: Final = 1.0
 _CLOSE_SECONDS: Final = 2.0
-# Fast first: with AES in hardware this is several times faster than the rest.
+# The fastest first: with AES in hardware, GCM is several times faster than the rest.
 _CIPHERS: Final = (
     "aes128-gcm@openssh.com",
     "aes256-gcm@openssh.com",
@@ -45,7 +45,7 @@ _HOST_KEY_KINDS: Final = (
     "rsa-sha2-256",
 )
 
-# It logs every command, which may hold secrets, at INFO.
+# At INFO the library logs every command, and commands may hold secrets.
 logging.getLogger("asyncssh").setLevel(logging.WARNING)
 
 
@@ -63,11 +63,11 @@ class Ended:
 
 
 Sink = Callable[[bytes, bool], None]
-"""Takes output as it comes; the second argument says whether it is of standard error."""
+"""Takes output as it comes; the second argument says whether it is from standard error."""
 
 
 class Connection:
-    """A connection to one pod, shared by everything that is done there at the same time."""
+    """A connection to one pod, shared by all that is done there at the same time."""
 
     def __init__(self, address: Address, ssh: asyncssh.SSHClientConnection) -> None:
         self.address = address
@@ -147,7 +147,7 @@ class Connection:
             return self._files
 
     async def close(self) -> None:
-        """Close it; commands that run over it lose it."""
+        """Close the connection, also under commands that still run over it."""
         self._ssh.close()
         with anyio.move_on_after(_CLOSE_SECONDS), suppress(asyncssh.Error, OSError):
             await self._ssh.wait_closed()
@@ -183,7 +183,7 @@ class _OtherKey(Exception):
 
 
 class _Client(asyncssh.SSHClient):
-    """Trusts any host key where none is pinned; the one that is pinned is trusted before this is asked."""
+    """Trusts any host key where none is pinned. The library trusts a pinned one without asking this."""
 
     def __init__(self, *, is_pinned: bool) -> None:
         self._is_pinned = is_pinned
@@ -195,7 +195,7 @@ class _Client(asyncssh.SSHClient):
 
 
 class Connections:
-    """The pool: a second command on a pod takes no new handshake."""
+    """The pool of connections, so that a second command on a pod needs no new handshake."""
 
     def __init__(
         self,
@@ -218,7 +218,7 @@ class Connections:
 
     @asynccontextmanager
     async def to(self, address: Address) -> AsyncIterator[Connection]:
-        """A connection to a pod, which stays open for a while after the body.
+        """A connection to a pod, which stays open for a while after the block.
 
         Raises:
             Failure: the pod cannot be reached, refuses the key, or shows another host key than before.
@@ -362,7 +362,7 @@ class Connections:
 
 
 def _kinds_from(trusted: list[asyncssh.SSHKey]) -> list[str]:
-    """The kinds of host keys to ask for, a pinned one's first: a server that has several must show the same again."""
+    """The kinds of host keys to ask for, the pinned key's first, so that a server with several shows the same again."""
     pinned = {key.get_algorithm() for key in trusted}
     if "ssh-rsa" in pinned:
         pinned |= {"rsa-sha2-512", "rsa-sha2-256"}

@@ -1,12 +1,12 @@
-"""Files from a pod: what is here already stays, what broke off goes on, what arrived is checked.
+"""Copies files from a pod: keeps what is here already, goes on with what broke off, and checks what arrived.
 
-The names that a pod gives are somebody else's text, and so is what it says of sizes: a name never leaves the folder
-that was asked for, and no more is written than was announced. As for uploads, a file has a name of its own until it is
-whole, and one that was put together from several connections is compared by SHA-256.
+A pod's names and sizes are not trusted: no name leads out of the folder that was asked for, and no more is written than
+was announced. As in uploads, a file has a temporary name until it is complete, and one that was put together from
+several connections is compared by SHA-256.
 
-The disk is not filled: what does not fit is refused before anything is written, and copying stops where the disk gets
-full meanwhile. What is left of a file is kept only where a later call can go on with it; in a folder at most so many,
-and not for ever.
+Downloads do not fill the disk: what does not fit is refused before anything is written, and copying stops when the disk
+gets full meanwhile. An unfinished file is kept only where a later call can go on with it, only a few in a folder, and
+only for some days.
 """
 
 import errno
@@ -56,15 +56,16 @@ if TYPE_CHECKING:
     from lium_mcp.remote.sftp import PodFiles
 
 LEFT_FREE_BYTES: Final = 64_000_000
-"""What a download leaves free on the disk that it is copied to."""
+"""How much a download leaves free on the disk that it writes to."""
 MOST_KEPT_PARTS: Final = 4
 """How many unfinished files of earlier downloads stay in a folder when another download begins there."""
 KEPT_PART_SECONDS: Final = 7 * 86_400.0
 _MOST_DEPTH: Final = 64
 _LOOK_EACH_BYTES: Final = 16_000_000
-# Younger ones may be another process's, at work now.
+# Another process may still be writing to a younger part.
 _IDLE_SECONDS: Final = 600.0
 _PART_NAME: Final = re.compile(rf"\.[0-9a-f]{{16}}{re.escape(PART)}")
+_FULL: Final = "disk_full"
 
 
 async def download(
@@ -76,9 +77,9 @@ async def download(
     *,
     overwrite: bool,
 ) -> None:
-    """Copy a file, or what a folder holds, from a pod; cancellation keeps what arrived.
+    """Copy a file, or the content of a folder, from a pod; what arrived before a cancellation is kept.
 
-    A file here that differs is left alone unless `overwrite`.
+    Without `overwrite`, a file here that differs is left alone.
 
     Raises:
         Failure: there is no such file, the place may not be written, its disk is or gets too full, or the
@@ -117,7 +118,7 @@ async def download(
 
 
 async def read_content(connection: "Connection", pod_path: str, *, most_bytes: int) -> tuple[bytes, int]:
-    """The beginning of a file on a pod, and how large it is.
+    """Return the beginning of a file on a pod, and the size of the whole file.
 
     Raises:
         Failure: there is no such file, or the connection broke.
@@ -193,7 +194,7 @@ async def _download_batch(
 
 
 async def _is_settled(folder: Folder, item: Item, digest: str | None, transfer: Transfer, *, overwrite: bool) -> bool:
-    """Whether nothing is to be copied: the same file is here, or one that is not to be replaced."""
+    """Whether nothing is to be copied, since the same file is here, or another one that must not be replaced."""
     name = item.place.name
     status = await anyio.to_thread.run_sync(folder.stat, name)
     if status is None:
@@ -248,10 +249,10 @@ async def _receive(pod_files: "PodFiles", folder: Folder, item: Item, transfer: 
 
 
 def _end(folder: Folder, item: Item, part: BinaryIO, *, keep: bool) -> None:
-    """Close what was written of a file, and remove it where no later call can go on with it."""
+    """Close an unfinished file, and remove it where no later call can go on with it."""
     try:
         part.close()
-    except OSError:  # what was still to be written found no room
+    except OSError:  # there was no room for the last of it
         folder.remove(item.part)
         raise
     status = folder.stat(item.part)
@@ -260,7 +261,7 @@ def _end(folder: Folder, item: Item, part: BinaryIO, *, keep: bool) -> None:
 
 
 def _make_room(items: Sequence[Item], *, overwrite: bool) -> None:
-    """Let old parts go, and refuse what does not fit on the disk.
+    """Remove old unfinished files, and refuse to copy what does not fit on the disk.
 
     Raises:
         Failure: it does not fit.
@@ -273,7 +274,7 @@ def _make_room(items: Sequence[Item], *, overwrite: bool) -> None:
         try:
             folder, nearest = nearest_folder(place)
         except (OSError, Failure):
-            continue  # each of its files says so later
+            continue  # copying its files will fail and say so
         with folder:
             is_there = nearest == place
             if is_there:
@@ -288,7 +289,7 @@ def _make_room(items: Sequence[Item], *, overwrite: bool) -> None:
 
 
 def _missing_bytes(folder: Folder | None, item: Item, overwrite: bool) -> int:
-    """What a file still takes on the disk; one that is here and of its size is likely the same."""
+    """How much a file still takes on the disk; a file of its name and size is likely the same."""
     if folder is None:
         return item.size
     status = folder.stat(item.place.name)
@@ -299,7 +300,7 @@ def _missing_bytes(folder: Folder | None, item: Item, overwrite: bool) -> int:
 
 
 def _drop_parts(folder: Folder, wanted: set[str]) -> None:
-    """Remove what earlier downloads left in a folder: the newest few stay, so that they can be gone on with."""
+    """Remove unfinished files of earlier downloads from a folder; the newest few stay, for a call to go on with."""
     now = time.time()
     idle: list[tuple[float, str]] = []
     for name in folder.names():
@@ -314,11 +315,8 @@ def _drop_parts(folder: Folder, wanted: set[str]) -> None:
                 folder.remove(name)
 
 
-_FULL: Final = "disk_full"
-
-
 def _full(place: Place, free: int | None, needed: int | None = None) -> Failure:
-    """Say that the disk has no room, before anything was written or in the middle."""
+    """Say that the disk has no room: with `needed`, before anything was written, else in the middle of copying."""
     has = "" if free is None else f": {free / 1e9:.2f} GB are free, and {LEFT_FREE_BYTES / 1e9:.2f} GB are left free"
     if needed is not None:
         happened = f"{needed / 1e9:.2f} GB do not fit on the disk of {place}{has}."
@@ -344,7 +342,7 @@ async def _finish(
 ) -> None:
     now = await pod_files.stat(item.pod_path)
     if (now.size, now.mtime) != (item.size, item.mtime):
-        await anyio.to_thread.run_sync(folder.remove, item.part)  # its name is that of the file as it was
+        await anyio.to_thread.run_sync(folder.remove, item.part)  # its name stands for the file as it was
         raise Changed
     digest = None
     if item.resumed:

@@ -1,4 +1,4 @@
-"""What the GPUs of a pod do now, as `nvidia-smi` says; whatever it says, reading it does not fail."""
+"""What the GPUs of a pod do now, as `nvidia-smi` says. Reading its answers never fails, whatever they hold."""
 
 import csv
 from collections.abc import Iterator
@@ -62,7 +62,7 @@ async def read_gpus(connection: "Connection", *, timeout_seconds: float) -> list
 
 
 def parse_gpus(gpus: str, processes: str) -> list[Gpu]:
-    """Read the two answers; lines that are not of the form are left out."""
+    """Read the answers about GPUs and about processes; lines of another form are left out."""
     by_gpu: dict[str, list[GpuProcess]] = {}
     for uuid, pid, name, memory in _rows(processes, len(_PROCESS_FIELDS)):
         number = _integer(pid)
@@ -94,7 +94,7 @@ def _rows(text: str, count: int) -> Iterator[list[str]]:
         except csv.Error:
             continue
         if len(fields) > count and count == len(_PROCESS_FIELDS):
-            # The name of a process is whatever it chose, commas included.
+            # A process chooses its own name, which may hold commas.
             fields = [*fields[:2], ", ".join(fields[2:-1]), fields[-1]]
         if len(fields) == count:
             yield [field.strip() for field in fields]

@@ -1,8 +1,8 @@
-"""Host keys, pinned per pod at first use: a pod that shows another key later is not spoken to.
+"""Host keys, pinned per pod at first use: nothing is sent to a pod that shows another key later.
 
-A pin stays until its container is known to be another: what shows that is kept beside the key, and is judged only when
-another key is shown, since a new container may well show the old one. One file per pod, readable by its owner only;
-with no directory, pins live as long as the process. Of more pins than a bound, those that were used longest ago go.
+A pin stays until the pod's container is known to be a new one. The signs of that are kept beside the key, and are
+judged only when another key is shown, since a new container may well show the old one. Each pin is a file that only its
+owner can read; without a directory, pins live as long as the process. Above a bound, the pins used longest ago go.
 """
 
 import hashlib
@@ -18,15 +18,15 @@ from typing import Any, Final
 
 MOST_PINS: Final = 1000
 _MOST_BYTES: Final = 16_384
-# A container that is about to be replaced may answer for a moment after its end was decided.
+# A container may still answer for a moment after Lium has decided to replace it.
 _LINGERS_SECONDS: Final = 60.0
-# Lium's time is known to the second. A new container takes longer than this to answer.
+# Lium's clock is known to the second. A new container takes longer than this to answer.
 _CLOCKS_DIFFER_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """A pinned host key, and what is known of the container that showed it. Times are Lium's, in seconds of UNIX time.
+    """A pinned host key, and what is known of the container that showed it. Times are UNIX seconds of Lium's clock.
 
     Attributes:
         key: One line as OpenSSH writes public keys.
@@ -43,10 +43,13 @@ class Pin:
     template_id: str | None = None
 
     def is_outlived_by(self, replaced_at: float, ran_at: Iterable[float]) -> bool:
-        """Whether a container that was replaced at that time is the one that showed the key.
+        """Whether the container that was replaced at a time is the one that showed the key.
 
-        A new one may well show the old key: what was seen when it ran already is its own. `ran_at` is when Lium said
-        that a container ran.
+        A new container may well show the old key: a key that was seen once the new one ran is the new one's.
+
+        Args:
+            replaced_at: When a container was replaced.
+            ran_at: The times at which Lium said that a container ran.
         """
         ran_again_at = min((at for at in ran_at if at >= replaced_at - _CLOCKS_DIFFER_SECONDS), default=math.inf)
         if self.seen_at >= ran_again_at - _CLOCKS_DIFFER_SECONDS:
@@ -55,14 +58,14 @@ class Pin:
 
 
 class HostKeys:
-    """Pinned host keys by pod. All of it blocks: call it in a thread."""
+    """Pinned host keys by pod. All methods block: call them in a thread."""
 
     def __init__(self, directory: Path | None) -> None:
         self._directory = directory
         self._pinned: dict[str, Pin] = {}
 
     def path(self, pod_id: str) -> Path | None:
-        """The file that pins a pod's key; the id is somebody else's text, so its digest names the file."""
+        """The file that pins a pod's key. The id comes from outside, so the file is named by its digest."""
         if self._directory is None:
             return None
         return self._directory / hashlib.sha256(pod_id.encode(errors="replace")).hexdigest()
@@ -108,9 +111,9 @@ class HostKeys:
         return self.read(pod_id) or pin
 
     def note(self, pod_id: str, old: Pin, new: Pin) -> None:
-        """Put a pin in the place of another, if that is still the one that is pinned. Losing it does no harm.
+        """Replace a pin by a newer one, if it is still there; failing to do so does no harm.
 
-        So a pin that a person deleted, or that another process made, is not written over.
+        So a pin that a person has deleted stays deleted, and one that another process has made is not written over.
         """
         with suppress(OSError):
             if self.read(pod_id) != old:
@@ -146,7 +149,7 @@ class HostKeys:
 
 
 def _with(key: str, more: str, written_at: float) -> Pin:
-    """A pin as it was written; an older one has the key alone."""
+    """Read a pin as it was written; older files hold the key alone."""
     try:
         said: Any = json.loads(more) if more else {}
     except ValueError:
@@ -168,7 +171,7 @@ def _with(key: str, more: str, written_at: float) -> Pin:
 
 
 def _written(path: Path, pin: Pin) -> Path:
-    """A new file beside `path` that holds a pin."""
+    """Write a pin to a new file beside `path`, and return that file."""
     new = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     more = asdict(pin)
     key = more.pop("key")

@@ -1,20 +1,20 @@
 #!/bin/sh
 # lium-mcp job runner, version 1
 #
-# Runs the file `command` beside it for at most $1 seconds, and leaves what comes of it in files beside it. The command
+# Runs the file `command` beside it for at most $1 seconds, and writes what comes of it into files beside it. The command
 # has a session of its own: it outlives the connection that started it, and can be stopped with all that it started.
 max_seconds=$1
 dir=${0%/*}
 umask 077
 
-# A process id means something only until the container is replaced: note which container this is.
+# A process id means nothing once the container is replaced, so note which container this is.
 sed 's/.*) //' /proc/1/stat 2>/dev/null | cut -d' ' -f20 >"$dir/container"
 
 shell=sh
 command -v bash >/dev/null 2>&1 && shell=bash
 setsid "$shell" "$dir/command" </dev/null >"$dir/log" 2>&1 &
 group=$!
-# Until it has its session, no group has its number, and it would be taken for dead.
+# Until the command has its session there is no group of its number, and the job would be taken for dead.
 while ! kill -0 "-$group" 2>/dev/null && kill -0 "$group" 2>/dev/null; do :; done
 echo "$group" >"$dir/pid"
 date +%s >"$dir/started_at"
@@ -35,7 +35,7 @@ watch=$!
 
 wait "$group"
 code=$?
-if kill -0 "-$group" 2>/dev/null; then # the job ends with its command: nothing of it may outlive the time limit
+if kill -0 "-$group" 2>/dev/null; then # the job ends with its command: nothing that the command started runs on
   kill -TERM "-$group" 2>/dev/null
   sleep 1
   kill -KILL "-$group" 2>/dev/null

@@ -1,8 +1,8 @@
-"""Background jobs on a pod: started detached, ended by a clock of the pod's own, found again by name from anywhere.
+"""Background jobs on a pod: they outlive the connection, end at their time limit, and are found by name from anywhere.
 
-A job is a folder on the pod, `.lium-mcp/jobs/<name>/` in the login directory. The client writes what to run, a runner
+A job is a folder on the pod, `.lium-mcp/jobs/<name>/` in the login directory. This server writes what to run, a runner
 (`job_runner.sh`) writes what becomes of it, and whoever connects later reads it. The folder is made in one step that
-fails where there is one: two jobs never have the same name.
+fails where it exists, so two jobs never have the same name.
 """
 
 import json
@@ -46,7 +46,7 @@ _MOST_UNIX_DIGITS: Final = 11
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job as its folder shows it; times are the pod's own."""
+    """A job as its folder shows it; start and end are by the pod's clock."""
 
     name: str
     status: JobStatus
@@ -74,10 +74,10 @@ class Log:
 
 
 def check_job_name(name: str) -> str:
-    """Refuse what cannot be the name of a job.
+    """Return the name, if a job can have it.
 
     Raises:
-        Failure: it cannot.
+        Failure: no job can have it.
     """
     if not JOB_NAME.fullmatch(name):
         raise Failure(
@@ -178,7 +178,7 @@ async def list_jobs(connection: "Connection", *, now: datetime) -> list[Job]:
         ) from None
     except OSError as error:
         raise _no_folder(connection) from error
-    # The pod's own users may have made anything there.
+    # The pod's users may have put anything there.
     names = [name for name, entry in rows if entry.kind == "folder" and JOB_NAME.fullmatch(name)]
     jobs = [await _read(connection, pod_files, name, now) for name in names]
     return sorted(jobs, key=lambda job: (job.created_at or datetime.min.replace(tzinfo=UTC), job.name), reverse=True)
@@ -225,7 +225,7 @@ async def stop_job(connection: "Connection", name: str, *, now: datetime) -> Job
                     f"Job {name} still runs although it was killed; its processes wait for the kernel.",
                     "Call get_job in a minute; reboot_pod ends everything.",
                 )
-        # The runner writes down what came of it; where it was killed too, this does.
+        # The runner writes down what came of the job; if it was killed too, this does.
         for _ in range(_RECORD_LOOKS):
             job = await read_job(connection, name, now=now)
             if job.is_over and job.status != "lost":
@@ -299,7 +299,7 @@ async def _status(
         if await _is_same_container(pod_files, folder) and await is_alive(connection, group):
             return "running", None
         if not last_look:
-            await anyio.sleep(0.3)  # it may have ended just now, and the runner writes that down
+            await anyio.sleep(0.3)  # it may have ended just now, and the runner is writing that down
     return "lost", None
 
 
@@ -312,7 +312,7 @@ def _how_it_ended(exit_code: int, ended_by: str) -> JobStatus:
 
 
 async def _is_same_container(pod_files: "PodFiles", folder: str) -> bool:
-    """Whether the job was started in the container that runs now: in another its process id is somebody else's."""
+    """Whether the job was started in the container that runs now; in another, its process id means something else."""
     noted = await _content(pod_files, f"{folder}/container")
     if not noted:
         return True

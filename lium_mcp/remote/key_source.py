@@ -1,4 +1,4 @@
-"""The private key that logs in to pods: a file, opened with a passphrase if need be, or one that an SSH agent holds."""
+"""The private key that logs in to pods: in a file, perhaps with a passphrase, or held by an SSH agent."""
 
 import base64
 from collections.abc import AsyncIterator, Callable
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import asyncssh
 
 _AGENT_SECONDS: Final = 10.0
-# sshd cuts a login off after six keys by default.
+# By default sshd ends a login after six keys.
 _MOST_AGENT_KEYS: Final = 5
 NO_KEY: Final = "ssh_key_missing"
 _MAKE_ONE: Final = (
@@ -32,7 +32,7 @@ class OwnKeys:
 
     Attributes:
         public: Kind and base64 of each.
-        problem: Why none of them could log in from here; None where one could.
+        problem: Why none of them could log in from here; None if one could.
     """
 
     public: list[str]
@@ -40,7 +40,7 @@ class OwnKeys:
 
     @property
     def is_hopeless(self) -> bool:
-        """Whether it is certain that nobody at this machine could: there is no private half of any of them."""
+        """Whether certainly nobody at this machine could log in, since it has no private half of any of them."""
         return self.problem is not None and self.problem.code == NO_KEY
 
 
@@ -49,8 +49,8 @@ class KeySource:
     """Where the key is. Its public half lies beside it, under the same name plus `.pub`.
 
     Attributes:
-        find_path: Looks for the file each time, so that a key that is made meanwhile is found. One that is configured
-            need not be there.
+        find_path: Looks for the file each time, so that a key that is made meanwhile is found. A path that is
+            configured may lead to no file.
     """
 
     find_path: Callable[[], Path | None] = lambda: None
@@ -64,12 +64,12 @@ class KeySource:
         return path.with_name(f"{path.name}.pub") if path else None
 
     async def public_text(self) -> str:
-        """What the file of the public half says; nothing where there is none that can be read."""
+        """The text of the public half's file; empty where there is none that can be read."""
         return await anyio.to_thread.run_sync(self._read_public)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[list["asyncssh.SSHKeyPair | asyncssh.SSHKey"]]:
-        """The keys to log in with, best first; those of an agent work inside the body only.
+        """The keys to log in with, best first; an agent's keys work only inside the block.
 
         Raises:
             Failure: there is none that can be used.
@@ -84,7 +84,7 @@ class KeySource:
                 yield [of_file, *held]
 
     async def own_keys(self) -> OwnKeys:
-        """The public halves to rent with: those of the file beside the private key, and of what can really log in."""
+        """The public halves to rent with: those in the file beside the private key, and those that can log in."""
         named = bare_keys(await self.public_text())
         of_file = await anyio.to_thread.run_sync(self._read)
         if not isinstance(of_file, Failure):
@@ -94,7 +94,7 @@ class KeySource:
                 held = [_public_line(key) for key in keys]
             if not held:
                 return OwnKeys(named, of_file)
-        # A file may be the half of another key, or of one that only another machine has.
+        # The file may hold the half of another key, or of one that only another machine has.
         return OwnKeys(named if set(named) & set(held) else [*named, *held], None)
 
     def _read_public(self) -> str:
@@ -105,7 +105,7 @@ class KeySource:
             return ""
 
     def _read(self) -> "asyncssh.SSHKey | Failure":
-        """The key of the file, or why there is none."""
+        """The key in the file, or why there is none."""
         path = self.find_path()
         if path is None or not path.is_file():
             return _missing(path)
@@ -114,7 +114,7 @@ class KeySource:
         try:
             return asyncssh.read_private_key(path, self.passphrase)
         except (asyncssh.KeyEncryptionError, asyncssh.KeyImportError, OSError) as error:
-            # The library says it with its own errors of both kinds.
+            # For a locked key the library raises errors of both its kinds.
             if isinstance(error, asyncssh.KeyEncryptionError) or "assphrase" in str(error):
                 return Failure(
                     "ssh_key_locked",

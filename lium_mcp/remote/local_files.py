@@ -1,8 +1,8 @@
-"""Files of this machine, only below the folders that the settings allow.
+"""Files of this machine, only below the folders that the settings allow. All of this blocks: call it in a thread.
 
-Every step of a path is opened by its own name inside the folder before it, and no symbolic link is followed: a link
-that appears in between changes nothing, since what is open stays what it was. (Where the system cannot open relative
-to a folder, as on Windows, each step is looked at just before it is taken.) All of this blocks: call it in a thread.
+Each step of a path is opened by its name inside the folder before it, and no symbolic link is followed. A link that
+appears meanwhile changes nothing, since an open folder stays what it was. Where the system cannot open relative to a
+folder, as on Windows, each step is looked at just before it is taken.
 """
 
 import errno
@@ -22,6 +22,8 @@ _NO_FOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
 _PLAIN: Final = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 _MOST_NAME_BYTES: Final = 255
 _MOST_DEPTH: Final = 64
+PART: Final = ".lium-part"
+"""How the name of a file ends while it is being copied."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ class Folder:
         self.close()
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close it, if it is open."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -89,7 +91,7 @@ class Folder:
         return Folder(self._path / name, None)
 
     def stat(self, name: str) -> os.stat_result | None:
-        """What a name in it is, itself and not what it leads to; None if there is nothing."""
+        """What a name in it stands for, a link itself rather than its target; None if there is nothing."""
         path, descriptor = self._at(name)
         try:
             return os.stat(path, dir_fd=descriptor, follow_symlinks=False)
@@ -97,7 +99,7 @@ class Folder:
             return None
 
     def open(self, name: str, *, write: bool = False) -> BinaryIO:
-        """Open a regular file in it, made if it is to be written."""
+        """Open a regular file in it; with `write`, make it if it is missing."""
         path, descriptor = self._at(name)
         flags = (os.O_RDWR | os.O_CREAT if write else os.O_RDONLY) | _NO_FOLLOW | _PLAIN
         opened = os.open(path, flags, 0o600, dir_fd=descriptor)
@@ -123,7 +125,7 @@ class Folder:
         return (self._path.stat() if self._descriptor is None else os.fstat(self._descriptor)).st_dev
 
     def free_bytes(self) -> int:
-        """What may still be written to the file system that it is on."""
+        """How much may still be written to its file system."""
         return shutil.disk_usage(self._path if self._descriptor is None else self._descriptor).free
 
     def names(self) -> list[str]:
@@ -141,7 +143,7 @@ class LocalFolders:
     """The folders below which files may be read and written."""
 
     def __init__(self, roots: Sequence[Path]) -> None:
-        # A root may be named by way of links; what lies below it may not.
+        # The path of a root may go through links; what lies below it may not.
         self._roots = [(Path.cwd() / root, root.resolve()) for root in roots]
 
     def locate(self, path: str) -> Place:
@@ -191,7 +193,7 @@ def open_folder(place: Place, *, create: bool = False) -> Folder:
 
 
 def nearest_folder(place: Place) -> tuple[Folder, Place]:
-    """Open a folder, or of those above it the nearest that is there; which one it is comes with it.
+    """Open a folder, or the nearest one above it that exists; return it with its place.
 
     Raises:
         Failure: a step is a symbolic link.
@@ -207,7 +209,7 @@ def nearest_folder(place: Place) -> tuple[Folder, Place]:
 
 
 def kind_of(place: Place) -> str:
-    """What a place is: `file`, `folder`, `missing`, or `other`, which nothing is done with.
+    """What is at a place: `file`, `folder`, `missing`, or `other`, such as a device.
 
     Raises:
         Failure: it is, or goes through, a symbolic link.
@@ -230,7 +232,7 @@ def kind_of(place: Place) -> str:
 
 
 def walk(place: Place, *, most: int) -> tuple[list[Found], int]:
-    """The regular files below a folder, and how many links and other things were passed over.
+    """List the regular files below a folder, and count the links and other things that were passed over.
 
     Raises:
         Failure: there are more than `most`.
@@ -259,12 +261,8 @@ def walk(place: Place, *, most: int) -> tuple[list[Found], int]:
     return found, passed_over
 
 
-PART: Final = ".lium-part"
-"""How the name of a file that is still being moved ends."""
-
-
 def is_safe_name(name: str) -> bool:
-    """Whether a name, from a pod perhaps, can only ever mean a thing inside the folder where it is used."""
+    """Whether a name, perhaps from a pod, can only mean something inside the folder where it is used."""
     try:
         if name in ("", ".", "..") or len(os.fsencode(name)) > _MOST_NAME_BYTES:
             return False
@@ -276,7 +274,7 @@ def is_safe_name(name: str) -> bool:
 
 
 def too_many(most: int) -> Failure:
-    """More files than one call moves."""
+    """The failure for more files than one call copies."""
     return Failure("too_many_files", f"There are more than {most} files.", "Pack them (tar czf) and move the archive.")
 
 

@@ -1,6 +1,6 @@
-"""What is at the place in a pod into which a backup is to be restored. A restore writes over files of the same names.
+"""Looks at the place in a pod where a backup is to be restored, since a restore writes over files of the same names.
 
-What a pod answers is its own word: no name from it is passed on, and how much of it is read is bounded.
+A pod's answers are not trusted: no name from them is passed on, and only a bounded part of them is read.
 """
 
 import posixpath
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from lium_mcp.remote.sftp import PodFiles
 
 TargetState = Literal["fresh", "content", "link", "mount", "unseen"]
-"""fresh: nothing is there, or an empty folder; content: files, or something that is no folder; link and mount: what is
-written there would go elsewhere; unseen: nobody could look."""
+"""`fresh`: nothing or an empty folder is there. `content`: files, or something that is no folder. `link` and `mount`:
+what is written there would go elsewhere. `unseen`: nobody could look."""
 
 
 async def look(connection: "Connection", root: str, path: str) -> TargetState:
-    """What is at a path below a pod's local volume.
+    """Say what is at a path below a pod's local volume.
 
     Args:
         connection: To the pod.
@@ -44,7 +44,7 @@ async def _look(files: "PodFiles", root: str, path: str) -> TargetState:
             return "link"
         if kind != "folder":
             return "content"
-        # A restore sees the volume and not what is mounted inside it, whose emptiness says nothing of what lies below.
+        # A restore sees the volume, not what is mounted inside it: that may be empty while there are files below it.
         if device is not None and await files.file_system(here) not in (None, device):
             return "mount"
     try:

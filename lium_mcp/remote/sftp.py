@@ -1,6 +1,6 @@
-"""A pod's files over SFTP, with what can go wrong as the errors of Python's own files.
+"""A pod's files over SFTP. What goes wrong is raised as Python's own errors of files.
 
-Everything has a time limit, and what a pod sends is bounded: a listing in rows, a reading in bytes.
+Everything has a time limit. What a pod sends is bounded: listings in rows, readings in bytes.
 """
 
 import asyncio
@@ -51,7 +51,7 @@ class PodFiles:
         return not self._lost
 
     async def stat(self, path: str, *, follow: bool = True) -> FileStatus:
-        """What a path is; with `follow`, what a symbolic link leads to."""
+        """What a path is; with `follow`, a symbolic link is what it leads to."""
         with self._answering():
             return _status(await (self._client.stat(path) if follow else self._client.lstat(path)))
 
@@ -66,7 +66,7 @@ class PodFiles:
             return None
 
     async def list(self, path: str, *, most: int) -> list[tuple[str, FileStatus]]:
-        """Names in a folder, unchecked, and what they are, without . and ..; at most `most`.
+        """List the names in a folder, unchecked and without . and .., and what they are; at most `most`.
 
         Raises:
             OverflowError: there are more.
@@ -83,7 +83,7 @@ class PodFiles:
         return rows
 
     async def read(self, path: str, *, offset: int = 0, size: int) -> bytes:
-        """At most `size` bytes from `offset` on."""
+        """Read at most `size` bytes from `offset` on."""
         with self._answering():
             async with self._client.open(path, "rb", encoding=None) as file:
                 return cast("bytes", await file.read(size, offset))
@@ -102,7 +102,7 @@ class PodFiles:
         except PermissionError:
             raise
         except OSError as error:
-            # The protocol has one code for all that can go wrong here.
+            # The protocol has one code for all that goes wrong here, so look what is there.
             try:
                 await self.stat(path, follow=False)
             except OSError:
@@ -147,7 +147,7 @@ class PodFiles:
             await self._client.chmod(path, mode)
 
     async def upload(self, path: str, blocks: AsyncIterator[bytes], *, offset: int) -> None:
-        """Write blocks to a file from `offset` on, many on their way at once; what was there before stays."""
+        """Write blocks to a file from `offset` on, many at once; what the file holds before that stays."""
         pending: set[asyncio.Task[int]] = set()
         with self._answering(limited=False):
             async with self._client.open(
@@ -167,7 +167,7 @@ class PodFiles:
                     await asyncio.gather(*pending, return_exceptions=True)
 
     async def download(self, path: str, *, offset: int, size: int) -> AsyncGenerator[tuple[int, bytes]]:
-        """Blocks of a file with their offsets, `size` bytes in all, in no particular order; close the iterator."""
+        """Yield blocks of a file with their offsets, `size` bytes in all, in any order; close the iterator."""
         with self._answering(limited=False):
             async with self._client.open(path, "rb", encoding=None, block_size=_BLOCK_BYTES) as file:
                 reader = await file.read_parallel(size, offset)
@@ -202,7 +202,7 @@ class PodFiles:
 
 
 async def _some(pending: set[asyncio.Task[int]]) -> set[asyncio.Task[int]]:
-    """Wait until one at least is done, and return the others."""
+    """Wait until at least one is done, and return the others."""
     with anyio.fail_after(_SECONDS):
         done, left = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
     for task in done:

@@ -1,4 +1,4 @@
-"""Where a pod's SSH server listens."""
+"""Where a pod's SSH server listens, and what to do about a pod that does not run."""
 
 import ipaddress
 from dataclasses import dataclass
@@ -7,13 +7,13 @@ from typing import Final
 from lium_mcp.api.pods.models import Pod, SshTarget
 from lium_mcp.failures import Failure
 
-# Those of RFC 5737, which no network has: a simulation without SSH gives them to its pods.
+# The addresses for examples of RFC 5737, which no network has: a simulation without SSH gives them to its pods.
 _NOWHERE: Final = tuple(map(ipaddress.ip_network, ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24")))
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A pod and where its SSH server listens, as the API says."""
+    """A pod, and where its SSH server listens by the API's word."""
 
     pod_id: str
     name: str
@@ -25,7 +25,7 @@ class Address:
 
 
 def until_it_runs(pod: Pod) -> str:
-    """What to do about a pod that does not run."""
+    """Say what to do about a pod that does not run."""
     if pod.state == "DELETING":
         return "It is being removed: rent another one."
     if pod.runs:
@@ -36,7 +36,7 @@ def until_it_runs(pod: Pod) -> str:
 
 
 def after_failure(pod: Pod, *, has_run: bool) -> str:
-    """What to do with a pod that failed: one that ran may hold data, which no other pod has."""
+    """Say what to do with a pod that failed. One that has run may hold data that is nowhere else."""
     if not has_run:
         return "Remove it with remove_pod."
     again = "try reboot_pod again, or " if pod.is_billing else ""
@@ -47,7 +47,7 @@ def after_failure(pod: Pod, *, has_run: bool) -> str:
 
 
 def address_of(pod: Pod) -> Address:
-    """Where a running pod listens.
+    """Return where a running pod listens.
 
     Raises:
         Failure: it does not run, or the API's SSH command is not a plain one or leads nowhere.

@@ -1,4 +1,4 @@
-"""What copying to a pod and copying from one share: how far it is, how files are compared, how many go at once."""
+"""What uploads and downloads share: how far they are, how files are compared, how many are copied at once."""
 
 import errno
 import hashlib
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 MOST_FILES: Final = 10_000
 BLOCK_BYTES: Final = 255 * 1024
-# As much as may be on its way at once: what lies further back in a file that broke off has no holes.
+# So much may be on its way at once: an unfinished file has no holes further back than this from its end.
 WINDOW_BYTES: Final = 16 * BLOCK_BYTES
 _FILES_AT_ONCE: Final = 4
 _FILES_PER_BATCH: Final = 50
@@ -33,19 +33,19 @@ _MOST_PATH_CHARACTERS: Final = 2048
 
 
 class Changed(Exception):
-    """A file is not what it was a moment ago."""
+    """A file has changed while it was copied."""
 
 
 @dataclass(slots=True)
 class Transfer:
-    """How far the copying of files is, to be read while it goes on, and what came of it.
+    """How far the copying of files is, which may be read while it goes on, and what came of it.
 
     Attributes:
         path: Where the files go.
-        there_bytes: What was there before this call: the same files, and the beginnings of what broke off.
-        passed_over: Links and other things that are not files.
-        unverified: Files that were put together from several connections, and that the pod did not hash.
-        problems: What could not be copied, and why; the names may be a pod's.
+        there_bytes: How much was there before this call: the same files, and the beginnings of unfinished ones.
+        passed_over: How many links and other things that are not files there were.
+        unverified: How many files were put together from several connections and not hashed by the pod.
+        problems: What could not be copied, and why; the names may come from a pod.
     """
 
     path: str = ""
@@ -74,7 +74,7 @@ class Transfer:
 
 @dataclass(slots=True)
 class Item:
-    """One file to copy: where it is here and on the pod, and what its source says of it."""
+    """One file to copy: its places here and on the pod, and what is known of its source."""
 
     place: Place
     pod_path: str
@@ -87,7 +87,7 @@ class Item:
 
 
 def batches(items: Sequence[Item]) -> Iterator[list[Item]]:
-    """The items in groups whose hashes can be asked for at once."""
+    """Split the items into groups whose hashes can be asked for at once."""
     batch: list[Item] = []
     characters = 0
     for item in items:
@@ -126,7 +126,7 @@ async def each(items: Sequence[Item], step: Callable[[Item], Awaitable[None]]) -
 
 
 async def pod_hashes(connection: "Connection", paths: Sequence[str]) -> dict[str, str]:
-    """SHA-256 of files on a pod by path; those that the pod does not hash are left out.
+    """The SHA-256 of files on a pod, by path; files that the pod does not hash are left out.
 
     Raises:
         Failure: the connection broke, or it takes too long.
@@ -146,7 +146,7 @@ async def pod_hashes(connection: "Connection", paths: Sequence[str]) -> dict[str
 
 
 def hash_of(file: BinaryIO, size: int | None = None, digest: "hashlib._Hash | None" = None) -> str:
-    """SHA-256 of the next `size` bytes of a file, all by default, after what `digest` has taken already. Blocks.
+    """The SHA-256 of what `digest` has taken already and the next `size` bytes of a file, by default all. Blocks.
 
     Raises:
         Changed: there are fewer.
@@ -164,21 +164,21 @@ def hash_of(file: BinaryIO, size: int | None = None, digest: "hashlib._Hash | No
 
 
 def hash_in(folder: Folder, name: str) -> str:
-    """SHA-256 of a file in an open folder. Blocks."""
+    """The SHA-256 of a file in an open folder. Blocks."""
     with folder.open(name) as file:
         return hash_of(file)
 
 
 def short_hash(*parts: object) -> str:
-    """A name for what the parts say together."""
+    """A short digest of the parts, for use in a file's name."""
     return hashlib.sha256("\0".join(map(str, parts)).encode(errors="surrogatepass")).hexdigest()[:16]
 
 
 def pod_path_of(path: str) -> str:
-    """A path on a pod as SFTP takes it: `~/` is where a login starts.
+    """Return a path on a pod as SFTP takes it; `~/` is the login directory.
 
     Raises:
-        Failure: it holds what no path here may hold.
+        Failure: it holds a character that no path may hold here, or is too long.
     """
     if len(path) > _MOST_PATH_CHARACTERS or "\\" in path or not (path.isprintable() or not path):
         raise Failure(
@@ -196,18 +196,18 @@ async def pod_kind(pod_files: "PodFiles", path: str) -> str:
 
 
 def pod_item(place: Place, path: str, status: "FileStatus") -> Item:
-    """A file of a pod that is to be copied to a place."""
+    """Return the item for a pod's file that is to be copied to a place here."""
     return Item(place, path, status.size, executable=status.executable, mtime=status.mtime)
 
 
 def cannot(error: OSError, parameter: str) -> Failure:
-    """Say that what a parameter names cannot be used."""
+    """Return the failure which says that what a parameter names cannot be used."""
     code = {FileNotFoundError: "file_not_found", PermissionError: "permission_denied"}.get(type(error), "files_refused")
     return Failure(code, f"{parameter} cannot be used: {why(error)}.", f"Check {parameter}.")
 
 
 def why(error: OSError) -> str:
-    """In a few words, why something about a file failed; never with a path."""
+    """Say in a few words why something about a file failed, without any path."""
     if isinstance(error, FileNotFoundError):
         return "it is not there"
     if isinstance(error, PermissionError):

@@ -1,9 +1,9 @@
-"""Files to a pod: what is there already stays, what broke off goes on, what arrived is checked.
+"""Copies files to a pod: keeps what is there already, goes on with what broke off, and checks what arrived.
 
-A file is written under a name of its own beside the place where it belongs, and renamed over it when it is whole:
-nobody ever runs half a file. What is interrupted is kept, and the next call goes on with it; the name is made from what
-the file was, so that one that changed meanwhile starts over. SSH itself proves what passes over one connection; a file
-that was put together from several is compared by SHA-256, as is one that is there already.
+A file is written under a temporary name beside its place, and renamed once it is complete, so that nobody ever runs
+half a file. An unfinished file is kept, and the next call goes on with it. Its temporary name says what the source was,
+so a source that has changed starts over. SSH itself proves what passes over one connection; a file that was put
+together from several connections is compared by SHA-256, and so is one that is there already.
 """
 
 import hashlib
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 async def upload(
     connection: "Connection", folders: LocalFolders, local_path: str, pod_path: str, transfer: Transfer
 ) -> None:
-    """Copy a file, or what a folder holds, to a pod; cancellation keeps what arrived.
+    """Copy a file, or the content of a folder, to a pod; what arrived before a cancellation is kept.
 
     Raises:
         Failure: there is no such file, it may not be read, the pod refuses, or the connection broke.
@@ -103,7 +103,7 @@ async def upload_content(connection: "Connection", content: bytes, pod_path: str
 
 
 async def _target(pod_files: "PodFiles", pod_path: str, name: str, *, is_file: bool) -> str:
-    """Where something goes: into a folder that is named with a slash or, for a file, that is there."""
+    """Where a file or folder goes: into a folder whose path ends in a slash or, for a file, into one that exists."""
     path = pod_path_of(pod_path)
     if path == ".":
         return name
@@ -177,7 +177,7 @@ async def _blocks(source: BinaryIO, size: int, digest: "hashlib._Hash", transfer
 
 
 async def _kept(pod_files: "PodFiles", part: str, size: int) -> int:
-    """How much of an earlier attempt can be gone on with; what is behind that is cut off."""
+    """How much of an earlier attempt can be kept; the rest of it is cut off."""
     try:
         entry = await pod_files.stat(part, follow=False)
     except FileNotFoundError:
