@@ -1,7 +1,7 @@
 """One request as a handler sees it: who calls, with what, and how to answer.
 
 This file does authentication, scopes, and the checks of path ids, queries and bodies that end in a 422. It knows no
-single route; what each route needs is written in its Operation.
+single route; each route's `Operation` says what the route needs.
 """
 
 import json
@@ -89,7 +89,7 @@ class ApiCall:
 
     @property
     def actor(self) -> dict[str, JsonValue]:
-        """Who asked, as the logs write it."""
+        """The caller, as the logs name it."""
         return {
             "auth": "session" if self.key is None else "api_key",
             "user_id": self.me.user_id,

@@ -15,7 +15,7 @@ VOLUME_GROWTH_BYTES: Final = 256 * 2**20
 
 
 def schedule(world: World) -> None:
-    """Let the next billing run come, on the five-minute grid, so that no debit spans two days."""
+    """Schedule the next billing run, on the five-minute grid, so that no debit spans two days."""
     due = (int(world.now.timestamp()) // RUN_SECONDS + 1) * RUN_SECONDS
     world.at(datetime.fromtimestamp(due, tz=UTC), lambda: _run(world))
 
@@ -38,13 +38,13 @@ def _run(world: World) -> None:
 
 def _end(world: World, pods: list[StoredPod], reason: str) -> None:
     for pod in pods:
-        # A pod that still boots cannot be removed; the next run finds it again.
+        # A pod that still boots cannot be removed; a later run finds it again.
         if pod.status != "PENDING":
             lifecycle.delete(world, pod, reason=reason, actor=None)
 
 
 def _fill_volumes(world: World) -> None:
-    """A running pod writes into its mounted volume: without that, storage would always be free."""
+    """Let running pods write into their mounted volumes: otherwise storage would always be free."""
     for pod in world.pods.values():
         if pod.volume_id is not None and pod.status == "RUNNING":
             volume = world.volumes[pod.volume_id]

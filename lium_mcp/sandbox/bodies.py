@@ -1,6 +1,6 @@
 """The request bodies and queries, with the limits the API checks before anything else.
 
-Unknown fields are dropped without a word, as the API does.
+Unknown fields are dropped without a word, as in the API.
 """
 
 import re
@@ -28,7 +28,7 @@ PortNumber = Annotated[int, Field(ge=1, le=65535)]
 
 
 class RentBody(BaseModel):
-    """What a rent asks for, whichever way the node is chosen."""
+    """What a rent asks for, however the node is chosen."""
 
     pod_name: Name
     user_public_key: Annotated[list[PublicKey], Field(min_length=1)]

@@ -1,7 +1,7 @@
 """The control routes under ``/_sandbox``: the clock, the faults, and a look at everything.
 
-They answer local clients only, and no browser page: a request with an Origin header is refused, so that a page the user
-happens to have open cannot turn the clock.
+They answer only local clients outside a browser: a request with an Origin header is refused, so that a page that the
+user happens to have open cannot turn the clock.
 """
 
 import ipaddress
@@ -85,7 +85,7 @@ class Control:
 
 
 def arm(world: World, fault: Fault) -> None:
-    """Arm a fault; one that names something it can strike now strikes now."""
+    """Arm a fault; one that can strike now does so at once."""
     with world.lock:
         world.catch_up()
         if fault.kind == "provider_notice" or (fault.kind == "provider_pause" and fault.executor_id is not None):

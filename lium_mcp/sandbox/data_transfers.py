@@ -1,7 +1,7 @@
 """Backups and restores: work that moves a pod's data for minutes, one at a time per pod.
 
-Where pods answer SSH, the files that are there are moved and counted. Elsewhere pods have none, and how much there is
-to move is made up; how far a run has come is made up everywhere.
+Where pods answer SSH, they have files, which are copied and counted. Elsewhere they have none, and the amount of data
+is made up. How far a run has come is always made up.
 """
 
 import posixpath
@@ -44,7 +44,7 @@ def require_idle(world: World, pod_id: str) -> None:
 
 
 def stored_size(world: World, pod: StoredPod, path: str) -> tuple[int, int]:
-    """Bytes and files under a backup's path; made up, some to begin with and more the longer the pod has run."""
+    """Return the bytes and files under a backup's path; where they are made up, they grow as the pod runs."""
     if world.contents is not None:
         return world.contents.measure(pod, path)
     hours = 0.0 if pod.started_at is None else (world.now - pod.started_at) / timedelta(hours=1)
@@ -78,7 +78,7 @@ def begin_backup(
 def prepare_restore(
     world: World, pod: StoredPod, backup: StoredTransfer, path: str, *, at_startup: bool = False
 ) -> StoredTransfer:
-    """Write down a restore; one ordered with the rent waits for the pod."""
+    """Write down a restore, to be begun later: one that is ordered with the rent waits for the pod."""
     run = StoredTransfer(
         id=world.new_id("restore"),
         account_id=pod.account_id,
@@ -107,7 +107,7 @@ def cancel(world: World, run: StoredTransfer) -> None:
 
 
 def abort_for(world: World, pod: StoredPod, error: str) -> None:
-    """Fail what is going on a pod that is no more."""
+    """Fail the backup or restore that runs on a pod that ends."""
     run = active_for(world, pod.id)
     if run is not None:
         _fail(world, run, error)
@@ -130,7 +130,7 @@ def begin_deletion(world: World, run: StoredTransfer) -> None:
 
 
 def schedule_next(world: World, config: StoredBackupConfig) -> None:
-    """Let the configuration's next backup come."""
+    """Schedule the configuration's next backup."""
     config.next_at = world.now + timedelta(hours=config.frequency_hours)
     due = config.next_at
 

@@ -1,7 +1,7 @@
 """The outermost layer of the simulated API: everything that happens to a request besides its operation.
 
-It numbers the request, keeps a note of it, lets time catch up, asks the firewall, lets the armed faults strike, finds
-the operation, and writes the answer with its ``X-Request-Id`` and the sandbox's ``Date``.
+It numbers the request, keeps a note of it, lets the world catch up, asks the firewall, lets the armed faults strike,
+finds the operation, and writes the answer with its ``X-Request-Id`` and the sandbox's ``Date``.
 """
 
 import itertools
@@ -27,7 +27,7 @@ from lium_mcp.sandbox.simulated_clock import iso_zulu
 from lium_mcp.sandbox.world import AuditRow, World
 
 PREFIX: Final = "/api"
-# What the audit log calls one thing and the event log another; pods write their own events.
+# The event log's name for an action of the audit log. Pods write their events themselves.
 ACCOUNT_EVENTS: Final = {
     "key.create": "api-key-create.success",
     "key.update": "api-key-update.success",
@@ -144,7 +144,7 @@ class Edge:
     def _query(self, scope: Scope, faults: list[Fault]) -> QueryParams:
         query = QueryParams(scope["query_string"])
         if any(fault.kind == "endless_pages" for fault in faults):
-            # Every page is the first, of one row.
+            # Every page is the first one, with one row.
             return QueryParams({**query, "page": "1", "limit": "1"})
         return query
 
@@ -218,7 +218,7 @@ async def _read_body(receive: Receive) -> bytes | None:
 
 
 def _before_work(fault: Fault, request_id: str) -> Response | None:
-    """Answer in place of the operation, which then never runs."""
+    """Answer in place of the operation, which then never runs; None if this fault lets it run."""
     match fault.kind:
         case "lost_request":
             raise ConnectionDropped
@@ -236,7 +236,7 @@ def _before_work(fault: Fault, request_id: str) -> Response | None:
 
 
 def _after_work(fault: Fault, response: Response, request_id: str) -> Response:
-    """Spoil the answer to work that was done."""
+    """Spoil the answer of an operation that has run."""
     match fault.kind:
         case "lost_answer":
             raise ConnectionDropped

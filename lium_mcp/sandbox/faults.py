@@ -1,8 +1,8 @@
 """Failures on demand: what can be made to go wrong, when, and how often.
 
-A fault is armed by a test or through the control routes and is spent when it strikes. Faults of the wire (a lost
-answer, a storm of 429) and of the answer (an empty list, a missing figure) are looked for by the outermost layer of the
-app; faults of the world (a boot that fails) by the part of the world they concern.
+A test or a control route arms a fault, which is spent when it strikes. The outermost layer of the app looks for faults
+of the wire (a lost answer, a storm of 429) and of the answer (an empty list, a missing figure); each part of the world
+looks for the faults that concern it (a boot that fails).
 """
 
 import re
@@ -70,7 +70,7 @@ WIRE_KINDS: Final[frozenset[str]] = frozenset(get_args(WireKind)) | ANSWER_KINDS
 # Several of these may strike one request.
 _COMBINED: Final = ANSWER_KINDS | {"slow"}
 
-# What each kind takes besides kind, times and match; a fault with an option it would ignore is refused.
+# The options of each kind besides kind, times, lasting_seconds and match; one that would be ignored is refused.
 OPTIONS: Final[dict[str, frozenset[str]]] = {
     "slow": frozenset({"seconds", "stage"}),
     "rate_limit": frozenset({"retry_after_seconds"}),
@@ -134,7 +134,7 @@ class Match(BaseModel):
         return re.fullmatch(pattern, path) is not None
 
 
-# Whose answers a fault of the answer spoils where no match is given.
+# The requests whose answers a fault of the answer spoils where no match is given.
 _USUAL_MATCH: Final = {
     "late": Match(method="GET", path="/pods"),
     "empty_list": Match(method="GET", path="/pods"),
@@ -179,14 +179,14 @@ class Fault(BaseModel):
     message: str | None = None
     step: str | None = None
     rented: bool = True
-    # Which rows of an answer it strikes: these, or so many of all, always the same ones.
+    # Which rows of an answer it strikes: these, or this share of all, always the same ones.
     ids: list[str] | None = None
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
     fields: Annotated[list[str], Field(min_length=1)] = ["available_gpu_count", "min_gpu_count_for_rental", "specs"]
     leaves: Literal["null", "nothing", "either"] = "either"
     listed: bool = True
-    # What a pod comes out with: so many open ports and visible GPUs, an encryption of its local volume that is said to
-    # be so, and a volume that is not there, which its row does not show or only its events tell.
+    # What a pod comes out with: so many open ports and visible GPUs, this encryption status, and without its volume,
+    # which its row does not show or only its events tell.
     ports: Annotated[int, Field(ge=1)] | None = None
     gpus: Annotated[int, Field(ge=0)] | None = None
     encryption: str | None = None
@@ -247,9 +247,9 @@ class Faults:
         return None
 
     def strike_request(self, method: str, path: str, key: str | None) -> list[Fault]:
-        """Spend and return the wire faults that this request runs into.
+        """Spend and return the faults of the wire and of the answer that this request meets.
 
-        These are every slow one, every one of the answer, and one of the others.
+        These are all slow ones, all of the answer, and at most one other.
         """
         hits: list[Fault] = []
         for fault in [fault for fault in self._armed if fault.kind in WIRE_KINDS]:

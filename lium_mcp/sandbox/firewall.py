@@ -1,7 +1,7 @@
-"""The edge in front of the API: requests it takes for an attack get an HTML page with status 403.
+"""The firewall in front of the API: it answers what it takes for an attack with an HTML page and status 403.
 
-It refuses a request without a User-Agent, and bodies with an http address of bare IPv4, with a climb up two
-directories, or above 64 KB (uploads of build contexts excepted).
+It refuses requests without a User-Agent, and bodies with an http address of bare IPv4, with a climb up two
+directories, or above 64 KB (except uploads of build contexts).
 """
 
 import re
@@ -14,7 +14,7 @@ PAGE: Final = "<html><head><title>403 Forbidden</title></head><body><h1>403 Forb
 
 
 def blocks(path: str, headers: Mapping[str, str], body: bytes) -> bool:
-    """Tell whether the edge refuses the request."""
+    """Tell whether the firewall refuses the request."""
     if not headers.get("user-agent"):
         return True
     if path == "/build-contexts":

@@ -1,4 +1,4 @@
-"""The Idempotency-Key of the rent routes: what is remembered, for how long, and what a repeat is told.
+"""The Idempotency-Key of the rent routes: what is remembered, for how long, and how a repeat is answered.
 
 A key belongs to an account and to one payload. It is looked up after authentication, validation, budget and balance, so
 a fresh 401, 402, 403 or 422 on a repeat says nothing about the first request.
@@ -22,7 +22,7 @@ REPLAYED: Final = {"Idempotent-Replayed": "true"}
 
 
 async def once(call: ApiCall, work: Callable[[], Reply], *, stores_refusals: bool = True) -> Reply:
-    """Do the work, or say what became of it when it was asked for before under the same key."""
+    """Do the work, or answer with what became of it if it was asked for before under the same key."""
     key = call.headers.get("idempotency-key") if call.world.offers("rent_idempotency") else None
     record = None
     if key is not None:
@@ -40,7 +40,7 @@ async def once(call: ApiCall, work: Callable[[], Reply], *, stores_refusals: boo
 
 def _do(call: ApiCall, work: Callable[[], Reply], record: RentRecord | None, *, stores_refusals: bool) -> Reply:
     if crash := call.world.faults.strike("rent_crash"):
-        # The server dies in mid-rent: the key stays claimed, and nobody will ever write down how it went.
+        # The server dies in mid-rent: the key stays claimed, and nobody will ever write down the outcome.
         if crash.rented:
             work()
         raise ConnectionDropped

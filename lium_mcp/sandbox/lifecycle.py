@@ -1,7 +1,7 @@
 """What happens to a pod from its rent to its removal.
 
-PENDING, then RUNNING or CREATION_FAILED; REBOOT_PENDING and back; DELETING and gone. Every way out of the GPUs goes
-through here, so that billing stops, the node is freed and the volume let go exactly once. It knows nothing of HTTP.
+A pod is PENDING, then RUNNING or CREATION_FAILED; REBOOT_PENDING and back; DELETING and gone. Only this file takes GPUs
+from a pod, so that billing stops, the node is freed and the volume released exactly once. It knows nothing of HTTP.
 """
 
 import math
@@ -53,7 +53,7 @@ class PodOrder:
 
 
 def rent(world: World, order: PodOrder) -> StoredPod:
-    """Take the GPUs and start to boot; availability was checked by the caller in the same instant."""
+    """Take the GPUs and start to boot; the caller has checked availability in the same instant."""
     pod_id = world.new_id("pod")
     pod = StoredPod(
         id=pod_id,
@@ -98,16 +98,16 @@ def rent(world: World, order: PodOrder) -> StoredPod:
 
 
 def boot_seconds(world: World, node_id: str, template: StoredTemplate) -> float:
-    """How long a template takes to start on a node; most pairs are nearer to the short end."""
+    """Return how long a template takes to start on a node; for most pairs that is near the short end."""
     short, long = BOOT_SECONDS
     share = world.pick(0, 1, "boot", node_id, template.image) ** 2
     return short + (long - short) * share + (BUILD_SECONDS if template.hidden and template.size_bytes is None else 0)
 
 
 def reboot(world: World, pod: StoredPod, *, actor: Actor | None, volume_id: str | None = None) -> None:
-    """Replace the container; it keeps billing."""
+    """Replace the container; the pod keeps billing."""
     pod.volume_id, pod.volume_failed = volume_id or pod.volume_id, False
-    # The API's success is that of the request; what becomes of the container is told by the pod's states.
+    # The API's success means the request's; the pod's states tell what becomes of the container.
     world.log_event(pod, "pod-reboot.success", actor=actor, from_status=pod.status, to_status="REBOOT_PENDING")
     world.set_status(pod, "REBOOT_PENDING")
     _begin_boot(world, pod, world.pick(*REBOOT_SECONDS, "reboot", pod.id, pod.boot))
@@ -225,7 +225,7 @@ def _finish_boot(world: World, pod: StoredPod, boot: int) -> None:
 def _fail_creation(world: World, pod: StoredPod, error: str, step: str | None) -> None:
     money.stop_billing(world, pod)
     world.log_event(pod, "pod-create.failed", error=error, failure_step=step)
-    # The last event has a reason, which is no cause: that is the error before it.
+    # The reason in the last event is no cause: the cause is the error in the event before.
     world.set_status(pod, "CREATION_FAILED", reason="creation_failed", detail=error)
     pod.close_reason = "creation_failed"
     data_transfers.abort_for(world, pod, "The pod did not start")

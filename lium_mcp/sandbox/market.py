@@ -1,7 +1,7 @@
 """The marketplace: which nodes there are, what they cost now, and how many GPUs other renters leave.
 
 Prices and the other renters' demand are functions of the seed and of the time since the sandbox started, so nothing
-has to be stored or replayed. What our own accounts rent is held here as a plain count per node. It knows nothing of
+has to be stored or replayed. What the sandbox's own accounts rent is a plain count per node. This file knows nothing of
 pods, accounts or HTTP.
 """
 
@@ -36,7 +36,7 @@ DEMAND_PERIOD_SECONDS: Final = (1800, 4 * 3600)
 BUSY_SHARE: Final = 0.45
 KIB_PER_GIB: Final = 1024 * 1024
 
-# GPU type, kind of wire, members: whole hosts on one RDMA fabric, always free unless we rent them
+# GPU type, kind of network, members: whole hosts on one RDMA fabric, free unless an account of the sandbox rents them
 FABRICS: Final = (("NVIDIA H100 80GB HBM3", "infiniband", 4), ("NVIDIA H200", "roce", 3))
 
 Split = Literal["split", "whole", "unsaid"]
@@ -44,7 +44,7 @@ Split = Literal["split", "whole", "unsaid"]
 
 @dataclass
 class Node:
-    """One host. The fields are facts that do not change, and rows made of them; what changes is at the end."""
+    """One host. Most fields never change; the last ones do, from `notice` on, with a cache of rows among them."""
 
     id: str
     index: int
@@ -80,7 +80,7 @@ class Node:
     taken_until: datetime | None = None
 
     def __copy__(self) -> "Node":
-        # Each sandbox has hundreds, and the usual way takes five times as long.
+        # Each sandbox copies hundreds, and the usual way takes five times as long.
         twin = object.__new__(Node)
         vars(twin).update(vars(self))
         return twin
@@ -92,7 +92,7 @@ class Node:
 
     @property
     def smallest_split(self) -> int:
-        """Fewest GPUs one may rent here."""
+        """The fewest GPUs that a rent may take here."""
         return self.gpu_count if self.min_gpu_count is None else self.min_gpu_count
 
 
@@ -159,7 +159,7 @@ def _price(seed: int, node_id: str, base_price: float, step: int) -> Decimal:
 
 @functools.lru_cache(maxsize=1 << 12)
 def _rhythm(seed: int, node_id: str) -> tuple[float, float]:
-    """How many seconds it is until the demand for a node changes, and how many of them lie before the start."""
+    """How many seconds a node's demand stays the same, and how many of the first ones lie before the start."""
     shortest, longest = DEMAND_PERIOD_SECONDS
     period = shortest + (longest - shortest) * fraction(seed, "period", node_id)
     return period, period * fraction(seed, "shift", node_id)

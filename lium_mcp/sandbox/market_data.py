@@ -44,7 +44,7 @@ GPU_TYPES: Final = (
     GpuModel("NVIDIA GeForce RTX 3090", 24576, 0.15, 350, 22, (1, 2, 3, 4, 8), always_free=2, server_class=False),
 )
 
-# Types whose names are near to others', and which cost less, so that who asks for one by a loose name gets the other.
+# Cheaper types with names like those of others, so that whoever asks for one by a loose name gets the other.
 LOOKALIKES: Final = (
     GpuModel("NVIDIA RTX PRO 6000D", 85899, 0.78, 600, 4, (1, 2, 8), always_free=3),
     GpuModel("NVIDIA H20", 98304, 2.6, 500, 3, (8, 1), always_free=2),

@@ -65,7 +65,7 @@ def charge_storage(world: World) -> None:
 
 
 def floor_usd(price_per_hour: Decimal) -> Decimal:
-    """Fifteen minutes of a price."""
+    """What a price comes to in fifteen minutes."""
     return price_per_hour * FLOOR_HOURS
 
 

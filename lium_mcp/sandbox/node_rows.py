@@ -1,7 +1,7 @@
 """How a node looks on the wire: the summary and the full row, and what the public feed shows.
 
-Real listings have holes: a few nodes send numbers as strings, or leave parts of their scrape null or out. Those nodes
-are marked in the market; this file leaves the holes.
+Real listings have holes: a few nodes send numbers as strings, or leave out parts of their scrape or make them null. The
+market marks these nodes; this file makes the holes.
 """
 
 import functools
@@ -17,7 +17,7 @@ from lium_mcp.sandbox.simulated_clock import iso_zulu
 
 Row = dict[str, JsonValue]
 
-# the market's name of a hole, the part of the specs that it is in
+# the market's name for a hole, the part of the specs that has it
 SPEC_PARTS: Final = {
     "cpu": "cpu",
     "ram": "ram",
@@ -136,7 +136,7 @@ def _interconnect(node: Node, *, full: bool) -> Row | None:
 
 def _specs(node: Node, *, full: bool) -> Row:
     gaps = node.gaps
-    # The node's own last sample, near the platform's average that the row carries beside it.
+    # The node's own last sample, near the platform's average, which the row shows too.
     sample = 0.85 + 0.3 * fraction("speed", node.id)
     network: Row = {
         "upload_speed": round(node.upload_mbps * sample, 1),
@@ -157,7 +157,7 @@ def _specs(node: Node, *, full: bool) -> Row:
     }
     for gap, name in SPEC_PARTS.items():
         if gap in gaps:
-            # A part of the scrape that failed is missing on one node and has null figures on the next.
+            # Where a part of the scrape failed, one node leaves it out and the next has null figures in it.
             if node.index % 2:
                 part = specs[name]
                 specs[name] = dict.fromkeys(part) if isinstance(part, dict) else None

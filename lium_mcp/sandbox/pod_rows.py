@@ -17,7 +17,7 @@ from lium_mcp.sandbox.world import World
 
 SSH_ADDRESS: Final = "127.0.0.1"
 
-# phase, the share of the way at which it ends
+# phase, the share of the start-up time at which it ends
 BOOT_PHASES: Final = (
     ("queued", 0.05),
     ("preparing node", 0.12),

@@ -1,7 +1,7 @@
-"""Answers as they come out on a bad day: lists that lack rows, rows that lack figures, values in another spelling.
+"""Spoils answers as on a bad day: lists that lack rows, rows that lack figures, values in another spelling.
 
-Every function takes an answer as JSON, and returns it spoiled; what the sandbox itself knows stays as it is. Which rows
-are struck follows from the seed and from their ids, so a row that lacks a figure lacks it until the fault is over.
+Only the answer is spoiled; what the sandbox itself knows stays as it is. The seed and the ids of rows decide which rows
+are struck, so a row that lacks a figure lacks it until the fault is over.
 """
 
 import codecs
@@ -22,14 +22,14 @@ _NAMES_OF_GPUS: Final = frozenset({"gpu_name", "machine_name", "gpu_model"})
 _INSTANT: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?(Z|[+-]\d\d:\d\d)?")
 _IPV4_LOGIN: Final = re.compile(r"@\d+\.\d+\.(\d+)\.(\d+)")
 _ABSURD: Final = (-1.0, int("9" * 300), float("nan"))
-# What servers send between two lines, so that nobody thinks the connection dead.
+# What servers send between two lines, so that nobody takes the connection for dead.
 _FRAMING: Final = b': keep-alive\n\nevent: log\nid: 7\nretry: 3000\ndata: {"type": "ping"}\n\n'
 # What stands where a row should be.
 _JUNK: Final[tuple[JsonValue, ...]] = (None, "internal error", [], {}, {"id": None}, {"id": 7, "status": {}})
 
 
 def spoil(answer: JsonValue, faults: Iterable[Fault], seed: int) -> JsonValue:
-    """Return a copy of a successful answer as these faults leave it; those that concern no JSON change nothing."""
+    """Return a copy of a successful answer as these faults leave it; faults of no JSON change nothing."""
     copy = cast("JsonValue", json.loads(json.dumps(answer)))
     for fault in faults:
         if isinstance(copy, list):
@@ -67,13 +67,13 @@ def _spoil_row(row: Row, fault: Fault, seed: int) -> None:
 
 
 def written(answer: JsonValue, faults: Iterable[Fault]) -> bytes:
-    """Return an answer as it goes out; unlike JSON, it may hold NaN."""
+    """Return an answer's bytes; unlike JSON, they may hold NaN."""
     mark = codecs.BOM_UTF8 if any(fault.kind == "byte_order_mark" for fault in faults) else b""
     return mark + to_json(answer, inf_nan_mode="constants")
 
 
 async def kept_alive(lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Frame each line of a stream, and keep it open with what is none."""
+    """Send keep-alives and other frames before each line of a stream."""
     async for line in lines:
         yield _FRAMING + line
 
@@ -99,7 +99,7 @@ def _junk(row: JsonValue) -> JsonValue:
 
 
 def _take_out(row: Row, fault: Fault) -> None:
-    """Leave null, or nothing, where the figures were; a dot in a name leads into a part of the row."""
+    """Replace figures by null, or leave them out; a dot in a name leads into a part of the row."""
     for name in fault.fields:
         *parts, last = name.split(".")
         part: JsonValue = row

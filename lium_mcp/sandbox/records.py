@@ -1,4 +1,4 @@
-"""The things the sandbox remembers. Plain data: what may happen to them is elsewhere."""
+"""What the sandbox remembers, as plain data; other files say what may happen to it."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -121,7 +121,7 @@ class StoredPod:
     close_reason: str | None = None
     readable_from: datetime | None = None
     listed_from: datetime | None = None
-    # What it came out with instead of what was asked, where that was made to happen.
+    # What it came out with instead of what was asked, where a fault made that happen.
     open_ports: int | None = None
     visible_gpus: int | None = None
     encryption_status: str | None = None
@@ -236,7 +236,7 @@ class StoredSshKey:
 
 @dataclass
 class StoredCredential:
-    """A registry login; the password goes in and never out."""
+    """A registry login; no answer shows its password."""
 
     id: str
     account_id: str

@@ -1,7 +1,7 @@
 """Refusals, in the bodies the API uses for them.
 
-The platform's current envelope is the default. Two older bodies are still met on the routes named in their functions,
-so that a client that reads only one of them is found out.
+The platform's current envelope is the default. The routes named in their functions still send two older bodies, so that
+a client that reads only one of the three is found out.
 """
 
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ class Refusal(Exception):
 
 
 class ConnectionDropped(Exception):
-    """The connection ends here without an answer; whoever serves the app turns this into just that."""
+    """The connection is to end without an answer; whoever serves the app closes it."""
 
 
 def refuse(
@@ -32,7 +32,7 @@ def refuse(
     data: dict[str, JsonValue] | None = None,
     headers: dict[str, str] | None = None,
 ) -> Refusal:
-    """Build a refusal in the current envelope; ``detail`` is the route's own, the message when left out."""
+    """Build a refusal in the current envelope; ``detail`` is the route's own, by default the message."""
     error: dict[str, JsonValue] = {"code": code, "message": message, "hint": hint, "request_id": None}
     if data is not None:
         error["data"] = data

@@ -1,4 +1,4 @@
-"""The rough profile: the API on a bad day. What goes wrong is drawn for each request, from the seed and its number."""
+"""The rough profile: the API on a bad day. The seed and a request's number decide what goes wrong with the request."""
 
 from typing import Any, Final
 
@@ -13,8 +13,8 @@ _RENTS: Final = (Match(method="POST", path="/executors/*/rent"), Match(method="P
 _A_YEAR_IN_SECONDS: Final = 365 * 24 * 3600
 _BAD_GATEWAY: Final[dict[str, Any]] = {"kind": "error", "status": 502, "html": True}
 
-# How often, which requests, what: a fault of the answer or the wire strikes that request, and the like of it while it
-# lasts; one of the world the next rent or removal.
+# How often, which requests, what: a fault of the answer or the wire strikes that request, and others like it while the
+# fault lasts; one of the world strikes the next rent or removal.
 _DRAWN: Final[tuple[tuple[float, tuple[Match, ...], dict[str, Any]], ...]] = (
     (0.02, (_POD_LIST,), {"kind": "empty_list", "lasting_seconds": 45}),
     (0.03, (_POD_LIST,), {"kind": "short_list", "share": 0.5, "lasting_seconds": 45}),
@@ -41,12 +41,12 @@ _DRAWN: Final[tuple[tuple[float, tuple[Match, ...], dict[str, Any]], ...]] = (
 
 
 def standing_faults() -> list[Fault]:
-    """What is so all day."""
+    """Return the faults that hold all day."""
     return [Fault(kind="loose_gpu_types", times=None)]
 
 
 def drawn_faults(seed: int, number: int, method: str, path: str) -> list[Fault]:
-    """What goes wrong with the request of this number."""
+    """Return the faults of the request of this number."""
     here = {"match": {"method": method, "path": path}}
     return [
         Fault.model_validate(options | here if options["kind"] in WIRE_KINDS else options)

@@ -27,25 +27,25 @@ if TYPE_CHECKING:
 
 API_KEY: Final = "sk_sandbox"
 OTHER_API_KEY: Final = "sk_sandbox_other"
-# What the rough profile adds: a key of the first account that sees its own pods only, and one of another workspace.
+# The rough profile adds a key of the first account that sees only its own pods, and a key of another workspace.
 OWN_API_KEY: Final = "sk_sandbox_own"
 TEAM_API_KEY: Final = "sk_sandbox_team"
 SESSION_TOKEN: Final = "sandbox-session"  # noqa: S105 - opens nothing but a simulation
 FEATURES: Final = ("rent_by_spec", "run_record", "build_context", "rent_idempotency")
 POD_POLLS_PER_MINUTE: Final = 60
 
-# As at the real address, pages for people are above the API.
+# At the real address, too, what is not below the API's path is a web page.
 NO_API: Final = "<!DOCTYPE html><title>Not here</title><p>The API of this sandbox is below /api.</p>"
 
 
 class Sandbox:
     """A simulated Lium: no money, no network, no command ever run on this machine.
 
-    With ``ssh`` running pods answer SSH, each on a port of 127.0.0.1, as long as the event loop runs that served the
-    request which first showed them running.
+    With ``ssh``, running pods answer SSH, each on a port of 127.0.0.1. Such a port stays open as long as the event loop
+    that served the request which first showed the pod running.
 
     The ``rough`` profile answers as real servers do on a bad day, until its faults are cleared: see `rough.py`.
-    ``lookalikes`` are GPU types whose names are near to others'; the rough market has them in any case.
+    ``lookalikes`` adds GPU types whose names are like those of others; the rough market always has them.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class Sandbox:
         pod_visibility: Visibility = "account",
         scopes: tuple[str, ...] = ("read", "rent", "manage"),
     ) -> None:
-        """Let a customer have one more key; it is named after the customer, or, after the first one, after its secret.
+        """Give a customer a key. The first one's name comes from the customer, that of any other from its secret.
 
         Args:
             secret: The key itself.
@@ -147,13 +147,13 @@ class Sandbox:
         return snapshot(self._world, *parts)
 
     def close(self) -> None:
-        """Let followed logs and slow answers end now, and SSH too, for a server that is about to stop."""
+        """End followed logs, slow answers and SSH now, since the server is about to stop."""
         self._world.is_closing = True
         if self._ssh is not None:
             self._ssh.close()
 
     async def aclose(self) -> None:
-        """Close, and wait until what listened on this event loop has let go of its sockets."""
+        """Close, and wait until what listened on this event loop has closed its sockets."""
         self.close()
         if self._ssh is not None:
             await self._ssh.wait_closed()

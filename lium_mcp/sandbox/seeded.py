@@ -1,4 +1,4 @@
-"""Numbers and ids that follow from a seed and a name alone, so that equal sandboxes give equal answers."""
+"""Numbers and ids that depend on a seed and a name alone, so that equal sandboxes give equal answers."""
 
 import functools
 import hashlib

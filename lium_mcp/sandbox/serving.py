@@ -37,7 +37,7 @@ async def serve(
 async def serve_sandbox(
     sandbox: Sandbox, *, host: str = "127.0.0.1", port: int = 0, on_ready: Callable[[str], None] | None = None
 ) -> None:
-    """Serve a sandbox that the caller keeps hold of."""
+    """Serve a sandbox that the caller has made, until SIGINT, SIGTERM or cancellation."""
     connections: dict[tuple[str, int], asyncio.Transport] = {}
     config = uvicorn.Config(
         _dropping(sandbox.app, connections),
@@ -71,7 +71,7 @@ async def serve_sandbox(
 
 
 class _QuietServer(uvicorn.Server):
-    """A server that ends quietly on a signal, instead of raising it once more when it is done."""
+    """A server that ends quietly on a signal, instead of raising the signal again at its end."""
 
     def __init__(self, config: uvicorn.Config, sandbox: Sandbox) -> None:
         super().__init__(config)
@@ -88,7 +88,7 @@ class _QuietServer(uvicorn.Server):
         signals = (signal.SIGINT, signal.SIGTERM)
         installed = []
         for number in signals:
-            # Not in a thread, and not on Windows: there the caller ends us by cancellation.
+            # This fails in a thread and on Windows: there the caller ends the server by cancellation.
             with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
                 loop.add_signal_handler(number, self._stop)
                 installed.append(number)

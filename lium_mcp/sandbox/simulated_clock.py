@@ -1,7 +1,7 @@
 """The sandbox's clock: time that runs at a chosen speed and that tests can turn.
 
-It knows nothing of pods or money; the world reads it at the start of each request and lets everything that is due
-happen up to then.
+It knows nothing of pods or money. The world reads it at the start of each request, and lets everything happen that is
+due by then.
 """
 
 import math
@@ -21,7 +21,7 @@ class SimulatedClock:
         self._base = self.start
         self._base_monotonic = time.monotonic()
         self._speed = 0.0
-        # Called when time has been turned or runs at another speed, by whoever does that, in whichever thread.
+        # Called when the clock was turned or its speed changed, in the thread that did so.
         self.watchers: list[Callable[[], None]] = []
         self.set_speed(speed)
 
@@ -64,7 +64,7 @@ class SimulatedClock:
 
 
 def iso_naive(moment: datetime) -> str:
-    """Write a time as the API's rows do: UTC without saying so."""
+    """Write a time as the API's rows do: in UTC, without a zone."""
     return moment.replace(tzinfo=None).isoformat()
 
 

@@ -18,7 +18,7 @@ def candidates_for(
 ) -> list[Node] | Refusal:
     """Return the nodes that satisfy every constraint, best first, or the refusal that names the one that left none.
 
-    Loosely, a GPU type is any whose name has the wanted one somewhere in it.
+    With ``loosely``, any GPU type fits whose name contains the wanted one.
     """
     nodes = market.listed(now)
     for constraint, accepts, best in _constraints(market, now, body, count, loosely=loosely):

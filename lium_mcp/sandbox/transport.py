@@ -1,6 +1,6 @@
 """An HTTP transport straight into the sandbox's app, for in-process clients.
 
-Unlike a plain ASGI transport it behaves as a server at the far end of a wire: the work goes on when the client gives
+Unlike a plain ASGI transport it behaves like a server at the far end of a wire: the work goes on when the client gives
 up, an answer is streamed as it comes, and a dropped connection is a read error.
 """
 

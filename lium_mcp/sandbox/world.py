@@ -1,7 +1,7 @@
 """The sandbox's state and its event queue.
 
-The world holds the records, hands out ids, keeps the event log, and knows what is due when. What the due things do is
-decided by the files that schedule them (lifecycle, billing, data_transfers, templates). It knows nothing of HTTP.
+The world holds the records, hands out ids, keeps the event log, and knows what is due when. The files that schedule
+things (lifecycle, billing, data_transfers, some routes) decide what these do. The world knows nothing of HTTP.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ from lium_mcp.sandbox.simulated_clock import SimulatedClock, iso_zulu
 
 REQUESTS_KEPT: Final = 1000
 LONGEST_PAUSE_SECONDS: Final = 0.2
-# How long, in real time, a clock that is only turned is waited for before it is turned by who waits.
+# Whoever waits for a frozen clock waits so long, in real time, for somebody to turn it, and then turns it.
 PATIENCE_SECONDS: Final = 0.2
 
 # Routes that no feature name announces, but that an old server does not have.
@@ -66,17 +66,17 @@ class AuditRow:
 
 
 class Watcher(Protocol):
-    """Somebody to be told what the world does, within its lock."""
+    """Is told what the world does, while the world's lock is held."""
 
     def due_changed(self) -> None:
-        """Something is due before all else that was."""
+        """Note that something is due before everything else."""
 
     def caught_up(self) -> None:
-        """Everything that was due has happened."""
+        """Note that everything that was due has happened."""
 
 
 class PodContents(Protocol):
-    """The files of pods, which there are where pods answer SSH; amounts are bytes and numbers of files."""
+    """The files of pods, which exist where pods answer SSH; amounts are bytes and numbers of files."""
 
     def measure(self, pod: StoredPod, path: str) -> tuple[int, int]:
         """Count what is under a backup's path."""
@@ -85,7 +85,7 @@ class PodContents(Protocol):
         """Keep what is under a backup's path; return how much it is."""
 
     def restore(self, pod: StoredPod, run: StoredTransfer) -> str | None:
-        """Write a backup's files into a pod; return what went wrong."""
+        """Write a backup's files into a pod; return what went wrong, if anything."""
 
 
 @dataclass
@@ -121,7 +121,7 @@ class World:
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
     is_closing: bool = False
 
-    # What SSH adds, and a world without it lacks.
+    # Set only where pods answer SSH.
     contents: PodContents | None = None
     ssh_ports: dict[str, int] = field(default_factory=dict)
     watchers: list["Watcher"] = field(default_factory=list)
@@ -146,7 +146,7 @@ class World:
 
     @property
     def next_due(self) -> datetime | None:
-        """When the next thing happens that is known of."""
+        """When the next thing is due, if anything is."""
         return self._due[0][0] if self._due else None
 
     def after(self, seconds: float, action: Callable[[], None]) -> datetime:
@@ -186,7 +186,7 @@ class World:
                 self.clock.advance(seconds=left)
 
     def calm(self) -> None:
-        """Let nothing go wrong any more, and nothing be drawn."""
+        """Disarm all faults, and let the rough profile draw no more."""
         self.is_rough = False
         self.faults.clear()
 

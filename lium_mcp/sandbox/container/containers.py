@@ -1,7 +1,7 @@
 """The containers of all running pods, and the data that outlives them: volumes and backups.
 
-A container belongs to one boot of its pod. What is in it goes with it, but the local volume survives a reboot, an
-attached volume lives as long as it is in the account, and a finished backup keeps the files that were under its path.
+A container belongs to one boot of its pod, and its files end with it. But the local volume survives a reboot, an
+attached volume lives as long as the account has it, and a finished backup keeps the files that were under its path.
 """
 
 import posixpath
@@ -42,7 +42,7 @@ class Container:
     kernel: Kernel
     files: FileSystem
     volume_path: str
-    # The SSH server's, kept here because it is made anew with the container.
+    # It belongs to the SSH server, and is kept here because a new container has a new one as a rule.
     host_key: object = None
 
     @property
@@ -71,7 +71,7 @@ class Containers:
     def __init__(self, world: World) -> None:
         self._world = world
         self._containers: dict[str, Container] = {}
-        # What survives: the local volume by pod and template, attached volumes and backups by id.
+        # What survives a container: local volumes by pod, each with its template, attached volumes and backups by id.
         self._local: dict[str, tuple[str, Directory]] = {}
         self._volumes: dict[str, Directory] = {}
         self._backups: dict[str, Directory] = {}
@@ -90,13 +90,13 @@ class Containers:
         return there
 
     def _end(self, pod_id: str) -> None:
-        """Let what runs in a container that is no more end."""
+        """End what runs in a pod's old container, and remember its host key."""
         if container := self._containers.pop(pod_id, None):
             container.kernel.run()
             self._host_keys[pod_id] = container.host_key
 
     def tidy(self) -> None:
-        """End what runs in containers that are no more, and forget data that nobody can reach."""
+        """End what runs in old containers, and forget data that nobody can reach."""
         for pod_id, container in list(self._containers.items()):
             if not container.is_up:
                 self._end(pod_id)
@@ -110,7 +110,7 @@ class Containers:
             del self._backups[run_id]
 
     def measure(self, pod: StoredPod, path: str) -> tuple[int, int]:
-        """Count the bytes and files under a backup's path, the local volume if it is empty."""
+        """Count the bytes and files under a backup's path; an empty path means the local volume."""
         with suppress(OSError):
             if (container := self.of(pod)) is not None:
                 return _amount(container.files.directory(path or container.volume_path))
@@ -125,7 +125,7 @@ class Containers:
         return _amount(saved)
 
     def restore(self, pod: StoredPod, run: StoredTransfer) -> str | None:
-        """Write a backup's files into a pod; return what went wrong."""
+        """Write a backup's files into a pod; return what went wrong, if anything."""
         saved = self._backups.get(run.backup_id or "")
         if saved is None or (container := self.of(pod)) is None:
             return None

@@ -1,4 +1,4 @@
-"""How a listing shows what is in the tree."""
+"""Writes the lines of a long listing, for ls and SFTP."""
 
 from datetime import UTC, datetime
 

@@ -1,7 +1,7 @@
 """A file system in memory: directories and files, without links, with a limit on what they may hold.
 
-Paths are text in which a byte that is no UTF-8 is kept as Python keeps it in file names. A path can lead nowhere but
-into the tree it starts from, since the tree is all there is. Failures are OSError with the usual error numbers.
+Paths are text in which bytes that are not UTF-8 are kept as Python keeps them in file names. A path cannot lead out of
+its tree, since the tree is all there is. Failures are OSError with the usual error numbers.
 """
 
 import errno
@@ -17,14 +17,14 @@ DEEPEST: Final = 64
 
 
 class Storage:
-    """What some part of the tree may hold; every entry costs a block, so that their number is limited too."""
+    """How much a part of the tree may hold; every entry costs a block, so that the number of entries is limited too."""
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
         self.used_bytes = 0
 
     def charge(self, size_bytes: int) -> None:
-        """Take more, or give back; refuse what is not there."""
+        """Take room, or give it back; refuse to take more than there is."""
         if size_bytes > 0 and self.used_bytes + size_bytes > self.limit_bytes:
             raise failure(errno.ENOSPC)
         self.used_bytes += size_bytes
@@ -32,13 +32,13 @@ class Storage:
 
 @dataclass(eq=False)
 class File:
-    """Bytes."""
+    """A file: bytes, with a mode and a time."""
 
     storage: Storage
     modified_at: float
     mode: int = 0o644
     data: bytearray = field(default_factory=bytearray)
-    # What is written is lost: it was removed, or is /dev/null.
+    # What is written to it is lost: it was removed, or is /dev/null.
     swallows: bool = False
 
     def write_at(self, offset: int, data: bytes, now: float) -> None:
@@ -63,7 +63,7 @@ class File:
 
 @dataclass(eq=False)
 class Directory:
-    """Entries by name."""
+    """A directory: entries by name."""
 
     storage: Storage
     modified_at: float
@@ -88,7 +88,7 @@ class PathTarget:
         return "/" + "/".join(self.names)
 
 
-# So few characters are never too many bytes: UTF-8 has at most four for one.
+# A name of so few characters never has too many bytes: UTF-8 has at most four for a character.
 _SURELY_SHORT: Final = NAME_BYTES // 4
 
 
@@ -242,7 +242,7 @@ class FileSystem:
 
 
 def walk(directory: Directory) -> Iterator[tuple[str, FileNode]]:
-    """Everything below a directory, each with its path from there, in order of names."""
+    """Yield everything below a directory, each with its path from there, in order of names."""
     stack = [(name, directory.entries[name]) for name in sorted(directory.entries, reverse=True)]
     while stack:
         path, node = stack.pop()
@@ -278,12 +278,12 @@ def copy_of(file: File, storage: Storage) -> File:
 
 
 def free(node: FileNode) -> None:
-    """Give back what a node and all below it hold."""
+    """Give back the room that a node and all below it take."""
     for each in (node, *(below for _, below in walk(node))) if isinstance(node, Directory) else (node,):
         each.storage.charge(-BLOCK_BYTES)
         if isinstance(each, File):
             each.storage.charge(-len(each.data))
-            # Whoever still has it open finds it empty: bytes that no tree counts could grow without limit.
+            # Whoever still has it open finds it empty: bytes that no storage counts could grow without limit.
             each.swallows = True
             each.data.clear()
 

@@ -1,4 +1,4 @@
-"""Detached jobs: what a job runner script would do, played on the sandbox's clock.
+"""Background jobs: does on the sandbox's clock what a job runner script would do.
 
 A client puts ``command`` and a runner script into a folder of its own under ``.lium-mcp/jobs`` and starts the runner
 with a time limit. The runner keeps ``pid``, ``started_at`` and ``log`` there, and at the end ``ended_by``,

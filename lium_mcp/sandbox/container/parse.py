@@ -1,6 +1,6 @@
-"""What the sandbox's shell understands of a script: from text to a tree. It runs nothing.
+"""Reads a script of the sandbox's shell into a tree. It runs nothing.
 
-What it does not understand is refused before anything runs, in one sentence.
+What it does not understand it refuses before anything runs, in one sentence.
 """
 
 import re
@@ -47,7 +47,7 @@ class SyntaxFault(Exception):
 
 
 class Unfinished(SyntaxFault):
-    """More text may make it one."""
+    """The text is no script yet, but more text may make it one."""
 
 
 def parse(text: str) -> ShellScript:
@@ -74,7 +74,8 @@ class _ShellParser:
         self.text = text
         self.at = 0
         self.depth = 0
-        # Here-documents whose text comes after this line: the redirection, what ends it, and whether it is literal.
+        # Here-documents whose text comes after this line: where it goes, what ends it, whether leading tabs are
+        # dropped, and whether it is literal.
         self.documents: list[tuple[list[Part], str, bool, bool]] = []
 
     def peek(self, length: int = 1) -> str:
@@ -274,7 +275,7 @@ class _ShellParser:
         if operator.startswith("<<"):
             end = "".join(part.text for part in target if isinstance(part, Text))
             is_literal = bool(set("'\"\\") & set(self.text[start : self.at]))
-            # Its text comes after the line that names it.
+            # The document's text comes after the line that names it.
             parts: list[Part] = []
             self.documents.append((parts, end, operator == "<<-", is_literal))
             operator, target = "<<", parts

@@ -1,6 +1,6 @@
-"""Processes of a container: coroutines that run until they wait, and go on when the world's time is there.
+"""Processes of a container: coroutines that run until they wait, and go on when the world's time has come.
 
-There is no event loop in it. A process that sleeps is an entry of the world's event queue, so that jobs, removals and
+No event loop runs them. A process that sleeps is an entry of the world's event queue, so that jobs, removals and
 backups happen in the order of their times however far the clock is turned at once.
 """
 
@@ -38,18 +38,18 @@ class Time(Protocol):
 
 @dataclass
 class CommandBudget:
-    """What a session or job may still do, with all processes it starts: no command text keeps the sandbox busy."""
+    """How much a session or job, with all processes it starts, may still do, so that no command blocks the sandbox."""
 
     steps: int = STEPS
 
     def spend(self, steps: int = 1) -> None:
-        """Count a command, a turn of a loop, or as many as other work is worth; beyond the limit the process ends."""
+        """Count a command, a turn of a loop, or other work by what it costs; beyond the limit the process is killed."""
         self.steps -= steps
         if self.steps < 0:
             raise Signalled(KILLED)
 
     def spend_on(self, size_bytes: int) -> None:
-        """Count the moving of data."""
+        """Count the work of moving data."""
         self.spend(size_bytes // BYTES_PER_STEP)
 
 
@@ -224,10 +224,10 @@ class Kernel:
         except Signalled as signalled:
             self._finish(process, 128 + signalled.number)
         except OSError:
-            # Output with nowhere to go.
+            # Its output had nowhere to go.
             self._finish(process, 1)
         except Exception:  # noqa: BLE001 - logged, with where it comes from
-            # A defect of the sandbox must not stop the world that this process is a small part of.
+            # A defect of the sandbox in one command must not stop its world.
             _log.exception("a command of a simulated pod failed for an unknown reason")
             self._finish(process, 128 + ABORTED)
 

@@ -67,7 +67,7 @@ class CommandCall:
         await self.write(text.encode("utf-8", "surrogateescape"))
 
     async def fail(self, text: str, code: int = 1) -> int:
-        """Write a line to standard error that says which command fails, and return the exit code, which is noted."""
+        """Write a line to standard error that names the command, note the exit code, and return it."""
         await self.process.complain(f"{self.name}: {text}")
         self.status = code
         return code
@@ -98,7 +98,7 @@ class Shell:
     pid: int = 0
     last_status: int = 0
     last_background: int | None = None
-    # How many conditions this is in, where ``set -e`` does not count.
+    # How many conditions this runs inside; in one, ``set -e`` does not apply.
     conditions: int = 0
 
     async def run_text(self, script: str) -> int:
@@ -112,7 +112,7 @@ class Shell:
         return await self.to_end(self.run_script(tree))
 
     async def run_input(self) -> int:
-        """Run what comes in, as soon as lines make a whole command."""
+        """Run what comes in, each time as soon as its lines make a complete command."""
         stream, script, byte = self.process.streams.get(0) or Stream(), "", b"\n"
         while byte:
             line = bytearray()
@@ -177,7 +177,7 @@ class Shell:
         return self.process.kernel.fork(self.process, main, title, streams=streams, own_group=own_group)
 
     async def to_end(self, work: Coroutine[Any, Any, int]) -> int:
-        """Do some work that ``exit`` ends, as does that no process can be started."""
+        """Do some work until it ends, ``exit`` ends it, or an OSError does, such as one of a process not started."""
         try:
             return await self._nested(work)
         except Exit as end:
@@ -187,7 +187,7 @@ class Shell:
             return NOT_STARTED
 
     async def _nested(self, work: Coroutine[Any, Any, int]) -> int:
-        """Do some work unless this is too deep in other work: Python's own stack is not without end."""
+        """Do some work unless it is nested too deeply, since Python's own stack is limited."""
         self.process.nested += 1
         try:
             if self.process.nested > MOST_NESTED:
@@ -228,7 +228,7 @@ class Shell:
 
     async def _piped(self, commands: tuple[ShellCommand, ...]) -> int:
         started: list[Process] = []
-        # Until the next process has it, nobody else holds the end that it reads from.
+        # The end that the next process reads from; until that process is started, only this holds it.
         reader: Stream | None = None
         try:
             for number, command in enumerate(commands):
@@ -388,7 +388,7 @@ class Shell:
 
 
 def _alone(what: ShellCommand | Chain) -> Callable[[Shell], Coroutine[Any, Any, int]]:
-    """Return what a process does that is there for nothing else."""
+    """Return the work of a process that does nothing but run this."""
     if isinstance(what, Chain) and len(what.pipelines) == len(what.pipelines[0][1]) == 1:
         what = what.pipelines[0][1][0]
     if isinstance(what, ShellCommand):

@@ -1,4 +1,4 @@
-"""What file descriptors lead to: files, pipes, and the ends of a session."""
+"""What file descriptors stand for: files, pipes, and the ends of a session."""
 
 import errno
 from collections.abc import Callable
@@ -11,7 +11,7 @@ PIPE_BYTES: Final = 64 * 1024
 
 
 class Stream:
-    """What a file descriptor leads to. It is closed when the last process that holds it lets go."""
+    """What a file descriptor stands for. It is closed when the last process that holds it releases it."""
 
     def __init__(self) -> None:
         self.holders = 0
@@ -36,7 +36,7 @@ class Stream:
             self.closed()
 
     def closed(self) -> None:
-        """Do what is to be done when nobody holds it."""
+        """Clean up, once nobody holds it any more."""
 
 
 class FileStream(Stream):

@@ -1,4 +1,4 @@
-"""What a script is made of, once it has been read."""
+"""The tree that a script is read into."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""How a process waits, and what can end it: what processes and streams both stand on."""
+"""How a process waits, and the signal that can end it; processes and streams both need this."""
 
 import types
 from collections.abc import Callable, Generator

@@ -1,4 +1,4 @@
-"""From the words of a command to its arguments: variables, ``$(...)``, splitting, wildcards."""
+"""Expands the words of a command to its arguments: variables, ``$(...)``, splitting, wildcards."""
 
 import fnmatch
 import glob
@@ -13,12 +13,12 @@ from lium_mcp.sandbox.container.tree import Part, ShellScript, Substitution, Tex
 LONGEST: Final = 4 * 1024 * 1024
 MOST_FIELDS: Final = 10_000
 
-# Text, and whether it is quoted, which takes the meaning from wildcards.
+# Text, and whether it is quoted, so that wildcards in it mean nothing.
 Piece = tuple[str, bool]
 
 
 class ExpansionFault(Exception):
-    """A word that stands for nothing that can be used."""
+    """A word cannot be expanded."""
 
 
 @dataclass
@@ -34,7 +34,7 @@ class Scope:
 
 
 async def fields(words: Iterable[Word], scope: Scope) -> list[str]:
-    """Expand words to as many arguments as they make."""
+    """Expand words to arguments, of which a word may give none or several."""
     found: list[str] = []
     size = 0
     for word in words:

@@ -4,7 +4,7 @@ from lium_mcp.sandbox.routes import account, backups, clusters, nodes, pods, ren
 
 OPERATIONS = (
     *nodes.OPERATIONS,
-    # Before the rents: /executors/cluster/rent is no node's.
+    # Before the rents, since "cluster" in /executors/cluster/rent is no node's id.
     *clusters.OPERATIONS,
     *rents.OPERATIONS,
     *pods.OPERATIONS,

@@ -51,13 +51,13 @@ def list_pods(call: ApiCall) -> Reply:
         and (pod.listed_from is None or call.world.now >= pod.listed_from)
         and (wanted is None or pod.api_key_id == wanted)
     ]
-    # The API promises no order; this one is no order of creation.
+    # The API promises no order, so this is not the order of creation.
     return Reply([pod_row(call.world, pod) for pod in sorted(pods, key=lambda pod: pod.id)])
 
 
 def _count_poll(call: ApiCall) -> None:
-    # A minute has passed when it has in real time, so that a frozen clock locks nobody out for ever, or in the
-    # sandbox's, so that a test that turns the clock instead of waiting is not told that it polls too often.
+    # A minute has passed if it has in real time, so that a frozen clock locks nobody out for ever, or in sandbox time,
+    # so that a test that turns the clock instead of waiting is not told that it polls too often.
     world = call.world
     real, polls = time.monotonic(), world.poll_times.setdefault(call.me.id, deque())
     while polls and max(real - polls[0][0], (world.now - polls[0][1]).total_seconds()) >= POLL_WINDOW_SECONDS:
@@ -185,7 +185,7 @@ def install_jupyter(call: ApiCall) -> Reply:
 
 
 def reset_gpu(call: ApiCall) -> Reply:
-    """Reset GPUs; the answer comes by polling."""
+    """Reset GPUs; the caller polls for the outcome."""
     pod, body = call.pod(write=True), call.parse(GpuResetBody)
     world = call.world
     _require_running(pod)

@@ -104,7 +104,7 @@ class RentTerms:
 
 
 def require_means(call: ApiCall, price: Decimal) -> None:
-    """The checks that come before the idempotency record: the key's budget, the account's balance."""
+    """Check the key's budget and the account's balance, which comes before the idempotency record."""
     route = f"{call.operation.method} {call.operation.path}"
     money.require_budget(call.world, call.key, route=route, amount=money.floor_usd(price))
     money.require_balance(call.world, call.me, price)

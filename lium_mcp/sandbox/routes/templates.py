@@ -116,7 +116,7 @@ def template_row(template: StoredTemplate) -> dict[str, JsonValue]:
 def _stored(body: TemplateBody) -> dict[str, JsonValue]:
     stored: dict[str, JsonValue] = body.model_dump()
     if not body.docker_image_tag and ":" in body.docker_image.rpartition("/")[2]:
-        # An empty tag asks the server to split a full reference.
+        # With an empty tag the server splits a full reference.
         name, _, digest = body.docker_image.partition("@")
         image, colon, tag = name.rpartition(":")
         if not colon or "/" in tag:

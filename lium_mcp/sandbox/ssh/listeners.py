@@ -1,8 +1,8 @@
-"""A listening socket for each pod that runs, on the event loop that first sees it run.
+"""A listening socket for each running pod, on the event loop that first sees it run.
 
-Pods change when the world catches up, so that is when sockets are opened and closed. While any is open, a task of the
-same event loop lets the world catch up whenever something falls due: that is what moves sessions and ends them. A loop
-that ends cancels its tasks, and with them goes every socket; the next loop opens others.
+Pods change when the world catches up, so sockets are opened and closed then. While any is open, a task of the same
+event loop lets the world catch up whenever something falls due, so that sessions go on and end. A loop that ends
+cancels its tasks and so closes every socket; the next loop opens others.
 """
 
 import asyncio
@@ -52,7 +52,7 @@ class SshPods:
         world.clock.watchers.append(self.due_changed)
 
     def due_changed(self) -> None:
-        """Let the pulses find out anew how long to wait. Any thread may call this."""
+        """Let the pulses find out again how long to wait. Any thread may call this."""
         for pulse in list(self._pulses.values()):
             pulse.wake()
 
@@ -76,7 +76,7 @@ class SshPods:
     def _open(self, pod: StoredPod, loop: asyncio.AbstractEventLoop, before: "_Listener | None") -> None:
         world = self._world
         container = self._containers.of(pod)
-        # A pod keeps its port, also when it has rebooted at one turn of the clock and the old socket is still there.
+        # A pod keeps its port, even if it has rebooted in one turn of the clock while the old socket is still open.
         sock = (before and before.copy_socket()) or _listen(world.ssh_ports.get(pod.id, 0))
         if container is None or sock is None:
             return
@@ -135,11 +135,11 @@ class _Listener:
 
     @property
     def is_wanted(self) -> bool:
-        """Whether the pod still runs what this leads to, and somebody listens."""
+        """Whether the pod still runs this listener's container, and the listener is open."""
         return self._container.is_up and self.is_open
 
     def copy_socket(self) -> socket.socket | None:
-        """Return another handle of the socket, for who listens next on it; None if it is closed."""
+        """Return another handle of the socket, for the pod's next listener; None if it is closed."""
         with suppress(OSError):
             return self._socket.dup()
         return None
@@ -154,7 +154,7 @@ class _Listener:
 
     async def _serve(self, sock: socket.socket) -> None:
         try:
-            # A quarter of a second, which whoever shares the loop should not wait for.
+            # The import takes a quarter of a second, for which nobody else on the loop should wait.
             server: _SshServerModule = await asyncio.to_thread(
                 importlib.import_module, "lium_mcp.sandbox.ssh.ssh_server"
             )
@@ -219,7 +219,7 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 
 
 def _listen(port: int) -> socket.socket | None:
-    """Listen at a port, or at any if that one is taken meanwhile; None where this machine has none left."""
+    """Listen at a port, or at any other if that one is taken; None where this machine has none left."""
     for wanted in dict.fromkeys((port, 0)):
         with suppress(OSError):
             sock = socket.create_server((ADDRESS, wanted), backlog=BACKLOG)

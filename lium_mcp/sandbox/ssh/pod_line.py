@@ -1,4 +1,4 @@
-"""One connection as its sessions share it."""
+"""One SSH connection to a pod, as all its sessions share it."""
 
 import asyncssh
 
@@ -16,7 +16,7 @@ class PodLine:
         self._bytes_left: int | None = None
 
     def begin(self) -> None:
-        """Note that a session begins: a fault that drops the connection is met here."""
+        """Note that a session begins; a fault that drops connections strikes here."""
         facts = {"pod_id": self.container.pod.id, "pod_name": self.container.pod.name}
         with self.world.lock:
             fault = self.world.faults.strike("ssh_drops", **facts)

@@ -1,7 +1,7 @@
 """SFTP into a pod's files.
 
-The class it builds on serves the real file system of this machine, method by method. Here every one of them is
-replaced, and what is not offered is refused, so that no path a client sends is ever handed to the operating system.
+The library's class serves the real file system of this machine. Every one of its methods is replaced here, and what is
+not offered is refused, so that no path that a client sends ever reaches the operating system.
 """
 
 import errno
@@ -48,7 +48,7 @@ class Handle:
     appends: bool
 
     def seek(self, offset: int, whence: int) -> int:
-        """Tell where data and holes are, for a client that asks which ranges to fetch: there are no holes."""
+        """Tell a client that asks which ranges to fetch where data and holes are: there are no holes."""
         size = size_of(self.node)
         if offset >= size:
             raise failure(errno.ENXIO)
@@ -76,7 +76,7 @@ class PodSftpServer(asyncssh.SFTPServer):
     # names and attributes
 
     def format_user(self, uid: int | None) -> str:  # noqa: ARG002
-        """Name the only user; the machine's own users are none of the pod's."""
+        """Name the only user; the machine's own users do not exist in the pod."""
         return "root"
 
     def format_group(self, gid: int | None) -> str:  # noqa: ARG002

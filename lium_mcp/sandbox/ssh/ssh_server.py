@@ -1,7 +1,7 @@
-"""One SSH connection to a pod: who may log in, and how a session and the pod's processes meet.
+"""Serves one SSH connection to a pod: who may log in, and how a session is joined to the pod's processes.
 
-Log-in is by one of the pod's own public keys, as root. There is no password, no forwarding, and no way to the machine
-that this runs on.
+One logs in with one of the pod's own public keys, as root. There is no password, no forwarding, and no way to the
+machine that this runs on.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ PIPE_BYTES: Final = 512 * 1024
 CHUNK_BYTES: Final = 64 * 1024
 ENVIRONMENT_ACCEPTED: Final = frozenset({"LANG"})
 
-# It logs every command at INFO, and a command may hold a secret.
+# The library logs every command at INFO, and a command may hold a secret.
 asyncssh.set_log_level(logging.WARNING)
 
 
@@ -99,7 +99,7 @@ class PodLogin(asyncssh.SSHServer):
         return True
 
     def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
-        """Accept the pod's keys, for root: none, if a letter of any is not ASCII."""
+        """Accept the pod's keys for root; if any of them has a letter that is not ASCII, accept none."""
         lines = self._container.pod.public_keys
         if username != "root" or not all(line.isascii() for line in lines):
             return False
@@ -167,7 +167,7 @@ class _PodSession:
             return self._container.start(command, streams, environment)
 
     async def serve(self) -> None:
-        """Carry input and output until the process, and all that write where it wrote, have ended."""
+        """Carry input and output until the process has ended, and so have all others that write to its output."""
         feeding = asyncio.ensure_future(self._feed())
         closing = asyncio.ensure_future(self._channel.channel.wait_closed())
         closing.add_done_callback(lambda _: self._changed.set())
@@ -206,7 +206,7 @@ class _PodSession:
                 await stream.drain()
 
     def _exit(self) -> None:
-        # As OpenSSH does: there are clients that wait for the end of the output, however the channel ends.
+        # Like OpenSSH: some clients wait for the end of the output, however the channel ends.
         self._channel.channel.write_eof()
         self._channel.exit(self._process.exit_code or 0)
 

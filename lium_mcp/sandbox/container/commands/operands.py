@@ -90,14 +90,14 @@ async def read(call: CommandCall, path: str) -> bytes:
 
 
 def below(call: CommandCall, directory: Directory) -> list[tuple[str, FileNode]]:
-    """Return everything below a directory, at the price of looking at it."""
+    """Return everything below a directory, and count the work against the budget."""
     found = list(walk(directory))
     call.process.budget.spend(len(found) // ENTRIES_PER_STEP)
     return found
 
 
 def limited(data: bytes) -> bytes:
-    """Refuse what is too large to be taken apart: its pieces would take much more room than it does."""
+    """Refuse data that is too large to be split: the pieces would take much more memory than it does."""
     if len(data) > PARTED_BYTES:
         raise failure(errno.EFBIG)
     return data

@@ -1,7 +1,7 @@
-"""The patterns of ``grep``, matched by Python's ``re`` in a time that is known before.
+"""The patterns of ``grep``, matched by Python's ``re`` in a time that is bounded beforehand.
 
 ``re`` tries one split of a line after the other. Where no group repeats and nothing refers back, as here, a line of n
-characters and a pattern in which k things repeat or are alternatives have fewer than (n + k over k + 1) ways to try.
+characters and a pattern with k repetitions or alternatives have fewer than (n + k over k + 1) ways to try.
 """
 
 import math
@@ -38,7 +38,7 @@ class Pattern:
             raise Usage(f"invalid pattern: {error}") from None
 
     def ways(self, line: str) -> int:
-        """How many ways there are at most to try it on a line."""
+        """Return how many ways there are at most to try it on a line."""
         return math.comb(len(line) + self._choices, self._choices + 1)
 
 

@@ -10,7 +10,7 @@ from lium_mcp.sandbox.container.waiting import SIGNALS, TERMINATED
 
 
 async def sh(call: CommandCall) -> int:
-    """Run a script: -c TEXT, a file, or what comes in. A job runner is played, not read."""
+    """Run a script: -c TEXT, a file, or what comes in. A job runner's part is played by Python instead."""
     words, is_text, shell_options = list(call.arguments), False, set[str]()
     while words and re.fullmatch("-[ceul]+", words[0]):
         letters = set(words.pop(0)[1:])
@@ -57,7 +57,7 @@ async def setsid(call: CommandCall) -> int:
 
 
 async def nohup(call: CommandCall) -> int:
-    """Run a command; nothing here ends because a connection does."""
+    """Run a command as it is: no process here ends with its connection."""
     if not call.arguments:
         raise Usage("missing operand")
     return await call.shell.run_words(call.arguments)

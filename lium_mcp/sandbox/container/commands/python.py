@@ -1,4 +1,4 @@
-"""A pretended ``python3``: it tells its version and plays a training run; it runs no Python."""
+"""A pretended ``python3``: it prints a version and plays a training run, and runs no Python."""
 
 import json
 import posixpath

@@ -168,7 +168,7 @@ async def sha256sum(call: CommandCall) -> int:
     """Print checksums of files."""
     _, paths = options(call.arguments, "b")
     async for path, data in inputs(call, paths):
-        # As the real one does: an odd name is escaped, and the line says so with a backslash.
+        # Like the real one: an odd name is escaped, and a backslash before the line says so.
         shown = path.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
         await call.out(f"{'' if shown == path else chr(92)}{hashlib.sha256(data).hexdigest()}  {shown}\n")
     return call.status
