@@ -1,4 +1,4 @@
-"""Types of what callers give: bounded text that holds nothing invisible."""
+"""Types of what callers give: bounded texts that hold nothing invisible, and marks of their parameters."""
 
 from typing import Annotated, Final
 
@@ -10,6 +10,12 @@ _MOST_CHARACTERS: Final = 200
 _MOST_PATH_CHARACTERS: Final = 2048
 _MOST_LINE_CHARACTERS: Final = 32_768
 _MOST_ITEMS: Final = 500
+
+LEAST_HOURS: Final = 0.1
+"""The shortest life to rent for: a pod has to boot, and is of no use to anybody in less."""
+
+UNLISTED: Final = "x-unlisted"
+"""Marks, in the schema of a parameter, that it is taken but not listed."""
 
 
 def visible(text: str) -> str:
@@ -29,12 +35,6 @@ ShortText = Annotated[
 FilePath = Annotated[str, Field(max_length=_MOST_PATH_CHARACTERS), AfterValidator(visible)]
 Line = Annotated[str, Field(max_length=_MOST_LINE_CHARACTERS)]
 Few: Final = Field(max_length=_MOST_ITEMS)
-
-LEAST_HOURS: Final = 0.1
-"""The shortest life to rent for: a pod has to boot, and is of no use to anybody in less."""
-
-UNLISTED: Final = "x-unlisted"
-"""Marks, in the schema of a parameter, that it is taken but not listed."""
 
 OFFICIAL: Final = Field(json_schema_extra={UNLISTED: True})
 """A parameter of the official MCP server, unlisted: what works there works here, and costs nobody tokens."""

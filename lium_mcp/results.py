@@ -20,7 +20,6 @@ UtcTime = Annotated[datetime, PlainSerializer(_utc_seconds, return_type=str)]
 
 Usd = Annotated[float, PlainSerializer(rounded, return_type=float)]
 
-
 UsdRate = Annotated[float, PlainSerializer(stated, return_type=float)]
 """USD per hour, or per another unit, as Lium states it."""
 

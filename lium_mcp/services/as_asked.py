@@ -1,4 +1,4 @@
-"""Whether what Lium shows after a change is what it was asked for: it may accept a change and make another, or none."""
+"""Compares what Lium shows after a change with what was asked: it may accept a change and make another, or none."""
 
 from collections.abc import Mapping
 
@@ -6,7 +6,7 @@ from lium_mcp.failures import Failure
 
 
 def unlike(pairs: Mapping[str, tuple[object, object]]) -> list[str]:
-    """The names under which Lium shows another thing than was asked; None is what was not asked, or is not shown.
+    """The names of what Lium shows otherwise than asked. None stands for what was not asked, or is not shown.
 
     Args:
         pairs: By name, what was asked and what Lium shows.
@@ -19,11 +19,11 @@ def unlike(pairs: Mapping[str, tuple[object, object]]) -> list[str]:
 
 
 def not_confirmed(changed: str, names: list[str], look: str, also: str = "") -> Failure:
-    """For a change that Lium accepted, and does not show.
+    """Say that Lium accepted a change, and does not show it.
 
     Args:
         changed: What was to be changed.
-        names: What of it is shown otherwise than asked.
+        names: What Lium shows otherwise than asked.
         look: The tool that reads it.
         also: A sentence on what the change did besides.
     """

@@ -9,10 +9,7 @@ from lium_mcp.api.restores import Restore
 from lium_mcp.figures import rounded
 from lium_mcp.results import Result, UtcTime, note_on
 from lium_mcp.services.accounts import Account
-from lium_mcp.services.backing_up import (
-    PARTIAL,
-    standing,
-)
+from lium_mcp.services.backing_up import PARTIAL, standing
 from lium_mcp.services.pod_details import Outcome
 
 Owner = tuple[str, str | None]  # a pod's id, and its name while it lives

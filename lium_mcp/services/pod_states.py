@@ -24,7 +24,7 @@ _NOT_SEEN: Final = (
     "Lium accepted it, but still shows the pod as it was before: no sign of the change was seen. Call get_pod in a "
     "minute: its status and last_events tell whether it came. Until then do not order it again."
 )
-# What is called otherwise may be no more than the order.
+# Events of a restart that has begun; those that end in `requested` are of the order alone.
 _RESTARTED: Final = re.compile(r"pod-(reboot|edit|switch-template)\.(?!requested)\w+")
 _UNEXPLAINED: Final = Meaning("", "Rent another node.")
 
@@ -105,7 +105,7 @@ def _meaning(view: PodView) -> Meaning:
 
 
 def has_restarted(before: PodDetail, now: PodDetail | None) -> bool:
-    """Whether a pod is seen in or after a restart that was ordered when it was as `before`."""
+    """Whether `now` shows a pod in or after a restart that was ordered when it was as `before`."""
     if now is None or differ(before.state, now.state) or differ(before.ssh_connect_cmd, now.ssh_connect_cmd):
         return True
     old, new = before.template, now.template
@@ -115,12 +115,12 @@ def has_restarted(before: PodDetail, now: PodDetail | None) -> bool:
     if event is None or not differ(before.last_event, event):
         return False
     kind = event.sub_event_type or event.event_type
-    # A state that the row does not show yet is one that it is about to come to.
+    # An event with another state than the row's is ahead of the row, which then still shows what was before.
     return event.state == now.state or (not event.state and _RESTARTED.fullmatch(kind) is not None)
 
 
 def differ(before: object, now: object) -> bool:
-    """Whether both are known and not the same."""
+    """Whether two values are both known, and not the same."""
     return bool(before and now) and before != now
 
 

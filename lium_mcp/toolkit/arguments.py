@@ -62,7 +62,7 @@ def _is_absent(field: FieldInfo, schema: JsonSchema, value: object) -> bool:
 
 
 def _plain_figure(schema: JsonSchema, value: object) -> object:
-    """Make a value that is no figure, where one belongs, such that it is refused: `true` is not 1, "1_0" is not 10."""
+    """Spoil a value that stands for a figure and is none, so that it is refused: `true` is not 1, "1_0" is not 10."""
     match schema, value:
         case {"type": "integer" | "number"}, bool():
             return str(value).lower()

@@ -33,6 +33,12 @@ toolset = Toolset("marketplace")
 
 _WATCH_EVERY_SECONDS = 5.0
 _MOST_GPUS_OF_A_NODE = 64
+_ORDERS: dict[str, Callable[[Executor], tuple[float | str, ...]]] = {
+    "price": price_order,
+    "download": lambda node: (-(node.download_mbps or 0), *price_order(node)),
+    "vram": lambda node: (-(node.vram_gb_per_gpu or 0), *price_order(node)),
+    "reliability": lambda node: (-(node.reliability_score or 0), *price_order(node)),
+}
 _NO_TOTAL = "Lium quotes no total: total_usd is price_per_hour_usd times hours, without storage."
 
 GpuType = Annotated[ShortText, Field(description="E.g. H100.")]
@@ -242,14 +248,6 @@ async def quote_rental(
         hours_balance_covers=rounded(max(balance, 0) / price, 2) if balance is not None and price > 0 else None,
         warnings=[warning for warning in warnings if warning] or None,
     )
-
-
-_ORDERS: dict[str, Callable[[Executor], tuple[float | str, ...]]] = {
-    "price": price_order,
-    "download": lambda node: (-(node.download_mbps or 0), *price_order(node)),
-    "vram": lambda node: (-(node.vram_gb_per_gpu or 0), *price_order(node)),
-    "reliability": lambda node: (-(node.reliability_score or 0), *price_order(node)),
-}
 
 
 def _whole(figure: float | None) -> int | None:

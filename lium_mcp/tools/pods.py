@@ -13,11 +13,7 @@ from lium_mcp.failures import Failure
 from lium_mcp.guard.consent import NOTHING_TO_ASK, Question
 from lium_mcp.inputs import OFFICIAL, Few, ShortText
 from lium_mcp.remote.ssh_addresses import until_it_runs
-from lium_mcp.rentals import (
-    REMOVAL_TOLERANCE,
-    LedgerUnavailable,
-    Rental,
-)
+from lium_mcp.rentals import REMOVAL_TOLERANCE, LedgerUnavailable, Rental
 from lium_mcp.results import Result, Usd, state_in_words
 from lium_mcp.services.failure_words import after_change
 from lium_mcp.services.final_backup import describe_pending, find_running_backup, take_final_backup
