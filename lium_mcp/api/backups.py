@@ -46,6 +46,11 @@ class Backup(StorageRun):
         return self.is_completed or not self.is_final
 
     @property
+    def is_empty(self) -> bool:
+        """Whether Lium says of a complete one that it holds no file and no byte."""
+        return self.is_completed and self.total_files == 0 and self.total_bytes == 0
+
+    @property
     def held_files(self) -> int | None:
         """How many files it holds, or will hold."""
         return self.total_files if not self.is_partial or self.processed_files is None else self.processed_files

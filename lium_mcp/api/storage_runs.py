@@ -1,12 +1,15 @@
 """What a backup run and a restore run have in common: how far a run came, and whether it lacks files."""
 
 import re
+from datetime import datetime, timedelta
 from typing import ClassVar
 
 from lium_mcp.api.fields import ApiFloat, ApiId, ApiInt, ApiModel, ApiReason, ApiStr, ApiText, ApiTime
 
 _SYNONYMS = {"SUCCESS": "COMPLETED", "ERROR": "FAILED"}
 _MAX_SAID_CHARS = 4000
+# What dates a run may have another clock than what dates an answer.
+_CLOCKS_DIFFER = timedelta(seconds=20)
 _LACKS_FILES = re.compile(
     r"partial|incomplete|not (?:all|every|complete)\b|degraded|unread|inaccessible|permission denied|no such file"
     r"|with[ _](?:\w+ )?errors|\bread errors?\b|errors? (?:while )?reading"
@@ -50,6 +53,15 @@ class StorageRun(ApiModel):
         status = self.status.strip().upper()
         is_completed = "PARTIAL" in status or status.startswith("COMPLETED")
         return "COMPLETED" if is_completed else _SYNONYMS.get(status, status)
+
+    @property
+    def began_at(self) -> datetime | None:
+        """When it began, or was ordered where Lium says no more."""
+        return self.started_at or self.created_at
+
+    def began_since(self, moment: datetime, *, clocks_differ: timedelta = _CLOCKS_DIFFER) -> bool | None:
+        """Whether it began at a moment or later, as far as clocks agree; `None` where Lium does not say when."""
+        return self.began_at >= moment - clocks_differ if self.began_at is not None else None
 
     @property
     def is_final(self) -> bool:

@@ -2,6 +2,7 @@
 
 from contextlib import nullcontext
 from dataclasses import dataclass
+from datetime import datetime
 from posixpath import normpath
 from typing import Final
 
@@ -20,6 +21,8 @@ PARTIAL: Final = "It is partial: files that could not be read are not in it."
 RESTORED_PARTLY: Final = "A restore is partial: files are missing of what it was to write."
 
 _SHOWN_CHARACTERS: Final = 200
+_LOOK_FOR_IT: Final = "Call list_backups with this pod to find it."
+_MAY_RUN: Final = "The backup may be running."
 _NEVER_BACKED_UP: Final = ("/mnt", "/tmp")  # noqa: S108 - paths inside a pod
 
 
@@ -29,12 +32,22 @@ class StartedBackup:
 
     Attributes:
         joined: Whether it ran already when it was asked for: then it may miss what was written since it began.
+        asked_at: When it was asked for, by Lium's clock.
     """
 
     backup_id: str
-    schedule: BackupSchedule | None
+    schedule: BackupSchedule
     schedule_created: bool
     joined: bool
+    asked_at: datetime
+
+    def why_another(self, backup: Backup) -> str | None:
+        """Why what Lium shows under its id is another backup; None where nothing says that it is."""
+        if backup.backup_config_id and backup.backup_config_id.casefold() != self.schedule.id.casefold():
+            return "it belongs to another schedule than this pod's"
+        if not self.joined and backup.began_at is not None and not backup.began_since(self.asked_at):
+            return f"it began at {backup.began_at:%Y-%m-%d %H:%M} UTC, before it was asked for"
+        return None
 
 
 def check_path(pod: Pod, path: str, parameter: str) -> str:
@@ -149,11 +162,12 @@ async def start_backup(account: Account, pod: Pod, *, name: str, whole: bool = F
     if whole:
         refuse_partial(pod, schedule)
     made = f"A backup schedule was made for {pod.pod_name}, every {DEFAULT_EVERY_HOURS} hours."
+    asked_at = account.lium.now()
     with after_change(made) if created else nullcontext():
         backup_id, joined = await _start(account, pod, name)
         if whole:  # somebody may have narrowed it just before the start
             refuse_partial(pod, await account.lium.backup_schedules.get_for_pod(pod.id))
-    return StartedBackup(backup_id, schedule, created, joined)
+    return StartedBackup(backup_id, schedule, created, joined, asked_at)
 
 
 async def _start(account: Account, pod: Pod, name: str) -> tuple[str, bool]:
@@ -161,7 +175,7 @@ async def _start(account: Account, pod: Pod, name: str) -> tuple[str, bool]:
     lost: LiumError | None = None
     try:
         started = await account.lium.backups.start(pod.id, name=name)
-        if started.backup_log_id:
+        if started.backup_log_id and started.backup_log_id not in before:
             return started.backup_log_id, False
     except Conflict as error:
         running = error.active_operation_id
@@ -179,9 +193,9 @@ async def _start(account: Account, pod: Pod, name: str) -> tuple[str, bool]:
         raise lost
     raise Failure(
         "outcome_unknown",
-        f"Lium accepted a backup of {pod.pod_name} and did not name it.",
-        "Call list_backups with this pod to find it.",
-        effect="The backup may be running.",
+        f"Lium accepted a backup of {pod.pod_name} and did not name a new one.",
+        _LOOK_FOR_IT,
+        effect=_MAY_RUN,
     )
 
 
@@ -191,6 +205,24 @@ async def _is_backup(account: Account, operation_id: str) -> bool:
     except LiumError:
         return False
     return True
+
+
+async def read_started(account: Account, pod: Pod, started: StartedBackup) -> Backup:
+    """Read a backup that was just started.
+
+    Raises:
+        Failure: what Lium named is another one.
+        LiumError: it could not be read.
+    """
+    backup = await account.lium.backups.get(started.backup_id)
+    if why := started.why_another(backup):
+        raise Failure(
+            "outcome_unknown",
+            f"Lium accepted a backup of {pod.pod_name} and answered with another one, {backup.id}: {why}.",
+            _LOOK_FOR_IT,
+            effect=_MAY_RUN,
+        )
+    return backup
 
 
 async def wait_for_backup(account: Account, poller: Poller, backup: Backup, *, wait_seconds: float) -> Backup:

@@ -118,5 +118,4 @@ def backup_view(backup: Backup, owner: Owner | None) -> BackupView:
 
 def age_key(run: Backup | Restore) -> str:
     """Sort key: when a run began, as far as Lium says it."""
-    moment = run.started_at or run.created_at
-    return moment.isoformat() if moment else ""
+    return run.began_at.isoformat() if run.began_at else ""

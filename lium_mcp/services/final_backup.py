@@ -6,26 +6,33 @@ starting over; not for long after its end, since what is written to the pod late
 
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import datetime, timedelta
 from typing import Final
 
 import anyio
 
 from lium_mcp.api.backups import Backup
-from lium_mcp.api.clock import Clock
 from lium_mcp.api.errors import LiumError, NotFound
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.failures import Failure
 from lium_mcp.figures import rate_in_usd
 from lium_mcp.guard.consent import Question
 from lium_mcp.services.accounts import Account
-from lium_mcp.services.backing_up import PARTIAL, standing, start_backup, wait_for_backup
+from lium_mcp.services.backing_up import (
+    PARTIAL,
+    StartedBackup,
+    read_started,
+    standing,
+    start_backup,
+    wait_for_backup,
+)
 from lium_mcp.services.failure_words import from_api
 from lium_mcp.services.polling import Poller
 
-FinalBackups = dict[str, tuple[str, float]]
-"""The last backups that removals began, by pod: the backup, and when it began."""
+FinalBackups = dict[str, StartedBackup]
+"""The last backups that removals began, by pod."""
 
-_FRESH_SECONDS: Final = 600.0
+_FRESH: Final = timedelta(minutes=10)
 _LOOK_SECONDS: Final = 5.0
 _ADVICE: Final = (
     "Try again, look at get_backup_schedule and list_backups, or call remove_pod without final_backup to lose the data."
@@ -44,12 +51,12 @@ async def take_final_backup(
         Failure: there is no complete backup; the pod was not touched.
     """
     try:
-        backup = await earlier_final_backup(account, poller.clock, final_backups, pod)
+        backup = await earlier_final_backup(account, final_backups, pod)
         if backup is None:
-            now = poller.clock.monotonic()
-            backup_id = await _begin(account, poller, pod, wait_seconds=wait_seconds)
-            final_backups[pod.id] = (backup_id, now)
-            backup = await account.lium.backups.get(backup_id)
+            started = await _begin(account, poller, pod, wait_seconds=wait_seconds)
+            final_backups[pod.id] = started
+            backup = await account.lium.backups.get(started.backup_id)
+            _refuse_unfit(final_backups, pod, backup)
         backup = await wait_for_backup(account, poller, backup, wait_seconds=wait_seconds)
         _refuse_unfit(final_backups, pod, backup)
     except LiumError as error:
@@ -62,8 +69,8 @@ async def take_final_backup(
     return backup
 
 
-async def _begin(account: Account, poller: Poller, pod: Pod, *, wait_seconds: float) -> str:
-    """Begin a backup of the whole local volume that holds all that is written by now; return its id.
+async def _begin(account: Account, poller: Poller, pod: Pod, *, wait_seconds: float) -> StartedBackup:
+    """Begin a backup of the whole local volume that holds all that is written by now.
 
     It waits up to `wait_seconds` for the end of one that runs already.
 
@@ -74,9 +81,7 @@ async def _begin(account: Account, poller: Poller, pod: Pod, *, wait_seconds: fl
     started = await start_backup(account, pod, name="final", whole=True)
     if started.joined:
         # It began before this call and may miss what was written since: let it end, then take one of our own.
-        await wait_for_backup(
-            account, poller, await account.lium.backups.get(started.backup_id), wait_seconds=wait_seconds
-        )
+        await wait_for_backup(account, poller, await read_started(account, pod, started), wait_seconds=wait_seconds)
         started = await start_backup(account, pod, name="final", whole=True)
     if started.joined:
         raise Failure(
@@ -85,30 +90,26 @@ async def _begin(account: Account, poller: Poller, pod: Pod, *, wait_seconds: fl
             "Call get_backup to wait for it, then remove_pod with final_backup again.",
             effect=_stays(pod),
         )
-    return started.backup_id
+    return started
 
 
-async def earlier_final_backup(account: Account, clock: Clock, final_backups: FinalBackups, pod: Pod) -> Backup | None:
+async def earlier_final_backup(account: Account, final_backups: FinalBackups, pod: Pod) -> Backup | None:
     """The last backup that an earlier call began, if a removal may rest on it: it runs, or was complete just now.
 
     Raises:
-        Failure: it failed or lacks files, which is said once; the next call takes another.
+        Failure: it is unfit, which is said once; the next call takes another.
         LiumError: it could not be read.
     """
-    if pod.id not in final_backups:
+    started = final_backups.get(pod.id)
+    if started is None:
         return None
-    backup_id, begun = final_backups[pod.id]
     try:
-        backup = await account.lium.backups.get(backup_id)
+        backup = await account.lium.backups.get(started.backup_id)
     except NotFound:
         return None
     _refuse_unfit(final_backups, pod, backup)
-    if backup.is_completed:
-        age_seconds = clock.monotonic() - begun
-        if backup.completed_at is not None:
-            age_seconds = (account.lium.now() - backup.completed_at).total_seconds()
-        if age_seconds > _FRESH_SECONDS:
-            return None
+    if backup.is_completed and account.lium.now() - (backup.completed_at or started.asked_at) > _FRESH:
+        return None
     return backup
 
 
@@ -128,26 +129,35 @@ async def find_running_backup(
     with suppress(LiumError), anyio.move_on_after(_LOOK_SECONDS):
         backups = await account.lium.backups.list(pod_id=pod.id)
     running = [backup for backup in backups or () if not backup.is_final]
-    is_ours = begun is not None and (backups is None or any(backup.id == begun[0] for backup in running))
+    is_ours = begun is not None and (backups is None or any(backup.id == begun.backup_id for backup in running))
     if begun is not None and is_ours and agreed is None:
         raise Failure(
             "final_backup_running",
-            f"The last backup of {pod.pod_name}, {begun[0]}, still runs, as far as is known, and would be lost.",
+            f"The last backup of {pod.pod_name}, {begun.backup_id}, still runs, as far as is known, and would be lost.",
             "Call remove_pod with final_backup to remove after a complete backup, or again without, to lose it.",
             effect=_stays(pod),
         )
     return max(running, key=lambda backup: backup.is_running is True, default=None)
 
 
-def refuse_unfit(backup: Backup) -> None:
+def refuse_unfit(backup: Backup, asked_at: datetime) -> None:
     """Refuse to rest a removal on a backup that is over and does not hold everything.
 
+    Args:
+        backup: The backup.
+        asked_at: When it was asked for, by Lium's clock: what began before may miss what was written by then.
+
     Raises:
-        Failure: it failed, or lacks files.
+        Failure: it failed, lacks files, holds nothing, or may be older.
     """
     reason = f": {backup.problem[:300]}" if backup.problem else ""
     if backup.is_final and not backup.is_completed:
         raise Failure("final_backup_failed", f"The backup is {backup.state}{reason}.", _ADVICE)
+    if backup.is_completed and not backup.began_since(asked_at):
+        happened = f"Lium shows backup {backup.id} as the last one, and not that it began after it was asked for."
+        raise Failure("final_backup_unproven", happened, _ADVICE)
+    if backup.is_empty:
+        raise Failure("final_backup_empty", f"Backup {backup.id} is {backup.state} and holds no file.", _ADVICE)
     if backup.is_partial:
         happened = f"Backup {backup.id} is {backup.state}{reason}. {PARTIAL} It is kept, and can be restored."
         raise Failure(
@@ -161,17 +171,25 @@ def describe_pending(pod: Pod, backup: Backup) -> str:
     """Say what a removal waits for, and what that costs."""
     return (
         f"{standing(backup)} {_stays(pod)} Wait with get_backup until it is complete, then call remove_pod "
-        f"with final_backup again within {_FRESH_SECONDS / 60:g} minutes."
+        f"with final_backup again within {_FRESH // timedelta(minutes=1)} minutes."
     )
 
 
 def _refuse_unfit(final_backups: FinalBackups, pod: Pod, backup: Backup) -> None:
+    started = final_backups[pod.id]
     try:
-        refuse_unfit(backup)
+        _refuse_another(started, backup)
+        refuse_unfit(backup, started.asked_at)
     except Failure as failure:
         final_backups.pop(pod.id, None)
         failure.effect = _stays(pod)
         raise
+
+
+def _refuse_another(started: StartedBackup, backup: Backup) -> None:
+    if why := started.why_another(backup):
+        happened = f"Lium shows backup {backup.id} as the last one, and it is another: {why}."
+        raise Failure("final_backup_unproven", happened, _ADVICE)
 
 
 def _stays(pod: Pod) -> str:

@@ -28,7 +28,7 @@ from lium_mcp.failures import Failure
 from lium_mcp.remote.jobs import Job, list_jobs, note_follow_up
 from lium_mcp.rentals import Claim, NotNow
 from lium_mcp.services.accounts import Account
-from lium_mcp.services.backing_up import refuse_partial, start_backup, wait_for_backup
+from lium_mcp.services.backing_up import read_started, refuse_partial, start_backup, wait_for_backup
 from lium_mcp.services.failure_words import from_api
 from lium_mcp.services.final_backup import refuse_unfit
 from lium_mcp.services.pod_connections import pod_access
@@ -49,7 +49,8 @@ _REMOVAL_SECONDS: Final = 60.0
 _MISSING_FOR: Final = timedelta(seconds=60)
 # How old a complete backup may be, as with remove_pod: what was written since is not in it.
 _FRESH: Final = timedelta(minutes=10)
-_CLOCKS_DIFFER_BY: Final = timedelta(seconds=2)
+# Less than elsewhere: one that began seconds before the job ended may be listed late, and lacks its end.
+_CLOCKS_DIFFER: Final = timedelta(seconds=2)
 _OTHER_KEY_SECONDS: Final = 600.0
 _REFUSALS: Final = (PermissionDenied, BadRequest, Conflict, ValidationFailed, PaymentFailed)
 
@@ -158,7 +159,7 @@ async def _backup(account: Account, poller: Poller, claim: Claim, pod: Pod, *, w
         return None
     if whole or not backup.is_completed:
         try:
-            refuse_unfit(backup)
+            refuse_unfit(backup, _asked_at(claim.task.progress))
         except Failure:
             await claim.keep(progress={})
             raise
@@ -183,7 +184,8 @@ async def _begin_backup(account: Account, claim: Claim, pod: Pod, *, whole: bool
             refuse_partial(pod, await account.lium.backup_schedules.get_for_pod(pod.id))
     else:
         started = await start_backup(account, pod, name="final", whole=whole)
-        if started.joined and not _began_later(await account.lium.backups.get(started.backup_id), progress):
+        backup = await read_started(account, pod, started)
+        if started.joined and not _began_later(backup, progress):
             return None  # it may miss what was written since it began: the next one is ours
         backup_id = started.backup_id
     await claim.keep(progress={**progress, "backup_id": backup_id})
@@ -191,11 +193,13 @@ async def _begin_backup(account: Account, claim: Claim, pod: Pod, *, whole: bool
 
 
 def _began_later(backup: Backup, progress: Mapping[str, Any]) -> bool:
-    began_at = backup.started_at or backup.created_at
-    asked_at = datetime.fromisoformat(progress["asked_at"])
     is_new = backup.id not in progress["backups_before"]
     usable = backup.is_completed or not backup.is_final
-    return is_new and usable and began_at is not None and began_at >= asked_at - _CLOCKS_DIFFER_BY
+    return is_new and usable and backup.began_since(_asked_at(progress), clocks_differ=_CLOCKS_DIFFER) is True
+
+
+def _asked_at(progress: Mapping[str, Any]) -> datetime:
+    return datetime.fromisoformat(progress["asked_at"])
 
 
 async def _jobs(account: Account, pod: Pod) -> list[Job]:

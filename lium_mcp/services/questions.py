@@ -7,7 +7,6 @@ that was named in the question, whatever the name means by then. What is asked b
 import re
 from typing import Any
 
-from lium_mcp.api.clock import Clock
 from lium_mcp.api.errors import LiumError
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.api.templates import Template
@@ -36,7 +35,6 @@ _STATE = re.compile(r"[A-Z_]{1,20}")
 
 async def ask_to_remove_pod(
     account: Account,
-    clock: Clock,
     final_backups: FinalBackups,
     *,
     pod: str,
@@ -49,7 +47,7 @@ async def ask_to_remove_pod(
         return None
     if not final_backup:
         lost = f"Its disk and local volume are lost. {await _last_backup(account, target)}"
-    elif earlier := await earlier_final_backup(account, clock, final_backups, target):
+    elif earlier := await earlier_final_backup(account, final_backups, target):
         # The same words whether it still runs: while the person reads, it may end.
         begun = f", begun {earlier.created_at:%Y-%m-%d %H:%M} UTC," if earlier.created_at else ""
         lost = (

@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 import anyio
@@ -29,7 +29,6 @@ from lium_mcp.services.polling import Poller
 
 _AT_ONCE: Final = 8
 _EVERY_SECONDS: Final = 4.0
-_CLOCKS_DIFFER: Final = timedelta(seconds=20)
 _LOOK_SECONDS: Final = 6.0
 _DEFAULT_NAME: Final = "restored"
 
@@ -100,12 +99,12 @@ class _Run:
         return self.refused or (self.restore is not None and self.restore.is_final)
 
     def is_of(self, restore: Restore, backup_id: str) -> bool:
-        """Whether a restore is this order's. If the order's answer was lost, time, backup and path tell."""
-        if self.restore_id is not None:
-            return restore.id == self.restore_id
-        at = restore.created_at or restore.started_at
-        is_new = at is not None and at >= self.ordered_at - _CLOCKS_DIFFER
-        return is_new and (restore.backup_id, restore.restore_path) == (backup_id, self.path)
+        """Whether a restore is this order's: time, backup and path must not deny its id, and tell where it has none."""
+        is_new, asked = restore.began_since(self.ordered_at), (backup_id, self.path)
+        said = (restore.backup_id, (restore.restore_path or "").rstrip("/") or None)
+        if restore.id == self.restore_id:
+            return is_new is not False and all(one in (None, other) for one, other in zip(said, asked, strict=True))
+        return self.restore_id is None and is_new is True and said == asked
 
 
 async def restore_into(
@@ -223,7 +222,12 @@ async def _find(account: Account, pod: Pod, path: str) -> TargetState:
 
 async def _read_state(account: Account, backup_id: str, run: _Run) -> None:
     with suppress(LiumError):  # the newest state that was read stands
-        for restore in await account.lium.restores.list(run.pod.id):
+        restores = await account.lium.restores.list(run.pod.id)
+        if any(restore.id == run.restore_id and not run.is_of(restore, backup_id) for restore in restores):
+            # Lium named another restore: the order's own is known by what it asked for, as if the answer had been lost.
+            run.problem = f"Lium answered with another restore, {run.restore_id}. Whether this one runs is not known."
+            run.restore_id = None
+        for restore in restores:
             if run.is_of(restore, backup_id):
                 run.restore, run.problem = restore, None
                 return

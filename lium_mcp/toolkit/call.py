@@ -87,7 +87,7 @@ class Runtime:
         policy: The limits on what calls may spend.
         confirm: When a person is asked.
         redact: Takes the secrets of this server out of a text, and whatever looks like one.
-        final_backups: The last backups that removals began, by pod: the backup, and when it began.
+        final_backups: The last backups that removals began, by pod.
         stop: Ends all waits.
         background: What goes on between calls.
         questions: Which questions are open.

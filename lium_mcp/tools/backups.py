@@ -20,6 +20,7 @@ from lium_mcp.services.backing_up import (
     check_path,
     held_path,
     losses,
+    read_started,
     refuse_incomplete,
     start_backup,
     volume_root,
@@ -253,10 +254,10 @@ async def create_backup(
     target = await find_pod(call.account, pod)
     started = await start_backup(call.account, target, name=name)
     backup = await wait_for_backup(
-        call.account, call.poller, await call.lium.backups.get(started.backup_id), wait_seconds=wait_seconds
+        call.account, call.poller, await read_started(call.account, target, started), wait_seconds=wait_seconds
     )
     warnings = []
-    if started.schedule_created and started.schedule:
+    if started.schedule_created:
         warnings.append(
             f"The pod had no schedule, so one was made: every {started.schedule.backup_frequency_hours} hours, kept "
             f"{started.schedule.retention_days} days. delete_backup_schedule removes it."

@@ -189,7 +189,7 @@ async def reboot_pod(
 @toolset.tool(
     title="Remove pod",
     hints=DESTROYS,
-    asks=lambda call, **given: ask_to_remove_pod(call.account, call.clock, call.runtime.final_backups, **given),
+    asks=lambda call, **given: ask_to_remove_pod(call.account, call.runtime.final_backups, **given),
 )
 async def remove_pod(
     call: Call,

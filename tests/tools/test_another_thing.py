@@ -11,8 +11,10 @@ from tests.tools.wires import (
     Act,
     Forward,
     Wire,
+    answering,
     ask,
     editing,
+    living,
     make_template,
     offers,
     rent,
@@ -275,3 +277,129 @@ async def test_what_lium_does_not_say_of_a_thing_that_is_made_is_no_other(
     wire.on("POST", path, editing(lambda row: row | said))
     async with agent_on(sandbox, transport=wire) as agent:
         await agent.call(tool, **given)
+
+
+# --- backups ---------------------------------------------------------------------------------------------------------
+
+OLD = {"created_at": "2026-01-01T00:00:00", "started_at": "2026-01-01T00:00:00", "completed_at": "2026-01-01T00:05:00"}
+DATELESS = {"created_at": None, "started_at": None, "completed_at": None}
+EMPTY = {"total_files": 0, "processed_files": 0, "total_bytes": 0, "processed_bytes": 0}
+OTHER_SCHEDULE = {"backup_config_id": "11111111-1111-4111-8111-111111111111"}
+
+
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [
+        (OLD, "final_backup_unproven"),
+        (DATELESS, "final_backup_unproven"),
+        (OTHER_SCHEDULE, "final_backup_unproven"),
+        (EMPTY, "final_backup_empty"),
+    ],
+    ids=["old", "of no known date", "of another schedule", "empty"],
+)
+async def test_a_pod_stays_whose_last_backup_is_not_its_own_and_of_now(sandbox: Sandbox, said: Row, code: str) -> None:
+    pod_id = await rent(sandbox, "worker")
+    wire = Wire(sandbox)
+    wire.on("GET", "/backup-logs/*", editing(lambda row: row | said))
+    async with agent_on(sandbox, transport=wire) as agent:
+        refused = await agent.refused("remove_pod", pod="worker", final_backup=True, wait_seconds=300)
+        assert refused.code == code
+        assert "The pod was not removed and bills" in refused.text
+        assert "final_backup to lose the data" in refused.text
+    assert [pod["id"] for pod in living(sandbox)] == [pod_id]
+    assert not wire.sent("DELETE", "/pods/*")
+
+
+@pytest.mark.parametrize("owner", ["worker", "other"])
+async def test_a_pod_stays_where_lium_names_a_backup_that_was_there_before(sandbox: Sandbox, owner: str) -> None:
+    await rent(sandbox, "worker")
+    await rent(sandbox, "other")
+    wire = Wire(sandbox)
+    async with agent_on(sandbox, transport=wire) as agent:
+        earlier = await agent.call("create_backup", pod=owner, wait_seconds=300)
+        sandbox.clock.advance(hours=1)
+        named = answering(200, {"success": True, "backup_log_id": earlier["backup"]["backup_id"]})
+        wire.on("POST", "/pods/*/backup", named)
+        made = await agent.refused("create_backup", pod="worker", wait_seconds=300)
+        assert made.code == "outcome_unknown"
+        assert "list_backups" in made.text
+        await agent.refused("remove_pod", pod="worker", final_backup=True, wait_seconds=300)
+    assert len(living(sandbox)) == 2
+
+
+async def test_a_backup_is_found_though_lium_names_an_earlier_one(sandbox: Sandbox) -> None:
+    await rent(sandbox, "worker")
+    wire = Wire(sandbox)
+    async with agent_on(sandbox, transport=wire) as agent:
+        earlier = await agent.call("create_backup", pod="worker", wait_seconds=300)
+        sandbox.clock.advance(hours=1)
+        wire.on("POST", "/pods/*/backup", editing(lambda row: row | {"backup_log_id": earlier["backup"]["backup_id"]}))
+        made = await agent.call("create_backup", pod="worker", wait_seconds=300)
+    assert made["outcome"] == "done"
+    assert made["backup"]["backup_id"] != earlier["backup"]["backup_id"]
+
+
+@pytest.mark.parametrize("said", [OLD, OTHER_SCHEDULE], ids=["old", "of another schedule"])
+async def test_a_backup_that_is_another_is_not_called_made(sandbox: Sandbox, said: Row) -> None:
+    await rent(sandbox, "worker")
+    wire = Wire(sandbox)
+    wire.on("GET", "/backup-logs/*", editing(lambda row: row | said))
+    async with agent_on(sandbox, transport=wire) as agent:
+        refused = await agent.refused("create_backup", pod="worker", wait_seconds=300)
+        assert refused.code == "outcome_unknown"
+        wire.on("GET", "/backup-logs/*", saying(**DATELESS, backup_config_id=None))
+        sandbox.clock.advance(hours=1)
+        assert (await agent.call("create_backup", pod="worker", wait_seconds=300))["outcome"] == "done"
+
+
+# --- restores --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"backup_id": "11111111-1111-4111-8111-111111111111"},
+        {"restore_path": "/root/old"},
+        {"created_at": "2026-01-01T00:00:00", "started_at": "2026-01-01T00:00:00"},
+    ],
+    ids=["of another backup", "elsewhere", "old"],
+)
+async def test_another_restore_is_not_this_one(sandbox: Sandbox, said: Row) -> None:
+    await rent(sandbox, "worker")
+    wire = Wire(sandbox)
+    wire.on(
+        "GET", "/pods/*/restore-logs", editing(lambda page: page | {"items": [row | said for row in page["items"]]})
+    )
+    async with agent_on(sandbox, transport=wire) as agent:
+        made = await agent.call("create_backup", pod="worker", wait_seconds=300)
+        answer = await agent.call("restore_backup", backup_id=made["backup"]["backup_id"], pods=["worker"])
+    assert answer["outcome"] == "pending"
+    assert "Lium answered with another restore" in answer["pods"][0]["problem"]
+
+
+async def test_a_restore_is_found_though_lium_names_an_earlier_one(sandbox: Sandbox) -> None:
+    await rent(sandbox, "worker")
+    wire = Wire(sandbox)
+    async with agent_on(sandbox, transport=wire) as agent:
+        backup = (await agent.call("create_backup", pod="worker", wait_seconds=300))["backup"]["backup_id"]
+        earlier = await agent.call("restore_backup", backup_id=backup, pods=["worker"], wait_seconds=300)
+        old_id = earlier["pods"][0]["restore"]["restore_id"]
+        wire.on("POST", "/pods/*/restore", editing(lambda row: row | {"restore_log_id": old_id}))
+        answer = await agent.call("restore_backup", backup_id=backup, pods=["worker"], wait_seconds=300)
+    assert answer["outcome"] == "done"
+    assert answer["pods"][0]["restore"]["restore_id"] != old_id
+
+
+async def test_a_restore_that_says_no_more_than_its_id_is_this_one(sandbox: Sandbox) -> None:
+    await rent(sandbox, "worker")
+    wire = Wire(sandbox)
+    bare = {"backup_id": None, "restore_path": None, "created_at": None, "started_at": None}
+    wire.on(
+        "GET", "/pods/*/restore-logs", editing(lambda page: page | {"items": [row | bare for row in page["items"]]})
+    )
+    async with agent_on(sandbox, transport=wire) as agent:
+        made = await agent.call("create_backup", pod="worker", wait_seconds=300)
+        restored = await agent.call(
+            "restore_backup", backup_id=made["backup"]["backup_id"], pods=["worker"], wait_seconds=300
+        )
+    assert restored["outcome"] == "done"
