@@ -179,17 +179,19 @@ def refuse_maybe_attached(volume: Volume, pods: Rows[Pod]) -> None:
     """
     refuse_attached(volume, pods, "deleted")
     unnamed = next((pod for pod in pods if pod.has_unnamed_volume), None)
-    if unnamed is not None or pods.skipped:
-        missing = (
-            f"Lium does not say which volume pod {unnamed.pod_name} ({unnamed.id}) has mounted"
-            if unnamed
-            else "part of Lium's list of pods could not be read"
-        )
-        raise Failure(
-            "volume_use_unknown",
-            f"Whether a pod has volume {volume.name} ({volume.id}) mounted is not known: {missing}.",
-            "Try again in a minute. If that lasts, a person can look on lium.io and delete it there.",
-        )
+    if unnamed is not None:
+        missing = f"Lium does not say which volume pod {unnamed.pod_name} ({unnamed.id}) has mounted"
+    elif pods.skipped:
+        missing = "part of Lium's list of pods could not be read"
+    elif pods and not any(pod.says_volume for pod in pods):  # where one says it, silence means that there is none
+        missing = "Lium says of no pod whether it has a volume"
+    else:
+        return
+    raise Failure(
+        "volume_use_unknown",
+        f"Whether a pod has volume {volume.name} ({volume.id}) mounted is not known: {missing}.",
+        "Try again in a minute. If that lasts, a person can look on lium.io and delete it there.",
+    )
 
 
 def volume_holder(volume: Volume, pods: Sequence[Pod]) -> Pod | None:

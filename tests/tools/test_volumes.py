@@ -121,6 +121,26 @@ async def test_a_volume_that_may_be_mounted_is_not_deleted(sandbox: Sandbox, odd
     assert not wire.sent("DELETE", "/volumes/*")
 
 
+async def test_where_no_pod_says_anything_of_a_volume_none_is_deleted(sandbox: Sandbox) -> None:
+    volume_id = await made(sandbox, "data")
+    await rent(sandbox, "worker")
+    silent = editing(lambda pods: [{name: pod[name] for name in pod if name != "volume"} for pod in pods])
+    wire, person = Wire(sandbox), Person("yes")
+    wire.on("GET", "/pods", silent)
+    async with agent_on(sandbox, transport=wire, person=person) as agent:
+        refused = await agent.refused("delete_volume", volume="data")
+        assert refused.code == "volume_use_unknown"
+        assert "Lium says of no pod whether it has a volume" in refused.text
+        assert person.questions == []
+        assert ids(sandbox) == {volume_id}
+        other = await made(sandbox, "other")
+        await rent(sandbox, "second", volume_id=other)
+        # A server that leaves out what is empty says of the other pod that it has none.
+        wire.on("GET", "/pods", editing(lambda pods: [{name: pod[name] for name in pod if pod[name]} for pod in pods]))
+        await agent.call("delete_volume", volume="data")
+    assert ids(sandbox) == {other}
+
+
 async def test_a_volume_that_is_mounted_meanwhile_is_kept_by_lium(sandbox: Sandbox) -> None:
     volume_id = await made(sandbox, "data")
     pod_id = await rent(sandbox, "worker", volume_id=volume_id)

@@ -228,6 +228,11 @@ class Pod(ApiModel):
         return (self.volume.id if self.volume else None) or self.volume_id or None
 
     @property
+    def says_volume(self) -> bool:
+        """Whether the API says which volume it has, or that it has none."""
+        return not self.model_fields_set.isdisjoint({"volume", "volume_id"})
+
+    @property
     def has_unnamed_volume(self) -> bool:
         """Whether it has a volume, but the API does not say which."""
         return self.volume is not None and self.attached_volume_id is None
