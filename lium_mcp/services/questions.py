@@ -216,7 +216,7 @@ async def ask_to_set_schedule(
     return Question(f"Change the backups of {_pod(target)}? {' '.join(lost)}", {"pod": target.id})
 
 
-async def ask_to_remove_cluster(account: Account, *, cluster_id: str) -> Question:
+async def ask_to_remove_cluster(account: Account, *, cluster_id: str, **_: Any) -> Question:  # noqa: ANN401 - as above
     """Before `remove_cluster`."""
     members = [pod for pod in await account.lium.pods.list() if pod.cluster_id == cluster_id]
     named = "; ".join(map(_pod, members)) or "Lium lists no members now"

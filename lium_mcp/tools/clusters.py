@@ -28,6 +28,7 @@ from lium_mcp.services.offers import has_price
 from lium_mcp.services.pod_details import Outcome
 from lium_mcp.services.polling import READ_LIMIT_SECONDS, time_limit
 from lium_mcp.services.questions import ask_to_remove_cluster, quoted
+from lium_mcp.services.removing import is_gone
 from lium_mcp.services.renting import (
     came_out_dearer,
     ceiling_per_hour_usd,
@@ -39,14 +40,13 @@ from lium_mcp.services.renting import (
 )
 from lium_mcp.services.targets import find_usable_template
 from lium_mcp.toolkit.call import Call
-from lium_mcp.toolkit.parameters import Cursor, Limit, page
+from lium_mcp.toolkit.parameters import DEFAULT_WAIT_SECONDS, Cursor, Limit, WaitSeconds, page
 from lium_mcp.toolkit.registry import DESTROYS, READS, WRITES, Toolset
 
 toolset = Toolset("clusters")
 
 _IMAGE_PREFIX: Final = "daturaai/lium-cluster"
 _READ_BACK_SECONDS: Final = 10.0
-_REMOVAL: Final[dict[bool | None, Outcome]] = {True: "done", False: "failed", None: "pending"}
 
 
 class ClusterNode(NodeFlaws):
@@ -219,7 +219,9 @@ async def rent_cluster(
     title="Remove a cluster", hints=DESTROYS, asks=lambda call, **given: ask_to_remove_cluster(call.account, **given)
 )
 async def remove_cluster(
-    call: Call, cluster_id: Annotated[ShortText, Field(min_length=1, description="From rent_cluster.")]
+    call: Call,
+    cluster_id: Annotated[ShortText, Field(min_length=1, description="From rent_cluster.")],
+    wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS,
 ) -> RemovedCluster:
     """Remove every pod of a cluster for good. The answer has a result per member: one that failed goes on billing."""
     try:
@@ -231,14 +233,19 @@ async def remove_cluster(
             "A member is still starting: call list_pods until all run, then remove_cluster again.",
             request_id=error.request_id,
         ) from error
-    for row in answer.pods:
-        if row.success:
-            await call.renter.note_removal(row.pod_id)
+    going = [row.pod_id for row in answer.pods if row.success]
+    for pod_id in going:
+        await call.renter.note_removal(pod_id)
+    left = await _wait_until_gone(call, going, wait_seconds)
     members = [
         ClusterMember(
             pod_id=row.pod_id,
             rank=row.cluster_node_index,
-            outcome=_REMOVAL[row.success],
+            outcome="failed"
+            if row.success is False
+            else "pending"
+            if row.pod_id in left or not row.success
+            else "done",
             message=row.message,
         )
         for row in answer.pods
@@ -248,19 +255,41 @@ async def remove_cluster(
             outcome="pending", members=[], next="Lium named no members: call list_pods to see whether any is left."
         )
     outcomes = [member.outcome for member in members]
-    failed, untold = outcomes.count("failed"), outcomes.count("pending")
+    failed, untold = outcomes.count("failed"), outcomes.count("pending") - len(left)
     advice = (
         f"{failed} members still bill: call remove_cluster again." if failed else "",
         f"Lium does not say of {untold} whether it removed them: call list_pods to see which are left."
         if untold
         else "",
+        f"{len(left)} are being removed and may still bill: get_pod with their pod_id shows their end." if left else "",
     )
     return RemovedCluster(
-        outcome="failed" if failed else "pending" if untold else "done",
+        outcome="failed" if failed else "pending" if untold or left else "done",
         members=members,
         note=note_on(*(member.message for member in members)),
         next=" ".join(filter(None, advice)) or None,
     )
+
+
+async def _wait_until_gone(call: Call, going: Sequence[str], wait_seconds: float) -> Sequence[str]:
+    """Wait for the end of pods whose removal Lium has accepted; those that are left when the time is over."""
+    left = list(going)
+
+    async def read() -> int:
+        for pod_id in tuple(left):
+            if await is_gone(call.account, pod_id):
+                left.remove(pod_id)
+                await call.renter.note_gone(pod_id)
+        return len(left)
+
+    await call.poller.until(
+        len(left),
+        read,
+        lambda count: not count,
+        wait_seconds=wait_seconds,
+        describe=lambda count: f"{count} members are being removed",
+    )
+    return left
 
 
 async def _rented(call: Call, rental: Rental, plan: ClusterPlan | None) -> RentedCluster:

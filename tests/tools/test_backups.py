@@ -186,6 +186,7 @@ async def test_a_path_outside_the_local_volume_is_refused_before_it_is_sent(agen
         refused = await agent.refused("set_backup_schedule", pod="worker", path=path)
         assert refused.code == "invalid_argument"
         assert "Choose a path under /root" in refused.text
+        assert ('path has a ".." in it. ' in refused.text) is (".." in path)
         answer = await agent.call("restore_backup", backup_id=backup_id, pods=["worker"], path=path)
         assert answer["outcome"] == "failed"
         assert "Choose a path under /root" in answer["pods"][0]["problem"]

@@ -336,6 +336,18 @@ async def test_a_member_that_is_not_removed_is_named_and_goes_with_the_next_call
     assert living(sandbox) == []
 
 
+async def test_members_that_are_still_being_removed_may_bill(sandbox: Sandbox) -> None:
+    async with agent_on(sandbox) as agent:
+        rented = await agent.call("rent_cluster", **await order(agent))
+        sandbox.clock.advance(minutes=1)
+        first, second = rented["pod_ids"]
+        sandbox.add_fault("delete_slow", seconds=600, pod_id=second)
+        removed = await agent.call("remove_cluster", cluster_id=rented["cluster_id"])
+    assert removed["outcome"] == "pending"
+    assert {row["pod_id"]: row["outcome"] for row in removed["members"]} == {first: "done", second: "pending"}
+    assert removed["next"].startswith("1 are being removed and may still bill")
+
+
 async def test_a_removal_that_names_no_members_is_not_called_done(sandbox: Sandbox) -> None:
     wire = Wire(sandbox)
     wire.on("DELETE", "/clusters/*", answering(200, {"success": True, "message": "ok"}))
