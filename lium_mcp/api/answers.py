@@ -90,7 +90,7 @@ class Answer:
         return parsed
 
     def model(self, model: type[ModelT], **asked: str | float | None) -> ModelT:
-        """Return the body as one model, whose fields must not say otherwise than `asked`; they may say nothing."""
+        """Return the body as one model. Its fields must not contradict `asked`; they may be missing."""
         try:
             read = model.model_validate(self.json())
         except ValidationError:
@@ -100,7 +100,7 @@ class Answer:
         return read
 
     def about_another(self, model: type[ApiModel], name: str, asked: object) -> UnreadableResponse:
-        """Return the error for a success that is about something else than was asked for, as this field says."""
+        """Return the error for a success that is about something else than was asked for, by its field `name`."""
         wanted = str(asked)[:_MOST_SHOWN_CHARACTERS]
         return self.unreadable(
             f"Lium answered with another {model.__name__} than was asked for: its {name} is not {wanted}.", AnotherThing
@@ -109,7 +109,7 @@ class Answer:
     def rows(self, model: type[ModelT], *, key: str = "items", **asked: str | float | None) -> Rows[ModelT]:
         """Return the body as a list, bare or under `key`.
 
-        Rows that cannot be read, or say otherwise than `asked`, are counted, not fatal.
+        Rows that cannot be read, or contradict `asked`, are counted and left out.
         """
         return self.page(model, key=key, **asked).items
 
@@ -136,7 +136,7 @@ class Answer:
 
 
 def _denied(read: ApiModel, asked: Mapping[str, str | float | None]) -> str | None:
-    """The first of the fields that says otherwise than was asked for."""
+    """The name of the first field that contradicts what was asked for."""
     for name, wanted in asked.items():
         said = getattr(read, name)
         if wanted is not None and said not in (None, "") and not _is_same(said, wanted):

@@ -89,7 +89,7 @@ class BackupSchedules(Resource):
 
     async def _of_pod(self, answer: Answer, pod_id: str) -> BackupSchedule:
         schedule = answer.model(BackupSchedule, pod_id=pod_id)
-        # Older servers name under this name alone a pod, a node, or a rental: only another pod is no link to this one.
+        # Older servers have only this field, with the id of a pod, a node or a rental: only another pod's id is wrong.
         link = (schedule.pod_executor_id or pod_id).casefold()
         if schedule.pod_id is None and link != pod_id.casefold():
             pods = (await self._wire.request("GET", "/pods")).rows(Pod)

@@ -39,7 +39,7 @@ class SshKeys(Resource):
         """POST /ssh-keys: register a public key; list first, since duplicates may be accepted."""
         answer = await self._wire.request("POST", "/ssh-keys", json=_body(name, public_key))
         created = answer.model(SshKey)
-        kind_and_key = public_key.split()[:2]  # the comment is nobody's affair
+        kind_and_key = public_key.split()[:2]  # without the comment
         if created.public_key and not set(kind_and_key) <= set(created.public_key.split()):
             raise answer.about_another(SshKey, "public_key", public_key)
         return created

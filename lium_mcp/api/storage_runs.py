@@ -8,7 +8,7 @@ from lium_mcp.api.fields import ApiFloat, ApiId, ApiInt, ApiModel, ApiReason, Ap
 
 _SYNONYMS = {"SUCCESS": "COMPLETED", "ERROR": "FAILED"}
 _MAX_SAID_CHARS = 4000
-# What dates a run may have another clock than what dates an answer.
+# Runs and answers may be dated by different clocks.
 _CLOCKS_DIFFER = timedelta(seconds=20)
 _LACKS_FILES = re.compile(
     r"partial|incomplete|not (?:all|every|complete)\b|degraded|unread|inaccessible|permission denied|no such file"
@@ -56,7 +56,7 @@ class StorageRun(ApiModel):
 
     @property
     def began_at(self) -> datetime | None:
-        """When it began, or was ordered where Lium says no more."""
+        """When it began, or when it was ordered, if Lium says only that."""
         return self.started_at or self.created_at
 
     def began_since(self, moment: datetime, *, clocks_differ: timedelta = _CLOCKS_DIFFER) -> bool | None:

@@ -202,7 +202,7 @@ class Wire:
             if not answer.is_success or (answer.says_refused and not judges_body):
                 raise self._refusal(answer, request)
             if mutates and answer.body.strip() and answer.is_web_page:
-                answer.json()  # which a page is not that a network shows in place of Lium
+                answer.json()  # a page that a network shows in place of Lium is no JSON
             noted = _changes.get()
             if mutates and noted is not None:
                 noted.append(f"{method} {path}")

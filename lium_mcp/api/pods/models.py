@@ -50,7 +50,7 @@ BILLING_STATUSES = frozenset({"RUNNING", "REBOOT_PENDING", "REBOOT_FAILED"})
 _NEVER_STARTED_STATUSES = frozenset({"PENDING", "CREATION_FAILED"})
 REMOVED_STATUSES = frozenset({"DELETED", "REMOVED", "TERMINATED"})
 DEFAULT_VOLUME_ROOT = "/root"
-# How much two clocks may differ, of which one dates what the other has seen.
+# By how much two clocks may differ that date the same things.
 _CLOCKS_APART = timedelta(minutes=2)
 _DEFAULT_SSH_PORT = 22
 MAX_PORT = 65535
@@ -171,7 +171,7 @@ class Pod(ApiModel):
 
     @property
     def runs(self) -> bool:
-        """Whether Lium says that it runs; where to log in it may not say yet."""
+        """Whether Lium says that it runs; how to log in may still be missing."""
         return self.state == "RUNNING"
 
     @property
@@ -191,7 +191,10 @@ class Pod(ApiModel):
 
     @property
     def has_not_started(self) -> bool:
-        """Whether it waits for its first start, or that failed; with a template switched it has run before."""
+        """Whether it waits for its first start, or that start failed.
+
+        A pod whose template was switched waits in the same way, but has run before.
+        """
         return self.state in _NEVER_STARTED_STATUSES
 
     @property
@@ -277,12 +280,12 @@ class PodEvent(ApiModel):
 
 
 def is_since(moment: datetime | None, at: datetime | None) -> bool:
-    """Whether something happened since a moment, as far as two clocks can tell; what has no time may have."""
+    """Whether something happened since a moment, as far as two clocks can tell; True where a time is missing."""
     return at is None or moment is None or at >= moment - _CLOCKS_APART
 
 
 def own_events(pod: Pod, events: Iterable[PodEvent]) -> list[PodEvent]:
-    """The events of a pod's own life: none from before it was made tells whether it ran, or since when."""
+    """The events since a pod was made; an earlier one does not tell whether the pod ran, or since when."""
     return [event for event in events if is_since(pod.created_at, event.created_at)]
 
 
