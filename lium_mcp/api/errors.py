@@ -230,7 +230,12 @@ class NotLium(UnreadableResponse):
 class AnotherThing(UnreadableResponse):
     """The answer is about something else than was asked for."""
 
-    _advice = "Try again in a minute. Before repeating a change, list what there is now: it may have been made."
+    @property
+    def advice(self) -> str:
+        """One sentence on what the caller can do."""
+        if self.effect == "unknown":
+            return "List what there is now before calling again: it may have been made."
+        return "Call again in a minute."
 
 
 class BadRequest(LiumError):

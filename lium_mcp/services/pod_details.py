@@ -167,7 +167,7 @@ async def pod_view(
             volume_id = volume_id or (await _rented_volume(account, pod.id) if runs else None)
     lived = own_events(pod, history)
     cost = _cost_so_far(account, pod, lived, record)
-    if not history and pod.last_event is not None:
+    if not history and pod.last_event is not None and pod.last_event.pod_id in (None, pod.id):
         history = [pod.last_event]
     visible = len(seen) if seen and len(seen) < MOST_GPUS else None
     short = shortfalls(pod, volume_id=volume_id, visible_gpus=visible, events=history) if runs else []

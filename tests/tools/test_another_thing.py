@@ -107,6 +107,18 @@ async def test_the_end_of_a_pod_is_told_by_its_own_record_alone(sandbox: Sandbox
         assert (await agent.refused("get_pod", pod=asked, wait_seconds=0)).code == "pod_not_found"
 
 
+@pytest.mark.parametrize("is_own", [True, False])
+async def test_the_last_event_of_a_pod_is_its_own(sandbox: Sandbox, is_own: bool) -> None:
+    pod_id = await rent(sandbox, "worker")
+    wire = Wire(sandbox)
+    event = {"pod_id": pod_id if is_own else "another", "event_type": "pod-lifecycle", "to_status": "RUNNING"}
+    wire.on("GET", "/pods/*/events", answering(404, {"detail": "Not Found"}))
+    wire.on("GET", f"/pods/{pod_id}", saying(last_event=event))
+    async with agent_on(sandbox, transport=wire) as agent:
+        shown = (await agent.call("get_pod", pod="worker", wait_seconds=0))["pod"]
+    assert [event["status"] for event in shown["last_events"]] == (["RUNNING"] if is_own else [])
+
+
 # --- one of anything else for another --------------------------------------------------------------------------------
 
 
@@ -245,7 +257,7 @@ async def test_what_is_made_is_what_was_asked_for(
         refused = await agent.refused(tool, **given)
     assert refused.code == "outcome_unknown"
     assert "Lium answered with another " in refused.text
-    assert "list what there is now" in refused.text
+    assert "List what there is now" in refused.text
     assert len(changes(wire)) == 1
 
 
