@@ -240,7 +240,7 @@ def assert_carries(result: Any, body: Any) -> None:
         assert result in body.values()
     elif isinstance(result, datetime):
         assert result.tzinfo is UTC
-        assert result.isoformat()[:16] == body[:16]
+        assert result.isoformat().startswith(body[:16])  # a day stands for its beginning
     elif body is None:
         assert result in (None, ())
     else:
