@@ -15,6 +15,9 @@ UNSETTLED: Final[frozenset[Status]] = frozenset({"sending", "unknown"})
 """A rent with such a status may have made a pod that nobody knows of."""
 CLOSED: Final[frozenset[Status]] = frozenset({"refused", "removed", "absent", "closed"})
 
+GIVEN_BACK: Final = "given back: "
+"""The note of a rent begins with it where a look after its call has ended found that its pods must go."""
+
 TaskKind = Literal["follow_up"]
 TaskStatus = Literal["open", "done", "failed", "gone"]
 """The subject of a task that is `gone` is not there any more, so that nothing is left to do."""
@@ -37,13 +40,13 @@ class Entry:
         known_pod_ids: The account's pods before the rent.
         pod_ids: What it rented, once that is known.
         price_per_hour_usd: What was quoted for all pods together.
-        expected: What its pods have to be to be kept, see `Expected`; None once they were held against it.
+        expected: What its pods have to be to be kept, see `Expected`, but for what was held against them while they
+            ran; None once nothing of it is left.
         hours: Lium is to remove the pods so many hours after they boot; None for never.
         kept_pod_ids: Its pods whose removal time is done with: the API showed it, or somebody chose another.
         confirmed: The API itself named the pods as the answer to this request.
         handed_out: A call other than the one that rented it was told of its pods.
-        unwanted: The call that rented it was cancelled before anybody knew what came of it: its pods are removed once
-            they are known.
+        unwanted: The call that rented it was cancelled: its pods are removed once they are known.
         removal_accepted: Lium has accepted to remove its pods. It knew them, so a 404 now means that they are gone.
         looks: How often Lium was asked about it since its status last changed.
         next_look_at: Nobody asks again before then.
@@ -97,6 +100,12 @@ class Entry:
     def removal_is_set(self) -> bool:
         """Whether no removal time is left to set."""
         return self.hours is None or (bool(self.pod_ids) and set(self.pod_ids) <= set(self.kept_pod_ids))
+
+    @property
+    def given_back_because(self) -> str | None:
+        """Why a look after its call has ended gave its pods back, if one did."""
+        is_over = self.status in ("removing", "removed") and self.note.startswith(GIVEN_BACK)
+        return self.note.removeprefix(GIVEN_BACK) if is_over else None
 
     @property
     def is_unsettled(self) -> bool:

@@ -5,7 +5,7 @@ is a reason to tell.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Final
 
 from lium_mcp.api.fields import read_float, read_int
@@ -87,6 +87,21 @@ class Expected:
         total = sum(pod.price or 0 for pod in pods)
         return costs_more(total, self.ceiling_per_hour_usd) or any(self._dearer(pod) for pod in pods)
 
+    def left_after(self, pods: Sequence[Pod]) -> "Expected":
+        """What is still to be held against all pods of the rent, as far as Lium stated it while they run.
+
+        What a pod is before it runs may come out otherwise; what changes afterwards is somebody's decision.
+        """
+        if not all(pod.is_ready for pod in pods):
+            return self
+        missing = {what for pod in pods for what in self.unverified(pod)}
+        settled = [name for what, names in _STATED.items() if what not in missing for name in names]
+        return replace(self, **{name: getattr(ANYTHING, name) for name in settled})
+
+    def without_template(self) -> "Expected":
+        """The same of any template."""
+        return replace(self, template_id=None, template_image=None)
+
     def unverified(self, pod: Pod) -> list[str]:
         """What was asked for and Lium does not state, in words."""
         host = pod.executor
@@ -146,6 +161,16 @@ class Expected:
 
 
 ANYTHING: Final = Expected()
+_STATED: Final = {
+    "what it costs": ("ceiling_per_hour_usd", "ceiling_per_pod_hour_usd", "ceiling_per_gpu_hour_usd"),
+    "which GPU it has": ("gpu_types", "allowed_gpu_types"),
+    "how many GPUs it has": ("gpu_count",),
+    "how much memory its GPUs have": ("min_vram_gb",),
+    "how much memory its host has": ("min_ram_gb",),
+    "which country it is in": ("countries",),
+    "which template it runs": ("template_id", "template_image"),
+}
+"""By what Lium may leave unstated, see `Expected.unverified`: what is held against it."""
 
 
 def shortfalls(pod: Pod, *, volume_id: str | None, visible_gpus: int | None, events: Sequence[PodEvent]) -> list[str]:

@@ -13,7 +13,7 @@ from uuid import uuid4
 from sqlalchemy import ColumnElement, Connection, Row, delete, insert, or_, select, update
 
 from lium_mcp.rentals.database import Database
-from lium_mcp.rentals.entries import CLOSED, UNSETTLED, Entry, Extension, PastCost, Status
+from lium_mcp.rentals.entries import CLOSED, GIVEN_BACK, UNSETTLED, Entry, Extension, PastCost, Status
 from lium_mcp.rentals.tables import ACCOUNTS, EXTENSIONS, OPEN, RENTALS, storable
 
 KEPT_FOR: Final = timedelta(days=90)
@@ -144,6 +144,20 @@ class Ledger:
         def work(connection: Connection) -> list[PastCost]:
             rows = select(*columns).where(_of(connection, account) & wanted)
             return [PastCost(*row) for row in connection.execute(rows)]
+
+        return await self.database.read(work)
+
+    async def given_back(self, account: str) -> list[Entry]:
+        """The account's rents, newest first, whose pods a look after their calls gave back.
+
+        Raises:
+            LedgerUnavailable: they cannot be read.
+        """
+        wanted = RENTALS.c.status.in_(("removing", "removed")) & RENTALS.c.note.startswith(GIVEN_BACK)
+
+        def work(connection: Connection) -> list[Entry]:
+            rows = select(RENTALS).where(_of(connection, account) & wanted).order_by(RENTALS.c.created_at.desc())
+            return [_entry(row) for row in connection.execute(rows)]
 
         return await self.database.read(work)
 

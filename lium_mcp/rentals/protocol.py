@@ -31,7 +31,15 @@ from lium_mcp.rentals.identity import Identity
 from lium_mcp.rentals.journal import Journal
 from lium_mcp.rentals.orders import Order, Rental, pod_count, to_json
 from lium_mcp.rentals.removal import keep_removal_time
-from lium_mcp.rentals.settling import BEING_SETTLED, Settler, has_something_left, is_alive, post
+from lium_mcp.rentals.settling import (
+    BEING_SETTLED,
+    Settler,
+    expected_after,
+    has_something_left,
+    is_alive,
+    is_only_to_check,
+    post,
+)
 
 log = logging.getLogger(__name__)
 
@@ -164,7 +172,7 @@ class Renter:
             account = await self._identity.known()
             before = await self._journal.open().open_entries(account)
             entries = await self._settler.attend(account, pods) if before else []
-            if any(has_something_left(entry) for entry in before):
+            if entries != before or any(has_something_left(entry) and not is_only_to_check(entry) for entry in before):
                 pods = await self._lium.pods.list()
         return pods, entries
 
@@ -211,6 +219,25 @@ class Renter:
             if pod_id in entry.pod_ids and not entry.handed_out and not is_its_call_over:
                 with suppress(LedgerUnavailable):
                     await self._hand_out(entry)
+
+    async def has_something_left(self, pod_id: str) -> bool:
+        """Whether something is left to be done for the rent of this pod.
+
+        Raises:
+            LedgerUnavailable: the ledger cannot be read.
+        """
+        entries, _ = await self.standing()
+        return any(pod_id in entry.pod_ids and has_something_left(entry) for entry in entries)
+
+    async def given_back(self) -> list[Entry]:
+        """The account's rents, newest first, whose pods a look after their calls gave back.
+
+        Raises:
+            LedgerUnavailable: the ledger cannot be read.
+        """
+        if self._journal.is_empty:
+            return []
+        return await self._journal.open().given_back(await self._identity.known())
 
     async def has_removal_to_set(self, pod_id: str) -> bool:
         """Whether the removal time that the rent of this pod asked for is still to be set, or to be made exact.
@@ -353,9 +380,23 @@ class Renter:
 
         await self._change(pod_id, kept)
 
-    async def note_checked(self, pod_id: str) -> None:
-        """Note that what came out was held against what was asked for and allowed."""
-        await self._change(pod_id, lambda entry: None if entry.expected is None else {"expected": None})
+    async def note_checked(self, pods: Sequence[Pod]) -> None:
+        """Note that these rows of a rent's pods were held against what was asked for and allowed."""
+
+        def checked(entry: Entry) -> dict[str, Any] | None:
+            left = expected_after(entry, pods)
+            return None if left == entry.expected else {"expected": left}
+
+        await self._change(pods[0].id, checked)
+
+    async def forget_template(self, pod_id: str) -> None:
+        """Let nobody hold the template of a pod against the one that it was rented with: another is chosen for it."""
+
+        def without(entry: Entry) -> dict[str, Any] | None:
+            left = Expected.from_json(entry.expected).without_template().to_json() or None
+            return None if left == entry.expected else {"expected": left}
+
+        await self._change(pod_id, without)
 
     async def note_removal(self, pod_id: str) -> None:
         """Note that Lium has accepted to remove a pod; its name is free once Lium says that it is gone."""

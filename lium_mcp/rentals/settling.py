@@ -23,8 +23,9 @@ from lium_mcp.api.paging import Rows
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.api.retries import Repeat
 from lium_mcp.api.wire import noted_changes, noting_changes
+from lium_mcp.figures import rate_in_usd
 from lium_mcp.rentals.belonging import anothers, is_anothers, not_its_own
-from lium_mcp.rentals.entries import UNSETTLED, Entry, LedgerUnavailable, Status
+from lium_mcp.rentals.entries import GIVEN_BACK, UNSETTLED, Entry, LedgerUnavailable, Status
 from lium_mcp.rentals.expected import Expected
 from lium_mcp.rentals.journal import Journal
 from lium_mcp.rentals.orders import ClusterOrder, NodeOrder, Order, Rental, from_json
@@ -116,9 +117,11 @@ class Settler:
 
     def needs_attention(self, entry: Entry, *, in_background: bool) -> bool:
         """Whether there is something to do for an open rent now; between calls less and less often."""
-        if not entry.is_unsettled:
-            return has_something_left(entry)
         now = self._lium.now()
+        if not entry.is_unsettled:
+            looked_at = self._in_vain.get(entry.id) if in_background and is_only_to_check(entry) else None
+            is_early = looked_at is not None and now - looked_at < _pause_between_lists(looked_at - entry.created_at)
+            return has_something_left(entry) and not is_early
         if self.is_in_flight(entry) or (entry.next_look_at is not None and entry.next_look_at > now):
             return False
         if not in_background or now - entry.created_at <= _RUN_OUT:
@@ -170,6 +173,8 @@ class Settler:
                     gone, lacks = await self._find_gone(entry, unlisted, pods, may_ask=may_ask)
                     is_short |= lacks
                     await self._attend_to_settled(entry, gone, pods, may_ask=may_ask)
+                    if in_background and self._lium.now() - entry.created_at > _RUN_OUT:
+                        self._in_vain[entry.id] = pods.asked_at
                 except LiumError as error:
                     is_short = True
                     log.warning("The rent of %r could not be attended to for now: %s", entry.pod_name, error)
@@ -377,19 +382,22 @@ class Settler:
                 await self.note(entry, "rented", kept_pod_ids=sorted(kept))
 
     async def _is_not_as_expected(self, entry: Entry, alive: Sequence[Pod]) -> bool:
-        """Hold pods that no call has looked at against what they have to be; others must go."""
+        """Hold pods against what they have to be, as far as no look could yet; others must go."""
         expected = Expected.from_json(entry.expected or {})
         contradictions = [found for pod in alive if (found := expected.contradiction(pod)) is not None]
-        problem = DEARER if expected.is_dearer(alive) else next(iter(contradictions), None)
+        problem = next(iter(contradictions), None)
+        if expected.is_dearer(alive):
+            problem = f"{DEARER}, at {rate_in_usd(sum(pod.price or 0 for pod in alive), 4)} an hour"
         if problem is not None and entry.confirmed:
             log.warning("The pods of %r came out other than asked or allowed and are removed", entry.pod_name)
-            await self.note(entry, "removing", note=problem)
+            await self.note(entry, "removing", note=f"{GIVEN_BACK}{problem}")
             await self._order_removal(entry, entry.pod_ids)
             return True
-        if all(pod.price is not None for pod in alive) and len(alive) == len(entry.pod_ids):
-            if problem is not None:
-                log.error("The pods of %r are not as asked or allowed, and were found only by name", entry.pod_name)
+        if problem is not None:
+            log.error("The pods of %r are not as asked or allowed, and were found only by name", entry.pod_name)
             await self.note(entry, "rented", expected=None)
+        elif (left := expected_after(entry, alive)) != entry.expected:
+            await self.note(entry, "rented", expected=left)
         return False
 
     # What is not.
@@ -520,8 +528,23 @@ def _pause_between_lists(age: timedelta) -> timedelta:
 
 def has_something_left(entry: Entry) -> bool:
     """Whether something is left to be done for an open rent."""
-    is_to_check = entry.expected is not None or not entry.removal_is_set
-    return entry.is_unsettled or entry.status == "removing" or is_to_check or _is_doubtful(entry)
+    return entry.expected is not None or _is_to_change(entry)
+
+
+def is_only_to_check(entry: Entry) -> bool:
+    """Whether all that is left for an open rent is to hold its pods against what Lium did not state yet."""
+    return entry.expected is not None and not _is_to_change(entry)
+
+
+def _is_to_change(entry: Entry) -> bool:
+    return entry.is_unsettled or entry.status == "removing" or not entry.removal_is_set or _is_doubtful(entry)
+
+
+def expected_after(entry: Entry, pods: Sequence[Pod]) -> dict[str, Any] | None:
+    """What is expected of the pods of a rent and still to be held against them, once these rows were."""
+    if entry.expected is None or len(pods) != len(entry.pod_ids):
+        return entry.expected
+    return Expected.from_json(entry.expected).left_after(pods).to_json() or None
 
 
 def _is_doubtful(entry: Entry) -> bool:

@@ -2,6 +2,9 @@
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
+from datetime import timedelta
+from typing import Final
 
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.rentals import REPLAY_WINDOW, Entry, LedgerUnavailable, unlisted_pod_ids
@@ -10,9 +13,11 @@ from lium_mcp.services.accounts import Account
 
 log = logging.getLogger(__name__)
 
+_TOLD_FOR: Final = timedelta(days=1)
+
 
 class UnsettledRent(Result):
-    """A rent of which nobody knows yet whether it made a pod, or whose pod has to go."""
+    """A rent of which nobody knows yet whether it made a pod, or whose pod has to go or went after its call."""
 
     name: str
     since: UtcTime
@@ -33,13 +38,48 @@ async def list_with_rents(account: Account, read_only: bool) -> tuple[Sequence[P
     except LedgerUnavailable as error:
         log.warning("The ledger of rents cannot be read: %s", error)
         return await account.lium.pods.list(), []
-    return pods, [row for entry in entries if (row := _unsettled(account, entry, pods)) is not None]
+    rows = [row for entry in entries if (row := _unsettled(account, entry, pods)) is not None]
+    return pods, rows + await _lately_given_back(account)
+
+
+async def find_given_back(account: Account, named: str) -> tuple[str, str] | None:
+    """The pod of a rent that goes by this id, or lately went by this name, and why a look after its call gave it back.
+
+    None where none did.
+    """
+    with suppress(LedgerUnavailable):
+        for entry in await account.renter.given_back():
+            if named in entry.pod_ids:
+                return named, _reason(entry)
+            if named == entry.pod_name and _is_recent(account, entry):
+                return entry.pod_ids[0], _reason(entry)
+    return None
+
+
+async def _lately_given_back(account: Account) -> list[UnsettledRent]:
+    """Rents whose pods went after their calls: no call could say why."""
+    with suppress(LedgerUnavailable):
+        return [
+            UnsettledRent(name=entry.pod_name, since=entry.created_at, status=entry.status, next=_reason(entry))
+            for entry in await account.renter.given_back()
+            if not entry.is_open and _is_recent(account, entry)
+        ]
+    return []
+
+
+def _is_recent(account: Account, entry: Entry) -> bool:
+    return entry.closed_at is None or account.lium.now() - entry.closed_at < _TOLD_FOR
+
+
+def _reason(entry: Entry) -> str:
+    pods = " and ".join(entry.pod_ids)
+    return f"lium-mcp gave pod {pods} back after the call that rented it: {entry.given_back_because}."
 
 
 def _unsettled(account: Account, entry: Entry, pods: Sequence[Pod]) -> UnsettledRent | None:
     status: str = entry.status
     if entry.status == "removing":
-        advice = f"Its pod must go ({entry.note}): remove_pod if it stays."
+        advice = f"Its pod must go ({entry.given_back_because or entry.note}): remove_pod if it stays."
     elif not entry.is_unsettled:
         unlisted = unlisted_pod_ids(entry, pods)
         if not unlisted:

@@ -1,5 +1,6 @@
 """Whether somebody can log in to a pod that runs according to Lium: does its SSH server answer this machine?"""
 
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from typing import Final
@@ -44,9 +45,17 @@ async def read_pod(account: Account, pod_id: str) -> PodDetail | None:
 
 
 async def wait_for_ssh(
-    account: Account, poller: Poller, pod: PodDetail, *, wait_seconds: float, is_starting: bool = True
+    account: Account,
+    poller: Poller,
+    pod: PodDetail,
+    *,
+    wait_seconds: float,
+    is_starting: bool = True,
+    is_unfit: Callable[[Pod], bool] = lambda _: False,
 ) -> tuple[PodDetail | None, SshAnswer | None]:
     """Wait until the SSH server of a pod that runs answers; only look where it has had its time to start.
+
+    A pod that turns out unfit is not waited for.
 
     Returns:
         The pod as it was last read, None where it is gone; and what came of the last look, None where nobody looked:
@@ -70,6 +79,8 @@ async def wait_for_ssh(
         return pod, answer
 
     def is_over(seen: tuple[PodDetail | None, SshAnswer | None]) -> bool:
+        if seen[0] is not None and is_unfit(seen[0]):
+            return True
         match seen[1]:
             case "silent":
                 return not is_starting

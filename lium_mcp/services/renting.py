@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import anyio
@@ -16,6 +16,7 @@ from lium_mcp.failures import Failure
 from lium_mcp.figures import at_most_usd, in_usd, is_above, rate_in_usd
 from lium_mcp.guard.consent import NOTHING_TO_ASK, Question
 from lium_mcp.guard.policy import Policy
+from lium_mcp.remote.banner import SshAnswer
 from lium_mcp.rentals import DEARER, PRICE_TOLERANCE_USD, Expected, NamedAnothers, NodeOrder, Rental, is_anothers
 from lium_mcp.results import Result, Usd, UsdRate
 from lium_mcp.services.accounts import Account
@@ -24,6 +25,7 @@ from lium_mcp.services.limits_left import find_judge, refuse_without_room
 from lium_mcp.services.login_keys import register_public_keys
 from lium_mcp.services.node_warnings import node_warnings
 from lium_mcp.services.offers import has_price
+from lium_mcp.services.open_rents import find_given_back
 from lium_mcp.services.pod_details import PodView, describe_start, gone_view, pod_view
 from lium_mcp.services.pod_states import ObservedPod, judge, judge_gone, settled
 from lium_mcp.services.polling import Poller
@@ -203,43 +205,35 @@ async def follow_rental(
     `mine` is None where an earlier call rented it, which had terms of its own.
     """
     plan, expected = mine or (None, Expected())
-    pod, gone = await _wait_until_runs(account, poller, rental, expected, wait_seconds)
-    if pod is None:
+    seen = await _see_it_through(account, poller, rental, wish, expected, wait_seconds)
+    if seen is None:
         return RentedPod(
             outcome="pending",
             pod_id=rental.pod_id,
             already_rented=rental.earlier or None,
             next="The pod is rented, but it could not be read. It may bill: call get_pod with this pod_id.",
         )
-    contradiction = None if gone else await _hold_against(account, rental, expected, pod)
+    pod = seen.pod
     warnings = []
     if not rental.confirmed:
         warnings.append("The answer was lost; this pod was found by its name. Check that it is yours.")
-    if contradiction:
-        warnings.append(maybe_not_ours(contradiction))
+    if seen.contradiction:
+        warnings.append(maybe_not_ours(seen.contradiction))
     if plan is not None:
-        is_planned = pod.executor_id in (None, plan.node.id)
-        warnings += _foreseen(plan, plan.node if is_planned else pod.executor)
-    if plan is not None and (dearer := came_out_dearer(_planned_usd(plan), pod.price, "remove_pod")):
-        warnings.append(dearer)
-    if plan is not None and pod.price is not None:
-        await account.renter.note_checked(pod.id)
-    # A node that was chosen by its figures need not repeat them in the pod's row.
-    is_chosen = plan is not None and isinstance(plan.order, NodeOrder)
-    open_questions = replace(expected, min_vram_gb=None, min_ram_gb=None) if is_chosen else expected
-    if not gone and (unverified := open_questions.unverified(pod)):
-        warnings.append(not_stated(unverified))
+        warnings += _came_out(plan, pod)
+    if plan is not None and not seen.is_gone:
+        await account.renter.note_checked([pod])
+        if unverified := expected.unverified(pod):
+            warnings.append(not_stated(unverified))
     restore = plan.order.request.restore_path if plan and isinstance(plan.order, NodeOrder) else None
     if restore:
         warnings.append(f"The backup is being restored into {restore}: leave it alone until list_restores says done.")
-    if wish.hours and not pod.is_terminal and not gone and not rental.earlier:
-        pod, warning = await _fix_removal(account, rental, pod, wish.hours)
-        warnings += warning
-    observed = None if gone else await _observe(account, poller, pod, wait_seconds)
-    is_there = observed is not None and (pod.is_ready or not pod.is_terminal)
-    if wish.hours is None and pod.removal_scheduled_at is None and is_there:
+    warnings += seen.removal_warnings
+    if wish.hours is None and pod.removal_scheduled_at is None and not seen.is_gone and not pod.is_terminal:
         warnings.append("No removal time is set: it bills until remove_pod or schedule_pod_removal.")
-    observed = observed or judge_gone(await gone_view(account, pod))
+    observed = await _shown(account, seen)
+    if (seen.is_gone or pod.is_being_removed) and (why := await find_given_back(account, pod.id)):
+        warnings.append(why[1])
     return RentedPod(
         outcome="failed" if observed.outcome == "removed" else observed.outcome,
         pod_id=pod.id,
@@ -249,6 +243,74 @@ async def follow_rental(
         warnings=warnings or None,
         next=observed.next,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What a call rented, as it was read last: what the answer says is said of this.
+
+    Attributes:
+        pod: The pod.
+        is_gone: It was there, and is not any more.
+        ssh: What came of the last look at its SSH server.
+        contradiction: What is not as asked of a pod that may not be this rent's.
+        removal_warnings: What is to be known of its removal time.
+    """
+
+    pod: PodDetail
+    is_gone: bool
+    ssh: SshAnswer | None = None
+    contradiction: str | None = None
+    removal_warnings: Sequence[str] = ()
+
+
+async def _see_it_through(
+    account: Account, poller: Poller, rental: Rental, wish: Wish, expected: Expected, wait_seconds: float
+) -> _Seen | None:
+    """Wait until the pod runs, has its removal time and answers SSH, and hold it against what it must be at each look.
+
+    Returns:
+        The pod as it was read last; None where it never was.
+
+    Raises:
+        Failure, RentOutcomeUnknown: as `_hold_against`.
+    """
+    pod, is_gone = await _wait_until_runs(account, poller, rental, expected, wait_seconds)
+    if pod is None or is_gone:
+        return None if pod is None else _Seen(pod, is_gone)
+    contradiction = await _hold_against(account, rental, expected, pod)
+    removal_warnings: list[str] = []
+    if wish.hours and not pod.is_terminal and not rental.earlier:
+        pod, removal_warnings = await _fix_removal(account, rental, pod, wish.hours)
+        contradiction = await _hold_against(account, rental, expected, pod)
+    ssh = None
+    if pod.is_ready and wait_seconds:
+        newest, ssh = await wait_for_ssh(
+            account, poller, pod, wait_seconds=wait_seconds, is_unfit=lambda pod: _is_unfit(rental, expected, pod)
+        )
+        if newest is None:
+            return _Seen(pod, is_gone=True)
+        pod = newest
+        contradiction = await _hold_against(account, rental, expected, pod)
+    return _Seen(pod, False, ssh, contradiction, removal_warnings)
+
+
+def _is_unfit(rental: Rental, expected: Expected, pod: Pod) -> bool:
+    return expected.contradiction(pod) is not None or is_anothers(rental.entry, pod)
+
+
+async def _shown(account: Account, seen: _Seen) -> ObservedPod:
+    pod, ssh = seen.pod, seen.ssh
+    if seen.is_gone:
+        return judge_gone(await gone_view(account, pod))
+    return judge(await pod_view(account, pod, events=not pod.is_ready or ssh == "silent", ssh=ssh), pod, ssh)
+
+
+def _came_out(plan: Plan, pod: Pod) -> list[str]:
+    """What was known before a rent, and what it came out dearer by."""
+    is_planned = pod.executor_id in (None, plan.node.id)
+    dearer = came_out_dearer(_planned_usd(plan), pod.price, "remove_pod")
+    return [*_foreseen(plan, plan.node if is_planned else pod.executor), *([dearer] if dearer else [])]
 
 
 async def _hold_against(account: Account, rental: Rental, expected: Expected, pod: Pod) -> str | None:
@@ -284,18 +346,6 @@ def _planned_usd(plan: Plan) -> float | None:
     return plan.price_per_hour_usd
 
 
-async def _observe(account: Account, poller: Poller, pod: PodDetail, wait_seconds: float) -> ObservedPod | None:
-    """Show a pod, once its SSH server answers or the time is over; None where it is gone."""
-    newest: PodDetail | None = pod
-    ssh = None
-    if pod.is_ready and wait_seconds:
-        newest, ssh = await wait_for_ssh(account, poller, pod, wait_seconds=wait_seconds)
-    if newest is None:
-        return None
-    view = await pod_view(account, newest, events=not newest.is_ready or ssh == "silent", ssh=ssh)
-    return judge(view, newest, ssh)
-
-
 def ceiling_per_hour_usd(
     policy: Policy, agreed: Question | None, admitted_usd: float | None, own_usd: float | None, pods: int = 1
 ) -> float | None:
@@ -311,14 +361,16 @@ def expected_of(policy: Policy, agreed: Question | None, plan: Plan) -> Expected
     per_gpu = wish.max_usd_per_gpu_hour
     own = None if per_gpu is None else per_gpu * plan.gpu_count
     is_bound = not policy.shadow
+    # A node that was chosen by its figures need not repeat them in the pod's row.
+    is_chosen = isinstance(plan.order, NodeOrder)
     return Expected(
         gpu_types=tuple(gpu_names(wish.gpu_type)) or ((plan.node.gpu_name,) if plan.node.gpu_name else ()),
         allowed_gpu_types=tuple(sorted(limits.allow_gpu_types)) if is_bound else (),
         gpu_count=plan.gpu_count,
-        min_vram_gb=wish.min_vram_gb,
-        min_ram_gb=wish.min_ram_gb,
+        min_vram_gb=None if is_chosen else wish.min_vram_gb,
+        min_ram_gb=None if is_chosen else wish.min_ram_gb,
         countries=(wish.country,) if wish.country else tuple(sorted(limits.allow_countries)) if is_bound else (),
-        template_id=plan.order.request.template_id if isinstance(plan.order, NodeOrder) or plan.template else None,
+        template_id=plan.order.request.template_id if is_chosen or plan.template else None,
         template_image=plan.template.image if plan.template else None,
         ceiling_per_hour_usd=ceiling_per_hour_usd(policy, agreed, plan.price_per_hour_usd, own),
         ceiling_per_gpu_hour_usd=per_gpu,
@@ -332,7 +384,10 @@ def maybe_not_ours(contradiction: str) -> str:
 
 def not_stated(unverified: Sequence[str]) -> str:
     """Warn of what nobody could check."""
-    return f"Lium does not say {', '.join(unverified)}, so nobody could check that: see get_pod, or remove it."
+    return (
+        f"Lium does not say {', '.join(unverified)}, so nobody could check that yet: see get_pod, or remove it. A "
+        "later look gives it back if it turns out not as asked."
+    )
 
 
 async def give_back(
@@ -375,7 +430,7 @@ async def _wait_until_runs(
         # A new pod may take some seconds to be listed; one that was seen and is gone has failed.
         if pod is None:
             return bool(seen) or clock.monotonic() - started > _APPEARS_WITHIN_SECONDS
-        return settled(pod) or expected.contradiction(pod) is not None or is_anothers(rental.entry, pod)
+        return settled(pod) or _is_unfit(rental, expected, pod)
 
     first: PodDetail | None = None
     with suppress(LiumError), anyio.move_on_after(max(poller.left(wait_seconds), _FIRST_READ_SECONDS)):

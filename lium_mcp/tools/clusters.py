@@ -316,8 +316,8 @@ async def _rented(call: Call, rental: Rental, plan: ClusterPlan | None) -> Rente
         warnings.append(dearer)
     if unverified := sorted({what for pod in members for what in expected.unverified(pod)}):
         warnings.append(not_stated(unverified))
-    if plan is not None and len(prices) == plan.pod_count:
-        await call.renter.note_checked(rental.pod_id)
+    if plan is not None and members:
+        await call.renter.note_checked(members)
     if plan is not None:
         warnings += dropped_settings(plan.template)
     if plan is not None and len(rental.pod_ids) != plan.pod_count:

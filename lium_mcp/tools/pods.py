@@ -18,7 +18,7 @@ from lium_mcp.results import Result, Usd, state_in_words
 from lium_mcp.services.failure_words import after_change
 from lium_mcp.services.final_backup import describe_pending, find_running_backup, take_final_backup
 from lium_mcp.services.limits_left import changing_life
-from lium_mcp.services.open_rents import UnsettledRent, list_with_rents
+from lium_mcp.services.open_rents import UnsettledRent, find_given_back, list_with_rents
 from lium_mcp.services.pod_connections import replacing_container
 from lium_mcp.services.pod_details import (
     Outcome,
@@ -46,6 +46,7 @@ from lium_mcp.services.questions import (
     ask_to_remove_pod,
     ask_to_schedule_removal,
 )
+from lium_mcp.services.readiness import read_pod
 from lium_mcp.services.removing import (
     RemovalSchedule,
     forget_removal_time,
@@ -142,16 +143,21 @@ async def get_pod(call: Call, pod: PodName, wait_seconds: WaitSeconds = DEFAULT_
     try:
         found = await find_pod_detail(call.account, pod)
     except Failure as failure:
-        past = await past_view(call.account, pod) if failure.code in _NOT_THERE and is_id(pod) else None
+        if failure.code not in _NOT_THERE:
+            raise
+        pod_id, why = await find_given_back(call.account, pod) or (pod, None)
+        past = await past_view(call.account, pod_id) if is_id(pod_id) else None
         if past is None:
             raise
-        return judge_gone(past)
+        return _removed(judge_gone(past), why)
     newest, ssh = await wait_until_ready(call.account, call.poller, found, wait_seconds=wait_seconds)
+    last_seen = newest or found
+    if newest is not None and await _attend(call, newest.id):
+        newest = await read_pod(call.account, newest.id)
+    _, why = await find_given_back(call.account, last_seen.id) or ("", None)
     if newest is None:
-        return judge_gone(await gone_view(call.account, found))
-    if newest.is_ready and await _fix_removal_time(call, newest.id):
-        newest = await call.lium.pods.get(newest.id)
-    return judge(await pod_view(call.account, newest, gpus=True, ssh=ssh), newest, ssh)
+        return _removed(judge_gone(await gone_view(call.account, last_seen)), why)
+    return _removed(judge(await pod_view(call.account, newest, gpus=True, ssh=ssh), newest, ssh), why)
 
 
 @toolset.tool(
@@ -337,12 +343,17 @@ async def get_pod_logs(
     )
 
 
-async def _fix_removal_time(call: Call, pod_id: str) -> bool:
-    """Set the exact removal time of a pod that runs, if its rent did not wait until then."""
+def _removed(observed: ObservedPod, why: str | None) -> ObservedPod:
+    """Say why a look after its call removed a pod, if one did."""
+    return observed if why is None else observed.model_copy(update={"warnings": [*(observed.warnings or ()), why]})
+
+
+async def _attend(call: Call, pod_id: str) -> bool:
+    """Do what the rent of a pod did not wait for: hold it against what was asked, and set its exact removal time."""
     if call.runtime.read_only:
         return False
     with suppress(LedgerUnavailable, LiumError):
-        if await call.renter.has_removal_to_set(pod_id):
+        if await call.renter.has_something_left(pod_id):
             await call.renter.attend()
             return True
     return False

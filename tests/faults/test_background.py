@@ -1,4 +1,7 @@
-"""How often a server lists pods for a lost rent between calls, in an hour of virtual time, and that no call waits."""
+"""How often a server lists pods between calls, in an hour of virtual time, and that no call waits.
+
+It does so for a rent that is lost, and for one of whose pod Lium does not state what was asked for.
+"""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -23,6 +26,14 @@ BASE_URL = "http://127.0.0.1/api"
 KEY = "sk_sandbox"
 HOUR_SECONDS = 3600.0
 LISTED = {"id": "p", "pod_name": "train", "status": "RUNNING"}
+LOST: dict[str, Any] = {"status": "unknown"}
+NOT_STATED: dict[str, Any] = {
+    "status": "rented",
+    "pod_ids": ["p"],
+    "kept_pod_ids": ["p"],
+    "confirmed": True,
+    "expected": {"countries": ["US"]},
+}
 
 
 def noting(act: Act, note: Callable[[], None]) -> Act:
@@ -34,17 +45,18 @@ def noting(act: Act, note: Callable[[], None]) -> Act:
 
 
 @pytest.mark.parametrize(
-    ("rows", "whose", "most_lists", "unsettled"),
+    ("became", "rows", "whose", "most_lists", "unsettled"),
     [
-        ([], KEY, 4, 0),
-        ([], "another", 1, 1),
-        (["no row"], KEY, 16, 1),
-        ([LISTED], KEY, 16, 0),
+        (LOST, [], KEY, 4, 0),
+        (LOST, [], "another", 1, 1),
+        (LOST, ["no row"], KEY, 16, 1),
+        (LOST, [LISTED], KEY, 16, 0),
+        (NOT_STATED, [LISTED], KEY, 16, 0),
     ],
-    ids=["complete lists", "another key's rent", "lists with gaps", "a pod of its name"],
+    ids=["complete lists", "another key's rent", "lists with gaps", "a pod of its name", "a country never stated"],
 )
-def test_lists_for_a_lost_rent_grow_rare_and_a_caller_gets_one_at_once(
-    tmp_path: Path, rows: list[Any], whose: str, most_lists: int, unsettled: int
+def test_lists_for_a_rent_grow_rare_and_a_caller_gets_one_at_once(
+    tmp_path: Path, became: dict[str, Any], rows: list[Any], whose: str, most_lists: int, unsettled: int
 ) -> None:
     async def main() -> None:
         clock = LoopClock()
@@ -57,7 +69,7 @@ def test_lists_for_a_lost_rent_grow_rare_and_a_caller_gets_one_at_once(
             "created_at": asked,
         }
         entry = await ledger.admit(an_entry(**fields, known_pod_ids=[]), allow)
-        await ledger.change(entry, "unknown", now=asked)
+        await ledger.change(entry, now=asked, **became)
         await ledger.aclose()
         at: list[float] = []
         lium = Wire()
