@@ -1,4 +1,4 @@
-"""Whose a pod is. One that Lium names for a rent, or lists by its name, may be another's for all that."""
+"""Tells whose a pod is. Even one that Lium names for a rent, or lists under its name, may be another's."""
 
 from collections.abc import Iterable
 
@@ -14,7 +14,7 @@ class NamedAnothers(LiumError):
 def is_anothers(entry: Entry, pod: Pod) -> bool:
     """Whether a pod cannot have come of a rent: it was there before, or has another name.
 
-    What Lium does not state of it speaks for nothing.
+    What Lium does not state of it proves nothing.
     """
     if pod.id in entry.known_pod_ids or (pod.pod_name and pod.pod_name.strip() != entry.pod_name.strip()):
         return True
@@ -22,12 +22,12 @@ def is_anothers(entry: Entry, pod: Pod) -> bool:
 
 
 def anothers(entry: Entry, pods: Iterable[Pod]) -> list[str]:
-    """Those of the pods of a rent, as the ledger or Lium's answer has them, that are another's."""
+    """The ids of a rent's pods, as the entry has them, that are another's by what Lium states of them."""
     return [pod.id for pod in pods if pod.id in entry.pod_ids and is_anothers(entry, pod)]
 
 
 def not_its_own(entry: Entry, pod_ids: Iterable[str]) -> RentOutcomeUnknown:
-    """For an answer that names such pods: it proves nothing of the rent."""
+    """Return the error for an answer that names another's pods, since it proves nothing about the rent."""
     named = " and ".join(pod_ids)
     cause = NamedAnothers(
         f"Lium named {named} for it, which was there before or has another name, and was left alone", effect="unknown"

@@ -16,7 +16,7 @@ UNSETTLED: Final[frozenset[Status]] = frozenset({"sending", "unknown"})
 CLOSED: Final[frozenset[Status]] = frozenset({"refused", "removed", "absent", "closed"})
 
 GIVEN_BACK: Final = "given back: "
-"""The note of a rent begins with it where a look after its call has ended found that its pods must go."""
+"""How the note of a rent begins if a look after its call found that its pods must go."""
 
 TaskKind = Literal["follow_up"]
 TaskStatus = Literal["open", "done", "failed", "gone"]
@@ -37,11 +37,11 @@ class Entry:
         key_tag: An HMAC that stands for the key that rented it. A 404 to this key means that its pod is gone.
         order: The whole request, see `orders.to_json`.
         asked: A digest of what the caller asked for.
-        known_pod_ids: The account's pods before the rent.
+        known_pod_ids: Pods that are not of this rent: the account's before it, and those that proved to be another's.
         pod_ids: What it rented, once that is known.
         price_per_hour_usd: What was quoted for all pods together.
-        expected: What its pods have to be to be kept, see `Expected`, but for what was held against them while they
-            ran; None once nothing of it is left.
+        expected: What its pods have to be to be kept, see `Expected`, less what was checked while they ran; None once
+            nothing is left to check.
         hours: Lium is to remove the pods so many hours after they boot; None for never.
         kept_pod_ids: Its pods whose removal time is done with: the API showed it, or somebody chose another.
         confirmed: The API itself named the pods as the answer to this request.
@@ -103,7 +103,7 @@ class Entry:
 
     @property
     def given_back_because(self) -> str | None:
-        """Why a look after its call has ended gave its pods back, if one did."""
+        """Why a look after its call gave its pods back, if one did."""
         is_over = self.status in ("removing", "removed") and self.note.startswith(GIVEN_BACK)
         return self.note.removeprefix(GIVEN_BACK) if is_over else None
 

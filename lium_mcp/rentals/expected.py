@@ -1,7 +1,6 @@
 """What a pod must be to be kept: what was asked for and allowed, held against what Lium states of it.
 
-Only what is stated and contradicts is a reason to give a pod back. A figure that is missing, or that makes no sense,
-is a reason to tell.
+A pod is given back only for what Lium states and what contradicts. A figure that is missing or makes no sense is told.
 """
 
 from collections.abc import Sequence
@@ -30,17 +29,17 @@ def costs_more(price_per_hour_usd: float, ceiling_per_hour_usd: float | None) ->
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expected:
-    """What each pod of a rent must be. None, and an empty list, is anything.
+    """What each pod of a rent must be. None or an empty list means anything.
 
     Attributes:
-        gpu_types: Names of GPUs, any of which it may have.
-        allowed_gpu_types: Likewise, by the limits.
+        gpu_types: GPU names; it must have one of these.
+        allowed_gpu_types: The same, from the limits.
         gpu_count: GPUs of each pod.
-        min_vram_gb: Nominal memory of each GPU.
-        min_ram_gb: Memory of the host that pods can get, GB of 10^9 bytes.
-        countries: Two-letter codes, any of which it may be in.
+        min_vram_gb: Least nominal memory of each GPU.
+        min_ram_gb: Least memory of the host that pods can get, GB of 10^9 bytes.
+        countries: Two-letter codes; it must be in one of these.
         template_id: The template that was asked for.
-        template_image: Its image with its tag: a template may be copied for a pod, and then has another id.
+        template_image: That template's image with its tag: a copy of it, made for a pod, has another id.
         ceiling_per_hour_usd: The most that all pods of the rent together may cost.
         ceiling_per_pod_hour_usd: The most that each may cost.
         ceiling_per_gpu_hour_usd: The most that each GPU may cost.
@@ -59,13 +58,13 @@ class Expected:
     ceiling_per_gpu_hour_usd: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Write it for the ledger: what is set."""
+        """Write what is set, for the ledger."""
         written = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
         return {name: value for name, value in written.items() if value not in (None, [])}
 
     @classmethod
     def from_json(cls, written: object) -> "Expected":
-        """Read it back; keys of another version of this program are left out."""
+        """Read it back from the ledger, without keys of another version of this program."""
         row = written if isinstance(written, dict) else {}
         values: dict[str, Any] = {}
         for name in (field.name for field in fields(cls)):
@@ -79,16 +78,16 @@ class Expected:
         return cls(**values)
 
     def contradiction(self, pod: Pod) -> str | None:
-        """What Lium states of a pod that is not as asked or allowed, in words; None where nothing is."""
+        """Say in words what Lium states of a pod that is not as asked or allowed; None if all of it is."""
         return " and ".join(filter(None, (self._other_than_asked(pod), self._dearer(pod)))) or None
 
     def is_dearer(self, pods: Sequence[Pod]) -> bool:
-        """Whether pods of the rent cost more than allowed, together or one of them, as far as Lium says."""
+        """Whether pods of the rent cost more than allowed, together or one alone, as far as Lium says."""
         total = sum(pod.price or 0 for pod in pods)
         return costs_more(total, self.ceiling_per_hour_usd) or any(self._dearer(pod) for pod in pods)
 
     def left_after(self, pods: Sequence[Pod]) -> "Expected":
-        """What is still to be held against all pods of the rent, as far as Lium stated it while they run.
+        """What is still to be checked of all pods of the rent: what Lium has not stated of each while it runs.
 
         What a pod is before it runs may come out otherwise; what changes afterwards is somebody's decision.
         """
@@ -99,11 +98,11 @@ class Expected:
         return replace(self, **{name: getattr(ANYTHING, name) for name in settled})
 
     def without_template(self) -> "Expected":
-        """The same of any template."""
+        """The same, but with any template."""
         return replace(self, template_id=None, template_image=None)
 
     def unverified(self, pod: Pod) -> list[str]:
-        """What was asked for and Lium does not state, in words."""
+        """Say in words what was asked for and Lium does not state."""
         host = pod.executor
         ceilings = (self.ceiling_per_hour_usd, self.ceiling_per_pod_hour_usd, self.ceiling_per_gpu_hour_usd)
         missing = {
@@ -149,7 +148,7 @@ class Expected:
         if pod.price is None:
             return None
         count = _count(pod)
-        # A pod that says more GPUs than were asked for is not cheaper for it.
+        # A pod for which Lium states more GPUs than were asked for is not cheaper for it.
         asked = self.gpu_count or count or 1
         per_gpu = pod.price / (count if count is not None and count <= asked else asked)
         is_dearer = (
@@ -170,18 +169,18 @@ _STATED: Final = {
     "which country it is in": ("countries",),
     "which template it runs": ("template_id", "template_image"),
 }
-"""By what Lium may leave unstated, see `Expected.unverified`: what is held against it."""
+"""By what Lium may leave unstated, see `Expected.unverified`: the fields that are checked against it."""
 
 
 def shortfalls(pod: Pod, *, volume_id: str | None, visible_gpus: int | None, events: Sequence[PodEvent]) -> list[str]:
-    """What a pod that runs came out with that is less than what it was rented with, in sentences.
+    """Say in sentences what a running pod has less of than it was rented with.
 
-    That is no reason to give it back: it may do, and only its user can tell.
+    That is no reason to give it back: it may still do, and only its user can tell.
 
     Args:
         pod: The pod.
-        volume_id: The volume that it was to have; None where nobody knows of one.
-        visible_gpus: How many GPUs its own `nvidia-smi` names; None where nobody could look.
+        volume_id: The volume that it was to have; None if none is known.
+        visible_gpus: How many GPUs its own `nvidia-smi` names; None if nobody could look.
         events: What happened to it, oldest first.
     """
     count, open_ports = _count(pod), pod.open_ports
@@ -205,7 +204,7 @@ def shortfalls(pod: Pod, *, volume_id: str | None, visible_gpus: int | None, eve
 
 
 def _volume_failed(events: Sequence[PodEvent]) -> bool:
-    """Whether Lium says so of the container that runs now."""
+    """Whether Lium says that the volume of the container that runs now could not be attached."""
     for event in reversed(events):
         if (event.to_status or "").upper() in ("PENDING", "REBOOT_PENDING"):
             return False
@@ -216,6 +215,6 @@ def _volume_failed(events: Sequence[PodEvent]) -> bool:
 
 
 def _count(pod: Pod) -> int | None:
-    """The GPUs that a pod is stated to have, where that can be."""
+    """How many GPUs a pod is stated to have, if the number makes sense."""
     count = pod.rented_gpu_count
     return count if count is not None and 0 < count <= _MOST_GPUS_OF_A_POD else None

@@ -148,7 +148,7 @@ class Ledger:
         return await self.database.read(work)
 
     async def given_back(self, account: str) -> list[Entry]:
-        """The account's rents, newest first, whose pods a look after their calls gave back.
+        """The account's rents, newest first, whose pods were given back by a look after the rent's call.
 
         Raises:
             LedgerUnavailable: they cannot be read.

@@ -1,8 +1,8 @@
-"""The protocol around a rent: journaled before it is sent, sent once, and settled before anything else is rented.
+"""The protocol around a rent: written down before it is sent, sent once, and settled before anything else is rented.
 
 A rent spends money. Its row is committed to the ledger before its request leaves, so that a crash at any point leaves
-something to settle. When the answer is lost, the request is repeated only with the same idempotency key and only where
-the API promises to replay it; elsewhere the pod is looked for, and what cannot be established stays unknown, never
+something to settle. When the answer is lost, the request is repeated only with the same idempotency key, and only where
+the API promises to replay it. Elsewhere the pod is looked for, and what cannot be established stays unknown, never
 failed. This package knows nothing of tools.
 """
 
@@ -43,28 +43,28 @@ from lium_mcp.rentals.settling import (
 
 log = logging.getLogger(__name__)
 
-# About ten minutes, which is longer than most pods take to start; one that starts cannot be removed yet.
+# Together about ten minutes: a pod that still starts cannot be removed, and most take less to start.
 _REMOVE_ATTEMPTS: Final = 45
 _REMOVE_PAUSE_SECONDS: Final = 3.0
 _LONGEST_REMOVE_PAUSE_SECONDS: Final = 15.0
 _SETTLE_LIMIT_SECONDS: Final = 38.0
-# For rents in flight elsewhere; many hosts cut a call at 60 s.
+# For rents in flight on other servers; many hosts end a call after 60 s.
 _OTHERS_LIMIT_SECONDS: Final = 30.0
 _OTHERS_PAUSE_SECONDS: Final = 1.0
 # For a pod of the same name that is being removed.
 _REMOVAL_LIMIT_SECONDS: Final = 6.0
-# A rent waits ten minutes at most, and settles before.
+# The call of a rent waits for at most ten minutes, and settles the rent before.
 _LONGEST_CALL: Final = timedelta(minutes=15)
 
 Judge = Callable[[Rows[Pod], Sequence[Entry], Sequence[Extension]], None]
-"""Raises where living pods, open rents and admitted extensions, of this server or another, leave no room."""
+"""Raises where living pods, open rents and admitted extensions, of whatever server, leave no room for the rent."""
 
 
 class PodNameTaken(Exception):
     """A living pod has the name already, and another request rented it; nothing was sent.
 
     Attributes:
-        removing: It is being removed.
+        removing: Whether it is being removed, so that the name may soon be free.
     """
 
     def __init__(self, pod_name: str, pod_ids: Sequence[str], *, removing: bool = False) -> None:
@@ -75,11 +75,11 @@ class PodNameTaken(Exception):
 
 
 class RentUnsettled(Exception):
-    """Earlier rents of the account may have made pods, and nobody knows yet; nothing was sent.
+    """Earlier rents of the account may have made pods that nobody knows of yet; nothing was sent.
 
     Attributes:
-        entries: Which; none where other servers rented one after the other all the time.
-        in_flight: Servers are waiting for their answers.
+        entries: These rents; none where other servers rented one after the other all the time.
+        in_flight: Whether servers still wait for the answers to them.
     """
 
     def __init__(self, entries: Sequence[Entry], *, in_flight: bool = False) -> None:
@@ -89,11 +89,11 @@ class RentUnsettled(Exception):
 
 
 class _InFlight(Exception):
-    """The account's rents changed in this moment, or another server waits for the answer to one."""
+    """The account's rents have changed just now, or another server waits for the answer to one."""
 
 
 async def _allow() -> Judge:
-    """A judge for whom nothing stands against a rent."""
+    """Return a judge that allows everything."""
     return lambda _pods, _entries, _extensions: None
 
 
@@ -106,9 +106,9 @@ class Renter:
         Args:
             lium: The API client with the key.
             clock: For pauses.
-            turn: Held from the look at what exists until the answer; whoever rents with the key here shares it.
+            turn: Held from the look at what exists until the answer; all who rent with the key on this server share it.
             journal: Where the ledger is.
-            identity: What the key is called there, and the account that it acts for.
+            identity: The key, and the account that it acts for.
         """
         self._lium = lium
         self._clock = clock
@@ -119,7 +119,7 @@ class Renter:
 
     @property
     def key_tag(self) -> str:
-        """What the key is called in the ledger."""
+        """The tag that stands for the key in the ledger."""
         return self._identity.key_tag
 
     async def me(self) -> Me:
@@ -131,7 +131,7 @@ class Renter:
         return await self._identity.me()
 
     async def earlier(self, pod_name: str, asked: str) -> Rental | None:
-        """The pod that an earlier call with the same request rented, if it lives; what is not settled is settled first.
+        """Settle open rents, and return what an earlier call with the same request rented, if its pods live.
 
         Raises:
             PodNameTaken: a pod of that name lives, and another request rented it.
@@ -152,7 +152,7 @@ class Renter:
 
     @asynccontextmanager
     async def _own_turn(self) -> AsyncIterator[None]:
-        """One at a time; whoever is cut off while another has the turn cannot say that nothing was rented."""
+        """Act for the key one at a time. A call that is cut off while it waits cannot say that nothing was rented."""
         if self._turn.locked():
             noted_changes().append(BEING_SETTLED)
         async with self._turn:
@@ -197,7 +197,7 @@ class Renter:
             return await self._settler.attend(account, pods, in_background=in_background)
 
     async def standing(self) -> tuple[list[Entry], list[Extension]]:
-        """The account's open rents and admitted extensions as they are written.
+        """The account's open rents and admitted extensions, as the ledger has them.
 
         Raises:
             LedgerUnavailable: the ledger cannot be read.
@@ -207,13 +207,13 @@ class Renter:
         return await self._journal.open().standing(await self._identity.known())
 
     async def open_entries(self) -> list[Entry]:
-        """The account's open rents as they are written; none where the ledger cannot be read."""
+        """The account's open rents, as the ledger has them; none where it cannot be read."""
         with suppress(LedgerUnavailable):
             return (await self.standing())[0]
         return []
 
     async def hand_out(self, pod_id: str) -> None:
-        """Note that a call which did not rent a pod works with it: its rent can no longer be cancelled away."""
+        """Note that another call than the one that rented a pod works with it: that one's end no longer removes it."""
         for entry in await self.open_entries():
             is_its_call_over = self._lium.now() - entry.created_at > _LONGEST_CALL
             if pod_id in entry.pod_ids and not entry.handed_out and not is_its_call_over:
@@ -221,7 +221,7 @@ class Renter:
                     await self._hand_out(entry)
 
     async def has_something_left(self, pod_id: str) -> bool:
-        """Whether something is left to be done for the rent of this pod.
+        """Whether something is left to do for the rent of this pod.
 
         Raises:
             LedgerUnavailable: the ledger cannot be read.
@@ -230,7 +230,7 @@ class Renter:
         return any(pod_id in entry.pod_ids and has_something_left(entry) for entry in entries)
 
     async def given_back(self) -> list[Entry]:
-        """The account's rents, newest first, whose pods a look after their calls gave back.
+        """The account's rents, newest first, whose pods were given back by a look after the rent's call.
 
         Raises:
             LedgerUnavailable: the ledger cannot be read.
@@ -240,7 +240,7 @@ class Renter:
         return await self._journal.open().given_back(await self._identity.known())
 
     async def has_removal_to_set(self, pod_id: str) -> bool:
-        """Whether the removal time that the rent of this pod asked for is still to be set, or to be made exact.
+        """Whether the removal time that this pod's rent asked for is still to be set or made exact.
 
         Raises:
             LedgerUnavailable: the ledger cannot be read.
@@ -249,7 +249,7 @@ class Renter:
         return any(pod_id in entry.pod_ids and not entry.removal_is_set for entry in entries)
 
     async def removed_since(self, moment: datetime) -> list[PastCost]:
-        """The account's rents whose pods were removed since a moment.
+        """The costs of the account's rents whose pods were removed since a moment.
 
         Raises:
             LedgerUnavailable: the ledger cannot be read.
@@ -269,23 +269,23 @@ class Renter:
         hours: float | None = None,
         find_judge: Callable[[], Awaitable[Judge]] = _allow,
     ) -> AsyncIterator[Rental]:
-        """Rent, and hand the pod to the body. A cancelled body never leaves a pod that nobody heard of.
+        """Rent, and give the rental to the block. A cancelled block never leaves a pod that nobody heard of.
 
         Args:
             order: What to rent.
-            asked: Digest of what the caller asked for: the same call again gets the same pod.
+            asked: A digest of what the caller asked for: the same call again gets the same pod.
             price_per_hour_usd: What everything ordered costs together, as quoted; None where nobody said.
-            expected: What comes out has to be this to be kept.
-            hours: When Lium is to remove it, in hours from boot; None for never.
-            find_judge: Reads what the judge has to know beside living pods and open rents, after these were read: what
-                ends meanwhile counts twice rather than nowhere. No other server of the same ledger is admitted between
-                the verdict and the writing of the row.
+            expected: What the pods have to be to be kept.
+            hours: Lium is to remove the pods so many hours after they boot; None for never.
+            find_judge: Reads what the judge has to know besides living pods and open rents. It is called after these
+                were read, so that what ends meanwhile counts twice rather than not at all. No other server on the
+                ledger is admitted between the verdict and the writing of the row.
 
         Raises:
             PodNameTaken: a pod of that name lives; nothing was sent.
             RentUnsettled: an earlier rent is not settled; nothing was sent.
             AccountUnknown: Lium does not say which account the key acts for; nothing was sent.
-            LedgerUnavailable: the rent could not be journaled; nothing was sent.
+            LedgerUnavailable: the rent could not be written down; nothing was sent.
             RentOutcomeUnknown: the request left and nothing proves what became of it.
             LiumError: a definite refusal; nothing was rented.
         """
@@ -316,9 +316,9 @@ class Renter:
             raise
 
     async def admit_extension(self, extension: Extension, judge: Callable[..., None]) -> None:
-        """Keep that a pod may live until a time, unless `judge` raises at the sight of open rents and extensions.
+        """Write that a pod may live until a later time, unless `judge` raises when it sees open rents and extensions.
 
-        Nothing else is admitted for the account meanwhile, by any server on the ledger.
+        Meanwhile no server on the ledger admits anything else for the account.
 
         Raises:
             AccountUnknown: Lium does not say which account the key acts for.
@@ -327,30 +327,30 @@ class Renter:
         await self._journal.open().admit_extension(await self._identity.learn(), extension, judge)
 
     async def forget_extension(self, pod_id: str) -> None:
-        """Drop what was admitted for a pod: it was refused, or the pod is to end earlier."""
+        """Delete a pod's admitted extension: Lium refused it, or the pod is to end earlier."""
         if self._journal.is_empty:
             return
         try:
             await self._journal.open().forget_extension(await self._identity.known(), pod_id)
         except LedgerUnavailable as error:
-            # It counts for more than it should until it is out of date.
+            # Until it is out of date, the pod counts for more than it should.
             log.warning("The ledger cannot drop the later removal time of pod %r: %s", pod_id, error)
 
     async def refuse_anothers(self, rental: Rental, pods: Iterable[Pod]) -> None:
-        """Let go of a rental whose pods, as Lium shows them, are another's: what became of the rent is unknown.
+        """Disclaim a rental if its pods, as Lium shows them, are another's: then nobody knows what became of the rent.
 
         Raises:
-            RentOutcomeUnknown: they are.
+            RentOutcomeUnknown: they are another's.
         """
         if named := anothers(rental.entry, pods):
             await self._settler.disclaim(rental.entry, named)
             raise not_its_own(rental.entry, named)
 
     async def give_back(self, rental: Rental, reason: str) -> bool:
-        """Remove the pods of a rental that must not stay; what cannot be removed yet is removed by schedule or later.
+        """Remove the pods of a rental that must not stay; Lium's schedule or a later look removes what cannot go yet.
 
         Returns:
-            Whether all of them are being removed now.
+            Whether nothing is left to order for any of them.
 
         Raises:
             LiumError: nothing could be done now; the ledger says that they must go.
@@ -362,7 +362,7 @@ class Renter:
         return accepted
 
     async def keep_removal_time(self, rental: Rental, pod: Pod, hours: float) -> tuple[PodDetail | None, bool]:
-        """As the function of that name, and note in the ledger that it is done.
+        """Make a pod's removal time what was asked for, by `removal.keep_removal_time`, and note when that is done.
 
         Raises:
             LiumError: it could not be set or read back.
@@ -373,7 +373,7 @@ class Renter:
         return newest, is_set
 
     async def forget_removal_time(self, pod_id: str) -> None:
-        """Let nobody set the removal time that the rent of this pod asked for: it is set, or another was chosen."""
+        """Note that the removal time that this pod's rent asked for needs no setting: it is set, or replaced."""
 
         def kept(entry: Entry) -> dict[str, Any] | None:
             return None if entry.removal_is_set else {"kept_pod_ids": sorted({*entry.kept_pod_ids, pod_id})}
@@ -381,7 +381,7 @@ class Renter:
         await self._change(pod_id, kept)
 
     async def note_checked(self, pods: Sequence[Pod]) -> None:
-        """Note that these rows of a rent's pods were held against what was asked for and allowed."""
+        """Note that a rent's pods, as these rows show them, were held against what was asked for and allowed."""
 
         def checked(entry: Entry) -> dict[str, Any] | None:
             left = expected_after(entry, pods)
@@ -390,7 +390,7 @@ class Renter:
         await self._change(pods[0].id, checked)
 
     async def forget_template(self, pod_id: str) -> None:
-        """Let nobody hold the template of a pod against the one that it was rented with: another is chosen for it."""
+        """Note that another template is chosen for a pod: nobody holds it against the first one any more."""
 
         def without(entry: Entry) -> dict[str, Any] | None:
             left = Expected.from_json(entry.expected).without_template().to_json() or None
@@ -410,11 +410,11 @@ class Renter:
         await self._change(pod_id, without)
 
     async def note_gone(self, pod_id: str) -> None:
-        """Note that a pod whose removal Lium has accepted is gone, by Lium's own word of that pod."""
+        """Note that Lium itself says that a pod is gone, if it had accepted to remove it."""
         await self._change(pod_id, lambda entry: {"status": "removed"} if entry.removal_accepted else None)
 
     async def _admit(self, entry: Entry, find_judge: Callable[[], Awaitable[Judge]]) -> Entry | Rental:
-        """Write the rent into the ledger once it may be sent, or return what an earlier one rented."""
+        """Write a rent into the ledger once it may be sent, or return what an earlier call rented."""
         account = await self._identity.learn()
         started = self._clock.monotonic()
         while True:
@@ -450,7 +450,7 @@ class Renter:
         return None
 
     async def _hand_out(self, entry: Entry) -> bool:
-        """Write that another call is told of its pods: from then on they are no longer its own call's to take away."""
+        """Write that another call is told of a rent's pods, so that cancelling their own call does not remove them."""
         ledger = self._journal.open()
         return await ledger.change(entry, "rented", now=self._lium.now(), only_from={"rented"}, handed_out=True)
 
@@ -466,10 +466,10 @@ class Renter:
         return await self._journal.open().admit(entry, admit)
 
     async def _wait_for_others(self, account: str, seconds: float) -> None:
-        """Wait until no server waits for the answer to a rent of the account; Lium is not asked meanwhile.
+        """Wait, without asking Lium, until no server waits for the answer to a rent of the account.
 
         Raises:
-            RentUnsettled: one still does.
+            RentUnsettled: one still waits when the time is over.
         """
         ends_at = self._clock.monotonic() + seconds
         while True:
@@ -482,7 +482,7 @@ class Renter:
             await self._clock.sleep(_OTHERS_PAUSE_SECONDS)
 
     async def _send_unheard(self, order: Order, entry: Entry) -> Rental:
-        """Send a rent and see it through, whoever gives up meanwhile; write at once that somebody did."""
+        """Send a rent and see it through, even if the call is cancelled; write that it was, at once."""
         outcome: list[Rental | Exception] = []
         try:
             async with anyio.create_task_group() as group:
@@ -492,12 +492,12 @@ class Renter:
                 group.cancel_scope.cancel()
         except anyio.get_cancelled_exc_class():
             if not outcome:
-                # No shield holds when the process ends.
+                # The shield does not hold when the process ends.
                 log.critical("Stopped during the rent of %r: it may exist and bill", entry.pod_name)
                 raise
         [came] = outcome
         if isinstance(came, Exception):
-            await anyio.lowlevel.checkpoint()  # who gave up is told that, and nothing else
+            await anyio.lowlevel.checkpoint()  # a cancelled call ends as cancelled, and with no other error
             raise came
         return came
 
@@ -508,13 +508,13 @@ class Renter:
             outcome.append(error)
 
     async def _note_when_unwanted(self, entry: Entry, outcome: Sequence[object]) -> None:
-        """Write that the call was cancelled, so that what nobody knows of yet is removed once it is known."""
+        """Write that the call was cancelled, as soon as it is: a pod that nobody knows of yet is removed once known."""
         try:
             await anyio.sleep_forever()
         except anyio.get_cancelled_exc_class():
             if not outcome:
                 with anyio.CancelScope(shield=True):
-                    # The rent goes on: what becomes of it is written over none of this.
+                    # The rent goes on, and writing what became of it leaves this as it is.
                     await self._note_unwanted(entry)
             raise
 
@@ -534,17 +534,17 @@ class Renter:
         except LiumError as refusal:
             if await self._settler.note(entry, "refused", only_from={"sending"}, note=str(refusal)):
                 raise
-            # Another server has asked again meanwhile: that one may have rented.
+            # Another server has asked again meanwhile, and its request may have rented.
             key = entry.idempotency_key
             lost = RentOutcomeUnknown(idempotency_key=key, pod_name=entry.pod_name, cause=refusal)
             return await self._find_out(entry, lost)
-        # Whoever settled it meanwhile may have found a pod by name only; this is the API's own word.
+        # Another server may have settled it meanwhile by the pod's name alone; this answer is the API's own word.
         pod_ids = list(rental.pod_ids)
         await self._settler.note(entry, "rented", only_from=UNSETTLED | {"rented"}, pod_ids=pod_ids, confirmed=True)
         return rental
 
     async def _find_out(self, entry: Entry, lost: RentOutcomeUnknown) -> Rental:
-        """What became of a rent, or the error that nobody knows."""
+        """Return what a rent rented, or raise the error that nobody knows."""
         with anyio.move_on_after(_SETTLE_LIMIT_SECONDS):
             settled = await self._settler.settle(entry)
             if settled is not None:
@@ -553,7 +553,7 @@ class Renter:
 
     async def _remove_unheard_of(self, rental: Rental) -> None:
         if not rental.confirmed:
-            # They could be somebody else's: they go once Lium says that they came of this rent.
+            # They could be somebody else's: they are removed once Lium says that they came of this rent.
             log.error("A cancelled rent left pods %r, found only by name", rental.pod_ids)
             await self._change(rental.pod_id, lambda _: {"unwanted": True})
             return
@@ -609,7 +609,7 @@ class Renter:
             for entry in entries:
                 if pod_id not in entry.pod_ids or (values := decide(entry)) is None:
                     continue
-                # What leaves the status as it is gives way to whoever has changed it meanwhile.
+                # A change that leaves the status as it is yields to one that has changed it meanwhile.
                 only_from = None if "status" in values else {entry.status}
                 values = {"status": entry.status} | values
                 await self._journal.open().change(entry, now=self._lium.now(), only_from=only_from, **values)

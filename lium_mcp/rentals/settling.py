@@ -1,10 +1,10 @@
-"""What became of a rent: asking again with the same key, looking for the pod, and bringing the ledger up to date.
+"""Finds out what became of a rent: asks again with the same key, looks for the pod, and brings the ledger up to date.
 
-What an answer proves is the contract's: a repeat with the same idempotency key tells the stored outcome, once it is
-marked as replayed. Past the time for which the API keeps a key, a repeat would rent again: then a person decides. One
-list in which a pod is missing proves nothing: a settled rent is closed when Lium says of its pod that it is gone, one
-that may have made a pod once several lists lack it, some time apart. Everybody who asks claims that in the ledger, so
-that however many look, Lium is asked no more often.
+The API's contract says what an answer proves: a repeat with the same idempotency key is answered with the stored
+outcome, which is marked as replayed. After the time for which the API keeps a key, a repeat would rent again: then a
+person decides. One list without a pod proves nothing. A settled rent is closed when Lium says of its pod itself that it
+is gone; one that may have made a pod, once several lists, some time apart, lack it. Every question is claimed in the
+ledger first, so that Lium is asked no more often however many servers look.
 """
 
 import logging
@@ -35,24 +35,24 @@ log = logging.getLogger(__name__)
 
 # The API keeps a key for 24 hours.
 REPLAY_WINDOW: Final = timedelta(hours=23)
-# The API's own lock on a key ends after 300 seconds: no request of that rent runs any more.
+# The API's own lock on a key ends after 300 seconds: after that no request of the rent runs any more.
 _RUN_OUT: Final = timedelta(seconds=330)
-# A server that is alive has its answer after its time limit for a request, or has written that it has none.
+# After its time limit for a request and this margin, a living server has its answer or has written that it has none.
 _SENDING_MARGIN_SECONDS: Final = 3.0
 # A new pod may take some seconds to be listed, or to be known by its id.
 _LISTED_WITHIN: Final = timedelta(seconds=30)
 _REMOVE_AFTER: Final = timedelta(minutes=2)
-# In the call that lost the answer. With the first request, the question for the API's features and a last look at the
-# list that makes six requests.
+# In the call that lost the answer. With the first request, the question about the API's features and a last look at
+# the list, this makes six requests.
 _SETTLE_PAUSES_SECONDS: Final = (1.0, 3.0, 6.0)
 # Between two questions about one rent, whoever asks them.
 _FIRST_LOOK_PAUSE: Final = timedelta(seconds=1)
 _LONGEST_LOOK_PAUSE: Final = timedelta(seconds=60)
-# So many complete lists without its pod, so far apart, and a rent has made none.
+# After so many complete lists without its pod, so far apart, a rent is taken to have made none.
 _MISSED_LISTS: Final = 3
 _MISSED_LISTS_APART: Final = timedelta(seconds=60)
 _LISTS_APART_AT_MOST: Final = timedelta(minutes=10)
-# In one look, where a list lacks many pods.
+# In one look, even if a list lacks many pods.
 _MOST_RENTS_ASKED_ABOUT: Final = 12
 _MOST_PODS_ASKED_FOR: Final = 4
 _ATTEND_LIMIT_SECONDS: Final = 30.0
@@ -63,7 +63,7 @@ BEING_SETTLED: Final = (
 
 
 def is_alive(pod: Pod) -> bool:
-    """Whether a pod has its name: it bills, or will."""
+    """Whether a pod bills or will, so that its name is taken."""
     return pod.is_billing or not pod.is_terminal
 
 
@@ -105,10 +105,10 @@ class Settler:
         self._clock = clock
         self._journal = journal
         self._key_tag = key_tag
-        # When pods were last listed between calls for a rent of which the list told nothing. Not in the ledger: another
-        # server's list, or a call's, may tell something at any time.
+        # By rent: when pods were last listed between calls and told nothing of it. This is not in the ledger, since
+        # another server's list, or a call's, may tell something at any time.
         self._in_vain: dict[str, datetime] = {}
-        # The longest that the server of a rent waits for its answer, if it has the settings of this one.
+        # How long the server of a rent may wait for its answer, if it has the settings of this one.
         self.sending_ends_after: Final = timedelta(seconds=lium.timeout_seconds + _SENDING_MARGIN_SECONDS)
 
     def is_in_flight(self, entry: Entry) -> bool:
@@ -116,7 +116,7 @@ class Settler:
         return entry.status == "sending" and self._lium.now() - entry.created_at < self.sending_ends_after
 
     def needs_attention(self, entry: Entry, *, in_background: bool) -> bool:
-        """Whether there is something to do for an open rent now; between calls less and less often."""
+        """Whether there is something to do for an open rent now; between calls that is so less and less often."""
         now = self._lium.now()
         if not entry.is_unsettled:
             looked_at = self._in_vain.get(entry.id) if in_background and is_only_to_check(entry) else None
@@ -127,7 +127,7 @@ class Settler:
         if not in_background or now - entry.created_at <= _RUN_OUT:
             return True
         if entry.key_tag != self._key_tag:
-            return False  # its lists prove nothing, and a pod of its name is for a call to take
+            return False  # this key's lists prove nothing, and only a call takes a pod by its name
         lists = [at for at in (entry.missed_at, self._in_vain.get(entry.id)) if at is not None]
         return not lists or now - max(lists) >= _pause_between_lists(max(lists) - entry.created_at)
 
@@ -137,7 +137,7 @@ class Settler:
         Args:
             account: Whose rents.
             pods: The account's pods, as Lium lists them.
-            in_background: Nobody would hear of a pod that comes of it.
+            in_background: No call waits, so nobody would hear of a pod that comes of it.
 
         Returns:
             The rents that are still open.
@@ -148,7 +148,7 @@ class Settler:
         entries = await self._journal.open().open_entries(account)
         if any(entry.is_unsettled for entry in entries):
             noted_changes().append(BEING_SETTLED)
-        with noting_changes():  # what is done here is nothing that the call at hand was to do
+        with noting_changes():  # the call at hand was to do none of this
             await self._attend(entries, pods, in_background=in_background)
         return await self._journal.open().open_entries(account)
 
@@ -156,7 +156,7 @@ class Settler:
         is_short = False
         left_to_ask_about = _MOST_RENTS_ASKED_ABOUT
         with anyio.move_on_after(_ATTEND_LIMIT_SECONDS):
-            # What is settled comes first: it tells whether the list is complete.
+            # Settled rents come first: they tell whether the list is complete.
             for entry in sorted(entries, key=lambda entry: entry.is_unsettled):
                 try:
                     if entry.is_unsettled:
@@ -186,7 +186,7 @@ class Settler:
             What it rented; None while nothing proves anything.
 
         Raises:
-            LiumError: the refusal that the API has stored for it: it rented nothing.
+            LiumError: the refusal that the API has stored for the rent, which rented nothing.
         """
         order = await self._find_order(entry)
         for pause_seconds in _SETTLE_PAUSES_SECONDS:
@@ -210,12 +210,12 @@ class Settler:
         only_if: Mapping[str, Any] | None = None,
         **values: Any,  # noqa: ANN401 - columns of the ledger
     ) -> bool:
-        """Write what became of a rent, unless somebody has decided something else about it meanwhile.
+        """Write what became of a rent, unless another server has written something else meanwhile.
 
-        A ledger that fails now must not hide a pod: the rent is settled again later.
+        A ledger that fails must not hide a pod, so the failure is only logged, and the rent is settled again later.
 
         Returns:
-            False where something else was decided.
+            False where something else was written.
         """
         known = UNSETTLED if entry.is_unsettled else {entry.status}
         try:
@@ -227,7 +227,7 @@ class Settler:
             return True
 
     async def disclaim(self, entry: Entry, pod_ids: Collection[str]) -> None:
-        """Note that pods which Lium named for a rent are another's: it is as unknown as a lost one."""
+        """Note that the pods which Lium named for a rent are another's, so that its outcome is unknown again."""
         log.error("Pods %r, which Lium named for the rent of %r, are another's", list(pod_ids), entry.pod_name)
         known = sorted({*entry.known_pod_ids, *pod_ids})
         await self.note(
@@ -243,15 +243,15 @@ class Settler:
         )
 
     async def remove(self, entry: Entry, pod_id: str, *, known_since: datetime, schedule: bool = True) -> bool:
-        """Remove a pod of a rent that must go, or have Lium remove it soon where it cannot be removed yet.
+        """Remove a pod that must go, or have Lium remove it soon where it cannot be removed yet.
 
-        One that turns out to be another's is left alone.
+        A pod that turns out to be another's is left alone.
 
         Returns:
             Whether nothing is left to order: Lium has accepted to remove it, or knows no such pod, or it is another's.
 
         Raises:
-            LiumError: neither was possible. So is a 404 soon after the rent: the pod may only not be known yet.
+            LiumError: neither was possible; or Lium answers 404 so soon that it may not know the pod yet.
         """
         with suppress(LiumError):
             if named := anothers(entry, [await self._lium.pods.get(pod_id, repeat=Repeat.NEVER)]):
@@ -273,12 +273,12 @@ class Settler:
     async def remove_all(
         self, entry: Entry, pod_ids: Iterable[str], *, known_since: datetime, due_pod_ids: Collection[str] = ()
     ) -> bool:
-        """As `remove` for several; one that cannot be removed stands in no other's way.
+        """Remove several pods, as `remove` does; one that cannot be removed does not keep the others.
 
         Args:
-            entry: Whose they are.
-            pod_ids: Which.
-            known_since: Since when Lium may take its time to know them by their ids.
+            entry: Their rent.
+            pod_ids: The pods.
+            known_since: Soon after this moment, Lium may not know them by their ids yet.
             due_pod_ids: Those that Lium removes soon anyhow: another time would only put that off.
 
         Returns:
@@ -299,10 +299,10 @@ class Settler:
             raise failure
         return all(removed)
 
-    # What is settled.
+    # settled rents
 
     async def _attend_to_settled(self, entry: Entry, gone: Collection[str], pods: Rows[Pod], *, may_ask: bool) -> None:
-        """Do what is left for a rent whose pods are known, but for those that are gone."""
+        """Do what is left to do for a rent whose pods are known, `gone` ones aside."""
         left = [pod_id for pod_id in entry.pod_ids if pod_id not in gone]
         if not left:
             await self.note(entry, "removed")
@@ -321,11 +321,11 @@ class Settler:
     async def _find_gone(
         self, entry: Entry, unlisted: Sequence[str], pods: Rows[Pod], *, may_ask: bool
     ) -> tuple[set[str], bool]:
-        """Which of its pods Lium itself says are gone, in the list or when it is asked for one.
+        """Find out which of a rent's pods are gone by Lium's own word, in the list or when it is asked for the pod.
 
         Returns:
-            Their ids, and whether the list lacks what it has to show: a pod of this key that is not known to be gone,
-            or one of another key that this one sees.
+            Their ids, and whether the list lacks a pod that it has to show: one of this key that is not known to be
+            gone, or one of another key that this key sees.
         """
         listed = {pod.id for pod in pods}
         gone = {pod_id for pod_id in unlisted if pod_id in listed}  # not alive, by the list's own word
@@ -347,7 +347,7 @@ class Settler:
         if entry.key_tag == self._key_tag:
             is_known = entry.removal_accepted or asked_at - _known_since(entry) > _LISTED_WITHIN
             return "gone" if is_known else "unseen"
-        # Another key may not see this pod, whether it lives or not; the record of one that is over says so.
+        # This key may not see another key's pod, whether that lives or not; the record of a removed one says so.
         with suppress(NotFound):
             return "gone" if (await self._lium.pods.record(pod_id)).removed is True else "unseen"
         return "unseen"
@@ -356,15 +356,15 @@ class Settler:
         soon = self._lium.now() + _REMOVE_AFTER
         due = [pod.id for pod in pods if pod.removal_scheduled_at is not None and pod.removal_scheduled_at <= soon]
         if entry.removal_accepted:
-            # What is being removed is not listed any more; what is has to be ordered to go once more.
+            # A pod that is being removed is not listed any more; one that is listed has to be ordered to go once more.
             pod_ids = [pod.id for pod in pods if pod.id in pod_ids and is_alive(pod)]
         await self._order_removal(entry, pod_ids, due_pod_ids=due)
 
     async def _order_removal(self, entry: Entry, pod_ids: Iterable[str], *, due_pod_ids: Collection[str] = ()) -> None:
-        """As `remove_all` for pods of a rent that is noted as removing, and note it where Lium has accepted that.
+        """Remove pods of a rent that is `removing`, as `remove_all` does, and note it once Lium has accepted that.
 
         Raises:
-            LiumError: as `remove_all`.
+            LiumError: for one of them, neither was possible.
         """
         if await self.remove_all(entry, pod_ids, known_since=_known_since(entry), due_pod_ids=due_pod_ids):
             await self.note(entry, "removing", only_from={"removing"}, removal_accepted=True)
@@ -382,7 +382,7 @@ class Settler:
                 await self.note(entry, "rented", kept_pod_ids=sorted(kept))
 
     async def _is_not_as_expected(self, entry: Entry, alive: Sequence[Pod]) -> bool:
-        """Hold pods against what they have to be, as far as no look could yet; others must go."""
+        """Hold pods against what no look could check yet, and remove them if they are not as they have to be."""
         expected = Expected.from_json(entry.expected or {})
         contradictions = [found for pod in alive if (found := expected.contradiction(pod)) is not None]
         problem = next(iter(contradictions), None)
@@ -400,7 +400,7 @@ class Settler:
             await self.note(entry, "rented", expected=left)
         return False
 
-    # What is not.
+    # unsettled rents
 
     async def _attend_to_unsettled(
         self, entry: Entry, pods: Rows[Pod], is_complete: bool, *, in_background: bool
@@ -410,7 +410,7 @@ class Settler:
         has_run_out = self._lium.now() - entry.created_at > _RUN_OUT
         is_listed = bool(_new_pods(entry, pods))
         if has_run_out and not is_listed:
-            # A repeat now could be the first to arrive, and rent long after anybody waits for it.
+            # A repeat could be the first request to arrive, and rent when nobody waits for it any more.
             is_late_enough = pods.asked_at - entry.created_at > _RUN_OUT
             if is_complete and is_late_enough and entry.key_tag == self._key_tag:
                 await self._count_missed_list(entry, pods.asked_at)
@@ -419,7 +419,7 @@ class Settler:
             return
         if in_background and has_run_out:
             self._in_vain[entry.id] = pods.asked_at
-            return  # as above; a call that looks can tell of the pod that comes of it
+            return  # as above; only a call can tell somebody of the pod that comes of it
         if not await self._claim_look(entry):
             return
         try:
@@ -434,7 +434,7 @@ class Settler:
             log.info("Settled the rent of %r: it was rented", entry.pod_name)
 
     async def _count_missed_list(self, entry: Entry, asked_at: datetime) -> None:
-        """Note that a complete list lacks a pod of it; after several, some time apart, it made none."""
+        """Note that a complete list shows no pod of a rent; after several, some time apart, it made none."""
         if entry.missed_at is not None and asked_at - entry.missed_at < _MISSED_LISTS_APART:
             return
         count = entry.missed_lists + 1
@@ -445,15 +445,15 @@ class Settler:
             await self.note(entry, "unknown", missed_lists=count, missed_at=asked_at)
 
     async def _find_order(self, entry: Entry) -> Order | None:
-        """What may be sent again for it: nothing where the API might take the repeat for a new rent.
+        """Return the order that may be sent again for a rent; None where the API might take the repeat for a new rent.
 
-        Nor anything with another key: should the repeat be the first to arrive, the pod would be that key's, and the
-        key of the rent, which may see its own pods only, would take it for gone.
+        None for another key's rent too: if the repeat were the first to arrive, the pod would be this key's, and the
+        key of the rent, which may see only its own pods, would take it for gone.
         """
         order = from_json(entry.order) if entry.key_tag == self._key_tag else None
         if order is None or self._lium.now() - entry.created_at >= REPLAY_WINDOW:
             return None
-        # A server that was replaced by an older one knows no keys.
+        # An older server, which may have replaced this one, knows no idempotency keys.
         return order if await self._lium.supports("rent_idempotency", still=True) else None
 
     async def _ask_again(self, entry: Entry, order: Order) -> Rental | None:
@@ -468,7 +468,7 @@ class Settler:
         try:
             rental = await post(self._lium, order, entry)
         except (RentOutcomeUnknown, RateLimited):
-            return None  # whoever answered this did not look at the first request, or cannot tell of it yet
+            return None  # the answer is not about the first request, or its outcome is not known yet
         except LiumError as error:
             if error.replayed and error.effect == "none":
                 await self.note(entry, "refused", note=str(error))
@@ -479,12 +479,12 @@ class Settler:
         return rental
 
     async def _remove_if_unwanted(self, rental: Rental) -> None:
-        """See to it that pods go whose call was cancelled while nobody knew of them."""
+        """Remove the pods of a rental whose call was cancelled before anybody knew of them."""
         entry = rental.entry
         only_if = {"unwanted": True, "handed_out": False}
         note = "the call was cancelled"
         if await self.note(entry, "removing", only_from={"rented"}, only_if=only_if, note=note):
-            with suppress(LiumError):  # else a later look orders it
+            with suppress(LiumError):  # then a later look orders it
                 if await self.remove_all(entry, rental.pod_ids, known_since=self._lium.now()):
                     await self.note(entry, "removing", only_from={"removing"}, removal_accepted=True)
 
@@ -494,14 +494,14 @@ class Settler:
         return None
 
     async def _take(self, entry: Entry, found: Sequence[str]) -> Rental | None:
-        """Take pods of its name for those it made, if they are as many."""
+        """Take pods of a rent's name for its own, if there are as many as it orders."""
         if len(found) != entry.pod_count:
             return None
         await self.note(entry, "rented", pod_ids=list(found), confirmed=False)
         return _rented(entry, found, confirmed=False)
 
     async def _claim_look(self, entry: Entry) -> bool:
-        """Whether Lium may be asked about a rent now; one that was in flight is unknown from then on."""
+        """Claim the next question to Lium about a rent, if it is time; a rent in flight is unknown from then on."""
         try:
             return await self._journal.open().claim_look(entry, now=self._lium.now(), pause_after=_pause_after)
         except LedgerUnavailable as error:
@@ -509,7 +509,7 @@ class Settler:
             return False
 
     async def _settled_meanwhile(self, entry: Entry) -> Rental | None:
-        """What another server has found out about a rent."""
+        """Return what another server has found that a rent rented, if one has."""
         with suppress(LedgerUnavailable):
             for newest in await self._journal.open().open_entries(entry.account):
                 if newest.id == entry.id and newest.pod_ids:
@@ -522,17 +522,17 @@ def _pause_after(looks: int) -> timedelta:
 
 
 def _pause_between_lists(age: timedelta) -> timedelta:
-    """How long nobody lists pods between calls for a rent that was lost so long before the last list."""
+    """How long to wait before listing pods between calls again, for a rent of that age at the last list."""
     return min(max(age / 6, _MISSED_LISTS_APART), _LISTS_APART_AT_MOST)
 
 
 def has_something_left(entry: Entry) -> bool:
-    """Whether something is left to be done for an open rent."""
+    """Whether something is left to do for an open rent."""
     return entry.expected is not None or _is_to_change(entry)
 
 
 def is_only_to_check(entry: Entry) -> bool:
-    """Whether all that is left for an open rent is to hold its pods against what Lium did not state yet."""
+    """Whether all that is left for an open rent is to check what Lium has not stated of its pods yet."""
     return entry.expected is not None and not _is_to_change(entry)
 
 
@@ -541,22 +541,22 @@ def _is_to_change(entry: Entry) -> bool:
 
 
 def expected_after(entry: Entry, pods: Sequence[Pod]) -> dict[str, Any] | None:
-    """What is expected of the pods of a rent and still to be held against them, once these rows were."""
+    """What is still to be checked of a rent's pods once these rows were held against what is expected."""
     if entry.expected is None or len(pods) != len(entry.pod_ids):
         return entry.expected
     return Expected.from_json(entry.expected).left_after(pods).to_json() or None
 
 
 def _is_doubtful(entry: Entry) -> bool:
-    """Whether it was found by name only, and is to be removed once Lium says that it is this rent's."""
+    """Whether the pods were found only by name, and are to be removed once Lium says that they are this rent's."""
     return entry.status == "rented" and entry.unwanted and not entry.confirmed and not entry.handed_out
 
 
 def _known_since(entry: Entry) -> datetime:
-    """Since when Lium may take its time to list the pods of a rent, or to know them by their ids."""
+    """The moment soon after which Lium may not yet list the pods of a rent, or know them by their ids."""
     return entry.settled_at or entry.created_at
 
 
 def _new_pods(entry: Entry, pods: Sequence[Pod]) -> list[str]:
-    """Pods of the rent's name that were not there before it."""
+    """The ids of pods that have the rent's name and are not known to be another's."""
     return [pod.id for pod in pods if pod.pod_name == entry.pod_name and not is_anothers(entry, pod)]
