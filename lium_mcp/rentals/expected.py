@@ -20,6 +20,16 @@ _VOLUME_FAILED: Final = "ExternalVolumeFailed"
 _LOOK_AT_MNT: Final = "Look at /mnt with mountpoint /mnt first: what is written there may be lost with the pod."
 _LISTS: Final = ("gpu_types", "allowed_gpu_types", "countries")
 _TEXTS: Final = ("template_id", "template_image")
+_STATED: Final = {
+    "what it costs": ("ceiling_per_hour_usd", "ceiling_per_pod_hour_usd", "ceiling_per_gpu_hour_usd"),
+    "which GPU it has": ("gpu_types", "allowed_gpu_types"),
+    "how many GPUs it has": ("gpu_count",),
+    "how much memory its GPUs have": ("min_vram_gb",),
+    "how much memory its host has": ("min_ram_gb",),
+    "which country it is in": ("countries",),
+    "which template it runs": ("template_id", "template_image"),
+}
+"""By what Lium may leave unstated, see `Expected.unverified`: the fields that are checked against it."""
 
 
 def costs_more(price_per_hour_usd: float, ceiling_per_hour_usd: float | None) -> bool:
@@ -78,7 +88,7 @@ class Expected:
         return cls(**values)
 
     def contradiction(self, pod: Pod) -> str | None:
-        """Say in words what Lium states of a pod that is not as asked or allowed; None if all of it is."""
+        """Say in words what Lium states of a pod that is not as asked or allowed; None if nothing contradicts."""
         return " and ".join(filter(None, (self._other_than_asked(pod), self._dearer(pod)))) or None
 
     def is_dearer(self, pods: Sequence[Pod]) -> bool:
@@ -160,16 +170,6 @@ class Expected:
 
 
 ANYTHING: Final = Expected()
-_STATED: Final = {
-    "what it costs": ("ceiling_per_hour_usd", "ceiling_per_pod_hour_usd", "ceiling_per_gpu_hour_usd"),
-    "which GPU it has": ("gpu_types", "allowed_gpu_types"),
-    "how many GPUs it has": ("gpu_count",),
-    "how much memory its GPUs have": ("min_vram_gb",),
-    "how much memory its host has": ("min_ram_gb",),
-    "which country it is in": ("countries",),
-    "which template it runs": ("template_id", "template_image"),
-}
-"""By what Lium may leave unstated, see `Expected.unverified`: the fields that are checked against it."""
 
 
 def shortfalls(pod: Pod, *, volume_id: str | None, visible_gpus: int | None, events: Sequence[PodEvent]) -> list[str]:

@@ -333,7 +333,7 @@ class GpuResetOutcome(ApiModel):
 
     @property
     def has_failed(self) -> bool:
-        """Whether it was not reset."""
+        """Whether Lium says that it was not reset."""
         return (self.result or "").strip().lower() == "failed"
 
 
