@@ -8,6 +8,7 @@ import pytest
 
 from lium_mcp.api.client import LiumClient
 from lium_mcp.cli.templates import DIFFERS, IN_SYNC, sync
+from lium_mcp.figures import rate_in_usd
 from lium_mcp.sandbox import Sandbox
 from tests.harness import Agent, Mode, TurnedClock, agent_on
 from tests.tools.wires import Forward, Wire
@@ -83,7 +84,7 @@ async def test_a_failed_final_backup_leaves_the_pod_and_says_what_it_costs(agent
     assert failure.code == "final_backup_failed"
     assert "disk full" in failure.text
     price = pods_of(sandbox)[pod_id]["price"]
-    assert f"not removed and bills ${price:.2f} an hour" in failure.text
+    assert f"not removed and bills {rate_in_usd(price)} an hour" in failure.text
     assert pod_id in living(sandbox)
     assert (await agent.call("remove_pod", pod="job", final_backup=True, wait_seconds=600))["outcome"] == "done"
 
