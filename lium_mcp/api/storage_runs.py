@@ -61,7 +61,7 @@ class StorageRun(ApiModel):
 
     def began_since(self, moment: datetime, *, clocks_differ: timedelta = _CLOCKS_DIFFER) -> bool | None:
         """Whether it began at a moment or later, as far as clocks agree; `None` where Lium does not say when."""
-        return self.began_at >= moment - clocks_differ if self.began_at is not None else None
+        return moment - self.began_at <= clocks_differ if self.began_at is not None else None
 
     @property
     def is_final(self) -> bool:

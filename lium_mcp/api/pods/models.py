@@ -281,7 +281,7 @@ class PodEvent(ApiModel):
 
 def is_since(moment: datetime | None, at: datetime | None) -> bool:
     """Whether something happened since a moment, as far as two clocks can tell; True where a time is missing."""
-    return at is None or moment is None or at >= moment - _CLOCKS_APART
+    return at is None or moment is None or moment - at <= _CLOCKS_APART  # no date is too early to be subtracted
 
 
 def own_events(pod: Pod, events: Iterable[PodEvent]) -> list[PodEvent]:
