@@ -31,7 +31,7 @@ from lium_mcp.prompts import add_prompts, read_arguments
 from lium_mcp.remote import PodAccess
 from lium_mcp.remote.key_source import KeySource
 from lium_mcp.remote.local_files import LocalFolders
-from lium_mcp.rentals import Claim, Journal, LedgerUnavailable, Renter, Worker
+from lium_mcp.rentals import Claim, LazyLedger, LedgerUnavailable, Renter, Worker
 from lium_mcp.resources import add_resources
 from lium_mcp.services.failure_words import GET_A_KEY, settings_wrong
 from lium_mcp.services.policy_view import Offered
@@ -65,7 +65,7 @@ def read_settings(overrides: Mapping[str, Any]) -> tuple[Settings, list[str]]:
     settings, problems = load_readable(overrides)
     # Limits that belong together can be judged together only where each could be read.
     together = [] if problems else [settings.find_limits]
-    parts = (select_tools, _find_network, open_journal)
+    parts = (select_tools, _find_network, open_ledger)
     problems += problems_of(*(partial(part, settings) for part in parts), *together)
     return settings, list(dict.fromkeys(problems))
 
@@ -221,7 +221,7 @@ def make_runtime(
         clock,
         keys,
         settings.find_api_key() if is_local else None,
-        open_journal(settings),
+        open_ledger(settings),
         registry_password if is_local else None,
         _pod_access(settings, offered, keys, lium) if keys else None,
         works=is_local and "start_job" in offered,
@@ -295,7 +295,7 @@ def _pod_access(settings: Settings, offered: Collection[str], keys: KeySource, l
     )
 
 
-def open_journal(settings: Settings) -> Journal:
+def open_ledger(settings: Settings) -> LazyLedger:
     """The ledger at the address that the settings name; it is not opened yet.
 
     Raises:
@@ -312,7 +312,7 @@ def open_journal(settings: Settings) -> Journal:
     if not _is_clear(url):
         # Read in another way, a part of the password would be taken for the host, which errors name.
         raise SettingsError("LIUM_MCP_STATE_URL: this is no address; a password needs %40 for @, %2F for /, %3A for :")
-    return Journal(url, Redactor(settings.find_secrets()))
+    return LazyLedger(url, Redactor(settings.find_secrets()))
 
 
 def _is_clear(url: str) -> bool:

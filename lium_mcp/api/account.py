@@ -77,7 +77,7 @@ class BillingStatement(ApiModel):
     pods: ApiTuple[StatementPod] = ()
 
 
-class Account(Resource):
+class AccountCalls(Resource):
     """Calls on the account."""
 
     async def me(self) -> Me:

@@ -6,7 +6,7 @@ from typing import Self
 
 import httpx2
 
-from lium_mcp.api.account import Account
+from lium_mcp.api.account import AccountCalls
 from lium_mcp.api.backups import Backups, BackupSchedules
 from lium_mcp.api.clock import SYSTEM_CLOCK, Clock
 from lium_mcp.api.clusters import Clusters
@@ -85,7 +85,7 @@ class LiumClient:
         self.backups = Backups(wire)
         self.restores = Restores(wire)
         self.ssh_keys = SshKeys(wire)
-        self.account = Account(wire)
+        self.account = AccountCalls(wire)
 
     def for_key(self, api_key: str | None, key_place: str = "", no_key_because: str | None = None) -> Self:
         """Return a client of another account over the same connections; closing this one closes both.

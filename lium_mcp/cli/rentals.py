@@ -11,8 +11,8 @@ import anyio
 
 from lium_mcp.cli.readied import say
 from lium_mcp.figures import in_usd
-from lium_mcp.rentals import REPLAY_WINDOW, Entry, Journal, LedgerUnavailable, Task, has_something_left
-from lium_mcp.server import open_journal
+from lium_mcp.rentals import REPLAY_WINDOW, Entry, LazyLedger, LedgerUnavailable, Task, has_something_left
+from lium_mcp.server import open_ledger
 from lium_mcp.settings_reading import load
 
 _MOST_ROWS = 200
@@ -22,24 +22,24 @@ _FAILED = 1
 def run(options: dict[str, Any]) -> int:
     """Run the command; the exit status is the answer."""
     own = {name: options.pop(name, None) for name in ("all", "action", "rental", "yes")}
-    journal = open_journal(load(options))
+    ledger = open_ledger(load(options))
 
     async def act() -> int:
         try:
             if own["action"] == "close":
-                return await close_rental(journal, own["rental"], confirmed=own["yes"])
-            return await list_rentals(journal, all_of_them=own["all"])
+                return await close_rental(ledger, own["rental"], confirmed=own["yes"])
+            return await list_rentals(ledger, all_of_them=own["all"])
         finally:
-            await journal.aclose()
+            await ledger.aclose()
 
     return anyio.run(act)
 
 
-async def list_rentals(journal: Journal, *, all_of_them: bool) -> int:
+async def list_rentals(ledger: LazyLedger, *, all_of_them: bool) -> int:
     """Print the open rents and tasks of the ledger, or with `all_of_them` the newest closed ones too."""
     try:
-        entries = [] if journal.is_empty else await journal.open().newest(_MOST_ROWS)
-        tasks = [] if journal.is_empty else await journal.tasks().newest(_MOST_ROWS)
+        entries = [] if ledger.is_empty else await ledger.open().newest(_MOST_ROWS)
+        tasks = [] if ledger.is_empty else await ledger.tasks().newest(_MOST_ROWS)
     except LedgerUnavailable as error:
         return _fail(error)
     shown = [entry for entry in entries if entry.is_open or all_of_them]
@@ -74,10 +74,10 @@ def _say_tasks(tasks: Sequence[Task]) -> None:
         )
 
 
-async def close_rental(journal: Journal, named: str, *, confirmed: bool) -> int:
+async def close_rental(ledger: LazyLedger, named: str, *, confirmed: bool) -> int:
     """Close an open rent, so that its name is free and others may be rented. Nothing is removed."""
     try:
-        entries = [] if journal.is_empty else await journal.open().newest(_MOST_ROWS)
+        entries = [] if ledger.is_empty else await ledger.open().newest(_MOST_ROWS)
         matches = [
             entry for entry in entries if entry.is_open and (entry.pod_name == named or entry.id.startswith(named))
         ]
@@ -93,7 +93,7 @@ async def close_rental(journal: Journal, named: str, *, confirmed: bool) -> int:
                 "wants it. Closing only lets this server rent again; it removes nothing. To close it, add --yes."
             )
             return _FAILED
-        await journal.open().change(entry, "closed", now=datetime.now(UTC), note="closed by hand")
+        await ledger.open().change(entry, "closed", now=datetime.now(UTC), note="closed by hand")
     except LedgerUnavailable as error:
         return _fail(error)
     say(f"Closed {entry.pod_name} ({entry.id[:8]}).")

@@ -4,7 +4,7 @@ from lium_mcp.rentals.belonging import NamedAnothers, is_anothers
 from lium_mcp.rentals.entries import Entry, Extension, LedgerUnavailable, PastCost, Task
 from lium_mcp.rentals.expected import PRICE_TOLERANCE_USD, Expected, costs_more, shortfalls
 from lium_mcp.rentals.identity import AccountUnknown, Identity, key_tag
-from lium_mcp.rentals.journal import Journal
+from lium_mcp.rentals.lazy_ledger import LazyLedger
 from lium_mcp.rentals.orders import ClusterOrder, NodeOrder, Order, Rental, SpecOrder, digest
 from lium_mcp.rentals.protocol import Judge, PodNameTaken, Renter, RentUnsettled
 from lium_mcp.rentals.removal import REMOVAL_TOLERANCE, whole_hours
@@ -31,8 +31,8 @@ __all__ = [
     "Expected",
     "Extension",
     "Identity",
-    "Journal",
     "Judge",
+    "LazyLedger",
     "LeaseLost",
     "LedgerUnavailable",
     "NamedAnothers",

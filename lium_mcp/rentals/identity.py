@@ -14,7 +14,7 @@ from lium_mcp.api.account import Me
 from lium_mcp.api.client import LiumClient
 from lium_mcp.api.errors import AuthenticationFailed, InvalidRequest, LiumError, PermissionDenied
 from lium_mcp.rentals.entries import LedgerUnavailable
-from lium_mcp.rentals.journal import Journal
+from lium_mcp.rentals.lazy_ledger import LazyLedger
 
 
 class AccountUnknown(Exception):
@@ -29,10 +29,10 @@ def key_tag(key: str, base_url: str) -> str:
 class Identity:
     """A key, and the account that it acts for."""
 
-    def __init__(self, lium: LiumClient, journal: Journal, tag: str) -> None:
-        """Take the API client with the key, the journal, and the tag that stands for the key there."""
+    def __init__(self, lium: LiumClient, ledger: LazyLedger, tag: str) -> None:
+        """Take the API client with the key, the ledger, and the tag that stands for the key there."""
         self._lium = lium
-        self._journal = journal
+        self._ledger = ledger
         self.key_tag = tag
         self._account: str | None = None
         self._learning = anyio.Lock()
@@ -50,7 +50,7 @@ class Identity:
         """
         async with self._learning:
             if self._account is None:
-                ledger = self._journal.open()
+                ledger = self._ledger.open()
                 self._account = await ledger.account_of(self.key_tag) or await ledger.note_account(
                     self.key_tag, await self._ask(), now=datetime.now(UTC)
                 )
@@ -68,7 +68,7 @@ class Identity:
             return self.key_tag
         except LedgerUnavailable:
             # Perhaps the ledger can be read, and only not written.
-            return await self._journal.open().account_of(self.key_tag) or self.key_tag
+            return await self._ledger.open().account_of(self.key_tag) or self.key_tag
 
     async def me(self) -> Me:
         """Whom the key belongs to (`GET /users/me`); `learn` takes the account from this answer and asks no more.

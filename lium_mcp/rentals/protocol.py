@@ -28,7 +28,7 @@ from lium_mcp.rentals.belonging import anothers, not_its_own
 from lium_mcp.rentals.entries import UNSETTLED, Entry, Extension, LedgerUnavailable, PastCost
 from lium_mcp.rentals.expected import ANYTHING, Expected
 from lium_mcp.rentals.identity import Identity
-from lium_mcp.rentals.journal import Journal
+from lium_mcp.rentals.lazy_ledger import LazyLedger
 from lium_mcp.rentals.orders import Order, Rental, pod_count, to_json
 from lium_mcp.rentals.removal import keep_removal_time
 from lium_mcp.rentals.settling import (
@@ -100,22 +100,24 @@ async def _allow() -> Judge:
 class Renter:
     """Rents for one account, one at a time."""
 
-    def __init__(self, lium: LiumClient, clock: Clock, turn: anyio.Lock, journal: Journal, identity: Identity) -> None:
+    def __init__(
+        self, lium: LiumClient, clock: Clock, turn: anyio.Lock, ledger: LazyLedger, identity: Identity
+    ) -> None:
         """Act with a key.
 
         Args:
             lium: The API client with the key.
             clock: For pauses.
             turn: Held from the look at what exists until the answer; all who rent with the key on this server share it.
-            journal: Where the ledger is.
+            ledger: Where the ledger is.
             identity: The key, and the account that it acts for.
         """
         self._lium = lium
         self._clock = clock
         self._turn = turn
-        self._journal = journal
+        self._ledger = ledger
         self._identity = identity
-        self._settler = Settler(lium, clock, journal, identity.key_tag)
+        self._settler = Settler(lium, clock, ledger, identity.key_tag)
 
     @property
     def key_tag(self) -> str:
@@ -138,7 +140,7 @@ class Renter:
             LedgerUnavailable: the ledger cannot be read.
             LiumError: the pods cannot be listed.
         """
-        if self._journal.is_empty:
+        if self._ledger.is_empty:
             return None
         async with self._own_turn():
             pods = await self._lium.pods.list()
@@ -165,12 +167,12 @@ class Renter:
             LedgerUnavailable: the ledger cannot be read.
             LiumError: the pods cannot be listed.
         """
-        if self._journal.is_empty:
+        if self._ledger.is_empty:
             return await self._lium.pods.list(), []
         async with self._own_turn():
             pods = await self._lium.pods.list()
             account = await self._identity.known()
-            before = await self._journal.open().open_entries(account)
+            before = await self._ledger.open().open_entries(account)
             entries = await self._settler.attend(account, pods) if before else []
             if entries != before or any(has_something_left(entry) and not is_only_to_check(entry) for entry in before):
                 pods = await self._lium.pods.list()
@@ -186,11 +188,11 @@ class Renter:
             LedgerUnavailable: the ledger cannot be read.
             LiumError: the pods cannot be listed.
         """
-        if self._journal.is_empty:
+        if self._ledger.is_empty:
             return []
         async with self._own_turn():
             account = await self._identity.known()
-            entries = await self._journal.open().open_entries(account)
+            entries = await self._ledger.open().open_entries(account)
             if not any(self._settler.needs_attention(entry, in_background=in_background) for entry in entries):
                 return entries
             pods = await self._lium.pods.list()
@@ -202,9 +204,9 @@ class Renter:
         Raises:
             LedgerUnavailable: the ledger cannot be read.
         """
-        if self._journal.is_empty:
+        if self._ledger.is_empty:
             return [], []
-        return await self._journal.open().standing(await self._identity.known())
+        return await self._ledger.open().standing(await self._identity.known())
 
     async def open_entries(self) -> list[Entry]:
         """The account's open rents, as the ledger has them; none where it cannot be read."""
@@ -235,9 +237,9 @@ class Renter:
         Raises:
             LedgerUnavailable: the ledger cannot be read.
         """
-        if self._journal.is_empty:
+        if self._ledger.is_empty:
             return []
-        return await self._journal.open().given_back(await self._identity.known())
+        return await self._ledger.open().given_back(await self._identity.known())
 
     async def has_removal_to_set(self, pod_id: str) -> bool:
         """Whether the removal time that this pod's rent asked for is still to be set or made exact.
@@ -254,9 +256,9 @@ class Renter:
         Raises:
             LedgerUnavailable: the ledger cannot be read.
         """
-        if self._journal.is_empty:
+        if self._ledger.is_empty:
             return []
-        return await self._journal.open().closed_since(await self._identity.known(), moment)
+        return await self._ledger.open().closed_since(await self._identity.known(), moment)
 
     @asynccontextmanager
     async def rent(
@@ -324,14 +326,14 @@ class Renter:
             AccountUnknown: Lium does not say which account the key acts for.
             LedgerUnavailable: it could not be kept.
         """
-        await self._journal.open().admit_extension(await self._identity.learn(), extension, judge)
+        await self._ledger.open().admit_extension(await self._identity.learn(), extension, judge)
 
     async def forget_extension(self, pod_id: str) -> None:
         """Delete a pod's admitted extension: Lium refused it, or the pod is to end earlier."""
-        if self._journal.is_empty:
+        if self._ledger.is_empty:
             return
         try:
-            await self._journal.open().forget_extension(await self._identity.known(), pod_id)
+            await self._ledger.open().forget_extension(await self._identity.known(), pod_id)
         except LedgerUnavailable as error:
             # Until it is out of date, the pod counts for more than it should.
             log.warning("The ledger cannot drop the later removal time of pod %r: %s", pod_id, error)
@@ -451,7 +453,7 @@ class Renter:
 
     async def _hand_out(self, entry: Entry) -> bool:
         """Write that another call is told of a rent's pods, so that cancelling their own call does not remove them."""
-        ledger = self._journal.open()
+        ledger = self._ledger.open()
         return await ledger.change(entry, "rented", now=self._lium.now(), only_from={"rented"}, handed_out=True)
 
     async def _write(self, entry: Entry, pods: Rows[Pod], judge: Judge) -> Entry:
@@ -463,7 +465,7 @@ class Renter:
                 raise _InFlight
             judge(pods, entries, extensions)
 
-        return await self._journal.open().admit(entry, admit)
+        return await self._ledger.open().admit(entry, admit)
 
     async def _wait_for_others(self, account: str, seconds: float) -> None:
         """Wait, without asking Lium, until no server waits for the answer to a rent of the account.
@@ -473,7 +475,7 @@ class Renter:
         """
         ends_at = self._clock.monotonic() + seconds
         while True:
-            entries = await self._journal.open().open_entries(account)
+            entries = await self._ledger.open().open_entries(account)
             in_flight = [entry for entry in entries if self._settler.is_in_flight(entry)]
             if self._clock.monotonic() >= ends_at:
                 raise RentUnsettled(in_flight, in_flight=True)
@@ -520,7 +522,7 @@ class Renter:
 
     async def _note_unwanted(self, entry: Entry) -> None:
         try:
-            await self._journal.open().mark_unwanted(entry)
+            await self._ledger.open().mark_unwanted(entry)
         except LedgerUnavailable as error:
             log.critical("The ledger cannot note that the rent of %r is unwanted: %s", entry.pod_name, error)
 
@@ -574,7 +576,7 @@ class Renter:
     async def _disown(self, rental: Rental) -> bool:
         """Write that the pods of a cancelled call must go; False where another call was told of them."""
         try:
-            ledger = self._journal.open()
+            ledger = self._ledger.open()
             for entry in await ledger.open_entries(await self._identity.known()):
                 if rental.pod_id in entry.pod_ids:
                     values: dict[str, Any] = {"note": "the call was cancelled", "unwanted": True}
@@ -612,6 +614,6 @@ class Renter:
                 # A change that leaves the status as it is yields to one that has changed it meanwhile.
                 only_from = None if "status" in values else {entry.status}
                 values = {"status": entry.status} | values
-                await self._journal.open().change(entry, now=self._lium.now(), only_from=only_from, **values)
+                await self._ledger.open().change(entry, now=self._lium.now(), only_from=only_from, **values)
         except LedgerUnavailable as error:
             log.critical("The ledger cannot note what became of pod %r: %s", pod_id, error)

@@ -27,7 +27,7 @@ from lium_mcp.figures import rate_in_usd
 from lium_mcp.rentals.belonging import anothers, is_anothers, not_its_own
 from lium_mcp.rentals.entries import GIVEN_BACK, UNSETTLED, Entry, LedgerUnavailable, Status
 from lium_mcp.rentals.expected import Expected
-from lium_mcp.rentals.journal import Journal
+from lium_mcp.rentals.lazy_ledger import LazyLedger
 from lium_mcp.rentals.orders import ClusterOrder, NodeOrder, Order, Rental, from_json
 from lium_mcp.rentals.removal import keep_removal_time
 
@@ -99,11 +99,11 @@ def _rented(entry: Entry, pod_ids: Sequence[str], *, confirmed: bool) -> Rental:
 class Settler:
     """Settles rents of the ledger, whoever sent them."""
 
-    def __init__(self, lium: LiumClient, clock: Clock, journal: Journal, key_tag: str) -> None:
+    def __init__(self, lium: LiumClient, clock: Clock, ledger: LazyLedger, key_tag: str) -> None:
         """Act with a key, which the ledger calls `key_tag`."""
         self._lium = lium
         self._clock = clock
-        self._journal = journal
+        self._ledger = ledger
         self._key_tag = key_tag
         # By rent: when pods were last listed between calls and told nothing of it. This is not in the ledger, since
         # another server's list, or a call's, may tell something at any time.
@@ -145,12 +145,12 @@ class Settler:
         Raises:
             LedgerUnavailable: the ledger cannot be read.
         """
-        entries = await self._journal.open().open_entries(account)
+        entries = await self._ledger.open().open_entries(account)
         if any(entry.is_unsettled for entry in entries):
             noted_changes().append(BEING_SETTLED)
         with noting_changes():  # the call at hand was to do none of this
             await self._attend(entries, pods, in_background=in_background)
-        return await self._journal.open().open_entries(account)
+        return await self._ledger.open().open_entries(account)
 
     async def _attend(self, entries: Sequence[Entry], pods: Rows[Pod], *, in_background: bool) -> None:
         is_short = False
@@ -219,7 +219,7 @@ class Settler:
         """
         known = UNSETTLED if entry.is_unsettled else {entry.status}
         try:
-            return await self._journal.open().change(
+            return await self._ledger.open().change(
                 entry, status, now=self._lium.now(), only_from=only_from or known, only_if=only_if, **values
             )
         except LedgerUnavailable as error:
@@ -503,7 +503,7 @@ class Settler:
     async def _claim_look(self, entry: Entry) -> bool:
         """Claim the next question to Lium about a rent, if it is time; a rent in flight is unknown from then on."""
         try:
-            return await self._journal.open().claim_look(entry, now=self._lium.now(), pause_after=_pause_after)
+            return await self._ledger.open().claim_look(entry, now=self._lium.now(), pause_after=_pause_after)
         except LedgerUnavailable as error:
             log.warning("The rent of %r cannot be settled without the ledger: %s", entry.pod_name, error)
             return False
@@ -511,7 +511,7 @@ class Settler:
     async def _settled_meanwhile(self, entry: Entry) -> Rental | None:
         """Return what another server has found that a rent rented, if one has."""
         with suppress(LedgerUnavailable):
-            for newest in await self._journal.open().open_entries(entry.account):
+            for newest in await self._ledger.open().open_entries(entry.account):
                 if newest.id == entry.id and newest.pod_ids:
                     return Rental(tuple(newest.pod_ids), newest.confirmed, newest)
         return None

@@ -15,7 +15,7 @@ from anyio.abc import TaskGroup
 from lium_mcp.api.errors import LiumError
 from lium_mcp.rentals.entries import LedgerUnavailable, Task, TaskKind, TaskOutcome
 from lium_mcp.rentals.identity import AccountUnknown, Identity
-from lium_mcp.rentals.journal import Journal
+from lium_mcp.rentals.lazy_ledger import LazyLedger
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class Claim:
             LeaseLost: it is not.
             LedgerUnavailable: nobody can tell.
         """
-        kept = await self._worker.journal.tasks().keep(
+        kept = await self._worker.ledger.tasks().keep(
             self.task, now=self._worker.now(), lease=_LEASE, progress=progress, attempts=attempts
         )
         if kept is None:
@@ -77,7 +77,7 @@ class Claim:
             LeaseLost: another server has claimed it.
             LedgerUnavailable: it could not be closed.
         """
-        if not await self._worker.journal.tasks().finish(self.task, outcome, now=self._worker.now(), note=note):
+        if not await self._worker.ledger.tasks().finish(self.task, outcome, now=self._worker.now(), note=note):
             raise LeaseLost
         self.is_over = True
         level = logging.INFO if outcome == "done" else logging.WARNING
@@ -91,9 +91,9 @@ Step = Callable[[Claim], Awaitable[None]]
 class Worker:
     """Does the tasks of the account that a key acts for."""
 
-    def __init__(self, journal: Journal, identity: Identity, now: Callable[[], datetime]) -> None:
-        """Take the journal, the key and its account, and the clock that all servers of the account share."""
-        self.journal = journal
+    def __init__(self, ledger: LazyLedger, identity: Identity, now: Callable[[], datetime]) -> None:
+        """Take the ledger, the key and its account, and the clock that all servers of the account share."""
+        self.ledger = ledger
         self.now = now
         self._identity = identity
         self._steps: dict[TaskKind, Step] = {}
@@ -133,7 +133,7 @@ class Worker:
             created_at=now,
             next_at=now + delay,
         )
-        written, is_new = await self.journal.tasks().add(task)
+        written, is_new = await self.ledger.tasks().add(task)
         self._wake.set()
         return written, is_new
 
@@ -143,7 +143,7 @@ class Worker:
         Raises:
             LedgerUnavailable: its delay stands.
         """
-        await self.journal.tasks().put_off(task, self.now())
+        await self.ledger.tasks().put_off(task, self.now())
         self._wake.set()
 
     async def withdraw(self, task: Task, note: str) -> None:
@@ -152,7 +152,7 @@ class Worker:
         Raises:
             LedgerUnavailable: it stays open.
         """
-        await self.journal.tasks().finish(task, "gone", now=self.now(), note=note)
+        await self.ledger.tasks().finish(task, "gone", now=self.now(), note=note)
 
     async def run(self) -> None:
         """Do what is due until this is cancelled, and give back what is under way then."""
@@ -176,9 +176,9 @@ class Worker:
     async def _claim_due(self, group: TaskGroup) -> None:
         now = anyio.current_time()
         self._left_until = {name: until for name, until in self._left_until.items() if until > now}
-        if self.journal.is_empty:
+        if self.ledger.is_empty:
             return
-        tasks, kinds = self.journal.tasks(), tuple(self._steps)
+        tasks, kinds = self.ledger.tasks(), tuple(self._steps)
         if not await tasks.is_any_due(kinds, now=self.now()):
             return
         account = await self._identity.learn()
@@ -224,7 +224,7 @@ class Worker:
 
     async def _give_back(self, claim: Claim) -> None:
         try:
-            await self.journal.tasks().put_off(claim.task, self.now())
+            await self.ledger.tasks().put_off(claim.task, self.now())
         except LedgerUnavailable as error:
             log.info("%s: another server goes on when the lease is over: %s", _title(claim.task), error)
 

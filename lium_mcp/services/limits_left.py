@@ -17,7 +17,7 @@ from lium_mcp.services.targets import find_pod
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class LimitsLeft:
     """The account's spending at one moment, as far as the policy needs it."""
 
     policy: Policy
@@ -66,7 +66,7 @@ class Room:
         return spent_usd(self.statement, pods, self.removed, self.since, self.now)
 
 
-async def make_room(account: Account, policy: Policy) -> Room:
+async def read_limits_left(account: Account, policy: Policy) -> LimitsLeft:
     """Read what the policy has to know.
 
     Raises:
@@ -78,24 +78,26 @@ async def make_room(account: Account, policy: Policy) -> Room:
     day = policy.budget_since(now)
     since = datetime.combine(day, time(), UTC)
     if not policy.wants_spending:
-        return Room(policy, now, since, None, ())
+        return LimitsLeft(policy, now, since, None, ())
     policy.check_budget_has_begun(now)
     statement = await account.lium.account.billing_statement(start_day=day, end_day=now.date())
     # Of what was closed before, nothing is charged any more that the statement does not have.
-    return Room(policy, now, since, statement, await account.renter.removed_since(max(since, now - FIRST_CHARGES)))
+    return LimitsLeft(
+        policy, now, since, statement, await account.renter.removed_since(max(since, now - FIRST_CHARGES))
+    )
 
 
 async def find_judge(account: Account, policy: Policy, ask: Ask) -> Judge:
     """Find what the policy has to know, and return what judges a rent beside living pods and open rents.
 
     Raises:
-        As `make_room`.
+        As `read_limits_left`.
     """
-    room = await make_room(account, policy)
-    return lambda pods, entries, extensions: room.check(ask, pods, entries, extensions)
+    left = await read_limits_left(account, policy)
+    return lambda pods, entries, extensions: left.check(ask, pods, entries, extensions)
 
 
-async def refuse_without_room(account: Account, policy: Policy, ask: Ask) -> None:
+async def refuse_beyond_limits(account: Account, policy: Policy, ask: Ask) -> None:
     """Refuse a rent for which the limits leave no room now, before anybody is asked about it.
 
     Raises:
@@ -145,8 +147,8 @@ async def _judge_life(
     policy.check_life(pod.pod_name or pod.id, 0 if lived is None and earlier is None else lived, hours)
     if not policy.wants_spending:
         return None
-    room, (pods, _) = await make_room(account, policy), await account.renter.look()
-    return lambda entries, extensions: room.check_extension(pod, hours, pods, entries, extensions)
+    left, (pods, _) = await read_limits_left(account, policy), await account.renter.look()
+    return lambda entries, extensions: left.check_extension(pod, hours, pods, entries, extensions)
 
 
 @asynccontextmanager

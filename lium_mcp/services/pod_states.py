@@ -80,7 +80,7 @@ def judge_gone(view: PodView) -> ObservedPod:
     )
 
 
-def settled(pod: Pod | None) -> bool:
+def is_over(pod: Pod | None) -> bool:
     """Whether waiting for a pod is over: it runs, it never will, or it is gone."""
     return pod is None or pod.is_ready or (pod.is_terminal and not pod.is_being_removed)
 
@@ -168,7 +168,7 @@ async def wait_until_ready(
     newest: PodDetail | None = await poller.until(
         pod,
         lambda: read_pod(account, pod.id),
-        settled,
+        is_over,
         wait_seconds=wait_seconds,
         describe=describe_start,
         change=change,

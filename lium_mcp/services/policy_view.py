@@ -15,7 +15,7 @@ from lium_mcp.guard.policy import Policy, Standing
 from lium_mcp.rentals import LedgerUnavailable
 from lium_mcp.results import Result
 from lium_mcp.services.accounts import Account
-from lium_mcp.services.limits_left import make_room
+from lium_mcp.services.limits_left import read_limits_left
 from lium_mcp.services.polling import READ_LIMIT_SECONDS
 
 
@@ -60,7 +60,7 @@ async def policy_view(account: Account, policy: Policy, confirm: ConfirmMode, of
     unbounded: list[str] = []
     if limits.any and account.lium.has_api_key:
         with suppress(LiumError, LedgerUnavailable), anyio.move_on_after(READ_LIMIT_SECONDS):
-            room = await make_room(account, policy)
+            room = await read_limits_left(account, policy)
             pods, admitted = await account.lium.pods.list(), await account.renter.standing()
             standings = {standing.limit: standing for standing in room.standings(pods, *admitted)}
             unbounded = [item.name for item in room.committed(pods, *admitted) if item.hours_left is None]

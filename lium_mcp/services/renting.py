@@ -21,13 +21,13 @@ from lium_mcp.rentals import DEARER, PRICE_TOLERANCE_USD, Expected, NamedAnother
 from lium_mcp.results import Result, Usd, UsdRate
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.dropped_settings import SSH_PORT, dropped_settings
-from lium_mcp.services.limits_left import find_judge, refuse_without_room
+from lium_mcp.services.limits_left import find_judge, refuse_beyond_limits
 from lium_mcp.services.login_keys import register_public_keys
 from lium_mcp.services.node_warnings import node_warnings
 from lium_mcp.services.offers import has_price
 from lium_mcp.services.open_rents import find_given_back
 from lium_mcp.services.pod_details import PodView, describe_start, gone_view, pod_view
-from lium_mcp.services.pod_states import ObservedPod, judge, judge_gone, settled
+from lium_mcp.services.pod_states import ObservedPod, is_over, judge, judge_gone
 from lium_mcp.services.polling import Poller
 from lium_mcp.services.questions import quoted
 from lium_mcp.services.readiness import read_pod, wait_for_ssh
@@ -68,7 +68,7 @@ async def plan_to_ask(account: Account, policy: Policy, wish: Wish, asked: Quest
     if asked is not None and isinstance(asked.subject, Plan):
         return await look_again(account, policy, asked.subject)
     plan = await make_plan(account, policy, wish, priced=True)
-    await refuse_without_room(account, policy, plan.ask)
+    await refuse_beyond_limits(account, policy, plan.ask)
     return replace(plan, balance_usd=(await account.renter.me()).balance)
 
 
@@ -430,7 +430,7 @@ async def _wait_until_runs(
         # A new pod may take some seconds to be listed; one that was seen and is gone has failed.
         if pod is None:
             return bool(seen) or clock.monotonic() - started > _APPEARS_WITHIN_SECONDS
-        return settled(pod) or _is_unfit(rental, expected, pod)
+        return is_over(pod) or _is_unfit(rental, expected, pod)
 
     first: PodDetail | None = None
     with suppress(LiumError), anyio.move_on_after(max(poller.left(wait_seconds), _FIRST_READ_SECONDS)):

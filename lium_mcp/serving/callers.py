@@ -23,7 +23,7 @@ from lium_mcp.api.client import LiumClient
 from lium_mcp.api.clock import Clock
 from lium_mcp.remote import PodAccess
 from lium_mcp.remote.key_source import KeySource
-from lium_mcp.rentals import Identity, Journal, Renter, Worker, key_tag
+from lium_mcp.rentals import Identity, LazyLedger, Renter, Worker, key_tag
 from lium_mcp.services.accounts import Account
 from lium_mcp.values import UNFILLED, cleaned, cleaned_key, is_placeholder, key_problem
 
@@ -130,7 +130,7 @@ class Accounts:
         clock: Clock,
         ssh_keys: KeySource | None,
         own_key: str | None,
-        journal: Journal,
+        ledger: LazyLedger,
         registry_password: Callable[[str], str | None] | None = None,
         pod_access: PodAccess | None = None,
         *,
@@ -138,10 +138,10 @@ class Accounts:
     ) -> None:
         self._turns: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
         self._clock = clock
-        self._journal = journal
+        self._ledger = ledger
         # A caller may also send the very key that this server has.
         identity = self._identity(own, own_key or "")
-        worker = Worker(journal, identity, own.now) if works and own.has_api_key else None
+        worker = Worker(ledger, identity, own.now) if works and own.has_api_key else None
         self._own = Account(own, self._renter(own, identity), ssh_keys, registry_password, pod_access, worker)
 
     @property
@@ -161,18 +161,18 @@ class Accounts:
         return served.account
 
     def _identity(self, lium: LiumClient, key: str) -> Identity:
-        return Identity(lium, self._journal, key_tag(key, lium.base_url))
+        return Identity(lium, self._ledger, key_tag(key, lium.base_url))
 
     def _renter(self, lium: LiumClient, identity: Identity) -> Renter:
         turn = self._turns.setdefault(identity.key_tag, anyio.Lock())
-        return Renter(lium, self._clock, turn, self._journal, identity)
+        return Renter(lium, self._clock, turn, self._ledger, identity)
 
     async def aclose(self) -> None:
         """Close the connections."""
         if self._own.pod_access is not None:
             await self._own.pod_access.aclose()
         await self._own.lium.aclose()
-        await self._journal.aclose()
+        await self._ledger.aclose()
 
 
 async def bind_caller(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:

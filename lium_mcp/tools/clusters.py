@@ -21,7 +21,7 @@ from lium_mcp.inputs import LEAST_HOURS, ShortText
 from lium_mcp.rentals import ClusterOrder, Expected, Rental, digest, whole_hours
 from lium_mcp.results import Result, UsdRate, note_on
 from lium_mcp.services.dropped_settings import dropped_settings
-from lium_mcp.services.limits_left import find_judge, refuse_without_room
+from lium_mcp.services.limits_left import find_judge, refuse_beyond_limits
 from lium_mcp.services.login_keys import PodKeys, find_public_keys
 from lium_mcp.services.node_warnings import NodeFlaws, flaws, node_warnings
 from lium_mcp.services.offers import has_price
@@ -155,7 +155,7 @@ async def ask_to_rent_cluster(call: Call, **arguments: Any) -> Question | None: 
     if await call.renter.earlier(arguments["name"], _digest(**arguments)) is not None:
         return None
     plan = await _plan(call, **arguments)
-    await refuse_without_room(call.account, call.policy, plan.ask)
+    await refuse_beyond_limits(call.account, call.policy, plan.ask)
     hours = plan.hours
     price = None if plan.price_per_hour_usd is None else at_most_usd(plan.price_per_hour_usd)
     cost = f"at most {in_usd(price)} an hour together" if price is not None else "a price that Lium does not say"

@@ -22,10 +22,10 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.types import CallToolResult
 from starlette.types import Receive, Scope, Send
 
-from lium_mcp.rentals import Journal, LedgerUnavailable
+from lium_mcp.rentals import LazyLedger, LedgerUnavailable
 from lium_mcp.sandbox import Sandbox
 from lium_mcp.sandbox.transport import InProcessTransport
-from lium_mcp.server import build_server, open_journal
+from lium_mcp.server import build_server, open_ledger
 from lium_mcp.serving.http import build_app
 from lium_mcp.serving.sessions import SessionBounds, Sessions
 from lium_mcp.settings import Settings
@@ -252,8 +252,8 @@ class Process:
         self.connections: dict[str, Connection] = {}
         self.died = asyncio.Event()
         options = Settings(transport="http" if over_http else "stdio", **settings)
-        self._journals: list[Journal] = []
-        with patch("lium_mcp.server.open_journal", self._open_journal):
+        self._journals: list[LazyLedger] = []
+        with patch("lium_mcp.server.open_ledger", self._open_journal):
             self.server = build_server(options, transport=self.line.wire, clock=TurnedClock(sandbox))
         self._app = build_app(self.server, options, Sessions(SessionBounds())) if over_http else None
         self._over = asyncio.Event()
@@ -287,20 +287,18 @@ class Process:
         assert self._app is not None
         await self._app({"type": "lifespan", "asgi": {"version": "3.0"}}, receive, send)
 
-    def _open_journal(self, settings: Settings) -> Journal:
-        self._journals.append(open_journal(settings))
+    def _open_journal(self, settings: Settings) -> LazyLedger:
+        self._journals.append(open_ledger(settings))
         return self._journals[-1]
 
     async def drop(self) -> None:
         """End without grace: nothing that runs in it comes any further."""
         self.line.is_dead = True
         self.died.set()
-        for (
-            journal
-        ) in self._journals:  # a database has only so many connections, and the dead neither keep nor open one
-            await journal.aclose()
+        for ledger in self._journals:  # a database has only so many connections, and the dead neither keep nor open one
+            await ledger.aclose()
             for name in ("open", "tasks"):
-                setattr(journal, name, _dead)
+                setattr(ledger, name, _dead)
 
     async def close(self) -> None:
         """End, and let go of what a process that was dropped still holds."""

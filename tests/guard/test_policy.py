@@ -18,7 +18,7 @@ import httpx2
 import pytest
 
 from lium_mcp.inputs import LEAST_HOURS
-from lium_mcp.rentals import Journal
+from lium_mcp.rentals import LazyLedger
 from lium_mcp.sandbox import Sandbox
 from tests.harness import Agent, Failure, agent_on
 from tests.tools.wires import Forward, Row, Wire, ask, editing, first, living, on_rents, rent, rents, rows_of, truth
@@ -698,9 +698,9 @@ async def test_a_pod_that_a_person_removed_takes_no_room_and_is_closed_by_the_ne
         await agent.call("schedule_pod_removal", pod=kept["pod_id"], hours_from_now=40)
         await agent.call("list_pods")
     [ledger] = Path.home().glob("ledger-*.db")
-    journal = Journal(f"sqlite:///{ledger}")
-    assert {row.pod_name: row.status for row in await journal.open().newest(9)} == {"gone": "removed", "kept": "rented"}
-    await journal.aclose()
+    rows = LazyLedger(f"sqlite:///{ledger}")
+    assert {row.pod_name: row.status for row in await rows.open().newest(9)} == {"gone": "removed", "kept": "rented"}
+    await rows.aclose()
     assert [pod["pod_name"] for pod in living(sandbox)] == ["kept"]
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from lium_mcp.rentals import Journal, Task
+from lium_mcp.rentals import LazyLedger, Task
 from lium_mcp.rentals.entries import TaskKind
 from lium_mcp.rentals.tasks import Tasks
 
@@ -34,10 +34,10 @@ def task(name: str = "j", *, account: str = "ours", next_at: datetime = NOW) -> 
 async def servers(state_url: str) -> AsyncIterator[list[Tasks]]:
     """Servers that share nothing but the database."""
     async with AsyncExitStack() as stack:
-        journals = [Journal(state_url) for _ in range(SERVERS)]
-        for journal in journals:
-            stack.push_async_callback(journal.aclose)
-        yield [journal.tasks() for journal in journals]
+        ledgers = [LazyLedger(state_url) for _ in range(SERVERS)]
+        for ledger in ledgers:
+            stack.push_async_callback(ledger.aclose)
+        yield [ledger.tasks() for ledger in ledgers]
 
 
 async def claim(tasks: Tasks, *, account: str = "ours", now: datetime = NOW) -> Task | None:

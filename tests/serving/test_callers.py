@@ -13,7 +13,7 @@ from lium_mcp.api.client import LiumClient
 from lium_mcp.api.clock import SYSTEM_CLOCK
 from lium_mcp.api.errors import MissingApiKey
 from lium_mcp.remote.key_source import KeySource
-from lium_mcp.rentals import Journal
+from lium_mcp.rentals import LazyLedger
 from lium_mcp.serving.callers import CALLER, Accounts, Caller, Callers, bind_caller, caller_of_request, key_in_headers
 
 KEYS = st.text("abcXYZ019+/-_", min_size=8).map("sk_{}".format)
@@ -22,7 +22,7 @@ SPACES = st.text(" \t")
 
 def accounts() -> Accounts:
     return Accounts(
-        LiumClient(api_key="own"), SYSTEM_CLOCK, KeySource(lambda: Path("key")), "own", Journal("sqlite://")
+        LiumClient(api_key="own"), SYSTEM_CLOCK, KeySource(lambda: Path("key")), "own", LazyLedger("sqlite://")
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from lium_mcp.cli.rentals import list_rentals
-from lium_mcp.rentals import Journal
+from lium_mcp.rentals import LazyLedger
 from lium_mcp.sandbox import Sandbox
 from tests.harness import Agent, agent_on, make_key_pair
 from tests.postgres import Postgres
@@ -83,9 +83,9 @@ async def start_training(agent: Agent, then: str = "backup_and_remove", seconds:
 async def listed(capsys: pytest.CaptureFixture[str], state_url: str) -> str:
     """What the person who runs the servers is shown of all tasks."""
     capsys.readouterr()
-    journal = Journal(state_url)
-    assert await list_rentals(journal, all_of_them=True) == 0
-    await journal.aclose()
+    ledger = LazyLedger(state_url)
+    assert await list_rentals(ledger, all_of_them=True) == 0
+    await ledger.aclose()
     return "\n".join(line for line in capsys.readouterr().out.splitlines() if "follow_up" in line)
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 _SQLITE_FILE: Final = "sqlite:///"
 
 
-class Journal:
+class LazyLedger:
     """Where the ledger is; it is opened, and its libraries are imported, when it is first asked for."""
 
     def __init__(self, url: str, redact: Callable[[str], str] = str) -> None:
