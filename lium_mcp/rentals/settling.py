@@ -56,6 +56,7 @@ _LISTS_APART_AT_MOST: Final = timedelta(minutes=10)
 _MOST_RENTS_ASKED_ABOUT: Final = 12
 _MOST_PODS_ASKED_FOR: Final = 4
 _ATTEND_LIMIT_SECONDS: Final = 30.0
+_LOOK_BEFORE_REMOVAL_SECONDS: Final = 5.0
 DEARER: Final = "it came out dearer than allowed"
 BEING_SETTLED: Final = (
     "Another rent was under way or being settled, and may have made a pod that bills: call list_pods."
@@ -253,7 +254,8 @@ class Settler:
         Raises:
             LiumError: neither was possible; or Lium answers 404 so soon that it may not know the pod yet.
         """
-        with suppress(LiumError):
+        # What cannot be read now speaks for nothing, and the pod bills.
+        with suppress(LiumError), anyio.move_on_after(_LOOK_BEFORE_REMOVAL_SECONDS):
             if named := anothers(entry, [await self._lium.pods.get(pod_id, repeat=Repeat.NEVER)]):
                 await self.disclaim(entry, named)
                 return True

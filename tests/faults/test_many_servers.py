@@ -168,7 +168,7 @@ async def test_two_processes_that_rent_one_name_at_once_rent_one_pod(state_url: 
 async def test_a_server_that_sets_a_removal_time_does_not_undo_that_the_pod_must_go(account: Sandbox) -> None:
     state_url = f"sqlite:///{Path.home() / 'shared.db'}"
     renting, listing = Wire(account), Wire(account)
-    renting.on("GET", "/pods/*", silence)
+    renting.on("GET", "/pods/*", silence, times=1)
     gone = failing(httpx2.ConnectError("the server is gone"))
     renting.on("DELETE", "/pods/*", gone)
     renting.on("POST", "/pods/*/schedule-removal", gone)
