@@ -151,20 +151,11 @@ async def pod_view(
     runs = current and pod.is_ready
     seen = await gpus_of(account, pod) if runs and ssh in (None, "answers") else None
 
-    async def read_history() -> None:
-        nonlocal history
-        history = await _events(account, pod.id)
-
-    async def read_record() -> None:
-        nonlocal record
-        record = await _record(account, pod.id)
-
     # A pod is worth showing without its events, volume and cost.
     with anyio.move_on_after(_EXTRAS_SECONDS):
-        async with anyio.create_task_group() as reads:
-            reads.start_soon(read_history)
-            reads.start_soon(read_record)
-            volume_id = volume_id or (await _rented_volume(account, pod.id) if runs else None)
+        history = await _events(account, pod.id)
+        volume_id = volume_id or (await _rented_volume(account, pod.id) if runs else None)
+        record = await _record(account, pod.id)
     lived = own_events(pod, history)
     cost = _cost_so_far(account, pod, lived, record)
     if not history and pod.last_event is not None and pod.last_event.pod_id in (None, pod.id):
