@@ -47,6 +47,7 @@ class Expected:
         gpu_count: GPUs of each pod.
         min_vram_gb: Least nominal memory of each GPU.
         min_ram_gb: Least memory of the host that pods can get, GB of 10^9 bytes.
+        is_memory_listed: The node was chosen by its listed memory, which the pod's row need not repeat.
         countries: Two-letter codes; it must be in one of these.
         template_id: The template that was asked for.
         template_image: That template's image with its tag: a copy of it, made for a pod, has another id.
@@ -60,6 +61,7 @@ class Expected:
     gpu_count: int | None = None
     min_vram_gb: float | None = None
     min_ram_gb: float | None = None
+    is_memory_listed: bool = False
     countries: tuple[str, ...] = ()
     template_id: str | None = None
     template_image: str | None = None
@@ -70,7 +72,7 @@ class Expected:
     def to_json(self) -> dict[str, Any]:
         """Write what is set, for the ledger."""
         written = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
-        return {name: value for name, value in written.items() if value not in (None, [])}
+        return {name: value for name, value in written.items() if value not in (None, []) and value is not False}
 
     @classmethod
     def from_json(cls, written: object) -> "Expected":
@@ -81,6 +83,8 @@ class Expected:
             value = row.get(name)
             if name in _LISTS:
                 values[name] = tuple(item for item in value if isinstance(item, str)) if isinstance(value, list) else ()
+            elif name == "is_memory_listed":
+                values[name] = value is True
             elif name in _TEXTS:
                 values[name] = value if isinstance(value, str) else None
             else:
@@ -113,14 +117,15 @@ class Expected:
 
     def unverified(self, pod: Pod) -> list[str]:
         """Say in words what was asked for and Lium does not state."""
-        host = pod.executor
+        host, is_listed = pod.executor, self.is_memory_listed
+        vram_gb, ram_gb = (host.vram_gb_per_gpu, host.ram_gb) if host else (None, None)
         ceilings = (self.ceiling_per_hour_usd, self.ceiling_per_pod_hour_usd, self.ceiling_per_gpu_hour_usd)
         missing = {
             "what it costs": any(ceiling is not None for ceiling in ceilings) and pod.price is None,
             "which GPU it has": bool(self.gpu_types or self.allowed_gpu_types) and not pod.gpu_name,
             "how many GPUs it has": self.gpu_count is not None and _count(pod) is None,
-            "how much memory its GPUs have": self.min_vram_gb is not None and not (host and host.vram_gb_per_gpu),
-            "how much memory its host has": self.min_ram_gb is not None and not (host and host.ram_gb),
+            "how much memory its GPUs have": self.min_vram_gb is not None and not vram_gb and not is_listed,
+            "how much memory its host has": self.min_ram_gb is not None and not ram_gb and not is_listed,
             "which country it is in": bool(self.countries) and not (host and host.country_code),
             "which template it runs": self.template_id is not None and not (pod.template and pod.template.id),
         }

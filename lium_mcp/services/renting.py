@@ -39,6 +39,7 @@ _APPEARS_WITHIN_SECONDS = 20.0
 _FIRST_READ_SECONDS = 5.0
 _SCHEDULE_SECONDS = 10.0
 _GIVE_BACK_SECONDS = 15.0
+_IN_DOLLARS_FROM_USD = 100.0
 _NOT_AS_ASKED = "it came out as something else than asked"
 
 
@@ -95,11 +96,15 @@ def question_about(plan: Plan) -> Question:
 def _balance_after(balance_usd: float | None, price_per_hour_usd: float | None, hours: float | None) -> str:
     if balance_usd is None:
         return ""
-    balance_usd = -at_most_usd(-balance_usd)  # no cent more than there is
-    now = f" The balance is about {in_usd(balance_usd)}"
+    now = f" The balance is about {_about(balance_usd)}"
     if price_per_hour_usd is None or hours is None:
         return f"{now}."
-    return f"{now}, and about {in_usd(balance_usd - price_per_hour_usd * hours)} after that."
+    return f"{now}, and about {_about(balance_usd - price_per_hour_usd * hours)} after that."
+
+
+def _about(usd: float) -> str:
+    """A sum that moves by cents all the time: in dollars where those are enough, so that a question stays the same."""
+    return f"${usd:.0f}" if usd >= _IN_DOLLARS_FROM_USD else in_usd(-at_most_usd(-usd))
 
 
 async def agreed_plan(account: Account, policy: Policy, agreed: Question | None, wish: Wish) -> Plan:
@@ -361,14 +366,14 @@ def expected_of(policy: Policy, agreed: Question | None, plan: Plan) -> Expected
     per_gpu = wish.max_usd_per_gpu_hour
     own = None if per_gpu is None else per_gpu * plan.gpu_count
     is_bound = not policy.shadow
-    # A node that was chosen by its figures need not repeat them in the pod's row.
     is_chosen = isinstance(plan.order, NodeOrder)
     return Expected(
         gpu_types=tuple(gpu_names(wish.gpu_type)) or ((plan.node.gpu_name,) if plan.node.gpu_name else ()),
         allowed_gpu_types=tuple(sorted(limits.allow_gpu_types)) if is_bound else (),
         gpu_count=plan.gpu_count,
-        min_vram_gb=None if is_chosen else wish.min_vram_gb,
-        min_ram_gb=None if is_chosen else wish.min_ram_gb,
+        min_vram_gb=wish.min_vram_gb,
+        min_ram_gb=wish.min_ram_gb,
+        is_memory_listed=is_chosen,
         countries=(wish.country,) if wish.country else tuple(sorted(limits.allow_countries)) if is_bound else (),
         template_id=plan.order.request.template_id if is_chosen or plan.template else None,
         template_image=plan.template.image if plan.template else None,
