@@ -68,6 +68,11 @@ def _rented_by_spec() -> dict[str, Any]:
     return {**examples()["rentBySpec"]["response"]["body"], "dry_run": False, "pod_id": POD, "attempts": 1}
 
 
+def _made(operation: str, **said: Any) -> dict[str, Any]:
+    """The contract's example, about what was asked for."""
+    return {**examples()[operation]["response"]["body"], **said}
+
+
 _RENT = RentRequest(pod_name="train-a1", template_id=TEMPLATE, user_public_key=[PUBLIC_KEY])
 _SPEC = RentBySpecRequest(gpu_type="H100", pod_name="train-a1", user_public_key=[PUBLIC_KEY])
 _TEMPLATE = TemplateCreate(name="my-env", docker_image="daturaai/pytorch")
@@ -107,6 +112,7 @@ MARKET = [
         official("quote", NODE, hours=1.5, gpu_count=2, volume_gb=200, backup_gb=50),
         lambda lium: lium.executors.quote(NODE, hours=1.5, gpu_count=2, volume_gb=200, backup_gb=50),
         what="with storage",
+        answers={"quoteExecutor": _made("quoteExecutor", hours=1.5, gpu_count=2)},
     ),
     Case(
         "getDefaultDockerImages",
@@ -392,6 +398,7 @@ STORAGE = [
         "createVolume",
         official("volume_create", "data (1)", description="training set"),
         lambda lium: lium.volumes.create(name="data (1)", description="training set"),
+        answers={"createVolume": _made("createVolume", name="data (1)")},
     ),
     Case(
         "updateVolume",
@@ -409,6 +416,7 @@ TEMPLATES = [
         official("create_template", "my-env", "daturaai/pytorch"),
         lambda lium: lium.templates.create(_TEMPLATE),
         what="with defaults",
+        answers={"createTemplate": _made("createTemplate", docker_image_tag=_TEMPLATE.docker_image_tag)},
     ),
     Case(
         "createTemplate",
@@ -446,6 +454,7 @@ TEMPLATES = [
             )
         ),
         what="with everything",
+        answers={"createTemplate": _made("createTemplate", docker_image_tag="2.8.0")},
     ),
     Case(
         "updateTemplate",

@@ -14,7 +14,7 @@ from lium_mcp.sandbox.container.streams import FileStream, Stream
 TROUBLE: Final = 2
 MOST_WAYS_PER_LINE: Final = 10**7
 MOST_WAYS: Final = 5 * 10**7
-WAYS_PER_STEP: Final = 2500
+WAYS_PER_STEP: Final = 1250
 MOST_LINES_COMPARED: Final = 2000
 
 
