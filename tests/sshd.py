@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from lium_mcp.sandbox import Sandbox
 from tests.harness import Agent
-from tests.tools.wires import Wire, editing
+from tests.wires import Wire, editing
 
 _SFTP_SERVERS: Final = ("/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server", "/usr/libexec/sftp-server")
 _START_SECONDS: Final = 10.0

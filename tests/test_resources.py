@@ -14,7 +14,7 @@ from lium_mcp.server import build_server
 from lium_mcp.settings import Settings
 from lium_mcp.tools.catalog import TOOLSETS
 from tests.harness import Agent, Mode, agent_on
-from tests.tools.wires import Wire, answering, ask, editing, failing, rent, truth
+from tests.wires import Wire, answering, ask, editing, failing, rent, truth
 
 both_eras = pytest.mark.parametrize("mode", ["auto", "legacy"])
 FIXED = {"pods", "market", "templates", "volumes", "backups", "account", "policy"}

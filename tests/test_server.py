@@ -14,7 +14,7 @@ from lium_mcp.settings import Settings
 from lium_mcp.values import SettingsError
 from tests.arguments import smallest
 from tests.harness import Agent, Mode, agent_on, text_of
-from tests.tools.wires import Wire, answering, failing
+from tests.wires import Wire, answering, failing
 
 MODES: list[Mode] = ["auto", "legacy"]
 # What Lium shows to anybody.

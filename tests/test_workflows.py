@@ -11,7 +11,7 @@ from lium_mcp.cli.templates import DIFFERS, IN_SYNC, sync
 from lium_mcp.figures import rate_in_usd
 from lium_mcp.sandbox import Sandbox
 from tests.harness import Agent, Mode, TurnedClock, agent_on
-from tests.tools.wires import Forward, Wire
+from tests.wires import Forward, Wire
 
 MODES: tuple[Mode, ...] = ("auto", "legacy")
 

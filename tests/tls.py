@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from lium_mcp.sandbox import Sandbox
-from tests.tools.wires import Wire, served
+from tests.wires import Wire, served
 
 
 def make_certificates(folder: Path) -> tuple[Path, ssl.SSLContext]:

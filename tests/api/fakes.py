@@ -7,7 +7,7 @@ from typing import Any
 import httpx2
 
 from lium_mcp.api.client import LiumClient
-from tests.tools.wires import Act, Forward, Wire
+from tests.wires import Act, Forward, Wire
 
 KEY = "sk_test_0123456789"
 POD_ID = "8b0d2f14-6e35-4c19-8f7a-2a91c3d4e5f6"

@@ -33,7 +33,7 @@ from lium_mcp.api.renting import RentBySpecRequest, RentRequest
 from lium_mcp.api.templates import TemplateChanges, TemplateCreate
 from tests.api.fakes import IDEMPOTENCY_KEY, KEY, NODE_ID, POD_ID, client_on
 from tests.tools.test_parity import NOT_OFFERED
-from tests.tools.wires import Wire, answering
+from tests.wires import Wire, answering
 
 CONTRACT = Path(__file__).parent.parent / "contract"
 OPENAPI: dict[str, Any] = yaml.load((CONTRACT / "openapi.yaml").read_text(), Loader=yaml.CSafeLoader)

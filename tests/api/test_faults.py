@@ -22,7 +22,7 @@ from lium_mcp.api.errors import (
 )
 from lium_mcp.api.renting import RentRequest
 from tests.api.fakes import IDEMPOTENCY_KEY, KEY, NODE_ID, POD_ID, PUBLIC_KEY, TurnedClock
-from tests.tools.wires import Act, Forward, Wire, answering, cut, drop, raw, reset, served, silence, streaming, trickle
+from tests.wires import Act, Forward, Wire, answering, cut, drop, raw, reset, served, silence, streaming, trickle
 
 RENT = RentRequest(pod_name="train", template_id=NODE_ID, user_public_key=[PUBLIC_KEY], gpu_count=1)
 

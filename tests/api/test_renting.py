@@ -29,7 +29,7 @@ from lium_mcp.api.errors import (
 )
 from lium_mcp.api.renting import RentBySpecRequest, RentRequest
 from tests.api.fakes import IDEMPOTENCY_KEY, NODE_ID, POD_ID, PUBLIC_KEY, Reply, client_on, ok, refusal, scripted
-from tests.tools.wires import Wire
+from tests.wires import Wire
 
 REQUEST = RentRequest(pod_name="train", template_id=NODE_ID, user_public_key=[PUBLIC_KEY], gpu_count=1)
 BY_SPEC = RentBySpecRequest(pod_name="train", user_public_key=[PUBLIC_KEY], gpu_type="H100")

@@ -13,7 +13,7 @@ from lium_mcp.cli.main import main
 from lium_mcp.sandbox import Sandbox
 from tests.compat.simulated import Simulated, simulating
 from tests.harness import agent_on
-from tests.tools.wires import Wire, failing, on_rents, rent
+from tests.wires import Wire, failing, on_rents, rent
 
 RENT = {"name": "train", "gpu_type": "A100", "hours": 2}
 NO_REPLAY = ("rent_by_spec", "run_record")

@@ -13,7 +13,7 @@ from lium_mcp.cli.main import main
 from lium_mcp.cli.templates import BAD_FILE, DIFFERS, FAILED, IN_SYNC, read_file, sync
 from lium_mcp.sandbox import OTHER_API_KEY, Sandbox
 from tests.harness import TurnedClock
-from tests.tools.wires import Wire, answering, ask, rent, truth
+from tests.wires import Wire, answering, ask, rent, truth
 
 README = Path(__file__).parents[2] / "README.md"
 SECRET = "planted-s3cret-value"

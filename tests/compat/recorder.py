@@ -1,6 +1,6 @@
 """A local HTTP server that writes down every request and answers with the contract's recorded examples.
 
-Beside the wire of `tests.tools.wires` because what calls it blocks: the official client is waited for in the thread of
+Beside the wire of `tests.wires` because what calls it blocks: the official client is waited for in the thread of
 the tests, so that who answers it needs a thread of its own.
 """
 

@@ -30,7 +30,7 @@ from lium_mcp.serving.http import build_app
 from lium_mcp.serving.sessions import SessionBounds, Sessions
 from lium_mcp.settings import Settings
 from tests.harness import Mode, TurnedClock
-from tests.tools.wires import Forward, Wire
+from tests.wires import Forward, Wire
 
 Kind = Literal[
     "lose_request",

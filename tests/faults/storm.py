@@ -33,7 +33,7 @@ from tests.faults.fates import CANCELS, KILLS, LISTS, WIRE, Connection, Fate, Fa
 from tests.faults.record import Row, forgotten, instant, is_alive, is_open, is_unsettled, rows_of
 from tests.harness import write_ssh_key
 from tests.postgres import running_postgres
-from tests.tools.wires import ask
+from tests.wires import ask
 
 SECOND_API_KEY: Final = "sk_second"
 OWN_API_KEY: Final = "sk_own_pods"

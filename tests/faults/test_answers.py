@@ -15,7 +15,7 @@ from lium_mcp.sandbox import Sandbox
 from tests.arguments import Arguments, properties, smallest
 from tests.harness import Agent, agent_on
 from tests.standing import Standing
-from tests.tools.wires import Forward, Wire
+from tests.wires import Forward, Wire
 
 NONSENSE: list[Any] = [
     None,

@@ -20,7 +20,7 @@ from lium_mcp.server import build_server
 from lium_mcp.settings import Settings
 from tests.faults.virtual_time import LoopClock, run_virtually
 from tests.rentals.entries import allow, an_entry
-from tests.tools.wires import Act, Forward, Wire, answering
+from tests.wires import Act, Forward, Wire, answering
 
 BASE_URL = "http://127.0.0.1/api"
 KEY = "sk_sandbox"

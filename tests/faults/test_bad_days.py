@@ -18,7 +18,7 @@ import pytest
 
 from lium_mcp.sandbox import Sandbox
 from tests.harness import agent_on as agent_on_sandbox
-from tests.tools.wires import (
+from tests.wires import (
     Forward,
     Hold,
     Wire,

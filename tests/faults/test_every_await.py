@@ -16,7 +16,7 @@ import pytest
 
 from lium_mcp.sandbox import Sandbox
 from tests.harness import Agent, Mode, agent_on
-from tests.tools.wires import Forward, Wire, eventually, living, losing_the_answer, on_rents, rent, rents
+from tests.wires import Forward, Wire, eventually, living, losing_the_answer, on_rents, rent, rents
 
 # A ledger in memory: hundreds of files would have to be written to the disk.
 SETTINGS: Any = {"allow_tools": frozenset({"rent_pod", "list_pods"}), "log_level": "ERROR", "state_url": "sqlite://"}

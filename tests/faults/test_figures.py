@@ -8,7 +8,7 @@ import pytest
 
 from lium_mcp.sandbox import Sandbox
 from tests.harness import Agent, agent_on
-from tests.tools.wires import Wire, answering, editing, living, offers, rent, rents
+from tests.wires import Wire, answering, editing, living, offers, rent, rents
 
 BY_SPEC = {"name": "train", "gpu_type": "RTX4090", "hours": 2}
 # No price at all, or none that anybody can be asked to pay.

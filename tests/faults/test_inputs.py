@@ -21,7 +21,7 @@ from lium_mcp.tools.catalog import TOOLSETS
 from tests.arguments import TRICKS, Arguments, properties, required, smallest
 from tests.harness import ALL_TOOLSETS, Agent, Failure, agent_on, text_of
 from tests.processes import serving
-from tests.tools.wires import Wire, living, make_template, offers, rent
+from tests.wires import Wire, living, make_template, offers, rent
 
 POLLS: Final = 10**6
 BOUND_SECONDS: Final = 10

@@ -20,7 +20,7 @@ from lium_mcp.sandbox.sandbox import FEATURES
 from lium_mcp.settings import Settings
 from tests.processes import serving
 from tests.serving.test_stdio import CURRENT, Ask, called, speaking
-from tests.tools.wires import Hold, Moment, Wire, ask, living, rents, served
+from tests.wires import Hold, Moment, Wire, ask, living, rents, served
 
 NO_REPLAY: Final = ("rent_by_spec", "run_record")
 POD: Final = "/pods/*"

@@ -14,7 +14,7 @@ import pytest
 
 from lium_mcp.sandbox import Sandbox
 from tests.harness import Agent, Failure, agent_on
-from tests.tools.wires import (
+from tests.wires import (
     Act,
     Forward,
     Hold,

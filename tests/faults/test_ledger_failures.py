@@ -15,7 +15,7 @@ from lium_mcp.rentals.ledger import Ledger
 from lium_mcp.sandbox import Sandbox
 from tests.harness import Agent, agent_on
 from tests.postgres import Postgres, database_of
-from tests.tools.wires import Wire, living, on_rents, rents, then
+from tests.wires import Wire, living, on_rents, rents, then
 
 TRAIN = {"name": "train", "gpu_type": "RTX4090", "hours": 2, "wait_seconds": 0}
 PAGE_BYTES = 4096

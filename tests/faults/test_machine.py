@@ -30,7 +30,7 @@ from lium_mcp.sandbox import API_KEY, OTHER_API_KEY, Sandbox
 from tests.faults.fates import CANCELS, KILLS, LISTS, WIRE, Connection, Fate, Fates, Process, Rents
 from tests.faults.record import forgotten, hours_left, instant, is_alive, is_open, is_unsettled, rows_of
 from tests.harness import PUBLIC_KEY, Mode, text_of
-from tests.tools.wires import Row, ask, rent
+from tests.wires import Row, ask, rent
 
 STEPS: Final = int(os.environ.get("MACHINE_STEPS", "0"))
 STEPS_EACH: Final = 40

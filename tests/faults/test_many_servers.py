@@ -16,7 +16,7 @@ from lium_mcp.sandbox import Sandbox
 from tests.harness import Agent, Failure, agent_on
 from tests.processes import Served, serving
 from tests.serving.test_stdio import CURRENT, called, speaking
-from tests.tools.wires import (
+from tests.wires import (
     Wire,
     after_work,
     answering,

@@ -14,7 +14,7 @@ import pytest
 from lium_mcp.sandbox import Sandbox
 from lium_mcp.sandbox.sandbox import FEATURES
 from tests.harness import Agent, Failure, agent_on, text_of
-from tests.tools.wires import Act, Forward, Wire, after_work, answering, cut, drop, living, page, rents, served, silence
+from tests.wires import Act, Forward, Wire, after_work, answering, cut, drop, living, page, rents, served, silence
 
 NO_REPLAY = tuple(feature for feature in FEATURES if feature != "rent_idempotency")
 RENTS = "/executors/**rent**"

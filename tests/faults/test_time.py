@@ -19,7 +19,7 @@ from lium_mcp.tools.catalog import TOOLSETS
 from tests.arguments import properties, smallest
 from tests.faults.virtual_time import LoopClock, run_virtually
 from tests.harness import ALL_TOOLSETS, PUBLIC_KEY, Failure, text_of
-from tests.tools.wires import Act, Forward, Wire, answering, on_rents, passing, rent, silence
+from tests.wires import Act, Forward, Wire, answering, on_rents, passing, rent, silence
 
 HOST_LIMIT_SECONDS = 60
 READ_LIMIT_SECONDS = 30

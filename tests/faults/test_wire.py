@@ -16,7 +16,7 @@ import pytest
 
 from lium_mcp.sandbox import Sandbox
 from tests.harness import PUBLIC_KEY, Agent, Failure, Mode, agent_on
-from tests.tools.wires import Act, Forward, Wire, answering, cut, drop, page, served, silence, trickle
+from tests.wires import Act, Forward, Wire, answering, cut, drop, page, served, silence, trickle
 
 KEY = "sk_sandbox"
 SLACK_SECONDS = 5  # of a busy machine

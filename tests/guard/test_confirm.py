@@ -27,7 +27,7 @@ from tests.faults.virtual_time import LoopClock, run_virtually
 from tests.harness import PUBLIC_KEY, Agent, Answer, Mode, Person, agent_on, text_of
 from tests.http_server import serving as serving_http
 from tests.processes import serving as serving_stdio
-from tests.tools.wires import Row, Wire, ask, editing, living, make_template, rent, rents, truth
+from tests.wires import Row, Wire, ask, editing, living, make_template, rent, rents, truth
 
 both_eras = pytest.mark.parametrize("mode", ["auto", "legacy"])
 UNASKED: dict[str, str] = {

@@ -21,7 +21,7 @@ from lium_mcp.inputs import LEAST_HOURS
 from lium_mcp.rentals import LazyLedger
 from lium_mcp.sandbox import Sandbox
 from tests.harness import Agent, Failure, agent_on
-from tests.tools.wires import Forward, Row, Wire, ask, editing, first, living, on_rents, rent, rents, rows_of, truth
+from tests.wires import Forward, Row, Wire, ask, editing, first, living, on_rents, rent, rents, rows_of, truth
 
 START = datetime(2026, 11, 20, 12, tzinfo=UTC)
 NO_TEMPLATE = "00000000-0000-4000-8000-000000000000"

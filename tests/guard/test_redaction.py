@@ -34,7 +34,7 @@ from lium_mcp.serving.logs import Lines
 from lium_mcp.settings import Settings, ToolsetName
 from lium_mcp.toolkit.listing import read_listing
 from tests.harness import PUBLIC_KEY, agent_on, text_of
-from tests.tools.wires import Forward, Row, Wire, answering, first, make_template, rent
+from tests.wires import Forward, Row, Wire, answering, first, make_template, rent
 
 OWN_KEY = API_KEY
 OTHER_KEY = "sk_live_4f9a2bC-77e"

@@ -13,7 +13,7 @@ import pytest
 
 from lium_mcp.sandbox import Sandbox
 from tests.harness import Agent, agent_on
-from tests.tools.wires import Forward, Wire, after_work, answering, ask, editing, living, on_rents, rent, truth
+from tests.wires import Forward, Wire, after_work, answering, ask, editing, living, on_rents, rent, truth
 
 TRAIN: dict[str, Any] = {"name": "train", "gpu_type": "RTX4090", "hours": 2, "wait_seconds": 30}
 

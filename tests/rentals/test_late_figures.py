@@ -10,7 +10,7 @@ import pytest
 
 from lium_mcp.sandbox import Sandbox
 from tests.harness import Agent, agent_on
-from tests.tools.wires import Wire, editing, living, make_template, then
+from tests.wires import Wire, editing, living, make_template, then
 
 TRAIN: dict[str, Any] = {"name": "train", "gpu_type": "RTX4090", "hours": 2, "wait_seconds": 0}
 NOT_STATED = {"gpu_name": None, "gpu_count": None, "price": None}

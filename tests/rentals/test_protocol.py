@@ -12,7 +12,7 @@ import pytest
 
 from lium_mcp.sandbox import Sandbox
 from tests.harness import Mode, agent_on, text_of
-from tests.tools.wires import (
+from tests.wires import (
     Act,
     Forward,
     Wire,

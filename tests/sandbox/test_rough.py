@@ -13,7 +13,7 @@ import pytest
 from lium_mcp.sandbox import API_KEY, OWN_API_KEY, TEAM_API_KEY, Sandbox
 from tests.sandbox.conftest import START
 from tests.sandbox.wire import PUBLIC_KEY, Wire, wire_to
-from tests.tools.wires import eventually
+from tests.wires import eventually
 
 
 async def test_a_late_list_is_of_the_moment_it_was_asked_for(sandbox: Sandbox, wire: Wire) -> None:

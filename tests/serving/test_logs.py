@@ -29,7 +29,7 @@ from lium_mcp.serving.logs import Lines
 from tests.http_server import WAYS, Way, calling
 from tests.http_server import serving as serving_http
 from tests.processes import ROOT, run, serving
-from tests.tools.wires import Act, Wire, answering, served
+from tests.wires import Act, Wire, answering, served
 
 KEY = 'k"ey-Pl4nted'
 """As no key of Lium's looks: what finds it has to know it."""

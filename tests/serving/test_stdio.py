@@ -11,7 +11,7 @@ import pytest
 
 from lium_mcp.sandbox import Sandbox
 from tests.processes import Served, serving
-from tests.tools.wires import Wire, answering, served, silence
+from tests.wires import Wire, answering, served, silence
 
 CURRENT = "2026-07-28"
 LEGACY = "2025-06-18"

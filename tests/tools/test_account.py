@@ -7,7 +7,7 @@ import pytest
 
 from lium_mcp.sandbox import Sandbox
 from tests.harness import PUBLIC_KEY, Agent, Mode, agent_on
-from tests.tools.wires import Wire, answering, ask, editing, losing_the_answer, rent, truth
+from tests.wires import Wire, answering, ask, editing, losing_the_answer, rent, truth
 
 both_eras = pytest.mark.parametrize("mode", ["auto", "legacy"])
 

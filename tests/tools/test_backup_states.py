@@ -6,7 +6,7 @@ import pytest
 
 from lium_mcp.sandbox import Sandbox
 from tests.harness import Person, agent_on
-from tests.tools.wires import Wire, answering, ask, editing, living, rent
+from tests.wires import Wire, answering, ask, editing, living, rent
 
 Row = dict[str, Any]
 

@@ -16,7 +16,7 @@ from lium_mcp.failures import Failure
 from lium_mcp.sandbox import Sandbox
 from lium_mcp.services.backing_up import check_path
 from tests.harness import Agent, Mode, Person, agent_on
-from tests.tools.wires import Forward, Wire, after_work, answering, ask, editing, losing_the_answer, rent, truth
+from tests.wires import Forward, Wire, after_work, answering, ask, editing, losing_the_answer, rent, truth
 
 both_eras = pytest.mark.parametrize("mode", ["auto", "legacy"])
 

@@ -9,7 +9,7 @@ import pytest
 
 from lium_mcp.sandbox import Sandbox
 from tests.harness import Person, agent_on, make_key_pair
-from tests.tools.wires import Wire, answering, ask, editing, make_template
+from tests.wires import Wire, answering, ask, editing, make_template
 
 Row = dict[str, Any]
 

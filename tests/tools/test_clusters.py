@@ -7,7 +7,7 @@ import pytest
 
 from lium_mcp.sandbox import OTHER_API_KEY, Sandbox
 from tests.harness import PUBLIC_KEY, Agent, Mode, Person, agent_on
-from tests.tools.wires import (
+from tests.wires import (
     Forward,
     Wire,
     after_work,

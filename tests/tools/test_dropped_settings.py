@@ -8,7 +8,7 @@ from lium_mcp.cli.templates import BAD_FILE, DIFFERS
 from lium_mcp.sandbox import Sandbox
 from tests.cli.test_template_files import Ci
 from tests.harness import agent_on
-from tests.tools.wires import Wire, editing, make_template, offers, truth
+from tests.wires import Wire, editing, make_template, offers, truth
 
 Row = dict[str, Any]
 SECRET = "planted-s3cret-value"

@@ -6,7 +6,7 @@ import pytest
 
 from lium_mcp.sandbox import OTHER_API_KEY, Sandbox
 from tests.harness import PUBLIC_KEY, Agent, Mode, agent_on
-from tests.tools.wires import Wire, answering, ask, editing, lag, rent, truth
+from tests.wires import Wire, answering, ask, editing, lag, rent, truth
 
 both_eras = pytest.mark.parametrize("mode", ["auto", "legacy"])
 

@@ -17,7 +17,7 @@ from lium_mcp.rentals import LazyLedger
 from lium_mcp.sandbox import Sandbox
 from tests.harness import Agent, agent_on, make_key_pair
 from tests.postgres import Postgres
-from tests.tools.wires import Wire, answering, ask_as_person, living
+from tests.wires import Wire, answering, ask_as_person, living
 
 _PATIENCE_SECONDS = 25
 

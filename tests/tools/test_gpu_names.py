@@ -9,7 +9,7 @@ import pytest
 
 from lium_mcp.sandbox import Sandbox
 from tests.harness import Agent, agent_on
-from tests.tools.wires import (
+from tests.wires import (
     Forward,
     Wire,
     answering,

@@ -10,7 +10,7 @@ import pytest
 from lium_mcp.remote.host_keys import MOST_PINS, HostKeys, Pin
 from lium_mcp.sandbox import Sandbox
 from tests.harness import Agent, agent_on, make_key_pair
-from tests.tools.wires import Act, Wire, answering, ask, failing
+from tests.wires import Act, Wire, answering, ask, failing
 
 Connect = Callable[[], AbstractAsyncContextManager[Agent]]
 

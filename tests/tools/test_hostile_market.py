@@ -8,7 +8,7 @@ import pytest
 
 from lium_mcp.sandbox import Sandbox
 from tests.harness import agent_on
-from tests.tools.wires import Wire, answering, editing
+from tests.wires import Wire, answering, editing
 
 NODE = "3f6c1a52-7d0e-4b7e-9a31-5c2f8e4d1b60"
 

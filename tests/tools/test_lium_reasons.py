@@ -7,7 +7,7 @@ import pytest
 
 from lium_mcp.sandbox import Sandbox
 from tests.harness import agent_on
-from tests.tools.wires import Wire, answering, rent
+from tests.wires import Wire, answering, rent
 
 Row = dict[str, Any]
 

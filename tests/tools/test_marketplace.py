@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lium_mcp.sandbox import Sandbox
 from tests.harness import Agent, Mode, agent_on, text_of
-from tests.tools.wires import Wire, all_offers, answering, editing, rows_of, smallest_count
+from tests.wires import Wire, all_offers, answering, editing, rows_of, smallest_count
 
 both_eras = pytest.mark.parametrize("mode", ["auto", "legacy"])
 NODE = "3f6c1a52-7d0e-4b7e-9a31-5c2f8e4d1b60"

@@ -6,7 +6,7 @@ import pytest
 
 from lium_mcp.sandbox import Sandbox
 from tests.harness import Person, agent_on
-from tests.tools.wires import Wire, ask, editing, rent, rents, truth
+from tests.wires import Wire, ask, editing, rent, rents, truth
 
 Row = dict[str, Any]
 

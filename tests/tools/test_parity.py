@@ -17,7 +17,7 @@ import yaml
 from lium_mcp.sandbox import Sandbox
 from lium_mcp.tools.catalog import TOOLSETS
 from tests.harness import PUBLIC_KEY, Agent, agent_on, make_key_pair
-from tests.tools.wires import Wire
+from tests.wires import Wire
 
 CONTRACT = Path(__file__).parents[1] / "contract" / "openapi.yaml"
 METHODS = {"get", "post", "put", "patch", "delete"}

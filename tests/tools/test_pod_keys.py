@@ -8,7 +8,7 @@ import pytest
 
 from lium_mcp.sandbox import Sandbox
 from tests.harness import PUBLIC_KEY, Agent, Person, agent_on, write_ssh_key
-from tests.tools.wires import ask, living, offers, rents, truth
+from tests.wires import ask, living, offers, rents, truth
 
 RENT: dict[str, Any] = {"name": "train", "gpu_type": "RTX4090", "hours": 2, "wait_seconds": 0}
 REGISTERED = f"{PUBLIC_KEY[:-4]}AAAA"

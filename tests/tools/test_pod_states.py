@@ -6,7 +6,7 @@ import pytest
 
 from lium_mcp.sandbox import Sandbox
 from tests.harness import agent_on
-from tests.tools.wires import Wire, answering, ask, editing, rent, truth
+from tests.wires import Wire, answering, ask, editing, rent, truth
 
 Row = dict[str, Any]
 

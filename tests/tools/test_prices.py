@@ -7,7 +7,7 @@ import pytest
 
 from lium_mcp.sandbox import Sandbox
 from tests.harness import Agent, Mode, agent_on
-from tests.tools.wires import Wire, all_offers, answering, ask, editing, rows_of, smallest_count
+from tests.wires import Wire, all_offers, answering, ask, editing, rows_of, smallest_count
 
 both_eras = pytest.mark.parametrize("mode", ["auto", "legacy"])
 UNKNOWN_NODE = "00000000-0000-4000-8000-00000000dead"

@@ -8,7 +8,7 @@ import pytest
 
 from lium_mcp.sandbox import Sandbox
 from tests.harness import agent_on
-from tests.tools.wires import Wire, ask, editing, rent
+from tests.wires import Wire, ask, editing, rent
 
 
 def figures_in(value: Any) -> Iterator[float]:

@@ -4,7 +4,7 @@ import pytest
 
 from lium_mcp.sandbox import Sandbox
 from tests.harness import Agent, agent_on
-from tests.tools.wires import Row, Wire, editing, rents
+from tests.wires import Row, Wire, editing, rents
 
 STATED = 2.2000001
 

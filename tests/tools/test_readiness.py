@@ -12,7 +12,7 @@ from lium_mcp.remote import banner
 from lium_mcp.sandbox import Sandbox
 from lium_mcp.services import pod_connections
 from tests.harness import Agent, agent_on
-from tests.tools.wires import Wire, editing
+from tests.wires import Wire, editing
 
 RENT: dict[str, Any] = {"name": "train", "gpu_type": "RTX4090", "hours": 2, "wait_seconds": 120}
 

@@ -6,7 +6,7 @@ import pytest
 
 from lium_mcp.sandbox import Sandbox
 from tests.harness import agent_on
-from tests.tools.wires import Wire, answering, ask, living, offers, page, passing, rent
+from tests.wires import Wire, answering, ask, living, offers, page, passing, rent
 
 UNKNOWN = "00000000-0000-4000-8000-00000000dead"
 

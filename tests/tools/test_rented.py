@@ -7,7 +7,7 @@ import pytest
 
 from lium_mcp.sandbox import Sandbox
 from tests.harness import Agent, Mode, agent_on
-from tests.tools.wires import (
+from tests.wires import (
     Wire,
     answering,
     editing,

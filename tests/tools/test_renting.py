@@ -10,7 +10,7 @@ import pytest
 
 from lium_mcp.sandbox import Sandbox
 from tests.harness import PUBLIC_KEY, Agent, Mode, Person, agent_on
-from tests.tools.wires import (
+from tests.wires import (
     Wire,
     answering,
     ask,

@@ -4,7 +4,7 @@ import pytest
 
 from lium_mcp.sandbox import Sandbox
 from tests.harness import Mode, Person, agent_on
-from tests.tools.wires import Wire, rent
+from tests.wires import Wire, rent
 
 # What the market says of a node or of a type, whom the key belongs to, and what else lives.
 BY_NODE = ["/executors", "/executors/*/quote", "/executors/default-docker-image", "/templates"]

@@ -14,7 +14,7 @@ from lium_mcp.remote.restore_targets import look
 from lium_mcp.sandbox import Sandbox
 from tests.harness import Agent, Person, agent_on, make_key_pair
 from tests.sshd import Sshd
-from tests.tools.wires import Forward, Wire, ask, truth
+from tests.wires import Forward, Wire, ask, truth
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from lium_mcp.api.templates import Template
 from lium_mcp.sandbox import OTHER_API_KEY, Sandbox
 from lium_mcp.services.images import is_image, split_image
 from tests.harness import Agent, Mode, agent_on, text_of
-from tests.tools.wires import Wire, after_work, answering, ask, editing, lag, rent, then, truth
+from tests.wires import Wire, after_work, answering, ask, editing, lag, rent, then, truth
 
 both_eras = pytest.mark.parametrize("mode", ["auto", "legacy"])
 SECRET = "planted-s3cret-value"

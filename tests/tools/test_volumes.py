@@ -7,7 +7,7 @@ import pytest
 
 from lium_mcp.sandbox import OTHER_API_KEY, Sandbox
 from tests.harness import Agent, Mode, Person, agent_on
-from tests.tools.wires import Row, Wire, answering, ask, editing, rent, truth
+from tests.wires import Row, Wire, answering, ask, editing, rent, truth
 
 both_eras = pytest.mark.parametrize("mode", ["auto", "legacy"])
 
