@@ -1,7 +1,7 @@
-"""Time as the client needs it, so that tests can turn a clock instead of sleeping."""
+"""Time as the client needs it: a clock that tests can turn instead of sleeping, and dates by two clocks compared."""
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 import anyio
@@ -35,3 +35,10 @@ class _SystemClock:
 
 
 SYSTEM_CLOCK: Clock = _SystemClock()
+
+
+def is_since(at: datetime | None, moment: datetime | None, *, clocks_differ: timedelta) -> bool | None:
+    """Whether something happened at a moment or later, as far as clocks agree; None where a time is missing."""
+    if at is None or moment is None:
+        return None
+    return moment - at <= clocks_differ  # no date is too early to be subtracted

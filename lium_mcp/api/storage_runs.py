@@ -4,6 +4,7 @@ import re
 from datetime import datetime, timedelta
 from typing import ClassVar
 
+from lium_mcp.api.clock import is_since
 from lium_mcp.api.fields import ApiFloat, ApiId, ApiInt, ApiModel, ApiReason, ApiStr, ApiText, ApiTime
 
 _SYNONYMS = {"SUCCESS": "COMPLETED", "ERROR": "FAILED"}
@@ -61,7 +62,7 @@ class StorageRun(ApiModel):
 
     def began_since(self, moment: datetime, *, clocks_differ: timedelta = _CLOCKS_DIFFER) -> bool | None:
         """Whether it began at a moment or later, as far as clocks agree; `None` where Lium does not say when."""
-        return moment - self.began_at <= clocks_differ if self.began_at is not None else None
+        return is_since(self.began_at, moment, clocks_differ=clocks_differ)
 
     @property
     def is_final(self) -> bool:

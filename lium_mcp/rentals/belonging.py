@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from lium_mcp.api.errors import LiumError, RentOutcomeUnknown
-from lium_mcp.api.pods.models import Pod, is_since
+from lium_mcp.api.pods.models import Pod
 from lium_mcp.rentals.entries import Entry
 
 
@@ -18,7 +18,7 @@ def is_anothers(entry: Entry, pod: Pod) -> bool:
     """
     if pod.id in entry.known_pod_ids or (pod.pod_name and pod.pod_name.strip() != entry.pod_name.strip()):
         return True
-    return not is_since(entry.created_at, pod.created_at)
+    return pod.was_made_since(entry.created_at) is False
 
 
 def anothers(entry: Entry, pods: Iterable[Pod]) -> list[str]:

@@ -45,7 +45,7 @@ class StartedBackup:
         """Why what Lium shows under its id is another backup; None where nothing says that it is."""
         if backup.backup_config_id and backup.backup_config_id.casefold() != self.schedule.id.casefold():
             return "it belongs to another schedule than this pod's"
-        if not self.joined and backup.began_at is not None and not backup.began_since(self.asked_at):
+        if not self.joined and backup.began_since(self.asked_at) is False:
             return f"it began at {backup.began_at:%Y-%m-%d %H:%M} UTC, before it was asked for"
         return None
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import AliasChoices, BeforeValidator, Field
 
+from lium_mcp.api.clock import is_since
 from lium_mcp.api.errors import InvalidRequest
 from lium_mcp.api.executors.models import Executor
 from lium_mcp.api.fields import (
@@ -51,7 +52,7 @@ _NEVER_STARTED_STATUSES = frozenset({"PENDING", "CREATION_FAILED"})
 REMOVED_STATUSES = frozenset({"DELETED", "REMOVED", "TERMINATED"})
 DEFAULT_VOLUME_ROOT = "/root"
 # By how much two clocks may differ that date the same things.
-_CLOCKS_APART = timedelta(minutes=2)
+_CLOCKS_DIFFER = timedelta(minutes=2)
 _DEFAULT_SSH_PORT = 22
 MAX_PORT = 65535
 _SSH_COMMAND = re.compile(
@@ -163,6 +164,10 @@ class Pod(ApiModel):
     def state(self) -> str:
         """The status, upper case."""
         return self.status.strip().upper()
+
+    def was_made_since(self, moment: datetime) -> bool | None:
+        """Whether it was made at a moment or later, as far as clocks agree; `None` where Lium does not say when."""
+        return is_since(self.created_at, moment, clocks_differ=_CLOCKS_DIFFER)
 
     @property
     def is_ready(self) -> bool:
@@ -279,14 +284,13 @@ class PodEvent(ApiModel):
         return (self.to_status or "").strip().upper()
 
 
-def is_since(moment: datetime | None, at: datetime | None) -> bool:
-    """Whether something happened since a moment, as far as two clocks can tell; True where a time is missing."""
-    return at is None or moment is None or moment - at <= _CLOCKS_APART  # no date is too early to be subtracted
-
-
 def own_events(pod: Pod, events: Iterable[PodEvent]) -> list[PodEvent]:
     """The events since a pod was made; an earlier one does not tell whether the pod ran, or since when."""
-    return [event for event in events if is_since(pod.created_at, event.created_at)]
+    return [
+        event
+        for event in events
+        if is_since(event.created_at, pod.created_at, clocks_differ=_CLOCKS_DIFFER) is not False
+    ]
 
 
 class PodDetail(Pod):
