@@ -16,7 +16,7 @@ from lium_mcp.api.paging import Rows
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.figures import at_most_usd, in_usd, is_above, rate_in_usd
 from lium_mcp.guard.limits import Limits
-from lium_mcp.rentals import PRICE_TOLERANCE_USD, Entry, Extension, PastCost, is_alive, whole_hours
+from lium_mcp.rentals import PRICE_TOLERANCE_USD, Entry, Extension, PastCost, whole_hours
 
 log = logging.getLogger(__name__)
 
@@ -349,7 +349,7 @@ def commitments(
 
     Rows of the list that cannot be read are pods too. A pod lives as long as was admitted lately, if that is longer.
     """
-    alive = [pod for pod in pods if is_alive(pod)]
+    alive = [pod for pod in pods if pod.is_alive]
     listed = {pod.id for pod in pods}
     lately = {item.pod_id: item for item in extensions if pods.asked_at < item.admitted_at + _SHOWN_WITHIN}
     items = [
@@ -403,7 +403,7 @@ def spent_usd(
     total = max(statement.total, sum(charged.values()))
     for pod in pods:
         # One that starts over bills on while it is pending.
-        if is_alive(pod) and pod.created_at is not None:
+        if pod.is_alive and pod.created_at is not None:
             total += max(_cost(pod.price, max(pod.created_at, since), now) - charged.get(pod.id, 0.0), 0)
     for entry in removed:
         total += _late_charges(entry, sum(charged.get(pod_id, 0.0) for pod_id in entry.pod_ids), since, now)

@@ -1,19 +1,16 @@
 """Renting exactly once: the ledger of rents, and the protocol around ``POST .../rent``."""
 
 from lium_mcp.rentals.belonging import NamedAnothers, is_anothers
-from lium_mcp.rentals.entries import Entry, Extension, LedgerUnavailable, PastCost, Task
-from lium_mcp.rentals.expected import PRICE_TOLERANCE_USD, Expected, costs_more, shortfalls
+from lium_mcp.rentals.entries import Entry, Extension, LedgerUnavailable, PastCost, Task, has_something_left
+from lium_mcp.rentals.expected import DEARER, PRICE_TOLERANCE_USD, Expected, costs_more, shortfalls
 from lium_mcp.rentals.identity import AccountUnknown, Identity, key_tag
 from lium_mcp.rentals.lazy_ledger import LazyLedger
 from lium_mcp.rentals.orders import ClusterOrder, NodeOrder, Order, Rental, SpecOrder, digest
 from lium_mcp.rentals.protocol import Judge, PodNameTaken, Renter, RentUnsettled
-from lium_mcp.rentals.removal import REMOVAL_TOLERANCE, whole_hours
+from lium_mcp.rentals.removal_time import REMOVAL_TOLERANCE, whole_hours
 from lium_mcp.rentals.settling import (
     BEING_SETTLED,
-    DEARER,
     REPLAY_WINDOW,
-    has_something_left,
-    is_alive,
     unlisted_pod_ids,
 )
 from lium_mcp.rentals.worker import Claim, LeaseLost, NotNow, Worker
@@ -50,7 +47,6 @@ __all__ = [
     "costs_more",
     "digest",
     "has_something_left",
-    "is_alive",
     "is_anothers",
     "key_tag",
     "shortfalls",

@@ -21,6 +21,11 @@ def is_anothers(entry: Entry, pod: Pod) -> bool:
     return pod.was_made_since(entry.created_at) is False
 
 
+def of_its_name(entry: Entry, pods: Iterable[Pod]) -> list[str]:
+    """The ids of pods that have the rent's name and are not known to be another's."""
+    return [pod.id for pod in pods if pod.pod_name == entry.pod_name and not is_anothers(entry, pod)]
+
+
 def anothers(entry: Entry, pods: Iterable[Pod]) -> list[str]:
     """The ids of a rent's pods, as the entry has them, that are another's by what Lium states of them."""
     return [pod.id for pod in pods if pod.id in entry.pod_ids and is_anothers(entry, pod)]

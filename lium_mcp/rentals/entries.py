@@ -112,6 +112,30 @@ class Entry:
         """Whether nobody knows yet what became of it."""
         return self.is_open and self.status in UNSETTLED
 
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether its pods were found only by name, and are to be removed once Lium says that they are its own."""
+        return self.status == "rented" and self.unwanted and not self.confirmed and not self.handed_out
+
+    @property
+    def known_since(self) -> datetime:
+        """The moment soon after which Lium may not yet list its pods, or know them by their ids."""
+        return self.settled_at or self.created_at
+
+
+def has_something_left(entry: Entry) -> bool:
+    """Whether something is left to do for an open rent."""
+    return entry.expected is not None or _is_to_change(entry)
+
+
+def is_only_to_check(entry: Entry) -> bool:
+    """Whether all that is left for an open rent is to check what Lium has not stated of its pods yet."""
+    return entry.expected is not None and not _is_to_change(entry)
+
+
+def _is_to_change(entry: Entry) -> bool:
+    return entry.is_unsettled or entry.status == "removing" or not entry.removal_is_set or entry.is_doubtful
+
 
 @dataclass(frozen=True, slots=True)
 class PastCost:

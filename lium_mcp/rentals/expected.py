@@ -11,8 +11,10 @@ from lium_mcp.api.fields import read_float, read_int
 from lium_mcp.api.gpu_names import gpu_contradicts
 from lium_mcp.api.pods.models import Pod, PodEvent
 from lium_mcp.figures import is_above, rate_in_usd
+from lium_mcp.rentals.entries import Entry
 
 PRICE_TOLERANCE_USD: Final = 0.0001
+DEARER: Final = "it came out dearer than allowed"
 _MOST_GPUS_OF_A_POD: Final = 1024
 _MOST_NAMED: Final = 10
 _NOT_ENCRYPTED: Final = frozenset({"UNSUPPORTED_IMAGE", "DISABLED", "FAILED"})
@@ -175,6 +177,13 @@ class Expected:
 
 
 ANYTHING: Final = Expected()
+
+
+def expected_after(entry: Entry, pods: Sequence[Pod]) -> dict[str, Any] | None:
+    """What is still to be checked of a rent's pods once these rows were held against what is expected."""
+    if entry.expected is None or len(pods) != len(entry.pod_ids):
+        return entry.expected
+    return Expected.from_json(entry.expected).left_after(pods).to_json() or None
 
 
 def shortfalls(pod: Pod, *, volume_id: str | None, visible_gpus: int | None, events: Sequence[PodEvent]) -> list[str]:

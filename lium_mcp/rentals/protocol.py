@@ -25,19 +25,23 @@ from lium_mcp.api.paging import Rows
 from lium_mcp.api.pods.models import Pod, PodDetail
 from lium_mcp.api.wire import noted_changes
 from lium_mcp.rentals.belonging import anothers, not_its_own
-from lium_mcp.rentals.entries import UNSETTLED, Entry, Extension, LedgerUnavailable, PastCost
-from lium_mcp.rentals.expected import ANYTHING, Expected
+from lium_mcp.rentals.entries import (
+    UNSETTLED,
+    Entry,
+    Extension,
+    LedgerUnavailable,
+    PastCost,
+    has_something_left,
+    is_only_to_check,
+)
+from lium_mcp.rentals.expected import ANYTHING, Expected, expected_after
 from lium_mcp.rentals.identity import Identity
 from lium_mcp.rentals.lazy_ledger import LazyLedger
 from lium_mcp.rentals.orders import Order, Rental, pod_count, to_json
-from lium_mcp.rentals.removal import keep_removal_time
+from lium_mcp.rentals.removal_time import keep_removal_time
 from lium_mcp.rentals.settling import (
     BEING_SETTLED,
     Settler,
-    expected_after,
-    has_something_left,
-    is_alive,
-    is_only_to_check,
     post,
 )
 
@@ -364,7 +368,7 @@ class Renter:
         return accepted
 
     async def keep_removal_time(self, rental: Rental, pod: Pod, hours: float) -> tuple[PodDetail | None, bool]:
-        """Make a pod's removal time what was asked for, by `removal.keep_removal_time`, and note when that is done.
+        """Make a pod's removal time what was asked for, as the function of that name does, and note when it is done.
 
         Raises:
             LiumError: it could not be set or read back.
@@ -445,7 +449,7 @@ class Renter:
             return None
         if named is not None and named.status == "rented" and named.asked == asked and await self._hand_out(named):
             return Rental(tuple(named.pod_ids), named.confirmed, named, earlier=True)
-        taken = [pod.id for pod in pods if pod.pod_name == pod_name and is_alive(pod)]
+        taken = [pod.id for pod in pods if pod.pod_name == pod_name and pod.is_alive]
         if named is not None or taken:
             removing = named is not None and (named.status == "removing" or named.asked == asked)
             raise PodNameTaken(pod_name, list(named.pod_ids) if named else taken, removing=removing)

@@ -24,12 +24,20 @@ from lium_mcp.api.pods.models import Pod
 from lium_mcp.api.retries import Repeat
 from lium_mcp.api.wire import noted_changes, noting_changes
 from lium_mcp.figures import rate_in_usd
-from lium_mcp.rentals.belonging import anothers, is_anothers, not_its_own
-from lium_mcp.rentals.entries import GIVEN_BACK, UNSETTLED, Entry, LedgerUnavailable, Status
-from lium_mcp.rentals.expected import Expected
+from lium_mcp.rentals.belonging import anothers, not_its_own, of_its_name
+from lium_mcp.rentals.entries import (
+    GIVEN_BACK,
+    UNSETTLED,
+    Entry,
+    LedgerUnavailable,
+    Status,
+    has_something_left,
+    is_only_to_check,
+)
+from lium_mcp.rentals.expected import DEARER, Expected, expected_after
 from lium_mcp.rentals.lazy_ledger import LazyLedger
 from lium_mcp.rentals.orders import ClusterOrder, NodeOrder, Order, Rental, from_json
-from lium_mcp.rentals.removal import keep_removal_time
+from lium_mcp.rentals.removal_time import keep_removal_time
 
 log = logging.getLogger(__name__)
 
@@ -57,20 +65,14 @@ _MOST_RENTS_ASKED_ABOUT: Final = 12
 _MOST_PODS_ASKED_FOR: Final = 4
 _ATTEND_LIMIT_SECONDS: Final = 30.0
 _LOOK_BEFORE_REMOVAL_SECONDS: Final = 5.0
-DEARER: Final = "it came out dearer than allowed"
 BEING_SETTLED: Final = (
     "Another rent was under way or being settled, and may have made a pod that bills: call list_pods."
 )
 
 
-def is_alive(pod: Pod) -> bool:
-    """Whether a pod bills or will, so that its name is taken."""
-    return pod.is_billing or not pod.is_terminal
-
-
 def unlisted_pod_ids(entry: Entry, pods: Sequence[Pod]) -> list[str]:
     """The pods of a rent that a list does not show alive."""
-    alive = {pod.id for pod in pods if is_alive(pod)}
+    alive = {pod.id for pod in pods if pod.is_alive}
     return [pod_id for pod_id in entry.pod_ids if pod_id not in alive]
 
 
@@ -168,7 +170,7 @@ class Settler:
                         await self.disclaim(entry, named)
                         continue
                     unlisted = unlisted_pod_ids(entry, pods)
-                    is_due = bool(unlisted) or entry.status == "removing" or _is_doubtful(entry)
+                    is_due = bool(unlisted) or entry.status == "removing" or entry.is_doubtful
                     left_to_ask_about -= is_due
                     may_ask = is_due and left_to_ask_about >= 0 and await self._claim_look(entry)
                     gone, lacks = await self._find_gone(entry, unlisted, pods, may_ask=may_ask)
@@ -311,7 +313,7 @@ class Settler:
             return
         if gone:
             await self.note(entry, entry.status, pod_ids=left)
-        if _is_doubtful(entry) and may_ask:
+        if entry.is_doubtful and may_ask:
             order = await self._find_order(entry)
             if order is not None and await self._ask_again(entry, order) is not None:
                 return
@@ -343,11 +345,11 @@ class Settler:
     async def _look_at(self, entry: Entry, pod_id: str) -> Literal["alive", "gone", "unseen"]:
         asked_at = self._lium.now()
         try:
-            return "alive" if is_alive(await self._lium.pods.get(pod_id, repeat=Repeat.NEVER)) else "gone"
+            return "alive" if (await self._lium.pods.get(pod_id, repeat=Repeat.NEVER)).is_alive else "gone"
         except NotFound:
             pass
         if entry.key_tag == self._key_tag:
-            is_known = entry.removal_accepted or asked_at - _known_since(entry) > _LISTED_WITHIN
+            is_known = entry.removal_accepted or asked_at - entry.known_since > _LISTED_WITHIN
             return "gone" if is_known else "unseen"
         # This key may not see another key's pod, whether that lives or not; the record of a removed one says so.
         with suppress(NotFound):
@@ -359,7 +361,7 @@ class Settler:
         due = [pod.id for pod in pods if pod.removal_scheduled_at is not None and pod.removal_scheduled_at <= soon]
         if entry.removal_accepted:
             # A pod that is being removed is not listed any more; one that is listed has to be ordered to go once more.
-            pod_ids = [pod.id for pod in pods if pod.id in pod_ids and is_alive(pod)]
+            pod_ids = [pod.id for pod in pods if pod.id in pod_ids and pod.is_alive]
         await self._order_removal(entry, pod_ids, due_pod_ids=due)
 
     async def _order_removal(self, entry: Entry, pod_ids: Iterable[str], *, due_pod_ids: Collection[str] = ()) -> None:
@@ -368,11 +370,11 @@ class Settler:
         Raises:
             LiumError: for one of them, neither was possible.
         """
-        if await self.remove_all(entry, pod_ids, known_since=_known_since(entry), due_pod_ids=due_pod_ids):
+        if await self.remove_all(entry, pod_ids, known_since=entry.known_since, due_pod_ids=due_pod_ids):
             await self.note(entry, "removing", only_from={"removing"}, removal_accepted=True)
 
     async def _attend_to_rented(self, entry: Entry, pods: Rows[Pod]) -> None:
-        alive = [pod for pod in pods if pod.id in entry.pod_ids and is_alive(pod)]
+        alive = [pod for pod in pods if pod.id in entry.pod_ids and pod.is_alive]
         if alive and entry.expected is not None and await self._is_not_as_expected(entry, alive):
             return
         if entry.hours is not None:
@@ -410,7 +412,7 @@ class Settler:
         if self.is_in_flight(entry):
             return
         has_run_out = self._lium.now() - entry.created_at > _RUN_OUT
-        is_listed = bool(_new_pods(entry, pods))
+        is_listed = bool(of_its_name(entry, pods))
         if has_run_out and not is_listed:
             # A repeat could be the first request to arrive, and rent when nobody waits for it any more.
             is_late_enough = pods.asked_at - entry.created_at > _RUN_OUT
@@ -428,7 +430,7 @@ class Settler:
             order = await self._find_order(entry)
             rental = await self._ask_again(entry, order) if order is not None else None
             if rental is None and is_listed:
-                rental = await self._take(entry, _new_pods(entry, pods))
+                rental = await self._take(entry, of_its_name(entry, pods))
         except LiumError as refusal:
             log.info("Settled the rent of %r: it was refused: %s", entry.pod_name, refusal)
             return
@@ -492,7 +494,7 @@ class Settler:
 
     async def _look_for(self, entry: Entry) -> Rental | None:
         with suppress(LiumError):
-            return await self._take(entry, _new_pods(entry, await self._lium.pods.list(repeat=Repeat.NEVER)))
+            return await self._take(entry, of_its_name(entry, await self._lium.pods.list(repeat=Repeat.NEVER)))
         return None
 
     async def _take(self, entry: Entry, found: Sequence[str]) -> Rental | None:
@@ -526,39 +528,3 @@ def _pause_after(looks: int) -> timedelta:
 def _pause_between_lists(age: timedelta) -> timedelta:
     """How long to wait before listing pods between calls again, for a rent of that age at the last list."""
     return min(max(age / 6, _MISSED_LISTS_APART), _LISTS_APART_AT_MOST)
-
-
-def has_something_left(entry: Entry) -> bool:
-    """Whether something is left to do for an open rent."""
-    return entry.expected is not None or _is_to_change(entry)
-
-
-def is_only_to_check(entry: Entry) -> bool:
-    """Whether all that is left for an open rent is to check what Lium has not stated of its pods yet."""
-    return entry.expected is not None and not _is_to_change(entry)
-
-
-def _is_to_change(entry: Entry) -> bool:
-    return entry.is_unsettled or entry.status == "removing" or not entry.removal_is_set or _is_doubtful(entry)
-
-
-def expected_after(entry: Entry, pods: Sequence[Pod]) -> dict[str, Any] | None:
-    """What is still to be checked of a rent's pods once these rows were held against what is expected."""
-    if entry.expected is None or len(pods) != len(entry.pod_ids):
-        return entry.expected
-    return Expected.from_json(entry.expected).left_after(pods).to_json() or None
-
-
-def _is_doubtful(entry: Entry) -> bool:
-    """Whether the pods were found only by name, and are to be removed once Lium says that they are this rent's."""
-    return entry.status == "rented" and entry.unwanted and not entry.confirmed and not entry.handed_out
-
-
-def _known_since(entry: Entry) -> datetime:
-    """The moment soon after which Lium may not yet list the pods of a rent, or know them by their ids."""
-    return entry.settled_at or entry.created_at
-
-
-def _new_pods(entry: Entry, pods: Sequence[Pod]) -> list[str]:
-    """The ids of pods that have the rent's name and are not known to be another's."""
-    return [pod.id for pod in pods if pod.pod_name == entry.pod_name and not is_anothers(entry, pod)]

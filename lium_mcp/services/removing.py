@@ -9,7 +9,6 @@ from lium_mcp.api.errors import BadRequest, Conflict, LiumError, NotFound
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.failures import Failure
 from lium_mcp.figures import rounded
-from lium_mcp.rentals import is_alive
 from lium_mcp.results import Result, Usd, UtcTime, state_in_words
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.readiness import read_pod
@@ -75,7 +74,7 @@ async def _order_removal(account: Account, target: Pod) -> bool:
         if error.effect == "unknown":
             with suppress(LiumError), anyio.move_on_after(_LOOK_SECONDS):
                 pod = await read_pod(account, target.id)
-                came = pod is None or not is_alive(pod)
+                came = pod is None or not pod.is_alive
         if not came:
             raise
     return True

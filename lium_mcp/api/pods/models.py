@@ -215,6 +215,11 @@ class Pod(ApiModel):
         return self.bills is True
 
     @property
+    def is_alive(self) -> bool:
+        """Whether it bills or will, so that its name is taken."""
+        return self.is_billing or not self.is_terminal
+
+    @property
     def ssh(self) -> SshTarget | None:
         """Where to log in; `None` until SSH is configured or if the API's command is not a plain one."""
         return parse_ssh_command(self.ssh_connect_cmd)
