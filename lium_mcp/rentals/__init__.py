@@ -1,18 +1,16 @@
 """Renting exactly once: the ledger of rents, and the protocol around ``POST .../rent``."""
 
+from lium_mcp.rentals.account_rents import AccountRents
 from lium_mcp.rentals.belonging import NamedAnothers, is_anothers
 from lium_mcp.rentals.entries import Entry, Extension, LedgerUnavailable, PastCost, Task, has_something_left
 from lium_mcp.rentals.expected import DEARER, PRICE_TOLERANCE_USD, Expected, costs_more, shortfalls
 from lium_mcp.rentals.identity import AccountUnknown, Identity, key_tag
 from lium_mcp.rentals.lazy_ledger import LazyLedger
 from lium_mcp.rentals.orders import ClusterOrder, NodeOrder, Order, Rental, SpecOrder, digest
-from lium_mcp.rentals.protocol import Judge, PodNameTaken, Renter, RentUnsettled
+from lium_mcp.rentals.protocol import BEING_SETTLED, Judge, PodNameTaken, Renter, RentUnsettled
 from lium_mcp.rentals.removal_time import REMOVAL_TOLERANCE, whole_hours
-from lium_mcp.rentals.settling import (
-    BEING_SETTLED,
-    REPLAY_WINDOW,
-    unlisted_pod_ids,
-)
+from lium_mcp.rentals.settling import REPLAY_WINDOW
+from lium_mcp.rentals.upkeep import unlisted_pod_ids
 from lium_mcp.rentals.worker import Claim, LeaseLost, NotNow, Worker
 
 __all__ = [
@@ -21,6 +19,7 @@ __all__ = [
     "PRICE_TOLERANCE_USD",
     "REMOVAL_TOLERANCE",
     "REPLAY_WINDOW",
+    "AccountRents",
     "AccountUnknown",
     "Claim",
     "ClusterOrder",

@@ -6,12 +6,10 @@ the API promises to replay it. Elsewhere the pod is looked for, and what cannot 
 failed. This package knows nothing of tools.
 """
 
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 from uuid import uuid4
 
 import anyio
@@ -20,45 +18,31 @@ import anyio.lowlevel
 from lium_mcp.api.account import Me
 from lium_mcp.api.client import LiumClient
 from lium_mcp.api.clock import Clock
-from lium_mcp.api.errors import LiumError, RentOutcomeUnknown
 from lium_mcp.api.paging import Rows
 from lium_mcp.api.pods.models import Pod, PodDetail
-from lium_mcp.api.wire import noted_changes
+from lium_mcp.api.wire import noted_changes, noting_changes
+from lium_mcp.rentals.account_rents import AccountRents
 from lium_mcp.rentals.belonging import anothers, not_its_own
-from lium_mcp.rentals.entries import (
-    UNSETTLED,
-    Entry,
-    Extension,
-    LedgerUnavailable,
-    PastCost,
-    has_something_left,
-    is_only_to_check,
-)
-from lium_mcp.rentals.expected import ANYTHING, Expected, expected_after
+from lium_mcp.rentals.entries import Entry, Extension, has_something_left, is_only_to_check
+from lium_mcp.rentals.expected import ANYTHING, Expected
 from lium_mcp.rentals.identity import Identity
 from lium_mcp.rentals.lazy_ledger import LazyLedger
 from lium_mcp.rentals.orders import Order, Rental, pod_count, to_json
 from lium_mcp.rentals.removal_time import keep_removal_time
-from lium_mcp.rentals.settling import (
-    BEING_SETTLED,
-    Settler,
-    post,
-)
+from lium_mcp.rentals.remover import Remover
+from lium_mcp.rentals.sending import Sender
+from lium_mcp.rentals.settling import Settler
+from lium_mcp.rentals.upkeep import Upkeep
 
-log = logging.getLogger(__name__)
-
-# Together about ten minutes: a pod that still starts cannot be removed, and most take less to start.
-_REMOVE_ATTEMPTS: Final = 45
-_REMOVE_PAUSE_SECONDS: Final = 3.0
-_LONGEST_REMOVE_PAUSE_SECONDS: Final = 15.0
-_SETTLE_LIMIT_SECONDS: Final = 38.0
 # For rents in flight on other servers; many hosts end a call after 60 s.
 _OTHERS_LIMIT_SECONDS: Final = 30.0
 _OTHERS_PAUSE_SECONDS: Final = 1.0
 # For a pod of the same name that is being removed.
 _REMOVAL_LIMIT_SECONDS: Final = 6.0
-# The call of a rent waits for at most ten minutes, and settles the rent before.
-_LONGEST_CALL: Final = timedelta(minutes=15)
+
+BEING_SETTLED: Final = (
+    "Another rent was under way or being settled, and may have made a pod that bills: call list_pods."
+)
 
 Judge = Callable[[Rows[Pod], Sequence[Entry], Sequence[Extension]], None]
 """Raises where living pods, open rents and admitted extensions, of whatever server, leave no room for the rent."""
@@ -101,6 +85,11 @@ async def _allow() -> Judge:
     return lambda _pods, _entries, _extensions: None
 
 
+def _note_being_settled() -> None:
+    """Note that the call at hand cannot say, if it fails, that nothing was rented."""
+    noted_changes().append(BEING_SETTLED)
+
+
 class Renter:
     """Rents for one account, one at a time."""
 
@@ -121,7 +110,11 @@ class Renter:
         self._turn = turn
         self._ledger = ledger
         self._identity = identity
-        self._settler = Settler(lium, clock, ledger, identity.key_tag)
+        self.rents: Final = AccountRents(ledger, identity, lium.now)
+        self._remover = Remover(lium, clock, self.rents)
+        self._settler = Settler(lium, clock, ledger, self.rents, self._remover, identity.key_tag)
+        self._sender = Sender(lium, self.rents, self._settler)
+        self._upkeep = Upkeep(lium, self.rents, self._settler, self._remover, identity.key_tag)
 
     @property
     def key_tag(self) -> str:
@@ -148,7 +141,7 @@ class Renter:
             return None
         async with self._own_turn():
             pods = await self._lium.pods.list()
-            entries = await self._settler.attend(await self._identity.known(), pods)
+            entries = await self._bring_up_to_date(await self._identity.known(), pods)
             try:
                 return await self._match(entries, pods, pod_name, asked)
             except PodNameTaken as taken:
@@ -160,7 +153,7 @@ class Renter:
     async def _own_turn(self) -> AsyncIterator[None]:
         """Act for the key one at a time. A call that is cut off while it waits cannot say that nothing was rented."""
         if self._turn.locked():
-            noted_changes().append(BEING_SETTLED)
+            _note_being_settled()
         async with self._turn:
             yield
 
@@ -177,7 +170,7 @@ class Renter:
             pods = await self._lium.pods.list()
             account = await self._identity.known()
             before = await self._ledger.open().open_entries(account)
-            entries = await self._settler.attend(account, pods) if before else []
+            entries = await self._bring_up_to_date(account, pods) if before else []
             if entries != before or any(has_something_left(entry) and not is_only_to_check(entry) for entry in before):
                 pods = await self._lium.pods.list()
         return pods, entries
@@ -197,72 +190,10 @@ class Renter:
         async with self._own_turn():
             account = await self._identity.known()
             entries = await self._ledger.open().open_entries(account)
-            if not any(self._settler.needs_attention(entry, in_background=in_background) for entry in entries):
+            if not any(self._upkeep.is_needed(entry, in_background=in_background) for entry in entries):
                 return entries
             pods = await self._lium.pods.list()
-            return await self._settler.attend(account, pods, in_background=in_background)
-
-    async def standing(self) -> tuple[list[Entry], list[Extension]]:
-        """The account's open rents and admitted extensions, as the ledger has them.
-
-        Raises:
-            LedgerUnavailable: the ledger cannot be read.
-        """
-        if self._ledger.is_empty:
-            return [], []
-        return await self._ledger.open().standing(await self._identity.known())
-
-    async def open_entries(self) -> list[Entry]:
-        """The account's open rents, as the ledger has them; none where it cannot be read."""
-        with suppress(LedgerUnavailable):
-            return (await self.standing())[0]
-        return []
-
-    async def hand_out(self, pod_id: str) -> None:
-        """Note that another call than the one that rented a pod works with it: that one's end no longer removes it."""
-        for entry in await self.open_entries():
-            is_its_call_over = self._lium.now() - entry.created_at > _LONGEST_CALL
-            if pod_id in entry.pod_ids and not entry.handed_out and not is_its_call_over:
-                with suppress(LedgerUnavailable):
-                    await self._hand_out(entry)
-
-    async def has_something_left(self, pod_id: str) -> bool:
-        """Whether something is left to do for the rent of this pod.
-
-        Raises:
-            LedgerUnavailable: the ledger cannot be read.
-        """
-        entries, _ = await self.standing()
-        return any(pod_id in entry.pod_ids and has_something_left(entry) for entry in entries)
-
-    async def given_back(self) -> list[Entry]:
-        """The account's rents, newest first, whose pods were given back by a look after the rent's call.
-
-        Raises:
-            LedgerUnavailable: the ledger cannot be read.
-        """
-        if self._ledger.is_empty:
-            return []
-        return await self._ledger.open().given_back(await self._identity.known())
-
-    async def has_removal_to_set(self, pod_id: str) -> bool:
-        """Whether the removal time that this pod's rent asked for is still to be set or made exact.
-
-        Raises:
-            LedgerUnavailable: the ledger cannot be read.
-        """
-        entries, _ = await self.standing()
-        return any(pod_id in entry.pod_ids and not entry.removal_is_set for entry in entries)
-
-    async def removed_since(self, moment: datetime) -> list[PastCost]:
-        """The costs of the account's rents whose pods were removed since a moment.
-
-        Raises:
-            LedgerUnavailable: the ledger cannot be read.
-        """
-        if self._ledger.is_empty:
-            return []
-        return await self._ledger.open().closed_since(await self._identity.known(), moment)
+            return await self._bring_up_to_date(account, pods, in_background=in_background)
 
     @asynccontextmanager
     async def rent(
@@ -311,36 +242,15 @@ class Renter:
         )
         async with self._own_turn():
             admitted = await self._admit(entry, find_judge)
-            rental = await self._send_unheard(order, admitted) if isinstance(admitted, Entry) else admitted
+            rental = await self._sender.send(order, admitted) if isinstance(admitted, Entry) else admitted
         try:
             await anyio.lowlevel.checkpoint()  # a call that was cancelled meanwhile stops here
             yield rental
         except anyio.get_cancelled_exc_class():
             if not rental.earlier:
                 with anyio.CancelScope(shield=True):
-                    await self._remove_unheard_of(rental)
+                    await self._remover.remove_unheard_of(rental)
             raise
-
-    async def admit_extension(self, extension: Extension, judge: Callable[..., None]) -> None:
-        """Write that a pod may live until a later time, unless `judge` raises when it sees open rents and extensions.
-
-        Meanwhile no server on the ledger admits anything else for the account.
-
-        Raises:
-            AccountUnknown: Lium does not say which account the key acts for.
-            LedgerUnavailable: it could not be kept.
-        """
-        await self._ledger.open().admit_extension(await self._identity.learn(), extension, judge)
-
-    async def forget_extension(self, pod_id: str) -> None:
-        """Delete a pod's admitted extension: Lium refused it, or the pod is to end earlier."""
-        if self._ledger.is_empty:
-            return
-        try:
-            await self._ledger.open().forget_extension(await self._identity.known(), pod_id)
-        except LedgerUnavailable as error:
-            # Until it is out of date, the pod counts for more than it should.
-            log.warning("The ledger cannot drop the later removal time of pod %r: %s", pod_id, error)
 
     async def refuse_anothers(self, rental: Rental, pods: Iterable[Pod]) -> None:
         """Disclaim a rental if its pods, as Lium shows them, are another's: then nobody knows what became of the rent.
@@ -349,7 +259,7 @@ class Renter:
             RentOutcomeUnknown: they are another's.
         """
         if named := anothers(rental.entry, pods):
-            await self._settler.disclaim(rental.entry, named)
+            await self.rents.disclaim(rental.entry, named)
             raise not_its_own(rental.entry, named)
 
     async def give_back(self, rental: Rental, reason: str) -> bool:
@@ -361,10 +271,10 @@ class Renter:
         Raises:
             LiumError: nothing could be done now; the ledger says that they must go.
         """
-        await self._change(rental.pod_id, lambda _: {"status": "removing", "note": reason})
-        accepted = await self._settler.remove_all(rental.entry, rental.pod_ids, known_since=rental.rented_at)
+        await self.rents.note_must_go(rental.pod_id, reason)
+        accepted = await self._remover.remove_all(rental.entry, rental.pod_ids, known_since=rental.rented_at)
         if accepted:
-            await self._note_accepted(rental.pod_id)
+            await self.rents.note_accepted(rental.pod_id)
         return accepted
 
     async def keep_removal_time(self, rental: Rental, pod: Pod, hours: float) -> tuple[PodDetail | None, bool]:
@@ -375,49 +285,21 @@ class Renter:
         """
         newest, is_set = await keep_removal_time(self._lium, pod, hours, rental.rented_at)
         if is_set:
-            await self.forget_removal_time(pod.id)
+            await self.rents.forget_removal_time(pod.id)
         return newest, is_set
 
-    async def forget_removal_time(self, pod_id: str) -> None:
-        """Note that the removal time that this pod's rent asked for needs no setting: it is set, or replaced."""
+    async def _bring_up_to_date(self, account: str, pods: Rows[Pod], *, in_background: bool = False) -> list[Entry]:
+        """Attend to every open rent of the account, given its pods; return those that are still open.
 
-        def kept(entry: Entry) -> dict[str, Any] | None:
-            return None if entry.removal_is_set else {"kept_pod_ids": sorted({*entry.kept_pod_ids, pod_id})}
-
-        await self._change(pod_id, kept)
-
-    async def note_checked(self, pods: Sequence[Pod]) -> None:
-        """Note that a rent's pods, as these rows show them, were held against what was asked for and allowed."""
-
-        def checked(entry: Entry) -> dict[str, Any] | None:
-            left = expected_after(entry, pods)
-            return None if left == entry.expected else {"expected": left}
-
-        await self._change(pods[0].id, checked)
-
-    async def forget_template(self, pod_id: str) -> None:
-        """Note that another template is chosen for a pod: nobody holds it against the first one any more."""
-
-        def without(entry: Entry) -> dict[str, Any] | None:
-            left = Expected.from_json(entry.expected).without_template().to_json() or None
-            return None if left == entry.expected else {"expected": left}
-
-        await self._change(pod_id, without)
-
-    async def note_removal(self, pod_id: str) -> None:
-        """Note that Lium has accepted to remove a pod; its name is free once Lium says that it is gone."""
-
-        def without(entry: Entry) -> dict[str, Any]:
-            others = [other for other in entry.pod_ids if other != pod_id]
-            if others:
-                return {"pod_ids": others}
-            return {"status": "removing", "removal_accepted": True, "note": "removed on request"}
-
-        await self._change(pod_id, without)
-
-    async def note_gone(self, pod_id: str) -> None:
-        """Note that Lium itself says that a pod is gone, if it had accepted to remove it."""
-        await self._change(pod_id, lambda entry: {"status": "removed"} if entry.removal_accepted else None)
+        Raises:
+            LedgerUnavailable: the ledger cannot be read.
+        """
+        entries = await self._ledger.open().open_entries(account)
+        if any(entry.is_unsettled for entry in entries):
+            _note_being_settled()
+        with noting_changes():  # the call at hand was to do none of this
+            await self._upkeep.attend(entries, pods, in_background=in_background)
+        return await self._ledger.open().open_entries(account)
 
     async def _admit(self, entry: Entry, find_judge: Callable[[], Awaitable[Judge]]) -> Entry | Rental:
         """Write a rent into the ledger once it may be sent, or return what an earlier call rented."""
@@ -425,7 +307,7 @@ class Renter:
         started = self._clock.monotonic()
         while True:
             pods = await self._lium.pods.list()
-            entries = await self._settler.attend(account, pods)
+            entries = await self._bring_up_to_date(account, pods)
             try:
                 rental = await self._match(entries, pods, entry.pod_name, entry.asked)
             except PodNameTaken as taken:
@@ -447,18 +329,13 @@ class Renter:
         named = next((entry for entry in entries if entry.pod_name == pod_name), None)
         if named is not None and named.is_unsettled:
             return None
-        if named is not None and named.status == "rented" and named.asked == asked and await self._hand_out(named):
+        if named is not None and named.status == "rented" and named.asked == asked and await self.rents.hand_out(named):
             return Rental(tuple(named.pod_ids), named.confirmed, named, earlier=True)
         taken = [pod.id for pod in pods if pod.pod_name == pod_name and pod.is_alive]
         if named is not None or taken:
             removing = named is not None and (named.status == "removing" or named.asked == asked)
             raise PodNameTaken(pod_name, list(named.pod_ids) if named else taken, removing=removing)
         return None
-
-    async def _hand_out(self, entry: Entry) -> bool:
-        """Write that another call is told of a rent's pods, so that cancelling their own call does not remove them."""
-        ledger = self._ledger.open()
-        return await ledger.change(entry, "rented", now=self._lium.now(), only_from={"rented"}, handed_out=True)
 
     async def _write(self, entry: Entry, pods: Rows[Pod], judge: Judge) -> Entry:
         def admit(entries: Sequence[Entry], extensions: Sequence[Extension]) -> None:
@@ -486,138 +363,3 @@ class Renter:
             if not in_flight:
                 return
             await self._clock.sleep(_OTHERS_PAUSE_SECONDS)
-
-    async def _send_unheard(self, order: Order, entry: Entry) -> Rental:
-        """Send a rent and see it through, even if the call is cancelled; write that it was, at once."""
-        outcome: list[Rental | Exception] = []
-        try:
-            async with anyio.create_task_group() as group:
-                group.start_soon(self._note_when_unwanted, entry, outcome)
-                with anyio.CancelScope(shield=True):
-                    await self._send_into(outcome, order, entry)
-                group.cancel_scope.cancel()
-        except anyio.get_cancelled_exc_class():
-            if not outcome:
-                # The shield does not hold when the process ends.
-                log.critical("Stopped during the rent of %r: it may exist and bill", entry.pod_name)
-                raise
-        [came] = outcome
-        if isinstance(came, Exception):
-            await anyio.lowlevel.checkpoint()  # a cancelled call ends as cancelled, and with no other error
-            raise came
-        return came
-
-    async def _send_into(self, outcome: list[Rental | Exception], order: Order, entry: Entry) -> None:
-        try:
-            outcome.append(await self._send(order, entry))
-        except Exception as error:  # noqa: BLE001 - raised by the caller as it is, and not in a group
-            outcome.append(error)
-
-    async def _note_when_unwanted(self, entry: Entry, outcome: Sequence[object]) -> None:
-        """Write that the call was cancelled, as soon as it is: a pod that nobody knows of yet is removed once known."""
-        try:
-            await anyio.sleep_forever()
-        except anyio.get_cancelled_exc_class():
-            if not outcome:
-                with anyio.CancelScope(shield=True):
-                    # The rent goes on, and writing what became of it leaves this as it is.
-                    await self._note_unwanted(entry)
-            raise
-
-    async def _note_unwanted(self, entry: Entry) -> None:
-        try:
-            await self._ledger.open().mark_unwanted(entry)
-        except LedgerUnavailable as error:
-            log.critical("The ledger cannot note that the rent of %r is unwanted: %s", entry.pod_name, error)
-
-    async def _send(self, order: Order, entry: Entry) -> Rental:
-        try:
-            rental = await post(self._lium, order, entry)
-        except RentOutcomeUnknown as unknown:
-            log.warning("The answer to a rent was lost; settling it. request_id=%r", unknown.request_id)
-            await self._settler.note(entry, "unknown", note=str(unknown.cause))
-            return await self._find_out(entry, unknown)
-        except LiumError as refusal:
-            if await self._settler.note(entry, "refused", only_from={"sending"}, note=str(refusal)):
-                raise
-            # Another server has asked again meanwhile, and its request may have rented.
-            key = entry.idempotency_key
-            lost = RentOutcomeUnknown(idempotency_key=key, pod_name=entry.pod_name, cause=refusal)
-            return await self._find_out(entry, lost)
-        # Another server may have settled it meanwhile by the pod's name alone; this answer is the API's own word.
-        pod_ids = list(rental.pod_ids)
-        await self._settler.note(entry, "rented", only_from=UNSETTLED | {"rented"}, pod_ids=pod_ids, confirmed=True)
-        return rental
-
-    async def _find_out(self, entry: Entry, lost: RentOutcomeUnknown) -> Rental:
-        """Return what a rent rented, or raise the error that nobody knows."""
-        with anyio.move_on_after(_SETTLE_LIMIT_SECONDS):
-            settled = await self._settler.settle(entry)
-            if settled is not None:
-                return settled
-        raise lost
-
-    async def _remove_unheard_of(self, rental: Rental) -> None:
-        if not rental.confirmed:
-            # They could be somebody else's: they are removed once Lium says that they came of this rent.
-            log.error("A cancelled rent left pods %r, found only by name", rental.pod_ids)
-            await self._change(rental.pod_id, lambda _: {"unwanted": True})
-            return
-        if not await self._disown(rental):
-            log.info("Pods %r of a cancelled rent stay: another call was told of them", rental.pod_ids)
-            return
-        removed: list[bool] = []
-
-        async def remove(pod_id: str) -> None:
-            removed.append(await self._remove(rental.entry, pod_id))
-
-        async with anyio.create_task_group() as removals:
-            for pod_id in rental.pod_ids:
-                removals.start_soon(remove, pod_id)
-        if all(removed):
-            await self._note_accepted(rental.pod_id)
-
-    async def _disown(self, rental: Rental) -> bool:
-        """Write that the pods of a cancelled call must go; False where another call was told of them."""
-        try:
-            ledger = self._ledger.open()
-            for entry in await ledger.open_entries(await self._identity.known()):
-                if rental.pod_id in entry.pod_ids:
-                    values: dict[str, Any] = {"note": "the call was cancelled", "unwanted": True}
-                    now, only_if = self._lium.now(), {"handed_out": False}
-                    return await ledger.change(entry, "removing", now=now, only_if=only_if, **values)
-        except LedgerUnavailable as error:
-            log.critical("The ledger cannot note that pods %r must go: %s", rental.pod_ids, error)
-        return True
-
-    async def _remove(self, entry: Entry, pod_id: str) -> bool:
-        scheduled = False
-        for attempt in range(1, _REMOVE_ATTEMPTS + 1):
-            try:
-                known_since = entry.created_at
-                if await self._settler.remove(entry, pod_id, known_since=known_since, schedule=not scheduled):
-                    log.info("Nothing is left to order for pod %r, whose rent was cancelled", pod_id)
-                    return True
-                scheduled = True
-            except LiumError as error:
-                log.warning("Pod %r of a cancelled rent has no removal time either: %s", pod_id, error)
-            await self._clock.sleep(min(attempt * _REMOVE_PAUSE_SECONDS, _LONGEST_REMOVE_PAUSE_SECONDS))
-        log.error("Pod %r of a cancelled rent could not be removed and bills: remove it by hand", pod_id)
-        return False
-
-    async def _note_accepted(self, pod_id: str) -> None:
-        await self._change(pod_id, lambda _: {"removal_accepted": True})
-
-    async def _change(self, pod_id: str, decide: Callable[[Entry], dict[str, Any] | None]) -> None:
-        """Change the open rent that made a pod, if the ledger has one and `decide` names columns of it to set."""
-        try:
-            entries, _ = await self.standing()
-            for entry in entries:
-                if pod_id not in entry.pod_ids or (values := decide(entry)) is None:
-                    continue
-                # A change that leaves the status as it is yields to one that has changed it meanwhile.
-                only_from = None if "status" in values else {entry.status}
-                values = {"status": entry.status} | values
-                await self._ledger.open().change(entry, now=self._lium.now(), only_from=only_from, **values)
-        except LedgerUnavailable as error:
-            log.critical("The ledger cannot note what became of pod %r: %s", pod_id, error)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from lium_mcp.api.client import LiumClient
 from lium_mcp.remote import PodAccess
 from lium_mcp.remote.key_source import KeySource
-from lium_mcp.rentals import Renter, Worker
+from lium_mcp.rentals import AccountRents, Renter, Worker
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,3 +26,8 @@ class Account:
     registry_password: Callable[[str], str | None] | None = None
     pod_access: PodAccess | None = None
     worker: Worker | None = None
+
+    @property
+    def rents(self) -> AccountRents:
+        """The account's rents as the ledger has them."""
+        return self.renter.rents

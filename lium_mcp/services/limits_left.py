@@ -82,9 +82,7 @@ async def read_limits_left(account: Account, policy: Policy) -> LimitsLeft:
     policy.check_budget_has_begun(now)
     statement = await account.lium.account.billing_statement(start_day=day, end_day=now.date())
     # Of what was closed before, nothing is charged any more that the statement does not have.
-    return LimitsLeft(
-        policy, now, since, statement, await account.renter.removed_since(max(since, now - FIRST_CHARGES))
-    )
+    return LimitsLeft(policy, now, since, statement, await account.rents.removed_since(max(since, now - FIRST_CHARGES)))
 
 
 async def find_judge(account: Account, policy: Policy, ask: Ask) -> Judge:
@@ -109,7 +107,7 @@ async def refuse_beyond_limits(account: Account, policy: Policy, ask: Ask) -> No
         return
     judge = await find_judge(account, policy, ask)
     pods, _ = await account.renter.look()
-    judge(pods, *await account.renter.standing())
+    judge(pods, *await account.rents.standing())
 
 
 async def check_life(account: Account, policy: Policy, pod: Pod, hours: float | None) -> None:
@@ -124,7 +122,7 @@ async def check_life(account: Account, policy: Policy, pod: Pod, hours: float | 
     """
     judge = await _judge_life(account, policy, pod, hours)
     if judge is not None:
-        judge(*await account.renter.standing())
+        judge(*await account.rents.standing())
 
 
 async def _judge_life(
@@ -140,7 +138,7 @@ async def _judge_life(
     is_shown = not (pod.is_ready and pod.termination_hours)  # that is for pods that have not booted
     ends_earlier = hours is not None and earlier is not None and hours <= earlier and is_shown
     # Of the whole hours of a rent, a part may be taken off once the pod runs.
-    if ends_earlier and not await account.renter.has_removal_to_set(pod.id):
+    if ends_earlier and not await account.rents.has_removal_to_set(pod.id):
         return None
     lived = hours_since(pod.created_at, now)
     # A first removal time bounds a life of which nobody knows the beginning; a later one only makes it longer.
@@ -171,15 +169,15 @@ async def changing_life(account: Account, policy: Policy, named: str, hours: flo
         now = account.lium.now()
         # Without a removal time a budget refuses it, so what is written there never counts.
         removal_at = now + timedelta(hours=hours or 0)
-        await account.renter.admit_extension(Extension(pod.id, removal_at, now), judge)
+        await account.rents.admit_extension(Extension(pod.id, removal_at, now), judge)
     try:
         yield pod
     except LiumError as error:
         if judge is not None and error.effect == "none":
-            await account.renter.forget_extension(pod.id)
+            await account.rents.forget_extension(pod.id)
         raise
     if judge is None and policy.wants_spending:
-        await account.renter.forget_extension(pod.id)
+        await account.rents.forget_extension(pod.id)
 
 
 def _without(pod: Pod, entries: Sequence[Entry]) -> list[Entry]:

@@ -32,7 +32,7 @@ async def list_with_rents(account: Account, read_only: bool) -> tuple[Sequence[P
     """
     try:
         if read_only:
-            pods, (entries, _) = await account.lium.pods.list(), await account.renter.standing()
+            pods, (entries, _) = await account.lium.pods.list(), await account.rents.standing()
         else:
             pods, entries = await account.renter.look()
     except LedgerUnavailable as error:
@@ -48,7 +48,7 @@ async def find_given_back(account: Account, named: str) -> tuple[str, str] | Non
     None where none did.
     """
     with suppress(LedgerUnavailable):
-        for entry in await account.renter.given_back():
+        for entry in await account.rents.given_back():
             if named in entry.pod_ids:
                 return named, _reason(entry)
             if named == entry.pod_name and _is_recent(account, entry):
@@ -61,7 +61,7 @@ async def _lately_given_back(account: Account) -> list[UnsettledRent]:
     with suppress(LedgerUnavailable):
         return [
             UnsettledRent(name=entry.pod_name, since=entry.created_at, status=entry.status, next=_reason(entry))
-            for entry in await account.renter.given_back()
+            for entry in await account.rents.given_back()
             if not entry.is_open and _is_recent(account, entry)
         ]
     return []

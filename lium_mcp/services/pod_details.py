@@ -332,7 +332,7 @@ async def _events(account: Account, pod_id: str) -> Sequence[PodEvent]:
 async def _rented_volume(account: Account, pod_id: str) -> str | None:
     """The volume that a pod was rented with, where the ledger knows."""
     with suppress(AccountUnknown, LiumError):
-        for entry in await account.renter.open_entries():
+        for entry in await account.rents.open_entries():
             if pod_id in entry.pod_ids:
                 return entry.volume_id
     return None

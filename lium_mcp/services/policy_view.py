@@ -61,7 +61,7 @@ async def policy_view(account: Account, policy: Policy, confirm: ConfirmMode, of
     if limits.any and account.lium.has_api_key:
         with suppress(LiumError, LedgerUnavailable), anyio.move_on_after(READ_LIMIT_SECONDS):
             room = await read_limits_left(account, policy)
-            pods, admitted = await account.lium.pods.list(), await account.renter.standing()
+            pods, admitted = await account.lium.pods.list(), await account.rents.standing()
             standings = {standing.limit: standing for standing in room.standings(pods, *admitted)}
             unbounded = [item.name for item in room.committed(pods, *admitted) if item.hours_left is None]
     return PolicyView(

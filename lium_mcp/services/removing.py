@@ -33,7 +33,7 @@ async def forget_removal_time(account: Account, target: Pod) -> None:
     At the boot Lium sets the whole hours of the rent, whatever was set before: the exact time is still to be set then.
     """
     if target.termination_hours is None:
-        await account.renter.forget_removal_time(target.id)
+        await account.rents.forget_removal_time(target.id)
 
 
 async def start_removal(account: Account, target: Pod) -> bool:
@@ -47,7 +47,7 @@ async def start_removal(account: Account, target: Pod) -> bool:
         LiumError: the order failed, or what became of it is not known.
     """
     accepted = target.is_being_removed or await _order_removal(account, target)
-    await account.renter.note_removal(target.id)
+    await account.rents.note_removal(target.id)
     return accepted
 
 

@@ -227,7 +227,7 @@ async def follow_rental(
     if plan is not None:
         warnings += _came_out(plan, pod)
     if plan is not None and not seen.is_gone:
-        await account.renter.note_checked([pod])
+        await account.rents.note_checked([pod])
         if unverified := expected.unverified(pod):
             warnings.append(not_stated(unverified))
     restore = plan.order.request.restore_path if plan and isinstance(plan.order, NodeOrder) else None

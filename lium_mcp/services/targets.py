@@ -57,7 +57,7 @@ async def find_pod(account: Account, named: str, *, even_leaving: bool = False) 
             f"Pod {pod.pod_name} ({pod.id}) is being removed.",
             "Nothing is left to do with it: get_pod with its id shows its end. rent_pod rents another.",
         )
-    await account.renter.hand_out(pod.id)
+    await account.rents.hand_out_pod(pod.id)
     return pod
 
 
@@ -77,7 +77,7 @@ async def _say_if_node(account: Account, pods: Sequence[Pod], named: str, failur
 
 async def _find_unlisted(account: Account, named: str, failure: Failure) -> PodDetail:
     """A pod that Lium does not list: a new one, one that a list lacks for a while, or one that is being removed."""
-    rented = [entry for entry in await account.renter.open_entries() if named in (entry.pod_name, *entry.pod_ids)]
+    rented = [entry for entry in await account.rents.open_entries() if named in (entry.pod_name, *entry.pod_ids)]
     ids = [pod_id for entry in rented for pod_id in entry.pod_ids if named in (pod_id, entry.pod_name)]
     if len(ids) != 1:
         if not is_id(named):

@@ -235,7 +235,7 @@ async def remove_cluster(
         ) from error
     going = [row.pod_id for row in answer.pods if row.success]
     for pod_id in going:
-        await call.renter.note_removal(pod_id)
+        await call.account.rents.note_removal(pod_id)
     left = await _wait_until_gone(call, going, wait_seconds)
     members = [
         ClusterMember(
@@ -279,7 +279,7 @@ async def _wait_until_gone(call: Call, going: Sequence[str], wait_seconds: float
         for pod_id in tuple(left):
             if await is_gone(call.account, pod_id):
                 left.remove(pod_id)
-                await call.renter.note_gone(pod_id)
+                await call.account.rents.note_gone(pod_id)
         return len(left)
 
     await call.poller.until(
@@ -317,7 +317,7 @@ async def _rented(call: Call, rental: Rental, plan: ClusterPlan | None) -> Rente
     if unverified := sorted({what for pod in members for what in expected.unverified(pod)}):
         warnings.append(not_stated(unverified))
     if plan is not None and members:
-        await call.renter.note_checked(members)
+        await call.account.rents.note_checked(members)
     if plan is not None:
         warnings += dropped_settings(plan.template)
     if plan is not None and len(rental.pod_ids) != plan.pod_count:

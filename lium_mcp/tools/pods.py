@@ -245,7 +245,7 @@ async def remove_pod(
     is_recorded, charged = await read_end(call.account, target)
     gone = gone or is_recorded
     if gone:
-        await call.renter.note_gone(target.id)
+        await call.account.rents.note_gone(target.id)
     advice = "" if gone else "It may still bill. Call get_pod with this pod_id until it is gone."
     return RemovedPod(
         outcome="done" if gone else "pending",
@@ -353,7 +353,7 @@ async def _attend(call: Call, pod_id: str) -> bool:
     if call.runtime.read_only:
         return False
     with suppress(LedgerUnavailable, LiumError):
-        if await call.renter.has_something_left(pod_id):
+        if await call.account.rents.has_something_left(pod_id):
             await call.renter.attend()
             return True
     return False

@@ -212,7 +212,7 @@ async def update_template(
     refuse_dropped_settings(changes)
     users = [pod.id for pod in await call.lium.pods.list() if pod.template and pod.template.id == target.id]
     for user in users:
-        await call.renter.forget_template(user)
+        await call.account.rents.forget_template(user)
     with hiding(lines_of([*(target.environment or {}).values(), *(changes.environment or {}).values()])):
         async with replacing_container(call.account, *users):
             updated = await call.lium.templates.update(target.id, changes)
@@ -263,7 +263,7 @@ async def switch_pod_template(
     call.policy.check_restart(target.pod_name or target.id, hours_left(target, call.lium.now()))
     before = await call.lium.pods.get(target.id)
     change = OrderedChange[PodDetail | None](lambda now: has_restarted(before, now))
-    await call.renter.forget_template(target.id)
+    await call.account.rents.forget_template(target.id)
     async with replacing_container(call.account, target.id):
         await call.lium.pods.switch_template(target.id, template_id=chosen.id)
     with after_change(f"{target.pod_name} is starting from template {chosen.name}."):

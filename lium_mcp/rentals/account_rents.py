@@ -1,0 +1,272 @@
+"""The rents of one account as the ledger has them: what is read of them, and what is noted about them and their pods.
+
+It asks Lium for nothing but whose the key is. What is noted once money was spent must not hide a pod: where the ledger
+fails, that is logged, and a later look settles it.
+"""
+
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from lium_mcp.api.pods.models import Pod
+from lium_mcp.rentals.entries import (
+    UNSETTLED,
+    Entry,
+    Extension,
+    LedgerUnavailable,
+    PastCost,
+    Status,
+    has_something_left,
+)
+from lium_mcp.rentals.expected import Expected, expected_after
+from lium_mcp.rentals.identity import Identity
+from lium_mcp.rentals.lazy_ledger import LazyLedger
+from lium_mcp.rentals.orders import Rental
+
+log = logging.getLogger(__name__)
+
+# The call of a rent waits for at most ten minutes, and settles the rent before.
+_LONGEST_CALL: Final = timedelta(minutes=15)
+
+
+class AccountRents:
+    """The rents of the account that a key acts for."""
+
+    def __init__(self, ledger: LazyLedger, identity: Identity, now: Callable[[], datetime]) -> None:
+        """Take the ledger, the key and its account, and Lium's clock."""
+        self._ledger = ledger
+        self._identity = identity
+        self._now = now
+
+    # read
+
+    async def standing(self) -> tuple[list[Entry], list[Extension]]:
+        """The account's open rents and admitted extensions, as the ledger has them.
+
+        Raises:
+            LedgerUnavailable: the ledger cannot be read.
+        """
+        if self._ledger.is_empty:
+            return [], []
+        return await self._ledger.open().standing(await self._identity.known())
+
+    async def open_entries(self) -> list[Entry]:
+        """The account's open rents, as the ledger has them; none where it cannot be read."""
+        with suppress(LedgerUnavailable):
+            return (await self.standing())[0]
+        return []
+
+    async def has_something_left(self, pod_id: str) -> bool:
+        """Whether something is left to do for the rent of this pod.
+
+        Raises:
+            LedgerUnavailable: the ledger cannot be read.
+        """
+        entries, _ = await self.standing()
+        return any(pod_id in entry.pod_ids and has_something_left(entry) for entry in entries)
+
+    async def has_removal_to_set(self, pod_id: str) -> bool:
+        """Whether the removal time that this pod's rent asked for is still to be set or made exact.
+
+        Raises:
+            LedgerUnavailable: the ledger cannot be read.
+        """
+        entries, _ = await self.standing()
+        return any(pod_id in entry.pod_ids and not entry.removal_is_set for entry in entries)
+
+    async def given_back(self) -> list[Entry]:
+        """The account's rents, newest first, whose pods were given back by a look after the rent's call.
+
+        Raises:
+            LedgerUnavailable: the ledger cannot be read.
+        """
+        if self._ledger.is_empty:
+            return []
+        return await self._ledger.open().given_back(await self._identity.known())
+
+    async def removed_since(self, moment: datetime) -> list[PastCost]:
+        """The costs of the account's rents whose pods were removed since a moment.
+
+        Raises:
+            LedgerUnavailable: the ledger cannot be read.
+        """
+        if self._ledger.is_empty:
+            return []
+        return await self._ledger.open().closed_since(await self._identity.known(), moment)
+
+    # lives that were made longer
+
+    async def admit_extension(self, extension: Extension, judge: Callable[..., None]) -> None:
+        """Write that a pod may live until a later time, unless `judge` raises when it sees open rents and extensions.
+
+        Meanwhile no server on the ledger admits anything else for the account.
+
+        Raises:
+            AccountUnknown: Lium does not say which account the key acts for.
+            LedgerUnavailable: it could not be kept.
+        """
+        await self._ledger.open().admit_extension(await self._identity.learn(), extension, judge)
+
+    async def forget_extension(self, pod_id: str) -> None:
+        """Delete a pod's admitted extension: Lium refused it, or the pod is to end earlier."""
+        if self._ledger.is_empty:
+            return
+        try:
+            await self._ledger.open().forget_extension(await self._identity.known(), pod_id)
+        except LedgerUnavailable as error:
+            # Until it is out of date, the pod counts for more than it should.
+            log.warning("The ledger cannot drop the later removal time of pod %r: %s", pod_id, error)
+
+    # noted about a rent
+
+    async def note(
+        self,
+        entry: Entry,
+        status: Status,
+        *,
+        only_from: Collection[Status] | None = None,
+        only_if: Mapping[str, Any] | None = None,
+        **values: Any,  # noqa: ANN401 - columns of the ledger
+    ) -> bool:
+        """Write what became of a rent, unless another server has written something else meanwhile.
+
+        A ledger that fails must not hide a pod, so the failure is only logged, and the rent is settled again later.
+
+        Returns:
+            False where something else was written.
+        """
+        known = UNSETTLED if entry.is_unsettled else {entry.status}
+        try:
+            return await self._ledger.open().change(
+                entry, status, now=self._now(), only_from=only_from or known, only_if=only_if, **values
+            )
+        except LedgerUnavailable as error:
+            log.critical("The ledger cannot note that the rent of %r is %s: %s", entry.pod_name, status, error)
+            return True
+
+    async def disclaim(self, entry: Entry, pod_ids: Collection[str]) -> None:
+        """Note that the pods which Lium named for a rent are another's, so that its outcome is unknown again."""
+        log.error("Pods %r, which Lium named for the rent of %r, are another's", list(pod_ids), entry.pod_name)
+        known = sorted({*entry.known_pod_ids, *pod_ids})
+        await self.note(
+            entry,
+            "unknown",
+            only_from={"sending", "unknown", "rented", "removing"},
+            pod_ids=[],
+            kept_pod_ids=[],
+            known_pod_ids=known,
+            confirmed=False,
+            removal_accepted=False,
+            settled_at=None,
+        )
+
+    async def note_unwanted(self, entry: Entry) -> None:
+        """Note that the call of a rent was cancelled: a pod that nobody knows of yet is removed once it is known."""
+        try:
+            await self._ledger.open().mark_unwanted(entry)
+        except LedgerUnavailable as error:
+            log.critical("The ledger cannot note that the rent of %r is unwanted: %s", entry.pod_name, error)
+
+    async def hand_out(self, entry: Entry) -> bool:
+        """Note that another call is told of a rent's pods, so that the end of their own call does not remove them.
+
+        Returns:
+            False where they are not there any more.
+
+        Raises:
+            LedgerUnavailable: nothing was written.
+        """
+        ledger = self._ledger.open()
+        return await ledger.change(entry, "rented", now=self._now(), only_from={"rented"}, handed_out=True)
+
+    # noted about a pod, by the rent that made it
+
+    async def hand_out_pod(self, pod_id: str) -> None:
+        """Note that another call than the one that rented a pod works with it: that one's end no longer removes it."""
+        for entry in await self.open_entries():
+            is_its_call_over = self._now() - entry.created_at > _LONGEST_CALL
+            if pod_id in entry.pod_ids and not entry.handed_out and not is_its_call_over:
+                with suppress(LedgerUnavailable):
+                    await self.hand_out(entry)
+
+    async def note_checked(self, pods: Sequence[Pod]) -> None:
+        """Note that a rent's pods, as these rows show them, were held against what was asked for and allowed."""
+
+        def checked(entry: Entry) -> dict[str, Any] | None:
+            left = expected_after(entry, pods)
+            return None if left == entry.expected else {"expected": left}
+
+        await self._change(pods[0].id, checked)
+
+    async def forget_template(self, pod_id: str) -> None:
+        """Note that another template is chosen for a pod: nobody holds it against the first one any more."""
+
+        def without(entry: Entry) -> dict[str, Any] | None:
+            left = Expected.from_json(entry.expected).without_template().to_json() or None
+            return None if left == entry.expected else {"expected": left}
+
+        await self._change(pod_id, without)
+
+    async def forget_removal_time(self, pod_id: str) -> None:
+        """Note that the removal time that this pod's rent asked for needs no setting: it is set, or replaced."""
+
+        def kept(entry: Entry) -> dict[str, Any] | None:
+            return None if entry.removal_is_set else {"kept_pod_ids": sorted({*entry.kept_pod_ids, pod_id})}
+
+        await self._change(pod_id, kept)
+
+    async def note_must_go(self, pod_id: str, reason: str) -> None:
+        """Note that the pods of this pod's rent must go, and why."""
+        await self._change(pod_id, lambda _: {"status": "removing", "note": reason})
+
+    async def note_doubtful(self, pod_id: str) -> None:
+        """Note that the pods of this pod's rent must go once Lium says that they are its own."""
+        await self._change(pod_id, lambda _: {"unwanted": True})
+
+    async def disown(self, rental: Rental) -> bool:
+        """Note that the pods of a cancelled call must go; False where another call was told of them."""
+        try:
+            ledger = self._ledger.open()
+            for entry in await ledger.open_entries(await self._identity.known()):
+                if rental.pod_id in entry.pod_ids:
+                    values: dict[str, Any] = {"note": "the call was cancelled", "unwanted": True}
+                    now, only_if = self._now(), {"handed_out": False}
+                    return await ledger.change(entry, "removing", now=now, only_if=only_if, **values)
+        except LedgerUnavailable as error:
+            log.critical("The ledger cannot note that pods %r must go: %s", rental.pod_ids, error)
+        return True
+
+    async def note_accepted(self, pod_id: str) -> None:
+        """Note that Lium has accepted to remove all pods of this pod's rent."""
+        await self._change(pod_id, lambda _: {"removal_accepted": True})
+
+    async def note_removal(self, pod_id: str) -> None:
+        """Note that Lium has accepted to remove a pod; its name is free once Lium says that it is gone."""
+
+        def without(entry: Entry) -> dict[str, Any]:
+            others = [other for other in entry.pod_ids if other != pod_id]
+            if others:
+                return {"pod_ids": others}
+            return {"status": "removing", "removal_accepted": True, "note": "removed on request"}
+
+        await self._change(pod_id, without)
+
+    async def note_gone(self, pod_id: str) -> None:
+        """Note that Lium itself says that a pod is gone, if it had accepted to remove it."""
+        await self._change(pod_id, lambda entry: {"status": "removed"} if entry.removal_accepted else None)
+
+    async def _change(self, pod_id: str, decide: Callable[[Entry], dict[str, Any] | None]) -> None:
+        """Change the open rent that made a pod, if the ledger has one and `decide` names columns of it to set."""
+        try:
+            entries, _ = await self.standing()
+            for entry in entries:
+                if pod_id not in entry.pod_ids or (values := decide(entry)) is None:
+                    continue
+                # A change that leaves the status as it is yields to one that has changed it meanwhile.
+                only_from = None if "status" in values else {entry.status}
+                values = {"status": entry.status} | values
+                await self._ledger.open().change(entry, now=self._now(), only_from=only_from, **values)
+        except LedgerUnavailable as error:
+            log.critical("The ledger cannot note what became of pod %r: %s", pod_id, error)
