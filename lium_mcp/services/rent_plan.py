@@ -4,17 +4,13 @@ Everything that can be refused is refused here, before money is spent. A plan is
 and after the answer only what may have moved is read again.
 """
 
-import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Annotated
 
 import anyio
-from pydantic import Field, field_validator
 
 from lium_mcp.api.backups import Backup
-from lium_mcp.api.client import LiumClient
 from lium_mcp.api.errors import LiumError, NoExecutorMatches
 from lium_mcp.api.executors.models import Executor
 from lium_mcp.api.gpu_names import gpu_names, is_matched_more_loosely, matching_machine_names, models_of, short_gpu_type
@@ -22,68 +18,20 @@ from lium_mcp.api.renting import RentBySpecRequest, RentRequest
 from lium_mcp.api.templates import Template
 from lium_mcp.failures import Failure
 from lium_mcp.figures import is_above, rate_in_usd
+from lium_mcp.guard.consent import Question
 from lium_mcp.guard.policy import Ask, Policy
-from lium_mcp.inputs import LEAST_HOURS, OFFICIAL, ShortText
-from lium_mcp.rentals import PRICE_TOLERANCE_USD, NodeOrder, Order, SpecOrder, digest, whole_hours
+from lium_mcp.rentals import PRICE_TOLERANCE_USD, Expected, NodeOrder, Order, SpecOrder
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.backing_up import PARTIAL, refuse_incomplete
+from lium_mcp.services.default_template import default_template
 from lium_mcp.services.login_keys import PodKeys, find_public_keys
-from lium_mcp.services.offers import Floors, NothingFits, cheapest_fitting, smallest_gpu_count, types_on_offer
+from lium_mcp.services.offers import NothingFits, cheapest_fitting, smallest_gpu_count, types_on_offer
 from lium_mcp.services.quotes import PricedRental, find_node, quote_node
+from lium_mcp.services.rent_terms import ceiling_per_hour_usd
 from lium_mcp.services.targets import find_free_volume, find_usable_template
-from lium_mcp.text import quotation
+from lium_mcp.services.wish import Wish
 
 _MACHINES_SECONDS = 5.0
-_PLATFORM_VERIFIED = "VERIFY_SUCCESS"
-_MOST_IMAGE_CHARACTERS = 200
-
-
-class Wish(Floors):
-    """What a caller wants to rent: the parameters of `rent_pod`."""
-
-    name: Annotated[ShortText, Field(min_length=1, description="Unique pod name.")]
-    executor_id: Annotated[ShortText, Field(description="Node from list_gpus.")] = ""
-    gpu_type: Annotated[ShortText, Field(description="Or cheapest of this model.")] = ""
-    gpu_count: Annotated[int | None, Field(ge=1, description="Default: fewest.")] = None
-    template: Annotated[ShortText, Field(description="Id, or name of your own.")] = ""
-    volume: Annotated[ShortText, Field(description="Mounted at /mnt.")] = ""
-    backup_id: Annotated[ShortText, Field(description="Restored at start.")] = ""
-    hours: Annotated[float | None, Field(ge=LEAST_HOURS, le=720, description="Lium removes it then.")] = None
-    enable_backups: Annotated[bool, OFFICIAL] = True
-
-    @field_validator("country")
-    @classmethod
-    def _upper(cls, country: str) -> str:
-        return country.upper()
-
-    def check(self) -> None:
-        """Refuse what no request could carry; a constraint is never dropped in silence."""
-        floors = ("gpu_type", "min_vram_gb", "min_ram_gb", "min_disk_gb", "country", "docker_in_docker")
-        given = [name for name in floors if getattr(self, name)]
-        if self.executor_id and given:
-            problem = f"executor_id names the node already, so {', '.join(given)} cannot apply"
-        elif not self.executor_id and not self.gpu_type:
-            problem = "Name a node with executor_id, or a GPU model with gpu_type"
-        elif self.country and not re.fullmatch("[A-Z]{2}", self.country):
-            problem = "country is a two-letter ISO code here"
-        else:
-            return
-        raise Failure("invalid_argument", f"{problem}.", "Correct it and call again.")
-
-    @property
-    def digest(self) -> str:
-        """A digest of the whole wish, by which the ledger recognizes the same call."""
-        return digest(self.model_dump(mode="json"))
-
-    @property
-    def for_one_node(self) -> Floors:
-        """What a node must have that is picked from the market: one GPU where no number was said."""
-        return self.model_copy(update={"gpu_count": self.gpu_count or 1})
-
-    @property
-    def termination_hours(self) -> int | None:
-        """The hours as Lium takes them, whole and from the boot on; the exact time is set once the pod runs."""
-        return whole_hours(self.hours) if self.hours else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,14 +99,6 @@ class Offers:
     machine_names: Sequence[str]
 
 
-class NoDefaultTemplate(Exception):
-    """No template of the platform has an image that Lium recommends for a node; `image` is the first of these."""
-
-    def __init__(self, image: str | None) -> None:
-        super().__init__(f"No template of the platform has {image or 'an image'}")
-        self.image = image
-
-
 async def make_plan(account: Account, policy: Policy, wish: Wish, *, priced: bool) -> Plan:
     """Find what to rent.
 
@@ -187,7 +127,7 @@ async def make_plan(account: Account, policy: Policy, wish: Wish, *, priced: boo
     policy.check_country(node.country_code)
     quoted = await _price(account, wish, node)
     policy.check_price(quoted.price_per_hour_usd)
-    template = await _template(account, node, contents)
+    template = contents.template or await default_template(account, node)
     policy.check_template(template.id)
     order = _node_order(wish, node, quoted.gpu_count, contents, template)
     return Plan(wish, order, quoted.gpu_count, quoted.price_per_hour_usd, node, template, contents.warnings)
@@ -217,6 +157,28 @@ async def look_again(account: Account, policy: Policy, plan: Plan) -> Plan:
         price = priced.price_per_hour_usd
     policy.check_price(price)
     return replace(plan, node=node, order=order, price_per_hour_usd=price)
+
+
+def expected_of(policy: Policy, agreed: Question | None, plan: Plan) -> Expected:
+    """What the pod must be to be kept."""
+    wish, limits = plan.wish, policy.limits
+    per_gpu = wish.max_usd_per_gpu_hour
+    own = None if per_gpu is None else per_gpu * plan.gpu_count
+    is_bound = not policy.shadow
+    is_chosen = isinstance(plan.order, NodeOrder)
+    return Expected(
+        gpu_types=tuple(gpu_names(wish.gpu_type)) or ((plan.node.gpu_name,) if plan.node.gpu_name else ()),
+        allowed_gpu_types=tuple(sorted(limits.allow_gpu_types)) if is_bound else (),
+        gpu_count=plan.gpu_count,
+        min_vram_gb=wish.min_vram_gb,
+        min_ram_gb=wish.min_ram_gb,
+        is_memory_listed=is_chosen,
+        countries=(wish.country,) if wish.country else tuple(sorted(limits.allow_countries)) if is_bound else (),
+        template_id=plan.order.request.template_id if is_chosen or plan.template else None,
+        template_image=plan.template.image if plan.template else None,
+        ceiling_per_hour_usd=ceiling_per_hour_usd(policy, agreed, plan.price_per_hour_usd, own),
+        ceiling_per_gpu_hour_usd=per_gpu,
+    )
 
 
 async def _find_offers(account: Account, wish: Wish) -> Offers:
@@ -352,20 +314,6 @@ async def _price(account: Account, wish: Wish, node: Executor) -> PricedRental:
     return priced
 
 
-async def _template(account: Account, node: Executor, contents: Contents) -> Template:
-    try:
-        return contents.template or await default_template(account.lium, node)
-    except NoDefaultTemplate as error:
-        raise Failure(
-            "template_needed",
-            f"Lium recommends {quotation(error.image, _MOST_IMAGE_CHARACTERS)} for node {node.id}, and no template of "
-            "the platform has that image."
-            if error.image
-            else f"Lium recommends no image of its own for node {node.id}.",
-            "Name a template with the parameter template.",
-        ) from error
-
-
 def _node_order(wish: Wish, node: Executor, count: int, contents: Contents, template: Template) -> NodeOrder:
     request = RentRequest(
         pod_name=wish.name,
@@ -406,28 +354,3 @@ def _spec_request(wish: Wish, contents: Contents, gpu_type: str) -> RentBySpecRe
         enable_backups=wish.enable_backups,
         termination_hours=wish.termination_hours,
     )
-
-
-async def default_template(lium: LiumClient, node: Executor) -> Template:
-    """The platform's own template for a node's GPU and driver (`GET /executors/default-docker-image`).
-
-    Public templates are named by whoever publishes them, and one with the recommended image may run other commands at
-    start: only templates that the platform itself verified are taken.
-
-    Raises:
-        NoDefaultTemplate: none fits; the caller has to name a template.
-        LiumError: the API could not be read.
-    """
-    driver = node.specs.gpu.driver if node.specs and node.specs.gpu else None
-    images = await lium.executors.default_images(gpu_model=node.machine_name, driver_version=driver)
-    # The platform verifies private templates too: those are somebody's own work, whatever image they start.
-    verified = [
-        template
-        for template in await lium.templates.list()
-        if template.status == _PLATFORM_VERIFIED and template.is_private is not True
-    ]
-    for image in images:
-        for template in verified:
-            if (template.docker_image, template.docker_image_tag) == (image.docker_image, image.docker_image_tag):
-                return template
-    raise NoDefaultTemplate(next((f"{image.docker_image}:{image.docker_image_tag}" for image in images), None))

@@ -1,6 +1,5 @@
 """What comes before and after a rent: the question to a person, the plan carried out, and what came of it."""
 
-import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -10,14 +9,13 @@ import anyio
 
 from lium_mcp.api.errors import LiumError, NoExecutorMatches, RentOutcomeUnknown
 from lium_mcp.api.executors.models import Executor
-from lium_mcp.api.gpu_names import gpu_names
 from lium_mcp.api.pods.models import Pod, PodDetail
 from lium_mcp.failures import Failure
-from lium_mcp.figures import at_most_usd, in_usd, is_above, rate_in_usd
-from lium_mcp.guard.consent import NOTHING_TO_ASK, Question
+from lium_mcp.figures import at_most_usd, in_usd, rate_in_usd
+from lium_mcp.guard.consent import Question
 from lium_mcp.guard.policy import Policy
 from lium_mcp.remote.banner import SshAnswer
-from lium_mcp.rentals import DEARER, PRICE_TOLERANCE_USD, Expected, NamedAnothers, NodeOrder, Rental, is_anothers
+from lium_mcp.rentals import Expected, NodeOrder, Rental, is_anothers
 from lium_mcp.results import Result, Usd, UsdRate
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.dropped_settings import SSH_PORT, dropped_settings
@@ -31,16 +29,21 @@ from lium_mcp.services.pod_states import ObservedPod, is_over, judge, judge_gone
 from lium_mcp.services.polling import Poller
 from lium_mcp.services.questions import quoted
 from lium_mcp.services.readiness import read_pod, wait_for_ssh
-from lium_mcp.services.rent_plan import Plan, Wish, look_again, make_plan
-
-log = logging.getLogger(__name__)
+from lium_mcp.services.rent_plan import Plan, expected_of, look_again, make_plan
+from lium_mcp.services.rent_terms import (
+    came_out_dearer,
+    give_back,
+    maybe_not_ours,
+    not_stated,
+    outcome_unknown,
+    refuse_dearer,
+)
+from lium_mcp.services.wish import Wish
 
 _APPEARS_WITHIN_SECONDS = 20.0
 _FIRST_READ_SECONDS = 5.0
 _SCHEDULE_SECONDS = 10.0
-_GIVE_BACK_SECONDS = 15.0
 _IN_DOLLARS_FROM_USD = 100.0
-_NOT_AS_ASKED = "it came out as something else than asked"
 
 
 class RentedPod(Result):
@@ -156,45 +159,6 @@ async def rent(
             "Call again: the next one is held against the limits anew.",
             request_id=taken.request_id,
         ) from taken
-
-
-def refuse_dearer(agreed: Question | None, price_per_hour_usd: float | None) -> None:
-    """Refuse a price above the one that a person has agreed to.
-
-    Raises:
-        Failure: it is higher, or nobody was asked because an earlier rent seemed to answer the call.
-    """
-    if agreed is NOTHING_TO_ASK:
-        raise Failure(
-            "changed_meanwhile",
-            "What this call rented earlier has gone in this moment.",
-            "Call again, so that the person is asked.",
-        )
-    most_usd = agreed.price_per_hour_usd if agreed else None
-    if most_usd is not None and (price_per_hour_usd is None or is_above(price_per_hour_usd, most_usd)):
-        now = (
-            "Lium says no price any more"
-            if price_per_hour_usd is None
-            else f"It costs {rate_in_usd(price_per_hour_usd, 4)} now"
-        )
-        raise Failure(
-            "price_changed",
-            f"{now}; at most {in_usd(most_usd)} an hour was agreed to.",
-            "Call again, so that the person is asked about the new price.",
-        )
-
-
-def outcome_unknown(name: str, unknown: RentOutcomeUnknown) -> Failure:
-    """Say that a rent may have gone through."""
-    named = f" {unknown.cause}." if isinstance(unknown.cause, NamedAnothers) else ""
-    return Failure(
-        "outcome_unknown",
-        f"The rent of {name} got no clear answer, and it could not be established what became of it.{named}",
-        f"Do not rent again. Call list_pods, which settles it: it asks Lium once more for this very rent, and that may "
-        f"still make the pod. If {name} is there, use it; once it is not there and not unsettled, none was made.",
-        effect="It may exist and bill.",
-        request_id=unknown.request_id,
-    )
 
 
 async def follow_rental(
@@ -336,85 +300,11 @@ async def _hold_against(account: Account, rental: Rental, expected: Expected, po
     return contradiction
 
 
-def came_out_dearer(planned_usd: float | None, price_per_hour_usd: float | None, removal: str) -> str | None:
-    """Say that what was rented costs more per hour than it was planned at, and which tool stops that."""
-    if planned_usd is None or price_per_hour_usd is None or price_per_hour_usd <= planned_usd + PRICE_TOLERANCE_USD:
-        return None
-    costs, offered = rate_in_usd(price_per_hour_usd, 4), rate_in_usd(planned_usd, 4)
-    return f"It costs {costs} an hour, more than the {offered} it was offered at: {removal} stops it."
-
-
 def _planned_usd(plan: Plan) -> float | None:
     """What a pod was planned at per hour, or is listed at where Lium picked the node."""
     if plan.price_per_hour_usd is None and has_price(plan.node):
         return (plan.node.price_per_gpu or 0) * plan.gpu_count
     return plan.price_per_hour_usd
-
-
-def ceiling_per_hour_usd(
-    policy: Policy, agreed: Question | None, admitted_usd: float | None, own_usd: float | None, pods: int = 1
-) -> float | None:
-    """The most that pods may cost together: by the limits, by what a person agreed to, by the caller's own ceiling."""
-    agreed_usd = agreed.price_per_hour_usd if agreed else None
-    ceilings = (own_usd, policy.most_per_hour_usd(admitted_usd, pods), agreed_usd)
-    return min((ceiling for ceiling in ceilings if ceiling is not None), default=None)
-
-
-def expected_of(policy: Policy, agreed: Question | None, plan: Plan) -> Expected:
-    """What the pod must be to be kept."""
-    wish, limits = plan.wish, policy.limits
-    per_gpu = wish.max_usd_per_gpu_hour
-    own = None if per_gpu is None else per_gpu * plan.gpu_count
-    is_bound = not policy.shadow
-    is_chosen = isinstance(plan.order, NodeOrder)
-    return Expected(
-        gpu_types=tuple(gpu_names(wish.gpu_type)) or ((plan.node.gpu_name,) if plan.node.gpu_name else ()),
-        allowed_gpu_types=tuple(sorted(limits.allow_gpu_types)) if is_bound else (),
-        gpu_count=plan.gpu_count,
-        min_vram_gb=wish.min_vram_gb,
-        min_ram_gb=wish.min_ram_gb,
-        is_memory_listed=is_chosen,
-        countries=(wish.country,) if wish.country else tuple(sorted(limits.allow_countries)) if is_bound else (),
-        template_id=plan.order.request.template_id if is_chosen or plan.template else None,
-        template_image=plan.template.image if plan.template else None,
-        ceiling_per_hour_usd=ceiling_per_hour_usd(policy, agreed, plan.price_per_hour_usd, own),
-        ceiling_per_gpu_hour_usd=per_gpu,
-    )
-
-
-def maybe_not_ours(contradiction: str) -> str:
-    """Warn in place of a removal: a name alone is no reason to remove a pod."""
-    return f"It is not as asked ({contradiction}): remove it if it is yours."
-
-
-def not_stated(unverified: Sequence[str]) -> str:
-    """Warn of what nobody could check."""
-    return (
-        f"Lium does not say {', '.join(unverified)}, so nobody could check that yet: see get_pod, or remove it. A "
-        "later look gives it back if it turns out not as asked."
-    )
-
-
-async def give_back(
-    account: Account, rental: Rental, what: str, contradiction: str, expected: Expected, pods: Sequence[Pod]
-) -> Failure:
-    """Remove what came out dearer than allowed or other than asked, and say so."""
-    is_dearer = expected.is_dearer(pods)
-    reason = DEARER if is_dearer else _NOT_AS_ASKED
-    log.warning("Pods %r are removed: %s", rental.pod_ids, reason)
-    removed = False
-    with suppress(LiumError), anyio.move_on_after(_GIVE_BACK_SECONDS):
-        removed = await account.renter.give_back(rental, reason)
-    price = sum(pod.price or 0 for pod in pods)
-    ids = " and with ".join(rental.pod_ids)  # lists leave out what is being removed
-    return Failure(
-        "dearer_than_allowed" if is_dearer else "not_as_asked",
-        f"{what} came out at {rate_in_usd(price, 4)} an hour, more than allowed."
-        if is_dearer
-        else f"{what} came out as something else than asked: {contradiction}.",
-        "Choose another node." if removed else f"Call get_pod with {ids} until it is gone; remove_pod if it stays.",
-        effect="It is being removed." if removed else "It is removed as soon as it can be, and may bill until then.",
-    )
 
 
 async def _wait_until_runs(

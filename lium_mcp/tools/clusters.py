@@ -29,7 +29,7 @@ from lium_mcp.services.pod_details import Outcome
 from lium_mcp.services.polling import READ_LIMIT_SECONDS, time_limit
 from lium_mcp.services.questions import ask_to_remove_cluster, quoted
 from lium_mcp.services.removing import is_gone
-from lium_mcp.services.renting import (
+from lium_mcp.services.rent_terms import (
     came_out_dearer,
     ceiling_per_hour_usd,
     give_back,

@@ -55,7 +55,7 @@ from lium_mcp.services.removing import (
     read_removal_schedule,
     start_removal,
 )
-from lium_mcp.services.rent_plan import Wish, make_plan
+from lium_mcp.services.rent_plan import make_plan
 from lium_mcp.services.renting import (
     RentedPod,
     agreed_plan,
@@ -66,6 +66,7 @@ from lium_mcp.services.renting import (
     would_rent,
 )
 from lium_mcp.services.targets import find_free_volume, find_pod, find_pod_detail, is_id
+from lium_mcp.services.wish import Wish
 from lium_mcp.toolkit.call import Call
 from lium_mcp.toolkit.parameters import DEFAULT_WAIT_SECONDS, Cursor, Limit, PodName, WaitSeconds, page
 from lium_mcp.toolkit.registry import DESTROYS, DESTROYS_EACH_TIME, READS, WRITES, Toolset

@@ -1,0 +1,112 @@
+"""The terms of a rent, of a pod or of a cluster: what it may cost, and what happens where it comes out otherwise."""
+
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+
+import anyio
+
+from lium_mcp.api.errors import LiumError, RentOutcomeUnknown
+from lium_mcp.api.pods.models import Pod
+from lium_mcp.failures import Failure
+from lium_mcp.figures import in_usd, is_above, rate_in_usd
+from lium_mcp.guard.consent import NOTHING_TO_ASK, Question
+from lium_mcp.guard.policy import Policy
+from lium_mcp.rentals import DEARER, PRICE_TOLERANCE_USD, Expected, NamedAnothers, Rental
+from lium_mcp.services.accounts import Account
+
+log = logging.getLogger(__name__)
+
+_GIVE_BACK_SECONDS = 15.0
+_NOT_AS_ASKED = "it came out as something else than asked"
+
+
+def refuse_dearer(agreed: Question | None, price_per_hour_usd: float | None) -> None:
+    """Refuse a price above the one that a person has agreed to.
+
+    Raises:
+        Failure: it is higher, or nobody was asked because an earlier rent seemed to answer the call.
+    """
+    if agreed is NOTHING_TO_ASK:
+        raise Failure(
+            "changed_meanwhile",
+            "What this call rented earlier has gone in this moment.",
+            "Call again, so that the person is asked.",
+        )
+    most_usd = agreed.price_per_hour_usd if agreed else None
+    if most_usd is not None and (price_per_hour_usd is None or is_above(price_per_hour_usd, most_usd)):
+        now = (
+            "Lium says no price any more"
+            if price_per_hour_usd is None
+            else f"It costs {rate_in_usd(price_per_hour_usd, 4)} now"
+        )
+        raise Failure(
+            "price_changed",
+            f"{now}; at most {in_usd(most_usd)} an hour was agreed to.",
+            "Call again, so that the person is asked about the new price.",
+        )
+
+
+def ceiling_per_hour_usd(
+    policy: Policy, agreed: Question | None, admitted_usd: float | None, own_usd: float | None, pods: int = 1
+) -> float | None:
+    """The most that pods may cost together: by the limits, by what a person agreed to, by the caller's own ceiling."""
+    agreed_usd = agreed.price_per_hour_usd if agreed else None
+    ceilings = (own_usd, policy.most_per_hour_usd(admitted_usd, pods), agreed_usd)
+    return min((ceiling for ceiling in ceilings if ceiling is not None), default=None)
+
+
+def outcome_unknown(name: str, unknown: RentOutcomeUnknown) -> Failure:
+    """Say that a rent may have gone through."""
+    named = f" {unknown.cause}." if isinstance(unknown.cause, NamedAnothers) else ""
+    return Failure(
+        "outcome_unknown",
+        f"The rent of {name} got no clear answer, and it could not be established what became of it.{named}",
+        f"Do not rent again. Call list_pods, which settles it: it asks Lium once more for this very rent, and that may "
+        f"still make the pod. If {name} is there, use it; once it is not there and not unsettled, none was made.",
+        effect="It may exist and bill.",
+        request_id=unknown.request_id,
+    )
+
+
+def came_out_dearer(planned_usd: float | None, price_per_hour_usd: float | None, removal: str) -> str | None:
+    """Say that what was rented costs more per hour than it was planned at, and which tool stops that."""
+    if planned_usd is None or price_per_hour_usd is None or price_per_hour_usd <= planned_usd + PRICE_TOLERANCE_USD:
+        return None
+    costs, offered = rate_in_usd(price_per_hour_usd, 4), rate_in_usd(planned_usd, 4)
+    return f"It costs {costs} an hour, more than the {offered} it was offered at: {removal} stops it."
+
+
+def maybe_not_ours(contradiction: str) -> str:
+    """Warn in place of a removal: a name alone is no reason to remove a pod."""
+    return f"It is not as asked ({contradiction}): remove it if it is yours."
+
+
+def not_stated(unverified: Sequence[str]) -> str:
+    """Warn of what nobody could check."""
+    return (
+        f"Lium does not say {', '.join(unverified)}, so nobody could check that yet: see get_pod, or remove it. A "
+        "later look gives it back if it turns out not as asked."
+    )
+
+
+async def give_back(
+    account: Account, rental: Rental, what: str, contradiction: str, expected: Expected, pods: Sequence[Pod]
+) -> Failure:
+    """Remove what came out dearer than allowed or other than asked, and say so."""
+    is_dearer = expected.is_dearer(pods)
+    reason = DEARER if is_dearer else _NOT_AS_ASKED
+    log.warning("Pods %r are removed: %s", rental.pod_ids, reason)
+    removed = False
+    with suppress(LiumError), anyio.move_on_after(_GIVE_BACK_SECONDS):
+        removed = await account.renter.give_back(rental, reason)
+    price = sum(pod.price or 0 for pod in pods)
+    ids = " and with ".join(rental.pod_ids)  # lists leave out what is being removed
+    return Failure(
+        "dearer_than_allowed" if is_dearer else "not_as_asked",
+        f"{what} came out at {rate_in_usd(price, 4)} an hour, more than allowed."
+        if is_dearer
+        else f"{what} came out as something else than asked: {contradiction}.",
+        "Choose another node." if removed else f"Call get_pod with {ids} until it is gone; remove_pod if it stays.",
+        effect="It is being removed." if removed else "It is removed as soon as it can be, and may bill until then.",
+    )
