@@ -22,7 +22,7 @@ from lium_mcp.sandbox.container.files import (
 )
 from lium_mcp.sandbox.container.host import Host
 from lium_mcp.sandbox.container.processes import Kernel, Process
-from lium_mcp.sandbox.container.run import running
+from lium_mcp.sandbox.container.shell import running
 from lium_mcp.sandbox.container.streams import Stream
 from lium_mcp.sandbox.node_rows import gpu_uuid
 from lium_mcp.sandbox.records import StoredPod, StoredTransfer
@@ -55,6 +55,7 @@ class Container:
         variables = {
             **environment,
             "HOME": HOME,
+            "PWD": HOME,
             "USER": "root",
             "SHELL": "/bin/bash",
             "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -62,7 +63,7 @@ class Container:
         }
         title = "bash" if script is None else f"bash -c {' '.join(script.split())}"[:PATH_BYTES]
         main = running(PROGRAMS, script)
-        return self.kernel.begin(main, title, streams=streams, cwd=HOME, variables=variables)
+        return self.kernel.start(main, title, streams=streams, cwd=HOME, variables=variables)
 
 
 class Containers:

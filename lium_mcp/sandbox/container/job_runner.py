@@ -6,13 +6,12 @@ with a time limit. The runner keeps ``pid``, ``started_at`` and ``log`` there, a
 """
 
 import posixpath
-import re
+from functools import partial
 from typing import Final
 
-from lium_mcp.sandbox.container.processes import Process
-from lium_mcp.sandbox.container.run import CommandCall
-from lium_mcp.sandbox.container.streams import FileStream, Given
-from lium_mcp.sandbox.container.waiting import TERMINATED, Signalled
+from lium_mcp.sandbox.container.processes import TERMINATED
+from lium_mcp.sandbox.container.shell import CommandCall, Shell
+from lium_mcp.sandbox.container.streams import FileStream, Signalled, Stream
 
 SECOND_LINE: Final = b"# lium-mcp job runner, version 1"
 TIMED_OUT: Final = 124
@@ -24,53 +23,35 @@ def is_runner(script: bytes) -> bool:
     return script[:1000].split(b"\n")[1:2] == [SECOND_LINE]
 
 
-async def play(call: CommandCall, path: str, arguments: list[str]) -> int:
-    """Run the command of the job's folder, not longer than the first argument says."""
-    process = call.process
-    folder = posixpath.dirname(process.files.find(path, process.cwd).path)
-    if not arguments or not re.fullmatch("[0-9]{1,9}", arguments[0]):
-        return await call.fail("usage: run max_seconds", 2)
+async def play(call: CommandCall, path: str, max_seconds: int) -> int:
+    """Run the command of the job's folder, and end it with all that it started."""
+    process, files = call.process, call.process.files
+    folder = posixpath.dirname(files.find(path, process.cwd).path)
 
     def note(name: str, text: str) -> None:
-        process.files.write_file(posixpath.join(folder, name), f"{text}\n".encode())
+        files.write_file(posixpath.join(folder, name), f"{text}\n".encode())
 
     note("pid", str(process.group))
     note("started_at", str(int(process.now.timestamp())))
-    child = _start(call, folder)
-    ended_by = "itself"
+    log = FileStream(
+        files.open_file(posixpath.join(folder, "log"), create=True, truncate=True), files.now, appends=True
+    )
+    command = ["bash", posixpath.join(folder, "command")]
+    child = call.shell.start(
+        partial(Shell.run_words, words=command), " ".join(command), streams={0: Stream(), 1: log, 2: log}
+    )
     try:
-        if not await process.end_of(child, within_seconds=int(arguments[0])):
-            ended_by = "time_limit"
-            _end(process, TERMINATED)
-            await process.end_of(child, within_seconds=GRACE_SECONDS)
+        ended_by = "time_limit" if await child.end(within_seconds=max_seconds) is None else "itself"
     except Signalled as signalled:
         if signalled.number != TERMINATED:
             raise
         ended_by = "stop"
-        _end(process, TERMINATED)
-        await process.end_of(child, within_seconds=GRACE_SECONDS)
-    code = TIMED_OUT if ended_by == "time_limit" else child.exit_code or 0
-    if process.files.find(posixpath.join(folder, "ended_by")).node is None:
+    others = [each for each in process.kernel.group(process.group) if each is not process]
+    process.kernel.signal(others, TERMINATED)
+    code = await child.end(within_seconds=GRACE_SECONDS) or 0
+    if files.find(posixpath.join(folder, "ended_by")).node is None:
         note("ended_by", ended_by)
     note("finished_at", str(int(process.now.timestamp())))
-    note("exit_code.new", str(code))
-    process.files.rename(posixpath.join(folder, "exit_code.new"), posixpath.join(folder, "exit_code"))
+    note("exit_code.new", str(TIMED_OUT if ended_by == "time_limit" else code))
+    files.rename(posixpath.join(folder, "exit_code.new"), posixpath.join(folder, "exit_code"))
     return code
-
-
-def _start(call: CommandCall, folder: str) -> Process:
-    process = call.process
-    log = process.files.open_file(posixpath.join(folder, "log"), create=True, truncate=True)
-    stream = FileStream(log, process.files.now, appends=True)
-    before, process.streams = process.streams, {0: Given(), 1: stream, 2: stream}
-    try:
-        child = call.shell.start(["bash", posixpath.join(folder, "command")])
-    finally:
-        process.streams = before
-    child.cwd = process.variables.get("HOME", "/root")
-    return child
-
-
-def _end(process: Process, number: int) -> None:
-    others = [each for each in process.kernel.group(process.group) if each is not process]
-    process.kernel.signal(others, number)

@@ -4,7 +4,6 @@ What it does not understand it refuses before anything runs, in one sentence.
 """
 
 import re
-from collections.abc import Sequence
 from typing import Final, NoReturn
 
 from lium_mcp.sandbox.container.tree import (
@@ -26,20 +25,30 @@ from lium_mcp.sandbox.container.tree import (
 DEEPEST: Final = 24
 LONGEST: Final = 1024 * 1024
 NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-KNOWN: Final = "It knows ; && || | & ( ), redirects, quotes, $x, $(...), if and for."
-_REDIRECT: Final = re.compile(r"(\d?)(<<-?(?!<)|<(?![<&(])|>&|>>?(?![>&|(])|&>>?)")
-_ENDS: Final = " \t\n;&|<>()"
-_SPECIAL: Final = _ENDS + "'\"\\$`"
-_BRACES: Final = re.compile(r"\{[^{}]{0,40}(,|\.\.)[^{}]{0,40}\}")
-_VARIABLE: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*|[?$!#@*0-9])\}|([A-Za-z_][A-Za-z0-9_]*|[?$!#@*0-9])")
+KNOWN: Final = "It knows ; && || | & ( ), > >> < 2>&1, quotes, $x, $(...), if and for."
+
+# Blanks, and comments, which begin where a word could.
+_BLANK: Final = re.compile(r"(?:[ \t]|\\\n|(?<![^ \t\n;&|()<>])#[^\n]*)*")
+_REDIRECT: Final = re.compile(r"([0-9]?)(>>|>&|>|<)|&(>>?)")
+_BARE_WORD: Final = re.compile(r"[^ \t\n;&|<>()]*")
+_PLAIN: Final = re.compile(r"[^ \t\n;&|<>()'\"\\$`]+")
+_SINGLE_QUOTED: Final = re.compile(r"'([^']*)'")
+_ESCAPED: Final = re.compile(r"\\(?:\n|(.)|$)")
+_DOUBLE_QUOTE: Final = re.compile('"')
+_IN_DOUBLE_QUOTES: Final = re.compile(r"([^\"\\$`]+)|\\(?:\n|([$`\"\\]))|(\\)")
+_DOLLAR: Final = re.compile(r"\$(?:(\()|\{([A-Za-z_]\w*|[?$!#0-9])\}|([A-Za-z_]\w*|[?$!#0-9])|)", re.ASCII)
+
 _RESERVED: Final = frozenset({"if", "then", "elif", "else", "fi", "for", "do", "done"})
 _ABSENT: Final = frozenset(
     {
         "while", "until", "case", "select", "function", "[[", "{", "!", "time", ".", "source", "eval", "exec", "trap",
-        "read", "shift", "break", "continue", "return", "local", "declare", "alias", "unset", "let", "umask",
+        "read", "shift", "break", "continue", "return", "local", "declare", "alias", "unset", "let", "umask", "set",
+        "wait",
     }
 )  # fmt: skip
-_ABSENT_SIGNS: Final = ("|&", ";;", "<<<", "<&", "<(", ">(", ">|", "((")
+_ABSENT_SIGN: Final = re.compile(r"<<[<-]?|<&|<\(|>\(|>\||\|&|;;|\(\(")
+_ABSENT_DOLLAR: Final = re.compile(r"`|\$(?:\(\(|['@*-])")
+_ABSENT_BRACES: Final = re.compile(r"\{[^{}]{0,40}(,|\.\.)[^{}]{0,40}\}")
 
 
 class SyntaxFault(Exception):
@@ -59,8 +68,8 @@ def parse(text: str) -> ShellScript:
     if len(text) > LONGEST:
         raise SyntaxFault("the command is too long")
     parser = _ShellParser(text)
-    script = parser.script_until()
-    if parser.at < len(text):
+    script = parser.script()
+    if parser.next():
         parser.unexpected()
     return script
 
@@ -71,311 +80,237 @@ def _absent(what: str) -> SyntaxFault:
 
 class _ShellParser:
     def __init__(self, text: str) -> None:
-        self.text = text
-        self.at = 0
-        self.depth = 0
-        # Here-documents whose text comes after this line: where it goes, what ends it, whether leading tabs are
-        # dropped, and whether it is literal.
-        self.documents: list[tuple[list[Part], str, bool, bool]] = []
+        self._text = text
+        self._at = 0
+        self._depth = 0
 
-    def peek(self, length: int = 1) -> str:
-        return self.text[self.at : self.at + length]
-
-    def skip(self) -> None:
-        """Go to the next character that counts, on this line."""
-        while self.at < len(self.text):
-            if self.peek() in " \t":
-                self.at += 1
-            elif self.peek(2) == "\\\n":
-                self.at += 2
-            elif self.peek() == "#" and (self.at == 0 or self.text[self.at - 1] in _ENDS):
-                end = self.text.find("\n", self.at)
-                self.at = len(self.text) if end < 0 else end
-            else:
-                return
-
-    def skip_lines(self) -> None:
-        self.skip()
-        while self.peek() == "\n":
-            self.at += 1
-            documents, self.documents = self.documents, []
-            for parts, end, strips, is_literal in documents:
-                parts.extend(self.document(end, strips=strips, is_literal=is_literal))
-            self.skip()
+    def next(self) -> str:
+        """Skip blanks, and return the character that comes then; nothing at the end."""
+        self._match(_BLANK)
+        if absent := _ABSENT_SIGN.match(self._text, self._at):
+            raise _absent(absent[0])
+        return self._text[self._at : self._at + 1]
 
     def unexpected(self) -> NoReturn:
-        self.skip()
-        if self.at >= len(self.text):
+        if not (found := self.next()):
             raise Unfinished("syntax error: unexpected end of file")
-        if sign := next((sign for sign in _ABSENT_SIGNS if self.text.startswith(sign, self.at)), ""):
-            raise _absent(sign)
-        found = "newline" if self.peek() == "\n" else (self.bare_word() or self.peek())
+        word = _BARE_WORD.match(self._text, self._at)
+        found = "newline" if found == "\n" else (word and word[0]) or found
         raise SyntaxFault(f"syntax error near unexpected token `{found[:40]}'")
 
-    def bare_word(self) -> str:
-        end = self.at
-        while end < len(self.text) and self.text[end] not in _ENDS:
-            end += 1
-        return self.text[self.at : end]
+    def _match(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
+        """Go beyond what fits a pattern here, if anything does."""
+        if match := pattern.match(self._text, self._at):
+            self._at = match.end()
+        return match
 
-    def reserved(self) -> str:
+    def _takes(self, sign: str) -> bool:
+        """Go beyond a sign, if it comes next."""
+        self.next()
+        is_there = self._text.startswith(sign, self._at)
+        self._at += len(sign) * is_there
+        return is_there
+
+    def _take(self, sign: str) -> None:
+        if not self._takes(sign):
+            self.unexpected()
+
+    def _skip_lines(self) -> None:
+        while self._takes("\n"):
+            pass
+
+    def _reserved(self) -> str:
         """Return the reserved word that comes next, if one does."""
-        self.skip()
-        word = self.bare_word()
+        self.next()
+        match = _BARE_WORD.match(self._text, self._at)
+        word = match[0] if match else ""
         if word in _ABSENT:
             raise _absent(word)
         return word if word in _RESERVED else ""
 
-    def take(self, word: str) -> None:
-        self.skip_lines()
-        if self.reserved() != word:
+    def _take_reserved(self, word: str) -> None:
+        self._skip_lines()
+        if self._reserved() != word:
             self.unexpected()
-        self.at += len(word)
+        self._at += len(word)
 
     # scripts and commands
 
-    def script_until(self, *ends: str) -> ShellScript:
+    def script(self, *ends: str) -> ShellScript:
         """Read chains up to a reserved word, a closing bracket or the end of the text."""
-        self.depth += 1
-        if self.depth > DEEPEST:
+        self._depth += 1
+        if self._depth > DEEPEST:
             raise SyntaxFault("syntax error: nested too deeply")
         chains: list[Chain] = []
-        while True:
-            self.skip_lines()
-            if self.at >= len(self.text) or self.peek() == ")" or self.reserved() in ends:
-                break
-            chains.append(self.chain())
-        self.depth -= 1
+        self._skip_lines()
+        while self.next() not in {"", ")"} and self._reserved() not in ends:
+            chains.append(self._chain())
+            self._skip_lines()
+        self._depth -= 1
         if ends and not chains:
             self.unexpected()
-        return ShellScript(tuple(chains))
+        return chains
 
-    def chain(self) -> Chain:
-        start, operator = self.at, ""
-        pipelines: list[tuple[str, tuple[ShellCommand, ...]]] = []
-        while True:
-            pipelines.append((operator, self.pipeline()))
-            operator = self.peek(2)
-            if operator not in {"&&", "||"}:
-                break
-            self.at += 2
-            self.skip_lines()
-        source, ending = self.text[start : self.at].strip(), self.peek()
-        if ending in {";", "&"} and self.peek(2) != ";;":
-            self.at += 1
-        elif ending not in {"", "\n", ")"}:
-            self.unexpected()
-        return Chain(tuple(pipelines), ending == "&", source)
-
-    def pipeline(self) -> tuple[ShellCommand, ...]:
-        commands = [self.command()]
-        while self.peek() == "|" and self.peek(2) not in {"||", "|&"}:
-            self.at += 1
-            self.skip_lines()
-            commands.append(self.command())
-        return tuple(commands)
-
-    def command(self) -> ShellCommand:
-        self.skip()
-        start, redirects = self.at, list[Redirect]()
-        what: Simple | Subshell | If | For
-        if self.peek() == "(" and self.peek(2) != "((":
-            what = Subshell(self.bracketed())
-        else:
-            match self.reserved():
-                case "if":
-                    what = self.if_()
-                case "for":
-                    what = self.for_()
-                case "":
-                    what = self.simple(redirects)
-                case _:
-                    self.unexpected()
-        while self.redirect(redirects):
-            pass
-        return ShellCommand(what, tuple(redirects), self.text[start : self.at].strip())
-
-    def bracketed(self) -> ShellScript:
-        self.at += 1
-        body = self.script_until()
-        if self.peek() != ")" or not body.chains:
-            self.unexpected()
-        self.at += 1
+    def _bracketed(self) -> ShellScript:
+        self._take("(")
+        body = self.script()
+        self._take(")")
         return body
 
-    def if_(self) -> If:
-        branches, otherwise, word = [], None, "if"
+    def _chain(self) -> Chain:
+        start = self._at
+        pipelines = [("", self._pipeline())]
+        while operator := next((sign for sign in ("&&", "||") if self._takes(sign)), ""):
+            self._skip_lines()
+            pipelines.append((operator, self._pipeline()))
+        source = self._text[start : self._at].strip()
+        in_background = self._takes("&")
+        if not in_background and not self._takes(";") and self.next() not in {"", "\n", ")"}:
+            self.unexpected()
+        return Chain(pipelines, in_background, source)
+
+    def _pipeline(self) -> list[ShellCommand]:
+        commands = [self._command()]
+        while self.next() == "|" and not self._text.startswith("||", self._at):
+            self._take("|")
+            self._skip_lines()
+            commands.append(self._command())
+        return commands
+
+    def _command(self) -> ShellCommand:
+        redirects: list[Redirect] = []
+        what: Simple | Subshell | If | For
+        character, start = self.next(), self._at
+        match "(" if character == "(" else self._reserved():
+            case "(":
+                what = Subshell(self._bracketed())
+            case "if":
+                what = self._if()
+            case "for":
+                what = self._for()
+            case "":
+                what = self._simple(redirects)
+            case _:
+                self.unexpected()
+        while self._redirect(redirects):
+            pass
+        return ShellCommand(what, redirects, self._text[start : self._at].strip())
+
+    def _if(self) -> If:
+        branches, word = list[tuple[ShellScript, ShellScript]](), "if"
         while word in {"if", "elif"}:
-            self.take(word)
-            condition = self.script_until("then")
-            self.take("then")
-            branches.append((condition, self.script_until("elif", "else", "fi")))
-            word = self.reserved()
+            self._take_reserved(word)
+            condition = self.script("then")
+            self._take_reserved("then")
+            branches.append((condition, self.script("elif", "else", "fi")))
+            word = self._reserved()
         if word == "else":
-            self.take("else")
-            otherwise = self.script_until("fi")
-        self.take("fi")
-        return If(tuple(branches), otherwise)
+            self._take_reserved("else")
+            branches.append(((), self.script("fi")))
+        self._take_reserved("fi")
+        return If(branches)
 
-    def for_(self) -> For:
-        self.take("for")
-        self.skip()
-        name = NAME.match(self.text, self.at)
-        if name is None:
+    def _for(self) -> For:
+        self._take_reserved("for")
+        self.next()
+        if (name := self._match(NAME)) is None:
             self.unexpected()
-        self.at = name.end()
-        self.skip()
-        if self.bare_word() != "in":
-            self.unexpected()
-        self.at += 2
-        self.skip()
+        self._take("in")
         words: list[Word] = []
-        while self.peek() and self.peek() not in ";\n":
-            words.append(self.word())
-            self.skip()
-        self.at += self.peek() == ";"
-        self.take("do")
-        body = self.script_until("done")
-        self.take("done")
-        return For(name.group(), tuple(words), body)
+        while self.next() not in {"", ";", "\n"}:
+            words.append(self._word())
+        self._takes(";")
+        self._take_reserved("do")
+        body = self.script("done")
+        self._take_reserved("done")
+        return For(name[0], words, body)
 
-    def simple(self, redirects: list[Redirect]) -> Simple:
+    def _simple(self, redirects: list[Redirect]) -> Simple:
         assignments: list[tuple[str, Word]] = []
         words: list[Word] = []
         while True:
-            if self.redirect(redirects):
+            if self._redirect(redirects):
                 continue
-            if self.peek() in {"", "\n", ";", "&", "|", ")"}:
+            if self.next() in {"", "\n", ";", "&", "|", ")"}:
                 break
-            name = None if words else NAME.match(self.text, self.at)
-            if name is not None and self.text[name.end() : name.end() + 1] == "=":
-                self.at = name.end() + 1
-                is_empty = not self.peek() or self.peek() in _ENDS
-                assignments.append((name.group(), () if is_empty else self.word()))
+            name = None if words else NAME.match(self._text, self._at)
+            if name and self._text.startswith("=", name.end()):
+                self._at = name.end() + 1
+                assignments.append((name[0], self._parts()))
                 continue
-            if not words:
-                self.reserved()
-            words.append(self.word())
-            if self.peek() == "(":
+            words.append(self._word())
+            if self.next() == "(":
                 raise _absent("f() {" if len(words) == 1 else "(")
         if not (assignments or words or redirects):
             self.unexpected()
-        return Simple(tuple(assignments), tuple(words))
+        return Simple(assignments, words)
 
-    def redirect(self, redirects: list[Redirect]) -> bool:
-        self.skip()
-        match = _REDIRECT.match(self.text, self.at)
-        if match is None:
+    def _redirect(self, redirects: list[Redirect]) -> bool:
+        self.next()
+        if (match := self._match(_REDIRECT)) is None:
             return False
-        given, operator = match.groups()
-        self.at = match.end()
-        self.skip()
-        number, start = int(given or ("0" if operator[0] == "<" else "1")), self.at
-        target = self.word()
-        if operator.startswith("<<"):
-            end = "".join(part.text for part in target if isinstance(part, Text))
-            is_literal = bool(set("'\"\\") & set(self.text[start : self.at]))
-            # The document's text comes after the line that names it.
-            parts: list[Part] = []
-            self.documents.append((parts, end, operator == "<<-", is_literal))
-            operator, target = "<<", parts
-        redirects.append(Redirect(number, operator, target))
+        number, operator, both = match.groups()
+        self.next()
+        target = self._word()
+        redirects.append(Redirect(int(number or operator != "<"), operator or both, target))
+        if both:
+            redirects.append(Redirect(2, ">&", [Text("1", quoted=True)]))
         return True
-
-    def document(self, end: str, *, strips: bool, is_literal: bool) -> Sequence[Part]:
-        lines: list[str] = []
-        while self.at < len(self.text):
-            stop = self.text.find("\n", self.at)
-            line = self.text[self.at :] if stop < 0 else self.text[self.at : stop]
-            self.at = len(self.text) if stop < 0 else stop + 1
-            line = line.lstrip("\t") if strips else line
-            if line == end:
-                body = "".join(lines)
-                return [Text(body, quoted=True)] if is_literal else self.inside(body)
-            lines.append(f"{line}\n")
-        raise Unfinished(f"syntax error: unexpected end of file while looking for `{end[:40]}'")
-
-    def inside(self, body: str) -> list[Part]:
-        """Read a text in which only ``$`` and a backslash mean something."""
-        parser = _ShellParser(body)
-        parser.depth = self.depth
-        return parser.quoted_until("")
 
     # words
 
-    def word(self) -> Word:
-        parts: list[Part] = []
-        while self.at < len(self.text) and self.peek() not in _ENDS:
-            match self.peek():
-                case "'":
-                    end = self.text.find("'", self.at + 1)
-                    if end < 0:
-                        raise Unfinished("syntax error: unexpected end of file while looking for matching `''")
-                    parts.append(Text(self.text[self.at + 1 : end], quoted=True))
-                    self.at = end + 1
-                case '"':
-                    self.at += 1
-                    parts.extend(self.quoted_until('"'))
-                case "\\":
-                    if self.peek(2) != "\\\n":
-                        parts.append(Text(self.text[self.at + 1 : self.at + 2] or "\\", quoted=True))
-                    self.at = min(self.at + 2, len(self.text))
-                case "$" | "`":
-                    parts.append(self.dollar(quoted=False))
-                case _:
-                    plain = self.plain()
-                    if braced := _BRACES.search(plain):
-                        raise _absent(braced.group())
-                    parts.append(Text(plain, quoted=False))
-        if not parts:
+    def _word(self) -> Word:
+        if not (parts := self._parts()):
             self.unexpected()
-        return tuple(parts)
-
-    def plain(self) -> str:
-        """Read the characters that mean nothing by themselves."""
-        start = self.at
-        while self.at < len(self.text) and self.text[self.at] not in _SPECIAL:
-            self.at += 1
-        return self.text[start : self.at]
-
-    def quoted_until(self, end: str) -> list[Part]:
-        """Read what stands between double quotes, or a here-document to its end."""
-        parts: list[Part] = [Text("", quoted=True)]
-        while self.at < len(self.text):
-            character, after = self.peek(), self.text[self.at + 1 : self.at + 2]
-            if character == end:
-                self.at += 1
-                return parts
-            if character == "\\" and after and after in f"$`\\\n{end}":
-                parts.append(Text(after.strip("\n"), quoted=True))
-                self.at += 2
-            elif character in "$`":
-                parts.append(self.dollar(quoted=True))
-            else:
-                stop = self.at + 1
-                while stop < len(self.text) and self.text[stop] not in '"\\$`':
-                    stop += 1
-                parts.append(Text(self.text[self.at : stop], quoted=True))
-                self.at = stop
-        if end:
-            raise Unfinished(f"syntax error: unexpected end of file while looking for matching `{end}'")
         return parts
 
-    def dollar(self, *, quoted: bool) -> Part:
-        for absent in ("`", "$((", *(() if quoted else ("$'",))):
-            if self.text.startswith(absent, self.at):
-                raise _absent(absent)
-        self.at += 1
-        if self.peek() == "(":
-            self.at += 1
-            body = self.script_until()
-            if self.peek() != ")":
-                self.unexpected()
-            self.at += 1
+    def _parts(self) -> list[Part]:
+        """Read a word; it is empty where something else comes."""
+        parts: list[Part] = []
+        while True:
+            if match := self._match(_PLAIN):
+                text = match[0]
+                if braces := _ABSENT_BRACES.search(text):
+                    raise _absent(braces[0])
+                if not parts and (text == "~" or text.startswith("~/")):
+                    parts.append(ShellVariable("HOME", quoted=True))
+                    text = text[1:]
+                parts.append(Text(text, quoted=False))
+            elif match := self._match(_SINGLE_QUOTED) or self._match(_ESCAPED):
+                parts.append(Text(match[1] or "", quoted=True))
+            elif self._match(_DOUBLE_QUOTE):
+                parts += self._double_quoted()
+            elif part := self._dollar(quoted=False):
+                parts.append(part)
+            elif self._text.startswith("'", self._at):
+                raise Unfinished("syntax error: unexpected end of file while looking for matching `''")
+            else:
+                return parts
+
+    def _double_quoted(self) -> list[Part]:
+        parts: list[Part] = [Text("", quoted=True)]
+        while not self._match(_DOUBLE_QUOTE):
+            if match := self._match(_IN_DOUBLE_QUOTES):
+                parts.append(Text(match[1] or match[2] or match[3] or "", quoted=True))
+            elif part := self._dollar(quoted=True):
+                parts.append(part)
+            else:
+                raise Unfinished("syntax error: unexpected end of file while looking for matching `\"'")
+        return parts
+
+    def _dollar(self, *, quoted: bool) -> Part | None:
+        """Read what a dollar sign stands before, if one comes next."""
+        absent = _ABSENT_DOLLAR.match(self._text, self._at)
+        if absent and not (quoted and absent[0] == "$'"):
+            raise _absent(absent[0])
+        if (match := self._match(_DOLLAR)) is None:
+            return None
+        if match[1]:
+            body = self.script()
+            self._take(")")
             return Substitution(body, quoted)
-        if match := _VARIABLE.match(self.text, self.at):
-            self.at = match.end()
-            return ShellVariable(match.group(1) or match.group(2), quoted)
-        if self.peek() == "{":
+        if name := match[2] or match[3]:
+            return ShellVariable(name, quoted)
+        if self._text.startswith("{", self._at):
             raise _absent("${...} with anything but a name in it")
         return Text("$", quoted=True)

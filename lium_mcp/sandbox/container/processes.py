@@ -1,39 +1,32 @@
-"""Processes of a container: coroutines that run until they wait, and go on when the world's time has come.
+"""Processes of a container: coroutines that run until they wait, and go on when what they wait for holds.
 
-No event loop runs them. A process that sleeps is an entry of the world's event queue, so that jobs, removals and
-backups happen in the order of their times however far the clock is turned at once.
+No event loop runs them. A process that waits for a time has an entry in the world's event queue, so that jobs, removals
+and backups happen in the order of their times however far the clock is turned at once.
 """
 
 import errno
+import itertools
 import logging
-from collections import deque
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from lium_mcp.sandbox.container.files import FileSystem, failure
 from lium_mcp.sandbox.container.host import Host
-from lium_mcp.sandbox.container.streams import Stream
-from lium_mcp.sandbox.container.waiting import KILLED, Signalled, Waiting, pause
+from lium_mcp.sandbox.container.streams import Condition, Signalled, Streams, hold, release, until
+from lium_mcp.sandbox.world import World
 
 ABORTED: Final = 6
+KILLED: Final = 9
+TERMINATED: Final = 15
+SIGNALS: Final = {"HUP": 1, "INT": 2, "QUIT": 3, "KILL": KILLED, "TERM": TERMINATED}
 PROCESSES: Final = 64
 STEPS: Final = 50_000
 BYTES_PER_STEP: Final = 16 * 1024
 LONGEST_SLEEP_SECONDS: Final = 10.0 * 365 * 86400
 
 _log = logging.getLogger(__name__)
-
-
-class Time(Protocol):
-    """The world, as far as a process knows it."""
-
-    now: datetime
-
-    def at(self, due: datetime, action: Callable[[], None]) -> None:
-        """Let something happen at a time."""
 
 
 @dataclass
@@ -53,12 +46,9 @@ class CommandBudget:
         self.spend(size_bytes // BYTES_PER_STEP)
 
 
-Main = Callable[["Process"], Coroutine[Any, Any, int]]
-
-
 @dataclass(eq=False)
 class Process:
-    """One process. Its streams are those of its parent unless it was given others."""
+    """One process."""
 
     kernel: "Kernel"
     pid: int
@@ -68,15 +58,12 @@ class Process:
     budget: CommandBudget
     cwd: str
     variables: dict[str, str]
-    exported: set[str]
-    streams: dict[int, Stream]
+    streams: Streams
     nested: int = 0
     exit_code: int | None = None
-    children: "list[Process]" = field(default_factory=list)
-    end: Waiting = field(default_factory=Waiting)
-    turn: int = 0
-    coroutine: Coroutine[Any, Any, int] | None = None
     pending: int | None = None
+    waits_for: Condition = lambda: True
+    coroutine: Coroutine[Any, Any, int] | None = None
 
     @property
     def files(self) -> FileSystem:
@@ -86,139 +73,93 @@ class Process:
     @property
     def now(self) -> datetime:
         """The time."""
-        return self.kernel.time.now
+        return self.kernel.world.now
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether it has a signal to take, or what it waits for holds."""
+        return self.exit_code is None and (self.pending is not None or self.waits_for())
 
     async def complain(self, text: str) -> None:
         """Write a line to standard error."""
-        if 2 in self.streams:  # noqa: PLR2004 - standard error
-            await self.streams[2].write(f"{text}\n".encode("utf-8", "surrogateescape"))
+        await self.streams[2].write(f"{text}\n".encode("utf-8", "surrogateescape"))
 
     async def sleep(self, seconds: float) -> None:
         """Wait for the world's time."""
-        due = self._after(seconds)
-        while self.now < due:
-            self._alarm(due)
-            await pause()
+        due = self.now + timedelta(seconds=min(max(seconds, 0.0), LONGEST_SLEEP_SECONDS))
+        self.kernel.world.at(due, self.kernel.run)
+        await until(lambda: self.now >= due)
 
-    async def end_of(self, child: "Process", *, within_seconds: float | None = None) -> bool:
-        """Wait until a process has ended; False when that took longer."""
-        due = None if within_seconds is None else self._after(within_seconds)
-        while child.exit_code is None:
-            if due is not None and self.now >= due:
-                return False
-            if due is not None:
-                self._alarm(due)
-            await child.end.wait()
-        return True
+    async def end(self, *, within_seconds: float | None = None) -> int | None:
+        """Wait until this process has ended, but only so long if that is given; return its exit code if it has."""
+        due = None if within_seconds is None else self.now + timedelta(seconds=within_seconds)
+        if due is not None:
+            self.kernel.world.at(due, self.kernel.run)
+        await until(lambda: self.exit_code is not None or (due is not None and self.now >= due))
+        return self.exit_code
 
-    def _after(self, seconds: float) -> datetime:
-        return self.now + timedelta(seconds=min(max(seconds, 0.0), LONGEST_SLEEP_SECONDS))
 
-    def _alarm(self, due: datetime) -> None:
-        turn = self.turn
-        self.kernel.time.at(due, lambda: self.kernel.wake(self, turn))
+Main = Callable[[Process], Coroutine[Any, Any, int]]
 
 
 class Kernel:
     """All processes of a container."""
 
-    def __init__(self, files: FileSystem, host: Host, time: Time, is_up: Callable[[], bool]) -> None:
+    def __init__(self, files: FileSystem, host: Host, world: World, is_up: Callable[[], bool]) -> None:
         self.files = files
         self.host = host
-        self.time = time
+        self.world = world
         self.processes: dict[int, Process] = {}
         self._is_up = is_up
-        self._next_pid = 100
-        self._ready: deque[Process] = deque()
-        self._is_running = False
+        self._pids = itertools.count(100)
 
-    def begin(
-        self, main: Main, title: str, *, streams: dict[int, Stream], cwd: str, variables: dict[str, str]
+    def start(
+        self,
+        main: Main,
+        title: str,
+        *,
+        streams: Streams,
+        cwd: str,
+        variables: dict[str, str],
+        budget: CommandBudget | None = None,
+        group: int | None = None,
     ) -> Process:
-        """Start a process that no other process starts; it first runs when the kernel does."""
-        pid, now = self._next_pid, self.time.now
-        return self._started(
-            main, Process(self, pid, pid, title, now, CommandBudget(), cwd, variables, set(variables), streams)
-        )
-
-    def fork(self, parent: Process, main: Main, title: str, *, streams: dict[int, Stream], own_group: bool) -> Process:
-        """Start a process from another; it first runs when the one that runs now waits or ends."""
-        pid = self._next_pid
-        group = pid if own_group else parent.group
-        variables, exported = dict(parent.variables), set(parent.exported)
-        child = Process(
-            self,
-            pid,
-            group,
-            title,
-            self.time.now,
-            parent.budget,
-            parent.cwd,
-            variables,
-            exported,
-            streams,
-            parent.nested,
-        )
-        parent.children.append(self._started(main, child))
-        return child
-
-    def _started(self, main: Main, process: Process) -> Process:
+        """Start a process, in a group of its own unless one is given; it first runs when those that run now wait."""
         if len(self.processes) >= PROCESSES:
             raise failure(errno.EAGAIN)
-        self._next_pid += 1
-        process.streams = {number: stream.hold() for number, stream in process.streams.items()}
+        pid, now = next(self._pids), self.world.now
+        process = Process(
+            self, pid, group or pid, title, now, budget or CommandBudget(), cwd, dict(variables), hold(streams)
+        )
         process.coroutine = main(process)
-        self.processes[process.pid] = process
-        self._ready.append(process)
+        self.processes[pid] = process
         return process
 
-    def wake(self, process: Process, turn: int) -> None:
-        """Let a process that slept go on, unless it was woken meanwhile."""
-        if process.turn == turn and process.exit_code is None:
-            self.make_ready(process)
-            self.run()
-
-    def make_ready(self, process: Process) -> None:
-        """Let a process run when its turn comes."""
-        if process.exit_code is None and process not in self._ready:
-            self._ready.append(process)
-
     def run(self) -> None:
-        """Run everything that can run, until all wait."""
-        if self._is_running:
-            return
-        self._is_running = True
-        try:
-            if not self._is_up():
-                self.signal(list(self.processes.values()), KILLED)
-            while self._ready:
-                self._step(self._ready.popleft())
-        finally:
-            self._is_running = False
+        """Let every process go on that can, until all wait."""
+        if not self._is_up():
+            self.signal(list(self.processes.values()), KILLED)
+        while ready := [process for process in self.processes.values() if process.can_go_on]:
+            for process in ready:
+                # What one does may concern the next.
+                if process.can_go_on:
+                    self._step(process)
 
     def signal(self, processes: list[Process], number: int) -> None:
         """Send a signal; each takes it at its next turn."""
         for process in processes:
-            if process.exit_code is None:
-                process.pending = KILLED if process.pending == KILLED else number
-                self.make_ready(process)
+            process.pending = KILLED if process.pending == KILLED else number
 
     def group(self, number: int) -> list[Process]:
         """Return the living processes of a group."""
         return [process for process in self.processes.values() if process.group == number]
 
     def _step(self, process: Process) -> None:
-        if process.exit_code is not None or process.coroutine is None:
+        coroutine, number, process.pending = process.coroutine, process.pending, None
+        if coroutine is None:
             return
-        process.turn += 1
         try:
-            if (number := process.pending) is not None:
-                process.pending = None
-                asked = process.coroutine.throw(Signalled(number))
-            else:
-                asked = process.coroutine.send(None)
-            while asked == "waker":
-                asked = process.coroutine.send(partial(self.make_ready, process))
+            process.waits_for = coroutine.send(None) if number is None else coroutine.throw(Signalled(number))
         except StopIteration as end:
             self._finish(process, int(end.value) & 255)
         except Signalled as signalled:
@@ -235,7 +176,5 @@ class Kernel:
         process.exit_code = exit_code
         process.coroutine = None
         del self.processes[process.pid]
-        for stream in process.streams.values():
-            stream.release()
+        release(process.streams)
         process.streams = {}
-        process.end.wake()

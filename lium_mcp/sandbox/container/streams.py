@@ -1,42 +1,79 @@
-"""What file descriptors stand for: files, pipes, and the ends of a session."""
+"""What file descriptors stand for: nothing, files, and pipes, whose other end may be outside of the container.
 
-import errno
-from collections.abc import Callable
+Whoever must wait here says for what: its process goes on when that holds.
+"""
+
+import types
+from collections.abc import Callable, Generator
 from typing import Final
 
-from lium_mcp.sandbox.container.files import File, failure
-from lium_mcp.sandbox.container.waiting import BROKEN_PIPE, Signalled, Waiting
+from lium_mcp.sandbox.container.files import File
 
 PIPE_BYTES: Final = 64 * 1024
+BROKEN_PIPE: Final = 13
+
+Condition = Callable[[], bool]
+
+
+class Signalled(BaseException):
+    """Raised in a process that was sent a signal."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@types.coroutine
+def until(holds: Condition) -> Generator[Condition, None, None]:
+    """Wait until something holds."""
+    if not holds():
+        yield holds
 
 
 class Stream:
-    """What a file descriptor stands for. It is closed when the last process that holds it releases it."""
+    """What a file descriptor stands for, and here nothing: there is nothing to read, and what is written is lost.
+
+    It is closed when the last process that holds it releases it.
+    """
 
     def __init__(self) -> None:
-        self.holders = 0
+        self._holders = 0
 
     async def read(self, size: int) -> bytes:  # noqa: ARG002
         """Return up to ``size`` bytes; nothing at the end."""
-        raise failure(errno.EBADF)
+        return b""
 
-    async def write(self, data: bytes) -> None:  # noqa: ARG002
+    async def write(self, data: bytes) -> None:
         """Write all of it, waiting for room."""
-        raise failure(errno.EBADF)
 
     def hold(self) -> "Stream":
         """Count another holder."""
-        self.holders += 1
+        self._holders += 1
         return self
 
     def release(self) -> None:
         """Count one holder less."""
-        self.holders -= 1
-        if self.holders == 0:
+        self._holders -= 1
+        if self._holders == 0:
             self.closed()
 
     def closed(self) -> None:
         """Clean up, once nobody holds it any more."""
+
+
+Streams = dict[int, Stream]
+"""What a process has open, by the number of the descriptor."""
+
+
+def hold(streams: Streams) -> Streams:
+    """Hold all of them, and return a copy to whoever does."""
+    return {number: stream.hold() for number, stream in streams.items()}
+
+
+def release(streams: Streams) -> None:
+    """Release all of them."""
+    for stream in streams.values():
+        stream.release()
 
 
 class FileStream(Stream):
@@ -60,76 +97,38 @@ class FileStream(Stream):
         self._offset = offset + len(data)
 
 
-class Given(Stream):
-    """Input that is there from the start, or none at all."""
-
-    def __init__(self, data: bytes = b"") -> None:
-        super().__init__()
-        self._data = data
-
-    async def read(self, size: int) -> bytes:
-        """Return what is left."""
-        data, self._data = self._data[:size], self._data[size:]
-        return data
-
-
-class Taken(Stream):
-    """Output that somebody reads when it is all there, up to a limit."""
-
-    def __init__(self, limit_bytes: int) -> None:
-        super().__init__()
-        self.data = bytearray()
-        self._limit = limit_bytes
-
-    async def write(self, data: bytes) -> None:
-        """Keep it."""
-        if len(self.data) + len(data) > self._limit:
-            raise failure(errno.ENOSPC)
-        self.data += data
-
-
 class Pipe:
-    """Two streams: what is written to one is read from the other. One end may be outside of the container."""
+    """Two streams: what is written to one is read from the other. Somebody outside may stand for either."""
 
-    def __init__(self, *, limit_bytes: int = PIPE_BYTES, on_change: Callable[[], None] | None = None) -> None:
-        self._on_change = on_change
-        self.limit_bytes = limit_bytes
+    def __init__(self, *, limit_bytes: int = PIPE_BYTES, on_change: Callable[[], None] = lambda: None) -> None:
+        self.limit_bytes, self.on_change = limit_bytes, on_change
         self.buffer = bytearray()
-        self.waiting = Waiting()
         self.is_finished = self.is_broken = False
         self.reader: Stream = _Reader(self)
         self.writer: Stream = _Writer(self)
 
-    def changed(self) -> None:
-        """Wake whoever waits."""
-        self.waiting.wake()
-        if self._on_change is not None:
-            self._on_change()
-
     def take(self) -> bytes:
-        """Take all that is there, from outside."""
+        """Take all that is there."""
         data = bytes(self.buffer)
-        if data:
-            self.buffer.clear()
-            self.changed()
+        self.buffer.clear()
         return data
 
     def put(self, data: bytes) -> None:
-        """Put more in, from outside, whatever the limit."""
+        """Put more in, whatever the limit, unless nobody reads any more."""
         if not self.is_broken:
             self.buffer += data
-            self.changed()
+            self.on_change()
 
     def finish(self) -> None:
         """Say that no more will come."""
         self.is_finished = True
-        self.changed()
+        self.on_change()
 
     def break_off(self) -> None:
         """Say that nobody reads any more."""
         self.is_broken = True
         self.buffer.clear()
-        self.changed()
+        self.on_change()
 
 
 class _Reader(Stream):
@@ -139,11 +138,10 @@ class _Reader(Stream):
 
     async def read(self, size: int) -> bytes:
         pipe = self._pipe
-        while not pipe.buffer and not pipe.is_finished:
-            await pipe.waiting.wait()
+        await until(lambda: bool(pipe.buffer) or pipe.is_finished)
         data = bytes(pipe.buffer[:size])
         del pipe.buffer[:size]
-        pipe.changed()
+        pipe.on_change()
         return data
 
     def closed(self) -> None:
@@ -157,12 +155,10 @@ class _Writer(Stream):
 
     async def write(self, data: bytes) -> None:
         pipe = self._pipe
-        while len(pipe.buffer) >= pipe.limit_bytes and not pipe.is_broken:
-            await pipe.waiting.wait()
+        await until(lambda: len(pipe.buffer) < pipe.limit_bytes or pipe.is_broken)
         if pipe.is_broken:
             raise Signalled(BROKEN_PIPE)
-        pipe.buffer += data
-        pipe.changed()
+        pipe.put(data)
 
     def closed(self) -> None:
         self._pipe.finish()

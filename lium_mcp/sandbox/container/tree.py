@@ -34,7 +34,7 @@ Word = Sequence[Part]
 
 @dataclass(frozen=True)
 class Redirect:
-    """One redirection; ``target`` is a file name, the number after ``&``, or a here-document's text."""
+    """One redirection; ``target`` is a file name, or the number after ``>&``."""
 
     number: int
     operator: str
@@ -45,8 +45,8 @@ class Redirect:
 class Simple:
     """Assignments and a command with its arguments."""
 
-    assignments: tuple[tuple[str, Word], ...]
-    words: tuple[Word, ...]
+    assignments: Sequence[tuple[str, Word]]
+    words: Sequence[Word]
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,9 @@ class Subshell:
 
 @dataclass(frozen=True)
 class If:
-    """Branches of condition and body, and what is done otherwise."""
+    """Branches of condition and body; the condition of ``else`` is an empty script."""
 
-    branches: tuple[tuple["ShellScript", "ShellScript"], ...]
-    otherwise: "ShellScript | None"
+    branches: Sequence[tuple["ShellScript", "ShellScript"]]
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ class For:
     """A loop over words."""
 
     name: str
-    words: tuple[Word, ...]
+    words: Sequence[Word]
     body: "ShellScript"
 
 
@@ -78,7 +77,7 @@ class ShellCommand:
     """What is run, where its input and output go, and how it is written."""
 
     what: Simple | Subshell | If | For
-    redirects: tuple[Redirect, ...]
+    redirects: Sequence[Redirect]
     source: str
 
 
@@ -86,13 +85,9 @@ class ShellCommand:
 class Chain:
     """Pipelines, each with the ``&&`` or ``||`` before it; the first has none."""
 
-    pipelines: tuple[tuple[str, tuple[ShellCommand, ...]], ...]
+    pipelines: Sequence[tuple[str, Sequence[ShellCommand]]]
     in_background: bool
     source: str
 
 
-@dataclass(frozen=True)
-class ShellScript:
-    """Chains, one after the other."""
-
-    chains: tuple[Chain, ...]
+ShellScript = Sequence[Chain]

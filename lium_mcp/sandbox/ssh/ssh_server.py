@@ -14,9 +14,8 @@ from typing import Final
 import asyncssh
 
 from lium_mcp.sandbox.container.containers import Container
-from lium_mcp.sandbox.container.processes import Process
+from lium_mcp.sandbox.container.processes import SIGNALS, Process
 from lium_mcp.sandbox.container.streams import Pipe
-from lium_mcp.sandbox.container.waiting import SIGNALS
 from lium_mcp.sandbox.ssh.pod_line import PodLine
 from lium_mcp.sandbox.ssh.sftp_server import PodSftpServer
 from lium_mcp.sandbox.world import World

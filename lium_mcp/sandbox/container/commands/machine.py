@@ -1,11 +1,11 @@
-"""Commands about the machine: date, hostname and nvidia-smi."""
+"""Commands about the machine: date and nvidia-smi."""
 
 import re
 from typing import Final
 
 from lium_mcp.sandbox.container.host import sample
 from lium_mcp.sandbox.container.processes import Process
-from lium_mcp.sandbox.container.run import MISUSED, CommandCall, Program, Usage
+from lium_mcp.sandbox.container.shell import MISUSED, CommandCall, Program, Usage
 
 UNITS: Final = {
     "utilization.gpu": " %", "memory.used": " MiB", "memory.total": " MiB", "memory.free": " MiB",
@@ -16,19 +16,12 @@ APP_FIELDS: Final = ("gpu_uuid", "gpu_name", "pid", "process_name", "used_memory
 
 async def date(call: CommandCall) -> int:
     """Print the sandbox's time."""
-    words = [word for word in call.arguments if word != "-u"]
-    template = words[0][1:] if words else "%a %b %e %H:%M:%S UTC %Y"
-    if len(words) > 1 or (words and not re.fullmatch(r"\+([^%]|%[YmdHMSsFTjbBaAZ%])*", words[0], re.DOTALL)):
-        raise Usage("the sandbox's date takes -u and a +FORMAT of the usual letters")
+    words = [word for word in call.arguments if word != "-u"] or ["+%a %b %e %H:%M:%S UTC %Y"]
+    if len(words) > 1 or not re.fullmatch(r"\+([^%]|%[YmdHMSsFT])*|\+%a %b %e.*", words[0], re.DOTALL):
+        raise Usage("the sandbox's date takes -u and a +FORMAT of %Y %m %d %H %M %S %s %F %T")
     now = call.process.now
-    shown = re.sub("%(.)", lambda at: str(int(now.timestamp())) if at[1] == "s" else now.strftime(at[0]), template)
-    await call.out(f"{shown}\n")
-    return 0
-
-
-async def hostname(call: CommandCall) -> int:
-    """Print the container's name."""
-    await call.out(f"{call.process.kernel.host.hostname}\n")
+    shown = words[0][1:].replace("%s", str(int(now.timestamp())))
+    await call.out(f"{now.strftime(shown)}\n")
     return 0
 
 
@@ -115,4 +108,4 @@ def _table(call: CommandCall) -> str:
     return f"{call.process.now:%a %b %e %H:%M:%S %Y}\n{bar}{shown}{bar}"
 
 
-PROGRAMS: Final[dict[str, Program]] = {"date": date, "hostname": hostname, "nvidia-smi": nvidia_smi}
+PROGRAMS: Final[dict[str, Program]] = {"date": date, "nvidia-smi": nvidia_smi}

@@ -2,14 +2,14 @@
 
 import errno
 import re
-from collections.abc import AsyncIterator
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from lium_mcp.sandbox.container.files import Directory, FileNode, failure, walk
-from lium_mcp.sandbox.container.run import CHUNK_BYTES, CommandCall, Usage
+from lium_mcp.sandbox.container.shell import CHUNK_BYTES, CommandCall, Usage
+from lium_mcp.sandbox.container.streams import FileStream, Stream
 
 ENTRIES_PER_STEP: Final = 10
-INPUT_BYTES: Final = 64 * 1024 * 1024
 PARTED_BYTES: Final = 4 * 1024 * 1024
 
 
@@ -32,14 +32,13 @@ def options(arguments: list[str], flags: str, valued: str = "") -> tuple[dict[st
         letters = argument[1:]
         while letters:
             letter, letters = letters[0], letters[1:]
-            if letter in valued:
-                if letter in found or not (letters or left):
-                    raise Usage(f"option '{letter}' takes one argument, and comes once")
-                found[letter], letters = (letters or left.pop(0)), ""
-            elif letter in flags:
-                found[letter] = ""
-            else:
+            if letter not in flags + valued:
                 raise Usage(f"invalid option -- '{letter}' (the sandbox knows -{flags}{valued})")
+            found[letter] = ""
+            if letter in valued:
+                if not letters and not left:
+                    raise Usage(f"option '{letter}' takes an argument")
+                found[letter], letters = letters or left.pop(0), ""
     return found, operands
 
 
@@ -66,43 +65,44 @@ def seconds(text: str) -> float:
     return float(match[1]) * {"m": 60, "h": 3600, "d": 86400}.get(match[2], 1)
 
 
-async def inputs(call: CommandCall, paths: list[str], code: int = 1) -> AsyncIterator[tuple[str, bytes]]:
-    """Read files, or standard input for ``-`` and where none is named; complain of those that cannot be read."""
-    for path in paths or ["-"]:
+async def each(call: CommandCall, paths: list[str], action: Callable[[str], Awaitable[None] | None]) -> int:
+    """Do something with each path, and complain of those where it fails."""
+    if not paths:
+        raise Usage("missing operand")
+    for path in paths:
         try:
-            yield path, await read(call, path)
+            if (work := action(path)) is not None:
+                await work
         except OSError as error:
-            await call.fail(f"{path}: {error.strerror}", code)
+            await call.fail(f"{path[:200]}: {error.strerror}")
+    return call.status
+
+
+def opened(call: CommandCall, path: str) -> Stream:
+    """Open a file to be read, or standard input for ``-``."""
+    if path == "-":
+        return call.process.streams[0]
+    return FileStream(call.process.files.open_file(path, call.process.cwd), call.process.files.now)
 
 
 async def read(call: CommandCall, path: str) -> bytes:
-    """Read one file, or standard input for ``-``."""
-    if path == "-":
-        found, stream = bytearray(), call.process.streams.get(0)
-        while stream is not None and (chunk := await stream.read(CHUNK_BYTES)):
-            found += chunk
-            if len(found) > INPUT_BYTES:
-                raise failure(errno.EFBIG)
-        return bytes(found)
-    data = call.process.files.read_file(path, call.process.cwd)
-    call.process.budget.spend_on(len(data))
-    return data
+    """Read one file, or standard input for ``-``, unless it is too large to be taken apart."""
+    stream, found = opened(call, path), bytearray()
+    while chunk := await stream.read(CHUNK_BYTES):
+        call.process.budget.spend_on(len(chunk))
+        found += chunk
+        if len(found) > PARTED_BYTES:
+            raise failure(errno.EFBIG)
+    return bytes(found)
 
 
-def below(call: CommandCall, directory: Directory) -> list[tuple[str, FileNode]]:
-    """Return everything below a directory, and count the work against the budget."""
-    found = list(walk(directory))
+def below(call: CommandCall, node: FileNode | None) -> list[tuple[str, FileNode]]:
+    """Return everything below a node, and count the work against the budget."""
+    found = list(walk(node)) if isinstance(node, Directory) else []
     call.process.budget.spend(len(found) // ENTRIES_PER_STEP)
     return found
 
 
-def limited(data: bytes) -> bytes:
-    """Refuse data that is too large to be split: the pieces would take much more memory than it does."""
-    if len(data) > PARTED_BYTES:
-        raise failure(errno.EFBIG)
-    return data
-
-
 def lines_of(data: bytes) -> list[bytes]:
     """Split data into lines, each with its end."""
-    return re.findall(rb"[^\n]*\n|[^\n]+", limited(data))
+    return re.findall(rb"[^\n]*\n|[^\n]+", data)

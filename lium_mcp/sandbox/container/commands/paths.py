@@ -1,79 +1,51 @@
-"""Commands over files and directories: ls, mkdir, rm, mv, cp, touch, chmod, du and df."""
+"""Commands over files and directories: ls, mkdir, rm, mv, cp, touch, chmod, find, du and df."""
 
 import errno
+import fnmatch
 import posixpath
 import re
 from collections.abc import Callable
 from typing import Final
 
-from lium_mcp.sandbox.container.commands.operands import ENTRIES_PER_STEP, below, options
-from lium_mcp.sandbox.container.file_listing import human_size, long_name, size_of
-from lium_mcp.sandbox.container.files import BLOCK_BYTES, Directory, File, FileNode, copy_into, copy_of, failure
-from lium_mcp.sandbox.container.run import CommandCall, Program, Usage
+from lium_mcp.sandbox.container.commands.operands import ENTRIES_PER_STEP, below, each, options, whole_number
+from lium_mcp.sandbox.container.file_listing import human_size, long_name
+from lium_mcp.sandbox.container.files import BLOCK_BYTES, Directory, File, FileNode, copy_into, failure
+from lium_mcp.sandbox.container.shell import CommandCall, Program, Usage
+
+LONGEST_NAME: Final = 255
 
 
 async def ls(call: CommandCall) -> int:
     """List directories and files."""
-    found, paths = options(call.arguments, "laA1htrRd")
-    files, directories = list[tuple[str, FileNode]](), list[tuple[str, Directory]]()
-    for path in paths or ["."]:
-        try:
-            node = call.process.files.get(path, call.process.cwd)
-        except OSError as error:
-            await call.fail(f"cannot access '{path}': {error.strerror}", 2)
-            continue
-        if isinstance(node, Directory) and "d" not in found:
-            directories.append((path, node))
-            inner = below(call, node) if "R" in found else []
-            directories += [(f"{path}/{name}", each) for name, each in inner if isinstance(each, Directory)]
-        else:
-            files.append((path, node))
-    await _list(call, files, found)
-    for number, (path, directory) in enumerate(directories):
-        if len(directories) + len(files) > 1:
-            await call.out(f"{chr(10) * (number > 0 or bool(files))}{path}:\n")
-        entries: list[tuple[str, FileNode]] = sorted(directory.entries.items())
-        if "a" in found:
-            entries = [(".", directory), ("..", directory), *entries]
-        elif "A" not in found:
-            entries = [(name, node) for name, node in entries if not name.startswith(".")]
-        if "l" in found:
-            await call.out(f"total {sum(_blocks(node) for _, node in entries) * BLOCK_BYTES // 1024}\n")
-        await _list(call, entries, found)
-    return call.status
+    found, paths = options(call.arguments, "laA1htr")
 
+    async def show(path: str) -> None:
+        node = call.process.files.get(path, call.process.cwd)
+        entries: list[tuple[str, FileNode]] = [(path, node)]
+        if isinstance(node, Directory):
+            entries = sorted(node.entries.items())
+            if len(paths) > 1:
+                await call.out(f"{path}:\n")
+            if "a" in found:
+                entries = [(".", node), ("..", node), *entries]
+            elif "A" not in found:
+                entries = [(name, each) for name, each in entries if not name.startswith(".")]
+        call.process.budget.spend(len(entries) // ENTRIES_PER_STEP)
+        if "t" in found:
+            entries.sort(key=lambda entry: -entry[1].modified_at)
+        if "r" in found:
+            entries.reverse()
+        names = [long_name(name, each, human="h" in found) if "l" in found else name for name, each in entries]
+        await call.out("".join(f"{name}\n" for name in names))
 
-async def _list(call: CommandCall, entries: list[tuple[str, FileNode]], found: dict[str, str]) -> None:
-    call.process.budget.spend(len(entries) // ENTRIES_PER_STEP)
-    if "t" in found:
-        entries = sorted(entries, key=lambda entry: -entry[1].modified_at)
-    shown = entries[::-1] if "r" in found else entries
-    names = [long_name(name, node, human="h" in found) if "l" in found else name for name, node in shown]
-    await call.out("".join(f"{name}\n" for name in names))
-
-
-def _blocks(node: FileNode) -> int:
-    return 1 + (-(-len(node.data) // BLOCK_BYTES) if isinstance(node, File) else 0)
-
-
-async def _each(call: CommandCall, paths: list[str], problem: str, action: Callable[[str], None]) -> int:
-    if not paths:
-        raise Usage("missing operand")
-    for path in paths:
-        try:
-            action(path)
-        except OSError as error:
-            await call.fail(f"{problem} '{path}': {error.strerror}")
-    return call.status
+    return await each(call, paths or ["."], show)
 
 
 async def mkdir(call: CommandCall) -> int:
     """Make directories."""
     found, paths = options(call.arguments, "p")
     files, cwd = call.process.files, call.process.cwd
-    return await _each(
-        call, paths, "cannot create directory", lambda path: files.make_directory(path, cwd, parents="p" in found)
-    )
+    return await each(call, paths, lambda path: files.make_directory(path, cwd, parents="p" in found))
 
 
 async def rm(call: CommandCall) -> int:
@@ -88,7 +60,7 @@ async def rm(call: CommandCall) -> int:
         elif node is not None or "f" not in found:
             files.remove_file(path, cwd)
 
-    return 0 if not paths and "f" in found else await _each(call, paths, "cannot remove", remove)
+    return await each(call, paths, remove)
 
 
 async def mv(call: CommandCall) -> int:
@@ -108,17 +80,18 @@ async def mv(call: CommandCall) -> int:
             else:
                 files.remove_file(source, cwd)
 
-    return await _onto(call, paths, "move", move)
+    return await _onto(call, paths, move)
 
 
 async def cp(call: CommandCall) -> int:
     """Copy files, and directories with -r."""
     found, paths = options(call.arguments, "rRapf")
     recursive = bool({"r", "R", "a"} & found.keys())
-    return await _onto(call, paths, "copy", lambda old, new: _copy(call, old, new, recursive=recursive))
+    return await _onto(call, paths, lambda old, new: _copy(call, old, new, recursive=recursive))
 
 
-async def _onto(call: CommandCall, paths: list[str], verb: str, action: Callable[[str, str], None]) -> int:
+async def _onto(call: CommandCall, paths: list[str], action: Callable[[str, str], None]) -> int:
+    """Do something with each path but the last, and with where that one says that it goes."""
     if len(paths) < 2:  # noqa: PLR2004 - from and to
         raise Usage("missing file operand")
     *sources, target = paths
@@ -129,27 +102,26 @@ async def _onto(call: CommandCall, paths: list[str], verb: str, action: Callable
     def onto(source: str) -> None:
         action(source, posixpath.join(target, posixpath.basename(source.rstrip("/")) or ".") if into else target)
 
-    return await _each(call, sources, f"cannot {verb}", onto)
+    return await each(call, sources, onto)
 
 
 def _copy(call: CommandCall, source: str, target: str, *, recursive: bool) -> None:
     files, cwd = call.process.files, call.process.cwd
     node, place = files.get(source, cwd), files.find(target, cwd)
-    inner = below(call, node) if isinstance(node, Directory) else []
-    call.process.budget.spend_on(size_of(node) + sum(size_of(each) for _, each in inner))
-    if node is place.node:
-        raise failure(errno.EEXIST)
-    if isinstance(node, Directory):
-        if not recursive or any(parent is node for parent in place.parents):
-            raise failure(errno.EINVAL if recursive else errno.EISDIR)
-        if place.node is None:
-            files.make_directory(target, cwd, mode=node.mode)
-        copy_into(node, files.directory(target, cwd), files.now(), below=len(place.names))
-    elif place.node is None:
-        copy = place.parents[-1].entries[place.names[-1]] = copy_of(node, place.parents[-1].storage)
-        copy.modified_at = files.now()
-    else:
-        files.write_file(target, bytes(node.data), cwd)
+    if node is place.node or node in place.parents:
+        raise failure(errno.EINVAL)
+    inner = [each for _, each in below(call, node)]
+    call.process.budget.spend_on(sum(len(each.data) for each in [node, *inner] if isinstance(each, File)))
+    if isinstance(node, File):
+        copy = files.open_file(target, cwd, create=True, truncate=True)
+        copy.write_at(0, bytes(node.data), files.now())
+        copy.mode = node.mode
+        return
+    if not recursive:
+        raise failure(errno.EISDIR)
+    if place.node is None:
+        files.make_directory(target, cwd, mode=node.mode)
+    copy_into(node, files.directory(target, cwd), files.now(), below=len(place.names))
 
 
 async def touch(call: CommandCall) -> int:
@@ -162,65 +134,82 @@ async def touch(call: CommandCall) -> int:
             files.write_file(path, b"", cwd)
         files.get(path, cwd).modified_at = files.now()
 
-    return await _each(call, paths, "cannot touch", make)
+    return await each(call, paths, make)
 
 
 async def chmod(call: CommandCall) -> int:
-    """Change modes: octal, +x or -x."""
-    if len(call.arguments) < 2 or not re.fullmatch("[-+]x|[0-7]{3,4}", call.arguments[0], re.ASCII):  # noqa: PLR2004
-        raise Usage("the sandbox's chmod takes 755, +x or -x and files")
-    how, *paths = call.arguments
+    """Change modes: octal, or +x."""
+    how, *paths = call.arguments or [""]
+    if not re.fullmatch(r"\+x|[0-7]{3}", how, re.ASCII):
+        raise Usage("the sandbox's chmod takes 755 or +x, and files")
 
     def change(path: str) -> None:
         node = call.process.files.get(path, call.process.cwd)
-        changed = {"+x": node.mode | 0o111, "-x": node.mode & ~0o111}
-        node.mode = changed[how] if how in changed else int(how, 8) & 0o777
+        node.mode = node.mode | 0o111 if how == "+x" else int(how, 8)
 
-    return await _each(call, paths, "cannot access", change)
+    return await each(call, paths, change)
+
+
+async def find(call: CommandCall) -> int:
+    """Print the paths below directories."""
+    paths, words = list[str](), list(call.arguments)
+    while words and not words[0].startswith("-"):
+        paths.append(words.pop(0))
+    tests = dict(zip(words[::2], words[1::2], strict=False))
+    kind, name = tests.get("-type", ""), tests.get("-name", "*")[:LONGEST_NAME]
+    deepest = whole_number(tests.get("-maxdepth", "100"))
+    if len(words) % 2 or tests.keys() - {"-name", "-type", "-maxdepth"} or kind not in {"", "f", "d"}:
+        raise Usage("the sandbox's find knows -name PATTERN, -type f, -type d and -maxdepth N")
+
+    async def show(path: str) -> None:
+        node, base = call.process.files.get(path, call.process.cwd), path.rstrip("/")
+        nodes = [(0, path, node), *((1 + at.count("/"), f"{base}/{at}", each) for at, each in below(call, node))]
+        fitting = [
+            each
+            for depth, each, node in nodes
+            if depth <= deepest
+            and fnmatch.fnmatchcase(posixpath.basename(each.rstrip("/")), name)
+            and isinstance(node, {"f": File, "d": Directory}.get(kind, object))
+        ]
+        await call.out("".join(f"{each}\n" for each in fitting))
+
+    return await each(call, paths or ["."], show)
 
 
 async def du(call: CommandCall) -> int:
-    """Print how much space is taken."""
-    found, paths = options(call.arguments, "shk")
-    for path in paths or ["."]:
-        try:
-            node = call.process.files.get(path, call.process.cwd)
-        except OSError as error:
-            await call.fail(f"cannot access '{path}': {error.strerror}")
-            continue
-        blocks = {path: _blocks(node)}
-        for name, each in below(call, node) if isinstance(node, Directory) else []:
-            above = [path, *(f"{path}/{name[:at]}" for at, letter in enumerate(name) if letter == "/")]
-            if isinstance(each, Directory):
-                above.append(f"{path}/{name}")
-            for directory in above:
-                blocks[directory] = blocks.get(directory, 0) + _blocks(each)
-        for name, count in [(path, blocks[path])] if "s" in found else reversed(blocks.items()):
-            size = count * BLOCK_BYTES
-            await call.out(f"{human_size(size) if 'h' in found else size // 1024}\t{name}\n")
-    return call.status
+    """Print how much space is taken in all."""
+    found, paths = options(call.arguments, "sh")
+    if "s" not in found:
+        raise Usage("the sandbox's du prints totals alone: du -s, du -sh")
+
+    async def show(path: str) -> None:
+        node = call.process.files.get(path, call.process.cwd)
+        nodes = [node, *(each for _, each in below(call, node))]
+        size = sum(BLOCK_BYTES + (len(each.data) if isinstance(each, File) else 0) for each in nodes)
+        await call.out(f"{human_size(size) if 'h' in found else size // 1024}\t{path}\n")
+
+    return await each(call, paths or ["."], show)
 
 
 async def df(call: CommandCall) -> int:
     """Print the storages and what is free in them."""
     found, paths = options(call.arguments, "h")
-    root = call.process.files.root
-    mounts = [(f"/{name}", node) for name, node in below(call, root) if isinstance(node, Directory)]
-    seen, rows = set[int](), [("Size", "Used", "Available", "Use%", "Mounted on")]
-    asked = [call.process.files.get(path, call.process.cwd) for path in paths]
-    for path, directory in [("/", root), *mounts]:
-        storage = directory.storage
-        if id(storage) in seen or (paths and all(n.storage is not storage for n in asked)):
-            continue
-        seen.add(id(storage))
-        sizes = (storage.limit_bytes, storage.used_bytes, storage.limit_bytes - storage.used_bytes)
-        shown = [human_size(size) if "h" in found else str(size // 1024) for size in sizes]
-        rows.append((shown[0], shown[1], shown[2], f"{100 * storage.used_bytes // storage.limit_bytes}%", path))
-    await call.out("".join(f"{'sandbox' if at else 'Filesystem':<12}{a:>10}{b:>10}{c:>12}{d:>6} {e}\n"
-                           for at, (a, b, c, d, e) in enumerate(rows)))  # fmt: skip
+    files = call.process.files
+    asked = [files.get(path, call.process.cwd).storage for path in paths]
+    mounts = {files.root.storage: "/"}
+    for name, node in below(call, files.root):
+        mounts.setdefault(node.storage, f"/{name}")
+    await call.out("Filesystem        Size      Used   Available  Use% Mounted on\n")
+    for storage, path in mounts.items():
+        if not paths or storage in asked:
+            sizes = (storage.limit_bytes, storage.used_bytes, storage.limit_bytes - storage.used_bytes)
+            total, used, free = (human_size(size) if "h" in found else str(size // 1024) for size in sizes)
+            percent = 100 * storage.used_bytes // storage.limit_bytes
+            await call.out(f"sandbox     {total:>10}{used:>10}{free:>12}{percent:>5}% {path}\n")
     return 0
 
 
 PROGRAMS: Final[dict[str, Program]] = {
-    "ls": ls, "mkdir": mkdir, "rm": rm, "mv": mv, "cp": cp, "touch": touch, "chmod": chmod, "du": du, "df": df,
+    "ls": ls, "mkdir": mkdir, "rm": rm, "mv": mv, "cp": cp, "touch": touch, "chmod": chmod, "find": find, "du": du,
+    "df": df,
 }  # fmt: skip

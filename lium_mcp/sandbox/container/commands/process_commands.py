@@ -1,47 +1,40 @@
 """Commands that start, stop and list processes: sh, setsid, nohup, sleep, kill and ps."""
 
 import re
+from functools import partial
 from typing import Final
 
 from lium_mcp.sandbox.container import job_runner
-from lium_mcp.sandbox.container.commands.operands import limited, options, read, seconds
-from lium_mcp.sandbox.container.run import NOT_FOUND, CommandCall, Program, Shell, Usage
-from lium_mcp.sandbox.container.waiting import SIGNALS, TERMINATED
+from lium_mcp.sandbox.container.commands.operands import options, read, seconds, whole_number
+from lium_mcp.sandbox.container.processes import SIGNALS, TERMINATED
+from lium_mcp.sandbox.container.shell import NOT_FOUND, CommandCall, Program, Shell, Usage
 
 
 async def sh(call: CommandCall) -> int:
     """Run a script: -c TEXT, a file, or what comes in. A job runner's part is played by Python instead."""
-    words, is_text, shell_options = list(call.arguments), False, set[str]()
-    while words and re.fullmatch("-[ceul]+", words[0]):
-        letters = set(words.pop(0)[1:])
-        shell_options |= letters & {"e", "u"}
+    words, is_text = list(call.arguments), False
+    while words and words[0].startswith("-"):
+        letters = words.pop(0)
+        if not re.fullmatch("-[cl]+", letters):
+            raise Usage(f"{letters[:40]}: invalid option (the sandbox knows -c and -l)")
         is_text = is_text or "c" in letters
-    if words and words[0].startswith("-"):
-        raise Usage(f"{words[0][:40]}: invalid option (the sandbox knows -c, -e, -l and -u)")
+    if not words and is_text:
+        raise Usage("-c: option requires an argument")
+    if not words:
+        return await call.shell.run_within(call.name, [], Shell.run_input)
+    script, *words = words
     if is_text:
-        if not words:
-            raise Usage("-c: option requires an argument")
-        script, name = words.pop(0), words.pop(0) if words else call.name
-    elif words:
-        name = words.pop(0)
-        try:
-            data = call.process.files.read_file(name, call.process.cwd)
-        except OSError as error:
-            return await call.fail(f"{name[:200]}: {error.strerror}", NOT_FOUND)
-        if job_runner.is_runner(data):
-            return await job_runner.play(call, name, words)
-        script = limited(data).decode("utf-8", "surrogateescape")
-    else:
-        name, script = call.name, limited(await read(call, "-")).decode("utf-8", "surrogateescape")
-    # A shell of its own leaves the variables and the directory of this one alone.
-    process = call.process
-    before = process.cwd, process.variables, process.exported
-    process.variables = {key: value for key, value in process.variables.items() if key in process.exported}
-    process.exported = set(process.exported)
+        name, *words = words or [call.name]
+        return await call.shell.run_within(name, words, partial(Shell.run_text, script=script))
+    name = script
     try:
-        return await Shell(process, call.shell.programs, words, name, shell_options).run_text(script)
-    finally:
-        process.cwd, process.variables, process.exported = before
+        data = await read(call, name)
+    except OSError as error:
+        return await call.fail(f"{name[:200]}: {error.strerror}", NOT_FOUND)
+    if job_runner.is_runner(data):
+        return await job_runner.play(call, name, whole_number(words[0] if words else "", largest=10**9))
+    script = data.decode("utf-8", "surrogateescape")
+    return await call.shell.run_within(name, words, partial(Shell.run_text, script=script))
 
 
 async def setsid(call: CommandCall) -> int:
@@ -52,7 +45,7 @@ async def setsid(call: CommandCall) -> int:
         call.process.group = call.process.pid
         return await call.shell.run_words(call.arguments)
     # A group leader cannot leave its group: the command runs in a child.
-    call.shell.start(call.arguments, own_group=True)
+    call.shell.start(partial(Shell.run_words, words=call.arguments), " ".join(call.arguments), own_group=True)
     return 0
 
 
@@ -74,8 +67,6 @@ async def sleep(call: CommandCall) -> int:
 async def kill(call: CommandCall) -> int:
     """Send a signal to processes, or with a minus to groups."""
     words, number, kernel = list(call.arguments), TERMINATED, call.process.kernel
-    if words[:1] == ["-s"] and len(words) > 1:
-        words[:2] = [f"-{words[1]}"]
     if words and words[0].startswith("-") and words[0] != "--":
         name = words.pop(0)[1:].upper().removeprefix("SIG")
         numbers = {str(each): each for each in (0, *SIGNALS.values())} | SIGNALS
@@ -83,12 +74,9 @@ async def kill(call: CommandCall) -> int:
             raise Usage(f"{name[:40]}: invalid signal specification (the sandbox knows {', '.join(SIGNALS)} and 0)")
         number = numbers[name]
     words = words[words[:1] == ["--"] :]
-    if not words:
-        raise Usage("usage: kill [-s signal | -signal] [--] pid...")
+    if not words or not all(re.fullmatch("-?[0-9]{1,10}", word, re.ASCII) for word in words):
+        raise Usage("usage: kill [-signal] [--] pid...")
     for word in words:
-        if not re.fullmatch("-?[0-9]{1,10}", word, re.ASCII):
-            await call.fail(f"{word[:40]}: arguments must be process or job IDs")
-            continue
         target = int(word)
         found = kernel.group(-target) if word[0] == "-" else [p for p in kernel.processes.values() if p.pid == target]
         if not found:

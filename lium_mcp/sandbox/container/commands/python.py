@@ -5,7 +5,7 @@ import posixpath
 from typing import Final
 
 from lium_mcp.sandbox.container.commands.operands import seconds, whole_number
-from lium_mcp.sandbox.container.run import CommandCall, Program, Usage
+from lium_mcp.sandbox.container.shell import CommandCall, Program, Usage
 from lium_mcp.sandbox.seeded import fraction
 
 VERSION: Final = "Python 3.11.9"

@@ -1,180 +1,157 @@
-"""Commands over text: cat, head, tail, wc, grep, tee, diff and sha256sum."""
+"""Commands over text: cat, head, tail, wc, grep and sha256sum."""
 
-import difflib
 import hashlib
+import math
 import re
+import warnings
 from typing import Final
 
-from lium_mcp.sandbox.container.commands.operands import below, inputs, limited, lines_of, options, read, whole_number
-from lium_mcp.sandbox.container.commands.patterns import Pattern
+from lium_mcp.sandbox.container.commands.operands import below, each, lines_of, opened, options, read, whole_number
 from lium_mcp.sandbox.container.files import Directory
-from lium_mcp.sandbox.container.run import CHUNK_BYTES, CommandCall, Program, Usage
-from lium_mcp.sandbox.container.streams import FileStream, Stream
+from lium_mcp.sandbox.container.shell import CHUNK_BYTES, CommandCall, Program, Usage
 
-TROUBLE: Final = 2
+LONGEST_PATTERN: Final = 200
 MOST_WAYS_PER_LINE: Final = 10**7
-MOST_WAYS: Final = 5 * 10**7
 WAYS_PER_STEP: Final = 1250
-MOST_LINES_COMPARED: Final = 2000
 
 
 async def cat(call: CommandCall) -> int:
-    """Print files, or what comes in, piece by piece: it may have no end."""
+    """Print files, or what comes in, as it comes."""
     _, paths = options(call.arguments, "")
-    for path in paths or ["-"]:
-        try:
-            stream = _stream(call, path)
-            while chunk := await stream.read(CHUNK_BYTES):
-                await call.write(chunk)
-        except OSError as error:
-            await call.fail(f"{path}: {error.strerror}")
-    return call.status
 
+    async def show(path: str) -> None:
+        stream = opened(call, path)
+        while chunk := await stream.read(CHUNK_BYTES):
+            await call.write(chunk)
 
-def _stream(call: CommandCall, path: str) -> Stream:
-    if path == "-":
-        return call.process.streams.get(0) or Stream()
-    return FileStream(call.process.files.open_file(path, call.process.cwd), call.process.files.now)
+    return await each(call, paths or ["-"], show)
 
 
 async def head(call: CommandCall) -> int:
-    """Print the first lines or bytes, and read no more than that."""
-    found, paths = options(_dashed_number(call.arguments), "q", "nc")
-    for path in paths or ["-"]:
-        left = whole_number(found.get("c", found.get("n", "10")))
-        try:
-            stream = _stream(call, path)
-            if len(paths) > 1:
-                await call.out(f"==> {path} <==\n")
-            while left and (chunk := await stream.read(CHUNK_BYTES)):
-                shown = chunk[:left] if "c" in found else b"".join(lines_of(chunk)[:left])
-                left -= len(shown) if "c" in found else shown.count(b"\n")
-                await call.write(shown)
-        except OSError as error:
-            await call.fail(f"{path}: {error.strerror}")
-    return call.status
+    """Print the first lines, and read no more than that."""
+    count, paths = _counted(call)
+
+    async def show(path: str) -> None:
+        left, stream = count, opened(call, path)
+        while left and (chunk := await stream.read(CHUNK_BYTES)):
+            shown = b"".join(lines_of(chunk)[:left])
+            left -= shown.count(b"\n")
+            await call.write(shown)
+
+    return await each(call, paths, show)
 
 
 async def tail(call: CommandCall) -> int:
-    """Print the last lines or bytes; ``-n +K`` prints from line K on."""
-    found, paths = options(_dashed_number(call.arguments), "q", "nc")
-    given = found.get("c", found.get("n", "10"))
-    count = whole_number(given.lstrip("+"))
-    async for path, data in inputs(call, paths):
-        if len(paths) > 1:
-            await call.out(f"==> {path} <==\n")
-        lines = [] if "c" in found else lines_of(data)
-        start = max(0, count - 1 if given.startswith("+") else len(lines or data) - count)
-        await call.write(b"".join(lines[start:]) if lines else data[start:])
-    return call.status
+    """Print the last lines."""
+    count, paths = _counted(call)
+
+    async def show(path: str) -> None:
+        lines = lines_of(await read(call, path))
+        await call.write(b"".join(lines[max(0, len(lines) - count) :]))
+
+    return await each(call, paths, show)
 
 
-def _dashed_number(arguments: list[str]) -> list[str]:
-    if arguments and re.fullmatch("-[0-9]+", arguments[0]):
-        return ["-n", arguments[0][1:], *arguments[1:]]
-    return arguments
+def _counted(call: CommandCall) -> tuple[int, list[str]]:
+    """Read the number of lines, of which ``-3`` is a short form, and the paths."""
+    words = call.arguments
+    if words and re.fullmatch("-[0-9]+", words[0]):
+        words = ["-n", words[0][1:], *words[1:]]
+    found, paths = options(words, "", "n")
+    return whole_number(found.get("n", "10")), paths or ["-"]
 
 
 async def wc(call: CommandCall) -> int:
     """Count lines, words and bytes."""
     found, paths = options(call.arguments, "lwc")
-    totals = [0, 0, 0]
-    wanted = [number for number, letter in enumerate("lwc") if not found or letter in found]
 
-    def counted(counts: list[int], name: str) -> str:
-        width = 7 if len(wanted) > 1 else 0
-        return " ".join([*(f"{counts[number]:>{width}}" for number in wanted), *([name] if paths else [])]) + "\n"
+    async def show(path: str) -> None:
+        data = await read(call, path)
+        counts = {"l": data.count(b"\n"), "w": len(data.split()), "c": len(data)}
+        shown = [str(count) for letter, count in counts.items() if letter in (found or counts)]
+        await call.out(" ".join(shown + [path] * bool(paths)) + "\n")
 
-    async for path, data in inputs(call, paths):
-        counts = [data.count(b"\n"), len(limited(data).split()) if 1 in wanted else 0, len(data)]
-        totals = [a + b for a, b in zip(totals, counts, strict=True)]
-        await call.out(counted(counts, path))
-    if len(paths) > 1:
-        await call.out(counted(totals, "total"))
-    return call.status
+    return await each(call, paths or ["-"], show)
 
 
 async def grep(call: CommandCall) -> int:
     """Print the lines that match."""
-    found, operands = options(call.arguments, "ivncqlEFr", "e")
-    if "e" not in found and not operands:
+    found, operands = options(call.arguments, "ivncqlEFr")
+    if not operands:
         raise Usage("usage: grep [options] pattern [file...]")
-    text = found["e"] if "e" in found else operands.pop(0)
-    pattern = Pattern(text, is_fixed="F" in found, is_extended="E" in found, ignores_case="i" in found)
-    paths = _files_below(call, operands or ["."]) if "r" in found else operands
-    ways, matched = 0, False
-    async for path, data in inputs(call, paths, TROUBLE):
+    pattern, choices = _pattern(operands[0], found)
+    paths = operands[1:] or ["." if "r" in found else "-"]
+    if "r" in found:
+        paths = [file for path in paths for file in _files_below(call, path)]
+    matched = False
+
+    async def show(path: str) -> None:
+        nonlocal matched
         prefix, shown = f"{path}:" if len(paths) > 1 or "r" in found else "", list[str]()
-        for number, line in enumerate(lines_of(data), 1):
-            written = line.decode("utf-8", "surrogateescape").removesuffix("\n")
-            line_ways = pattern.ways(written)
-            ways += line_ways
-            if line_ways > MOST_WAYS_PER_LINE or ways > MOST_WAYS:
-                return await call.fail(f"{path}: too long for the sandbox's grep and a pattern that repeats", TROUBLE)
-            if (pattern.compiled.search(written) is None) == ("v" in found):
-                shown.append(f"{prefix}{f'{number}:' * ('n' in found)}{written}\n")
-        call.process.budget.spend(ways // WAYS_PER_STEP)
+        for number, data in enumerate(lines_of(await read(call, path)), 1):
+            line = data.decode("utf-8", "surrogateescape").removesuffix("\n")
+            # ``re`` tries one split of a line after the other: it has fewer than so many ways to do it.
+            ways = math.comb(len(line) + choices, choices + 1)
+            if ways > MOST_WAYS_PER_LINE:
+                raise Usage(f"{path}: too long for the sandbox's grep and a pattern that repeats")
+            call.process.budget.spend(ways // WAYS_PER_STEP)
+            if (pattern.search(line) is None) == ("v" in found):
+                shown.append(f"{prefix}{f'{number}:' * ('n' in found)}{line}\n")
         matched = matched or bool(shown)
         if "c" in found:
             shown = [f"{prefix}{len(shown)}\n"]
         elif "l" in found:
             shown = [f"{path}\n"] * bool(shown)
         await call.out("".join(shown) * ("q" not in found))
-    return 0 if matched and "q" in found else call.status or int(not matched)
+
+    return (2 * await each(call, paths, show) if paths else 0) or int(not matched)
 
 
-def _files_below(call: CommandCall, paths: list[str]) -> list[str]:
-    found = []
-    for path in paths:
-        node = call.process.files.find(path, call.process.cwd).node
-        inner = below(call, node) if isinstance(node, Directory) else []
-        found += [f"{path}/{name}" for name, each in inner if not isinstance(each, Directory)] if inner else [path]
-    return found
+def _pattern(text: str, found: dict[str, str]) -> tuple[re.Pattern[str], int]:
+    """Return a pattern, and in how many places it leaves a choice.
+
+    Raises:
+        Usage: it holds what the sandbox does not match.
+    """
+    if "F" in found:
+        text = re.escape(text)
+    else:
+        if "E" not in found:
+            # In a basic pattern these signs mean something only behind a backslash.
+            text = re.sub(r"\\([+?|(){}])|[+?|(){}]", lambda sign: sign[1] or f"\\{sign[0]}", text)
+        if re.search(r"(?<!\\)(\\\\)*\(|\[[:.=]|\\[1-9dDAZz]", text):
+            raise Usage("the sandbox's grep knows no groups, no [[:classes:]] and no \\d")
+    if len(text) > LONGEST_PATTERN:
+        raise Usage("the pattern is too long for the sandbox's grep")
+    try:
+        with warnings.catch_warnings(action="ignore", category=FutureWarning):
+            compiled = re.compile(text, re.IGNORECASE if "i" in found else 0)
+    except (re.error, OverflowError) as error:
+        raise Usage(f"invalid pattern: {error}") from None
+    return compiled, 0 if "F" in found else len(re.findall("[*+?{|]", text))
 
 
-async def tee(call: CommandCall) -> int:
-    """Copy what comes in to files and on."""
-    found, paths = options(call.arguments, "a")
-    files, cwd = call.process.files, call.process.cwd
-    nodes = [files.open_file(path, cwd, create=True, truncate="a" not in found) for path in paths]
-    copies = [FileStream(node, files.now, appends=True) for node in nodes]
-    source = _stream(call, "-")
-    while chunk := await source.read(CHUNK_BYTES):
-        for stream in copies:
-            await stream.write(chunk)
-        await call.write(chunk)
-    return 0
-
-
-async def diff(call: CommandCall) -> int:
-    """Say how two files differ, as ``diff -u`` does; with -q only that they do."""
-    found, paths = options(call.arguments, "uq")
-    if len(paths) != 2:  # noqa: PLR2004
-        raise Usage("the sandbox's diff takes two files")
-    contents = [await read(call, path) for path in paths]
-    if contents[0] == contents[1]:
-        return 0
-    lines = [limited(data).decode("utf-8", "surrogateescape").splitlines() for data in contents]
-    if "q" in found or b"\0" in b"".join(contents) or max(map(len, lines)) > MOST_LINES_COMPARED:
-        await call.out(f"Files {paths[0]} and {paths[1]} differ\n")
-        return 1
-    call.process.budget.spend(len(lines[0]) + len(lines[1]))
-    told = difflib.unified_diff(lines[0], lines[1], paths[0], paths[1], lineterm="")
-    await call.out("".join(f"{line}\n" for line in told))
-    return 1
+def _files_below(call: CommandCall, path: str) -> list[str]:
+    inner = below(call, call.process.files.find(path, call.process.cwd).node)
+    return [f"{path}/{name}" for name, node in inner if not isinstance(node, Directory)] if inner else [path]
 
 
 async def sha256sum(call: CommandCall) -> int:
     """Print checksums of files."""
-    _, paths = options(call.arguments, "b")
-    async for path, data in inputs(call, paths):
+    _, paths = options(call.arguments, "")
+
+    async def show(path: str) -> None:
+        stream, digest = opened(call, path), hashlib.sha256()
+        while chunk := await stream.read(CHUNK_BYTES):
+            call.process.budget.spend_on(len(chunk))
+            digest.update(chunk)
         # Like the real one: an odd name is escaped, and a backslash before the line says so.
         shown = path.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
-        await call.out(f"{'' if shown == path else chr(92)}{hashlib.sha256(data).hexdigest()}  {shown}\n")
-    return call.status
+        await call.out(f"{'' if shown == path else chr(92)}{digest.hexdigest()}  {shown}\n")
+
+    return await each(call, paths or ["-"], show)
 
 
 PROGRAMS: Final[dict[str, Program]] = {
-    "cat": cat, "head": head, "tail": tail, "wc": wc, "grep": grep, "tee": tee, "diff": diff,
-    "sha256sum": sha256sum,
+    "cat": cat, "head": head, "tail": tail, "wc": wc, "grep": grep, "sha256sum": sha256sum,
 }  # fmt: skip

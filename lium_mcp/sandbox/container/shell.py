@@ -1,0 +1,386 @@
+"""The shell: it walks the tree of a script and runs commands, which are functions over the container.
+
+Each process has one shell. Pipelines, subshells, substitutions and background commands are processes of their own.
+"""
+
+import posixpath
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+from lium_mcp.sandbox.container.files import PATH_BYTES, File
+from lium_mcp.sandbox.container.parse import NAME, SyntaxFault, Unfinished, parse
+from lium_mcp.sandbox.container.processes import Main, Process
+from lium_mcp.sandbox.container.streams import FileStream, Pipe, Stream, Streams, hold, release
+from lium_mcp.sandbox.container.tree import (
+    Chain,
+    For,
+    If,
+    Part,
+    Redirect,
+    ShellCommand,
+    ShellScript,
+    ShellVariable,
+    Simple,
+    Subshell,
+    Substitution,
+    Text,
+)
+from lium_mcp.sandbox.container.words import ExpansionFault, fields, text
+
+NOT_FOUND: Final = 127
+NOT_EXECUTABLE: Final = 126
+MISUSED: Final = 2
+NOT_STARTED: Final = 254
+MOST_NESTED: Final = 12
+TAKEN_BYTES: Final = 1024 * 1024
+LONGEST_INPUT: Final = 1024 * 1024
+CHUNK_BYTES: Final = 64 * 1024
+PARSED_PER_STEP: Final = 100
+BIN: Final = frozenset({"/bin", "/sbin", "/usr/bin", "/usr/sbin", "/usr/local/bin"})
+
+
+class Exit(Exception):
+    """``exit``: the shell ends."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+class Usage(Exception):
+    """Arguments that the command does not take."""
+
+
+@dataclass
+class CommandCall:
+    """One command that runs: its arguments, and the process and shell it runs in."""
+
+    shell: "Shell"
+    name: str
+    arguments: list[str]
+    status: int = 0
+
+    @property
+    def process(self) -> Process:
+        """The process it runs in."""
+        return self.shell.process
+
+    async def write(self, data: bytes) -> None:
+        """Write bytes to standard output, in pieces."""
+        for start in range(0, len(data), CHUNK_BYTES):
+            piece = data[start : start + CHUNK_BYTES]
+            self.process.budget.spend_on(len(piece))
+            await self.process.streams[1].write(piece)
+
+    async def out(self, text: str) -> None:
+        """Write text to standard output."""
+        await self.write(text.encode("utf-8", "surrogateescape"))
+
+    async def fail(self, text: str, code: int = 1) -> int:
+        """Write a line to standard error that names the command, note the exit code, and return it."""
+        await self.process.complain(f"{self.name}: {text}")
+        self.status = code
+        return code
+
+
+Program = Callable[[CommandCall], Coroutine[Any, Any, int]]
+Work = Callable[["Shell"], Coroutine[Any, Any, int]]
+
+
+def running(programs: Mapping[str, Program], script: str | None) -> Main:
+    """Return the main function of a process that runs a script, or one that comes line by line."""
+
+    async def main(process: Process) -> int:
+        shell = Shell(process, programs)
+        process.variables |= {"$": str(process.pid)} | positional("bash")
+        return await shell.to_end(shell.run_input() if script is None else shell.run_text(script))
+
+    return main
+
+
+def positional(name: str, arguments: list[str] | None = None) -> dict[str, str]:
+    """Return the variables of a shell that begins: ``$0``, ``$1`` and so on, ``$#``, ``$?`` and ``$!``."""
+    numbered = {str(number): each for number, each in enumerate([name, *(arguments or [])])}
+    return numbered | {"#": str(len(numbered) - 1), "?": "0", "!": ""}
+
+
+@dataclass
+class Shell:
+    """One shell in one process. All that it knows are the process's variables, among them ``?``."""
+
+    process: Process
+    programs: Mapping[str, Program]
+    # Of the last $(...): the status of an assignment without a command.
+    status_of_substitution: int = 0
+
+    async def run_text(self, script: str) -> int:
+        """Run a script to its end, or to its ``exit``."""
+        try:
+            tree = parse(script)
+        except SyntaxFault as fault:
+            await self._complain(str(fault))
+            return MISUSED
+        return await self.to_end(self.run_script(tree))
+
+    async def run_input(self) -> int:
+        """Run what comes in, each time as soon as its lines make a complete command."""
+        stream, script, byte = self.process.streams[0], "", b"\n"
+        while byte:
+            line = bytearray()
+            while (byte := await stream.read(1)) and byte != b"\n" and len(line) < LONGEST_INPUT:
+                line += byte
+            script += line.decode("utf-8", "surrogateescape") + "\n" * bool(byte)
+            self.process.budget.spend(len(script) // PARSED_PER_STEP)
+            try:
+                await self.run_script(parse(script))
+            except SyntaxFault as fault:
+                if isinstance(fault, Unfinished) and byte:
+                    continue
+                await self._complain(str(fault))
+                self._note(MISUSED)
+            script = ""
+        return int(self.process.variables["?"])
+
+    async def run_words(self, words: list[str]) -> int:
+        """Run a command given by its words."""
+        process = self.process
+        process.budget.spend()
+        folder, name = posixpath.split(words[0])
+        program = self.programs.get(name) if not folder or folder in BIN else None
+        if program is None:
+            return await self._file(words)
+        if process.nested >= MOST_NESTED:
+            await process.complain(f"{name}: nested too deeply")
+            return NOT_EXECUTABLE
+        title, process.title = process.title, " ".join(words)[:PATH_BYTES]
+        process.nested += 1
+        try:
+            return await program(CommandCall(self, name, words[1:]))
+        except Usage as usage:
+            await process.complain(f"{name}: {usage}")
+            return MISUSED
+        except OSError as error:
+            await process.complain(f"{name}: {error.strerror}")
+            return 1
+        finally:
+            process.nested -= 1
+            process.title = title
+
+    async def run_within(self, name: str, arguments: list[str], work: Work) -> int:
+        """Do the work of another shell in this process; it leaves this one's variables and directory alone."""
+        process = self.process
+        before = process.cwd, process.variables
+        own = {key: value for key, value in process.variables.items() if NAME.fullmatch(key)}
+        process.variables = own | {"$": str(process.pid)} | positional(name, arguments)
+        try:
+            shell = Shell(process, self.programs)
+            return await shell.to_end(work(shell))
+        finally:
+            process.cwd, process.variables = before
+
+    def start(self, work: Work, title: str, *, streams: Streams | None = None, own_group: bool = False) -> Process:
+        """Start a process that does some work in the same shell, as after a fork."""
+        parent = self.process
+
+        async def main(process: Process) -> int:
+            shell = Shell(process, self.programs)
+            return await shell.to_end(work(shell))
+
+        return parent.kernel.start(
+            main,
+            " ".join(title.split())[:PATH_BYTES],
+            streams=parent.streams if streams is None else streams,
+            cwd=parent.cwd,
+            variables=parent.variables,
+            budget=parent.budget,
+            group=None if own_group else parent.group,
+        )
+
+    async def to_end(self, work: Coroutine[Any, Any, int]) -> int:
+        """Do some work until it ends, ``exit`` ends it, or an OSError does, such as one of a process not started."""
+        try:
+            return await work
+        except Exit as end:
+            return end.code
+        except OSError as error:
+            await self._complain(str(error.strerror))
+            return NOT_STARTED
+
+    async def _complain(self, message: str) -> None:
+        await self.process.complain(f"{self.process.variables['0']}: {message}")
+
+    def _note(self, status: int) -> int:
+        self.process.variables["?"] = str(status)
+        return status
+
+    # scripts and pipelines
+
+    async def run_script(self, script: ShellScript) -> int:
+        """Run chains, one after the other."""
+        status = 0
+        for chain in script:
+            status = self._begin(chain) if chain.in_background else await self.run_chain(chain)
+        return status
+
+    def _begin(self, chain: Chain) -> int:
+        """Start a chain in the background."""
+        streams = {**self.process.streams, 0: Stream()}
+        child = self.start(partial(Shell.run_chain, chain=chain, is_all=True), chain.source, streams=streams)
+        self.process.variables["!"] = str(child.pid)
+        return self._note(0)
+
+    async def run_chain(self, chain: Chain, *, is_all: bool = False) -> int:
+        """Run pipelines, one after the other; with ``is_all`` the process does nothing else."""
+        status = 0
+        for operator, commands in chain.pipelines:
+            if operator and (operator == "&&") != (status == 0):
+                continue
+            if len(commands) > 1:
+                status = await self._pipeline(commands)
+            else:
+                status = await self.run_command(commands[0], is_all=is_all and len(chain.pipelines) == 1)
+            self._note(status)
+        return status
+
+    async def _pipeline(self, commands: Sequence[ShellCommand]) -> int:
+        streams, pipes = self.process.streams, [Pipe() for _ in commands[1:]]
+        sources = [streams[0], *(pipe.reader for pipe in pipes)]
+        targets = [*(pipe.writer for pipe in pipes), streams[1]]
+        # Held until all are started: if one cannot be, those before it find that nobody reads.
+        ends = hold(dict(enumerate([*sources, *targets])))
+        try:
+            started = [
+                self.start(
+                    partial(Shell.run_command, command=command, is_all=True),
+                    command.source,
+                    streams={**streams, 0: source, 1: target},
+                )
+                for command, source, target in zip(commands, sources, targets, strict=True)
+            ]
+        finally:
+            release(ends)
+        for process in started:
+            await process.end()
+        return started[-1].exit_code or 0
+
+    # commands
+
+    async def run_command(self, command: ShellCommand, *, is_all: bool = False) -> int:
+        """Run a command; with ``is_all`` the process does nothing else, and lets go of what is redirected."""
+        process, outer = self.process, self.process.streams
+        process.budget.spend()
+        if not is_all:
+            process.streams = hold(outer)
+        try:
+            for redirect in command.redirects:
+                await self._redirect(redirect)
+            return await self._redirected(command.what)
+        except ExpansionFault as fault:
+            await self._complain(str(fault))
+            return 1
+        finally:
+            if not is_all:
+                release(process.streams)
+                process.streams = outer
+
+    async def _redirected(self, what: Simple | Subshell | If | For) -> int:
+        match what:
+            case Simple():
+                return await self._simple(what)
+            case Subshell(body):
+                child = self.start(partial(Shell.run_script, script=body), "bash")
+                return await child.end() or 0
+            case If(branches):
+                for condition, body in branches:
+                    if await self.run_script(condition) == 0:
+                        return await self.run_script(body)
+                return 0
+            case For(name, words, body):
+                status = 0
+                for value in await fields(words, self._value, self.process.files, self.process.cwd):
+                    self.process.budget.spend()
+                    self.process.variables[name] = value
+                    status = await self.run_script(body)
+                return status
+
+    async def _simple(self, command: Simple) -> int:
+        process, self.status_of_substitution = self.process, 0
+        words = await fields(command.words, self._value, process.files, process.cwd)
+        values = {name: await text(word, self._value) for name, word in command.assignments}
+        process.budget.spend_on(sum(map(len, words)) + sum(map(len, values.values())))
+        if not words:
+            process.variables.update(values)
+            return self.status_of_substitution
+        if not values:
+            return await self.run_words(words)
+        before, process.variables = process.variables, process.variables | values
+        try:
+            return await self.run_words(words)
+        finally:
+            process.variables = before
+
+    async def _file(self, words: list[str]) -> int:
+        """Run what is no command: a script that is executable."""
+        name = words[0]
+        if "/" not in name:
+            known = ", ".join(sorted(self.programs))
+            await self._complain(f"{name[:200]}: command not found; the sandbox has only {known}")
+            return NOT_FOUND
+        try:
+            node = self.process.files.get(name, self.process.cwd)
+        except OSError as error:
+            await self._complain(f"{name[:200]}: {error.strerror}")
+            return NOT_FOUND
+        if not isinstance(node, File) or not node.mode & 0o111:
+            await self._complain(f"{name[:200]}: Permission denied")
+            return NOT_EXECUTABLE
+        is_python = b"python" in bytes(node.data[:200]).split(b"\n")[0]
+        return await self.run_words(["python3" if is_python else "sh", *words])
+
+    # values and redirections
+
+    async def _value(self, part: Part) -> str:
+        match part:
+            case Text(value):
+                return value
+            case ShellVariable(name):
+                return self.process.variables.get(name, "")
+            case Substitution(script):
+                return await self._output_of(script)
+
+    async def _output_of(self, script: ShellScript) -> str:
+        pipe, taken = Pipe(), bytearray()
+        pipe.reader.hold()
+        try:
+            streams = {**self.process.streams, 1: pipe.writer}
+            child = self.start(partial(Shell.run_script, script=script), "bash", streams=streams)
+            while chunk := await pipe.reader.read(CHUNK_BYTES):
+                taken += chunk
+                if len(taken) > TAKEN_BYTES:
+                    raise ExpansionFault("the output of $(...) is too long")
+        finally:
+            pipe.reader.release()
+        self.status_of_substitution = await child.end() or 0
+        return taken.decode("utf-8", "surrogateescape").replace("\0", "").rstrip("\n")
+
+    async def _redirect(self, redirect: Redirect) -> None:
+        process, target = self.process, await text(redirect.target, self._value)
+        before = process.streams.get(redirect.number)
+        process.streams[redirect.number] = self._target(redirect.operator, target).hold()
+        if before is not None:
+            before.release()
+
+    def _target(self, operator: str, target: str) -> Stream:
+        process, files = self.process, self.process.files
+        if operator == ">&":
+            numbered = {str(number): stream for number, stream in process.streams.items()}
+            if target not in numbered:
+                raise ExpansionFault(f"{target[:200]}: Bad file descriptor")
+            return numbered[target]
+        try:
+            file = files.open_file(target, process.cwd, create=operator != "<", truncate=operator == ">")
+        except OSError as error:
+            raise ExpansionFault(f"{target[:200]}: {error.strerror}") from None
+        return FileStream(file, files.now, appends=operator == ">>")
