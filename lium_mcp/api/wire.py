@@ -16,6 +16,7 @@ import httpx2
 
 from lium_mcp.api.addresses import check_base_url, redirect_target
 from lium_mcp.api.answers import Answer
+from lium_mcp.api.changes import noted_changes
 from lium_mcp.api.clock import Clock
 from lium_mcp.api.error_bodies import error_from_answer, readable_request_id
 from lium_mcp.api.errors import (
@@ -57,25 +58,7 @@ _NOTHING_SENT = (
     httpx2.UnsupportedProtocol,
 )
 
-_changes: ContextVar[list[str] | None] = ContextVar("_changes", default=None)
 _hidden: ContextVar[Secrets | None] = ContextVar("_hidden", default=None)
-
-
-@contextmanager
-def noting_changes() -> Iterator[list[str]]:
-    """Note each request inside the block that changed something, so that a later failure cannot deny it."""
-    changes: list[str] = []
-    token = _changes.set(changes)
-    try:
-        yield changes
-    finally:
-        _changes.reset(token)
-
-
-def noted_changes() -> list[str]:
-    """The changes noted so far in the block around this call; outside of any, a list that nobody reads."""
-    changes = _changes.get()
-    return [] if changes is None else changes
 
 
 @contextmanager
@@ -203,9 +186,8 @@ class Wire:
                 raise self._refusal(answer, request)
             if mutates and answer.body.strip() and answer.is_web_page:
                 answer.json()  # a page that a network shows in place of Lium is no JSON
-            noted = _changes.get()
-            if mutates and noted is not None:
-                noted.append(f"{method} {path}")
+            if mutates:
+                noted_changes().append(f"{method} {path}")
             return answer
 
         repeat = repeat or (Repeat.ALWAYS if reads else Repeat.UNEXECUTED)

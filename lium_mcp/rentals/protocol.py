@@ -16,11 +16,11 @@ import anyio
 import anyio.lowlevel
 
 from lium_mcp.api.account import Me
+from lium_mcp.api.changes import noted_changes, noting_changes
 from lium_mcp.api.client import LiumClient
 from lium_mcp.api.clock import Clock
 from lium_mcp.api.paging import Rows
 from lium_mcp.api.pods.models import Pod, PodDetail
-from lium_mcp.api.wire import noted_changes, noting_changes
 from lium_mcp.rentals.account_rents import AccountRents
 from lium_mcp.rentals.belonging import anothers, not_its_own
 from lium_mcp.rentals.entries import Entry, Extension, has_something_left, is_only_to_check

@@ -7,9 +7,9 @@ from typing import Final
 
 import anyio
 
+from lium_mcp.api.changes import noting_changes
 from lium_mcp.api.errors import LiumError
 from lium_mcp.api.ssh_keys import bare_keys
-from lium_mcp.api.wire import noting_changes
 from lium_mcp.failures import Failure
 from lium_mcp.services.accounts import Account
 

@@ -115,6 +115,21 @@ async def read_removal_schedule(account: Account, target: Pod) -> RemovalSchedul
     )
 
 
+def not_confirmed(schedule: RemovalSchedule, answered: str) -> Failure:
+    """Say that Lium shows another removal time than it accepted: what it shows is what counts."""
+    if schedule.removal_at is None:
+        shown, effect = "shows no removal time of it", "The pod may bill until it is removed by hand."
+    else:
+        shown = f"shows its removal at {schedule.removal_at:%Y-%m-%dT%H:%M:%SZ}"
+        effect = "As it stands, the pod bills until then and is removed then."
+    return Failure(
+        "schedule_not_confirmed",
+        f"{answered}, but {shown}.",
+        "Call get_pod to look again; if that stays, call this again, or remove_pod when the work is done.",
+        effect=effect,
+    )
+
+
 def _warn_of_boot(pod: Pod) -> str | None:
     # Until the boot Lium keeps the hours of the rent. At the boot it sets the removal by them, whatever was set before.
     if pod.termination_hours is None:

@@ -17,7 +17,7 @@ from mcp.types import CallToolResult, ToolAnnotations
 from mcp.types import Tool as ListedTool
 from pydantic import BaseModel, create_model
 
-from lium_mcp.api.wire import noting_changes
+from lium_mcp.api.changes import noting_changes
 from lium_mcp.failures import NOTHING_CHANGED
 from lium_mcp.guard.consent import Question
 from lium_mcp.rentals import BEING_SETTLED

@@ -2,7 +2,7 @@
 
 import logging
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -51,6 +51,7 @@ from lium_mcp.services.removing import (
     RemovalSchedule,
     forget_removal_time,
     is_gone,
+    not_confirmed,
     read_end,
     read_removal_schedule,
     start_removal,
@@ -278,7 +279,9 @@ async def schedule_pod_removal(
     with after_change(f"Lium accepted the removal time of {target.pod_name}."):
         schedule = await read_removal_schedule(call.account, target)
     if schedule.removal_at is None or abs(schedule.removal_at - at) > REMOVAL_TOLERANCE:
-        raise _not_confirmed(schedule, f"Lium accepted that {target.pod_name} ({target.id}) is removed at {_utc(at)}")
+        raise not_confirmed(
+            schedule, f"Lium accepted that {target.pod_name} ({target.id}) is removed at {at:%Y-%m-%dT%H:%M:%SZ}"
+        )
     return schedule
 
 
@@ -301,7 +304,7 @@ async def cancel_pod_removal(call: Call, pod: PodName) -> RemovalSchedule:
     with after_change(f"{answered}."):
         schedule = await read_removal_schedule(call.account, target)
     if schedule.removal_at is not None:
-        raise _not_confirmed(schedule, answered)
+        raise not_confirmed(schedule, answered)
     if schedule.next is None:
         return schedule.model_copy(update={"next": "It bills until remove_pod or schedule_pod_removal."})
     return schedule
@@ -358,25 +361,6 @@ async def _attend(call: Call, pod_id: str) -> bool:
             await call.renter.attend()
             return True
     return False
-
-
-def _not_confirmed(schedule: RemovalSchedule, answered: str) -> Failure:
-    """Say that Lium shows another removal time than it accepted: what it shows is what counts."""
-    if schedule.removal_at is None:
-        shown, effect = "shows no removal time of it", "The pod may bill until it is removed by hand."
-    else:
-        shown = f"shows its removal at {_utc(schedule.removal_at)}"
-        effect = "As it stands, the pod bills until then and is removed then."
-    return Failure(
-        "schedule_not_confirmed",
-        f"{answered}, but {shown}.",
-        "Call get_pod to look again; if that stays, call this again, or remove_pod when the work is done.",
-        effect=effect,
-    )
-
-
-def _utc(time: datetime) -> str:
-    return f"{time:%Y-%m-%dT%H:%M:%SZ}"
 
 
 async def ask_to_rent(call: Call, wish: Wish, *, dry_run: bool, **_: Any) -> Question | None:  # noqa: ANN401 - the tool's other arguments

@@ -18,6 +18,7 @@ from lium_mcp.api.pods.models import (
     PodEvent,
     PodRecord,
 )
+from lium_mcp.api.refusal_words import says_going
 from lium_mcp.api.retries import Repeat
 from lium_mcp.api.wire import QueryValue, Resource
 
@@ -59,7 +60,7 @@ class Pods(Resource):
                     raise
                 await self._wire.request("DELETE", path)
         except (BadRequest, Conflict) as error:
-            if not error.says_going:
+            if not says_going(error.message):
                 raise
 
     async def reboot(self, pod_id: str, *, volume_id: str | None = None) -> None:
