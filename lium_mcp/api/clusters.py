@@ -7,7 +7,7 @@ from lium_mcp.api.errors import Conflict, InvalidRequest, RentOutcomeUnknown, Un
 from lium_mcp.api.executors.models import Executor
 from lium_mcp.api.fields import ApiBool, ApiId, ApiInt, ApiModel, ApiReason, ApiStr, ApiTuple, RequestModel
 from lium_mcp.api.paging import Rows
-from lium_mcp.api.renting import send_rent
+from lium_mcp.api.rent_requests import send_rent
 from lium_mcp.api.wire import Resource
 from lium_mcp.text import one_line
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from lium_mcp.api.clusters import ClusterRentRequest
-from lium_mcp.api.renting import RentBySpecRequest, RentRequest
+from lium_mcp.api.rent_requests import RentBySpecRequest, RentRequest
 from lium_mcp.rentals.entries import Entry
 
 

@@ -14,7 +14,7 @@ from lium_mcp.api.backups import Backup
 from lium_mcp.api.errors import LiumError, NoExecutorMatches
 from lium_mcp.api.executors.models import Executor
 from lium_mcp.api.gpu_names import gpu_names, is_matched_more_loosely, matching_machine_names, models_of, short_gpu_type
-from lium_mcp.api.renting import RentBySpecRequest, RentRequest
+from lium_mcp.api.rent_requests import RentBySpecRequest, RentRequest
 from lium_mcp.api.templates import Template
 from lium_mcp.failures import Failure
 from lium_mcp.figures import is_above, rate_in_usd

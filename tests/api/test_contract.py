@@ -29,7 +29,7 @@ from lium_mcp.api.errors import (
 )
 from lium_mcp.api.lines import Tail
 from lium_mcp.api.pods.models import FeedbackRequest
-from lium_mcp.api.renting import RentBySpecRequest, RentRequest
+from lium_mcp.api.rent_requests import RentBySpecRequest, RentRequest
 from lium_mcp.api.templates import TemplateChanges, TemplateCreate
 from tests.api.fakes import IDEMPOTENCY_KEY, KEY, NODE_ID, POD_ID, client_on
 from tests.tools.test_parity import NOT_OFFERED

@@ -20,7 +20,7 @@ from lium_mcp.api.errors import (
     ResponseTooLarge,
     UnreadableResponse,
 )
-from lium_mcp.api.renting import RentRequest
+from lium_mcp.api.rent_requests import RentRequest
 from tests.api.fakes import IDEMPOTENCY_KEY, KEY, NODE_ID, POD_ID, PUBLIC_KEY, TurnedClock
 from tests.wires import Act, Forward, Wire, answering, cut, drop, raw, reset, served, silence, streaming, trickle
 

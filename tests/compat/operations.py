@@ -8,7 +8,7 @@ from typing import Any
 from lium_mcp.api.client import LiumClient
 from lium_mcp.api.clusters import ClusterRentRequest
 from lium_mcp.api.pods.models import FeedbackRequest
-from lium_mcp.api.renting import RentBySpecRequest, RentRequest
+from lium_mcp.api.rent_requests import RentBySpecRequest, RentRequest
 from lium_mcp.api.templates import TemplateChanges, TemplateCreate
 from tests.compat.recorder import examples
 

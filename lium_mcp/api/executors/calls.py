@@ -16,7 +16,7 @@ from lium_mcp.api.executors.models import (
 from lium_mcp.api.gpu_names import gpu_names, matching_machine_names
 from lium_mcp.api.machines import Machine
 from lium_mcp.api.paging import Rows
-from lium_mcp.api.renting import RentBySpecRequest, RentRequest, rented_pod_id, send_rent
+from lium_mcp.api.rent_requests import RentBySpecRequest, RentRequest, rented_pod_id, send_rent
 from lium_mcp.api.retries import Repeat
 from lium_mcp.api.wire import QueryValue, Resource
 

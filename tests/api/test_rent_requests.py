@@ -27,7 +27,7 @@ from lium_mcp.api.errors import (
     UntrustedRedirect,
     ValidationFailed,
 )
-from lium_mcp.api.renting import RentBySpecRequest, RentRequest
+from lium_mcp.api.rent_requests import RentBySpecRequest, RentRequest
 from tests.api.fakes import IDEMPOTENCY_KEY, NODE_ID, POD_ID, PUBLIC_KEY, Reply, client_on, ok, refusal, scripted
 from tests.wires import Wire
 

@@ -1,4 +1,4 @@
-"""What a rent sends and what its answer proves. Knows no node and no marketplace: only bodies and outcomes.
+"""The requests that rent, and what their answers prove. Knows no node and no marketplace: only bodies and outcomes.
 
 A rent is sent once. Whatever leaves it open whether a pod exists raises `RentOutcomeUnknown`; every other error is
 proof that this request rented nothing.
