@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from sqlalchemy import Connection, insert
 
-from lium_mcp.guard.policy import FIRST_CHARGES
+from lium_mcp.guard.commitments import FIRST_CHARGES
 from lium_mcp.rentals.entries import Entry
 from lium_mcp.rentals.ledger import KEPT_FOR, Ledger
 from lium_mcp.rentals.tables import RENTALS

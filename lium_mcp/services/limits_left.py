@@ -10,7 +10,8 @@ from lium_mcp.api.errors import LiumError
 from lium_mcp.api.paging import Rows
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.figures import hours_since
-from lium_mcp.guard.policy import FIRST_CHARGES, Ask, Commitment, Policy, Standing, commitments, hours_left, spent_usd
+from lium_mcp.guard.commitments import FIRST_CHARGES, Commitment, commitments, hours_left, spent_usd
+from lium_mcp.guard.policy import Ask, Policy, Standing
 from lium_mcp.rentals import Entry, Extension, Judge, PastCost
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.targets import find_pod

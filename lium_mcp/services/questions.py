@@ -11,8 +11,9 @@ from lium_mcp.api.errors import LiumError
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.api.templates import Template
 from lium_mcp.figures import in_usd, rate_in_usd
+from lium_mcp.guard.commitments import hours_left
 from lium_mcp.guard.consent import Question
-from lium_mcp.guard.policy import Policy, hours_left
+from lium_mcp.guard.policy import Policy
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.backing_up import PARTIAL, check_path, covers_all, losses, refuse_partial
 from lium_mcp.services.final_backup import FinalBackups, earlier_final_backup

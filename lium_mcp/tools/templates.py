@@ -11,7 +11,7 @@ from lium_mcp.api.pods.models import PodDetail
 from lium_mcp.api.templates import Template, TemplateChanges, TemplateCreate
 from lium_mcp.api.wire import hiding
 from lium_mcp.failures import Failure
-from lium_mcp.guard.policy import hours_left
+from lium_mcp.guard.commitments import hours_left
 from lium_mcp.inputs import Few, Line, ShortText
 from lium_mcp.results import Result
 from lium_mcp.services.as_asked import not_confirmed, unlike

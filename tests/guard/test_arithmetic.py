@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from lium_mcp.api.account import BillingStatement
 from lium_mcp.api.paging import Rows
 from lium_mcp.api.pods.models import Pod
+from lium_mcp.guard.commitments import Commitment, commitments, hours_left, spent_usd
 from lium_mcp.guard.limits import Limits
-from lium_mcp.guard.policy import Ask, Commitment, Policy, PolicyRefused, commitments, hours_left, spent_usd
+from lium_mcp.guard.policy import Ask, Policy, PolicyRefused
 from lium_mcp.inputs import LEAST_HOURS
 from lium_mcp.rentals import Entry, PastCost
 
