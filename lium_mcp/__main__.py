@@ -1,6 +1,19 @@
-"""``python -m lium_mcp``."""
+"""What ``lium-mcp`` and ``python -m lium_mcp`` run: the command line, and before it the front for a host that waits."""
 
-from lium_mcp.cli.main import main
+import os
+import sys
+
+from lium_mcp.serving import front
+
+
+def main() -> int:
+    """Run the command line; the exit status is the answer."""
+    words = sys.argv[1:]
+    begun = front.begin(words, os.environ)
+    from lium_mcp.cli.main import main as run  # noqa: PLC0415 - while the front answers
+
+    return run(words, begun)
+
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final, NoReturn, get_args
+from typing import Any, Final, NoReturn
 from urllib.parse import urlsplit
 
 import anyio
@@ -40,8 +40,9 @@ from lium_mcp.serving.callers import Accounts, bind_caller, caller_of_request
 from lium_mcp.serving.hangup import end_with_caller
 from lium_mcp.serving.lium_server import CLEAN_UP_SECONDS, LiumServer
 from lium_mcp.serving.sessions import note_use
-from lium_mcp.settings import Settings, ToolsetName, registry_password
+from lium_mcp.settings import Settings, registry_password
 from lium_mcp.settings_reading import load_readable, problems_of
+from lium_mcp.settings_table import TOOLSETS, is_offered
 from lium_mcp.toolkit.call import Runtime
 from lium_mcp.toolkit.listing import ListedTool, read_listing
 from lium_mcp.values import SettingsError
@@ -74,17 +75,14 @@ def build_refusing_server(settings: Settings, problems: Sequence[str]) -> LiumSe
     """A server that lists its tools and says at each call which settings are wrong: hosts show nobody what it logs."""
     listing = read_listing()
     listed = _offered(settings, listing) or listing
+    wrong = settings_wrong(problems)
 
     def refuse(_: str) -> NoReturn:
         raise settings_wrong(problems)
 
-    return LiumServer(
-        offered=listed,
-        bind=refuse,
-        stop=Stop(),
-        log_level=settings.log_level,
-        **_presented({item.name for item in listed}),
-    )
+    presented = _presented({item.name for item in listed})
+    presented["instructions"] = f"{wrong.happened} {wrong.advice}\n{presented['instructions']}"
+    return LiumServer(offered=listed, bind=refuse, stop=Stop(), log_level=settings.log_level, **presented)
 
 
 def _presented(offered: Collection[str]) -> dict[str, str]:
@@ -94,7 +92,7 @@ def _presented(offered: Collection[str]) -> dict[str, str]:
         "title": "Lium GPU pods",
         "version": __version__,
         "website_url": "https://lium.io",
-        "instructions": instructions(offered),
+        "instructions": instructions(frozenset(offered)),
     }
 
 
@@ -327,7 +325,7 @@ def offered_by(settings: Settings, tool_count: int) -> Offered:
     """What the settings offer, as the policy view shows it."""
     return Offered(
         read_only=settings.read_only,
-        toolsets=[name for name in get_args(ToolsetName) if name in settings.toolsets],
+        toolsets=[name for name in TOOLSETS if name in settings.toolsets],
         allow_tools=sorted(settings.allow_tools) or None,
         deny_tools=sorted(settings.deny_tools) or None,
         tool_count=tool_count,
@@ -352,8 +350,13 @@ def _offered(settings: Settings, listing: Sequence[ListedTool]) -> list[ListedTo
     return [
         item
         for item in listing
-        if item.toolset in settings.toolsets
-        and (not settings.allow_tools or item.name in settings.allow_tools)
-        and item.name not in settings.deny_tools
-        and (item.read_only or not settings.read_only)
+        if is_offered(
+            item.name,
+            item.toolset,
+            reads_only=item.read_only,
+            toolsets=settings.toolsets,
+            allow_tools=settings.allow_tools,
+            deny_tools=settings.deny_tools,
+            read_only=settings.read_only,
+        )
     ]

@@ -1,4 +1,4 @@
-"""Every setting, once: a typed model read from the environment; the command line offers the same names.
+"""The settings as a typed model read from the environment; `settings_table.py` has each of them, once.
 
 What belongs to this server is ``LIUM_MCP_*``; what belongs to Lium keeps the names of the official client
 (``LIUM_API_KEY``, ``LIUM_BASE_URL``, ``LIUM_SSH_KEY_PATH``), whose config file ``~/.lium/config.ini`` is read as a last
@@ -23,6 +23,7 @@ from lium_mcp.guard.limits import Limits, Names, PolicyFileError, PolicyMode, re
 from lium_mcp.guard.server_token import ServerTokenError, check_token, read_token
 from lium_mcp.network_settings import read_network
 from lium_mcp.official_config import FoundKey, OfficialConfig, usual_ssh_key_path
+from lium_mcp.settings_table import REGISTRY_PREFIX, SETTINGS
 from lium_mcp.values import (
     UNFILLED,
     SettingsError,
@@ -45,9 +46,15 @@ ToolsetName = Literal[
 ]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
-DEFAULT_BASE_URL = "https://lium.io/api"
 SANDBOX_API_KEY = "sk_sandbox"
-REGISTRY_PREFIX = "LIUM_MCP_REGISTRY_"
+
+
+def _from_table(name: str) -> Any:  # noqa: ANN401 - what pydantic makes a field of
+    setting = SETTINGS[name]
+    alias = None if setting.variable.startswith("LIUM_MCP_") else setting.variable
+    return Field(
+        default=setting.default, validation_alias=alias, description=setting.about, ge=setting.low, le=setting.high
+    )
 
 
 class Settings(Limits, BaseSettings):
@@ -67,106 +74,33 @@ class Settings(Limits, BaseSettings):
         hide_input_in_errors=True,
     )
 
-    api_key: SecretStr | None = Field(
-        default=None,
-        validation_alias="LIUM_API_KEY",
-        description="The Lium API key (starts with sk_). Without it only the market and public templates can be read.",
-    )
-    base_url: str = Field(
-        default=DEFAULT_BASE_URL,
-        validation_alias="LIUM_BASE_URL",
-        description="Address of the Lium API.",
-    )
-    ssh_key_path: Path | None = Field(
-        default=None,
-        validation_alias="LIUM_SSH_KEY_PATH",
-        description="Private SSH key for pods; its public half (the same path plus .pub) is put into rented ones.",
-    )
-    ssh_key_passphrase: SecretStr | None = Field(
-        default=None,
-        validation_alias="LIUM_SSH_KEY_PASSPHRASE",
-        description="Passphrase of the private SSH key, if it has one.",
-    )
-    ssh_agent: Path | None = Field(
-        default=None,
-        validation_alias="SSH_AUTH_SOCK",
-        description="Socket of the SSH agent whose keys may be used too.",
-    )
-    local_dirs: tuple[Path, ...] = Field(
-        default=(),
-        description="Folders whose files may be copied to and from pods, separated by commas; by default the working "
-        "directory, unless that is the home directory or the root.",
-    )
-    toolsets: frozenset[ToolsetName] = Field(
-        default=frozenset[ToolsetName](("marketplace", "pods", "templates", "volumes", "backups", "account", "remote")),
-        description="Groups of tools to offer, separated by commas; clusters and extras are not offered by default.",
-    )
-    allow_tools: Names = Field(
-        default=frozenset(), description="If set, only these tools are offered, separated by commas."
-    )
-    deny_tools: Names = Field(default=frozenset(), description="Tools that are never offered, separated by commas.")
-    read_only: bool = Field(default=False, description="Offer only tools that change nothing and spend nothing.")
-    policy: Path | None = Field(
-        default=None, description="TOML file with a team's limits; what it or a setting refuses is refused."
-    )
-    policy_mode: PolicyMode = Field(
-        default="enforce", description="What limits do; shadow refuses nothing and logs what would have been refused."
-    )
-    confirm: Literal["auto", "always", "never"] = Field(
-        default="auto",
-        description="Ask the person before money is spent or data destroyed: auto where the client can ask, always "
-        "(refuse where it cannot), or never.",
-    )
-    state_url: SecretStr | None = Field(
-        default=None,
-        description="Where the ledger of rents is: sqlite:///PATH, by default a file in the user's state directory, or "
-        "postgresql://... for several servers on one account.",
-    )
-    transport: Literal["stdio", "http", "sse"] = Field(
-        default="stdio", description="How clients reach the server; http and sse serve both of these at once."
-    )
-    host: str = Field(default="127.0.0.1", description="Address to listen at over HTTP.")
-    port: Annotated[int, BeforeValidator(as_number)] = Field(
-        default=8000, ge=0, le=65_535, description="Port to listen at over HTTP."
-    )
-    allowed_host: Names = Field(
-        default=frozenset(),
-        description="Host names under which clients, and from which pages browsers, may call over HTTP, separated by "
-        "commas; needed beyond loopback.",
-    )
-    path_prefix: str = Field(
-        default="",
-        description="Path below which a proxy in front serves this server, such as /lium; where clients of SSE send "
-        "their messages follows from it.",
-    )
-    server_token: SecretStr | None = Field(
-        default=None,
-        description="What callers over HTTP send in `X-Lium-MCP-Token` to use this server's own key, 32 characters at "
-        "least; by default one is made and kept in the user's state directory.",
-    )
-    trusted_proxy: Names = Field(
-        default=frozenset(),
-        description="Addresses of proxies in front whose `X-Forwarded-For` tells callers apart, separated by commas; "
-        "without it all who come through one share the bounds of one address.",
-    )
-    timeout_seconds: Annotated[float, BeforeValidator(as_number)] = Field(
-        default=15.0,
-        ge=1,
-        le=45,
-        description="Time limit of one request to the Lium API, in seconds; a call that only reads ends within "
-        "30 in any case.",
-    )
-    log_level: LogLevel = Field(default="INFO", description="How much goes to standard error.")
-    log_format: Literal["text", "json"] = Field(default="text", description="How a line on standard error is written.")
-    sandbox: bool = Field(
-        default=False, description="Serve a simulated Lium inside this process: no money, no network."
-    )
-    sandbox_speed: Annotated[float, BeforeValidator(as_number)] = Field(
-        default=1.0, ge=0, le=100_000, description="How many times faster than real time the sandbox runs."
-    )
-    sandbox_seed: Annotated[int, BeforeValidator(as_number)] = Field(
-        default=7, description="Seed of the sandbox's market."
-    )
+    api_key: SecretStr | None = _from_table("api_key")
+    base_url: str = _from_table("base_url")
+    ssh_key_path: Path | None = _from_table("ssh_key_path")
+    ssh_key_passphrase: SecretStr | None = _from_table("ssh_key_passphrase")
+    ssh_agent: Path | None = _from_table("ssh_agent")
+    local_dirs: tuple[Path, ...] = _from_table("local_dirs")
+    toolsets: frozenset[ToolsetName] = _from_table("toolsets")
+    allow_tools: Names = _from_table("allow_tools")
+    deny_tools: Names = _from_table("deny_tools")
+    read_only: bool = _from_table("read_only")
+    policy: Path | None = _from_table("policy")
+    policy_mode: PolicyMode = _from_table("policy_mode")
+    confirm: Literal["auto", "always", "never"] = _from_table("confirm")
+    state_url: SecretStr | None = _from_table("state_url")
+    transport: Literal["stdio", "http", "sse"] = _from_table("transport")
+    host: str = _from_table("host")
+    port: Annotated[int, BeforeValidator(as_number)] = _from_table("port")
+    allowed_host: Names = _from_table("allowed_host")
+    path_prefix: str = _from_table("path_prefix")
+    server_token: SecretStr | None = _from_table("server_token")
+    trusted_proxy: Names = _from_table("trusted_proxy")
+    timeout_seconds: Annotated[float, BeforeValidator(as_number)] = _from_table("timeout_seconds")
+    log_level: LogLevel = _from_table("log_level")
+    log_format: Literal["text", "json"] = _from_table("log_format")
+    sandbox: bool = _from_table("sandbox")
+    sandbox_speed: Annotated[float, BeforeValidator(as_number)] = _from_table("sandbox_speed")
+    sandbox_seed: Annotated[int, BeforeValidator(as_number)] = _from_table("sandbox_seed")
 
     @classmethod
     def settings_customise_sources(
@@ -193,7 +127,7 @@ class Settings(Limits, BaseSettings):
         text = {"api_key": cleaned_key, "ssh_key_passphrase": cleaned_password}.get(name, cleaned)(value)
         if text:
             return text
-        if not environment_name(name).startswith("LIUM_MCP_"):
+        if not SETTINGS[name].variable.startswith("LIUM_MCP_"):
             return cls.model_fields[name].default
         if value.strip():
             raise ValueError(UNFILLED if is_placeholder(value) else "it is empty")
@@ -301,13 +235,13 @@ class Settings(Limits, BaseSettings):
         if self.sandbox:
             return FoundKey(SANDBOX_API_KEY, "the sandbox")
         if self.api_key:
-            return FoundKey(self.api_key.get_secret_value(), environment_name("api_key"))
+            return FoundKey(self.api_key.get_secret_value(), SETTINGS["api_key"].variable)
         workspace = os.environ.get("LIUM_WORKSPACE", "")
         if is_placeholder(workspace):
             raise SettingsError(f"LIUM_WORKSPACE: {UNFILLED}")
         saved = self._official_config.key(cleaned(workspace))
-        if saved.text is None and is_placeholder(os.environ.get(environment_name("api_key"), "")):
-            return FoundKey(missing_because=f"{environment_name('api_key')} holds no key: {UNFILLED}.")
+        if saved.text is None and is_placeholder(os.environ.get(SETTINGS["api_key"].variable, "")):
+            return FoundKey(missing_because=f"{SETTINGS['api_key'].variable} holds no key: {UNFILLED}.")
         return saved
 
     @cached_property
@@ -401,9 +335,3 @@ def registry_password(variable: str) -> str | None:
     Only variables with the prefix are read: a caller must not be able to send any other secret to a stored login.
     """
     return cleaned_password(os.environ.get(variable, "")) or None if variable.startswith(REGISTRY_PREFIX) else None
-
-
-def environment_name(field: str) -> str:
-    """The environment variable that sets a field."""
-    alias = Settings.model_fields[field].validation_alias
-    return alias if isinstance(alias, str) else f"LIUM_MCP_{field.upper()}"

@@ -5,17 +5,14 @@ would notice.
 """
 
 import os
-import re
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any
 
 from pydantic import ValidationError
 
-from lium_mcp.guard.limits import Limits
-from lium_mcp.settings import REGISTRY_PREFIX, Settings, environment_name
+from lium_mcp.settings import Settings
+from lium_mcp.settings_table import SETTINGS, meant_setting
 from lium_mcp.values import SettingsError, no_such
-
-_ALMOST_OURS: Final = re.compile("^(?:LIUM_?MCP_?|LIUM_|MCP_LIUM_)")
 
 
 def load(overrides: Mapping[str, Any]) -> Settings:
@@ -41,7 +38,7 @@ def load_readable(overrides: Mapping[str, Any]) -> tuple[Settings, list[str]]:
         settings = Settings(**overrides)
     except ValidationError as error:
         wrong = {_field_name(str(item["loc"][0])): item["msg"] for item in error.errors(include_input=False)}
-        problems += [f"{environment_name(name)}: {text.removeprefix('Value error, ')}" for name, text in wrong.items()]
+        problems += [f"{SETTINGS[name].variable}: {text.removeprefix('Value error, ')}" for name, text in wrong.items()]
         return Settings(**{**overrides, **{name: Settings.model_fields[name].default for name in wrong}}), problems
     if settings.is_local:
         # So that no later call is the first to hear that the config file cannot be read.
@@ -62,26 +59,18 @@ def problems_of(*parts: Callable[[], object]) -> list[str]:
 
 def _idle_variables() -> list[str]:
     """Say which variables of the environment were meant for this server and set nothing."""
-    known = {environment_name(field) for field in Settings.model_fields}
-    guards = {
-        environment_name(field) for field in (*Limits.model_fields, "read_only", "deny_tools", "policy", "confirm")
-    }
+    known = {setting.variable for setting in SETTINGS.values()}
     problems = []
     for name, value in sorted(os.environ.items()):
         variable = name.upper()  # as the settings are read
-        # With another prefix it sets nothing either. Such a name is ours only if it means a guard: others may be of
-        # other programs.
-        meant = _ALMOST_OURS.sub("LIUM_MCP_", variable)
-        is_ours = variable.startswith("LIUM_MCP_") or meant in guards
-        if not is_ours or variable.startswith(REGISTRY_PREFIX):
-            continue
-        if variable not in known:
+        if variable in known:
+            if variable.startswith("LIUM_MCP_") and not value.strip():
+                problems.append(f"{name}: it is empty; give it a value or leave it out")
+        elif (meant := meant_setting(variable)) is not None:
             problems.append(no_such(name, known, like=meant))
-        elif not value.strip():
-            problems.append(f"{name}: it is empty; give it a value or leave it out")
     return problems
 
 
 def _field_name(location: str) -> str:
     """The field that a location in an error means: by its own name, or by its variable's."""
-    return next(name for name in Settings.model_fields if location in (name, environment_name(name)))
+    return next(name for name in Settings.model_fields if location in (name, SETTINGS[name].variable))

@@ -137,12 +137,15 @@ def expanded(text: str) -> Path:
     """A path with `~` and variables of the environment filled in.
 
     Raises:
-        ValueError: it names a variable that is not set.
+        ValueError: it names a variable that is not set, or a user that there is not.
     """
     text = os.path.expandvars(text)
     if _VARIABLE.search(text):
         raise ValueError("it names a variable that is not set")
-    return Path(text).expanduser()
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise ValueError("it names a user whose home directory is not known") from None
 
 
 def listed(text: str) -> list[str]:

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
-from lium_mcp.settings import environment_name
+from lium_mcp.settings_table import SETTINGS
 from manifests.source import HERE, PROJECT, VERSION, Asked, Host, Source, asked, read
 
 REGISTRY_SCHEMA = "https://static.modelcontextprotocol.io/schemas/2025-12-11/server.schema.json"
-KEY_VARIABLE = environment_name("api_key")
+KEY_VARIABLE = SETTINGS["api_key"].variable
 
 
 def files(source: Source, readme: str) -> dict[str, str]:

@@ -7,7 +7,8 @@ from typing import Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, SecretStr
 
 from lium_mcp import __version__
-from lium_mcp.settings import Settings, environment_name
+from lium_mcp.settings import Settings
+from lium_mcp.settings_table import SETTINGS
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -84,7 +85,7 @@ def asked(source: Source) -> list[Asked]:
         found.append(
             Asked(
                 field=name,
-                variable=environment_name(name),
+                variable=SETTINGS[name].variable,
                 kind=_kind(field.annotation),
                 title=title,
                 description=field.description or "",

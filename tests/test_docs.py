@@ -14,7 +14,8 @@ from lium_mcp.cli.parser import make_parser
 from lium_mcp.guard.limits import read_policy_file
 from lium_mcp.sandbox.container.commands import PROGRAMS
 from lium_mcp.sandbox.faults import OPTIONS, WIRE_KINDS, WorldKind
-from lium_mcp.settings import Settings, environment_name
+from lium_mcp.settings import Settings
+from lium_mcp.settings_table import SETTINGS
 from lium_mcp.tools.catalog import TOOLSETS
 from tests.hosts.run import PACKAGES
 
@@ -46,7 +47,7 @@ def settings_table() -> str:
         if isinstance(default, frozenset | tuple):
             default = ",".join(sorted(default))
         shown = f"`{default}`" if default not in (None, "") else ""
-        rows.append(f"| `{environment_name(name)}` | {shown} | {field.description} |")
+        rows.append(f"| `{SETTINGS[name].variable}` | {shown} | {field.description} |")
     return "\n".join(rows)
 
 
@@ -106,7 +107,7 @@ def test_every_command_line_that_is_shown_can_be_read(document: Path) -> None:
 @every_document
 def test_every_variable_that_is_named_is_a_setting(document: Path) -> None:
     of_lium = {"LIUM_MCP_REGISTRY_", "LIUM_SESSION_TOKEN", "LIUM_WORKSPACE"}
-    known = {environment_name(name) for name in Settings.model_fields} | of_lium
+    known = {SETTINGS[name].variable for name in Settings.model_fields} | of_lium
     named = set(re.findall(r"\bLIUM_[A-Z_]+", document.read_text())) - {"LIUM_MCP_"}
     assert named <= known
 

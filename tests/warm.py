@@ -127,10 +127,13 @@ def _be_template(wire: socket.socket) -> dict[str, Any]:
             for descriptor in descriptors:
                 os.close(descriptor)
             continue
+        parent = os.getpid()
         child = os.fork()
         if child:
             wire.send(str(child).encode())
             os._exit(0)
+        while os.getppid() == parent:  # a process knows no other parent than the one that it starts with
+            time.sleep(0.0005)
         for number, descriptor in enumerate(descriptors):
             os.dup2(descriptor, number)
         wire.detach()

@@ -12,18 +12,26 @@ from importlib import import_module
 from lium_mcp.cli.parser import UsageError, make_parser, unknown_options
 from lium_mcp.cli.readied import USAGE_ERROR, say_wrong
 from lium_mcp.cli.serve import refuse, seen_by_a_person
+from lium_mcp.cli.serve import run as serve
+from lium_mcp.serving.front import Front
 from lium_mcp.settings_reading import load_readable
 from lium_mcp.values import SettingsError
 
 _CLOSED_PIPE = 141
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; the exit status is the answer."""
-    words = sys.argv[1:] if arguments is None else arguments
+def main(words: Sequence[str], front: Front | None = None) -> int:
+    """Run a command; the exit status is the answer.
+
+    Args:
+        words: The command line, without the program.
+        front: What answers a host meanwhile, where one starts a server.
+    """
     try:
         options = vars(make_parser().parse_args(words))
         command = options.pop("command") or "serve"
+        if command == "serve":
+            return serve(options, front)
         return int(import_module(f"lium_mcp.cli.{command}").run(options))
     except UsageError as error:
         settings, problems = load_readable({})

@@ -3,11 +3,11 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn, get_args
+from typing import Any, NoReturn
 
 from lium_mcp import __version__
 from lium_mcp.guard.redaction import redact_text
-from lium_mcp.settings import Settings, environment_name
+from lium_mcp.settings_table import SETTINGS, is_option
 from lium_mcp.values import no_such
 
 
@@ -93,28 +93,19 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def is_option(field: str) -> bool:
-    """Whether a setting is an option too: not what belongs to Lium, keys above all, nor the server token.
-
-    Process lists show options.
-    """
-    return environment_name(field).startswith("LIUM_MCP_") and field != "server_token"
-
-
 def _add_settings(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("settings", "each is also an environment variable")
-    for name, field in Settings.model_fields.items():
+    for name, setting in SETTINGS.items():
         if not is_option(name):
             continue
-        variable = environment_name(name)
         option = f"--{name.replace('_', '-')}"
-        text = f"{field.description} [{variable}]"
+        text = f"{setting.about} [{setting.variable}]"
         # Left out means left to the environment, so that the default is written in one place.
-        if field.annotation is bool:
+        if setting.kind == "flag":
             action = argparse.BooleanOptionalAction
             group.add_argument(option, action=action, default=argparse.SUPPRESS, help=text)
         else:
-            choices = [value for value in get_args(field.annotation) if isinstance(value, str)]
+            choices = setting.choices if setting.kind == "choice" else ()
             metavar = "|".join(choices) or name.rsplit("_", 1)[-1].upper()
             group.add_argument(option, default=argparse.SUPPRESS, metavar=metavar, help=text)
 
@@ -135,7 +126,7 @@ def _speed(text: str) -> float:
 
 def unknown_options(words: Sequence[str]) -> list[str]:
     """Say of each unknown option which one is nearest."""
-    fields = [field.replace("_", "-") for field in Settings.model_fields if is_option(field)]
+    fields = [field.replace("_", "-") for field in SETTINGS if is_option(field)]
     known = [f"--{name}" for field in fields for name in (field, f"no-{field}")]
     options = [word.partition("=")[0] for word in words if word.startswith("--")]
     return [redact_text(no_such(option, known, like=option)) for option in options if option not in known]

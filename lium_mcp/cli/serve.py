@@ -9,13 +9,19 @@ from typing import Any
 from lium_mcp.cli.readied import USAGE_ERROR, say_wrong, start_log
 from lium_mcp.guard.redaction import redact_text
 from lium_mcp.guard.server_token import ServerTokenError, make_token
+from lium_mcp.serving.front import Front
 from lium_mcp.serving.logs import log_to_stderr
 from lium_mcp.settings import Settings
 from lium_mcp.values import SettingsError
 
 
-def run(options: dict[str, Any]) -> int:
-    """Serve until the client or the system ends it; the exit status is the answer."""
+def run(options: dict[str, Any], front: Front | None = None) -> int:
+    """Serve until the client or the system ends it; the exit status is the answer.
+
+    Args:
+        options: What the command line says.
+        front: What has answered meanwhile, if anything has.
+    """
     os.umask(0o077)  # what a server writes is for its own user
     # Start-up is nearly all imports: nothing they allocate is garbage, and nothing of it ever will be.
     gc.disable()
@@ -28,7 +34,7 @@ def run(options: dict[str, Any]) -> int:
     if problems:
         if settings.transport != "stdio" or seen_by_a_person():
             raise SettingsError(*problems)
-        return refuse(settings, problems)
+        return refuse(settings, problems, front)
     _make_server_token(settings)
     start_log(settings)
     server = build_server(settings)
@@ -40,11 +46,11 @@ def run(options: dict[str, Any]) -> int:
         return 0
     gc.freeze()
     gc.enable()
-    anyio.run(serve_stdio, server)
+    anyio.run(serve_stdio, server, front)
     return 0
 
 
-def refuse(settings: Settings, problems: Sequence[str]) -> int:
+def refuse(settings: Settings, problems: Sequence[str], front: Front | None = None) -> int:
     """Serve a host that started this with wrong settings: it lists the tools, and hears at each call what is wrong."""
     import anyio  # noqa: PLC0415
 
@@ -53,7 +59,7 @@ def refuse(settings: Settings, problems: Sequence[str]) -> int:
 
     say_wrong(SettingsError(*problems))
     log_to_stderr(settings.log_level, redact_text, as_json=settings.log_format == "json")
-    anyio.run(serve_stdio, build_refusing_server(settings, problems))
+    anyio.run(serve_stdio, build_refusing_server(settings, problems), front)
     return USAGE_ERROR
 
 

@@ -9,11 +9,10 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from lium_mcp.api.gpu_names import is_gpu_name
-from lium_mcp.inputs import LEAST_HOURS
+from lium_mcp.settings_table import LIMITS
 from lium_mcp.values import as_number, decoded, listed
 
 PolicyMode = Literal["enforce", "shadow"]
-_MAX_HOURS: Final = 720
 _MAX_FILE_BYTES: Final = 2**20
 _DAY: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
 _COUNTRY: Final = re.compile(r"[A-Za-z]{2}")
@@ -64,8 +63,13 @@ def _ids(names: frozenset[str]) -> frozenset[str]:
     return names
 
 
-UsdLimit = Annotated[float, BeforeValidator(as_number), Field(ge=0, allow_inf_nan=False)]
+UsdLimit = Annotated[float, BeforeValidator(as_number), Field(allow_inf_nan=False)]
 Names = Annotated[frozenset[str], BeforeValidator(_names)]
+
+
+def _from_table(name: str) -> Any:  # noqa: ANN401 - what pydantic makes a field of
+    limit = LIMITS[name]
+    return Field(default=limit.default, description=limit.about, ge=limit.low, le=limit.high)
 
 
 class Limits(BaseModel):
@@ -73,35 +77,15 @@ class Limits(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    max_price_per_hour_usd: UsdLimit | None = Field(
-        default=None, description="Most that one pod may cost, in USD per hour."
-    )
-    max_pods: Annotated[int, BeforeValidator(as_number), Field(ge=0)] | None = Field(
-        default=None, description="Most pods that may live at once."
-    )
-    max_hours: Annotated[float, BeforeValidator(as_number), Field(ge=LEAST_HOURS, le=_MAX_HOURS)] | None = Field(
-        default=None, description="Longest life of a pod, in hours; a rent that names no hours gets these."
-    )
-    max_burn_per_hour_usd: UsdLimit | None = Field(
-        default=None, description="Most that all living pods together may cost, in USD per hour."
-    )
-    budget_usd: UsdLimit | None = Field(
-        default=None,
-        description="Most that may be spent since budget_since, in USD: charges, and what every pod costs until its "
-        "removal.",
-    )
-    budget_since: Annotated[date, BeforeValidator(_day)] | None = Field(
-        default=None, description="First UTC day of the budget; by default that of the present month."
-    )
-    allow_gpu_types: Annotated[Names, AfterValidator(_gpu_types)] = Field(
-        default=frozenset(), description="GPU types that may be rented (H100,A100), separated by commas; empty is any."
-    )
-    allow_countries: Annotated[Names, AfterValidator(_countries)] = Field(
-        default=frozenset(), description="Countries to rent in (US,DE), separated by commas; empty is any."
-    )
-    allow_templates: Annotated[Names, AfterValidator(_ids)] = Field(
-        default=frozenset(), description="Ids of templates that pods may run, separated by commas; empty is any."
-    )
+    max_price_per_hour_usd: UsdLimit | None = _from_table("max_price_per_hour_usd")
+    max_pods: Annotated[int, BeforeValidator(as_number)] | None = _from_table("max_pods")
+    max_hours: Annotated[float, BeforeValidator(as_number)] | None = _from_table("max_hours")
+    max_burn_per_hour_usd: UsdLimit | None = _from_table("max_burn_per_hour_usd")
+    budget_usd: UsdLimit | None = _from_table("budget_usd")
+    budget_since: Annotated[date, BeforeValidator(_day)] | None = _from_table("budget_since")
+    allow_gpu_types: Annotated[Names, AfterValidator(_gpu_types)] = _from_table("allow_gpu_types")
+    allow_countries: Annotated[Names, AfterValidator(_countries)] = _from_table("allow_countries")
+    allow_templates: Annotated[Names, AfterValidator(_ids)] = _from_table("allow_templates")
 
     def tightened(self, other: "Limits") -> "Limits":
         """Both sets of limits at once: what either refuses is refused.

@@ -15,7 +15,6 @@ from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
 from mcp.server.mcpserver.tools import Tool as BoundTool
-from mcp.server.stdio import stdio_server
 from mcp.types import INVALID_PARAMS, CallToolResult, GetPromptResult, InputRequiredResult, Tool
 from pydantic import ValidationError
 
@@ -23,8 +22,9 @@ from lium_mcp.failures import Failure
 from lium_mcp.guard.confirm import check_answers, unusable_answer
 from lium_mcp.services.failure_words import as_failure, crashed
 from lium_mcp.services.polling import Stop
+from lium_mcp.serving.front import Front
 from lium_mcp.serving.request_ids import RequestIds
-from lium_mcp.serving.stdio import ReadableMessages
+from lium_mcp.serving.stdio import Stdio
 from lium_mcp.toolkit.argument_problems import from_validation
 from lium_mcp.toolkit.listing import ListedTool
 from lium_mcp.toolkit.rendering import META_KEY, render_failure
@@ -34,6 +34,7 @@ log = logging.getLogger("lium_mcp.calls")
 CLEAN_UP_SECONDS: Final = 3.5
 _CANCEL_SECONDS: Final = 1.0
 _LAST_WORDS_SECONDS: Final = 0.1
+_PARENT_SECONDS: Final = 1.0
 _STOPPING: Final = Failure("server_stopping", "This MCP server is stopping.", "Call again when it is back.")
 _STOPPED: Final = Failure(
     "server_stopping",
@@ -68,21 +69,30 @@ class LiumServer(MCPServer[None]):
         super().__init__(**options)
         # Before the SDK opens the seal of a question, which is done once.
         self.middleware.insert(0, check_answers)
-        self._listed = {item.name: item.tool for item in offered}
+        self._listed = {item.name: item for item in offered}
         self._bind = cache(bind)
         self._stop = stop
+        self._has_host = True
         self._calls: dict[anyio.CancelScope, tuple[str, asyncio.Task[Any] | None]] = {}
         self._idle: anyio.Event | None = None
 
     async def list_tools(self) -> list[Tool]:
         """List the offered tools."""
-        return list(self._listed.values())
+        return [item.tool for item in self._listed.values()]
 
-    async def run_stdio_async(self) -> None:
-        """Serve over standard input and output, and answer also what cannot be read."""
-        async with stdio_server() as (messages, answers):
+    async def run_over(self, stdio: Stdio) -> None:
+        """Serve over standard input and output until the input ends."""
+        async with stdio.messages(self._end_with_input) as (incoming, outgoing):
             options = self._lowlevel_server.create_initialization_options()
-            await self._lowlevel_server.run(ReadableMessages(messages, answers), answers, options)
+            await self._lowlevel_server.run(incoming, outgoing, options)
+
+    async def _end_with_input(self) -> None:
+        """Let calls that only read answer at once; cancel the others, whose results nobody may be there to hear."""
+        self._has_host = False
+        self._stop.ask()
+        for call, (name, _) in tuple(self._calls.items()):
+            if name in self._listed and not self._listed[name].read_only:
+                call.cancel()
 
     async def call_tool(
         self, name: str, arguments: dict[str, Any], context: Context[None, Any] | None = None
@@ -92,7 +102,8 @@ class LiumServer(MCPServer[None]):
         Raises:
             MCPError: there is no such tool.
         """
-        if self._stop.asked:
+        only_reads = name in self._listed and self._listed[name].read_only
+        if self._stop.asked and (self._has_host or not only_reads):
             return render_failure(_STOPPING)
         with anyio.CancelScope() as call:
             self._calls[call] = name, asyncio.current_task()
@@ -125,7 +136,7 @@ class LiumServer(MCPServer[None]):
             except ToolError as error:
                 cause = error.__cause__
                 if isinstance(cause, ValidationError) and not isinstance(error, UnexpectedToolError):
-                    result = render_failure(from_validation(name, cause, self._listed[name].input_schema))
+                    result = render_failure(from_validation(name, cause, self._listed[name].tool.input_schema))
                 elif isinstance(cause, ToolError) and not isinstance(error, UnexpectedToolError):
                     # Tools raise none: the SDK could not read the answer to a question, before the tool ran.
                     result = render_failure(as_failure(unusable_answer()))
@@ -217,22 +228,35 @@ def _in_our_names(tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
     return renamed | {name: value for name, value in ours.items() if name not in renamed or value not in (None, "")}
 
 
-async def serve_stdio(server: LiumServer) -> None:
-    """Serve over standard input and output until the input ends or a signal comes."""
+async def serve_stdio(server: LiumServer, front: Front | None) -> None:
+    """Serve over standard input and output until the input ends, a signal comes, or the host has died."""
+    stdio = Stdio(front)
     async with anyio.create_task_group() as group:
         group.start_soon(_stop_on_signal, server, group.cancel_scope)
-        await server.run_stdio_async()
+        group.start_soon(_stop_without_parent, server, group.cancel_scope, stdio.parent)
+        await server.run_over(stdio)
         group.cancel_scope.cancel()
 
 
 async def _stop_on_signal(server: LiumServer, scope: anyio.CancelScope) -> None:
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async for number in signals:
-            scope.cancel()
-            # A call that rents removes its pod when it is cancelled, which takes a moment.
-            with anyio.CancelScope(shield=True):
-                with anyio.move_on_after(CLEAN_UP_SECONDS):
-                    await server.until_idle()
-                await server.cut_off()
-            # The thread that reads standard input cannot be interrupted: an orderly exit would wait for it for ever.
-            os._exit(128 + number)
+            await _stop_now(server, scope, 128 + number)
+
+
+async def _stop_without_parent(server: LiumServer, scope: anyio.CancelScope, parent: int) -> None:
+    # The input of an orphan does not end where another process holds the pipe too.
+    while os.getppid() == parent:  # noqa: ASYNC110 - nobody tells when it dies
+        await anyio.sleep(_PARENT_SECONDS)
+    await _stop_now(server, scope, 0)
+
+
+async def _stop_now(server: LiumServer, scope: anyio.CancelScope, status: int) -> None:
+    scope.cancel()
+    # A call that rents removes its pod when it is cancelled, which takes a moment.
+    with anyio.CancelScope(shield=True):
+        with anyio.move_on_after(CLEAN_UP_SECONDS):
+            await server.until_idle()
+        await server.cut_off()
+    # The thread that reads standard input cannot be interrupted: an orderly exit would wait for it for ever.
+    os._exit(status)

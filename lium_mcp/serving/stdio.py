@@ -1,71 +1,142 @@
-"""Messages over standard input. Those that cannot be read are answered too, or a host would wait for ever."""
+"""Messages over standard input and output, one in a line. Those that cannot be read are answered too.
 
-from types import TracebackType
-from typing import Any, Self
+A host would wait for ever for what it hears nothing of. At the end of the input, what was asked for before is answered
+still: `at_end` decides what is worth that.
+"""
+
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager, suppress
+from functools import partial
+from typing import Final
 
 import anyio
-from mcp.shared._context_streams import ContextReceiveStream, ContextSendStream
+from anyio import CancelScope, CapacityLimiter, to_thread
+from mcp.shared._context_streams import ContextReceiveStream, ContextSendStream, create_context_streams
 from mcp.shared.message import SessionMessage
-from mcp.types import JSONRPCError
-from pydantic import ValidationError
+from mcp.types import JSONRPCError, JSONRPCNotification, JSONRPCRequest, JSONRPCResponse, jsonrpc_message_adapter
 
-from lium_mcp.serving.messages import is_answer, read_otherwise, refuse
+from lium_mcp.serving.front import Front, Wire
+from lium_mcp.serving.messages import is_answer, read_message
+
+log = logging.getLogger(__name__)
+
+_LAST_ANSWERS_SECONDS: Final = 30.0
+
+Incoming = ContextReceiveStream[SessionMessage | Exception]
+Outgoing = ContextSendStream[SessionMessage]
 
 
-class ReadableMessages:
-    """The messages of a stream that can be read; the others are answered with an error."""
+class Stdio:
+    """One connection with the host that started this process."""
 
-    def __init__(
-        self, messages: ContextReceiveStream[SessionMessage | Exception], answers: ContextSendStream[SessionMessage]
-    ) -> None:
-        self._messages = messages
-        self._answers = answers
+    def __init__(self, front: Front | None) -> None:
+        """Take standard input and output; `front`, if there is one, has them already, and hands over."""
+        self._wire = front.wire if front is not None else Wire()
+        self._front = front
+        self._told: bytes | None = (
+            None  # what the host has as the answer to the opening, until the server gives its own
+        )
+        self._opened = anyio.Event()
+        self._owed: set[str] = set()
+        self._nothing_owed = anyio.Event()
 
     @property
-    def last_context(self) -> Any:  # noqa: ANN401 - the SDK's own
-        """The context of whoever sent the last message, which the SDK asks for."""
-        return self._messages.last_context
+    def parent(self) -> int:
+        """The process that started this one."""
+        return self._wire.parent
 
-    async def receive(self) -> SessionMessage | Exception:
-        """The next message. An answer that cannot be read comes as an error, or whoever waits for it would wait on."""
-        while isinstance(item := await self._messages.receive(), ValidationError):
-            message, refusal = _read(item)
-            if refusal is None:
-                continue
-            if is_answer(message):
-                return SessionMessage(refusal)
-            await self._answers.send(SessionMessage(refusal))
-        return item
+    @asynccontextmanager
+    async def messages(self, at_end: Callable[[], Awaitable[None]]) -> AsyncIterator[tuple[Incoming, Outgoing]]:
+        """Read and write until the block ends.
 
-    async def aclose(self) -> None:
-        """Read no more."""
-        await self._messages.aclose()
+        Args:
+            at_end: Called when the input has ended, to shorten what goes on; answers are waited for within a bound.
+        """
+        to_server, incoming = create_context_streams[SessionMessage | Exception](0)
+        outgoing, from_server = create_context_streams[SessionMessage](0)
+        async with anyio.create_task_group() as group:
+            reading = anyio.CancelScope()
+            group.start_soon(self._write_all, from_server, group.cancel_scope)
+            group.start_soon(self._read_all, reading, to_server, outgoing.clone(), at_end)
+            yield incoming, outgoing
+            reading.cancel()
+            outgoing.close()
 
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> SessionMessage | Exception:
-        try:
-            return await self.receive()
-        except anyio.EndOfStream:
-            raise StopAsyncIteration from None
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
+    async def _read_all(
+        self,
+        reading: CancelScope,
+        to_server: ContextSendStream[SessionMessage | Exception],
+        refusals: Outgoing,
+        at_end: Callable[[], Awaitable[None]],
     ) -> None:
-        await self.aclose()
+        with reading, suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):  # where the server has ended
+            async with to_server, refusals, aclosing(self._lines()) as lines:
+                async for line in lines:
+                    await self._pass_on(line, to_server, refusals)
+                await at_end()
+                with anyio.move_on_after(_LAST_ANSWERS_SECONDS):
+                    await self._until_nothing_is_owed()
 
+    async def _lines(self) -> AsyncGenerator[bytes]:
+        if self._front is not None:
+            opening = self._front.opening()
+            if opening is not None:
+                request, self._told = opening
+                yield request
+                await self._opened.wait()
+            for line in self._front.take_over():
+                yield line
+        # A thread that waits for input cannot be interrupted; one of its own takes none from others.
+        read_line = partial(
+            to_thread.run_sync, self._wire.read_line, abandon_on_cancel=True, limiter=CapacityLimiter(1)
+        )
+        while line := await read_line():
+            yield line
 
-def _read(error: ValidationError) -> tuple[object, JSONRPCError | None]:
-    """What can be made out of a line, and why it cannot be served; nothing is said of a blank one."""
-    problems = error.errors(include_url=False, include_context=False)
-    inputs = [problem["input"] for problem in problems]
-    if isinstance(inputs[0], str) and not inputs[0].strip():
-        return None, None
-    if problems[0]["type"] == "json_invalid":
-        return read_otherwise(inputs[0])
-    message = next((value for value in inputs if isinstance(value, dict) and "id" in value), None)
-    return message, refuse(message)
+    async def _pass_on(
+        self, line: bytes, to_server: ContextSendStream[SessionMessage | Exception], refusals: Outgoing
+    ) -> None:
+        if not line.strip():
+            return
+        message, refusal = read_message(line)
+        if refusal is None:
+            read = jsonrpc_message_adapter.validate_python(message, by_name=False)
+            if isinstance(read, JSONRPCRequest):
+                self._owed.add(str(read.id))
+            elif isinstance(read, JSONRPCNotification) and read.method == "notifications/cancelled":
+                self._settle((read.params or {}).get("requestId"))
+            await to_server.send(SessionMessage(read))
+            return
+        log.warning("A message that cannot be read was refused with %d", refusal.error.code)
+        # Whoever waits for an answer of the host's hears that it was none.
+        await (to_server if is_answer(message) else refusals).send(SessionMessage(refusal))
+
+    async def _write_all(self, from_server: ContextReceiveStream[SessionMessage], connection: CancelScope) -> None:
+        limiter = CapacityLimiter(1)
+        async with from_server:
+            async for item in from_server:
+                line = item.message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n"
+                answered = item.message.id if isinstance(item.message, JSONRPCResponse | JSONRPCError) else None
+                if self._told is not None and answered is not None:
+                    if line != self._told:
+                        log.error("What the host heard first is not what this server says: its records are of another")
+                    self._told = None
+                    self._opened.set()
+                else:
+                    try:
+                        await to_thread.run_sync(self._wire.write, line, limiter=limiter)
+                    except OSError:
+                        connection.cancel()  # nobody reads any longer
+                        return
+                self._settle(answered)
+
+    def _settle(self, request_id: object) -> None:
+        self._owed.discard(str(request_id))
+        if not self._owed:
+            self._nothing_owed.set()
+
+    async def _until_nothing_is_owed(self) -> None:
+        while self._owed:
+            self._nothing_owed = anyio.Event()
+            await self._nothing_owed.wait()

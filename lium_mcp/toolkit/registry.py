@@ -34,6 +34,9 @@ ToolFunction = Callable[..., Awaitable[Result]]
 F = TypeVar("F", bound=ToolFunction)
 
 _ANSWER: Final = "answer"
+# Claude Code's: it shows a model the names of tools, and the rest of those alone that it has searched for.
+_ALWAYS_LOAD: Final = "anthropic/alwaysLoad"
+_SEARCH_HINT: Final = "anthropic/searchHint"
 
 
 def _hints(*, read_only: bool, destructive: bool, idempotent: bool) -> ToolAnnotations:
@@ -51,12 +54,22 @@ DESTROYS_EACH_TIME: Final = _hints(read_only=False, destructive=True, idempotent
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ToolSpec:
-    """A declared tool, not yet bound to a server."""
+    """A declared tool, not yet bound to a server.
+
+    Attributes:
+        function: What it does; its name, docstring and parameters are what agents read.
+        title: For people.
+        hints: Whether it reads, writes or destroys.
+        asks: Finds what a person is asked before.
+        search_hint: What people say who need it, for hosts that show a model most tools only when it searches for them;
+            None for the few that most tasks begin with, which are shown at once.
+    """
 
     function: ToolFunction
     title: str
     hints: ToolAnnotations
     asks: Asks | None = None
+    search_hint: str | None = None
 
     @property
     def name(self) -> str:
@@ -92,15 +105,17 @@ class Toolset:
         self.name = name
         self.specs: list[ToolSpec] = []
 
-    def tool(self, *, title: str, hints: ToolAnnotations, asks: Asks | None = None) -> Callable[[F], F]:
-        """Declare an async function as a tool: its name, docstring and parameters are what agents read.
+    def tool(
+        self, *, title: str, hints: ToolAnnotations, asks: Asks | None = None, search_hint: str | None = None
+    ) -> Callable[[F], F]:
+        """Declare an async function as a tool, as `ToolSpec` says.
 
         What spends or destroys says with `asks` what a person is asked before: it takes the call and the arguments of
         the tool, and returns nothing where there is nothing to ask.
         """
 
         def declare(function: F) -> F:
-            self.specs.append(ToolSpec(function, title, hints, asks))
+            self.specs.append(ToolSpec(function, title, hints, asks, search_hint))
             return function
 
         return declare
@@ -165,6 +180,7 @@ def publish(spec: ToolSpec) -> Tool:
         title=spec.title,
         description=inspect.cleandoc(spec.function.__doc__ or "").replace("\n", " "),
         annotations=spec.hints,
+        meta={_ALWAYS_LOAD: True} if spec.search_hint is None else {_SEARCH_HINT: spec.search_hint},
     )
     # The SDK's own schemas are not plain, and its arguments ignore unknown names in silence.
     metadata = tool.fn_metadata = Metadata.model_construct(**vars(tool.fn_metadata))
@@ -210,4 +226,5 @@ def as_listed(tool: Tool) -> ListedTool:
         input_schema=tool.parameters,
         output_schema=tool.output_schema,
         annotations=tool.annotations,
+        _meta=tool.meta,
     )

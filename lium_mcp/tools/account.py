@@ -77,7 +77,7 @@ class AddedSshKey(Result):
     already_registered: bool
 
 
-@toolset.tool(title="Get balance", hints=READS)
+@toolset.tool(title="Get balance", hints=READS, search_hint="how much money is left, credit, burn rate")
 async def get_balance(call: Call) -> Balance:
     """Read the account's balance in USD, what the living pods burn per hour, and for how many hours the balance lasts.
     get_spending shows past charges.
@@ -102,7 +102,7 @@ async def get_balance(call: Call) -> Balance:
     )
 
 
-@toolset.tool(title="Get spending", hints=READS)
+@toolset.tool(title="Get spending", hints=READS, search_hint="what did I pay, costs of last week, bill")
 async def get_spending(
     call: Call,
     days: Annotated[int, Field(ge=1, le=366, description="UTC days back, with today.")] = 30,
@@ -138,7 +138,7 @@ async def get_spending(
     )
 
 
-@toolset.tool(title="List SSH keys", hints=READS)
+@toolset.tool(title="List SSH keys", hints=READS, search_hint="which public keys are registered")
 async def list_ssh_keys(call: Call) -> SshKeyList:
     """List the public SSH keys registered with the account. rent_pod puts the local key into a pod, or these where
     there is none.
@@ -147,7 +147,7 @@ async def list_ssh_keys(call: Call) -> SshKeyList:
     return SshKeyList(keys=[_row(key) for key in keys], total=len(keys))
 
 
-@toolset.tool(title="Add SSH key", hints=WRITES)
+@toolset.tool(title="Add SSH key", hints=WRITES, search_hint="register my public key to log in to pods")
 async def add_ssh_key(
     call: Call,
     name: Annotated[ShortText, Field(min_length=1, description="Label.")],

@@ -121,7 +121,7 @@ class Restored(Result):
     next: str | None = None
 
 
-@toolset.tool(title="Get backup schedule", hints=READS)
+@toolset.tool(title="Get backup schedule", hints=READS, search_hint="is my pod backed up, how often")
 async def get_backup_schedule(call: Call, pod: PodName) -> PodSchedule:
     """Read when a pod is backed up, which path, and how long backups are kept. Set it with set_backup_schedule."""
     target = await find_pod(call.account, pod)
@@ -135,7 +135,10 @@ async def get_backup_schedule(call: Call, pod: PodName) -> PodSchedule:
 
 
 @toolset.tool(
-    title="Set backup schedule", hints=DESTROYS, asks=lambda call, **given: ask_to_set_schedule(call.account, **given)
+    title="Set backup schedule",
+    hints=DESTROYS,
+    search_hint="back up automatically every few hours",
+    asks=lambda call, **given: ask_to_set_schedule(call.account, **given),
 )
 async def set_backup_schedule(
     call: Call,
@@ -198,6 +201,7 @@ async def set_backup_schedule(
 @toolset.tool(
     title="Delete backup schedule",
     hints=DESTROYS,
+    search_hint="stop automatic backups",
     asks=lambda call, **given: ask_to_delete_schedule(call.account, **given),
 )
 async def delete_backup_schedule(call: Call, pod: PodName) -> PodSchedule:
@@ -209,7 +213,7 @@ async def delete_backup_schedule(call: Call, pod: PodName) -> PodSchedule:
     return PodSchedule(pod_id=target.id, name=target.pod_name, next="This pod is not backed up any more.")
 
 
-@toolset.tool(title="List backups", hints=READS)
+@toolset.tool(title="List backups", hints=READS, search_hint="snapshots of my data, what can be restored")
 async def list_backups(
     call: Call,
     pod: Annotated[ShortText, Field(description="Default: of all pods, removed ones too.")] = "",
@@ -231,7 +235,7 @@ async def list_backups(
     )
 
 
-@toolset.tool(title="Get backup", hints=READS)
+@toolset.tool(title="Get backup", hints=READS, search_hint="is the backup done, its size")
 async def get_backup(
     call: Call, backup_id: BackupId, wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS
 ) -> ObservedBackup:
@@ -241,7 +245,7 @@ async def get_backup(
     return judge_backup(backup, (await find_owners(call.account, [backup])).get(backup.backup_config_id or ""))
 
 
-@toolset.tool(title="Create backup", hints=WRITES_EACH_TIME)
+@toolset.tool(title="Create backup", hints=WRITES_EACH_TIME, search_hint="save my data now, snapshot before removing")
 async def create_backup(
     call: Call,
     pod: PodName,
@@ -268,7 +272,10 @@ async def create_backup(
 
 
 @toolset.tool(
-    title="Delete backup", hints=DESTROYS, asks=lambda call, **given: ask_to_delete_backup(call.account, **given)
+    title="Delete backup",
+    hints=DESTROYS,
+    search_hint="delete a stored snapshot",
+    asks=lambda call, **given: ask_to_delete_backup(call.account, **given),
 )
 async def delete_backup(call: Call, backup_id: BackupId) -> EndedBackup:
     """Delete the stored data of a completed backup for good. Lium does it in the background."""
@@ -280,7 +287,10 @@ async def delete_backup(call: Call, backup_id: BackupId) -> EndedBackup:
 
 
 @toolset.tool(
-    title="Restore backup", hints=DESTROYS_EACH_TIME, asks=lambda call, **given: ask_to_restore(call.account, **given)
+    title="Restore backup",
+    hints=DESTROYS_EACH_TIME,
+    search_hint="bring data back, copy data to another pod or to many pods",
+    asks=lambda call, **given: ask_to_restore(call.account, **given),
 )
 async def restore_backup(
     call: Call,
@@ -323,7 +333,7 @@ async def restore_backup(
     )
 
 
-@toolset.tool(title="List restores", hints=READS)
+@toolset.tool(title="List restores", hints=READS, search_hint="progress of a restore")
 async def list_restores(call: Call, pod: PodName, limit: Limit = 20, cursor: Cursor = "") -> RestoreRows:
     """List the restores into a pod with their progress, newest first. restore_backup starts one."""
     target = await find_pod(call.account, pod)

@@ -51,7 +51,9 @@ class ClusterOffers(Result):
     next_cursor: str | None = None
 
 
-@toolset.tool(title="List cluster offers", hints=READS)
+@toolset.tool(
+    title="List cluster offers", hints=READS, search_hint="multi-node training, InfiniBand, many GPUs together"
+)
 async def list_clusters(call: Call, limit: Limit = 20, cursor: Cursor = "") -> ClusterOffers:
     """List groups of free nodes that share one InfiniBand or RoCE fabric, for jobs over several nodes. Rent some of one
     group with rent_cluster.
@@ -71,7 +73,12 @@ async def ask_to_rent_cluster(call: Call, **arguments: Any) -> Question | None: 
     return question_about_cluster(plan)
 
 
-@toolset.tool(title="Rent a cluster", hints=WRITES, asks=ask_to_rent_cluster)
+@toolset.tool(
+    title="Rent a cluster",
+    hints=WRITES,
+    search_hint="multi-node training on several machines",
+    asks=ask_to_rent_cluster,
+)
 async def rent_cluster(
     call: Call,
     *,
@@ -100,7 +107,10 @@ async def rent_cluster(
 
 
 @toolset.tool(
-    title="Remove a cluster", hints=DESTROYS, asks=lambda call, **given: ask_to_remove_cluster(call.account, **given)
+    title="Remove a cluster",
+    hints=DESTROYS,
+    search_hint="stop paying for a cluster",
+    asks=lambda call, **given: ask_to_remove_cluster(call.account, **given),
 )
 async def remove_cluster(
     call: Call,

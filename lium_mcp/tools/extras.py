@@ -116,7 +116,7 @@ class DeletedSshKey(Result):
     key_id: str
 
 
-@toolset.tool(title="Install Jupyter", hints=WRITES)
+@toolset.tool(title="Install Jupyter", hints=WRITES, search_hint="notebook on a GPU, JupyterLab")
 async def install_jupyter(
     call: Call,
     pod: PodName,
@@ -168,6 +168,7 @@ async def install_jupyter(
 @toolset.tool(
     title="Reset pod GPUs",
     hints=DESTROYS_EACH_TIME,
+    search_hint="GPU hangs, CUDA error, out of memory that stays",
     asks=lambda call, **given: ask_to_reset_gpus(call.account, **given),
 )
 async def reset_pod_gpus(
@@ -211,7 +212,7 @@ async def reset_pod_gpus(
     )
 
 
-@toolset.tool(title="Rate pod", hints=WRITES)
+@toolset.tool(title="Rate pod", hints=WRITES, search_hint="report a bad machine, give feedback")
 async def rate_pod(
     call: Call,
     pod: PodName,
@@ -224,7 +225,7 @@ async def rate_pod(
     return Rated(pod_id=target.id, rating=rating)
 
 
-@toolset.tool(title="List activity", hints=READS)
+@toolset.tool(title="List activity", hints=READS, search_hint="audit log, who changed what")
 async def list_activity(
     call: Call,
     action: Annotated[ShortText, Field(description="Prefix, e.g. pod. or key.")] = "",
@@ -252,7 +253,9 @@ async def list_activity(
     )
 
 
-@toolset.tool(title="Request GPUs", hints=WRITES_EACH_TIME)
+@toolset.tool(
+    title="Request GPUs", hints=WRITES_EACH_TIME, search_hint="GPU is sold out, tell me or providers that it is wanted"
+)
 async def request_gpus(
     call: Call,
     gpu_type: Annotated[ShortText, Field(min_length=1, description="GPU model, e.g. B300.")],
@@ -275,7 +278,7 @@ async def request_gpus(
     return Requested(machine_name=matches[0], providers_notified=answer.provider_notified_count)
 
 
-@toolset.tool(title="Add registry credential", hints=WRITES)
+@toolset.tool(title="Add registry credential", hints=WRITES, search_hint="private Docker registry login")
 async def add_registry_credential(
     call: Call,
     username: Annotated[ShortText, Field(min_length=1, description="Login at the registry.")],
@@ -301,7 +304,7 @@ async def add_registry_credential(
     return RegistryCredential(credential_id=created.id, username=username, already_stored=False)
 
 
-@toolset.tool(title="Cancel backup", hints=WRITES)
+@toolset.tool(title="Cancel backup", hints=WRITES, search_hint="stop a running backup")
 async def cancel_backup(call: Call, backup_id: BackupId) -> EndedBackup:
     """Stop a running backup. It stays in the list and cannot be restored; delete_backup deletes a completed one."""
     await call.lium.backups.cancel(backup_id)
@@ -309,7 +312,7 @@ async def cancel_backup(call: Call, backup_id: BackupId) -> EndedBackup:
     return EndedBackup(backup_id=backup_id, status=backup.state or None)
 
 
-@toolset.tool(title="Cancel restore", hints=WRITES)
+@toolset.tool(title="Cancel restore", hints=WRITES, search_hint="stop a running restore")
 async def cancel_restore(
     call: Call, restore_id: Annotated[ShortText, Field(min_length=1, description="From list_restores.")]
 ) -> CancelledRestore:
@@ -318,7 +321,7 @@ async def cancel_restore(
     return CancelledRestore(restore_id=restore_id)
 
 
-@toolset.tool(title="Update volume", hints=WRITES)
+@toolset.tool(title="Update volume", hints=WRITES, search_hint="rename a disk")
 async def update_volume(
     call: Call,
     volume: VolumeName,
@@ -339,7 +342,10 @@ async def update_volume(
 
 
 @toolset.tool(
-    title="Delete SSH key", hints=DESTROYS, asks=lambda call, **given: ask_to_delete_ssh_key(call.account, **given)
+    title="Delete SSH key",
+    hints=DESTROYS,
+    search_hint="remove a public key from the account",
+    asks=lambda call, **given: ask_to_delete_ssh_key(call.account, **given),
 )
 async def delete_ssh_key(
     call: Call, key_id: Annotated[ShortText, Field(min_length=1, description="From list_ssh_keys.")]

@@ -179,7 +179,9 @@ async def list_gpus(
     )
 
 
-@toolset.tool(title="Get GPU prices", hints=READS)
+@toolset.tool(
+    title="Get GPU prices", hints=READS, search_hint="how much does an H100 cost, cheapest GPU type, compare GPU prices"
+)
 async def get_gpu_prices(
     call: Call,
     gpu_type: GpuType = "",
@@ -202,7 +204,7 @@ async def get_gpu_prices(
     )
 
 
-@toolset.tool(title="Quote a rental", hints=READS)
+@toolset.tool(title="Quote a rental", hints=READS, search_hint="estimate what a rental will cost, can I afford it")
 async def quote_rental(
     call: Call,
     executor_id: Annotated[ShortText, Field(min_length=1, description="Node, from list_gpus.")],

@@ -163,7 +163,10 @@ async def get_pod(call: Call, pod: PodName, wait_seconds: WaitSeconds = DEFAULT_
 
 
 @toolset.tool(
-    title="Reboot pod", hints=DESTROYS_EACH_TIME, asks=lambda call, **given: ask_to_reboot_pod(call.account, **given)
+    title="Reboot pod",
+    hints=DESTROYS_EACH_TIME,
+    search_hint="restart a stuck pod, attach a volume",
+    asks=lambda call, **given: ask_to_reboot_pod(call.account, **given),
 )
 async def reboot_pod(
     call: Call,
@@ -262,6 +265,7 @@ async def remove_pod(
 @toolset.tool(
     title="Schedule pod removal",
     hints=DESTROYS,
+    search_hint="shut down automatically later, auto-terminate, stop paying at a time",
     asks=lambda call, **given: ask_to_schedule_removal(call.account, call.policy, **given),
 )
 async def schedule_pod_removal(
@@ -288,6 +292,7 @@ async def schedule_pod_removal(
 @toolset.tool(
     title="Cancel pod removal",
     hints=WRITES,
+    search_hint="keep a pod running longer, do not shut it down",
     asks=lambda call, **given: ask_to_cancel_removal(call.account, call.policy, **given),
 )
 async def cancel_pod_removal(call: Call, pod: PodName) -> RemovalSchedule:
@@ -310,7 +315,7 @@ async def cancel_pod_removal(call: Call, pod: PodName) -> RemovalSchedule:
     return schedule
 
 
-@toolset.tool(title="Get pod logs", hints=READS)
+@toolset.tool(title="Get pod logs", hints=READS, search_hint="see container output, why does my pod not start")
 async def get_pod_logs(
     call: Call,
     pod: PodName,

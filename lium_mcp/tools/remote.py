@@ -111,7 +111,10 @@ async def run_command(
 
 
 @toolset.tool(
-    title="Start job", hints=DESTROYS_EACH_TIME, asks=lambda call, **given: ask_to_start_job(call.account, **given)
+    title="Start job",
+    hints=DESTROYS_EACH_TIME,
+    search_hint="train a model in the background, long-running script",
+    asks=lambda call, **given: ask_to_start_job(call.account, **given),
 )
 async def start_job(
     call: Call,
@@ -148,7 +151,7 @@ async def start_job(
     )
 
 
-@toolset.tool(title="Get job", hints=READS)
+@toolset.tool(title="Get job", hints=READS, search_hint="is the training done, output and exit code of a job")
 async def get_job(
     call: Call,
     pod: PodName,
@@ -192,7 +195,7 @@ async def get_job(
     )
 
 
-@toolset.tool(title="Stop job", hints=DESTROYS)
+@toolset.tool(title="Stop job", hints=DESTROYS, search_hint="kill a training run, cancel a running script")
 async def stop_job(call: Call, pod: PodName, name: JobName) -> ObservedJob:
     """Stop a job and everything that it started. Its files and output stay; what was to follow it does not happen."""
     target = await find_pod(call.account, pod)
@@ -211,7 +214,7 @@ async def stop_job(call: Call, pod: PodName, name: JobName) -> ObservedJob:
     )
 
 
-@toolset.tool(title="Upload files", hints=DESTROYS)
+@toolset.tool(title="Upload files", hints=DESTROYS, search_hint="copy code or data to the GPU machine, scp")
 async def upload_files(
     call: Call,
     pod: PodName,
@@ -242,7 +245,9 @@ async def upload_files(
     return _transferred(target, transfer, cut_off=limit.cancelled_caught)
 
 
-@toolset.tool(title="Download files", hints=WRITES)
+@toolset.tool(
+    title="Download files", hints=WRITES, search_hint="get results, checkpoints or logs from the GPU machine, scp"
+)
 async def download_files(
     call: Call,
     pod: PodName,

@@ -77,7 +77,7 @@ class DeletedTemplate(Result):
     name: str
 
 
-@toolset.tool(title="List templates", hints=READS)
+@toolset.tool(title="List templates", hints=READS, search_hint="which Docker images can I run, PyTorch or vLLM image")
 async def list_templates(
     call: Call,
     *,
@@ -110,7 +110,7 @@ async def list_templates(
     )
 
 
-@toolset.tool(title="Get template", hints=READS)
+@toolset.tool(title="Get template", hints=READS, search_hint="details of an image, its ports and environment")
 async def get_template(
     call: Call, template: TemplateName, wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS
 ) -> ObservedTemplate:
@@ -122,7 +122,7 @@ async def get_template(
     return judge_template(await wait_until_verified(call.account, call.poller, found, wait_seconds=wait_seconds), owner)
 
 
-@toolset.tool(title="Create template", hints=WRITES_EACH_TIME)
+@toolset.tool(title="Create template", hints=WRITES_EACH_TIME, search_hint="use my own Docker image, custom container")
 async def create_template(
     call: Call,
     *,
@@ -172,6 +172,7 @@ async def create_template(
 @toolset.tool(
     title="Update template",
     hints=DESTROYS,
+    search_hint="change the image, ports or start command of a template",
     asks=lambda call, **given: ask_to_update_template(call.account, call.policy, **given),
 )
 async def update_template(
@@ -228,7 +229,10 @@ async def update_template(
 
 
 @toolset.tool(
-    title="Delete template", hints=DESTROYS, asks=lambda call, **given: ask_to_delete_template(call.account, **given)
+    title="Delete template",
+    hints=DESTROYS,
+    search_hint="remove a custom image that is no longer needed",
+    asks=lambda call, **given: ask_to_delete_template(call.account, **given),
 )
 async def delete_template(call: Call, template: TemplateName) -> DeletedTemplate:
     """Delete one of your own templates for good. Refused while a pod runs on it, because Lium does not say what would
@@ -249,6 +253,7 @@ async def delete_template(call: Call, template: TemplateName) -> DeletedTemplate
 @toolset.tool(
     title="Switch pod template",
     hints=DESTROYS_EACH_TIME,
+    search_hint="run another image on the same GPU",
     asks=lambda call, **given: ask_to_switch_template(call.account, call.policy, **given),
 )
 async def switch_pod_template(

@@ -43,7 +43,7 @@ class DeletedVolume(Result):
     name: str
 
 
-@toolset.tool(title="List volumes", hints=READS)
+@toolset.tool(title="List volumes", hints=READS, search_hint="persistent storage, disks that outlive pods")
 async def list_volumes(call: Call, limit: Limit = 20, cursor: Cursor = "") -> VolumeRows:
     """List the account's volumes with size and the pod that has each mounted. Volumes outlive pods and bill by size;
     attach one with rent_pod or reboot_pod.
@@ -59,7 +59,7 @@ async def list_volumes(call: Call, limit: Limit = 20, cursor: Cursor = "") -> Vo
     )
 
 
-@toolset.tool(title="Get volume", hints=READS)
+@toolset.tool(title="Get volume", hints=READS, search_hint="how full is a disk, which pod uses it")
 async def get_volume(call: Call, volume: VolumeName) -> ReadVolume:
     """Read one volume: its size, the number of files on it, and the pod that has it mounted. list_volumes shows all."""
     found = await find_volume(call.account, volume)
@@ -68,7 +68,9 @@ async def get_volume(call: Call, volume: VolumeName) -> ReadVolume:
     return ReadVolume(**dict(shown), warnings=None if pods is not None else [_PODS_UNREAD])
 
 
-@toolset.tool(title="Create volume", hints=WRITES_EACH_TIME)
+@toolset.tool(
+    title="Create volume", hints=WRITES_EACH_TIME, search_hint="persistent storage for datasets and checkpoints"
+)
 async def create_volume(
     call: Call,
     name: Annotated[ShortText, Field(min_length=1, description="Name, not yet used.")],
@@ -82,7 +84,10 @@ async def create_volume(
 
 
 @toolset.tool(
-    title="Delete volume", hints=DESTROYS, asks=lambda call, **given: ask_to_delete_volume(call.account, **given)
+    title="Delete volume",
+    hints=DESTROYS,
+    search_hint="free persistent storage, stop paying for a disk",
+    asks=lambda call, **given: ask_to_delete_volume(call.account, **given),
 )
 async def delete_volume(call: Call, volume: VolumeName) -> DeletedVolume:
     """Delete a volume and all data on it, for good. Refused while a pod has it mounted; backups are not touched."""

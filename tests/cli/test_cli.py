@@ -13,7 +13,8 @@ import pytest
 
 from lium_mcp import __version__
 from lium_mcp.cli.main import main
-from lium_mcp.settings import Settings, ToolsetName, environment_name
+from lium_mcp.settings import Settings, ToolsetName
+from lium_mcp.settings_table import SETTINGS
 from tests.processes import environment, run, start
 
 
@@ -42,7 +43,7 @@ def test_help_names_every_command_and_every_setting_but_no_place_for_a_key(capsy
     for command in ("serve", "tools", "demo", "sandbox"):
         assert command in text
     for name in Settings.model_fields:
-        variable = environment_name(name)
+        variable = SETTINGS[name].variable
         if variable.startswith("LIUM_MCP_") and name != "server_token":
             assert f"--{name.replace('_', '-')}" in text
             assert variable in text

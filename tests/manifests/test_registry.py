@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from lium_mcp import __version__
-from lium_mcp.settings import Settings, environment_name
+from lium_mcp.settings import Settings
+from lium_mcp.settings_table import SETTINGS
 from manifests.source import HERE, PROJECT, read
 from tests.manifests.validation import problems
 
@@ -57,7 +58,7 @@ def test_the_package_is_one_of_the_public_pypi(entry: dict[str, Any]) -> None:
 def test_installers_ask_for_settings_that_exist_hide_the_secret_one_and_insist_on_none(entry: dict[str, Any]) -> None:
     [package] = entry["packages"]
     asked = {variable["name"]: variable for variable in package["environmentVariables"]}
-    assert asked.keys() <= {environment_name(name) for name in Settings.model_fields}
+    assert asked.keys() <= {SETTINGS[name].variable for name in Settings.model_fields}
     assert [name for name, variable in asked.items() if variable.get("isSecret")] == ["LIUM_API_KEY"]
     assert not any(variable.get("isRequired") for variable in asked.values()), "it runs without a key"
 

@@ -1,5 +1,6 @@
 """The server as hosts start it: a process that is spoken to in lines of JSON, in both eras of the protocol."""
 
+import asyncio
 import json
 import re
 import signal
@@ -84,6 +85,9 @@ async def test_with_wrong_settings_it_starts_lists_and_says_at_each_call_what_is
     }
     async with serving(**wrong) as server:
         request = await speaking(server, era)
+        told = json.loads(server.lines[0])["result"]["instructions"].split("\n")[0]
+        assert all(f"{setting}: " in told for setting in wrong.keys() - {"LIUM_MCP_READ_ONLY"})
+        assert "s3cret" not in told
         tools = (await server.ask(request(1, "tools/list")))["result"]["tools"]
         names = {tool["name"] for tool in tools}
         assert "list_gpus" in names
@@ -200,17 +204,41 @@ async def test_a_signal_during_a_rent_leaves_no_pod_behind() -> None:
     assert status in {"DELETING", "DELETED"}
 
 
-async def test_a_host_that_hangs_up_during_a_call_ends_it() -> None:
+async def test_a_host_that_hangs_up_during_a_change_ends_it() -> None:
     async with served(Wire(Sandbox(seed=7, speed=0))) as lium:
         lium.on("GET", "/pods", silence)
         async with serving(LIUM_BASE_URL=lium.base_url, LIUM_API_KEY="sk_sandbox") as server:
             request = await speaking(server, CURRENT)
-            await server.send(called(1, request, "list_pods"))
+            await server.send(called(1, request, "remove_pod", pod="train"))
             await lium.arrival("GET")
             started = time.monotonic()
             assert await server.end() == 0
             assert time.monotonic() - started < EXIT_SECONDS
     assert "outcome=cancelled" in server.stderr
+    assert json.loads(server.lines[-1])["result"]["isError"] is True
+
+
+async def test_what_was_asked_before_the_input_ended_is_answered_but_nothing_is_changed() -> None:
+    async with served(Wire(Sandbox(seed=7, speed=0, balance_usd=5))) as lium:
+        held = lium.hold("GET", "/users/me")
+        async with serving(LIUM_BASE_URL=lium.base_url, LIUM_API_KEY="sk_sandbox") as server:
+            request = await speaking(server, CURRENT)
+            await server.send(called(1, request, "get_balance"))
+            await server.send(
+                called(2, request, "list_gpus", gpu_type="A100", max_usd_per_gpu_hour=0.01, wait_seconds=600)
+            )
+            await held.reached()
+            await server.send(called(3, request, "rent_pod", name="p", gpu_type="A100"))
+            end = asyncio.create_task(server.end())
+            await asyncio.sleep(0.1)
+            held.let_go()
+            assert await end == 0
+        assert not lium.sent("POST", "/**")
+    answers = {answer["id"]: answer["result"] for answer in map(json.loads, server.lines) if "result" in answer}
+    assert answers.keys() == {0, 1, 2, 3}
+    assert '"balance_usd":5' in answers[1]["content"][0]["text"]
+    assert "isError" not in answers[2] or not answers[2]["isError"]
+    assert answers[3]["isError"] is True
 
 
 async def test_a_key_that_lium_repeats_reaches_neither_standard_output_nor_standard_error() -> None:

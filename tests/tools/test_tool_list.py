@@ -113,6 +113,24 @@ async def test_every_tool_has_a_title_all_hints_and_a_verb() -> None:
         assert not (hints.read_only_hint and hints.destructive_hint), tool.name
 
 
+async def test_what_most_tasks_begin_with_is_shown_at_once_and_the_rest_is_found_in_a_users_words() -> None:
+    loaded, hints = set(), {}
+    for tool in await listed():
+        meta = tool.meta or {}
+        if meta.get("anthropic/alwaysLoad") is True:
+            loaded.add(tool.name)
+        else:
+            hints[tool.name] = meta["anthropic/searchHint"]
+        assert len(meta) == 1
+    assert loaded == {"list_gpus", "rent_pod", "list_pods", "get_pod", "run_command", "remove_pod"}
+    assert len(set(hints.values())) == len(hints)
+    for name, hint in hints.items():
+        assert 3 <= len(hint.split()) <= 14, (name, hint)
+        assert hint.isascii()
+        # What the name says already is found by the name.
+        assert name.replace("_", " ") not in hint
+
+
 async def test_every_description_is_two_or_three_short_sentences_without_shouting() -> None:
     for tool in await listed():
         text = tool.description or ""
