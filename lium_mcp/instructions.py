@@ -6,14 +6,17 @@ This is said before anything else is imported, so this file imports nothing eith
 MOST_CHARACTERS = 1500
 
 _PURPOSE = (
-    "Rents GPU machines (pods) on the marketplace lium.io and runs work on them: use it to compare GPU prices, to train "
-    "or serve on a rented GPU, to keep and restore its data, and to see or end what costs money."
+    "Rents GPU machines (pods) on the marketplace lium.io and runs work on them: use it to compare GPU prices, to "
+    "train or serve on a rented GPU, to keep and restore its data, and to see or end what costs money."
 )
 _READING_PURPOSE = (
     "Shows GPU prices on the marketplace lium.io, and the GPU machines (pods), data and spending of an account there. "
     "This server only reads: nothing here rents, changes or removes anything."
 )
-_MONEY = "A pod bills per second from the moment it runs until it is removed; there is no pause. Money is USD, times are UTC."
+_MONEY = (
+    "A pod bills per second from the moment it runs until it is removed; there is no pause. Money is USD, times are "
+    "UTC."
+)
 _STEPS = (
     ("get_gpu_prices", "get_gpu_prices or list_gpus to choose"),
     ("quote_rental", "quote_rental to price"),
