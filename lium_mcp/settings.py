@@ -114,9 +114,15 @@ class Settings(Limits, BaseSettings):
         """Read the arguments, then the environment; no file sets anything, so none is looked for."""
         return init_settings, env_settings
 
+    # Of several that come before, pydantic runs the last first.
+    @field_validator("toolsets", "local_dirs", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:  # noqa: ANN401 - whatever the environment or the command line held
+        return listed(value) if isinstance(value, str) else value
+
     @field_validator("*", mode="before")
     @classmethod
-    def _clean(cls, value: Any, info: ValidationInfo) -> Any:  # noqa: ANN401 - whatever the environment or the command line held
+    def _clean(cls, value: Any, info: ValidationInfo) -> Any:  # noqa: ANN401 - as above
         """Read a placeholder as no value: hosts hand over `${LIUM_API_KEY}` where the variable is not set.
 
         In the settings of this server, which guard money, it stops the start instead.
@@ -132,11 +138,6 @@ class Settings(Limits, BaseSettings):
         if value.strip():
             raise ValueError(UNFILLED if is_placeholder(value) else "it is empty")
         return text
-
-    @field_validator("toolsets", "local_dirs", mode="before")
-    @classmethod
-    def _split(cls, value: Any) -> Any:  # noqa: ANN401 - as above
-        return listed(value) if isinstance(value, str) else value
 
     @field_validator("api_key")
     @classmethod

@@ -57,6 +57,12 @@ class Served:
         self._process.stdin.write(text.encode("utf-8", "surrogatepass") + b"\n")
         await self._process.stdin.drain()
 
+    async def send_without_end(self, text: str) -> None:
+        """Send what begins a line."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(text.encode())
+        await self._process.stdin.drain()
+
     async def receive(self) -> dict[str, Any]:
         """The next message, which has to be one of the protocol."""
         assert self._process.stdout is not None

@@ -1,6 +1,7 @@
 """Settings: read once, from the right place, and never guessed."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mcp import Client
@@ -10,6 +11,7 @@ from lium_mcp.sandbox import Sandbox
 from lium_mcp.server import build_server
 from lium_mcp.settings import Settings, registry_password
 from lium_mcp.settings_reading import load
+from lium_mcp.settings_table import SETTINGS
 from lium_mcp.values import SettingsError
 from tests.harness import Failure
 
@@ -397,3 +399,28 @@ def test_a_token_is_kept_where_there_is_a_key_to_guard(home: Path) -> None:
     assert token in settings.find_secrets()
     assert "t" * 32 in load({"server_token": "t" * 32}).find_secrets()
     assert "t" * 32 not in repr(load({"server_token": "t" * 32}))
+
+
+VALID = {
+    "max_price_per_hour_usd": "2.5", "max_pods": "3", "max_hours": "24", "max_burn_per_hour_usd": "5",
+    "budget_usd": "100", "budget_since": "2026-11-01", "allow_gpu_types": "H100,A100", "allow_countries": "US,DE",
+    "allow_templates": "0b1c2d3e-4f50-6172-8394-a5b6c7d8e9f0", "api_key": "sk_abc123", "base_url": "https://lium.io/api",
+    "ssh_key_path": "~/.ssh/id_ed25519", "ssh_key_passphrase": "s3cret", "ssh_agent": "/run/agent", "local_dirs": "/,~",
+    "toolsets": "pods,account", "allow_tools": "list_gpus,rent_pod", "deny_tools": "rent_pod", "read_only": "true",
+    "policy": "/etc/policy.toml", "policy_mode": "shadow", "confirm": "always", "state_url": "sqlite:////srv/x.db",
+    "transport": "http", "host": "127.0.0.2", "port": "9000", "allowed_host": "gpu.example.com",
+    "path_prefix": "/lium", "server_token": "t" * 40, "trusted_proxy": "10.0.0.0/8", "timeout_seconds": "20",
+    "log_level": "DEBUG", "log_format": "json", "sandbox": "true", "sandbox_speed": "10", "sandbox_seed": "3",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("pasted", ['"{}"', "'{}'", " {}\t", "\ufeff{}", "\u201c{}\u201d"])
+def test_every_setting_is_read_as_it_is_pasted(monkeypatch: pytest.MonkeyPatch, name: str, pasted: str) -> None:
+    def read(text: str) -> Any:
+        monkeypatch.setenv(SETTINGS[name].variable, text)
+        return getattr(Settings(), name)
+
+    plain = read(VALID[name])
+    assert plain != SETTINGS[name].default or name == "base_url"
+    assert read(pasted.format(VALID[name])) == plain

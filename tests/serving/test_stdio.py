@@ -289,14 +289,41 @@ async def test_the_log_can_be_read_by_programs_and_holds_no_argument() -> None:
         ('{"jsonrpc": "2.0", "id": 8, "method": "ping", "params": []}', 8, -32600),
         ('[{"jsonrpc": "2.0", "id": 9, "method": "ping"}]', None, -32600),
         ('{"jsonrpc": "2.0", "id": 9, "method": "ping"', None, -32700),
+        ("[" * 20_000 + "]" * 20_000, None, -32700),
         ("[" * 100_000, None, -32700),
         ("sk_not_a_message", None, -32700),
+        ('\ufeff{"jsonrpc": "2.0", "id": 9, "method": "ping"}', 9, -32600),
+        ('{"jsonrpc": "2.0", "id": 9, "method": "ping", "params": {"note": "\ud83d"}}', 9, -32600),
+        ('{"jsonrpc": "2.0", "id": null, "method": "ping"}', None, -32600),
+        ('{"jsonrpc": "2.0", "id": 1.5, "method": "ping"}', None, -32600),
+        ('{"jsonrpc": "2.0", "id": true, "method": "ping"}', None, -32600),
+        ('{"jsonrpc": "2.0", "id": [1], "method": "tools/list"}', None, -32600),
+        ("{}", None, -32600),
+        ("[]", None, -32600),
     ],
 )
-async def test_a_line_that_is_no_message_is_answered(line: str, request_id: Any, code: int) -> None:
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_a_line_that_is_no_message_is_answered(line: str, request_id: Any, code: int, is_first: bool) -> None:
     async with serving("--sandbox") as server:
+        request = None if is_first else await speaking(server, CURRENT)
         await server.send(line)
         answer = await server.receive()
         assert (answer["id"], answer["error"]["code"]) == (request_id, code)
         assert "sk_" not in server.lines[-1]
-        await speaking(server, CURRENT)
+        request = request or await speaking(server, CURRENT)
+        assert "tools" in (await server.ask(request(3, "tools/list")))["result"]
+        assert await server.end() == 0
+    assert [line for line in server.stderr.splitlines() if f"refused with {code}" in line] == server.stderr.splitlines()
+    assert len(server.stderr.splitlines()) == 1
+
+
+async def test_half_a_line_at_the_end_is_refused_and_a_whole_one_without_its_line_break_is_served() -> None:
+    for last, code in (
+        ('{"jsonrpc": "2.0", "id": 3, "me', -32700),
+        ('{"jsonrpc": "2.0", "id": 3, "method": "x"}', -32602),
+    ):
+        async with serving() as server:
+            await speaking(server, CURRENT)
+            await server.send_without_end(last)
+            assert await server.end() == 0
+        assert [json.loads(line)["error"]["code"] for line in server.lines[1:]] == [code]
