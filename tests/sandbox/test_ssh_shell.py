@@ -38,7 +38,7 @@ class Shell:
         world = self.sandbox._world
         with world.lock:
             world.catch_up()
-            streams = {0: given.reader, 1: out.writer, 2: errors.writer}
+            streams = {0: given, 1: out.writer, 2: errors.writer}
             process = self.container.start(script, streams, {})
             for _ in range(5000):
                 self.container.kernel.run()
@@ -94,7 +94,7 @@ def standing() -> Shell:
         ("echo a >/dev/null 2>&1; echo b 2>&1 >/dev/null; (echo c >&2) 2>/dev/null; ls x &> f; echo d", "d\n"),
         ("X=1; Y=$X-2; export Z=3; echo $Y ${X}0 \"$NONE\"; sh -c 'echo $Z'", "1-2 10 \n3\n"),
         ("A=1 sh -c 'echo $A'; echo [$A]", "1\n[]\n"),
-        ("cd /var; pwd; cd - ; echo $PWD; (cd /etc; pwd); pwd", "/var\n/root\n/etc\n/root\n"),
+        ("cd /var; pwd; cd; echo $PWD; (cd /etc; pwd); pwd", "/var\n/root\n/etc\n/root\n"),
         ("false; echo $?; nosuch 2>/dev/null; echo $?; sh -c 'exit 7'; echo $?; x=$(false); echo $?", "1\n127\n7\n1\n"),
         ("false; x=$?; echo $x; x=1; echo $?", "1\n0\n"),
         ("if [ -d /tmp ]; then echo dir; elif true; then echo no; else echo never; fi", "dir\n"),
@@ -198,18 +198,18 @@ def test_what_the_shell_lacks_is_said_in_one_sentence_before_anything_runs(
         ("echo a )", 2, "syntax error near unexpected token `)'"),
         ("cat < nowhere", 1, "nowhere: No such file or directory"),
         ("echo a >&5", 1, "5: Bad file descriptor"),
-        ("sh -e f", 2, "the sandbox knows -c and -l"),
+        ("sh -e f", 2, "the sandbox knows -c TEXT and -l"),
         ("grep -E '(a|b)+' /etc/hostname", 2, "the sandbox's grep knows no groups"),
         ("grep '\\(a\\)\\1' /etc/hostname", 2, "the sandbox's grep knows no groups"),
         ("grep '[[:digit:]]' /etc/hostname", 2, "no [[:classes:]]"),
-        ("head -n", 2, "option 'n' takes an argument"),
-        ("grep -P a /etc/hostname", 2, "invalid option -- 'P'"),
+        ("head -n", 2, "option -n requires argument"),
+        ("grep -P a /etc/hostname", 2, "option -P not recognized; the sandbox knows -ivncqlEFr"),
         ("grep '*a[b' /etc/hostname", 2, "invalid pattern"),
         ("grep a nowhere", 2, "nowhere: No such file or directory"),
-        ("ls --color", 2, "invalid option"),
+        ("ls --color", 2, "option --color not recognized"),
         ("find . -mtime 1", 2, "the sandbox's find knows -name PATTERN, -type f, -type d and -maxdepth N"),
         ("find . -exec echo {} +", 2, "the sandbox's find knows"),
-        ("tail -f /etc/hostname", 2, "invalid option -- 'f'"),
+        ("tail -f /etc/hostname", 2, "option -f not recognized"),
         ("echo -e 'a\\nb'", 2, "the sandbox's echo knows -n alone"),
         ("du /", 2, "the sandbox's du prints totals alone"),
         ("chmod u+x f", 2, "the sandbox's chmod takes 755 or +x"),
@@ -224,7 +224,7 @@ def test_what_the_shell_lacks_is_said_in_one_sentence_before_anything_runs(
         ("mkdir d; mv d d/e", 1, "Invalid argument"),
         ("mkdir d; cp d e", 1, "Is a directory"),
         ("mkdir d; cp -r d d/e", 1, "Invalid argument"),
-        ("cp a b c", 1, "target 'c' is not a directory"),
+        ("cp a b c", 2, "the last operand must say where to"),
         ("sleep 1e9", 2, "invalid time interval"),
         ("nvidia-smi -q", 2, "the sandbox knows nvidia-smi, -L"),
     ],

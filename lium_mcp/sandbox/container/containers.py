@@ -7,11 +7,11 @@ attached volume lives as long as the account has it, and a finished backup keeps
 import posixpath
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from lium_mcp.sandbox.container.commands import PROGRAMS
 from lium_mcp.sandbox.container.files import (
-    PATH_BYTES,
     Directory,
     File,
     FileSystem,
@@ -22,7 +22,7 @@ from lium_mcp.sandbox.container.files import (
 )
 from lium_mcp.sandbox.container.host import Host
 from lium_mcp.sandbox.container.processes import Kernel, Process
-from lium_mcp.sandbox.container.shell import running
+from lium_mcp.sandbox.container.shell import Shell, positional, shell_doing
 from lium_mcp.sandbox.container.streams import Stream
 from lium_mcp.sandbox.node_rows import gpu_uuid
 from lium_mcp.sandbox.records import StoredPod, StoredTransfer
@@ -61,9 +61,9 @@ class Container:
             "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             "HOSTNAME": self.kernel.host.hostname,
         }
-        title = "bash" if script is None else f"bash -c {' '.join(script.split())}"[:PATH_BYTES]
-        main = running(PROGRAMS, script)
-        return self.kernel.start(main, title, streams=streams, cwd=HOME, variables=variables)
+        title = "bash" if script is None else f"bash -c {script}"
+        main = shell_doing(Shell.run_input if script is None else partial(Shell.run_text, script=script), PROGRAMS)
+        return self.kernel.start(main, title, streams=streams, cwd=HOME, variables=variables | positional("bash"))
 
 
 class Containers:

@@ -25,22 +25,11 @@ class Host:
     ram_kib: int
 
 
-@dataclass(frozen=True)
-class GpuSample:
-    """One GPU at one time."""
-
-    utilization_percent: int
-    memory_used_mib: int
-    temperature_celsius: int
-    power_watts: int
-
-
-def sample(host: Host, index: int, now: datetime, *, is_busy: bool) -> GpuSample:
-    """Read one GPU: nearly idle, or under the load of a job."""
-    moment = int(now.timestamp()) // SAMPLE_SECONDS
-    noise = fraction(host.pod_id, index, moment)
+def sample(host: Host, index: int, now: datetime, *, is_busy: bool) -> tuple[int, int, int, int]:
+    """Read one GPU, nearly idle or under the load of a job: percent in use, MiB of memory, degrees Celsius, watts."""
+    noise = fraction(host.pod_id, index, int(now.timestamp()) // SAMPLE_SECONDS)
     steady = fraction(host.pod_id, index)
     if not is_busy:
-        return GpuSample(0, 4, 31 + int(6 * steady), int(host.gpu_power_watts * (0.08 + 0.02 * noise)))
-    used = int(host.gpu_memory_mib * (0.55 + 0.3 * steady))
-    return GpuSample(84 + int(15 * noise), used, 61 + int(12 * noise), int(host.gpu_power_watts * (0.7 + 0.25 * noise)))
+        return 0, 4, 31 + int(6 * steady), int(host.gpu_power_watts * (0.08 + 0.02 * noise))
+    used_mib = int(host.gpu_memory_mib * (0.55 + 0.3 * steady))
+    return 84 + int(15 * noise), used_mib, 61 + int(12 * noise), int(host.gpu_power_watts * (0.7 + 0.25 * noise))

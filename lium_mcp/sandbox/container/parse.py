@@ -4,23 +4,8 @@ What it does not understand it refuses before anything runs, in one sentence.
 """
 
 import re
-from typing import Final, NoReturn
-
-from lium_mcp.sandbox.container.tree import (
-    Chain,
-    For,
-    If,
-    Part,
-    Redirect,
-    ShellCommand,
-    ShellScript,
-    ShellVariable,
-    Simple,
-    Subshell,
-    Substitution,
-    Text,
-    Word,
-)
+from collections.abc import Sequence
+from typing import Final, NamedTuple, NoReturn
 
 DEEPEST: Final = 24
 LONGEST: Final = 1024 * 1024
@@ -30,7 +15,8 @@ KNOWN: Final = "It knows ; && || | & ( ), > >> < 2>&1, quotes, $x, $(...), if an
 # Blanks, and comments, which begin where a word could.
 _BLANK: Final = re.compile(r"(?:[ \t]|\\\n|(?<![^ \t\n;&|()<>])#[^\n]*)*")
 _REDIRECT: Final = re.compile(r"([0-9]?)(>>|>&|>|<)|&(>>?)")
-_BARE_WORD: Final = re.compile(r"[^ \t\n;&|<>()]*")
+_NEXT: Final = re.compile(r"&&|\|\||&>|[\n;&|<>()]|[^ \t\n;&|<>()]*")
+_ASSIGNED: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=")
 _PLAIN: Final = re.compile(r"[^ \t\n;&|<>()'\"\\$`]+")
 _SINGLE_QUOTED: Final = re.compile(r"'([^']*)'")
 _ESCAPED: Final = re.compile(r"\\(?:\n|(.)|$)")
@@ -49,6 +35,85 @@ _ABSENT: Final = frozenset(
 _ABSENT_SIGN: Final = re.compile(r"<<[<-]?|<&|<\(|>\(|>\||\|&|;;|\(\(")
 _ABSENT_DOLLAR: Final = re.compile(r"`|\$(?:\(\(|['@*-])")
 _ABSENT_BRACES: Final = re.compile(r"\{[^{}]{0,40}(,|\.\.)[^{}]{0,40}\}")
+
+
+class Text(NamedTuple):
+    """Characters that stand for themselves; unquoted ones may hold wildcards."""
+
+    text: str
+    quoted: bool
+
+
+class ShellVariable(NamedTuple):
+    """``$name``, ``${name}``, ``$1``, ``$?`` and the like."""
+
+    name: str
+    quoted: bool
+
+
+class Substitution(NamedTuple):
+    """``$(...)``."""
+
+    script: "ShellScript"
+    quoted: bool
+
+
+Part = Text | ShellVariable | Substitution
+Word = Sequence[Part]
+
+
+class Redirect(NamedTuple):
+    """One redirection; ``target`` is a file name, or the number after ``>&``."""
+
+    number: int
+    operator: str
+    target: Word
+
+
+class Simple(NamedTuple):
+    """Assignments and a command with its arguments."""
+
+    assignments: Sequence[tuple[str, Word]]
+    words: Sequence[Word]
+
+
+class Subshell(NamedTuple):
+    """``( ... )``."""
+
+    body: "ShellScript"
+
+
+class If(NamedTuple):
+    """Branches of condition and body; the condition of ``else`` is an empty script."""
+
+    branches: Sequence[tuple["ShellScript", "ShellScript"]]
+
+
+class For(NamedTuple):
+    """A loop over words."""
+
+    name: str
+    words: Sequence[Word]
+    body: "ShellScript"
+
+
+class ShellCommand(NamedTuple):
+    """What is run, where its input and output go, and how it is written."""
+
+    what: Simple | Subshell | If | For
+    redirects: Sequence[Redirect]
+    source: str
+
+
+class Chain(NamedTuple):
+    """Pipelines, each with the ``&&`` or ``||`` before it; the first has none."""
+
+    pipelines: Sequence[tuple[str, Sequence[ShellCommand]]]
+    in_background: bool
+    source: str
+
+
+ShellScript = Sequence[Chain]
 
 
 class SyntaxFault(Exception):
@@ -80,23 +145,20 @@ def _absent(what: str) -> SyntaxFault:
 
 class _ShellParser:
     def __init__(self, text: str) -> None:
-        self._text = text
-        self._at = 0
-        self._depth = 0
+        self._text, self._at, self._depth = text, 0, 0
 
     def next(self) -> str:
-        """Skip blanks, and return the character that comes then; nothing at the end."""
+        """Skip blanks, and return the sign or the bare word that comes then; nothing at the end."""
         self._match(_BLANK)
         if absent := _ABSENT_SIGN.match(self._text, self._at):
             raise _absent(absent[0])
-        return self._text[self._at : self._at + 1]
+        match = _NEXT.match(self._text, self._at)
+        return match[0] if match else ""
 
     def unexpected(self) -> NoReturn:
         if not (found := self.next()):
             raise Unfinished("syntax error: unexpected end of file")
-        word = _BARE_WORD.match(self._text, self._at)
-        found = "newline" if found == "\n" else (word and word[0]) or found
-        raise SyntaxFault(f"syntax error near unexpected token `{found[:40]}'")
+        raise SyntaxFault(f"syntax error near unexpected token `{'newline' if found.isspace() else found[:40]}'")
 
     def _match(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
         """Go beyond what fits a pattern here, if anything does."""
@@ -104,35 +166,20 @@ class _ShellParser:
             self._at = match.end()
         return match
 
-    def _takes(self, sign: str) -> bool:
-        """Go beyond a sign, if it comes next."""
-        self.next()
-        is_there = self._text.startswith(sign, self._at)
-        self._at += len(sign) * is_there
-        return is_there
+    def _takes(self, *wanted: str) -> str:
+        """Go beyond one of these signs or words, if it comes next, and return it."""
+        if (found := self.next()) not in wanted:
+            return ""
+        self._at += len(found)
+        return found
 
-    def _take(self, sign: str) -> None:
-        if not self._takes(sign):
+    def _take(self, wanted: str) -> None:
+        if not self._takes(wanted):
             self.unexpected()
 
     def _skip_lines(self) -> None:
         while self._takes("\n"):
             pass
-
-    def _reserved(self) -> str:
-        """Return the reserved word that comes next, if one does."""
-        self.next()
-        match = _BARE_WORD.match(self._text, self._at)
-        word = match[0] if match else ""
-        if word in _ABSENT:
-            raise _absent(word)
-        return word if word in _RESERVED else ""
-
-    def _take_reserved(self, word: str) -> None:
-        self._skip_lines()
-        if self._reserved() != word:
-            self.unexpected()
-        self._at += len(word)
 
     # scripts and commands
 
@@ -143,7 +190,7 @@ class _ShellParser:
             raise SyntaxFault("syntax error: nested too deeply")
         chains: list[Chain] = []
         self._skip_lines()
-        while self.next() not in {"", ")"} and self._reserved() not in ends:
+        while self.next() not in {"", ")", *ends}:
             chains.append(self._chain())
             self._skip_lines()
         self._depth -= 1
@@ -151,47 +198,35 @@ class _ShellParser:
             self.unexpected()
         return chains
 
-    def _bracketed(self) -> ShellScript:
-        self._take("(")
-        body = self.script()
-        self._take(")")
-        return body
-
     def _chain(self) -> Chain:
-        start = self._at
-        pipelines = [("", self._pipeline())]
-        while operator := next((sign for sign in ("&&", "||") if self._takes(sign)), ""):
+        start, pipelines = self._at, [("", self._pipeline())]
+        while operator := self._takes("&&", "||"):
             self._skip_lines()
             pipelines.append((operator, self._pipeline()))
-        source = self._text[start : self._at].strip()
-        in_background = self._takes("&")
-        if not in_background and not self._takes(";") and self.next() not in {"", "\n", ")"}:
+        source, end = self._text[start : self._at].strip(), self._takes(";", "&")
+        if not end and self.next() not in {"", "\n", ")"}:
             self.unexpected()
-        return Chain(pipelines, in_background, source)
+        return Chain(pipelines, end == "&", source)
 
     def _pipeline(self) -> list[ShellCommand]:
         commands = [self._command()]
-        while self.next() == "|" and not self._text.startswith("||", self._at):
-            self._take("|")
+        while self._takes("|"):
             self._skip_lines()
             commands.append(self._command())
         return commands
 
     def _command(self) -> ShellCommand:
-        redirects: list[Redirect] = []
+        redirects, start = list[Redirect](), self._at
         what: Simple | Subshell | If | For
-        character, start = self.next(), self._at
-        match "(" if character == "(" else self._reserved():
-            case "(":
-                what = Subshell(self._bracketed())
-            case "if":
-                what = self._if()
-            case "for":
-                what = self._for()
-            case "":
-                what = self._simple(redirects)
-            case _:
-                self.unexpected()
+        if self._takes("("):
+            what = Subshell(self.script())
+            self._take(")")
+        elif self._takes("if"):
+            what = self._if()
+        elif self._takes("for"):
+            what = self._for()
+        else:
+            what = self._simple(redirects)
         while self._redirect(redirects):
             pass
         return ShellCommand(what, redirects, self._text[start : self._at].strip())
@@ -199,44 +234,40 @@ class _ShellParser:
     def _if(self) -> If:
         branches, word = list[tuple[ShellScript, ShellScript]](), "if"
         while word in {"if", "elif"}:
-            self._take_reserved(word)
             condition = self.script("then")
-            self._take_reserved("then")
+            self._take("then")
             branches.append((condition, self.script("elif", "else", "fi")))
-            word = self._reserved()
+            word = self._takes("elif", "else", "fi") or self.unexpected()
         if word == "else":
-            self._take_reserved("else")
             branches.append(((), self.script("fi")))
-        self._take_reserved("fi")
+            self._take("fi")
         return If(branches)
 
     def _for(self) -> For:
-        self._take_reserved("for")
         self.next()
-        if (name := self._match(NAME)) is None:
-            self.unexpected()
+        name = self._match(NAME) or self.unexpected()
         self._take("in")
         words: list[Word] = []
         while self.next() not in {"", ";", "\n"}:
             words.append(self._word())
         self._takes(";")
-        self._take_reserved("do")
+        self._skip_lines()
+        self._take("do")
         body = self.script("done")
-        self._take_reserved("done")
+        self._take("done")
         return For(name[0], words, body)
 
     def _simple(self, redirects: list[Redirect]) -> Simple:
-        assignments: list[tuple[str, Word]] = []
-        words: list[Word] = []
-        while True:
+        assignments, words = list[tuple[str, Word]](), list[Word]()
+        while (found := self.next()) not in {"", "\n", ";", "&", "&&", "|", "||", ")"}:
             if self._redirect(redirects):
                 continue
-            if self.next() in {"", "\n", ";", "&", "|", ")"}:
-                break
-            name = None if words else NAME.match(self._text, self._at)
-            if name and self._text.startswith("=", name.end()):
-                self._at = name.end() + 1
-                assignments.append((name[0], self._parts()))
+            if found in _ABSENT and not words:
+                raise _absent(found)
+            if found in _RESERVED and not words:
+                self.unexpected()
+            if name := None if words else self._match(_ASSIGNED):
+                assignments.append((name[1], self._parts()))
                 continue
             words.append(self._word())
             if self.next() == "(":

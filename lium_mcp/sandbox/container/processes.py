@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from lium_mcp.sandbox.container.files import FileSystem, failure
+from lium_mcp.sandbox.container.files import PATH_BYTES, FileSystem, failure
 from lium_mcp.sandbox.container.host import Host
 from lium_mcp.sandbox.container.streams import Condition, Signalled, Streams, hold, release, until
 from lium_mcp.sandbox.world import World
@@ -128,6 +128,7 @@ class Kernel:
         if len(self.processes) >= PROCESSES:
             raise failure(errno.EAGAIN)
         pid, now = next(self._pids), self.world.now
+        title = " ".join(title.split())[:PATH_BYTES]
         process = Process(
             self, pid, group or pid, title, now, budget or CommandBudget(), cwd, dict(variables), hold(streams)
         )

@@ -5,15 +5,13 @@ Each process has one shell. Pipelines, subshells, substitutions and background c
 
 import posixpath
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
-from lium_mcp.sandbox.container.files import PATH_BYTES, File
-from lium_mcp.sandbox.container.parse import NAME, SyntaxFault, Unfinished, parse
-from lium_mcp.sandbox.container.processes import Main, Process
-from lium_mcp.sandbox.container.streams import FileStream, Pipe, Stream, Streams, hold, release
-from lium_mcp.sandbox.container.tree import (
+from lium_mcp.sandbox.container.files import PATH_BYTES, File, FileNode
+from lium_mcp.sandbox.container.parse import (
+    NAME,
     Chain,
     For,
     If,
@@ -25,8 +23,13 @@ from lium_mcp.sandbox.container.tree import (
     Simple,
     Subshell,
     Substitution,
+    SyntaxFault,
     Text,
+    Unfinished,
+    parse,
 )
+from lium_mcp.sandbox.container.processes import Main, Process
+from lium_mcp.sandbox.container.streams import FileStream, Pipe, Stream, Streams, hold, release
 from lium_mcp.sandbox.container.words import ExpansionFault, fields, text
 
 NOT_FOUND: Final = 127
@@ -55,17 +58,24 @@ class Usage(Exception):
 
 @dataclass
 class CommandCall:
-    """One command that runs: its arguments, and the process and shell it runs in."""
+    """One command that runs: its arguments, its exit status so far, and the shell that runs it."""
 
     shell: "Shell"
     name: str
     arguments: list[str]
+    # What the command has split its arguments into, if it has.
+    options: dict[str, str] = field(default_factory=dict)
+    operands: list[str] = field(default_factory=list)
     status: int = 0
 
     @property
     def process(self) -> Process:
         """The process it runs in."""
         return self.shell.process
+
+    def node(self, path: str) -> FileNode:
+        """Return what is at a path."""
+        return self.process.files.get(path, self.process.cwd)
 
     async def write(self, data: bytes) -> None:
         """Write bytes to standard output, in pieces."""
@@ -78,31 +88,29 @@ class CommandCall:
         """Write text to standard output."""
         await self.write(text.encode("utf-8", "surrogateescape"))
 
-    async def fail(self, text: str, code: int = 1) -> int:
-        """Write a line to standard error that names the command, note the exit code, and return it."""
+    async def fail(self, text: str, code: int = 1) -> None:
+        """Write a line to standard error that names the command, and note its exit code."""
         await self.process.complain(f"{self.name}: {text}")
         self.status = code
-        return code
 
 
-Program = Callable[[CommandCall], Coroutine[Any, Any, int]]
+Program = Callable[[CommandCall], Coroutine[Any, Any, None]]
 Work = Callable[["Shell"], Coroutine[Any, Any, int]]
 
 
-def running(programs: Mapping[str, Program], script: str | None) -> Main:
-    """Return the main function of a process that runs a script, or one that comes line by line."""
+def shell_doing(work: Work, programs: Mapping[str, Program]) -> Main:
+    """Return the main function of a process in which a shell does some work."""
 
     async def main(process: Process) -> int:
         shell = Shell(process, programs)
-        process.variables |= {"$": str(process.pid)} | positional("bash")
-        return await shell.to_end(shell.run_input() if script is None else shell.run_text(script))
+        return await shell.to_end(work(shell))
 
     return main
 
 
-def positional(name: str, arguments: list[str] | None = None) -> dict[str, str]:
+def positional(name: str, arguments: Sequence[str] = ()) -> dict[str, str]:
     """Return the variables of a shell that begins: ``$0``, ``$1`` and so on, ``$#``, ``$?`` and ``$!``."""
-    numbered = {str(number): each for number, each in enumerate([name, *(arguments or [])])}
+    numbered = {str(number): each for number, each in enumerate([name, *arguments])}
     return numbered | {"#": str(len(numbered) - 1), "?": "0", "!": ""}
 
 
@@ -154,26 +162,24 @@ class Shell:
         if process.nested >= MOST_NESTED:
             await process.complain(f"{name}: nested too deeply")
             return NOT_EXECUTABLE
-        title, process.title = process.title, " ".join(words)[:PATH_BYTES]
-        process.nested += 1
+        call, title = CommandCall(self, name, words[1:]), process.title
+        process.title, process.nested = " ".join(words)[:PATH_BYTES], process.nested + 1
         try:
-            return await program(CommandCall(self, name, words[1:]))
+            await program(call)
         except Usage as usage:
-            await process.complain(f"{name}: {usage}")
-            return MISUSED
+            await call.fail(str(usage), MISUSED)
         except OSError as error:
-            await process.complain(f"{name}: {error.strerror}")
-            return 1
+            await call.fail(str(error.strerror))
         finally:
-            process.nested -= 1
-            process.title = title
+            process.title, process.nested = title, process.nested - 1
+        return call.status
 
     async def run_within(self, name: str, arguments: list[str], work: Work) -> int:
         """Do the work of another shell in this process; it leaves this one's variables and directory alone."""
         process = self.process
         before = process.cwd, process.variables
         own = {key: value for key, value in process.variables.items() if NAME.fullmatch(key)}
-        process.variables = own | {"$": str(process.pid)} | positional(name, arguments)
+        process.variables = own | positional(name, arguments)
         try:
             shell = Shell(process, self.programs)
             return await shell.to_end(work(shell))
@@ -183,17 +189,12 @@ class Shell:
     def start(self, work: Work, title: str, *, streams: Streams | None = None, own_group: bool = False) -> Process:
         """Start a process that does some work in the same shell, as after a fork."""
         parent = self.process
-
-        async def main(process: Process) -> int:
-            shell = Shell(process, self.programs)
-            return await shell.to_end(work(shell))
-
         return parent.kernel.start(
-            main,
-            " ".join(title.split())[:PATH_BYTES],
+            shell_doing(work, self.programs),
+            title,
             streams=parent.streams if streams is None else streams,
             cwd=parent.cwd,
-            variables=parent.variables,
+            variables={"$": str(parent.pid)} | parent.variables,
             budget=parent.budget,
             group=None if own_group else parent.group,
         )
@@ -246,7 +247,7 @@ class Shell:
 
     async def _pipeline(self, commands: Sequence[ShellCommand]) -> int:
         streams, pipes = self.process.streams, [Pipe() for _ in commands[1:]]
-        sources = [streams[0], *(pipe.reader for pipe in pipes)]
+        sources = [streams[0], *pipes]
         targets = [*(pipe.writer for pipe in pipes), streams[1]]
         # Held until all are started: if one cannot be, those before it find that nobody reads.
         ends = hold(dict(enumerate([*sources, *targets])))
@@ -346,22 +347,22 @@ class Shell:
             case Text(value):
                 return value
             case ShellVariable(name):
-                return self.process.variables.get(name, "")
+                return self.process.variables.get(name, str(self.process.pid) if name == "$" else "")
             case Substitution(script):
                 return await self._output_of(script)
 
     async def _output_of(self, script: ShellScript) -> str:
         pipe, taken = Pipe(), bytearray()
-        pipe.reader.hold()
+        pipe.hold()
         try:
             streams = {**self.process.streams, 1: pipe.writer}
             child = self.start(partial(Shell.run_script, script=script), "bash", streams=streams)
-            while chunk := await pipe.reader.read(CHUNK_BYTES):
+            while chunk := await pipe.read(CHUNK_BYTES):
                 taken += chunk
                 if len(taken) > TAKEN_BYTES:
                     raise ExpansionFault("the output of $(...) is too long")
         finally:
-            pipe.reader.release()
+            pipe.release()
         self.status_of_substitution = await child.end() or 0
         return taken.decode("utf-8", "surrogateescape").replace("\0", "").rstrip("\n")
 

@@ -97,63 +97,56 @@ class FileStream(Stream):
         self._offset = offset + len(data)
 
 
-class Pipe:
-    """Two streams: what is written to one is read from the other. Somebody outside may stand for either."""
+class Pipe(Stream):
+    """What is written to its ``writer`` is read from it. Somebody outside of the container may stand for either end."""
 
     def __init__(self, *, limit_bytes: int = PIPE_BYTES, on_change: Callable[[], None] = lambda: None) -> None:
-        self.limit_bytes, self.on_change = limit_bytes, on_change
+        super().__init__()
+        self.limit_bytes, self._on_change = limit_bytes, on_change
         self.buffer = bytearray()
         self.is_finished = self.is_broken = False
-        self.reader: Stream = _Reader(self)
-        self.writer: Stream = _Writer(self)
+        self.writer = PipeWriter(self)
 
-    def take(self) -> bytes:
-        """Take all that is there."""
-        data = bytes(self.buffer)
-        self.buffer.clear()
+    async def read(self, size: int) -> bytes:
+        """Wait for something, or for the end."""
+        await until(lambda: bool(self.buffer) or self.is_finished)
+        return self.take(size)
+
+    def take(self, size: int = -1) -> bytes:
+        """Take what is there, all or so many bytes of it."""
+        data = bytes(self.buffer if size < 0 else self.buffer[:size])
+        if data:
+            del self.buffer[: len(data)]
+            self._on_change()
         return data
 
     def put(self, data: bytes) -> None:
         """Put more in, whatever the limit, unless nobody reads any more."""
         if not self.is_broken:
             self.buffer += data
-            self.on_change()
+            self._on_change()
 
     def finish(self) -> None:
         """Say that no more will come."""
         self.is_finished = True
-        self.on_change()
+        self._on_change()
 
-    def break_off(self) -> None:
+    def closed(self) -> None:
         """Say that nobody reads any more."""
         self.is_broken = True
         self.buffer.clear()
-        self.on_change()
+        self._on_change()
 
 
-class _Reader(Stream):
-    def __init__(self, pipe: Pipe) -> None:
-        super().__init__()
-        self._pipe = pipe
+class PipeWriter(Stream):
+    """The end of a pipe that is written to."""
 
-    async def read(self, size: int) -> bytes:
-        pipe = self._pipe
-        await until(lambda: bool(pipe.buffer) or pipe.is_finished)
-        data = bytes(pipe.buffer[:size])
-        del pipe.buffer[:size]
-        pipe.on_change()
-        return data
-
-    def closed(self) -> None:
-        self._pipe.break_off()
-
-
-class _Writer(Stream):
     def __init__(self, pipe: Pipe) -> None:
         super().__init__()
         self._pipe = pipe
 
     async def write(self, data: bytes) -> None:
+        """Wait for room, and write."""
         pipe = self._pipe
         await until(lambda: len(pipe.buffer) < pipe.limit_bytes or pipe.is_broken)
         if pipe.is_broken:
@@ -161,4 +154,5 @@ class _Writer(Stream):
         pipe.put(data)
 
     def closed(self) -> None:
+        """Say that no more will come."""
         self._pipe.finish()

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
 from lium_mcp.sandbox.container.files import PATH_BYTES, FileSystem
-from lium_mcp.sandbox.container.tree import Part, Text, Word
+from lium_mcp.sandbox.container.parse import Part, Text, Word
 
 LONGEST: Final = 4 * 1024 * 1024
 MOST_FIELDS: Final = 10_000

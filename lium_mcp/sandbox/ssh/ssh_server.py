@@ -157,7 +157,7 @@ class _PodSession:
         self._process = self._start()
 
     def _start(self) -> Process:
-        streams = {0: self._input.reader, 1: self._output.writer, 2: self._errors.writer}
+        streams = {0: self._input, 1: self._output.writer, 2: self._errors.writer}
         command = self._channel.command
         asked = self._channel.env
         environment = {name: value for name, value in asked.items() if name in ENVIRONMENT_ACCEPTED}
@@ -193,8 +193,8 @@ class _PodSession:
             closing.cancel()
             with self._world.lock:
                 self._input.finish()
-                self._output.break_off()
-                self._errors.break_off()
+                self._output.closed()
+                self._errors.closed()
                 self._container.kernel.run()
 
     async def _send(self, output: bytes, errors: bytes) -> None:

@@ -2,11 +2,11 @@
 
 from typing import Final
 
-from lium_mcp.sandbox.container.commands import builtins, machine, paths, process_commands, python, text_commands
+from lium_mcp.sandbox.container.commands import machine, paths, shell_commands, text_commands
 from lium_mcp.sandbox.container.shell import Program
 
 PROGRAMS: Final[dict[str, Program]] = {
     name: program
-    for module in (builtins, text_commands, paths, machine, process_commands, python)
+    for module in (shell_commands, text_commands, paths, machine)
     for name, program in module.PROGRAMS.items()
 }

@@ -1,45 +1,61 @@
 """What commands share: reading their options and their input."""
 
 import errno
+import getopt
 import re
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import wraps
+from typing import Any, Final
 
 from lium_mcp.sandbox.container.files import Directory, FileNode, failure, walk
-from lium_mcp.sandbox.container.shell import CHUNK_BYTES, CommandCall, Usage
+from lium_mcp.sandbox.container.shell import CHUNK_BYTES, CommandCall, Program, Usage
 from lium_mcp.sandbox.container.streams import FileStream, Stream
+
+PathAction = Callable[[CommandCall, str], Coroutine[Any, Any, None]]
 
 ENTRIES_PER_STEP: Final = 10
 PARTED_BYTES: Final = 4 * 1024 * 1024
 
 
-def options(arguments: list[str], flags: str, valued: str = "") -> tuple[dict[str, str], list[str]]:
-    """Split arguments into single-letter options and operands.
+def split_arguments(call: CommandCall, letters: str) -> None:
+    """Split arguments into single-letter options and operands; a colon behind a letter says that it takes a value.
 
     Raises:
-        Usage: an option is not among ``flags`` and ``valued``, or lacks its value.
+        Usage: an option is not among them, or lacks its value.
     """
-    found: dict[str, str] = {}
-    operands: list[str] = []
-    left = list(arguments)
-    while left:
-        argument = left.pop(0)
-        if argument == "--":
-            return found, operands + left
-        if not argument.startswith("-") or argument == "-":
-            operands.append(argument)
-            continue
-        letters = argument[1:]
-        while letters:
-            letter, letters = letters[0], letters[1:]
-            if letter not in flags + valued:
-                raise Usage(f"invalid option -- '{letter}' (the sandbox knows -{flags}{valued})")
-            found[letter] = ""
-            if letter in valued:
-                if not letters and not left:
-                    raise Usage(f"option '{letter}' takes an argument")
-                found[letter], letters = letters or left.pop(0), ""
-    return found, operands
+    arguments = call.arguments
+    if "n:" in letters:
+        arguments = [re.sub("^-(?=[0-9]+$)", "-n", word) for word in arguments]
+    try:
+        found, call.operands = getopt.gnu_getopt(arguments, letters)
+    except getopt.GetoptError as error:
+        raise Usage(f"{error}; the sandbox knows -{letters.replace(':', '')}") from None
+    call.options = {name.removeprefix("-"): value for name, value in found}
+
+
+def for_each_path(letters: str = "", *, default: str = "") -> Callable[[PathAction], Program]:
+    """Make a command of what it does with each path that it is given; it complains of those where that fails."""
+
+    def made(action: PathAction) -> Program:
+        @wraps(action)
+        async def program(call: CommandCall) -> None:
+            split_arguments(call, letters)
+            if not call.operands and not default:
+                raise Usage("missing operand")
+            for path in call.operands or [default]:
+                await attempt(call, path, action(call, path))
+
+        return program
+
+    return made
+
+
+async def attempt(call: CommandCall, path: str, work: Awaitable[None]) -> None:
+    """Do something with a path, or complain of it."""
+    try:
+        await work
+    except OSError as error:
+        await call.fail(f"{path[:200]}: {error.strerror}")
 
 
 def whole_number(text: str, *, largest: int = 10**12) -> int:
@@ -63,19 +79,6 @@ def seconds(text: str) -> float:
     if match is None:
         raise Usage(f"invalid time interval '{text[:40]}'")
     return float(match[1]) * {"m": 60, "h": 3600, "d": 86400}.get(match[2], 1)
-
-
-async def each(call: CommandCall, paths: list[str], action: Callable[[str], Awaitable[None] | None]) -> int:
-    """Do something with each path, and complain of those where it fails."""
-    if not paths:
-        raise Usage("missing operand")
-    for path in paths:
-        try:
-            if (work := action(path)) is not None:
-                await work
-        except OSError as error:
-            await call.fail(f"{path[:200]}: {error.strerror}")
-    return call.status
 
 
 def opened(call: CommandCall, path: str) -> Stream:

@@ -4,10 +4,17 @@ import errno
 import fnmatch
 import posixpath
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
-from lium_mcp.sandbox.container.commands.operands import ENTRIES_PER_STEP, below, each, options, whole_number
+from lium_mcp.sandbox.container.commands.operands import (
+    ENTRIES_PER_STEP,
+    attempt,
+    below,
+    for_each_path,
+    split_arguments,
+    whole_number,
+)
 from lium_mcp.sandbox.container.file_listing import human_size, long_name
 from lium_mcp.sandbox.container.files import BLOCK_BYTES, Directory, File, FileNode, copy_into, failure
 from lium_mcp.sandbox.container.shell import CommandCall, Program, Usage
@@ -15,94 +22,84 @@ from lium_mcp.sandbox.container.shell import CommandCall, Program, Usage
 LONGEST_NAME: Final = 255
 
 
-async def ls(call: CommandCall) -> int:
+@for_each_path("laA1htr", default=".")
+async def ls(call: CommandCall, path: str) -> None:
     """List directories and files."""
-    found, paths = options(call.arguments, "laA1htr")
-
-    async def show(path: str) -> None:
-        node = call.process.files.get(path, call.process.cwd)
-        entries: list[tuple[str, FileNode]] = [(path, node)]
-        if isinstance(node, Directory):
-            entries = sorted(node.entries.items())
-            if len(paths) > 1:
-                await call.out(f"{path}:\n")
-            if "a" in found:
-                entries = [(".", node), ("..", node), *entries]
-            elif "A" not in found:
-                entries = [(name, each) for name, each in entries if not name.startswith(".")]
-        call.process.budget.spend(len(entries) // ENTRIES_PER_STEP)
-        if "t" in found:
-            entries.sort(key=lambda entry: -entry[1].modified_at)
-        if "r" in found:
-            entries.reverse()
-        names = [long_name(name, each, human="h" in found) if "l" in found else name for name, each in entries]
-        await call.out("".join(f"{name}\n" for name in names))
-
-    return await each(call, paths or ["."], show)
+    node, options = call.node(path), call.options
+    entries: list[tuple[str, FileNode]] = [(path, node)]
+    if isinstance(node, Directory):
+        entries = sorted(node.entries.items())
+        if len(call.operands) > 1:
+            await call.out(f"{path}:\n")
+        if "a" in options:
+            entries = [(".", node), ("..", node), *entries]
+        elif "A" not in options:
+            entries = [entry for entry in entries if not entry[0].startswith(".")]
+    call.process.budget.spend(len(entries) // ENTRIES_PER_STEP)
+    if "t" in options:
+        entries.sort(key=lambda entry: -entry[1].modified_at)
+    if "r" in options:
+        entries.reverse()
+    names = [long_name(name, each, human="h" in options) if "l" in options else name for name, each in entries]
+    await call.out("".join(f"{name}\n" for name in names))
 
 
-async def mkdir(call: CommandCall) -> int:
+@for_each_path("p")
+async def mkdir(call: CommandCall, path: str) -> None:
     """Make directories."""
-    found, paths = options(call.arguments, "p")
-    files, cwd = call.process.files, call.process.cwd
-    return await each(call, paths, lambda path: files.make_directory(path, cwd, parents="p" in found))
+    call.process.files.make_directory(path, call.process.cwd, parents="p" in call.options)
 
 
-async def rm(call: CommandCall) -> int:
+@for_each_path("rRf")
+async def rm(call: CommandCall, path: str) -> None:
     """Remove files, and directories with -r."""
-    found, paths = options(call.arguments, "rRf")
     files, cwd = call.process.files, call.process.cwd
-
-    def remove(path: str) -> None:
-        node = files.find(path, cwd).node
-        if isinstance(node, Directory) and found.keys() & {"r", "R"}:
-            files.remove_directory(path, cwd, recursive=True)
-        elif node is not None or "f" not in found:
-            files.remove_file(path, cwd)
-
-    return await each(call, paths, remove)
+    node = files.find(path, cwd).node
+    if isinstance(node, Directory) and call.options.keys() & {"r", "R"}:
+        files.remove_directory(path, cwd, recursive=True)
+    elif node is not None or "f" not in call.options:
+        files.remove_file(path, cwd)
 
 
-async def mv(call: CommandCall) -> int:
+async def mv(call: CommandCall) -> None:
     """Move files and directories."""
-    _, paths = options(call.arguments, "f")
+    split_arguments(call, "f")
     files, cwd = call.process.files, call.process.cwd
 
-    def move(source: str, target: str) -> None:
+    async def move(source: str, target: str) -> None:
         try:
             files.rename(source, target, cwd)
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
             _copy(call, source, target, recursive=True)
-            if isinstance(files.get(source, cwd), Directory):
+            if isinstance(call.node(source), Directory):
                 files.remove_directory(source, cwd, recursive=True)
             else:
                 files.remove_file(source, cwd)
 
-    return await _onto(call, paths, move)
+    await _onto(call, move)
 
 
-async def cp(call: CommandCall) -> int:
+async def cp(call: CommandCall) -> None:
     """Copy files, and directories with -r."""
-    found, paths = options(call.arguments, "rRapf")
-    recursive = bool({"r", "R", "a"} & found.keys())
-    return await _onto(call, paths, lambda old, new: _copy(call, old, new, recursive=recursive))
+    split_arguments(call, "rRapf")
+
+    async def copy(source: str, target: str) -> None:
+        _copy(call, source, target, recursive=bool({"r", "R", "a"} & call.options.keys()))
+
+    await _onto(call, copy)
 
 
-async def _onto(call: CommandCall, paths: list[str], action: Callable[[str, str], None]) -> int:
-    """Do something with each path but the last, and with where that one says that it goes."""
-    if len(paths) < 2:  # noqa: PLR2004 - from and to
-        raise Usage("missing file operand")
-    *sources, target = paths
-    into = isinstance(call.process.files.find(target, call.process.cwd).node, Directory)
-    if len(sources) > 1 and not into:
-        return await call.fail(f"target '{target}' is not a directory")
-
-    def onto(source: str) -> None:
-        action(source, posixpath.join(target, posixpath.basename(source.rstrip("/")) or ".") if into else target)
-
-    return await each(call, sources, onto)
+async def _onto(call: CommandCall, action: Callable[[str, str], Awaitable[None]]) -> None:
+    """Do something with each operand but the last, and with where that one says that it goes."""
+    *sources, target = call.operands or [""]
+    into = isinstance(call.process.files.find(target, call.process.cwd).node, Directory) if sources else False
+    if not sources or (len(sources) > 1 and not into):
+        raise Usage("the last operand must say where to, and be a directory if there are several")
+    for source in sources:
+        name = posixpath.basename(source.rstrip("/")) or "."
+        await attempt(call, source, action(source, posixpath.join(target, name) if into else target))
 
 
 def _copy(call: CommandCall, source: str, target: str, *, recursive: bool) -> None:
@@ -124,33 +121,30 @@ def _copy(call: CommandCall, source: str, target: str, *, recursive: bool) -> No
     copy_into(node, files.directory(target, cwd), files.now(), below=len(place.names))
 
 
-async def touch(call: CommandCall) -> int:
+@for_each_path()
+async def touch(call: CommandCall, path: str) -> None:
     """Make empty files, or change their time."""
-    _, paths = options(call.arguments, "")
     files, cwd = call.process.files, call.process.cwd
-
-    def make(path: str) -> None:
-        if files.find(path, cwd).node is None:
-            files.write_file(path, b"", cwd)
-        files.get(path, cwd).modified_at = files.now()
-
-    return await each(call, paths, make)
+    if files.find(path, cwd).node is None:
+        files.write_file(path, b"", cwd)
+    call.node(path).modified_at = files.now()
 
 
-async def chmod(call: CommandCall) -> int:
+async def chmod(call: CommandCall) -> None:
     """Change modes: octal, or +x."""
     how, *paths = call.arguments or [""]
     if not re.fullmatch(r"\+x|[0-7]{3}", how, re.ASCII):
         raise Usage("the sandbox's chmod takes 755 or +x, and files")
 
-    def change(path: str) -> None:
-        node = call.process.files.get(path, call.process.cwd)
+    async def change(path: str) -> None:
+        node = call.node(path)
         node.mode = node.mode | 0o111 if how == "+x" else int(how, 8)
 
-    return await each(call, paths, change)
+    for path in paths:
+        await attempt(call, path, change(path))
 
 
-async def find(call: CommandCall) -> int:
+async def find(call: CommandCall) -> None:
     """Print the paths below directories."""
     paths, words = list[str](), list(call.arguments)
     while words and not words[0].startswith("-"):
@@ -162,7 +156,7 @@ async def find(call: CommandCall) -> int:
         raise Usage("the sandbox's find knows -name PATTERN, -type f, -type d and -maxdepth N")
 
     async def show(path: str) -> None:
-        node, base = call.process.files.get(path, call.process.cwd), path.rstrip("/")
+        node, base = call.node(path), path.rstrip("/")
         nodes = [(0, path, node), *((1 + at.count("/"), f"{base}/{at}", each) for at, each in below(call, node))]
         fitting = [
             each
@@ -173,40 +167,35 @@ async def find(call: CommandCall) -> int:
         ]
         await call.out("".join(f"{each}\n" for each in fitting))
 
-    return await each(call, paths or ["."], show)
+    for path in paths or ["."]:
+        await attempt(call, path, show(path))
 
 
-async def du(call: CommandCall) -> int:
+@for_each_path("sh", default=".")
+async def du(call: CommandCall, path: str) -> None:
     """Print how much space is taken in all."""
-    found, paths = options(call.arguments, "sh")
-    if "s" not in found:
+    if "s" not in call.options:
         raise Usage("the sandbox's du prints totals alone: du -s, du -sh")
-
-    async def show(path: str) -> None:
-        node = call.process.files.get(path, call.process.cwd)
-        nodes = [node, *(each for _, each in below(call, node))]
-        size = sum(BLOCK_BYTES + (len(each.data) if isinstance(each, File) else 0) for each in nodes)
-        await call.out(f"{human_size(size) if 'h' in found else size // 1024}\t{path}\n")
-
-    return await each(call, paths or ["."], show)
+    node = call.node(path)
+    nodes = [node, *(each for _, each in below(call, node))]
+    size = sum(BLOCK_BYTES + (len(each.data) if isinstance(each, File) else 0) for each in nodes)
+    await call.out(f"{human_size(size) if 'h' in call.options else size // 1024}\t{path}\n")
 
 
-async def df(call: CommandCall) -> int:
+async def df(call: CommandCall) -> None:
     """Print the storages and what is free in them."""
-    found, paths = options(call.arguments, "h")
-    files = call.process.files
-    asked = [files.get(path, call.process.cwd).storage for path in paths]
+    split_arguments(call, "h")
+    files, asked = call.process.files, [call.node(path).storage for path in call.operands]
     mounts = {files.root.storage: "/"}
     for name, node in below(call, files.root):
         mounts.setdefault(node.storage, f"/{name}")
     await call.out("Filesystem        Size      Used   Available  Use% Mounted on\n")
     for storage, path in mounts.items():
-        if not paths or storage in asked:
+        if not asked or storage in asked:
             sizes = (storage.limit_bytes, storage.used_bytes, storage.limit_bytes - storage.used_bytes)
-            total, used, free = (human_size(size) if "h" in found else str(size // 1024) for size in sizes)
+            total, used, free = (human_size(size) if "h" in call.options else str(size // 1024) for size in sizes)
             percent = 100 * storage.used_bytes // storage.limit_bytes
             await call.out(f"sandbox     {total:>10}{used:>10}{free:>12}{percent:>5}% {path}\n")
-    return 0
 
 
 PROGRAMS: Final[dict[str, Program]] = {

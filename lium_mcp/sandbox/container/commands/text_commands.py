@@ -6,7 +6,16 @@ import re
 import warnings
 from typing import Final
 
-from lium_mcp.sandbox.container.commands.operands import below, each, lines_of, opened, options, read, whole_number
+from lium_mcp.sandbox.container.commands.operands import (
+    attempt,
+    below,
+    for_each_path,
+    lines_of,
+    opened,
+    read,
+    split_arguments,
+    whole_number,
+)
 from lium_mcp.sandbox.container.files import Directory
 from lium_mcp.sandbox.container.shell import CHUNK_BYTES, CommandCall, Program, Usage
 
@@ -15,77 +24,52 @@ MOST_WAYS_PER_LINE: Final = 10**7
 WAYS_PER_STEP: Final = 1250
 
 
-async def cat(call: CommandCall) -> int:
+@for_each_path(default="-")
+async def cat(call: CommandCall, path: str) -> None:
     """Print files, or what comes in, as it comes."""
-    _, paths = options(call.arguments, "")
-
-    async def show(path: str) -> None:
-        stream = opened(call, path)
-        while chunk := await stream.read(CHUNK_BYTES):
-            await call.write(chunk)
-
-    return await each(call, paths or ["-"], show)
+    stream = opened(call, path)
+    while chunk := await stream.read(CHUNK_BYTES):
+        await call.write(chunk)
 
 
-async def head(call: CommandCall) -> int:
+@for_each_path("n:", default="-")
+async def head(call: CommandCall, path: str) -> None:
     """Print the first lines, and read no more than that."""
-    count, paths = _counted(call)
-
-    async def show(path: str) -> None:
-        left, stream = count, opened(call, path)
-        while left and (chunk := await stream.read(CHUNK_BYTES)):
-            shown = b"".join(lines_of(chunk)[:left])
-            left -= shown.count(b"\n")
-            await call.write(shown)
-
-    return await each(call, paths, show)
+    left, stream = whole_number(call.options.get("n", "10")), opened(call, path)
+    while left and (chunk := await stream.read(CHUNK_BYTES)):
+        shown = b"".join(lines_of(chunk)[:left])
+        left -= shown.count(b"\n")
+        await call.write(shown)
 
 
-async def tail(call: CommandCall) -> int:
+@for_each_path("n:", default="-")
+async def tail(call: CommandCall, path: str) -> None:
     """Print the last lines."""
-    count, paths = _counted(call)
-
-    async def show(path: str) -> None:
-        lines = lines_of(await read(call, path))
-        await call.write(b"".join(lines[max(0, len(lines) - count) :]))
-
-    return await each(call, paths, show)
+    count, lines = whole_number(call.options.get("n", "10")), lines_of(await read(call, path))
+    await call.write(b"".join(lines[max(0, len(lines) - count) :]))
 
 
-def _counted(call: CommandCall) -> tuple[int, list[str]]:
-    """Read the number of lines, of which ``-3`` is a short form, and the paths."""
-    words = call.arguments
-    if words and re.fullmatch("-[0-9]+", words[0]):
-        words = ["-n", words[0][1:], *words[1:]]
-    found, paths = options(words, "", "n")
-    return whole_number(found.get("n", "10")), paths or ["-"]
-
-
-async def wc(call: CommandCall) -> int:
+@for_each_path("lwc", default="-")
+async def wc(call: CommandCall, path: str) -> None:
     """Count lines, words and bytes."""
-    found, paths = options(call.arguments, "lwc")
-
-    async def show(path: str) -> None:
-        data = await read(call, path)
-        counts = {"l": data.count(b"\n"), "w": len(data.split()), "c": len(data)}
-        shown = [str(count) for letter, count in counts.items() if letter in (found or counts)]
-        await call.out(" ".join(shown + [path] * bool(paths)) + "\n")
-
-    return await each(call, paths or ["-"], show)
+    data = await read(call, path)
+    counts = {"l": data.count(b"\n"), "w": len(data.split()), "c": len(data)}
+    shown = [str(count) for letter, count in counts.items() if letter in (call.options or counts)]
+    await call.out(" ".join(shown + [path] * (path != "-")) + "\n")
 
 
-async def grep(call: CommandCall) -> int:
+async def grep(call: CommandCall) -> None:
     """Print the lines that match."""
-    found, operands = options(call.arguments, "ivncqlEFr")
-    if not operands:
+    split_arguments(call, "ivncqlEFr")
+    found = call.options
+    if not call.operands:
         raise Usage("usage: grep [options] pattern [file...]")
-    pattern, choices = _pattern(operands[0], found)
-    paths = operands[1:] or ["." if "r" in found else "-"]
+    pattern, choices = _pattern(call.operands[0], found)
+    paths, matched = call.operands[1:] or ["." if "r" in found else "-"], False
     if "r" in found:
         paths = [file for path in paths for file in _files_below(call, path)]
-    matched = False
 
-    async def show(path: str) -> None:
+    async def search(path: str) -> None:
         nonlocal matched
         prefix, shown = f"{path}:" if len(paths) > 1 or "r" in found else "", list[str]()
         for number, data in enumerate(lines_of(await read(call, path)), 1):
@@ -104,7 +88,9 @@ async def grep(call: CommandCall) -> int:
             shown = [f"{path}\n"] * bool(shown)
         await call.out("".join(shown) * ("q" not in found))
 
-    return (2 * await each(call, paths, show) if paths else 0) or int(not matched)
+    for path in paths:
+        await attempt(call, path, search(path))
+    call.status = 2 if call.status else int(not matched)
 
 
 def _pattern(text: str, found: dict[str, str]) -> tuple[re.Pattern[str], int]:
@@ -136,20 +122,16 @@ def _files_below(call: CommandCall, path: str) -> list[str]:
     return [f"{path}/{name}" for name, node in inner if not isinstance(node, Directory)] if inner else [path]
 
 
-async def sha256sum(call: CommandCall) -> int:
+@for_each_path(default="-")
+async def sha256sum(call: CommandCall, path: str) -> None:
     """Print checksums of files."""
-    _, paths = options(call.arguments, "")
-
-    async def show(path: str) -> None:
-        stream, digest = opened(call, path), hashlib.sha256()
-        while chunk := await stream.read(CHUNK_BYTES):
-            call.process.budget.spend_on(len(chunk))
-            digest.update(chunk)
-        # Like the real one: an odd name is escaped, and a backslash before the line says so.
-        shown = path.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
-        await call.out(f"{'' if shown == path else chr(92)}{digest.hexdigest()}  {shown}\n")
-
-    return await each(call, paths or ["-"], show)
+    stream, digest = opened(call, path), hashlib.sha256()
+    while chunk := await stream.read(CHUNK_BYTES):
+        call.process.budget.spend_on(len(chunk))
+        digest.update(chunk)
+    # Like the real one: an odd name is escaped, and a backslash before the line says so.
+    shown = path.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+    await call.out(f"{'' if shown == path else chr(92)}{digest.hexdigest()}  {shown}\n")
 
 
 PROGRAMS: Final[dict[str, Program]] = {
