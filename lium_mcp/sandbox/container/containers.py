@@ -61,9 +61,8 @@ class Container:
             "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             "HOSTNAME": self.kernel.host.hostname,
         }
-        title = "bash" if script is None else f"bash -c {script}"
         main = shell_doing(Shell.run_input if script is None else partial(Shell.run_text, script=script), PROGRAMS)
-        return self.kernel.start(main, title, streams=streams, cwd=HOME, variables=variables | positional("bash"))
+        return self.kernel.start(main, streams=streams, cwd=HOME, variables=variables | positional("bash"))
 
 
 class Containers:

@@ -163,10 +163,6 @@ class FileSystem:
         """Write a whole file."""
         self.open_file(path, cwd, create=True, truncate=True).write_at(0, data, self.now())
 
-    def read_file(self, path: str, cwd: str = "/") -> bytes:
-        """Read a whole file."""
-        return bytes(self.open_file(path, cwd).data)
-
     def make_directory(self, path: str, cwd: str = "/", *, mode: int = 0o755, parents: bool = False) -> None:
         """Make a directory; with ``parents`` also those above, and one that exists is fine."""
         if parents:
@@ -267,14 +263,9 @@ def copy_into(source: Directory, target: Directory, now: float, *, below: int = 
             if isinstance(there, Directory):
                 raise failure(errno.EISDIR)
             _clear(target, name)
-            target.entries[name] = copy_of(node, target.storage)
+            target.storage.charge(BLOCK_BYTES + len(node.data))
+            target.entries[name] = File(target.storage, node.modified_at, node.mode, bytearray(node.data))
     target.modified_at = now
-
-
-def copy_of(file: File, storage: Storage) -> File:
-    """Copy a file."""
-    storage.charge(BLOCK_BYTES + len(file.data))
-    return File(storage, file.modified_at, file.mode, bytearray(file.data))
 
 
 def free(node: FileNode) -> None:

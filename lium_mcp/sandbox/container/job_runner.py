@@ -36,10 +36,8 @@ async def play(call: CommandCall, path: str, max_seconds: int) -> int:
     log = FileStream(
         files.open_file(posixpath.join(folder, "log"), create=True, truncate=True), files.now, appends=True
     )
-    command = ["bash", posixpath.join(folder, "command")]
-    child = call.shell.start(
-        partial(Shell.run_words, words=command), " ".join(command), streams={0: Stream(), 1: log, 2: log}
-    )
+    command = partial(Shell.run_words, words=["bash", posixpath.join(folder, "command")])
+    child = call.shell.start(command, streams={0: Stream(), 1: log, 2: log})
     try:
         ended_by = "time_limit" if await child.end(within_seconds=max_seconds) is None else "itself"
     except Signalled as signalled:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Final, NamedTuple, NoReturn
 
+MISUSED: Final = 2
 DEEPEST: Final = 24
 LONGEST: Final = 1024 * 1024
 NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -98,11 +99,10 @@ class For(NamedTuple):
 
 
 class ShellCommand(NamedTuple):
-    """What is run, where its input and output go, and how it is written."""
+    """What is run, and where its input and output go."""
 
     what: Simple | Subshell | If | For
     redirects: Sequence[Redirect]
-    source: str
 
 
 class Chain(NamedTuple):
@@ -110,17 +110,20 @@ class Chain(NamedTuple):
 
     pipelines: Sequence[tuple[str, Sequence[ShellCommand]]]
     in_background: bool
-    source: str
 
 
 ShellScript = Sequence[Chain]
 
 
-class SyntaxFault(Exception):
-    """The text is no script that the sandbox understands; the message says where."""
+class ShellFault(Exception):
+    """The shell cannot do what it should: what it says, and the exit status."""
+
+    def __init__(self, message: str, status: int = 1) -> None:
+        super().__init__(message)
+        self.status = status
 
 
-class Unfinished(SyntaxFault):
+class Unfinished(ShellFault):
     """The text is no script yet, but more text may make it one."""
 
 
@@ -128,10 +131,10 @@ def parse(text: str) -> ShellScript:
     """Read a whole script.
 
     Raises:
-        SyntaxFault: it is none.
+        ShellFault: it is none that the sandbox understands.
     """
     if len(text) > LONGEST:
-        raise SyntaxFault("the command is too long")
+        raise ShellFault("the command is too long", MISUSED)
     parser = _ShellParser(text)
     script = parser.script()
     if parser.next():
@@ -139,8 +142,13 @@ def parse(text: str) -> ShellScript:
     return script
 
 
-def _absent(what: str) -> SyntaxFault:
-    return SyntaxFault(f"The sandbox's shell has no `{what}`. {KNOWN}")
+def _absent(what: str) -> ShellFault:
+    return ShellFault(f"The sandbox's shell has no `{what}`. {KNOWN}", MISUSED)
+
+
+def _unfinished(wanted: str = "") -> Unfinished:
+    looking = f" while looking for matching `{wanted}'" if wanted else ""
+    return Unfinished(f"syntax error: unexpected end of file{looking}", MISUSED)
 
 
 class _ShellParser:
@@ -157,8 +165,9 @@ class _ShellParser:
 
     def unexpected(self) -> NoReturn:
         if not (found := self.next()):
-            raise Unfinished("syntax error: unexpected end of file")
-        raise SyntaxFault(f"syntax error near unexpected token `{'newline' if found.isspace() else found[:40]}'")
+            raise _unfinished()
+        token = "newline" if found == "\n" else found[:40]
+        raise ShellFault(f"syntax error near unexpected token `{token}'", MISUSED)
 
     def _match(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
         """Go beyond what fits a pattern here, if anything does."""
@@ -187,7 +196,7 @@ class _ShellParser:
         """Read chains up to a reserved word, a closing bracket or the end of the text."""
         self._depth += 1
         if self._depth > DEEPEST:
-            raise SyntaxFault("syntax error: nested too deeply")
+            raise ShellFault("syntax error: nested too deeply", MISUSED)
         chains: list[Chain] = []
         self._skip_lines()
         while self.next() not in {"", ")", *ends}:
@@ -199,14 +208,14 @@ class _ShellParser:
         return chains
 
     def _chain(self) -> Chain:
-        start, pipelines = self._at, [("", self._pipeline())]
+        pipelines = [("", self._pipeline())]
         while operator := self._takes("&&", "||"):
             self._skip_lines()
             pipelines.append((operator, self._pipeline()))
-        source, end = self._text[start : self._at].strip(), self._takes(";", "&")
+        end = self._takes(";", "&")
         if not end and self.next() not in {"", "\n", ")"}:
             self.unexpected()
-        return Chain(pipelines, end == "&", source)
+        return Chain(pipelines, end == "&")
 
     def _pipeline(self) -> list[ShellCommand]:
         commands = [self._command()]
@@ -216,7 +225,7 @@ class _ShellParser:
         return commands
 
     def _command(self) -> ShellCommand:
-        redirects, start = list[Redirect](), self._at
+        redirects: list[Redirect] = []
         what: Simple | Subshell | If | For
         if self._takes("("):
             what = Subshell(self.script())
@@ -229,7 +238,7 @@ class _ShellParser:
             what = self._simple(redirects)
         while self._redirect(redirects):
             pass
-        return ShellCommand(what, redirects, self._text[start : self._at].strip())
+        return ShellCommand(what, redirects)
 
     def _if(self) -> If:
         branches, word = list[tuple[ShellScript, ShellScript]](), "if"
@@ -314,7 +323,7 @@ class _ShellParser:
             elif part := self._dollar(quoted=False):
                 parts.append(part)
             elif self._text.startswith("'", self._at):
-                raise Unfinished("syntax error: unexpected end of file while looking for matching `''")
+                raise _unfinished("'")
             else:
                 return parts
 
@@ -326,7 +335,7 @@ class _ShellParser:
             elif part := self._dollar(quoted=True):
                 parts.append(part)
             else:
-                raise Unfinished("syntax error: unexpected end of file while looking for matching `\"'")
+                raise _unfinished('"')
         return parts
 
     def _dollar(self, *, quoted: bool) -> Part | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from lium_mcp.sandbox.container.files import PATH_BYTES, FileSystem, failure
+from lium_mcp.sandbox.container.files import FileSystem, failure
 from lium_mcp.sandbox.container.host import Host
 from lium_mcp.sandbox.container.streams import Condition, Signalled, Streams, hold, release, until
 from lium_mcp.sandbox.world import World
@@ -53,12 +53,12 @@ class Process:
     kernel: "Kernel"
     pid: int
     group: int
-    title: str
     started_at: datetime
     budget: CommandBudget
     cwd: str
     variables: dict[str, str]
     streams: Streams
+    title: str = "bash"
     nested: int = 0
     exit_code: int | None = None
     pending: int | None = None
@@ -116,7 +116,6 @@ class Kernel:
     def start(
         self,
         main: Main,
-        title: str,
         *,
         streams: Streams,
         cwd: str,
@@ -128,10 +127,7 @@ class Kernel:
         if len(self.processes) >= PROCESSES:
             raise failure(errno.EAGAIN)
         pid, now = next(self._pids), self.world.now
-        title = " ".join(title.split())[:PATH_BYTES]
-        process = Process(
-            self, pid, group or pid, title, now, budget or CommandBudget(), cwd, dict(variables), hold(streams)
-        )
+        process = Process(self, pid, group or pid, now, budget or CommandBudget(), cwd, dict(variables), hold(streams))
         process.coroutine = main(process)
         self.processes[pid] = process
         return process

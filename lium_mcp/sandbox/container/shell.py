@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from lium_mcp.sandbox.container.files import PATH_BYTES, File, FileNode
 from lium_mcp.sandbox.container.parse import (
+    MISUSED,
     NAME,
     Chain,
     For,
@@ -18,23 +19,22 @@ from lium_mcp.sandbox.container.parse import (
     Part,
     Redirect,
     ShellCommand,
+    ShellFault,
     ShellScript,
     ShellVariable,
     Simple,
     Subshell,
     Substitution,
-    SyntaxFault,
     Text,
     Unfinished,
     parse,
 )
 from lium_mcp.sandbox.container.processes import Main, Process
 from lium_mcp.sandbox.container.streams import FileStream, Pipe, Stream, Streams, hold, release
-from lium_mcp.sandbox.container.words import ExpansionFault, fields, text
+from lium_mcp.sandbox.container.words import fields, text
 
 NOT_FOUND: Final = 127
 NOT_EXECUTABLE: Final = 126
-MISUSED: Final = 2
 NOT_STARTED: Final = 254
 MOST_NESTED: Final = 12
 TAKEN_BYTES: Final = 1024 * 1024
@@ -102,8 +102,7 @@ def shell_doing(work: Work, programs: Mapping[str, Program]) -> Main:
     """Return the main function of a process in which a shell does some work."""
 
     async def main(process: Process) -> int:
-        shell = Shell(process, programs)
-        return await shell.to_end(work(shell))
+        return await Shell(process, programs).to_end(work)
 
     return main
 
@@ -125,12 +124,7 @@ class Shell:
 
     async def run_text(self, script: str) -> int:
         """Run a script to its end, or to its ``exit``."""
-        try:
-            tree = parse(script)
-        except SyntaxFault as fault:
-            await self._complain(str(fault))
-            return MISUSED
-        return await self.to_end(self.run_script(tree))
+        return await self.run_script(parse(script))
 
     async def run_input(self) -> int:
         """Run what comes in, each time as soon as its lines make a complete command."""
@@ -143,11 +137,10 @@ class Shell:
             self.process.budget.spend(len(script) // PARSED_PER_STEP)
             try:
                 await self.run_script(parse(script))
-            except SyntaxFault as fault:
+            except ShellFault as fault:
                 if isinstance(fault, Unfinished) and byte:
                     continue
-                await self._complain(str(fault))
-                self._note(MISUSED)
+                self._note(await self._complain(fault))
             script = ""
         return int(self.process.variables["?"])
 
@@ -160,8 +153,7 @@ class Shell:
         if program is None:
             return await self._file(words)
         if process.nested >= MOST_NESTED:
-            await process.complain(f"{name}: nested too deeply")
-            return NOT_EXECUTABLE
+            raise ShellFault(f"{name}: nested too deeply", NOT_EXECUTABLE)
         call, title = CommandCall(self, name, words[1:]), process.title
         process.title, process.nested = " ".join(words)[:PATH_BYTES], process.nested + 1
         try:
@@ -181,17 +173,15 @@ class Shell:
         own = {key: value for key, value in process.variables.items() if NAME.fullmatch(key)}
         process.variables = own | positional(name, arguments)
         try:
-            shell = Shell(process, self.programs)
-            return await shell.to_end(work(shell))
+            return await Shell(process, self.programs).to_end(work)
         finally:
             process.cwd, process.variables = before
 
-    def start(self, work: Work, title: str, *, streams: Streams | None = None, own_group: bool = False) -> Process:
+    def start(self, work: Work, *, streams: Streams | None = None, own_group: bool = False) -> Process:
         """Start a process that does some work in the same shell, as after a fork."""
         parent = self.process
         return parent.kernel.start(
             shell_doing(work, self.programs),
-            title,
             streams=parent.streams if streams is None else streams,
             cwd=parent.cwd,
             variables={"$": str(parent.pid)} | parent.variables,
@@ -199,18 +189,20 @@ class Shell:
             group=None if own_group else parent.group,
         )
 
-    async def to_end(self, work: Coroutine[Any, Any, int]) -> int:
-        """Do some work until it ends, ``exit`` ends it, or an OSError does, such as one of a process not started."""
+    async def to_end(self, work: Work) -> int:
+        """Do some work until it ends, ``exit`` ends it, or it cannot go on, as without room for another process."""
         try:
-            return await work
+            return await work(self)
         except Exit as end:
             return end.code
+        except ShellFault as fault:
+            return await self._complain(fault)
         except OSError as error:
-            await self._complain(str(error.strerror))
-            return NOT_STARTED
+            return await self._complain(ShellFault(str(error.strerror), NOT_STARTED))
 
-    async def _complain(self, message: str) -> None:
-        await self.process.complain(f"{self.process.variables['0']}: {message}")
+    async def _complain(self, fault: ShellFault) -> int:
+        await self.process.complain(f"{self.process.variables['0']}: {fault}")
+        return fault.status
 
     def _note(self, status: int) -> int:
         self.process.variables["?"] = str(status)
@@ -227,22 +219,21 @@ class Shell:
 
     def _begin(self, chain: Chain) -> int:
         """Start a chain in the background."""
-        streams = {**self.process.streams, 0: Stream()}
-        child = self.start(partial(Shell.run_chain, chain=chain, is_all=True), chain.source, streams=streams)
+        (_, commands), *more = chain.pipelines
+        work: Work = partial(Shell.run_chain, chain=chain)
+        if not more and len(commands) == 1:
+            work = partial(Shell.run_alone, command=commands[0])
+        child = self.start(work, streams={**self.process.streams, 0: Stream()})
         self.process.variables["!"] = str(child.pid)
         return self._note(0)
 
-    async def run_chain(self, chain: Chain, *, is_all: bool = False) -> int:
-        """Run pipelines, one after the other; with ``is_all`` the process does nothing else."""
+    async def run_chain(self, chain: Chain) -> int:
+        """Run pipelines, one after the other."""
         status = 0
         for operator, commands in chain.pipelines:
-            if operator and (operator == "&&") != (status == 0):
-                continue
-            if len(commands) > 1:
-                status = await self._pipeline(commands)
-            else:
-                status = await self.run_command(commands[0], is_all=is_all and len(chain.pipelines) == 1)
-            self._note(status)
+            if not operator or (operator == "&&") == (status == 0):
+                status = await (self._pipeline(commands) if len(commands) > 1 else self._command(commands[0]))
+                self._note(status)
         return status
 
     async def _pipeline(self, commands: Sequence[ShellCommand]) -> int:
@@ -253,11 +244,7 @@ class Shell:
         ends = hold(dict(enumerate([*sources, *targets])))
         try:
             started = [
-                self.start(
-                    partial(Shell.run_command, command=command, is_all=True),
-                    command.source,
-                    streams={**streams, 0: source, 1: target},
-                )
+                self.start(partial(Shell.run_alone, command=command), streams={**streams, 0: source, 1: target})
                 for command, source, target in zip(commands, sources, targets, strict=True)
             ]
         finally:
@@ -268,30 +255,27 @@ class Shell:
 
     # commands
 
-    async def run_command(self, command: ShellCommand, *, is_all: bool = False) -> int:
-        """Run a command; with ``is_all`` the process does nothing else, and lets go of what is redirected."""
-        process, outer = self.process, self.process.streams
-        process.budget.spend()
-        if not is_all:
-            process.streams = hold(outer)
+    async def _command(self, command: ShellCommand) -> int:
+        process, before = self.process, self.process.streams
+        process.streams = hold(before)
         try:
-            for redirect in command.redirects:
-                await self._redirect(redirect)
-            return await self._redirected(command.what)
-        except ExpansionFault as fault:
-            await self._complain(str(fault))
-            return 1
+            return await self.run_alone(command)
+        except ShellFault as fault:
+            return await self._complain(fault)
         finally:
-            if not is_all:
-                release(process.streams)
-                process.streams = outer
+            release(process.streams)
+            process.streams = before
 
-    async def _redirected(self, what: Simple | Subshell | If | For) -> int:
-        match what:
-            case Simple():
-                return await self._simple(what)
+    async def run_alone(self, command: ShellCommand) -> int:
+        """Run a command, and let go for good of the streams that it redirects."""
+        self.process.budget.spend()
+        for redirect in command.redirects:
+            await self._redirect(redirect)
+        match command.what:
+            case Simple() as simple:
+                return await self._simple(simple)
             case Subshell(body):
-                child = self.start(partial(Shell.run_script, script=body), "bash")
+                child = self.start(partial(Shell.run_script, script=body))
                 return await child.end() or 0
             case If(branches):
                 for condition, body in branches:
@@ -327,16 +311,13 @@ class Shell:
         name = words[0]
         if "/" not in name:
             known = ", ".join(sorted(self.programs))
-            await self._complain(f"{name[:200]}: command not found; the sandbox has only {known}")
-            return NOT_FOUND
+            raise ShellFault(f"{name[:200]}: command not found; the sandbox has only {known}", NOT_FOUND)
         try:
             node = self.process.files.get(name, self.process.cwd)
         except OSError as error:
-            await self._complain(f"{name[:200]}: {error.strerror}")
-            return NOT_FOUND
+            raise ShellFault(f"{name[:200]}: {error.strerror}", NOT_FOUND) from None
         if not isinstance(node, File) or not node.mode & 0o111:
-            await self._complain(f"{name[:200]}: Permission denied")
-            return NOT_EXECUTABLE
+            raise ShellFault(f"{name[:200]}: Permission denied", NOT_EXECUTABLE)
         is_python = b"python" in bytes(node.data[:200]).split(b"\n")[0]
         return await self.run_words(["python3" if is_python else "sh", *words])
 
@@ -356,11 +337,11 @@ class Shell:
         pipe.hold()
         try:
             streams = {**self.process.streams, 1: pipe.writer}
-            child = self.start(partial(Shell.run_script, script=script), "bash", streams=streams)
+            child = self.start(partial(Shell.run_script, script=script), streams=streams)
             while chunk := await pipe.read(CHUNK_BYTES):
                 taken += chunk
                 if len(taken) > TAKEN_BYTES:
-                    raise ExpansionFault("the output of $(...) is too long")
+                    raise ShellFault("the output of $(...) is too long")
         finally:
             pipe.release()
         self.status_of_substitution = await child.end() or 0
@@ -378,10 +359,10 @@ class Shell:
         if operator == ">&":
             numbered = {str(number): stream for number, stream in process.streams.items()}
             if target not in numbered:
-                raise ExpansionFault(f"{target[:200]}: Bad file descriptor")
+                raise ShellFault(f"{target[:200]}: Bad file descriptor")
             return numbered[target]
         try:
             file = files.open_file(target, process.cwd, create=operator != "<", truncate=operator == ">")
         except OSError as error:
-            raise ExpansionFault(f"{target[:200]}: {error.strerror}") from None
+            raise ShellFault(f"{target[:200]}: {error.strerror}") from None
         return FileStream(file, files.now, appends=operator == ">>")

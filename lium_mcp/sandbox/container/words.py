@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
 from lium_mcp.sandbox.container.files import PATH_BYTES, FileSystem
-from lium_mcp.sandbox.container.parse import Part, Text, Word
+from lium_mcp.sandbox.container.parse import Part, ShellFault, Text, Word
 
 LONGEST: Final = 4 * 1024 * 1024
 MOST_FIELDS: Final = 10_000
@@ -15,15 +15,11 @@ MOST_FIELDS: Final = 10_000
 ValueOf = Callable[[Part], Awaitable[str]]
 
 
-class ExpansionFault(Exception):
-    """A word cannot be expanded."""
-
-
 async def text(word: Word, value_of: ValueOf) -> str:
     """Expand a word to one text, without splitting and wildcards."""
     values = [await value_of(part) for part in word]
     if sum(map(len, values)) > LONGEST:
-        raise ExpansionFault("argument list too long")
+        raise ShellFault("argument list too long")
     return "".join(values)
 
 
@@ -42,7 +38,7 @@ async def fields(words: Iterable[Word], value_of: ValueOf, files: FileSystem, cw
             made += [[(piece, False)] for piece in rest]
             size += len(value)
             if len(found) + len(made) > MOST_FIELDS or size > LONGEST:
-                raise ExpansionFault("argument list too long")
+                raise ShellFault("argument list too long")
         for pieces in made:
             plain = "".join(piece for piece, _ in pieces)
             if plain or any(quoted for _, quoted in pieces):

@@ -4,7 +4,6 @@ import errno
 import fnmatch
 import posixpath
 import re
-from collections.abc import Awaitable, Callable
 from typing import Final
 
 from lium_mcp.sandbox.container.commands.operands import (
@@ -63,46 +62,45 @@ async def rm(call: CommandCall, path: str) -> None:
 
 async def mv(call: CommandCall) -> None:
     """Move files and directories."""
-    split_arguments(call, "f")
-    files, cwd = call.process.files, call.process.cwd
-
-    async def move(source: str, target: str) -> None:
-        try:
-            files.rename(source, target, cwd)
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-            _copy(call, source, target, recursive=True)
-            if isinstance(call.node(source), Directory):
-                files.remove_directory(source, cwd, recursive=True)
-            else:
-                files.remove_file(source, cwd)
-
-    await _onto(call, move)
+    for source, target in _moves(call, "f"):
+        await attempt(call, source, _move(call, source, target))
 
 
 async def cp(call: CommandCall) -> None:
     """Copy files, and directories with -r."""
-    split_arguments(call, "rRapf")
-
-    async def copy(source: str, target: str) -> None:
-        _copy(call, source, target, recursive=bool({"r", "R", "a"} & call.options.keys()))
-
-    await _onto(call, copy)
+    for source, target in _moves(call, "rRapf"):
+        recursive = bool({"r", "R", "a"} & call.options.keys())
+        await attempt(call, source, _copy(call, source, target, recursive=recursive))
 
 
-async def _onto(call: CommandCall, action: Callable[[str, str], Awaitable[None]]) -> None:
-    """Do something with each operand but the last, and with where that one says that it goes."""
-    *sources, target = call.operands or [""]
-    into = isinstance(call.process.files.find(target, call.process.cwd).node, Directory) if sources else False
-    if not sources or (len(sources) > 1 and not into):
-        raise Usage("the last operand must say where to, and be a directory if there are several")
-    for source in sources:
-        name = posixpath.basename(source.rstrip("/")) or "."
-        await attempt(call, source, action(source, posixpath.join(target, name) if into else target))
+def _moves(call: CommandCall, letters: str) -> list[tuple[str, str]]:
+    """Return each operand but the last, and where that one says that it goes."""
+    split_arguments(call, letters)
+    if len(call.operands) < 2:  # noqa: PLR2004 - from and to
+        raise Usage("missing file operand")
+    *sources, target = call.operands
+    if isinstance(call.process.files.find(target, call.process.cwd).node, Directory):
+        return [(path, posixpath.join(target, posixpath.basename(path.rstrip("/")) or ".")) for path in sources]
+    if len(sources) > 1:
+        raise Usage(f"target '{target[:200]}' is not a directory")
+    return [(sources[0], target)]
 
 
-def _copy(call: CommandCall, source: str, target: str, *, recursive: bool) -> None:
+async def _move(call: CommandCall, source: str, target: str) -> None:
+    files, cwd = call.process.files, call.process.cwd
+    try:
+        files.rename(source, target, cwd)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        await _copy(call, source, target, recursive=True)
+        if isinstance(call.node(source), Directory):
+            files.remove_directory(source, cwd, recursive=True)
+        else:
+            files.remove_file(source, cwd)
+
+
+async def _copy(call: CommandCall, source: str, target: str, *, recursive: bool) -> None:
     files, cwd = call.process.files, call.process.cwd
     node, place = files.get(source, cwd), files.find(target, cwd)
     if node is place.node or node in place.parents:

@@ -140,7 +140,7 @@ async def setsid(call: CommandCall) -> None:
         call.status = await call.shell.run_words(call.arguments)
     else:
         # A group leader cannot leave its group: the command runs in a child.
-        call.shell.start(partial(Shell.run_words, words=call.arguments), " ".join(call.arguments), own_group=True)
+        call.shell.start(partial(Shell.run_words, words=call.arguments), own_group=True)
 
 
 async def nohup(call: CommandCall) -> None:
@@ -186,7 +186,9 @@ async def ps(call: CommandCall) -> None:
     rows = ["    PID    PGID ELAPSED COMMAND\n", "      1       1   00:00 /usr/sbin/sshd -D\n"]
     for process in call.process.kernel.processes.values():
         minutes, left = divmod(int((process.now - process.started_at).total_seconds()), 60)
-        rows.append(f"{process.pid:>7} {process.group:>7}   {minutes:02d}:{left:02d} {process.title[:200]}\n")
+        rows.append(
+            f"{process.pid:>7} {process.group:>7}   {minutes:02d}:{left:02d} {' '.join(process.title.split())[:200]}\n"
+        )
     await call.out("".join(rows))
 
 
