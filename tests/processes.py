@@ -118,6 +118,21 @@ async def serving(*arguments: str, **variables: str) -> AsyncIterator[Served]:
         await served.kill()
 
 
+@asynccontextmanager
+async def cold(*arguments: str, **variables: str) -> AsyncIterator[Served]:
+    """A server that is started as hosts start it: what it needs is imported then, and not before as in other tests."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "lium_mcp", *arguments,
+        env=environment(**variables), stdin=-1, stdout=-1, stderr=-1, limit=2**24,
+        process_group=0,
+    )  # fmt: skip
+    served = Served(process)
+    try:
+        yield served
+    finally:
+        await served.kill()
+
+
 async def _all_of(stream: asyncio.StreamReader | None) -> str:
     assert stream is not None
     return (await stream.read()).decode()

@@ -12,9 +12,10 @@ _LARGEST_ID = 2**53
 _MOST_ID_CHARACTERS = 128
 _ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.:/ ")
 _PREFIX = "io.modelcontextprotocol/"
-_VERSION, _CAPABILITIES, _CLIENT = (
-    f"{_PREFIX}{name}" for name in ("protocolVersion", "clientCapabilities", "clientInfo")
+_VERSION, _CAPABILITIES, _CLIENT, _LOG_LEVEL = (
+    f"{_PREFIX}{name}" for name in ("protocolVersion", "clientCapabilities", "clientInfo", "logLevel")
 )
+_LOG_LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
 _PARTS = {"sampling": {"context", "tools"}, "elicitation": {"form", "url"}}
 _CLIENT_TEXTS = {"name", "version", "title", "description", "websiteUrl"}
 
@@ -78,7 +79,10 @@ def check_params(era: str, message: Message) -> str:
         if names:
             raise UnknownForm
         return ""
-    if meta.get(_VERSION) != CURRENT or not {_VERSION, _CAPABILITIES} <= names <= {_VERSION, _CAPABILITIES, _CLIENT}:
+    needed = {_VERSION, _CAPABILITIES}
+    if meta.get(_VERSION) != CURRENT or not needed <= names <= needed | {_CLIENT, _LOG_LEVEL}:
+        raise UnknownForm
+    if meta.get(_LOG_LEVEL, "debug") not in _LOG_LEVELS:  # an answer that is prepared comes with no messages to log
         raise UnknownForm
     _check_client(meta[_CAPABILITIES], meta.get(_CLIENT, {"name": "", "version": ""}))
     return ""

@@ -9,35 +9,18 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
 from lium_mcp.serving.prepared import CURRENT
-from tests.processes import Served, environment
+from tests.processes import cold, environment
 from tests.serving.recording import LISTS, plain_requests, request
 from tests.serving.starts import play
 
 LEGACY: Final = "2025-06-18"
 INITIALIZED: Final = {"jsonrpc": "2.0", "method": "notifications/initialized"}
-
-
-@asynccontextmanager
-async def cold(*arguments: str, **variables: str) -> AsyncIterator[Served]:
-    """A server that is started as hosts start it: what it needs is imported then, and not before as in other tests."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "lium_mcp", *arguments,
-        env=environment(**variables), stdin=-1, stdout=-1, stderr=-1, limit=2**24,
-        process_group=0,
-    )  # fmt: skip
-    served = Served(process)
-    try:
-        yield served
-    finally:
-        await served.kill()
 
 
 def called(request_id: int, tool: str, era: str, **arguments: Any) -> dict[str, Any]:
