@@ -185,8 +185,6 @@ class Containers:
             gpu_power_watts=node.gpu.power_w,
             driver=node.driver,
             cuda=str(node.cuda),
-            cpu_count=max(1, node.cpu_count * pod.gpu_count // node.gpu_count),
-            ram_kib=node.ram_kib * pod.gpu_count // node.gpu_count,
         )
 
     def _seconds(self) -> float:

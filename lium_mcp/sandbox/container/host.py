@@ -21,8 +21,6 @@ class Host:
     gpu_power_watts: int
     driver: str
     cuda: str
-    cpu_count: int
-    ram_kib: int
 
 
 def sample(host: Host, index: int, now: datetime, *, is_busy: bool) -> tuple[int, int, int, int]:

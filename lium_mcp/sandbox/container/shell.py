@@ -38,7 +38,6 @@ NOT_EXECUTABLE: Final = 126
 NOT_STARTED: Final = 254
 MOST_NESTED: Final = 12
 TAKEN_BYTES: Final = 1024 * 1024
-LONGEST_INPUT: Final = 1024 * 1024
 CHUNK_BYTES: Final = 64 * 1024
 PARSED_PER_STEP: Final = 100
 BIN: Final = frozenset({"/bin", "/sbin", "/usr/bin", "/usr/sbin", "/usr/local/bin"})
@@ -127,21 +126,21 @@ class Shell:
         return await self.run_script(parse(script))
 
     async def run_input(self) -> int:
-        """Run what comes in, each time as soon as its lines make a complete command."""
-        stream, script, byte = self.process.streams[0], "", b"\n"
-        while byte:
-            line = bytearray()
-            while (byte := await stream.read(1)) and byte != b"\n" and len(line) < LONGEST_INPUT:
-                line += byte
-            script += line.decode("utf-8", "surrogateescape") + "\n" * bool(byte)
+        """Run what comes in, each time as soon as its lines make a complete script."""
+        script, chunk = b"", b"\n"
+        while chunk:
+            chunk = await self.process.streams[0].read(CHUNK_BYTES)
+            script += chunk
             self.process.budget.spend(len(script) // PARSED_PER_STEP)
+            if chunk and not script.endswith(b"\n"):
+                continue
             try:
-                await self.run_script(parse(script))
+                await self.run_script(parse(script.decode("utf-8", "surrogateescape")))
             except ShellFault as fault:
-                if isinstance(fault, Unfinished) and byte:
+                if isinstance(fault, Unfinished) and chunk:
                     continue
                 self._note(await self._complain(fault))
-            script = ""
+            script = b""
         return int(self.process.variables["?"])
 
     async def run_words(self, words: list[str]) -> int:

@@ -15,7 +15,6 @@ import asyncssh
 from asyncssh import SFTPAttrs, SFTPName, SFTPVFSAttrs
 
 from lium_mcp.sandbox.container.containers import HOME
-from lium_mcp.sandbox.container.file_listing import long_name, size_of
 from lium_mcp.sandbox.container.files import (
     BLOCK_BYTES,
     NAME_BYTES,
@@ -24,6 +23,8 @@ from lium_mcp.sandbox.container.files import (
     FileNode,
     FileSystem,
     failure,
+    long_name,
+    size_of,
 )
 from lium_mcp.sandbox.ssh.pod_line import PodLine
 

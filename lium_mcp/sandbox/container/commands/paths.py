@@ -14,8 +14,16 @@ from lium_mcp.sandbox.container.commands.operands import (
     split_arguments,
     whole_number,
 )
-from lium_mcp.sandbox.container.file_listing import human_size, long_name
-from lium_mcp.sandbox.container.files import BLOCK_BYTES, Directory, File, FileNode, copy_into, failure
+from lium_mcp.sandbox.container.files import (
+    BLOCK_BYTES,
+    Directory,
+    File,
+    FileNode,
+    copy_into,
+    failure,
+    human_size,
+    long_name,
+)
 from lium_mcp.sandbox.container.shell import CommandCall, Program, Usage
 
 LONGEST_NAME: Final = 255

@@ -8,8 +8,7 @@ from typing import Final
 
 from lium_mcp.sandbox.container import job_runner
 from lium_mcp.sandbox.container.commands.operands import for_each_path, read, seconds, split_arguments, whole_number
-from lium_mcp.sandbox.container.file_listing import size_of
-from lium_mcp.sandbox.container.files import Directory, File, FileNode
+from lium_mcp.sandbox.container.files import Directory, File, FileNode, size_of
 from lium_mcp.sandbox.container.parse import NAME
 from lium_mcp.sandbox.container.processes import SIGNALS, TERMINATED
 from lium_mcp.sandbox.container.shell import NOT_FOUND, CommandCall, Exit, Program, Shell, Usage, Work
