@@ -11,9 +11,6 @@ _MOST_PATH_CHARACTERS: Final = 2048
 _MOST_LINE_CHARACTERS: Final = 32_768
 _MOST_ITEMS: Final = 500
 
-LEAST_HOURS: Final = 0.1
-"""The shortest life to rent for: a pod has to boot, and is of no use to anybody in less."""
-
 UNLISTED: Final = "x-unlisted"
 """Marks, in the schema of a parameter, that it is taken but not listed."""
 

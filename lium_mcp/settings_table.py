@@ -10,7 +10,9 @@ DEFAULT_TOOLSETS = frozenset(TOOLSETS[:-2])
 DEFAULT_BASE_URL = "https://lium.io/api"
 REGISTRY_PREFIX = "LIUM_MCP_REGISTRY_"
 LEAST_HOURS = 0.1
+"""The shortest life to rent for: a pod has to boot, and is of no use to anybody in less."""
 MOST_HOURS = 720
+"""The farthest removal that Lium takes (`POST /pods/{pod_id}/schedule-removal`)."""
 
 
 class Setting:

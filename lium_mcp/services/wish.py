@@ -6,9 +6,10 @@ from typing import Annotated
 from pydantic import Field, field_validator
 
 from lium_mcp.failures import Failure
-from lium_mcp.inputs import LEAST_HOURS, OFFICIAL, ShortText
+from lium_mcp.inputs import OFFICIAL, ShortText
 from lium_mcp.rentals import digest, whole_hours
 from lium_mcp.services.offers import Floors
+from lium_mcp.settings_table import LEAST_HOURS, MOST_HOURS
 
 
 class Wish(Floors):
@@ -21,7 +22,7 @@ class Wish(Floors):
     template: Annotated[ShortText, Field(description="Id, or name of your own.")] = ""
     volume: Annotated[ShortText, Field(description="Mounted at /mnt.")] = ""
     backup_id: Annotated[ShortText, Field(description="Restored at start.")] = ""
-    hours: Annotated[float | None, Field(ge=LEAST_HOURS, le=720, description="Lium removes it then.")] = None
+    hours: Annotated[float | None, Field(ge=LEAST_HOURS, le=MOST_HOURS, description="Lium removes it then.")] = None
     enable_backups: Annotated[bool, OFFICIAL] = True
 
     @field_validator("country")

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from lium_mcp.api.clusters import ClusterOffer
 from lium_mcp.guard.consent import Question
-from lium_mcp.inputs import LEAST_HOURS, ShortText
+from lium_mcp.inputs import ShortText
 from lium_mcp.rentals import Rental
 from lium_mcp.results import Result, UsdRate
 from lium_mcp.services.cluster_plan import ClusterWish, node_price_per_hour_usd, plan_cluster, question_about_cluster
@@ -17,6 +17,7 @@ from lium_mcp.services.node_warnings import NodeFlaws, flaws
 from lium_mcp.services.polling import READ_LIMIT_SECONDS, time_limit
 from lium_mcp.services.questions import ask_to_remove_cluster
 from lium_mcp.services.rent_terms import refuse_dearer
+from lium_mcp.settings_table import LEAST_HOURS, MOST_HOURS
 from lium_mcp.toolkit.call import Call
 from lium_mcp.toolkit.parameters import DEFAULT_WAIT_SECONDS, Cursor, Limit, WaitSeconds, page
 from lium_mcp.toolkit.registry import DESTROYS, READS, WRITES, Toolset
@@ -89,7 +90,9 @@ async def rent_cluster(
     ],
     template: Annotated[ShortText, Field(description="Default: Lium's cluster image.")] = "",
     max_usd_per_hour: Annotated[float | None, Field(gt=0, description="Ceiling for the whole cluster.")] = None,
-    hours: Annotated[float | None, Field(ge=LEAST_HOURS, le=720, description="Lium removes the pods then.")] = None,
+    hours: Annotated[
+        float | None, Field(ge=LEAST_HOURS, le=MOST_HOURS, description="Lium removes the pods then.")
+    ] = None,
 ) -> RentedCluster:
     """Rent whole nodes of one fabric, all or none. This spends money: each member bills per second until
     remove_cluster, or for the given hours.

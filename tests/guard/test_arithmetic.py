@@ -13,8 +13,8 @@ from lium_mcp.api.pods.models import Pod
 from lium_mcp.guard.commitments import Commitment, commitments, hours_left, spent_usd
 from lium_mcp.guard.limits import Limits
 from lium_mcp.guard.policy import Ask, Policy, PolicyRefused
-from lium_mcp.inputs import LEAST_HOURS
 from lium_mcp.rentals import Entry, PastCost
+from lium_mcp.settings_table import LEAST_HOURS
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 SINCE = datetime(2026, 11, 1, tzinfo=UTC)

@@ -17,9 +17,9 @@ import anyio
 import httpx2
 import pytest
 
-from lium_mcp.inputs import LEAST_HOURS
 from lium_mcp.rentals import LazyLedger
 from lium_mcp.sandbox import Sandbox
+from lium_mcp.settings_table import LEAST_HOURS
 from tests.harness import Agent, Failure, agent_on
 from tests.wires import Forward, Row, Wire, ask, editing, first, living, on_rents, rent, rents, rows_of, truth
 
