@@ -6,6 +6,7 @@ its tree, since the tree is all there is. Failures are OSError with the usual er
 
 import errno
 import os
+import posixpath
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -211,8 +212,7 @@ class FileSystem:
             raise failure(errno.EINVAL)
         if node.storage is not target.parents[-1].storage:
             raise failure(errno.EXDEV)
-        inner = [path for path, _ in walk(node)] if isinstance(node, Directory) else []
-        if len(target.names) + max((path.count("/") + 1 for path in inner), default=0) > DEEPEST:
+        if len(target.names) + max((path.count("/") + 1 for path, _ in walk(node)), default=0) > DEEPEST:
             raise failure(errno.ENAMETOOLONG)
         if target.node is not None:
             if not replace:
@@ -238,14 +238,16 @@ class FileSystem:
         place.parents[-1].modified_at = self.now()
 
 
-def walk(directory: Directory) -> Iterator[tuple[str, FileNode]]:
-    """Yield everything below a directory, each with its path from there, in order of names."""
-    stack = [(name, directory.entries[name]) for name in sorted(directory.entries, reverse=True)]
+def walk(node: FileNode) -> Iterator[tuple[str, FileNode]]:
+    """Yield everything below a node, each with its path from there, in order of names."""
+    stack = [("", node)]
     while stack:
-        path, node = stack.pop()
-        yield path, node
-        if isinstance(node, Directory):
-            stack.extend((f"{path}/{name}", node.entries[name]) for name in sorted(node.entries, reverse=True))
+        path, each = stack.pop()
+        if path:
+            yield path, each
+        if isinstance(each, Directory):
+            names = sorted(each.entries, reverse=True)
+            stack.extend((posixpath.join(path, name), each.entries[name]) for name in names)
 
 
 def copy_into(source: Directory, target: Directory, now: float, *, below: int = 0) -> None:
@@ -271,7 +273,7 @@ def copy_into(source: Directory, target: Directory, now: float, *, below: int = 
 
 def free(node: FileNode) -> None:
     """Give back the room that a node and all below it take."""
-    for each in (node, *(below for _, below in walk(node))) if isinstance(node, Directory) else (node,):
+    for each in (node, *(below for _, below in walk(node))):
         each.storage.charge(-BLOCK_BYTES)
         if isinstance(each, File):
             each.storage.charge(-len(each.data))

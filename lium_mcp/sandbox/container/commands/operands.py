@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from functools import wraps
 from typing import Any, Final
 
-from lium_mcp.sandbox.container.files import Directory, FileNode, failure, walk
+from lium_mcp.sandbox.container.files import FileNode, failure, walk
 from lium_mcp.sandbox.container.shell import CHUNK_BYTES, CommandCall, Program, Usage
 from lium_mcp.sandbox.container.streams import FileStream, Stream
 
@@ -101,7 +101,7 @@ async def read(call: CommandCall, path: str) -> bytes:
 
 def below(call: CommandCall, node: FileNode | None) -> list[tuple[str, FileNode]]:
     """Return everything below a node, and count the work against the budget."""
-    found = list(walk(node)) if isinstance(node, Directory) else []
+    found = [] if node is None else list(walk(node))
     call.process.budget.spend(len(found) // ENTRIES_PER_STEP)
     return found
 
