@@ -1,5 +1,6 @@
 """What ``lium-mcp`` and ``python -m lium_mcp`` run: the command line, and before it the front for a host that waits."""
 
+import gc
 import os
 import sys
 
@@ -10,8 +11,10 @@ def main() -> int:
     """Run the command line; the exit status is the answer."""
     words = sys.argv[1:]
     begun = front.begin(words, os.environ)
+    gc.disable()  # nothing that imports allocate is garbage
     from lium_mcp.cli.main import main as run  # noqa: PLC0415 - while the front answers
 
+    gc.enable()
     return run(words, begun)
 
 
