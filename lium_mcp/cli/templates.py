@@ -19,6 +19,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from lium_mcp.api.client import LiumClient
 from lium_mcp.api.clock import SYSTEM_CLOCK, Clock
 from lium_mcp.api.errors import LiumError
+from lium_mcp.api.paging import Rows
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.api.templates import Template, TemplateChanges, TemplateCreate
 from lium_mcp.cli.readied import read, start_log
@@ -27,6 +28,7 @@ from lium_mcp.server import connect
 from lium_mcp.services.dropped_settings import SSH_PORT, dropped_settings
 from lium_mcp.services.images import image_of, is_image, split_image
 from lium_mcp.services.template_details import hide_values
+from lium_mcp.services.template_use import TemplateUse, find_use, list_with_templates, use_among
 from lium_mcp.text import clean
 from lium_mcp.values import decoded
 
@@ -181,7 +183,8 @@ async def sync(
         wanted = read_file(path)
         bodies = [_body(template) for template in wanted.template]
         report.hide(value for body in bodies for value in body.environment.values())
-        plan, pods = await _plan(lium, wanted, bodies, prune=prune)
+        plan = await _plan(lium, wanted, bodies, prune=prune)
+        pods = await list_with_templates(lium)
     except BadFile as error:
         report.line(str(error))
         return BAD_FILE
@@ -211,9 +214,7 @@ class _Report:
         self._out.flush()
 
 
-async def _plan(
-    lium: LiumClient, wanted: WantedFile, bodies: list[TemplateCreate], *, prune: bool
-) -> tuple[SyncPlan, list[Pod]]:
+async def _plan(lium: LiumClient, wanted: WantedFile, bodies: list[TemplateCreate], *, prune: bool) -> SyncPlan:
     owner = (await lium.account.me()).id
     mine = [template for template in await lium.templates.list() if template.user_id == owner]
     mine = [template for template in mine if not template.is_temporary and not template.one_time_template]
@@ -237,7 +238,7 @@ async def _plan(
     if prune:
         named = {template.name for template in wanted.template}
         plan.delete = [template for template in mine if template.name not in named]
-    return plan, list(await lium.pods.list())
+    return plan
 
 
 async def _credentials(lium: LiumClient, users: set[str]) -> dict[str, str]:
@@ -297,16 +298,17 @@ def _difference(current: Template, wanted: WantedTemplate, body: TemplateCreate)
     return TemplateChanges.model_validate(changed), names
 
 
-def _show(plan: SyncPlan, pods: list[Pod], report: _Report) -> None:
+def _show(plan: SyncPlan, pods: Rows[Pod], report: _Report) -> None:
     for body in plan.create:
         report.line(f"+ create {body.name}")
     for template, _, names in plan.update:
-        users = _users(pods, template)
-        note = f"; reboots {', '.join(users)}" if users else ""
+        use = use_among(pods, template)
+        note = f"; reboots {_named(use.pods)}" if use.pods else ""
+        note += f"; may reboot others: {use.unknown}" if use.unknown else ""
         report.line(f"~ update {template.name}: {', '.join(names)}{note}")
     for template in plan.delete:
-        users = _users(pods, template)
-        note = f"; refused, pods run on it: {', '.join(users)}" if users else ""
+        reason = _why_kept(use_among(pods, template))
+        note = f"; refused, {reason}" if reason else ""
         report.line(f"- delete {template.name} ({image_of(template)}){note}")
     for template in plan.same:
         report.line(f"= same   {template.name}{'' if template.is_ready else f' ({template.status})'}")
@@ -350,8 +352,8 @@ async def _update(lium: LiumClient, clock: Clock, template: Template, changes: T
 
 async def _delete(lium: LiumClient, template: Template) -> None:
     # Read again: a pod may have been rented since the plan was made.
-    if users := _users(await lium.pods.list(), template):
-        raise _NotApplied(f"pods run on it: {', '.join(users)}")
+    if reason := _why_kept(await find_use(lium, template)):
+        raise _NotApplied(reason)
     await lium.templates.delete(template.id)
 
 
@@ -370,5 +372,11 @@ async def _until_ready(lium: LiumClient, clock: Clock, template: Template) -> No
         template = await lium.templates.get(template.id)
 
 
-def _users(pods: Iterable[Pod], template: Template) -> list[str]:
-    return [pod.pod_name or pod.id for pod in pods if pod.template and pod.template.id == template.id]
+def _why_kept(use: TemplateUse) -> str:
+    if use.pods:
+        return f"pods run on it: {_named(use.pods)}"
+    return f"whether pods run on it is not known: {use.unknown}" if use.unknown else ""
+
+
+def _named(pods: Iterable[Pod]) -> str:
+    return ", ".join(pod.pod_name or pod.id for pod in pods)

@@ -27,6 +27,7 @@ from lium_mcp.services.targets import (
     find_volume,
     refuse_maybe_attached,
 )
+from lium_mcp.services.template_use import find_use, refuse_used
 from lium_mcp.text import quotation
 
 _SHOWN_CHARACTERS = 60
@@ -130,14 +131,20 @@ async def ask_to_update_template(account: Account, policy: Policy, *, template: 
     """Before `update_template`."""
     target = await find_own_template(account, template)
     policy.check_template_change(target.id)
-    users = [_pod(pod) for pod in await account.lium.pods.list() if pod.template and pod.template.id == target.id]
-    lost = f"These reboot at once and lose their processes: {'; '.join(users)}." if users else "No pod runs on it."
-    return Question(f"Change template {quoted(target.name)} ({_id(target.id)})? {lost}", {"template": target.id})
+    use = await find_use(account.lium, target)
+    lost = [f"These reboot at once and lose their processes: {'; '.join(map(_pod, use.pods))}."] if use.pods else []
+    if use.maybe:
+        lost.append(f"Whether these run on it and reboot too is not known: {'; '.join(map(_pod, use.maybe))}.")
+    elif use.unknown:
+        lost.append(f"Whether other pods run on it and reboot too is not known: {use.unknown}.")
+    text = " ".join(lost or ["No pod runs on it."])
+    return Question(f"Change template {quoted(target.name)} ({_id(target.id)})? {text}", {"template": target.id})
 
 
 async def ask_to_delete_template(account: Account, *, template: str) -> Question:
     """Before `delete_template`."""
     target = await find_own_template(account, template)
+    await refuse_used(account.lium, target)
     return Question(f"Delete template {quoted(target.name)} ({_id(target.id)}) for good?", {"template": target.id})
 
 

@@ -1,7 +1,7 @@
 """Finds the one thing that a caller's name means. Two matches are an error, never a guess."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol, TypeVar
 
 from lium_mcp.api.errors import InvalidRequest, LiumError, NotFound
@@ -71,7 +71,7 @@ async def _say_if_node(account: Account, pods: Sequence[Pod], named: str, failur
             await account.lium.executors.quote(named, hours=1)  # the only route that reads one node
         except LiumError:
             return failure
-    runs = f"On it runs: {_listed(there)}. Name that." if there else f"No pod of yours runs on it. {_WHERE_PODS_ARE}"
+    runs = f"On it runs: {listed(there)}. Name that." if there else f"No pod of yours runs on it. {_WHERE_PODS_ARE}"
     return Failure("not_a_pod", f"{named} is the id of a node (executor), not of a pod.", runs)
 
 
@@ -178,7 +178,7 @@ def refuse_maybe_attached(volume: Volume, pods: Rows[Pod]) -> None:
         Failure: a pod has it mounted, or what Lium says of the pods does not tell.
     """
     refuse_attached(volume, pods, "deleted")
-    unnamed = next((pod for pod in pods if pod.has_unnamed_volume), None)
+    unnamed = next((pod for pod in pods if pod.volume_ids and names(pod.volume_ids, volume.id) is None), None)
     if unnamed is not None:
         missing = f"Lium does not say which volume pod {unnamed.pod_name} ({unnamed.id}) has mounted"
     elif pods.skipped:
@@ -196,7 +196,14 @@ def refuse_maybe_attached(volume: Volume, pods: Rows[Pod]) -> None:
 
 def volume_holder(volume: Volume, pods: Sequence[Pod]) -> Pod | None:
     """The pod that has a volume mounted, if the key sees it."""
-    return next((pod for pod in pods if pod.attached_volume_id == volume.id), None)
+    return next((pod for pod in pods if names(pod.volume_ids, volume.id)), None)
+
+
+def names(ids: Collection[str], wanted: str) -> bool | None:
+    """Whether one of these ids, in lower case, is that of a thing; None where none of them can be an id."""
+    if wanted.casefold() in ids:
+        return True
+    return False if any(map(is_id, ids)) else None
 
 
 async def find_template(account: Account, named: str) -> Template:
@@ -255,13 +262,13 @@ def _only(items: Sequence[T], named: str, noun: str, advice: str) -> T:
     if matches:
         raise Failure(
             "ambiguous_name",
-            f"{len(matches)} {noun}s of yours are named {named}: {_listed(matches)}.",
+            f"{len(matches)} {noun}s of yours are named {named}: {listed(matches)}.",
             f"Name the {noun} by its id.",
         )
     raise Failure(
         f"{noun}_not_found",
         f"No {noun} of yours is named {named}." + ("" if items else f" The account has no {noun}s."),
-        f"There are: {_listed(items)}. {advice}" if items else advice,
+        f"There are: {listed(items)}. {advice}" if items else advice,
     )
 
 
@@ -274,7 +281,8 @@ def _name(item: _Named) -> str:
     return item.pod_name if isinstance(item, Pod) else str(getattr(item, "name", ""))
 
 
-def _listed(items: Sequence[_Named]) -> str:
+def listed(items: Sequence[_Named]) -> str:
+    """Things by name and id, as far as a sentence holds them."""
     shown = ", ".join(f"{_name(item) or '(unnamed)'} ({item.id})" for item in items[:_MOST_NAMED_IN_AN_ERROR])
     left = len(items) - _MOST_NAMED_IN_AN_ERROR
     return f"{shown} and {left} more" if left > 0 else shown

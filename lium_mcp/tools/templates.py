@@ -36,6 +36,7 @@ from lium_mcp.services.template_details import (
     template_row,
     wait_until_verified,
 )
+from lium_mcp.services.template_use import find_use, refuse_used
 from lium_mcp.toolkit.call import Call
 from lium_mcp.toolkit.parameters import DEFAULT_WAIT_SECONDS, Cursor, Limit, PodName, Port, WaitSeconds, page
 from lium_mcp.toolkit.registry import DESTROYS, DESTROYS_EACH_TIME, READS, WRITES_EACH_TIME, Toolset
@@ -211,11 +212,13 @@ async def update_template(
         docker_credential_id=credential.id if credential else None,
     )
     refuse_dropped_settings(changes)
-    users = [pod.id for pod in await call.lium.pods.list() if pod.template and pod.template.id == target.id]
-    for user in users:
-        await call.account.rents.forget_template(user)
+    use = await find_use(call.lium, target)
+    users = [pod.id for pod in use.pods]
+    rebooting = [*users, *(pod.id for pod in use.maybe)]
+    for pod_id in rebooting:
+        await call.account.rents.forget_template(pod_id)
     with hiding(lines_of([*(target.environment or {}).values(), *(changes.environment or {}).values()])):
-        async with replacing_container(call.account, *users):
+        async with replacing_container(call.account, *rebooting):
             updated = await call.lium.templates.update(target.id, changes)
     change = OrderedChange[Template](lambda shown: not _unlike(changes, image, shown))
     if not change.note(updated):
@@ -223,9 +226,13 @@ async def update_template(
             updated = await call.lium.templates.get(target.id)
     newest = await wait_until_verified(call.account, call.poller, updated, wait_seconds=wait_seconds, change=change)
     if not change.is_seen:
-        reboots = f"The pods that run on it may reboot: {', '.join(users)}." if users else ""
+        reboots = f"The pods that run on it may reboot: {', '.join(rebooting)}." if rebooting else ""
         raise not_confirmed(f"template {target.id}", _unlike(changes, image, newest), "get_template", reboots)
-    return judge_template(newest, target.user_id).model_copy(update={"rebooting_pods": users or None})
+    judged = judge_template(newest, target.user_id)
+    warnings = [f"More pods may reboot: {use.unknown}."] if use.unknown else []
+    return judged.model_copy(
+        update={"rebooting_pods": users or None, "warnings": [*warnings, *(judged.warnings or ())] or None}
+    )
 
 
 @toolset.tool(
@@ -239,13 +246,7 @@ async def delete_template(call: Call, template: TemplateName) -> DeletedTemplate
     happen to that pod.
     """
     target = await find_own_template(call.account, template)
-    users = [pod.id for pod in await call.lium.pods.list() if pod.template and pod.template.id == target.id]
-    if users:
-        raise Failure(
-            "template_in_use",
-            f"Template {target.name} is used by {len(users)} of your pods: {', '.join(users[:10])}.",
-            "Remove those pods or give them another template with switch_pod_template first.",
-        )
+    await refuse_used(call.lium, target)
     await call.lium.templates.delete(target.id)
     return DeletedTemplate(template_id=target.id, name=target.name)
 

@@ -13,7 +13,7 @@ from lium_mcp.cli.main import main
 from lium_mcp.cli.templates import BAD_FILE, DIFFERS, FAILED, IN_SYNC, read_file, sync
 from lium_mcp.sandbox import OTHER_API_KEY, Sandbox
 from tests.harness import TurnedClock
-from tests.wires import Wire, answering, ask, rent, truth
+from tests.wires import Wire, answering, ask, editing, rent, truth
 
 README = Path(__file__).parents[2] / "README.md"
 SECRET = "planted-s3cret-value"
@@ -284,6 +284,28 @@ async def test_a_pod_that_is_rented_after_the_plan_keeps_its_template(ci: Ci, sa
     assert await ci.run(rest, prune=True) == FAILED
     assert "pods run on it: late" in ci.printed
     assert "trainer" in ci.own
+
+
+@pytest.mark.parametrize("by_itself", [None, {}, {"name": "trainer"}], ids=["null", "empty", "no id"])
+async def test_prune_keeps_a_template_that_a_pod_may_run_on(ci: Ci, sandbox: Sandbox, by_itself: Row | None) -> None:
+    await ci.run(FILE)
+    pod_id = await rent(sandbox, "worker", template_id=ci.own["trainer"]["id"])
+    rest = FILE[FILE.index('[[template]]\nname = "pinned"') :]
+    wire = Wire(sandbox)
+    wire.on("GET", "/pods", editing(lambda pods: [pod | {"template": None} for pod in pods]))
+    wire.on("GET", "/pods/*", editing(lambda pod: pod | {"template": by_itself}))
+    ci.transport = wire
+    unknown = f"not known: Lium does not say which template these run on: worker ({pod_id})"
+    assert await ci.run(rest, prune=True, dry_run=True) == DIFFERS
+    assert f"; refused, whether pods run on it is {unknown}" in ci.printed
+    assert await ci.run(rest, prune=True) == FAILED
+    assert f"failed: delete trainer: whether pods run on it is {unknown}" in ci.printed
+    assert "trainer" in ci.own
+    assert not [change for change in ci.changes if change.startswith("DELETE")]
+    wire.behave()
+    wire.on("GET", "/pods", editing(lambda pods: [pod | {"template": None} for pod in pods]))
+    assert await ci.run(rest, prune=True) == FAILED
+    assert "failed: delete trainer: pods run on it: worker" in ci.printed
 
 
 async def test_an_empty_file_prunes_nothing(ci: Ci) -> None:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from lium_mcp.api.templates import Template
 from lium_mcp.sandbox import OTHER_API_KEY, Sandbox
 from lium_mcp.services.images import is_image, split_image
-from tests.harness import Agent, Mode, agent_on, text_of
-from tests.wires import Wire, after_work, answering, ask, editing, lag, rent, then, truth
+from tests.harness import Agent, Mode, Person, agent_on, text_of
+from tests.wires import Act, Wire, after_work, answering, ask, editing, lag, rent, then, truth
 
 both_eras = pytest.mark.parametrize("mode", ["auto", "legacy"])
 SECRET = "planted-s3cret-value"
@@ -391,6 +391,96 @@ async def test_a_template_in_use_is_not_deleted(sandbox: Sandbox, mode: Mode) ->
         deleted = await agent.call("delete_template", template="mine")
     assert deleted == {"template_id": template_id, "name": "mine"}
     assert template_id not in {row["id"] for row in truth(sandbox, "templates")}
+
+
+SILENT: dict[str, Row] = {
+    "null": {"template": None},
+    "empty": {"template": {}},
+    "no id": {"template": {"name": "mine"}},
+    "unreadable id": {"template": {"id": "???"}, "template_id": ["mine"]},
+    "absent": {"template": "absent"},
+    "a list": {"template": ["mine"]},
+}
+
+
+def saying(what: Row) -> Act:
+    """Pods that say this of their templates, in the list and each by itself."""
+
+    def said(pod: Row) -> Row:
+        if "pod_name" not in pod:
+            return pod
+        return {name: value for name, value in (pod | what).items() if value != "absent"}
+
+    return editing(lambda body: [said(pod) for pod in body] if isinstance(body, list) else said(body))
+
+
+@pytest.mark.parametrize("what", SILENT.values(), ids=SILENT)
+async def test_a_template_on_which_a_pod_may_run_is_not_deleted_and_not_changed_unsaid(
+    sandbox: Sandbox, what: Row
+) -> None:
+    template_id = await made(sandbox, "mine")
+    pod_id = await rent(sandbox, "worker", template_id=template_id)
+    wire, person = Wire(sandbox), Person("yes")
+    wire.on("GET", "/pods", saying(what))
+    wire.on("GET", "/pods/*", saying(what))
+    async with agent_on(sandbox, transport=wire, person=person) as agent:
+        refused = await agent.refused("delete_template", template="mine")
+        assert refused.code == "template_use_unknown"
+        assert f"worker ({pod_id})" in refused.text
+        assert "Nothing was changed" in refused.text
+        assert person.questions == []
+        assert not wire.sent("DELETE", "/templates/*")
+        answer = await agent.call("update_template", template="mine", startup_commands="new", wait_seconds=0)
+    (question,) = person.questions
+    assert "No pod runs on it" not in question
+    assert f'Whether these run on it and reboot too is not known: pod "worker" ({pod_id}, RUNNING' in question
+    assert "rebooting_pods" not in answer
+    assert answer["warnings"] == [
+        f"More pods may reboot: Lium does not say which template these run on: worker ({pod_id})."
+    ]
+
+
+@pytest.mark.parametrize("by_itself", [False, True], ids=["in the list", "by itself"])
+@pytest.mark.parametrize("spelt", ["beside it", "its id alone", "upper case"])
+async def test_a_template_is_used_in_whichever_field_a_pod_names_it(
+    sandbox: Sandbox, spelt: str, by_itself: bool
+) -> None:
+    template_id = await made(sandbox, "mine")
+    pod_id = await rent(sandbox, "worker", template_id=template_id)
+    forms: dict[str, Row] = {
+        "beside it": {"template": None, "template_id": template_id},
+        "its id alone": {"template": template_id},
+        "upper case": {"template": {"id": template_id.upper()}},
+    }
+    what = forms[spelt]
+    wire, person = Wire(sandbox), Person("yes")
+    wire.on("GET", "/pods", saying({"template": None} if by_itself else what))
+    wire.on("GET", "/pods/*", saying(what))
+    async with agent_on(sandbox, transport=wire, person=person) as agent:
+        assert (await agent.refused("delete_template", template="mine")).code == "template_in_use"
+        answer = await agent.call("update_template", template="mine", startup_commands="new", wait_seconds=0)
+    assert "These reboot at once" in person.questions[0]
+    assert (answer["rebooting_pods"], answer.get("warnings")) == ([pod_id], None)
+
+
+async def test_a_template_is_not_in_use_by_pods_that_name_another_or_are_no_more(sandbox: Sandbox) -> None:
+    await made(sandbox, "mine")
+    await rent(sandbox, "bystander")
+    wire = Wire(sandbox)
+    failed = {"status": "CREATION_FAILED", "template": None}
+    wire.on("GET", "/pods", editing(lambda pods: [*pods, pods[0] | failed | {"id": "1" * 8 + pods[0]["id"][8:]}]))
+    async with agent_on(sandbox, transport=wire) as agent:
+        await agent.call("delete_template", template="mine")
+
+
+async def test_a_list_of_pods_that_cannot_all_be_read_leaves_a_template_s_use_unknown(sandbox: Sandbox) -> None:
+    await made(sandbox, "mine")
+    wire, person = Wire(sandbox), Person("no")
+    wire.on("GET", "/pods", answering(200, [{"pod_name": "without an id"}]))
+    async with agent_on(sandbox, transport=wire, person=person) as agent:
+        assert (await agent.refused("delete_template", template="mine")).code == "template_use_unknown"
+        await agent.refused("update_template", template="mine", startup_commands="new")
+    assert "not known: part of Lium's list of pods could not be read" in person.questions[0]
 
 
 @both_eras

@@ -86,7 +86,11 @@ def beside_it(pod: Row) -> Row:
     return pod | {"volume": None, "volume_id": pod["volume"]["id"]}
 
 
-@pytest.mark.parametrize("spelt", [by_its_id_alone, beside_it])
+def in_upper_case(pod: Row) -> Row:
+    return pod | {"volume": pod["volume"] | {"id": pod["volume"]["id"].upper()}}
+
+
+@pytest.mark.parametrize("spelt", [by_its_id_alone, beside_it, in_upper_case])
 async def test_a_volume_is_mounted_in_whichever_field_a_pod_names_it(
     sandbox: Sandbox, spelt: Callable[[Row], Row]
 ) -> None:
@@ -101,13 +105,25 @@ async def test_a_volume_is_mounted_in_whichever_field_a_pod_names_it(
         refused = await agent.refused("rent_pod", name="second", gpu_type="RTX4090", volume="data")
         assert refused.code == "volume_in_use"
         again = await agent.call("reboot_pod", pod="worker", volume="data", wait_seconds=60)
-    assert (again["pod"]["volume_id"], again["pod"].get("warnings")) == (volume_id, None)
+    assert (again["pod"]["volume_id"].lower(), again["pod"].get("warnings")) == (volume_id, None)
     assert ids(sandbox) == {volume_id}
 
 
-@pytest.mark.parametrize(
-    "odd", [{"volume": {"name": "data"}}, {"volume": ["data"]}, {"id": None}], ids=["no id", "a list", "no pod"]
-)
+ODD: dict[str, Row] = {
+    "no id": {"volume": {"name": "data"}},
+    "a list": {"volume": ["data"]},
+    "an empty object": {"volume": {}},
+    "an empty list": {"volume": []},
+    "an empty text": {"volume": ""},
+    "no text of an id": {"volume": "???"},
+    "an id that is none": {"volume": {"id": "data"}},
+    "an odd id beside it": {"volume": None, "volume_id": {"id": "data"}},
+    "a number": {"volume": None, "volume_id": 0},
+    "no pod": {"id": None},
+}
+
+
+@pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
 async def test_a_volume_that_may_be_mounted_is_not_deleted(sandbox: Sandbox, odd: Row) -> None:
     volume_id = await made(sandbox, "data")
     await rent(sandbox, "worker", volume_id=volume_id)

@@ -28,6 +28,7 @@ from lium_mcp.api.fields import (
     ApiTuple,
     RequestModel,
     read_int,
+    read_text,
 )
 from lium_mcp.api.huids import huid
 
@@ -117,11 +118,20 @@ class PodVolume(ApiModel):
     id: ApiStr = None
 
 
-def _volume_as_object(value: object) -> object:
-    # Some servers give only its id; anything else that is there means a volume too.
-    if isinstance(value, dict) or not value:
-        return value or None
+def _as_object(value: object) -> object:
+    # Some servers give only the id of a template or volume; anything else that is there means that there is one too.
+    if isinstance(value, dict) or value is None:
+        return value
     return {"id": value if isinstance(value, str) else None}
+
+
+def _as_id(value: object) -> object:
+    # What is there and cannot be read names something of which nobody knows what it is.
+    return None if value is None else read_text(value) or ""
+
+
+def _ids(*named: str | None) -> frozenset[str]:
+    return frozenset(text.strip().casefold() for text in named if text is not None)
 
 
 class Pod(ApiModel):
@@ -149,9 +159,10 @@ class Pod(ApiModel):
     estimated_ready_seconds: ApiInt = None
     phase: ApiStr = None
     local_volume_path: ApiStr = None
-    volume: Annotated[ApiNested[PodVolume], BeforeValidator(_volume_as_object)] = None
-    volume_id: ApiStr = None
-    template: ApiNested[PodTemplate] = None
+    volume: Annotated[ApiNested[PodVolume], BeforeValidator(_as_object)] = None
+    volume_id: Annotated[str | None, BeforeValidator(_as_id)] = None
+    template: Annotated[ApiNested[PodTemplate], BeforeValidator(_as_object)] = None
+    template_id: Annotated[str | None, BeforeValidator(_as_id)] = None
     executor: ApiNested[Executor] = None
     cluster_id: ApiStr = None
 
@@ -246,9 +257,14 @@ class Pod(ApiModel):
         return not self.model_fields_set.isdisjoint({"volume", "volume_id"})
 
     @property
-    def has_unnamed_volume(self) -> bool:
-        """Whether it has a volume, but the API does not say which."""
-        return self.volume is not None and self.attached_volume_id is None
+    def volume_ids(self) -> frozenset[str]:
+        """The ids by which any field names its volume, in lower case; one that cannot be read is empty."""
+        return _ids((self.volume.id or "") if self.volume else None, self.volume_id)
+
+    @property
+    def template_ids(self) -> frozenset[str]:
+        """The same of its template. Every pod has one, so none means that the API does not say."""
+        return _ids((self.template.id or "") if self.template else None, self.template_id)
 
     @property
     def public_ports(self) -> dict[int, int]:
