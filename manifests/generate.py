@@ -19,10 +19,10 @@ KEY_VARIABLE = SETTINGS["api_key"].variable
 
 def files(source: Source, readme: str) -> dict[str, str]:
     """Make the text of every generated file, by its path under manifests/; `readme` is the README to update."""
-    made = {host.file: _written(host.file, host_config(source, host)) for host in source.host}
+    made = {host.file: _written(host.file, host_config(source, host), host.note) for host in source.host}
     made["server.json"] = _json(registry_entry(source))
-    readme = _with_generated(readme, "hosts", _table(source))
-    made["README.md"] = _with_generated(readme, "links", _links(source))
+    readme = with_generated(readme, "hosts", _table(source))
+    made["README.md"] = with_generated(readme, "links", _links(source))
     return made
 
 
@@ -110,27 +110,34 @@ def _links(source: Source) -> str:
     )
 
 
-def _with_generated(text: str, marker: str, content: str) -> str:
+def with_generated(text: str, marker: str, content: str) -> str:
+    """Return a document with another content between the two comments that name a part of it."""
     before, rest = text.split(f"<!-- {marker}:begin -->\n")
     _, after = rest.split(f"<!-- {marker}:end -->")
     return f"{before}<!-- {marker}:begin -->\n{content}\n<!-- {marker}:end -->{after}"
 
 
-def _written(file: str, config: Mapping[str, Any]) -> str:
-    return _toml(config) if file.endswith(".toml") else _json(config)
+def _written(file: str, config: Mapping[str, Any], note: str) -> str:
+    return _toml(config, note) if file.endswith(".toml") else _json(config)
 
 
 def _json(value: Mapping[str, Any]) -> str:
     return json.dumps(value, indent=2) + "\n"
 
 
-def _toml(config: Mapping[str, Any]) -> str:
-    """Write tables of tables of plain values; what JSON writes for a string, a number or a list is TOML, too."""
-    lines = []
-    for table, entries in config.items():
+def _toml(config: Mapping[str, Any], note: str) -> str:
+    """Write plain values, then tables of tables of such; JSON's strings, numbers and lists are TOML, too."""
+    lines = [f"# {line}" for line in note.splitlines()]
+    tables = {name: value for name, value in config.items() if isinstance(value, Mapping)}
+    lines += [*_settings({name: value for name, value in config.items() if name not in tables}), ""]
+    for table, entries in tables.items():
         for name, entry in entries.items():
-            lines += [f"[{table}.{name}]", *(f"{key} = {json.dumps(value)}" for key, value in entry.items()), ""]
+            lines += [f"[{table}.{name}]", *_settings(entry), ""]
     return "\n".join(lines)
+
+
+def _settings(values: Mapping[str, Any]) -> list[str]:
+    return [f"{key} = {json.dumps(value)}" for key, value in values.items()]
 
 
 def main() -> None:

@@ -40,6 +40,7 @@ class Host(Shipped):
     key: str | None = None
     entry: dict[str, Any] = {}
     rest: dict[str, Any] = {}
+    note: str = ""
 
 
 class Source(_Table):

@@ -17,7 +17,8 @@ from lium_mcp.sandbox.faults import OPTIONS, WIRE_KINDS, WorldKind
 from lium_mcp.settings import Settings
 from lium_mcp.settings_table import SETTINGS
 from lium_mcp.tools.catalog import TOOLSETS
-from tests.hosts.run import PACKAGES
+from manifests.generate import with_generated
+from tests.hosts.hosts import HOSTS
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -57,12 +58,6 @@ def tools_table() -> str:
         names = ", ".join(f"`{spec.name}`" for spec in toolset.specs)
         rows.append(f"| `{toolset.name}` | {names} |")
     return "\n".join(rows)
-
-
-def with_generated(text: str, marker: str, content: str) -> str:
-    before, rest = text.split(f"<!-- {marker}:begin -->\n")
-    _, after = rest.split(f"<!-- {marker}:end -->")
-    return f"{before}<!-- {marker}:begin -->\n{content}\n<!-- {marker}:end -->{after}"
 
 
 def test_the_readme_lists_the_tools_and_settings_that_exist() -> None:
@@ -157,7 +152,7 @@ def test_the_faults_and_commands_of_the_sandbox_are_those_that_are_documented() 
 
 def test_the_versions_of_clients_that_are_documented_are_those_that_are_installed() -> None:
     compat = ROOT / "tests" / "compat"
-    pinned = set(PACKAGES.values())
+    pinned = {host.package for host in HOSTS}
     for package in compat.glob("clients/*/package.json"):
         pinned |= {f"{name}@{version}" for name, version in json.loads(package.read_text())["dependencies"].items()}
     files = (

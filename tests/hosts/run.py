@@ -1,177 +1,155 @@
-"""Connect real hosts to this server, by hand: `make test-hosts`. Downloads about 1.2 GB the first time.
+"""Run real hosts with this server, by hand: `make test-hosts`. Downloads about 1.5 GB the first time.
 
-Each host gets an empty home and our server registered as its users would, over every transport that it has; the
-sandbox is behind it, so nothing needs a login or costs money. Codex also calls a tool; the others only do that for a
-model, so that connecting and listing is all that they can show here.
+Each host gets an empty home, our server over the sandbox, and a scripted model, so nothing needs a login or costs
+money. What is seen goes to standard output and into `docs/clients.md`; what each host sends first goes to
+`tests/serving/first_messages/`.
 """
 
 import json
 import re
-import shutil
-import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Iterable
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, NamedTuple
 
-from tests.compat.installs import variables
+from lium_mcp.settings_table import DEFAULT_TOOLSETS
+from lium_mcp.toolkit.listing import read_listing
+from manifests.generate import with_generated
+from tests.hosts.hosts import HOSTS, ClaudeCode, Codex, Host, Shown
+from tests.hosts.programs import ROOT, Program, install_hosts, install_ours
+from tests.hosts.scripted_model import scripted_model
 from tests.http_server import serving
 
-CACHE: Final = Path(__file__).parents[2] / ".cache" / "hosts"
-PACKAGES: Final = {
-    "claude": "@anthropic-ai/claude-code@2.1.330",
-    "codex": "@openai/codex@0.169.0",
-    "gemini": "@google/gemini-cli@0.61.0",
-    "opencode": "opencode-ai@1.18.33",
-}
-LIMIT_SECONDS: Final = 90
-STDIO: Final = [sys.executable, "-m", "lium_mcp"]
-SANDBOX: Final = {"LIUM_MCP_SANDBOX": "1"}
+DOCUMENT: Final = ROOT / "docs" / "clients.md"
+FIRST_MESSAGES: Final = ROOT / "tests" / "serving" / "first_messages"
+TRANSPORTS: Final = ("stdio", "sse", "http")
+CALLED: Final = "get_balance"
+STARTS: Final = 10
+RUNS: Final = 20
+_LISTED: Final = [item for item in read_listing() if item.toolset in DEFAULT_TOOLSETS]
+OFFERED: Final = {item.name for item in _LISTED}
+ALWAYS_LOADED: Final = {item.name for item in _LISTED if (item.tool.meta or {}).get("anthropic/alwaysLoad")}
 
 
-class Host:
-    """An installed host with a home of its own."""
+class FirstTurns(NamedTuple):
+    """What was in the first turns of some runs."""
 
-    def __init__(self, command: str, home: Path) -> None:
-        self.home = home
-        self._program = str(CACHE / "node_modules" / ".bin" / command)
-        self._environment = variables(home) | {"GEMINI_CLI_TRUST_WORKSPACE": "true"}
-
-    def run(self, *arguments: str) -> str:
-        """Run a command of the host and return what it printed."""
-        done = subprocess.run(
-            [self._program, *arguments],
-            cwd=self.home,
-            env=self._environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=LIMIT_SECONDS,
-            check=False,
-        )
-        return done.stdout
-
-    def start(self, *arguments: str) -> "subprocess.Popen[str]":
-        """Start a command of the host that is spoken to."""
-        return subprocess.Popen(
-            [self._program, *arguments],
-            cwd=self.home,
-            env=self._environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-
-    def write(self, path: str, text: str) -> None:
-        """Write a file of the host's configuration."""
-        file = self.home / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
-
-
-def claude(host: Host, url: str) -> dict[str, bool]:
-    """Claude Code: `mcp list` starts every server and says whether it connected."""
-    host.run("mcp", "add", "lium-stdio", "-s", "user", "-e", "LIUM_MCP_SANDBOX=1", "--", *STDIO)
-    host.run("mcp", "add", "--transport", "http", "lium-http", f"{url}/mcp", "-s", "user")
-    host.run("mcp", "add", "--transport", "sse", "lium-sse", f"{url}/sse", "-s", "user")
-    return _connected(host.run("mcp", "list"), "stdio", "http", "sse")
-
-
-def gemini(host: Host, url: str) -> dict[str, bool]:
-    """Gemini CLI: `mcp list` connects."""
-    servers = {
-        "lium-stdio": {"command": STDIO[0], "args": STDIO[1:], "env": SANDBOX, "timeout": 60_000},
-        "lium-http": {"httpUrl": f"{url}/mcp"},
-        "lium-sse": {"type": "sse", "url": f"{url}/sse"},
-    }
-    host.write(".gemini/settings.json", json.dumps({"mcpServers": servers}))
-    return _connected(host.run("mcp", "list"), "stdio", "http", "sse")
-
-
-def opencode(host: Host, url: str) -> dict[str, bool]:
-    """The opencode CLI: `mcp list` connects."""
-    servers = {
-        "lium-stdio": {"type": "local", "command": STDIO, "environment": SANDBOX, "enabled": True},
-        "lium-http": {"type": "remote", "url": f"{url}/mcp", "oauth": False},
-    }
-    host.write(".config/opencode/opencode.json", json.dumps({"mcp": servers}))
-    return _connected(host.run("mcp", "list"), "stdio", "http")
-
-
-def codex(host: Host, url: str) -> dict[str, bool]:
-    """Codex: its app server lists the tools and calls one."""
-    host.write(
-        ".codex/config.toml",
-        f"[mcp_servers.lium-stdio]\ncommand = {json.dumps(STDIO[0])}\nargs = {json.dumps(STDIO[1:])}\n"
-        'env = { LIUM_MCP_SANDBOX = "1" }\nstartup_timeout_sec = 60\n\n'
-        f'[mcp_servers.lium-http]\nurl = "{url}/mcp"\n',
-    )
-    with host.start("app-server") as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        stdin, stdout = process.stdin, process.stdout
-
-        def ask(number: int, method: str, **params: Any) -> dict[str, Any]:
-            stdin.write(json.dumps({"jsonrpc": "2.0", "id": number, "method": method, "params": params}) + "\n")
-            stdin.flush()
-            for line in stdout:
-                answer = json.loads(line)
-                if answer.get("id") == number:
-                    return dict(answer["result"])
-            raise RuntimeError(f"Codex ended during {method}")
-
-        ask(1, "initialize", clientInfo={"name": "lium-mcp-tests", "version": "1"})
-        stdin.write(json.dumps({"jsonrpc": "2.0", "method": "initialized"}) + "\n")
-        tools = {server["name"]: server["tools"] for server in ask(2, "mcpServerStatus/list")["data"]}
-        thread = ask(3, "thread/start", cwd=str(host.home), ephemeral=True)["thread"]["id"]
-        passed = {}
-        for number, transport in enumerate(("stdio", "http"), start=4):
-            name = f"lium-{transport}"
-            balance = ask(number, "mcpServer/tool/call", threadId=thread, server=name, tool="get_balance", arguments={})
-            passed[transport] = "rent_pod" in tools[name] and balance["structuredContent"]["balance_usd"] > 0
-        process.terminate()
-    return passed
-
-
-def _connected(listed: str, *transports: str) -> dict[str, bool]:
-    """Read which servers a host connected to: their names and the verdict are on one line."""
-    lines = listed.splitlines()
-    return {
-        transport: any(f"lium-{transport}" in line and re.search(r"\bconnected\b", line.lower()) for line in lines)
-        for transport in transports
-    }
-
-
-HOSTS: Final[dict[str, Callable[[Host, str], dict[str, bool]]]] = {
-    "claude": claude,
-    "codex": codex,
-    "gemini": gemini,
-    "opencode": opencode,
-}
+    host: str
+    started: str
+    runs: int
+    complete: int
+    last: Shown
 
 
 def main() -> int:
-    """Install what is missing, visit each host, print a line for each transport; the exit status is the verdict."""
-    CACHE.mkdir(parents=True, exist_ok=True)
-    npm = shutil.which("npm")
-    if npm is None:
+    """Install what is missing and visit each host; the exit status is the verdict."""
+    if not install_hosts([host.package for host in HOSTS]):
         sys.stderr.write("There is no npm, which installs the hosts.\n")
         return 2
-    install = [npm, "install", "--no-audit", "--no-fund", "--loglevel=error", "--prefix", str(CACHE)]
-    subprocess.run([*install, *PACKAGES.values()], check=True)
-    failures = 0
+    script, *others = install_ours()
     with tempfile.TemporaryDirectory() as directory:
         homes = Path(directory)
-        with serving(homes / "server", **SANDBOX) as served:
-            for command, visit in HOSTS.items():
-                for transport, passed in visit(Host(command, homes / command), served.url).items():
-                    failures += not passed
-                    sys.stdout.write(f"{PACKAGES[command]:40}{transport:8}{'works' if passed else 'FAILS'}\n")
-                    sys.stdout.flush()
-    return min(failures, 1)
+        connected = _connect_all(script, homes)
+        called = {host.name: _call(host(homes / f"{host.program}-call"), script, homes / "sent") for host in HOSTS}
+        turns = list(_watch_first_turns(script, others, homes))
+    first = (FIRST_MESSAGES / f"{Codex.key}.jsonl").read_bytes().splitlines()[0]
+    starts = [f"{way.name} {way.usually_answers_after(first, starts=STARTS):.2f} s" for way in (script, *others)]
+    _say(f"From a start to the answer to the handshake, median of {STARTS}: {', '.join(starts)}")
+    day = datetime.now(UTC).date().isoformat()
+    part = "\n".join(_part(day, connected, called, turns, starts))
+    DOCUMENT.write_text(with_generated(DOCUMENT.read_text(), "hosts", part))
+    is_good = all(all(by_transport.values()) for by_transport in connected.values()) and all(called.values())
+    return 0 if is_good and all(seen.complete == seen.runs for seen in turns if seen.started != "uvx") else 1
+
+
+def _connect_all(script: Program, homes: Path) -> dict[str, dict[str, bool]]:
+    connected = {}
+    with serving(homes / "server", LIUM_MCP_SANDBOX="1") as served:
+        for host in HOSTS:
+            connected[host.name] = host(homes / host.program).connect(script, served.url)
+            for transport, works in connected[host.name].items():
+                _say(f"{host.title()} {transport}: {_verdict(works)}")
+    return connected
+
+
+def _call(host: Host, script: Program, sent: Path) -> bool:
+    """Let the model call a tool, and record what the host sends before; return whether the model got the answer."""
+    sent.unlink(missing_ok=True)
+    recorded = ["sh", "-c", 'tee "$0" | "$@"', str(sent), *script.command]
+    with scripted_model(*host.calls(CALLED)) as model:
+        host.ask(model, script._replace(command=recorded))
+    works = len(model.turns) > 1 and re.search(r"balance_usd\W+100\b", json.dumps(model.turns[-1])) is not None
+    lines = sent.read_text().splitlines(keepends=True)
+    first = next((place for place, line in enumerate(lines) if '"tools/call"' in line), len(lines))
+    (FIRST_MESSAGES / f"{host.key}.jsonl").write_text("".join(lines[:first]))
+    _say(f"{host.title()} {' and '.join(step.tool for step in host.calls(CALLED))}: {_verdict(works)}")
+    return works
+
+
+def _watch_first_turns(script: Program, others: list[Program], homes: Path) -> Iterable[FirstTurns]:
+    grace = "mcp_optional_startup_grace_ms = 5000"
+    for host in HOSTS:
+        runs = RUNS if host is Codex else 5  # the others wait for their servers
+        yield _watch(host.title(), host(homes / f"{host.program}-first"), script, runs)
+    for other in others:
+        yield _watch(Codex.title(), Codex(homes / "codex-other"), other, RUNS)
+    yield _watch(f"{Codex.title()}, `{grace}`", Codex(homes / "codex-grace", more=grace), others[0], RUNS)
+
+
+def _watch(title: str, host: Host, program: Program, runs: int) -> FirstTurns:
+    complete = 0
+    shown = Shown(frozenset(), frozenset())
+    for _ in range(runs):
+        with scripted_model() as model:
+            host.ask(model, program)
+        shown = host.shown(model.turns[0]) if model.turns else shown
+        complete += shown == _expected(host)
+    _say(f"{title} started by {program.name}: our tools in the first turn {complete} of {runs}")
+    return FirstTurns(title, program.name, runs, complete, shown)
+
+
+def _expected(host: Host) -> Shown:
+    in_full = ALWAYS_LOADED if isinstance(host, ClaudeCode) else OFFERED
+    return Shown(frozenset(in_full), frozenset(OFFERED - in_full))
+
+
+def _part(
+    day: str,
+    connected: dict[str, dict[str, bool]],
+    called: dict[str, bool],
+    turns: list[FirstTurns],
+    starts: list[str],
+) -> Iterable[str]:
+    yield f"Seen on {day}."
+    yield ""
+    yield f"| host | stdio | SSE | Streamable HTTP | the model calls `{CALLED}` |"
+    yield "|---|---|---|---|---|"
+    for host in HOSTS:
+        # The call went over stdio.
+        works = [_verdict(({"stdio": called[host.name]} | connected[host.name]).get(way)) for way in TRANSPORTS]
+        steps = ", then ".join(f"`{step.tool}`" for step in host.calls(CALLED))
+        yield f"| {host.title()} | {' | '.join(works)} | {_verdict(called[host.name])} ({steps}) |"
+    yield ""
+    yield "`-`: the host has no such transport, or shows without a model nothing of it."
+    yield ""
+    yield "| host | how it starts ours | runs with our tools in the first turn | in full | by name alone |"
+    yield "|---|---|---|---|---|"
+    for seen in turns:
+        sizes = f"{len(seen.last.in_full)} | {len(seen.last.by_name)}"
+        yield f"| {seen.host} | {seen.started} | {seen.complete} of {seen.runs} | {sizes} |"
+    yield ""
+    yield f"From a start to the answer to the handshake, median of {STARTS}: {', '.join(starts)}."
+
+
+def _verdict(works: bool | None) -> str:
+    return "-" if works is None else "works" if works else "FAILS"
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

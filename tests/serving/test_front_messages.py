@@ -1,6 +1,6 @@
 """What clients really send first is answered before the SDK is there, and as the SDK answers it.
 
-`first_messages/` holds it to the byte, of one version of each client.
+`first_messages/` holds it to the byte, of one version of each client; `make test-hosts` records that of the hosts.
 """
 
 import json

@@ -1,0 +1,181 @@
+"""A language model at an address, which hosts take for the one that they pay for: it calls the tools of a script.
+
+It streams in the four protocols that hosts speak: Anthropic's Messages, OpenAI's Responses and Chat Completions, and
+Gemini's. Each turn of the conversation plays one step of the script; when all have been played it says that it is done.
+"""
+
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Final, NamedTuple
+
+DONE: Final = "That was all."
+_USED: Final[dict[str, Any]] = {"input_tokens": 10, "output_tokens": 2}
+
+
+class Step(NamedTuple):
+    """A call of a tool.
+
+    Attributes:
+        tool: As the host calls it.
+        arguments: What it is called with.
+        namespace: That of the tool, where the host has such.
+    """
+
+    tool: str
+    arguments: dict[str, Any]
+    namespace: str = ""
+
+
+class ScriptedModel:
+    """What the model was asked, and where it listens."""
+
+    def __init__(self, script: Sequence[Step], url: str) -> None:
+        self.url = url
+        self.turns: list[dict[str, Any]] = []
+        self._script = list(script)
+        self._turn = threading.Lock()
+
+    def answer(self, path: str, request: dict[str, Any]) -> tuple[str, bytes]:
+        """The content type and the body of the answer to a request."""
+        if "count_tokens" in path or "countTokens" in path:
+            return "application/json", json.dumps({"input_tokens": 10, "totalTokens": 10}).encode()
+        step = None
+        with self._turn:
+            if request.get("tools"):  # hosts also ask for titles and the like
+                self.turns.append(request)
+                step = self._script.pop(0) if self._script else None
+                number = len(self.turns)
+            else:
+                number = 0
+        make = next(make for part, make in _PROTOCOLS.items() if part in path)
+        events = make(step, number)
+        return "text/event-stream", "".join(_event(event) for event in events).encode()
+
+
+def _event(event: dict[str, Any] | str) -> str:
+    if isinstance(event, str):
+        return f"data: {event}\n\n"
+    name = f"event: {event['type']}\n" if "type" in event else ""
+    return f"{name}data: {json.dumps(event)}\n\n"
+
+
+def _messages(step: Step | None, number: int) -> list[dict[str, Any] | str]:
+    block: dict[str, Any]
+    delta: dict[str, Any]
+    if step is None:
+        block, delta = {"type": "text", "text": ""}, {"type": "text_delta", "text": DONE}
+    else:
+        block = {"type": "tool_use", "id": f"toolu_{number}", "name": step.tool, "input": {}}
+        delta = {"type": "input_json_delta", "partial_json": json.dumps(step.arguments)}
+    stop = {"stop_reason": "tool_use" if step else "end_turn", "stop_sequence": None}
+    message: dict[str, Any] = {
+        "id": f"msg_{number}",
+        "type": "message",
+        "role": "assistant",
+        "model": "scripted",
+        "content": [],
+    }
+    return [
+        {"type": "message_start", "message": message | {"stop_reason": None, "stop_sequence": None, "usage": _USED}},
+        {"type": "content_block_start", "index": 0, "content_block": block},
+        {"type": "content_block_delta", "index": 0, "delta": delta},
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": stop, "usage": _USED},
+        {"type": "message_stop"},
+    ]
+
+
+def _responses(step: Step | None, number: int) -> list[dict[str, Any] | str]:
+    item: dict[str, Any]
+    if step is None:
+        content = {"type": "output_text", "text": DONE, "annotations": []}
+        item = {"type": "message", "id": f"m{number}", "role": "assistant", "status": "completed", "content": [content]}
+    else:
+        item = {"type": "function_call", "id": f"f{number}", "call_id": f"call{number}", "name": step.tool}
+        item |= {"arguments": json.dumps(step.arguments), "status": "completed"}
+        item |= {"namespace": step.namespace} if step.namespace else {}
+    response: dict[str, Any] = {
+        "id": f"r{number}",
+        "object": "response",
+        "model": "scripted",
+        "status": "in_progress",
+        "output": [],
+    }
+    done = response | {"status": "completed", "output": [item], "usage": _USED | {"total_tokens": 12}}
+    return [
+        {"type": "response.created", "response": response},
+        {"type": "response.output_item.added", "output_index": 0, "item": item},
+        {"type": "response.output_item.done", "output_index": 0, "item": item},
+        {"type": "response.completed", "response": done},
+    ]
+
+
+def _completions(step: Step | None, number: int) -> list[dict[str, Any] | str]:
+    delta: dict[str, Any] = {"role": "assistant", "content": None if step else DONE}
+    if step:
+        function = {"name": step.tool, "arguments": json.dumps(step.arguments)}
+        delta["tool_calls"] = [{"index": 0, "id": f"call{number}", "type": "function", "function": function}]
+    chunk = {"id": f"c{number}", "object": "chat.completion.chunk", "created": 0, "model": "scripted"}
+    reason = "tool_calls" if step else "stop"
+    return [
+        {**chunk, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]},
+        {**chunk, "choices": [{"index": 0, "delta": {}, "finish_reason": reason}]},
+        "[DONE]",
+    ]
+
+
+def _gemini(step: Step | None, number: int) -> list[dict[str, Any] | str]:
+    part = {"functionCall": {"name": step.tool, "args": step.arguments}} if step else {"text": DONE}
+    candidate = {"index": 0, "content": {"role": "model", "parts": [part]}, "finishReason": "STOP"}
+    used = {"promptTokenCount": 10, "candidatesTokenCount": 2, "totalTokenCount": 12}
+    return [{"candidates": [candidate], "usageMetadata": used, "responseId": f"r{number}"}]
+
+
+_PROTOCOLS: Final = {
+    "/messages": _messages,
+    "/responses": _responses,
+    "/chat/completions": _completions,
+    "enerateContent": _gemini,
+}
+
+
+@contextmanager
+def scripted_model(*script: Step) -> Iterator[ScriptedModel]:
+    """Serve a model that plays this script."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_HEAD(self) -> None:
+            self._send(200, "text/plain", b"")
+
+        def do_GET(self) -> None:
+            self._send(404, "application/json", b"{}")
+
+        def do_POST(self) -> None:
+            request = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"{}")
+            self._send(200, *model.answer(self.path, request))
+
+        def _send(self, status: int, kind: str, body: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the library's name
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        model = ScriptedModel(script, f"http://127.0.0.1:{server.server_port}")
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield model
+        finally:
+            server.shutdown()
+            thread.join()
