@@ -79,9 +79,9 @@ def nearly_plain(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
     version = draw(st.sampled_from([CURRENT, *HANDSHAKE_VERSIONS]))
     message = json.loads(json.dumps(draw(st.sampled_from(plain_requests(version)))))
     for _ in range(draw(st.integers(0, 3))):
-        place = message
-        while (inner := [value for value in place.values() if isinstance(value, dict)]) and draw(st.integers(0, 3)):
-            place = draw(st.sampled_from(inner))
+        place: dict[str, Any] = message
+        while (inner := [value for value in place.values() if isinstance(value, dict)]) and draw(st.integers(0, 3)) > 0:
+            place = inner[draw(st.integers(0, len(inner) - 1))]
         name = draw(NAMES | st.sampled_from(sorted(place)) if place else NAMES)
         if draw(st.integers(0, 4)) == 0:
             place.pop(name, None)
