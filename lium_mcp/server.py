@@ -22,7 +22,7 @@ from lium_mcp.api.clock import SYSTEM_CLOCK, Clock
 from lium_mcp.api.errors import InvalidRequest, LiumError
 from lium_mcp.api.network import Network
 from lium_mcp.completions import add_completions
-from lium_mcp.guard.confirm import STATE_SECONDS, OneTimeCodec
+from lium_mcp.guard.confirm import STATE_SECONDS, OneTimeCodec, Person
 from lium_mcp.guard.policy import Policy
 from lium_mcp.guard.redaction import Redactor
 from lium_mcp.instructions import instructions
@@ -36,6 +36,7 @@ from lium_mcp.resources import add_resources
 from lium_mcp.services.failure_words import GET_A_KEY, settings_wrong
 from lium_mcp.services.policy_view import Offered
 from lium_mcp.services.polling import Poller, Stop
+from lium_mcp.services.readmission import Readmission
 from lium_mcp.serving.callers import Accounts, bind_caller, caller_of_request
 from lium_mcp.serving.hangup import end_with_caller
 from lium_mcp.serving.lium_server import CLEAN_UP_SECONDS, LiumServer
@@ -148,7 +149,7 @@ def build_server(
         request_state_security=RequestStateSecurity(
             codec=OneTimeCodec(), ttl=STATE_SECONDS, bind_principal=caller_of_request
         ),
-        middleware=[end_with_caller, bind_caller, note_use, read_arguments],
+        middleware=[end_with_caller, bind_caller, runtime.person.note, note_use, read_arguments],
         cache_hints={
             "tools/list": _LISTS_HINT,
             "prompts/list": _LISTS_HINT,
@@ -214,12 +215,14 @@ def make_runtime(
     is_local = settings.is_local
     limits, mode = settings.find_limits()
     keys = _ssh_keys(settings) if is_local else None
+    policy, person = Policy(limits, shadow=mode == "shadow"), Person(settings.confirm)
     accounts = Accounts(
         lium,
         clock,
         keys,
         settings.find_api_key() if is_local else None,
         open_ledger(settings),
+        Readmission(policy, offered, person.is_asked).judge,
         registry_password if is_local else None,
         _pod_access(settings, offered, keys, lium) if keys else None,
         works=is_local and "start_job" in offered,
@@ -227,8 +230,9 @@ def make_runtime(
     runtime = Runtime(
         account=accounts.current,
         clock=clock,
-        policy=Policy(limits, shadow=mode == "shadow"),
+        policy=policy,
         confirm=settings.confirm,
+        person=person,
         read_only=settings.read_only,
         redact=Redactor(settings.find_secrets()),
     )

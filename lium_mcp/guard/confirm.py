@@ -25,7 +25,7 @@ from mcp.server.request_state import AESGCMRequestStateCodec, InvalidRequestStat
 from mcp.types import INVALID_PARAMS, InputResponseRequestParams
 from pydantic import BaseModel, Field, ValidationError
 
-from lium_mcp.guard.consent import NotConfirmed, Question
+from lium_mcp.guard.consent import ConfirmMode, NotConfirmed, Question
 
 ANSWER_SECONDS: Final = 300.0
 STATE_SECONDS: Final = 600.0
@@ -53,9 +53,37 @@ class Yes(BaseModel):
     confirm: bool = Field(description="Do it")
 
 
-def can_ask(context: Context[Any, Any]) -> bool:
+class Person:
+    """Whether a person would be asked now about what spends: by the settings, and by what the client can do."""
+
+    def __init__(self, mode: ConfirmMode) -> None:
+        self._mode = mode
+        self._is_askable: ContextVar[bool | None] = ContextVar("_is_askable", default=None)
+        # Behind any client so far; None before the first request.
+        self._was_askable: bool | None = None
+
+    async def note(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
+        """MCP middleware: note whether the client that a request came from can ask."""
+        is_askable = can_ask(ctx)
+        if ctx.session.client_capabilities is not None:
+            self._was_askable = bool(self._was_askable) or is_askable
+        token = self._is_askable.set(is_askable)
+        try:
+            return await call_next(ctx)
+        finally:
+            self._is_askable.reset(token)
+
+    def is_asked(self) -> bool:
+        """Whether one would be asked: behind the request at hand, or between requests, where one might be there."""
+        if self._mode != "auto":
+            return self._mode == "always"
+        is_askable = self._is_askable.get()
+        return self._was_askable is not False if is_askable is None else is_askable
+
+
+def can_ask(context: Context[Any, Any] | ServerRequestContext[Any, Any]) -> bool:
     """Whether the person behind the client can be asked."""
-    capabilities = context.client_capabilities
+    capabilities = context.session.client_capabilities
     elicitation = capabilities.elicitation if capabilities else None
     if elicitation is None or (elicitation.form is None and elicitation.url is not None):
         return False
@@ -198,5 +226,5 @@ class OneTimeCodec(RequestStateCodec):
         return payload[_SEALED_AT.size :]
 
 
-def _answers_later(context: Context[Any, Any]) -> bool:
+def _answers_later(context: Context[Any, Any] | ServerRequestContext[Any, Any]) -> bool:
     return (context.protocol_version or "") >= _ANSWER_COMES_LATER

@@ -1,7 +1,7 @@
 """Renting exactly once: the ledger of rents, and the protocol around ``POST .../rent``."""
 
 from lium_mcp.rentals.account_rents import AccountRents
-from lium_mcp.rentals.belonging import NamedAnothers, is_anothers
+from lium_mcp.rentals.belonging import NamedAnothers, is_anothers, of_its_name
 from lium_mcp.rentals.entries import Entry, Extension, LedgerUnavailable, PastCost, Task, has_something_left
 from lium_mcp.rentals.expected import DEARER, PRICE_TOLERANCE_USD, Expected, costs_more, shortfalls
 from lium_mcp.rentals.identity import AccountUnknown, Identity, key_tag
@@ -9,7 +9,7 @@ from lium_mcp.rentals.lazy_ledger import LazyLedger
 from lium_mcp.rentals.orders import ClusterOrder, NodeOrder, Order, Rental, SpecOrder, digest
 from lium_mcp.rentals.protocol import BEING_SETTLED, Judge, PodNameTaken, Renter, RentUnsettled
 from lium_mcp.rentals.removal_time import REMOVAL_TOLERANCE, whole_hours
-from lium_mcp.rentals.settling import REPLAY_WINDOW
+from lium_mcp.rentals.settling import REPLAY_WINDOW, NotSentAgain, Readmit
 from lium_mcp.rentals.upkeep import unlisted_pod_ids
 from lium_mcp.rentals.worker import Claim, LeaseLost, NotNow, Worker
 
@@ -34,9 +34,11 @@ __all__ = [
     "NamedAnothers",
     "NodeOrder",
     "NotNow",
+    "NotSentAgain",
     "Order",
     "PastCost",
     "PodNameTaken",
+    "Readmit",
     "RentUnsettled",
     "Rental",
     "Renter",
@@ -48,6 +50,7 @@ __all__ = [
     "has_something_left",
     "is_anothers",
     "key_tag",
+    "of_its_name",
     "shortfalls",
     "unlisted_pod_ids",
     "whole_hours",

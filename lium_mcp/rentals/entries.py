@@ -17,6 +17,8 @@ CLOSED: Final[frozenset[Status]] = frozenset({"refused", "removed", "absent", "c
 
 GIVEN_BACK: Final = "given back: "
 """How the note of a rent begins if a look after its call found that its pods must go."""
+NOT_SENT_AGAIN: Final = "not sent again: "
+"""How the note of a rent begins if the server that looked last may not send it again."""
 
 TaskKind = Literal["follow_up"]
 TaskStatus = Literal["open", "done", "failed", "gone"]
@@ -106,6 +108,12 @@ class Entry:
         """Why a look after its call gave its pods back, if one did."""
         is_over = self.status in ("removing", "removed") and self.note.startswith(GIVEN_BACK)
         return self.note.removeprefix(GIVEN_BACK) if is_over else None
+
+    @property
+    def not_sent_again_because(self) -> str | None:
+        """Why the server that looked last did not send it again, if it may not."""
+        is_so = self.is_unsettled and self.note.startswith(NOT_SENT_AGAIN)
+        return self.note.removeprefix(NOT_SENT_AGAIN) if is_so else None
 
     @property
     def is_unsettled(self) -> bool:

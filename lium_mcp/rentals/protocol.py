@@ -31,7 +31,7 @@ from lium_mcp.rentals.orders import Order, Rental, pod_count, to_json
 from lium_mcp.rentals.removal_time import keep_removal_time
 from lium_mcp.rentals.remover import Remover
 from lium_mcp.rentals.sending import Sender
-from lium_mcp.rentals.settling import Settler
+from lium_mcp.rentals.settling import Readmit, Settler
 from lium_mcp.rentals.upkeep import Upkeep
 
 # For rents in flight on other servers; many hosts end a call after 60 s.
@@ -94,7 +94,13 @@ class Renter:
     """Rents for one account, one at a time."""
 
     def __init__(
-        self, lium: LiumClient, clock: Clock, turn: anyio.Lock, ledger: LazyLedger, identity: Identity
+        self,
+        lium: LiumClient,
+        clock: Clock,
+        turn: anyio.Lock,
+        ledger: LazyLedger,
+        identity: Identity,
+        readmit: Readmit,
     ) -> None:
         """Act with a key.
 
@@ -104,6 +110,7 @@ class Renter:
             turn: Held from the look at what exists until the answer; all who rent with the key on this server share it.
             ledger: Where the ledger is.
             identity: The key, and the account that it acts for.
+            readmit: Judges whether a rent whose answer was lost may leave again.
         """
         self._lium = lium
         self._clock = clock
@@ -112,7 +119,7 @@ class Renter:
         self._identity = identity
         self.rents: Final = AccountRents(ledger, identity, lium.now)
         self._remover = Remover(lium, clock, self.rents)
-        self._settler = Settler(lium, clock, ledger, self.rents, self._remover, identity.key_tag)
+        self._settler = Settler(lium, clock, ledger, self.rents, self._remover, identity.key_tag, readmit)
         self._sender = Sender(lium, self.rents, self._settler)
         self._upkeep = Upkeep(lium, self.rents, self._settler, self._remover, identity.key_tag)
 

@@ -1,25 +1,28 @@
 """Finds out what became of a rent whose answer was lost: asks again with the same key, or looks for its pod.
 
 The API's contract says what an answer proves: a repeat with the same idempotency key is answered with the stored
-outcome, which is marked as replayed. After the time for which the API keeps a key, a repeat would rent again: then a
-person decides. Every question is claimed in the ledger first, so that Lium is asked no more often however many servers
-look.
+outcome, which is marked as replayed. A repeat may also be the first to arrive, so it leaves only where the rent itself
+might leave now. After the time for which the API keeps a key, a repeat would rent again: then a person decides. Every
+question is claimed in the ledger first, so that Lium is asked no more often however many servers look.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 from lium_mcp.api.client import LiumClient
 from lium_mcp.api.clock import Clock
 from lium_mcp.api.errors import LiumError, RateLimited, RentOutcomeUnknown
+from lium_mcp.api.paging import Rows
+from lium_mcp.api.pods.models import Pod
 from lium_mcp.api.retries import Repeat
 from lium_mcp.rentals.account_rents import AccountRents
 from lium_mcp.rentals.belonging import not_its_own, of_its_name
-from lium_mcp.rentals.entries import Entry, LedgerUnavailable
+from lium_mcp.rentals.entries import NOT_SENT_AGAIN, Entry, LedgerUnavailable
+from lium_mcp.rentals.expected import Expected
 from lium_mcp.rentals.lazy_ledger import LazyLedger
 from lium_mcp.rentals.orders import ClusterOrder, NodeOrder, Order, Rental, from_json
 from lium_mcp.rentals.remover import Remover
@@ -36,6 +39,17 @@ _SETTLE_PAUSES_SECONDS: Final = (1.0, 3.0, 6.0)
 # Between two questions about one rent, whoever asks them.
 _FIRST_LOOK_PAUSE: Final = timedelta(seconds=1)
 _LONGEST_LOOK_PAUSE: Final = timedelta(seconds=60)
+
+
+class NotSentAgain(Exception):
+    """A rent whose answer was lost must not leave again from here; it says why."""
+
+
+Readmit = Callable[[Entry, Rows[Pod] | None], Awaitable[Expected]]
+"""Judges whether a rent of the ledger may leave again, and returns what its pods have to be now.
+
+It is given the living pods, or None in the very call that the rent is of. It raises `NotSentAgain` where it may not.
+"""
 
 
 async def post(lium: LiumClient, order: Order, entry: Entry) -> Rental:
@@ -65,15 +79,23 @@ class Settler:
     """Settles rents of the ledger, whoever sent them."""
 
     def __init__(
-        self, lium: LiumClient, clock: Clock, ledger: LazyLedger, rents: AccountRents, remover: Remover, key_tag: str
+        self,
+        lium: LiumClient,
+        clock: Clock,
+        ledger: LazyLedger,
+        rents: AccountRents,
+        remover: Remover,
+        key_tag: str,
+        readmit: Readmit,
     ) -> None:
-        """Act with a key, which the ledger calls `key_tag`."""
+        """Act with a key, which the ledger calls `key_tag`; `readmit` judges whether a rent may leave again."""
         self._lium = lium
         self._clock = clock
         self._ledger = ledger
         self._rents = rents
         self._remover = remover
         self._key_tag = key_tag
+        self._readmit = readmit
         # How long the server of a rent may wait for its answer, if it has the settings of this one.
         self._sending_ends_after: Final = timedelta(seconds=lium.timeout_seconds + _SENDING_MARGIN_SECONDS)
 
@@ -91,29 +113,32 @@ class Settler:
             LiumError: the refusal that the API has stored for the rent, which rented nothing.
         """
         order = await self._find_order(entry)
+        entry = _being_asked_about(entry)
         for pause_seconds in _SETTLE_PAUSES_SECONDS:
             await self._clock.sleep(pause_seconds)
             if not await self.claim_look(entry):
                 rental = await self._settled_meanwhile(entry)
             elif order is not None:
-                rental = await self._post_again(entry, order)
+                rental = await self._post_again(entry, order, None)
             else:
                 rental = await self._look_for(entry)
             if rental is not None:
                 return rental
         return await self._look_for(entry) if order is not None else None
 
-    async def settle_later(self, entry: Entry, found: Sequence[str]) -> None:
+    async def settle_later(self, entry: Entry, found: Sequence[str], pods: Rows[Pod]) -> None:
         """Ask once about a rent whose answer was lost in an earlier call, if it is time.
 
         Args:
             entry: The rent.
             found: The pods of its name that Lium lists; they are taken where asking proves nothing.
+            pods: All that Lium lists.
         """
         if not await self.claim_look(entry):
             return
+        entry = _being_asked_about(entry)
         try:
-            rental = await self.ask_again(entry)
+            rental = await self.ask_again(entry, pods)
             if rental is None and found:
                 rental = await self._take(entry, found)
         except LiumError as refusal:
@@ -122,8 +147,8 @@ class Settler:
         if rental is not None:
             log.info("Settled the rent of %r: it was rented", entry.pod_name)
 
-    async def ask_again(self, entry: Entry) -> Rental | None:
-        """Repeat a rent with its own key, where the API cannot take the repeat for a new rent.
+    async def ask_again(self, entry: Entry, pods: Rows[Pod]) -> Rental | None:
+        """Repeat a rent with its own key, where the API cannot take the repeat for a new rent, and it may leave now.
 
         Returns:
             What it rented, if that is proved.
@@ -132,7 +157,7 @@ class Settler:
             LiumError: the refusal that the API has stored for it.
         """
         order = await self._find_order(entry)
-        return await self._post_again(entry, order) if order is not None else None
+        return await self._post_again(entry, order, pods) if order is not None else None
 
     async def claim_look(self, entry: Entry) -> bool:
         """Claim the next question to Lium about a rent, if it is time; a rent in flight is unknown from then on."""
@@ -154,9 +179,14 @@ class Settler:
         # An older server, which may have replaced this one, knows no idempotency keys.
         return order if await self._lium.supports("rent_idempotency", still=True) else None
 
-    async def _post_again(self, entry: Entry, order: Order) -> Rental | None:
+    async def _post_again(self, entry: Entry, order: Order, pods: Rows[Pod] | None) -> Rental | None:
         try:
+            entry = await self._readmitted(entry, pods)
             rental = await post(self._lium, order, entry)
+        except NotSentAgain as why:
+            log.warning("The rent of %r is not sent again: %s", entry.pod_name, why)
+            await self._rents.note(entry, entry.status, note=f"{NOT_SENT_AGAIN}{why}")
+            return None
         except (RentOutcomeUnknown, RateLimited):
             return None  # the answer is not about the first request, or its outcome is not known yet
         except LiumError as error:
@@ -167,6 +197,22 @@ class Settler:
         await self._rents.note(entry, "rented", pod_ids=list(rental.pod_ids), confirmed=True)
         await self._remover.remove_if_unwanted(rental)
         return rental
+
+    async def _readmitted(self, entry: Entry, pods: Rows[Pod] | None) -> Entry:
+        """The rent as it may leave again now, held to the limits that are in force.
+
+        Raises:
+            NotSentAgain: it may not.
+        """
+        values: dict[str, Any] = {}
+        expected = (await self._readmit(entry, pods)).to_json() or None
+        if expected != entry.expected:
+            values["expected"] = expected
+        if entry.not_sent_again_because is not None:
+            values["note"] = ""
+        if values:
+            await self._rents.note(entry, entry.status, **values)
+        return replace(entry, **values)
 
     async def _look_for(self, entry: Entry) -> Rental | None:
         with suppress(LiumError):
@@ -191,3 +237,8 @@ class Settler:
 
 def _pause_after(looks: int) -> timedelta:
     return min(_FIRST_LOOK_PAUSE * (1 << min(looks, 10)), _LONGEST_LOOK_PAUSE)
+
+
+def _being_asked_about(entry: Entry) -> Entry:
+    """A rent as the ledger has it once a question about it is claimed."""
+    return replace(entry, status="unknown") if entry.is_unsettled else entry

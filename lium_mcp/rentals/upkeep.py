@@ -121,7 +121,7 @@ class Upkeep:
             return
         if gone:
             await self._rents.note(entry, entry.status, pod_ids=left)
-        if entry.is_doubtful and may_ask and await self._settler.ask_again(entry) is not None:
+        if entry.is_doubtful and may_ask and await self._settler.ask_again(entry, pods) is not None:
             return
         if entry.status != "removing":
             await self._attend_to_rented(entry, pods)
@@ -212,7 +212,7 @@ class Upkeep:
         elif has_run_out and in_background:
             self._in_vain[entry.id] = pods.asked_at  # as above; only a call can tell somebody of the pod
         else:
-            await self._settler.settle_later(entry, found)
+            await self._settler.settle_later(entry, found, pods)
 
     async def _count_missed_list(self, entry: Entry, asked_at: datetime) -> None:
         """Note that a complete list shows no pod of a rent; after several, some time apart, it made none."""

@@ -129,7 +129,20 @@ def _unsettled(error: RentUnsettled) -> tuple[str, str]:
         )
     return (
         f"An earlier rent is not settled, so it may have made a pod that bills: {names}.",
-        "Call list_pods in a minute: it settles such rents, or says what a person has to look at.",
+        " ".join(
+            [
+                *(not_sent_again(why) for entry in error.entries if (why := entry.not_sent_again_because) is not None),
+                "Call list_pods in a minute: it settles such rents, or says what a person has to look at.",
+            ]
+        ),
+    )
+
+
+def not_sent_again(why: str) -> str:
+    """Say why a rent whose answer was lost is only looked for, and what to do."""
+    return (
+        f"It is not sent again, since {why}: list_pods looks for its pod by name, and gives it up about ten minutes "
+        "after the rent if there is none. Nothing else is rented until then."
     )
 
 

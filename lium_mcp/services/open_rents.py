@@ -10,6 +10,7 @@ from lium_mcp.api.pods.models import Pod
 from lium_mcp.rentals import REPLAY_WINDOW, Entry, LedgerUnavailable, unlisted_pod_ids
 from lium_mcp.results import Result, UtcTime
 from lium_mcp.services.accounts import Account
+from lium_mcp.services.failure_words import not_sent_again
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +87,8 @@ def _unsettled(account: Account, entry: Entry, pods: Sequence[Pod]) -> Unsettled
             return None
         status = "not_listed"
         advice = f"Lium does not list its pod {unlisted[0]} now, nor say that it is gone: it may bill. Call get_pod."
+    elif (why := entry.not_sent_again_because) is not None:
+        advice = f"It may have made a pod that bills. {not_sent_again(why)}"
     elif account.lium.now() - entry.created_at < REPLAY_WINDOW:
         advice = "It may have made a pod that bills. Call list_pods again in a minute; nothing is rented until then."
     else:

@@ -62,8 +62,9 @@ def outcome_unknown(name: str, unknown: RentOutcomeUnknown) -> Failure:
     return Failure(
         "outcome_unknown",
         f"The rent of {name} got no clear answer, and it could not be established what became of it.{named}",
-        f"Do not rent again. Call list_pods, which settles it: it asks Lium once more for this very rent, and that may "
-        f"still make the pod. If {name} is there, use it; once it is not there and not unsettled, none was made.",
+        f"Do not rent again. Call list_pods, which settles it: it looks for the pod, and where it may, asks Lium once "
+        f"more for this very rent, which may still make the pod. If {name} is there, use it; once it is not there and "
+        "not unsettled, none was made.",
         effect="It may exist and bill.",
         request_id=unknown.request_id,
     )

@@ -9,7 +9,7 @@ address proves nothing, since other users of the machine and a proxy on it call 
 
 import hashlib
 import hmac
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -21,9 +21,11 @@ from mcp.server.context import CallNext, HandlerResult
 
 from lium_mcp.api.client import LiumClient
 from lium_mcp.api.clock import Clock
+from lium_mcp.api.paging import Rows
+from lium_mcp.api.pods.models import Pod
 from lium_mcp.remote import PodAccess
 from lium_mcp.remote.key_source import KeySource
-from lium_mcp.rentals import Identity, LazyLedger, Renter, Worker, key_tag
+from lium_mcp.rentals import Entry, Expected, Identity, LazyLedger, Renter, Worker, key_tag
 from lium_mcp.services.accounts import Account
 from lium_mcp.values import UNFILLED, cleaned, cleaned_key, is_placeholder, key_problem
 
@@ -131,6 +133,7 @@ class Accounts:
         ssh_keys: KeySource | None,
         own_key: str | None,
         ledger: LazyLedger,
+        readmit: Callable[[Account, Entry, Rows[Pod] | None], Awaitable[Expected]],
         registry_password: Callable[[str], str | None] | None = None,
         pod_access: PodAccess | None = None,
         *,
@@ -139,6 +142,7 @@ class Accounts:
         self._turns: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
         self._clock = clock
         self._ledger = ledger
+        self._readmit = readmit
         # A caller may also send the very key that this server has.
         identity = self._identity(own, own_key or "")
         worker = Worker(ledger, identity, own.now) if works and own.has_api_key else None
@@ -165,7 +169,12 @@ class Accounts:
 
     def _renter(self, lium: LiumClient, identity: Identity) -> Renter:
         turn = self._turns.setdefault(identity.key_tag, anyio.Lock())
-        return Renter(lium, self._clock, turn, self._ledger, identity)
+
+        async def readmit(entry: Entry, pods: Rows[Pod] | None) -> Expected:
+            return await self._readmit(Account(lium, renter, ssh_keys=None), entry, pods)
+
+        renter = Renter(lium, self._clock, turn, self._ledger, identity, readmit)
+        return renter
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -11,7 +11,7 @@ from mcp.server.mcpserver import Context
 
 from lium_mcp.api.client import LiumClient
 from lium_mcp.api.clock import Clock
-from lium_mcp.guard.confirm import STATE_SECONDS
+from lium_mcp.guard.confirm import STATE_SECONDS, Person
 from lium_mcp.guard.consent import ConfirmMode, Question
 from lium_mcp.guard.policy import Policy
 from lium_mcp.guard.redaction import redact_text
@@ -86,6 +86,7 @@ class Runtime:
         account: Gives the account of the call that asks: always the same over stdio, the caller's own over HTTP.
         policy: The limits on what calls may spend.
         confirm: When a person is asked.
+        person: Whether there is one to be asked.
         redact: Takes the secrets of this server out of a text, and whatever looks like one.
         final_backups: The last backups that removals began, by pod.
         stop: Ends all waits.
@@ -96,6 +97,7 @@ class Runtime:
     account: Callable[[], Account]
     clock: Clock
     policy: Policy
+    person: Person
     confirm: ConfirmMode = "auto"
     read_only: bool = False
     redact: Callable[[str], str] = redact_text

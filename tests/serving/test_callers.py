@@ -12,18 +12,24 @@ from starlette.datastructures import Headers
 from lium_mcp.api.client import LiumClient
 from lium_mcp.api.clock import SYSTEM_CLOCK
 from lium_mcp.api.errors import MissingApiKey
+from lium_mcp.api.paging import Rows
+from lium_mcp.api.pods.models import Pod
 from lium_mcp.remote.key_source import KeySource
-from lium_mcp.rentals import LazyLedger
+from lium_mcp.rentals import Entry, Expected, LazyLedger, NotSentAgain
+from lium_mcp.services.accounts import Account
 from lium_mcp.serving.callers import CALLER, Accounts, Caller, Callers, bind_caller, caller_of_request, key_in_headers
 
 KEYS = st.text("abcXYZ019+/-_", min_size=8).map("sk_{}".format)
 SPACES = st.text(" \t")
 
 
+async def readmit(account: Account, entry: Entry, pods: Rows[Pod] | None) -> Expected:
+    raise NotSentAgain("these tests rent nothing")
+
+
 def accounts() -> Accounts:
-    return Accounts(
-        LiumClient(api_key="own"), SYSTEM_CLOCK, KeySource(lambda: Path("key")), "own", LazyLedger("sqlite://")
-    )
+    keys = KeySource(lambda: Path("key"))
+    return Accounts(LiumClient(api_key="own"), SYSTEM_CLOCK, keys, "own", LazyLedger("sqlite://"), readmit)
 
 
 TOKEN = "a-token-that-a-test-has-made-up-4711"
