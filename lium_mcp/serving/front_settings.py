@@ -1,10 +1,11 @@
 """What the settings offer, as far as that can be told before pydantic is imported.
 
 Only values that are written plainly are read here: for each kind of setting there is a narrow form that `settings.py`
-surely takes, and takes for the same. Quotes, placeholders, files to be read and slips are left to it, and cost the host
+surely takes, and takes for the same. Quotes, placeholders, most files and slips are left to it, and cost the host
 the second that the imports take. Standard library only.
 """
 
+import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from lium_mcp.settings_table import DEFAULT_TOOLSETS, SETTINGS, is_offered, is_option, meant_setting
@@ -15,7 +16,7 @@ _WORD = _LETTERS | _DIGITS | frozenset("_-")
 _HEX = _DIGITS | frozenset("abcdefABCDEF")
 _TRUE = frozenset(("1", "true", "yes", "on", "y", "t"))
 _FALSE = frozenset(("0", "false", "no", "off", "n", "f"))
-_ELSEWHERE = frozenset(("ssl_cert_file", "ssl_cert_dir"))
+_CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 _PROXIES = frozenset(("https_proxy", "all_proxy"))
 _MOST_DIGITS = 12
 
@@ -218,13 +219,29 @@ def _can_be_reached(values: Mapping[str, str], environment: Mapping[str, str]) -
     if values.get("base_url", "https").startswith("http:"):
         return True
     for variable, value in environment.items():
-        if variable.lower() in _ELSEWHERE and value:
+        if variable not in _CERTIFICATES and variable.upper() in _CERTIFICATES:
             return False
         if variable.lower() in _PROXIES and value:
             host, _, port = value.removeprefix("http://").rstrip("/").partition(":")
             is_address = value.startswith("http://") and bool(host) and set(host) <= _WORD | frozenset(".")
             if not is_address or not set(port) <= _DIGITS or not 0 < int(port or 1) < 2**16:
                 return False
+    file, folder = (environment.get(variable, "") for variable in _CERTIFICATES)
+    if file:
+        return _holds_certificates(file)
+    # To import pathlib takes a third of the start.
+    return not folder or (_is_plain_path(folder) and folder[0] == "/" and os.path.isdir(folder))  # noqa: PTH112
+
+
+def _holds_certificates(file: str) -> bool:
+    if not _is_plain_path(file) or file[0] != "/" or not os.path.isfile(file):  # noqa: PTH113 - as above
+        return False
+    import ssl  # noqa: PLC0415 - it takes as long as all else here, and few need it
+
+    try:
+        ssl.create_default_context(cafile=file)
+    except OSError:
+        return False
     return True
 
 

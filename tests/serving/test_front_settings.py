@@ -18,6 +18,7 @@ from lium_mcp.serving.prepared import read_file
 from lium_mcp.settings import Settings
 from lium_mcp.settings_table import LIMITS, SETTINGS, TOOLSETS, is_option
 from lium_mcp.toolkit.listing import read_listing
+from tests.tls import make_certificates
 
 LISTING = read_listing()
 NAMES = frozenset(item.name for item in LISTING)
@@ -240,6 +241,32 @@ def test_usual_settings_do_not_cost_the_first_second(case: tuple[list[str], dict
     ours, real = both(*case)
     assert ours is not None
     assert ours == real
+
+
+@pytest.mark.parametrize(
+    ("variables", "is_usual"),
+    [
+        ({"SSL_CERT_FILE": "{folder}/company-ca.pem"}, True),
+        ({"SSL_CERT_FILE": "{folder}/company-ca.pem", "SSL_CERT_DIR": "/no/folder"}, True),
+        ({"SSL_CERT_DIR": "{folder}"}, True),
+        ({"SSL_CERT_FILE": "", "SSL_CERT_DIR": "{folder}"}, True),
+        ({"SSL_CERT_FILE": "/no/file", "SSL_CERT_DIR": "{folder}"}, False),
+        ({"SSL_CERT_FILE": "{folder}"}, False),
+        ({"SSL_CERT_FILE": "{folder}/empty.pem"}, False),
+        ({"SSL_CERT_FILE": "{folder}/server.key"}, False),
+        ({"SSL_CERT_DIR": "{folder}/company-ca.pem"}, False),
+        ({"SSL_CERT_FILE": "~/company-ca.pem"}, False),
+        ({"ssl_cert_file": "{folder}/company-ca.pem"}, False),
+    ],
+    ids=str,
+)
+def test_the_certificates_of_a_company_do_not_cost_the_first_second(variables: dict[str, str], is_usual: bool) -> None:
+    with TemporaryDirectory() as folder:  # pytest's is named after the test, and so not plainly
+        make_certificates(Path(folder))
+        (Path(folder) / "empty.pem").touch()
+        ours, real = both([], {name: value.format(folder=folder) for name, value in variables.items()}, None)
+    assert (ours is not None) == is_usual
+    assert ours is None or ours == real
 
 
 def test_the_model_has_the_settings_of_the_table() -> None:
