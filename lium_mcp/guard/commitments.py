@@ -55,7 +55,7 @@ def commitments(
     if pods.skipped:
         items.append(Commitment("(unreadable)", pods.skipped, None, None))
     for entry in entries:
-        unlisted = entry.pod_count if not entry.pod_ids else len(set(entry.pod_ids) - listed)
+        unlisted = entry.pod_count if not entry.pod_ids else len(set(entry.pod_ids) - listed) + entry.missing_count
         if unlisted and not _is_listed_by_name(entry, alive):
             share = unlisted / entry.pod_count
             price = None if entry.price_per_hour_usd is None else entry.price_per_hour_usd * share

@@ -248,8 +248,8 @@ class AccountRents:
         def without(entry: Entry) -> dict[str, Any]:
             others = [other for other in entry.pod_ids if other != pod_id]
             if others:
-                return {"pod_ids": others}
-            return {"status": "removing", "removal_accepted": True, "note": "removed on request"}
+                return {"pod_ids": others, "pod_count": entry.pod_count - 1}
+            return {"status": "removing", "removal_accepted": True, "note": "removed on request", "pod_count": 1}
 
         await self._change(pod_id, without)
 

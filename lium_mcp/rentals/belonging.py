@@ -26,6 +26,29 @@ def of_its_name(entry: Entry, pods: Iterable[Pod]) -> list[str]:
     return [pod.id for pod in pods if pod.pod_name == entry.pod_name and not is_anothers(entry, pod)]
 
 
+def missing_members(entry: Entry, pods: Iterable[Pod]) -> list[str]:
+    """The ids of listed pods that came of a rent beside those that Lium has named for it; none if they are too many.
+
+    They are in the cluster of those, or have the rent's name and one of its nodes, or were made since where Lium does
+    not say on which node.
+    """
+    listed = list(pods) if entry.missing_count else []
+    clusters = {pod.cluster_id for pod in listed if pod.id in entry.pod_ids and pod.cluster_id}
+    request = entry.order.get("request")
+    nodes = request.get("executor_uuids", ()) if isinstance(request, dict) else ()
+
+    def is_member(pod: Pod) -> bool:
+        if clusters and pod.cluster_id:
+            return pod.cluster_id in clusters
+        node = pod.executor_id or (pod.executor.id if pod.executor else None)
+        is_there = node in nodes if node else pod.was_made_since(entry.created_at) is True
+        return pod.pod_name == entry.pod_name and is_there
+
+    others = [pod for pod in listed if pod.id not in entry.pod_ids and not is_anothers(entry, pod)]
+    found = [pod.id for pod in others if is_member(pod)]
+    return found if len(found) <= entry.missing_count else []
+
+
 def anothers(entry: Entry, pods: Iterable[Pod]) -> list[str]:
     """The ids of a rent's pods, as the entry has them, that are another's by what Lium states of them."""
     return [pod.id for pod in pods if pod.id in entry.pod_ids and is_anothers(entry, pod)]

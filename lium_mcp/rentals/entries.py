@@ -39,6 +39,7 @@ class Entry:
         key_tag: An HMAC that stands for the key that rented it. A 404 to this key means that its pod is gone.
         order: The whole request, see `orders.to_json`.
         asked: A digest of what the caller asked for.
+        pod_count: How many pods it is to have: as many as were ordered, less those that are known to go or to be gone.
         known_pod_ids: Pods that are not of this rent: the account's before it, and those that proved to be another's.
         pod_ids: What it rented, once that is known.
         price_per_hour_usd: What was quoted for all pods together.
@@ -99,6 +100,11 @@ class Entry:
         return volume_id if isinstance(volume_id, str) else None
 
     @property
+    def missing_count(self) -> int:
+        """How many of its pods Lium has neither named nor listed yet, though it has named others: they may bill too."""
+        return max(self.pod_count - len(self.pod_ids), 0) if self.pod_ids else 0
+
+    @property
     def removal_is_set(self) -> bool:
         """Whether no removal time is left to set."""
         return self.hours is None or (bool(self.pod_ids) and set(self.pod_ids) <= set(self.kept_pod_ids))
@@ -133,12 +139,16 @@ class Entry:
 
 def has_something_left(entry: Entry) -> bool:
     """Whether something is left to do for an open rent."""
-    return entry.expected is not None or _is_to_change(entry)
+    return _is_to_see(entry) or _is_to_change(entry)
 
 
 def is_only_to_check(entry: Entry) -> bool:
-    """Whether all that is left for an open rent is to check what Lium has not stated of its pods yet."""
-    return entry.expected is not None and not _is_to_change(entry)
+    """Whether all that is left for an open rent is to see what Lium has not stated of its pods yet."""
+    return _is_to_see(entry) and not _is_to_change(entry)
+
+
+def _is_to_see(entry: Entry) -> bool:
+    return entry.expected is not None or entry.missing_count > 0
 
 
 def _is_to_change(entry: Entry) -> bool:

@@ -181,7 +181,7 @@ ANYTHING: Final = Expected()
 
 def expected_after(entry: Entry, pods: Sequence[Pod]) -> dict[str, Any] | None:
     """What is still to be checked of a rent's pods once these rows were held against what is expected."""
-    if entry.expected is None or len(pods) != len(entry.pod_ids):
+    if entry.expected is None or len(pods) != len(entry.pod_ids) + entry.missing_count:
         return entry.expected
     return Expected.from_json(entry.expected).left_after(pods).to_json() or None
 

@@ -280,9 +280,10 @@ class Renter:
         """
         await self.rents.note_must_go(rental.pod_id, reason)
         accepted = await self._remover.remove_all(rental.entry, rental.pod_ids, known_since=rental.rented_at)
-        if accepted:
-            await self.rents.note_accepted(rental.pod_id)
-        return accepted
+        if not accepted or rental.entry.missing_count:
+            return False
+        await self.rents.note_accepted(rental.pod_id)
+        return True
 
     async def keep_removal_time(self, rental: Rental, pod: Pod, hours: float) -> tuple[PodDetail | None, bool]:
         """Make a pod's removal time what was asked for, as the function of that name does, and note when it is done.

@@ -55,7 +55,7 @@ class Sender:
 
     async def _send_into(self, outcome: list[Rental | Exception], order: Order, entry: Entry) -> None:
         try:
-            outcome.append(await self._send(order, entry))
+            outcome.append(await self._settler.find_members(await self._send(order, entry)))
         except Exception as error:  # noqa: BLE001 - raised by the caller as it is, and not in a group
             outcome.append(error)
 

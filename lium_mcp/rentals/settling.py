@@ -20,7 +20,7 @@ from lium_mcp.api.paging import Rows
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.api.retries import Repeat
 from lium_mcp.rentals.account_rents import AccountRents
-from lium_mcp.rentals.belonging import not_its_own, of_its_name
+from lium_mcp.rentals.belonging import missing_members, not_its_own, of_its_name
 from lium_mcp.rentals.entries import NOT_SENT_AGAIN, Entry, LedgerUnavailable
 from lium_mcp.rentals.expected import Expected
 from lium_mcp.rentals.lazy_ledger import LazyLedger
@@ -36,6 +36,8 @@ _SENDING_MARGIN_SECONDS: Final = 3.0
 # In the call that lost the answer. With the first request, the question about the API's features and a last look at
 # the list, this makes six requests.
 _SETTLE_PAUSES_SECONDS: Final = (1.0, 3.0, 6.0)
+# Before each look for members of a cluster that its answer did not name: they may take some seconds to be listed.
+_MEMBERS_PAUSES_SECONDS: Final = (0.0, 3.0, 3.0)
 # Between two questions about one rent, whoever asks them.
 _FIRST_LOOK_PAUSE: Final = timedelta(seconds=1)
 _LONGEST_LOOK_PAUSE: Final = timedelta(seconds=60)
@@ -72,7 +74,8 @@ async def post(lium: LiumClient, order: Order, entry: Entry) -> Rental:
 
 
 def _rented(entry: Entry, pod_ids: Sequence[str], *, confirmed: bool) -> Rental:
-    return Rental(tuple(pod_ids), confirmed, replace(entry, pod_ids=tuple(pod_ids), confirmed=confirmed))
+    once = tuple(dict.fromkeys(pod_ids))
+    return Rental(once, confirmed, replace(entry, pod_ids=once, confirmed=confirmed))
 
 
 class Settler:
@@ -125,6 +128,19 @@ class Settler:
             if rental is not None:
                 return rental
         return await self._look_for(entry) if order is not None else None
+
+    async def find_members(self, rental: Rental) -> Rental:
+        """Look for the pods of a cluster that the answer to its rent did not name, and return the rental with them."""
+        for pause_seconds in _MEMBERS_PAUSES_SECONDS if rental.entry.missing_count else ():
+            await self._clock.sleep(pause_seconds)
+            with suppress(LiumError):
+                entry, pods = rental.entry, await self._lium.pods.list(repeat=Repeat.NEVER)
+                if found := missing_members(entry, pods):
+                    rental = _rented(entry, [*rental.pod_ids, *found], confirmed=rental.confirmed)
+                    await self._rents.note(entry, "rented", only_from={"rented"}, pod_ids=list(rental.pod_ids))
+            if not rental.entry.missing_count:
+                break
+        return rental
 
     async def settle_later(self, entry: Entry, found: Sequence[str], pods: Rows[Pod]) -> None:
         """Ask once about a rent whose answer was lost in an earlier call, if it is time.

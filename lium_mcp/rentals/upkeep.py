@@ -8,6 +8,7 @@ have to be, get their removal times, and are removed where they must go.
 import logging
 from collections.abc import Collection, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
@@ -20,7 +21,7 @@ from lium_mcp.api.pods.models import Pod
 from lium_mcp.api.retries import Repeat
 from lium_mcp.figures import rate_in_usd
 from lium_mcp.rentals.account_rents import AccountRents
-from lium_mcp.rentals.belonging import anothers, of_its_name
+from lium_mcp.rentals.belonging import anothers, missing_members, of_its_name
 from lium_mcp.rentals.entries import GIVEN_BACK, Entry, has_something_left, is_only_to_check
 from lium_mcp.rentals.expected import DEARER, Expected, expected_after
 from lium_mcp.rentals.removal_time import keep_removal_time
@@ -89,7 +90,8 @@ class Upkeep:
         left_to_ask_about = _MOST_RENTS_ASKED_ABOUT
         with anyio.move_on_after(_ATTEND_LIMIT_SECONDS):
             # Settled rents come first: they tell whether the list is complete.
-            for entry in sorted(entries, key=lambda entry: entry.is_unsettled):
+            for known in sorted(entries, key=lambda entry: entry.is_unsettled):
+                entry = await self._with_members(known, pods)
                 try:
                     if entry.is_unsettled:
                         is_complete = not (is_short or pods.skipped or pods.truncated)
@@ -113,14 +115,25 @@ class Upkeep:
 
     # settled rents
 
+    async def _with_members(self, entry: Entry, pods: Rows[Pod]) -> Entry:
+        """Take the pods of a cluster that are listed and that Lium did not name when it was rented for its own."""
+        found = missing_members(entry, pods)
+        if not found:
+            return entry
+        pod_ids = [*entry.pod_ids, *found]
+        await self._rents.note(entry, entry.status, pod_ids=pod_ids)
+        return replace(entry, pod_ids=pod_ids)
+
     async def _attend_to_settled(self, entry: Entry, gone: Collection[str], pods: Rows[Pod], *, may_ask: bool) -> None:
         """Do what is left to do for a rent whose pods are known, `gone` ones aside."""
         left = [pod_id for pod_id in entry.pod_ids if pod_id not in gone]
         if not left:
-            await self._rents.note(entry, "removed")
+            # Those that Lium has not named yet may be listed later than the others go.
+            if not entry.missing_count or self._lium.now() - entry.known_since > _RUN_OUT:
+                await self._rents.note(entry, "removed")
             return
         if gone:
-            await self._rents.note(entry, entry.status, pod_ids=left)
+            await self._rents.note(entry, entry.status, pod_ids=left, pod_count=entry.pod_count - len(gone))
         if entry.is_doubtful and may_ask and await self._settler.ask_again(entry, pods) is not None:
             return
         if entry.status != "removing":

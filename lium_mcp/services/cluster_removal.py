@@ -1,8 +1,10 @@
 """Removes all pods of a cluster, and says of each what became of it."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 
-from lium_mcp.api.errors import Conflict
+from lium_mcp.api.errors import Conflict, LiumError
+from lium_mcp.api.pods.models import Pod
 from lium_mcp.failures import Failure
 from lium_mcp.results import Result, note_on
 from lium_mcp.services.accounts import Account
@@ -36,6 +38,9 @@ async def remove_members(account: Account, poller: Poller, cluster_id: str, wait
         Failure: Lium refuses to remove the cluster now.
         LiumError: the order failed, or what became of it is not known.
     """
+    listed: list[Pod] = []
+    with suppress(LiumError):  # the answer names the members, too
+        listed = [pod for pod in await account.lium.pods.list() if pod.cluster_id == cluster_id]
     try:
         answer = await account.lium.clusters.remove(cluster_id)
     except Conflict as error:
@@ -62,6 +67,8 @@ async def remove_members(account: Account, poller: Poller, cluster_id: str, wait
         )
         for row in answer.pods
     ]
+    named = {member.pod_id for member in members}
+    members += [ClusterMember(pod_id=pod.id, outcome="pending") for pod in listed if pod.id not in named]
     if not members:
         return RemovedCluster(
             outcome="pending", members=[], next="Lium named no members: call list_pods to see whether any is left."

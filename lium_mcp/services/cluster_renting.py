@@ -17,7 +17,14 @@ from lium_mcp.services.accounts import Account
 from lium_mcp.services.cluster_plan import ClusterPlan, expected_of_members
 from lium_mcp.services.dropped_settings import dropped_settings
 from lium_mcp.services.limits_left import find_judge
-from lium_mcp.services.rent_terms import came_out_dearer, give_back, maybe_not_ours, not_stated, outcome_unknown
+from lium_mcp.services.rent_terms import (
+    came_out_dearer,
+    give_back,
+    maybe_not_ours,
+    not_all_named,
+    not_stated,
+    outcome_unknown,
+)
 
 _READ_BACK_SECONDS: Final = 10.0
 
@@ -83,6 +90,9 @@ async def show_members(
     warnings = await _hold_against(account, rental, members, *mine) if mine else []
     if not rental.confirmed:
         warnings.append("The answer was lost; the pods were found by name. Check them.")
+    unnamed = not_all_named(rental)
+    if unnamed:
+        warnings.append(unnamed)
     if not members:
         warnings.append("Lium does not list the pods yet.")
     hours = mine[0].hours if mine else None
@@ -94,7 +104,7 @@ async def show_members(
         pod_ids=list(rental.pod_ids),
         already_rented=rental.earlier or None,
         cluster_id=next((pod.cluster_id for pod in members if pod.cluster_id), None),
-        price_per_hour_usd=sum(prices) if len(prices) == len(rental.pod_ids) else planned,
+        price_per_hour_usd=sum(prices) if len(prices) == len(rental.pod_ids) and not unnamed else planned,
         warnings=warnings or None,
         next="Call list_pods until all members run. Remove them together with remove_cluster.",
     )
@@ -126,8 +136,8 @@ async def _hold_against(
     if members:
         await account.rents.note_checked(members)
     warnings += dropped_settings(plan.template)
-    if len(rental.pod_ids) != plan.pod_count:
-        warnings.append(f"Lium named {len(rental.pod_ids)} pods of {plan.pod_count}: call list_pods to see the others.")
+    if len(rental.pod_ids) > plan.pod_count:
+        warnings.append(f"Lium named {len(rental.pod_ids)} pods where {plan.pod_count} were ordered: see list_pods.")
     return warnings
 
 
@@ -136,4 +146,4 @@ async def _keep_removal_times(account: Account, rental: Rental, members: Sequenc
     is_set = [False]
     with suppress(LiumError), anyio.move_on_after(_READ_BACK_SECONDS):
         is_set = [(await account.renter.keep_removal_time(rental, pod, hours))[1] for pod in members]
-    return len(is_set) == len(rental.pod_ids) and all(is_set)
+    return len(is_set) == len(rental.pod_ids) and all(is_set) and not rental.entry.missing_count

@@ -83,10 +83,16 @@ def _unsettled(account: Account, entry: Entry, pods: Sequence[Pod]) -> Unsettled
         advice = f"Its pod must go ({entry.given_back_because or entry.note}): remove_pod if it stays."
     elif not entry.is_unsettled:
         unlisted = unlisted_pod_ids(entry, pods)
-        if not unlisted:
+        if not unlisted and not entry.missing_count:
             return None
         status = "not_listed"
-        advice = f"Lium does not list its pod {unlisted[0]} now, nor say that it is gone: it may bill. Call get_pod."
+        if not unlisted:
+            named = f"{len(entry.pod_ids)} of its {entry.pod_count} pods"
+            advice = f"Lium named {named}, and does not list the others: they may bill. Call list_pods again."
+        else:
+            advice = (
+                f"Lium does not list its pod {unlisted[0]} now, nor say that it is gone: it may bill. Call get_pod."
+            )
     elif (why := entry.not_sent_again_because) is not None:
         advice = f"It may have made a pod that bills. {not_sent_again(why)}"
     elif account.lium.now() - entry.created_at < REPLAY_WINDOW:

@@ -83,6 +83,16 @@ def maybe_not_ours(contradiction: str) -> str:
     return f"It is not as asked ({contradiction}): remove it if it is yours."
 
 
+def not_all_named(rental: Rental) -> str | None:
+    """Say that Lium has not named all pods of a cluster, if it has not."""
+    if not rental.entry.missing_count:
+        return None
+    return (
+        f"Lium named {len(rental.pod_ids)} of {rental.entry.pod_count} pods, and lists no other of this cluster yet: "
+        "the others may bill too. Call list_pods to see them."
+    )
+
+
 def not_stated(unverified: Sequence[str]) -> str:
     """Warn of what nobody could check."""
     return (
@@ -102,12 +112,15 @@ async def give_back(
     with suppress(LiumError), anyio.move_on_after(_GIVE_BACK_SECONDS):
         removed = await account.renter.give_back(rental, reason)
     price = sum(pod.price or 0 for pod in pods)
+    unnamed = not_all_named(rental)
     ids = " and with ".join(rental.pod_ids)  # lists leave out what is being removed
     return Failure(
         "dearer_than_allowed" if is_dearer else "not_as_asked",
         f"{what} came out at {rate_in_usd(price, 4)} an hour, more than allowed."
         if is_dearer
         else f"{what} came out as something else than asked: {contradiction}.",
-        "Choose another node." if removed else f"Call get_pod with {ids} until it is gone; remove_pod if it stays.",
+        "Choose another node."
+        if removed
+        else f"Call get_pod with {ids} until it is gone; remove_pod if it stays.{f' {unnamed}' if unnamed else ''}",
         effect="It is being removed." if removed else "It is removed as soon as it can be, and may bill until then.",
     )

@@ -1,5 +1,7 @@
 """Clusters: all nodes of one fabric or none, once, and a removal that says which member goes on billing."""
 
+import json
+from collections.abc import Callable
 from typing import Any
 
 import httpx2
@@ -194,6 +196,111 @@ async def test_a_200_that_says_no_is_a_refusal_and_nothing_is_rented(sandbox: Sa
     assert [pod["pod_name"] for pod in living(sandbox)] == ["rival"]
 
 
+def naming_one(wire: Wire) -> None:
+    """Lium rents all pods of a cluster, and names one of them in its answers."""
+    wire.on("POST", RENT, editing(lambda body: body | {"pod_ids": body["pod_ids"][:1]}))
+
+
+def without_its_cluster(pod: Row) -> Row:
+    return pod | {"cluster_id": None}
+
+
+def without_its_node(pod: Row) -> Row:
+    return pod | {"cluster_id": None, "executor_id": None, "executor": None}
+
+
+@pytest.mark.parametrize("shown", [dict, without_its_cluster, without_its_node])
+async def test_members_that_lium_does_not_name_are_found_priced_and_scheduled(
+    sandbox: Sandbox, shown: Callable[[Row], Row]
+) -> None:
+    wire = Wire(sandbox)
+    naming_one(wire)
+    wire.on("GET", "/pods", editing(lambda pods: [shown(pod) for pod in pods]))
+    async with agent_on(sandbox, transport=wire) as agent:
+        wanted = await order(agent, hours=2)
+        rented = await agent.call("rent_cluster", **wanted)
+        pods = living(sandbox)
+        assert {pod["id"] for pod in pods} == set(rented["pod_ids"])
+        assert rented["price_per_hour_usd"] == pytest.approx(sum(pod["price"] for pod in pods), abs=1e-3)
+        sandbox.clock.advance(minutes=2)
+        await agent.call("list_pods")
+    assert len(pods) == 2
+    assert all(pod["removal_scheduled_at"] for pod in living(sandbox))
+
+
+async def test_members_that_lium_does_not_name_are_given_back_too(sandbox: Sandbox) -> None:
+    wire = Wire(sandbox)
+    naming_one(wire)
+    async with agent_on(sandbox, transport=wire) as agent:
+        wanted = await order(agent)
+        wire.on("GET", "/pods", editing(lambda pods: [pod | {"price": 500.0} for pod in pods]))
+        failure = await agent.refused("rent_cluster", **wanted, max_usd_per_hour=900)
+        assert "$1000.0000 an hour" in failure.text
+        sandbox.clock.advance(minutes=5)
+        await agent.call("list_pods")
+    assert len(wire.sent("POST", RENT)) == 1
+    assert living(sandbox) == []
+
+
+@pytest.mark.parametrize("is_dear", [False, True])
+async def test_a_cluster_of_which_not_all_is_listed_is_said_until_it_is(sandbox: Sandbox, is_dear: bool) -> None:
+    wire, hidden = Wire(sandbox), ["?"]
+
+    def name_one(body: Row) -> Row:
+        hidden[:] = body["pod_ids"][1:]
+        return body | {"pod_ids": body["pod_ids"][:1]}
+
+    def partly(pods: list[Row]) -> list[Row]:
+        return [pod | ({"price": 500.0} if is_dear else {}) for pod in pods if pod["id"] not in hidden]
+
+    wire.on("POST", RENT, editing(name_one))
+    wire.on("GET", "/pods", editing(partly))
+    said = "Lium named 1 of 2 pods"
+    async with agent_on(sandbox, transport=wire) as agent:
+        wanted = await order(agent, hours=2)
+        if is_dear:
+            failure = await agent.refused("rent_cluster", **wanted, max_usd_per_hour=450)
+            assert said in failure.text
+            assert "may bill until then" in failure.text
+        else:
+            for _ in range(2):
+                answer = await agent.call("rent_cluster", **wanted)
+                assert any(warning.startswith(said) for warning in answer["warnings"])
+            (row,) = (await agent.call("list_pods"))["unsettled"]
+            assert "Lium named 1 of its 2 pods" in row["next"]
+        for _ in range(4):
+            sandbox.clock.advance(minutes=1)
+            hidden.clear()
+            await agent.call("list_pods")
+        if not is_dear:
+            answer = await agent.call("rent_cluster", **wanted)
+            assert set(answer["pod_ids"]) == {pod["id"] for pod in living(sandbox)}
+            assert "warnings" not in answer
+    assert len(wire.sent("POST", RENT)) == 1
+    pods = living(sandbox)
+    assert len(pods) == (0 if is_dear else 2)
+    assert all(pod["removal_scheduled_at"] for pod in pods)
+
+
+async def test_a_pod_of_a_cluster_s_name_on_another_node_is_no_member(sandbox: Sandbox) -> None:
+    wire, hidden, others = Wire(sandbox), ["?"], ["?"]
+
+    async def rent_both(request: httpx2.Request, forward: Forward) -> httpx2.Response:
+        body = json.loads(await (await forward(request)).aread())
+        hidden[:] = body["pod_ids"][1:]
+        others[:] = [await rent(sandbox, "train", boot=False)]
+        return httpx2.Response(200, json=body | {"pod_ids": body["pod_ids"][:1]})
+
+    wire.on("POST", RENT, rent_both)
+    wire.on(
+        "GET", "/pods", editing(lambda pods: [pod for pod in map(without_its_cluster, pods) if pod["id"] not in hidden])
+    )
+    async with agent_on(sandbox, transport=wire) as agent:
+        rented = await agent.call("rent_cluster", **await order(agent))
+    assert others[0] not in rented["pod_ids"]
+    assert any("Lium named 1 of 2 pods" in warning for warning in rented["warnings"])
+
+
 async def test_a_living_name_is_taken(agent: Agent, sandbox: Sandbox) -> None:
     pod_id = await rent(sandbox, "train")
     refused = await agent.refused("rent_cluster", **await order(agent))
@@ -355,6 +462,18 @@ async def test_a_removal_that_names_no_members_is_not_called_done(sandbox: Sandb
         answer = await agent.call("remove_cluster", cluster_id="00000000-0000-4000-8000-000000000001")
     assert answer["outcome"] == "pending"
     assert "list_pods" in answer["next"]
+
+
+async def test_a_member_that_a_removal_does_not_name_is_not_called_removed(sandbox: Sandbox) -> None:
+    wire = Wire(sandbox)
+    async with agent_on(sandbox, transport=wire) as agent:
+        rented = await agent.call("rent_cluster", **await order(agent))
+        sandbox.clock.advance(minutes=1)
+        wire.on("DELETE", "/clusters/*", editing(lambda body: body | {"pods": body["pods"][:1]}))
+        answer = await agent.call("remove_cluster", cluster_id=rented["cluster_id"])
+    assert answer["outcome"] == "pending"
+    assert {row["pod_id"] for row in answer["members"]} == set(rented["pod_ids"])
+    assert "does not say of 1 whether it removed them" in answer["next"]
 
 
 async def test_a_removal_whose_answer_is_lost_is_unknown(agent: Agent, sandbox: Sandbox) -> None:
