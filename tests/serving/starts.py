@@ -1,6 +1,6 @@
 """Starts of the real program, spoken to at random moments: each request has one answer, whoever gave it.
 
-`python -m tests.serving.starts 1000` plays so many, and says what did not hold.
+`python -m tests.serving.starts 1000` plays so many, and says what did not hold; a second number says where to begin.
 """
 
 import asyncio
@@ -106,9 +106,9 @@ def _judge(messages: list[dict[str, Any]], lines: list[bytes], *, is_whole: bool
             assert seen.setdefault(method, answer["result"]) == answer["result"], f"{method} was answered in two ways"
 
 
-async def main(count: int) -> int:
+async def main(count: int, first: int = 0) -> int:
     wrong = 0
-    for seed in range(count):
+    for seed in range(first, first + count):
         try:
             await play(random.Random(seed), longest_pause_seconds=(0.02, 0.2, 0.6)[seed % 3])
         except (AssertionError, TimeoutError) as error:
@@ -119,4 +119,4 @@ async def main(count: int) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(asyncio.run(main(int(sys.argv[1]))))
+    raise SystemExit(asyncio.run(main(*map(int, sys.argv[1:]))))
