@@ -27,6 +27,7 @@ else:
 CLOSED_PIPE = 141
 _READ_BYTES = 65_536
 _FIRST_PRIVATE = 3
+_MOST_UNSENT_BYTES = 2**23
 _SWITCH_SECONDS = 0.0005
 
 
@@ -134,8 +135,8 @@ class Front:
         self._opening: tuple[bytes, bytes] | None = None
         self._waiting: list[bytes] = []
         self._owed: set[str] = set()  # requests that wait
-        self._left = b""
-        self._unsent = b""
+        self._left = bytearray()
+        self._unsent = bytearray()
 
     def start(self) -> None:
         """Begin to answer, in a thread of its own."""
@@ -156,7 +157,7 @@ class Front:
         """Answer nothing more, and return the lines that wait; those that follow are read from the wire."""
         with self._turn:
             self._is_over = True
-            self.wire.put_back(self._left, is_all=self._is_end)
+            self.wire.put_back(bytes(self._left), is_all=self._is_end)
             sys.setswitchinterval(0.005)
             return self._waiting
 
@@ -165,7 +166,8 @@ class Front:
             for descriptor, _ in self._poll.poll():
                 with self._turn:
                     if descriptor == self.wire.output:
-                        self._send_some()
+                        if self._unsent:  # what came at the same moment may have sent it
+                            self._send_some()
                     elif self._is_over:
                         self._poll.unregister(descriptor)
                     else:
@@ -185,8 +187,11 @@ class Front:
         if not data:
             self._is_end = True
             self._poll.unregister(self.wire.input)
-        *lines, self._left = (self._left + data).split(b"\n")
-        for line in lines:
+        self._left += data
+        if b"\n" not in data:
+            return
+        *lines, self._left = self._left.split(b"\n")
+        for line in map(bytes, lines):
             answer = self._answer(line) if self._knows_all else None
             if answer is None:
                 self._waiting.append(line)
@@ -198,6 +203,8 @@ class Front:
             self.wire.hold()
             self._poll.register(self.wire.output, select.POLLOUT)
         self._unsent += answer
+        if len(self._unsent) > _MOST_UNSENT_BYTES:
+            self._leave_to_the_server()
         # A host that writes before it reads must find its messages read: so nothing is written that may have to wait.
         output = select.poll()
         output.register(self.wire.output, select.POLLOUT)
@@ -209,7 +216,7 @@ class Front:
             written = os.write(self.wire.output, self._unsent[: select.PIPE_BUF])
         except OSError:
             os._exit(CLOSED_PIPE)  # nobody reads any longer
-        self._unsent = self._unsent[written:]
+        del self._unsent[:written]
         if not self._unsent:
             self._poll.unregister(self.wire.output)
             self.wire.let_go()
@@ -220,9 +227,12 @@ class Front:
             message = read_message(line)
             return self._answer_request(line, message) if message.request_id is not None else None
         except (ValueError, RecursionError):
-            self._knows_all = False
-            self._owed.add("")
+            self._leave_to_the_server()
             return None
+
+    def _leave_to_the_server(self) -> None:
+        self._knows_all = False
+        self._owed.add("")
 
     def _answer_request(self, line: bytes, message: Message) -> bytes | None:
         request_id, method = message.request_id, message.method

@@ -90,7 +90,7 @@ async def test_a_signal_during_the_imports_ends_it_at_once(number: signal.Signal
 
 
 async def test_a_host_that_writes_long_before_it_reads_gets_all_answers() -> None:
-    count = 100
+    count = 300
     asked = [request("initialize", 0, LEGACY), *(request("tools/list", number, LEGACY) for number in range(1, count))]
     written = "".join(json.dumps(message) + "\n" for message in asked).encode() + b" " * 2**20 + b"\n"
     process = await asyncio.create_subprocess_exec(
@@ -105,6 +105,22 @@ async def test_a_host_that_writes_long_before_it_reads_gets_all_answers() -> Non
     answers = [json.loads(line) async for line in process.stdout]
     assert [answer["id"] for answer in answers] == list(range(count))
     assert await process.wait() == 0
+
+
+async def test_a_host_that_reads_slowly_and_goes_on_asking_gets_all_answers() -> None:
+    async with cold() as server:
+        await server.send(request("initialize", 0, LEGACY))
+        for number in range(1, 60):  # more than a pipe holds
+            await server.send(request("tools/list", number, LEGACY))
+        seen = []
+        for number in range(60, 160):
+            await server.send(request("ping", number, LEGACY))
+            seen += [(await server.receive())["id"]]
+        while len(seen) < 160:
+            seen += [(await server.receive())["id"]]
+        assert await server.end() == 0
+    assert seen == list(range(160))
+    assert server.stderr == ""
 
 
 async def test_a_host_that_reads_no_more_is_left() -> None:
