@@ -150,6 +150,14 @@ def test_the_faults_and_commands_of_the_sandbox_are_those_that_are_documented() 
     assert rows(document, "Commands").keys() - {"-c"} == PROGRAMS.keys()
 
 
+def test_what_was_seen_of_the_hosts_is_of_the_versions_that_are_run() -> None:
+    text = (ROOT / "docs" / "clients.md").read_text()
+    seen = text.split("<!-- hosts:begin -->")[1].split("<!-- hosts:end -->")[0]
+    missing = [host.title() for host in HOSTS if seen.count(f"\n| {host.title()} |") < 2]
+    assert missing == [], "`make test-hosts` writes it"
+    assert "FAILS" not in seen
+
+
 def test_the_versions_of_clients_that_are_documented_are_those_that_are_installed() -> None:
     compat = ROOT / "tests" / "compat"
     pinned = {host.package for host in HOSTS}

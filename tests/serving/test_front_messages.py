@@ -19,6 +19,7 @@ from lium_mcp.serving.front_messages import UnknownForm, check_params, read_mess
 from lium_mcp.serving.front_settings import Offer
 from lium_mcp.serving.prepared import CURRENT, HANDSHAKE, HANDSHAKE_VERSIONS, Prepared, read_records
 from lium_mcp.settings import Settings
+from tests.hosts.hosts import HOSTS, Host
 from tests.processes import cold, environment
 from tests.serving.recording import answers_of, plain_requests, request
 
@@ -46,6 +47,14 @@ async def test_what_a_client_sends_first_is_answered_before_the_sdk_is_there(cli
                 await server.receive()
     expected = await answers_of(build_server(Settings()), messages)
     assert [line.encode() for line in server.lines] == expected
+
+
+@pytest.mark.parametrize("host", HOSTS, ids=lambda host: host.key)
+def test_the_messages_of_a_host_are_of_the_version_that_is_run(host: type[Host]) -> None:
+    line, *_ = (RECORDED / f"{host.key}.jsonl").read_text().splitlines()
+    params = json.loads(line)["params"]
+    client = params.get("clientInfo") or params["_meta"]["io.modelcontextprotocol/clientInfo"]
+    assert host.title().endswith(f" {client['version']}"), "`make test-hosts` records them"
 
 
 @pytest.mark.parametrize("level", ["verbose", "", 7, None])
