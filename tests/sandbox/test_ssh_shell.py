@@ -129,6 +129,17 @@ def standing() -> Shell:
         ("[ 2 -lt 10 ] && [ a != b ] && test -z '' && [ -s /etc/hostname ] && echo all", "all\n"),
         ("mkdir -p d/e; touch d/a.py d/e/b.py; find d -type f -name '*.py'; find d -maxdepth 1 -type d",
          "d/a.py\nd/e/b.py\nd\nd/e\n"),
+        ("mkdir d; touch d/a d/b.py; find d -type f -exec echo {} {}c \\; && find d -name '*.py' -print",
+         "d/a d/ac\nd/b.py d/b.pyc\nd/b.py\n"),
+        ("mkdir d c; touch d/a d/b c/z; find d c -type f -exec echo 1 {} +; find d -name none -exec echo {} +",
+         "1 d/a d/b c/z\n"),
+        ("find . -exec false {} \\; ; echo $?; find . -exec false {} +; echo $?", "0\n1\n"),
+        ("find /tmp -exec sh -c 'cd /etc; exit 3' {} \\; ; pwd", "/root\n"),
+        ("(echo a; echo b) > f; (echo a; echo c) > g; diff -u f g; echo $?; diff f f && diff -uq f f && echo same",
+         "--- f\n+++ g\n@@ -1,2 +1,2 @@\n a\n-b\n+c\n1\nsame\n"),
+        ("(echo a; echo b) > f; echo -n c > g; diff f g; diff f /dev/null; echo b | diff - f || true",
+         "1,2c1\n< a\n< b\n---\n> c\n\\ No newline at end of file\n1,2d0\n< a\n< b\n0a1\n> a\n"),
+        ("echo a > f; echo b > g; diff -uq f g || echo no", "Files f and g differ\nno\n"),
     ],
 )  # fmt: skip
 def test_scripts(shell: Shell, script: str, expected: str) -> None:
@@ -183,6 +194,9 @@ def test_what_the_shell_lacks_is_said_in_one_sentence_before_anything_runs(
     assert shell.run("cat begun")[0] == 1
 
 
+NUMBERS = " ".join(map(str, range(9000)))
+
+
 @pytest.mark.parametrize(
     ("script", "code", "message"),
     [
@@ -209,7 +223,17 @@ def test_what_the_shell_lacks_is_said_in_one_sentence_before_anything_runs(
         ("grep a nowhere", 2, "nowhere: No such file or directory"),
         ("ls --color", 2, "option --color not recognized"),
         ("find . -mtime 1", 2, "the sandbox's find knows -name PATTERN, -type f, -type d and -maxdepth N"),
-        ("find . -exec echo {} +", 2, "the sandbox's find knows"),
+        ("find . -exec echo {}", 2, "the sandbox's find knows"),
+        ("find . -exec echo {} \\; -exec echo {} \\;", 2, "and then -print, -exec CMD {} \\; or -exec CMD {} +"),
+        ("find . -exec echo {} {} +", 2, "the sandbox's find knows"),
+        ("find . -print -name a", 2, "the sandbox's find knows"),
+        ("find nowhere -exec echo {} +", 1, "find: nowhere: No such file or directory"),
+        ("find /etc -exec nosuch {} +", 1, "nosuch: command not found"),
+        ("diff /etc/hostname nowhere", 2, "diff: nowhere: No such file or directory"),
+        ("diff /etc /etc/hostname", 2, "diff: /etc: Is a directory"),
+        ("diff /etc/hostname", 2, "the sandbox's diff takes two files"),
+        (f"for i in {NUMBERS}; do echo $i; done > f; diff f /etc/hostname", 2, "compares 1000 lines of a file at most"),
+        ("diff -r /etc /tmp", 2, "option -r not recognized; the sandbox knows -uq"),
         ("tail -f /etc/hostname", 2, "option -f not recognized"),
         ("echo -e 'a\\nb'", 2, "the sandbox's echo knows -n alone"),
         ("du /", 2, "the sandbox's du prints totals alone"),
@@ -248,7 +272,7 @@ def test_a_pattern_that_could_take_long_is_refused(shell: Shell, line: str, patt
 
 
 LOOP = f"{'1 ' * 10_000}"
-NUMBERS = " ".join(map(str, range(9000)))
+DIFFERENT = "; ".join(f"for i in {NUMBERS[:290]}; do echo same; echo {file}$i; done > {file}" for file in "fg")
 DOUBLED = "; x=$x$x" * 40
 SPREAD = '; x="$x $x"' * 25
 BIG = f"echo {'y' * 1000} > f; for i in 1 2 3 4 5 6 7 8 9 10 11 12 13; do cat f f > g; mv g f; done"
@@ -266,6 +290,7 @@ BIG = f"echo {'y' * 1000} > f; for i in 1 2 3 4 5 6 7 8 9 10 11 12 13; do cat f 
         f"x=xxxxxxxx{SPREAD}; for i in $x; do echo $x; done; ls $x",
         f"for i in {LOOP}; do for j in {LOOP}; do echo aaaaaaaaaaaaaaaaaaaaaaaaaaa >> f; done; done",
         f"{BIG}; cat f f f f > g; for i in {LOOP}; do cat g g; done | cat | tail -n 1",
+        f"{BIG}; diff f g; diff f /etc/hostname",
         f"{BIG}; tail f; grep y f; wc f; sh f; sh < f; x=$(cat f); cat f | grep y; sha256sum f; head -n 9 f",
         f"{BIG}; for i in {LOOP}; do cat f f > g; mv g f; done",
         f"x=$(for i in {LOOP}; do for j in {LOOP}; do echo {'y' * 999}; done; done)",
@@ -276,6 +301,11 @@ BIG = f"echo {'y' * 1000} > f; for i in 1 2 3 4 5 6 7 8 9 10 11 12 13; do cat f 
         f"echo {'y' * 200} > f; for i in {LOOP}; do grep '[0-9]*.*x' f; done",
         "touch aaaaaaaaaaaaaaaaaaaaaaaaaaa; echo *a*a*a*a*a*a*a*a*a*a*a*a*a*a*b; find . -name '*a*a*a*a*a*a*a*b'",
         f"cd /var; for i in {NUMBERS}; do touch $i; done; for i in {LOOP}; do find / >/dev/null; du -s /; ls; done",
+        f"mkdir d; for i in {NUMBERS}; do touch d/$i; done; find d -exec echo {' {}' * 500} \\;",
+        f"mkdir d; for i in {NUMBERS}; do touch d/$i; done; find d -exec cat {{}} +",
+        f"touch {'y' * 250}; find . -exec echo {'{}' * 99_999} \\;",
+        "echo 'find / -exec sh s {} +' > s; sh s",
+        f"{DIFFERENT}; for i in {LOOP}; do diff f g; done",
         "cat | cat | cat | cat < /dev/null | head -n 10",
         "kill -9 -$$; kill $$; nohup sh -c 'exit 3'",
         "nohup " * 5_000,
@@ -330,7 +360,8 @@ def test_gpu_figures_follow_from_pod_and_time(shell: Shell) -> None:
 
 WORDS = st.sampled_from(
     [*PROGRAMS, "-n", "-r", "-e", "--", "1", "-1", "/", "/root", "..", "f", "*", "$x", "$HOME", "${x}", "$(echo a)",
-     "'a b'", '"$x"', "a=b", "[", "]", "=", "-eq", "/dev/null", "-name", "{}", "$((1+x))", "~", "\\"]
+     "'a b'", '"$x"', "a=b", "[", "]", "=", "-eq", "/dev/null", "-name", "{}", "$((1+x))", "~", "\\",
+     "-exec", "\\;", "+"]
 )  # fmt: skip
 PLAIN_GLUE = st.sampled_from([" ", " ", " ", "; ", " && ", " || ", " | ", " & ", "\n", " > f", " < f", " 2>&1 "])
 GLUE = PLAIN_GLUE | st.sampled_from(
@@ -360,6 +391,7 @@ def defects() -> Iterator[list[str]]:
 @settings(max_examples=300, deadline=10_000)
 @given(script=SCRIPTS | st.text(max_size=60))
 @example(script="kill ²; kill -² 1; echo a >&²; tail -n ² f; head -² f; sleep ²; exit ²")
+@example(script="nohup exit; find . -exec exit {} ; ; find . -exec exit {} \\; ; find . -exec '' \\; ; diff -u f")
 @example(script="nohup exit; setsid exit 3; sh -c exit; find . -maxdepth ²; find -name; sh -c")
 @example(script="cat | grep '[[a--b&&~~|]' | grep -E '(((a|{9}' ; test ² -eq ٣; chmod ٣٣٣ f; date +%²; date +%")
 def test_no_text_of_a_command_crashes_or_hangs(standing: Shell, defects: list[str], script: str) -> None:

@@ -4,6 +4,7 @@ import errno
 import fnmatch
 import posixpath
 import re
+from functools import partial
 from typing import Final
 
 from lium_mcp.sandbox.container.commands.operands import (
@@ -24,9 +25,15 @@ from lium_mcp.sandbox.container.files import (
     human_size,
     long_name,
 )
-from lium_mcp.sandbox.container.shell import CommandCall, Program, Usage
+from lium_mcp.sandbox.container.shell import CommandCall, Program, Shell, Usage
+from lium_mcp.sandbox.container.words import LONGEST
 
 LONGEST_NAME: Final = 255
+PATHS_AT_ONCE: Final = 1000
+FIND_KNOWS: Final = (
+    "the sandbox's find knows -name PATTERN, -type f, -type d and -maxdepth N, "
+    "and then -print, -exec CMD {} \\; or -exec CMD {} +"
+)
 
 
 @for_each_path("laA1htr", default=".")
@@ -151,30 +158,58 @@ async def chmod(call: CommandCall) -> None:
 
 
 async def find(call: CommandCall) -> None:
-    """Print the paths below directories."""
+    """Print the paths below directories, or run a command on them."""
     paths, words = list[str](), list(call.arguments)
     while words and not words[0].startswith("-"):
         paths.append(words.pop(0))
-    tests = dict(zip(words[::2], words[1::2], strict=False))
-    kind, name = tests.get("-type", ""), tests.get("-name", "*")[:LONGEST_NAME]
+    action = next((at for at, word in enumerate(words) if word in {"-print", "-exec"}), len(words))
+    tests, command, at_once = dict(zip(words[:action:2], words[1:action:2], strict=False)), list[str](), 1
+    match words[action:]:
+        case [] | ["-print"]:
+            pass
+        case ["-exec", name, *arguments, ";"] if ";" not in arguments:
+            command = [name, *arguments]
+        case ["-exec", name, *arguments, "{}", "+"] if "{}" not in "\n".join([name, *arguments]):
+            command, at_once = [name, *arguments, "{}"], PATHS_AT_ONCE
+        case _:
+            raise Usage(FIND_KNOWS)
+    kind, pattern = tests.get("-type", ""), tests.get("-name", "*")[:LONGEST_NAME]
     deepest = whole_number(tests.get("-maxdepth", "100"))
-    if len(words) % 2 or tests.keys() - {"-name", "-type", "-maxdepth"} or kind not in {"", "f", "d"}:
-        raise Usage("the sandbox's find knows -name PATTERN, -type f, -type d and -maxdepth N")
+    if action % 2 or tests.keys() - {"-name", "-type", "-maxdepth"} or kind not in {"", "f", "d"}:
+        raise Usage(FIND_KNOWS)
+    found: list[str] = []
 
-    async def show(path: str) -> None:
+    async def look(path: str) -> None:
         node, base = call.node(path), path.rstrip("/")
         nodes = [(0, path, node), *((1 + at.count("/"), f"{base}/{at}", each) for at, each in below(call, node))]
-        fitting = [
+        found.extend(
             each
             for depth, each, node in nodes
             if depth <= deepest
-            and fnmatch.fnmatchcase(posixpath.basename(each.rstrip("/")), name)
+            and fnmatch.fnmatchcase(posixpath.basename(each.rstrip("/")), pattern)
             and isinstance(node, {"f": File, "d": Directory}.get(kind, object))
-        ]
-        await call.out("".join(f"{each}\n" for each in fitting))
+        )
 
     for path in paths or ["."]:
-        await attempt(call, path, show(path))
+        await attempt(call, path, look(path))
+    if not command:
+        await call.out("".join(f"{path}\n" for path in found))
+        return
+    for start in range(0, len(found), at_once):
+        code = await _execute(call, command, found[start : start + at_once])
+        call.status = call.status or int(code != 0 and at_once > 1)
+
+
+async def _execute(call: CommandCall, command: list[str], paths: list[str]) -> int:
+    """Run a command in a process of its own, with the paths in place of ``{}``: within a word only one can be."""
+    template = " ".join(command)
+    size = len(template) + template.count("{}") * sum(map(len, paths))
+    if size > LONGEST:
+        raise Usage("argument list too long")
+    call.process.budget.spend_on(size)
+    call.process.budget.spend(len(command) // ENTRIES_PER_STEP)
+    words = [word for part in command for word in (paths if part == "{}" else [part.replace("{}", paths[0])])]
+    return await call.shell.start(partial(Shell.run_words, words=words)).end() or 0
 
 
 @for_each_path("sh", default=".")

@@ -1,9 +1,11 @@
-"""Commands over text: cat, head, tail, wc, grep and sha256sum."""
+"""Commands over text: cat, head, tail, wc, grep, diff and sha256sum."""
 
+import difflib
 import hashlib
 import math
 import re
 import warnings
+from collections.abc import Iterator
 from typing import Final
 
 from lium_mcp.sandbox.container.commands.operands import (
@@ -22,6 +24,8 @@ from lium_mcp.sandbox.container.shell import CHUNK_BYTES, CommandCall, Program, 
 LONGEST_PATTERN: Final = 200
 MOST_WAYS_PER_LINE: Final = 10**7
 WAYS_PER_STEP: Final = 1250
+MOST_LINES_COMPARED: Final = 1000
+PAIRS_PER_STEP: Final = 100
 
 
 @for_each_path(default="-")
@@ -122,6 +126,50 @@ def _files_below(call: CommandCall, path: str) -> list[str]:
     return [f"{path}/{name}" for name, node in inner if not isinstance(node, Directory)] if inner else [path]
 
 
+async def diff(call: CommandCall) -> None:
+    """Print how two files differ, in the normal format or as -u asks for, or with -q only that they do."""
+    split_arguments(call, "uq")
+    if len(call.operands) != 2:  # noqa: PLR2004 - old and new
+        raise Usage("the sandbox's diff takes two files")
+    first, second = call.operands
+    contents: list[bytes] = []
+
+    async def take(path: str) -> None:
+        contents.append(await read(call, path))
+
+    for path in (first, second):
+        await attempt(call, path, take(path))
+    if call.status or contents[0] == contents[1]:
+        call.status *= 2
+        return
+    call.status = 1
+    if "q" in call.options or b"\0" in b"".join(contents):
+        await call.out(f"{'Files' if 'q' in call.options else 'Binary files'} {first} and {second} differ\n")
+        return
+    if max(data.count(b"\n") for data in contents) > MOST_LINES_COMPARED:
+        raise Usage(f"the sandbox's diff compares {MOST_LINES_COMPARED} lines of a file at most; -q any")
+    old, new = [[line.decode("utf-8", "surrogateescape") for line in lines_of(data)] for data in contents]
+    call.process.budget.spend((len(old) + 1) * (len(new) + 1) // PAIRS_PER_STEP)
+    told = _changes(old, new) if "u" not in call.options else difflib.unified_diff(old, new, first, second)
+    ended = (line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in told)
+    await call.out("".join(ended))
+
+
+def _changes(old: list[str], new: list[str]) -> Iterator[str]:
+    """Write changes in the normal format of ``diff``."""
+
+    def lines(start: int, end: int) -> str:
+        return f"{start + 1},{end}" if end - start > 1 else str(end)
+
+    for kind, start, end, new_start, new_end in difflib.SequenceMatcher(None, old, new).get_opcodes():
+        if kind != "equal":
+            letter = {"replace": "c", "delete": "d", "insert": "a"}[kind]
+            yield f"{lines(start, end)}{letter}{lines(new_start, new_end)}\n"
+            yield from (f"< {line}" for line in old[start:end])
+            yield from ["---\n"] * (letter == "c")
+            yield from (f"> {line}" for line in new[new_start:new_end])
+
+
 @for_each_path(default="-")
 async def sha256sum(call: CommandCall, path: str) -> None:
     """Print checksums of files."""
@@ -135,5 +183,5 @@ async def sha256sum(call: CommandCall, path: str) -> None:
 
 
 PROGRAMS: Final[dict[str, Program]] = {
-    "cat": cat, "head": head, "tail": tail, "wc": wc, "grep": grep, "sha256sum": sha256sum,
+    "cat": cat, "head": head, "tail": tail, "wc": wc, "grep": grep, "diff": diff, "sha256sum": sha256sum,
 }  # fmt: skip
