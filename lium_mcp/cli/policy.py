@@ -48,7 +48,10 @@ async def explain_policy(runtime: Runtime, offered: Offered) -> int:
     say(f"\n{'LIMIT':26}{'ALLOWED':>14}{'USED':>12}{'LEFT':>12}")
     for row in view.limits:
         say(f"{row.limit:26}{_figure(row.allowed):>14}{_figure(row.used):>12}{_figure(row.left):>12}")
-    if not any(row.left is not None for row in view.limits) and _add_up(view.limits):
+    if view.note:
+        say(f"\n{view.note}")
+    counted = [row for row in view.limits if row.limit != "budget_usd" or not view.note]
+    if not any(row.left is not None for row in counted) and _add_up(counted):
         say("\nWhat is used could not be read: Lium did not answer, or no API key is set.")
     if view.unbounded:
         say(

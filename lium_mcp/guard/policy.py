@@ -85,9 +85,13 @@ class Policy:
         Raises:
             PolicyRefused: it is not that day yet.
         """
-        first = self.limits.budget_since
-        if self.limits.budget_usd is not None and first is not None and first > now.date():
+        if (first := self.budget_begins_on(now)) is not None:
             self._refuse("budget_usd", f"The budget begins on {first}", "nothing before that day")
+
+    def budget_begins_on(self, now: datetime) -> date | None:
+        """The first day of a budget that has not begun; None where it has, or none is set."""
+        first = self.limits.budget_since
+        return first if self.limits.budget_usd is not None and first is not None and first > now.date() else None
 
     def life(self, hours: float | None) -> float | None:
         """The hours a new pod is to live: those asked for, else the most that is allowed.

@@ -68,10 +68,21 @@ class LimitsLeft:
 
 
 async def read_limits_left(account: Account, policy: Policy) -> LimitsLeft:
-    """Read what the policy has to know.
+    """Read what the policy has to know before something is spent.
 
     Raises:
         PolicyRefused: no budget is set for now.
+        LiumError: what was spent cannot be read.
+        LedgerUnavailable: the ledger cannot be read.
+    """
+    policy.check_budget_has_begun(account.lium.now())
+    return await read_spending(account, policy)
+
+
+async def read_spending(account: Account, policy: Policy) -> LimitsLeft:
+    """Read the same to show it, also before the first day of the budget.
+
+    Raises:
         LiumError: what was spent cannot be read.
         LedgerUnavailable: the ledger cannot be read.
     """
@@ -80,7 +91,6 @@ async def read_limits_left(account: Account, policy: Policy) -> LimitsLeft:
     since = datetime.combine(day, time(), UTC)
     if not policy.wants_spending:
         return LimitsLeft(policy, now, since, None, ())
-    policy.check_budget_has_begun(now)
     statement = await account.lium.account.billing_statement(start_day=day, end_day=now.date())
     # Of what was closed before, nothing is charged any more that the statement does not have.
     return LimitsLeft(policy, now, since, statement, await account.rents.removed_since(max(since, now - FIRST_CHARGES)))

@@ -15,7 +15,7 @@ from lium_mcp.guard.policy import Policy, Standing
 from lium_mcp.rentals import LedgerUnavailable
 from lium_mcp.results import Result
 from lium_mcp.services.accounts import Account
-from lium_mcp.services.limits_left import read_limits_left
+from lium_mcp.services.limits_left import read_spending
 from lium_mcp.services.polling import READ_LIMIT_SECONDS
 
 
@@ -50,6 +50,7 @@ class PolicyView(Result):
     confirm: str
     mode: str | None = None
     limits: list[LimitView] | None = None
+    note: str | None = None
     unbounded: list[str] | None = None
 
 
@@ -58,11 +59,15 @@ async def policy_view(account: Account, policy: Policy, confirm: ConfirmMode, of
     limits = policy.limits
     standings: dict[str, Standing] = {}
     unbounded: list[str] = []
+    until = "" if policy.shadow else " Nothing is rented before."
+    begins_on = policy.budget_begins_on(account.lium.now())
     if limits.any and account.lium.has_api_key:
         with suppress(LiumError, LedgerUnavailable), anyio.move_on_after(READ_LIMIT_SECONDS):
-            room = await read_limits_left(account, policy)
+            room = await read_spending(account, policy)
             pods, admitted = await account.lium.pods.list(), await account.rents.standing()
             standings = {standing.limit: standing for standing in room.standings(pods, *admitted)}
+            if begins_on is not None:
+                standings.pop("budget_usd", None)
             unbounded = [item.name for item in room.committed(pods, *admitted) if item.hours_left is None]
     return PolicyView(
         read_only=offered.read_only,
@@ -73,6 +78,7 @@ async def policy_view(account: Account, policy: Policy, confirm: ConfirmMode, of
         confirm=confirm,
         mode=("shadow" if policy.shadow else "enforce") if limits.any else None,
         limits=[_limit(name, limits, standings.get(name)) for name in _set_limits(limits)] or None,
+        note=None if begins_on is None else f"The budget has not begun: its first day is {begins_on}.{until}",
         unbounded=unbounded if unbounded and limits.budget_usd is not None else None,
     )
 

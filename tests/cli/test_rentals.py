@@ -126,6 +126,22 @@ def test_the_policy_is_explained_with_what_is_used_and_left(
     assert "removal time" in text
 
 
+def test_a_budget_that_has_not_begun_is_explained(
+    lium: Simulated, say: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lium.begin()
+    monkeypatch.setenv("LIUM_BASE_URL", lium.base_url)
+    monkeypatch.setenv("LIUM_API_KEY", "sk_sandbox")
+    limits = ("--budget-usd", "20", "--budget-since", "2999-01-01")
+    status, text = say("policy", "explain", "--max-pods", "3", *limits)
+    assert status == 0
+    rows = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line.startswith(("max_", "budget"))}
+    assert rows == {"max_pods": ["3", "0", "3"], "budget_usd": ["20"], "budget_since": ["2999-01-01"]}
+    assert "The budget has not begun: its first day is 2999-01-01. Nothing is rented before." in text
+    assert "could not be read" not in say("policy", "explain", *limits)[1]
+    assert "Nothing is rented" not in say("policy", "explain", "--policy-mode", "shadow", *limits)[1]
+
+
 def test_without_limits_the_policy_says_that_everything_may_be_spent(say: Callable[..., tuple[int, str]]) -> None:
     status, text = say("policy", "explain")
     assert status == 0
@@ -147,3 +163,13 @@ async def test_the_policy_resource_says_what_is_left(sandbox: Sandbox) -> None:
     assert burn["used"] > 0
     assert burn["used"] + burn["left"] == pytest.approx(5)
     assert policy["mode"] == "enforce"
+
+
+async def test_the_policy_resource_says_that_a_budget_has_not_begun(sandbox: Sandbox) -> None:
+    async with agent_on(sandbox, max_pods=3, budget_usd=5.0, budget_since="2999-01-01") as agent:
+        content = (await agent.client.read_resource("lium://policy")).contents[0]
+    policy = json.loads(getattr(content, "text", ""))
+    limits = {row["limit"]: row for row in policy["limits"]}
+    assert limits["max_pods"]["left"] == 3
+    assert limits["budget_usd"] == {"limit": "budget_usd", "allowed": 5}
+    assert policy["note"].startswith("The budget has not begun: its first day is 2999-01-01.")
