@@ -57,14 +57,14 @@ def check_path(pod: Pod, path: str, parameter: str) -> str:
         Failure: it breaks a rule.
     """
     root = volume_root(pod)
-    plain = _plain(path)
+    plain = plain_path(path)
     if not path.startswith("/"):
         problem = f"{parameter} is not an absolute path"
     elif ".." in path.split("/"):
         problem = f'{parameter} has a ".." in it'
-    elif any(_is_inside(plain, refused) for refused in _NEVER_BACKED_UP):
+    elif any(is_inside(plain, refused) for refused in _NEVER_BACKED_UP):
         problem = f"{parameter} is under /{plain.split('/')[1]}, which backups leave out"
-    elif not _is_inside(plain, root):
+    elif not is_inside(plain, root):
         problem = f"{parameter} is outside the pod's local volume {root}"
     else:
         return plain
@@ -73,15 +73,17 @@ def check_path(pod: Pod, path: str, parameter: str) -> str:
 
 def volume_root(pod: Pod) -> str:
     """Where the pod's local volume is mounted, in the plain form that `check_path` returns."""
-    return _plain(pod.volume_root)
+    return plain_path(pod.volume_root)
 
 
-def _plain(path: str) -> str:
+def plain_path(path: str) -> str:
+    """An absolute path in the form that `check_path` returns."""
     # normpath() alone would keep two slashes at the front.
     return "/" + normpath(path).lstrip("/") if path.startswith("/") else path
 
 
-def _is_inside(path: str, directory: str) -> bool:
+def is_inside(path: str, directory: str) -> bool:
+    """Whether a plain path is a directory or below it."""
     return path == directory or path.startswith(f"{directory.rstrip('/')}/")
 
 
@@ -93,14 +95,14 @@ def held_path(pod: Pod, schedule: BackupSchedule) -> str | None:
 def covers_all(pod: Pod, schedule: BackupSchedule) -> bool:
     """Whether backups by this schedule hold all of the pod's local volume."""
     path = held_path(pod, schedule)
-    return path is not None and _is_inside(volume_root(pod), _plain(path))
+    return path is not None and is_inside(volume_root(pod), plain_path(path))
 
 
 def losses(pod: Pod, schedule: BackupSchedule, *, keep_days: int | None, path: str | None) -> list[str]:
     """Say what a change of a schedule takes away: a path that backups held, or days that they were kept."""
     lost: list[str] = []
     held = held_path(pod, schedule)
-    widens = held is not None and path is not None and _is_inside(_plain(held), path)
+    widens = held is not None and path is not None and is_inside(plain_path(held), path)
     if path is not None and not widens:
         now = "a path that Lium does not say" if held is None else held[:_SHOWN_CHARACTERS].replace('"', "'")
         lost.append(f"They hold {now}, and will hold {path} instead.")
@@ -255,3 +257,24 @@ def refuse_incomplete(backup: Backup) -> None:
             f"Backup {backup.id} is {state_in_words(backup.state)} and cannot be restored.",
             "Call get_backup to wait for it, or choose a completed one with list_backups.",
         )
+
+
+def refuse_undeletable(backup: Backup) -> None:
+    """Refuse to delete a backup that is not completed: Lium deletes no other.
+
+    Raises:
+        Failure: it is not completed, or Lium does not say whether it is.
+    """
+    if backup.is_completed:
+        return
+    if not backup.state:
+        advice = "Call get_backup in a minute. If that lasts, a person can look on lium.io and delete it there."
+    elif backup.is_final:
+        advice = "It holds nothing to delete or to restore: Lium drops its row when the schedule's keep_days are over."
+    else:
+        advice = "Call get_backup to wait for its end, or cancel_backup (toolset extras) to stop it."
+    raise Failure(
+        "backup_not_completed",
+        f"Backup {backup.id} is {state_in_words(backup.state)}, and only a completed one can be deleted.",
+        advice,
+    )

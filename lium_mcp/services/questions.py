@@ -15,7 +15,7 @@ from lium_mcp.guard.commitments import hours_left
 from lium_mcp.guard.consent import Question
 from lium_mcp.guard.policy import Policy
 from lium_mcp.services.accounts import Account
-from lium_mcp.services.backing_up import PARTIAL, check_path, covers_all, losses, refuse_partial
+from lium_mcp.services.backing_up import PARTIAL, check_path, covers_all, losses, refuse_partial, refuse_undeletable
 from lium_mcp.services.final_backup import FinalBackups, earlier_final_backup
 from lium_mcp.services.limits_left import check_life
 from lium_mcp.services.restoring import UnseenTargets, unseen_targets
@@ -176,9 +176,10 @@ async def ask_to_start_job(account: Account, *, pod: str, name: str, then: str, 
 async def ask_to_delete_backup(account: Account, *, backup_id: str) -> Question:
     """Before `delete_backup`."""
     backup = await account.lium.backups.get(backup_id)
+    refuse_undeletable(backup)
     made = f" of {backup.created_at:%Y-%m-%d %H:%M} UTC" if backup.created_at else ""
     lacks = f" {PARTIAL}" if backup.is_partial else ""
-    return Question(f"Delete the backup {_id(backup.id)}{made} for good? It cannot be restored then.{lacks}")
+    return Question(f"Delete the completed backup {_id(backup.id)}{made} for good? It cannot be restored then.{lacks}")
 
 
 async def ask_to_delete_schedule(account: Account, *, pod: str) -> Question:

@@ -26,6 +26,7 @@ from lium_mcp.services.backing_up import check_path, volume_root
 from lium_mcp.services.failure_words import from_api
 from lium_mcp.services.pod_details import Outcome
 from lium_mcp.services.polling import Poller
+from lium_mcp.services.restore_turns import RestoreTurns, Unfinished, first_writing_to
 
 _AT_ONCE: Final = 8
 _EVERY_SECONDS: Final = 4.0
@@ -111,6 +112,7 @@ async def restore_into(
     account: Account,
     poller: Poller,
     agreed: Question | None,
+    turns: RestoreTurns,
     backup: Backup,
     pods: Sequence[Pod],
     path: str,
@@ -123,7 +125,7 @@ async def restore_into(
     name beside it where that is not seen to be free. A pod where it is neither is refused, and the others go on.
     """
     runs = [_Run(pod, account.lium.now()) for pod in pods]
-    await _each(runs, lambda run: _start(account, agreed, backup.id, run, path))
+    await _each(runs, lambda run: _start(account, agreed, turns, backup.id, run, path))
 
     async def read() -> list[_Run]:
         await _each((run for run in runs if not run.is_over), lambda run: _read_state(account, backup.id, run))
@@ -166,12 +168,16 @@ async def _each(runs: Iterable[_Run], step: Callable[[_Run], Awaitable[None]]) -
             group.start_soon(limited, run)
 
 
-async def _start(account: Account, agreed: Question | None, backup_id: str, run: _Run, path: str) -> None:
+async def _start(
+    account: Account, agreed: Question | None, turns: RestoreTurns, backup_id: str, run: _Run, path: str
+) -> None:
     pod = run.pod
     try:
-        run.path = await _fresh_path(account, agreed, backup_id, pod, path)
-        run.ordered_at = account.lium.now()
-        run.restore_id = (await account.lium.restores.start(pod.id, backup_id=backup_id, restore_path=run.path)).id
+        async with turns.taking(pod):
+            unfinished = await turns.unfinished(account, pod)
+            run.path = await _fresh_path(account, agreed, backup_id, pod, path, unfinished)
+            run.ordered_at = account.lium.now()
+            await _order(account, turns, backup_id, run)
     except Failure as failure:
         run.refused, run.problem = True, f"{failure.happened} {failure.advice}"
     except LiumError as error:
@@ -180,18 +186,41 @@ async def _start(account: Account, agreed: Question | None, backup_id: str, run:
         run.problem = f"{said.happened} {said.effect}"
 
 
-async def _fresh_path(account: Account, agreed: Question | None, backup_id: str, pod: Pod, path: str) -> str:
+async def _order(account: Account, turns: RestoreTurns, backup_id: str, run: _Run) -> None:
+    ordered = Unfinished(run.path)
+    turns.note(account, run.pod, ordered)
+    try:
+        answer = await account.lium.restores.start(run.pod.id, backup_id=backup_id, restore_path=run.path)
+    except LiumError as error:
+        if error.effect != "unknown":
+            turns.forget(ordered)
+        raise
+    run.restore_id = ordered.restore_id = answer.id
+
+
+async def _fresh_path(
+    account: Account,
+    agreed: Question | None,
+    backup_id: str,
+    pod: Pod,
+    path: str,
+    unfinished: Sequence[Unfinished],
+) -> str:
     """Where to restore to, looked at just before the order.
 
     Raises:
-        Failure: the path cannot be used, or would be written over.
+        Failure: the path cannot be used, or would be written over, or an unfinished restore may write there.
     """
     if not path:
         default = check_path(pod, f"{volume_root(pod).rstrip('/')}/{_DEFAULT_NAME}", "path")
         # A name with a part that nobody could have guessed is new wherever it is.
-        is_fresh = await _find(account, pod, default) == "fresh"
-        return default if is_fresh else f"{default}-{backup_id[:8]}-{secrets.token_hex(3)}"
+        is_taken = first_writing_to(default, unfinished) is not None
+        is_fresh = not is_taken and await _find(account, pod, default) == "fresh"
+        chosen = default if is_fresh else f"{default}-{backup_id[:8]}-{secrets.token_hex(3)}"
+        _refuse_taken(chosen, [restore for restore in unfinished if restore.path is not None])
+        return chosen
     checked = check_path(pod, path, "path")
+    _refuse_taken(checked, unfinished)
     found = await _find(account, pod, checked)
     is_agreed = isinstance(agreed, UnseenTargets) and pod.id in agreed.unseen
     if found == "fresh" or (found == "unseen" and is_agreed):
@@ -202,6 +231,17 @@ async def _fresh_path(account: Account, agreed: Question | None, backup_id: str,
         f"path {checked} {problem} (code: {code}).",
         "Leave path out: then it goes into a new directory.",
     )
+
+
+def _refuse_taken(path: str, unfinished: Iterable[Unfinished]) -> None:
+    writing = first_writing_to(path, unfinished)
+    if writing is not None:
+        code = "restore_target_taken"
+        raise Failure(
+            code,
+            f"path {path} may be written to by {writing.title}, which is not over (code: {code}).",
+            "Wait for its end with list_restores, or stop it with cancel_restore (toolset extras).",
+        )
 
 
 async def _find(account: Account, pod: Pod, path: str) -> TargetState:

@@ -22,6 +22,7 @@ from lium_mcp.services.backing_up import (
     losses,
     read_started,
     refuse_incomplete,
+    refuse_undeletable,
     start_backup,
     volume_root,
     wait_for_backup,
@@ -279,6 +280,7 @@ async def create_backup(
 )
 async def delete_backup(call: Call, backup_id: BackupId) -> EndedBackup:
     """Delete the stored data of a completed backup for good. Lium does it in the background."""
+    refuse_undeletable(await call.lium.backups.get(backup_id))
     await call.lium.backups.delete(backup_id)
     is_deleted = False
     with suppress(LiumError):  # it was ordered, whether that can be looked at or not
@@ -311,6 +313,7 @@ async def restore_backup(
         call.account,
         call.poller,
         call.agreed,
+        call.runtime.restore_turns,
         backup,
         await find_pods(call.account, pods),
         path,

@@ -6,7 +6,7 @@ import pytest
 
 from lium_mcp.sandbox import Sandbox
 from tests.harness import Person, agent_on
-from tests.wires import Wire, answering, ask, editing, living, rent
+from tests.wires import Wire, answering, ask, editing, living, rent, then
 
 Row = dict[str, Any]
 
@@ -89,7 +89,7 @@ async def test_a_deletion_says_deleted_or_being_deleted(sandbox: Sandbox, after:
         made = await agent.call("create_backup", pod="worker", wait_seconds=300)
         backup_id = made["backup"]["backup_id"]
         look = editing(lambda row: row | after) if after is not None else answering(500, {"detail": "no"})
-        wire.on("GET", "/backup-logs/*", look)
+        wire.on("DELETE", "/backup-logs/*", then(lambda: wire.on("GET", "/backup-logs/*", look)))
         answer = await agent.call("delete_backup", backup_id=backup_id)
     assert answer == {"backup_id": backup_id, "status": said}
 

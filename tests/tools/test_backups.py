@@ -334,13 +334,55 @@ async def test_a_cancelled_backup_is_over_and_cannot_be_restored_or_deleted(agen
     await rent(sandbox, "worker")
     begun = await agent.call("create_backup", pod="worker", wait_seconds=0)
     backup_id = begun["backup"]["backup_id"]
-    assert (await agent.refused("delete_backup", backup_id=backup_id)).code == "conflict"
+    assert (await agent.refused("delete_backup", backup_id=backup_id)).code == "backup_not_completed"
     assert await agent.call("cancel_backup", backup_id=backup_id) == {"backup_id": backup_id, "status": "CANCELLED"}
     assert (await agent.call("get_backup", backup_id=backup_id, wait_seconds=60))["outcome"] == "failed"
     assert agent.clock.slept_seconds == 0
     for tool, more in (("restore_backup", {"pods": ["worker"]}), ("delete_backup", {}), ("cancel_backup", {})):
         await agent.refused(tool, backup_id=backup_id, **more)
     assert run_of(sandbox, "backups", backup_id)["status"] == "CANCELLED"
+
+
+@pytest.mark.parametrize(
+    ("status", "advice"),
+    [
+        ("IN_PROGRESS", "cancel_backup"),
+        ("WAITING", "cancel_backup"),
+        ("FAILED", "keep_days"),
+        ("SKIPPED", "keep_days"),
+        ("DELETED", "keep_days"),
+        (None, "lium.io"),
+    ],
+)
+async def test_a_backup_that_is_not_said_to_be_completed_is_not_deleted(
+    sandbox: Sandbox, status: str | None, advice: str
+) -> None:
+    await rent(sandbox, "worker")
+    wire, person = Wire(sandbox), Person("yes")
+    async with agent_on(sandbox, transport=wire, person=person) as agent:
+        backup_id = await backed_up(agent)
+        wire.on("GET", "/backup-logs/*", editing(lambda row: row | {"status": status}))
+        refused = await agent.refused("delete_backup", backup_id=backup_id)
+        assert refused.code == "backup_not_completed"
+        assert advice in refused.text
+        assert person.questions == []
+    assert not wire.sent("DELETE", "/backup-logs/*")
+
+
+@both_eras
+async def test_a_backup_that_fails_while_the_person_reads_is_not_deleted(sandbox: Sandbox, mode: Mode) -> None:
+    await rent(sandbox, "worker")
+    wire = Wire(sandbox)
+
+    async def meanwhile() -> None:
+        wire.on("GET", "/backup-logs/*", editing(lambda row: row | {"status": "FAILED"}))
+
+    person = Person("yes", meanwhile=meanwhile)
+    async with agent_on(sandbox, mode=mode, transport=wire, person=person) as agent:
+        backup_id = await backed_up(agent)
+        assert (await agent.refused("delete_backup", backup_id=backup_id)).code == "backup_not_completed"
+    assert f"Delete the completed backup {backup_id}" in person.questions[0]
+    assert not wire.sent("DELETE", "/backup-logs/*")
 
 
 async def test_a_deletion_goes_on_in_the_background(agent: Agent, sandbox: Sandbox) -> None:

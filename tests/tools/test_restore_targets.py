@@ -1,5 +1,7 @@
 """A restore overwrites nothing: pods that answer SSH are looked into, and each is judged by itself."""
 
+import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from lium_mcp.remote.restore_targets import look
 from lium_mcp.sandbox import Sandbox
 from tests.harness import Agent, Person, agent_on, make_key_pair
 from tests.sshd import Sshd
-from tests.wires import Forward, Wire, ask, truth
+from tests.wires import Forward, Wire, ask, editing, truth
 
 
 @pytest.fixture
@@ -96,6 +98,77 @@ async def test_the_usual_directory_is_taken_while_it_is_empty_and_a_new_name_aft
     second = (await restore(agent, backup_id, "worker"))["pods"][0]["restore"]["path"]
     assert second.startswith("/root/restored-")
     assert await run(agent, "worker", f"cat restored/model {second}/model") == "trained\nold\n"
+
+
+RUNNING = "00000000-0000-4000-8000-00000000beef"
+
+
+def also_running(wire: Wire, path: str | None, **more: Any) -> None:
+    """Let Lium list a restore into each pod that is not over."""
+    row = {"id": RUNNING, "status": "IN_PROGRESS", "restore_path": path} | more
+    wire.on("GET", "/pods/*/restore-logs", editing(lambda page: page | {"items": [row, *page["items"]]}))
+
+
+@pytest.mark.parametrize("path", ["/root/data", "/root/data/", "/root/data/below", "/root", "/root//data/./", None])
+async def test_a_directory_into_which_another_restore_runs_is_refused(
+    sandbox: Sandbox, tmp_path: Path, path: str | None
+) -> None:
+    make_key_pair(tmp_path / "key")
+    wire = Wire(sandbox)
+    async with agent_on(sandbox, transport=wire, ssh_key_path=tmp_path / "key") as agent:
+        backup_id = await backed_up(agent, "worker")
+        also_running(wire, path)
+        answer = await restore(agent, backup_id, "worker", path="/root/data")
+        assert answer["outcome"] == "failed"
+        assert "restore_target_taken" in answer["pods"][0]["problem"]
+        assert RUNNING in answer["pods"][0]["problem"]
+        assert not wire.sent("POST", "/pods/*/restore")
+        also_running(wire, path, status="COMPLETED")
+        assert (await restore(agent, backup_id, "worker", path="/root/data"))["outcome"] == "done"
+
+
+@pytest.mark.parametrize("path", ["/root/restored", "/root/restored/below", None])
+async def test_the_usual_directory_is_not_taken_while_another_restore_runs_into_it(
+    sandbox: Sandbox, tmp_path: Path, path: str | None
+) -> None:
+    make_key_pair(tmp_path / "key")
+    wire = Wire(sandbox)
+    async with agent_on(sandbox, transport=wire, ssh_key_path=tmp_path / "key") as agent:
+        backup_id = await backed_up(agent, "worker")
+        also_running(wire, path)
+        answer = await restore(agent, backup_id, "worker")
+        assert answer["outcome"] == "done"
+        assert answer["pods"][0]["restore"]["path"].startswith("/root/restored-")
+        also_running(wire, "/root")
+        answer = await restore(agent, backup_id, "worker")
+        assert "restore_target_taken" in answer["pods"][0]["problem"]
+
+
+async def test_restores_into_one_pod_take_turns(sandbox: Sandbox, tmp_path: Path) -> None:
+    make_key_pair(tmp_path / "key")
+    wire = Wire(sandbox)
+
+    async def begin(request: httpx2.Request, forward: Forward) -> httpx2.Response:
+        # Lium lists it only later.
+        return httpx2.Response(
+            200, json={"restore_log_id": f"{RUNNING[:-1]}{len(wire.sent('POST', '/pods/*/restore'))}"}
+        )
+
+    async with agent_on(sandbox, transport=wire, ssh_key_path=tmp_path / "key") as agent:
+        backup_id = await backed_up(agent, "worker")
+        wire.on("POST", "/pods/*/restore", begin)
+
+        async def order(path: str) -> dict[str, Any]:
+            answer = await agent.call("restore_backup", backup_id=backup_id, pods=["worker"], path=path, wait_seconds=0)
+            return dict(answer["pods"][0])
+
+        await asyncio.gather(order(""), order(""))
+        both = await asyncio.gather(order("/root/data"), order("/root/data/below"))
+    paths = [json.loads(request.content)["restore_path"] for request in wire.sent("POST", "/pods/*/restore")]
+    assert len(paths) == len(set(paths)) == 3
+    assert sorted(row["outcome"] for row in both) == ["failed", "pending"]
+    (problem,) = (row["problem"] for row in both if row["outcome"] == "failed")
+    assert f"restore {RUNNING[:-1]}3 into {paths[2]}, which is not over" in problem
 
 
 async def test_each_pod_is_judged_by_itself(agent: Agent) -> None:
