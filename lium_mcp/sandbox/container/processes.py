@@ -33,9 +33,9 @@ _log = logging.getLogger(__name__)
 class CommandBudget:
     """How much a session or job, with all processes it starts, may still do, so that no command blocks the sandbox."""
 
-    steps: int = STEPS
+    steps: float = STEPS
 
-    def spend(self, steps: int = 1) -> None:
+    def spend(self, steps: float = 1) -> None:
         """Count a command, a turn of a loop, or other work by what it costs; beyond the limit the process is killed."""
         self.steps -= steps
         if self.steps < 0:
@@ -43,7 +43,7 @@ class CommandBudget:
 
     def spend_on(self, size_bytes: int) -> None:
         """Count the work of moving data."""
-        self.spend(size_bytes // BYTES_PER_STEP)
+        self.spend(size_bytes / BYTES_PER_STEP)
 
 
 @dataclass(eq=False)

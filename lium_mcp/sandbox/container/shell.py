@@ -31,7 +31,7 @@ from lium_mcp.sandbox.container.parse import (
 )
 from lium_mcp.sandbox.container.processes import Main, Process
 from lium_mcp.sandbox.container.streams import FileStream, Pipe, Stream, Streams, hold, release
-from lium_mcp.sandbox.container.words import fields, text
+from lium_mcp.sandbox.container.words import PIECES_PER_STEP, fields, text
 
 NOT_FOUND: Final = 127
 NOT_EXECUTABLE: Final = 126
@@ -283,7 +283,7 @@ class Shell:
                 return 0
             case For(name, words, body):
                 status = 0
-                for value in await fields(words, self._value, self.process.files, self.process.cwd):
+                for value in await fields(words, self._value, self.process):
                     self.process.budget.spend()
                     self.process.variables[name] = value
                     status = await self.run_script(body)
@@ -291,7 +291,7 @@ class Shell:
 
     async def _simple(self, command: Simple) -> int:
         process, self.status_of_substitution = self.process, 0
-        words = await fields(command.words, self._value, process.files, process.cwd)
+        words = await fields(command.words, self._value, process)
         values = {name: await text(word, self._value) for name, word in command.assignments}
         process.budget.spend_on(sum(map(len, words)) + sum(map(len, values.values())))
         if not words:
@@ -323,6 +323,7 @@ class Shell:
     # values and redirections
 
     async def _value(self, part: Part) -> str:
+        self.process.budget.spend(1 / PIECES_PER_STEP)
         match part:
             case Text(value):
                 return value

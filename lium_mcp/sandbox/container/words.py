@@ -6,11 +6,13 @@ import re
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
-from lium_mcp.sandbox.container.files import PATH_BYTES, FileSystem
+from lium_mcp.sandbox.container.files import PATH_BYTES
 from lium_mcp.sandbox.container.parse import Part, ShellFault, Text, Word
+from lium_mcp.sandbox.container.processes import Process
 
 LONGEST: Final = 4 * 1024 * 1024
 MOST_FIELDS: Final = 10_000
+PIECES_PER_STEP: Final = 20
 
 ValueOf = Callable[[Part], Awaitable[str]]
 
@@ -23,7 +25,7 @@ async def text(word: Word, value_of: ValueOf) -> str:
     return "".join(values)
 
 
-async def fields(words: Iterable[Word], value_of: ValueOf, files: FileSystem, cwd: str) -> list[str]:
+async def fields(words: Iterable[Word], value_of: ValueOf, process: Process) -> list[str]:
     """Expand words to arguments, of which a word may give none or several."""
     found: list[str] = []
     size = 0
@@ -37,17 +39,18 @@ async def fields(words: Iterable[Word], value_of: ValueOf, files: FileSystem, cw
             made[-1].append((first, part.quoted))
             made += [[(piece, False)] for piece in rest]
             size += len(value)
+            process.budget.spend(len(rest) / PIECES_PER_STEP)
             if len(found) + len(made) > MOST_FIELDS or size > LONGEST:
                 raise ShellFault("argument list too long")
         for pieces in made:
             plain = "".join(piece for piece, _ in pieces)
             if plain or any(quoted for _, quoted in pieces):
                 pattern = "".join(glob.escape(piece) if quoted else piece for piece, quoted in pieces)
-                found += _matching(pattern, files, cwd) or [plain]
+                found += _matching(pattern, process) or [plain]
     return found
 
 
-def _matching(pattern: str, files: FileSystem, cwd: str) -> list[str]:
+def _matching(pattern: str, process: Process) -> list[str]:
     """Return the paths that fit a pattern; none where it has no wildcards."""
     if len(pattern) > PATH_BYTES or not glob.has_magic(pattern):
         return []
@@ -55,15 +58,19 @@ def _matching(pattern: str, files: FileSystem, cwd: str) -> list[str]:
     parts = [part for part in pattern.split("/") if part]
     for number, part in enumerate(parts, 1):
         end = "" if number == len(parts) else "/"
-        found = [f"{path}{name}{end}" for path in found for name in _names(path, part, files, cwd)]
+        found = [f"{path}{name}{end}" for path in found for name in _names(path, part, process)]
+        if len(found) > MOST_FIELDS:
+            raise ShellFault("argument list too long")
     return sorted(found)
 
 
-def _names(path: str, part: str, files: FileSystem, cwd: str) -> list[str]:
+def _names(path: str, part: str, process: Process) -> list[str]:
+    process.budget.spend()
     if part in {".", ".."}:
         return [part]
     try:
-        names = files.directory(path or ".", cwd).entries
+        names = process.files.directory(path or ".", process.cwd).entries
     except OSError:
         return []
+    process.budget.spend(len(names) / PIECES_PER_STEP)
     return [name for name in names if fnmatch.fnmatchcase(name, part) and name.startswith(".") <= part.startswith(".")]

@@ -26,7 +26,7 @@ from lium_mcp.sandbox.container.files import (
     long_name,
 )
 from lium_mcp.sandbox.container.shell import CommandCall, Program, Shell, Usage
-from lium_mcp.sandbox.container.words import LONGEST
+from lium_mcp.sandbox.container.words import LONGEST, PIECES_PER_STEP
 
 LONGEST_NAME: Final = 255
 PATHS_AT_ONCE: Final = 1000
@@ -207,7 +207,7 @@ async def _execute(call: CommandCall, command: list[str], paths: list[str]) -> i
     if size > LONGEST:
         raise Usage("argument list too long")
     call.process.budget.spend_on(size)
-    call.process.budget.spend(len(command) // ENTRIES_PER_STEP)
+    call.process.budget.spend(len(command) / PIECES_PER_STEP)
     words = [word for part in command for word in (paths if part == "{}" else [part.replace("{}", paths[0])])]
     return await call.shell.start(partial(Shell.run_words, words=words)).end() or 0
 
