@@ -4,12 +4,18 @@ import gc
 import os
 import sys
 
-from lium_mcp.serving import front
-
 
 def main() -> int:
     """Run the command line; the exit status is the answer."""
-    words = sys.argv[1:]
+    try:
+        return _run(sys.argv[1:])
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(words: list[str]) -> int:
+    from lium_mcp.serving import front  # noqa: PLC0415 - an interrupt among the imports ends them without a word
+
     begun = front.begin(words, os.environ)
     gc.disable()  # nothing that imports allocate is garbage
     from lium_mcp.cli.main import main as run  # noqa: PLC0415 - while the front answers

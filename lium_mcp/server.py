@@ -75,7 +75,8 @@ def read_settings(overrides: Mapping[str, Any]) -> tuple[Settings, list[str]]:
 def build_refusing_server(settings: Settings, problems: Sequence[str]) -> LiumServer:
     """A server that lists its tools and says at each call which settings are wrong: hosts show nobody what it logs."""
     listing = read_listing()
-    listed = _offered(settings, listing) or listing
+    any_tool = settings.model_copy(update={"allow_tools": frozenset()})  # where it names none that there is
+    listed = _offered(settings, listing) or _offered(any_tool, listing) or listing
     wrong = settings_wrong(problems)
 
     def refuse(_: str) -> NoReturn:

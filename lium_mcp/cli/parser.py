@@ -127,6 +127,7 @@ def _speed(text: str) -> float:
 def unknown_options(words: Sequence[str]) -> list[str]:
     """Say of each unknown option which one is nearest."""
     fields = [field.replace("_", "-") for field in SETTINGS if is_option(field)]
-    known = [f"--{name}" for field in fields for name in (field, f"no-{field}")]
+    flags = [field for field in fields if SETTINGS[field.replace("-", "_")].kind == "flag"]
+    known = [*(f"--{field}" for field in fields), *(f"--no-{field}" for field in flags)]
     options = [word.partition("=")[0] for word in words if word.startswith("--")]
     return [redact_text(no_such(option, known, like=option)) for option in options if option not in known]

@@ -12,6 +12,7 @@ from mcp.types import (
     ErrorData,
     JSONRPCError,
     JSONRPCNotification,
+    JSONRPCRequest,
     jsonrpc_message_adapter,
 )
 from pydantic import ValidationError
@@ -30,18 +31,18 @@ def read_message(body: bytes) -> tuple[dict[str, Any], JSONRPCError | None]:
     try:
         message = from_json(body)
     except ValueError:
-        message, refusal = read_otherwise(body)
+        message, refusal = _read_otherwise(body)
     else:
         if not _is_valid(message):
             refusal = refuse(message)
     return message if isinstance(message, dict) else {}, refusal
 
 
-def read_otherwise(text: str | bytes) -> tuple[object, JSONRPCError]:
-    """What can be made out of a text that pydantic does not take for JSON, and why it cannot be served."""
+def _read_otherwise(body: bytes) -> tuple[object, JSONRPCError]:
+    """What can be made out of a body that pydantic does not take for JSON, and why it cannot be served."""
     try:  # Python reads what pydantic does not: halves of a character, as hosts cut them out
-        message = json.loads(text)
-    except (ValueError, TypeError, RecursionError):
+        message = json.loads(body.decode("utf-8-sig", "surrogatepass"))
+    except (ValueError, RecursionError):
         return None, JSONRPCError(jsonrpc="2.0", id=None, error=ErrorData(code=PARSE_ERROR, message=_NO_JSON))
     return message, refuse(message)
 
@@ -49,7 +50,7 @@ def read_otherwise(text: str | bytes) -> tuple[object, JSONRPCError]:
 def refuse(message: object) -> JSONRPCError:
     """Say why an invalid message cannot be served."""
     request_id = message.get("id") if isinstance(message, dict) else None
-    if not isinstance(request_id, str | int) or isinstance(request_id, bool):
+    if not isinstance(request_id, str | int) or isinstance(request_id, bool) or not _is_text(str(request_id)):
         request_id = None
     return JSONRPCError(jsonrpc="2.0", id=request_id, error=ErrorData(code=INVALID_REQUEST, message=_NO_MESSAGE))
 
@@ -64,6 +65,19 @@ def _is_valid(message: object) -> bool:
         read = jsonrpc_message_adapter.validate_python(message, by_name=False)
     except ValidationError:
         return False
-    # A request whose id cannot be used is read as a notification, and its caller would hear nothing.
-    is_request = isinstance(read, JSONRPCNotification) and not read.method.startswith("notifications/")
-    return not (is_request and isinstance(message, dict) and "id" in message)
+    # What is meant as a request, and read as something else, would be left without an answer: one whose id cannot be
+    # used as a notification, one that has a member of answers too as an answer.
+    if isinstance(read, JSONRPCNotification) and not read.method.startswith("notifications/"):
+        return isinstance(message, dict) and "id" not in message
+    return isinstance(read, JSONRPCRequest | JSONRPCNotification) or (
+        isinstance(message, dict) and "method" not in message
+    )
+
+
+def _is_text(text: str) -> bool:
+    """Whether a text can be written in UTF-8: halves of a character cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

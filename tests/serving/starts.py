@@ -83,9 +83,9 @@ async def play(draw: random.Random, *, longest_pause_seconds: float) -> None:
     finally:
         if process.returncode is None:
             process.kill()
-    _judge(messages, lines, is_whole=end != "signal")
     assert "Traceback" not in said, said
     assert "ERROR" not in said, said
+    _judge(messages, lines, is_whole=end != "signal")
     # A signal may come before the first line of ours has run.
     assert status in ({0, 128 + signal.SIGTERM, -signal.SIGTERM} if end == "signal" else {0}), status
 

@@ -139,12 +139,21 @@ async def test_a_host_that_reads_no_more_is_left() -> None:
 
 
 async def test_what_strays_to_standard_output_does_not_reach_the_host(tmp_path: Path) -> None:
-    stray = "import os, threading\ndef stray():\n print('stray', flush=True)\n os.system('echo child')\n"
-    timers = "for seconds in (0.05, 0.3, 1.0): threading.Timer(seconds, stray).start()\n"
-    (tmp_path / "sitecustomize.py").write_text(stray + timers)
+    begun = tmp_path / "begun"
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, threading, time\n"
+        "def stray():\n"
+        f"    while not os.path.exists({str(begun)!r}): time.sleep(0.001)\n"
+        "    for pause in (0, 0.3, 0.7):\n"
+        "        time.sleep(pause)\n"
+        "        print('stray', flush=True)\n"
+        "        os.system('echo child')\n"
+        "threading.Thread(target=stray, daemon=True).start()\n"
+    )
     path = os.pathsep.join((str(tmp_path), environment()["PYTHONPATH"]))
     async with cold("--sandbox", PYTHONPATH=path) as server:
         await server.ask(request("initialize", 0, LEGACY))
+        begun.touch()
         await server.send(INITIALIZED)
         await server.ask(called(1, "list_pods", LEGACY))
         await asyncio.sleep(1.2)
