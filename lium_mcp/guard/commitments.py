@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from lium_mcp.api.account import BillingStatement
 from lium_mcp.api.paging import Rows
 from lium_mcp.api.pods.models import Pod
-from lium_mcp.rentals import Entry, Extension, PastCost, whole_hours
+from lium_mcp.rentals import Entry, Extension, PastCost, of_its_name, whole_hours
 
 _OVERDUE = timedelta(hours=1)
 # How long charges may take to appear in the statement: of a pod that is in it, and of one that is not yet.
@@ -132,5 +132,4 @@ def committed_usd(items: Sequence[Commitment]) -> float | None:
 
 def _is_listed_by_name(entry: Entry, alive: Sequence[Pod]) -> bool:
     """Whether an unsettled rent's pod is in the list already: counted there, with the API's own price."""
-    new = [pod for pod in alive if pod.pod_name == entry.pod_name and pod.id not in entry.known_pod_ids]
-    return not entry.pod_ids and len(new) >= entry.pod_count
+    return not entry.pod_ids and len(of_its_name(entry, alive)) >= entry.pod_count

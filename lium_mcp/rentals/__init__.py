@@ -1,7 +1,7 @@
 """Renting exactly once: the ledger of rents, and the protocol around ``POST .../rent``."""
 
 from lium_mcp.rentals.account_rents import AccountRents
-from lium_mcp.rentals.belonging import NamedAnothers, is_anothers, of_its_name
+from lium_mcp.rentals.belonging import NamedAnothers, contradiction_of_request, is_anothers, is_its_own, of_its_name
 from lium_mcp.rentals.entries import Entry, Extension, LedgerUnavailable, PastCost, Task, has_something_left
 from lium_mcp.rentals.expected import DEARER, PRICE_TOLERANCE_USD, Expected, costs_more, shortfalls
 from lium_mcp.rentals.identity import AccountUnknown, Identity, key_tag
@@ -45,10 +45,12 @@ __all__ = [
     "SpecOrder",
     "Task",
     "Worker",
+    "contradiction_of_request",
     "costs_more",
     "digest",
     "has_something_left",
     "is_anothers",
+    "is_its_own",
     "key_tag",
     "of_its_name",
     "shortfalls",

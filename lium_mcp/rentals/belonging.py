@@ -1,10 +1,14 @@
 """Tells whose a pod is. Even one that Lium names for a rent, or lists under its name, may be another's."""
 
 from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
 
 from lium_mcp.api.errors import LiumError, RentOutcomeUnknown
+from lium_mcp.api.fields import read_int
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.rentals.entries import Entry
+from lium_mcp.rentals.expected import Expected
 
 
 class NamedAnothers(LiumError):
@@ -12,13 +16,41 @@ class NamedAnothers(LiumError):
 
 
 def is_anothers(entry: Entry, pod: Pod) -> bool:
-    """Whether a pod cannot have come of a rent: it was there before, or has another name.
+    """Whether a pod cannot have come of a rent: it was there before, has another name, or is not what was asked for.
 
-    What Lium does not state of it proves nothing.
+    What Lium itself named as the answer is held against the name and the time alone. What it does not state of a pod
+    proves nothing.
     """
     if pod.id in entry.known_pod_ids or (pod.pod_name and pod.pod_name.strip() != entry.pod_name.strip()):
         return True
-    return pod.was_made_since(entry.created_at) is False
+    if pod.was_made_since(entry.created_at) is False:
+        return True
+    return not entry.confirmed and contradiction_of_request(entry, pod) is not None
+
+
+def contradiction_of_request(entry: Entry, pod: Pod) -> str | None:
+    """Say in words what Lium states of a pod that is not what a rent asked for; None if nothing contradicts."""
+    keys = _keys(_request(entry).get("user_public_key"))
+    if keys and pod.ssh_keys and keys.isdisjoint(_keys(pod.ssh_keys)):
+        return "it has another SSH key"
+    return _wanted(entry).other_than_asked(pod)
+
+
+def is_its_own(entry: Entry, pod: Pod) -> bool:
+    """Whether a pod is a rent's by more than its name, so that it may be changed.
+
+    Lium named it as the answer; or it is on the very node that was ordered, or for a rent that left the node to Lium,
+    has its SSH key or is stated to be all that was asked for.
+    """
+    if entry.confirmed:
+        return True
+    if is_anothers(entry, pod):
+        return False
+    wanted, request = _wanted(entry), _request(entry)
+    if wanted.executor_ids:
+        return pod.node_id is not None and (entry.order.get("kind") != "cluster" or pod.cluster_id is not None)
+    has_key = not _keys(request.get("user_public_key")).isdisjoint(_keys(pod.ssh_keys))
+    return has_key or not wanted.unverified(pod)
 
 
 def of_its_name(entry: Entry, pods: Iterable[Pod]) -> list[str]:
@@ -34,14 +66,12 @@ def missing_members(entry: Entry, pods: Iterable[Pod]) -> list[str]:
     """
     listed = list(pods) if entry.missing_count else []
     clusters = {pod.cluster_id for pod in listed if pod.id in entry.pod_ids and pod.cluster_id}
-    request = entry.order.get("request")
-    nodes = request.get("executor_uuids", ()) if isinstance(request, dict) else ()
+    nodes = _request(entry).get("executor_uuids", ())
 
     def is_member(pod: Pod) -> bool:
         if clusters and pod.cluster_id:
             return pod.cluster_id in clusters
-        node = pod.executor_id or (pod.executor.id if pod.executor else None)
-        is_there = node in nodes if node else pod.was_made_since(entry.created_at) is True
+        is_there = pod.node_id in nodes if pod.node_id else pod.was_made_since(entry.created_at) is True
         return pod.pod_name == entry.pod_name and is_there
 
     others = [pod for pod in listed if pod.id not in entry.pod_ids and not is_anothers(entry, pod)]
@@ -58,6 +88,33 @@ def not_its_own(entry: Entry, pod_ids: Iterable[str]) -> RentOutcomeUnknown:
     """Return the error for an answer that names another's pods, since it proves nothing about the rent."""
     named = " and ".join(pod_ids)
     cause = NamedAnothers(
-        f"Lium named {named} for it, which was there before or has another name, and was left alone", effect="unknown"
+        f"Lium showed {named} for it, which was there before, has another name or is not what was asked for, and was "
+        "left alone",
+        effect="unknown",
     )
     return RentOutcomeUnknown(idempotency_key=entry.idempotency_key, pod_name=entry.pod_name, cause=cause)
+
+
+def _wanted(entry: Entry) -> Expected:
+    """What the pods of a rent have to be by its request, and by what is still to be checked of them."""
+    expected, request, order = Expected.from_json(entry.expected or {}), _request(entry), entry.order
+    nodes = request.get("executor_uuids") if order.get("kind") == "cluster" else [order.get("executor_id")]
+    gpu_type = request.get("gpu_type")
+    return replace(
+        expected,
+        executor_ids=tuple(node for node in nodes or () if isinstance(node, str)),
+        gpu_types=expected.gpu_types or ((gpu_type,) if isinstance(gpu_type, str) and gpu_type else ()),
+        gpu_count=expected.gpu_count or read_int(request.get("gpu_count")),
+    )
+
+
+def _request(entry: Entry) -> dict[str, Any]:
+    request = entry.order.get("request")
+    return request if isinstance(request, dict) else {}
+
+
+def _keys(lines: object) -> set[tuple[str, ...]]:
+    """SSH public keys without their comments."""
+    if not isinstance(lines, list | tuple):
+        return set()
+    return {tuple(line.split()[:2]) for line in lines if isinstance(line, str)}

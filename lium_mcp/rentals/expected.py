@@ -20,10 +20,11 @@ _MOST_NAMED: Final = 10
 _NOT_ENCRYPTED: Final = frozenset({"UNSUPPORTED_IMAGE", "DISABLED", "FAILED"})
 _VOLUME_FAILED: Final = "ExternalVolumeFailed"
 _LOOK_AT_MNT: Final = "Look at /mnt with mountpoint /mnt first: what is written there may be lost with the pod."
-_LISTS: Final = ("gpu_types", "allowed_gpu_types", "countries")
+_LISTS: Final = ("executor_ids", "gpu_types", "allowed_gpu_types", "countries")
 _TEXTS: Final = ("template_id", "template_image")
 _STATED: Final = {
     "what it costs": ("ceiling_per_hour_usd", "ceiling_per_pod_hour_usd", "ceiling_per_gpu_hour_usd"),
+    "which node it is on": ("executor_ids",),
     "which GPU it has": ("gpu_types", "allowed_gpu_types"),
     "how many GPUs it has": ("gpu_count",),
     "how much memory its GPUs have": ("min_vram_gb",),
@@ -44,6 +45,7 @@ class Expected:
     """What each pod of a rent must be. None or an empty list means anything.
 
     Attributes:
+        executor_ids: Nodes that were asked for; it must be on one of these.
         gpu_types: GPU names; it must have one of these.
         allowed_gpu_types: The same, from the limits.
         gpu_count: GPUs of each pod.
@@ -58,6 +60,7 @@ class Expected:
         ceiling_per_gpu_hour_usd: The most that each GPU may cost.
     """
 
+    executor_ids: tuple[str, ...] = ()
     gpu_types: tuple[str, ...] = ()
     allowed_gpu_types: tuple[str, ...] = ()
     gpu_count: int | None = None
@@ -95,7 +98,7 @@ class Expected:
 
     def contradiction(self, pod: Pod) -> str | None:
         """Say in words what Lium states of a pod that is not as asked or allowed; None if nothing contradicts."""
-        return " and ".join(filter(None, (self._other_than_asked(pod), self._dearer(pod)))) or None
+        return " and ".join(filter(None, (self.other_than_asked(pod), self._dearer(pod)))) or None
 
     def is_dearer(self, pods: Sequence[Pod]) -> bool:
         """Whether pods of the rent cost more than allowed, together or one alone, as far as Lium says."""
@@ -124,6 +127,7 @@ class Expected:
         ceilings = (self.ceiling_per_hour_usd, self.ceiling_per_pod_hour_usd, self.ceiling_per_gpu_hour_usd)
         missing = {
             "what it costs": any(ceiling is not None for ceiling in ceilings) and pod.price is None,
+            "which node it is on": bool(self.executor_ids) and not pod.node_id,
             "which GPU it has": bool(self.gpu_types or self.allowed_gpu_types) and not pod.gpu_name,
             "how many GPUs it has": self.gpu_count is not None and _count(pod) is None,
             "how much memory its GPUs have": self.min_vram_gb is not None and not vram_gb and not is_listed,
@@ -133,7 +137,11 @@ class Expected:
         }
         return [what for what, is_missing in missing.items() if is_missing]
 
-    def _other_than_asked(self, pod: Pod) -> str | None:
+    def other_than_asked(self, pod: Pod) -> str | None:
+        """Say in words what Lium states of a pod that is not as asked, its price aside; None if nothing contradicts."""
+        node = pod.node_id
+        if self.executor_ids and node and node.casefold() not in {one.casefold() for one in self.executor_ids}:
+            return f"it is on node {node[:40]}, not on {' or '.join(self.executor_ids)[:200]}"
         host, count = pod.executor, _count(pod)
         vram = host.vram_gb_per_gpu if host else None
         ram = host.ram_gb if host else None

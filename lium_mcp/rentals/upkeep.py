@@ -21,7 +21,7 @@ from lium_mcp.api.pods.models import Pod
 from lium_mcp.api.retries import Repeat
 from lium_mcp.figures import rate_in_usd
 from lium_mcp.rentals.account_rents import AccountRents
-from lium_mcp.rentals.belonging import anothers, missing_members, of_its_name
+from lium_mcp.rentals.belonging import anothers, is_its_own, missing_members, of_its_name
 from lium_mcp.rentals.entries import GIVEN_BACK, Entry, has_something_left, is_only_to_check
 from lium_mcp.rentals.expected import DEARER, Expected, expected_after
 from lium_mcp.rentals.removal_time import keep_removal_time
@@ -167,10 +167,11 @@ class Upkeep:
             return "alive" if (await self._lium.pods.get(pod_id, repeat=Repeat.NEVER)).is_alive else "gone"
         except NotFound:
             pass
-        if entry.key_tag == self._key_tag:
-            is_known = entry.removal_accepted or asked_at - entry.known_since > LISTED_WITHIN
-            return "gone" if is_known else "unseen"
-        # This key may not see another key's pod, whether that lives or not; the record of a removed one says so.
+        is_known = entry.removal_accepted or asked_at - entry.known_since > LISTED_WITHIN
+        if entry.key_tag == self._key_tag and is_known:
+            return "gone"
+        # Lium may not know a new pod by its id yet, and this key may not see another key's pod, whether that lives or
+        # not; the record of a removed one says so.
         with suppress(NotFound):
             return "gone" if (await self._lium.pods.record(pod_id)).removed is True else "unseen"
         return "unseen"
@@ -182,10 +183,15 @@ class Upkeep:
         if entry.hours is not None:
             kept = set(entry.kept_pod_ids)
             for pod in alive:
-                if pod.id not in kept and (await keep_removal_time(self._lium, pod, entry.hours, entry.created_at))[1]:
+                if pod.id not in kept and await self._is_done_with_removal(entry, pod, entry.hours):
                     kept.add(pod.id)
             if kept != set(entry.kept_pod_ids):
                 await self._rents.note(entry, "rented", kept_pod_ids=sorted(kept))
+
+    async def _is_done_with_removal(self, entry: Entry, pod: Pod, hours: float) -> bool:
+        if not is_its_own(entry, pod):
+            return pod.is_ready  # what Lium does not state of it by then, it never will
+        return (await keep_removal_time(self._lium, pod, hours, entry.created_at))[1]
 
     async def _is_not_as_expected(self, entry: Entry, alive: Sequence[Pod]) -> bool:
         """Hold pods against what no look could check yet, and remove them if they are not as they have to be."""

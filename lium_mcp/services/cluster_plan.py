@@ -123,6 +123,7 @@ def expected_of_members(policy: Policy, agreed: Question | None, plan: ClusterPl
     limits, is_bound = policy.limits, not policy.shadow
     counts = {node.gpu_count for node in plan.nodes}
     return Expected(
+        executor_ids=tuple(plan.request.executor_uuids),
         gpu_types=tuple(sorted({node.gpu_name for node in plan.nodes if node.gpu_name})),
         allowed_gpu_types=tuple(sorted(limits.allow_gpu_types)) if is_bound else (),
         gpu_count=counts.pop() if len(counts) == 1 else None,

@@ -11,7 +11,7 @@ from lium_mcp.api.pods.models import Pod
 from lium_mcp.failures import Failure
 from lium_mcp.guard.consent import Question
 from lium_mcp.guard.policy import Policy
-from lium_mcp.rentals import ClusterOrder, Expected, Rental
+from lium_mcp.rentals import ClusterOrder, Expected, Rental, is_its_own
 from lium_mcp.results import Result, UsdRate
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.cluster_plan import ClusterPlan, expected_of_members
@@ -145,5 +145,6 @@ async def _keep_removal_times(account: Account, rental: Rental, members: Sequenc
     """Set a removal time on each member, since a cluster's rent carries no hours; return whether all have one."""
     is_set = [False]
     with suppress(LiumError), anyio.move_on_after(_READ_BACK_SECONDS):
-        is_set = [(await account.renter.keep_removal_time(rental, pod, hours))[1] for pod in members]
+        own = [pod for pod in members if is_its_own(rental.entry, pod)]
+        is_set = [(await account.renter.keep_removal_time(rental, pod, hours))[1] for pod in own]
     return len(is_set) == len(rental.pod_ids) and all(is_set) and not rental.entry.missing_count

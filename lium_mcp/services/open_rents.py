@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Final
 
 from lium_mcp.api.pods.models import Pod
-from lium_mcp.rentals import REPLAY_WINDOW, Entry, LedgerUnavailable, unlisted_pod_ids
+from lium_mcp.rentals import REPLAY_WINDOW, Entry, LedgerUnavailable, contradiction_of_request, unlisted_pod_ids
 from lium_mcp.results import Result, UtcTime
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.failure_words import not_sent_again
@@ -102,4 +102,16 @@ def _unsettled(account: Account, entry: Entry, pods: Sequence[Pod]) -> Unsettled
             "Lium no longer tells what became of it. A person has to look at lium.io whether such a pod was made and "
             "billed, and then close it with: lium-mcp rentals close"
         )
+    if entry.is_unsettled:
+        advice = " ".join([advice, *_others_of_its_name(entry, pods)])
     return UnsettledRent(name=entry.pod_name, since=entry.created_at, status=status, next=advice)
+
+
+def _others_of_its_name(entry: Entry, pods: Sequence[Pod]) -> list[str]:
+    """Say which pods have an unsettled rent's name and are not what it asked for."""
+    named = [pod for pod in pods if pod.pod_name == entry.pod_name and pod.is_alive]
+    return [
+        f"Pod {pod.id} has its name and is another's, since {why}: it was left alone."
+        for pod in named
+        if (why := contradiction_of_request(entry, pod)) is not None
+    ]

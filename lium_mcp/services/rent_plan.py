@@ -167,6 +167,7 @@ def expected_of(policy: Policy, agreed: Question | None, plan: Plan) -> Expected
     is_bound = not policy.shadow
     is_chosen = isinstance(plan.order, NodeOrder)
     return Expected(
+        executor_ids=(wish.executor_id,) if wish.executor_id else (),
         gpu_types=tuple(gpu_names(wish.gpu_type)) or ((plan.node.gpu_name,) if plan.node.gpu_name else ()),
         allowed_gpu_types=tuple(sorted(limits.allow_gpu_types)) if is_bound else (),
         gpu_count=plan.gpu_count,

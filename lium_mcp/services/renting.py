@@ -15,7 +15,7 @@ from lium_mcp.figures import at_most_usd, in_usd, rate_in_usd
 from lium_mcp.guard.consent import Question
 from lium_mcp.guard.policy import Policy
 from lium_mcp.remote.banner import SshAnswer
-from lium_mcp.rentals import Expected, NodeOrder, Rental, is_anothers
+from lium_mcp.rentals import Expected, NodeOrder, Rental, is_anothers, is_its_own
 from lium_mcp.results import Result, Usd, UsdRate
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.dropped_settings import SSH_PORT, dropped_settings
@@ -336,6 +336,8 @@ async def _wait_until_runs(
 
 async def _fix_removal(account: Account, rental: Rental, pod: PodDetail, hours: float) -> tuple[PodDetail, list[str]]:
     """Make the removal time exact once the pod runs, read it back, and say loudly where it is not confirmed."""
+    if not is_its_own(rental.entry, pod):
+        return pod, ["Its removal time was left alone: call schedule_pod_removal if it is yours."]
     try:
         with anyio.fail_after(_SCHEDULE_SECONDS):
             newest, is_set = await account.renter.keep_removal_time(rental, pod, hours)

@@ -3,7 +3,7 @@
 Everything goes through an MCP client; the sandbox's own record says which pods there are.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
@@ -12,8 +12,23 @@ import httpx2
 import pytest
 
 from lium_mcp.sandbox import Sandbox
-from tests.harness import Agent, agent_on
-from tests.wires import Forward, Wire, after_work, answering, ask, editing, living, on_rents, rent, truth
+from tests.harness import PUBLIC_KEY, Agent, agent_on
+from tests.wires import (
+    Act,
+    Forward,
+    Wire,
+    after_work,
+    answering,
+    ask,
+    editing,
+    failing,
+    living,
+    on_rents,
+    rent,
+    rows_of,
+    smallest_count,
+    truth,
+)
 
 TRAIN: dict[str, Any] = {"name": "train", "gpu_type": "RTX4090", "hours": 2, "wait_seconds": 30}
 
@@ -136,6 +151,122 @@ async def test_a_cancelled_call_takes_no_pod_that_is_anothers(sandbox: Sandbox, 
             calls.cancel_scope.cancel()
         await looked_at_for_minutes(agent)
     assert_left_alone(wire, sandbox, stranger)
+
+
+ANOTHERS_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGJlbG9uZ3MgdG8gc29tZWJvZHkgZWxzZSwgbm90IG1l"
+LOST = failing(httpx2.ReadError("the connection broke"))
+
+
+async def splittable(sandbox: Sandbox, card: str) -> str:
+    rows = await rows_of(sandbox)
+    fits = (row for row in rows if card in row["machine_name"] and smallest_count(row) == 1)
+    return str(max(fits, key=lambda row: int(row["available_gpu_count"]))["id"])
+
+
+async def rented_elsewhere(sandbox: Sandbox, what: str) -> tuple[dict[str, Any], Callable[[], Awaitable[str]]]:
+    """What a call asks for, and somebody else's rent of that name, which differs in one thing."""
+    node, other = await splittable(sandbox, "4090"), await splittable(sandbox, "H200")
+    first, second = [row for row in await ask(sandbox, "GET", "/templates") if "pytorch" in row["docker_image"]][:2]
+    wanted = {"name": "train", "executor_id": node, "template": first["id"], "hours": 2}
+    theirs: dict[str, Any] = {"pod_name": "train", "template_id": first["id"], "user_public_key": [PUBLIC_KEY]}
+    theirs |= {"gpu_count": 1}
+    match what:
+        case "another node":
+            node = other
+        case "another number of GPUs":
+            theirs |= {"gpu_count": 2}
+        case "another card":
+            wanted |= {"executor_id": "", "gpu_type": "RTX4090"}
+            node = other
+        case "another template":
+            theirs |= {"template_id": second["id"]}
+        case "another SSH key":
+            theirs |= {"user_public_key": [ANOTHERS_KEY]}
+
+    async def rent_it() -> str:
+        return str((await ask(sandbox, "POST", f"/executors/{node}/rent", theirs))["pod_id"])
+
+    return wanted, rent_it
+
+
+def losing_while(rent_theirs: Callable[[], Awaitable[str]], theirs: list[str]) -> Act:
+    """Our rents never arrive, and before the first is lost, somebody else rents."""
+
+    async def act(request: httpx2.Request, forward: Forward) -> httpx2.Response:
+        if not theirs:
+            theirs.append(await rent_theirs())
+        return await LOST(request, forward)
+
+    return act
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["never made", "made late"])
+@pytest.mark.parametrize(
+    "what",
+    ["another node", "another number of GPUs", "another card", "another template", "another SSH key"],
+)
+async def test_a_pod_of_the_name_that_is_not_what_was_asked_for_is_another_s(
+    sandbox: Sandbox, what: str, late: bool
+) -> None:
+    wanted, rent_theirs = await rented_elsewhere(sandbox, what)
+    wire, theirs = Wire(sandbox), list[str]()
+
+    on_rents(wire, losing_while(rent_theirs, theirs))
+    async with agent_on(sandbox, transport=wire) as agent:
+        assert (await agent.refused("rent_pod", **wanted)).code == "outcome_unknown"
+        sandbox.clock.advance(minutes=1)
+        [row] = (await agent.call("list_pods"))["unsettled"]
+        assert row["status"] == "unknown"
+        assert f"Pod {theirs[0]} has its name and is another's" in row["next"]
+        if late:
+            wire.behave()
+        listed = await looked_at_for_minutes(agent)
+        assert "unsettled" not in listed
+        ours = [pod["pod_id"] for pod in listed["pods"] if pod["pod_id"] not in theirs]
+        assert len(ours) == late
+        if late:
+            again = await agent.call("rent_pod", **wanted)
+            assert (again["pod_id"], again["already_rented"]) == (ours[0], True)
+    assert_left_alone(wire, sandbox, *theirs)
+
+
+async def test_nothing_is_changed_of_a_pod_whose_row_does_not_say_enough(sandbox: Sandbox) -> None:
+    wanted, rent_theirs = await rented_elsewhere(sandbox, "another node")
+    wire, theirs = Wire(sandbox), list[str]()
+
+    def unsaid(body: Any) -> Any:
+        if isinstance(body, list):
+            return [unsaid(row) for row in body]
+        silent = dict.fromkeys(("executor", "executor_id", "gpu_name", "template", "ssh_keys"))
+        return body | silent | {"gpu_count": None}
+
+    on_rents(wire, losing_while(rent_theirs, theirs))
+    wire.on("GET", "/pods", editing(unsaid))
+    wire.on("GET", "/pods/*", editing(unsaid))
+    async with agent_on(sandbox, transport=wire) as agent:
+        rented = await agent.call("rent_pod", **wanted)
+        assert rented["pod_id"] == theirs[0]
+        assert any("Check that it is yours" in warning for warning in rented["warnings"])
+        assert any("left alone" in warning for warning in rented["warnings"])
+        await looked_at_for_minutes(agent)
+    assert_left_alone(wire, sandbox, *theirs)
+
+
+async def test_what_turns_out_to_be_anothers_is_let_go_and_the_own_pod_is_found(sandbox: Sandbox) -> None:
+    wanted, rent_theirs = await rented_elsewhere(sandbox, "another node")
+    wire, theirs = Wire(sandbox), list[str]()
+    unsaid = editing(lambda rows: [row | {"executor": None, "executor_id": None, "gpu_name": None} for row in rows])
+
+    on_rents(wire, losing_while(rent_theirs, theirs))
+    wire.on("GET", "/pods", unsaid)
+    async with agent_on(sandbox, transport=wire) as agent:
+        assert (await agent.refused("rent_pod", **wanted)).code == "outcome_unknown"
+        wire.behave()
+        sandbox.clock.advance(minutes=1)
+        listed = await agent.call("list_pods")
+        assert {pod["pod_id"] for pod in listed["pods"]} > set(theirs)
+        assert "unsettled" not in listed
+    assert_left_alone(wire, sandbox, *theirs)
 
 
 async def test_a_member_from_before_makes_the_rent_of_a_cluster_unknown(sandbox: Sandbox) -> None:

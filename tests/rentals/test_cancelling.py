@@ -201,7 +201,7 @@ async def test_a_pod_that_was_only_found_by_name_is_never_removed() -> None:
     on_rents(wire, act)
     arrange(wire, moment, "during the wait")
     async with agent_on(sandbox, transport=wire) as agent:
-        await cancelled(agent, moment, **await wanted(sandbox, "by spec"))
+        await cancelled(agent, moment, **await wanted(sandbox, "by node"))
         await agent.refused("rent_pod", name="x", gpu_type="Voodoo2")
     assert [pod["id"] for pod in living(sandbox)] == somebodys
     assert wire.sent("DELETE", "/pods/*") == []

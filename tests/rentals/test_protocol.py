@@ -287,7 +287,7 @@ async def test_two_new_pods_of_the_name_are_no_proof() -> None:
 
     on_rents(wire, act)
     async with agent_on(sandbox, transport=wire) as agent:
-        failure = await agent.refused("rent_pod", **await wanted(sandbox, "by spec"))
+        failure = await agent.refused("rent_pod", **await wanted(sandbox, "by node"))
     assert failure.code == "outcome_unknown"
     assert len(living(sandbox)) == 2
 

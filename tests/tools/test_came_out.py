@@ -9,7 +9,7 @@ import pytest
 
 from lium_mcp.sandbox import Sandbox
 from tests.harness import Person, agent_on, make_key_pair
-from tests.wires import Wire, answering, ask, editing, make_template
+from tests.wires import Wire, answering, ask, editing, living, make_template, rows_of
 
 Row = dict[str, Any]
 
@@ -139,3 +139,39 @@ async def test_a_switched_template_says_what_becomes_of_the_local_volume(tmp_pat
     else:
         assert (path, both in warnings, "get_backup_schedule" in warnings) == ("/data", True, True)
         assert found["stdout"] == ("kept\n" if fault else "")
+
+
+@pytest.mark.parametrize("nested", [False, True])
+async def test_a_pod_on_another_node_than_the_one_that_was_asked_for_is_given_back(
+    sandbox: Sandbox, nested: bool
+) -> None:
+    node = await splittable_node(sandbox)
+    other = "00000000-0000-4000-8000-000000000000"
+    wire = Wire(sandbox)
+
+    def elsewhere(row: Row) -> Row:
+        host = row.get("executor") or {}
+        return row | {"executor_id": None if nested else other, "executor": host | {"id": other}}
+
+    wire.on("GET", "/pods/*", editing(elsewhere))
+    async with agent_on(sandbox, transport=wire) as agent:
+        failure = await agent.refused("rent_pod", name="train", executor_id=node, hours=2, wait_seconds=60)
+        for _ in range(4):  # one that still starts cannot be removed at once
+            sandbox.clock.advance(minutes=1)
+            await agent.call("list_pods")
+    assert failure.code == "not_as_asked"
+    assert f"it is on node {other}, not on {node}" in failure.text
+    assert living(sandbox) == []
+
+
+async def test_a_pod_on_another_node_than_the_one_that_was_found_stays(sandbox: Sandbox) -> None:
+    wire = Wire(sandbox)
+    wire.on("GET", "/pods/*", editing(lambda row: row | {"executor_id": "00000000-0000-4000-8000-000000000000"}))
+    async with agent_on(sandbox, transport=wire) as agent:
+        wanted = {"name": "train", "gpu_type": "RTX4090", "min_disk_gb": 1, "hours": 2}
+        rented = await agent.call("rent_pod", **wanted, wait_seconds=60)
+    assert rented["outcome"] == "done"
+
+
+async def splittable_node(sandbox: Sandbox) -> str:
+    return str(next(row["id"] for row in await rows_of(sandbox) if row.get("min_gpu_count_for_rental") == 1))

@@ -10,6 +10,7 @@ from tests.harness import Agent, Mode, agent_on
 from tests.wires import (
     Wire,
     answering,
+    ask,
     editing,
     failing,
     first,
@@ -200,3 +201,16 @@ async def test_a_life_too_short_to_boot_in_is_refused_by_name(sandbox: Sandbox, 
     refusal = await agent.refused("rent_pod", **BY_SPEC | {"hours": least})
     assert "hours" in refusal.text
     assert rents(sandbox) == []
+
+
+async def test_the_same_call_rents_anew_once_the_record_says_that_its_pod_was_removed(sandbox: Sandbox) -> None:
+    wanted: dict[str, Any] = {"name": "train", "gpu_type": "RTX4090", "hours": 2}
+    async with agent_on(sandbox) as agent:
+        first = await agent.call("rent_pod", **wanted)
+        await ask(sandbox, "DELETE", f"/pods/{first['pod_id']}")  # on the web site, say
+        sandbox.clock.advance(seconds=10)
+        second = await agent.call("rent_pod", **wanted)
+        assert second["outcome"] == "done"
+        assert "already_rented" not in second
+        assert second["pod_id"] != first["pod_id"]
+    assert [pod["id"] for pod in living(sandbox)] == [second["pod_id"]]

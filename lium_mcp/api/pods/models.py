@@ -165,6 +165,12 @@ class Pod(ApiModel):
     template_id: Annotated[str | None, BeforeValidator(_as_id)] = None
     executor: ApiNested[Executor] = None
     cluster_id: ApiStr = None
+    ssh_keys: ApiTuple[str] = Field(default=(), repr=False)
+
+    @property
+    def node_id(self) -> str | None:
+        """The id of the node that it is on, whichever field of the API has it."""
+        return self.executor_id or (self.executor.id if self.executor else None) or None
 
     @property
     def huid(self) -> str:
