@@ -112,6 +112,8 @@ def standing() -> Shell:
         ("(echo GET /a; echo post /b) | grep -in '^get.*a$'; (echo a1; echo b) | grep -vc '[0-9]'", "1:GET /a\n1\n"),
         ("(echo 'a+(b)'; echo aab) > f; grep -F 'a+(' f; grep 'a\\+b' f; grep -E 'a+b|x' f; grep '(b)' f",
          "a+(b)\naab\naab\na+(b)\n"),
+        ("mkdir d; grep -r x d || echo none; find d/ -maxdepth 0; find / -maxdepth 1 -name 't*'; find d/../d -name d",
+         "none\nd/\n/tmp\nd/../d\n"),
         ("mkdir d; echo x > d/f; echo x > d/g; grep -r x d; grep -l x d/f; grep -q x d/g && echo yes",
          "d/f:x\nd/g:x\nd/f\nyes\n"),
         ("echo -n abc | sha256sum -", f"{hashlib.sha256(b'abc').hexdigest()}  -\n"),

@@ -192,9 +192,7 @@ class FileSystem:
     def remove_directory(self, path: str, cwd: str = "/", *, recursive: bool = False) -> None:
         """Remove a directory, with all that is in it if asked for. What is mounted stays."""
         place, node = self.find(path, cwd), self.directory(path, cwd)
-        if not place.parents or any(
-            each.storage is not place.parents[-1].storage for each in (node, *(below for _, below in walk(node)))
-        ):
+        if not place.parents or any(each.storage is not place.parents[-1].storage for _, each in walk(node)):
             raise failure(errno.EBUSY)
         if node.entries and not recursive:
             raise failure(errno.ENOTEMPTY)
@@ -212,7 +210,7 @@ class FileSystem:
             raise failure(errno.EINVAL)
         if node.storage is not target.parents[-1].storage:
             raise failure(errno.EXDEV)
-        if len(target.names) + max((path.count("/") + 1 for path, _ in walk(node)), default=0) > DEEPEST:
+        if len(target.names) + max(path.count("/") + bool(path) for path, _ in walk(node)) > DEEPEST:
             raise failure(errno.ENAMETOOLONG)
         if target.node is not None:
             if not replace:
@@ -239,12 +237,11 @@ class FileSystem:
 
 
 def walk(node: FileNode) -> Iterator[tuple[str, FileNode]]:
-    """Yield everything below a node, each with its path from there, in order of names."""
+    """Yield a node and everything below it, each with its path from there, in order of names."""
     stack = [("", node)]
     while stack:
         path, each = stack.pop()
-        if path:
-            yield path, each
+        yield path, each
         if isinstance(each, Directory):
             names = sorted(each.entries, reverse=True)
             stack.extend((posixpath.join(path, name), each.entries[name]) for name in names)
@@ -273,7 +270,7 @@ def copy_into(source: Directory, target: Directory, now: float, *, below: int = 
 
 def free(node: FileNode) -> None:
     """Give back the room that a node and all below it take."""
-    for each in (node, *(below for _, below in walk(node))):
+    for _, each in walk(node):
         each.storage.charge(-BLOCK_BYTES)
         if isinstance(each, File):
             each.storage.charge(-len(each.data))

@@ -99,9 +99,10 @@ async def read(call: CommandCall, path: str) -> bytes:
     return bytes(found)
 
 
-def below(call: CommandCall, node: FileNode | None) -> list[tuple[str, FileNode]]:
-    """Return everything below a node, and count the work against the budget."""
-    found = [] if node is None else list(walk(node))
+def below(call: CommandCall, path: str) -> list[tuple[str, FileNode]]:
+    """Return what is at a path and everything below it, each with its path, and count the work against the budget."""
+    base = path.rstrip("/")
+    found = [(f"{base}/{name}" if name else path, each) for name, each in walk(call.node(path))]
     call.process.budget.spend(len(found) // ENTRIES_PER_STEP)
     return found
 

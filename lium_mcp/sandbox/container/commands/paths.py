@@ -20,6 +20,7 @@ from lium_mcp.sandbox.container.files import (
     Directory,
     File,
     FileNode,
+    Storage,
     copy_into,
     failure,
     human_size,
@@ -120,8 +121,7 @@ async def _copy(call: CommandCall, source: str, target: str, *, recursive: bool)
     node, place = files.get(source, cwd), files.find(target, cwd)
     if node is place.node or node in place.parents:
         raise failure(errno.EINVAL)
-    inner = [each for _, each in below(call, node)]
-    call.process.budget.spend_on(sum(len(each.data) for each in [node, *inner] if isinstance(each, File)))
+    call.process.budget.spend_on(sum(len(each.data) for _, each in below(call, source) if isinstance(each, File)))
     if isinstance(node, File):
         copy = files.open_file(target, cwd, create=True, truncate=True)
         copy.write_at(0, bytes(node.data), files.now())
@@ -180,12 +180,11 @@ async def find(call: CommandCall) -> None:
     found: list[str] = []
 
     async def look(path: str) -> None:
-        node, base = call.node(path), path.rstrip("/")
-        nodes = [(0, path, node), *((1 + at.count("/"), f"{base}/{at}", each) for at, each in below(call, node))]
+        level = path.rstrip("/").count("/") + deepest
         found.extend(
             each
-            for depth, each, node in nodes
-            if depth <= deepest
+            for each, node in below(call, path)
+            if each.rstrip("/").count("/") <= level
             and fnmatch.fnmatchcase(posixpath.basename(each.rstrip("/")), pattern)
             and isinstance(node, {"f": File, "d": Directory}.get(kind, object))
         )
@@ -217,19 +216,17 @@ async def du(call: CommandCall, path: str) -> None:
     """Print how much space is taken in all."""
     if "s" not in call.options:
         raise Usage("the sandbox's du prints totals alone: du -s, du -sh")
-    node = call.node(path)
-    nodes = [node, *(each for _, each in below(call, node))]
-    size = sum(BLOCK_BYTES + (len(each.data) if isinstance(each, File) else 0) for each in nodes)
+    nodes = below(call, path)
+    size = sum(BLOCK_BYTES + (len(each.data) if isinstance(each, File) else 0) for _, each in nodes)
     await call.out(f"{human_size(size) if 'h' in call.options else size // 1024}\t{path}\n")
 
 
 async def df(call: CommandCall) -> None:
     """Print the storages and what is free in them."""
     split_arguments(call, "h")
-    files, asked = call.process.files, [call.node(path).storage for path in call.operands]
-    mounts = {files.root.storage: "/"}
-    for name, node in below(call, files.root):
-        mounts.setdefault(node.storage, f"/{name}")
+    mounts, asked = dict[Storage, str](), [call.node(path).storage for path in call.operands]
+    for path, node in below(call, "/"):
+        mounts.setdefault(node.storage, path)
     await call.out("Filesystem        Size      Used   Available  Use% Mounted on\n")
     for storage, path in mounts.items():
         if not asked or storage in asked:

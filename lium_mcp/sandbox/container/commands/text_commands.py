@@ -18,7 +18,7 @@ from lium_mcp.sandbox.container.commands.operands import (
     split_arguments,
     whole_number,
 )
-from lium_mcp.sandbox.container.files import Directory
+from lium_mcp.sandbox.container.files import File
 from lium_mcp.sandbox.container.shell import CHUNK_BYTES, CommandCall, Program, Usage
 
 LONGEST_PATTERN: Final = 200
@@ -70,8 +70,6 @@ async def grep(call: CommandCall) -> None:
         raise Usage("usage: grep [options] pattern [file...]")
     pattern, choices = _pattern(call.operands[0], found)
     paths, matched = call.operands[1:] or ["." if "r" in found else "-"], False
-    if "r" in found:
-        paths = [file for path in paths for file in _files_below(call, path)]
 
     async def search(path: str) -> None:
         nonlocal matched
@@ -92,8 +90,13 @@ async def grep(call: CommandCall) -> None:
             shown = [f"{path}\n"] * bool(shown)
         await call.out("".join(shown) * ("q" not in found))
 
+    async def search_below(path: str) -> None:
+        for each, node in below(call, path):
+            if isinstance(node, File):
+                await attempt(call, each, search(each))
+
     for path in paths:
-        await attempt(call, path, search(path))
+        await attempt(call, path, search_below(path) if "r" in found else search(path))
     call.status = 2 if call.status else int(not matched)
 
 
@@ -119,11 +122,6 @@ def _pattern(text: str, found: dict[str, str]) -> tuple[re.Pattern[str], int]:
     except (re.error, OverflowError) as error:
         raise Usage(f"invalid pattern: {error}") from None
     return compiled, 0 if "F" in found else len(re.findall("[*+?{|]", text))
-
-
-def _files_below(call: CommandCall, path: str) -> list[str]:
-    inner = below(call, call.process.files.find(path, call.process.cwd).node)
-    return [f"{path}/{name}" for name, node in inner if not isinstance(node, Directory)] if inner else [path]
 
 
 async def diff(call: CommandCall) -> None:
