@@ -13,7 +13,8 @@
     |-- ResponseTooLarge
     |-- UnreadableResponse       not JSON, or not the promised shape
     |   |-- NotLium              a web page or the like: the address is not that of the API
-    |   `-- AnotherThing         about something else than was asked for
+    |   |-- AnotherThing         about something else than was asked for
+    |   `-- NotRented            a 2xx to a rent that says that it was not done, and that proves nothing
     |-- BadRequest               400 and other refusals of the request itself
     |   `-- NotDone              a 2xx whose body says that the request was refused, and states no status
     |-- ValidationFailed         422
@@ -161,6 +162,12 @@ class AnotherThing(UnreadableResponse):
         if self.effect == "unknown":
             return "List what there is now before calling again: it may have been made."
         return "Call again in a minute."
+
+
+class NotRented(UnreadableResponse):
+    """A rent was answered with a 2xx whose body says that it was not done: it may have been all the same."""
+
+    _advice = "Look for the pod before you rent again."
 
 
 class BadRequest(LiumError):

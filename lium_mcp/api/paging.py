@@ -54,6 +54,12 @@ class Page(Generic[T]):
     has_next: bool = False
 
 
+def once_each(rows: Rows[R]) -> Rows[R]:
+    """Keep the first row of each id, with the same account of what is missing."""
+    first = {id(row) for row in {row.id: row for row in reversed(rows)}.values()}
+    return rows.where(lambda row: id(row) in first)
+
+
 async def collect_pages(fetch: Callable[[int], Awaitable[Page[R]]], *, max_pages: int = MAX_PAGES) -> Rows[R]:
     """Fetch pages from 1 to the last, at most `max_pages`; keep each row once, however many pages show it.
 

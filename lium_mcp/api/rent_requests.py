@@ -10,10 +10,12 @@ from pydantic import Field
 
 from lium_mcp.api.addresses import segment
 from lium_mcp.api.answers import Answer
-from lium_mcp.api.errors import InvalidRequest, LiumError, RentOutcomeUnknown
+from lium_mcp.api.error_bodies import error_from_answer
+from lium_mcp.api.errors import InvalidRequest, LiumError, NotRented, RentOutcomeUnknown
 from lium_mcp.api.fields import RequestModel, read_text
 from lium_mcp.api.retries import Repeat
 from lium_mcp.api.wire import Wire
+from lium_mcp.text import Redact
 
 MAX_DOCKERFILE_BYTES = 64 * 2**10
 MAX_TERMINATION_HOURS = 720
@@ -164,13 +166,15 @@ async def send_rent(wire: Wire, path: str, body: dict[str, Any], *, idempotency_
     return answer
 
 
-def rented_pod_id(answer: Answer, *, idempotency_key: str, pod_name: str) -> str:
-    """Return the pod id of a successful answer; one without an id proves nothing."""
+def rented_pod_id(answer: Answer, redact: Redact, *, idempotency_key: str, pod_name: str) -> str:
+    """Return the pod id of a successful answer; one without an id proves nothing, whatever else it says."""
     try:
         body = answer.json()
         for key in ("pod_id", "id"):
             if isinstance(body, dict) and (pod_id := read_text(body.get(key))):
                 return segment(key, pod_id)
+        if answer.says_refused:
+            raise answer.unreadable(error_from_answer(answer, redact).message, NotRented)
         raise answer.unreadable("Lium accepted the rent but named no pod.")
     except LiumError as error:
         raise RentOutcomeUnknown(idempotency_key=idempotency_key, pod_name=pod_name, cause=error) from error

@@ -7,7 +7,7 @@ from lium_mcp.rentals.expected import DEARER, PRICE_TOLERANCE_USD, Expected, cos
 from lium_mcp.rentals.identity import AccountUnknown, Identity, key_tag
 from lium_mcp.rentals.lazy_ledger import LazyLedger
 from lium_mcp.rentals.orders import ClusterOrder, NodeOrder, Order, Rental, SpecOrder, digest
-from lium_mcp.rentals.protocol import BEING_SETTLED, Judge, PodNameTaken, Renter, RentUnsettled
+from lium_mcp.rentals.protocol import BEING_SETTLED, Judge, PodNameTaken, Renter, RentSettled, RentUnsettled
 from lium_mcp.rentals.removal_time import REMOVAL_TOLERANCE, whole_hours
 from lium_mcp.rentals.settling import REPLAY_WINDOW, NotSentAgain, Readmit
 from lium_mcp.rentals.upkeep import unlisted_pod_ids
@@ -39,6 +39,7 @@ __all__ = [
     "PastCost",
     "PodNameTaken",
     "Readmit",
+    "RentSettled",
     "RentUnsettled",
     "Rental",
     "Renter",

@@ -44,6 +44,29 @@ BEING_SETTLED: Final = (
     "Another rent was under way or being settled, and may have made a pod that bills: call list_pods."
 )
 
+
+class RentSettled(str):
+    """A sentence for a call: an earlier rent, whose answer was lost, turned out meanwhile to have pods that bill."""
+
+    __slots__ = ("pod_ids",)
+    pod_ids: tuple[str, ...]
+
+    def __new__(cls, entry: Entry) -> "RentSettled":
+        """Say it of an earlier rent."""
+        pods = " and ".join(entry.pod_ids)
+        sentence = super().__new__(
+            cls,
+            f"The earlier rent of {entry.pod_name}, whose answer was lost, has turned out to have a pod that bills: "
+            f"{pods}.",
+        )
+        sentence.pod_ids = tuple(entry.pod_ids)
+        return sentence
+
+    def is_told_in(self, text: str) -> bool:
+        """Whether a text names these pods already."""
+        return all(pod_id in text for pod_id in self.pod_ids)
+
+
 Judge = Callable[[Rows[Pod], Sequence[Entry], Sequence[Extension]], None]
 """Raises where living pods, open rents and admitted extensions, of whatever server, leave no room for the rent."""
 
@@ -121,6 +144,8 @@ class Renter:
         self._remover = Remover(lium, clock, self.rents)
         self._settler = Settler(lium, clock, ledger, self.rents, self._remover, identity.key_tag, readmit)
         self._sender = Sender(lium, self.rents, self._settler)
+        # The rents that earlier calls had lost, and that turned out to have pods, in the order in which they did.
+        self._settled: list[Entry] = []
         self._upkeep = Upkeep(lium, self.rents, self._settler, self._remover, identity.key_tag)
 
     @property
@@ -161,8 +186,13 @@ class Renter:
         """Act for the key one at a time. A call that is cut off while it waits cannot say that nothing was rented."""
         if self._turn.locked():
             _note_being_settled()
+        known = len(self._settled)
         async with self._turn:
-            yield
+            try:
+                yield
+            finally:
+                # Also those that turned out so while this call waited for its turn.
+                noted_changes().extend(map(RentSettled, self._settled[known:]))
 
     async def look(self) -> tuple[Rows[Pod], list[Entry]]:
         """List the account's pods, with its open rents brought up to date.
@@ -307,7 +337,10 @@ class Renter:
             _note_being_settled()
         with noting_changes():  # the call at hand was to do none of this
             await self._upkeep.attend(entries, pods, in_background=in_background)
-        return await self._ledger.open().open_entries(account)
+        after = await self._ledger.open().open_entries(account)
+        unsettled = {entry.id for entry in entries if entry.is_unsettled}
+        self._settled += [entry for entry in after if entry.id in unsettled and entry.status == "rented"]
+        return after
 
     async def _admit(self, entry: Entry, find_judge: Callable[[], Awaitable[Judge]]) -> Entry | Rental:
         """Write a rent into the ledger once it may be sent, or return what an earlier call rented."""

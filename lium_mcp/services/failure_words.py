@@ -9,7 +9,7 @@ from lium_mcp.api.errors import LiumError
 from lium_mcp.failures import NOTHING_CHANGED, Failure
 from lium_mcp.guard.consent import NotConfirmed
 from lium_mcp.guard.policy import PolicyRefused
-from lium_mcp.rentals import AccountUnknown, LedgerUnavailable, PodNameTaken, RentUnsettled
+from lium_mcp.rentals import BEING_SETTLED, AccountUnknown, LedgerUnavailable, PodNameTaken, RentSettled, RentUnsettled
 from lium_mcp.text import quotation
 
 _MOST_HINT_CHARACTERS: Final = 200
@@ -136,6 +136,22 @@ def _unsettled(error: RentUnsettled) -> tuple[str, str]:
             ]
         ),
     )
+
+
+def after_changes(failure: Failure, changes: Iterable[str]) -> Failure:
+    """Let a failure say what was changed before it: by its call, or by what settled earlier rents meanwhile."""
+    noted = dict.fromkeys(changes)
+    told = f"{failure.happened} {failure.advice}"
+    settled = [one for one in noted if isinstance(one, RentSettled) and not one.is_told_in(told)]
+    if failure.effect == NOTHING_CHANGED and noted:
+        if any(one != BEING_SETTLED and not isinstance(one, RentSettled) for one in noted):
+            failure.effect = CHANGED_BEFORE
+        elif failure.code == "timed_out":  # cut off in the middle of settling
+            failure.effect = BEING_SETTLED
+        elif settled:
+            failure.effect = "Nothing else was changed."
+    failure.effect = " ".join(filter(None, (*settled, failure.effect)))
+    return failure
 
 
 def not_sent_again(why: str) -> str:

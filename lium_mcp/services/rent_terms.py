@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import anyio
 
-from lium_mcp.api.errors import LiumError, RentOutcomeUnknown
+from lium_mcp.api.errors import LiumError, NotRented, RentOutcomeUnknown
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.failures import Failure
 from lium_mcp.figures import in_usd, is_above, rate_in_usd
@@ -58,7 +58,8 @@ def ceiling_per_hour_usd(
 
 def outcome_unknown(name: str, unknown: RentOutcomeUnknown) -> Failure:
     """Say that a rent may have gone through."""
-    named = f" {unknown.cause}." if isinstance(unknown.cause, NamedAnothers) else ""
+    said = isinstance(unknown.cause, NamedAnothers | NotRented)
+    named = f" {str(unknown.cause).rstrip('.')}." if said else ""
     return Failure(
         "outcome_unknown",
         f"The rent of {name} got no clear answer, and it could not be established what became of it.{named}",

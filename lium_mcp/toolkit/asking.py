@@ -14,10 +14,11 @@ from typing import Any
 from mcp.server.elicitation import AcceptedElicitation, ElicitationResult
 from mcp.server.mcpserver import Context, Elicit
 
+from lium_mcp.api.changes import noting_changes
 from lium_mcp.guard.confirm import Yes, ask, can_ask, later, refuse_unless_yes, unavailable
 from lium_mcp.guard.consent import NOTHING_TO_ASK, NotConfirmed, Question
 from lium_mcp.rentals import digest
-from lium_mcp.services.failure_words import FAILURES
+from lium_mcp.services.failure_words import FAILURES, after_changes, as_failure
 from lium_mcp.services.polling import READ_LIMIT_SECONDS, time_limit
 from lium_mcp.text import clean
 from lium_mcp.toolkit.call import Call, Runtime
@@ -41,6 +42,7 @@ def make_resolver(tool: str, asks: Asks, runtime: Runtime, names: Collection[str
 
     async def resolve(context: Context[Any, Any], **arguments: Any) -> Elicit[Yes] | _Before:  # noqa: ANN401 - validated by the SDK
         call = Call(runtime, context)
+        changes: list[str] = []
         try:
             if not can_ask(context):
                 if runtime.confirm == "always":
@@ -48,7 +50,8 @@ def make_resolver(tool: str, asks: Asks, runtime: Runtime, names: Collection[str
                 return _Before()
 
             async def question(asked: Question | None) -> Question | None:
-                with time_limit(READ_LIMIT_SECONDS):
+                nonlocal changes
+                with time_limit(READ_LIMIT_SECONDS), noting_changes() as changes:
                     made = await asks(replace(call, asked=asked), **arguments)
                 return made and replace(made, text=call.redact(clean(made.text)))
 
@@ -63,7 +66,7 @@ def make_resolver(tool: str, asks: Asks, runtime: Runtime, names: Collection[str
                 return marker
             return _Before(question=await ask(context, asked, lambda: question(asked)))
         except FAILURES as error:
-            return _Before(failure=error)
+            return _Before(failure=after_changes(as_failure(error), changes))
 
     parameters = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in names]
     context_parameter = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=Context[Any, Any])

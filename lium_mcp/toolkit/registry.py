@@ -4,7 +4,7 @@ A toolset file makes one `Toolset` and declares its tools on it; the server pick
 """
 
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Annotated, Any, Final, TypeVar, get_type_hints
@@ -18,11 +18,10 @@ from mcp.types import Tool as ListedTool
 from pydantic import BaseModel, create_model
 
 from lium_mcp.api.changes import noting_changes
-from lium_mcp.failures import NOTHING_CHANGED
 from lium_mcp.guard.consent import Question
-from lium_mcp.rentals import BEING_SETTLED
+from lium_mcp.rentals import RentSettled
 from lium_mcp.results import Result
-from lium_mcp.services.failure_words import CHANGED_BEFORE, FAILURES, as_failure
+from lium_mcp.services.failure_words import FAILURES, after_changes, as_failure
 from lium_mcp.services.polling import READ_LIMIT_SECONDS, time_limit
 from lium_mcp.toolkit.arguments import Arguments, Metadata, listed
 from lium_mcp.toolkit.asking import Asks, agreed, make_resolver
@@ -136,15 +135,9 @@ def bind(spec: ToolSpec, runtime: Runtime) -> Tool:
             if question is not None:
                 call, arguments = replace(call, agreed=question), {**arguments, **question.pins}
             with time_limit(limit_seconds), noting_changes() as changes:
-                return render(await spec.function(call, **spec.gathered(arguments)), redact)
+                return render(_telling(await spec.function(call, **spec.gathered(arguments)), changes), redact)
         except FAILURES as error:
-            failure = as_failure(error)
-            if failure.effect == NOTHING_CHANGED and changes:
-                if set(changes) != {BEING_SETTLED}:
-                    failure.effect = CHANGED_BEFORE
-                elif failure.code == "timed_out":  # cut off in the middle of settling
-                    failure.effect = BEING_SETTLED
-            return render_failure(failure, redact)
+            return render_failure(after_changes(as_failure(error), changes), redact)
 
     tool = publish(spec).model_copy(update={"fn": run})
     if spec.asks is None or runtime.confirm == "never":
@@ -153,6 +146,17 @@ def bind(spec: ToolSpec, runtime: Runtime) -> Tool:
     answers = {_ANSWER: (Resolve(make_resolver(spec.name, spec.question, runtime, names)), True)}
     plans = build_resolver_plans(answers, set(names))
     return tool.model_copy(update={"resolved_params": answers, "resolver_plans": plans})
+
+
+def _telling(result: Result, changes: Iterable[str]) -> Result:
+    """Let an answer warn of the pods that an earlier rent turned out to have meanwhile, unless it shows them."""
+    if "warnings" not in type(result).model_fields:
+        return result
+    shown = result.model_dump_json()
+    settled = [one for one in dict.fromkeys(changes) if isinstance(one, RentSettled) and not one.is_told_in(shown)]
+    if not settled:
+        return result
+    return result.model_copy(update={"warnings": [*(getattr(result, "warnings", None) or ()), *settled]})
 
 
 @cache

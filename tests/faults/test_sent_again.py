@@ -1,5 +1,6 @@
 """A rent whose answer was lost is sent again only where it might leave now: that may do the work for the first time."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,21 @@ from lium_mcp.server import build_server
 from lium_mcp.settings import Settings
 from tests.faults.virtual_time import LoopClock, run_virtually
 from tests.harness import Agent, Person, agent_on
-from tests.wires import Forward, Wire, failing, living, losing_the_answer, offers, on_rents, rent, rents, sent_rents
+from tests.wires import (
+    Act,
+    Forward,
+    Wire,
+    answering,
+    failing,
+    living,
+    losing_the_answer,
+    offers,
+    on_rents,
+    passing,
+    rent,
+    rents,
+    sent_rents,
+)
 
 ID = "00000000-0000-4000-8000-000000000000"
 LOST = failing(httpx2.ReadError("the connection broke"))
@@ -175,3 +190,46 @@ def test_between_calls_it_leaves_only_where_a_rent_might_leave(tmp_path: Path, w
 
     run_virtually(main())
     assert len(rents(account)) == (0 if why else 1)
+
+
+async def test_an_answer_says_that_an_earlier_rent_has_a_pod_now(account: Sandbox) -> None:
+    await lose_a_rent(account)
+    account.clock.advance(minutes=1)
+    async with agent_on(account) as agent:
+        rented = await agent.call("rent_pod", name="other", gpu_type="RTX4090", hours=2, wait_seconds=0)
+        [pod_id] = [pod["id"] for pod in living(account) if pod["pod_name"] == "train"]
+        assert any("earlier rent of train" in said and pod_id in said for said in rented["warnings"])
+        again = await agent.call("rent_pod", name="other", gpu_type="RTX4090", hours=2, wait_seconds=0)
+    assert "earlier rent" not in str(again)
+
+
+@pytest.mark.parametrize("asked", [False, True])
+async def test_a_refusal_says_that_an_earlier_rent_has_a_pod_now(account: Sandbox, asked: bool) -> None:
+    if asked:  # then it is not sent again, and found by its name
+        wire = Wire(account)
+        on_rents(wire, losing_the_answer())
+        wire.on("GET", "/version", answering(200, {"uptime": 1, "features": ["rent_by_spec"]}))
+        wire.on("GET", "/pods", after(is_over=lambda: bool(rents(account))))
+        async with agent_on(account, transport=wire) as agent:
+            await agent.refused("rent_pod", name="train", executor_id=await a_node(account), hours=2, wait_seconds=0)
+    else:
+        await lose_a_rent(account)
+    account.clock.advance(minutes=1)
+    async with agent_on(account, max_pods=1, person=Person("yes") if asked else None) as agent:
+        failure = await agent.refused("rent_pod", name="other", gpu_type="RTX4090", hours=2)
+    [pod] = living(account)
+    assert failure.code == "policy_refused"
+    assert f"earlier rent of train, whose answer was lost, has turned out to have a pod that bills: {pod['id']}" in (
+        failure.text
+    )
+    assert "Nothing else was changed." in failure.text
+    assert "Nothing was changed." not in failure.text
+
+
+def after(is_over: Callable[[], bool]) -> Act:
+    """Pods cannot be listed any more once it is over."""
+
+    async def act(request: httpx2.Request, forward: Forward) -> httpx2.Response:
+        return await (LOST if is_over() else passing)(request, forward)
+
+    return act

@@ -214,6 +214,17 @@ async def test_a_fresh_refusal_of_the_repeat_says_nothing_of_the_first(sandbox: 
     assert rented["warnings"]
 
 
+@every_way
+async def test_what_lium_says_of_a_success_that_is_none_is_said_and_proves_nothing(sandbox: Sandbox, way: str) -> None:
+    wire = Wire(sandbox)
+    on_rents(wire, answering(200, {"success": False, "message": "No capacity\u202e sk_live_abcdefghijklmnop1234"}))
+    async with agent_on(sandbox, transport=wire) as agent:
+        failure = await agent.refused("rent_pod", **await wanted(sandbox, way))
+    assert failure.code == "outcome_unknown"
+    assert "No capacity" in failure.text
+    assert "\u202e" not in failure.text
+
+
 @pytest.mark.parametrize("rented", [True, False], ids=["rented", "not rented"])
 async def test_a_server_that_died_in_mid_rent_is_looked_behind(sandbox: Sandbox, rented: bool) -> None:
     sandbox.add_fault("rent_crash", rented=rented)

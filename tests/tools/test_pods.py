@@ -363,3 +363,15 @@ async def test_an_id_is_never_the_name_of_another_pod(sandbox: Sandbox) -> None:
         assert (await agent.refused("remove_pod", pod=first)).code == "pod_not_found"
         assert [pod["pod_id"] for pod in (await agent.call("list_pods"))["pods"]] == [second]
         await agent.call("remove_pod", pod=second)
+
+
+async def test_a_pod_that_is_listed_twice_counts_once(sandbox: Sandbox) -> None:
+    wire = Wire(sandbox)
+    wire.on("GET", "/pods", editing(lambda rows: rows + rows))
+    async with agent_on(sandbox, transport=wire, max_pods=2) as agent:
+        await agent.call("rent_pod", name="train", gpu_type="RTX4090", hours=2, wait_seconds=60)
+        listed = await agent.call("list_pods")
+        assert listed["total"] == len(listed["pods"]) == 1
+        assert listed["burn_per_hour_usd"] == pytest.approx(listed["pods"][0]["price_per_hour_usd"], abs=0.01)
+        assert (await agent.call("get_pod", pod="train"))["pod"]["name"] == "train"
+        await agent.call("rent_pod", name="other", gpu_type="RTX4090", hours=2, wait_seconds=0)

@@ -99,7 +99,7 @@ class Executors(Resource):
         path = endpoint("/executors/{executor_id}/rent", executor_id=executor_id)
         name = request.pod_name
         answer = await send_rent(self._wire, path, request.body(), idempotency_key=idempotency_key, pod_name=name)
-        return rented_pod_id(answer, idempotency_key=idempotency_key, pod_name=name)
+        return rented_pod_id(answer, self._wire.redact, idempotency_key=idempotency_key, pod_name=name)
 
     async def rent_by_spec(self, request: RentBySpecRequest, *, idempotency_key: str) -> str:
         """POST /executors/rent-by-spec: rent the cheapest node that fits. Spends money and is sent once.
@@ -115,7 +115,7 @@ class Executors(Resource):
             idempotency_key=idempotency_key,
             pod_name=name,
         )
-        return rented_pod_id(answer, idempotency_key=idempotency_key, pod_name=name)
+        return rented_pod_id(answer, self._wire.redact, idempotency_key=idempotency_key, pod_name=name)
 
     async def select_by_spec(self, request: RentBySpecRequest) -> RentBySpecResponse:
         """POST /executors/rent-by-spec as a dry run: which node a rent would take and at what price.

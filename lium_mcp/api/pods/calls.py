@@ -8,7 +8,7 @@ from lium_mcp.api.addresses import endpoint, segment
 from lium_mcp.api.errors import BadRequest, Conflict, FirewallBlocked, InvalidRequest
 from lium_mcp.api.fields import ApiModel, read_text
 from lium_mcp.api.lines import Tail
-from lium_mcp.api.paging import Rows
+from lium_mcp.api.paging import Rows, once_each
 from lium_mcp.api.pods.models import (
     MAX_PORT,
     FeedbackRequest,
@@ -37,8 +37,8 @@ class Pods(Resource):
     """Calls on pods."""
 
     async def list(self, *, repeat: Repeat = Repeat.ALWAYS) -> Rows[Pod]:
-        """GET /pods: pods of the account that are not being removed, in no particular order."""
-        return (await self._wire.request("GET", "/pods", repeat=repeat)).rows(Pod)
+        """GET /pods: pods of the account that are not being removed, each once, in no particular order."""
+        return once_each((await self._wire.request("GET", "/pods", repeat=repeat)).rows(Pod))
 
     async def get(self, pod_id: str, *, repeat: Repeat = Repeat.ALWAYS) -> PodDetail:
         """GET /pods/{pod_id}: one pod with its last event."""
