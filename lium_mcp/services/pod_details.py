@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
@@ -108,6 +109,20 @@ class PodView(PodRow):
     gpus: list[GpuView] | None = None
 
 
+@dataclass(slots=True)
+class _Extras:
+    """What is read of a pod beside its row, each side by side with the other: Lium may take seconds for either."""
+
+    history: Sequence[PodEvent] = ()
+    record: PodRecord | None = None
+
+    async def read_events(self, account: Account, pod_id: str) -> None:
+        self.history = await _events(account, pod_id)
+
+    async def read_record(self, account: Account, pod_id: str) -> None:
+        self.record = await _record(account, pod_id)
+
+
 def unpriced(pods: Sequence[Pod]) -> int | None:
     """How many pods bill at a price that Lium does not say, and so are missing from the burn rate; None where none."""
     return sum(1 for pod in pods if pod.is_billing and pod.price is None) or None
@@ -146,18 +161,19 @@ async def pod_view(
         volume_id: The volume that it was just given; None for the one that it was rented with.
         ssh: What came of a look at its SSH server.
     """
-    history: Sequence[PodEvent] = ()
-    record: PodRecord | None = None
+    extras = _Extras()
     runs = current and pod.is_ready
     seen = await gpus_of(account, pod) if runs and ssh in (None, "answers") else None
 
     # A pod is worth showing without its events, volume and cost.
     with anyio.move_on_after(_EXTRAS_SECONDS):
-        history = await _events(account, pod.id)
         volume_id = volume_id or (await _rented_volume(account, pod.id) if runs else None)
-        record = await _record(account, pod.id)
+        async with anyio.create_task_group() as group:
+            group.start_soon(extras.read_events, account, pod.id)
+            group.start_soon(extras.read_record, account, pod.id)
+    history = extras.history
     lived = own_events(pod, history)
-    cost = _cost_so_far(account, pod, lived, record)
+    cost = _cost_so_far(account, pod, lived, extras.record)
     if not history and pod.last_event is not None and pod.last_event.pod_id in (None, pod.id):
         history = [pod.last_event]
     visible = len(seen) if seen and len(seen) < MOST_GPUS else None

@@ -4,6 +4,7 @@ import json
 from datetime import datetime, timedelta
 from typing import Any
 
+import anyio
 import pytest
 
 from lium_mcp.api.huids import huid
@@ -193,6 +194,23 @@ async def test_what_cannot_name_a_pod_is_refused_before_anything_is_asked(sandbo
 
 
 # --- one pod ---------------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_read_beside_a_pod_is_read_side_by_side(sandbox: Sandbox) -> None:
+    await rent(sandbox, "worker")
+    wire = Wire(sandbox)
+    held = wire.hold("GET", "/pods/*/events")
+    async with agent_on(sandbox, transport=wire) as agent, anyio.create_task_group() as group:
+
+        async def look() -> None:
+            shown = (await agent.call("get_pod", pod="worker"))["pod"]
+            assert shown["last_events"]
+            assert shown["cost_so_far_usd"] > 0
+
+        group.start_soon(look)
+        await held.reached()
+        await wire.arrival("GET", "/pods/*/record")
+        held.let_go()
 
 
 @both_eras
