@@ -86,6 +86,7 @@ async def test_what_lium_says_it_did_not_do_is_not_called_done(
     await backed_up(sandbox)
     await ask(sandbox, "POST", "/volumes", {"name": "data"})
     wire = Wire(sandbox)
+    wire.on("GET", "/backup-logs/*", answering(200, {"id": UNKNOWN, "status": "COMPLETED"}))
     wire.on(method, path, answering(200, {"success": "false", "message": "not at this hour"}))
     async with agent_on(sandbox, transport=wire, allow_tools=frozenset({tool})) as agent:
         failure = await agent.refused(tool, **arguments)
