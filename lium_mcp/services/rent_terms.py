@@ -64,8 +64,8 @@ def outcome_unknown(name: str, unknown: RentOutcomeUnknown) -> Failure:
         "outcome_unknown",
         f"The rent of {name} got no clear answer, and it could not be established what became of it.{named}",
         f"Do not rent again. Call list_pods, which settles it: it looks for the pod, and where it may, asks Lium once "
-        f"more for this very rent, which may still make the pod. If {name} is there, use it; once it is not there and "
-        "not unsettled, none was made.",
+        f"more for this very rent, which may still make the pod. If {name} is there and not unsettled, use it; once it "
+        "is neither there nor unsettled, none was made.",
         effect="It may exist and bill.",
         request_id=unknown.request_id,
     )

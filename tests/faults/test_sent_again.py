@@ -19,6 +19,7 @@ from tests.wires import (
     Forward,
     Wire,
     answering,
+    editing,
     failing,
     living,
     losing_the_answer,
@@ -125,6 +126,21 @@ async def test_a_server_with_the_same_limits_sends_it_again(account: Sandbox, li
         listed = await agent.call("list_pods")
         assert [pod["name"] for pod in listed["pods"]] == ["train"]
     assert len(rents(account)) == 1
+
+
+async def test_what_a_repeat_shows_to_be_beyond_the_limits_of_now_is_given_back(account: Sandbox) -> None:
+    await lose_a_rent(account)
+    wire = Wire(account)
+
+    def dearer(body: Any) -> Any:
+        return [dearer(row) for row in body] if isinstance(body, list) else body | {"price": 25.0}
+
+    wire.on("GET", "/pods", editing(dearer))
+    wire.on("GET", "/pods/*", editing(dearer))
+    async with agent_on(account, transport=wire, max_price_per_hour_usd=5) as agent:
+        await look_for_ten_minutes(agent)
+    assert len(rents(account)) == 1
+    assert living(account) == []
 
 
 async def test_a_pod_that_appeared_meanwhile_takes_the_room(account: Sandbox) -> None:
