@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Final
+
+import anyio
 
 from lium_mcp.api.errors import Conflict, LiumError
 from lium_mcp.api.pods.models import Pod
@@ -11,6 +14,8 @@ from lium_mcp.services.accounts import Account
 from lium_mcp.services.pod_details import Outcome
 from lium_mcp.services.polling import Poller
 from lium_mcp.services.removing import is_gone
+
+_LIST_SECONDS: Final = 8.0
 
 
 class ClusterMember(Result):
@@ -39,7 +44,8 @@ async def remove_members(account: Account, poller: Poller, cluster_id: str, wait
         LiumError: the order failed, or what became of it is not known.
     """
     listed: list[Pod] = []
-    with suppress(LiumError):  # the answer names the members, too
+    # The answer names the members, too; and no host waits for both as long as each may take.
+    with suppress(LiumError), anyio.move_on_after(_LIST_SECONDS):
         listed = [pod for pod in await account.lium.pods.list() if pod.cluster_id == cluster_id]
     try:
         answer = await account.lium.clusters.remove(cluster_id)

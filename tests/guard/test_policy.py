@@ -739,7 +739,7 @@ async def test_a_pod_that_an_earlier_call_rented_is_not_given_back(sandbox: Sand
     assert pod["removal_scheduled_at"] is None
 
 
-async def test_a_pod_that_was_only_found_by_its_name_is_not_given_back() -> None:
+async def test_a_pod_of_the_name_that_another_rented_is_left_alone_whatever_it_costs() -> None:
     older = Sandbox(seed=7, speed=0, start=START, features=("rent_by_spec", "run_record"))
     wire = Wire(older)
 
@@ -756,9 +756,9 @@ async def test_a_pod_that_was_only_found_by_its_name_is_not_given_back() -> None
 
     wire.on("POST", "/executors/rent-by-spec", somebody_else_rents)
     async with agent_on(older, transport=wire, max_price_per_hour_usd=1) as agent:
-        answer = await agent.call("rent_pod", name="train", gpu_type="RTX3090", hours=20)
-        assert "more than allowed" in " ".join(answer["warnings"])
+        lost = await agent.refused("rent_pod", name="train", gpu_type="RTX3090", hours=20)
+        assert lost.code == "outcome_unknown"
         older.clock.advance(minutes=5)
         await agent.call("list_pods")
-    assert [pod["id"] for pod in living(older)] == [answer["pod_id"]]
-    assert wire.sent("DELETE", "/pods/*") == []
+    assert len(living(older)) == 1
+    assert wire.sent("DELETE", "/pods/*") == wire.sent("POST", "/pods/*/schedule-removal") == []

@@ -327,15 +327,17 @@ async def test_what_lium_does_not_say_keeps_the_pod_and_is_reported(sandbox: San
     assert len(living(sandbox)) == 1
 
 
-async def test_a_pod_that_was_found_by_its_name_is_only_warned_about(sandbox: Sandbox) -> None:
+async def test_a_pod_of_the_name_that_is_another_card_is_not_the_rents() -> None:
     sandbox = Sandbox(seed=7, speed=0, features=("rent_by_spec",))
     wire = Wire(sandbox)
     wire.on("GET", "/pods/*", editing(lambda pod: pod | {"gpu_name": "NVIDIA L4"}))
     on_rents(wire, losing_the_answer(), times=1)
     async with agent_on(sandbox, transport=wire) as agent:
-        rented = await agent.call("rent_pod", name="train", gpu_type="RTX4090", hours=1)
-    assert any("not as asked (it has NVIDIA L4" in warning for warning in rented["warnings"])
+        lost = await agent.refused("rent_pod", name="train", gpu_type="RTX4090", hours=1)
+    assert lost.code == "outcome_unknown"
+    assert f"{living(sandbox)[0]['id']} for it" in lost.text
     assert len(living(sandbox)) == 1
+    assert wire.sent("POST", "/pods/*/schedule-removal") == wire.sent("DELETE", "/pods/*") == []
 
 
 async def test_a_plan_is_at_the_price_of_today(sandbox: Sandbox, agent: Agent) -> None:
