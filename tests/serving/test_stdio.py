@@ -91,7 +91,8 @@ async def test_with_wrong_settings_it_starts_lists_and_says_at_each_call_what_is
         tools = (await server.ask(request(1, "tools/list")))["result"]["tools"]
         names = {tool["name"] for tool in tools}
         assert "list_gpus" in names
-        for number, name in enumerate(("list_gpus", "list_pods", "rent_pod"), start=2):
+        assert "rent_pod" not in names, "the other settings hold"
+        for number, name in enumerate(("list_gpus", "list_pods", "get_pod"), start=2):
             refused = await server.ask(called(number, request, name))
             assert refused["result"]["isError"] is True
             assert refused["result"]["_meta"]["lium-mcp/error"]["code"] == "settings_wrong"
