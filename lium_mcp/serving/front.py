@@ -27,6 +27,7 @@ else:
 CLOSED_PIPE = 141
 _READ_BYTES = 65_536
 _FIRST_PRIVATE = 3
+_INIT = 1
 _MOST_UNSENT_BYTES = 2**23
 _SWITCH_SECONDS = 0.0005
 
@@ -35,10 +36,13 @@ class Wire:
     """Standard input and output, taken away from everybody else: what strays to them must not reach the host.
 
     From then on others in the process and its children read nothing, and what they print goes to standard error.
+
+    Attributes:
+        parent: The process that started this one; 0 where it has died already.
     """
 
     def __init__(self) -> None:
-        self.parent = os.getppid()
+        self.parent = _living_parent()
         self.input = _taken_away(0)
         self.output = _taken_away(1)
         self._left = b""
@@ -80,6 +84,21 @@ class Wire:
     def let_go(self) -> None:
         """Let `write` go on."""
         self._writing.release()
+
+
+def _living_parent() -> int:
+    parent = os.getppid()
+    if parent != _INIT or not CAN_ANSWER:
+        return parent
+    # The first process takes over whom another left behind; whom it started itself is in no dead process's group.
+    group = os.getpgrp()
+    try:
+        os.kill(group, 0)
+    except ProcessLookupError:
+        return 0
+    except PermissionError:
+        pass
+    return parent
 
 
 def _taken_away(number: int) -> int:

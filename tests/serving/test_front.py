@@ -163,7 +163,7 @@ async def test_what_strays_to_standard_output_does_not_reach_the_host(tmp_path: 
     assert Counter(server.stderr.split())["child"] == 3
 
 
-@pytest.mark.parametrize("after_seconds", [0.2, 1.5])
+@pytest.mark.parametrize("after_seconds", [0.0, 0.2, 1.5])
 async def test_a_server_whose_parent_dies_ends_though_its_pipe_stays_open(after_seconds: float, tmp_path: Path) -> None:
     reading, writing = os.pipe()
     ours = tmp_path / "server.pid"
