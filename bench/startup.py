@@ -25,7 +25,7 @@ from lium_mcp.settings_table import SETTINGS
 RUNS: Final = 11
 EMPTY_SERVER: Final = "from mcp.server import MCPServer; MCPServer(name='empty', version='1').run('stdio')"
 OURS: Final = [sys.executable, "-m", "lium_mcp", "--sandbox"]
-OFFICIAL: Final = Path(__file__).parent.parent / ".cache" / "compat" / "lium-0.32.0" / "bin"
+OFFICIAL: Final = Path(__file__).parent.parent / ".cache" / "clients" / "lium.io" / "bin"
 # It does not list its tools without one, and asks nobody.
 KUBECONFIG: Final = """\
 apiVersion: v1
