@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Mapping, Sequence
 
 from lium_mcp.serving.front_messages import Message, UnknownForm, check_params, read_message
@@ -28,6 +29,7 @@ CLOSED_PIPE = 141
 _READ_BYTES = 65_536
 _FIRST_PRIVATE = 3
 _INIT = 1
+_LAST_LINE_SECONDS = 0.2
 _MOST_UNSENT_BYTES = 2**23
 _SWITCH_SECONDS = 0.0005
 
@@ -131,10 +133,10 @@ def begin(words: Sequence[str], environment: Mapping[str, str]) -> "Front | None
     offer = find_offer(words, environment, records.tools(), read_file) if records.are_of_this_sdk() else None
     if offer is None:
         return None
-    # At once, and not as an exception among the imports, or in the middle of what a server has yet to clean up.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, _: os._exit(128 + number))
     front = Front(Wire(), Prepared(records, offer))
+    # At once, and not as an exception among the imports.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: front.end(128 + number))
     front.start()
     return front
 
@@ -162,6 +164,16 @@ class Front:
         sys.setswitchinterval(_SWITCH_SECONDS)  # a request must not wait long for a turn between the imports
         self._poll.register(self.wire.input, select.POLLIN)
         _thread.start_new_thread(self._answer_all, ())
+
+    def end(self, status: int) -> None:
+        """End the process; an answer that is being written is written to its end, if the host reads it."""
+        deadline = time.monotonic() + _LAST_LINE_SECONDS
+        while time.monotonic() < deadline and self._turn.acquire(timeout=_LAST_LINE_SECONDS):
+            if not self._unsent:
+                break
+            self._turn.release()
+            time.sleep(0.001)
+        os._exit(status)
 
     def opening(self) -> tuple[bytes, bytes] | None:
         """The first request that was answered, which the server has to hear too, and the answer that the host has.

@@ -79,13 +79,14 @@ async def play(draw: random.Random, *, longest_pause_seconds: float) -> None:
                 process.send_signal(signal.SIGTERM)
             process.stdin.close()
             status = await process.wait()
-            lines, said = (await read).splitlines(), (await errors).decode()
+            written, said = await read, (await errors).decode()
     finally:
         if process.returncode is None:
             process.kill()
     assert "Traceback" not in said, said
     assert "ERROR" not in said, said
-    _judge(messages, lines, is_whole=end != "signal")
+    assert written.endswith(b"\n") or not written or end == "signal", written[-200:]
+    _judge(messages, written.split(b"\n")[:-1], is_whole=end != "signal")
     # A signal may come before the first line of ours has run.
     assert status in ({0, 128 + signal.SIGTERM, -signal.SIGTERM} if end == "signal" else {0}), status
 

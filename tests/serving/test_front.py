@@ -89,6 +89,18 @@ async def test_a_signal_during_the_imports_ends_it_at_once(number: signal.Signal
     assert server.stderr == ""
 
 
+@pytest.mark.parametrize("after_seconds", [0.0, 0.0005, 0.001, 0.002, 0.003])
+async def test_a_signal_between_long_answers_leaves_no_half_a_line(after_seconds: float) -> None:
+    async with cold("--sandbox") as server:
+        await server.ask(request("initialize", 0, LEGACY))
+        for number in range(1, 9):
+            await server.send(request("tools/list", number, LEGACY))
+        await asyncio.sleep(after_seconds)
+        server.interrupt(signal.SIGTERM)
+        assert await server.exited() == 128 + signal.SIGTERM
+    assert all(line.endswith("\n") for line in server.lines)
+
+
 async def test_a_host_that_writes_long_before_it_reads_gets_all_answers() -> None:
     count = 300
     asked = [request("initialize", 0, LEGACY), *(request("tools/list", number, LEGACY) for number in range(1, count))]
