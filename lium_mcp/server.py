@@ -43,7 +43,7 @@ from lium_mcp.serving.lium_server import CLEAN_UP_SECONDS, LiumServer
 from lium_mcp.serving.sessions import note_use
 from lium_mcp.settings import Settings, registry_password
 from lium_mcp.settings_reading import load_readable, problems_of
-from lium_mcp.settings_table import TOOLSETS, is_offered
+from lium_mcp.settings_table import TOOLSETS, Offer
 from lium_mcp.toolkit.call import Runtime
 from lium_mcp.toolkit.listing import ListedTool, read_listing
 from lium_mcp.values import SettingsError
@@ -352,16 +352,10 @@ def select_tools(settings: Settings) -> list[ListedTool]:
 
 
 def _offered(settings: Settings, listing: Sequence[ListedTool]) -> list[ListedTool]:
-    return [
-        item
-        for item in listing
-        if is_offered(
-            item.name,
-            item.toolset,
-            reads_only=item.read_only,
-            toolsets=settings.toolsets,
-            allow_tools=settings.allow_tools,
-            deny_tools=settings.deny_tools,
-            read_only=settings.read_only,
-        )
-    ]
+    offer = Offer(
+        toolsets=frozenset(settings.toolsets),
+        allow_tools=settings.allow_tools,
+        deny_tools=settings.deny_tools,
+        read_only=settings.read_only,
+    )
+    return [item for item in listing if offer.has(item.name, item.toolset, reads_only=item.read_only)]

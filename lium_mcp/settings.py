@@ -15,11 +15,11 @@ from typing import Annotated, Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from platformdirs import user_state_path
-from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
+from pydantic import BeforeValidator, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from lium_mcp.api.network import Network
-from lium_mcp.guard.limits import Limits, Names, PolicyFileError, PolicyMode, read_policy_file
+from lium_mcp.guard.limits import Limits, Names, PolicyFileError, PolicyMode, from_table, read_policy_file
 from lium_mcp.guard.server_token import ServerTokenError, check_token, read_token
 from lium_mcp.network_settings import read_network
 from lium_mcp.official_config import FoundKey, OfficialConfig, usual_ssh_key_path
@@ -49,14 +49,6 @@ LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 SANDBOX_API_KEY = "sk_sandbox"
 
 
-def _from_table(name: str) -> Any:  # noqa: ANN401 - what pydantic makes a field of
-    setting = SETTINGS[name]
-    alias = None if setting.variable.startswith("LIUM_MCP_") else setting.variable
-    return Field(
-        default=setting.default, validation_alias=alias, description=setting.about, ge=setting.low, le=setting.high
-    )
-
-
 class Settings(Limits, BaseSettings):
     """Settings of one server process.
 
@@ -74,33 +66,33 @@ class Settings(Limits, BaseSettings):
         hide_input_in_errors=True,
     )
 
-    api_key: SecretStr | None = _from_table("api_key")
-    base_url: str = _from_table("base_url")
-    ssh_key_path: Path | None = _from_table("ssh_key_path")
-    ssh_key_passphrase: SecretStr | None = _from_table("ssh_key_passphrase")
-    ssh_agent: Path | None = _from_table("ssh_agent")
-    local_dirs: tuple[Path, ...] = _from_table("local_dirs")
-    toolsets: frozenset[ToolsetName] = _from_table("toolsets")
-    allow_tools: Names = _from_table("allow_tools")
-    deny_tools: Names = _from_table("deny_tools")
-    read_only: bool = _from_table("read_only")
-    policy: Path | None = _from_table("policy")
-    policy_mode: PolicyMode = _from_table("policy_mode")
-    confirm: Literal["auto", "always", "never"] = _from_table("confirm")
-    state_url: SecretStr | None = _from_table("state_url")
-    transport: Literal["stdio", "http", "sse"] = _from_table("transport")
-    host: str = _from_table("host")
-    port: Annotated[int, BeforeValidator(as_number)] = _from_table("port")
-    allowed_host: Names = _from_table("allowed_host")
-    path_prefix: str = _from_table("path_prefix")
-    server_token: SecretStr | None = _from_table("server_token")
-    trusted_proxy: Names = _from_table("trusted_proxy")
-    timeout_seconds: Annotated[float, BeforeValidator(as_number)] = _from_table("timeout_seconds")
-    log_level: LogLevel = _from_table("log_level")
-    log_format: Literal["text", "json"] = _from_table("log_format")
-    sandbox: bool = _from_table("sandbox")
-    sandbox_speed: Annotated[float, BeforeValidator(as_number)] = _from_table("sandbox_speed")
-    sandbox_seed: Annotated[int, BeforeValidator(as_number)] = _from_table("sandbox_seed")
+    api_key: SecretStr | None = from_table("api_key")
+    base_url: str = from_table("base_url")
+    ssh_key_path: Path | None = from_table("ssh_key_path")
+    ssh_key_passphrase: SecretStr | None = from_table("ssh_key_passphrase")
+    ssh_agent: Path | None = from_table("ssh_agent")
+    local_dirs: tuple[Path, ...] = from_table("local_dirs")
+    toolsets: frozenset[ToolsetName] = from_table("toolsets")
+    allow_tools: Names = from_table("allow_tools")
+    deny_tools: Names = from_table("deny_tools")
+    read_only: bool = from_table("read_only")
+    policy: Path | None = from_table("policy")
+    policy_mode: PolicyMode = from_table("policy_mode")
+    confirm: Literal["auto", "always", "never"] = from_table("confirm")
+    state_url: SecretStr | None = from_table("state_url")
+    transport: Literal["stdio", "http", "sse"] = from_table("transport")
+    host: str = from_table("host")
+    port: Annotated[int, BeforeValidator(as_number)] = from_table("port")
+    allowed_host: Names = from_table("allowed_host")
+    path_prefix: str = from_table("path_prefix")
+    server_token: SecretStr | None = from_table("server_token")
+    trusted_proxy: Names = from_table("trusted_proxy")
+    timeout_seconds: Annotated[float, BeforeValidator(as_number)] = from_table("timeout_seconds")
+    log_level: LogLevel = from_table("log_level")
+    log_format: Literal["text", "json"] = from_table("log_format")
+    sandbox: bool = from_table("sandbox")
+    sandbox_speed: Annotated[float, BeforeValidator(as_number)] = from_table("sandbox_speed")
+    sandbox_seed: Annotated[int, BeforeValidator(as_number)] = from_table("sandbox_seed")
 
     @classmethod
     def settings_customise_sources(

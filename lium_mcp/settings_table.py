@@ -221,30 +221,36 @@ def meant_setting(variable: str) -> str | None:
     )
 
 
-def is_offered(
-    tool: str,
-    toolset: str,
-    *,
-    reads_only: bool,
-    toolsets: frozenset[str],
-    allow_tools: frozenset[str],
-    deny_tools: frozenset[str],
-    read_only: bool,
-) -> bool:
-    """Whether the settings offer a tool; read-only wins over every other choice.
+class Offer:
+    """What the settings decide about the lists.
 
-    Args:
-        tool: Its name.
-        toolset: The toolset that it belongs to.
-        reads_only: Whether it changes nothing and spends nothing.
+    Attributes:
         toolsets: The setting of that name, as all that follow.
         allow_tools: None of them allow all.
         deny_tools: They are never offered.
-        read_only: Whether only tools are offered that change nothing.
+        read_only: Whether only tools are offered that change nothing; it wins over every other choice.
     """
-    return (
-        toolset in toolsets
-        and (not allow_tools or tool in allow_tools)
-        and tool not in deny_tools
-        and (reads_only or not read_only)
-    )
+
+    __slots__ = ("allow_tools", "deny_tools", "read_only", "toolsets")
+
+    def __init__(
+        self,
+        *,
+        toolsets: frozenset[str] = DEFAULT_TOOLSETS,
+        allow_tools: frozenset[str] = frozenset(),
+        deny_tools: frozenset[str] = frozenset(),
+        read_only: bool = False,
+    ) -> None:
+        self.toolsets = toolsets
+        self.allow_tools = allow_tools
+        self.deny_tools = deny_tools
+        self.read_only = read_only
+
+    def has(self, tool: str, toolset: str, *, reads_only: bool) -> bool:
+        """Whether a tool is offered that belongs to this toolset, and changes nothing or does."""
+        return (
+            toolset in self.toolsets
+            and (not self.allow_tools or tool in self.allow_tools)
+            and tool not in self.deny_tools
+            and (reads_only or not self.read_only)
+        )

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from lium_mcp.api.gpu_names import is_gpu_name
-from lium_mcp.settings_table import LIMITS
+from lium_mcp.settings_table import SETTINGS
 from lium_mcp.values import as_number, decoded, listed
 
 PolicyMode = Literal["enforce", "shadow"]
@@ -67,9 +67,13 @@ UsdLimit = Annotated[float, BeforeValidator(as_number), Field(allow_inf_nan=Fals
 Names = Annotated[frozenset[str], BeforeValidator(_names)]
 
 
-def _from_table(name: str) -> Any:  # noqa: ANN401 - what pydantic makes a field of
-    limit = LIMITS[name]
-    return Field(default=limit.default, description=limit.about, ge=limit.low, le=limit.high)
+def from_table(name: str) -> Any:  # noqa: ANN401 - what pydantic makes a field of
+    """The field of a setting, as the table has it."""
+    setting = SETTINGS[name]
+    alias = None if setting.variable.startswith("LIUM_MCP_") else setting.variable
+    return Field(
+        default=setting.default, validation_alias=alias, description=setting.about, ge=setting.low, le=setting.high
+    )
 
 
 class Limits(BaseModel):
@@ -77,15 +81,15 @@ class Limits(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    max_price_per_hour_usd: UsdLimit | None = _from_table("max_price_per_hour_usd")
-    max_pods: Annotated[int, BeforeValidator(as_number)] | None = _from_table("max_pods")
-    max_hours: Annotated[float, BeforeValidator(as_number)] | None = _from_table("max_hours")
-    max_burn_per_hour_usd: UsdLimit | None = _from_table("max_burn_per_hour_usd")
-    budget_usd: UsdLimit | None = _from_table("budget_usd")
-    budget_since: Annotated[date, BeforeValidator(_day)] | None = _from_table("budget_since")
-    allow_gpu_types: Annotated[Names, AfterValidator(_gpu_types)] = _from_table("allow_gpu_types")
-    allow_countries: Annotated[Names, AfterValidator(_countries)] = _from_table("allow_countries")
-    allow_templates: Annotated[Names, AfterValidator(_ids)] = _from_table("allow_templates")
+    max_price_per_hour_usd: UsdLimit | None = from_table("max_price_per_hour_usd")
+    max_pods: Annotated[int, BeforeValidator(as_number)] | None = from_table("max_pods")
+    max_hours: Annotated[float, BeforeValidator(as_number)] | None = from_table("max_hours")
+    max_burn_per_hour_usd: UsdLimit | None = from_table("max_burn_per_hour_usd")
+    budget_usd: UsdLimit | None = from_table("budget_usd")
+    budget_since: Annotated[date, BeforeValidator(_day)] | None = from_table("budget_since")
+    allow_gpu_types: Annotated[Names, AfterValidator(_gpu_types)] = from_table("allow_gpu_types")
+    allow_countries: Annotated[Names, AfterValidator(_countries)] = from_table("allow_countries")
+    allow_templates: Annotated[Names, AfterValidator(_ids)] = from_table("allow_templates")
 
     def tightened(self, other: "Limits") -> "Limits":
         """Both sets of limits at once: what either refuses is refused.

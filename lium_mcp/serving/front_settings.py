@@ -8,7 +8,7 @@ the second that the imports take. Standard library only.
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from lium_mcp.settings_table import DEFAULT_TOOLSETS, SETTINGS, is_offered, is_option, meant_setting
+from lium_mcp.settings_table import DEFAULT_TOOLSETS, SETTINGS, Offer, is_option, meant_setting
 
 _DIGITS = frozenset("0123456789")
 _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
@@ -19,31 +19,6 @@ _FALSE = frozenset(("0", "false", "no", "off", "n", "f"))
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 _PROXIES = frozenset(("https_proxy", "all_proxy"))
 _MOST_DIGITS = 12
-
-
-class Offer:
-    """What the settings decide about the lists."""
-
-    __slots__ = ("allow_tools", "deny_tools", "read_only", "toolsets")
-
-    def __init__(self, values: Mapping[str, str]) -> None:
-        """Read it from values that are plain."""
-        self.toolsets = frozenset(_listed(values["toolsets"])) if "toolsets" in values else DEFAULT_TOOLSETS
-        self.allow_tools = frozenset(_listed(values.get("allow_tools", "")))
-        self.deny_tools = frozenset(_listed(values.get("deny_tools", "")))
-        self.read_only = values.get("read_only", "").lower() in _TRUE
-
-    def has(self, tool: str, toolset: str, *, reads_only: bool) -> bool:
-        """Whether a tool is offered."""
-        return is_offered(
-            tool,
-            toolset,
-            reads_only=reads_only,
-            toolsets=self.toolsets,
-            allow_tools=self.allow_tools,
-            deny_tools=self.deny_tools,
-            read_only=self.read_only,
-        )
 
 
 def find_offer(
@@ -68,7 +43,12 @@ def find_offer(
     is_usual = values.get("transport", "stdio") == "stdio" and _is_period_of_a_budget(values)
     if not is_usual or not _can_be_reached(values, environment) or not _has_plain_files(values, environment, read_file):
         return None
-    return Offer(values)
+    return Offer(
+        toolsets=frozenset(_listed(values["toolsets"])) if "toolsets" in values else DEFAULT_TOOLSETS,
+        allow_tools=frozenset(_listed(values.get("allow_tools", ""))),
+        deny_tools=frozenset(_listed(values.get("deny_tools", ""))),
+        read_only=values.get("read_only", "").lower() in _TRUE,
+    )
 
 
 def _options(words: Sequence[str]) -> dict[str, str] | None:

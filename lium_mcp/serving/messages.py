@@ -11,6 +11,7 @@ from mcp.types import (
     PARSE_ERROR,
     ErrorData,
     JSONRPCError,
+    JSONRPCMessage,
     JSONRPCNotification,
     JSONRPCRequest,
     jsonrpc_message_adapter,
@@ -25,17 +26,18 @@ _NO_MESSAGE: Final = (
 )
 
 
-def read_message(body: bytes) -> tuple[dict[str, Any], JSONRPCError | None]:
-    """The message in a body, empty where there is none, and why it cannot be served."""
-    refusal: JSONRPCError | None = None
+def read_message(body: bytes) -> tuple[dict[str, Any], JSONRPCMessage | None, JSONRPCError | None]:
+    """The message in a body, empty where there is none; the same as the SDK takes it; and why it cannot be served."""
+    read, refusal = None, None
     try:
         message = from_json(body)
     except ValueError:
         message, refusal = _read_otherwise(body)
     else:
-        if not _is_valid(message):
+        read = _validated(message)
+        if read is None:
             refusal = refuse(message)
-    return message if isinstance(message, dict) else {}, refusal
+    return message if isinstance(message, dict) else {}, read, refusal
 
 
 def _read_otherwise(body: bytes) -> tuple[object, JSONRPCError]:
@@ -60,18 +62,19 @@ def is_answer(message: object) -> bool:
     return isinstance(message, dict) and "method" not in message and not {"result", "error"}.isdisjoint(message)
 
 
-def _is_valid(message: object) -> bool:
+def _validated(message: object) -> JSONRPCMessage | None:
     try:
         read = jsonrpc_message_adapter.validate_python(message, by_name=False)
     except ValidationError:
-        return False
+        return None
     # What is meant as a request, and read as something else, would be left without an answer: one whose id cannot be
     # used as a notification, one that has a member of answers too as an answer.
-    if isinstance(read, JSONRPCNotification) and not read.method.startswith("notifications/"):
-        return isinstance(message, dict) and "id" not in message
-    return isinstance(read, JSONRPCRequest | JSONRPCNotification) or (
-        isinstance(message, dict) and "method" not in message
-    )
+    given = message.keys() if isinstance(message, dict) else set()
+    if isinstance(read, JSONRPCNotification):
+        is_what_was_meant = "id" not in given or read.method.startswith("notifications/")
+    else:
+        is_what_was_meant = isinstance(read, JSONRPCRequest) or "method" not in given
+    return read if is_what_was_meant else None
 
 
 def _is_text(text: str) -> bool:

@@ -8,7 +8,7 @@ import os
 import sys
 
 from lium_mcp.instructions import instructions
-from lium_mcp.serving.front_settings import Offer
+from lium_mcp.settings_table import Offer
 
 FILE_NAME = "recorded.tsv"
 CURRENT = "2026-07-28"

@@ -130,7 +130,7 @@ class Sessions:
             if first["type"] != "http.request" or first.get("more_body", False):
                 return  # the caller has left in the middle
             body = first.get("body", b"")
-            message, refusal = read_message(body)
+            message, _, refusal = read_message(body)
             scope[MESSAGE] = message
             if len(body) > self._bounds.body_bytes and message.get("method") != "tools/call":
                 await PlainTextResponse("Request body too large", 413)(scope, receive, send)

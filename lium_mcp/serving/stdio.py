@@ -14,7 +14,7 @@ import anyio
 from anyio import CancelScope, CapacityLimiter, to_thread
 from mcp.shared._context_streams import ContextReceiveStream, ContextSendStream, create_context_streams
 from mcp.shared.message import SessionMessage
-from mcp.types import JSONRPCError, JSONRPCNotification, JSONRPCRequest, JSONRPCResponse, jsonrpc_message_adapter
+from mcp.types import JSONRPCError, JSONRPCNotification, JSONRPCRequest, JSONRPCResponse
 
 from lium_mcp.serving.front import Front, Wire
 from lium_mcp.serving.messages import is_answer, read_message
@@ -99,18 +99,17 @@ class Stdio:
     ) -> None:
         if not line.strip():
             return
-        message, refusal = read_message(line)
-        if refusal is None:
-            read = jsonrpc_message_adapter.validate_python(message, by_name=False)
+        message, read, refusal = read_message(line)
+        if read is not None:
             if isinstance(read, JSONRPCRequest):
                 self._owed.add(str(read.id))
             elif isinstance(read, JSONRPCNotification) and read.method == "notifications/cancelled":
                 self._settle((read.params or {}).get("requestId"))
             await to_server.send(SessionMessage(read))
-            return
-        log.warning("A message that cannot be read was refused with %d", refusal.error.code)
-        # Whoever waits for an answer of the host's hears that it was none.
-        await (to_server if is_answer(message) else refusals).send(SessionMessage(refusal))
+        elif refusal is not None:
+            log.warning("A message that cannot be read was refused with %d", refusal.error.code)
+            # Whoever waits for an answer of the host's hears that it was none.
+            await (to_server if is_answer(message) else refusals).send(SessionMessage(refusal))
 
     async def _write_all(self, from_server: ContextReceiveStream[SessionMessage], connection: CancelScope) -> None:
         limiter = CapacityLimiter(1)

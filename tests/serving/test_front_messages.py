@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from lium_mcp.server import build_server
 from lium_mcp.serving.front_messages import UnknownForm, check_params, read_message
-from lium_mcp.serving.front_settings import Offer
 from lium_mcp.serving.prepared import CURRENT, HANDSHAKE, HANDSHAKE_VERSIONS, Prepared, read_records
 from lium_mcp.settings import Settings
+from lium_mcp.settings_table import Offer
 from tests.hosts.hosts import HOSTS, Host
 from tests.processes import cold, environment
 from tests.serving.recording import answers_of, plain_requests, request
@@ -106,7 +106,7 @@ async def test_whatever_is_answered_at_once_is_answered_as_the_sdk_does(case: tu
     era = CURRENT if version == CURRENT else HANDSHAKE
     try:
         read = read_message(json.dumps(message, ensure_ascii=False).encode())
-        prepared = Prepared(read_records(), Offer({}))
+        prepared = Prepared(read_records(), Offer())
         if read.request_id is None or not prepared.knows(era, read.method):
             return
         asked_version = check_params(era, read)

@@ -13,10 +13,18 @@ from hypothesis import strategies as st
 
 import lium_mcp
 from lium_mcp.server import build_server
-from lium_mcp.serving.front_settings import Offer
-from lium_mcp.serving.prepared import CURRENT, FILE_NAME, HANDSHAKE, HANDSHAKE_VERSIONS, Prepared, read_records
+from lium_mcp.serving.front_settings import find_offer
+from lium_mcp.serving.prepared import (
+    CURRENT,
+    FILE_NAME,
+    HANDSHAKE,
+    HANDSHAKE_VERSIONS,
+    Prepared,
+    read_file,
+    read_records,
+)
 from lium_mcp.settings import Settings
-from lium_mcp.settings_table import TOOLSETS
+from lium_mcp.settings_table import SETTINGS, TOOLSETS
 from lium_mcp.toolkit.listing import read_listing
 from tests.serving.recording import answers_of, plain_requests, record
 
@@ -87,7 +95,11 @@ async def compare(values: dict[str, str], version: str) -> None:
     settings: dict[str, Any] = values
     server = build_server(Settings(**settings))
     asked = plain_requests(version)
-    prepared = Prepared(read_records(), Offer(values))
+    records = read_records()
+    environment = {"HOME": "/nowhere"} | {SETTINGS[name].variable: value for name, value in values.items()}
+    offer = find_offer([], environment, records.tools(), read_file)
+    assert offer is not None
+    prepared = Prepared(records, offer)
     assert all(prepared.knows(era, message["method"]) for message in asked)
     ours = [prepared.answer(era, message["method"], b"%d" % message["id"], version) for message in asked]
     assert ours == await answers_of(server, asked)
