@@ -8,8 +8,9 @@ import json
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final, NamedTuple
+
+from tests.model_server import serving_a_model
 
 DONE: Final = "That was all."
 _USED: Final[dict[str, Any]] = {"input_tokens": 10, "output_tokens": 2}
@@ -32,8 +33,8 @@ class Step(NamedTuple):
 class ScriptedModel:
     """What the model was asked, and where it listens."""
 
-    def __init__(self, script: Sequence[Step], url: str) -> None:
-        self.url = url
+    def __init__(self, script: Sequence[Step]) -> None:
+        self.url = ""
         self.turns: list[dict[str, Any]] = []
         self._script = list(script)
         self._turn = threading.Lock()
@@ -145,37 +146,6 @@ _PROTOCOLS: Final = {
 @contextmanager
 def scripted_model(*script: Step) -> Iterator[ScriptedModel]:
     """Serve a model that plays this script."""
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_HEAD(self) -> None:
-            self._send(200, "text/plain", b"")
-
-        def do_GET(self) -> None:
-            self._send(404, "application/json", b"{}")
-
-        def do_POST(self) -> None:
-            request = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"{}")
-            self._send(200, *model.answer(self.path, request))
-
-        def _send(self, status: int, kind: str, body: bytes) -> None:
-            self.send_response(status)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the library's name
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
-        model = ScriptedModel(script, f"http://127.0.0.1:{server.server_port}")
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield model
-        finally:
-            server.shutdown()
-            thread.join()
+    model = ScriptedModel(script)
+    with serving_a_model(model.answer) as model.url:
+        yield model

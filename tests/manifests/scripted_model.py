@@ -4,11 +4,11 @@ It speaks as much of OpenAI's two protocols, Responses and Chat Completions, as 
 """
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.model_server import serving_a_model
 
 CALL_ID = "call_1"
 
@@ -16,14 +16,15 @@ CALL_ID = "call_1"
 class ScriptedModel:
     """What the model was asked, and where it listens."""
 
-    def __init__(self, tool: str, base_url: str) -> None:
+    def __init__(self, tool: str) -> None:
         self.tool = tool
-        self.base_url = base_url
+        self.base_url = ""
         self.requests: list[dict[str, Any]] = []
 
-    def answer(self, path: str, request: dict[str, Any]) -> dict[str, Any]:
+    def answer(self, path: str, request: dict[str, Any]) -> tuple[str, bytes]:
         self.requests.append(request)
-        return self._response(request) if path.endswith("/responses") else self._completion(request)
+        said = self._response(request) if path.endswith("/responses") else self._completion(request)
+        return "application/json", json.dumps(said).encode()
 
     def _response(self, request: dict[str, Any]) -> dict[str, Any]:
         outputs = [item for item in request["input"] if item.get("type") == "function_call_output"]
@@ -60,26 +61,7 @@ class ScriptedModel:
 @contextmanager
 def scripted_model(tool: str) -> Iterator[ScriptedModel]:
     """Serve a model that calls this tool."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            body = json.dumps(model.answer(self.path, request)).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the library's name
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        model = ScriptedModel(tool, f"http://127.0.0.1:{server.server_port}/v1")
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield model
-        finally:
-            server.shutdown()
-            thread.join()
+    model = ScriptedModel(tool)
+    with serving_a_model(model.answer) as url:
+        model.base_url = f"{url}/v1"
+        yield model
