@@ -56,7 +56,16 @@ def judge(view: PodView, pod: Pod, ssh: SshAnswer | None) -> ObservedPod:
     if pod.is_terminal:
         return ObservedPod(outcome="failed", pod=view, next=_say_failed(view, pod))
     how = "It runs and bills, but Lium names no SSH address for it yet" if pod.runs else "Not running yet"
-    return ObservedPod(outcome="pending", pod=view, next=f"{how}: call get_pod with this pod_id to wait on.")
+    return ObservedPod(
+        outcome="pending", pod=_while_it_starts(view), next=f"{how}: call get_pod with this pod_id to wait on."
+    )
+
+
+def _while_it_starts(view: PodView) -> PodView:
+    """What somebody who waits for a pod acts upon: its events only where something went wrong."""
+    if any(event.error for event in view.last_events or ()):
+        return view
+    return view.model_copy(update={"template": None, "last_events": None, "note": None})
 
 
 def judge_gone(view: PodView) -> ObservedPod:

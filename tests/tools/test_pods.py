@@ -213,6 +213,15 @@ async def test_what_is_read_beside_a_pod_is_read_side_by_side(sandbox: Sandbox) 
         held.let_go()
 
 
+async def test_a_pod_that_starts_is_shown_without_what_nobody_acts_on_yet(sandbox: Sandbox, agent: Agent) -> None:
+    pod_id = await rent(sandbox, "new", boot=False)
+    starting = (await agent.call("get_pod", pod=pod_id, wait_seconds=0))["pod"]
+    assert not starting.keys() & {"template", "last_events", "note"}
+    running = (await agent.call("get_pod", pod=pod_id, wait_seconds=60))["pod"]
+    assert running["template"]["image"]
+    assert running["last_events"]
+
+
 @both_eras
 async def test_a_starting_pod_is_waited_for(sandbox: Sandbox, mode: Mode) -> None:
     pod_id = await rent(sandbox, "train", boot=False)
