@@ -31,7 +31,7 @@ from lium_mcp.prompts import add_prompts, read_arguments
 from lium_mcp.remote import PodAccess
 from lium_mcp.remote.key_source import KeySource
 from lium_mcp.remote.local_files import LocalFolders
-from lium_mcp.rentals import Claim, LazyLedger, LedgerUnavailable, Renter, Worker
+from lium_mcp.rentals import Claim, LazyLedger, LedgerUnavailable, Renter, Step, TaskKind, Worker
 from lium_mcp.resources import add_resources
 from lium_mcp.services.failure_words import GET_A_KEY, settings_wrong
 from lium_mcp.services.policy_view import Offered
@@ -55,6 +55,8 @@ _STATE_SCHEMES: Final = ("sqlite:///", "sqlite://", "postgresql://", "postgresql
 # Start-up comes first: opening a database takes half as long again.
 _FIRST_ATTENTION_SECONDS: Final = 2.0
 _ATTENTION_SECONDS: Final = 15.0
+# These tools may leave something to be done between calls.
+_WORKING_ON: Final = frozenset({"start_job", "run_job", "rent_pod", "schedule_pod_removal"})
 # What is offered follows from the settings, so it is the same for as long as the process lives.
 _LISTS_HINT: Final = CacheHint(ttl_ms=3_600_000, scope="public")
 
@@ -175,15 +177,25 @@ async def _attend_to_rents(renter: Renter) -> None:
         await anyio.sleep(_ATTENTION_SECONDS)
 
 
-async def _do_tasks(worker: Worker, runtime: Runtime, state_directory: Path | None) -> None:
-    """Run the tasks of the ledger as they fall due; send nothing while there are none."""
+def _steps(runtime: Runtime) -> dict[TaskKind, Step]:
+    """What this server does between calls, by the kind of task. Each imports its code when one of its kind is due."""
 
-    async def follow(claim: Claim) -> None:
+    def poller() -> Poller:
+        return Poller(runtime.clock, runtime.stop, runtime.clock.monotonic())
+
+    async def follow_job(claim: Claim) -> None:
         from lium_mcp.services.following import follow  # noqa: PLC0415 - as in _bind
 
-        await follow(runtime.account(), Poller(runtime.clock, runtime.stop, runtime.clock.monotonic()), claim)
+        await follow(runtime.account(), poller(), claim)
 
-    worker.on("follow_up", follow)
+    needs_ssh: dict[TaskKind, Step] = {"follow_up": follow_job}
+    return needs_ssh if runtime.account().pod_access is not None else {}
+
+
+async def _do_tasks(worker: Worker, runtime: Runtime, state_directory: Path | None) -> None:
+    """Run the tasks of the ledger as they fall due; send nothing while there are none."""
+    for kind, step in _steps(runtime).items():
+        worker.on(kind, step)
     async with anyio.create_task_group() as group:
         group.start_soon(worker.run)
         files = state_directory / "follow-ups" if state_directory is not None else None
@@ -226,7 +238,7 @@ def make_runtime(
         Readmission(policy, offered, person.is_asked).judge,
         registry_password if is_local else None,
         _pod_access(settings, offered, keys, lium) if keys else None,
-        works=is_local and "start_job" in offered,
+        works=is_local and not _WORKING_ON.isdisjoint(offered),
     )
     runtime = Runtime(
         account=accounts.current,
@@ -288,7 +300,7 @@ def _ssh_keys(settings: Settings) -> KeySource:
 
 def _pod_access(settings: Settings, offered: Collection[str], keys: KeySource, lium: LiumClient) -> PodAccess | None:
     """How to work on pods with this machine's SSH key, if the settings offer that."""
-    if not {"run_command", "get_job", "upload_files", "download_files"} & set(offered):
+    if not {"run_command", "start_job", "run_job", "get_job", "upload_files", "download_files"} & set(offered):
         return None
     return PodAccess(
         keys,

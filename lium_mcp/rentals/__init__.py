@@ -2,7 +2,7 @@
 
 from lium_mcp.rentals.account_rents import AccountRents
 from lium_mcp.rentals.belonging import NamedAnothers, contradiction_of_request, is_anothers, is_its_own, of_its_name
-from lium_mcp.rentals.entries import Entry, Extension, LedgerUnavailable, PastCost, Task, has_something_left
+from lium_mcp.rentals.entries import Entry, Extension, LedgerUnavailable, PastCost, Task, TaskKind, has_something_left
 from lium_mcp.rentals.expected import DEARER, PRICE_TOLERANCE_USD, Expected, costs_more, shortfalls
 from lium_mcp.rentals.identity import AccountUnknown, Identity, key_tag
 from lium_mcp.rentals.lazy_ledger import LazyLedger
@@ -11,7 +11,7 @@ from lium_mcp.rentals.protocol import BEING_SETTLED, Judge, PodNameTaken, Renter
 from lium_mcp.rentals.removal_time import REMOVAL_TOLERANCE, whole_hours
 from lium_mcp.rentals.settling import REPLAY_WINDOW, NotSentAgain, Readmit
 from lium_mcp.rentals.upkeep import unlisted_pod_ids
-from lium_mcp.rentals.worker import Claim, LeaseLost, NotNow, Worker
+from lium_mcp.rentals.worker import Claim, LeaseLost, NotNow, Step, Worker
 
 __all__ = [
     "BEING_SETTLED",
@@ -44,7 +44,9 @@ __all__ = [
     "Rental",
     "Renter",
     "SpecOrder",
+    "Step",
     "Task",
+    "TaskKind",
     "Worker",
     "contradiction_of_request",
     "costs_more",

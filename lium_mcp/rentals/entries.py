@@ -21,6 +21,7 @@ NOT_SENT_AGAIN: Final = "not sent again: "
 """How the note of a rent begins if the server that looked last may not send it again."""
 
 TaskKind = Literal["follow_up"]
+"""Which code does a task, see `server.py`."""
 TaskStatus = Literal["open", "done", "failed", "gone"]
 """The subject of a task that is `gone` is not there any more, so that nothing is left to do."""
 TaskOutcome = Literal["done", "failed", "gone"]
