@@ -18,11 +18,11 @@ _MOST_CURSOR_DIGITS: Final = 9
 PodName = Annotated[ShortText, Field(min_length=1, description="Pod id, or a name that only one pod has.")]
 VolumeName = Annotated[ShortText, Field(min_length=1, description="Volume id, or a name that only one has.")]
 BackupId = Annotated[ShortText, Field(min_length=1, description="From list_backups.")]
-WaitSeconds = Annotated[int, Field(ge=0, le=600, description="0 returns at once.")]
+WaitSeconds = Annotated[int, Field(ge=0, le=600, description="Longest wait; 0 returns at once.")]
 Port = Annotated[int, Field(ge=1, le=65_535)]
-Limit = Annotated[int, Field(ge=1, le=100, description="Rows.")]
-Cursor = Annotated[ShortText, Field(description="next_cursor.")]
-LiumCursor = Annotated[str, Field(max_length=1000, description="next_cursor."), AfterValidator(visible)]
+Limit = Annotated[int, Field(ge=1, le=100, description="Most rows to show.")]
+Cursor = Annotated[ShortText, Field(description="next_cursor of the last page.")]
+LiumCursor = Annotated[str, Field(max_length=1000, description="next_cursor of the last page."), AfterValidator(visible)]
 
 
 def page(rows: Sequence[T], *, limit: int, cursor: str) -> tuple[list[T], str | None]:
