@@ -22,7 +22,9 @@ WaitSeconds = Annotated[int, Field(ge=0, le=600, description="Longest wait; 0 re
 Port = Annotated[int, Field(ge=1, le=65_535)]
 Limit = Annotated[int, Field(ge=1, le=100, description="Most rows to show.")]
 Cursor = Annotated[ShortText, Field(description="next_cursor of the last page.")]
-LiumCursor = Annotated[str, Field(max_length=1000, description="next_cursor of the last page."), AfterValidator(visible)]
+LiumCursor = Annotated[
+    str, Field(max_length=1000, description="next_cursor of the last page."), AfterValidator(visible)
+]
 
 
 def page(rows: Sequence[T], *, limit: int, cursor: str) -> tuple[list[T], str | None]:
