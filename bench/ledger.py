@@ -47,7 +47,7 @@ def an_entry(name: str) -> Entry:
 
 async def fill(ledger: Ledger, count: int) -> None:
     """Write closed rents, evenly spread over the time for which they are kept."""
-    template = await ledger.admit(an_entry("template"), lambda _entries, _extensions: None)
+    [template] = await ledger.admit([an_entry("template")], lambda _entries, _extensions: None)
     await ledger.change(template, "removed", now=NOW - KEPT_FOR / 2, pod_ids=["p"])
     [entry] = await ledger.newest(1)
     row: dict[str, Any] = {column.name: getattr(entry, column.name) for column in RENTALS.columns}
@@ -75,7 +75,7 @@ async def measure(ledger: Ledger) -> Sequence[tuple[str, float]]:
     numbers = iter(range(10**6))
 
     async def admit() -> None:
-        await ledger.admit(an_entry(f"new-{next(numbers)}"), lambda _entries, _extensions: None)
+        await ledger.admit([an_entry(f"new-{next(numbers)}")], lambda _entries, _extensions: None)
 
     return (
         ("past charges for a budget", await milliseconds(lambda: ledger.closed_since(ACCOUNT, NOW - FIRST_CHARGES))),

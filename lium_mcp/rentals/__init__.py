@@ -1,13 +1,15 @@
 """Renting exactly once: the ledger of rents, and the protocol around ``POST .../rent``."""
 
 from lium_mcp.rentals.account_rents import AccountRents
+from lium_mcp.rentals.admission import BEING_SETTLED, FindJudge, Judge, PodNameTaken, RentUnsettled
+from lium_mcp.rentals.batches import BatchedRent, NotSent, Wanted
 from lium_mcp.rentals.belonging import NamedAnothers, contradiction_of_request, is_anothers, is_its_own, of_its_name
 from lium_mcp.rentals.entries import Entry, Extension, LedgerUnavailable, PastCost, Task, TaskKind, has_something_left
 from lium_mcp.rentals.expected import DEARER, PRICE_TOLERANCE_USD, Expected, costs_more, shortfalls
 from lium_mcp.rentals.identity import AccountUnknown, Identity, key_tag
 from lium_mcp.rentals.lazy_ledger import LazyLedger
 from lium_mcp.rentals.orders import ClusterOrder, NodeOrder, Order, Rental, SpecOrder, digest
-from lium_mcp.rentals.protocol import BEING_SETTLED, Judge, PodNameTaken, Renter, RentSettled, RentUnsettled
+from lium_mcp.rentals.protocol import Renter, RentSettled
 from lium_mcp.rentals.removal_time import REMOVAL_TOLERANCE, whole_hours
 from lium_mcp.rentals.settling import REPLAY_WINDOW, NotSentAgain, Readmit
 from lium_mcp.rentals.upkeep import unlisted_pod_ids
@@ -21,11 +23,13 @@ __all__ = [
     "REPLAY_WINDOW",
     "AccountRents",
     "AccountUnknown",
+    "BatchedRent",
     "Claim",
     "ClusterOrder",
     "Entry",
     "Expected",
     "Extension",
+    "FindJudge",
     "Identity",
     "Judge",
     "LazyLedger",
@@ -34,6 +38,7 @@ __all__ = [
     "NamedAnothers",
     "NodeOrder",
     "NotNow",
+    "NotSent",
     "NotSentAgain",
     "Order",
     "PastCost",
@@ -47,6 +52,7 @@ __all__ = [
     "Step",
     "Task",
     "TaskKind",
+    "Wanted",
     "Worker",
     "contradiction_of_request",
     "costs_more",

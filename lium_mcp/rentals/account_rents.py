@@ -146,6 +146,21 @@ class AccountRents:
             log.critical("The ledger cannot note that the rent of %r is %s: %s", entry.pod_name, status, error)
             return True
 
+    async def begin(self, admitted: Entry, begun: Entry) -> bool:
+        """Write that a rent which waited for its turn leaves now.
+
+        Returns:
+            False where it must not: it was closed meanwhile, or nothing could be written.
+        """
+        values: dict[str, Any] = {"created_at": begun.created_at, "known_pod_ids": list(begun.known_pod_ids)}
+        try:
+            return await self._ledger.open().change(
+                admitted, "sending", now=self._now(), only_from={"admitted"}, **values
+            )
+        except LedgerUnavailable as error:
+            log.warning("The rent of %r does not leave, since the ledger cannot note it: %s", admitted.pod_name, error)
+            return False
+
     async def disclaim(self, entry: Entry, pod_ids: Collection[str]) -> None:
         """Note that the pods which Lium named for a rent are another's, so that its outcome is unknown again."""
         log.error("Pods %r, which Lium named for the rent of %r, are another's", list(pod_ids), entry.pod_name)

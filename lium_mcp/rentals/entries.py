@@ -5,15 +5,18 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Literal
 
-Status = Literal["sending", "unknown", "rented", "removing", "refused", "removed", "absent", "closed"]
-"""The first four are open. While a rent is `sending`, its own server waits for the answer. It is `unknown` once some
-server takes the answer for lost: the request may be repeated from then on, so that a refusal of the first one proves
-nothing. The pods of one that is `removing` must go. An `absent` one made no pod, since several lists showed none. A
-person closed one that is `closed`."""
+Status = Literal[
+    "admitted", "sending", "unknown", "rented", "removing", "refused", "removed", "absent", "withdrawn", "closed"
+]
+"""The first five are open. An `admitted` rent is one of several that were admitted together: its turn to be sent has
+not come, and its own server alone may send it. While one is `sending`, its own server waits for the answer. It is
+`unknown` once some server takes the answer for lost: the request may be repeated from then on, so that a refusal of the
+first one proves nothing. The pods of one that is `removing` must go. An `absent` one made no pod, since several lists
+showed none. A `withdrawn` one was admitted, and never sent. A person closed one that is `closed`."""
 
 UNSETTLED: Final[frozenset[Status]] = frozenset({"sending", "unknown"})
 """A rent with such a status may have made a pod that nobody knows of."""
-CLOSED: Final[frozenset[Status]] = frozenset({"refused", "removed", "absent", "closed"})
+CLOSED: Final[frozenset[Status]] = frozenset({"refused", "removed", "absent", "withdrawn", "closed"})
 
 GIVEN_BACK: Final = "given back: "
 """How the note of a rent begins if a look after its call found that its pods must go."""
@@ -153,7 +156,8 @@ def _is_to_see(entry: Entry) -> bool:
 
 
 def _is_to_change(entry: Entry) -> bool:
-    return entry.is_unsettled or entry.status == "removing" or not entry.removal_is_set or entry.is_doubtful
+    is_under_way = entry.is_unsettled or entry.status in ("admitted", "removing")
+    return is_under_way or not entry.removal_is_set or entry.is_doubtful
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,25 +65,25 @@ class Ledger:
 
         return await self.database.run(work)
 
-    async def admit(self, entry: Entry, check: StandingCheck) -> Entry:
-        """Write a new rent, unless `check` raises when it sees the account's open ones and its admitted extensions.
+    async def admit(self, entries: Sequence[Entry], check: StandingCheck) -> list[Entry]:
+        """Write new rents of an account, unless `check` raises when it sees its open ones and its admitted extensions.
 
-        Both happen in one transaction that no other server's admission interleaves. It also deletes the account's
-        rents that were closed more than `KEPT_FOR` ago.
+        All are written, or none, in the transaction of the check, which no other server's admission interleaves. It
+        also deletes the account's rents that were closed more than `KEPT_FOR` ago.
 
         Raises:
             LedgerUnavailable: nothing was written.
         """
+        account, now = entries[0].account, entries[0].created_at
 
-        def work(connection: Connection) -> Entry:
-            self.database.take_turn(connection, entry.account)
-            check(_open_entries(connection, entry.account), _extensions(connection, entry.account))
-            closed = RENTALS.c.account == entry.account, RENTALS.c.closed_at < entry.created_at - KEPT_FOR
+        def work(connection: Connection) -> list[Entry]:
+            self.database.take_turn(connection, account)
+            check(_open_entries(connection, account), _extensions(connection, account))
+            closed = RENTALS.c.account == account, RENTALS.c.closed_at < now - KEPT_FOR
             connection.execute(delete(RENTALS).where(*closed))
-            row = {name: getattr(entry, name) for name in _NAMES} | {"id": str(uuid4())}
-            row |= {name: list(row[name]) for name in ("known_pod_ids", "pod_ids", "kept_pod_ids")}
-            connection.execute(insert(RENTALS).values(row))
-            return Entry(**row)
+            rows = [_row(entry) for entry in entries]
+            connection.execute(insert(RENTALS), rows)
+            return [Entry(**row) for row in rows]
 
         return await self.database.run(work)
 
@@ -266,6 +266,12 @@ def _extensions(connection: Connection, account: str) -> list[Extension]:
     columns = (EXTENSIONS.c.pod_id, EXTENSIONS.c.removal_at, EXTENSIONS.c.admitted_at)
     rows = select(*columns).where(EXTENSIONS.c.account == account)
     return [Extension(*row) for row in connection.execute(rows)]
+
+
+def _row(entry: Entry) -> dict[str, Any]:
+    """A new row, with an id of its own."""
+    row = {name: getattr(entry, name) for name in _NAMES} | {"id": str(uuid4())}
+    return row | {name: list(row[name]) for name in ("known_pod_ids", "pod_ids", "kept_pod_ids")}
 
 
 def _entry(row: Row[Any]) -> Entry:

@@ -6,7 +6,7 @@ the API promises to replay it. Elsewhere the pod is looked for, and what cannot 
 failed. This package knows nothing of tools.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Final
@@ -16,14 +16,16 @@ import anyio
 import anyio.lowlevel
 
 from lium_mcp.api.account import Me
-from lium_mcp.api.changes import noted_changes, noting_changes
+from lium_mcp.api.changes import noted_changes
 from lium_mcp.api.client import LiumClient
 from lium_mcp.api.clock import Clock
 from lium_mcp.api.paging import Rows
 from lium_mcp.api.pods.models import Pod, PodDetail
 from lium_mcp.rentals.account_rents import AccountRents
+from lium_mcp.rentals.admission import Admission, FindJudge, PodNameTaken, allow, note_being_settled
+from lium_mcp.rentals.batches import BatchedRent, Batches, FindAnother, Wanted
 from lium_mcp.rentals.belonging import anothers, not_its_own
-from lium_mcp.rentals.entries import Entry, Extension, has_something_left, is_only_to_check
+from lium_mcp.rentals.entries import Entry, has_something_left, is_only_to_check
 from lium_mcp.rentals.expected import ANYTHING, Expected
 from lium_mcp.rentals.identity import Identity
 from lium_mcp.rentals.lazy_ledger import LazyLedger
@@ -33,16 +35,6 @@ from lium_mcp.rentals.remover import Remover
 from lium_mcp.rentals.sending import Sender
 from lium_mcp.rentals.settling import Readmit, Settler
 from lium_mcp.rentals.upkeep import Upkeep
-
-# For rents in flight on other servers; many hosts end a call after 60 s.
-_OTHERS_LIMIT_SECONDS: Final = 30.0
-_OTHERS_PAUSE_SECONDS: Final = 1.0
-# For a pod of the same name that is being removed.
-_REMOVAL_LIMIT_SECONDS: Final = 6.0
-
-BEING_SETTLED: Final = (
-    "Another rent was under way or being settled, and may have made a pod that bills: call list_pods."
-)
 
 
 class RentSettled(str):
@@ -65,52 +57,6 @@ class RentSettled(str):
     def is_told_in(self, text: str) -> bool:
         """Whether a text names these pods already."""
         return all(pod_id in text for pod_id in self.pod_ids)
-
-
-Judge = Callable[[Rows[Pod], Sequence[Entry], Sequence[Extension]], None]
-"""Raises where living pods, open rents and admitted extensions, of whatever server, leave no room for the rent."""
-
-
-class PodNameTaken(Exception):
-    """A living pod has the name already, and another request rented it; nothing was sent.
-
-    Attributes:
-        removing: Whether it is being removed, so that the name may soon be free.
-    """
-
-    def __init__(self, pod_name: str, pod_ids: Sequence[str], *, removing: bool = False) -> None:
-        super().__init__(f"A pod named {pod_name} exists already")
-        self.pod_name = pod_name
-        self.pod_ids = pod_ids
-        self.removing = removing
-
-
-class RentUnsettled(Exception):
-    """Earlier rents of the account may have made pods that nobody knows of yet; nothing was sent.
-
-    Attributes:
-        entries: These rents; none where other servers rented one after the other all the time.
-        in_flight: Whether servers still wait for the answers to them.
-    """
-
-    def __init__(self, entries: Sequence[Entry], *, in_flight: bool = False) -> None:
-        super().__init__("An earlier rent is not settled")
-        self.entries = entries
-        self.in_flight = in_flight
-
-
-class _InFlight(Exception):
-    """The account's rents have changed just now, or another server waits for the answer to one."""
-
-
-async def _allow() -> Judge:
-    """Return a judge that allows everything."""
-    return lambda _pods, _entries, _extensions: None
-
-
-def _note_being_settled() -> None:
-    """Note that the call at hand cannot say, if it fails, that nothing was rented."""
-    noted_changes().append(BEING_SETTLED)
 
 
 class Renter:
@@ -144,9 +90,9 @@ class Renter:
         self._remover = Remover(lium, clock, self.rents)
         self._settler = Settler(lium, clock, ledger, self.rents, self._remover, identity.key_tag, readmit)
         self._sender = Sender(lium, self.rents, self._settler)
-        # The rents that earlier calls had lost, and that turned out to have pods, in the order in which they did.
-        self._settled: list[Entry] = []
         self._upkeep = Upkeep(lium, self.rents, self._settler, self._remover, identity.key_tag)
+        self._admission = Admission(lium, clock, ledger, identity, self.rents, self._settler, self._upkeep)
+        self._batches = Batches(lium, clock, self.rents, self._admission, self._sender)
 
     @property
     def key_tag(self) -> str:
@@ -165,34 +111,47 @@ class Renter:
         """Settle open rents, and return what an earlier call with the same request rented, if its pods live.
 
         Raises:
-            PodNameTaken: a pod of that name lives, and another request rented it.
+            As `earlier_of`.
+        """
+        return (await self.earlier_of([pod_name], asked)).get(pod_name)
+
+    async def earlier_of(self, pod_names: Sequence[str], asked: str) -> dict[str, Rental]:
+        """Settle open rents, and return what earlier calls with the same request rented under names, if it lives.
+
+        Raises:
+            PodNameTaken: a pod of one of the names lives, and another request rented it.
             LedgerUnavailable: the ledger cannot be read.
             LiumError: the pods cannot be listed.
         """
         if self._ledger.is_empty:
-            return None
+            return {}
+        rentals: dict[str, Rental] = {}
         async with self._own_turn():
             pods = await self._lium.pods.list()
-            entries = await self._bring_up_to_date(await self._identity.known(), pods)
-            try:
-                return await self._match(entries, pods, pod_name, asked)
-            except PodNameTaken as taken:
-                if taken.removing:  # it may be gone by the time of the rent
-                    return None
-                raise
+            entries = await self._admission.bring_up_to_date(await self._identity.known(), pods)
+            for pod_name in pod_names:
+                try:
+                    rental = await self._admission.match(entries, pods, pod_name, asked)
+                except PodNameTaken as taken:
+                    if not taken.removing:  # else it may be gone by the time of the rent
+                        raise
+                    continue
+                if rental is not None:
+                    rentals[pod_name] = rental
+        return rentals
 
     @asynccontextmanager
     async def _own_turn(self) -> AsyncIterator[None]:
         """Act for the key one at a time. A call that is cut off while it waits cannot say that nothing was rented."""
         if self._turn.locked():
-            _note_being_settled()
-        known = len(self._settled)
+            note_being_settled()
+        known = len(self._admission.settled)
         async with self._turn:
             try:
                 yield
             finally:
                 # Also those that turned out so while this call waited for its turn.
-                noted_changes().extend(map(RentSettled, self._settled[known:]))
+                noted_changes().extend(map(RentSettled, self._admission.settled[known:]))
 
     async def look(self) -> tuple[Rows[Pod], list[Entry]]:
         """List the account's pods, with its open rents brought up to date.
@@ -207,7 +166,7 @@ class Renter:
             pods = await self._lium.pods.list()
             account = await self._identity.known()
             before = await self._ledger.open().open_entries(account)
-            entries = await self._bring_up_to_date(account, pods) if before else []
+            entries = await self._admission.bring_up_to_date(account, pods) if before else []
             if entries != before or any(has_something_left(entry) and not is_only_to_check(entry) for entry in before):
                 pods = await self._lium.pods.list()
         return pods, entries
@@ -230,7 +189,7 @@ class Renter:
             if not any(self._upkeep.is_needed(entry, in_background=in_background) for entry in entries):
                 return entries
             pods = await self._lium.pods.list()
-            return await self._bring_up_to_date(account, pods, in_background=in_background)
+            return await self._admission.bring_up_to_date(account, pods, in_background=in_background)
 
     @asynccontextmanager
     async def rent(
@@ -241,7 +200,7 @@ class Renter:
         price_per_hour_usd: float | None = None,
         expected: Expected = ANYTHING,
         hours: float | None = None,
-        find_judge: Callable[[], Awaitable[Judge]] = _allow,
+        find_judge: FindJudge = allow,
     ) -> AsyncIterator[Rental]:
         """Rent, and give the rental to the block. A cancelled block never leaves a pod that nobody heard of.
 
@@ -251,9 +210,7 @@ class Renter:
             price_per_hour_usd: What everything ordered costs together, as quoted; None where nobody said.
             expected: What the pods have to be to be kept.
             hours: Lium is to remove the pods so many hours after they boot; None for never.
-            find_judge: Reads what the judge has to know besides living pods and open rents. It is called after these
-                were read, so that what ends meanwhile counts twice rather than not at all. No other server on the
-                ledger is admitted between the verdict and the writing of the row.
+            find_judge: Finds what judges whether the limits leave room.
 
         Raises:
             PodNameTaken: a pod of that name lives; nothing was sent.
@@ -263,22 +220,9 @@ class Renter:
             RentOutcomeUnknown: the request left and nothing proves what became of it.
             LiumError: a definite refusal; nothing was rented.
         """
-        entry = Entry(
-            account="",  # learned when its turn has come
-            key_tag=self.key_tag,
-            pod_name=order.request.pod_name,
-            order=to_json(order),
-            asked=asked,
-            idempotency_key=str(uuid4()),
-            known_pod_ids=(),
-            pod_count=pod_count(order),
-            created_at=self._lium.now(),
-            price_per_hour_usd=price_per_hour_usd,
-            expected=expected.to_json() if expected != ANYTHING else None,
-            hours=hours,
-        )
+        entry = self._entry(order, asked, price_per_hour_usd, expected, hours)
         async with self._own_turn():
-            admitted = await self._admit(entry, find_judge)
+            [admitted] = await self._admission.admit([entry], find_judge)
             rental = await self._sender.send(order, admitted) if isinstance(admitted, Entry) else admitted
         try:
             await anyio.lowlevel.checkpoint()  # a call that was cancelled meanwhile stops here
@@ -287,6 +231,47 @@ class Renter:
             if not rental.earlier:
                 with anyio.CancelScope(shield=True):
                     await self._remover.remove_unheard_of(rental)
+            raise
+
+    @asynccontextmanager
+    async def rent_several(
+        self,
+        wanted: Sequence[Wanted],
+        *,
+        asked: str,
+        hours: float | None,
+        find_judge: FindJudge,
+        find_another: FindAnother,
+    ) -> AsyncIterator[Sequence[BatchedRent]]:
+        """Rent several pods that are admitted together, and give to the block what became of each.
+
+        A cancelled block never leaves a pod that nobody heard of, and what was not sent by then never is.
+
+        Args:
+            wanted: What to rent, each under a name of its own.
+            asked: As for `rent`, the same for all.
+            hours: As for `rent`.
+            find_judge: Finds what judges whether the limits leave room for all of them.
+            find_another: Finds what may be rented in place of one that Lium refused, for no more.
+
+        Raises:
+            PodNameTaken, RentUnsettled, AccountUnknown, LedgerUnavailable, LiumError: as `rent`, and none was sent.
+        """
+        entries = [
+            replace(self._entry(one.order, asked, one.price_per_hour_usd, one.expected, hours), status="admitted")
+            for one in wanted
+        ]
+        rents: list[BatchedRent] = []
+        try:
+            async with self._own_turn():
+                admitted = await self._admission.admit(entries, find_judge)
+                rents += [BatchedRent.of(one, row) for one, row in zip(wanted, admitted, strict=True)]
+                await self._batches.send(rents, find_judge, find_another)
+            await anyio.lowlevel.checkpoint()  # as in `rent`
+            yield rents
+        except anyio.get_cancelled_exc_class():
+            with anyio.CancelScope(shield=True):
+                await self._batches.disown(rents, self._remover)
             raise
 
     async def refuse_anothers(self, rental: Rental, pods: Iterable[Pod]) -> None:
@@ -326,81 +311,20 @@ class Renter:
             await self.rents.forget_removal_time(pod.id)
         return newest, is_set
 
-    async def _bring_up_to_date(self, account: str, pods: Rows[Pod], *, in_background: bool = False) -> list[Entry]:
-        """Attend to every open rent of the account, given its pods; return those that are still open.
-
-        Raises:
-            LedgerUnavailable: the ledger cannot be read.
-        """
-        entries = await self._ledger.open().open_entries(account)
-        if any(entry.is_unsettled for entry in entries):
-            _note_being_settled()
-        with noting_changes():  # the call at hand was to do none of this
-            await self._upkeep.attend(entries, pods, in_background=in_background)
-        after = await self._ledger.open().open_entries(account)
-        unsettled = {entry.id for entry in entries if entry.is_unsettled}
-        self._settled += [entry for entry in after if entry.id in unsettled and entry.status == "rented"]
-        return after
-
-    async def _admit(self, entry: Entry, find_judge: Callable[[], Awaitable[Judge]]) -> Entry | Rental:
-        """Write a rent into the ledger once it may be sent, or return what an earlier call rented."""
-        account = await self._identity.learn()
-        started = self._clock.monotonic()
-        while True:
-            pods = await self._lium.pods.list()
-            entries = await self._bring_up_to_date(account, pods)
-            try:
-                rental = await self._match(entries, pods, entry.pod_name, entry.asked)
-            except PodNameTaken as taken:
-                if not taken.removing or self._clock.monotonic() - started > _REMOVAL_LIMIT_SECONDS:
-                    raise
-                await self._clock.sleep(_OTHERS_PAUSE_SECONDS)
-                continue
-            if rental is not None:
-                return rental
-            try:
-                known = [pod.id for pod in pods]
-                entry = replace(entry, account=account, known_pod_ids=known, created_at=self._lium.now())
-                return await self._write(entry, pods, await find_judge())
-            except _InFlight:
-                left_seconds = _OTHERS_LIMIT_SECONDS - (self._clock.monotonic() - started)
-                await self._wait_for_others(account, left_seconds)
-
-    async def _match(self, entries: Sequence[Entry], pods: Sequence[Pod], pod_name: str, asked: str) -> Rental | None:
-        named = next((entry for entry in entries if entry.pod_name == pod_name), None)
-        if named is not None and named.is_unsettled:
-            return None
-        if named is not None and named.status == "rented" and named.asked == asked and await self.rents.hand_out(named):
-            return Rental(tuple(named.pod_ids), named.confirmed, named, earlier=True)
-        taken = [pod.id for pod in pods if pod.pod_name == pod_name and pod.is_alive]
-        if named is not None or taken:
-            removing = named is not None and (named.status == "removing" or named.asked == asked)
-            raise PodNameTaken(pod_name, list(named.pod_ids) if named else taken, removing=removing)
-        return None
-
-    async def _write(self, entry: Entry, pods: Rows[Pod], judge: Judge) -> Entry:
-        def admit(entries: Sequence[Entry], extensions: Sequence[Extension]) -> None:
-            unsettled = [other for other in entries if other.is_unsettled]
-            if lost := [other for other in unsettled if not self._settler.is_in_flight(other)]:
-                raise RentUnsettled(lost)
-            if unsettled or any(other.pod_name == entry.pod_name for other in entries):
-                raise _InFlight
-            judge(pods, entries, extensions)
-
-        return await self._ledger.open().admit(entry, admit)
-
-    async def _wait_for_others(self, account: str, seconds: float) -> None:
-        """Wait, without asking Lium, until no server waits for the answer to a rent of the account.
-
-        Raises:
-            RentUnsettled: one still waits when the time is over.
-        """
-        ends_at = self._clock.monotonic() + seconds
-        while True:
-            entries = await self._ledger.open().open_entries(account)
-            in_flight = [entry for entry in entries if self._settler.is_in_flight(entry)]
-            if self._clock.monotonic() >= ends_at:
-                raise RentUnsettled(in_flight, in_flight=True)
-            if not in_flight:
-                return
-            await self._clock.sleep(_OTHERS_PAUSE_SECONDS)
+    def _entry(
+        self, order: Order, asked: str, price_per_hour_usd: float | None, expected: Expected, hours: float | None
+    ) -> Entry:
+        return Entry(
+            account="",  # learned when its turn has come
+            key_tag=self.key_tag,
+            pod_name=order.request.pod_name,
+            order=to_json(order),
+            asked=asked,
+            idempotency_key=str(uuid4()),
+            known_pod_ids=(),
+            pod_count=pod_count(order),
+            created_at=self._lium.now(),
+            price_per_hour_usd=price_per_hour_usd,
+            expected=expected.to_json() if expected != ANYTHING else None,
+            hours=hours,
+        )

@@ -1,7 +1,7 @@
 """Sends a rent that the ledger has, once, and sees it through when its answer is lost or its call is cancelled."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import anyio
@@ -35,12 +35,42 @@ class Sender:
             RentOutcomeUnknown: the request left and nothing proves what became of it.
             LiumError: a definite refusal; nothing was rented.
         """
+
+        async def send() -> Rental:
+            try:
+                rental = await self._post(order, entry)
+            except RentOutcomeUnknown as lost:
+                rental = await self._find_out(entry, lost)
+            return await self._settler.find_members(rental)
+
+        return await self._see_through(entry, send)
+
+    async def send_once(self, order: Order, entry: Entry) -> Rental:
+        """Send a rent, even if the call is cancelled; where its answer is lost, `find_out` is to follow.
+
+        Raises:
+            As `send`.
+        """
+        return await self._see_through(entry, lambda: self._post(order, entry))
+
+    async def find_out(self, entry: Entry, lost: RentOutcomeUnknown) -> Rental:
+        """Find out what a rent rented whose answer was lost, even if the call is cancelled.
+
+        Raises:
+            As `send`.
+        """
+        return await self._see_through(entry, lambda: self._find_out(entry, lost))
+
+    async def _see_through(self, entry: Entry, work: Callable[[], Awaitable[Rental]]) -> Rental:
         outcome: list[Rental | Exception] = []
         try:
             async with anyio.create_task_group() as group:
                 group.start_soon(self._note_when_unwanted, entry, outcome)
                 with anyio.CancelScope(shield=True):
-                    await self._send_into(outcome, order, entry)
+                    try:
+                        outcome.append(await work())
+                    except Exception as error:  # noqa: BLE001 - raised below as it is, and not in a group
+                        outcome.append(error)
                 group.cancel_scope.cancel()
         except anyio.get_cancelled_exc_class():
             if not outcome:
@@ -53,12 +83,6 @@ class Sender:
             raise came
         return came
 
-    async def _send_into(self, outcome: list[Rental | Exception], order: Order, entry: Entry) -> None:
-        try:
-            outcome.append(await self._settler.find_members(await self._send(order, entry)))
-        except Exception as error:  # noqa: BLE001 - raised by the caller as it is, and not in a group
-            outcome.append(error)
-
     async def _note_when_unwanted(self, entry: Entry, outcome: Sequence[object]) -> None:
         """Write that the call was cancelled, as soon as it is: a pod that nobody knows of yet is removed once known."""
         try:
@@ -70,20 +94,19 @@ class Sender:
                     await self._rents.note_unwanted(entry)
             raise
 
-    async def _send(self, order: Order, entry: Entry) -> Rental:
+    async def _post(self, order: Order, entry: Entry) -> Rental:
         try:
             rental = await post(self._lium, order, entry)
         except RentOutcomeUnknown as unknown:
             log.warning("The answer to a rent was lost; settling it. request_id=%r", unknown.request_id)
             await self._rents.note(entry, "unknown", note=str(unknown.cause))
-            return await self._find_out(entry, unknown)
+            raise
         except LiumError as refusal:
             if await self._rents.note(entry, "refused", only_from={"sending"}, note=str(refusal)):
                 raise
             # Another server has asked again meanwhile, and its request may have rented.
-            key = entry.idempotency_key
-            lost = RentOutcomeUnknown(idempotency_key=key, pod_name=entry.pod_name, cause=refusal)
-            return await self._find_out(entry, lost)
+            key, name = entry.idempotency_key, entry.pod_name
+            raise RentOutcomeUnknown(idempotency_key=key, pod_name=name, cause=refusal) from refusal
         # Another server may have settled it meanwhile by the pod's name alone; this answer is the API's own word.
         pod_ids = list(rental.pod_ids)
         await self._rents.note(entry, "rented", only_from=UNSETTLED | {"rented"}, pod_ids=pod_ids, confirmed=True)

@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 REPLAY_WINDOW: Final = timedelta(hours=23)
 # After its time limit for a request and this margin, a living server has its answer or has written that it has none.
 _SENDING_MARGIN_SECONDS: Final = 3.0
+# For rents that were admitted together, in one call: many hosts end a call after 60 s.
+SENDS_WITHIN_SECONDS: Final = 30.0
 # In the call that lost the answer. With the first request, the question about the API's features and a last look at
 # the list, this makes six requests.
 _SETTLE_PAUSES_SECONDS: Final = (1.0, 3.0, 6.0)
@@ -103,8 +105,12 @@ class Settler:
         self._sending_ends_after: Final = timedelta(seconds=lium.timeout_seconds + _SENDING_MARGIN_SECONDS)
 
     def is_in_flight(self, entry: Entry) -> bool:
-        """Whether the server of a rent may be waiting for its answer now."""
-        return entry.status == "sending" and self._lium.now() - entry.created_at < self._sending_ends_after
+        """Whether the server of a rent may be waiting for its answer now, or be about to send it."""
+        age = self._lium.now() - entry.created_at
+        if entry.status == "admitted":
+            # The last of several leaves in that time, and its answer may be the one before's that is waited for.
+            return age < self._sending_ends_after + timedelta(seconds=SENDS_WITHIN_SECONDS)
+        return entry.status == "sending" and age < self._sending_ends_after
 
     async def settle(self, entry: Entry) -> Rental | None:
         """Find out what became of a rent whose answer was just lost: ask again with its key, then look for its pod.

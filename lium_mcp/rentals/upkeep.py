@@ -65,6 +65,8 @@ class Upkeep:
     def is_needed(self, entry: Entry, *, in_background: bool) -> bool:
         """Whether there is something to do for an open rent now; between calls that is so less and less often."""
         now = self._lium.now()
+        if entry.status == "admitted":
+            return not self._settler.is_in_flight(entry)
         if not entry.is_unsettled:
             looked_at = self._in_vain.get(entry.id) if in_background and is_only_to_check(entry) else None
             is_early = looked_at is not None and now - looked_at < _pause_between_lists(looked_at - entry.created_at)
@@ -93,6 +95,11 @@ class Upkeep:
             for known in sorted(entries, key=lambda entry: entry.is_unsettled):
                 entry = await self._with_members(known, pods)
                 try:
+                    if entry.status == "admitted":
+                        # Its server is gone: what another server admitted is never sent by this one.
+                        if not self._settler.is_in_flight(entry):
+                            await self._rents.note(entry, "withdrawn", note="its server ended before it was sent")
+                        continue
                     if entry.is_unsettled:
                         is_complete = not (is_short or pods.skipped or pods.truncated)
                         await self._attend_to_unsettled(entry, pods, is_complete, in_background=in_background)

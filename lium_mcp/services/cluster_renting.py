@@ -57,7 +57,7 @@ async def rent_members(
             price_per_hour_usd=plan.price_per_hour_usd,
             expected=expected,
             hours=plan.hours,
-            find_judge=lambda: find_judge(account, policy, plan.ask),
+            find_judge=lambda _: find_judge(account, policy, plan.ask),
         ) as rental:
             # Pods of an earlier call have their own terms.
             return await show_members(account, rental, None if rental.earlier else (plan, expected))

@@ -140,7 +140,7 @@ async def rent(
             price_per_hour_usd=plan.price_per_hour_usd,
             expected=expected,
             hours=wish.hours,
-            find_judge=lambda: find_judge(account, policy, plan.ask),
+            find_judge=lambda _: find_judge(account, policy, plan.ask),
         ) as rental:
             if not rental.earlier:
                 await register_public_keys(account)

@@ -19,7 +19,7 @@ from lium_mcp.rentals.ledger import Ledger
 from lium_mcp.server import build_server
 from lium_mcp.settings import Settings
 from tests.faults.virtual_time import LoopClock, run_virtually
-from tests.rentals.entries import allow, an_entry
+from tests.rentals.entries import admit, allow, an_entry
 from tests.wires import Act, Forward, Wire, answering
 
 BASE_URL = "http://127.0.0.1/api"
@@ -68,7 +68,7 @@ def test_lists_for_a_rent_grow_rare_and_a_caller_gets_one_at_once(
             "key_tag": key_tag(whose, BASE_URL),
             "created_at": asked,
         }
-        entry = await ledger.admit(an_entry(**fields, known_pod_ids=[]), allow)
+        entry = await admit(ledger, an_entry(**fields, known_pod_ids=[]), allow)
         await ledger.change(entry, now=asked, **became)
         await ledger.aclose()
         at: list[float] = []

@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 from lium_mcp.rentals.entries import Entry, Extension
+
+if TYPE_CHECKING:
+    from lium_mcp.rentals.ledger import Ledger, StandingCheck
 
 ACCOUNT: Final = "a" * 64
 KEY_TAG: Final = "k" * 64
@@ -27,6 +30,12 @@ def an_entry(pod_name: str = "train", **fields: Any) -> Entry:
         "hours": 2.5,
     }
     return Entry(**wanted | fields)
+
+
+async def admit(ledger: "Ledger", entry: Entry, check: "StandingCheck") -> Entry:
+    """Write one new rent, unless the check raises."""
+    [admitted] = await ledger.admit([entry], check)
+    return admitted
 
 
 def allow(_entries: Sequence[Entry], _extensions: Sequence[Extension]) -> None:

@@ -30,7 +30,7 @@ from lium_mcp.settings import Settings
 from lium_mcp.values import SettingsError
 from tests.harness import agent_on
 from tests.postgres import PASSWORD, Postgres, database_of
-from tests.rentals.entries import ACCOUNT, NOW, allow, an_entry
+from tests.rentals.entries import ACCOUNT, NOW, admit, allow, an_entry
 
 SERVERS: Final = 20
 _RAW_INSERT: Final = text(
@@ -67,7 +67,7 @@ def insert_raw(connection: Connection, pod_name: str = "train", account: str = A
 
 async def test_a_rent_comes_back_as_it_was_written(state_url: str) -> None:
     async with opened(state_url) as ledger:
-        written = await ledger.admit(an_entry(), allow)
+        written = await admit(ledger, an_entry(), allow)
         assert written == replace(
             an_entry(idempotency_key=written.idempotency_key), id=written.id, pod_ids=[], kept_pod_ids=[]
         )
@@ -84,7 +84,7 @@ async def test_a_value_comes_back_of_the_type_that_its_field_has(state_url: str)
         missed_lists=1, missed_at=NOW, note="as said", settled_at=NOW, closed_at=NOW,
     )  # fmt: skip
     async with opened(state_url) as ledger:
-        written = await ledger.admit(entry, allow)
+        written = await admit(ledger, entry, allow)
         (found,) = await ledger.newest(1)
     assert found == written
     assert {name: type(value) for name, value in asdict(found).items()} == {
@@ -104,7 +104,7 @@ async def test_a_ledger_that_keeps_the_number_of_pods_as_a_float_gives_it_back_w
         else:
             connection.execute(text("ALTER TABLE rentals ALTER COLUMN pod_count TYPE FLOAT"))
     async with opened(state_url) as ledger:
-        await ledger.admit(an_entry(pod_count=2), allow)
+        await admit(ledger, an_entry(pod_count=2), allow)
         (found,) = await ledger.open_entries(ACCOUNT)
     assert (found.pod_count, type(found.pod_count)) == (2, int)
 
@@ -112,7 +112,7 @@ async def test_a_ledger_that_keeps_the_number_of_pods_as_a_float_gives_it_back_w
 async def test_times_survive_with_their_zone(state_url: str) -> None:
     settled, closed = NOW + timedelta(seconds=1), NOW + timedelta(days=200)  # the clocks change in between
     async with opened(state_url) as ledger:
-        entry = await ledger.admit(an_entry(), allow)
+        entry = await admit(ledger, an_entry(), allow)
         await ledger.change(entry, "rented", now=settled, pod_ids=["p"])
         (rented,) = await ledger.open_entries(ACCOUNT)
         await ledger.change(rented, "removed", now=closed)
@@ -132,22 +132,22 @@ async def test_a_judge_sees_what_is_open_and_can_prevent_the_rent(state_url: str
         raise ZeroDivisionError
 
     async with opened(state_url) as ledger:
-        await ledger.admit(an_entry("first"), allow)
-        await ledger.change(await ledger.admit(an_entry("closed"), allow), "refused", now=NOW)
-        await ledger.admit(an_entry("somebody's", account="c" * 64), allow)
+        await admit(ledger, an_entry("first"), allow)
+        await ledger.change(await admit(ledger, an_entry("closed"), allow), "refused", now=NOW)
+        await admit(ledger, an_entry("somebody's", account="c" * 64), allow)
         with pytest.raises(ZeroDivisionError):
-            await ledger.admit(an_entry("second"), refuse)
+            await admit(ledger, an_entry("second"), refuse)
         assert seen == ["first"]
         assert [entry.pod_name for entry in await ledger.open_entries(ACCOUNT)] == ["first"]
         # Nothing of the refused one holds a lock.
-        await ledger.admit(an_entry("second"), allow)
+        await admit(ledger, an_entry("second"), allow)
 
 
 async def test_the_database_refuses_a_second_open_rent_of_a_name(state_url: str) -> None:
     async with opened(state_url) as ledger:
-        await ledger.admit(an_entry(), allow)
+        await admit(ledger, an_entry(), allow)
         with pytest.raises(LedgerUnavailable, match="second open rent of that name"):
-            await ledger.admit(an_entry(), allow)
+            await admit(ledger, an_entry(), allow)
         with pytest.raises(IntegrityError), raw(state_url) as connection:
             insert_raw(connection)
         with raw(state_url) as connection:
@@ -158,10 +158,10 @@ async def test_the_database_refuses_a_second_open_rent_of_a_name(state_url: str)
 
 async def test_no_key_is_used_twice(state_url: str) -> None:
     async with opened(state_url) as ledger:
-        first = await ledger.admit(an_entry(), allow)
+        first = await admit(ledger, an_entry(), allow)
         await ledger.change(first, "refused", now=NOW)
         with pytest.raises(LedgerUnavailable):
-            await ledger.admit(an_entry("other", idempotency_key=first.idempotency_key), allow)
+            await admit(ledger, an_entry("other", idempotency_key=first.idempotency_key), allow)
 
 
 async def test_of_many_that_write_at_once_without_taking_turns_one_gets_the_name(state_url: str) -> None:
@@ -191,7 +191,7 @@ async def test_who_writes_between_the_judgement_and_the_row_is_seen_by_the_datab
     with postgres.database() as url:
         async with opened(url) as ledger:
             with pytest.raises(LedgerUnavailable, match="second open rent"):
-                await ledger.admit(an_entry(), partial(somebody_writes, url))
+                await admit(ledger, an_entry(), partial(somebody_writes, url))
             assert len(await ledger.open_entries(ACCOUNT)) == 1
     # SQLite lets nobody write then, whoever it is.
     url = f"sqlite:///{tmp_path / 'rentals.db'}"
@@ -210,7 +210,7 @@ async def test_of_many_servers_at_once_each_sees_the_rents_of_those_before_it(st
 
     async def serve(number: int) -> None:
         async with opened(state_url) as ledger:
-            await ledger.admit(an_entry(f"pod-{number}"), room_for_five)
+            await admit(ledger, an_entry(f"pod-{number}"), room_for_five)
 
     results = await asyncio.gather(*[serve(number) for number in range(SERVERS)], return_exceptions=True)
     assert [type(result) for result in results if result is not None] == [OverflowError] * (SERVERS - 5)
@@ -223,7 +223,7 @@ async def test_of_many_servers_at_once_each_sees_the_rents_of_those_before_it(st
 async def test_closing_a_rent_frees_its_name_for_good(state_url: str) -> None:
     async with opened(state_url) as ledger:
         for status in ("refused", "removed", "absent", "closed"):
-            entry = await ledger.admit(an_entry(), allow)
+            entry = await admit(ledger, an_entry(), allow)
             assert await ledger.change(entry, status, now=NOW) is True
             assert await ledger.open_entries(ACCOUNT) == []
             assert await ledger.change(entry, "rented", now=NOW, pod_ids=["p"]) is False
@@ -233,7 +233,7 @@ async def test_closing_a_rent_frees_its_name_for_good(state_url: str) -> None:
 
 async def test_a_change_can_be_bound_to_the_status_it_was_decided_on(state_url: str) -> None:
     async with opened(state_url) as ledger:
-        entry = await ledger.admit(an_entry(), allow)
+        entry = await admit(ledger, an_entry(), allow)
         assert await ledger.change(entry, "absent", now=NOW, only_from={"unknown"}) is False
         assert await ledger.change(entry, "rented", now=NOW, only_from={"sending", "unknown"}, pod_ids=["p"]) is True
         (found,) = await ledger.open_entries(ACCOUNT)
@@ -243,7 +243,7 @@ async def test_a_change_can_be_bound_to_the_status_it_was_decided_on(state_url: 
 async def test_a_note_of_any_length_and_of_any_characters_is_kept_as_far_as_there_is_room(state_url: str) -> None:
     async with opened(state_url) as ledger:
         for note in ("x" * 10**6, "\N{COLLISION SYMBOL}" * 600, "a\x00b", "\ud800", "'; DROP TABLE rentals; --"):
-            entry = await ledger.admit(an_entry(), allow)
+            entry = await admit(ledger, an_entry(), allow)
             await ledger.change(entry, "refused", now=NOW, note=note)
         notes = {entry.note for entry in await ledger.newest(10)}
         assert notes == {"x" * 500, "\N{COLLISION SYMBOL}" * 500, "a b", " ", "'; DROP TABLE rentals; --"}
@@ -256,7 +256,7 @@ async def test_twenty_servers_find_a_fresh_database_at_once(state_url: str) -> N
     async def serve(number: int) -> None:
         async with opened(state_url) as ledger:
             assert number >= 0
-            await ledger.admit(an_entry(f"pod-{number}"), allow)
+            await admit(ledger, an_entry(f"pod-{number}"), allow)
 
     await asyncio.gather(*[serve(number) for number in range(SERVERS)])
     async with opened(state_url) as ledger:
@@ -265,13 +265,13 @@ async def test_twenty_servers_find_a_fresh_database_at_once(state_url: str) -> N
 
 async def test_calls_at_once_take_turns_on_a_ledger_in_memory() -> None:
     async with opened("sqlite://") as ledger:
-        await asyncio.gather(*[ledger.admit(an_entry(f"pod-{number}"), allow) for number in range(SERVERS)])
+        await asyncio.gather(*[admit(ledger, an_entry(f"pod-{number}"), allow) for number in range(SERVERS)])
         assert len(await ledger.open_entries(ACCOUNT)) == SERVERS
 
 
 async def test_who_reads_waits_for_nobody_who_writes(state_url: str) -> None:
     async with opened(state_url) as ledger:
-        await ledger.admit(an_entry(), allow)
+        await admit(ledger, an_entry(), allow)
         tasks = Tasks(ledger.database)
         with raw(state_url) as connection:
             insert_raw(connection, "other")
@@ -291,7 +291,7 @@ async def test_a_new_file_that_somebody_is_writing_is_waited_for(tmp_path: Path)
     async with opened(url) as ledger:
         with raw(url) as connection:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
-            admission = asyncio.create_task(ledger.admit(an_entry(), allow))
+            admission = asyncio.create_task(admit(ledger, an_entry(), allow))
             await asyncio.sleep(0.2)
             assert not admission.done()
         await admission
@@ -300,13 +300,13 @@ async def test_a_new_file_that_somebody_is_writing_is_waited_for(tmp_path: Path)
 # The processes wait for one another before they open it.
 _PROCESSES: Final = """
 import asyncio, os, sys
-from tests.rentals.entries import allow, an_entry
+from tests.rentals.entries import admit, allow, an_entry
 from lium_mcp.rentals.ledger import Ledger
 from lium_mcp.rentals.tasks import Tasks
 
 async def serve(number):
     ledger = Ledger(sys.argv[1])
-    await ledger.admit(an_entry(f"pod-{number}"), allow)
+    await admit(ledger, an_entry(f"pod-{number}"), allow)
     await ledger.aclose()
 
 reading, writing = os.pipe()
@@ -341,7 +341,7 @@ async def test_twenty_processes_find_a_fresh_database_at_once(state_url: str) ->
 
 _ONE_THAT_DIES: Final = """
 import asyncio, os, signal, sys
-from tests.rentals.entries import allow, an_entry
+from tests.rentals.entries import admit, allow, an_entry
 from lium_mcp.rentals.ledger import Ledger
 from lium_mcp.rentals.tasks import Tasks
 
@@ -350,8 +350,8 @@ def die(entries, extensions):
 
 async def main():
     ledger = Ledger(sys.argv[1])
-    await ledger.admit(an_entry("written"), allow)
-    await ledger.admit(an_entry("begun"), die)
+    await admit(ledger, an_entry("written"), allow)
+    await admit(ledger, an_entry("begun"), die)
 
 asyncio.run(main())
 """
@@ -362,7 +362,7 @@ async def test_what_a_process_has_written_outlives_it_and_what_it_has_begun_does
     assert (await asyncio.to_thread(subprocess.run, command, check=False)).returncode == -signal.SIGKILL
     async with opened(state_url) as ledger:
         assert [entry.pod_name for entry in await ledger.open_entries(ACCOUNT)] == ["written"]
-        await ledger.admit(an_entry("begun"), allow)
+        await admit(ledger, an_entry("begun"), allow)
 
 
 # --- who can read it, and what is in it ------------------------------------------------------------------------------
@@ -377,7 +377,7 @@ async def test_only_its_owner_can_read_the_file(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         async with opened(f"sqlite:///{directory / 'rentals.db'}") as ledger:
-            await ledger.admit(an_entry(), allow)
+            await admit(ledger, an_entry(), allow)
             names = {path.name for path in directory.iterdir()}
             assert names == {"rentals.db", "rentals.db-wal", "rentals.db-shm"}
             assert {mode_of(path) for path in directory.iterdir()} == {0o600}
@@ -418,7 +418,7 @@ async def test_no_secret_is_in_the_database(state_url: str, request: pytest.Fixt
 async def test_a_connection_that_the_database_ended_is_made_again(postgres: Postgres) -> None:
     with postgres.database() as url:
         async with opened(url) as ledger:
-            entry = await ledger.admit(an_entry(), allow)
+            entry = await admit(ledger, an_entry(), allow)
             for _ in range(3):
                 postgres.disconnect(url)
                 assert await ledger.change(entry, "rented", now=NOW, pod_ids=["p"])
@@ -427,10 +427,10 @@ async def test_a_connection_that_the_database_ended_is_made_again(postgres: Post
 async def test_a_database_that_is_away_is_said_to_be_and_used_again_when_it_is_back(postgres: Postgres) -> None:
     with postgres.database() as url:
         async with opened(url) as ledger:
-            await ledger.admit(an_entry(), allow)
+            await admit(ledger, an_entry(), allow)
             postgres.close(url)
             with pytest.raises(LedgerUnavailable) as away:
-                await ledger.admit(an_entry("other"), allow)
+                await admit(ledger, an_entry("other"), allow)
             assert PASSWORD not in str(away.value)
             postgres.open(url)
             assert [entry.pod_name for entry in await ledger.open_entries(ACCOUNT)] == ["train"]
@@ -461,7 +461,7 @@ async def test_a_connection_that_ends_in_mid_transaction_writes_nothing(postgres
 
         async with opened(url) as ledger:
             with pytest.raises(LedgerUnavailable):
-                await ledger.admit(an_entry(), cut_off)
+                await admit(ledger, an_entry(), cut_off)
             assert await ledger.open_entries(ACCOUNT) == []
 
 
