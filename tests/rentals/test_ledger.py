@@ -156,6 +156,17 @@ async def test_the_database_refuses_a_second_open_rent_of_a_name(state_url: str)
         assert len(await ledger.open_entries(ACCOUNT)) == 2
 
 
+async def test_of_rents_that_are_admitted_together_all_are_written_or_none(state_url: str) -> None:
+    async with opened(state_url) as ledger:
+        await admit(ledger, an_entry("second"), allow)
+        with pytest.raises(LedgerUnavailable):
+            await ledger.admit([an_entry("first"), an_entry("second"), an_entry("third")], allow)
+        assert [entry.pod_name for entry in await ledger.open_entries(ACCOUNT)] == ["second"]
+        written = await ledger.admit([an_entry(f"pod-{number}", status="admitted") for number in range(20)], allow)
+        assert len({entry.id for entry in written}) == 20
+        assert [entry.pod_name for entry in await ledger.open_entries(ACCOUNT)][1:] == [row.pod_name for row in written]
+
+
 async def test_no_key_is_used_twice(state_url: str) -> None:
     async with opened(state_url) as ledger:
         first = await admit(ledger, an_entry(), allow)
