@@ -164,7 +164,7 @@ async def test_of_rents_that_are_admitted_together_all_are_written_or_none(state
         assert [entry.pod_name for entry in await ledger.open_entries(ACCOUNT)] == ["second"]
         written = await ledger.admit([an_entry(f"pod-{number}", status="admitted") for number in range(20)], allow)
         assert len({entry.id for entry in written}) == 20
-        assert [entry.pod_name for entry in await ledger.open_entries(ACCOUNT)][1:] == [row.pod_name for row in written]
+        assert {entry.id for entry in await ledger.open_entries(ACCOUNT)} > {entry.id for entry in written}
 
 
 async def test_no_key_is_used_twice(state_url: str) -> None:
