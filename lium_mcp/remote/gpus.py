@@ -18,6 +18,9 @@ MOST_GPUS: Final = 32
 _MOST_PROCESSES: Final = 20
 _MOST_CHARACTERS: Final = 120
 _MIB_PER_GB: Final = 1024
+# No device found, no driver, no library, a GPU that is lost, a library of another version, and all else that is wrong.
+_NOT_REACHED_STATUSES: Final = (6, 9, 12, 15, 18, 255)
+_NO_DEVICES: Final = "no devices were found"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +45,8 @@ class Gpu:
     processes: tuple[GpuProcess, ...] = ()
 
 
-async def read_gpus(connection: "Connection", *, timeout_seconds: float) -> list[Gpu]:
-    """The pod's GPUs; empty where there is no `nvidia-smi`.
+async def read_gpus(connection: "Connection", *, timeout_seconds: float) -> list[Gpu] | None:
+    """The pod's GPUs, as far as `nvidia-smi` reaches them; None where it is missing, or answers nothing that is read.
 
     Raises:
         Failure: the pod did not answer.
@@ -51,14 +54,16 @@ async def read_gpus(connection: "Connection", *, timeout_seconds: float) -> list
     status, gpus = await run_short(
         connection, f"nvidia-smi --query-gpu={','.join(_GPU_FIELDS)} {_FORMAT}", timeout_seconds=timeout_seconds
     )
-    if status != 0:
-        return []
+    reaches_all = status == 0 and _NO_DEVICES not in gpus.casefold()
+    if not reaches_all and status not in (0, *_NOT_REACHED_STATUSES):
+        return None
     status, processes = await run_short(
         connection,
         f"nvidia-smi --query-compute-apps={','.join(_PROCESS_FIELDS)} {_FORMAT}",
         timeout_seconds=timeout_seconds,
     )
-    return parse_gpus(gpus, processes if status == 0 else "")
+    found = parse_gpus(gpus, processes if status == 0 else "")
+    return None if reaches_all and not found else found
 
 
 def parse_gpus(gpus: str, processes: str) -> list[Gpu]:

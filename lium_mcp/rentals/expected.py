@@ -20,6 +20,11 @@ _MOST_NAMED: Final = 10
 _NOT_ENCRYPTED: Final = frozenset({"UNSUPPORTED_IMAGE", "DISABLED", "FAILED"})
 _VOLUME_FAILED: Final = "ExternalVolumeFailed"
 _LOOK_AT_MNT: Final = "Look at /mnt with mountpoint /mnt first: what is written there may be lost with the pod."
+_FEWER_GPUS: Final = (
+    "reboot_pod may bring them back, which loses what lies outside the local volume; remove_pod ends the billing, and "
+    "another node can be rented."
+)
+_MORE_GPUS: Final = "Others may rent the rest: set CUDA_VISIBLE_DEVICES to as many as are billed."
 _LISTS: Final = ("executor_ids", "gpu_types", "allowed_gpu_types", "countries")
 _TEXTS: Final = ("template_id", "template_image")
 _STATED: Final = {
@@ -194,7 +199,14 @@ def expected_after(entry: Entry, pods: Sequence[Pod]) -> dict[str, Any] | None:
     return Expected.from_json(entry.expected).left_after(pods).to_json() or None
 
 
-def shortfalls(pod: Pod, *, volume_id: str | None, visible_gpus: int | None, events: Sequence[PodEvent]) -> list[str]:
+def shortfalls(
+    pod: Pod,
+    *,
+    volume_id: str | None,
+    visible_gpus: int | None,
+    is_volume_mounted: bool | None,
+    events: Sequence[PodEvent],
+) -> list[str]:
     """Say in sentences what a running pod has less of than it was rented with.
 
     That is no reason to give it back: it may still do, and only its user can tell.
@@ -203,26 +215,42 @@ def shortfalls(pod: Pod, *, volume_id: str | None, visible_gpus: int | None, eve
         pod: The pod.
         volume_id: The volume that it was to have; None if none is known.
         visible_gpus: How many GPUs its own `nvidia-smi` names; None if nobody could look.
+        is_volume_mounted: Whether something is mounted at /mnt in it; None if nobody could look.
         events: What happened to it, oldest first.
     """
     count, open_ports = _count(pod), pod.open_ports
     sentences = []
     if visible_gpus is not None and count is not None and visible_gpus != count:
-        sentences.append(f"{count} GPUs are billed and {visible_gpus} can be seen in it.")
+        advice = _FEWER_GPUS if visible_gpus < count else _MORE_GPUS
+        sentences.append(f"{count} GPUs are billed and {visible_gpus or 'none'} can be seen in it. {advice}")
     asked_ports = set(pod.template.internal_ports) if pod.template else set()
     if open_ports is not None and (closed := sorted(asked_ports - open_ports)):
         more = f" and {len(closed) - _MOST_NAMED} more" if len(closed) > _MOST_NAMED else ""
         sentences.append(f"Ports {', '.join(map(str, closed[:_MOST_NAMED]))}{more} of its template are not open.")
     elif open_ports is not None and not open_ports:
         sentences.append("Lium shows no open port of it.")
-    if _volume_failed(events):
-        sentences.append(f"Lium says that its volume could not be attached. {_LOOK_AT_MNT}")
-    elif volume_id is not None and pod.attached_volume_id is None:
-        sentences.append(f"Lium does not show volume {volume_id} as attached to it. {_LOOK_AT_MNT}")
+    if missing := _without_volume(pod, volume_id, is_volume_mounted, events):
+        sentences.append(missing)
     encryption = (pod.volume_encryption_status or "").upper()
     if encryption in _NOT_ENCRYPTED and pod.enable_volume_encryption:
         sentences.append(f"Its local volume is not encrypted, which was asked for ({encryption}).")
     return sentences
+
+
+def _without_volume(pod: Pod, volume_id: str | None, is_mounted: bool | None, events: Sequence[PodEvent]) -> str | None:
+    """Say that its volume is missing, if it is: what was seen in the pod counts for more than what Lium shows."""
+    wanted = volume_id or pod.attached_volume_id
+    if is_mounted is False and wanted:
+        return (
+            f"Volume {wanted} is not mounted: what is written to /mnt is lost with the container. reboot_pod with this "
+            "volume attaches it, which loses what lies outside the local volume; or keep results elsewhere."
+        )
+    if _volume_failed(events) and not is_mounted:
+        return f"Lium says that its volume could not be attached. {_LOOK_AT_MNT}"
+    if volume_id is not None and pod.attached_volume_id is None:
+        there = "Something is mounted at /mnt: see whether it is that." if is_mounted else _LOOK_AT_MNT
+        return f"Lium does not show volume {volume_id} as attached to it. {there}"
+    return None
 
 
 def _volume_failed(events: Sequence[PodEvent]) -> bool:

@@ -108,6 +108,13 @@ def arm(world: World, fault: Fault) -> None:
                 if pod.status == "RUNNING" and lifecycle.is_spot(world, pod):
                     lifecycle.reclaim_spot(world, pod)
                     return
+        if fault.kind == "container_restarts":
+            for pod in world.pods.values():
+                is_meant = fault.pod_id in (None, pod.id) and fault.pod_name in (None, pod.name)
+                if pod.status == "RUNNING" and is_meant:
+                    lifecycle.restart_container(world, pod, fault)
+                    world.catch_up()
+                    return
         world.faults.add(fault)
         if fault.lasting_seconds is not None:
             world.after(fault.lasting_seconds, lambda: world.faults.remove(fault))

@@ -61,6 +61,7 @@ WorldKind = Literal[
     "delete_slow",
     "loose_gpu_types",
     "comes_out_short",
+    "container_restarts",
     "host_key_stays",
     "switch_fails",
     "switch_keeps_volume",
@@ -107,6 +108,7 @@ OPTIONS: Final[dict[str, frozenset[str]]] = {
     "delete_slow": frozenset({"pod_id", "pod_name", "seconds"}),
     "switch_fails": frozenset({"pod_id", "pod_name"}),
     "comes_out_short": frozenset({"pod_name", "ports", "gpus", "encryption", "volume"}),
+    "container_restarts": frozenset({"pod_id", "pod_name", "seconds", "exit_code", "oom", "told", "message"}),
 }
 
 
@@ -186,11 +188,15 @@ class Fault(BaseModel):
     leaves: Literal["null", "nothing", "either"] = "either"
     listed: bool = True
     # What a pod comes out with: so many open ports and visible GPUs, this encryption status, and without its volume,
-    # which its row does not show or only its events tell.
+    # which its row does not show, only its events tell, or nobody does.
     ports: Annotated[int, Field(ge=1)] | None = None
     gpus: Annotated[int, Field(ge=0)] | None = None
     encryption: str | None = None
-    volume: Literal["not shown", "only told"] | None = None
+    volume: Literal["not shown", "only told", "not mounted"] | None = None
+    # How a container's main process ends, and whether Lium tells that it did.
+    exit_code: Annotated[int, Field(ge=0, le=255)] = 137
+    oom: bool = False
+    told: bool = True
     offset_seconds: float = -86_400.0
 
     @model_validator(mode="after")

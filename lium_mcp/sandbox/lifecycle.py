@@ -13,6 +13,7 @@ from typing import Final
 from pydantic import JsonValue
 
 from lium_mcp.sandbox import data_transfers, money
+from lium_mcp.sandbox.faults import Fault
 from lium_mcp.sandbox.market import Node, take_off_market
 from lium_mcp.sandbox.records import StoredAccount, StoredApiKey, StoredPod, StoredTemplate, StoredTransfer
 from lium_mcp.sandbox.world import World
@@ -85,7 +86,8 @@ def rent(world: World, order: PodOrder) -> StoredPod:
         pod.listed_from = None if late.listed else pod.readable_from
     if short := world.faults.strike("comes_out_short", pod_name=pod.name):
         pod.open_ports, pod.visible_gpus, pod.encryption_status = short.ports, short.gpus, short.encryption
-        pod.volume_failed = short.volume == "only told"
+        pod.volume_failed = short.volume in {"only told", "not mounted"}
+        pod.volume_failure_told = short.volume == "only told"
         if short.volume == "not shown":
             pod.volume_id = None
     order.node.taken_by_us += order.gpu_count
@@ -172,6 +174,24 @@ def reclaim_spot(world: World, pod: StoredPod) -> None:
     take_off_market(world.market.nodes[pod.node_id], world.now)
 
 
+def restart_container(world: World, pod: StoredPod, fault: Fault) -> None:
+    """Let the container's main process die, and Docker start the container again; nobody asked for it."""
+    boot = pod.boot
+
+    def restart() -> None:
+        if pod.boot != boot or pod.status != "RUNNING":
+            return
+        if fault.told:
+            if fault.oom:
+                world.log_event(pod, "container.oom")
+            world.log_event(pod, "container.die", exit_code=fault.exit_code, reason=fault.message)
+            world.log_event(pod, "container.start")
+        pod.restarts += 1
+        pod.started_at = world.now
+
+    world.after(fault.seconds if "seconds" in fault.model_fields_set else 0, restart)
+
+
 def is_spot(world: World, pod: StoredPod) -> bool:
     """Whether the pod's node may be reclaimed."""
     return world.market.nodes[pod.node_id].tier == "spot"
@@ -205,7 +225,7 @@ def _finish_boot(world: World, pod: StoredPod, boot: int) -> None:
         return
     else:
         world.log_event(pod, "pod-create.success")
-    if pod.volume_failed:
+    if pod.volume_failed and pod.volume_failure_told:
         world.log_event(pod, "pod-create.warning", detail="ExternalVolumeFailed: the volume could not be attached")
     pod.started_at = world.now
     if pod.billable_from is None:
@@ -218,6 +238,8 @@ def _finish_boot(world: World, pod: StoredPod, boot: int) -> None:
     if pod.startup_restore_id is not None:
         data_transfers.begin_restore(world, world.transfers[pod.startup_restore_id])
         pod.startup_restore_id = None
+    if fault := world.faults.strike("container_restarts", pod_id=pod.id, pod_name=pod.name):
+        restart_container(world, pod, fault)
     if is_spot(world, pod) and world.faults.strike("spot_reclaim", pod_id=pod.id):
         reclaim_spot(world, pod)
 

@@ -126,6 +126,9 @@ class StoredPod:
     visible_gpus: int | None = None
     encryption_status: str | None = None
     volume_failed: bool = False
+    volume_failure_told: bool = True
+    # How often the container started again by itself since its boot.
+    restarts: int = 0
 
     @property
     def is_open(self) -> bool:

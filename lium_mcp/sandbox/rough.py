@@ -37,6 +37,7 @@ _DRAWN: Final[tuple[tuple[float, tuple[Match, ...], dict[str, Any]], ...]] = (
     (0.1, _RENTS, {"kind": "appears_late", "seconds": 20}),
     (0.1, (Match(method="DELETE", path="/pods/*"),), {"kind": "delete_slow", "seconds": 120}),
     (0.02, (_POD_LIST, Match(method="GET", path="/pods/*")), {"kind": "missing_fields", "fields": ["status"]}),
+    (0.1, _RENTS, {"kind": "comes_out_short", "gpus": 0, "volume": "not mounted"}),
 )
 
 

@@ -210,6 +210,7 @@ class World:
         detail: str | None = None,
         error: str | None = None,
         failure_step: str | None = None,
+        exit_code: int | None = None,
     ) -> None:
         """Write an entry into the event log of a pod; without an actor it was the platform itself."""
         body = self._event(sub_event_type, actor) | {
@@ -223,6 +224,8 @@ class World:
         }
         if failure_step is not None:  # the platform knows it; whether renters get it is not known
             body["failure_step"] = failure_step
+        if exit_code is not None:
+            body["exit_code"] = exit_code
         self.events.append(Event(pod.account_id, pod.api_key_id, self.now, body))
 
     def log_account_event(

@@ -1,4 +1,4 @@
-"""What all work inside a pod shares: the way in, new host keys after a restart, progress, and a look at the GPUs."""
+"""What all work inside a pod shares: the way in, new host keys after a restart, progress, and a look inside."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -10,12 +10,12 @@ from lium_mcp.api.errors import LiumError
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.failures import Failure
 from lium_mcp.remote import PodAccess
-from lium_mcp.remote.gpus import Gpu, read_gpus
+from lium_mcp.remote.inside import Inside, look_inside
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.polling import Poller
 
 _PROGRESS_SECONDS: Final = 3.0
-_GPU_SECONDS: Final = 6.0
+_INSIDE_SECONDS: Final = 6.0
 _LOOK_SECONDS: Final = 5.0
 _CLOSE_SECONDS: Final = 5.0
 
@@ -89,15 +89,15 @@ async def reporting(poller: Poller, total_seconds: float, describe: Callable[[],
         raise failure
 
 
-async def gpus_of(account: Account, pod: Pod) -> list[Gpu] | None:
-    """What the GPUs of a pod do; None where SSH does not work, since a pod is worth showing without it."""
+async def inside_of(account: Account, pod: Pod) -> Inside | None:
+    """What a pod's container says of itself; None where SSH does not work: a pod is worth showing without it."""
     access = account.pod_access
     if access is None or not access.is_promising(pod.id):
         return None
     try:
-        with anyio.fail_after(_GPU_SECONDS):
+        with anyio.fail_after(_INSIDE_SECONDS):
             async with access.to(pod) as connection:
-                return await read_gpus(connection, timeout_seconds=_GPU_SECONDS)
+                return await look_inside(connection, timeout_seconds=_INSIDE_SECONDS)
     except (Failure, TimeoutError):
         access.note_failure(pod.id)
         return None

@@ -12,15 +12,17 @@ from lium_mcp.api.addresses import with_port
 from lium_mcp.api.errors import LiumError
 from lium_mcp.api.gpu_names import gpu_label
 from lium_mcp.api.huids import huid
-from lium_mcp.api.pods.models import REMOVED_STATUSES, Pod, PodDetail, PodEvent, PodRecord, own_events
+from lium_mcp.api.pods.models import REMOVED_STATUSES, VOLUME_PATH, Pod, PodDetail, PodEvent, PodRecord, own_events
 from lium_mcp.figures import hours_since
 from lium_mcp.remote.banner import SshAnswer
 from lium_mcp.remote.gpus import MOST_GPUS, Gpu
+from lium_mcp.remote.inside import Inside
 from lium_mcp.rentals import AccountUnknown, shortfalls
 from lium_mcp.results import Result, Usd, UsdRate, UtcTime, note_on, state_in_words
 from lium_mcp.services.accounts import Account
+from lium_mcp.services.container_restarts import restart_warning
 from lium_mcp.services.node_warnings import maintenance
-from lium_mcp.services.pod_connections import gpus_of
+from lium_mcp.services.pod_connections import inside_of
 from lium_mcp.text import quotation
 
 Outcome = Literal["done", "failed", "pending"]
@@ -163,7 +165,7 @@ async def pod_view(
     """
     extras = _Extras()
     runs = current and pod.is_ready
-    seen = await gpus_of(account, pod) if runs and ssh in (None, "answers") else None
+    inside = (await inside_of(account, pod) if runs and ssh in (None, "answers") else None) or Inside()
 
     # A pod is worth showing without its events, volume and cost.
     with anyio.move_on_after(_EXTRAS_SECONDS):
@@ -176,11 +178,10 @@ async def pod_view(
     cost = _cost_so_far(account, pod, lived, extras.record)
     if not history and pod.last_event is not None and pod.last_event.pod_id in (None, pod.id):
         history = [pod.last_event]
-    visible = len(seen) if seen and len(seen) < MOST_GPUS else None
-    short = shortfalls(pod, volume_id=volume_id, visible_gpus=visible, events=history) if runs else []
+    warnings = _warnings(account, pod, inside, volume_id, history) if runs else []
     template = pod.template
     shown = _shown(history) if events else []
-    shown_gpus = seen if gpus else None
+    shown_gpus = inside.gpus if gpus else None
     processes = [process.name for gpu in shown_gpus or () for process in gpu.processes]
     fields = _row_fields(pod)
     if pod.has_not_started and _has_run(lived):
@@ -206,7 +207,7 @@ async def pod_view(
         volume_id=pod.attached_volume_id,
         local_volume_path=pod.volume_root,
         jupyter_url=pod.jupyter_url,
-        warnings=short or None,
+        warnings=warnings or None,
         note=note_on(*_quoted(shown), *processes),
         last_events=shown if events else None,
         gpus=[_gpu(gpu) for gpu in shown_gpus] if shown_gpus else None,
@@ -269,6 +270,17 @@ def happened_since_it_ran(events: Sequence[EventView]) -> Sequence[EventView]:
     """The events after a pod last came to run: an error from before that is over."""
     runs = [number for number, event in enumerate(events, 1) if (event.status or "").upper() == "RUNNING"]
     return events[runs[-1] :] if runs else events
+
+
+def _warnings(
+    account: Account, pod: Pod, inside: Inside, volume_id: str | None, history: Sequence[PodEvent]
+) -> list[str]:
+    """What a pod that runs has less of than it was rented with, and whether its container started again by itself."""
+    visible = len(inside.gpus) if inside.gpus is not None and len(inside.gpus) < MOST_GPUS else None
+    is_mounted = None if pod.volume_root == VOLUME_PATH else inside.has_mounted(VOLUME_PATH)
+    sentences = shortfalls(pod, volume_id=volume_id, visible_gpus=visible, is_volume_mounted=is_mounted, events=history)
+    restart = restart_warning(pod, history, inside.started_at, account.lium.now())
+    return [*sentences, *([restart] if restart else [])]
 
 
 def _gpu(gpu: Gpu) -> GpuView:

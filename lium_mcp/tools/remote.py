@@ -1,5 +1,6 @@
 """Toolset `remote`: commands, background jobs and files on a running pod, over SSH."""
 
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Annotated, Final, Literal
 
@@ -16,6 +17,7 @@ from lium_mcp.remote.transfers import Transfer
 from lium_mcp.remote.uploads import upload, upload_content
 from lium_mcp.services.follow_ups import is_due, keep_promise, promise, remember, take_back
 from lium_mcp.services.job_details import FROM_A_POD, ObservedJob, job_view, outcome_of
+from lium_mcp.services.job_watch import tell_of_restart, watch_job, why_lost
 from lium_mcp.services.pod_commands import CommandRuns, run_on
 from lium_mcp.services.pod_connections import pod_access, reporting
 from lium_mcp.services.questions import ask_to_start_job
@@ -117,27 +119,28 @@ async def get_job(
     output. Without a name, list all jobs of the pod at once.
     """
     target = await find_pod(call.account, pod)
-    async with pod_access(call.account).to(target) as connection:
-        if not name:
-            found = await jobs.list_jobs(connection, now=call.lium.now())
-            for one in found:
-                await remember(call.account, target, one)
-            return ObservedJob(outcome="done", pod_id=target.id, jobs=[job_view(one) for one in found])
+    access = pod_access(call.account)
+    if name:
         jobs.check_job_name(name)
-
-        async def read() -> jobs.Job:
-            return await jobs.read_job(connection, name, now=call.lium.now())
-
-        first = await read()
-        await remember(call.account, target, first)
-        job = await call.poller.until(
-            first,
-            read,
-            lambda state: state.is_over,
-            wait_seconds=wait_seconds,
-            describe=lambda state: f"Job {name} is {state.status}",
-        )
-        log = await jobs.read_log(connection, name, lines=log_lines, most_bytes=_LOG_BYTES) if log_lines else None
+    try:
+        async with access.to(target) as connection:
+            found = [await jobs.read_job(connection, name, now=call.lium.now())] if name else None
+            found = found or await jobs.list_jobs(connection, now=call.lium.now())
+    except Failure as failure:
+        await tell_of_restart(call.account, target, failure)
+        raise
+    for one in found:
+        await remember(call.account, target, one)
+    if not name:
+        lost = next((one for one in found if one.status == "lost"), None)
+        because = await why_lost(call.account, target, lost) if lost else None
+        return ObservedJob(outcome="done", pod_id=target.id, jobs=[job_view(one) for one in found], next=because)
+    watched = await watch_job(call.account, call.poller, target, found[0], wait_seconds=wait_seconds)
+    job, log = watched.job, None
+    if log_lines:
+        with suppress(Failure):  # what became of the job is worth more
+            async with access.to(target) as connection:
+                log = await jobs.read_log(connection, name, lines=log_lines, most_bytes=_LOG_BYTES)
     return ObservedJob(
         outcome=outcome_of(job),
         pod_id=target.id,
@@ -145,7 +148,7 @@ async def get_job(
         log=log.text if log else None,
         log_cut_bytes=log.total_bytes - log.shown_bytes if log else None,
         note=FROM_A_POD if log and log.text else None,
-        next=_what_next(call, job),
+        next=watched.lost_because or _what_next(call, job),
     )
 
 
@@ -256,8 +259,6 @@ def _warnings(pod: Pod, job: jobs.Job, max_hours: float, now: datetime) -> list[
 
 
 def _what_next(call: Call, job: jobs.Job) -> str | None:
-    if job.status == "lost":
-        return "It does not run any more and left no exit code: the pod was rebooted, or the job was killed."
     follows = is_due(job)
     if not job.is_over:
         return "It runs: call get_job with this name to wait on."

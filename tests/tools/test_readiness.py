@@ -98,7 +98,7 @@ async def test_only_a_version_of_ssh_is_an_answer(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, said: bytes, answers: bool
 ) -> None:
     monkeypatch.setattr(banner, "_BANNER_SECONDS", 0.1)
-    monkeypatch.setattr(pod_connections, "_GPU_SECONDS", 0.1)  # for a login that never gets further
+    monkeypatch.setattr(pod_connections, "_INSIDE_SECONDS", 0.1)  # for a login that never gets further
     wire = Wire(sandbox)
     async with saying(said) as port, agent_on(sandbox, transport=wire) as agent:
         wire.on("GET", "/pods/*", editing(at_port(port)))

@@ -52,6 +52,7 @@ BILLING_STATUSES = frozenset({"RUNNING", "REBOOT_PENDING", "REBOOT_FAILED"})
 _NEVER_STARTED_STATUSES = frozenset({"PENDING", "CREATION_FAILED"})
 REMOVED_STATUSES = frozenset({"DELETED", "REMOVED", "TERMINATED"})
 DEFAULT_VOLUME_ROOT = "/root"
+VOLUME_PATH = "/mnt"
 # By how much two clocks may differ that date the same things.
 _CLOCKS_DIFFER = timedelta(minutes=2)
 _DEFAULT_SSH_PORT = 22
@@ -304,6 +305,8 @@ class PodEvent(ApiModel):
     # Where a start failed; known from the wire between Lium and its nodes, so renters may not get them.
     failure_step: ApiStr = None
     failure_code: ApiStr = Field(default=None, validation_alias=AliasChoices("failure_code", "error_code"))
+    # How a container's main process ended; whether renters get it is not known either.
+    exit_code: ApiInt = None
 
     @property
     def state(self) -> str:

@@ -31,6 +31,8 @@ from lium_mcp.sandbox.world import World
 POD_BYTES: Final = 256 * 2**20
 HOME: Final = "/root"
 VOLUME_PATH: Final = "/mnt"
+_HOST_UP_SECONDS: Final = 86_400
+_TICKS_PER_SECOND: Final = 100
 
 
 @dataclass
@@ -42,12 +44,18 @@ class Container:
     kernel: Kernel
     files: FileSystem
     volume_path: str
+    restarts: int
     # It belongs to the SSH server, and is kept here because a new container has a new one as a rule.
     host_key: object = None
 
     @property
     def is_up(self) -> bool:
-        """Whether the pod still runs this container."""
+        """Whether the pod still runs this container, and what was started in it."""
+        return self.has_files and self.pod.restarts == self.restarts
+
+    @property
+    def has_files(self) -> bool:
+        """Whether the pod still runs a container with these files: they stay where it starts again by itself."""
         return self.pod.boot == self.boot and self.pod.status == "RUNNING"
 
     def start(self, script: str | None, streams: dict[int, Stream], environment: dict[str, str]) -> Process:
@@ -87,6 +95,9 @@ class Containers:
             there = self._containers[pod.id] = self._made(pod)
             if self._world.faults.is_armed("host_key_stays"):
                 there.host_key = self._host_keys.get(pod.id)
+        elif not there.is_up:
+            there.kernel.run()
+            there = self._containers[pod.id] = self._started(pod, there.files, there.volume_path, there.host_key)
         return there
 
     def _end(self, pod_id: str) -> None:
@@ -98,8 +109,10 @@ class Containers:
     def tidy(self) -> None:
         """End what runs in old containers, and forget data that nobody can reach."""
         for pod_id, container in list(self._containers.items()):
-            if not container.is_up:
+            if not container.has_files:
                 self._end(pod_id)
+            elif not container.is_up:
+                self.of(container.pod)
         for pod_id in [pod_id for pod_id in self._local if self._world.pods[pod_id].removed_at is not None]:
             del self._local[pod_id]
             self._host_keys.pop(pod_id, None)
@@ -155,12 +168,27 @@ class Containers:
             local = Directory(Storage(POD_BYTES), self._seconds())
         self._local[pod.id] = (pod.template_id, local)
         self._mount(files, volume_path, local)
+        attached = None
         if pod.volume_id is not None and not pod.volume_failed:
             attached = self._volumes.setdefault(pod.volume_id, Directory(Storage(POD_BYTES), self._seconds()))
             self._mount(files, VOLUME_PATH, attached)
+        mounted = {volume_path: "ext4", **({VOLUME_PATH: "fuse.s3fs"} if attached is not None else {})}
+        lines = ["overlay / overlay rw 0 0\n", *(f"{kind} {path} {kind} rw 0 0\n" for path, kind in mounted.items())]
+        files.make_directory("/proc", parents=True)
+        files.write_file("/proc/mounts", "".join(lines).encode())
+        return self._started(pod, files, volume_path)
+
+    def _started(self, pod: StoredPod, files: FileSystem, volume_path: str, host_key: object = None) -> Container:
+        """Start a container in which nothing runs yet but its main process."""
+        host = self._host(pod)
+        between = " ".join(["0"] * 18)
+        with suppress(OSError):  # its disk may be full by then
+            files.make_directory("/proc/1", parents=True)
+            files.write_file("/proc/1/stat", f"1 (sleep) S {between} {host.started_ticks} 0\n".encode())
+            files.write_file("/proc/stat", f"cpu 0\nbtime {host.booted_at}\n".encode())
         container: Container
-        kernel = Kernel(files, host, world, lambda: container.is_up)
-        container = Container(pod, pod.boot, kernel, files, volume_path)
+        kernel = Kernel(files, host, self._world, lambda: container.is_up)
+        container = Container(pod, pod.boot, kernel, files, volume_path, pod.restarts, host_key)
         return container
 
     @staticmethod
@@ -174,6 +202,8 @@ class Containers:
 
     def _host(self, pod: StoredPod) -> Host:
         node = self._world.market.nodes[pod.node_id]
+        booted_at = int(pod.created_at.timestamp()) - _HOST_UP_SECONDS
+        started_at = pod.started_at or pod.created_at
         return Host(
             pod_id=pod.id,
             hostname=pod.id.replace("-", "")[:12],
@@ -185,6 +215,8 @@ class Containers:
             gpu_power_watts=node.gpu.power_w,
             driver=node.driver,
             cuda=str(node.cuda),
+            booted_at=booted_at,
+            started_ticks=int((started_at.timestamp() - booted_at) * _TICKS_PER_SECOND),
         )
 
     def _seconds(self) -> float:

@@ -11,7 +11,7 @@ SAMPLE_SECONDS: Final = 5
 
 @dataclass(frozen=True)
 class Host:
-    """What a pod has of its node."""
+    """What a pod has of its node; `started_ticks` after the node booted, the container's main process started."""
 
     pod_id: str
     hostname: str
@@ -21,6 +21,8 @@ class Host:
     gpu_power_watts: int
     driver: str
     cuda: str
+    booted_at: int
+    started_ticks: int
 
 
 def sample(host: Host, index: int, now: datetime, *, is_busy: bool) -> tuple[int, int, int, int]:

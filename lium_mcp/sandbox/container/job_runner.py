@@ -1,8 +1,8 @@
 """Background jobs: does on the sandbox's clock what a job runner script would do.
 
 A client puts ``command`` and a runner script into a folder of its own under ``.lium-mcp/jobs`` and starts the runner
-with a time limit. The runner keeps ``pid``, ``started_at`` and ``log`` there, and at the end ``ended_by``,
-``finished_at`` and, last of all, ``exit_code``.
+with a time limit. The runner keeps ``container``, ``pid``, ``started_at`` and ``log`` there, and at the end
+``ended_by``, ``finished_at`` and, last of all, ``exit_code``.
 """
 
 import posixpath
@@ -31,6 +31,7 @@ async def play(call: CommandCall, path: str, max_seconds: int) -> int:
     def note(name: str, text: str) -> None:
         files.write_file(posixpath.join(folder, name), f"{text}\n".encode())
 
+    note("container", str(process.kernel.host.started_ticks))
     note("pid", str(process.group))
     note("started_at", str(int(process.now.timestamp())))
     log = FileStream(

@@ -16,6 +16,7 @@ UNITS: Final = {
     "utilization.gpu": " %", "memory.used": " MiB", "memory.total": " MiB", "memory.free": " MiB",
     "used_memory": " MiB", "power.draw": " W", "power.limit": " W",
 }  # fmt: skip
+NO_DEVICES: Final = 6
 VERSION: Final = "Python 3.11.9"
 MOST_STEPS: Final = 20_000
 CHECKPOINT_BYTES: Final = 64 * 1024
@@ -36,7 +37,10 @@ async def date(call: CommandCall) -> None:
 
 async def nvidia_smi(call: CommandCall) -> None:
     """Print the GPUs: the table, -L, or a query as CSV."""
-    if not call.arguments:
+    if not call.process.kernel.host.gpu_uuids:
+        await call.out("No devices were found\n")
+        call.status = NO_DEVICES
+    elif not call.arguments:
         await call.out(_table(call))
     elif call.arguments == ["-L"]:
         rows = _gpus(call)
