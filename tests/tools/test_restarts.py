@@ -176,7 +176,7 @@ async def test_a_wait_goes_on_over_a_connection_that_breaks(account: Sandbox, ag
     await agent.call("start_job", pod="train", name="j", command="sleep 60; echo over")
     left = ["ssh_drops", "ssh_refuses"]
 
-    async def break_it(*_: Any) -> None:
+    async def break_it(progress: float, total: float | None, message: str | None) -> None:
         if left:
             account.add_fault(left.pop(0), pod_name="train")
 
