@@ -306,7 +306,8 @@ async def test_a_job_runs_detached_and_leaves_its_account(pod: SshPod) -> None:
         "nvidia-smi --query-compute-apps=gpu_uuid,pid,process_name,used_memory --format=csv,noheader,nounits"
     )
     assert apps.split(", ")[2] == "python3"
-    assert (await pod.out(f"cat {JOB}/log; ls {JOB}")).split() == "command container log pid run started_at".split()
+    listed = (await pod.out(f"cat {JOB}/log; ls {JOB}")).split()
+    assert listed == ["command", "container", "log", "pid", "run", "started_at"]
     assert (await pod.run(f"kill -0 -- -$(cat {JOB}/pid) && kill -0 -$(cat {JOB}/pid)")).exit_status == 0
     pod.sandbox.clock.advance(seconds=130)
     assert len((await pod.out(f"cat {JOB}/log")).splitlines()) == 2
