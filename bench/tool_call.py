@@ -37,11 +37,11 @@ logging.disable()
 
 
 async def measure(base_url: str) -> None:
-    settings = Settings(api_key=KEY, base_url=base_url)
+    settings = Settings(api_key=KEY, base_url=base_url, toolsets=frozenset({"extras"}))
     parameters = StdioServerParameters(
         command=sys.executable,
         args=["-m", "lium_mcp", "--log-level", "ERROR"],
-        env={"LIUM_API_KEY": KEY, "LIUM_BASE_URL": base_url},
+        env={"LIUM_API_KEY": KEY, "LIUM_BASE_URL": base_url, "LIUM_MCP_TOOLSETS": "extras"},
     )
     async with (
         httpx2.AsyncClient(headers={"X-API-KEY": KEY, "User-Agent": "bench"}) as http,

@@ -18,6 +18,7 @@ from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.types import CallToolResult
 
+from lium_mcp.settings_table import TOOLSETS
 from tests.harness import text_of, write_ssh_key
 
 Way = Literal["modern", "legacy", "sse"]
@@ -46,11 +47,14 @@ class Served:
         return self.process.wait(timeout=STOP_SECONDS)
 
 
+ALL_TOOLS = {"LIUM_MCP_TOOLSETS": ",".join(TOOLSETS)}
+
+
 def variables(home: Path, **settings: str) -> dict[str, str]:
-    """The whole environment of a server process: a home with a key pair, and the settings."""
+    """The whole environment of a server process with all tools on: a home with a key pair, and the settings."""
     write_ssh_key(home)
     kept = {name: value for name, value in os.environ.items() if name.startswith("COV")}
-    return kept | {"PATH": os.environ["PATH"], "HOME": str(home), "NO_PROXY": "127.0.0.1"} | settings
+    return kept | {"PATH": os.environ["PATH"], "HOME": str(home), "NO_PROXY": "127.0.0.1"} | ALL_TOOLS | settings
 
 
 @contextmanager

@@ -35,7 +35,7 @@ FinalBackups = dict[str, StartedBackup]
 _FRESH: Final = timedelta(minutes=10)
 _LOOK_SECONDS: Final = 5.0
 _ADVICE: Final = (
-    "Try again, look at get_backup_schedule and list_backups, or call remove_pod without final_backup to lose the data."
+    "Try again, look at list_backups with this pod, or call remove_pod without final_backup to lose the data."
 )
 
 

@@ -47,7 +47,7 @@ async def find_public_keys(account: Account) -> PodKeys:
         raise Failure(
             "ssh_key_missing",
             "There is no SSH key to put into the pod, so nobody could log in.",
-            "Register a public key of yours with add_ssh_key.",
+            "Register a public key of yours on lium.io, or with add_ssh_key (toolset extras).",
             effect=_NOTHING_RENTED,
         )
     own = await source.own_keys()
@@ -61,7 +61,8 @@ async def find_public_keys(account: Account) -> PodKeys:
             raise Failure(
                 own.problem.code,
                 f"Nobody {whose}. {own.problem.happened}",
-                f"{own.problem.advice} Or register a public key with add_ssh_key, whose private half is elsewhere.",
+                f"{own.problem.advice} Or register a public key, whose private half is elsewhere, on lium.io or with "
+                "add_ssh_key (toolset extras).",
                 effect=_NOTHING_RENTED,
             )
         keys = list(dict.fromkeys([*keys, *registered]))

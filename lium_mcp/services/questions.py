@@ -20,6 +20,7 @@ from lium_mcp.services.final_backup import FinalBackups, earlier_final_backup
 from lium_mcp.services.limits_left import check_life
 from lium_mcp.services.restoring import UnseenTargets, unseen_targets
 from lium_mcp.services.targets import (
+    find_free_volume,
     find_own_template,
     find_pod,
     find_pods,
@@ -61,9 +62,11 @@ async def ask_to_remove_pod(
     return Question(f"Remove {_pod(target)} for good? {lost}", {"pod": target.id}, subject=target)
 
 
-async def ask_to_reboot_pod(account: Account, *, pod: str, **_: Any) -> Question:  # noqa: ANN401 - the tool's other arguments
+async def ask_to_reboot_pod(account: Account, *, pod: str, volume: str, **_: Any) -> Question:  # noqa: ANN401 - the tool's other arguments
     """Before `reboot_pod`."""
     target = await find_pod(account, pod)
+    if volume:
+        await find_free_volume(account, volume, target)
     return Question(
         f"Reboot {_pod(target)}? Its processes and all files outside {quoted(target.volume_root)} are lost. "
         f"{await _last_backup(account, target)}",

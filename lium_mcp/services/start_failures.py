@@ -21,7 +21,9 @@ _MAIN_PROCESS: Final = (
     "get_template."
 )
 _BUILD: Final = "Read get_pod_logs, which keeps the output of the build, and correct the Dockerfile."
-_KEYS: Final = "Look at list_ssh_keys, add a whole public key with add_ssh_key, and choose another node."
+_KEYS: Final = (
+    "Have a whole public key registered, on lium.io or with add_ssh_key (toolset extras), and choose another node."
+)
 _ROOM: Final = "Choose a node with more free disk: min_disk_gb in list_gpus and rent_pod."
 
 # Codes that count only where a step, or another code, does not say it better.

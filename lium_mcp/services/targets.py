@@ -122,15 +122,15 @@ async def find_pod_detail(account: Account, named: str) -> PodDetail:
     return pod if isinstance(pod, PodDetail) else await account.lium.pods.get(pod.id)
 
 
-async def find_pod_or_past(account: Account, named: str) -> tuple[str, str | None]:
-    """As `find_pod`, but returns id and name. An id that no living pod has is taken for that of a removed one."""
+async def find_pod_or_past(account: Account, named: str) -> tuple[str, Pod | None]:
+    """As `find_pod`, with its id before it. An id that no living pod has is taken for that of a removed one."""
     try:
         pod = await find_pod(account, named, even_leaving=True)
     except Failure as failure:
         if failure.code != "pod_not_found" or not is_id(named):
             raise
         return named, None
-    return pod.id, pod.pod_name
+    return pod.id, pod
 
 
 async def find_volume(account: Account, named: str) -> Volume:
@@ -167,7 +167,8 @@ def refuse_attached(volume: Volume, pods: Sequence[Pod], purpose: str, *, unless
             "volume_in_use",
             f"Volume {volume.name} ({volume.id}) is mounted in pod {holder.pod_name} ({holder.id}) and cannot be "
             f"{purpose}.",
-            "One pod at a time has a volume: remove that pod first, or use another volume.",
+            "One pod at a time has a volume, and only the removal of that pod frees it: remove_pod keeps the volume "
+            "with its data. Do that first, or use another volume.",
         )
 
 

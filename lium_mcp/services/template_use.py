@@ -78,7 +78,7 @@ async def refuse_used(lium: LiumClient, template: Template) -> None:
         raise Failure(
             "template_in_use",
             f"Template {template.name} is used by {len(use.pods)} of your pods: {listed(use.pods)}.",
-            "Remove those pods or give them another template with switch_pod_template first.",
+            "Remove those pods first, or give them another template with switch_pod_template (toolset extras).",
         )
     if use.unknown:
         raise Failure(

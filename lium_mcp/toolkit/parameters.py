@@ -17,6 +17,7 @@ _MOST_CURSOR_DIGITS: Final = 9
 
 PodName = Annotated[ShortText, Field(min_length=1, description="Pod id, or a name that only one pod has.")]
 VolumeName = Annotated[ShortText, Field(min_length=1, description="Volume id, or a name that only one has.")]
+TemplateName = Annotated[ShortText, Field(min_length=1, description="Id, or the name of one of your own.")]
 BackupId = Annotated[ShortText, Field(min_length=1, description="From list_backups.")]
 WaitSeconds = Annotated[int, Field(ge=0, le=600, description="Longest wait; 0 returns at once.")]
 Port = Annotated[int, Field(ge=1, le=65_535)]

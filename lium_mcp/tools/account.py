@@ -1,19 +1,16 @@
-"""Toolset `account`: money and SSH keys."""
+"""Toolset `account`: money."""
 
 from datetime import datetime, timedelta
 from typing import Annotated
 
 from pydantic import Field
 
-from lium_mcp.api.ssh_keys import KINDS, SshKey, bare_keys, fingerprint, is_whole
-from lium_mcp.failures import Failure
 from lium_mcp.figures import rounded
-from lium_mcp.inputs import ShortText
 from lium_mcp.results import Result, Usd, UtcTime
 from lium_mcp.services.pod_details import unknown_billing, unpriced
 from lium_mcp.toolkit.call import Call
 from lium_mcp.toolkit.parameters import Cursor, Limit, page
-from lium_mcp.toolkit.registry import READS, WRITES, Toolset
+from lium_mcp.toolkit.registry import READS, Toolset
 
 toolset = Toolset("account")
 
@@ -52,29 +49,6 @@ class Spending(Result):
     pods: list[PodSpending]
     total: int
     next_cursor: str | None = None
-
-
-class SshKeyRow(Result):
-    """A public key registered with the account."""
-
-    key_id: str
-    name: str | None = None
-    type: str | None = None
-    fingerprint: str | None = None
-
-
-class SshKeyList(Result):
-    """The account's public keys."""
-
-    keys: list[SshKeyRow]
-    total: int
-
-
-class AddedSshKey(Result):
-    """A key that is registered now."""
-
-    key: SshKeyRow
-    already_registered: bool
 
 
 @toolset.tool(title="Get balance", hints=READS, search_hint="how much money is left, credit, burn rate")
@@ -135,55 +109,6 @@ async def get_spending(
         ],
         total=len(rows),
         next_cursor=next_cursor,
-    )
-
-
-@toolset.tool(title="List SSH keys", hints=READS, search_hint="which public keys are registered")
-async def list_ssh_keys(call: Call) -> SshKeyList:
-    """List the public SSH keys registered with the account. rent_pod puts the local key into a pod, or these where
-    there is none.
-    """
-    keys = await call.lium.ssh_keys.list()
-    return SshKeyList(keys=[_row(key) for key in keys], total=len(keys))
-
-
-@toolset.tool(title="Add SSH key", hints=WRITES, search_hint="register my public key to log in to pods")
-async def add_ssh_key(
-    call: Call,
-    name: Annotated[ShortText, Field(min_length=1, description="Label.")],
-    public_key: Annotated[str, Field(min_length=1, max_length=16_384, description="One line of a .pub file.")],
-) -> AddedSshKey:
-    """Register a public SSH key with the account, so that pods rented later accept it. A key that is registered already
-    is left as it is. Never takes a private key.
-    """
-    material = _key_material(public_key)
-    for key in await call.lium.ssh_keys.list():
-        if material in bare_keys(key.public_key):
-            return AddedSshKey(key=_row(key), already_registered=True)
-    created = await call.lium.ssh_keys.create(name=name, public_key=material)
-    return AddedSshKey(key=_row(created), already_registered=False)
-
-
-def _key_material(public_key: str) -> str:
-    parts = public_key.split()
-    if "PRIVATE KEY" in public_key:
-        problem = "public_key holds a private key, which was not sent anywhere"
-    elif "\n" in public_key.strip() or len(parts) < 2 or not parts[0].startswith(KINDS):  # noqa: PLR2004 - type, key
-        problem = "public_key is not one line of an OpenSSH public key (such as ssh-ed25519 AAAA... name)"
-    elif not is_whole(*parts[:2]):
-        problem = f"the second word of public_key is not a whole {parts[0]} key: it may have been cut off"
-    else:
-        return " ".join(parts[:2])
-    raise Failure("invalid_argument", f"{problem}.", "Send the content of a file that ends in .pub.")
-
-
-def _row(key: SshKey) -> SshKeyRow:
-    parts = (key.public_key or "").split()
-    return SshKeyRow(
-        key_id=key.id,
-        name=key.name,
-        type=parts[0] if parts else None,
-        fingerprint=fingerprint(parts[1]) if len(parts) > 1 else None,
     )
 
 

@@ -93,12 +93,14 @@ class PodSchedule(Result):
 
 
 class BackupRows(Result):
-    """One page of backups, newest first."""
+    """One page of backups, newest first; of one pod, with its schedule."""
 
+    schedule: ScheduleView | None = None
     backups: list[BackupView]
     note: str | None = None
     total: int
     incomplete: str | None = None
+    next: str | None = None
     next_cursor: str | None = None
 
 
@@ -120,19 +122,6 @@ class Restored(Result):
     note: str | None = None
     warnings: list[str] | None = None
     next: str | None = None
-
-
-@toolset.tool(title="Get backup schedule", hints=READS, search_hint="is my pod backed up, how often")
-async def get_backup_schedule(call: Call, pod: PodName) -> PodSchedule:
-    """Read when a pod is backed up, which path, and how long backups are kept. Set it with set_backup_schedule."""
-    target = await find_pod(call.account, pod)
-    schedule = await call.lium.backup_schedules.get_for_pod(target.id)
-    return PodSchedule(
-        pod_id=target.id,
-        name=target.pod_name,
-        schedule=_schedule(target, schedule) if schedule else None,
-        next=None if schedule else "This pod has no schedule: set_backup_schedule or create_backup makes one.",
-    )
 
 
 @toolset.tool(
@@ -214,25 +203,42 @@ async def delete_backup_schedule(call: Call, pod: PodName) -> PodSchedule:
     return PodSchedule(pod_id=target.id, name=target.pod_name, next="This pod is not backed up any more.")
 
 
-@toolset.tool(title="List backups", hints=READS, search_hint="snapshots of my data, what can be restored")
+@toolset.tool(
+    title="List backups",
+    hints=READS,
+    search_hint="is my pod backed up, how often, snapshots, what can be restored",
+)
 async def list_backups(
     call: Call,
-    pod: Annotated[ShortText, Field(description="Default: of all pods, removed ones too.")] = "",
+    pod: Annotated[ShortText, Field(description="Id or name; default: of all pods, removed ones too.")] = "",
     limit: Limit = 20,
     cursor: Cursor = "",
 ) -> BackupRows:
-    """List backups of a pod or of the whole account, newest first. A completed one can be restored into any pod with
-    restore_backup.
+    """List backups of the whole account, newest first, or of one pod, with its backup schedule: how often, which path,
+    how long kept. A completed one can be restored into any pod with restore_backup.
     """
-    owner = await find_pod_or_past(call.account, pod) if pod else None
-    listed = await call.lium.backups.list(pod_id=owner[0] if owner else None)
+    pod_id, target = await find_pod_or_past(call.account, pod) if pod else (None, None)
+    listed = await call.lium.backups.list(pod_id=pod_id)
     backups = sorted(listed, key=lambda backup: (age_key(backup), backup.id), reverse=True)
     rows, next_cursor = page(backups, limit=limit, cursor=cursor)
-    owners = {} if owner else await find_owners(call.account, rows)
-    views = [backup_view(row, owner or owners.get(row.backup_config_id or "")) for row in rows]
-    note = note_on(*(text for view in views for text in (view.problem, view.message)))
+    missing, schedule = [incomplete(listed)], None
+    if target is not None:
+        try:
+            schedule = await call.lium.backup_schedules.get_for_pod(target.id)
+        except LiumError:
+            missing.append("Its schedule could not be read.")
+    owners = {} if pod_id else await find_owners(call.account, rows)
+    own = (pod_id, target.pod_name if target else None) if pod_id else None
+    views = [backup_view(row, own or owners.get(row.backup_config_id or "")) for row in rows]
+    is_without = target is not None and schedule is None and missing == [None]
     return BackupRows(
-        backups=views, note=note, total=len(backups), incomplete=incomplete(listed), next_cursor=next_cursor
+        schedule=_schedule(target, schedule) if target and schedule else None,
+        backups=views,
+        note=note_on(*(text for view in views for text in (view.problem, view.message))),
+        total=len(backups),
+        incomplete=" ".join(filter(None, missing)) or None,
+        next="This pod has no schedule: set_backup_schedule or create_backup makes one." if is_without else None,
+        next_cursor=next_cursor,
     )
 
 

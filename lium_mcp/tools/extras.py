@@ -6,19 +6,20 @@ from pydantic import Field
 
 from lium_mcp.api.gpu_names import matching_machine_names
 from lium_mcp.api.pods.models import FeedbackRequest as Feedback
-from lium_mcp.api.pods.models import GpuResetOutcome, GpuResetState, PodDetail
+from lium_mcp.api.ssh_keys import bare_keys
 from lium_mcp.api.wire import hiding
 from lium_mcp.failures import Failure
 from lium_mcp.inputs import Few, ShortText
-from lium_mcp.results import Result, UtcTime, note_on
+from lium_mcp.results import Result, UtcTime
 from lium_mcp.services.as_asked import not_confirmed, unlike
 from lium_mcp.services.backup_details import EndedBackup
-from lium_mcp.services.failure_words import after_change
-from lium_mcp.services.pod_details import Outcome
-from lium_mcp.services.pod_states import differ
-from lium_mcp.services.polling import OrderedChange
-from lium_mcp.services.questions import ask_to_delete_ssh_key, ask_to_reset_gpus
-from lium_mcp.services.targets import find_pod, find_volume
+from lium_mcp.services.gpu_resets import GpuReset, reset
+from lium_mcp.services.jupyter import Jupyter, install
+from lium_mcp.services.pod_states import ObservedPod
+from lium_mcp.services.questions import ask_to_delete_ssh_key, ask_to_reset_gpus, ask_to_switch_template
+from lium_mcp.services.registered_keys import SshKeyRow, key_material, key_row
+from lium_mcp.services.switching import switch
+from lium_mcp.services.targets import find_pod, find_usable_template, find_volume
 from lium_mcp.services.volume_details import VolumeView, refuse_taken_name, volume_view
 from lium_mcp.toolkit.call import Call
 from lium_mcp.toolkit.parameters import (
@@ -27,41 +28,13 @@ from lium_mcp.toolkit.parameters import (
     LiumCursor,
     PodName,
     Port,
+    TemplateName,
     VolumeName,
     WaitSeconds,
 )
 from lium_mcp.toolkit.registry import DESTROYS, DESTROYS_EACH_TIME, READS, WRITES, WRITES_EACH_TIME, Toolset
 
 toolset = Toolset("extras")
-
-_JUPYTER_OVER = ("SUCCESS", "FAILED")
-_OLD_JUPYTER = (
-    "Lium accepted it, but still shows the Jupyter of before: no sign of the new one was seen. Call get_pod in a "
-    "minute for its jupyter_url. Another install_jupyter would install it once more."
-)
-_RESET_OVER = ("done", "failed", "timeout")
-_RESET_POLL_SECONDS = 3.0
-
-
-class Jupyter(Result):
-    """Jupyter in a pod."""
-
-    outcome: Outcome
-    pod_id: str
-    url: str | None = None
-    next: str | None = None
-
-
-class GpuReset(Result):
-    """What came of a GPU reset, GPU by GPU."""
-
-    outcome: Outcome
-    pod_id: str
-    reset_id: str | None = None
-    gpus: list[str]
-    problem: str | None = None
-    note: str | None = None
-    next: str | None = None
 
 
 class Rated(Result):
@@ -110,6 +83,20 @@ class CancelledRestore(Result):
     restore_id: str
 
 
+class SshKeyList(Result):
+    """The account's public keys."""
+
+    keys: list[SshKeyRow]
+    total: int
+
+
+class AddedSshKey(Result):
+    """A key that is registered now."""
+
+    key: SshKeyRow
+    already_registered: bool
+
+
 class DeletedSshKey(Result):
     """A public key that is registered no more."""
 
@@ -127,42 +114,7 @@ async def install_jupyter(
     shows the ports.
     """
     target = await find_pod(call.account, pod)
-
-    async def read() -> PodDetail:
-        return await call.lium.pods.get(target.id)
-
-    state = before = await read()
-    change: OrderedChange[PodDetail] | None = None
-    # One under way is waited for: to start it again would start its wait again.
-    if _jupyter(state) in (*_JUPYTER_OVER, ""):
-        if state.open_ports is not None and port not in state.open_ports:
-            ports = ", ".join(map(str, sorted(state.open_ports))) or "none"
-            raise Failure(
-                "port_not_exposed",
-                f"Pod {target.pod_name} ({target.id}) does not expose port {port}. Its internal ports: {ports}.",
-                "Choose one of those that nothing uses, or rent with a template that exposes the port.",
-            )
-        await call.lium.pods.install_jupyter(target.id, port=port)
-        if _jupyter(before):
-            change = OrderedChange(lambda now: _is_another_jupyter(before, now))
-        with after_change(f"Jupyter is being installed in {target.pod_name}."):
-            state = await read()
-    newest = await call.poller.until(
-        state,
-        read,
-        lambda state: _jupyter(state) in _JUPYTER_OVER,
-        wait_seconds=wait_seconds,
-        describe=lambda state: f"Jupyter is {state.jupyter_installation_status or 'starting'}",
-        change=change,
-    )
-    if change is not None and not change.is_seen:
-        return Jupyter(outcome="pending", pod_id=target.id, next=_OLD_JUPYTER)
-    status = _jupyter(newest)
-    if status == "SUCCESS":
-        return Jupyter(outcome="done", pod_id=target.id, url=newest.jupyter_url)
-    if status == "FAILED":
-        return Jupyter(outcome="failed", pod_id=target.id, next="Check that the pod exposes the port, then try again.")
-    return Jupyter(outcome="pending", pod_id=target.id, next="Call install_jupyter again to wait on.")
+    return await install(call.account, call.poller, target, port, wait_seconds=wait_seconds)
 
 
 @toolset.tool(
@@ -182,33 +134,8 @@ async def reset_pod_gpus(
     the whole container instead.
     """
     target = await find_pod(call.account, pod)
-    if reset_id:
-        state = await call.lium.pods.get_gpu_reset(target.id, reset_id)
-    else:
-        state = await call.lium.pods.reset_gpus(target.id, gpu_indices=gpu_indices)
-    request_id = state.request_id or reset_id
-
-    async def read() -> GpuResetState:
-        return await call.lium.pods.get_gpu_reset(target.id, request_id)
-
-    newest = await call.poller.until(
-        state,
-        read,
-        lambda now: now.state in _RESET_OVER or not request_id,
-        wait_seconds=wait_seconds,
-        describe=lambda now: f"GPU reset is {now.state}",
-        every_seconds=_RESET_POLL_SECONDS,
-    )
-    outcome: Outcome = "pending" if newest.state not in _RESET_OVER else "done" if newest.state == "done" else "failed"
-    problem = newest.error if outcome == "failed" else None
-    return GpuReset(
-        outcome=outcome,
-        pod_id=target.id,
-        reset_id=request_id or None,
-        gpus=[_gpu(gpu) for gpu in newest.gpus],
-        problem=problem,
-        note=note_on(problem),
-        next=_next_of_reset(request_id) if outcome == "pending" else None,
+    return await reset(
+        call.account, call.poller, target, gpu_indices=gpu_indices, reset_id=reset_id, wait_seconds=wait_seconds
     )
 
 
@@ -337,8 +264,34 @@ async def update_volume(
     changed = await call.lium.volumes.update(found.id, name=name or None, description=description or None)
     asked = {"name": (name or None, changed.name or None), "description": (description or None, changed.description)}
     if names := unlike(asked):
-        raise not_confirmed(f"volume {found.id}", names, "get_volume")
+        raise not_confirmed(f"volume {found.id}", names, "list_volumes")
     return volume_view(changed, await call.lium.pods.list())
+
+
+@toolset.tool(title="List SSH keys", hints=READS, search_hint="which public keys are registered")
+async def list_ssh_keys(call: Call) -> SshKeyList:
+    """List the public SSH keys registered with the account. rent_pod puts the local key into a pod, or these where
+    there is none.
+    """
+    keys = await call.lium.ssh_keys.list()
+    return SshKeyList(keys=[key_row(key) for key in keys], total=len(keys))
+
+
+@toolset.tool(title="Add SSH key", hints=WRITES, search_hint="register my public key to log in to pods")
+async def add_ssh_key(
+    call: Call,
+    name: Annotated[ShortText, Field(min_length=1, description="What to call it on lium.io.")],
+    public_key: Annotated[str, Field(min_length=1, max_length=16_384, description="One line of a .pub file.")],
+) -> AddedSshKey:
+    """Register a public SSH key with the account, so that pods rented later accept it. A key that is registered already
+    is left as it is. Never takes a private key.
+    """
+    material = key_material(public_key)
+    for key in await call.lium.ssh_keys.list():
+        if material in bare_keys(key.public_key):
+            return AddedSshKey(key=key_row(key), already_registered=True)
+    created = await call.lium.ssh_keys.create(name=name, public_key=material)
+    return AddedSshKey(key=key_row(created), already_registered=False)
 
 
 @toolset.tool(
@@ -355,24 +308,18 @@ async def delete_ssh_key(
     return DeletedSshKey(key_id=key_id)
 
 
-def _next_of_reset(request_id: str) -> str:
-    if request_id:
-        return "Call reset_pod_gpus with this reset_id to wait on."
-    return "Lium named no id to wait by: look with get_pod what the GPUs do. Another call would reset them again."
-
-
-def _gpu(gpu: GpuResetOutcome) -> str:
-    index = "A GPU" if gpu.index is None else str(gpu.index)
-    return f"{index}: {gpu.result or 'Lium does not say'}"
-
-
-def _is_another_jupyter(before: PodDetail, now: PodDetail) -> bool:
-    return (
-        differ(_jupyter(before), _jupyter(now))
-        or differ(before.jupyter_url, now.jupyter_url)
-        or differ(before.updated_at, now.updated_at)
-    )
-
-
-def _jupyter(pod: PodDetail) -> str:
-    return (pod.jupyter_installation_status or "").upper()
+@toolset.tool(
+    title="Switch pod template",
+    hints=DESTROYS_EACH_TIME,
+    search_hint="run another image on the same GPU",
+    asks=lambda call, **given: ask_to_switch_template(call.account, call.policy, **given),
+)
+async def switch_pod_template(
+    call: Call, pod: PodName, template: TemplateName, wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS
+) -> ObservedPod:
+    """Start a pod over from another template and wait until it runs. Its processes and all outside its local volume are
+    lost, on older nodes that too. Billing goes on.
+    """
+    target = await find_pod(call.account, pod)
+    chosen = await find_usable_template(call.account, template)
+    return await switch(call.account, call.policy, call.poller, target, chosen, wait_seconds=wait_seconds)

@@ -7,27 +7,19 @@ from pydantic import Field
 
 from lium_mcp.api.docker_credentials import DockerCredential
 from lium_mcp.api.errors import InvalidRequest, NotFound
-from lium_mcp.api.pods.models import PodDetail
 from lium_mcp.api.templates import Template, TemplateChanges, TemplateCreate
 from lium_mcp.api.wire import hiding
 from lium_mcp.failures import Failure
-from lium_mcp.guard.commitments import hours_left
 from lium_mcp.inputs import Few, Line, ShortText
 from lium_mcp.results import Result
 from lium_mcp.services.as_asked import not_confirmed, unlike
-from lium_mcp.services.dropped_settings import MOST_PORTS, SSH_PORT, dropped_settings, refuse_dropped_settings
+from lium_mcp.services.dropped_settings import MOST_PORTS, SSH_PORT, refuse_dropped_settings
 from lium_mcp.services.failure_words import after_change
 from lium_mcp.services.images import Generation, has_cuda, image_of, is_image, split_image
 from lium_mcp.services.pod_connections import replacing_container
-from lium_mcp.services.pod_states import ObservedPod, has_restarted, observe
 from lium_mcp.services.polling import OrderedChange
-from lium_mcp.services.questions import (
-    ask_to_delete_template,
-    ask_to_switch_template,
-    ask_to_update_template,
-    volume_after_switch,
-)
-from lium_mcp.services.targets import find_own_template, find_pod, find_template, find_usable_template, is_id
+from lium_mcp.services.questions import ask_to_delete_template, ask_to_update_template
+from lium_mcp.services.targets import find_own_template, find_template, is_id
 from lium_mcp.services.template_details import (
     ObservedTemplate,
     TemplateRow,
@@ -38,8 +30,8 @@ from lium_mcp.services.template_details import (
 )
 from lium_mcp.services.template_use import find_use, refuse_used
 from lium_mcp.toolkit.call import Call
-from lium_mcp.toolkit.parameters import DEFAULT_WAIT_SECONDS, Cursor, Limit, PodName, Port, WaitSeconds, page
-from lium_mcp.toolkit.registry import DESTROYS, DESTROYS_EACH_TIME, READS, WRITES_EACH_TIME, Toolset
+from lium_mcp.toolkit.parameters import DEFAULT_WAIT_SECONDS, Cursor, Limit, Port, TemplateName, WaitSeconds, page
+from lium_mcp.toolkit.registry import DESTROYS, READS, WRITES_EACH_TIME, Toolset
 
 toolset = Toolset("templates")
 
@@ -57,7 +49,6 @@ _FIELDS: Final = {
     "registry_credential": "docker_credential_id",
 }
 
-TemplateName = Annotated[ShortText, Field(min_length=1, description="Id, or the name of one of your own.")]
 Ports = Annotated[list[Port] | None, Field(max_length=MOST_PORTS)]
 Script = Annotated[str, Field(max_length=20_000)]
 
@@ -89,8 +80,8 @@ async def list_templates(
     limit: Limit = 20,
     cursor: Cursor = "",
 ) -> TemplateRows:
-    """List templates, the images and settings that pods start from: yours and the public ones. rent_pod and
-    switch_pod_template take one; get_template shows its settings.
+    """List templates, the images and settings that pods start from: yours and the public ones. rent_pod takes one;
+    get_template shows its settings.
     """
     templates = await call.lium.templates.list()
     owner = (await call.lium.account.me()).id if mine else await _own_id(call)
@@ -249,43 +240,6 @@ async def delete_template(call: Call, template: TemplateName) -> DeletedTemplate
     await refuse_used(call.lium, target)
     await call.lium.templates.delete(target.id)
     return DeletedTemplate(template_id=target.id, name=target.name)
-
-
-@toolset.tool(
-    title="Switch pod template",
-    hints=DESTROYS_EACH_TIME,
-    search_hint="run another image on the same GPU",
-    asks=lambda call, **given: ask_to_switch_template(call.account, call.policy, **given),
-)
-async def switch_pod_template(
-    call: Call, pod: PodName, template: TemplateName, wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS
-) -> ObservedPod:
-    """Start a pod over from another template and wait until it runs. Its processes and all outside its local volume are
-    lost, on older nodes that too. Billing goes on.
-    """
-    target = await find_pod(call.account, pod)
-    chosen = await find_usable_template(call.account, template)
-    call.policy.check_template(chosen.id)
-    call.policy.check_restart(target.pod_name or target.id, hours_left(target, call.lium.now()))
-    before = await call.lium.pods.get(target.id)
-    change = OrderedChange[PodDetail | None](lambda now: has_restarted(before, now))
-    await call.account.rents.forget_template(target.id)
-    async with replacing_container(call.account, target.id):
-        await call.lium.pods.switch_template(target.id, template_id=chosen.id)
-    with after_change(f"{target.pod_name} is starting from template {chosen.name}."):
-        switched = await call.lium.pods.get(target.id)
-    observed = await observe(call.account, call.poller, switched, change, wait_seconds=wait_seconds)
-    runs = observed.pod.template.image if observed.pod.template else None
-    if observed.outcome == "done" and None not in (runs, chosen.image) and runs != chosen.image:
-        warnings = [
-            f"It runs {runs} and not {chosen.name}: the new container did not start, and the old one came back."
-        ]
-    else:
-        warnings = [f"{volume_after_switch(target, chosen)} Look whether it is there before you rely on it."]
-        if target.volume_root != chosen.volume_root:
-            warnings.append("A backup schedule may still name the old path: see get_backup_schedule.")
-        warnings += dropped_settings(chosen)
-    return observed.model_copy(update={"warnings": warnings})
 
 
 def _unlike(asked: TemplateCreate | TemplateChanges, image: str, shown: Template) -> list[str]:

@@ -30,12 +30,6 @@ class VolumeRows(Result):
     warnings: list[str] | None = None
 
 
-class ReadVolume(VolumeView):
-    """A volume, and what could not be read of it."""
-
-    warnings: list[str] | None = None
-
-
 class DeletedVolume(Result):
     """A volume that is no more, nor its data."""
 
@@ -43,29 +37,30 @@ class DeletedVolume(Result):
     name: str
 
 
-@toolset.tool(title="List volumes", hints=READS, search_hint="persistent storage, disks that outlive pods")
-async def list_volumes(call: Call, limit: Limit = 20, cursor: Cursor = "") -> VolumeRows:
-    """List the account's volumes with size and the pod that has each mounted. Volumes outlive pods and bill by size;
-    attach one with rent_pod or reboot_pod.
+@toolset.tool(
+    title="List volumes", hints=READS, search_hint="persistent storage that outlives pods, how full, which pod uses it"
+)
+async def list_volumes(
+    call: Call,
+    volume: Annotated[ShortText, Field(description="Only this one: its id, or a name that only one has.")] = "",
+    limit: Limit = 20,
+    cursor: Cursor = "",
+) -> VolumeRows:
+    """List the account's volumes with size, files and the pod that has each mounted. They outlive pods and bill by
+    size. rent_pod or reboot_pod attaches one; it is free to move again once the pod that has it is removed.
     """
-    volumes = sorted(await call.lium.volumes.list(), key=lambda volume: (volume.name, volume.id))
+    if volume:
+        found = [await call.lium.volumes.get((await find_volume(call.account, volume)).id)]
+    else:
+        found = sorted(await call.lium.volumes.list(), key=lambda one: (one.name, one.id))
     pods = await _pods(call)
-    rows, next_cursor = page(volumes, limit=limit, cursor=cursor)
+    rows, next_cursor = page(found, limit=limit, cursor=cursor)
     return VolumeRows(
-        volumes=[volume_view(volume, pods or ()) for volume in rows],
-        total=len(volumes),
+        volumes=[volume_view(row, pods or ()) for row in rows],
+        total=len(found),
         next_cursor=next_cursor,
         warnings=None if pods is not None else [_PODS_UNREAD],
     )
-
-
-@toolset.tool(title="Get volume", hints=READS, search_hint="how full is a disk, which pod uses it")
-async def get_volume(call: Call, volume: VolumeName) -> ReadVolume:
-    """Read one volume: its size, the number of files on it, and the pod that has it mounted. list_volumes shows all."""
-    found = await find_volume(call.account, volume)
-    newest, pods = await call.lium.volumes.get(found.id), await _pods(call)
-    shown = volume_view(newest, pods or ())
-    return ReadVolume(**dict(shown), warnings=None if pods is not None else [_PODS_UNREAD])
 
 
 @toolset.tool(
@@ -74,7 +69,7 @@ async def get_volume(call: Call, volume: VolumeName) -> ReadVolume:
 async def create_volume(
     call: Call,
     name: Annotated[ShortText, Field(min_length=1, description="Name, not yet used.")],
-    description: Annotated[ShortText, Field(description="Text.")] = "",
+    description: Annotated[ShortText, Field(description="What it is for.")] = "",
 ) -> VolumeView:
     """Create an empty volume, storage that outlives pods and bills by size. Attach it with rent_pod or reboot_pod; it
     is mounted at /mnt.

@@ -72,7 +72,7 @@ async def test_whatever_texts_say_answers_are_stripped_and_bounded(sandbox: Sand
             assert len(answer) < MOST_ANSWER_CHARACTERS, (tool.name, len(answer))
             assert not result.is_error or len(answer) < 1_700, tool.name
             succeeded += not result.is_error
-        assert succeeded > 12
+        assert succeeded > 10
         assert not [said for said in agent.progress if UNSAFE.search(said) or len(said) > 300]
     assert [
         request.url for request in wire.requests if not PATH.fullmatch(request.url.raw_path.partition(b"?")[0])

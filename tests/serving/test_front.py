@@ -213,7 +213,7 @@ async def test_settings_that_cannot_be_told_at_once_are_left_to_the_server() -> 
     async with cold(LIUM_MCP_TOOLSETS='"account"', LIUM_MCP_READ_ONLY="'true'") as server:
         await server.ask(request("server/discover", 0, CURRENT))
         tools = (await server.ask(request("tools/list", 1, CURRENT)))["result"]["tools"]
-    assert [tool["name"] for tool in tools] == ["get_balance", "get_spending", "list_ssh_keys"]
+    assert [tool["name"] for tool in tools] == ["get_balance", "get_spending"]
 
 
 async def test_every_list_is_there_before_the_imports_could_be() -> None:

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from lium_mcp.guard.redaction import Redactor
 from lium_mcp.sandbox import Sandbox
 from lium_mcp.serving.logs import Lines
-from tests.http_server import WAYS, Way, calling
+from tests.http_server import ALL_TOOLS, WAYS, Way, calling
 from tests.http_server import serving as serving_http
 from tests.processes import ROOT, run, serving
 from tests.wires import Act, Wire, answering, served
@@ -115,7 +115,7 @@ def initialize() -> dict[str, Any]:
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
 async def test_over_standard_input_nothing_of_a_call_is_logged(log_format: str) -> None:
-    settings = {"LIUM_API_KEY": KEY, "LIUM_MCP_LOG_LEVEL": "DEBUG", "LIUM_MCP_LOG_FORMAT": log_format}
+    settings = {"LIUM_API_KEY": KEY, "LIUM_MCP_LOG_LEVEL": "DEBUG", "LIUM_MCP_LOG_FORMAT": log_format} | ALL_TOOLS
     async with (
         served(Wire(Sandbox(seed=7, speed=0))) as wire,
         serving(LIUM_BASE_URL=wire.base_url, **settings) as server,

@@ -251,7 +251,8 @@ async def test_a_key_that_lium_repeats_reaches_neither_standard_output_nor_stand
             answering(400, {"error": {"code": key, "message": key, "request_id": key}}),
             answering(307, location=f"/api/{key}"),
         ]
-        async with serving(LIUM_BASE_URL=lium.base_url, LIUM_API_KEY=key, LIUM_MCP_LOG_LEVEL="DEBUG") as server:
+        settings = {"LIUM_BASE_URL": lium.base_url, "LIUM_MCP_LOG_LEVEL": "DEBUG"}
+        async with serving(**settings, LIUM_API_KEY=key, LIUM_MCP_TOOLSETS="backups,extras") as server:
             request = await speaking(server, CURRENT)
             for number, echo in enumerate(echoes):
                 lium.on("*", "**", echo)

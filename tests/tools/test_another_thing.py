@@ -125,7 +125,7 @@ async def test_the_last_event_of_a_pod_is_its_own(sandbox: Sandbox, is_own: bool
 @pytest.mark.parametrize(
     ("tool", "parameter", "model"),
     [
-        ("get_volume", "volume", "Volume"),
+        ("list_volumes", "volume", "Volume"),
         ("get_template", "template", "Template"),
         ("update_template", "template", "Template"),
         ("get_backup", "backup_id", "Backup"),
@@ -195,7 +195,7 @@ async def test_restores_into_another_pod_are_not_shown(sandbox: Sandbox) -> None
 
 
 @pytest.mark.parametrize("field", ["pod_id", "pod_executor_id"])
-@pytest.mark.parametrize("tool", ["get_backup_schedule", "set_backup_schedule", "delete_backup_schedule"])
+@pytest.mark.parametrize("tool", ["set_backup_schedule", "delete_backup_schedule"])
 async def test_the_schedule_of_another_pod_is_left_alone(sandbox: Sandbox, tool: str, field: str) -> None:
     await rent(sandbox, "asked")
     other = await rent(sandbox, "other")
@@ -212,6 +212,18 @@ async def test_the_schedule_of_another_pod_is_left_alone(sandbox: Sandbox, tool:
     assert len(truth(sandbox, "backup_configs")) == 1
 
 
+async def test_backups_are_listed_though_their_schedule_is_another_pods(sandbox: Sandbox) -> None:
+    await rent(sandbox, "asked")
+    other = await rent(sandbox, "other")
+    wire = Wire(sandbox)
+    async with agent_on(sandbox, transport=wire) as agent:
+        await agent.call("create_backup", pod="asked", wait_seconds=300)
+        wire.on("GET", "/backup-configs/pod/*", editing(lambda schedule: schedule | {"pod_id": other}))
+        found = await agent.call("list_backups", pod="asked")
+    assert (found["total"], found["incomplete"]) == (1, "Its schedule could not be read.")
+    assert not {"schedule", "next"} & set(found)
+
+
 async def test_a_schedule_may_be_linked_by_a_node_or_by_an_id_that_nobody_knows(sandbox: Sandbox) -> None:
     pod_id = await rent(sandbox, "worker")
     node = (await ask(sandbox, "GET", f"/pods/{pod_id}"))["executor_id"]
@@ -220,7 +232,7 @@ async def test_a_schedule_may_be_linked_by_a_node_or_by_an_id_that_nobody_knows(
         await agent.call("set_backup_schedule", pod="worker")
         for link in (node, "11111111-1111-4111-8111-111111111111", None):
             wire.on("GET", "/backup-configs/pod/*", saying(pod_id=None, pod_executor_id=link))
-            assert "schedule" in await agent.call("get_backup_schedule", pod="worker")
+            assert "schedule" in await agent.call("list_backups", pod="worker")
 
 
 async def test_a_schedule_that_is_made_is_of_the_pod(sandbox: Sandbox) -> None:

@@ -44,7 +44,7 @@ async def backed_up(agent: Agent, pod: str = "worker") -> str:
 async def test_a_schedule_is_set_replaced_read_and_deleted(sandbox: Sandbox, mode: Mode) -> None:
     pod_id = await rent(sandbox, "worker")
     async with agent_on(sandbox, mode=mode) as agent:
-        none = await agent.call("get_backup_schedule", pod="worker")
+        none = await agent.call("list_backups", pod="worker")
         assert "schedule" not in none
         assert "set_backup_schedule" in none["next"]
         made = await agent.call("set_backup_schedule", pod="worker", every_hours=12, keep_days=3, path="/root/run/")
@@ -60,7 +60,7 @@ async def test_a_schedule_is_set_replaced_read_and_deleted(sandbox: Sandbox, mod
             "/root/run",
         )
         assert changed["before"] == made["schedule"]
-        read = await agent.call("get_backup_schedule", pod="worker")
+        read = await agent.call("list_backups", pod="worker")
         assert read["schedule"] == changed["schedule"]
         deleted = await agent.call("delete_backup_schedule", pod="worker")
         assert "not backed up" in deleted["next"]
@@ -468,7 +468,8 @@ async def test_a_backup_says_whose_it_is(sandbox: Sandbox) -> None:
 
 async def test_a_pod_without_backups_has_an_empty_list(agent: Agent, sandbox: Sandbox) -> None:
     await rent(sandbox, "worker")
-    assert await agent.call("list_backups", pod="worker") == {"backups": [], "total": 0}
+    listed = await agent.call("list_backups", pod="worker")
+    assert (listed["backups"], listed["total"]) == ([], 0)
     assert await agent.call("list_restores", pod="worker") == {"restores": [], "total": 0}
 
 

@@ -142,7 +142,7 @@ async def test_a_switched_template_says_what_becomes_of_the_local_volume(tmp_pat
         assert "It runs me/mine:1 and not second" in warnings
         assert (path, "kept" in found["stdout"]) == ("/workspace", True)
     else:
-        assert (path, both in warnings, "get_backup_schedule" in warnings) == ("/data", True, True)
+        assert (path, both in warnings, "list_backups" in warnings) == ("/data", True, True)
         assert found["stdout"] == ("kept\n" if fault else "")
 
 

@@ -53,7 +53,7 @@ REACHED_BY = {
     "listRestoreLogs": "list_restores",
     "cancelRestore": "cancel_restore",
     "createBackupConfig": "set_backup_schedule",
-    "getBackupConfigForPod": "get_backup_schedule",
+    "getBackupConfigForPod": "list_backups",
     "updateBackupConfig": "set_backup_schedule",
     "deleteBackupConfig": "delete_backup_schedule",
     "listBackupConfigs": "list_backups",
@@ -71,7 +71,7 @@ REACHED_BY = {
     "createDockerCredential": "add_registry_credential",
     "listVolumes": "list_volumes",
     "createVolume": "create_volume",
-    "getVolume": "get_volume",
+    "getVolume": "list_volumes",
     "updateVolume": "update_volume",
     "deleteVolume": "delete_volume",
     "listSshKeys": "list_ssh_keys",
@@ -171,7 +171,7 @@ async def _rent(call: Recorder, sandbox: Sandbox) -> str:
     await call("create_volume", name="data")
     await call("update_volume", volume="data", description="text")
     await call("list_volumes")
-    await call("get_volume", volume="data")
+    await call("list_volumes", volume="data")
 
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("LIUM_MCP_REGISTRY_BOT", "p")
@@ -211,7 +211,7 @@ async def _keep(call: Recorder, pod: str) -> None:
 async def _back_up(call: Recorder, pod: str) -> None:
     await call("set_backup_schedule", pod=pod)
     await call("set_backup_schedule", pod=pod, every_hours=9)
-    await call("get_backup_schedule", pod=pod)
+    await call("list_backups", pod=pod)
     backup = (await call("create_backup", pod=pod, wait_seconds=300))["backup"]["backup_id"]
     await call("list_backups")
     await call("list_backups", pod=pod)

@@ -116,7 +116,7 @@ async def test_a_schedule_with_an_empty_path_is_of_the_whole_volume(sandbox: San
     await ask(sandbox, "POST", "/backup-configs", schedule)
     async with agent_on(sandbox) as agent:
         root = (await agent.call("get_pod", pod="train", wait_seconds=0))["pod"]["local_volume_path"]
-        assert (await agent.call("get_backup_schedule", pod="train"))["schedule"]["path"] == root
+        assert (await agent.call("list_backups", pod="train"))["schedule"]["path"] == root
         changed = await agent.call("set_backup_schedule", pod="train", path=root)
         assert changed["next"] == "It was so already."
         changed = await agent.call("set_backup_schedule", pod="train", keep_days=8)

@@ -98,7 +98,7 @@ async def test_the_list_stays_within_its_budget() -> None:
         assert tokens(tool) <= (700 if tool.name == "rent_pod" else 450), f"{tool.name} costs {tokens(tool)} tokens"
     tools = await listed_by_default()
     assert sum(map(tokens, tools)) <= 7500
-    assert len(tools) <= 40, "one page, and all that Cursor takes"
+    assert len(tools) <= 36, "one page, and less than the 40 that Cursor takes of all servers"
 
 
 async def test_every_tool_has_a_title_all_hints_and_a_verb() -> None:
@@ -214,8 +214,8 @@ async def test_a_hidden_tool_cannot_be_called(sandbox: Sandbox) -> None:
 
 
 async def test_toolsets_and_deny_list_choose_what_is_listed() -> None:
-    names = [tool.name for tool in await listed(toolsets=frozenset({"account"}), deny_tools=frozenset({"add_ssh_key"}))]
-    assert names == ["get_balance", "get_spending", "list_ssh_keys"]
+    tools = await listed(toolsets=frozenset({"account"}), deny_tools=frozenset({"get_spending"}))
+    assert [tool.name for tool in tools] == ["get_balance"]
 
 
 async def test_a_list_that_names_no_tool_stops_the_start() -> None:

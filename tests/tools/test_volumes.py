@@ -34,10 +34,10 @@ async def test_a_volume_is_created_attached_and_kept_when_its_pod_goes(sandbox: 
         (row,) = (await agent.call("list_volumes"))["volumes"]
         assert row["attached_to"] == f"worker ({rented['pod_id']})"
         assert row["size_gb"] > 0.9
-        assert (await agent.call("get_volume", volume="data")) == row
+        assert (await agent.call("list_volumes", volume="data")) == {"volumes": [row], "total": 1}
         await ask(sandbox, "DELETE", f"/pods/{rented['pod_id']}")
         sandbox.clock.advance(minutes=1)
-        kept = await agent.call("get_volume", volume=volume_id)
+        (kept,) = (await agent.call("list_volumes", volume=volume_id))["volumes"]
         assert "attached_to" not in kept
         assert kept["size_gb"] >= row["size_gb"]
 
@@ -184,7 +184,7 @@ async def test_a_volume_that_goes_meanwhile_is_not_found(sandbox: Sandbox) -> No
 
 async def test_an_ambiguous_name_lists_the_ids_and_deletes_nothing(agent: Agent, sandbox: Sandbox) -> None:
     twins = {await made(sandbox, "twin"), await made(sandbox, "twin")}
-    for tool, more in (("get_volume", {}), ("delete_volume", {}), ("update_volume", {"name": "new"})):
+    for tool, more in (("list_volumes", {}), ("delete_volume", {}), ("update_volume", {"name": "new"})):
         refused = await agent.refused(tool, volume="twin", **more)
         assert refused.code == "ambiguous_name"
         assert all(volume_id in refused.text for volume_id in twins)
@@ -282,13 +282,13 @@ async def test_volumes_are_shown_though_the_pods_cannot_be_read(sandbox: Sandbox
     wire.on("GET", "/pods", answering(500, {"detail": "down"}))
     async with agent_on(sandbox, transport=wire) as agent:
         found = await agent.call("list_volumes")
-        shown = await agent.call("get_volume", volume="data")
-    assert [row["name"] for row in found["volumes"]] == [shown["name"]] == ["data"]
+        shown = await agent.call("list_volumes", volume="data")
+    assert [row["name"] for row in found["volumes"] + shown["volumes"]] == ["data", "data"]
     unread = ["The pods could not be read: which pod has a volume is not known."]
     assert found["warnings"] == shown["warnings"] == unread
 
 
-@pytest.mark.parametrize(("tool", "arguments"), [("list_volumes", {}), ("get_volume", {"volume": "data"})])
+@pytest.mark.parametrize(("tool", "arguments"), [("list_volumes", {}), ("list_volumes", {"volume": "data"})])
 async def test_a_key_that_is_refused_meanwhile_is_no_list_that_cannot_be_read(
     sandbox: Sandbox, tool: str, arguments: Row
 ) -> None:
