@@ -4,7 +4,16 @@ from lium_mcp.rentals.account_rents import AccountRents
 from lium_mcp.rentals.admission import BEING_SETTLED, FindJudge, Judge, PodNameTaken, RentUnsettled
 from lium_mcp.rentals.batches import BatchedRent, NotSent, Wanted
 from lium_mcp.rentals.belonging import NamedAnothers, contradiction_of_request, is_anothers, is_its_own, of_its_name
-from lium_mcp.rentals.entries import Entry, Extension, LedgerUnavailable, PastCost, Task, TaskKind, has_something_left
+from lium_mcp.rentals.entries import (
+    Entry,
+    Extension,
+    LedgerUnavailable,
+    PastCost,
+    Task,
+    TaskKind,
+    TaskOver,
+    has_something_left,
+)
 from lium_mcp.rentals.expected import DEARER, PRICE_TOLERANCE_USD, Expected, costs_more, shortfalls
 from lium_mcp.rentals.identity import AccountUnknown, Identity, key_tag
 from lium_mcp.rentals.lazy_ledger import LazyLedger
@@ -52,6 +61,7 @@ __all__ = [
     "Step",
     "Task",
     "TaskKind",
+    "TaskOver",
     "Wanted",
     "Worker",
     "contradiction_of_request",

@@ -1,4 +1,4 @@
-"""The rents of one account as the ledger has them: what is read of them, and what is noted about them and their pods.
+"""The rents and tasks of one account as the ledger has them: what is read of them, and noted about rents and pods.
 
 It asks Lium for nothing but whose the key is. What is noted once money was spent must not hide a pod: where the ledger
 fails, that is logged, and a later look settles it.
@@ -18,6 +18,8 @@ from lium_mcp.rentals.entries import (
     LedgerUnavailable,
     PastCost,
     Status,
+    Task,
+    TaskKind,
     has_something_left,
 )
 from lium_mcp.rentals.expected import Expected, expected_after
@@ -85,6 +87,33 @@ class AccountRents:
         if self._ledger.is_empty:
             return []
         return await self._ledger.open().given_back(await self._identity.known())
+
+    async def tasks(self, kind: TaskKind) -> list[Task]:
+        """The tasks of a kind that this key made, newest first, closed ones too.
+
+        Raises:
+            LedgerUnavailable: the ledger cannot be read.
+        """
+        if self._ledger.is_empty:
+            return []
+        account, key_tag = await self._identity.known(), self._identity.key_tag
+        return await self._ledger.tasks().of_key(account, key_tag, kind)
+
+    async def made_for(self, task: Task) -> list[Entry]:
+        """The rents that are for a task, newest first.
+
+        Raises:
+            LedgerUnavailable: the ledger cannot be read.
+        """
+        return await self._ledger.open().made_for(task.id)
+
+    async def cancel(self, task: Task, note: str) -> bool:
+        """Close a task, so that nothing is rented for it any more; False where it is over, or something may have been.
+
+        Raises:
+            LedgerUnavailable: nothing was written.
+        """
+        return await self._ledger.tasks().cancel(task, now=self._now(), note=note)
 
     async def removed_since(self, moment: datetime) -> list[PastCost]:
         """The costs of the account's rents whose pods were removed since a moment.

@@ -23,15 +23,20 @@ GIVEN_BACK: Final = "given back: "
 NOT_SENT_AGAIN: Final = "not sent again: "
 """How the note of a rent begins if the server that looked last may not send it again."""
 
-TaskKind = Literal["follow_up"]
+TaskKind = Literal["follow_up", "standing_order"]
 """Which code does a task, see `server.py`."""
-TaskStatus = Literal["open", "done", "failed", "gone"]
-"""The subject of a task that is `gone` is not there any more, so that nothing is left to do."""
-TaskOutcome = Literal["done", "failed", "gone"]
+TaskStatus = Literal["open", "done", "failed", "gone", "expired", "cancelled"]
+"""The subject of a task that is `gone` is not there any more, so that nothing is left to do. The time for one that is
+`expired` is over. Somebody did not want one any more that is `cancelled`, and nothing was done."""
+TaskOutcome = Literal["done", "failed", "gone", "expired"]
 
 
 class LedgerUnavailable(Exception):
     """The ledger cannot be read or written; nothing of what was to be written was."""
+
+
+class TaskOver(Exception):
+    """The task that a rent was for is over, for instance since it was cancelled; nothing was written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +66,7 @@ class Entry:
         missed_at: When the last of these lists was asked for.
         note: What became of it, in words.
         settled_at: When its outcome was known.
+        task_id: The task that it is for; None where a call rented it. A task rents once, unless that was refused.
     """
 
     account: str
@@ -89,6 +95,7 @@ class Entry:
     note: str = ""
     settled_at: datetime | None = None
     closed_at: datetime | None = None
+    task_id: str | None = None
     id: str = ""
 
     @property

@@ -13,8 +13,8 @@ from uuid import uuid4
 from sqlalchemy import ColumnElement, Connection, Row, delete, insert, or_, select, update
 
 from lium_mcp.rentals.database import Database
-from lium_mcp.rentals.entries import CLOSED, GIVEN_BACK, UNSETTLED, Entry, Extension, PastCost, Status
-from lium_mcp.rentals.tables import ACCOUNTS, EXTENSIONS, OPEN, RENTALS, storable
+from lium_mcp.rentals.entries import CLOSED, GIVEN_BACK, UNSETTLED, Entry, Extension, PastCost, Status, TaskOver
+from lium_mcp.rentals.tables import ACCOUNTS, EXTENSIONS, OPEN, OPEN_TASK, RENTALS, TASKS, storable
 
 KEPT_FOR: Final = timedelta(days=90)
 """How long a closed rent stays in the ledger: as long as Lium's own audit log."""
@@ -72,6 +72,7 @@ class Ledger:
         also deletes the account's rents that were closed more than `KEPT_FOR` ago.
 
         Raises:
+            TaskOver: one is for a task that is over.
             LedgerUnavailable: nothing was written.
         """
         account, now = entries[0].account, entries[0].created_at
@@ -79,6 +80,8 @@ class Ledger:
         def work(connection: Connection) -> list[Entry]:
             self.database.take_turn(connection, account)
             check(_open_entries(connection, account), _extensions(connection, account))
+            for entry in entries:
+                _check_task(connection, entry.task_id)
             closed = RENTALS.c.account == account, RENTALS.c.closed_at < now - KEPT_FOR
             connection.execute(delete(RENTALS).where(*closed))
             rows = [_row(entry) for entry in entries]
@@ -160,6 +163,15 @@ class Ledger:
             return [_entry(row) for row in connection.execute(rows)]
 
         return await self.database.read(work)
+
+    async def made_for(self, task_id: str) -> list[Entry]:
+        """The rents that are for a task, newest first.
+
+        Raises:
+            LedgerUnavailable: they cannot be read.
+        """
+        rows = select(RENTALS).where(RENTALS.c.task_id == task_id).order_by(RENTALS.c.created_at.desc())
+        return await self.database.read(lambda connection: [_entry(row) for row in connection.execute(rows)])
 
     async def newest(self, limit: int) -> list[Entry]:
         """The newest rents of all accounts, open ones first.
@@ -249,6 +261,17 @@ class Ledger:
     async def aclose(self) -> None:
         """Close the connections."""
         await self.database.aclose()
+
+
+def _check_task(connection: Connection, task_id: str | None) -> None:
+    """Refuse a rent for a task that is over; one that is open is not closed before this transaction ends.
+
+    Raises:
+        TaskOver: it is.
+    """
+    open_one = select(TASKS.c.id).where((TASKS.c.id == task_id) & OPEN_TASK).with_for_update()
+    if task_id is not None and connection.execute(open_one).first() is None:
+        raise TaskOver
 
 
 def _of(connection: Connection, account: str) -> ColumnElement[bool]:

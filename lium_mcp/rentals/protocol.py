@@ -200,6 +200,7 @@ class Renter:
         price_per_hour_usd: float | None = None,
         expected: Expected = ANYTHING,
         hours: float | None = None,
+        task_id: str | None = None,
         find_judge: FindJudge = allow,
     ) -> AsyncIterator[Rental]:
         """Rent, and give the rental to the block. A cancelled block never leaves a pod that nobody heard of.
@@ -210,17 +211,20 @@ class Renter:
             price_per_hour_usd: What everything ordered costs together, as quoted; None where nobody said.
             expected: What the pods have to be to be kept.
             hours: Lium is to remove the pods so many hours after they boot; None for never.
+            task_id: The task that the rent is for. The pods are the task's then: they stay when the block is cancelled.
             find_judge: Finds what judges whether the limits leave room.
 
         Raises:
             PodNameTaken: a pod of that name lives; nothing was sent.
             RentUnsettled: an earlier rent is not settled; nothing was sent.
+            TaskOver: the task that it is for is over; nothing was sent.
             AccountUnknown: Lium does not say which account the key acts for; nothing was sent.
             LedgerUnavailable: the rent could not be written down; nothing was sent.
             RentOutcomeUnknown: the request left and nothing proves what became of it.
             LiumError: a definite refusal; nothing was rented.
         """
         entry = self._entry(order, asked, price_per_hour_usd, expected, hours)
+        entry = replace(entry, task_id=task_id, handed_out=task_id is not None)
         async with self._own_turn():
             [admitted] = await self._admission.admit([entry], find_judge)
             rental = await self._sender.send(order, admitted) if isinstance(admitted, Entry) else admitted

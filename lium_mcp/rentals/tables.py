@@ -87,6 +87,7 @@ RENTALS: Final = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("settled_at", UtcDateTime),
     Column("closed_at", UtcDateTime),
+    Column("task_id", String(36)),
 )
 OPEN: Final = RENTALS.c.closed_at.is_(None)
 Index(
@@ -98,6 +99,15 @@ Index(
     postgresql_where=OPEN,
 )
 Index("rentals_by_closing", RENTALS.c.account, RENTALS.c.closed_at)
+# What was refused, or never sent, rented nothing.
+MAY_HAVE_RENTED: Final = RENTALS.c.status.not_in(["refused", "withdrawn"])
+Index(
+    "one_rental_per_task",
+    RENTALS.c.task_id,
+    unique=True,
+    sqlite_where=MAY_HAVE_RENTED,
+    postgresql_where=MAY_HAVE_RENTED,
+)
 
 ACCOUNTS: Final = Table(
     "accounts",
@@ -176,8 +186,17 @@ def _from_version_1(connection: Connection) -> None:
         connection.execute(update(RENTALS).where(RENTALS.c.id == row.id).values(expected=expected))
 
 
+def _from_version_2(connection: Connection) -> None:
+    """Version 2 knew no rents that are for a task."""
+    for statement in (
+        "ALTER TABLE rentals ADD COLUMN task_id VARCHAR(36)",
+        "CREATE UNIQUE INDEX one_rental_per_task ON rentals (task_id) WHERE status NOT IN ('refused', 'withdrawn')",
+    ):
+        connection.execute(text(statement))
+
+
 # Each turns a ledger of one version into one of the next. A new table needs none: it is made where it is missing.
-_MIGRATIONS: Final = (_from_version_1,)
+_MIGRATIONS: Final = (_from_version_1, _from_version_2)
 LEDGER_VERSION: Final = len(_MIGRATIONS) + 1
 
 

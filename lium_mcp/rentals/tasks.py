@@ -16,8 +16,9 @@ from sqlalchemy import ColumnElement, Connection, Row, delete, insert, or_, sele
 from lium_mcp.rentals.database import Database
 from lium_mcp.rentals.entries import Task, TaskKind, TaskOutcome
 from lium_mcp.rentals.ledger import KEPT_FOR
-from lium_mcp.rentals.tables import OPEN_TASK, TASKS, storable
+from lium_mcp.rentals.tables import MAY_HAVE_RENTED, OPEN_TASK, RENTALS, TASKS, storable
 
+_MOST_READ: Final = 200
 _NAMES: Final = tuple(field.name for field in fields(Task))
 
 
@@ -132,6 +133,39 @@ class Tasks:
         """
         values = {"status": outcome, "closed_at": now, "note": storable(self._redact(note))}
         return await self._change(task, values | {"lease_owner": None, "lease_until": None})
+
+    async def cancel(self, task: Task, *, now: datetime, note: str) -> bool:
+        """Close an open task, whoever does it now, so that nothing is rented for it any more.
+
+        Returns:
+            False where it is over, or something may have been rented for it: then it stays as it is.
+
+        Raises:
+            LedgerUnavailable: nothing was written.
+        """
+        open_one = (TASKS.c.id == task.id) & OPEN_TASK
+        rented = select(RENTALS.c.id).where((RENTALS.c.task_id == task.id) & MAY_HAVE_RENTED)
+        values = {"status": "cancelled", "closed_at": now, "note": storable(self._redact(note))}
+        values |= {"lease_owner": None, "lease_until": None}
+
+        def work(connection: Connection) -> bool:
+            # A rent for it that is being written now is written first, or finds it closed.
+            is_open = connection.execute(select(TASKS.c.id).where(open_one).with_for_update()).first() is not None
+            if not is_open or connection.execute(rented).first() is not None:
+                return False
+            return connection.execute(update(TASKS).where(open_one).values(values)).rowcount > 0
+
+        return await self._database.run(work)
+
+    async def of_key(self, account: str, key_tag: str, kind: TaskKind) -> list[Task]:
+        """The tasks of a kind that a key made for an account, newest first, closed ones too.
+
+        Raises:
+            LedgerUnavailable: they cannot be read.
+        """
+        wanted = (TASKS.c.account == account) & (TASKS.c.key_tag == key_tag) & (TASKS.c.kind == kind)
+        rows = select(TASKS).where(wanted).order_by(TASKS.c.created_at.desc()).limit(_MOST_READ)
+        return await self._database.read(lambda connection: [_task(row) for row in connection.execute(rows)])
 
     async def newest(self, limit: int) -> list[Task]:
         """The newest tasks of all accounts, open ones first.

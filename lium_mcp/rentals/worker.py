@@ -47,7 +47,7 @@ class Claim:
     Attributes:
         task: The task as it was written last.
         is_own: Whether this server's key made it. No other key may even be shown its subject.
-        is_over: Whether it was finished.
+        is_over: Whether this server is done with it: it was finished, or left for later.
     """
 
     def __init__(self, worker: "Worker", task: Task) -> None:
@@ -69,6 +69,17 @@ class Claim:
         if kept is None:
             raise LeaseLost
         self.task = kept
+
+    async def leave_until(self, moment: datetime) -> None:
+        """Give the claim back: no server claims the task before that moment.
+
+        Raises:
+            LeaseLost: another server has claimed it.
+            LedgerUnavailable: the claim holds until its lease is over.
+        """
+        if not await self._worker.ledger.tasks().put_off(self.task, moment):
+            raise LeaseLost
+        self.is_over = True
 
     async def finish(self, outcome: TaskOutcome, note: str = "") -> None:
         """Close the task, with a word on what became of it.

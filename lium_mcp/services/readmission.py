@@ -36,8 +36,8 @@ class Readmission:
         tool = "rent_cluster" if entry.order.get("kind") == "cluster" else "rent_pod"
         if tool not in self.offered:
             raise NotSentAgain(f"this server does not offer {tool}")
-        # In its own call, a person has agreed to it.
-        if pods is not None and self.is_person_asked():
+        # In its own call, a person has agreed to it, or to the task that it is for.
+        if pods is not None and entry.task_id is None and self.is_person_asked():
             raise NotSentAgain("a person is asked before each rent here, and nobody was asked about sending this again")
         try:
             expected = self._check_alone(entry)

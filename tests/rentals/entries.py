@@ -5,7 +5,7 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
-from lium_mcp.rentals.entries import Entry, Extension
+from lium_mcp.rentals.entries import Entry, Extension, Task
 
 if TYPE_CHECKING:
     from lium_mcp.rentals.ledger import Ledger, StandingCheck
@@ -36,6 +36,20 @@ async def admit(ledger: "Ledger", entry: Entry, check: "StandingCheck") -> Entry
     """Write one new rent, unless the check raises."""
     [admitted] = await ledger.admit([entry], check)
     return admitted
+
+
+def a_task(name: str = "j", **fields: Any) -> Task:
+    wanted: dict[str, Any] = {
+        "account": ACCOUNT,
+        "key_tag": KEY_TAG,
+        "kind": "follow_up",
+        "subject": "pod",
+        "name": name,
+        "payload": {"then": "backup"},
+        "created_at": NOW,
+        "next_at": NOW,
+    }
+    return Task(**wanted | fields)
 
 
 def allow(_entries: Sequence[Entry], _extensions: Sequence[Extension]) -> None:

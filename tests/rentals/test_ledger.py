@@ -30,7 +30,7 @@ from lium_mcp.settings import Settings
 from lium_mcp.values import SettingsError
 from tests.harness import agent_on
 from tests.postgres import PASSWORD, Postgres, database_of
-from tests.rentals.entries import ACCOUNT, NOW, admit, allow, an_entry
+from tests.rentals.entries import ACCOUNT, NOW, a_task, admit, allow, an_entry
 
 SERVERS: Final = 20
 _RAW_INSERT: Final = text(
@@ -107,6 +107,25 @@ async def test_a_ledger_that_keeps_the_number_of_pods_as_a_float_gives_it_back_w
         await admit(ledger, an_entry(pod_count=2), allow)
         (found,) = await ledger.open_entries(ACCOUNT)
     assert (found.pod_count, type(found.pod_count)) == (2, int)
+
+
+async def test_a_ledger_of_an_earlier_version_is_brought_up_to_date(state_url: str) -> None:
+    async with opened(state_url) as ledger:
+        await admit(ledger, an_entry(), allow)
+    with raw(state_url) as connection:
+        for statement in (
+            "DROP INDEX one_rental_per_task",
+            "ALTER TABLE rentals DROP COLUMN task_id",
+            "UPDATE ledger_version SET version = 2",
+        ):
+            connection.execute(text(statement))
+    async with opened(state_url) as ledger:
+        [entry] = await ledger.open_entries(ACCOUNT)
+        assert (entry.pod_name, entry.task_id) == ("train", None)
+        task, _ = await Tasks(ledger.database).add(a_task())
+        await admit(ledger, an_entry("other", task_id=task.id), allow)
+        with pytest.raises(LedgerUnavailable):
+            await admit(ledger, an_entry("third", task_id=task.id), allow)
 
 
 async def test_times_survive_with_their_zone(state_url: str) -> None:

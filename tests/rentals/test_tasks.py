@@ -7,9 +7,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from lium_mcp.rentals import LazyLedger, Task
+from lium_mcp.rentals import LazyLedger, LedgerUnavailable, Task, TaskOver
 from lium_mcp.rentals.entries import TaskKind
+from lium_mcp.rentals.ledger import Ledger
 from lium_mcp.rentals.tasks import Tasks
+from tests.rentals.entries import a_task, admit, allow, an_entry
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 LEASE = timedelta(seconds=90)
@@ -18,16 +20,7 @@ KINDS: tuple[TaskKind, ...] = ("follow_up",)
 
 
 def task(name: str = "j", *, account: str = "ours", next_at: datetime = NOW) -> Task:
-    return Task(
-        account=account,
-        key_tag="key",
-        kind="follow_up",
-        subject="pod",
-        name=name,
-        payload={"then": "backup"},
-        created_at=NOW,
-        next_at=next_at,
-    )
+    return a_task(name, account=account, created_at=NOW, next_at=next_at)
 
 
 @pytest.fixture
@@ -115,17 +108,67 @@ async def test_closed_tasks_are_forgotten_after_ninety_days(servers: list[Tasks]
     assert await tasks.finish(added, "gone", now=NOW)
     for days, left in ((89, 2), (91, 2)):
         later = NOW + timedelta(days=days)
-        row, _ = await tasks.add(
-            Task(
-                account="ours",
-                key_tag="key",
-                kind="follow_up",
-                subject="pod",
-                name=f"after {days}",
-                payload={},
-                created_at=later,
-                next_at=later,
-            )
-        )
+        row, _ = await tasks.add(a_task(f"after {days}", account="ours", created_at=later, next_at=later))
         assert row.status == "open"
         assert len(await tasks.newest(10)) == left
+
+
+# --- rents that are for a task ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def ledger(state_url: str) -> AsyncIterator[Ledger]:
+    """The rents beside the tasks."""
+    ledger = Ledger(state_url)
+    yield ledger
+    await ledger.aclose()
+
+
+async def test_a_task_rents_once_unless_that_was_refused(servers: list[Tasks], ledger: Ledger) -> None:
+    added, _ = await servers[0].add(task())
+    refused = await admit(ledger, an_entry("a", task_id=added.id), allow)
+    await ledger.change(refused, "refused", now=refused.created_at)
+    made = await admit(ledger, an_entry("b", task_id=added.id), allow)
+    for status in ("rented", "removed"):
+        with pytest.raises(LedgerUnavailable):
+            await admit(ledger, an_entry("c", task_id=added.id), allow)
+        await ledger.change(made, status, now=made.created_at)
+    with pytest.raises(LedgerUnavailable):
+        await admit(ledger, an_entry("c", task_id=added.id), allow)
+    assert {entry.pod_name for entry in await ledger.made_for(added.id)} == {"a", "b"}
+
+
+async def test_of_servers_that_rent_for_one_task_at_once_one_does(servers: list[Tasks], state_url: str) -> None:
+    added, _ = await servers[0].add(task())
+    async with AsyncExitStack() as stack:
+        ledgers = [Ledger(state_url) for _ in range(SERVERS)]
+        for ledger in ledgers:
+            stack.push_async_callback(ledger.aclose)
+        rents = (admit(ledger, an_entry(f"p{n}", task_id=added.id), allow) for n, ledger in enumerate(ledgers))
+        came = await asyncio.gather(*rents, return_exceptions=True)
+    assert sum(isinstance(one, LedgerUnavailable) for one in came) == SERVERS - 1
+
+
+async def test_a_task_is_cancelled_or_rents_never_both(servers: list[Tasks], ledger: Ledger) -> None:
+    for number in range(10):
+        added, _ = await servers[0].add(task(f"j{number}"))
+        claimed = await claim(servers[1])
+        assert claimed is not None
+        cancelled, rented = await asyncio.gather(
+            servers[0].cancel(added, now=NOW, note="not wanted"),
+            admit(ledger, an_entry(f"p{number}", task_id=added.id), allow),
+            return_exceptions=True,
+        )
+        assert (cancelled is True) == isinstance(rented, TaskOver)
+        assert await servers[1].finish(claimed, "done", now=NOW) == (cancelled is False)
+        assert not await servers[0].cancel(added, now=NOW, note="again")
+
+
+async def test_what_was_refused_keeps_no_task_from_being_cancelled(servers: list[Tasks], ledger: Ledger) -> None:
+    added, _ = await servers[0].add(task())
+    entry = await admit(ledger, an_entry(task_id=added.id), allow)
+    assert not await servers[0].cancel(added, now=NOW, note="")
+    await ledger.change(entry, "refused", now=NOW)
+    assert await servers[0].cancel(added, now=NOW, note="")
+    with pytest.raises(TaskOver):
+        await admit(ledger, an_entry(task_id=added.id), allow)
