@@ -209,7 +209,7 @@ async def test_a_backup_is_inspected_and_fanned_out_into_many_pods(agent: Agent,
     assert restored["outcome"] == "done"
     assert [row["restore"]["status"] for row in restored["pods"]] == ["COMPLETED"] * 3
     for number in range(3):
-        rows = (await agent.call("list_restores", pod=f"worker-{number}"))["restores"]
+        rows = (await agent.call("list_restores", pods=[f"worker-{number}"]))["restores"]
         assert [row["backup_id"] for row in rows] == [backup_id]
 
 
@@ -219,7 +219,7 @@ async def test_a_backup_is_restored_into_a_pod_that_is_rented_with_it(agent: Age
     rented = await agent.call("rent_pod", name="copy", gpu_type="A100", backup_id=backup_id, hours=1, wait_seconds=120)
     assert any("restored" in warning for warning in rented["warnings"])
     sandbox.clock.advance(minutes=30)
-    (row,) = (await agent.call("list_restores", pod="copy"))["restores"]
+    (row,) = (await agent.call("list_restores", pods=["copy"]))["restores"]
     assert (row["backup_id"], row["status"]) == (backup_id, "COMPLETED")
 
 

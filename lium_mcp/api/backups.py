@@ -1,9 +1,11 @@
 """Backup schedules (the API's backup-configs, one per pod) and backups (one run and its data, a backup-log)."""
 
+from datetime import datetime
+
 from lium_mcp.api.addresses import endpoint, segment
 from lium_mcp.api.answers import Answer
 from lium_mcp.api.errors import InvalidRequest, NotFound
-from lium_mcp.api.fields import ApiBool, ApiId, ApiInt, ApiModel, ApiStr, ApiTime
+from lium_mcp.api.fields import ApiBool, ApiId, ApiInt, ApiModel, ApiStr, ApiTime, read_time
 from lium_mcp.api.paging import PAGE_SIZE, Page, Rows, collect_pages
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.api.retries import Repeat
@@ -25,6 +27,14 @@ class BackupSchedule(ApiModel):
     backup_path: ApiStr = None
     is_active: ApiBool = None
     next_backup_at: ApiTime = None
+    updated_at: ApiStr = None
+
+    def was_changed_since(self, moment: datetime) -> bool | None:
+        """Whether it was changed at a moment or later; `None` where Lium does not say when it was changed last."""
+        if self.updated_at is None:
+            return False if "updated_at" in self.model_fields_set else None
+        changed = read_time(self.updated_at)
+        return None if changed is None else changed >= moment
 
 
 class Backup(StorageRun):

@@ -18,6 +18,7 @@ from lium_mcp.services.polling import Poller
 DEFAULT_EVERY_HOURS: Final = 6
 DEFAULT_KEEP_DAYS: Final = 7
 PARTIAL: Final = "It is partial: files that could not be read are not in it."
+SCHEDULE_STAYS: Final = "It stays, and backs up and bills on, until delete_backup_schedule."
 RESTORED_PARTLY: Final = "A restore is partial: files are missing of what it was to write."
 
 _SHOWN_CHARACTERS: Final = 200
@@ -33,6 +34,7 @@ class StartedBackup:
     Attributes:
         joined: Whether it ran already when it was asked for: then it may miss what was written since it began.
         asked_at: When it was asked for, by Lium's clock.
+        wider: What it holds beside the path that was asked for, in a sentence; None where nothing.
     """
 
     backup_id: str
@@ -40,6 +42,7 @@ class StartedBackup:
     schedule_created: bool
     joined: bool
     asked_at: datetime
+    wider: str | None = None
 
     def why_another(self, backup: Backup) -> str | None:
         """Why what Lium shows under its id is another backup; None where nothing says that it is."""
@@ -131,15 +134,42 @@ def refuse_partial(pod: Pod, schedule: BackupSchedule | None) -> None:
     )
 
 
-async def ensure_schedule(account: Account, pod: Pod) -> tuple[BackupSchedule, bool]:
-    """The pod's schedule, made with the usual values if there is none, since Lium backs up nothing without one."""
+def _wider_than_asked(pod: Pod, schedule: BackupSchedule, path: str) -> str | None:
+    """Say that backups by this schedule hold more than the path that was asked for, where they do.
+
+    Raises:
+        Failure: they do not hold it: Lium backs up what the schedule names, and nothing else.
+    """
+    held = held_path(pod, schedule)
+    if held is not None and plain_path(held) == path:
+        return None
+    if held is not None and is_inside(path, plain_path(held)):
+        return f"Lium backs up the path of the pod's schedule: all of {held}, which {path} is a part of."
+    now = "a path that Lium does not say" if held is None else held
+    instead = "leave path out for what it covers" if held is None else f"leave path out to back up {held}"
+    raise Failure(
+        "backup_path_differs",
+        f"Lium backs up the path of the pod's schedule only, which is {now} and does not cover {path}.",
+        f"Change it for all backups to come: set_backup_schedule with path={path}, then call again. Or {instead}; "
+        "download_files copies the rest.",
+    )
+
+
+async def ensure_schedule(account: Account, pod: Pod, path: str = "") -> tuple[BackupSchedule, bool]:
+    """The pod's schedule, made with the usual values if there is none, since Lium backs up nothing without one.
+
+    Args:
+        account: Whose pod it is.
+        pod: The pod.
+        path: What a new one covers; all of the local volume where it is empty.
+    """
     schedule = await account.lium.backup_schedules.get_for_pod(pod.id)
     if schedule is not None:
         return schedule, False
     try:
         created = await account.lium.backup_schedules.create(
             pod.id,
-            backup_path=pod.volume_root,
+            backup_path=path or pod.volume_root,
             backup_frequency_hours=DEFAULT_EVERY_HOURS,
             retention_days=DEFAULT_KEEP_DAYS,
         )
@@ -152,24 +182,36 @@ async def ensure_schedule(account: Account, pod: Pod) -> tuple[BackupSchedule, b
     return created, True
 
 
-async def start_backup(account: Account, pod: Pod, *, name: str, whole: bool = False) -> StartedBackup:
-    """Start a backup of a pod, or join the one that runs; with `whole`, only one of the whole local volume.
+async def start_backup(account: Account, pod: Pod, *, name: str, whole: bool = False, path: str = "") -> StartedBackup:
+    """Start a backup of a pod, or join the one that runs.
+
+    Args:
+        account: Whose pod it is.
+        pod: The pod.
+        name: What the backup is called.
+        whole: Whether only one of the whole local volume will do.
+        path: What it has to hold, as `check_path` returns it; what the schedule covers where it is empty.
 
     Raises:
         Failure: it cannot be established whether one was started, or a schedule was made and no backup, or the
             schedule leaves out a part.
         LiumError: Lium refused.
     """
-    schedule, created = await ensure_schedule(account, pod)
+    schedule, created = await ensure_schedule(account, pod, path)
     if whole:
         refuse_partial(pod, schedule)
-    made = f"A backup schedule was made for {pod.pod_name}, every {DEFAULT_EVERY_HOURS} hours."
+    made = f"A backup schedule was made for {pod.pod_name}, every {DEFAULT_EVERY_HOURS} hours. {SCHEDULE_STAYS}"
+    try:
+        wider = _wider_than_asked(pod, schedule, path) if path else None
+    except Failure as failure:
+        failure.effect = made if created else failure.effect
+        raise
     asked_at = account.lium.now()
     with after_change(made) if created else nullcontext():
         backup_id, joined = await _start(account, pod, name)
         if whole:  # somebody may have narrowed it just before the start
             refuse_partial(pod, await account.lium.backup_schedules.get_for_pod(pod.id))
-    return StartedBackup(backup_id, schedule, created, joined, asked_at)
+    return StartedBackup(backup_id, schedule, created, joined, asked_at, wider)
 
 
 async def _start(account: Account, pod: Pod, name: str) -> tuple[str, bool]:

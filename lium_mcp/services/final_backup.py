@@ -20,6 +20,7 @@ from lium_mcp.guard.consent import Question
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.backing_up import (
     PARTIAL,
+    SCHEDULE_STAYS,
     StartedBackup,
     read_started,
     standing,
@@ -35,7 +36,8 @@ FinalBackups = dict[str, StartedBackup]
 _FRESH: Final = timedelta(minutes=10)
 _LOOK_SECONDS: Final = 5.0
 _ADVICE: Final = (
-    "Try again, look at list_backups with this pod, or call remove_pod without final_backup to lose the data."
+    "Try again once. If it fails again too, copy the data with download_files, or in the pod to a volume at /mnt, and "
+    "call remove_pod without final_backup, which loses the rest. list_backups with this pod shows what there is."
 )
 
 
@@ -63,7 +65,7 @@ async def take_final_backup(
         said = from_api(error)
         raise Failure(said.code, said.happened, _ADVICE, effect=_stays(pod), request_id=error.request_id) from error
     except Failure as failure:
-        if failure.effect != _stays(pod):
+        if not failure.effect.startswith(_stays(pod)):
             failure.effect = f"{_stays(pod)} {failure.effect}"
         raise
     return backup
@@ -182,7 +184,8 @@ def _refuse_unfit(final_backups: FinalBackups, pod: Pod, backup: Backup) -> None
         refuse_unfit(backup, started.asked_at)
     except Failure as failure:
         final_backups.pop(pod.id, None)
-        failure.effect = _stays(pod)
+        made = f" A backup schedule was made for it. {SCHEDULE_STAYS}" if started.schedule_created else ""
+        failure.effect = f"{_stays(pod)}{made}"
         raise
 
 

@@ -15,6 +15,7 @@ import anyio
 
 from lium_mcp.api.backups import Backup
 from lium_mcp.api.errors import LiumError
+from lium_mcp.api.paging import Rows
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.api.restores import Restore
 from lium_mcp.failures import Failure
@@ -27,6 +28,7 @@ from lium_mcp.services.failure_words import from_api
 from lium_mcp.services.pod_details import Outcome
 from lium_mcp.services.polling import Poller
 from lium_mcp.services.restore_turns import RestoreTurns, Unfinished, first_writing_to
+from lium_mcp.services.targets import listed
 
 _AT_ONCE: Final = 8
 _EVERY_SECONDS: Final = 4.0
@@ -273,6 +275,36 @@ async def _read_state(account: Account, backup_id: str, run: _Run) -> None:
                 return
 
 
+async def list_into(account: Account, pods: Sequence[Pod]) -> tuple[Rows[Restore], str | None]:
+    """The restores into pods, and of which pods they could not be read.
+
+    Raises:
+        LiumError: they could be read of none.
+    """
+    found: Rows[Restore] = Rows()
+    unread: dict[str, LiumError] = {}
+    limiter = anyio.CapacityLimiter(_AT_ONCE)
+
+    async def read(pod: Pod) -> None:
+        async with limiter:
+            try:
+                rows = await account.lium.restores.list(pod.id)
+            except LiumError as error:
+                unread[pod.id] = error
+            else:
+                found.extend(row if row.pod_id else row.model_copy(update={"pod_id": pod.id}) for row in rows)
+                found.skipped += rows.skipped
+                found.truncated = found.truncated or rows.truncated
+
+    async with anyio.create_task_group() as group:
+        for pod in pods:
+            group.start_soon(read, pod)
+    if len(unread) == len(pods):
+        raise next(iter(unread.values()))
+    of = listed([pod for pod in pods if pod.id in unread])
+    return found, f"Those of these pods could not be read: {of}." if unread else None
+
+
 def restore_view(restore: Restore, *, of_partial_backup: bool) -> RestoreView:
     """Show a restore, and whether the backup that it is of lacks files."""
     return RestoreView(
@@ -285,7 +317,7 @@ def restore_view(restore: Restore, *, of_partial_backup: bool) -> RestoreView:
         stage=None if restore.is_final else restore.stage,
         progress_percent=None if restore.is_final else restore.progress,
         path=restore.restore_path,
-        created_at=restore.created_at,
+        created_at=None if restore.started_at else restore.created_at,
         started_at=restore.started_at,
         completed_at=restore.completed_at,
         problem=(restore.problem or "")[:300] or None,

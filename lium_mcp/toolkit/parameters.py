@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Annotated, Any, Final, TypeVar
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from lium_mcp.api.paging import Rows
 from lium_mcp.failures import Failure
@@ -16,6 +16,11 @@ DEFAULT_WAIT_SECONDS: Final = 45
 _MOST_CURSOR_DIGITS: Final = 9
 
 PodName = Annotated[ShortText, Field(min_length=1, description="Pod id, or a name that only one pod has.")]
+PodNames = Annotated[
+    list[Annotated[ShortText, Field(min_length=1)]],
+    BeforeValidator(lambda given: [given] if isinstance(given, str) else given),  # as hosts send one of a list
+    Field(min_length=1, max_length=50, description="Pod ids, or names that only one pod has."),
+]
 VolumeName = Annotated[ShortText, Field(min_length=1, description="Volume id, or a name that only one has.")]
 TemplateName = Annotated[ShortText, Field(min_length=1, description="Id, or the name of one of your own.")]
 BackupId = Annotated[ShortText, Field(min_length=1, description="From list_backups.")]

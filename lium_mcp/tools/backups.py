@@ -17,6 +17,7 @@ from lium_mcp.services.backing_up import (
     DEFAULT_KEEP_DAYS,
     PARTIAL,
     RESTORED_PARTLY,
+    SCHEDULE_STAYS,
     check_path,
     held_path,
     losses,
@@ -31,9 +32,10 @@ from lium_mcp.services.backup_details import (
     BackupView,
     EndedBackup,
     ObservedBackup,
+    Origin,
     age_key,
     backup_view,
-    find_owners,
+    find_origins,
     judge_backup,
 )
 from lium_mcp.services.pod_details import Outcome
@@ -43,7 +45,7 @@ from lium_mcp.services.questions import (
     ask_to_restore,
     ask_to_set_schedule,
 )
-from lium_mcp.services.restoring import PodRestore, RestoreView, restore_into, restore_view
+from lium_mcp.services.restoring import PodRestore, RestoreView, list_into, restore_into, restore_view
 from lium_mcp.services.targets import find_pod, find_pod_or_past, find_pods
 from lium_mcp.toolkit.call import Call
 from lium_mcp.toolkit.parameters import (
@@ -52,6 +54,7 @@ from lium_mcp.toolkit.parameters import (
     Cursor,
     Limit,
     PodName,
+    PodNames,
     WaitSeconds,
     incomplete,
     page,
@@ -60,19 +63,16 @@ from lium_mcp.toolkit.registry import DESTROYS, DESTROYS_EACH_TIME, READS, WRITE
 
 toolset = Toolset("backups")
 
-_MOST_PODS = 50
 _AFTER_RESTORE: Final[dict[Outcome, str | None]] = {
     "done": None,
     "failed": "Repeat it for the pods that failed, without path for a new directory.",
-    "pending": "Call list_restores with each pending pod to look again.",
+    "pending": "Call list_restores with the pending pods to look again.",
 }
 
 
 class ScheduleView(Result):
     """When a pod is backed up, and what of it."""
 
-    schedule_id: str
-    pod_id: str | None = None
     every_hours: int | None = None
     keep_days: int | None = None
     path: str | None = None
@@ -105,7 +105,7 @@ class BackupRows(Result):
 
 
 class RestoreRows(Result):
-    """One page of restores into a pod, newest first."""
+    """One page of restores into pods, newest first."""
 
     restores: list[RestoreView]
     note: str | None = None
@@ -227,9 +227,9 @@ async def list_backups(
             schedule = await call.lium.backup_schedules.get_for_pod(target.id)
         except LiumError:
             missing.append("Its schedule could not be read.")
-    owners = {} if pod_id else await find_owners(call.account, rows)
-    own = (pod_id, target.pod_name if target else None) if pod_id else None
-    views = [backup_view(row, own or owners.get(row.backup_config_id or "")) for row in rows]
+    origins = {} if pod_id else await find_origins(call.account, rows)
+    own = Origin.of(target, schedule) if target else Origin(pod_id) if pod_id else None
+    views = [backup_view(row, own or origins.get(row.backup_config_id or "")) for row in rows]
     is_without = target is not None and schedule is None and missing == [None]
     return BackupRows(
         schedule=_schedule(target, schedule) if target and schedule else None,
@@ -249,33 +249,40 @@ async def get_backup(
     """Read one backup: status, progress, size, what went wrong. If it is running, wait until it is over."""
     backup = await call.lium.backups.get(backup_id)
     backup = await wait_for_backup(call.account, call.poller, backup, wait_seconds=wait_seconds)
-    return judge_backup(backup, (await find_owners(call.account, [backup])).get(backup.backup_config_id or ""))
+    return judge_backup(backup, (await find_origins(call.account, [backup])).get(backup.backup_config_id or ""))
 
 
 @toolset.tool(title="Create backup", hints=WRITES_EACH_TIME, search_hint="save my data now, snapshot before removing")
 async def create_backup(
     call: Call,
     pod: PodName,
-    name: Annotated[ShortText, Field(description="Label.")] = "manual",
+    path: Annotated[ShortText, Field(description="In the local volume; default: what its schedule covers.")] = "",
+    name: Annotated[ShortText, Field(description="What to call it on lium.io.")] = "manual",
     wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS,
 ) -> ObservedBackup:
-    """Back up a running pod's local volume now and wait until it is done. Lium needs a schedule for that: if the pod
-    has none, one is made and named in the answer. Stored backups bill by size.
+    """Back up a running pod's local volume, or a path in it, now and wait until it is done. Lium needs a schedule for
+    that: if the pod has none, one is made, and stays. One that covers another path is left as it is, and this refused.
     """
     target = await find_pod(call.account, pod)
-    started = await start_backup(call.account, target, name=name)
+    checked = check_path(target, path, "path") if path else ""
+    started = await start_backup(call.account, target, name=name, path=checked)
     backup = await wait_for_backup(
         call.account, call.poller, await read_started(call.account, target, started), wait_seconds=wait_seconds
     )
     warnings = []
     if started.schedule_created:
+        stays = SCHEDULE_STAYS if backup.has_data else ""  # else what to do next says it
         warnings.append(
             f"The pod had no schedule, so one was made: every {started.schedule.backup_frequency_hours} hours, kept "
-            f"{started.schedule.retention_days} days. delete_backup_schedule removes it."
+            f"{started.schedule.retention_days} days. {stays}".strip()
         )
+    if started.wider:
+        warnings.append(started.wider)
     if started.joined:
         warnings.append("A backup was running already: this is that one, and may miss what was written since it began.")
-    return judge_backup(backup, (target.id, target.pod_name), warnings)
+    # The schedule was read just before, so that its path is that of this backup.
+    saved = held_path(target, started.schedule) if backup.has_data and not started.joined else None
+    return judge_backup(backup, Origin.of(target, started.schedule), warnings, path=saved)
 
 
 @toolset.tool(
@@ -303,10 +310,7 @@ async def delete_backup(call: Call, backup_id: BackupId) -> EndedBackup:
 async def restore_backup(
     call: Call,
     backup_id: BackupId,
-    pods: Annotated[
-        list[Annotated[ShortText, Field(min_length=1)]],
-        Field(min_length=1, max_length=_MOST_PODS, description="Running pods: ids or names."),
-    ],
+    pods: PodNames,
     path: Annotated[ShortText, Field(description="New or empty directory; default: one is made.")] = "",
     wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS,
 ) -> Restored:
@@ -342,19 +346,18 @@ async def restore_backup(
     )
 
 
-@toolset.tool(title="List restores", hints=READS, search_hint="progress of a restore")
-async def list_restores(call: Call, pod: PodName, limit: Limit = 20, cursor: Cursor = "") -> RestoreRows:
-    """List the restores into a pod with their progress, newest first. restore_backup starts one."""
-    target = await find_pod(call.account, pod)
-    listed = await call.lium.restores.list(target.id)
+@toolset.tool(title="List restores", hints=READS, search_hint="progress of a restore, into one pod or many")
+async def list_restores(call: Call, pods: PodNames, limit: Limit = 20, cursor: Cursor = "") -> RestoreRows:
+    """List the restores into one or many pods with their progress, newest first. restore_backup starts one."""
+    targets = await find_pods(call.account, pods) if len(pods) > 1 else [await find_pod(call.account, pods[0])]
+    listed, missing = await list_into(call.account, targets)
     restores = sorted(listed, key=lambda restore: (age_key(restore), restore.id), reverse=True)
     rows, next_cursor = page(restores, limit=limit, cursor=cursor)
     partial = await _partial_backups(call) if any(row.backup_id for row in rows) else frozenset()
     views = [restore_view(row, of_partial_backup=row.backup_id in partial) for row in rows]
     note = note_on(*(text for view in views for text in (view.problem, view.message)))
-    return RestoreRows(
-        restores=views, note=note, total=len(restores), incomplete=incomplete(listed), next_cursor=next_cursor
-    )
+    missing = " ".join(filter(None, (incomplete(listed), missing))) or None
+    return RestoreRows(restores=views, note=note, total=len(restores), incomplete=missing, next_cursor=next_cursor)
 
 
 async def _partial_backups(call: Call) -> frozenset[str | None]:
@@ -388,8 +391,6 @@ def _not_as_told(pod: Pod, told: BackupSchedule, answered: BackupSchedule) -> li
 
 def _schedule(pod: Pod, schedule: BackupSchedule) -> ScheduleView:
     return ScheduleView(
-        schedule_id=schedule.id,
-        pod_id=schedule.pod_id,
         every_hours=schedule.backup_frequency_hours,
         keep_days=schedule.retention_days,
         path=held_path(pod, schedule),

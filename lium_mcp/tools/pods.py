@@ -205,7 +205,7 @@ async def reboot_pod(
 async def remove_pod(
     call: Call,
     pod: PodName,
-    final_backup: Annotated[bool, Field(description="Only after a completed backup.")] = False,
+    final_backup: Annotated[bool, Field(description="Make a backup first; remove only if it completed.")] = False,
     wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS,
 ) -> RemovedPod:
     """Remove a pod for good, which ends its billing. Its disk and local volume are lost; attached volumes and finished

@@ -123,7 +123,7 @@ def given(tool: str, arguments: Arguments) -> Arguments:
         "reboot_pod": ("pod", "wait_seconds"),
         "get_template": ("template", "wait_seconds"),
         "get_backup": ("backup_id", "wait_seconds"),
-        "list_restores": ("pod",),
+        "list_restores": ("pods",),
     }
     return {name: arguments[name] for name in takes.get(tool, ())}
 

@@ -186,7 +186,7 @@ async def test_restores_into_another_pod_are_not_shown(sandbox: Sandbox) -> None
             lambda page: page | {"items": page["items"] + [page["items"][0] | {"id": "x", "pod_id": other}]}
         )
         wire.on("GET", "/pods/*/restore-logs", mixed)
-        listed = await agent.call("list_restores", pod="asked")
+        listed = await agent.call("list_restores", pods=["asked"])
     assert listed["total"] == 1
     assert "incomplete" in listed
 
@@ -329,7 +329,8 @@ async def test_a_pod_stays_whose_last_backup_is_not_its_own_and_of_now(sandbox: 
         refused = await agent.refused("remove_pod", pod="worker", final_backup=True, wait_seconds=300)
         assert refused.code == code
         assert "The pod was not removed and bills" in refused.text
-        assert "final_backup to lose the data" in refused.text
+        assert "remove_pod without final_backup" in refused.text
+        assert "A backup schedule was made for it. It stays" in refused.text
     assert [pod["id"] for pod in living(sandbox)] == [pod_id]
     assert not wire.sent("DELETE", "/pods/*")
 

@@ -22,7 +22,7 @@ async def test_a_run_has_a_start_only_once_it_started(sandbox: Sandbox) -> None:
         await ask(
             sandbox, "POST", f"/pods/{pod_id}/restore", {"backup_id": done["backup_id"], "restore_path": "/root/x"}
         )
-        (restore,) = (await agent.call("list_restores", pod="worker"))["restores"]
+        (restore,) = (await agent.call("list_restores", pods=["worker"]))["restores"]
     assert "started_at" not in restore
     assert restore["created_at"]
 
@@ -184,7 +184,7 @@ async def test_a_restore_says_what_it_and_its_backup_lack(
         wire.on("GET", "/backup-logs/", edit(of_backup))
         wire.on("GET", "/backup-logs/*", edit(of_backup))
         restored = await agent.call("restore_backup", backup_id=backup_id, pods=["worker"], wait_seconds=600)
-        (row,) = (await agent.call("list_restores", pod="worker"))["restores"]
+        (row,) = (await agent.call("list_restores", pods=["worker"]))["restores"]
     assert restored["outcome"] == "done"
     for view in (row, restored["pods"][0]["restore"]):
         assert {name: view[name] for name in ("partial", "of_partial_backup") if name in view} == shown
@@ -199,7 +199,7 @@ UNTOLD: list[Row] = [{"id": "b1", "status": None}, {"id": "b1"}, {"id": "b1", "s
 
 @pytest.mark.parametrize("row", UNTOLD, ids=str)
 async def test_a_run_whose_state_lium_does_not_say_has_none(sandbox: Sandbox, row: Row) -> None:
-    await rent(sandbox, "worker")
+    pod_id = await rent(sandbox, "worker")
     wire = Wire(sandbox)
     wire.on("GET", "/backup-logs/*", answering(200, row))
     wire.on("GET", "/backup-logs/", answering(200, [row]))
@@ -208,14 +208,14 @@ async def test_a_run_whose_state_lium_does_not_say_has_none(sandbox: Sandbox, ro
     async with agent_on(sandbox, transport=wire) as agent:
         seen = await agent.call("get_backup", backup_id="b1", wait_seconds=0)
         listed = await agent.call("list_backups")
-        restores = await agent.call("list_restores", pod="worker")
+        restores = await agent.call("list_restores", pods=["worker"])
         cancelled = await agent.call("cancel_backup", backup_id="b1")
         refused = await agent.refused("restore_backup", backup_id="b1", pods=["worker"])
     assert seen["backup"] == {"backup_id": "b1"}
     assert seen["outcome"] == "pending"
     assert seen["next"].startswith("Lium does not say whether the backup is still running.")
     assert listed["backups"] == [{"backup_id": "b1"}]
-    assert restores["restores"] == [{"restore_id": "b1"}]
+    assert restores["restores"] == [{"restore_id": "b1", "pod_id": pod_id}]
     assert cancelled == {"backup_id": "b1"}
     assert "is in a state that Lium does not say and cannot be restored" in refused.text
 

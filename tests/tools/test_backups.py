@@ -3,6 +3,7 @@
 import json
 import posixpath
 import re
+from datetime import datetime, timedelta
 from typing import Any
 
 import anyio
@@ -101,7 +102,8 @@ async def test_an_inactive_schedule_is_activated_and_one_that_stays_so_is_said(s
     wire = Wire(sandbox)
     async with agent_on(sandbox, transport=wire) as agent:
         made = await agent.call("set_backup_schedule", pod="worker", every_hours=24, keep_days=30)
-        path = f"/backup-configs/{made['schedule']['schedule_id']}"
+        assert made["created"]
+        path = f"/backup-configs/{truth(sandbox, 'backup_configs')[0]['id']}"
         await ask(sandbox, "PUT", path, {"is_active": False})
         changed = await agent.call("set_backup_schedule", pod="worker")
         assert (changed["before"]["active"], changed["schedule"]["active"]) == (False, True)
@@ -170,7 +172,7 @@ async def test_a_schedule_backs_up_and_old_backups_are_pruned(agent: Agent, sand
     sandbox.clock.advance(hours=37)
     rows = (await agent.call("list_backups", pod="worker"))["backups"]
     assert [row["status"] for row in rows] == ["COMPLETED"] * 4 + ["EXPIRED"] * 2
-    assert rows == sorted(rows, key=lambda row: row["created_at"], reverse=True)
+    assert rows == sorted(rows, key=lambda row: row["started_at"], reverse=True)
     pruned = rows[-1]["backup_id"]
     refused = await agent.refused("restore_backup", backup_id=pruned, pods=["worker"])
     assert refused.code == "backup_not_completed"
@@ -237,6 +239,107 @@ async def test_a_backup_makes_the_schedule_that_it_needs_and_says_so(sandbox: Sa
     assert any("IN_PROGRESS" in line for line in agent.progress)
 
 
+async def test_a_part_of_the_volume_is_backed_up_and_the_answer_says_which_and_for_how_long(
+    agent: Agent, sandbox: Sandbox
+) -> None:
+    await rent(sandbox, "worker")
+    answer = await agent.call("create_backup", pod="worker", path="/root/run/", wait_seconds=300)
+    (config,) = truth(sandbox, "backup_configs")
+    assert config["path"] == answer["backup"]["path"] == "/root/run"
+    assert "It stays, and backs up and bills on, until delete_backup_schedule." in answer["warnings"][0]
+    listed = await agent.call("list_backups", pod="worker")
+    (row,) = listed["backups"]
+    (same,) = (await agent.call("list_backups"))["backups"]
+    assert row == same == (await agent.call("get_backup", backup_id=row["backup_id"]))["backup"] == answer["backup"]
+    completed, kept = (datetime.fromisoformat(row[name]) for name in ("completed_at", "kept_until"))
+    assert kept - completed == timedelta(days=7)
+    assert (row["path"], listed["schedule"]["path"]) == ("/root/run", "/root/run")
+    assert row["files"] > 0
+    assert row["size_gb"] > 0
+
+
+async def test_another_path_than_the_schedules_is_refused_before_anything_is_sent(sandbox: Sandbox) -> None:
+    await rent(sandbox, "worker")
+    wire = Wire(sandbox)
+    async with agent_on(sandbox, transport=wire) as agent:
+        await agent.call("set_backup_schedule", pod="worker", path="/root/run")
+        wire.requests.clear()
+        for path in ("/root", "/root/other", "/root/running"):
+            refused = await agent.refused("create_backup", pod="worker", path=path)
+            assert refused.code == "backup_path_differs"
+            assert f"does not cover {path}." in refused.text
+            assert f"set_backup_schedule with path={path}" in refused.text
+            assert "leave path out to back up /root/run" in refused.text
+            assert "Nothing was changed" in refused.text
+        assert (await agent.refused("create_backup", pod="worker", path="/mnt/x")).code == "invalid_argument"
+        assert {request.method for request in wire.requests} == {"GET"}
+        wire.on("GET", "/backup-configs/pod/*", editing(lambda row: row | {"backup_path": None}))
+        unsaid = await agent.refused("create_backup", pod="worker", path="/root/run")
+    assert "a path that Lium does not say" in unsaid.text
+
+
+async def test_a_path_inside_the_schedules_is_backed_up_with_all_that_it_covers(agent: Agent, sandbox: Sandbox) -> None:
+    await rent(sandbox, "worker")
+    await agent.call("set_backup_schedule", pod="worker")
+    answer = await agent.call("create_backup", pod="worker", path="/root/run", wait_seconds=300)
+    assert answer["backup"]["path"] == "/root"
+    assert answer["warnings"] == [
+        "Lium backs up the path of the pod's schedule: all of /root, which /root/run is a part of."
+    ]
+
+
+async def test_what_a_backup_holds_is_not_said_by_a_schedule_that_was_changed_since(
+    agent: Agent, sandbox: Sandbox
+) -> None:
+    await rent(sandbox, "worker")
+    await agent.call("create_backup", pod="worker", path="/root/run", wait_seconds=300)
+    sandbox.clock.advance(hours=1)
+    await agent.call("set_backup_schedule", pod="worker", path="/root", keep_days=30)
+    (row,) = (await agent.call("list_backups", pod="worker"))["backups"]
+    assert "path" not in row
+    kept = datetime.fromisoformat(row["kept_until"]) - datetime.fromisoformat(row["completed_at"])
+    assert kept == timedelta(days=30), "what is kept is decided by the schedule of now"
+    await agent.call("delete_backup_schedule", pod="worker")
+    (row,) = (await agent.call("list_backups", pod="worker"))["backups"]
+    assert not {"path", "kept_until"} & set(row)
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ({"updated_at": "no date"}, {"kept_until"}),
+        ({"updated_at": None}, {"path", "kept_until"}),
+        ({"retention_days": None}, {"path"}),
+        ({"retention_days": 10**14}, {"path"}),
+        ({"retention_days": -1}, {"path"}),
+        ({"id": "11111111-1111-4111-8111-111111111111"}, set()),
+        ({"backup_path": None}, {"kept_until"}),
+    ],
+    ids=str,
+)
+async def test_what_lium_does_not_say_of_the_schedule_is_not_said_of_its_backups(
+    sandbox: Sandbox, said: Row, shown: set[str]
+) -> None:
+    await rent(sandbox, "worker")
+    wire = Wire(sandbox)
+    async with agent_on(sandbox, transport=wire) as agent:
+        await agent.call("create_backup", pod="worker", wait_seconds=300)
+        wire.on("GET", "/backup-configs/pod/*", editing(lambda row: row | said))
+        (row,) = (await agent.call("list_backups", pod="worker"))["backups"]
+    assert {"path", "kept_until"} & set(row) == shown
+
+
+async def test_a_backup_completed_at_the_end_of_time_is_shown(sandbox: Sandbox) -> None:
+    await rent(sandbox, "worker")
+    wire = Wire(sandbox)
+    async with agent_on(sandbox, transport=wire) as agent:
+        backup_id = await backed_up(agent)
+        wire.on("GET", "/backup-logs/*", editing(lambda row: row | {"completed_at": "9999-12-31T23:00:00"}))
+        shown = (await agent.call("get_backup", backup_id=backup_id))["backup"]
+    assert shown["completed_at"] == "9999-12-31T23:00:00Z"
+    assert "kept_until" not in shown
+
+
 async def test_without_waiting_it_is_pending_and_get_backup_waits_on(agent: Agent, sandbox: Sandbox) -> None:
     await rent(sandbox, "worker")
     begun = await agent.call("create_backup", pod="worker", wait_seconds=0)
@@ -277,6 +380,13 @@ async def test_a_failed_backup_says_why_and_that_there_is_nothing_to_restore(san
         assert failed["outcome"] == "failed"
         assert failed["backup"]["problem"] == "the bucket is full"
         assert "no data to restore" in failed["next"]
+        assert "do that once" in failed["next"]
+        assert "download_files" in failed["next"]
+        stays = "The pod's schedule stays, and goes on backing up every 6 hours: delete_backup_schedule ends that."
+        assert failed["next"].endswith(stays)
+        (made,) = failed["warnings"]
+        assert "so one was made: every 6 hours" in made
+        assert "stays" not in made, "once is enough"
         refused = await agent.refused("restore_backup", backup_id=failed["backup"]["backup_id"], pods=["worker"])
     assert refused.code == "backup_not_completed"
 
@@ -470,7 +580,24 @@ async def test_a_pod_without_backups_has_an_empty_list(agent: Agent, sandbox: Sa
     await rent(sandbox, "worker")
     listed = await agent.call("list_backups", pod="worker")
     assert (listed["backups"], listed["total"]) == ([], 0)
-    assert await agent.call("list_restores", pod="worker") == {"restores": [], "total": 0}
+    assert await agent.call("list_restores", pods=["worker"]) == {"restores": [], "total": 0}
+
+
+async def test_restores_into_many_pods_are_listed_at_once(sandbox: Sandbox) -> None:
+    ids = [await rent(sandbox, name) for name in ("worker", "second", "third")]
+    wire = Wire(sandbox)
+    async with agent_on(sandbox, transport=wire) as agent:
+        backup_id = await backed_up(agent)
+        await agent.call("restore_backup", backup_id=backup_id, pods=ids[1:], wait_seconds=600)
+        both = await agent.call("list_restores", pods=["second", "third", ids[1]])
+        assert {row["pod_id"] for row in both["restores"]} == set(ids[1:])
+        assert both["total"] == 2
+        assert (await agent.call("list_restores", pods="second"))["total"] == 1, "hosts send one of a list as a text"
+        wire.on("GET", f"/pods/{ids[1]}/restore-logs", answering(500, {"detail": "down"}))
+        one = await agent.call("list_restores", pods=["second", "third"])
+        assert [row["pod_id"] for row in one["restores"]] == [ids[2]]
+        assert one["incomplete"] == f"Those of these pods could not be read: second ({ids[1]})."
+        assert (await agent.refused("list_restores", pods=["second"])).code == "lium_failed"
 
 
 async def test_an_old_server_s_bare_arrays_are_read(agent: Agent, sandbox: Sandbox) -> None:
@@ -501,7 +628,7 @@ async def test_a_backup_is_restored_into_a_pod_once_per_directory(sandbox: Sandb
         assert again["outcome"] == "done"
         other = again["pods"][0]["restore"]
         assert other["path"] != row["restore"]["path"]
-        listed = await agent.call("list_restores", pod="target")
+        listed = await agent.call("list_restores", pods=["target"])
     assert {item["restore_id"] for item in listed["restores"]} == {run["id"], other["restore_id"]}
 
 
@@ -587,7 +714,7 @@ async def test_a_wait_that_is_too_short_says_which_are_pending(agent: Agent, san
     assert "list_restores" in answer["next"]
     assert agent.clock.slept_seconds <= 300
     sandbox.clock.advance(minutes=3)
-    (row,) = (await agent.call("list_restores", pod="target"))["restores"]
+    (row,) = (await agent.call("list_restores", pods=["target"]))["restores"]
     assert row["status"] == "COMPLETED"
 
 

@@ -23,7 +23,7 @@ PLACES: list[tuple[str, Row, str, str, Any]] = [
     ("get_backup", {"backup_id": ID}, "GET", "/backup-logs/*", FAILED | {"error_message": SAID}),
     ("get_backup", {"backup_id": ID}, "GET", "/backup-logs/*", FAILED | {"status_message": SAID}),
     ("list_backups", {}, "GET", "/backup-logs/", [FAILED | {"error_message": SAID}]),
-    ("list_restores", POD, "GET", "/pods/*/restore-logs", [FAILED | {"error_message": SAID}]),
+    ("list_restores", {"pods": "train"}, "GET", "/pods/*/restore-logs", [FAILED | {"error_message": SAID}]),
     (
         "get_template",
         {"template": ID},

@@ -217,7 +217,7 @@ async def _back_up(call: Recorder, pod: str) -> None:
     await call("list_backups", pod=pod)
     await call("get_backup", backup_id=backup)
     restore = await call("restore_backup", backup_id=backup, pods=["one"], wait_seconds=0)
-    await call("list_restores", pod=pod)
+    await call("list_restores", pods=[pod])
     await call("cancel_restore", restore_id=restore["pods"][0]["restore"]["restore_id"])
     await call("delete_backup", backup_id=backup)
     running = (await call("create_backup", pod=pod, wait_seconds=0))["backup"]["backup_id"]

@@ -182,7 +182,7 @@ async def test_commands_of_the_other_program_are_named_as_tools(
 @pytest.mark.parametrize(
     ("tool", "arguments", "method", "path"),
     [
-        ("list_restores", {"pod": "train"}, "GET", "/pods/*/restore-logs"),
+        ("list_restores", {"pods": ["train"]}, "GET", "/pods/*/restore-logs"),
         ("list_backups", {"pod": "train"}, "GET", "/backup-logs/pod/*"),
         ("get_pod_logs", {"pod": "train"}, "GET", "/pods/*/logs"),
         ("reboot_pod", {"pod": "train"}, "POST", "/pods/*/reboot"),
