@@ -3,13 +3,15 @@
 A pod is given back only for what Lium states and what contradicts. A figure that is missing or makes no sense is told.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Final
 
+from lium_mcp.api.executors.models import Executor
 from lium_mcp.api.fields import read_float, read_int
 from lium_mcp.api.gpu_names import gpu_contradicts
 from lium_mcp.api.pods.models import Pod, PodEvent
+from lium_mcp.countries import Countries, named
 from lium_mcp.figures import is_above, rate_in_usd
 from lium_mcp.rentals.entries import Entry
 
@@ -25,8 +27,9 @@ _FEWER_GPUS: Final = (
     "another node can be rented."
 )
 _MORE_GPUS: Final = "Others may rent the rest: set CUDA_VISIBLE_DEVICES to as many as are billed."
-_LISTS: Final = ("executor_ids", "gpu_types", "allowed_gpu_types", "countries")
-_TEXTS: Final = ("template_id", "template_image")
+_LISTS: Final = ("executor_ids", "gpu_types", "allowed_gpu_types", "countries", "excluded_countries")
+_TEXTS: Final = ("tier", "template_id", "template_image")
+_FLAGS: Final = ("is_memory_listed", "nvlink", "docker_in_docker")
 _STATED: Final = {
     "what it costs": ("ceiling_per_hour_usd", "ceiling_per_pod_hour_usd", "ceiling_per_gpu_hour_usd"),
     "which node it is on": ("executor_ids",),
@@ -34,7 +37,12 @@ _STATED: Final = {
     "how many GPUs it has": ("gpu_count",),
     "how much memory its GPUs have": ("min_vram_gb",),
     "how much memory its host has": ("min_ram_gb",),
-    "which country it is in": ("countries",),
+    "which country it is in": ("countries", "excluded_countries"),
+    "of which tier it is": ("tier",),
+    "whether it has NVLink": ("nvlink",),
+    "whether Docker works in it": ("docker_in_docker",),
+    "which CUDA its driver supports": ("min_cuda",),
+    "how fast it downloads": ("min_download_mbps",),
     "which template it runs": ("template_id", "template_image"),
 }
 """By what Lium may leave unstated, see `Expected.unverified`: the fields that are checked against it."""
@@ -56,8 +64,15 @@ class Expected:
         gpu_count: GPUs of each pod.
         min_vram_gb: Least nominal memory of each GPU.
         min_ram_gb: Least memory of the host that pods can get, GB of 10^9 bytes.
-        is_memory_listed: The node was chosen by its listed memory, which the pod's row need not repeat.
+        min_cuda: Least CUDA version that the driver supports.
+        min_download_mbps: Least download speed, as Lium rates it. Free disk is not held: the pod itself takes of it.
+        is_memory_listed: The node was chosen by its listed memory, and what else of its machine was asked for, which
+            the pod's row need not repeat.
         countries: Two-letter codes; it must be in one of these.
+        excluded_countries: It must be in none of these.
+        tier: `secure` or `spot`.
+        nvlink: Its GPUs must be on NVLink.
+        docker_in_docker: Docker must work in it.
         template_id: The template that was asked for.
         template_image: That template's image with its tag: a copy of it, made for a pod, has another id.
         ceiling_per_hour_usd: The most that all pods of the rent together may cost.
@@ -71,8 +86,14 @@ class Expected:
     gpu_count: int | None = None
     min_vram_gb: float | None = None
     min_ram_gb: float | None = None
+    min_cuda: float | None = None
+    min_download_mbps: float | None = None
     is_memory_listed: bool = False
     countries: tuple[str, ...] = ()
+    excluded_countries: tuple[str, ...] = ()
+    tier: str | None = None
+    nvlink: bool = False
+    docker_in_docker: bool = False
     template_id: str | None = None
     template_image: str | None = None
     ceiling_per_hour_usd: float | None = None
@@ -93,7 +114,7 @@ class Expected:
             value = row.get(name)
             if name in _LISTS:
                 values[name] = tuple(item for item in value if isinstance(item, str)) if isinstance(value, list) else ()
-            elif name == "is_memory_listed":
+            elif name in _FLAGS:
                 values[name] = value is True
             elif name in _TEXTS:
                 values[name] = value if isinstance(value, str) else None
@@ -127,42 +148,69 @@ class Expected:
 
     def unverified(self, pod: Pod) -> list[str]:
         """Say in words what was asked for and Lium does not state."""
-        host, is_listed = pod.executor, self.is_memory_listed
-        vram_gb, ram_gb = (host.vram_gb_per_gpu, host.ram_gb) if host else (None, None)
         ceilings = (self.ceiling_per_hour_usd, self.ceiling_per_pod_hour_usd, self.ceiling_per_gpu_hour_usd)
         missing = {
             "what it costs": any(ceiling is not None for ceiling in ceilings) and pod.price is None,
             "which node it is on": bool(self.executor_ids) and not pod.node_id,
             "which GPU it has": bool(self.gpu_types or self.allowed_gpu_types) and not pod.gpu_name,
             "how many GPUs it has": self.gpu_count is not None and _count(pod) is None,
-            "how much memory its GPUs have": self.min_vram_gb is not None and not vram_gb and not is_listed,
-            "how much memory its host has": self.min_ram_gb is not None and not ram_gb and not is_listed,
-            "which country it is in": bool(self.countries) and not (host and host.country_code),
+            **self._unstated(pod.executor or _NO_HOST),
             "which template it runs": self.template_id is not None and not (pod.template and pod.template.id),
         }
         return [what for what, is_missing in missing.items() if is_missing]
 
+    def _unstated(self, host: Executor) -> dict[str, bool]:
+        """What of it that was asked for is not stated of a pod's host."""
+        listed = {
+            "how much memory its GPUs have": self.min_vram_gb is not None and not host.vram_gb_per_gpu,
+            "how much memory its host has": self.min_ram_gb is not None and not host.ram_gb,
+            "which CUDA its driver supports": self.min_cuda is not None and host.cuda_version is None,
+            "how fast it downloads": self.min_download_mbps is not None and host.download_mbps is None,
+            "of which tier it is": self.tier is not None and not host.tier,
+            "whether it has NVLink": self.nvlink and host.has_nvlink is None,
+            "whether Docker works in it": self.docker_in_docker and host.docker_in_docker is None,
+        }
+        return ({} if self.is_memory_listed else listed) | {
+            "which country it is in": bool(self._where) and not host.country_code
+        }
+
     def other_than_asked(self, pod: Pod) -> str | None:
         """Say in words what Lium states of a pod that is not as asked, its price aside; None if nothing contradicts."""
-        node = pod.node_id
+        node, host, count = pod.node_id, pod.executor or _NO_HOST, _count(pod)
         if self.executor_ids and node and node.casefold() not in {one.casefold() for one in self.executor_ids}:
             return f"it is on node {node[:40]}, not on {' or '.join(self.executor_ids)[:200]}"
-        host, count = pod.executor, _count(pod)
-        vram = host.vram_gb_per_gpu if host else None
-        ram = host.ram_gb if host else None
-        country = host.country_code if host else None
         for wanted in (self.gpu_types, self.allowed_gpu_types):
-            if pod.gpu_name and wanted and gpu_contradicts(",".join(wanted), pod.gpu_name, vram):
+            if pod.gpu_name and wanted and gpu_contradicts(",".join(wanted), pod.gpu_name, host.vram_gb_per_gpu):
                 return f"it has {pod.gpu_name[:80]}, not {' or '.join(wanted)[:200]}"
         if self.gpu_count is not None and count is not None and count != self.gpu_count:
             return f"it has {count} GPUs, not {self.gpu_count}"
+        return next(self._other_host(host), None) or self._other_template(pod)
+
+    def _other_host(self, host: Executor) -> Iterator[str]:
+        """Say in words what Lium states of a pod's host that is not as asked."""
+        vram, ram, cuda, country = host.vram_gb_per_gpu, host.ram_gb, host.cuda_version, host.country_code
         if self.min_vram_gb is not None and vram is not None and vram < self.min_vram_gb:
-            return f"its GPUs have {vram:g} GB, less than {self.min_vram_gb:g}"
+            yield f"its GPUs have {vram:g} GB, less than {self.min_vram_gb:g}"
         if self.min_ram_gb is not None and ram is not None and ram < self.min_ram_gb:
-            return f"its host has {ram:.1f} GB of RAM, less than {self.min_ram_gb:g}"
-        if self.countries and country and country.casefold() not in {one.casefold() for one in self.countries}:
-            return f"it is in {country[:40]}, not in {' or '.join(self.countries)[:200]}"
-        return self._other_template(pod)
+            yield f"its host has {ram:.1f} GB of RAM, less than {self.min_ram_gb:g}"
+        if self.min_cuda is not None and cuda is not None and cuda < self.min_cuda:
+            yield f"its driver supports CUDA {cuda:g}, less than {self.min_cuda:g}"
+        speed, least = host.download_mbps, self.min_download_mbps
+        if least is not None and speed is not None and speed < least:
+            yield f"it downloads at {speed:g} Mbps, less than {least:g}"
+        if country and not Countries.of(self._where).admits(country):
+            yield f"it is in {country[:40]}, not in {named(self.countries) or 'a country that was not excluded'}"
+        if self.tier and host.tier and host.tier.casefold() != self.tier:
+            yield f"it is of the tier {host.tier[:40]}, not {self.tier}"
+        if self.nvlink and host.has_nvlink is False:
+            yield "its GPUs are not on NVLink"
+        if self.docker_in_docker and host.docker_in_docker is False:
+            yield "Docker does not work in it"
+
+    @property
+    def _where(self) -> str:
+        """Where it may be, as a list of countries."""
+        return ",".join([*self.countries, *(f"!{code}" for code in self.excluded_countries)]).upper()
 
     def _other_template(self, pod: Pod) -> str | None:
         template = pod.template
@@ -190,6 +238,7 @@ class Expected:
 
 
 ANYTHING: Final = Expected()
+_NO_HOST: Final = Executor(id="unknown")
 
 
 def expected_after(entry: Entry, pods: Sequence[Pod]) -> dict[str, Any] | None:

@@ -5,21 +5,23 @@ A figure that a node does not report never counts as meeting a floor, as on the 
 node does not say it, a rent that it refuses costs nothing.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import Annotated
+from typing import Annotated, Literal
 
 import anyio
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from lium_mcp.api.errors import LiumError
 from lium_mcp.api.executors.models import Executor
 from lium_mcp.api.gpu_names import gpu_names, nearest_names
-from lium_mcp.figures import rate_in_usd
+from lium_mcp.countries import Countries, plain_countries
+from lium_mcp.figures import is_above, rate_in_usd
 from lium_mcp.inputs import ShortText
 from lium_mcp.services.accounts import Account
 
 _MOST_TYPES_NAMED = 20
+_SAID_NOT = "what Lium does not say"
 _HINT_SECONDS = 5.0
 
 
@@ -27,36 +29,83 @@ class NothingFits(Exception):
     """No node on offer meets the request; the sentence says what is on offer instead."""
 
 
-class Floors(BaseModel):
-    """What a node must have, as callers say it. A figure that a node does not report does not meet a floor."""
+CountryList = Annotated[
+    str,
+    BeforeValidator(plain_countries),
+    Field(description="ISO codes, EU, !US to exclude; comma between."),
+]
+
+
+class Filters(BaseModel):
+    """What a node must have, as callers say it. A figure that a node does not report meets nothing."""
 
     model_config = ConfigDict(frozen=True)
 
     gpu_type: Annotated[ShortText, Field(description="E.g. H100.")] = ""
-    gpu_count: Annotated[int | None, Field(ge=1, description="Per node.")] = None
-    max_usd_per_gpu_hour: Annotated[float | None, Field(gt=0, description="Ceiling.")] = None
-    min_vram_gb: Annotated[float | None, Field(description="As sold.")] = None
-    min_ram_gb: Annotated[float | None, Field(description="10^9 B.")] = None
-    min_disk_gb: Annotated[float | None, Field(description="10^9 B.")] = None
-    country: Annotated[ShortText, Field(description="ISO code.")] = ""
-    docker_in_docker: Annotated[bool, Field(description="Required.")] = False
+    gpu_count: Annotated[int | None, Field(ge=1, description="GPUs in the pod.")] = None
+    max_usd_per_gpu_hour: Annotated[float | None, Field(gt=0, description="For each GPU.")] = None
+    max_usd_per_hour: Annotated[float | None, Field(gt=0, description="For the whole pod.")] = None
+    min_vram_gb: Annotated[float | None, Field(description="Per GPU, as sold.")] = None
+    min_ram_gb: Annotated[float | None, Field(description="Of the node.")] = None
+    min_disk_gb: Annotated[float | None, Field(description="Of the node.")] = None
+    min_cuda: Annotated[float | None, Field(description="As 12.4.")] = None
+    min_download_mbps: Annotated[float | None, Field(description="Download speed.")] = None
+    country: CountryList = ""
+    tier: Annotated[Literal["secure", "spot"] | None, Field(description="spot may be lost.")] = None
+    nvlink: Annotated[bool, Field(description="Only with it.")] = False
+    docker_in_docker: Annotated[bool, Field(description="Only with it.")] = False
+
+    @property
+    def given(self) -> list[str]:
+        """The names of the filters that say something of a node, the number of its GPUs aside."""
+        return [name for name in Filters.model_fields if name != "gpu_count" and getattr(self, name)]
+
+    @property
+    def max_usd_per_gpu(self) -> float | None:
+        """The lower of both ceilings on the price, per GPU and hour, where it is said how many GPUs."""
+        whole = None
+        if self.max_usd_per_hour is not None and self.gpu_count:
+            whole = self.max_usd_per_hour / self.gpu_count
+        return min((ceiling for ceiling in (self.max_usd_per_gpu_hour, whole) if ceiling is not None), default=None)
 
     def fit(self, node: Executor) -> bool:
-        """Whether a node of the GPU type meets every floor, and rents the number of GPUs, now."""
-        ceiling, price = self.max_usd_per_gpu_hour, node.price_per_gpu
-        location = node.location
-        named = {text.casefold() for text in (node.country_code, location and location.country) if text}
-        return (
-            can_rent(node, self.gpu_count or smallest_gpu_count(node))
-            and price is not None
-            and has_price(node)
-            and (ceiling is None or price <= ceiling)
-            and at_least(node.vram_gb_per_gpu, self.min_vram_gb)
-            and at_least(node.ram_gb, self.min_ram_gb)
-            and at_least(node.disk_gb, self.min_disk_gb)
-            and (not self.country or self.country.casefold() in named)
-            and (not self.docker_in_docker or node.docker_in_docker is True)
-        )
+        """Whether a node meets every filter, and rents the number of GPUs, now."""
+        count = self.gpu_count or smallest_gpu_count(node)
+        return can_rent(node, count) and has_price(node) and next(self.unmet(node, count), None) is None
+
+    def unmet(self, node: Executor, gpu_count: int, price_per_hour_usd: float | None = None) -> Iterator[str]:
+        """Name each filter that a node does not meet with so many GPUs, and the node's own figure.
+
+        Args:
+            node: The node.
+            gpu_count: GPUs of the rental.
+            price_per_hour_usd: What they cost; None for the price of its listing.
+        """
+        if self.gpu_type and not node.is_gpu(self.gpu_type):
+            yield f"gpu_type={self.gpu_type} (it has {node.gpu_type or 'GPUs that it does not name'})"
+        price = price_per_hour_usd
+        if price is None:
+            price = (node.price_per_gpu or 0) * gpu_count if has_price(node) else None
+        for name, figure in (("max_usd_per_gpu_hour", price and price / gpu_count), ("max_usd_per_hour", price)):
+            ceiling = getattr(self, name)
+            if ceiling is not None and (figure is None or is_above(figure, ceiling)):
+                yield f"{name}={ceiling:g} (it costs {rate_in_usd(figure, 4) if figure else 'what Lium does not say'})"
+        for name, has in (
+            ("min_vram_gb", node.vram_gb_per_gpu),
+            ("min_ram_gb", node.ram_gb),
+            ("min_disk_gb", node.disk_gb),
+            ("min_cuda", node.cuda_version),
+            ("min_download_mbps", node.download_mbps),
+        ):
+            if not at_least(has, getattr(self, name)):
+                yield f"{name}={getattr(self, name):g} (it has {_SAID_NOT if has is None else f'{has:.5g}'})"
+        if not Countries.of(self.country).admits(node.country_code):
+            yield f"country={self.country} (it is in {node.country_code or 'a country that Lium does not say'})"
+        if self.tier and (node.tier or "").casefold() != self.tier:
+            yield f"tier={self.tier} (it is {node.tier or 'of one that Lium does not say'})"
+        for name, is_so in (("nvlink", node.has_nvlink), ("docker_in_docker", node.docker_in_docker)):
+            if getattr(self, name) and is_so is not True:
+                yield f"{name} (it has {_SAID_NOT if is_so is None else 'none'})"
 
 
 def unmatched(gpu_type: str, nodes: Sequence[Executor]) -> str | None:
@@ -107,10 +156,18 @@ def describe_counts(node: Executor) -> str:
     return f"it rents only {free} at once" if smallest == free else f"it rents {smallest} to {free}"
 
 
-def price_order(node: Executor) -> tuple[float, float, float, str]:
-    """Sort key: cheapest first; among equals the faster, then the more reliable, then by id."""
+def rentable_counts(node: Executor) -> str | None:
+    """Which counts a node rents now, as 1-8 or 8; None where it does not say how many are free."""
+    smallest, free = smallest_gpu_count(node), node.available_gpu_count
+    if free is None or node.smallest_rentable_gpu_count is None:
+        return None
+    return str(free) if smallest >= free else f"{smallest}-{free}"
+
+
+def price_order(node: Executor, gpu_count: int = 1) -> tuple[float, float, float, str]:
+    """Sort key: cheapest for so many GPUs first; among equals the faster, then the more reliable, then by id."""
     price = node.price_per_gpu if node.price_per_gpu is not None and has_price(node) else float("inf")
-    return (price, -(node.download_mbps or 0), -(node.reliability_score or 0), node.id)
+    return (price * gpu_count, -(node.download_mbps or 0), -(node.reliability_score or 0), node.id)
 
 
 def at_least(figure: float | None, floor: float | None) -> bool:
@@ -124,20 +181,22 @@ def has_price(node: Executor) -> bool:
 
 
 def cheapest_fitting(
-    nodes: Sequence[Executor], floors: Floors, admits: Callable[[Executor], bool] = lambda _: True
+    nodes: Sequence[Executor], filters: Filters, admits: Callable[[Executor], bool] = lambda _: True
 ) -> Executor:
     """The node that rent-by-spec would pick among nodes of the wanted GPU type.
 
     Raises:
         NothingFits: no node fits.
     """
-    fitting = [node for node in nodes if admits(node) and floors.fit(node) and _splits(node, floors.gpu_count)]
+    fitting = [node for node in nodes if admits(node) and filters.fit(node) and _splits(node, filters.gpu_count)]
     if not fitting:
         cheapest = min(filter(has_price, filter(admits, nodes)), key=price_order, default=None)
-        on_offer = f"no {floors.gpu_type} is for rent now"
+        on_offer = f"no {filters.gpu_type or 'node'} is for rent now"
         if cheapest:
             price = f"{rate_in_usd(cheapest.price_per_gpu or 0)} per GPU-hour"
-            on_offer = f"the cheapest {cheapest.gpu_type} costs {price}, and {describe_counts(cheapest)}"
+            on_offer = f"the cheapest {cheapest.gpu_type or 'node'} costs {price}, and {describe_counts(cheapest)}"
+            if unmet := list(filters.unmet(cheapest, filters.gpu_count or smallest_gpu_count(cheapest))):
+                on_offer += f"; it does not meet {' and '.join(unmet)}"
         raise NothingFits(f"No node meets all of it: {on_offer}")
     return min(fitting, key=price_order)
 

@@ -4,20 +4,16 @@ Everything that can be refused is refused here, before money is spent. A plan is
 and after the answer only what may have moved is read again.
 """
 
-from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
-
-import anyio
+from typing import Final
 
 from lium_mcp.api.backups import Backup
-from lium_mcp.api.errors import LiumError, NoExecutorMatches
+from lium_mcp.api.errors import NoExecutorMatches
 from lium_mcp.api.executors.models import Executor
-from lium_mcp.api.gpu_names import gpu_names, is_matched_more_loosely, matching_machine_names, models_of, short_gpu_type
+from lium_mcp.api.gpu_names import gpu_names, is_matched_more_loosely, matching_machine_names, short_gpu_type
 from lium_mcp.api.rent_requests import RentBySpecRequest, RentRequest
 from lium_mcp.api.templates import Template
-from lium_mcp.failures import Failure
-from lium_mcp.figures import is_above, rate_in_usd
+from lium_mcp.countries import Countries
 from lium_mcp.guard.consent import Question
 from lium_mcp.guard.policy import Ask, Policy
 from lium_mcp.rentals import PRICE_TOLERANCE_USD, Expected, NodeOrder, Order, SpecOrder
@@ -25,13 +21,23 @@ from lium_mcp.services.accounts import Account
 from lium_mcp.services.backing_up import PARTIAL, refuse_incomplete
 from lium_mcp.services.default_template import default_template
 from lium_mcp.services.login_keys import PodKeys, find_public_keys
-from lium_mcp.services.offers import NothingFits, cheapest_fitting, smallest_gpu_count, types_on_offer
-from lium_mcp.services.quotes import PricedRental, find_node, quote_node
+from lium_mcp.services.node_choice import Offers, find_offers, pick_node, price_node
+from lium_mcp.services.quotes import PricedRental, find_node
 from lium_mcp.services.rent_terms import ceiling_per_hour_usd
 from lium_mcp.services.targets import find_free_volume, find_usable_template
 from lium_mcp.services.wish import Wish
 
-_MACHINES_SECONDS = 5.0
+# What Lium can be told where it picks the node, as it is meant here.
+_CARRIED: Final = frozenset(
+    {
+        "gpu_type",
+        "max_usd_per_gpu_hour",
+        "max_usd_per_hour",
+        "min_download_mbps",
+        "country",
+        "docker_in_docker",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,21 +88,8 @@ class Plan:
     @property
     def is_pinned(self) -> bool:
         """Whether Lium picks the node, and is told a lower ceiling than the caller's: the price that was admitted."""
-        order, ceiling = self.order, self.wish.max_usd_per_gpu_hour
+        order, ceiling = self.order, self.wish.for_one_node.max_usd_per_gpu
         return isinstance(order, SpecOrder) and order.request.max_price_per_gpu_hour != ceiling
-
-
-@dataclass(frozen=True, slots=True)
-class Offers:
-    """What the market has of the wanted GPUs.
-
-    Attributes:
-        nodes: The nodes that have one of them; at least one.
-        machine_names: Every GPU of the market, wanted or not.
-    """
-
-    nodes: Sequence[Executor]
-    machine_names: Sequence[str]
 
 
 async def make_plan(account: Account, policy: Policy, wish: Wish, *, priced: bool) -> Plan:
@@ -118,11 +111,11 @@ async def make_plan(account: Account, policy: Policy, wish: Wish, *, priced: boo
     if wish.executor_id:
         node = await find_node(account, wish.executor_id)
     else:
-        offers = await _find_offers(account, wish)
+        offers = await find_offers(account, wish.gpu_type)
         left_to_lium = await _leave_to_lium(account, policy, wish, contents, offers, priced=priced)
         if left_to_lium is not None:
             return left_to_lium
-        node = _pick_node(policy, wish, offers.nodes)
+        node = pick_node(policy, wish, offers.nodes)
     policy.check_gpu_type(node.gpu_name, node.vram_gb_per_gpu)
     policy.check_country(node.country_code)
     quoted = await _price(account, wish, node)
@@ -143,7 +136,9 @@ async def look_again(account: Account, policy: Policy, plan: Plan) -> Plan:
     """
     node, order = plan.node, plan.order
     if isinstance(order, SpecOrder):
-        chosen = await account.lium.executors.select_by_spec(_at_most(order.request, plan.wish.max_usd_per_gpu_hour))
+        chosen = await account.lium.executors.select_by_spec(
+            _at_most(order.request, plan.wish.for_one_node.max_usd_per_gpu)
+        )
         if chosen.selected_executor is None or chosen.selected_executor.id != node.id:
             again = await make_plan(account, policy, plan.wish, priced=True)
             return replace(again, balance_usd=plan.balance_usd)
@@ -163,9 +158,12 @@ def expected_of(policy: Policy, agreed: Question | None, plan: Plan) -> Expected
     """What the pod must be to be kept."""
     wish, limits = plan.wish, policy.limits
     per_gpu = wish.max_usd_per_gpu_hour
-    own = None if per_gpu is None else per_gpu * plan.gpu_count
+    own = [per_gpu * plan.gpu_count] if per_gpu is not None else []
+    own += [wish.max_usd_per_hour] if wish.max_usd_per_hour is not None else []
     is_bound = not policy.shadow
     is_chosen = isinstance(plan.order, NodeOrder)
+    wanted = Countries.of(wish.country)
+    allowed = {name.upper() for name in limits.allow_countries} if is_bound else set()
     return Expected(
         executor_ids=(wish.executor_id,) if wish.executor_id else (),
         gpu_types=tuple(gpu_names(wish.gpu_type)) or ((plan.node.gpu_name,) if plan.node.gpu_name else ()),
@@ -173,52 +171,19 @@ def expected_of(policy: Policy, agreed: Question | None, plan: Plan) -> Expected
         gpu_count=plan.gpu_count,
         min_vram_gb=wish.min_vram_gb,
         min_ram_gb=wish.min_ram_gb,
+        min_cuda=wish.min_cuda,
+        min_download_mbps=wish.min_download_mbps,
         is_memory_listed=is_chosen,
-        countries=(wish.country,) if wish.country else tuple(sorted(limits.allow_countries)) if is_bound else (),
+        countries=tuple(sorted((wanted.allowed & allowed if allowed else wanted.allowed) or allowed)),
+        excluded_countries=tuple(sorted(wanted.excluded)),
+        tier=wish.tier,
+        nvlink=wish.nvlink,
+        docker_in_docker=wish.docker_in_docker,
         template_id=plan.order.request.template_id if is_chosen or plan.template else None,
         template_image=plan.template.image if plan.template else None,
-        ceiling_per_hour_usd=ceiling_per_hour_usd(policy, agreed, plan.price_per_hour_usd, own),
+        ceiling_per_hour_usd=ceiling_per_hour_usd(policy, agreed, plan.price_per_hour_usd, min(own, default=None)),
         ceiling_per_gpu_hour_usd=per_gpu,
     )
-
-
-async def _find_offers(account: Account, wish: Wish) -> Offers:
-    """Find what a GPU's name means on the market.
-
-    Raises:
-        Failure: it means several models, or nothing that is on offer.
-        LiumError: the market could not be read.
-    """
-    market = await account.lium.executors.list()
-    names = {node.gpu_name for node in market}
-    # Where these cannot be read, the names of what is on offer have to do.
-    with suppress(LiumError), anyio.move_on_after(_MACHINES_SECONDS):
-        names.update(machine.name for machine in await account.lium.machines.list())
-    machine_names = sorted(name for name in names if name)
-    for part in gpu_names(wish.gpu_type):
-        models = models_of(part, machine_names)
-        if len(models) > 1:
-            raise Failure(
-                "ambiguous_name",
-                f"{part} means several GPU models: {', '.join(models)}.",
-                "Name one of them with gpu_type.",
-            )
-    nodes = [node for node in market if node.is_gpu(wish.gpu_type)]
-    absent = [part for part in gpu_names(wish.gpu_type) if not models_of(part, machine_names)]
-    if nodes and absent:
-        # "4090, D" may have been meant as one name: what is rented must not depend on a guess.
-        raise Failure(
-            "no_gpu_matches",
-            f"No GPU of the market is called {', '.join(absent)[:200]}.",
-            "Correct it or leave it out of gpu_type.",
-        )
-    if not nodes:
-        raise Failure(
-            "no_gpu_matches",
-            f"No gpu_type on offer matches {wish.gpu_type}; {types_on_offer(market, wish.gpu_type)}.",
-            "Name one of these, or watch with list_gpus.",
-        )
-    return Offers(nodes, machine_names)
 
 
 async def _leave_to_lium(
@@ -227,10 +192,10 @@ async def _leave_to_lium(
     """Let Lium pick the node, where its reading of the request is ours; None where the node is to be picked here.
 
     A restore needs a path in the template's volume, so the template has to be known before the rent. Lium takes no
-    lists of countries or GPUs, has other units for sizes, and may match names more loosely.
+    lists of countries or GPUs, has other units for sizes, may match names more loosely, and drops what it does not
+    know in silence.
     """
-    sizes = (wish.min_vram_gb, wish.min_ram_gb, wish.min_disk_gb)
-    if wish.backup_id or policy.limits.allow_countries or policy.limits.allow_gpu_types or any(sizes):
+    if not _is_carried(wish) or policy.limits.allow_countries or policy.limits.allow_gpu_types:
         return None
     shorts = {short_gpu_type(name) for name in matching_machine_names(wish.gpu_type, offers.machine_names)}
     if len(shorts) != 1 or is_matched_more_loosely(wish.gpu_type, offers.machine_names):
@@ -240,7 +205,7 @@ async def _leave_to_lium(
     policy.check_template(contents.template.id if contents.template else None)
     request = _spec_request(wish, contents, shorts.pop())
     if not priced and not policy.limits.any:
-        node = _pick_node(policy, wish, offers.nodes)
+        node = pick_node(policy, wish, offers.nodes)
         return Plan(wish, SpecOrder(request), request.gpu_count, None, node, contents.template, contents.warnings)
     try:
         chosen = await account.lium.executors.select_by_spec(request)
@@ -259,11 +224,19 @@ async def _leave_to_lium(
     return Plan(wish, SpecOrder(request), request.gpu_count, price, listed, contents.template, contents.warnings)
 
 
+def _is_carried(wish: Wish) -> bool:
+    """Whether a request for which Lium picks the node says all of a wish."""
+    countries = Countries.of(wish.country)
+    is_one_country = len(countries.allowed) == 1 and not countries.excluded
+    is_placed = not wish.country or is_one_country
+    return bool(wish.gpu_type) and not wish.backup_id and set(wish.given) <= _CARRIED and is_placed
+
+
 def _pinned(request: RentBySpecRequest, price_per_hour_usd: float | None, wish: Wish) -> RentBySpecRequest:
     """The request with the found price as its ceiling: if the node is taken, Lium would try a dearer one."""
     if price_per_hour_usd is None:
-        return _at_most(request, wish.max_usd_per_gpu_hour)
-    ceilings = (price_per_hour_usd / request.gpu_count + PRICE_TOLERANCE_USD, wish.max_usd_per_gpu_hour)
+        return _at_most(request, wish.for_one_node.max_usd_per_gpu)
+    ceilings = (price_per_hour_usd / request.gpu_count + PRICE_TOLERANCE_USD, wish.for_one_node.max_usd_per_gpu)
     return _at_most(request, min(ceiling for ceiling in ceilings if ceiling is not None))
 
 
@@ -286,33 +259,8 @@ async def _contents(account: Account, wish: Wish) -> Contents:
     )
 
 
-def _pick_node(policy: Policy, wish: Wish, nodes: Sequence[Executor]) -> Executor:
-    floors = wish.for_one_node
-    of_type = [node for node in nodes if policy.admits_gpu_type(node.gpu_name, node.vram_gb_per_gpu)]
-    if not of_type:
-        policy.check_gpu_type(nodes[0].gpu_name, nodes[0].vram_gb_per_gpu)
-    try:
-        return cheapest_fitting(of_type, floors, lambda node: policy.admits_country(node.country_code))
-    except NothingFits as error:
-        with suppress(NothingFits):  # if something fits without it, the limit on countries is why
-            policy.check_country(cheapest_fitting(of_type, floors).country_code)
-        raise Failure(
-            "no_gpu_matches", f"{error}.", "Relax a floor or the ceiling, or watch with list_gpus."
-        ) from error
-
-
 async def _price(account: Account, wish: Wish, node: Executor) -> PricedRental:
-    count = wish.gpu_count or (smallest_gpu_count(node) if wish.executor_id else 1)
-    priced = await quote_node(account, node, hours=wish.hours or 1, gpu_count=count)
-    per_gpu = priced.price_per_hour_usd / count
-    ceiling = wish.max_usd_per_gpu_hour
-    if ceiling is not None and is_above(per_gpu, ceiling):
-        raise Failure(
-            "price_above_ceiling",
-            f"Node {node.id} costs {rate_in_usd(per_gpu, 4)} per GPU-hour, more than max_usd_per_gpu_hour={ceiling:g}.",
-            "Choose another node with list_gpus, or raise the ceiling.",
-        )
-    return priced
+    return await price_node(account, wish, node, is_named=bool(wish.executor_id), hours=wish.hours or 1)
 
 
 def _node_order(wish: Wish, node: Executor, count: int, contents: Contents, template: Template) -> NodeOrder:
@@ -341,10 +289,8 @@ def _spec_request(wish: Wish, contents: Contents, gpu_type: str) -> RentBySpecRe
     return RentBySpecRequest(
         gpu_type=gpu_type,
         gpu_count=wish.gpu_count or 1,
-        min_vram_gb=wish.min_vram_gb,
-        min_ram_gb=wish.min_ram_gb,
-        min_disk_gb=wish.min_disk_gb,
-        max_price_per_gpu_hour=wish.max_usd_per_gpu_hour,
+        min_download_mbps=wish.min_download_mbps,
+        max_price_per_gpu_hour=wish.for_one_node.max_usd_per_gpu,
         country=wish.country or None,
         docker_in_docker=wish.docker_in_docker or None,
         pod_name=wish.name,

@@ -13,18 +13,18 @@ from lium_mcp.figures import rounded
 from lium_mcp.inputs import ShortText
 from lium_mcp.results import Result, Usd, UsdRate
 from lium_mcp.services.login_keys import foresee_login
+from lium_mcp.services.node_choice import choose_node, price_node
 from lium_mcp.services.node_warnings import NodeFlaws, flaws, node_warnings
 from lium_mcp.services.offers import (
-    Floors,
-    at_least,
+    Filters,
     can_rent,
     has_price,
     price_order,
+    rentable_counts,
     say_what_is_on_offer,
     smallest_gpu_count,
     unmatched,
 )
-from lium_mcp.services.quotes import find_node, quote_node
 from lium_mcp.toolkit.call import Call
 from lium_mcp.toolkit.parameters import Cursor, Limit, page
 from lium_mcp.toolkit.registry import READS, Toolset
@@ -34,7 +34,7 @@ toolset = Toolset("marketplace")
 _WATCH_EVERY_SECONDS = 5.0
 _MOST_GPUS_OF_A_NODE = 64
 _ORDERS: dict[str, Callable[[Executor], tuple[float | str, ...]]] = {
-    "price": price_order,
+    "price_per_gpu": price_order,
     "download": lambda node: (-(node.download_mbps or 0), *price_order(node)),
     "vram": lambda node: (-(node.vram_gb_per_gpu or 0), *price_order(node)),
     "reliability": lambda node: (-(node.reliability_score or 0), *price_order(node)),
@@ -42,21 +42,24 @@ _ORDERS: dict[str, Callable[[Executor], tuple[float | str, ...]]] = {
 _NO_TOTAL = "Lium quotes no total: total_usd is price_per_hour_usd times hours, without storage."
 
 GpuType = Annotated[ShortText, Field(description="E.g. H100.")]
-GpuCount = Annotated[int | None, Field(ge=1)]
 
 
 class GpuOffer(NodeFlaws):
-    """A node with free GPUs. VRAM is the size it is sold with; RAM and disk are GB of 10^9 bytes."""
+    """A node with free GPUs, and what its smallest rental costs, or that of the number asked for.
+
+    VRAM is the size a GPU is sold with; RAM and disk are GB of 10^9 bytes, of the whole node: a pod gets a share.
+    """
 
     executor_id: str
     gpu_type: str | None = None
     free_gpus: int | None = None
-    min_gpus: int | None = None
+    total_gpus: int | None = None
+    rentable_gpus: str | None = None
+    price_per_hour_usd: UsdRate
     price_per_gpu_hour_usd: UsdRate
     vram_gb: int | None = None
-    ram_gb: int | None = None
-    disk_gb: int | None = None
-    cpus: int | None = None
+    node_ram_gb: int | None = None
+    node_disk_gb: int | None = None
     country: str | None = None
     tier: str | None = None
     cuda: float | None = None
@@ -122,43 +125,34 @@ class RentalQuote(Result):
     warnings: list[str] | None = None
 
 
-class OfferFilter(Floors):
-    """What offers are listed by."""
-
-    min_cuda: Annotated[float | None, Field(description="As 12.4.")] = None
-    min_download_mbps: Annotated[float | None, Field(description="Speed.")] = None
-    tier: Annotated[Literal["secure", "spot"] | None, Field(description="spot may be lost.")] = None
-    nvlink: Annotated[bool, Field(description="Required.")] = False
-
-    def fit(self, node: Executor) -> bool:
-        """Whether a node that Lium has filtered by speed and NVLink meets everything else."""
-        return (
-            super().fit(node)
-            and at_least(node.cuda_version, self.min_cuda)
-            and (self.tier is None or (node.tier or "").casefold() == self.tier)
-        )
-
-
 @toolset.tool(title="List GPUs for rent", hints=READS)
 async def list_gpus(
     call: Call,
-    wanted: OfferFilter,
+    wanted: Filters,
     *,
-    sort: Annotated[Literal["price", "download", "vram", "reliability"], Field(description="Best first.")] = "price",
-    wait_seconds: Annotated[int, Field(ge=0, le=600, description="Watch.")] = 0,
+    sort: Annotated[
+        Literal["price", "price_per_gpu", "download", "vram", "reliability"],
+        Field(description="Best first; price is that of the smallest rental."),
+    ] = "price",
+    wait_seconds: Annotated[int, Field(ge=0, le=600, description="Watch so long until one fits.")] = 0,
     limit: Limit = 20,
     cursor: Cursor = "",
 ) -> GpuOffers:
-    """List nodes with free GPUs, cheapest first; wait_seconds watches until one fits. get_gpu_prices compares."""
+    """List nodes with free GPUs, the cheapest rental first; wait_seconds watches until one fits. get_gpu_prices
+    compares types; quote_rental and rent_pod take the same filters.
+    """
     gpu_type = wanted.gpu_type
     listed: Sequence[Executor] = ()
+
+    def order(node: Executor) -> tuple[float | str, ...]:
+        return _ORDERS[sort](node) if sort in _ORDERS else price_order(node, _count(node, wanted))
 
     async def read() -> list[Executor]:
         nonlocal listed
         listed = await call.lium.executors.list(
             gpu_type=gpu_type or None, nvlink=wanted.nvlink, min_download_mbps=wanted.min_download_mbps
         )
-        return sorted(filter(wanted.fit, listed), key=_ORDERS[sort])
+        return sorted(filter(wanted.fit, listed), key=order)
 
     nodes = await call.poller.until(
         await read(),
@@ -170,7 +164,7 @@ async def list_gpus(
     )
     rows, next_cursor = page(nodes, limit=limit, cursor=cursor)
     return GpuOffers(
-        offers=[_offer(node) for node in rows],
+        offers=[_offer(node, _count(node, wanted)) for node in rows],
         total=len(nodes),
         next_cursor=next_cursor,
         next=unmatched(gpu_type, listed)
@@ -207,19 +201,25 @@ async def get_gpu_prices(
 @toolset.tool(title="Quote a rental", hints=READS, search_hint="estimate what a rental will cost, can I afford it")
 async def quote_rental(
     call: Call,
-    executor_id: Annotated[ShortText, Field(min_length=1, description="Node, from list_gpus.")],
+    wanted: Filters,
+    *,
+    executor_id: Annotated[ShortText, Field(description="Node; else the cheapest that fits.")] = "",
     hours: Annotated[float, Field(gt=0, le=8760, description="Hours of use.")] = 1,
-    gpu_count: Annotated[GpuCount, Field(description="Default: the fewest that the node rents.")] = None,
     volume_gb: Annotated[float, Field(ge=0, description="Size of an attached volume.")] = 0,
     backup_gb: Annotated[float, Field(ge=0, description="Size of stored backups.")] = 0,
 ) -> RentalQuote:
-    """Price a rental on one node line by line, and compare it with the balance. Nothing is rented or reserved; rent_pod
-    rents.
+    """Price a rental line by line, on one node or on the cheapest that fits the filters, and compare it with the
+    balance. Nothing is rented or reserved; rent_pod takes the same filters and rents.
     """
-    node = await find_node(call.account, executor_id)
-    count = gpu_count or smallest_gpu_count(node)
-    priced = await quote_node(
-        call.account, node, hours=hours, gpu_count=count, volume_gb=volume_gb, backup_gb=backup_gb
+    node = await choose_node(call.account, call.policy, wanted, executor_id)
+    priced = await price_node(
+        call.account,
+        wanted,
+        node,
+        is_named=bool(executor_id),
+        hours=hours,
+        volume_gb=volume_gb,
+        backup_gb=backup_gb,
     )
     balance = await _balance(call)
     warnings = [
@@ -231,7 +231,7 @@ async def quote_rental(
     return RentalQuote(
         executor_id=node.id,
         gpu_type=node.gpu_type,
-        gpu_count=count,
+        gpu_count=priced.gpu_count,
         hours=hours,
         price_per_hour_usd=price,
         total_usd=priced.total_usd,
@@ -256,23 +256,29 @@ def _whole(figure: float | None) -> int | None:
     return None if figure is None else int(figure)
 
 
-def _offer(node: Executor) -> GpuOffer:
-    smallest = smallest_gpu_count(node)
+def _count(node: Executor, wanted: Filters) -> int:
+    """How many GPUs the rental has that an offer is priced for."""
+    return wanted.gpu_count or smallest_gpu_count(node)
+
+
+def _offer(node: Executor, gpu_count: int) -> GpuOffer:
+    per_gpu = node.price_per_gpu or 0
     return GpuOffer(
         executor_id=node.id,
         gpu_type=node.gpu_type,
         free_gpus=node.available_gpu_count,
-        min_gpus=smallest if smallest > 1 else None,
-        price_per_gpu_hour_usd=node.price_per_gpu or 0,
+        total_gpus=node.total_gpu_count,
+        rentable_gpus=rentable_counts(node),
+        price_per_hour_usd=per_gpu * gpu_count,
+        price_per_gpu_hour_usd=per_gpu,
         vram_gb=_whole(node.vram_gb_per_gpu),
-        ram_gb=_whole(node.ram_gb),
-        disk_gb=_whole(node.disk_gb),
-        cpus=node.cpu_count,
+        node_ram_gb=_whole(node.ram_gb),
+        node_disk_gb=_whole(node.disk_gb),
         country=node.country_code,
         tier=node.tier,
         cuda=node.cuda_version,
         download_mbps=_whole(node.download_mbps),
-        nvlink=node.nvlink or None,
+        nvlink=node.has_nvlink or None,
         docker_in_docker=node.docker_in_docker or None,
         reliability=_whole(node.reliability_score),
         **flaws(node),

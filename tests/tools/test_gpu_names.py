@@ -185,9 +185,10 @@ async def test_floors_mean_the_same_whoever_picks_the_node(sandbox: Sandbox, age
     offers = (await agent.call("list_gpus", gpu_type="RTX4090", limit=100))["offers"]
     for name in ("ram_gb", "disk_gb"):
         # Just what the roomiest has: in the API's larger units it would be short of that.
-        floor = max(offer[name] for offer in offers if name in offer and offer.get("min_gpus", 1) == 1)
+        shown = f"node_{name}"
+        floor = max(offer[shown] for offer in offers if shown in offer and offer.get("rentable_gpus", "")[:1] == "1")
         dry = await agent.call("rent_pod", name="p", gpu_type="RTX4090", **{f"min_{name}": floor}, dry_run=True)
-        assert any(offer["executor_id"] == dry["executor_id"] and offer[name] >= floor for offer in offers)
+        assert any(offer["executor_id"] == dry["executor_id"] and offer[shown] >= floor for offer in offers)
 
 
 @pytest.mark.parametrize("value", [None, "absent", "many"], ids=str)

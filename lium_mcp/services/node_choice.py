@@ -1,0 +1,149 @@
+"""Chooses the node of a rental, for a quote and a rent alike: what the filters mean on the market, within limits."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+import anyio
+
+from lium_mcp.api.errors import LiumError
+from lium_mcp.api.executors.models import Executor
+from lium_mcp.api.gpu_names import gpu_names, models_of
+from lium_mcp.failures import Failure
+from lium_mcp.guard.policy import Policy
+from lium_mcp.services.accounts import Account
+from lium_mcp.services.offers import (
+    Filters,
+    NothingFits,
+    cheapest_fitting,
+    smallest_gpu_count,
+    types_on_offer,
+)
+from lium_mcp.services.quotes import PricedRental, find_node, quote_node
+
+_MACHINES_SECONDS: Final = 5.0
+_CEILINGS: Final = ("max_usd_per_gpu_hour", "max_usd_per_hour")
+
+
+@dataclass(frozen=True, slots=True)
+class Offers:
+    """What the market has of the wanted GPUs.
+
+    Attributes:
+        nodes: The nodes that have one of them; at least one.
+        machine_names: Every GPU of the market, wanted or not.
+    """
+
+    nodes: Sequence[Executor]
+    machine_names: Sequence[str]
+
+
+async def find_offers(account: Account, gpu_type: str) -> Offers:
+    """Find what a GPU's name means on the market; without one, all that is on offer.
+
+    Raises:
+        Failure: it means several models, or nothing that is on offer.
+        LiumError: the market could not be read.
+    """
+    market = await account.lium.executors.list()
+    names = {node.gpu_name for node in market}
+    # Where these cannot be read, the names of what is on offer have to do.
+    with suppress(LiumError), anyio.move_on_after(_MACHINES_SECONDS):
+        names.update(machine.name for machine in await account.lium.machines.list())
+    machine_names = sorted(name for name in names if name)
+    for part in gpu_names(gpu_type):
+        models = models_of(part, machine_names)
+        if len(models) > 1:
+            raise Failure(
+                "ambiguous_name",
+                f"{part} means several GPU models: {', '.join(models)}.",
+                "Name one of them with gpu_type.",
+            )
+    nodes = [node for node in market if not gpu_type or node.is_gpu(gpu_type)]
+    absent = [part for part in gpu_names(gpu_type) if not models_of(part, machine_names)]
+    if nodes and absent:
+        # "4090, D" may have been meant as one name: what is rented must not depend on a guess.
+        raise Failure(
+            "no_gpu_matches",
+            f"No GPU of the market is called {', '.join(absent)[:200]}.",
+            "Correct it or leave it out of gpu_type.",
+        )
+    if not nodes:
+        happened = f"No gpu_type on offer matches {gpu_type}; {types_on_offer(market, gpu_type)}."
+        raise Failure(
+            "no_gpu_matches",
+            happened if gpu_type else "Nothing is on offer now.",
+            "Name one of these, or watch with list_gpus." if gpu_type else "Watch with list_gpus.",
+        )
+    return Offers(nodes, machine_names)
+
+
+def pick_node(policy: Policy, filters: Filters, nodes: Sequence[Executor]) -> Executor:
+    """The cheapest of these nodes that meets the filters and that the limits allow; one GPU where no number is said.
+
+    Raises:
+        Failure: none meets them.
+        PolicyRefused: a limit is why.
+    """
+    wanted = filters.model_copy(update={"gpu_count": filters.gpu_count or 1})
+    of_type = [node for node in nodes if policy.admits_gpu_type(node.gpu_name, node.vram_gb_per_gpu)]
+    if not of_type:
+        policy.check_gpu_type(nodes[0].gpu_name, nodes[0].vram_gb_per_gpu)
+    try:
+        return cheapest_fitting(of_type, wanted, lambda node: policy.admits_country(node.country_code))
+    except NothingFits as error:
+        with suppress(NothingFits):  # if something fits without it, the limit on countries is why
+            policy.check_country(cheapest_fitting(of_type, wanted).country_code)
+        raise Failure(
+            "no_gpu_matches", f"{error}.", "Relax a filter or the ceiling, or watch with list_gpus."
+        ) from error
+
+
+async def choose_node(account: Account, policy: Policy, filters: Filters, executor_id: str) -> Executor:
+    """The node that is named, or else the one that `pick_node` takes.
+
+    Raises:
+        As `find_node`, `find_offers` and `pick_node`.
+    """
+    if executor_id:
+        return await find_node(account, executor_id)
+    return pick_node(policy, filters, (await find_offers(account, filters.gpu_type)).nodes)
+
+
+async def price_node(
+    account: Account,
+    filters: Filters,
+    node: Executor,
+    *,
+    is_named: bool,
+    hours: float = 1,
+    volume_gb: float = 0,
+    backup_gb: float = 0,
+) -> PricedRental:
+    """Price a rental on a node, and hold the node against the filters at that price.
+
+    Args:
+        account: Who asks.
+        filters: What the node must have.
+        node: The node, as it is listed.
+        is_named: The caller named the node: where no number of GPUs was said, it is the fewest that it rents.
+        hours: Of the rental.
+        volume_gb: Size of an attached volume.
+        backup_gb: Size of stored backups.
+
+    Raises:
+        Failure: it does not meet them, or cannot be rented so; each filter is named with the node's figure.
+        LiumError: it cannot be priced.
+    """
+    count = filters.gpu_count or (smallest_gpu_count(node) if is_named else 1)
+    priced = await quote_node(account, node, hours=hours, gpu_count=count, volume_gb=volume_gb, backup_gb=backup_gb)
+    unmet = list(filters.unmet(node, count, priced.price_per_hour_usd))
+    if unmet:
+        is_price = all(one.startswith(_CEILINGS) for one in unmet)
+        raise Failure(
+            "price_above_ceiling" if is_price else "filters_not_met",
+            f"Node {node.id} does not meet {' and '.join(unmet)}.",
+            "Choose another node with list_gpus, which takes the same filters, or relax what it does not meet.",
+        )
+    return priced

@@ -1,0 +1,153 @@
+"""The filters of a rent: each holds whoever picks the node, and of what came out, and none is dropped."""
+
+from typing import Any
+
+import pytest
+
+from lium_mcp.sandbox import Sandbox
+from tests.harness import Agent, agent_on
+from tests.wires import Wire, editing, living, offers, rents, rows_of
+
+NEW = ("rent_by_spec", "rent_idempotency", "run_record")
+OLD = ("run_record",)
+
+Row = dict[str, Any]
+
+
+def truth_of(row: Row) -> dict[str, Any]:
+    """What a node has, by the API's own row."""
+    return {
+        "country": (row["location"] or {}).get("country_code"),
+        "tier": row["tier"],
+        "nvlink": row["nvlink"],
+        "cuda": row["max_cuda_version"] or 0,
+        "download": row["effective_download_speed_mbps"] or 0,
+        "per_gpu": row["price_per_gpu"],
+    }
+
+
+async def node_of(sandbox: Sandbox) -> Row:
+    """The row, as the market listed it, of the node that the one pod was rented on."""
+    (record,) = rents(sandbox)
+    twin = Sandbox(seed=7, speed=0)
+    return next(row for row in await rows_of(twin, "full") if row["id"] == record["executor_id"])
+
+
+WANTED: list[tuple[dict[str, Any], Any]] = [
+    ({"country": "EU"}, lambda node, price: node["country"] in {"DE", "NL", "FI", "FR"}),
+    ({"country": "!US,!CA"}, lambda node, price: node["country"] not in {None, "US", "CA"}),
+    ({"country": "jp,sg"}, lambda node, price: node["country"] in {"JP", "SG"}),
+    ({"tier": "secure", "min_cuda": 12.8}, lambda node, price: node["tier"] == "secure" and node["cuda"] >= 12.8),
+    ({"tier": "spot"}, lambda node, price: node["tier"] == "spot"),
+    ({"min_download_mbps": 1500}, lambda node, price: node["download"] >= 1500),
+    ({"nvlink": True, "gpu_count": 2}, lambda node, price: node["nvlink"] is True),
+    ({"max_usd_per_hour": 0.9, "gpu_count": 4}, lambda node, price: price <= 0.9),
+    ({"max_usd_per_hour": 2}, lambda node, price: price <= 2),
+]
+
+
+@pytest.mark.parametrize("features", [NEW, OLD], ids=["by spec", "old server"])
+@pytest.mark.parametrize("gpu_type", ["", "RTX4090", "A100 SXM4 80GB"])
+@pytest.mark.parametrize(("filters", "holds"), WANTED, ids=lambda item: str(item) if isinstance(item, dict) else "")
+async def test_the_cheapest_that_meets_every_filter_is_rented(
+    features: tuple[str, ...], gpu_type: str, filters: dict[str, Any], holds: Any
+) -> None:
+    sandbox = Sandbox(seed=7, speed=0, features=features)
+    wanted = filters | ({"gpu_type": gpu_type} if gpu_type else {})
+    async with agent_on(sandbox) as agent:
+        listed = await agent.call("list_gpus", **({"gpu_count": 1} | wanted), sort="price_per_gpu", limit=100)
+        result = await agent.raw("rent_pod", name="train", wait_seconds=0, **wanted)
+    sure = [offer for offer in listed["offers"] if "rentable_gpus" in offer]
+    if result.is_error:
+        assert not sure
+        assert rents(sandbox) == []
+        return
+    (record,) = rents(sandbox)
+    assert holds(truth_of(await node_of(sandbox)), record["price_per_hour"])
+    assert record["price_per_hour"] <= sure[0]["price_per_hour_usd"] + 1e-6
+
+
+async def test_what_lium_can_be_told_is_left_to_lium(sandbox: Sandbox) -> None:
+    wire = Wire(sandbox)
+    async with agent_on(sandbox, transport=wire) as agent:
+        wanted = {"gpu_type": "RTX4090", "gpu_count": 2, "max_usd_per_hour": 2, "country": "usa"}
+        await agent.call("rent_pod", name="a", **wanted, min_download_mbps=100, wait_seconds=0)
+        (sent,) = wire.sent("POST", "/executors/rent-by-spec")
+        assert b'"max_price_per_gpu_hour":1.0' in sent.content
+        assert b'"country":"US"' in sent.content
+        assert b'"min_download_mbps":100' in sent.content
+        for number, more in enumerate(({"tier": "secure"}, {"country": "EU"}, {"country": "!US"}, {"min_cuda": 12})):
+            await agent.call("rent_pod", name=f"b{number}", gpu_type="RTX4090", **more, wait_seconds=0)
+        assert len(wire.sent("POST", "/executors/rent-by-spec")) == 1
+
+
+async def test_a_named_node_is_held_against_the_filters(sandbox: Sandbox, agent: Agent) -> None:
+    node = next(row for row in await offers(sandbox, "4090") if (row["location"] or {}).get("country_code") == "US")
+    named = {"name": "train", "executor_id": node["id"]}
+    unmet = {"gpu_type": "H100", "min_vram_gb": 80, "country": "!US", "nvlink": True, "max_usd_per_hour": 0.01}
+    failure = await agent.refused("rent_pod", **named, **unmet)
+    assert failure.code == "filters_not_met"
+    for said in (
+        "gpu_type=H100 (it has RTX4090)",
+        "min_vram_gb=80 (it has 24)",
+        "country=!US (it is in US)",
+        "nvlink (it has none)",
+        "max_usd_per_hour=0.01 (it costs $",
+    ):
+        assert said in failure.text
+    assert "Nothing was changed." in failure.text
+    assert rents(sandbox) == []
+    met = {"gpu_type": "4090", "min_vram_gb": 24, "country": "!EU", "max_usd_per_hour": 99}
+    assert (await agent.call("rent_pod", **named, **met, wait_seconds=0))["outcome"] == "pending"
+
+
+@pytest.mark.parametrize(
+    ("filters", "stated", "said"),
+    [
+        ({"country": "EU"}, {"location": {"country_code": "US"}}, "it is in US, not in"),
+        ({"country": "!US"}, {"location": {"country_code": "US"}}, "it is in US"),
+        ({"tier": "secure"}, {"tier": "spot"}, "of the tier spot, not secure"),
+        ({"nvlink": True, "gpu_count": 2}, {"nvlink": False}, "not on NVLink"),
+        ({"min_cuda": 12}, {"max_cuda_version": 11.8}, "CUDA 11.8"),
+        ({"min_download_mbps": 100}, {"effective_download_speed_mbps": 9}, "9 Mbps"),
+    ],
+    ids=str,
+)
+async def test_what_came_out_otherwise_is_given_back(sandbox: Sandbox, filters: Row, stated: Row, said: str) -> None:
+    wire = Wire(sandbox)
+    wire.on("GET", "/pods/*", editing(lambda pod: pod | {"executor": pod.get("executor", {}) | stated}))
+    async with agent_on(sandbox, transport=wire) as agent:
+        failure = await agent.refused("rent_pod", name="train", hours=2, wait_seconds=60, **filters)
+        assert failure.code == "not_as_asked"
+        assert said in failure.text
+        for _ in range(4):  # one that still starts cannot be removed at once
+            sandbox.clock.advance(minutes=1)
+            await agent.call("list_pods")
+    assert living(sandbox) == []
+
+
+async def test_a_ceiling_for_the_pod_holds_of_what_came_out(sandbox: Sandbox) -> None:
+    wire = Wire(sandbox)
+    wire.on("GET", "/pods/*", editing(lambda pod: pod | {"price": 2.01}))
+    async with agent_on(sandbox, transport=wire) as agent:
+        failure = await agent.refused("rent_pod", name="t", gpu_type="RTX4090", max_usd_per_hour=2, hours=1)
+    assert failure.code == "dearer_than_allowed"
+
+
+async def test_a_country_that_lium_does_not_say_of_the_pod_is_told(sandbox: Sandbox) -> None:
+    wire = Wire(sandbox)
+    wire.on("GET", "/pods/*", editing(lambda pod: pod | {"executor": pod.get("executor", {}) | {"location": None}}))
+    async with agent_on(sandbox, transport=wire) as agent:
+        rented = await agent.call("rent_pod", name="t", country="!US", hours=1)
+    assert "does not say which country it is in" in " ".join(rented["warnings"])
+
+
+async def test_the_limit_on_countries_holds_beside_the_filter(sandbox: Sandbox) -> None:
+    async with agent_on(sandbox, allow_countries="DE,US") as agent:
+        rented = await agent.call("rent_pod", name="t", country="EU", min_vram_gb=24, hours=1)
+        assert rented["outcome"] == "done"
+    assert (await node_of(sandbox))["location"]["country_code"] == "DE"
+    async with agent_on(sandbox, allow_countries="US") as agent:
+        failure = await agent.refused("rent_pod", name="u", country="EU", min_vram_gb=24, hours=1)
+    assert failure.code in {"no_gpu_matches", "policy_refused", "limit_reached"}
+    assert len(rents(sandbox)) == 1
