@@ -175,11 +175,11 @@ async def _rent_use_remove(demo: Demo) -> None:
     demo.title("Find the cheapest A100")
     offers = (await demo.call("list_gpus", gpu_type="A100", sort="price", limit=5))["offers"]
     cheapest = offers[0]
-    prices = [offer["price_per_gpu_hour_usd"] for offer in offers]
+    prices = [offer["price_per_hour_usd"] for offer in offers]
     demo.check(
         cheapest["gpu_type"].startswith("A100") and prices == sorted(prices),
         f"A100 with {cheapest['vram_gb']} GB in {cheapest.get('country', 'an unnamed country')} "
-        f"at ${cheapest['price_per_gpu_hour_usd']:.2f} per GPU-hour",
+        f"at ${cheapest['price_per_hour_usd']:.2f} an hour",
     )
 
     demo.title(f"Quote it for {_HOURS} hours")

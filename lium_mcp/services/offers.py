@@ -70,8 +70,8 @@ class Filters(BaseModel):
 
     def fit(self, node: Executor) -> bool:
         """Whether a node meets every filter, and rents the number of GPUs, now."""
-        count = self.gpu_count or smallest_gpu_count(node)
-        return can_rent(node, count) and has_price(node) and next(self.unmet(node, count), None) is None
+        is_rentable = can_rent(node, self.gpu_count or smallest_gpu_count(node)) and has_price(node)
+        return is_rentable and next(self.unmet(node, self.gpu_count or surely_rentable_count(node)), None) is None
 
     def unmet(self, node: Executor, gpu_count: int, price_per_hour_usd: float | None = None) -> Iterator[str]:
         """Name each filter that a node does not meet with so many GPUs, and the node's own figure.
@@ -135,6 +135,11 @@ def types_on_offer(nodes: Iterable[Executor], gpu_type: str) -> str:
 def smallest_gpu_count(node: Executor) -> int:
     """The fewest GPUs that a node rents; 1 where it does not say, since a refusal costs nothing."""
     return node.smallest_rentable_gpu_count or 1
+
+
+def surely_rentable_count(node: Executor) -> int:
+    """The fewest GPUs that a node surely rents: all that are free, where it does not say how it splits them."""
+    return node.smallest_rentable_gpu_count or node.available_gpu_count or node.total_gpu_count or 1
 
 
 def can_rent(node: Executor, gpu_count: int) -> bool:

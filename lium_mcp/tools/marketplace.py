@@ -23,6 +23,7 @@ from lium_mcp.services.offers import (
     rentable_counts,
     say_what_is_on_offer,
     smallest_gpu_count,
+    surely_rentable_count,
     unmatched,
 )
 from lium_mcp.toolkit.call import Call
@@ -258,7 +259,7 @@ def _whole(figure: float | None) -> int | None:
 
 def _count(node: Executor, wanted: Filters) -> int:
     """How many GPUs the rental has that an offer is priced for."""
-    return wanted.gpu_count or smallest_gpu_count(node)
+    return wanted.gpu_count or surely_rentable_count(node)
 
 
 def _offer(node: Executor, gpu_count: int) -> GpuOffer:

@@ -80,6 +80,11 @@ WHERE = {
 }
 
 
+def _sure_count(row: Row) -> int:
+    """The fewest GPUs that a row surely rents: one that does not say how it splits may rent only whole."""
+    return smallest_count(row) if "min_gpu_count_for_rental" in row else int(row["available_gpu_count"])
+
+
 def _is_in(code: Any, asked: str) -> bool:
     return code in WHERE[asked]
 
@@ -93,7 +98,7 @@ MEANINGS: dict[str, Callable[[Row, Any], bool]] = {
     "min_disk_gb": lambda row, wanted: _disk_gb(row) >= wanted,
     "min_cuda": lambda row, wanted: (row["max_cuda_version"] or -1) >= wanted,
     "min_download_mbps": lambda row, wanted: (row["effective_download_speed_mbps"] or -1) >= wanted,
-    "max_usd_per_hour": lambda row, wanted: row["price_per_gpu"] * smallest_count(row) <= wanted,
+    "max_usd_per_hour": lambda row, wanted: row["price_per_gpu"] * _sure_count(row) <= wanted,
     "country": lambda row, wanted: _is_in(_country(row), wanted),
     "tier": lambda row, wanted: row["tier"] == wanted,
     "nvlink": lambda row, wanted: not wanted or row["nvlink"] is True,
@@ -222,7 +227,7 @@ async def test_an_offer_says_what_the_node_says(sandbox: Sandbox, mode: Mode) ->
         row = rows[offer["executor_id"]]
         smallest, free = smallest_count(row), row["available_gpu_count"]
         assert offer["price_per_gpu_hour_usd"] == row["price_per_gpu"]
-        assert offer["price_per_hour_usd"] == pytest.approx(row["price_per_gpu"] * smallest)
+        assert offer["price_per_hour_usd"] == pytest.approx(row["price_per_gpu"] * _sure_count(row))
         assert (offer["free_gpus"], offer["total_gpus"]) == (free, int(row["gpu_count"]))
         if "min_gpu_count_for_rental" in row:
             assert offer["rentable_gpus"] == (str(free) if smallest == free else f"{smallest}-{free}")

@@ -48,7 +48,7 @@ WANTED: list[tuple[dict[str, Any], Any]] = [
 
 @pytest.mark.parametrize("features", [NEW, OLD], ids=["by spec", "old server"])
 @pytest.mark.parametrize("gpu_type", ["", "RTX4090", "A100 SXM4 80GB"])
-@pytest.mark.parametrize(("filters", "holds"), WANTED, ids=lambda item: str(item) if isinstance(item, dict) else "")
+@pytest.mark.parametrize(("filters", "holds"), WANTED, ids=[str(filters) for filters, _ in WANTED])
 async def test_the_cheapest_that_meets_every_filter_is_rented(
     features: tuple[str, ...], gpu_type: str, filters: dict[str, Any], holds: Any
 ) -> None:
@@ -76,7 +76,8 @@ async def test_what_lium_can_be_told_is_left_to_lium(sandbox: Sandbox) -> None:
         assert b'"max_price_per_gpu_hour":1.0' in sent.content
         assert b'"country":"US"' in sent.content
         assert b'"min_download_mbps":100' in sent.content
-        for number, more in enumerate(({"tier": "secure"}, {"country": "EU"}, {"country": "!US"}, {"min_cuda": 12})):
+        own: list[Row] = [{"tier": "secure"}, {"country": "EU"}, {"country": "!US"}, {"min_cuda": 12}]
+        for number, more in enumerate(own):
             await agent.call("rent_pod", name=f"b{number}", gpu_type="RTX4090", **more, wait_seconds=0)
         assert len(wire.sent("POST", "/executors/rent-by-spec")) == 1
 
@@ -149,5 +150,5 @@ async def test_the_limit_on_countries_holds_beside_the_filter(sandbox: Sandbox) 
     assert (await node_of(sandbox))["location"]["country_code"] == "DE"
     async with agent_on(sandbox, allow_countries="US") as agent:
         failure = await agent.refused("rent_pod", name="u", country="EU", min_vram_gb=24, hours=1)
-    assert failure.code in {"no_gpu_matches", "policy_refused", "limit_reached"}
+    assert failure.code == "policy_refused"
     assert len(rents(sandbox)) == 1
