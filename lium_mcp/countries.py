@@ -71,20 +71,20 @@ class Countries:
         return known is not None and known not in self.excluded and (not self.allowed or known in self.allowed)
 
 
-def plain_countries(given: object) -> str:
-    """A list of countries in one form, whichever way it was given: codes in order, `!` before those excluded.
+def plain_countries(given: str) -> str:
+    """A list of countries in one form, be it JSON or joined by commas: codes in order, `!` before those excluded.
 
     Raises:
         ValueError: a part of it is no country, or nothing is left of it.
     """
-    if isinstance(given, str) and not given.strip():
+    if not given.strip():
         return ""
     parts = {_plain(part) for part in _parts(given)}
     if not parts:
-        raise ValueError("names no country, but may be left out")
+        raise ValueError("it names no country, but may be left out")
     codes = ",".join(sorted(parts))
     if any(not code.startswith("!") for code in parts) and not Countries.of(codes).allowed:
-        raise ValueError("excludes every country that it names")
+        raise ValueError("it excludes every country that it names")
     return codes
 
 
@@ -94,17 +94,16 @@ def named(codes: Collection[str]) -> str:
     return ", ".join([_EU, *rest] if set(codes) >= _EU_MEMBERS else rest)
 
 
-def _parts(given: object) -> Iterable[str]:
-    if isinstance(given, str) and given.strip().startswith("["):
+def _parts(given: str) -> Iterable[str]:
+    listed: object = given.split(",")
+    if given.strip().startswith("["):
         try:
-            given = json.loads(given)
+            listed = json.loads(given)
         except ValueError:
-            raise ValueError("looks like a JSON list and is none") from None
-    if isinstance(given, str):
-        given = given.split(",")
-    if not isinstance(given, list) or not all(isinstance(part, str) for part in given):
-        raise ValueError("is no list of countries")
-    return [part for text in given for part in text.split(",") if part.strip()]
+            raise ValueError("it looks like a JSON list and is none") from None
+    if not isinstance(listed, list) or not all(isinstance(part, str) for part in listed):
+        raise ValueError("it is no list of countries")
+    return [part for text in listed for part in text.split(",") if part.strip()]
 
 
 def _plain(part: str) -> str:

@@ -301,7 +301,7 @@ async def test_names_that_a_host_adds_are_dropped_unless_the_tool_has_them(mode:
     [
         ("rent_pod", "gpuType", "gpu_type"),
         ("rent_pod", "maxUsdPerGpuHour", "max_usd_per_gpu_hour"),
-        ("rent_pod", "maxPrice", "max_usd_per_gpu_hour"),
+        ("rent_pod", "maxPrice", "max_usd_per_hour"),
         ("get_pod", "pod_id", "pod"),
         ("get_pod", "timeout", ""),
         ("run_command", "timeout", "timeout_seconds"),

@@ -10,12 +10,13 @@ from contextlib import suppress
 from typing import Annotated, Literal
 
 import anyio
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from lium_mcp.api.errors import LiumError
 from lium_mcp.api.executors.models import Executor
 from lium_mcp.api.gpu_names import gpu_names, nearest_names
 from lium_mcp.countries import Countries, plain_countries
+from lium_mcp.failures import Failure
 from lium_mcp.figures import is_above, rate_in_usd
 from lium_mcp.inputs import ShortText
 from lium_mcp.services.accounts import Account
@@ -29,11 +30,10 @@ class NothingFits(Exception):
     """No node on offer meets the request; the sentence says what is on offer instead."""
 
 
-CountryList = Annotated[
-    str,
-    BeforeValidator(plain_countries),
-    Field(description="ISO codes, EU, !US to exclude; comma between."),
-]
+def _as_text(given: object) -> object:
+    """A list of texts in one text, since hosts send either."""
+    is_list = isinstance(given, list) and all(isinstance(part, str) for part in given)
+    return ",".join(given) if isinstance(given, list) and is_list else given
 
 
 class Filters(BaseModel):
@@ -50,10 +50,20 @@ class Filters(BaseModel):
     min_disk_gb: Annotated[float | None, Field(description="Of the node.")] = None
     min_cuda: Annotated[float | None, Field(description="As 12.4.")] = None
     min_download_mbps: Annotated[float | None, Field(description="Download speed.")] = None
-    country: CountryList = ""
+    country: Annotated[
+        ShortText, BeforeValidator(_as_text), Field(description="ISO codes, EU, !US to exclude; comma between.")
+    ] = ""
     tier: Annotated[Literal["secure", "spot"] | None, Field(description="spot may be lost.")] = None
     nvlink: Annotated[bool, Field(description="Only with it.")] = False
     docker_in_docker: Annotated[bool, Field(description="Only with it.")] = False
+
+    @field_validator("country")
+    @classmethod
+    def _read_countries(cls, country: str) -> str:
+        try:
+            return plain_countries(country)
+        except ValueError as error:
+            raise Failure("invalid_argument", f"country: {error}.", "Correct it and call again.") from error
 
     @property
     def given(self) -> list[str]:
