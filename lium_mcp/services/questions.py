@@ -130,8 +130,17 @@ async def ask_to_reset_gpus(account: Account, *, pod: str, reset_id: str, **_: A
     return Question(f"Reset the GPUs of {_pod(target)}? All its processes stop; its files stay.", {"pod": target.id})
 
 
-async def ask_to_update_template(account: Account, policy: Policy, *, template: str, **_: Any) -> Question:  # noqa: ANN401 - as above
-    """Before `update_template`."""
+async def ask_to_update_template(
+    account: Account,
+    policy: Policy,
+    *,
+    template: str,
+    dry_run: bool,
+    **_: Any,  # noqa: ANN401 - as above
+) -> Question | None:
+    """Before `update_template`; not where it changes nothing."""
+    if dry_run:
+        return None
     target = await find_own_template(account, template)
     policy.check_template_change(target.id)
     use = await find_use(account.lium, target)

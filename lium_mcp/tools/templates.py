@@ -27,6 +27,7 @@ from lium_mcp.services.template_details import (
     lines_of,
     template_row,
     wait_until_verified,
+    would_update,
 )
 from lium_mcp.services.template_use import find_use, refuse_used
 from lium_mcp.toolkit.call import Call
@@ -120,13 +121,13 @@ async def create_template(
     *,
     name: Annotated[ShortText, Field(min_length=1, description="Name, not yet used.")],
     image: Annotated[ShortText, Field(min_length=1, description="E.g. repo/name:tag.")],
-    description: Annotated[ShortText, Field(description="Text.")] = "",
-    ports: Annotated[Ports, Field(description="Default 22, 8000.")] = None,
-    volume_path: Annotated[ShortText, Field(description="Local volume mount.")] = "/workspace",
-    environment: Annotated[list[Line] | None, Few, Field(description="NAME=value; no secrets.")] = None,
-    startup_commands: Annotated[Script, Field(description="Run at start.")] = "",
-    entrypoint: Annotated[Script, Field(description="Of the image.")] = "",
-    public: Annotated[bool, Field(description="Visible to all.")] = False,
+    description: Annotated[ShortText, Field(description="What it is for.")] = "",
+    ports: Annotated[Ports, Field(description="Internal ports; default 22, 8000.")] = None,
+    volume_path: Annotated[ShortText, Field(description="Where the local volume is mounted.")] = "/workspace",
+    environment: Annotated[list[Line] | None, Few, Field(description="NAME=value each; no secrets.")] = None,
+    startup_commands: Annotated[Script, Field(description="Command run at start; no shell.")] = "",
+    entrypoint: Annotated[Script, Field(description="In place of the image's.")] = "",
+    public: Annotated[bool, Field(description="Visible to everybody.")] = False,
     registry_credential: Annotated[ShortText, Field(description="Stored login: id or user name.")] = "",
     wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS,
 ) -> ObservedTemplate:
@@ -171,18 +172,21 @@ async def update_template(
     call: Call,
     *,
     template: TemplateName,
-    name: Annotated[ShortText, Field(description="New name.")] = "",
+    name: Annotated[ShortText, Field(description="New name, not yet used.")] = "",
     image: Annotated[ShortText, Field(description="E.g. repo/name:tag.")] = "",
-    description: Annotated[ShortText, Field(description="Text.")] = "",
-    ports: Annotated[Ports, Field(description="All of them.")] = None,
+    description: Annotated[ShortText, Field(description="What it is for.")] = "",
+    ports: Annotated[Ports, Field(description="All internal ports that it is to have.")] = None,
     environment: Annotated[list[Line] | None, Few, Field(description="All of it, as NAME=value.")] = None,
-    startup_commands: Annotated[Script, Field(description="Run at start.")] = "",
-    entrypoint: Annotated[Script, Field(description="Of the image.")] = "",
+    startup_commands: Annotated[Script, Field(description="Command run at start; no shell.")] = "",
+    entrypoint: Annotated[Script, Field(description="In place of the image's.")] = "",
     registry_credential: Annotated[ShortText, Field(description="Stored login: id or user name.")] = "",
+    dry_run: Annotated[
+        bool, Field(description="Only say which pods it would reboot, and what they would lose.")
+    ] = False,
     wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS,
 ) -> ObservedTemplate:
     """Change settings of your own template; what is left out stays. Pods that run on it reboot at once and lose their
-    processes; the answer names them.
+    processes and all outside their local volume; the answer names them. dry_run tells before.
     """
     target = await find_own_template(call.account, template)
     call.policy.check_template_change(target.id)
@@ -202,8 +206,12 @@ async def update_template(
         entrypoint=entrypoint or None,
         docker_credential_id=credential.id if credential else None,
     )
+    if not changes.model_dump(exclude_none=True):
+        raise Failure("invalid_argument", "No setting to change is named.", "Name one.")
     refuse_dropped_settings(changes)
     use = await find_use(call.lium, target)
+    if dry_run:
+        return would_update(target, use, _unlike(changes, image, target), new_image=bool(image or credential))
     users = [pod.id for pod in use.pods]
     rebooting = [*users, *(pod.id for pod in use.maybe)]
     for pod_id in rebooting:

@@ -313,6 +313,72 @@ async def test_an_update_names_the_pods_that_reboot(agent: Agent, sandbox: Sandb
     assert set(status.values()) == {"RUNNING"}
 
 
+@both_eras
+async def test_a_dry_run_says_what_would_reboot_and_be_lost_and_changes_nothing(sandbox: Sandbox, mode: Mode) -> None:
+    template_id = await made(sandbox, "mine", volumes=["/data"])
+    pod_id = await rent(sandbox, "worker", template_id=template_id)
+    await rent(sandbox, "bystander")
+    await made(sandbox, "mine-too")
+    before = stored(sandbox, template_id)["body"]
+    wire, person = Wire(sandbox), Person("no")
+    async with agent_on(sandbox, mode=mode, transport=wire, person=person) as agent:
+        answer = await agent.call("update_template", template="mine", image="me/other:2", name="ours", dry_run=True)
+        for arguments, code in (
+            ({}, "invalid_argument"),
+            ({"environment": ["PATH=/x"]}, "invalid_argument"),
+            ({"name": "mine-too"}, "template_name_taken"),
+        ):
+            refused = await agent.refused("update_template", template="mine", dry_run=True, **arguments)
+            assert refused.code == code
+    assert (answer["outcome"], answer["changes"], answer["rebooting_pods"]) == ("dry_run", ["image", "name"], [pod_id])
+    assert answer["template"]["name"] == "mine"
+    lost, check = answer["warnings"]
+    assert lost == (
+        f"worker ({pod_id}) would reboot: its processes, Docker containers inside it, and all files outside /data are "
+        "lost. Its local volume /data stays."
+    )
+    assert "VERIFY_FAILED" in check
+    assert "REBOOT_FAILED, which bills" in check
+    assert (
+        answer["next"]
+        == "Nothing was changed. create_backup saves local volumes before. Call again without dry_run to do it."
+    )
+    assert person.questions == []
+    assert {request.method for request in wire.requests} == {"GET"}
+    assert stored(sandbox, template_id)["body"] == before
+    assert {pod["status"] for pod in truth(sandbox, "pods")} == {"RUNNING"}
+
+
+async def test_a_dry_run_says_where_a_volume_moves_and_what_is_not_known(sandbox: Sandbox) -> None:
+    template_id = await made(sandbox, "mine", volumes=["/data"])
+    pod_id = await rent(sandbox, "worker", template_id=template_id)
+    unknown = await rent(sandbox, "unknown")
+    wire = Wire(sandbox)
+
+    def odd(pods: list[Row]) -> list[Row]:
+        moved = {"local_volume_path": "/old"}
+        silent = {"template": None, "template_id": None}
+        return [pod | (moved if pod["id"] == pod_id else silent) for pod in pods]
+
+    wire.on("GET", "/pods", editing(odd))
+    wire.on("GET", "/pods/*", editing(lambda pod: pod | {"template": None, "template_id": None}))
+    async with agent_on(sandbox, transport=wire) as agent:
+        answer = await agent.call("update_template", template="mine", description="x", dry_run=True)
+    moves, maybe = answer["warnings"]
+    assert moves.endswith("Its local volume /old stays, and is mounted at /data then.")
+    assert maybe.startswith(f"It may run on it too, which Lium does not say. unknown ({unknown}) would reboot")
+    assert answer["rebooting_pods"] == [pod_id]
+
+
+async def test_a_dry_run_of_what_is_so_already_says_that_pods_reboot_all_the_same(
+    agent: Agent, sandbox: Sandbox
+) -> None:
+    await made(sandbox, "mine", startup_commands="old")
+    answer = await agent.call("update_template", template="mine", startup_commands="old", dry_run=True)
+    assert not {"changes", "rebooting_pods", "warnings"} & set(answer)
+    assert answer["next"].startswith("It is so already, and pods on it would reboot all the same. Nothing was changed.")
+
+
 CHANGES: Row = {
     "name": "ours",
     "image": "me/other:2",
