@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-SOURCES := lium_mcp tests bench manifests
+SOURCES := lium_mcp tests bench manifests evals
 # Many tests wait for another process, so two of them share a core.
 WORKERS ?= $(shell expr 2 '*' $$(getconf _NPROCESSORS_ONLN))
 
@@ -78,6 +78,10 @@ snapshots: .venv/.dev ## rewrite the recorded tool list and the generated docs, 
 	# The list comes first: everything else is what a server says that has read it.
 	UPDATE_SNAPSHOTS=1 $(BIN)/python -m pytest -q -n0 tests/tools/test_tool_list.py -k what_the_declarations_make
 	UPDATE_SNAPSHOTS=1 $(BIN)/python -m pytest -q -n0 tests/tools/test_tool_list.py tests/serving/test_prepared.py tests/test_docs.py tests/compat/test_document.py
+
+.PHONY: ways
+ways: .venv/.dev ## write down anew what the tasks for agents cost with the tools as they are, to be reviewed as a diff
+	$(BIN)/python -m evals.ways
 
 .PHONY: manifests
 manifests: .venv/.dev ## write the ready-made configs for MCP hosts again, to be reviewed as a diff

@@ -67,6 +67,12 @@ def _transfers(world: World, kind: str) -> JsonValue:
     return [_plain(run) for run in world.transfers.values() if run.kind == kind]
 
 
+def _files(world: World) -> JsonValue:
+    if world.contents is None:
+        return {}
+    return {pod.id: dict[str, JsonValue](world.contents.small_files(pod)) for pod in world.pods.values()}
+
+
 _PARTS: Final[dict[str, Callable[[World], JsonValue]]] = {
     "now": lambda world: world.now.isoformat(),
     "started_at": lambda world: iso_zulu(world.clock.start),
@@ -83,6 +89,7 @@ _PARTS: Final[dict[str, Callable[[World], JsonValue]]] = {
     "backup_configs": lambda world: [_plain(config) for config in world.configs.values()],
     "backups": lambda world: _transfers(world, "backup"),
     "restores": lambda world: _transfers(world, "restore"),
+    "files": _files,
     "ssh_keys": lambda world: [_plain(key) for key in world.ssh_keys.values()],
     "events": lambda world: [event.body for event in world.events],
     "audit": lambda world: [row.body for row in world.audit],

@@ -87,6 +87,9 @@ class PodContents(Protocol):
     def restore(self, pod: StoredPod, run: StoredTransfer) -> str | None:
         """Write a backup's files into a pod; return what went wrong, if anything."""
 
+    def small_files(self, pod: StoredPod) -> dict[str, str]:
+        """Read the small files of a running pod, by path."""
+
 
 @dataclass
 class World:

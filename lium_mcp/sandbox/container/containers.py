@@ -29,6 +29,7 @@ from lium_mcp.sandbox.records import StoredPod, StoredTransfer
 from lium_mcp.sandbox.world import World
 
 POD_BYTES: Final = 256 * 2**20
+SMALL_BYTES: Final = 4096
 HOME: Final = "/root"
 VOLUME_PATH: Final = "/mnt"
 _HOST_UP_SECONDS: Final = 86_400
@@ -149,6 +150,19 @@ class Containers:
         except OSError as error:
             return f"the restore could not write its files: {error.strerror}"
         return None
+
+    def small_files(self, pod: StoredPod) -> dict[str, str]:
+        """Read the small files of a running pod below the login folder and the attached volume, by path."""
+        small: dict[str, str] = {}
+        if (container := self.of(pod)) is not None:
+            for root in (HOME, VOLUME_PATH):
+                with suppress(OSError):
+                    small |= {
+                        posixpath.join(root, path): node.data.decode(errors="replace")
+                        for path, node in walk(container.files.directory(root))
+                        if isinstance(node, File) and len(node.data) <= SMALL_BYTES
+                    }
+        return small
 
     def _made(self, pod: StoredPod) -> Container:
         world = self._world

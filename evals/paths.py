@@ -1,0 +1,18 @@
+"""How a place in JSON is named: `pods/train/gpus`, `offers/0/executor_id`, `pods/name=train/pod_id`."""
+
+from typing import Any
+
+
+def picked(value: Any, path: str) -> Any:  # noqa: ANN401 - whatever JSON holds
+    """What is at a path, or None where there is nothing: a name, a place in a list, or the row that has a value."""
+    for step in path.split("/") if path else ():
+        name, is_search, wanted = step.partition("=")
+        if isinstance(value, dict):
+            value = value.get(step)
+        elif isinstance(value, list) and is_search:
+            value = next((item for item in value if isinstance(item, dict) and str(item.get(name)) == wanted), None)
+        elif isinstance(value, list) and step.lstrip("-").isdigit() and -len(value) <= int(step) < len(value):
+            value = value[int(step)]
+        else:
+            return None
+    return value

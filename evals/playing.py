@@ -1,0 +1,129 @@
+"""Plays a way through a task: its calls in order, over a client in memory, and then its claims."""
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+from unittest.mock import patch
+
+import anyio
+from mcp import Client
+from mcp.shared.exceptions import MCPError
+from mcp.types import TextContent
+
+from evals.facts import Facts, facts_of
+from evals.server import NearClock, hastened, make_server
+from evals.tasks import Task, ToolCall, filled
+from evals.world import World
+from lium_mcp.sandbox import API_KEY
+
+_BYTES_PER_TOKEN: Final = 4
+# The world goes on in such steps, so that a server can do meanwhile what falls due.
+_STEP_MINUTES: Final = 2.0
+_STEP_PAUSE_SECONDS: Final = 0.03
+
+
+@dataclass
+class Play:
+    """What came of a way.
+
+    Attributes:
+        facts: What is so in the end, with what was `before`.
+        claims: What it says in the end.
+        calls: The tools that it called.
+        tokens: What each answer weighs: bytes / 4 of its text.
+        answers: The answers; of a refusal, its text.
+    """
+
+    facts: Facts
+    claims: dict[str, Any]
+    calls: list[str] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    answers: list[Any] = field(default_factory=list)
+
+
+async def play(task: Task, home: Path, way: Sequence[ToolCall] | None, claims: Mapping[str, Any]) -> Play:
+    """Play a way through a task; None is an agent that does nothing, and claims what it is told to.
+
+    Args:
+        task: Whose world it is.
+        home: An empty folder.
+        way: The calls.
+        claims: What is said in the end, with `$1/...` for what the first answer says.
+    """
+    work = write_files(task, home)
+    world = World(task, home)
+    played = Play({}, {})
+    try:
+        before = await world.begin()
+        clock = NearClock(world.sandbox)
+        with _environment(variables(task, home, "http://127.0.0.1/api")), hastened():
+            server = make_server(clock, world.sandbox.transport())
+            async with Client(server, raise_exceptions=True) as client:
+                for call in way or ():
+                    arguments = filled(call.arguments, played.answers, str(work))
+                    text, is_error = await _called(client, call.tool, arguments)
+                    # The folder is another one each time.
+                    weight = len(text.replace(str(work), "/work").encode())
+                    played.calls.append(call.tool)
+                    played.tokens.append(math.ceil(weight / _BYTES_PER_TOKEN))
+                    played.answers.append({"error": text} if is_error else json.loads(text))
+                told = facts_of(world.sandbox.state(), before, work)
+                for _ in range(math.ceil(task.after_minutes / _STEP_MINUTES)):
+                    await anyio.sleep(_STEP_PAUSE_SECONDS)
+                    world.sandbox.clock.advance(minutes=_STEP_MINUTES)
+        played.facts = facts_of(world.sandbox.state(), before, work) | {"told": told}
+        played.claims = {name: filled(value, played.answers, str(work)) for name, value in claims.items()}
+    finally:
+        await world.aclose()
+    return played
+
+
+def reference_claims(task: Task) -> dict[str, Any]:
+    """What the reference way says in the end."""
+    return {name: claim.reference for name, claim in task.claims.items()}
+
+
+def write_files(task: Task, home: Path) -> Path:
+    """Make the folder of the local files."""
+    work = home / "work"
+    work.mkdir()
+    for name, content in task.files.items():
+        (work / name).parent.mkdir(parents=True, exist_ok=True)
+        (work / name).write_text(content)
+    return work
+
+
+def variables(task: Task, home: Path, base_url: str) -> dict[str, str]:
+    """The environment of the server: the account, its own places, and what the task sets."""
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": str(home),
+        "LIUM_API_KEY": API_KEY,
+        "LIUM_BASE_URL": base_url,
+        "LIUM_SSH_KEY_PATH": str(home / "id_ed25519"),
+        "LIUM_MCP_STATE_URL": f"sqlite:///{home / 'ledger.db'}",
+        "LIUM_MCP_LOCAL_DIRS": str(home / "work"),
+        **task.settings,
+    }
+
+
+@contextmanager
+def _environment(wanted: Mapping[str, str]) -> Iterator[None]:
+    with patch.dict(os.environ, wanted):
+        for name in [name for name in os.environ if name.startswith("LIUM_") and name not in wanted]:
+            del os.environ[name]
+        yield
+
+
+async def _called(client: Client, tool: str, arguments: dict[str, Any]) -> tuple[str, bool]:
+    """What a model reads of an answer, and whether it is an error."""
+    try:
+        result = await client.call_tool(tool, arguments)
+    except MCPError as error:
+        return str(error), True
+    return "".join(block.text for block in result.content if isinstance(block, TextContent)), bool(result.is_error)
