@@ -190,10 +190,10 @@ class Admission:
                 return [rental or next(rows) for rental in rentals]
 
     async def admit_instead(self, entry: Entry, own_ids: Sequence[str], find_judge: FindJudge) -> Entry:
-        """Write a rent in place of one that was refused, while others that were admitted with that are under way.
+        """Write a rent in place of one that was refused, while others that were admitted with that await their turns.
 
         Raises:
-            RentUnsettled: a rent of another call is under way or not settled.
+            RentUnsettled: a rent is not settled, or one of another call is under way.
             LedgerUnavailable: it could not be written down.
             LiumError: the pods could not be listed.
         """
@@ -202,8 +202,8 @@ class Admission:
         judge = await find_judge([entry])
 
         def check(entries: Sequence[Entry], extensions: Sequence[Extension]) -> None:
-            others = [other for other in entries if _is_under_way(other) and other.id not in own_ids]
-            others += [other for other in entries if other.pod_name == entry.pod_name]
+            others = [other for other in entries if other.is_unsettled or other.pod_name == entry.pod_name]
+            others += [other for other in entries if other.status == "admitted" and other.id not in own_ids]
             if others:
                 raise RentUnsettled(others, in_flight=True)
             judge(pods, entries, extensions)

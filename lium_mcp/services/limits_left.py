@@ -12,7 +12,7 @@ from lium_mcp.api.pods.models import Pod
 from lium_mcp.figures import hours_since
 from lium_mcp.guard.commitments import FIRST_CHARGES, Commitment, commitments, hours_left, spent_usd
 from lium_mcp.guard.policy import Ask, Policy, Standing
-from lium_mcp.rentals import Entry, Extension, Judge, PastCost
+from lium_mcp.rentals import Entry, Extension, Judge, PastCost, whole_hours
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.targets import find_pod
 
@@ -94,6 +94,17 @@ async def read_spending(account: Account, policy: Policy) -> LimitsLeft:
     statement = await account.lium.account.billing_statement(start_day=day, end_day=now.date())
     # Of what was closed before, nothing is charged any more that the statement does not have.
     return LimitsLeft(policy, now, since, statement, await account.rents.removed_since(max(since, now - FIRST_CHARGES)))
+
+
+def ask_of(entries: Sequence[Entry]) -> Ask:
+    """What rents of the ledger that live for as long would add together."""
+    prices = [entry.price_per_hour_usd for entry in entries]
+    hours = entries[0].hours
+    return Ask(
+        None if None in prices else sum(price or 0 for price in prices),
+        None if hours is None else float(whole_hours(hours)),
+        sum(entry.pod_count for entry in entries),
+    )
 
 
 async def find_judge(account: Account, policy: Policy, ask: Ask) -> Judge:

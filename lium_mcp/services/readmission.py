@@ -7,10 +7,10 @@ from lium_mcp.api.errors import LiumError
 from lium_mcp.api.paging import Rows
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.api.retries import Repeat
-from lium_mcp.guard.policy import Ask, Policy, PolicyRefused
-from lium_mcp.rentals import Entry, Expected, LedgerUnavailable, NotSentAgain, of_its_name, whole_hours
+from lium_mcp.guard.policy import Policy, PolicyRefused
+from lium_mcp.rentals import Entry, Expected, LedgerUnavailable, NotSentAgain, of_its_name
 from lium_mcp.services.accounts import Account
-from lium_mcp.services.limits_left import find_judge
+from lium_mcp.services.limits_left import ask_of, find_judge
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +85,7 @@ class Readmission:
             LiumError: what runs, or what was spent, cannot be read.
             LedgerUnavailable: the ledger cannot be read.
         """
-        hours = None if entry.hours is None else float(whole_hours(entry.hours))
-        judge = await find_judge(account, self.policy, Ask(entry.price_per_hour_usd, hours, entry.pod_count))
+        judge = await find_judge(account, self.policy, ask_of([entry]))
         if pods is None:
             pods = await account.lium.pods.list(repeat=Repeat.NEVER)
         own = {*entry.pod_ids, *of_its_name(entry, pods)}

@@ -107,7 +107,7 @@ async def make_plan(account: Account, policy: Policy, wish: Wish, *, priced: boo
         LiumError: the API could not be read.
     """
     wish = wish.model_copy(update={"hours": policy.life(wish.hours)})
-    contents = await _contents(account, wish)
+    contents = await find_contents(account, wish)
     if wish.executor_id:
         node = await find_node(account, wish.executor_id)
     else:
@@ -116,6 +116,15 @@ async def make_plan(account: Account, policy: Policy, wish: Wish, *, priced: boo
         if left_to_lium is not None:
             return left_to_lium
         node = pick_node(policy, wish, offers.nodes)
+    return await plan_on_node(account, policy, wish, contents, node)
+
+
+async def plan_on_node(account: Account, policy: Policy, wish: Wish, contents: Contents, node: Executor) -> Plan:
+    """The plan of a pod on a chosen node.
+
+    Raises:
+        As `make_plan`.
+    """
     policy.check_gpu_type(node.gpu_name, node.vram_gb_per_gpu)
     policy.check_country(node.country_code)
     quoted = await _price(account, wish, node)
@@ -244,7 +253,7 @@ def _at_most(request: RentBySpecRequest, usd_per_gpu_hour: float | None) -> Rent
     return request.model_copy(update={"max_price_per_gpu_hour": usd_per_gpu_hour})
 
 
-async def _contents(account: Account, wish: Wish) -> Contents:
+async def find_contents(account: Account, wish: Wish) -> Contents:
     """Find what goes into the pod; whatever is missing is refused before money is spent."""
     volume = await find_free_volume(account, wish.volume) if wish.volume else None
     backup: Backup | None = None

@@ -16,7 +16,7 @@ from lium_mcp.guard.consent import Question
 from lium_mcp.guard.policy import Policy
 from lium_mcp.remote.banner import SshAnswer
 from lium_mcp.rentals import Expected, NodeOrder, Rental, is_anothers, is_its_own
-from lium_mcp.results import Result, Usd, UsdRate
+from lium_mcp.results import Result, Usd, UsdRate, UtcTime
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.dropped_settings import SSH_PORT, dropped_settings
 from lium_mcp.services.limits_left import find_judge, refuse_beyond_limits
@@ -46,10 +46,27 @@ _SCHEDULE_SECONDS = 10.0
 _IN_DOLLARS_FROM_USD = 100.0
 
 
-class RentedPod(Result):
-    """What a rent came to: the pod as the API shows it, or on a dry run the node that would be rented."""
+class PodOfBatch(Result):
+    """What came of one of several pods."""
 
-    outcome: Literal["done", "failed", "pending", "dry_run"]
+    name: str
+    outcome: Literal["done", "failed", "pending", "unknown", "dry_run"]
+    pod_id: str | None = None
+    already_rented: bool | None = None
+    executor_id: str | None = None
+    gpu_type: str | None = None
+    price_per_hour_usd: UsdRate | None = None
+    code: str | None = None
+    problem: str | None = None
+
+
+class RentedPod(Result):
+    """What a rent came to: the pod as the API shows it, or on a dry run the node that would be rented.
+
+    Of several pods it has a row each, and what they cost and how many there are of each outcome.
+    """
+
+    outcome: Literal["done", "partly_done", "failed", "pending", "dry_run"]
     pod_id: str | None = None
     already_rented: bool | None = None
     executor_id: str | None = None
@@ -58,6 +75,12 @@ class RentedPod(Result):
     price_per_hour_usd: UsdRate | None = None
     total_usd: Usd | None = None
     pod: PodView | None = None
+    pods: list[PodOfBatch] | None = None
+    pods_done: int | None = None
+    pods_pending: int | None = None
+    pods_failed: int | None = None
+    pods_unknown: int | None = None
+    removal_at: UtcTime | None = None
     warnings: list[str] | None = None
     next: str | None = None
 

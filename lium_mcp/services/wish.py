@@ -10,6 +10,8 @@ from lium_mcp.rentals import digest, whole_hours
 from lium_mcp.services.offers import Filters
 from lium_mcp.settings_table import LEAST_HOURS, MOST_HOURS
 
+_MOST_PODS: Final = 20
+_MOST_NAME_CHARACTERS: Final = 200
 _ALWAYS_IN_DIGEST: Final = frozenset(
     "name executor_id gpu_type gpu_count template volume backup_id hours enable_backups max_usd_per_gpu_hour "  # noqa: SIM905 - names
     "min_vram_gb min_ram_gb min_disk_gb country docker_in_docker".split()
@@ -21,6 +23,7 @@ class Wish(Filters):
     """What a caller wants to rent: the parameters of `rent_pod`."""
 
     name: Annotated[ShortText, Field(min_length=1, description="Unique pod name.")]
+    count: Annotated[int | None, Field(ge=1, le=_MOST_PODS, description="Pods name-1 to name-n, all or none.")] = None
     executor_id: Annotated[ShortText, Field(description="Node from list_gpus.")] = ""
     gpu_count: Annotated[int | None, Field(ge=1, description="Default: fewest.")] = None
     template: Annotated[ShortText, Field(description="Id, or name of your own.")] = ""
@@ -39,13 +42,35 @@ class Wish(Filters):
                 "meets it.",
             )
 
+        if not self.is_batch:
+            return
+        if self.volume:
+            raise Failure(
+                "invalid_argument",
+                "A volume is attached to one pod at a time, so count and volume do not go together.",
+                "Leave volume out, or restore a backup into each pod with backup_id.",
+            )
+        if len(self.pod_names[-1]) > _MOST_NAME_CHARACTERS:
+            raise Failure("invalid_argument", "The name is too long to be numbered.", "Choose a shorter one.")
+
+    @property
+    def is_batch(self) -> bool:
+        """Whether it is for several pods."""
+        return (self.count or 1) > 1
+
+    @property
+    def pod_names(self) -> list[str]:
+        """The names of its pods."""
+        return [f"{self.name}-{number}" for number in range(1, (self.count or 1) + 1)] if self.is_batch else [self.name]
+
     @property
     def digest(self) -> str:
         """A digest of the whole wish, by which the ledger recognizes the same call.
 
-        A parameter that another version of this program does not have is in it only where it is given.
+        A parameter that another version of this program does not have is in it only where it is given. How many pods
+        are wanted changes nothing of what each of them is, so that more of the same can be had later.
         """
-        said = self.model_dump(mode="json")
+        said = self.model_dump(mode="json", exclude={"count"})
         return digest({name: said[name] for name in said if name in _ALWAYS_IN_DIGEST or said[name]})
 
     @property

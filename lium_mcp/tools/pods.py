@@ -15,6 +15,7 @@ from lium_mcp.inputs import OFFICIAL, Few, ShortText
 from lium_mcp.remote.ssh_addresses import until_it_runs
 from lium_mcp.rentals import REMOVAL_TOLERANCE, LedgerUnavailable, Rental
 from lium_mcp.results import Result, Usd, state_in_words
+from lium_mcp.services.batch_renting import ask_to_rent_missing, rent_missing
 from lium_mcp.services.failure_words import after_change
 from lium_mcp.services.final_backup import describe_pending, find_running_backup, take_final_backup
 from lium_mcp.services.limits_left import changing_life
@@ -371,7 +372,11 @@ async def _attend(call: Call, pod_id: str) -> bool:
 async def ask_to_rent(call: Call, wish: Wish, *, dry_run: bool, **_: Any) -> Question | None:  # noqa: ANN401 - the tool's other arguments
     """Before `rent_pod`; not where it rents nothing, or shows what it rented before."""
     wish.check()
-    if dry_run or await call.renter.earlier(wish.name, wish.digest) is not None:
+    if dry_run:
+        return None
+    if wish.is_batch:
+        return await ask_to_rent_missing(call.account, call.policy, wish, call.asked)
+    if await call.renter.earlier(wish.name, wish.digest) is not None:
         return None
     return question_about(await plan_to_ask(call.account, call.policy, wish, call.asked))
 
@@ -389,6 +394,9 @@ async def rent_pod(
     given hours.
     """
     wish.check()
+    if wish.is_batch:
+        agreed = call.agreed
+        return await rent_missing(call.account, call.policy, call.poller, agreed, wish, wait_seconds, dry_run=dry_run)
     with time_limit(READ_LIMIT_SECONDS):
         if dry_run:
             return would_rent(await make_plan(call.account, call.policy, wish, priced=True))

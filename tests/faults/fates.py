@@ -99,11 +99,14 @@ class Rents:
         now: The sandbox's time.
         accounts: The account of each API key.
         is_unsettled: Whether the ledger has a rent with this idempotency key whose outcome it does not know.
+        admitted: The idempotency keys of what awaits its turn: it may leave although the answer to another is lost.
     """
 
     now: Callable[[], datetime]
     accounts: Mapping[str, str]
     is_unsettled: Callable[[str], bool]
+    admitted: Callable[[], set[str]] = set
+    may_leave: set[str] = field(default_factory=set)
     sent: list[Sent] = field(default_factory=list)
     lost: dict[str, str] = field(default_factory=dict)
     wrongs: list[str] = field(default_factory=list)
@@ -111,7 +114,7 @@ class Rents:
     def leave(self, key: str, caller: str, process: "Process") -> None:
         """A request leaves."""
         account = self.accounts[caller]
-        if all(sent.key != key for sent in self.sent):
+        if key not in self.may_leave and all(sent.key != key for sent in self.sent):
             for lost in [lost for lost, whose in self.lost.items() if whose == account]:
                 if self.is_unsettled(lost):
                     self.wrongs.append(f"rent {key} left while {lost} was lost")
@@ -126,6 +129,7 @@ class Rents:
     def lose(self, key: str) -> None:
         """Nobody was told what became of it."""
         self.lost[key] = self.account_of(key)
+        self.may_leave |= self.admitted()
 
     def answer(self, key: str, response: httpx2.Response) -> None:
         """A server was told something about it."""

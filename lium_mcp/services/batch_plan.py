@@ -1,0 +1,239 @@
+"""Makes the plan of several pods that one call rents: how many on which nodes, what each costs, and all of them.
+
+Each pod has a plan of its own. They are made together, cheapest first, so that a person is asked once and the limits
+judge the sum.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from lium_mcp.api.errors import LiumError
+from lium_mcp.api.executors.models import Executor
+from lium_mcp.failures import Failure
+from lium_mcp.figures import at_most_usd, in_usd
+from lium_mcp.guard.consent import Question
+from lium_mcp.guard.policy import Ask, Policy, PolicyRefused
+from lium_mcp.rentals import PRICE_TOLERANCE_USD, NodeOrder, Wanted, costs_more
+from lium_mcp.services.accounts import Account
+from lium_mcp.services.node_choice import find_offers, pick_node
+from lium_mcp.services.offers import can_rent, describe_counts, has_price, smallest_gpu_count
+from lium_mcp.services.questions import quoted
+from lium_mcp.services.quotes import find_node
+from lium_mcp.services.rent_plan import Contents, Plan, expected_of, find_contents, look_again, plan_on_node
+from lium_mcp.services.wish import Wish
+
+_MOST_SPARES: Final = 3
+_MOST_NAMED: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPlan:
+    """Pods that may be rented together.
+
+    Attributes:
+        wish: What was asked for, with the hours that the limits make of it.
+        plans: One for each pod that is missing, cheapest first.
+        spares: What may take the place of one that Lium refuses, under another name, for no more.
+        balance_usd: The balance when the person was asked about it; None where nobody was, or Lium does not say it.
+    """
+
+    wish: Wish
+    plans: tuple[Plan, ...]
+    spares: tuple[Plan, ...]
+    balance_usd: float | None = None
+
+    @property
+    def price_per_hour_usd(self) -> float:
+        """What all of them cost."""
+        return sum(plan.price_per_hour_usd or 0 for plan in self.plans)
+
+    @property
+    def ask(self) -> Ask:
+        """What they would add to what the account is committed to."""
+        hours = self.wish.termination_hours
+        return Ask(self.price_per_hour_usd, float(hours) if hours else None, len(self.plans))
+
+
+async def make_batch_plan(account: Account, policy: Policy, wish: Wish, names: Sequence[str]) -> BatchPlan:
+    """Find what to rent under these names, which are those of the batch that have no pod yet.
+
+    Raises:
+        Failure: it cannot be rented so, or not so often.
+        PolicyRefused: a limit leaves no room for one of them.
+        LiumError: the API could not be read.
+    """
+    wish = wish.model_copy(update={"hours": policy.life(wish.hours)})
+    planner = _Planner(account, policy, wish, await find_contents(account, wish))
+    if wish.executor_id:
+        node = await find_node(account, wish.executor_id)
+        nodes, spares = _shares_of(wish, node, len(names)), 0
+    else:
+        nodes, spares = _cheapest(policy, wish, (await find_offers(account, wish.gpu_type)).nodes, len(names))
+    plans = [await planner.plan(node, name) for node, name in zip(nodes, names, strict=False)]
+    dearest = max(plan.price_per_hour_usd or 0 for plan in plans)
+    others = [await planner.plan(node, names[0]) for node in nodes[len(names) :][:spares]]
+    kept = (plan for plan in others if not costs_more(plan.price_per_hour_usd or 0, dearest))
+    return BatchPlan(wish, tuple(plans), tuple(kept))
+
+
+async def look_again_at_all(account: Account, policy: Policy, batch: BatchPlan) -> BatchPlan:
+    """The plan at its prices of now; all else that was agreed to stays.
+
+    Raises:
+        As `look_again`.
+    """
+    seen: dict[str, Plan] = {}
+    plans = []
+    for plan in batch.plans:
+        if plan.node.id not in seen:
+            seen[plan.node.id] = await look_again(account, policy, plan)
+        plans.append(replace(plan, price_per_hour_usd=seen[plan.node.id].price_per_hour_usd))
+    return replace(batch, plans=tuple(plans))
+
+
+def question_about_batch(batch: BatchPlan) -> Question:
+    """What a person is asked before several pods are rented."""
+    wish, plans = batch.wish, batch.plans
+    each = [at_most_usd(plan.price_per_hour_usd or 0) for plan in plans]
+    names = [quoted(plan.wish.name) for plan in plans]
+    named = ", ".join(names) if len(names) <= _MOST_NAMED else f"{names[0]} to {names[-1]}"
+    types = " or ".join(sorted({plan.node.gpu_type or "a GPU that Lium does not name" for plan in plans}))
+    where = f"node {plans[0].node.id}" if wish.executor_id else "the cheapest nodes that fit"
+    text = (
+        f"Rent {len(plans)} pods ({named}): {plans[0].gpu_count}x {types} each on {where} for at most "
+        f"{in_usd(sum(each))} an hour together, the dearest {in_usd(max(each))}? "
+    )
+    if wish.hours is None:
+        text += "They have no removal time: they bill until somebody removes them."
+    else:
+        total = in_usd(at_most_usd(sum(each) * wish.hours))
+        text += f"Lium removes each {wish.hours:g} hours after it starts: at most {total} in all."
+    warnings = dict.fromkeys(warning for plan in plans for warning in plan.warnings)
+    return Question(" ".join((text, *warnings)), price_per_hour_usd=sum(each), subject=batch)
+
+
+def wanted_of(policy: Policy, agreed: Question | None, plan: Plan) -> Wanted:
+    """What is ordered for one of the pods, and what it must be to be kept."""
+    own = agreed
+    if agreed is not None and agreed.price_per_hour_usd is not None and plan.price_per_hour_usd is not None:
+        # A sum was agreed to: one pod may not take the share of another.
+        own = replace(agreed, price_per_hour_usd=plan.price_per_hour_usd + PRICE_TOLERANCE_USD)
+    return Wanted(order=plan.order, price_per_hour_usd=plan.price_per_hour_usd, expected=expected_of(policy, own, plan))
+
+
+class Spares:
+    """What may take the place of what Lium refused."""
+
+    def __init__(self, spares: Sequence[Plan], make_wanted: Callable[[Plan], Wanted]) -> None:
+        """Take the spare plans, and what makes an order of one."""
+        self._left = list(spares)
+        self._make_wanted = make_wanted
+        self._refused: set[str] = set()
+        self.taken: dict[str, Plan] = {}
+
+    def find_another(self, wanted: Wanted, _: LiumError) -> Wanted | None:
+        """As `rentals.FindAnother`: on another node, for no more."""
+        order = wanted.order
+        if not isinstance(order, NodeOrder):
+            return None
+        self._refused.add(order.executor_id)
+        for spare in self._left:
+            price = spare.price_per_hour_usd or 0
+            if spare.node.id not in self._refused and not costs_more(price, wanted.price_per_hour_usd):
+                self._left.remove(spare)
+                plan = _named(spare, order.request.pod_name)
+                self.taken[plan.wish.name] = plan
+                return self._make_wanted(plan)
+        return None
+
+
+class _Planner:
+    """Plans pods on nodes; what is the same for several of them is asked for once."""
+
+    def __init__(self, account: Account, policy: Policy, wish: Wish, contents: Contents) -> None:
+        self._account = account
+        self._policy = policy
+        self._wish = wish
+        self._contents = contents
+        self._plans: dict[str, Plan] = {}
+        self._by_machine: dict[tuple[str, str | None], Contents] = {}
+
+    async def plan(self, node: Executor, name: str) -> Plan:
+        if node.id not in self._plans:
+            driver = node.specs.gpu.driver if node.specs and node.specs.gpu else None
+            contents = self._by_machine.get((node.machine_name, driver), self._contents)
+            plan = await plan_on_node(self._account, self._policy, self._wish, contents, node)
+            self._by_machine[node.machine_name, driver] = replace(contents, template=plan.template)
+            self._plans[node.id] = plan
+        return _named(self._plans[node.id], name)
+
+
+def _named(plan: Plan, name: str) -> Plan:
+    """The plan for a pod of this name."""
+    assert isinstance(plan.order, NodeOrder)  # noqa: S101 - what a batch rents is always on a chosen node
+    request = plan.order.request.model_copy(update={"pod_name": name})
+    wish = plan.wish.model_copy(update={"name": name, "count": None})
+    return replace(plan, wish=wish, order=NodeOrder(plan.order.executor_id, request))
+
+
+def _shares_of(wish: Wish, node: Executor, pods: int) -> list[Executor]:
+    """A node, once for each of its pods.
+
+    Raises:
+        Failure: it has too few free GPUs.
+    """
+    count = wish.gpu_count or smallest_gpu_count(node)
+    left, room = node, 0
+    while room < pods and can_rent(left, count):
+        left, room = _less(left, count), room + 1
+    if room < pods:
+        raise Failure(
+            "gpu_count_not_rentable",
+            f"Node {node.id} has room for {room} of {pods} pods with {count} GPUs each: {describe_counts(node)}.",
+            "Ask for fewer pods or fewer GPUs, or leave executor_id out, so that they go to several nodes.",
+        )
+    return [node] * pods
+
+
+def _cheapest(policy: Policy, wish: Wish, nodes: Sequence[Executor], pods: int) -> tuple[list[Executor], int]:
+    """The nodes of the cheapest pods, each as often as it takes one, and then spare ones; how many of these there are.
+
+    Raises:
+        Failure: there is no room for so many.
+        PolicyRefused: a limit is why.
+    """
+    picked: list[Executor] = []
+    left, count = list(nodes), wish.gpu_count or 1
+    while len(picked) < pods + _MOST_SPARES:
+        try:
+            node = pick_node(policy, wish, left)
+        except Failure:
+            if not picked:
+                raise
+            break
+        except PolicyRefused:
+            if len(picked) < pods:
+                raise
+            break
+        if len(picked) >= pods and _is_dearer(node, picked):
+            break
+        picked.append(node)
+        left = [_less(other, count) if other.id == node.id else other for other in left]
+    if len(picked) < pods:
+        raise Failure(
+            "no_gpu_matches",
+            f"There is room for {len(picked)} of {pods} such pods now.",
+            f"Ask for {len(picked)}, relax a filter or the ceiling, or watch with list_gpus.",
+        )
+    return picked, len(picked) - pods
+
+
+def _is_dearer(node: Executor, picked: Sequence[Executor]) -> bool:
+    return not has_price(node) or (node.price_per_gpu or 0) > max(other.price_per_gpu or 0 for other in picked)
+
+
+def _less(node: Executor, gpu_count: int) -> Executor:
+    """A node with so many GPUs fewer free; with none where it does not say how many are."""
+    free = node.available_gpu_count
+    return node.model_copy(update={"available_gpu_count": 0 if free is None else max(free - gpu_count, 0)})
