@@ -23,7 +23,9 @@ class Wish(Filters):
     """What a caller wants to rent: the parameters of `rent_pod`."""
 
     name: Annotated[ShortText, Field(min_length=1, description="Unique pod name.")]
-    count: Annotated[int | None, Field(ge=1, le=_MOST_PODS, description="Pods name-1 to name-n, all or none.")] = None
+    count: Annotated[
+        int | None, Field(ge=1, le=_MOST_PODS, description="So many pods: name-1 to name-n. Again: those missing.")
+    ] = None
     executor_id: Annotated[ShortText, Field(description="Node from list_gpus.")] = ""
     gpu_count: Annotated[int | None, Field(ge=1, description="Default: fewest.")] = None
     template: Annotated[ShortText, Field(description="Id, or name of your own.")] = ""
@@ -41,7 +43,6 @@ class Wish(Filters):
                 "Name a GPU model with gpu_type, a node with executor_id, or a filter: then it is the cheapest that "
                 "meets it.",
             )
-
         if not self.is_batch:
             return
         if self.volume:

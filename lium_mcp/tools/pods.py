@@ -395,8 +395,8 @@ async def rent_pod(
     """
     wish.check()
     if wish.is_batch:
-        agreed = call.agreed
-        return await rent_missing(call.account, call.policy, call.poller, agreed, wish, wait_seconds, dry_run=dry_run)
+        acting = call.account, call.policy, call.poller, call.agreed
+        return await rent_missing(*acting, wish, wait_seconds, dry_run=dry_run)
     with time_limit(READ_LIMIT_SECONDS):
         if dry_run:
             return would_rent(await make_plan(call.account, call.policy, wish, priced=True))

@@ -200,7 +200,8 @@ LIMITS: Final = {
 
 @pytest.mark.parametrize("limit", LIMITS)
 async def test_a_batch_of_which_a_part_would_fit_is_refused_whole(account: Sandbox, ledger: str, limit: str) -> None:
-    async with agent_on(account, state_url=ledger, **{limit: LIMITS[limit]}) as agent:
+    bound: dict[str, Any] = {limit: LIMITS[limit]}
+    async with agent_on(account, state_url=ledger, **bound) as agent:
         failure = await agent.refused("rent_pod", **TRAIN)
         assert failure.code == "policy_refused"
         assert limit in failure.text
@@ -221,13 +222,13 @@ async def test_what_lives_of_a_batch_counts_once_when_it_is_completed(account: S
 async def test_batches_of_several_servers_at_once_pass_no_limit_together(
     account: Sandbox, limit: str, state_url: str
 ) -> None:
-    most = {"max_pods": 7, "max_burn_per_hour_usd": 2.3}[limit]
+    bound: dict[str, Any] = {limit: {"max_pods": 7, "max_burn_per_hour_usd": 2.3}[limit]}
     calls = [TRAIN | {"name": name} for name in ("one", "two", "three", "four")]
     async with (
-        agent_on(account, state_url=state_url, **{limit: most}) as first,
-        agent_on(account, state_url=state_url, **{limit: most}) as second,
-        agent_on(account, state_url=state_url, **{limit: most}) as third,
-        agent_on(account, state_url=state_url, **{limit: most}) as fourth,
+        agent_on(account, state_url=state_url, **bound) as first,
+        agent_on(account, state_url=state_url, **bound) as second,
+        agent_on(account, state_url=state_url, **bound) as third,
+        agent_on(account, state_url=state_url, **bound) as fourth,
     ):
         agents = (first, second, third, fourth)
         pairs = list(zip(agents, calls, strict=True))
