@@ -84,19 +84,19 @@ def build_refusing_server(settings: Settings, problems: Sequence[str]) -> LiumSe
     def refuse(_: str) -> NoReturn:
         raise settings_wrong(problems)
 
-    presented = _presented({item.name for item in listed})
+    presented = _presented({item.name for item in listed}, {})
     presented["instructions"] = f"{wrong.happened} {wrong.advice}\n{presented['instructions']}"
     return LiumServer(offered=listed, bind=refuse, stop=Stop(), log_level=settings.log_level, **presented)
 
 
-def _presented(offered: Collection[str]) -> dict[str, str]:
-    """What the handshake says of a server that offers these tools."""
+def _presented(offered: Collection[str], limits: dict[str, object]) -> dict[str, str]:
+    """What the handshake says of a server that offers these tools within these limits."""
     return {
         "name": "lium-mcp",
         "title": "Lium GPU pods",
         "version": __version__,
         "website_url": "https://lium.io",
-        "instructions": instructions(frozenset(offered)),
+        "instructions": instructions(frozenset(offered), limits),
     }
 
 
@@ -145,7 +145,7 @@ def build_server(
         offered=listed,
         bind=lambda name: _bind(name, runtime),
         stop=runtime.stop,
-        **_presented(offered),
+        **_presented(offered, {} if runtime.policy.shadow else runtime.policy.limits.in_force()),
         lifespan=lifespan,
         log_level=settings.log_level,
         subscriptions=False,

@@ -222,16 +222,17 @@ def meant_setting(variable: str) -> str | None:
 
 
 class Offer:
-    """What the settings decide about the lists.
+    """What the settings decide about the lists and the instructions.
 
     Attributes:
         toolsets: The setting of that name, as all that follow.
         allow_tools: None of them allow all.
         deny_tools: They are never offered.
         read_only: Whether only tools are offered that change nothing; it wins over every other choice.
+        limits: The limits that refuse something, as `instructions` takes them.
     """
 
-    __slots__ = ("allow_tools", "deny_tools", "read_only", "toolsets")
+    __slots__ = ("allow_tools", "deny_tools", "limits", "read_only", "toolsets")
 
     def __init__(
         self,
@@ -240,7 +241,9 @@ class Offer:
         allow_tools: frozenset[str] = frozenset(),
         deny_tools: frozenset[str] = frozenset(),
         read_only: bool = False,
+        limits: dict[str, object] | None = None,
     ) -> None:
+        self.limits = limits or {}
         self.toolsets = toolsets
         self.allow_tools = allow_tools
         self.deny_tools = deny_tools

@@ -110,6 +110,15 @@ class Limits(BaseModel):
         }
         return Limits(**lowest, budget_since=since, **allowed)
 
+    def in_force(self) -> dict[str, Any]:
+        """Those that are set, by their names, with a day as text."""
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        return {
+            name: value.isoformat() if isinstance(value, date) else value
+            for name, value in values.items()
+            if value not in (None, frozenset())
+        }
+
     @property
     def any(self) -> bool:
         """Whether there is a limit at all."""

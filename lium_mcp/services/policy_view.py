@@ -3,14 +3,12 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import date
 
 import anyio
 
 from lium_mcp.api.errors import LiumError
 from lium_mcp.figures import rounded
 from lium_mcp.guard.consent import ConfirmMode
-from lium_mcp.guard.limits import Limits
 from lium_mcp.guard.policy import Policy, Standing
 from lium_mcp.rentals import LedgerUnavailable
 from lium_mcp.results import Result
@@ -54,8 +52,23 @@ class PolicyView(Result):
     unbounded: list[str] | None = None
 
 
-async def policy_view(account: Account, policy: Policy, confirm: ConfirmMode, offered: Offered) -> PolicyView:
-    """Show the limits, and how far they are used where there is a key and Lium answers."""
+@dataclass(frozen=True, slots=True)
+class Standings:
+    """The limits in force, and what is to be said of them.
+
+    Attributes:
+        limits: Each limit, used and left where that could be read; None where no limit is set.
+        note: Why the budget does not count yet, if it does not.
+        unbounded: The pods that no removal time bounds, where a budget has to bear them.
+    """
+
+    limits: list[LimitView] | None
+    note: str | None
+    unbounded: list[str] | None
+
+
+async def read_standings(account: Account, policy: Policy) -> Standings:
+    """Read the limits, and how far they are used where there is a key and Lium answers."""
     limits = policy.limits
     standings: dict[str, Standing] = {}
     unbounded: list[str] = []
@@ -69,6 +82,16 @@ async def policy_view(account: Account, policy: Policy, confirm: ConfirmMode, of
             if begins_on is not None:
                 standings.pop("budget_usd", None)
             unbounded = [item.name for item in room.committed(pods, *admitted) if item.hours_left is None]
+    return Standings(
+        limits=[_limit(name, value, standings.get(name)) for name, value in limits.in_force().items()] or None,
+        note=None if begins_on is None else f"The budget has not begun: its first day is {begins_on}.{until}",
+        unbounded=unbounded if unbounded and limits.budget_usd is not None else None,
+    )
+
+
+async def policy_view(account: Account, policy: Policy, confirm: ConfirmMode, offered: Offered) -> PolicyView:
+    """Show what is offered, the limits, and how far they are used."""
+    standings = await read_standings(account, policy)
     return PolicyView(
         read_only=offered.read_only,
         toolsets=list(offered.toolsets),
@@ -76,27 +99,18 @@ async def policy_view(account: Account, policy: Policy, confirm: ConfirmMode, of
         deny_tools=list(offered.deny_tools) if offered.deny_tools else None,
         tool_count=offered.tool_count,
         confirm=confirm,
-        mode=("shadow" if policy.shadow else "enforce") if limits.any else None,
-        limits=[_limit(name, limits, standings.get(name)) for name in _set_limits(limits)] or None,
-        note=None if begins_on is None else f"The budget has not begun: its first day is {begins_on}.{until}",
-        unbounded=unbounded if unbounded and limits.budget_usd is not None else None,
+        mode=("shadow" if policy.shadow else "enforce") if policy.limits.any else None,
+        limits=standings.limits,
+        note=standings.note,
+        unbounded=standings.unbounded,
     )
 
 
-def _set_limits(limits: Limits) -> list[str]:
-    return [name for name in Limits.model_fields if getattr(limits, name) not in (None, frozenset())]
-
-
-def _limit(name: str, limits: Limits, standing: Standing | None) -> LimitView:
-    value = getattr(limits, name)
-    if isinstance(value, frozenset):
-        value = ", ".join(sorted(value))
-    elif isinstance(value, date):
-        value = value.isoformat()
+def _limit(name: str, value: float | str | frozenset[str], standing: Standing | None) -> LimitView:
     used, left = (standing.used, standing.left) if standing else (None, None)
     return LimitView(
         limit=name,
-        allowed=value,
+        allowed=", ".join(sorted(value)) if isinstance(value, frozenset) else value,
         used=None if used is None else rounded(used),
         left=None if left is None else rounded(left),
     )

@@ -8,7 +8,7 @@ the second that the imports take. Standard library only.
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from lium_mcp.settings_table import DEFAULT_TOOLSETS, SETTINGS, Offer, is_option, meant_setting
+from lium_mcp.settings_table import DEFAULT_TOOLSETS, LIMITS, SETTINGS, Offer, is_option, meant_setting
 
 _DIGITS = frozenset("0123456789")
 _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
@@ -48,7 +48,19 @@ def find_offer(
         allow_tools=frozenset(_listed(values.get("allow_tools", ""))),
         deny_tools=frozenset(_listed(values.get("deny_tools", ""))),
         read_only=values.get("read_only", "").lower() in _TRUE,
+        limits={} if values.get("policy_mode") == "shadow" else _limits(values),
     )
+
+
+def _limits(values: Mapping[str, str]) -> dict[str, object]:
+    """The limits among plain values, each as what it means."""
+    found: dict[str, object] = {}
+    for name, value in values.items():
+        if name in LIMITS:
+            kind = LIMITS[name].kind
+            is_list = kind not in ("number", "count", "day")
+            found[name] = frozenset(_listed(value)) if is_list else value if kind == "day" else float(value)
+    return found
 
 
 def _options(words: Sequence[str]) -> dict[str, str] | None:

@@ -88,7 +88,7 @@ class Prepared:
         self._items = [item for item in records.items if item[1] == "tools/list" and _is_offered(item, offer)]
         offered = {name for _, _, name, _, _ in self._items}
         self._items += [item for item in records.items if item[1] != "tools/list" and offered.issuperset(item[3])]
-        self._instructions = as_json(instructions(frozenset(offered)))
+        self._instructions = as_json(instructions(frozenset(offered), offer.limits))
 
     def knows(self, era: str, method: str) -> bool:
         """Whether there is an answer to a method."""

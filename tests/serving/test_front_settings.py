@@ -12,7 +12,8 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from lium_mcp.cli.parser import UsageError, make_parser
-from lium_mcp.server import read_settings, select_tools
+from lium_mcp.instructions import instructions
+from lium_mcp.server import build_server, read_settings, select_tools
 from lium_mcp.serving.front_settings import find_offer
 from lium_mcp.serving.prepared import read_file
 from lium_mcp.settings import Settings
@@ -148,8 +149,12 @@ def value_of(name: str) -> st.SearchStrategy[str]:
     return right | right | right | st.sampled_from([*written, ""]) | ODD
 
 
-def really_offered(words: list[str]) -> set[str] | None:
-    """The tools of the server over standard input and output that is started so; None where there is none."""
+Told = tuple[set[str], str | None]
+"""The tools that a server offers, and its instructions."""
+
+
+def really_told(words: list[str]) -> Told | None:
+    """What the server over standard input and output tells that is started so; None where there is none."""
     try:
         options: dict[str, Any] = vars(make_parser().parse_args(words))
     except (UsageError, SystemExit):
@@ -159,30 +164,32 @@ def really_offered(words: list[str]) -> set[str] | None:
     settings, problems = read_settings(options)
     if problems or settings.transport != "stdio":
         return None
-    return {item.name for item in select_tools(settings)}
+    return {item.name for item in select_tools(settings)}, build_server(settings).instructions
 
 
-def found(words: list[str], environment: dict[str, str]) -> set[str] | None:
+def found(words: list[str], environment: dict[str, str]) -> Told | None:
     offer = find_offer(words, environment, NAMES, read_file)
     if offer is None:
         return None
-    return {item.name for item in LISTING if offer.has(item.name, item.toolset, reads_only=item.read_only)}
+    tools = {item.name for item in LISTING if offer.has(item.name, item.toolset, reads_only=item.read_only)}
+    return tools, instructions(frozenset(tools), offer.limits)
 
 
-def both(words: list[str], environment: dict[str, str], config: str | None) -> tuple[set[str] | None, set[str] | None]:
+def both(words: list[str], environment: dict[str, str], config: str | None) -> tuple[Told | None, Told | None]:
     with TemporaryDirectory() as home:
         if config is not None:
             file = Path(home) / ".lium" / "config.ini"
             file.parent.mkdir()
             file.write_bytes(config.encode())
         with patch.dict(os.environ, {"HOME": home, **environment}, clear=True):
-            return found(words, dict(os.environ)), really_offered(words)
+            return found(words, dict(os.environ)), really_told(words)
 
 
 @given(given_settings())
 @example((["--toolsets", "pods"], {"LIUM_MCP_TOOLSETS": "account"}, None))
 @example((["--read-only", "serve", "--no-read-only"], {}, None))
 @example(([], {"LIUM_MCP_READ_ONLY": "true", "lium_mcp_read_only": "false"}, None))
+@example((["--policy-mode", "shadow"], {"LIUM_MCP_MAX_PODS": "2"}, None))
 @examples(max_examples=400, deadline=None)
 def test_what_the_front_finds_is_what_the_settings_say(case: tuple[list[str], dict[str, str], str | None]) -> None:
     ours, real = both(*case)

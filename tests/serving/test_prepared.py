@@ -66,6 +66,18 @@ CHOICES: list[dict[str, str]] = [
     {"deny_tools": "rent_pod,remove_pod,list_gpus"},
     {"allow_tools": "list_clusters"},
     {"max_pods": "3", "budget_usd": "10", "confirm": "always", "allow_gpu_types": "H100"},
+    {"max_pods": "3", "policy_mode": "shadow"},
+    {"max_pods": "3", "read_only": "true"},
+    {
+        "max_price_per_hour_usd": "2.50",
+        "max_hours": "0.5",
+        "max_burn_per_hour_usd": "123456789.01",
+        "budget_usd": "0",
+        "budget_since": "2026-01-28",
+        "allow_gpu_types": "H100,A100, H100",
+        "allow_countries": "us,DE",
+        "allow_templates": "0b1c2d3e-4f50-6172-8394-a5b6c7d8e9f0",
+    },
 ]
 
 
