@@ -188,7 +188,12 @@ def _steps(runtime: Runtime) -> dict[TaskKind, Step]:
 
         await follow(runtime.account(), poller(), claim)
 
-    needs_ssh: dict[TaskKind, Step] = {"follow_up": follow_job}
+    async def watch_idle(claim: Claim) -> None:
+        from lium_mcp.services.idle_watch import watch_idle  # noqa: PLC0415 - as in _bind
+
+        await watch_idle(runtime.account(), poller(), claim)
+
+    needs_ssh: dict[TaskKind, Step] = {"follow_up": follow_job, "idle_watch": watch_idle}
     return needs_ssh if runtime.account().pod_access is not None else {}
 
 

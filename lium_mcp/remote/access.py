@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -51,6 +52,7 @@ class PodAccess:
         self._host_keys = HostKeys(state_directory / "host-keys" if state_directory else None)
         self._connections: Connections | None = None
         self._failed_at: dict[str, float] = {}
+        self._at_work: Counter[str] = Counter()
 
     @asynccontextmanager
     async def to(self, pod: Pod) -> AsyncIterator["Connection"]:
@@ -67,6 +69,24 @@ class PodAccess:
             self._connections = Connections(self.keys, self._host_keys, self._is_replaced, self._now)
         async with self._connections.to(address) as connection:
             yield connection
+
+    @asynccontextmanager
+    async def work_on(self, pod: Pod) -> AsyncIterator["Connection"]:
+        """The same, for what somebody waits for: until it is done, the pod counts as at work.
+
+        Raises:
+            Failure: as `to`.
+        """
+        self._at_work[pod.id] += 1
+        try:
+            async with self.to(pod) as connection:
+                yield connection
+        finally:
+            self._at_work[pod.id] -= 1
+
+    def is_at_work(self, pod_id: str) -> bool:
+        """Whether somebody waits for what this server does in a pod now."""
+        return self._at_work[pod_id] > 0
 
     def is_connected(self, pod_id: str) -> bool:
         """Whether there is a connection to a pod already, as far as is known."""

@@ -1,4 +1,4 @@
-"""What a pod's container says of itself: its GPUs, what is mounted in it, when it started. Nothing of it is trusted."""
+"""What a pod's container says of itself: GPUs, mounts, network, when it started. Nothing of it is trusted."""
 
 import re
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from lium_mcp.remote.gpus import Gpu, read_gpus
 if TYPE_CHECKING:
     from lium_mcp.remote.connections import Connection
 
-_FACTS: Final = "cat /proc/mounts /proc/1/stat; grep btime /proc/stat"
+_FACTS: Final = "cat /proc/mounts /proc/1/stat /proc/net/dev; grep btime /proc/stat"
 _MOUNT: Final = re.compile(r"\S+ (/\S*) \S+ \S+ \d+ \d+")
 # Of the main process: its name may hold blanks and brackets; the start is the 20th figure after it.
 _MAIN_PROCESS: Final = re.compile(r"1 \(.*\) \S(?: -?\d+){18} (\d{1,15})(?: .*)?")
@@ -19,6 +19,8 @@ _HOST_BOOT: Final = re.compile(r"btime (\d{9,11})")
 # Linux shows every program this many, whatever it counts itself.
 _TICKS_PER_SECOND: Final = 100
 _SOONEST_YEAR: Final = 2020
+_INTERFACE: Final = re.compile(r"\s*(\S+):\s*(\d{1,18})(?:\s+\d+){7}\s+(\d{1,18})(?:\s+\d+){7}\s*")
+_LOOPBACK: Final = "lo"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +31,13 @@ class Inside:
         gpus: The GPUs that its programs reach.
         mounts: Where something is mounted.
         started_at: When its main process started, by its host's clock.
+        moved_bytes: What its network has moved both ways.
     """
 
     gpus: list[Gpu] | None = None
     mounts: frozenset[str] | None = None
     started_at: datetime | None = None
+    moved_bytes: int | None = None
 
     def has_mounted(self, path: str) -> bool | None:
         """Whether something is mounted at a path or below it; None if nobody could look."""
@@ -48,11 +52,11 @@ async def look_inside(connection: "Connection", *, timeout_seconds: float) -> In
     """
     gpus = await read_gpus(connection, timeout_seconds=timeout_seconds)
     _, facts = await run_short(connection, _FACTS, timeout_seconds=timeout_seconds)
-    return Inside(gpus, *parse_facts(facts))
+    return parse_facts(facts, gpus)
 
 
-def parse_facts(text: str) -> tuple[frozenset[str] | None, datetime | None]:
-    """Read where something is mounted, and when the main process started; lines of another form are left out."""
+def parse_facts(text: str, gpus: list[Gpu] | None = None) -> Inside:
+    """Read mounts, the start of the main process, and what the network moved; lines of another form are left out."""
     lines = text.splitlines()
     mounts = frozenset(match[1] for line in lines if (match := _MOUNT.fullmatch(line)))
     ticks = next((int(match[1]) for line in lines if (match := _MAIN_PROCESS.fullmatch(line))), None)
@@ -65,5 +69,10 @@ def parse_facts(text: str) -> tuple[frozenset[str] | None, datetime | None]:
             started_at = None
     if started_at is not None and started_at.year < _SOONEST_YEAR:
         started_at = None
-    # Every container has something mounted at its root.
-    return mounts if "/" in mounts else None, started_at
+    moved = [match for line in lines if (match := _INTERFACE.fullmatch(line)) and match[1] != _LOOPBACK]
+    return Inside(
+        gpus,
+        mounts if "/" in mounts else None,  # every container has something mounted at its root
+        started_at,
+        sum(int(match[2]) + int(match[3]) for match in moved) if moved else None,
+    )

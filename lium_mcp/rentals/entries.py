@@ -23,7 +23,7 @@ GIVEN_BACK: Final = "given back: "
 NOT_SENT_AGAIN: Final = "not sent again: "
 """How the note of a rent begins if the server that looked last may not send it again."""
 
-TaskKind = Literal["follow_up", "standing_order"]
+TaskKind = Literal["follow_up", "standing_order", "idle_watch"]
 """Which code does a task, see `server.py`."""
 TaskStatus = Literal["open", "done", "failed", "gone", "expired", "cancelled"]
 """The subject of a task that is `gone` is not there any more, so that nothing is left to do. The time for one that is

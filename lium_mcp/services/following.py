@@ -137,6 +137,15 @@ async def _do(account: Account, poller: Poller, claim: Claim, pod: Pod, job: Job
         await claim.finish("done", f"pod removed after backup {backup.id}")
 
 
+async def back_up(account: Account, poller: Poller, claim: Claim, pod: Pod) -> bool:
+    """Take a backup of all of a pod's local volume before its removal; whether it is complete by now.
+
+    Raises:
+        Failure: it failed, or does not hold everything.
+    """
+    return await _backup(account, poller, claim, pod, whole=True) is not None
+
+
 async def _backup(account: Account, poller: Poller, claim: Claim, pod: Pod, *, whole: bool) -> Backup | None:
     """A complete backup that began after the jobs ended; None while there is none yet.
 

@@ -85,7 +85,7 @@ async def _run(account: Account, pod: Pod, command: str, timeout_seconds: float,
             tail_bytes=max(int(part * _TAIL_BYTES / share), _LEAST_BYTES),
         )
 
-    async with pod_access(account).to(pod) as connection:
+    async with pod_access(account).work_on(pod) as connection:
         outcome = await run_command(
             connection, command, timeout_seconds=timeout_seconds, stdout=output(0.75), stderr=output(0.25)
         )

@@ -21,6 +21,7 @@ from lium_mcp.rentals import AccountUnknown, shortfalls
 from lium_mcp.results import Result, Usd, UsdRate, UtcTime, note_on, state_in_words
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.container_restarts import restart_warning
+from lium_mcp.services.idle_removals import IdleRemoval, idle_removal_of
 from lium_mcp.services.node_warnings import maintenance
 from lium_mcp.services.pod_connections import inside_of
 from lium_mcp.text import quotation
@@ -43,6 +44,7 @@ class PodRow(Result):
     price_per_hour_usd: UsdRate | None = None
     billing: bool | None = None
     removal_at: UtcTime | None = None
+    idle_minutes: int | None = None
     maintenance: str | None = None
     ssh_command: str | None = None
 
@@ -135,9 +137,9 @@ def unknown_billing(pods: Sequence[Pod]) -> int | None:
     return sum(1 for pod in pods if pod.bills is None) or None
 
 
-def pod_row(pod: Pod) -> PodRow:
-    """Show a pod in a list."""
-    return PodRow(**_row_fields(pod))
+def pod_row(pod: Pod, idle: IdleRemoval | None = None) -> PodRow:
+    """Show a pod in a list, with its removal when idle, if one is set."""
+    return PodRow(**_row_fields(pod, idle))
 
 
 async def pod_view(
@@ -164,12 +166,15 @@ async def pod_view(
         ssh: What came of a look at its SSH server.
     """
     extras = _Extras()
+    idle: IdleRemoval | None = None
+    idle_problem: str | None = None
     runs = current and pod.is_ready
     inside = (await inside_of(account, pod) if runs and ssh in (None, "answers") else None) or Inside()
 
     # A pod is worth showing without its events, volume and cost.
     with anyio.move_on_after(_EXTRAS_SECONDS):
         volume_id = volume_id or (await _rented_volume(account, pod.id) if runs else None)
+        idle, idle_problem = await idle_removal_of(account, pod) if current else (None, None)
         async with anyio.create_task_group() as group:
             group.start_soon(extras.read_events, account, pod.id)
             group.start_soon(extras.read_record, account, pod.id)
@@ -183,7 +188,7 @@ async def pod_view(
     shown = _shown(history) if events else []
     shown_gpus = inside.gpus if gpus else None
     processes = [process.name for gpu in shown_gpus or () for process in gpu.processes]
-    fields = _row_fields(pod)
+    fields = _row_fields(pod, idle)
     if pod.has_not_started and _has_run(lived):
         fields["billing"] = None  # one whose template was switched starts over, and may bill meanwhile
     return PodView(
@@ -207,7 +212,7 @@ async def pod_view(
         volume_id=pod.attached_volume_id,
         local_volume_path=pod.volume_root,
         jupyter_url=pod.jupyter_url,
-        warnings=warnings or None,
+        warnings=[*warnings, *([idle_problem] if idle_problem else [])] or None,
         note=note_on(*_quoted(shown), *processes),
         last_events=shown if events else None,
         gpus=[_gpu(gpu) for gpu in shown_gpus] if shown_gpus else None,
@@ -296,7 +301,7 @@ def _gpu(gpu: Gpu) -> GpuView:
     )
 
 
-def _row_fields(pod: Pod) -> dict[str, object]:
+def _row_fields(pod: Pod, idle: IdleRemoval | None) -> dict[str, object]:
     ssh = pod.ssh
     return {
         "pod_id": pod.id,
@@ -307,6 +312,7 @@ def _row_fields(pod: Pod) -> dict[str, object]:
         "price_per_hour_usd": pod.price,
         "billing": pod.bills,
         "removal_at": pod.removal_scheduled_at,
+        "idle_minutes": idle.idle_minutes if idle else None,
         "maintenance": maintenance(pod),
         "ssh_command": f"ssh {ssh.user}@{ssh.host} -p {ssh.port}" if ssh else None,
     }

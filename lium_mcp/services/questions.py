@@ -13,10 +13,17 @@ from lium_mcp.api.templates import Template
 from lium_mcp.figures import in_usd, rate_in_usd
 from lium_mcp.guard.commitments import hours_left
 from lium_mcp.guard.consent import Question
-from lium_mcp.guard.policy import Policy
+from lium_mcp.guard.policy import Policy, PolicyRefused
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.backing_up import PARTIAL, check_path, covers_all, losses, refuse_partial, refuse_undeletable
 from lium_mcp.services.final_backup import FinalBackups, earlier_final_backup
+from lium_mcp.services.idle_removals import (
+    ONLY_WITH_A_SERVER,
+    WHAT_IS_IDLE,
+    check_watchable,
+    idle_removals,
+    wanted_removal,
+)
 from lium_mcp.services.limits_left import check_life
 from lium_mcp.services.restoring import UnseenTargets, unseen_targets
 from lium_mcp.services.targets import (
@@ -99,24 +106,43 @@ async def ask_to_schedule_removal(
     policy: Policy,
     *,
     pod: str,
-    hours_from_now: float,
-    **_: Any,  # noqa: ANN401
+    hours_from_now: float | None,
+    idle_minutes: int | None,
+    final_backup: bool,
 ) -> Question:
     """Before `schedule_pod_removal`."""
+    idle = wanted_removal(hours_from_now=hours_from_now, idle_minutes=idle_minutes, final_backup=final_backup)
     target = await find_pod(account, pod)
-    await check_life(account, policy, target, hours_from_now)
-    cost = f" It costs {in_usd(target.price * hours_from_now)} until then." if target.price is not None else ""
-    return Question(
-        f"Let Lium remove {_pod(target)} in {hours_from_now:g} hours?{cost} Its disk and local volume are lost then. "
-        f"{await _last_backup(account, target)}",
-        {"pod": target.id},
-    )
+    when, known = list[str](), list[str]()
+    if hours_from_now is not None:
+        await check_life(account, policy, target, hours_from_now)
+        when.append(f"Let Lium remove {_pod(target)} in {hours_from_now:g} hours")
+        if target.price is not None:
+            known.append(f"It costs {in_usd(target.price * hours_from_now)} until then.")
+    if idle is not None:
+        await check_watchable(account, target, idle)
+        whom = "it" if when else _pod(target)
+        when.append(
+            f"{'let' if when else 'Let'} lium-mcp remove {whom} once it was idle for {idle.idle_minutes} minutes"
+        )
+    if hours_from_now is not None or not final_backup:
+        known.append(f"Its disk and local volume are lost then. {await _last_backup(account, target)}")
+    if idle is not None and idle.final_backup:
+        known.append(f"When it is idle: {await _backed_up_first(account, target)}")
+    if idle is not None:
+        known += [WHAT_IS_IDLE, ONLY_WITH_A_SERVER]
+    return Question(f"{', and '.join(when)}? {' '.join(known)}", {"pod": target.id})
 
 
 async def ask_to_cancel_removal(account: Account, policy: Policy, *, pod: str, **_: Any) -> Question:  # noqa: ANN401 - the tool takes no others
     """Before `cancel_pod_removal`."""
     target = await find_pod(account, pod)
-    await check_life(account, policy, target, None)
+    try:
+        await check_life(account, policy, target, None)
+    except PolicyRefused:
+        if target.id not in await idle_removals(account):
+            raise
+        return Question(f"Keep {_pod(target)} when it is idle? Its removal time stays.", {"pod": target.id})
     return Question(
         f"Let {_pod(target)} run without a removal time? It bills until somebody removes it.", {"pod": target.id}
     )

@@ -11,19 +11,22 @@ from lium_mcp.failures import Failure
 from lium_mcp.figures import rounded
 from lium_mcp.results import Result, Usd, UtcTime, state_in_words
 from lium_mcp.services.accounts import Account
+from lium_mcp.services.idle_removals import ONLY_WITH_A_SERVER, WHAT_IS_IDLE, IdleRemoval, idle_removals
 from lium_mcp.services.readiness import read_pod
 
 _LOOK_SECONDS = 10.0
 
 
 class RemovalSchedule(Result):
-    """When a pod will be removed, as the API says it now."""
+    """When a pod will be removed: by Lium, as the API says it now, and by this server when it is idle."""
 
     pod_id: str
     name: str
     removal_at: UtcTime | None = None
     hours_left: float | None = None
     cost_until_then_usd: Usd | None = None
+    idle_minutes: int | None = None
+    final_backup: bool | None = None
     next: str | None = None
 
 
@@ -105,13 +108,16 @@ async def read_removal_schedule(account: Account, target: Pod) -> RemovalSchedul
     pod = await account.lium.pods.get(target.id)
     at: datetime | None = pod.removal_scheduled_at
     hours = max((at - account.lium.now()).total_seconds(), 0) / 3600 if at else None
+    idle = (await idle_removals(account)).get(target.id)
     return RemovalSchedule(
+        idle_minutes=idle.idle_minutes if idle else None,
+        final_backup=(idle.final_backup or None) if idle else None,
         pod_id=pod.id,
         name=pod.pod_name or "",
         removal_at=at,
         hours_left=rounded(hours, 2) if hours is not None else None,
         cost_until_then_usd=pod.price * hours if hours is not None and pod.price is not None else None,
-        next=_warn_of_boot(pod),
+        next=" ".join(filter(None, (_warn_of_boot(pod), _warn_of_idle(pod, idle)))) or None,
     )
 
 
@@ -128,6 +134,14 @@ def not_confirmed(schedule: RemovalSchedule, answered: str) -> Failure:
         "Call get_pod to look again; if that stays, call this again, or remove_pod when the work is done.",
         effect=effect,
     )
+
+
+def _warn_of_idle(pod: Pod, idle: IdleRemoval | None) -> str | None:
+    if idle is None:
+        return None
+    ends = pod.removal_scheduled_at is not None or pod.termination_hours is not None
+    bills = "" if ends else " Until then it bills: hours_from_now sets an end that Lium itself keeps."
+    return f"{WHAT_IS_IDLE} {ONLY_WITH_A_SERVER}{bills}"
 
 
 def _warn_of_boot(pod: Pod) -> str | None:

@@ -9,8 +9,9 @@ from pydantic import Field
 
 from lium_mcp.api.errors import LiumError, NotFound
 from lium_mcp.api.pods.models import Pod, PodDetail
-from lium_mcp.failures import Failure
+from lium_mcp.failures import NOTHING_CHANGED, Failure
 from lium_mcp.guard.consent import NOTHING_TO_ASK, Question
+from lium_mcp.guard.policy import PolicyRefused
 from lium_mcp.inputs import OFFICIAL, Few, ShortText
 from lium_mcp.remote.ssh_addresses import until_it_runs
 from lium_mcp.rentals import REMOVAL_TOLERANCE, LedgerUnavailable, Rental
@@ -18,6 +19,13 @@ from lium_mcp.results import Result, Usd, state_in_words
 from lium_mcp.services.batch_renting import ask_to_rent_missing, rent_missing
 from lium_mcp.services.failure_words import after_change
 from lium_mcp.services.final_backup import describe_pending, find_running_backup, take_final_backup
+from lium_mcp.services.idle_removals import (
+    check_watchable,
+    end_idle_removal,
+    idle_removals,
+    set_idle_removal,
+    wanted_removal,
+)
 from lium_mcp.services.limits_left import changing_life
 from lium_mcp.services.open_rents import UnsettledRent, find_given_back, list_with_rents
 from lium_mcp.services.pod_connections import replacing_container
@@ -127,8 +135,9 @@ async def list_pods(call: Call, limit: Limit = 20, cursor: Cursor = "") -> PodLi
     listed, unsettled = await list_with_rents(call.account, call.runtime.read_only)
     pods = sorted(listed, key=lambda pod: (pod.pod_name or "", pod.id))
     rows, next_cursor = page(pods, limit=limit, cursor=cursor)
+    idle = await idle_removals(call.account)
     return PodList(
-        pods=[pod_row(pod) for pod in rows],
+        pods=[pod_row(pod, idle.get(pod.id)) for pod in rows],
         total=len(pods),
         burn_per_hour_usd=sum(pod.price or 0 for pod in pods if pod.is_billing),
         unpriced_pods=unpriced(pods),
@@ -241,6 +250,8 @@ async def remove_pod(
                 next=describe_pending(target, backup),
             )
     await start_removal(call.account, target)
+    with suppress(Failure):  # whoever watches it sees that it is gone
+        await end_idle_removal(call.account, target, "the pod was removed")
     gone = await call.poller.until(
         False,
         lambda: is_gone(call.account, target.id),
@@ -272,21 +283,35 @@ async def remove_pod(
 async def schedule_pod_removal(
     call: Call,
     pod: PodName,
-    hours_from_now: Annotated[float, Field(gt=0, le=_MOST_REMOVAL_HOURS, description="Hours until removal.")],
+    hours_from_now: Annotated[
+        float | None, Field(gt=0, le=_MOST_REMOVAL_HOURS, description="Hours until Lium removes it.")
+    ] = None,
+    idle_minutes: Annotated[
+        int | None, Field(ge=5, le=1440, description="Or once its GPUs were idle so many minutes.")
+    ] = None,
+    final_backup: Annotated[bool, Field(description="When idle: only after a completed backup.")] = False,
 ) -> RemovalSchedule:
-    """Set when Lium itself removes a pod, replacing an earlier time; it holds even when this server is gone. Data
-    outside volumes and backups is lost then. remove_pod removes at once.
+    """Set when Lium itself removes a pod, replacing an earlier time; it holds even when this server is gone. Or let
+    this server remove it when idle, only while it runs; with both, the first counts. Data outside volumes and backups
+    is lost then. remove_pod removes at once.
     """
-    async with changing_life(call.account, call.policy, pod, hours_from_now) as target:
-        at = call.lium.now() + timedelta(hours=hours_from_now)
-        await call.lium.pods.schedule_removal(target.id, at=at)
-    await forget_removal_time(call.account, target)
-    with after_change(f"Lium accepted the removal time of {target.pod_name}."):
+    idle = wanted_removal(hours_from_now=hours_from_now, idle_minutes=idle_minutes, final_backup=final_backup)
+    target = await find_pod(call.account, pod)
+    if idle is not None:
+        await check_watchable(call.account, target, idle)
+    done, at = "", None
+    if hours_from_now is not None:
+        async with changing_life(call.account, call.policy, target.id, hours_from_now):
+            at = call.lium.now() + timedelta(hours=hours_from_now)
+            await call.lium.pods.schedule_removal(target.id, at=at)
+        await forget_removal_time(call.account, target)
+        done = f"Lium accepted that {target.pod_name} ({target.id}) is removed at {at:%Y-%m-%dT%H:%M:%SZ}"
+    if idle is not None:
+        await set_idle_removal(call.account, target, idle, effect=f"{done}." if done else NOTHING_CHANGED)
+    with after_change(f"{done or 'Its removal when idle is set'}."):
         schedule = await read_removal_schedule(call.account, target)
-    if schedule.removal_at is None or abs(schedule.removal_at - at) > REMOVAL_TOLERANCE:
-        raise not_confirmed(
-            schedule, f"Lium accepted that {target.pod_name} ({target.id}) is removed at {at:%Y-%m-%dT%H:%M:%SZ}"
-        )
+    if at is not None and (schedule.removal_at is None or abs(schedule.removal_at - at) > REMOVAL_TOLERANCE):
+        raise not_confirmed(schedule, done)
     return schedule
 
 
@@ -297,15 +322,24 @@ async def schedule_pod_removal(
     asks=lambda call, **given: ask_to_cancel_removal(call.account, call.policy, **given),
 )
 async def cancel_pod_removal(call: Call, pod: PodName) -> RemovalSchedule:
-    """Cancel the scheduled removal of a pod. It then bills until somebody removes it. To move the time instead, call
-    schedule_pod_removal.
+    """Cancel the scheduled removal of a pod, at a time and when idle. It then bills until somebody removes it. To move
+    the time instead, call schedule_pod_removal.
     """
-    async with changing_life(call.account, call.policy, pod, None) as target:
-        answered = f"Lium accepted that {target.pod_name} ({target.id}) is not removed by schedule"
-        try:
-            await call.lium.pods.cancel_removal(target.id)
-        except NotFound:  # of the schedule or of the pod, which a look at the pod tells
-            answered = f"Lium finds no scheduled removal of {target.pod_name} ({target.id})"
+    try:
+        async with changing_life(call.account, call.policy, pod, None) as target:
+            await end_idle_removal(call.account, target, "cancelled")
+            answered = f"Lium accepted that {target.pod_name} ({target.id}) is not removed by schedule"
+            try:
+                await call.lium.pods.cancel_removal(target.id)
+            except NotFound:  # of the schedule or of the pod, which a look at the pod tells
+                answered = f"Lium finds no scheduled removal of {target.pod_name} ({target.id})"
+    except PolicyRefused as refused:
+        target = await find_pod(call.account, pod)
+        if not await end_idle_removal(call.account, target, "cancelled"):
+            raise
+        schedule = await read_removal_schedule(call.account, target)
+        kept = f"It is not removed when idle any more. Its removal time stays: {refused}"
+        return schedule.model_copy(update={"next": kept})
     await forget_removal_time(call.account, target)
     with after_change(f"{answered}."):
         schedule = await read_removal_schedule(call.account, target)

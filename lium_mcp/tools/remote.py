@@ -191,7 +191,7 @@ async def upload_files(
     target = await find_pod(call.account, pod)
     transfer = Transfer()
     async with (
-        access.to(target) as connection,
+        access.work_on(target) as connection,
         reporting(call.poller, timeout_seconds, lambda: describe_transfer(transfer)),
     ):
         with anyio.move_on_after(timeout_seconds) as limit:
@@ -220,7 +220,7 @@ async def download_files(
     target = await find_pod(call.account, pod)
     transfer = Transfer()
     async with (
-        access.to(target) as connection,
+        access.work_on(target) as connection,
         reporting(call.poller, timeout_seconds, lambda: describe_transfer(transfer)),
     ):
         with anyio.move_on_after(timeout_seconds) as limit:

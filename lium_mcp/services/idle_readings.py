@@ -1,0 +1,92 @@
+"""Whether a pod is idle at one moment, as it says itself over SSH. What cannot be read is never idle."""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from lium_mcp.api.pods.models import Pod
+from lium_mcp.remote import PodAccess
+from lium_mcp.remote.gpus import Gpu
+from lium_mcp.remote.inside import look_inside
+from lium_mcp.remote.jobs import list_jobs
+
+IDLE_BELOW_PERCENT: Final = 5
+_COMMAND_SECONDS: Final = 15.0
+# More than a server's own looks and a notebook that is open cause, less than a download that somebody waits for.
+_BUSY_BYTES_PER_SECOND: Final = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class IdleReading:
+    """What one look at a pod says.
+
+    Attributes:
+        is_idle: Whether nothing works in it.
+        why: What works in it, or why nobody knows.
+        is_read: Whether all of it could be read.
+        moved_bytes: What its network has moved since its start; None where it does not say.
+        container: Stands for the container that runs in it; None where it does not say.
+        jobs: Stands for its jobs: one that ran between two readings changes it.
+    """
+
+    is_idle: bool
+    why: str = ""
+    is_read: bool = True
+    moved_bytes: int | None = None
+    container: str | None = None
+    jobs: str | None = None
+
+    def follows(self, before: "IdleReading", seconds: float) -> str | None:
+        """Why something worked in the pod in the seconds since an earlier reading; None where nothing tells of it."""
+        if self.container != before.container:
+            return "its container started since"
+        if self.jobs != before.jobs:
+            return "a job ran since"
+        if self.moved_bytes is not None and before.moved_bytes is not None:
+            moved = self.moved_bytes - before.moved_bytes
+            if moved < 0 or moved >= _BUSY_BYTES_PER_SECOND * seconds:
+                return "its network moves much data"
+        return None
+
+
+async def read_idleness(access: PodAccess, pod: Pod, *, now: datetime) -> IdleReading:
+    """Look whether a pod is idle now.
+
+    Raises:
+        Failure: the pod did not answer.
+    """
+    if access.is_at_work(pod.id):
+        return IdleReading(False, "this server works in it")
+    async with access.to(pod) as connection:
+        inside = await look_inside(connection, timeout_seconds=_COMMAND_SECONDS)
+        if (problem := _why_unread(pod, inside.gpus)) is not None:
+            return IdleReading(False, problem, is_read=False)
+        jobs = await list_jobs(connection, now=now)
+    running = next((job.name for job in jobs if not job.is_over), None)
+    busiest = max((gpu.utilization_percent or 0 for gpu in inside.gpus or ()), default=0)
+    why = ""
+    if busiest >= IDLE_BELOW_PERCENT:
+        why = f"a GPU is at {busiest} %"
+    elif running is not None:
+        why = f"job {running} runs"
+    names = "\n".join(sorted(job.name for job in jobs))
+    return IdleReading(
+        not why,
+        why,
+        moved_bytes=inside.moved_bytes,
+        container=inside.started_at.isoformat() if inside.started_at else None,
+        jobs=hashlib.sha256(names.encode()).hexdigest()[:16],
+    )
+
+
+def _why_unread(pod: Pod, gpus: list[Gpu] | None) -> str | None:
+    """Why nobody can tell whether every GPU that is billed is idle; None where that can be told."""
+    if gpus is None:
+        return "it has no nvidia-smi, or one that says nothing that can be read"
+    billed = pod.rented_gpu_count
+    if not gpus or (billed is not None and len(gpus) < billed):
+        return f"{billed or 'its'} GPUs are billed, and nvidia-smi reaches {len(gpus) or 'none'}"
+    if any(gpu.utilization_percent is None for gpu in gpus):
+        return "nvidia-smi does not say how busy each GPU is"
+    return None

@@ -1,0 +1,428 @@
+"""A pod whose GPUs are idle is removed as somebody asked, and never where that was not read or something works there.
+
+Pods are the sandbox's own, over SSH; the clock is turned, and servers look at once.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lium_mcp.sandbox import Sandbox
+from tests.harness import Agent, Person, agent_on, make_key_pair
+from tests.wires import Wire, answering, ask_as_person, living
+
+_PATIENCE_SECONDS = 25
+Row = dict[str, Any]
+
+
+@pytest.fixture(autouse=True)
+def _prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let servers look at once, and again soon."""
+    for name, seconds in (("FIRST_LOOK", 0.0), ("FIRST_PAUSE", 0.1), ("LONGEST_PAUSE", 0.2), ("LOOK", 0.1)):
+        monkeypatch.setattr(f"lium_mcp.rentals.worker._{name}_SECONDS", seconds)
+    monkeypatch.setattr("lium_mcp.server._FIRST_ATTENTION_SECONDS", 600.0)
+
+
+@pytest.fixture
+async def account(tmp_path: Path) -> AsyncIterator[Sandbox]:
+    """An account whose pods answer SSH, and whose servers may read as often as they like."""
+    make_key_pair(tmp_path / "key")
+    sandbox = Sandbox(seed=7, speed=0, ssh=True, pod_polls_per_minute=10**6)
+    yield sandbox
+    await sandbox.aclose()
+
+
+@pytest.fixture
+def at(account: Sandbox, tmp_path: Path) -> Any:
+    """Start a server of the account on the shared ledger."""
+
+    @asynccontextmanager
+    async def start(wire: Wire | None = None, **settings: Any) -> AsyncIterator[Agent]:
+        defaults: dict[str, Any] = {
+            "ssh_key_path": tmp_path / "key",
+            "state_url": f"sqlite:///{tmp_path / 'ledger.db'}",
+        }
+        async with agent_on(account, transport=wire, **defaults | settings) as agent:
+            yield agent
+
+    return start
+
+
+async def rent(agent: Agent, **more: Any) -> str:
+    wanted: Row = {"name": "train", "gpu_type": "A100", "hours": 24, "wait_seconds": 300}
+    return str((await agent.call("rent_pod", **wanted | more))["pod_id"])
+
+
+async def until(holds: Callable[[], Any]) -> None:
+    async with asyncio.timeout(_PATIENCE_SECONDS):
+        while not holds():  # noqa: ASYNC110 - what others do on their own
+            await asyncio.sleep(0.02)
+
+
+class Readings:
+    """Counts the looks at the pod that are a watch's, by the request that each begins with."""
+
+    def __init__(self, account: Sandbox, wire: Wire) -> None:
+        self._account, self._wire = account, wire
+
+    @property
+    def seen(self) -> int:
+        return len(self._wire.sent("GET", "/pods/*"))
+
+    async def pass_minutes(self, minutes: int, *, step_seconds: int = 61) -> None:
+        """Let so many minutes pass, a reading in each."""
+        for _ in range(minutes):
+            before = self.seen
+            self._account.clock.advance(seconds=step_seconds)
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                looks = 0
+                while self.seen == before and living(self._account):
+                    await asyncio.sleep(0.02)
+                    looks += 1
+                    if not looks % 25:  # a reading that took longer than this test thought puts off the next one
+                        self._account.clock.advance(seconds=3)
+            await asyncio.sleep(0.15)  # for the reading to be written
+
+
+async def idle_minutes(agent: Agent) -> int | None:
+    rows = (await agent.call("list_pods"))["pods"]
+    return rows[0].get("idle_minutes") if rows else None
+
+
+async def test_an_idle_pod_is_removed_after_its_minutes_and_not_before(account: Sandbox, at: Any) -> None:
+    wire = Wire(account)
+    async with at(wire) as agent:
+        await rent(agent)
+        account.clock.advance(hours=1)
+        schedule = await agent.call("schedule_pod_removal", pod="train", idle_minutes=10)
+        assert schedule["idle_minutes"] == 10
+        assert "final_backup" not in schedule
+        assert "Only while a server of lium-mcp with this key runs" in schedule["next"]
+        assert schedule["removal_at"], "the time that it had stays"
+        assert await idle_minutes(agent) == 10
+        read = await agent.call("get_pod", pod="train", wait_seconds=0)
+        assert read["pod"]["idle_minutes"] == 10
+        readings = Readings(account, wire)
+        await readings.pass_minutes(8)
+        assert len(living(account)) == 1
+        await readings.pass_minutes(4)
+        await until(lambda: not living(account))
+    assert len(wire.sent("DELETE", "/pods/*")) == 1
+    assert account.state()["backups"] == []
+
+
+async def test_a_job_is_work_also_where_it_uses_no_gpu(account: Sandbox, at: Any) -> None:
+    wire = Wire(account)
+    async with at(wire) as agent:
+        await rent(agent)
+        await agent.call("schedule_pod_removal", pod="train", idle_minutes=5)
+        await agent.call("start_job", pod="train", name="download", command="sleep 1200")
+        readings = Readings(account, wire)
+        await readings.pass_minutes(15)
+        assert len(living(account)) == 1
+        await readings.pass_minutes(8)  # it ends in these
+        assert len(living(account)) == 1
+        await readings.pass_minutes(5)
+        await until(lambda: not living(account))
+
+
+async def test_gpus_at_work_keep_a_pod(account: Sandbox, at: Any) -> None:
+    wire = Wire(account)
+    async with at(wire) as agent:
+        await rent(agent)
+        command = "echo > train.py; nohup python3 train.py --steps 20 --step-seconds 60 > log 2>&1 &"
+        await agent.call("run_command", pod="train", command=command)
+        await agent.call("schedule_pod_removal", pod="train", idle_minutes=5)
+        readings = Readings(account, wire)
+        await readings.pass_minutes(15)
+        assert len(living(account)) == 1
+        await readings.pass_minutes(14)
+        await until(lambda: not living(account))
+
+
+@pytest.mark.parametrize("trouble", ["ssh", "lium", "reboot"])
+async def test_what_could_not_be_read_begins_the_time_anew(account: Sandbox, at: Any, trouble: str) -> None:
+    wire = Wire(account)
+    async with at(wire) as agent:
+        await rent(agent)
+        await agent.call("schedule_pod_removal", pod="train", idle_minutes=6)
+        readings = Readings(account, wire)
+        await readings.pass_minutes(5)
+        if trouble == "ssh":
+            account.add_fault("ssh_drops", pod_name="train")
+            account.add_fault("ssh_refuses", pod_name="train", times=3)
+        elif trouble == "lium":
+            wire.on("GET", "/pods/*", answering(500), times=3)
+        else:
+            await agent.call("reboot_pod", pod="train", wait_seconds=60)
+        await readings.pass_minutes(1)
+        wire.behave()
+        account.clear_faults()
+        await readings.pass_minutes(4)
+        assert len(living(account)) == 1, "it was idle for ten minutes, of which one is not known"
+        await readings.pass_minutes(5)
+        await until(lambda: not living(account))
+
+
+async def test_a_gap_in_the_readings_begins_the_time_anew(account: Sandbox, at: Any) -> None:
+    wire = Wire(account)
+    async with at(wire) as agent:
+        await rent(agent)
+        await agent.call("schedule_pod_removal", pod="train", idle_minutes=6)
+        readings = Readings(account, wire)
+        await readings.pass_minutes(4)
+        await readings.pass_minutes(1, step_seconds=600)
+        await readings.pass_minutes(4)
+        assert len(living(account)) == 1
+        await readings.pass_minutes(4)
+        await until(lambda: not living(account))
+
+
+async def test_much_traffic_is_work(account: Sandbox, at: Any) -> None:
+    wire = Wire(account)
+    async with at(wire) as agent:
+        await rent(agent)
+
+        async def moved(megabytes: int) -> None:
+            figures = f"eth0: {megabytes}000000 1 0 0 0 0 0 0 5 1 0 0 0 0 0 0"
+            await agent.call(
+                "run_command", pod="train", command=f"mkdir -p /proc/net; echo '{figures}' > /proc/net/dev"
+            )
+
+        await moved(1)
+        await agent.call("schedule_pod_removal", pod="train", idle_minutes=5)
+        readings = Readings(account, wire)
+        for minute in range(1, 10):
+            await moved(1 + 100 * minute)
+            await readings.pass_minutes(1)
+        assert len(living(account)) == 1
+        await readings.pass_minutes(7)
+        await until(lambda: not living(account))
+
+
+async def test_the_last_backup_comes_first(account: Sandbox, at: Any) -> None:
+    wire = Wire(account)
+    async with at(wire) as agent:
+        await rent(agent)
+        await agent.call("run_command", pod="train", command="echo data > /root/a")
+        schedule = await agent.call("schedule_pod_removal", pod="train", idle_minutes=5, final_backup=True)
+        assert (schedule["idle_minutes"], schedule["final_backup"]) == (5, True)
+        await Readings(account, wire).pass_minutes(6)
+        await until(lambda: not living(account))
+    assert [run["status"] for run in account.state()["backups"]] == ["COMPLETED"]
+    assert len(wire.sent("POST", "/pods/*/backup")) == 1
+
+
+@pytest.mark.parametrize("fault", ["backup_fails", "backup_partial"])
+async def test_a_pod_stays_where_its_last_backup_fails_and_that_is_said(account: Sandbox, at: Any, fault: Any) -> None:
+    account.add_fault(fault, message="disk on fire", times=None)
+    wire = Wire(account)
+    async with at(wire) as agent:
+        await rent(agent)
+        await agent.call("run_command", pod="train", command="echo data > /root/a")
+        await agent.call("schedule_pod_removal", pod="train", idle_minutes=5, final_backup=True)
+        async with asyncio.timeout(60):
+            while await idle_minutes(agent) is not None:
+                account.clock.advance(seconds=61)
+                await asyncio.sleep(0.3)
+        assert len(living(account)) == 1
+        (said,) = (await agent.call("get_pod", pod="train", wait_seconds=0))["pod"]["warnings"]
+        assert "It is not removed when idle any more" in said
+        assert "tried 3 times" in said
+    assert wire.sent("DELETE", "/pods/*") == []
+
+
+async def test_a_job_that_starts_during_the_last_backup_keeps_the_pod(account: Sandbox, at: Any) -> None:
+    wire = Wire(account)
+    held = wire.hold("POST", "/pods/*/backup", "after the work")
+    async with at(wire) as agent:
+        await rent(agent)
+        await agent.call("schedule_pod_removal", pod="train", idle_minutes=5, final_backup=True)
+        for _ in range(7):
+            account.clock.advance(seconds=61)
+            await asyncio.sleep(0.3)
+        await held.reached()
+        await agent.call("start_job", pod="train", name="late", command="sleep 100000")
+        held.let_go()
+        await asyncio.sleep(1)
+        await Readings(account, wire).pass_minutes(10)
+        assert len(living(account)) == 1
+        assert await idle_minutes(agent) == 5
+
+
+async def test_cancelling_ends_it_and_so_does_another_choice(account: Sandbox, at: Any) -> None:
+    wire = Wire(account)
+    async with at(wire) as agent:
+        await rent(agent)
+        await agent.call("schedule_pod_removal", pod="train", idle_minutes=5)
+        changed = await agent.call("schedule_pod_removal", pod="train", idle_minutes=60, hours_from_now=10)
+        assert changed["idle_minutes"] == 60
+        assert 9.9 < changed["hours_left"] <= 10.1
+        assert (await agent.call("schedule_pod_removal", pod="train", hours_from_now=5))["idle_minutes"] == 60
+        cancelled = await agent.call("cancel_pod_removal", pod="train")
+        assert not {"idle_minutes", "removal_at"} & set(cancelled)
+        assert await idle_minutes(agent) is None
+        for _ in range(10):
+            account.clock.advance(minutes=1)
+            await asyncio.sleep(0.15)
+        assert len(living(account)) == 1
+        await agent.call("schedule_pod_removal", pod="train", idle_minutes=5)
+        await agent.call("remove_pod", pod="train")
+        await rent(agent)
+        assert await idle_minutes(agent) is None
+
+
+async def test_a_limit_on_the_life_of_pods_keeps_nobody_from_cancelling_it(account: Sandbox, at: Any) -> None:
+    person = Person("yes")
+    async with at(person=person, confirm="auto", max_hours=48) as agent:
+        await rent(agent)
+        assert (await agent.refused("cancel_pod_removal", pod="train")).code
+        await agent.call("schedule_pod_removal", pod="train", idle_minutes=5)
+        kept = await agent.call("cancel_pod_removal", pod="train")
+        assert "idle_minutes" not in kept
+        assert kept["removal_at"]
+        assert "Its removal time stays" in kept["next"]
+    assert "Keep pod" in person.questions[-1]
+
+
+async def test_a_person_is_asked_what_idle_means_and_what_is_lost(account: Sandbox, at: Any) -> None:
+    person = Person("yes")
+    async with at(person=person, confirm="auto") as agent:
+        await rent(agent)
+        await agent.call("schedule_pod_removal", pod="train", idle_minutes=30)
+        only_idle = person.questions[-1]
+        await agent.call("schedule_pod_removal", pod="train", idle_minutes=30, hours_from_now=3, final_backup=True)
+        both = person.questions[-1]
+    assert only_idle.startswith('Let lium-mcp remove pod "train" (')
+    for part in (
+        "once it was idle for 30 minutes?",
+        "Its disk and local volume are lost then",
+        "below 5 %",
+        "Only while a server of lium-mcp with this key runs",
+    ):
+        assert part in only_idle
+    assert "in 3 hours, and let lium-mcp remove it once it was idle for 30 minutes? It costs $" in both
+    assert "When it is idle: Its local volume is backed up first, and it stays if that fails." in both
+
+
+async def test_nobody_who_says_no_has_a_pod_removed(account: Sandbox, at: Any) -> None:
+    async with at(person=Person("yes", "no"), confirm="auto") as agent:
+        await rent(agent)
+        await agent.refused("schedule_pod_removal", pod="train", idle_minutes=30)
+        assert await idle_minutes(agent) is None
+
+
+REFUSED: list[tuple[Row, str]] = [
+    ({}, "Give hours_from_now or idle_minutes"),
+    ({"hours_from_now": 2, "final_backup": True}, "final_backup goes with idle_minutes"),
+    ({"idle_minutes": 4}, "idle_minutes"),
+    ({"idle_minutes": 0}, "idle_minutes"),
+]
+
+
+@pytest.mark.parametrize(("given", "said"), REFUSED)
+async def test_what_makes_no_sense_is_refused(account: Sandbox, at: Any, given: Row, said: str) -> None:
+    async with at() as agent:
+        await rent(agent)
+        assert said in (await agent.refused("schedule_pod_removal", pod="train", **given)).text
+        assert await idle_minutes(agent) is None
+
+
+async def test_a_pod_whose_gpus_cannot_be_read_is_refused_plainly(account: Sandbox, at: Any) -> None:
+    account.add_fault("comes_out_short", pod_name="train", gpus=1)
+    async with at() as agent:
+        await rent(agent, gpu_count=2)
+        refused = await agent.refused("schedule_pod_removal", pod="train", idle_minutes=5)
+        assert refused.code == "idle_not_readable"
+        assert "2 GPUs are billed, and nvidia-smi reaches 1" in refused.text
+    async with at(toolsets=frozenset({"pods"})) as agent:
+        refused = await agent.refused("schedule_pod_removal", pod="train", idle_minutes=5)
+        assert refused.code == "no_ssh_for_callers"
+
+
+async def test_a_server_that_takes_over_counts_on(account: Sandbox, at: Any) -> None:
+    first, second = Wire(account), Wire(account)
+    async with at(first) as agent:
+        await rent(agent)
+        await agent.call("schedule_pod_removal", pod="train", idle_minutes=10)
+        await Readings(account, first).pass_minutes(6)
+    async with at(second):
+        await Readings(account, second).pass_minutes(6)
+        await until(lambda: not living(account))
+    assert len(second.sent("DELETE", "/pods/*")) == 1
+
+
+async def test_a_server_killed_in_the_middle_removes_nothing_and_another_goes_on(account: Sandbox, at: Any) -> None:
+    slow, quick = Wire(account), Wire(account)
+    async with at(slow) as agent:
+        await rent(agent)
+        await agent.call("run_command", pod="train", command="echo data > /root/a")
+        await agent.call("schedule_pod_removal", pod="train", idle_minutes=5, final_backup=True)
+        await Readings(account, slow).pass_minutes(3)
+        held = slow.hold("GET", "/pods/*")  # it hangs in a reading, and its lease runs out
+        account.clock.advance(seconds=61)
+        await held.reached()
+        account.clock.advance(seconds=95)
+        async with at(quick):
+            await Readings(account, quick).pass_minutes(8)
+            await until(lambda: not living(account))
+            held.let_go()
+            await asyncio.sleep(0.5)
+    assert (len(slow.sent("DELETE", "/pods/*")), len(quick.sent("DELETE", "/pods/*"))) == (0, 1)
+    assert len(account.state()["backups"]) == 1
+
+
+async def test_servers_that_race_remove_once(account: Sandbox, at: Any) -> None:
+    one, other = Wire(account), Wire(account)
+    async with at(one) as agent, at(other):
+        await rent(agent)
+        await agent.call("schedule_pod_removal", pod="train", idle_minutes=5)
+        for _ in range(9):
+            account.clock.advance(seconds=61)
+            await asyncio.sleep(0.4)
+        await until(lambda: not living(account))
+    assert len(one.sent("DELETE", "/pods/*")) + len(other.sent("DELETE", "/pods/*")) == 1
+
+
+async def test_another_key_watches_nothing(account: Sandbox, at: Any) -> None:
+    async with at() as agent:
+        await rent(agent)
+        await agent.call("schedule_pod_removal", pod="train", idle_minutes=5)
+    body = {"name": "other", "scopes": ["read", "rent", "manage"], "pod_visibility": "account"}
+    key = str((await ask_as_person(account, "POST", "/keys", body))["key"])
+    async with at(api_key=key):
+        for _ in range(10):
+            account.clock.advance(minutes=1)
+            await asyncio.sleep(0.15)
+    assert len(living(account)) == 1
+
+
+async def test_one_answer_that_there_is_no_such_pod_proves_nothing(account: Sandbox, at: Any) -> None:
+    wire = Wire(account)
+    async with at(wire) as agent:
+        await rent(agent)
+        await agent.call("schedule_pod_removal", pod="train", idle_minutes=5)
+        readings = Readings(account, wire)
+        wire.on("GET", "/pods/*", answering(404, {"message": "Pod not found", "status_code": 404}), times=1)
+        await readings.pass_minutes(3)
+        assert await idle_minutes(agent) == 5
+        await readings.pass_minutes(6)
+        await until(lambda: not living(account))
+
+
+async def test_a_restore_under_way_is_not_cut_off(account: Sandbox, at: Any) -> None:
+    wire = Wire(account)
+    async with at(wire) as agent:
+        running = [{"id": "r", "status": "RUNNING", "pod_id": await rent(agent)}]
+        wire.on("GET", "/pods/*/restore-logs", answering(200, running))
+        await agent.call("schedule_pod_removal", pod="train", idle_minutes=5)
+        readings = Readings(account, wire)
+        await readings.pass_minutes(8)
+        assert len(living(account)) == 1
+        wire.behave()
+        await readings.pass_minutes(1)
+        await until(lambda: not living(account))
