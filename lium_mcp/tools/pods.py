@@ -292,8 +292,8 @@ async def schedule_pod_removal(
     final_backup: Annotated[bool, Field(description="When idle: only after a completed backup.")] = False,
 ) -> RemovalSchedule:
     """Set when Lium itself removes a pod, replacing an earlier time; it holds even when this server is gone. Or let
-    this server remove it when idle, only while it runs; with both, the first counts. Data outside volumes and backups
-    is lost then. remove_pod removes at once.
+    this server, only while it lives, remove it when idle; the first counts. Data outside volumes and backups is lost
+    then. remove_pod removes at once.
     """
     idle = wanted_removal(hours_from_now=hours_from_now, idle_minutes=idle_minutes, final_backup=final_backup)
     target = await find_pod(call.account, pod)
