@@ -111,8 +111,8 @@ async def ask_to_schedule_removal(
     final_backup: bool,
 ) -> Question:
     """Before `schedule_pod_removal`."""
-    idle = wanted_removal(hours_from_now=hours_from_now, idle_minutes=idle_minutes, final_backup=final_backup)
     target = await find_pod(account, pod)
+    idle = wanted_removal(hours_from_now=hours_from_now, idle_minutes=idle_minutes, final_backup=final_backup)
     when, known = list[str](), list[str]()
     if hours_from_now is not None:
         await check_life(account, policy, target, hours_from_now)

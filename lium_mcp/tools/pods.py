@@ -295,8 +295,8 @@ async def schedule_pod_removal(
     this server, only while it lives, remove it when idle; the first counts. Data outside volumes and backups is lost
     then. remove_pod removes at once.
     """
-    idle = wanted_removal(hours_from_now=hours_from_now, idle_minutes=idle_minutes, final_backup=final_backup)
     target = await find_pod(call.account, pod)
+    idle = wanted_removal(hours_from_now=hours_from_now, idle_minutes=idle_minutes, final_backup=final_backup)
     if idle is not None:
         await check_watchable(call.account, target, idle)
     done, at = "", None
