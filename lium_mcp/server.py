@@ -37,6 +37,7 @@ from lium_mcp.services.failure_words import GET_A_KEY, settings_wrong
 from lium_mcp.services.policy_view import Offered
 from lium_mcp.services.polling import Poller, Stop
 from lium_mcp.services.readmission import Readmission
+from lium_mcp.services.shared_market import SharedMarket
 from lium_mcp.serving.callers import Accounts, bind_caller, caller_of_request
 from lium_mcp.serving.hangup import end_with_caller
 from lium_mcp.serving.lium_server import CLEAN_UP_SECONDS, LiumServer
@@ -131,7 +132,7 @@ def build_server(
                 runtime.background.start("rents", lambda: _attend_to_rents(accounts.own.renter))
             if connections == 1 and worker is not None:
                 directory = settings.find_state_directory()
-                runtime.background.start("tasks", lambda: _do_tasks(worker, runtime, directory))
+                runtime.background.start("tasks", lambda: _do_tasks(worker, runtime, offered, directory))
             yield
         finally:
             connections -= 1
@@ -177,7 +178,7 @@ async def _attend_to_rents(renter: Renter) -> None:
         await anyio.sleep(_ATTENTION_SECONDS)
 
 
-def _steps(runtime: Runtime) -> dict[TaskKind, Step]:
+def _steps(runtime: Runtime, offered: Collection[str]) -> dict[TaskKind, Step]:
     """What this server does between calls, by the kind of task. Each imports its code when one of its kind is due."""
 
     def poller() -> Poller:
@@ -193,13 +194,24 @@ def _steps(runtime: Runtime) -> dict[TaskKind, Step]:
 
         await watch_idle(runtime.account(), poller(), claim)
 
-    needs_ssh: dict[TaskKind, Step] = {"follow_up": follow_job, "idle_watch": watch_idle}
-    return needs_ssh if runtime.account().pod_access is not None else {}
+    market = SharedMarket()
+
+    async def carry_order_out(claim: Claim) -> None:
+        from lium_mcp.services.order_firing import carry_out  # noqa: PLC0415 - as in _bind
+
+        await carry_out(runtime.account(), runtime.policy, runtime.confirm, market, claim)
+
+    steps: dict[TaskKind, Step] = {}
+    if runtime.account().pod_access is not None:
+        steps |= {"follow_up": follow_job, "idle_watch": watch_idle}
+    if "rent_pod" in offered:
+        steps["standing_order"] = carry_order_out
+    return steps
 
 
-async def _do_tasks(worker: Worker, runtime: Runtime, state_directory: Path | None) -> None:
+async def _do_tasks(worker: Worker, runtime: Runtime, offered: Collection[str], state_directory: Path | None) -> None:
     """Run the tasks of the ledger as they fall due; send nothing while there are none."""
-    for kind, step in _steps(runtime).items():
+    for kind, step in _steps(runtime, offered).items():
         worker.on(kind, step)
     async with anyio.create_task_group() as group:
         group.start_soon(worker.run)

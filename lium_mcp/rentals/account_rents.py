@@ -99,13 +99,13 @@ class AccountRents:
         account, key_tag = await self._identity.known(), self._identity.key_tag
         return await self._ledger.tasks().of_key(account, key_tag, kind)
 
-    async def made_for(self, task: Task) -> list[Entry]:
-        """The rents that are for a task, newest first.
+    async def made_for(self, task: Task, asked: str, since: datetime) -> list[Entry]:
+        """The rents that are for a task, or by which calls asked for the same pod since a moment, newest first.
 
         Raises:
             LedgerUnavailable: the ledger cannot be read.
         """
-        return await self._ledger.open().made_for(task.id)
+        return await self._ledger.open().made_for(task, asked, since)
 
     async def cancel(self, task: Task, note: str) -> bool:
         """Close a task, so that nothing is rented for it any more; False where it is over, or something may have been.

@@ -13,7 +13,7 @@ from uuid import uuid4
 from sqlalchemy import ColumnElement, Connection, Row, delete, insert, or_, select, update
 
 from lium_mcp.rentals.database import Database
-from lium_mcp.rentals.entries import CLOSED, GIVEN_BACK, UNSETTLED, Entry, Extension, PastCost, Status, TaskOver
+from lium_mcp.rentals.entries import CLOSED, GIVEN_BACK, UNSETTLED, Entry, Extension, PastCost, Status, Task, TaskOver
 from lium_mcp.rentals.tables import ACCOUNTS, EXTENSIONS, OPEN, OPEN_TASK, RENTALS, TASKS, storable
 
 KEPT_FOR: Final = timedelta(days=90)
@@ -164,14 +164,20 @@ class Ledger:
 
         return await self.database.read(work)
 
-    async def made_for(self, task_id: str) -> list[Entry]:
-        """The rents that are for a task, newest first.
+    async def made_for(self, task: Task, asked: str, since: datetime) -> list[Entry]:
+        """The rents that are for a task, or by which calls asked for the same pod since a moment, newest first.
 
         Raises:
             LedgerUnavailable: they cannot be read.
         """
-        rows = select(RENTALS).where(RENTALS.c.task_id == task_id).order_by(RENTALS.c.created_at.desc())
-        return await self.database.read(lambda connection: [_entry(row) for row in connection.execute(rows)])
+        same = (RENTALS.c.pod_name == task.name) & (RENTALS.c.asked == asked) & (RENTALS.c.created_at >= since)
+
+        def work(connection: Connection) -> list[Entry]:
+            wanted = or_(RENTALS.c.task_id == task.id, _of(connection, task.account) & same)
+            rows = select(RENTALS).where(wanted).order_by(RENTALS.c.created_at.desc())
+            return [_entry(row) for row in connection.execute(rows)]
+
+        return await self.database.read(work)
 
     async def newest(self, limit: int) -> list[Entry]:
         """The newest rents of all accounts, open ones first.

@@ -30,7 +30,7 @@ _RELEASE_SECONDS: Final = 2.0
 
 
 class LeaseLost(Exception):
-    """Another server has claimed the task meanwhile: this one does no more of it."""
+    """Another server has claimed the task meanwhile, or it was cancelled: this one does no more of it."""
 
 
 class NotNow(Exception):
@@ -207,7 +207,7 @@ class Worker:
         try:
             await self._take_steps(claim)
         except LeaseLost:
-            log.warning("%s: another server has taken it over", title)
+            log.warning("%s: another server has taken it over, or it was cancelled", title)
         except LedgerUnavailable as error:
             log.warning("%s: the ledger cannot be used for now: %s", title, error)
         except NotNow as reason:

@@ -38,6 +38,7 @@ from lium_mcp.services.rent_terms import (
     outcome_unknown,
     refuse_dearer,
 )
+from lium_mcp.services.standing_orders import StandingOrder
 from lium_mcp.services.wish import Wish
 
 _APPEARS_WITHIN_SECONDS = 20.0
@@ -81,6 +82,7 @@ class RentedPod(Result):
     pods_failed: int | None = None
     pods_unknown: int | None = None
     removal_at: UtcTime | None = None
+    order: StandingOrder | None = None
     warnings: list[str] | None = None
     next: str | None = None
 

@@ -14,9 +14,8 @@ from lium_mcp.guard.consent import NOTHING_TO_ASK, Question
 from lium_mcp.guard.policy import PolicyRefused
 from lium_mcp.inputs import OFFICIAL, Few, ShortText
 from lium_mcp.remote.ssh_addresses import until_it_runs
-from lium_mcp.rentals import REMOVAL_TOLERANCE, LedgerUnavailable, Rental
+from lium_mcp.rentals import REMOVAL_TOLERANCE, LedgerUnavailable, Task
 from lium_mcp.results import Result, Usd, state_in_words
-from lium_mcp.services.batch_renting import ask_to_rent_missing, rent_missing
 from lium_mcp.services.failure_words import after_change
 from lium_mcp.services.final_backup import describe_pending, find_running_backup, take_final_backup
 from lium_mcp.services.idle_removals import (
@@ -28,12 +27,14 @@ from lium_mcp.services.idle_removals import (
 )
 from lium_mcp.services.limits_left import changing_life
 from lium_mcp.services.open_rents import UnsettledRent, find_given_back, list_with_rents
+from lium_mcp.services.order_terms import TryingHours
+from lium_mcp.services.ordering import ask_to_rent_or_order, rent_or_order, would_rent_or_order
+from lium_mcp.services.past_pods import FoundPod, find_past, found_pod
 from lium_mcp.services.pod_connections import replacing_container
 from lium_mcp.services.pod_details import (
     Outcome,
     PodRow,
     gone_view,
-    past_view,
     pod_row,
     pod_view,
     unknown_billing,
@@ -48,7 +49,7 @@ from lium_mcp.services.pod_states import (
     observe,
     wait_until_ready,
 )
-from lium_mcp.services.polling import READ_LIMIT_SECONDS, OrderedChange, time_limit
+from lium_mcp.services.polling import OrderedChange
 from lium_mcp.services.questions import (
     ask_to_cancel_removal,
     ask_to_reboot_pod,
@@ -65,17 +66,18 @@ from lium_mcp.services.removing import (
     read_removal_schedule,
     start_removal,
 )
-from lium_mcp.services.rent_plan import make_plan
-from lium_mcp.services.renting import (
-    RentedPod,
-    agreed_plan,
-    follow_rental,
-    plan_to_ask,
-    question_about,
-    rent,
-    would_rent,
+from lium_mcp.services.renting import RentedPod
+from lium_mcp.services.standing_orders import (
+    CANCELLED,
+    STILL_OPEN,
+    StandingOrder,
+    cancel,
+    find_open,
+    find_to_cancel,
+    list_orders,
+    question_about_cancelling,
 )
-from lium_mcp.services.targets import find_free_volume, find_pod, find_pod_detail, is_id
+from lium_mcp.services.targets import find_free_volume, find_pod, find_pod_detail
 from lium_mcp.services.wish import Wish
 from lium_mcp.toolkit.call import Call
 from lium_mcp.toolkit.parameters import DEFAULT_WAIT_SECONDS, Cursor, Limit, PodName, WaitSeconds, page
@@ -91,7 +93,6 @@ _LOG_GOES_ON = (
     "missing; call again for them."
 )
 _MOST_REMOVAL_HOURS = 8760
-_NOT_THERE = frozenset({"pod_not_found", "pod_not_known_yet"})
 
 
 class PodList(Result):
@@ -103,14 +104,15 @@ class PodList(Result):
     unpriced_pods: int | None = None
     unknown_billing_pods: int | None = None
     unsettled: list[UnsettledRent] | None = None
+    orders: list[StandingOrder] | None = None
     next_cursor: str | None = None
 
 
 class RemovedPod(Result):
-    """What a removal came to."""
+    """What a removal came to, or the cancelling of a standing order, which has no pod."""
 
     outcome: Outcome
-    pod_id: str
+    pod_id: str | None = None
     name: str
     backup_id: str | None = None
     charged_usd: Usd | None = None
@@ -130,7 +132,8 @@ class PodLogs(Result):
 @toolset.tool(title="List pods", hints=READS)
 async def list_pods(call: Call, limit: Limit = 20, cursor: Cursor = "") -> PodList:
     """List the account's pods with status, price per hour, removal time and SSH command, and what they burn per hour
-    together. A pod being removed may be missing, and may bill until it is gone. get_pod shows one in detail.
+    together, and standing orders. A pod being removed may be missing, and may bill until it is gone. get_pod shows one
+    in detail.
     """
     listed, unsettled = await list_with_rents(call.account, call.runtime.read_only)
     pods = sorted(listed, key=lambda pod: (pod.pod_name or "", pod.id))
@@ -143,33 +146,29 @@ async def list_pods(call: Call, limit: Limit = 20, cursor: Cursor = "") -> PodLi
         unpriced_pods=unpriced(pods),
         unknown_billing_pods=unknown_billing(pods),
         unsettled=unsettled or None,
+        orders=await list_orders(call.account) or None,
         next_cursor=next_cursor,
     )
 
 
 @toolset.tool(title="Get pod", hints=READS)
-async def get_pod(call: Call, pod: PodName, wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS) -> ObservedPod:
+async def get_pod(call: Call, pod: PodName, wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS) -> FoundPod:
     """Read one pod: status, cost so far, removal time, template, ports, SSH command, last events, and what its GPUs do.
     If it is starting or rebooting, wait until it runs or failed. list_pods shows all; a removed one is read by its id.
+    Also reads the standing order of that name.
     """
     try:
         found = await find_pod_detail(call.account, pod)
     except Failure as failure:
-        if failure.code not in _NOT_THERE:
-            raise
-        pod_id, why = await find_given_back(call.account, pod) or (pod, None)
-        past = await past_view(call.account, pod_id) if is_id(pod_id) else None
-        if past is None:
-            raise
-        return _removed(judge_gone(past), why)
+        return await find_past(call.account, pod, failure)
     newest, ssh = await wait_until_ready(call.account, call.poller, found, wait_seconds=wait_seconds)
     last_seen = newest or found
     if newest is not None and await _attend(call, newest.id):
         newest = await read_pod(call.account, newest.id)
     _, why = await find_given_back(call.account, last_seen.id) or ("", None)
     if newest is None:
-        return _removed(judge_gone(await gone_view(call.account, last_seen)), why)
-    return _removed(judge(await pod_view(call.account, newest, gpus=True, ssh=ssh), newest, ssh), why)
+        return found_pod(judge_gone(await gone_view(call.account, last_seen)), why)
+    return found_pod(judge(await pod_view(call.account, newest, gpus=True, ssh=ssh), newest, ssh), why)
 
 
 @toolset.tool(
@@ -207,10 +206,17 @@ async def reboot_pod(
     return await observe(call.account, call.poller, rebooting, change, wait_seconds=wait_seconds, volume_id=volume_id)
 
 
+async def ask_to_remove(call: Call, *, pod: str, **given: Any) -> Question | None:  # noqa: ANN401 - the tool's other arguments
+    """Before `remove_pod`, of a pod or a standing order."""
+    if (order := await find_to_cancel(call.account, pod)) is not None:
+        return question_about_cancelling(call.account, order)
+    return await ask_to_remove_pod(call.account, call.runtime.final_backups, pod=pod, **given)
+
+
 @toolset.tool(
     title="Remove pod",
     hints=DESTROYS,
-    asks=lambda call, **given: ask_to_remove_pod(call.account, call.runtime.final_backups, **given),
+    asks=ask_to_remove,
 )
 async def remove_pod(
     call: Call,
@@ -219,8 +225,12 @@ async def remove_pod(
     wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS,
 ) -> RemovedPod:
     """Remove a pod for good, which ends its billing. Its disk and local volume are lost; attached volumes and finished
-    backups stay. To remove it later, use schedule_pod_removal.
+    backups stay. To remove it later, use schedule_pod_removal. The name of a standing order cancels that order.
     """
+    order = call.agreed_on(Task) or (await find_to_cancel(call.account, pod) if call.agreed is None else None)
+    if order is not None:
+        await cancel(call.account, order)
+        return RemovedPod(outcome="done", name=order.name, next=CANCELLED)
     target = call.agreed_on(Pod) or await find_pod(call.account, pod, even_leaving=True)
     if call.agreed is NOTHING_TO_ASK and not target.is_being_removed:
         raise Failure(
@@ -264,6 +274,8 @@ async def remove_pod(
     if gone:
         await call.account.rents.note_gone(target.id)
     advice = "" if gone else "It may still bill. Call get_pod with this pod_id until it is gone."
+    if await find_open(call.account, target.pod_name or ""):
+        advice = f"{advice} {STILL_OPEN}"
     return RemovedPod(
         outcome="done" if gone else "pending",
         pod_id=target.id,
@@ -387,11 +399,6 @@ async def get_pod_logs(
     )
 
 
-def _removed(observed: ObservedPod, why: str | None) -> ObservedPod:
-    """Say why a look after its call removed a pod, if one did."""
-    return observed if why is None else observed.model_copy(update={"warnings": [*(observed.warnings or ()), why]})
-
-
 async def _attend(call: Call, pod_id: str) -> bool:
     """Do what the rent of a pod did not wait for: hold it against what was asked, and set its exact removal time."""
     if call.runtime.read_only:
@@ -403,16 +410,19 @@ async def _attend(call: Call, pod_id: str) -> bool:
     return False
 
 
-async def ask_to_rent(call: Call, wish: Wish, *, dry_run: bool, **_: Any) -> Question | None:  # noqa: ANN401 - the tool's other arguments
-    """Before `rent_pod`; not where it rents nothing, or shows what it rented before."""
+async def ask_to_rent(
+    call: Call,
+    wish: Wish,
+    *,
+    keep_trying_hours: float | None,
+    dry_run: bool,
+    **_: Any,  # noqa: ANN401 - the tool's other arguments
+) -> Question | None:
+    """Before `rent_pod`; not where it rents nothing, or shows what it rented or ordered before."""
     wish.check()
     if dry_run:
         return None
-    if wish.is_batch:
-        return await ask_to_rent_missing(call.account, call.policy, wish, call.asked)
-    if await call.renter.earlier(wish.name, wish.digest) is not None:
-        return None
-    return question_about(await plan_to_ask(call.account, call.policy, wish, call.asked))
+    return await ask_to_rent_or_order(call.account, call.policy, wish, keep_trying_hours, call.asked)
 
 
 @toolset.tool(title="Rent a pod", hints=WRITES, asks=ask_to_rent)
@@ -420,6 +430,7 @@ async def rent_pod(
     call: Call,
     wish: Wish,
     *,
+    keep_trying_hours: TryingHours = None,
     wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS,
     dry_run: Annotated[bool, OFFICIAL] = False,
     known_pod_ids: Annotated[list[ShortText] | None, Few, OFFICIAL] = None,  # noqa: ARG001 - says nothing that list_pods does not
@@ -428,14 +439,8 @@ async def rent_pod(
     given hours.
     """
     wish.check()
-    if wish.is_batch:
-        acting = call.account, call.policy, call.poller, call.agreed
-        return await rent_missing(*acting, wish, wait_seconds, dry_run=dry_run)
-    with time_limit(READ_LIMIT_SECONDS):
-        if dry_run:
-            return would_rent(await make_plan(call.account, call.policy, wish, priced=True))
-        earlier = await call.renter.earlier(wish.name, wish.digest)
-        ready = earlier or await agreed_plan(call.account, call.policy, call.agreed, wish)
-    if isinstance(ready, Rental):
-        return await follow_rental(call.account, call.poller, ready, wish, None, wait_seconds)
-    return await rent(call.account, call.policy, call.poller, call.agreed, ready, wait_seconds)
+    if dry_run:
+        return await would_rent_or_order(call.account, call.policy, call.poller, wish, keep_trying_hours)
+    return await rent_or_order(
+        call.account, call.policy, call.poller, call.agreed, wish, keep_trying_hours, wait_seconds
+    )
