@@ -57,6 +57,11 @@ fuzz: .venv/.dev ## run the tests that draw their inputs, with other draws each 
 test-hosts: .venv/.dev ## run Claude Code, Codex, Gemini CLI, opencode and Copilot CLI with the server, and write down what was seen (needs npm, 1.5 GB)
 	$(BIN)/python -m tests.hosts.run
 
+.PHONY: evals
+evals: .venv/.dev ## let MODEL do the tasks of evals/, as inspect-ai names it (MODEL=openai/gpt-5), or go the reference ways; SERVER=official
+	$(BIN)/python -m tests.compat.installs inspect $(if $(filter official,$(SERVER)),lium.io)
+	.cache/clients/inspect/bin/python -m evals.run $(or $(MODEL),reference) --server $(or $(SERVER),ours) $(TASKS)
+
 .PHONY: lint
 lint: .venv/.dev ## check style, types and which layer imports which
 	$(BIN)/ruff check $(SOURCES)

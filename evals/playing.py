@@ -17,14 +17,11 @@ from mcp.types import TextContent
 
 from evals.facts import Facts, facts_of
 from evals.server import NearClock, hastened, make_server
+from evals.staging import STEP_MINUTES, STEP_PAUSE_SECONDS, variables, write_files
 from evals.tasks import Task, ToolCall, filled
 from evals.world import World
-from lium_mcp.sandbox import API_KEY
 
 _BYTES_PER_TOKEN: Final = 4
-# The world goes on in such steps, so that a server can do meanwhile what falls due.
-_STEP_MINUTES: Final = 2.0
-_STEP_PAUSE_SECONDS: Final = 0.03
 
 
 @dataclass
@@ -73,9 +70,9 @@ async def play(task: Task, home: Path, way: Sequence[ToolCall] | None, claims: M
                     played.tokens.append(math.ceil(weight / _BYTES_PER_TOKEN))
                     played.answers.append({"error": text} if is_error else json.loads(text))
                 told = facts_of(world.sandbox.state(), before, work)
-                for _ in range(math.ceil(task.after_minutes / _STEP_MINUTES)):
-                    await anyio.sleep(_STEP_PAUSE_SECONDS)
-                    world.sandbox.clock.advance(minutes=_STEP_MINUTES)
+                for _ in range(math.ceil(task.after_minutes / STEP_MINUTES)):
+                    await anyio.sleep(STEP_PAUSE_SECONDS)
+                    world.sandbox.clock.advance(minutes=STEP_MINUTES)
         played.facts = facts_of(world.sandbox.state(), before, work) | {"told": told}
         played.claims = {name: filled(value, played.answers, str(work)) for name, value in claims.items()}
     finally:
@@ -86,30 +83,6 @@ async def play(task: Task, home: Path, way: Sequence[ToolCall] | None, claims: M
 def reference_claims(task: Task) -> dict[str, Any]:
     """What the reference way says in the end."""
     return {name: claim.reference for name, claim in task.claims.items()}
-
-
-def write_files(task: Task, home: Path) -> Path:
-    """Make the folder of the local files."""
-    work = home / "work"
-    work.mkdir()
-    for name, content in task.files.items():
-        (work / name).parent.mkdir(parents=True, exist_ok=True)
-        (work / name).write_text(content)
-    return work
-
-
-def variables(task: Task, home: Path, base_url: str) -> dict[str, str]:
-    """The environment of the server: the account, its own places, and what the task sets."""
-    return {
-        "PATH": os.environ["PATH"],
-        "HOME": str(home),
-        "LIUM_API_KEY": API_KEY,
-        "LIUM_BASE_URL": base_url,
-        "LIUM_SSH_KEY_PATH": str(home / "id_ed25519"),
-        "LIUM_MCP_STATE_URL": f"sqlite:///{home / 'ledger.db'}",
-        "LIUM_MCP_LOCAL_DIRS": str(home / "work"),
-        **task.settings,
-    }
 
 
 @contextmanager

@@ -9,31 +9,19 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, NamedTuple
 
 from evals.grading import grade
 from evals.playing import Play, play, reference_claims
+from evals.report import TOOL_LIST, WAYS, Cost
 from evals.tasks import Task, load_tasks
-
-WAYS: Final = Path(__file__).parent / "ways.tsv"
-
-
-class Cost(NamedTuple):
-    """What a way costs."""
-
-    calls: int
-    tokens: int
+from lium_mcp.settings_table import DEFAULT_TOOLSETS
+from lium_mcp.toolkit.listing import read_listing
+from lium_mcp.toolkit.token_cost import tokens
 
 
 def cost_of(played: Play) -> Cost:
     """What a way cost that was played."""
     return Cost(len(played.calls), sum(played.tokens))
-
-
-def read_ways(path: Path = WAYS) -> dict[str, Cost]:
-    """What the ways cost, by task, as it is written down."""
-    rows = (line.split("\t") for line in path.read_text().splitlines()[1:])
-    return {name: Cost(int(calls), int(tokens)) for name, calls, tokens, *_ in rows}
 
 
 def write_ways(costs: Mapping[str, tuple[Cost, list[str]]], path: Path = WAYS) -> None:
@@ -56,7 +44,9 @@ async def _measured(task: Task) -> tuple[Cost, list[str]]:
 def main(path: Path = WAYS) -> int:
     """Play all references, and write what they cost."""
     logging.disable(logging.CRITICAL)
-    write_ways({name: asyncio.run(_measured(task)) for name, task in load_tasks().items()}, path)
+    costs = {name: asyncio.run(_measured(task)) for name, task in load_tasks().items()}
+    listed = [tokens(item.tool) for item in read_listing() if item.toolset in DEFAULT_TOOLSETS]
+    write_ways(costs | {TOOL_LIST: (Cost(len(listed), sum(listed)), [])}, path)
     return 0
 
 

@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,6 +111,7 @@ def _example(script: Path) -> Client:
 
 CLIENTS: Final[dict[str, Client]] = {
     OFFICIAL: _python(HERE / "requirements-lium.txt"),
+    "inspect": _python(ROOT / "evals" / "requirements.txt"),
     "python": _python(HERE / "clients" / "python" / "requirements.txt"),
     "typescript": _node(HERE / "clients" / "typescript"),
     "inspector": _node(HERE / "clients" / "inspector"),
@@ -120,11 +121,12 @@ CLIENTS: Final[dict[str, Client]] = {
 }
 
 
-def install_all() -> int:
-    """Install what is not there yet, with a line for each; return how many could not be."""
+def install(names: Iterable[str]) -> int:
+    """Install what of these is not there yet, with a line for each; return how many could not be."""
     failures = 0
     CACHE.mkdir(exist_ok=True)
-    for name, client in CLIENTS.items():
+    for name in names:
+        client = CLIENTS[name]
         with _alone():
             if _stamp(_root(name)) == _digest(name):
                 continue
@@ -188,4 +190,4 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(bool(install_all()))
+    sys.exit(bool(install(sys.argv[1:] or CLIENTS)))

@@ -1,0 +1,25 @@
+"""Serves the sandbox of a task: `python -m evals.stage TASK HOME SPEED` prints its address."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+from evals.tasks import TASKS, load_task
+from evals.world import World
+from lium_mcp.sandbox import serve_sandbox
+
+
+async def _serve(name: str, home: Path, speed: float) -> None:
+    world = World(load_task(TASKS / f"{name}.toml"), home)
+    await world.begin()
+    world.sandbox.clock.set_speed(speed)
+    await serve_sandbox(world.sandbox, on_ready=_say)
+
+
+def _say(address: str) -> None:
+    sys.stdout.write(f"{address}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve(sys.argv[1], Path(sys.argv[2]), float(sys.argv[3])))
