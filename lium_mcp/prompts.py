@@ -73,15 +73,13 @@ def deploy_below_price(
     """Watch and deploy."""
     return f"""\
 Rent one pod named {name} with a {gpu_type} as soon as one costs at most ${max_usd_per_gpu_hour} per GPU-hour.
-1. get_gpu_prices with gpu_type={gpu_type}: is the ceiling realistic? If it is far below the cheapest, say so before \
-waiting.
-2. list_gpus with gpu_type={gpu_type}, max_usd_per_gpu_hour={max_usd_per_gpu_hour} and wait_seconds=45. It returns \
-once an offer matches; while there is none, call it again, and stop when I say so.
-3. quote_rental for the cheapest offer and {hours} hours; tell me the total.
-4. rent_pod with name={name}, that executor_id, max_usd_per_gpu_hour={max_usd_per_gpu_hour} and hours={hours}. The \
-ceiling is checked again there, so a price that rose meanwhile is refused, not paid. If the node is taken, go back to \
-step 2.
-5. Tell me the price per hour, the removal time and the SSH command."""
+1. quote_rental with gpu_type={gpu_type} and hours={hours}: tell me what the cheapest costs now, and if the ceiling is \
+far below it, say so before anything waits.
+2. rent_pod with name={name}, gpu_type={gpu_type}, max_usd_per_gpu_hour={max_usd_per_gpu_hour}, hours={hours} and \
+keep_trying_hours=24. It rents at once if something fits, else it leaves a standing order that rents once something \
+does, at no more than the ceiling.
+3. get_pod with pod={name}, now or in any later session: it shows the pod with price, removal time and SSH command, or \
+why the order still waits. remove_pod with that name ends either."""
 
 
 def run_job(
@@ -113,11 +111,12 @@ def fan_out_backup(
     """Restore one backup into many pods."""
     return f"""\
 Restore backup {backup_id} into these pods: {pods}.
-1. get_backup with backup_id={backup_id}: it must be completed. Tell me its age and size.
-2. list_pods: each of the pods must be running. Nothing may be in the target directory; do not use it meanwhile.
-3. restore_backup with backup_id={backup_id} and pods as a list. The answer has a result per pod.
-4. For those that are pending, list_restores until they are over. Tell me which pods have the data, where, and which \
-failed and why."""
+1. get_backup with backup_id={backup_id}: it must be completed. Tell me its age, path and size.
+2. restore_backup with backup_id={backup_id} and pods as a list; do not touch the target directories meanwhile. The \
+answer has a result per pod.
+3. For those that are pending, list_restores with them until they are over. Tell me which pods have the data, where, \
+and which failed and why.
+To put it into new pods instead, rent_pod takes backup_id and count."""
 
 
 def sync_templates(
@@ -128,10 +127,9 @@ def sync_templates(
 Bring my own templates in line with this:
 {wanted}
 1. list_templates with mine=true, and get_template for each that is named there.
-2. Show me a plan: what to create, what to change and how, what is the same. Delete nothing that I did not ask to \
-delete.
-3. After I agree: create_template and update_template, one at a time, waiting until each is ready. update_template \
-reboots pods that run on the template: list_pods first, and tell me which.
+2. update_template with dry_run=true for each that differs: it says which pods it would reboot and what they lose. Show \
+me a plan: what to create, what to change and how, what is the same. Delete nothing that I did not ask to delete.
+3. After I agree: create_template and update_template, one at a time, waiting until each is ready.
 For CI there is a command instead: lium-mcp templates sync FILE --dry-run."""
 
 
@@ -140,7 +138,7 @@ PROMPTS: Final = (
         deploy_below_price,
         "Deploy below a price",
         "Watch the market and rent when a GPU is cheap enough.",
-        frozenset({"get_gpu_prices", "list_gpus", "quote_rental", "rent_pod"}),
+        frozenset({"quote_rental", "rent_pod", "get_pod", "remove_pod"}),
     ),
     _Prompt(
         run_job,
@@ -167,12 +165,12 @@ PROMPTS: Final = (
         fan_out_backup,
         "Fan a backup out",
         "Inspect a backup and restore it into several pods.",
-        frozenset({"get_backup", "list_pods", "restore_backup", "list_restores"}),
+        frozenset({"get_backup", "restore_backup", "list_restores", "rent_pod"}),
     ),
     _Prompt(
         sync_templates,
         "Sync templates",
         "Bring the account's templates in line with a list.",
-        frozenset({"list_templates", "get_template", "create_template", "update_template", "list_pods"}),
+        frozenset({"list_templates", "get_template", "create_template", "update_template"}),
     ),
 )
