@@ -127,8 +127,8 @@ def sync_templates(
 Bring my own templates in line with this:
 {wanted}
 1. list_templates with mine=true, and get_template for each that is named there.
-2. update_template with dry_run=true for each that differs: it says which pods it would reboot and what they lose. Show \
-me a plan: what to create, what to change and how, what is the same. Delete nothing that I did not ask to delete.
+2. update_template with dry_run=true for each that differs: it says which pods it would reboot and what they lose. \
+Show me a plan: what to create, what to change and how, what is the same. Delete nothing that I did not ask to delete.
 3. After I agree: create_template and update_template, one at a time, waiting until each is ready.
 For CI there is a command instead: lium-mcp templates sync FILE --dry-run."""
 
