@@ -13,6 +13,7 @@ import anyio
 
 from lium_mcp.api.errors import LiumError
 from lium_mcp.api.pods.models import Pod, PodEvent, own_events
+from lium_mcp.remote.inside import Inside
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.pod_connections import inside_of
 from lium_mcp.text import quotation
@@ -80,22 +81,22 @@ class Restart:
         return f"its main process had ended{exited}" if exited else "why is not told"
 
 
-def find_restart(pod: Pod, events: Sequence[PodEvent], started_at: datetime | None = None) -> Restart | None:
+def find_restart(pod: Pod, events: Sequence[PodEvent], started: datetime | None = None) -> Restart | None:
     """The last time that a pod's container started again by itself since it was last started on order, if it did.
 
     Args:
         pod: The pod.
         events: What happened to it, oldest first.
-        started_at: When its container says that it started; None if nobody could look.
+        started: When its container says that it started; None if nobody could look.
     """
     history = _History()
     for event in own_events(pod, events):
         history.add(event)
-    found, ordered_at = history.found, history.ordered_at
-    if started_at is None or ordered_at is None or started_at < ordered_at + _STARTS_WITHIN:
+    found, ran_at = history.found, history.ran_at
+    if started is None or ran_at is None or started < ran_at + _STARTS_WITHIN:
         return found
-    is_known = found is not None and found.is_after(started_at)
-    return found if is_known else _next(found, Restart(at=started_at, is_told=False))
+    is_known = found is not None and found.is_after(started)
+    return found if is_known else _next(found, Restart(at=started, is_told=False))
 
 
 class _History:
@@ -103,7 +104,7 @@ class _History:
 
     def __init__(self) -> None:
         self.found: Restart | None = None
-        self.ordered_at: datetime | None = None
+        self.ran_at: datetime | None = None
         self._died: Restart | None = None
         self._is_oom = False
         self._is_starting = False
@@ -112,15 +113,14 @@ class _History:
     def add(self, event: PodEvent) -> None:
         kind = (event.sub_event_type or event.event_type).strip().lower()
         if event.state in _STARTING or (_ORDERED.fullmatch(kind) and not event.error):
-            self._is_starting = True
-            self.ordered_at = event.created_at or self.ordered_at
+            self._is_starting, self.ran_at = True, None
         elif event.state == "RUNNING":
             if self._is_starting:  # what a container died of before it was started on order is over
                 self.found, self._died, self._is_oom = None, None, False
             self._is_starting = False
-            self.ordered_at = event.created_at or self.ordered_at
+            self.ran_at = event.created_at
         elif _RESET.fullmatch(kind) and event.created_at is not None:
-            self.ordered_at = self._reset_until = event.created_at + _RESET_LASTS
+            self.ran_at = self._reset_until = event.created_at + _RESET_LASTS
         elif _HOST_IS_BACK.fullmatch(kind):
             self._has_restarted(event, is_of_host=True)
         elif (dockers := _DOCKERS.fullmatch(kind)) and not self._is_ordered(event):
@@ -154,12 +154,12 @@ async def look_for_restart(account: Account, pod: Pod) -> Restart | None:
     except (LiumError, TimeoutError):
         return None
     inside = await inside_of(account, pod) if pod.is_ready else None
-    return find_restart(pod, events, _past(inside.started_at if inside else None, account.lium.now()))
+    return find_restart(pod, events, started_at(inside, account.lium.now()) if inside else None)
 
 
-def restart_warning(pod: Pod, events: Sequence[PodEvent], started_at: datetime | None, now: datetime) -> str | None:
+def restart_warning(pod: Pod, events: Sequence[PodEvent], started: datetime | None) -> str | None:
     """Say that a pod's container started again by itself, and what to do; None where it did not, as far as is known."""
-    restart = find_restart(pod, events, _past(started_at, now))
+    restart = find_restart(pod, events, started)
     if restart is None:
         return None
     encrypted = (
@@ -171,9 +171,9 @@ def restart_warning(pod: Pod, events: Sequence[PodEvent], started_at: datetime |
     return f"{restart.describe()} What ran in it is gone, its files stay: start the work again.{encrypted}"
 
 
-def _past(started_at: datetime | None, now: datetime) -> datetime | None:
-    """A start that can be: some containers are shown another clock than their host's."""
-    return started_at if started_at is not None and started_at <= now + _CLOCKS_DIFFER else None
+def started_at(inside: Inside, now: datetime) -> datetime | None:
+    """When a container started, by Lium's clock; None where it does not say it."""
+    return None if inside.age is None else now - inside.age
 
 
 def _next(before: Restart | None, now: Restart) -> Restart:

@@ -75,7 +75,7 @@ async def read_idleness(access: PodAccess, pod: Pod, *, now: datetime) -> IdleRe
         not why,
         why,
         moved_bytes=inside.moved_bytes,
-        container=inside.started_at.isoformat() if inside.started_at else None,
+        container=inside.container,
         jobs=hashlib.sha256(names.encode()).hexdigest()[:16],
     )
 

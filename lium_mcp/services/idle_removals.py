@@ -18,7 +18,6 @@ from lium_mcp.rentals import AccountUnknown, LedgerUnavailable, Task
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.backing_up import refuse_partial
 from lium_mcp.services.idle_readings import IDLE_BELOW_PERCENT, read_idleness
-from lium_mcp.services.pod_connections import pod_access
 
 IDLE_WATCH: Final = "idle_watch"
 REMOVAL_ORDERED: Final = "removal_ordered"
@@ -75,11 +74,12 @@ async def check_watchable(account: Account, pod: Pod, wanted: IdleRemoval) -> No
     Raises:
         Failure: this server cannot read the pod's GPUs, or its backups would not hold everything.
     """
-    access = pod_access(account)
-    if account.worker is None:
+    access = account.pod_access
+    if account.worker is None or access is None:
+        account.lium.check_api_key()
         raise Failure(
             "idle_not_watched",
-            "This server does nothing between calls, so it would not see that the GPUs are idle.",
+            "This server does not log in to pods of this key between calls, so it would not see that one is idle.",
             "Set hours_from_now instead: Lium itself removes the pod then.",
         )
     if wanted.final_backup:

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import anyio
 
@@ -24,12 +24,12 @@ from lium_mcp.api.errors import (
 )
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.failures import Failure
-from lium_mcp.rentals import Claim, NotNow
+from lium_mcp.rentals import Claim, NotNow, TaskKind
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.failure_words import from_api
 from lium_mcp.services.following import back_up
 from lium_mcp.services.idle_readings import IdleReading, read_idleness
-from lium_mcp.services.idle_removals import REMOVAL_ORDERED, IdleRemoval, read_removal
+from lium_mcp.services.idle_removals import IDLE_WATCH, REMOVAL_ORDERED, IdleRemoval, read_removal
 from lium_mcp.services.pod_connections import pod_access
 from lium_mcp.services.polling import Poller
 from lium_mcp.services.removing import start_removal
@@ -47,6 +47,7 @@ _MOST_ATTEMPTS: Final = 3
 _MISSING_FOR: Final = timedelta(seconds=60)
 _OTHER_KEY_SECONDS: Final = 600.0
 _REFUSALS: Final = (PermissionDenied, BadRequest, Conflict, ValidationFailed, PaymentFailed)
+_OTHER_KINDS: Final[tuple[TaskKind, ...]] = tuple(kind for kind in get_args(TaskKind) if kind != IDLE_WATCH)
 _READING: Final = ("read_at", "moved_bytes", "container", "jobs")
 
 
@@ -87,7 +88,7 @@ async def _look(account: Account, poller: Poller, claim: Claim, removal: IdleRem
     since = await _read(account, claim, pod)
     if since is None or account.lium.now() - since < timedelta(minutes=removal.idle_minutes):
         return
-    if await _is_being_written(account, pod, but_backups=removal.final_backup):
+    if await _is_in_use(account, pod, but_backups=removal.final_backup):
         return
     if not removal.final_backup or (
         await _back_up_while_idle(account, poller, claim, pod) and await _read(account, claim, pod) == since
@@ -183,8 +184,12 @@ async def _back_up_while_idle(account: Account, poller: Poller, claim: Claim, po
     return is_complete and is_idle
 
 
-async def _is_being_written(account: Account, pod: Pod, *, but_backups: bool) -> bool:
-    """Whether a restore or a backup of the pod is under way, which a removal would cut off."""
+async def _is_in_use(account: Account, pod: Pod, *, but_backups: bool) -> bool:
+    """Whether a removal would cut off a restore, a backup, or something else that this account's servers are to do."""
+    for kind in _OTHER_KINDS:
+        for task in await account.rents.tasks(kind):
+            if task.status == "open" and pod.id in (task.subject, task.progress.get("pod_id")):
+                return True
     backups = [] if but_backups else await account.lium.backups.list(pod_id=pod.id)
     runs = [*backups, *await account.lium.restores.list(pod.id)]
     return any(not run.is_final for run in runs)

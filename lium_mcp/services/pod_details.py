@@ -20,7 +20,7 @@ from lium_mcp.remote.inside import Inside
 from lium_mcp.rentals import AccountUnknown, shortfalls
 from lium_mcp.results import Result, Usd, UsdRate, UtcTime, note_on, state_in_words
 from lium_mcp.services.accounts import Account
-from lium_mcp.services.container_restarts import restart_warning
+from lium_mcp.services.container_restarts import restart_warning, started_at
 from lium_mcp.services.idle_removals import IdleRemoval, idle_removal_of
 from lium_mcp.services.node_warnings import maintenance
 from lium_mcp.services.pod_connections import inside_of
@@ -284,7 +284,7 @@ def _warnings(
     visible = len(inside.gpus) if inside.gpus is not None and len(inside.gpus) < MOST_GPUS else None
     is_mounted = None if pod.volume_root == VOLUME_PATH else inside.has_mounted(VOLUME_PATH)
     sentences = shortfalls(pod, volume_id=volume_id, visible_gpus=visible, is_volume_mounted=is_mounted, events=history)
-    restart = restart_warning(pod, history, inside.started_at, account.lium.now())
+    restart = restart_warning(pod, history, started_at(inside, account.lium.now()))
     return [*sentences, *([restart] if restart else [])]
 
 

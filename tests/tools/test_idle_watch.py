@@ -120,11 +120,11 @@ async def test_a_job_is_work_also_where_it_uses_no_gpu(account: Sandbox, at: Any
     async with at(wire) as agent:
         await rent(agent)
         await agent.call("schedule_pod_removal", pod="train", idle_minutes=5)
-        await agent.call("start_job", pod="train", name="download", command="sleep 1200")
+        await agent.call("start_job", pod="train", name="download", command="sleep 600")
         readings = Readings(account, wire)
-        await readings.pass_minutes(15)
+        await readings.pass_minutes(8)
         assert len(living(account)) == 1
-        await readings.pass_minutes(8)  # it ends in these
+        await readings.pass_minutes(5)  # it ends in these
         assert len(living(account)) == 1
         await readings.pass_minutes(5)
         await until(lambda: not living(account))
@@ -142,6 +142,35 @@ async def test_gpus_at_work_keep_a_pod(account: Sandbox, at: Any) -> None:
         assert len(living(account)) == 1
         await readings.pass_minutes(14)
         await until(lambda: not living(account))
+
+
+async def test_a_command_that_runs_is_work(account: Sandbox, at: Any) -> None:
+    wire = Wire(account)
+    async with at(wire) as agent, asyncio.TaskGroup() as group:
+        await rent(agent)
+        await agent.call("schedule_pod_removal", pod="train", idle_minutes=5)
+        running = group.create_task(agent.call("run_command", pod="train", command="sleep 500", timeout_seconds=3600))
+        readings = Readings(account, wire)
+        await readings.pass_minutes(7)
+        assert len(living(account)) == 1
+        await readings.pass_minutes(4)
+        assert (await running)["exit_code"] == 0
+        await readings.pass_minutes(5)
+        await until(lambda: not living(account))
+
+
+async def test_what_is_to_follow_a_job_is_left_to_do(account: Sandbox, at: Any) -> None:
+    account.add_fault("backup_fails", times=None)
+    wire = Wire(account)
+    wire.on("GET", "/backup-logs/*", answering(500))  # so that it cannot be done yet
+    async with at(wire) as agent:
+        await rent(agent)
+        await agent.call("schedule_pod_removal", pod="train", idle_minutes=5)
+        await agent.call("start_job", pod="train", name="j", command="echo > /root/a", then="backup")
+        for _ in range(8):
+            account.clock.advance(seconds=61)
+            await asyncio.sleep(0.3)
+        assert len(living(account)) == 1
 
 
 @pytest.mark.parametrize("trouble", ["ssh", "lium", "reboot"])
@@ -196,7 +225,7 @@ async def test_much_traffic_is_work(account: Sandbox, at: Any) -> None:
         await moved(1)
         await agent.call("schedule_pod_removal", pod="train", idle_minutes=5)
         readings = Readings(account, wire)
-        for minute in range(1, 10):
+        for minute in range(1, 7):
             await moved(1 + 100 * minute)
             await readings.pass_minutes(1)
         assert len(living(account)) == 1
@@ -341,7 +370,7 @@ async def test_a_pod_whose_gpus_cannot_be_read_is_refused_plainly(account: Sandb
         assert "2 GPUs are billed, and nvidia-smi reaches 1" in refused.text
     async with at(toolsets=frozenset({"pods"})) as agent:
         refused = await agent.refused("schedule_pod_removal", pod="train", idle_minutes=5)
-        assert refused.code == "no_ssh_for_callers"
+        assert refused.code == "idle_not_watched"
 
 
 async def test_a_server_that_takes_over_counts_on(account: Sandbox, at: Any) -> None:
