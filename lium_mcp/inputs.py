@@ -29,6 +29,23 @@ def visible(text: str) -> str:
 ShortText = Annotated[
     str, StringConstraints(strip_whitespace=True, max_length=_MOST_CHARACTERS), AfterValidator(visible)
 ]
+
+
+def _at_most(characters: int) -> AfterValidator:
+    """Refuse what is longer, without a limit in the schema: each costs every user tokens, and nobody gets there."""
+
+    def check(text: str) -> str:
+        if len(text) > characters:
+            raise ValueError(f"holds more than {characters} characters")
+        return text
+
+    return AfterValidator(check)
+
+
+UnlistedShortText = Annotated[
+    str, StringConstraints(strip_whitespace=True), _at_most(_MOST_CHARACTERS), AfterValidator(visible)
+]
+UnlistedFilePath = Annotated[str, _at_most(_MOST_PATH_CHARACTERS), AfterValidator(visible)]
 FilePath = Annotated[str, Field(max_length=_MOST_PATH_CHARACTERS), AfterValidator(visible)]
 Line = Annotated[str, Field(max_length=_MOST_LINE_CHARACTERS)]
 Few: Final = Field(max_length=_MOST_ITEMS)

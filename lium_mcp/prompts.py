@@ -90,18 +90,14 @@ def run_job(
     """Use one pod for one job."""
     return f"""\
 Run this on a fresh pod with a {gpu_type} and leave nothing that bills: {task}
-1. list_gpus with gpu_type={gpu_type}, then quote_rental for the cheapest and {hours} hours; tell me the total.
-2. rent_pod with a new unique name, gpu_type={gpu_type} and hours={hours}, so that Lium removes it even if we are cut \
-off.
-3. Wait with get_pod until it runs. upload_files brings what the work needs, below its local_volume_path if it is to \
-be backed up; run_command does what takes seconds, such as a look at the installation.
-4. start_job with a name of its own and max_hours below {hours}. Look in with get_job by that name, as often as you \
-like and from any session: it says whether it runs, and shows its newest output. get_pod shows what the GPUs do.
-5. When it is over: read its exit code and the end of its output, and download_files brings the results here. If it \
-failed, tell me why and ask before anything is removed.
-6. remove_pod with final_backup=true. It backs up, waits until the backup is complete, and only then removes; if \
-anything fails the pod stays and the answer says what that costs.
-7. list_pods: the pod must be gone. Tell me what it cost (get_spending) and the id of the backup."""
+1. list_gpus with gpu_type={gpu_type}: tell me what {hours} hours of the cheapest that does cost.
+2. run_job with a new unique name, gpu_type={gpu_type}, hours={hours}, that sum as max_total_usd, max_hours below \
+{hours}, the command, and local_path for what it needs. With then=download_and_remove and download_path the results \
+come here, with then=backup_and_remove they stay in a backup. All of it goes on by itself, also if we are cut off.
+3. get_job with that name as pod and name, as often as you like and from any session, until it is over: it says how it \
+stands, and shows the newest output. If the command failed, tell me why.
+4. list_pods: the pod must be gone, or tell me why it is not. Tell me what it cost (get_spending) and where the \
+results are."""
 
 
 def fan_out_backup(
@@ -143,23 +139,8 @@ PROMPTS: Final = (
     _Prompt(
         run_job,
         "Run a job on a fresh pod",
-        "Rent, bring files, run, bring results back, take a last backup, remove: one pod for one job.",
-        frozenset(
-            {
-                "list_gpus",
-                "quote_rental",
-                "rent_pod",
-                "get_pod",
-                "upload_files",
-                "run_command",
-                "start_job",
-                "get_job",
-                "download_files",
-                "remove_pod",
-                "list_pods",
-                "get_spending",
-            }
-        ),
+        "Rent, bring files, run, bring results back or back them up, remove: one pod for one job.",
+        frozenset({"list_gpus", "run_job", "get_job", "list_pods", "get_spending"}),
     ),
     _Prompt(
         fan_out_backup,

@@ -194,6 +194,12 @@ def _steps(runtime: Runtime, offered: Collection[str]) -> dict[TaskKind, Step]:
 
         await watch_idle(runtime.account(), poller(), claim)
 
+    async def do_run(claim: Claim) -> None:
+        from lium_mcp.services.run_endings import do_run  # noqa: PLC0415 - as in _bind
+
+        account = runtime.account()
+        await do_run(account, runtime.policy, poller(), claim, lambda text: runtime.redact(account.lium.redact(text)))
+
     market = SharedMarket()
 
     async def carry_order_out(claim: Claim) -> None:
@@ -204,6 +210,8 @@ def _steps(runtime: Runtime, offered: Collection[str]) -> dict[TaskKind, Step]:
     steps: dict[TaskKind, Step] = {}
     if runtime.account().pod_access is not None:
         steps |= {"follow_up": follow_job, "idle_watch": watch_idle}
+    if runtime.account().pod_access is not None and "run_job" in offered:
+        steps["job_run"] = do_run
     if "rent_pod" in offered:
         steps["standing_order"] = carry_order_out
     return steps

@@ -82,7 +82,7 @@ async def test_a_prompt_is_not_offered_where_a_tool_of_it_is_missing(sandbox: Sa
             await agent.client.get_prompt("run_job", ARGUMENTS["run_job"])
     async with agent_on(sandbox, deny_tools=frozenset({"quote_rental"})) as agent:
         names = {prompt.name for prompt in (await agent.client.list_prompts()).prompts}
-        assert names == {"fan_out_backup", "sync_templates"}
+        assert names == {"run_job", "fan_out_backup", "sync_templates"}
 
 
 @both_eras

@@ -47,7 +47,7 @@ async def list_rentals(ledger: LazyLedger, *, all_of_them: bool) -> int:
         _say_rentals(shown)
     else:
         say("No open rents. Closed ones are shown with --all." if entries else "The ledger is empty.")
-    _say_tasks([task for task in tasks if task.status == "open" or all_of_them])
+    _say_tasks([task for task in tasks if task.closed_at is None or all_of_them])
     return 0
 
 

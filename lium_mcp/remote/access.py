@@ -1,6 +1,8 @@
 """What one server needs to work on pods: keys, pins, a pool of connections, local folders. Costs nothing until used."""
 
+import os
 import re
+import socket
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
@@ -8,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from uuid import uuid4
 
 import anyio
 
@@ -49,6 +52,7 @@ class PodAccess:
         self.keys = keys
         self.local_folders = local_folders
         self._lium = lium
+        self._state_directory = state_directory
         self._host_keys = HostKeys(state_directory / "host-keys" if state_directory else None)
         self._connections: Connections | None = None
         self._failed_at: dict[str, float] = {}
@@ -123,6 +127,11 @@ class PodAccess:
         if self._connections is not None:
             await self._connections.drop(pod_id)
 
+    async def machine(self) -> str:
+        """A name for the machine whose files and key these are, which another one does not have."""
+        path = self._state_directory / "machine" if self._state_directory else None
+        return socket.gethostname() if path is None else await anyio.to_thread.run_sync(_named_in, path)
+
     async def gone(self, pod_id: str) -> None:
         """Forget a pod that is gone for good, by Lium's word."""
         await self.drop(pod_id)
@@ -149,6 +158,19 @@ class PodAccess:
         """Close the connections."""
         if self._connections is not None:
             await self._connections.aclose()
+
+
+def _named_in(path: Path) -> str:
+    """The name that a file holds, which is made where there is none."""
+    with suppress(FileExistsError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new = path.with_name(f"{path.name}.{uuid4()}")
+        new.write_text(str(uuid4()))
+        try:
+            os.link(new, path)  # whole or not at all, and only where nobody was faster
+        finally:
+            new.unlink()
+    return path.read_text().strip()
 
 
 def _tells_of_another(event: PodEvent) -> bool:

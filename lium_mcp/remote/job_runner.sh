@@ -7,6 +7,9 @@ max_seconds=$1
 dir=${0%/*}
 umask 077
 
+# Whoever did not hear that it was started may start it again, and the command still runs once.
+mkdir "$dir/taken" 2>/dev/null || exit 0
+
 # A process id means nothing once the container is replaced, so note which container this is.
 sed 's/.*) //' /proc/1/stat 2>/dev/null | cut -d' ' -f20 >"$dir/container"
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Then = Literal["nothing", "backup", "backup_and_remove"]
 THEN: Final[tuple[Then, ...]] = get_args(Then)
-JobStatus = Literal["starting", "running", "succeeded", "failed", "stopped", "time_limit", "lost"]
+JobStatus = Literal["starting", "running", "succeeded", "failed", "stopped", "timed_out", "lost"]
 
 MOST_NAME_CHARACTERS: Final = 64
 JOB_NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -89,9 +89,26 @@ def check_job_name(name: str) -> str:
 
 
 async def start_job(
-    connection: "Connection", command: str, name: str, *, max_seconds: int, then: Then, now: datetime
+    connection: "Connection",
+    command: str,
+    name: str,
+    *,
+    max_seconds: int,
+    now: datetime,
+    then: Then = "nothing",
+    run: str = "",
 ) -> Job:
     """Start a command that outlives the connection.
+
+    Args:
+        connection: To the pod.
+        command: What to run.
+        name: Of the job.
+        max_seconds: It is stopped after so many seconds.
+        now: By Lium's clock.
+        then: What is to follow it.
+        run: The id of the run that it belongs to, if it is part of one. A run that starts its job again, since nobody
+            wrote that it had, gets the job as it is, and its command still runs once.
 
     Raises:
         Failure: the name is taken, the pod cannot run jobs, or the connection broke.
@@ -100,17 +117,19 @@ async def start_job(
     pod_files = await connection.files()
     try:
         await pod_files.make_folders(_ROOT)
-        await pod_files.make_folder(folder)
-        spec = {
-            "version": _VERSION,
-            "name": name,
-            "max_seconds": max_seconds,
-            "then": then,
-            "created_at": now.astimezone(UTC).isoformat(timespec="seconds"),
-        }
-        await pod_files.write(f"{folder}/spec.json", json.dumps(spec).encode())
-        await pod_files.write(f"{folder}/command", command.encode())
-        await pod_files.write(f"{folder}/run", _runner())
+        is_taken = await _take_folder(pod_files, folder, run)
+        if not is_taken:
+            spec = {
+                "version": _VERSION,
+                "name": name,
+                "max_seconds": max_seconds,
+                "then": then,
+                "run": run,
+                "created_at": now.astimezone(UTC).isoformat(timespec="seconds"),
+            }
+            await pod_files.write(f"{folder}/spec.json", json.dumps(spec).encode())
+            await pod_files.write(f"{folder}/command", command.encode())
+            await pod_files.write(f"{folder}/run", _runner())
     except FileExistsError:
         raise Failure(
             "job_exists",
@@ -119,11 +138,12 @@ async def start_job(
         ) from None
     except OSError as error:
         raise _no_folder(connection) from error
-    await run_short(
-        connection,
-        f"setsid sh {folder}/run {max_seconds} </dev/null >/dev/null 2>&1 &",
-        timeout_seconds=_EXEC_SECONDS,
-    )
+    if not is_taken:
+        await run_short(
+            connection,
+            f"setsid sh {folder}/run {max_seconds} </dev/null >/dev/null 2>&1 &",
+            timeout_seconds=_EXEC_SECONDS,
+        )
     pause = 0.05
     with anyio.move_on_after(_START_SECONDS):
         while (job := await read_job(connection, name, now=now)).status == "starting":
@@ -260,6 +280,27 @@ def _folder(name: str) -> str:
     return f"{_ROOT}/{check_job_name(name)}"
 
 
+async def _take_folder(pod_files: "PodFiles", folder: str, run: str) -> bool:
+    """Make a job's folder, or go on with the one that the same run has made; whether its runner was started already.
+
+    Raises:
+        FileExistsError: another job has it.
+    """
+    try:
+        await pod_files.make_folder(folder)
+    except FileExistsError:
+        spec = _object(await _content(pod_files, f"{folder}/spec.json"))
+        if not run or spec.get("run", run) != run:
+            raise
+    else:
+        return False
+    try:
+        await pod_files.stat(f"{folder}/taken")
+    except FileNotFoundError:
+        return False
+    return True
+
+
 async def _read(connection: "Connection", pod_files: "PodFiles", name: str, now: datetime) -> Job:
     folder = _folder(name)
     spec = _object(await _content(pod_files, f"{folder}/spec.json"))
@@ -307,7 +348,7 @@ def _how_it_ended(exit_code: int, ended_by: str) -> JobStatus:
     if ended_by == "stop":
         return "stopped"
     if ended_by == "time_limit":
-        return "time_limit"
+        return "timed_out"
     return "succeeded" if exit_code == 0 else "failed"
 
 

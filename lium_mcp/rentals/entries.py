@@ -23,11 +23,12 @@ GIVEN_BACK: Final = "given back: "
 NOT_SENT_AGAIN: Final = "not sent again: "
 """How the note of a rent begins if the server that looked last may not send it again."""
 
-TaskKind = Literal["follow_up", "standing_order", "idle_watch"]
+TaskKind = Literal["follow_up", "standing_order", "idle_watch", "job_run"]
 """Which code does a task, see `server.py`."""
-TaskStatus = Literal["open", "done", "failed", "gone", "expired", "cancelled"]
-"""The subject of a task that is `gone` is not there any more, so that nothing is left to do. The time for one that is
-`expired` is over. Somebody did not want one any more that is `cancelled`, and nothing was done."""
+TaskStatus = Literal["open", "stopping", "done", "failed", "gone", "expired", "cancelled"]
+"""The first two are open; somebody asked to stop one that is `stopping`. The subject of a task that is `gone` is not
+there any more, so that nothing is left to do. The time for one that is `expired` is over. Somebody did not want one any
+more that is `cancelled`, and nothing was done."""
 TaskOutcome = Literal["done", "failed", "gone", "expired"]
 
 
@@ -197,7 +198,7 @@ class Task:
         subject: What it is about, for instance the id of a pod.
         name: Tells it from others of its kind about its subject; at most one of a name is open.
         payload: What was asked for. It never changes.
-        progress: What was done so far, for the server that goes on.
+        progress: What was done so far, for the server that goes on. Of a run, also its command, until that was started.
         attempts: How often it failed.
         next_at: Nobody claims it before then.
         lease_owner: The id of the claim under which a server does it now.

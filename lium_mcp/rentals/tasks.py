@@ -115,7 +115,15 @@ class Tasks:
             values["progress"] = dict(progress)
         if attempts is not None:
             values["attempts"] = attempts
-        return replace(task, **values) if await self._change(task, values) else None
+        mine = _mine(task)
+
+        def work(connection: Connection) -> Task | None:
+            if not connection.execute(update(TASKS).where(mine).values(values)).rowcount:
+                return None
+            # Somebody may have asked to stop it meanwhile.
+            return _task(connection.execute(select(TASKS).where(TASKS.c.id == task.id)).one())
+
+        return await self._database.run(work)
 
     async def put_off(self, task: Task, next_at: datetime) -> bool:
         """Give a claim back; any server may claim the task from `next_at` on. False if another server has it.
@@ -125,14 +133,33 @@ class Tasks:
         """
         return await self._change(task, {"lease_owner": None, "lease_until": None, "next_at": next_at})
 
-    async def finish(self, task: Task, outcome: TaskOutcome, *, now: datetime, note: str = "") -> bool:
+    async def finish(
+        self,
+        task: Task,
+        outcome: TaskOutcome,
+        *,
+        now: datetime,
+        note: str = "",
+        progress: Mapping[str, Any] | None = None,
+    ) -> bool:
         """Close a task that this server has claimed, or that nobody has; False if another server has it.
 
         Raises:
             LedgerUnavailable: nothing was written.
         """
-        values = {"status": outcome, "closed_at": now, "note": storable(self._redact(note))}
+        values: dict[str, Any] = {"status": outcome, "closed_at": now, "note": storable(self._redact(note))}
+        if progress is not None:
+            values["progress"] = dict(progress)
         return await self._change(task, values | {"lease_owner": None, "lease_until": None})
+
+    async def ask_to_stop(self, task: Task) -> None:
+        """Note that an open task is to be stopped, whoever does it now.
+
+        Raises:
+            LedgerUnavailable: nothing was written.
+        """
+        change = update(TASKS).where((TASKS.c.id == task.id) & OPEN_TASK).values(status="stopping")
+        await self._database.run(lambda connection: connection.execute(change))
 
     async def cancel(self, task: Task, *, now: datetime, note: str) -> bool:
         """Close an open task, whoever does it now, so that nothing is rented for it any more.
@@ -177,9 +204,13 @@ class Tasks:
         return await self._database.read(lambda connection: [_task(row) for row in connection.execute(rows)])
 
     async def _change(self, task: Task, values: dict[str, Any]) -> bool:
-        mine = (TASKS.c.id == task.id) & OPEN_TASK & TASKS.c.lease_owner.is_not_distinct_from(task.lease_owner)
-        change = update(TASKS).where(mine).values(values)
+        change = update(TASKS).where(_mine(task)).values(values)
         return await self._database.run(lambda connection: connection.execute(change).rowcount > 0)
+
+
+def _mine(task: Task) -> ColumnElement[bool]:
+    """The condition that a task is open, and claimed by nobody else than when it was read."""
+    return (TASKS.c.id == task.id) & OPEN_TASK & TASKS.c.lease_owner.is_not_distinct_from(task.lease_owner)
 
 
 def _due(kinds: Collection[TaskKind], now: datetime) -> ColumnElement[bool]:

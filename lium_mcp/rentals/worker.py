@@ -5,7 +5,8 @@ Only the code that is registered for a kind, see `Worker.on`, knows what its tas
 
 import logging
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -27,6 +28,7 @@ _FIRST_PAUSE_SECONDS: Final = 1.0
 _LONGEST_PAUSE_SECONDS: Final = 20.0
 _MOST_AT_ONCE: Final = 100
 _RELEASE_SECONDS: Final = 2.0
+_HOLD_SECONDS: Final = 30.0
 
 
 class LeaseLost(Exception):
@@ -69,6 +71,36 @@ class Claim:
         if kept is None:
             raise LeaseLost
         self.task = kept
+        if progress is not None:
+            self._worker.tell()
+
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[None]:
+        """Keep the task this server's while the body takes its time; the body is cut off where that fails.
+
+        Raises:
+            LeaseLost, LedgerUnavailable: as `keep`.
+        """
+        problems: list[Exception] = []
+
+        async def keep() -> None:
+            try:
+                while True:
+                    await anyio.sleep(_HOLD_SECONDS)
+                    await self.keep()
+            except (LeaseLost, LedgerUnavailable) as error:
+                problems.append(error)
+                group.cancel_scope.cancel()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(keep)
+            try:
+                yield
+            except Exception as error:  # noqa: BLE001 - raised below as it is, and not in a group
+                problems.append(error)
+            group.cancel_scope.cancel()
+        if problems:
+            raise problems[0]
 
     async def leave_until(self, moment: datetime) -> None:
         """Give the claim back: no server claims the task before that moment.
@@ -81,16 +113,18 @@ class Claim:
             raise LeaseLost
         self.is_over = True
 
-    async def finish(self, outcome: TaskOutcome, note: str = "") -> None:
-        """Close the task, with a word on what became of it.
+    async def finish(self, outcome: TaskOutcome, note: str = "", *, progress: Mapping[str, Any] | None = None) -> None:
+        """Close the task, with a word on what became of it, and write what was done.
 
         Raises:
             LeaseLost: another server has claimed it.
             LedgerUnavailable: it could not be closed.
         """
-        if not await self._worker.ledger.tasks().finish(self.task, outcome, now=self._worker.now(), note=note):
+        now, tasks = self._worker.now(), self._worker.ledger.tasks()
+        if not await tasks.finish(self.task, outcome, now=now, note=note, progress=progress):
             raise LeaseLost
         self.is_over = True
+        self._worker.tell()
         level = logging.INFO if outcome == "done" else logging.WARNING
         log.log(level, "%s is %s: %s", _title(self.task), outcome, note or "nothing to add")
 
@@ -100,7 +134,11 @@ Step = Callable[[Claim], Awaitable[None]]
 
 
 class Worker:
-    """Does the tasks of the account that a key acts for."""
+    """Does the tasks of the account that a key acts for.
+
+    Attributes:
+        changed: Is set when this server has written what it did of a task; from then on there is another event.
+    """
 
     def __init__(self, ledger: LazyLedger, identity: Identity, now: Callable[[], datetime]) -> None:
         """Take the ledger, the key and its account, and the clock that all servers of the account share."""
@@ -111,6 +149,7 @@ class Worker:
         self._at_work: set[str] = set()
         self._left_until: dict[str, float] = {}
         self._wake = anyio.Event()
+        self.changed = anyio.Event()
 
     @property
     def key_tag(self) -> str:
@@ -122,7 +161,14 @@ class Worker:
         self._steps[kind] = step
 
     async def add(
-        self, kind: TaskKind, subject: str, name: str, payload: Mapping[str, Any], *, delay: timedelta = timedelta()
+        self,
+        kind: TaskKind,
+        subject: str,
+        name: str,
+        payload: Mapping[str, Any],
+        *,
+        progress: Mapping[str, Any] | None = None,
+        delay: timedelta = timedelta(),
     ) -> tuple[Task, bool]:
         """Write down a task, unless one of its name is open; return the one that is open, and whether it is new.
 
@@ -141,6 +187,7 @@ class Worker:
             subject=subject,
             name=name,
             payload=dict(payload),
+            progress=dict(progress or {}),
             created_at=now,
             next_at=now + delay,
         )
@@ -164,6 +211,21 @@ class Worker:
             LedgerUnavailable: it stays open.
         """
         await self.ledger.tasks().finish(task, "gone", now=self.now(), note=note)
+
+    async def stop(self, task: Task) -> None:
+        """Ask whoever does a task to stop it.
+
+        Raises:
+            LedgerUnavailable: nobody was asked.
+        """
+        await self.ledger.tasks().ask_to_stop(task)
+        self._left_until.pop(task.id, None)
+        self._wake.set()
+
+    def tell(self) -> None:
+        """Wake whoever waits for `changed`: this server has written what it did of a task."""
+        self.changed.set()
+        self.changed = anyio.Event()
 
     async def run(self) -> None:
         """Do what is due until this is cancelled, and give back what is under way then."""

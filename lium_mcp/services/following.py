@@ -6,7 +6,7 @@ any more. Whatever fails leaves the pod as it is, and is noted.
 """
 
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -52,6 +52,8 @@ _FRESH: Final = timedelta(minutes=10)
 # Less than elsewhere: one that began seconds before the job ended may be listed late, and lacks its end.
 _CLOCKS_DIFFER: Final = timedelta(seconds=2)
 _OTHER_KEY_SECONDS: Final = 600.0
+# What is written of the way to a pod's end.
+_OF_THE_END: Final = frozenset({"backups_before", "asked_at", "backup_id", "path", "removal_ordered"})
 _REFUSALS: Final = (PermissionDenied, BadRequest, Conflict, ValidationFailed, PaymentFailed)
 
 
@@ -103,38 +105,63 @@ async def _look(account: Account, poller: Poller, claim: Claim) -> None:
         await claim.finish("done", "the pod says that it was done")
     elif job.status == "stopped":
         await claim.finish("done", "the job was stopped, so nothing follows")
-    elif all(one.is_over for one in (on_pod if _then(claim, job) == "backup_and_remove" else [job])):
-        await _do(account, poller, claim, pod, job, on_pod)
+    elif _then(claim, job) == "backup_and_remove":
+        if await end_pod(account, claim, pod, lambda: back_up(account, poller, claim, pod), on_pod):
+            await claim.finish("done", f"pod removed after backup {claim.task.progress['backup_id']}")
+    elif job.is_over:
+        await _back_up_only(account, poller, claim, pod, job)
 
 
-async def _do(account: Account, poller: Poller, claim: Claim, pod: Pod, job: Job, on_pod: Sequence[Job]) -> None:
-    """Back up and, if that is wanted, remove.
-
-    Raises:
-        Failure: there is no complete backup, or the removal was refused; the pod is as it was.
-    """
-    removes = _then(claim, job) == "backup_and_remove"
-    names = sorted(one.name for one in on_pod) if removes else [job.name]
-    if claim.task.progress.get("jobs") != names:
-        # Nothing was begun, or another job was started since, and what it wrote is not in the backup.
-        await claim.keep(progress={"jobs": names})
-    backup = await _backup(account, poller, claim, pod, whole=removes)
+async def _back_up_only(account: Account, poller: Poller, claim: Claim, pod: Pod, job: Job) -> None:
+    backup = await _backup(account, poller, claim, pod, whole=False)
     if backup is None:
         return
-    if not removes:
-        async with _connected(account, pod) as connection:
-            problem = {"problem": "backup_partial"} if backup.is_partial else {}
-            await note_follow_up(connection, job.name, {"backup_id": backup.id, **problem})
-        await claim.finish("done", f"backup {backup.id}")
-        return
-    on_pod = await _jobs(account, pod)
-    if sorted(one.name for one in on_pod) != names or not all(one.is_over for one in on_pod):
-        return  # one was started meanwhile: the next step begins anew
+    async with _connected(account, pod) as connection:
+        problem = {"problem": "backup_partial"} if backup.is_partial else {}
+        await note_follow_up(connection, job.name, {"backup_id": backup.id, **problem})
+    await claim.finish("done", f"backup {backup.id}")
+
+
+async def end_pod(
+    account: Account,
+    claim: Claim,
+    pod: Pod,
+    save: Callable[[], Awaitable[bool]],
+    on_pod: Sequence[Job] | None = None,
+) -> bool:
+    """Remove a pod once no job runs there any more and what they wrote is saved.
+
+    Args:
+        account: Whose pod it is.
+        claim: The task that this is part of.
+        pod: The pod.
+        save: Saves what the jobs wrote; tells whether that is done by now.
+        on_pod: Its jobs, where they were just read.
+
+    Returns:
+        Whether Lium has accepted to remove it.
+
+    Raises:
+        Failure: it could not be saved, or the removal was refused; the pod is as it was.
+    """
+    names = _ended_names(await _jobs(account, pod) if on_pod is None else on_pod)
+    if names is None:
+        return False
+    if claim.task.progress.get("jobs") != names:
+        # Nothing was begun, or another job was started since, and what it wrote is not saved.
+        await claim.keep(progress=_begun_anew(claim, jobs=names))
+    if not await save():
+        return False
+    if _ended_names(await _jobs(account, pod)) != names:
+        return False  # one was started meanwhile: the next step begins anew
     await claim.keep(progress={**claim.task.progress, "removal_ordered": True})
     with anyio.fail_after(_REMOVAL_SECONDS):
-        accepted = await start_removal(account, pod)
-    if accepted:
-        await claim.finish("done", f"pod removed after backup {backup.id}")
+        return await start_removal(account, pod)
+
+
+def _ended_names(on_pod: Sequence[Job]) -> list[str] | None:
+    """The names of a pod's jobs; None where one of them still runs."""
+    return sorted(one.name for one in on_pod) if all(one.is_over for one in on_pod) else None
 
 
 async def back_up(account: Account, poller: Poller, claim: Claim, pod: Pod) -> bool:
@@ -159,7 +186,7 @@ async def _backup(account: Account, poller: Poller, claim: Claim, pod: Pod, *, w
         backup = await account.lium.backups.get(backup_id)
     except NotFound:
         if claim.is_own:
-            await claim.keep(progress={})
+            await claim.keep(progress=_begun_anew(claim))
         raise
     while not backup.is_final and not poller.stop.asked:
         backup = await wait_for_backup(account, poller.anew(), backup, wait_seconds=_BACKUP_LOOK_SECONDS)
@@ -170,10 +197,10 @@ async def _backup(account: Account, poller: Poller, claim: Claim, pod: Pod, *, w
         try:
             refuse_unfit(backup, _asked_at(claim.task.progress))
         except Failure:
-            await claim.keep(progress={})
+            await claim.keep(progress=_begun_anew(claim))
             raise
     if whole and backup.completed_at is not None and account.lium.now() - backup.completed_at > _FRESH:
-        await claim.keep(progress={})  # whoever took it was away for long: the next step takes another
+        await claim.keep(progress=_begun_anew(claim))  # whoever took it was away for long: the next step takes another
         return None
     return backup
 
@@ -284,6 +311,11 @@ async def _give_up(account: Account, claim: Claim, pod: Pod, code: str) -> None:
 def _then(claim: Claim, job: Job) -> str:
     """What was asked for. Programs on the pod can change what the pod says of it, but not what the ledger says."""
     return str(claim.task.payload.get("then") or job.then)
+
+
+def _begun_anew(claim: Claim, **values: Any) -> dict[str, Any]:  # noqa: ANN401 - any JSON values
+    """What was done of a task, but for how far its pod is on the way to its end."""
+    return {name: value for name, value in claim.task.progress.items() if name not in _OF_THE_END} | values
 
 
 def _without(progress: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -2,25 +2,41 @@
 
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import anyio
 from pydantic import Field
 
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.failures import Failure
+from lium_mcp.guard.consent import Question
 from lium_mcp.inputs import FilePath, ShortText
 from lium_mcp.remote import jobs
 from lium_mcp.remote.downloads import download, read_content
 from lium_mcp.remote.jobs import MOST_NAME_CHARACTERS, Then
 from lium_mcp.remote.transfers import Transfer
 from lium_mcp.remote.uploads import upload, upload_content
+from lium_mcp.rentals import LedgerUnavailable, Task
 from lium_mcp.services.follow_ups import is_due, keep_promise, promise, remember, take_back
-from lium_mcp.services.job_details import FROM_A_POD, ObservedJob, job_view, outcome_of
+from lium_mcp.services.job_details import FROM_A_POD, ObservedJob, job_view, outcome_of, show_run
 from lium_mcp.services.job_watch import tell_of_restart, watch_job, why_lost
 from lium_mcp.services.pod_commands import CommandRuns, run_on
 from lium_mcp.services.pod_connections import pod_access, reporting
+from lium_mcp.services.polling import READ_LIMIT_SECONDS, time_limit
 from lium_mcp.services.questions import ask_to_start_job
+from lium_mcp.services.rent_plan import Plan
+from lium_mcp.services.rent_terms import refuse_dearer
+from lium_mcp.services.run_order import MOST_COMMAND_CHARACTERS, RunOrder
+from lium_mcp.services.run_planning import ceiling_of, check_run, plan_run, question_about_run
+from lium_mcp.services.runs import (
+    begin_run,
+    find_earlier,
+    find_run,
+    is_at_its_command,
+    own_worker,
+    read_progress,
+    watch_run,
+)
 from lium_mcp.services.targets import find_pod, find_pods
 from lium_mcp.services.transfer_details import Transferred, describe_transfer, open_folders, show_transfer
 from lium_mcp.toolkit.call import Call
@@ -30,14 +46,13 @@ from lium_mcp.toolkit.registry import DESTROYS, DESTROYS_EACH_TIME, READS, WRITE
 toolset = Toolset("remote")
 
 _MOST_PODS: Final = 20
-_MOST_COMMAND_CHARACTERS: Final = 65_536
 _LOG_BYTES: Final = 16_384
 _MOST_UPLOADED_CHARACTERS: Final = 65_536
 _MOST_SHOWN_BYTES: Final = 32_768
 _SECONDS_PER_HOUR: Final = 3600
 _MAX_HOURS: Final = 24
 
-Command = Annotated[str, Field(min_length=1, max_length=_MOST_COMMAND_CHARACTERS, description="For the pod's shell.")]
+Command = Annotated[str, Field(min_length=1, max_length=MOST_COMMAND_CHARACTERS, description="For the pod's shell.")]
 JobName = Annotated[
     ShortText, Field(min_length=1, max_length=MOST_NAME_CHARACTERS, description="Name that start_job gave it.")
 ]
@@ -107,6 +122,38 @@ async def start_job(
     )
 
 
+async def ask_to_run(call: Call, order: RunOrder, **_: Any) -> Question | None:  # noqa: ANN401 - the tool's other arguments
+    """Before `run_job`; not where it shows a run of before."""
+    order.check()
+    if await find_earlier(call.account, order) is not None:
+        return None
+    await check_run(call.account, order, call.redact)
+    return question_about_run(order, await plan_run(call.account, call.policy, order, call.asked))
+
+
+@toolset.tool(
+    title="Run a job on a pod of its own",
+    hints=DESTROYS,
+    search_hint="train on a rented GPU and shut it down afterwards, all in one",
+    asks=ask_to_run,
+)
+async def run_job(call: Call, order: RunOrder, *, wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS) -> ObservedJob:
+    """Rent a pod for one command: brings files, runs it, then keeps or removes the pod. Returns when it runs; get_job
+    follows it. Spends money: needs max_total_usd, or max_usd_per_hour and max_hours.
+    """
+    order.check()
+    task = await find_earlier(call.account, order)
+    if task is None:
+        await check_run(call.account, order, call.redact)
+        with time_limit(READ_LIMIT_SECONDS):
+            plan = call.agreed_on(Plan) or await plan_run(call.account, call.policy, order, None)
+        refuse_dearer(call.agreed, plan.price_per_hour_usd)
+        ceiling = ceiling_of(order, plan, call.agreed)
+        task = await begin_run(call.account, order, hours=plan.wish.hours, ceiling_per_hour_usd=ceiling)
+    task = await watch_run(call.account, call.poller, task, is_at_its_command, wait_seconds=wait_seconds)
+    return show_run(task)
+
+
 @toolset.tool(title="Get job", hints=READS, search_hint="is the training done, output and exit code of a job")
 async def get_job(
     call: Call,
@@ -115,9 +162,36 @@ async def get_job(
     log_lines: Annotated[int, Field(ge=0, le=1000, description="Newest lines of its output.")] = 50,
     wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS,
 ) -> ObservedJob:
-    """Look in on a job that start_job began, in any session: wait for its end, and read status, exit code and newest
-    output. Without a name, list all jobs of the pod at once.
+    """Look in on a job that start_job or run_job began, in any session: wait for its end, and read status, exit code
+    and newest output. Without a name, list all jobs of the pod at once.
     """
+    run = await _find_run(call, pod, name)
+    if run is not None and not is_at_its_command(run):
+        run = await watch_run(call.account, call.poller, run, is_at_its_command, wait_seconds=wait_seconds)
+    if run is None:
+        return await _look(call, pod, name, log_lines, wait_seconds, None)
+    pod_id = read_progress(run).pod_id
+    if pod_id is None or not is_at_its_command(run):
+        return show_run(run)
+    try:
+        return await _look(call, pod_id, name, log_lines, wait_seconds, run)
+    except Failure:  # its pod is gone, or cannot be looked into
+        over = await watch_run(call.account, call.poller, run, _is_closed, wait_seconds=wait_seconds)
+        return show_run(over)
+
+
+def _is_closed(run: Task) -> bool:
+    return run.closed_at is not None
+
+
+async def _find_run(call: Call, pod: str, name: str = "") -> Task | None:
+    with suppress(LedgerUnavailable):  # what is on the pod is there all the same
+        return await find_run(call.account, name, pod)
+    return None
+
+
+async def _look(call: Call, pod: str, name: str, log_lines: int, wait_seconds: float, run: Task | None) -> ObservedJob:
+    """Look at a job on its pod, which may be that of a run; without a name, at all jobs of the pod."""
     target = await find_pod(call.account, pod)
     access = pod_access(call.account)
     if name:
@@ -141,6 +215,10 @@ async def get_job(
         with suppress(Failure):  # what became of the job is worth more
             async with access.to(target) as connection:
                 log = await jobs.read_log(connection, name, lines=log_lines, most_bytes=_LOG_BYTES)
+    if run is not None and run.name == name:
+        if job.is_over:
+            run = await watch_run(call.account, call.poller, run, _is_closed, wait_seconds=wait_seconds)
+        return show_run(run, job, log)
     return ObservedJob(
         outcome=outcome_of(job),
         pod_id=target.id,
@@ -154,7 +232,15 @@ async def get_job(
 
 @toolset.tool(title="Stop job", hints=DESTROYS, search_hint="kill a training run, cancel a running script")
 async def stop_job(call: Call, pod: PodName, name: JobName) -> ObservedJob:
-    """Stop a job and everything that it started. Its files and output stay; what was to follow it does not happen."""
+    """Stop a job and everything that it started. Its files and output stay; what was to follow it does not happen. A
+    run_job whose command has not begun is called off, and its pod removed.
+    """
+    run = await _find_run(call, pod, name)
+    if run is not None and not is_at_its_command(run):
+        await own_worker(call.account).stop(run)
+        run = await watch_run(call.account, call.poller, run, is_at_its_command, wait_seconds=DEFAULT_WAIT_SECONDS)
+        if run.closed_at is not None or not is_at_its_command(run):
+            return show_run(run)
     target = await find_pod(call.account, pod)
     async with pod_access(call.account).to(target) as connection:
         jobs.check_job_name(name)

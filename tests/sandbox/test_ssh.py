@@ -307,7 +307,7 @@ async def test_a_job_runs_detached_and_leaves_its_account(pod: SshPod) -> None:
     )
     assert apps.split(", ")[2] == "python3"
     listed = (await pod.out(f"cat {JOB}/log; ls {JOB}")).split()
-    assert listed == ["command", "container", "log", "pid", "run", "started_at"]
+    assert listed == ["command", "container", "log", "pid", "run", "started_at", "taken"]
     assert (await pod.run(f"kill -0 -- -$(cat {JOB}/pid) && kill -0 -$(cat {JOB}/pid)")).exit_status == 0
     pod.sandbox.clock.advance(seconds=130)
     assert len((await pod.out(f"cat {JOB}/log")).splitlines()) == 2

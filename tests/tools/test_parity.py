@@ -232,6 +232,7 @@ async def _end(call: Recorder, sandbox: Sandbox, pod: str) -> None:
     cluster = await call("rent_cluster", name="many", executor_ids=[node["executor_id"] for node in fabric[:2]])
     sandbox.clock.advance(minutes=1)
     await call("remove_cluster", cluster_id=cluster["cluster_id"])
+    await call("run_job", name="run", command="true", gpu_type="A100", max_total_usd=20, wait_seconds=120)
 
     await call("delete_template", template="mine")
     await call("delete_volume", volume="data")

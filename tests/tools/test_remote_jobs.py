@@ -80,7 +80,7 @@ async def test_the_time_limit_is_kept_by_the_pod_and_nothing_outlives_it(on_sshd
         "start_job", pod="train", name="long", command="(sleep 4; touch late) & sleep 60", max_hours=1 / 3600
     )
     seen = await until(on_sshd, "long", over)
-    assert (seen["job"]["status"], seen["job"]["exit_code"]) == ("time_limit", 124)
+    assert (seen["job"]["status"], seen["job"]["exit_code"]) == ("timed_out", 124)
     await asyncio.sleep(2.5)
     assert not (sshd.home / "late").exists()
 

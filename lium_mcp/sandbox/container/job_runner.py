@@ -28,6 +28,11 @@ async def play(call: CommandCall, path: str, max_seconds: int) -> int:
     process, files = call.process, call.process.files
     folder = posixpath.dirname(files.find(path, process.cwd).path)
 
+    taken = posixpath.join(folder, "taken")
+    if files.find(taken).node is not None:
+        return 0
+    files.make_directory(taken)
+
     def note(name: str, text: str) -> None:
         files.write_file(posixpath.join(folder, name), f"{text}\n".encode())
 

@@ -1,0 +1,147 @@
+"""What follows the command of a run: its files are saved, its pod is removed, or it stays until its removal time.
+
+A pod goes only once what was to be saved is complete and checked, and no job runs there any more.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+import anyio
+
+from lium_mcp.failures import Failure
+from lium_mcp.guard.policy import Policy
+from lium_mcp.remote.downloads import download
+from lium_mcp.remote.transfers import Transfer
+from lium_mcp.rentals import Claim, NotNow
+from lium_mcp.services.accounts import Account
+from lium_mcp.services.claimed_run import Run
+from lium_mcp.services.following import back_up, end_pod
+from lium_mcp.services.pod_connections import pod_access
+from lium_mcp.services.pod_details import past_view
+from lium_mcp.services.polling import Poller
+from lium_mcp.services.removing import is_gone
+from lium_mcp.services.running import (
+    Step,
+    bring_files,
+    go_on,
+    rent_pod,
+    start_command,
+    wait_for_boot,
+    watch_command,
+)
+from lium_mcp.services.runs import RunState
+from lium_mcp.services.transfer_details import open_folders
+
+_MOST_ATTEMPTS: Final = 3
+_DOWNLOAD_SECONDS: Final = 3600.0
+_DOWNLOAD_AGAIN_SECONDS: Final = 60.0
+_REMOVAL_LOOK_SECONDS: Final = 30.0
+
+
+async def do_run(account: Account, policy: Policy, poller: Poller, claim: Claim, redact: Callable[[str], str]) -> None:
+    """Take a run as far as it comes now, see `go_on`."""
+    await go_on(Run(account, policy, poller, claim, redact), _STEPS)
+
+
+async def follow_command(run: Run) -> None:
+    """Do what is to follow the command."""
+    order, progress = run.order, run.progress
+    status = progress.status or "error"
+    if status == "stopped":
+        await run.over(status, "it was stopped, so nothing follows, and its pod stays")
+        return
+    if order.then == "keep":
+        await run.over(status, "its pod stays")
+        return
+    if order.only_if_succeeded and status != "succeeded":
+        await run.over(status, f"it did not succeed, so {order.then} does not follow, and its pod stays")
+        return
+    pod = await run.read_ready_pod()
+    if pod is None:
+        return
+    if order.then == "download_and_remove":
+        await run.refuse_elsewhere()
+
+    async def save() -> bool:
+        match order.then:
+            case "backup_and_remove":
+                return await back_up(run.account, run.poller, run.claim, pod)
+            case "download_and_remove":
+                return await _download(run)
+        return True
+
+    try:
+        if await end_pod(run.account, run.claim, pod, save):
+            await run.note("removing", problem=None)
+    except Failure as failure:
+        await _note_failure(run, failure)
+
+
+async def _download(run: Run) -> bool:
+    """Copy what the run made to this machine; whether all of it is here and checked.
+
+    Raises:
+        Failure: some of it is not.
+        NotNow: the pod could not be reached.
+    """
+    order = run.order
+    if run.progress.path is not None:
+        return True
+    pod = await run.read_pod()
+    if pod is None:
+        return False
+    access = pod_access(run.account)
+    transfer = Transfer()
+    with anyio.fail_after(_DOWNLOAD_SECONDS):
+        async with run.claim.held(), access.to(pod) as connection:
+            folders = open_folders(access.local_folders)
+            await download(connection, folders, order.download_path, order.target, transfer, overwrite=False)
+    if not transfer.is_done:
+        problems = "; ".join(transfer.problems[:3]) or "not all arrived"
+        raise Failure("download_incomplete", problems, "Look at the local folder.")
+    if transfer.unverified:
+        raise Failure("download_unverified", "The pod has no sha256sum, so what arrived in parts is unproven.", "")
+    await run.note(path=transfer.path)
+    return True
+
+
+async def _note_failure(run: Run, failure: Failure) -> None:
+    """Note why what was to follow has not. A download is tried for as long as the pod lives, a backup some times."""
+    if run.progress.problem != failure.code:
+        await run.note(problem=failure.code)
+    if run.order.then == "download_and_remove":
+        raise NotNow(failure.code, seconds=_DOWNLOAD_AGAIN_SECONDS) from failure
+    attempts = run.claim.task.attempts + 1
+    await run.claim.keep(attempts=attempts)
+    if attempts >= _MOST_ATTEMPTS:
+        said = f"{run.order.then} failed, and its pod stays: {failure.happened}"
+        await run.over(run.progress.status or "error", said, problem=failure.code)
+
+
+async def see_removal(run: Run) -> None:
+    """Wait until the pod is gone, and read what it cost."""
+    pod_id = run.progress.pod_id or ""
+    gone = await run.poller.anew().until(
+        False,
+        lambda: is_gone(run.account, pod_id),
+        bool,
+        wait_seconds=_REMOVAL_LOOK_SECONDS,
+        describe=lambda _: f"{run.name} is being removed",
+    )
+    if not gone:
+        return
+    await run.account.rents.note_gone(pod_id)
+    past = await past_view(run.account, pod_id)
+    await run.note(charged_usd=past.cost_so_far_usd if past else None)
+    await run.over(run.progress.status or "error", f"its pod was removed after {run.order.then}")
+
+
+_STEPS: Final[dict[RunState, Step]] = {
+    "renting": rent_pod,
+    "booting": wait_for_boot,
+    "uploading": bring_files,
+    "starting": start_command,
+    "running": watch_command,
+    "following": follow_command,
+    "removing": see_removal,
+}

@@ -1,0 +1,369 @@
+"""One pod for one job in one call: what comes of it, and what follows, through our server over the sandbox's pods."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lium_mcp.rentals import LazyLedger
+from lium_mcp.sandbox import Sandbox
+from tests.harness import Agent, Person, agent_on, make_key_pair
+from tests.wires import Wire, answering, living, on_rents
+
+Answer = dict[str, Any]
+_PATIENCE_SECONDS = 25
+SMALL: Answer = {"gpu_type": "A100", "max_usd_per_hour": 5, "max_hours": 2}
+
+
+@pytest.fixture(autouse=True)
+def _prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let servers look at once, and again soon."""
+    monkeypatch.setattr("lium_mcp.rentals.worker._FIRST_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("lium_mcp.rentals.worker._FIRST_PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr("lium_mcp.rentals.worker._LONGEST_PAUSE_SECONDS", 0.3)
+    monkeypatch.setattr("lium_mcp.rentals.worker._LOOK_SECONDS", 0.3)
+    monkeypatch.setattr("lium_mcp.services.claimed_run._AGAIN_SECONDS", 0.3)
+    monkeypatch.setattr("lium_mcp.services.run_endings._DOWNLOAD_AGAIN_SECONDS", 0.3)
+
+
+@pytest.fixture
+async def account(tmp_path: Path) -> AsyncIterator[Sandbox]:
+    """An account whose pods answer SSH, and whose servers may read as often as they like."""
+    make_key_pair(tmp_path / "key")
+    (tmp_path / "work" / "project").mkdir(parents=True)
+    (tmp_path / "work" / "project" / "data").write_text("1 2 3\n")
+    sandbox = Sandbox(seed=7, speed=0, ssh=True, pod_polls_per_minute=10**6)
+    yield sandbox
+    await sandbox.aclose()
+
+
+@pytest.fixture
+def at(account: Sandbox, tmp_path: Path) -> Any:
+    """Start a server of the account."""
+
+    @asynccontextmanager
+    async def start(wire: Wire | None = None, **settings: Any) -> AsyncIterator[Agent]:
+        defaults: Answer = {"ssh_key_path": tmp_path / "key", "local_dirs": [tmp_path / "work"]}
+        async with agent_on(account, transport=wire, **defaults | settings) as agent:
+            yield agent
+
+    return start
+
+
+async def until(agent: Agent, holds: Callable[[Answer], Any], name: str = "train") -> Answer:
+    """Look at a run until something holds."""
+    async with asyncio.timeout(_PATIENCE_SECONDS):
+        while True:
+            seen = await agent.call("get_job", pod=name, name=name, wait_seconds=1)
+            if holds(seen):
+                return seen
+            await asyncio.sleep(0.05)
+
+
+def over(seen: Answer) -> bool:
+    return bool(seen["outcome"] != "pending")
+
+
+def running(seen: Answer) -> bool:
+    return bool(seen["job"]["status"] == "running")
+
+
+async def test_a_run_brings_its_files_and_runs_and_its_pod_goes_after_the_download(
+    account: Sandbox, at: Any, tmp_path: Path
+) -> None:
+    async with at() as agent:
+        began = await agent.call(
+            "run_job",
+            name="train",
+            command="cat project/data > result; cat result; sleep 600",
+            local_path="project",
+            then="download_and_remove",
+            download_path="result",
+            wait_seconds=300,
+            **SMALL,
+        )
+        assert (began["outcome"], began["job"]["status"]) == ("pending", "running")
+        assert len(living(account)) == 1
+        account.clock.advance(seconds=600)
+        ended = await until(agent, over)
+        assert (ended["outcome"], ended["job"]["status"], ended["job"]["exit_code"]) == ("done", "succeeded", 0)
+        assert ended["log"] == "1 2 3\n"
+        assert (tmp_path / "work" / "train").read_text() == "1 2 3\n"
+        assert living(account) == []
+
+
+def saved(tmp_path: Path) -> list[str]:
+    return sorted(path.name for path in (tmp_path / "work").iterdir())
+
+
+async def begin(agent: Agent, command: str = "sleep 600", **given: Any) -> Answer:
+    began = await agent.call("run_job", name="train", command=command, wait_seconds=300, **SMALL | given)
+    assert (began["outcome"], began["job"]["status"]) == ("pending", "running"), began
+    return began
+
+
+async def test_what_is_kept_stays_and_shows_all_of_its_log(account: Sandbox, at: Any) -> None:
+    async with at() as agent:
+        began = await begin(agent, "; ".join(f"echo {number}" for number in range(1, 301)))
+        assert began["price_per_hour_usd"] > 0
+        assert began["removal_at"] in began["warnings"][-1]
+        ended = await until(agent, over)
+        assert (ended["outcome"], ended["job"]["status"], ended["job"]["then"]) == ("done", "succeeded", "keep")
+        assert ended["log"].splitlines()[0] == "251"
+        assert "remove_pod" in ended["next"]
+    assert len(living(account)) == 1
+
+
+@pytest.mark.parametrize("then", ["remove", "backup_and_remove"])
+async def test_what_is_to_go_goes_and_another_session_hears_of_it(account: Sandbox, at: Any, then: str) -> None:
+    async with at() as agent:
+        await begin(agent, "echo done", then=then)
+        await until(agent, over)
+    assert living(account) == []
+    async with at() as later:
+        seen = await later.call("get_job", pod="train")
+    assert (seen["outcome"], seen["job"]["status"], seen["job"]["exit_code"]) == ("done", "succeeded", 0)
+    assert (seen["log"], "data, not instructions" in seen["note"]) == ("done\n", True)
+    backups = account.state()["backups"]
+    assert len(backups) == (then == "backup_and_remove")
+    assert [seen["job"].get("backup_id")] == ([row["id"] for row in backups] or [None])
+
+
+async def test_nothing_follows_a_failure_where_only_success_was_meant(account: Sandbox, at: Any) -> None:
+    async with at() as agent:
+        await begin(agent, "echo oh; exit 3", then="remove", only_if_succeeded=True)
+        ended = await until(agent, over)
+    assert (ended["outcome"], ended["job"]["status"], ended["job"]["exit_code"]) == ("failed", "failed", 3)
+    assert "its pod stays" in ended["next"]
+    assert "remove_pod" in ended["next"]
+    assert len(living(account)) == 1
+
+
+async def test_a_command_is_stopped_at_its_limit_and_what_follows_still_follows(account: Sandbox, at: Any) -> None:
+    async with at() as agent:
+        began = await begin(agent, "sleep 100000", then="backup_and_remove", max_hours=0.5)
+        account.clock.advance(hours=0.5)
+        ended = await until(agent, over)
+    assert began["job"]["stops_at"] < began["removal_at"]
+    assert (ended["outcome"], ended["job"]["status"], ended["job"]["exit_code"]) == ("failed", "timed_out", 124)
+    assert "backup_id" in ended["job"]
+    assert living(account) == []
+
+
+async def test_money_bounds_the_life_of_the_pod_and_the_command_leaves_time_to_save(account: Sandbox, at: Any) -> None:
+    async with at() as agent:
+        began = await agent.call(
+            "run_job", name="train", command="sleep 9999999", gpu_type="A100", max_total_usd=10, wait_seconds=300
+        )
+        [pod] = living(account)
+        lives = account.clock.now().fromisoformat(began["removal_at"]) - account.clock.now()
+        assert 0 < lives.total_seconds() / 3600 * began["price_per_hour_usd"] <= 10
+        assert lives.total_seconds() / 3600 * began["price_per_hour_usd"] > 8
+        refused = await agent.refused(
+            "run_job", name="small", command="true", gpu_type="A100", max_total_usd=0.1, wait_seconds=0
+        )
+    assert refused.code == "budget_too_small"
+    assert pod["pod_name"] == "train"
+
+
+async def test_a_pod_that_is_removed_at_its_time_has_exhausted_the_budget(account: Sandbox, at: Any) -> None:
+    async with at() as agent:
+        await begin(agent, "echo step 1; sleep 100000", then="remove")
+        await until(agent, lambda seen: seen.get("log"))
+        await agent.call("schedule_pod_removal", pod="train", hours_from_now=0.5)
+        await asyncio.sleep(1)
+        account.clock.advance(hours=0.6)
+        ended = await until(agent, over)
+    assert (ended["outcome"], ended["job"]["status"]) == ("failed", "budget_exhausted")
+    assert ended["log"] == "step 1\n"
+
+
+async def test_a_pod_that_somebody_removes_ends_its_run(account: Sandbox, at: Any) -> None:
+    async with at() as agent:
+        await begin(agent)
+        await agent.call("remove_pod", pod="train", wait_seconds=60)
+        ended = await until(agent, over)
+    assert (ended["outcome"], ended["job"]["status"]) == ("done", "stopped")
+    assert "removed" in ended["next"]
+
+
+async def test_a_job_that_is_stopped_is_followed_by_nothing(account: Sandbox, at: Any) -> None:
+    async with at() as agent:
+        await begin(agent, then="remove")
+        stopped = await agent.call("stop_job", pod="train", name="train")
+        assert stopped["job"]["status"] == "stopped"
+        ended = await until(agent, over)
+    assert ended["job"]["status"] == "stopped"
+    assert len(living(account)) == 1
+
+
+async def test_a_run_that_is_stopped_before_its_command_takes_its_pod_with_it(account: Sandbox, at: Any) -> None:
+    account.add_fault("ssh_silent", pod_name="train", lasting_seconds=100_000)
+    async with at() as agent:
+        began = await agent.call("run_job", name="train", command="touch ran", wait_seconds=2, **SMALL)
+        assert (began["outcome"], began["job"]["status"]) == ("pending", "booting")
+        stopped = await agent.call("stop_job", pod="train", name="train")
+        assert (stopped["outcome"], stopped["job"]["status"]) == ("done", "stopped")
+        assert "its pod removed" in stopped["next"]
+    assert living(account) == []
+
+
+async def test_a_pod_that_does_not_start_is_boot_failed_and_gone(account: Sandbox, at: Any) -> None:
+    account.add_fault("boot_fails", step="docker_pull")
+    async with at() as agent:
+        seen = await agent.call("run_job", name="train", command="true", wait_seconds=300, **SMALL)
+        seen = seen if over(seen) else await until(agent, over)
+        assert (seen["outcome"], seen["job"]["status"]) == ("failed", "boot_failed")
+        assert "docker_pull" in seen["next"]
+        again = await agent.call("run_job", name="train", command="true", wait_seconds=300, **SMALL)
+        assert again["job"]["status"] != "boot_failed"  # the same call begins anew
+        await until(agent, over)
+
+
+async def test_a_pod_that_never_answers_is_removed_while_it_bills(account: Sandbox, at: Any) -> None:
+    account.add_fault("ssh_silent", pod_name="train", lasting_seconds=100_000)
+    async with at() as agent:
+        await agent.call("run_job", name="train", command="true", wait_seconds=2, **SMALL)
+        account.clock.advance(minutes=16)
+        ended = await until(agent, over)
+    assert (ended["outcome"], ended["job"]["status"]) == ("failed", "boot_failed")
+    assert living(account) == []
+
+
+async def test_what_cannot_be_rented_is_refused_at_once_or_told_as_rent_failed(account: Sandbox, at: Any) -> None:
+    wire = Wire(account)
+    async with at(wire) as agent:
+        dear = await agent.refused("run_job", name="train", command="true", **SMALL | {"max_usd_per_hour": 0.01})
+        assert dear.code in ("no_gpu_matches", "price_above_ceiling")
+        on_rents(wire, answering(400, {"error": {"code": "node_not_verified", "message": "no"}}))
+        seen = await agent.call("run_job", name="train", command="true", wait_seconds=30, **SMALL)
+        seen = seen if over(seen) else await until(agent, over)
+        assert (seen["outcome"], seen["job"]["status"]) == ("failed", "rent_failed")
+        assert "pod_id" not in seen
+    assert living(account) == []
+
+
+async def test_the_same_call_shows_the_same_run_and_another_one_of_its_name_is_refused(
+    account: Sandbox, at: Any
+) -> None:
+    wire = Wire(account)
+    async with at(wire) as agent:
+        began = await begin(agent)
+        again = await begin(agent)
+        assert again["pod_id"] == began["pod_id"]
+        other = await agent.refused("run_job", name="train", command="echo other", **SMALL)
+        assert other.code == "run_exists"
+        account.clock.advance(seconds=700)
+        await until(agent, over)
+        shown = await agent.call("run_job", name="train", command="sleep 600", **SMALL)
+        assert (shown["outcome"], shown["pod_id"]) == ("done", began["pod_id"])
+        kept = await agent.refused("run_job", name="train", command="echo other", **SMALL)
+        assert kept.code == "pod_name_taken"
+    assert len(living(account)) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "said"),
+    [
+        ({"max_usd_per_hour": None}, "invalid_argument", "ceiling of money"),
+        ({"max_hours": None}, "invalid_argument", "ceiling of money"),
+        ({"hours": 1}, "invalid_argument", "more than max_hours"),
+        ({"name": "My Job"}, "invalid_argument", "not a job's name"),
+        ({"then": "download_and_remove"}, "invalid_argument", "needs download_path"),
+        ({"download_path": "x"}, "invalid_argument", "then=download_and_remove"),
+        ({"local_path": "nothing"}, "file_not_found", "local_path"),
+        ({"local_path": "/etc"}, "path_not_allowed", "local_path"),
+        ({"then": "download_and_remove", "download_path": "x", "to_path": "project"}, "file_exists", "to_path"),
+        ({"command": "LIUM_API_KEY=sk_abcdefgh12345678 run"}, "secret_in_command", "ledger"),
+        ({"command": "a\0b"}, "invalid_argument", "NUL"),
+    ],
+)
+async def test_what_could_not_be_carried_out_is_refused_before_anything_is_rented(
+    account: Sandbox, at: Any, given: Answer, code: str, said: str
+) -> None:
+    wire = Wire(account)
+    async with at(wire) as agent:
+        refused = await agent.refused("run_job", **{"name": "train", "command": "true"} | SMALL | given)
+        assert refused.code == code
+        assert said in refused.text
+    assert [request for request in wire.requests if request.method != "GET"] == []
+
+
+async def test_a_person_is_asked_once_about_the_rent_and_all_that_follows(account: Sandbox, at: Any) -> None:
+    person = Person("yes")
+    async with at(person=person) as agent:
+        await begin(agent, "echo done", then="backup_and_remove")
+        await until(agent, over)
+    [question] = person.questions
+    for said in ("A100", "an hour", 'job "train"', "backed up", "removed for good", "stays if the backup fails"):
+        assert said in question
+    assert living(account) == []
+    no = Person("no")
+    async with at(person=no) as agent:
+        refused = await agent.refused("run_job", name="other", command="true", **SMALL)
+        assert refused.code == "not_confirmed"
+    assert living(account) == []
+
+
+async def test_a_command_is_in_the_ledger_until_it_runs_and_never_in_a_log(
+    account: Sandbox, at: Any, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    caplog.set_level("DEBUG")
+    ledger = tmp_path / "own.db"
+    async with at(state_url=f"sqlite:///{ledger}") as agent:
+        await begin(agent, "echo unmistakable; sleep 600")
+        rows = await _tasks(f"sqlite:///{ledger}")
+    assert "unmistakable" not in rows
+    assert not [record for record in caplog.records if "unmistakable" in record.getMessage()]
+
+
+async def _tasks(url: str) -> str:
+    ledger = LazyLedger(url)
+    tasks = await ledger.tasks().newest(10)
+    await ledger.aclose()
+    return str([(task.payload, task.progress, task.note) for task in tasks])
+
+
+async def test_a_backup_that_fails_leaves_the_pod_and_says_so(account: Sandbox, at: Any) -> None:
+    account.add_fault("backup_fails", times=10)
+    async with at() as agent:
+        await begin(agent, "echo done", then="backup_and_remove")
+        ended = await until(agent, over)
+    assert (ended["outcome"], ended["job"]["status"]) == ("failed", "succeeded")
+    assert ended["job"]["problem"] == "final_backup_failed"
+    assert "its pod stays" in ended["next"]
+    assert len(living(account)) == 1
+
+
+async def test_a_download_that_is_not_complete_keeps_the_pod_until_it_is(
+    account: Sandbox, at: Any, tmp_path: Path
+) -> None:
+    async with at() as agent:
+        await begin(agent, "echo done > result", then="download_and_remove", download_path="results")
+        seen = await until(agent, lambda seen: seen["job"].get("problem"))
+        assert (seen["outcome"], seen["job"]["problem"]) == ("pending", "file_not_found")
+        assert len(living(account)) == 1
+        await agent.call("run_command", pod="train", command="mkdir results; mv result results/result")
+        ended = await until(agent, over)
+    assert ended["outcome"] == "done"
+    assert (tmp_path / "work" / "train" / "result").read_text() == "done\n"
+    assert living(account) == []
+
+
+async def test_only_the_machine_of_the_files_goes_on_with_them(account: Sandbox, at: Any, monkeypatch: Any) -> None:
+    account.add_fault("ssh_silent", pod_name="train", lasting_seconds=300)
+    async with at() as agent:
+        await agent.call("run_job", name="train", command="true", local_path="project", wait_seconds=1, **SMALL)
+    account.clock.advance(seconds=300)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr("socket.gethostname", lambda: "another")
+        async with at() as other:
+            await until(other, lambda seen: seen["job"]["status"] == "uploading")
+            await asyncio.sleep(1)
+            assert (await other.call("get_job", pod="train", wait_seconds=0))["job"]["status"] == "uploading"
+    async with at() as agent:
+        ended = await until(agent, over)
+    assert ended["job"]["status"] == "succeeded"
