@@ -66,11 +66,11 @@ def _say_rentals(entries: Sequence[Entry]) -> None:
 
 def _say_tasks(tasks: Sequence[Task]) -> None:
     if tasks:
-        say(f"\n{'TASK':10}{'STATUS':10}{'KIND AND NAME':22}{'SINCE (UTC)':18}  ABOUT")
+        say(f"\n{'TASK':10}{'STATUS':10}{'KIND':16}{'NAME':22}{'SINCE (UTC)':18}  ABOUT")
     for task in tasks:
         say(
-            f"{task.id[:8]:10}{task.status:10}{f'{task.kind} {task.name}':22.21}"
-            f"{task.created_at:%Y-%m-%d %H:%M}    {task.subject} {task.note}"
+            f"{task.id[:8]:10}{task.status:10}{task.kind:16}{task.name:22.21}{task.created_at:%Y-%m-%d %H:%M}    "
+            f"{task.subject}: {task.note or task.progress.get('because', '')}".rstrip(": ")
         )
 
 

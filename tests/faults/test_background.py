@@ -1,10 +1,11 @@
-"""How often a server lists pods between calls, in an hour of virtual time, and that no call waits.
+"""How often a server asks Lium between calls, in an hour of virtual time, and that no call waits.
 
-It does so for a rent that is lost, and for one of whose pod Lium does not state what was asked for.
+It lists pods for a rent that is lost, and for one of whose pod Lium does not state what was asked for, and nodes for
+standing orders.
 """
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -87,5 +88,47 @@ def test_lists_for_a_rent_grow_rare_and_a_caller_gets_one_at_once(
             assert len(seen.get("unsettled", [])) == unsettled
             assert len(at) > before, "who asks gets a list"
             assert clock.monotonic() - called_at < 1
+
+    run_virtually(main())
+
+
+NODE = {
+    "id": "n",
+    "machine_name": "NVIDIA A100 80GB PCIe",
+    "price_per_gpu": 2.0,
+    "available_gpu_count": 8,
+    "min_gpu_count_for_rental": 1,
+}
+
+
+@pytest.mark.parametrize("orders", [1, 8])
+def test_however_many_orders_wait_the_market_is_read_for_all_of_them_together(tmp_path: Path, orders: int) -> None:
+    async def main() -> None:
+        clock = LoopClock()
+        lium = Wire()
+        lium.on("GET", "/users/me", answering(200, {"id": "user"}))
+        lium.on("GET", "/pods", answering(200, []))
+        lium.on("GET", "/version", answering(200, {"features": []}))
+        lium.on("GET", "/machines", answering(200, [{"name": NODE["machine_name"]}]))
+        lium.on("GET", "/executors", answering(200, [NODE]))
+        url = f"sqlite:///{tmp_path / 'ledger.db'}"
+        settings = Settings(api_key=KEY, base_url=BASE_URL, state_url=url)
+        async with Client(build_server(settings, transport=lium, clock=clock)) as client:
+            for number in range(orders):
+                wish = {"name": f"o{number}", "gpu_type": "A100", "hours": 1, "max_usd_per_gpu_hour": 1}
+                placed = await client.call_tool("rent_pod", wish | {"keep_trying_hours": 24})
+                assert not placed.is_error, placed.content
+                await anyio.sleep(7)
+            await anyio.sleep(60)
+            lium.requests.clear()
+            await anyio.sleep(HOUR_SECONDS / 3)
+            reads = len(lium.sent("GET", "/executors"))
+            assert HOUR_SECONDS / 3 / 75 <= reads <= HOUR_SECONDS / 3 / 20
+            assert len(lium.requests) == reads
+            seen = (await client.call_tool("list_pods", {})).structured_content or {}
+            assert all(row["status"] == "waiting" for row in seen["orders"])
+            looked = [datetime.fromisoformat(row["looked_at"]) for row in seen["orders"]]
+            assert len(looked) == orders
+            assert min(looked) > clock.now() - timedelta(seconds=100)
 
     run_virtually(main())

@@ -155,6 +155,16 @@ async def test_without_a_key_in_a_header_the_caller_is_told_how_to_send_one(
         assert (await caller.call("list_gpus"))["total"] > 0
 
 
+async def test_a_caller_whose_key_is_not_kept_has_no_standing_orders(hosted: Served, lium: Simulated) -> None:
+    await register_ssh_keys(hosted.url)
+    async with calling(hosted.url, "modern", MINE) as caller:
+        wish = {"name": "train", "gpu_type": "A100", "hours": 2, "max_usd_per_gpu_hour": 0.01}
+        code, text = await caller.refused("rent_pod", **wish, keep_trying_hours=24)
+        assert code == "not_for_callers"
+        assert "not kept" in text
+        assert "orders" not in await caller.call("list_pods")
+
+
 async def test_two_callers_at_once_each_act_on_their_own_account(hosted: Served, lium: Simulated) -> None:
     await register_ssh_keys(hosted.url)
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from lium_mcp.cli.rentals import list_rentals
+from lium_mcp.rentals import LazyLedger
 from lium_mcp.sandbox import Sandbox
 from tests.harness import Agent, Person, agent_on
 from tests.wires import Hold, Wire, answering, ask, drop, living, losing_the_answer, rents
@@ -156,6 +158,7 @@ async def test_the_same_call_again_shows_the_order_and_another_one_of_its_name_i
         ({"gpu_type": "H1000"}, "no GPU model called H1000"),
         ({"template": "no-such"}, "no-such"),
         ({"volume": "no-such"}, "no-such"),
+        ({"count": 3}, "count and keep_trying_hours"),
         ({"keep_trying_hours": 0}, "keep_trying_hours"),
         ({"keep_trying_hours": 169}, "keep_trying_hours"),
     ],
@@ -394,6 +397,20 @@ async def test_what_lium_refuses_now_is_waited_for(sandbox: Sandbox, at: Any, st
         assert (await shown(agent))["status"] == "waiting"
         await until(lambda: living(sandbox), sandbox)
     assert len(rents(sandbox)) == 1
+
+
+async def test_whoever_runs_the_server_sees_what_an_order_waits_for(
+    sandbox: Sandbox, at: Any, state_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with at() as agent:
+        await order(agent)
+        await asyncio.sleep(0.5)
+    ledger = LazyLedger(state_url)
+    assert await list_rentals(ledger, all_of_them=False) == 0
+    await ledger.aclose()
+    line = next(line for line in capsys.readouterr().out.splitlines() if "standing_order" in line)
+    assert " train " in line
+    assert "the cheapest A100" in line
 
 
 # --- exactly once ----------------------------------------------------------------------------------------------------
