@@ -87,11 +87,11 @@ class Relay:
 
     async def assert_one_pod(self, name: str, why: str) -> None:
         """The order has rented, it has rented this one pod, and nothing else ever was for it."""
+        row = await self.order(name)
         for _ in range(_LOOKS):
-            row = await self.order(name)
-            if row["status"] == "rented":
-                break
-            await self.wake()
+            if row["status"] != "rented":
+                await self.wake()
+                row = await self.order(name)
         assert row["status"] == "rented", (why, row)
         await self.wake()
         [pod] = [pod for pod in living(self.sandbox) if pod["pod_name"] == name]
