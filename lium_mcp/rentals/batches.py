@@ -45,11 +45,13 @@ class Wanted:
     Attributes:
         order: What to rent.
         price_per_hour_usd: What it costs, as quoted; None where nobody said.
+        hours: Lium is to remove it so many hours after it boots; None for never.
         expected: What the pod has to be to be kept.
     """
 
     order: Order
     price_per_hour_usd: float | None
+    hours: float | None
     expected: Expected
 
 
@@ -207,6 +209,7 @@ class Batches:
             order=to_json(wanted.order),
             idempotency_key=str(uuid4()),
             price_per_hour_usd=wanted.price_per_hour_usd,
+            hours=wanted.hours,
             expected=wanted.expected.to_json() or None,
         )
         try:

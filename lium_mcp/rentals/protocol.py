@@ -243,7 +243,6 @@ class Renter:
         wanted: Sequence[Wanted],
         *,
         asked: str,
-        hours: float | None,
         find_judge: FindJudge,
         find_another: FindAnother,
     ) -> AsyncIterator[Sequence[BatchedRent]]:
@@ -254,7 +253,6 @@ class Renter:
         Args:
             wanted: What to rent, each under a name of its own.
             asked: As for `rent`, the same for all.
-            hours: As for `rent`.
             find_judge: Finds what judges whether the limits leave room for all of them.
             find_another: Finds what may be rented in place of one that Lium refused, for no more.
 
@@ -262,7 +260,7 @@ class Renter:
             PodNameTaken, RentUnsettled, AccountUnknown, LedgerUnavailable, LiumError: as `rent`, and none was sent.
         """
         entries = [
-            replace(self._entry(one.order, asked, one.price_per_hour_usd, one.expected, hours), status="admitted")
+            replace(self._entry(one.order, asked, one.price_per_hour_usd, one.expected, one.hours), status="admitted")
             for one in wanted
         ]
         rents: list[BatchedRent] = []

@@ -21,6 +21,7 @@ from lium_mcp.services.offers import can_rent, describe_counts, has_price, small
 from lium_mcp.services.questions import quoted
 from lium_mcp.services.quotes import find_node
 from lium_mcp.services.rent_plan import Contents, Plan, expected_of, find_contents, look_again, plan_on_node
+from lium_mcp.services.renting import balance_after
 from lium_mcp.services.wish import Wish
 
 _MOST_SPARES: Final = 3
@@ -50,9 +51,10 @@ class BatchPlan:
 
     @property
     def ask(self) -> Ask:
-        """What they would add to what the account is committed to."""
-        hours = self.wish.termination_hours
-        return Ask(self.price_per_hour_usd, float(hours) if hours else None, len(self.plans))
+        """What they would add to what the account is committed to, if all lived as long as the longest."""
+        lives = [plan.ask.hours for plan in self.plans]
+        hours = None if None in lives else max(life or 0 for life in lives)
+        return Ask(self.price_per_hour_usd, hours, len(self.plans))
 
 
 async def make_batch_plan(account: Account, policy: Policy, wish: Wish, names: Sequence[str]) -> BatchPlan:
@@ -109,6 +111,7 @@ def question_about_batch(batch: BatchPlan) -> Question:
     else:
         total = in_usd(at_most_usd(sum(each) * wish.hours))
         text += f"Lium removes each {wish.hours:g} hours after it starts: at most {total} in all."
+    text += balance_after(batch.balance_usd, sum(each), wish.hours)
     warnings = dict.fromkeys(warning for plan in plans for warning in plan.warnings)
     return Question(" ".join((text, *warnings)), price_per_hour_usd=sum(each), subject=batch)
 
@@ -119,7 +122,12 @@ def wanted_of(policy: Policy, agreed: Question | None, plan: Plan) -> Wanted:
     if agreed is not None and agreed.price_per_hour_usd is not None and plan.price_per_hour_usd is not None:
         # A sum was agreed to: one pod may not take the share of another.
         own = replace(agreed, price_per_hour_usd=plan.price_per_hour_usd + PRICE_TOLERANCE_USD)
-    return Wanted(order=plan.order, price_per_hour_usd=plan.price_per_hour_usd, expected=expected_of(policy, own, plan))
+    return Wanted(
+        order=plan.order,
+        price_per_hour_usd=plan.price_per_hour_usd,
+        hours=plan.wish.hours,
+        expected=expected_of(policy, own, plan),
+    )
 
 
 class Spares:
@@ -173,8 +181,7 @@ def _named(plan: Plan, name: str) -> Plan:
     """The plan for a pod of this name."""
     assert isinstance(plan.order, NodeOrder)  # noqa: S101 - what a batch rents is always on a chosen node
     request = plan.order.request.model_copy(update={"pod_name": name})
-    wish = plan.wish.model_copy(update={"name": name, "count": None})
-    return replace(plan, wish=wish, order=NodeOrder(plan.order.executor_id, request))
+    return replace(plan, wish=plan.wish.of_one(name), order=NodeOrder(plan.order.executor_id, request))
 
 
 def _shares_of(wish: Wish, node: Executor, pods: int) -> list[Executor]:

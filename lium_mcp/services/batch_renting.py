@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import Final, Literal
@@ -77,7 +77,7 @@ async def ask_to_rent_missing(account: Account, policy: Policy, wish: Wish, aske
         return question_about_batch(await look_again_at_all(account, policy, asked.subject))
     batch = await make_batch_plan(account, policy, wish, missing)
     await refuse_beyond_limits(account, policy, batch.ask)
-    return question_about_batch(batch)
+    return question_about_batch(replace(batch, balance_usd=(await account.renter.me()).balance))
 
 
 async def rent_missing(
@@ -108,7 +108,14 @@ async def rent_missing(
     if not missing or not isinstance(batch, BatchPlan):
         return await _follow_all(account, poller, wish, earlier, [], [], wait_seconds)
     refuse_dearer(agreed, batch.price_per_hour_usd)
-    return await _rent(account, policy, poller, agreed, batch, earlier, wait_seconds)
+    planned = {plan.wish.name for plan in batch.plans}
+    gone = [
+        PodOfBatch(name=name, outcome="failed", code="changed_meanwhile", problem="Its earlier pod has just gone.")
+        for name in missing
+        if name not in planned
+    ]
+    others = {name: rental for name, rental in earlier.items() if name not in planned}
+    return await _rent(account, policy, poller, agreed, batch, others, gone, wait_seconds)
 
 
 def _missing(wish: Wish, earlier: dict[str, Rental]) -> list[str]:
@@ -147,6 +154,7 @@ async def _rent(
     agreed: Question | None,
     batch: BatchPlan,
     earlier: dict[str, Rental],
+    gone: Sequence[PodOfBatch],
     wait_seconds: float,
 ) -> RentedPod:
     async def find_the_judge(entries: Sequence[Entry]) -> Judge:
@@ -157,13 +165,12 @@ async def _rent(
     async with account.renter.rent_several(
         [make_wanted(plan) for plan in batch.plans],
         asked=batch.wish.digest,
-        hours=batch.wish.hours,
         find_judge=find_the_judge,
         find_another=spares.find_another,
     ) as rents:
         if any(rent.rental is not None and not rent.rental.earlier for rent in rents):
             await register_public_keys(account)
-        followed, failed = [], []
+        followed, failed = [], list(gone)
         for plan, rent in zip(batch.plans, rents, strict=True):
             if rent.rental is None:
                 failed.append(_not_rented(plan.wish.name, rent))
@@ -187,7 +194,7 @@ async def _follow_all(
     wait_seconds: float,
 ) -> RentedPod:
     """Wait for all pods together, see each through, and show them. From here on pods bill: the answer names them."""
-    of_earlier = [_Followed(rental, wish.model_copy(update={"name": name})) for name, rental in earlier.items()]
+    of_earlier = [_Followed(rental, wish.of_one(name)) for name, rental in earlier.items()]
     rows, removal_times = list(failed), list[datetime]()
     warnings: dict[str, list[str]] = {}
     turns = anyio.CapacityLimiter(_FOLLOWED_AT_ONCE)

@@ -97,9 +97,10 @@ async def read_spending(account: Account, policy: Policy) -> LimitsLeft:
 
 
 def ask_of(entries: Sequence[Entry]) -> Ask:
-    """What rents of the ledger that live for as long would add together."""
+    """What rents of the ledger would add together, if all lived as long as the longest."""
     prices = [entry.price_per_hour_usd for entry in entries]
-    hours = entries[0].hours
+    lives = [entry.hours for entry in entries]
+    hours = None if None in lives else max(hours or 0 for hours in lives)
     return Ask(
         None if None in prices else sum(price or 0 for price in prices),
         None if hours is None else float(whole_hours(hours)),

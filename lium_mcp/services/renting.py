@@ -117,11 +117,12 @@ def question_about(plan: Plan) -> Question:
     else:
         text += f"Lium removes it {wish.hours:g} hours after it starts"
         text += f": at most {in_usd(at_most_usd(price * wish.hours))} in all." if price is not None else "."
-    text += _balance_after(plan.balance_usd, price, wish.hours)
+    text += balance_after(plan.balance_usd, price, wish.hours)
     return Question(" ".join((text, *known, *plan.warnings)), price_per_hour_usd=price, subject=plan)
 
 
-def _balance_after(balance_usd: float | None, price_per_hour_usd: float | None, hours: float | None) -> str:
+def balance_after(balance_usd: float | None, price_per_hour_usd: float | None, hours: float | None) -> str:
+    """Say what the balance is and will be, as far as Lium says it."""
     if balance_usd is None:
         return ""
     now = f" The balance is about {_about(balance_usd)}"

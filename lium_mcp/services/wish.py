@@ -64,6 +64,10 @@ class Wish(Filters):
         """The names of its pods."""
         return [f"{self.name}-{number}" for number in range(1, (self.count or 1) + 1)] if self.is_batch else [self.name]
 
+    def of_one(self, name: str) -> "Wish":
+        """The wish for the pod of this name alone."""
+        return self.model_copy(update={"name": name, "count": None})
+
     @property
     def digest(self) -> str:
         """A digest of the whole wish, by which the ledger recognizes the same call.

@@ -58,6 +58,8 @@ WANTED: Final[tuple[Row, ...]] = (
     {"gpu_type": "A100", "hours": 3, "max_usd_per_gpu_hour": 0.9},
     {"gpu_type": "RTX3090", "gpu_count": 2, "hours": 1},
     {"gpu_type": "L4", "hours": 5},
+    {"gpu_type": "RTX3090", "hours": 1, "count": 2},
+    {"gpu_type": "RTX4090", "hours": 2, "count": 4},
 )
 OF_THE_WORLD: Final[tuple[Row, ...]] = (
     {"kind": "boot_fails"},
@@ -117,6 +119,7 @@ class Storm:
             self.sandbox.clock.now,
             dict.fromkeys(KEYS, "the account"),
             lambda key: any(row["idempotency_key"] == key and is_unsettled(row) for row in rows_of(state_url)),
+            lambda: {row["idempotency_key"] for row in rows_of(state_url) if row["status"] == "admitted"},
         )
         self.fates = Fates(self.rents, act_meanwhile=self._meanwhile, after_work=self._look_at_rents)
         self.servers: list[Connection] = []
@@ -191,7 +194,10 @@ class Storm:
     async def _rent(self, server: int, name: str, **wanted: Any) -> None:
         answer = await self._call(server, "rent_pod", name=name, **wanted)
         if answer is not None and not answer.is_error:
-            self.told.add((answer.structured_content or {})["pod_id"])
+            content = answer.structured_content or {}
+            for told in content.get("pods", [content]):
+                if "pod_id" in told and "code" not in told:
+                    self.told.add(told["pod_id"])
 
     async def _remove(self, server: int, pod: Row) -> None:
         self.asked_to_go.add(pod["id"])

@@ -108,6 +108,8 @@ requests = st.sampled_from(
         {"gpu_type": "L4"},
         {"executor_id": "cheapest", "hours": 1.5},
         {"executor_id": "cheapest", "gpu_count": 1, "hours": 0.5, "enable_backups": False},
+        {"gpu_type": "RTX3090", "hours": 1, "count": 2},
+        {"gpu_type": "RTX3090", "hours": 1, "count": 3},
     ]
 )
 
@@ -135,6 +137,7 @@ class Machine(RuleBasedStateMachine):
             self.sandbox.clock.now,
             ACCOUNTS,
             lambda key: any(row["idempotency_key"] == key and is_unsettled(row) for row in self._rows()),
+            lambda: {row["idempotency_key"] for row in self._rows() if row["status"] == "admitted"},
         )
         self.fates = Fates(self.rents, act_first=self._rival)
         self.processes: dict[str, Process] = {}
@@ -297,7 +300,9 @@ class Machine(RuleBasedStateMachine):
         what, start = self._on_a_node(what), len(self.rents.sent)
         way = WAYS[server]
         answer: CallToolResult | None = None
-        self.calls_that_may_rent[way.account] += 1  # unless its answer says otherwise
+        count = what.get("count", 1)
+        names = {name} if count == 1 else {f"{name}-{number}" for number in range(1, count + 1)}
+        self.calls_that_may_rent[way.account] += count  # unless its answer says otherwise
         try:
             answer = await self._call(server, "rent_pod", name=name, wait_seconds=wait, **what)
         finally:
@@ -305,21 +310,31 @@ class Machine(RuleBasedStateMachine):
                 # What this very call sent, as far as one can tell.
                 own = {sent.key for sent in self.rents.sent[start:] if sent.caller == way.key}
                 own -= {sent.key for sent in self.rents.sent[:start]}
-                own &= {row["idempotency_key"] for row in self._rows() if row["pod_name"] == name}
+                own &= {row["idempotency_key"] for row in self._rows() if row["pod_name"] in names}
                 self.cancelled |= own
         if answer is None:
             return
         self._answered(answer)
         if not answer.is_error:
             content = answer.structured_content or {}
-            self.calls_that_may_rent[way.account] -= content.get("already_rented", False)
-            self.told.add(content["pod_id"])
+            for told in content.get("pods", [content]):
+                self._told_of(way, told)
             return
         text = text_of(answer)
         if not any(f"code: {code}" in text for code in MAY_HAVE_RENTED):
-            self.calls_that_may_rent[way.account] -= 1
+            self.calls_that_may_rent[way.account] -= count
         if any(f"code: {code}" in text for code in GIVEN_BACK):
-            self.cancelled |= {row["idempotency_key"] for row in self._rows() if row["pod_name"] == name}
+            self.cancelled |= {row["idempotency_key"] for row in self._rows() if row["pod_name"] in names}
+
+    def _told_of(self, way: Way, told: Row) -> None:
+        """What an answer says of one pod."""
+        code = told.get("code")
+        if told.get("already_rented", False) or (code is not None and code not in MAY_HAVE_RENTED):
+            self.calls_that_may_rent[way.account] -= 1
+        if code in GIVEN_BACK:
+            self.cancelled |= {row["idempotency_key"] for row in self._rows() if row["pod_name"] == told["name"]}
+        elif "pod_id" in told:
+            self.told.add(told["pod_id"])
 
     @rule(server=servers, pod=st.integers(0, 5), by_name=st.booleans(), wait=waits)
     def remove(self, server: int, pod: int, by_name: bool, wait: int) -> None:

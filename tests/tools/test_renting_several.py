@@ -1,0 +1,149 @@
+"""Several pods from one plan and one question: what a person is asked, what is agreed to, and what the answer tells."""
+
+import json
+from functools import partial
+from typing import Any, Final
+
+import pytest
+
+from lium_mcp.sandbox import Sandbox
+from tests.guard.test_confirm import Market
+from tests.harness import Mode, Person, agent_on
+from tests.wires import Wire, ask, editing, living, rents, sent_rents
+
+both_eras = pytest.mark.parametrize("mode", ["auto", "legacy"])
+TRAIN: Final[dict[str, Any]] = {"name": "train", "gpu_type": "RTX4090", "count": 3, "hours": 2}
+
+
+@pytest.fixture
+def account() -> Sandbox:
+    """An account whose servers may read as often as they like."""
+    return Sandbox(seed=7, speed=0, pod_polls_per_minute=10**6)
+
+
+@both_eras
+async def test_a_person_is_asked_once_about_all_of_them(account: Sandbox, mode: Mode) -> None:
+    person = Person("yes")
+    async with agent_on(account, mode=mode, person=person) as agent:
+        planned = await agent.call("rent_pod", **TRAIN, dry_run=True)
+        assert planned["total_usd"] == pytest.approx(2 * planned["price_per_hour_usd"])
+        await agent.call("rent_pod", **TRAIN)
+        await agent.call("rent_pod", **TRAIN)  # there is nothing to ask
+    [question] = person.questions
+    for said in ('"train-1", "train-2", "train-3"', "1x RTX4090", "2 hours after", "The balance is about"):
+        assert said in question
+    prices = [row["price_per_hour_usd"] for row in planned["pods"]]
+    assert "at most $0.85 an hour together, the dearest $0.29?" in question
+    assert 0.85 - 0.03 < sum(prices) <= 0.85
+    assert "at most $1.70 in all" in question
+
+
+@both_eras
+async def test_a_person_is_asked_about_those_alone_that_are_missing(account: Sandbox, mode: Mode) -> None:
+    person = Person("yes")
+    async with agent_on(account, mode=mode, person=person) as agent:
+        await agent.call("rent_pod", **TRAIN)
+        await agent.call("rent_pod", **TRAIN | {"count": 12, "gpu_type": "RTX4090"})
+    assert len(person.questions) == 2
+    assert 'Rent 9 pods ("train-4" to "train-12")' in person.questions[1]
+    assert len(living(account)) == 12
+
+
+@both_eras
+async def test_no_is_none_of_them(account: Sandbox, mode: Mode) -> None:
+    async with agent_on(account, mode=mode, person=Person("no")) as agent:
+        assert (await agent.refused("rent_pod", **TRAIN)).code == "not_confirmed"
+    assert rents(account) == []
+
+
+@both_eras
+async def test_a_sum_that_rose_is_not_agreed_to(account: Sandbox, mode: Mode) -> None:
+    market = Market(account)
+    person = Person("yes", "no", meanwhile=partial(market.set, 1.5))
+    async with agent_on(account, mode=mode, person=person, transport=market.wire) as agent:
+        failure = await agent.refused("rent_pod", **TRAIN)
+    assert failure.code == ("changed_meanwhile" if mode == "legacy" else "not_confirmed")
+    assert rents(account) == []
+
+
+async def test_one_pod_may_not_take_the_share_of_another(account: Sandbox) -> None:
+    """What is agreed to for all of them would pay for one that comes out twice as dear."""
+    wire = Wire(account)
+    wire.on("GET", "/pods", editing(_dearer("train-1")))
+    wire.on("GET", "/pods/*", editing(_dearer("train-1")))
+    async with agent_on(account, person=Person("yes"), transport=wire) as agent:
+        answer = await agent.call("rent_pod", **TRAIN)
+        assert [row["outcome"] for row in answer["pods"]] == ["failed", "done", "done"]
+        assert answer["pods"][0]["code"] == "dearer_than_allowed"
+        assert answer["price_per_hour_usd"] < 0.6
+
+
+def _dearer(name: str) -> Any:
+    def change(value: Any) -> Any:
+        if isinstance(value, list):
+            return [change(item) for item in value]
+        return value | {"price": value["price"] * 2} if value.get("pod_name") == name else value
+
+    return change
+
+
+async def test_the_answer_has_a_small_row_of_each_pod(account: Sandbox) -> None:
+    async with agent_on(account) as agent:
+        answer = await agent.call("rent_pod", **TRAIN | {"count": 20})
+    assert answer["pods_done"] == len(living(account)) == 20
+    assert len(json.dumps(answer)) < 20 * 300
+    assert "removal_at" in answer
+    assert answer["price_per_hour_usd"] == pytest.approx(sum(float(pod["price"]) for pod in living(account)))
+
+
+async def test_what_takes_longer_than_the_wait_is_pending_and_has_no_problem(account: Sandbox) -> None:
+    account.add_fault("boot_slow", seconds=300)
+    async with agent_on(account) as agent:
+        answer = await agent.call("rent_pod", **TRAIN)
+        assert [row["outcome"] for row in answer["pods"]] == ["pending", "done", "done"]
+        assert (answer["outcome"], answer["pods_pending"], answer["pods_done"]) == ("pending", 1, 2)
+        account.clock.advance(seconds=400)
+        again = await agent.call("rent_pod", **TRAIN)
+    assert [row["outcome"] for row in again["pods"]] == ["done"] * 3
+
+
+async def test_one_that_fails_to_start_is_told_and_rented_anew_by_the_same_call(account: Sandbox) -> None:
+    account.add_fault("boot_fails")
+    async with agent_on(account) as agent:
+        answer = await agent.call("rent_pod", **TRAIN)
+        assert [row["outcome"] for row in answer["pods"]] == ["failed", "done", "done"]
+        assert answer["outcome"] == "partly_done"
+        assert "The same call again" in answer["next"]
+        account.clock.advance(minutes=5)
+        again = await agent.call("rent_pod", **TRAIN)
+    assert [row["outcome"] for row in again["pods"]] == ["done"] * 3
+    assert [row.get("already_rented", False) for row in again["pods"]] == [False, True, True]
+
+
+async def test_a_batch_is_read_in_few_requests_however_many_pods_it_has(account: Sandbox) -> None:
+    wire = Wire(account)
+    async with agent_on(account, transport=wire) as agent:
+        await agent.call("rent_pod", **TRAIN | {"count": 20})
+    assert len(sent_rents(wire)) == 20
+    assert len(wire.sent("GET", "/pods")) < 25
+    nodes = {pod["executor_id"] for pod in living(account)}
+    assert len(wire.sent("GET", "/templates")) < len(nodes)  # once for each driver
+    assert len(wire.sent("GET", "/executors/*/quote")) <= len(nodes) + 3
+
+
+async def test_count_1_is_the_pod_of_that_very_name(account: Sandbox) -> None:
+    async with agent_on(account) as agent:
+        rented = await agent.call("rent_pod", **TRAIN | {"count": 1})
+        again = await agent.call("rent_pod", **{name: value for name, value in TRAIN.items() if name != "count"})
+    assert again["already_rented"]
+    assert rented["pod_id"] == again["pod_id"]
+    assert [pod["pod_name"] for pod in living(account)] == ["train"]
+
+
+async def test_pods_of_a_batch_are_removed_by_their_names(account: Sandbox) -> None:
+    async with agent_on(account) as agent:
+        await agent.call("rent_pod", **TRAIN)
+        for name in ("train-1", "train-2", "train-3"):
+            assert (await agent.call("remove_pod", pod=name))["outcome"] == "done"
+    assert living(account) == []
+    assert await ask(account, "GET", "/pods") == []
