@@ -282,7 +282,10 @@ def _warnings(
 ) -> list[str]:
     """What a pod that runs has less of than it was rented with, and whether its container started again by itself."""
     visible = len(inside.gpus) if inside.gpus is not None and len(inside.gpus) < MOST_GPUS else None
-    is_mounted = None if pod.volume_root == VOLUME_PATH else inside.has_mounted(VOLUME_PATH)
+    is_local = f"{pod.volume_root}/".startswith(
+        f"{VOLUME_PATH}/"
+    )  # then a mount there says nothing of the other volume
+    is_mounted = None if is_local else inside.has_mounted(VOLUME_PATH)
     sentences = shortfalls(pod, volume_id=volume_id, visible_gpus=visible, is_volume_mounted=is_mounted, events=history)
     restart = restart_warning(pod, history, started_at(inside, account.lium.now()))
     return [*sentences, *([restart] if restart else [])]

@@ -13,7 +13,7 @@ import pytest
 
 from lium_mcp.sandbox import Sandbox
 from tests.harness import Agent, Person, agent_on, make_key_pair
-from tests.wires import Wire, answering, ask_as_person, living
+from tests.wires import Wire, answering, ask, ask_as_person, living
 
 _PATIENCE_SECONDS = 25
 Row = dict[str, Any]
@@ -403,6 +403,53 @@ async def test_a_server_killed_in_the_middle_removes_nothing_and_another_goes_on
             await asyncio.sleep(0.5)
     assert (len(slow.sent("DELETE", "/pods/*")), len(quick.sent("DELETE", "/pods/*"))) == (0, 1)
     assert len(account.state()["backups"]) == 1
+
+
+@pytest.mark.parametrize("moment", ["before the work", "after the work"])
+async def test_a_server_killed_while_it_orders_the_removal_is_followed_by_another(
+    account: Sandbox, at: Any, moment: Any
+) -> None:
+    slow, quick = Wire(account), Wire(account)
+    held = slow.hold("DELETE", "/pods/*", moment)
+    async with at(slow) as agent:
+        await rent(agent)
+        await agent.call("schedule_pod_removal", pod="train", idle_minutes=5)
+        for _ in range(7):
+            account.clock.advance(seconds=61)
+            await asyncio.sleep(0.3)
+        await held.reached()
+        if moment == "before the work":
+            refused = await agent.refused("cancel_pod_removal", pod="train")
+            assert refused.code == "removal_ordered"
+            account.clock.advance(seconds=95)
+        else:
+            account.clock.advance(seconds=200)
+        async with at(quick) as other:
+            await until(lambda: not living(account))
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                while await idle_minutes(other) is not None:
+                    account.clock.advance(seconds=20)
+                    await asyncio.sleep(0.2)
+            held.let_go()
+            await asyncio.sleep(0.5)
+    assert len(quick.sent("DELETE", "/pods/*")) == (1 if moment == "before the work" else 0)
+    assert [pod["close_reason"] for pod in account.state()["pods"]] == ["user_initiated"]
+
+
+async def test_a_pod_that_was_removed_elsewhere_ends_its_watch(account: Sandbox, at: Any) -> None:
+    wire = Wire(account)
+    async with at(wire) as agent:
+        pod_id = await rent(agent)
+        await agent.call("schedule_pod_removal", pod="train", idle_minutes=5)
+        await ask(account, "DELETE", f"/pods/{pod_id}")
+        for _ in range(6):
+            account.clock.advance(seconds=61)
+            await asyncio.sleep(0.3)
+        sent = len(wire.sent("GET", "/pods/*"))
+        account.clock.advance(minutes=5)
+        await asyncio.sleep(0.5)
+        assert len(wire.sent("GET", "/pods/*")) == sent
+    assert wire.sent("DELETE", "/pods/*") == []
 
 
 async def test_servers_that_race_remove_once(account: Sandbox, at: Any) -> None:
