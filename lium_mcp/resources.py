@@ -11,7 +11,7 @@ from mcp.server import MCPServer
 from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError
 from pydantic import ValidationError
 
-from lium_mcp.results import Result
+from lium_mcp.results import Result, dated
 from lium_mcp.services.failure_words import FAILURES, as_failure
 from lium_mcp.services.policy_view import Offered, policy_view
 from lium_mcp.services.polling import READ_LIMIT_SECONDS, time_limit
@@ -126,7 +126,7 @@ async def _read(call: Call, reading: Reading) -> str:
     try:
         redact = call.redact
         with time_limit(READ_LIMIT_SECONDS):
-            return as_json(await reading(call), redact)
+            return as_json(dated(await reading(call), call.lium.now()), redact)
     except FAILURES as error:
         failure = as_failure(error)
         text = " ".join(part for part in (failure.happened, failure.advice) if part)

@@ -30,6 +30,17 @@ class Result(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
+class Timed(Result):
+    """Base of answers that hold times: a model has no clock to compare them with, so every such answer brings one."""
+
+    now: UtcTime | None = None
+
+
+def dated(result: Result, now: datetime) -> Result:
+    """Let an answer that holds times say what time it is."""
+    return result.model_copy(update={"now": now}) if isinstance(result, Timed) else result
+
+
 def note_on(*texts: str | None) -> str | None:
     """The note of an answer that repeats texts from outside the account, if it does."""
     return _QUOTED if any(texts) else None

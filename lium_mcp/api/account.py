@@ -3,6 +3,7 @@
 from datetime import date
 
 from lium_mcp.api.fields import (
+    ApiBool,
     ApiFloat,
     ApiId,
     ApiInt,
@@ -63,9 +64,15 @@ class StatementPod(ApiModel):
     gpu_name: ApiStr = None
     gpu_count: ApiInt = None
     created_at: ApiTime = None
+    removed: ApiBool = None
     removed_at: ApiTime = None
     billed_seconds: ApiFloat = None
     total: ApiSigned = None
+
+    @property
+    def is_removed(self) -> bool | None:
+        """Whether the pod is gone; `None` where Lium does not say."""
+        return True if self.removed is None and self.removed_at is not None else self.removed
 
 
 class BillingStatement(ApiModel):
@@ -109,7 +116,7 @@ class AccountCalls(Resource):
     ) -> BillingStatement:
         """GET /billing/statement: charges by pod between two UTC days, both inclusive."""
         query: dict[str, QueryValue] = {
-            "start_day": f"{start_day:%Y-%m-%d}" if start_day else None,
-            "end_day": f"{end_day:%Y-%m-%d}" if end_day else None,
+            "start_day": start_day.isoformat() if start_day else None,
+            "end_day": end_day.isoformat() if end_day else None,
         }
         return (await self._wire.request("GET", "/billing/statement", query=query)).model(BillingStatement)

@@ -47,7 +47,8 @@ async def explain_policy(runtime: Runtime, offered: Offered) -> int:
     )
     say(f"\n{'LIMIT':26}{'ALLOWED':>14}{'USED':>12}{'LEFT':>12}")
     for row in view.limits:
-        say(f"{row.limit:26}{_figure(row.allowed):>14}{_figure(row.used):>12}{_figure(row.left):>12}")
+        allowed = row.only if row.allowed is None else row.allowed
+        say(f"{row.limit:26}{_figure(allowed):>14}{_figure(row.used):>12}{_figure(row.left):>12}")
     if view.note:
         say(f"\n{view.note}")
     counted = [row for row in view.limits if row.limit != "budget_usd" or not view.note]

@@ -11,7 +11,7 @@ from lium_mcp.api.errors import LiumError
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.api.restores import Restore
 from lium_mcp.figures import rounded
-from lium_mcp.results import Result, UtcTime, note_on
+from lium_mcp.results import Result, Timed, UtcTime, note_on
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.backing_up import PARTIAL, held_path, standing
 from lium_mcp.services.pod_details import Outcome
@@ -84,7 +84,7 @@ class BackupView(Result):
     message: str | None = None
 
 
-class ObservedBackup(Result):
+class ObservedBackup(Timed):
     """A backup after a wait: whether its data can be restored."""
 
     outcome: Outcome

@@ -13,7 +13,7 @@ from lium_mcp.api.errors import LiumError
 from lium_mcp.api.gpu_names import gpu_label
 from lium_mcp.api.huids import huid
 from lium_mcp.api.pods.models import REMOVED_STATUSES, VOLUME_PATH, Pod, PodDetail, PodEvent, PodRecord, own_events
-from lium_mcp.figures import hours_since
+from lium_mcp.figures import hours_since, rounded
 from lium_mcp.remote.banner import SshAnswer
 from lium_mcp.remote.gpus import MOST_GPUS, Gpu
 from lium_mcp.remote.inside import Inside
@@ -24,12 +24,13 @@ from lium_mcp.services.container_restarts import restart_warning, started_at
 from lium_mcp.services.idle_removals import IdleRemoval, idle_removal_of
 from lium_mcp.services.node_warnings import maintenance
 from lium_mcp.services.pod_connections import inside_of
-from lium_mcp.text import quotation
+from lium_mcp.text import quotation, shortened
 
 Outcome = Literal["done", "failed", "pending"]
 
 _LAST_EVENTS = 5
 _MOST_QUOTED_CHARACTERS = 200
+_MOST_NAME_CHARACTERS = 60
 _EXTRAS_SECONDS = 10.0
 
 
@@ -47,6 +48,14 @@ class PodRow(Result):
     idle_minutes: int | None = None
     maintenance: str | None = None
     ssh_command: str | None = None
+
+
+class ListedPod(PodRow):
+    """A pod in the list of all: what runs on it, and what it has cost by its price and age."""
+
+    template: str | None = None
+    age_hours: float | None = None
+    cost_estimate_usd: Usd | None = None
 
 
 class PodTemplateView(Result):
@@ -137,9 +146,21 @@ def unknown_billing(pods: Sequence[Pod]) -> int | None:
     return sum(1 for pod in pods if pod.bills is None) or None
 
 
-def pod_row(pod: Pod, idle: IdleRemoval | None = None) -> PodRow:
-    """Show a pod in a list, with its removal when idle, if one is set."""
-    return PodRow(**_row_fields(pod, idle))
+def pod_row(pod: Pod, now: datetime, idle: IdleRemoval | None = None) -> ListedPod:
+    """Show a pod in the list of all, with its removal when idle, if one is set.
+
+    What it has cost is what its price makes of its whole age, which is a little more than it bills: the exact sum would
+    take two requests for each.
+    """
+    age = hours_since(pod.created_at, now)
+    is_priced = pod.is_billing and pod.price is not None and age is not None
+    template = (pod.template.name if pod.template else None) or ""
+    return ListedPod(
+        **_row_fields(pod, idle),
+        template=shortened(template, _MOST_NAME_CHARACTERS) or None,
+        age_hours=None if age is None else rounded(age, 2),
+        cost_estimate_usd=(pod.price or 0) * (age or 0) if is_priced else None,
+    )
 
 
 async def pod_view(

@@ -6,7 +6,7 @@ from typing import Final, Literal
 from lium_mcp.api.pods.models import Pod, PodDetail
 from lium_mcp.remote.banner import SshAnswer
 from lium_mcp.remote.ssh_addresses import after_failure
-from lium_mcp.results import Result
+from lium_mcp.results import Timed
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.pod_details import (
     PodView,
@@ -31,7 +31,7 @@ _UNEXPLAINED: Final = Meaning("", "Rent another node.")
 PodOutcome = Literal["done", "failed", "pending", "removed"]
 
 
-class ObservedPod(Result):
+class ObservedPod(Timed):
     """A pod after a wait: whether it runs, failed, is still on its way, or was removed."""
 
     outcome: PodOutcome

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import anyio
 
 from lium_mcp.api.errors import LiumError
+from lium_mcp.api.paging import Rows
+from lium_mcp.api.pods.models import Pod
 from lium_mcp.figures import rounded
 from lium_mcp.guard.consent import ConfirmMode
 from lium_mcp.guard.policy import Policy, Standing
@@ -29,10 +31,11 @@ class Offered:
 
 
 class LimitView(Result):
-    """One limit; used and left where it is one that adds up and what is used could be read."""
+    """One limit: a figure, or names or a day; used and left where it adds up and what is used could be read."""
 
     limit: str
-    allowed: float | str
+    allowed: float | None = None
+    only: str | None = None
     used: float | None = None
     left: float | None = None
 
@@ -67,8 +70,14 @@ class Standings:
     unbounded: list[str] | None
 
 
-async def read_standings(account: Account, policy: Policy) -> Standings:
-    """Read the limits, and how far they are used where there is a key and Lium answers."""
+async def read_standings(account: Account, policy: Policy, listed: Rows[Pod] | None = None) -> Standings:
+    """Read the limits, and how far they are used where there is a key and Lium answers.
+
+    Args:
+        account: Whose pods count.
+        policy: The limits.
+        listed: The pods, where they were just read.
+    """
     limits = policy.limits
     standings: dict[str, Standing] = {}
     unbounded: list[str] = []
@@ -77,7 +86,8 @@ async def read_standings(account: Account, policy: Policy) -> Standings:
     if limits.any and account.lium.has_api_key:
         with suppress(LiumError, LedgerUnavailable), anyio.move_on_after(READ_LIMIT_SECONDS):
             room = await read_spending(account, policy)
-            pods, admitted = await account.lium.pods.list(), await account.rents.standing()
+            pods = await account.lium.pods.list() if listed is None else listed
+            admitted = await account.rents.standing()
             standings = {standing.limit: standing for standing in room.standings(pods, *admitted)}
             if begins_on is not None:
                 standings.pop("budget_usd", None)
@@ -110,7 +120,8 @@ def _limit(name: str, value: float | str | frozenset[str], standing: Standing | 
     used, left = (standing.used, standing.left) if standing else (None, None)
     return LimitView(
         limit=name,
-        allowed=", ".join(sorted(value)) if isinstance(value, frozenset) else value,
+        allowed=value if isinstance(value, int | float) else None,
+        only=", ".join(sorted(value)) if isinstance(value, frozenset) else value if isinstance(value, str) else None,
         used=None if used is None else rounded(used),
         left=None if left is None else rounded(left),
     )

@@ -20,7 +20,7 @@ from pydantic import BaseModel, create_model
 from lium_mcp.api.changes import noting_changes
 from lium_mcp.guard.consent import Question
 from lium_mcp.rentals import RentSettled
-from lium_mcp.results import Result
+from lium_mcp.results import Result, dated
 from lium_mcp.services.failure_words import FAILURES, after_changes, as_failure
 from lium_mcp.services.polling import READ_LIMIT_SECONDS, time_limit
 from lium_mcp.toolkit.arguments import Arguments, Metadata, listed
@@ -135,7 +135,8 @@ def bind(spec: ToolSpec, runtime: Runtime) -> Tool:
             if question is not None:
                 call, arguments = replace(call, agreed=question), {**arguments, **question.pins}
             with time_limit(limit_seconds), noting_changes() as changes:
-                return render(_telling(await spec.function(call, **spec.gathered(arguments)), changes), redact)
+                result = await spec.function(call, **spec.gathered(arguments))
+                return render(dated(_telling(result, changes), call.lium.now()), redact)
         except FAILURES as error:
             return render_failure(after_changes(as_failure(error), changes), redact)
 

@@ -32,7 +32,7 @@ _MOST_ITEMS: Final = 1000
 _MOST_NAME_CHARACTERS: Final = 500
 _MOST_CHARACTERS: Final = {
     **dict.fromkeys(
-        ("path", "problem", "problems", "warnings", "next", "next_cursor", "url", "jupyter_url", "allowed"), 4096
+        ("path", "problem", "problems", "warnings", "next", "next_cursor", "url", "jupyter_url", "only"), 4096
     ),
     **dict.fromkeys(("lines", "stdout", "stderr", "log", "content", "startup_commands", "entrypoint"), 65_536),
 }

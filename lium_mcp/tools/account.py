@@ -1,22 +1,36 @@
 """Toolset `account`: money."""
 
-from datetime import datetime, timedelta
-from typing import Annotated
+import math
+import re
+from contextlib import suppress
+from datetime import date, datetime, timedelta
+from typing import Annotated, Final
 
 from pydantic import Field
 
+from lium_mcp.api.account import BillingStatement
+from lium_mcp.failures import Failure
 from lium_mcp.figures import rounded
+from lium_mcp.inputs import ShortText
 from lium_mcp.results import Result, Usd, UtcTime
 from lium_mcp.services.pod_details import unknown_billing, unpriced
+from lium_mcp.services.policy_view import LimitView, read_standings
 from lium_mcp.toolkit.call import Call
 from lium_mcp.toolkit.parameters import Cursor, Limit, page
 from lium_mcp.toolkit.registry import READS, Toolset
 
 toolset = Toolset("account")
 
+_DAY: Final = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+_CENT: Final = 0.01
+_COVERS: Final = (
+    "Lium lists charges by pod, some minutes late. Whether the storage of volumes and backups is in them, it does not "
+    "say."
+)
+
 
 class Balance(Result):
-    """What is left, and how long it lasts at the present rate, where every billing pod has a price."""
+    """What is left, how long it lasts at the present rate, where every billing pod has a price, and of which limits."""
 
     balance_usd: Usd | None = None
     burn_per_hour_usd: Usd
@@ -26,6 +40,10 @@ class Balance(Result):
     starting_pods: int
     runway_hours: float | None = None
     runs_out_at: UtcTime | None = None
+    limits: list[LimitView] | None = None
+    limits_refuse: bool | None = None
+    note: str | None = None
+    pods_without_removal_time: list[str] | None = None
 
 
 class PodSpending(Result):
@@ -36,16 +54,21 @@ class PodSpending(Result):
     gpu: str | None = None
     total_usd: Usd | None = None
     billed_hours: float | None = None
+    running: bool | None = None
     created_at: UtcTime | None = None
     removed_at: UtcTime | None = None
 
 
 class Spending(Result):
-    """Charges of a period, largest first. Charges reach the ledger some minutes late."""
+    """Charges of a period, largest first."""
 
     start_day: str
     end_day: str
+    as_of: UtcTime
     total_usd: Usd | None = None
+    beyond_pods_usd: Usd | None = None
+    running_pods: int | None = None
+    note: str
     pods: list[PodSpending]
     total: int
     next_cursor: str | None = None
@@ -53,11 +76,12 @@ class Spending(Result):
 
 @toolset.tool(title="Get balance", hints=READS, search_hint="how much money is left, credit, burn rate")
 async def get_balance(call: Call) -> Balance:
-    """Read the account's balance in USD, what the living pods burn per hour, and for how many hours the balance lasts.
-    get_spending shows past charges.
+    """Read the account's balance in USD, what the living pods burn per hour, for how many hours the balance lasts, and
+    the limits of this server with what is used and left of each. get_spending shows past charges.
     """
     me = await call.lium.account.me()
     pods = await call.lium.pods.list()
+    standings = await read_standings(call.account, call.policy, pods)
     burning = [pod for pod in pods if pod.is_billing]
     burn = sum(pod.price or 0 for pod in burning)
     missing = unpriced(pods)
@@ -73,28 +97,41 @@ async def get_balance(call: Call) -> Balance:
         starting_pods=sum(1 for pod in pods if pod.has_not_started and not pod.is_terminal),
         runway_hours=rounded(runway, 2) if runway is not None else None,
         runs_out_at=_later(call.lium.now(), runway),
+        limits=standings.limits,
+        limits_refuse=False if standings.limits and call.policy.shadow else None,
+        note=standings.note,
+        pods_without_removal_time=standings.unbounded,
     )
 
 
 @toolset.tool(title="Get spending", hints=READS, search_hint="what did I pay, costs of last week, bill")
 async def get_spending(
     call: Call,
-    days: Annotated[int, Field(ge=1, le=366, description="UTC days back, with today.")] = 30,
+    days: Annotated[int, Field(ge=1, le=366, description="UTC days back, with the last.")] = 30,
+    start_day: Annotated[ShortText, Field(description="In place of days: first UTC day, 2026-01-31.")] = "",
+    end_day: Annotated[ShortText, Field(description="Last UTC day; default today.")] = "",
     limit: Limit = 20,
     cursor: Cursor = "",
 ) -> Spending:
-    """Read what was charged over the last days, in total and per pod, with removed pods. get_balance shows what is
-    left.
+    """Read what was charged over the last days or between two days, in total and per pod, with removed pods and which
+    still run. get_balance shows what is left.
     """
-    today = call.lium.now().date()
-    start = today - timedelta(days=days - 1)
-    statement = await call.lium.account.billing_statement(start_day=start, end_day=today)
+    now = call.lium.now()
+    end = _day(end_day, "end_day") or now.date()
+    start = _day(start_day, "start_day") or _days_before(end, days - 1)
+    if start > end:
+        raise Failure("invalid_argument", f"start_day {start} is after end_day {end}.", "Exchange them.")
+    statement = await call.lium.account.billing_statement(start_day=start, end_day=end)
     rows = sorted(statement.pods, key=lambda pod: (-(pod.total or 0), pod.pod_id))
     shown, next_cursor = page(rows, limit=limit, cursor=cursor)
     return Spending(
         start_day=(statement.start_day.date() if statement.start_day else start).isoformat(),
-        end_day=(statement.end_day.date() if statement.end_day else today).isoformat(),
+        end_day=(statement.end_day.date() if statement.end_day else end).isoformat(),
+        as_of=now,
         total_usd=statement.total,
+        beyond_pods_usd=_beyond_pods(statement),
+        running_pods=sum(1 for pod in rows if pod.is_removed is False) or None,
+        note=_COVERS,
         pods=[
             PodSpending(
                 pod_id=pod.pod_id,
@@ -102,6 +139,7 @@ async def get_spending(
                 gpu=f"{pod.gpu_count or '?'}x {pod.gpu_name}" if pod.gpu_name else None,
                 total_usd=pod.total,
                 billed_hours=rounded(pod.billed_seconds / 3600, 2) if pod.billed_seconds is not None else None,
+                running=True if pod.is_removed is False else None,
                 created_at=pod.created_at,
                 removed_at=pod.removed_at,
             )
@@ -110,6 +148,31 @@ async def get_spending(
         total=len(rows),
         next_cursor=next_cursor,
     )
+
+
+def _day(text: str, parameter: str) -> date | None:
+    if not text:
+        return None
+    if _DAY.fullmatch(text):  # other forms of the standard, such as 2026W05, are nothing that anybody means
+        with suppress(ValueError):
+            return date.fromisoformat(text)
+    raise Failure("invalid_argument", f"{parameter} is no day.", "Write it as 2026-01-31.")
+
+
+def _days_before(end: date, days: int) -> date:
+    try:
+        return end - timedelta(days=days)
+    except OverflowError:  # before the year 1
+        return date.min
+
+
+def _beyond_pods(statement: BillingStatement) -> float | None:
+    """What the total holds that no pod was charged; None where nothing, or where that cannot be told."""
+    of_pods = [pod.total for pod in statement.pods]
+    if statement.total is None or None in of_pods:
+        return None
+    beyond = statement.total - math.fsum(total or 0 for total in of_pods)
+    return beyond if beyond >= _CENT else None
 
 
 def _later(now: datetime, hours: float | None) -> datetime | None:

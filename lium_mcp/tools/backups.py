@@ -10,7 +10,7 @@ from lium_mcp.api.backups import BackupSchedule
 from lium_mcp.api.errors import LiumError
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.inputs import ShortText
-from lium_mcp.results import Result, UtcTime, note_on
+from lium_mcp.results import Result, Timed, UtcTime, note_on
 from lium_mcp.services.as_asked import unlike
 from lium_mcp.services.backing_up import (
     DEFAULT_EVERY_HOURS,
@@ -80,7 +80,7 @@ class ScheduleView(Result):
     next_backup_at: UtcTime | None = None
 
 
-class PodSchedule(Result):
+class PodSchedule(Timed):
     """The schedule of one pod, if it has one."""
 
     pod_id: str
@@ -92,7 +92,7 @@ class PodSchedule(Result):
     next: str | None = None
 
 
-class BackupRows(Result):
+class BackupRows(Timed):
     """One page of backups, newest first; of one pod, with its schedule."""
 
     schedule: ScheduleView | None = None
@@ -104,7 +104,7 @@ class BackupRows(Result):
     next_cursor: str | None = None
 
 
-class RestoreRows(Result):
+class RestoreRows(Timed):
     """One page of restores into pods, newest first."""
 
     restores: list[RestoreView]

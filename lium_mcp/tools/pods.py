@@ -15,7 +15,7 @@ from lium_mcp.guard.policy import PolicyRefused
 from lium_mcp.inputs import OFFICIAL, Few, ShortText
 from lium_mcp.remote.ssh_addresses import until_it_runs
 from lium_mcp.rentals import REMOVAL_TOLERANCE, LedgerUnavailable, Task
-from lium_mcp.results import Result, Usd, state_in_words
+from lium_mcp.results import Result, Timed, Usd, state_in_words
 from lium_mcp.services.failure_words import after_change
 from lium_mcp.services.final_backup import describe_pending, find_running_backup, take_final_backup
 from lium_mcp.services.idle_removals import (
@@ -32,8 +32,8 @@ from lium_mcp.services.ordering import ask_to_rent_or_order, rent_or_order, woul
 from lium_mcp.services.past_pods import FoundPod, find_past, found_pod
 from lium_mcp.services.pod_connections import replacing_container
 from lium_mcp.services.pod_details import (
+    ListedPod,
     Outcome,
-    PodRow,
     gone_view,
     pod_row,
     pod_view,
@@ -95,10 +95,10 @@ _LOG_GOES_ON = (
 _MOST_REMOVAL_HOURS = 8760
 
 
-class PodList(Result):
+class PodList(Timed):
     """The account's pods."""
 
-    pods: list[PodRow]
+    pods: list[ListedPod]
     total: int
     burn_per_hour_usd: Usd
     unpriced_pods: int | None = None
@@ -131,16 +131,16 @@ class PodLogs(Result):
 
 @toolset.tool(title="List pods", hints=READS)
 async def list_pods(call: Call, limit: Limit = 20, cursor: Cursor = "") -> PodList:
-    """List the account's pods with status, price per hour, removal time and SSH command, and what they burn per hour
-    together, and standing orders. A pod being removed may be missing, and may bill until it is gone. get_pod shows one
-    in detail.
+    """List the account's pods with status, template, age, price per hour and estimated cost so far, removal time and
+    SSH command, what they burn per hour together, and standing orders. A pod being removed may be missing, and may bill
+    until it is gone. get_pod shows one in detail.
     """
     listed, unsettled = await list_with_rents(call.account, call.runtime.read_only)
     pods = sorted(listed, key=lambda pod: (pod.pod_name or "", pod.id))
     rows, next_cursor = page(pods, limit=limit, cursor=cursor)
     idle = await idle_removals(call.account)
     return PodList(
-        pods=[pod_row(pod, idle.get(pod.id)) for pod in rows],
+        pods=[pod_row(pod, call.lium.now(), idle.get(pod.id)) for pod in rows],
         total=len(pods),
         burn_per_hour_usd=sum(pod.price or 0 for pod in pods if pod.is_billing),
         unpriced_pods=unpriced(pods),

@@ -204,6 +204,106 @@ async def test_a_total_that_lium_does_not_state_is_not_zero(
     assert spending["pods"][-1:] == [{"pod_id": "p1"}][: len(spending["pods"])]
 
 
+async def test_spending_between_two_days_says_of_when_it_is_and_what_still_runs(morning: Sandbox) -> None:
+    await rent(morning, "gone")
+    gone = truth(morning, "pods")[0]
+    morning.clock.advance(hours=48)
+    await ask(morning, "DELETE", f"/pods/{gone['id']}")
+    await rent(morning, "here")
+    morning.clock.advance(hours=2)
+    today = morning.clock.now().date()
+    wire = Wire(morning)
+    async with agent_on(morning, transport=wire) as agent:
+        all_days = await agent.call("get_spending")
+        first = await agent.call(
+            "get_spending", start_day=f"{today - timedelta(days=2)}", end_day=f"{today - timedelta(days=1)}"
+        )
+        last = await agent.call("get_spending", days=2, end_day=f"{today - timedelta(days=1)}")
+    rows = {row["name"]: row for row in all_days["pods"]}
+    assert (rows["here"]["running"], "running" in rows["gone"], all_days["running_pods"]) == (True, False, 1)
+    assert all_days["as_of"] == f"{morning.clock.now():%Y-%m-%dT%H:%M:%SZ}"
+    assert "storage of volumes and backups" in all_days["note"]
+    assert [row["name"] for row in first["pods"]] == ["gone"]
+    assert 0 < first["total_usd"] < all_days["total_usd"]
+    assert (first["start_day"], first["total_usd"]) == (last["start_day"], last["total_usd"])
+    assert [request.url.params["start_day"] for request in wire.sent("GET", "/billing/statement")][1:] == [
+        f"{today - timedelta(days=2)}"
+    ] * 2
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"start_day": "2026-02-30"}, "start_day is no day"),
+        ({"start_day": "yesterday"}, "start_day is no day"),
+        ({"end_day": "2026W051"}, "end_day is no day"),
+        ({"end_day": "20260101"}, "end_day is no day"),
+        ({"start_day": "2026-02-02", "end_day": "2026-02-01"}, "start_day 2026-02-02 is after end_day 2026-02-01"),
+        ({"start_day": "9999-12-31"}, "is after end_day"),
+    ],
+    ids=str,
+)
+async def test_days_that_are_none_are_refused_before_anything_is_sent(
+    sandbox: Sandbox, given: dict[str, str], said: str
+) -> None:
+    wire = Wire(sandbox)
+    async with agent_on(sandbox, transport=wire) as agent:
+        refused = await agent.refused("get_spending", **given)
+        assert (await agent.call("get_spending", end_day="0001-01-01"))["start_day"] == "0001-01-01"
+    assert (refused.code, said in refused.text) == ("invalid_argument", True)
+    assert len(wire.sent("GET", "/billing/statement")) == 1
+
+
+@pytest.mark.parametrize(
+    ("total", "pods", "beyond"),
+    [
+        (5, [{"pod_id": "p", "total": 3}], 2),
+        (5, [{"pod_id": "p", "total": 5}], None),
+        (5, [{"pod_id": "p", "total": 6}], None),
+        (5, [{"pod_id": "p"}], None),
+        (None, [{"pod_id": "p", "total": 3}], None),
+        (0.3, [{"pod_id": "p", "total": 0.1}, {"pod_id": "q", "total": 0.2}], None),
+    ],
+)
+async def test_what_is_charged_beside_the_pods_is_said(
+    sandbox: Sandbox, total: float | None, pods: list[dict[str, Any]], beyond: float | None
+) -> None:
+    wire = Wire(sandbox)
+    wire.on("GET", "/billing/statement", answering(200, {"total": total, "pods": pods}))
+    async with agent_on(sandbox, transport=wire) as agent:
+        spending = await agent.call("get_spending")
+    assert spending.get("beyond_pods_usd") == beyond
+    assert "running_pods" not in spending, "nobody said that they run"
+
+
+async def test_the_balance_comes_with_the_limits_and_what_is_left_of_them(sandbox: Sandbox) -> None:
+    await rent(sandbox, "worker")
+    async with agent_on(sandbox, max_pods=3, budget_usd=50, allow_countries="US,DE") as agent:
+        assert (await agent.call("get_balance"))["pods_without_removal_time"] == ["worker"]
+        await agent.call("schedule_pod_removal", pod="worker", hours_from_now=2)
+        balance = await agent.call("get_balance")
+    assert "pods_without_removal_time" not in balance
+    limits = {row["limit"]: row for row in balance["limits"]}
+    assert limits["max_pods"] == {"limit": "max_pods", "allowed": 3, "used": 1, "left": 2}
+    budget = limits["budget_usd"]
+    assert budget["allowed"] == 50
+    assert budget["used"] + budget["left"] == pytest.approx(50)
+    assert limits["allow_countries"] == {"limit": "allow_countries", "only": "DE, US"}
+    async with agent_on(sandbox) as agent:
+        assert not {"limits", "limits_refuse"} & set(await agent.call("get_balance"))
+    async with agent_on(sandbox, max_pods=3, policy_mode="shadow") as agent:
+        assert (await agent.call("get_balance"))["limits_refuse"] is False
+
+
+async def test_a_balance_is_shown_though_what_was_spent_cannot_be_read(sandbox: Sandbox) -> None:
+    wire = Wire(sandbox)
+    wire.on("GET", "/billing/statement", answering(500, {"detail": "down"}))
+    async with agent_on(sandbox, transport=wire, max_pods=3, budget_usd=50) as agent:
+        balance = await agent.call("get_balance")
+    assert balance["balance_usd"] == 100
+    assert balance["limits"] == [{"limit": "max_pods", "allowed": 3}, {"limit": "budget_usd", "allowed": 50}]
+
+
 async def test_the_days_of_a_statement_are_those_that_it_states(sandbox: Sandbox) -> None:
     wire = Wire(sandbox)
     days = {"start_day": "2026-02-01", "end_day": "2026-02-03"}

@@ -580,7 +580,8 @@ async def test_a_pod_without_backups_has_an_empty_list(agent: Agent, sandbox: Sa
     await rent(sandbox, "worker")
     listed = await agent.call("list_backups", pod="worker")
     assert (listed["backups"], listed["total"]) == ([], 0)
-    assert await agent.call("list_restores", pods=["worker"]) == {"restores": [], "total": 0}
+    restores = await agent.call("list_restores", pods=["worker"])
+    assert (restores["restores"], restores["total"]) == ([], 0)
 
 
 async def test_restores_into_many_pods_are_listed_at_once(sandbox: Sandbox) -> None:

@@ -85,7 +85,60 @@ async def test_the_list_comes_in_pages_that_cover_every_pod_once(sandbox: Sandbo
 
 
 async def test_an_account_without_pods_burns_nothing(agent: Agent) -> None:
-    assert await agent.call("list_pods") == {"pods": [], "total": 0, "burn_per_hour_usd": 0}
+    listed = await agent.call("list_pods")
+    assert listed.pop("now")
+    assert listed == {"pods": [], "total": 0, "burn_per_hour_usd": 0}
+
+
+async def test_a_list_says_what_runs_for_how_long_at_what_cost_and_what_time_it_is(sandbox: Sandbox) -> None:
+    await rent(sandbox, "worker", hours=4)
+    sandbox.clock.advance(hours=3)
+    wire = Wire(sandbox)
+    async with agent_on(sandbox, transport=wire) as agent:
+        listed = await agent.call("list_pods")
+        (row,) = listed["pods"]
+        shown = (await agent.call("get_pod", pod="worker"))["pod"]
+        asked = [request for request in wire.requests if request.url.path == "/api/pods"]
+    assert row["template"] == shown["template"]["name"]
+    assert row["age_hours"] == pytest.approx(3, abs=0.05)
+    assert row["cost_estimate_usd"] == pytest.approx(3 * row["price_per_hour_usd"], rel=0.02)
+    assert row["cost_estimate_usd"] >= shown["cost_so_far_usd"] - 0.001, "it bills from the moment it runs"
+    assert listed["now"] == f"{sandbox.clock.now():%Y-%m-%dT%H:%M:%SZ}"
+    assert len(asked) >= 1
+
+
+@pytest.mark.parametrize(
+    ("said", "left_out"),
+    [
+        ({"created_at": None}, ["age_hours", "cost_estimate_usd"]),
+        ({"created_at": "some day"}, ["age_hours", "cost_estimate_usd"]),
+        ({"created_at": "9999-12-31T00:00:00"}, ["age_hours", "cost_estimate_usd"]),
+        ({"price": None}, ["cost_estimate_usd"]),
+        ({"status": "PENDING"}, ["cost_estimate_usd"]),
+        ({"template": None}, ["template"]),
+        ({"template": {"name": None}}, ["template"]),
+    ],
+    ids=str,
+)
+async def test_what_lium_does_not_say_of_a_pod_is_not_estimated(
+    sandbox: Sandbox, said: dict[str, Any], left_out: list[str]
+) -> None:
+    await rent(sandbox, "worker")
+    sandbox.clock.advance(hours=1)
+    wire = Wire(sandbox)
+    wire.on("GET", "/pods", editing(lambda rows: [row | said for row in rows]))
+    async with agent_on(sandbox, transport=wire) as agent:
+        (row,) = (await agent.call("list_pods"))["pods"]
+    assert sorted({"template", "age_hours", "cost_estimate_usd"} - set(row)) == left_out
+
+
+async def test_the_name_of_a_template_is_cut_in_a_list(sandbox: Sandbox) -> None:
+    await rent(sandbox, "worker")
+    wire = Wire(sandbox)
+    wire.on("GET", "/pods", editing(lambda rows: [row | {"template": {"id": "t", "name": "x" * 999}} for row in rows]))
+    async with agent_on(sandbox, transport=wire) as agent:
+        (row,) = (await agent.call("list_pods"))["pods"]
+    assert len(row["template"]) == 60
 
 
 @pytest.mark.parametrize(
