@@ -18,11 +18,12 @@ from lium_mcp.services.accounts import Account
 from lium_mcp.services.pod_connections import inside_of
 from lium_mcp.text import quotation
 
-_DOCKERS: Final = re.compile(r"(?:.*(?:container|docker).*[-_.: ])?(start|started|die|died|oom)")
+# Of the container itself: what runs in it, or beside it for a backup, starts and dies too.
+_DOCKERS: Final = re.compile(r"(?:(?:(?:pod|docker)[-_.])?(?:container|docker)[-_.: ]+)?(start|started|die|died|oom)")
 _HOST_IS_BACK: Final = re.compile(r"pod-host-reboot-recovery\.recovered")
 _ORDERED: Final = re.compile(r"pod-(?:rent|create|reboot|edit|switch-template)\.\w+")
 _RESET: Final = re.compile(r"pod-gpu-reset\.\w+")
-_STARTING: Final = frozenset({"PENDING", "REBOOT_PENDING"})
+_ON_ORDER: Final = frozenset({"PENDING", "REBOOT_PENDING", "DELETING"})
 # A reset of the GPUs stops what runs, within this.
 _RESET_LASTS: Final = timedelta(minutes=10)
 # A container starts before Lium says that its pod runs. Later than this after it, it started another time.
@@ -39,7 +40,6 @@ class Restart:
 
     Attributes:
         at: When; None where Lium does not say it.
-        is_told: Lium tells of it. Otherwise the container does, which knows no reason.
         exit_code: How its main process had ended.
         is_oom: Whether it had run out of memory.
         is_of_host: Whether its host had restarted.
@@ -48,7 +48,6 @@ class Restart:
     """
 
     at: datetime | None = None
-    is_told: bool = True
     exit_code: int | None = None
     is_oom: bool = False
     is_of_host: bool = False
@@ -93,10 +92,12 @@ def find_restart(pod: Pod, events: Sequence[PodEvent], started: datetime | None 
     for event in own_events(pod, events):
         history.add(event)
     found, ran_at = history.found, history.ran_at
+    if history.died is not None:  # one that died starts again, whether that is told or not
+        found = _next(found, history.died)
     if started is None or ran_at is None or started < ran_at + _STARTS_WITHIN:
         return found
     is_known = found is not None and found.is_after(started)
-    return found if is_known else _next(found, Restart(at=started, is_told=False))
+    return found if is_known else _next(found, Restart(at=started))
 
 
 class _History:
@@ -105,18 +106,18 @@ class _History:
     def __init__(self) -> None:
         self.found: Restart | None = None
         self.ran_at: datetime | None = None
-        self._died: Restart | None = None
+        self.died: Restart | None = None
         self._is_oom = False
         self._is_starting = False
         self._reset_until: datetime | None = None
 
     def add(self, event: PodEvent) -> None:
         kind = (event.sub_event_type or event.event_type).strip().lower()
-        if event.state in _STARTING or (_ORDERED.fullmatch(kind) and not event.error):
+        if event.state in _ON_ORDER or (_ORDERED.fullmatch(kind) and not event.error):
             self._is_starting, self.ran_at = True, None
         elif event.state == "RUNNING":
             if self._is_starting:  # what a container died of before it was started on order is over
-                self.found, self._died, self._is_oom = None, None, False
+                self.found, self.died, self._is_oom = None, None, False
             self._is_starting = False
             self.ran_at = event.created_at
         elif _RESET.fullmatch(kind) and event.created_at is not None:
@@ -131,14 +132,14 @@ class _History:
             self._is_oom = True
         elif word.startswith("die"):
             reason = event.error or event.reason
-            self._died = Restart(exit_code=event.exit_code, is_oom=self._is_oom, reason=reason)
+            self.died = Restart(at=event.created_at, exit_code=event.exit_code, is_oom=self._is_oom, reason=reason)
             self._is_oom = False
-        elif self._died is not None:
+        elif self.died is not None:
             self._has_restarted(event, is_of_host=False)
 
     def _has_restarted(self, event: PodEvent, *, is_of_host: bool) -> None:
-        now = replace(self._died or Restart(), at=event.created_at, is_of_host=is_of_host)
-        self.found, self._died = _next(self.found, now), None
+        now = replace(self.died or Restart(), at=event.created_at, is_of_host=is_of_host)
+        self.found, self.died = _next(self.found, now), None
 
     def _is_ordered(self, event: PodEvent) -> bool:
         at, until = event.created_at, self._reset_until

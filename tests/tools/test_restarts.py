@@ -120,6 +120,37 @@ async def test_other_spellings_of_the_events_are_read(agent: Agent, wire: Wire, 
     assert "The container started again by itself: its main process had ended (exit code 139)" in said
 
 
+NONE: list[list[str]] = [
+    ["container.start"],
+    ["container.exec_die", "container.exec_start: die", "container.start"],
+    ["container.kill", "container.stop", "container.start"],
+    ["backup-container.die", "backup-container.start"],
+    ["pod-die.hard", "x.container.die"],
+]
+
+
+@pytest.mark.parametrize("kinds", NONE)
+async def test_what_else_happens_around_a_container_is_no_restart(agent: Agent, wire: Wire, kinds: list[str]) -> None:
+    await rent(agent)
+    later = [{"event_type": "x", "sub_event_type": kind, "created_at": "2099-01-01T00:00:00Z"} for kind in kinds]
+    wire.on("GET", "/pods/*/events", editing(lambda rows: [*rows, *later]))
+    assert await warnings(agent) == []
+
+
+async def test_a_death_alone_is_told_once(account: Sandbox, agent: Agent, wire: Wire) -> None:
+    await rent(agent)
+    account.clock.advance(minutes=30)
+    account.add_fault("container_restarts", pod_name="train", exit_code=139)
+    wire.on(
+        "GET",
+        "/pods/*/events",
+        editing(lambda rows: [row for row in rows if row["sub_event_type"] != "container.start"]),
+    )
+    (said,) = await warnings(agent)
+    assert "(exit code 139)" in said
+    assert "times" not in said
+
+
 async def test_a_host_that_came_back_is_told(agent: Agent, wire: Wire) -> None:
     await rent(agent)
     later = {
