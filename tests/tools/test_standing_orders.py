@@ -405,6 +405,8 @@ async def test_whoever_runs_the_server_sees_what_an_order_waits_for(
     async with at() as agent:
         await order(agent)
         await asyncio.sleep(0.5)
+    async with at(read_only=True) as agent:
+        assert (await shown(agent))["status"] == "waiting"
     ledger = LazyLedger(state_url)
     assert await list_rentals(ledger, all_of_them=False) == 0
     await ledger.aclose()
