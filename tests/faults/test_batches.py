@@ -6,9 +6,10 @@ is known of them.
 
 import asyncio
 import json
+import signal
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +24,8 @@ from tests.faults.fates import Fate, Fates, Kind, Process, Rents
 from tests.faults.record import forgotten, is_open, is_unsettled, rows_of
 from tests.faults.test_ledger_failures import no_file_longer_than
 from tests.harness import Agent, agent_on
+from tests.processes import serving
+from tests.serving.test_stdio import CURRENT, called, speaking
 from tests.wires import (
     Act,
     Forward,
@@ -36,6 +39,7 @@ from tests.wires import (
     passing,
     rents,
     sent_rents,
+    served,
 )
 
 NO_REPLAY: Final = tuple(feature for feature in FEATURES if feature != "rent_idempotency")
@@ -566,3 +570,35 @@ async def test_while_a_batch_is_being_sent_other_servers_wait_for_their_turn(acc
         assert refused.is_error
         held.let_go()
     assert named(living(account)) == NAMES
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+async def test_a_real_process_that_ends_in_a_batch_leaves_what_the_next_one_completes(
+    account: Sandbox, ledger: str, number: signal.Signals
+) -> None:
+    async with served(Wire(account)) as wire, AsyncExitStack() as processes:
+        variables = {"LIUM_API_KEY": API_KEY, "LIUM_BASE_URL": wire.base_url, "LIUM_MCP_STATE_URL": ledger}
+        first = await processes.enter_async_context(serving(**variables))
+        request = await speaking(first, CURRENT)
+        hold = Hold("after the work")
+        wire.on("POST", "/executors/*/rent", on_the(2, hold))
+        await first.send(called(7, request, "rent_pod", **TRAIN))
+        await hold.reached()
+        first.interrupt(number)
+        await first.exited()
+        wire.behave()
+        assert len(rents(account)) == 2
+        # Longer than a server that lives takes for a batch.
+        account.clock.advance(seconds=90)
+        second = await processes.enter_async_context(serving(**variables))
+        request = await speaking(second, CURRENT)
+        for _ in range(4):
+            listed = (await second.ask(called(8, request, "list_pods")))["result"]
+            assert not listed.get("isError"), listed
+            account.clock.advance(seconds=65)
+        assert not any(row["status"] in ("admitted", "sending") for row in rows_of(ledger))
+        assert len(rents(account)) == 2
+        answer = (await second.ask(called(9, request, "rent_pod", **TRAIN)))["result"]
+        assert not answer.get("isError"), answer
+    assert named(living(account)) == NAMES
+    assert_each_once(account, ledger)
