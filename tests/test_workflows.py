@@ -217,7 +217,7 @@ async def test_a_backup_is_restored_into_a_pod_that_is_rented_with_it(agent: Age
     await rent(agent, "source")
     backup_id = (await agent.call("create_backup", pod="source", wait_seconds=600))["backup"]["backup_id"]
     rented = await agent.call("rent_pod", name="copy", gpu_type="A100", backup_id=backup_id, hours=1, wait_seconds=120)
-    assert any("restored" in warning for warning in rented["warnings"])
+    assert rented["restore"]["path"] == "/root/restored"
     sandbox.clock.advance(minutes=30)
     (row,) = (await agent.call("list_restores", pods=["copy"]))["restores"]
     assert (row["backup_id"], row["status"]) == (backup_id, "COMPLETED")

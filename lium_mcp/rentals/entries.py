@@ -112,6 +112,13 @@ class Entry:
         return volume_id if isinstance(volume_id, str) else None
 
     @property
+    def public_keys(self) -> list[str]:
+        """The SSH keys that log in to its pods, kind and base64 of each."""
+        request = self.order.get("request")
+        keys = request.get("user_public_key") if isinstance(request, dict) else None
+        return [key for key in keys if isinstance(key, str) and key.strip()] if isinstance(keys, list) else []
+
+    @property
     def missing_count(self) -> int:
         """How many of its pods Lium has neither named nor listed yet, though it has named others: they may bill too."""
         return max(self.pod_count - len(self.pod_ids), 0) if self.pod_ids else 0

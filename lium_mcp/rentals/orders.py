@@ -58,12 +58,14 @@ class Rental:
             answer was lost, so they could in theory be somebody else's.
         entry: Its row in the ledger, as of when the pods became known.
         earlier: An earlier call with the same request rented them; this call sent nothing.
+        was_lost: The answer to the first request was lost in this call, and what it rented was found out after.
     """
 
     pod_ids: tuple[str, ...]
     confirmed: bool
     entry: Entry
     earlier: bool = False
+    was_lost: bool = False
 
     @property
     def rented_at(self) -> datetime:

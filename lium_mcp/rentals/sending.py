@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Final
 
 import anyio
@@ -117,5 +118,5 @@ class Sender:
         with anyio.move_on_after(_SETTLE_LIMIT_SECONDS):
             settled = await self._settler.settle(entry)
             if settled is not None:
-                return settled
+                return replace(settled, was_lost=True)
         raise lost

@@ -142,7 +142,8 @@ class Settler:
             with suppress(LiumError):
                 entry, pods = rental.entry, await self._lium.pods.list(repeat=Repeat.NEVER)
                 if found := missing_members(entry, pods):
-                    rental = _rented(entry, [*rental.pod_ids, *found], confirmed=rental.confirmed)
+                    rented = _rented(entry, [*rental.pod_ids, *found], confirmed=rental.confirmed)
+                    rental = replace(rented, was_lost=rental.was_lost)
                     await self._rents.note(entry, "rented", only_from={"rented"}, pod_ids=list(rental.pod_ids))
             if not rental.entry.missing_count:
                 break

@@ -59,7 +59,15 @@ def check_path(pod: Pod, path: str, parameter: str) -> str:
     Raises:
         Failure: it breaks a rule.
     """
-    root = volume_root(pod)
+    return check_path_in(volume_root(pod), path, parameter)
+
+
+def check_path_in(root: str, path: str, parameter: str) -> str:
+    """The same, where a pod will have its local volume at `root`.
+
+    Raises:
+        Failure: it breaks a rule.
+    """
     plain = plain_path(path)
     if not path.startswith("/"):
         problem = f"{parameter} is not an absolute path"

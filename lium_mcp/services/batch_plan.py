@@ -33,13 +33,15 @@ class BatchPlan:
     """Pods that may be rented together.
 
     Attributes:
-        wish: What was asked for, with the hours that the limits make of it.
+        wish: What was asked for.
+        hours: Until Lium removes each, by what was asked for and the limits; None for never.
         plans: One for each pod that is missing, cheapest first.
         spares: What may take the place of one that Lium refuses, under another name, for no more.
         balance_usd: The balance when the person was asked about it; None where nobody was, or Lium does not say it.
     """
 
     wish: Wish
+    hours: float | None
     plans: tuple[Plan, ...]
     spares: tuple[Plan, ...]
     balance_usd: float | None = None
@@ -65,8 +67,8 @@ async def make_batch_plan(account: Account, policy: Policy, wish: Wish, names: S
         PolicyRefused: a limit leaves no room for one of them.
         LiumError: the API could not be read.
     """
-    wish = wish.model_copy(update={"hours": policy.life(wish.hours)})
-    planner = _Planner(account, policy, wish, await find_contents(account, wish))
+    hours = policy.life(wish.hours)
+    planner = _Planner(account, policy, wish, hours, await find_contents(account, wish))
     if wish.executor_id:
         node = await find_node(account, wish.executor_id)
         nodes, spares = _shares_of(wish, node, len(names)), 0
@@ -76,7 +78,7 @@ async def make_batch_plan(account: Account, policy: Policy, wish: Wish, names: S
     dearest = max(plan.price_per_hour_usd or 0 for plan in plans)
     others = [await planner.plan(node, names[0]) for node in nodes[len(names) :][:spares]]
     kept = (plan for plan in others if not costs_more(plan.price_per_hour_usd or 0, dearest))
-    return BatchPlan(wish, tuple(plans), tuple(kept))
+    return BatchPlan(wish, hours, tuple(plans), tuple(kept))
 
 
 async def look_again_at_all(account: Account, policy: Policy, batch: BatchPlan) -> BatchPlan:
@@ -106,12 +108,12 @@ def question_about_batch(batch: BatchPlan) -> Question:
         f"Rent {len(plans)} pods ({named}): {plans[0].gpu_count}x {types} each on {where} for at most "
         f"{in_usd(sum(each))} an hour together, the dearest {in_usd(max(each))}? "
     )
-    if wish.hours is None:
+    if batch.hours is None:
         text += "They have no removal time: they bill until somebody removes them."
     else:
-        total = in_usd(at_most_usd(sum(each) * wish.hours))
-        text += f"Lium removes each {wish.hours:g} hours after it starts: at most {total} in all."
-    text += balance_after(batch.balance_usd, sum(each), wish.hours)
+        total = in_usd(at_most_usd(sum(each) * batch.hours))
+        text += f"Lium removes each {batch.hours:g} hours after it starts: at most {total} in all."
+    text += balance_after(batch.balance_usd, sum(each), batch.hours)
     warnings = dict.fromkeys(warning for plan in plans for warning in plan.warnings)
     return Question(" ".join((text, *warnings)), price_per_hour_usd=sum(each), subject=batch)
 
@@ -125,7 +127,7 @@ def wanted_of(policy: Policy, agreed: Question | None, plan: Plan) -> Wanted:
     return Wanted(
         order=plan.order,
         price_per_hour_usd=plan.price_per_hour_usd,
-        hours=plan.wish.hours,
+        hours=plan.hours,
         expected=expected_of(policy, own, plan),
     )
 
@@ -159,10 +161,11 @@ class Spares:
 class _Planner:
     """Plans pods on nodes; what is the same for several of them is asked for once."""
 
-    def __init__(self, account: Account, policy: Policy, wish: Wish, contents: Contents) -> None:
+    def __init__(self, account: Account, policy: Policy, wish: Wish, hours: float | None, contents: Contents) -> None:
         self._account = account
         self._policy = policy
         self._wish = wish
+        self._hours = hours
         self._contents = contents
         self._plans: dict[str, Plan] = {}
         self._by_machine: dict[tuple[str, str | None], Contents] = {}
@@ -171,7 +174,7 @@ class _Planner:
         if node.id not in self._plans:
             driver = node.specs.gpu.driver if node.specs and node.specs.gpu else None
             contents = self._by_machine.get((node.machine_name, driver), self._contents)
-            plan = await plan_on_node(self._account, self._policy, self._wish, contents, node)
+            plan = await plan_on_node(self._account, self._policy, self._wish, self._hours, contents, node)
             self._by_machine[node.machine_name, driver] = replace(contents, template=plan.template)
             self._plans[node.id] = plan
         return _named(self._plans[node.id], name)

@@ -32,7 +32,8 @@ from lium_mcp.services.pod_states import is_over
 from lium_mcp.services.polling import READ_LIMIT_SECONDS, Poller, time_limit
 from lium_mcp.services.rent_plan import Plan
 from lium_mcp.services.rent_terms import outcome_unknown, refuse_dearer
-from lium_mcp.services.renting import PodOfBatch, RentedPod, follow_rental
+from lium_mcp.services.rented_pods import PodOfBatch, RentedPod
+from lium_mcp.services.renting import follow_rental
 from lium_mcp.services.wish import Wish
 
 Outcome = Literal["done", "partly_done", "failed", "pending"]
@@ -125,7 +126,7 @@ def _missing(wish: Wish, earlier: dict[str, Rental]) -> list[str]:
 
 def _would_rent(batch: BatchPlan) -> RentedPod:
     """Show a plan that is not carried out."""
-    price, hours = batch.price_per_hour_usd, batch.wish.hours
+    price, hours = batch.price_per_hour_usd, batch.hours
     warnings = list(dict.fromkeys(warning for plan in batch.plans for warning in plan.warnings))
     return RentedPod(
         outcome="dry_run",

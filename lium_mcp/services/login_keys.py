@@ -1,8 +1,11 @@
 """The SSH public keys that a pod is rented with: this machine's own, else those of the account."""
 
+import base64
 import hashlib
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import anyio
@@ -13,6 +16,7 @@ from lium_mcp.api.ssh_keys import bare_keys
 from lium_mcp.failures import Failure
 from lium_mcp.services.accounts import Account
 
+_MOST_DESCRIBED: Final = 5
 _FORESEE_SECONDS: Final = 5.0
 _REGISTER_SECONDS: Final = 3.0
 _NOTHING_RENTED: Final = "Nothing was rented."
@@ -71,6 +75,33 @@ async def find_public_keys(account: Account) -> PodKeys:
         "This server could not log in to the pod, so neither commands nor files would work from here. "
         f"{own.problem.happened} {own.problem.advice}",
     )
+
+
+async def describe_keys(account: Account, public: Sequence[str]) -> list[str]:
+    """Which keys log in: the fingerprint of each, and the file of the private half where this machine has one."""
+    source = account.ssh_keys
+    path = source.find_path() if source is not None else None
+    is_there = path is not None and await anyio.Path(path).is_file()
+    here = bare_keys(await source.public_text()) if source is not None and is_there else []
+    keys = []
+    for key in public[:_MOST_DESCRIBED]:
+        fingerprint = _fingerprint(key)
+        keys.append(f"{fingerprint} (private half: {_short(path)})" if path and key in here else fingerprint)
+    return keys
+
+
+def _fingerprint(public: str) -> str:
+    """What `ssh-keygen -l` calls a key, of its kind and base64."""
+    with suppress(ValueError):
+        blob = base64.b64decode(public.split()[1], validate=True)
+        return f"SHA256:{base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip('=')}"
+    return public.split(maxsplit=1)[0]
+
+
+def _short(path: Path) -> str:
+    """A path without the name of whose home it is in."""
+    home = Path.home()
+    return f"~/{path.relative_to(home).as_posix()}" if path.is_relative_to(home) else str(path)
 
 
 async def foresee_login(account: Account) -> str | None:

@@ -184,7 +184,7 @@ async def _rent(account: Account, policy: Policy, claim: Claim, terms: Terms, ag
         asked=terms.wish.digest,
         price_per_hour_usd=plan.price_per_hour_usd,
         expected=expected_of(policy, agreed, plan),
-        hours=plan.wish.hours,
+        hours=plan.hours,
         task_id=claim.task.id,
         find_judge=judge_in_time,
     ) as rental:

@@ -32,6 +32,7 @@ _MAY_FIT_LATER: Final = frozenset(
         "price_above_ceiling",
         "price_changed",
         "price_unknown",
+        "total_too_low",
     }
 )
 _LIUM_SAYS_TAKEN: Final = frozenset({"node_unavailable", "node_rent_in_progress", "node_paused_by_provider"})
@@ -158,6 +159,8 @@ async def find_terms(account: Account, policy: Policy, wish: Wish, trying_hours:
     if taken := [pod.id for pod in pods if pod.pod_name == wish.name and pod.is_alive]:
         raise PodNameTaken(wish.name, taken)
     most = _most_per_hour_usd(policy, wish)
+    in_all = [wish.max_total_usd] if wish.max_total_usd is not None else []
+    in_all += [at_most_usd(most * hours)] if most is not None and hours is not None else []
     return Terms(
         wish=wish,
         trying_hours=trying_hours,
@@ -166,15 +169,15 @@ async def find_terms(account: Account, policy: Policy, wish: Wish, trying_hours:
         template_id=contents.template.id if contents.template else None,
         volume_id=contents.volume_id,
         most_per_hour_usd=most,
-        most_usd=None if most is None or hours is None else at_most_usd(most * hours),
+        most_usd=min(in_all, default=None),
     )
 
 
 def _unbounded(wish: Wish, hours: float | None) -> str | None:
     if wish.max_usd_per_gpu_hour is None and wish.max_usd_per_hour is None:
         return "needs a ceiling on the price: max_usd_per_gpu_hour or max_usd_per_hour"
-    if hours is None:
-        return "needs hours, after which Lium removes the pod"
+    if hours is None and wish.max_total_usd is None:
+        return "needs hours, after which Lium removes the pod, or max_total_usd"
     if wish.executor_id and wish.gpu_count is None:
         return "for one node needs gpu_count, since the node may offer another number by then"
     return None

@@ -12,15 +12,8 @@ from lium_mcp.services.failure_words import FAILURES, as_failure
 from lium_mcp.services.order_terms import Terms, find_terms, may_fit_later, question_about_order
 from lium_mcp.services.polling import READ_LIMIT_SECONDS, Poller, time_limit
 from lium_mcp.services.rent_plan import make_plan
-from lium_mcp.services.renting import (
-    RentedPod,
-    agreed_plan,
-    follow_rental,
-    plan_to_ask,
-    question_about,
-    rent,
-    would_rent,
-)
+from lium_mcp.services.rented_pods import RentedPod, would_rent
+from lium_mcp.services.renting import agreed_plan, follow_rental, plan_to_ask, question_about, rent
 from lium_mcp.services.standing_orders import describe, find_same, place, show, show_terms
 from lium_mcp.services.wish import Wish
 

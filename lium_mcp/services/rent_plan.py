@@ -14,17 +14,20 @@ from lium_mcp.api.gpu_names import gpu_names, is_matched_more_loosely, matching_
 from lium_mcp.api.rent_requests import RentBySpecRequest, RentRequest
 from lium_mcp.api.templates import Template
 from lium_mcp.countries import Countries
+from lium_mcp.failures import Failure
+from lium_mcp.figures import is_above, rate_in_usd
 from lium_mcp.guard.consent import Question
 from lium_mcp.guard.policy import Ask, Policy
-from lium_mcp.rentals import PRICE_TOLERANCE_USD, Expected, NodeOrder, Order, SpecOrder
+from lium_mcp.rentals import PRICE_TOLERANCE_USD, Expected, NodeOrder, Order, SpecOrder, whole_hours
 from lium_mcp.services.accounts import Account
-from lium_mcp.services.backing_up import PARTIAL, refuse_incomplete
+from lium_mcp.services.backing_up import PARTIAL, check_path_in, plain_path, refuse_incomplete
 from lium_mcp.services.default_template import default_template
 from lium_mcp.services.login_keys import PodKeys, find_public_keys
 from lium_mcp.services.node_choice import Offers, find_offers, pick_node, price_node
 from lium_mcp.services.quotes import PricedRental, find_node
 from lium_mcp.services.rent_terms import ceiling_per_hour_usd
 from lium_mcp.services.targets import find_free_volume, find_usable_template
+from lium_mcp.services.total_ceiling import whole_cost_usd, within_total
 from lium_mcp.services.wish import Wish
 
 # What Lium can be told where it picks the node, as it is meant here.
@@ -61,7 +64,8 @@ class Plan:
     """An order that may be placed, and what it comes to.
 
     Attributes:
-        wish: What was asked for, with the hours that the limits make of it.
+        wish: What was asked for.
+        hours: Until Lium removes it, by what was asked for, what may be spent, and the limits; None for never.
         price_per_hour_usd: For all GPUs, as it is now; None where Lium picks the node and nothing
             needs to know it before the rent, or where nobody knows it.
         node: The node as the market lists it; where Lium picks it, the one that it should take.
@@ -71,6 +75,7 @@ class Plan:
     """
 
     wish: Wish
+    hours: float | None
     order: Order
     gpu_count: int
     price_per_hour_usd: float | None
@@ -82,8 +87,14 @@ class Plan:
     @property
     def ask(self) -> Ask:
         """What it would add to what the account is committed to; Lium takes whole hours at the rent."""
-        hours = self.wish.termination_hours
-        return Ask(self.price_per_hour_usd, float(hours) if hours else None)
+        return Ask(self.price_per_hour_usd, float(whole_hours(self.hours)) if self.hours else None)
+
+    @property
+    def left_of_total_usd(self) -> float | None:
+        """What is left of the total that may be spent in the worst case; None where none was said."""
+        if self.wish.max_total_usd is None or self.hours is None or self.price_per_hour_usd is None:
+            return None
+        return max(self.wish.max_total_usd - self.price_per_hour_usd * whole_hours(self.hours), 0)
 
     @property
     def is_pinned(self) -> bool:
@@ -106,33 +117,39 @@ async def make_plan(account: Account, policy: Policy, wish: Wish, *, priced: boo
         PolicyRefused: a limit leaves no room for it.
         LiumError: the API could not be read.
     """
-    wish = wish.model_copy(update={"hours": policy.life(wish.hours)})
+    hours = policy.life(wish.hours)
     contents = await find_contents(account, wish)
     if wish.executor_id:
         node = await find_node(account, wish.executor_id)
     else:
         offers = await find_offers(account, wish.gpu_type)
-        left_to_lium = await _leave_to_lium(account, policy, wish, contents, offers, priced=priced)
+        left_to_lium = await _leave_to_lium(account, policy, wish, hours, contents, offers, priced=priced)
         if left_to_lium is not None:
             return left_to_lium
         node = pick_node(policy, wish, offers.nodes)
-    return await plan_on_node(account, policy, wish, contents, node)
+    return await plan_on_node(account, policy, wish, hours, contents, node)
 
 
-async def plan_on_node(account: Account, policy: Policy, wish: Wish, contents: Contents, node: Executor) -> Plan:
-    """The plan of a pod on a chosen node.
+async def plan_on_node(
+    account: Account, policy: Policy, wish: Wish, hours: float | None, contents: Contents, node: Executor
+) -> Plan:
+    """The plan of a pod on a chosen node, for so many hours at most.
 
     Raises:
         As `make_plan`.
     """
     policy.check_gpu_type(node.gpu_name, node.vram_gb_per_gpu)
     policy.check_country(node.country_code)
-    quoted = await _price(account, wish, node)
+    quoted = await _price(account, wish, node, hours)
+    if wish.max_total_usd is not None:
+        hours, quoted = await within_total(
+            wish.max_total_usd, quoted, hours, lambda hours: _price(account, wish, node, hours)
+        )
     policy.check_price(quoted.price_per_hour_usd)
     template = contents.template or await default_template(account, node)
     policy.check_template(template.id)
-    order = _node_order(wish, node, quoted.gpu_count, contents, template)
-    return Plan(wish, order, quoted.gpu_count, quoted.price_per_hour_usd, node, template, contents.warnings)
+    order = _node_order(wish, hours, node, quoted.gpu_count, contents, template)
+    return Plan(wish, hours, order, quoted.gpu_count, quoted.price_per_hour_usd, node, template, contents.warnings)
 
 
 async def look_again(account: Account, policy: Policy, plan: Plan) -> Plan:
@@ -154,13 +171,25 @@ async def look_again(account: Account, policy: Policy, plan: Plan) -> Plan:
         price = chosen.price_per_hour
         order = SpecOrder(_pinned(order.request, price, plan.wish))
     else:
-        priced = await _price(account, plan.wish, node)
+        priced = await _price(account, plan.wish, node, plan.hours)
         if not priced.is_quoted:  # so the price is that of the listing
             node = await find_node(account, node.id)
-            priced = await _price(account, plan.wish, node)
+            priced = await _price(account, plan.wish, node, plan.hours)
+        _refuse_above_total(plan, priced)
         price = priced.price_per_hour_usd
     policy.check_price(price)
     return replace(plan, node=node, order=order, price_per_hour_usd=price)
+
+
+def _refuse_above_total(plan: Plan, priced: PricedRental) -> None:
+    total, hours = plan.wish.max_total_usd, plan.hours
+    if total is not None and hours is not None and is_above(whole_cost_usd(priced, hours), total):
+        raise Failure(
+            "price_changed",
+            f"It costs {rate_in_usd(priced.price_per_hour_usd, 4)} an hour now, for which max_total_usd={total:g} does "
+            f"not pay {hours:g} hours.",
+            "Call again: it is planned for fewer hours then.",
+        )
 
 
 def expected_of(policy: Policy, agreed: Question | None, plan: Plan) -> Expected:
@@ -169,6 +198,8 @@ def expected_of(policy: Policy, agreed: Question | None, plan: Plan) -> Expected
     per_gpu = wish.max_usd_per_gpu_hour
     own = [per_gpu * plan.gpu_count] if per_gpu is not None else []
     own += [wish.max_usd_per_hour] if wish.max_usd_per_hour is not None else []
+    if wish.max_total_usd is not None and plan.hours is not None:
+        own.append(wish.max_total_usd / whole_hours(plan.hours))
     is_bound = not policy.shadow
     is_chosen = isinstance(plan.order, NodeOrder)
     wanted = Countries.of(wish.country)
@@ -196,11 +227,19 @@ def expected_of(policy: Policy, agreed: Question | None, plan: Plan) -> Expected
 
 
 async def _leave_to_lium(
-    account: Account, policy: Policy, wish: Wish, contents: Contents, offers: Offers, *, priced: bool
+    account: Account,
+    policy: Policy,
+    wish: Wish,
+    hours: float | None,
+    contents: Contents,
+    offers: Offers,
+    *,
+    priced: bool,
 ) -> Plan | None:
     """Let Lium pick the node, where its reading of the request is ours; None where the node is to be picked here.
 
-    A restore needs a path in the template's volume, so the template has to be known before the rent. Lium takes no
+    A restore needs a path in the template's volume, so the template has to be known before the rent, and what a total
+    pays for depends on the node. Lium takes no
     lists of countries or GPUs, has other units for sizes, may match names more loosely, and drops what it does not
     know in silence.
     """
@@ -212,10 +251,12 @@ async def _leave_to_lium(
     if not await account.lium.supports("rent_by_spec"):
         return None
     policy.check_template(contents.template.id if contents.template else None)
-    request = _spec_request(wish, contents, shorts.pop())
+    request = _spec_request(wish, hours, contents, shorts.pop())
     if not priced and not policy.limits.any:
         node = pick_node(policy, wish, offers.nodes)
-        return Plan(wish, SpecOrder(request), request.gpu_count, None, node, contents.template, contents.warnings)
+        return Plan(
+            wish, hours, SpecOrder(request), request.gpu_count, None, node, contents.template, contents.warnings
+        )
     try:
         chosen = await account.lium.executors.select_by_spec(request)
     except NoExecutorMatches:
@@ -230,7 +271,7 @@ async def _leave_to_lium(
     policy.check_price(price)
     if priced or (policy.limits.any and not policy.shadow):
         request = _pinned(request, price, wish)
-    return Plan(wish, SpecOrder(request), request.gpu_count, price, listed, contents.template, contents.warnings)
+    return Plan(wish, hours, SpecOrder(request), request.gpu_count, price, listed, contents.template, contents.warnings)
 
 
 def _is_carried(wish: Wish) -> bool:
@@ -238,7 +279,8 @@ def _is_carried(wish: Wish) -> bool:
     countries = Countries.of(wish.country)
     is_one_country = len(countries.allowed) == 1 and not countries.excluded
     is_placed = not wish.country or is_one_country
-    return bool(wish.gpu_type) and not wish.backup_id and set(wish.given) <= _CARRIED and is_placed
+    is_own = bool(wish.backup_id) or wish.max_total_usd is not None
+    return bool(wish.gpu_type) and not is_own and set(wish.given) <= _CARRIED and is_placed
 
 
 def _pinned(request: RentBySpecRequest, price_per_hour_usd: float | None, wish: Wish) -> RentBySpecRequest:
@@ -268,32 +310,48 @@ async def find_contents(account: Account, wish: Wish) -> Contents:
     )
 
 
-async def _price(account: Account, wish: Wish, node: Executor) -> PricedRental:
-    return await price_node(account, wish, node, is_named=bool(wish.executor_id), hours=wish.hours or 1)
+async def _price(account: Account, wish: Wish, node: Executor, hours: float | None) -> PricedRental:
+    return await price_node(account, wish, node, is_named=bool(wish.executor_id), hours=hours or 1)
 
 
-def _node_order(wish: Wish, node: Executor, count: int, contents: Contents, template: Template) -> NodeOrder:
+def _node_order(
+    wish: Wish, hours: float | None, node: Executor, count: int, contents: Contents, template: Template
+) -> NodeOrder:
     request = RentRequest(
         pod_name=wish.name,
         template_id=template.id,
         user_public_key=contents.keys.public,
         volume_id=contents.volume_id,
         backup_log_id=wish.backup_id or None,
-        restore_path=restore_path(template) if wish.backup_id else None,
+        restore_path=_restore_path(wish, template) if wish.backup_id else None,
         gpu_count=count,
         enable_volume_encryption=template.supports_volume_encryption is True,
         enable_backups=wish.enable_backups,
-        termination_hours=wish.termination_hours,
+        termination_hours=whole_hours(hours) if hours else None,
     )
     return NodeOrder(node.id, request)
 
 
-def restore_path(template: Template) -> str:
-    """Where a backup is restored to at the first start: a new directory in the local volume."""
-    return f"{template.volume_root.rstrip('/')}/restored"
+def _restore_path(wish: Wish, template: Template) -> str:
+    """Where a backup is restored to at the first start: a directory in the local volume that is new in a new pod.
+
+    Raises:
+        Failure: the one that was named cannot be it.
+    """
+    root = plain_path(template.volume_root)
+    if not wish.restore_path:
+        return f"{root.rstrip('/')}/restored"
+    path = check_path_in(root, wish.restore_path, "restore_path")
+    if path == root:
+        raise Failure(
+            "invalid_argument",
+            f"restore_path is the local volume {root} itself, where the image may have files already.",
+            f"Name a new directory under it, such as {root.rstrip('/')}/restored.",
+        )
+    return path
 
 
-def _spec_request(wish: Wish, contents: Contents, gpu_type: str) -> RentBySpecRequest:
+def _spec_request(wish: Wish, hours: float | None, contents: Contents, gpu_type: str) -> RentBySpecRequest:
     chosen = contents.template
     return RentBySpecRequest(
         gpu_type=gpu_type,
@@ -308,5 +366,5 @@ def _spec_request(wish: Wish, contents: Contents, gpu_type: str) -> RentBySpecRe
         volume_id=contents.volume_id,
         enable_volume_encryption=chosen is None or chosen.supports_volume_encryption is True,
         enable_backups=wish.enable_backups,
-        termination_hours=wish.termination_hours,
+        termination_hours=whole_hours(hours) if hours else None,
     )

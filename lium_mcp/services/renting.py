@@ -8,83 +8,39 @@ from typing import Literal
 import anyio
 
 from lium_mcp.api.errors import LiumError, NoExecutorMatches, RentOutcomeUnknown
-from lium_mcp.api.executors.models import Executor
 from lium_mcp.api.pods.models import Pod, PodDetail
 from lium_mcp.failures import Failure
 from lium_mcp.figures import at_most_usd, in_usd, rate_in_usd
 from lium_mcp.guard.consent import Question
 from lium_mcp.guard.policy import Policy
 from lium_mcp.remote.banner import SshAnswer
-from lium_mcp.rentals import Expected, NodeOrder, Rental, is_anothers, is_its_own
-from lium_mcp.results import Result, Usd, UsdRate, UtcTime
+from lium_mcp.rentals import Expected, Rental, is_anothers, is_its_own, whole_hours
 from lium_mcp.services.accounts import Account
-from lium_mcp.services.dropped_settings import SSH_PORT, dropped_settings
 from lium_mcp.services.limits_left import find_judge, refuse_beyond_limits
-from lium_mcp.services.login_keys import register_public_keys
+from lium_mcp.services.login_keys import describe_keys, register_public_keys
 from lium_mcp.services.node_warnings import node_warnings
-from lium_mcp.services.offers import has_price
 from lium_mcp.services.open_rents import find_given_back
-from lium_mcp.services.pod_details import PodView, describe_start, gone_view, pod_view
+from lium_mcp.services.pod_details import describe_start, gone_view, pod_view
 from lium_mcp.services.pod_states import ObservedPod, is_over, judge, judge_gone
 from lium_mcp.services.polling import Poller
 from lium_mcp.services.questions import quoted
 from lium_mcp.services.readiness import read_pod, wait_for_ssh
 from lium_mcp.services.rent_plan import Plan, expected_of, look_again, make_plan
 from lium_mcp.services.rent_terms import (
-    came_out_dearer,
     give_back,
     maybe_not_ours,
     not_stated,
     outcome_unknown,
     refuse_dearer,
 )
-from lium_mcp.services.standing_orders import StandingOrder
+from lium_mcp.services.rented_pods import RentedPod, came_out, rented_node
+from lium_mcp.services.startup_restores import StartupRestore, ordered_restore, wait_for_restore, what_to_do
 from lium_mcp.services.wish import Wish
 
 _APPEARS_WITHIN_SECONDS = 20.0
 _FIRST_READ_SECONDS = 5.0
 _SCHEDULE_SECONDS = 10.0
 _IN_DOLLARS_FROM_USD = 100.0
-
-
-class PodOfBatch(Result):
-    """What came of one of several pods."""
-
-    name: str
-    outcome: Literal["done", "failed", "pending", "unknown", "dry_run"]
-    pod_id: str | None = None
-    already_rented: bool | None = None
-    executor_id: str | None = None
-    gpu_type: str | None = None
-    price_per_hour_usd: UsdRate | None = None
-    code: str | None = None
-    problem: str | None = None
-
-
-class RentedPod(Result):
-    """What a rent came to: the pod as the API shows it, or on a dry run the node that would be rented.
-
-    Of several pods it has a row each, and what they cost and how many there are of each outcome.
-    """
-
-    outcome: Literal["done", "partly_done", "failed", "pending", "dry_run"]
-    pod_id: str | None = None
-    already_rented: bool | None = None
-    executor_id: str | None = None
-    gpu_type: str | None = None
-    gpu_count: int | None = None
-    price_per_hour_usd: UsdRate | None = None
-    total_usd: Usd | None = None
-    pod: PodView | None = None
-    pods: list[PodOfBatch] | None = None
-    pods_done: int | None = None
-    pods_pending: int | None = None
-    pods_failed: int | None = None
-    pods_unknown: int | None = None
-    removal_at: UtcTime | None = None
-    order: StandingOrder | None = None
-    warnings: list[str] | None = None
-    next: str | None = None
 
 
 async def plan_to_ask(account: Account, policy: Policy, wish: Wish, asked: Question | None) -> Plan:
@@ -112,13 +68,18 @@ def question_about(plan: Plan) -> Question:
         known = node_warnings(node)
     cost = f"at most {in_usd(price)} an hour" if price is not None else "a price that Lium does not say"
     text = f"Rent pod {quoted(wish.name)}: {plan.gpu_count}x {node.gpu_type} on {where} for {cost}? "
-    if wish.hours is None:
+    if plan.hours is None:
         text += "It has no removal time: it bills until somebody removes it."
     else:
-        text += f"Lium removes it {wish.hours:g} hours after it starts"
-        text += f": at most {in_usd(at_most_usd(price * wish.hours))} in all." if price is not None else "."
-    text += balance_after(plan.balance_usd, price, wish.hours)
+        text += f"Lium removes it {plan.hours:g} hours after it starts"
+        text += f": at most {in_usd(_in_all(plan, price))} in all." if price is not None else "."
+    text += balance_after(plan.balance_usd, price, plan.hours)
     return Question(" ".join((text, *known, *plan.warnings)), price_per_hour_usd=price, subject=plan)
+
+
+def _in_all(plan: Plan, price_per_hour_usd: float) -> float:
+    in_all = at_most_usd(price_per_hour_usd * (plan.hours or 0))
+    return in_all if plan.wish.max_total_usd is None else min(in_all, plan.wish.max_total_usd)
 
 
 def balance_after(balance_usd: float | None, price_per_hour_usd: float | None, hours: float | None) -> str:
@@ -165,7 +126,7 @@ async def rent(
             asked=wish.digest,
             price_per_hour_usd=plan.price_per_hour_usd,
             expected=expected,
-            hours=wish.hours,
+            hours=plan.hours,
             find_judge=lambda _: find_judge(account, policy, plan.ask),
         ) as rental:
             if not rental.earlier:
@@ -200,7 +161,7 @@ async def follow_rental(
     `mine` is None where an earlier call rented it, which had terms of its own.
     """
     plan, expected = mine or (None, Expected())
-    seen = await _see_it_through(account, poller, rental, wish, expected, wait_seconds)
+    seen = await _see_it_through(account, poller, rental, expected, wait_seconds)
     if seen is None:
         return RentedPod(
             outcome="pending",
@@ -215,29 +176,56 @@ async def follow_rental(
     if seen.contradiction:
         warnings.append(maybe_not_ours(seen.contradiction))
     if plan is not None:
-        warnings += _came_out(plan, pod)
+        warnings += came_out(plan, pod)
     if plan is not None and not seen.is_gone:
         await account.rents.note_checked([pod])
         if unverified := expected.unverified(pod):
             warnings.append(not_stated(unverified))
-    restore = plan.order.request.restore_path if plan and isinstance(plan.order, NodeOrder) else None
-    if restore:
-        warnings.append(f"The backup is being restored into {restore}: leave it alone until list_restores says done.")
     warnings += seen.removal_warnings
-    if wish.hours is None and pod.removal_scheduled_at is None and not seen.is_gone and not pod.is_terminal:
+    if rental.entry.hours is None and pod.removal_scheduled_at is None and not seen.is_gone and not pod.is_terminal:
         warnings.append("No removal time is set: it bills until remove_pod or schedule_pod_removal.")
     observed = await _shown(account, seen)
     if (seen.is_gone or pod.is_being_removed) and (why := await find_given_back(account, pod.id)):
         warnings.append(why[1])
+    outcome, advice = _with_restore(observed, seen.restore)
+    node = pod.executor or (plan.node if plan and pod.executor_id in (None, plan.node.id) else None)
+    is_bounded = wish.max_total_usd is not None
     return RentedPod(
-        outcome="failed" if observed.outcome == "removed" else observed.outcome,
+        outcome=outcome,
         pod_id=pod.id,
         already_rented=rental.earlier or None,
+        lost_answer_settled=(rental.was_lost and rental.confirmed) or None,
         price_per_hour_usd=pod.price,
+        hours=rental.entry.hours if is_bounded else None,
+        left_of_total_usd=_left_of_total(wish, rental, pod),
+        **rented_node(node),
+        ssh_keys=None if seen.is_gone else await describe_keys(account, rental.entry.public_keys) or None,
         pod=observed.pod,
+        restore=seen.restore,
         warnings=warnings or None,
-        next=observed.next,
+        next=advice,
     )
+
+
+def _left_of_total(wish: Wish, rental: Rental, pod: Pod) -> float | None:
+    """What a rental leaves of the total that may be spent, if it lasts the whole hours that Lium took."""
+    hours, price = rental.entry.hours, pod.price if pod.price is not None else rental.entry.price_per_hour_usd
+    if wish.max_total_usd is None or hours is None or price is None:
+        return None
+    return max(wish.max_total_usd - price * whole_hours(hours), 0)
+
+
+def _with_restore(
+    observed: ObservedPod, restore: StartupRestore | None
+) -> tuple[Literal["done", "failed", "pending"], str | None]:
+    """What a rent came to, together with the restore that it ordered, and what to do now."""
+    outcome = "failed" if observed.outcome == "removed" else observed.outcome
+    if restore is None or restore.outcome == "done":
+        return outcome, observed.next
+    if outcome == "done":
+        return restore.outcome, what_to_do(restore)
+    then = "Its backup is restored as it starts: list_restores shows how that stands." if outcome == "pending" else ""
+    return outcome, f"{observed.next or ''} {then}".strip() or None
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +238,7 @@ class _Seen:
         ssh: What came of the last look at its SSH server.
         contradiction: What is not as asked of a pod that may not be this rent's.
         removal_warnings: What is to be known of its removal time.
+        restore: How the restore stands that the rent ordered; None where it ordered none, or will not come to it.
     """
 
     pod: PodDetail
@@ -257,12 +246,15 @@ class _Seen:
     ssh: SshAnswer | None = None
     contradiction: str | None = None
     removal_warnings: Sequence[str] = ()
+    restore: StartupRestore | None = None
 
 
 async def _see_it_through(
-    account: Account, poller: Poller, rental: Rental, wish: Wish, expected: Expected, wait_seconds: float
+    account: Account, poller: Poller, rental: Rental, expected: Expected, wait_seconds: float
 ) -> _Seen | None:
-    """Wait until the pod runs, has its removal time and answers SSH, and hold it against what it must be at each look.
+    """Wait until the pod runs, has its removal time, answers SSH, and has the backup that it was rented with.
+
+    It is held against what it must be at each look.
 
     Returns:
         The pod as it was read last; None where it never was.
@@ -275,8 +267,9 @@ async def _see_it_through(
         return None if pod is None else _Seen(pod, is_gone)
     contradiction = await _hold_against(account, rental, expected, pod)
     removal_warnings: list[str] = []
-    if wish.hours and not pod.is_terminal and not rental.earlier:
-        pod, removal_warnings = await _fix_removal(account, rental, pod, wish.hours)
+    hours = rental.entry.hours
+    if hours and not pod.is_terminal and not rental.earlier:
+        pod, removal_warnings = await _fix_removal(account, rental, pod, hours)
         contradiction = await _hold_against(account, rental, expected, pod)
     ssh = None
     if pod.is_ready and wait_seconds:
@@ -287,7 +280,24 @@ async def _see_it_through(
             return _Seen(pod, is_gone=True)
         pod = newest
         contradiction = await _hold_against(account, rental, expected, pod)
-    return _Seen(pod, False, ssh, contradiction, removal_warnings)
+    ordered, restore = ordered_restore(rental.entry), None
+    if ordered is not None and not pod.is_terminal:
+        left = wait_seconds if pod.is_ready else 0
+        restore = await wait_for_restore(account, poller, pod.id, ordered, wait_seconds=left)
+        if left:
+            newest = await _read_again(account, pod)
+            if newest is None:
+                return _Seen(pod, is_gone=True)
+            pod = newest
+            contradiction = await _hold_against(account, rental, expected, pod)
+    return _Seen(pod, False, ssh, contradiction, removal_warnings, restore)
+
+
+async def _read_again(account: Account, pod: PodDetail) -> PodDetail | None:
+    """The pod as it is now, or else as it was last read; None where it is gone."""
+    with suppress(LiumError), anyio.move_on_after(_FIRST_READ_SECONDS):
+        return await read_pod(account, pod.id)
+    return pod
 
 
 def _is_unfit(rental: Rental, expected: Expected, pod: Pod) -> bool:
@@ -299,13 +309,6 @@ async def _shown(account: Account, seen: _Seen) -> ObservedPod:
     if seen.is_gone:
         return judge_gone(await gone_view(account, pod))
     return judge(await pod_view(account, pod, events=not pod.is_ready or ssh == "silent", ssh=ssh), pod, ssh)
-
-
-def _came_out(plan: Plan, pod: Pod) -> list[str]:
-    """What was known before a rent, and what it came out dearer by."""
-    is_planned = pod.executor_id in (None, plan.node.id)
-    dearer = came_out_dearer(_planned_usd(plan), pod.price, "remove_pod")
-    return [*_foreseen(plan, plan.node if is_planned else pod.executor), *([dearer] if dearer else [])]
 
 
 async def _hold_against(account: Account, rental: Rental, expected: Expected, pod: Pod) -> str | None:
@@ -324,13 +327,6 @@ async def _hold_against(account: Account, rental: Rental, expected: Expected, po
     if contradiction and rental.confirmed:
         raise await give_back(account, rental, f"Pod {pod.pod_name} ({pod.id})", contradiction, expected, [pod])
     return contradiction
-
-
-def _planned_usd(plan: Plan) -> float | None:
-    """What a pod was planned at per hour, or is listed at where Lium picked the node."""
-    if plan.price_per_hour_usd is None and has_price(plan.node):
-        return (plan.node.price_per_gpu or 0) * plan.gpu_count
-    return plan.price_per_hour_usd
 
 
 async def _wait_until_runs(
@@ -382,33 +378,3 @@ async def _fix_removal(account: Account, rental: Rental, pod: PodDetail, hours: 
         whole = pod.termination_hours
         return pod, [f"It is removed {whole} hours after it starts, until get_pod sets the exact time."]
     return pod, []
-
-
-def _foreseen(plan: Plan, node: Executor | None) -> list[str]:
-    """Warn of what is known before a rent.
-
-    That is what speaks against the node, who could not log in, and which settings of the template the pod will lack.
-    """
-    sentences = [*(node_warnings(node) if node else []), *plan.warnings]
-    if plan.template is None:
-        return sentences
-    sentences += dropped_settings(plan.template)
-    asked, free = len({SSH_PORT, *(plan.template.internal_ports or ())}), node.port_count if node else None
-    if free is not None and free < asked:
-        sentences.append(f"Its node has {free} free ports and the template asks for {asked}: some will not be open.")
-    return sentences
-
-
-def would_rent(plan: Plan) -> RentedPod:
-    """Show a plan that is not carried out."""
-    price, hours = plan.price_per_hour_usd, plan.wish.hours
-    return RentedPod(
-        outcome="dry_run",
-        executor_id=plan.node.id,
-        gpu_type=plan.node.gpu_type,
-        gpu_count=plan.gpu_count,
-        price_per_hour_usd=price,
-        total_usd=price * hours if price is not None and hours else None,
-        warnings=_foreseen(plan, plan.node) or None,
-        next="Nothing was rented. Call again without dry_run to rent.",
-    )

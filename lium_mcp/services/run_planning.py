@@ -82,8 +82,8 @@ async def plan_run(account: Account, policy: Policy, order: RunOrder, asked: Que
 def ceiling_of(order: RunOrder, plan: Plan, agreed: Question | None) -> float | None:
     """The most that the pod of a run may cost per hour: by what a person agreed to, and by the money for all of it."""
     ceilings = [agreed.price_per_hour_usd] if agreed and agreed.price_per_hour_usd is not None else []
-    if order.max_total_usd is not None and plan.wish.hours:
-        ceilings.append(order.max_total_usd / plan.wish.hours)
+    if order.max_total_usd is not None and plan.hours:
+        ceilings.append(order.max_total_usd / plan.hours)
     if order.max_usd_per_hour is not None:
         ceilings.append(order.max_usd_per_hour)
     return min(ceilings, default=None)

@@ -154,7 +154,7 @@ async def _rent(run: Run) -> None:
             asked=payload["asked"],
             price_per_hour_usd=plan.price_per_hour_usd,
             expected=expected_of(policy, agreed, plan),
-            hours=plan.wish.hours,
+            hours=plan.hours,
             task_id=run.claim.task.id,
             find_judge=judge_if_wanted,
         ) as rental:

@@ -5,8 +5,8 @@ from typing import Annotated, Final
 from pydantic import Field
 
 from lium_mcp.failures import Failure
-from lium_mcp.inputs import OFFICIAL, ShortText
-from lium_mcp.rentals import digest, whole_hours
+from lium_mcp.inputs import OFFICIAL, FilePath, ShortText
+from lium_mcp.rentals import digest
 from lium_mcp.services.offers import Filters
 from lium_mcp.settings_table import LEAST_HOURS, MOST_HOURS
 
@@ -31,12 +31,20 @@ class Wish(Filters):
     template: Annotated[ShortText, Field(description="Id, or name of your own.")] = ""
     volume: Annotated[ShortText, Field(description="Mounted at /mnt.")] = ""
     backup_id: Annotated[ShortText, Field(description="Restored at start.")] = ""
+    restore_path: Annotated[FilePath, Field(description="New folder in the local volume for it.")] = ""
     hours: Annotated[float | None, Field(ge=LEAST_HOURS, le=MOST_HOURS, description="Lium removes it then.")] = None
+    max_total_usd: Annotated[
+        float | None, Field(gt=0, description="For the whole rental: sets the most hours that fit.")
+    ] = None
     enable_backups: Annotated[bool, OFFICIAL] = True
 
     def check(self) -> None:
         """Refuse what no request could carry; a constraint is never dropped in silence."""
-        if not self.executor_id and not self.given:
+        if self.restore_path and not self.backup_id:
+            raise Failure(
+                "invalid_argument", "restore_path is where backup_id is restored.", "Give both, or leave it out."
+            )
+        if not self.executor_id and not self.given and self.max_total_usd is None:
             raise Failure(
                 "invalid_argument",
                 "Nothing says what to rent.",
@@ -50,6 +58,12 @@ class Wish(Filters):
                 "invalid_argument",
                 "A volume is attached to one pod at a time, so count and volume do not go together.",
                 "Leave volume out, or restore a backup into each pod with backup_id.",
+            )
+        if self.max_total_usd is not None:
+            raise Failure(
+                "invalid_argument",
+                "max_total_usd is for one pod: count and max_total_usd do not go together.",
+                "Leave one of them out. hours and max_usd_per_hour bound what each of several pods can cost.",
             )
         if len(self.pod_names[-1]) > _MOST_NAME_CHARACTERS:
             raise Failure("invalid_argument", "The name is too long to be numbered.", "Choose a shorter one.")
@@ -82,8 +96,3 @@ class Wish(Filters):
     def for_one_node(self) -> Filters:
         """What a node must have that is picked from the market: one GPU where no number was said."""
         return self.model_copy(update={"gpu_count": self.gpu_count or 1})
-
-    @property
-    def termination_hours(self) -> int | None:
-        """The hours as Lium takes them, whole and from the boot on; the exact time is set once the pod runs."""
-        return whole_hours(self.hours) if self.hours else None

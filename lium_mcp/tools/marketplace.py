@@ -26,6 +26,8 @@ from lium_mcp.services.offers import (
     surely_rentable_count,
     unmatched,
 )
+from lium_mcp.services.quotes import PricedRental
+from lium_mcp.services.total_ceiling import within_total
 from lium_mcp.toolkit.call import Call
 from lium_mcp.toolkit.parameters import Cursor, Limit, page
 from lium_mcp.toolkit.registry import READS, Toolset
@@ -205,7 +207,10 @@ async def quote_rental(
     wanted: Filters,
     *,
     executor_id: Annotated[ShortText, Field(description="Node; else the cheapest that fits.")] = "",
-    hours: Annotated[float, Field(gt=0, le=8760, description="Hours of use.")] = 1,
+    hours: Annotated[
+        float | None, Field(gt=0, le=8760, description="Default 1, or what max_total_usd pays for.")
+    ] = None,
+    max_total_usd: Annotated[float | None, Field(gt=0, description="For the whole rental.")] = None,
     volume_gb: Annotated[float, Field(ge=0, description="Size of an attached volume.")] = 0,
     backup_gb: Annotated[float, Field(ge=0, description="Size of stored backups.")] = 0,
 ) -> RentalQuote:
@@ -213,28 +218,34 @@ async def quote_rental(
     balance. Nothing is rented or reserved; rent_pod takes the same filters and rents.
     """
     node = await choose_node(call.account, call.policy, wanted, executor_id)
-    priced = await price_node(
-        call.account,
-        wanted,
-        node,
-        is_named=bool(executor_id),
-        hours=hours,
-        volume_gb=volume_gb,
-        backup_gb=backup_gb,
-    )
+
+    async def price(hours: float) -> PricedRental:
+        return await price_node(
+            call.account,
+            wanted,
+            node,
+            is_named=bool(executor_id),
+            hours=hours,
+            volume_gb=volume_gb,
+            backup_gb=backup_gb,
+        )
+
+    priced = await price(hours or 1)
+    if max_total_usd is not None:
+        hours, priced = await within_total(max_total_usd, priced, hours, price)
     balance = await _balance(call)
     warnings = [
         *node_warnings(node),
         await foresee_login(call.account),
         None if priced.has_total else _NO_TOTAL,
     ]
-    price = priced.price_per_hour_usd
+    per_hour = priced.price_per_hour_usd
     return RentalQuote(
         executor_id=node.id,
         gpu_type=node.gpu_type,
         gpu_count=priced.gpu_count,
-        hours=hours,
-        price_per_hour_usd=price,
+        hours=hours or 1,
+        price_per_hour_usd=per_hour,
         total_usd=priced.total_usd,
         lines=[
             QuotedLine(
@@ -248,7 +259,7 @@ async def quote_rental(
         ],
         balance_usd=balance,
         balance_must_exceed_usd=priced.balance_must_exceed_usd,
-        hours_balance_covers=rounded(max(balance, 0) / price, 2) if balance is not None and price > 0 else None,
+        hours_balance_covers=rounded(max(balance, 0) / per_hour, 2) if balance is not None and per_hour > 0 else None,
         warnings=[warning for warning in warnings if warning] or None,
     )
 

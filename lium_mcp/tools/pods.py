@@ -66,7 +66,7 @@ from lium_mcp.services.removing import (
     read_removal_schedule,
     start_removal,
 )
-from lium_mcp.services.renting import RentedPod
+from lium_mcp.services.rented_pods import RentedPod
 from lium_mcp.services.standing_orders import (
     CANCELLED,
     STILL_OPEN,
@@ -435,7 +435,8 @@ async def rent_pod(
     dry_run: Annotated[bool, OFFICIAL] = False,
     known_pod_ids: Annotated[list[ShortText] | None, Few, OFFICIAL] = None,  # noqa: ARG001 - says nothing that list_pods does not
 ) -> RentedPod:
-    """Rent GPUs as a pod and wait until it runs. This spends money: it bills per second until remove_pod, or for the
+    """Rent GPUs as a pod, on the cheapest node that meets the filters, and wait until it runs and a backup is restored.
+    One name never rents twice: the same call again returns its pod. It bills per second until remove_pod, or for the
     given hours.
     """
     wish.check()

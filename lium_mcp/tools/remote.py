@@ -149,7 +149,7 @@ async def run_job(call: Call, order: RunOrder, *, wait_seconds: WaitSeconds = DE
             plan = call.agreed_on(Plan) or await plan_run(call.account, call.policy, order, None)
         refuse_dearer(call.agreed, plan.price_per_hour_usd)
         ceiling = ceiling_of(order, plan, call.agreed)
-        task = await begin_run(call.account, order, hours=plan.wish.hours, ceiling_per_hour_usd=ceiling)
+        task = await begin_run(call.account, order, hours=plan.hours, ceiling_per_hour_usd=ceiling)
     task = await watch_run(call.account, call.poller, task, is_at_its_command, wait_seconds=wait_seconds)
     return show_run(task)
 

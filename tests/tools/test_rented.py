@@ -1,12 +1,14 @@
 """After the rent: whatever fails from there on, the answer names the pod that bills and says what it is."""
 
+import base64
+import hashlib
 from typing import Any
 
 import httpx2
 import pytest
 
 from lium_mcp.sandbox import Sandbox
-from tests.harness import Agent, Mode, agent_on
+from tests.harness import PUBLIC_KEY, Agent, Mode, agent_on
 from tests.wires import (
     Wire,
     answering,
@@ -15,6 +17,7 @@ from tests.wires import (
     failing,
     first,
     living,
+    losing_the_answer,
     make_template,
     offers,
     rents,
@@ -214,3 +217,57 @@ async def test_the_same_call_rents_anew_once_the_record_says_that_its_pod_was_re
         assert "already_rented" not in second
         assert second["pod_id"] != first["pod_id"]
     assert [pod["id"] for pod in living(sandbox)] == [second["pod_id"]]
+
+
+# --- what an answer says of the pod ----------------------------------------------------------------------------------
+
+
+async def test_an_answer_says_on_what_the_pod_runs_and_who_logs_in(sandbox: Sandbox, agent: Agent) -> None:
+    node = next(
+        row for row in await offers(sandbox, "A100") if row["nvlink"] and row["location"] and "ram" in row["specs"]
+    )
+    rented = await agent.call("rent_pod", name="train", executor_id=node["id"], hours=1)
+    assert rented["tier"] == node["tier"]
+    assert rented["country"] == node["location"]["country_code"]
+    ram = node["specs"]["ram"]
+    assert rented["node_ram_gb"] == int((ram["total"] - ram["pod_reserve"]) * 1024 / 10**9)
+    assert rented["nvlink"] is True
+    assert rented["pod"]["gpu_type"].startswith("A100")
+    assert rented["pod"]["gpu_count"] == rents(sandbox)[0]["gpu_count"]
+    blob = base64.b64decode(PUBLIC_KEY.split()[1])
+    fingerprint = base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
+    assert rented["ssh_keys"] == [f"SHA256:{fingerprint} (private half: ~/.ssh/id_ed25519)"]
+    again = await agent.call("rent_pod", name="train", executor_id=node["id"], hours=1)
+    for name in ("tier", "country", "node_ram_gb", "nvlink", "ssh_keys"):
+        assert again[name] == rented[name]
+    assert "lost_answer_settled" not in rented
+
+
+async def test_what_lium_does_not_say_of_a_node_is_absent(sandbox: Sandbox) -> None:
+    wire = Wire(sandbox)
+    bare = {"tier": None, "location": None, "nvlink": None, "interconnect": None, "specs": None}
+    wire.on("GET", "/pods/*", editing(lambda pod: pod | {"executor": pod["executor"] | bare}))
+    async with agent_on(sandbox, transport=wire) as agent:
+        rented = await agent.call("rent_pod", **BY_SPEC)
+    assert not {"tier", "country", "node_ram_gb", "nvlink"} & {*rented}
+
+
+async def test_a_lost_answer_that_was_settled_is_told(sandbox: Sandbox) -> None:
+    wire = Wire(sandbox)
+    wire.on("POST", "/executors/rent-by-spec", losing_the_answer(), times=1)
+    async with agent_on(sandbox, transport=wire) as agent:
+        rented = await agent.call("rent_pod", **BY_SPEC, wait_seconds=90)
+        assert rented["lost_answer_settled"] is True
+        assert len(rents(sandbox)) == 1
+        assert "lost_answer_settled" not in await agent.call("rent_pod", **BY_SPEC)
+
+
+async def test_a_lost_answer_that_only_a_name_settles_is_no_settled_one(sandbox: Sandbox) -> None:
+    wire = Wire(sandbox)
+    wire.on("POST", "/executors/rent-by-spec", losing_the_answer(), times=1)
+    wire.on("POST", "/executors/rent-by-spec", answering(409, {"detail": "x"}))
+    wire.on("POST", "/executors/rent-by-spec", losing_the_answer(), times=1)
+    async with agent_on(sandbox, transport=wire) as agent:
+        rented = await agent.call("rent_pod", **BY_SPEC, wait_seconds=90)
+    assert "lost_answer_settled" not in rented
+    assert "found by its name" in rented["warnings"][0]

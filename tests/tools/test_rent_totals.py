@@ -1,0 +1,164 @@
+"""A rent within a total: the most hours that it pays for, and no way to cost more."""
+
+import json
+from datetime import datetime, timedelta
+from typing import Any
+
+import httpx2
+import pytest
+
+from lium_mcp.sandbox import Sandbox
+from tests.harness import Agent, Person, agent_on
+from tests.wires import Forward, Wire, ask, editing, living, offers, rents, truth
+
+Row = dict[str, Any]
+CHEAP = {"name": "train", "gpu_type": "RTX4090"}
+
+
+def sent(sandbox: Sandbox) -> list[Row]:
+    """The bodies of all rent requests that arrived."""
+    return [note["body"] for note in truth(sandbox, "requests") if "body" in note]
+
+
+def pricing(per_hour: float, per_hour_of_total: float | None = None) -> Any:
+    """A quote at this price an hour, whose total is another per hour where one is given."""
+
+    async def act(request: httpx2.Request, forward: Forward) -> httpx2.Response:
+        hours = float(request.url.params["hours"])
+        answer = json.loads(await (await forward(request)).aread())
+        total = (per_hour if per_hour_of_total is None else per_hour_of_total) * hours
+        return httpx2.Response(200, json=answer | {"price_per_hour": per_hour, "total_usd": total})
+
+    return act
+
+
+async def test_a_total_sets_the_most_hours_that_it_pays_for(sandbox: Sandbox, agent: Agent) -> None:
+    rented = await agent.call("rent_pod", **CHEAP, max_total_usd=5)
+    (record,), (body,) = rents(sandbox), sent(sandbox)
+    price = record["price_per_hour"]
+    assert rented["hours"] == body["termination_hours"] == int(5 / price)
+    assert rented["left_of_total_usd"] == pytest.approx(5 - price * rented["hours"], abs=0.01)
+    removal = datetime.fromisoformat(rented["pod"]["removal_at"])
+    assert removal - sandbox.clock.now() == pytest.approx(timedelta(hours=rented["hours"]), abs=timedelta(minutes=3))
+    sandbox.clock.advance(hours=rented["hours"] + 1)
+    assert not living(sandbox)
+
+
+@pytest.mark.parametrize(
+    ("hours", "total_hours", "most", "is_sent"),
+    [
+        (2, 10.5, None, 2),
+        (8, 3.5, None, 3),
+        (2.5, 2.7, None, 2),  # whole hours are sent, so a half would be a whole one in the worst case
+        (0.5, 1.2, None, 1),
+        (None, 5000, None, 720),
+        (None, 100, 6, 6),
+        (3, 100, 6, 3),
+    ],
+)
+async def test_the_lowest_of_hours_total_and_limit_holds(
+    sandbox: Sandbox, hours: float | None, total_hours: float, most: float | None, is_sent: int
+) -> None:
+    wire = Wire(sandbox)
+    wire.on("GET", "/executors/*/quote", pricing(0.25))
+    given = {} if hours is None else {"hours": hours}
+    async with agent_on(sandbox, transport=wire, max_hours=most) as agent:
+        wanted = CHEAP | given | {"max_total_usd": total_hours * 0.25}
+        planned = await agent.call("rent_pod", **wanted, dry_run=True)
+        await agent.raw("rent_pod", **wanted, wait_seconds=0)
+    (body,) = sent(sandbox)
+    assert body["termination_hours"] == is_sent
+    assert planned["hours"] == min(hours or is_sent, is_sent)
+    assert planned["left_of_total_usd"] == pytest.approx(wanted["max_total_usd"] - is_sent * 0.25)
+
+
+async def test_what_lium_bills_beside_the_hours_counts(sandbox: Sandbox) -> None:
+    wire = Wire(sandbox)
+    wire.on("GET", "/executors/*/quote", pricing(0.25, 0.4))
+    async with agent_on(sandbox, transport=wire) as agent:
+        await agent.raw("rent_pod", **CHEAP, max_total_usd=4, wait_seconds=0)
+    (body,) = sent(sandbox)
+    assert body["termination_hours"] == 10
+
+
+@pytest.mark.parametrize("more", [{}, {"hours": 0.1}], ids=str)
+async def test_less_than_an_hour_is_refused(sandbox: Sandbox, agent: Agent, more: Row) -> None:
+    price = min(row["price_per_gpu"] for row in await offers(sandbox, "4090"))
+    failure = await agent.refused("rent_pod", **CHEAP, **more, max_total_usd=price * 0.9)
+    assert failure.code == "total_too_low"
+    assert "whole hours" in failure.text
+    assert "Nothing was changed." in failure.text
+    assert sent(sandbox) == []
+
+
+@pytest.mark.parametrize("given", [0, -1, "", "nan"])
+async def test_a_total_that_is_none_is_refused(agent: Agent, given: Any) -> None:
+    failure = await agent.refused("rent_pod", **CHEAP, max_total_usd=given)
+    assert failure.code == "invalid_argument"
+    assert "max_total_usd" in failure.text
+
+
+async def test_a_total_alone_rents_the_cheapest_there_is(sandbox: Sandbox, agent: Agent) -> None:
+    await agent.call("rent_pod", name="any", max_total_usd=1, wait_seconds=0)
+    (record,) = rents(sandbox)
+    sure = [row for row in await offers(sandbox) if row.get("min_gpu_count_for_rental") == 1]
+    assert record["price_per_hour"] <= min(row["price_per_gpu"] for row in sure)
+
+
+async def test_a_pod_that_came_out_too_dear_for_the_total_is_given_back(sandbox: Sandbox) -> None:
+    price = min(row["price_per_gpu"] for row in await offers(sandbox, "4090"))
+    wire = Wire(sandbox)
+    async with agent_on(sandbox, transport=wire) as agent:
+        wire.on("GET", "/pods/*", editing(lambda pod: pod | {"price": price * 1.3}))
+        failure = await agent.refused("rent_pod", **CHEAP, max_total_usd=price * 4.5)
+    assert failure.code == "dearer_than_allowed"
+
+
+async def test_a_price_that_rises_while_a_person_is_asked_is_held_against_the_total(sandbox: Sandbox) -> None:
+    wire = Wire(sandbox)
+    wire.on("GET", "/executors/*/quote", pricing(0.333))
+
+    async def rise() -> None:
+        wire.on("GET", "/executors/*/quote", pricing(0.34))
+
+    person = Person("yes", meanwhile=rise)
+    async with agent_on(sandbox, transport=wire, person=person) as agent:
+        failure = await agent.refused("rent_pod", **CHEAP, max_total_usd=1)
+    assert failure.code == "price_changed"
+    assert sent(sandbox) == []
+    assert "Lium removes it 3 hours after it starts: at most $1.00 in all." in person.questions[0]
+
+
+async def test_the_same_call_again_says_the_same_hours(sandbox: Sandbox, agent: Agent) -> None:
+    rented = await agent.call("rent_pod", **CHEAP, max_total_usd=3)
+    again = await agent.call("rent_pod", **CHEAP, max_total_usd=3)
+    assert again["already_rented"] is True
+    for name in ("pod_id", "hours", "left_of_total_usd"):
+        assert again[name] == rented[name]
+    other = await agent.refused("rent_pod", **CHEAP, max_total_usd=4)
+    assert other.code == "pod_name_taken"
+    assert len(sent(sandbox)) == 1
+
+
+async def test_the_same_call_again_is_known_where_a_limit_chose_the_hours(sandbox: Sandbox) -> None:
+    async with agent_on(sandbox, max_hours=4) as agent:
+        rented = await agent.call("rent_pod", **CHEAP)
+        again = await agent.call("rent_pod", **CHEAP)
+    assert (again["pod_id"], again["already_rented"]) == (rented["pod_id"], True)
+
+
+async def test_a_server_that_dies_at_once_leaves_no_more_than_the_total(sandbox: Sandbox, agent: Agent) -> None:
+    rented = await agent.call("rent_pod", **CHEAP, max_total_usd=1, hours=2.5, wait_seconds=0)
+    sandbox.clock.advance(hours=100)  # nobody sets the exact time
+    assert not living(sandbox)
+    record = await ask(sandbox, "GET", f"/pods/{rented['pod_id']}/record")
+    # Lium's own removal comes some minutes late at most.
+    assert 0.2 < record["total"] <= 1.05
+
+
+async def test_a_quote_says_what_a_total_pays_for(sandbox: Sandbox, agent: Agent) -> None:
+    quote = await agent.call("quote_rental", gpu_type="RTX4090", max_total_usd=5)
+    planned = await agent.call("rent_pod", **CHEAP, max_total_usd=5, dry_run=True)
+    for name in ("executor_id", "hours", "total_usd", "price_per_hour_usd"):
+        assert quote[name] == planned[name]
+    assert (await agent.refused("quote_rental", gpu_type="RTX4090", max_total_usd=0.01)).code == "total_too_low"
