@@ -63,13 +63,14 @@ async def test_the_lowest_of_hours_total_and_limit_holds(
     wire.on("GET", "/executors/*/quote", pricing(0.25))
     given = {} if hours is None else {"hours": hours}
     async with agent_on(sandbox, transport=wire, max_hours=most) as agent:
-        wanted = CHEAP | given | {"max_total_usd": total_hours * 0.25}
+        total_usd = total_hours * 0.25
+        wanted = CHEAP | given | {"max_total_usd": total_usd}
         planned = await agent.call("rent_pod", **wanted, dry_run=True)
         await agent.raw("rent_pod", **wanted, wait_seconds=0)
     (body,) = sent(sandbox)
     assert body["termination_hours"] == is_sent
     assert planned["hours"] == min(hours or is_sent, is_sent)
-    assert planned["left_of_total_usd"] == pytest.approx(wanted["max_total_usd"] - is_sent * 0.25)
+    assert planned["left_of_total_usd"] == pytest.approx(total_usd - is_sent * 0.25)
 
 
 async def test_what_lium_bills_beside_the_hours_counts(sandbox: Sandbox) -> None:
@@ -154,6 +155,12 @@ async def test_a_server_that_dies_at_once_leaves_no_more_than_the_total(sandbox:
     record = await ask(sandbox, "GET", f"/pods/{rented['pod_id']}/record")
     # Lium's own removal comes some minutes late at most.
     assert 0.2 < record["total"] <= 1.05
+
+
+async def test_a_total_is_for_one_pod(agent: Agent) -> None:
+    failure = await agent.refused("rent_pod", **CHEAP, max_total_usd=5, count=2)
+    assert failure.code == "invalid_argument"
+    assert "count and max_total_usd" in failure.text
 
 
 async def test_a_quote_says_what_a_total_pays_for(sandbox: Sandbox, agent: Agent) -> None:
