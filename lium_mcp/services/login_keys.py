@@ -78,15 +78,14 @@ async def find_public_keys(account: Account) -> PodKeys:
 
 
 async def describe_keys(account: Account, public: Sequence[str]) -> list[str]:
-    """Which keys log in: the fingerprint of each, and the file of the private half where this machine has one."""
+    """Which keys log in: of each the file of the private half where this machine has it, else the fingerprint."""
     source = account.ssh_keys
     path = source.find_path() if source is not None else None
     is_there = path is not None and await anyio.Path(path).is_file()
     here = bare_keys(await source.public_text()) if source is not None and is_there else []
     keys = []
     for key in public[:_MOST_DESCRIBED]:
-        fingerprint = _fingerprint(key)
-        keys.append(f"{fingerprint} (private half: {_short(path)})" if path and key in here else fingerprint)
+        keys.append(_short(path) if path and key in here else _fingerprint(key))
     return keys
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -234,13 +235,22 @@ async def test_an_answer_says_on_what_the_pod_runs_and_who_logs_in(sandbox: Sand
     assert rented["nvlink"] is True
     assert rented["pod"]["gpu_type"].startswith("A100")
     assert rented["pod"]["gpu_count"] == rents(sandbox)[0]["gpu_count"]
-    blob = base64.b64decode(PUBLIC_KEY.split()[1])
-    fingerprint = base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
-    assert rented["ssh_keys"] == [f"SHA256:{fingerprint} (private half: ~/.ssh/id_ed25519)"]
+    assert rented["ssh_keys"] == ["~/.ssh/id_ed25519"]
     again = await agent.call("rent_pod", name="train", executor_id=node["id"], hours=1)
     for name in ("tier", "country", "node_ram_gb", "nvlink", "ssh_keys"):
         assert again[name] == rented[name]
     assert "lost_answer_settled" not in rented
+
+
+async def test_a_key_whose_private_half_is_elsewhere_is_named_by_its_fingerprint(sandbox: Sandbox) -> None:
+    async with agent_on(sandbox) as agent:
+        rented = await agent.call("rent_pod", **BY_SPEC)
+        (Path.home() / ".ssh/id_ed25519").unlink()
+        again = await agent.call("rent_pod", **BY_SPEC)
+    assert rented["ssh_keys"] == ["~/.ssh/id_ed25519"]
+    blob = base64.b64decode(PUBLIC_KEY.split()[1])
+    fingerprint = base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
+    assert again["ssh_keys"] == [f"SHA256:{fingerprint}"]
 
 
 async def test_what_lium_does_not_say_of_a_node_is_absent(sandbox: Sandbox) -> None:
