@@ -83,10 +83,7 @@ async def describe_keys(account: Account, public: Sequence[str]) -> list[str]:
     path = source.find_path() if source is not None else None
     is_there = path is not None and await anyio.Path(path).is_file()
     here = bare_keys(await source.public_text()) if source is not None and is_there else []
-    keys = []
-    for key in public[:_MOST_DESCRIBED]:
-        keys.append(_short(path) if path and key in here else _fingerprint(key))
-    return keys
+    return [_short(path) if path and key in here else _fingerprint(key) for key in public[:_MOST_DESCRIBED]]
 
 
 def _fingerprint(public: str) -> str:
