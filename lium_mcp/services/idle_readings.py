@@ -45,7 +45,7 @@ class IdleReading:
             return "a job ran since"
         if self.moved_bytes is not None and before.moved_bytes is not None:
             moved = self.moved_bytes - before.moved_bytes
-            if moved < 0 or moved >= _BUSY_BYTES_PER_SECOND * seconds:
+            if moved < 0 or moved >= _BUSY_BYTES_PER_SECOND * max(seconds, 1):
                 return "its network moves much data"
         return None
 

@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 _EVERY: Final = timedelta(seconds=60)
 # A server that takes over from one that died does so within this.
 _LONGEST_GAP: Final = timedelta(minutes=3)
+# Lium's clock is known to the second, and corrected with each answer.
+_CLOCK_STEPS: Final = timedelta(seconds=5)
 _READING_SECONDS: Final = 45.0
 # Less than the lease, which is prolonged just before.
 _REMOVAL_SECONDS: Final = 60.0
@@ -130,9 +132,9 @@ async def _reading_since(account: Account, pod: Pod, before: Mapping[str, Any]) 
 def _gap(before: Mapping[str, Any], now: datetime) -> timedelta | None:
     """The time since an idle reading; None where there was none, or too long ago to tell what happened since."""
     read_at = _moment(before, "read_at")
-    if read_at is None or "idle_since" not in before or not timedelta() <= now - read_at <= _LONGEST_GAP:
+    if read_at is None or "idle_since" not in before or not -_CLOCK_STEPS <= now - read_at <= _LONGEST_GAP:
         return None
-    return now - read_at
+    return max(now - read_at, timedelta())
 
 
 def _written(began: datetime, reading: IdleReading) -> dict[str, Any]:

@@ -15,12 +15,13 @@ from lium_mcp.api.huids import huid
 from lium_mcp.api.pods.models import REMOVED_STATUSES, VOLUME_PATH, Pod, PodDetail, PodEvent, PodRecord, own_events
 from lium_mcp.figures import hours_since, rounded
 from lium_mcp.remote.banner import SshAnswer
-from lium_mcp.remote.gpus import MOST_GPUS, Gpu
+from lium_mcp.remote.gpus import MOST_GPUS
 from lium_mcp.remote.inside import Inside
 from lium_mcp.rentals import AccountUnknown, shortfalls
 from lium_mcp.results import Result, Usd, UsdRate, UtcTime, note_on, state_in_words
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.container_restarts import restart_warning, started_at
+from lium_mcp.services.gpu_details import GpuView, gpu_view
 from lium_mcp.services.idle_removals import IdleRemoval, idle_removal_of
 from lium_mcp.services.node_warnings import maintenance
 from lium_mcp.services.pod_connections import inside_of
@@ -76,26 +77,6 @@ class EventView(Result):
     detail: str | None = None
     failure: str | None = None
     error: str | None = None
-
-
-class GpuProcessView(Result):
-    """A process that uses a GPU."""
-
-    pid: int
-    name: str
-    memory_gb: float | None = None
-
-
-class GpuView(Result):
-    """What a GPU does now."""
-
-    index: int
-    name: str
-    utilization_percent: int | None = None
-    memory_used_gb: float | None = None
-    memory_total_gb: float | None = None
-    temperature_celsius: int | None = None
-    processes: list[GpuProcessView] | None = None
 
 
 class PodView(PodRow):
@@ -236,7 +217,7 @@ async def pod_view(
         warnings=[*warnings, *([idle_problem] if idle_problem else [])] or None,
         note=note_on(*_quoted(shown), *processes),
         last_events=shown if events else None,
-        gpus=[_gpu(gpu) for gpu in shown_gpus] if shown_gpus else None,
+        gpus=[gpu_view(gpu) for gpu in shown_gpus] if shown_gpus else None,
     )
 
 
@@ -310,19 +291,6 @@ def _warnings(
     sentences = shortfalls(pod, volume_id=volume_id, visible_gpus=visible, is_volume_mounted=is_mounted, events=history)
     restart = restart_warning(pod, history, started_at(inside, account.lium.now()))
     return [*sentences, *([restart] if restart else [])]
-
-
-def _gpu(gpu: Gpu) -> GpuView:
-    return GpuView(
-        index=gpu.index,
-        name=gpu.name,
-        utilization_percent=gpu.utilization_percent,
-        memory_used_gb=gpu.memory_used_gb,
-        memory_total_gb=gpu.memory_total_gb,
-        temperature_celsius=gpu.temperature_celsius,
-        processes=[GpuProcessView(pid=one.pid, name=one.name, memory_gb=one.memory_gb) for one in gpu.processes]
-        or None,
-    )
 
 
 def _row_fields(pod: Pod, idle: IdleRemoval | None) -> dict[str, object]:
