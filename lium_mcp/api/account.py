@@ -1,6 +1,7 @@
-"""The account: balance, audit log and billing statement."""
+"""The account: balance, audit log, billing statement, and the page on which a person tops it up."""
 
-from datetime import date
+from datetime import UTC, date, datetime
+from urllib.parse import urlsplit
 
 from lium_mcp.api.fields import (
     ApiBool,
@@ -16,6 +17,9 @@ from lium_mcp.api.fields import (
     ApiTuple,
 )
 from lium_mcp.api.wire import QueryValue, Resource
+
+_SITE = "https://lium.io"
+_MOST_URL_CHARS = 4000
 
 
 class WorkspaceRef(ApiModel):
@@ -84,6 +88,32 @@ class BillingStatement(ApiModel):
     pods: ApiTuple[StatementPod] = ()
 
 
+class CheckoutPage(ApiModel):
+    """A page on which a person pays; untrusted, as all that the API answers."""
+
+    url: ApiStr = None
+    expires_at: ApiInt = None
+
+    @property
+    def safe_url(self) -> str | None:
+        """The address, where it surely is one of a page that is served encrypted; `None` where not."""
+        url = self.url or ""
+        try:
+            parts = urlsplit(url)
+            is_safe = parts.scheme == "https" and "." in (parts.hostname or "") and parts.username is None
+        except ValueError:
+            return None
+        return url if is_safe and len(url) <= _MOST_URL_CHARS and all("!" <= char <= "~" for char in url) else None
+
+    @property
+    def expires(self) -> datetime | None:
+        """When it expires; the API says it in seconds since 1970."""
+        try:
+            return datetime.fromtimestamp(self.expires_at, UTC) if self.expires_at else None
+        except (OverflowError, OSError, ValueError):
+            return None
+
+
 class AccountCalls(Resource):
     """Calls on the account."""
 
@@ -120,3 +150,19 @@ class AccountCalls(Resource):
             "end_day": end_day.isoformat() if end_day else None,
         }
         return (await self._wire.request("GET", "/billing/statement", query=query)).model(BillingStatement)
+
+    async def create_checkout(self, *, amount_usd: float) -> CheckoutPage:
+        """POST /stripe/create-checkout-session: a page on which a person can pay; the call itself charges nothing.
+
+        The key needs the scope `billing`, which it cannot have beside another.
+        """
+        base = urlsplit(self._wire.base_url)
+        # The firewall refuses a body with the address of a server that is tested against.
+        site = f"https://{base.netloc}" if base.scheme == "https" else _SITE
+        body = {
+            "amount": amount_usd,
+            "success_url": f"{site}/billing?success=true",
+            "cancel_url": f"{site}/billing",
+            "mode": "payment",
+        }
+        return (await self._wire.request("POST", "/stripe/create-checkout-session", json=body)).model(CheckoutPage)

@@ -30,6 +30,7 @@ class Access(Enum):
     READ = "read"
     RENT = "rent"
     MANAGE = "manage"
+    BILLING = "billing"
     POD = "rent for a pod that the key rented, else manage"
     SESSION = "a session"
     KEY_ITSELF = "a session, or the key about itself"

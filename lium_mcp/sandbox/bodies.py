@@ -136,6 +136,15 @@ class FeedbackBody(BaseModel):
     reason: str | None = None
 
 
+class CheckoutBody(BaseModel):
+    """A page to pay on."""
+
+    amount: Annotated[float, Field(ge=10, allow_inf_nan=False)]
+    success_url: str
+    cancel_url: str
+    mode: Literal["payment"]
+
+
 class RebootBody(BaseModel):
     """A reboot, perhaps with a volume."""
 

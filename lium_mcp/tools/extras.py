@@ -4,13 +4,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from lium_mcp.api.errors import MissingScope, NotFound
 from lium_mcp.api.gpu_names import matching_machine_names
 from lium_mcp.api.pods.models import FeedbackRequest as Feedback
 from lium_mcp.api.ssh_keys import bare_keys
 from lium_mcp.api.wire import hiding
 from lium_mcp.failures import Failure
 from lium_mcp.inputs import Few, ShortText
-from lium_mcp.results import Result, UtcTime
+from lium_mcp.results import Result, Timed, Usd, UtcTime
 from lium_mcp.services.as_asked import not_confirmed, unlike
 from lium_mcp.services.backup_details import EndedBackup
 from lium_mcp.services.gpu_resets import GpuReset, reset
@@ -60,6 +61,15 @@ class Activities(Result):
 
     activities: list[Activity]
     next_cursor: str | None = None
+
+
+class TopUpLink(Timed):
+    """A page on which a person can pay. Nothing was charged."""
+
+    url: str
+    amount_usd: Usd
+    expires_at: UtcTime | None = None
+    next: str = "Give the person this address: whoever opens it pays there, and the balance follows."
 
 
 class Requested(Result):
@@ -178,6 +188,33 @@ async def list_activity(
         ],
         next_cursor=page.next_cursor,
     )
+
+
+@toolset.tool(title="Create top-up link", hints=WRITES_EACH_TIME, search_hint="add money, pay, charge up the account")
+async def create_top_up_link(
+    call: Call, amount_usd: Annotated[float, Field(ge=10, description="USD to pay, 10 at least.")]
+) -> TopUpLink:
+    """Make a page of the payment provider on which a person can pay to top up the account. Nothing is charged by this
+    call, and no money moves until somebody pays there. It needs an API key with the scope billing.
+    """
+    amount = round(amount_usd, 2)
+    try:
+        checkout = await call.lium.account.create_checkout(amount_usd=amount)
+    except (MissingScope, NotFound) as error:
+        raise Failure(
+            "top_up_not_possible",
+            "This API key cannot make a page to pay on: that needs one with the scope billing, which rents nothing.",
+            "A person tops up the account on lium.io, under Billing.",
+            request_id=error.request_id,
+        ) from error
+    if checkout.safe_url is None:
+        raise Failure(
+            "unsafe_address",
+            "Lium answered with an address that is not of an encrypted page, so it is not shown.",
+            "A person tops up the account on lium.io, under Billing.",
+            effect="Nothing was charged.",
+        )
+    return TopUpLink(url=checkout.safe_url, amount_usd=amount, expires_at=checkout.expires)
 
 
 @toolset.tool(

@@ -140,6 +140,7 @@ CALLS: dict[str, Call] = {
     "deleteSshKey": lambda c: c.ssh_keys.delete(KEY_ID),
     "getMe": lambda c: c.account.me(),
     "listAudit": lambda c: c.account.audit(action="pod."),
+    "createCheckoutSession": lambda c: c.account.create_checkout(amount_usd=25),
     "getBillingStatement": lambda c: c.account.billing_statement(
         start_day=date(2026, 10, 1), end_day=date(2026, 10, 6)
     ),

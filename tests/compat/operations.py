@@ -491,6 +491,11 @@ ACCOUNT = [
         ),
         what="filtered",
     ),
+    Case(
+        "createCheckoutSession",
+        official("topup_checkout_link", 25.0),
+        lambda lium: lium.account.create_checkout(amount_usd=25.0),
+    ),
     Case("getBillingStatement", official("billing_statement"), lambda lium: lium.account.billing_statement()),
     Case(
         "getBillingStatement",

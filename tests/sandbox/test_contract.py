@@ -20,6 +20,7 @@ NOWHERE = "00000000-0000-4000-8000-00000000dead"
 async def test_every_operation_answers_in_the_shape_of_its_contract(sandbox: Sandbox, wire: Wire) -> None:
     await _tour_market(wire)
     await _tour_account(wire)
+    await _tour_checkout(wire)
     pod_id = await _tour_pod(sandbox, wire)
     await _tour_backups(sandbox, wire, pod_id)
     await _tour_templates(sandbox, wire, pod_id)
@@ -64,6 +65,14 @@ async def _tour_account(wire: Wire) -> None:
     await wire.ok("updateSshKey", key_id=ssh_key["id"], json={"name": "desk", "public_key": PUBLIC_KEY})
     assert [row["name"] for row in await wire.ok("listSshKeys")] == ["desk"]
     await wire.ok("deleteSshKey", key_id=ssh_key["id"])
+
+
+async def _tour_checkout(wire: Wire) -> None:
+    key = await wire.ok("createKey", session=SESSION_TOKEN, json={"name": "till", "scopes": ["billing"]})
+    page = {"amount": 10, "success_url": "https://a.b", "cancel_url": "https://a.b", "mode": "payment"}
+    await wire.ok("createCheckoutSession", json=page, key=key["key"])
+    await wire.refused("createCheckoutSession", 403, json=page)
+    await wire.refused("createCheckoutSession", 422, json=page | {"amount": 9}, key=key["key"])
 
 
 async def _tour_pod(sandbox: Sandbox, wire: Wire) -> str:

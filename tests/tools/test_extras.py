@@ -1,12 +1,13 @@
 """What is rarely needed: Jupyter, GPU resets, ratings, the audit log, demands, SSH keys."""
 
+import json
 from typing import Any
 
 import pytest
 
 from lium_mcp.sandbox import OTHER_API_KEY, Sandbox
 from tests.harness import PUBLIC_KEY, Agent, Mode, agent_on
-from tests.wires import Wire, answering, ask, editing, lag, rent, truth
+from tests.wires import Wire, answering, ask, ask_as_person, editing, lag, rent, truth
 
 both_eras = pytest.mark.parametrize("mode", ["auto", "legacy"])
 
@@ -21,6 +22,78 @@ async def port_of(sandbox: Sandbox, pod_id: str) -> int:
     """An internal port of a pod that is open to the outside and not SSH's."""
     mapping = (await ask(sandbox, "GET", f"/pods/{pod_id}"))["ports_mapping"]
     return next(int(port) for port in mapping if port != "22")
+
+
+# --- money -----------------------------------------------------------------------------------------------------------
+
+
+async def billing_key(sandbox: Sandbox) -> str:
+    return str((await ask_as_person(sandbox, "POST", "/keys", {"name": "till", "scopes": ["billing"]}))["key"])
+
+
+@both_eras
+async def test_a_person_gets_a_page_to_pay_on_and_nothing_is_charged(sandbox: Sandbox, mode: Mode) -> None:
+    key = await billing_key(sandbox)
+    balance = truth(sandbox, "balance")
+    wire = Wire(sandbox)
+    async with agent_on(sandbox, mode=mode, transport=wire, api_key=key) as agent:
+        link = await agent.call("create_top_up_link", amount_usd="25.5")
+        assert (await agent.refused("create_top_up_link", amount_usd=9.99)).code == "invalid_argument"
+    assert link["url"].startswith("https://checkout.stripe.com/c/pay/cs_test_")
+    assert link["amount_usd"] == 25.5
+    assert link["expires_at"] > link["now"]
+    (sent,) = wire.sent("POST", "/stripe/create-checkout-session")
+    assert json.loads(sent.content) == {
+        "amount": 25.5,
+        "success_url": "https://lium.io/billing?success=true",
+        "cancel_url": "https://lium.io/billing",
+        "mode": "payment",
+    }
+    assert truth(sandbox, "balance") == balance
+
+
+async def test_a_key_that_may_not_top_up_says_who_can(agent: Agent) -> None:
+    refused = await agent.refused("create_top_up_link", amount_usd=10)
+    assert refused.code == "top_up_not_possible"
+    assert "scope billing" in refused.text
+    assert "on lium.io" in refused.text
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        None,
+        "",
+        7,
+        "http://checkout.stripe.com/x",
+        "javascript:alert(1)",
+        "https://lium.io@evil.example/x",
+        "https://localhost/x",
+        "https://evil.example/a b",
+        "https://evil.example/\u202e",
+        "https://[::1",
+        f"https://a.b/{'x' * 4000}",
+    ],
+)
+async def test_an_address_that_is_not_surely_of_an_encrypted_page_is_not_shown(sandbox: Sandbox, url: Any) -> None:
+    wire = Wire(sandbox)
+    wire.on("POST", "/stripe/create-checkout-session", answering(200, {"url": url}))
+    async with agent_on(sandbox, transport=wire) as agent:
+        refused = await agent.refused("create_top_up_link", amount_usd=10)
+    assert refused.code == "unsafe_address"
+    assert "evil" not in refused.text
+    assert "Nothing was charged" in refused.text
+
+
+@pytest.mark.parametrize("expires", [None, "soon", 10**14, -5, "1791331200"])
+async def test_a_page_whose_end_cannot_be_read_has_none(sandbox: Sandbox, expires: Any) -> None:
+    wire = Wire(sandbox)
+    page = {"url": "https://checkout.stripe.com/c/pay/cs_live_a1#fid", "expires_at": expires}
+    wire.on("POST", "/stripe/create-checkout-session", answering(200, page))
+    async with agent_on(sandbox, transport=wire) as agent:
+        link = await agent.call("create_top_up_link", amount_usd=10)
+    assert link["url"] == page["url"]
+    assert ("expires_at" in link) == (expires == "1791331200")
 
 
 # --- Jupyter ---------------------------------------------------------------------------------------------------------

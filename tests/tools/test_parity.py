@@ -17,7 +17,7 @@ import yaml
 from lium_mcp.sandbox import Sandbox
 from lium_mcp.tools.catalog import TOOLSETS
 from tests.harness import PUBLIC_KEY, Agent, agent_on, make_key_pair
-from tests.wires import Wire
+from tests.wires import Wire, answering
 
 CONTRACT = Path(__file__).parents[1] / "contract" / "openapi.yaml"
 METHODS = {"get", "post", "put", "patch", "delete"}
@@ -34,6 +34,7 @@ REACHED_BY = {
     "deleteCluster": "remove_cluster",
     "listMachines": "request_gpus",
     "requestMachine": "request_gpus",
+    "createCheckoutSession": "create_top_up_link",
     "listPods": "list_pods",
     "getPod": "get_pod",
     "deletePod": "remove_pod",
@@ -242,6 +243,7 @@ async def _end(call: Recorder, sandbox: Sandbox, pod: str) -> None:
     await call("request_gpus", gpu_type="B300")
     await call("list_activity")
     await call("get_balance")
+    await call("create_top_up_link", amount_usd=10)
     await call("get_spending")
 
 
@@ -255,6 +257,8 @@ async def test_what_the_tools_send_is_what_the_map_says(tmp_path: Path) -> None:
     make_key_pair(tmp_path / "key")
     sandbox = Sandbox(seed=7, speed=0, balance_usd=5000, ssh=True)
     wire = Wire(sandbox)
+    # A key that may do this may do nothing else.
+    wire.on("POST", "/stripe/create-checkout-session", answering(200, {"url": "https://checkout.stripe.com/c/pay/cs"}))
     settings: dict[str, Any] = {"ssh_key_path": tmp_path / "key"}
     async with agent_on(sandbox, transport=wire, **settings) as agent:
         call = Recorder(agent, wire)

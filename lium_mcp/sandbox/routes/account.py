@@ -9,13 +9,14 @@ from typing import Final
 from pydantic import JsonValue
 
 from lium_mcp.sandbox.api_calls import Access, ApiCall, Operation, Reply
-from lium_mcp.sandbox.bodies import AuditQuery, EventsQuery, StatementQuery
+from lium_mcp.sandbox.bodies import AuditQuery, CheckoutBody, EventsQuery, StatementQuery
 from lium_mcp.sandbox.records import Debit, StoredAccount
 from lium_mcp.sandbox.refusals import invalid, missing
 from lium_mcp.sandbox.simulated_clock import iso_zulu
 from lium_mcp.sandbox.world import RECENT, AuditRow, Event
 
 AUDIT_KEPT: Final = timedelta(days=90)
+_CHECKOUT_LASTS: Final = timedelta(hours=24)
 
 
 def get_me(call: ApiCall) -> Reply:
@@ -173,6 +174,14 @@ def _utc(moment: datetime | None) -> datetime | None:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
+def create_checkout(call: ApiCall) -> Reply:
+    """Name a page to pay on; nothing is charged, and nobody can pay there."""
+    call.parse(CheckoutBody)
+    session = f"cs_test_{call.world.new_id('checkout').replace('-', '')}"
+    expires = int((call.world.now + _CHECKOUT_LASTS).timestamp())
+    return Reply({"url": f"https://checkout.stripe.com/c/pay/{session}", "id": session, "expires_at": expires})
+
+
 def list_workspaces(call: ApiCall) -> Reply:
     """List the one workspace the caller acts in."""
     return Reply([_workspace_row(call.me)])
@@ -224,6 +233,14 @@ OPERATIONS = (
     Operation("listAccountEvents", "GET", "/users/me/events", Access.READ, list_events),
     Operation("listAudit", "GET", "/account/audit", Access.READ, list_audit, feature=RECENT),
     Operation("getBillingStatement", "GET", "/billing/statement", Access.READ, get_statement),
+    Operation(
+        "createCheckoutSession",
+        "POST",
+        "/stripe/create-checkout-session",
+        Access.BILLING,
+        create_checkout,
+        audit="checkout.create",
+    ),
     Operation("listWorkspaces", "GET", "/workspaces", Access.READ, list_workspaces),
     Operation("getWorkspace", "GET", "/workspaces/{workspace_id}", Access.READ, get_workspace),
     Operation("listWorkspaceMembers", "GET", "/workspaces/{workspace_id}/members", Access.READ, list_members),
