@@ -16,6 +16,7 @@ from lium_mcp.rentals import PodNameTaken, Task
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.questions import quoted
 from lium_mcp.services.rent_plan import find_contents
+from lium_mcp.services.targets import is_id
 from lium_mcp.services.wish import Wish
 
 _MOST_TRYING_HOURS: Final = 168
@@ -180,6 +181,8 @@ def _unbounded(wish: Wish, hours: float | None) -> str | None:
         return "needs hours, after which Lium removes the pod, or max_total_usd"
     if wish.executor_id and wish.gpu_count is None:
         return "for one node needs gpu_count, since the node may offer another number by then"
+    if wish.executor_id and not is_id(wish.executor_id):
+        return "for one node needs its id, as list_gpus shows it"
     return None
 
 

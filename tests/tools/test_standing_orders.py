@@ -158,6 +158,7 @@ async def test_the_same_call_again_shows_the_order_and_another_one_of_its_name_i
         ({"gpu_type": "H1000"}, "no GPU model called H1000"),
         ({"template": "no-such"}, "no-such"),
         ({"volume": "no-such"}, "no-such"),
+        ({"gpu_type": None, "executor_id": "a node, as agreed", "gpu_count": 1}, "needs its id"),
         ({"count": 3}, "count and keep_trying_hours"),
         ({"keep_trying_hours": 0}, "keep_trying_hours"),
         ({"keep_trying_hours": 169}, "keep_trying_hours"),
