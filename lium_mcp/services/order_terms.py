@@ -175,8 +175,8 @@ async def find_terms(account: Account, policy: Policy, wish: Wish, trying_hours:
 
 
 def _unbounded(wish: Wish, hours: float | None) -> str | None:
-    if wish.max_usd_per_gpu_hour is None and wish.max_usd_per_hour is None:
-        return "needs a ceiling on the price: max_usd_per_gpu_hour or max_usd_per_hour"
+    if all(ceiling is None for ceiling in (wish.max_usd_per_gpu_hour, wish.max_usd_per_hour, wish.max_total_usd)):
+        return "needs a ceiling: max_usd_per_gpu_hour, max_usd_per_hour or max_total_usd"
     if hours is None and wish.max_total_usd is None:
         return "needs hours, after which Lium removes the pod, or max_total_usd"
     if wish.executor_id and wish.gpu_count is None:
@@ -231,5 +231,6 @@ def question_about_order(terms: Terms) -> Question:
     if terms.hours is not None:
         text += f" Lium removes the pod {terms.hours:g} hours after it starts."
     if terms.most_usd is not None:
-        text += f" It costs at most {in_usd(terms.most_usd)} in all."
+        text += f" It costs at most {in_usd(terms.most_usd)} in all"
+        text += "." if terms.hours is not None else ": Lium removes it before it has cost more."
     return Question(text, price_per_hour_usd=most, subject=terms)

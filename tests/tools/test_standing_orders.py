@@ -233,6 +233,18 @@ async def test_a_person_is_asked_once_for_all_that_an_order_may_come_to(sandbox:
     assert len(person.questions) == 1
 
 
+async def test_a_total_alone_bounds_an_order(sandbox: Sandbox, at: Any) -> None:
+    person, most = Person("yes"), await ceiling_below(sandbox)
+    async with at(person=person) as agent:
+        placed = await order(agent, hours=None, max_usd_per_gpu_hour=None, max_total_usd=most)
+        assert (placed["max_total_usd"], "max_usd_per_hour" in placed) == (pytest.approx(most, abs=1e-3), False)
+        assert "before it has cost more" in person.questions[0]
+        prices(sandbox, _CHEAP)
+        await until(lambda: living(sandbox), sandbox)
+        [pod] = living(sandbox)
+        assert pod["price"] * pod["termination_hours"] <= most
+
+
 async def test_without_a_yes_there_is_no_order(sandbox: Sandbox, at: Any) -> None:
     async with at(person=Person("no")) as agent:
         wish = {"name": "train", "gpu_type": "A100", "hours": 2, "keep_trying_hours": 24, "max_usd_per_gpu_hour": 0.01}
