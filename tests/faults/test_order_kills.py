@@ -14,7 +14,7 @@ from lium_mcp.sandbox.sandbox import FEATURES
 from tests.faults.test_kills import NO_REPLAY, Point
 from tests.processes import serving
 from tests.serving.test_stdio import CURRENT, Ask, called, speaking
-from tests.wires import Hold, Wire, ask, living, rents, served
+from tests.wires import Wire, ask, living, rents, served
 
 BEFORE_THE_ROW: Final = (
     Point("the market is read", "GET", "/executors", "before the work", is_journaled=False),
@@ -62,7 +62,7 @@ class Relay:
         self.sandbox.clock.advance(seconds=60)
         await self.place(f"never-{next(self._numbers)}", 0.0001)
 
-    async def begin(self, point: Point) -> tuple[str, Hold]:
+    async def begin(self, point: Point) -> str:
         """Let an order rent under a new name, until the point is reached."""
         name = f"train-{next(self._numbers)}"
         nodes = await ask(self.sandbox, "GET", "/executors?view=summary")
@@ -74,11 +74,12 @@ class Relay:
         never = {"name": f"never-{next(self._numbers)}", "gpu_type": "A100", "hours": 2, "keep_trying_hours": 100}
         await self.server.send(called(9, self.request, "rent_pod", **never, max_usd_per_gpu_hour=0.0001))
         await hold.reached()
-        return name, hold
+        return name
 
-    async def kill(self) -> None:
-        self.server.interrupt(signal.SIGKILL)
-        assert await self.server.exited() == -signal.SIGKILL
+    async def end(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """End the server by a signal, and let its lease run out."""
+        self.server.interrupt(number)
+        assert await self.server.exited() in {-number, 128 + number}
         self.sandbox.clock.advance(seconds=_LEASE_SECONDS)
 
     async def order(self, name: str) -> dict[str, Any]:
@@ -116,8 +117,8 @@ async def relay(*features: str, **variables: str) -> AsyncIterator[Relay]:
 async def test_an_order_rents_one_pod_wherever_its_server_was_killed() -> None:
     async with relay() as servers:
         for point in BEFORE_THE_ROW + AFTER_THE_ROW:
-            name, _ = await servers.begin(point)
-            await servers.kill()
+            name = await servers.begin(point)
+            await servers.end()
             await servers()
             await servers.assert_one_pod(name, point.name)
         assert len(rents(servers.sandbox)) == len(BEFORE_THE_ROW + AFTER_THE_ROW)
@@ -126,17 +127,27 @@ async def test_an_order_rents_one_pod_wherever_its_server_was_killed() -> None:
 async def test_where_nothing_is_replayed_an_order_rents_one_pod_too() -> None:
     async with relay(*NO_REPLAY) as servers:
         for point in AFTER_THE_ROW[1:3]:
-            name, _ = await servers.begin(point)
-            await servers.kill()
+            name = await servers.begin(point)
+            await servers.end()
             await servers()
             await servers.assert_one_pod(name, point.name)
+
+
+async def test_a_server_that_is_stopped_in_mid_rent_leaves_the_pod_to_the_order() -> None:
+    async with relay() as servers:
+        for point in AFTER_THE_ROW[1:3]:
+            name = await servers.begin(point)
+            await servers.end(signal.SIGTERM)
+            await servers()
+            await servers.assert_one_pod(name, point.name)
+            assert not servers.wire.sent("DELETE", "/pods/*")
 
 
 async def test_a_killed_server_leaves_the_same_in_postgresql(postgres: Any) -> None:
     with postgres.database() as url:
         async with relay(LIUM_MCP_STATE_URL=url) as servers:
             for point in AFTER_THE_ROW[:2]:
-                name, _ = await servers.begin(point)
-                await servers.kill()
+                name = await servers.begin(point)
+                await servers.end()
                 await servers()
                 await servers.assert_one_pod(name, point.name)
