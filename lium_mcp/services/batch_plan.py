@@ -4,6 +4,7 @@ Each pod has a plan of its own. They are made together, cheapest first, so that 
 judge the sum.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -11,10 +12,10 @@ from typing import Final
 from lium_mcp.api.errors import LiumError
 from lium_mcp.api.executors.models import Executor
 from lium_mcp.failures import Failure
-from lium_mcp.figures import at_most_usd, in_usd
+from lium_mcp.figures import at_most_usd, in_usd, is_above
 from lium_mcp.guard.consent import Question
 from lium_mcp.guard.policy import Ask, Policy, PolicyRefused
-from lium_mcp.rentals import PRICE_TOLERANCE_USD, NodeOrder, Wanted, costs_more
+from lium_mcp.rentals import PRICE_TOLERANCE_USD, Entry, NodeOrder, Wanted, costs_more, whole_hours
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.node_choice import find_offers, pick_node
 from lium_mcp.services.offers import can_rent, describe_counts, has_price, smallest_gpu_count
@@ -59,15 +60,20 @@ class BatchPlan:
         return Ask(self.price_per_hour_usd, hours, len(self.plans))
 
 
-async def make_batch_plan(account: Account, policy: Policy, wish: Wish, names: Sequence[str]) -> BatchPlan:
+async def make_batch_plan(
+    account: Account, policy: Policy, wish: Wish, names: Sequence[str], earlier: Sequence[Entry] = ()
+) -> BatchPlan:
     """Find what to rent under these names, which are those of the batch that have no pod yet.
+
+    What may be spent in all is for all pods: what the `earlier` ones may cost is taken off, and each of the others has
+    a share as its price is.
 
     Raises:
         Failure: it cannot be rented so, or not so often.
         PolicyRefused: a limit leaves no room for one of them.
         LiumError: the API could not be read.
     """
-    hours = policy.life(wish.hours)
+    hours, total = policy.life(wish.hours), wish.max_total_usd
     planner = _Planner(account, policy, wish, hours, await find_contents(account, wish))
     if wish.executor_id:
         node = await find_node(account, wish.executor_id)
@@ -75,10 +81,41 @@ async def make_batch_plan(account: Account, policy: Policy, wish: Wish, names: S
     else:
         nodes, spares = _cheapest(policy, wish, (await find_offers(account, wish.gpu_type)).nodes, len(names))
     plans = [await planner.plan(node, name) for node, name in zip(nodes, names, strict=False)]
+    per_hour = sum(plan.price_per_hour_usd or 0 for plan in plans)
+    if total is not None:
+        planner.hours_paid_for = _left_of_total(total, earlier, per_hour, len(plans)) / per_hour
+        plans = [await planner.plan(node, name) for node, name in zip(nodes, names, strict=False)]
     dearest = max(plan.price_per_hour_usd or 0 for plan in plans)
     others = [await planner.plan(node, names[0]) for node in nodes[len(names) :][:spares]]
     kept = (plan for plan in others if not costs_more(plan.price_per_hour_usd or 0, dearest))
-    return BatchPlan(wish, hours, tuple(plans), tuple(kept))
+    lives = [plan.hours for plan in plans]
+    longest = None if None in lives else max(life or 0 for life in lives)
+    return BatchPlan(wish, longest, tuple(plans), tuple(kept))
+
+
+def most_cost_usd(entries: Sequence[Entry]) -> float | None:
+    """The most that rents cost until Lium removes their pods; None where nobody knows."""
+    if any(entry.price_per_hour_usd is None or entry.hours is None for entry in entries):
+        return None
+    return sum((entry.price_per_hour_usd or 0) * whole_hours(entry.hours or 0) for entry in entries)
+
+
+def _left_of_total(total_usd: float, earlier: Sequence[Entry], per_hour_usd: float, pods: int) -> float:
+    """What is left of a total for the pods that are missing.
+
+    Raises:
+        Failure: it does not pay for an hour of them.
+    """
+    spent = most_cost_usd(earlier)
+    if spent is not None and not is_above(per_hour_usd, total_usd - spent):
+        return total_usd - spent
+    lives = "" if not earlier else f", beside {'what' if spent is None else in_usd(spent)} that its other pods may cost"
+    raise Failure(
+        "total_too_low",
+        f"max_total_usd={total_usd:g} does not pay for one hour of {pods} pods, which costs "
+        f"{in_usd(per_hour_usd)}{lives}.",
+        "Raise max_total_usd, or ask for fewer pods or cheaper ones.",
+    )
 
 
 async def look_again_at_all(account: Account, policy: Policy, batch: BatchPlan) -> BatchPlan:
@@ -111,7 +148,7 @@ def question_about_batch(batch: BatchPlan) -> Question:
     if batch.hours is None:
         text += "They have no removal time: they bill until somebody removes them."
     else:
-        total = in_usd(at_most_usd(sum(each) * batch.hours))
+        total = in_usd(min(at_most_usd(sum(each) * batch.hours), wish.max_total_usd or math.inf))
         text += f"Lium removes each {batch.hours:g} hours after it starts: at most {total} in all."
     text += balance_after(batch.balance_usd, sum(each), batch.hours)
     warnings = dict.fromkeys(warning for plan in plans for warning in plan.warnings)
@@ -164,20 +201,33 @@ class _Planner:
     def __init__(self, account: Account, policy: Policy, wish: Wish, hours: float | None, contents: Contents) -> None:
         self._account = account
         self._policy = policy
-        self._wish = wish
+        self._unbound = wish.model_copy(update={"max_total_usd": None})
         self._hours = hours
         self._contents = contents
-        self._plans: dict[str, Plan] = {}
+        # So many hours of each pod are paid for in all, once that is known.
+        self.hours_paid_for: float | None = None
+        self._plans: dict[tuple[str, float | None], Plan] = {}
         self._by_machine: dict[tuple[str, str | None], Contents] = {}
 
     async def plan(self, node: Executor, name: str) -> Plan:
-        if node.id not in self._plans:
-            driver = node.specs.gpu.driver if node.specs and node.specs.gpu else None
-            contents = self._by_machine.get((node.machine_name, driver), self._contents)
-            plan = await plan_on_node(self._account, self._policy, self._wish, self._hours, contents, node)
-            self._by_machine[node.machine_name, driver] = replace(contents, template=plan.template)
-            self._plans[node.id] = plan
-        return _named(self._plans[node.id], name)
+        key = node.id, self.hours_paid_for
+        if key not in self._plans:
+            self._plans[key] = await self._plan(node)
+        return _named(self._plans[key], name)
+
+    async def _plan(self, node: Executor) -> Plan:
+        driver = node.specs.gpu.driver if node.specs and node.specs.gpu else None
+        contents = self._by_machine.get((node.machine_name, driver), self._contents)
+        share, priced = None, self._plans.get((node.id, None))
+        if self.hours_paid_for is not None:
+            priced = priced or await plan_on_node(
+                self._account, self._policy, self._unbound, self._hours, contents, node
+            )
+            share = self.hours_paid_for * (priced.price_per_hour_usd or 0)
+        wish = self._unbound.model_copy(update={"max_total_usd": share})
+        plan = await plan_on_node(self._account, self._policy, wish, self._hours, contents, node)
+        self._by_machine[node.machine_name, driver] = replace(contents, template=plan.template)
+        return plan
 
 
 def _named(plan: Plan, name: str) -> Plan:

@@ -22,6 +22,7 @@ from lium_mcp.services.batch_plan import (
     Spares,
     look_again_at_all,
     make_batch_plan,
+    most_cost_usd,
     question_about_batch,
     wanted_of,
 )
@@ -71,12 +72,13 @@ async def ask_to_rent_missing(account: Account, policy: Policy, wish: Wish, aske
     Raises:
         Failure, PolicyRefused, LiumError, LedgerUnavailable: as `make_batch_plan`, and where the limits leave no room.
     """
-    missing = _missing(wish, await account.renter.earlier_of(wish.pod_names, wish.digest))
+    earlier = await account.renter.earlier_of(wish.pod_names, wish.digest)
+    missing = _missing(wish, earlier)
     if not missing:
         return None
     if asked is not None and isinstance(asked.subject, BatchPlan):
         return question_about_batch(await look_again_at_all(account, policy, asked.subject))
-    batch = await make_batch_plan(account, policy, wish, missing)
+    batch = await make_batch_plan(account, policy, wish, missing, _entries(earlier))
     await refuse_beyond_limits(account, policy, batch.ask)
     return question_about_batch(replace(batch, balance_usd=(await account.renter.me()).balance))
 
@@ -105,7 +107,7 @@ async def rent_missing(
         missing = _missing(wish, earlier)
         batch = agreed.subject if agreed is not None else None
         if missing and not isinstance(batch, BatchPlan):
-            batch = await make_batch_plan(account, policy, wish, missing)
+            batch = await make_batch_plan(account, policy, wish, missing, _entries(earlier))
     if not missing or not isinstance(batch, BatchPlan):
         return await _follow_all(account, poller, wish, earlier, [], [], wait_seconds)
     refuse_dearer(agreed, batch.price_per_hour_usd)
@@ -124,6 +126,10 @@ def _missing(wish: Wish, earlier: dict[str, Rental]) -> list[str]:
     return [name for name in wish.pod_names if name not in earlier]
 
 
+def _entries(earlier: dict[str, Rental]) -> list[Entry]:
+    return [rental.entry for rental in earlier.values()]
+
+
 def _would_rent(batch: BatchPlan) -> RentedPod:
     """Show a plan that is not carried out."""
     price, hours = batch.price_per_hour_usd, batch.hours
@@ -133,6 +139,7 @@ def _would_rent(batch: BatchPlan) -> RentedPod:
         gpu_count=batch.plans[0].gpu_count,
         price_per_hour_usd=price,
         total_usd=price * hours if hours else None,
+        hours=hours if batch.wish.max_total_usd is not None else None,
         pods=[
             PodOfBatch(
                 name=plan.wish.name,
@@ -224,7 +231,8 @@ async def _follow_all(
     told = Counter(warning for of_one in warnings.values() for warning in of_one)
     shared = [warning for warning, count in told.items() if count > 1]
     rows = [_with_warnings(row, [one for one in warnings.get(row.name, ()) if one not in shared]) for row in rows]
-    return _summary(rows, shared, max(removal_times, default=None))
+    rented = [one.rental.entry for one in [*of_earlier, *followed]]
+    return _summary(rows, shared, max(removal_times, default=None)).model_copy(update=_of_total(wish, rented))
 
 
 async def _wait_for_some(
@@ -329,6 +337,15 @@ def _nothing_rented(rents: Sequence[BatchedRent]) -> Failure:
     if first is not None:
         return as_failure(first)
     return Failure("not_sent", f"None of {names} was sent: {rents[0].failure}.", "Call again.")
+
+
+def _of_total(wish: Wish, rented: Sequence[Entry]) -> dict[str, float]:
+    """How long the pods last for what may be spent in all, and what is left of it in the worst case."""
+    cost = most_cost_usd(rented)
+    if wish.max_total_usd is None or cost is None:
+        return {}
+    hours = max(entry.hours or 0 for entry in rented)
+    return {"hours": hours, "left_of_total_usd": max(wish.max_total_usd - cost, 0)}
 
 
 def _summary(rows: Sequence[PodOfBatch], warnings: Sequence[str], removal_at: datetime | None) -> RentedPod:

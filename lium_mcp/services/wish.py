@@ -34,7 +34,7 @@ class Wish(Filters):
     restore_path: Annotated[FilePath, Field(description="New folder in the local volume for it.")] = ""
     hours: Annotated[float | None, Field(ge=LEAST_HOURS, le=MOST_HOURS, description="Lium removes it then.")] = None
     max_total_usd: Annotated[
-        float | None, Field(gt=0, description="For the whole rental: sets the most hours that fit.")
+        float | None, Field(gt=0, description="For all of it, every pod together: sets the most hours that fit.")
     ] = None
     enable_backups: Annotated[bool, OFFICIAL] = True
 
@@ -58,12 +58,6 @@ class Wish(Filters):
                 "invalid_argument",
                 "A volume is attached to one pod at a time, so count and volume do not go together.",
                 "Leave volume out, or restore a backup into each pod with backup_id.",
-            )
-        if self.max_total_usd is not None:
-            raise Failure(
-                "invalid_argument",
-                "max_total_usd is for one pod: count and max_total_usd do not go together.",
-                "Leave one of them out. hours and max_usd_per_hour bound what each of several pods can cost.",
             )
         if len(self.pod_names[-1]) > _MOST_NAME_CHARACTERS:
             raise Failure("invalid_argument", "The name is too long to be numbered.", "Choose a shorter one.")

@@ -157,12 +157,6 @@ async def test_a_server_that_dies_at_once_leaves_no_more_than_the_total(sandbox:
     assert 0.2 < record["total"] <= 1.05
 
 
-async def test_a_total_is_for_one_pod(agent: Agent) -> None:
-    failure = await agent.refused("rent_pod", **CHEAP, max_total_usd=5, count=2)
-    assert failure.code == "invalid_argument"
-    assert "count and max_total_usd" in failure.text
-
-
 async def test_a_quote_says_what_a_total_pays_for(sandbox: Sandbox, agent: Agent) -> None:
     quote = await agent.call("quote_rental", gpu_type="RTX4090", max_total_usd=5)
     planned = await agent.call("rent_pod", **CHEAP, max_total_usd=5, dry_run=True)

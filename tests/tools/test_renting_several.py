@@ -147,3 +147,60 @@ async def test_pods_of_a_batch_are_removed_by_their_names(account: Sandbox) -> N
             assert (await agent.call("remove_pod", pod=name))["outcome"] == "done"
     assert living(account) == []
     assert await ask(account, "GET", "/pods") == []
+
+
+# --- a total for all of them -----------------------------------------------------------------------------------------
+
+
+async def test_a_total_is_for_all_pods_together(account: Sandbox) -> None:
+    wanted = {"name": "train", "gpu_type": "RTX4090", "count": 3, "max_total_usd": 5}
+    async with agent_on(account) as agent:
+        planned = await agent.call("rent_pod", **wanted, dry_run=True)
+        answer = await agent.call("rent_pod", **wanted)
+    price = answer["price_per_hour_usd"]
+    assert answer["hours"] == planned["hours"] == int(5 / price)
+    assert answer["left_of_total_usd"] == pytest.approx(5 - price * answer["hours"])
+    assert {pod["termination_hours"] or answer["hours"] for pod in living(account)} == {answer["hours"]}
+    account.clock.advance(hours=500)
+    assert living(account) == []
+    charged = sum(pod["charged_usd"] for pod in account.state("pods")["pods"])
+    # Lium's own removal comes some minutes late at most.
+    assert 5 - price - 0.1 <= charged <= 5.1
+
+
+async def test_a_total_that_pays_for_no_hour_of_all_of_them_rents_none(account: Sandbox) -> None:
+    async with agent_on(account) as agent:
+        failure = await agent.refused("rent_pod", name="t", gpu_type="RTX4090", count=3, max_total_usd=0.8)
+        assert failure.code == "total_too_low"
+        assert "max_total_usd=0.8 does not pay for one hour of 3 pods" in failure.text
+    assert rents(account) == []
+
+
+async def test_what_lives_of_a_batch_is_taken_off_its_total(account: Sandbox) -> None:
+    wanted = {"name": "train", "gpu_type": "RTX4090", "max_total_usd": 5}
+    async with agent_on(account) as agent:
+        first = await agent.call("rent_pod", **wanted, count=2, hours=4)
+        more = await agent.call("rent_pod", **wanted, count=3, hours=4)
+        assert more["left_of_total_usd"] == pytest.approx(5 - more["price_per_hour_usd"] * 4)
+        assert more["left_of_total_usd"] < first["left_of_total_usd"]
+        failure = await agent.refused("rent_pod", **wanted, count=12, hours=4)
+        assert failure.code == "total_too_low"
+        assert "that its other pods may cost" in failure.text
+    assert len(living(account)) == 3
+
+
+async def test_a_person_is_asked_about_no_more_than_the_total(account: Sandbox) -> None:
+    person = Person("yes")
+    async with agent_on(account, person=person) as agent:
+        await agent.call("rent_pod", name="train", gpu_type="RTX4090", count=3, max_total_usd=2.51)
+    [question] = person.questions
+    assert "3 hours after it starts: at most $2.51 in all" in question
+    assert len(living(account)) == 3
+
+
+async def test_the_total_of_a_batch_and_a_budget_both_hold(account: Sandbox) -> None:
+    wanted = {"name": "train", "gpu_type": "RTX4090", "count": 3, "max_total_usd": 5}
+    async with agent_on(account, budget_usd=3) as agent:
+        assert (await agent.refused("rent_pod", **wanted)).code == "policy_refused"
+        assert rents(account) == []
+        assert (await agent.call("rent_pod", **wanted | {"max_total_usd": 2.9}))["pods_done"] == 3
