@@ -3,7 +3,10 @@
 The sandbox's own record is the judge: which rents it accepted, which pods live, what was asked of it.
 """
 
+import sqlite3
+from contextlib import closing
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -368,6 +371,18 @@ async def test_the_same_call_again_gets_the_same_pod(sandbox: Sandbox, mode: Mod
         assert again["pod_id"] == rented["pod_id"]
         assert "already_rented" not in rented
         assert len(asked(sandbox)) == 1
+
+
+async def test_a_rent_that_the_first_version_wrote_down_is_recognized(sandbox: Sandbox, tmp_path: Path) -> None:
+    path = tmp_path / "rentals.db"
+    async with agent_on(sandbox, state_url=f"sqlite:///{path}") as agent:
+        await agent.call("rent_pod", **BY_SPEC)
+        full = {"country": "us", "min_ram_gb": 3, "gpu_count": 2, "max_usd_per_gpu_hour": 1.5}
+        await agent.raw("rent_pod", **(BY_SPEC | full | {"name": "full"}))
+    with closing(sqlite3.connect(path)) as ledger:
+        asked = dict(ledger.execute("SELECT pod_name, asked FROM rentals").fetchall())
+    assert asked["train"] == "b982ce892eb026462a2c9a7bc222607751b240fc222e95e52d4f544c976cbde7"
+    assert asked["full"] == "a8fdf42e616b8b99f1742f0d0d15cfc07da5aa752882b09927240057052ab378"
 
 
 async def test_the_name_of_a_failed_pod_is_free(sandbox: Sandbox, agent: Agent) -> None:
