@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytest
 from lium_mcp.rentals import LazyLedger
 from lium_mcp.sandbox import Sandbox
 from tests.harness import Agent, Person, agent_on, make_key_pair
-from tests.wires import Wire, answering, living, on_rents
+from tests.wires import Act, Wire, answering, ask, ask_as_person, drop, living, losing_the_answer, on_rents, sent_rents
 
 Answer = dict[str, Any]
 _PATIENCE_SECONDS = 25
@@ -367,3 +367,90 @@ async def test_only_the_machine_of_the_files_goes_on_with_them(account: Sandbox,
     async with at() as agent:
         ended = await until(agent, over)
     assert ended["job"]["status"] == "succeeded"
+
+
+@pytest.mark.parametrize("act", [losing_the_answer(), drop])
+async def test_a_rent_whose_answer_is_lost_is_settled_and_the_run_goes_on(account: Sandbox, at: Any, act: Act) -> None:
+    wire = Wire(account)
+    on_rents(wire, act, times=1)
+    async with at(wire) as agent:
+        seen = await agent.call("run_job", name="train", command="echo done", then="remove", wait_seconds=60, **SMALL)
+        for _ in range(40):  # some time apart, since one look proves nothing
+            if over(seen):
+                break
+            account.clock.advance(seconds=20)
+            seen = await agent.call("get_job", pod="train", name="train", wait_seconds=1)
+    assert (seen["outcome"], seen["job"]["status"]) == ("done", "succeeded")
+    assert len({request.headers["Idempotency-Key"] for request in sent_rents(wire)}) == 1
+    assert len(account.state()["pods"]) == 1
+
+
+async def test_a_pod_that_is_gone_by_no_doing_of_ours_ends_its_run(account: Sandbox, at: Any) -> None:
+    async with at() as agent:
+        began = await begin(agent, "echo step 1; sleep 100000", then="backup_and_remove")
+        await until(agent, lambda seen: seen.get("log"))
+        await ask(account, "DELETE", f"/pods/{began['pod_id']}")
+        account.clock.advance(minutes=5)
+        ended = await until(agent, over)
+    assert (ended["outcome"], ended["job"]["status"], ended["job"]["problem"]) == ("failed", "error", "pod_gone")
+    assert ended["log"] == "step 1\n"
+
+
+async def test_a_container_that_starts_again_loses_the_job_and_the_pod_stays(account: Sandbox, at: Any) -> None:
+    async with at() as agent:
+        began = await begin(agent, then="remove")
+        account.add_fault("container_restarts", pod_id=began["pod_id"])
+        account.clock.advance(minutes=5)
+        ended = await until(agent, over)
+    assert (ended["outcome"], ended["job"]["problem"]) == ("failed", "job_lost")
+    assert len(living(account)) == 1
+
+
+async def test_a_download_that_breaks_off_is_gone_on_with(account: Sandbox, at: Any, tmp_path: Path) -> None:
+    content = bytes(range(256)) * 12_000
+    (tmp_path / "work" / "big").write_bytes(content)
+    async with at() as agent:
+        await begin(agent, local_path="big", then="download_and_remove", download_path="big")
+        account.add_fault("ssh_drops", pod_name="train", bytes=1_500_000, times=2)
+        account.clock.advance(seconds=700)
+        ended = await until(agent, over)
+    assert ended["outcome"] == "done"
+    assert (tmp_path / "work" / "train").read_bytes() == content
+    assert living(account) == []
+
+
+async def test_servers_that_race_rent_and_run_once(account: Sandbox, at: Any) -> None:
+    wires = [Wire(account) for _ in range(3)]
+    async with AsyncExitStack() as stack:
+        agents = [await stack.enter_async_context(at(wire)) for wire in wires]
+        command = "echo once >> count; cat count"
+        calls = [
+            agent.raw("run_job", name="train", command=command, then="remove", wait_seconds=60, **SMALL)
+            for agent in agents
+        ]
+        await asyncio.gather(*calls)
+        ended = await until(agents[0], over)
+    assert (ended["outcome"], ended["log"]) == ("done", "once\n")
+    assert sum(len(sent_rents(wire)) for wire in wires) == 1
+
+
+async def test_a_server_with_another_key_leaves_a_run_alone(account: Sandbox, at: Any) -> None:
+    account.add_fault("ssh_silent", pod_name="train", lasting_seconds=300)
+    async with at() as agent:
+        await agent.call("run_job", name="train", command="true", wait_seconds=1, **SMALL)
+    account.clock.advance(seconds=400)
+    body = {"name": "other", "scopes": ["read", "rent", "manage"], "pod_visibility": "account"}
+    key = str((await ask_as_person(account, "POST", "/keys", body))["key"])
+    wire = Wire(account)
+    async with at(wire, api_key=key) as other:
+        await asyncio.sleep(1)
+        refused = await other.refused("get_job", pod="train", name="train", wait_seconds=0)
+        assert refused.code == "job_not_found"
+    assert [request.method for request in wire.requests if request.method != "GET"] == []
+
+
+async def test_a_limit_refuses_a_run_before_anything_is_rented(account: Sandbox, at: Any) -> None:
+    async with at(max_price_per_hour_usd=0.05) as agent:
+        refused = await agent.refused("run_job", name="train", command="true", **SMALL)
+        assert refused.code == "policy_refused"
+    assert living(account) == []
