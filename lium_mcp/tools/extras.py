@@ -166,8 +166,10 @@ async def rate_pod(
 async def list_activity(
     call: Call,
     action: Annotated[ShortText, Field(description="Prefix, e.g. pod. or key.")] = "",
-    source: Annotated[Literal["portal", "cli", "sdk", "mcp", "api"] | None, Field(description="Where from.")] = None,
-    limit: Annotated[int, Field(ge=1, le=100, description="Rows.")] = 20,
+    source: Annotated[
+        Literal["portal", "cli", "sdk", "mcp", "api"] | None, Field(description="Which client made the change.")
+    ] = None,
+    limit: Annotated[int, Field(ge=1, le=100, description="Most rows to show.")] = 20,
     cursor: LiumCursor = "",
 ) -> Activities:
     """List what was changed on the account and by which key, newest first: the audit log of the last 90 days. get_pod
@@ -223,7 +225,7 @@ async def create_top_up_link(
 async def request_gpus(
     call: Call,
     gpu_type: Annotated[ShortText, Field(min_length=1, description="GPU model, e.g. B300.")],
-    gpu_count: Annotated[int, Field(ge=1, le=1024, description="How many.")] = 1,
+    gpu_count: Annotated[int, Field(ge=1, le=1024, description="How many are wanted.")] = 1,
 ) -> Requested:
     """Tell providers that a sold-out GPU type is wanted. Real people are notified and nothing is reserved; list_gpus
     with wait_seconds watches for it.
@@ -246,7 +248,9 @@ async def request_gpus(
 async def add_registry_credential(
     call: Call,
     username: Annotated[ShortText, Field(min_length=1, description="Login at the registry.")],
-    password_variable: Annotated[ShortText, Field(min_length=1, description="Name, LIUM_MCP_REGISTRY_...")],
+    password_variable: Annotated[
+        ShortText, Field(min_length=1, description="The variable's name, LIUM_MCP_REGISTRY_...")
+    ],
 ) -> RegistryCredential:
     """Store a registry login with the account, for templates with private images. The password is read from the
     variable of this server's environment that is named, and never passes through the conversation.
@@ -289,7 +293,7 @@ async def cancel_restore(
 async def update_volume(
     call: Call,
     volume: VolumeName,
-    name: Annotated[ShortText, Field(description="New name.")] = "",
+    name: Annotated[ShortText, Field(description="New name, not yet used.")] = "",
     description: Annotated[ShortText, Field(description="New text; empty leaves it.")] = "",
 ) -> VolumeView:
     """Rename a volume or change its description. Its data and the pod that has it mounted are not touched."""

@@ -510,7 +510,6 @@ CASES = [*MARKET, *RENTING, *PODS, *STORAGE, *TEMPLATES, *ACCOUNT]
 # Paths in the SDK's source that are no route of the renter contract, by how they begin.
 OUTSIDE_THE_CONTRACT = {
     "/payments/": "payments",
-    "/stripe/": "payments",
     "/tao/": "payments",
     "/tmc-pay/": "payments",
     "/billing": "a page of the website",
