@@ -1,6 +1,5 @@
 """Toolset `account`: money."""
 
-import math
 import re
 from contextlib import suppress
 from datetime import date, datetime, timedelta
@@ -171,7 +170,7 @@ def _beyond_pods(statement: BillingStatement) -> float | None:
     of_pods = [pod.total for pod in statement.pods]
     if statement.total is None or None in of_pods:
         return None
-    beyond = statement.total - math.fsum(total or 0 for total in of_pods)
+    beyond = statement.total - sum(total or 0 for total in of_pods)
     return beyond if beyond >= _CENT else None
 
 

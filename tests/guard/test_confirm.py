@@ -112,6 +112,18 @@ CASES: dict[str, Case] = {
             "$4999",
         ],
     ),
+    "run_job": (
+        lambda _: {
+            "name": "fit",
+            "command": "true",
+            "gpu_type": "RTX4090",
+            "max_total_usd": 1,
+            "hours": 2,
+            "max_hours": 1,
+            "then": "remove",
+        },
+        lambda _: ['"fit"', "1x RTX4090", "an hour", "2 hours after", "in all", "for good"],
+    ),
     "rent_cluster": (
         lambda stage: {"name": "many", "executor_ids": stage.nodes, "hours": 2},
         lambda stage: ['"many"', *stage.nodes, "an hour together", "after 2 hours", "in all"],
