@@ -32,6 +32,7 @@ Outcome = Literal["done", "failed", "pending"]
 _LAST_EVENTS = 5
 _MOST_QUOTED_CHARACTERS = 200
 _MOST_NAME_CHARACTERS = 60
+_OLDER_THAN_LIUM_HOURS = 24 * 366 * 10
 _EXTRAS_SECONDS = 10.0
 
 
@@ -134,6 +135,7 @@ def pod_row(pod: Pod, now: datetime, idle: IdleRemoval | None = None) -> ListedP
     take two requests for each.
     """
     age = hours_since(pod.created_at, now)
+    age = age if age is not None and age < _OLDER_THAN_LIUM_HOURS else None
     is_priced = pod.is_billing and pod.price is not None and age is not None
     template = (pod.template.name if pod.template else None) or ""
     return ListedPod(

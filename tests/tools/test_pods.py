@@ -111,6 +111,7 @@ async def test_a_list_says_what_runs_for_how_long_at_what_cost_and_what_time_it_
     ("said", "left_out"),
     [
         ({"created_at": None}, ["age_hours", "cost_estimate_usd"]),
+        ({"created_at": "0001-01-01T00:00:00"}, ["age_hours", "cost_estimate_usd"]),
         ({"created_at": "some day"}, ["age_hours", "cost_estimate_usd"]),
         ({"created_at": "9999-12-31T00:00:00"}, ["age_hours", "cost_estimate_usd"]),
         ({"price": None}, ["cost_estimate_usd"]),

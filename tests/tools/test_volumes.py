@@ -62,6 +62,19 @@ async def test_one_pod_at_a_time_has_a_volume(sandbox: Sandbox, mode: Mode) -> N
     assert mounted == {first_pod: volume_id, second_pod: None}
 
 
+async def test_a_reboot_for_a_volume_that_another_pod_has_is_refused_before_anybody_is_asked(sandbox: Sandbox) -> None:
+    volume_id = await made(sandbox, "data")
+    await rent(sandbox, "first", volume_id=volume_id)
+    await rent(sandbox, "second")
+    person = Person("yes")
+    async with agent_on(sandbox, person=person) as agent:
+        refused = await agent.refused("reboot_pod", pod="second", volume="data")
+    assert refused.code == "volume_in_use"
+    assert "remove_pod keeps the volume with its data" in refused.text
+    assert person.questions == []
+    assert {pod["status"] for pod in truth(sandbox, "pods")} == {"RUNNING"}
+
+
 @both_eras
 async def test_a_mounted_volume_is_not_deleted(sandbox: Sandbox, mode: Mode) -> None:
     volume_id = await made(sandbox, "data")
