@@ -41,6 +41,10 @@ _CARRIED: Final = frozenset(
         "docker_in_docker",
     }
 )
+_NOT_ENCRYPTED: Final = (
+    "Its local volume will not be encrypted, since Lium may refuse to restore into an encrypted one at the start. For "
+    "an encrypted one, leave backup_id out and call restore_backup once the pod runs."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +153,9 @@ async def plan_on_node(
     template = contents.template or await default_template(account, node)
     policy.check_template(template.id)
     order = _node_order(wish, hours, node, quoted.gpu_count, contents, template)
-    return Plan(wish, hours, order, quoted.gpu_count, quoted.price_per_hour_usd, node, template, contents.warnings)
+    plain = (_NOT_ENCRYPTED,) if wish.backup_id and template.supports_volume_encryption is True else ()
+    warnings = (*contents.warnings, *plain)
+    return Plan(wish, hours, order, quoted.gpu_count, quoted.price_per_hour_usd, node, template, warnings)
 
 
 async def look_again(account: Account, policy: Policy, plan: Plan) -> Plan:
@@ -325,7 +331,8 @@ def _node_order(
         backup_log_id=wish.backup_id or None,
         restore_path=_restore_path(wish, template) if wish.backup_id else None,
         gpu_count=count,
-        enable_volume_encryption=template.supports_volume_encryption is True,
+        # Lium may refuse to restore into an encrypted volume before the pod runs.
+        enable_volume_encryption=template.supports_volume_encryption is True and not wish.backup_id,
         enable_backups=wish.enable_backups,
         termination_hours=whole_hours(hours) if hours else None,
     )

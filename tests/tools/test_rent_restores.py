@@ -6,7 +6,7 @@ import pytest
 
 from lium_mcp.sandbox import Sandbox
 from tests.harness import Agent, agent_on
-from tests.wires import Wire, answering, editing, make_template, rents
+from tests.wires import Wire, answering, editing, make_template, rents, truth
 
 Row = dict[str, Any]
 
@@ -111,3 +111,13 @@ async def test_a_pod_that_is_gone_during_its_restore_is_no_success(sandbox: Sand
         rented = await agent.call("rent_pod", **wanted, wait_seconds=600)
     assert rented["outcome"] == "failed"
     assert rented["pod"]["billing"] is False
+
+
+async def test_no_restore_at_the_start_is_ordered_into_an_encrypted_volume(sandbox: Sandbox, agent: Agent) -> None:
+    wanted = {"name": "copy", "gpu_type": "RTX4090", "backup_id": await a_backup(agent), "hours": 2}
+    rented = await agent.call("rent_pod", **wanted, wait_seconds=600)
+    assert rented["outcome"] == "done"
+    source, copy = (pod["enable_volume_encryption"] for pod in truth(sandbox, "pods"))
+    assert (source, copy) == (True, False)
+    [warning] = [warning for warning in rented["warnings"] if "encrypted" in warning]
+    assert "restore_backup" in warning
