@@ -72,12 +72,14 @@ class BatchedRent:
         entry: Its row in the ledger.
         rental: What it rented, or what an earlier call had.
         failure: Why it has no pod, or why nobody knows.
+        is_asked_about: Its answer was lost, and what this call may ask about it was asked.
     """
 
     wanted: Wanted
     entry: Entry
     rental: Rental | None = None
     failure: RentOutcomeUnknown | LiumError | NotSent | None = None
+    is_asked_about: bool = False
 
     @classmethod
     def of(cls, wanted: Wanted, admitted: Entry | Rental) -> "BatchedRent":
@@ -106,7 +108,7 @@ class Batches:
         self._sender = sender
 
     async def send(self, rents: Sequence[BatchedRent], find_judge: FindJudge, find_another: FindAnother) -> None:
-        """Send what is open of a batch, and then find out what became of those whose answers were lost.
+        """Send what is open of a batch, and find out what became of those whose answers were lost.
 
         What is not sent is withdrawn in the ledger, whatever ends this.
         """
@@ -114,6 +116,8 @@ class Batches:
         try:
             for rent in [rent for rent in rents if rent.is_open]:
                 await anyio.lowlevel.checkpoint()
+                if _lost_count(rents) >= _MOST_LOST:
+                    await self._find_out_all(rents)
                 why = self._reason_to_stop(rents, ends_at)
                 if why is not None:
                     rent.failure = NotSent(why)
@@ -126,10 +130,7 @@ class Batches:
                         note = str(rent.failure or "the call was cancelled")
                         # It never left, also where the ledger wrote that it does and could not say so.
                         await self._rents.note(rent.entry, "withdrawn", only_from={"admitted", "sending"}, note=note)
-        async with anyio.create_task_group() as group:
-            for rent in rents:
-                if isinstance(rent.failure, RentOutcomeUnknown):
-                    group.start_soon(self._find_out, rent, rent.failure)
+        await self._find_out_all(rents)
 
     async def disown(self, rents: Sequence[BatchedRent], remover: Remover) -> None:
         """Remove what a cancelled call rented, and note that whatever else comes of it must go."""
@@ -148,7 +149,7 @@ class Batches:
                 return str(failure)
             if not isinstance(failure, (RentOutcomeUnknown, *_OF_ONE_NODE)):
                 return f"Lium refused another one: {str(failure).rstrip('.')}"
-        lost = sum(isinstance(failure, RentOutcomeUnknown) for failure in failures)
+        lost = _lost_count(rents)
         if lost >= _MOST_LOST:
             return f"the answers to {lost} others were lost"
         if len(failures) - lost >= _MOST_REFUSED_AT_FIRST and all(rent.rental is None for rent in rents):
@@ -220,9 +221,21 @@ class Batches:
         rent.wanted, rent.entry = wanted, entry
         return True
 
+    async def _find_out_all(self, rents: Sequence[BatchedRent]) -> None:
+        """Find out what became of those whose answers were lost, once for each."""
+        async with anyio.create_task_group() as group:
+            for rent in rents:
+                if isinstance(rent.failure, RentOutcomeUnknown) and not rent.is_asked_about:
+                    rent.is_asked_about = True
+                    group.start_soon(self._find_out, rent, rent.failure)
+
     async def _find_out(self, rent: BatchedRent, lost: RentOutcomeUnknown) -> None:
         try:
             rent.rental = await self._sender.find_out(rent.entry, lost)
             rent.failure = None
         except LiumError as error:
             rent.failure = error
+
+
+def _lost_count(rents: Sequence[BatchedRent]) -> int:
+    return sum(isinstance(rent.failure, RentOutcomeUnknown) for rent in rents)

@@ -283,6 +283,8 @@ def _row(one: _Followed, shown: RentedPod) -> PodOfBatch:
         outcome="done" if shown.outcome == "done" else "failed" if shown.outcome == "failed" else "pending",
         pod_id=shown.pod_id,
         already_rented=shown.already_rented,
+        lost_answer_settled=shown.lost_answer_settled,
+        country=shown.country,
         executor_id=one.plan.node.id if one.plan else None,
         price_per_hour_usd=shown.price_per_hour_usd,
         problem=None if shown.outcome == "done" else shown.next,

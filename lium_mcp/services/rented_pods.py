@@ -31,8 +31,10 @@ class PodOfBatch(Result):
     outcome: Literal["done", "failed", "pending", "unknown", "dry_run"]
     pod_id: str | None = None
     already_rented: bool | None = None
+    lost_answer_settled: bool | None = None
     executor_id: str | None = None
     gpu_type: str | None = None
+    country: str | None = None
     price_per_hour_usd: UsdRate | None = None
     code: str | None = None
     problem: str | None = None

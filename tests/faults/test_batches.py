@@ -312,6 +312,29 @@ async def test_where_lium_does_not_answer_at_all_two_are_lost_and_the_others_nev
     assert_each_once(account, ledger)
 
 
+async def test_answers_that_are_lost_one_after_the_other_and_settled_keep_no_other_from_leaving(
+    account: Sandbox, ledger: str
+) -> None:
+    wire = Wire(account)
+    firsts: set[str] = set()
+
+    async def lose_each_once(request: httpx2.Request, forward: Forward) -> httpx2.Response:
+        response = await forward(request)
+        await response.aread()
+        if (key := request.headers["Idempotency-Key"]) not in firsts:
+            firsts.add(key)
+            raise httpx2.ReadError("lost")
+        return response
+
+    wire.on("POST", "/executors/*/rent", lose_each_once)
+    async with agent_on(account, transport=wire, state_url=ledger) as agent:
+        answer = await agent.call("rent_pod", **TRAIN | {"count": 5, "wait_seconds": 100})
+        assert outcomes(answer) == ["done"] * 5
+        assert all(row["lost_answer_settled"] for row in answer["pods"])
+    assert len(rents(account)) == 5
+    assert_each_once(account, ledger)
+
+
 TAKEN: Final = answering(400, {"error": {"code": "node_unavailable", "message": "The node was taken"}})
 
 
