@@ -88,24 +88,6 @@ class RunOrder(BaseModel):
             return self.hours
         return min(self.max_hours + self._rest_hours(self.max_hours), MOST_HOURS)
 
-    def affordable_hours(self, price_per_hour_usd: float) -> float | None:
-        """How long the pod is to live at a price; None where nothing bounds it.
-
-        Raises:
-            Failure: the money does not last for the shortest life.
-        """
-        if self.max_total_usd is None:
-            return self.life_hours
-        lasts = int(self.max_total_usd / price_per_hour_usd * 10 + 1e-9) / 10 if price_per_hour_usd else MOST_HOURS
-        hours = min(lasts, self.life_hours or MOST_HOURS)
-        if hours < max(LEAST_HOURS, 2 * _REST_HOURS):
-            raise Failure(
-                "budget_too_small",
-                f"max_total_usd={self.max_total_usd:g} lasts for {lasts:g} hours at ${price_per_hour_usd:.4g} an hour.",
-                "Raise it, or choose a cheaper GPU with list_gpus.",
-            )
-        return hours
-
     def command_seconds(self, now: datetime, removal_at: datetime | None) -> int:
         """How long the command may run if it starts now, so that what follows is done before the pod's removal."""
         most = MOST_HOURS if self.max_hours is None else self.max_hours
@@ -116,12 +98,12 @@ class RunOrder(BaseModel):
 
     def wish(self, hours: float | None) -> Wish:
         """The rent that it begins with."""
-        per_gpu = None if self.max_usd_per_hour is None else self.max_usd_per_hour / (self.gpu_count or 1)
         return Wish(
             name=self.name,
             gpu_type=self.gpu_type,
             gpu_count=self.gpu_count,
-            max_usd_per_gpu_hour=per_gpu,
+            max_usd_per_hour=self.max_usd_per_hour,
+            max_total_usd=self.max_total_usd,
             min_vram_gb=self.min_vram_gb,
             country=self.country,
             template=self.template,

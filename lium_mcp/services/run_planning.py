@@ -13,14 +13,12 @@ from lium_mcp.remote.local_files import LocalFolders, kind_of
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.pod_connections import pod_access
 from lium_mcp.services.questions import quoted
-from lium_mcp.services.rent_plan import Plan, make_plan
+from lium_mcp.services.rent_plan import Plan
 from lium_mcp.services.renting import plan_to_ask, question_about
 from lium_mcp.services.run_order import Ending, RunOrder
 from lium_mcp.services.runs import own_worker
 from lium_mcp.services.transfer_details import open_folders
 
-# Long enough for a price.
-_ANY_HOURS: Final = 1.0
 _ENDINGS: Final[dict[Ending, str]] = {
     "keep": "The pod stays after that.",
     "remove": "After that the pod is removed for good, with all that is in it.",
@@ -72,21 +70,7 @@ async def plan_run(account: Account, policy: Policy, order: RunOrder, asked: Que
     Raises:
         Failure, PolicyRefused, LiumError, LedgerUnavailable: as `plan_to_ask`.
     """
-    hours = order.life_hours
-    if asked is None and order.max_total_usd is not None:
-        priced = await make_plan(account, policy, order.wish(hours or _ANY_HOURS), priced=True)
-        hours = order.affordable_hours(priced.price_per_hour_usd or 0)
-    return await plan_to_ask(account, policy, order.wish(hours), asked)
-
-
-def ceiling_of(order: RunOrder, plan: Plan, agreed: Question | None) -> float | None:
-    """The most that the pod of a run may cost per hour: by what a person agreed to, and by the money for all of it."""
-    ceilings = [agreed.price_per_hour_usd] if agreed and agreed.price_per_hour_usd is not None else []
-    if order.max_total_usd is not None and plan.hours:
-        ceilings.append(order.max_total_usd / plan.hours)
-    if order.max_usd_per_hour is not None:
-        ceilings.append(order.max_usd_per_hour)
-    return min(ceilings, default=None)
+    return await plan_to_ask(account, policy, order.wish(order.life_hours), asked)
 
 
 def question_about_run(order: RunOrder, plan: Plan) -> Question:

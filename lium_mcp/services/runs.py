@@ -4,7 +4,8 @@ The command is part of the progress until it was started, since another server m
 else: neither a log nor an answer repeats it.
 """
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import Any, Final, Literal
 from uuid import uuid4
@@ -34,6 +35,7 @@ RunStatus = Literal[
 BEFORE_THE_COMMAND: Final[frozenset[RunState]] = frozenset({"renting", "booting", "uploading", "starting"})
 _NEVER_BEGAN: Final[frozenset[RunStatus]] = frozenset({"rent_failed", "boot_failed"})
 _LOOK_SECONDS: Final = 2.0
+_CALLING_OFF_SECONDS: Final = 5.0
 
 
 class RunProgress(BaseModel):
@@ -119,7 +121,7 @@ async def begin_run(
         account: Whose money is spent.
         order: What it is to do.
         hours: How long its pod is to live.
-        ceiling_per_hour_usd: The most that the pod may cost; None where nobody said.
+        ceiling_per_hour_usd: The most that a person agreed to; None where nobody was asked.
 
     Raises:
         Failure: it cannot be written down, or another run has the name.
@@ -143,6 +145,17 @@ async def begin_run(
     if not is_new and task.payload.get("call") != order.digest:
         raise _another_run(order.name)
     return task
+
+
+@asynccontextmanager
+async def calling_off(account: Account, task: Task) -> AsyncIterator[None]:
+    """Call a run off if the call that began it is cancelled: nobody may have heard of what it rents."""
+    try:
+        yield
+    except anyio.get_cancelled_exc_class():
+        with anyio.move_on_after(_CALLING_OFF_SECONDS, shield=True), suppress(LedgerUnavailable):
+            await own_worker(account).stop(task)
+        raise
 
 
 def as_written(progress: RunProgress) -> dict[str, Any]:

@@ -27,9 +27,10 @@ from lium_mcp.services.questions import ask_to_start_job
 from lium_mcp.services.rent_plan import Plan
 from lium_mcp.services.rent_terms import refuse_dearer
 from lium_mcp.services.run_order import MOST_COMMAND_CHARACTERS, RunOrder
-from lium_mcp.services.run_planning import ceiling_of, check_run, plan_run, question_about_run
+from lium_mcp.services.run_planning import check_run, plan_run, question_about_run
 from lium_mcp.services.runs import (
     begin_run,
+    calling_off,
     find_earlier,
     find_run,
     is_at_its_command,
@@ -148,9 +149,13 @@ async def run_job(call: Call, order: RunOrder, *, wait_seconds: WaitSeconds = DE
         with time_limit(READ_LIMIT_SECONDS):
             plan = call.agreed_on(Plan) or await plan_run(call.account, call.policy, order, None)
         refuse_dearer(call.agreed, plan.price_per_hour_usd)
-        ceiling = ceiling_of(order, plan, call.agreed)
-        task = await begin_run(call.account, order, hours=plan.hours, ceiling_per_hour_usd=ceiling)
-    task = await watch_run(call.account, call.poller, task, is_at_its_command, wait_seconds=wait_seconds)
+        ceiling = call.agreed.price_per_hour_usd if call.agreed else None
+        with anyio.CancelScope(shield=True):  # what was written is called off below
+            begun = await begin_run(call.account, order, hours=plan.hours, ceiling_per_hour_usd=ceiling)
+        async with calling_off(call.account, begun):
+            task = await watch_run(call.account, call.poller, begun, is_at_its_command, wait_seconds=wait_seconds)
+    else:
+        task = await watch_run(call.account, call.poller, task, is_at_its_command, wait_seconds=wait_seconds)
     return show_run(task)
 
 

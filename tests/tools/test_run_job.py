@@ -6,12 +6,26 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from lium_mcp.rentals import LazyLedger
 from lium_mcp.sandbox import Sandbox
 from tests.harness import Agent, Person, agent_on, make_key_pair
-from tests.wires import Act, Wire, answering, ask, ask_as_person, drop, living, losing_the_answer, on_rents, sent_rents
+from tests.wires import (
+    Act,
+    Hold,
+    Moment,
+    Wire,
+    answering,
+    ask,
+    ask_as_person,
+    drop,
+    living,
+    losing_the_answer,
+    on_rents,
+    sent_rents,
+)
 
 Answer = dict[str, Any]
 _PATIENCE_SECONDS = 25
@@ -165,7 +179,7 @@ async def test_money_bounds_the_life_of_the_pod_and_the_command_leaves_time_to_s
         refused = await agent.refused(
             "run_job", name="small", command="true", gpu_type="A100", max_total_usd=0.1, wait_seconds=0
         )
-    assert refused.code == "budget_too_small"
+    assert refused.code == "total_too_low"
     assert pod["pod_name"] == "train"
 
 
@@ -453,4 +467,29 @@ async def test_a_limit_refuses_a_run_before_anything_is_rented(account: Sandbox,
     async with at(max_price_per_hour_usd=0.05) as agent:
         refused = await agent.refused("run_job", name="train", command="true", **SMALL)
         assert refused.code == "policy_refused"
+    assert living(account) == []
+
+
+@pytest.mark.parametrize("moment", ["before the work", "after the work"])
+async def test_a_call_that_is_cancelled_calls_its_run_off(account: Sandbox, at: Any, moment: Moment) -> None:
+    wire = Wire(account)
+    held = Hold(moment)
+    on_rents(wire, held, times=1)
+    async with at(wire) as agent:
+        async with anyio.create_task_group() as group:
+
+            async def call() -> None:
+                await agent.raw("run_job", name="train", command="echo ran", **SMALL)
+
+            group.start_soon(call)
+            await held.reached()
+            group.cancel_scope.cancel()
+        held.let_go()
+
+        def over_in_time(seen: Answer) -> bool:
+            account.clock.advance(seconds=10)  # Lium removes no pod that is still starting
+            return over(seen)
+
+        ended = await until(agent, over_in_time)
+    assert ended["job"]["status"] == "stopped"
     assert living(account) == []
