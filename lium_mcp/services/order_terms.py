@@ -22,7 +22,11 @@ from lium_mcp.services.wish import Wish
 _MOST_TRYING_HOURS: Final = 168
 TryingHours = Annotated[
     float | None,
-    Field(gt=0, le=_MOST_TRYING_HOURS, description="If nothing fits now, rent as soon as it does, within so long."),
+    Field(
+        gt=0,
+        le=_MOST_TRYING_HOURS,
+        description="If nothing fits now, a standing order rents once it does, within so many hours; needs a ceiling.",
+    ),
 ]
 # What a rent is refused with that may be possible later, as the market moves.
 _MAY_FIT_LATER: Final = frozenset(

@@ -1,6 +1,7 @@
 """Rents one pod or several, or where nothing fits now and the caller wants to wait, places a standing order."""
 
 from dataclasses import replace
+from typing import Final
 
 from lium_mcp.failures import Failure
 from lium_mcp.guard.consent import Question
@@ -16,6 +17,10 @@ from lium_mcp.services.rented_pods import RentedPod, would_rent
 from lium_mcp.services.renting import agreed_plan, follow_rental, plan_to_ask, question_about, rent
 from lium_mcp.services.standing_orders import describe, find_same, place, show, show_terms
 from lium_mcp.services.wish import Wish
+
+# Of what may fit later, the answers that say by themselves that it does not fit now.
+_WAITED_FOR: Final = frozenset({"no_gpu_matches", "node_not_for_rent", "price_above_ceiling"})
+_OR_WAIT: Final = "keep_trying_hours and a ceiling wait for it."
 
 
 async def ask_to_rent_or_order(
@@ -74,6 +79,9 @@ async def rent_or_order(
             return await follow_rental(account, poller, ready, wish, None, wait_seconds)
         return await rent(account, policy, poller, agreed, ready, wait_seconds)
     except FAILURES as error:
+        can_wait = trying_hours is None and account.worker is not None
+        if can_wait and isinstance(error, Failure) and error.code in _WAITED_FOR:
+            error.advice = f"{error.advice} {_OR_WAIT}"
         # A person who was asked has not been asked about an order.
         if trying_hours is None or agreed is not None or not may_fit_later(error):
             raise

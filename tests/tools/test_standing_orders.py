@@ -123,6 +123,12 @@ async def test_an_order_waits_and_rents_once_the_price_has_dropped(sandbox: Sand
     assert len(rents(sandbox)) == 1
 
 
+async def test_who_is_told_that_nothing_fits_is_told_that_it_can_be_waited_for(sandbox: Sandbox, at: Any) -> None:
+    async with at() as agent:
+        wish = {"name": "train", "gpu_type": "A100", "hours": 2, "max_usd_per_gpu_hour": 0.01}
+        assert "keep_trying_hours" in (await agent.refused("rent_pod", **wish)).text
+
+
 async def test_what_fits_now_is_rented_at_once(sandbox: Sandbox, at: Any) -> None:
     async with at() as agent:
         wish = {"name": "train", "gpu_type": "A100", "hours": 2, "max_usd_per_gpu_hour": 50, "keep_trying_hours": 24}
