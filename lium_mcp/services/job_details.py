@@ -141,4 +141,5 @@ def _next_of(task: Task, order: RunOrder, progress: RunProgress) -> str:
     if progress.state == "running":
         follows = "" if order.then == "keep" else f", then follows {order.then}"
         return f"The command runs{follows}: {look} waits on, from any session."
-    return f"The command is over, and {order.then} is under way: {look} waits on."
+    fails = " So far it fails, see problem; it is tried again." if progress.problem else ""
+    return f"The command is over, and {order.then} is under way.{fails} {look} waits on."

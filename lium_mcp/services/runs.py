@@ -20,6 +20,7 @@ from lium_mcp.services.accounts import Account
 from lium_mcp.services.pod_connections import pod_access
 from lium_mcp.services.polling import Poller
 from lium_mcp.services.run_order import RunOrder
+from lium_mcp.services.transfer_details import open_folders
 
 RunState = Literal["renting", "booting", "uploading", "starting", "running", "following", "removing"]
 RunStatus = Literal[
@@ -128,7 +129,7 @@ async def begin_run(
     """
     worker, now = own_worker(account), account.lium.now()
     payload: dict[str, Any] = {
-        "order": order.model_dump(mode="json", exclude={"command"}),
+        "order": order.model_dump(mode="json", exclude={"command"}) | _whole_paths(account, order),
         "hours": hours,
         "call": order.digest,
         # Its own, so that no rent of another call counts as this one's.
@@ -145,6 +146,15 @@ async def begin_run(
     if not is_new and task.payload.get("call") != order.digest:
         raise _another_run(order.name)
     return task
+
+
+def _whole_paths(account: Account, order: RunOrder) -> dict[str, str]:
+    """The local paths of a run, so that they mean the same to a server that has other folders first."""
+    if not order.local_path and not order.download_path:
+        return {}
+    folders = open_folders(pod_access(account).local_folders)
+    given = {"local_path": order.local_path, "to_path": order.download_path and order.target}
+    return {name: f"{folders.locate(path)}{'/' if path.endswith('/') else ''}" for name, path in given.items() if path}
 
 
 @asynccontextmanager

@@ -179,7 +179,8 @@ async def get_job(
     if pod_id is None or not is_at_its_command(run):
         return show_run(run)
     try:
-        return await _look(call, pod_id, name, log_lines, wait_seconds, run)
+        # Of a run that is over, another pod may have the name by now.
+        return await _look(call, pod if _is_closed(run) else pod_id, name, log_lines, wait_seconds, run)
     except Failure:  # its pod is gone, or cannot be looked into
         over = await watch_run(call.account, call.poller, run, _is_closed, wait_seconds=wait_seconds)
         return show_run(over)
@@ -198,6 +199,8 @@ async def _find_run(call: Call, pod: str, name: str = "") -> Task | None:
 async def _look(call: Call, pod: str, name: str, log_lines: int, wait_seconds: float, run: Task | None) -> ObservedJob:
     """Look at a job on its pod, which may be that of a run; without a name, at all jobs of the pod."""
     target = await find_pod(call.account, pod)
+    if run is not None and read_progress(run).pod_id != target.id:
+        run = None
     access = pod_access(call.account)
     if name:
         jobs.check_job_name(name)

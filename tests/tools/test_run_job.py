@@ -367,7 +367,9 @@ async def test_a_download_that_is_not_complete_keeps_the_pod_until_it_is(
     assert living(account) == []
 
 
-async def test_only_the_machine_of_the_files_goes_on_with_them(account: Sandbox, at: Any, monkeypatch: Any) -> None:
+async def test_only_the_machine_of_the_files_goes_on_with_them(
+    account: Sandbox, at: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
     account.add_fault("ssh_silent", pod_name="train", lasting_seconds=300)
     async with at() as agent:
         await agent.call("run_job", name="train", command="true", local_path="project", wait_seconds=1, **SMALL)
@@ -378,7 +380,7 @@ async def test_only_the_machine_of_the_files_goes_on_with_them(account: Sandbox,
             await until(other, lambda seen: seen["job"]["status"] == "uploading")
             await asyncio.sleep(1)
             assert (await other.call("get_job", pod="train", wait_seconds=0))["job"]["status"] == "uploading"
-    async with at() as agent:
+    async with at(local_dirs=[tmp_path, tmp_path / "work"]) as agent:
         ended = await until(agent, over)
     assert ended["job"]["status"] == "succeeded"
 
@@ -493,3 +495,27 @@ async def test_a_call_that_is_cancelled_calls_its_run_off(account: Sandbox, at: 
         ended = await until(agent, over_in_time)
     assert ended["job"]["status"] == "stopped"
     assert living(account) == []
+
+
+async def test_a_pod_that_has_the_name_of_a_run_that_is_over_is_looked_at_itself(account: Sandbox, at: Any) -> None:
+    async with at() as agent:
+        began = await begin(agent, "echo first", then="remove")
+        await until(agent, over)
+        rented = await agent.call("rent_pod", name="train", gpu_type="A100", hours=2, wait_seconds=300)
+        await agent.call("start_job", pod="train", name="train", command="echo second")
+        account.clock.advance(seconds=10)
+        seen = await agent.call("get_job", pod="train", name="train")
+        assert (seen["pod_id"], seen["log"]) == (rented["pod_id"], "second\n")
+        old = await agent.call("get_job", pod=began["pod_id"], name="train")
+    assert (old["pod_id"], old["log"]) == (began["pod_id"], "first\n")
+
+
+async def test_a_removal_that_lium_refuses_is_told_and_the_pod_is_named(account: Sandbox, at: Any) -> None:
+    wire = Wire(account)
+    async with at(wire) as agent:
+        await begin(agent, "echo done", then="remove")
+        wire.on("DELETE", "/pods/*", answering(409, {"detail": "not now"}))
+        ended = await until(agent, over)
+    assert (ended["outcome"], ended["job"]["status"]) == ("failed", "succeeded")
+    assert ended["job"]["problem"] == "removal_refused"
+    assert ended["pod_id"] == living(account)[0]["id"]
