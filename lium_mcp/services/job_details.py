@@ -6,7 +6,7 @@ from typing import Final, Literal
 from lium_mcp.figures import in_usd, rate_in_usd
 from lium_mcp.remote import jobs
 from lium_mcp.rentals import Task
-from lium_mcp.results import Result, Usd, UsdRate, UtcTime
+from lium_mcp.results import Result, Timed, Usd, UsdRate, UtcTime
 from lium_mcp.services.pod_details import Outcome
 from lium_mcp.services.run_order import RunOrder
 from lium_mcp.services.runs import (
@@ -37,7 +37,7 @@ class JobView(Result):
     problem: str | None = None
 
 
-class ObservedJob(Result):
+class ObservedJob(Timed):
     """A job after a wait, or all jobs of a pod."""
 
     outcome: Outcome

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from lium_mcp.api.executors.models import Executor
 from lium_mcp.api.pods.models import Pod
-from lium_mcp.results import Result, Usd, UsdRate, UtcTime
+from lium_mcp.results import Result, Timed, Usd, UsdRate, UtcTime
 from lium_mcp.services.dropped_settings import SSH_PORT, dropped_settings
 from lium_mcp.services.node_warnings import node_warnings
 from lium_mcp.services.offers import has_price
@@ -40,7 +40,7 @@ class PodOfBatch(Result):
     problem: str | None = None
 
 
-class RentedPod(RentedNode):
+class RentedPod(RentedNode, Timed):
     """What a rent came to: the pod as the API shows it, or on a dry run the node that would be rented.
 
     Of several pods it has a row each, and what they cost and how many there are of each outcome.
