@@ -30,7 +30,7 @@ def grade(task: Task, facts: Facts, claims: Mapping[str, Any] | None) -> list[st
     return problems + [
         f"{name} is claimed to be {_short(claims.get(name))}, not {_short(_meant(claim.expected, facts))}"
         for name, claim in task.claims.items()
-        if not holds(claims.get(name), claim.expected, facts)
+        if claims.get(name) is None or not holds(claims[name], claim.expected, facts)
     ]
 
 

@@ -17,7 +17,7 @@ from mcp.types import TextContent
 
 from evals.facts import Facts, facts_of
 from evals.server import NearClock, hastened, make_server
-from evals.staging import STEP_MINUTES, STEP_PAUSE_SECONDS, variables, write_files
+from evals.staging import steps_after, variables, write_files
 from evals.tasks import Task, ToolCall, filled
 from evals.world import World
 
@@ -70,9 +70,9 @@ async def play(task: Task, home: Path, way: Sequence[ToolCall] | None, claims: M
                     played.tokens.append(math.ceil(weight / _BYTES_PER_TOKEN))
                     played.answers.append({"error": text} if is_error else json.loads(text))
                 told = facts_of(world.sandbox.state(), before, work)
-                for _ in range(math.ceil(task.after_minutes / STEP_MINUTES)):
-                    await anyio.sleep(STEP_PAUSE_SECONDS)
-                    world.sandbox.clock.advance(minutes=STEP_MINUTES)
+                for minutes, pause_seconds in steps_after(task):
+                    await anyio.sleep(pause_seconds)
+                    world.sandbox.clock.advance(minutes=minutes)
         played.facts = facts_of(world.sandbox.state(), before, work) | {"told": told}
         played.claims = {name: filled(value, played.answers, str(work)) for name, value in claims.items()}
     finally:

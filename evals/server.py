@@ -21,6 +21,9 @@ from lium_mcp.server import build_server, read_settings
 from lium_mcp.serving.lium_server import LiumServer, serve_stdio
 from lium_mcp.values import SettingsError
 
+# What is done between calls is done in real time, and should keep up.
+_REAL_SECONDS = 0.01
+
 
 class TurningClock:
     """Time of the server: every pause turns the sandbox's clock."""
@@ -41,7 +44,7 @@ class TurningClock:
         seconds = max(seconds, 0.001) if seconds else 0.0
         self.slept_seconds += seconds
         self.turn(seconds)
-        await anyio.lowlevel.checkpoint()
+        await anyio.sleep(_REAL_SECONDS)
 
     def now(self) -> datetime:
         """The sandbox's time."""

@@ -9,6 +9,7 @@ import os
 import subprocess
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,9 +19,8 @@ from evals.tasks import Task
 ROOT: Final = Path(__file__).parents[1]
 PYTHON: Final = ROOT / ".venv" / "bin" / "python"
 KEY: Final = "sk_sandbox"
-# The world goes on in such steps, so that a server can do meanwhile what falls due.
-STEP_MINUTES: Final = 2.0
-STEP_PAUSE_SECONDS: Final = 0.03
+# A world that goes on for longer does so in steps that a server can keep up with.
+_SHORT_MINUTES: Final = 10
 _STOP_SECONDS: Final = 10
 
 
@@ -52,9 +52,9 @@ class Stage:
     def end(self) -> Facts:
         """Let the world go on after the last word; return what is so then."""
         told = self.facts(self.before)
-        for _ in range(math.ceil(self._task.after_minutes / STEP_MINUTES)):
-            time.sleep(STEP_PAUSE_SECONDS)
-            self._control("clock", advance_seconds=60 * STEP_MINUTES)
+        for minutes, pause_seconds in steps_after(self._task):
+            time.sleep(pause_seconds)
+            self._control("clock", advance_seconds=60 * minutes)
         return self.facts(self.before) | {"told": told}
 
     def close(self) -> None:
@@ -67,6 +67,14 @@ class Stage:
         sent = json.dumps(body).encode() if body else None
         with urllib.request.urlopen(url, sent, timeout=30) as answer:  # noqa: S310 - of this machine
             return dict(json.load(answer))
+
+
+def steps_after(task: Task) -> Iterator[tuple[float, float]]:
+    """The steps in which the world of a task goes on: so many minutes of it, each after so many seconds."""
+    is_short = task.after_minutes <= _SHORT_MINUTES
+    minutes, pause_seconds = (2.0, 0.03) if is_short else (1.0, 0.1)
+    for _ in range(math.ceil(task.after_minutes / minutes)):
+        yield minutes, pause_seconds
 
 
 def write_files(task: Task, home: Path) -> Path:
@@ -90,6 +98,8 @@ def variables(task: Task, home: Path, base_url: str) -> dict[str, str]:
         "LIUM_SSH_KEY_PATH": str(home / "id_ed25519"),
         "LIUM_MCP_STATE_URL": f"sqlite:///{home / 'ledger.db'}",
         "LIUM_MCP_LOCAL_DIRS": str(home / "work"),
+        # Nobody can be asked.
+        "LIUM_MCP_CONFIRM": "never",
         "LIUM_MCP_LOG_LEVEL": "ERROR",
         **task.settings,
     }

@@ -1,7 +1,8 @@
 """Makes the world of a task: a sandbox in which that has happened which its file says, through Lium's API alone.
 
-A step of `world` is one of: `pod`, `remove`, `template`, `volume`, `backup`, `schedule`, `ssh_key` (by name, with what
-else the function below takes), `run` (a command in a pod), `fault` (as the control routes take it), `turn_minutes`.
+A step of `world` is one of: `pod`, `remove`, `template`, `volume`, `backup`, `schedule`, `ssh_key`, `key` (by name,
+with what else the functions below take), `run` (a command in a pod), `fault` (as the control routes take it),
+`turn_minutes`.
 """
 
 from collections.abc import Mapping
@@ -84,6 +85,8 @@ class World:
             case {"ssh_key": name}:
                 key = asyncssh.generate_private_key("ssh-ed25519").export_public_key().decode().strip()
                 await self._send("POST", "/ssh-keys", {"name": name, "public_key": key})
+            case {"key": secret, "scopes": scopes}:
+                self.sandbox.add_key(secret, scopes=tuple(scopes))
             case {"run": command, "in": pod}:
                 await self._run(pod, command)
             case _:

@@ -55,13 +55,13 @@ class Host(ABC):
         """Whether it connects, by transport; empty where it cannot be told without a model."""
 
     @abstractmethod
-    def ask(self, model: ScriptedModel, program: Program) -> None:
+    def ask(self, model: ScriptedModel, program: Program, prompt: str = PROMPT) -> None:
         """Let it ask its model something, with our server as its only one."""
 
     @classmethod
-    def calls(cls, tool: str) -> list[Step]:
+    def calls(cls, tool: str, arguments: dict[str, Any] | None = None) -> list[Step]:
         """What its model does to call a tool."""
-        return [Step(cls.prefix + tool, {})]
+        return [Step(cls.prefix + tool, arguments or {})]
 
     def shown(self, turn: dict[str, Any]) -> Shown:
         """What a model sees in a turn."""
@@ -117,15 +117,15 @@ class ClaudeCode(Host):
         self.run("mcp", "add", "--transport", "sse", "lium-sse", f"{url}/sse", "-s", "user")
         return _connected(self.run("mcp", "list"), "stdio", "sse", "http")
 
-    def ask(self, model: ScriptedModel, program: Program) -> None:
+    def ask(self, model: ScriptedModel, program: Program, prompt: str = PROMPT) -> None:
         entry = {"type": "stdio", "command": program.command[0], "args": program.command[1:], "env": program.variables}
         self.write("mcp.json", {"mcpServers": {"lium": entry}})
         options = ("--mcp-config", "mcp.json", "--strict-mcp-config", "--allowedTools", "mcp__lium")
-        self.run("-p", PROMPT, *options, ANTHROPIC_BASE_URL=model.url, ANTHROPIC_API_KEY="none")
+        self.run("-p", prompt, *options, ANTHROPIC_BASE_URL=model.url, ANTHROPIC_API_KEY="none")
 
     @classmethod
-    def calls(cls, tool: str) -> list[Step]:
-        return [Step("ToolSearch", {"query": f"select:{cls.prefix}{tool}"}), *super().calls(tool)]
+    def calls(cls, tool: str, arguments: dict[str, Any] | None = None) -> list[Step]:
+        return [Step("ToolSearch", {"query": f"select:{cls.prefix}{tool}"}), *super().calls(tool, arguments)]
 
     def shown(self, turn: dict[str, Any]) -> Shown:
         in_full = super().shown(turn).in_full
@@ -174,18 +174,18 @@ class Codex(Host):
             process.terminate()
         return passed
 
-    def ask(self, model: ScriptedModel, program: Program) -> None:
+    def ask(self, model: ScriptedModel, program: Program, prompt: str = PROMPT) -> None:
         self.write(
             ".codex/config.toml",
             f'{self._more}\nmodel = "scripted"\nmodel_provider = "scripted"\n\n[model_providers.scripted]\n'
             f'name = "scripted"\nbase_url = "{model.url}/v1"\nwire_api = "responses"\n\n'
             f"{_toml_entry('lium', program)}\nstartup_timeout_sec = 60\n{self._entry}\n",
         )
-        self.run("exec", "--skip-git-repo-check", PROMPT)
+        self.run("exec", "--skip-git-repo-check", prompt)
 
     @classmethod
-    def calls(cls, tool: str) -> list[Step]:
-        return [Step(tool, {}, "mcp__lium")]
+    def calls(cls, tool: str, arguments: dict[str, Any] | None = None) -> list[Step]:
+        return [Step(tool, arguments or {}, "mcp__lium")]
 
 
 class GeminiCli(Host):
@@ -202,12 +202,12 @@ class GeminiCli(Host):
         self.write(".gemini/settings.json", {"mcpServers": servers})
         return _connected(self.run("mcp", "list"), "stdio", "sse", "http")
 
-    def ask(self, model: ScriptedModel, program: Program) -> None:
+    def ask(self, model: ScriptedModel, program: Program, prompt: str = PROMPT) -> None:
         entry = {"command": program.command[0], "args": program.command[1:], "env": program.variables, "trust": True}
         settings = {"mcpServers": {"lium": entry}, "security": {"auth": {"selectedType": "gemini-api-key"}}}
         self.write(".gemini/settings.json", settings)
         key = {"GOOGLE_GEMINI_BASE_URL": model.url, "GEMINI_API_KEY": "none"}
-        self.run("-p", PROMPT, "--yolo", "-m", "gemini-2.5-flash", **key)
+        self.run("-p", prompt, "--yolo", "-m", "gemini-2.5-flash", **key)
 
 
 class Opencode(Host):
@@ -222,7 +222,7 @@ class Opencode(Host):
         self.write(".config/opencode/opencode.json", {"mcp": servers})
         return _connected(self.run("mcp", "list"), "stdio", "http")
 
-    def ask(self, model: ScriptedModel, program: Program) -> None:
+    def ask(self, model: ScriptedModel, program: Program, prompt: str = PROMPT) -> None:
         provider = {
             "npm": "@ai-sdk/openai-compatible",
             "options": {"baseURL": f"{model.url}/v1", "apiKey": "none"},
@@ -231,7 +231,7 @@ class Opencode(Host):
         entry = {"type": "local", "command": program.command, "environment": program.variables, "enabled": True}
         settings = {"model": "scripted/scripted", "provider": {"scripted": provider}, "mcp": {"lium": entry}}
         self.write(".config/opencode/opencode.json", settings)
-        self.run("run", PROMPT)
+        self.run("run", prompt)
 
 
 class CopilotCli(Host):
@@ -241,12 +241,12 @@ class CopilotCli(Host):
     def connect(self, program: Program, url: str) -> dict[str, bool]:
         return {}  # its `mcp list` does not connect
 
-    def ask(self, model: ScriptedModel, program: Program) -> None:
+    def ask(self, model: ScriptedModel, program: Program, prompt: str = PROMPT) -> None:
         entry = {"type": "local", "command": program.command[0], "args": program.command[1:], "tools": ["*"]}
         self.write(".copilot/mcp-config.json", {"mcpServers": {"lium": entry | {"env": program.variables}}})
         provider = {"COPILOT_PROVIDER_BASE_URL": f"{model.url}/v1", "COPILOT_PROVIDER_TYPE": "openai"}
         key = {"COPILOT_PROVIDER_API_KEY": "none", "COPILOT_MODEL": "scripted", "COPILOT_OFFLINE": "true"}
-        self.run("-p", PROMPT, "--allow-all-tools", **provider, **key)
+        self.run("-p", prompt, "--allow-all-tools", **provider, **key)
 
 
 HOSTS: Final[Sequence[type[Host]]] = (ClaudeCode, Codex, GeminiCli, Opencode, CopilotCli)

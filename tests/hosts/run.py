@@ -20,12 +20,14 @@ from manifests.generate import with_generated
 from tests.hosts.hosts import HOSTS, ClaudeCode, Codex, Host, Shown
 from tests.hosts.programs import ROOT, Program, install_hosts, install_ours
 from tests.hosts.scripted_model import scripted_model
+from tests.hosts.tasks import play_tasks
 from tests.http_server import serving
 
 DOCUMENT: Final = ROOT / "docs" / "clients.md"
 FIRST_MESSAGES: Final = ROOT / "tests" / "serving" / "first_messages"
 TRANSPORTS: Final = ("stdio", "sse", "http")
 CALLED: Final = "get_balance"
+PLAYERS: Final = (ClaudeCode, Codex)
 STARTS: Final = 10
 RUNS: Final = 20
 _LISTED: Final = [item for item in read_listing() if item.toolset in DEFAULT_TOOLSETS]
@@ -53,14 +55,16 @@ def main() -> int:
         homes = Path(directory)
         connected = _connect_all(script, homes)
         called = {host.name: _call(host(homes / f"{host.program}-call"), script, homes / "sent") for host in HOSTS}
+        played = {host.name: _play(host, homes) for host in PLAYERS}
         turns = list(_watch_first_turns(script, others, homes))
     first = (FIRST_MESSAGES / f"{Codex.key}.jsonl").read_bytes().splitlines()[0]
     starts = [f"{way.name} {way.usually_answers_after(first, starts=STARTS):.2f} s" for way in (script, *others)]
     _say(f"From a start to the answer to the handshake, median of {STARTS}: {', '.join(starts)}")
     day = datetime.now(UTC).date().isoformat()
-    part = "\n".join(_part(day, connected, called, turns, starts))
+    part = "\n".join(_part(day, connected, called, played, turns, starts))
     DOCUMENT.write_text(with_generated(DOCUMENT.read_text(), "hosts", part))
     is_good = all(all(by_transport.values()) for by_transport in connected.values()) and all(called.values())
+    is_good = is_good and all(all(by_task.values()) for by_task in played.values())
     return 0 if is_good and all(seen.complete == seen.runs for seen in turns if seen.started != "uvx") else 1
 
 
@@ -86,6 +90,15 @@ def _call(host: Host, script: Program, sent: Path) -> bool:
     (FIRST_MESSAGES / f"{host.key}.jsonl").write_text("".join(lines[:first]))
     _say(f"{host.title()} {' and '.join(step.tool for step in host.calls(CALLED))}: {_verdict(works)}")
     return works
+
+
+def _play(host: type[Host], homes: Path) -> dict[str, bool]:
+    """Let the model do tasks of `evals/`; return whether each was done."""
+    done = {}
+    for task, problems in play_tasks(host, homes):
+        _say(f"{host.title()} does {task}: {'; '.join(problems) or 'done'}")
+        done[task] = not problems
+    return done
 
 
 def _watch_first_turns(script: Program, others: list[Program], homes: Path) -> Iterable[FirstTurns]:
@@ -119,6 +132,7 @@ def _part(
     day: str,
     connected: dict[str, dict[str, bool]],
     called: dict[str, bool],
+    played: dict[str, dict[str, bool]],
     turns: list[FirstTurns],
     starts: list[str],
 ) -> Iterable[str]:
@@ -133,6 +147,11 @@ def _part(
         yield f"| {host.title()} | {' | '.join(works)} | {_verdict(called[host.name])} ({steps}) |"
     yield ""
     yield "`-`: the host has no such transport, or shows without a model nothing of it."
+    yield ""
+    yield f"| task of `evals/` | {' | '.join(host.title() for host in PLAYERS)} |"
+    yield f"|---|{'---|' * len(PLAYERS)}"
+    for task in played[PLAYERS[0].name]:
+        yield f"| {task} | {' | '.join('done' if played[host.name][task] else 'FAILS' for host in PLAYERS)} |"
     yield ""
     yield "| host | how it starts ours | runs with our tools in the first turn | in full | by name alone |"
     yield "|---|---|---|---|---|"

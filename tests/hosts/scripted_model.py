@@ -8,11 +8,12 @@ import json
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from tests.model_server import serving_a_model
 
 DONE: Final = "That was all."
+Model = TypeVar("Model", bound="ScriptedModel")
 _USED: Final[dict[str, Any]] = {"input_tokens": 10, "output_tokens": 2}
 
 
@@ -39,15 +40,19 @@ class ScriptedModel:
         self._script = list(script)
         self._turn = threading.Lock()
 
+    def next_step(self, request: dict[str, Any]) -> Step | str:
+        """The next step of the script, or what is said in the end."""
+        return self._script.pop(0) if self._script else DONE
+
     def answer(self, path: str, request: dict[str, Any]) -> tuple[str, bytes]:
         """The content type and the body of the answer to a request."""
         if "count_tokens" in path or "countTokens" in path:
             return "application/json", json.dumps({"input_tokens": 10, "totalTokens": 10}).encode()
-        step = None
+        step: Step | str = DONE
         with self._turn:
             if request.get("tools"):  # hosts also ask for titles and the like
                 self.turns.append(request)
-                step = self._script.pop(0) if self._script else None
+                step = self.next_step(request)
                 number = len(self.turns)
             else:
                 number = 0
@@ -63,15 +68,15 @@ def _event(event: dict[str, Any] | str) -> str:
     return f"{name}data: {json.dumps(event)}\n\n"
 
 
-def _messages(step: Step | None, number: int) -> list[dict[str, Any] | str]:
+def _messages(step: Step | str, number: int) -> list[dict[str, Any] | str]:
     block: dict[str, Any]
     delta: dict[str, Any]
-    if step is None:
-        block, delta = {"type": "text", "text": ""}, {"type": "text_delta", "text": DONE}
+    if isinstance(step, str):
+        block, delta = {"type": "text", "text": ""}, {"type": "text_delta", "text": step}
     else:
         block = {"type": "tool_use", "id": f"toolu_{number}", "name": step.tool, "input": {}}
         delta = {"type": "input_json_delta", "partial_json": json.dumps(step.arguments)}
-    stop = {"stop_reason": "tool_use" if step else "end_turn", "stop_sequence": None}
+    stop = {"stop_reason": "end_turn" if isinstance(step, str) else "tool_use", "stop_sequence": None}
     message: dict[str, Any] = {
         "id": f"msg_{number}",
         "type": "message",
@@ -89,10 +94,10 @@ def _messages(step: Step | None, number: int) -> list[dict[str, Any] | str]:
     ]
 
 
-def _responses(step: Step | None, number: int) -> list[dict[str, Any] | str]:
+def _responses(step: Step | str, number: int) -> list[dict[str, Any] | str]:
     item: dict[str, Any]
-    if step is None:
-        content = {"type": "output_text", "text": DONE, "annotations": []}
+    if isinstance(step, str):
+        content = {"type": "output_text", "text": step, "annotations": []}
         item = {"type": "message", "id": f"m{number}", "role": "assistant", "status": "completed", "content": [content]}
     else:
         item = {"type": "function_call", "id": f"f{number}", "call_id": f"call{number}", "name": step.tool}
@@ -114,13 +119,13 @@ def _responses(step: Step | None, number: int) -> list[dict[str, Any] | str]:
     ]
 
 
-def _completions(step: Step | None, number: int) -> list[dict[str, Any] | str]:
-    delta: dict[str, Any] = {"role": "assistant", "content": None if step else DONE}
-    if step:
+def _completions(step: Step | str, number: int) -> list[dict[str, Any] | str]:
+    delta: dict[str, Any] = {"role": "assistant", "content": step if isinstance(step, str) else None}
+    if isinstance(step, Step):
         function = {"name": step.tool, "arguments": json.dumps(step.arguments)}
         delta["tool_calls"] = [{"index": 0, "id": f"call{number}", "type": "function", "function": function}]
     chunk = {"id": f"c{number}", "object": "chat.completion.chunk", "created": 0, "model": "scripted"}
-    reason = "tool_calls" if step else "stop"
+    reason = "stop" if isinstance(step, str) else "tool_calls"
     return [
         {**chunk, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]},
         {**chunk, "choices": [{"index": 0, "delta": {}, "finish_reason": reason}]},
@@ -128,8 +133,10 @@ def _completions(step: Step | None, number: int) -> list[dict[str, Any] | str]:
     ]
 
 
-def _gemini(step: Step | None, number: int) -> list[dict[str, Any] | str]:
-    part = {"functionCall": {"name": step.tool, "args": step.arguments}} if step else {"text": DONE}
+def _gemini(step: Step | str, number: int) -> list[dict[str, Any] | str]:
+    part: dict[str, Any] = {"text": step}
+    if isinstance(step, Step):
+        part = {"functionCall": {"name": step.tool, "args": step.arguments}}
     candidate = {"index": 0, "content": {"role": "model", "parts": [part]}, "finishReason": "STOP"}
     used = {"promptTokenCount": 10, "candidatesTokenCount": 2, "totalTokenCount": 12}
     return [{"candidates": [candidate], "usageMetadata": used, "responseId": f"r{number}"}]
@@ -146,6 +153,12 @@ _PROTOCOLS: Final = {
 @contextmanager
 def scripted_model(*script: Step) -> Iterator[ScriptedModel]:
     """Serve a model that plays this script."""
-    model = ScriptedModel(script)
+    with serving_scripted(ScriptedModel(script)) as model:
+        yield model
+
+
+@contextmanager
+def serving_scripted(model: Model) -> Iterator[Model]:
+    """Serve a model."""
     with serving_a_model(model.answer) as model.url:
         yield model
