@@ -2,30 +2,21 @@
 
 import logging
 from contextlib import suppress
-from datetime import timedelta
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from lium_mcp.api.errors import LiumError, NotFound
 from lium_mcp.api.pods.models import Pod, PodDetail
-from lium_mcp.failures import NOTHING_CHANGED, Failure
+from lium_mcp.failures import Failure
 from lium_mcp.guard.consent import NOTHING_TO_ASK, Question
-from lium_mcp.guard.policy import PolicyRefused
 from lium_mcp.inputs import OFFICIAL, Few, ShortText
 from lium_mcp.remote.ssh_addresses import until_it_runs
-from lium_mcp.rentals import REMOVAL_TOLERANCE, LedgerUnavailable, Task
+from lium_mcp.rentals import LedgerUnavailable, Task
 from lium_mcp.results import Result, Timed, Usd, state_in_words
 from lium_mcp.services.failure_words import after_change
 from lium_mcp.services.final_backup import describe_pending, find_running_backup, take_final_backup
-from lium_mcp.services.idle_removals import (
-    check_watchable,
-    end_idle_removal,
-    idle_removals,
-    set_idle_removal,
-    wanted_removal,
-)
-from lium_mcp.services.limits_left import changing_life
+from lium_mcp.services.idle_removals import end_idle_removal, idle_removals
 from lium_mcp.services.open_rents import UnsettledRent, find_given_back, list_with_rents
 from lium_mcp.services.order_terms import TryingHours
 from lium_mcp.services.ordering import ask_to_rent_or_order, rent_or_order, would_rent_or_order
@@ -57,15 +48,8 @@ from lium_mcp.services.questions import (
     ask_to_schedule_removal,
 )
 from lium_mcp.services.readiness import read_pod
-from lium_mcp.services.removing import (
-    RemovalSchedule,
-    forget_removal_time,
-    is_gone,
-    not_confirmed,
-    read_end,
-    read_removal_schedule,
-    start_removal,
-)
+from lium_mcp.services.removal_schedules import RemovalSchedule, cancel_removal, schedule_removal
+from lium_mcp.services.removing import is_gone, read_end, start_removal
 from lium_mcp.services.rented_pods import RentedPod
 from lium_mcp.services.standing_orders import (
     CANCELLED,
@@ -307,24 +291,14 @@ async def schedule_pod_removal(
     this server, only while it lives, remove it when idle; the first counts. Data outside volumes and backups is lost
     then. remove_pod removes at once.
     """
-    target = await find_pod(call.account, pod)
-    idle = wanted_removal(hours_from_now=hours_from_now, idle_minutes=idle_minutes, final_backup=final_backup)
-    if idle is not None:
-        await check_watchable(call.account, target, idle)
-    done, at = "", None
-    if hours_from_now is not None:
-        async with changing_life(call.account, call.policy, target.id, hours_from_now):
-            at = call.lium.now() + timedelta(hours=hours_from_now)
-            await call.lium.pods.schedule_removal(target.id, at=at)
-        await forget_removal_time(call.account, target)
-        done = f"Lium accepted that {target.pod_name} ({target.id}) is removed at {at:%Y-%m-%dT%H:%M:%SZ}"
-    if idle is not None:
-        await set_idle_removal(call.account, target, idle, effect=f"{done}." if done else NOTHING_CHANGED)
-    with after_change(f"{done or 'Its removal when idle is set'}."):
-        schedule = await read_removal_schedule(call.account, target)
-    if at is not None and (schedule.removal_at is None or abs(schedule.removal_at - at) > REMOVAL_TOLERANCE):
-        raise not_confirmed(schedule, done)
-    return schedule
+    return await schedule_removal(
+        call.account,
+        call.policy,
+        pod,
+        hours_from_now=hours_from_now,
+        idle_minutes=idle_minutes,
+        final_backup=final_backup,
+    )
 
 
 @toolset.tool(
@@ -337,29 +311,7 @@ async def cancel_pod_removal(call: Call, pod: PodName) -> RemovalSchedule:
     """Cancel the scheduled removal of a pod, at a time and when idle. It then bills until somebody removes it. To move
     the time instead, call schedule_pod_removal.
     """
-    try:
-        async with changing_life(call.account, call.policy, pod, None) as target:
-            await end_idle_removal(call.account, target, "cancelled")
-            answered = f"Lium accepted that {target.pod_name} ({target.id}) is not removed by schedule"
-            try:
-                await call.lium.pods.cancel_removal(target.id)
-            except NotFound:  # of the schedule or of the pod, which a look at the pod tells
-                answered = f"Lium finds no scheduled removal of {target.pod_name} ({target.id})"
-    except PolicyRefused as refused:
-        target = await find_pod(call.account, pod)
-        if not await end_idle_removal(call.account, target, "cancelled"):
-            raise
-        schedule = await read_removal_schedule(call.account, target)
-        kept = f"It is not removed when idle any more. Its removal time stays: {refused}"
-        return schedule.model_copy(update={"next": kept})
-    await forget_removal_time(call.account, target)
-    with after_change(f"{answered}."):
-        schedule = await read_removal_schedule(call.account, target)
-    if schedule.removal_at is not None:
-        raise not_confirmed(schedule, answered)
-    if schedule.next is None:
-        return schedule.model_copy(update={"next": "It bills until remove_pod or schedule_pod_removal."})
-    return schedule
+    return await cancel_removal(call.account, call.policy, pod)
 
 
 @toolset.tool(title="Get pod logs", hints=READS, search_hint="see container output, why does my pod not start")

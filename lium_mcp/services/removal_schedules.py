@@ -1,0 +1,168 @@
+"""When a pod is removed without another call: by Lium at a time, or by this server when it is idle."""
+
+from datetime import datetime, timedelta
+
+from lium_mcp.api.errors import NotFound
+from lium_mcp.api.pods.models import Pod
+from lium_mcp.failures import NOTHING_CHANGED, Failure
+from lium_mcp.figures import rounded
+from lium_mcp.guard.policy import Policy, PolicyRefused
+from lium_mcp.rentals import REMOVAL_TOLERANCE
+from lium_mcp.results import Result, Usd, UtcTime
+from lium_mcp.services.accounts import Account
+from lium_mcp.services.failure_words import after_change
+from lium_mcp.services.idle_removals import (
+    ONLY_WITH_A_SERVER,
+    WHAT_IS_IDLE,
+    IdleRemoval,
+    check_watchable,
+    end_idle_removal,
+    idle_removals,
+    set_idle_removal,
+    wanted_removal,
+)
+from lium_mcp.services.limits_left import changing_life
+from lium_mcp.services.targets import find_pod
+
+
+class RemovalSchedule(Result):
+    """When a pod will be removed: by Lium, as the API says it now, and by this server when it is idle."""
+
+    pod_id: str
+    name: str
+    removal_at: UtcTime | None = None
+    hours_left: float | None = None
+    cost_until_then_usd: Usd | None = None
+    idle_minutes: int | None = None
+    final_backup: bool | None = None
+    next: str | None = None
+
+
+async def schedule_removal(
+    account: Account,
+    policy: Policy,
+    named: str,
+    *,
+    hours_from_now: float | None,
+    idle_minutes: int | None,
+    final_backup: bool,
+) -> RemovalSchedule:
+    """Have a pod removed by Lium in so many hours, by this server once it was idle so long, or whatever comes first.
+
+    Raises:
+        Failure: there is no such pod, nothing or what cannot be is asked for, or Lium shows another time than it took.
+        PolicyRefused, AccountUnknown, LiumError, LedgerUnavailable: as `changing_life`.
+    """
+    target = await find_pod(account, named)
+    idle = wanted_removal(hours_from_now=hours_from_now, idle_minutes=idle_minutes, final_backup=final_backup)
+    if idle is not None:
+        await check_watchable(account, target, idle)
+    done, at = "", None
+    if hours_from_now is not None:
+        async with changing_life(account, policy, target.id, hours_from_now):
+            at = account.lium.now() + timedelta(hours=hours_from_now)
+            await account.lium.pods.schedule_removal(target.id, at=at)
+        await _forget_removal_time(account, target)
+        done = f"Lium accepted that {target.pod_name} ({target.id}) is removed at {at:%Y-%m-%dT%H:%M:%SZ}"
+    if idle is not None:
+        await set_idle_removal(account, target, idle, effect=f"{done}." if done else NOTHING_CHANGED)
+    with after_change(f"{done or 'Its removal when idle is set'}."):
+        schedule = await _read(account, target)
+    if at is not None and (schedule.removal_at is None or abs(schedule.removal_at - at) > REMOVAL_TOLERANCE):
+        raise _not_confirmed(schedule, done)
+    return schedule
+
+
+async def cancel_removal(account: Account, policy: Policy, named: str) -> RemovalSchedule:
+    """Let a pod be removed neither at a time nor when it is idle.
+
+    Raises:
+        Failure: there is no such pod, or Lium still shows a time.
+        PolicyRefused, AccountUnknown, LiumError, LedgerUnavailable: as `changing_life`.
+    """
+    try:
+        async with changing_life(account, policy, named, None) as target:
+            await end_idle_removal(account, target, "cancelled")
+            answered = f"Lium accepted that {target.pod_name} ({target.id}) is not removed by schedule"
+            try:
+                await account.lium.pods.cancel_removal(target.id)
+            except NotFound:  # of the schedule or of the pod, which a look at the pod tells
+                answered = f"Lium finds no scheduled removal of {target.pod_name} ({target.id})"
+    except PolicyRefused as refused:
+        target = await find_pod(account, named)
+        if not await end_idle_removal(account, target, "cancelled"):
+            raise
+        schedule = await _read(account, target)
+        kept = f"It is not removed when idle any more. Its removal time stays: {refused}"
+        return schedule.model_copy(update={"next": kept})
+    await _forget_removal_time(account, target)
+    with after_change(f"{answered}."):
+        schedule = await _read(account, target)
+    if schedule.removal_at is not None:
+        raise _not_confirmed(schedule, answered)
+    if schedule.next is None:
+        return schedule.model_copy(update={"next": "It bills until remove_pod or schedule_pod_removal."})
+    return schedule
+
+
+async def _forget_removal_time(account: Account, target: Pod) -> None:
+    """Note that somebody replaced the removal time of a rent; not before the pod has booted.
+
+    At the boot Lium sets the whole hours of the rent, whatever was set before: the exact time is still to be set then.
+    """
+    if target.termination_hours is None:
+        await account.rents.forget_removal_time(target.id)
+
+
+async def _read(account: Account, target: Pod) -> RemovalSchedule:
+    """Read when Lium will remove a pod.
+
+    Raises:
+        LiumError: the pod cannot be read.
+    """
+    pod = await account.lium.pods.get(target.id)
+    at: datetime | None = pod.removal_scheduled_at
+    hours = max((at - account.lium.now()).total_seconds(), 0) / 3600 if at else None
+    idle = (await idle_removals(account)).get(target.id)
+    return RemovalSchedule(
+        idle_minutes=idle.idle_minutes if idle else None,
+        final_backup=(idle.final_backup or None) if idle else None,
+        pod_id=pod.id,
+        name=pod.pod_name or "",
+        removal_at=at,
+        hours_left=rounded(hours, 2) if hours is not None else None,
+        cost_until_then_usd=pod.price * hours if hours is not None and pod.price is not None else None,
+        next=" ".join(filter(None, (_warn_of_boot(pod), _warn_of_idle(pod, idle)))) or None,
+    )
+
+
+def _not_confirmed(schedule: RemovalSchedule, answered: str) -> Failure:
+    """Say that Lium shows another removal time than it accepted: what it shows is what counts."""
+    if schedule.removal_at is None:
+        shown, effect = "shows no removal time of it", "The pod may bill until it is removed by hand."
+    else:
+        shown = f"shows its removal at {schedule.removal_at:%Y-%m-%dT%H:%M:%SZ}"
+        effect = "As it stands, the pod bills until then and is removed then."
+    return Failure(
+        "schedule_not_confirmed",
+        f"{answered}, but {shown}.",
+        "Call get_pod to look again; if that stays, call this again, or remove_pod when the work is done.",
+        effect=effect,
+    )
+
+
+def _warn_of_idle(pod: Pod, idle: IdleRemoval | None) -> str | None:
+    if idle is None:
+        return None
+    ends = pod.removal_scheduled_at is not None or pod.termination_hours is not None
+    bills = "" if ends else " Until then it bills: hours_from_now sets an end that Lium itself keeps."
+    return f"{WHAT_IS_IDLE} {ONLY_WITH_A_SERVER}{bills}"
+
+
+def _warn_of_boot(pod: Pod) -> str | None:
+    # Until the boot Lium keeps the hours of the rent. At the boot it sets the removal by them, whatever was set before.
+    if pod.termination_hours is None:
+        return None
+    return (
+        f"When the pod starts, Lium sets its removal to {pod.termination_hours} hours later: call again once it runs."
+    )
