@@ -33,7 +33,7 @@ class RunOrder(BaseModel):
     gpu_type: Annotated[UnlistedShortText, Field(min_length=1, description="Cheapest of this model.")]
     gpu_count: Annotated[int | None, Field(ge=1, description="GPUs in the pod.")] = None
     min_vram_gb: Annotated[float | None, Field(description="Per GPU, as sold.")] = None
-    country: Annotated[UnlistedShortText, Field(description="Where: ISO code.")] = ""
+    country: Annotated[UnlistedShortText, Field(description="Codes, EU, !US.")] = ""
     template: Annotated[UnlistedShortText, Field(description="Id, or name of your own.")] = ""
     max_usd_per_hour: Annotated[float | None, Field(gt=0, description="For the whole pod.")] = None
     max_total_usd: Annotated[float | None, Field(gt=0, description="Ends the pod in time.")] = None
@@ -59,7 +59,7 @@ class RunOrder(BaseModel):
         elif self.max_total_usd is None and (self.max_usd_per_hour is None or self.life_hours is None):
             problem = "A ceiling of money is needed: max_total_usd, or max_usd_per_hour with max_hours or hours"
         elif max(self.hours or 0, self.max_hours or 0) > MOST_HOURS:
-            problem = f"A pod lives for {MOST_HOURS} hours at most"
+            problem = f"hours and max_hours are {MOST_HOURS} at most"
         elif self.hours is not None and self.max_hours is not None and self.max_hours >= self.hours:
             problem = "hours has to be more than max_hours, so that what follows the command has its time"
         elif self.then == "download_and_remove" and not self.download_path:

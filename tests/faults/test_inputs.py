@@ -85,6 +85,7 @@ OTHERS: Final[tuple[Any, ...]] = (None, "maybe", 2, [], {}, {"x" * 2**20: 1}, [[
 # What a call needs beside what its schema requires. A rent that is only planned gets as far, and leaves nothing.
 _BESIDES: Final[dict[str, Arguments]] = {
     "rent_pod": {"dry_run": True},
+    "run_job": {"max_total_usd": 0.01},
     "upload_files": {"content": "x", "pod_path": "x"},
     "update_template": {"description": "x"},
     "update_volume": {"description": "x"},
