@@ -60,7 +60,7 @@ test-hosts: .venv/.dev ## run Claude Code, Codex, Gemini CLI, opencode and Copil
 .PHONY: evals
 evals: .venv/.dev ## let MODEL do the tasks of evals/, as inspect-ai names it (MODEL=openai/gpt-5), or go the reference ways; SERVER=official
 	$(BIN)/python -m tests.compat.installs inspect $(if $(filter official,$(SERVER)),lium.io)
-	.cache/clients/inspect/bin/python -m evals.run $(or $(MODEL),reference) --server $(or $(SERVER),ours) $(TASKS)
+	.cache/clients/inspect/bin/python -m evals.run $(or $(MODEL),reference) $(TASKS) --server $(or $(SERVER),ours)
 
 .PHONY: lint
 lint: .venv/.dev ## check style, types and which layer imports which

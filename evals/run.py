@@ -1,4 +1,4 @@
-"""Lets a model do the tasks, with inspect-ai: `python -m evals.run MODEL [--server official] [TASK ...]`.
+"""Lets a model do the tasks, with inspect-ai: `python -m evals.run MODEL [TASK ...] [--server official]`.
 
 MODEL is any that inspect knows, such as `openai/gpt-5`, or `reference`: then a scripted model goes the reference ways.
 """
@@ -13,6 +13,8 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
+import anyio
+import anyio.to_thread
 from inspect_ai import Task as Evaluation
 from inspect_ai import eval as evaluate
 from inspect_ai.agent import as_solver, react
@@ -30,7 +32,7 @@ from inspect_ai.model import (
 )
 from inspect_ai.scorer import Score, Scorer, Target, accuracy, scorer
 from inspect_ai.solver import Generate, Solver, TaskState, solver
-from inspect_ai.tool import MCPServer, ToolChoice, ToolInfo, mcp_server_stdio
+from inspect_ai.tool import MCPServer, ToolChoice, ToolInfo, mcp_connection, mcp_server_stdio
 
 from evals.grading import claims_in, grade
 from evals.report import Result, add_run
@@ -61,8 +63,9 @@ def renter(server: str, *, scripted: bool) -> Solver:
                 _playing.set((task, server, str(stage.work)))
                 state.messages = [ChatMessageUser(content=task.prompt(str(stage.work)))]
                 tools = _official(home, stage.base_url) if server == "official" else _ours(task, home, stage.base_url)
-                state = await as_solver(react(prompt=None, tools=[tools], submit=False))(state, generate)
-                facts = stage.end()
+                async with mcp_connection(tools):  # so that the server lives on after the last word
+                    state = await as_solver(react(prompt=None, tools=[tools], submit=False))(state, generate)
+                    facts = await anyio.to_thread.run_sync(stage.end)
             finally:
                 stage.close()
             state.store.set("problems", grade(task, facts, claims_in(state.output.completion)))
