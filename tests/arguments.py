@@ -28,6 +28,7 @@ TRICKS: Final = (
 _ALSO_NEEDED: Final[dict[str, Arguments]] = {
     "rent_pod": {"gpu_type": "A100"},
     "run_command": {"pod": ID},
+    "run_job": {"max_total_usd": 1.5},
     "upload_files": {"content": "x", "pod_path": "x"},
 }
 _VALUES: Final[dict[str, Any]] = {"public_key": PUBLIC_KEY, "gpu_type": "B200"}
@@ -64,7 +65,7 @@ def _example(name: str, schema: dict[str, Any]) -> Any:
         return ID
     if kind == "array":
         return [f"{number}{ID[1:]}" for number in range(schema.get("minItems", 1))]
-    return {"integer": schema.get("minimum", 1), "number": 1.5, "boolean": True}[kind]
+    return {"integer": schema.get("minimum", 1), "number": max(1.5, schema.get("minimum", 0)), "boolean": True}[kind]
 
 
 def _values(name: str, schema: dict[str, Any]) -> st.SearchStrategy[Any]:

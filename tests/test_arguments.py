@@ -227,12 +227,18 @@ async def test_a_limit_never_vanishes_because_it_says_nothing() -> None:
         assert not paths(agent)
 
 
+def meanings(schema: dict[str, Any]) -> list[Any]:
+    """Values of another kind that mean one of the schema's own."""
+    least = schema.get("minimum", 0)
+    return MEANT[schema["type"]] if least <= 1 else [str(least), f"{least}.0"]
+
+
 async def test_numbers_and_booleans_as_text_and_lists_as_json_are_what_they_mean() -> None:
     async with asking() as agent:
         for tool in await tools(agent):
             said = smallest(tool)
             meant = {
-                name: [json.dumps(said.get(name, ["22"]))] if schema["type"] == "array" else MEANT[schema["type"]]
+                name: [json.dumps(said.get(name, ["22"]))] if schema["type"] == "array" else meanings(schema)
                 for name, schema in properties(tool).items()
                 if "enum" not in schema
             }

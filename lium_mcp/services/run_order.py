@@ -28,7 +28,7 @@ class RunOrder(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    name: Annotated[ShortText, Field(max_length=MOST_NAME_CHARACTERS, description="New: a-z, 0-9, . _ -")]
+    name: Annotated[ShortText, Field(min_length=1, max_length=MOST_NAME_CHARACTERS, description="New: a-z, 0-9, . _ -")]
     command: Annotated[str, Field(min_length=1, description="For the pod's shell; no secrets.")]
     gpu_type: Annotated[UnlistedShortText, Field(min_length=1, description="Cheapest of this model.")]
     gpu_count: Annotated[int | None, Field(ge=1, description="GPUs in the pod.")] = None
