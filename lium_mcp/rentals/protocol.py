@@ -231,6 +231,7 @@ class Renter:
         try:
             await anyio.lowlevel.checkpoint()  # a call that was cancelled meanwhile stops here
             yield rental
+            await anyio.lowlevel.checkpoint()  # one that was cancelled in its last step has told nobody of the pod
         except anyio.get_cancelled_exc_class():
             if not rental.earlier:
                 with anyio.CancelScope(shield=True):
@@ -271,6 +272,7 @@ class Renter:
                 await self._batches.send(rents, find_judge, find_another)
             await anyio.lowlevel.checkpoint()  # as in `rent`
             yield rents
+            await anyio.lowlevel.checkpoint()
         except anyio.get_cancelled_exc_class():
             with anyio.CancelScope(shield=True):
                 await self._batches.disown(rents, self._remover)
