@@ -51,26 +51,26 @@ def read_ways(path: Path = WAYS) -> dict[str, Cost]:
     return {name: Cost(int(calls), int(tokens)) for name, calls, tokens, *_ in rows}
 
 
-def add_run(model: str, server: str, results: Mapping[str, Result], version: str = __version__) -> None:
-    """Add what a model did with a server to the results of a version; of a task that was done again the last counts."""
-    file = RESULTS / f"{version}.json"
+def add_run(model: str, server: str, results: Mapping[str, Result], folder: Path = RESULTS) -> None:
+    """Add what a model did with a server to the results of this version; a task that was done again counts anew."""
+    file = folder / f"{__version__}.json"
     runs: dict[str, dict[str, Any]] = json.loads(file.read_text()) if file.exists() else {}
     run = runs.setdefault(f"{model}, {server}", {})
     run |= {name: asdict(result) for name, result in results.items()}
     file.write_text(json.dumps(runs, indent=1, sort_keys=True) + "\n")
-    file.with_suffix(".md").write_text("\n".join(_tables(runs, version)) + "\n")
+    file.with_suffix(".md").write_text("\n".join(_tables(runs)) + "\n")
 
 
-def _tables(runs: Mapping[str, Mapping[str, Any]], version: str) -> Iterator[str]:
+def _tables(runs: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     ways, before = read_ways(), read_ways(BEFORE)
     official = runs.get("reference, official", {})
-    yield f"# Results of {version}"
+    yield f"# Results of {__version__}"
     yield ""
     yield "## The reference ways"
     yield ""
     yield (
         f"The tool list: {ways[TOOL_LIST].calls} tools, {ways[TOOL_LIST].tokens:,} tokens; before, "
-        f"{before[TOOL_LIST].calls} tools, {before[TOOL_LIST].tokens:,} tokens. Calls / tokens of answers, with the "
+        f"{before[TOOL_LIST].calls} tools, {before[TOOL_LIST].tokens:,} tokens. Calls / tokens of answers with the "
         "tools of before, with those of now, and through the official server; `-` where it cannot be done."
     )
     yield ""
@@ -84,6 +84,8 @@ def _tables(runs: Mapping[str, Mapping[str, Any]], version: str) -> Iterator[str
     both = [name for name in names if name in before]
     yield f"| sum of the {len(both)} that could be done before | {_sum(before, both)} | {_sum(ways, both)} | |"
     yield f"| median of these | {_median(before, both)} | {_median(ways, both)} | |"
+    more = [name for name in both if before[name].calls > 1]
+    yield f"| sum of the {len(more)} that took several calls before | {_sum(before, more)} | {_sum(ways, more)} | |"
     for run, results in sorted(runs.items()):
         yield ""
         yield from _run(run, results)
