@@ -37,12 +37,17 @@ def facts_of(state: Mapping[str, Any], before: Facts | None = None, work: Path |
     facts: Facts = {
         "now": state["now"],
         "alive": sorted(pod["name"] for pod in living),
+        "alive_elsewhere": sorted(
+            pod["pod_name"]
+            for pod in state["pods"]
+            if pod["account_id"] != account["id"] and pod["removed_at"] is None and pod["status"] not in _GONE
+        ),
         "pods": {pod["name"]: pod for pod in pods},
         "by_id": {pod["id"]: pod for pod in pods},
         "named": _grouped(living, "name", "id"),
         "burn_usd": sum(pod["price_usd"] for pod in living),
         "balance_usd": account["balance"],
-        "rents": [rent["pod_id"] for rent in state["rents"]],
+        "rents": [rent["pod_id"] for rent in state["rents"] if rent["pod_id"] in names],
         "charged_usd": charged,
         "charged": _charged(state["ledger"], names),
         "to_come_usd": sum(to_come) if len(to_come) == len(living) else None,

@@ -15,7 +15,7 @@ import httpx2
 
 from evals.facts import Facts, fact, facts_of
 from evals.tasks import Task, TaskError
-from lium_mcp.sandbox import API_KEY, Sandbox
+from lium_mcp.sandbox import API_KEY, OTHER_API_KEY, Sandbox
 
 # Every play begins at the same time, so that answers are of the same length.
 START: Final = datetime(2026, 11, 2, 9, 0, tzinfo=UTC)
@@ -31,9 +31,7 @@ class World:
         self.sandbox = Sandbox(speed=0, start=START, ssh=True, **{"seed": 7, **first})
         self.ssh_key = home / "id_ed25519"
         self._public_key = ""
-        self._client = httpx2.AsyncClient(
-            transport=self.sandbox.transport(), base_url="http://sandbox/api", headers={"X-API-Key": API_KEY}
-        )
+        self._client = httpx2.AsyncClient(transport=self.sandbox.transport(), base_url="http://sandbox/api")
 
     async def begin(self) -> Facts:
         """Let everything happen that has happened before; return what is so then."""
@@ -103,6 +101,7 @@ class World:
         hours: int | None = None,
         country: str = "",
         tier: str = "",
+        of_another: bool = False,
     ) -> None:
         state = self.sandbox.state("nodes", "templates")
         nodes = [
@@ -125,10 +124,11 @@ class World:
             "termination_hours": hours,
             "volume_id": self._id(f"volumes/{volume}/id") if volume else None,
         }
-        made = await self._send("POST", f"/executors/{node['id']}/rent", body)
+        key = OTHER_API_KEY if of_another else API_KEY
+        made = await self._send("POST", f"/executors/{node['id']}/rent", body, key)
         for _ in range(20):
             self.sandbox.clock.advance(seconds=15)
-            pod = await self._send("GET", f"/pods/{made['pod_id']}")
+            pod = await self._send("GET", f"/pods/{made['pod_id']}", None, key)
             if pod["status"] != "PENDING":
                 return
         raise TaskError(f"pod {name} does not come up")
@@ -158,8 +158,8 @@ class World:
             raise TaskError(f"there is no {path}")
         return str(found)
 
-    async def _send(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:  # noqa: ANN401 - JSON
-        answer = await self._client.request(method, path, json=body)
+    async def _send(self, method: str, path: str, body: Mapping[str, Any] | None = None, key: str = API_KEY) -> Any:  # noqa: ANN401 - JSON
+        answer = await self._client.request(method, path, json=body, headers={"X-API-Key": key})
         if answer.status_code >= 300:  # noqa: PLR2004 - what is not a success
             raise TaskError(f"{method} {path}: {answer.text}")
         return answer.json()
