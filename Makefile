@@ -107,6 +107,7 @@ bench: .venv/.dev ## measure start-up, the time a tool call adds, a ledger of mo
 lock: ## resolve the hashed requirements again (needs uv)
 	uv pip compile pyproject.toml --universal --generate-hashes --no-emit-index-url --no-header --no-annotate -q -o requirements/run.txt
 	uv pip compile pyproject.toml --extra dev --universal --generate-hashes --no-emit-index-url --no-header --no-annotate -q -o requirements/dev.txt
+	printf '%s\n' inspect-ai==0.3.285 'mcp<2' anthropic openai | uv pip compile - --python-version 3.11 --universal --generate-hashes --no-emit-index-url --no-header --no-annotate -q -o evals/requirements.txt
 
 .PHONY: clean
 clean: ## remove everything that was made here
