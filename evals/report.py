@@ -63,7 +63,11 @@ def add_run(model: str, server: str, results: Mapping[str, Result], folder: Path
 
 def _tables(runs: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     ways, before = read_ways(), read_ways(BEFORE)
-    official = runs.get("reference, official", {})
+    official = {
+        name: Cost(result["calls"], result["answer_tokens"])
+        for name, result in runs.get("reference, official", {}).items()
+        if result["success"]
+    }
     yield f"# Results of {__version__}"
     yield ""
     yield "## The reference ways"
@@ -78,14 +82,15 @@ def _tables(runs: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     yield "|---|---|---|---|"
     names = [name for name in ways if name != TOOL_LIST]
     for name in names:
-        there = official.get(name)
-        theirs = _cell(Cost(there["calls"], there["answer_tokens"]) if there and there["success"] else None)
-        yield f"| {name} | {_cell(before.get(name))} | {_cell(ways[name])} | {theirs} |"
+        yield f"| {name} | {_cell(before.get(name))} | {_cell(ways[name])} | {_cell(official.get(name))} |"
     both = [name for name in names if name in before]
     yield f"| sum of the {len(both)} that could be done before | {_sum(before, both)} | {_sum(ways, both)} | |"
     yield f"| median of these | {_median(before, both)} | {_median(ways, both)} | |"
     more = [name for name in both if before[name].calls > 1]
     yield f"| sum of the {len(more)} that took several calls before | {_sum(before, more)} | {_sum(ways, more)} | |"
+    theirs = [name for name in both if name in official]
+    figures = " | ".join(_sum(costs, theirs) for costs in (before, ways, official))
+    yield f"| sum of the {len(theirs)} that the official server can do | {figures} |"
     for run, results in sorted(runs.items()):
         yield ""
         yield from _run(run, results)
