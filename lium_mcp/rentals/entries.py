@@ -19,7 +19,7 @@ UNSETTLED: Final[frozenset[Status]] = frozenset({"sending", "unknown"})
 CLOSED: Final[frozenset[Status]] = frozenset({"refused", "removed", "absent", "withdrawn", "closed"})
 
 GIVEN_BACK: Final = "given back: "
-"""How the note of a rent begins if a look after its call found that its pods must go."""
+"""How the note of a rent begins if a look found that its pods must go."""
 NOT_SENT_AGAIN: Final = "not sent again: "
 """How the note of a rent begins if the server that looked last may not send it again."""
 
@@ -130,7 +130,7 @@ class Entry:
 
     @property
     def given_back_because(self) -> str | None:
-        """Why a look after its call gave its pods back, if one did."""
+        """Why a look gave its pods back, if one did."""
         is_over = self.status in ("removing", "removed") and self.note.startswith(GIVEN_BACK)
         return self.note.removeprefix(GIVEN_BACK) if is_over else None
 

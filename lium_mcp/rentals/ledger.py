@@ -151,7 +151,7 @@ class Ledger:
         return await self.database.read(work)
 
     async def given_back(self, account: str) -> list[Entry]:
-        """The account's rents, newest first, whose pods were given back by a look after the rent's call.
+        """The account's rents, newest first, whose pods were given back by a look.
 
         Raises:
             LedgerUnavailable: they cannot be read.

@@ -29,6 +29,7 @@ from lium_mcp.services.batch_plan import (
 from lium_mcp.services.failure_words import as_failure
 from lium_mcp.services.limits_left import ask_of, find_judge, refuse_beyond_limits
 from lium_mcp.services.login_keys import register_public_keys
+from lium_mcp.services.open_rents import pods_given_back
 from lium_mcp.services.pod_states import is_over
 from lium_mcp.services.polling import READ_LIMIT_SECONDS, Poller, time_limit
 from lium_mcp.services.rent_plan import Plan
@@ -248,6 +249,8 @@ async def _wait_for_some(
     async def read() -> dict[str, Pod]:
         listed = {pod.id: pod for pod in await account.lium.pods.list()}
         seen.update(listed)
+        if any(one.rental.pod_id not in listed for one in waiting):  # a look between calls may have given one back
+            seen.update(await pods_given_back(account))
         return listed
 
     def unfit(listed: dict[str, Pod]) -> list[_Followed]:

@@ -18,7 +18,7 @@ _TOLD_FOR: Final = timedelta(days=1)
 
 
 class UnsettledRent(Result):
-    """A rent of which nobody knows yet whether it made a pod, or whose pod has to go or went after its call."""
+    """A rent of which nobody knows yet whether it made a pod, or whose pod has to go or went by a look."""
 
     name: str
     since: UtcTime
@@ -44,7 +44,7 @@ async def list_with_rents(account: Account, read_only: bool) -> tuple[Sequence[P
 
 
 async def find_given_back(account: Account, named: str) -> tuple[str, str] | None:
-    """The pod of a rent that goes by this id, or lately went by this name, and why a look after its call gave it back.
+    """The pod of a rent that goes by this id, or lately went by this name, and why a look gave it back.
 
     None where none did.
     """
@@ -57,8 +57,16 @@ async def find_given_back(account: Account, named: str) -> tuple[str, str] | Non
     return None
 
 
+async def pods_given_back(account: Account) -> dict[str, str]:
+    """Why a look gave pods back, by their ids; also while the call that rented one still waits for it."""
+    with suppress(LedgerUnavailable):
+        entries = await account.rents.given_back()
+        return {pod_id: entry.given_back_because or "" for entry in entries for pod_id in entry.pod_ids}
+    return {}
+
+
 async def _lately_given_back(account: Account) -> list[UnsettledRent]:
-    """Rents whose pods went after their calls: no call could say why."""
+    """Rents whose pods a look gave back: no call may have said why."""
     with suppress(LedgerUnavailable):
         return [
             UnsettledRent(name=entry.pod_name, since=entry.created_at, status=entry.status, next=_reason(entry))
@@ -74,7 +82,7 @@ def _is_recent(account: Account, entry: Entry) -> bool:
 
 def _reason(entry: Entry) -> str:
     pods = " and ".join(entry.pod_ids)
-    return f"lium-mcp gave pod {pods} back after the call that rented it: {entry.given_back_because}."
+    return f"lium-mcp gave pod {pods} back: {entry.given_back_because}."
 
 
 def _unsettled(account: Account, entry: Entry, pods: Sequence[Pod]) -> UnsettledRent | None:

@@ -25,7 +25,7 @@ class FoundPod(Result):
 
 
 def found_pod(observed: ObservedPod, why: str | None, order: StandingOrder | None = None) -> FoundPod:
-    """Show a pod, say why a look after its call removed it, if one did, and which order it came of."""
+    """Show a pod, say why a look removed it, if one did, and which order it came of."""
     warnings = [*(observed.warnings or ()), *([why] if why else ())]
     return FoundPod(
         outcome=observed.outcome, pod=observed.pod, order=order, warnings=warnings or None, next=observed.next

@@ -102,6 +102,19 @@ def not_stated(unverified: Sequence[str]) -> str:
     )
 
 
+def given_back(what: str, because: str) -> Failure:
+    """Say that a look gave a pod back, before the call that rented it read it."""
+    is_dearer = because.startswith(DEARER)
+    return Failure(
+        "dearer_than_allowed" if is_dearer else "not_as_asked",
+        f"{what} was given back: {because}."
+        if is_dearer
+        else f"{what} came out as something else than asked: {because}.",
+        "Choose another node.",
+        effect="Its removal is ordered: list_pods shows it until it is gone.",
+    )
+
+
 async def give_back(
     account: Account, rental: Rental, what: str, contradiction: str, expected: Expected, pods: Sequence[Pod]
 ) -> Failure:

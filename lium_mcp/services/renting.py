@@ -19,7 +19,7 @@ from lium_mcp.services.accounts import Account
 from lium_mcp.services.limits_left import find_judge, refuse_beyond_limits
 from lium_mcp.services.login_keys import describe_keys, register_public_keys
 from lium_mcp.services.node_warnings import node_warnings
-from lium_mcp.services.open_rents import find_given_back
+from lium_mcp.services.open_rents import pods_given_back
 from lium_mcp.services.pod_details import describe_start, gone_view, pod_view
 from lium_mcp.services.pod_states import ObservedPod, is_over, judge, judge_gone
 from lium_mcp.services.polling import Poller
@@ -28,6 +28,7 @@ from lium_mcp.services.readiness import read_pod, wait_for_ssh
 from lium_mcp.services.rent_plan import Plan, expected_of, look_again, make_plan
 from lium_mcp.services.rent_terms import (
     give_back,
+    given_back,
     maybe_not_ours,
     not_stated,
     outcome_unknown,
@@ -159,9 +160,17 @@ async def follow_rental(
     """Show what came of a rent. From here on a pod bills: whatever fails, the answer names it.
 
     `mine` is None where an earlier call rented it, which had terms of its own.
+
+    Raises:
+        Failure: it is given back, by this call or by a look beside it.
+        RentOutcomeUnknown: the pod is another's.
     """
     plan, expected = mine or (None, Expected())
     seen = await _see_it_through(account, poller, rental, expected, wait_seconds)
+    if seen is None or seen.is_gone or seen.pod.is_being_removed:
+        because = (await pods_given_back(account)).get(rental.pod_id)
+        if because is not None:
+            raise given_back(f"Pod {wish.name} ({rental.pod_id})", because)
     if seen is None:
         return RentedPod(
             outcome="pending",
@@ -185,8 +194,6 @@ async def follow_rental(
     if rental.entry.hours is None and pod.removal_scheduled_at is None and not seen.is_gone and not pod.is_terminal:
         warnings.append("No removal time is set: it bills until remove_pod or schedule_pod_removal.")
     observed = await _shown(account, seen)
-    if (seen.is_gone or pod.is_being_removed) and (why := await find_given_back(account, pod.id)):
-        warnings.append(why[1])
     outcome, advice = _with_restore(observed, seen.restore)
     node = pod.executor or (plan.node if plan and pod.executor_id in (None, plan.node.id) else None)
     is_bounded = wish.max_total_usd is not None
@@ -335,19 +342,23 @@ async def _wait_until_runs(
     """Wait until a pod runs or cannot; return it as it was last seen, if it ever was, and whether it is gone since."""
     clock = poller.clock
     seen: list[PodDetail] = []
+    is_given_back = False
     started = clock.monotonic()
 
     async def read() -> PodDetail | None:
+        nonlocal is_given_back
         pod = await read_pod(account, rental.pod_id)
         if pod is not None:
             seen.append(pod)
+        if pod is None or pod.is_being_removed:  # a look between calls may have been quicker
+            is_given_back = rental.pod_id in await pods_given_back(account)
         return pod
 
     def over(pod: PodDetail | None) -> bool:
         # A new pod may take some seconds to be listed; one that was seen and is gone has failed.
         if pod is None:
-            return bool(seen) or clock.monotonic() - started > _APPEARS_WITHIN_SECONDS
-        return is_over(pod) or _is_unfit(rental, expected, pod)
+            return bool(seen) or is_given_back or clock.monotonic() - started > _APPEARS_WITHIN_SECONDS
+        return is_given_back or is_over(pod) or _is_unfit(rental, expected, pod)
 
     first: PodDetail | None = None
     with suppress(LiumError), anyio.move_on_after(max(poller.left(wait_seconds), _FIRST_READ_SECONDS)):

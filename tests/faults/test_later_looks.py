@@ -133,6 +133,56 @@ async def test_looks_do_not_put_off_the_end_of_hours_that_are_over(account: Sand
     assert living(account) == []
 
 
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [({"price": 25.0}, "dearer_than_allowed"), ({"gpu_count": "2"}, "not_as_asked")],
+)
+async def test_a_look_that_gives_back_what_a_call_has_not_read_yet_is_told_by_the_call(
+    account: Sandbox, ledger: str, change: dict[str, Any], code: str, count: int
+) -> None:
+    renting, looking = Wire(account), Wire(account)
+    listed = Hold("before the work")
+
+    async def held(request: httpx2.Request, forward: Forward) -> httpx2.Response:
+        if rents(account):
+            return await listed(request, forward)
+        return await forward(request)
+
+    path = "/pods" if count > 1 else "/pods/*"
+    renting.on("GET", path, held)
+    looking.on("GET", "/pods", editing(lambda rows: [row | change for row in rows]))
+    wanted = TRAIN | {"max_usd_per_gpu_hour": 0.5, "wait_seconds": 600, "count": count, "gpu_count": 1}
+    answers: list[Any] = []
+    async with (
+        agent_on(account, state_url=ledger, transport=renting) as one,
+        agent_on(account, state_url=ledger, transport=looking) as other,
+    ):
+
+        async def rent() -> None:
+            answers.append(await one.raw("rent_pod", **wanted))
+
+        async with anyio.create_task_group() as calls:
+            calls.start_soon(rent)
+            await listed.reached()
+            account.clock.advance(minutes=2)
+            shown = await other.call("list_pods")
+            assert "after the call" not in str(shown)
+            assert living(account) == []
+            read_before = len(renting.sent("GET", path))
+            listed.let_go()
+        assert len(renting.sent("GET", path)) - read_before < 3, "what the ledger knows is not waited for"
+        [answer] = answers
+        if count == 1:
+            failure = Failure(answer)
+            assert failure.code == code
+            assert "may bill" not in failure.text
+        else:
+            rows = answer.structured_content["pods"]
+            assert [(row["outcome"], row.get("code")) for row in rows] == [("failed", code)] * count
+            assert "pending" not in answer.structured_content["next"]
+
+
 LOST = {
     "the answer is lost": losing_the_answer(),
     "it never arrives": failing(httpx2.ReadError("the connection broke")),
