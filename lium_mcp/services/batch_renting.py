@@ -289,7 +289,7 @@ def _row(one: _Followed, shown: RentedPod) -> PodOfBatch:
         lost_answer_settled=shown.lost_answer_settled,
         country=shown.country,
         executor_id=one.plan.node.id if one.plan else None,
-        price_per_hour_usd=shown.price_per_hour_usd,
+        price_per_hour_usd=shown.pod.price_per_hour_usd if shown.pod else None,
         problem=None if shown.outcome == "done" else shown.next,
     )
 

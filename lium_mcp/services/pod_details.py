@@ -21,6 +21,7 @@ from lium_mcp.rentals import AccountUnknown, shortfalls
 from lium_mcp.results import Result, Usd, UsdRate, UtcTime, note_on, state_in_words
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.container_restarts import restart_warning, started_at
+from lium_mcp.services.dropped_settings import SSH_PORT
 from lium_mcp.services.gpu_details import GpuView, gpu_view
 from lium_mcp.services.idle_removals import IdleRemoval, idle_removal_of
 from lium_mcp.services.node_warnings import maintenance
@@ -83,7 +84,7 @@ class EventView(Result):
 class PodView(PodRow):
     """One pod in detail."""
 
-    huid: str
+    huid: str | None = None
     executor_id: str | None = None
     phase: str | None = None
     ready_in_seconds: int | None = None
@@ -315,7 +316,9 @@ def _row_fields(pod: Pod, idle: IdleRemoval | None) -> dict[str, object]:
 def _ports(pod: Pod) -> dict[str, str] | None:
     if not pod.ssh or not pod.public_ports:
         return None
-    return {str(inside): with_port(pod.ssh.host, outside) for inside, outside in pod.public_ports.items()}
+    # The SSH command has the one of SSH.
+    open_ports = {inside: outside for inside, outside in pod.public_ports.items() if inside != SSH_PORT}
+    return {str(inside): with_port(pod.ssh.host, outside) for inside, outside in open_ports.items()} or None
 
 
 def _shown(history: Sequence[PodEvent]) -> list[EventView]:

@@ -20,7 +20,7 @@ from lium_mcp.services.limits_left import find_judge, refuse_beyond_limits
 from lium_mcp.services.login_keys import describe_keys, register_public_keys
 from lium_mcp.services.node_warnings import node_warnings
 from lium_mcp.services.open_rents import pods_given_back
-from lium_mcp.services.pod_details import describe_start, gone_view, pod_view
+from lium_mcp.services.pod_details import PodView, describe_start, gone_view, pod_view
 from lium_mcp.services.pod_states import ObservedPod, is_over, judge, judge_gone
 from lium_mcp.services.polling import Poller
 from lium_mcp.services.questions import quoted
@@ -202,16 +202,20 @@ async def follow_rental(
         pod_id=pod.id,
         already_rented=rental.earlier or None,
         lost_answer_settled=(rental.was_lost and rental.confirmed) or None,
-        price_per_hour_usd=pod.price,
         hours=rental.entry.hours if is_bounded else None,
         left_of_total_usd=_left_of_total(wish, rental, pod),
         **rented_node(node),
         ssh_keys=None if seen.is_gone else await describe_keys(account, rental.entry.public_keys) or None,
-        pod=observed.pod,
+        pod=_lean(observed.pod) if outcome in ("done", "pending") else observed.pod,
         restore=seen.restore,
         warnings=warnings or None,
         next=advice,
     )
+
+
+def _lean(view: PodView) -> PodView:
+    """What somebody acts on who has just rented a pod; get_pod shows the rest."""
+    return view.model_copy(update={"huid": None})
 
 
 def _left_of_total(wish: Wish, rental: Rental, pod: Pod) -> float | None:

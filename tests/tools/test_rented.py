@@ -186,7 +186,7 @@ async def test_a_pod_that_is_dearer_than_it_was_offered_at_says_both_prices(sand
     async with agent_on(sandbox, transport=wire) as agent:
         rented = await agent.call("rent_pod", **BY_SPEC, wait_seconds=0)
     (record,) = rents(sandbox)
-    assert rented["price_per_hour_usd"] == 99.5
+    assert rented["pod"]["price_per_hour_usd"] == 99.5
     (said,) = (warning for warning in rented["warnings"] if "$99.5000" in warning)
     assert f"${record['price_per_hour']:.4f}" in said
     assert "remove_pod" in said
