@@ -156,13 +156,13 @@ async def _walk(pod_files: "PodFiles", source: str, place: Place, transfer: Tran
         for name, entry in rows:
             path = posixpath.join(folder, name)
             if not is_safe_name(name):
-                transfer.fail(name, "a name that no file here can have")
+                transfer.fail(name, "a name that no file here can have", lasts=True)
             elif entry.kind == "folder":
                 left.append((path, here / name))
             elif entry.kind == "file" and not name.endswith(PART):
                 items.append(pod_item(here / name, path, entry))
             elif entry.kind != "file":
-                transfer.passed_over += 1
+                transfer.pass_over(path)
     return items
 
 
@@ -200,14 +200,14 @@ async def _is_settled(folder: Folder, item: Item, digest: str | None, transfer: 
     if status is None:
         return False
     if not stat.S_ISREG(status.st_mode):
-        transfer.fail(name, "something that is no file has this name here")
+        transfer.fail(name, "something that is no file has this name here", lasts=True)
         return True
     if digest is not None and digest == await anyio.to_thread.run_sync(hash_in, folder, name):
         transfer.same_files += 1
         transfer.there_bytes += item.size
         return True
     if not overwrite:
-        transfer.fail(name, "another file has this name here; overwrite=true replaces it")
+        transfer.fail(name, "another file has this name here; overwrite=true replaces it", lasts=True)
     return not overwrite
 
 

@@ -29,6 +29,7 @@ _HASH_BLOCK_BYTES: Final = 2**20
 _HASH_SECONDS: Final = 3600.0
 _HASH_CHARACTERS: Final = 64
 _MOST_PROBLEMS: Final = 20
+_MOST_LEFT_OUT: Final = 3
 _MOST_PATH_CHARACTERS: Final = 2048
 
 
@@ -44,6 +45,8 @@ class Transfer:
         path: Where the files go.
         there_bytes: How much was there before this call: the same files, and the beginnings of unfinished ones.
         passed_over: How many links and other things that are not files there were.
+        left_out: The first few of them, on the pod.
+        lasting_failures: How many files will fail every time, unless somebody changes something.
         unverified: How many files were put together from several connections and not hashed by the pod.
         problems: What could not be copied, and why; the names may come from a pod.
     """
@@ -56,8 +59,10 @@ class Transfer:
     there_bytes: int = 0
     same_files: int = 0
     passed_over: int = 0
+    left_out: list[str] = field(default_factory=list)
     unverified: int = 0
     failed_files: int = 0
+    lasting_failures: int = 0
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -65,9 +70,16 @@ class Transfer:
         """Whether everything is where it belongs."""
         return bool(self.path) and self.moved_files + self.same_files == self.total_files
 
-    def fail(self, name: str, why: str) -> None:
-        """Note a file that could not be copied."""
+    def pass_over(self, path: str) -> None:
+        """Note something on the pod that is no file."""
+        self.passed_over += 1
+        if len(self.left_out) < _MOST_LEFT_OUT:
+            self.left_out.append(path[:_MOST_PATH_CHARACTERS])
+
+    def fail(self, name: str, why: str, *, lasts: bool = False) -> None:
+        """Note a file that could not be copied, and whether it never can be as things are."""
         self.failed_files += 1
+        self.lasting_failures += lasts
         if len(self.problems) < _MOST_PROBLEMS:
             self.problems.append(f"{name[:_MOST_PATH_CHARACTERS]}: {why}")
 

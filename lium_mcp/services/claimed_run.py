@@ -81,6 +81,8 @@ class Run:
         """
         if state is not None:
             values |= {"state": state, "since": self.now}
+        if "problem" in values:
+            values = {"problem_said": None} | values
         await self.claim.keep(progress=as_written(self.progress.model_copy(update=values)))
 
     async def over(self, status: RunStatus, said: str, *, problem: str | None = None) -> None:

@@ -33,6 +33,8 @@ class JobView(Result):
     then: str | None = None
     backup_id: str | None = None
     path: str | None = None
+    downloaded_files: int | None = None
+    downloaded_bytes: int | None = None
     charged_usd: Usd | None = None
     problem: str | None = None
 
@@ -97,6 +99,8 @@ def show_run(task: Task, job: jobs.Job | None = None, log: jobs.Log | None = Non
         then=order.then,
         backup_id=progress.backup_id,
         path=progress.path,
+        downloaded_files=progress.downloaded_files,
+        downloaded_bytes=progress.downloaded_bytes,
         charged_usd=progress.charged_usd,
         problem=progress.problem,
     )
@@ -129,17 +133,28 @@ def _warnings_of(order: RunOrder, progress: RunProgress) -> list[str]:
     return warnings
 
 
+def _billing_of(progress: RunProgress) -> str:
+    price, end = progress.price_per_hour_usd, progress.removal_at
+    bills = "The pod bills" if price is None else f"The pod bills {rate_in_usd(price)} an hour"
+    until = "" if end is None else f" until Lium removes it at {end:%Y-%m-%dT%H:%M:%SZ}, with all that is in it"
+    return f"{bills}{until}; remove_pod ends that."
+
+
 def _next_of(task: Task, order: RunOrder, progress: RunProgress) -> str:
     look = f"get_job with pod={task.name} and name={task.name}"
     if task.closed_at is not None:
         said = task.note[:1].upper() + task.note[1:]
         charged = f" It cost {in_usd(progress.charged_usd)}." if progress.charged_usd is not None else ""
-        stays = " remove_pod ends its billing." if "stays" in task.note else ""
-        return f"{said.rstrip('.')}.{stays}{charged} To run it again, choose another name."
+        stays = f" {_billing_of(progress)}" if "stays" in task.note else ""
+        why = f" {progress.problem_said}" if progress.problem_said and order.then == "download_and_remove" else ""
+        return f"{said.rstrip('.')}.{why}{stays}{charged} To run it again, choose another name."
     if progress.state in BEFORE_THE_COMMAND:
         return f"Nothing is left to do: the command starts by itself. {look} waits on, from any session."
     if progress.state == "running":
         follows = "" if order.then == "keep" else f", then follows {order.then}"
         return f"The command runs{follows}: {look} waits on, from any session."
-    fails = " So far it fails, see problem; it is tried again." if progress.problem else ""
+    fails = ""
+    if progress.problem:
+        said = (progress.problem_said or progress.problem).rstrip(".")
+        fails = f" So far it fails, and is tried again: {said}. {_billing_of(progress)}"
     return f"The command is over, and {order.then} is under way.{fails} {look} waits on."

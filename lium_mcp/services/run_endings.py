@@ -19,7 +19,9 @@ from lium_mcp.services.following import back_up, end_pod
 from lium_mcp.services.pod_connections import pod_access
 from lium_mcp.services.pod_details import past_view
 from lium_mcp.services.polling import Poller
+from lium_mcp.services.questions import quoted
 from lium_mcp.services.removing import is_gone
+from lium_mcp.services.run_order import RunOrder
 from lium_mcp.services.running import (
     Step,
     bring_files,
@@ -31,8 +33,24 @@ from lium_mcp.services.running import (
 )
 from lium_mcp.services.runs import RunState
 from lium_mcp.services.transfer_details import open_folders
+from lium_mcp.text import quotation
 
 _MOST_ATTEMPTS: Final = 3
+_MOST_NAMED: Final = 3
+_SHOWN_CHARACTERS: Final = 120
+# A download that failed so fails again until somebody does something.
+_LASTING: Final = frozenset(
+    {
+        "file_not_found",
+        "permission_denied",
+        "invalid_argument",
+        "too_many_files",
+        "download_impossible",
+        "download_left_out",
+        "nothing_to_download",
+    }
+)
+_WITH_ADVICE: Final = frozenset({"download_left_out", "nothing_to_download"})
 _DOWNLOAD_SECONDS: Final = 3600.0
 _DOWNLOAD_AGAIN_SECONDS: Final = 60.0
 _REMOVAL_LOOK_SECONDS: Final = 30.0
@@ -96,20 +114,56 @@ async def _download(run: Run) -> bool:
         async with run.claim.held(), access.to(pod) as connection:
             folders = open_folders(access.local_folders)
             await download(connection, folders, order.download_path, order.target, transfer, overwrite=False)
-    if not transfer.is_done:
-        problems = "; ".join(transfer.problems[:3]) or "not all arrived"
-        raise Failure("download_incomplete", problems, "Look at the local folder.")
-    if transfer.unverified:
-        raise Failure("download_unverified", "The pod has no sha256sum, so what arrived in parts is unproven.", "")
-    await run.note(path=transfer.path)
+    _refuse_incomplete(order, transfer)
+    await run.note(
+        path=transfer.path, downloaded_files=transfer.total_files, downloaded_bytes=transfer.total_bytes, problem=None
+    )
     return True
 
 
+def _refuse_incomplete(order: RunOrder, transfer: Transfer) -> None:
+    """Refuse to count a download as complete that leaves anything of the pod behind.
+
+    Raises:
+        Failure: it does.
+    """
+    what = quoted(order.download_path)
+    if transfer.failed_files or not transfer.is_done:
+        code = "download_impossible" if transfer.lasting_failures else "download_incomplete"
+        problems = ", ".join(quotation(each, _SHOWN_CHARACTERS) for each in transfer.problems[:_MOST_NAMED])
+        problems = problems or "not all arrived"
+        raise Failure(code, f"Of {what} not all could be copied to {transfer.path}: {problems}.", "")
+    if transfer.passed_over:
+        names = ", ".join(quoted(path) for path in transfer.left_out)
+        raise Failure(
+            "download_left_out",
+            f"What is no file of its own was left out of {what}: {transfer.passed_over} symbolic links and the like, "
+            f"such as {names}. The other {transfer.total_files} files are in {transfer.path}.",
+            "Copy what they point to into a new folder of the pod (cp -rL).",
+        )
+    if not transfer.total_files:
+        raise Failure("nothing_to_download", f"{what} holds no file, so nothing was saved.", "Look what the pod holds.")
+    if transfer.unverified:
+        raise Failure("download_unverified", "The pod has no sha256sum, so what arrived in parts is unproven.", "")
+
+
 async def _note_failure(run: Run, failure: Failure) -> None:
-    """Note why what was to follow has not. A download is tried for as long as the pod lives, a backup some times."""
-    if run.progress.problem != failure.code:
-        await run.note(problem=failure.code)
-    if run.order.then == "download_and_remove":
+    """Note why what was to follow has not. A download is tried for as long as it may succeed, a backup some times."""
+    order, happened = run.order, failure.happened
+    if order.then == "download_and_remove":
+        happened = f"{happened.rstrip('.')} (download_path {quoted(order.download_path)}, to_path {order.target})."
+        if failure.code in _LASTING:
+            advice = failure.advice if failure.code in _WITH_ADVICE else ""
+            fetch = f"fetch it with download_files (pod={run.name}) to another local_path, then call remove_pod."
+            happened = " ".join(filter(None, (happened, advice, f"If you need it, {fetch}")))
+    happened = run.redact(happened)
+    if (run.progress.problem, run.progress.problem_said) != (failure.code, happened):
+        await run.note(problem=failure.code, problem_said=happened)
+    if order.then == "download_and_remove" and failure.code in _LASTING:
+        said = "the download failed and would fail again, so its pod stays"
+        await run.over(run.progress.status or "error", said, problem=failure.code)
+        return
+    if order.then == "download_and_remove":
         raise NotNow(failure.code, seconds=_DOWNLOAD_AGAIN_SECONDS) from failure
     attempts = run.claim.task.attempts + 1
     await run.claim.keep(attempts=attempts)

@@ -47,6 +47,7 @@ class RunProgress(BaseModel):
         since: When that began.
         status: What came of the command, or why it never ran; None while that is not known.
         problem: Why what was to follow has not, or not yet.
+        problem_said: The same in words.
         log: The end of what the command wrote.
     """
 
@@ -68,7 +69,10 @@ class RunProgress(BaseModel):
     log: str | None = None
     backup_id: str | None = None
     path: str | None = None
+    downloaded_files: int | None = None
+    downloaded_bytes: int | None = None
     problem: str | None = None
+    problem_said: str | None = None
     charged_usd: float | None = None
     missing_since: datetime | None = None
 

@@ -12,6 +12,7 @@ import pytest
 from lium_mcp.rentals import LazyLedger
 from lium_mcp.sandbox import Sandbox
 from tests.harness import Agent, Person, agent_on, make_key_pair
+from tests.sshd import Sshd, at_sshd
 from tests.wires import (
     Act,
     Hold,
@@ -352,18 +353,52 @@ async def test_a_backup_that_fails_leaves_the_pod_and_says_so(account: Sandbox, 
     assert len(living(account)) == 1
 
 
-async def test_a_download_that_is_not_complete_keeps_the_pod_until_it_is(
+@pytest.mark.parametrize(
+    ("command", "here", "problem", "said"),
+    [
+        ("echo done > result", "", "file_not_found", '"results"'),
+        ("mkdir results", "", "nothing_to_download", "holds no file"),
+        ("mkdir results; echo done > results/a", "other", "download_impossible", "another file has this name"),
+    ],
+)
+async def test_a_download_that_would_fail_again_ends_the_run_and_the_pod_stays(
+    account: Sandbox, at: Any, tmp_path: Path, command: str, here: str, problem: str, said: str
+) -> None:
+    async with at() as agent:
+        await begin(agent, f"sleep 600; {command}", then="download_and_remove", download_path="results")
+        if here:
+            (tmp_path / "work" / "train").mkdir()
+            (tmp_path / "work" / "train" / "a").write_text(here)
+        account.clock.advance(seconds=600)
+        ended = await until(agent, over)
+    assert (ended["outcome"], ended["job"]["status"], ended["job"]["problem"]) == ("failed", "succeeded", problem)
+    for words in (said, "download_files (pod=train)", "remove_pod", "an hour until Lium removes it at 20"):
+        assert words in ended["next"]
+    assert len(living(account)) == 1
+
+
+async def test_links_are_no_complete_download_and_the_pod_stays(account: Sandbox, sshd: Sshd, tmp_path: Path) -> None:
+    wire, own = at_sshd(account, sshd), {"ssh_key_path": sshd.key_path, "local_dirs": [tmp_path / "work"]}
+    command = "mkdir out blobs; echo 1 > blobs/x; echo 2 > out/b; ln -s ../blobs/x out/model.safetensors"
+    async with agent_on(account, transport=wire, **own) as agent:
+        await begin(agent, command, then="download_and_remove", download_path="out")
+        ended = await until(agent, over)
+    assert (ended["outcome"], ended["job"]["problem"]) == ("failed", "download_left_out")
+    for words in ("out/model.safetensors", "cp -rL", "download_files (pod=train)", "remove_pod"):
+        assert words in ended["next"]
+    assert len(living(account)) == 1
+
+
+async def test_a_download_that_fails_for_now_is_tried_again_and_says_what_it_copied(
     account: Sandbox, at: Any, tmp_path: Path
 ) -> None:
     async with at() as agent:
-        await begin(agent, "echo done > result", then="download_and_remove", download_path="results")
-        seen = await until(agent, lambda seen: seen["job"].get("problem"))
-        assert (seen["outcome"], seen["job"]["problem"]) == ("pending", "file_not_found")
-        assert len(living(account)) == 1
-        await agent.call("run_command", pod="train", command="mkdir results; mv result results/result")
+        await begin(agent, "sleep 600; echo done > result", then="download_and_remove", download_path="result")
+        account.add_fault("ssh_drops", pod_name="train", bytes=1, times=1)
+        account.clock.advance(seconds=600)
         ended = await until(agent, over)
-    assert ended["outcome"] == "done"
-    assert (tmp_path / "work" / "train" / "result").read_text() == "done\n"
+    assert (ended["outcome"], ended["job"]["downloaded_files"], ended["job"]["downloaded_bytes"]) == ("done", 1, 5)
+    assert (tmp_path / "work" / "train").read_text() == "done\n"
     assert living(account) == []
 
 
