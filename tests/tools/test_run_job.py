@@ -378,7 +378,8 @@ async def test_a_download_that_would_fail_again_ends_the_run_and_the_pod_stays(
 
 
 async def test_links_are_no_complete_download_and_the_pod_stays(account: Sandbox, sshd: Sshd, tmp_path: Path) -> None:
-    wire, own = at_sshd(account, sshd), {"ssh_key_path": sshd.key_path, "local_dirs": [tmp_path / "work"]}
+    wire = at_sshd(account, sshd)
+    own: Answer = {"ssh_key_path": sshd.key_path, "local_dirs": [tmp_path / "work"]}
     command = "mkdir out blobs; echo 1 > blobs/x; echo 2 > out/b; ln -s ../blobs/x out/model.safetensors"
     async with agent_on(account, transport=wire, **own) as agent:
         await begin(agent, command, then="download_and_remove", download_path="out")
