@@ -127,7 +127,7 @@ class Restored(Result):
 @toolset.tool(
     title="Set backup schedule",
     hints=DESTROYS,
-    search_hint="back up automatically every few hours",
+    search_hint="back up automatically every few hours, scheduled backups, snapshots",
     asks=lambda call, **given: ask_to_set_schedule(call.account, **given),
 )
 async def set_backup_schedule(
@@ -191,7 +191,7 @@ async def set_backup_schedule(
 @toolset.tool(
     title="Delete backup schedule",
     hints=DESTROYS,
-    search_hint="stop automatic backups",
+    search_hint="stop automatic, scheduled backups",
     asks=lambda call, **given: ask_to_delete_schedule(call.account, **given),
 )
 async def delete_backup_schedule(call: Call, pod: PodName) -> PodSchedule:
@@ -206,7 +206,6 @@ async def delete_backup_schedule(call: Call, pod: PodName) -> PodSchedule:
 @toolset.tool(
     title="List backups",
     hints=READS,
-    search_hint="is my pod backed up, how often, snapshots, what can be restored",
 )
 async def list_backups(
     call: Call,
@@ -242,7 +241,7 @@ async def list_backups(
     )
 
 
-@toolset.tool(title="Get backup", hints=READS, search_hint="is the backup done, its size")
+@toolset.tool(title="Get backup", hints=READS, search_hint="wait for a backup, its size and progress")
 async def get_backup(
     call: Call, backup_id: BackupId, wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS
 ) -> ObservedBackup:
@@ -252,7 +251,11 @@ async def get_backup(
     return judge_backup(backup, (await find_origins(call.account, [backup])).get(backup.backup_config_id or ""))
 
 
-@toolset.tool(title="Create backup", hints=WRITES_EACH_TIME, search_hint="save my data now, snapshot before removing")
+@toolset.tool(
+    title="Create backup",
+    hints=WRITES_EACH_TIME,
+    search_hint="save my data now, back up, snapshot or snapshots before removing",
+)
 async def create_backup(
     call: Call,
     pod: PodName,
@@ -288,7 +291,7 @@ async def create_backup(
 @toolset.tool(
     title="Delete backup",
     hints=DESTROYS,
-    search_hint="delete a stored snapshot",
+    search_hint="delete a stored snapshot, old snapshots, backups",
     asks=lambda call, **given: ask_to_delete_backup(call.account, **given),
 )
 async def delete_backup(call: Call, backup_id: BackupId) -> EndedBackup:
@@ -304,7 +307,7 @@ async def delete_backup(call: Call, backup_id: BackupId) -> EndedBackup:
 @toolset.tool(
     title="Restore backup",
     hints=DESTROYS_EACH_TIME,
-    search_hint="bring data back, copy data to another pod or to many pods",
+    search_hint="restore snapshots, bring data back, copy it to one pod or many pods",
     asks=lambda call, **given: ask_to_restore(call.account, **given),
 )
 async def restore_backup(
@@ -346,7 +349,9 @@ async def restore_backup(
     )
 
 
-@toolset.tool(title="List restores", hints=READS, search_hint="progress of a restore, into one pod or many")
+@toolset.tool(
+    title="List restores", hints=READS, search_hint="progress of a restore or restores, into one pod or many pods"
+)
 async def list_restores(call: Call, pods: PodNames, limit: Limit = 20, cursor: Cursor = "") -> RestoreRows:
     """List the restores into one or many pods with their progress, newest first. restore_backup starts one."""
     targets = await find_pods(call.account, pods) if len(pods) > 1 else [await find_pod(call.account, pods[0])]

@@ -177,7 +177,7 @@ async def list_gpus(
 
 
 @toolset.tool(
-    title="Get GPU prices", hints=READS, search_hint="how much does an H100 cost, cheapest GPU type, compare GPU prices"
+    title="Get GPU prices", hints=READS, search_hint="how much does an H100 cost, price of GPUs, cheapest type, compare"
 )
 async def get_gpu_prices(
     call: Call,
@@ -201,7 +201,7 @@ async def get_gpu_prices(
     )
 
 
-@toolset.tool(title="Quote a rental", hints=READS, search_hint="estimate what a rental will cost, can I afford it")
+@toolset.tool(title="Quote a rental", hints=READS)
 async def quote_rental(
     call: Call,
     wanted: Filters,

@@ -135,7 +135,9 @@ async def list_pods(call: Call, limit: Limit = 20, cursor: Cursor = "") -> PodLi
     )
 
 
-@toolset.tool(title="Get pod", hints=READS)
+@toolset.tool(
+    title="Get pod", hints=READS, search_hint="details of one pod, wait until it runs, ports, GPU utilization, events"
+)
 async def get_pod(call: Call, pod: PodName, wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS) -> FoundPod:
     """Read one pod: status, cost so far, removal time, template, ports, SSH command, last events, and what its GPUs do.
     If it is starting or rebooting, wait until it runs or failed. list_pods shows all; a removed one is read by its id.
@@ -158,7 +160,7 @@ async def get_pod(call: Call, pod: PodName, wait_seconds: WaitSeconds = DEFAULT_
 @toolset.tool(
     title="Reboot pod",
     hints=DESTROYS_EACH_TIME,
-    search_hint="restart a stuck pod, attach a volume",
+    search_hint="restart a stuck pod, attach a volume, move volumes",
     asks=lambda call, **given: ask_to_reboot_pod(call.account, **given),
 )
 async def reboot_pod(
@@ -273,7 +275,7 @@ async def remove_pod(
 @toolset.tool(
     title="Schedule pod removal",
     hints=DESTROYS,
-    search_hint="shut down automatically later, auto-terminate, stop paying at a time",
+    search_hint="shut down automatically later or when idle, auto-terminate, stop paying",
     asks=lambda call, **given: ask_to_schedule_removal(call.account, call.policy, **given),
 )
 async def schedule_pod_removal(
@@ -304,7 +306,7 @@ async def schedule_pod_removal(
 @toolset.tool(
     title="Cancel pod removal",
     hints=WRITES,
-    search_hint="keep a pod running longer, do not shut it down",
+    search_hint="keep a pod or pods running longer, do not shut down",
     asks=lambda call, **given: ask_to_cancel_removal(call.account, call.policy, **given),
 )
 async def cancel_pod_removal(call: Call, pod: PodName) -> RemovalSchedule:
@@ -314,7 +316,7 @@ async def cancel_pod_removal(call: Call, pod: PodName) -> RemovalSchedule:
     return await cancel_removal(call.account, call.policy, pod)
 
 
-@toolset.tool(title="Get pod logs", hints=READS, search_hint="see container output, why does my pod not start")
+@toolset.tool(title="Get pod logs", hints=READS, search_hint="container output, log, why does my pod not start")
 async def get_pod_logs(
     call: Call,
     pod: PodName,

@@ -60,7 +60,11 @@ JobName = Annotated[
 Timeout = Annotated[int, Field(ge=1, le=3600, description="Seconds until it is cut off.")]
 
 
-@toolset.tool(title="Run command", hints=DESTROYS_EACH_TIME)
+@toolset.tool(
+    title="Run command",
+    hints=DESTROYS_EACH_TIME,
+    search_hint="run shell commands or scripts over SSH, exec, bash, nvidia-smi, on many pods",
+)
 async def run_command(
     call: Call,
     command: Command,
@@ -85,7 +89,7 @@ async def run_command(
 @toolset.tool(
     title="Start job",
     hints=DESTROYS_EACH_TIME,
-    search_hint="train a model in the background, long-running script",
+    search_hint="train models in the background, long-running script or scripts, nohup",
     asks=lambda call, **given: ask_to_start_job(call.account, **given),
 )
 async def start_job(
@@ -135,7 +139,6 @@ async def ask_to_run(call: Call, order: RunOrder, **_: Any) -> Question | None: 
 @toolset.tool(
     title="Run a job on a pod of its own",
     hints=DESTROYS,
-    search_hint="train on a rented GPU and shut it down afterwards, all in one",
     asks=ask_to_run,
 )
 async def run_job(call: Call, order: RunOrder, *, wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS) -> ObservedJob:
@@ -159,7 +162,7 @@ async def run_job(call: Call, order: RunOrder, *, wait_seconds: WaitSeconds = DE
     return show_run(task)
 
 
-@toolset.tool(title="Get job", hints=READS, search_hint="is the training done, output and exit code of a job")
+@toolset.tool(title="Get job", hints=READS)
 async def get_job(
     call: Call,
     pod: PodName,
@@ -238,7 +241,7 @@ async def _look(call: Call, pod: str, name: str, log_lines: int, wait_seconds: f
     )
 
 
-@toolset.tool(title="Stop job", hints=DESTROYS, search_hint="kill a training run, cancel a running script")
+@toolset.tool(title="Stop job", hints=DESTROYS, search_hint="kill a training run, cancel a running script, end jobs")
 async def stop_job(call: Call, pod: PodName, name: JobName) -> ObservedJob:
     """Stop a job and everything that it started. Its files and output stay; what was to follow it does not happen. A
     run_job whose command has not begun is called off, and its pod removed.
@@ -265,7 +268,9 @@ async def stop_job(call: Call, pod: PodName, name: JobName) -> ObservedJob:
     )
 
 
-@toolset.tool(title="Upload files", hints=DESTROYS, search_hint="copy code or data to the GPU machine, scp")
+@toolset.tool(
+    title="Upload files", hints=DESTROYS, search_hint="copy code or data, a file or folder, to the GPU machine, scp"
+)
 async def upload_files(
     call: Call,
     pod: PodName,
@@ -297,7 +302,9 @@ async def upload_files(
 
 
 @toolset.tool(
-    title="Download files", hints=WRITES, search_hint="get results, checkpoints or logs from the GPU machine, scp"
+    title="Download files",
+    hints=WRITES,
+    search_hint="get a result or results, checkpoints, logs from the GPU machine, scp",
 )
 async def download_files(
     call: Call,

@@ -70,7 +70,7 @@ class DeletedTemplate(Result):
     name: str
 
 
-@toolset.tool(title="List templates", hints=READS, search_hint="which Docker images can I run, PyTorch or vLLM image")
+@toolset.tool(title="List templates", hints=READS, search_hint="which Docker image or images can I run, PyTorch, vLLM")
 async def list_templates(
     call: Call,
     *,
@@ -103,7 +103,7 @@ async def list_templates(
     )
 
 
-@toolset.tool(title="Get template", hints=READS, search_hint="details of an image, its ports and environment")
+@toolset.tool(title="Get template", hints=READS, search_hint="details of an image, its port or ports and environment")
 async def get_template(
     call: Call, template: TemplateName, wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS
 ) -> ObservedTemplate:
@@ -237,7 +237,7 @@ async def update_template(
 @toolset.tool(
     title="Delete template",
     hints=DESTROYS,
-    search_hint="remove a custom image that is no longer needed",
+    search_hint="remove a custom image or images no longer needed, templates",
     asks=lambda call, **given: ask_to_delete_template(call.account, **given),
 )
 async def delete_template(call: Call, template: TemplateName) -> DeletedTemplate:

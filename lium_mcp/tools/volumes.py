@@ -38,7 +38,7 @@ class DeletedVolume(Result):
 
 
 @toolset.tool(
-    title="List volumes", hints=READS, search_hint="persistent storage that outlives pods, how full, which pod uses it"
+    title="List volumes", hints=READS, search_hint="persistent storage that outlives pods, disks, how full is a volume"
 )
 async def list_volumes(
     call: Call,
@@ -64,7 +64,9 @@ async def list_volumes(
 
 
 @toolset.tool(
-    title="Create volume", hints=WRITES_EACH_TIME, search_hint="persistent storage for datasets and checkpoints"
+    title="Create volume",
+    hints=WRITES_EACH_TIME,
+    search_hint="new persistent storage, disk for a dataset, datasets or checkpoints",
 )
 async def create_volume(
     call: Call,
@@ -81,7 +83,7 @@ async def create_volume(
 @toolset.tool(
     title="Delete volume",
     hints=DESTROYS,
-    search_hint="free persistent storage, stop paying for a disk",
+    search_hint="free persistent storage, stop paying for a disk or volumes",
     asks=lambda call, **given: ask_to_delete_volume(call.account, **given),
 )
 async def delete_volume(call: Call, volume: VolumeName) -> DeletedVolume:
