@@ -17,7 +17,7 @@ from lium_mcp.guard.consent import Question
 from lium_mcp.guard.policy import Ask, Policy, PolicyRefused
 from lium_mcp.rentals import PRICE_TOLERANCE_USD, Entry, NodeOrder, Wanted, costs_more, whole_hours
 from lium_mcp.services.accounts import Account
-from lium_mcp.services.node_choice import find_offers, pick_node
+from lium_mcp.services.node_choice import MOST_NODES_TRIED, find_offers, is_of_one_node, pick_node
 from lium_mcp.services.offers import can_rent, describe_counts, has_price, smallest_gpu_count
 from lium_mcp.services.questions import quoted
 from lium_mcp.services.quotes import find_node
@@ -79,14 +79,15 @@ async def make_batch_plan(
         node = await find_node(account, wish.executor_id)
         nodes, spares = _shares_of(wish, node, len(names)), 0
     else:
-        nodes, spares = _cheapest(policy, wish, (await find_offers(account, wish.gpu_type)).nodes, len(names))
+        offers = await find_offers(account, wish.gpu_type)
+        nodes, spares = await _cheapest_planned(planner, policy, wish, offers.nodes, len(names))
     plans = [await planner.plan(node, name) for node, name in zip(nodes, names, strict=False)]
     per_hour = sum(plan.price_per_hour_usd or 0 for plan in plans)
     if total is not None:
         planner.hours_paid_for = _left_of_total(total, earlier, per_hour, len(plans)) / per_hour
         plans = [await planner.plan(node, name) for node, name in zip(nodes, names, strict=False)]
     dearest = max(plan.price_per_hour_usd or 0 for plan in plans)
-    others = [await planner.plan(node, names[0]) for node in nodes[len(names) :][:spares]]
+    others = await _plan_those_that_fit(planner, nodes[len(names) :][:spares], names[0])
     kept = (plan for plan in others if not costs_more(plan.price_per_hour_usd or 0, dearest))
     lives = [plan.hours for plan in plans]
     longest = None if None in lives else max(life or 0 for life in lives)
@@ -287,6 +288,51 @@ def _cheapest(policy: Policy, wish: Wish, nodes: Sequence[Executor], pods: int) 
             f"Ask for {len(picked)}, relax a filter or the ceiling, or watch with list_gpus.",
         )
     return picked, len(picked) - pods
+
+
+async def _cheapest_planned(
+    planner: _Planner, policy: Policy, wish: Wish, nodes: Sequence[Executor], pods: int
+) -> tuple[list[Executor], int]:
+    """As `_cheapest`, without nodes that by their quotes do not fit.
+
+    Raises:
+        As `_cheapest`; where too few fit, as the first one that did not.
+    """
+    left, refused = list(nodes), None
+    for _ in range(MOST_NODES_TRIED):
+        try:
+            picked, spares = _cheapest(policy, wish, left, pods)
+        except (Failure, PolicyRefused):
+            if refused is None:
+                raise
+            break
+        unfit = set[str]()
+        for node in picked[:pods]:
+            try:
+                await planner.plan(node, wish.pod_names[0])
+            except (Failure, PolicyRefused) as error:
+                if not is_of_one_node(error):
+                    raise
+                refused = refused or error
+                unfit.add(node.id)
+        if not unfit:
+            return picked, spares
+        left = [node for node in left if node.id not in unfit]
+        if not left:
+            break
+    assert refused is not None  # noqa: S101 - each turn ends with one
+    raise refused
+
+
+async def _plan_those_that_fit(planner: _Planner, nodes: Sequence[Executor], name: str) -> list[Plan]:
+    plans = []
+    for node in nodes:
+        try:
+            plans.append(await planner.plan(node, name))
+        except (Failure, PolicyRefused) as error:
+            if not is_of_one_node(error):
+                raise
+    return plans
 
 
 def _is_dearer(node: Executor, picked: Sequence[Executor]) -> bool:

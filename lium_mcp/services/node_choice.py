@@ -1,9 +1,9 @@
 """Chooses the node of a rental, for a quote and a rent alike: what the filters mean on the market, within limits."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import anyio
 
@@ -11,7 +11,7 @@ from lium_mcp.api.errors import LiumError
 from lium_mcp.api.executors.models import Executor
 from lium_mcp.api.gpu_names import gpu_names, models_of
 from lium_mcp.failures import Failure
-from lium_mcp.guard.policy import Policy
+from lium_mcp.guard.policy import Policy, PolicyRefused
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.offers import (
     Filters,
@@ -24,6 +24,11 @@ from lium_mcp.services.quotes import PricedRental, find_node, quote_node
 
 _MACHINES_SECONDS: Final = 5.0
 _CEILINGS: Final = ("max_usd_per_gpu_hour", "max_usd_per_hour")
+# Each is quoted on its own, while the caller waits.
+MOST_NODES_TRIED: Final = 4
+_OF_ONE_NODE: Final = ("price_above_ceiling", "filters_not_met", "price_unknown", "total_too_low")
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,15 +105,53 @@ def pick_node(policy: Policy, filters: Filters, nodes: Sequence[Executor]) -> Ex
         ) from error
 
 
-async def choose_node(account: Account, policy: Policy, filters: Filters, executor_id: str) -> Executor:
-    """The node that is named, or else the one that `pick_node` takes.
+def is_of_one_node(error: Failure | PolicyRefused) -> bool:
+    """Whether a node is refused for what its own quote says, so that another one may do."""
+    if isinstance(error, PolicyRefused):
+        return error.limit == "max_price_per_hour_usd"
+    return error.code in _OF_ONE_NODE
+
+
+async def use_cheapest(
+    policy: Policy, filters: Filters, nodes: Sequence[Executor], use: Callable[[Executor], Awaitable[T]]
+) -> T:
+    """Use the node that `pick_node` takes, or one of the next where its quote is above its listing and does not fit.
 
     Raises:
-        As `find_node`, `find_offers` and `pick_node`.
+        As `pick_node` and `use`; where none of those that were tried will do, as the first of them.
+    """
+    left, refused = list(nodes), None
+    for _ in range(MOST_NODES_TRIED):
+        try:
+            node = pick_node(policy, filters, left)
+        except (Failure, PolicyRefused):
+            if refused is None:
+                raise
+            break
+        try:
+            return await use(node)
+        except (Failure, PolicyRefused) as error:
+            if not is_of_one_node(error):
+                raise
+            refused = refused or error
+        left = [other for other in left if other.id != node.id]
+        if not left:
+            break
+    assert refused is not None  # noqa: S101 - each turn ends with one
+    raise refused
+
+
+async def use_node(
+    account: Account, policy: Policy, filters: Filters, executor_id: str, use: Callable[[Executor], Awaitable[T]]
+) -> T:
+    """Use the node that is named, or else as `use_cheapest`.
+
+    Raises:
+        As `find_node`, `find_offers` and `use_cheapest`.
     """
     if executor_id:
-        return await find_node(account, executor_id)
-    return pick_node(policy, filters, (await find_offers(account, filters.gpu_type)).nodes)
+        return await use(await find_node(account, executor_id))
+    return await use_cheapest(policy, filters, (await find_offers(account, filters.gpu_type)).nodes, use)
 
 
 async def price_node(

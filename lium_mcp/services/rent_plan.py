@@ -23,7 +23,7 @@ from lium_mcp.services.accounts import Account
 from lium_mcp.services.backing_up import PARTIAL, check_path_in, plain_path, refuse_incomplete
 from lium_mcp.services.default_template import default_template
 from lium_mcp.services.login_keys import PodKeys, find_public_keys
-from lium_mcp.services.node_choice import Offers, find_offers, pick_node, price_node
+from lium_mcp.services.node_choice import Offers, find_offers, pick_node, price_node, use_cheapest
 from lium_mcp.services.quotes import PricedRental, find_node
 from lium_mcp.services.rent_terms import ceiling_per_hour_usd
 from lium_mcp.services.targets import find_free_volume, find_usable_template
@@ -123,15 +123,17 @@ async def make_plan(account: Account, policy: Policy, wish: Wish, *, priced: boo
     """
     hours = policy.life(wish.hours)
     contents = await find_contents(account, wish)
+
+    async def plan_on(node: Executor) -> Plan:
+        return await plan_on_node(account, policy, wish, hours, contents, node)
+
     if wish.executor_id:
-        node = await find_node(account, wish.executor_id)
-    else:
-        offers = await find_offers(account, wish.gpu_type)
-        left_to_lium = await _leave_to_lium(account, policy, wish, hours, contents, offers, priced=priced)
-        if left_to_lium is not None:
-            return left_to_lium
-        node = pick_node(policy, wish, offers.nodes)
-    return await plan_on_node(account, policy, wish, hours, contents, node)
+        return await plan_on(await find_node(account, wish.executor_id))
+    offers = await find_offers(account, wish.gpu_type)
+    left_to_lium = await _leave_to_lium(account, policy, wish, hours, contents, offers, priced=priced)
+    if left_to_lium is not None:
+        return left_to_lium
+    return await use_cheapest(policy, wish, offers.nodes, plan_on)
 
 
 async def plan_on_node(

@@ -13,7 +13,7 @@ from lium_mcp.figures import rounded
 from lium_mcp.inputs import ShortText
 from lium_mcp.results import Result, Usd, UsdRate
 from lium_mcp.services.login_keys import foresee_login
-from lium_mcp.services.node_choice import choose_node, price_node
+from lium_mcp.services.node_choice import price_node, use_node
 from lium_mcp.services.node_warnings import NodeFlaws, flaws, node_warnings
 from lium_mcp.services.offers import (
     Filters,
@@ -217,22 +217,25 @@ async def quote_rental(
     """Price a rental line by line, on one node or on the cheapest that fits the filters, and compare it with the
     balance. Nothing is rented or reserved; rent_pod takes the same filters and rents.
     """
-    node = await choose_node(call.account, call.policy, wanted, executor_id)
 
-    async def price(hours: float) -> PricedRental:
-        return await price_node(
-            call.account,
-            wanted,
-            node,
-            is_named=bool(executor_id),
-            hours=hours,
-            volume_gb=volume_gb,
-            backup_gb=backup_gb,
-        )
+    async def price_on(node: Executor) -> tuple[Executor, float, PricedRental]:
+        async def price(hours: float) -> PricedRental:
+            return await price_node(
+                call.account,
+                wanted,
+                node,
+                is_named=bool(executor_id),
+                hours=hours,
+                volume_gb=volume_gb,
+                backup_gb=backup_gb,
+            )
 
-    priced = await price(hours or 1)
-    if max_total_usd is not None:
-        hours, priced = await within_total(max_total_usd, priced, hours, price)
+        priced = await price(hours or 1)
+        if max_total_usd is None:
+            return node, hours or 1, priced
+        return node, *await within_total(max_total_usd, priced, hours, price)
+
+    node, lasts_hours, priced = await use_node(call.account, call.policy, wanted, executor_id, price_on)
     balance = await _balance(call)
     warnings = [
         *node_warnings(node),
@@ -244,7 +247,7 @@ async def quote_rental(
         executor_id=node.id,
         gpu_type=node.gpu_type,
         gpu_count=priced.gpu_count,
-        hours=hours or 1,
+        hours=lasts_hours,
         price_per_hour_usd=per_hour,
         total_usd=priced.total_usd,
         lines=[

@@ -152,3 +152,32 @@ async def test_the_limit_on_countries_holds_beside_the_filter(sandbox: Sandbox) 
         failure = await agent.refused("rent_pod", name="u", country="EU", min_vram_gb=24, hours=1)
     assert failure.code == "policy_refused"
     assert len(rents(sandbox)) == 1
+
+
+@pytest.mark.parametrize("way", ["quote", "pod", "pods", "limit"])
+async def test_a_node_that_is_quoted_above_its_listing_does_not_hide_the_next(sandbox: Sandbox, way: str) -> None:
+    wire = Wire(sandbox)
+    async with agent_on(sandbox) as agent:
+        cheapest = (await agent.call("quote_rental", gpu_type="RTX4090"))["executor_id"]
+    wire.on("GET", f"/executors/{cheapest}/quote", editing(lambda quote: quote | {"price_per_hour": 5.0}))
+    limit = 1.0 if way == "limit" else None
+    wanted: Row = {"gpu_type": "RTX4090", "min_ram_gb": 1} | ({} if limit else {"max_usd_per_gpu_hour": 1})
+    async with agent_on(sandbox, transport=wire, max_price_per_hour_usd=limit) as agent:
+        if way == "quote":
+            shown = [await agent.call("quote_rental", **wanted)]
+        else:
+            rented = await agent.call("rent_pod", name="train", count=2 if way == "pods" else 1, **wanted)
+            shown = rented.get("pods") or [rented]
+        assert cheapest not in [row.get("executor_id") or row["pod"]["executor_id"] for row in shown]
+        assert len(wire.sent("GET", f"/executors/{cheapest}/quote")) == 1
+        named = await agent.refused("rent_pod", name="other", executor_id=cheapest, **wanted)
+        assert named.code == ("policy_refused" if limit else "price_above_ceiling")
+
+
+async def test_nodes_that_are_all_quoted_above_their_listings_are_tried_within_a_bound(sandbox: Sandbox) -> None:
+    wire = Wire(sandbox)
+    wire.on("GET", "/executors/*/quote", editing(lambda quote: quote | {"price_per_hour": 5.0}))
+    async with agent_on(sandbox, transport=wire) as agent:
+        failure = await agent.refused("quote_rental", gpu_type="RTX4090", max_usd_per_gpu_hour=1)
+    assert failure.code == "price_above_ceiling"
+    assert 1 < len(wire.sent("GET", "/executors/*/quote")) <= 4
