@@ -11,13 +11,16 @@ from lium_mcp.api.errors import LiumError
 from lium_mcp.api.executors.models import Executor
 from lium_mcp.api.gpu_names import gpu_names, models_of
 from lium_mcp.failures import Failure
+from lium_mcp.figures import rate_in_usd
 from lium_mcp.guard.policy import Policy, PolicyRefused
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.offers import (
     Filters,
     NothingFits,
     cheapest_fitting,
+    price_order,
     smallest_gpu_count,
+    surely_rentable_count,
     types_on_offer,
 )
 from lium_mcp.services.quotes import PricedRental, find_node, quote_node
@@ -100,9 +103,24 @@ def pick_node(policy: Policy, filters: Filters, nodes: Sequence[Executor]) -> Ex
     except NothingFits as error:
         with suppress(NothingFits):  # if something fits without it, the limit on countries is why
             policy.check_country(cheapest_fitting(of_type, wanted).country_code)
-        raise Failure(
-            "no_gpu_matches", f"{error}.", "Relax a filter or the ceiling, or watch with list_gpus."
-        ) from error
+        advice = "Relax a filter or the ceiling, or watch with list_gpus."
+        more = None if filters.gpu_count else _cheapest_of_more(policy, filters, of_type)
+        if more is not None:
+            count = surely_rentable_count(more)
+            price = rate_in_usd((more.price_per_gpu or 0) * count)
+            advice = f"Node {more.id} fits with {count} GPUs: set gpu_count={count} to rent it, for {price} an hour."
+        raise Failure("no_gpu_matches", f"{error}.", advice) from error
+
+
+def _cheapest_of_more(policy: Policy, filters: Filters, nodes: Sequence[Executor]) -> Executor | None:
+    """The cheapest node that meets the filters, but rents more than one GPU at least."""
+    fitting = (
+        node
+        for node in nodes
+        if policy.admits_country(node.country_code)
+        and filters.model_copy(update={"gpu_count": surely_rentable_count(node)}).fit(node)
+    )
+    return min(fitting, key=lambda node: price_order(node, surely_rentable_count(node)), default=None)
 
 
 def is_of_one_node(error: Failure | PolicyRefused) -> bool:

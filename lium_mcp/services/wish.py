@@ -27,7 +27,7 @@ class Wish(Filters):
         int | None, Field(ge=1, le=_MOST_PODS, description="So many pods: name-1 to name-n. Again: those missing.")
     ] = None
     executor_id: Annotated[ShortText, Field(description="Node from list_gpus.")] = ""
-    gpu_count: Annotated[int | None, Field(ge=1, description="Default: fewest.")] = None
+    gpu_count: Annotated[int | None, Field(ge=1, description="Default 1, or the fewest that executor_id rents.")] = None
     template: Annotated[ShortText, Field(description="Id, or name of your own.")] = ""
     volume: Annotated[ShortText, Field(description="Mounted at /mnt.")] = ""
     backup_id: Annotated[ShortText, Field(description="Restored at start.")] = ""

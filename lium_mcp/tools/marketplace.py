@@ -152,9 +152,7 @@ async def list_gpus(
 
     async def read() -> list[Executor]:
         nonlocal listed
-        listed = await call.lium.executors.list(
-            gpu_type=gpu_type or None, nvlink=wanted.nvlink, min_download_mbps=wanted.min_download_mbps
-        )
+        listed = await call.lium.executors.list(gpu_type=gpu_type or None, min_download_mbps=wanted.min_download_mbps)
         return sorted(filter(wanted.fit, listed), key=order)
 
     nodes = await call.poller.until(

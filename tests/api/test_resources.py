@@ -68,23 +68,19 @@ async def test_gpu_type_is_sent_as_given_where_the_types_cannot_be_listed() -> N
 
 
 async def test_filters_are_sent_and_hold_on_a_server_that_ignores_them() -> None:
-    good: dict[str, Any] = {
-        "nvlink": True,
-        "effective_download_speed_mbps": 500,
-    }
+    good: dict[str, Any] = {"effective_download_speed_mbps": 500}
     rows = [
         node("good", **good),
-        node("no verdict", **{**good, "nvlink": None}),
         node("slow", **{**good, "effective_download_speed_mbps": 499}),
         node("no figure", **{**good, "effective_download_speed_mbps": None}),
         {"machine_name": "no id"},
     ]
     wire = scripted(ok(rows))
     async with client_on(wire) as client:
-        nodes = await client.executors.list(nvlink=True, min_download_mbps=500)
+        nodes = await client.executors.list(min_download_mbps=500)
     assert [item.id for item in nodes] == ["good"]
     assert nodes.skipped == 1
-    assert dict(wire.requests[0].url.params) == {"view": "summary", "nvlink": "true", "min_download_mbps": "500"}
+    assert dict(wire.requests[0].url.params) == {"view": "summary", "min_download_mbps": "500"}
 
 
 # Pods.

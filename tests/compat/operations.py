@@ -85,8 +85,8 @@ MARKET = [
     Case("listExecutors", official("ls"), lambda lium: lium.executors.list()),
     Case(
         "listExecutors",
-        official("ls", gpu_type="H200", nvlink=True, min_download_mbps=500),
-        lambda lium: lium.executors.list(gpu_type="H200", nvlink=True, min_download_mbps=500),
+        official("ls", gpu_type="H200", min_download_mbps=500),
+        lambda lium: lium.executors.list(gpu_type="H200", min_download_mbps=500),
         what="filtered",
     ),
     Case(

@@ -2,11 +2,12 @@
 
 from typing import Any
 
+import httpx2
 import pytest
 
 from lium_mcp.sandbox import Sandbox
 from tests.harness import Agent, agent_on
-from tests.wires import Wire, editing, living, offers, rents, rows_of
+from tests.wires import Forward, Wire, editing, living, offers, rents, rows_of
 
 NEW = ("rent_by_spec", "rent_idempotency", "run_record")
 OLD = ("run_record",)
@@ -181,3 +182,34 @@ async def test_nodes_that_are_all_quoted_above_their_listings_are_tried_within_a
         failure = await agent.refused("quote_rental", gpu_type="RTX4090", max_usd_per_gpu_hour=1)
     assert failure.code == "price_above_ceiling"
     assert 1 < len(wire.sent("GET", "/executors/*/quote")) <= 4
+
+
+async def test_a_node_that_rents_only_several_gpus_is_named_with_its_count(sandbox: Sandbox) -> None:
+    wire = Wire(sandbox)
+    whole = next(row for row in await offers(sandbox) if row.get("min_gpu_count_for_rental", 0) is None)
+    wire.on("GET", "/executors", editing(lambda rows: [row for row in rows if row["id"] == whole["id"]]))
+    count = int(whole["gpu_count"])
+    async with agent_on(sandbox, transport=wire) as agent:
+        failure = await agent.refused("rent_pod", name="train", min_ram_gb=1, hours=1)
+        assert f"set gpu_count={count} to rent it" in failure.text
+        assert whole["id"] in failure.text
+        few = await agent.refused("rent_pod", name="train", min_ram_gb=1, hours=1, max_usd_per_hour=0.001)
+        assert "set gpu_count" not in few.text
+    assert rents(sandbox) == []
+
+
+async def test_nvlink_that_only_the_wiring_states_is_the_same_for_all_tools(sandbox: Sandbox) -> None:
+    wire = Wire(sandbox)
+    node = next(row for row in await offers(sandbox) if row.get("min_gpu_count_for_rental") == 1)
+
+    async def one_node(request: httpx2.Request, forward: Forward) -> httpx2.Response:
+        # As Lium does, whose own filter knows only the field of the node.
+        row = node | {"nvlink": None, "interconnect": {"nvlink": True}}
+        return httpx2.Response(200, json=[] if "nvlink" in request.url.params else [row])
+
+    wire.on("GET", "/executors", one_node)
+    async with agent_on(sandbox, transport=wire) as agent:
+        listed = await agent.call("list_gpus", nvlink=True)
+        assert [row["executor_id"] for row in listed["offers"]] == [node["id"]]
+        quoted = await agent.call("quote_rental", nvlink=True, executor_id=node["id"])
+        assert quoted["executor_id"] == node["id"]

@@ -31,7 +31,6 @@ class Executors(Resource):
         self,
         *,
         gpu_type: str | None = None,
-        nvlink: bool = False,
         min_download_mbps: float | None = None,
     ) -> Rows[Executor]:
         """GET /executors: nodes that can be rented now, in no particular order; works without a key.
@@ -44,16 +43,13 @@ class Executors(Resource):
         query: dict[str, QueryValue] = {
             "view": "summary",
             "machine_names": ",".join(names) or None,
-            "nvlink": "true" if nvlink else None,
             "min_download_mbps": min_download_mbps,
         }
         rows = (await self._wire.request("GET", "/executors", query=query, needs_key=False)).rows(Executor)
 
         def fits(node: Executor) -> bool:
-            return (
-                (not wanted or node.is_gpu(wanted))
-                and (not nvlink or node.has_nvlink is True)
-                and (min_download_mbps is None or (node.download_mbps or 0) >= min_download_mbps)
+            return (not wanted or node.is_gpu(wanted)) and (
+                min_download_mbps is None or (node.download_mbps or 0) >= min_download_mbps
             )
 
         return rows.where(fits)
