@@ -63,9 +63,14 @@ async def quote_node(
         quote = await account.lium.executors.quote(
             node.id, hours=hours, gpu_count=gpu_count, volume_gb=volume_gb, backup_gb=backup_gb
         )
-    except (NotFound, RouteMissing):
-        if volume_gb or backup_gb:
-            raise  # servers from before the quote route: only the price of the GPUs can be worked out
+    except (NotFound, RouteMissing) as error:
+        if volume_gb or backup_gb:  # servers from before the quote route: only the GPUs' price can be worked out
+            raise Failure(
+                "not_supported",
+                f"Lium quotes nothing for node {node.id}, so that only the price of its GPUs can be worked out.",
+                "Leave volume_gb and backup_gb out.",
+                request_id=error.request_id,
+            ) from error
     quoted_price = quote.price_per_hour if quote else None
     price = quoted_price
     if price is None and has_price(node):

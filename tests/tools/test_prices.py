@@ -175,6 +175,7 @@ async def test_a_server_without_quotes_is_priced_from_its_listing(sandbox: Sandb
         assert quote["lines"] == []
         failure = await agent.refused("quote_rental", executor_id=splittable["id"], volume_gb=10)
         assert failure.code == "not_supported"
+        assert "Leave volume_gb and backup_gb out." in failure.text
 
 
 async def test_a_price_of_nothing_is_not_the_cheapest(sandbox: Sandbox) -> None:
