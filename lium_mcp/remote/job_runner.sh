@@ -36,9 +36,19 @@ date +%s >"$dir/started_at"
 ) >/dev/null 2>&1 &
 watch=$!
 
+# Whether something that the command put in the background runs on. Where nobody reaps them, dead processes stay in the
+# group, so it is asked for living ones.
+runs_on() {
+  sed 's/.*) //' /proc/[0-9]*/stat 2>/dev/null | cut -d' ' -f1,3 | grep -q "^[^ZX] $group\$"
+}
+
 wait "$group"
 code=$?
-if kill -0 "-$group" 2>/dev/null; then # the job ends with its command: nothing that the command started runs on
+if runs_on; then # that is the job as well, until its time is over
+  echo "$code" >"$dir/command_ended"
+  while runs_on; do sleep 1; done
+fi
+if kill -0 "-$group" 2>/dev/null; then # where no process can be looked at, the job ends with its command
   kill -TERM "-$group" 2>/dev/null
   sleep 1
   kill -KILL "-$group" 2>/dev/null

@@ -46,7 +46,11 @@ _MOST_UNIX_DIGITS: Final = 11
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job as its folder shows it; start and end are by the pod's clock."""
+    """A job as its folder shows it; start and end are by the pod's clock.
+
+    Attributes:
+        has_only_background: Whether its command has ended and only what that put in the background still runs.
+    """
 
     name: str
     status: JobStatus
@@ -57,6 +61,7 @@ class Job:
     max_seconds: int | None = None
     then: Then = "nothing"
     followed_by: dict[str, str] | None = None
+    has_only_background: bool = False
 
     @property
     def is_over(self) -> bool:
@@ -324,6 +329,7 @@ async def _read(connection: "Connection", pod_files: "PodFiles", name: str, now:
         max_seconds=max_seconds if isinstance(max_seconds, int) else None,
         then=then,
         followed_by=followed_by or None,
+        has_only_background=status == "running" and bool(await _content(pod_files, f"{folder}/command_ended")),
     )
 
 

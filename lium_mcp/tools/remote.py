@@ -18,7 +18,7 @@ from lium_mcp.remote.transfers import Transfer
 from lium_mcp.remote.uploads import upload, upload_content
 from lium_mcp.rentals import LedgerUnavailable, Task
 from lium_mcp.services.follow_ups import is_due, keep_promise, promise, remember, take_back
-from lium_mcp.services.job_details import FROM_A_POD, ObservedJob, job_view, outcome_of, show_run
+from lium_mcp.services.job_details import FROM_A_POD, IN_THE_BACKGROUND, ObservedJob, job_view, outcome_of, show_run
 from lium_mcp.services.job_watch import tell_of_restart, watch_job, why_lost
 from lium_mcp.services.pod_commands import CommandRuns, run_on
 from lium_mcp.services.pod_connections import pod_access, reporting
@@ -142,8 +142,8 @@ async def ask_to_run(call: Call, order: RunOrder, **_: Any) -> Question | None: 
     asks=ask_to_run,
 )
 async def run_job(call: Call, order: RunOrder, *, wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS) -> ObservedJob:
-    """Rent a pod for one command: brings files, runs it, then keeps or removes the pod. Returns when it runs; get_job
-    follows it. Spends money: needs max_total_usd, or max_usd_per_hour and max_hours.
+    """Rent a pod for one command: brings files, runs it with all it puts in the background, then keeps or removes
+    the pod. Returns when it runs; get_job follows it. Spends money: needs max_total_usd, or max_usd_per_hour and max_hours.
     """
     order.check()
     task = await find_earlier(call.account, order)
@@ -362,7 +362,8 @@ def _warnings(pod: Pod, job: jobs.Job, max_hours: float, now: datetime) -> list[
 def _what_next(call: Call, job: jobs.Job) -> str | None:
     follows = is_due(job)
     if not job.is_over:
-        return "It runs: call get_job with this name to wait on."
+        runs = IN_THE_BACKGROUND.rstrip(".") if job.has_only_background else "It runs"
+        return f"{runs}: call get_job with this name to wait on."
     if follows and call.account.worker is not None:
         return f"It is over; now follows {job.then}. list_backups and list_pods show how far it is."
     if follows:

@@ -333,8 +333,10 @@ async def test_a_job_is_stopped_by_its_group(pod: SshPod, form: str) -> None:
     assert await pod.out(f"cat {JOB}/ended_by {JOB}/exit_code") == "stop\n143\n"
 
 
-async def test_a_job_ends_with_its_command_and_leaves_nothing_running(pod: SshPod) -> None:
+async def test_a_job_ends_with_what_its_command_put_in_the_background(pod: SshPod) -> None:
     await start_job(pod, "sleep 500 & exit 3")
+    assert await pod.out(f"cat {JOB}/command_ended; ls {JOB}/exit_code || echo runs") == "3\nruns\n"
+    pod.sandbox.clock.advance(seconds=501)
     assert await pod.out(f"cat {JOB}/ended_by {JOB}/exit_code") == "itself\n3\n"
     assert "sleep" not in await pod.out("ps")
 

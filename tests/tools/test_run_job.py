@@ -390,6 +390,33 @@ async def test_links_are_no_complete_download_and_the_pod_stays(account: Sandbox
     assert len(living(account)) == 1
 
 
+@pytest.mark.parametrize("command", ["nohup sh -c 'sleep 4; echo 2 > done' & exit 0", "(sleep 4; echo 2 > done) &"])
+async def test_what_the_command_put_in_the_background_is_waited_for(
+    account: Sandbox, sshd: Sshd, tmp_path: Path, command: str
+) -> None:
+    own: Answer = {"ssh_key_path": sshd.key_path, "local_dirs": [tmp_path / "work"]}
+    async with agent_on(account, transport=at_sshd(account, sshd), **own) as agent:
+        await begin(agent, command, then="download_and_remove", download_path="done")
+        seen = await until(agent, lambda seen: "background still runs" in seen["next"])
+        assert (seen["outcome"], seen["job"]["status"]) == ("pending", "running")
+        ended = await until(agent, over)
+    assert (ended["outcome"], ended["job"]["status"], ended["job"]["exit_code"]) == ("done", "succeeded", 0)
+    assert (tmp_path / "work" / "train").read_text() == "2\n"
+    assert living(account) == []
+
+
+async def test_what_runs_on_in_the_background_ends_at_the_limit(account: Sandbox, at: Any) -> None:
+    async with at() as agent:
+        await begin(agent, "sleep 999999 &", then="remove", max_hours=0.5)
+        account.clock.advance(hours=0.4)
+        seen = await agent.call("get_job", pod="train", name="train", wait_seconds=0)
+        assert (seen["outcome"], len(living(account))) == ("pending", 1)
+        account.clock.advance(hours=0.1)
+        ended = await until(agent, over)
+    assert ended["job"]["status"] == "timed_out"
+    assert living(account) == []
+
+
 async def test_a_download_that_fails_for_now_is_tried_again_and_says_what_it_copied(
     account: Sandbox, at: Any, tmp_path: Path
 ) -> None:

@@ -6,10 +6,12 @@ with a time limit. The runner keeps ``container``, ``pid``, ``started_at`` and `
 """
 
 import posixpath
+from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from typing import Final
 
-from lium_mcp.sandbox.container.processes import TERMINATED
+from lium_mcp.sandbox.container.processes import TERMINATED, Process
 from lium_mcp.sandbox.container.shell import CommandCall, Shell
 from lium_mcp.sandbox.container.streams import FileStream, Signalled, Stream
 
@@ -24,7 +26,7 @@ def is_runner(script: bytes) -> bool:
 
 
 async def play(call: CommandCall, path: str, max_seconds: int) -> int:
-    """Run the command of the job's folder, and end it with all that it started."""
+    """Run the command of the job's folder until what it put in the background has ended too, or the time is over."""
     process, files = call.process, call.process.files
     folder = posixpath.dirname(files.find(path, process.cwd).path)
 
@@ -45,13 +47,12 @@ async def play(call: CommandCall, path: str, max_seconds: int) -> int:
     command = partial(Shell.run_words, words=["bash", posixpath.join(folder, "command")])
     child = call.shell.start(command, streams={0: Stream(), 1: log, 2: log})
     try:
-        ended_by = "time_limit" if await child.end(within_seconds=max_seconds) is None else "itself"
+        ended_by = "itself" if await _is_over(call, child, note, max_seconds) else "time_limit"
     except Signalled as signalled:
         if signalled.number != TERMINATED:
             raise
         ended_by = "stop"
-    others = [each for each in process.kernel.group(process.group) if each is not process]
-    process.kernel.signal(others, TERMINATED)
+    process.kernel.signal(_others(call), TERMINATED)
     code = await child.end(within_seconds=GRACE_SECONDS) or 0
     if files.find(posixpath.join(folder, "ended_by")).node is None:
         note("ended_by", ended_by)
@@ -59,3 +60,18 @@ async def play(call: CommandCall, path: str, max_seconds: int) -> int:
     note("exit_code.new", str(TIMED_OUT if ended_by == "time_limit" else code))
     files.rename(posixpath.join(folder, "exit_code.new"), posixpath.join(folder, "exit_code"))
     return code
+
+
+async def _is_over(call: CommandCall, child: Process, note: Callable[[str, str], None], max_seconds: int) -> bool:
+    """Wait for the command and for what it put in the background; whether all of that has ended in time."""
+    ends_at = call.process.now + timedelta(seconds=max_seconds)
+    code = await child.end(within_seconds=max_seconds)
+    if code is not None and _others(call):
+        note("command_ended", str(code))
+    for each in _others(call):
+        await each.end(within_seconds=max((ends_at - call.process.now).total_seconds(), 0))
+    return code is not None and not _others(call)
+
+
+def _others(call: CommandCall) -> list[Process]:
+    return [each for each in call.process.kernel.group(call.process.group) if each is not call.process]
