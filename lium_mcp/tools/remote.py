@@ -143,7 +143,8 @@ async def ask_to_run(call: Call, order: RunOrder, **_: Any) -> Question | None: 
 )
 async def run_job(call: Call, order: RunOrder, *, wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS) -> ObservedJob:
     """Rent a pod for one command: brings files, runs it with all it puts in the background, then keeps or removes
-    the pod. Returns when it runs; get_job follows it. Spends money: needs max_total_usd, or max_usd_per_hour and max_hours.
+    the pod. Returns when it runs; get_job follows it. Spends money: needs max_total_usd, or
+    max_usd_per_hour and max_hours.
     """
     order.check()
     task = await find_earlier(call.account, order)
