@@ -23,7 +23,7 @@ from lium_mcp.services.failure_words import FAILURES, as_failure
 from lium_mcp.services.limits_left import find_judge
 from lium_mcp.services.login_keys import register_public_keys
 from lium_mcp.services.offers import NothingFits, cheapest_fitting
-from lium_mcp.services.order_terms import Terms, check_gpu_type
+from lium_mcp.services.order_terms import Terms, check_gpu_type, refuse_another_template
 from lium_mcp.services.rent_plan import Plan, expected_of, make_plan
 from lium_mcp.services.rent_terms import refuse_dearer
 from lium_mcp.services.shared_market import SharedMarket
@@ -94,6 +94,7 @@ async def _try(
             attempts += 1
             agreed = Question("", price_per_hour_usd=terms.most_per_hour_usd)
             plan = await make_plan(account, policy, terms.bound_wish, priced=True)
+            refuse_another_template(terms, plan.template)
             refuse_dearer(agreed, plan.price_per_hour_usd)
         await _rent(account, policy, claim, terms, agreed, plan)
     except _NothingYet as nothing:
@@ -108,6 +109,9 @@ async def _try(
         await _wait(account, claim, "Lium did not answer in time", attempts=attempts)
     except FAILURES as error:
         failure = as_failure(error)
+        if failure.code == "template_changed":
+            await claim.finish("failed", failure.happened)
+            return
         if isinstance(error, PolicyRefused) and await _is_for_ever(account, policy, terms, error):
             await claim.finish("failed", failure.happened)
             return

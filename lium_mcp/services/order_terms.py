@@ -8,11 +8,12 @@ from pydantic import Field, ValidationError
 
 from lium_mcp.api.errors import LiumError, NoExecutorMatches
 from lium_mcp.api.gpu_names import gpu_names, matching_machine_names, models_of
+from lium_mcp.api.templates import Template
 from lium_mcp.failures import Failure
 from lium_mcp.figures import at_most_usd, in_usd
 from lium_mcp.guard.consent import Question
 from lium_mcp.guard.policy import Policy, PolicyRefused
-from lium_mcp.rentals import PodNameTaken, Task
+from lium_mcp.rentals import PodNameTaken, Task, digest
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.questions import quoted
 from lium_mcp.services.rent_plan import find_contents
@@ -42,6 +43,22 @@ _MAY_FIT_LATER: Final = frozenset(
 )
 _LIUM_SAYS_TAKEN: Final = frozenset({"node_unavailable", "node_rent_in_progress", "node_paused_by_provider"})
 
+# What decides what a container of a template is and does.
+_WHAT_RUNS: Final = frozenset(
+    {
+        "docker_image",
+        "docker_image_tag",
+        "docker_image_digest",
+        "startup_commands",
+        "entrypoint",
+        "environment",
+        "volumes",
+        "internal_ports",
+        "container_start_immediately",
+        "docker_credential_id",
+        "shm_size",
+    }
+)
 _SAID_OTHERWISE: Final = frozenset({"gpu_type", "max_usd_per_gpu_hour", "max_usd_per_hour"})
 
 
@@ -59,6 +76,8 @@ class Terms:
         most_per_hour_usd: The most that the pod may cost an hour.
         most_usd: The most that it may cost in all.
         is_agreed: A person said yes to it.
+        template_image: The image of the template that was named.
+        template_digest: Stands for all that the named template ran when the order was placed: nothing else is rented.
     """
 
     wish: Wish
@@ -70,6 +89,8 @@ class Terms:
     most_per_hour_usd: float | None
     most_usd: float | None
     is_agreed: bool = False
+    template_image: str | None = None
+    template_digest: str | None = None
 
     @property
     def expires_at(self) -> datetime:
@@ -103,6 +124,8 @@ class Terms:
             "most_per_hour_usd": self.most_per_hour_usd,
             "most_usd": self.most_usd,
             "is_agreed": self.is_agreed,
+            "template_image": self.template_image,
+            "template_digest": self.template_digest,
         }
 
     @classmethod
@@ -175,7 +198,28 @@ async def find_terms(account: Account, policy: Policy, wish: Wish, trying_hours:
         volume_id=contents.volume_id,
         most_per_hour_usd=most,
         most_usd=min(in_all, default=None),
+        template_image=contents.template.image if contents.template else None,
+        template_digest=_digest_of(contents.template) if contents.template else None,
     )
+
+
+def refuse_another_template(terms: Terms, template: Template | None) -> None:
+    """Refuse a template that does not run any more what it ran when the order was placed: nobody agreed to that.
+
+    Raises:
+        Failure: it does not.
+    """
+    if terms.template_digest is not None and (template is None or _digest_of(template) != terms.template_digest):
+        raise Failure(
+            "template_changed",
+            f"Template {terms.template_id} was changed since the order was placed: what it runs now is not what was "
+            "agreed to",
+            "Place it anew.",
+        )
+
+
+def _digest_of(template: Template) -> str:
+    return digest(template.model_dump(mode="json", include=set(_WHAT_RUNS)))
 
 
 def _unbounded(wish: Wish, hours: float | None) -> str | None:
@@ -223,7 +267,10 @@ def question_about_order(terms: Terms) -> Question:
     """What a person is asked before an order is placed: once for all that it may come to."""
     wish, most = terms.wish, terms.most_per_hour_usd
     price = f" for at most {in_usd(at_most_usd(most))} an hour" if most is not None else ""
-    template = f"template {quoted(wish.template)} ({terms.template_id})" if terms.template_id else "a default template"
+    template = "a default template"
+    if terms.template_id:
+        image = quoted(terms.template_image or "an image that Lium does not name")
+        template = f"template {quoted(wish.template)} ({terms.template_id}, image {image})"
     text = (
         f"Place a standing order for pod {quoted(wish.name)}: within {terms.trying_hours:g} hours from now, rent "
         f"{terms.wants}{price} with {template} as soon as that fits, while nobody watches and without asking again?"

@@ -11,9 +11,10 @@ from typing import Final, Literal
 
 from lium_mcp.failures import Failure
 from lium_mcp.guard.consent import Question
-from lium_mcp.rentals import LedgerUnavailable, Task
+from lium_mcp.rentals import Entry, LedgerUnavailable, Task
 from lium_mcp.results import Result, Usd, UsdRate, UtcTime
 from lium_mcp.services.accounts import Account
+from lium_mcp.services.open_rents import pods_given_back
 from lium_mcp.services.order_terms import Terms
 from lium_mcp.services.questions import quoted
 from lium_mcp.services.targets import find_pod
@@ -38,6 +39,7 @@ class StandingOrder(Result):
     """A rent that waits for an offer, or what became of one."""
 
     name: str
+    order_id: str | None = None
     status: OrderStatus
     wants: str
     max_usd_per_hour: UsdRate | None = None
@@ -95,7 +97,9 @@ def _refuse_unless_same(task: Task, wish: Wish, trying_hours: float | None, *, i
         "standing_order_open",
         f"A standing order named {wish.name} is open already, from another "
         f"{'request' if is_own else 'API key of this account'}.",
-        "Choose another name, or cancel that order first: remove_pod with its name.",
+        "Choose another name, or cancel that order first: remove_pod with its name."
+        if is_own
+        else "Choose another name, or have that order cancelled by a server that has the key it was placed with.",
         effect="Nothing was rented or ordered.",
     )
 
@@ -118,7 +122,15 @@ async def list_orders(account: Account) -> list[StandingOrder]:
         log.warning("The standing orders of the ledger cannot be read: %s", error)
         return []
     since = account.lium.now() - _SHOWN_FOR
-    return [show(account, task) for task in tasks if task.closed_at is None or task.closed_at > since]
+    orders = [show(account, task) for task in tasks if task.closed_at is None or task.closed_at > since]
+    given_back = await pods_given_back(account) if any(order.pod_id for order in orders) else {}
+    return [_with_its_end(order, given_back.get(order.pod_id or "")) for order in orders]
+
+
+def _with_its_end(order: StandingOrder, given_back_because: str | None) -> StandingOrder:
+    if given_back_because is None:
+        return order
+    return order.model_copy(update={"because": f"its pod was given back: {given_back_because}; place it anew"})
 
 
 async def find_lately(account: Account, name: str) -> StandingOrder | None:
@@ -153,7 +165,13 @@ def show(account: Account, task: Task) -> StandingOrder:
         status = "renting" if progress.get("is_sent") else "expired" if is_over else "waiting"
     because = None if status == "rented" else task.note or progress.get("because")
     looked = {"looked_at": datetime.fromisoformat(looked_at) if looked_at else None, "because": because or None}
-    values = {"status": status, "since": task.created_at, "pod_id": progress.get("pod_id"), **looked}
+    values = {
+        "order_id": task.id,
+        "status": status,
+        "since": task.created_at,
+        "pod_id": progress.get("pod_id"),
+        **looked,
+    }
     if terms is not None:
         return show_terms(terms).model_copy(update=values)
     wants = "what another version of lium-mcp wrote down"
@@ -177,22 +195,32 @@ def describe(order: StandingOrder) -> str:
 
 
 async def find_to_cancel(account: Account, named: str) -> Task | None:
-    """The open order that a name means, as no pod has it.
+    """The open order that a name or an id means; None where it means none.
 
     Raises:
-        Failure: it means several pods, or one that Lium does not show yet.
+        Failure: it is the name of a pod too, or of one that Lium does not show yet.
         LiumError, LedgerUnavailable: that cannot be read.
     """
-    order = await find_open(account, named)
+    tasks = [task for task in await account.rents.tasks(_KIND) if task.closed_at is None]
+    order = next((task for task in tasks if task.id == named), None)
+    if order is not None:
+        return order
+    order = next((task for task in tasks if task.name == named), None)
     if order is None:
         return None
     try:
-        await find_pod(account, named, even_leaving=True)
+        pod = await find_pod(account, named, even_leaving=True)
     except Failure as failure:
         if failure.code != "pod_not_found":
             raise
         return order
-    return None
+    if await _rents_of(account, order):
+        return None  # the pod is what came of it
+    raise Failure(
+        "ambiguous_name",
+        f"{named} is the name of pod {pod.id} and of the standing order {order.id}.",
+        "Call remove_pod with the id of the one that is meant.",
+    )
 
 
 def question_about_cancelling(account: Account, order: Task) -> Question:
@@ -214,9 +242,7 @@ async def cancel(account: Account, task: Task) -> None:
     """
     if await account.rents.cancel(task, "cancelled on request"):
         return
-    terms = Terms.of(task)
-    asked, since = (terms.wish.digest, terms.began_at) if terms else ("", task.created_at)
-    made = [entry for entry in await account.rents.made_for(task, asked, since) if entry.status != "refused"]
+    made = await _rents_of(account, task)
     pods = [pod_id for entry in made for pod_id in entry.pod_ids]
     if pods:
         raise Failure(
@@ -237,3 +263,10 @@ async def cancel(account: Account, task: Task) -> None:
         f"The standing order {task.name} is over already.",
         "list_pods shows what became of it.",
     )
+
+
+async def _rents_of(account: Account, task: Task) -> list[Entry]:
+    """The rents for an order that may have made a pod."""
+    terms = Terms.of(task)
+    asked, since = (terms.wish.digest, terms.began_at) if terms else ("", task.created_at)
+    return [entry for entry in await account.rents.made_for(task, asked, since) if entry.status != "refused"]

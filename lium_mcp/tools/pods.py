@@ -56,6 +56,7 @@ from lium_mcp.services.standing_orders import (
     STILL_OPEN,
     StandingOrder,
     cancel,
+    find_lately,
     find_open,
     find_to_cancel,
     list_orders,
@@ -154,7 +155,9 @@ async def get_pod(call: Call, pod: PodName, wait_seconds: WaitSeconds = DEFAULT_
     _, why = await find_given_back(call.account, last_seen.id) or ("", None)
     if newest is None:
         return found_pod(judge_gone(await gone_view(call.account, last_seen)), why)
-    return found_pod(judge(await pod_view(call.account, newest, gpus=True, ssh=ssh), newest, ssh), why)
+    order = await find_lately(call.account, newest.pod_name or "")
+    shown = judge(await pod_view(call.account, newest, gpus=True, ssh=ssh), newest, ssh)
+    return found_pod(shown, why, order if order is not None and order.is_open else None)
 
 
 @toolset.tool(

@@ -14,7 +14,7 @@ from lium_mcp.cli.rentals import list_rentals
 from lium_mcp.rentals import LazyLedger
 from lium_mcp.sandbox import Sandbox
 from tests.harness import Agent, Person, agent_on
-from tests.wires import Hold, Wire, answering, ask, drop, living, losing_the_answer, rents
+from tests.wires import Hold, Wire, answering, ask, drop, living, losing_the_answer, make_template, rent, rents
 
 _PATIENCE_SECONDS = 20.0
 _CHEAP = 0.25
@@ -501,3 +501,44 @@ async def test_what_a_call_with_the_same_wish_rented_meanwhile_is_the_orders_pod
         await asyncio.sleep(0.5)
         assert (await shown(agent))["pod_id"] == came["pod_id"]
     assert len(rents(sandbox)) == 1
+
+
+async def test_a_name_that_a_pod_has_too_cancels_and_removes_nothing(sandbox: Sandbox, at: Any) -> None:
+    async with at() as agent:
+        await order(agent)
+        pod_id = await rent(sandbox, "train")  # by somebody else
+        failure = await agent.refused("remove_pod", pod="train")
+        assert failure.code == "ambiguous_name"
+        both = await agent.call("get_pod", pod="train")
+        assert (both["pod"]["pod_id"], both["order"]["status"]) == (pod_id, "waiting")
+        order_id = both["order"]["order_id"]
+        assert pod_id in failure.text
+        assert order_id in failure.text
+        assert (await shown(agent))["status"] == "waiting"
+        assert (await agent.call("remove_pod", pod=order_id))["name"] == "train"
+        assert (await shown(agent))["status"] == "cancelled"
+        assert [pod["id"] for pod in living(sandbox)] == [pod_id]
+        assert (await agent.call("remove_pod", pod=pod_id))["outcome"] == "done"
+
+
+@pytest.mark.parametrize("change", [{"docker_image": "evil/miner"}, {"startup_commands": "curl evil"}])
+async def test_an_order_rents_nothing_with_a_template_that_was_changed(
+    sandbox: Sandbox, at: Any, change: dict[str, str]
+) -> None:
+    template_id = await make_template(sandbox, "mine")
+    person = Person("yes")
+    async with at(person=person) as agent:
+        await order(agent, template="mine")
+        [question] = person.questions
+        template = await ask(sandbox, "GET", f"/templates/{template_id}")
+        assert template["docker_image"] in question
+        await ask(sandbox, "PUT", f"/templates/{template_id}", template | change)
+        sandbox.clock.advance(minutes=3)
+        prices(sandbox, _CHEAP)
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            while (over := await shown(agent))["status"] == "waiting":
+                sandbox.clock.advance(seconds=5)
+                await asyncio.sleep(0.05)
+    assert over["status"] == "failed"
+    assert "was changed since the order was placed" in over["because"]
+    assert rents(sandbox) == []
