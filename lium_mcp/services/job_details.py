@@ -35,6 +35,7 @@ class JobView(Result):
     finished_at: UtcTime | None = None
     stops_at: UtcTime | None = None
     then: str | None = None
+    only_if_succeeded: bool | None = None
     backup_id: str | None = None
     path: str | None = None
     downloaded_files: int | None = None
@@ -101,6 +102,7 @@ def show_run(task: Task, job: jobs.Job | None = None, log: jobs.Log | None = Non
         finished_at=progress.finished_at if job is None else job.finished_at,
         stops_at=progress.stops_at if status is None else None,
         then=order.then,
+        only_if_succeeded=order.only_if_succeeded or None,
         backup_id=progress.backup_id,
         path=progress.path,
         downloaded_files=progress.downloaded_files,
@@ -153,11 +155,14 @@ def _next_of(task: Task, order: RunOrder, progress: RunProgress, *, in_backgroun
         why = f" {progress.problem_said}" if progress.problem_said and order.then == "download_and_remove" else ""
         return f"{said.rstrip('.')}.{why}{stays}{charged} To run it again, choose another name."
     if progress.state in BEFORE_THE_COMMAND:
-        return f"Nothing is left to do: the command starts by itself. {look} waits on, from any session."
+        starts = "the command starts by itself; if a server ends meanwhile, another goes on within two minutes"
+        return f"Nothing is left to do: {starts}. {look} waits on, from any session."
     if progress.state == "running":
         follows = "" if order.then == "keep" else f", then follows {order.then}"
         runs = IN_THE_BACKGROUND if in_background else "The command runs"
         return f"{runs.rstrip('.')}{follows}: {look} waits on, from any session."
+    if progress.state == "removing":
+        return f"All that was to be saved is saved, and Lium has accepted to remove the pod: {look} waits on."
     fails = ""
     if progress.problem:
         said = (progress.problem_said or progress.problem).rstrip(".")

@@ -4,6 +4,7 @@ A pod goes only once what was to be saved is complete and checked, and no job ru
 """
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Final
 
 import anyio
@@ -53,6 +54,8 @@ _LASTING: Final = frozenset(
 _WITH_ADVICE: Final = frozenset({"download_left_out", "nothing_to_download"})
 _DOWNLOAD_SECONDS: Final = 3600.0
 _DOWNLOAD_AGAIN_SECONDS: Final = 60.0
+# Each try is billed as a whole backup.
+_BACKUP_AGAIN: Final = timedelta(minutes=3)
 _REMOVAL_LOOK_SECONDS: Final = 30.0
 
 
@@ -156,6 +159,8 @@ async def _note_failure(run: Run, failure: Failure) -> None:
             advice = failure.advice if failure.code in _WITH_ADVICE else ""
             fetch = f"fetch it with download_files (pod={run.name}) to another local_path, then call remove_pod."
             happened = " ".join(filter(None, (happened, advice, f"If you need it, {fetch}")))
+    elif order.then == "backup_and_remove":
+        happened = f"{happened.rstrip('.')}. Each try may be a whole backup: they are minutes apart, three at most."
     happened = run.redact(happened)
     if (run.progress.problem, run.progress.problem_said) != (failure.code, happened):
         await run.note(problem=failure.code, problem_said=happened)
@@ -170,6 +175,8 @@ async def _note_failure(run: Run, failure: Failure) -> None:
     if attempts >= _MOST_ATTEMPTS:
         said = f"{run.order.then} failed, and its pod stays: {failure.happened}"
         await run.over(run.progress.status or "error", said, problem=failure.code)
+    elif order.then == "backup_and_remove":
+        await run.claim.leave_until(run.now + _BACKUP_AGAIN)
 
 
 async def see_removal(run: Run) -> None:

@@ -39,7 +39,7 @@ class RunOrder(BaseModel):
     max_total_usd: Annotated[float | None, Field(gt=0, description="Ends the pod in time.")] = None
     max_hours: Annotated[float | None, Field(gt=0, description="Stops the command.")] = None
     hours: Annotated[float | None, Field(ge=LEAST_HOURS, description="Removes the pod in any case.")] = None
-    local_path: Annotated[UnlistedFilePath, Field(description="File or folder to bring.")] = ""
+    local_path: Annotated[UnlistedFilePath, Field(description="Brought into the login folder.")] = ""
     download_path: Annotated[UnlistedFilePath, Field(description="What to save here.")] = ""
     to_path: Annotated[UnlistedFilePath, Field(description="Where to; default name.")] = ""
     then: Annotated[Ending, Field(description="When the command ends.")] = "keep"

@@ -24,10 +24,12 @@ from lium_mcp.api.errors import (
 from lium_mcp.api.pods.models import PodDetail
 from lium_mcp.failures import Failure
 from lium_mcp.guard.consent import Question
+from lium_mcp.remote.gpus import MOST_GPUS, read_gpus
 from lium_mcp.remote.jobs import list_jobs, read_log, start_job, stop_job
 from lium_mcp.remote.transfers import Transfer
 from lium_mcp.remote.uploads import upload
-from lium_mcp.rentals import Entry, Judge, LeaseLost, NotNow, PodNameTaken, TaskOver
+from lium_mcp.rentals import Entry, Judge, LeaseLost, NotNow, PodNameTaken, TaskOver, shortfalls
+from lium_mcp.services.accounts import Account
 from lium_mcp.services.backing_up import is_inside, volume_root
 from lium_mcp.services.claimed_run import OTHER_SECONDS, Run, not_now
 from lium_mcp.services.failure_words import FAILURES, as_failure
@@ -226,7 +228,8 @@ async def _wait_for_ssh(run: Run, pod: PodDetail) -> None:
     has_its_end = newest.removal_scheduled_at is not None or not await account.rents.has_removal_to_set(pod.id)
     if ssh == "answers" and has_its_end:
         price = newest.price if newest.price is not None else run.progress.price_per_hour_usd
-        warnings = [*(run.progress.warnings or ()), *_warn_of_volume(run.order, newest)]
+        lacks_gpus = await _warn_of_gpus(account, newest)
+        warnings = [*(run.progress.warnings or ()), *_warn_of_volume(run.order, newest), *lacks_gpus]
         removal_at = newest.removal_scheduled_at
         await run.note("uploading", removal_at=removal_at, price_per_hour_usd=price, warnings=warnings or None)
     elif run.now - (run.progress.ready_since or run.now) > _ANSWERS_WITHIN:
@@ -314,6 +317,16 @@ async def watch_command(run: Run) -> None:
     else:
         exit_code, finished_at = job.exit_code, job.finished_at
         await run.note("following", status=job.status, log=tail, exit_code=exit_code, finished_at=finished_at)
+
+
+async def _warn_of_gpus(account: Account, pod: PodDetail) -> list[str]:
+    """Say that a pod shows fewer GPUs than it bills; nothing where it cannot be looked into."""
+    gpus = None
+    with suppress(Failure), anyio.move_on_after(_SSH_SECONDS):
+        async with pod_access(account).to(pod) as connection:
+            gpus = await read_gpus(connection, timeout_seconds=_LOOK_SECONDS)
+    visible = len(gpus) if gpus is not None and len(gpus) < MOST_GPUS else None
+    return list(shortfalls(pod, volume_id=None, visible_gpus=visible, is_volume_mounted=None, events=()))
 
 
 def _warn_of_volume(order: RunOrder, pod: PodDetail) -> list[str]:

@@ -91,17 +91,21 @@ async def find_earlier(account: Account, order: RunOrder) -> Task | None:
     """The run that an earlier call with the same arguments began, unless it ended before its pod ran.
 
     Raises:
-        Failure: a run of that name is under way, from another call.
+        Failure: another call has begun a run of that name, whose result is still known.
         LedgerUnavailable: the ledger cannot be read.
     """
     task = await find_run(account, order.name)
     if task is None:
         return None
     if task.payload.get("call") != order.digest:
-        if task.closed_at is None:
-            raise _another_run(order.name)
+        if task.closed_at is None or not _never_began(task):
+            raise _another_run(order.name, task)
         return None
-    return None if task.closed_at is not None and read_progress(task).status in _NEVER_BEGAN else task
+    return None if task.closed_at is not None and _never_began(task) else task
+
+
+def _never_began(task: Task) -> bool:
+    return read_progress(task).status in _NEVER_BEGAN
 
 
 async def find_run(account: Account, name: str = "", pod: str = "") -> Task | None:
@@ -148,7 +152,7 @@ async def begin_run(
     except (AccountUnknown, LedgerUnavailable, LiumError) as error:
         raise Failure("run_not_kept", f"The run cannot be written down: {error}", "Call again in a minute.") from error
     if not is_new and task.payload.get("call") != order.digest:
-        raise _another_run(order.name)
+        raise _another_run(order.name, task)
     return task
 
 
@@ -193,12 +197,15 @@ def own_worker(account: Account) -> Worker:
     return account.worker
 
 
-def _another_run(name: str) -> Failure:
+def _another_run(name: str, task: Task) -> Failure:
     """Say that a name is taken by another run."""
+    is_open, status = task.closed_at is None, read_progress(task).status
+    how = "is under way" if is_open else f"has ended ({status})"
+    end = ", end it with stop_job" if is_open else ""
     return Failure(
         "run_exists",
-        f"A run named {name} is under way, from a call with other arguments.",
-        f"Look at it with get_job (pod={name}, name={name}), end it with stop_job, or choose another name.",
+        f"A run named {name} {how}, from a call with other arguments.",
+        f"Look at it with get_job (pod={name}, name={name}){end}, or choose another name.",
     )
 
 

@@ -276,8 +276,18 @@ async def test_the_same_call_shows_the_same_run_and_another_one_of_its_name_is_r
         shown = await agent.call("run_job", name="train", command="sleep 600", **SMALL)
         assert (shown["outcome"], shown["pod_id"]) == ("done", began["pod_id"])
         kept = await agent.refused("run_job", name="train", command="echo other", **SMALL)
-        assert kept.code == "pod_name_taken"
-    assert len(living(account)) == 1
+        assert (kept.code, "succeeded" in kept.text) == ("run_exists", True)
+        await agent.call("remove_pod", pod="train", wait_seconds=60)
+        later = await agent.refused("run_job", name="train", command="echo other", **SMALL)
+        assert later.code == "run_exists"
+    assert living(account) == []
+
+
+async def test_gpus_that_are_billed_and_not_there_are_told(account: Sandbox, at: Any) -> None:
+    account.add_fault("comes_out_short", gpus=1)
+    async with at() as agent:
+        began = await begin(agent, gpu_count=2, max_usd_per_hour=10)
+        assert [text for text in began["warnings"] if "GPU" in text and "2" in text]
 
 
 @pytest.mark.parametrize(
@@ -346,6 +356,14 @@ async def test_a_backup_that_fails_leaves_the_pod_and_says_so(account: Sandbox, 
     account.add_fault("backup_fails", times=10)
     async with at() as agent:
         await begin(agent, "echo done", then="backup_and_remove")
+        seen = await until(agent, lambda seen: seen["job"].get("problem"))
+        assert (seen["outcome"], "minutes apart" in seen["next"]) == ("pending", True)
+        tried = len(account.state()["backups"])
+        await asyncio.sleep(2)
+        assert len(account.state()["backups"]) == tried == 1
+        for _ in range(2):
+            account.clock.advance(minutes=4)
+            await asyncio.sleep(2)
         ended = await until(agent, over)
     assert (ended["outcome"], ended["job"]["status"]) == ("failed", "succeeded")
     assert ended["job"]["problem"] == "final_backup_failed"
