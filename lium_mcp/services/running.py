@@ -39,7 +39,7 @@ from lium_mcp.services.login_keys import register_public_keys
 from lium_mcp.services.node_warnings import node_warnings
 from lium_mcp.services.pod_connections import pod_access
 from lium_mcp.services.pod_details import pod_view
-from lium_mcp.services.pod_states import judge
+from lium_mcp.services.pod_states import judge_gone
 from lium_mcp.services.readiness import read_pod, wait_for_ssh
 from lium_mcp.services.rent_plan import expected_of, make_plan
 from lium_mcp.services.rent_terms import refuse_dearer
@@ -206,7 +206,7 @@ async def wait_for_boot(run: Run) -> None:
     if newest is None or newest.is_being_removed:
         return
     if newest.is_terminal:
-        said = judge(await pod_view(account, newest), newest, None).next
+        said = judge_gone(await pod_view(account, newest)).next  # which is what it is once this is said
         await run.give_up("boot_failed", said or f"its pod is {newest.state}")
         return
     if not newest.is_ready:
@@ -225,6 +225,8 @@ async def _wait_for_ssh(run: Run, pod: PodDetail) -> None:
     newest, ssh = await wait_for_ssh(account, run.poller.anew(), pod, wait_seconds=0)
     if newest is None or not newest.is_ready:
         return
+    if run.progress.removal_at != newest.removal_scheduled_at:
+        await run.note(removal_at=newest.removal_scheduled_at)
     has_its_end = newest.removal_scheduled_at is not None or not await account.rents.has_removal_to_set(pod.id)
     if ssh == "answers" and has_its_end:
         price = newest.price if newest.price is not None else run.progress.price_per_hour_usd

@@ -220,6 +220,9 @@ async def test_a_run_that_is_stopped_before_its_command_takes_its_pod_with_it(ac
     async with at() as agent:
         began = await agent.call("run_job", name="train", command="touch ran", wait_seconds=2, **SMALL)
         assert (began["outcome"], began["job"]["status"]) == ("pending", "booting")
+        assert "within two minutes" in began["next"]
+        seen = await until(agent, lambda seen: "removes the pod at" in seen["warnings"][-1])
+        assert seen["job"]["status"] == "booting"
         stopped = await agent.call("stop_job", pod="train", name="train")
         assert (stopped["outcome"], stopped["job"]["status"]) == ("done", "stopped")
         assert "its pod removed" in stopped["next"]
@@ -233,6 +236,7 @@ async def test_a_pod_that_does_not_start_is_boot_failed_and_gone(account: Sandbo
         seen = seen if over(seen) else await until(agent, over)
         assert (seen["outcome"], seen["job"]["status"]) == ("failed", "boot_failed")
         assert "docker_pull" in seen["next"]
+        assert "remove_pod" not in seen["next"]
         again = await agent.call("run_job", name="train", command="true", wait_seconds=300, **SMALL)
         assert again["job"]["status"] != "boot_failed"  # the same call begins anew
         await until(agent, over)
