@@ -203,7 +203,7 @@ def cheapest_fitting(
     Raises:
         NothingFits: no node fits.
     """
-    fitting = [node for node in nodes if admits(node) and filters.fit(node) and _splits(node, filters.gpu_count)]
+    fitting = [node for node in nodes if admits(node) and filters.fit(node) and splits(node, filters.gpu_count)]
     if not fitting:
         cheapest = min(filter(has_price, filter(admits, nodes)), key=price_order, default=None)
         on_offer = f"no {filters.gpu_type or 'node'} is for rent now"
@@ -216,6 +216,6 @@ def cheapest_fitting(
     return min(fitting, key=price_order)
 
 
-def _splits(node: Executor, gpu_count: int | None) -> bool:
+def splits(node: Executor, gpu_count: int | None) -> bool:
     """Whether a node is sure to rent so many of its GPUs: one that does not say how it splits may rent only whole."""
     return node.smallest_rentable_gpu_count is not None or gpu_count == node.total_gpu_count

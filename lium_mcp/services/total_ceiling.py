@@ -38,6 +38,7 @@ async def within_total(
         Failure: it does not pay for one hour.
         LiumError: it cannot be priced.
     """
+    one_hour_usd = priced.price_per_hour_usd
     most = MOST_HOURS if hours is None else whole_hours(hours)
     whole = min(most, _paid_for(total_usd, priced.price_per_hour_usd))
     for _ in range(_MOST_QUOTES):
@@ -47,12 +48,13 @@ async def within_total(
         cost = whole_cost_usd(priced, whole)
         if not is_above(cost, total_usd):
             return (hours if hours is not None and whole_hours(hours) <= whole else float(whole)), priced
+        one_hour_usd = cost if whole == 1 else priced.price_per_hour_usd
         whole = min(whole - 1, _paid_for(total_usd, cost / whole))
     raise Failure(
         "total_too_low",
-        f"max_total_usd={total_usd:g} does not pay for one hour, which costs {in_usd(whole_cost_usd(priced, 1))}: Lium "
+        f"max_total_usd={total_usd:g} does not pay for one hour, which costs {in_usd(one_hour_usd)}: Lium "
         "takes whole hours at the rent, so that less could cost more.",
-        "Raise max_total_usd, or choose a cheaper node or fewer GPUs.",
+        "Raise max_total_usd, choose a cheaper node or fewer GPUs, or bound it by hours alone.",
     )
 
 

@@ -1,6 +1,7 @@
 """Toolset `extras`, off by default: what is rarely needed and should not cost everybody tokens."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field
 
@@ -61,6 +62,9 @@ class Activities(Result):
 
     activities: list[Activity]
     next_cursor: str | None = None
+
+
+_PAID_AT: Final = ("stripe.com", "lium.io")
 
 
 class TopUpLink(Timed):
@@ -212,11 +216,16 @@ async def create_top_up_link(
     if checkout.safe_url is None:
         raise Failure(
             "unsafe_address",
-            "Lium answered with an address that is not of an encrypted page, so it is not shown.",
+            "Lium answered with no address, or with one that is not plainly of an encrypted page, so none is shown.",
             "A person tops up the account on lium.io, under Billing.",
             effect="Nothing was charged.",
         )
-    return TopUpLink(url=checkout.safe_url, amount_usd=amount, expires_at=checkout.expires)
+    link = TopUpLink(url=checkout.safe_url, amount_usd=amount, expires_at=checkout.expires)
+    host = urlsplit(checkout.safe_url).hostname or ""
+    if any(host == known or host.endswith(f".{known}") for known in _PAID_AT):
+        return link
+    doubt = f"Lium gave an address at {host}, which is not of Stripe or lium.io: a person should look before paying."
+    return link.model_copy(update={"next": doubt})
 
 
 @toolset.tool(

@@ -17,6 +17,7 @@ from lium_mcp.remote.jobs import MOST_NAME_CHARACTERS, Then
 from lium_mcp.remote.transfers import Transfer
 from lium_mcp.remote.uploads import upload, upload_content
 from lium_mcp.rentals import LedgerUnavailable, Task
+from lium_mcp.services.backing_up import refuse_partial
 from lium_mcp.services.follow_ups import is_due, keep_promise, promise, remember, take_back
 from lium_mcp.services.job_details import FROM_A_POD, IN_THE_BACKGROUND, ObservedJob, job_view, outcome_of, show_run
 from lium_mcp.services.job_watch import tell_of_restart, watch_job, why_lost
@@ -108,6 +109,8 @@ async def start_job(
     max_seconds = max(round(max_hours * _SECONDS_PER_HOUR), 1)
     async with pod_access(call.account).to(target) as connection:
         jobs.check_job_name(name)
+        if then == "backup_and_remove":
+            refuse_partial(target, await call.lium.backup_schedules.get_for_pod(target.id))
         promised = await promise(call.account, target, name, then)
         try:
             job = await jobs.start_job(

@@ -85,6 +85,18 @@ async def test_an_address_that_is_not_surely_of_an_encrypted_page_is_not_shown(s
     assert "Nothing was charged" in refused.text
 
 
+@pytest.mark.parametrize(
+    ("host", "is_known"),
+    [("checkout.stripe.com", True), ("lium.io", True), ("evil.example", False), ("xlium.io", False)],
+)
+async def test_an_address_of_somebody_else_is_named(sandbox: Sandbox, host: str, is_known: bool) -> None:
+    wire = Wire(sandbox)
+    wire.on("POST", "/stripe/create-checkout-session", answering(200, {"url": f"https://{host}/pay"}))
+    async with agent_on(sandbox, transport=wire) as agent:
+        link = await agent.call("create_top_up_link", amount_usd=10)
+    assert (f"at {host}, which is not of Stripe" in link["next"]) is not is_known
+
+
 @pytest.mark.parametrize("expires", [None, "soon", 10**14, -5, "1791331200"])
 async def test_a_page_whose_end_cannot_be_read_has_none(sandbox: Sandbox, expires: Any) -> None:
     wire = Wire(sandbox)

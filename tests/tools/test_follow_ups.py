@@ -328,3 +328,14 @@ async def test_a_server_with_nothing_to_do_makes_no_ledger_and_asks_nothing(
     async with at(wire, state_url=f"sqlite:///{ledger}"):
         await asyncio.sleep(1)
     assert (ledger.exists(), wire.requests) == (False, [])
+
+
+async def test_no_job_starts_whose_last_backup_would_lack_a_part(account: Sandbox, at: Any) -> None:
+    async with at() as agent:
+        await agent.call("rent_pod", name="train", gpu_type="RTX4090", hours=9, wait_seconds=300)
+        await agent.call("set_backup_schedule", pod="train", path="/root/notebooks")
+        job = {"pod": "train", "command": "true", "name": "j"}
+        refused = await agent.refused("start_job", **job, then="backup_and_remove")
+        assert refused.code == "backup_partial"
+        assert "path=/root," in refused.text
+        assert (await agent.call("get_job", pod="train"))["jobs"] == []

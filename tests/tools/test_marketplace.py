@@ -91,7 +91,10 @@ def _is_in(code: Any, asked: str) -> bool:
 
 MEANINGS: dict[str, Callable[[Row, Any], bool]] = {
     "gpu_type": lambda row, wanted: wanted in row["machine_name"].replace(" ", "").replace("GeForce", ""),
-    "gpu_count": lambda row, wanted: smallest_count(row) <= wanted <= row["available_gpu_count"],
+    "gpu_count": lambda row, wanted: (
+        smallest_count(row) <= wanted <= row["available_gpu_count"]
+        and ("min_gpu_count_for_rental" in row or wanted == row["gpu_count"])
+    ),
     "max_usd_per_gpu_hour": lambda row, wanted: row["price_per_gpu"] <= wanted,
     "min_vram_gb": lambda row, wanted: _vram_gb(row) >= wanted,
     "min_ram_gb": lambda row, wanted: _ram_gb(row) >= wanted,
@@ -435,3 +438,14 @@ async def test_a_quote_for_a_node_names_each_filter_that_it_does_not_meet(agent:
     assert failure.code == "filters_not_met"
     for said in ("min_vram_gb=80 (it has 24)", "country=EU (it is in US)", "gpu_type=H100 (it has RTX4090)"):
         assert said in failure.text
+
+
+async def test_a_node_that_does_not_say_how_it_splits_is_not_offered_in_parts(sandbox: Sandbox) -> None:
+    wire = Wire(sandbox)
+    wire.on("GET", "/executors", editing(lambda rows: [row | {"min_gpu_count_for_rental": None} for row in rows]))
+    async with agent_on(sandbox, transport=wire) as agent:
+        offers = (await agent.call("list_gpus", gpu_type="A100", gpu_count=1, limit=100))["offers"]
+        assert offers
+        assert {offer["total_gpus"] for offer in offers} == {1}
+        quoted = await agent.call("quote_rental", gpu_type="A100", gpu_count=1)
+    assert quoted["executor_id"] == offers[0]["executor_id"]

@@ -163,3 +163,12 @@ async def test_a_quote_says_what_a_total_pays_for(sandbox: Sandbox, agent: Agent
     for name in ("executor_id", "hours", "total_usd", "price_per_hour_usd"):
         assert quote[name] == planned[name]
     assert (await agent.refused("quote_rental", gpu_type="RTX4090", max_total_usd=0.01)).code == "total_too_low"
+
+
+async def test_a_total_that_is_too_low_is_told_the_price_of_one_hour(sandbox: Sandbox) -> None:
+    wire = Wire(sandbox)
+    wire.on("GET", "/executors/*/quote", pricing(1))
+    async with agent_on(sandbox, transport=wire, max_hours=5) as agent:
+        refused = await agent.refused("rent_pod", **CHEAP, max_total_usd=0.9, min_ram_gb=1)
+    assert refused.code == "total_too_low"
+    assert "one hour, which costs $1.00:" in refused.text
