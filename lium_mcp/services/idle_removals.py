@@ -21,6 +21,8 @@ from lium_mcp.services.idle_readings import IDLE_BELOW_PERCENT, read_idleness
 
 IDLE_WATCH: Final = "idle_watch"
 REMOVAL_ORDERED: Final = "removal_ordered"
+PROBLEM: Final = "problem"
+FAILED_AT: Final = "failed_at"
 _NAME: Final = "idle"
 _LOOK_SECONDS: Final = 20.0
 _TOLD_FOR: Final = timedelta(days=1)
@@ -175,7 +177,7 @@ async def idle_removal_of(account: Account, pod: Pod) -> tuple[IdleRemoval | Non
             if task.subject != pod.id:
                 continue
             if task.status == "open":
-                return read_removal(task), None
+                return read_removal(task), _problem_of(task)
             if task.status == "failed" and (task.closed_at or task.created_at) > account.lium.now() - _TOLD_FOR:
                 return None, (
                     f"It is not removed when idle any more: {task.note} It stays, and bills: remove_pod ends that, and "
@@ -183,6 +185,16 @@ async def idle_removal_of(account: Account, pod: Pod) -> tuple[IdleRemoval | Non
                 )
             return None, None
     return None, None
+
+
+def _problem_of(task: Task) -> str | None:
+    """What went wrong with the removal that is set, the last time that the pod was idle for long enough."""
+    if PROBLEM not in task.progress:
+        return None
+    return (
+        f"Its removal when idle failed at {task.progress[FAILED_AT][:16]}Z: {task.progress[PROBLEM]} It is tried again "
+        "half an hour later at the earliest, once the pod is idle for long enough; until then it bills."
+    )
 
 
 async def _open_tasks(account: Account) -> dict[str, Task]:

@@ -29,7 +29,14 @@ from lium_mcp.services.accounts import Account
 from lium_mcp.services.failure_words import from_api
 from lium_mcp.services.following import back_up
 from lium_mcp.services.idle_readings import IdleReading, read_idleness
-from lium_mcp.services.idle_removals import IDLE_WATCH, REMOVAL_ORDERED, IdleRemoval, read_removal
+from lium_mcp.services.idle_removals import (
+    FAILED_AT,
+    IDLE_WATCH,
+    PROBLEM,
+    REMOVAL_ORDERED,
+    IdleRemoval,
+    read_removal,
+)
 from lium_mcp.services.pod_connections import pod_access
 from lium_mcp.services.polling import Poller
 from lium_mcp.services.removing import start_removal
@@ -45,6 +52,8 @@ _READING_SECONDS: Final = 45.0
 # Less than the lease, which is prolonged just before.
 _REMOVAL_SECONDS: Final = 60.0
 _MOST_ATTEMPTS: Final = 3
+# A last backup that fails is one that is stored and billed, so the next one waits.
+_AFTER_FAILURE: Final = timedelta(minutes=30)
 # After this, a second answer that there is no such pod is believed: the first may be an accident.
 _MISSING_FOR: Final = timedelta(seconds=60)
 _OTHER_KEY_SECONDS: Final = 600.0
@@ -72,12 +81,12 @@ async def watch_idle(account: Account, poller: Poller, claim: Claim) -> None:
         await _note_missing(account, claim)
     except (LiumError, TimeoutError) as error:
         if isinstance(error, _REFUSALS):
-            await _fail(claim, from_api(error))
+            await _fail(account, claim, from_api(error))
         else:
             log.info("Pod %s could not be read or removed: %s", claim.task.subject, type(error).__name__)
             await claim.keep(progress={})
     except Failure as failure:
-        await _fail(claim, failure)
+        await _fail(account, claim, failure)
     if not claim.is_over:
         await claim.leave_until(account.lium.now() + _EVERY)
 
@@ -102,7 +111,8 @@ async def _read(account: Account, claim: Claim, pod: Pod) -> datetime | None:
     """Read whether a pod is idle, and write it down; since when all readings were idle, None where this one is not."""
     before = claim.task.progress
     began, reading = await _reading_since(account, pod, before)
-    written = _written(began, reading)
+    failed = {name: before[name] for name in (PROBLEM, FAILED_AT) if name in before}
+    written = _written(began, reading) | failed
     if not reading.is_idle:
         await claim.keep(progress=written)
         return None
@@ -233,12 +243,15 @@ async def _note_missing(account: Account, claim: Claim) -> None:
         await _finish(claim, "Lium has no such pod any more")
 
 
-async def _fail(claim: Claim, failure: Failure) -> None:
+async def _fail(account: Account, claim: Claim, failure: Failure) -> None:
     attempts = claim.task.attempts + 1
     log.warning("The removal of idle pod %s failed: %s", claim.task.subject, failure.code)
-    await claim.keep(progress={}, attempts=attempts)
+    now = account.lium.now()
+    await claim.keep(progress={PROBLEM: failure.happened, FAILED_AT: now.isoformat()}, attempts=attempts)
     if attempts >= _MOST_ATTEMPTS:
         await claim.finish("failed", f"{failure.happened} (code: {failure.code}, tried {attempts} times).")
+    else:
+        await claim.leave_until(now + _AFTER_FAILURE)
 
 
 def _moment(progress: Mapping[str, Any], name: str) -> datetime | None:

@@ -49,6 +49,7 @@ class PodRow(Result):
     billing: bool | None = None
     removal_at: UtcTime | None = None
     idle_minutes: int | None = None
+    final_backup: bool | None = None
     maintenance: str | None = None
     ssh_command: str | None = None
 
@@ -308,6 +309,7 @@ def _row_fields(pod: Pod, idle: IdleRemoval | None) -> dict[str, object]:
         "billing": pod.bills,
         "removal_at": pod.removal_scheduled_at,
         "idle_minutes": idle.idle_minutes if idle else None,
+        "final_backup": (idle.final_backup or None) if idle else None,
         "maintenance": maintenance(pod),
         "ssh_command": f"ssh {ssh.user}@{ssh.host} -p {ssh.port}" if ssh else None,
     }

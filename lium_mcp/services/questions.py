@@ -134,9 +134,11 @@ async def ask_to_schedule_removal(
     return Question(f"{', and '.join(when)}? {' '.join(known)}", {"pod": target.id})
 
 
-async def ask_to_cancel_removal(account: Account, policy: Policy, *, pod: str, **_: Any) -> Question:  # noqa: ANN401 - the tool takes no others
+async def ask_to_cancel_removal(account: Account, policy: Policy, *, pod: str, only_when_idle: bool) -> Question:
     """Before `cancel_pod_removal`."""
     target = await find_pod(account, pod)
+    if only_when_idle:
+        return Question(f"Keep {_pod(target)} when it is idle? Its removal time stays.", {"pod": target.id})
     try:
         await check_life(account, policy, target, None)
     except PolicyRefused:

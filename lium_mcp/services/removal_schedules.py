@@ -73,16 +73,24 @@ async def schedule_removal(
     return schedule
 
 
-async def cancel_removal(account: Account, policy: Policy, named: str) -> RemovalSchedule:
-    """Let a pod be removed neither at a time nor when it is idle.
+async def cancel_removal(
+    account: Account, policy: Policy, named: str, *, only_when_idle: bool = False
+) -> RemovalSchedule:
+    """Let a pod be removed neither at a time nor when it is idle, or only not when it is idle.
 
     Raises:
         Failure: there is no such pod, or Lium still shows a time.
         PolicyRefused, AccountUnknown, LiumError, LedgerUnavailable: as `changing_life`.
     """
+    if only_when_idle:
+        target = await find_pod(account, named)
+        was_set = await end_idle_removal(account, target, "cancelled")
+        said = "It is not removed when idle any more." if was_set else "No removal when idle was set."
+        schedule = await _read(account, target)
+        return schedule.model_copy(update={"next": " ".join(filter(None, (said, schedule.next)))})
     try:
         async with changing_life(account, policy, named, None) as target:
-            await end_idle_removal(account, target, "cancelled")
+            was_idle = await end_idle_removal(account, target, "cancelled")
             answered = f"Lium accepted that {target.pod_name} ({target.id}) is not removed by schedule"
             try:
                 await account.lium.pods.cancel_removal(target.id)
@@ -100,9 +108,11 @@ async def cancel_removal(account: Account, policy: Policy, named: str) -> Remova
         schedule = await _read(account, target)
     if schedule.removal_at is not None:
         raise _not_confirmed(schedule, answered)
-    if schedule.next is None:
-        return schedule.model_copy(update={"next": "It bills until remove_pod or schedule_pod_removal."})
-    return schedule
+    at = target.removal_scheduled_at
+    before = [*([f"at {at:%Y-%m-%dT%H:%M:%SZ}"] if at else []), *(["when idle"] if was_idle else [])]
+    was = f"It was to be removed {' and '.join(before)}, and is not any more. " if before else ""
+    bills = schedule.next or "It bills until remove_pod or schedule_pod_removal."
+    return schedule.model_copy(update={"next": f"{was}{bills}"})
 
 
 async def _forget_removal_time(account: Account, target: Pod) -> None:

@@ -312,11 +312,15 @@ async def schedule_pod_removal(
     search_hint="keep a pod or pods running longer, do not shut down",
     asks=lambda call, **given: ask_to_cancel_removal(call.account, call.policy, **given),
 )
-async def cancel_pod_removal(call: Call, pod: PodName) -> RemovalSchedule:
+async def cancel_pod_removal(
+    call: Call,
+    pod: PodName,
+    only_when_idle: Annotated[bool, Field(description="Keep the removal time; cancel that when idle.")] = False,
+) -> RemovalSchedule:
     """Cancel the scheduled removal of a pod, at a time and when idle. It then bills until somebody removes it. To move
     the time instead, call schedule_pod_removal.
     """
-    return await cancel_removal(call.account, call.policy, pod)
+    return await cancel_removal(call.account, call.policy, pod, only_when_idle=only_when_idle)
 
 
 @toolset.tool(title="Get pod logs", hints=READS, search_hint="container output, log, why does my pod not start")

@@ -255,9 +255,18 @@ async def test_a_pod_stays_where_its_last_backup_fails_and_that_is_said(account:
         await agent.call("run_command", pod="train", command="echo data > /root/a")
         await agent.call("schedule_pod_removal", pod="train", idle_minutes=5, final_backup=True)
         async with asyncio.timeout(60):
+            tried = 0
             while await idle_minutes(agent) is not None:
                 account.clock.advance(seconds=61)
                 await asyncio.sleep(0.3)
+                if len(wire.sent("POST", "/pods/*/backup")) > tried:
+                    tried += 1
+                    shown = (await agent.call("get_pod", pod="train", wait_seconds=0))["pod"]
+                    if "warnings" in shown and tried < 3:
+                        assert shown["final_backup"] is True
+                        assert "Its removal when idle failed at" in shown["warnings"][0]
+                        account.clock.advance(minutes=31)
+        assert tried == 3
         assert len(living(account)) == 1
         (said,) = (await agent.call("get_pod", pod="train", wait_seconds=0))["pod"]["warnings"]
         assert "It is not removed when idle any more" in said
@@ -502,3 +511,19 @@ async def test_a_restore_under_way_is_not_cut_off(account: Sandbox, at: Any) -> 
         wire.behave()
         await readings.pass_minutes(1)
         await until(lambda: not living(account))
+
+
+async def test_what_is_cancelled_is_named_and_the_removal_time_can_stay(account: Sandbox, at: Any) -> None:
+    async with at() as agent:
+        await rent(agent)
+        await agent.call("schedule_pod_removal", pod="train", hours_from_now=3, idle_minutes=30)
+        kept = await agent.call("cancel_pod_removal", pod="train", only_when_idle=True)
+        assert "It is not removed when idle any more." in kept["next"]
+        assert kept["removal_at"]
+        assert await idle_minutes(agent) is None
+        await agent.call("schedule_pod_removal", pod="train", idle_minutes=30)
+        both = await agent.call("cancel_pod_removal", pod="train")
+        assert f"It was to be removed at {kept['removal_at']} and when idle, and is not any more." in both["next"]
+        assert "removal_at" not in both
+        none = await agent.call("cancel_pod_removal", pod="train", only_when_idle=True)
+        assert "No removal when idle was set." in none["next"]
