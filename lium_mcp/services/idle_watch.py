@@ -84,7 +84,7 @@ async def watch_idle(account: Account, poller: Poller, claim: Claim) -> None:
             await _fail(account, claim, from_api(error))
         else:
             log.info("Pod %s could not be read or removed: %s", claim.task.subject, type(error).__name__)
-            await claim.keep(progress={})
+            await claim.keep(progress=_failed(claim.task.progress))
     except Failure as failure:
         await _fail(account, claim, failure)
     if not claim.is_over:
@@ -111,8 +111,7 @@ async def _read(account: Account, claim: Claim, pod: Pod) -> datetime | None:
     """Read whether a pod is idle, and write it down; since when all readings were idle, None where this one is not."""
     before = claim.task.progress
     began, reading = await _reading_since(account, pod, before)
-    failed = {name: before[name] for name in (PROBLEM, FAILED_AT) if name in before}
-    written = _written(began, reading) | failed
+    written = _written(began, reading) | _failed(before)
     if not reading.is_idle:
         await claim.keep(progress=written)
         return None
@@ -192,7 +191,7 @@ async def _back_up_while_idle(account: Account, poller: Poller, claim: Claim, po
     if problem is not None:
         raise problem
     # The next reading follows the last of these.
-    await claim.keep(progress={**claim.task.progress, **readings} if is_idle else {})
+    await claim.keep(progress={**claim.task.progress, **readings} if is_idle else _failed(claim.task.progress))
     return is_complete and is_idle
 
 
@@ -220,7 +219,7 @@ async def _remove(account: Account, claim: Claim) -> None:
     if is_ordered:
         await _finish(claim, "the pod was idle")
     else:
-        await claim.keep(progress={})
+        await claim.keep(progress=_failed(claim.task.progress))
 
 
 async def _finish(claim: Claim, why: str) -> None:
@@ -252,6 +251,11 @@ async def _fail(account: Account, claim: Claim, failure: Failure) -> None:
         await claim.finish("failed", f"{failure.happened} (code: {failure.code}, tried {attempts} times).")
     else:
         await claim.leave_until(now + _AFTER_FAILURE)
+
+
+def _failed(progress: Mapping[str, Any]) -> dict[str, Any]:
+    """What went wrong the last time, which is told until the pod is removed."""
+    return {name: progress[name] for name in (PROBLEM, FAILED_AT) if name in progress}
 
 
 def _moment(progress: Mapping[str, Any], name: str) -> datetime | None:

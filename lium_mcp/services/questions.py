@@ -138,7 +138,8 @@ async def ask_to_cancel_removal(account: Account, policy: Policy, *, pod: str, o
     """Before `cancel_pod_removal`."""
     target = await find_pod(account, pod)
     if only_when_idle:
-        return Question(f"Keep {_pod(target)} when it is idle? Its removal time stays.", {"pod": target.id})
+        stays = "Its removal time stays." if target.removal_scheduled_at else "It bills until somebody removes it."
+        return Question(f"Keep {_pod(target)} when it is idle? {stays}", {"pod": target.id})
     try:
         await check_life(account, policy, target, None)
     except PolicyRefused:

@@ -86,8 +86,11 @@ async def cancel_removal(
         target = await find_pod(account, named)
         was_set = await end_idle_removal(account, target, "cancelled")
         said = "It is not removed when idle any more." if was_set else "No removal when idle was set."
-        schedule = await _read(account, target)
-        return schedule.model_copy(update={"next": " ".join(filter(None, (said, schedule.next)))})
+        with after_change(said):
+            schedule = await _read(account, target)
+        ends = schedule.removal_at is not None or target.termination_hours is not None
+        bills = schedule.next or (None if ends else "It bills until remove_pod or schedule_pod_removal.")
+        return schedule.model_copy(update={"next": " ".join(filter(None, (said, bills)))})
     try:
         async with changing_life(account, policy, named, None) as target:
             was_idle = await end_idle_removal(account, target, "cancelled")
@@ -100,7 +103,8 @@ async def cancel_removal(
         target = await find_pod(account, named)
         if not await end_idle_removal(account, target, "cancelled"):
             raise
-        schedule = await _read(account, target)
+        with after_change("It is not removed when idle any more."):
+            schedule = await _read(account, target)
         kept = f"It is not removed when idle any more. Its removal time stays: {refused}"
         return schedule.model_copy(update={"next": kept})
     await _forget_removal_time(account, target)

@@ -663,8 +663,8 @@ async def test_what_fits_alone_but_not_together_is_admitted_once(account: Sandbo
         wanted = await a_rent(account, "one", hours=1)
         one = await free.call("rent_pod", **wanted | {"wait_seconds": 60})
         two = await free.call("rent_pod", **await a_rent(account, "two", hours=1, wait_seconds=60))
-    price = one["price_per_hour_usd"]
-    budget = round(price * 13 + two["price_per_hour_usd"] * 2, 2)  # ten hours more for one of them, not for both
+    price = one["pod"]["price_per_hour_usd"]
+    budget = round(price * 13 + two["pod"]["price_per_hour_usd"] * 2, 2)  # ten hours more for one of them, not for both
     async with (
         agent_on(account, ledger, transport=slow, budget_usd=budget) as first,
         agent_on(account, ledger, budget_usd=budget) as second,

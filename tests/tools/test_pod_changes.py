@@ -365,7 +365,7 @@ async def test_a_removal_time_can_be_cancelled(sandbox: Sandbox, agent: Agent) -
     pod_id = await rent(sandbox, "train", termination_hours=1)
     for _ in range(2):
         answer = await agent.call("cancel_pod_removal", pod="train")
-        assert answer.pop("next").startswith("It bills until")
+        assert "It bills until" in answer.pop("next")
         assert answer == {"pod_id": pod_id, "name": "train"}
     sandbox.clock.advance(hours=5)
     assert living(sandbox)
