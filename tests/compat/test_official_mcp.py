@@ -58,7 +58,7 @@ async def test_an_agent_rents_a_pod_and_removes_it(official: Official, sandbox_s
         rented = (await host.succeed("rent_pod", **node, name="train"))["pod"]
         pod = sandbox_server.pod(rented["pod_id"])
         assert rented["status"] == pod["status"] == "RUNNING"
-        assert rented["pod"]["price_per_hour_usd"] == pod["price"]
+        assert rented["price_per_hour_usd"] == pod["price"]
         assert pod["gpu_count"] == str(quote["gpus_rented"])
         [listed] = (await host.succeed("list_pods"))["pods"]
         assert listed["pod_id"] == rented["pod_id"]

@@ -173,8 +173,6 @@ def _terms(call: ApiCall, body: RentBody, template: StoredTemplate | None) -> Re
     if body.enable_volume_encryption and not template.supports_encryption:
         raise refuse(400, "template_invalid", "The template does not support volume encryption.")
     if body.backup_log_id is not None and body.restore_path is not None:
-        if body.enable_volume_encryption:
-            raise refuse(400, "restore_invalid", "A backup cannot be restored into an encrypted volume at the start.")
         data_transfers.restorable(world, call.me.id, str(body.backup_log_id))
         data_transfers.check_path(template.local_volume, body.restore_path, what="restore_path", may_be_empty=False)
     return RentTerms(
