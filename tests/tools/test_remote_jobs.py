@@ -197,8 +197,10 @@ async def test_then_leaves_the_pod_if_the_backup_fails(on_sshd: Agent, sandbox: 
 
 async def test_then_leaves_the_pod_if_its_schedule_backs_up_a_part(on_sshd: Agent, sandbox: Sandbox) -> None:
     await rent(on_sshd)
-    await on_sshd.call("start_job", pod="train", name="j", command="sleep 3", then="backup_and_remove")
+    await on_sshd.call("start_job", pod="train", name="j", command="sleep 1", then="backup_and_remove")
     await on_sshd.call("set_backup_schedule", pod="train", path="/root/logs")  # refused before a job, not after
+    await asyncio.sleep(1)
+    sandbox.clock.advance(minutes=1)  # so that there are looks enough left of this minute's
     seen = await until(on_sshd, "j", lambda seen: "problem" in seen["job"])
     assert seen["job"]["problem"] == "backup_partial"
     assert [pod["name"] for pod in (await on_sshd.call("list_pods"))["pods"]] == ["train"]
