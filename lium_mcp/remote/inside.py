@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from lium_mcp.remote.commands import run_short
-from lium_mcp.remote.gpus import Gpu, read_gpus
+from lium_mcp.remote.gpus import MOST_GPUS, Gpu, read_gpus
 
 if TYPE_CHECKING:
     from lium_mcp.remote.connections import Connection
@@ -41,6 +41,11 @@ class Inside:
     container: str | None = None
     age: timedelta | None = None
     moved_bytes: int | None = None
+
+    @property
+    def visible_gpus(self) -> int | None:
+        """How many GPUs its programs reach; None where that could not be read, or more may be there than were."""
+        return len(self.gpus) if self.gpus is not None and len(self.gpus) < MOST_GPUS else None
 
     def has_mounted(self, path: str) -> bool | None:
         """Whether something is mounted at a path or below it; None if nobody could look."""

@@ -22,11 +22,12 @@ from lium_mcp.rentals.protocol import Renter, RentSettled
 from lium_mcp.rentals.removal_time import REMOVAL_TOLERANCE, whole_hours
 from lium_mcp.rentals.settling import REPLAY_WINDOW, NotSentAgain, Readmit
 from lium_mcp.rentals.upkeep import unlisted_pod_ids
-from lium_mcp.rentals.worker import Claim, LeaseLost, NotNow, Step, Worker
+from lium_mcp.rentals.worker import OTHERS_SECONDS, Claim, LeaseLost, NotNow, Step, Worker
 
 __all__ = [
     "BEING_SETTLED",
     "DEARER",
+    "OTHERS_SECONDS",
     "PRICE_TOLERANCE_USD",
     "REMOVAL_TOLERANCE",
     "REPLAY_WINDOW",

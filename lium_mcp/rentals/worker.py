@@ -28,6 +28,8 @@ _FIRST_PAUSE_SECONDS: Final = 1.0
 _LONGEST_PAUSE_SECONDS: Final = 20.0
 _MOST_AT_ONCE: Final = 100
 _RELEASE_SECONDS: Final = 2.0
+OTHERS_SECONDS: Final = 600.0
+"""How long a server leaves a task alone that only another one can do."""
 _HOLD_SECONDS: Final = 30.0
 
 

@@ -9,7 +9,7 @@ import anyio
 from lium_mcp.api.pods.models import PodDetail
 from lium_mcp.failures import Failure
 from lium_mcp.guard.policy import Policy
-from lium_mcp.rentals import Claim, Entry, NotNow
+from lium_mcp.rentals import OTHERS_SECONDS, Claim, Entry, NotNow
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.open_rents import find_given_back
 from lium_mcp.services.pod_connections import pod_access
@@ -17,16 +17,12 @@ from lium_mcp.services.pod_details import past_view
 from lium_mcp.services.pod_states import judge_gone
 from lium_mcp.services.polling import Poller
 from lium_mcp.services.readiness import read_pod
-from lium_mcp.services.removing import start_removal
+from lium_mcp.services.removing import MISSING_FOR, start_removal
 from lium_mcp.services.run_order import RunOrder
 from lium_mcp.services.runs import RunProgress, RunState, RunStatus, as_written, read_order, read_progress
 
-OTHER_SECONDS: Final = 600.0
-"""How long a server leaves a run alone that another one has to do."""
 _AGAIN_SECONDS: Final = 15.0
 _REMOVAL_SECONDS: Final = 60.0
-# After this, a second answer that there is no such pod is believed: the first may be an accident.
-_MISSING_FOR: Final = timedelta(seconds=60)
 _ENDS_BY_SCHEDULE: Final = timedelta(seconds=90)
 
 
@@ -111,7 +107,7 @@ class Run:
             NotNow: they are.
         """
         if self.claim.task.payload.get("machine") != await pod_access(self.account).machine():
-            raise NotNow("its files are on another machine", seconds=OTHER_SECONDS)
+            raise NotNow("its files are on another machine", seconds=OTHERS_SECONDS)
 
     async def read_pod(self) -> PodDetail | None:
         """Its pod; None where there is none any more, which ends the run.
@@ -124,7 +120,7 @@ class Run:
             if progress.missing_since is not None:
                 await self.note(missing_since=None)
             return pod
-        is_believed = progress.missing_since is not None and self.now - progress.missing_since >= _MISSING_FOR
+        is_believed = progress.missing_since is not None and self.now - progress.missing_since >= MISSING_FOR
         if is_believed or await past_view(self.account, progress.pod_id or "") is not None:
             await self.end_gone()
         elif progress.missing_since is None:

@@ -46,6 +46,14 @@ _CODES: dict[type[api.LiumError], str] = {
     api.UntrustedRedirect: "untrusted_redirect",
 }
 
+REFUSALS: Final = (
+    api.PermissionDenied,
+    api.BadRequest,
+    api.Conflict,
+    api.ValidationFailed,
+    api.PaymentFailed,
+)
+"""Definite answers of Lium, which trying again in a moment does not mend."""
 FAILURES: Final = (
     Failure,
     api.LiumError,

@@ -15,25 +15,21 @@ import anyio
 
 from lium_mcp.api.backups import Backup
 from lium_mcp.api.errors import (
-    BadRequest,
-    Conflict,
     LiumError,
     NotFound,
-    PaymentFailed,
     PermissionDenied,
-    ValidationFailed,
 )
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.failures import Failure
 from lium_mcp.remote.jobs import Job, list_jobs, note_follow_up
-from lium_mcp.rentals import Claim, NotNow
+from lium_mcp.rentals import OTHERS_SECONDS, Claim, NotNow
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.backing_up import read_started, refuse_partial, start_backup, wait_for_backup
-from lium_mcp.services.failure_words import from_api
+from lium_mcp.services.failure_words import REFUSALS, from_api
 from lium_mcp.services.final_backup import refuse_unfit
 from lium_mcp.services.pod_connections import pod_access
 from lium_mcp.services.polling import Poller
-from lium_mcp.services.removing import start_removal
+from lium_mcp.services.removing import MISSING_FOR, start_removal
 
 if TYPE_CHECKING:
     from lium_mcp.remote.connections import Connection
@@ -45,16 +41,12 @@ _BACKUP_LOOK_SECONDS: Final = 20.0
 _SSH_SECONDS: Final = 60.0
 # Less than the lease, which is prolonged just before.
 _REMOVAL_SECONDS: Final = 60.0
-# After this, a second answer that there is no such pod is believed: the first may be an accident.
-_MISSING_FOR: Final = timedelta(seconds=60)
 # How old a complete backup may be, as with remove_pod: what was written since is not in it.
 _FRESH: Final = timedelta(minutes=10)
 # Less than elsewhere: one that began seconds before the job ended may be listed late, and lacks its end.
 _CLOCKS_DIFFER: Final = timedelta(seconds=2)
-_OTHER_KEY_SECONDS: Final = 600.0
 # What is written of the way to a pod's end.
 _OF_THE_END: Final = frozenset({"backups_before", "asked_at", "backup_id", "path", "removal_ordered"})
-_REFUSALS: Final = (PermissionDenied, BadRequest, Conflict, ValidationFailed, PaymentFailed)
 
 
 async def follow(account: Account, poller: Poller, claim: Claim) -> None:
@@ -72,8 +64,8 @@ async def follow(account: Account, poller: Poller, claim: Claim) -> None:
     except LiumError as error:
         if not claim.is_own and isinstance(error, (NotFound, PermissionDenied)):
             # What is said to another key than the one that made the task proves nothing.
-            raise NotNow("this server's key is not shown the pod", seconds=_OTHER_KEY_SECONDS) from error
-        if not isinstance(error, _REFUSALS):
+            raise NotNow("this server's key is not shown the pod", seconds=OTHERS_SECONDS) from error
+        if not isinstance(error, REFUSALS):
             raise NotNow(type(error).__name__) from error
         await _fail(account, claim, from_api(error))
     except Failure as failure:
@@ -264,7 +256,7 @@ async def _note_missing(account: Account, claim: Claim) -> None:
     since = claim.task.progress.get("missing_since")
     if since is None:
         await claim.keep(progress={**claim.task.progress, "missing_since": account.lium.now().isoformat()})
-    elif account.lium.now() - datetime.fromisoformat(since) >= _MISSING_FOR:
+    elif account.lium.now() - datetime.fromisoformat(since) >= MISSING_FOR:
         access = account.pod_access
         if access is not None:
             await access.gone(claim.task.subject)

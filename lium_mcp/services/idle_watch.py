@@ -14,19 +14,14 @@ from typing import Any, Final, get_args
 import anyio
 
 from lium_mcp.api.errors import (
-    BadRequest,
-    Conflict,
     LiumError,
     NotFound,
-    PaymentFailed,
-    PermissionDenied,
-    ValidationFailed,
 )
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.failures import Failure
-from lium_mcp.rentals import Claim, NotNow, TaskKind
+from lium_mcp.rentals import OTHERS_SECONDS, Claim, NotNow, TaskKind
 from lium_mcp.services.accounts import Account
-from lium_mcp.services.failure_words import from_api
+from lium_mcp.services.failure_words import REFUSALS, from_api
 from lium_mcp.services.following import back_up
 from lium_mcp.services.idle_readings import IdleReading, read_idleness
 from lium_mcp.services.idle_removals import (
@@ -39,7 +34,7 @@ from lium_mcp.services.idle_removals import (
 )
 from lium_mcp.services.pod_connections import pod_access
 from lium_mcp.services.polling import Poller
-from lium_mcp.services.removing import start_removal
+from lium_mcp.services.removing import MISSING_FOR, start_removal
 
 log = logging.getLogger(__name__)
 
@@ -54,10 +49,6 @@ _REMOVAL_SECONDS: Final = 60.0
 _MOST_ATTEMPTS: Final = 3
 # A last backup that fails is one that is stored and billed, so the next one waits.
 _AFTER_FAILURE: Final = timedelta(minutes=30)
-# After this, a second answer that there is no such pod is believed: the first may be an accident.
-_MISSING_FOR: Final = timedelta(seconds=60)
-_OTHER_KEY_SECONDS: Final = 600.0
-_REFUSALS: Final = (PermissionDenied, BadRequest, Conflict, ValidationFailed, PaymentFailed)
 _OTHER_KINDS: Final[tuple[TaskKind, ...]] = tuple(kind for kind in get_args(TaskKind) if kind != IDLE_WATCH)
 _READING: Final = ("read_at", "moved_bytes", "container", "jobs")
 
@@ -71,16 +62,16 @@ async def watch_idle(account: Account, poller: Poller, claim: Claim) -> None:
         LedgerUnavailable: nobody can tell whether one does.
     """
     if not claim.is_own:
-        raise NotNow("another key set it", seconds=_OTHER_KEY_SECONDS)
+        raise NotNow("another key set it", seconds=OTHERS_SECONDS)
     removal = read_removal(claim.task)
     if removal is None:
-        raise NotNow("another version wrote it", seconds=_OTHER_KEY_SECONDS)
+        raise NotNow("another version wrote it", seconds=OTHERS_SECONDS)
     try:
         await _look(account, poller, claim, removal)
     except NotFound:
         await _note_missing(account, claim)
     except (LiumError, TimeoutError) as error:
-        if isinstance(error, _REFUSALS):
+        if isinstance(error, REFUSALS):
             await _fail(account, claim, from_api(error))
         else:
             log.info("Pod %s could not be read or removed: %s", claim.task.subject, type(error).__name__)
@@ -237,7 +228,7 @@ async def _note_missing(account: Account, claim: Claim) -> None:
         # What was done until then says how it went.
         ended = {name: claim.task.progress.get(name) for name in (REMOVAL_ORDERED, "backup_id")}
         await claim.keep(progress=ended | {"missing_since": account.lium.now().isoformat()})
-    elif account.lium.now() - since >= _MISSING_FOR:
+    elif account.lium.now() - since >= MISSING_FOR:
         await pod_access(account).gone(claim.task.subject)
         await _finish(claim, "Lium has no such pod any more")
 

@@ -83,6 +83,13 @@ class Filters(BaseModel):
         is_rentable = can_rent(node, self.gpu_count or smallest_gpu_count(node)) and has_price(node)
         return is_rentable and next(self.unmet(node, self.gpu_count or surely_rentable_count(node)), None) is None
 
+    def surely_fit(self, node: Executor) -> bool:
+        """Whether a node fits, and is sure to rent so many: one that does not say how it splits may rent only whole."""
+        count = self.gpu_count
+        return self.fit(node) and (
+            count is None or node.smallest_rentable_gpu_count is not None or count == node.total_gpu_count
+        )
+
     def unmet(self, node: Executor, gpu_count: int, price_per_hour_usd: float | None = None) -> Iterator[str]:
         """Name each filter that a node does not meet with so many GPUs, and the node's own figure.
 
@@ -203,7 +210,7 @@ def cheapest_fitting(
     Raises:
         NothingFits: no node fits.
     """
-    fitting = [node for node in nodes if admits(node) and filters.fit(node) and splits(node, filters.gpu_count)]
+    fitting = [node for node in nodes if admits(node) and filters.surely_fit(node)]
     if not fitting:
         cheapest = min(filter(has_price, filter(admits, nodes)), key=price_order, default=None)
         on_offer = f"no {filters.gpu_type or 'node'} is for rent now"
@@ -214,8 +221,3 @@ def cheapest_fitting(
                 on_offer += f"; it does not meet {' and '.join(unmet)}"
         raise NothingFits(f"No node meets all of it: {on_offer}")
     return min(fitting, key=price_order)
-
-
-def splits(node: Executor, gpu_count: int | None) -> bool:
-    """Whether a node is sure to rent so many of its GPUs: one that does not say how it splits may rent only whole."""
-    return node.smallest_rentable_gpu_count is not None or gpu_count == node.total_gpu_count

@@ -17,7 +17,7 @@ from lium_mcp.api.executors.models import Executor
 from lium_mcp.failures import Failure
 from lium_mcp.guard.consent import ConfirmMode, Question
 from lium_mcp.guard.policy import Policy, PolicyRefused
-from lium_mcp.rentals import Claim, Entry, Judge, LeaseLost, LedgerUnavailable, NotNow, TaskOver
+from lium_mcp.rentals import OTHERS_SECONDS, Claim, Entry, Judge, LeaseLost, LedgerUnavailable, NotNow, TaskOver
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.failure_words import FAILURES, as_failure
 from lium_mcp.services.limits_left import find_judge
@@ -38,7 +38,6 @@ _MOST_DOUBLINGS: Final = 3
 _SETTLING_SECONDS: Final = 15.0
 # All requests of a plan; less than the lease, which is prolonged just before.
 _PLAN_SECONDS: Final = 60.0
-_OTHERS_SECONDS: Final = 600.0
 
 
 class _NothingYet(Exception):
@@ -55,10 +54,10 @@ async def carry_out(account: Account, policy: Policy, confirm: ConfirmMode, mark
     """
     if not claim.is_own:
         # The pod would be this key's, and be spent from its budget.
-        raise NotNow("another key of the account placed it", seconds=_OTHERS_SECONDS)
+        raise NotNow("another key of the account placed it", seconds=OTHERS_SECONDS)
     terms = Terms.of(claim.task)
     if terms is None:
-        raise NotNow("another version of this program placed it", seconds=_OTHERS_SECONDS)
+        raise NotNow("another version of this program placed it", seconds=OTHERS_SECONDS)
     async with market.turn:
         await claim.keep()
         rents = await account.rents.made_for(claim.task, terms.wish.digest, terms.began_at)

@@ -15,7 +15,6 @@ from lium_mcp.api.huids import huid
 from lium_mcp.api.pods.models import REMOVED_STATUSES, VOLUME_PATH, Pod, PodDetail, PodEvent, PodRecord, own_events
 from lium_mcp.figures import hours_since, rounded
 from lium_mcp.remote.banner import SshAnswer
-from lium_mcp.remote.gpus import MOST_GPUS
 from lium_mcp.remote.inside import Inside
 from lium_mcp.rentals import AccountUnknown, shortfalls
 from lium_mcp.results import Result, Usd, UsdRate, UtcTime, note_on, state_in_words
@@ -287,12 +286,15 @@ def _warnings(
     account: Account, pod: Pod, inside: Inside, volume_id: str | None, history: Sequence[PodEvent]
 ) -> list[str]:
     """What a pod that runs has less of than it was rented with, and whether its container started again by itself."""
-    visible = len(inside.gpus) if inside.gpus is not None and len(inside.gpus) < MOST_GPUS else None
-    is_local = f"{pod.volume_root}/".startswith(
-        f"{VOLUME_PATH}/"
-    )  # then a mount there says nothing of the other volume
-    is_mounted = None if is_local else inside.has_mounted(VOLUME_PATH)
-    sentences = shortfalls(pod, volume_id=volume_id, visible_gpus=visible, is_volume_mounted=is_mounted, events=history)
+    # Where the local volume lies there, a mount says nothing of the other one.
+    is_local = f"{pod.volume_root}/".startswith(f"{VOLUME_PATH}/")
+    sentences = shortfalls(
+        pod,
+        volume_id=volume_id,
+        visible_gpus=inside.visible_gpus,
+        is_volume_mounted=None if is_local else inside.has_mounted(VOLUME_PATH),
+        events=history,
+    )
     restart = restart_warning(pod, history, started_at(inside, account.lium.now()))
     return [*sentences, *([restart] if restart else [])]
 

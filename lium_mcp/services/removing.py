@@ -1,6 +1,8 @@
 """Removing pods, and telling when they are gone."""
 
 from contextlib import suppress
+from datetime import timedelta
+from typing import Final
 
 import anyio
 
@@ -11,7 +13,9 @@ from lium_mcp.results import state_in_words
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.readiness import read_pod
 
-_LOOK_SECONDS = 10.0
+MISSING_FOR: Final = timedelta(seconds=60)
+"""After this, a second answer that there is no such pod is believed: the first may be an accident."""
+_LOOK_SECONDS: Final = 10.0
 
 
 async def start_removal(account: Account, target: Pod) -> bool:

@@ -13,40 +13,32 @@ from typing import Final
 import anyio
 
 from lium_mcp.api.errors import (
-    BadRequest,
-    Conflict,
     LiumError,
     NotFound,
-    PaymentFailed,
-    PermissionDenied,
-    ValidationFailed,
 )
 from lium_mcp.api.pods.models import PodDetail
 from lium_mcp.failures import Failure
 from lium_mcp.guard.consent import Question
-from lium_mcp.remote.gpus import MOST_GPUS, read_gpus
 from lium_mcp.remote.jobs import list_jobs, read_log, start_job, stop_job
 from lium_mcp.remote.transfers import Transfer
 from lium_mcp.remote.uploads import upload
-from lium_mcp.rentals import Entry, Judge, LeaseLost, NotNow, PodNameTaken, TaskOver, shortfalls
+from lium_mcp.rentals import OTHERS_SECONDS, Entry, Judge, LeaseLost, NotNow, PodNameTaken, TaskOver, shortfalls
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.backing_up import is_inside, volume_root
-from lium_mcp.services.claimed_run import OTHER_SECONDS, Run, not_now
-from lium_mcp.services.failure_words import FAILURES, as_failure
+from lium_mcp.services.claimed_run import Run, not_now
+from lium_mcp.services.failure_words import FAILURES, REFUSALS, as_failure
 from lium_mcp.services.job_watch import why_lost
 from lium_mcp.services.limits_left import find_judge
 from lium_mcp.services.login_keys import register_public_keys
 from lium_mcp.services.node_warnings import node_warnings
-from lium_mcp.services.pod_connections import pod_access
+from lium_mcp.services.pod_connections import inside_of, pod_access
 from lium_mcp.services.pod_details import pod_view
 from lium_mcp.services.pod_states import judge_gone
 from lium_mcp.services.readiness import read_pod, wait_for_ssh
 from lium_mcp.services.rent_plan import expected_of, make_plan
 from lium_mcp.services.rent_terms import refuse_dearer
 from lium_mcp.services.run_order import LEAST_COMMAND_SECONDS, RunOrder
-from lium_mcp.services.runs import (
-    RunState,
-)
+from lium_mcp.services.runs import RunState
 from lium_mcp.services.transfer_details import open_folders
 
 _LOOK_SECONDS: Final = 20.0
@@ -61,7 +53,6 @@ _GIVES_UP_AFTER: Final = timedelta(minutes=30)
 _LOGIN_FOLDER: Final = "/root"
 _LOG_LINES: Final = 20
 _LOG_BYTES: Final = 2000
-_REFUSALS: Final = (PermissionDenied, BadRequest, Conflict, ValidationFailed, PaymentFailed, NotFound)
 # These do not pass by themselves.
 _OF_LOCAL_FILES: Final = frozenset({"file_not_found", "permission_denied", "path_not_allowed", "too_many_files"})
 
@@ -79,7 +70,7 @@ async def go_on(run: Run, steps: dict[RunState, Step]) -> None:
     """
     claim = run.claim
     if not claim.is_own:
-        raise NotNow("another key made it", seconds=OTHER_SECONDS)
+        raise NotNow("another key made it", seconds=OTHERS_SECONDS)
     try:
         while await _advance(run, steps):
             pass
@@ -178,7 +169,7 @@ async def _note_refusal(run: Run, error: Exception) -> None:
     """
     failure = as_failure(error)
     may_have_rented = any(entry.status != "refused" for entry in await run.rents())
-    passes = isinstance(error, LiumError) and not isinstance(error, _REFUSALS)
+    passes = isinstance(error, LiumError) and not isinstance(error, (*REFUSALS, NotFound))
     may_pass = passes or failure.code in ("rent_unsettled", "ledger_unavailable", "account_unknown")
     if may_have_rented or (may_pass and run.now - run.progress.since < _GIVES_UP_AFTER):
         raise not_now(failure.code) from error
@@ -323,11 +314,8 @@ async def watch_command(run: Run) -> None:
 
 async def _warn_of_gpus(account: Account, pod: PodDetail) -> list[str]:
     """Say that a pod shows fewer GPUs than it bills; nothing where it cannot be looked into."""
-    gpus = None
-    with suppress(Failure), anyio.move_on_after(_SSH_SECONDS):
-        async with pod_access(account).to(pod) as connection:
-            gpus = await read_gpus(connection, timeout_seconds=_LOOK_SECONDS)
-    visible = len(gpus) if gpus is not None and len(gpus) < MOST_GPUS else None
+    inside = await inside_of(account, pod)
+    visible = inside.visible_gpus if inside else None
     return list(shortfalls(pod, volume_id=None, visible_gpus=visible, is_volume_mounted=None, events=()))
 
 

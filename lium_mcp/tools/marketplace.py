@@ -23,7 +23,6 @@ from lium_mcp.services.offers import (
     rentable_counts,
     say_what_is_on_offer,
     smallest_gpu_count,
-    splits,
     surely_rentable_count,
     unmatched,
 )
@@ -154,9 +153,7 @@ async def list_gpus(
     async def read() -> list[Executor]:
         nonlocal listed
         listed = await call.lium.executors.list(gpu_type=gpu_type or None, min_download_mbps=wanted.min_download_mbps)
-        count = wanted.gpu_count
-        fitting = [node for node in listed if wanted.fit(node) and (count is None or splits(node, count))]
-        return sorted(fitting, key=order)
+        return sorted(filter(wanted.surely_fit, listed), key=order)
 
     nodes = await call.poller.until(
         await read(),
