@@ -34,10 +34,10 @@ from lium_mcp.remote.local_files import LocalFolders
 from lium_mcp.rentals import Claim, LazyLedger, LedgerUnavailable, Renter, Step, TaskKind, Worker
 from lium_mcp.resources import add_resources
 from lium_mcp.services.failure_words import GET_A_KEY, settings_wrong
+from lium_mcp.services.orders.shared_market import SharedMarket
 from lium_mcp.services.policy_view import Offered
 from lium_mcp.services.polling import Poller, Stop
-from lium_mcp.services.readmission import Readmission
-from lium_mcp.services.shared_market import SharedMarket
+from lium_mcp.services.rents.readmission import Readmission
 from lium_mcp.serving.callers import Accounts, bind_caller, caller_of_request
 from lium_mcp.serving.hangup import end_with_caller
 from lium_mcp.serving.lium_server import CLEAN_UP_SECONDS, LiumServer
@@ -185,17 +185,17 @@ def _steps(runtime: Runtime, offered: Collection[str]) -> dict[TaskKind, Step]:
         return Poller(runtime.clock, runtime.stop, runtime.clock.monotonic())
 
     async def follow_job(claim: Claim) -> None:
-        from lium_mcp.services.following import follow  # noqa: PLC0415 - as in _bind
+        from lium_mcp.services.jobs.following import follow  # noqa: PLC0415 - as in _bind
 
         await follow(runtime.account(), poller(), claim)
 
     async def watch_idle(claim: Claim) -> None:
-        from lium_mcp.services.idle_watch import watch_idle  # noqa: PLC0415 - as in _bind
+        from lium_mcp.services.jobs.idle_watch import watch_idle  # noqa: PLC0415 - as in _bind
 
         await watch_idle(runtime.account(), poller(), claim)
 
     async def do_run(claim: Claim) -> None:
-        from lium_mcp.services.run_endings import do_run  # noqa: PLC0415 - as in _bind
+        from lium_mcp.services.jobs.run_endings import do_run  # noqa: PLC0415 - as in _bind
 
         account = runtime.account()
         await do_run(account, runtime.policy, poller(), claim, lambda text: runtime.redact(account.lium.redact(text)))
@@ -203,7 +203,7 @@ def _steps(runtime: Runtime, offered: Collection[str]) -> dict[TaskKind, Step]:
     market = SharedMarket()
 
     async def carry_order_out(claim: Claim) -> None:
-        from lium_mcp.services.order_firing import carry_out  # noqa: PLC0415 - as in _bind
+        from lium_mcp.services.orders.order_firing import carry_out  # noqa: PLC0415 - as in _bind
 
         await carry_out(runtime.account(), runtime.policy, runtime.confirm, market, claim)
 
@@ -225,7 +225,7 @@ async def _do_tasks(worker: Worker, runtime: Runtime, offered: Collection[str], 
         group.start_soon(worker.run)
         files = state_directory / "follow-ups" if state_directory is not None else None
         if files is not None and await anyio.to_thread.run_sync(files.is_dir):
-            from lium_mcp.services.follow_ups import take_up_files  # noqa: PLC0415 - as in _bind
+            from lium_mcp.services.jobs.follow_ups import take_up_files  # noqa: PLC0415 - as in _bind
 
             await take_up_files(runtime.account(), worker, files)
 

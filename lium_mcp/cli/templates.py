@@ -25,10 +25,10 @@ from lium_mcp.api.templates import Template, TemplateChanges, TemplateCreate
 from lium_mcp.cli.readied import read, start_log
 from lium_mcp.results import state_in_words
 from lium_mcp.server import connect
-from lium_mcp.services.dropped_settings import SSH_PORT, dropped_settings
-from lium_mcp.services.images import image_of, is_image, split_image
-from lium_mcp.services.template_details import hide_values
-from lium_mcp.services.template_use import TemplateUse, find_use, list_with_templates, use_among
+from lium_mcp.services.pods.dropped_settings import SSH_PORT, dropped_settings
+from lium_mcp.services.templates.images import image_of, is_image, split_image
+from lium_mcp.services.templates.template_details import hide_values
+from lium_mcp.services.templates.template_use import TemplateUse, find_use, list_with_templates, use_among
 from lium_mcp.text import clean
 from lium_mcp.values import decoded
 

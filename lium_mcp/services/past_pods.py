@@ -6,9 +6,10 @@ from lium_mcp.failures import Failure
 from lium_mcp.results import Result
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.open_rents import find_given_back
-from lium_mcp.services.pod_details import PodView, past_view
-from lium_mcp.services.pod_states import ObservedPod, PodOutcome, judge_gone
-from lium_mcp.services.standing_orders import StandingOrder, describe, find_lately
+from lium_mcp.services.orders.standing_orders import describe, find_lately
+from lium_mcp.services.pods.pod_details import PodView, past_view
+from lium_mcp.services.pods.pod_states import ObservedPod, PodOutcome, judge_gone
+from lium_mcp.services.rents.order_view import StandingOrder
 from lium_mcp.services.targets import is_id
 
 _NOT_THERE: Final = frozenset({"pod_not_found", "pod_not_known_yet"})

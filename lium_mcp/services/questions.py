@@ -16,16 +16,16 @@ from lium_mcp.guard.consent import Question
 from lium_mcp.guard.policy import Policy, PolicyRefused
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.backing_up import PARTIAL, check_path, covers_all, losses, refuse_partial, refuse_undeletable
-from lium_mcp.services.final_backup import FinalBackups, earlier_final_backup
-from lium_mcp.services.idle_removals import (
+from lium_mcp.services.backups.final_backup import FinalBackups, earlier_final_backup
+from lium_mcp.services.backups.restoring import UnseenTargets, unseen_targets
+from lium_mcp.services.limits_left import check_life
+from lium_mcp.services.pods.idle_removals import (
     ONLY_WITH_A_SERVER,
     WHAT_IS_IDLE,
     check_watchable,
     idle_removals,
     wanted_removal,
 )
-from lium_mcp.services.limits_left import check_life
-from lium_mcp.services.restoring import UnseenTargets, unseen_targets
 from lium_mcp.services.targets import (
     find_free_volume,
     find_own_template,
@@ -35,7 +35,7 @@ from lium_mcp.services.targets import (
     find_volume,
     refuse_maybe_attached,
 )
-from lium_mcp.services.template_use import find_use, refuse_used
+from lium_mcp.services.templates.template_use import find_use, refuse_used
 from lium_mcp.text import quotation
 
 _SHOWN_CHARACTERS = 60

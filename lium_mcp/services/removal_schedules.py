@@ -11,7 +11,8 @@ from lium_mcp.rentals import REMOVAL_TOLERANCE
 from lium_mcp.results import Result, Usd, UtcTime
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.failure_words import after_change
-from lium_mcp.services.idle_removals import (
+from lium_mcp.services.limits_left import changing_life
+from lium_mcp.services.pods.idle_removals import (
     ONLY_WITH_A_SERVER,
     WHAT_IS_IDLE,
     IdleRemoval,
@@ -21,7 +22,6 @@ from lium_mcp.services.idle_removals import (
     set_idle_removal,
     wanted_removal,
 )
-from lium_mcp.services.limits_left import changing_life
 from lium_mcp.services.targets import find_pod
 
 

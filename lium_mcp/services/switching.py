@@ -5,10 +5,10 @@ from lium_mcp.api.templates import Template
 from lium_mcp.guard.commitments import hours_left
 from lium_mcp.guard.policy import Policy
 from lium_mcp.services.accounts import Account
-from lium_mcp.services.dropped_settings import dropped_settings
 from lium_mcp.services.failure_words import after_change
-from lium_mcp.services.pod_connections import replacing_container
-from lium_mcp.services.pod_states import ObservedPod, has_restarted, observe
+from lium_mcp.services.pods.dropped_settings import dropped_settings
+from lium_mcp.services.pods.pod_connections import replacing_container
+from lium_mcp.services.pods.pod_states import ObservedPod, has_restarted, observe
 from lium_mcp.services.polling import OrderedChange, Poller
 from lium_mcp.services.questions import volume_after_switch
 

@@ -17,9 +17,9 @@ from lium_mcp.guard.policy import Policy
 from lium_mcp.guard.redaction import redact_text
 from lium_mcp.rentals import Renter
 from lium_mcp.services.accounts import Account
-from lium_mcp.services.final_backup import FinalBackups
+from lium_mcp.services.backups.final_backup import FinalBackups
+from lium_mcp.services.backups.restore_turns import RestoreTurns
 from lium_mcp.services.polling import Poller, Stop
-from lium_mcp.services.restore_turns import RestoreTurns
 from lium_mcp.text import clean, shortened
 
 T = TypeVar("T")

@@ -12,7 +12,7 @@ from lium_mcp.failures import Failure
 from lium_mcp.figures import rounded
 from lium_mcp.inputs import ShortText
 from lium_mcp.results import Result, Usd, UtcTime
-from lium_mcp.services.pod_details import unknown_billing, unpriced
+from lium_mcp.services.pods.pod_details import unknown_billing, unpriced
 from lium_mcp.services.policy_view import LimitView, read_standings
 from lium_mcp.toolkit.call import Call
 from lium_mcp.toolkit.parameters import Cursor, Limit, page

@@ -28,7 +28,7 @@ from lium_mcp.services.backing_up import (
     volume_root,
     wait_for_backup,
 )
-from lium_mcp.services.backup_details import (
+from lium_mcp.services.backups.backup_details import (
     BackupView,
     EndedBackup,
     ObservedBackup,
@@ -38,14 +38,14 @@ from lium_mcp.services.backup_details import (
     find_origins,
     judge_backup,
 )
-from lium_mcp.services.pod_details import Outcome
+from lium_mcp.services.backups.restoring import PodRestore, RestoreView, list_into, restore_into, restore_view
+from lium_mcp.services.pods.pod_details import Outcome
 from lium_mcp.services.questions import (
     ask_to_delete_backup,
     ask_to_delete_schedule,
     ask_to_restore,
     ask_to_set_schedule,
 )
-from lium_mcp.services.restoring import PodRestore, RestoreView, list_into, restore_into, restore_view
 from lium_mcp.services.targets import find_pod, find_pod_or_past, find_pods
 from lium_mcp.toolkit.call import Call
 from lium_mcp.toolkit.parameters import (

@@ -9,14 +9,19 @@ from lium_mcp.guard.consent import Question
 from lium_mcp.inputs import ShortText
 from lium_mcp.rentals import Rental
 from lium_mcp.results import Result, UsdRate
-from lium_mcp.services.cluster_plan import ClusterWish, node_price_per_hour_usd, plan_cluster, question_about_cluster
-from lium_mcp.services.cluster_removal import RemovedCluster, remove_members
-from lium_mcp.services.cluster_renting import RentedCluster, rent_members, show_members
+from lium_mcp.services.clusters.cluster_plan import (
+    ClusterWish,
+    node_price_per_hour_usd,
+    plan_cluster,
+    question_about_cluster,
+)
+from lium_mcp.services.clusters.cluster_removal import RemovedCluster, remove_members
+from lium_mcp.services.clusters.cluster_renting import RentedCluster, rent_members, show_members
 from lium_mcp.services.limits_left import refuse_beyond_limits
-from lium_mcp.services.node_warnings import NodeFlaws, flaws
+from lium_mcp.services.pods.node_warnings import NodeFlaws, flaws
 from lium_mcp.services.polling import READ_LIMIT_SECONDS, time_limit
 from lium_mcp.services.questions import ask_to_remove_cluster
-from lium_mcp.services.rent_terms import refuse_dearer
+from lium_mcp.services.rents.rent_terms import refuse_dearer
 from lium_mcp.settings_table import LEAST_HOURS, MOST_HOURS
 from lium_mcp.toolkit.call import Call
 from lium_mcp.toolkit.parameters import DEFAULT_WAIT_SECONDS, Cursor, Limit, WaitSeconds, page

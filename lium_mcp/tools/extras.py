@@ -14,12 +14,12 @@ from lium_mcp.failures import Failure
 from lium_mcp.inputs import Few, ShortText
 from lium_mcp.results import Result, Timed, Usd, UtcTime
 from lium_mcp.services.as_asked import not_confirmed, unlike
-from lium_mcp.services.backup_details import EndedBackup
-from lium_mcp.services.gpu_resets import GpuReset, reset
-from lium_mcp.services.jupyter import Jupyter, install
-from lium_mcp.services.pod_states import ObservedPod
+from lium_mcp.services.backups.backup_details import EndedBackup
+from lium_mcp.services.pods.gpu_resets import GpuReset, reset
+from lium_mcp.services.pods.jupyter import Jupyter, install
+from lium_mcp.services.pods.pod_states import ObservedPod
+from lium_mcp.services.pods.registered_keys import SshKeyRow, key_material, key_row
 from lium_mcp.services.questions import ask_to_delete_ssh_key, ask_to_reset_gpus, ask_to_switch_template
-from lium_mcp.services.registered_keys import SshKeyRow, key_material, key_row
 from lium_mcp.services.switching import switch
 from lium_mcp.services.targets import find_pod, find_usable_template, find_volume
 from lium_mcp.services.volume_details import VolumeView, refuse_taken_name, volume_view

@@ -12,10 +12,10 @@ from lium_mcp.api.executors.models import Executor
 from lium_mcp.figures import rounded
 from lium_mcp.inputs import ShortText
 from lium_mcp.results import Result, Usd, UsdRate
-from lium_mcp.services.login_keys import foresee_login
-from lium_mcp.services.node_choice import price_node, use_node
-from lium_mcp.services.node_warnings import NodeFlaws, flaws, node_warnings
-from lium_mcp.services.offers import (
+from lium_mcp.services.pods.login_keys import foresee_login
+from lium_mcp.services.pods.node_warnings import NodeFlaws, flaws, node_warnings
+from lium_mcp.services.rents.node_choice import price_node, use_node
+from lium_mcp.services.rents.offers import (
     Filters,
     can_rent,
     has_price,
@@ -26,8 +26,8 @@ from lium_mcp.services.offers import (
     surely_rentable_count,
     unmatched,
 )
-from lium_mcp.services.quotes import PricedRental
-from lium_mcp.services.total_ceiling import within_total
+from lium_mcp.services.rents.quotes import PricedRental
+from lium_mcp.services.rents.total_ceiling import within_total
 from lium_mcp.toolkit.call import Call
 from lium_mcp.toolkit.parameters import Cursor, Limit, page
 from lium_mcp.toolkit.registry import READS, Toolset

@@ -14,15 +14,25 @@ from lium_mcp.inputs import OFFICIAL, Few, ShortText
 from lium_mcp.remote.ssh_addresses import until_it_runs
 from lium_mcp.rentals import LedgerUnavailable, Task
 from lium_mcp.results import Result, Timed, Usd, state_in_words
+from lium_mcp.services.backups.final_backup import describe_pending, find_running_backup, take_final_backup
 from lium_mcp.services.failure_words import after_change
-from lium_mcp.services.final_backup import describe_pending, find_running_backup, take_final_backup
-from lium_mcp.services.idle_removals import end_idle_removal, idle_removals
 from lium_mcp.services.open_rents import UnsettledRent, find_given_back, list_with_rents
-from lium_mcp.services.order_terms import TryingHours
-from lium_mcp.services.ordering import ask_to_rent_or_order, rent_or_order, would_rent_or_order
+from lium_mcp.services.orders.order_terms import TryingHours
+from lium_mcp.services.orders.ordering import ask_to_rent_or_order, rent_or_order, would_rent_or_order
+from lium_mcp.services.orders.standing_orders import (
+    CANCELLED,
+    STILL_OPEN,
+    cancel,
+    find_lately,
+    find_open,
+    find_to_cancel,
+    list_orders,
+    question_about_cancelling,
+)
 from lium_mcp.services.past_pods import FoundPod, find_past, found_pod
-from lium_mcp.services.pod_connections import replacing_container
-from lium_mcp.services.pod_details import (
+from lium_mcp.services.pods.idle_removals import end_idle_removal, idle_removals
+from lium_mcp.services.pods.pod_connections import replacing_container
+from lium_mcp.services.pods.pod_details import (
     ListedPod,
     Outcome,
     gone_view,
@@ -31,7 +41,7 @@ from lium_mcp.services.pod_details import (
     unknown_billing,
     unpriced,
 )
-from lium_mcp.services.pod_states import (
+from lium_mcp.services.pods.pod_states import (
     ObservedPod,
     differ,
     has_restarted,
@@ -40,6 +50,8 @@ from lium_mcp.services.pod_states import (
     observe,
     wait_until_ready,
 )
+from lium_mcp.services.pods.readiness import read_pod
+from lium_mcp.services.pods.removing import is_gone, read_end, start_removal
 from lium_mcp.services.polling import OrderedChange
 from lium_mcp.services.questions import (
     ask_to_cancel_removal,
@@ -47,23 +59,11 @@ from lium_mcp.services.questions import (
     ask_to_remove_pod,
     ask_to_schedule_removal,
 )
-from lium_mcp.services.readiness import read_pod
 from lium_mcp.services.removal_schedules import RemovalSchedule, cancel_removal, schedule_removal
-from lium_mcp.services.removing import is_gone, read_end, start_removal
-from lium_mcp.services.rented_pods import RentedPod
-from lium_mcp.services.standing_orders import (
-    CANCELLED,
-    STILL_OPEN,
-    StandingOrder,
-    cancel,
-    find_lately,
-    find_open,
-    find_to_cancel,
-    list_orders,
-    question_about_cancelling,
-)
+from lium_mcp.services.rents.order_view import StandingOrder
+from lium_mcp.services.rents.rented_pods import RentedPod
+from lium_mcp.services.rents.wish import Wish
 from lium_mcp.services.targets import find_free_volume, find_pod, find_pod_detail
-from lium_mcp.services.wish import Wish
 from lium_mcp.toolkit.call import Call
 from lium_mcp.toolkit.parameters import DEFAULT_WAIT_SECONDS, Cursor, Limit, PodName, WaitSeconds, page
 from lium_mcp.toolkit.registry import DESTROYS, DESTROYS_EACH_TIME, READS, WRITES, Toolset

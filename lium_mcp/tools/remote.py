@@ -18,18 +18,20 @@ from lium_mcp.remote.transfers import Transfer
 from lium_mcp.remote.uploads import upload, upload_content
 from lium_mcp.rentals import LedgerUnavailable, Task
 from lium_mcp.services.backing_up import refuse_partial
-from lium_mcp.services.follow_ups import is_due, keep_promise, promise, remember, take_back
-from lium_mcp.services.job_details import FROM_A_POD, IN_THE_BACKGROUND, ObservedJob, job_view, outcome_of, show_run
-from lium_mcp.services.job_watch import tell_of_restart, watch_job, why_lost
-from lium_mcp.services.pod_commands import CommandRuns, run_on
-from lium_mcp.services.pod_connections import pod_access, reporting
-from lium_mcp.services.polling import READ_LIMIT_SECONDS, time_limit
-from lium_mcp.services.questions import ask_to_start_job
-from lium_mcp.services.rent_plan import Plan
-from lium_mcp.services.rent_terms import refuse_dearer
-from lium_mcp.services.run_order import MOST_COMMAND_CHARACTERS, RunOrder
-from lium_mcp.services.run_planning import check_run, plan_run, question_about_run
-from lium_mcp.services.runs import (
+from lium_mcp.services.backups.transfer_details import Transferred, describe_transfer, open_folders, show_transfer
+from lium_mcp.services.jobs.follow_ups import is_due, keep_promise, promise, remember, take_back
+from lium_mcp.services.jobs.job_details import (
+    FROM_A_POD,
+    IN_THE_BACKGROUND,
+    ObservedJob,
+    job_view,
+    outcome_of,
+    show_run,
+)
+from lium_mcp.services.jobs.job_watch import tell_of_restart, watch_job, why_lost
+from lium_mcp.services.jobs.run_order import MOST_COMMAND_CHARACTERS, RunOrder
+from lium_mcp.services.jobs.run_planning import check_run, plan_run, question_about_run
+from lium_mcp.services.jobs.runs import (
     begin_run,
     calling_off,
     find_earlier,
@@ -39,8 +41,13 @@ from lium_mcp.services.runs import (
     read_progress,
     watch_run,
 )
+from lium_mcp.services.pods.pod_commands import CommandRuns, run_on
+from lium_mcp.services.pods.pod_connections import pod_access, reporting
+from lium_mcp.services.polling import READ_LIMIT_SECONDS, time_limit
+from lium_mcp.services.questions import ask_to_start_job
+from lium_mcp.services.rents.rent_plan import Plan
+from lium_mcp.services.rents.rent_terms import refuse_dearer
 from lium_mcp.services.targets import find_pod, find_pods
-from lium_mcp.services.transfer_details import Transferred, describe_transfer, open_folders, show_transfer
 from lium_mcp.toolkit.call import Call
 from lium_mcp.toolkit.parameters import DEFAULT_WAIT_SECONDS, PodName, WaitSeconds
 from lium_mcp.toolkit.registry import DESTROYS, DESTROYS_EACH_TIME, READS, WRITES, Toolset

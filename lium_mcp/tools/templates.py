@@ -13,14 +13,14 @@ from lium_mcp.failures import Failure
 from lium_mcp.inputs import Few, Line, ShortText
 from lium_mcp.results import Result
 from lium_mcp.services.as_asked import not_confirmed, unlike
-from lium_mcp.services.dropped_settings import MOST_PORTS, SSH_PORT, refuse_dropped_settings
 from lium_mcp.services.failure_words import after_change
-from lium_mcp.services.images import Generation, has_cuda, image_of, is_image, split_image
-from lium_mcp.services.pod_connections import replacing_container
+from lium_mcp.services.pods.dropped_settings import MOST_PORTS, SSH_PORT, refuse_dropped_settings
+from lium_mcp.services.pods.pod_connections import replacing_container
 from lium_mcp.services.polling import OrderedChange
 from lium_mcp.services.questions import ask_to_delete_template, ask_to_update_template
 from lium_mcp.services.targets import find_own_template, find_template, is_id
-from lium_mcp.services.template_details import (
+from lium_mcp.services.templates.images import Generation, has_cuda, image_of, is_image, split_image
+from lium_mcp.services.templates.template_details import (
     ObservedTemplate,
     TemplateRow,
     judge_template,
@@ -29,7 +29,7 @@ from lium_mcp.services.template_details import (
     wait_until_verified,
     would_update,
 )
-from lium_mcp.services.template_use import find_use, refuse_used
+from lium_mcp.services.templates.template_use import find_use, refuse_used
 from lium_mcp.toolkit.call import Call
 from lium_mcp.toolkit.parameters import DEFAULT_WAIT_SECONDS, Cursor, Limit, Port, TemplateName, WaitSeconds, page
 from lium_mcp.toolkit.registry import DESTROYS, READS, WRITES_EACH_TIME, Toolset

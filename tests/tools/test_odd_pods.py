@@ -11,7 +11,7 @@ import pytest
 
 from lium_mcp.sandbox import Sandbox
 from lium_mcp.sandbox.container.commands import PROGRAMS
-from lium_mcp.services import pod_connections
+from lium_mcp.services.pods import pod_connections
 from tests.harness import Agent, agent_on, hosted, make_key_pair
 from tests.wires import ask
 

@@ -10,7 +10,7 @@ import pytest
 
 from lium_mcp.remote import banner
 from lium_mcp.sandbox import Sandbox
-from lium_mcp.services import pod_connections
+from lium_mcp.services.pods import pod_connections
 from tests.harness import Agent, agent_on
 from tests.wires import Wire, editing
 

@@ -40,8 +40,8 @@ def _prompt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lium_mcp.rentals.worker._FIRST_PAUSE_SECONDS", 0.1)
     monkeypatch.setattr("lium_mcp.rentals.worker._LONGEST_PAUSE_SECONDS", 0.3)
     monkeypatch.setattr("lium_mcp.rentals.worker._LOOK_SECONDS", 0.3)
-    monkeypatch.setattr("lium_mcp.services.claimed_run._AGAIN_SECONDS", 0.3)
-    monkeypatch.setattr("lium_mcp.services.run_endings._DOWNLOAD_AGAIN_SECONDS", 0.3)
+    monkeypatch.setattr("lium_mcp.services.jobs.claimed_run._AGAIN_SECONDS", 0.3)
+    monkeypatch.setattr("lium_mcp.services.jobs.run_endings._DOWNLOAD_AGAIN_SECONDS", 0.3)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lium_mcp.api.templates import Template
 from lium_mcp.sandbox import OTHER_API_KEY, Sandbox
-from lium_mcp.services.images import is_image, split_image
+from lium_mcp.services.templates.images import is_image, split_image
 from tests.harness import Agent, Mode, Person, agent_on, text_of
 from tests.wires import Act, Wire, after_work, answering, ask, editing, lag, rent, then, truth
 

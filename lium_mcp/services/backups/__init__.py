@@ -1,0 +1,1 @@
+"""Backups and restores: taken, waited for, told."""

@@ -1,0 +1,1 @@
+"""Clusters: planned, rented and removed as one."""

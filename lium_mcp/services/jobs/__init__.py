@@ -1,0 +1,1 @@
+"""Work on pods: runs from the rent to the end, jobs, what follows them, and removal when idle."""

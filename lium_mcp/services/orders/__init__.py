@@ -1,0 +1,1 @@
+"""Standing orders: rents that wait for an offer, agreed to once."""

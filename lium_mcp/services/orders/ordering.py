@@ -1,0 +1,133 @@
+"""Rents one pod or several, or where nothing fits now and the caller wants to wait, places a standing order."""
+
+from dataclasses import replace
+from typing import Final
+
+from lium_mcp.failures import Failure
+from lium_mcp.guard.consent import Question
+from lium_mcp.guard.policy import Policy
+from lium_mcp.rentals import Rental, Task
+from lium_mcp.services.accounts import Account
+from lium_mcp.services.failure_words import FAILURES, as_failure
+from lium_mcp.services.orders.order_terms import Terms, find_terms, may_fit_later, question_about_order
+from lium_mcp.services.orders.standing_orders import describe, find_same, place, show, show_terms
+from lium_mcp.services.polling import READ_LIMIT_SECONDS, Poller, time_limit
+from lium_mcp.services.rents.batch_renting import ask_to_rent_missing, rent_missing
+from lium_mcp.services.rents.rent_plan import make_plan
+from lium_mcp.services.rents.rented_pods import RentedPod, would_rent
+from lium_mcp.services.rents.renting import agreed_plan, follow_rental, plan_to_ask, question_about, rent
+from lium_mcp.services.rents.wish import Wish
+
+# Of what may fit later, the answers that say by themselves that it does not fit now.
+_WAITED_FOR: Final = frozenset({"no_gpu_matches", "node_not_for_rent", "price_above_ceiling"})
+_OR_WAIT: Final = "keep_trying_hours and a ceiling wait for it."
+
+
+async def ask_to_rent_or_order(
+    account: Account, policy: Policy, wish: Wish, trying_hours: float | None, asked: Question | None
+) -> Question | None:
+    """Before a rent or a standing order; not where an earlier call with the same request made either.
+
+    Raises:
+        As `plan_to_ask`, `find_same` and `find_terms`.
+    """
+    _check_count(wish, trying_hours)
+    if wish.is_batch:
+        return await ask_to_rent_missing(account, policy, wish, asked)
+    began_at = account.lium.now()
+    if await find_same(account, wish, trying_hours) is not None:
+        return None
+    if await account.renter.earlier(wish.name, wish.digest) is not None:
+        return None
+    try:
+        # Who was asked about an order has agreed to all that it may rent at once, too.
+        if asked is None or not isinstance(asked.subject, Terms):
+            return question_about(await plan_to_ask(account, policy, wish, asked))
+    except FAILURES as error:
+        if trying_hours is None or not may_fit_later(error):
+            raise
+    return question_about_order(await find_terms(account, policy, wish, trying_hours or 0, began_at))
+
+
+async def rent_or_order(
+    account: Account,
+    policy: Policy,
+    poller: Poller,
+    agreed: Question | None,
+    wish: Wish,
+    trying_hours: float | None,
+    wait_seconds: float,
+) -> RentedPod:
+    """Rent, or place an order where that may be possible later; show what an earlier call with the same request made.
+
+    Raises:
+        As `rent`, `find_same` and `find_terms`.
+    """
+    _check_count(wish, trying_hours)
+    if wish.is_batch:
+        return await rent_missing(account, policy, poller, agreed, wish, wait_seconds, dry_run=False)
+    began_at = account.lium.now()
+    try:
+        with time_limit(READ_LIMIT_SECONDS):
+            if (order := await find_same(account, wish, trying_hours)) is not None:
+                return _ordered(account, order)
+            earlier = await account.renter.earlier(wish.name, wish.digest)
+            if earlier is None and agreed is not None and isinstance(agreed.subject, Terms):
+                return _ordered(account, await place(account, replace(agreed.subject, is_agreed=True)))
+            ready = earlier or await agreed_plan(account, policy, agreed, wish)
+        if isinstance(ready, Rental):
+            return await follow_rental(account, poller, ready, wish, None, wait_seconds)
+        return await rent(account, policy, poller, agreed, ready, wait_seconds)
+    except FAILURES as error:
+        can_wait = trying_hours is None and account.worker is not None
+        if can_wait and isinstance(error, Failure) and error.code in _WAITED_FOR:
+            error.advice = f"{error.advice} {_OR_WAIT}"
+        # A person who was asked has not been asked about an order.
+        if trying_hours is None or agreed is not None or not may_fit_later(error):
+            raise
+        why = as_failure(error).happened
+    with time_limit(READ_LIMIT_SECONDS):
+        order = await place(account, await find_terms(account, policy, wish, trying_hours, began_at))
+    return _ordered(account, order, why)
+
+
+async def would_rent_or_order(
+    account: Account, policy: Policy, poller: Poller, wish: Wish, trying_hours: float | None
+) -> RentedPod:
+    """Show what would be rented, or the order that would be placed; nothing is.
+
+    Raises:
+        As `make_plan`, `rent_missing` and `find_terms`.
+    """
+    _check_count(wish, trying_hours)
+    if wish.is_batch:
+        return await rent_missing(account, policy, poller, None, wish, 0, dry_run=True)
+    with time_limit(READ_LIMIT_SECONDS):
+        try:
+            return would_rent(await make_plan(account, policy, wish, priced=True))
+        except FAILURES as error:
+            if trying_hours is None or not may_fit_later(error):
+                raise
+            why = as_failure(error).happened
+        terms = await find_terms(account, policy, wish, trying_hours, account.lium.now())
+    return RentedPod(
+        outcome="dry_run",
+        order=show_terms(terms).model_copy(update={"because": why}),
+        next="Nothing fits now, and nothing was ordered. Call again without dry_run to place the standing order.",
+    )
+
+
+def _check_count(wish: Wish, trying_hours: float | None) -> None:
+    if wish.is_batch and trying_hours is not None:
+        raise Failure(
+            "invalid_argument",
+            "A standing order is for one pod, so count and keep_trying_hours do not go together.",
+            "Leave out one of them; several orders need a name each.",
+        )
+
+
+def _ordered(account: Account, task: Task, why: str | None = None) -> RentedPod:
+    order = show(account, task)
+    if why and order.because is None:
+        order = order.model_copy(update={"because": why})
+    return RentedPod(outcome="pending", order=order, next=describe(order))

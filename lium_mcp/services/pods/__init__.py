@@ -1,0 +1,1 @@
+"""What a pod is and shows, and what is done to one."""

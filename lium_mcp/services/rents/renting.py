@@ -1,0 +1,395 @@
+"""What comes before and after a rent: the question to a person, the plan carried out, and what came of it."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import anyio
+
+from lium_mcp.api.errors import LiumError, NoExecutorMatches, RentOutcomeUnknown
+from lium_mcp.api.pods.models import Pod, PodDetail
+from lium_mcp.failures import Failure
+from lium_mcp.figures import at_most_usd, in_usd, rate_in_usd
+from lium_mcp.guard.consent import Question
+from lium_mcp.guard.policy import Policy
+from lium_mcp.remote.banner import SshAnswer
+from lium_mcp.rentals import Expected, Rental, is_anothers, is_its_own, whole_hours
+from lium_mcp.services.accounts import Account
+from lium_mcp.services.limits_left import find_judge, refuse_beyond_limits
+from lium_mcp.services.open_rents import pods_given_back
+from lium_mcp.services.pods.login_keys import describe_keys, register_public_keys
+from lium_mcp.services.pods.node_warnings import node_warnings
+from lium_mcp.services.pods.pod_details import PodView, describe_start, gone_view, pod_view
+from lium_mcp.services.pods.pod_states import ObservedPod, is_over, judge, judge_gone
+from lium_mcp.services.pods.readiness import read_pod, wait_for_ssh
+from lium_mcp.services.polling import Poller
+from lium_mcp.services.questions import quoted
+from lium_mcp.services.rents.rent_plan import Plan, expected_of, look_again, make_plan
+from lium_mcp.services.rents.rent_terms import (
+    give_back,
+    given_back,
+    maybe_not_ours,
+    not_stated,
+    outcome_unknown,
+    refuse_dearer,
+)
+from lium_mcp.services.rents.rented_pods import RentedPod, came_out, rented_node
+from lium_mcp.services.rents.startup_restores import StartupRestore, ordered_restore, wait_for_restore, what_to_do
+from lium_mcp.services.rents.wish import Wish
+
+_APPEARS_WITHIN_SECONDS = 20.0
+_FIRST_READ_SECONDS = 5.0
+_SCHEDULE_SECONDS = 10.0
+_IN_DOLLARS_FROM_USD = 100.0
+
+
+async def plan_to_ask(account: Account, policy: Policy, wish: Wish, asked: Question | None) -> Plan:
+    """Plan a rent that a person is to be asked about, or look again at the plan that they have been asked about.
+
+    Raises:
+        Failure, PolicyRefused, LiumError, LedgerUnavailable: as `make_plan`, and where the limits leave no room
+            now, since what they refuse is no question.
+    """
+    if asked is not None and isinstance(asked.subject, Plan):
+        return await look_again(account, policy, asked.subject)
+    plan = await make_plan(account, policy, wish, priced=True)
+    await refuse_beyond_limits(account, policy, plan.ask)
+    return replace(plan, balance_usd=(await account.renter.me()).balance)
+
+
+def question_about(plan: Plan) -> Question:
+    """What a person is asked before a rent."""
+    wish, node = plan.wish, plan.node
+    price = None if plan.price_per_hour_usd is None else at_most_usd(plan.price_per_hour_usd)
+    # Where the caller left the choice to the market, it may fall on another node by the time of the answer.
+    where, known = "the cheapest node that fits", list[str]()
+    if wish.executor_id:
+        where = f"node {node.id} ({quoted(node.country_code or 'country unknown')})"
+        known = node_warnings(node)
+    cost = f"at most {in_usd(price)} an hour" if price is not None else "a price that Lium does not say"
+    text = f"Rent pod {quoted(wish.name)}: {plan.gpu_count}x {node.gpu_type} on {where} for {cost}? "
+    if plan.hours is None:
+        text += "It has no removal time: it bills until somebody removes it."
+    else:
+        text += f"Lium removes it {plan.hours:g} hours after it starts"
+        text += f": at most {in_usd(_in_all(plan, price))} in all." if price is not None else "."
+    text += balance_after(plan.balance_usd, price, plan.hours)
+    return Question(" ".join((text, *known, *plan.warnings)), price_per_hour_usd=price, subject=plan)
+
+
+def _in_all(plan: Plan, price_per_hour_usd: float) -> float:
+    in_all = at_most_usd(price_per_hour_usd * (plan.hours or 0))
+    return in_all if plan.wish.max_total_usd is None else min(in_all, plan.wish.max_total_usd)
+
+
+def balance_after(balance_usd: float | None, price_per_hour_usd: float | None, hours: float | None) -> str:
+    """Say what the balance is and will be, as far as Lium says it."""
+    if balance_usd is None:
+        return ""
+    now = f" The balance is about {_about(balance_usd)}"
+    if price_per_hour_usd is None or hours is None:
+        return f"{now}."
+    return f"{now}, and about {_about(balance_usd - price_per_hour_usd * hours)} after that."
+
+
+def _about(usd: float) -> str:
+    """A sum that moves by cents all the time: in dollars where those are enough, so that a question stays the same."""
+    return f"${usd:.0f}" if usd >= _IN_DOLLARS_FROM_USD else in_usd(-at_most_usd(-usd))
+
+
+async def agreed_plan(account: Account, policy: Policy, agreed: Question | None, wish: Wish) -> Plan:
+    """The plan that a person has agreed to; where nobody was asked, one that is made now.
+
+    Raises:
+        Failure, PolicyRefused, LiumError: as `make_plan`, and where it costs more than was agreed to.
+    """
+    plan = agreed.subject if agreed is not None else None
+    if not isinstance(plan, Plan):
+        plan = await make_plan(account, policy, wish, priced=agreed is not None)
+    refuse_dearer(agreed, plan.price_per_hour_usd)
+    return plan
+
+
+async def rent(
+    account: Account, policy: Policy, poller: Poller, agreed: Question | None, plan: Plan, wait_seconds: float
+) -> RentedPod:
+    """Carry a plan out, and wait until the pod runs.
+
+    Raises:
+        Failure: it was refused, or came out as something that must not stay, or nobody knows what came of it.
+        PolicyRefused, PodNameTaken, RentUnsettled, AccountUnknown, LedgerUnavailable, LiumError: as `Renter.rent`.
+    """
+    wish, expected = plan.wish, expected_of(policy, agreed, plan)
+    try:
+        async with account.renter.rent(
+            plan.order,
+            asked=wish.digest,
+            price_per_hour_usd=plan.price_per_hour_usd,
+            expected=expected,
+            hours=plan.hours,
+            find_judge=lambda _: find_judge(account, policy, plan.ask),
+        ) as rental:
+            if not rental.earlier:
+                await register_public_keys(account)
+            # A pod of an earlier call has its own terms.
+            mine = None if rental.earlier else (plan, expected)
+            return await follow_rental(account, poller, rental, wish, mine, wait_seconds)
+    except RentOutcomeUnknown as unknown:
+        raise outcome_unknown(wish.name, unknown) from unknown
+    except NoExecutorMatches as taken:
+        if not plan.is_pinned:
+            raise
+        raise Failure(
+            "price_changed",
+            f"The node that was found for {rate_in_usd(plan.price_per_hour_usd or 0, 4)} an hour was taken in this "
+            "moment, and no other costs as little.",
+            "Call again: the next one is held against the limits anew.",
+            request_id=taken.request_id,
+        ) from taken
+
+
+async def follow_rental(
+    account: Account,
+    poller: Poller,
+    rental: Rental,
+    wish: Wish,
+    mine: tuple[Plan, Expected] | None,
+    wait_seconds: float,
+) -> RentedPod:
+    """Show what came of a rent. From here on a pod bills: whatever fails, the answer names it.
+
+    `mine` is None where an earlier call rented it, which had terms of its own.
+
+    Raises:
+        Failure: it is given back, by this call or by a look beside it.
+        RentOutcomeUnknown: the pod is another's.
+    """
+    plan, expected = mine or (None, Expected())
+    seen = await _see_it_through(account, poller, rental, expected, wait_seconds)
+    if seen is None or seen.is_gone or seen.pod.is_being_removed:
+        because = (await pods_given_back(account)).get(rental.pod_id)
+        if because is not None:
+            raise given_back(f"Pod {wish.name} ({rental.pod_id})", because)
+    if seen is None:
+        return RentedPod(
+            outcome="pending",
+            pod_id=rental.pod_id,
+            already_rented=rental.earlier or None,
+            next="The pod is rented, but it could not be read. It may bill: call get_pod with this pod_id.",
+        )
+    pod = seen.pod
+    warnings = []
+    if not rental.confirmed:
+        warnings.append("The answer was lost; this pod was found by its name. Check that it is yours.")
+    if seen.contradiction:
+        warnings.append(maybe_not_ours(seen.contradiction))
+    if plan is not None:
+        warnings += came_out(plan, pod)
+    if plan is not None and not seen.is_gone:
+        await account.rents.note_checked([pod])
+        if unverified := expected.unverified(pod):
+            warnings.append(not_stated(unverified))
+    warnings += seen.removal_warnings
+    if rental.entry.hours is None and pod.removal_scheduled_at is None and not seen.is_gone and not pod.is_terminal:
+        warnings.append("No removal time is set: it bills until remove_pod or schedule_pod_removal.")
+    observed = await _shown(account, seen)
+    outcome, advice = _with_restore(observed, seen.restore)
+    node = pod.executor or (plan.node if plan and pod.executor_id in (None, plan.node.id) else None)
+    is_bounded = wish.max_total_usd is not None
+    return RentedPod(
+        outcome=outcome,
+        pod_id=pod.id,
+        already_rented=rental.earlier or None,
+        lost_answer_settled=(rental.was_lost and rental.confirmed) or None,
+        hours=rental.entry.hours if is_bounded else None,
+        left_of_total_usd=_left_of_total(wish, rental, pod),
+        **rented_node(node),
+        ssh_keys=None if seen.is_gone else await describe_keys(account, rental.entry.public_keys) or None,
+        pod=_lean(observed.pod) if outcome in ("done", "pending") else observed.pod,
+        restore=seen.restore,
+        warnings=warnings or None,
+        next=advice,
+    )
+
+
+def _lean(view: PodView) -> PodView:
+    """What somebody acts on who has just rented a pod; get_pod shows the rest."""
+    return view.model_copy(update={"huid": None})
+
+
+def _left_of_total(wish: Wish, rental: Rental, pod: Pod) -> float | None:
+    """What a rental leaves of the total that may be spent, if it lasts the whole hours that Lium took."""
+    hours, price = rental.entry.hours, pod.price if pod.price is not None else rental.entry.price_per_hour_usd
+    if wish.max_total_usd is None or hours is None or price is None:
+        return None
+    return max(wish.max_total_usd - price * whole_hours(hours), 0)
+
+
+def _with_restore(
+    observed: ObservedPod, restore: StartupRestore | None
+) -> tuple[Literal["done", "failed", "pending"], str | None]:
+    """What a rent came to, together with the restore that it ordered, and what to do now."""
+    outcome = "failed" if observed.outcome == "removed" else observed.outcome
+    if restore is None or restore.outcome == "done":
+        return outcome, observed.next
+    if outcome == "done":
+        return restore.outcome, what_to_do(restore)
+    then = "Its backup is restored as it starts: list_restores shows how that stands." if outcome == "pending" else ""
+    return outcome, f"{observed.next or ''} {then}".strip() or None
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What a call rented, as it was read last: what the answer says is said of this.
+
+    Attributes:
+        pod: The pod.
+        is_gone: It was there, and is not any more.
+        ssh: What came of the last look at its SSH server.
+        contradiction: What is not as asked of a pod that may not be this rent's.
+        removal_warnings: What is to be known of its removal time.
+        restore: How the restore stands that the rent ordered; None where it ordered none, or will not come to it.
+    """
+
+    pod: PodDetail
+    is_gone: bool
+    ssh: SshAnswer | None = None
+    contradiction: str | None = None
+    removal_warnings: Sequence[str] = ()
+    restore: StartupRestore | None = None
+
+
+async def _see_it_through(
+    account: Account, poller: Poller, rental: Rental, expected: Expected, wait_seconds: float
+) -> _Seen | None:
+    """Wait until the pod runs, has its removal time, answers SSH, and has the backup that it was rented with.
+
+    It is held against what it must be at each look.
+
+    Returns:
+        The pod as it was read last; None where it never was.
+
+    Raises:
+        Failure, RentOutcomeUnknown: as `_hold_against`.
+    """
+    pod, is_gone = await _wait_until_runs(account, poller, rental, expected, wait_seconds)
+    if pod is None or is_gone:
+        return None if pod is None else _Seen(pod, is_gone)
+    contradiction = await _hold_against(account, rental, expected, pod)
+    removal_warnings: list[str] = []
+    hours = rental.entry.hours
+    if hours and not pod.is_terminal and not rental.earlier:
+        pod, removal_warnings = await _fix_removal(account, rental, pod, hours)
+        contradiction = await _hold_against(account, rental, expected, pod)
+    ssh = None
+    if pod.is_ready and wait_seconds:
+        newest, ssh = await wait_for_ssh(
+            account, poller, pod, wait_seconds=wait_seconds, is_unfit=lambda pod: _is_unfit(rental, expected, pod)
+        )
+        if newest is None:
+            return _Seen(pod, is_gone=True)
+        pod = newest
+        contradiction = await _hold_against(account, rental, expected, pod)
+    ordered, restore = ordered_restore(rental.entry), None
+    if ordered is not None and not pod.is_terminal:
+        left = wait_seconds if pod.is_ready else 0
+        restore = await wait_for_restore(account, poller, pod.id, ordered, wait_seconds=left)
+        if left:
+            newest = await _read_again(account, pod)
+            if newest is None:
+                return _Seen(pod, is_gone=True)
+            pod = newest
+            contradiction = await _hold_against(account, rental, expected, pod)
+    return _Seen(pod, False, ssh, contradiction, removal_warnings, restore)
+
+
+async def _read_again(account: Account, pod: PodDetail) -> PodDetail | None:
+    """The pod as it is now, or else as it was last read; None where it is gone."""
+    with suppress(LiumError), anyio.move_on_after(_FIRST_READ_SECONDS):
+        return await read_pod(account, pod.id)
+    return pod
+
+
+def _is_unfit(rental: Rental, expected: Expected, pod: Pod) -> bool:
+    return expected.contradiction(pod) is not None or is_anothers(rental.entry, pod)
+
+
+async def _shown(account: Account, seen: _Seen) -> ObservedPod:
+    pod, ssh = seen.pod, seen.ssh
+    if seen.is_gone:
+        return judge_gone(await gone_view(account, pod))
+    return judge(await pod_view(account, pod, events=not pod.is_ready or ssh == "silent", ssh=ssh), pod, ssh)
+
+
+async def _hold_against(account: Account, rental: Rental, expected: Expected, pod: Pod) -> str | None:
+    """Hold what this call rented against what it has to be.
+
+    Returns:
+        What contradicts that, where nobody can tell whether the pod is this rent's.
+
+    Raises:
+        Failure: it contradicts that, and is given back.
+        RentOutcomeUnknown: the pod is another's.
+    """
+    if not rental.earlier:
+        await account.renter.refuse_anothers(rental, [pod])
+    contradiction = expected.contradiction(pod)
+    if contradiction and rental.confirmed:
+        raise await give_back(account, rental, f"Pod {pod.pod_name} ({pod.id})", contradiction, expected, [pod])
+    return contradiction
+
+
+async def _wait_until_runs(
+    account: Account, poller: Poller, rental: Rental, expected: Expected, wait_seconds: float
+) -> tuple[PodDetail | None, bool]:
+    """Wait until a pod runs or cannot; return it as it was last seen, if it ever was, and whether it is gone since."""
+    clock = poller.clock
+    seen: list[PodDetail] = []
+    is_given_back = False
+    started = clock.monotonic()
+
+    async def read() -> PodDetail | None:
+        nonlocal is_given_back
+        pod = await read_pod(account, rental.pod_id)
+        if pod is not None:
+            seen.append(pod)
+        if pod is None or pod.is_being_removed:  # a look between calls may have been quicker
+            is_given_back = rental.pod_id in await pods_given_back(account)
+        return pod
+
+    def over(pod: PodDetail | None) -> bool:
+        # A new pod may take some seconds to be listed; one that was seen and is gone has failed.
+        if pod is None:
+            return bool(seen) or is_given_back or clock.monotonic() - started > _APPEARS_WITHIN_SECONDS
+        return is_given_back or is_over(pod) or _is_unfit(rental, expected, pod)
+
+    first: PodDetail | None = None
+    with suppress(LiumError), anyio.move_on_after(max(poller.left(wait_seconds), _FIRST_READ_SECONDS)):
+        first = await read()
+    newest = await poller.until(first, read, over, wait_seconds=wait_seconds, describe=describe_start)
+    return newest or (seen[-1] if seen else None), newest is None and bool(seen)
+
+
+async def _fix_removal(account: Account, rental: Rental, pod: PodDetail, hours: float) -> tuple[PodDetail, list[str]]:
+    """Make the removal time exact once the pod runs, read it back, and say loudly where it is not confirmed."""
+    if not is_its_own(rental.entry, pod):
+        return pod, ["Its removal time was left alone: call schedule_pod_removal if it is yours."]
+    try:
+        with anyio.fail_after(_SCHEDULE_SECONDS):
+            newest, is_set = await account.renter.keep_removal_time(rental, pod, hours)
+    except TimeoutError:
+        return pod, [f"The removal after {hours:g} hours is not confirmed: call schedule_pod_removal."]
+    except LiumError as error:
+        return pod, [f"The removal after {hours:g} hours could not be set ({error}): call schedule_pod_removal."]
+    pod = newest or pod
+    if is_set:
+        return pod, []
+    if pod.removal_scheduled_at is None and pod.termination_hours is None:
+        return pod, ["Lium shows no removal time: the pod may bill until it is removed. Call schedule_pod_removal."]
+    if pod.is_ready:
+        return pod, [f"Lium shows a removal time later than {hours:g} hours: call schedule_pod_removal."]
+    if pod.termination_hours is not None and pod.termination_hours > hours:
+        whole = pod.termination_hours
+        return pod, [f"It is removed {whole} hours after it starts, until get_pod sets the exact time."]
+    return pod, []

@@ -1,0 +1,62 @@
+"""How long a rental may last for what may be spent on it: in the worst case, it costs no more."""
+
+import math
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from lium_mcp.failures import Failure
+from lium_mcp.figures import in_usd, is_above
+from lium_mcp.rentals import whole_hours
+from lium_mcp.services.rents.quotes import PricedRental
+from lium_mcp.settings_table import MOST_HOURS
+
+_MOST_QUOTES: Final = 4
+# What arithmetic leaves over must not take an hour away that is paid for to the cent.
+_NOISE: Final = 1e-9
+
+
+def whole_cost_usd(priced: PricedRental, hours: float) -> float:
+    """The most that a rental costs until Lium removes it: it takes whole hours at the rent, from the boot on.
+
+    The exact time is set once the pod runs. Where nobody comes to do that, the whole hours stand.
+    """
+    return max(priced.total_usd or 0, priced.price_per_hour_usd * whole_hours(hours))
+
+
+async def within_total(
+    total_usd: float, priced: PricedRental, hours: float | None, quote: Callable[[float], Awaitable[PricedRental]]
+) -> tuple[float, PricedRental]:
+    """The most hours that a total pays for, and what they cost.
+
+    Args:
+        total_usd: What the whole rental may cost.
+        priced: The rental at its price per hour.
+        hours: No more than these; None for as many as Lium takes.
+        quote: Prices the rental for so many whole hours.
+
+    Raises:
+        Failure: it does not pay for one hour.
+        LiumError: it cannot be priced.
+    """
+    one_hour_usd = priced.price_per_hour_usd
+    most = MOST_HOURS if hours is None else whole_hours(hours)
+    whole = min(most, _paid_for(total_usd, priced.price_per_hour_usd))
+    for _ in range(_MOST_QUOTES):
+        if whole < 1:
+            break
+        priced = await quote(whole)
+        cost = whole_cost_usd(priced, whole)
+        if not is_above(cost, total_usd):
+            return (hours if hours is not None and whole_hours(hours) <= whole else float(whole)), priced
+        one_hour_usd = cost if whole == 1 else priced.price_per_hour_usd
+        whole = min(whole - 1, _paid_for(total_usd, cost / whole))
+    raise Failure(
+        "total_too_low",
+        f"max_total_usd={total_usd:g} does not pay for one hour, which costs {in_usd(one_hour_usd)}: Lium "
+        "takes whole hours at the rent, so that less could cost more.",
+        "Raise max_total_usd, choose a cheaper node or fewer GPUs, or bound it by hours alone.",
+    )
+
+
+def _paid_for(total_usd: float, per_hour_usd: float) -> int:
+    return math.floor(min(total_usd / per_hour_usd, MOST_HOURS) + _NOISE)

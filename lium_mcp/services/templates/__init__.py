@@ -1,0 +1,1 @@
+"""Templates and images: what they hold, and who uses them."""
