@@ -4,20 +4,17 @@ Standard output belongs to the protocol there, so everything a person should rea
 imported when it is run, so that ``--version`` and a mistyped option answer at once.
 """
 
-import os
-import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from lium_mcp.cli.exit_statuses import ExitStatus
+from lium_mcp.cli.output import OutputLost, flush, say_wrong, write_no_more
 from lium_mcp.cli.parser import UsageError, make_parser, unknown_options
-from lium_mcp.cli.readied import USAGE_ERROR, say_wrong
 from lium_mcp.cli.serve import refuse, seen_by_a_person
 from lium_mcp.cli.serve import run as serve
 from lium_mcp.serving.front import Front
 from lium_mcp.settings_reading import load_readable
 from lium_mcp.values import SettingsError
-
-_CLOSED_PIPE = 141
 
 
 def main(words: Sequence[str], front: Front | None = None) -> int:
@@ -27,6 +24,26 @@ def main(words: Sequence[str], front: Front | None = None) -> int:
         words: The command line, without the program.
         front: What answers a host meanwhile, where one starts a server.
     """
+    try:
+        status = _run(words, front)
+        flush()
+    except SettingsError as error:
+        say_wrong(error)
+        return ExitStatus.UNUSABLE
+    except OutputLost as error:
+        write_no_more()
+        say_wrong(error)
+        return ExitStatus.FAILED
+    except BrokenPipeError:
+        # Whoever read standard output has gone, as `head` does.
+        write_no_more()
+        return ExitStatus.CLOSED_PIPE
+    except KeyboardInterrupt:
+        return ExitStatus.INTERRUPTED
+    return status
+
+
+def _run(words: Sequence[str], front: Front | None) -> int:
     try:
         options = vars(make_parser().parse_args(words))
         command = options.pop("command") or "serve"
@@ -38,15 +55,6 @@ def main(words: Sequence[str], front: Front | None = None) -> int:
         if settings.transport != "stdio" or seen_by_a_person() or not _serves_stdio(words):
             error.parser.exit_with(error)
         return refuse(settings, [*(unknown_options(words) or [str(error)]), *problems])
-    except SettingsError as error:
-        say_wrong(error)
-        return USAGE_ERROR
-    except BrokenPipeError:
-        # Whoever read standard output has gone, as `head` does: the flush at exit must not fail once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _CLOSED_PIPE
-    except KeyboardInterrupt:
-        return 130
 
 
 def _serves_stdio(words: Sequence[str]) -> bool:

@@ -5,7 +5,8 @@ from typing import Any
 
 import anyio
 
-from lium_mcp.cli.readied import read, say, start_log
+from lium_mcp.cli.console import say
+from lium_mcp.cli.readied import read, start_log
 from lium_mcp.server import make_runtime, offered_by, select_tools
 from lium_mcp.services.policy_view import LimitView, Offered, policy_view
 from lium_mcp.toolkit.call import Runtime

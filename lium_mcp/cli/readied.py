@@ -1,15 +1,11 @@
-"""What the commands share: they read their settings, set up the log, and say what is wrong."""
+"""What the commands share: they read their settings, and set up the log."""
 
-import sys
-from typing import Any, Final
+from typing import Any
 
 from lium_mcp.guard.redaction import Redactor
 from lium_mcp.serving.logs import log_to_stderr
 from lium_mcp.settings import Settings
-from lium_mcp.text import clean
 from lium_mcp.values import SettingsError
-
-USAGE_ERROR: Final = 2
 
 
 def start_log(settings: Settings) -> None:
@@ -30,13 +26,3 @@ def read(options: dict[str, Any]) -> Settings:
     if problems:
         raise SettingsError(*problems)
     return settings
-
-
-def say(line: str) -> None:
-    """Print a line of the command's answer; names in it may be anybody's."""
-    print(clean(line))  # noqa: T201 - the command's answer
-
-
-def say_wrong(error: SettingsError) -> None:
-    """Say on standard error why a command cannot be done."""
-    print(f"lium-mcp: {error}", file=sys.stderr, flush=True)  # noqa: T201 - the command line's answer

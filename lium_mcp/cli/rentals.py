@@ -9,14 +9,14 @@ from typing import Any
 
 import anyio
 
-from lium_mcp.cli.readied import say
+from lium_mcp.cli.console import say, show_table
+from lium_mcp.cli.exit_statuses import ExitStatus
 from lium_mcp.figures import in_usd
 from lium_mcp.rentals import REPLAY_WINDOW, Entry, LazyLedger, LedgerUnavailable, Task, has_something_left
 from lium_mcp.server import open_ledger
 from lium_mcp.settings_reading import load
 
 _MOST_ROWS = 200
-_FAILED = 1
 
 
 def run(options: dict[str, Any]) -> int:
@@ -52,26 +52,44 @@ async def list_rentals(ledger: LazyLedger, *, all_of_them: bool) -> int:
 
 
 def _say_rentals(entries: Sequence[Entry]) -> None:
-    say(f"{'ID':10}{'STATUS':10}{'NAME':22}{'SINCE (UTC)':18}{'PER HOUR':>9}  PODS")
+    show_table(
+        ("ID", "STATUS", "NAME", "SINCE (UTC)", "PER HOUR", "PODS"),
+        [
+            (
+                entry.id[:8],
+                entry.status,
+                entry.pod_name,
+                f"{entry.created_at:%Y-%m-%d %H:%M}",
+                "?" if entry.price_per_hour_usd is None else str(in_usd(entry.price_per_hour_usd)),
+                ", ".join(entry.pod_ids) or "-",
+            )
+            for entry in entries
+        ],
+        numbers=("PER HOUR",),
+    )
     for entry in entries:
-        price = "?" if entry.price_per_hour_usd is None else f"{in_usd(entry.price_per_hour_usd)}"
-        pods = ", ".join(entry.pod_ids) or "-"
-        say(
-            f"{entry.id[:8]:10}{entry.status:10}{entry.pod_name:22.21}"
-            f"{entry.created_at:%Y-%m-%d %H:%M}  {price:>9}  {pods}"
-        )
         if advice := _advice(entry):
-            say(f"{'':10}{advice}")
+            say(f"{entry.pod_name} ({entry.id[:8]}): {advice}")
 
 
 def _say_tasks(tasks: Sequence[Task]) -> None:
-    if tasks:
-        say(f"\n{'TASK':10}{'STATUS':10}{'KIND':16}{'NAME':22}{'SINCE (UTC)':18}  ABOUT")
-    for task in tasks:
-        say(
-            f"{task.id[:8]:10}{task.status:10}{task.kind:16}{task.name:22.21}{task.created_at:%Y-%m-%d %H:%M}    "
-            f"{task.subject}: {task.note or task.progress.get('because', '')}".rstrip(": ")
-        )
+    if not tasks:
+        return
+    say()
+    show_table(
+        ("TASK", "STATUS", "KIND", "NAME", "SINCE (UTC)", "ABOUT"),
+        [
+            (
+                task.id[:8],
+                task.status,
+                task.kind,
+                task.name,
+                f"{task.created_at:%Y-%m-%d %H:%M}",
+                f"{task.subject}: {task.note or task.progress.get('because', '')}".rstrip(": "),
+            )
+            for task in tasks
+        ],
+    )
 
 
 async def close_rental(ledger: LazyLedger, named: str, *, confirmed: bool) -> int:
@@ -84,7 +102,7 @@ async def close_rental(ledger: LazyLedger, named: str, *, confirmed: bool) -> in
         if len(matches) != 1:
             found = f"{len(matches)} open rents are" if matches else "No open rent is"
             say(f"{found} named {named}. `lium-mcp rentals` lists them: name one by its id.")
-            return _FAILED
+            return ExitStatus.FAILED
         [entry] = matches
         if not confirmed:
             say(f"{entry.pod_name} ({entry.status}) of {entry.created_at:%Y-%m-%d %H:%M} UTC.")
@@ -92,7 +110,7 @@ async def close_rental(ledger: LazyLedger, named: str, *, confirmed: bool) -> in
                 "Look at lium.io first: is there a pod of this name, or a charge for one? Remove it there if nobody "
                 "wants it. Closing only lets this server rent again; it removes nothing. To close it, add --yes."
             )
-            return _FAILED
+            return ExitStatus.FAILED
         await ledger.open().change(entry, "closed", now=datetime.now(UTC), note="closed by hand")
     except LedgerUnavailable as error:
         return _fail(error)
@@ -112,4 +130,4 @@ def _advice(entry: Entry) -> str:
 
 def _fail(error: LedgerUnavailable) -> int:
     say(f"The ledger cannot be used: {error}")
-    return _FAILED
+    return ExitStatus.FAILED

@@ -6,7 +6,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from lium_mcp.cli.readied import USAGE_ERROR, say_wrong, start_log
+from lium_mcp.cli.exit_statuses import ExitStatus
+from lium_mcp.cli.output import say_wrong
+from lium_mcp.cli.readied import start_log
 from lium_mcp.guard.redaction import redact_text
 from lium_mcp.guard.server_token import ServerTokenError, make_token
 from lium_mcp.serving.front import Front
@@ -60,7 +62,7 @@ def refuse(settings: Settings, problems: Sequence[str], front: Front | None = No
     say_wrong(SettingsError(*problems))
     log_to_stderr(settings.log_level, redact_text, as_json=settings.log_format == "json")
     anyio.run(serve_stdio, build_refusing_server(settings, problems), front)
-    return USAGE_ERROR
+    return ExitStatus.UNUSABLE
 
 
 def seen_by_a_person() -> bool:

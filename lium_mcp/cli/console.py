@@ -1,0 +1,82 @@
+"""How commands speak to a person: lines, tables and progress, in what a terminal, a pipe or a log can show.
+
+Answers go to standard output, progress and what is wrong to standard error. Names in them may be anybody's: they are
+cleaned, and never read as markup. Colour and width follow the terminal (NO_COLOR, TERM=dumb, COLUMNS); a pipe gets
+whole lines, and a locale without UTF-8 gets ASCII.
+"""
+
+import locale
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final, TextIO
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lium_mcp.cli.output import written
+from lium_mcp.text import clean
+
+_PIPE_WIDTH: Final = 2_000
+_PLAIN_LOCALES: Final = ("C", "POSIX")
+
+
+def say(line: str = "", *, style: str = "") -> None:
+    """Print a line of the command's answer.
+
+    Raises:
+        OutputLost, BrokenPipeError: it could not be written.
+    """
+    _write(_out(sys.stdout), _text(line, style))
+
+
+def say_aside(line: str) -> None:
+    """Print a line on standard error, for a person who watches."""
+    _write(_out(sys.stderr), _text(line))
+
+
+def show_table(
+    headers: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Sequence[str] = (), title: str = ""
+) -> None:
+    """Print a table; the columns of `numbers` are set to the right.
+
+    Raises:
+        OutputLost, BrokenPipeError: it could not be written.
+    """
+    out = _out(sys.stdout)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, title=title or None, title_justify="left")
+    for header in headers:
+        table.add_column(header, justify="right" if header in numbers else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*map(_text, row))
+    _write(out, table)
+
+
+@contextmanager
+def working(on: str) -> Iterator[None]:
+    """Tell a person at a terminal what takes its time, for as long as it does."""
+    err = _out(sys.stderr)
+    if not err.is_terminal or err.is_dumb_terminal:
+        yield
+        return
+    with err.status(_text(on), spinner="line" if err.options.ascii_only else "dots"):
+        yield
+
+
+def _write(console: Console, what: Text | Table) -> None:
+    with written():
+        console.print(what, soft_wrap=isinstance(what, Text))
+
+
+def _out(file: TextIO) -> Console:
+    # Made anew each time: tests and programs that embed this change the streams.
+    if locale.setlocale(locale.LC_CTYPE) in _PLAIN_LOCALES and hasattr(file, "reconfigure"):
+        file.reconfigure(encoding="ascii", errors="replace")
+    width = None if file.isatty() else _PIPE_WIDTH
+    return Console(file=file, width=width, markup=False, highlight=False, emoji=False)
+
+
+def _text(line: str, style: str = "") -> Text:
+    return Text(clean(line), style=style)
