@@ -43,7 +43,7 @@ from lium_mcp.serving.hangup import end_with_caller
 from lium_mcp.serving.lium_server import CLEAN_UP_SECONDS, LiumServer
 from lium_mcp.serving.sessions import note_use
 from lium_mcp.settings import Settings, registry_password
-from lium_mcp.settings_reading import load_readable, problems_of
+from lium_mcp.settings_reading import as_given, load_readable, problems_of
 from lium_mcp.settings_table import TOOLSETS, Offer
 from lium_mcp.toolkit.call import Runtime
 from lium_mcp.toolkit.listing import ListedTool, read_listing
@@ -72,7 +72,7 @@ def read_settings(overrides: Mapping[str, Any]) -> tuple[Settings, list[str]]:
     together = [] if problems else [settings.find_limits]
     parts = (select_tools, _find_network, open_ledger)
     problems += problems_of(*(partial(part, settings) for part in parts), *together)
-    return settings, list(dict.fromkeys(problems))
+    return settings, as_given(dict.fromkeys(problems), overrides)
 
 
 def build_refusing_server(settings: Settings, problems: Sequence[str]) -> LiumServer:

@@ -5,13 +5,13 @@ would notice.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from pydantic import ValidationError
 
 from lium_mcp.settings import Settings
-from lium_mcp.settings_table import SETTINGS, meant_setting
+from lium_mcp.settings_table import OVER_HTTP, SETTINGS, meant_setting
 from lium_mcp.values import SettingsError, no_such
 
 
@@ -39,11 +39,26 @@ def load_readable(overrides: Mapping[str, Any]) -> tuple[Settings, list[str]]:
     except ValidationError as error:
         wrong = {_field_name(str(item["loc"][0])): item["msg"] for item in error.errors(include_input=False)}
         problems += [f"{SETTINGS[name].variable}: {text.removeprefix('Value error, ')}" for name, text in wrong.items()]
-        return Settings(**{**overrides, **{name: Settings.model_fields[name].default for name in wrong}}), problems
+        readable = Settings(**{**overrides, **{name: Settings.model_fields[name].default for name in wrong}})
+        return readable, as_given(problems, overrides)
+    if settings.transport == "stdio":
+        problems += [
+            f"{SETTINGS[name].variable}: it is for a server over HTTP: add --transport http, or leave it out"
+            for name in OVER_HTTP
+            if name in overrides
+        ]
     if settings.is_local:
         # So that no later call is the first to hear that the config file cannot be read.
         problems += problems_of(settings.find_key, settings.find_ssh_key_path)
-    return settings, problems
+    return settings, as_given(problems, overrides)
+
+
+def as_given(problems: Iterable[str], overrides: Mapping[str, Any]) -> list[str]:
+    """Name what the command line gave as it was typed there, and not as a variable that nobody has set."""
+    options = {f"{SETTINGS[name].variable}:": f"--{name.replace('_', '-')}:" for name in overrides if name in SETTINGS}
+    return [
+        " ".join([options.get(first, first), *rest]) for first, *rest in (problem.split(" ") for problem in problems)
+    ]
 
 
 def problems_of(*parts: Callable[[], object]) -> list[str]:

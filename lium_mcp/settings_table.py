@@ -192,9 +192,21 @@ SETTINGS = LIMITS | {
 for _name, _setting in SETTINGS.items():
     _setting.variable = _setting.variable or f"LIUM_MCP_{_name.upper()}"
 
+OVER_HTTP = ("host", "port", "allowed_host", "path_prefix", "trusted_proxy")
+"""What means something only where clients come over HTTP."""
+
 # What bounds an agent: a variable that is nearly the name of one of these was meant for this server.
 GUARDS = (*LIMITS, "read_only", "deny_tools", "policy", "confirm")
 _ALMOST_OURS = ("LIUM_MCP_", "LIUM_MCP", "LIUMMCP_", "LIUMMCP", "LIUM_", "MCP_LIUM_")
+# Other spellings, without underscores, of what belongs to Lium: without a key, or at another address, much goes wrong.
+_ALMOST_LIUMS = {
+    "LIUMAPIKEY": "LIUM_API_KEY",
+    "LIUMAPITOKEN": "LIUM_API_KEY",
+    "LIUMMCPAPIKEY": "LIUM_API_KEY",
+    "LIUMBASEURL": "LIUM_BASE_URL",
+    "LIUMAPIURL": "LIUM_BASE_URL",
+    "LIUMMCPBASEURL": "LIUM_BASE_URL",
+}
 
 
 def is_option(name: str) -> bool:
@@ -213,6 +225,8 @@ def meant_setting(variable: str) -> str | None:
     Args:
         variable: A name that is not one of the table's, in capitals.
     """
+    if (of_lium := _ALMOST_LIUMS.get(variable.replace("_", ""))) is not None:
+        return of_lium
     prefix = next((prefix for prefix in _ALMOST_OURS if variable.startswith(prefix)), None)
     meant = "LIUM_MCP_" + variable.removeprefix(prefix) if prefix else variable
     is_guard = meant.removeprefix("LIUM_MCP_").lower() in GUARDS

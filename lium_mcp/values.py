@@ -8,10 +8,10 @@ import ipaddress
 import json
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 UNFILLED: Final = "it is a placeholder that nothing has filled in"
 _BLANKS: Final = " \t\r\n\v\f\u00a0\u200b\ufeff"
@@ -94,11 +94,28 @@ def key_problem(text: str) -> str | None:
     return None
 
 
-def no_such(name: str, known: Collection[str], *, like: str) -> str:
-    """Say that a variable or option sets nothing, and which one was perhaps meant."""
-    begun = [longer for longer in sorted(known) if longer.startswith(like)]
-    close = begun or get_close_matches(like, known, n=1)
-    return f"{name}: there is no such setting" + (f"; {close[0]} is one" if close else "")
+def no_such(name: str, known: Collection[str], *, like: str, kind: str = "setting") -> str:
+    """Say that there is no setting, option or the like of a name, and which one was perhaps meant."""
+    begun = [longer for longer in known if longer.startswith(like)]
+    close = [min(begun, key=len)] if begun else get_close_matches(like, known, n=1)
+    return f"{name}: there is no such {kind}" + (f"; {close[0]} is one" if close else "")
+
+
+def key_problems(found: Iterable[Any], keys: Callable[[tuple[int | str, ...]], Collection[str]]) -> str:
+    """Say what is wrong with the keys of a file, each by its place, and which key was perhaps meant.
+
+    Args:
+        found: The errors of a pydantic model.
+        keys: The keys that there are where one stands.
+    """
+    problems = []
+    for item in found:
+        place = ".".join(map(str, item["loc"]))
+        if item["type"] == "extra_forbidden":
+            problems.append(no_such(place, keys(item["loc"]), like=str(item["loc"][-1]).lower(), kind="key"))
+        else:
+            problems.append(f"{place}: {item['msg'].removeprefix('Value error, ')}")
+    return "; ".join(problems)
 
 
 def decoded(content: bytes, errors: Literal["strict", "replace"] = "strict") -> str:

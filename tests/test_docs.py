@@ -10,6 +10,7 @@ from typing import get_args
 
 import pytest
 
+from lium_mcp.cli.exit_statuses import ExitStatus
 from lium_mcp.cli.parser import make_parser
 from lium_mcp.guard.limits import read_policy_file
 from lium_mcp.sandbox.container.commands import PROGRAMS
@@ -60,9 +61,14 @@ def tools_table() -> str:
     return "\n".join(rows)
 
 
-def test_the_readme_lists_the_tools_and_settings_that_exist() -> None:
-    text = README.read_text()
-    expected = with_generated(with_generated(text, "tools", tools_table()), "settings", settings_table())
+def statuses_table() -> str:
+    return "\n".join(["| status | meaning |", "|---|---|", *(f"| {one:d} | {one.meaning} |" for one in ExitStatus)])
+
+
+def test_the_readme_lists_the_tools_settings_and_statuses_that_exist() -> None:
+    expected = README.read_text()
+    for name, table in (("tools", tools_table()), ("settings", settings_table()), ("statuses", statuses_table())):
+        expected = with_generated(expected, name, table)
     if os.environ.get("UPDATE_SNAPSHOTS"):
         README.write_text(expected)
     assert README.read_text() == expected, "`make snapshots` writes the tables of the README"

@@ -278,7 +278,7 @@ def test_a_list_is_written_with_commas_or_in_json(
 
 @pytest.mark.parametrize("value", ["[::1]", "[::1]:8000,gpu.example.com", '["[::1]:8000"]'])
 def test_an_address_in_brackets_is_no_list_in_json(value: str) -> None:
-    assert any("::1" in name for name in load({"allowed_host": value}).allowed_host)
+    assert any("::1" in name for name in load({"transport": "http", "allowed_host": value}).allowed_host)
 
 
 @pytest.mark.parametrize(
@@ -318,7 +318,10 @@ async def test_the_public_key_is_found_as_the_official_client_finds_it(
         ("LIUM_MCP_MAX_PRICE_PER_HOUR", "LIUM_MCP_MAX_PRICE_PER_HOUR_USD"),
         ("lium_mcp_max_pod", "LIUM_MCP_MAX_PODS"),
         ("LIUM_MCP_ALLOW_TEMPLATE", "LIUM_MCP_ALLOW_TEMPLATES"),
-        ("LIUM_MCP_API_KEY", ""),
+        ("LIUM_MCP_API_KEY", "; LIUM_API_KEY is one"),
+        ("LIUM_APIKEY", "; LIUM_API_KEY is one"),
+        ("LIUM_API_URL", "; LIUM_BASE_URL is one"),
+        ("LIUM_MCP_BUDGET", "; LIUM_MCP_BUDGET_USD is one"),
         ("LIUM_MCP_MAX_PRICE", "LIUM_MCP_MAX_PRICE_PER_HOUR_USD"),
         ("LIUM_MAX_PODS", "LIUM_MCP_MAX_PODS"),
         ("LIUMMCP_MAX_PODS", "LIUM_MCP_MAX_PODS"),
@@ -354,7 +357,7 @@ def test_what_belongs_to_other_programs_is_not_read(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("address", ["*", "proxy.example.com", "10.0.0.1/8", "127.0.0.1:80"])
 def test_a_proxy_is_trusted_by_its_address_alone(address: str) -> None:
-    with pytest.raises(SettingsError, match=r"LIUM_MCP_TRUSTED_PROXY: .*an IP address, or a network"):
+    with pytest.raises(SettingsError, match=r"--trusted-proxy: .*an IP address, or a network"):
         load({"trusted_proxy": f"127.0.0.1,{address}"})
 
 
@@ -375,8 +378,20 @@ def test_behind_a_proxy_nobody_is_local() -> None:
     ],
 )
 def test_what_is_no_host_name_and_no_path_stops_the_start(setting: str, value: str) -> None:
-    with pytest.raises(SettingsError, match=rf"LIUM_MCP_{setting.upper()}: .*such as .* is needed"):
-        load({setting: value})
+    with pytest.raises(SettingsError, match=rf"--{setting.replace('_', '-')}: .*such as .* is needed"):
+        load({"transport": "http", setting: value})
+
+
+@pytest.mark.parametrize("option", ["host", "port", "allowed_host", "path_prefix", "trusted_proxy"])
+def test_what_is_for_a_server_over_http_is_refused_on_the_command_line_of_another(
+    monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    value = {"port": "8000", "path_prefix": "/lium"}.get(option, "127.0.0.1")
+    with pytest.raises(SettingsError, match=rf"--{option.replace('_', '-')}: .*--transport http"):
+        load({option: value})
+    load({"transport": "sse", option: value})
+    monkeypatch.setenv(f"LIUM_MCP_{option.upper()}", value)
+    load({})  # an environment may be that of several servers
 
 
 def test_a_token_is_kept_where_there_is_a_key_to_guard(home: Path) -> None:

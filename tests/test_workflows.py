@@ -7,7 +7,8 @@ import httpx2
 import pytest
 
 from lium_mcp.api.client import LiumClient
-from lium_mcp.cli.templates import DIFFERS, IN_SYNC, sync
+from lium_mcp.cli.exit_statuses import ExitStatus
+from lium_mcp.cli.templates import sync
 from lium_mcp.figures import rate_in_usd
 from lium_mcp.sandbox import Sandbox
 from tests.harness import Agent, Mode, TurnedClock, agent_on
@@ -232,7 +233,7 @@ async def test_templates_are_kept_in_sync_from_ci(
     )
     clock = TurnedClock(sandbox)
     async with LiumClient(api_key="sk_sandbox", base_url="http://127.0.0.1/api", transport=sandbox.transport()) as lium:
-        assert await sync(lium, clock, file, dry_run=True) == DIFFERS
-        assert await sync(lium, clock, file) == IN_SYNC
-        assert await sync(lium, clock, file, dry_run=True) == IN_SYNC
+        assert await sync(lium, clock, file, dry_run=True) == ExitStatus.DIFFERS
+        assert await sync(lium, clock, file) == ExitStatus.OK
+        assert await sync(lium, clock, file, dry_run=True) == ExitStatus.OK
         assert "= same   trainer" in capsys.readouterr().out

@@ -23,6 +23,12 @@ _PIPE_WIDTH: Final = 2_000
 _PLAIN_LOCALES: Final = ("C", "POSIX")
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Let the command end as main has it, and not as rich does."""
+        raise BrokenPipeError
+
+
 def say(line: str = "", *, style: str = "") -> None:
     """Print a line of the command's answer.
 
@@ -75,7 +81,7 @@ def _out(file: TextIO) -> Console:
     if locale.setlocale(locale.LC_CTYPE) in _PLAIN_LOCALES and hasattr(file, "reconfigure"):
         file.reconfigure(encoding="ascii", errors="replace")
     width = None if file.isatty() else _PIPE_WIDTH
-    return Console(file=file, width=width, markup=False, highlight=False, emoji=False)
+    return _Console(file=file, width=width, markup=False, highlight=False, emoji=False)
 
 
 def _text(line: str, style: str = "") -> Text:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from lium_mcp.cli.exit_statuses import ExitStatus
-from lium_mcp.cli.output import OutputLost, flush, say_wrong, write_no_more
-from lium_mcp.cli.parser import UsageError, make_parser, unknown_options
+from lium_mcp.cli.output import OutputLost, flush, say_usage, say_wrong, write_no_more
+from lium_mcp.cli.parser import UsageError, make_parser
 from lium_mcp.cli.serve import refuse, seen_by_a_person
 from lium_mcp.cli.serve import run as serve
 from lium_mcp.serving.front import Front
@@ -53,8 +53,9 @@ def _run(words: Sequence[str], front: Front | None) -> int:
     except UsageError as error:
         settings, problems = load_readable({})
         if settings.transport != "stdio" or seen_by_a_person() or not _serves_stdio(words):
-            error.parser.exit_with(error)
-        return refuse(settings, [*(unknown_options(words) or [str(error)]), *problems])
+            say_usage(error.program, error.problems)
+            return ExitStatus.UNUSABLE
+        return refuse(settings, [*error.problems, *problems])
 
 
 def _serves_stdio(words: Sequence[str]) -> bool:

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 
@@ -43,3 +43,9 @@ def write_no_more() -> None:
 def say_wrong(error: Exception) -> None:
     """Say on standard error why a command cannot be done."""
     print(f"lium-mcp: {error}", file=sys.stderr, flush=True)  # noqa: T201 - the command line's answer
+
+
+def say_usage(program: str, problems: Iterable[str]) -> None:
+    """Say on standard error what of a command line cannot be understood, a line each."""
+    for problem in problems:
+        print(f"{program}: {problem}", file=sys.stderr, flush=True)  # noqa: T201 - the command line's answer

@@ -1,14 +1,20 @@
 """``lium-mcp policy explain``: the limits in force, what is used of each, and what is left."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import anyio
 
-from lium_mcp.cli.console import say
+from lium_mcp.api.errors import LiumError
+from lium_mcp.cli.console import say, show_table, working
+from lium_mcp.cli.exit_statuses import ExitStatus
 from lium_mcp.cli.readied import read, start_log
+from lium_mcp.figures import in_usd
 from lium_mcp.server import make_runtime, offered_by, select_tools
-from lium_mcp.services.policy_view import LimitView, Offered, policy_view
+from lium_mcp.services.accounts import Account
+from lium_mcp.services.failure_words import GET_A_KEY, as_failure
+from lium_mcp.services.policy_view import Offered, PolicyView, policy_view
+from lium_mcp.services.polling import READ_LIMIT_SECONDS
+from lium_mcp.settings import Settings
 from lium_mcp.toolkit.call import Runtime
 
 _CONFIRM = {
@@ -16,7 +22,6 @@ _CONFIRM = {
     "always": "before money is spent or data destroyed; where the client cannot ask, it is refused",
     "never": "never",
 }
-_ADDING_UP = frozenset({"max_pods", "max_burn_per_hour_usd", "budget_usd"})
 
 
 def run(options: dict[str, Any]) -> int:
@@ -28,43 +33,73 @@ def run(options: dict[str, Any]) -> int:
     async def explain() -> int:
         runtime, accounts = make_runtime(settings, ())
         try:
-            return await explain_policy(runtime, offered_by(settings, len(select_tools(settings))))
+            return await explain_policy(settings, runtime, offered_by(settings, len(select_tools(settings))))
         finally:
             await accounts.aclose()
 
     return anyio.run(explain)
 
 
-async def explain_policy(runtime: Runtime, offered: Offered) -> int:
-    """Print the limits in force, what is used of them, and what is left."""
-    view = await policy_view(runtime.account(), runtime.policy, runtime.confirm, offered)
+async def explain_policy(settings: Settings, runtime: Runtime, offered: Offered) -> int:
+    """Print whose money it is, the limits in force, what is used of them, and what is left.
+
+    Returns:
+        The exit status: FAILED where the account or what is used could not be read.
+    """
+    account = runtime.account()
+    with working("Asking Lium"):
+        unread = await _say_whose(settings, account)
+        view = await policy_view(account, runtime.policy, runtime.confirm, offered)
     kind = "only reading tools" if view.read_only else "tools"
     say(f"{view.tool_count} {kind} of {', '.join(view.toolsets)}. A person is asked: {_CONFIRM[view.confirm]}.")
-    if not view.limits:
+    if view.limits:
+        _say_limits(view)
+    else:
         say("No limits are set: whoever calls can spend the whole balance. README.md, Limits, says how to set some.")
-        return 0
+    if problem := unread or view.unread_because:
+        say(f"\nWhat is used is not known: {problem}")
+    return ExitStatus.FAILED if problem else ExitStatus.OK
+
+
+async def _say_whose(settings: Settings, account: Account) -> str | None:
+    """Say whose account it is; why that could not be read, if it could not."""
+    key = settings.find_key()
+    if key.text is None:
+        return key.missing_because or f"No API key is set. {GET_A_KEY}"
+    try:
+        with anyio.fail_after(READ_LIMIT_SECONDS):
+            me = await account.lium.account.me()
+    except (LiumError, TimeoutError) as error:
+        failure = as_failure(error) if isinstance(error, LiumError) else None
+        why = f"{failure.happened} {failure.advice}" if failure else "Lium did not answer in time."
+        return f"{why} (The key is from {key.place}, the address is {settings.base_url}.)"
+    workspace = f", workspace {me.workspace.id}" if me.workspace and me.workspace.id else ""
+    balance = "" if me.balance is None else f", with {in_usd(me.balance)} left"
+    say(f"Account {me.id}{workspace}{balance}; the key is from {key.place}.")
+    return None
+
+
+def _say_limits(view: PolicyView) -> None:
     say(
         "Limits are enforced." if view.mode == "enforce" else "Shadow mode: limits refuse nothing, and are only logged."
     )
-    say(f"\n{'LIMIT':26}{'ALLOWED':>14}{'USED':>12}{'LEFT':>12}")
-    for row in view.limits:
-        allowed = row.only if row.allowed is None else row.allowed
-        say(f"{row.limit:26}{_figure(allowed):>14}{_figure(row.used):>12}{_figure(row.left):>12}")
+    say()
+    rows = view.limits or []
+    show_table(
+        ("LIMIT", "ALLOWED", "USED", "LEFT"),
+        [
+            (row.limit, _figure(row.only if row.allowed is None else row.allowed), _figure(row.used), _figure(row.left))
+            for row in rows
+        ],
+        numbers=("ALLOWED", "USED", "LEFT"),
+    )
     if view.note:
         say(f"\n{view.note}")
-    counted = [row for row in view.limits if row.limit != "budget_usd" or not view.note]
-    if not any(row.left is not None for row in counted) and _add_up(counted):
-        say("\nWhat is used could not be read: Lium did not answer, or no API key is set.")
     if view.unbounded:
         say(
             f"\nWithout a removal time, so without a bounded cost: {', '.join(view.unbounded)}. Nothing more is rented "
             "meanwhile."
         )
-    return 0
-
-
-def _add_up(rows: Sequence[LimitView]) -> bool:
-    return any(row.limit in _ADDING_UP for row in rows)
 
 
 def _figure(value: float | str | None) -> str:

@@ -16,6 +16,11 @@ from lium_mcp.serving.logs import log_to_stderr
 from lium_mcp.settings import Settings
 from lium_mcp.values import SettingsError
 
+_GREETING = (
+    "This serves MCP over standard input and output, and waits for an MCP host to write to it: hosts start it "
+    "themselves. To see it work, run: lium-mcp demo. What there is: lium-mcp --help. Ctrl-C ends it."
+)
+
 
 def run(options: dict[str, Any], front: Front | None = None) -> int:
     """Serve until the client or the system ends it; the exit status is the answer.
@@ -48,6 +53,8 @@ def run(options: dict[str, Any], front: Front | None = None) -> int:
         return 0
     gc.freeze()
     gc.enable()
+    if seen_by_a_person():
+        print(_GREETING, file=sys.stderr, flush=True)  # noqa: T201
     anyio.run(serve_stdio, server, front)
     return 0
 

@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import tomllib
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TextIO
@@ -22,6 +22,8 @@ from lium_mcp.api.errors import LiumError
 from lium_mcp.api.paging import Rows
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.api.templates import Template, TemplateChanges, TemplateCreate
+from lium_mcp.cli.console import working
+from lium_mcp.cli.exit_statuses import ExitStatus
 from lium_mcp.cli.readied import read, start_log
 from lium_mcp.results import state_in_words
 from lium_mcp.server import connect
@@ -30,13 +32,9 @@ from lium_mcp.services.templates.images import image_of, is_image, split_image
 from lium_mcp.services.templates.template_details import hide_values
 from lium_mcp.services.templates.template_use import TemplateUse, find_use, list_with_templates, use_among
 from lium_mcp.text import clean
-from lium_mcp.values import decoded
+from lium_mcp.values import SettingsError, decoded, key_problems
 
-IN_SYNC: Final = 0
-FAILED: Final = 1
-BAD_FILE: Final = 2
-DIFFERS: Final = 3
-
+_AS_WANTED: Final = "Everything is as the file wants it."
 _READY_WITHIN_SECONDS: Final = 600.0
 _POLL_SECONDS: Final = 5.0
 _MOST_FILE_BYTES: Final = 2**20
@@ -135,6 +133,8 @@ def run(options: dict[str, Any]) -> int:
     """Run the command; the exit status is the answer."""
     own = {name: options.pop(name) for name in ("file", "dry_run", "prune")}
     settings = read(options)
+    if settings.read_only and not own["dry_run"]:
+        raise SettingsError("LIUM_MCP_READ_ONLY: nothing may be changed while it is set: add --dry-run, or unset it")
     start_log(settings)
 
     async def bring_in_line() -> int:
@@ -159,15 +159,16 @@ def read_file(path: Path) -> WantedFile:
     except (OSError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise BadFile(f"{path}: {error.strerror if isinstance(error, OSError) else error}") from error
     except ValidationError as error:
-        problems = [
-            f"{'.'.join(map(str, item['loc']))}: {item['msg'].removeprefix('Value error, ')}"
-            for item in error.errors(include_input=False)
-        ]
-        raise BadFile(f"{path}: {'; '.join(problems)}") from None
+        problems = key_problems(error.errors(include_input=False), _keys_at)
+        raise BadFile(f"{path}: {problems}") from None
     names = [template.name for template in wanted.template]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise BadFile(f"{path}: named twice: {', '.join(twice)}")
     return wanted
+
+
+def _keys_at(place: tuple[int | str, ...]) -> Collection[str]:
+    return (WantedFile if len(place) == 1 else WantedTemplate).model_fields
 
 
 async def sync(
@@ -176,7 +177,7 @@ async def sync(
     """Bring the account's own templates in line with a file, and say on `out` (standard output) what was done.
 
     Returns:
-        The exit status: IN_SYNC, FAILED, BAD_FILE, or DIFFERS for a dry run that found differences.
+        The exit status; UNUSABLE where the file cannot be used, DIFFERS for a dry run that found differences.
     """
     report = _Report(out or sys.stdout)
     try:
@@ -187,15 +188,20 @@ async def sync(
         pods = await list_with_templates(lium)
     except BadFile as error:
         report.line(str(error))
-        return BAD_FILE
+        return ExitStatus.UNUSABLE
     except LiumError as error:
         report.line(f"{error} {error.advice}")
-        return FAILED
+        return ExitStatus.FAILED
     _show(plan, pods, report)
     if dry_run:
         if any(template.has_failed for template in plan.same):
-            return FAILED
-        return IN_SYNC if plan.is_empty else DIFFERS
+            return ExitStatus.FAILED
+        if not plan.is_empty:
+            return ExitStatus.DIFFERS
+        # One whose image is still checked may yet fail.
+        if all(template.is_ready for template in plan.same):
+            report.line(_AS_WANTED)
+        return ExitStatus.OK
     return await _apply(lium, clock, plan, report)
 
 
@@ -312,8 +318,6 @@ def _show(plan: SyncPlan, pods: Rows[Pod], report: _Report) -> None:
         report.line(f"- delete {template.name} ({image_of(template)}){note}")
     for template in plan.same:
         report.line(f"= same   {template.name}{'' if template.is_ready else f' ({template.status})'}")
-    if plan.is_empty:
-        report.line("Everything is as the file wants it.")
 
 
 async def _apply(lium: LiumClient, clock: Clock, plan: SyncPlan, report: _Report) -> int:
@@ -328,12 +332,17 @@ async def _apply(lium: LiumClient, clock: Clock, plan: SyncPlan, report: _Report
         # What an earlier run left unfinished or broken is no success now.
         if not template.is_ready:
             failures += await _done(f"verify {template.name}", _until_ready(lium, clock, template), report)
-    return FAILED if failures else IN_SYNC
+    if failures:
+        return ExitStatus.FAILED
+    report.line(_AS_WANTED)
+    return ExitStatus.OK
 
 
 async def _done(what: str, step: Awaitable[None], report: _Report) -> int:
+    report.line(f"begun: {what}")
     try:
-        await step
+        with working(what):
+            await step
     except (LiumError, _NotApplied) as error:
         advice = f" {error.advice}" if isinstance(error, LiumError) else ""
         report.line(f"failed: {what}: {error}{advice}")

@@ -1,7 +1,6 @@
 """The policy in force as people and agents read it: what is offered, each limit, what is used of it, what is left."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 import anyio
@@ -15,6 +14,7 @@ from lium_mcp.guard.policy import Policy, Standing
 from lium_mcp.rentals import LedgerUnavailable
 from lium_mcp.results import Result
 from lium_mcp.services.accounts import Account
+from lium_mcp.services.failure_words import as_failure
 from lium_mcp.services.limits_left import read_spending
 from lium_mcp.services.polling import READ_LIMIT_SECONDS
 
@@ -53,6 +53,7 @@ class PolicyView(Result):
     limits: list[LimitView] | None = None
     note: str | None = None
     unbounded: list[str] | None = None
+    unread_because: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +64,13 @@ class Standings:
         limits: Each limit, used and left where that could be read; None where no limit is set.
         note: Why the budget does not count yet, if it does not.
         unbounded: The pods that no removal time bounds, where a budget has to bear them.
+        unread_because: Why nobody knows what is used, where that could not be read.
     """
 
     limits: list[LimitView] | None
     note: str | None
     unbounded: list[str] | None
+    unread_because: str | None
 
 
 async def read_standings(account: Account, policy: Policy, listed: Rows[Pod] | None = None) -> Standings:
@@ -81,13 +84,18 @@ async def read_standings(account: Account, policy: Policy, listed: Rows[Pod] | N
     limits = policy.limits
     standings: dict[str, Standing] = {}
     unbounded: list[str] = []
+    unread_because = None
     until = "" if policy.shadow else " Nothing is rented before."
     begins_on = policy.budget_begins_on(account.lium.now())
-    if limits.any and account.lium.has_api_key:
-        with suppress(LiumError, LedgerUnavailable), anyio.move_on_after(READ_LIMIT_SECONDS):
-            room = await read_spending(account, policy)
-            pods = await account.lium.pods.list() if listed is None else listed
-            admitted = await account.rents.standing()
+    if limits.any:
+        try:
+            with anyio.fail_after(READ_LIMIT_SECONDS):
+                room = await read_spending(account, policy)
+                pods = await account.lium.pods.list() if listed is None else listed
+                admitted = await account.rents.standing()
+        except (LiumError, LedgerUnavailable, TimeoutError) as error:
+            unread_because = "Lium did not answer in time." if isinstance(error, TimeoutError) else _why(error)
+        else:
             standings = {standing.limit: standing for standing in room.standings(pods, *admitted)}
             if begins_on is not None:
                 standings.pop("budget_usd", None)
@@ -96,7 +104,13 @@ async def read_standings(account: Account, policy: Policy, listed: Rows[Pod] | N
         limits=[_limit(name, value, standings.get(name)) for name, value in limits.in_force().items()] or None,
         note=None if begins_on is None else f"The budget has not begun: its first day is {begins_on}.{until}",
         unbounded=unbounded if unbounded and limits.budget_usd is not None else None,
+        unread_because=unread_because,
     )
+
+
+def _why(error: LiumError | LedgerUnavailable) -> str:
+    failure = as_failure(error)
+    return f"{failure.happened} {failure.advice}".strip()
 
 
 async def policy_view(account: Account, policy: Policy, confirm: ConfirmMode, offered: Offered) -> PolicyView:
@@ -113,6 +127,7 @@ async def policy_view(account: Account, policy: Policy, confirm: ConfirmMode, of
         limits=standings.limits,
         note=standings.note,
         unbounded=standings.unbounded,
+        unread_because=standings.unread_because,
     )
 
 

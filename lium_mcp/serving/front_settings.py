@@ -8,7 +8,7 @@ the second that the imports take. Standard library only.
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from lium_mcp.settings_table import DEFAULT_TOOLSETS, LIMITS, SETTINGS, Offer, is_option, meant_setting
+from lium_mcp.settings_table import DEFAULT_TOOLSETS, LIMITS, OVER_HTTP, SETTINGS, Offer, is_option, meant_setting
 
 _DIGITS = frozenset("0123456789")
 _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
@@ -75,7 +75,7 @@ def _options(words: Sequence[str]) -> dict[str, str] | None:
         option, has_value, value = word.partition("=")
         name = option.removeprefix("--").replace("-", "_")
         flag = name.removeprefix("no_")
-        if not option.startswith("--") or "_" in option:
+        if not option.startswith("--") or "_" in option or name in OVER_HTTP:
             return None
         if flag in SETTINGS and SETTINGS[flag].kind == "flag" and is_option(flag) and not has_value:
             found[flag] = "true" if flag == name else "false"

@@ -81,6 +81,7 @@ async def get_balance(call: Call) -> Balance:
     me = await call.lium.account.me()
     pods = await call.lium.pods.list()
     standings = await read_standings(call.account, call.policy, pods)
+    unread = standings.unread_because and f"What is used of the limits is not known: {standings.unread_because}"
     burning = [pod for pod in pods if pod.is_billing]
     burn = sum(pod.price or 0 for pod in burning)
     missing = unpriced(pods)
@@ -98,7 +99,7 @@ async def get_balance(call: Call) -> Balance:
         runs_out_at=_later(call.lium.now(), runway),
         limits=standings.limits,
         limits_refuse=False if standings.limits and call.policy.shadow else None,
-        note=standings.note,
+        note=" ".join(filter(None, (standings.note, unread))) or None,
         pods_without_removal_time=standings.unbounded,
     )
 

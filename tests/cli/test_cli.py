@@ -1,11 +1,14 @@
 """The command line as a person or a host meets it: as a process."""
 
 import asyncio
+import json
+import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 from typing import get_args
 
 import httpx2
@@ -22,10 +25,11 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     """Run with arguments that argparse refuses."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys.stdin, "isatty", lambda: True)
-        with pytest.raises(SystemExit) as caught:
-            main(arguments)
-    assert caught.value.code == 2
-    return capsys.readouterr().err
+        assert main(arguments) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.count("\n") == 1, "a line, and not all that there is"
+    return said.err
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -57,6 +61,16 @@ def test_help_names_every_command_and_every_setting_but_no_place_for_a_key(capsy
     [
         (("--no-such-option",), "--no-such-option"),
         (("no-such-command",), "no-such-command"),
+        (("toolz",), "toolz: there is no such command; tools is one"),
+        (("--max-pod", "3"), "lium-mcp: --max-pod: there is no such option; --max-pods is one"),
+        (("tools", "--reed-only"), "lium-mcp tools: --reed-only: there is no such option; --read-only is one"),
+        (("tools", "rent_pod"), "rent_pod: nothing of the kind is expected here; see lium-mcp tools --help"),
+        (("rentals", "clos"), "lium-mcp rentals: clos: there is no such command; close is one"),
+        (("demo", "--workflow", "jop"), "--workflow: jop: there is no such choice; job is one"),
+        (("policy",), "required: explain"),
+        (("templates", "sync"), "required: FILE"),
+        (("--max-pods", "many"), "lium-mcp: --max-pods: a number in plain digits"),
+        (("--port", "8000"), "lium-mcp: --port: it is for a server over HTTP: add --transport http"),
         (("sandbox", "--port", "http"), "--port"),
         (("sandbox", "--port", "65536"), "--port: a port is"),
         (("sandbox", "--port", "-1"), "--port: a port is"),
@@ -122,9 +136,10 @@ def test_all_that_is_wrong_with_the_settings_is_said_at_once(
 
 def listed(capsys: pytest.CaptureFixture[str], *arguments: str) -> set[str]:
     assert main(["tools", *arguments]) == 0
-    *rows, total = capsys.readouterr().out.splitlines()
-    assert f"{sum(int(row.split()[0]) for row in rows)}" in total
-    assert f"{len(rows)} tools" in total
+    _, _, *lines = capsys.readouterr().out.splitlines()
+    rows = lines[: lines.index("")]
+    [total] = [line for line in lines if " tokens in " in line]
+    assert f"{sum(int(row.split()[3]) for row in rows)} tokens in {len(rows)} tools" in total
     return {row.split()[1] for row in rows}
 
 
@@ -152,8 +167,83 @@ def test_an_option_says_the_same_as_its_variable(
 def test_every_toolset_can_be_chosen_by_itself_and_is_named_with_its_tools(capsys: pytest.CaptureFixture[str]) -> None:
     for toolset in get_args(ToolsetName):
         assert main(["tools", "--toolsets", toolset]) == 0
-        *rows, _ = capsys.readouterr().out.splitlines()
-        assert {row.split()[2] for row in rows} == {toolset}
+        lines = capsys.readouterr().out.splitlines()
+        assert {row.split()[0] for row in lines[2 : lines.index("")]} == {toolset}
+
+
+def test_tools_say_their_effect_and_why_one_is_off(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tools", "--json", "--deny-tools", "list_pods"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert {name: rows[name]["effect"] for name in ("list_gpus", "rent_pod", "remove_pod")} == {
+        "list_gpus": "reads",
+        "rent_pod": "changes",
+        "remove_pod": "destroys",
+    }
+    assert rows["list_gpus"]["offered"]
+    assert "off_because" not in rows["list_gpus"]
+    assert rows["list_pods"]["off_because"] == "denied by --deny-tools"
+    assert "clusters" in rows["rent_cluster"]["off_because"]
+    assert main(["tools", "--read-only"]) == 0
+    [off] = [line for line in capsys.readouterr().out.splitlines() if "--read-only" in line]
+    assert "rent_pod" in off
+    assert "list_pods" not in off
+
+
+@pytest.mark.parametrize("command", [["tools"], ["rentals"], ["policy", "explain"], ["rentals", "close"]])
+def test_a_command_shows_its_own_options_alone(capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main([*command, "--help"])
+    text = capsys.readouterr().out
+    assert "--port" not in text
+    assert ("--max-pods" in text) == ("policy" in command)
+    assert ("--state-url" in text) == ("tools" not in command)
+
+
+@pytest.mark.parametrize("command", ["tools", "rentals", "policy explain"])
+def test_a_full_disk_is_said_in_a_line(command: str) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "lium_mcp", *command.split()],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=environment(),
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr.decode() == "lium-mcp: standard output: No space left on device\n"
+
+
+@pytest.mark.parametrize("settings", [{"LC_ALL": "C"}, {"TERM": "dumb"}, {"NO_COLOR": "1"}, {"COLUMNS": "40"}])
+async def test_a_list_can_be_read_in_any_surroundings(settings: dict[str, str]) -> None:
+    status, out, err = await run("tools", "--toolsets", "account", **settings)
+    assert (status, err) == (0, "")
+    assert "\x1b" not in out
+    assert {"get_balance", "get_spending"} <= set(out.split())
+    assert out.isascii() == ("LC_ALL" in settings)
+
+
+async def test_a_server_that_a_person_starts_says_what_it_waits_for() -> None:
+    read, written = os.openpty()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "lium_mcp",
+        "--sandbox",
+        stdin=written,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=environment(),
+    )
+    assert process.stderr is not None
+    async with asyncio.timeout(30):
+        said = (await process.stderr.readline()).decode()
+    process.terminate()
+    await process.wait()
+    os.close(read)
+    os.close(written)
+    assert "waits for an MCP host" in said
+    assert "lium-mcp demo" in said
 
 
 async def test_the_module_runs_as_the_command_does() -> None:

@@ -122,6 +122,8 @@ def test_the_policy_is_explained_with_what_is_used_and_left(
     assert rows["max_pods"] == ["3", "1", "2"]
     assert rows["budget_usd"] == ["20"]  # what is used is not bounded
     assert rows["allow_gpu_types"] == ["H100"]
+    assert text.startswith("Account ")
+    assert "the key is from LIUM_API_KEY." in text
     assert "other" in text
     assert "removal time" in text
 
@@ -143,13 +145,39 @@ def test_a_budget_that_has_not_begun_is_explained(
 
 
 def test_without_limits_the_policy_says_that_everything_may_be_spent(say: Callable[..., tuple[int, str]]) -> None:
-    status, text = say("policy", "explain")
+    status, text = say("policy", "explain", "--sandbox")
     assert status == 0
     assert "whole balance" in text
 
 
-def test_what_cannot_be_read_is_said(say: Callable[..., tuple[int, str]]) -> None:
-    assert "could not be read" in say("policy", "explain", "--max-pods", "3")[1]
+@pytest.mark.parametrize(
+    ("key", "address", "why"),
+    [
+        ("", None, "No API key is set."),
+        ("sk_wrong", None, "does not accept the API key"),
+        ("sk_sandbox", "http://127.0.0.1:9/api", "the address is http://127.0.0.1:9/api."),
+        ("sk_sandbox", "nowhere", "has no such route"),
+    ],
+)
+def test_why_what_is_used_is_not_known_is_said_and_is_no_success(
+    lium: Simulated,
+    say: Callable[..., tuple[int, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    key: str,
+    address: str | None,
+    why: str,
+) -> None:
+    lium.begin()
+    base_url = f"{lium.base_url}/nowhere" if address == "nowhere" else address or lium.base_url
+    monkeypatch.setenv("LIUM_BASE_URL", base_url)
+    if key:
+        monkeypatch.setenv("LIUM_API_KEY", key)
+    status, text = say("policy", "explain", "--max-pods", "3")
+    assert status == 1
+    assert "max_pods         3" in text
+    [line] = [line for line in text.splitlines() if line.startswith("What is used is not known: ")]
+    assert why in line
+    assert "sk_" not in line
 
 
 async def test_the_policy_resource_says_what_is_left(sandbox: Sandbox) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from lium_mcp.api.client import LiumClient
+from lium_mcp.cli.exit_statuses import ExitStatus
 from lium_mcp.cli.main import main
-from lium_mcp.cli.templates import BAD_FILE, DIFFERS, FAILED, IN_SYNC, read_file, sync
+from lium_mcp.cli.templates import BadFile, read_file, sync
 from lium_mcp.sandbox import OTHER_API_KEY, Sandbox
 from tests.harness import TurnedClock
 from tests.wires import Wire, answering, ask, editing, rent, truth
@@ -87,11 +88,11 @@ def ci(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ci:
 
 
 async def test_a_file_is_planned_applied_and_then_in_sync(ci: Ci) -> None:
-    assert await ci.run(FILE, dry_run=True) == DIFFERS
+    assert await ci.run(FILE, dry_run=True) == ExitStatus.DIFFERS
     assert ci.printed == "+ create trainer\n+ create pinned\n"
     assert ci.changes == []
 
-    assert await ci.run() == IN_SYNC
+    assert await ci.run() == ExitStatus.OK
     assert "done: create trainer\n" in ci.printed
     trainer, pinned = ci.own["trainer"], ci.own["pinned"]
     assert trainer["status"] == pinned["status"] == "VERIFY_SUCCESS", "it waits until they can be used"
@@ -103,7 +104,7 @@ async def test_a_file_is_planned_applied_and_then_in_sync(ci: Ci) -> None:
 
     made = len(ci.changes)
     for options in ({}, {"dry_run": True}, {"prune": True}):
-        assert await ci.run(None, **options) == IN_SYNC
+        assert await ci.run(None, **options) == ExitStatus.OK
         assert ci.printed == "= same   trainer\n= same   pinned\nEverything is as the file wants it.\n"
     assert len(ci.changes) == made, "running it again changes nothing"
 
@@ -146,24 +147,24 @@ CHANGES: list[tuple[str, str, str, Callable[[Row], Any], Any]] = [
 async def test_one_changed_field_is_one_update(
     ci: Ci, field: str, old: str, new: str, read: Callable[[Row], Any], want: Any
 ) -> None:
-    assert await ci.run(FILE) == IN_SYNC
+    assert await ci.run(FILE) == ExitStatus.OK
     before = {name: row["body"] for name, row in ci.own.items()}
     changed = FILE.replace(old, new)
     assert changed != FILE
-    assert await ci.run(changed) == IN_SYNC
+    assert await ci.run(changed) == ExitStatus.OK
     name = "trainer" if before["trainer"] != ci.own["trainer"]["body"] else "pinned"
     assert f"~ update {name}: {field}\n" in ci.printed
     assert read(ci.own[name]["body"]) == want
     (put,) = [change for change in ci.changes if change.startswith("PUT")]
     assert put.endswith(ci.own[name]["id"])
-    assert await ci.run(dry_run=True) == IN_SYNC
+    assert await ci.run(dry_run=True) == ExitStatus.OK
 
 
 async def test_the_plan_names_the_pods_that_an_update_reboots(ci: Ci, sandbox: Sandbox) -> None:
     await ci.run(FILE)
     await rent(sandbox, "worker", template_id=ci.own["trainer"]["id"])
     await rent(sandbox, "bystander")
-    assert await ci.run(FILE.replace("[8888]", "[9999]"), dry_run=True) == DIFFERS
+    assert await ci.run(FILE.replace("[8888]", "[9999]"), dry_run=True) == ExitStatus.DIFFERS
     assert "~ update trainer: ports; reboots worker\n" in ci.printed
     assert {pod["status"] for pod in truth(sandbox, "pods")} == {"RUNNING"}
 
@@ -171,7 +172,7 @@ async def test_the_plan_names_the_pods_that_an_update_reboots(ci: Ci, sandbox: S
 async def test_templates_of_others_are_not_touched_and_take_no_name(ci: Ci, sandbox: Sandbox) -> None:
     body = {"name": "trainer", "docker_image": "evil/image", "is_private": False}
     theirs = (await ask(sandbox, "POST", "/templates", body, **{"X-API-KEY": OTHER_API_KEY}))["id"]
-    assert await ci.run(FILE, prune=True) == IN_SYNC
+    assert await ci.run(FILE, prune=True) == ExitStatus.OK
     assert "+ create trainer" in ci.printed
     row = next(row for row in truth(sandbox, "templates") if row["id"] == theirs)
     assert row["body"]["docker_image"] == "evil/image"
@@ -181,20 +182,20 @@ async def test_two_templates_of_one_name_are_never_guessed_at(ci: Ci, sandbox: S
     for _ in range(2):
         await ask(sandbox, "POST", "/templates", {"name": "trainer", "docker_image": "a"})
     made = len(ci.changes)
-    assert await ci.run(FILE) == BAD_FILE
+    assert await ci.run(FILE) == ExitStatus.UNUSABLE
     assert "2 of your templates are named trainer" in ci.printed
     assert len(ci.changes) == made
 
 
 async def test_a_registry_login_is_named_by_its_user(ci: Ci, sandbox: Sandbox) -> None:
     text = '[[template]]\nname = "a"\nimage = "ghcr.io/team/a:1"\nregistry_credential = "bot"\n'
-    assert await ci.run(text) == BAD_FILE
+    assert await ci.run(text) == ExitStatus.UNUSABLE
     assert "no registry logins are stored for bot" in ci.printed
     login = {"docker_username": "bot", "docker_password": SECRET}
     login_id = (await ask(sandbox, "POST", "/docker-credentials/", login))["id"]
-    assert await ci.run() == IN_SYNC
+    assert await ci.run() == ExitStatus.OK
     assert ci.own["a"]["body"]["docker_credential_id"] == login_id
-    assert await ci.run(dry_run=True) == IN_SYNC
+    assert await ci.run(dry_run=True) == ExitStatus.OK
 
 
 # --- what fails ------------------------------------------------------------------------------------------------------
@@ -202,22 +203,22 @@ async def test_a_registry_login_is_named_by_its_user(ci: Ci, sandbox: Sandbox) -
 
 async def test_a_template_that_fails_its_check_fails_the_run_and_the_next_one_too(ci: Ci, sandbox: Sandbox) -> None:
     sandbox.add_fault("template_verify_fails", message=f"TOKEN={SECRET} {PLANTED}: no such image")
-    assert await ci.run(FILE) == FAILED
+    assert await ci.run(FILE) == ExitStatus.FAILED
     assert "failed: create trainer" in ci.printed
     assert "TOKEN=[redacted] [redacted]: no such image" in ci.printed
     assert "done: create pinned" in ci.printed, "the others are made all the same"
     for options in ({"dry_run": True}, {}):
-        assert await ci.run(None, **options) == FAILED
+        assert await ci.run(None, **options) == ExitStatus.FAILED
         assert "= same   trainer (VERIFY_FAILED)" in ci.printed
-    assert await ci.run(FILE.replace("2.8.0-py3.12", "2.6.0-py3.12")) == IN_SYNC
+    assert await ci.run(FILE.replace("2.8.0-py3.12", "2.6.0-py3.12")) == ExitStatus.OK
 
 
 async def test_a_template_that_is_still_verified_is_waited_for(ci: Ci, sandbox: Sandbox) -> None:
     body = {"name": "a", "docker_image": "b", "docker_image_tag": "1", "description": "a"}
     await ask(sandbox, "POST", "/templates", body)
     text = '[[template]]\nname = "a"\nimage = "b:1"\n'
-    assert await ci.run(text, dry_run=True) == IN_SYNC
-    assert await ci.run() == IN_SYNC
+    assert await ci.run(text, dry_run=True) == ExitStatus.OK
+    assert await ci.run() == ExitStatus.OK
     assert ci.own["a"]["status"] == "VERIFY_SUCCESS"
 
 
@@ -227,14 +228,14 @@ async def test_a_refusal_that_repeats_a_value_is_told_without_it(ci: Ci, sandbox
         "POST", "/templates", answering(422, {"detail": [{"loc": ["body"], "msg": f"bad: {PLANTED}", "type": "x"}]})
     )
     ci.transport = wire
-    assert await ci.run(FILE) == FAILED
+    assert await ci.run(FILE) == ExitStatus.FAILED
     assert "[redacted]" in ci.printed
     assert ci.own == {}
 
 
 async def test_lium_that_cannot_be_reached_is_a_failure_that_changes_nothing(ci: Ci, sandbox: Sandbox) -> None:
     sandbox.add_fault("unauthorized", times=None)
-    assert await ci.run(FILE) == FAILED
+    assert await ci.run(FILE) == ExitStatus.FAILED
     assert ci.changes == []
 
 
@@ -244,12 +245,12 @@ async def test_lium_that_cannot_be_reached_is_a_failure_that_changes_nothing(ci:
 async def test_prune_deletes_what_the_file_does_not_name_and_nothing_else_does(ci: Ci) -> None:
     await ci.run(FILE)
     rest = FILE[: FILE.index('[[template]]\nname = "pinned"')]
-    assert await ci.run(rest) == IN_SYNC
+    assert await ci.run(rest) == ExitStatus.OK
     assert set(ci.own) == {"trainer", "pinned"}
-    assert await ci.run(rest, prune=True, dry_run=True) == DIFFERS
+    assert await ci.run(rest, prune=True, dry_run=True) == ExitStatus.DIFFERS
     assert f"- delete pinned (registry.example.com:5000/team/server@sha256:{'0' * 64})\n" in ci.printed
     assert set(ci.own) == {"trainer", "pinned"}
-    assert await ci.run(rest, prune=True) == IN_SYNC
+    assert await ci.run(rest, prune=True) == ExitStatus.OK
     assert set(ci.own) == {"trainer"}
 
 
@@ -257,9 +258,9 @@ async def test_prune_refuses_a_template_that_pods_run_on(ci: Ci, sandbox: Sandbo
     await ci.run(FILE)
     await rent(sandbox, "worker", template_id=ci.own["trainer"]["id"])
     rest = FILE[FILE.index('[[template]]\nname = "pinned"') :]
-    assert await ci.run(rest, prune=True, dry_run=True) == DIFFERS
+    assert await ci.run(rest, prune=True, dry_run=True) == ExitStatus.DIFFERS
     assert "refused, pods run on it: worker" in ci.printed
-    assert await ci.run(rest, prune=True) == FAILED
+    assert await ci.run(rest, prune=True) == ExitStatus.FAILED
     assert "failed: delete trainer: pods run on it: worker" in ci.printed
     assert "trainer" in ci.own
     assert not [change for change in ci.changes if change.startswith("DELETE")]
@@ -281,7 +282,7 @@ async def test_a_pod_that_is_rented_after_the_plan_keeps_its_template(ci: Ci, sa
 
     wire.on("GET", "/pods", rented_between)
     ci.transport = wire
-    assert await ci.run(rest, prune=True) == FAILED
+    assert await ci.run(rest, prune=True) == ExitStatus.FAILED
     assert "pods run on it: late" in ci.printed
     assert "trainer" in ci.own
 
@@ -296,21 +297,21 @@ async def test_prune_keeps_a_template_that_a_pod_may_run_on(ci: Ci, sandbox: San
     wire.on("GET", "/pods/*", editing(lambda pod: pod | {"template": by_itself}))
     ci.transport = wire
     unknown = f"not known: Lium does not say which template these run on: worker ({pod_id})"
-    assert await ci.run(rest, prune=True, dry_run=True) == DIFFERS
+    assert await ci.run(rest, prune=True, dry_run=True) == ExitStatus.DIFFERS
     assert f"; refused, whether pods run on it is {unknown}" in ci.printed
-    assert await ci.run(rest, prune=True) == FAILED
+    assert await ci.run(rest, prune=True) == ExitStatus.FAILED
     assert f"failed: delete trainer: whether pods run on it is {unknown}" in ci.printed
     assert "trainer" in ci.own
     assert not [change for change in ci.changes if change.startswith("DELETE")]
     wire.behave()
     wire.on("GET", "/pods", editing(lambda pods: [pod | {"template": None} for pod in pods]))
-    assert await ci.run(rest, prune=True) == FAILED
+    assert await ci.run(rest, prune=True) == ExitStatus.FAILED
     assert "failed: delete trainer: pods run on it: worker" in ci.printed
 
 
 async def test_an_empty_file_prunes_nothing(ci: Ci) -> None:
     await ci.run(FILE)
-    assert await ci.run("", prune=True) == BAD_FILE
+    assert await ci.run("", prune=True) == ExitStatus.UNUSABLE
     assert "refusing to delete all" in ci.printed
     assert set(ci.own) == {"trainer", "pinned"}
 
@@ -318,7 +319,7 @@ async def test_an_empty_file_prunes_nothing(ci: Ci) -> None:
 async def test_one_time_and_temporary_templates_are_not_pruned(ci: Ci, sandbox: Sandbox) -> None:
     for field in ("one_time_template", "is_temporary"):
         await ask(sandbox, "POST", "/templates", {"name": field, "docker_image": "a", field: True})
-    assert await ci.run(FILE, prune=True) == IN_SYNC
+    assert await ci.run(FILE, prune=True) == ExitStatus.OK
     assert set(ci.own) == {"trainer", "pinned", "one_time_template", "is_temporary"}
 
 
@@ -355,20 +356,20 @@ TEMPLATE = '[[template]]\nname = "a"\nimage = "b:1"\n'
     ],
 )
 async def test_a_bad_file_names_the_field_and_asks_nobody(ci: Ci, sandbox: Sandbox, text: str, named: str) -> None:
-    assert await ci.run(text) == BAD_FILE
+    assert await ci.run(text) == ExitStatus.UNUSABLE
     assert named in ci.printed
     assert len(ci.printed.splitlines()) == 1
     assert truth(sandbox, "requests") == []
 
 
 async def test_a_file_that_is_none_is_said_in_one_line(ci: Ci) -> None:
-    assert await ci.run() == BAD_FILE
+    assert await ci.run() == ExitStatus.UNUSABLE
     assert "No such file" in ci.printed
     ci.path.write_bytes(b"\xff\xff")
-    assert await ci.run() == BAD_FILE
+    assert await ci.run() == ExitStatus.UNUSABLE
     assert "not UTF-8" in ci.printed
     ci.path.write_text(f"# {'x' * 2**20}")
-    assert await ci.run() == BAD_FILE
+    assert await ci.run() == ExitStatus.UNUSABLE
     assert "larger than" in ci.printed
 
 
@@ -378,26 +379,54 @@ async def test_a_file_that_is_none_is_said_in_one_line(ci: Ci) -> None:
 def test_the_command_plans_in_the_sandbox(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "templates.toml"
     path.write_text(TEMPLATE)
-    assert main(["templates", "sync", str(path), "--dry-run", "--sandbox"]) == DIFFERS
+    assert main(["templates", "sync", str(path), "--dry-run", "--sandbox"]) == ExitStatus.DIFFERS
     assert capsys.readouterr().out == "+ create a\n"
     path.write_text(f"{TEMPLATE}private = false\n")  # is not verified, so nothing is waited for
-    assert main(["templates", "sync", str(path), "--sandbox"]) == IN_SYNC
+    assert main(["templates", "sync", str(path), "--sandbox"]) == ExitStatus.OK
     assert "done: create a" in capsys.readouterr().out
 
 
 def test_the_command_needs_a_key_and_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "templates.toml"
     path.write_text(TEMPLATE)
-    assert main(["templates", "sync", str(path)]) == FAILED
+    assert main(["templates", "sync", str(path)]) == ExitStatus.FAILED
     assert "LIUM_API_KEY" in capsys.readouterr().out
-    assert main(["templates", "sync", str(tmp_path / "none.toml"), "--sandbox"]) == BAD_FILE
-    with pytest.raises(SystemExit, match="2"):
-        main(["templates"])
+    assert main(["templates", "sync", str(tmp_path / "none.toml"), "--sandbox"]) == ExitStatus.UNUSABLE
+    assert main(["templates", "--max-pods"]) == ExitStatus.UNUSABLE
 
 
-def test_the_example_of_the_readme_is_a_file_that_can_be_used(tmp_path: Path) -> None:
+async def test_the_example_of_the_readme_runs_as_written_on_a_new_account(ci: Ci) -> None:
     match = re.search(r"<!-- example:templates.toml -->\n```toml\n(.*?)```", README.read_text(), re.DOTALL)
     assert match
+    assert await ci.run(match[1], dry_run=True) == ExitStatus.DIFFERS
+    assert "as the file wants it" not in ci.printed
+    assert await ci.run() == ExitStatus.OK
+    assert ci.printed.splitlines()[-1] == "Everything is as the file wants it."
+    assert set(ci.own) == {"trainer", "server"}
+
+
+def test_where_only_reading_is_allowed_nothing_is_synced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "templates.toml"
-    path.write_text(match[1])
-    assert [template.name for template in read_file(path).template] == ["trainer", "server"]
+    path.write_text(TEMPLATE)
+    monkeypatch.setenv("LIUM_MCP_READ_ONLY", "true")
+    assert main(["templates", "sync", str(path), "--sandbox"]) == ExitStatus.UNUSABLE
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "LIUM_MCP_READ_ONLY: " in said.err
+    assert main(["templates", "sync", str(path), "--sandbox", "--dry-run"]) == ExitStatus.DIFFERS
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[[template]]\nname = "x"\nimagee = "y"', "template.0.imagee: there is no such key; image is one"),
+        ('[[templates]]\nname = "x"', "templates: there is no such key; template is one"),
+    ],
+)
+def test_a_key_that_there_is_not_is_named_with_the_nearest(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "templates.toml"
+    path.write_text(text)
+    with pytest.raises(BadFile, match=said):
+        read_file(path)

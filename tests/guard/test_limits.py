@@ -101,8 +101,8 @@ IN_A_FILE = {
     "allow_countries = 3": "allow_countries",
     "allow_templates = {a = 1}": "allow_templates",
     "mode = 'off'": "mode",
-    "max_price = 1": "max_price",  # a name that is nearly right
-    "MAX_PODS = 1": "MAX_PODS",
+    "max_price = 1": "max_price: there is no such key; max_price_per_hour_usd is one",  # a name that is nearly right
+    "MAX_PODS = 1": "MAX_PODS: there is no such key; max_pods is one",
     "[limits]\nmax_pods = 1": "limits",
     "max_pods = 1\nmax_pods = 2": "is not TOML",
     "max_pods =": "is not TOML",
@@ -115,10 +115,10 @@ IN_A_FILE = {
 def test_a_file_that_cannot_be_read_stops_the_start(capsys: pytest.CaptureFixture[str], text: str) -> None:
     path = Path.home() / "policy.toml"
     path.write_text(text)
-    assert main(["tools", "--policy", str(path)]) == 2
+    assert main(["policy", "explain", "--policy", str(path)]) == 2
     said = capsys.readouterr()
     assert said.out == ""
-    assert said.err.startswith("lium-mcp: LIUM_MCP_POLICY: ")
+    assert said.err.startswith("lium-mcp: --policy: ")
     assert str(path) in said.err
     assert IN_A_FILE[text] in said.err
 
@@ -132,17 +132,17 @@ def test_a_file_that_is_none_stops_the_start(capsys: pytest.CaptureFixture[str],
         path.write_bytes(b"max_pods = 1 # \xff")
     if kind == "not readable":
         path.symlink_to(path)  # permissions do not stop a superuser
-    assert main(["tools", "--policy", str(path)]) == 2
-    assert "LIUM_MCP_POLICY" in capsys.readouterr().err
+    assert main(["policy", "explain", "--policy", str(path)]) == 2
+    assert "--policy: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("arguments", "environment", "named"),
     [
         ([], {"LIUM_MCP_MAX_PODS": "many"}, "LIUM_MCP_MAX_PODS"),
-        (["--max-hours", "nan"], {}, "LIUM_MCP_MAX_HOURS"),
+        (["--max-hours", "nan"], {}, "--max-hours: "),
         (["--max-price", "1"], {}, "--max-price"),  # the beginning of an option is not that option
-        (["--policy", "/nowhere.toml"], {}, "LIUM_MCP_POLICY"),
+        (["--policy", "/nowhere.toml"], {}, "--policy: "),
     ],
 )
 async def test_the_program_ends_with_status_2(arguments: list[str], environment: dict[str, str], named: str) -> None:

@@ -118,8 +118,8 @@ async def test_a_server_with_wrong_settings_lists_what_the_others_offer() -> Non
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--max-podz", "3"], "--max-podz: there is no such setting; --max-pods is one"),
-        (["serve", "--api-key=sk_s3cret"], "--api-key: there is no such setting"),
+        (["--max-podz", "3"], "--max-podz: there is no such option; --max-pods is one"),
+        (["serve", "--api-key=sk_s3cret"], "--api-key: there is no such option"),
         (["--max-pods"], "--max-pods: expected one argument"),
     ],
 )

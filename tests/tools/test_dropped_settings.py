@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lium_mcp.cli.templates import BAD_FILE, DIFFERS
+from lium_mcp.cli.exit_statuses import ExitStatus
 from lium_mcp.sandbox import Sandbox
 from tests.cli.test_template_files import Ci
 from tests.harness import agent_on
@@ -95,10 +95,14 @@ async def test_what_would_be_dropped_is_refused_when_a_template_is_made_or_chang
 async def test_a_file_is_held_against_the_same_list(sandbox: Sandbox, tmp_path: Path) -> None:
     ci = Ci(sandbox, tmp_path / "templates.toml")
     for settings, said in [*DROPPED, SECOND_VOLUME]:
-        assert (await ci.run(file_of(settings)), said in ci.printed) == (BAD_FILE, True), (settings, ci.printed)
+        status = await ci.run(file_of(settings))
+        assert (status, said in ci.printed) == (ExitStatus.UNUSABLE, True), (
+            settings,
+            ci.printed,
+        )
         assert SECRET not in ci.printed
     for settings in KEPT:
-        assert await ci.run(file_of(settings), dry_run=True) == DIFFERS
+        assert await ci.run(file_of(settings), dry_run=True) == ExitStatus.DIFFERS
 
 
 async def test_what_a_template_that_others_made_would_lose_is_said_where_it_is_used(sandbox: Sandbox) -> None:
