@@ -26,12 +26,15 @@ class WorkspaceRef(ApiModel):
     """The workspace a key acts in."""
 
     id: ApiStr = None
+    name: ApiStr = None
 
 
 class Me(ApiModel):
     """The account behind the key; `balance` is USD."""
 
     id: ApiId
+    name: ApiStr = None
+    email: ApiStr = None
     balance: ApiSigned = None
     workspace: ApiNested[WorkspaceRef] = None
 

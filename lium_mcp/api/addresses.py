@@ -1,4 +1,4 @@
-"""Which addresses a request may go to: the base address, path segments, redirects. Sends nothing."""
+"""Which addresses requests and people may go to: the base address, path segments, redirects, pages. Sends nothing."""
 
 import re
 from ipaddress import ip_address
@@ -7,6 +7,10 @@ import httpx2
 
 from lium_mcp.api.errors import InvalidRequest
 
+_SITE = "lium.io"
+_MOST_PAGE_CHARACTERS = 4000
+# What browsers read in one way only: no backslash, no blank, no login before the host.
+_PAGE = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+(?:[/?#][A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]*)?")
 _SEGMENT = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
@@ -46,6 +50,31 @@ def redirect_target(current: httpx2.URL, location: str) -> httpx2.URL | None:
     same_origin = (target.scheme, target.host, target.port) == (current.scheme, current.host, current.port)
     # Credentials in the address would be sent as an Authorization header of the redirecting server's choice.
     return target if same_origin and not target.userinfo else None
+
+
+def page_of_site(base_url: str, page: str) -> str | None:
+    """Return the address of a page that the API names for a person if it is surely of the API's own site, else `None`.
+
+    A page elsewhere could ask for anything. And a page of Lium's that another address hands out would let whoever
+    agrees there give that address a key to Lium.
+    """
+    base = check_base_url(base_url)
+    if len(page) > _MOST_PAGE_CHARACTERS or not _PAGE.fullmatch(page):
+        return None
+    try:
+        url = httpx2.URL(page)
+    except (httpx2.InvalidURL, ValueError):
+        return None
+    if _is_loopback(base.host):
+        is_own = _is_loopback(url.host) and _port(url) == _port(base)
+    else:
+        is_lium = url.host == _SITE and url.port is None and f".{base.host}".endswith(f".{_SITE}")
+        is_own = url.scheme == "https" and (is_lium or (url.host, _port(url)) == (base.host, _port(base)))
+    return page if is_own else None
+
+
+def _port(url: httpx2.URL) -> int:
+    return url.port or {"http": 80, "https": 443}[url.scheme]
 
 
 def with_port(host: str, port: int) -> str:

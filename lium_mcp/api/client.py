@@ -14,6 +14,7 @@ from lium_mcp.api.docker_credentials import DockerCredentials
 from lium_mcp.api.errors import LiumError
 from lium_mcp.api.executors.calls import Executors
 from lium_mcp.api.fields import ApiModel, ApiTuple
+from lium_mcp.api.logins import Logins
 from lium_mcp.api.machines import Machines
 from lium_mcp.api.network import Network
 from lium_mcp.api.pods.calls import Pods
@@ -86,6 +87,7 @@ class LiumClient:
         self.restores = Restores(wire)
         self.ssh_keys = SshKeys(wire)
         self.account = AccountCalls(wire)
+        self.logins = Logins(wire)
 
     def for_key(self, api_key: str | None, key_place: str = "", no_key_because: str | None = None) -> Self:
         """Return a client of another account over the same connections; closing this one closes both.

@@ -22,6 +22,7 @@ from lium_mcp.sandbox.api_calls import ApiCall, Operation, Reply
 from lium_mcp.sandbox.faults import ANSWER_KINDS, Fault
 from lium_mcp.sandbox.refusals import ConnectionDropped, Refusal, detailed, rate_limited, refuse
 from lium_mcp.sandbox.routes import OPERATIONS
+from lium_mcp.sandbox.routes.logins import without_session
 from lium_mcp.sandbox.seeded import identifier
 from lium_mcp.sandbox.simulated_clock import iso_zulu
 from lium_mcp.sandbox.world import AuditRow, World
@@ -163,7 +164,7 @@ class Edge:
             "at": iso_zulu(self._world.clock.now()),
             "request_id": request_id,
             "method": scope["method"],
-            "path": path,
+            "path": without_session(path),
             "query": scope["query_string"].decode("latin-1"),
             "status": None,
             "headers": kept,

@@ -44,6 +44,18 @@ class StoredApiKey:
 
 
 @dataclass
+class StoredLogin:
+    """A program that waits for a person to agree on a page that it gets a key."""
+
+    page: str
+    session_id: str = field(repr=False)
+    created_at: datetime
+    status: Literal["pending", "approved", "denied"] = "pending"
+    key_id: str | None = None
+    is_delivered: bool = False
+
+
+@dataclass
 class StoredTemplate:
     """A container template; hidden ones (clones, Dockerfile builds) are not listed."""
 

@@ -13,8 +13,10 @@ from lium_mcp.sandbox import billing, control, rough
 from lium_mcp.sandbox.control import Control
 from lium_mcp.sandbox.edge import PREFIX, Edge
 from lium_mcp.sandbox.faults import Fault
+from lium_mcp.sandbox.login_page import LoginPage
 from lium_mcp.sandbox.market_data import PUBLIC_TEMPLATES
 from lium_mcp.sandbox.records import StoredAccount, StoredApiKey, StoredTemplate, Visibility
+from lium_mcp.sandbox.routes.logins import PAGE_PREFIX
 from lium_mcp.sandbox.seeded import identifier
 from lium_mcp.sandbox.simulated_clock import SimulatedClock
 from lium_mcp.sandbox.state import snapshot
@@ -80,9 +82,10 @@ class Sandbox:
         billing.schedule(self._world)
         self._ssh = _answer_ssh(self._world) if ssh else None
         self._edge, self._control = Edge(self._world), Control(self._world)
+        self._login_page = LoginPage(self._world)
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The ASGI app: the API under ``/api``, the control routes under ``/_sandbox``."""
+        """The ASGI app: the API under ``/api``, the page of logins, the control routes under ``/_sandbox``."""
         path = str(scope.get("path", ""))
         if scope["type"] != "http":
             msg = "the sandbox speaks HTTP only"
@@ -91,6 +94,8 @@ class Sandbox:
             await self._edge(scope, receive, send)
         elif path == control.PREFIX or path.startswith(f"{control.PREFIX}/"):
             await self._control(scope, receive, send)
+        elif path.startswith(f"{PAGE_PREFIX}/"):
+            await self._login_page(scope, receive, send)
         else:
             await HTMLResponse(NO_API, 404)(scope, receive, send)
 

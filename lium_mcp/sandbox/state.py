@@ -15,7 +15,7 @@ from lium_mcp.sandbox.world import World
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-SECRETS = frozenset({"secret", "session_token", "password"})
+SECRETS = frozenset({"secret", "session_token", "session_id", "password"})
 
 
 def snapshot(world: World, *parts: str) -> dict[str, Any]:
@@ -80,6 +80,7 @@ _PARTS: Final[dict[str, Callable[[World], JsonValue]]] = {
     "balance": lambda world: float(next(iter(world.accounts.values())).balance),
     "accounts": lambda world: [_plain(account) for account in world.accounts.values()],
     "keys": lambda world: [_plain(key) for key in world.keys.values()],
+    "logins": lambda world: [_plain(login) for login in world.logins.values()],
     "nodes": _nodes,
     "pods": _pods,
     "rents": lambda world: list[JsonValue](world.rents),

@@ -28,6 +28,7 @@ from lium_mcp.sandbox.records import (
     StoredBackupConfig,
     StoredCredential,
     StoredGpuReset,
+    StoredLogin,
     StoredPod,
     StoredSshKey,
     StoredTemplate,
@@ -104,6 +105,7 @@ class World:
 
     accounts: dict[str, StoredAccount] = field(default_factory=dict)
     keys: dict[str, StoredApiKey] = field(default_factory=dict)
+    logins: dict[str, StoredLogin] = field(default_factory=dict)
     pods: dict[str, StoredPod] = field(default_factory=dict)
     templates: dict[str, StoredTemplate] = field(default_factory=dict)
     volumes: dict[str, StoredVolume] = field(default_factory=dict)

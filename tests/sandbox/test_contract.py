@@ -26,6 +26,7 @@ async def test_every_operation_answers_in_the_shape_of_its_contract(sandbox: San
     await _tour_templates(sandbox, wire, pod_id)
     await _tour_clusters(sandbox, wire)
     await _tour_keys(wire)
+    await _tour_login(wire)
     await wire.ok("deletePod", pod_id=pod_id, json={"rating": 5, "reason": "unrent"})
     sandbox.clock.advance(minutes=1)
     for after_removal in ("listPodEvents", "getPodRecord", "getPodStatement", "listBackupLogsForPod"):
@@ -161,6 +162,13 @@ async def _tour_keys(wire: Wire) -> None:
     await wire.ok("updateKey", session=SESSION_TOKEN, key_id=key["id"], json={"daily_budget_usd": 5})
     assert all("key" not in row for row in await wire.ok("listKeys", session=SESSION_TOKEN))
     await wire.ok("revokeKey", session=SESSION_TOKEN, key_id=key["id"])
+
+
+async def _tour_login(wire: Wire) -> None:
+    login = await wire.ok("beginLogin", key=None)
+    await wire.ok("pollLogin", key=None, session_id=login["session_id"])
+    await wire.http.post(login["browser_url"], data={"answer": "agree"})
+    await wire.ok("pollLogin", key=None, session_id=login["session_id"])
 
 
 async def test_an_unknown_thing_is_a_404_in_the_contracts_shape(wire: Wire) -> None:

@@ -84,6 +84,7 @@ REACHED_BY = {
 }
 _PASSWORD = "a registry password would pass through the model: logins are stored on lium.io"
 _PERSON = "needs a person's login session, which an agent does not get"
+_LOGIN = "`lium-mcp login` does it, and a call without a key offers it to the person: no tool of its own"
 NOT_OFFERED = {
     "countExecutors": "list_gpus says the total",
     "totalExecutorCount": "list_gpus says the total",
@@ -111,6 +112,8 @@ NOT_OFFERED = {
     "inviteWorkspaceMember": _PERSON,
     "transferBillingOwner": _PERSON,
     "login": "a person's password is nothing for an agent",
+    "beginLogin": _LOGIN,
+    "pollLogin": _LOGIN,
 }
 
 

@@ -1,6 +1,17 @@
 """The API's operations, one file per resource; each file ends in the table of its routes."""
 
-from lium_mcp.sandbox.routes import account, backups, clusters, nodes, pods, rents, templates, volumes, workspace_keys
+from lium_mcp.sandbox.routes import (
+    account,
+    backups,
+    clusters,
+    logins,
+    nodes,
+    pods,
+    rents,
+    templates,
+    volumes,
+    workspace_keys,
+)
 
 OPERATIONS = (
     *nodes.OPERATIONS,
@@ -13,6 +24,7 @@ OPERATIONS = (
     *volumes.OPERATIONS,
     *account.OPERATIONS,
     *workspace_keys.OPERATIONS,
+    *logins.OPERATIONS,
 )
 
 __all__ = ["OPERATIONS"]
