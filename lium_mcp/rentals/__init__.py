@@ -1,7 +1,7 @@
 """Renting exactly once: the ledger of rents, and the protocol around ``POST .../rent``."""
 
 from lium_mcp.rentals.account_rents import AccountRents
-from lium_mcp.rentals.admission import BEING_SETTLED, FindJudge, Judge, PodNameTaken, RentUnsettled
+from lium_mcp.rentals.admission import BEING_SETTLED, FindJudge, Judge, RentUnsettled
 from lium_mcp.rentals.batches import BatchedRent, NotSent, Wanted
 from lium_mcp.rentals.belonging import NamedAnothers, contradiction_of_request, is_anothers, is_its_own, of_its_name
 from lium_mcp.rentals.entries import (
@@ -9,10 +9,12 @@ from lium_mcp.rentals.entries import (
     Extension,
     LedgerUnavailable,
     PastCost,
+    PodNameTaken,
     Task,
     TaskKind,
     TaskOver,
     has_something_left,
+    is_expired,
 )
 from lium_mcp.rentals.expected import DEARER, PRICE_TOLERANCE_USD, Expected, costs_more, shortfalls
 from lium_mcp.rentals.identity import AccountUnknown, Identity, key_tag
@@ -70,6 +72,7 @@ __all__ = [
     "digest",
     "has_something_left",
     "is_anothers",
+    "is_expired",
     "is_its_own",
     "key_tag",
     "of_its_name",

@@ -13,7 +13,7 @@ from lium_mcp.api.clock import Clock
 from lium_mcp.api.paging import Rows
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.rentals.account_rents import AccountRents
-from lium_mcp.rentals.entries import Entry, Extension
+from lium_mcp.rentals.entries import Entry, Extension, PodNameTaken
 from lium_mcp.rentals.identity import Identity
 from lium_mcp.rentals.lazy_ledger import LazyLedger
 from lium_mcp.rentals.orders import Rental
@@ -39,20 +39,6 @@ FindJudge = Callable[[Sequence[Entry]], Awaitable[Judge]]
 It is called after these were read, so that what ends meanwhile counts twice rather than not at all. No other server on
 the ledger is admitted between the verdict and the writing of the rows.
 """
-
-
-class PodNameTaken(Exception):
-    """A living pod has the name already, and another request rented it; nothing was sent.
-
-    Attributes:
-        removing: Whether it is being removed, so that the name may soon be free.
-    """
-
-    def __init__(self, pod_name: str, pod_ids: Sequence[str], *, removing: bool = False) -> None:
-        super().__init__(f"A pod named {pod_name} exists already")
-        self.pod_name = pod_name
-        self.pod_ids = pod_ids
-        self.removing = removing
 
 
 class RentUnsettled(Exception):
@@ -156,7 +142,7 @@ class Admission:
             For each that was wanted: its row, or what an earlier call with the same request rented.
 
         Raises:
-            PodNameTaken: a pod of one of the names lives, and another request rented it.
+            PodNameTaken: a pod of one of the names lives, and another request rented it, or a standing order waits.
             RentUnsettled: an earlier rent is not settled.
             AccountUnknown: Lium does not say which account the key acts for.
             LedgerUnavailable: they could not be written down.

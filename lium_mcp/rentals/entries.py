@@ -1,6 +1,6 @@
 """One rent as the ledger has it. Knows no database."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Literal
@@ -34,6 +34,24 @@ TaskOutcome = Literal["done", "failed", "gone", "expired"]
 
 class LedgerUnavailable(Exception):
     """The ledger cannot be read or written; nothing of what was to be written was."""
+
+
+class PodNameTaken(Exception):
+    """A living pod has the name already, and another request rented it, or a standing order waits; nothing was sent.
+
+    Attributes:
+        removing: Whether it is being removed, so that the name may soon be free.
+        is_ordered: Whether there is no such pod, but an open standing order of the account that may rent one.
+    """
+
+    def __init__(
+        self, pod_name: str, pod_ids: Sequence[str] = (), *, removing: bool = False, is_ordered: bool = False
+    ) -> None:
+        super().__init__(f"{'A standing order' if is_ordered else 'A pod'} named {pod_name} exists already")
+        self.pod_name = pod_name
+        self.pod_ids = pod_ids
+        self.removing = removing
+        self.is_ordered = is_ordered
 
 
 class TaskOver(Exception):
@@ -204,7 +222,7 @@ class Task:
         kind: What is to be done. Whoever does it knows what the payload and the progress mean.
         subject: What it is about, for instance the id of a pod.
         name: Tells it from others of its kind about its subject; at most one of a name is open.
-        payload: What was asked for. It never changes.
+        payload: What was asked for. It never changes. Its `expires_at`, where it has one, is when it is given up.
         progress: What was done so far, for the server that goes on. Of a run, also its command, until that was started.
         attempts: How often it failed.
         next_at: Nobody claims it before then.
@@ -229,3 +247,9 @@ class Task:
     note: str = ""
     closed_at: datetime | None = None
     id: str = ""
+
+
+def is_expired(payload: Mapping[str, Any], now: datetime) -> bool:
+    """Whether the time of a task is over, by its payload; an earlier version of this program wrote no time down."""
+    written = payload.get("expires_at")
+    return isinstance(written, str) and datetime.fromisoformat(written) <= now

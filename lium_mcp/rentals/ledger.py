@@ -13,8 +13,20 @@ from uuid import uuid4
 from sqlalchemy import ColumnElement, Connection, Row, delete, insert, or_, select, update
 
 from lium_mcp.rentals.database import Database
-from lium_mcp.rentals.entries import CLOSED, GIVEN_BACK, UNSETTLED, Entry, Extension, PastCost, Status, Task, TaskOver
-from lium_mcp.rentals.tables import ACCOUNTS, EXTENSIONS, OPEN, OPEN_TASK, RENTALS, TASKS, storable
+from lium_mcp.rentals.entries import (
+    CLOSED,
+    GIVEN_BACK,
+    UNSETTLED,
+    Entry,
+    Extension,
+    PastCost,
+    PodNameTaken,
+    Status,
+    Task,
+    TaskOver,
+    is_expired,
+)
+from lium_mcp.rentals.tables import ACCOUNTS, EXTENSIONS, MAY_HAVE_RENTED, OPEN, OPEN_TASK, RENTALS, TASKS, storable
 
 KEPT_FOR: Final = timedelta(days=90)
 """How long a closed rent stays in the ledger: as long as Lium's own audit log."""
@@ -73,15 +85,17 @@ class Ledger:
 
         Raises:
             TaskOver: one is for a task that is over.
+            PodNameTaken: as `refuse_ordered`, but for the order that a rent is for.
             LedgerUnavailable: nothing was written.
         """
         account, now = entries[0].account, entries[0].created_at
 
         def work(connection: Connection) -> list[Entry]:
             self.database.take_turn(connection, account)
-            check(_open_entries(connection, account), _extensions(connection, account))
+            check(open_entries_of(connection, account), _extensions(connection, account))
             for entry in entries:
                 _check_task(connection, entry.task_id)
+                _refuse_ordered(connection, account, [entry.pod_name], now=now, task_id=entry.task_id)
             closed = RENTALS.c.account == account, RENTALS.c.closed_at < now - KEPT_FOR
             connection.execute(delete(RENTALS).where(*closed))
             rows = [_row(entry) for entry in entries]
@@ -89,6 +103,15 @@ class Ledger:
             return [Entry(**row) for row in rows]
 
         return await self.database.run(work)
+
+    async def refuse_ordered(self, account: str, pod_names: Sequence[str], *, now: datetime) -> None:
+        """Refuse names for which a standing order waits that may still rent, whichever key of the account placed it.
+
+        Raises:
+            PodNameTaken: one waits.
+            LedgerUnavailable: it cannot be read.
+        """
+        await self.database.read(lambda connection: _refuse_ordered(connection, account, pod_names, now=now))
 
     async def admit_extension(self, account: str, extension: Extension, check: StandingCheck) -> None:
         """Write that a pod may live until a later time, unless `check` raises; both in one transaction, as in `admit`.
@@ -99,7 +122,7 @@ class Ledger:
 
         def work(connection: Connection) -> None:
             self.database.take_turn(connection, account)
-            check(_open_entries(connection, account), _extensions(connection, account))
+            check(open_entries_of(connection, account), _extensions(connection, account))
             own = EXTENSIONS.c.account == account
             old = EXTENSIONS.c.admitted_at < extension.admitted_at - _EXTENSIONS_KEPT_FOR
             connection.execute(delete(EXTENSIONS).where(own, or_(EXTENSIONS.c.pod_id == extension.pod_id, old)))
@@ -123,7 +146,7 @@ class Ledger:
         Raises:
             LedgerUnavailable: they cannot be read.
         """
-        return await self.database.read(lambda connection: _open_entries(connection, account))
+        return await self.database.read(lambda connection: open_entries_of(connection, account))
 
     async def standing(self, account: str) -> tuple[list[Entry], list[Extension]]:
         """The account's open rents and admitted extensions at one moment.
@@ -132,7 +155,7 @@ class Ledger:
             LedgerUnavailable: they cannot be read.
         """
         return await self.database.read(
-            lambda connection: (_open_entries(connection, account), _extensions(connection, account))
+            lambda connection: (open_entries_of(connection, account), _extensions(connection, account))
         )
 
     async def closed_since(self, account: str, moment: datetime) -> list[PastCost]:
@@ -280,13 +303,30 @@ def _check_task(connection: Connection, task_id: str | None) -> None:
         raise TaskOver
 
 
+def _refuse_ordered(
+    connection: Connection, account: str, pod_names: Sequence[str], *, now: datetime, task_id: str | None = None
+) -> None:
+    """Refuse names that open orders hold, but for that of the order itself.
+
+    Raises:
+        PodNameTaken: one is held.
+    """
+    has_rented = select(RENTALS.c.id).where((RENTALS.c.task_id == TASKS.c.id) & MAY_HAVE_RENTED).exists()
+    wanted = OPEN_TASK & (TASKS.c.account == account) & (TASKS.c.kind == "standing_order") & ~has_rented
+    columns = select(TASKS.c.id, TASKS.c.name, TASKS.c.payload)
+    for row in connection.execute(columns.where(wanted & TASKS.c.name.in_(pod_names))):
+        if row.id != task_id and not is_expired(row.payload, now):
+            raise PodNameTaken(row.name, is_ordered=True)
+
+
 def _of(connection: Connection, account: str) -> ColumnElement[bool]:
     """The condition that a rent is an account's, which includes those rented when only the key was known."""
     keys = connection.execute(select(ACCOUNTS.c.key_tag).where(ACCOUNTS.c.account == account)).scalars().all()
     return RENTALS.c.account.in_([account, *keys])
 
 
-def _open_entries(connection: Connection, account: str) -> list[Entry]:
+def open_entries_of(connection: Connection, account: str) -> list[Entry]:
+    """The account's open rents, oldest first."""
     rows = select(RENTALS).where(OPEN & _of(connection, account)).order_by(RENTALS.c.created_at)
     return [_entry(row) for row in connection.execute(rows)]
 

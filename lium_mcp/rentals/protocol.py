@@ -22,10 +22,10 @@ from lium_mcp.api.clock import Clock
 from lium_mcp.api.paging import Rows
 from lium_mcp.api.pods.models import Pod, PodDetail
 from lium_mcp.rentals.account_rents import AccountRents
-from lium_mcp.rentals.admission import Admission, FindJudge, PodNameTaken, allow, note_being_settled
+from lium_mcp.rentals.admission import Admission, FindJudge, allow, note_being_settled
 from lium_mcp.rentals.batches import BatchedRent, Batches, FindAnother, Wanted
 from lium_mcp.rentals.belonging import anothers, not_its_own
-from lium_mcp.rentals.entries import Entry, has_something_left, is_only_to_check
+from lium_mcp.rentals.entries import Entry, PodNameTaken, has_something_left, is_only_to_check
 from lium_mcp.rentals.expected import ANYTHING, Expected
 from lium_mcp.rentals.identity import Identity
 from lium_mcp.rentals.lazy_ledger import LazyLedger
@@ -119,7 +119,7 @@ class Renter:
         """Settle open rents, and return what earlier calls with the same request rented under names, if it lives.
 
         Raises:
-            PodNameTaken: a pod of one of the names lives, and another request rented it.
+            PodNameTaken: a pod of one of the names lives, and another request rented it, or a standing order waits.
             LedgerUnavailable: the ledger cannot be read.
             LiumError: the pods cannot be listed.
         """
@@ -128,7 +128,8 @@ class Renter:
         rentals: dict[str, Rental] = {}
         async with self._own_turn():
             pods = await self._lium.pods.list()
-            entries = await self._admission.bring_up_to_date(await self._identity.known(), pods)
+            account = await self._identity.known()
+            entries = await self._admission.bring_up_to_date(account, pods)
             for pod_name in pod_names:
                 try:
                     rental = await self._admission.match(entries, pods, pod_name, asked)
@@ -138,6 +139,8 @@ class Renter:
                     continue
                 if rental is not None:
                     rentals[pod_name] = rental
+            free = [pod_name for pod_name in pod_names if pod_name not in rentals]
+            await self._ledger.open().refuse_ordered(account, free, now=self._lium.now())
         return rentals
 
     @asynccontextmanager
@@ -215,7 +218,7 @@ class Renter:
             find_judge: Finds what judges whether the limits leave room.
 
         Raises:
-            PodNameTaken: a pod of that name lives; nothing was sent.
+            PodNameTaken: a pod of that name lives, or a standing order waits; nothing was sent.
             RentUnsettled: an earlier rent is not settled; nothing was sent.
             TaskOver: the task that it is for is over; nothing was sent.
             AccountUnknown: Lium does not say which account the key acts for; nothing was sent.

@@ -5,7 +5,7 @@ another goes on from the progress that was written. Nothing here knows what a ta
 SQLAlchemy, as with the ledger itself.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import fields, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -14,8 +14,8 @@ from uuid import uuid4
 from sqlalchemy import ColumnElement, Connection, Row, delete, insert, or_, select, update
 
 from lium_mcp.rentals.database import Database
-from lium_mcp.rentals.entries import Task, TaskKind, TaskOutcome
-from lium_mcp.rentals.ledger import KEPT_FOR
+from lium_mcp.rentals.entries import Entry, Task, TaskKind, TaskOutcome, is_expired
+from lium_mcp.rentals.ledger import KEPT_FOR, open_entries_of
 from lium_mcp.rentals.tables import MAY_HAVE_RENTED, OPEN_TASK, RENTALS, TASKS, storable
 
 _MOST_READ: Final = 200
@@ -30,22 +30,27 @@ class Tasks:
         self._database = database
         self._redact = redact
 
-    async def add(self, task: Task) -> tuple[Task, bool]:
+    async def add(self, task: Task, check: Callable[[Sequence[Entry]], None] = lambda _: None) -> tuple[Task, bool]:
         """Write a new task, unless one of its name is open; return the one that is open, and whether it is new.
+
+        It is not written where `check` raises when it sees the account's open rents; no rent is admitted meanwhile.
+        One whose time is over is closed, if nothing was rented for it: whoever made it may never look again.
 
         Raises:
             LedgerUnavailable: nothing was written.
         """
-        same = OPEN_TASK
+        now, same = task.created_at, OPEN_TASK
+        expired = {"status": "expired", "closed_at": now, "note": "its time was over when its name was wanted again"}
         for name in ("account", "kind", "subject", "name"):
             same &= TASKS.c[name] == getattr(task, name)
 
         def work(connection: Connection) -> tuple[Task, bool]:
-            self._database.take_turn(connection, f"tasks of {task.account}")
+            self._database.take_turn(connection, task.account)
             found = connection.execute(select(TASKS).where(same)).first()
-            if found is not None:
+            if found is not None and not (is_expired(found.payload, now) and _close(connection, found.id, expired)):
                 return _task(found), False
-            connection.execute(delete(TASKS).where(TASKS.c.closed_at < task.created_at - KEPT_FOR))
+            check(open_entries_of(connection, task.account))
+            connection.execute(delete(TASKS).where(TASKS.c.closed_at < now - KEPT_FOR))
             row = {name: getattr(task, name) for name in _NAMES} | {"id": str(uuid4())}
             connection.execute(insert(TASKS).values(row))
             return Task(**row), True
@@ -170,19 +175,8 @@ class Tasks:
         Raises:
             LedgerUnavailable: nothing was written.
         """
-        open_one = (TASKS.c.id == task.id) & OPEN_TASK
-        rented = select(RENTALS.c.id).where((RENTALS.c.task_id == task.id) & MAY_HAVE_RENTED)
         values = {"status": "cancelled", "closed_at": now, "note": storable(self._redact(note))}
-        values |= {"lease_owner": None, "lease_until": None}
-
-        def work(connection: Connection) -> bool:
-            # A rent for it that is being written now is written first, or finds it closed.
-            is_open = connection.execute(select(TASKS.c.id).where(open_one).with_for_update()).first() is not None
-            if not is_open or connection.execute(rented).first() is not None:
-                return False
-            return connection.execute(update(TASKS).where(open_one).values(values)).rowcount > 0
-
-        return await self._database.run(work)
+        return await self._database.run(lambda connection: _close(connection, task.id, values))
 
     async def of_key(self, account: str, key_tag: str, kind: TaskKind) -> list[Task]:
         """The tasks of a kind that a key made for an account, newest first, closed ones too.
@@ -206,6 +200,18 @@ class Tasks:
     async def _change(self, task: Task, values: dict[str, Any]) -> bool:
         change = update(TASKS).where(_mine(task)).values(values)
         return await self._database.run(lambda connection: connection.execute(change).rowcount > 0)
+
+
+def _close(connection: Connection, task_id: str, values: dict[str, Any]) -> bool:
+    """Close an open task, whoever does it now; False where it is over, or something may have been rented for it."""
+    open_one = (TASKS.c.id == task_id) & OPEN_TASK
+    # A rent for it that is being written now is written first, or finds it closed.
+    is_open = connection.execute(select(TASKS.c.id).where(open_one).with_for_update()).first() is not None
+    rented = select(RENTALS.c.id).where((RENTALS.c.task_id == task_id) & MAY_HAVE_RENTED)
+    if not is_open or connection.execute(rented).first() is not None:
+        return False
+    values = values | {"lease_owner": None, "lease_until": None}
+    return connection.execute(update(TASKS).where(open_one).values(values)).rowcount > 0
 
 
 def _mine(task: Task) -> ColumnElement[bool]:

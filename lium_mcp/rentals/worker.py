@@ -5,7 +5,7 @@ Only the code that is registered for a kind, see `Worker.on`, knows what its tas
 
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -14,7 +14,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from lium_mcp.api.errors import LiumError
-from lium_mcp.rentals.entries import LedgerUnavailable, Task, TaskKind, TaskOutcome
+from lium_mcp.rentals.entries import Entry, LedgerUnavailable, Task, TaskKind, TaskOutcome
 from lium_mcp.rentals.identity import AccountUnknown, Identity
 from lium_mcp.rentals.lazy_ledger import LazyLedger
 
@@ -171,10 +171,12 @@ class Worker:
         *,
         progress: Mapping[str, Any] | None = None,
         delay: timedelta = timedelta(),
+        check: Callable[[Sequence[Entry]], None] = lambda _: None,
     ) -> tuple[Task, bool]:
         """Write down a task, unless one of its name is open; return the one that is open, and whether it is new.
 
-        Some server of the account does it once the delay is over, most likely this one.
+        Some server of the account does it once the delay is over, most likely this one. It is not written where
+        `check` raises when it sees the account's open rents.
 
         Raises:
             AccountUnknown: nothing was written.
@@ -193,7 +195,7 @@ class Worker:
             created_at=now,
             next_at=now + delay,
         )
-        written, is_new = await self.ledger.tasks().add(task)
+        written, is_new = await self.ledger.tasks().add(task, check)
         self._wake.set()
         return written, is_new
 

@@ -101,21 +101,8 @@ def from_guard(error: GuardError) -> Failure:
                 f"The ledger of rents cannot be used, and without it nothing is rented: {_sentence(str(error))}",
                 "The person who runs this server has to look at LIUM_MCP_STATE_URL, or at disk space and permissions.",
             )
-        case PodNameTaken() if error.removing:
-            return Failure(
-                "pod_name_taken",
-                f"The pod named {error.pod_name} ({', '.join(error.pod_ids)}) is being removed. Nothing was rented.",
-                "Call again when list_pods shows it no more, or choose another name.",
-                effect="",
-            )
         case PodNameTaken():
-            return Failure(
-                "pod_name_taken",
-                f"A pod named {error.pod_name} exists already, from another request: {', '.join(error.pod_ids)}. "
-                "Nothing was rented.",
-                "Use that pod (get_pod), or choose another name if you want one more.",
-                effect="",
-            )
+            return _name_taken(error)
         case RentUnsettled():
             return Failure("rent_unsettled", *_unsettled(error), effect="Nothing was rented now.")
         case AccountUnknown():
@@ -125,6 +112,27 @@ def from_guard(error: GuardError) -> Failure:
                 "Call again in a minute. Names and limits hold for an account, so nothing is rented until that is "
                 "known once.",
             )
+
+
+def _name_taken(error: PodNameTaken) -> Failure:
+    name, code = error.pod_name, "pod_name_taken"
+    if error.is_ordered:
+        code = "standing_order_open"
+        happened = f"A standing order of this account waits to rent pod {name}."
+        advice = (
+            "Choose another name, or cancel that order first: remove_pod with its name, on a server that has the API "
+            "key it was placed with."
+        )
+    elif error.removing:
+        happened = f"The pod named {name} ({', '.join(error.pod_ids)}) is being removed."
+        advice = "Call again when list_pods shows it no more, or choose another name."
+    elif error.pod_ids:
+        happened = f"A pod named {name} exists already, from another request: {', '.join(error.pod_ids)}."
+        advice = "Use that pod (get_pod), or choose another name if you want one more."
+    else:
+        happened = f"Another request is renting a pod named {name}."
+        advice = "Call list_pods in a minute, or choose another name."
+    return Failure(code, f"{happened} Nothing was rented.", advice, effect="")
 
 
 def _unsettled(error: RentUnsettled) -> tuple[str, str]:

@@ -4,8 +4,9 @@ Servers look at once and again soon; the sandbox's clock is turned, and its pric
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,20 +15,24 @@ from lium_mcp.cli.rentals import list_rentals
 from lium_mcp.rentals import LazyLedger
 from lium_mcp.sandbox import Sandbox
 from tests.harness import Agent, Person, agent_on
-from tests.wires import Hold, Wire, answering, ask, drop, living, losing_the_answer, make_template, rent, rents
-
-_PATIENCE_SECONDS = 20.0
-_CHEAP = 0.25
+from tests.orders import (
+    CHEAP,
+    ceiling_below,
+    look_at_once,
+    looked,
+    order,
+    prices,
+    reached,
+    rented,
+    shown,
+    until,
+)
+from tests.wires import Wire, answering, ask, drop, living, losing_the_answer, make_template, rent, rents
 
 
 @pytest.fixture(autouse=True)
 def _prompt(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let servers look at once, and again soon."""
-    monkeypatch.setattr("lium_mcp.rentals.worker._FIRST_LOOK_SECONDS", 0.0)
-    monkeypatch.setattr("lium_mcp.rentals.worker._LOOK_SECONDS", 0.05)
-    monkeypatch.setattr("lium_mcp.rentals.worker._LONGEST_PAUSE_SECONDS", 0.05)
-    monkeypatch.setattr("lium_mcp.server._FIRST_ATTENTION_SECONDS", 0.0)
-    monkeypatch.setattr("lium_mcp.server._ATTENTION_SECONDS", 0.05)
+    look_at_once(monkeypatch)
 
 
 @pytest.fixture
@@ -48,78 +53,33 @@ def at(sandbox: Sandbox, state_url: str) -> Any:
     return start
 
 
-def prices(sandbox: Sandbox, factor: float) -> None:
-    """Let every price of the market be so many times what it is."""
-    for node in sandbox._world.market.nodes.values():
-        node.base_price *= factor
+@pytest.fixture
+def servers_look(sandbox: Sandbox, state_url: str) -> Any:
+    """Let time go by, and servers look at each open order."""
+    return partial(looked, sandbox, state_url)
 
 
-async def until(holds: Callable[[], Any], sandbox: Sandbox) -> None:
-    """Let time go by, at the sandbox and at the servers, until something holds."""
-    async with asyncio.timeout(_PATIENCE_SECONDS):
-        while not holds():
-            sandbox.clock.advance(seconds=5)
-            await asyncio.sleep(0.05)
-
-
-async def reached(hold: Hold, sandbox: Sandbox) -> None:
-    """Let time go by until a request is held."""
-    arriving = asyncio.create_task(hold.reached())
-    await until(arriving.done, sandbox)
-    await arriving
-
-
-async def ceiling_below(sandbox: Sandbox) -> float:
-    """A price per GPU-hour that no A100 has now."""
-    nodes = await ask(sandbox, "GET", "/executors?view=summary")
-    return float(min(node["price_per_gpu"] for node in nodes if "A100" in node["machine_name"])) / 2
-
-
-async def order(agent: Agent, **changes: Any) -> dict[str, Any]:
-    """Place an order for which nothing fits."""
-    wish: dict[str, Any] = {"name": "train", "gpu_type": "A100", "hours": 2, "keep_trying_hours": 24}
-    wish["max_usd_per_gpu_hour"] = await ceiling_below(agent.sandbox)
-    placed = await agent.call("rent_pod", **wish | changes)
-    assert placed["outcome"] == "pending"
-    assert "pod_id" not in placed
-    return dict(placed["order"])
-
-
-async def shown(agent: Agent, name: str = "train") -> dict[str, Any]:
-    """The order as the list shows it."""
-    listed = await agent.call("list_pods")
-    return next(dict(row) for row in listed.get("orders", []) if row["name"] == name)
-
-
-async def rented(agent: Agent, name: str = "train") -> dict[str, Any]:
-    """The order once it has rented, with time going by meanwhile."""
-    async with asyncio.timeout(_PATIENCE_SECONDS):
-        while (row := await shown(agent, name))["status"] != "rented":
-            agent.sandbox.clock.advance(seconds=5)
-            await asyncio.sleep(0.05)
-    return row
-
-
-async def test_an_order_waits_and_rents_once_the_price_has_dropped(sandbox: Sandbox, at: Any) -> None:
+async def test_an_order_waits_and_rents_once_the_price_has_dropped(
+    sandbox: Sandbox, at: Any, servers_look: Any
+) -> None:
     async with at() as agent:
         placed = await order(agent)
         assert (placed["status"], placed["wants"], placed["hours"]) == ("waiting", "1x A100", 2)
         assert placed["max_total_usd"] == pytest.approx(2 * placed["max_usd_per_hour"], abs=0.01)
         assert "the cheapest A100" in placed["because"]
-        sandbox.clock.advance(minutes=5)
-        await asyncio.sleep(0.5)
+        await servers_look()
         waiting = await shown(agent)
         assert waiting["looked_at"] > waiting["since"]
         assert rents(sandbox) == []
-        prices(sandbox, _CHEAP)
+        prices(sandbox, CHEAP)
         await until(lambda: living(sandbox), sandbox)
         await until(lambda: living(sandbox)[0]["status"] == "RUNNING", sandbox)
         row = await shown(agent)
         [pod] = living(sandbox)
         assert (row["status"], row["pod_id"], pod["pod_name"]) == ("rented", pod["id"], "train")
         assert pod["price"] <= placed["max_usd_per_hour"]
-        sandbox.clock.advance(hours=1)
-        await asyncio.sleep(0.5)
+        await order(agent, name="never", max_usd_per_gpu_hour=0.0001)  # whoever looks at it has looked at all
+        await servers_look()
     assert len(rents(sandbox)) == 1
 
 
@@ -185,7 +145,7 @@ async def test_the_limits_bound_an_order_that_names_less(sandbox: Sandbox, at: A
     async with at(max_hours=3, max_price_per_hour_usd=most) as agent:
         placed = await order(agent, hours=None, max_usd_per_gpu_hour=50)
         assert (placed["hours"], placed["max_usd_per_hour"]) == (3, most)
-        prices(sandbox, _CHEAP)
+        prices(sandbox, CHEAP)
         await until(lambda: living(sandbox), sandbox)
         assert living(sandbox)[0]["price"] <= most
 
@@ -234,7 +194,7 @@ async def test_a_person_is_asked_once_for_all_that_an_order_may_come_to(sandbox:
         for bound in ("standing order", '"train"', "1x A100", "country=CA,US", "24 hours", "2 hours after it starts"):
             assert bound in asked, asked
         assert f"${placed['max_total_usd']:.2f} in all" in asked
-        prices(sandbox, _CHEAP)
+        prices(sandbox, CHEAP)
         await rented(agent)
     assert len(person.questions) == 1
 
@@ -245,7 +205,7 @@ async def test_a_total_alone_bounds_an_order(sandbox: Sandbox, at: Any) -> None:
         placed = await order(agent, hours=None, max_usd_per_gpu_hour=None, max_total_usd=most)
         assert (placed["max_total_usd"], "max_usd_per_hour" in placed) == (pytest.approx(most, abs=1e-3), False)
         assert "before it has cost more" in person.questions[0]
-        prices(sandbox, _CHEAP)
+        prices(sandbox, CHEAP)
         await until(lambda: living(sandbox), sandbox)
         [pod] = living(sandbox)
         assert pod["price"] * pod["termination_hours"] <= most
@@ -263,7 +223,7 @@ async def test_without_a_yes_there_is_no_order(sandbox: Sandbox, at: Any) -> Non
 
 async def test_what_fits_by_the_time_of_the_yes_is_rented_by_the_order(sandbox: Sandbox, at: Any) -> None:
     async def drop() -> None:
-        prices(sandbox, _CHEAP)
+        prices(sandbox, CHEAP)
 
     async with at(person=Person("yes", meanwhile=drop)) as agent:
         placed = await order(agent)
@@ -276,7 +236,7 @@ async def test_a_server_that_always_asks_carries_out_only_what_somebody_agreed_t
         await order(agent, name="not-asked")
     async with at(person=Person("yes"), confirm="always") as agent:
         await order(agent, name="asked")
-        prices(sandbox, _CHEAP)
+        prices(sandbox, CHEAP)
         await rented(agent, "asked")
         assert "nobody was asked" in (await shown(agent, "not-asked"))["because"]
     assert [pod["pod_name"] for pod in living(sandbox)] == ["asked"]
@@ -285,13 +245,13 @@ async def test_a_server_that_always_asks_carries_out_only_what_somebody_agreed_t
 # --- the end of an order ---------------------------------------------------------------------------------------------
 
 
-async def test_an_order_whose_time_is_over_never_rents(sandbox: Sandbox, at: Any) -> None:
+async def test_an_order_whose_time_is_over_never_rents(sandbox: Sandbox, at: Any, servers_look: Any) -> None:
     async with at() as agent:
         await order(agent, keep_trying_hours=1)
     sandbox.clock.advance(hours=2)
-    prices(sandbox, _CHEAP)
+    prices(sandbox, CHEAP)
     async with at() as agent:
-        await asyncio.sleep(0.5)
+        await servers_look()
         row = await shown(agent)
         assert row["status"] == "expired"
         found = await agent.call("get_pod", pod="train")
@@ -305,7 +265,9 @@ async def test_an_order_whose_time_is_over_never_rents(sandbox: Sandbox, at: Any
     assert rents(sandbox) == []
 
 
-async def test_an_order_is_cancelled_by_its_name_and_never_rents_after(sandbox: Sandbox, at: Any) -> None:
+async def test_an_order_is_cancelled_by_its_name_and_never_rents_after(
+    sandbox: Sandbox, at: Any, servers_look: Any
+) -> None:
     person = Person("yes")
     async with at() as agent, at(person=person) as asking:
         await order(agent)
@@ -313,9 +275,9 @@ async def test_an_order_is_cancelled_by_its_name_and_never_rents_after(sandbox: 
         cancelled = await asking.call("remove_pod", pod="train")
         assert (cancelled["outcome"], "pod_id" in cancelled) == ("done", False)
         assert "Cancel the standing order" in person.questions[0]
-        prices(sandbox, _CHEAP)
-        sandbox.clock.advance(minutes=10)
-        await asyncio.sleep(0.5)
+        prices(sandbox, CHEAP)
+        await order(agent, name="never", max_usd_per_gpu_hour=0.0001)  # whoever looks at it has looked at all
+        await servers_look()
         assert (await shown(agent))["status"] == "cancelled"
         assert (await agent.refused("remove_pod", pod="train")).code == "pod_not_found"
         # Its name is free.
@@ -323,18 +285,21 @@ async def test_an_order_is_cancelled_by_its_name_and_never_rents_after(sandbox: 
     assert len(rents(sandbox)) == 1
 
 
-async def test_an_order_that_is_cancelled_while_it_is_about_to_rent_does_not(sandbox: Sandbox, at: Any) -> None:
+async def test_an_order_that_is_cancelled_while_it_is_about_to_rent_does_not(
+    sandbox: Sandbox, at: Any, servers_look: Any
+) -> None:
     wire = Wire(sandbox)
     async with at(wire) as agent:
         await order(agent)
         hold = wire.hold("GET", "/pods", "after the answer")
-        prices(sandbox, _CHEAP)
+        prices(sandbox, CHEAP)
         await reached(hold, sandbox)
         wire.behave()
         async with at() as other:
             assert (await other.call("remove_pod", pod="train"))["outcome"] == "done"
         hold.let_go()
-        await asyncio.sleep(0.5)
+        await order(agent, name="never", max_usd_per_gpu_hour=0.0001)  # whoever looks at it has looked at all
+        await servers_look()
         assert (await shown(agent))["status"] == "cancelled"
     assert rents(sandbox) == []
 
@@ -345,7 +310,7 @@ async def test_an_order_that_is_renting_is_not_said_to_be_cancelled(sandbox: San
     async with at(wire) as agent:
         await order(agent, min_ram_gb=1)
         hold = wire.hold("POST", "/executors/*/rent", moment)
-        prices(sandbox, _CHEAP)
+        prices(sandbox, CHEAP)
         await reached(hold, sandbox)
         async with at() as other:
             failure = await other.refused("remove_pod", pod="train")
@@ -356,16 +321,16 @@ async def test_an_order_that_is_renting_is_not_said_to_be_cancelled(sandbox: San
 
 
 async def test_the_pod_that_an_order_rented_is_removed_by_its_name_and_not_rented_again(
-    sandbox: Sandbox, at: Any
+    sandbox: Sandbox, at: Any, servers_look: Any
 ) -> None:
     async with at() as agent:
         await order(agent)
-        prices(sandbox, _CHEAP)
+        prices(sandbox, CHEAP)
         await until(lambda: [pod for pod in living(sandbox) if pod["status"] == "RUNNING"], sandbox)
         await agent.call("remove_pod", pod="train", wait_seconds=300)
         await until(lambda: not living(sandbox), sandbox)
-        sandbox.clock.advance(hours=1)
-        await asyncio.sleep(0.5)
+        await order(agent, name="never", max_usd_per_gpu_hour=0.0001)  # whoever looks at it has looked at all
+        await servers_look()
         found = await agent.call("get_pod", pod="train")
         assert (found["outcome"], found["order"]["status"]) == ("removed", "rented")
     assert len(rents(sandbox)) == 1
@@ -374,44 +339,40 @@ async def test_the_pod_that_an_order_rented_is_removed_by_its_name_and_not_rente
 # --- why it waits ----------------------------------------------------------------------------------------------------
 
 
-async def test_a_limit_that_refuses_now_is_said_and_waited_for(sandbox: Sandbox, at: Any) -> None:
+async def test_a_limit_that_refuses_now_is_said_and_waited_for(sandbox: Sandbox, at: Any, servers_look: Any) -> None:
     async with at(max_pods=1) as agent:
         await agent.call("rent_pod", name="other", gpu_type="RTX 4090", hours=2, wait_seconds=300)
         await order(agent)
-        prices(sandbox, _CHEAP)
-        sandbox.clock.advance(minutes=2)
-        await asyncio.sleep(0.5)
+        prices(sandbox, CHEAP)
+        await servers_look()
         assert "max_pods" in (await shown(agent))["because"]
         await agent.call("remove_pod", pod="other", wait_seconds=300)
         await until(lambda: living(sandbox), sandbox)
         assert living(sandbox)[0]["pod_name"] == "train"
 
 
-async def test_a_limit_that_forbids_it_for_ever_ends_it(sandbox: Sandbox, at: Any) -> None:
+async def test_a_limit_that_forbids_it_for_ever_ends_it(sandbox: Sandbox, at: Any, servers_look: Any) -> None:
     async with at() as agent:
         await order(agent)
     async with at(allow_gpu_types="RTX 4090") as agent:
-        sandbox.clock.advance(minutes=2)
-        await asyncio.sleep(0.5)
+        await servers_look()
         row = await shown(agent)
         assert row["status"] == "failed"
         assert "not allowed" in row["because"]
-    prices(sandbox, _CHEAP)
+    prices(sandbox, CHEAP)
     async with at() as agent:
-        sandbox.clock.advance(minutes=2)
-        await asyncio.sleep(0.5)
+        await servers_look()
     assert rents(sandbox) == []
 
 
 @pytest.mark.parametrize("status", [401, 402, 403, 429, 500])
-async def test_what_lium_refuses_now_is_waited_for(sandbox: Sandbox, at: Any, status: int) -> None:
+async def test_what_lium_refuses_now_is_waited_for(sandbox: Sandbox, at: Any, servers_look: Any, status: int) -> None:
     wire = Wire(sandbox)
     async with at(wire) as agent:
         await order(agent)
         wire.on("*", "**", answering(status, {"detail": "not now"}))
-        prices(sandbox, _CHEAP)
-        sandbox.clock.advance(minutes=2)
-        await asyncio.sleep(0.5)
+        prices(sandbox, CHEAP)
+        await servers_look()
         wire.behave()
         assert (await shown(agent))["status"] == "waiting"
         await until(lambda: living(sandbox), sandbox)
@@ -419,11 +380,11 @@ async def test_what_lium_refuses_now_is_waited_for(sandbox: Sandbox, at: Any, st
 
 
 async def test_whoever_runs_the_server_sees_what_an_order_waits_for(
-    sandbox: Sandbox, at: Any, state_url: str, capsys: pytest.CaptureFixture[str]
+    sandbox: Sandbox, at: Any, servers_look: Any, state_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with at() as agent:
         await order(agent)
-        await asyncio.sleep(0.5)
+        await servers_look()
     async with at(read_only=True) as agent:
         assert (await shown(agent))["status"] == "waiting"
     ledger = LazyLedger(state_url)
@@ -437,15 +398,14 @@ async def test_whoever_runs_the_server_sees_what_an_order_waits_for(
 # --- exactly once ----------------------------------------------------------------------------------------------------
 
 
-async def test_of_many_servers_one_rents(sandbox: Sandbox, at: Any) -> None:
+async def test_of_many_servers_one_rents(sandbox: Sandbox, at: Any, servers_look: Any) -> None:
     async with AsyncExitStack() as stack:
         agents = [await stack.enter_async_context(at()) for _ in range(4)]
         for number, agent in enumerate(agents):
             await order(agent, name=f"train-{number}")
-        prices(sandbox, _CHEAP)
+        prices(sandbox, CHEAP)
         await until(lambda: len(living(sandbox)) == 4, sandbox)
-        sandbox.clock.advance(minutes=5)
-        await asyncio.sleep(0.5)
+        await servers_look()
         listed = await agents[0].call("list_pods")
         assert {row["pod_id"] for row in listed["orders"]} == {pod["id"] for pod in living(sandbox)}
     assert len(rents(sandbox)) == 4
@@ -454,17 +414,16 @@ async def test_of_many_servers_one_rents(sandbox: Sandbox, at: Any) -> None:
 @pytest.mark.parametrize("how", [losing_the_answer(), drop], ids=["the answer is lost", "the request is lost"])
 @pytest.mark.parametrize("asked", [False, True], ids=["nobody to ask", "somebody to ask"])
 async def test_a_lost_answer_is_settled_and_nothing_is_rented_twice(
-    sandbox: Sandbox, at: Any, how: Any, asked: bool
+    sandbox: Sandbox, at: Any, servers_look: Any, how: Any, asked: bool
 ) -> None:
     wire = Wire(sandbox)
     async with at(wire, person=Person("yes") if asked else None) as agent:
         await order(agent)
         for path in ("/executors/*/rent", "/executors/rent-by-spec"):
             wire.on("POST", path, _unless_dry(how), times=3)
-        prices(sandbox, _CHEAP)
+        prices(sandbox, CHEAP)
         await until(lambda: [pod for pod in living(sandbox) if pod["status"] == "RUNNING"], sandbox)
-        sandbox.clock.advance(minutes=5)
-        await asyncio.sleep(0.5)
+        await servers_look()
         row = await shown(agent)
         assert (row["status"], row["pod_id"]) == ("rented", living(sandbox)[0]["id"])
         assert living(sandbox)[0]["removal_scheduled_at"] is not None
@@ -483,7 +442,9 @@ def _unless_dry(act: Any) -> Any:
     return acted
 
 
-async def test_what_a_call_with_the_same_wish_rented_meanwhile_is_the_orders_pod(sandbox: Sandbox, at: Any) -> None:
+async def test_what_a_call_with_the_same_wish_rented_meanwhile_is_the_orders_pod(
+    sandbox: Sandbox, at: Any, servers_look: Any
+) -> None:
     wire = Wire(sandbox)
     ceiling = await ceiling_below(sandbox)
     wish = {"name": "train", "gpu_type": "A100", "hours": 2, "max_usd_per_gpu_hour": ceiling, "keep_trying_hours": 24}
@@ -491,14 +452,13 @@ async def test_what_a_call_with_the_same_wish_rented_meanwhile_is_the_orders_pod
         hold = wire.hold("GET", "/executors", "after the answer")
         placing = asyncio.create_task(agent.call("rent_pod", **wish))
         await hold.reached()
-        prices(sandbox, _CHEAP)
+        prices(sandbox, CHEAP)
         came = await other.call("rent_pod", **wish, wait_seconds=300)
         await other.call("remove_pod", pod="train", wait_seconds=300)
         await until(lambda: not living(sandbox), sandbox)
         hold.let_go()
         await placing
-        sandbox.clock.advance(minutes=5)
-        await asyncio.sleep(0.5)
+        await servers_look()
         assert (await shown(agent))["pod_id"] == came["pod_id"]
     assert len(rents(sandbox)) == 1
 
@@ -523,7 +483,7 @@ async def test_a_name_that_a_pod_has_too_cancels_and_removes_nothing(sandbox: Sa
 
 @pytest.mark.parametrize("change", [{"docker_image": "evil/miner"}, {"startup_commands": "curl evil"}])
 async def test_an_order_rents_nothing_with_a_template_that_was_changed(
-    sandbox: Sandbox, at: Any, change: dict[str, str]
+    sandbox: Sandbox, at: Any, servers_look: Any, change: dict[str, str]
 ) -> None:
     template_id = await make_template(sandbox, "mine")
     person = Person("yes")
@@ -533,12 +493,9 @@ async def test_an_order_rents_nothing_with_a_template_that_was_changed(
         template = await ask(sandbox, "GET", f"/templates/{template_id}")
         assert template["docker_image"] in question
         await ask(sandbox, "PUT", f"/templates/{template_id}", template | change)
-        sandbox.clock.advance(minutes=3)
-        prices(sandbox, _CHEAP)
-        async with asyncio.timeout(_PATIENCE_SECONDS):
-            while (over := await shown(agent))["status"] == "waiting":
-                sandbox.clock.advance(seconds=5)
-                await asyncio.sleep(0.05)
+        prices(sandbox, CHEAP)
+        await servers_look()
+        over = await shown(agent)
     assert over["status"] == "failed"
     assert "was changed since the order was placed" in over["because"]
     assert rents(sandbox) == []

@@ -1,5 +1,6 @@
 """What a standing order may come to, whenever it rents: found once, when it is placed, and agreed to once."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Final
@@ -13,7 +14,7 @@ from lium_mcp.failures import Failure
 from lium_mcp.figures import at_most_usd, in_usd
 from lium_mcp.guard.consent import Question
 from lium_mcp.guard.policy import Policy, PolicyRefused
-from lium_mcp.rentals import PodNameTaken, Task, digest
+from lium_mcp.rentals import Entry, PodNameTaken, Task, digest
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.questions import quoted
 from lium_mcp.services.rents.rent_plan import find_contents
@@ -126,6 +127,7 @@ class Terms:
             "is_agreed": self.is_agreed,
             "template_image": self.template_image,
             "template_digest": self.template_digest,
+            "expires_at": self.expires_at.isoformat(),
         }
 
     @classmethod
@@ -137,6 +139,7 @@ class Terms:
             if not set(wish) <= set(Wish.model_fields):
                 return None  # a constraint that is not known here must not be dropped
             began_at = datetime.fromisoformat(written.pop("began_at"))
+            written.pop("expires_at", None)  # for the ledger, and said by the other two
             return cls(wish=Wish.model_validate(wish), began_at=began_at, **written)
         except (KeyError, TypeError, ValueError, ValidationError, Failure):
             return None
@@ -183,7 +186,8 @@ async def find_terms(account: Account, policy: Policy, wish: Wish, trying_hours:
     contents = await find_contents(account, wish)
     if contents.template is not None:
         policy.check_template(contents.template.id)
-    pods, _ = await account.renter.look()
+    pods, entries = await account.renter.look()
+    refuse_taken(wish, entries)
     if taken := [pod.id for pod in pods if pod.pod_name == wish.name and pod.is_alive]:
         raise PodNameTaken(wish.name, taken)
     most = _most_per_hour_usd(policy, wish)
@@ -201,6 +205,17 @@ async def find_terms(account: Account, policy: Policy, wish: Wish, trying_hours:
         template_image=contents.template.image if contents.template else None,
         template_digest=_digest_of(contents.template) if contents.template else None,
     )
+
+
+def refuse_taken(wish: Wish, entries: Sequence[Entry]) -> None:
+    """Refuse a name that an open rent of the account has, also one whose pod another key's list does not show.
+
+    Raises:
+        PodNameTaken: one of another request has it, and is not being removed.
+    """
+    for entry in entries:
+        if entry.pod_name == wish.name and entry.asked != wish.digest and entry.status != "removing":
+            raise PodNameTaken(wish.name, list(entry.pod_ids))
 
 
 def refuse_another_template(terms: Terms, template: Template | None) -> None:

@@ -11,10 +11,10 @@ from typing import Final
 
 from lium_mcp.failures import Failure
 from lium_mcp.guard.consent import Question
-from lium_mcp.rentals import Entry, LedgerUnavailable, Task
+from lium_mcp.rentals import Entry, LedgerUnavailable, Task, is_expired
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.open_rents import pods_given_back
-from lium_mcp.services.orders.order_terms import Terms
+from lium_mcp.services.orders.order_terms import Terms, refuse_taken
 from lium_mcp.services.questions import quoted
 from lium_mcp.services.rents.order_view import OrderStatus, StandingOrder
 from lium_mcp.services.rents.wish import Wish
@@ -39,14 +39,18 @@ async def place(account: Account, terms: Terms) -> Task:
 
     Raises:
         Failure: another order of its name is open.
+        PodNameTaken: a rent of its name is.
         AccountUnknown, LedgerUnavailable, LiumError: it could not be written down.
     """
     worker = account.worker
     if worker is None:
         raise TypeError("without a worker there are no terms")
-    task, is_new = await worker.add(_KIND, _SUBJECT, terms.wish.name, terms.to_json())
+    wish = terms.wish
+    task, is_new = await worker.add(
+        _KIND, _SUBJECT, wish.name, terms.to_json(), check=lambda entries: refuse_taken(wish, entries)
+    )
     if not is_new:
-        _refuse_unless_same(task, terms.wish, terms.trying_hours, is_own=task.key_tag == worker.key_tag)
+        _refuse_unless_same(task, wish, terms.trying_hours, is_own=task.key_tag == worker.key_tag)
     return task
 
 
@@ -82,13 +86,14 @@ def _refuse_unless_same(task: Task, wish: Wish, trying_hours: float | None, *, i
 
 
 async def find_open(account: Account, name: str) -> Task | None:
-    """The open order of this name, if there is one.
+    """The order of this name that may still rent, if there is one.
 
     Raises:
         LedgerUnavailable: the ledger cannot be read.
     """
-    tasks = await account.rents.tasks(_KIND)
-    return next((task for task in tasks if task.name == name and task.closed_at is None), None)
+    tasks, now = await account.rents.tasks(_KIND), account.lium.now()
+    open_ones = (task for task in tasks if task.closed_at is None and not is_expired(task.payload, now))
+    return next((task for task in open_ones if task.name == name), None)
 
 
 async def list_orders(account: Account) -> list[StandingOrder]:
