@@ -48,14 +48,23 @@ async def test_every_step_does_what_it_says(tmp_path: Path, workflow: str) -> No
     for number in range(1, 9):
         assert f"\n{number}. " in out
     assert out.count("   ok ") >= 9
-    assert out.endswith("All steps did what they say. Next: put lium-mcp into your MCP host (see README.md).\n")
+    assert re.search(r"\nAll steps did what they say, in \d+ s\.\nNext: .*README", out)
+    if workflow == "rent":
+        paid = re.search(r"\$([\d.]+) - \$([\d.]+) that Lium charged = \$([\d.]+)\n", out)
+        assert paid
+        before, charged, after = map(float, paid.groups())
+        assert charged > 0
+        assert round(before - charged - after, 4) == 0
+        assert "The limit max_price_per_hour_usd of this server refuses it" in out
+        assert out.count("? R") == out.count("yes, the person answers") == 2, "a rent and a removal are asked about"
+        assert "its node rents 4 at once" in out
     assert "\033" not in out, "colours are for terminals"
 
 
 async def test_a_step_that_does_not_hold_ends_it_with_a_sentence(tmp_path: Path) -> None:
     status, out, err = await run("demo", PYTHONPATH=python_path(tmp_path, FAULTY_SERVER))
     assert (status, err) == (1, "")
-    assert re.match(r"The demo failed: demo-\w+ does not run\. .*the driver does not load", out.splitlines()[-1])
+    assert re.match(r"The demo failed: demo does not run\. .*the driver does not load", out.splitlines()[-1])
     assert "All steps did" not in out
     assert "Remove it" in out, "it cleans up after itself"
 
