@@ -60,6 +60,13 @@ def show_table(
     _write(out, table)
 
 
+def clear() -> None:
+    """Begin with an empty screen, where there is one."""
+    out = _out(sys.stdout)
+    if out.is_terminal:
+        out.clear()
+
+
 @contextmanager
 def working(on: str) -> Iterator[None]:
     """Tell a person at a terminal what takes its time, for as long as it does."""

@@ -40,7 +40,7 @@ def write_no_more() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def say_wrong(error: Exception) -> None:
+def say_wrong(error: Exception | str) -> None:
     """Say on standard error why a command cannot be done."""
     print(f"lium-mcp: {error}", file=sys.stderr, flush=True)  # noqa: T201 - the command line's answer
 

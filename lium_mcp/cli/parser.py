@@ -129,6 +129,12 @@ def make_parser() -> argparse.ArgumentParser:
     close.add_argument("rental", metavar="ID", help="id, its beginning, or pod name, as `lium-mcp rentals` shows it")
     close.add_argument("--yes", action="store_true", help="you have looked at lium.io: close it")
     _add_settings(close, _LEDGER)
+    status = commands.add_parser("status", help="one glance at the account: pods, money, limits, rents and work")
+    status.add_argument(
+        "--watch", nargs="?", type=_pause, const=10.0, metavar="SECONDS", help="look again every 10 seconds, or so many"
+    )
+    status.add_argument("--json", action="store_true", help="print it as JSON")
+    _add_settings(status, (*LIMITS, "policy", "policy_mode", *_LEDGER, *_TO_LIUM))
     policy = commands.add_parser("policy", help="the limits in force")
     explain = policy.add_subparsers(dest="action", metavar="explain", required=True).add_parser(
         "explain", help="print each limit, what is used of it, and what is left"
@@ -162,6 +168,12 @@ def _port(text: str) -> int:
 def _speed(text: str) -> float:
     if not is_decimal(text) or not 0 <= float(text) <= 100_000:  # noqa: PLR2004 - as the setting of the server
         raise argparse.ArgumentTypeError("a speed is a number from 0 to 100000")
+    return float(text)
+
+
+def _pause(text: str) -> float:
+    if not is_decimal(text) or not 1 <= float(text) <= 3600:  # noqa: PLR2004 - a second to an hour
+        raise argparse.ArgumentTypeError("a pause is a number of seconds from 1 to 3600")
     return float(text)
 
 

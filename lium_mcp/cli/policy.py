@@ -5,8 +5,9 @@ from typing import Any
 import anyio
 
 from lium_mcp.api.errors import LiumError
-from lium_mcp.cli.console import say, show_table, working
+from lium_mcp.cli.console import say, working
 from lium_mcp.cli.exit_statuses import ExitStatus
+from lium_mcp.cli.limits_table import show_limits
 from lium_mcp.cli.readied import read, start_log
 from lium_mcp.figures import in_usd
 from lium_mcp.server import make_runtime, offered_by, select_tools
@@ -84,15 +85,7 @@ def _say_limits(view: PolicyView) -> None:
         "Limits are enforced." if view.mode == "enforce" else "Shadow mode: limits refuse nothing, and are only logged."
     )
     say()
-    rows = view.limits or []
-    show_table(
-        ("LIMIT", "ALLOWED", "USED", "LEFT"),
-        [
-            (row.limit, _figure(row.only if row.allowed is None else row.allowed), _figure(row.used), _figure(row.left))
-            for row in rows
-        ],
-        numbers=("ALLOWED", "USED", "LEFT"),
-    )
+    show_limits(view.limits or [])
     if view.note:
         say(f"\n{view.note}")
     if view.unbounded:
@@ -100,7 +93,3 @@ def _say_limits(view: PolicyView) -> None:
             f"\nWithout a removal time, so without a bounded cost: {', '.join(view.unbounded)}. Nothing more is rented "
             "meanwhile."
         )
-
-
-def _figure(value: float | str | None) -> str:
-    return "" if value is None else value if isinstance(value, str) else f"{value:g}"

@@ -6,6 +6,7 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Final
 
+from lium_mcp.api.paging import Rows
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.rentals import REPLAY_WINDOW, Entry, LedgerUnavailable, contradiction_of_request, unlisted_pod_ids
 from lium_mcp.results import Result, UtcTime
@@ -26,7 +27,7 @@ class UnsettledRent(Result):
     next: str
 
 
-async def list_with_rents(account: Account, read_only: bool) -> tuple[Sequence[Pod], list[UnsettledRent]]:
+async def list_with_rents(account: Account, read_only: bool) -> tuple[Rows[Pod], list[UnsettledRent]]:
     """Settle the rents that an earlier call or process left open, and return the pods and the rents still unsettled.
 
     A server that only reads settles none.

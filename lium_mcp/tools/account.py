@@ -2,7 +2,7 @@
 
 import re
 from contextlib import suppress
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from typing import Annotated, Final
 
 from pydantic import Field
@@ -12,8 +12,7 @@ from lium_mcp.failures import Failure
 from lium_mcp.figures import rounded
 from lium_mcp.inputs import ShortText
 from lium_mcp.results import Result, Usd, UtcTime
-from lium_mcp.services.pods.pod_details import unknown_billing, unpriced
-from lium_mcp.services.policy_view import LimitView, read_standings
+from lium_mcp.services.balance import Balance, read_balance
 from lium_mcp.toolkit.call import Call
 from lium_mcp.toolkit.parameters import Cursor, Limit, page
 from lium_mcp.toolkit.registry import READS, Toolset
@@ -26,23 +25,6 @@ _COVERS: Final = (
     "Lium lists charges by pod, some minutes late. Whether the storage of volumes and backups is in them, it does not "
     "say."
 )
-
-
-class Balance(Result):
-    """What is left, how long it lasts at the present rate, where every billing pod has a price, and of which limits."""
-
-    balance_usd: Usd | None = None
-    burn_per_hour_usd: Usd
-    unpriced_pods: int | None = None
-    unknown_billing_pods: int | None = None
-    billing_pods: int
-    starting_pods: int
-    runway_hours: float | None = None
-    runs_out_at: UtcTime | None = None
-    limits: list[LimitView] | None = None
-    limits_refuse: bool | None = None
-    note: str | None = None
-    pods_without_removal_time: list[str] | None = None
 
 
 class PodSpending(Result):
@@ -78,30 +60,7 @@ async def get_balance(call: Call) -> Balance:
     """Read the account's balance in USD, what the living pods burn per hour, for how many hours the balance lasts, and
     the limits of this server with what is used and left of each. get_spending shows past charges.
     """
-    me = await call.lium.account.me()
-    pods = await call.lium.pods.list()
-    standings = await read_standings(call.account, call.policy, pods)
-    unread = standings.unread_because and f"What is used of the limits is not known: {standings.unread_because}"
-    burning = [pod for pod in pods if pod.is_billing]
-    burn = sum(pod.price or 0 for pod in burning)
-    missing = unpriced(pods)
-    # A pod whose price nobody says shortens it by nobody knows how much.
-    is_known = burn > 0 and missing is None
-    runway = max(me.balance, 0) / burn if is_known and me.balance is not None else None
-    return Balance(
-        balance_usd=me.balance,
-        burn_per_hour_usd=burn,
-        unpriced_pods=missing,
-        unknown_billing_pods=unknown_billing(pods),
-        billing_pods=len(burning),
-        starting_pods=sum(1 for pod in pods if pod.has_not_started and not pod.is_terminal),
-        runway_hours=rounded(runway, 2) if runway is not None else None,
-        runs_out_at=_later(call.lium.now(), runway),
-        limits=standings.limits,
-        limits_refuse=False if standings.limits and call.policy.shadow else None,
-        note=" ".join(filter(None, (standings.note, unread))) or None,
-        pods_without_removal_time=standings.unbounded,
-    )
+    return await read_balance(call.account, call.policy, await call.lium.account.me(), await call.lium.pods.list())
 
 
 @toolset.tool(title="Get spending", hints=READS, search_hint="what did I pay, costs of last week, bill")
@@ -173,8 +132,3 @@ def _beyond_pods(statement: BillingStatement) -> float | None:
         return None
     beyond = statement.total - sum(total or 0 for total in of_pods)
     return beyond if beyond >= _CENT else None
-
-
-def _later(now: datetime, hours: float | None) -> datetime | None:
-    # A century is as good as never, and far enough from what a datetime can hold.
-    return now + timedelta(hours=hours) if hours is not None and hours < 24 * 365 * 100 else None
