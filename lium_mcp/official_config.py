@@ -17,6 +17,7 @@ from lium_mcp.values import (
     key_problem,
 )
 
+_WORKSPACE: Final = "workspace."
 _SSH_KEY_NAMES: Final = ("id_ed25519", "id_rsa", "id_ecdsa")
 
 
@@ -35,26 +36,56 @@ class FoundKey:
     missing_because: str | None = None
 
 
+def config_path() -> Path:
+    """Where the official client keeps its file, for us and for itself."""
+    return Path.home() / ".lium" / "config.ini"
+
+
+def read_config(content: bytes) -> ConfigParser:
+    """What such a file says, read as the official client reads it, but from any editor's encoding.
+
+    Raises:
+        SettingsError: it cannot be read. No line of it is repeated: it may hold a key.
+    """
+    config = ConfigParser(interpolation=None)
+    try:
+        config.read_string(decoded(content))
+    except (ConfigError, UnicodeError) as error:
+        raise SettingsError(
+            f"{config_path()}: this is no INI file that can be read{_place(error)}; mend it or remove it"
+        ) from None
+    return config
+
+
 class OfficialConfig:
     """What the file says. A file that cannot be read is not taken for an empty one.
 
     Raises:
-        SettingsError: there is a file, and it cannot be read. No line of it is repeated: it may hold a key.
+        SettingsError: there is a file, and it cannot be read.
     """
 
     def __init__(self) -> None:
-        self._path = Path.home() / ".lium" / "config.ini"
-        self._config = ConfigParser(interpolation=None)
+        self._path = config_path()
         try:
-            self._config.read_string(decoded(self._path.read_bytes()))
+            content = self._path.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
-            pass
+            content = b""
         except OSError as error:
             raise SettingsError(f"{self._path}: it cannot be read: {error.strerror}") from None
-        except (ConfigError, UnicodeError) as error:
-            raise SettingsError(
-                f"{self._path}: this is no INI file that can be read{_place(error)}; mend it or remove it"
-            ) from None
+        self._config = read_config(content)
+
+    def general_key(self) -> str | None:
+        """What is saved as a key under [api], where a login saves one; None where there is nothing."""
+        return cleaned_key(self._config.get("api", "api_key", fallback="")) or None
+
+    def active_workspace(self) -> str:
+        """The workspace that is chosen there; empty where none is."""
+        return cleaned(self._config.get("workspaces", "active", fallback="")).lower()
+
+    def workspaces_with_keys(self) -> list[str]:
+        """The workspaces that have a key of their own there."""
+        names = [name for name in self._config.sections() if name.startswith(_WORKSPACE)]
+        return [name.removeprefix(_WORKSPACE) for name in names if self._config.get(name, "api_key", fallback="")]
 
     def key(self, workspace: str) -> FoundKey:
         """The saved key of this workspace, else of the chosen one, else the general one.
@@ -65,8 +96,8 @@ class OfficialConfig:
         Raises:
             SettingsError: what is saved cannot be a key.
         """
-        active = workspace or cleaned(self._config.get("workspaces", "active", fallback=""))
-        sections = [f"workspace.{active.lower()}"] if active else []
+        active = workspace.lower() or self.active_workspace()
+        sections = [f"{_WORKSPACE}{active}"] if active else []
         if not workspace:
             sections.append("api")
         for section in sections:

@@ -278,9 +278,13 @@ def make_runtime(
 
 
 def connect(
-    settings: Settings, *, transport: httpx2.AsyncBaseTransport | None = None, clock: Clock = SYSTEM_CLOCK
+    settings: Settings,
+    *,
+    key: FoundKey | None = None,
+    transport: httpx2.AsyncBaseTransport | None = None,
+    clock: Clock = SYSTEM_CLOCK,
 ) -> LiumClient:
-    """The API client that the settings describe. Nothing is sent yet.
+    """The API client that the settings describe, with this key in the place of theirs. Nothing is sent yet.
 
     Raises:
         SettingsError: a setting holds an address or a key that cannot be one.
@@ -291,7 +295,8 @@ def connect(
 
         transport = Sandbox(seed=settings.sandbox_seed, speed=settings.sandbox_speed, ssh=True).transport()
         base_url = SANDBOX_BASE_URL
-    key = settings.find_key() if settings.is_local else FoundKey()
+    if key is None:
+        key = settings.find_key() if settings.is_local else FoundKey()
     return LiumClient(
         api_key=key.text,
         key_place=key.place,

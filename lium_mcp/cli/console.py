@@ -67,6 +67,13 @@ def clear() -> None:
         out.clear()
 
 
+def agreed(question: str) -> bool:
+    """Ask a person at the terminal; anything but a yes is a no."""
+    with written():
+        _out(sys.stderr).print(_text(f"{question} [y/N] "), end="", soft_wrap=True)
+    return sys.stdin.readline().strip().casefold() in ("y", "yes")
+
+
 @contextmanager
 def working(on: str) -> Iterator[None]:
     """Tell a person at a terminal what takes its time, for as long as it does."""

@@ -97,6 +97,28 @@ def make_parser() -> argparse.ArgumentParser:
     )
     tools.add_argument("--json", action="store_true", help="print the list as JSON")
     _add_settings(tools, _LISTING)
+    login = commands.add_parser(
+        "login",
+        help="get an API key in the browser, and save it where the official client looks for it too",
+        description="Get an API key by agreeing on a page of Lium's, and save it in ~/.lium/config.ini, which the "
+        "official client reads too. All else in that file stays as it is.",
+    )
+    login.add_argument("--no-browser", action="store_true", help="only print the page, to open it elsewhere")
+    login.add_argument("--force", action="store_true", help="replace a key that is saved, without a question")
+    login.add_argument(
+        "--wait-minutes",
+        type=_wait_minutes,
+        default=10.0,
+        metavar="MINUTES",
+        help="how long to wait for the person to agree (default 10)",
+    )
+    _add_settings(login, ("timeout_seconds", "log_level", "log_format"))
+    commands.add_parser(
+        "logout",
+        help="remove the saved API key from this machine",
+        description="Remove the API key that a login saved in ~/.lium/config.ini, and nothing else. The key itself "
+        "goes on to exist at Lium until it is revoked there.",
+    )
     demo = commands.add_parser("demo", help="watch an agent rent, use and remove a GPU pod in the sandbox")
     demo.add_argument(
         "--workflow", choices=["rent", "job"], default="rent", help="rent a pod, or run a job on one (default rent)"
@@ -174,6 +196,12 @@ def _speed(text: str) -> float:
 def _pause(text: str) -> float:
     if not is_decimal(text) or not 1 <= float(text) <= 3600:  # noqa: PLR2004 - a second to an hour
         raise argparse.ArgumentTypeError("a pause is a number of seconds from 1 to 3600")
+    return float(text)
+
+
+def _wait_minutes(text: str) -> float:
+    if not is_decimal(text) or not 0 < float(text) <= 60:  # noqa: PLR2004 - nobody waits longer
+        raise argparse.ArgumentTypeError("a wait is a number of minutes above 0, and at most 60")
     return float(text)
 
 

@@ -49,7 +49,7 @@ class Official:
         self.environment = environment
         self.home = home
         self._base_url = NOWHERE
-        self._api_key = API_KEY
+        self._api_key: str | None = API_KEY
         self._session_token: str | None = None
         self._process = subprocess.Popen(
             [str(environment.python), str(DRIVER)],
@@ -60,7 +60,7 @@ class Official:
             cwd=home,
         )
 
-    def point_at(self, base_url: str, *, api_key: str = API_KEY, session_token: str | None = None) -> None:
+    def point_at(self, base_url: str, *, api_key: str | None = API_KEY, session_token: str | None = None) -> None:
         """Let every following call go to this address, with this key and this login session."""
         self._base_url = base_url
         self._api_key = api_key
