@@ -138,6 +138,10 @@ class LiumClient:
         """How long one attempt of a request may take."""
         return self._wire.timeout_seconds
 
+    def keyed_digest(self, text: str) -> str:
+        """As `Wire.keyed_digest`."""
+        return self._wire.keyed_digest(text)
+
     async def aclose(self) -> None:
         """Close the connection pool; the client cannot be used afterwards."""
         await self._wire.aclose()

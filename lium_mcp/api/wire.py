@@ -4,6 +4,8 @@ Credentials go to the configured origin only; only what may be repeated is repea
 a size limit; every failure is a `LiumError` that says whether the request possibly took effect.
 """
 
+import hashlib
+import hmac
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing, contextmanager, suppress
@@ -138,6 +140,11 @@ class Wire:
         hidden = _hidden.get()
         text = redacted(text, self._secrets.find)
         return redacted(text, hidden.find) if hidden else text
+
+    def keyed_digest(self, text: str) -> str:
+        """A digest that only whoever has this key can make: of a text with a secret in it nothing can be guessed."""
+        key = (self._api_key or "").encode()
+        return hmac.new(key, f"lium-mcp digest of {text}".encode(errors="surrogatepass"), hashlib.sha256).hexdigest()
 
     async def aclose(self) -> None:
         """Close the pool; nothing can be sent afterwards."""

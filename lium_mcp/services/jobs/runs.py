@@ -97,11 +97,16 @@ async def find_earlier(account: Account, order: RunOrder) -> Task | None:
     task = await find_run(account, order.name)
     if task is None:
         return None
-    if task.payload.get("call") != order.digest:
+    if not _is_same_call(account, task, order):
         if task.closed_at is None or not _never_began(task):
             raise _another_run(order.name, task)
         return None
     return None if task.closed_at is not None and _never_began(task) else task
+
+
+def _is_same_call(account: Account, task: Task, order: RunOrder) -> bool:
+    # An earlier version of this program wrote the digest itself.
+    return task.payload.get("call") in (account.lium.keyed_digest(order.digest), order.digest)
 
 
 def _never_began(task: Task) -> bool:
@@ -139,7 +144,8 @@ async def begin_run(
     payload: dict[str, Any] = {
         "order": order.model_dump(mode="json", exclude={"command"}) | _whole_paths(account, order),
         "hours": hours,
-        "call": order.digest,
+        # A command may hold what could be guessed from a digest that anybody can make.
+        "call": account.lium.keyed_digest(order.digest),
         # Its own, so that no rent of another call counts as this one's.
         "asked": digest([order.digest, str(uuid4())]),
         "ceiling_per_hour_usd": ceiling_per_hour_usd,
@@ -151,7 +157,7 @@ async def begin_run(
         task, is_new = await worker.add("job_run", order.name, order.name, payload, progress=as_written(progress))
     except (AccountUnknown, LedgerUnavailable, LiumError) as error:
         raise Failure("run_not_kept", f"The run cannot be written down: {error}", "Call again in a minute.") from error
-    if not is_new and task.payload.get("call") != order.digest:
+    if not is_new and not _is_same_call(account, task, order):
         raise _another_run(order.name, task)
     return task
 

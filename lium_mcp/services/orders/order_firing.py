@@ -25,7 +25,7 @@ from lium_mcp.services.orders.order_terms import Terms, check_gpu_type, refuse_a
 from lium_mcp.services.orders.shared_market import SharedMarket
 from lium_mcp.services.pods.login_keys import register_public_keys
 from lium_mcp.services.rents.offers import NothingFits, cheapest_fitting
-from lium_mcp.services.rents.rent_plan import Plan, expected_of, make_plan
+from lium_mcp.services.rents.rent_plan import Plan, expected_of, make_plan, may_be_left_to_lium
 from lium_mcp.services.rents.rent_terms import refuse_dearer
 from lium_mcp.text import one_line
 
@@ -89,11 +89,11 @@ async def _try(
     try:
         _refuse_unless_agreed(confirm, terms)
         with anyio.fail_after(_PLAN_SECONDS):
-            _refuse_unless_fits(policy, terms, await market.nodes(account))
+            await _refuse_unless_fits(account, policy, terms, await market.nodes(account))
             attempts += 1
             agreed = Question("", price_per_hour_usd=terms.most_per_hour_usd)
             plan = await make_plan(account, policy, terms.bound_wish, priced=True)
-            refuse_another_template(terms, plan.template)
+            refuse_another_template(account, terms, plan.template)
             refuse_dearer(agreed, plan.price_per_hour_usd)
         await _rent(account, policy, claim, terms, agreed, plan)
     except _NothingYet as nothing:
@@ -141,7 +141,7 @@ async def _is_for_ever(account: Account, policy: Policy, terms: Terms, refused: 
     return False
 
 
-def _refuse_unless_fits(policy: Policy, terms: Terms, market: Sequence[Executor]) -> None:
+async def _refuse_unless_fits(account: Account, policy: Policy, terms: Terms, market: Sequence[Executor]) -> None:
     """Refuse what the market has nothing for, before anything else is read.
 
     Raises:
@@ -159,7 +159,9 @@ def _refuse_unless_fits(policy: Policy, terms: Terms, market: Sequence[Executor]
     admitted = [node for node in allowed if policy.admits_country(node.country_code)]
     if allowed and not admitted:
         policy.check_country(allowed[0].country_code)
-    if any(wish.fit(node) for node in admitted):
+    # A rent tries a node that is named, and asks Lium which one it would pick where it may; else it picks what is sure.
+    is_tried = bool(named) or await may_be_left_to_lium(account, policy, terms.bound_wish)
+    if is_tried and any(wish.fit(node) for node in admitted):
         return
     try:
         cheapest_fitting(admitted, wish)

@@ -60,6 +60,7 @@ _WHAT_RUNS: Final = frozenset(
         "shm_size",
     }
 )
+_KEYED: Final = "keyed:"
 _SAID_OTHERWISE: Final = frozenset({"gpu_type", "max_usd_per_gpu_hour", "max_usd_per_hour"})
 
 
@@ -79,6 +80,7 @@ class Terms:
         is_agreed: A person said yes to it.
         template_image: The image of the template that was named.
         template_digest: Stands for all that the named template ran when the order was placed: nothing else is rented.
+            It is keyed, since environment values are in it that could be guessed.
     """
 
     wish: Wish
@@ -203,7 +205,7 @@ async def find_terms(account: Account, policy: Policy, wish: Wish, trying_hours:
         most_per_hour_usd=most,
         most_usd=min(in_all, default=None),
         template_image=contents.template.image if contents.template else None,
-        template_digest=_digest_of(contents.template) if contents.template else None,
+        template_digest=_keyed_digest(account, contents.template) if contents.template else None,
     )
 
 
@@ -218,13 +220,18 @@ def refuse_taken(wish: Wish, entries: Sequence[Entry]) -> None:
             raise PodNameTaken(wish.name, list(entry.pod_ids))
 
 
-def refuse_another_template(terms: Terms, template: Template | None) -> None:
+def refuse_another_template(account: Account, terms: Terms, template: Template | None) -> None:
     """Refuse a template that does not run any more what it ran when the order was placed: nobody agreed to that.
 
     Raises:
         Failure: it does not.
     """
-    if terms.template_digest is not None and (template is None or _digest_of(template) != terms.template_digest):
+    agreed = terms.template_digest
+    if agreed is None:
+        return
+    # An earlier version of this program wrote a digest without a key.
+    make = _keyed_digest if agreed.startswith(_KEYED) else _plain_digest
+    if template is None or make(account, template) != agreed:
         raise Failure(
             "template_changed",
             f"Template {terms.template_id} was changed since the order was placed: what it runs now is not what was "
@@ -233,7 +240,11 @@ def refuse_another_template(terms: Terms, template: Template | None) -> None:
         )
 
 
-def _digest_of(template: Template) -> str:
+def _keyed_digest(account: Account, template: Template) -> str:
+    return _KEYED + account.lium.keyed_digest(_plain_digest(account, template))
+
+
+def _plain_digest(_: Account, template: Template) -> str:
     return digest(template.model_dump(mode="json", include=set(_WHAT_RUNS)))
 
 

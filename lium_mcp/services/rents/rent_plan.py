@@ -251,12 +251,10 @@ async def _leave_to_lium(
     lists of countries or GPUs, has other units for sizes, may match names more loosely, and drops what it does not
     know in silence.
     """
-    if not _is_carried(wish) or policy.limits.allow_countries or policy.limits.allow_gpu_types:
+    if not await may_be_left_to_lium(account, policy, wish):
         return None
     shorts = {short_gpu_type(name) for name in matching_machine_names(wish.gpu_type, offers.machine_names)}
     if len(shorts) != 1 or is_matched_more_loosely(wish.gpu_type, offers.machine_names):
-        return None
-    if not await account.lium.supports("rent_by_spec"):
         return None
     policy.check_template(contents.template.id if contents.template else None)
     request = _spec_request(wish, hours, contents, shorts.pop())
@@ -280,6 +278,13 @@ async def _leave_to_lium(
     if priced or (policy.limits.any and not policy.shadow):
         request = _pinned(request, price, wish)
     return Plan(wish, hours, SpecOrder(request), request.gpu_count, price, listed, contents.template, contents.warnings)
+
+
+async def may_be_left_to_lium(account: Account, policy: Policy, wish: Wish) -> bool:
+    """Whether Lium may pick the node, as far as wish and limits go. It knows how nodes split that do not say so."""
+    if not _is_carried(wish) or policy.limits.allow_countries or policy.limits.allow_gpu_types:
+        return False
+    return await account.lium.supports("rent_by_spec")
 
 
 def _is_carried(wish: Wish) -> bool:
