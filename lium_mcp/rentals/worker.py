@@ -24,6 +24,7 @@ _LEASE: Final = timedelta(seconds=90)
 # Start-up comes first: to open a database takes half as long as all of start-up.
 _FIRST_LOOK_SECONDS: Final = 2.0
 _LOOK_SECONDS: Final = 15.0
+_SHORTEST_PAUSE_SECONDS: Final = 0.1
 _FIRST_PAUSE_SECONDS: Final = 1.0
 _LONGEST_PAUSE_SECONDS: Final = 20.0
 _MOST_AT_ONCE: Final = 100
@@ -248,7 +249,8 @@ class Worker:
     def _pause_seconds(self) -> float:
         # Servers that looked at the same moments would leave a task to one another, time and again.
         usual = _LOOK_SECONDS * random.uniform(0.8, 1.2)  # noqa: S311 - no secret
-        return max(min([usual, *(until - anyio.current_time() for until in self._left_until.values())]), 0.1)
+        left = (until - anyio.current_time() for until in self._left_until.values())
+        return max(min([usual, *left]), _SHORTEST_PAUSE_SECONDS)
 
     async def _claim_due(self, group: TaskGroup) -> None:
         now = anyio.current_time()

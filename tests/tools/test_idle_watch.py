@@ -4,10 +4,10 @@ Pods are the sandbox's own, over SSH; the clock is turned, and servers look at o
 """
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from datetime import datetime, timedelta
-from itertools import pairwise
+from contextlib import asynccontextmanager, closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,18 @@ from tests.harness import Agent, Person, agent_on, make_key_pair
 from tests.wires import Wire, answering, ask, ask_as_person, living
 
 _PATIENCE_SECONDS = 25
+# A reading is due a minute after the last one, by a clock that servers know to the second.
+_STEP_SECONDS = 63
+TAKEN_OVER = "another server has taken it over"
 Row = dict[str, Any]
 
 
 @pytest.fixture(autouse=True)
 def _prompt(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let servers look at once, and again soon."""
-    for name, seconds in (("FIRST_LOOK", 0.0), ("FIRST_PAUSE", 0.1), ("LONGEST_PAUSE", 0.2), ("LOOK", 0.1)):
+    for name, seconds in (("FIRST_LOOK", 0.0), ("FIRST_PAUSE", 0.01), ("LONGEST_PAUSE", 0.02), ("LOOK", 0.01)):
         monkeypatch.setattr(f"lium_mcp.rentals.worker._{name}_SECONDS", seconds)
+    monkeypatch.setattr("lium_mcp.rentals.worker._SHORTEST_PAUSE_SECONDS", 0.005)
     monkeypatch.setattr("lium_mcp.server._FIRST_ATTENTION_SECONDS", 600.0)
 
 
@@ -62,32 +66,50 @@ async def rent(agent: Agent, **more: Any) -> str:
 async def until(holds: Callable[[], Any]) -> None:
     async with asyncio.timeout(_PATIENCE_SECONDS):
         while not holds():  # noqa: ASYNC110 - what others do on their own
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.002)
 
 
-class Readings:
-    """Counts the looks at the pod that are a watch's, by the request that each begins with."""
+class Watch:
+    """The watch that was set last, by its row of the ledger: a step of it is over when it is left for later."""
 
-    def __init__(self, account: Sandbox, wire: Wire) -> None:
-        self._account, self._wire = account, wire
+    def __init__(self, account: Sandbox, ledger: Path) -> None:
+        self._account, self._ledger = account, ledger
+
+    def _row(self) -> sqlite3.Row:
+        with closing(sqlite3.connect(f"file:{self._ledger}?mode=ro", uri=True, timeout=10)) as connection:
+            connection.row_factory = sqlite3.Row
+            rows = connection.execute("SELECT * FROM tasks WHERE kind = 'idle_watch' ORDER BY rowid DESC LIMIT 1")
+            found: sqlite3.Row = rows.fetchone()
+            return found
 
     @property
-    def seen(self) -> int:
-        return len(self._wire.sent("GET", "/pods/*"))
+    def status(self) -> str:
+        return str(self._row()["status"])
 
-    async def pass_minutes(self, minutes: int, *, step_seconds: int = 61) -> None:
-        """Let so many minutes pass, a reading in each."""
+    @property
+    def next_at(self) -> datetime:
+        return _moment(self._row()["next_at"])
+
+    def _rests(self) -> bool:
+        row = self._row()
+        is_left = row["lease_owner"] is None and _moment(row["next_at"]) > self._account.clock.now()
+        return is_left or row["status"] != "open"
+
+    async def minutes(self, minutes: int, *, step_seconds: int = _STEP_SECONDS) -> None:
+        """Let so many minutes pass, with a reading before them and one in each, as long as the watch lasts."""
+        await until(self._rests)
         for _ in range(minutes):
-            before = self.seen
             self._account.clock.advance(seconds=step_seconds)
-            async with asyncio.timeout(_PATIENCE_SECONDS):
-                looks = 0
-                while self.seen == before and living(self._account):
-                    await asyncio.sleep(0.02)
-                    looks += 1
-                    if not looks % 25:  # a reading that took longer than this test thought puts off the next one
-                        self._account.clock.advance(seconds=3)
-            await asyncio.sleep(0.15)  # for the reading to be written
+            await until(self._rests)
+
+
+def _moment(written: str) -> datetime:
+    return datetime.fromisoformat(written).replace(tzinfo=UTC)
+
+
+@pytest.fixture
+def watch(account: Sandbox, tmp_path: Path) -> Watch:
+    return Watch(account, tmp_path / "ledger.db")
 
 
 async def idle_minutes(agent: Agent) -> int | None:
@@ -95,7 +117,7 @@ async def idle_minutes(agent: Agent) -> int | None:
     return rows[0].get("idle_minutes") if rows else None
 
 
-async def test_an_idle_pod_is_removed_after_its_minutes_and_not_before(account: Sandbox, at: Any) -> None:
+async def test_an_idle_pod_is_removed_after_its_minutes_and_not_before(account: Sandbox, at: Any, watch: Watch) -> None:
     wire = Wire(account)
     async with at(wire) as agent:
         await rent(agent)
@@ -108,60 +130,56 @@ async def test_an_idle_pod_is_removed_after_its_minutes_and_not_before(account: 
         assert await idle_minutes(agent) == 10
         read = await agent.call("get_pod", pod="train", wait_seconds=0)
         assert read["pod"]["idle_minutes"] == 10
-        readings = Readings(account, wire)
-        await readings.pass_minutes(8)
+        await watch.minutes(8)
         assert len(living(account)) == 1
-        await readings.pass_minutes(4)
-        await until(lambda: not living(account))
+        await watch.minutes(4)
+        assert not living(account)
     assert len(wire.sent("DELETE", "/pods/*")) == 1
     assert account.state()["backups"] == []
 
 
-async def test_a_job_is_work_also_where_it_uses_no_gpu(account: Sandbox, at: Any) -> None:
+async def test_a_job_is_work_also_where_it_uses_no_gpu(account: Sandbox, at: Any, watch: Watch) -> None:
     wire = Wire(account)
     async with at(wire) as agent:
         await rent(agent)
         await agent.call("schedule_pod_removal", pod="train", idle_minutes=5)
         await agent.call("start_job", pod="train", name="download", command="sleep 600")
-        readings = Readings(account, wire)
-        await readings.pass_minutes(8)
+        await watch.minutes(8)
         assert len(living(account)) == 1
-        await readings.pass_minutes(5)  # it ends in these
+        await watch.minutes(5)  # it ends in these
         assert len(living(account)) == 1
-        await readings.pass_minutes(5)
-        await until(lambda: not living(account))
+        await watch.minutes(5)
+        assert not living(account)
 
 
-async def test_gpus_at_work_keep_a_pod(account: Sandbox, at: Any) -> None:
+async def test_gpus_at_work_keep_a_pod(account: Sandbox, at: Any, watch: Watch) -> None:
     wire = Wire(account)
     async with at(wire) as agent:
         await rent(agent)
         command = "echo > train.py; nohup python3 train.py --steps 20 --step-seconds 60 > log 2>&1 &"
         await agent.call("run_command", pod="train", command=command)
         await agent.call("schedule_pod_removal", pod="train", idle_minutes=5)
-        readings = Readings(account, wire)
-        await readings.pass_minutes(15)
+        await watch.minutes(15)
         assert len(living(account)) == 1
-        await readings.pass_minutes(14)
-        await until(lambda: not living(account))
+        await watch.minutes(14)
+        assert not living(account)
 
 
-async def test_a_command_that_runs_is_work(account: Sandbox, at: Any) -> None:
+async def test_a_command_that_runs_is_work(account: Sandbox, at: Any, watch: Watch) -> None:
     wire = Wire(account)
     async with at(wire) as agent, asyncio.TaskGroup() as group:
         await rent(agent)
         await agent.call("schedule_pod_removal", pod="train", idle_minutes=5)
         running = group.create_task(agent.call("run_command", pod="train", command="sleep 500", timeout_seconds=3600))
-        readings = Readings(account, wire)
-        await readings.pass_minutes(7)
+        await watch.minutes(7)
         assert len(living(account)) == 1
-        await readings.pass_minutes(4)
+        await watch.minutes(4)
         assert (await running)["exit_code"] == 0
-        await readings.pass_minutes(5)
-        await until(lambda: not living(account))
+        await watch.minutes(5)
+        assert not living(account)
 
 
-async def test_what_is_to_follow_a_job_is_left_to_do(account: Sandbox, at: Any) -> None:
+async def test_what_is_to_follow_a_job_is_left_to_do(account: Sandbox, at: Any, watch: Watch) -> None:
     account.add_fault("backup_fails", times=None)
     wire = Wire(account)
     wire.on("GET", "/backup-logs/*", answering(500))  # so that it cannot be done yet
@@ -169,20 +187,19 @@ async def test_what_is_to_follow_a_job_is_left_to_do(account: Sandbox, at: Any) 
         await rent(agent)
         await agent.call("schedule_pod_removal", pod="train", idle_minutes=5)
         await agent.call("start_job", pod="train", name="j", command="echo > /root/a", then="backup")
-        for _ in range(8):
-            account.clock.advance(seconds=61)
-            await asyncio.sleep(0.3)
+        await watch.minutes(8)
         assert len(living(account)) == 1
 
 
 @pytest.mark.parametrize("trouble", ["ssh", "lium", "reboot"])
-async def test_what_could_not_be_read_begins_the_time_anew(account: Sandbox, at: Any, trouble: str) -> None:
+async def test_what_could_not_be_read_begins_the_time_anew(
+    account: Sandbox, at: Any, watch: Watch, trouble: str
+) -> None:
     wire = Wire(account)
     async with at(wire) as agent:
         await rent(agent)
         await agent.call("schedule_pod_removal", pod="train", idle_minutes=6)
-        readings = Readings(account, wire)
-        await readings.pass_minutes(5)
+        await watch.minutes(5)
         if trouble == "ssh":
             account.add_fault("ssh_drops", pod_name="train")
             account.add_fault("ssh_refuses", pod_name="train", times=3)
@@ -190,30 +207,29 @@ async def test_what_could_not_be_read_begins_the_time_anew(account: Sandbox, at:
             wire.on("GET", "/pods/*", answering(500))  # whoever looks, until it behaves again
         else:
             await agent.call("reboot_pod", pod="train", wait_seconds=60)
-        await readings.pass_minutes(1)
+        await watch.minutes(1)
         wire.behave()
         account.clear_faults()
-        await readings.pass_minutes(4)
+        await watch.minutes(4)
         assert len(living(account)) == 1, "it was idle for ten minutes, of which one is not known"
-        await readings.pass_minutes(5)
-        await until(lambda: not living(account))
+        await watch.minutes(5)
+        assert not living(account)
 
 
-async def test_a_gap_in_the_readings_begins_the_time_anew(account: Sandbox, at: Any) -> None:
+async def test_a_gap_in_the_readings_begins_the_time_anew(account: Sandbox, at: Any, watch: Watch) -> None:
     wire = Wire(account)
     async with at(wire) as agent:
         await rent(agent)
         await agent.call("schedule_pod_removal", pod="train", idle_minutes=6)
-        readings = Readings(account, wire)
-        await readings.pass_minutes(4)
-        await readings.pass_minutes(1, step_seconds=600)
-        await readings.pass_minutes(4)
+        await watch.minutes(4)
+        await watch.minutes(1, step_seconds=600)
+        await watch.minutes(4)
         assert len(living(account)) == 1
-        await readings.pass_minutes(4)
-        await until(lambda: not living(account))
+        await watch.minutes(4)
+        assert not living(account)
 
 
-async def test_much_traffic_is_work(account: Sandbox, at: Any) -> None:
+async def test_much_traffic_is_work(account: Sandbox, at: Any, watch: Watch) -> None:
     wire = Wire(account)
     async with at(wire) as agent:
         await rent(agent)
@@ -226,52 +242,53 @@ async def test_much_traffic_is_work(account: Sandbox, at: Any) -> None:
 
         await moved(1)
         await agent.call("schedule_pod_removal", pod="train", idle_minutes=5)
-        readings = Readings(account, wire)
         for minute in range(1, 7):
             await moved(1 + 100 * minute)
-            await readings.pass_minutes(1)
+            await watch.minutes(1)
         assert len(living(account)) == 1
-        await readings.pass_minutes(7)
-        await until(lambda: not living(account))
+        await watch.minutes(7)
+        assert not living(account)
 
 
-async def test_the_last_backup_comes_first(account: Sandbox, at: Any) -> None:
+async def test_the_last_backup_comes_first(account: Sandbox, at: Any, watch: Watch) -> None:
     wire = Wire(account)
     async with at(wire) as agent:
         await rent(agent)
         await agent.call("run_command", pod="train", command="echo data > /root/a")
         schedule = await agent.call("schedule_pod_removal", pod="train", idle_minutes=5, final_backup=True)
         assert (schedule["idle_minutes"], schedule["final_backup"]) == (5, True)
-        await Readings(account, wire).pass_minutes(6)
-        await until(lambda: not living(account))
+        await watch.minutes(6)
+        assert not living(account)
     assert [run["status"] for run in account.state()["backups"]] == ["COMPLETED"]
     assert len(wire.sent("POST", "/pods/*/backup")) == 1
 
 
 @pytest.mark.parametrize("fault", ["backup_fails", "backup_partial"])
-async def test_a_pod_stays_where_its_last_backup_fails_and_that_is_said(account: Sandbox, at: Any, fault: Any) -> None:
+async def test_a_pod_stays_where_its_last_backup_fails_and_that_is_said(
+    account: Sandbox, at: Any, watch: Watch, fault: Any
+) -> None:
     account.add_fault(fault, message="disk on fire", times=None)
     wire = Wire(account)
     async with at(wire) as agent:
         await rent(agent)
         await agent.call("run_command", pod="train", command="echo data > /root/a")
         await agent.call("schedule_pod_removal", pod="train", idle_minutes=5, final_backup=True)
-        async with asyncio.timeout(60):
-            began: list[datetime] = []
-            told = 0
-            while await idle_minutes(agent) is not None:
-                account.clock.advance(seconds=61)
-                await asyncio.sleep(0.15)
-                if len(wire.sent("POST", "/pods/*/backup")) > len(began):
-                    began.append(account.clock.now())
-                shown = (await agent.call("get_pod", pod="train", wait_seconds=0))["pod"]
-                if warnings := [text for text in shown.get("warnings", ()) if "removal when idle failed at" in text]:
-                    assert "is tried again" in warnings[0]
-                    assert shown["final_backup"] is True
-                    told += 1
-        assert told > 10
-        assert len(began) == 3
-        assert all(later - earlier > timedelta(minutes=30) for earlier, later in pairwise(began))
+        for attempts in (1, 2):
+            await watch.minutes(5)
+            assert len(wire.sent("POST", "/pods/*/backup")) == attempts
+            await watch.minutes(1)
+            shown = (await agent.call("get_pod", pod="train", wait_seconds=0))["pod"]
+            (warning,) = shown["warnings"]
+            assert "Its removal when idle failed at" in warning
+            assert "is tried again" in warning
+            assert shown["final_backup"] is True
+            assert timedelta(minutes=27) < watch.next_at - account.clock.now() <= timedelta(minutes=30)
+            await watch.minutes(1, step_seconds=30 * 60)
+            assert len(wire.sent("POST", "/pods/*/backup")) == attempts
+        await watch.minutes(5)
+        assert len(wire.sent("POST", "/pods/*/backup")) == 3
+        assert watch.status == "failed"
+        assert await idle_minutes(agent) is None
         assert len(living(account)) == 1
         (said,) = (await agent.call("get_pod", pod="train", wait_seconds=0))["pod"]["warnings"]
         assert "It is not removed when idle any more" in said
@@ -279,25 +296,23 @@ async def test_a_pod_stays_where_its_last_backup_fails_and_that_is_said(account:
     assert wire.sent("DELETE", "/pods/*") == []
 
 
-async def test_a_job_that_starts_during_the_last_backup_keeps_the_pod(account: Sandbox, at: Any) -> None:
+async def test_a_job_that_starts_during_the_last_backup_keeps_the_pod(account: Sandbox, at: Any, watch: Watch) -> None:
     wire = Wire(account)
     held = wire.hold("POST", "/pods/*/backup", "after the work")
     async with at(wire) as agent:
         await rent(agent)
         await agent.call("schedule_pod_removal", pod="train", idle_minutes=5, final_backup=True)
-        for _ in range(7):
-            account.clock.advance(seconds=61)
-            await asyncio.sleep(0.3)
+        await watch.minutes(4)
+        account.clock.advance(seconds=_STEP_SECONDS)
         await held.reached()
         await agent.call("start_job", pod="train", name="late", command="sleep 100000")
         held.let_go()
-        await asyncio.sleep(1)
-        await Readings(account, wire).pass_minutes(10)
+        await watch.minutes(10)
         assert len(living(account)) == 1
         assert await idle_minutes(agent) == 5
 
 
-async def test_cancelling_ends_it_and_so_does_another_choice(account: Sandbox, at: Any) -> None:
+async def test_cancelling_ends_it_and_so_does_another_choice(account: Sandbox, at: Any, watch: Watch) -> None:
     wire = Wire(account)
     async with at(wire) as agent:
         await rent(agent)
@@ -309,9 +324,7 @@ async def test_cancelling_ends_it_and_so_does_another_choice(account: Sandbox, a
         cancelled = await agent.call("cancel_pod_removal", pod="train")
         assert not {"idle_minutes", "removal_at"} & set(cancelled)
         assert await idle_minutes(agent) is None
-        for _ in range(10):
-            account.clock.advance(minutes=1)
-            await asyncio.sleep(0.15)
+        await watch.minutes(10)
         assert len(living(account)) == 1
         await agent.call("schedule_pod_removal", pod="train", idle_minutes=5)
         await agent.call("remove_pod", pod="train")
@@ -319,7 +332,9 @@ async def test_cancelling_ends_it_and_so_does_another_choice(account: Sandbox, a
         assert await idle_minutes(agent) is None
 
 
-async def test_a_limit_on_the_life_of_pods_keeps_nobody_from_cancelling_it(account: Sandbox, at: Any) -> None:
+async def test_a_limit_on_the_life_of_pods_keeps_nobody_from_cancelling_it(
+    account: Sandbox, at: Any, watch: Watch
+) -> None:
     person = Person("yes")
     async with at(person=person, confirm="auto", max_hours=48) as agent:
         await rent(agent)
@@ -332,7 +347,7 @@ async def test_a_limit_on_the_life_of_pods_keeps_nobody_from_cancelling_it(accou
     assert "Keep pod" in person.questions[-1]
 
 
-async def test_a_person_is_asked_what_idle_means_and_what_is_lost(account: Sandbox, at: Any) -> None:
+async def test_a_person_is_asked_what_idle_means_and_what_is_lost(account: Sandbox, at: Any, watch: Watch) -> None:
     person = Person("yes")
     async with at(person=person, confirm="auto") as agent:
         await rent(agent)
@@ -352,7 +367,7 @@ async def test_a_person_is_asked_what_idle_means_and_what_is_lost(account: Sandb
     assert "When it is idle: Its local volume is backed up first, and it stays if that fails." in both
 
 
-async def test_nobody_who_says_no_has_a_pod_removed(account: Sandbox, at: Any) -> None:
+async def test_nobody_who_says_no_has_a_pod_removed(account: Sandbox, at: Any, watch: Watch) -> None:
     async with at(person=Person("yes", "no"), confirm="auto") as agent:
         await rent(agent)
         await agent.refused("schedule_pod_removal", pod="train", idle_minutes=30)
@@ -375,7 +390,7 @@ async def test_what_makes_no_sense_is_refused(account: Sandbox, at: Any, given: 
         assert await idle_minutes(agent) is None
 
 
-async def test_a_pod_whose_gpus_cannot_be_read_is_refused_plainly(account: Sandbox, at: Any) -> None:
+async def test_a_pod_whose_gpus_cannot_be_read_is_refused_plainly(account: Sandbox, at: Any, watch: Watch) -> None:
     account.add_fault("comes_out_short", pod_name="train", gpus=1)
     async with at() as agent:
         await rent(agent, gpu_count=2)
@@ -387,50 +402,51 @@ async def test_a_pod_whose_gpus_cannot_be_read_is_refused_plainly(account: Sandb
         assert refused.code == "idle_not_watched"
 
 
-async def test_a_server_that_takes_over_counts_on(account: Sandbox, at: Any) -> None:
+async def test_a_server_that_takes_over_counts_on(account: Sandbox, at: Any, watch: Watch) -> None:
     first, second = Wire(account), Wire(account)
     async with at(first) as agent:
         await rent(agent)
         await agent.call("schedule_pod_removal", pod="train", idle_minutes=10)
-        await Readings(account, first).pass_minutes(6)
+        await watch.minutes(6)
     async with at(second):
-        await Readings(account, second).pass_minutes(6)
-        await until(lambda: not living(account))
+        await watch.minutes(6)
+        assert not living(account)
     assert len(second.sent("DELETE", "/pods/*")) == 1
 
 
-async def test_a_server_killed_in_the_middle_removes_nothing_and_another_goes_on(account: Sandbox, at: Any) -> None:
+async def test_a_server_killed_in_the_middle_removes_nothing_and_another_goes_on(
+    account: Sandbox, at: Any, watch: Watch, caplog: pytest.LogCaptureFixture
+) -> None:
     slow, quick = Wire(account), Wire(account)
     async with at(slow) as agent:
         await rent(agent)
         await agent.call("run_command", pod="train", command="echo data > /root/a")
         await agent.call("schedule_pod_removal", pod="train", idle_minutes=5, final_backup=True)
-        await Readings(account, slow).pass_minutes(3)
+        await watch.minutes(3)
         held = slow.hold("GET", "/pods/*")  # it hangs in a reading, and its lease runs out
-        account.clock.advance(seconds=61)
+        account.clock.advance(seconds=_STEP_SECONDS)
         await held.reached()
         account.clock.advance(seconds=95)
         async with at(quick):
-            await Readings(account, quick).pass_minutes(8)
-            await until(lambda: not living(account))
+            await watch.minutes(8)
+            assert not living(account)
             held.let_go()
-            await asyncio.sleep(0.5)
+            await until(lambda: TAKEN_OVER in caplog.text)
     assert (len(slow.sent("DELETE", "/pods/*")), len(quick.sent("DELETE", "/pods/*"))) == (0, 1)
     assert len(account.state()["backups"]) == 1
 
 
 @pytest.mark.parametrize("moment", ["before the work", "after the work"])
 async def test_a_server_killed_while_it_orders_the_removal_is_followed_by_another(
-    account: Sandbox, at: Any, moment: Any
+    account: Sandbox, at: Any, watch: Watch, caplog: pytest.LogCaptureFixture, moment: Any
 ) -> None:
     slow, quick = Wire(account), Wire(account)
     held = slow.hold("DELETE", "/pods/*", moment)
     async with at(slow) as agent:
         await rent(agent)
         await agent.call("schedule_pod_removal", pod="train", idle_minutes=5)
-        for _ in range(7):
-            account.clock.advance(seconds=61)
-            await asyncio.sleep(0.3)
+        await watch.minutes(4)
+        account.clock.advance(seconds=_STEP_SECONDS)
         await held.reached()
         if moment == "before the work":
             refused = await agent.refused("cancel_pod_removal", pod="train")
@@ -439,86 +455,79 @@ async def test_a_server_killed_while_it_orders_the_removal_is_followed_by_anothe
         else:
             account.clock.advance(seconds=200)
         async with at(quick) as other:
-            await until(lambda: not living(account))
-            async with asyncio.timeout(_PATIENCE_SECONDS):
-                while await idle_minutes(other) is not None:
-                    account.clock.advance(seconds=20)
-                    await asyncio.sleep(0.2)
+            await watch.minutes(5)
+            assert not living(account)
+            assert await idle_minutes(other) is None
             held.let_go()
-            await asyncio.sleep(0.5)
+            await until(lambda: TAKEN_OVER in caplog.text)
     assert len(quick.sent("DELETE", "/pods/*")) == (1 if moment == "before the work" else 0)
     assert [pod["close_reason"] for pod in account.state()["pods"]] == ["user_initiated"]
 
 
-async def test_a_pod_that_was_removed_elsewhere_ends_its_watch(account: Sandbox, at: Any) -> None:
+async def test_a_pod_that_was_removed_elsewhere_ends_its_watch(account: Sandbox, at: Any, watch: Watch) -> None:
     wire = Wire(account)
     async with at(wire) as agent:
         pod_id = await rent(agent)
         await agent.call("schedule_pod_removal", pod="train", idle_minutes=5)
         await ask(account, "DELETE", f"/pods/{pod_id}")
-        for _ in range(6):
-            account.clock.advance(seconds=61)
-            await asyncio.sleep(0.3)
-        sent = len(wire.sent("GET", "/pods/*"))
-        account.clock.advance(minutes=5)
-        await asyncio.sleep(0.5)
-        assert len(wire.sent("GET", "/pods/*")) == sent
+        await watch.minutes(6)
+        assert watch.status == "gone"
     assert wire.sent("DELETE", "/pods/*") == []
 
 
-async def test_servers_that_race_remove_once(account: Sandbox, at: Any) -> None:
+async def test_servers_that_race_remove_once(account: Sandbox, at: Any, watch: Watch) -> None:
     one, other = Wire(account), Wire(account)
     async with at(one) as agent, at(other):
         await rent(agent)
         await agent.call("schedule_pod_removal", pod="train", idle_minutes=5)
-        for _ in range(9):
-            account.clock.advance(seconds=61)
-            await asyncio.sleep(0.4)
-        await until(lambda: not living(account))
+        await watch.minutes(9)
+        assert not living(account)
     assert len(one.sent("DELETE", "/pods/*")) + len(other.sent("DELETE", "/pods/*")) == 1
 
 
-async def test_another_key_watches_nothing(account: Sandbox, at: Any) -> None:
+async def test_another_key_watches_nothing(account: Sandbox, at: Any, watch: Watch) -> None:
     async with at() as agent:
         await rent(agent)
         await agent.call("schedule_pod_removal", pod="train", idle_minutes=5)
     body = {"name": "other", "scopes": ["read", "rent", "manage"], "pod_visibility": "account"}
     key = str((await ask_as_person(account, "POST", "/keys", body))["key"])
-    async with at(api_key=key):
-        for _ in range(10):
-            account.clock.advance(minutes=1)
-            await asyncio.sleep(0.15)
+    account.clock.advance(minutes=1)
+    began = account.clock.now()
+    wire = Wire(account)
+    async with at(wire, api_key=key):
+        await until(lambda: watch.next_at > began - timedelta(seconds=5))  # it has had the task, and given it back
+    assert wire.sent("GET", "/pods/*") == []
     assert len(living(account)) == 1
 
 
-async def test_one_answer_that_there_is_no_such_pod_proves_nothing(account: Sandbox, at: Any) -> None:
+async def test_one_answer_that_there_is_no_such_pod_proves_nothing(account: Sandbox, at: Any, watch: Watch) -> None:
     wire = Wire(account)
     async with at(wire) as agent:
         await rent(agent)
         await agent.call("schedule_pod_removal", pod="train", idle_minutes=5)
-        readings = Readings(account, wire)
         wire.on("GET", "/pods/*", answering(404, {"message": "Pod not found", "status_code": 404}), times=1)
-        await readings.pass_minutes(3)
+        await watch.minutes(3)
         assert await idle_minutes(agent) == 5
-        await readings.pass_minutes(6)
-        await until(lambda: not living(account))
+        await watch.minutes(6)
+        assert not living(account)
 
 
-async def test_a_restore_under_way_is_not_cut_off(account: Sandbox, at: Any) -> None:
+async def test_a_restore_under_way_is_not_cut_off(account: Sandbox, at: Any, watch: Watch) -> None:
     wire = Wire(account)
     async with at(wire) as agent:
         running = [{"id": "r", "status": "RUNNING", "pod_id": await rent(agent)}]
         wire.on("GET", "/pods/*/restore-logs", answering(200, running))
         await agent.call("schedule_pod_removal", pod="train", idle_minutes=5)
-        readings = Readings(account, wire)
-        await readings.pass_minutes(8)
+        await watch.minutes(8)
         assert len(living(account)) == 1
         wire.behave()
-        await readings.pass_minutes(1)
-        await until(lambda: not living(account))
+        await watch.minutes(1)
+        assert not living(account)
 
 
-async def test_what_is_cancelled_is_named_and_the_removal_time_can_stay(account: Sandbox, at: Any) -> None:
+async def test_what_is_cancelled_is_named_and_the_removal_time_can_stay(
+    account: Sandbox, at: Any, watch: Watch
+) -> None:
     async with at() as agent:
         await rent(agent)
         await agent.call("schedule_pod_removal", pod="train", hours_from_now=3, idle_minutes=30)
