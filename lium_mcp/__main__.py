@@ -4,16 +4,24 @@ import gc
 import os
 import sys
 
+_LEAST_PYTHON = (3, 11)
+
 
 def main() -> int:
     """Run the command line; the exit status is the answer."""
+    if sys.version_info < _LEAST_PYTHON:
+        # Nothing else of the package can even be read by an older one.
+        running = ".".join(map(str, sys.version_info[:3]))
+        sys.stderr.write(f"lium-mcp: Python 3.11 or later is needed, and this is {running} ({sys.executable}).\n")
+        sys.stderr.write("Install it with another one: uv tool install --python 3.12 lium-mcp\n")
+        return 2
     try:
         return _run(sys.argv[1:])
     except KeyboardInterrupt:
         return 130
 
 
-def _run(words: list[str]) -> int:
+def _run(words: "list[str]") -> int:
     from lium_mcp.serving import front  # noqa: PLC0415 - an interrupt among the imports ends them without a word
 
     begun = front.begin(words, os.environ)

@@ -89,6 +89,8 @@ def key_problem(text: str) -> str | None:
         return "it is a shortened key, as a page shows it: the whole one is needed"
     if any(char.isspace() for char in text):
         return "it holds a blank or a line break, which no key has"
+    if any(mark in text for mark in "\"'\u201c\u201d"):
+        return "it holds a quotation mark, which no key has: the key alone is needed"
     if not all("!" <= char <= "~" for char in text):
         return "it holds characters that no key has"
     return None

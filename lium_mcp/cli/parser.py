@@ -151,6 +151,9 @@ def make_parser() -> argparse.ArgumentParser:
     close.add_argument("rental", metavar="ID", help="id, its beginning, or pod name, as `lium-mcp rentals` shows it")
     close.add_argument("--yes", action="store_true", help="you have looked at lium.io: close it")
     _add_settings(close, _LEDGER)
+    doctor = commands.add_parser("doctor", help="say what of the set-up is well, what is not, and what mends it")
+    doctor.add_argument("--json", action="store_true", help="print the findings as JSON")
+    _add_settings(doctor, SETTINGS)
     status = commands.add_parser("status", help="one glance at the account: pods, money, limits, rents and work")
     status.add_argument(
         "--watch", nargs="?", type=_pause, const=10.0, metavar="SECONDS", help="look again every 10 seconds, or so many"

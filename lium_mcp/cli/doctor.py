@@ -1,0 +1,95 @@
+"""``lium-mcp doctor``: what of a set-up is well, what is not, and the command that mends it.
+
+Nothing is changed by it but what every start makes, and no secret is printed.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import anyio
+
+from lium_mcp.cli.checks.connection import check_key, check_limits, check_lium
+from lium_mcp.cli.checks.findings import LEVELS, Finding, Level, broken
+from lium_mcp.cli.checks.machine import check_ledger, check_ssh
+from lium_mcp.cli.checks.program import check_for_newer, check_program
+from lium_mcp.cli.console import say, working
+from lium_mcp.cli.exit_statuses import ExitStatus
+from lium_mcp.cli.readied import start_log
+from lium_mcp.server import make_runtime, open_ledger, read_settings
+from lium_mcp.settings import Settings
+from lium_mcp.values import SettingsError, is_loopback
+
+_STATUSES: Final = {"ok": ExitStatus.OK, "warning": ExitStatus.FAILED, "broken": ExitStatus.UNUSABLE}
+_MARKS: Final[dict[Level, tuple[str, str]]] = {
+    "ok": ("ok     ", "green"),
+    "warning": ("look   ", "yellow"),
+    "broken": ("WRONG  ", "bold red"),
+}
+
+
+def run(options: dict[str, Any]) -> int:
+    """Run the command; the exit status is the answer."""
+    as_json = options.pop("json")
+    settings, problems = read_settings(options)
+    findings = check_program()
+    findings += [broken("settings", problem, "set it right where the host starts the server") for problem in problems]
+    with working("Looking"):
+        findings += anyio.run(_look, settings, bool(problems))
+    worst = max((finding.level for finding in findings), key=LEVELS.index)
+    if as_json:
+        say(json.dumps({"level": worst, "findings": [asdict(finding) for finding in findings]}, indent=2))
+    else:
+        _say(findings, worst)
+    return _STATUSES[worst]
+
+
+async def _look(settings: Settings, is_wrong: bool) -> list[Finding]:
+    """Look at everything that these settings lead to; with wrong ones, at what does not depend on them."""
+    newer = [] if _is_simulated(settings) else await check_for_newer(os.environ)
+    key = check_key(settings)
+    if is_wrong:
+        return [*newer, *key]
+    start_log(settings.model_copy(update={"log_level": "ERROR"}))  # what goes wrong is a finding
+    try:
+        runtime, accounts = make_runtime(settings, ())
+    except SettingsError:  # the key cannot be read, which is said
+        return [*newer, *key]
+    try:
+        account = runtime.account()
+        return [
+            *newer,
+            *key,
+            *await check_lium(settings, account),
+            *await check_ssh(account.ssh_keys),
+            *await check_ledger(settings, open_ledger(settings)),
+            *await check_limits(account, runtime.policy),
+        ]
+    finally:
+        await accounts.aclose()
+
+
+def _is_simulated(settings: Settings) -> bool:
+    """Whether Lium is on this machine: whoever tries that wants nothing from outside."""
+    return settings.sandbox or is_loopback(urlsplit(settings.base_url).hostname or "")
+
+
+def _say(findings: Sequence[Finding], worst: Level) -> None:
+    area = ""
+    for finding in findings:
+        if finding.area != area:
+            area = finding.area
+            say(f"\n{area}", style="bold")
+        mark, style = _MARKS[finding.level]
+        say(f"  {mark}{finding.what}", style="" if finding.level == "ok" else style)
+        if finding.cure:
+            say(f"         -> {finding.cure}")
+    counts = {level: sum(finding.level == level for finding in findings) for level in LEVELS}
+    say()
+    if worst == "ok":
+        say(f"All is well: {counts['ok']} findings.", style="bold green")
+    else:
+        say(f"{counts['broken']} wrong, {counts['warning']} to look at, {counts['ok']} well.", style="bold")

@@ -1,0 +1,177 @@
+"""`lium-mcp doctor`: every broken set-up is named, with what mends it."""
+
+import json
+import re
+import ssl
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from lium_mcp import __main__ as program
+from lium_mcp.sandbox import Sandbox
+from tests.processes import run
+from tests.tls import Proxy, make_certificates, over_tls, proxying
+from tests.wires import Wire, answering, served
+
+KEY = "sk_sandbox"
+WELL = {"LIUM_MCP_MAX_PODS": "3"}
+
+
+@dataclass
+class Told:
+    """What the doctor found."""
+
+    status: int
+    level: str
+    findings: list[dict[str, str]]
+
+    def that_are(self, *levels: str) -> list[str]:
+        """Findings of these levels, as a person reads them."""
+        return [f"{one['area']}: {one['what']} -> {one['cure']}" for one in self.findings if one["level"] in levels]
+
+
+async def doctor(*options: str, **variables: str) -> Told:
+    """Ask as a program does. Nothing is asked outside this machine."""
+    status, out, err = await run("doctor", "--json", *options, **{"HTTPS_PROXY": "http://127.0.0.1:9"} | variables)
+    assert err == ""
+    assert KEY not in out
+    told = json.loads(out)
+    assert all(bool(one["cure"]) == (one["level"] != "ok") for one in told["findings"])
+    return Told(status, told["level"], told["findings"])
+
+
+@pytest.fixture
+async def lium(sandbox: Sandbox) -> AsyncIterator[Wire]:
+    async with served(Wire(sandbox)) as wire:
+        yield wire
+
+
+async def test_a_sound_set_up_is_well(lium: Wire) -> None:
+    told = await doctor(LIUM_API_KEY=KEY, LIUM_BASE_URL=lium.base_url, **WELL)
+    assert (told.status, told.level) == (0, "ok"), told.that_are("warning", "broken")
+    areas = [one["area"] for one in told.findings]
+    assert {"program", "key", "lium", "ssh", "ledger", "limits"} <= set(areas)
+    said = " ".join(told.that_are("ok"))
+    assert "is from LIUM_API_KEY" in said
+    assert "account " in said
+    assert "The balance is $100.00" in said
+    assert "max_pods: 3, 0 used, 3 left" in said
+
+
+async def test_without_limits_it_works_and_is_worth_a_look(lium: Wire) -> None:
+    told = await doctor(LIUM_API_KEY=KEY, LIUM_BASE_URL=lium.base_url)
+    assert (told.status, told.level) == (1, "warning")
+    [limits] = told.that_are("warning")
+    assert "LIUM_MCP_MAX_PODS" in limits
+
+
+async def test_the_sandbox_needs_nothing() -> None:
+    told = await doctor("--sandbox", **WELL)
+    assert told.status == 0, told.that_are("warning", "broken")
+    status, text, err = await run("doctor", "--sandbox", **WELL)
+    assert (status, err) == (0, "")
+    assert text.endswith(f"All is well: {len(told.findings)} findings.\n")
+
+
+async def test_a_person_reads_the_same_as_a_program(lium: Wire) -> None:
+    wrong = {"LIUM_API_KEY": "", "LIUM_BASE_URL": lium.base_url, "LIUM_SSH_KEY_PATH": "/nowhere/key"}
+    told = await doctor(**wrong)
+    status, text, err = await run("doctor", **wrong)
+    assert (status, err) == (2, "")
+    for one in told.findings:
+        assert re.sub(r"in \d+ ms", "", one["what"]) in re.sub(r"in \d+ ms", "", text)
+        assert one["cure"] in text
+    assert text.endswith("\n2 wrong, 1 to look at, 5 well.\n")
+
+
+SETTINGS_WRONG: list[tuple[dict[str, str], str, str]] = [
+    ({"LIUM_API_KEY": ""}, "No API key is set", "lium-mcp login"),
+    ({"LIUM_API_KEY": "sk_wrong"}, "does not accept the API key", "lium-mcp login"),
+    ({"LIUM_API_KEY": "'\"sk_sandbox\"'"}, "LIUM_API_KEY: it holds a quotation mark", "the host starts"),
+    ({"LIUM_API_KEY": "${LIUM_API_KEY}"}, "LIUM_API_KEY holds no key", "lium-mcp login"),
+    ({"LIUM_MCP_MAX_POD": "3"}, "LIUM_MCP_MAX_POD: there is no such setting; LIUM_MCP_MAX_PODS is one", "host"),
+    ({"LIUM_MCP_STATE_URL": "sqlite:////proc/version"}, "Nothing is rented without it", "LIUM_MCP_STATE_URL"),
+    ({"LIUM_MCP_STATE_URL": "sqlite:////proc/none/rentals.db"}, "/proc cannot be written", "LIUM_MCP_STATE_URL"),
+    ({"LIUM_SSH_KEY_PATH": "/nowhere/key"}, "Nobody could log in to a pod", "ssh-keygen"),
+    ({"SSL_CERT_FILE": "/nowhere/ca.pem", "LIUM_BASE_URL": "https://localhost:1/api"}, "SSL_CERT_FILE: ", "host"),
+    ({"LIUM_BASE_URL": "http://127.0.0.1:1/api"}, "No connection to Lium", "LIUM_BASE_URL"),
+    ({"LIUM_BASE_URL": "ftp://lium.io"}, "LIUM_BASE_URL: ", "the host starts"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "cause", "cure"), SETTINGS_WRONG, ids=lambda value: str(value)[:40])
+async def test_a_wrong_setting_is_named_with_its_cure(lium: Wire, wrong: dict[str, str], cause: str, cure: str) -> None:
+    told = await doctor(**{"LIUM_API_KEY": KEY, "LIUM_BASE_URL": lium.base_url} | WELL | wrong)
+    assert (told.status, told.level) == (2, "broken")
+    assert any(cause in line and cure in line for line in told.that_are("broken")), told.that_are("broken")
+
+
+async def test_a_wrong_address_is_told_from_a_wrong_key(lium: Wire) -> None:
+    told = await doctor(LIUM_API_KEY=KEY, LIUM_BASE_URL=f"{lium.base_url}/v1", **WELL)
+    assert told.status == 2
+    [line] = [line for line in told.that_are("broken") if line.startswith("lium: ")]
+    assert "LIUM_BASE_URL" in line
+    assert "ends with /api" in line
+
+
+async def test_a_name_that_leads_nowhere_is_told(lium: Wire) -> None:
+    told = await doctor(
+        LIUM_API_KEY=KEY, LIUM_BASE_URL="https://lium.invalid/api", HTTPS_PROXY="", NO_PROXY="*", **WELL
+    )
+    assert told.status == 2
+    assert any("No address is known for the name lium.invalid" in line for line in told.that_are("broken"))
+
+
+async def test_a_clock_that_is_wrong_is_told(lium: Wire, sandbox: Sandbox) -> None:
+    sandbox.clock.advance(hours=3)
+    told = await doctor(LIUM_API_KEY=KEY, LIUM_BASE_URL=lium.base_url, **WELL)
+    assert told.status == 1
+    [line] = told.that_are("warning")
+    assert "180 minutes behind" in line
+
+
+async def test_an_empty_account_and_a_key_that_may_not_read_are_told(lium: Wire) -> None:
+    lium.on("GET", "/users/me", answering(200, {"id": "11111111-1111-4111-8111-111111111111", "balance": 0.2}))
+    told = await doctor(LIUM_API_KEY=KEY, LIUM_BASE_URL=lium.base_url, **WELL)
+    assert told.status == 1
+    assert any("The balance is $0.20" in line and "top up" in line for line in told.that_are("warning"))
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ssl.SSLContext]:
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
+
+
+async def test_certificates_and_proxies_that_stand_in_the_way_are_told(
+    sandbox: Sandbox, certificates: tuple[Path, ssl.SSLContext]
+) -> None:
+    authority, context = certificates
+    async with over_tls(sandbox, context) as base_url:
+        known = {"LIUM_API_KEY": KEY, "LIUM_BASE_URL": base_url, "HTTPS_PROXY": ""} | WELL
+        told = await doctor(**known)
+        assert any("SSL_CERT_FILE=/path" in line for line in told.that_are("broken"))
+        trusting = known | {"SSL_CERT_FILE": str(authority)}
+        told = await doctor(**trusting)
+        assert told.status == 0, told.that_are("warning", "broken")
+        assert f"trusting the certificates in {authority}" in str(told.findings)
+        for refusal, cure in (("407 Proxy Authentication Required", "HTTPS_PROXY"), ("403 Forbidden", "HTTPS_PROXY")):
+            async with proxying(Proxy(refusal)) as proxy_url:
+                told = await doctor(**trusting | {"HTTPS_PROXY": proxy_url})
+            assert any(cure in line for line in told.that_are("broken")), refusal
+        async with proxying(Proxy()) as proxy_url:
+            told = await doctor(**trusting | {"HTTPS_PROXY": proxy_url})
+        assert told.status == 0, told.that_are("warning", "broken")
+        assert "through the proxy 127.0.0.1 of HTTPS_PROXY" in str(told.findings)
+
+
+def test_an_old_python_is_told_before_anything_is_imported(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.version_info", (3, 9, 18, "final", 0))
+    assert program.main() == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "Python 3.11 or later is needed, and this is 3.9.18" in said.err
+    assert "--python 3.12" in said.err
