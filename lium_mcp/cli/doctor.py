@@ -14,8 +14,8 @@ import anyio
 
 from lium_mcp.cli.checks.connection import check_key, check_limits, check_lium
 from lium_mcp.cli.checks.findings import LEVELS, Finding, Level, broken
-from lium_mcp.cli.checks.machine import check_ledger, check_ssh
 from lium_mcp.cli.checks.program import check_for_newer, check_program
+from lium_mcp.cli.checks.this_machine import check_ledger, check_ssh
 from lium_mcp.cli.console import say, working
 from lium_mcp.cli.exit_statuses import ExitStatus
 from lium_mcp.cli.readied import start_log
