@@ -83,12 +83,16 @@ class StatementPod(ApiModel):
 
 
 class BillingStatement(ApiModel):
-    """Charges of a period by pod, removed pods included, most recently billed first; `total` is USD."""
+    """Charges of a period by pod, removed pods included, most recently billed first; `total` is USD.
+
+    `unreadable_pods` counts the rows that are left out, since they cannot be read.
+    """
 
     start_day: ApiTime = None
     end_day: ApiTime = None
     total: ApiSigned = None
     pods: ApiTuple[StatementPod] = ()
+    unreadable_pods: int = 0
 
 
 class CheckoutPage(ApiModel):
@@ -152,7 +156,12 @@ class AccountCalls(Resource):
             "start_day": start_day.isoformat() if start_day else None,
             "end_day": end_day.isoformat() if end_day else None,
         }
-        return (await self._wire.request("GET", "/billing/statement", query=query)).model(BillingStatement)
+        answer = await self._wire.request("GET", "/billing/statement", query=query)
+        statement = answer.model(BillingStatement)
+        said = answer.json()
+        given = said.get("pods") if isinstance(said, dict) else None
+        rows = len(given) if isinstance(given, list) else int(bool(given))  # what is no list is as good as one row
+        return statement.model_copy(update={"unreadable_pods": rows - len(statement.pods)})
 
     async def create_checkout(self, *, amount_usd: float) -> CheckoutPage:
         """POST /stripe/create-checkout-session: a page on which a person can pay; the call itself charges nothing.

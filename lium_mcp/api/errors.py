@@ -53,7 +53,8 @@ class LiumError(Exception):
     """Base of everything this package raises.
 
     `effect` says whether the request possibly took effect; `replayed` that the answer is the stored outcome of an
-    earlier request with the same idempotency key; `retry_after_seconds` how long the server asks to wait.
+    earlier request with the same idempotency key; `retry_after_seconds` how long the server asks to wait; `path` what
+    was asked for below the API's address, where Lium refused it.
     """
 
     _advice: ClassVar[str] = "Try again later; if it keeps failing, report it to Lium support with the request id."
@@ -80,6 +81,7 @@ class LiumError(Exception):
         self.effect: Effect = effect
         self.replayed = replayed
         self.retry_after_seconds: float | None = None
+        self.path = ""
 
     @property
     def advice(self) -> str:

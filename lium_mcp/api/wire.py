@@ -340,6 +340,7 @@ class Wire:
 
     def _refusal(self, answer: Answer, request: httpx2.Request) -> LiumError:
         error = error_from_answer(answer, self.redact)
+        error.path = request.url.path.removeprefix(self._base.path.rstrip("/"))
         if isinstance(error, FirewallBlocked):
             error.had_body = bool(request.content)
         if isinstance(error, AuthenticationFailed) and self._api_key is not None:

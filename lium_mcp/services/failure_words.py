@@ -1,7 +1,9 @@
 """Puts what went wrong below into the words of a tool: what happened, what changed, what to do next."""
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Final
 
 from lium_mcp.api import errors as api
@@ -13,6 +15,7 @@ from lium_mcp.rentals import BEING_SETTLED, AccountUnknown, LedgerUnavailable, P
 from lium_mcp.text import quotation
 
 _MOST_HINT_CHARACTERS: Final = 200
+_NOTHING_THERE: Final = 404
 CHANGED_BEFORE: Final = "What the call was to change was changed, at least in part, before this failed."
 GET_A_KEY: Final = (
     "This needs a Lium API key: create one at lium.io (Settings, API keys), set it as LIUM_API_KEY in the environment "
@@ -44,6 +47,17 @@ _CODES: dict[type[api.LiumError], str] = {
     api.UnreadableResponse: "unreadable_answer",
     api.ResponseTooLarge: "answer_too_large",
     api.UntrustedRedirect: "untrusted_redirect",
+}
+# The arguments that name one thing, with the path under which Lium is asked for it, and where its ids are shown.
+_NAMED: Final = {
+    "backup_id": ("/backup-logs/[^/]+(/cancel)?", "list_backups shows the ids of backups."),
+    "restore_id": ("/restore-logs/[^/]+/cancel", "list_restores shows the ids of restores."),
+    "reset_id": ("/pods/[^/]+/reset-gpu/[^/]+", "The answer of the call that began the reset has its id."),
+    "executor_id": ("/executors/[^/]+/quote", "list_gpus shows the ids of free nodes."),
+    "cluster_id": ("/clusters/[^/]+", "The answer of rent_cluster has its id; list_pods shows what still bills."),
+    "key_id": ("/ssh-keys/[^/]+", "list_ssh_keys shows the ids of keys."),
+    "volume": ("/volumes/[^/]+", "list_volumes shows the volumes that there are."),
+    "template": ("/templates/[^/]+", "list_templates shows the templates that there are."),
 }
 
 REFUSALS: Final = (
@@ -178,11 +192,26 @@ def not_sent_again(why: str) -> str:
     )
 
 
-def as_failure(error: Exception) -> Failure:
-    """Put any of `FAILURES` into the words of a tool."""
+def as_failure(error: Exception, given: Mapping[str, object] = MappingProxyType({})) -> Failure:
+    """Put any of `FAILURES` into the words of a tool, which may be about an argument that was `given`."""
     if isinstance(error, Failure):
         return error
+    if isinstance(error, api.NotFound | api.RouteMissing) and error.status == _NOTHING_THERE:
+        for argument, (path, where) in _NAMED.items():
+            if given.get(argument) and re.fullmatch(path, error.path):
+                return _not_found(error, argument, where)
     return from_api(error) if isinstance(error, api.LiumError) else from_guard(error)  # type: ignore[arg-type]
+
+
+def _not_found(error: api.LiumError, argument: str, where: str) -> Failure:
+    """Say which argument names nothing, whatever Lium's words for it: the bare ones can also be of a missing route."""
+    failure = from_api(error)
+    is_route = isinstance(error, api.RouteMissing)
+    happened = f"Lium finds nothing for this {argument}" + ("" if is_route else f": {failure.happened}")
+    doubt = " If they all end like this, this Lium cannot do it." if is_route else ""
+    return Failure(
+        "not_found", _sentence(happened), f"{where}{doubt}", effect=failure.effect, request_id=failure.request_id
+    )
 
 
 def _sentence(text: str) -> str:

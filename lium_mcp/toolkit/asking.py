@@ -66,7 +66,7 @@ def make_resolver(tool: str, asks: Asks, runtime: Runtime, names: Collection[str
                 return marker
             return _Before(question=await ask(context, asked, lambda: question(asked)))
         except FAILURES as error:
-            return _Before(failure=after_changes(as_failure(error), changes))
+            return _Before(failure=after_changes(as_failure(error, arguments), changes))
 
     parameters = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in names]
     context_parameter = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=Context[Any, Any])

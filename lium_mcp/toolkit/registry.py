@@ -138,7 +138,7 @@ def bind(spec: ToolSpec, runtime: Runtime) -> Tool:
                 result = await spec.function(call, **spec.gathered(arguments))
                 return render(dated(_telling(result, changes), call.lium.now()), redact)
         except FAILURES as error:
-            return render_failure(after_changes(as_failure(error), changes), redact)
+            return render_failure(after_changes(as_failure(error, arguments), changes), redact)
 
     tool = publish(spec).model_copy(update={"fn": run})
     if spec.asks is None or runtime.confirm == "never":

@@ -52,6 +52,7 @@ class Spending(Result):
     note: str
     pods: list[PodSpending]
     total: int
+    incomplete: str | None = None
     next_cursor: str | None = None
 
 
@@ -105,6 +106,7 @@ async def get_spending(
             for pod in shown
         ],
         total=len(rows),
+        incomplete=_incomplete(statement),
         next_cursor=next_cursor,
     )
 
@@ -123,6 +125,21 @@ def _days_before(end: date, days: int) -> date:
         return end - timedelta(days=days)
     except OverflowError:  # before the year 1
         return date.min
+
+
+def _incomplete(statement: BillingStatement) -> str | None:
+    """What is not known of the charges, in words; None where nothing is missing."""
+    uncharged = sum(1 for pod in statement.pods if pod.total is None)
+    missing = []
+    if statement.unreadable_pods:
+        missing.append(f"{statement.unreadable_pods} rows of Lium's statement could not be read")
+    if uncharged:
+        missing.append(f"of {uncharged} pods it does not say the charge")
+    if not missing:
+        return None
+    told = " and ".join(missing)
+    whole = "total_usd is Lium's own" if statement.total is not None else "Lium states no total"
+    return f"{told[0].upper()}{told[1:]}: what the rows add up to may be too low; {whole}."
 
 
 def _beyond_pods(statement: BillingStatement) -> float | None:

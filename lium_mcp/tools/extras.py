@@ -221,6 +221,9 @@ async def create_top_up_link(
             effect="Nothing was charged.",
         )
     link = TopUpLink(url=checkout.safe_url, amount_usd=amount, expires_at=checkout.expires)
+    if checkout.expires is not None and checkout.expires <= call.lium.now():
+        over = "Lium says that this page is over already, so nobody can pay there: call again for another one."
+        return link.model_copy(update={"next": over})
     host = urlsplit(checkout.safe_url).hostname or ""
     if any(host == known or host.endswith(f".{known}") for known in _PAID_AT):
         return link

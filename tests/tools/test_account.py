@@ -204,6 +204,31 @@ async def test_a_total_that_lium_does_not_state_is_not_zero(
     assert spending["pods"][-1:] == [{"pod_id": "p1"}][: len(spending["pods"])]
 
 
+@pytest.mark.parametrize(
+    ("pods", "total", "said"),
+    [
+        ([{"pod_id": "p1", "total": 3}], 3, None),
+        ([{"pod_id": "p1", "total": 3}, 7, {"total": 2}], 5, "2 rows of Lium's statement could not be read: "),
+        ([{"pod_id": "p1", "total": "much"}], 5, "Of 1 pods it does not say the charge: "),
+        ([{"pod_id": "p1"}, None], None, "could not be read and of 1 pods it does not say the charge: "),
+        ("a text", 5, "1 rows"),
+    ],
+)
+async def test_charges_that_cannot_be_read_are_told_of(
+    sandbox: Sandbox, pods: Any, total: float | None, said: str | None
+) -> None:
+    wire = Wire(sandbox)
+    wire.on("GET", "/billing/statement", answering(200, {"pods": pods, "total": total}))
+    async with agent_on(sandbox, transport=wire) as agent:
+        spending = await agent.call("get_spending")
+    if said is None:
+        assert "incomplete" not in spending
+        return
+    assert said in spending["incomplete"]
+    assert "may be too low" in spending["incomplete"]
+    assert ("Lium states no total" if total is None else "total_usd is Lium's own") in spending["incomplete"]
+
+
 async def test_spending_between_two_days_says_of_when_it_is_and_what_still_runs(morning: Sandbox) -> None:
     await rent(morning, "gone")
     gone = truth(morning, "pods")[0]

@@ -108,6 +108,17 @@ async def test_a_page_whose_end_cannot_be_read_has_none(sandbox: Sandbox, expire
     assert ("expires_at" in link) == (expires == "1791331200")
 
 
+@pytest.mark.parametrize(("seconds", "is_over"), [(-1, True), (0, True), (60, False)])
+async def test_a_page_that_is_over_already_is_told_of(sandbox: Sandbox, seconds: int, is_over: bool) -> None:
+    wire = Wire(sandbox)
+    expires = int(sandbox.clock.now().timestamp()) + seconds
+    page = {"url": "https://checkout.stripe.com/c/pay/cs_live_a1#fid", "expires_at": expires}
+    wire.on("POST", "/stripe/create-checkout-session", answering(200, page))
+    async with agent_on(sandbox, transport=wire) as agent:
+        link = await agent.call("create_top_up_link", amount_usd=10)
+    assert ("is over already" in link["next"]) is is_over
+
+
 # --- Jupyter ---------------------------------------------------------------------------------------------------------
 
 

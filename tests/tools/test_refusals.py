@@ -201,6 +201,40 @@ async def test_a_missing_route_is_nothing_that_is_missing_behind_it(
     assert len(living(sandbox)) == 1
 
 
+@pytest.mark.parametrize(
+    "body",
+    [{"message": "Not Found", "status_code": 404}, {"message": "No such thing"}, {"detail": "Not Found"}, {}],
+    ids=["the bare words", "other words", "the framework's", "none"],
+)
+@pytest.mark.parametrize(
+    ("tool", "arguments", "path", "where"),
+    [
+        ("get_backup", {"backup_id": UNKNOWN}, "/backup-logs/*", "list_backups"),
+        ("delete_backup", {"backup_id": UNKNOWN}, "/backup-logs/*", "list_backups"),
+        ("cancel_backup", {"backup_id": UNKNOWN}, "/backup-logs/**", "list_backups"),
+        ("restore_backup", {"backup_id": UNKNOWN, "pods": ["train"]}, "/backup-logs/*", "list_backups"),
+        ("rent_pod", {"name": "new", "gpu_type": "4090", "backup_id": UNKNOWN}, "/backup-logs/*", "list_backups"),
+        ("cancel_restore", {"restore_id": UNKNOWN}, "/restore-logs/**", "list_restores"),
+        ("delete_ssh_key", {"key_id": UNKNOWN}, "/ssh-keys/*", "list_ssh_keys"),
+        ("remove_cluster", {"cluster_id": UNKNOWN}, "/clusters/*", "rent_cluster"),
+        ("reset_pod_gpus", {"pod": "train", "reset_id": UNKNOWN}, "/pods/*/reset-gpu/*", "began the reset"),
+    ],
+)
+async def test_an_id_that_lium_does_not_find_is_named(
+    sandbox: Sandbox, tool: str, arguments: dict[str, Any], path: str, where: str, body: dict[str, Any]
+) -> None:
+    await rent(sandbox, "train")
+    wire = Wire(sandbox)
+    wire.on("*", path, answering(404, body))
+    async with agent_on(sandbox, transport=wire) as agent:
+        failure = await agent.refused(tool, **arguments)
+    assert failure.code == "not_found"
+    given = next(name for name in arguments if name.endswith("_id"))
+    assert f"Lium finds nothing for this {given}" in failure.text
+    assert where in failure.text
+    assert "Nothing was changed." in failure.text
+
+
 async def test_an_older_lium_cannot_tell_what_was_done(sandbox: Sandbox) -> None:
     sandbox.add_fault("old_server", times=None)
     async with agent_on(sandbox) as agent:
