@@ -30,7 +30,13 @@ from lium_mcp.server import connect
 from lium_mcp.services.pods.dropped_settings import SSH_PORT, dropped_settings
 from lium_mcp.services.templates.images import image_of, is_image, split_image
 from lium_mcp.services.templates.template_details import hide_values
-from lium_mcp.services.templates.template_use import TemplateUse, find_use, list_with_templates, use_among
+from lium_mcp.services.templates.template_use import (
+    TemplateUse,
+    find_use,
+    list_with_templates,
+    reboots_among,
+    use_among,
+)
 from lium_mcp.text import clean
 from lium_mcp.values import SettingsError, decoded, key_problems
 
@@ -308,7 +314,7 @@ def _show(plan: SyncPlan, pods: Rows[Pod], report: _Report) -> None:
     for body in plan.create:
         report.line(f"+ create {body.name}")
     for template, _, names in plan.update:
-        use = use_among(pods, template)
+        use = reboots_among(pods, template)
         note = f"; reboots {_named(use.pods)}" if use.pods else ""
         note += f"; may reboot others: {use.unknown}" if use.unknown else ""
         report.line(f"~ update {template.name}: {', '.join(names)}{note}")

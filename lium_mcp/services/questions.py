@@ -35,7 +35,7 @@ from lium_mcp.services.targets import (
     find_volume,
     refuse_maybe_attached,
 )
-from lium_mcp.services.templates.template_use import find_use, refuse_used
+from lium_mcp.services.templates.template_use import find_reboots, refuse_used
 from lium_mcp.text import quotation
 
 _SHOWN_CHARACTERS = 60
@@ -172,7 +172,7 @@ async def ask_to_update_template(
         return None
     target = await find_own_template(account, template)
     policy.check_template_change(target.id)
-    use = await find_use(account.lium, target)
+    use = await find_reboots(account.lium, target)
     lost = [f"These reboot at once and lose their processes: {'; '.join(map(_pod, use.pods))}."] if use.pods else []
     if use.maybe:
         lost.append(f"Whether these run on it and reboot too is not known: {'; '.join(map(_pod, use.maybe))}.")

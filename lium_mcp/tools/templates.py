@@ -18,18 +18,20 @@ from lium_mcp.services.pods.dropped_settings import MOST_PORTS, SSH_PORT, refuse
 from lium_mcp.services.pods.pod_connections import replacing_container
 from lium_mcp.services.polling import OrderedChange
 from lium_mcp.services.questions import ask_to_delete_template, ask_to_update_template
-from lium_mcp.services.targets import find_own_template, find_template, is_id
+from lium_mcp.services.targets import find_own_template, find_template, is_id, listed
 from lium_mcp.services.templates.images import Generation, has_cuda, image_of, is_image, split_image
 from lium_mcp.services.templates.template_details import (
     ObservedTemplate,
     TemplateRow,
+    changes_of,
     judge_template,
     lines_of,
+    rebooting_pods,
     template_row,
     wait_until_verified,
     would_update,
 )
-from lium_mcp.services.templates.template_use import find_use, refuse_used
+from lium_mcp.services.templates.template_use import find_reboots, refuse_used
 from lium_mcp.toolkit.call import Call
 from lium_mcp.toolkit.parameters import DEFAULT_WAIT_SECONDS, Cursor, Limit, Port, TemplateName, WaitSeconds, page
 from lium_mcp.toolkit.registry import DESTROYS, READS, WRITES_EACH_TIME, Toolset
@@ -209,15 +211,18 @@ async def update_template(
     if not changes.model_dump(exclude_none=True):
         raise Failure("invalid_argument", "No setting to change is named.", "Name one.")
     refuse_dropped_settings(changes)
-    use = await find_use(call.lium, target)
+    use = await find_reboots(call.lium, target)
     if dry_run:
-        return would_update(target, use, _unlike(changes, image, target), new_image=bool(image or credential))
-    users = [pod.id for pod in use.pods]
-    rebooting = [*users, *(pod.id for pod in use.maybe)]
-    for pod_id in rebooting:
-        await call.account.rents.forget_template(pod_id)
+        pairs = _pairs(changes, image, target)
+        not_shown = {name for name, (asked, shown) in pairs.items() if asked and shown is None}
+        others = {name: _FIELDS.get(name, name) for name in pairs if name in not_shown.union(unlike(pairs))}
+        changed = changes_of(target, changes, others, image)
+        return would_update(target, use, changed, new_image=bool(image or credential))
+    rebooting = [*use.pods, *use.maybe]
+    for pod in rebooting:
+        await call.account.rents.forget_template(pod.id)
     with hiding(lines_of([*(target.environment or {}).values(), *(changes.environment or {}).values()])):
-        async with replacing_container(call.account, *rebooting):
+        async with replacing_container(call.account, *(pod.id for pod in rebooting)):
             updated = await call.lium.templates.update(target.id, changes)
     change = OrderedChange[Template](lambda shown: not _unlike(changes, image, shown))
     if not change.note(updated):
@@ -225,12 +230,12 @@ async def update_template(
             updated = await call.lium.templates.get(target.id)
     newest = await wait_until_verified(call.account, call.poller, updated, wait_seconds=wait_seconds, change=change)
     if not change.is_seen:
-        reboots = f"The pods that run on it may reboot: {', '.join(rebooting)}." if rebooting else ""
+        reboots = f"The pods that run on it may reboot: {listed(rebooting)}." if rebooting else ""
         raise not_confirmed(f"template {target.id}", _unlike(changes, image, newest), "get_template", reboots)
     judged = judge_template(newest, target.user_id)
     warnings = [f"More pods may reboot: {use.unknown}."] if use.unknown else []
     return judged.model_copy(
-        update={"rebooting_pods": users or None, "warnings": [*warnings, *(judged.warnings or ())] or None}
+        update={"rebooting_pods": rebooting_pods(use), "warnings": [*warnings, *(judged.warnings or ())] or None}
     )
 
 
@@ -252,10 +257,15 @@ async def delete_template(call: Call, template: TemplateName) -> DeletedTemplate
 
 def _unlike(asked: TemplateCreate | TemplateChanges, image: str, shown: Template) -> list[str]:
     """The parameters of which Lium shows another thing than was asked."""
+    return unlike(_pairs(asked, image, shown))
+
+
+def _pairs(asked: TemplateCreate | TemplateChanges, image: str, shown: Template) -> dict[str, tuple[object, object]]:
+    """By parameter, what was asked and what Lium shows; None is what was not asked, or is not shown."""
     told = asked.model_dump(exclude_none=True)
     pairs = {name: (told.get(field), getattr(shown, field)) for name, field in _FIELDS.items()}
     shown_image = image_of(shown) or None
-    return unlike({"image": (image or None, image if is_image(shown, image) else shown_image), **pairs})
+    return {"image": (image or None, image if is_image(shown, image) else shown_image), **pairs}
 
 
 async def _own_id(call: Call) -> str | None:

@@ -307,7 +307,7 @@ async def test_an_update_names_the_pods_that_reboot(agent: Agent, sandbox: Sandb
     pod_id = await rent(sandbox, "worker", template_id=template_id)
     await rent(sandbox, "bystander")
     answer = await agent.call("update_template", template="mine", startup_commands="new", wait_seconds=0)
-    assert answer["rebooting_pods"] == [pod_id]
+    assert answer["rebooting_pods"] == [{"pod_id": pod_id, "name": "worker"}]
     status = {pod["id"]: pod["status"] for pod in truth(sandbox, "pods")}
     assert status.pop(pod_id) == "REBOOT_PENDING"
     assert set(status.values()) == {"RUNNING"}
@@ -330,7 +330,12 @@ async def test_a_dry_run_says_what_would_reboot_and_be_lost_and_changes_nothing(
         ):
             refused = await agent.refused("update_template", template="mine", dry_run=True, **arguments)
             assert refused.code == code
-    assert (answer["outcome"], answer["changes"], answer["rebooting_pods"]) == ("dry_run", ["image", "name"], [pod_id])
+    assert answer["outcome"] == "dry_run"
+    assert answer["changes"] == [
+        {"setting": "image", "old": before["docker_image"] + ":" + before["docker_image_tag"], "new": "me/other:2"},
+        {"setting": "name", "old": "mine", "new": "ours"},
+    ]
+    assert answer["rebooting_pods"] == [{"pod_id": pod_id, "name": "worker"}]
     assert answer["template"]["name"] == "mine"
     lost, check = answer["warnings"]
     assert lost == (
@@ -367,7 +372,41 @@ async def test_a_dry_run_says_where_a_volume_moves_and_what_is_not_known(sandbox
     moves, maybe = answer["warnings"]
     assert moves.endswith("Its local volume /old stays, and is mounted at /data then.")
     assert maybe.startswith(f"It may run on it too, which Lium does not say. unknown ({unknown}) would reboot")
-    assert answer["rebooting_pods"] == [pod_id]
+    assert answer["rebooting_pods"] == [{"pod_id": pod_id, "name": "worker"}]
+
+
+async def test_a_dry_run_shows_old_and_new_and_no_value_of_the_environment(agent: Agent, sandbox: Sandbox) -> None:
+    await made(sandbox, "mine", environment={"KEEP": "a", "TOKEN": SECRET, "GOES": "x"}, startup_commands="old run")
+    wanted: Row = {
+        "environment": ["KEEP=a", f"TOKEN={SECRET}2", "COMES=1"],
+        "startup_commands": "new run",
+        "ports": [9000],
+        "description": "for tests",
+    }
+    result = await agent.raw("update_template", template="mine", dry_run=True, **wanted)
+    assert SECRET not in text_of(result)
+    changes = {row["setting"]: (row.get("old"), row["new"]) for row in (result.structured_content or {})["changes"]}
+    assert changes.pop("ports")[1] == "22, 9000"
+    assert changes == {
+        "environment": ("GOES, KEEP, TOKEN", "COMES, KEEP, TOKEN (with other values: TOKEN)"),
+        "startup_commands": ("old run", "new run"),
+        "description": (None, "for tests"),
+    }
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+async def test_pods_that_are_being_removed_are_not_said_to_reboot(sandbox: Sandbox, dry_run: bool) -> None:
+    template_id = await made(sandbox, "mine")
+    leaving = await rent(sandbox, "leaving", template_id=template_id)
+    stays = await rent(sandbox, "stays", template_id=template_id)
+    await ask(sandbox, "DELETE", f"/pods/{leaving}")
+    person = Person("yes")
+    async with agent_on(sandbox, person=person) as agent:
+        answer = await agent.call(
+            "update_template", template="mine", startup_commands="new", dry_run=dry_run, wait_seconds=0
+        )
+    assert answer["rebooting_pods"] == [{"pod_id": stays, "name": "stays"}]
+    assert leaving not in f"{answer} {person.questions}"
 
 
 async def test_a_dry_run_of_what_is_so_already_says_that_pods_reboot_all_the_same(
@@ -526,7 +565,7 @@ async def test_a_template_is_used_in_whichever_field_a_pod_names_it(
         assert (await agent.refused("delete_template", template="mine")).code == "template_in_use"
         answer = await agent.call("update_template", template="mine", startup_commands="new", wait_seconds=0)
     assert "These reboot at once" in person.questions[0]
-    assert (answer["rebooting_pods"], answer.get("warnings")) == ([pod_id], None)
+    assert (answer["rebooting_pods"], answer.get("warnings")) == ([{"pod_id": pod_id, "name": "worker"}], None)
 
 
 async def test_a_template_is_not_in_use_by_pods_that_name_another_or_are_no_more(sandbox: Sandbox) -> None:

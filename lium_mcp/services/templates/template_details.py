@@ -4,11 +4,11 @@ Only the names of environment variables are shown: their values may hold secrets
 templates were written by whoever published them.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Literal
 
 from lium_mcp.api.pods.models import Pod
-from lium_mcp.api.templates import Template
+from lium_mcp.api.templates import Template, TemplateChanges
 from lium_mcp.results import Result, state_in_words
 from lium_mcp.secret_forms import Secrets, redacted
 from lium_mcp.services.accounts import Account
@@ -61,14 +61,29 @@ class TemplateView(TemplateRow):
     registry_credential_id: str | None = None
 
 
+class TemplateChange(Result):
+    """A setting that would be another; of the environment only the names."""
+
+    setting: str
+    old: str | None = None
+    new: str | None = None
+
+
+class RebootingPod(Result):
+    """A pod that a change of its template reboots."""
+
+    pod_id: str
+    name: str
+
+
 class ObservedTemplate(Result):
     """A template after a wait: whether pods can be started from it; or as it is, before a change that is only tried."""
 
     outcome: Outcome | Literal["dry_run"]
     note: str | None = None
     template: TemplateView
-    changes: list[str] | None = None
-    rebooting_pods: list[str] | None = None
+    changes: list[TemplateChange] | None = None
+    rebooting_pods: list[RebootingPod] | None = None
     warnings: list[str] | None = None
     next: str | None = None
 
@@ -105,7 +120,45 @@ def judge_template(newest: Template, owner: str | None) -> ObservedTemplate:
     )
 
 
-def would_update(template: Template, use: TemplateUse, changes: Sequence[str], *, new_image: bool) -> ObservedTemplate:
+def rebooting_pods(use: TemplateUse) -> list[RebootingPod] | None:
+    """The pods that surely run on a template, by id and name."""
+    return [RebootingPod(pod_id=pod.id, name=pod.pod_name) for pod in use.pods] or None
+
+
+def changes_of(
+    template: Template, changes: TemplateChanges, fields: Mapping[str, str], image: str
+) -> list[TemplateChange]:
+    """Show what would be another setting, before and after.
+
+    Args:
+        template: The template as it is.
+        changes: What is to be changed.
+        fields: What Lium calls each setting that would be another, by the name that tools give it.
+        image: The image that it is to have, if that is to change.
+    """
+    return [_change(template, changes, setting, field, image) for setting, field in fields.items()]
+
+
+def _change(template: Template, changes: TemplateChanges, setting: str, field: str, image: str) -> TemplateChange:
+    if setting == "image":
+        return TemplateChange(setting=setting, old=image_of(template) or None, new=image)
+    old, new = getattr(template, field), getattr(changes, field)
+    if setting == "environment":
+        before, after = old or {}, new or {}
+        others = sorted(name for name in after if name in before and before[name] != after[name])
+        also = f" (with other values: {', '.join(others)})" if others else ""
+        return TemplateChange(setting=setting, old=_in_words(sorted(before)), new=f"{_in_words(sorted(after))}{also}")
+    return TemplateChange(setting=setting, old=None if old is None else _in_words(old), new=_in_words(new))
+
+
+def _in_words(value: object) -> str:
+    text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value or "")
+    return text[:_SHOWN_SCRIPT_CHARACTERS] or "none"
+
+
+def would_update(
+    template: Template, use: TemplateUse, changes: Sequence[TemplateChange], *, new_image: bool
+) -> ObservedTemplate:
     """Say what a change of an own template would do to the pods that run on it, and change nothing.
 
     Args:
@@ -126,7 +179,7 @@ def would_update(template: Template, use: TemplateUse, changes: Sequence[str], *
         outcome="dry_run",
         template=_template_view(template, template.user_id),
         changes=list(changes) or None,
-        rebooting_pods=[pod.id for pod in use.pods] or None,
+        rebooting_pods=rebooting_pods(use),
         warnings=warnings or None,
         next=f"{same}Nothing was changed. {first}Call again without dry_run to do it.",
     )

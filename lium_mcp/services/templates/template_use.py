@@ -57,6 +57,11 @@ def use_among(pods: Rows[Pod], template: Template) -> TemplateUse:
     return TemplateUse([pod for pod, runs_on_it in uses if runs_on_it], maybe, unknown)
 
 
+def reboots_among(pods: Rows[Pod], template: Template) -> TemplateUse:
+    """As `use_among`, without the pods that are being removed: a change of the template means nothing to those."""
+    return use_among(pods.where(lambda pod: pod.is_alive and not pod.is_being_removed), template)
+
+
 async def find_use(lium: LiumClient, template: Template) -> TemplateUse:
     """Find out which pods run on a template now.
 
@@ -64,6 +69,15 @@ async def find_use(lium: LiumClient, template: Template) -> TemplateUse:
         LiumError: the pods could not be listed.
     """
     return use_among(await list_with_templates(lium), template)
+
+
+async def find_reboots(lium: LiumClient, template: Template) -> TemplateUse:
+    """Find out which pods a change of a template reboots.
+
+    Raises:
+        LiumError: the pods could not be listed.
+    """
+    return reboots_among(await list_with_templates(lium), template)
 
 
 async def refuse_used(lium: LiumClient, template: Template) -> None:
