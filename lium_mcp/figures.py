@@ -47,6 +47,11 @@ def is_above(value: float, ceiling: float) -> bool:
     return value > ceiling and not math.isclose(value, ceiling, rel_tol=_NOISE, abs_tol=_NOISE)
 
 
+def counted(number: float, unit: str) -> str:
+    """So many of a unit, in words: one hour is no hours."""
+    return f"{number:g} {unit}" if number == 1 else f"{number:g} {unit}s"
+
+
 def hours_since(moment: datetime | None, now: datetime) -> float | None:
     """The hours that have gone by; None where nobody says since when, or where that is yet to come."""
     if moment is None or moment - now > _CLOCKS_DIFFER:

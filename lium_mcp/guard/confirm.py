@@ -25,6 +25,7 @@ from mcp.server.request_state import AESGCMRequestStateCodec, InvalidRequestStat
 from mcp.types import INVALID_PARAMS, InputResponseRequestParams
 from pydantic import BaseModel, Field, ValidationError
 
+from lium_mcp.figures import counted
 from lium_mcp.guard.consent import ConfirmMode, NotConfirmed, Question
 
 ANSWER_SECONDS: Final = 300.0
@@ -131,7 +132,7 @@ async def ask(
     except TimeoutError:
         minutes = ANSWER_SECONDS / 60
         raise NotConfirmed(
-            "not_confirmed", f"Nobody answered the question within {minutes:g} minutes.", _UNSEEN
+            "not_confirmed", f"Nobody answered the question within {counted(minutes, 'minute')}.", _UNSEEN
         ) from None
     except (MCPError, ValueError):
         raise unusable_answer() from None

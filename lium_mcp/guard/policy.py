@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 
 from lium_mcp.api.gpu_names import gpu_fits, gpu_label
-from lium_mcp.figures import at_most_usd, in_usd, is_above, rate_in_usd
+from lium_mcp.figures import at_most_usd, counted, in_usd, is_above, rate_in_usd
 from lium_mcp.guard.commitments import Commitment, committed_usd
 from lium_mcp.guard.limits import Limits
 from lium_mcp.rentals import PRICE_TOLERANCE_USD
@@ -103,7 +103,9 @@ class Policy:
         if hours is None:
             return None if self.shadow else most
         if most is not None and hours > most:
-            self._refuse("max_hours", f"{hours:g} hours are asked for; at most {most:g} are allowed", f"hours={most:g}")
+            self._refuse(
+                "max_hours", f"it asks for {counted(hours, 'hour')}; at most {most:g} are allowed", f"hours={most:g}"
+            )
         return hours
 
     def most_per_hour_usd(self, admitted_usd: float | None, pods: int = 1) -> float | None:
@@ -230,7 +232,7 @@ class Policy:
             left = max(most - lived_hours, 0)
             self._refuse(
                 "max_hours",
-                f"{name} may live {most:g} hours in all",
+                f"{name} may live {counted(most, 'hour')} in all",
                 f"schedule_pod_removal, at most {left:.2f} hours from now",
             )
 

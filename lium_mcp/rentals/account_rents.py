@@ -17,6 +17,7 @@ from lium_mcp.rentals.entries import (
     Extension,
     LedgerUnavailable,
     PastCost,
+    PodNameTaken,
     Status,
     Task,
     TaskKind,
@@ -98,6 +99,20 @@ class AccountRents:
             return []
         account, key_tag = await self._identity.known(), self._identity.key_tag
         return await self._ledger.tasks().of_key(account, key_tag, kind)
+
+    async def is_ordered(self, pod_name: str) -> bool:
+        """Whether a standing order of this name, of whichever key of the account, may still rent.
+
+        Raises:
+            LedgerUnavailable: the ledger cannot be read.
+        """
+        if self._ledger.is_empty:
+            return False
+        try:
+            await self._ledger.open().refuse_ordered(await self._identity.known(), [pod_name], now=self._now())
+        except PodNameTaken:
+            return True
+        return False
 
     async def made_for(self, task: Task, asked: str, since: datetime) -> list[Entry]:
         """The rents that are for a task, or by which calls asked for the same pod since a moment, newest first.

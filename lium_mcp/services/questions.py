@@ -10,7 +10,7 @@ from typing import Any
 from lium_mcp.api.errors import LiumError
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.api.templates import Template
-from lium_mcp.figures import in_usd, rate_in_usd
+from lium_mcp.figures import counted, in_usd, rate_in_usd
 from lium_mcp.guard.commitments import hours_left
 from lium_mcp.guard.consent import Question
 from lium_mcp.guard.policy import Policy, PolicyRefused
@@ -116,7 +116,7 @@ async def ask_to_schedule_removal(
     when, known = list[str](), list[str]()
     if hours_from_now is not None:
         await check_life(account, policy, target, hours_from_now)
-        when.append(f"Let Lium remove {_pod(target)} in {hours_from_now:g} hours")
+        when.append(f"Let Lium remove {_pod(target)} in {counted(hours_from_now, 'hour')}")
         if target.price is not None:
             known.append(f"It costs {in_usd(target.price * hours_from_now)} until then.")
     if idle is not None:

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from lium_mcp.api.errors import NotFound
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.failures import NOTHING_CHANGED, Failure
-from lium_mcp.figures import rounded
+from lium_mcp.figures import counted, rounded
 from lium_mcp.guard.policy import Policy, PolicyRefused
 from lium_mcp.rentals import REMOVAL_TOLERANCE
 from lium_mcp.results import Result, Usd, UtcTime
@@ -177,6 +177,5 @@ def _warn_of_boot(pod: Pod) -> str | None:
     # Until the boot Lium keeps the hours of the rent. At the boot it sets the removal by them, whatever was set before.
     if pod.termination_hours is None:
         return None
-    return (
-        f"When the pod starts, Lium sets its removal to {pod.termination_hours} hours later: call again once it runs."
-    )
+    later = counted(pod.termination_hours, "hour")
+    return f"When the pod starts, Lium sets its removal to {later} later: call again once it runs."

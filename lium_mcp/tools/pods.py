@@ -2,6 +2,7 @@
 
 import logging
 from contextlib import suppress
+from dataclasses import replace
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -21,13 +22,12 @@ from lium_mcp.services.orders.order_terms import TryingHours
 from lium_mcp.services.orders.ordering import ask_to_rent_or_order, rent_or_order, would_rent_or_order
 from lium_mcp.services.orders.standing_orders import (
     CANCELLED,
-    STILL_OPEN,
     cancel,
     find_lately,
-    find_open,
     find_to_cancel,
-    list_orders,
+    list_with_ends,
     question_about_cancelling,
+    tell_of_open,
 )
 from lium_mcp.services.past_pods import FoundPod, find_past, found_pod
 from lium_mcp.services.pods.idle_removals import end_idle_removal, idle_removals
@@ -131,7 +131,7 @@ async def list_pods(call: Call, limit: Limit = 20, cursor: Cursor = "") -> PodLi
         unpriced_pods=unpriced(pods),
         unknown_billing_pods=unknown_billing(pods),
         unsettled=unsettled or None,
-        orders=await list_orders(call.account) or None,
+        orders=await list_with_ends(call.account, pods) or None,
         next_cursor=next_cursor,
     )
 
@@ -157,7 +157,8 @@ async def get_pod(call: Call, pod: PodName, wait_seconds: WaitSeconds = DEFAULT_
         return found_pod(judge_gone(await gone_view(call.account, last_seen)), why)
     order = await find_lately(call.account, newest.pod_name or "")
     shown = judge(await pod_view(call.account, newest, gpus=True, ssh=ssh), newest, ssh)
-    return found_pod(shown, why, order if order is not None and order.is_open else None)
+    is_its = order is not None and (order.is_open or order.pod_id == newest.id)
+    return found_pod(shown, why, order if is_its else None)
 
 
 @toolset.tool(
@@ -199,7 +200,11 @@ async def ask_to_remove(call: Call, *, pod: str, **given: Any) -> Question | Non
     """Before `remove_pod`, of a pod or a standing order."""
     if (order := await find_to_cancel(call.account, pod)) is not None:
         return question_about_cancelling(call.account, order)
-    return await ask_to_remove_pod(call.account, call.runtime.final_backups, pod=pod, **given)
+    question = await ask_to_remove_pod(call.account, call.runtime.final_backups, pod=pod, **given)
+    if question is None or not isinstance(question.subject, Pod):
+        return question
+    again = await tell_of_open(call.account, question.subject.pod_name or "")
+    return replace(question, text=f"{question.text} {again}".strip())
 
 
 @toolset.tool(
@@ -263,15 +268,15 @@ async def remove_pod(
     if gone:
         await call.account.rents.note_gone(target.id)
     advice = "" if gone else "It may still bill. Call get_pod with this pod_id until it is gone."
-    if await find_open(call.account, target.pod_name or ""):
-        advice = f"{advice} {STILL_OPEN}"
+    with suppress(LedgerUnavailable):
+        advice = f"{advice} {await tell_of_open(call.account, target.pod_name or '')}"
     return RemovedPod(
         outcome="done" if gone else "pending",
         pod_id=target.id,
         name=target.pod_name or "",
         backup_id=backup_id,
         charged_usd=charged,
-        next=f"{warning} {advice}".strip() or None,
+        next=" ".join(f"{warning} {advice}".split()) or None,
     )
 
 

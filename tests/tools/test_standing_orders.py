@@ -159,7 +159,7 @@ async def test_a_node_that_is_taken_is_waited_for(sandbox: Sandbox, at: Any) -> 
         failure = await agent.refused("rent_pod", name="train", hours=2, keep_trying_hours=24, **wish)
         assert "gpu_count" in failure.text
         placed = await order(agent, gpu_count=1, **wish)
-        assert placed["wants"] == f"1x GPUs of node {node['id']}"
+        assert placed["wants"] == f"1 GPU of node {node['id']}"
         sandbox._world.market.nodes[node["id"]].off_market_until = None
         await until(lambda: living(sandbox), sandbox)
     assert rents(sandbox)[0]["executor_id"] == node["id"]

@@ -10,7 +10,7 @@ from lium_mcp.api.backups import Backup, BackupSchedule
 from lium_mcp.api.errors import LiumError
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.api.restores import Restore
-from lium_mcp.figures import rounded
+from lium_mcp.figures import counted, rounded
 from lium_mcp.results import Result, Timed, UtcTime, note_on
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.backing_up import PARTIAL, held_path, standing
@@ -186,7 +186,7 @@ def _on_schedule(origin: Origin | None) -> str:
     schedule = origin.schedule if origin else None
     if schedule is None or schedule.is_active is False:
         return ""
-    how_often = f" every {schedule.backup_frequency_hours} hours" if schedule.backup_frequency_hours else ""
+    how_often = f" every {counted(schedule.backup_frequency_hours, 'hour')}" if schedule.backup_frequency_hours else ""
     return f" The pod's schedule stays, and goes on backing up{how_often}: delete_backup_schedule ends that."
 
 

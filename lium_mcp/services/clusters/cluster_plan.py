@@ -11,7 +11,7 @@ from lium_mcp.api.clusters import ClusterRentRequest
 from lium_mcp.api.executors.models import Executor
 from lium_mcp.api.templates import Template
 from lium_mcp.failures import Failure
-from lium_mcp.figures import at_most_usd, in_usd, is_above, rate_in_usd
+from lium_mcp.figures import at_most_usd, counted, in_usd, is_above, rate_in_usd
 from lium_mcp.guard.consent import Question
 from lium_mcp.guard.policy import Ask, Policy
 from lium_mcp.rentals import Expected, digest, whole_hours
@@ -111,7 +111,7 @@ def question_about_cluster(plan: ClusterPlan) -> Question:
     hours = plan.hours
     price = None if plan.price_per_hour_usd is None else at_most_usd(plan.price_per_hour_usd)
     cost = f"at most {in_usd(price)} an hour together" if price is not None else "a price that Lium does not say"
-    until = f"Lium removes them after {hours:g} hours" if hours else "They bill until somebody removes them"
+    until = f"Lium removes them after {counted(hours, 'hour')}" if hours else "They bill until somebody removes them"
     total = f": at most {in_usd(at_most_usd(price * hours))} in all" if hours and price is not None else ""
     nodes = ", ".join(plan.request.executor_uuids)
     text = f"Rent cluster {quoted(plan.request.pod_name)} of the whole nodes {nodes} for {cost}? {until}{total}."

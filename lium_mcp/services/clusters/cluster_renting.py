@@ -9,6 +9,7 @@ import anyio
 from lium_mcp.api.errors import Conflict, LiumError, RentOutcomeUnknown
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.failures import Failure
+from lium_mcp.figures import counted
 from lium_mcp.guard.consent import Question
 from lium_mcp.guard.policy import Policy
 from lium_mcp.rentals import ClusterOrder, Expected, Rental, is_its_own
@@ -97,7 +98,9 @@ async def show_members(
         warnings.append("Lium does not list the pods yet.")
     hours = mine[0].hours if mine else None
     if hours is not None and not await _keep_removal_times(account, rental, members, hours):
-        warnings.append(f"The removal after {hours:g} hours is not confirmed: call list_pods once all members run.")
+        warnings.append(
+            f"The removal after {counted(hours, 'hour')} is not confirmed: call list_pods once all members run."
+        )
     prices = [pod.price for pod in members if pod.price is not None]
     planned = mine[0].price_per_hour_usd if mine else None
     return RentedCluster(

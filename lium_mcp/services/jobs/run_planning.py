@@ -7,6 +7,7 @@ from typing import Final
 import anyio
 
 from lium_mcp.failures import Failure
+from lium_mcp.figures import counted
 from lium_mcp.guard.consent import Question
 from lium_mcp.guard.policy import Policy
 from lium_mcp.remote.local_files import LocalFolders, kind_of
@@ -78,7 +79,7 @@ def question_about_run(order: RunOrder, plan: Plan) -> Question:
     question = question_about(plan)
     what = f"It runs job {quoted(order.name)}"
     if order.max_hours is not None:
-        what += f" for at most {order.max_hours:g} hours"
+        what += f" for at most {counted(order.max_hours, 'hour')}"
     if order.local_path:
         what += f" with {quoted(order.local_path)} of this machine"
     then = _ENDINGS[order.then].format(what=quoted(order.download_path), where=quoted(order.target))

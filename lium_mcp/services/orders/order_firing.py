@@ -23,11 +23,11 @@ from lium_mcp.services.failure_words import FAILURES, as_failure
 from lium_mcp.services.limits_left import find_judge
 from lium_mcp.services.orders.order_terms import Terms, check_gpu_type, refuse_another_template
 from lium_mcp.services.orders.shared_market import SharedMarket
+from lium_mcp.services.orders.standing_orders import seen_of_market
 from lium_mcp.services.pods.login_keys import register_public_keys
 from lium_mcp.services.rents.offers import NothingFits, cheapest_fitting
 from lium_mcp.services.rents.rent_plan import Plan, expected_of, make_plan, may_be_left_to_lium
 from lium_mcp.services.rents.rent_terms import refuse_dearer
-from lium_mcp.text import one_line
 
 log = logging.getLogger(__name__)
 
@@ -65,9 +65,16 @@ async def carry_out(account: Account, policy: Policy, confirm: ConfirmMode, mark
         if rent is not None:
             await _note_rent(account, claim, rent)
         elif account.lium.now() >= terms.expires_at:
-            await claim.finish("expired", claim.task.progress.get("because", "nobody looked in time"))
+            await claim.finish("expired", _why_expired(claim, terms))
         else:
             await _try(account, policy, confirm, market, claim, terms)
+
+
+def _why_expired(claim: Claim, terms: Terms) -> str:
+    progress = claim.task.progress
+    if progress.get("looked_at") in (None, terms.began_at.isoformat()):
+        return "no server looked in time"
+    return str(progress.get("because", ""))
 
 
 async def _note_rent(account: Account, claim: Claim, rent: Entry) -> None:
@@ -205,8 +212,7 @@ async def _wait(account: Account, claim: Claim, because: str, *, attempts: int =
     seconds = _SETTLING_SECONDS
     if not is_sent:
         seconds = min(_LOOK_SECONDS * 2 ** min(max(attempts - 1, 0), _MOST_DOUBLINGS), _MOST_LOOK_SECONDS)
-    # What others said is shown by more than tools.
-    progress = {"looked_at": now.isoformat(), "because": one_line(because, account.lium.redact)}
+    progress = seen_of_market(account, now, because)
     await claim.keep(progress=progress | ({"is_sent": True} if is_sent else {}), attempts=attempts)
     # Orders that were placed together part ways, so that a market which moves is seen by one of them soon.
     await claim.leave_until(now + timedelta(seconds=seconds * random.uniform(0.8, 1.2)))  # noqa: S311 - no secret

@@ -11,7 +11,7 @@ from lium_mcp.api.errors import LiumError, NoExecutorMatches
 from lium_mcp.api.gpu_names import gpu_names, matching_machine_names, models_of
 from lium_mcp.api.templates import Template
 from lium_mcp.failures import Failure
-from lium_mcp.figures import at_most_usd, in_usd
+from lium_mcp.figures import at_most_usd, counted, in_usd
 from lium_mcp.guard.consent import Question
 from lium_mcp.guard.policy import Policy, PolicyRefused
 from lium_mcp.rentals import Entry, PodNameTaken, Task, digest
@@ -110,10 +110,16 @@ class Terms:
     def wants(self) -> str:
         """What is wanted, in words."""
         wish = self.wish
-        model = f"GPUs of node {wish.executor_id}" if wish.executor_id else wish.gpu_type or "the cheapest GPU"
+        count = wish.gpu_count or 1
+        if wish.executor_id:
+            gpus = f"{counted(count, 'GPU')} of node {wish.executor_id}"
+        elif wish.gpu_type:
+            gpus = f"{count}x {wish.gpu_type}"
+        else:
+            gpus = "the cheapest GPU" if count == 1 else f"{count} of the cheapest GPUs"
         given = {name: getattr(wish, name) for name in wish.given if name not in _SAID_OTHERWISE}
         said = [name if value is True else f"{name}={value}" for name, value in given.items()]
-        return " with ".join(filter(None, (f"{wish.gpu_count or 1}x {model}", ", ".join(said))))
+        return " with ".join(filter(None, (gpus, ", ".join(said))))
 
     def to_json(self) -> dict[str, Any]:
         """Write the terms for the ledger."""
@@ -145,6 +151,14 @@ class Terms:
             return cls(wish=Wish.model_validate(wish), began_at=began_at, **written)
         except (KeyError, TypeError, ValueError, ValidationError, Failure):
             return None
+
+
+@dataclass(frozen=True, slots=True)
+class NewOrder:
+    """An order that is to be placed: what it may come to, and why nothing fits now."""
+
+    terms: Terms
+    because: str
 
 
 def may_fit_later(error: Exception) -> bool:
@@ -289,8 +303,9 @@ async def check_gpu_type(account: Account, policy: Policy, wish: Wish) -> None:
         policy.check_gpu_type(meant[0])
 
 
-def question_about_order(terms: Terms) -> Question:
+def question_about_order(order: NewOrder) -> Question:
     """What a person is asked before an order is placed: once for all that it may come to."""
+    terms = order.terms
     wish, most = terms.wish, terms.most_per_hour_usd
     price = f" for at most {in_usd(at_most_usd(most))} an hour" if most is not None else ""
     template = "a default template"
@@ -298,16 +313,17 @@ def question_about_order(terms: Terms) -> Question:
         image = quoted(terms.template_image or "an image that Lium does not name")
         template = f"template {quoted(wish.template)} ({terms.template_id}, image {image})"
     text = (
-        f"Place a standing order for pod {quoted(wish.name)}: within {terms.trying_hours:g} hours from now, rent "
-        f"{terms.wants}{price} with {template} as soon as that fits, while nobody watches and without asking again?"
+        f"Place a standing order for pod {quoted(wish.name)}: within {counted(terms.trying_hours, 'hour')} from now, "
+        f"rent {terms.wants}{price} with {template} as soon as that fits, while nobody watches and without asking "
+        "again?"
     )
     if terms.volume_id:
         text += f" Volume {quoted(wish.volume)} is attached."
     if wish.backup_id:
         text += f" Backup {wish.backup_id} is restored into it."
     if terms.hours is not None:
-        text += f" Lium removes the pod {terms.hours:g} hours after it starts."
+        text += f" Lium removes the pod {counted(terms.hours, 'hour')} after it starts."
     if terms.most_usd is not None:
         text += f" It costs at most {in_usd(terms.most_usd)} in all"
         text += "." if terms.hours is not None else ": Lium removes it before it has cost more."
-    return Question(text, price_per_hour_usd=most, subject=terms)
+    return Question(text, price_per_hour_usd=most, subject=order)

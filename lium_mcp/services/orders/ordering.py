@@ -9,7 +9,7 @@ from lium_mcp.guard.policy import Policy
 from lium_mcp.rentals import Rental, Task
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.failure_words import FAILURES, as_failure
-from lium_mcp.services.orders.order_terms import Terms, find_terms, may_fit_later, question_about_order
+from lium_mcp.services.orders.order_terms import NewOrder, find_terms, may_fit_later, question_about_order
 from lium_mcp.services.orders.standing_orders import describe, find_same, place, show, show_terms
 from lium_mcp.services.polling import READ_LIMIT_SECONDS, Poller, time_limit
 from lium_mcp.services.rents.batch_renting import ask_to_rent_missing, rent_missing
@@ -41,12 +41,15 @@ async def ask_to_rent_or_order(
         return None
     try:
         # Who was asked about an order has agreed to all that it may rent at once, too.
-        if asked is None or not isinstance(asked.subject, Terms):
+        if asked is None or not isinstance(asked.subject, NewOrder):
             return question_about(await plan_to_ask(account, policy, wish, asked))
+        because = asked.subject.because
     except FAILURES as error:
         if trying_hours is None or not may_fit_later(error):
             raise
-    return question_about_order(await find_terms(account, policy, wish, trying_hours or 0, began_at))
+        because = as_failure(error).happened
+    terms = await find_terms(account, policy, wish, trying_hours or 0, began_at)
+    return question_about_order(NewOrder(terms, because))
 
 
 async def rent_or_order(
@@ -72,8 +75,9 @@ async def rent_or_order(
             if (order := await find_same(account, wish, trying_hours)) is not None:
                 return _ordered(account, order)
             earlier = await account.renter.earlier(wish.name, wish.digest)
-            if earlier is None and agreed is not None and isinstance(agreed.subject, Terms):
-                return _ordered(account, await place(account, replace(agreed.subject, is_agreed=True)))
+            if earlier is None and agreed is not None and isinstance(agreed.subject, NewOrder):
+                terms = replace(agreed.subject.terms, is_agreed=True)
+                return _ordered(account, await place(account, replace(agreed.subject, terms=terms)))
             ready = earlier or await agreed_plan(account, policy, agreed, wish)
         if isinstance(ready, Rental):
             return await follow_rental(account, poller, ready, wish, None, wait_seconds)
@@ -85,10 +89,10 @@ async def rent_or_order(
         # A person who was asked has not been asked about an order.
         if trying_hours is None or agreed is not None or not may_fit_later(error):
             raise
-        why = as_failure(error).happened
+        because = as_failure(error).happened
     with time_limit(READ_LIMIT_SECONDS):
-        order = await place(account, await find_terms(account, policy, wish, trying_hours, began_at))
-    return _ordered(account, order, why)
+        terms = await find_terms(account, policy, wish, trying_hours, began_at)
+        return _ordered(account, await place(account, NewOrder(terms, because)))
 
 
 async def would_rent_or_order(
@@ -108,11 +112,11 @@ async def would_rent_or_order(
         except FAILURES as error:
             if trying_hours is None or not may_fit_later(error):
                 raise
-            why = as_failure(error).happened
+            because = as_failure(error).happened
         terms = await find_terms(account, policy, wish, trying_hours, account.lium.now())
     return RentedPod(
         outcome="dry_run",
-        order=show_terms(terms).model_copy(update={"because": why}),
+        order=show_terms(terms).model_copy(update={"because": because}),
         next="Nothing fits now, and nothing was ordered. Call again without dry_run to place the standing order.",
     )
 
@@ -126,8 +130,6 @@ def _check_count(wish: Wish, trying_hours: float | None) -> None:
         )
 
 
-def _ordered(account: Account, task: Task, why: str | None = None) -> RentedPod:
+def _ordered(account: Account, task: Task) -> RentedPod:
     order = show(account, task)
-    if why and order.because is None:
-        order = order.model_copy(update={"because": why})
     return RentedPod(outcome="pending", order=order, next=describe(order))

@@ -5,36 +5,44 @@ ledger, which lets an order rent once, and cancels one that has not rented.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
+import anyio
+
+from lium_mcp.api.errors import LiumError
+from lium_mcp.api.pods.models import Pod
 from lium_mcp.failures import Failure
 from lium_mcp.guard.consent import Question
 from lium_mcp.rentals import Entry, LedgerUnavailable, Task, is_expired
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.open_rents import pods_given_back
-from lium_mcp.services.orders.order_terms import Terms, refuse_taken
+from lium_mcp.services.orders.order_terms import NewOrder, Terms, refuse_taken
+from lium_mcp.services.pods.pod_details import past_view, pod_view
+from lium_mcp.services.pods.pod_states import judge, judge_gone
+from lium_mcp.services.pods.readiness import read_pod
 from lium_mcp.services.questions import quoted
 from lium_mcp.services.rents.order_view import OrderStatus, StandingOrder
 from lium_mcp.services.rents.wish import Wish
 from lium_mcp.services.targets import find_pod
+from lium_mcp.text import one_line
 
 log = logging.getLogger(__name__)
 
 CANCELLED: Final = "The standing order is cancelled: it has rented nothing, and never will."
-STILL_OPEN: Final = (
-    "A standing order of this name is open and rents once something fits: call remove_pod with the name again to "
-    "cancel it."
-)
 _KIND: Final = "standing_order"
 _SUBJECT: Final = "the market"
 _SHOWN_FOR: Final = timedelta(days=1)
+# Each takes two or three requests, whenever the pods are listed.
+_MOST_ENDS_TOLD: Final = 3
+_ENDS_SECONDS: Final = 5.0
 
 _STATUSES: Final[Mapping[str, OrderStatus]] = {"done": "rented", "expired": "expired", "cancelled": "cancelled"}
 
 
-async def place(account: Account, terms: Terms) -> Task:
+async def place(account: Account, new: NewOrder) -> Task:
     """Write an order down, from when on servers with this key look for what fits it.
 
     Raises:
@@ -45,13 +53,25 @@ async def place(account: Account, terms: Terms) -> Task:
     worker = account.worker
     if worker is None:
         raise TypeError("without a worker there are no terms")
-    wish = terms.wish
+    terms, wish = new.terms, new.terms.wish
+    # Whoever places an order has looked at the market: until a server does, this is what was seen of it.
     task, is_new = await worker.add(
-        _KIND, _SUBJECT, wish.name, terms.to_json(), check=lambda entries: refuse_taken(wish, entries)
+        _KIND,
+        _SUBJECT,
+        wish.name,
+        terms.to_json(),
+        progress=seen_of_market(account, terms.began_at, new.because),
+        check=lambda entries: refuse_taken(wish, entries),
     )
     if not is_new:
         _refuse_unless_same(task, wish, terms.trying_hours, is_own=task.key_tag == worker.key_tag)
     return task
+
+
+def seen_of_market(account: Account, looked_at: datetime, because: str) -> dict[str, Any]:
+    """The progress of an order that waits: when it was looked at last, and why nothing fitted then."""
+    # What others said is shown by more than tools.
+    return {"looked_at": looked_at.isoformat(), "because": one_line(because, account.lium.redact)}
 
 
 # finding
@@ -96,6 +116,25 @@ async def find_open(account: Account, name: str) -> Task | None:
     return next((task for task in open_ones if task.name == name), None)
 
 
+async def tell_of_open(account: Account, name: str) -> str:
+    """Say that an order of a pod's name is open, which rents another pod once that is gone; else nothing.
+
+    Raises:
+        LedgerUnavailable: the ledger cannot be read.
+    """
+    if (order := await find_open(account, name)) is not None and not await _rents_of(account, order):
+        return (
+            f"A standing order of this name is open, and rents another pod once something fits: remove_pod with "
+            f"{order.id} cancels it."
+        )
+    if await account.rents.is_ordered(name):
+        return (
+            "A standing order of this name is open, placed with another API key of this account, and rents another "
+            "pod once something fits."
+        )
+    return ""
+
+
 async def list_orders(account: Account) -> list[StandingOrder]:
     """The account's orders that are open or were closed in the last day, newest first; none where nobody can tell."""
     try:
@@ -109,6 +148,30 @@ async def list_orders(account: Account) -> list[StandingOrder]:
     return [_with_its_end(order, given_back.get(order.pod_id or "")) for order in orders]
 
 
+async def list_with_ends(account: Account, pods: Sequence[Pod]) -> list[StandingOrder]:
+    """The same orders, and what became of the newest of their pods that are not among the living any more."""
+    orders = await list_orders(account)
+    living = {pod.id for pod in pods if not pod.is_terminal}
+    rented = [order for order in orders if order.pod_id and order.because is None]
+    ended = [order for order in rented if order.pod_id not in living][:_MOST_ENDS_TOLD]
+    ends: dict[str, str] = {}
+
+    async def read(pod_id: str) -> None:
+        with suppress(LiumError):
+            pod = await read_pod(account, pod_id)
+            past = await past_view(account, pod_id) if pod is None else None
+            if pod is not None and pod.is_terminal:
+                ends[pod_id] = judge(await pod_view(account, pod), pod, None).next or ""
+            elif past is not None:
+                ends[pod_id] = judge_gone(past).next or ""
+
+    with anyio.move_on_after(_ENDS_SECONDS):
+        async with anyio.create_task_group() as group:
+            for order in ended:
+                group.start_soon(read, order.pod_id or "")
+    return [order.model_copy(update={"because": ends.get(order.pod_id or "", order.because)}) for order in orders]
+
+
 def _with_its_end(order: StandingOrder, given_back_because: str | None) -> StandingOrder:
     if given_back_because is None:
         return order
@@ -116,8 +179,8 @@ def _with_its_end(order: StandingOrder, given_back_because: str | None) -> Stand
 
 
 async def find_lately(account: Account, name: str) -> StandingOrder | None:
-    """The newest of these orders that has this name."""
-    return next((order for order in await list_orders(account) if order.name == name), None)
+    """The newest of these orders that has this name, or has rented the pod of this id."""
+    return next((order for order in await list_orders(account) if name in (order.name, order.pod_id)), None)
 
 
 # showing

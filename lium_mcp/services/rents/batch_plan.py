@@ -12,7 +12,7 @@ from typing import Final
 from lium_mcp.api.errors import LiumError
 from lium_mcp.api.executors.models import Executor
 from lium_mcp.failures import Failure
-from lium_mcp.figures import at_most_usd, in_usd, is_above
+from lium_mcp.figures import at_most_usd, counted, in_usd, is_above
 from lium_mcp.guard.consent import Question
 from lium_mcp.guard.policy import Ask, Policy, PolicyRefused
 from lium_mcp.rentals import PRICE_TOLERANCE_USD, Entry, NodeOrder, Wanted, costs_more, whole_hours
@@ -150,7 +150,7 @@ def question_about_batch(batch: BatchPlan) -> Question:
         text += "They have no removal time: they bill until somebody removes them."
     else:
         total = in_usd(min(at_most_usd(sum(each) * batch.hours), wish.max_total_usd or math.inf))
-        text += f"Lium removes each {batch.hours:g} hours after it starts: at most {total} in all."
+        text += f"Lium removes each {counted(batch.hours, 'hour')} after it starts: at most {total} in all."
     text += balance_after(batch.balance_usd, sum(each), batch.hours)
     warnings = dict.fromkeys(warning for plan in plans for warning in plan.warnings)
     return Question(" ".join((text, *warnings)), price_per_hour_usd=sum(each), subject=batch)

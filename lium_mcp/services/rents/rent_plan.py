@@ -15,7 +15,7 @@ from lium_mcp.api.rent_requests import RentBySpecRequest, RentRequest
 from lium_mcp.api.templates import Template
 from lium_mcp.countries import Countries
 from lium_mcp.failures import Failure
-from lium_mcp.figures import is_above, rate_in_usd
+from lium_mcp.figures import counted, is_above, rate_in_usd
 from lium_mcp.guard.consent import Question
 from lium_mcp.guard.policy import Ask, Policy
 from lium_mcp.rentals import PRICE_TOLERANCE_USD, Expected, NodeOrder, Order, SpecOrder, whole_hours
@@ -195,7 +195,7 @@ def _refuse_above_total(plan: Plan, priced: PricedRental) -> None:
         raise Failure(
             "price_changed",
             f"It costs {rate_in_usd(priced.price_per_hour_usd, 4)} an hour now, for which max_total_usd={total:g} does "
-            f"not pay {hours:g} hours.",
+            f"not pay {counted(hours, 'hour')}.",
             "Call again: it is planned for fewer hours then.",
         )
 

@@ -10,7 +10,7 @@ import anyio
 from lium_mcp.api.errors import LiumError, NoExecutorMatches, RentOutcomeUnknown
 from lium_mcp.api.pods.models import Pod, PodDetail
 from lium_mcp.failures import Failure
-from lium_mcp.figures import at_most_usd, in_usd, rate_in_usd
+from lium_mcp.figures import at_most_usd, counted, in_usd, rate_in_usd
 from lium_mcp.guard.consent import Question
 from lium_mcp.guard.policy import Policy
 from lium_mcp.remote.banner import SshAnswer
@@ -72,7 +72,7 @@ def question_about(plan: Plan) -> Question:
     if plan.hours is None:
         text += "It has no removal time: it bills until somebody removes it."
     else:
-        text += f"Lium removes it {plan.hours:g} hours after it starts"
+        text += f"Lium removes it {counted(plan.hours, 'hour')} after it starts"
         text += f": at most {in_usd(_in_all(plan, price))} in all." if price is not None else "."
     text += balance_after(plan.balance_usd, price, plan.hours)
     return Question(" ".join((text, *known, *plan.warnings)), price_per_hour_usd=price, subject=plan)
@@ -379,17 +379,19 @@ async def _fix_removal(account: Account, rental: Rental, pod: PodDetail, hours: 
         with anyio.fail_after(_SCHEDULE_SECONDS):
             newest, is_set = await account.renter.keep_removal_time(rental, pod, hours)
     except TimeoutError:
-        return pod, [f"The removal after {hours:g} hours is not confirmed: call schedule_pod_removal."]
+        return pod, [f"The removal after {counted(hours, 'hour')} is not confirmed: call schedule_pod_removal."]
     except LiumError as error:
-        return pod, [f"The removal after {hours:g} hours could not be set ({error}): call schedule_pod_removal."]
+        return pod, [
+            f"The removal after {counted(hours, 'hour')} could not be set ({error}): call schedule_pod_removal."
+        ]
     pod = newest or pod
     if is_set:
         return pod, []
     if pod.removal_scheduled_at is None and pod.termination_hours is None:
         return pod, ["Lium shows no removal time: the pod may bill until it is removed. Call schedule_pod_removal."]
     if pod.is_ready:
-        return pod, [f"Lium shows a removal time later than {hours:g} hours: call schedule_pod_removal."]
+        return pod, [f"Lium shows a removal time later than {counted(hours, 'hour')}: call schedule_pod_removal."]
     if pod.termination_hours is not None and pod.termination_hours > hours:
         whole = pod.termination_hours
-        return pod, [f"It is removed {whole} hours after it starts, until get_pod sets the exact time."]
+        return pod, [f"It is removed {counted(whole, 'hour')} after it starts, until get_pod sets the exact time."]
     return pod, []
