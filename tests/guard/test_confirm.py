@@ -147,7 +147,7 @@ CASES: dict[str, Case] = {
     ),
     "schedule_pod_removal": (
         lambda _: {"pod": "train", "hours_from_now": 1},
-        lambda stage: [stage.pod, "in 1 hours", "It costs $0.", "are lost then", "There is no backup of it."],
+        lambda stage: [stage.pod, "in 1 hour?", "It costs $0.", "are lost then", "There is no backup of it."],
     ),
     "cancel_pod_removal": (
         lambda _: {"pod": "train"},
