@@ -2,7 +2,7 @@
 
 from lium_mcp.rentals.account_rents import AccountRents
 from lium_mcp.rentals.admission import BEING_SETTLED, FindJudge, Judge, RentUnsettled
-from lium_mcp.rentals.batches import BatchedRent, NotSent, Wanted
+from lium_mcp.rentals.batches import BatchedRent, NotSent, Wanted, is_of_its_node
 from lium_mcp.rentals.belonging import NamedAnothers, contradiction_of_request, is_anothers, is_its_own, of_its_name
 from lium_mcp.rentals.entries import (
     Entry,
@@ -74,6 +74,7 @@ __all__ = [
     "is_anothers",
     "is_expired",
     "is_its_own",
+    "is_of_its_node",
     "key_tag",
     "of_its_name",
     "shortfalls",

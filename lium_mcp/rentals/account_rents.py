@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.rentals.entries import (
+    FAILED_TO_START,
     UNSETTLED,
     Entry,
     Extension,
@@ -30,6 +31,8 @@ from lium_mcp.rentals.orders import Rental
 
 log = logging.getLogger(__name__)
 
+# A node on which a pod failed to start so lately may fail again; later, Lium has checked it.
+_LATELY: Final = timedelta(hours=2)
 # The call of a rent waits for at most ten minutes, and settles the rent before.
 _LONGEST_CALL: Final = timedelta(minutes=15)
 
@@ -88,6 +91,16 @@ class AccountRents:
         if self._ledger.is_empty:
             return []
         return await self._ledger.open().given_back(await self._identity.known())
+
+    async def nodes_that_failed(self) -> set[str]:
+        """The nodes on which a pod of the account lately failed to start; none where the ledger cannot be read."""
+        if self._ledger.is_empty:
+            return set()
+        with suppress(LedgerUnavailable):
+            account = await self._identity.known()
+            entries = await self._ledger.open().failed_to_start(account, self._now() - _LATELY)
+            return {entry.failed_node_id for entry in entries if entry.failed_node_id}
+        return set()
 
     async def tasks(self, kind: TaskKind) -> list[Task]:
         """The tasks of a kind that this key made, newest first, closed ones too.
@@ -276,6 +289,12 @@ class AccountRents:
 
         await self._change(pod_id, kept)
 
+    async def note_failed_to_start(self, pod: Pod) -> None:
+        """Note that a rent's pod did not come to run, and on which node, so that the next one is tried elsewhere."""
+        if node_id := pod.node_id:
+            note = f"{FAILED_TO_START}{node_id}"
+            await self._change(pod.id, lambda entry: {"note": note} if entry.status == "rented" else None)
+
     async def note_must_go(self, pod_id: str, reason: str) -> None:
         """Note that the pods of this pod's rent must go, and why."""
         await self._change(pod_id, lambda _: {"status": "removing", "note": reason})
@@ -308,7 +327,8 @@ class AccountRents:
             others = [other for other in entry.pod_ids if other != pod_id]
             if others:
                 return {"pod_ids": others, "pod_count": entry.pod_count - 1}
-            return {"status": "removing", "removal_accepted": True, "note": "removed on request", "pod_count": 1}
+            note = entry.note if entry.failed_node_id else "removed on request"
+            return {"status": "removing", "removal_accepted": True, "note": note, "pod_count": 1}
 
         await self._change(pod_id, without)
 

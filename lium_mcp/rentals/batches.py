@@ -7,6 +7,7 @@ wants to rent waits, as ever, until the lost one is settled.
 """
 
 import logging
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -17,7 +18,7 @@ import anyio.lowlevel
 
 from lium_mcp.api.client import LiumClient
 from lium_mcp.api.clock import Clock
-from lium_mcp.api.errors import BadRequest, Conflict, LiumError, NotFound, RentOutcomeUnknown
+from lium_mcp.api.errors import BadRequest, Conflict, IdempotencyConflict, LiumError, NotFound, RentOutcomeUnknown
 from lium_mcp.rentals.account_rents import AccountRents
 from lium_mcp.rentals.admission import Admission, FindJudge
 from lium_mcp.rentals.entries import Entry
@@ -31,11 +32,26 @@ log = logging.getLogger(__name__)
 
 # A node that is taken, or may not be rented so, says nothing of other nodes; every other refusal does.
 _OF_ONE_NODE: Final = (BadRequest, Conflict, NotFound)
+# Of these, what speaks of something else that was asked for: no other node mends that.
+_OF_THE_REQUEST: Final = re.compile(
+    r"template|image|dockerfile|volume|backup|restore|ttl|termination|public_?key|ssh.?key|pod.?name", re.IGNORECASE
+)
 # Lium does not answer, and each further rent might be one more pod that nobody can tell of.
 _MOST_LOST: Final = 2
 # So many different nodes are not all taken in one moment: it is the request that is refused.
 _MOST_REFUSED_AT_FIRST: Final = 3
 _MOST_TRIES: Final = 3
+
+
+def is_of_its_node(refusal: LiumError) -> bool:
+    """Whether a rent was surely refused, and for what its node is, so that another node may do.
+
+    What is replayed is no answer to a first request: the answer to that was lost before.
+    """
+    if not isinstance(refusal, _OF_ONE_NODE) or isinstance(refusal, IdempotencyConflict):
+        return False
+    is_sure = refusal.effect == "none" and not refusal.replayed
+    return is_sure and not _OF_THE_REQUEST.search(f"{refusal.code or ''} {refusal.message}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +163,7 @@ class Batches:
         for failure in failures:
             if isinstance(failure, NotSent):
                 return str(failure)
-            if not isinstance(failure, (RentOutcomeUnknown, *_OF_ONE_NODE)):
+            if not isinstance(failure, RentOutcomeUnknown) and not is_of_its_node(failure):
                 return f"Lium refused another one: {str(failure).rstrip('.')}"
         lost = _lost_count(rents)
         if lost >= _MOST_LOST:
@@ -168,9 +184,7 @@ class Batches:
                 rent.failure = failure
             except LiumError as refusal:
                 rent.failure = refusal
-                if isinstance(refusal, _OF_ONE_NODE) and await self._has_another(
-                    rent, refusal, rents, find_judge, find_another
-                ):
+                if is_of_its_node(refusal) and await self._has_another(rent, refusal, rents, find_judge, find_another):
                     continue
             return
 

@@ -20,6 +20,8 @@ CLOSED: Final[frozenset[Status]] = frozenset({"refused", "removed", "absent", "w
 
 GIVEN_BACK: Final = "given back: "
 """How the note of a rent begins if a look found that its pods must go."""
+FAILED_TO_START: Final = "failed to start on node "
+"""How the note of a rent begins whose pod did not come to run; the node's id follows."""
 NOT_SENT_AGAIN: Final = "not sent again: "
 """How the note of a rent begins if the server that looked last may not send it again."""
 
@@ -151,6 +153,11 @@ class Entry:
         """Why a look gave its pods back, if one did."""
         is_over = self.status in ("removing", "removed") and self.note.startswith(GIVEN_BACK)
         return self.note.removeprefix(GIVEN_BACK) if is_over else None
+
+    @property
+    def failed_node_id(self) -> str | None:
+        """The node on which its pod did not come to run, if it did not."""
+        return self.note.removeprefix(FAILED_TO_START) if self.note.startswith(FAILED_TO_START) else None
 
     @property
     def not_sent_again_because(self) -> str | None:

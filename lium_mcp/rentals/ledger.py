@@ -15,6 +15,7 @@ from sqlalchemy import ColumnElement, Connection, Row, delete, insert, or_, sele
 from lium_mcp.rentals.database import Database
 from lium_mcp.rentals.entries import (
     CLOSED,
+    FAILED_TO_START,
     GIVEN_BACK,
     UNSETTLED,
     Entry,
@@ -180,6 +181,20 @@ class Ledger:
             LedgerUnavailable: they cannot be read.
         """
         wanted = RENTALS.c.status.in_(("removing", "removed")) & RENTALS.c.note.startswith(GIVEN_BACK)
+
+        def work(connection: Connection) -> list[Entry]:
+            rows = select(RENTALS).where(_of(connection, account) & wanted).order_by(RENTALS.c.created_at.desc())
+            return [_entry(row) for row in connection.execute(rows)]
+
+        return await self.database.read(work)
+
+    async def failed_to_start(self, account: str, since: datetime) -> list[Entry]:
+        """The account's rents since a moment whose pods did not come to run, newest first.
+
+        Raises:
+            LedgerUnavailable: they cannot be read.
+        """
+        wanted = (RENTALS.c.created_at >= since) & RENTALS.c.note.startswith(FAILED_TO_START)
 
         def work(connection: Connection) -> list[Entry]:
             rows = select(RENTALS).where(_of(connection, account) & wanted).order_by(RENTALS.c.created_at.desc())

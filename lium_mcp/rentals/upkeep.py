@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import anyio
 
@@ -22,7 +22,7 @@ from lium_mcp.api.retries import Repeat
 from lium_mcp.figures import rate_in_usd
 from lium_mcp.rentals.account_rents import AccountRents
 from lium_mcp.rentals.belonging import anothers, is_its_own, missing_members, of_its_name
-from lium_mcp.rentals.entries import GIVEN_BACK, Entry, has_something_left, is_only_to_check
+from lium_mcp.rentals.entries import FAILED_TO_START, GIVEN_BACK, Entry, has_something_left, is_only_to_check
 from lium_mcp.rentals.expected import DEARER, Expected, expected_after
 from lium_mcp.rentals.removal_time import keep_removal_time
 from lium_mcp.rentals.remover import LISTED_WITHIN, Remover
@@ -137,7 +137,7 @@ class Upkeep:
         if not left:
             # Those that Lium has not named yet may be listed later than the others go.
             if not entry.missing_count or self._lium.now() - entry.known_since > _RUN_OUT:
-                await self._rents.note(entry, "removed")
+                await self._rents.note(entry, "removed", **_why_gone(entry, pods))
             return
         if gone:
             await self._rents.note(entry, entry.status, pod_ids=left, pod_count=entry.pod_count - len(gone))
@@ -250,6 +250,13 @@ class Upkeep:
             await self._rents.note(entry, "absent")
         else:
             await self._rents.note(entry, "unknown", missed_lists=count, missed_at=asked_at)
+
+
+def _why_gone(entry: Entry, pods: Rows[Pod]) -> dict[str, Any]:
+    """What to note of a rent whose pods are gone: on which node one did not come to run, if Lium still lists it."""
+    failed = (pod.node_id for pod in pods if pod.id in entry.pod_ids and pod.has_failed_to_start)
+    node_id = next(filter(None, failed), None)
+    return {} if node_id is None or entry.status != "rented" else {"note": f"{FAILED_TO_START}{node_id}"}
 
 
 def _pause_between_lists(age: timedelta) -> timedelta:

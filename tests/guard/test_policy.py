@@ -704,19 +704,23 @@ async def test_a_pod_that_a_person_removed_takes_no_room_and_is_closed_by_the_ne
     assert [pod["pod_name"] for pod in living(sandbox)] == ["kept"]
 
 
-async def test_a_node_that_is_taken_in_this_moment_is_not_replaced_by_a_dearer_one(sandbox: Sandbox) -> None:
+async def test_in_place_of_a_node_that_is_taken_in_this_moment_comes_what_the_limits_allow(sandbox: Sandbox) -> None:
     wire = Wire(sandbox)
     # As if the node that was quoted were gone by the time of the rent.
     cheaper = editing(lambda body: body | {"price_per_hour": body["price_per_hour"] / 2})
     wire.on("POST", "/executors/rent-by-spec", cheaper, times=1)
-    async with agent_on(sandbox, budget_usd=50, transport=wire) as agent:
-        wanted = {"name": "train", "gpu_type": "RTX3090", "hours": 2, "wait_seconds": 0}
+    wanted = {"name": "train", "gpu_type": "RTX3090", "hours": 2, "wait_seconds": 0}
+    async with agent_on(sandbox, budget_usd=50, max_price_per_hour_usd=0.138, transport=wire) as agent:
         failure = await agent.refused("rent_pod", **wanted)
-        assert failure.code == "price_changed"
+        assert failure.code == "nodes_taken"
         assert "Nothing was changed." in failure.text
+        assert "max_price_per_hour_usd" in failure.text
         assert "max_price_per_gpu_hour" not in failure.text
         assert rents(sandbox) == []
+    wire.on("POST", "/executors/rent-by-spec", cheaper, times=1)
+    async with agent_on(sandbox, budget_usd=50, transport=wire) as agent:
         await agent.call("rent_pod", **wanted)
+    assert len(rents(sandbox)) == 1
 
 
 async def test_a_pod_that_an_earlier_call_rented_is_not_given_back(sandbox: Sandbox) -> None:

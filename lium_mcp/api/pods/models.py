@@ -221,6 +221,11 @@ class Pod(ApiModel):
         return self.state in _NEVER_STARTED_STATUSES
 
     @property
+    def has_failed_to_start(self) -> bool:
+        """Whether its first start failed."""
+        return self.has_not_started and self.is_terminal
+
+    @property
     def bills(self) -> bool | None:
         """Whether it costs money now; `None` where nobody knows, such as during a removal."""
         if self.state in BILLING_STATUSES:

@@ -17,6 +17,7 @@ from lium_mcp.guard.policy import Policy, PolicyRefused
 from lium_mcp.rentals import Entry, PodNameTaken, Task, digest
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.questions import quoted
+from lium_mcp.services.rents.other_nodes import NODES_TAKEN, SAYS_TAKEN
 from lium_mcp.services.rents.rent_plan import find_contents
 from lium_mcp.services.rents.wish import Wish
 from lium_mcp.services.targets import is_id
@@ -33,6 +34,7 @@ TryingHours = Annotated[
 # What a rent is refused with that may be possible later, as the market moves.
 _MAY_FIT_LATER: Final = frozenset(
     {
+        NODES_TAKEN,
         "no_gpu_matches",
         "node_not_for_rent",
         "gpu_count_not_rentable",
@@ -42,7 +44,6 @@ _MAY_FIT_LATER: Final = frozenset(
         "total_too_low",
     }
 )
-_LIUM_SAYS_TAKEN: Final = frozenset({"node_unavailable", "node_rent_in_progress", "node_paused_by_provider"})
 
 # What decides what a container of a template is and does.
 _WHAT_RUNS: Final = frozenset(
@@ -171,7 +172,7 @@ def may_fit_later(error: Exception) -> bool:
         case NoExecutorMatches():
             return True
         case LiumError():
-            return error.effect == "none" and error.code in _LIUM_SAYS_TAKEN
+            return error.effect == "none" and error.code in SAYS_TAKEN
         case _:
             return False
 

@@ -6,6 +6,7 @@ judge the sum.
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -18,7 +19,14 @@ from lium_mcp.guard.policy import Ask, Policy, PolicyRefused
 from lium_mcp.rentals import PRICE_TOLERANCE_USD, Entry, NodeOrder, Wanted, costs_more, whole_hours
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.questions import quoted
-from lium_mcp.services.rents.node_choice import MOST_NODES_TRIED, find_offers, is_of_one_node, pick_node
+from lium_mcp.services.rents.node_choice import (
+    MOST_NODES_TRIED,
+    find_offers,
+    is_of_one_node,
+    pick_node,
+    prefer_others,
+    say_failed,
+)
 from lium_mcp.services.rents.offers import can_rent, describe_counts, has_price, smallest_gpu_count
 from lium_mcp.services.rents.quotes import find_node
 from lium_mcp.services.rents.rent_plan import Contents, Plan, expected_of, find_contents, look_again, plan_on_node
@@ -79,8 +87,17 @@ async def make_batch_plan(
         node = await find_node(account, wish.executor_id)
         nodes, spares = _shares_of(wish, node, len(names)), 0
     else:
-        offers = await find_offers(account, wish.gpu_type)
-        nodes, spares = await _cheapest_planned(planner, policy, wish, offers.nodes, len(names))
+        offers, failed = await find_offers(account, wish.gpu_type), await account.rents.nodes_that_failed()
+
+        async def pick(some: Sequence[Executor]) -> tuple[list[Executor], int]:
+            return await _cheapest_planned(planner, policy, wish, some, len(names))
+
+        nodes, spares = await prefer_others(offers.nodes, failed, pick)
+        cheapest = nodes
+        if failed:
+            with suppress(Failure, PolicyRefused):
+                cheapest, _ = _cheapest(policy, wish, offers.nodes, len(names))
+        planner.warnings = say_failed(failed, cheapest[: len(names)], nodes[: len(names)])
     plans = [await planner.plan(node, name) for node, name in zip(nodes, names, strict=False)]
     per_hour = sum(plan.price_per_hour_usd or 0 for plan in plans)
     if total is not None:
@@ -205,6 +222,7 @@ class _Planner:
         self._unbound = wish.model_copy(update={"max_total_usd": None})
         self._hours = hours
         self._contents = contents
+        self.warnings: tuple[str, ...] = ()
         # So many hours of each pod are paid for in all, once that is known.
         self.hours_paid_for: float | None = None
         self._plans: dict[tuple[str, float | None], Plan] = {}
@@ -214,7 +232,8 @@ class _Planner:
         key = node.id, self.hours_paid_for
         if key not in self._plans:
             self._plans[key] = await self._plan(node)
-        return _named(self._plans[key], name)
+        plan = self._plans[key]
+        return _named(replace(plan, warnings=(*plan.warnings, *self.warnings)), name)
 
     async def _plan(self, node: Executor) -> Plan:
         driver = node.specs.gpu.driver if node.specs and node.specs.gpu else None

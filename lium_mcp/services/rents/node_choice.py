@@ -1,6 +1,6 @@
 """Chooses the node of a rental, for a quote and a rent alike: what the filters mean on the market, within limits."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -157,6 +157,34 @@ async def use_cheapest(
             break
     assert refused is not None  # noqa: S101 - each turn ends with one
     raise refused
+
+
+async def prefer_others(
+    nodes: Sequence[Executor], failed: Collection[str], use: Callable[[Sequence[Executor]], Awaitable[T]]
+) -> T:
+    """Use nodes on which no pod failed to start lately; all of them where none of those will do.
+
+    Raises:
+        As `use`.
+    """
+    others = [node for node in nodes if node.id not in failed]
+    if others and len(others) < len(nodes):
+        with suppress(Failure, PolicyRefused):
+            return await use(others)
+    return await use(nodes)
+
+
+def say_failed(failed: Collection[str], cheapest: Sequence[Executor], chosen: Sequence[Executor]) -> tuple[str, ...]:
+    """Say which of the cheapest nodes are passed over since a pod failed to start there, or are taken all the same."""
+    taken = dict.fromkeys(node.id for node in chosen)
+    passed = dict.fromkeys(node.id for node in cheapest if node.id in failed and node.id not in taken)
+    sentences = [f"Node {node_id} is passed over: a pod failed to start there lately." for node_id in passed]
+    sentences += [
+        f"A pod failed to start on node {node_id} lately, and no other node that fits is free."
+        for node_id in taken
+        if node_id in failed
+    ]
+    return tuple(sentences)
 
 
 async def use_node(

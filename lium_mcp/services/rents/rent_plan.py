@@ -4,6 +4,8 @@ Everything that can be refused is refused here, before money is spent. A plan is
 and after the answer only what may have moved is read again.
 """
 
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -17,13 +19,21 @@ from lium_mcp.countries import Countries
 from lium_mcp.failures import Failure
 from lium_mcp.figures import counted, is_above, rate_in_usd
 from lium_mcp.guard.consent import Question
-from lium_mcp.guard.policy import Ask, Policy
+from lium_mcp.guard.policy import Ask, Policy, PolicyRefused
 from lium_mcp.rentals import PRICE_TOLERANCE_USD, Expected, NodeOrder, Order, SpecOrder, whole_hours
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.backing_up import PARTIAL, check_path_in, plain_path, refuse_incomplete
 from lium_mcp.services.pods.login_keys import PodKeys, find_public_keys
 from lium_mcp.services.rents.default_template import default_template
-from lium_mcp.services.rents.node_choice import Offers, find_offers, pick_node, price_node, use_cheapest
+from lium_mcp.services.rents.node_choice import (
+    Offers,
+    find_offers,
+    pick_node,
+    prefer_others,
+    price_node,
+    say_failed,
+    use_cheapest,
+)
 from lium_mcp.services.rents.quotes import PricedRental, find_node
 from lium_mcp.services.rents.rent_terms import ceiling_per_hour_usd
 from lium_mcp.services.rents.total_ceiling import whole_cost_usd, within_total
@@ -107,7 +117,14 @@ class Plan:
         return isinstance(order, SpecOrder) and order.request.max_price_per_gpu_hour != ceiling
 
 
-async def make_plan(account: Account, policy: Policy, wish: Wish, *, priced: bool) -> Plan:
+async def make_plan(
+    account: Account,
+    policy: Policy,
+    wish: Wish,
+    *,
+    priced: bool,
+    admits: Callable[[Executor], bool] | None = None,
+) -> Plan:
     """Find what to rent.
 
     Args:
@@ -115,6 +132,7 @@ async def make_plan(account: Account, policy: Policy, wish: Wish, *, priced: boo
         policy: The limits that hold.
         wish: What is asked for.
         priced: Whether the price has to be known, also where Lium picks the node.
+        admits: Which nodes may be taken where none is named; None for any, also one that Lium picks.
 
     Raises:
         Failure: it cannot be rented so.
@@ -130,10 +148,23 @@ async def make_plan(account: Account, policy: Policy, wish: Wish, *, priced: boo
     if wish.executor_id:
         return await plan_on(await find_node(account, wish.executor_id))
     offers = await find_offers(account, wish.gpu_type)
-    left_to_lium = await _leave_to_lium(account, policy, wish, hours, contents, offers, priced=priced)
-    if left_to_lium is not None:
-        return left_to_lium
-    return await use_cheapest(policy, wish, offers.nodes, plan_on)
+    nodes = [node for node in offers.nodes if admits is None or admits(node)]
+    if not nodes:
+        raise Failure("no_gpu_matches", "No other node of this kind is on offer.", "Watch with list_gpus.")
+    failed = await account.rents.nodes_that_failed()
+    if admits is None and not any(node.id in failed for node in nodes):
+        left_to_lium = await _leave_to_lium(account, policy, wish, hours, contents, offers, priced=priced)
+        if left_to_lium is not None:
+            return left_to_lium
+
+    async def plan_on_one_of(some: Sequence[Executor]) -> Plan:
+        return await use_cheapest(policy, wish, some, plan_on)
+
+    plan = await prefer_others(nodes, failed, plan_on_one_of)
+    cheapest = [plan.node]
+    with suppress(Failure, PolicyRefused):
+        cheapest.append(pick_node(policy, wish, nodes))
+    return replace(plan, warnings=(*plan.warnings, *say_failed(failed, cheapest, [plan.node])))
 
 
 async def plan_on_node(

@@ -7,16 +7,15 @@ from typing import Literal
 
 import anyio
 
-from lium_mcp.api.errors import LiumError, NoExecutorMatches, RentOutcomeUnknown
+from lium_mcp.api.errors import LiumError, RentOutcomeUnknown
 from lium_mcp.api.pods.models import Pod, PodDetail
-from lium_mcp.failures import Failure
-from lium_mcp.figures import at_most_usd, counted, in_usd, rate_in_usd
+from lium_mcp.figures import at_most_usd, counted, in_usd
 from lium_mcp.guard.consent import Question
 from lium_mcp.guard.policy import Policy
 from lium_mcp.remote.banner import SshAnswer
 from lium_mcp.rentals import Expected, Rental, is_anothers, is_its_own, whole_hours
 from lium_mcp.services.accounts import Account
-from lium_mcp.services.limits_left import find_judge, refuse_beyond_limits
+from lium_mcp.services.limits_left import refuse_beyond_limits
 from lium_mcp.services.open_rents import pods_given_back
 from lium_mcp.services.pods.login_keys import describe_keys, register_public_keys
 from lium_mcp.services.pods.node_warnings import node_warnings
@@ -25,6 +24,7 @@ from lium_mcp.services.pods.pod_states import ObservedPod, is_over, judge, judge
 from lium_mcp.services.pods.readiness import read_pod, wait_for_ssh
 from lium_mcp.services.polling import Poller
 from lium_mcp.services.questions import quoted
+from lium_mcp.services.rents.other_nodes import rent_on_some_node
 from lium_mcp.services.rents.rent_plan import Plan, expected_of, look_again, make_plan
 from lium_mcp.services.rents.rent_terms import (
     give_back,
@@ -114,39 +114,21 @@ async def agreed_plan(account: Account, policy: Policy, agreed: Question | None,
 async def rent(
     account: Account, policy: Policy, poller: Poller, agreed: Question | None, plan: Plan, wait_seconds: float
 ) -> RentedPod:
-    """Carry a plan out, and wait until the pod runs.
+    """Carry a plan out, on another node where its own refuses it, and wait until the pod runs.
 
     Raises:
         Failure: it was refused, or came out as something that must not stay, or nobody knows what came of it.
         PolicyRefused, PodNameTaken, RentUnsettled, AccountUnknown, LedgerUnavailable, LiumError: as `Renter.rent`.
     """
-    wish, expected = plan.wish, expected_of(policy, agreed, plan)
     try:
-        async with account.renter.rent(
-            plan.order,
-            asked=wish.digest,
-            price_per_hour_usd=plan.price_per_hour_usd,
-            expected=expected,
-            hours=plan.hours,
-            find_judge=lambda _: find_judge(account, policy, plan.ask),
-        ) as rental:
+        async with rent_on_some_node(account, policy, agreed, plan) as (rental, placed):
             if not rental.earlier:
                 await register_public_keys(account)
             # A pod of an earlier call has its own terms.
-            mine = None if rental.earlier else (plan, expected)
-            return await follow_rental(account, poller, rental, wish, mine, wait_seconds)
+            mine = None if rental.earlier else (placed, expected_of(policy, agreed, placed))
+            return await follow_rental(account, poller, rental, plan.wish, mine, wait_seconds)
     except RentOutcomeUnknown as unknown:
-        raise outcome_unknown(wish.name, unknown) from unknown
-    except NoExecutorMatches as taken:
-        if not plan.is_pinned:
-            raise
-        raise Failure(
-            "price_changed",
-            f"The node that was found for {rate_in_usd(plan.price_per_hour_usd or 0, 4)} an hour was taken in this "
-            "moment, and no other costs as little.",
-            "Call again: the next one is held against the limits anew.",
-            request_id=taken.request_id,
-        ) from taken
+        raise outcome_unknown(plan.wish.name, unknown) from unknown
 
 
 async def follow_rental(
@@ -179,6 +161,8 @@ async def follow_rental(
             next="The pod is rented, but it could not be read. It may bill: call get_pod with this pod_id.",
         )
     pod = seen.pod
+    if pod.has_failed_to_start:
+        await account.rents.note_failed_to_start(pod)
     warnings = []
     if not rental.confirmed:
         warnings.append("The answer was lost; this pod was found by its name. Check that it is yours.")
