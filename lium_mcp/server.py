@@ -1,13 +1,11 @@
 """The composition root: settings in, a ready MCP server out. The only file that knows everybody."""
 
 import logging
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, NoReturn
-from urllib.parse import urlsplit
 
 import anyio
 import httpx2
@@ -16,12 +14,11 @@ from mcp.server.mcpserver import RequestStateSecurity
 from mcp.server.mcpserver.tools import Tool as BoundTool
 
 from lium_mcp import __version__
-from lium_mcp.api.addresses import check_base_url
 from lium_mcp.api.client import LiumClient
 from lium_mcp.api.clock import SYSTEM_CLOCK, Clock
-from lium_mcp.api.errors import InvalidRequest, LiumError
-from lium_mcp.api.network import Network
+from lium_mcp.api.errors import LiumError
 from lium_mcp.completions import add_completions
+from lium_mcp.connecting import connect, find_network, open_ledger
 from lium_mcp.guard.confirm import STATE_SECONDS, OneTimeCodec, Person
 from lium_mcp.guard.policy import Policy
 from lium_mcp.guard.redaction import Redactor
@@ -31,9 +28,10 @@ from lium_mcp.prompts import add_prompts, read_arguments
 from lium_mcp.remote import PodAccess
 from lium_mcp.remote.key_source import KeySource
 from lium_mcp.remote.local_files import LocalFolders
-from lium_mcp.rentals import Claim, LazyLedger, LedgerUnavailable, Renter, Step, TaskKind, Worker
+from lium_mcp.rentals import Claim, LedgerUnavailable, Renter, Step, TaskKind, Worker
 from lium_mcp.resources import add_resources
-from lium_mcp.services.failure_words import GET_A_KEY, settings_wrong
+from lium_mcp.saved_key import save_key
+from lium_mcp.services.failure_words import settings_wrong
 from lium_mcp.services.orders.shared_market import SharedMarket
 from lium_mcp.services.policy_view import Offered
 from lium_mcp.services.polling import Poller, Stop
@@ -41,6 +39,7 @@ from lium_mcp.services.rents.readmission import Readmission
 from lium_mcp.serving.callers import Accounts, bind_caller, caller_of_request
 from lium_mcp.serving.hangup import end_with_caller
 from lium_mcp.serving.lium_server import CLEAN_UP_SECONDS, LiumServer
+from lium_mcp.serving.login_offers import LoginOffers
 from lium_mcp.serving.sessions import note_use
 from lium_mcp.settings import Settings, registry_password
 from lium_mcp.settings_reading import as_given, load_readable, problems_of
@@ -51,8 +50,6 @@ from lium_mcp.values import SettingsError
 
 log = logging.getLogger(__name__)
 
-SANDBOX_BASE_URL: Final = "http://127.0.0.1/api"
-_STATE_SCHEMES: Final = ("sqlite:///", "sqlite://", "postgresql://", "postgresql+psycopg://")
 # Start-up comes first: opening a database takes half as long again.
 _FIRST_ATTENTION_SECONDS: Final = 2.0
 _ATTENTION_SECONDS: Final = 15.0
@@ -70,7 +67,7 @@ def read_settings(overrides: Mapping[str, Any]) -> tuple[Settings, list[str]]:
     settings, problems = load_readable(overrides)
     # Limits that belong together can be judged together only where each could be read.
     together = [] if problems else [settings.find_limits]
-    parts = (select_tools, _find_network, open_ledger)
+    parts = (select_tools, find_network, open_ledger)
     problems += problems_of(*(partial(part, settings) for part in parts), *together)
     return settings, as_given(dict.fromkeys(problems), overrides)
 
@@ -90,7 +87,7 @@ def build_refusing_server(settings: Settings, problems: Sequence[str]) -> LiumSe
     return LiumServer(offered=listed, bind=refuse, stop=Stop(), log_level=settings.log_level, **presented)
 
 
-def _presented(offered: Collection[str], limits: dict[str, object]) -> dict[str, str]:
+def _presented(offered: Collection[str], limits: dict[str, object]) -> dict[str, Any]:
     """What the handshake says of a server that offers these tools within these limits."""
     return {
         "name": "lium-mcp",
@@ -117,8 +114,16 @@ def build_server(
     listed = select_tools(settings)
     offered = {item.name for item in listed}
     runtime, accounts = make_runtime(settings, offered, transport=transport, clock=clock)
-    keeps_rents = settings.is_local and not settings.read_only and accounts.own.lium.has_api_key
 
+    def work_between_calls() -> None:
+        own = accounts.own
+        if own.lium.has_api_key and settings.is_local and not settings.read_only:
+            runtime.background.start("rents", lambda: _attend_to_rents(own.renter))
+        if (worker := own.worker) is not None:
+            directory = settings.find_state_directory()
+            runtime.background.start("tasks", lambda: _do_tasks(worker, runtime, offered, directory))
+
+    logins = _make_logins(settings, runtime, accounts, work_between_calls)
     connections = 0
 
     @asynccontextmanager
@@ -127,12 +132,8 @@ def build_server(
         nonlocal connections
         connections += 1
         try:
-            worker = accounts.own.worker
-            if connections == 1 and keeps_rents:
-                runtime.background.start("rents", lambda: _attend_to_rents(accounts.own.renter))
-            if connections == 1 and worker is not None:
-                directory = settings.find_state_directory()
-                runtime.background.start("tasks", lambda: _do_tasks(worker, runtime, offered, directory))
+            if connections == 1:
+                work_between_calls()
             yield
         finally:
             connections -= 1
@@ -146,6 +147,7 @@ def build_server(
         offered=listed,
         bind=lambda name: _bind(name, runtime),
         stop=runtime.stop,
+        logins=logins,
         **_presented(offered, {} if runtime.policy.shadow else runtime.policy.limits.in_force()),
         lifespan=lifespan,
         log_level=settings.log_level,
@@ -153,7 +155,14 @@ def build_server(
         request_state_security=RequestStateSecurity(
             codec=OneTimeCodec(), ttl=STATE_SECONDS, bind_principal=caller_of_request
         ),
-        middleware=[end_with_caller, bind_caller, runtime.person.note, note_use, read_arguments],
+        middleware=[
+            end_with_caller,
+            bind_caller,
+            *([logins.look_first] if logins else []),
+            runtime.person.note,
+            note_use,
+            read_arguments,
+        ],
         cache_hints={
             "tools/list": _LISTS_HINT,
             "prompts/list": _LISTS_HINT,
@@ -165,6 +174,34 @@ def build_server(
     add_prompts(server, offered)
     add_completions(server, runtime, offered)
     return server
+
+
+def _make_logins(
+    settings: Settings, runtime: Runtime, accounts: Accounts, begin_work: Callable[[], None]
+) -> LoginOffers | None:
+    """How this server comes to a key, if it has none and may look for one."""
+    own = accounts.own.lium
+    if own.has_api_key or not settings.takes_saved_key:
+        return None
+
+    def act_with(found: FoundKey) -> bool:
+        if found.text is not None:
+            accounts.adopt(found.text, found.place)
+            begin_work()
+        return accounts.own.lium.has_api_key
+
+    def find() -> bool:
+        return accounts.own.lium.has_api_key or act_with(settings.find_key_now())
+
+    def keep(key: str) -> None:
+        try:
+            save_key(key, replaces=None)
+        except SettingsError as error:
+            log.warning("The key of the login holds until this server ends, since it was not saved: %s", error)
+        if not find():
+            act_with(FoundKey(key, "the login in the browser"))
+
+    return LoginOffers(own, runtime.clock, runtime.stop, find=find, keep=keep)
 
 
 async def _attend_to_rents(renter: Renter) -> None:
@@ -262,7 +299,7 @@ def make_runtime(
         open_ledger(settings),
         Readmission(policy, offered, person.is_asked).judge,
         registry_password if is_local else None,
-        _pod_access(settings, offered, keys, lium) if keys else None,
+        lambda acting: _pod_access(settings, offered, keys, acting) if keys else None,
         works=is_local and not _WORKING_ON.isdisjoint(offered),
     )
     runtime = Runtime(
@@ -275,48 +312,6 @@ def make_runtime(
         redact=Redactor(settings.find_secrets()),
     )
     return runtime, accounts
-
-
-def connect(
-    settings: Settings,
-    *,
-    key: FoundKey | None = None,
-    transport: httpx2.AsyncBaseTransport | None = None,
-    clock: Clock = SYSTEM_CLOCK,
-) -> LiumClient:
-    """The API client that the settings describe, with this key in the place of theirs. Nothing is sent yet.
-
-    Raises:
-        SettingsError: a setting holds an address or a key that cannot be one.
-    """
-    base_url = settings.base_url
-    if settings.sandbox and transport is None:
-        from lium_mcp.sandbox import Sandbox  # noqa: PLC0415 - costs start-up time that nobody else should pay
-
-        transport = Sandbox(seed=settings.sandbox_seed, speed=settings.sandbox_speed, ssh=True).transport()
-        base_url = SANDBOX_BASE_URL
-    if key is None:
-        key = settings.find_key() if settings.is_local else FoundKey()
-    return LiumClient(
-        api_key=key.text,
-        key_place=key.place,
-        no_key_because=f"{key.missing_because} {GET_A_KEY}" if key.missing_because else None,
-        base_url=base_url,
-        timeout_seconds=settings.timeout_seconds,
-        transport=transport,
-        network=_find_network(settings),
-        clock=clock,
-    )
-
-
-def _find_network(settings: Settings) -> Network:
-    if settings.sandbox:
-        return Network()
-    try:
-        check_base_url(settings.base_url)
-    except InvalidRequest as error:
-        raise SettingsError(f"LIUM_BASE_URL: {error}") from None
-    return settings.find_network()
 
 
 def _ssh_keys(settings: Settings) -> KeySource:
@@ -338,34 +333,6 @@ def _pod_access(settings: Settings, offered: Collection[str], keys: KeySource, l
         LocalFolders(settings.find_local_dirs()),
         lium,
     )
-
-
-def open_ledger(settings: Settings) -> LazyLedger:
-    """The ledger at the address that the settings name; it is not opened yet.
-
-    Raises:
-        SettingsError: no ledger can be at that address.
-    """
-    url = settings.find_state_url()
-    if not url.startswith(_STATE_SCHEMES):
-        raise SettingsError("LIUM_MCP_STATE_URL: an address that starts with sqlite:/// or postgresql:// is needed")
-    if url.startswith("sqlite:") and "?" in url:
-        # Options could point SQLite at another file than the one that is looked for and made private.
-        raise SettingsError("LIUM_MCP_STATE_URL: an address of SQLite is a path alone, without options")
-    if url.startswith("postgresql:") and find_spec("psycopg") is None:
-        raise SettingsError("LIUM_MCP_STATE_URL: PostgreSQL needs a driver: install lium-mcp[postgres]")
-    if not _is_clear(url):
-        # Read in another way, a part of the password would be taken for the host, which errors name.
-        raise SettingsError("LIUM_MCP_STATE_URL: this is no address; a password needs %40 for @, %2F for /, %3A for :")
-    return LazyLedger(url, Redactor(settings.find_secrets()))
-
-
-def _is_clear(url: str) -> bool:
-    try:
-        address = urlsplit(url)
-        return address.netloc.count("@") <= 1 and (address.port is None or address.port > 0)
-    except ValueError:
-        return False
 
 
 def offered_by(settings: Settings, tool_count: int) -> Offered:

@@ -237,6 +237,23 @@ class Settings(Limits, BaseSettings):
             return FoundKey(missing_because=f"{SETTINGS['api_key'].variable} holds no key: {UNFILLED}.")
         return saved
 
+    @property
+    def takes_saved_key(self) -> bool:
+        """Whether a key that is saved meanwhile would be this server's at its next start, while it has none now.
+
+        Over HTTP callers come with keys of their own, and there is none for them.
+        """
+        chosen = cleaned(os.environ.get("LIUM_WORKSPACE", ""))
+        return self.transport == "stdio" and not (self.sandbox or self.api_key or chosen)
+
+    def find_key_now(self) -> FoundKey:
+        """The key that a server would have which started at this moment, without those that cannot be one."""
+        self.__dict__.pop("_official_config", None)
+        try:
+            return self.find_key()
+        except SettingsError:
+            return FoundKey()
+
     @cached_property
     def _official_config(self) -> OfficialConfig:
         return OfficialConfig()

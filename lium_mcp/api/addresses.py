@@ -68,9 +68,15 @@ def page_of_site(base_url: str, page: str) -> str | None:
     if _is_loopback(base.host):
         is_own = _is_loopback(url.host) and _port(url) == _port(base)
     else:
-        is_lium = url.host == _SITE and url.port is None and f".{base.host}".endswith(f".{_SITE}")
+        is_lium = url.host == _SITE and url.port is None and is_of_lium(base_url)
         is_own = url.scheme == "https" and (is_lium or (url.host, _port(url)) == (base.host, _port(base)))
     return page if is_own else None
+
+
+def is_of_lium(base_url: str) -> bool:
+    """Whether an address is Lium's own, or a simulation's on this machine."""
+    host = check_base_url(base_url).host
+    return _is_loopback(host) or f".{host}".endswith(f".{_SITE}")
 
 
 def _port(url: httpx2.URL) -> int:

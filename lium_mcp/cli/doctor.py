@@ -19,7 +19,8 @@ from lium_mcp.cli.checks.this_machine import check_ledger, check_ssh
 from lium_mcp.cli.console import say, working
 from lium_mcp.cli.exit_statuses import ExitStatus
 from lium_mcp.cli.readied import start_log
-from lium_mcp.server import make_runtime, open_ledger, read_settings
+from lium_mcp.connecting import open_ledger
+from lium_mcp.server import make_runtime, read_settings
 from lium_mcp.settings import Settings
 from lium_mcp.values import SettingsError, is_loopback
 

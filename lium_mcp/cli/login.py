@@ -16,12 +16,12 @@ from lium_mcp.api.clock import SYSTEM_CLOCK
 from lium_mcp.api.errors import AuthenticationFailed, LiumError
 from lium_mcp.cli.console import agreed, say, say_aside, working
 from lium_mcp.cli.exit_statuses import ExitStatus
+from lium_mcp.connecting import connect
 from lium_mcp.failures import Failure
 from lium_mcp.figures import in_usd
 from lium_mcp.guard.redaction import redact_text
 from lium_mcp.official_config import FoundKey, OfficialConfig, config_path
 from lium_mcp.saved_key import save_key
-from lium_mcp.server import connect
 from lium_mcp.services.failure_words import from_api
 from lium_mcp.services.logging_in import KEYS_PAGE, OpenLogin, begin_login, fetch_key, named, owner_of
 from lium_mcp.serving.logs import log_to_stderr
@@ -194,7 +194,7 @@ def _say_saved(owner: Me | None, backup: Path | None) -> None:
     if os.environ.get("LIUM_API_API_KEY"):
         say_aside("LIUM_API_API_KEY is set: the official client uses that one instead.")
     say(f"What a key may do and spend is set at {KEYS_PAGE}; it can be revoked there too.")
-    say("Next: `lium-mcp policy explain` shows the limits on what agents may spend with it.")
+    say("Next: `lium-mcp doctor` looks at the rest of the set-up.")
 
 
 def _is_lium(lium: LiumClient) -> bool:

@@ -9,10 +9,11 @@ from lium_mcp.cli.console import say, working
 from lium_mcp.cli.exit_statuses import ExitStatus
 from lium_mcp.cli.limits_table import show_limits
 from lium_mcp.cli.readied import read, start_log
+from lium_mcp.connecting import get_a_key
 from lium_mcp.figures import in_usd
 from lium_mcp.server import make_runtime, offered_by, select_tools
 from lium_mcp.services.accounts import Account
-from lium_mcp.services.failure_words import GET_A_KEY, as_failure
+from lium_mcp.services.failure_words import as_failure
 from lium_mcp.services.policy_view import Offered, PolicyView, policy_view
 from lium_mcp.services.polling import READ_LIMIT_SECONDS
 from lium_mcp.settings import Settings
@@ -66,7 +67,7 @@ async def _say_whose(settings: Settings, account: Account) -> str | None:
     """Say whose account it is; why that could not be read, if it could not."""
     key = settings.find_key()
     if key.text is None:
-        return key.missing_because or f"No API key is set. {GET_A_KEY}"
+        return key.missing_because or f"No API key is set. {get_a_key(settings)}"
     try:
         with anyio.fail_after(READ_LIMIT_SECONDS):
             me = await account.lium.account.me()

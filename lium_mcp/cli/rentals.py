@@ -11,9 +11,9 @@ import anyio
 
 from lium_mcp.cli.console import say, show_table
 from lium_mcp.cli.exit_statuses import ExitStatus
+from lium_mcp.connecting import open_ledger
 from lium_mcp.figures import in_usd
 from lium_mcp.rentals import REPLAY_WINDOW, Entry, LazyLedger, LedgerUnavailable, Task, has_something_left
-from lium_mcp.server import open_ledger
 from lium_mcp.settings_reading import load
 
 _MOST_ROWS = 200

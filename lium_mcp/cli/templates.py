@@ -25,8 +25,8 @@ from lium_mcp.api.templates import Template, TemplateChanges, TemplateCreate
 from lium_mcp.cli.console import working
 from lium_mcp.cli.exit_statuses import ExitStatus
 from lium_mcp.cli.readied import read, start_log
+from lium_mcp.connecting import connect
 from lium_mcp.results import state_in_words
-from lium_mcp.server import connect
 from lium_mcp.services.pods.dropped_settings import SSH_PORT, dropped_settings
 from lium_mcp.services.templates.images import image_of, is_image, split_image
 from lium_mcp.services.templates.template_details import hide_values

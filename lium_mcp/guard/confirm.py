@@ -32,6 +32,7 @@ ANSWER_SECONDS: Final = 300.0
 STATE_SECONDS: Final = 600.0
 """How long an answer that comes with a later request may take."""
 _ANSWER_COMES_LATER: Final = "2026-07-28"
+_FIRST_WITH_PAGES: Final = "2025-11-25"
 _READS_SECONDS: Final = 0.5  # nobody reads a question and says no to it in less
 _SEALED_AT: Final = struct.Struct("d")
 _UNSEEN: Final = (
@@ -88,13 +89,21 @@ def can_ask(context: Context[Any, Any] | ServerRequestContext[Any, Any]) -> bool
     elicitation = capabilities.elicitation if capabilities else None
     if elicitation is None or (elicitation.form is None and elicitation.url is not None):
         return False
-    return _answers_later(context) or context.session.can_send_request
+    return answers_later(context) or context.session.can_send_request
+
+
+def can_show_pages(context: Context[Any, Any]) -> bool:
+    """Whether the client says that it shows a person the page of an address, where its protocol has a way for it."""
+    capabilities = context.session.client_capabilities
+    elicitation = capabilities.elicitation if capabilities else None
+    has_url = elicitation is not None and elicitation.url is not None
+    return has_url and (context.protocol_version or "") >= _FIRST_WITH_PAGES
 
 
 def unavailable(context: Context[Any, Any], tool: str) -> NotConfirmed:
     """Say that a person's yes is needed and why nobody can be asked for it."""
     because, advice = "this MCP client cannot ask one", "Use a client that supports elicitation"
-    if not (_answers_later(context) or context.session.can_send_request):
+    if not (answers_later(context) or context.session.can_send_request):
         because = "an MCP client of an older protocol that takes JSON alone over HTTP cannot be asked"
         advice = "Use one that sends Accept: application/json, text/event-stream, or the current protocol"
     return NotConfirmed(
@@ -106,7 +115,7 @@ def unavailable(context: Context[Any, Any], tool: str) -> NotConfirmed:
 
 def later(context: Context[Any, Any], question: Question) -> Elicit[Yes] | None:
     """The question for the SDK to put, where the answer comes with a later request and is held to the question."""
-    return Elicit(question.text, Yes) if _answers_later(context) else None
+    return Elicit(question.text, Yes) if answers_later(context) else None
 
 
 async def ask(
@@ -227,5 +236,6 @@ class OneTimeCodec(RequestStateCodec):
         return payload[_SEALED_AT.size :]
 
 
-def _answers_later(context: Context[Any, Any] | ServerRequestContext[Any, Any]) -> bool:
+def answers_later(context: Context[Any, Any] | ServerRequestContext[Any, Any]) -> bool:
+    """Whether the client answers a question with a later request, as in the current protocol."""
     return (context.protocol_version or "") >= _ANSWER_COMES_LATER

@@ -21,6 +21,11 @@ GET_A_KEY: Final = (
     "This needs a Lium API key: create one at lium.io (Settings, API keys), set it as LIUM_API_KEY in the environment "
     "of this MCP server (over HTTP, send it in the header X-API-Key), and restart the server."
 )
+LOG_IN: Final = (
+    "This needs a Lium API key: have the user run `lium-mcp login` in a terminal on this machine, after which calls "
+    "work without a restart, or create one at lium.io (Settings, API keys), set it as LIUM_API_KEY in the environment "
+    "of this MCP server, and restart the server."
+)
 _CODES: dict[type[api.LiumError], str] = {
     api.RentOutcomeUnknown: "outcome_unknown",
     api.MissingApiKey: "api_key_missing",

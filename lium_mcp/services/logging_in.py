@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
 
+import anyio
+
 from lium_mcp.api.account import Me
 from lium_mcp.api.addresses import page_of_site
 from lium_mcp.api.client import LiumClient
@@ -84,7 +86,9 @@ async def fetch_key(lium: LiumClient, login: OpenLogin, clock: Clock, *, limit_s
     failed: LiumError | None = None
     while True:
         try:
-            status = await lium.logins.poll(login.session_id)
+            # The answer that has the key may be given once only: who cancels hears of it first.
+            with anyio.CancelScope(shield=True):
+                status = await lium.logins.poll(login.session_id)
             failed = None
             if key := _key_in(status):
                 return key

@@ -135,7 +135,7 @@ class Accounts:
         ledger: LazyLedger,
         readmit: Callable[[Account, Entry, Rows[Pod] | None], Awaitable[Expected]],
         registry_password: Callable[[str], str | None] | None = None,
-        pod_access: PodAccess | None = None,
+        pod_access: Callable[[LiumClient], PodAccess | None] = lambda _: None,
         *,
         works: bool = False,
     ) -> None:
@@ -143,15 +143,28 @@ class Accounts:
         self._clock = clock
         self._ledger = ledger
         self._readmit = readmit
-        # A caller may also send the very key that this server has.
-        identity = self._identity(own, own_key or "")
-        worker = Worker(ledger, identity, own.now) if works and own.has_api_key else None
-        self._own = Account(own, self._renter(own, identity), ssh_keys, registry_password, pod_access, worker)
+        self._ssh_keys = ssh_keys
+        self._registry_password = registry_password
+        self._pod_access = pod_access
+        self._works = works
+        self._own = self._account_of_server(own, own_key)
 
     @property
     def own(self) -> Account:
         """The account of the server's own key."""
         return self._own
+
+    def adopt(self, key: str, place: str) -> None:
+        """Act with this key from now on, where the server had none of its own."""
+        if not self._own.lium.has_api_key:
+            self._own = self._account_of_server(self._own.lium.for_key(key, place), key)
+
+    def _account_of_server(self, lium: LiumClient, key: str | None) -> Account:
+        # A caller may also send the very key that this server has.
+        identity = self._identity(lium, key or "")
+        worker = Worker(self._ledger, identity, lium.now) if self._works and lium.has_api_key else None
+        access = self._pod_access(lium)
+        return Account(lium, self._renter(lium, identity), self._ssh_keys, self._registry_password, access, worker)
 
     def current(self) -> Account:
         """The account of the request that is being served."""

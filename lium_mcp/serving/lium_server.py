@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any, Final
 
 import anyio
-from mcp import MCPError
+from mcp import MCPError, UrlElicitationRequiredError
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
@@ -23,6 +23,7 @@ from lium_mcp.guard.confirm import check_answers, unusable_answer
 from lium_mcp.services.failure_words import as_failure, crashed
 from lium_mcp.services.polling import Stop
 from lium_mcp.serving.front import Front
+from lium_mcp.serving.login_offers import LoginOffers
 from lium_mcp.serving.request_ids import RequestIds
 from lium_mcp.serving.stdio import Stdio
 from lium_mcp.toolkit.argument_problems import from_validation
@@ -58,11 +59,12 @@ class LiumServer(MCPServer[None]):
         offered: Sequence[ListedTool],
         bind: Callable[[str], BoundTool],
         stop: Stop,
+        logins: LoginOffers | None = None,
         **options: Any,  # noqa: ANN401 - the SDK's own, which are many
     ) -> None:
         """`bind` makes a listed tool ready to be called, which it is asked to do when it is first called.
 
-        It raises a Failure where the tool must not be called.
+        It raises a Failure where the tool must not be called. `logins` finds a key for calls that need one.
         """
         self.request_ids = RequestIds()
         options["middleware"] = [self.request_ids.once_served, *options.get("middleware", ())]
@@ -72,6 +74,7 @@ class LiumServer(MCPServer[None]):
         self._listed = {item.name: item for item in offered}
         self._bind = cache(bind)
         self._stop = stop
+        self._logins = logins
         self._has_host = True
         self._calls: dict[anyio.CancelScope, tuple[str, asyncio.Task[Any] | None]] = {}
         self._idle: anyio.Event | None = None
@@ -129,10 +132,12 @@ class LiumServer(MCPServer[None]):
                 name, outcome = "?", "unknown_tool"
                 raise MCPError(INVALID_PARAMS, f"There is no tool of that name; tools/list names {self.name}'s")
             try:
-                tool = self._bind(name)
-                result = await tool.run(arguments, context or Context(mcp_server=self), convert_result=True)
+                result = await self._answer(self._bind(name), arguments, context or Context(mcp_server=self))
             except Failure as failure:
                 result = render_failure(failure)
+            except UrlElicitationRequiredError:
+                outcome = "asked"
+                raise
             except ToolError as error:
                 cause = error.__cause__
                 if isinstance(cause, ValidationError) and not isinstance(error, UnexpectedToolError):
@@ -161,6 +166,18 @@ class LiumServer(MCPServer[None]):
                 # For logs that are read by programs.
                 extra={"fields": {"tool": name, "outcome": outcome, "seconds": seconds, "request_id": request_id}},
             )
+
+    async def _answer(
+        self, tool: BoundTool, arguments: dict[str, Any], context: Context[None, Any]
+    ) -> CallToolResult | InputRequiredResult:
+        """Run a tool, and where it lacks a key, come to one first if there is a way."""
+        result: CallToolResult | InputRequiredResult = await tool.run(arguments, context, convert_result=True)
+        if self._logins is None or not _lacks_key(result):
+            return result
+        found = await self._logins.seek(context)
+        if isinstance(found, InputRequiredResult):
+            return found
+        return await tool.run(arguments, context, convert_result=True) if found else result
 
     async def get_prompt(
         self, name: str, arguments: dict[str, Any] | None = None, context: Context[None, Any] | None = None
@@ -218,6 +235,12 @@ class LiumServer(MCPServer[None]):
         if self._calls:
             await anyio.sleep(_LAST_WORDS_SECONDS)
         return not self._calls
+
+
+def _lacks_key(result: CallToolResult | InputRequiredResult) -> bool:
+    """Whether a call failed since there is no key, so that it changed nothing."""
+    details = (result.meta or {}).get(META_KEY, {}) if isinstance(result, CallToolResult) else {}
+    return details.get("code") == "api_key_missing"
 
 
 def _in_our_names(tool: str, arguments: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import pytest
 from lium_mcp.cli.exit_statuses import ExitStatus
 from lium_mcp.official_config import OfficialConfig
 from tests.compat.simulated import Simulated, simulating
-from tests.processes import environment, run, start
+from tests.processes import Served, environment, run, serving, start
 from tests.wires import Wire, answering, page, served
 
 KEY = re.compile(r"sk_sandbox_[0-9a-f]{32}")
@@ -313,3 +313,65 @@ async def test_a_logout_removes_the_key_and_says_what_is_left(lium: Simulated, c
 
     status, out, _ = await run("logout")
     assert (status, "There is no key under [api]" in out) == (0, True)
+
+
+CALL = {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {"name": "get_balance", "arguments": {}}}
+META = {
+    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+    "io.modelcontextprotocol/clientCapabilities": {"elicitation": {"url": {}}},
+    "io.modelcontextprotocol/clientInfo": {"name": "host", "version": "1"},
+}
+
+
+async def initialized(server: Served, capabilities: dict[str, Any]) -> None:
+    about = {"protocolVersion": "2025-11-25", "capabilities": capabilities, "clientInfo": {"name": "h", "version": "1"}}
+    await server.ask({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": about})
+    await server.send({"jsonrpc": "2.0", "method": "notifications/initialized"})
+
+
+async def test_a_server_that_runs_uses_the_key_of_a_login_in_another_terminal(lium: Simulated) -> None:
+    async with serving(LIUM_BASE_URL=lium.base_url) as server:
+        await initialized(server, {})
+        refused = (await server.ask(CALL))["result"]
+        assert refused["isError"]
+        assert "`lium-mcp login`" in refused["content"][0]["text"]
+        assert (await log_in(lium))[0] == 0
+        answer = (await server.ask(CALL | {"id": 3}))["result"]
+        assert answer["structuredContent"]["balance_usd"] == 100
+        assert await server.end() == 0
+    assert saved_key() not in server.stderr + "".join(server.lines)
+
+
+async def test_a_host_of_the_older_protocol_is_told_the_page_in_an_error(lium: Simulated) -> None:
+    async with serving(LIUM_BASE_URL=lium.base_url) as server:
+        await initialized(server, {"elicitation": {"form": {}, "url": {}}})
+        error = (await server.ask(CALL))["error"]
+        assert error["code"] == -32042
+        [shown] = error["data"]["elicitations"]
+        assert (shown["mode"], bool(shown["elicitationId"])) == ("url", True)
+        await clicked(shown["url"])
+        answer = (await server.ask(CALL | {"id": 3}))["result"]
+        assert answer["structuredContent"]["balance_usd"] == 100
+        assert await server.end() == 0
+    assert shown["url"] not in server.stderr
+
+
+async def test_a_host_of_the_current_protocol_is_told_the_page_in_a_result(lium: Simulated) -> None:
+    params: dict[str, Any] = {"name": "get_balance", "arguments": {}, "_meta": META}
+    async with serving(LIUM_BASE_URL=lium.base_url) as server:
+        result = (await server.ask(CALL | {"params": params}))["result"]
+        assert result["resultType"] == "input_required"
+        [(name, asked)] = result["inputRequests"].items()
+        assert asked["method"] == "elicitation/create"
+        assert set(asked["params"]) == {"mode", "message", "url"}
+        await clicked(asked["params"]["url"])
+        params["inputResponses"] = {name: {"action": "accept"}}
+        answer = (await server.ask(CALL | {"id": 3, "params": params}))["result"]
+        assert answer["structuredContent"]["balance_usd"] == 100
+        assert await server.end() == 0
+    assert asked["params"]["url"] not in server.stderr
+
+
+async def clicked(page_shown: str) -> None:
+    async with httpx2.AsyncClient() as elsewhere:
+        assert (await elsewhere.post(page_shown, data={"answer": "agree"})).status_code == 200

@@ -22,10 +22,11 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.types import CallToolResult
 from starlette.types import Receive, Scope, Send
 
+from lium_mcp.connecting import open_ledger
 from lium_mcp.rentals import LazyLedger, LedgerUnavailable
 from lium_mcp.sandbox import Sandbox
 from lium_mcp.sandbox.transport import InProcessTransport
-from lium_mcp.server import build_server, open_ledger
+from lium_mcp.server import build_server
 from lium_mcp.serving.http import build_app
 from lium_mcp.serving.sessions import SessionBounds, Sessions
 from lium_mcp.settings import Settings

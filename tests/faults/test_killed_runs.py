@@ -15,9 +15,9 @@ import httpx2
 import pytest
 from sqlalchemy import Connection
 
+from lium_mcp.connecting import open_ledger
 from lium_mcp.rentals import LazyLedger, LedgerUnavailable
 from lium_mcp.sandbox import Sandbox
-from lium_mcp.server import open_ledger
 from lium_mcp.settings import Settings
 from tests.harness import Agent, agent_on, make_key_pair
 from tests.wires import Forward, Wire, living, sent_rents

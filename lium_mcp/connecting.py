@@ -1,0 +1,102 @@
+"""Makes of the settings what reaches Lium and the ledger; nothing is sent or opened yet."""
+
+from importlib.util import find_spec
+from typing import Final
+from urllib.parse import urlsplit
+
+import httpx2
+
+from lium_mcp.api.addresses import check_base_url
+from lium_mcp.api.client import LiumClient
+from lium_mcp.api.clock import SYSTEM_CLOCK, Clock
+from lium_mcp.api.errors import InvalidRequest
+from lium_mcp.api.network import Network
+from lium_mcp.guard.redaction import Redactor
+from lium_mcp.official_config import FoundKey
+from lium_mcp.rentals import LazyLedger
+from lium_mcp.services.failure_words import GET_A_KEY, LOG_IN
+from lium_mcp.settings import Settings
+from lium_mcp.values import SettingsError
+
+SANDBOX_BASE_URL: Final = "http://127.0.0.1/api"
+_STATE_SCHEMES: Final = ("sqlite:///", "sqlite://", "postgresql://", "postgresql+psycopg://")
+
+
+def connect(
+    settings: Settings,
+    *,
+    key: FoundKey | None = None,
+    transport: httpx2.AsyncBaseTransport | None = None,
+    clock: Clock = SYSTEM_CLOCK,
+) -> LiumClient:
+    """The API client that the settings describe, with this key in the place of theirs. Nothing is sent yet.
+
+    Raises:
+        SettingsError: a setting holds an address or a key that cannot be one.
+    """
+    base_url = settings.base_url
+    if settings.sandbox and transport is None:
+        from lium_mcp.sandbox import Sandbox  # noqa: PLC0415 - costs start-up time that nobody else should pay
+
+        transport = Sandbox(seed=settings.sandbox_seed, speed=settings.sandbox_speed, ssh=True).transport()
+        base_url = SANDBOX_BASE_URL
+    if key is None:
+        key = settings.find_key() if settings.is_local else FoundKey()
+    return LiumClient(
+        api_key=key.text,
+        key_place=key.place,
+        no_key_because=" ".join(filter(None, (key.missing_because, get_a_key(settings)))),
+        base_url=base_url,
+        timeout_seconds=settings.timeout_seconds,
+        transport=transport,
+        network=find_network(settings),
+        clock=clock,
+    )
+
+
+def get_a_key(settings: Settings) -> str:
+    """How whoever runs a server with these settings gives it a key."""
+    return LOG_IN if settings.takes_saved_key else GET_A_KEY
+
+
+def find_network(settings: Settings) -> Network:
+    """The way to the API.
+
+    Raises:
+        SettingsError: a setting holds an address that cannot be one.
+    """
+    if settings.sandbox:
+        return Network()
+    try:
+        check_base_url(settings.base_url)
+    except InvalidRequest as error:
+        raise SettingsError(f"LIUM_BASE_URL: {error}") from None
+    return settings.find_network()
+
+
+def open_ledger(settings: Settings) -> LazyLedger:
+    """The ledger at the address that the settings name; it is not opened yet.
+
+    Raises:
+        SettingsError: no ledger can be at that address.
+    """
+    url = settings.find_state_url()
+    if not url.startswith(_STATE_SCHEMES):
+        raise SettingsError("LIUM_MCP_STATE_URL: an address that starts with sqlite:/// or postgresql:// is needed")
+    if url.startswith("sqlite:") and "?" in url:
+        # Options could point SQLite at another file than the one that is looked for and made private.
+        raise SettingsError("LIUM_MCP_STATE_URL: an address of SQLite is a path alone, without options")
+    if url.startswith("postgresql:") and find_spec("psycopg") is None:
+        raise SettingsError("LIUM_MCP_STATE_URL: PostgreSQL needs a driver: install lium-mcp[postgres]")
+    if not _is_clear(url):
+        # Read in another way, a part of the password would be taken for the host, which errors name.
+        raise SettingsError("LIUM_MCP_STATE_URL: this is no address; a password needs %40 for @, %2F for /, %3A for :")
+    return LazyLedger(url, Redactor(settings.find_secrets()))
+
+
+def _is_clear(url: str) -> bool:
+    try:
+        address = urlsplit(url)
+        return address.netloc.count("@") <= 1 and (address.port is None or address.port > 0)
+    except ValueError:
+        return False
