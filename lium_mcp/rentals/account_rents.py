@@ -102,6 +102,16 @@ class AccountRents:
             return {entry.failed_node_id for entry in entries if entry.failed_node_id}
         return set()
 
+    async def removed(self, pod_name: str) -> list[Entry]:
+        """The account's rents of a name whose pods were removed, newest first.
+
+        Raises:
+            LedgerUnavailable: the ledger cannot be read.
+        """
+        if self._ledger.is_empty:
+            return []
+        return await self._ledger.open().removed(await self._identity.known(), pod_name)
+
     async def tasks(self, kind: TaskKind) -> list[Task]:
         """The tasks of a kind that this key made, newest first, closed ones too.
 

@@ -33,6 +33,7 @@ KEPT_FOR: Final = timedelta(days=90)
 """How long a closed rent stays in the ledger: as long as Lium's own audit log."""
 # By then Lium has long shown them.
 _EXTENSIONS_KEPT_FOR: Final = timedelta(hours=1)
+_MOST_OF_A_NAME: Final = 20
 _NAMES: Final = tuple(field.name for field in fields(Entry))
 
 StandingCheck = Callable[[Sequence[Entry], Sequence[Extension]], None]
@@ -199,6 +200,20 @@ class Ledger:
         def work(connection: Connection) -> list[Entry]:
             rows = select(RENTALS).where(_of(connection, account) & wanted).order_by(RENTALS.c.created_at.desc())
             return [_entry(row) for row in connection.execute(rows)]
+
+        return await self.database.read(work)
+
+    async def removed(self, account: str, pod_name: str) -> list[Entry]:
+        """The account's rents of a name whose pods were removed, newest first.
+
+        Raises:
+            LedgerUnavailable: they cannot be read.
+        """
+        wanted = (RENTALS.c.status == "removed") & (RENTALS.c.pod_name == pod_name)
+
+        def work(connection: Connection) -> list[Entry]:
+            rows = select(RENTALS).where(_of(connection, account) & wanted).order_by(RENTALS.c.created_at.desc())
+            return [_entry(row) for row in connection.execute(rows.limit(_MOST_OF_A_NAME))]
 
         return await self.database.read(work)
 

@@ -9,6 +9,7 @@ from lium_mcp.services.open_rents import find_given_back
 from lium_mcp.services.orders.standing_orders import describe, find_lately
 from lium_mcp.services.pods.pod_details import PodView, past_view
 from lium_mcp.services.pods.pod_states import ObservedPod, PodOutcome, judge_gone
+from lium_mcp.services.removed_pods import PodRemoved
 from lium_mcp.services.rents.order_view import StandingOrder
 from lium_mcp.services.targets import is_id
 
@@ -44,6 +45,8 @@ async def find_past(account: Account, named: str, not_found: Failure) -> FoundPo
         raise not_found
     order = await find_lately(account, named)
     ordered = order.pod_id if order and order.pod_id else named
+    if order is None and isinstance(not_found, PodRemoved) and len(not_found.pods) == 1:
+        ordered = not_found.pods[0].pod_id
     pod_id, why = await find_given_back(account, named) or (ordered, None)
     past = await past_view(account, pod_id) if is_id(pod_id) else None
     if past is not None:

@@ -11,6 +11,7 @@ from lium_mcp.api.templates import Template
 from lium_mcp.api.volumes import Volume
 from lium_mcp.failures import Failure
 from lium_mcp.services.accounts import Account
+from lium_mcp.services.removed_pods import PodRemoved, RemovedPod, find_removed, find_removed_by_id
 
 _MOST_NAMED_IN_AN_ERROR = 10
 _WHERE_PODS_ARE = "list_pods shows pods; rent_pod rents one."
@@ -50,7 +51,7 @@ async def find_pod(account: Account, named: str, *, even_leaving: bool = False) 
         try:
             pod = await _find_unlisted(account, named, failure)
         except Failure as unlisted:
-            raise await _say_if_node(account, pods, named, unlisted) from None
+            raise await _say_more(account, pods, named, unlisted) from None
     if pod.is_being_removed and not even_leaving:
         raise Failure(
             "pod_being_removed",
@@ -61,10 +62,19 @@ async def find_pod(account: Account, named: str, *, even_leaving: bool = False) 
     return pod
 
 
+async def _say_more(account: Account, pods: Sequence[Pod], named: str, failure: Failure) -> Failure:
+    """Return the failure, or a better one where such a pod was removed, or the id is of a node."""
+    if failure.code != "pod_not_found" or isinstance(failure, PodRemoved):
+        return failure
+    if not is_id(named):
+        removed = await find_removed(account, named)
+        return PodRemoved(named, removed, failure.advice) if removed else failure
+    gone = await find_removed_by_id(account, named)
+    return PodRemoved(named, [gone], failure.advice) if gone else await _say_if_node(account, pods, named, failure)
+
+
 async def _say_if_node(account: Account, pods: Sequence[Pod], named: str, failure: Failure) -> Failure:
     """Return the failure, or a better one where the id is of a node: several pods may run there, or none."""
-    if failure.code != "pod_not_found" or not is_id(named):
-        return failure
     there = [pod for pod in pods if named in (pod.executor_id, pod.executor.id if pod.executor else None)]
     if not there:
         try:
@@ -90,6 +100,8 @@ async def _find_unlisted(account: Account, named: str, failure: Failure) -> PodD
         return await account.lium.pods.get(ids[0])
     except NotFound:
         name = rented[0].pod_name
+        if rented[0].removal_accepted:  # Lium knew it then, so that it is gone now
+            raise PodRemoved(named, [RemovedPod(ids[0], name)], failure.advice) from None
         raise Failure(
             "pod_not_known_yet",
             f"Lium accepted the rent of {name} ({ids[0]}) at {rented[0].created_at:%H:%M:%S} UTC and does not show the "
@@ -112,7 +124,7 @@ async def find_pods(account: Account, named: Sequence[str]) -> list[Pod]:
         try:
             found.append(_only(pods, name, "pod", _WHERE_PODS_ARE))
         except Failure as failure:
-            raise await _say_if_node(account, pods, name, failure) from None
+            raise await _say_more(account, pods, name, failure) from None
     return list({pod.id: pod for pod in found}.values())
 
 
@@ -123,14 +135,45 @@ async def find_pod_detail(account: Account, named: str) -> PodDetail:
 
 
 async def find_pod_or_past(account: Account, named: str) -> tuple[str, Pod | None]:
-    """As `find_pod`, with its id before it. An id that no living pod has is taken for that of a removed one."""
+    """As `find_pod`, with its id before it; also a removed one, by its id, or by a name that only one has had.
+
+    An id that no living pod has is taken for that of a removed one.
+    """
     try:
         pod = await find_pod(account, named, even_leaving=True)
     except Failure as failure:
-        if failure.code != "pod_not_found" or not is_id(named):
-            raise
-        return named, None
+        is_past_id = failure.code == "pod_not_found" and is_id(named)
+        return named if is_past_id else _past_id(failure), None
     return pod.id, pod
+
+
+async def find_pods_or_past(account: Account, named: Sequence[str]) -> dict[str, Pod | None]:
+    """As `find_pods`, by their ids; also those that Lium says were removed, also by a name that only one has had."""
+    pods = await account.lium.pods.list() if len(named) > 1 else None
+    found: dict[str, Pod | None] = {}
+    for name in named:
+        try:
+            if pods is None:
+                pod = await find_pod(account, name, even_leaving=True)
+            else:
+                pod = _only(pods, name, "pod", _WHERE_PODS_ARE)
+        except Failure as failure:
+            more = failure if pods is None else await _say_more(account, pods, name, failure)
+            found.setdefault(_past_id(more), None)
+        else:
+            found[pod.id] = pod
+    return found
+
+
+def _past_id(failure: Failure) -> str:
+    """The id of the only removed pod that is meant.
+
+    Raises:
+        Failure: the given one, where none is, or several are.
+    """
+    if isinstance(failure, PodRemoved) and len(failure.pods) == 1:
+        return failure.pods[0].pod_id
+    raise failure
 
 
 async def find_volume(account: Account, named: str) -> Volume:

@@ -46,7 +46,7 @@ from lium_mcp.services.questions import (
     ask_to_restore,
     ask_to_set_schedule,
 )
-from lium_mcp.services.targets import find_pod, find_pod_or_past, find_pods
+from lium_mcp.services.targets import find_pod, find_pod_or_past, find_pods, find_pods_or_past
 from lium_mcp.toolkit.call import Call
 from lium_mcp.toolkit.parameters import (
     DEFAULT_WAIT_SECONDS,
@@ -354,8 +354,7 @@ async def restore_backup(
 )
 async def list_restores(call: Call, pods: PodNames, limit: Limit = 20, cursor: Cursor = "") -> RestoreRows:
     """List the restores into one or many pods with their progress, newest first. restore_backup starts one."""
-    targets = await find_pods(call.account, pods) if len(pods) > 1 else [await find_pod(call.account, pods[0])]
-    listed, missing = await list_into(call.account, targets)
+    listed, missing = await list_into(call.account, await find_pods_or_past(call.account, pods))
     restores = sorted(listed, key=lambda restore: (age_key(restore), restore.id), reverse=True)
     rows, next_cursor = page(restores, limit=limit, cursor=cursor)
     partial = await _partial_backups(call) if any(row.backup_id for row in rows) else frozenset()

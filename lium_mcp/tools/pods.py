@@ -63,7 +63,7 @@ from lium_mcp.services.removal_schedules import RemovalSchedule, cancel_removal,
 from lium_mcp.services.rents.order_view import StandingOrder
 from lium_mcp.services.rents.rented_pods import RentedPod
 from lium_mcp.services.rents.wish import Wish
-from lium_mcp.services.targets import find_free_volume, find_pod, find_pod_detail
+from lium_mcp.services.targets import find_free_volume, find_pod, find_pod_detail, find_pod_or_past
 from lium_mcp.toolkit.call import Call
 from lium_mcp.toolkit.parameters import DEFAULT_WAIT_SECONDS, Cursor, Limit, PodName, WaitSeconds, page
 from lium_mcp.toolkit.registry import DESTROYS, DESTROYS_EACH_TIME, READS, WRITES, Toolset
@@ -337,10 +337,12 @@ async def get_pod_logs(
     """Read the newest output of the pod's main process. Not the output of commands run over SSH; get_pod shows why a
     pod failed to start.
     """
-    target = await find_pod(call.account, pod)
+    pod_id, target = await find_pod_or_past(call.account, pod)
     try:
-        log_tail = await call.lium.pods.logs(target.id, tail=tail)
+        log_tail = await call.lium.pods.logs(pod_id, tail=tail)
     except NotFound as error:
+        if target is None:
+            target = await find_pod(call.account, pod)  # which says what there is, and what was removed
         raise Failure(
             "no_logs_yet",
             f"Pod {target.pod_name} ({target.id}) has no container output yet; it is {state_in_words(target.status)}.",
@@ -358,7 +360,7 @@ async def get_pod_logs(
             break
         kept.append(line)
     return PodLogs(
-        pod_id=target.id,
+        pod_id=pod_id,
         lines=kept[::-1],
         cut=left_bytes < 0 or log_tail.is_cut,
         next=None if log_tail.has_ended else _LOG_GOES_ON,

@@ -556,7 +556,16 @@ async def test_backups_of_removed_pods_are_listed_page_by_page(agent: Agent, san
     assert [row["backup_id"] for row in of_the_pod["backups"]] == made[::-1]
     assert {row["pod_id"] for row in of_the_pod["backups"]} == {pod_id}
     assert not any("pod" in row for row in of_the_pod["backups"]), "its name may be another pod's by now"
-    assert (await agent.refused("list_backups", pod="worker")).code == "pod_not_found"
+    by_name = await agent.call("list_backups", pod="worker")
+    assert by_name["backups"] == of_the_pod["backups"]
+    other = await rent(sandbox, "worker")
+    assert (await agent.call("list_backups", pod="worker"))["backups"] == [], "a living pod has the name now"
+    await ask(sandbox, "DELETE", f"/pods/{other}")
+    sandbox.clock.advance(minutes=10)
+    refused = await agent.refused("list_backups", pod="worker")
+    assert refused.code == "pod_not_found"
+    assert pod_id in refused.text
+    assert other in refused.text
 
 
 async def test_a_backup_says_whose_it_is(sandbox: Sandbox) -> None:

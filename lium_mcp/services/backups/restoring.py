@@ -5,7 +5,7 @@ cannot, a directory that somebody named needs a person's yes for that pod, and o
 """
 
 import secrets
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -275,8 +275,8 @@ async def _read_state(account: Account, backup_id: str, run: _Run) -> None:
                 return
 
 
-async def list_into(account: Account, pods: Sequence[Pod]) -> tuple[Rows[Restore], str | None]:
-    """The restores into pods, and of which pods they could not be read.
+async def list_into(account: Account, pods: Mapping[str, Pod | None]) -> tuple[Rows[Restore], str | None]:
+    """The restores into pods, given by their ids, and of which pods they could not be read.
 
     Raises:
         LiumError: they could be read of none.
@@ -285,23 +285,24 @@ async def list_into(account: Account, pods: Sequence[Pod]) -> tuple[Rows[Restore
     unread: dict[str, LiumError] = {}
     limiter = anyio.CapacityLimiter(_AT_ONCE)
 
-    async def read(pod: Pod) -> None:
+    async def read(pod_id: str) -> None:
         async with limiter:
             try:
-                rows = await account.lium.restores.list(pod.id)
+                rows = await account.lium.restores.list(pod_id)
             except LiumError as error:
-                unread[pod.id] = error
+                unread[pod_id] = error
             else:
-                found.extend(row if row.pod_id else row.model_copy(update={"pod_id": pod.id}) for row in rows)
+                found.extend(row if row.pod_id else row.model_copy(update={"pod_id": pod_id}) for row in rows)
                 found.skipped += rows.skipped
                 found.truncated = found.truncated or rows.truncated
 
     async with anyio.create_task_group() as group:
-        for pod in pods:
-            group.start_soon(read, pod)
+        for pod_id in pods:
+            group.start_soon(read, pod_id)
     if len(unread) == len(pods):
         raise next(iter(unread.values()))
-    of = listed([pod for pod in pods if pod.id in unread])
+    living = [pod for pod_id in unread if (pod := pods[pod_id]) is not None]
+    of = ", ".join([*([listed(living)] if living else []), *(pod_id for pod_id in unread if pods[pod_id] is None)])
     return found, f"Those of these pods could not be read: {of}." if unread else None
 
 
