@@ -38,7 +38,7 @@ demo: .venv/.run ## watch an agent rent, use and remove a GPU pod in the sandbox
 
 .PHONY: test
 test: .venv/.dev ## run the tests that need nothing but .venv: no network, no other program
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not external"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not external"
 
 .PHONY: test-all
 test-all: .venv/.dev clients ## run all tests, also those with OpenSSH, PostgreSQL and other people's clients; COVERAGE=1 measures what they cover
