@@ -31,7 +31,7 @@ from tests.http_server import serving as serving_http
 from tests.processes import ROOT, run, serving
 from tests.wires import Act, Wire, answering, served
 
-KEY = 'k"ey-Pl4nted'
+KEY = r"k\ey-Pl4nted"
 """As no key of Lium's looks: what finds it has to know it."""
 ARGUMENT, VALUE, ANSWER, HEADER = "Arg9planted", "Env9planted", "Ans9planted", "Hdr9planted"
 PLANTED = (ARGUMENT, VALUE, ANSWER, HEADER, "Pl4nted", "FORGED")
