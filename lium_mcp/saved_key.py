@@ -7,7 +7,6 @@ owner alone, and never that of a content which was not read before. What others 
 import os
 import re
 import stat
-import tempfile
 from configparser import ConfigParser
 from datetime import UTC, datetime
 from pathlib import Path
@@ -93,13 +92,16 @@ def _own_target() -> Path:
         if not place.exists():
             continue
         found = place.stat()
-        if hasattr(os, "getuid") and found.st_uid != os.getuid():
+        if not hasattr(os, "getuid"):
+            continue  # elsewhere a home is closed to others by itself, and modes say nothing
+        if found.st_uid != os.getuid():
             raise SettingsError(f"{place}: it belongs to another user, so no key is written there")
         if found.st_mode & stat.S_IWOTH:
             raise SettingsError(f"{place}: every user of this machine can change it, so no key is written there")
     if target.exists() and not target.is_file():
         raise SettingsError(f"{target}: it is no file")
-    folder.chmod(0o700)
+    if not path.parent.is_symlink():  # what a link leads to may hold other things too
+        folder.chmod(0o700)
     return target
 
 
@@ -118,20 +120,23 @@ def _stamp(found: os.stat_result) -> _Stamp:
 def _kept(target: Path, content: bytes) -> Path:
     now = datetime.now(UTC)
     backup = target.with_name(f"{target.name}.{now:%Y%m%dT%H%M%S.%fZ}.bak")
-    with os.fdopen(os.open(backup, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(content)
+    _write_new(backup, content)
     return backup
+
+
+def _write_new(path: Path, content: bytes) -> None:
+    """Write a file that only its owner reads, where there is none."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _replaced(target: Path, content: bytes, stamp: _Stamp) -> bool:
     """Put a content in the place of the one that was read; False where that is another one meanwhile."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)  # readable by its owner alone
-    new = Path(name)
+    new = target.with_name(f".{target.name}.{os.urandom(8).hex()}.tmp")
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        _write_new(new, content)
         if (_stamp(target.stat()) if target.exists() else None) != stamp:
             return False
         new.replace(target)

@@ -200,6 +200,14 @@ def test_a_linked_file_stays_a_link_and_what_it_links_to_is_written(config: Path
     assert mode(elsewhere / "lium.ini") == 0o600
 
 
+def test_a_linked_folder_keeps_its_mode(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "dotfiles"
+    elsewhere.mkdir(mode=0o755)
+    (Path.home() / ".lium").symlink_to(elsewhere)
+    save_key(KEY, replaces=None)
+    assert (mode(elsewhere), mode(elsewhere / "config.ini")) == (0o755, 0o600)
+
+
 @pytest.mark.parametrize("where", ["folder", "file", "target"])
 def test_what_everybody_can_change_is_not_written(config: Path, tmp_path: Path, where: str) -> None:
     elsewhere = tmp_path / "shared"

@@ -162,13 +162,14 @@ async def test_a_refused_key_is_told_with_the_place_that_it_is_from(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, home: Path
 ) -> None:
     write_config(home, "[api]\napi_key = old-key-of-a-file\n")
-    for place, odd in (("api_key under [api] in ", True), ("LIUM_API_KEY", False)):
+    new_key, new_login = "make a new key at lium.io (Settings, API keys)", "run `lium-mcp login --force`"
+    for place, odd, cure in (("api_key under [api] in ", True, new_login), ("LIUM_API_KEY", False, new_key)):
         settings = load({"base_url": "http://127.0.0.1/api", "state_url": "sqlite://"})
         async with Client(build_server(settings, transport=sandbox.transport())) as client:
             refused = Failure(await client.call_tool("list_pods", {}))
         assert refused.code == "api_key_refused"
         assert place in refused.text
-        assert "make a new key at lium.io (Settings, API keys)" in refused.text
+        assert cure in refused.text
         assert ("does not begin with sk_" in refused.text) == odd
         assert "old-key" not in refused.text
         monkeypatch.setenv("LIUM_API_KEY", "sk_0000revoked")

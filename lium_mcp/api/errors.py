@@ -203,6 +203,11 @@ class AuthenticationFailed(LiumError):
         """One sentence on what the caller can do."""
         odd = "It does not begin with sk_, as Lium's keys do. " if self.key_is_odd else ""
         place = f"in the place of the one in {self.key_place}" if self.key_place else "in the place of this one"
+        if "[api]" in self.key_place:
+            return (
+                f"{odd}Have the user run `lium-mcp login --force` in a terminal, which replaces {self.key_place}, and "
+                "restart what reads it; this one will not start working again."
+            )
         return (
             f"{odd}Have the user make a new key at lium.io (Settings, API keys), put it {place}, and restart what "
             "reads it; this one will not start working again."

@@ -16,6 +16,7 @@ from lium_mcp.api.clock import SYSTEM_CLOCK
 from lium_mcp.api.errors import AuthenticationFailed, LiumError
 from lium_mcp.cli.console import agreed, say, say_aside, working
 from lium_mcp.cli.exit_statuses import ExitStatus
+from lium_mcp.cli.output import say_wrong
 from lium_mcp.connecting import connect
 from lium_mcp.failures import Failure
 from lium_mcp.figures import in_usd
@@ -59,8 +60,7 @@ def run(options: dict[str, Any]) -> int:
                 failure = from_api(error)
             except Failure as error:
                 failure = error
-            say_aside(f"lium-mcp: {failure.happened} {failure.advice}")
-            say_aside("No key was saved.")
+            say_wrong(f"{failure.happened} {failure.advice} No key was saved.")
             return ExitStatus.FAILED
 
     try:

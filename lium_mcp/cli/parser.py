@@ -83,7 +83,7 @@ def make_parser() -> argparse.ArgumentParser:
         usage="%(prog)s [OPTION ...] [COMMAND ...]",
         description="MCP server for GPU pods on Lium. Without a command it serves over standard input and output, "
         "which is what MCP hosts start. The API key is read from LIUM_API_KEY, else from the official client's config "
-        "file (~/.lium/config.ini).",
+        "file (~/.lium/config.ini), where `lium-mcp login` saves one.",
     )
     parser.add_argument("--version", action="version", version=f"lium-mcp {__version__}")
     _add_settings(parser, SETTINGS)

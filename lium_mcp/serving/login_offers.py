@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 _REQUEST: Final = "lium_login"
 _LIFETIME_SECONDS: Final = 600.0
-_WAIT_SECONDS: Final = 45.0
+_WAIT_SECONDS: Final = 30.0  # many hosts cut a call at 60, and its own work comes after it
 _QUIET_SECONDS: Final = 600.0
 _MOST_OFFERS: Final = 3
 _BY_COMMAND: Final = "The user can run `lium-mcp login` in a terminal on this machine at any time instead; no restart."
@@ -178,9 +178,9 @@ class LoginOffers:
             if failure.code != "login_unanswered":
                 self._end()
                 raise
-            return False
+            return self._find()  # another program may have saved one meanwhile
         except (NotFound, RouteMissing):
-            return False  # said once, that may be too early or too late
+            return self._find()  # said once, that may be too early or too late
         except LiumError as error:
             raise as_failure(error) from None
         finally:
