@@ -202,7 +202,8 @@ def test_a_linked_file_stays_a_link_and_what_it_links_to_is_written(config: Path
 
 def test_a_linked_folder_keeps_its_mode(tmp_path: Path) -> None:
     elsewhere = tmp_path / "dotfiles"
-    elsewhere.mkdir(mode=0o755)
+    elsewhere.mkdir()
+    elsewhere.chmod(0o755)
     (Path.home() / ".lium").symlink_to(elsewhere)
     save_key(KEY, replaces=None)
     assert (mode(elsewhere), mode(elsewhere / "config.ini")) == (0o755, 0o600)
