@@ -82,6 +82,9 @@ def _say(settings: Settings, overview: Overview) -> None:
         )
     else:
         say("No pods.")
+    for pod in overview.pods:
+        if pod.problem:
+            say(f"\n{pod.name}: {pod.problem}", style="yellow")
     _say_limits(overview.balance.limits)
     _say_section(
         ("OPEN RENT", "STATUS", "SINCE", "WHAT TO DO"),

@@ -18,8 +18,7 @@ from lium_mcp.services.balance import Balance, read_balance
 from lium_mcp.services.jobs.runs import read_order, read_progress
 from lium_mcp.services.open_rents import UnsettledRent, list_with_rents
 from lium_mcp.services.orders.standing_orders import list_orders
-from lium_mcp.services.pods.idle_removals import idle_removals
-from lium_mcp.services.pods.pod_details import ListedPod, pod_row
+from lium_mcp.services.pods.pod_details import ListedPod, pod_rows
 from lium_mcp.services.rents.order_view import StandingOrder
 
 log = logging.getLogger(__name__)
@@ -69,7 +68,6 @@ async def read_overview(account: Account, policy: Policy) -> Overview:
     balance = await read_balance(account, policy, me, pods)
     unread: list[str] = []
     last_backups = await _last_backups(account, unread) if pods else {}
-    idle = await idle_removals(account)
     now = account.lium.now()
     shown = sorted(pods, key=lambda pod: (pod.pod_name or "", pod.id))
     return Overview(
@@ -79,10 +77,10 @@ async def read_overview(account: Account, policy: Policy) -> Overview:
         balance=balance,
         pods=[
             PodGlance(
-                **pod_row(pod, now, idle.get(pod.id)).model_dump(exclude_none=True),
-                last_backup_at=last_backups.get(pod.id),
+                **row.model_dump(exclude_none=True),
+                last_backup_at=last_backups.get(row.pod_id),
             )
-            for pod in shown
+            for row in await pod_rows(account, shown)
         ],
         open_rents=open_rents,
         orders=await list_orders(account),

@@ -22,8 +22,9 @@ from lium_mcp.services.limits_left import check_life
 from lium_mcp.services.pods.idle_removals import (
     ONLY_WITH_A_SERVER,
     WHAT_IS_IDLE,
+    IdleState,
     check_watchable,
-    idle_removals,
+    idle_states,
     wanted_removal,
 )
 from lium_mcp.services.targets import (
@@ -137,18 +138,27 @@ async def ask_to_schedule_removal(
 async def ask_to_cancel_removal(account: Account, policy: Policy, *, pod: str, only_when_idle: bool) -> Question:
     """Before `cancel_pod_removal`."""
     target = await find_pod(account, pod)
-    if only_when_idle:
-        stays = "Its removal time stays." if target.removal_scheduled_at else "It bills until somebody removes it."
-        return Question(f"Keep {_pod(target)} when it is idle? {stays}", {"pod": target.id})
-    try:
-        await check_life(account, policy, target, None)
-    except PolicyRefused:
-        if target.id not in await idle_removals(account):
-            raise
-        return Question(f"Keep {_pod(target)} when it is idle? Its removal time stays.", {"pod": target.id})
-    return Question(
-        f"Let {_pod(target)} run without a removal time? It bills until somebody removes it.", {"pod": target.id}
-    )
+    idle = (await idle_states(account)).get(target.id, IdleState()).removal
+    if not only_when_idle:
+        try:
+            await check_life(account, policy, target, None)
+        except PolicyRefused:
+            if idle is None:
+                raise
+            only_when_idle = True
+    at, ends = target.removal_scheduled_at, list[str]()
+    if at is not None:
+        ends.append(f"at {at:%Y-%m-%d %H:%M} UTC")
+    elif target.termination_hours is not None:
+        ends.append(f"{target.termination_hours} hours after its start")
+    cancelled = [] if only_when_idle else list(ends)
+    if idle is not None:
+        saved = f", after a last backup of {quoted(target.volume_root)}" if idle.final_backup else ""
+        cancelled.append(f"once it was idle for {idle.idle_minutes} minutes{saved}")
+    left = f"Its removal {ends[0]} stays." if only_when_idle and ends else "It bills until somebody removes it."
+    if not cancelled:
+        return Question(f"Let {_pod(target)} run on? No removal of it is set. {left}", {"pod": target.id})
+    return Question(f"Cancel the removal of {_pod(target)} {' and '.join(cancelled)}? {left}", {"pod": target.id})
 
 
 async def ask_to_reset_gpus(account: Account, *, pod: str, reset_id: str, **_: Any) -> Question | None:  # noqa: ANN401 - as above

@@ -16,9 +16,10 @@ from lium_mcp.services.pods.idle_removals import (
     ONLY_WITH_A_SERVER,
     WHAT_IS_IDLE,
     IdleRemoval,
+    IdleState,
     check_watchable,
     end_idle_removal,
-    idle_removals,
+    idle_states,
     set_idle_removal,
     wanted_removal,
 )
@@ -137,7 +138,7 @@ async def _read(account: Account, target: Pod) -> RemovalSchedule:
     pod = await account.lium.pods.get(target.id)
     at: datetime | None = pod.removal_scheduled_at
     hours = max((at - account.lium.now()).total_seconds(), 0) / 3600 if at else None
-    idle = (await idle_removals(account)).get(target.id)
+    idle = (await idle_states(account)).get(target.id, IdleState()).removal
     return RemovalSchedule(
         idle_minutes=idle.idle_minutes if idle else None,
         final_backup=(idle.final_backup or None) if idle else None,

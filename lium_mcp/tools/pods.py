@@ -30,13 +30,13 @@ from lium_mcp.services.orders.standing_orders import (
     tell_of_open,
 )
 from lium_mcp.services.past_pods import FoundPod, find_past, found_pod
-from lium_mcp.services.pods.idle_removals import end_idle_removal, idle_removals
+from lium_mcp.services.pods.idle_removals import end_idle_removal
 from lium_mcp.services.pods.pod_connections import replacing_container
 from lium_mcp.services.pods.pod_details import (
     ListedPod,
     Outcome,
     gone_view,
-    pod_row,
+    pod_rows,
     pod_view,
     unknown_billing,
     unpriced,
@@ -123,9 +123,8 @@ async def list_pods(call: Call, limit: Limit = 20, cursor: Cursor = "") -> PodLi
     listed, unsettled = await list_with_rents(call.account, call.runtime.read_only)
     pods = sorted(listed, key=lambda pod: (pod.pod_name or "", pod.id))
     rows, next_cursor = page(pods, limit=limit, cursor=cursor)
-    idle = await idle_removals(call.account)
     return PodList(
-        pods=[pod_row(pod, call.lium.now(), idle.get(pod.id)) for pod in rows],
+        pods=await pod_rows(call.account, rows),
         total=len(pods),
         burn_per_hour_usd=sum(pod.price or 0 for pod in pods if pod.is_billing),
         unpriced_pods=unpriced(pods),

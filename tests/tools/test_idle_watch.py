@@ -250,6 +250,59 @@ async def test_much_traffic_is_work(account: Sandbox, at: Any, watch: Watch) -> 
         assert not living(account)
 
 
+async def test_a_process_that_holds_a_gpu_is_work_though_it_computes_nothing(
+    account: Sandbox, at: Any, watch: Watch
+) -> None:
+    async with at() as agent:
+        await rent(agent)
+        command = "echo > train.py; nohup setsid python3 train.py --idle --steps 10 --step-seconds 60 > log 2>&1 &"
+        await agent.call("run_command", pod="train", command=command)
+        await agent.call("schedule_pod_removal", pod="train", idle_minutes=5)
+        await watch.minutes(9)
+        assert len(living(account)) == 1
+        await watch.minutes(8)
+        assert not living(account)
+
+
+CPU_TIME = ["/sys/fs/cgroup/cpu.stat", "/sys/fs/cgroup/cpuacct/cpuacct.usage"]
+
+
+@pytest.mark.parametrize("file", CPU_TIME)
+async def test_cpu_time_that_is_used_is_work(account: Sandbox, at: Any, watch: Watch, file: str) -> None:
+    async with at() as agent:
+        await rent(agent)
+
+        async def used(seconds: int) -> None:
+            said = f"usage_usec {seconds}000000" if file.endswith("stat") else f"{seconds}000000000"
+            command = f"mkdir -p /sys/fs/cgroup/cpuacct; echo > /sys/fs/cgroup/cgroup.events; echo '{said}' > {file}"
+            await agent.call("run_command", pod="train", command=command)
+
+        await used(1000)
+        await agent.call("schedule_pod_removal", pod="train", idle_minutes=5)
+        for minute in range(1, 7):
+            await watch.minutes(0)
+            await used(1000 + 40 * minute)
+            await watch.minutes(1)
+        assert len(living(account)) == 1
+        for minute in range(1, 5):
+            await used(1240 + 5 * minute)
+            await watch.minutes(1)
+        assert len(living(account)) == 1
+        await watch.minutes(2)
+        assert not living(account)
+
+
+async def test_the_cpu_time_of_a_whole_host_is_not_the_pods(account: Sandbox, at: Any, watch: Watch) -> None:
+    async with at() as agent:
+        await rent(agent)
+        await agent.call("schedule_pod_removal", pod="train", idle_minutes=5)
+        for minute in range(5):
+            command = f"mkdir -p /sys/fs/cgroup; echo 'usage_usec {minute}000000000' > /sys/fs/cgroup/cpu.stat"
+            await agent.call("run_command", pod="train", command=command)
+            await watch.minutes(1)
+        assert not living(account)
+
+
 async def test_the_last_backup_comes_first(account: Sandbox, at: Any, watch: Watch) -> None:
     wire = Wire(account)
     async with at(wire) as agent:
@@ -279,6 +332,7 @@ async def test_a_pod_stays_where_its_last_backup_fails_and_that_is_said(
             await watch.minutes(1)
             shown = (await agent.call("get_pod", pod="train", wait_seconds=0))["pod"]
             (warning,) = shown["warnings"]
+            assert (await agent.call("list_pods"))["pods"][0]["problem"] == warning
             assert "Its removal when idle failed at" in warning
             assert "is tried again" in warning
             assert shown["final_backup"] is True
@@ -293,6 +347,7 @@ async def test_a_pod_stays_where_its_last_backup_fails_and_that_is_said(
         (said,) = (await agent.call("get_pod", pod="train", wait_seconds=0))["pod"]["warnings"]
         assert "It is not removed when idle any more" in said
         assert "tried 3 times" in said
+        assert (await agent.call("list_pods"))["pods"][0]["problem"] == said
     assert wire.sent("DELETE", "/pods/*") == []
 
 
@@ -307,9 +362,98 @@ async def test_a_job_that_starts_during_the_last_backup_keeps_the_pod(account: S
         await held.reached()
         await agent.call("start_job", pod="train", name="late", command="sleep 100000")
         held.let_go()
+        await watch.minutes(1, step_seconds=1)
+        (warning,) = (await agent.call("get_pod", pod="train", wait_seconds=0))["pod"]["warnings"]
+        assert "It was not idle all the time while its last backup was made (job late runs), so it stays" in warning
+        assert "is stored and bills" in warning
         await watch.minutes(10)
+        await watch.minutes(1, step_seconds=1800)
         assert len(living(account)) == 1
         assert await idle_minutes(agent) == 5
+
+
+async def test_work_in_every_last_backup_ends_the_removal_after_three(account: Sandbox, at: Any, watch: Watch) -> None:
+    wire = Wire(account)
+    async with at(wire) as agent:
+        await rent(agent)
+        await agent.call("schedule_pod_removal", pod="train", idle_minutes=5, final_backup=True)
+        for attempt in (1, 2, 3):
+            held = wire.hold("POST", "/pods/*/backup", "after the work")
+            await watch.minutes(4)
+            account.clock.advance(seconds=_STEP_SECONDS)
+            await held.reached()
+            await agent.call("start_job", pod="train", name=f"late-{attempt}", command="sleep 300")
+            held.let_go()
+            await watch.minutes(1, step_seconds=1)
+            await watch.minutes(1, step_seconds=1800)
+        assert watch.status == "failed"
+        (said,) = (await agent.call("get_pod", pod="train", wait_seconds=0))["pod"]["warnings"]
+        assert "It is not removed when idle any more: It was not idle all the time" in said
+        assert "tried 3 times" in said
+        await watch.minutes(20)
+    assert len(living(account)) == 1
+    assert len(wire.sent("POST", "/pods/*/backup")) == 3
+
+
+async def shown_of(agent: Agent) -> tuple[int | None, str | None]:
+    shown = (await agent.call("get_pod", pod="train", wait_seconds=0))["pod"]
+    return shown.get("idle_for_minutes"), shown.get("kept_because")
+
+
+async def test_how_long_a_pod_was_idle_and_what_keeps_it_are_shown(account: Sandbox, at: Any, watch: Watch) -> None:
+    wire = Wire(account)
+    async with at(wire) as agent:
+        await rent(agent)
+        assert await shown_of(agent) == (None, None)
+        await agent.call("schedule_pod_removal", pod="train", idle_minutes=30)
+        await watch.minutes(4)
+        assert await shown_of(agent) == (4, None)
+        await agent.call("start_job", pod="train", name="download", command="sleep 100")
+        await watch.minutes(1)
+        assert await shown_of(agent) == (None, "job download runs")
+        await watch.minutes(2)
+        await agent.call(
+            "run_command", pod="train", command="echo > train.py; nohup python3 train.py --steps 9 > log 2>&1 &"
+        )
+        await watch.minutes(1)
+        idle_for, why = await shown_of(agent)
+        assert idle_for is None
+        assert why is not None
+        assert why.startswith("a GPU is at ")
+        await watch.minutes(6)
+        account.add_fault("ssh_drops", pod_name="train")
+        account.add_fault("ssh_refuses", pod_name="train", times=3)
+        await watch.minutes(1)
+        account.clear_faults()
+        idle_for, why = await shown_of(agent)
+        assert idle_for is None
+        assert why is not None
+        assert why.startswith("it could not be read (")
+        wire.on("GET", "/pods/*", answering(500))
+        await watch.minutes(1)
+        wire.behave()
+        assert await shown_of(agent) == (None, "Lium did not answer")
+        wire.on("GET", "/pods/*/restore-logs", answering(200, [{"id": "r", "status": "RUNNING"}]))
+        await watch.minutes(31)
+        idle_for, why = await shown_of(agent)
+        assert idle_for is not None
+        assert idle_for >= 30
+        assert why == "a restore goes on"
+
+
+async def test_a_watch_that_nobody_keeps_is_shown_as_such(
+    account: Sandbox, at: Any, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with at() as agent:
+        await rent(agent)
+        await agent.call("schedule_pod_removal", pod="train", idle_minutes=30)
+        await watch.minutes(4)
+    account.clock.advance(minutes=20)
+    monkeypatch.setattr("lium_mcp.rentals.worker._FIRST_LOOK_SECONDS", 600.0)
+    async with at() as agent:
+        shown = (await agent.call("get_pod", pod="train", wait_seconds=0))["pod"]
+    assert "idle_for_minutes" not in shown
+    assert shown["kept_because"].startswith("no server has looked since ")
 
 
 async def test_cancelling_ends_it_and_so_does_another_choice(account: Sandbox, at: Any, watch: Watch) -> None:
@@ -344,7 +488,28 @@ async def test_a_limit_on_the_life_of_pods_keeps_nobody_from_cancelling_it(
         assert "idle_minutes" not in kept
         assert kept["removal_at"]
         assert "Its removal time stays" in kept["next"]
-    assert "Keep pod" in person.questions[-1]
+    asked = person.questions[-1]
+    assert asked.startswith('Cancel the removal of pod "train" (')
+    assert "once it was idle for 5 minutes? Its removal at 20" in asked
+    assert asked.endswith(" UTC stays.")
+
+
+async def test_a_person_is_asked_about_every_end_that_is_cancelled(account: Sandbox, at: Any) -> None:
+    person = Person("yes")
+    async with at(person=person, confirm="auto") as agent:
+        await rent(agent)
+        removal_at = (await agent.call("list_pods"))["pods"][0]["removal_at"]
+        await agent.call("schedule_pod_removal", pod="train", idle_minutes=30, final_backup=True)
+        await agent.call("cancel_pod_removal", pod="train")
+        asked = person.questions[-1]
+        time = removal_at[:16].replace("T", " ")
+        assert f'at {time} UTC and once it was idle for 30 minutes, after a last backup of "/root"?' in asked
+        assert "It bills until somebody removes it." in asked
+        await agent.call("cancel_pod_removal", pod="train")
+        assert "run on? No removal of it is set." in person.questions[-1]
+        await agent.call("schedule_pod_removal", pod="train", idle_minutes=20)
+        await agent.call("cancel_pod_removal", pod="train", only_when_idle=True)
+        assert person.questions[-1].endswith("once it was idle for 20 minutes? It bills until somebody removes it.")
 
 
 async def test_a_person_is_asked_what_idle_means_and_what_is_lost(account: Sandbox, at: Any, watch: Watch) -> None:

@@ -26,15 +26,20 @@ from lium_mcp.services.jobs.following import back_up
 from lium_mcp.services.pods.idle_readings import IdleReading, read_idleness
 from lium_mcp.services.pods.idle_removals import (
     FAILED_AT,
+    IDLE_SINCE,
     IDLE_WATCH,
+    KEPT_BECAUSE,
     PROBLEM,
+    READ_AT,
     REMOVAL_ORDERED,
     IdleRemoval,
+    read_moment,
     read_removal,
 )
 from lium_mcp.services.pods.pod_connections import pod_access
 from lium_mcp.services.pods.removing import MISSING_FOR, start_removal
 from lium_mcp.services.polling import Poller
+from lium_mcp.text import shortened
 
 log = logging.getLogger(__name__)
 
@@ -47,10 +52,11 @@ _READING_SECONDS: Final = 45.0
 # Less than the lease, which is prolonged just before.
 _REMOVAL_SECONDS: Final = 60.0
 _MOST_ATTEMPTS: Final = 3
+_MOST_WHY_CHARACTERS: Final = 200
 # A last backup that fails is one that is stored and billed, so the next one waits.
 _AFTER_FAILURE: Final = timedelta(minutes=30)
 _OTHER_KINDS: Final[tuple[TaskKind, ...]] = tuple(kind for kind in get_args(TaskKind) if kind != IDLE_WATCH)
-_READING: Final = ("read_at", "moved_bytes", "container", "jobs")
+_READ: Final = ("moved_bytes", "container", "cpu_seconds", "jobs")
 
 
 async def watch_idle(account: Account, poller: Poller, claim: Claim) -> None:
@@ -75,7 +81,7 @@ async def watch_idle(account: Account, poller: Poller, claim: Claim) -> None:
             await _fail(account, claim, from_api(error))
         else:
             log.info("Pod %s could not be read or removed: %s", claim.task.subject, type(error).__name__)
-            await claim.keep(progress=_failed(claim.task.progress))
+            await claim.keep(progress=_failed(claim.task.progress) | {KEPT_BECAUSE: "Lium did not answer"})
     except Failure as failure:
         await _fail(account, claim, failure)
     if not claim.is_over:
@@ -90,12 +96,17 @@ async def _look(account: Account, poller: Poller, claim: Claim, removal: IdleRem
     since = await _read(account, claim, pod)
     if since is None or account.lium.now() - since < timedelta(minutes=removal.idle_minutes):
         return
-    if await _is_in_use(account, pod, but_backups=removal.final_backup):
+    if (why := await _use(account, pod, but_backups=removal.final_backup)) is not None:
+        await claim.keep(progress={**claim.task.progress, KEPT_BECAUSE: why})
         return
-    if not removal.final_backup or (
-        await _back_up_while_idle(account, poller, claim, pod) and await _read(account, claim, pod) == since
-    ):
-        await _remove(account, claim)
+    if removal.final_backup:
+        await claim.keep(progress={**claim.task.progress, KEPT_BECAUSE: "its last backup comes first"})
+        if not await _back_up_while_idle(account, poller, claim, pod):
+            return
+        backup_id = claim.task.progress.get("backup_id")
+        if await _read(account, claim, pod) != since:
+            raise _worked_meanwhile(claim, backup_id)
+    await _remove(account, claim)
 
 
 async def _read(account: Account, claim: Claim, pod: Pod) -> datetime | None:
@@ -107,11 +118,11 @@ async def _read(account: Account, claim: Claim, pod: Pod) -> datetime | None:
         await claim.keep(progress=written)
         return None
     # What was done for the removal, such as a backup, lasts as long as nothing worked in the pod.
-    since = _moment(before, "idle_since") or began
+    since = read_moment(before, IDLE_SINCE) or began
     kept = {key: value for key, value in before.items() if key not in ("missing_since", REMOVAL_ORDERED)}
     if _gap(before, began) is None:
         since, kept = began, {}
-    await claim.keep(progress=kept | written | {"idle_since": since.isoformat()})
+    await claim.keep(progress=kept | written | {IDLE_SINCE: since.isoformat()})
     return since
 
 
@@ -121,8 +132,8 @@ async def _reading_since(account: Account, pod: Pod, before: Mapping[str, Any]) 
     reading = await _reading_of(account, pod)
     gap = _gap(before, began)
     if reading.is_idle and gap is not None:
-        moved_bytes, container, jobs = (before.get(name) for name in _READING[1:])
-        earlier = IdleReading(True, moved_bytes=moved_bytes, container=container, jobs=jobs)
+        read: dict[str, Any] = {name: before.get(name) for name in _READ}
+        earlier = IdleReading(True, **read)
         if (why := reading.follows(earlier, gap.total_seconds())) is not None:
             reading = replace(reading, is_idle=False, why=why)
     log.info("Pod %s is %s", pod.id, "idle" if reading.is_idle else f"not idle: {reading.why}")
@@ -131,14 +142,15 @@ async def _reading_since(account: Account, pod: Pod, before: Mapping[str, Any]) 
 
 def _gap(before: Mapping[str, Any], now: datetime) -> timedelta | None:
     """The time since an idle reading; None where there was none, or too long ago to tell what happened since."""
-    read_at = _moment(before, "read_at")
-    if read_at is None or "idle_since" not in before or not -_CLOCK_STEPS <= now - read_at <= _LONGEST_GAP:
+    read_at = read_moment(before, READ_AT)
+    if read_at is None or IDLE_SINCE not in before or not -_CLOCK_STEPS <= now - read_at <= _LONGEST_GAP:
         return None
     return max(now - read_at, timedelta())
 
 
 def _written(began: datetime, reading: IdleReading) -> dict[str, Any]:
-    return dict(zip(_READING, (began.isoformat(), reading.moved_bytes, reading.container, reading.jobs), strict=True))
+    read = {name: getattr(reading, name) for name in _READ}
+    return {READ_AT: began.isoformat(), **read, KEPT_BECAUSE: shortened(reading.why, _MOST_WHY_CHARACTERS) or None}
 
 
 async def _reading_of(account: Account, pod: Pod) -> IdleReading:
@@ -152,10 +164,10 @@ async def _reading_of(account: Account, pod: Pod) -> IdleReading:
 
 
 async def _back_up_while_idle(account: Account, poller: Poller, claim: Claim, pod: Pod) -> bool:
-    """Take a last backup, and read on meanwhile; whether it is complete and the pod was idle all the time.
+    """Take a last backup, and read on meanwhile; whether it is complete.
 
     Raises:
-        Failure: there is no complete backup.
+        Failure: there is no complete backup, or the pod worked meanwhile: each attempt is stored and billed.
     """
     is_complete = False
     problem: Exception | None = None
@@ -181,20 +193,38 @@ async def _back_up_while_idle(account: Account, poller: Poller, claim: Claim, po
         group.cancel_scope.cancel()
     if problem is not None:
         raise problem
-    # The next reading follows the last of these.
-    await claim.keep(progress={**claim.task.progress, **readings} if is_idle else _failed(claim.task.progress))
-    return is_complete and is_idle
+    made = claim.task.progress
+    if is_idle:  # the next reading follows the last of these
+        await claim.keep(progress={**made, **readings})
+        return is_complete
+    await claim.keep(progress=_failed(made) | {KEPT_BECAUSE: readings[KEPT_BECAUSE]})
+    if "asked_at" in made:
+        raise _worked_meanwhile(claim, made.get("backup_id"))
+    return False
 
 
-async def _is_in_use(account: Account, pod: Pod, *, but_backups: bool) -> bool:
-    """Whether a removal would cut off a restore, a backup, or something else that this account's servers are to do."""
+def _worked_meanwhile(claim: Claim, backup_id: str | None) -> Failure:
+    """Say that a backup was made for a removal that does not follow."""
+    why = claim.task.progress.get(KEPT_BECAUSE) or "there was no reading for minutes"
+    backup = f"backup {backup_id}" if backup_id else "that backup"
+    return Failure(
+        "not_idle_during_backup",
+        f"It was not idle all the time while its last backup was made ({why}), so it stays; {backup} is stored and "
+        "bills.",
+        "",
+    )
+
+
+async def _use(account: Account, pod: Pod, *, but_backups: bool) -> str | None:
+    """What a removal would cut off: a restore, a backup, or something else that this account's servers are to do."""
     for kind in _OTHER_KINDS:
         for task in await account.rents.tasks(kind):
             if task.status == "open" and pod.id in (task.subject, task.progress.get("pod_id")):
-                return True
+                return f"what follows job {task.name} is not done" if kind == "follow_up" else f"{task.name} goes on"
+    if any(not run.is_final for run in await account.lium.restores.list(pod.id)):
+        return "a restore goes on"
     backups = [] if but_backups else await account.lium.backups.list(pod_id=pod.id)
-    runs = [*backups, *await account.lium.restores.list(pod.id)]
-    return any(not run.is_final for run in runs)
+    return "a backup goes on" if any(not run.is_final for run in backups) else None
 
 
 async def _remove(account: Account, claim: Claim) -> None:
@@ -223,7 +253,7 @@ async def _finish(claim: Claim, why: str) -> None:
 
 async def _note_missing(account: Account, claim: Claim) -> None:
     """Note that Lium shows no such pod, and believe it the second time."""
-    since = _moment(claim.task.progress, "missing_since")
+    since = read_moment(claim.task.progress, "missing_since")
     if since is None:
         # What was done until then says how it went.
         ended = {name: claim.task.progress.get(name) for name in (REMOVAL_ORDERED, "backup_id")}
@@ -247,8 +277,3 @@ async def _fail(account: Account, claim: Claim, failure: Failure) -> None:
 def _failed(progress: Mapping[str, Any]) -> dict[str, Any]:
     """What went wrong the last time, which is told until the pod is removed."""
     return {name: progress[name] for name in (PROBLEM, FAILED_AT) if name in progress}
-
-
-def _moment(progress: Mapping[str, Any], name: str) -> datetime | None:
-    written = progress.get(name)
-    return datetime.fromisoformat(written) if isinstance(written, str) else None

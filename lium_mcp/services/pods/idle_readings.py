@@ -15,6 +15,10 @@ IDLE_BELOW_PERCENT: Final = 5
 _COMMAND_SECONDS: Final = 15.0
 # More than a server's own looks and a notebook that is open cause, less than a download that somebody waits for.
 _BUSY_BYTES_PER_SECOND: Final = 1_000_000
+# More than the same causes, less than a program that computes.
+BUSY_CPUS: Final = 0.5
+# A look itself takes CPU time, which counts for much where the next one follows soon.
+_LEAST_SECONDS: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,7 @@ class IdleReading:
         is_read: Whether all of it could be read.
         moved_bytes: What its network has moved since its start; None where it does not say.
         container: Stands for the container that runs in it; None where it does not say.
+        cpu_seconds: How much time of CPUs its programs have used; None where it does not say.
         jobs: Stands for its jobs: one that ran between two readings changes it.
     """
 
@@ -35,6 +40,7 @@ class IdleReading:
     is_read: bool = True
     moved_bytes: int | None = None
     container: str | None = None
+    cpu_seconds: float | None = None
     jobs: str | None = None
 
     def follows(self, before: "IdleReading", seconds: float) -> str | None:
@@ -47,6 +53,10 @@ class IdleReading:
             moved = self.moved_bytes - before.moved_bytes
             if moved < 0 or moved >= _BUSY_BYTES_PER_SECOND * max(seconds, 1):
                 return "its network moves much data"
+        if self.cpu_seconds is not None and before.cpu_seconds is not None:
+            used = self.cpu_seconds - before.cpu_seconds
+            if used < 0 or used >= BUSY_CPUS * max(seconds, _LEAST_SECONDS):
+                return "a program computes on its CPUs"
         return None
 
 
@@ -65,17 +75,22 @@ async def read_idleness(access: PodAccess, pod: Pod, *, now: datetime) -> IdleRe
         jobs = await list_jobs(connection, now=now)
     running = next((job.name for job in jobs if not job.is_over), None)
     busiest = max((gpu.utilization_percent or 0 for gpu in inside.gpus or ()), default=0)
+    # Some images list none, and some drivers do not let a container see them: an empty list says nothing.
+    process = next((process for gpu in inside.gpus or () for process in gpu.processes), None)
     why = ""
-    if busiest >= IDLE_BELOW_PERCENT:
-        why = f"a GPU is at {busiest} %"
-    elif running is not None:
+    if running is not None:
         why = f"job {running} runs"
+    elif busiest >= IDLE_BELOW_PERCENT:
+        why = f"a GPU is at {busiest} %"
+    elif process is not None:
+        why = f"process {process.pid} is on a GPU"
     names = "\n".join(sorted(job.name for job in jobs))
     return IdleReading(
         not why,
         why,
         moved_bytes=inside.moved_bytes,
         container=inside.container,
+        cpu_seconds=inside.cpu_seconds,
         jobs=hashlib.sha256(names.encode()).hexdigest()[:16],
     )
 

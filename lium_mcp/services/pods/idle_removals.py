@@ -5,7 +5,8 @@ Each is a task of the ledger, done by a server with the key that set it. It only
 
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Final
 
 import anyio
@@ -17,18 +18,24 @@ from lium_mcp.failures import Failure
 from lium_mcp.rentals import AccountUnknown, LedgerUnavailable, Task
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.backing_up import refuse_partial
-from lium_mcp.services.pods.idle_readings import IDLE_BELOW_PERCENT, read_idleness
+from lium_mcp.services.pods.idle_readings import BUSY_CPUS, IDLE_BELOW_PERCENT, read_idleness
 
 IDLE_WATCH: Final = "idle_watch"
 REMOVAL_ORDERED: Final = "removal_ordered"
+READ_AT: Final = "read_at"
+IDLE_SINCE: Final = "idle_since"
+KEPT_BECAUSE: Final = "kept_because"
 PROBLEM: Final = "problem"
 FAILED_AT: Final = "failed_at"
 _NAME: Final = "idle"
 _LOOK_SECONDS: Final = 20.0
 _TOLD_FOR: Final = timedelta(days=1)
+# A server that looks does so at least this often.
+_LOOKED_LATELY: Final = timedelta(minutes=5)
 WHAT_IS_IDLE: Final = (
-    f"Idle is: every GPU below {IDLE_BELOW_PERCENT} % at each reading, one a minute, no job of start_job running, and "
-    "little network traffic. Programs that only hold GPU memory, and other work on the CPU, do not count as work."
+    f"Idle is: at each reading, one a minute, every GPU is below {IDLE_BELOW_PERCENT} %, nvidia-smi lists no process "
+    "on one, and no job of start_job runs; and between two readings there is little network traffic, and less than "
+    f"{BUSY_CPUS:g} CPUs are used. Where nvidia-smi lists no processes, or CPU time cannot be read, the rest decides."
 )
 ONLY_WITH_A_SERVER: Final = "Only while a server of lium-mcp with this key runs: none watches otherwise."
 
@@ -40,6 +47,23 @@ class IdleRemoval(BaseModel):
 
     idle_minutes: int
     final_backup: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class IdleState:
+    """How far the removal of a pod when idle is.
+
+    Attributes:
+        removal: What was asked for; None where nothing is set any more.
+        idle_for_minutes: For how long the pod was idle at the last reading; None where it was not, or nobody knows.
+        kept_because: What holds the removal off; None where nothing does but the time.
+        problem: What went wrong with the removal.
+    """
+
+    removal: IdleRemoval | None = None
+    idle_for_minutes: int | None = None
+    kept_because: str | None = None
+    problem: str | None = None
 
 
 def wanted_removal(*, hours_from_now: float | None, idle_minutes: int | None, final_backup: bool) -> IdleRemoval | None:
@@ -162,29 +186,41 @@ async def end_idle_removal(account: Account, pod: Pod, note: str) -> bool:
     return True
 
 
-async def idle_removals(account: Account) -> Mapping[str, IdleRemoval]:
-    """The removals that are set, by the id of the pod; none where the ledger cannot be read."""
+async def idle_states(account: Account) -> Mapping[str, IdleState]:
+    """How far the removals when idle are, by the id of the pod; none where the ledger cannot be read."""
+    now, states = account.lium.now(), dict[str, IdleState]()
     with suppress(LedgerUnavailable):
-        tasks = await _open_tasks(account)
-        return {pod_id: removal for pod_id, task in tasks.items() if (removal := read_removal(task))}
-    return {}
+        tasks = await account.rents.tasks(IDLE_WATCH)  # newest first; one may replace another in the same moment
+        for task in sorted(tasks, key=lambda task: task.status != "open"):
+            if task.subject not in states:
+                states[task.subject] = _state(task, now)
+    return states
 
 
-async def idle_removal_of(account: Account, pod: Pod) -> tuple[IdleRemoval | None, str | None]:
-    """The removal that is set for a pod, and what is to be known of the last one, where the ledger can be read."""
-    with suppress(LedgerUnavailable):
-        for task in await account.rents.tasks(IDLE_WATCH):
-            if task.subject != pod.id:
-                continue
-            if task.status == "open":
-                return read_removal(task), _problem_of(task)
-            if task.status == "failed" and (task.closed_at or task.created_at) > account.lium.now() - _TOLD_FOR:
-                return None, (
-                    f"It is not removed when idle any more: {task.note} It stays, and bills: remove_pod ends that, and "
-                    "schedule_pod_removal sets it again."
-                )
-            return None, None
-    return None, None
+def _state(task: Task, now: datetime) -> IdleState:
+    if task.status == "failed" and (task.closed_at or task.created_at) > now - _TOLD_FOR:
+        said = (
+            f"It is not removed when idle any more: {task.note} It stays, and bills: remove_pod ends that, and "
+            "schedule_pod_removal sets it again."
+        )
+        return IdleState(problem=said)
+    if task.status != "open":
+        return IdleState()
+    removal, problem = read_removal(task), _problem_of(task)
+    is_done_now = task.lease_until is not None and task.lease_until > now
+    if not is_done_now and task.next_at < now - _LOOKED_LATELY:
+        return IdleState(
+            removal, kept_because=f"no server has looked since {task.next_at:%Y-%m-%dT%H:%MZ}", problem=problem
+        )
+    read_at, since = (read_moment(task.progress, name) for name in (READ_AT, IDLE_SINCE))
+    idle_for = None if read_at is None or since is None else max(int((read_at - since).total_seconds() // 60), 0)
+    return IdleState(removal, idle_for, task.progress.get(KEPT_BECAUSE), problem)
+
+
+def read_moment(progress: Mapping[str, object], name: str) -> datetime | None:
+    """When something happened, as the progress of a task has it."""
+    written = progress.get(name)
+    return datetime.fromisoformat(written) if isinstance(written, str) else None
 
 
 def _problem_of(task: Task) -> str | None:

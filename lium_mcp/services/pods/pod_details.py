@@ -22,9 +22,10 @@ from lium_mcp.services.accounts import Account
 from lium_mcp.services.pods.container_restarts import restart_warning, started_at
 from lium_mcp.services.pods.dropped_settings import SSH_PORT
 from lium_mcp.services.pods.gpu_details import GpuView, gpu_view
-from lium_mcp.services.pods.idle_removals import IdleRemoval, idle_removal_of
+from lium_mcp.services.pods.idle_removals import IdleState, idle_states
 from lium_mcp.services.pods.node_warnings import maintenance
 from lium_mcp.services.pods.pod_connections import inside_of
+from lium_mcp.services.pods.removal_problems import removal_problems
 from lium_mcp.text import quotation, shortened
 
 Outcome = Literal["done", "failed", "pending"]
@@ -54,8 +55,9 @@ class PodRow(Result):
 
 
 class ListedPod(PodRow):
-    """A pod in the list of all: what runs on it, and what it has cost by its price and age."""
+    """A pod in the list of all: what runs on it, what it has cost by its price and age, and why it was not removed."""
 
+    problem: str | None = None
     template: str | None = None
     age_hours: float | None = None
     cost_estimate_usd: Usd | None = None
@@ -93,6 +95,8 @@ class PodView(PodRow):
     removed_because: str | None = None
     cost_so_far_usd: Usd | None = None
     removal_hours_after_boot: int | None = None
+    idle_for_minutes: int | None = None
+    kept_because: str | None = None
     template: PodTemplateView | None = None
     ports: dict[str, str] | None = None
     ssh_answers: bool | None = None
@@ -129,8 +133,15 @@ def unknown_billing(pods: Sequence[Pod]) -> int | None:
     return sum(1 for pod in pods if pod.bills is None) or None
 
 
-def pod_row(pod: Pod, now: datetime, idle: IdleRemoval | None = None) -> ListedPod:
-    """Show a pod in the list of all, with its removal when idle, if one is set.
+async def pod_rows(account: Account, pods: Sequence[Pod]) -> list[ListedPod]:
+    """Show pods in the list of all, with what the ledger knows of their ends."""
+    idle = await idle_states(account) if pods else {}
+    problems = await removal_problems(account, idle) if pods else {}
+    return [_listed(pod, account.lium.now(), idle.get(pod.id, IdleState()), problems.get(pod.id)) for pod in pods]
+
+
+def _listed(pod: Pod, now: datetime, idle: IdleState, problem: str | None) -> ListedPod:
+    """Show a pod in the list of all.
 
     What it has cost is what its price makes of its whole age, which is a little more than it bills: the exact sum would
     take two requests for each.
@@ -143,6 +154,7 @@ def pod_row(pod: Pod, now: datetime, idle: IdleRemoval | None = None) -> ListedP
         **_row_fields(pod, idle),
         template=shortened(template, _MOST_NAME_CHARACTERS) or None,
         age_hours=None if age is None else rounded(age, 2),
+        problem=problem,
         cost_estimate_usd=(pod.price or 0) * (age or 0) if is_priced else None,
     )
 
@@ -171,15 +183,17 @@ async def pod_view(
         ssh: What came of a look at its SSH server.
     """
     extras = _Extras()
-    idle: IdleRemoval | None = None
-    idle_problem: str | None = None
+    idle: IdleState | None = None
+    problem: str | None = None
     runs = current and pod.is_ready
     inside = (await inside_of(account, pod) if runs and ssh in (None, "answers") else None) or Inside()
 
     # A pod is worth showing without its events, volume and cost.
     with anyio.move_on_after(_EXTRAS_SECONDS):
         volume_id = volume_id or (await _rented_volume(account, pod.id) if runs else None)
-        idle, idle_problem = await idle_removal_of(account, pod) if current else (None, None)
+        if current:
+            states = await idle_states(account)
+            idle, problem = states.get(pod.id), (await removal_problems(account, states)).get(pod.id)
         async with anyio.create_task_group() as group:
             group.start_soon(extras.read_events, account, pod.id)
             group.start_soon(extras.read_record, account, pod.id)
@@ -193,7 +207,7 @@ async def pod_view(
     shown = _shown(history) if events else []
     shown_gpus = inside.gpus if gpus else None
     processes = [process.name for gpu in shown_gpus or () for process in gpu.processes]
-    fields = _row_fields(pod, idle)
+    fields = _row_fields(pod, idle or IdleState())
     if pod.has_not_started and _has_run(lived):
         fields["billing"] = None  # one whose template was switched starts over, and may bill meanwhile
     return PodView(
@@ -205,6 +219,8 @@ async def pod_view(
         created_at=pod.created_at,
         cost_so_far_usd=cost,
         removal_hours_after_boot=pod.termination_hours,
+        idle_for_minutes=idle.idle_for_minutes if idle else None,
+        kept_because=idle.kept_because if idle else None,
         template=PodTemplateView(
             template_id=template.id,
             name=template.name,
@@ -217,7 +233,7 @@ async def pod_view(
         volume_id=pod.attached_volume_id,
         local_volume_path=pod.volume_root,
         jupyter_url=pod.jupyter_url,
-        warnings=[*warnings, *([idle_problem] if idle_problem else [])] or None,
+        warnings=[*warnings, *([problem] if problem else [])] or None,
         note=note_on(*_quoted(shown), *processes),
         last_events=shown if events else None,
         gpus=[gpu_view(gpu) for gpu in shown_gpus] if shown_gpus else None,
@@ -299,7 +315,8 @@ def _warnings(
     return [*sentences, *([restart] if restart else [])]
 
 
-def _row_fields(pod: Pod, idle: IdleRemoval | None) -> dict[str, object]:
+def _row_fields(pod: Pod, idle: IdleState) -> dict[str, object]:
+    removal = idle.removal
     ssh = pod.ssh
     return {
         "pod_id": pod.id,
@@ -310,8 +327,8 @@ def _row_fields(pod: Pod, idle: IdleRemoval | None) -> dict[str, object]:
         "price_per_hour_usd": pod.price,
         "billing": pod.bills,
         "removal_at": pod.removal_scheduled_at,
-        "idle_minutes": idle.idle_minutes if idle else None,
-        "final_backup": (idle.final_backup or None) if idle else None,
+        "idle_minutes": removal.idle_minutes if removal else None,
+        "final_backup": (removal.final_backup or None) if removal else None,
         "maintenance": maintenance(pod),
         "ssh_command": f"ssh {ssh.user}@{ssh.host} -p {ssh.port}" if ssh else None,
     }

@@ -22,6 +22,7 @@ MOST_STEPS: Final = 20_000
 CHECKPOINT_BYTES: Final = 64 * 1024
 SECONDS_PER_STEP: Final = 30.0
 STEPS: Final = 20
+HOLDS_ONLY: Final = "--idle"
 APP_FIELDS: Final = ("gpu_uuid", "gpu_name", "pid", "process_name", "used_memory")
 
 
@@ -70,7 +71,8 @@ def _gpu_processes(call: CommandCall) -> list[Process]:
 
 
 def _gpus(call: CommandCall) -> list[dict[str, str]]:
-    host, is_busy, rows = call.process.kernel.host, bool(_gpu_processes(call)), []
+    is_busy = any(HOLDS_ONLY not in process.title.split() for process in _gpu_processes(call))
+    host, rows = call.process.kernel.host, []
     for index, uuid in enumerate(host.gpu_uuids):
         percent, used_mib, degrees, watts = sample(host, index, call.process.now, is_busy=is_busy)
         rows.append(
