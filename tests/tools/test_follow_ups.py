@@ -215,6 +215,10 @@ async def test_a_server_whose_key_may_not_do_it_leaves_it_to_one_that_may(accoun
     assert weak.sent("DELETE", "/pods/*") == []
 
 
+async def problem_of(agent: Agent) -> str:
+    return str((await agent.call("list_pods"))["pods"][0].get("problem"))
+
+
 @pytest.mark.parametrize(
     ("fault", "code"), [("backup_fails", "final_backup_failed"), ("backup_partial", "final_backup_partial")]
 )
@@ -229,7 +233,11 @@ async def test_what_fails_is_said_on_the_pod_and_in_the_ledger(
             while "problem" not in (seen := await agent.call("get_job", pod="train", name="j"))["job"]:  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
         assert seen["job"]["problem"] == code
-        await asyncio.sleep(0.3)
+        async with asyncio.timeout(_PATIENCE_SECONDS):  # the ledger has it a moment after the pod
+            while "failed: " not in (said := await problem_of(agent)):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        assert said.startswith(f"backup_and_remove after job j failed: {code}. It stays, and bills")
+        assert (await agent.call("get_pod", pod="train", wait_seconds=0))["pod"]["warnings"] == [said]
         assert len(living(account)) == 1
     shown = await listed(capsys, state_url)
     assert "failed" in shown

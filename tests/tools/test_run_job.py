@@ -362,6 +362,8 @@ async def test_a_backup_that_fails_leaves_the_pod_and_says_so(account: Sandbox, 
         await begin(agent, "echo done", then="backup_and_remove")
         seen = await until(agent, lambda seen: seen["job"].get("problem"))
         assert (seen["outcome"], "minutes apart" in seen["next"]) == ("pending", True)
+        (row,) = (await agent.call("list_pods"))["pods"]
+        assert "is held up (final_backup_failed), and tried again: until backup_and_remove it bills" in row["problem"]
         tried = len(account.state()["backups"])
         await asyncio.sleep(2)
         assert len(account.state()["backups"]) == tried == 1
@@ -369,6 +371,9 @@ async def test_a_backup_that_fails_leaves_the_pod_and_says_so(account: Sandbox, 
             account.clock.advance(minutes=4)
             await asyncio.sleep(2)
         ended = await until(agent, over)
+        (row,) = (await agent.call("list_pods"))["pods"]
+        assert "backup_and_remove failed, and its pod stays" in row["problem"]
+        assert row["problem"].endswith("It stays, and bills: remove_pod ends that, and get_job tells more.")
     assert (ended["outcome"], ended["job"]["status"]) == ("failed", "succeeded")
     assert ended["job"]["problem"] == "final_backup_failed"
     assert "its pod stays" in ended["next"]
