@@ -296,6 +296,7 @@ async def test_the_cpu_time_of_a_whole_host_is_not_the_pods(account: Sandbox, at
     async with at() as agent:
         await rent(agent)
         await agent.call("schedule_pod_removal", pod="train", idle_minutes=5)
+        await watch.minutes(0)
         for minute in range(5):
             command = f"mkdir -p /sys/fs/cgroup; echo 'usage_usec {minute}000000000' > /sys/fs/cgroup/cpu.stat"
             await agent.call("run_command", pod="train", command=command)

@@ -33,9 +33,9 @@ _TOLD_FOR: Final = timedelta(days=1)
 # A server that looks does so at least this often.
 _LOOKED_LATELY: Final = timedelta(minutes=5)
 WHAT_IS_IDLE: Final = (
-    f"Idle is: at each reading, one a minute, every GPU is below {IDLE_BELOW_PERCENT} %, nvidia-smi lists no process "
-    "on one, and no job of start_job runs; and between two readings there is little network traffic, and less than "
-    f"{BUSY_CPUS:g} CPUs are used. Where nvidia-smi lists no processes, or CPU time cannot be read, the rest decides."
+    f"Idle is: at each reading, one a minute, every GPU below {IDLE_BELOW_PERCENT} % and without a process that "
+    "nvidia-smi lists, and no job of start_job running; between two, little network traffic, and less than "
+    f"{BUSY_CPUS:g} CPUs used, where that can be read."
 )
 ONLY_WITH_A_SERVER: Final = "Only while a server of lium-mcp with this key runs: none watches otherwise."
 
