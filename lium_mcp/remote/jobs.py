@@ -7,6 +7,7 @@ fails where it exists, so two jobs never have the same name.
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -20,7 +21,7 @@ from lium_mcp.remote.commands import is_alive, run_short, stop_group, text_of_ta
 
 if TYPE_CHECKING:
     from lium_mcp.remote.connections import Connection
-    from lium_mcp.remote.sftp import PodFiles
+    from lium_mcp.remote.sftp import FileStatus, PodFiles
 
 Then = Literal["nothing", "backup", "backup_and_remove"]
 THEN: Final[tuple[Then, ...]] = get_args(Then)
@@ -32,6 +33,7 @@ MOST_COMMAND_BYTES: Final = 262_144
 _ROOT: Final = ".lium-mcp/jobs"
 _VERSION: Final = 1
 _MOST_JOBS: Final = 200
+_MOST_NAMED: Final = 10
 _MOST_FILE_BYTES: Final = 4096
 _START_SECONDS: Final = 15.0
 _EXEC_SECONDS: Final = 20.0
@@ -177,11 +179,29 @@ async def read_job(connection: "Connection", name: str, *, now: datetime) -> Job
         raise Failure(
             "job_not_found",
             f"{connection.address} has no job named {name}.",
-            "Call get_job without a name to see its jobs. A reboot loses those outside the local volume.",
+            f"{await _what_there_is(pod_files)} A reboot loses those outside the local volume.",
         ) from None
     except OSError as error:
         raise _no_folder(connection) from error
     return await _read(connection, pod_files, name, now)
+
+
+async def _what_there_is(pod_files: "PodFiles") -> str:
+    try:
+        names = _job_names(await pod_files.list(_ROOT, most=_MOST_JOBS))
+    except FileNotFoundError:
+        names = []
+    except (OverflowError, OSError):
+        return "Call get_job without a name to see its jobs."
+    if not names:
+        return "It has no jobs: start_job starts one."
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return f"It has: {', '.join(names[:_MOST_NAMED])}{more}."
+
+
+def _job_names(rows: Iterable[tuple[str, "FileStatus"]]) -> list[str]:
+    # The pod's users may have put anything there.
+    return sorted(name for name, entry in rows if entry.kind == "folder" and JOB_NAME.fullmatch(name))
 
 
 async def list_jobs(connection: "Connection", *, now: datetime) -> list[Job]:
@@ -203,9 +223,7 @@ async def list_jobs(connection: "Connection", *, now: datetime) -> list[Job]:
         ) from None
     except OSError as error:
         raise _no_folder(connection) from error
-    # The pod's users may have put anything there.
-    names = [name for name, entry in rows if entry.kind == "folder" and JOB_NAME.fullmatch(name)]
-    jobs = [await _read(connection, pod_files, name, now) for name in names]
+    jobs = [await _read(connection, pod_files, name, now) for name in _job_names(rows)]
     return sorted(jobs, key=lambda job: (job.created_at or datetime.min.replace(tzinfo=UTC), job.name), reverse=True)
 
 

@@ -19,16 +19,18 @@ from lium_mcp.remote.uploads import upload, upload_content
 from lium_mcp.rentals import LedgerUnavailable, Task
 from lium_mcp.services.backing_up import refuse_partial
 from lium_mcp.services.backups.transfer_details import Transferred, describe_transfer, open_folders, show_transfer
-from lium_mcp.services.jobs.follow_ups import is_due, keep_promise, promise, remember, take_back
+from lium_mcp.services.jobs.follow_ups import is_due, keep_promise, promise, remember, take_back, tell_of_problem
 from lium_mcp.services.jobs.job_details import (
     FROM_A_POD,
     IN_THE_BACKGROUND,
     ObservedJob,
     job_view,
+    listed_job,
     outcome_of,
     show_run,
 )
 from lium_mcp.services.jobs.job_watch import tell_of_restart, watch_job, why_lost
+from lium_mcp.services.jobs.past_jobs import look_back
 from lium_mcp.services.jobs.run_order import MOST_COMMAND_CHARACTERS, RunOrder
 from lium_mcp.services.jobs.run_planning import check_run, plan_run, question_about_run
 from lium_mcp.services.jobs.runs import (
@@ -188,7 +190,13 @@ async def get_job(
     if run is not None and not is_at_its_command(run):
         run = await watch_run(call.account, call.poller, run, is_at_its_command, wait_seconds=wait_seconds)
     if run is None:
-        return await _look(call, pod, name, log_lines, wait_seconds, None)
+        try:
+            return await _look(call, pod, name, log_lines, wait_seconds, None)
+        except Failure as failure:
+            past = await look_back(call.account, pod, name, failure)
+            if past is None:
+                raise
+            return past
     pod_id = read_progress(run).pod_id
     if pod_id is None or not is_at_its_command(run):
         return show_run(run)
@@ -230,7 +238,8 @@ async def _look(call: Call, pod: str, name: str, log_lines: int, wait_seconds: f
     if not name:
         lost = next((one for one in found if one.status == "lost"), None)
         because = await why_lost(call.account, target, lost) if lost else None
-        return ObservedJob(outcome="done", pod_id=target.id, jobs=[job_view(one) for one in found], next=because)
+        views = [listed_job(one, run) for one in found]
+        return ObservedJob(outcome="done", pod_id=target.id, jobs=views, next=because)
     watched = await watch_job(call.account, call.poller, target, found[0], wait_seconds=wait_seconds)
     job, log = watched.job, None
     if log_lines:
@@ -248,7 +257,7 @@ async def _look(call: Call, pod: str, name: str, log_lines: int, wait_seconds: f
         log=log.text if log else None,
         log_cut_bytes=log.total_bytes - log.shown_bytes if log else None,
         note=FROM_A_POD if log and log.text else None,
-        next=watched.lost_because or _what_next(call, job),
+        next=watched.lost_because or _what_next(call, job) or tell_of_problem(target, job),
     )
 
 

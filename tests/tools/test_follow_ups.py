@@ -347,3 +347,33 @@ async def test_no_job_starts_whose_last_backup_would_lack_a_part(account: Sandbo
         assert refused.code == "backup_partial"
         assert "path=/root," in refused.text
         assert (await agent.call("get_job", pod="train"))["jobs"] == []
+
+
+@pytest.mark.parametrize(("command", "outcome", "exit_code"), [("sleep 60", "done", 0), ("exit 3", "failed", 3)])
+async def test_what_came_of_a_job_is_told_after_its_pod_is_gone(
+    account: Sandbox,
+    at: Any,
+    state_url: str,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    outcome: str,
+    exit_code: int,
+) -> None:
+    async with at() as agent:
+        rented = await agent.call("rent_pod", name="train", gpu_type="A100", hours=24, wait_seconds=300)
+        await agent.call("start_job", pod="train", name="j", command=command, then="backup_and_remove")
+        account.clock.advance(minutes=2)
+        await until(lambda: not living(account))
+        await until_done(capsys, state_url)
+        account.clock.advance(minutes=10)
+    async with at() as agent:
+        for named in ("train", rented["pod_id"]):
+            seen = await agent.call("get_job", pod=named, name="j", wait_seconds=0)
+            assert (seen["outcome"], seen["pod_id"], seen["job"]["exit_code"]) == (outcome, rented["pod_id"], exit_code)
+            assert seen["job"]["then"] == "backup_and_remove"
+            assert f"pod removed after backup {seen['job']['backup_id']}" in seen["next"]
+            assert [row["job"] for row in (await agent.call("get_job", pod=named))["jobs"]] == ["j"]
+            for tool, name in (("get_job", "other"), ("stop_job", "j")):
+                refused = await agent.refused(tool, pod=named, name=name)
+                assert refused.code == "pod_not_found"
+                assert f"it was {rented['pod_id']}, removed" in refused.text

@@ -142,8 +142,13 @@ async def test_a_job_whose_processes_are_gone_without_a_word_is_lost(on_sshd: Ag
 async def test_what_does_not_exist_or_cannot_be_named_is_refused(on_sshd: Agent) -> None:
     await rent(on_sshd)
     assert (await on_sshd.call("get_job", pod="train"))["jobs"] == []
-    assert (await on_sshd.refused("get_job", pod="train", name="nope")).code == "job_not_found"
-    assert (await on_sshd.refused("stop_job", pod="train", name="nope")).code == "job_not_found"
+    for tool in ("get_job", "stop_job"):
+        refused = await on_sshd.refused(tool, pod="train", name="nope")
+        assert refused.code == "job_not_found"
+        assert "It has no jobs: start_job starts one." in refused.text
+    await on_sshd.call("start_job", pod="train", name="real", command="true")
+    for tool in ("get_job", "stop_job"):
+        assert "It has: real." in (await on_sshd.refused(tool, pod="train", name="nope")).text
     for name in ("../x", "UP", "a b", "-x", "x" * 65):
         assert (await on_sshd.refused("start_job", pod="train", name=name, command="true")).code == "invalid_argument"
 
@@ -192,6 +197,8 @@ async def test_then_leaves_the_pod_if_the_backup_fails(on_sshd: Agent, sandbox: 
     await on_sshd.call("start_job", pod="train", name="j", command="true", then="backup_and_remove")
     seen = await until(on_sshd, "j", lambda seen: "problem" in seen["job"])
     assert seen["job"]["problem"] == "final_backup_failed"
+    assert "backup_and_remove was not done as asked (final_backup_failed): the pod stays and bills" in seen["next"]
+    assert "remove_pod ends that" in seen["next"]
     assert [pod["name"] for pod in (await on_sshd.call("list_pods"))["pods"]] == ["train"]
 
 

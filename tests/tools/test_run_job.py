@@ -129,6 +129,8 @@ async def test_what_is_kept_stays_and_shows_all_of_its_log(account: Sandbox, at:
         assert (ended["outcome"], ended["job"]["status"], ended["job"]["then"]) == ("done", "succeeded", "keep")
         assert ended["log"].splitlines()[0] == "251"
         assert "remove_pod" in ended["next"]
+        [listed] = (await agent.call("get_job", pod="train"))["jobs"]
+        assert (listed["job"], listed["then"]) == ("train", "keep")
     assert len(living(account)) == 1
 
 

@@ -34,6 +34,17 @@ def is_due(job: Job) -> bool:
     return job.then != "nothing" and job.followed_by is None and job.status not in ("stopped", "lost")
 
 
+def tell_of_problem(pod: Pod, job: Job) -> str | None:
+    """Say that a pod stays and bills where what was to follow its job failed; None where it did not."""
+    problem = (job.followed_by or {}).get("problem")
+    if problem is None:
+        return None
+    removal = pod.removal_scheduled_at
+    until = f" until Lium removes it at {removal:%Y-%m-%dT%H:%M:%SZ}" if removal else " and has no removal time"
+    save = "Save what you need (create_backup, download_files), then remove_pod ends that."
+    return f"It is over, and {job.then} was not done as asked ({problem}): the pod stays and bills{until}. {save}"
+
+
 async def promise(account: Account, pod: Pod, job: str, then: Then) -> Task | None:
     """Write down what is to follow a job that is about to start; None where nothing follows, or it was written before.
 

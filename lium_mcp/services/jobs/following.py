@@ -27,6 +27,7 @@ from lium_mcp.services.accounts import Account
 from lium_mcp.services.backing_up import read_started, refuse_partial, start_backup, wait_for_backup
 from lium_mcp.services.backups.final_backup import refuse_unfit
 from lium_mcp.services.failure_words import REFUSALS, from_api
+from lium_mcp.services.jobs.past_jobs import end_of
 from lium_mcp.services.pods.pod_connections import pod_access
 from lium_mcp.services.pods.removing import MISSING_FOR, start_removal
 from lium_mcp.services.polling import Poller
@@ -91,6 +92,7 @@ async def _look(account: Account, poller: Poller, claim: Claim) -> None:
     on_pod = await _jobs(account, pod)
     # Judged by one reading: between two of them a job may have been stopped, which is not an end like any other.
     job = next((one for one in on_pod if one.name == job_name), None)
+    await _keep_end(claim, job)
     if job is None or job.status == "lost":
         await _give_up(account, claim, pod, "job_not_found" if job is None else "job_lost")
     elif job.followed_by is not None:
@@ -102,6 +104,12 @@ async def _look(account: Account, poller: Poller, claim: Claim) -> None:
             await claim.finish("done", f"pod removed after backup {claim.task.progress['backup_id']}")
     elif job.is_over:
         await _back_up_only(account, poller, claim, pod, job)
+
+
+async def _keep_end(claim: Claim, job: Job | None) -> None:
+    """Write down how a job ended: its pod, which knows it too, may be gone soon."""
+    if job is not None and job.is_over and "job" not in claim.task.progress:
+        await claim.keep(progress={**claim.task.progress, "job": end_of(job)})
 
 
 async def _back_up_only(account: Account, poller: Poller, claim: Claim, pod: Pod, job: Job) -> None:

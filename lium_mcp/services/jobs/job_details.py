@@ -79,6 +79,12 @@ def job_view(job: jobs.Job) -> JobView:
     )
 
 
+def listed_job(job: jobs.Job, run: Task | None) -> JobView:
+    """A job beside others; of a run the pod does not know what is to follow it."""
+    view = job_view(job)
+    return view.model_copy(update={"then": read_order(run).then}) if run and run.name == job.name else view
+
+
 def outcome_of(job: jobs.Job) -> Outcome:
     """What came of a job for whoever waits for it."""
     if not job.is_over:
