@@ -14,8 +14,9 @@ from jsonschema import Draft202012Validator
 
 from lium_mcp.sandbox import Sandbox
 from tests import warm
-from tests.harness import Agent, agent_on, hosted, write_ssh_key
+from tests.harness import Agent, agent_on, hosted, make_key_pair, write_ssh_key
 from tests.postgres import NoPostgres, Postgres, running_postgres
+from tests.servers import Servers
 from tests.sshd import Sshd, at_sshd, running, what_is_missing
 
 # A test fails for a change, not for the luck of a draw; `make fuzz` draws anew.
@@ -111,6 +112,33 @@ async def agent(sandbox: Sandbox, settings_of_agent: dict[str, Any]) -> AsyncIte
     """A client of the current protocol on a server over the sandbox."""
     async with hosted(agent_on(sandbox, **settings_of_agent)) as connected:
         yield connected
+
+
+@pytest.fixture
+async def account(tmp_path: Path) -> AsyncIterator[Sandbox]:
+    """An account whose pods answer SSH, and whose servers may read as often as they like; its key is in `key`."""
+    make_key_pair(tmp_path / "key")
+    sandbox = Sandbox(seed=7, speed=0, ssh=True, pod_polls_per_minute=10**6)
+    yield sandbox
+    await sandbox.aclose()
+
+
+@pytest.fixture
+def shared_ledger(tmp_path: Path) -> str:
+    """The address of the ledger of `at`; a file of tests may name another."""
+    return f"sqlite:///{tmp_path / 'ledger.db'}"
+
+
+@pytest.fixture
+def settings_of_servers() -> dict[str, Any]:
+    """What the servers of `at` are set to beside the defaults of `agent_on`; a file of tests may say otherwise."""
+    return {}
+
+
+@pytest.fixture
+def at(account: Sandbox, tmp_path: Path, shared_ledger: str, settings_of_servers: dict[str, Any]) -> Servers:
+    """Starts servers of `account` on one ledger."""
+    return Servers(account, shared_ledger, {"ssh_key_path": tmp_path / "key"} | settings_of_servers)
 
 
 @pytest.fixture(scope="session")

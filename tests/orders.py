@@ -6,9 +6,9 @@ from typing import Any, Final
 
 import pytest
 
-from lium_mcp.rentals import LazyLedger
 from lium_mcp.sandbox import Sandbox
 from tests.harness import Agent
+from tests.servers import settled
 from tests.wires import Hold, ask
 
 CHEAP: Final = 0.25
@@ -49,17 +49,7 @@ async def reached(hold: Hold, sandbox: Sandbox) -> None:
 async def looked(sandbox: Sandbox, state_url: str, *, after_minutes: float = 10) -> None:
     """Let time go by, and wait until servers have looked at each open order since, and left or closed it."""
     sandbox.clock.advance(minutes=after_minutes)
-    now, ledger = sandbox.clock.now(), LazyLedger(state_url)
-
-    async def are_all_left() -> bool:
-        tasks = [task for task in await ledger.tasks().newest(100) if task.closed_at is None]
-        orders = [task for task in tasks if task.kind == "standing_order"]
-        return all(task.next_at > now and task.lease_owner is None for task in orders)
-
-    async with asyncio.timeout(_PATIENCE_SECONDS):
-        while not await are_all_left():  # noqa: ASYNC110 - no event tells
-            await asyncio.sleep(_PAUSE_SECONDS)
-    await ledger.aclose()
+    await settled(sandbox, state_url)
 
 
 async def ceiling_below(sandbox: Sandbox) -> float:

@@ -5,8 +5,8 @@ Pods are the sandbox's own, over SSH; the clock is turned.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,44 +15,22 @@ import pytest
 from lium_mcp.cli.rentals import list_rentals
 from lium_mcp.rentals import LazyLedger
 from lium_mcp.sandbox import Sandbox
-from tests.harness import Agent, agent_on, make_key_pair
+from tests.harness import Agent, agent_on
 from tests.postgres import Postgres
+from tests.servers import Servers, hasten
 from tests.wires import Wire, answering, ask_as_person, living
 
 _PATIENCE_SECONDS = 25
 
 
 @pytest.fixture(autouse=True)
-def _prompt(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let servers look at once, and again soon."""
-    monkeypatch.setattr("lium_mcp.rentals.worker._FIRST_LOOK_SECONDS", 0.0)
-    monkeypatch.setattr("lium_mcp.rentals.worker._FIRST_PAUSE_SECONDS", 0.2)
-    monkeypatch.setattr("lium_mcp.rentals.worker._LONGEST_PAUSE_SECONDS", 0.5)
-    monkeypatch.setattr("lium_mcp.rentals.worker._LOOK_SECONDS", 0.5)
-    # Rents that must go are attended to by their own settling, which may order a removal once more.
-    monkeypatch.setattr("lium_mcp.server._FIRST_ATTENTION_SECONDS", 600.0)
+def _haste(monkeypatch: pytest.MonkeyPatch) -> None:
+    hasten(monkeypatch)
 
 
 @pytest.fixture
-async def account(tmp_path: Path) -> AsyncIterator[Sandbox]:
-    """An account whose pods answer SSH, and whose servers may read as often as they like."""
-    make_key_pair(tmp_path / "key")
-    sandbox = Sandbox(seed=7, speed=0, ssh=True, pod_polls_per_minute=10**6)
-    yield sandbox
-    await sandbox.aclose()
-
-
-@pytest.fixture
-def at(account: Sandbox, tmp_path: Path, state_url: str) -> Any:
-    """Start a server of the account on the shared ledger."""
-
-    @asynccontextmanager
-    async def start(wire: Wire | None = None, **settings: Any) -> AsyncIterator[Agent]:
-        defaults: dict[str, Any] = {"ssh_key_path": tmp_path / "key", "state_url": state_url}
-        async with agent_on(account, transport=wire, **defaults | settings) as agent:
-            yield agent
-
-    return start
+def shared_ledger(state_url: str) -> str:
+    return state_url
 
 
 async def other_key(account: Sandbox, visibility: str = "own") -> str:
@@ -94,7 +72,7 @@ def backups(wire: Wire) -> int:
 
 
 async def test_a_server_whose_key_is_not_shown_the_pod_drops_nothing(
-    account: Sandbox, at: Any, state_url: str, capsys: pytest.CaptureFixture[str]
+    account: Sandbox, at: Servers, state_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with at() as maker:
         await start_training(maker)
@@ -102,7 +80,7 @@ async def test_a_server_whose_key_is_not_shown_the_pod_drops_nothing(
     blind = Wire(account)
     async with at(blind, api_key=await other_key(account)):
         await until(lambda: blind.sent("GET", "/pods/*"))
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(0.3)
         assert len(blind.sent("GET", "/pods/*")) == 1  # it leaves it to others then
         account.clock.advance(minutes=5)
         assert len(living(account)) == 1
@@ -114,7 +92,7 @@ async def test_a_server_whose_key_is_not_shown_the_pod_drops_nothing(
     assert (backups(blind), len(blind.sent("DELETE", "/pods/*"))) == (0, 0)
 
 
-async def test_a_server_with_another_key_that_is_shown_the_pod_takes_over(account: Sandbox, at: Any) -> None:
+async def test_a_server_with_another_key_that_is_shown_the_pod_takes_over(account: Sandbox, at: Servers) -> None:
     async with at() as maker:
         await start_training(maker)
     account.clock.advance(minutes=5)
@@ -124,7 +102,7 @@ async def test_a_server_with_another_key_that_is_shown_the_pod_takes_over(accoun
     assert (backups(wire), len(wire.sent("DELETE", "/pods/*"))) == (1, 1)
 
 
-async def test_servers_that_race_take_one_backup_and_remove_once(account: Sandbox, at: Any) -> None:
+async def test_servers_that_race_take_one_backup_and_remove_once(account: Sandbox, at: Servers) -> None:
     wires = [Wire(account) for _ in range(3)]
     async with AsyncExitStack() as stack:
         agents = [await stack.enter_async_context(at(wire)) for wire in wires]
@@ -133,14 +111,14 @@ async def test_servers_that_race_take_one_backup_and_remove_once(account: Sandbo
             await agent.call("get_job", pod="train", name="j", wait_seconds=0)
         account.clock.advance(minutes=2)
         await until(lambda: not living(account))
-        await asyncio.sleep(1)
+        await at.settle()
     assert sum(backups(wire) for wire in wires) == 1
     assert sum(len(wire.sent("DELETE", "/pods/*")) for wire in wires) == 1
 
 
 @pytest.mark.parametrize("written", [True, False])
 async def test_a_server_that_lost_its_lease_in_the_middle_does_nothing_more(
-    account: Sandbox, at: Any, written: bool
+    account: Sandbox, at: Servers, written: bool
 ) -> None:
     slow, quick = Wire(account), Wire(account)
     held = slow.hold("GET", "/backup-logs/*") if written else slow.hold("POST", "/pods/*/backup", "after the work")
@@ -150,12 +128,12 @@ async def test_a_server_that_lost_its_lease_in_the_middle_does_nothing_more(
         await held.reached()
         account.clock.advance(seconds=60)
         async with at(quick):
-            await asyncio.sleep(1.5)
+            await asyncio.sleep(0.3)
             assert backups(quick) == len(quick.sent("GET", "/backup-logs/*")) == 0  # the lease holds
             account.clock.advance(seconds=60)
             await until(lambda: not living(account))
             held.let_go()
-            await asyncio.sleep(1)
+            await asyncio.sleep(0.3)
     assert (backups(slow), len(slow.sent("DELETE", "/pods/*"))) == (1, 0)
     assert (backups(quick), len(quick.sent("DELETE", "/pods/*"))) == (0, 1)
     assert len(account.state()["backups"]) == 1
@@ -181,7 +159,7 @@ async def test_nothing_is_removed_while_the_ledger_cannot_be_asked(
     assert (backups(wire), len(wire.sent("DELETE", "/pods/*"))) == (1, 1)
 
 
-async def test_a_backup_that_ran_before_the_job_ended_is_not_the_last_one(account: Sandbox, at: Any) -> None:
+async def test_a_backup_that_ran_before_the_job_ended_is_not_the_last_one(account: Sandbox, at: Servers) -> None:
     wire = Wire(account)
     async with at(wire) as agent:
         await start_training(agent)
@@ -198,7 +176,7 @@ async def test_a_backup_that_ran_before_the_job_ended_is_not_the_last_one(accoun
     assert [row["status"] for row in later] == ["COMPLETED"]
 
 
-async def test_a_server_whose_key_may_not_do_it_leaves_it_to_one_that_may(account: Sandbox, at: Any) -> None:
+async def test_a_server_whose_key_may_not_do_it_leaves_it_to_one_that_may(account: Sandbox, at: Servers) -> None:
     async with at() as maker:
         await start_training(maker)
     account.clock.advance(minutes=2)
@@ -223,7 +201,7 @@ async def problem_of(agent: Agent) -> str:
     ("fault", "code"), [("backup_fails", "final_backup_failed"), ("backup_partial", "final_backup_partial")]
 )
 async def test_what_fails_is_said_on_the_pod_and_in_the_ledger(
-    account: Sandbox, at: Any, state_url: str, capsys: pytest.CaptureFixture[str], fault: str, code: str
+    account: Sandbox, at: Servers, state_url: str, capsys: pytest.CaptureFixture[str], fault: str, code: str
 ) -> None:
     account.add_fault(fault, message="disk on fire", times=None)
     async with at() as agent:
@@ -233,9 +211,8 @@ async def test_what_fails_is_said_on_the_pod_and_in_the_ledger(
             while "problem" not in (seen := await agent.call("get_job", pod="train", name="j"))["job"]:  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
         assert seen["job"]["problem"] == code
-        async with asyncio.timeout(_PATIENCE_SECONDS):  # the ledger has it a moment after the pod
-            while "failed: " not in (said := await problem_of(agent)):  # noqa: ASYNC110
-                await asyncio.sleep(0.05)
+        await at.settle()  # the ledger has it a moment after the pod
+        said = await problem_of(agent)
         assert said.startswith(f"backup_and_remove after job j failed: {code}. It stays, and bills")
         assert (await agent.call("get_pod", pod="train", wait_seconds=0))["pod"]["warnings"] == [said]
         assert len(living(account)) == 1
@@ -245,7 +222,7 @@ async def test_what_fails_is_said_on_the_pod_and_in_the_ledger(
 
 
 async def test_one_answer_that_there_is_no_such_pod_proves_nothing(
-    account: Sandbox, at: Any, state_url: str, capsys: pytest.CaptureFixture[str]
+    account: Sandbox, at: Servers, state_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     wire = Wire(account)
     async with at(wire) as maker:
@@ -260,7 +237,7 @@ async def test_one_answer_that_there_is_no_such_pod_proves_nothing(
 
 
 async def test_a_pod_that_is_gone_for_good_ends_the_task_which_is_said(
-    account: Sandbox, at: Any, state_url: str, capsys: pytest.CaptureFixture[str]
+    account: Sandbox, at: Servers, state_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     wire = Wire(account)
     async with at(wire) as maker:
@@ -272,13 +249,13 @@ async def test_a_pod_that_is_gone_for_good_ends_the_task_which_is_said(
         account.clock.advance(seconds=61)
         seen = len(wire.sent("GET", "/pods/*"))
         await until(lambda: len(wire.sent("GET", "/pods/*")) > seen)
-        await asyncio.sleep(0.5)
+        await at.settle()
     shown = await listed(capsys, state_url)
     assert "gone" in shown
     assert "no such pod" in shown
 
 
-async def test_a_job_is_not_started_if_what_follows_it_cannot_be_kept(account: Sandbox, at: Any) -> None:
+async def test_a_job_is_not_started_if_what_follows_it_cannot_be_kept(account: Sandbox, at: Servers) -> None:
     async with at() as renter:
         await renter.call("rent_pod", name="train", gpu_type="A100", hours=24, wait_seconds=300)
     async with at(state_url="sqlite:////proc/nowhere/ledger.db") as agent:
@@ -289,7 +266,7 @@ async def test_a_job_is_not_started_if_what_follows_it_cannot_be_kept(account: S
 
 
 async def test_a_job_that_was_refused_leaves_no_task(
-    account: Sandbox, at: Any, state_url: str, capsys: pytest.CaptureFixture[str]
+    account: Sandbox, at: Servers, state_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with at() as agent:
         await start_training(agent, then="nothing", seconds=3600)
@@ -298,8 +275,8 @@ async def test_a_job_that_was_refused_leaves_no_task(
     assert "open" not in await listed(capsys, state_url)
 
 
-async def test_files_of_an_earlier_version_are_taken_up_once(account: Sandbox, at: Any, tmp_path: Path) -> None:
-    address = {"base_url": "https://lium.example/api"}  # at a loopback address nothing is kept on disk
+async def test_files_of_an_earlier_version_are_taken_up_once(account: Sandbox, at: Servers, tmp_path: Path) -> None:
+    address: dict[str, Any] = {"base_url": "https://lium.example/api"}  # at a loopback address nothing is kept on disk
     folder = Path.home() / ".local" / "state" / "lium-mcp" / "follow-ups"
     async with at(**address, state_url=f"sqlite:///{tmp_path / 'unshared.db'}") as maker:
         pod_id = await start_training(maker, then="backup")
@@ -320,7 +297,7 @@ async def test_files_of_an_earlier_version_are_taken_up_once(account: Sandbox, a
     assert (backups(wire), len(living(account))) == (1, 1)
 
 
-async def test_a_ledger_in_memory_does_as_well(account: Sandbox, at: Any) -> None:
+async def test_a_ledger_in_memory_does_as_well(account: Sandbox, at: Servers) -> None:
     wire = Wire(account)
     async with at(wire, state_url="sqlite://") as agent:
         await start_training(agent)
@@ -330,7 +307,7 @@ async def test_a_ledger_in_memory_does_as_well(account: Sandbox, at: Any) -> Non
 
 
 async def test_a_server_with_nothing_to_do_makes_no_ledger_and_asks_nothing(
-    account: Sandbox, at: Any, tmp_path: Path
+    account: Sandbox, at: Servers, tmp_path: Path
 ) -> None:
     wire, ledger = Wire(account), tmp_path / "none.db"
     async with at(wire, state_url=f"sqlite:///{ledger}"):
@@ -338,7 +315,7 @@ async def test_a_server_with_nothing_to_do_makes_no_ledger_and_asks_nothing(
     assert (ledger.exists(), wire.requests) == (False, [])
 
 
-async def test_no_job_starts_whose_last_backup_would_lack_a_part(account: Sandbox, at: Any) -> None:
+async def test_no_job_starts_whose_last_backup_would_lack_a_part(account: Sandbox, at: Servers) -> None:
     async with at() as agent:
         await agent.call("rent_pod", name="train", gpu_type="RTX4090", hours=9, wait_seconds=300)
         await agent.call("set_backup_schedule", pod="train", path="/root/notebooks")

@@ -5,8 +5,8 @@ Pods are the sandbox's own, over SSH; the clock is turned, and servers look at o
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, closing
+from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from lium_mcp.sandbox import Sandbox
-from tests.harness import Agent, Person, agent_on, make_key_pair
+from tests.harness import Agent, Person
+from tests.servers import hasten
 from tests.wires import Wire, answering, ask, ask_as_person, living
 
 _PATIENCE_SECONDS = 25
@@ -25,37 +26,8 @@ Row = dict[str, Any]
 
 
 @pytest.fixture(autouse=True)
-def _prompt(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let servers look at once, and again soon."""
-    for name, seconds in (("FIRST_LOOK", 0.0), ("FIRST_PAUSE", 0.01), ("LONGEST_PAUSE", 0.02), ("LOOK", 0.01)):
-        monkeypatch.setattr(f"lium_mcp.rentals.worker._{name}_SECONDS", seconds)
-    monkeypatch.setattr("lium_mcp.rentals.worker._SHORTEST_PAUSE_SECONDS", 0.005)
-    monkeypatch.setattr("lium_mcp.server._FIRST_ATTENTION_SECONDS", 600.0)
-
-
-@pytest.fixture
-async def account(tmp_path: Path) -> AsyncIterator[Sandbox]:
-    """An account whose pods answer SSH, and whose servers may read as often as they like."""
-    make_key_pair(tmp_path / "key")
-    sandbox = Sandbox(seed=7, speed=0, ssh=True, pod_polls_per_minute=10**6)
-    yield sandbox
-    await sandbox.aclose()
-
-
-@pytest.fixture
-def at(account: Sandbox, tmp_path: Path) -> Any:
-    """Start a server of the account on the shared ledger."""
-
-    @asynccontextmanager
-    async def start(wire: Wire | None = None, **settings: Any) -> AsyncIterator[Agent]:
-        defaults: dict[str, Any] = {
-            "ssh_key_path": tmp_path / "key",
-            "state_url": f"sqlite:///{tmp_path / 'ledger.db'}",
-        }
-        async with agent_on(account, transport=wire, **defaults | settings) as agent:
-            yield agent
-
-    return start
+def _haste(monkeypatch: pytest.MonkeyPatch) -> None:
+    hasten(monkeypatch)
 
 
 async def rent(agent: Agent, **more: Any) -> str:

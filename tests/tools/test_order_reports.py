@@ -1,15 +1,14 @@
 """What is told of a standing order: why it waits, from its first moment on, what its pod came to, and what it asks."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
 import pytest
 
 from lium_mcp.sandbox import Sandbox
-from tests.harness import Agent, Person, agent_on
+from tests.harness import Person
 from tests.orders import CHEAP, look_at_once, looked, order, prices, rented, shown, until
+from tests.servers import Servers
 from tests.wires import Wire, ask, living, rent, silence
 
 
@@ -27,15 +26,8 @@ def sandbox() -> Sandbox:
 
 
 @pytest.fixture
-def at(sandbox: Sandbox, state_url: str) -> Any:
-    """Start a server of the account on the shared ledger."""
-
-    @asynccontextmanager
-    async def start(wire: Wire | None = None, **settings: Any) -> AsyncIterator[Agent]:
-        async with agent_on(sandbox, transport=wire, state_url=state_url, **settings) as agent:
-            yield agent
-
-    return start
+def at(sandbox: Sandbox, state_url: str) -> Servers:
+    return Servers(sandbox, state_url, {})
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 """One pod for one job in one call: what comes of it, and what follows, through our server over the sandbox's pods."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ import pytest
 
 from lium_mcp.rentals import LazyLedger
 from lium_mcp.sandbox import Sandbox
-from tests.harness import Agent, Person, agent_on, make_key_pair
+from tests.harness import Agent, Person, agent_on
+from tests.servers import hasten
 from tests.sshd import Sshd, at_sshd
 from tests.wires import (
     Act,
@@ -34,38 +35,18 @@ SMALL: Answer = {"gpu_type": "A100", "max_usd_per_hour": 5, "max_hours": 2}
 
 
 @pytest.fixture(autouse=True)
-def _prompt(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let servers look at once, and again soon."""
-    monkeypatch.setattr("lium_mcp.rentals.worker._FIRST_LOOK_SECONDS", 0.0)
-    monkeypatch.setattr("lium_mcp.rentals.worker._FIRST_PAUSE_SECONDS", 0.1)
-    monkeypatch.setattr("lium_mcp.rentals.worker._LONGEST_PAUSE_SECONDS", 0.3)
-    monkeypatch.setattr("lium_mcp.rentals.worker._LOOK_SECONDS", 0.3)
+def _haste(monkeypatch: pytest.MonkeyPatch) -> None:
+    hasten(monkeypatch)
     monkeypatch.setattr("lium_mcp.services.jobs.claimed_run._AGAIN_SECONDS", 0.3)
     monkeypatch.setattr("lium_mcp.services.jobs.run_endings._DOWNLOAD_AGAIN_SECONDS", 0.3)
 
 
 @pytest.fixture
-async def account(tmp_path: Path) -> AsyncIterator[Sandbox]:
-    """An account whose pods answer SSH, and whose servers may read as often as they like."""
-    make_key_pair(tmp_path / "key")
+def settings_of_servers(tmp_path: Path) -> dict[str, Any]:
+    """Servers whose machine has a project to bring."""
     (tmp_path / "work" / "project").mkdir(parents=True)
     (tmp_path / "work" / "project" / "data").write_text("1 2 3\n")
-    sandbox = Sandbox(seed=7, speed=0, ssh=True, pod_polls_per_minute=10**6)
-    yield sandbox
-    await sandbox.aclose()
-
-
-@pytest.fixture
-def at(account: Sandbox, tmp_path: Path) -> Any:
-    """Start a server of the account."""
-
-    @asynccontextmanager
-    async def start(wire: Wire | None = None, **settings: Any) -> AsyncIterator[Agent]:
-        defaults: Answer = {"ssh_key_path": tmp_path / "key", "local_dirs": [tmp_path / "work"]}
-        async with agent_on(account, transport=wire, **defaults | settings) as agent:
-            yield agent
-
-    return start
+    return {"local_dirs": [tmp_path / "work"]}
 
 
 async def until(agent: Agent, holds: Callable[[Answer], Any], name: str = "train") -> Answer:

@@ -4,8 +4,7 @@ Servers look at once and again soon; the sandbox's clock is turned, and its pric
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 from lium_mcp.cli.rentals import list_rentals
 from lium_mcp.rentals import LazyLedger
 from lium_mcp.sandbox import Sandbox
-from tests.harness import Agent, Person, agent_on
+from tests.harness import Person
 from tests.orders import (
     CHEAP,
     ceiling_below,
@@ -27,6 +26,7 @@ from tests.orders import (
     shown,
     until,
 )
+from tests.servers import Servers
 from tests.wires import Wire, answering, ask, drop, living, losing_the_answer, make_template, rent, rents
 
 
@@ -42,15 +42,8 @@ def sandbox() -> Sandbox:
 
 
 @pytest.fixture
-def at(sandbox: Sandbox, state_url: str) -> Any:
-    """Start a server of the account on the shared ledger."""
-
-    @asynccontextmanager
-    async def start(wire: Wire | None = None, **settings: Any) -> AsyncIterator[Agent]:
-        async with agent_on(sandbox, transport=wire, state_url=state_url, **settings) as agent:
-            yield agent
-
-    return start
+def at(sandbox: Sandbox, state_url: str) -> Servers:
+    return Servers(sandbox, state_url, {})
 
 
 @pytest.fixture
