@@ -18,6 +18,7 @@ from lium_mcp.services.accounts import Account
 from lium_mcp.services.backing_up import PARTIAL, check_path, covers_all, losses, refuse_partial, refuse_undeletable
 from lium_mcp.services.backups.final_backup import FinalBackups, earlier_final_backup
 from lium_mcp.services.backups.restoring import UnseenTargets, unseen_targets
+from lium_mcp.services.backups.whole_backups import undone_by
 from lium_mcp.services.limits_left import check_life
 from lium_mcp.services.pods.idle_removals import (
     ONLY_WITH_A_SERVER,
@@ -268,9 +269,10 @@ async def ask_to_set_schedule(
     """Before `set_backup_schedule`, where backups would cover something else or be deleted earlier than now."""
     target = await find_pod(account, pod)
     schedule = await account.lium.backup_schedules.get_for_pod(target.id)
-    if schedule is None:
-        return None
-    lost = losses(target, schedule, keep_days=keep_days, path=check_path(target, path, "path") if path else None)
+    checked = check_path(target, path, "path") if path else None
+    lost = losses(target, schedule, keep_days=keep_days, path=checked) if schedule else []
+    if checked is not None:
+        lost += await undone_by(account, target, checked)
     if not lost:
         return None
     return Question(f"Change the backups of {_pod(target)}? {' '.join(lost)}", {"pod": target.id})

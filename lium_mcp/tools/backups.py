@@ -39,6 +39,7 @@ from lium_mcp.services.backups.backup_details import (
     judge_backup,
 )
 from lium_mcp.services.backups.restoring import PodRestore, RestoreView, list_into, restore_into, restore_view
+from lium_mcp.services.backups.whole_backups import undone_by
 from lium_mcp.services.pods.pod_details import Outcome
 from lium_mcp.services.questions import (
     ask_to_delete_backup,
@@ -156,7 +157,11 @@ async def set_backup_schedule(
             name=target.pod_name,
             schedule=_schedule(target, created),
             created=True,
-            warnings=_not_as_told(target, created.model_copy(update=told), created) or None,
+            warnings=[
+                *await undone_by(call.account, target, backup_path),
+                *_not_as_told(target, created.model_copy(update=told), created),
+            ]
+            or None,
         )
     wanted = present.model_copy(
         update={
@@ -170,6 +175,9 @@ async def set_backup_schedule(
         return PodSchedule(
             pod_id=target.id, name=target.pod_name, schedule=_schedule(target, present), next="It was so already."
         )
+    lost = losses(target, present, keep_days=keep_days, path=checked)
+    if checked is not None:
+        lost += await undone_by(call.account, target, checked)
     changed = await schedules.update(
         present.id,
         backup_path=wanted.backup_path,
@@ -182,9 +190,7 @@ async def set_backup_schedule(
         name=target.pod_name,
         schedule=_schedule(target, changed),
         before=_schedule(target, present),
-        warnings=_on_change(
-            target, present, wanted, changed, losses(target, present, keep_days=keep_days, path=checked)
-        ),
+        warnings=_on_change(target, present, wanted, changed, lost),
     )
 
 
@@ -279,6 +285,8 @@ async def create_backup(
             f"The pod had no schedule, so one was made: every {started.schedule.backup_frequency_hours} hours, kept "
             f"{started.schedule.retention_days} days. {stays}".strip()
         )
+        if checked:
+            warnings += await undone_by(call.account, target, checked)
     if started.wider:
         warnings.append(started.wider)
     if started.joined:

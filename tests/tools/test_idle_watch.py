@@ -368,6 +368,37 @@ async def test_work_in_every_last_backup_ends_the_removal_after_three(account: S
     assert len(wire.sent("POST", "/pods/*/backup")) == 3
 
 
+@pytest.mark.parametrize("has_schedule", [True, False])
+async def test_a_narrower_backup_path_is_warned_of_where_a_removal_rests_on_all(
+    account: Sandbox, at: Any, has_schedule: bool
+) -> None:
+    person = Person("yes")
+    async with at(person=person, confirm="auto") as agent:
+        await rent(agent)
+        await agent.call("run_command", pod="train", command="mkdir -p /root/part; echo data > /root/part/a")
+        if has_schedule:
+            await agent.call("set_backup_schedule", pod="train")
+        await agent.call("schedule_pod_removal", pod="train", idle_minutes=30, final_backup=True)
+        await agent.call("start_job", pod="train", name="j", command="sleep 9000", then="backup_and_remove")
+        asked = len(person.questions)
+        narrowed = await agent.call("set_backup_schedule", pod="train", path="/root/part")
+        needs = "needs a backup of all of /root, and fails with this path: the pod then stays, and bills."
+        for said in (f"Its removal when idle {needs}", f"backup_and_remove after job j {needs}"):
+            assert said in narrowed["warnings"]
+            assert said in person.questions[asked]
+        widened = await agent.call("set_backup_schedule", pod="train", path="/root")
+        assert not [said for said in widened.get("warnings", ()) if needs in said]
+
+
+async def test_a_backup_of_a_part_that_makes_a_schedule_warns_too(account: Sandbox, at: Any) -> None:
+    async with at() as agent:
+        await rent(agent)
+        await agent.call("run_command", pod="train", command="mkdir -p /root/part; echo data > /root/part/a")
+        await agent.call("schedule_pod_removal", pod="train", idle_minutes=30, final_backup=True)
+        made = await agent.call("create_backup", pod="train", path="/root/part")
+        assert any(said.startswith("Its removal when idle needs a backup of all of /root") for said in made["warnings"])
+
+
 async def shown_of(agent: Agent) -> tuple[int | None, str | None]:
     shown = (await agent.call("get_pod", pod="train", wait_seconds=0))["pod"]
     return shown.get("idle_for_minutes"), shown.get("kept_because")
