@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Sequence
+from difflib import SequenceMatcher
 from typing import Protocol, TypeVar
 
 from lium_mcp.api.errors import InvalidRequest, LiumError, NotFound
@@ -12,8 +13,12 @@ from lium_mcp.api.volumes import Volume
 from lium_mcp.failures import Failure
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.removed_pods import PodRemoved, RemovedPod, find_removed, find_removed_by_id
+from lium_mcp.text import quotation
 
 _MOST_NAMED_IN_AN_ERROR = 10
+_LIKE = 0.6
+_MOST_LIKE = 3
+_MOST_QUOTED = 60
 _WHERE_PODS_ARE = "list_pods shows pods; rent_pod rents one."
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
@@ -263,7 +268,23 @@ async def find_template(account: Account, named: str) -> Template:
     for template in templates:
         if template.id == named:
             return template
-    return _own(templates, (await account.lium.account.me()).id, named)
+    owner = (await account.lium.account.me()).id
+    try:
+        return _own(templates, owner, named)
+    except Failure as failure:
+        if failure.code == "template_not_found" and not is_id(named):
+            failure.advice += _like_it([template for template in templates if template.user_id != owner], named)
+        raise
+
+
+def _like_it(foreign: Sequence[Template], named: str) -> str:
+    """Say which templates of others have nearly this name; a name with much else in it may be an instruction."""
+    rated = [(_likeness(template.name, named), template) for template in foreign]
+    like = [template for rate, template in sorted(rated, key=lambda pair: -pair[0]) if rate >= _LIKE][:_MOST_LIKE]
+    if not like:
+        return ""
+    shown = "; ".join(f"{template.id}, called {quotation(template.name, _MOST_QUOTED)}" for template in like)
+    return f" Of other publishers there are, by id: {shown}. get_template shows what is in one."
 
 
 async def find_usable_template(account: Account, named: str) -> Template:
@@ -312,8 +333,18 @@ def _only(items: Sequence[T], named: str, noun: str, advice: str) -> T:
     raise Failure(
         f"{noun}_not_found",
         f"No {noun} of yours is named {named}." + ("" if items else f" The account has no {noun}s."),
-        f"There are: {listed(items)}. {advice}" if items else advice,
+        f"There are: {listed(_nearest_first(items, named))}. {advice}" if items else advice,
     )
+
+
+def _likeness(name: str, word: str) -> float:
+    return SequenceMatcher(None, name.casefold(), word.casefold()).ratio()
+
+
+def _nearest_first(items: Sequence[T], named: str) -> list[T]:
+    """Sort things by how like their names are to a word, those with the word in it first."""
+    word = named.casefold()
+    return sorted(items, key=lambda item: (word not in _name(item).casefold(), -_likeness(_name(item), named)))
 
 
 def is_id(named: str) -> bool:
