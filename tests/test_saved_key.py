@@ -101,6 +101,7 @@ def test_a_key_that_nobody_agreed_to_replace_stays(config: Path, replaces: str |
         ('[api]\napi_key = "YOUR_API_KEY"\n', "[api]\napi_key = {K}\n"),
         ("[api]\napi_key =\n    \nx = 1\n", "[api]\napi_key = {K}\n    \nx = 1\n"),
         ("[api]\napi_key = {K}\n", "[api]\napi_key = {K}\n"),
+        ("[api]\napi_key =\n    changeme\nx = 1\n", "[api]\napi_key = {K}\nx = 1\n"),
         ("[API]\napi_key = other\n", "[API]\napi_key = other\n\n[api]\napi_key = {K}\n"),
         ("[DEFAULT]\napi_key = d\n[ui]\na = b\n", "[DEFAULT]\napi_key = d\n[ui]\na = b\n\n[api]\napi_key = {K}\n"),
         ("[workspace.100% GPU]\napi_key = t\n", "[workspace.100% GPU]\napi_key = t\n\n[api]\napi_key = {K}\n"),
@@ -221,6 +222,14 @@ def test_what_everybody_can_change_is_not_written(config: Path, tmp_path: Path, 
         config.write_text("")
         (config if where == "file" else config.parent).chmod(0o777)
     with pytest.raises(SettingsError, match="every user of this machine can change it"):
+        save_key(KEY, replaces=None)
+    assert config.read_text() == ""
+
+
+def test_what_belongs_to_another_user_is_not_written(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config.write_text("")
+    monkeypatch.setattr(os, "getuid", lambda: config.stat().st_uid + 1)
+    with pytest.raises(SettingsError, match="belongs to another user"):
         save_key(KEY, replaces=None)
     assert config.read_text() == ""
 

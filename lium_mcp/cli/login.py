@@ -182,6 +182,7 @@ async def _save(lium: LiumClient, key: str, saved: str | None, before: str | Non
     _say_saved(owner, backup)
     if not _is_lium(lium):
         say(f"Set LIUM_BASE_URL={lium.base_url} where the key is used.")
+    say("Next: `lium-mcp doctor` looks at the rest of the set-up.")
     return ExitStatus.OK
 
 
@@ -194,7 +195,6 @@ def _say_saved(owner: Me | None, backup: Path | None) -> None:
     if os.environ.get("LIUM_API_API_KEY"):
         say_aside("LIUM_API_API_KEY is set: the official client uses that one instead.")
     say(f"What a key may do and spend is set at {KEYS_PAGE}; it can be revoked there too.")
-    say("Next: `lium-mcp doctor` looks at the rest of the set-up.")
 
 
 def _is_lium(lium: LiumClient) -> bool:

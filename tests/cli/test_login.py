@@ -237,6 +237,14 @@ async def test_a_key_that_cannot_be_checked_now_replaces_none_but_is_not_lost(
     assert (config.text == saved) == bool(saved)
 
 
+async def test_a_key_that_may_not_read_its_account_is_a_key(lium: Simulated) -> None:
+    async with served(Wire(lium.playing)) as wire:
+        wire.on("GET", "/users/me", answering(403, {"message": "API key 'x' does not have the 'read' scope"}))
+        status, out, _ = await log_in(lium, LIUM_BASE_URL=wire.base_url)
+    assert (status, "Logged in; the key may not read its account." in out) == (0, True)
+    assert KEY.fullmatch(saved_key())
+
+
 @pytest.mark.parametrize(
     "named",
     ["https://lium.io/cli-auth/1", "https://evil.example/", "file:///etc/passwd", "http://127.0.0.1:1/cli-auth/1"],

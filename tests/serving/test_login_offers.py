@@ -201,6 +201,25 @@ async def test_calls_at_the_same_time_share_one_login(sandbox: Sandbox) -> None:
     assert len(wire.sent(*POLL)) <= 4
 
 
+async def test_calls_that_wait_at_the_same_time_ask_lium_once(sandbox: Sandbox) -> None:
+    wire = Wire(sandbox)
+    async with keyless(sandbox, mode="legacy", transport=wire) as (agent, reader):
+        page = await page_of(agent)
+        held = wire.hold(*POLL)
+        waiting = [asyncio.create_task(agent.raw("get_balance")) for _ in range(3)]
+        await held.reached()
+        await reader.click("agree", page.url)
+        held.let_go()
+        assert [answer.is_error for answer in await asyncio.gather(*waiting)] == [False] * 3
+    assert len(wire.sent(*POLL)) == 1
+
+
+async def test_calls_wait_for_another_only_as_long_as_that_waits(sandbox: Sandbox) -> None:
+    async with keyless(sandbox, "open") as (agent, _):
+        answers = await asyncio.gather(*(agent.refused("get_balance") for _ in range(3)))
+        assert {answer.code for answer in answers} == {"login_pending"}
+
+
 async def test_two_servers_at_once_come_to_one_key(sandbox: Sandbox) -> None:
     wire = Wire(sandbox)
     async with keyless(sandbox, "open", transport=wire) as (first, _), keyless(sandbox) as (second, _):
@@ -338,10 +357,11 @@ async def test_over_http_nobody_is_offered_a_login(sandbox: Sandbox, monkeypatch
     assert not logins(sandbox)
 
 
-async def test_a_cancelled_call_loses_no_key(sandbox: Sandbox) -> None:
+@pytest.mark.parametrize("path", ["/cli-auth/poll/*", "/users/me"])
+async def test_a_cancelled_call_loses_no_key(sandbox: Sandbox, path: str) -> None:
     wire = Wire(sandbox)
     async with keyless(sandbox, transport=wire) as (agent, _):
-        held = wire.hold("GET", "/users/me")
+        held = wire.hold("GET", path, "after the work")
         async with anyio.create_task_group() as calling:
             calling.start_soon(agent.raw, "get_balance")
             await held.reached()
