@@ -38,11 +38,14 @@ class BackupSchedule(ApiModel):
 
 
 class Backup(StorageRun):
-    """One backup run; its id is what a restore or a rent takes."""
+    """One backup run; its id is what a restore or a rent takes. Most servers name its schedule, and not its pod."""
 
     FINAL_STATUSES = frozenset({"COMPLETED", "FAILED", "CANCELLED", "SKIPPED", "EXPIRED", "DELETED"})
 
     backup_config_id: ApiStr = None
+    pod_id: ApiStr = None
+    pod_name: ApiStr = None
+    backup_path: ApiStr = None
     deletion_state: ApiStr = None
 
     @property

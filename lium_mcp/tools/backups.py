@@ -64,6 +64,11 @@ from lium_mcp.toolkit.registry import DESTROYS, DESTROYS_EACH_TIME, READS, WRITE
 
 toolset = Toolset("backups")
 
+_NO_SCHEDULE: Final = "This pod has no schedule: set_backup_schedule or create_backup makes one."
+_WHOSE: Final = (
+    "Lium does not say whose those without pod_id are: their pods are gone. list_backups with the id or name of a "
+    "removed pod shows its own; get_spending lists removed pods with their ids."
+)
 _AFTER_RESTORE: Final[dict[Outcome, str | None]] = {
     "done": None,
     "failed": "Repeat it for the pods that failed, without path for a new directory.",
@@ -242,7 +247,7 @@ async def list_backups(
         note=note_on(*(text for view in views for text in (view.problem, view.message))),
         total=len(backups),
         incomplete=" ".join(filter(None, missing)) or None,
-        next="This pod has no schedule: set_backup_schedule or create_backup makes one." if is_without else None,
+        next=_NO_SCHEDULE if is_without else _WHOSE if any(view.pod_id is None for view in views) else None,
         next_cursor=next_cursor,
     )
 

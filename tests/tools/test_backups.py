@@ -568,6 +568,25 @@ async def test_backups_of_removed_pods_are_listed_page_by_page(agent: Agent, san
     assert other in refused.text
 
 
+async def test_a_backup_of_a_removed_pod_is_shown_with_what_its_row_says(sandbox: Sandbox) -> None:
+    pod_id = await rent(sandbox, "worker")
+    wire = Wire(sandbox)
+    async with agent_on(sandbox, transport=wire) as agent:
+        await backed_up(agent)
+        assert "next" not in await agent.call("list_backups")
+        await ask(sandbox, "DELETE", f"/pods/{pod_id}")
+        sandbox.clock.advance(minutes=10)
+        bare = await agent.call("list_backups")
+        assert "pod_id" not in bare["backups"][0]
+        assert "list_backups with the id or name of a removed pod" in bare["next"]
+        told = {"pod_id": pod_id, "pod_name": "worker", "backup_path": "/root/data"}
+        wire.on("GET", "/backup-logs/", editing(lambda page: page | {"items": [row | told for row in page["items"]]}))
+        full = await agent.call("list_backups")
+        [row] = full["backups"]
+        assert (row["pod_id"], row["pod"], row["path"]) == (pod_id, "worker", "/root/data")
+        assert "next" not in full
+
+
 async def test_a_backup_says_whose_it_is(sandbox: Sandbox) -> None:
     owners = {await rent(sandbox, name): name for name in ("one", "two")}
     wire = Wire(sandbox)

@@ -149,16 +149,16 @@ def judge_backup(
 
 
 def backup_view(backup: Backup, origin: Origin | None) -> BackupView:
-    """Show a backup; without an origin, all but whose it is."""
+    """Show a backup; without an origin, whose it is only where its own row says it."""
     has_figures = backup.has_data and (backup.total_bytes or backup.total_files)
     return BackupView(
         backup_id=backup.id,
-        pod_id=origin.pod_id if origin else None,
-        pod=(origin.pod or None) if origin else None,
+        pod_id=origin.pod_id if origin else backup.pod_id,
+        pod=(origin.pod or None) if origin else backup.pod_name,
         status=backup.state or None,
         partial=backup.is_partial or None,
         progress_percent=None if backup.is_final else backup.progress,
-        path=origin.path_of(backup) if origin and backup.has_data else None,
+        path=(backup.backup_path or (origin.path_of(backup) if origin else None)) if backup.has_data else None,
         size_gb=rounded(backup.total_bytes / 1e9, 3) if backup.total_bytes and backup.has_data else None,
         files=backup.held_files if has_figures else None,
         created_at=None if backup.started_at else backup.created_at,
