@@ -1,0 +1,235 @@
+"""What installing or uninstalling would change in a host's file, and the change itself.
+
+A change is planned, shown, and then made: the file as it was is kept beside it, and a new one takes its place at once,
+with the same mode, behind links, and only where nobody has changed it meanwhile.
+"""
+
+import difflib
+import os
+import re
+import stat
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from lium_mcp.hosts.documents import GONE, Document, Edit, Unreadable
+from lium_mcp.hosts.host_entries import Wish, make_entry, merged, read_entry
+from lium_mcp.hosts.host_facts import Host, Item, Scope, Steps
+from lium_mcp.hosts.host_machine import Machine
+from lium_mcp.hosts.installed_entries import ConfigUnusable, config_file, read_config_file
+
+_SECRET: Final = re.compile(
+    r"""((?:KEY|TOKEN|SECRET|PASSW|AUTHORIZATION)[\w-]*["']?\s*[:=]\s*)(["']?)(?![${<])[^"'\s,}]{4,}""", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """A change of a host's file.
+
+    Attributes:
+        host: Whose file.
+        scope: For the person, or for the project.
+        path: The file.
+        before: It as it is; None where there is none.
+        after: It as it would be; None where it would go, or where a person has to change it.
+        entry: Our entry as it would be; None where it would go.
+        is_new: Whether there is no entry of ours yet.
+        by_hand: What a person has to put there, and where; empty where it can be written.
+    """
+
+    host: Host
+    scope: Scope
+    path: Path
+    before: bytes | None
+    after: bytes | None
+    entry: Mapping[str, Any] | None
+    is_new: bool
+    by_hand: str = ""
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether all is as wanted."""
+        return self.before == self.after and not self.by_hand
+
+    def diff(self) -> list[str]:
+        """The change as lines, in which what looks like another program's secret is not shown."""
+        old, new = ((data or b"").decode(errors="replace").splitlines() for data in (self.before, self.after))
+        lines = difflib.unified_diff(old, new, str(self.path), str(self.path), lineterm="", n=1)
+        return [_SECRET.sub(r"\1\2...", line) for line in lines]
+
+    def make(self) -> Path | None:
+        """Make it; return where the file as it was is kept, None where there was none.
+
+        Raises:
+            ConfigUnusable: it cannot be made.
+        """
+        try:
+            return _make(self)
+        except (OSError, RuntimeError) as error:
+            reason = getattr(error, "strerror", None) or "its links lead nowhere"
+            raise ConfigUnusable(f"{self.path}: it cannot be written: {reason}") from None
+
+
+def plan_install(host: Host, machine: Machine, scope: Scope, wish: Wish) -> Change:
+    """Plan what makes the host know this server.
+
+    Raises:
+        ConfigUnusable: the host has no such file here, or it cannot be read or changed.
+    """
+    path = _file(host, machine, scope)
+    before, document = read_config_file(path, host)
+    there = document.value(host.entry_path())
+    try:
+        entry = merged(host, there, make_entry(host, wish))
+    except ValueError as error:
+        raise ConfigUnusable(f"{error}, and is told of one in the app") from None
+    edits = [Edit((name,), value) for name, value in host.beside.items() if document.value((name,)) is None]
+    if wish.asks_key(host):
+        inputs = {("inputs", Item("id", item["id"])): dict(item) for item in host.inputs}
+        edits += [Edit(steps, item) for steps, item in inputs.items() if document.value(steps) is None]
+    edits += _differences(host.entry_path(), there, entry)
+    return _planned(host, scope, path, before, document, edits, entry, is_new=there is None)
+
+
+def plan_uninstall(host: Host, machine: Machine, scope: Scope) -> Change:
+    """Plan what takes our entry away, and nothing else.
+
+    Raises:
+        ConfigUnusable: as above, or the entry of our name is for another server.
+    """
+    path = _file(host, machine, scope)
+    before, document = read_config_file(path, host)
+    there = document.value(host.entry_path())
+    if there is None:
+        return Change(host=host, scope=scope, path=path, before=before, after=before, entry=None, is_new=True)
+    found = read_entry(host, there)
+    if found is None or not found.is_ours:
+        raise ConfigUnusable(
+            f"{path}: the entry of that name does not start lium-mcp; take it away by hand if it is to go"
+        )
+    edits = [Edit(host.entry_path(), GONE)]
+    edits += [Edit(steps, GONE) for steps in _unused_inputs(host, document)]
+    change = _planned(host, scope, path, before, document, edits, None, is_new=False)
+    if host.is_list and _says_nothing(host, document):
+        return Change(host=host, scope=scope, path=path, before=before, after=None, entry=None, is_new=False)
+    return change
+
+
+def _file(host: Host, machine: Machine, scope: Scope) -> Path:
+    path = config_file(host, machine, scope)
+    if path is None and scope not in host.scopes:
+        raise ConfigUnusable(f"{host.title} has no file for the servers of a project; leave --scope out")
+    if path is None:
+        raise ConfigUnusable(f"{host.title} has no file of servers on {machine.platform}")
+    return path
+
+
+def _planned(
+    host: Host,
+    scope: Scope,
+    path: Path,
+    before: bytes | None,
+    document: Document,
+    edits: list[Edit],
+    entry: Mapping[str, Any] | None,
+    *,
+    is_new: bool,
+) -> Change:
+    after, by_hand = before, ""
+    if edits and document.has_comments:
+        after, by_hand = None, _by_hand(host, edits, entry)
+    elif edits:
+        try:
+            after = document.edited(edits)
+        except (Unreadable, TypeError, KeyError, AttributeError) as error:
+            raise ConfigUnusable(
+                f"{path}: {error if isinstance(error, Unreadable) else 'it is not built as expected'}; "
+                "nothing was changed"
+            ) from None
+    return Change(
+        host=host, scope=scope, path=path, before=before, after=after, entry=entry, is_new=is_new, by_hand=by_hand
+    )
+
+
+def _differences(steps: Steps, there: object, wanted: object) -> Iterator[Edit]:
+    if isinstance(there, dict) and isinstance(wanted, dict):
+        yield from (Edit((*steps, name), GONE) for name in there if name not in wanted)
+        for name, value in wanted.items():
+            yield from _differences((*steps, name), there.get(name), value)
+    elif there != wanted:
+        yield Edit(steps, wanted)
+
+
+def _by_hand(host: Host, edits: list[Edit], entry: Mapping[str, Any] | None) -> str:
+    if entry is None:
+        return "\n".join(f"take away {'.'.join(map(_said, edit.steps))}" for edit in edits)
+    whole = Document(b"", host.file_format)
+    others = [edit for edit in edits if edit.steps[: len(host.entry_path())] != host.entry_path()]
+    return whole.edited([*others, Edit(host.entry_path(), dict(entry))]).decode().rstrip()
+
+
+def _said(step: object) -> str:
+    return step.value if isinstance(step, Item) else str(step)
+
+
+def _unused_inputs(host: Host, document: Document) -> Iterator[Steps]:
+    servers = document.value((host.servers,)) or {}
+    others = (
+        str([entry for name, entry in servers.items() if (host.servers, name) != host.entry_path()])
+        if host.inputs
+        else ""
+    )
+    for item in host.inputs:
+        steps = ("inputs", Item("id", item["id"]))
+        if document.value(steps) == item and f"${{input:{item['id']}}}" not in others:
+            yield steps
+
+
+def _says_nothing(host: Host, document: Document) -> bool:
+    """Whether a file that is ours alone would have no server any more."""
+    rest = {name: value for name, value in document.content.items() if name != host.servers}
+    return rest == host.beside and len(document.content[host.servers]) == 1
+
+
+def _make(change: Change) -> Path | None:
+    target = change.path.resolve()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    now = target.read_bytes() if target.exists() else None
+    if now != change.before:
+        raise ConfigUnusable(f"{change.path}: another program has changed it meanwhile; nothing was changed")
+    backup = None
+    # What a person keeps for themselves may hold keys of other servers.
+    mode = 0o600 if change.scope == "user" else 0o644
+    if change.before is not None:
+        if not os.access(target, os.W_OK):
+            raise ConfigUnusable(f"{change.path}: it is write-protected; nothing was changed")
+        mode = stat.S_IMODE(target.stat().st_mode)
+        backup = target.with_name(f"{target.name}.{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}.bak")
+        _write(backup, change.before, mode)
+    if change.after is None:
+        target.unlink()
+        return backup
+    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    os.close(descriptor)
+    new = Path(name)
+    try:
+        new.unlink()
+        _write(new, change.after, mode)
+        new.replace(target)
+    finally:
+        new.unlink(missing_ok=True)
+    return backup
+
+
+def _write(path: Path, data: bytes, mode: int) -> None:
+    with os.fdopen(
+        os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600), "wb"
+    ) as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    path.chmod(mode)

@@ -1,0 +1,214 @@
+"""Our entry in a host's config: made from what it is to start, and read back from what stands there."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Any, Final
+
+from lium_mcp.hosts.host_facts import ENTRY_NAME, KEY_HEADER, KEY_VARIABLE, Host, Part
+
+PROGRAM: Final = "lium-mcp"
+KEY_TO_FILL_IN: Final = "<your Lium API key>"
+"""What stands for the key where a host has no reference to it; the server takes it for no key."""
+
+_REFERENCES: Final = re.compile(
+    r"\$\{\{\s*secrets\.(\w+)\s*\}\}|\$\{env:(\w+)\}|\{env:(\w+)\}|\$\{(\w+)(?::-[^}]*)?\}|\$(\w+)"
+)
+_FEW: Final = (
+    *("PATH", "HOME", "LOGNAME", "SHELL", "TERM", "USER", "LANG", "TMPDIR"),
+    *(
+        "APPDATA",
+        "HOMEDRIVE",
+        "HOMEPATH",
+        "LOCALAPPDATA",
+        "PROCESSOR_ARCHITECTURE",
+        "SYSTEMDRIVE",
+        "SYSTEMROOT",
+        "TEMP",
+    ),
+    *("USERNAME", "USERPROFILE", "PATHEXT"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What the host is to be told.
+
+    Attributes:
+        command: The program and its arguments; empty where the server is at an address.
+        url: The address.
+        variables: What the program needs in its environment, such as limits.
+        needs_key: Whether it needs a key of Lium at all.
+        key_saved: Whether one is saved on this machine, where the program finds it by itself.
+    """
+
+    command: tuple[str, ...] = ()
+    url: str = ""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    needs_key: bool = True
+    key_saved: bool = False
+
+    def asks_key(self, host: Host) -> bool:
+        """Whether the entry makes the host ask a person for the key."""
+        return host.asks_key and self.needs_key and bool(self.url or not self.key_saved)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstalledEntry:
+    """What an entry that is there says.
+
+    Attributes:
+        command: The program and its arguments; empty where it names an address.
+        url: The address; empty where it starts a program.
+        variables: The environment that it sets, with references as they are written.
+        forwarded: Variables that the host passes on.
+        headers: What is sent to the address.
+    """
+
+    command: tuple[str, ...] = ()
+    url: str = ""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    forwarded: tuple[str, ...] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it starts this server, as far as its words tell; an address may be any server's."""
+        return bool(self.url) or any(_names_us(word) for word in self.command)
+
+    def environment(self, host: Host, variables: Mapping[str, str]) -> dict[str, str]:
+        """The environment that the host starts the program with, where its own is `variables`.
+
+        A reference to what is not set stays out: it is empty or unfilled, which the server takes for nothing.
+        """
+        passed = dict(variables) if host.passes_all else {name: variables[name] for name in _FEW if name in variables}
+        passed |= {name: variables[name] for name in self.forwarded if name in variables}
+        for name, value in self.variables.items():
+            if reference := _REFERENCES.fullmatch(value):
+                meant = next(filter(None, reference.groups()))
+                if meant in variables:
+                    passed[name] = variables[meant]
+                elif name != meant:
+                    passed.pop(name, None)
+            else:
+                passed[name] = value
+        return passed
+
+
+def make_entry(host: Host, wish: Wish) -> dict[str, Any]:
+    """Make an entry.
+
+    Raises:
+        ValueError: the host knows no entry with an address.
+    """
+    if wish.url:
+        if not host.http:
+            raise ValueError(f"{host.title} takes no address from its file")
+        headers = {KEY_HEADER: host.http_key or KEY_TO_FILL_IN} if wish.needs_key else {}
+        parts = {
+            Part.URL: wish.url,
+            Part.HEADERS: headers,
+            Part.HEADER_VARIABLES: {KEY_HEADER: KEY_VARIABLE} if wish.needs_key else {},
+            Part.FORWARDED: [KEY_VARIABLE] if wish.needs_key else [],
+        }
+        return dict(_filled(host.http, parts))
+    program, *arguments = wish.command
+    has_reference = host.stdio_key and wish.needs_key and (wish.asks_key(host) or not host.asks_key)
+    key = {KEY_VARIABLE: host.stdio_key} if has_reference else {}
+    parts = {
+        Part.COMMAND: program,
+        Part.ARGUMENTS: arguments,
+        Part.COMMAND_LINE: list(wish.command),
+        Part.VARIABLES: key | dict(wish.variables),
+        Part.FORWARDED: [KEY_VARIABLE] if wish.needs_key else [],
+    }
+    return dict(_filled(host.stdio, parts))
+
+
+def read_entry(host: Host, entry: object) -> InstalledEntry | None:
+    """Read an entry; None where it is none that the host could use."""
+    if not isinstance(entry, dict):
+        return None
+    # What the official clients write into the same files may be one level deeper.
+    flat = entry | entry["transport"] if isinstance(entry.get("transport"), dict) else entry
+    found = dict(_found(host.http, flat))
+    if isinstance(found.get(Part.URL) or flat.get("url"), str):
+        headers = _texts(found.get(Part.HEADERS)) or _texts(found.get(Part.HEADER_VARIABLES))
+        return InstalledEntry(url=found.get(Part.URL) or flat["url"], headers=headers)
+    found = dict(_found(host.stdio, flat))
+    command = found.get(Part.COMMAND_LINE) or [found.get(Part.COMMAND), *(found.get(Part.ARGUMENTS) or ())]
+    if not isinstance(command, list) or not all(isinstance(word, str) for word in command) or not command:
+        return None
+    return InstalledEntry(
+        command=tuple(command),
+        variables=_texts(found.get(Part.VARIABLES)),
+        forwarded=tuple(name for name in found.get(Part.FORWARDED) or () if isinstance(name, str)),
+    )
+
+
+def merged(host: Host, there: object, entry: dict[str, Any]) -> dict[str, Any]:
+    """The entry over the one that is there, which keeps what a person added: variables, headers, settings of the host.
+
+    Where another program is started there, or the server is reached in another way, nothing of it is kept.
+    """
+    before = read_entry(host, there)
+    now = read_entry(host, entry)
+    if (
+        before is None
+        or now is None
+        or not isinstance(there, dict)
+        or not before.is_ours
+        or bool(before.url) != bool(now.url)
+    ):
+        return entry
+    kept = {name: value for name, value in there.items() if name != "transport"}
+    return kept | {name: _over(kept.get(name), value, name, host) for name, value in entry.items()}
+
+
+def _over(there: object, value: object, name: str, host: Host) -> object:
+    if isinstance(there, dict) and isinstance(value, dict):
+        # A key that a person has put in the place of a reference stays.
+        return value | there | {key: text for key, text in value.items() if key not in (KEY_VARIABLE, KEY_HEADER)}
+    is_own = any(part in (Part.COMMAND, Part.ARGUMENTS, Part.COMMAND_LINE, Part.URL) for part in _parts_at(host, name))
+    return value if is_own or there is None else there
+
+
+def _parts_at(host: Host, name: str) -> list[object]:
+    return [shape.get(name) for shape in (host.stdio, host.http)]
+
+
+def _filled(shape: Mapping[str, Any], parts: Mapping[Part, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in shape.items():
+        if isinstance(value, Part):
+            # Hosts want the list of arguments, be it empty; the rest is left out where it says nothing.
+            if parts.get(value) or value is Part.ARGUMENTS:
+                yield name, parts[value]
+        elif isinstance(value, dict):
+            if inner := dict(_filled(value, parts)):
+                yield name, inner
+        else:
+            yield name, value.copy() if isinstance(value, list) else value
+
+
+def _found(shape: Mapping[str, Any], entry: Mapping[str, Any]) -> Iterator[tuple[Part, Any]]:
+    for name, value in shape.items():
+        there = entry.get(name)
+        if isinstance(value, Part):
+            yield value, there
+        elif isinstance(value, dict) and isinstance(there, dict):
+            yield from _found(value, there)
+
+
+def _texts(value: object) -> dict[str, str]:
+    return {str(name): str(text) for name, text in value.items()} if isinstance(value, dict) else {}
+
+
+def _names_us(word: str) -> bool:
+    names = {PurePosixPath(word).name, PureWindowsPath(word).name}
+    return bool(names & {PROGRAM, f"{PROGRAM}.exe", "lium_mcp"})
+
+
+def looks_ours(name: str, entry: InstalledEntry) -> bool:
+    """Whether an entry of this name is for this server."""
+    return name == ENTRY_NAME if entry.url else entry.is_ours

@@ -1,0 +1,87 @@
+"""Which hosts this machine has, and what their files say of our server."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lium_mcp.hosts.documents import Document, Unreadable
+from lium_mcp.hosts.host_entries import InstalledEntry, looks_ours, read_entry
+from lium_mcp.hosts.host_facts import Host, Scope
+from lium_mcp.hosts.host_machine import Machine
+
+
+class ConfigUnusable(Exception):
+    """The file of a host cannot be read or changed; the text names it and says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Installed:
+    """What the file of a host says.
+
+    Attributes:
+        path: The file, or where it would be.
+        entries: The entries for this server, by their names.
+        problem: Why the file cannot be read; empty where it can, and where there is none.
+    """
+
+    path: Path
+    entries: Mapping[str, InstalledEntry] = field(default_factory=dict)
+    problem: str = ""
+
+
+def is_here(host: Host, machine: Machine) -> bool:
+    """Whether this machine has the host, as far as its programs and folders tell."""
+    if any(machine.find_program(program) for program in host.programs):
+        return True
+    return any((folder := machine.path(place)) is not None and folder.is_dir() for place in host.folders)
+
+
+def config_file(host: Host, machine: Machine, scope: Scope) -> Path | None:
+    """The file of a host; None where it has none on this platform, or none for projects."""
+    places = [path for place in host.places(scope) if (path := machine.path(place)) is not None]
+    known = next((path for path in places if path.is_file()), None)
+    # A host with several places has its own folder at the one that it uses.
+    return known or next((path for path in places if path.parent.is_dir()), places[0] if places else None)
+
+
+def read_config_file(path: Path, host: Host) -> tuple[bytes | None, Document]:
+    """The bytes of a host's file, None where there is none, and what it says.
+
+    Raises:
+        ConfigUnusable: it cannot be read.
+    """
+    try:
+        data = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None, Document(b"", host.file_format)
+    except (OSError, RuntimeError) as error:
+        raise ConfigUnusable(f"{path}: it cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    try:
+        document = Document(data, host.file_format)
+    except Unreadable as error:
+        raise ConfigUnusable(f"{path}: {error}; mend it first, nothing was changed") from None
+    if document.has_comments and not host.reads_comments:
+        raise ConfigUnusable(
+            f"{path}: it has comments or trailing commas, which {host.title} does not read; mend it first, nothing was "
+            "changed"
+        )
+    return data, document
+
+
+def read_installed(host: Host, machine: Machine, scope: Scope) -> Installed | None:
+    """What the file of a host says of this server; None where it has no such file on this platform."""
+    path = config_file(host, machine, scope)
+    if path is None:
+        return None
+    try:
+        _, document = read_config_file(path, host)
+    except ConfigUnusable as error:
+        return Installed(path=path, problem=str(error))
+    servers = document.value((host.servers,))
+    named = {}
+    if host.is_list and isinstance(servers, list):
+        named = {str(entry.get("name")): entry for entry in servers if isinstance(entry, dict)}
+    elif isinstance(servers, dict):
+        named = servers
+    read = {name: entry for name, found in named.items() if (entry := read_entry(host, found)) is not None}
+    return Installed(path=path, entries={name: entry for name, entry in read.items() if looks_ours(name, entry)})
