@@ -159,8 +159,8 @@ def _unsettled(error: RentUnsettled) -> tuple[str, str]:
     if error.in_flight:
         which = f": {names}" if names else ""
         return (
-            f"Other rents of this account are under way at this moment{which}, and one is sent at a time.",
-            "Call again in half a minute.",
+            f"Other rents of this account are under way{which}, and one is sent at a time.",
+            "Call again in half a minute. If the server that was to send them has ended, they are given up soon.",
         )
     return (
         f"An earlier rent is not settled, so it may have made a pod that bills: {names}.",

@@ -13,6 +13,7 @@ from lium_mcp.services.orders.order_terms import NewOrder, find_terms, may_fit_l
 from lium_mcp.services.orders.standing_orders import describe, find_same, place, show, show_terms
 from lium_mcp.services.polling import READ_LIMIT_SECONDS, Poller, time_limit
 from lium_mcp.services.rents.batch_renting import ask_to_rent_missing, rent_missing
+from lium_mcp.services.rents.other_counts import refuse_counted_otherwise
 from lium_mcp.services.rents.rent_plan import make_plan
 from lium_mcp.services.rents.rented_pods import RentedPod, would_rent
 from lium_mcp.services.rents.renting import agreed_plan, follow_rental, plan_to_ask, question_about, rent
@@ -39,6 +40,7 @@ async def ask_to_rent_or_order(
         return None
     if await account.renter.earlier(wish.name, wish.digest) is not None:
         return None
+    await refuse_counted_otherwise(account, wish)
     try:
         # Who was asked about an order has agreed to all that it may rent at once, too.
         if asked is None or not isinstance(asked.subject, NewOrder):
@@ -78,6 +80,8 @@ async def rent_or_order(
             if earlier is None and agreed is not None and isinstance(agreed.subject, NewOrder):
                 terms = replace(agreed.subject.terms, is_agreed=True)
                 return _ordered(account, await place(account, replace(agreed.subject, terms=terms)))
+            if earlier is None:
+                await refuse_counted_otherwise(account, wish)
             ready = earlier or await agreed_plan(account, policy, agreed, wish)
         if isinstance(ready, Rental):
             return await follow_rental(account, poller, ready, wish, None, wait_seconds)

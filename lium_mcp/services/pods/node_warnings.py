@@ -8,6 +8,10 @@ from lium_mcp.results import Result
 from lium_mcp.text import quotation
 
 _MOST_QUOTED_CHARACTERS = 200
+_SPOT = (
+    "This is a spot node: it may be taken back at any time, with all that is in the pod and without a refund. Keep "
+    "what matters in a volume or in backups."
+)
 
 
 class NodeFlaws(Result):
@@ -29,7 +33,7 @@ def flaws(node: Executor) -> dict[str, Any]:
 
 def node_warnings(node: Executor) -> list[str]:
     """What to know before renting on a node; empty where nothing speaks against it."""
-    warnings = []
+    warnings = [_SPOT] if is_spot(node) else []
     if node.frequent_rent_failures:
         warnings.append("Pods often fail to start on this node.")
     if node.gpu_power_limited:
@@ -39,6 +43,16 @@ def node_warnings(node: Executor) -> list[str]:
     if notice := maintenance(node):
         warnings.append(f"Maintenance of this node is announced: {notice}.")
     return warnings
+
+
+def is_spot(node: Executor) -> bool:
+    """Whether the provider may take the node back at any time."""
+    return (node.tier or "").casefold() == "spot"
+
+
+def spot_warning(node: Executor | None) -> str | None:
+    """Warn whoever has a pod on a node that may be taken back."""
+    return _SPOT if node is not None and is_spot(node) else None
 
 
 def maintenance(announced: Executor | Pod) -> str | None:

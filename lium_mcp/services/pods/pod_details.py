@@ -23,7 +23,7 @@ from lium_mcp.services.pods.container_restarts import restart_warning, started_a
 from lium_mcp.services.pods.dropped_settings import SSH_PORT
 from lium_mcp.services.pods.gpu_details import GpuView, gpu_view
 from lium_mcp.services.pods.idle_removals import IdleState, idle_states
-from lium_mcp.services.pods.node_warnings import maintenance
+from lium_mcp.services.pods.node_warnings import maintenance, spot_warning
 from lium_mcp.services.pods.pod_connections import inside_of
 from lium_mcp.services.pods.removal_problems import removal_problems
 from lium_mcp.text import quotation, shortened
@@ -203,6 +203,8 @@ async def pod_view(
     if not history and pod.last_event is not None and pod.last_event.pod_id in (None, pod.id):
         history = [pod.last_event]
     warnings = _warnings(account, pod, inside, volume_id, history) if runs else []
+    if current and (reclaim := spot_warning(pod.executor)):
+        warnings.append(reclaim)
     template = pod.template
     shown = _shown(history) if events else []
     shown_gpus = inside.gpus if gpus else None

@@ -16,7 +16,7 @@ from lium_mcp.failures import Failure
 from lium_mcp.figures import at_most_usd, counted, in_usd, is_above
 from lium_mcp.guard.consent import Question
 from lium_mcp.guard.policy import Ask, Policy, PolicyRefused
-from lium_mcp.rentals import PRICE_TOLERANCE_USD, Entry, NodeOrder, Wanted, costs_more, whole_hours
+from lium_mcp.rentals import PRICE_TOLERANCE_USD, Entry, NodeOrder, Wanted, costs_more
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.questions import quoted
 from lium_mcp.services.rents.node_choice import (
@@ -30,7 +30,8 @@ from lium_mcp.services.rents.node_choice import (
 from lium_mcp.services.rents.offers import can_rent, describe_counts, has_price, smallest_gpu_count
 from lium_mcp.services.rents.quotes import find_node
 from lium_mcp.services.rents.rent_plan import Contents, Plan, expected_of, find_contents, look_again, plan_on_node
-from lium_mcp.services.rents.renting import balance_after
+from lium_mcp.services.rents.renting import balance_after, what_is_in_it
+from lium_mcp.services.rents.total_ceiling import LATE_HOURS, most_hours
 from lium_mcp.services.rents.wish import Wish
 
 _MOST_SPARES: Final = 3
@@ -115,7 +116,7 @@ def most_cost_usd(entries: Sequence[Entry]) -> float | None:
     """The most that rents cost until Lium removes their pods; None where nobody knows."""
     if any(entry.price_per_hour_usd is None or entry.hours is None for entry in entries):
         return None
-    return sum((entry.price_per_hour_usd or 0) * whole_hours(entry.hours or 0) for entry in entries)
+    return sum((entry.price_per_hour_usd or 0) * most_hours(entry.hours or 0) for entry in entries)
 
 
 def _left_of_total(total_usd: float, earlier: Sequence[Entry], per_hour_usd: float, pods: int) -> float:
@@ -124,14 +125,14 @@ def _left_of_total(total_usd: float, earlier: Sequence[Entry], per_hour_usd: flo
     Raises:
         Failure: it does not pay for an hour of them.
     """
-    spent = most_cost_usd(earlier)
-    if spent is not None and not is_above(per_hour_usd, total_usd - spent):
+    spent, one_hour_usd = most_cost_usd(earlier), per_hour_usd * most_hours(1)
+    if spent is not None and not is_above(one_hour_usd, total_usd - spent):
         return total_usd - spent
     lives = "" if not earlier else f", beside {'what' if spent is None else in_usd(spent)} that its other pods may cost"
     raise Failure(
         "total_too_low",
         f"max_total_usd={total_usd:g} does not pay for one hour of {pods} pods, which costs "
-        f"{in_usd(per_hour_usd)}{lives}.",
+        f"{in_usd(one_hour_usd)} with the {LATE_HOURS * 60:.0f} minutes by which Lium may be late{lives}.",
         "Raise max_total_usd, or ask for fewer pods or cheaper ones.",
     )
 
@@ -168,7 +169,8 @@ def question_about_batch(batch: BatchPlan) -> Question:
     else:
         total = in_usd(min(at_most_usd(sum(each) * batch.hours), wish.max_total_usd or math.inf))
         text += f"Lium removes each {counted(batch.hours, 'hour')} after it starts: at most {total} in all."
-    text += balance_after(batch.balance_usd, sum(each), batch.hours)
+    contents = dict.fromkeys(map(what_is_in_it, plans))
+    text += f" {' Or: '.join(contents)}{balance_after(batch.balance_usd, sum(each), batch.hours)}"
     warnings = dict.fromkeys(warning for plan in plans for warning in plan.warnings)
     return Question(" ".join((text, *warnings)), price_per_hour_usd=sum(each), subject=batch)
 

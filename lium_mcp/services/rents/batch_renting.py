@@ -15,7 +15,7 @@ from lium_mcp.api.pods.models import Pod
 from lium_mcp.failures import Failure
 from lium_mcp.guard.consent import Question
 from lium_mcp.guard.policy import Policy
-from lium_mcp.rentals import BatchedRent, Entry, Expected, Judge, Rental, is_anothers
+from lium_mcp.rentals import BatchedRent, Entry, Expected, Judge, Rental, is_anothers, is_of_its_node
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.failure_words import as_failure
 from lium_mcp.services.limits_left import ask_of, find_judge, refuse_beyond_limits
@@ -32,6 +32,7 @@ from lium_mcp.services.rents.batch_plan import (
     question_about_batch,
     wanted_of,
 )
+from lium_mcp.services.rents.other_counts import refuse_counted_otherwise
 from lium_mcp.services.rents.rent_plan import Plan
 from lium_mcp.services.rents.rent_terms import outcome_unknown, refuse_dearer
 from lium_mcp.services.rents.rented_pods import PodOfBatch, RentedPod
@@ -77,6 +78,7 @@ async def ask_to_rent_missing(account: Account, policy: Policy, wish: Wish, aske
     missing = _missing(wish, earlier)
     if not missing:
         return None
+    await refuse_counted_otherwise(account, wish)
     if asked is not None and isinstance(asked.subject, BatchPlan):
         return question_about_batch(await look_again_at_all(account, policy, asked.subject))
     batch = await make_batch_plan(account, policy, wish, missing, _entries(earlier))
@@ -106,6 +108,8 @@ async def rent_missing(
             return _would_rent(await make_batch_plan(account, policy, wish, wish.pod_names))
         earlier = await account.renter.earlier_of(wish.pod_names, wish.digest)
         missing = _missing(wish, earlier)
+        if missing:
+            await refuse_counted_otherwise(account, wish)
         batch = agreed.subject if agreed is not None else None
         if missing and not isinstance(batch, BatchPlan):
             batch = await make_batch_plan(account, policy, wish, missing, _entries(earlier))
@@ -190,7 +194,18 @@ async def _rent(
                 followed.append(_Followed(rent.rental, placed.wish, placed, rent.wanted.expected))
         if not followed and not earlier:
             raise _nothing_rented(rents)
-        return await _follow_all(account, poller, batch.wish, earlier, followed, failed, wait_seconds)
+        shown = await _follow_all(account, poller, batch.wish, earlier, followed, failed, wait_seconds)
+        return _with_what_to_mend(shown, rents)
+
+
+def _with_what_to_mend(shown: RentedPod, rents: Sequence[BatchedRent]) -> RentedPod:
+    """Say what has to be done first, where Lium refused a rent for what the same call again does not change."""
+    for rent in rents:
+        if isinstance(rent.failure, RentOutcomeUnknown) or not isinstance(rent.failure, LiumError):
+            continue
+        if not is_of_its_node(rent.failure) and shown.next:
+            return shown.model_copy(update={"next": f"{as_failure(rent.failure).advice} After that: {shown.next}"})
+    return shown
 
 
 async def _follow_all(
@@ -287,6 +302,7 @@ def _row(one: _Followed, shown: RentedPod) -> PodOfBatch:
         pod_id=shown.pod_id,
         already_rented=shown.already_rented,
         lost_answer_settled=shown.lost_answer_settled,
+        gpu_type=shown.pod.gpu_type if shown.pod else None,
         country=shown.country,
         executor_id=one.plan.node.id if one.plan else None,
         price_per_hour_usd=shown.pod.price_per_hour_usd if shown.pod else None,

@@ -36,7 +36,7 @@ from lium_mcp.services.rents.node_choice import (
 )
 from lium_mcp.services.rents.quotes import PricedRental, find_node
 from lium_mcp.services.rents.rent_terms import ceiling_per_hour_usd
-from lium_mcp.services.rents.total_ceiling import whole_cost_usd, within_total
+from lium_mcp.services.rents.total_ceiling import most_hours, whole_cost_usd, within_total
 from lium_mcp.services.rents.wish import Wish
 from lium_mcp.services.targets import find_free_volume, find_usable_template
 
@@ -108,7 +108,7 @@ class Plan:
         """What is left of the total that may be spent in the worst case; None where none was said."""
         if self.wish.max_total_usd is None or self.hours is None or self.price_per_hour_usd is None:
             return None
-        return max(self.wish.max_total_usd - self.price_per_hour_usd * whole_hours(self.hours), 0)
+        return max(self.wish.max_total_usd - self.price_per_hour_usd * most_hours(self.hours), 0)
 
     @property
     def is_pinned(self) -> bool:
@@ -238,7 +238,7 @@ def expected_of(policy: Policy, agreed: Question | None, plan: Plan) -> Expected
     own = [per_gpu * plan.gpu_count] if per_gpu is not None else []
     own += [wish.max_usd_per_hour] if wish.max_usd_per_hour is not None else []
     if wish.max_total_usd is not None and plan.hours is not None:
-        own.append(wish.max_total_usd / whole_hours(plan.hours))
+        own.append(wish.max_total_usd / most_hours(plan.hours))
     is_bound = not policy.shadow
     is_chosen = isinstance(plan.order, NodeOrder)
     wanted = Countries.of(wish.country)

@@ -13,12 +13,12 @@ from lium_mcp.figures import at_most_usd, counted, in_usd
 from lium_mcp.guard.consent import Question
 from lium_mcp.guard.policy import Policy
 from lium_mcp.remote.banner import SshAnswer
-from lium_mcp.rentals import Expected, Rental, is_anothers, is_its_own, whole_hours
+from lium_mcp.rentals import Expected, Rental, is_anothers, is_its_own
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.limits_left import refuse_beyond_limits
 from lium_mcp.services.open_rents import pods_given_back
 from lium_mcp.services.pods.login_keys import describe_keys, register_public_keys
-from lium_mcp.services.pods.node_warnings import node_warnings
+from lium_mcp.services.pods.node_warnings import node_warnings, spot_warning
 from lium_mcp.services.pods.pod_details import PodView, describe_start, gone_view, pod_view
 from lium_mcp.services.pods.pod_states import ObservedPod, is_over, judge, judge_gone
 from lium_mcp.services.pods.readiness import read_pod, wait_for_ssh
@@ -36,6 +36,7 @@ from lium_mcp.services.rents.rent_terms import (
 )
 from lium_mcp.services.rents.rented_pods import RentedPod, came_out, rented_node
 from lium_mcp.services.rents.startup_restores import StartupRestore, ordered_restore, wait_for_restore, what_to_do
+from lium_mcp.services.rents.total_ceiling import most_hours
 from lium_mcp.services.rents.wish import Wish
 
 _APPEARS_WITHIN_SECONDS = 20.0
@@ -67,6 +68,8 @@ def question_about(plan: Plan) -> Question:
     if wish.executor_id:
         where = f"node {node.id} ({quoted(node.country_code or 'country unknown')})"
         known = node_warnings(node)
+    elif warning := spot_warning(node):
+        known = [warning]
     cost = f"at most {in_usd(price)} an hour" if price is not None else "a price that Lium does not say"
     text = f"Rent pod {quoted(wish.name)}: {plan.gpu_count}x {node.gpu_type} on {where} for {cost}? "
     if plan.hours is None:
@@ -74,8 +77,22 @@ def question_about(plan: Plan) -> Question:
     else:
         text += f"Lium removes it {counted(plan.hours, 'hour')} after it starts"
         text += f": at most {in_usd(_in_all(plan, price))} in all." if price is not None else "."
-    text += balance_after(plan.balance_usd, price, plan.hours)
+    text += f" {what_is_in_it(plan)}{balance_after(plan.balance_usd, price, plan.hours)}"
     return Question(" ".join((text, *known, *plan.warnings)), price_per_hour_usd=price, subject=plan)
+
+
+def what_is_in_it(plan: Plan) -> str:
+    """Say what goes into a pod: its template, and the volume and the backup that were named."""
+    template, wish = plan.template, plan.wish
+    runs = (
+        f"template {quoted(template.name)} ({template.id})" if template is not None else "a default template of Lium's"
+    )
+    sentences = [f"It runs {runs}."]
+    if wish.volume:
+        sentences.append(f"Volume {quoted(wish.volume)} is attached.")
+    if wish.backup_id:
+        sentences.append(f"Backup {quoted(wish.backup_id)} is restored into it.")
+    return " ".join(sentences)
 
 
 def _in_all(plan: Plan, price_per_hour_usd: float) -> float:
@@ -181,6 +198,7 @@ async def follow_rental(
     outcome, advice = _with_restore(observed, seen.restore)
     node = pod.executor or (plan.node if plan and pod.executor_id in (None, plan.node.id) else None)
     is_bounded = wish.max_total_usd is not None
+    warnings = [warning for warning in warnings if warning not in (observed.pod.warnings or ())]
     return RentedPod(
         outcome=outcome,
         pod_id=pod.id,
@@ -207,7 +225,7 @@ def _left_of_total(wish: Wish, rental: Rental, pod: Pod) -> float | None:
     hours, price = rental.entry.hours, pod.price if pod.price is not None else rental.entry.price_per_hour_usd
     if wish.max_total_usd is None or hours is None or price is None:
         return None
-    return max(wish.max_total_usd - price * whole_hours(hours), 0)
+    return max(wish.max_total_usd - price * most_hours(hours), 0)
 
 
 def _with_restore(

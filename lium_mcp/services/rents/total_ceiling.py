@@ -10,17 +10,25 @@ from lium_mcp.rentals import whole_hours
 from lium_mcp.services.rents.quotes import PricedRental
 from lium_mcp.settings_table import MOST_HOURS
 
+LATE_HOURS: Final = 0.1
+"""Lium removes pods periodically, and so some minutes late; it states no bound. A total has to pay for that too."""
 _MOST_QUOTES: Final = 4
 # What arithmetic leaves over must not take an hour away that is paid for to the cent.
 _NOISE: Final = 1e-9
 
 
-def whole_cost_usd(priced: PricedRental, hours: float) -> float:
-    """The most that a rental costs until Lium removes it: it takes whole hours at the rent, from the boot on.
+def most_hours(hours: float) -> float:
+    """The most hours that a rental bills until Lium removes it: it takes whole ones at the rent, from the boot on.
 
-    The exact time is set once the pod runs. Where nobody comes to do that, the whole hours stand.
+    The exact time is set once the pod runs. Where nobody comes to do that, the whole hours stand. Lium may be late.
     """
-    return max(priced.total_usd or 0, priced.price_per_hour_usd * whole_hours(hours))
+    return whole_hours(hours) + LATE_HOURS
+
+
+def whole_cost_usd(priced: PricedRental, hours: float) -> float:
+    """The most that a rental costs until Lium removes it."""
+    late_usd = priced.price_per_hour_usd * LATE_HOURS
+    return max(priced.total_usd or 0, priced.price_per_hour_usd * whole_hours(hours)) + late_usd
 
 
 async def within_total(
@@ -38,7 +46,7 @@ async def within_total(
         Failure: it does not pay for one hour.
         LiumError: it cannot be priced.
     """
-    one_hour_usd = priced.price_per_hour_usd
+    one_hour_usd = priced.price_per_hour_usd * most_hours(1)
     most = MOST_HOURS if hours is None else whole_hours(hours)
     whole = min(most, _paid_for(total_usd, priced.price_per_hour_usd))
     for _ in range(_MOST_QUOTES):
@@ -48,15 +56,16 @@ async def within_total(
         cost = whole_cost_usd(priced, whole)
         if not is_above(cost, total_usd):
             return (hours if hours is not None and whole_hours(hours) <= whole else float(whole)), priced
-        one_hour_usd = cost if whole == 1 else priced.price_per_hour_usd
-        whole = min(whole - 1, _paid_for(total_usd, cost / whole))
+        one_hour_usd = cost if whole == 1 else priced.price_per_hour_usd * most_hours(1)
+        whole = min(whole - 1, _paid_for(total_usd, cost / most_hours(whole)))
     raise Failure(
         "total_too_low",
-        f"max_total_usd={total_usd:g} does not pay for one hour, which costs {in_usd(one_hour_usd)}: Lium "
-        "takes whole hours at the rent, so that less could cost more.",
+        f"max_total_usd={total_usd:g} does not pay for one hour, which costs {in_usd(one_hour_usd)} with the "
+        f"{LATE_HOURS * 60:.0f} minutes by which Lium may remove it late: Lium takes whole hours at the rent, so that "
+        "less could cost more.",
         "Raise max_total_usd, choose a cheaper node or fewer GPUs, or bound it by hours alone.",
     )
 
 
 def _paid_for(total_usd: float, per_hour_usd: float) -> int:
-    return math.floor(min(total_usd / per_hour_usd, MOST_HOURS) + _NOISE)
+    return math.floor(min(total_usd / per_hour_usd - LATE_HOURS, MOST_HOURS) + _NOISE)

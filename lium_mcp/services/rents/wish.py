@@ -34,7 +34,8 @@ class Wish(Filters):
     restore_path: Annotated[FilePath, Field(description="New folder in the local volume for it.")] = ""
     hours: Annotated[float | None, Field(ge=LEAST_HOURS, le=MOST_HOURS, description="Lium removes it then.")] = None
     max_total_usd: Annotated[
-        float | None, Field(gt=0, description="For all of it, every pod together: sets the most hours that fit.")
+        float | None,
+        Field(gt=0, description="For all of it, every pod together: the most whole hours that fit, 6 minutes spare."),
     ] = None
     enable_backups: Annotated[bool, OFFICIAL] = True
 
