@@ -443,6 +443,7 @@ async def eventually(condition: Callable[[], bool]) -> None:
         while not condition():
             for _ in range(50):
                 await anyio.lowlevel.checkpoint()
+            await anyio.sleep(0.001)  # a thread that works for one of them waits for this one otherwise
 
 
 async def rent(sandbox: Sandbox, name: str, *, boot: bool = True, **wanted: Any) -> str:
