@@ -8,10 +8,11 @@ import os
 import re
 import stat
 from configparser import ConfigParser
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from lium_mcp import own_files
 from lium_mcp.official_config import config_path, read_config
 from lium_mcp.values import SettingsError, cleaned_key, decoded
 
@@ -21,7 +22,7 @@ _HEADER: Final = re.compile(r"\[(?P<name>.+)\]")
 _OPTION: Final = re.compile(r"api_key\s*[=:]", re.IGNORECASE)
 _SECTION: Final = "api"
 _MOST_TRIES: Final = 3
-_Stamp = tuple[int, int, int] | None
+_PRIVATE: Final = 0o600
 
 
 class OtherKeySaved(SettingsError):
@@ -64,7 +65,8 @@ def _change(key: str | None, replaces: str | None) -> tuple[bool, Path | None]:
     try:
         for _ in range(_MOST_TRIES):
             target = _own_target()
-            content, stamp = _read(target)
+            before = own_files.read(target)
+            content = before.data
             config = read_config(content)
             was_there = config.has_section(_SECTION) and config.has_option(_SECTION, "api_key")
             saved = cleaned_key(config.get(_SECTION, "api_key", fallback=""))
@@ -72,8 +74,9 @@ def _change(key: str | None, replaces: str | None) -> tuple[bool, Path | None]:
                 return False, None
             if key is not None and saved and saved not in (key, replaces):
                 raise OtherKeySaved(f"{config_path()}: another key is saved there")
-            backup = _kept(target, content) if key is not None and saved and saved != key else None
-            if _replaced(target, _with_key(content, key), stamp):
+            backup = own_files.keep(target, before) if key is not None and saved and saved != key else None
+            # A file with a key is for its owner alone, whatever it was.
+            if own_files.replace(target, _with_key(content, key), replace(before, mode=_PRIVATE)):
                 return was_there, backup
             if backup is not None:
                 backup.unlink()
@@ -103,46 +106,6 @@ def _own_target() -> Path:
     if not path.parent.is_symlink():  # what a link leads to may hold other things too
         folder.chmod(0o700)
     return target
-
-
-def _read(target: Path) -> tuple[bytes, _Stamp]:
-    try:
-        with target.open("rb") as file:
-            return file.read(), _stamp(os.fstat(file.fileno()))
-    except FileNotFoundError:
-        return b"", None
-
-
-def _stamp(found: os.stat_result) -> _Stamp:
-    return found.st_ino, found.st_mtime_ns, found.st_size
-
-
-def _kept(target: Path, content: bytes) -> Path:
-    now = datetime.now(UTC)
-    backup = target.with_name(f"{target.name}.{now:%Y%m%dT%H%M%S.%fZ}.bak")
-    _write_new(backup, content)
-    return backup
-
-
-def _write_new(path: Path, content: bytes) -> None:
-    """Write a file that only its owner reads, where there is none."""
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _replaced(target: Path, content: bytes, stamp: _Stamp) -> bool:
-    """Put a content in the place of the one that was read; False where that is another one meanwhile."""
-    new = target.with_name(f".{target.name}.{os.urandom(8).hex()}.tmp")
-    try:
-        _write_new(new, content)
-        if (_stamp(target.stat()) if target.exists() else None) != stamp:
-            return False
-        new.replace(target)
-    finally:
-        new.unlink(missing_ok=True)
-    return True
 
 
 def _with_key(content: bytes, key: str | None) -> bytes:

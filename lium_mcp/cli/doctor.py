@@ -14,12 +14,14 @@ import anyio
 
 from lium_mcp.cli.checks.connection import check_key, check_limits, check_lium
 from lium_mcp.cli.checks.findings import LEVELS, Finding, Level, broken
+from lium_mcp.cli.checks.installed_hosts import check_hosts
 from lium_mcp.cli.checks.program import check_for_newer, check_program
 from lium_mcp.cli.checks.this_machine import check_ledger, check_ssh
 from lium_mcp.cli.console import say, working
 from lium_mcp.cli.exit_statuses import ExitStatus
 from lium_mcp.cli.readied import start_log
 from lium_mcp.connecting import open_ledger
+from lium_mcp.hosts.host_machine import Machine
 from lium_mcp.server import make_runtime, read_settings
 from lium_mcp.settings import Settings
 from lium_mcp.values import SettingsError, is_loopback
@@ -40,6 +42,7 @@ def run(options: dict[str, Any]) -> int:
     findings += [broken("settings", problem, "set it right where the host starts the server") for problem in problems]
     with working("Looking"):
         findings += anyio.run(_look, settings, bool(problems))
+        findings += anyio.run(check_hosts, Machine.this())
     worst = max((finding.level for finding in findings), key=LEVELS.index)
     if as_json:
         say(json.dumps({"level": worst, "findings": [asdict(finding) for finding in findings]}, indent=2))

@@ -3,6 +3,7 @@
 import json
 import re
 import ssl
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from lium_mcp import __main__ as program
 from lium_mcp.sandbox import Sandbox
-from tests.processes import run
+from tests.processes import ROOT, run
 from tests.tls import Proxy, make_certificates, over_tls, proxying
 from tests.wires import Wire, answering, served
 
@@ -83,7 +84,7 @@ async def test_a_person_reads_the_same_as_a_program(lium: Wire) -> None:
     for one in told.findings:
         assert re.sub(r"in \d+ ms", "", one["what"]) in re.sub(r"in \d+ ms", "", text)
         assert one["cure"] in text
-    assert text.endswith("\n2 wrong, 1 to look at, 5 well.\n")
+    assert text.endswith("\n2 wrong, 1 to look at, 6 well.\n")
 
 
 SETTINGS_WRONG: list[tuple[dict[str, str], str, str]] = [
@@ -164,6 +165,49 @@ async def test_certificates_and_proxies_that_stand_in_the_way_are_told(
             told = await doctor(**trusting | {"HTTPS_PROXY": proxy_url})
         assert told.status == 0, told.that_are("warning", "broken")
         assert "through the proxy 127.0.0.1 of HTTPS_PROXY" in str(told.findings)
+
+
+def put_entry(command: str, *args: str, **env: str) -> Path:
+    """Let Cursor be here, with an entry of ours."""
+    file = Path.home() / ".cursor" / "mcp.json"
+    file.parent.mkdir()
+    entry = {"command": command, "args": [*args], "env": {"PYTHONPATH": str(ROOT), **env}}
+    file.write_text(json.dumps({"mcpServers": {"lium": entry, "other": {"command": "/nowhere/other"}}}))
+    return file
+
+
+async def test_an_entry_of_ours_is_started_as_its_host_would(lium: Wire) -> None:
+    file = put_entry(sys.executable, "-m", "lium_mcp", "--sandbox")
+    told = await doctor(LIUM_API_KEY=KEY, LIUM_BASE_URL=lium.base_url, **WELL)
+    assert told.status == 0, told.that_are("warning", "broken")
+    [line] = [line for line in told.that_are("ok") if line.startswith("hosts: ")]
+    assert line.startswith(f"hosts: Cursor (lium) starts {sys.executable}, which lists 36 tools in ")
+    assert "reads the balance" in line
+    assert "other" not in line, "what is not ours is not started"
+    file.unlink()
+    put = {"LIUM_API_KEY": "sk_wrong", "LIUM_BASE_URL": lium.base_url}
+    file.parent.rmdir()
+    put_entry(sys.executable, "-m", "lium_mcp", **put)
+    told = await doctor(LIUM_API_KEY=KEY, LIUM_BASE_URL=lium.base_url, **WELL)
+    assert told.status == 1
+    [line] = told.that_are("warning")
+    assert "refuses calls: Lium does not accept the API key" in line
+    assert "lium-mcp install cursor" in line
+
+
+async def test_an_entry_that_does_not_start_and_settings_that_are_broken_are_named(lium: Wire) -> None:
+    file = put_entry("/nowhere/lium-mcp")
+    told = await doctor(LIUM_API_KEY=KEY, LIUM_BASE_URL=lium.base_url, **WELL)
+    assert told.status == 2
+    [line] = told.that_are("broken")
+    assert "there is no program /nowhere/lium-mcp" in line
+    assert "lium-mcp install cursor" in line
+    file.write_text('{"mcpServers": {')
+    told = await doctor(LIUM_API_KEY=KEY, LIUM_BASE_URL=lium.base_url, **WELL)
+    assert told.status == 2
+    [line] = told.that_are("broken")
+    assert str(file) in line
+    assert "mend that file" in line
 
 
 def test_an_old_python_is_told_before_anything_is_imported(
