@@ -1,10 +1,11 @@
 """What is said of a rent before and after it: what goes into the pod, and that a spot node may be taken back."""
 
+import asyncio
 from typing import Any, Final
 
 from lium_mcp.sandbox import Sandbox
 from tests.harness import Agent, Person, agent_on
-from tests.wires import ask, make_template, rents
+from tests.wires import Wire, ask, make_template, rents
 
 WISH: Final[dict[str, Any]] = {"name": "train", "gpu_type": "RTX4090", "hours": 2}
 
@@ -54,3 +55,16 @@ async def test_a_name_that_only_a_public_template_has_points_to_its_id(sandbox: 
     assert failure.code == "template_not_found"
     assert public["id"] in failure.text
     assert rents(sandbox) == []
+
+
+async def test_who_waits_for_rents_of_another_server_hears_that_it_may_have_ended(sandbox: Sandbox) -> None:
+    wire = Wire(sandbox)
+    held = wire.hold("POST", "/executors/*/rent")
+    async with agent_on(sandbox, transport=wire) as first, agent_on(sandbox) as second:
+        batch = asyncio.create_task(first.raw("rent_pod", **WISH, count=2, wait_seconds=0))
+        await held.reached()
+        failure = await second.refused("rent_pod", **WISH | {"name": "other"}, wait_seconds=0)
+        held.let_go()
+        await batch
+    assert failure.code == "rent_unsettled"
+    assert "If the server that was to send them has ended, they are given up soon." in failure.text
