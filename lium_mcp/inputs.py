@@ -1,6 +1,6 @@
 """Types of what callers give: bounded texts that hold nothing invisible, and marks of their parameters."""
 
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, Field, StringConstraints
 
@@ -49,6 +49,16 @@ UnlistedFilePath = Annotated[str, _at_most(_MOST_PATH_CHARACTERS), AfterValidato
 FilePath = Annotated[str, Field(max_length=_MOST_PATH_CHARACTERS), AfterValidator(visible)]
 Line = Annotated[str, Field(max_length=_MOST_LINE_CHARACTERS)]
 Few: Final = Field(max_length=_MOST_ITEMS)
+
+
+def _without_limits(schema: dict[str, Any]) -> None:
+    for part in (schema, *schema.get("anyOf", ())):
+        for name in ("minimum", "exclusiveMinimum", "minLength", "maxLength"):
+            part.pop(name, None)
+
+
+UNLISTED_LIMITS: Final = Field(json_schema_extra=_without_limits)
+"""A parameter whose limits hold and are not in the schema: each costs every user tokens."""
 
 OFFICIAL: Final = Field(json_schema_extra={UNLISTED: True})
 """A parameter of the official MCP server, unlisted: what works there works here, and costs nobody tokens."""

@@ -1,13 +1,13 @@
 """Several servers of one account on one ledger, which look at once and again soon, over a clock that is turned."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, Final
 
 import pytest
 
-from lium_mcp.rentals import LazyLedger
+from lium_mcp.rentals import LazyLedger, Task
 from lium_mcp.sandbox import Sandbox
 from tests.harness import Agent, agent_on
 from tests.wires import Wire
@@ -30,6 +30,15 @@ class Servers:
         given = {"state_url": self._state_url} | self._settings | settings
         async with agent_on(self._account, transport=wire, **given) as agent:
             yield agent
+
+    async def task(self, holds: Callable[[Task], Any]) -> Task:
+        """Wait until something holds of the newest task of the ledger, and return it as it is then."""
+        async with asyncio.timeout(_PATIENCE_SECONDS), aclosing(LazyLedger(self._state_url)) as ledger:
+            while True:
+                for task in await ledger.tasks().newest(1):
+                    if holds(task):
+                        return task
+                await asyncio.sleep(_PAUSE_SECONDS)
 
     async def settle(self) -> None:
         """Wait until these servers have done what is due now: no task of the ledger is, and none is claimed."""

@@ -275,6 +275,10 @@ def edges(schema: dict[str, Any]) -> tuple[list[Any], list[Any]]:
     return inside, [*outside, *([most + 1] if "maximum" in schema else [])]
 
 
+# Their limit of 0 holds too, and is not listed to save tokens.
+UNLISTED = {("run_job", name) for name in ("max_usd_per_hour", "max_total_usd", "max_hours", "hours")}
+
+
 async def test_the_bounds_that_are_listed_are_those_that_hold() -> None:
     async with asking() as agent:
         for tool in await tools(agent):
@@ -282,6 +286,8 @@ async def test_the_bounds_that_are_listed_are_those_that_hold() -> None:
                 if "enum" in schema or schema["type"] == "boolean":
                     continue
                 inside, outside = edges(schema)
+                if (tool.name, name) in UNLISTED:
+                    inside = inside[1:]
                 named = re.compile(rf"(?<!\w){name}(\.\d+)?: ")
                 for value in outside:
                     assert named.search(await refusal(agent, tool, smallest(tool) | {name: value})), (tool.name, name)

@@ -42,10 +42,18 @@ runs_on() {
   sed 's/.*) //' /proc/[0-9]*/stat 2>/dev/null | cut -d' ' -f1,3 | grep -q "^[^ZX] $group\$"
 }
 
+# The job ends with its command, and has its exit code. What the command left in the background runs on until the job's
+# time is over; whoever has something to do after the job waits for that.
 wait "$group"
 code=$?
-if runs_on; then # that is the job as well, until its time is over
-  echo "$code" >"$dir/command_ended"
+ended_by=itself
+if [ -e "$dir/over" ]; then
+  ended_by=time_limit
+  code=124
+fi
+date +%s >"$dir/finished_at"
+if runs_on; then
+  [ "$ended_by" = time_limit ] || echo "$code" >"$dir/command_ended"
   while runs_on; do sleep 1; done
 fi
 if kill -0 "-$group" 2>/dev/null; then # where no process can be looked at, the job ends with its command
@@ -55,12 +63,6 @@ if kill -0 "-$group" 2>/dev/null; then # where no process can be looked at, the 
 fi
 kill "$watch" 2>/dev/null
 
-ended_by=itself
-if [ -e "$dir/over" ]; then
-  ended_by=time_limit
-  code=124
-fi
-date +%s >"$dir/finished_at"
 [ -e "$dir/ended_by" ] || echo "$ended_by" >"$dir/ended_by"
 echo "$code" >"$dir/exit_code.new"
 mv "$dir/exit_code.new" "$dir/exit_code"

@@ -41,6 +41,9 @@ _NEW: Final = timedelta(seconds=60)
 _STOP_GRACE_SECONDS: Final = 10.0
 _RECORD_LOOKS: Final = 20
 _RECORD_PAUSE_SECONDS: Final = 0.1
+_RECORD_SECONDS: Final = 0.3
+# The runner looks once a second whether something runs on.
+_RECORD_OF_BACKGROUND_SECONDS: Final = 1.5
 _KILLED_STATUS: Final = 137
 _MOST_STATUS_DIGITS: Final = 4
 _MOST_UNIX_DIGITS: Final = 11
@@ -51,7 +54,7 @@ class Job:
     """A job as its folder shows it; start and end are by the pod's clock.
 
     Attributes:
-        has_only_background: Whether its command has ended and only what that put in the background still runs.
+        left_running: Whether its command has ended, and something that it put in the background still runs.
     """
 
     name: str
@@ -63,12 +66,17 @@ class Job:
     max_seconds: int | None = None
     then: Then = "nothing"
     followed_by: dict[str, str] | None = None
-    has_only_background: bool = False
+    left_running: bool = False
 
     @property
     def is_over(self) -> bool:
-        """Whether it will not run any more."""
+        """Whether its command has ended."""
         return self.status not in ("starting", "running")
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing of it runs any more, not even what its command put in the background."""
+        return self.is_over and not self.left_running
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,9 +258,9 @@ async def stop_job(connection: "Connection", name: str, *, now: datetime) -> Job
     Raises:
         Failure: there is none of that name, it does not stop, or the connection broke.
     """
-    job = await read_job(connection, name, now=now)
-    if job.is_over:
-        return job
+    before = await read_job(connection, name, now=now)
+    if before.is_quiet:
+        return before
     pod_files = await connection.files()
     folder = _folder(name)
     group = _number(await _content(pod_files, f"{folder}/pid"))
@@ -262,7 +270,7 @@ async def stop_job(connection: "Connection", name: str, *, now: datetime) -> Job
         await pod_files.write(f"{folder}/ended_by", b"stop\n")
         if not await stop_group(connection, group, grace_seconds=_STOP_GRACE_SECONDS):
             job = await read_job(connection, name, now=now)
-            if not job.is_over:
+            if not job.is_quiet:
                 raise Failure(
                     "job_not_stopped",
                     f"Job {name} still runs although it was killed; its processes wait for the kernel.",
@@ -271,11 +279,13 @@ async def stop_job(connection: "Connection", name: str, *, now: datetime) -> Job
         # The runner writes down what came of the job; if it was killed too, this does.
         for _ in range(_RECORD_LOOKS):
             job = await read_job(connection, name, now=now)
-            if job.is_over and job.status != "lost":
+            if job.is_quiet and job.status != "lost":
                 return job
             await anyio.sleep(_RECORD_PAUSE_SECONDS)
-        await pod_files.write(f"{folder}/finished_at", f"{int(datetime.now(UTC).timestamp())}\n".encode())
-        await pod_files.write(f"{folder}/exit_code", f"{_KILLED_STATUS}\n".encode())
+        if not before.is_over:
+            await pod_files.write(f"{folder}/finished_at", f"{int(datetime.now(UTC).timestamp())}\n".encode())
+        exit_code = before.exit_code if before.exit_code is not None else _KILLED_STATUS
+        await pod_files.write(f"{folder}/exit_code", f"{exit_code}\n".encode())
     except OSError as error:
         raise _no_folder(connection) from error
     return await read_job(connection, name, now=now)
@@ -329,7 +339,7 @@ async def _read(connection: "Connection", pod_files: "PodFiles", name: str, now:
     spec = _object(await _content(pod_files, f"{folder}/spec.json"))
     created_at = _iso(spec.get("created_at"))
     is_new = created_at is not None and abs(now - created_at) < _NEW
-    status, exit_code = await _status(connection, pod_files, folder, is_new=is_new)
+    status, exit_code, left_running = await _status(connection, pod_files, folder, is_new=is_new)
     followed_by = {
         key: value
         for key, value in _object(await _content(pod_files, f"{folder}/then.json")).items()
@@ -347,25 +357,30 @@ async def _read(connection: "Connection", pod_files: "PodFiles", name: str, now:
         max_seconds=max_seconds if isinstance(max_seconds, int) else None,
         then=then,
         followed_by=followed_by or None,
-        has_only_background=status == "running" and bool(await _content(pod_files, f"{folder}/command_ended")),
+        left_running=left_running,
     )
 
 
 async def _status(
     connection: "Connection", pod_files: "PodFiles", folder: str, *, is_new: bool
-) -> tuple[JobStatus, int | None]:
+) -> tuple[JobStatus, int | None, bool]:
+    """The status of a job, its exit code, and whether something that it left in the background still runs."""
     for last_look in (False, True):
         exit_code = _number(await _content(pod_files, f"{folder}/exit_code"), _MOST_STATUS_DIGITS)
         if exit_code is not None:
-            return _how_it_ended(exit_code, await _content(pod_files, f"{folder}/ended_by")), exit_code
+            return _how_it_ended(exit_code, await _content(pod_files, f"{folder}/ended_by")), exit_code, False
         group = _number(await _content(pod_files, f"{folder}/pid"))
         if group is None or group < 2:  # noqa: PLR2004 - as above
-            return ("starting" if is_new else "lost"), None
+            return ("starting" if is_new else "lost"), None, False
+        ended = _number(await _content(pod_files, f"{folder}/command_ended"), _MOST_STATUS_DIGITS)
         if await _is_same_container(pod_files, folder) and await is_alive(connection, group):
-            return "running", None
+            if ended is None:
+                return "running", None, False
+            return _how_it_ended(ended, await _content(pod_files, f"{folder}/ended_by")), ended, True
         if not last_look:
-            await anyio.sleep(0.3)  # it may have ended just now, and the runner is writing that down
-    return "lost", None
+            # It may have ended just now, and the runner is writing that down.
+            await anyio.sleep(_RECORD_SECONDS if ended is None else _RECORD_OF_BACKGROUND_SECONDS)
+    return "lost", None, False
 
 
 def _how_it_ended(exit_code: int, ended_by: str) -> JobStatus:

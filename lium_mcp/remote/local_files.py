@@ -231,18 +231,17 @@ def kind_of(place: Place) -> str:
     return "file" if stat.S_ISREG(status.st_mode) else "other"
 
 
-def walk(place: Place, *, most: int) -> tuple[list[Found], int]:
-    """List the regular files below a folder, and count the links and other things that were passed over.
+def walk(place: Place, *, most: int) -> tuple[list[Found], list[tuple[str, ...]]]:
+    """List the regular files below a folder, and the links and other things that were passed over.
 
     Raises:
         Failure: there are more than `most`.
         OSError: a folder cannot be read.
     """
     found: list[Found] = []
-    passed_over = 0
+    passed_over: list[tuple[str, ...]] = []
 
     def visit(folder: Folder, names: tuple[str, ...]) -> None:
-        nonlocal passed_over
         for name in folder.names():
             status = folder.stat(name) if is_safe_name(name) else None
             if status is not None and _is_plain_folder(status) and len(names) < _MOST_DEPTH:
@@ -252,8 +251,8 @@ def walk(place: Place, *, most: int) -> tuple[list[Found], int]:
                 if not name.endswith(PART):
                     found.append(Found((*names, name), status.st_size))
             else:
-                passed_over += 1
-            if len(found) > most:
+                passed_over.append((*names, name))
+            if len(found) + len(passed_over) > most:
                 raise too_many(most)
 
     with open_folder(place) as folder:

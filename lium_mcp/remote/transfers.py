@@ -45,7 +45,7 @@ class Transfer:
         path: Where the files go.
         there_bytes: How much was there before this call: the same files, and the beginnings of unfinished ones.
         passed_over: How many links and other things that are not files there were.
-        left_out: The first few of them, on the pod.
+        left_out: The first few of them, where they were found.
         lasting_failures: How many files will fail every time, unless somebody changes something.
         unverified: How many files were put together from several connections and not hashed by the pod.
         problems: What could not be copied, and why; the names may come from a pod.
@@ -71,7 +71,7 @@ class Transfer:
         return bool(self.path) and self.moved_files + self.same_files == self.total_files
 
     def pass_over(self, path: str) -> None:
-        """Note something on the pod that is no file."""
+        """Note something that is no file."""
         self.passed_over += 1
         if len(self.left_out) < _MOST_LEFT_OUT:
             self.left_out.append(path[:_MOST_PATH_CHARACTERS])

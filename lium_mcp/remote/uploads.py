@@ -53,7 +53,9 @@ async def upload(
     try:
         kind = await anyio.to_thread.run_sync(kind_of, place)
         if kind == "folder":
-            found, transfer.passed_over = await anyio.to_thread.run_sync(lambda: walk(place, most=MOST_FILES))
+            found, passed_over = await anyio.to_thread.run_sync(lambda: walk(place, most=MOST_FILES))
+            for names in passed_over:
+                transfer.pass_over("/".join((place.name, *names)))
         elif kind != "file":
             raise FileNotFoundError
         else:

@@ -4,6 +4,7 @@ from lium_mcp.rentals.account_rents import AccountRents
 from lium_mcp.rentals.admission import BEING_SETTLED, FindJudge, Judge, RentUnsettled
 from lium_mcp.rentals.batches import BatchedRent, NotSent, Wanted, is_of_its_node
 from lium_mcp.rentals.belonging import NamedAnothers, contradiction_of_request, is_anothers, is_its_own, of_its_name
+from lium_mcp.rentals.claimants import read_claimant
 from lium_mcp.rentals.entries import (
     Entry,
     Extension,
@@ -24,11 +25,12 @@ from lium_mcp.rentals.protocol import Renter, RentSettled
 from lium_mcp.rentals.removal_time import REMOVAL_TOLERANCE, whole_hours
 from lium_mcp.rentals.settling import REPLAY_WINDOW, NotSentAgain, Readmit
 from lium_mcp.rentals.upkeep import unlisted_pod_ids
-from lium_mcp.rentals.worker import OTHERS_SECONDS, Claim, LeaseLost, NotNow, Step, Worker
+from lium_mcp.rentals.worker import LEASE, OTHERS_SECONDS, Claim, LeaseLost, NotNow, Step, Worker
 
 __all__ = [
     "BEING_SETTLED",
     "DEARER",
+    "LEASE",
     "OTHERS_SECONDS",
     "PRICE_TOLERANCE_USD",
     "REMOVAL_TOLERANCE",
@@ -77,6 +79,7 @@ __all__ = [
     "is_of_its_node",
     "key_tag",
     "of_its_name",
+    "read_claimant",
     "shortfalls",
     "unlisted_pod_ids",
     "whole_hours",

@@ -48,6 +48,11 @@ class Database:
         self._engine: Engine | None = None
         self._opening = Lock()
 
+    @property
+    def is_file(self) -> bool:
+        """Whether only servers of this machine use it, since it is a file."""
+        return self._url.get_backend_name() == "sqlite"
+
     async def run(self, work: Callable[[Connection], T]) -> T:
         """Do some work in one transaction.
 
@@ -78,7 +83,7 @@ class Database:
 
         SQLite lets only one transaction write at a time anyhow.
         """
-        if self._url.get_backend_name() != "sqlite":
+        if not self.is_file:
             lock = text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))")
             connection.execute(lock, {"name": f"lium-mcp {name}"})
 
@@ -92,7 +97,7 @@ class Database:
     def _open(self) -> Engine:
         with self._opening:
             if self._engine is None:
-                engine = _sqlite(self._url) if self._url.get_backend_name() == "sqlite" else _postgres(self._url)
+                engine = _sqlite(self._url) if self.is_file else _postgres(self._url)
                 try:
                     with engine.begin() as connection:
                         # Two servers that make or change the tables at once would trip over each other.

@@ -13,6 +13,7 @@ from uuid import uuid4
 
 from sqlalchemy import ColumnElement, Connection, Row, delete, insert, or_, select, update
 
+from lium_mcp.rentals.claimants import new_claim_id, read_claimant
 from lium_mcp.rentals.database import Database
 from lium_mcp.rentals.entries import Entry, Task, TaskKind, TaskOutcome, is_expired
 from lium_mcp.rentals.ledger import KEPT_FOR, open_entries_of
@@ -95,11 +96,26 @@ class Tasks:
             found = connection.execute(first).first()
             if found is None:
                 return None
-            values: dict[str, Any] = {"lease_owner": str(uuid4()), "lease_until": now + lease}
+            values: dict[str, Any] = {"lease_owner": new_claim_id(), "lease_until": now + lease}
             connection.execute(update(TASKS).where(TASKS.c.id == found.id).values(values))
             return replace(_task(found), **values)
 
         return await self._database.run(work)
+
+    async def free_of_the_dead(self) -> None:
+        """Give back what servers had claimed that have surely ended, before their lease is over.
+
+        That is certain only of processes of this machine, and only where the ledger is a file of it.
+
+        Raises:
+            LedgerUnavailable: their claims hold until their lease is over.
+        """
+        if not self._database.is_file:
+            return
+        claimed = select(TASKS).where(OPEN_TASK & TASKS.c.lease_owner.is_not(None))
+        for task in await self._database.read(lambda connection: [_task(row) for row in connection.execute(claimed)]):
+            if read_claimant(task.lease_owner).is_dead:
+                await self.put_off(task, task.next_at)
 
     async def keep(
         self,

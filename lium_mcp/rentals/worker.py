@@ -20,7 +20,8 @@ from lium_mcp.rentals.lazy_ledger import LazyLedger
 
 log = logging.getLogger(__name__)
 
-_LEASE: Final = timedelta(seconds=90)
+LEASE: Final = timedelta(seconds=90)
+"""How long a claim holds after what was written last under it."""
 # Start-up comes first: to open a database takes half as long as all of start-up.
 _FIRST_LOOK_SECONDS: Final = 2.0
 _LOOK_SECONDS: Final = 15.0
@@ -69,7 +70,7 @@ class Claim:
             LedgerUnavailable: nobody can tell.
         """
         kept = await self._worker.ledger.tasks().keep(
-            self.task, now=self._worker.now(), lease=_LEASE, progress=progress, attempts=attempts
+            self.task, now=self._worker.now(), lease=LEASE, progress=progress, attempts=attempts
         )
         if kept is None:
             raise LeaseLost
@@ -258,12 +259,13 @@ class Worker:
         if self.ledger.is_empty:
             return
         tasks, kinds = self.ledger.tasks(), tuple(self._steps)
+        await tasks.free_of_the_dead()
         if not await tasks.is_any_due(kinds, now=self.now()):
             return
         account = await self._identity.learn()
         while len(self._at_work) < _MOST_AT_ONCE:
             left = (*self._at_work, *self._left_until)
-            task = await tasks.claim(account, kinds, now=self.now(), lease=_LEASE, without=left)
+            task = await tasks.claim(account, kinds, now=self.now(), lease=LEASE, without=left)
             if task is None:
                 return
             self._at_work.add(task.id)

@@ -19,17 +19,17 @@ from lium_mcp.remote.uploads import upload, upload_content
 from lium_mcp.rentals import LedgerUnavailable, Task
 from lium_mcp.services.backing_up import refuse_partial
 from lium_mcp.services.backups.transfer_details import Transferred, describe_transfer, open_folders, show_transfer
-from lium_mcp.services.jobs.follow_ups import is_due, keep_promise, promise, remember, take_back, tell_of_problem
+from lium_mcp.services.jobs.follow_ups import keep_promise, promise, remember, take_back, tell_of_problem
 from lium_mcp.services.jobs.job_details import (
     FROM_A_POD,
-    IN_THE_BACKGROUND,
     ObservedJob,
     job_view,
     listed_job,
+    next_of_job,
     outcome_of,
     show_run,
 )
-from lium_mcp.services.jobs.job_watch import tell_of_restart, watch_job, why_lost
+from lium_mcp.services.jobs.job_watch import observe_run, tell_of_restart, watch_job, why_lost
 from lium_mcp.services.jobs.past_jobs import look_back
 from lium_mcp.services.jobs.run_order import MOST_COMMAND_CHARACTERS, RunOrder
 from lium_mcp.services.jobs.run_planning import check_run, plan_run, question_about_run
@@ -42,6 +42,7 @@ from lium_mcp.services.jobs.runs import (
     own_worker,
     read_progress,
     watch_run,
+    watch_start,
 )
 from lium_mcp.services.pods.pod_commands import CommandRuns, run_on
 from lium_mcp.services.pods.pod_connections import pod_access, reporting
@@ -135,7 +136,8 @@ async def start_job(
         pod_id=target.id,
         job=job_view(job),
         warnings=_warnings(target, job, max_hours, call.lium.now()),
-        next=_what_next(call, job) or "It is over: get_job with this name shows its output.",
+        next=next_of_job(job, does_work=call.account.worker is not None)
+        or "It is over: get_job with this name shows its output.",
     )
 
 
@@ -154,9 +156,9 @@ async def ask_to_run(call: Call, order: RunOrder, **_: Any) -> Question | None: 
     asks=ask_to_run,
 )
 async def run_job(call: Call, order: RunOrder, *, wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS) -> ObservedJob:
-    """Rent a pod for one command: brings files, runs it with all it puts in the background, then keeps or removes
-    the pod. Returns when it runs; get_job follows it. Spends money: needs max_total_usd, or
-    max_usd_per_hour and max_hours.
+    """Rent a pod, bring files, run a command, then keep the pod, or remove it once nothing in its background runs.
+    Returns when it runs or has ended; get_job follows it. Needs max_total_usd, or max_usd_per_hour and max_hours.
+    More choice: rent_pod, then start_job.
     """
     order.check()
     task = await find_earlier(call.account, order)
@@ -169,10 +171,10 @@ async def run_job(call: Call, order: RunOrder, *, wait_seconds: WaitSeconds = DE
         with anyio.CancelScope(shield=True):  # what was written is called off below
             begun = await begin_run(call.account, order, hours=plan.hours, ceiling_per_hour_usd=ceiling)
         async with calling_off(call.account, begun):
-            task = await watch_run(call.account, call.poller, begun, is_at_its_command, wait_seconds=wait_seconds)
+            task = await watch_start(call.account, call.poller, begun, wait_seconds=wait_seconds)
     else:
-        task = await watch_run(call.account, call.poller, task, is_at_its_command, wait_seconds=wait_seconds)
-    return show_run(task)
+        task = await watch_start(call.account, call.poller, task, wait_seconds=wait_seconds)
+    return await observe_run(call.account, task)
 
 
 @toolset.tool(title="Get job", hints=READS)
@@ -199,13 +201,13 @@ async def get_job(
             return past
     pod_id = read_progress(run).pod_id
     if pod_id is None or not is_at_its_command(run):
-        return show_run(run)
+        return await observe_run(call.account, run)
     try:
         # Of a run that is over, another pod may have the name by now.
         return await _look(call, pod if _is_closed(run) else pod_id, name, log_lines, wait_seconds, run)
     except Failure:  # its pod is gone, or cannot be looked into
         over = await watch_run(call.account, call.poller, run, _is_closed, wait_seconds=wait_seconds)
-        return show_run(over)
+        return await observe_run(call.account, over)
 
 
 def _is_closed(run: Task) -> bool:
@@ -249,7 +251,7 @@ async def _look(call: Call, pod: str, name: str, log_lines: int, wait_seconds: f
     if run is not None and run.name == name:
         if job.is_over:
             run = await watch_run(call.account, call.poller, run, _is_closed, wait_seconds=wait_seconds)
-        return show_run(run, job, log)
+        return show_run(run, call.lium.now(), job, log, pod=target)
     return ObservedJob(
         outcome=outcome_of(job),
         pod_id=target.id,
@@ -257,7 +259,9 @@ async def _look(call: Call, pod: str, name: str, log_lines: int, wait_seconds: f
         log=log.text if log else None,
         log_cut_bytes=log.total_bytes - log.shown_bytes if log else None,
         note=FROM_A_POD if log and log.text else None,
-        next=watched.lost_because or _what_next(call, job) or tell_of_problem(target, job),
+        next=watched.lost_because
+        or next_of_job(job, does_work=call.account.worker is not None)
+        or tell_of_problem(target, job),
     )
 
 
@@ -271,7 +275,7 @@ async def stop_job(call: Call, pod: PodName, name: JobName) -> ObservedJob:
         await own_worker(call.account).stop(run)
         run = await watch_run(call.account, call.poller, run, is_at_its_command, wait_seconds=DEFAULT_WAIT_SECONDS)
         if run.closed_at is not None or not is_at_its_command(run):
-            return show_run(run)
+            return await observe_run(call.account, run)
     target = await find_pod(call.account, pod)
     async with pod_access(call.account).to(target) as connection:
         jobs.check_job_name(name)
@@ -279,7 +283,7 @@ async def stop_job(call: Call, pod: PodName, name: JobName) -> ObservedJob:
             before = await jobs.read_job(connection, name, now=call.lium.now())
             job = await jobs.stop_job(connection, name, now=call.lium.now())
     # It may also end by itself while it is being stopped.
-    ended_before = before.is_over or job.status != "stopped"
+    ended_before = before.is_quiet or job.status != "stopped"
     return ObservedJob(
         outcome="done",
         pod_id=target.id,
@@ -377,18 +381,6 @@ def _warnings(pod: Pod, job: jobs.Job, max_hours: float, now: datetime) -> list[
             "schedule_pod_removal."
         )
     return warnings or None
-
-
-def _what_next(call: Call, job: jobs.Job) -> str | None:
-    follows = is_due(job)
-    if not job.is_over:
-        runs = IN_THE_BACKGROUND.rstrip(".") if job.has_only_background else "It runs"
-        return f"{runs}: call get_job with this name to wait on."
-    if follows and call.account.worker is not None:
-        return f"It is over; now follows {job.then}. list_backups and list_pods show how far it is."
-    if follows:
-        return f"It is over, and {job.then} has not followed: this server only reads."
-    return None
 
 
 def _shown(pod: Pod, content: bytes, size: int) -> Transferred:

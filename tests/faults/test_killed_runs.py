@@ -5,6 +5,7 @@ there is one rent, the command runs once, and the pod goes only with its results
 """
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,11 +17,13 @@ import pytest
 from sqlalchemy import Connection
 
 from lium_mcp.connecting import open_ledger
-from lium_mcp.rentals import LazyLedger, LedgerUnavailable
+from lium_mcp.rentals import LazyLedger, LedgerUnavailable, Task
 from lium_mcp.sandbox import Sandbox
 from lium_mcp.settings import Settings
 from tests.harness import Agent, agent_on, make_key_pair
-from tests.wires import Forward, Wire, living, sent_rents
+from tests.processes import serving
+from tests.serving.test_stdio import CURRENT, called, speaking
+from tests.wires import Forward, Wire, living, sent_rents, served
 
 T = TypeVar("T")
 When = Literal["before", "after"]
@@ -82,6 +85,7 @@ def _prompt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lium_mcp.rentals.worker._LOOK_SECONDS", 0.1)
     monkeypatch.setattr("lium_mcp.services.jobs.claimed_run._AGAIN_SECONDS", 0.1)
     monkeypatch.setattr("lium_mcp.services.jobs.run_endings._DOWNLOAD_AGAIN_SECONDS", 0.1)
+    monkeypatch.setattr("lium_mcp.services.jobs.runs._QUICK_SECONDS", 0.0)
     monkeypatch.setattr("lium_mcp.server._FIRST_ATTENTION_SECONDS", 600.0)
 
 
@@ -115,6 +119,20 @@ async def is_closed(folder: Path) -> bool:
     tasks = await ledger.tasks().newest(1)
     await ledger.aclose()
     return [task.closed_at is not None for task in tasks] == [True]
+
+
+async def until_row(folder: Path, holds: Callable[[Task], Any]) -> Task:
+    """The run as the ledger has it, once something holds of it."""
+    ledger = LazyLedger(f"sqlite:///{folder / 'ledger.db'}")
+    try:
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            while True:
+                for task in await ledger.tasks().newest(1):
+                    if holds(task):
+                        return task
+                await asyncio.sleep(0.02)
+    finally:
+        await ledger.aclose()
 
 
 async def play(folder: Path, fate: Fate, then: str) -> bool:
@@ -182,3 +200,44 @@ async def test_whenever_a_server_dies_the_next_one_goes_on(tmp_path: Path, then:
             break
         last += 1
     assert 18 < last < _MOST_WRITES, "it died at each write, until it wrote no more"
+
+
+async def test_a_process_that_hangs_is_told_and_keeps_its_run_and_one_that_is_killed_is_followed_at_once(
+    tmp_path: Path,
+) -> None:
+    make_key_pair(tmp_path / "key")
+    (tmp_path / "work").mkdir()
+    account = Sandbox(seed=7, speed=0, ssh=True, pod_polls_per_minute=10**6)
+    variables = {
+        "LIUM_API_KEY": "sk_sandbox",
+        "LIUM_MCP_STATE_URL": f"sqlite:///{tmp_path / 'ledger.db'}",
+        "LIUM_SSH_KEY_PATH": str(tmp_path / "key"),
+    }
+    given = {"name": "train", "command": "sleep 600", "gpu_type": "A100", "max_total_usd": 20, "then": "remove"}
+    async with served(Wire(account)) as wire, serving(**variables, LIUM_BASE_URL=wire.base_url) as process:
+        request = await speaking(process, CURRENT)
+        await process.send(called(7, request, "run_job", **given, wait_seconds=1))
+        running = asyncio.create_task(until_row(tmp_path, lambda task: task.progress["state"] == "running"))
+        while not running.done():
+            account.clock.advance(seconds=1)
+            await asyncio.sleep(0.1)
+        first = await running
+        process.interrupt(signal.SIGSTOP)
+        account.clock.advance(seconds=60)
+        async with server(account, tmp_path, Wire(account), base_url=wire.base_url) as other:
+            seen = await other.call("get_job", pod="train", name="train", wait_seconds=0)
+            [told] = [text for text in seen["warnings"] if "of this machine) last wrote at" in text]
+            assert "If it has ended and a server runs, another takes over at" in told
+            held = await until_row(tmp_path, lambda _: True)
+            assert held.lease_owner == first.lease_owner, "it is not dead, and its lease holds"
+            await process.kill()
+            taken = await until_row(tmp_path, lambda task: task.lease_owner not in (first.lease_owner, None))
+            assert held.lease_until is not None
+            assert account.clock.now() < held.lease_until, "the lease would hold longer"
+            assert taken.progress["pod_id"] == first.progress["pod_id"]
+            account.clock.advance(seconds=600)
+            await until_row(tmp_path, lambda task: task.closed_at is not None)
+            ended = await other.call("get_job", pod="train", name="train")
+    assert (ended["outcome"], ended["job"]["status"]) == ("done", "succeeded")
+    assert living(account) == []
+    await account.aclose()

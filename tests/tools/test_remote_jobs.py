@@ -191,14 +191,25 @@ async def test_then_backs_up_and_removes_the_pod_after_a_completed_backup(on_ssh
     assert backup["status"] == "COMPLETED"
 
 
+def failed_in_minutes(sandbox: Sandbox) -> Callable[[dict[str, Any]], bool]:
+    """Whether what was to follow has failed by now, for what is tried again minutes later."""
+
+    def look(seen: dict[str, Any]) -> bool:
+        sandbox.clock.advance(minutes=1)
+        return "problem" in seen["job"]
+
+    return look
+
+
 async def test_then_leaves_the_pod_if_the_backup_fails(on_sshd: Agent, sandbox: Sandbox) -> None:
     await rent(on_sshd)
     sandbox.add_fault("backup_fails", message="disk on fire", times=None)
     await on_sshd.call("start_job", pod="train", name="j", command="true", then="backup_and_remove")
-    seen = await until(on_sshd, "j", lambda seen: "problem" in seen["job"])
+    seen = await until(on_sshd, "j", failed_in_minutes(sandbox))
     assert seen["job"]["problem"] == "final_backup_failed"
     assert "backup_and_remove was not done as asked (final_backup_failed): the pod stays and bills" in seen["next"]
     assert "remove_pod ends that" in seen["next"]
+    assert len(sandbox.state()["backups"]) == 3
     assert [pod["name"] for pod in (await on_sshd.call("list_pods"))["pods"]] == ["train"]
 
 
@@ -208,7 +219,7 @@ async def test_then_leaves_the_pod_if_its_schedule_backs_up_a_part(on_sshd: Agen
     await on_sshd.call("set_backup_schedule", pod="train", path="/root/logs")  # refused before a job, not after
     await asyncio.sleep(1)
     sandbox.clock.advance(minutes=1)  # so that there are looks enough left of this minute's
-    seen = await until(on_sshd, "j", lambda seen: "problem" in seen["job"])
+    seen = await until(on_sshd, "j", failed_in_minutes(sandbox))
     assert seen["job"]["problem"] == "backup_partial"
     assert [pod["name"] for pod in (await on_sshd.call("list_pods"))["pods"]] == ["train"]
     assert sandbox.state()["backups"] == []

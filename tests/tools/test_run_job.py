@@ -3,15 +3,15 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 
-from lium_mcp.rentals import LazyLedger
 from lium_mcp.sandbox import Sandbox
-from tests.harness import Agent, Person, agent_on
+from tests.harness import Agent, Person
 from tests.servers import hasten
 from tests.sshd import Sshd, at_sshd
 from tests.wires import (
@@ -23,6 +23,7 @@ from tests.wires import (
     ask,
     ask_as_person,
     drop,
+    editing,
     living,
     losing_the_answer,
     on_rents,
@@ -37,8 +38,10 @@ SMALL: Answer = {"gpu_type": "A100", "max_usd_per_hour": 5, "max_hours": 2}
 @pytest.fixture(autouse=True)
 def _haste(monkeypatch: pytest.MonkeyPatch) -> None:
     hasten(monkeypatch)
-    monkeypatch.setattr("lium_mcp.services.jobs.claimed_run._AGAIN_SECONDS", 0.3)
-    monkeypatch.setattr("lium_mcp.services.jobs.run_endings._DOWNLOAD_AGAIN_SECONDS", 0.3)
+    monkeypatch.setattr("lium_mcp.services.jobs.claimed_run._AGAIN_SECONDS", 0.1)
+    monkeypatch.setattr("lium_mcp.services.jobs.run_endings._DOWNLOAD_AGAIN_SECONDS", 0.1)
+    monkeypatch.setattr("lium_mcp.services.jobs.runs._QUICK_SECONDS", 0.0)
+    monkeypatch.setattr("lium_mcp.remote.banner._BANNER_SECONDS", 0.2)  # of a server that says nothing
 
 
 @pytest.fixture
@@ -56,15 +59,21 @@ async def until(agent: Agent, holds: Callable[[Answer], Any], name: str = "train
             seen = await agent.call("get_job", pod=name, name=name, wait_seconds=1)
             if holds(seen):
                 return seen
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.02)
 
 
 def over(seen: Answer) -> bool:
     return bool(seen["outcome"] != "pending")
 
 
-def running(seen: Answer) -> bool:
-    return bool(seen["job"]["status"] == "running")
+def over_in_minutes(account: Sandbox) -> Callable[[Answer], bool]:
+    """Whether a run is over by now, for what is tried again minutes later."""
+
+    def look(seen: Answer) -> bool:
+        account.clock.advance(minutes=1)
+        return over(seen)
+
+    return look
 
 
 async def test_a_run_brings_its_files_and_runs_and_its_pod_goes_after_the_download(
@@ -171,8 +180,8 @@ async def test_a_pod_that_is_removed_at_its_time_has_exhausted_the_budget(accoun
     async with at() as agent:
         await begin(agent, "echo step 1; sleep 100000", then="remove")
         await until(agent, lambda seen: seen.get("log"))
-        await agent.call("schedule_pod_removal", pod="train", hours_from_now=0.5)
-        await asyncio.sleep(1)
+        removal = await agent.call("schedule_pod_removal", pod="train", hours_from_now=0.5)
+        await at.task(lambda task: task.progress["removal_at"].startswith(removal["removal_at"][:16]))
         account.clock.advance(hours=0.6)
         ended = await until(agent, over)
     assert (ended["outcome"], ended["job"]["status"]) == ("failed", "budget_exhausted")
@@ -321,22 +330,14 @@ async def test_a_person_is_asked_once_about_the_rent_and_all_that_follows(accoun
 
 
 async def test_a_command_leaves_the_ledger_once_it_runs_and_is_in_no_log(
-    account: Sandbox, at: Any, caplog: pytest.LogCaptureFixture, tmp_path: Path
+    at: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG")
-    ledger = tmp_path / "own.db"
-    async with at(state_url=f"sqlite:///{ledger}") as agent:
+    async with at() as agent:
         await begin(agent, "true unmistakable; sleep 600")
-        rows = await _tasks(f"sqlite:///{ledger}")
-    assert "unmistakable" not in rows
+        task = await at.task(lambda task: task.progress["state"] == "running")
+    assert "unmistakable" not in str(task)
     assert not [record for record in caplog.records if "unmistakable" in record.getMessage()]
-
-
-async def _tasks(url: str) -> str:
-    ledger = LazyLedger(url)
-    tasks = await ledger.tasks().newest(10)
-    await ledger.aclose()
-    return str([(task.payload, task.progress, task.note) for task in tasks])
 
 
 async def test_a_backup_that_fails_leaves_the_pod_and_says_so(account: Sandbox, at: Any) -> None:
@@ -345,22 +346,26 @@ async def test_a_backup_that_fails_leaves_the_pod_and_says_so(account: Sandbox, 
         await begin(agent, "echo done", then="backup_and_remove")
         seen = await until(agent, lambda seen: seen["job"].get("problem"))
         assert (seen["outcome"], "minutes apart" in seen["next"]) == ("pending", True)
-        (row,) = (await agent.call("list_pods"))["pods"]
-        assert "is held up (final_backup_failed), and tried again: until backup_and_remove it bills" in row["problem"]
-        tried = len(account.state()["backups"])
-        await asyncio.sleep(2)
-        assert len(account.state()["backups"]) == tried == 1
-        for _ in range(2):
+        (listed,) = (await agent.call("list_pods"))["pods"]
+        assert (
+            "is held up (final_backup_failed), and tried again: until backup_and_remove it bills" in listed["problem"]
+        )
+        for attempt in (1, 2):
+            task = await at.task(lambda task: task.attempts == attempt and task.lease_owner is None)  # noqa: B023
+            assert task.next_at - account.clock.now() > timedelta(minutes=2)  # nobody tries again before
+            assert len(account.state()["backups"]) == attempt
             account.clock.advance(minutes=4)
-            await asyncio.sleep(2)
         ended = await until(agent, over)
-        (row,) = (await agent.call("list_pods"))["pods"]
-        assert "backup_and_remove failed, and its pod stays" in row["problem"]
-        assert row["problem"].endswith("It stays, and bills: remove_pod ends that, and get_job tells more.")
+        (listed,) = (await agent.call("list_pods"))["pods"]
+        assert "backup_and_remove failed, and its pod stays" in listed["problem"]
+        assert listed["problem"].endswith("It stays, and bills: remove_pod ends that, and get_job tells more.")
     assert (ended["outcome"], ended["job"]["status"]) == ("failed", "succeeded")
     assert ended["job"]["problem"] == "final_backup_failed"
     assert "its pod stays" in ended["next"]
+    assert f"until Lium removes it at {ended['removal_at']}" in ended["next"]
+    assert "remove_pod(pod=train) ends that now" in ended["next"]
     assert len(living(account)) == 1
+    assert len(account.state()["backups"]) == 3
 
 
 @pytest.mark.parametrize(
@@ -387,11 +392,9 @@ async def test_a_download_that_would_fail_again_ends_the_run_and_the_pod_stays(
     assert len(living(account)) == 1
 
 
-async def test_links_are_no_complete_download_and_the_pod_stays(account: Sandbox, sshd: Sshd, tmp_path: Path) -> None:
-    wire = at_sshd(account, sshd)
-    own: Answer = {"ssh_key_path": sshd.key_path, "local_dirs": [tmp_path / "work"]}
+async def test_links_are_no_complete_download_and_the_pod_stays(account: Sandbox, at: Any, sshd: Sshd) -> None:
     command = "mkdir out blobs; echo 1 > blobs/x; echo 2 > out/b; ln -s ../blobs/x out/model.safetensors"
-    async with agent_on(account, transport=wire, **own) as agent:
+    async with at(at_sshd(account, sshd), ssh_key_path=sshd.key_path) as agent:
         await begin(agent, command, then="download_and_remove", download_path="out")
         ended = await until(agent, over)
     assert (ended["outcome"], ended["job"]["problem"]) == ("failed", "download_left_out")
@@ -400,31 +403,50 @@ async def test_links_are_no_complete_download_and_the_pod_stays(account: Sandbox
     assert len(living(account)) == 1
 
 
-@pytest.mark.parametrize("command", ["nohup sh -c 'sleep 4; echo 2 > done' & exit 0", "(sleep 4; echo 2 > done) &"])
-async def test_what_the_command_put_in_the_background_is_waited_for(
-    account: Sandbox, sshd: Sshd, tmp_path: Path, command: str
+LEFT = "while [ ! -e go ]; do sleep 0.05; done; echo 2 > done"
+
+
+@pytest.mark.parametrize("command", [f"nohup sh -c '{LEFT}' & exit 0", f"({LEFT}) &"])
+async def test_a_command_ends_by_itself_and_what_follows_waits_for_what_it_left_in_the_background(
+    account: Sandbox, at: Any, sshd: Sshd, tmp_path: Path, command: str
 ) -> None:
-    own: Answer = {"ssh_key_path": sshd.key_path, "local_dirs": [tmp_path / "work"]}
-    async with agent_on(account, transport=at_sshd(account, sshd), **own) as agent:
+    async with at(at_sshd(account, sshd), ssh_key_path=sshd.key_path) as agent:
         await begin(agent, command, then="download_and_remove", download_path="done")
-        seen = await until(agent, lambda seen: "background still runs" in seen["next"])
-        assert (seen["outcome"], seen["job"]["status"]) == ("pending", "running")
+        seen = await until(agent, lambda seen: "in the background runs on" in seen["next"])
+        assert (seen["outcome"], seen["job"]["status"], seen["job"]["exit_code"]) == ("pending", "succeeded", 0)
+        assert "then follows download_and_remove" in seen["next"]
+        assert seen["job"]["stops_at"] > seen["job"]["finished_at"]
+        (sshd.home / "go").touch()
         ended = await until(agent, over)
     assert (ended["outcome"], ended["job"]["status"], ended["job"]["exit_code"]) == ("done", "succeeded", 0)
+    assert ended["job"]["finished_at"] == seen["job"]["finished_at"]
     assert (tmp_path / "work" / "train").read_text() == "2\n"
     assert living(account) == []
 
 
-async def test_what_runs_on_in_the_background_ends_at_the_limit(account: Sandbox, at: Any) -> None:
+@pytest.mark.parametrize(("command", "status", "code"), [("true", "succeeded", 0), ("exit 3", "failed", 3)])
+async def test_a_daemon_ends_at_the_limit_and_the_command_keeps_its_own_end(
+    account: Sandbox, at: Any, command: str, status: str, code: int
+) -> None:
     async with at() as agent:
-        await begin(agent, "sleep 999999 &", then="remove", max_hours=0.5)
+        await begin(agent, f"sleep 999999 & {command}", then="remove", max_hours=0.5)
         account.clock.advance(hours=0.4)
-        seen = await agent.call("get_job", pod="train", name="train", wait_seconds=0)
-        assert (seen["outcome"], len(living(account))) == ("pending", 1)
+        seen = await until(agent, lambda seen: "in the background runs on" in seen["next"])
+        assert (seen["outcome"], seen["job"]["status"], len(living(account))) == ("pending", status, 1)
         account.clock.advance(hours=0.1)
         ended = await until(agent, over)
-    assert ended["job"]["status"] == "timed_out"
+    assert (ended["job"]["status"], ended["job"]["exit_code"]) == (status, code)
     assert living(account) == []
+
+
+async def test_a_run_that_keeps_its_pod_ends_with_its_command_and_leaves_the_daemon(account: Sandbox, at: Any) -> None:
+    async with at() as agent:
+        await begin(agent, "sleep 999999 & echo ready")
+        ended = await until(agent, over)
+        assert (ended["outcome"], ended["job"]["status"]) == ("done", "succeeded")
+        assert "in the background runs on" in ended["next"]
+        stopped = await agent.call("stop_job", pod="train", name="train")
+        assert (stopped["job"]["status"], stopped["job"]["exit_code"]) == ("stopped", 0)
 
 
 async def test_a_download_that_fails_for_now_is_tried_again_and_says_what_it_copied(
@@ -451,7 +473,8 @@ async def test_only_the_machine_of_the_files_goes_on_with_them(
         elsewhere.setattr("socket.gethostname", lambda: "another")
         async with at() as other:
             await until(other, lambda seen: seen["job"]["status"] == "uploading")
-            await asyncio.sleep(1)
+            await at.task(lambda task: task.lease_owner is None)
+            await asyncio.sleep(0.3)  # it would look again by then
             assert (await other.call("get_job", pod="train", wait_seconds=0))["job"]["status"] == "uploading"
     async with at(local_dirs=[tmp_path, tmp_path / "work"]) as agent:
         ended = await until(agent, over)
@@ -532,7 +555,7 @@ async def test_a_server_with_another_key_leaves_a_run_alone(account: Sandbox, at
     key = str((await ask_as_person(account, "POST", "/keys", body))["key"])
     wire = Wire(account)
     async with at(wire, api_key=key) as other:
-        await asyncio.sleep(1)
+        await asyncio.sleep(0.3)  # it has looked several times by then
         refused = await other.refused("get_job", pod="train", name="train", wait_seconds=0)
         assert refused.code == "job_not_found"
     assert [request.method for request in wire.requests if request.method != "GET"] == []
@@ -570,6 +593,96 @@ async def test_a_call_that_is_cancelled_calls_its_run_off(account: Sandbox, at: 
     assert living(account) == []
 
 
+async def test_links_that_are_not_brought_along_are_named(account: Sandbox, at: Any, tmp_path: Path) -> None:
+    (tmp_path / "work" / "project" / "weights").symlink_to(tmp_path / "elsewhere")
+    async with at() as agent:
+        began = await begin(agent, "cat project/data; sleep 600", local_path="project")
+        [said] = [text for text in began["warnings"] if "left out" in text]
+        assert "1 symbolic links" in said
+        assert '"project/weights"' in said
+
+
+async def test_a_quick_command_is_told_with_its_result(account: Sandbox, at: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr("lium_mcp.services.jobs.runs._QUICK_SECONDS", 5.0)
+    async with at() as agent:
+        ran = await agent.call("run_job", name="train", command="echo fit; exit 2", wait_seconds=60, **SMALL)
+    assert (ran["outcome"], ran["job"]["status"], ran["job"]["exit_code"], ran["log"]) == (
+        "failed",
+        "failed",
+        2,
+        "fit\n",
+    )
+    assert f"The pod bills ${ran['price_per_hour_usd']} an hour until Lium removes it at 20" in ran["next"]
+
+
+async def test_what_a_run_costs_and_what_happens_to_its_pod_is_told(account: Sandbox, at: Any) -> None:
+    async with at() as agent:
+        began = await begin(agent, "sleep 3600; exit 1", then="remove", only_if_succeeded=True)
+        assert "stops_at" in began["job"]
+        said = "when it ends, at stops_at at the latest, remove follows if it succeeded, else its pod stays"
+        assert f"{said} until removal_at" in began["next"]
+        account.clock.advance(minutes=30)
+        seen = await agent.call("get_job", pod="train", name="train", wait_seconds=0)
+        assert seen["cost_estimate_usd"] == pytest.approx(seen["price_per_hour_usd"] / 2, rel=0.1)
+        account.clock.advance(minutes=30)
+        ended = await until(agent, over)
+        assert ended["cost_estimate_usd"] == pytest.approx(seen["price_per_hour_usd"], rel=0.1)
+        for said in ("bills $", f"until Lium removes it at {ended['removal_at']}", "remove_pod(pod="):
+            assert said in ended["next"]
+        await agent.call("remove_pod", pod="train", wait_seconds=60)
+        gone = await agent.call("get_job", pod="train", name="train", wait_seconds=0)
+        assert "If its pod still lives" in gone["next"]
+        assert "cost_estimate_usd" not in gone
+
+
+async def test_a_pod_that_came_out_dearer_shows_what_it_bills(account: Sandbox, at: Any) -> None:
+    wire = Wire(account)
+    wire.on("GET", "/pods/*", editing(lambda pod: pod | {"price": 4.5}))
+    async with at(wire) as agent:
+        began = await begin(agent)
+    assert began["price_per_hour_usd"] == 4.5
+    [said] = [text for text in began["warnings"] if "offered at" in text]
+    assert said.startswith("It costs $4.5000 an hour")
+
+
+async def test_a_run_restores_a_backup_before_its_command_on_a_node_with_a_volume(account: Sandbox, at: Any) -> None:
+    async with at() as agent:
+        first = await begin(agent, "mkdir -p /root/work; echo 42 > /root/work/answer", then="keep")
+        await until(agent, over)
+        backup = await agent.call("create_backup", pod="train", wait_seconds=600)
+        await agent.call("remove_pod", pod="train", wait_seconds=60)
+        volume = await agent.call("create_volume", name="data")
+        node = (await agent.call("list_gpus", gpu_type="A100"))["offers"][0]["executor_id"]
+        given = {"executor_id": node, "backup_id": backup["backup"]["backup_id"], "volume": "data", "max_total_usd": 9}
+        again = await agent.call(
+            "run_job", name="again", command="cat */work/answer */*/work/answer; sleep 600", wait_seconds=300, **given
+        )
+        seen = await until(agent, lambda seen: seen.get("log"), name="again")
+        pod = (await agent.call("get_pod", pod="again"))["pod"]
+    assert again["pod_id"] != first["pod_id"]
+    assert "42" in seen["log"]
+    assert pod["executor_id"] == node
+    assert pod["volume_id"] == volume["volume_id"]
+
+
+async def test_a_run_whose_backup_is_not_restored_is_given_up(account: Sandbox, at: Any) -> None:
+    async with at() as agent:
+        await begin(agent, "mkdir -p /root/work; echo 42 > /root/work/answer")
+        await until(agent, over)
+        backup = await agent.call("create_backup", pod="train", wait_seconds=600)
+        account.add_fault("restore_fails", message="disk on fire")
+        backup_id = backup["backup"]["backup_id"]
+        seen = await agent.call("run_job", name="again", command="touch ran", backup_id=backup_id, **SMALL)
+        seen = seen if over(seen) else await until(agent, over, name="again")
+    assert (seen["outcome"], seen["job"]["status"], seen["job"]["problem"]) == (
+        "failed",
+        "boot_failed",
+        "restore_failed",
+    )
+    assert "disk on fire" in seen["next"]
+    assert [pod["pod_name"] for pod in living(account)] == ["train"]
+
+
 async def test_a_pod_that_has_the_name_of_a_run_that_is_over_is_looked_at_itself(account: Sandbox, at: Any) -> None:
     async with at() as agent:
         began = await begin(agent, "echo first", then="remove")
@@ -588,7 +701,7 @@ async def test_a_removal_that_lium_refuses_is_told_and_the_pod_is_named(account:
     async with at(wire) as agent:
         await begin(agent, "echo done", then="remove")
         wire.on("DELETE", "/pods/*", answering(409, {"detail": "not now"}))
-        ended = await until(agent, over)
+        ended = await until(agent, over_in_minutes(account))
     assert (ended["outcome"], ended["job"]["status"]) == ("failed", "succeeded")
     assert ended["job"]["problem"] == "removal_refused"
     assert ended["pod_id"] == living(account)[0]["id"]

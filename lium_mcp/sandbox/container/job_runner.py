@@ -26,7 +26,7 @@ def is_runner(script: bytes) -> bool:
 
 
 async def play(call: CommandCall, path: str, max_seconds: int) -> int:
-    """Run the command of the job's folder until what it put in the background has ended too, or the time is over."""
+    """Run the command of the job's folder; return when what it put in the background has ended too, or time is over."""
     process, files = call.process, call.process.files
     folder = posixpath.dirname(files.find(path, process.cwd).path)
 
@@ -47,7 +47,7 @@ async def play(call: CommandCall, path: str, max_seconds: int) -> int:
     command = partial(Shell.run_words, words=["bash", posixpath.join(folder, "command")])
     child = call.shell.start(command, streams={0: Stream(), 1: log, 2: log})
     try:
-        ended_by = "itself" if await _is_over(call, child, note, max_seconds) else "time_limit"
+        ended_by = "itself" if await _is_in_time(call, child, note, max_seconds) else "time_limit"
     except Signalled as signalled:
         if signalled.number != TERMINATED:
             raise
@@ -56,21 +56,23 @@ async def play(call: CommandCall, path: str, max_seconds: int) -> int:
     code = await child.end(within_seconds=GRACE_SECONDS) or 0
     if files.find(posixpath.join(folder, "ended_by")).node is None:
         note("ended_by", ended_by)
-    note("finished_at", str(int(process.now.timestamp())))
+    if files.find(posixpath.join(folder, "command_ended")).node is None:
+        note("finished_at", str(int(process.now.timestamp())))
     note("exit_code.new", str(TIMED_OUT if ended_by == "time_limit" else code))
     files.rename(posixpath.join(folder, "exit_code.new"), posixpath.join(folder, "exit_code"))
     return code
 
 
-async def _is_over(call: CommandCall, child: Process, note: Callable[[str, str], None], max_seconds: int) -> bool:
-    """Wait for the command and for what it put in the background; whether all of that has ended in time."""
+async def _is_in_time(call: CommandCall, child: Process, note: Callable[[str, str], None], max_seconds: int) -> bool:
+    """Wait for the command and for what it put in the background; whether the command has ended in time."""
     ends_at = call.process.now + timedelta(seconds=max_seconds)
     code = await child.end(within_seconds=max_seconds)
     if code is not None and _others(call):
+        note("finished_at", str(int(call.process.now.timestamp())))
         note("command_ended", str(code))
     for each in _others(call):
         await each.end(within_seconds=max((ends_at - call.process.now).total_seconds(), 0))
-    return code is not None and not _others(call)
+    return code is not None
 
 
 def _others(call: CommandCall) -> list[Process]:

@@ -1,11 +1,16 @@
 """How the copying of files is shown, and which local folders are open to it."""
 
+from typing import Final
+
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.failures import Failure
 from lium_mcp.remote.local_files import LocalFolders
 from lium_mcp.remote.transfers import Transfer
 from lium_mcp.results import Result, note_on
 from lium_mcp.services.pods.pod_details import Outcome
+from lium_mcp.text import quotation
+
+_SHOWN_CHARACTERS: Final = 120
 
 
 class Transferred(Result):
@@ -51,11 +56,17 @@ def describe_transfer(transfer: Transfer) -> str:
     )
 
 
+def left_out(transfer: Transfer) -> list[str]:
+    """Say what was not copied since it is no file of its own; nothing where there was no such thing."""
+    if not transfer.passed_over:
+        return []
+    names = ", ".join(quotation(path, _SHOWN_CHARACTERS) for path in transfer.left_out)
+    return [f"{transfer.passed_over} symbolic links and the like, which are no files, were left out: such as {names}."]
+
+
 def show_transfer(pod: Pod, transfer: Transfer, *, cut_off: bool) -> Transferred:
     """Show what came of the copying, which may have been cut off by its time limit."""
-    warnings = []
-    if transfer.passed_over:
-        warnings.append(f"{transfer.passed_over} symbolic links and other things that are no files were left out.")
+    warnings = left_out(transfer)
     if transfer.unverified:
         warnings.append(f"{transfer.unverified} files could not be compared by hash: the pod has no sha256sum.")
     outcome: Outcome = "done" if transfer.is_done else "pending" if cut_off else "failed"
@@ -74,7 +85,7 @@ def show_transfer(pod: Pod, transfer: Transfer, *, cut_off: bool) -> Transferred
         moved_bytes=transfer.moved_bytes,
         total_bytes=transfer.total_bytes,
         problems=transfer.problems or None,
-        note=note_on(*transfer.problems),
+        note=note_on(*transfer.problems, *transfer.left_out),
         warnings=warnings or None,
         next=next_step,
     )

@@ -81,14 +81,15 @@ class Run:
             values = {"problem_said": None} | values
         await self.claim.keep(progress=as_written(self.progress.model_copy(update=values)))
 
-    async def over(self, status: RunStatus, said: str, *, problem: str | None = None) -> None:
-        """Close the run.
+    async def over(self, status: RunStatus, said: str, *, problem: str | None = None, pod_stays: bool = False) -> None:
+        """Close the run; where its pod stays, whoever looks is told what that costs.
 
         Raises:
             LeaseLost, LedgerUnavailable: as `Claim.finish`.
         """
         is_done = status in ("succeeded", "stopped") and problem is None
-        progress = self.progress.model_copy(update={"status": status, "problem": problem, "command": None})
+        values = {"status": status, "problem": problem, "command": None, "pod_stays": pod_stays or None}
+        progress = self.progress.model_copy(update=values)
         await self.claim.finish("done" if is_done else "failed", said, progress=as_written(progress))
 
     async def rents(self) -> list[Entry]:
@@ -133,7 +134,8 @@ class Run:
         if pod is None or pod.is_being_removed:
             return None
         if pod.is_terminal:
-            await self.over(self.progress.status or "error", f"its pod is {pod.state}: remove it", problem="pod_failed")
+            status = self.progress.status or "error"
+            await self.over(status, f"its pod is {pod.state}", problem="pod_failed", pod_stays=True)
             return None
         return pod if pod.is_ready else None
 

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _MOST_ATTEMPTS: Final = 3
+# Each try may be stored and billed as a whole backup.
+_AGAIN: Final = timedelta(minutes=3)
 _BACKUP_LOOK_SECONDS: Final = 20.0
 _SSH_SECONDS: Final = 60.0
 # Less than the lease, which is prolonged just before.
@@ -102,7 +104,7 @@ async def _look(account: Account, poller: Poller, claim: Claim) -> None:
     elif _then(claim, job) == "backup_and_remove":
         if await end_pod(account, claim, pod, lambda: back_up(account, poller, claim, pod), on_pod):
             await claim.finish("done", f"pod removed after backup {claim.task.progress['backup_id']}")
-    elif job.is_over:
+    elif job.is_quiet:
         await _back_up_only(account, poller, claim, pod, job)
 
 
@@ -160,8 +162,8 @@ async def end_pod(
 
 
 def _ended_names(on_pod: Sequence[Job]) -> list[str] | None:
-    """The names of a pod's jobs; None where one of them still runs."""
-    return sorted(one.name for one in on_pod) if all(one.is_over for one in on_pod) else None
+    """The names of a pod's jobs; None where one of them still runs, or left something in the background."""
+    return sorted(one.name for one in on_pod) if all(one.is_quiet for one in on_pod) else None
 
 
 async def back_up(account: Account, poller: Poller, claim: Claim, pod: Pod) -> bool:
@@ -285,10 +287,8 @@ async def _end(claim: Claim, pod: Pod) -> None:
 
 
 async def _fail(account: Account, claim: Claim, failure: Failure) -> None:
-    attempts = claim.task.attempts + 1
     log.warning("What is to follow job %s on %s failed: %s", claim.task.name, claim.task.subject, failure.code)
-    await claim.keep(attempts=attempts)
-    if attempts < _MOST_ATTEMPTS:
+    if await try_again_later(account, claim):
         return
     try:
         pod = await account.lium.pods.get(claim.task.subject)
@@ -296,6 +296,20 @@ async def _fail(account: Account, claim: Claim, failure: Failure) -> None:
         await claim.finish("failed", failure.code)
     else:
         await _give_up(account, claim, pod, failure.code)
+
+
+async def try_again_later(account: Account, claim: Claim) -> bool:
+    """Count what failed, and leave the task for some minutes; False where it has failed often enough.
+
+    Raises:
+        LeaseLost, LedgerUnavailable: as `Claim.keep`.
+    """
+    attempts = claim.task.attempts + 1
+    await claim.keep(attempts=attempts)
+    if attempts >= _MOST_ATTEMPTS:
+        return False
+    await claim.leave_until(account.lium.now() + _AGAIN)
+    return True
 
 
 async def _give_up(account: Account, claim: Claim, pod: Pod, code: str) -> None:

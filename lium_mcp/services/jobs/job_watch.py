@@ -1,14 +1,20 @@
-"""Waits for the end of a job, and says why one is lost: its container may have started again meanwhile."""
+"""Waits for the end of a job, and says what became of it: its container may have started again, or its pod stay."""
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
+from lium_mcp.api.errors import LiumError
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.failures import Failure
 from lium_mcp.remote.jobs import Job, read_job
+from lium_mcp.rentals import Task
 from lium_mcp.services.accounts import Account
+from lium_mcp.services.jobs.job_details import ObservedJob, show_run
+from lium_mcp.services.jobs.runs import read_progress
 from lium_mcp.services.pods.container_restarts import look_for_restart
 from lium_mcp.services.pods.pod_connections import pod_access
+from lium_mcp.services.pods.readiness import read_pod
 from lium_mcp.services.polling import Poller
 
 # A container that starts again takes a moment to answer.
@@ -76,6 +82,17 @@ async def why_lost(account: Account, pod: Pod, job: Job) -> str:
     if restart is not None and restart.is_after(job.started_at):
         return f"{_LOST}. {restart.describe()} Its files stay: start it again under another name."
     return f"{_LOST}: the pod was rebooted, or the job was killed."
+
+
+async def observe_run(account: Account, task: Task) -> ObservedJob:
+    """Show a run that is not looked at on its pod; of a pod that stays, also whether it does."""
+    progress = read_progress(task)
+    pod: Pod | None = None
+    if progress.pod_stays and progress.pod_id is not None:
+        with suppress(LiumError):
+            pod = await read_pod(account, progress.pod_id)
+    lives = pod is not None and not pod.is_removed and not pod.is_being_removed
+    return show_run(task, account.lium.now(), pod=pod if lives else None)
 
 
 async def tell_of_restart(account: Account, pod: Pod, failure: Failure) -> None:

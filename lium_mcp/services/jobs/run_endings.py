@@ -4,7 +4,6 @@ A pod goes only once what was to be saved is complete and checked, and no job ru
 """
 
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Final
 
 import anyio
@@ -17,7 +16,7 @@ from lium_mcp.rentals import Claim, NotNow
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.backups.transfer_details import open_folders
 from lium_mcp.services.jobs.claimed_run import Run
-from lium_mcp.services.jobs.following import back_up, end_pod
+from lium_mcp.services.jobs.following import back_up, end_pod, try_again_later
 from lium_mcp.services.jobs.run_order import RunOrder
 from lium_mcp.services.jobs.running import (
     Step,
@@ -36,7 +35,6 @@ from lium_mcp.services.polling import Poller
 from lium_mcp.services.questions import quoted
 from lium_mcp.text import quotation
 
-_MOST_ATTEMPTS: Final = 3
 _MOST_NAMED: Final = 3
 _SHOWN_CHARACTERS: Final = 120
 # A download that failed so fails again until somebody does something.
@@ -54,8 +52,6 @@ _LASTING: Final = frozenset(
 _WITH_ADVICE: Final = frozenset({"download_left_out", "nothing_to_download"})
 _DOWNLOAD_SECONDS: Final = 3600.0
 _DOWNLOAD_AGAIN_SECONDS: Final = 60.0
-# Each try is billed as a whole backup.
-_BACKUP_AGAIN: Final = timedelta(minutes=3)
 _REMOVAL_LOOK_SECONDS: Final = 30.0
 
 
@@ -69,13 +65,14 @@ async def follow_command(run: Run) -> None:
     order, progress = run.order, run.progress
     status = progress.status or "error"
     if status == "stopped":
-        await run.over(status, "it was stopped, so nothing follows, and its pod stays")
+        await run.over(status, "it was stopped, so nothing follows, and its pod stays", pod_stays=True)
         return
     if order.then == "keep":
-        await run.over(status, "its pod stays")
+        await run.over(status, "its pod stays", pod_stays=True)
         return
     if order.only_if_succeeded and status != "succeeded":
-        await run.over(status, f"it did not succeed, so {order.then} does not follow, and its pod stays")
+        said = f"it did not succeed, so {order.then} does not follow, and its pod stays"
+        await run.over(status, said, pod_stays=True)
         return
     pod = await run.read_ready_pod()
     if pod is None:
@@ -166,17 +163,13 @@ async def _note_failure(run: Run, failure: Failure) -> None:
         await run.note(problem=failure.code, problem_said=happened)
     if order.then == "download_and_remove" and failure.code in _LASTING:
         said = "the download failed and would fail again, so its pod stays"
-        await run.over(run.progress.status or "error", said, problem=failure.code)
+        await run.over(run.progress.status or "error", said, problem=failure.code, pod_stays=True)
         return
     if order.then == "download_and_remove":
         raise NotNow(failure.code, seconds=_DOWNLOAD_AGAIN_SECONDS) from failure
-    attempts = run.claim.task.attempts + 1
-    await run.claim.keep(attempts=attempts)
-    if attempts >= _MOST_ATTEMPTS:
+    if not await try_again_later(run.account, run.claim):
         said = f"{run.order.then} failed, and its pod stays: {failure.happened}"
-        await run.over(run.progress.status or "error", said, problem=failure.code)
-    elif order.then == "backup_and_remove":
-        await run.claim.leave_until(run.now + _BACKUP_AGAIN)
+        await run.over(run.progress.status or "error", said, problem=failure.code, pod_stays=True)
 
 
 async def see_removal(run: Run) -> None:

@@ -6,8 +6,8 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from lium_mcp.failures import Failure
-from lium_mcp.inputs import ShortText, UnlistedFilePath, UnlistedShortText
-from lium_mcp.remote.jobs import MOST_NAME_CHARACTERS, check_job_name
+from lium_mcp.inputs import UNLISTED_LIMITS, UnlistedFilePath, UnlistedShortText
+from lium_mcp.remote.jobs import check_job_name
 from lium_mcp.rentals import digest
 from lium_mcp.services.rents.wish import Wish
 from lium_mcp.settings_table import LEAST_HOURS, MOST_HOURS
@@ -20,6 +20,9 @@ _REST_HOURS: Final = 0.1
 _REST_TO_SAVE_HOURS: Final = 0.5
 _REST_TO_SAVE_SHARE: Final = 0.1
 
+# Parameters that earlier versions did not have, whose absence is in no digest that the ledger holds.
+_NEWER: Final = frozenset({"executor_id", "volume", "backup_id"})
+
 Ending = Literal["keep", "remove", "backup_and_remove", "download_and_remove"]
 
 
@@ -28,22 +31,25 @@ class RunOrder(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    name: Annotated[ShortText, Field(min_length=1, max_length=MOST_NAME_CHARACTERS, description="New: a-z, 0-9, . _ -")]
-    command: Annotated[str, Field(min_length=1, description="For the pod's shell; no secrets.")]
-    gpu_type: Annotated[UnlistedShortText, Field(min_length=1, description="Cheapest of this model.")]
+    name: Annotated[UnlistedShortText, Field(min_length=1, description="New: a-z, 0-9, . _ -"), UNLISTED_LIMITS]
+    command: Annotated[str, Field(min_length=1, description="Shell command; no secrets."), UNLISTED_LIMITS]
+    gpu_type: Annotated[UnlistedShortText, Field(description="Cheapest of this model.")] = ""
+    executor_id: Annotated[UnlistedShortText, Field(description="Or this node.")] = ""
     gpu_count: Annotated[int | None, Field(ge=1, description="GPUs in the pod.")] = None
-    min_vram_gb: Annotated[float | None, Field(description="Per GPU, as sold.")] = None
+    min_vram_gb: Annotated[float | None, Field(description="Of each GPU.")] = None
     country: Annotated[UnlistedShortText, Field(description="Codes, EU, !US.")] = ""
-    template: Annotated[UnlistedShortText, Field(description="Id, or name of your own.")] = ""
-    max_usd_per_hour: Annotated[float | None, Field(gt=0, description="For the whole pod.")] = None
-    max_total_usd: Annotated[float | None, Field(gt=0, description="Ends the pod in time.")] = None
-    max_hours: Annotated[float | None, Field(gt=0, description="Stops the command.")] = None
-    hours: Annotated[float | None, Field(ge=LEAST_HOURS, description="Removes the pod in any case.")] = None
-    local_path: Annotated[UnlistedFilePath, Field(description="Brought into the login folder.")] = ""
+    template: Annotated[UnlistedShortText, Field(description="Id or own name.")] = ""
+    volume: Annotated[UnlistedShortText, Field(description="Mounted at /mnt.")] = ""
+    backup_id: Annotated[UnlistedShortText, Field(description="Restored first.")] = ""
+    max_usd_per_hour: Annotated[float | None, Field(gt=0, description="For the whole pod."), UNLISTED_LIMITS] = None
+    max_total_usd: Annotated[float | None, Field(gt=0, description="Ends the pod in time."), UNLISTED_LIMITS] = None
+    max_hours: Annotated[float | None, Field(gt=0, description="Stops the command."), UNLISTED_LIMITS] = None
+    hours: Annotated[float | None, Field(ge=LEAST_HOURS, description="Removes the pod anyhow."), UNLISTED_LIMITS] = None
+    local_path: Annotated[UnlistedFilePath, Field(description="Goes to /root.")] = ""
     download_path: Annotated[UnlistedFilePath, Field(description="What to save here.")] = ""
-    to_path: Annotated[UnlistedFilePath, Field(description="Where to; default name.")] = ""
+    to_path: Annotated[UnlistedFilePath, Field(description="Where; default name.")] = ""
     then: Annotated[Ending, Field(description="When the command ends.")] = "keep"
-    only_if_succeeded: Annotated[bool, Field(description="Else the pod stays until hours.")] = False
+    only_if_succeeded: Annotated[bool, Field(description="Else the pod stays.")] = False
 
     def check(self) -> None:
         """Refuse what cannot be carried out, or has no ceiling of money.
@@ -74,7 +80,8 @@ class RunOrder(BaseModel):
     @property
     def digest(self) -> str:
         """A digest of all of it, by which the same call is recognized."""
-        return digest(self.model_dump(mode="json"))
+        said = self.model_dump(mode="json")
+        return digest({name: value for name, value in said.items() if value or name not in _NEWER})
 
     @property
     def target(self) -> str:
@@ -101,12 +108,15 @@ class RunOrder(BaseModel):
         return Wish(
             name=self.name,
             gpu_type=self.gpu_type,
+            executor_id=self.executor_id,
             gpu_count=self.gpu_count,
             max_usd_per_hour=self.max_usd_per_hour,
             max_total_usd=self.max_total_usd,
             min_vram_gb=self.min_vram_gb,
             country=self.country,
             template=self.template,
+            volume=self.volume,
+            backup_id=self.backup_id,
             hours=hours,
         )
 

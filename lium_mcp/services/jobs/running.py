@@ -8,7 +8,7 @@ run on is removed where the run cannot go on; else the pod stays until its remov
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 import anyio
 
@@ -16,16 +16,15 @@ from lium_mcp.api.errors import (
     LiumError,
     NotFound,
 )
-from lium_mcp.api.pods.models import PodDetail
+from lium_mcp.api.pods.models import VOLUME_PATH, PodDetail
 from lium_mcp.failures import Failure
 from lium_mcp.guard.consent import Question
 from lium_mcp.remote.jobs import list_jobs, read_log, start_job, stop_job
 from lium_mcp.remote.transfers import Transfer
 from lium_mcp.remote.uploads import upload
 from lium_mcp.rentals import OTHERS_SECONDS, Entry, Judge, LeaseLost, NotNow, PodNameTaken, TaskOver, shortfalls
-from lium_mcp.services.accounts import Account
 from lium_mcp.services.backing_up import is_inside, volume_root
-from lium_mcp.services.backups.transfer_details import open_folders
+from lium_mcp.services.backups.transfer_details import left_out, open_folders
 from lium_mcp.services.failure_words import FAILURES, REFUSALS, as_failure
 from lium_mcp.services.jobs.claimed_run import Run, not_now
 from lium_mcp.services.jobs.job_watch import why_lost
@@ -39,7 +38,8 @@ from lium_mcp.services.pods.pod_details import pod_view
 from lium_mcp.services.pods.pod_states import judge_gone
 from lium_mcp.services.pods.readiness import read_pod, wait_for_ssh
 from lium_mcp.services.rents.rent_plan import expected_of, make_plan
-from lium_mcp.services.rents.rent_terms import refuse_dearer
+from lium_mcp.services.rents.rent_terms import came_out_dearer, refuse_dearer
+from lium_mcp.services.rents.startup_restores import ordered_restore, wait_for_restore
 
 _LOOK_SECONDS: Final = 20.0
 _SSH_SECONDS: Final = 60.0
@@ -99,8 +99,8 @@ async def _note_failure(run: Run, failure: Failure) -> None:
     if progress.state == "uploading" and (is_lasting or failure.code in _OF_LOCAL_FILES):
         await run.give_up("error", f"the files did not arrive: {failure.happened}", problem=failure.code)
     elif progress.state == "starting" and is_lasting:
-        said = "the command could not be started, and perhaps it was: look at the pod, which bills until it is removed"
-        await run.over("error", said, problem=failure.code)
+        said = "the command could not be started, and perhaps it was: look at its pod, which stays"
+        await run.over("error", said, problem=failure.code, pod_stays=True)
     else:
         if progress.problem != failure.code:
             await run.note(problem=failure.code)
@@ -185,6 +185,7 @@ async def wait_for_boot(run: Run) -> None:
     pod = await run.read_pod()
     if pod is None:
         return
+    await _note_price(run, pod)
     if await account.rents.has_something_left(pod.id):
         await account.renter.attend()
     newest: PodDetail | None = await run.poller.anew().until(
@@ -194,7 +195,10 @@ async def wait_for_boot(run: Run) -> None:
         wait_seconds=_LOOK_SECONDS,
         describe=lambda _: f"{run.name} boots",
     )
-    if newest is None or newest.is_being_removed:
+    if newest is None:
+        return
+    await _note_price(run, newest)
+    if newest.is_being_removed:
         return
     if newest.is_terminal:
         said = judge_gone(await pod_view(account, newest)).next  # which is what it is once this is said
@@ -220,11 +224,11 @@ async def _wait_for_ssh(run: Run, pod: PodDetail) -> None:
         await run.note(removal_at=newest.removal_scheduled_at)
     has_its_end = newest.removal_scheduled_at is not None or not await account.rents.has_removal_to_set(pod.id)
     if ssh == "answers" and has_its_end:
-        price = newest.price if newest.price is not None else run.progress.price_per_hour_usd
-        lacks_gpus = await _warn_of_gpus(account, newest)
-        warnings = [*(run.progress.warnings or ()), *_warn_of_volume(run.order, newest), *lacks_gpus]
-        removal_at = newest.removal_scheduled_at
-        await run.note("uploading", removal_at=removal_at, price_per_hour_usd=price, warnings=warnings or None)
+        if not await _is_restored(run, newest):
+            return
+        lacking = await _warn_of_lacks(run, newest)
+        warnings = [*(run.progress.warnings or ()), *_warn_of_volume(run.order, newest), *lacking]
+        await run.note("uploading", removal_at=newest.removal_scheduled_at, warnings=warnings or None)
     elif run.now - (run.progress.ready_since or run.now) > _ANSWERS_WITHIN:
         lacks = "got no removal time" if ssh == "answers" else "did not answer SSH"
         await run.give_up("boot_failed", f"its pod ran and {lacks} within 15 minutes, and was removed")
@@ -247,7 +251,8 @@ async def bring_files(run: Run) -> None:
             await upload(connection, open_folders(access.local_folders), order.local_path, "", transfer)
     if not transfer.is_done:
         raise Failure("upload_incomplete", "; ".join(transfer.problems[:3]) or "not all arrived", "Look at the files.")
-    await run.note("starting", problem=None)
+    warnings = [*(run.progress.warnings or ()), *left_out(transfer)]
+    await run.note("starting", problem=None, warnings=warnings or None)
 
 
 async def start_command(run: Run) -> None:
@@ -288,6 +293,7 @@ async def watch_command(run: Run) -> None:
         return
     if run.progress.removal_at != pod.removal_scheduled_at:
         await run.note(removal_at=pod.removal_scheduled_at)
+    await _note_price(run, pod)
     try:
         with anyio.fail_after(_SSH_SECONDS):
             async with pod_access(run.account).to(pod) as connection:
@@ -299,24 +305,56 @@ async def watch_command(run: Run) -> None:
         raise not_now(failure.code) from failure
     job = next((one for one in on_pod if one.name == run.name), None)
     tail = run.redact(log.text) or None
-    if job is not None and not job.is_over:
-        if tail != run.progress.log:
-            await run.note(log=tail)
-        return
     if job is None or job.status == "lost":
         await run.note(status="error", log=tail)
         why = "its folder on the pod is gone" if job is None else await why_lost(run.account, pod, job)
-        await run.over("error", f"{why} Nothing follows, and its pod stays", problem="job_lost")
-    else:
-        exit_code, finished_at = job.exit_code, job.finished_at
-        await run.note("following", status=job.status, log=tail, exit_code=exit_code, finished_at=finished_at)
+        await run.over("error", f"{why} Nothing follows, and its pod stays", problem="job_lost", pod_stays=True)
+        return
+    ended: dict[str, Any] = {}
+    if job.is_over:
+        ended = {"status": job.status, "exit_code": job.exit_code, "finished_at": job.finished_at}
+    # What follows waits for what the command left in the background, which may be the work itself.
+    if job.is_quiet or (job.is_over and run.order.then == "keep"):
+        await run.note("following", log=tail, **ended)
+    elif (tail, job.exit_code) != (run.progress.log, run.progress.exit_code):
+        await run.note(log=tail, **ended)
 
 
-async def _warn_of_gpus(account: Account, pod: PodDetail) -> list[str]:
-    """Say that a pod shows fewer GPUs than it bills; nothing where it cannot be looked into."""
-    inside = await inside_of(account, pod)
-    visible = inside.visible_gpus if inside else None
-    return list(shortfalls(pod, volume_id=None, visible_gpus=visible, is_volume_mounted=None, events=()))
+async def _note_price(run: Run, pod: PodDetail) -> None:
+    """Show what the pod bills, and warn where that is more than it was offered at."""
+    planned_usd = run.progress.price_per_hour_usd
+    if pod.price in (None, planned_usd):
+        return
+    dearer = came_out_dearer(planned_usd, pod.price, "remove_pod")
+    warnings = [*(run.progress.warnings or ()), *([dearer] if dearer else [])]
+    await run.note(price_per_hour_usd=pod.price, warnings=warnings or None)
+
+
+async def _is_restored(run: Run, pod: PodDetail) -> bool:
+    """Whether what the pod was to be restored from is there; the run is given up where it will not be.
+
+    A command would not know of what it lacks.
+    """
+    [entry, *_] = await run.rents()
+    ordered = ordered_restore(entry)
+    if ordered is None:
+        return True
+    restore = await wait_for_restore(run.account, run.poller.anew(), pod.id, ordered, wait_seconds=_LOOK_SECONDS)
+    if restore.outcome == "failed":
+        why = f": {restore.problem}" if restore.problem else ""
+        said = f"the restore into {restore.path} failed, so its pod was removed{why}"
+        await run.give_up("boot_failed", said, problem="restore_failed")
+    return restore.outcome == "done"
+
+
+async def _warn_of_lacks(run: Run, pod: PodDetail) -> list[str]:
+    """Say that a pod shows fewer GPUs than it bills, or lacks its volume; nothing where it cannot be looked into."""
+    inside = await inside_of(run.account, pod)
+    [entry, *_] = await run.rents()
+    visible, volume_id = inside.visible_gpus if inside else None, entry.volume_id
+    is_mounted = inside.has_mounted(VOLUME_PATH) if inside and volume_id else None
+    lacks = shortfalls(pod, volume_id=volume_id, visible_gpus=visible, is_volume_mounted=is_mounted, events=())
+    return list(lacks)
 
 
 def _warn_of_volume(order: RunOrder, pod: PodDetail) -> list[str]:

@@ -6,7 +6,7 @@ else: neither a log nor an answer repeats it.
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 from uuid import uuid4
 
@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from lium_mcp.api.errors import LiumError
 from lium_mcp.failures import Failure
-from lium_mcp.rentals import AccountUnknown, LedgerUnavailable, Task, Worker, digest
+from lium_mcp.rentals import LEASE, AccountUnknown, LedgerUnavailable, Task, Worker, digest, read_claimant
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.backups.transfer_details import open_folders
 from lium_mcp.services.jobs.run_order import RunOrder
@@ -36,6 +36,10 @@ RunStatus = Literal[
 BEFORE_THE_COMMAND: Final[frozenset[RunState]] = frozenset({"renting", "booting", "uploading", "starting"})
 _NEVER_BEGAN: Final[frozenset[RunStatus]] = frozenset({"rent_failed", "boot_failed"})
 _LOOK_SECONDS: Final = 2.0
+# A command that ends within that is told with its result.
+_QUICK_SECONDS: Final = 5.0
+# Whoever does a run writes something sooner than that.
+_SILENT_FOR: Final = timedelta(seconds=45)
 _CALLING_OFF_SECONDS: Final = 5.0
 
 
@@ -49,6 +53,7 @@ class RunProgress(BaseModel):
         problem: Why what was to follow has not, or not yet.
         problem_said: The same in words.
         log: The end of what the command wrote.
+        pod_stays: Of a run that is over, whether its pod was left to its removal time.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -73,6 +78,7 @@ class RunProgress(BaseModel):
     downloaded_bytes: int | None = None
     problem: str | None = None
     problem_said: str | None = None
+    pod_stays: bool | None = None
     charged_usd: float | None = None
     missing_since: datetime | None = None
 
@@ -231,6 +237,35 @@ async def watch_run(
             await poller.report(wait_seconds - left, wait_seconds, f"{task.name} is {read_progress(task).state}")
         with anyio.move_on_after(min(left, _LOOK_SECONDS)):
             await changed.wait()
+
+
+async def watch_start(account: Account, poller: Poller, task: Task, *, wait_seconds: float) -> Task:
+    """Wait until the command of a run was started and, if it is a quick one, until the run is over."""
+    runs_since: float | None = None
+
+    def is_told(seen: Task) -> bool:
+        nonlocal runs_since
+        if not is_at_its_command(seen):
+            return False
+        runs_since = anyio.current_time() if runs_since is None else runs_since
+        return anyio.current_time() - runs_since >= _QUICK_SECONDS
+
+    return await watch_run(account, poller, task, is_told, wait_seconds=wait_seconds)
+
+
+def describe_silence(task: Task, now: datetime) -> str | None:
+    """Say that the server that does a run has written nothing for long, or has ended; None where neither is known."""
+    if task.closed_at is not None or task.lease_owner is None or task.lease_until is None:
+        return None
+    claimant, written_at = read_claimant(task.lease_owner), task.lease_until - LEASE
+    where = "another one" if claimant.process_id is None else f"process {claimant.process_id} of this machine"
+    wrote = f"last wrote at {written_at:%Y-%m-%dT%H:%M:%SZ}"
+    takes_over = f"another takes over at {task.lease_until:%Y-%m-%dT%H:%M:%SZ} at the latest"
+    if claimant.is_dead:
+        return f"The server that did this run ({where}) has ended; it {wrote}. If a server runs, {takes_over}."
+    if now - written_at >= _SILENT_FOR:
+        return f"The server that does this run ({where}) {wrote}. If it has ended and a server runs, {takes_over}."
+    return None
 
 
 async def _read_again(account: Account, task: Task) -> Task:

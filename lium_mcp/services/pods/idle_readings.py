@@ -73,7 +73,7 @@ async def read_idleness(access: PodAccess, pod: Pod, *, now: datetime) -> IdleRe
         if (problem := _why_unread(pod, inside.gpus)) is not None:
             return IdleReading(False, problem, is_read=False)
         jobs = await list_jobs(connection, now=now)
-    running = next((job.name for job in jobs if not job.is_over), None)
+    running = next((job.name for job in jobs if not job.is_quiet), None)
     busiest = max((gpu.utilization_percent or 0 for gpu in inside.gpus or ()), default=0)
     # Some images list none, and some drivers do not let a container see them: an empty list says nothing.
     process = next((process for gpu in inside.gpus or () for process in gpu.processes), None)
