@@ -67,11 +67,16 @@ def clear() -> None:
         out.clear()
 
 
+def ask(question: str) -> str:
+    """Ask a person at the terminal; the answer is without blanks around it."""
+    with written():
+        _out(sys.stderr).print(_text(question), end="", soft_wrap=True)
+    return sys.stdin.readline().strip()
+
+
 def agreed(question: str) -> bool:
     """Ask a person at the terminal; anything but a yes is a no."""
-    with written():
-        _out(sys.stderr).print(_text(f"{question} [y/N] "), end="", soft_wrap=True)
-    return sys.stdin.readline().strip().casefold() in ("y", "yes")
+    return ask(f"{question} [y/N] ").casefold() in ("y", "yes")
 
 
 @contextmanager

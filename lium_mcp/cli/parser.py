@@ -119,6 +119,7 @@ def make_parser() -> argparse.ArgumentParser:
         description="Remove the API key that a login saved in ~/.lium/config.ini, and nothing else. The key itself "
         "goes on to exist at Lium until it is revoked there.",
     )
+    _add_install(commands)
     demo = commands.add_parser("demo", help="watch an agent rent, use and remove a GPU pod in the sandbox")
     demo.add_argument(
         "--workflow", choices=["rent", "job"], default="rent", help="rent a pod, or run a job on one (default rent)"
@@ -166,6 +167,38 @@ def make_parser() -> argparse.ArgumentParser:
     )
     _add_settings(explain, _POLICY)
     return parser
+
+
+def _add_install(commands: Any) -> None:  # noqa: ANN401 - argparse's own
+    install = commands.add_parser(
+        "install",
+        help="tell an MCP host of this server",
+        description="Put this server into the file in which an MCP host has its servers: the change is shown and asked "
+        "about, the file as it was is kept beside it, and all else in it stays. Hosts: see --list.",
+    )
+    _add_host(install)
+    install.add_argument("--list", action="store_true", help="show all hosts: found here, entry there, and the file")
+    install.add_argument("--http", metavar="URL", help="name the address of a server instead of starting one")
+    _add_settings(install, (*LIMITS, "read_only", "sandbox"))
+    uninstall = commands.add_parser(
+        "uninstall",
+        help="take this server out of an MCP host again",
+        description="Take our entry out of the file of an MCP host, and nothing else; as with install, it is shown "
+        "and asked about.",
+    )
+    _add_host(uninstall)
+
+
+def _add_host(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("host", metavar="HOST", nargs="?", help="the host, such as claude-code, cursor or codex")
+    parser.add_argument(
+        "--scope",
+        choices=("user", "project"),
+        default="user",
+        help="for you everywhere (the default), or for the project in the working directory",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="only show the change")
+    parser.add_argument("--yes", action="store_true", help="make it without a question")
 
 
 def _add_settings(parser: argparse.ArgumentParser, names: Iterable[str]) -> None:

@@ -73,6 +73,10 @@ class Change:
             reason = getattr(error, "strerror", None) or "its links lead nowhere"
             raise ConfigUnusable(f"{self.path}: it cannot be written: {reason}") from None
 
+    def keep(self) -> Path | None:
+        """Keep the file as it is beside itself; None where there is none."""
+        return None if self.before is None else _kept(self.path.resolve(), self.before)
+
 
 def plan_install(host: Host, machine: Machine, scope: Scope, wish: Wish) -> Change:
     """Plan what makes the host know this server.
@@ -208,8 +212,7 @@ def _make(change: Change) -> Path | None:
         if not os.access(target, os.W_OK):
             raise ConfigUnusable(f"{change.path}: it is write-protected; nothing was changed")
         mode = stat.S_IMODE(target.stat().st_mode)
-        backup = target.with_name(f"{target.name}.{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}.bak")
-        _write(backup, change.before, mode)
+        backup = _kept(target, change.before)
     if change.after is None:
         target.unlink()
         return backup
@@ -222,6 +225,12 @@ def _make(change: Change) -> Path | None:
         new.replace(target)
     finally:
         new.unlink(missing_ok=True)
+    return backup
+
+
+def _kept(target: Path, data: bytes) -> Path:
+    backup = target.with_name(f"{target.name}.{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}.bak")
+    _write(backup, data, stat.S_IMODE(target.stat().st_mode))
     return backup
 
 

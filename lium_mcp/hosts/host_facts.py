@@ -119,6 +119,16 @@ class Host:
         """Where it can be told of a server."""
         return SCOPES if self.project else SCOPES[:1]
 
+    @property
+    def passes_key(self) -> bool:
+        """Whether a program gets a key that is in the host's own environment."""
+        return self.passes_all or bool(self.stdio_key) or Part.FORWARDED in self.stdio.values()
+
+    @property
+    def refers_to_key(self) -> bool:
+        """Whether the key for an address need not stand in its file."""
+        return bool(self.http_key) or Part.HEADER_VARIABLES in self.http.values()
+
     def places(self, scope: Scope) -> tuple[Place, ...]:
         """Where its file may be."""
         return self.user if scope == "user" else self.project

@@ -154,11 +154,10 @@ def test_a_key_is_never_in_clear_and_the_server_gets_it_where_the_host_can_pass_
     installed = read_installed(host, on, "user")
     assert installed is not None
     entry = installed.entries["lium"]
-    passes = bool(host.stdio_key) or bool(entry.forwarded) or host.passes_all
     got = entry.environment(host, {"PATH": "/bin", KEY_VARIABLE: "sk_of_the_shell"})
     if host.asks_key:
         assert entry.variables[KEY_VARIABLE] == "${input:lium_api_key}"
-    elif passes:
+    elif host.passes_key:
         assert got[KEY_VARIABLE] == "sk_of_the_shell"
     else:
         assert KEY_VARIABLE not in got

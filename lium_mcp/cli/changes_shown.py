@@ -1,0 +1,101 @@
+"""A change of a host's file as a person meets it: shown, agreed to, made, and said."""
+
+import shlex
+import sys
+from collections.abc import Callable
+
+from lium_mcp.cli.console import agreed, say, say_aside, working
+from lium_mcp.cli.exit_statuses import ExitStatus
+from lium_mcp.hosts.config_changes import Change
+from lium_mcp.hosts.host_facts import Host
+from lium_mcp.hosts.host_machine import Machine
+from lium_mcp.hosts.host_table import HOSTS
+from lium_mcp.hosts.installed_entries import ConfigUnusable, is_here
+from lium_mcp.hosts.own_tools import own_command, run_own_command
+from lium_mcp.values import SettingsError, no_such
+
+_STYLES = {"+": "green", "-": "red"}
+
+
+def host_named(name: str | None) -> Host:
+    """The host that a person named.
+
+    Raises:
+        SettingsError: there is none of that name.
+    """
+    if name is None:
+        raise SettingsError(f"name the host: {', '.join(HOSTS)}; or --list")
+    if name not in HOSTS:
+        raise SettingsError(no_such(name, list(HOSTS), like=name, kind="host"))
+    return HOSTS[name]
+
+
+def carry_out(plan: Callable[[], Change], machine: Machine, *, yes: bool, dry_run: bool) -> int:
+    """Show a change, ask, and make it; the exit status is the answer.
+
+    Raises:
+        SettingsError: the file cannot be read or changed.
+    """
+    try:
+        return _carry_out(plan, machine, yes=yes, dry_run=dry_run)
+    except ConfigUnusable as error:
+        raise SettingsError(str(error)) from None
+
+
+def _carry_out(plan: Callable[[], Change], machine: Machine, *, yes: bool, dry_run: bool) -> int:
+    change = plan()
+    if change.is_nothing:
+        state = "has no entry of ours" if change.entry is None else "is as wanted"
+        say(f"{change.path} {state}: nothing to change.")
+        return ExitStatus.OK
+    if change.entry is not None and not is_here(change.host, machine):
+        say_aside(f"{change.host.title} was not found on this machine; its file is written all the same.")
+    command = own_command(change, machine)
+    _show(change, command)
+    if change.by_hand and command is None:
+        return ExitStatus.FAILED
+    if dry_run:
+        say_aside("Nothing was written: this was a dry run.")
+        return ExitStatus.DIFFERS
+    if not yes and not sys.stdin.isatty():
+        say_aside("Nothing was written: there is no terminal to ask at, and no --yes.")
+        return ExitStatus.DIFFERS
+    if not yes and not agreed("Make this change?"):
+        say_aside("Nothing was written.")
+        return ExitStatus.DIFFERS
+    return _make(change, plan, command, machine)
+
+
+def _show(change: Change, command: list[str] | None) -> None:
+    if change.by_hand:
+        if command is None:
+            say_aside(f"{change.path} has comments, and is yours to change: nothing was written.")
+        doing = "Take out of" if change.entry is None else "Put into"
+        say(f"{doing} {change.path}, beside what is there:")
+        say(change.by_hand)
+    for line in () if change.by_hand else change.diff():
+        say(line, style=_STYLES.get(line[:1], ""))
+    if command is not None:
+        say(f"{change.host.title} is asked to make it: {shlex.join(command)}")
+
+
+def _make(change: Change, plan: Callable[[], Change], command: list[str] | None, machine: Machine) -> int:
+    if command is None:
+        backup = change.make()
+    else:
+        backup = change.keep()
+        with working(f"{change.host.title} changes its file"):
+            problem = run_own_command(command, machine)
+        # What the command has not done, or not all of, is written as if there were none.
+        rest = plan()
+        if not rest.is_nothing:
+            if problem:
+                say_aside(f"{command[0]}: {problem}")
+            if rest.by_hand:
+                _show(rest, None)
+                return ExitStatus.FAILED
+            rest.make()
+    say(f"{change.path} is written." if change.path.exists() else f"{change.path} is gone, as it held nothing else.")
+    if backup is not None:
+        say(f"As it was, it is kept in {backup}.")
+    return ExitStatus.OK

@@ -1,0 +1,159 @@
+"""``lium-mcp install HOST``: tell an MCP host of this server, with limits, and change nothing else of its file."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from lium_mcp.cli.changes_shown import carry_out, host_named
+from lium_mcp.cli.console import agreed, ask, say, show_table, working
+from lium_mcp.cli.exit_statuses import ExitStatus
+from lium_mcp.hosts.config_changes import plan_install
+from lium_mcp.hosts.host_entries import Wish
+from lium_mcp.hosts.host_facts import KEY_VARIABLE, SCOPES, Host, Scope
+from lium_mcp.hosts.host_machine import Machine
+from lium_mcp.hosts.host_table import HOSTS
+from lium_mcp.hosts.installed_entries import Installed, is_here, read_installed
+from lium_mcp.hosts.start_command import find_installer, install_script, installed_script
+from lium_mcp.official_config import OfficialConfig
+from lium_mcp.settings_reading import load_readable
+from lium_mcp.settings_table import SETTINGS
+from lium_mcp.values import SettingsError, cleaned_key, is_loopback
+
+_OFFERED: Final = ("max_price_per_hour_usd", "max_pods", "max_hours", "budget_usd")
+
+
+def run(options: dict[str, Any]) -> int:
+    """Run the command; the exit status is the answer."""
+    name, yes, dry_run = options.pop("host"), options.pop("yes"), options.pop("dry_run")
+    scope: Scope = options.pop("scope")
+    url = options.pop("http")
+    machine = Machine.this()
+    if options.pop("list"):
+        return _list(machine)
+    host = host_named(name)
+    asks = sys.stdin.isatty() and not yes and not dry_run
+    sandbox = options.pop("sandbox", False)
+    variables = _variables(options)
+    if url is not None:
+        wish = Wish(url=_address(url, variables), needs_key=not sandbox, key_saved=_has_saved_key())
+    else:
+        script = installed_script() or _installed_now(asks=asks, yes=yes)
+        if asks and not variables and not sandbox and not _is_known(host, machine, scope):
+            variables = _ask_for_limits()
+        command = (str(script), "--sandbox") if sandbox else (str(script),)
+        wish = Wish(command=command, variables=variables, needs_key=not sandbox, key_saved=_has_saved_key())
+    status = carry_out(lambda: plan_install(host, machine, scope, wish), machine, yes=yes, dry_run=dry_run)
+    if status == ExitStatus.OK:
+        _say_next(host, wish)
+    return status
+
+
+def _variables(limits: dict[str, Any]) -> dict[str, str]:
+    """What the options say, as variables of the entry.
+
+    Raises:
+        SettingsError: a value cannot be used.
+    """
+    # What else is wrong with this environment is nothing to the server that the host starts.
+    if problems := [problem for problem in load_readable(limits)[1] if problem.startswith("--")]:
+        raise SettingsError(*problems)
+    return {
+        SETTINGS[name].variable: str(value).lower() if value in (True, False) else value
+        for name, value in limits.items()
+    }
+
+
+def _address(url: str, variables: dict[str, str]) -> str:
+    parts = urlsplit(url)
+    is_usable = parts.hostname and (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname)))
+    if not is_usable or parts.username or parts.query or parts.fragment:
+        raise SettingsError(
+            "--http: it takes the whole address of the server, such as https://gpu.example.com/mcp; with http, which "
+            "anybody on the way can read, only on this machine"
+        )
+    if variables:
+        raise SettingsError(f"{', '.join(variables)}: limits are set where the server at that address is started")
+    return url
+
+
+def _installed_now(*, asks: bool, yes: bool) -> Path:
+    """Install the script, where this runs from an environment that will be gone when the host starts it."""
+    why = "there is no installed lium-mcp here that a host could start again"
+    installer = find_installer()
+    if installer is None:
+        raise SettingsError(f"{why}; install it with uv (uv tool install lium-mcp) or pipx, and run it from there")
+    command = " ".join(installer.install)
+    if not yes and not (asks and agreed(f"{why.capitalize()}. Install it with `{command}`?")):
+        raise SettingsError(f"{why}; first run: {command}")
+    try:
+        with working(f"Installing: {command}"):
+            return install_script(installer)
+    except OSError as error:
+        raise SettingsError(f"it could not be installed with {command}: {error}") from None
+
+
+def _is_known(host: Host, machine: Machine, scope: Scope) -> bool:
+    found = read_installed(host, machine, scope)
+    return found is not None and bool(found.entries or found.problem)
+
+
+def _ask_for_limits() -> dict[str, str]:
+    """Let a person set the limits that matter most."""
+    say("Limits on what agents may do with your money; the server keeps them. Enter alone sets none.")
+    limits: dict[str, str] = {}
+    for name in _OFFERED:
+        about = SETTINGS[name].about.partition(";")[0].rstrip(".")
+        while text := ask(f"  {about}: "):
+            try:
+                limits |= _variables({name: text})
+            except SettingsError as error:
+                say(f"  {error}")
+            else:
+                break
+    return limits
+
+
+def _has_saved_key() -> bool:
+    try:
+        return OfficialConfig().key("").text is not None
+    except SettingsError:
+        return False
+
+
+def _say_next(host: Host, wish: Wish) -> None:
+    if wish.needs_key and not wish.url and not wish.key_saved and not wish.asks_key(host):
+        in_shell = cleaned_key(os.environ.get(KEY_VARIABLE, ""))
+        if not in_shell:
+            say("There is no API key yet: lium-mcp login gets one.")
+        elif not host.passes_key:
+            say(f"{host.title} does not pass {KEY_VARIABLE} on: lium-mcp login saves a key where the server finds it.")
+    elif wish.needs_key and wish.url and not host.refers_to_key:
+        say(f"{host.title} has no reference to a variable: put your key into the entry, where it stands for it.")
+    if host.restart:
+        say(f"Then, in {host.title}: {host.restart}.")
+    if host.hint:
+        say(f"{host.hint}.")
+
+
+def _list(machine: Machine) -> int:
+    rows = []
+    for host in HOSTS.values():
+        found = "yes" if is_here(host, machine) else "no"
+        for scope in host.scopes:
+            installed = read_installed(host, machine, scope)
+            if scope == SCOPES[0] or (installed is not None and installed.entries):
+                rows.append((host.name, found, _entry(installed), _place(installed)))
+    show_table(("HOST", "FOUND", "ENTRY", "PLACE"), rows)
+    return ExitStatus.OK
+
+
+def _entry(installed: Installed | None) -> str:
+    if installed is None:
+        return "-"
+    return "cannot be read" if installed.problem else ", ".join(installed.entries) or "no"
+
+
+def _place(installed: Installed | None) -> str:
+    return "-" if installed is None else str(installed.path)

@@ -1,0 +1,349 @@
+"""Telling hosts of the server, and taking it out again: shown, asked, kept, and nothing else touched."""
+
+import asyncio
+import json
+import os
+import stat
+import sys
+import venv
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lium_mcp.cli.exit_statuses import ExitStatus
+from lium_mcp.cli.main import main
+from lium_mcp.hosts.host_table import HOSTS
+from tests.processes import environment
+
+OTHERS = (
+    '{\n  "mcpServers": {\n    "gh": {"command": "gh", "args": ["mcp", "x"], "env": {"GH_TOKEN": "abcd1234"}}\n  }\n}\n'
+)
+Lium = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A home with nothing on the PATH; the project is a folder in it."""
+    home = tmp_path / "person"
+    project = home / "project"
+    project.mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("PATH", str(home / "bin"))
+    monkeypatch.chdir(project)
+    return home
+
+
+@pytest.fixture
+def lium(home: Path, capsys: pytest.CaptureFixture[str]) -> Lium:
+    """The command; its status, answer and what it says aside."""
+
+    def run(*words: str) -> tuple[int, str, str]:
+        status = main(words)
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def put(home: Path, path: str, text: str) -> Path:
+    file = home / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    return file
+
+
+def program(home: Path, name: str, script: str) -> None:
+    put(home, f"bin/{name}", f"#!/bin/sh\n{script}\n").chmod(0o755)
+
+
+def backups(file: Path) -> list[str]:
+    return [path.read_text() for path in sorted(file.parent.glob(f"{file.name}.*.bak"))]
+
+
+@pytest.mark.parametrize("words", [["--dry-run", "--yes"], []], ids=["dry run", "no terminal"])
+def test_without_a_yes_the_change_is_shown_and_not_made(lium: Lium, home: Path, words: list[str]) -> None:
+    file = put(home, ".cursor/mcp.json", OTHERS)
+    status, out, err = lium("install", "cursor", "--max-pods", "2", *words)
+    assert status == ExitStatus.DIFFERS
+    assert '+        "LIUM_MCP_MAX_PODS": "2"' in out
+    assert "Nothing was written" in err
+    assert file.read_text() == OTHERS
+    assert backups(file) == []
+
+
+def test_a_diff_shows_no_secret_of_another_server(lium: Lium, home: Path) -> None:
+    put(home, ".cursor/mcp.json", OTHERS)
+    _, out, _ = lium("install", "cursor", "--dry-run")
+    assert '"GH_TOKEN": "...' in out
+    assert "abcd1234" not in out
+
+
+def test_all_else_stays_and_the_file_as_it_was_is_kept(lium: Lium, home: Path) -> None:
+    file = put(home, ".cursor/mcp.json", OTHERS)
+    file.chmod(0o640)
+    status, out, err = lium("install", "cursor", "--yes", "--sandbox")
+    assert (status, err) == (ExitStatus.OK, "")
+    assert file.read_text().startswith(OTHERS.rstrip("}\n ").removesuffix("}"))
+    [kept] = backups(file)
+    assert kept == OTHERS
+    assert str(file) in out
+    assert {stat.S_IMODE(path.stat().st_mode) for path in file.parent.glob("mcp.json*")} == {0o640}
+    again = lium("install", "cursor", "--yes", "--sandbox")
+    assert (again[0], "nothing to change" in again[1], len(backups(file))) == (ExitStatus.OK, True, 1)
+    assert lium("uninstall", "cursor", "--yes")[0] == ExitStatus.OK
+    assert file.read_text() == OTHERS
+    assert lium("uninstall", "cursor", "--yes")[1].strip().endswith("nothing to change.")
+
+
+def test_the_command_that_is_written_is_a_script_by_its_path(lium: Lium, home: Path) -> None:
+    lium("install", "cursor", "--yes")
+    entry = json.loads((home / ".cursor/mcp.json").read_text())["mcpServers"]["lium"]
+    assert Path(entry["command"]).is_absolute()
+    assert os.access(entry["command"], os.X_OK)
+    assert (Path(entry["command"]).name, entry["args"]) == ("lium-mcp", [])
+    assert entry["env"] == {"LIUM_API_KEY": "${env:LIUM_API_KEY}"}
+
+
+def test_a_host_that_is_not_here_is_said(lium: Lium, home: Path) -> None:
+    assert "Cursor was not found" in lium("install", "cursor", "--dry-run")[2]
+    (home / ".cursor").mkdir()
+    assert "not found" not in lium("install", "cursor", "--dry-run")[2]
+
+
+@pytest.mark.parametrize(
+    ("host", "path", "text", "said"),
+    [
+        ("cursor", ".cursor/mcp.json", '{"mcpServers": {', "it is no JSON (line 1"),
+        ("claude-desktop", ".config/Claude/claude_desktop_config.json", "{} // mine", "does not read"),
+        ("codex", ".codex/config.toml", "model = \n", "it is no TOML (line 1"),
+        ("goose", ".config/goose/config.yaml", "extensions: [\n", "it is no YAML (line"),
+        ("cursor", ".cursor/mcp.json", "[]", "it holds no settings"),
+        ("cursor", ".cursor/mcp.json", '{"mcpServers": []}', "not built as expected"),
+    ],
+)
+def test_a_broken_file_is_named_and_left_alone(
+    lium: Lium, home: Path, host: str, path: str, text: str, said: str
+) -> None:
+    file = put(home, path, text)
+    for words in (["install", host, "--yes"], ["install", host, "--dry-run"]):
+        status, out, err = lium(*words)
+        assert (status, out) == (ExitStatus.UNUSABLE, "")
+        assert f"{file}: " in err
+        assert said in err
+    assert file.read_text() == text
+    assert backups(file) == []
+
+
+def test_what_has_comments_is_shown_for_a_person_and_not_written(lium: Lium, home: Path) -> None:
+    text = '// mine\n{\n  "theme": "One", // and this\n  "context_servers": {},\n}\n'
+    file = put(home, ".config/zed/settings.json", text)
+    status, out, err = lium("install", "zed", "--yes", "--sandbox")
+    assert status == ExitStatus.FAILED
+    assert "nothing was written" in err
+    shown = json.loads(out.partition("\n")[2])
+    assert shown["context_servers"]["lium"]["args"] == ["--sandbox"]
+    assert file.read_text() == text
+    file.write_text(text.replace("{}", json.dumps(shown["context_servers"])))
+    assert "nothing to change" in lium("install", "zed", "--yes", "--sandbox")[1]
+    status, out, _ = lium("uninstall", "zed", "--yes")
+    assert (status, "context_servers.lium" in out) == (ExitStatus.FAILED, True)
+
+
+def test_a_link_is_written_through(lium: Lium, home: Path) -> None:
+    target = put(home, "dotfiles/cursor.json", OTHERS)
+    link = home / ".cursor" / "mcp.json"
+    link.parent.mkdir()
+    link.symlink_to(target)
+    lium("install", "cursor", "--yes")
+    assert link.is_symlink()
+    assert "lium-mcp" in target.read_text()
+    assert backups(target) == [OTHERS]
+
+
+def test_a_link_that_leads_in_a_circle_is_said(lium: Lium, home: Path) -> None:
+    link = home / ".cursor" / "mcp.json"
+    link.parent.mkdir()
+    link.symlink_to(link)
+    status, _, err = lium("install", "cursor", "--yes")
+    assert (status, str(link) in err) == (ExitStatus.UNUSABLE, True)
+
+
+def test_what_a_person_added_stays_with_the_next_install(lium: Lium, home: Path) -> None:
+    lium("install", "cursor", "--yes", "--max-pods", "2")
+    file = home / ".cursor" / "mcp.json"
+    config = json.loads(file.read_text())
+    entry = config["mcpServers"]["lium"]
+    entry |= {"disabled": True, "command": "/old/bin/lium-mcp"}
+    entry["env"] |= {"HTTPS_PROXY": "http://proxy:1", "LIUM_API_KEY": "sk_own"}
+    file.write_text(json.dumps(config))
+    lium("install", "cursor", "--yes", "--max-pods", "3")
+    now = json.loads(file.read_text())["mcpServers"]["lium"]
+    assert now["disabled"]
+    assert now["command"] != "/old/bin/lium-mcp"
+    assert now["env"] == {"LIUM_MCP_MAX_PODS": "3", "HTTPS_PROXY": "http://proxy:1", "LIUM_API_KEY": "sk_own"}
+
+
+def test_another_server_of_our_name_is_not_taken_away(lium: Lium, home: Path) -> None:
+    text = '{"mcpServers": {"lium": {"command": "lium", "args": ["mcp"]}}}'
+    file = put(home, ".cursor/mcp.json", text)
+    status, _, err = lium("uninstall", "cursor", "--yes")
+    assert (status, file.read_text()) == (ExitStatus.UNUSABLE, text)
+    assert "does not start lium-mcp" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["install", "curser"], "curser: there is no such host; cursor is one"),
+        (["install"], "name the host: claude-code, "),
+        (["install", "cursor", "--max-pods", "two"], "--max-pods: "),
+        (["install", "cursor", "--max-prize", "2"], "--max-prize: there is no such option"),
+        (["install", "cursor", "--http", "http://gpu.example.com/mcp"], "--http: "),
+        (["install", "cursor", "--http", "https://me:pw@gpu.example.com/mcp"], "--http: "),
+        (["install", "cursor", "--http", "https://x.example.com/mcp", "--max-pods", "1"], "LIUM_MCP_MAX_PODS: limits"),
+        (["install", "claude-desktop", "--http", "https://x.example.com/mcp"], "takes no address"),
+        (["install", "windsurf", "--scope", "project"], "no file for the servers of a project"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_a_line(lium: Lium, home: Path, words: list[str], said: str) -> None:
+    status, out, err = lium(*words)
+    assert (status, out, err.count("\n")) == (ExitStatus.UNUSABLE, "", 1)
+    assert said in err
+    assert not [path for path in home.rglob("*") if path.is_file()]
+
+
+def test_an_address_is_told_with_a_reference_to_the_key(lium: Lium, home: Path) -> None:
+    lium("install", "codex", "--yes", "--http", "https://gpu.example.com/mcp", "--scope", "project")
+    text = (home / "project" / ".codex" / "config.toml").read_text()
+    assert '[mcp_servers.lium.env_http_headers]\nX-API-Key = "LIUM_API_KEY"' in text
+
+
+def test_the_list_says_of_each_host_whether_it_is_here_and_has_our_entry(lium: Lium, home: Path) -> None:
+    lium("install", "cursor", "--yes", "--scope", "project")
+    lium("install", "codex", "--yes")
+    put(home, ".lmstudio/mcp.json", "{")
+    status, out, _ = lium("install", "--list")
+    rows = {line.split()[0]: line.split()[1:] for line in out.splitlines()[2:]}
+    assert status == ExitStatus.OK
+    assert rows.keys() == HOSTS.keys()
+    assert rows["codex"] == ["yes", "lium", str(home / ".codex" / "config.toml")]
+    assert rows["cursor"] == ["no", "lium", str(home / "project" / ".cursor" / "mcp.json")]
+    assert rows["lm-studio"][:4] == ["yes", "cannot", "be", "read"]
+    assert rows["zed"] == ["no", "no", str(home / ".config" / "zed" / "settings.json")]
+
+
+def test_a_host_that_can_add_a_server_itself_is_asked_to(lium: Lium, home: Path) -> None:
+    file = home / ".claude.json"
+    adds = f'printf \'{{"mcpServers": {{"%s": %s}}, "theirs": 1}}\' "$3" "$4" > {file}'
+    program(home, "claude", f'echo "$@" >> {home}/asked; [ "$2" = add-json ] && {adds} || /bin/rm {file}')
+    status, out, _ = lium("install", "claude-code", "--yes", "--sandbox")
+    assert (status, json.loads(file.read_text())["theirs"]) == (ExitStatus.OK, 1)
+    assert "Claude Code is asked to make it" in out
+    lium("uninstall", "claude-code", "--yes")
+    added, removed = (home / "asked").read_text().splitlines()
+    assert added.startswith("mcp add-json lium {")
+    assert added.endswith(" -s user")
+    assert removed == "mcp remove lium -s user"
+    [kept] = backups(file)
+    assert '"theirs": 1' in kept
+
+
+@pytest.mark.parametrize("script", ["echo no login; exit 1", "exit 0", 'echo "{}" > "$HOME/.claude.json"'])
+def test_what_a_host_does_not_do_itself_is_written(lium: Lium, home: Path, script: str) -> None:
+    program(home, "claude", script)
+    status, _, err = lium("install", "claude-code", "--yes", "--sandbox")
+    entry = json.loads((home / ".claude.json").read_text())["mcpServers"]["lium"]
+    assert (status, entry["args"]) == (ExitStatus.OK, ["--sandbox"])
+    assert ("no login" in err) == ("no login" in script)
+
+
+def test_a_key_that_a_host_does_not_pass_on_is_said(lium: Lium, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LIUM_API_KEY", raising=False)
+    assert "There is no API key yet: lium-mcp login" in lium("install", "claude-desktop", "--yes")[1]
+    monkeypatch.setenv("LIUM_API_KEY", "sk_of_the_shell")
+    assert "does not pass LIUM_API_KEY on: lium-mcp login" in lium("install", "claude-desktop", "--yes")[1]
+    assert "login" not in lium("install", "codex", "--yes")[1]
+    put(home, ".lium/config.ini", "[api]\napi_key = sk_saved\n")
+    monkeypatch.delenv("LIUM_API_KEY")
+    assert "login" not in lium("install", "claude-desktop", "--yes")[1]
+
+
+async def at_a_terminal(home: Path, answers: str, *words: str) -> tuple[int | None, str]:
+    read, written = os.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "lium_mcp", *words),
+        stdin=written,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env=environment(HOME=str(home)),
+        cwd=home,
+    )
+    os.write(read, answers.encode())
+    async with asyncio.timeout(60):
+        out, _ = await process.communicate()
+    os.close(read)
+    os.close(written)
+    return process.returncode, out.decode()
+
+
+async def test_at_a_terminal_the_limits_are_offered_and_the_change_is_asked_about(home: Path) -> None:
+    status, out = await at_a_terminal(home, "3\nmany\n2\n\n50\ny\n", "install", "cursor")
+    assert status == ExitStatus.OK
+    entry = json.loads((home / ".cursor" / "mcp.json").read_text())["mcpServers"]["lium"]
+    limits = {name: value for name, value in entry["env"].items() if name != "LIUM_API_KEY"}
+    assert limits == {
+        "LIUM_MCP_MAX_PRICE_PER_HOUR_USD": "3",
+        "LIUM_MCP_MAX_PODS": "2",
+        "LIUM_MCP_BUDGET_USD": "50",
+    }
+    assert "--max-pods: a number" in out
+    assert "Make this change?" in out
+
+
+async def test_at_a_terminal_a_no_leaves_the_file(home: Path) -> None:
+    file = put(home, ".cursor/mcp.json", OTHERS)
+    status, out = await at_a_terminal(home, "\n\n\n\nno\n", "install", "cursor")
+    assert (status, file.read_text()) == (ExitStatus.DIFFERS, OTHERS)
+    assert "Nothing was written." in out
+
+
+@pytest.fixture
+def bare_python(tmp_path: Path) -> Path:
+    """A Python that has all that the server needs, and no script of it: as `uvx` and a clone have."""
+    root = tmp_path / "bare"
+    venv.create(root, symlinks=True)
+    [packages] = root.glob("lib/python*/site-packages")
+    (packages / "all.pth").write_text("\n".join(path for path in sys.path if path.endswith("site-packages")))
+    return root / "bin" / "python"
+
+
+async def run_bare(python: Path, home: Path, *words: str) -> tuple[int | None, str]:
+    process = await asyncio.create_subprocess_exec(
+        *(str(python), "-m", "lium_mcp", *words),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env=environment(HOME=str(home), PATH=str(home / "bin")),
+        cwd=home,
+    )
+    async with asyncio.timeout(60):
+        out, _ = await process.communicate()
+    return process.returncode, out.decode()
+
+
+async def test_from_where_there_is_no_script_one_is_installed_first(home: Path, bare_python: Path) -> None:
+    status, out = await run_bare(bare_python, home, "install", "cursor", "--yes")
+    assert (status, "uv tool install lium-mcp" in out) == (ExitStatus.UNUSABLE, True)
+    tools = home / "tools"
+    says_where = f'[ "$2" = dir ] && echo {tools} && exit'
+    installs = f'echo "$@" > {home}/asked; /bin/mkdir -p {tools}; : > {tools}/lium-mcp'
+    program(home, "uv", f"{says_where}\n{installs}")
+    status, out = await run_bare(bare_python, home, "install", "cursor")
+    assert status == ExitStatus.UNUSABLE
+    assert "first run: " in out
+    assert not tools.exists()
+    status, _ = await run_bare(bare_python, home, "install", "cursor", "--yes")
+    assert status == ExitStatus.OK
+    assert (home / "asked").read_text().startswith("tool install ")
+    entry = json.loads((home / ".cursor" / "mcp.json").read_text())["mcpServers"]["lium"]
+    assert entry["command"] == str(tools / "lium-mcp")
