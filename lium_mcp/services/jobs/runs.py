@@ -240,7 +240,7 @@ async def watch_run(
 
 
 async def watch_start(account: Account, poller: Poller, task: Task, *, wait_seconds: float) -> Task:
-    """Wait until the command of a run was started and, if it is a quick one, until the run is over."""
+    """Wait until the command of a run was started and, if it is a quick one, for what follows it too."""
     runs_since: float | None = None
 
     def is_told(seen: Task) -> bool:
@@ -248,7 +248,8 @@ async def watch_start(account: Account, poller: Poller, task: Task, *, wait_seco
         if not is_at_its_command(seen):
             return False
         runs_since = anyio.current_time() if runs_since is None else runs_since
-        return anyio.current_time() - runs_since >= _QUICK_SECONDS
+        is_quick = read_progress(seen).state in ("following", "removing")
+        return not is_quick and anyio.current_time() - runs_since >= _QUICK_SECONDS
 
     return await watch_run(account, poller, task, is_told, wait_seconds=wait_seconds)
 
