@@ -56,9 +56,15 @@ async def settled(sandbox: Sandbox, state_url: str) -> None:
             await asyncio.sleep(_PAUSE_SECONDS)
 
 
-def hasten(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let servers look at their tasks at once, and again soon."""
-    for name, seconds in (("FIRST_LOOK", 0.0), ("LOOK", 0.01), ("FIRST_PAUSE", 0.01), ("LONGEST_PAUSE", 0.02)):
+def hasten(monkeypatch: pytest.MonkeyPatch, *, pause_seconds: float = 0.02) -> None:
+    """Let servers look at their tasks at once, and again after a pause; the shorter it is, the more they compute."""
+    pauses = {
+        "FIRST_LOOK": 0.0,
+        "LOOK": pause_seconds,
+        "FIRST_PAUSE": pause_seconds / 2,
+        "LONGEST_PAUSE": pause_seconds,
+    }
+    for name, seconds in pauses.items():
         monkeypatch.setattr(f"lium_mcp.rentals.worker._{name}_SECONDS", seconds)
     monkeypatch.setattr("lium_mcp.rentals.worker._SHORTEST_PAUSE_SECONDS", 0.005)
     # Rents that must go are attended to by their own settling, which may order a removal once more.

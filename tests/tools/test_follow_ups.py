@@ -26,7 +26,7 @@ _PATIENCE_SECONDS = 25
 
 @pytest.fixture(autouse=True)
 def _haste(monkeypatch: pytest.MonkeyPatch) -> None:
-    hasten(monkeypatch)
+    hasten(monkeypatch, pause_seconds=0.1)
 
 
 @pytest.fixture
