@@ -1,6 +1,6 @@
 """Write every ready-made config under manifests/ from one source (``make manifests``).
 
-Nothing here is written by hand twice: names and commands are source.toml's, the version and the Python are
+Nothing here is written by hand twice: names and commands are source.toml's, shapes the table of hosts', the version and the Python are
 pyproject.toml's, what users are asked for is the settings'. A test compares all of it with what is checked in.
 """
 
@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
-from lium_mcp.settings_table import SETTINGS
+from lium_mcp.hosts.host_entries import KEY_TO_FILL_IN, Wish, make_entry
+from lium_mcp.hosts.host_facts import KEY_VARIABLE, Part
 from manifests.source import HERE, PROJECT, VERSION, Asked, Host, Source, asked, read
 
 REGISTRY_SCHEMA = "https://static.modelcontextprotocol.io/schemas/2025-12-11/server.schema.json"
-KEY_VARIABLE = SETTINGS["api_key"].variable
 
 
 def files(source: Source, readme: str) -> dict[str, str]:
@@ -28,16 +28,20 @@ def files(source: Source, readme: str) -> dict[str, str]:
 
 def server_entry(source: Source, host: Host) -> dict[str, Any]:
     """Make the part of a host's config that starts our server."""
-    started: dict[str, Any] = {"command": source.command, "args": source.args}
-    if host.key is not None:
-        started["env"] = {KEY_VARIABLE: host.key}
-    # The type comes first where there is one, as hosts themselves write it.
-    return {key: value for key, value in host.entry.items() if key == "type"} | started | host.entry
+    facts = host.facts
+    has_reference = facts.stdio_key or Part.FORWARDED in facts.stdio.values()
+    by_hand = {} if has_reference else {KEY_VARIABLE: KEY_TO_FILL_IN}
+    return make_entry(facts, Wish(command=(source.command, *source.args), variables=by_hand))
 
 
 def host_config(source: Source, host: Host) -> dict[str, Any]:
     """Make a host's whole config file."""
-    return {**host.rest, host.servers: {source.server: server_entry(source, host)}}
+    return {**_beside(host), host.facts.servers: {source.server: server_entry(source, host)}}
+
+
+def _beside(host: Host) -> dict[str, Any]:
+    """What else the file needs."""
+    return dict(host.facts.beside) | ({"inputs": [*host.facts.inputs]} if host.facts.inputs else {})
 
 
 def registry_entry(source: Source) -> dict[str, Any]:
@@ -85,7 +89,7 @@ def cursor_link(source: Source) -> str:
 def vscode_link(source: Source) -> str:
     """Make the link that installs the server in VS Code: name, server and inputs in one object."""
     host = _host(source, "VS Code")
-    config = {"name": source.server, **server_entry(source, host), **host.rest}
+    config = {"name": source.server, **server_entry(source, host), **_beside(host)}
     return f"vscode:mcp/install?{quote(json.dumps(config), safe='')}"
 
 

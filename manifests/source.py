@@ -7,6 +7,8 @@ from typing import Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, SecretStr
 
 from lium_mcp import __version__
+from lium_mcp.hosts.host_facts import Host as HostFacts
+from lium_mcp.hosts.host_table import HOSTS
 from lium_mcp.settings import Settings
 from lium_mcp.settings_table import SETTINGS
 
@@ -33,14 +35,16 @@ class Shipped(_Table):
 
 
 class Host(Shipped):
-    """One MCP host, and how its config differs from the others'."""
+    """One MCP host, and its name in the table of hosts, which says how its config is cut."""
 
+    host: str
     schema_name: str
-    servers: str
-    key: str | None = None
-    entry: dict[str, Any] = {}
-    rest: dict[str, Any] = {}
     note: str = ""
+
+    @property
+    def facts(self) -> HostFacts:
+        """What the table knows of it."""
+        return HOSTS[self.host]
 
 
 class Source(_Table):

@@ -29,7 +29,7 @@ def config_of(host: Host) -> dict[str, Any]:
 
 
 def server_of(host: Host) -> dict[str, Any]:
-    [(name, server)] = config_of(host)[host.servers].items()
+    [(name, server)] = config_of(host)[host.facts.servers].items()
     assert name == "lium"
     return dict(server)
 
@@ -58,7 +58,7 @@ def test_a_config_is_what_its_host_reads(host: Host) -> None:
     config = config_of(host)
     assert problems(config, host.schema_name) == []
     misspelt = copy.deepcopy(config)
-    server = misspelt[host.servers]["lium"]
+    server = misspelt[host.facts.servers]["lium"]
     server["comand"] = server.pop("command")
     assert problems(misspelt, host.schema_name) != []
 
