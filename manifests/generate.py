@@ -1,7 +1,8 @@
 """Write every ready-made config under manifests/ from one source (``make manifests``).
 
-Nothing here is written by hand twice: names and commands are source.toml's, shapes the table of hosts', the version and the Python are
-pyproject.toml's, what users are asked for is the settings'. A test compares all of it with what is checked in.
+Nothing here is written by hand twice: names and commands are source.toml's, the shapes of entries the table of hosts',
+the version and the Python pyproject.toml's, what users are asked for the settings'. A test compares all of it with what
+is checked in.
 """
 
 import base64
