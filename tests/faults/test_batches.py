@@ -239,8 +239,11 @@ async def test_batches_of_several_servers_at_once_pass_no_limit_together(
         for _ in range(5):  # servers that wait turn the clock: one in flight soon looks lost
             await asyncio.gather(*[agent.raw("rent_pod", **call) for agent, call in pairs])
     pods = living(account)
-    assert 6 <= len(pods) == len(rents(account)) <= 7
-    assert sum(float(pod["price"]) for pod in pods) <= 2.3
+    assert len(pods) == len(rents(account)) >= 6
+    if limit == "max_pods":
+        assert len(pods) <= 7
+    else:  # prices move while servers wait: how many fit is not known before
+        assert sum(float(pod["price"]) for pod in pods) <= 2.3
 
 
 async def test_servers_that_rent_one_batch_at_once_rent_it_once(account: Sandbox, state_url: str) -> None:
