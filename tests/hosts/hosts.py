@@ -29,12 +29,14 @@ class Host(ABC):
 
     Attributes:
         name: What it is called.
+        typed: How our command calls it.
         package: Its package and the version.
         prefix: What it puts before the names of our tools.
         key: Where its messages are recorded.
     """
 
     name: ClassVar[str]
+    typed: ClassVar[str]
     package: ClassVar[str]
     program: ClassVar[str]
     prefix: ClassVar[str]
@@ -57,6 +59,14 @@ class Host(ABC):
     @abstractmethod
     def ask(self, model: ScriptedModel, program: Program, prompt: str = PROMPT) -> None:
         """Let it ask its model something, with our server as its only one."""
+
+    @abstractmethod
+    def prepare(self, model: ScriptedModel) -> None:
+        """Set it up with its model, and with no server."""
+
+    @abstractmethod
+    def prompt(self, model: ScriptedModel, prompt: str = PROMPT, *options: str) -> None:
+        """Let it ask its model something, as it is set up."""
 
     @classmethod
     def calls(cls, tool: str, arguments: dict[str, Any] | None = None) -> list[Step]:
@@ -108,6 +118,7 @@ class Host(ABC):
 
 
 class ClaudeCode(Host):
+    typed = "claude-code"
     name, package, program = "Claude Code", "@anthropic-ai/claude-code@2.1.332", "claude"
     prefix, key = "mcp__lium__", "claude-code"
 
@@ -120,8 +131,14 @@ class ClaudeCode(Host):
     def ask(self, model: ScriptedModel, program: Program, prompt: str = PROMPT) -> None:
         entry = {"type": "stdio", "command": program.command[0], "args": program.command[1:], "env": program.variables}
         self.write("mcp.json", {"mcpServers": {"lium": entry}})
-        options = ("--mcp-config", "mcp.json", "--strict-mcp-config", "--allowedTools", "mcp__lium")
-        self.run("-p", prompt, *options, ANTHROPIC_BASE_URL=model.url, ANTHROPIC_API_KEY="none")
+        self.prompt(model, prompt, "--mcp-config", "mcp.json", "--strict-mcp-config")
+
+    def prepare(self, model: ScriptedModel) -> None:
+        """It takes its model from the environment."""
+
+    def prompt(self, model: ScriptedModel, prompt: str = PROMPT, *options: str) -> None:
+        allowed = ("--allowedTools", "mcp__lium")
+        self.run("-p", prompt, *options, *allowed, ANTHROPIC_BASE_URL=model.url, ANTHROPIC_API_KEY="none")
 
     @classmethod
     def calls(cls, tool: str, arguments: dict[str, Any] | None = None) -> list[Step]:
@@ -134,6 +151,7 @@ class ClaudeCode(Host):
 
 
 class Codex(Host):
+    typed = "codex"
     name, package, program = "Codex", "@openai/codex@0.171.0", "codex"
     prefix, key = "mcp__lium.", "codex"
 
@@ -177,11 +195,21 @@ class Codex(Host):
     def ask(self, model: ScriptedModel, program: Program, prompt: str = PROMPT) -> None:
         self.write(
             ".codex/config.toml",
+            f"{self._config(model)}{_toml_entry('lium', program)}\nstartup_timeout_sec = 60\n{self._entry}\n",
+        )
+        self.prompt(model, prompt)
+
+    def prepare(self, model: ScriptedModel) -> None:
+        self.write(".codex/config.toml", self._config(model))
+
+    def prompt(self, model: ScriptedModel, prompt: str = PROMPT, *options: str) -> None:
+        self.run("exec", "--skip-git-repo-check", *options, prompt)
+
+    def _config(self, model: ScriptedModel) -> str:
+        return (
             f'{self._more}\nmodel = "scripted"\nmodel_provider = "scripted"\n\n[model_providers.scripted]\n'
             f'name = "scripted"\nbase_url = "{model.url}/v1"\nwire_api = "responses"\n\n'
-            f"{_toml_entry('lium', program)}\nstartup_timeout_sec = 60\n{self._entry}\n",
         )
-        self.run("exec", "--skip-git-repo-check", prompt)
 
     @classmethod
     def calls(cls, tool: str, arguments: dict[str, Any] | None = None) -> list[Step]:
@@ -189,9 +217,11 @@ class Codex(Host):
 
 
 class GeminiCli(Host):
+    typed = "gemini-cli"
     name, package, program = "Gemini CLI", "@google/gemini-cli@0.61.0", "gemini"
     prefix, key = "mcp_lium_", "gemini-cli"
     environment: ClassVar = {"GEMINI_CLI_TRUST_WORKSPACE": "true"}
+    _settings: ClassVar = {"security": {"auth": {"selectedType": "gemini-api-key"}}}
 
     def connect(self, program: Program, url: str) -> dict[str, bool]:
         servers = {
@@ -204,13 +234,19 @@ class GeminiCli(Host):
 
     def ask(self, model: ScriptedModel, program: Program, prompt: str = PROMPT) -> None:
         entry = {"command": program.command[0], "args": program.command[1:], "env": program.variables, "trust": True}
-        settings = {"mcpServers": {"lium": entry}, "security": {"auth": {"selectedType": "gemini-api-key"}}}
-        self.write(".gemini/settings.json", settings)
+        self.write(".gemini/settings.json", {"mcpServers": {"lium": entry}, **self._settings})
+        self.prompt(model, prompt)
+
+    def prepare(self, model: ScriptedModel) -> None:
+        self.write(".gemini/settings.json", self._settings)
+
+    def prompt(self, model: ScriptedModel, prompt: str = PROMPT, *options: str) -> None:
         key = {"GOOGLE_GEMINI_BASE_URL": model.url, "GEMINI_API_KEY": "none"}
-        self.run("-p", prompt, "--yolo", "-m", "gemini-2.5-flash", **key)
+        self.run("-p", prompt, "--yolo", "-m", "gemini-2.5-flash", *options, **key)
 
 
 class Opencode(Host):
+    typed = "opencode"
     name, package, program = "opencode", "opencode-ai@1.18.33", "opencode"
     prefix, key = "lium_", "opencode"
 
@@ -223,18 +259,27 @@ class Opencode(Host):
         return _connected(self.run("mcp", "list"), "stdio", "http")
 
     def ask(self, model: ScriptedModel, program: Program, prompt: str = PROMPT) -> None:
+        entry = {"type": "local", "command": program.command, "environment": program.variables, "enabled": True}
+        self.write(".config/opencode/opencode.json", self._settings(model) | {"mcp": {"lium": entry}})
+        self.prompt(model, prompt)
+
+    def prepare(self, model: ScriptedModel) -> None:
+        self.write(".config/opencode/opencode.json", self._settings(model))
+
+    def prompt(self, model: ScriptedModel, prompt: str = PROMPT, *options: str) -> None:
+        self.run("run", *options, prompt)
+
+    def _settings(self, model: ScriptedModel) -> dict[str, Any]:
         provider = {
             "npm": "@ai-sdk/openai-compatible",
             "options": {"baseURL": f"{model.url}/v1", "apiKey": "none"},
             "models": {"scripted": {"tool_call": True}},
         }
-        entry = {"type": "local", "command": program.command, "environment": program.variables, "enabled": True}
-        settings = {"model": "scripted/scripted", "provider": {"scripted": provider}, "mcp": {"lium": entry}}
-        self.write(".config/opencode/opencode.json", settings)
-        self.run("run", prompt)
+        return {"model": "scripted/scripted", "provider": {"scripted": provider}}
 
 
 class CopilotCli(Host):
+    typed = "copilot-cli"
     name, package, program = "Copilot CLI", "@github/copilot@1.0.102", "copilot"
     prefix, key = "lium-", "copilot-cli"
 
@@ -244,9 +289,15 @@ class CopilotCli(Host):
     def ask(self, model: ScriptedModel, program: Program, prompt: str = PROMPT) -> None:
         entry = {"type": "local", "command": program.command[0], "args": program.command[1:], "tools": ["*"]}
         self.write(".copilot/mcp-config.json", {"mcpServers": {"lium": entry | {"env": program.variables}}})
+        self.prompt(model, prompt)
+
+    def prepare(self, model: ScriptedModel) -> None:
+        """It takes its model from the environment."""
+
+    def prompt(self, model: ScriptedModel, prompt: str = PROMPT, *options: str) -> None:
         provider = {"COPILOT_PROVIDER_BASE_URL": f"{model.url}/v1", "COPILOT_PROVIDER_TYPE": "openai"}
         key = {"COPILOT_PROVIDER_API_KEY": "none", "COPILOT_MODEL": "scripted", "COPILOT_OFFLINE": "true"}
-        self.run("-p", prompt, "--allow-all-tools", **provider, **key)
+        self.run("-p", prompt, "--allow-all-tools", *options, **provider, **key)
 
 
 HOSTS: Final[Sequence[type[Host]]] = (ClaudeCode, Codex, GeminiCli, Opencode, CopilotCli)

@@ -65,12 +65,18 @@ def install_hosts(packages: list[str]) -> bool:
     return True
 
 
-def install_ours() -> list[Program]:
-    """Build a wheel of this checkout, and return the ways to start it: installed, and with uvx."""
+def built_wheel() -> Path:
+    """Build a wheel of this checkout."""
     wheels = CACHE / "wheels"
     shutil.rmtree(wheels, ignore_errors=True)
     _run(_UV, "build", "--quiet", "--wheel", "--no-build-isolation", "--out-dir", str(wheels))
     [wheel] = wheels.glob("*.whl")
+    return wheel
+
+
+def install_ours() -> list[Program]:
+    """Return the ways to start a wheel of this checkout: installed, and with uvx."""
+    wheel = built_wheel()
     _run(_UV, "tool", "install", "--quiet", "--reinstall", str(wheel), **_TOOLS)
     uvx = [str(Path(_UV).with_name("uvx"))]
     ours = ["--from", str(wheel), "lium-mcp"]

@@ -18,15 +18,14 @@ from lium_mcp.settings_table import DEFAULT_TOOLSETS
 from lium_mcp.toolkit.listing import read_listing
 from manifests.generate import with_generated
 from tests.hosts.hosts import HOSTS, ClaudeCode, Codex, Host, Shown
+from tests.hosts.installs import CALLED, DOCUMENT, tell_all, write_down
 from tests.hosts.programs import ROOT, Program, install_hosts, install_ours
 from tests.hosts.scripted_model import scripted_model
 from tests.hosts.tasks import play_tasks
 from tests.http_server import serving
 
-DOCUMENT: Final = ROOT / "docs" / "clients.md"
 FIRST_MESSAGES: Final = ROOT / "tests" / "serving" / "first_messages"
 TRANSPORTS: Final = ("stdio", "sse", "http")
-CALLED: Final = "get_balance"
 PLAYERS: Final = (ClaudeCode, Codex)
 STARTS: Final = 10
 RUNS: Final = 20
@@ -56,6 +55,7 @@ def main() -> int:
         connected = _connect_all(script, homes)
         called = {host.name: _call(host(homes / f"{host.program}-call"), script, homes / "sent") for host in HOSTS}
         played = {host.name: _play(host, homes) for host in PLAYERS}
+        told = tell_all(homes)
         turns = list(_watch_first_turns(script, others, homes))
     first = (FIRST_MESSAGES / f"{Codex.key}.jsonl").read_bytes().splitlines()[0]
     starts = [f"{way.name} {way.usually_answers_after(first, starts=STARTS):.2f} s" for way in (script, *others)]
@@ -63,7 +63,12 @@ def main() -> int:
     day = datetime.now(UTC).date().isoformat()
     part = "\n".join(_part(day, connected, called, played, turns, starts))
     DOCUMENT.write_text(with_generated(DOCUMENT.read_text(), "hosts", part))
-    is_good = all(all(by_transport.values()) for by_transport in connected.values()) and all(called.values())
+    write_down(told)
+    is_good = (
+        all(one.works for one in told.values())
+        and all(all(by_transport.values()) for by_transport in connected.values())
+        and all(called.values())
+    )
     is_good = is_good and all(all(by_task.values()) for by_task in played.values())
     return 0 if is_good and all(seen.complete == seen.runs for seen in turns if seen.started != "uvx") else 1
 
