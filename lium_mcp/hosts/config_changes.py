@@ -10,19 +10,22 @@ import re
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 from lium_mcp.hosts.documents import GONE, Document, Edit, Unreadable
-from lium_mcp.hosts.host_entries import Wish, make_entry, merged, read_entry
+from lium_mcp.hosts.host_entries import InstalledEntry, Wish, make_entry, merged, read_entry
 from lium_mcp.hosts.host_facts import Host, Item, Scope, Steps
 from lium_mcp.hosts.host_machine import Machine
 from lium_mcp.hosts.installed_entries import ConfigUnusable, config_file, read_config_file
 
+_HARMLESS: Final = r"""(?![${<]|[A-Z][A-Z_]+["'])"""
+"""A reference, what is to be filled in, or the name of a variable."""
 _SECRET: Final = re.compile(
-    r"""((?:KEY|TOKEN|SECRET|PASSW|AUTHORIZATION)[\w-]*["']?\s*[:=]\s*)(["']?)(?![${<])[^"'\s,}]{4,}""", re.IGNORECASE
+    r"""((?i:key|token|secret|passw|auth)[\w-]*["']?\s*[:=,]\s*)"""
+    rf"""(?:"{_HARMLESS}[^"]+"|'{_HARMLESS}[^']+'|{_HARMLESS}[^\s"',\]}}]+)"""
 )
 
 
@@ -59,7 +62,7 @@ class Change:
         """The change as lines, in which what looks like another program's secret is not shown."""
         old, new = ((data or b"").decode(errors="replace").splitlines() for data in (self.before, self.after))
         lines = difflib.unified_diff(old, new, str(self.path), str(self.path), lineterm="", n=1)
-        return [_SECRET.sub(r"\1\2...", line) for line in lines]
+        return [_SECRET.sub(r"\1(not shown)", line) for line in lines]
 
     def make(self) -> Path | None:
         """Make it; return where the file as it was is kept, None where there was none.
@@ -88,7 +91,7 @@ def plan_install(host: Host, machine: Machine, scope: Scope, wish: Wish) -> Chan
     before, document = read_config_file(path, host)
     there = document.value(host.entry_path())
     try:
-        entry = merged(host, there, make_entry(host, wish))
+        entry = merged(host, there, make_entry(host, _by_the_same_name(wish, read_entry(host, there))))
     except ValueError as error:
         raise ConfigUnusable(f"{error}, and is told of one in the app") from None
     edits = [Edit((name,), value) for name, value in host.beside.items() if document.value((name,)) is None]
@@ -97,6 +100,16 @@ def plan_install(host: Host, machine: Machine, scope: Scope, wish: Wish) -> Chan
         edits += [Edit(steps, item) for steps, item in inputs.items() if document.value(steps) is None]
     edits += _differences(host.entry_path(), there, entry)
     return _planned(host, scope, path, before, document, edits, entry, is_new=there is None)
+
+
+def _by_the_same_name(wish: Wish, there: InstalledEntry | None) -> Wish:
+    """The wish with the name that the entry has for the same program, which may have several."""
+    if there is None or not there.command or not wish.command:
+        return wish
+    name, *_ = there.command
+    program, *arguments = wish.command
+    is_same = os.path.realpath(name) == os.path.realpath(program)
+    return replace(wish, command=(name, *arguments)) if is_same else wish
 
 
 def plan_uninstall(host: Host, machine: Machine, scope: Scope) -> Change:

@@ -162,7 +162,7 @@ def _yaml_like(text: str) -> tuple[Any, Any]:
     from ruamel.yaml import YAML  # noqa: PLC0415
 
     found: list[tuple[Any, Any]] = []
-    for mapping, sequence, offset in ((2, 2, 0), (2, 4, 2), (4, 4, 0), (4, 6, 4), (4, 4, 2)):
+    for mapping, sequence, offset in ((2, 2, 0), (2, 4, 2), (4, 2, 0), (4, 4, 2), (4, 6, 4)):
         writer = YAML()
         writer.preserve_quotes = True
         writer.width = _WIDTH

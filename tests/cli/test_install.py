@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import stat
 import sys
 import venv
@@ -72,10 +73,20 @@ def test_without_a_yes_the_change_is_shown_and_not_made(lium: Lium, home: Path, 
 
 
 def test_a_diff_shows_no_secret_of_another_server(lium: Lium, home: Path) -> None:
-    put(home, ".cursor/mcp.json", OTHERS)
-    _, out, _ = lium("install", "cursor", "--dry-run")
-    assert '"GH_TOKEN": "...' in out
-    assert "abcd1234" not in out
+    servers = [
+        '"a": {"env": {"GH_TOKEN": "secret-1"}}',
+        '"b": {"args": ["--api-key", "secret-2"], "headers": {"Authorization": "Bearer secret-3"}}',
+    ]
+    for server in servers:
+        put(home, ".cursor/mcp.json", f'{{\n  "mcpServers": {{\n    {server}\n  }}\n}}')
+        _, out, _ = lium("install", "cursor", "--dry-run")
+        assert "(not shown)" in out
+        assert "secret-" not in out
+        assert '"LIUM_API_KEY": "${env:LIUM_API_KEY}"' in out
+    put(home, ".codex/config.toml", 'token = "secret-4"\n')
+    _, out, _ = lium("install", "codex", "--dry-run")
+    assert "secret-" not in out
+    assert 'env_vars = ["LIUM_API_KEY"]' in out
 
 
 def test_all_else_stays_and_the_file_as_it_was_is_kept(lium: Lium, home: Path) -> None:
@@ -183,6 +194,16 @@ def test_what_a_person_added_stays_with_the_next_install(lium: Lium, home: Path)
     assert now["env"] == {"LIUM_MCP_MAX_PODS": "3", "HTTPS_PROXY": "http://proxy:1", "LIUM_API_KEY": "sk_own"}
 
 
+def test_another_name_of_the_same_program_is_no_change(lium: Lium, home: Path) -> None:
+    lium("install", "cursor", "--yes", "--sandbox")
+    file = home / ".cursor" / "mcp.json"
+    config = json.loads(file.read_text())
+    link = home / "lium-mcp"
+    link.symlink_to(config["mcpServers"]["lium"]["command"])
+    file.write_text(file.read_text().replace(config["mcpServers"]["lium"]["command"], str(link)))
+    assert "nothing to change" in lium("install", "cursor", "--yes", "--sandbox")[1]
+
+
 def test_another_server_of_our_name_is_not_taken_away(lium: Lium, home: Path) -> None:
     text = '{"mcpServers": {"lium": {"command": "lium", "args": ["mcp"]}}}'
     file = put(home, ".cursor/mcp.json", text)
@@ -246,6 +267,28 @@ def test_a_host_that_can_add_a_server_itself_is_asked_to(lium: Lium, home: Path)
     assert removed == "mcp remove lium -s user"
     [kept] = backups(file)
     assert '"theirs": 1' in kept
+
+
+@pytest.mark.parametrize(
+    ("host", "name", "asked"),
+    [
+        (
+            "gemini-cli",
+            "gemini",
+            r"mcp add -s user --timeout 660000 -e LIUM_MCP_MAX_PODS=2 lium /\S+/lium-mcp -- --sandbox",
+        ),
+        ("vscode", "code", r'--add-mcp {"name": "lium", "type": "stdio", "command": .*}'),
+        ("claude-code", "claude", r'mcp add-json lium {"type": "stdio", .*} -s user'),
+    ],
+)
+def test_what_a_host_is_asked(lium: Lium, home: Path, host: str, name: str, asked: str) -> None:
+    program(home, name, f'echo "$@" >> {home}/asked')
+    assert lium("install", host, "--yes", "--sandbox", "--max-pods", "2")[0] == ExitStatus.OK
+    [words] = (home / "asked").read_text().splitlines()
+    assert re.fullmatch(asked, words)
+    # An entry that is there is changed in the file, and the rest of it stays.
+    assert lium("install", host, "--yes", "--sandbox", "--max-pods", "3")[0] == ExitStatus.OK
+    assert len((home / "asked").read_text().splitlines()) == 1
 
 
 @pytest.mark.parametrize("script", ["echo no login; exit 1", "exit 0", 'echo "{}" > "$HOME/.claude.json"'])

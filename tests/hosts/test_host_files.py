@@ -182,6 +182,92 @@ def test_a_host_asks_for_no_key_that_is_saved(tmp_path: Path) -> None:
     assert read(change.path) == {"servers": {"lium": {"type": "stdio", "command": COMMAND[0], "args": ["--sandbox"]}}}
 
 
+def test_what_a_host_asks_for_goes_with_the_entry(tmp_path: Path) -> None:
+    on = machine(tmp_path)
+    path = install(HOSTS["vscode"], on).path
+    assert [item["id"] for item in read(path)["inputs"]] == ["lium_api_key"]
+    plan_uninstall(HOSTS["vscode"], on, "user").make()
+    assert read(path) == {"inputs": [], "servers": {}}
+
+
+def test_what_others_write_meanwhile_is_not_written_over(tmp_path: Path) -> None:
+    on = machine(tmp_path)
+    change = plan_install(HOSTS["cursor"], on, "user", STARTED)
+    change.path.parent.mkdir()
+    change.path.write_text('{"mcpServers": {"other": {}}}')
+    with pytest.raises(ConfigUnusable, match="another program has changed it meanwhile"):
+        change.make()
+    assert read(change.path) == {"mcpServers": {"other": {}}}
+    assert [path.name for path in change.path.parent.iterdir()] == ["mcp.json"]
+
+
+JSON_STYLES = {
+    "tabs": '{\n\t"a": 1.0e5,\n\t"mcpServers": {\n\t\t"x": {"command": "y", "args": ["1", "2"]}\n\t}\n}\n',
+    "one line": '{"mcpServers": {"x": {"command": "y"}}, "a": [1,2]}',
+    "lines of Windows": '\ufeff{\r\n    "mcpServers": {\r\n        "\u00e9": {}\r\n    }\r\n}\r\n',
+    "a key twice": '{\n  "mcpServers": {},\n  "mcpServers": {\n    "x": {}\n  }\n}\n',
+    "others after": '{\n  "mcpServers": {\n    "x": {}\n  },\n  "z": {"lium": 1}\n}\n',
+}
+
+
+@pytest.mark.parametrize("text", JSON_STYLES.values(), ids=JSON_STYLES)
+def test_installing_and_taking_away_leaves_every_byte(text: str, tmp_path: Path) -> None:
+    on = machine(tmp_path)
+    file = tmp_path / ".cursor" / "mcp.json"
+    file.parent.mkdir()
+    file.write_bytes(text.encode())
+    install(HOSTS["cursor"], on)
+    assert (b"\r\n" in file.read_bytes()) == ("\r\n" in text)
+    assert file.read_bytes().count(b"\n") > text.count("\n") or text == JSON_STYLES["one line"]
+    assert json.loads(file.read_text("utf-8-sig"))["mcpServers"]["lium"]["command"] == COMMAND[0]
+    plan_uninstall(HOSTS["cursor"], on, "user").make()
+    assert file.read_bytes() == text.encode()
+
+
+CODEX_FILE = """\
+# mine
+model = "x" # c
+mcp_optional_startup_grace_ms = 1
+
+[mcp_servers.a]
+command = "b"
+
+[tui]
+x=1
+"""
+GOOSE_FILE = """\
+# mine
+extensions:
+  dev:
+    enabled: true   # yes
+    args:
+      - 'a'
+GOOSE_MODEL: "x"
+"""
+
+
+@pytest.mark.parametrize(
+    ("host", "text"),
+    [
+        ("codex", CODEX_FILE),
+        ("codex", 'mcp_optional_startup_grace_ms = 1\nmcp_servers = { a = { command = "b" } }\n'),
+        ("goose", GOOSE_FILE),
+        ("goose", "extensions:\n    dev:\n        args:\n        - a\n"),
+        ("goose", "extensions:\n    dev:\n        args:\n            - a\n"),
+    ],
+)
+def test_comments_and_layout_of_toml_and_yaml_stay(host: str, text: str, tmp_path: Path) -> None:
+    on = machine(tmp_path)
+    path = config_file(HOSTS[host], on, "user")
+    assert path is not None
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    install(HOSTS[host], on)
+    assert set(text.splitlines()) - set(path.read_text().splitlines()) <= {'mcp_servers = { a = { command = "b" } }'}
+    plan_uninstall(HOSTS[host], on, "user").make()
+    assert path.read_text() == text
+
+
 def test_a_host_is_here_by_its_program_or_its_folder(tmp_path: Path) -> None:
     on = machine(tmp_path)
     assert not any(is_here(host, on) for host in HOSTS.values())
