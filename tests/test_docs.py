@@ -13,6 +13,7 @@ import pytest
 from lium_mcp.cli.exit_statuses import ExitStatus
 from lium_mcp.cli.parser import make_parser
 from lium_mcp.guard.limits import read_policy_file
+from lium_mcp.hosts.host_table import HOSTS as INSTALLED
 from lium_mcp.sandbox.container.commands import PROGRAMS
 from lium_mcp.sandbox.faults import OPTIONS, WIRE_KINDS, WorldKind
 from lium_mcp.settings import Settings
@@ -61,13 +62,23 @@ def tools_table() -> str:
     return "\n".join(rows)
 
 
+def hosts_line() -> str:
+    *most, last = [f"`{name}`" for name in INSTALLED]
+    return f"{', '.join(most)} and {last}."
+
+
 def statuses_table() -> str:
     return "\n".join(["| status | meaning |", "|---|---|", *(f"| {one:d} | {one.meaning} |" for one in ExitStatus)])
 
 
 def test_the_readme_lists_the_tools_settings_and_statuses_that_exist() -> None:
     expected = README.read_text()
-    for name, table in (("tools", tools_table()), ("settings", settings_table()), ("statuses", statuses_table())):
+    for name, table in (
+        ("tools", tools_table()),
+        ("settings", settings_table()),
+        ("statuses", statuses_table()),
+        ("hosts", hosts_line()),
+    ):
         expected = with_generated(expected, name, table)
     if os.environ.get("UPDATE_SNAPSHOTS"):
         README.write_text(expected)
