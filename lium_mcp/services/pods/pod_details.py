@@ -25,13 +25,12 @@ from lium_mcp.services.pods.gpu_details import GpuView, gpu_view
 from lium_mcp.services.pods.idle_removals import IdleState, idle_states
 from lium_mcp.services.pods.node_warnings import maintenance, spot_warning
 from lium_mcp.services.pods.pod_connections import inside_of
+from lium_mcp.services.pods.pod_events import EventView, cause_of, last_events, quoted, read_events
 from lium_mcp.services.pods.removal_problems import removal_problems
-from lium_mcp.text import quotation, shortened
+from lium_mcp.text import shortened
 
 Outcome = Literal["done", "failed", "pending"]
 
-_LAST_EVENTS = 5
-_MOST_QUOTED_CHARACTERS = 200
 _MOST_NAME_CHARACTERS = 60
 _OLDER_THAN_LIUM_HOURS = 24 * 366 * 10
 _EXTRAS_SECONDS = 10.0
@@ -71,18 +70,6 @@ class PodTemplateView(Result):
     image: str | None = None
 
 
-class EventView(Result):
-    """Something that happened to a pod."""
-
-    at: UtcTime | None = None
-    event: str | None = None
-    status: str | None = None
-    reason: str | None = None
-    detail: str | None = None
-    failure: str | None = None
-    error: str | None = None
-
-
 class PodView(PodRow):
     """One pod in detail."""
 
@@ -117,7 +104,7 @@ class _Extras:
     record: PodRecord | None = None
 
     async def read_events(self, account: Account, pod_id: str) -> None:
-        self.history = await _events(account, pod_id)
+        self.history = await read_events(account, pod_id)
 
     async def read_record(self, account: Account, pod_id: str) -> None:
         self.record = await _record(account, pod_id)
@@ -206,7 +193,7 @@ async def pod_view(
     if current and (reclaim := spot_warning(pod.executor)):
         warnings.append(reclaim)
     template = pod.template
-    shown = _shown(history) if events else []
+    shown = last_events(history) if events else []
     shown_gpus = inside.gpus if gpus else None
     processes = [process.name for gpu in shown_gpus or () for process in gpu.processes]
     fields = _row_fields(pod, idle or IdleState())
@@ -236,7 +223,7 @@ async def pod_view(
         local_volume_path=pod.volume_root,
         jupyter_url=pod.jupyter_url,
         warnings=[*warnings, *([problem] if problem else [])] or None,
-        note=note_on(*_quoted(shown), *processes),
+        note=note_on(*quoted(shown), *processes),
         last_events=shown if events else None,
         gpus=[gpu_view(gpu) for gpu in shown_gpus] if shown_gpus else None,
     )
@@ -244,13 +231,13 @@ async def pod_view(
 
 async def past_view(account: Account, pod_id: str) -> PodView | None:
     """A removed pod by what Lium keeps of it; None where it keeps nothing, or does not say that the pod is gone."""
-    history = await _events(account, pod_id)
+    history = await read_events(account, pod_id)
     record = await _record(account, pod_id)
     gone = PodRecord(pod_id=pod_id) if record is None else record
     state = next((event.state for event in reversed(history) if event.state), "DELETED")
     if not ((history and state in REMOVED_STATUSES) if gone.removed is None else gone.removed):
         return None
-    shown = _shown(history)
+    shown = last_events(history)
     named = next((event.pod_name for event in history if event.pod_name), None)
     # Charges reach Lium's ledger some minutes late, so a cost of 0 is final only for a pod that never ran.
     is_whole = bool(gone.total) or (bool(history) and not _has_run(history))
@@ -268,7 +255,7 @@ async def past_view(account: Account, pod_id: str) -> PodView | None:
         removed_because=gone.close_reason,
         cost_so_far_usd=gone.total if is_whole else None,
         template=PodTemplateView(image=gone.image) if gone.image else None,
-        note=note_on(*_quoted(shown), gone.close_reason),
+        note=note_on(*quoted(shown), gone.close_reason),
         last_events=shown,
     )
 
@@ -288,16 +275,8 @@ def describe_start(pod: Pod | None) -> str:
 
 
 def failure_cause(view: PodView) -> str:
-    """The API's own word on why a pod failed, if it left one: a quotation, since images and nodes have a say in it."""
-    text = _cause(view.last_events or [])
-    said = quotation(text or "", _MOST_QUOTED_CHARACTERS)
-    return f"; Lium says {said}" if said else ""
-
-
-def happened_since_it_ran(events: Sequence[EventView]) -> Sequence[EventView]:
-    """The events after a pod last came to run: an error from before that is over."""
-    runs = [number for number, event in enumerate(events, 1) if (event.status or "").upper() == "RUNNING"]
-    return events[runs[-1] :] if runs else events
+    """Lium's word on why a pod failed, to follow a sentence; empty where it left none."""
+    return cause_of(view.last_events or [])
 
 
 def _warnings(
@@ -342,45 +321,6 @@ def _ports(pod: Pod) -> dict[str, str] | None:
     # The SSH command has the one of SSH.
     open_ports = {inside: outside for inside, outside in pod.public_ports.items() if inside != SSH_PORT}
     return {str(inside): with_port(pod.ssh.host, outside) for inside, outside in open_ports.items()} or None
-
-
-def _shown(history: Sequence[PodEvent]) -> list[EventView]:
-    """The last events, and before them the one that says why a start failed, where more came after it."""
-    events = [_event(item) for item in history]
-    last = events[-_LAST_EVENTS:]
-    failed = [event for event in happened_since_it_ran(events) if event.error][-1:]
-    return last if any(event is one for event in last for one in failed) else [*failed, *last]
-
-
-def _quoted(events: Sequence[EventView]) -> list[str | None]:
-    return [text for event in events for text in (event.reason, event.detail, event.failure, event.error)]
-
-
-def _cause(events: Sequence[EventView]) -> str | None:
-    """The last error, else the last reason."""
-    late = happened_since_it_ran(events)
-    errors = [event.error for event in late if event.error]
-    reasons = [event.reason for event in late if event.reason]
-    return next(reversed(errors or reasons), None)
-
-
-def _event(event: PodEvent) -> EventView:
-    return EventView(
-        at=event.created_at,
-        event=event.sub_event_type or event.event_type,
-        status=event.to_status,
-        reason=event.reason,
-        detail=event.detail if event.detail != event.error else None,
-        failure=event.failure_step or event.failure_code,
-        error=event.error,
-    )
-
-
-async def _events(account: Account, pod_id: str) -> Sequence[PodEvent]:
-    try:
-        return await account.lium.pods.events(pod_id)
-    except LiumError:
-        return ()  # older servers have no events; a pod is worth showing without them
 
 
 async def _rented_volume(account: Account, pod_id: str) -> str | None:

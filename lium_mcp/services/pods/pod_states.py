@@ -13,9 +13,9 @@ from lium_mcp.services.pods.pod_details import (
     describe_start,
     failure_cause,
     gone_view,
-    happened_since_it_ran,
     pod_view,
 )
+from lium_mcp.services.pods.pod_events import happened_since_it_ran
 from lium_mcp.services.pods.readiness import describe_ssh, may_be_starting, read_pod, wait_for_ssh
 from lium_mcp.services.pods.start_failures import Meaning, explain
 from lium_mcp.services.polling import OrderedChange, Poller
