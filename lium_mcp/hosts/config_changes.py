@@ -7,20 +7,21 @@ with the same mode, behind links, and only where nobody has changed it meanwhile
 import difflib
 import os
 import re
-import stat
-import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from lium_mcp import own_files
 from lium_mcp.hosts.documents import GONE, Document, Edit, Unreadable
 from lium_mcp.hosts.host_entries import InstalledEntry, Wish, make_entry, merged, read_entry
 from lium_mcp.hosts.host_facts import Host, Item, Scope, Steps
 from lium_mcp.hosts.host_machine import Machine
 from lium_mcp.hosts.installed_entries import ConfigUnusable, config_file, read_config_file
 
+_SHARED: Final = 0o644
+_CHANGED: Final = "another program has changed it meanwhile; nothing was changed"
 _HARMLESS: Final = r"""(?![${<]|[A-Z][A-Z_]+["'])"""
 """A reference, what is to be filled in, or the name of a variable."""
 _SECRET: Final = re.compile(
@@ -70,15 +71,32 @@ class Change:
         Raises:
             ConfigUnusable: it cannot be made.
         """
-        try:
+        with _telling(self.path):
             return _make(self)
-        except (OSError, RuntimeError) as error:
-            reason = getattr(error, "strerror", None) or "its links lead nowhere"
-            raise ConfigUnusable(f"{self.path}: it cannot be written: {reason}") from None
 
     def keep(self) -> Path | None:
-        """Keep the file as it is beside itself; None where there is none."""
-        return None if self.before is None else _kept(self.path.resolve(), self.before)
+        """Keep the file as it is beside itself; None where there is none.
+
+        Raises:
+            ConfigUnusable: it is another one meanwhile, or cannot be kept.
+        """
+        with _telling(self.path):
+            target, found = _unchanged(self)
+            return None if found.stamp is None else own_files.keep(target, found)
+
+
+@contextmanager
+def _telling(path: Path) -> Iterator[None]:
+    """Name the file that the system does not let be written.
+
+    Raises:
+        ConfigUnusable: it does not.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or "its links lead nowhere"
+        raise ConfigUnusable(f"{path}: it cannot be written: {reason}") from None
 
 
 def plan_install(host: Host, machine: Machine, scope: Scope, wish: Wish) -> Change:
@@ -213,45 +231,28 @@ def _says_nothing(host: Host, document: Document) -> bool:
 
 
 def _make(change: Change) -> Path | None:
-    target = change.path.resolve()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    now = target.read_bytes() if target.exists() else None
-    if now != change.before:
-        raise ConfigUnusable(f"{change.path}: another program has changed it meanwhile; nothing was changed")
-    backup = None
-    # What a person keeps for themselves may hold keys of other servers.
-    mode = 0o600 if change.scope == "user" else 0o644
-    if change.before is not None:
-        if not os.access(target, os.W_OK):
-            raise ConfigUnusable(f"{change.path}: it is write-protected; nothing was changed")
-        mode = stat.S_IMODE(target.stat().st_mode)
-        backup = _kept(target, change.before)
+    target, found = _unchanged(change)
+    if found.stamp is not None and not os.access(target, os.W_OK):
+        raise ConfigUnusable(f"{change.path}: it is write-protected; nothing was changed")
+    backup = None if found.stamp is None else own_files.keep(target, found)
     if change.after is None:
         target.unlink()
         return backup
-    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    os.close(descriptor)
-    new = Path(name)
-    try:
-        new.unlink()
-        _write(new, change.after, mode)
-        new.replace(target)
-    finally:
-        new.unlink(missing_ok=True)
+    # What a project has is for all who work on it.
+    mode = _SHARED if found.stamp is None and change.scope == "project" else found.mode
+    if not own_files.replace(target, change.after, replace(found, mode=mode)):
+        raise ConfigUnusable(f"{change.path}: {_CHANGED}")
     return backup
 
 
-def _kept(target: Path, data: bytes) -> Path:
-    backup = target.with_name(f"{target.name}.{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}.bak")
-    _write(backup, data, stat.S_IMODE(target.stat().st_mode))
-    return backup
+def _unchanged(change: Change) -> tuple[Path, own_files.Content]:
+    """The file itself, behind links, as it was when the change was planned.
 
-
-def _write(path: Path, data: bytes, mode: int) -> None:
-    with os.fdopen(
-        os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600), "wb"
-    ) as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    path.chmod(mode)
+    Raises:
+        ConfigUnusable: it is another one now.
+    """
+    target = change.path.resolve()
+    found = own_files.read(target)
+    if (None if found.stamp is None else found.data) != change.before:
+        raise ConfigUnusable(f"{change.path}: {_CHANGED}")
+    return target, found

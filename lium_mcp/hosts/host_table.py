@@ -278,8 +278,9 @@ _TABLE: Final = (
         folders=("{copilot}",),
         user=("{copilot}/mcp-config.json",),
         project=(".github/mcp.json",),
-        stdio={"type": "local", **_STARTED, "tools": ["*"]},
-        http={**_AT_HTTP, "tools": ["*"]},
+        # With many tools it would show its model their names alone.
+        stdio={"type": "local", **_STARTED, "tools": ["*"], "deferTools": "never"},
+        http={**_AT_HTTP, "tools": ["*"], "deferTools": "never"},
         stdio_key="${LIUM_API_KEY}",
         http_key="${LIUM_API_KEY}",
         restart="start a new session; /mcp show lists it",
