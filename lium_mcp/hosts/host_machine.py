@@ -42,12 +42,7 @@ class Machine:
     def path(self, place: Place) -> Path | None:
         """Where a place is; None where this platform has none."""
         text = place if isinstance(place, str) else place.get(self.platform)
-        if text is None:
-            return None
-        if not text.startswith("{"):
-            return self.project / text
-        root, _, rest = text[1:].partition("}")
-        return self._root(root) / rest.lstrip("/")
+        return None if text is None else self._below(text)
 
     def find_program(self, name: str) -> Path | None:
         """The program of that name on the PATH."""
@@ -59,13 +54,16 @@ class Machine:
                     return found
         return None
 
+    def _below(self, text: str) -> Path:
+        if not text.startswith("{"):
+            return self.project / text
+        root, _, rest = text[1:].partition("}")
+        return self._root(root) / rest.lstrip("/")
+
     def _root(self, name: str) -> Path:
         if name in _OWN_ROOTS:
             variable, otherwise = _OWN_ROOTS[name]
-            named = self.variables.get(variable)
-            found = Path(named) if named else self.path(otherwise)
-            assert found is not None  # noqa: S101 - no such default depends on the platform
-            return found
+            return Path(self.variables.get(variable) or self._below(otherwise))
         home = Path(self.variables.get("USERPROFILE" if self.platform == "windows" else "HOME") or Path.home())
         match name:
             case "xdg":

@@ -241,6 +241,12 @@ def test_an_address_is_told_with_a_reference_to_the_key(lium: Lium, home: Path) 
     assert '[mcp_servers.lium.env_http_headers]\nX-API-Key = "LIUM_API_KEY"' in text
 
 
+def test_a_host_without_references_is_said_to_want_the_key_itself(lium: Lium, home: Path) -> None:
+    _, out, _ = lium("install", "zed", "--yes", "--http", "https://gpu.example.com/mcp")
+    assert "put your key into the entry" in out
+    assert "<your Lium API key>" in (home / ".config" / "zed" / "settings.json").read_text()
+
+
 def test_the_list_says_of_each_host_whether_it_is_here_and_has_our_entry(lium: Lium, home: Path) -> None:
     lium("install", "cursor", "--yes", "--scope", "project")
     lium("install", "codex", "--yes")

@@ -134,12 +134,17 @@ def _part(seen: dict[str, Seen]) -> Iterable[str]:
         yield f"| {titles.get(name, host.title)} | `lium-mcp install {name}` | `{path}` | {verdict} |"
     yield ""
     yield (
-        "`run`: told by this command alone, with a home, a cache and tools of its own, the host's model called "
+        "`run`: told by this command alone (with `--sandbox --yes`), in a home of its own, the host's model called "
         f"`{CALLED}` and got the answer. `schema only`: what is written is held against the keys that the host is "
         "known to read, on three platforms."
     )
     yield ""
-    yield "| two commands, from an empty machine | `uv tool install` | `lium-mcp install` | first call | together |"
+    yield (
+        "From an empty machine to the first answered call, by two commands; the packages come from an index near by, "
+        "and with other work on two cores the times are longer."
+    )
+    yield ""
+    yield "| host | `uv tool install` | `lium-mcp install` | first call | together |"
     yield "|---|---|---|---|---|"
     for measured in MEASURED:
         one = seen[measured.typed]
