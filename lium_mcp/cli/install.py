@@ -21,7 +21,12 @@ from lium_mcp.settings_reading import load_readable
 from lium_mcp.settings_table import SETTINGS
 from lium_mcp.values import SettingsError, cleaned_key, is_loopback
 
-_OFFERED: Final = ("max_price_per_hour_usd", "max_pods", "max_hours", "budget_usd")
+_OFFERED: Final = {
+    "max_price_per_hour_usd": "Most that one pod may cost, in USD per hour",
+    "max_pods": "Most pods that may live at once",
+    "max_hours": "Longest life of a pod, in hours",
+    "budget_usd": "Most that may be spent in a month, in USD",
+}
 
 
 def run(options: dict[str, Any]) -> int:
@@ -103,9 +108,8 @@ def _ask_for_limits() -> dict[str, str]:
     """Let a person set the limits that matter most."""
     say("Limits on what agents may do with your money; the server keeps them. Enter alone sets none.")
     limits: dict[str, str] = {}
-    for name in _OFFERED:
-        about = SETTINGS[name].about.partition(";")[0].rstrip(".")
-        while text := ask(f"  {about}: "):
+    for name, question in _OFFERED.items():
+        while text := ask(f"  {question}: "):
             try:
                 limits |= _variables({name: text})
             except SettingsError as error:

@@ -25,7 +25,7 @@ _CHANGED: Final = "another program has changed it meanwhile; nothing was changed
 _HARMLESS: Final = r"""(?![${<]|[A-Z][A-Z_]+["'])"""
 """A reference, what is to be filled in, or the name of a variable."""
 _SECRET: Final = re.compile(
-    r"""((?i:key|token|secret|passw|auth)[\w-]*["']?\s*[:=,]\s*)"""
+    r"""\$\{[^}]*\}|((?i:key|token|secret|passw|auth)[\w-]*["']?\s*[:=,]\s*)"""
     rf"""(?:"{_HARMLESS}[^"]+"|'{_HARMLESS}[^']+'|{_HARMLESS}[^\s"',\]}}]+)"""
 )
 
@@ -63,7 +63,7 @@ class Change:
         """The change as lines, in which what looks like another program's secret is not shown."""
         old, new = ((data or b"").decode(errors="replace").splitlines() for data in (self.before, self.after))
         lines = difflib.unified_diff(old, new, str(self.path), str(self.path), lineterm="", n=1)
-        return [_SECRET.sub(r"\1(not shown)", line) for line in lines]
+        return [_SECRET.sub(lambda found: f"{found[1]}(not shown)" if found[1] else found[0], line) for line in lines]
 
     def make(self) -> Path | None:
         """Make it; return where the file as it was is kept, None where there was none.

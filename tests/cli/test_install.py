@@ -83,6 +83,7 @@ def test_a_diff_shows_no_secret_of_another_server(lium: Lium, home: Path) -> Non
         assert "(not shown)" in out
         assert "secret-" not in out
         assert '"LIUM_API_KEY": "${env:LIUM_API_KEY}"' in out
+    assert '"LIUM_API_KEY": "${LIUM_API_KEY:-}"' in lium("install", "claude-code", "--dry-run")[1]
     put(home, ".codex/config.toml", 'token = "secret-4"\n')
     _, out, _ = lium("install", "codex", "--dry-run")
     assert "secret-" not in out
@@ -148,7 +149,7 @@ def test_a_broken_file_is_named_and_left_alone(
 
 
 def test_what_has_comments_is_shown_for_a_person_and_not_written(lium: Lium, home: Path) -> None:
-    text = '// mine\n{\n  "theme": "One", // and this\n  "context_servers": {},\n}\n'
+    text = '// mine\n{\n  "proxy": "http://a//b,}", // and this\n  "context_servers": {},\n}\n'
     file = put(home, ".config/zed/settings.json", text)
     status, out, err = lium("install", "zed", "--yes", "--sandbox")
     assert status == ExitStatus.FAILED
