@@ -243,3 +243,16 @@ async def test_a_batch_passes_over_the_node_too(account: Sandbox) -> None:
     assert [row["outcome"] for row in again["pods"]] == ["done", "done"]
     assert records[0]["executor_id"] != records[-1]["executor_id"]
     assert len(living(account)) == 2
+
+
+async def test_a_run_goes_on_with_the_next_node_where_one_refuses(account: Sandbox, ledger: str) -> None:
+    wire = Wire(account)
+    refusing(wire, TAKEN)
+    async with agent_on(account, transport=wire, state_url=ledger) as agent:
+        wanted: dict[str, Any] = {"name": "train", "gpu_type": "RTX4090", "hours": 2, "max_total_usd": 2}
+        await agent.call("run_job", command="sleep 60", wait_seconds=45, **wanted)
+        asked = nodes_asked(wire)
+        assert len(set(asked)) == len(asked) == 2
+        [pod] = living(account)
+        assert pod["executor"]["id"] == asked[-1]
+    assert [row["status"] for row in rows_of(ledger)].count("refused") == 1

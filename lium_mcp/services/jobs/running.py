@@ -19,10 +19,21 @@ from lium_mcp.api.errors import (
 from lium_mcp.api.pods.models import VOLUME_PATH, PodDetail
 from lium_mcp.failures import Failure
 from lium_mcp.guard.consent import Question
+from lium_mcp.guard.policy import Ask
 from lium_mcp.remote.jobs import list_jobs, read_log, start_job, stop_job
 from lium_mcp.remote.transfers import Transfer
 from lium_mcp.remote.uploads import upload
-from lium_mcp.rentals import OTHERS_SECONDS, Entry, Judge, LeaseLost, NotNow, PodNameTaken, TaskOver, shortfalls
+from lium_mcp.rentals import (
+    OTHERS_SECONDS,
+    Entry,
+    FindJudge,
+    Judge,
+    LeaseLost,
+    NotNow,
+    PodNameTaken,
+    TaskOver,
+    shortfalls,
+)
 from lium_mcp.services.backing_up import is_inside, volume_root
 from lium_mcp.services.backups.transfer_details import left_out, open_folders
 from lium_mcp.services.failure_words import FAILURES, REFUSALS, as_failure
@@ -37,7 +48,8 @@ from lium_mcp.services.pods.pod_connections import inside_of, pod_access
 from lium_mcp.services.pods.pod_details import pod_view
 from lium_mcp.services.pods.pod_states import judge_gone
 from lium_mcp.services.pods.readiness import read_pod, wait_for_ssh
-from lium_mcp.services.rents.rent_plan import expected_of, make_plan
+from lium_mcp.services.rents.other_nodes import rent_on_some_node
+from lium_mcp.services.rents.rent_plan import make_plan
 from lium_mcp.services.rents.rent_terms import came_out_dearer, refuse_dearer
 from lium_mcp.services.rents.startup_restores import ordered_restore, wait_for_restore
 
@@ -136,21 +148,18 @@ async def _rent(run: Run) -> None:
         plan = await make_plan(account, policy, run.order.wish(payload["hours"]), priced=True)
         refuse_dearer(agreed, plan.price_per_hour_usd)
 
-        async def judge_if_wanted(_: Sequence[Entry]) -> Judge:
-            await run.claim.keep()
-            if run.is_unwanted:
-                raise Failure("stopped", "It was stopped when it was about to rent.", "")
-            return await find_judge(account, policy, plan.ask)
+        def judging(ask: Ask) -> FindJudge:
+            async def judge_if_wanted(_: Sequence[Entry]) -> Judge:
+                await run.claim.keep()
+                if run.is_unwanted:
+                    raise Failure("stopped", "It was stopped when it was about to rent.", "")
+                return await find_judge(account, policy, ask)
 
-        async with account.renter.rent(
-            plan.order,
-            asked=payload["asked"],
-            price_per_hour_usd=plan.price_per_hour_usd,
-            expected=expected_of(policy, agreed, plan),
-            hours=plan.hours,
-            task_id=run.claim.task.id,
-            find_judge=judge_if_wanted,
-        ) as rental:
+            return judge_if_wanted
+
+        async with rent_on_some_node(
+            account, policy, agreed, plan, asked=payload["asked"], task_id=run.claim.task.id, judging=judging
+        ) as (rental, plan):
             warnings = [*node_warnings(plan.node), *plan.warnings]
             price = plan.price_per_hour_usd
             await run.note("booting", pod_id=rental.pod_id, price_per_hour_usd=price, warnings=warnings or None)

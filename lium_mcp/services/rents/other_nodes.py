@@ -4,7 +4,7 @@ Each try is a rent of its own, with a row in the ledger, held against every limi
 tried elsewhere, and never for more than a person has agreed to.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any, Final
@@ -30,9 +30,25 @@ _MOST_NODES: Final = 3
 
 @asynccontextmanager
 async def rent_on_some_node(
-    account: Account, policy: Policy, agreed: Question | None, plan: Plan
+    account: Account,
+    policy: Policy,
+    agreed: Question | None,
+    plan: Plan,
+    *,
+    asked: str | None = None,
+    task_id: str | None = None,
+    judging: Callable[[Ask], FindJudge] | None = None,
 ) -> AsyncIterator[tuple[Rental, Plan]]:
     """Rent by a plan, and give the block the rental and the plan that was carried out at last.
+
+    Args:
+        account: Whose money is spent.
+        policy: The limits that hold.
+        agreed: What a person agreed to; None where nobody was asked.
+        plan: What is rented first.
+        asked: Stands for the request in the ledger; None for the wish itself.
+        task_id: The task that the rent is for.
+        judging: Judges each try right before it is sent; None for the limits alone.
 
     Raises:
         Failure: nodes refused it, and no other one fits what was agreed to; each is named with its reason.
@@ -44,11 +60,12 @@ async def rent_on_some_node(
         while rental is None:
             rent = account.renter.rent(
                 plan.order,
-                asked=first.wish.digest,
+                asked=asked or first.wish.digest,
                 price_per_hour_usd=plan.price_per_hour_usd,
                 expected=expected_of(policy, agreed, plan),
                 hours=plan.hours,
-                find_judge=_judging(account, policy, plan.ask),
+                task_id=task_id,
+                find_judge=judging(plan.ask) if judging else _judging(account, policy, plan.ask),
             )
             try:
                 rental = await stack.enter_async_context(rent)
