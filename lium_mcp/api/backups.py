@@ -64,6 +64,11 @@ class Backup(StorageRun):
         return self.is_completed and self.total_files == 0 and self.total_bytes == 0
 
     @property
+    def says_content(self) -> bool:
+        """Whether Lium says of it that it holds, or will hold, a file or a byte."""
+        return bool(self.total_files or self.total_bytes)
+
+    @property
     def held_files(self) -> int | None:
         """How many files it holds, or will hold."""
         return self.total_files if not self.is_partial or self.processed_files is None else self.processed_files

@@ -285,7 +285,8 @@ async def create_backup(
     )
     warnings = []
     if started.schedule_created:
-        stays = SCHEDULE_STAYS if backup.has_data else ""  # else what to do next says it
+        is_said_elsewhere = not backup.has_data or (backup.is_completed and not backup.says_content)
+        stays = "" if is_said_elsewhere else SCHEDULE_STAYS
         warnings.append(
             f"The pod had no schedule, so one was made: every {started.schedule.backup_frequency_hours} hours, kept "
             f"{started.schedule.retention_days} days. {stays}".strip()

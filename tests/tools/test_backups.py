@@ -258,6 +258,33 @@ async def test_a_part_of_the_volume_is_backed_up_and_the_answer_says_which_and_f
     assert row["size_gb"] > 0
 
 
+@pytest.mark.parametrize(
+    ("figures", "said"),
+    [({"total_files": 0, "total_bytes": 0}, "It holds no file"), ({}, "Lium does not say what it holds")],
+    ids=["empty", "unknown"],
+)
+async def test_a_backup_that_may_hold_nothing_names_its_path_and_the_schedule_that_stays(
+    sandbox: Sandbox, figures: Row, said: str
+) -> None:
+    await rent(sandbox, "worker")
+    wire = Wire(sandbox)
+    names = ("total_files", "total_bytes", "processed_files", "processed_bytes")
+    wire.on("GET", "/backup-logs/*", editing(lambda row: row | dict.fromkeys(names) | figures))
+    async with agent_on(sandbox, transport=wire) as agent:
+        made = await agent.call("create_backup", pod="worker", path="/root/typo", wait_seconds=300)
+        read = await agent.call("get_backup", backup_id=made["backup"]["backup_id"])
+    warning = (
+        f'{said}: look in the pod whether "/root/typo" has files. The pod\'s schedule stays, and goes on backing up '
+        "every 6 hours: delete_backup_schedule ends that. set_backup_schedule changes its path."
+    )
+    assert (made["outcome"], read["outcome"]) == ("done", "done")
+    assert made["warnings"] == [
+        "The pod had no schedule, so one was made: every 6 hours, kept 7 days.",
+        warning,
+    ]
+    assert read["warnings"] == [warning]
+
+
 async def test_another_path_than_the_schedules_is_refused_before_anything_is_sent(sandbox: Sandbox) -> None:
     await rent(sandbox, "worker")
     wire = Wire(sandbox)

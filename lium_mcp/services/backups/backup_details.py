@@ -15,6 +15,7 @@ from lium_mcp.results import Result, Timed, UtcTime, note_on
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.backing_up import PARTIAL, held_path, standing
 from lium_mcp.services.pods.pod_details import Outcome
+from lium_mcp.text import quotation
 
 _SHOWN_CHARACTERS: Final = 300
 _MOST_KEEP_DAYS: Final = 36_500
@@ -133,7 +134,7 @@ def judge_backup(
     view = backup_view(backup, origin)
     view = view.model_copy(update={"path": path}) if path else view
     note = note_on(view.problem, view.message)
-    kept = [*warnings, *([PARTIAL] if backup.is_partial else [])] or None
+    kept = [*warnings, *([PARTIAL] if backup.is_partial else []), *_on_content(backup, origin, view.path)] or None
     if backup.is_completed:
         return ObservedBackup(outcome="done", backup=view, note=note, warnings=kept)
     if backup.is_final:
@@ -150,7 +151,7 @@ def judge_backup(
 
 def backup_view(backup: Backup, origin: Origin | None) -> BackupView:
     """Show a backup; without an origin, whose it is only where its own row says it."""
-    has_figures = backup.has_data and (backup.total_bytes or backup.total_files)
+    has_figures = backup.has_data and backup.says_content
     return BackupView(
         backup_id=backup.id,
         pod_id=origin.pod_id if origin else backup.pod_id,
@@ -180,6 +181,16 @@ def _kept_until(backup: Backup, origin: Origin | None) -> datetime | None:
         return end + timedelta(days=days)
     except OverflowError:  # of a year that is no year of anybody's
         return None
+
+
+def _on_content(backup: Backup, origin: Origin | None, path: str | None) -> list[str]:
+    """Say of a completed backup that it may hold nothing, such as one of a folder that is not there."""
+    if not backup.is_completed or backup.says_content:
+        return []
+    what = "It holds no file" if backup.is_empty else "Lium does not say what it holds"
+    look = f"{what}: look in the pod whether {quotation(path, _SHOWN_CHARACTERS)} has files." if path else f"{what}."
+    stays = _on_schedule(origin)
+    return [f"{look}{stays} set_backup_schedule changes its path." if stays else look]
 
 
 def _on_schedule(origin: Origin | None) -> str:
