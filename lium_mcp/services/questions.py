@@ -26,6 +26,8 @@ from lium_mcp.services.pods.idle_removals import (
     IdleState,
     check_watchable,
     idle_states,
+    on_last_backup,
+    set_before,
     wanted_removal,
 )
 from lium_mcp.services.targets import (
@@ -110,11 +112,12 @@ async def ask_to_schedule_removal(
     pod: str,
     hours_from_now: float | None,
     idle_minutes: int | None,
-    final_backup: bool,
+    final_backup: bool | None,
 ) -> Question:
     """Before `schedule_pod_removal`."""
     target = await find_pod(account, pod)
-    idle = wanted_removal(hours_from_now=hours_from_now, idle_minutes=idle_minutes, final_backup=final_backup)
+    earlier = await set_before(account, target) if idle_minutes is not None else None
+    idle = wanted_removal(earlier, hours_from_now=hours_from_now, idle_minutes=idle_minutes, final_backup=final_backup)
     when, known = list[str](), list[str]()
     if hours_from_now is not None:
         await check_life(account, policy, target, hours_from_now)
@@ -127,8 +130,10 @@ async def ask_to_schedule_removal(
         when.append(
             f"{'let' if when else 'Let'} lium-mcp remove {whom} once it was idle for {idle.idle_minutes} minutes"
         )
-    if hours_from_now is not None or not final_backup:
+    if hours_from_now is not None or not (idle and idle.final_backup):
         known.append(f"Its disk and local volume are lost then. {await _last_backup(account, target)}")
+    if said := on_last_backup(earlier, idle, is_named=final_backup is not None):
+        known.append(said)
     if idle is not None and idle.final_backup:
         known.append(f"When it is idle: {await _backed_up_first(account, target)}")
     if idle is not None:

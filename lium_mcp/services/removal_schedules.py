@@ -20,6 +20,8 @@ from lium_mcp.services.pods.idle_removals import (
     check_watchable,
     end_idle_removal,
     idle_states,
+    on_last_backup,
+    set_before,
     set_idle_removal,
     wanted_removal,
 )
@@ -46,7 +48,7 @@ async def schedule_removal(
     *,
     hours_from_now: float | None,
     idle_minutes: int | None,
-    final_backup: bool,
+    final_backup: bool | None,
 ) -> RemovalSchedule:
     """Have a pod removed by Lium in so many hours, by this server once it was idle so long, or whatever comes first.
 
@@ -55,7 +57,8 @@ async def schedule_removal(
         PolicyRefused, AccountUnknown, LiumError, LedgerUnavailable: as `changing_life`.
     """
     target = await find_pod(account, named)
-    idle = wanted_removal(hours_from_now=hours_from_now, idle_minutes=idle_minutes, final_backup=final_backup)
+    earlier = await set_before(account, target) if idle_minutes is not None else None
+    idle = wanted_removal(earlier, hours_from_now=hours_from_now, idle_minutes=idle_minutes, final_backup=final_backup)
     if idle is not None:
         await check_watchable(account, target, idle)
     done, at = "", None
@@ -71,7 +74,8 @@ async def schedule_removal(
         schedule = await _read(account, target)
     if at is not None and (schedule.removal_at is None or abs(schedule.removal_at - at) > REMOVAL_TOLERANCE):
         raise _not_confirmed(schedule, done)
-    return schedule
+    said = on_last_backup(earlier, idle, is_named=final_backup is not None)
+    return schedule.model_copy(update={"next": " ".join(filter(None, (said, schedule.next))) or None})
 
 
 async def cancel_removal(

@@ -294,7 +294,9 @@ async def schedule_pod_removal(
     idle_minutes: Annotated[
         int | None, Field(ge=5, le=1440, description="Or once its GPUs were idle so many minutes.")
     ] = None,
-    final_backup: Annotated[bool, Field(description="When idle: only after a completed backup.")] = False,
+    final_backup: Annotated[
+        bool | None, Field(description="When idle: only after a completed backup; left out, as set before.")
+    ] = None,
 ) -> RemovalSchedule:
     """Set when Lium itself removes a pod, replacing an earlier time; it holds even when this server is gone. Or let
     this server, only while it lives, remove it when idle; the first counts. Data outside volumes and backups is lost

@@ -536,6 +536,27 @@ async def test_a_person_is_asked_what_idle_means_and_what_is_lost(account: Sandb
     assert "When it is idle: Its local volume is backed up first, and it stays if that fails." in both
 
 
+async def test_the_last_backup_that_was_set_stays_unless_it_is_refused(account: Sandbox, at: Any) -> None:
+    person = Person("yes")
+    async with at(person=person, confirm="auto") as agent:
+        await rent(agent)
+        await agent.call("schedule_pod_removal", pod="train", idle_minutes=30, final_backup=True)
+        kept = await agent.call("schedule_pod_removal", pod="train", idle_minutes=700)
+        stays = "The last backup that was set earlier stays: it is removed only after it."
+        assert (kept["idle_minutes"], kept["final_backup"]) == (700, True)
+        assert kept["next"].startswith(stays)
+        assert f"{stays} When it is idle: Its local volume is backed up first" in person.questions[-1]
+        assert "Its disk and local volume are lost then" not in person.questions[-1]
+        dropped = await agent.call("schedule_pod_removal", pod="train", idle_minutes=700, final_backup=False)
+        gone = "The last backup that was set earlier is not taken any more."
+        assert "final_backup" not in dropped
+        assert dropped["next"].startswith(gone)
+        assert gone in person.questions[-1]
+        again = await agent.call("schedule_pod_removal", pod="train", idle_minutes=60)
+        assert "final_backup" not in again
+        assert "The last backup" not in again["next"]
+
+
 async def test_nobody_who_says_no_has_a_pod_removed(account: Sandbox, at: Any, watch: Watch) -> None:
     async with at(person=Person("yes", "no"), confirm="auto") as agent:
         await rent(agent)

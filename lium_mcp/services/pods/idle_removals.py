@@ -66,8 +66,12 @@ class IdleState:
     problem: str | None = None
 
 
-def wanted_removal(*, hours_from_now: float | None, idle_minutes: int | None, final_backup: bool) -> IdleRemoval | None:
+def wanted_removal(
+    earlier: IdleRemoval | None, *, hours_from_now: float | None, idle_minutes: int | None, final_backup: bool | None
+) -> IdleRemoval | None:
     """The removal when idle that a call asks for; None where it asks for a time alone.
+
+    What a call leaves out of `final_backup` stays as it was set earlier: no backup is dropped unsaid.
 
     Raises:
         Failure: it asks for neither, or for a backup that nobody would take.
@@ -75,7 +79,8 @@ def wanted_removal(*, hours_from_now: float | None, idle_minutes: int | None, fi
     if hours_from_now is None and idle_minutes is None:
         raise Failure("invalid_argument", "Give hours_from_now or idle_minutes.", "Correct it and call again.")
     if idle_minutes is not None:
-        return IdleRemoval(idle_minutes=idle_minutes, final_backup=final_backup)
+        stays = earlier is not None and earlier.final_backup
+        return IdleRemoval(idle_minutes=idle_minutes, final_backup=stays if final_backup is None else final_backup)
     if final_backup:
         raise Failure(
             "invalid_argument",
@@ -83,6 +88,25 @@ def wanted_removal(*, hours_from_now: float | None, idle_minutes: int | None, fi
             "Back up with set_backup_schedule, or end with remove_pod and final_backup.",
         )
     return None
+
+
+def on_last_backup(earlier: IdleRemoval | None, wanted: IdleRemoval | None, *, is_named: bool) -> str | None:
+    """Say what becomes of the last backup that was set earlier, where a removal takes the place of another."""
+    if earlier is None or wanted is None or not earlier.final_backup or (wanted.final_backup and is_named):
+        return None
+    if wanted.final_backup:
+        return "The last backup that was set earlier stays: it is removed only after it."
+    return "The last backup that was set earlier is not taken any more."
+
+
+async def set_before(account: Account, pod: Pod) -> IdleRemoval | None:
+    """The removal when idle that a pod has now.
+
+    Raises:
+        LedgerUnavailable: the ledger cannot be read.
+    """
+    task = (await _open_tasks(account)).get(pod.id)
+    return read_removal(task) if task else None
 
 
 def read_removal(task: Task) -> IdleRemoval | None:
