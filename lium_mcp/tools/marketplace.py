@@ -27,7 +27,7 @@ from lium_mcp.services.rents.offers import (
     unmatched,
 )
 from lium_mcp.services.rents.quotes import PricedRental
-from lium_mcp.services.rents.total_ceiling import within_total
+from lium_mcp.services.rents.total_ceiling import say_cut_short, within_total
 from lium_mcp.toolkit.call import Call
 from lium_mcp.toolkit.parameters import Cursor, Limit, page
 from lium_mcp.toolkit.registry import READS, Toolset
@@ -237,6 +237,7 @@ async def quote_rental(
     balance = await _balance(call)
     warnings = [
         *node_warnings(node),
+        *say_cut_short(hours, lasts_hours),
         await foresee_login(call.account),
         None if priced.has_total else _NO_TOTAL,
     ]

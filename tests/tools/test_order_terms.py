@@ -12,8 +12,8 @@ from lium_mcp.rentals import LazyLedger, Task, digest
 from lium_mcp.rentals.tables import TASKS
 from lium_mcp.sandbox import Sandbox
 from tests.harness import agent_on
-from tests.orders import CHEAP, look_at_once, looked, order, prices, rented, shown
-from tests.wires import Wire, ask, editing, living, make_template, rents
+from tests.orders import CHEAP, look_at_once, looked, order, prices, rented, shown, wish_in_vain
+from tests.wires import Wire, ask, editing, living, make_template, rents, truth
 
 _WHAT_RUNS = (
     "docker_image docker_image_tag docker_image_digest startup_commands entrypoint environment volumes internal_ports "
@@ -122,3 +122,21 @@ async def test_an_order_plans_only_where_a_rent_would_come_of_it(
         assert "/api/executors" in asked
         assert not asked & {"/api/machines", "/api/templates", "/api/ssh-keys"}
         assert rents(sandbox) == []
+
+
+async def test_an_order_waits_for_a_node_that_is_cheap_enough_for_all_hours(sandbox: Sandbox, state_url: str) -> None:
+    nodes = await ask(sandbox, "GET", "/executors?view=summary")
+    price = min(node["price_per_gpu"] for node in nodes if "A100" in node["machine_name"])
+    wish = {"max_usd_per_gpu_hour": 100, "hours": 100, "max_total_usd": price * 50}
+    async with agent_on(sandbox, state_url=state_url) as agent:
+        planned = await agent.call("rent_pod", **await wish_in_vain(sandbox, **wish), dry_run=True)
+        assert planned["order"]["status"] == "not_placed"
+        assert "of the 100 hours asked for fit" in planned["order"]["because"]
+        await order(agent, **wish)
+        await looked(sandbox, state_url)
+        assert "of the 100 hours asked for fit" in (await shown(agent))["because"]
+        assert rents(sandbox) == []
+        prices(sandbox, CHEAP)
+        await rented(agent)
+    [body] = [note["body"] for note in truth(sandbox, "requests") if "body" in note]
+    assert body["termination_hours"] == 100

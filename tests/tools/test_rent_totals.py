@@ -174,3 +174,16 @@ async def test_a_total_that_is_too_low_is_told_the_price_of_one_hour(sandbox: Sa
         refused = await agent.refused("rent_pod", **CHEAP, max_total_usd=0.9, min_ram_gb=1)
     assert refused.code == "total_too_low"
     assert "one hour, which costs $1.10 with the 6 minutes by which Lium may remove it late:" in refused.text
+
+
+@pytest.mark.parametrize("more", [{}, {"count": 2}], ids=["one", "two"])
+async def test_hours_that_a_total_cuts_short_are_told_wherever_they_are_planned(sandbox: Sandbox, more: Row) -> None:
+    person, told = Person("yes"), "3 of the 100 hours asked for fit into max_total_usd, with 6 minutes spare."
+    total = 3.6 * min(row["price_per_gpu"] for row in await offers(sandbox, "4090"))
+    wanted = CHEAP | more | {"hours": 100, "max_total_usd": total * more.get("count", 1)}
+    async with agent_on(sandbox, person=person) as agent:
+        planned = await agent.call("rent_pod", **wanted, dry_run=True)
+        rented = await agent.call("rent_pod", **wanted)
+        quote = await agent.call("quote_rental", gpu_type="RTX4090", hours=100, max_total_usd=total)
+    assert [answer["warnings"].count(told) for answer in (planned, rented, quote)] == [1, 1, 1]
+    assert person.questions[0].count(told) == 1

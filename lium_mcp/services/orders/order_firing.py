@@ -28,6 +28,7 @@ from lium_mcp.services.pods.login_keys import register_public_keys
 from lium_mcp.services.rents.offers import NothingFits, cheapest_fitting
 from lium_mcp.services.rents.rent_plan import Plan, expected_of, make_plan, may_be_left_to_lium
 from lium_mcp.services.rents.rent_terms import refuse_dearer
+from lium_mcp.services.rents.total_ceiling import refuse_cut_short
 
 log = logging.getLogger(__name__)
 
@@ -102,6 +103,7 @@ async def _try(
             plan = await make_plan(account, policy, terms.bound_wish, priced=True)
             refuse_another_template(account, terms, plan.template)
             refuse_dearer(agreed, plan.price_per_hour_usd)
+            refuse_cut_short(terms.wish.hours, plan.hours)
         await _rent(account, policy, claim, terms, agreed, plan)
     except _NothingYet as nothing:
         await _wait(account, claim, str(nothing), attempts=0)

@@ -14,9 +14,10 @@ from lium_mcp.services.orders.standing_orders import describe, find_same, place,
 from lium_mcp.services.polling import READ_LIMIT_SECONDS, Poller, time_limit
 from lium_mcp.services.rents.batch_renting import ask_to_rent_missing, rent_missing
 from lium_mcp.services.rents.other_counts import refuse_counted_otherwise
-from lium_mcp.services.rents.rent_plan import make_plan
+from lium_mcp.services.rents.rent_plan import Plan, make_plan
 from lium_mcp.services.rents.rented_pods import RentedPod, would_rent
 from lium_mcp.services.rents.renting import agreed_plan, follow_rental, plan_to_ask, question_about, rent
+from lium_mcp.services.rents.total_ceiling import refuse_cut_short
 from lium_mcp.services.rents.wish import Wish
 
 # Of what may fit later, the answers that say by themselves that it does not fit now.
@@ -44,7 +45,9 @@ async def ask_to_rent_or_order(
     try:
         # Who was asked about an order has agreed to all that it may rent at once, too.
         if asked is None or not isinstance(asked.subject, NewOrder):
-            return question_about(await plan_to_ask(account, policy, wish, asked))
+            plan = await plan_to_ask(account, policy, wish, asked)
+            _refuse_if_waiting(plan, trying_hours)
+            return question_about(plan)
         because = asked.subject.because
     except FAILURES as error:
         if trying_hours is None or not may_fit_later(error):
@@ -85,7 +88,8 @@ async def rent_or_order(
             ready = earlier or await agreed_plan(account, policy, agreed, wish)
         if isinstance(ready, Rental):
             return await follow_rental(account, poller, ready, wish, None, wait_seconds)
-        return await rent(account, policy, poller, agreed, ready, wait_seconds)
+        _refuse_if_waiting(ready, trying_hours)
+        return await rent(account, policy, poller, agreed, ready, wait_seconds, may_be_cut_short=trying_hours is None)
     except FAILURES as error:
         can_wait = trying_hours is None and account.worker is not None
         if can_wait and isinstance(error, Failure) and error.code in _WAITED_FOR:
@@ -112,7 +116,9 @@ async def would_rent_or_order(
         return await rent_missing(account, policy, poller, None, wish, 0, dry_run=True)
     with time_limit(READ_LIMIT_SECONDS):
         try:
-            return would_rent(await make_plan(account, policy, wish, priced=True))
+            plan = await make_plan(account, policy, wish, priced=True)
+            _refuse_if_waiting(plan, trying_hours)
+            return would_rent(plan)
         except FAILURES as error:
             if trying_hours is None or not may_fit_later(error):
                 raise
@@ -132,6 +138,12 @@ def _check_count(wish: Wish, trying_hours: float | None) -> None:
             "A standing order is for one pod, so count and keep_trying_hours do not go together.",
             "Leave out one of them; several orders need a name each.",
         )
+
+
+def _refuse_if_waiting(plan: Plan, trying_hours: float | None) -> None:
+    """Refuse a rent for fewer hours than were asked for, of a call that is ready to wait for a cheaper node."""
+    if trying_hours is not None:
+        refuse_cut_short(plan.wish.hours, plan.hours)
 
 
 def _ordered(account: Account, task: Task) -> RentedPod:

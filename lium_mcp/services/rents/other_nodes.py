@@ -21,6 +21,7 @@ from lium_mcp.services.limits_left import find_judge
 from lium_mcp.services.polling import READ_LIMIT_SECONDS, time_limit
 from lium_mcp.services.rents.rent_plan import Plan, expected_of, make_plan
 from lium_mcp.services.rents.rent_terms import refuse_dearer
+from lium_mcp.services.rents.total_ceiling import say_cut_short
 
 NODES_TAKEN: Final = "nodes_taken"
 SAYS_TAKEN: Final = frozenset({"node_unavailable", "node_rent_in_progress", "node_paused_by_provider"})
@@ -38,6 +39,7 @@ async def rent_on_some_node(
     asked: str | None = None,
     task_id: str | None = None,
     judging: Callable[[Ask], FindJudge] | None = None,
+    may_be_cut_short: bool = True,
 ) -> AsyncIterator[tuple[Rental, Plan]]:
     """Rent by a plan, and give the block the rental and the plan that was carried out at last.
 
@@ -49,6 +51,7 @@ async def rent_on_some_node(
         asked: Stands for the request in the ledger; None for the wish itself.
         task_id: The task that the rent is for.
         judging: Judges each try right before it is sent; None for the limits alone.
+        may_be_cut_short: Whether another node may have fewer hours than were asked for, since a total pays for no more.
 
     Raises:
         Failure: nodes refused it, and no other one fits what was agreed to; each is named with its reason.
@@ -74,6 +77,8 @@ async def rent_on_some_node(
                     raise
                 refusals[plan.node.id] = refusal
                 plan = await _plan_elsewhere(account, policy, agreed, first, refusals)
+                if not may_be_cut_short and say_cut_short(first.wish.hours, plan.hours):
+                    raise _refused(refusals, "Another one would not last as long as asked for.") from refusal
         yield rental, plan
 
 
@@ -121,7 +126,8 @@ async def _plan_elsewhere(
         raise _refused(refusals, f"No other one will do: {as_failure(error).happened}") from error
     if agreed is not None and plan.hours != first.hours:
         raise _refused(refusals, "Another one would last for other hours than were agreed to.")
-    return replace(plan, wish=first.wish, warnings=(*plan.warnings, *_said(refusals)), balance_usd=first.balance_usd)
+    warnings = dict.fromkeys((*plan.warnings, *say_cut_short(first.wish.hours, plan.hours), *_said(refusals)))
+    return replace(plan, wish=first.wish, warnings=tuple(warnings), balance_usd=first.balance_usd)
 
 
 def _most_usd(agreed: Question, first: Plan) -> float | None:

@@ -36,7 +36,7 @@ from lium_mcp.services.rents.node_choice import (
 )
 from lium_mcp.services.rents.quotes import PricedRental, find_node
 from lium_mcp.services.rents.rent_terms import ceiling_per_hour_usd
-from lium_mcp.services.rents.total_ceiling import most_hours, whole_cost_usd, within_total
+from lium_mcp.services.rents.total_ceiling import most_hours, say_cut_short, whole_cost_usd, within_total
 from lium_mcp.services.rents.wish import Wish
 from lium_mcp.services.targets import find_free_volume, find_usable_template
 
@@ -187,7 +187,7 @@ async def plan_on_node(
     policy.check_template(template.id)
     order = _node_order(wish, hours, node, quoted.gpu_count, contents, template)
     plain = (_NOT_ENCRYPTED,) if wish.backup_id and template.supports_volume_encryption is True else ()
-    warnings = (*contents.warnings, *plain)
+    warnings = (*contents.warnings, *say_cut_short(wish.hours, hours), *plain)
     return Plan(wish, hours, order, quoted.gpu_count, quoted.price_per_hour_usd, node, template, warnings)
 
 

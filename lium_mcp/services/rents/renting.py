@@ -129,16 +129,26 @@ async def agreed_plan(account: Account, policy: Policy, agreed: Question | None,
 
 
 async def rent(
-    account: Account, policy: Policy, poller: Poller, agreed: Question | None, plan: Plan, wait_seconds: float
+    account: Account,
+    policy: Policy,
+    poller: Poller,
+    agreed: Question | None,
+    plan: Plan,
+    wait_seconds: float,
+    *,
+    may_be_cut_short: bool,
 ) -> RentedPod:
     """Carry a plan out, on another node where its own refuses it, and wait until the pod runs.
+
+    A dearer node may have fewer hours than were asked for only where it `may_be_cut_short`.
 
     Raises:
         Failure: it was refused, or came out as something that must not stay, or nobody knows what came of it.
         PolicyRefused, PodNameTaken, RentUnsettled, AccountUnknown, LedgerUnavailable, LiumError: as `Renter.rent`.
     """
     try:
-        async with rent_on_some_node(account, policy, agreed, plan) as (rental, placed):
+        renting = rent_on_some_node(account, policy, agreed, plan, may_be_cut_short=may_be_cut_short)
+        async with renting as (rental, placed):
             if not rental.earlier:
                 await register_public_keys(account)
             # A pod of an earlier call has its own terms.

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from lium_mcp.failures import Failure
-from lium_mcp.figures import in_usd, is_above
+from lium_mcp.figures import counted, in_usd, is_above
 from lium_mcp.rentals import whole_hours
 from lium_mcp.services.rents.quotes import PricedRental
 from lium_mcp.settings_table import MOST_HOURS
@@ -65,6 +65,24 @@ async def within_total(
         "less could cost more.",
         "Raise max_total_usd, choose a cheaper node or fewer GPUs, or bound it by hours alone.",
     )
+
+
+def say_cut_short(asked_hours: float | None, hours: float | None) -> tuple[str, ...]:
+    """Warn where a total pays for fewer hours than were asked for; of a batch, each pod has a share of the total."""
+    if asked_hours is None or hours is None or hours >= asked_hours:
+        return ()
+    asked, spare = counted(asked_hours, "hour"), f"{LATE_HOURS * 60:.0f} minutes spare"
+    return (f"{hours:g} of the {asked} asked for fit into max_total_usd, with {spare}.",)
+
+
+def refuse_cut_short(asked_hours: float | None, hours: float | None) -> None:
+    """Refuse fewer hours than were asked for, where the caller would rather wait for a cheaper node.
+
+    Raises:
+        Failure: they are fewer.
+    """
+    if cut_short := say_cut_short(asked_hours, hours):
+        raise Failure("total_too_low", f"Only {cut_short[0]}", "Raise max_total_usd, or ask for fewer hours.")
 
 
 def _paid_for(total_usd: float, per_hour_usd: float) -> int:
