@@ -166,32 +166,44 @@ async def test_a_schedule_that_is_narrowed_at_the_start_of_a_final_backup_does_n
         assert pod_id in living(sandbox)
 
 
-@pytest.mark.parametrize("insists", [True, False])
-async def test_a_final_backup_that_runs_is_not_lost_unasked(agent: Agent, sandbox: Sandbox, insists: bool) -> None:
+async def test_a_backup_that_runs_is_not_cut_off_where_nobody_was_asked(agent: Agent, sandbox: Sandbox) -> None:
+    pod_id = await rent(agent, "job")
+    made = await agent.call("create_backup", pod="job", wait_seconds=0)
+    backup_id = made["backup"]["backup_id"]
+    for _ in range(2):
+        failure = await agent.refused("remove_pod", pod="job")
+        assert failure.code == "backup_running"
+        assert backup_id in failure.text
+        assert "get_backup and wait_seconds" in failure.text
+        assert "was not removed and bills" in failure.text
+    assert pod_id in living(sandbox)
+    assert (await agent.call("get_backup", backup_id=backup_id, wait_seconds=600))["outcome"] == "done"
+    removed = await agent.call("remove_pod", pod="job")
+    assert removed["outcome"] == "done"
+    assert "next" not in removed
+
+
+async def test_a_final_backup_that_runs_is_gone_on_with_after_a_call_without_it(agent: Agent, sandbox: Sandbox) -> None:
     pod_id = await rent(agent, "job")
     begun = await agent.call("remove_pod", pod="job", final_backup=True, wait_seconds=1)
-    failure = await agent.refused("remove_pod", pod="job")
-    assert failure.code == "final_backup_running"
-    assert "was not removed and bills" in failure.text
+    assert (await agent.refused("remove_pod", pod="job")).code == "backup_running"
     assert pod_id in living(sandbox)
-    removed = await agent.call("remove_pod", pod="job", final_backup=not insists, wait_seconds=600)
-    assert removed["outcome"] == "done"
-    if insists:
-        assert removed["next"] == f"Backup {begun['backup_id']} was running and is lost."
-    else:
-        assert [backup["status"] for backup in sandbox.state()["backups"]] == ["COMPLETED"] * 2
+    removed = await agent.call("remove_pod", pod="job", final_backup=True, wait_seconds=600)
+    assert (removed["outcome"], removed["backup_id"]) == ("done", begun["backup_id"])
 
 
-async def test_a_removal_says_which_backup_it_cut_off(agent: Agent, sandbox: Sandbox) -> None:
-    await rent(agent, "job")
-    made = await agent.call("create_backup", pod="job", wait_seconds=0)
-    removed = await agent.call("remove_pod", pod="job")
-    assert removed["next"] == f"Backup {made['backup']['backup_id']} was running and is lost."
+async def test_a_final_backup_that_cannot_be_looked_at_keeps_a_pod_once(agent: Agent, sandbox: Sandbox) -> None:
+    pod_id = await rent(agent, "job")
+    await agent.call("remove_pod", pod="job", final_backup=True, wait_seconds=1)
+    sandbox.add_fault("error", times=None, status=500, match={"path": "/backup-logs/pod/*"})
+    assert (await agent.refused("remove_pod", pod="job")).code == "final_backup_running"
+    assert pod_id in living(sandbox)
+    assert (await agent.call("remove_pod", pod="job"))["outcome"] == "done"
 
 
 async def test_backups_that_cannot_be_read_do_not_keep_a_pod(agent: Agent, sandbox: Sandbox) -> None:
     pod_id = await rent(agent, "job")
-    sandbox.add_fault("error", times=None, status=500, match={"path": "/backup-logs*"})
+    sandbox.add_fault("error", times=None, status=500, match={"path": "/backup-logs/pod/*"})
     assert (await agent.call("remove_pod", pod="job"))["outcome"] == "done"
     assert pod_id not in living(sandbox)
 

@@ -16,7 +16,7 @@ from lium_mcp.guard.consent import Question
 from lium_mcp.guard.policy import Policy, PolicyRefused
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.backing_up import PARTIAL, check_path, covers_all, losses, refuse_partial, refuse_undeletable
-from lium_mcp.services.backups.final_backup import FinalBackups, earlier_final_backup
+from lium_mcp.services.backups.final_backup import FinalBackups, RemovalQuestion, earlier_final_backup
 from lium_mcp.services.backups.restoring import UnseenTargets, unseen_targets
 from lium_mcp.services.backups.whole_backups import undone_by
 from lium_mcp.services.limits_left import check_life
@@ -59,8 +59,10 @@ async def ask_to_remove_pod(
     target = await find_pod(account, pod, even_leaving=True)
     if target.is_being_removed:
         return None
+    cut_off = frozenset[str]()
     if not final_backup:
-        lost = f"Its disk and local volume are lost. {await _last_backup(account, target)}"
+        said, cut_off = await _read_last_backup(account, target)
+        lost = f"Its disk and local volume are lost. {said}"
     elif earlier := await earlier_final_backup(account, final_backups, target):
         # The same words whether it still runs: while the person reads, it may end.
         begun = f", begun {earlier.created_at:%Y-%m-%d %H:%M} UTC," if earlier.created_at else ""
@@ -70,7 +72,9 @@ async def ask_to_remove_pod(
         )
     else:
         lost = await _backed_up_first(account, target)
-    return Question(f"Remove {_pod(target)} for good? {lost}", {"pod": target.id}, subject=target)
+    return RemovalQuestion(
+        f"Remove {_pod(target)} for good? {lost}", {"pod": target.id}, subject=target, cut_off=cut_off
+    )
 
 
 async def ask_to_reboot_pod(account: Account, *, pod: str, volume: str, **_: Any) -> Question:  # noqa: ANN401 - the tool's other arguments
@@ -320,21 +324,28 @@ async def _backed_up_first(account: Account, pod: Pod) -> str:
 
 
 async def _last_backup(account: Account, pod: Pod) -> str:
+    said, _ = await _read_last_backup(account, pod)
+    return said
+
+
+async def _read_last_backup(account: Account, pod: Pod) -> tuple[str, frozenset[str]]:
+    """What is said of the last backup, and the ids of those that are said to run, or perhaps."""
     try:
         backups = await account.lium.backups.list(pod_id=pod.id)
         schedule = await account.lium.backup_schedules.get_for_pod(pod.id) if backups else None
     except LiumError:
-        return "Whether there is a backup of it could not be read."
+        return "Whether there is a backup of it could not be read.", frozenset()
     made = [(backup.created_at, backup) for backup in backups if backup.is_completed and backup.created_at]
     said = "There is no backup of it."
     if made:
         made_at, last = max(made, key=lambda one: one[0])
         said = f"Its last backup is of {made_at:%Y-%m-%d %H:%M} UTC." + (f" {PARTIAL}" if last.is_partial else "")
-    if any(not backup.is_final for backup in backups):
+    running = frozenset(backup.id for backup in backups if not backup.is_final)
+    if running:
         other = said if made else "There is no other."
         runs = any(backup.is_running for backup in backups)
         how = "A backup of it is running" if runs else "A backup of it may be running, which Lium does not say"
         said = f"{how}, and would be lost unless it is complete by then. {other}"
     if schedule and not covers_all(pod, schedule):
         said += f" Its backups hold only {quoted(schedule.backup_path or '')}."
-    return said
+    return said, running

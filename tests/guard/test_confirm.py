@@ -512,6 +512,23 @@ async def test_a_backup_that_runs_is_named_before_it_is_lost(sandbox: Sandbox, m
     assert living(sandbox) == []
 
 
+async def test_a_backup_that_begins_after_the_answer_is_not_lost(sandbox: Sandbox) -> None:
+    await rent(sandbox, "train")
+    person, wire, looks = Person("yes"), Wire(sandbox), [0]
+
+    def first_none(body: Any) -> Any:
+        looks[0] += 1
+        return body | {"items": [], "total": 0} if looks[0] <= 2 else body
+
+    async with agent_on(sandbox, mode="auto", person=person, transport=wire) as agent:
+        await agent.call("create_backup", pod="train", wait_seconds=0)
+        wire.on("GET", "/backup-logs/pod/*", editing(first_none))
+        refused = await agent.refused("remove_pod", pod="train")
+    assert "There is no backup of it" in person.questions[0]
+    assert refused.code == "backup_running"
+    assert len(living(sandbox)) == 1
+
+
 class Market:
     """A wire on which every price is multiplied by a factor."""
 

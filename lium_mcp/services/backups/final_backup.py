@@ -6,6 +6,7 @@ starting over; not for long after its end, since what is written to the pod late
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -39,6 +40,13 @@ _ADVICE: Final = (
     "Try again once. If it fails again too, copy the data with download_files, or in the pod to a volume at /mnt, and "
     "call remove_pod without final_backup, which loses the rest. list_backups with this pod shows what there is."
 )
+
+
+@dataclass(frozen=True, slots=True)
+class RemovalQuestion(Question):
+    """The question before a removal; the backups in `cut_off` are those that it says would be lost."""
+
+    cut_off: frozenset[str] = frozenset()
 
 
 async def take_final_backup(
@@ -123,14 +131,24 @@ async def find_running_backup(
     It is read within a few seconds: the end of the billing does not wait for it.
 
     Raises:
-        Failure: it may be the last backup that an earlier removal began, and nobody agreed to lose it; this is said
-            once, so that the billing can be ended whatever becomes of the backup.
+        Failure: one runs, and no person was told so and agreed. Or one may run, and it is the last backup that an
+            earlier removal began; this is said once, so that the billing can be ended whatever becomes of the backup.
     """
-    begun = final_backups.pop(pod.id, None)
     backups: Sequence[Backup] | None = None
     with suppress(LiumError), anyio.move_on_after(_LOOK_SECONDS):
         backups = await account.lium.backups.list(pod_id=pod.id)
     running = [backup for backup in backups or () if not backup.is_final]
+    told = agreed.cut_off if isinstance(agreed, RemovalQuestion) else frozenset[str]()
+    for backup in running:
+        if backup.is_running and backup.id not in told:
+            raise Failure(
+                "backup_running",
+                f"Backup {backup.id} of {pod.pod_name} is running, and would be lost.",
+                "Wait for its end with get_backup and wait_seconds, then call again, or call remove_pod with "
+                "final_backup. To lose it, have a person cancel it on lium.io, or call cancel_backup (toolset extras).",
+                effect=_stays(pod),
+            )
+    begun = final_backups.pop(pod.id, None)
     is_ours = begun is not None and (backups is None or any(backup.id == begun.backup_id for backup in running))
     if begun is not None and is_ours and agreed is None:
         raise Failure(
