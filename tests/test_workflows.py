@@ -1,5 +1,6 @@
 """The four workflows that people come for, played end to end through tools, with the clock turned."""
 
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,12 @@ async def test_a_fresh_pod_for_a_job_ends_with_a_backup_and_without_the_pod(sand
         assert pod_id not in living(sandbox)
         kept = await agent.call("get_backup", backup_id=removed["backup_id"], wait_seconds=0)
         assert kept["backup"]["status"] == "COMPLETED"
+        last = removed["backup"]
+        assert (last["path"], last["files"] > 0, last["size_gb"] > 0) == ("/root", True, True)
+        completed, kept_until = (datetime.fromisoformat(last[name]) for name in ("completed_at", "kept_until"))
+        assert kept_until - completed == timedelta(days=7)
+        told = ("backup_id", "pod_id", "path", "files", "size_gb", "kept_until")
+        assert [kept["backup"][name] for name in told] == [last[name] for name in told]
         assert (await agent.call("get_balance"))["burn_per_hour_usd"] == 0
 
 

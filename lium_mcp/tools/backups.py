@@ -37,6 +37,7 @@ from lium_mcp.services.backups.backup_details import (
     backup_view,
     find_origins,
     judge_backup,
+    origin_at_removal,
 )
 from lium_mcp.services.backups.restoring import PodRestore, RestoreView, list_into, restore_into, restore_view
 from lium_mcp.services.backups.whole_backups import undone_by
@@ -259,7 +260,8 @@ async def get_backup(
     """Read one backup: status, progress, size, what went wrong. If it is running, wait until it is over."""
     backup = await call.lium.backups.get(backup_id)
     backup = await wait_for_backup(call.account, call.poller, backup, wait_seconds=wait_seconds)
-    return judge_backup(backup, (await find_origins(call.account, [backup])).get(backup.backup_config_id or ""))
+    origin = (await find_origins(call.account, [backup])).get(backup.backup_config_id or "")
+    return judge_backup(backup, origin or origin_at_removal(call.runtime.final_backups, backup))
 
 
 @toolset.tool(

@@ -15,6 +15,7 @@ from lium_mcp.inputs import OFFICIAL, Few, ShortText
 from lium_mcp.remote.ssh_addresses import until_it_runs
 from lium_mcp.rentals import LedgerUnavailable, Task
 from lium_mcp.results import Result, Timed, Usd, state_in_words
+from lium_mcp.services.backups.backup_details import BackupView, Origin, backup_view
 from lium_mcp.services.backups.final_backup import describe_pending, find_running_backup, take_final_backup
 from lium_mcp.services.failure_words import after_change
 from lium_mcp.services.open_rents import UnsettledRent, find_given_back, list_with_rents
@@ -100,6 +101,7 @@ class RemovedPod(Result):
     pod_id: str | None = None
     name: str
     backup_id: str | None = None
+    backup: BackupView | None = None
     charged_usd: Usd | None = None
     next: str | None = None
 
@@ -231,7 +233,7 @@ async def remove_pod(
             f"{target.pod_name} ({target.id}) is not being removed any more.",
             "Call again, so that the person is asked.",
         )
-    backup_id = None
+    saved: BackupView | None = None
     warning = ""
     if target.is_being_removed:
         warning = "It was being removed already, too late for a backup." if final_backup else ""
@@ -243,13 +245,13 @@ async def remove_pod(
         backup = await take_final_backup(
             call.account, call.poller, call.runtime.final_backups, target, wait_seconds=wait_seconds
         )
-        backup_id = backup.id
+        saved = backup_view(backup, Origin.of(target, call.runtime.final_backups[target.id].schedule))
         if not backup.is_completed:
             return RemovedPod(
                 outcome="pending",
                 pod_id=target.id,
                 name=target.pod_name,
-                backup_id=backup_id,
+                backup_id=backup.id,
                 next=describe_pending(target, backup),
             )
     await start_removal(call.account, target)
@@ -273,7 +275,8 @@ async def remove_pod(
         outcome="done" if gone else "pending",
         pod_id=target.id,
         name=target.pod_name or "",
-        backup_id=backup_id,
+        backup_id=saved.backup_id if saved else None,
+        backup=saved,
         charged_usd=charged,
         next=" ".join(f"{warning} {advice}".split()) or None,
     )

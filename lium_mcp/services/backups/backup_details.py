@@ -1,6 +1,6 @@
 """How a backup is shown, and whose it is."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -13,7 +13,7 @@ from lium_mcp.api.restores import Restore
 from lium_mcp.figures import counted, rounded
 from lium_mcp.results import Result, Timed, UtcTime, note_on
 from lium_mcp.services.accounts import Account
-from lium_mcp.services.backing_up import PARTIAL, held_path, standing
+from lium_mcp.services.backing_up import PARTIAL, StartedBackup, held_path, standing
 from lium_mcp.services.pods.pod_details import Outcome
 from lium_mcp.text import quotation
 
@@ -118,6 +118,14 @@ async def find_origins(account: Account, backups: Sequence[Backup]) -> dict[str,
                 elif schedule.pod_id:
                     origins[schedule.id] = Origin(schedule.pod_id, schedule=schedule, path=schedule.backup_path or None)
     return origins
+
+
+def origin_at_removal(final_backups: Mapping[str, StartedBackup], backup: Backup) -> Origin | None:
+    """Where a last backup before a removal is from, which Lium does not tell once the pod and its schedule are gone."""
+    for pod_id, started in final_backups.items():
+        if started.backup_id == backup.id:
+            return Origin(pod_id, schedule=started.schedule, path=started.schedule.backup_path or None)
+    return None
 
 
 def judge_backup(
