@@ -133,6 +133,20 @@ async def test_what_has_no_bounds_or_could_never_be_rented_is_no_order(
         assert "orders" not in await agent.call("list_pods")
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"), [({"hours": None}, "needs hours"), ({"max_usd_per_gpu_hour": None}, "needs a ceiling")]
+)
+async def test_what_has_no_bounds_is_refused_also_where_something_fits_now(
+    sandbox: Sandbox, at: Any, changes: dict[str, Any], said: str
+) -> None:
+    async with at() as agent:
+        wish = {"name": "train", "gpu_type": "A100", "hours": 2, "keep_trying_hours": 24, "max_usd_per_gpu_hour": 50}
+        for more in ({}, {"dry_run": True}):
+            failure = await agent.refused("rent_pod", **wish | changes | more)
+            assert f"keep_trying_hours {said}" in failure.text
+    assert rents(sandbox) == []
+
+
 async def test_the_limits_bound_an_order_that_names_less(sandbox: Sandbox, at: Any) -> None:
     most = await ceiling_below(sandbox)
     async with at(max_hours=3, max_price_per_hour_usd=most) as agent:

@@ -28,7 +28,7 @@ TryingHours = Annotated[
     Field(
         gt=0,
         le=_MOST_TRYING_HOURS,
-        description="If nothing fits now, a standing order rents once it does, within so many hours; needs a ceiling.",
+        description="If nothing fits now, an order rents once it does, within so many hours; needs hours and a ceiling.",
     ),
 ]
 # What a rent is refused with that may be possible later, as the market moves.
@@ -183,7 +183,7 @@ async def find_terms(account: Account, policy: Policy, wish: Wish, trying_hours:
     What calls with the same wish have rented since `began_at` is taken for what the order was to rent.
 
     Raises:
-        Failure: it has no bounds, or it could never be rented, or not by this server.
+        Failure: it could never be rented, or not by this server.
         PolicyRefused: a limit forbids it, whatever the market does.
         PodNameTaken: a pod of its name lives.
         LiumError, LedgerUnavailable: what has to be known cannot be read.
@@ -197,8 +197,6 @@ async def find_terms(account: Account, policy: Policy, wish: Wish, trying_hours:
             "Watch with list_gpus and rent when something fits, or run this server on your machine with your key.",
         )
     hours = policy.life(wish.hours)
-    if problem := _unbounded(wish, hours):
-        raise Failure("invalid_argument", f"A standing order {problem}.", "Correct it and call again.")
     await check_gpu_type(account, policy, wish)
     contents = await find_contents(account, wish)
     if contents.template is not None:
@@ -222,6 +220,17 @@ async def find_terms(account: Account, policy: Policy, wish: Wish, trying_hours:
         template_image=contents.template.image if contents.template else None,
         template_digest=_keyed_digest(account, contents.template) if contents.template else None,
     )
+
+
+def refuse_unbounded(policy: Policy, wish: Wish) -> None:
+    """Refuse what may become a standing order and says not what it may cost, or when it ends, whatever fits now.
+
+    Raises:
+        Failure: it does not.
+        PolicyRefused: it asks for more hours than are allowed.
+    """
+    if problem := _unbounded(wish, policy.life(wish.hours)):
+        raise Failure("invalid_argument", f"keep_trying_hours {problem}.", "Correct it and call again.")
 
 
 def refuse_taken(wish: Wish, entries: Sequence[Entry]) -> None:
@@ -269,9 +278,9 @@ def _unbounded(wish: Wish, hours: float | None) -> str | None:
     if hours is None and wish.max_total_usd is None:
         return "needs hours, after which Lium removes the pod, or max_total_usd"
     if wish.executor_id and wish.gpu_count is None:
-        return "for one node needs gpu_count, since the node may offer another number by then"
+        return "with executor_id needs gpu_count, since the node may offer another number by then"
     if wish.executor_id and not is_id(wish.executor_id):
-        return "for one node needs its id, as list_gpus shows it"
+        return "with executor_id needs its id, as list_gpus shows it"
     return None
 
 

@@ -9,7 +9,13 @@ from lium_mcp.guard.policy import Policy
 from lium_mcp.rentals import Rental, Task
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.failure_words import FAILURES, as_failure
-from lium_mcp.services.orders.order_terms import NewOrder, find_terms, may_fit_later, question_about_order
+from lium_mcp.services.orders.order_terms import (
+    NewOrder,
+    find_terms,
+    may_fit_later,
+    question_about_order,
+    refuse_unbounded,
+)
 from lium_mcp.services.orders.standing_orders import describe, find_same, place, show, show_terms
 from lium_mcp.services.polling import READ_LIMIT_SECONDS, Poller, time_limit
 from lium_mcp.services.rents.batch_renting import ask_to_rent_missing, rent_missing
@@ -22,7 +28,7 @@ from lium_mcp.services.rents.wish import Wish
 
 # Of what may fit later, the answers that say by themselves that it does not fit now.
 _WAITED_FOR: Final = frozenset({"no_gpu_matches", "node_not_for_rent", "price_above_ceiling"})
-_OR_WAIT: Final = "keep_trying_hours and a ceiling wait for it."
+_OR_WAIT: Final = "keep_trying_hours, with hours and a ceiling, waits for it."
 
 
 async def ask_to_rent_or_order(
@@ -33,7 +39,7 @@ async def ask_to_rent_or_order(
     Raises:
         As `plan_to_ask`, `find_same` and `find_terms`.
     """
-    _check_count(wish, trying_hours)
+    _check_order(policy, wish, trying_hours)
     if wish.is_batch:
         return await ask_to_rent_missing(account, policy, wish, asked)
     began_at = account.lium.now()
@@ -71,7 +77,7 @@ async def rent_or_order(
     Raises:
         As `rent`, `find_same` and `find_terms`.
     """
-    _check_count(wish, trying_hours)
+    _check_order(policy, wish, trying_hours)
     if wish.is_batch:
         return await rent_missing(account, policy, poller, agreed, wish, wait_seconds, dry_run=False)
     began_at = account.lium.now()
@@ -111,7 +117,7 @@ async def would_rent_or_order(
     Raises:
         As `make_plan`, `rent_missing` and `find_terms`.
     """
-    _check_count(wish, trying_hours)
+    _check_order(policy, wish, trying_hours)
     if wish.is_batch:
         return await rent_missing(account, policy, poller, None, wish, 0, dry_run=True)
     with time_limit(READ_LIMIT_SECONDS):
@@ -131,13 +137,16 @@ async def would_rent_or_order(
     )
 
 
-def _check_count(wish: Wish, trying_hours: float | None) -> None:
-    if wish.is_batch and trying_hours is not None:
+def _check_order(policy: Policy, wish: Wish, trying_hours: float | None) -> None:
+    if trying_hours is None:
+        return
+    if wish.is_batch:
         raise Failure(
             "invalid_argument",
             "A standing order is for one pod, so count and keep_trying_hours do not go together.",
             "Leave out one of them; several orders need a name each.",
         )
+    refuse_unbounded(policy, wish)
 
 
 def _refuse_if_waiting(plan: Plan, trying_hours: float | None) -> None:
