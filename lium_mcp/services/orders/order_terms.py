@@ -28,7 +28,7 @@ TryingHours = Annotated[
     Field(
         gt=0,
         le=_MOST_TRYING_HOURS,
-        description="If nothing fits now, an order rents once it does, within so many hours; needs hours and a ceiling.",
+        description="If nothing fits now, an order rents once it does within so many hours; needs hours and a ceiling.",
     ),
 ]
 # What a rent is refused with that may be possible later, as the market moves.
