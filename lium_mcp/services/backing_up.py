@@ -22,6 +22,8 @@ SCHEDULE_STAYS: Final = "It stays, and backs up and bills on, until delete_backu
 RESTORED_PARTLY: Final = "A restore is partial: files are missing of what it was to write."
 
 _SHOWN_CHARACTERS: Final = 200
+# Where root, as whom everybody logs in to a pod, is at home.
+_LOGIN_FOLDER: Final = "/root"
 _LOOK_FOR_IT: Final = "Call list_backups with this pod to find it."
 _MAY_RUN: Final = "The backup may be running."
 _NEVER_BACKED_UP: Final = ("/mnt", "/tmp")  # noqa: S108 - paths inside a pod
@@ -139,6 +141,23 @@ def refuse_partial(pod: Pod, schedule: BackupSchedule | None) -> None:
         f"{pod.volume_root}.",
         f"Widen it: set_backup_schedule with path={pod.volume_root}, then call again. To keep that part only, call "
         "create_backup, then remove_pod without final_backup.",
+    )
+
+
+def what_is_not_saved(pod: Pod, schedule: BackupSchedule | None) -> str | None:
+    """Say what the backups of a pod leave out: a part of its local volume, or the login folder, where files go."""
+    root = volume_root(pod)[:_SHOWN_CHARACTERS]
+    if schedule is not None and not covers_all(pod, schedule):
+        only = (schedule.backup_path or "a path that Lium does not say")[:_SHOWN_CHARACTERS]
+        return (
+            f"The backup saves only {only}, the path of the pod's schedule, and not the rest of {root}: "
+            f"set_backup_schedule with path={root} widens it."
+        )
+    if is_inside(_LOGIN_FOLDER, volume_root(pod)):
+        return None
+    return (
+        f"The backup saves only {root}, and files are brought to {_LOGIN_FOLDER}, where commands start: write results "
+        f"to {root}, or fetch them while the pod lives (download_files, or run_job with then=download_and_remove)."
     )
 
 

@@ -1,5 +1,6 @@
 """Toolset `remote`: commands, background jobs and files on a running pod, over SSH."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Final, Literal
@@ -19,7 +20,14 @@ from lium_mcp.remote.uploads import upload, upload_content
 from lium_mcp.rentals import LedgerUnavailable, Task
 from lium_mcp.services.backing_up import refuse_partial
 from lium_mcp.services.backups.transfer_details import Transferred, describe_transfer, open_folders, show_transfer
-from lium_mcp.services.jobs.follow_ups import keep_promise, promise, remember, take_back, tell_of_problem
+from lium_mcp.services.jobs.follow_ups import (
+    keep_promise,
+    promise,
+    remember,
+    take_back,
+    tell_of_problem,
+    warn_of_unsaved,
+)
 from lium_mcp.services.jobs.job_details import (
     FROM_A_POD,
     ObservedJob,
@@ -135,7 +143,7 @@ async def start_job(
         outcome=outcome_of(job),
         pod_id=target.id,
         job=job_view(job),
-        warnings=_warnings(target, job, max_hours, call.lium.now()),
+        warnings=_warnings(target, job, max_hours, call.lium.now(), await warn_of_unsaved(call.account, target, job)),
         next=next_of_job(job, does_work=call.account.worker is not None)
         or "It is over: get_job with this name shows its output.",
     )
@@ -259,6 +267,7 @@ async def _look(call: Call, pod: str, name: str, log_lines: int, wait_seconds: f
         log=log.text if log else None,
         log_cut_bytes=log.total_bytes - log.shown_bytes if log else None,
         note=FROM_A_POD if log and log.text else None,
+        warnings=await warn_of_unsaved(call.account, target, job) or None,
         next=watched.lost_because
         or next_of_job(job, does_work=call.account.worker is not None)
         or tell_of_problem(target, job),
@@ -362,23 +371,22 @@ def _refuse_nul(command: str) -> None:
         raise Failure("invalid_argument", "command holds a NUL character.", "Correct it and call again.")
 
 
-def _warnings(pod: Pod, job: jobs.Job, max_hours: float, now: datetime) -> list[str] | None:
-    warnings: list[str] = []
+def _warnings(pod: Pod, job: jobs.Job, max_hours: float, now: datetime, unsaved: Sequence[str]) -> list[str] | None:
+    warnings = [*unsaved]
     removal = pod.removal_scheduled_at
-    # The default says nothing of how long the job takes, and most pods live shorter.
-    is_chosen = max_hours != _MAX_HOURS and not job.is_over
-    if removal is not None and is_chosen and removal < now + timedelta(hours=max_hours):
-        warnings.append(f"Lium removes the pod at {removal:%Y-%m-%dT%H:%M:%SZ}, before max_hours have passed.")
+    is_cut_off = removal is not None and not job.is_over and removal < now + timedelta(hours=max_hours)
+    if is_cut_off:
+        warnings.append(f"Lium removes the pod at {removal:%Y-%m-%dT%H:%M:%SZ}, before the job's limit (max_hours).")
     if job.then != "nothing":
         warnings.append(
             "What follows the job is done by this server while it runs, or by another one of this account that shares "
             "its ledger; nothing else does it."
         )
+    if job.then != "nothing" and not is_cut_off:
         warnings.append(
             f"In any case Lium removes the pod at {removal:%Y-%m-%dT%H:%M:%SZ}."
             if removal
-            else "The pod has no removal time, so it bills until somebody removes it: set one with "
-            "schedule_pod_removal."
+            else "The pod has no removal time, so it bills until somebody removes it: schedule_pod_removal sets one."
         )
     return warnings or None
 

@@ -102,10 +102,13 @@ async def test_a_job_is_stopped_with_what_it_started(on_sshd: Agent, sshd: Sshd)
 
 async def test_a_removal_time_is_warned_of_where_the_job_was_given_longer_than_that(on_sshd: Agent) -> None:
     await rent(on_sshd)
-    usual = await on_sshd.call("start_job", pod="train", name="usual", command="sleep 60")
-    assert "warnings" not in usual
-    longer = await on_sshd.call("start_job", pod="train", name="longer", command="sleep 60", max_hours=48)
-    assert "before max_hours have passed" in longer["warnings"][0]
+    shorter = await on_sshd.call("start_job", pod="train", name="shorter", command="sleep 60", max_hours=2)
+    assert "warnings" not in shorter
+    removal_at = (await on_sshd.call("get_pod", pod="train"))["pod"]["removal_at"]
+    for name, limit in (("usual", {}), ("longer", {"max_hours": 48})):
+        longer = await on_sshd.call("start_job", pod="train", name=name, command="sleep 60", **limit)
+        [warning] = longer["warnings"]
+        assert warning == f"Lium removes the pod at {removal_at}, before the job's limit (max_hours)."
 
 
 async def test_a_job_that_ends_at_once_has_ended_when_start_job_answers_or_goes_on(on_sshd: Agent) -> None:
@@ -232,6 +235,29 @@ async def test_then_backup_leaves_the_pod_and_names_the_backup(on_sshd: Agent) -
     backup = await on_sshd.call("get_backup", backup_id=seen["job"]["backup_id"])
     assert backup["outcome"] == "done"
     assert [pod["name"] for pod in (await on_sshd.call("list_pods"))["pods"]] == ["train"]
+
+
+async def test_what_the_backup_after_a_job_leaves_out_is_said_at_the_start_and_in_get_job(on_sshd: Agent) -> None:
+    await rent(on_sshd)
+    job = {"pod": "train", "command": "sleep 60", "then": "backup", "max_hours": 2}
+    whole = await on_sshd.call("start_job", name="whole", **job)
+    assert not any("saves only" in warning for warning in whole["warnings"])
+    await on_sshd.call("set_backup_schedule", pod="train", path="/root/ds")
+    started = await on_sshd.call("start_job", name="part", **job)
+    seen = await on_sshd.call("get_job", pod="train", name="part", wait_seconds=0)
+    for answer in (started, seen):
+        assert "The backup saves only /root/ds" in answer["warnings"][0]
+        assert "not the rest of /root: set_backup_schedule with path=/root" in answer["warnings"][0]
+
+
+async def test_where_a_backup_lies_elsewhere_than_the_login_folder_is_said(on_sshd: Agent) -> None:
+    templates = (await on_sshd.call("list_templates", search="vLLM server"))["templates"]
+    template_id = next(row["template_id"] for row in templates if row["name"] == "vLLM server")
+    await on_sshd.call("rent_pod", name="train", gpu_type="A100", hours=24, template=template_id, wait_seconds=300)
+    for then in ("backup", "backup_and_remove"):
+        started = await on_sshd.call("start_job", pod="train", name=f"j-{then}", command="sleep 60", then=then)
+        assert "The backup saves only /root/.cache" in started["warnings"][0]
+        assert "write results to /root/.cache" in started["warnings"][0]
 
 
 async def test_nothing_follows_a_job_that_was_stopped(on_sshd: Agent) -> None:

@@ -19,6 +19,7 @@ from lium_mcp.failures import Failure
 from lium_mcp.remote.jobs import Job, Then
 from lium_mcp.rentals import AccountUnknown, LedgerUnavailable, Task, Worker
 from lium_mcp.services.accounts import Account
+from lium_mcp.services.backing_up import what_is_not_saved
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,17 @@ def tell_of_problem(pod: Pod, job: Job) -> str | None:
     until = f" until Lium removes it at {removal:%Y-%m-%dT%H:%M:%SZ}" if removal else " and has no removal time"
     save = "Save what you need (create_backup, download_files), then remove_pod ends that."
     return f"It is over, and {job.then} was not done as asked ({problem}): the pod stays and bills{until}. {save}"
+
+
+async def warn_of_unsaved(account: Account, pod: Pod, job: Job) -> list[str]:
+    """Say what a backup that follows a job leaves out of its pod; nothing where that cannot be read."""
+    if job.then == "nothing" or job.status in ("stopped", "lost"):
+        return []
+    try:
+        unsaved = what_is_not_saved(pod, await account.lium.backup_schedules.get_for_pod(pod.id))
+    except LiumError:
+        return []
+    return [unsaved] if unsaved else []
 
 
 async def promise(account: Account, pod: Pod, job: str, then: Then) -> Task | None:

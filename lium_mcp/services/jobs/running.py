@@ -34,12 +34,12 @@ from lium_mcp.rentals import (
     TaskOver,
     shortfalls,
 )
-from lium_mcp.services.backing_up import is_inside, volume_root
+from lium_mcp.services.backing_up import what_is_not_saved
 from lium_mcp.services.backups.transfer_details import left_out, open_folders
 from lium_mcp.services.failure_words import FAILURES, REFUSALS, as_failure
 from lium_mcp.services.jobs.claimed_run import Run, not_now
 from lium_mcp.services.jobs.job_watch import why_lost
-from lium_mcp.services.jobs.run_order import LEAST_COMMAND_SECONDS, RunOrder
+from lium_mcp.services.jobs.run_order import LEAST_COMMAND_SECONDS
 from lium_mcp.services.jobs.runs import RunState
 from lium_mcp.services.limits_left import find_judge
 from lium_mcp.services.pods.login_keys import register_public_keys
@@ -61,8 +61,6 @@ _TRANSFER_SECONDS: Final = 3600.0
 _BOOTS_WITHIN: Final = timedelta(minutes=60)
 _ANSWERS_WITHIN: Final = timedelta(minutes=15)
 _GIVES_UP_AFTER: Final = timedelta(minutes=30)
-# Where root, as whom everybody logs in to a pod, is at home.
-_LOGIN_FOLDER: Final = "/root"
 _LOG_LINES: Final = 20
 _LOG_BYTES: Final = 2000
 # These do not pass by themselves.
@@ -236,7 +234,8 @@ async def _wait_for_ssh(run: Run, pod: PodDetail) -> None:
         if not await _is_restored(run, newest):
             return
         lacking = await _warn_of_lacks(run, newest)
-        warnings = [*(run.progress.warnings or ()), *_warn_of_volume(run.order, newest), *lacking]
+        unsaved = what_is_not_saved(newest, None) if run.order.then == "backup_and_remove" else None
+        warnings = [*(run.progress.warnings or ()), *([unsaved] if unsaved else []), *lacking]
         await run.note("uploading", removal_at=newest.removal_scheduled_at, warnings=warnings or None)
     elif run.now - (run.progress.ready_since or run.now) > _ANSWERS_WITHIN:
         lacks = "got no removal time" if ssh == "answers" else "did not answer SSH"
@@ -364,10 +363,3 @@ async def _warn_of_lacks(run: Run, pod: PodDetail) -> list[str]:
     is_mounted = inside.has_mounted(VOLUME_PATH) if inside and volume_id else None
     lacks = shortfalls(pod, volume_id=volume_id, visible_gpus=visible, is_volume_mounted=is_mounted, events=())
     return list(lacks)
-
-
-def _warn_of_volume(order: RunOrder, pod: PodDetail) -> list[str]:
-    if order.then != "backup_and_remove" or is_inside(_LOGIN_FOLDER, volume_root(pod)):
-        return []
-    held = volume_root(pod)[:200]
-    return [f"The backup holds only {held}, and the command starts in {_LOGIN_FOLDER}: what lies elsewhere is lost."]
