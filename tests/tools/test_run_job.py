@@ -357,11 +357,11 @@ async def test_a_backup_that_fails_leaves_the_pod_and_says_so(account: Sandbox, 
             account.clock.advance(minutes=4)
         ended = await until(agent, over)
         (listed,) = (await agent.call("list_pods"))["pods"]
-        assert "backup_and_remove failed, and its pod stays" in listed["problem"]
+        assert "its pod stays, since backup_and_remove failed" in listed["problem"]
         assert listed["problem"].endswith("It stays, and bills: remove_pod ends that, and get_job tells more.")
     assert (ended["outcome"], ended["job"]["status"]) == ("failed", "succeeded")
     assert ended["job"]["problem"] == "final_backup_failed"
-    assert "its pod stays" in ended["next"]
+    assert "Its pod stays" in ended["next"]
     assert f"until Lium removes it at {ended['removal_at']}" in ended["next"]
     assert "remove_pod(pod=train) ends that now" in ended["next"]
     assert len(living(account)) == 1
@@ -705,3 +705,28 @@ async def test_a_removal_that_lium_refuses_is_told_and_the_pod_is_named(account:
     assert (ended["outcome"], ended["job"]["status"]) == ("failed", "succeeded")
     assert ended["job"]["problem"] == "removal_refused"
     assert ended["pod_id"] == living(account)[0]["id"]
+
+
+async def test_a_run_whose_backup_holds_nothing_says_which_path_it_saves_and_how_the_rest_is_saved(
+    account: Sandbox, at: Any
+) -> None:
+    async with at() as agent:
+        templates = (await agent.call("list_templates", search="vLLM server"))["templates"]
+        template = next(row["template_id"] for row in templates if row["name"] == "vLLM server")
+        began = await begin(agent, "echo 1 > result; sleep 600", then="backup_and_remove", template=template)
+        [warning] = [each for each in began["warnings"] if "saves only" in each]
+        assert "/root/.cache, and files are brought to /root" in warning
+        assert "then=download_and_remove" in warning
+        account.clock.advance(seconds=600)
+        ended = await until(agent, over_in_minutes(account))
+        assert (ended["outcome"], ended["job"]["problem"]) == ("failed", "final_backup_empty")
+        for words in (
+            "Its pod stays, since backup_and_remove failed: Backup",
+            "it saves only /root/.cache",
+            "only download_files saves",
+            "start_job (pod=train) runs more on this pod",
+        ):
+            assert words in ended["next"]
+        assert (await agent.call("download_files", pod="train", pod_path="result"))["content"] == "1\n"
+        await agent.call("start_job", pod="train", name="again", command="true")
+    assert len(living(account)) == 1

@@ -160,10 +160,11 @@ async def find_running_backup(
     return max(running, key=lambda backup: backup.is_running is True, default=None)
 
 
-def refuse_unfit(backup: Backup, asked_at: datetime) -> None:
+def refuse_unfit(pod: Pod, backup: Backup, asked_at: datetime) -> None:
     """Refuse to rest a removal on a backup that is over and does not hold everything.
 
     Args:
+        pod: Whose backup it is.
         backup: The backup.
         asked_at: When it was asked for, by Lium's clock: what began before may miss what was written by then.
 
@@ -177,7 +178,12 @@ def refuse_unfit(backup: Backup, asked_at: datetime) -> None:
         happened = f"Lium shows backup {backup.id} as the last one, and not that it began after it was asked for."
         raise Failure("final_backup_unproven", happened, _ADVICE)
     if backup.is_empty:
-        raise Failure("final_backup_empty", f"Backup {backup.id} is {backup.state} and holds no file.", _ADVICE)
+        raise Failure(
+            "final_backup_empty",
+            f"Backup {backup.id} is {backup.state} and holds no file: it saves only {pod.volume_root[:200]}, and what "
+            "lies elsewhere in the pod only download_files saves.",
+            "Fetch that with download_files, then call remove_pod without final_backup.",
+        )
     if backup.is_partial:
         happened = f"Backup {backup.id} is {backup.state}{reason}. {PARTIAL} It is kept, and can be restored."
         raise Failure(
@@ -199,7 +205,7 @@ def _refuse_unfit(final_backups: FinalBackups, pod: Pod, backup: Backup) -> None
     started = final_backups[pod.id]
     try:
         _refuse_another(started, backup)
-        refuse_unfit(backup, started.asked_at)
+        refuse_unfit(pod, backup, started.asked_at)
     except Failure as failure:
         final_backups.pop(pod.id, None)
         made = f" A backup schedule was made for it. {SCHEDULE_STAYS}" if started.schedule_created else ""

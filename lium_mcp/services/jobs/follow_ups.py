@@ -42,7 +42,10 @@ def tell_of_problem(pod: Pod, job: Job) -> str | None:
         return None
     removal = pod.removal_scheduled_at
     until = f" until Lium removes it at {removal:%Y-%m-%dT%H:%M:%SZ}" if removal else " and has no removal time"
-    save = "Save what you need (create_backup, download_files), then remove_pod ends that."
+    save = (
+        f"Save what you need (download_files, or create_backup for what lies under {pod.volume_root[:200]}), then "
+        "remove_pod ends that."
+    )
     return f"It is over, and {job.then} was not done as asked ({problem}): the pod stays and bills{until}. {save}"
 
 

@@ -197,7 +197,7 @@ async def _backup(account: Account, poller: Poller, claim: Claim, pod: Pod, *, w
         return None
     if whole or not backup.is_completed:
         try:
-            refuse_unfit(backup, _asked_at(claim.task.progress))
+            refuse_unfit(pod, backup, _asked_at(claim.task.progress))
         except Failure:
             await claim.keep(progress=_begun_anew(claim))
             raise

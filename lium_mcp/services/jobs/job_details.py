@@ -212,7 +212,12 @@ def _next_of(
         stays = f" {_billing_of(task, progress, now, pod)}" if progress.pod_stays else ""
         why = f" {progress.problem_said}" if progress.problem_said and order.then == "download_and_remove" else ""
         runs_on = f" {LEFT_RUNNING}." if left_running else ""
-        return f"{said.rstrip('.')}.{runs_on}{why}{stays}{charged} To run it again, choose another name."
+        on_it = (
+            f"start_job (pod={task.name}) runs more on this pod, and run_job on a new one:"
+            if pod and pod.is_ready
+            else "To run it again,"
+        )
+        return f"{said.rstrip('.')}.{runs_on}{why}{stays}{charged} {on_it} choose another name."
     if progress.state in BEFORE_THE_COMMAND:
         starts = "the command starts by itself; if a server ends meanwhile, another goes on within two minutes"
         return f"Nothing is left to do: {starts}. {look} waits on, from any session."

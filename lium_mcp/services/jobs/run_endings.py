@@ -17,7 +17,7 @@ from lium_mcp.services.accounts import Account
 from lium_mcp.services.backups.transfer_details import open_folders
 from lium_mcp.services.jobs.claimed_run import Run
 from lium_mcp.services.jobs.following import back_up, end_pod, try_again_later
-from lium_mcp.services.jobs.run_order import RunOrder
+from lium_mcp.services.jobs.run_order import Ending, RunOrder
 from lium_mcp.services.jobs.running import (
     Step,
     bring_files,
@@ -50,6 +50,11 @@ _LASTING: Final = frozenset(
     }
 )
 _WITH_ADVICE: Final = frozenset({"download_left_out", "nothing_to_download"})
+_REMOVED: Final[dict[Ending, str]] = {
+    "remove": "its pod was removed",
+    "backup_and_remove": "its pod was removed after its backup",
+    "download_and_remove": "its pod was removed after the download",
+}
 _DOWNLOAD_SECONDS: Final = 3600.0
 _DOWNLOAD_AGAIN_SECONDS: Final = 60.0
 _REMOVAL_LOOK_SECONDS: Final = 30.0
@@ -168,7 +173,7 @@ async def _note_failure(run: Run, failure: Failure) -> None:
     if order.then == "download_and_remove":
         raise NotNow(failure.code, seconds=_DOWNLOAD_AGAIN_SECONDS) from failure
     if not await try_again_later(run.account, run.claim):
-        said = f"{run.order.then} failed, and its pod stays: {failure.happened}"
+        said = f"its pod stays, since {run.order.then} failed: {failure.happened}"
         await run.over(run.progress.status or "error", said, problem=failure.code, pod_stays=True)
 
 
@@ -187,7 +192,7 @@ async def see_removal(run: Run) -> None:
     await run.account.rents.note_gone(pod_id)
     past = await past_view(run.account, pod_id)
     await run.note(charged_usd=past.cost_so_far_usd if past else None)
-    await run.over(run.progress.status or "error", f"its pod was removed after {run.order.then}")
+    await run.over(run.progress.status or "error", _REMOVED[run.order.then])
 
 
 _STEPS: Final[dict[RunState, Step]] = {
