@@ -110,18 +110,23 @@ class PodFiles:
             raise FileExistsError(path) from error
 
     async def make_folders(self, path: str, *, mode: int = 0o700) -> None:
-        """Make a folder and those above it, where they are missing."""
+        """Make a folder and those above it, where they are missing; others may be making the same ones."""
         try:
-            await self.make_folder(path, mode=mode)
-        except FileExistsError:
-            if (await self.stat(path)).kind != "folder":
-                raise NotADirectoryError(path) from None
+            await self._have_folder(path, mode)
         except FileNotFoundError:
             above = path.rstrip("/").rpartition("/")[0]
             if not above:
                 raise
             await self.make_folders(above, mode=mode)
+            await self._have_folder(path, mode)
+
+    async def _have_folder(self, path: str, mode: int) -> None:
+        """Make a folder, unless it is there."""
+        try:
             await self.make_folder(path, mode=mode)
+        except FileExistsError:
+            if (await self.stat(path)).kind != "folder":
+                raise NotADirectoryError(path) from None
 
     async def replace(self, old: str, new: str) -> None:
         """Rename a file over another."""

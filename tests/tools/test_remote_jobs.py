@@ -60,6 +60,18 @@ async def test_a_job_is_started_and_found_again_by_name_from_another_session(
         assert (await later.call("get_job", pod="train", name="train-1", log_lines=1))["log"] == "done\n"
 
 
+async def test_jobs_that_start_at_once_on_a_new_pod_all_start(on_sshd: Agent, sshd: Sshd) -> None:
+    await rent(on_sshd)
+    names = [f"part-{number}" for number in range(6)]
+    started = await asyncio.gather(
+        *(on_sshd.raw("start_job", pod="train", name=name, command=f"echo {name} >> $HOME/count") for name in names)
+    )
+    assert [result.is_error for result in started] == [False] * len(names), started
+    for name in names:
+        assert (await until(on_sshd, name, over))["job"]["status"] == "succeeded"
+    assert sorted((sshd.home / "count").read_text().splitlines()) == names
+
+
 async def test_a_name_is_used_once_whoever_asks_and_however_often(on_sshd: Agent, sshd: Sshd) -> None:
     await rent(on_sshd)
     results = await asyncio.gather(
