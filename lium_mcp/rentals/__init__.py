@@ -2,7 +2,7 @@
 
 from lium_mcp.rentals.account_rents import AccountRents
 from lium_mcp.rentals.admission import BEING_SETTLED, FindJudge, Judge, RentUnsettled
-from lium_mcp.rentals.batches import BatchedRent, NotSent, Wanted, is_of_its_node
+from lium_mcp.rentals.batches import BatchedRent, NotSent, Wanted
 from lium_mcp.rentals.belonging import NamedAnothers, contradiction_of_request, is_anothers, is_its_own, of_its_name
 from lium_mcp.rentals.claimants import read_claimant
 from lium_mcp.rentals.entries import (
@@ -20,6 +20,7 @@ from lium_mcp.rentals.entries import (
 from lium_mcp.rentals.expected import DEARER, PRICE_TOLERANCE_USD, Expected, costs_more, shortfalls
 from lium_mcp.rentals.identity import AccountUnknown, Identity, key_tag
 from lium_mcp.rentals.lazy_ledger import LazyLedger
+from lium_mcp.rentals.node_refusals import is_of_its_node
 from lium_mcp.rentals.orders import ClusterOrder, NodeOrder, Order, Rental, SpecOrder, digest
 from lium_mcp.rentals.protocol import Renter, RentSettled
 from lium_mcp.rentals.removal_time import REMOVAL_TOLERANCE, whole_hours

@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 # A node on which a pod failed to start so lately may fail again; later, Lium has checked it.
 _LATELY: Final = timedelta(hours=2)
+# One that refused a rent is still listed for a while, and may be free again soon.
+_MINUTES_AGO: Final = timedelta(minutes=10)
 # The call of a rent waits for at most ten minutes, and settles the rent before.
 _LONGEST_CALL: Final = timedelta(minutes=15)
 
@@ -92,15 +94,21 @@ class AccountRents:
             return []
         return await self._ledger.open().given_back(await self._identity.known())
 
-    async def nodes_that_failed(self) -> set[str]:
-        """The nodes on which a pod of the account lately failed to start; none where the ledger cannot be read."""
+    async def nodes_that_failed(self) -> dict[str, str]:
+        """The nodes that lately refused a rent, or on which a pod failed to start, each with what happened there.
+
+        None where the ledger cannot be read.
+        """
         if self._ledger.is_empty:
-            return set()
+            return {}
         with suppress(LedgerUnavailable):
-            account = await self._identity.known()
-            entries = await self._ledger.open().failed_to_start(account, self._now() - _LATELY)
-            return {entry.failed_node_id for entry in entries if entry.failed_node_id}
-        return set()
+            account, ledger, now = await self._identity.known(), self._ledger.open(), self._now()
+            failed = await ledger.failed_to_start(account, now - _LATELY)
+            refused = await ledger.refused_by_nodes(account, now - _MINUTES_AGO)
+            nodes = {entry.refusing_node_id: "it refused a rent minutes ago" for entry in refused}
+            nodes |= {entry.failed_node_id: "a pod failed to start there lately" for entry in failed}
+            return {node_id: happened for node_id, happened in nodes.items() if node_id}
+        return {}
 
     async def removed(self, pod_name: str) -> list[Entry]:
         """The account's rents of a name whose pods were removed, newest first.

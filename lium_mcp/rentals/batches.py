@@ -7,7 +7,6 @@ wants to rent waits, as ever, until the lost one is settled.
 """
 
 import logging
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -18,11 +17,12 @@ import anyio.lowlevel
 
 from lium_mcp.api.client import LiumClient
 from lium_mcp.api.clock import Clock
-from lium_mcp.api.errors import BadRequest, Conflict, IdempotencyConflict, LiumError, NotFound, RentOutcomeUnknown
+from lium_mcp.api.errors import LiumError, RentOutcomeUnknown
 from lium_mcp.rentals.account_rents import AccountRents
 from lium_mcp.rentals.admission import Admission, FindJudge
 from lium_mcp.rentals.entries import Entry
 from lium_mcp.rentals.expected import Expected
+from lium_mcp.rentals.node_refusals import is_of_its_node
 from lium_mcp.rentals.orders import Order, Rental, to_json
 from lium_mcp.rentals.remover import Remover
 from lium_mcp.rentals.sending import Sender
@@ -30,28 +30,11 @@ from lium_mcp.rentals.settling import SENDS_WITHIN_SECONDS
 
 log = logging.getLogger(__name__)
 
-# A node that is taken, or may not be rented so, says nothing of other nodes; every other refusal does.
-_OF_ONE_NODE: Final = (BadRequest, Conflict, NotFound)
-# Of these, what speaks of something else that was asked for: no other node mends that.
-_OF_THE_REQUEST: Final = re.compile(
-    r"template|image|dockerfile|volume|backup|restore|ttl|termination|public_?key|ssh.?key|pod.?name", re.IGNORECASE
-)
 # Lium does not answer, and each further rent might be one more pod that nobody can tell of.
 _MOST_LOST: Final = 2
 # So many different nodes are not all taken in one moment: it is the request that is refused.
 _MOST_REFUSED_AT_FIRST: Final = 3
 _MOST_TRIES: Final = 3
-
-
-def is_of_its_node(refusal: LiumError) -> bool:
-    """Whether a rent was surely refused, and for what its node is, so that another node may do.
-
-    What is replayed is no answer to a first request: the answer to that was lost before.
-    """
-    if not isinstance(refusal, _OF_ONE_NODE) or isinstance(refusal, IdempotencyConflict):
-        return False
-    is_sure = refusal.effect == "none" and not refusal.replayed
-    return is_sure and not _OF_THE_REQUEST.search(f"{refusal.code or ''} {refusal.message}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

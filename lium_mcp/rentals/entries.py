@@ -22,6 +22,8 @@ GIVEN_BACK: Final = "given back: "
 """How the note of a rent begins if a look found that its pods must go."""
 FAILED_TO_START: Final = "failed to start on node "
 """How the note of a rent begins whose pod did not come to run; the node's id follows."""
+REFUSED_BY: Final = "refused by node "
+"""How the note of a rent begins that its node refused; the node's id follows, a colon, and what Lium said."""
 NOT_SENT_AGAIN: Final = "not sent again: "
 """How the note of a rent begins if the server that looked last may not send it again."""
 
@@ -158,6 +160,12 @@ class Entry:
     def failed_node_id(self) -> str | None:
         """The node on which its pod did not come to run, if it did not."""
         return self.note.removeprefix(FAILED_TO_START) if self.note.startswith(FAILED_TO_START) else None
+
+    @property
+    def refusing_node_id(self) -> str | None:
+        """The node that refused it, if that was for what the node is."""
+        is_so = self.status == "refused" and self.note.startswith(REFUSED_BY)
+        return self.note.removeprefix(REFUSED_BY).partition(":")[0] if is_so else None
 
     @property
     def not_sent_again_because(self) -> str | None:

@@ -17,6 +17,7 @@ from lium_mcp.rentals.entries import (
     CLOSED,
     FAILED_TO_START,
     GIVEN_BACK,
+    REFUSED_BY,
     UNSETTLED,
     Entry,
     Extension,
@@ -182,6 +183,20 @@ class Ledger:
             LedgerUnavailable: they cannot be read.
         """
         wanted = RENTALS.c.status.in_(("removing", "removed")) & RENTALS.c.note.startswith(GIVEN_BACK)
+
+        def work(connection: Connection) -> list[Entry]:
+            rows = select(RENTALS).where(_of(connection, account) & wanted).order_by(RENTALS.c.created_at.desc())
+            return [_entry(row) for row in connection.execute(rows)]
+
+        return await self.database.read(work)
+
+    async def refused_by_nodes(self, account: str, since: datetime) -> list[Entry]:
+        """The account's rents since a moment that their nodes refused, newest first.
+
+        Raises:
+            LedgerUnavailable: they cannot be read.
+        """
+        wanted = (RENTALS.c.created_at >= since) & RENTALS.c.note.startswith(REFUSED_BY)
 
         def work(connection: Connection) -> list[Entry]:
             rows = select(RENTALS).where(_of(connection, account) & wanted).order_by(RENTALS.c.created_at.desc())

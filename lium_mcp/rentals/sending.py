@@ -11,8 +11,9 @@ import anyio.lowlevel
 from lium_mcp.api.client import LiumClient
 from lium_mcp.api.errors import LiumError, RentOutcomeUnknown
 from lium_mcp.rentals.account_rents import AccountRents
-from lium_mcp.rentals.entries import UNSETTLED, Entry
-from lium_mcp.rentals.orders import Order, Rental
+from lium_mcp.rentals.entries import REFUSED_BY, UNSETTLED, Entry
+from lium_mcp.rentals.node_refusals import is_of_its_node
+from lium_mcp.rentals.orders import NodeOrder, Order, Rental
 from lium_mcp.rentals.settling import Settler, post
 
 log = logging.getLogger(__name__)
@@ -103,7 +104,7 @@ class Sender:
             await self._rents.note(entry, "unknown", note=str(unknown.cause))
             raise
         except LiumError as refusal:
-            if await self._rents.note(entry, "refused", only_from={"sending"}, note=str(refusal)):
+            if await self._rents.note(entry, "refused", only_from={"sending"}, note=_refused(order, refusal)):
                 raise
             # Another server has asked again meanwhile, and its request may have rented.
             key, name = entry.idempotency_key, entry.pod_name
@@ -120,3 +121,10 @@ class Sender:
             if settled is not None:
                 return replace(settled, was_lost=True)
         raise lost
+
+
+def _refused(order: Order, refusal: LiumError) -> str:
+    """What the ledger keeps of a refusal, with the node where it speaks of that alone."""
+    if isinstance(order, NodeOrder) and is_of_its_node(refusal):
+        return f"{REFUSED_BY}{order.executor_id}: {refusal}"
+    return str(refusal)

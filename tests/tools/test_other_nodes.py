@@ -256,3 +256,28 @@ async def test_a_run_goes_on_with_the_next_node_where_one_refuses(account: Sandb
         [pod] = living(account)
         assert pod["executor"]["id"] == asked[-1]
     assert [row["status"] for row in rows_of(ledger)].count("refused") == 1
+
+
+async def test_a_node_that_refused_is_passed_over_for_some_minutes(account: Sandbox) -> None:
+    """Such a node may stay listed, and a person is not to be asked about it again and again."""
+    wire = Wire(account)
+    person = Person("yes")
+    dead: list[str] = []
+
+    async def act(request: httpx2.Request, forward: Forward) -> httpx2.Response:
+        node = request.url.path.split("/")[-2]
+        if not dead:
+            dead.append(node)
+        return await (TAKEN if node in dead else passing)(request, forward)
+
+    wire.on("POST", "/executors/*/rent", act)
+    async with agent_on(account, transport=wire, person=person) as agent:
+        assert (await agent.refused("rent_pod", **WISH)).code == "nodes_taken", "a person agreed to the cheapest price"
+        answer = await agent.call("rent_pod", **WISH)
+        assert answer["outcome"] == "done"
+        assert answer["pod"]["executor_id"] not in dead
+        assert f"Node {dead[0]} is passed over: it refused a rent minutes ago." in answer["warnings"]
+        assert nodes_asked(wire).count(dead[0]) == 1
+        account.clock.advance(minutes=11)
+        quote = await agent.call("rent_pod", **WISH | {"name": "again", "dry_run": True})
+        assert "minutes ago" not in " ".join(quote.get("warnings", []))

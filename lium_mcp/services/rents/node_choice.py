@@ -1,6 +1,6 @@
 """Chooses the node of a rental, for a quote and a rent alike: what the filters mean on the market, within limits."""
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -162,7 +162,7 @@ async def use_cheapest(
 async def prefer_others(
     nodes: Sequence[Executor], failed: Collection[str], use: Callable[[Sequence[Executor]], Awaitable[T]]
 ) -> T:
-    """Use nodes on which no pod failed to start lately; all of them where none of those will do.
+    """Use nodes that have not failed lately; all of them where none of those will do.
 
     Raises:
         As `use`.
@@ -174,13 +174,13 @@ async def prefer_others(
     return await use(nodes)
 
 
-def say_failed(failed: Collection[str], cheapest: Sequence[Executor], chosen: Sequence[Executor]) -> tuple[str, ...]:
-    """Say which of the cheapest nodes are passed over since a pod failed to start there, or are taken all the same."""
+def say_failed(failed: Mapping[str, str], cheapest: Sequence[Executor], chosen: Sequence[Executor]) -> tuple[str, ...]:
+    """Say which of the cheapest nodes are passed over for what happened there, or are taken all the same."""
     taken = dict.fromkeys(node.id for node in chosen)
     passed = dict.fromkeys(node.id for node in cheapest if node.id in failed and node.id not in taken)
-    sentences = [f"Node {node_id} is passed over: a pod failed to start there lately." for node_id in passed]
+    sentences = [f"Node {node_id} is passed over: {failed[node_id]}." for node_id in passed]
     sentences += [
-        f"A pod failed to start on node {node_id} lately, and no other node that fits is free."
+        f"Node {node_id} is taken although {failed[node_id]}, since no other node that fits is free."
         for node_id in taken
         if node_id in failed
     ]
