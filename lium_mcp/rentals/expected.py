@@ -29,7 +29,7 @@ _FEWER_GPUS: Final = (
 _MORE_GPUS: Final = "Others may rent the rest: set CUDA_VISIBLE_DEVICES to as many as are billed."
 _LISTS: Final = ("executor_ids", "gpu_types", "allowed_gpu_types", "countries", "excluded_countries")
 _TEXTS: Final = ("tier", "template_id", "template_image")
-_FLAGS: Final = ("is_memory_listed", "nvlink", "docker_in_docker")
+_FLAGS: Final = ("is_memory_listed", "nvlink", "docker_in_docker", "is_agreed")
 _STATED: Final = {
     "what it costs": ("ceiling_per_hour_usd", "ceiling_per_pod_hour_usd", "ceiling_per_gpu_hour_usd"),
     "which node it is on": ("executor_ids",),
@@ -78,6 +78,7 @@ class Expected:
         ceiling_per_hour_usd: The most that all pods of the rent together may cost.
         ceiling_per_pod_hour_usd: The most that each may cost.
         ceiling_per_gpu_hour_usd: The most that each GPU may cost.
+        is_agreed: A person was asked about this very rent, and said yes.
     """
 
     executor_ids: tuple[str, ...] = ()
@@ -99,6 +100,7 @@ class Expected:
     ceiling_per_hour_usd: float | None = None
     ceiling_per_pod_hour_usd: float | None = None
     ceiling_per_gpu_hour_usd: float | None = None
+    is_agreed: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Write what is set, for the ledger."""

@@ -219,6 +219,36 @@ async def test_an_answer_says_that_an_earlier_rent_has_a_pod_now(account: Sandbo
     assert "earlier rent" not in str(again)
 
 
+@pytest.mark.parametrize(("minutes", "price"), [(1, None), (1, 9.0), (11, None)])
+async def test_what_a_person_agreed_to_minutes_ago_is_sent_again_and_held_to_it(
+    account: Sandbox, minutes: int, price: float | None
+) -> None:
+    """Its server may have died: what came of its rent must not stay in the place of what was agreed to."""
+    wire, later = Wire(account), Wire(account)
+
+    async def lose_sight(request: httpx2.Request, forward: Forward) -> httpx2.Response:
+        wire.on("*", "**", LOST)
+        return await losing_the_answer()(request, forward)
+
+    on_rents(wire, lose_sight)
+    if price is not None:
+        later.on("GET", "/pods", editing(lambda pods: [pod | {"price": price} for pod in pods]))
+        later.on("GET", "/pods/*", editing(lambda pod: pod | {"price": price}))
+    async with agent_on(account, transport=wire, person=Person("yes")) as agent:
+        failure = await agent.refused("rent_pod", name="train", gpu_type="RTX4090", hours=2, wait_seconds=0)
+    assert failure.code == "outcome_unknown"
+    account.clock.advance(minutes=minutes)
+    async with agent_on(account, transport=later, person=Person("yes")) as agent:
+        for _ in range(5):
+            await agent.call("list_pods")
+            account.clock.advance(seconds=40)
+    sent = [*sent_rents(wire), *sent_rents(later)]
+    assert len({request.headers["Idempotency-Key"] for request in sent}) == 1
+    assert bool(sent_rents(later)) == (minutes < 10)
+    assert len(rents(account)) == 1
+    assert len(living(account)) == (0 if price else 1)
+
+
 @pytest.mark.parametrize("asked", [False, True])
 async def test_a_refusal_says_that_an_earlier_rent_has_a_pod_now(account: Sandbox, asked: bool) -> None:
     if asked:  # then it is not sent again, and found by its name

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Final
 
 from lium_mcp.api.errors import LiumError
 from lium_mcp.api.paging import Rows
@@ -11,6 +13,8 @@ from lium_mcp.guard.policy import Policy, PolicyRefused
 from lium_mcp.rentals import Entry, Expected, LedgerUnavailable, NotSentAgain, of_its_name
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.limits_left import ask_of, find_judge
+
+_AGREED_FOR: Final = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +41,8 @@ class Readmission:
         if tool not in self.offered:
             raise NotSentAgain(f"this server does not offer {tool}")
         # In its own call, a person has agreed to it, or to the task that it is for.
-        if pods is not None and entry.task_id is None and self.is_person_asked():
+        is_asked = pods is not None and entry.task_id is None and self.is_person_asked()
+        if is_asked and not self._is_as_agreed(account, entry, pods):
             raise NotSentAgain("a person is asked before each rent here, and nobody was asked about sending this again")
         try:
             expected = self._check_alone(entry)
@@ -48,6 +53,16 @@ class Readmission:
         except (LiumError, LedgerUnavailable) as error:
             raise NotSentAgain("what the limits of this server leave room for cannot be read now") from error
         return expected
+
+    @staticmethod
+    def _is_as_agreed(account: Account, entry: Entry, pods: Rows[Pod] | None) -> bool:
+        """Whether a person agreed to it minutes ago, and a pod of its name is there: then it asks whose that is.
+
+        Its server may have died, and nobody else would hold the pod to what was agreed to.
+        """
+        is_agreed = Expected.from_json(entry.expected or {}).is_agreed
+        is_fresh = account.lium.now() - entry.created_at <= _AGREED_FOR
+        return is_agreed and is_fresh and any(pod.pod_name == entry.pod_name for pod in pods or ())
 
     def _check_alone(self, entry: Entry) -> Expected:
         """Check the limits on single pods by what the row has of the rent, and hold what comes out to them too.

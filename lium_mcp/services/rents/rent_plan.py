@@ -262,6 +262,7 @@ def expected_of(policy: Policy, agreed: Question | None, plan: Plan) -> Expected
         template_image=plan.template.image if plan.template else None,
         ceiling_per_hour_usd=ceiling_per_hour_usd(policy, agreed, plan.price_per_hour_usd, min(own, default=None)),
         ceiling_per_gpu_hour_usd=per_gpu,
+        is_agreed=agreed is not None,
     )
 
 
