@@ -146,8 +146,8 @@ class LocalFolders:
         # The path of a root may go through links; what lies below it may not.
         self._roots = [(Path.cwd() / root, root.resolve()) for root in roots]
 
-    def locate(self, path: str) -> Place:
-        """The place that a path names; one that is not absolute starts at the first root.
+    def locate(self, path: str, parameter: str = "local_path") -> Place:
+        """The place that a path, given as `parameter`, names; one that is not absolute starts at the first root.
 
         Raises:
             Failure: it is not below an allowed folder.
@@ -167,7 +167,7 @@ class LocalFolders:
                     if given.is_relative_to(root):
                         return Place(real, _checked(given.relative_to(root).parts))
         raise _not_allowed(
-            f"It has to lie below {', '.join(str(literal) for literal, _ in self._roots)}, without `..`."
+            f"It has to lie below {', '.join(str(literal) for literal, _ in self._roots)}, without `..`.", parameter
         )
 
 
@@ -288,9 +288,9 @@ def _is_plain_folder(status: os.stat_result) -> bool:
     return stat.S_ISDIR(status.st_mode) and not junction
 
 
-def _not_allowed(why: str) -> Failure:
+def _not_allowed(why: str, parameter: str = "local_path") -> Failure:
     return Failure(
         "path_not_allowed",
-        f"local_path is not allowed. {why}",
+        f"{parameter} is not allowed. {why}",
         "Choose another path; the person opens folders with LIUM_MCP_LOCAL_DIRS.",
     )

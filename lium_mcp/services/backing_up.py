@@ -23,7 +23,7 @@ RESTORED_PARTLY: Final = "A restore is partial: files are missing of what it was
 
 _SHOWN_CHARACTERS: Final = 200
 # Where root, as whom everybody logs in to a pod, is at home.
-_LOGIN_FOLDER: Final = "/root"
+LOGIN_FOLDER: Final = "/root"
 _LOOK_FOR_IT: Final = "Call list_backups with this pod to find it."
 _MAY_RUN: Final = "The backup may be running."
 _NEVER_BACKED_UP: Final = ("/mnt", "/tmp")  # noqa: S108 - paths inside a pod
@@ -153,10 +153,10 @@ def what_is_not_saved(pod: Pod, schedule: BackupSchedule | None) -> str | None:
             f"The backup saves only {only}, the path of the pod's schedule, and not the rest of {root}: "
             f"set_backup_schedule with path={root} widens it."
         )
-    if is_inside(_LOGIN_FOLDER, volume_root(pod)):
+    if is_inside(LOGIN_FOLDER, volume_root(pod)):
         return None
     return (
-        f"The backup saves only {root}, and files are brought to {_LOGIN_FOLDER}, where commands start: write results "
+        f"The backup saves only {root}, and files are brought to {LOGIN_FOLDER}, where commands start: write results "
         f"to {root}, or fetch them while the pod lives (download_files, or run_job with then=download_and_remove)."
     )
 

@@ -164,9 +164,9 @@ async def ask_to_run(call: Call, order: RunOrder, **_: Any) -> Question | None: 
     asks=ask_to_run,
 )
 async def run_job(call: Call, order: RunOrder, *, wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS) -> ObservedJob:
-    """Rent a pod, bring files, run a command, then keep the pod, or remove it once nothing in its background runs.
-    Returns when it runs or has ended; get_job follows it. Needs max_total_usd, or max_usd_per_hour and max_hours.
-    More choice: rent_pod, then start_job.
+    """Rent a pod, bring files, run a command, then keep the pod, or remove it once nothing runs in it.
+    Returns once it runs, or, if quick, all is done; get_job follows it. Needs max_total_usd, or max_usd_per_hour and
+    max_hours. More choice: rent_pod, then start_job.
     """
     order.check()
     task = await find_earlier(call.account, order)
@@ -307,7 +307,9 @@ async def stop_job(call: Call, pod: PodName, name: JobName) -> ObservedJob:
 async def upload_files(
     call: Call,
     pod: PodName,
-    pod_path: Annotated[FilePath, Field(description="Where to; default the login folder.")] = "",
+    pod_path: Annotated[
+        FilePath, Field(description="Where a folder's content, or the file, goes; default: its name in /root.")
+    ] = "",
     local_path: Annotated[FilePath, Field(description="File or folder of this machine.")] = "",
     content: Annotated[str, Field(max_length=_MOST_UPLOADED_CHARACTERS, description="Or the file's text.")] = "",
     timeout_seconds: Timeout = 300,

@@ -297,6 +297,11 @@ async def test_gpus_that_are_billed_and_not_there_are_told(account: Sandbox, at:
         ({"download_path": "x"}, "invalid_argument", "then=download_and_remove"),
         ({"local_path": "nothing"}, "file_not_found", "local_path"),
         ({"local_path": "/etc"}, "path_not_allowed", "local_path"),
+        (
+            {"then": "download_and_remove", "download_path": "x", "to_path": "/etc/out"},
+            "path_not_allowed",
+            "to_path is not allowed",
+        ),
         ({"then": "download_and_remove", "download_path": "x", "to_path": "project"}, "file_exists", "to_path"),
         ({"command": "LIUM_API_KEY=sk_abcdefgh12345678 run"}, "secret_in_command", "ledger"),
         ({"command": "a\0b"}, "invalid_argument", "NUL"),
@@ -371,7 +376,7 @@ async def test_a_backup_that_fails_leaves_the_pod_and_says_so(account: Sandbox, 
 @pytest.mark.parametrize(
     ("command", "here", "problem", "said"),
     [
-        ("echo done > result", "", "file_not_found", '"results"'),
+        ("echo done > result", "", "file_not_found", 'no "results", which download_path names'),
         ("mkdir results", "", "nothing_to_download", "holds no file"),
         ("mkdir results; echo done > results/a", "other", "download_impossible", "another file has this name"),
     ],
@@ -730,3 +735,14 @@ async def test_a_run_whose_backup_holds_nothing_says_which_path_it_saves_and_how
         assert (await agent.call("download_files", pod="train", pod_path="result"))["content"] == "1\n"
         await agent.call("start_job", pod="train", name="again", command="true")
     assert len(living(account)) == 1
+
+
+async def test_a_command_that_fails_over_its_files_hears_where_they_were_brought(account: Sandbox, at: Any) -> None:
+    async with at() as agent:
+        given = {"name": "train", "command": "cat data", "local_path": "project", "wait_seconds": 300}
+        await agent.call("run_job", **given, **SMALL)
+        ended = await until(agent, over)
+        assert ended["job"]["status"] == "failed"
+        assert "What was brought is in /root/project; the command starts in /root." in ended["next"]
+        seen = await agent.call("download_files", pod="train", pod_path="/root/project/data")
+        assert seen["content"] == "1 2 3\n"

@@ -1,6 +1,7 @@
 """How a job on a pod is shown, shared by every tool that ends with one."""
 
 from datetime import datetime, timedelta
+from pathlib import PurePath
 from typing import Final, Literal
 
 from lium_mcp.api.pods.models import Pod
@@ -8,6 +9,7 @@ from lium_mcp.figures import hours_since, in_usd, rate_in_usd
 from lium_mcp.remote import jobs
 from lium_mcp.rentals import Task
 from lium_mcp.results import Result, Timed, Usd, UsdRate, UtcTime
+from lium_mcp.services.backing_up import LOGIN_FOLDER
 from lium_mcp.services.jobs.follow_ups import is_due
 from lium_mcp.services.jobs.run_order import RunOrder
 from lium_mcp.services.jobs.runs import (
@@ -212,12 +214,16 @@ def _next_of(
         stays = f" {_billing_of(task, progress, now, pod)}" if progress.pod_stays else ""
         why = f" {progress.problem_said}" if progress.problem_said and order.then == "download_and_remove" else ""
         runs_on = f" {LEFT_RUNNING}." if left_running else ""
+        brought = ""
+        if order.local_path and progress.status == "failed":
+            name = PurePath(order.local_path).name
+            brought = f" What was brought is in {LOGIN_FOLDER}/{name}; the command starts in {LOGIN_FOLDER}."
         on_it = (
             f"start_job (pod={task.name}) runs more on this pod, and run_job on a new one:"
             if pod and pod.is_ready
             else "To run it again,"
         )
-        return f"{said.rstrip('.')}.{runs_on}{why}{stays}{charged} {on_it} choose another name."
+        return f"{said.rstrip('.')}.{runs_on}{brought}{why}{stays}{charged} {on_it} choose another name."
     if progress.state in BEFORE_THE_COMMAND:
         starts = "the command starts by itself; if a server ends meanwhile, another goes on within two minutes"
         return f"Nothing is left to do: {starts}. {look} waits on, from any session."

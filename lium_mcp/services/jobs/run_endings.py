@@ -14,6 +14,7 @@ from lium_mcp.remote.downloads import download
 from lium_mcp.remote.transfers import Transfer
 from lium_mcp.rentals import Claim, NotNow
 from lium_mcp.services.accounts import Account
+from lium_mcp.services.backing_up import LOGIN_FOLDER
 from lium_mcp.services.backups.transfer_details import open_folders
 from lium_mcp.services.jobs.claimed_run import Run
 from lium_mcp.services.jobs.following import back_up, end_pod, try_again_later
@@ -157,7 +158,13 @@ async def _note_failure(run: Run, failure: Failure) -> None:
     order, happened = run.order, failure.happened
     if order.then == "download_and_remove":
         happened = f"{happened.rstrip('.')} (download_path {quoted(order.download_path)}, to_path {order.target})."
-        if failure.code in _LASTING:
+        if failure.code == "file_not_found":
+            happened = (
+                f"The pod has no {quoted(order.download_path)}, which download_path names; it starts at {LOGIN_FOLDER} "
+                f"where it is not absolute. Look what is there with run_command (pod={run.name}, ls), fetch it with "
+                f"download_files (pod={run.name}) from its right pod_path, then call remove_pod."
+            )
+        elif failure.code in _LASTING:
             advice = failure.advice if failure.code in _WITH_ADVICE else ""
             fetch = f"fetch it with download_files (pod={run.name}) to another local_path, then call remove_pod."
             happened = " ".join(filter(None, (happened, advice, f"If you need it, {fetch}")))

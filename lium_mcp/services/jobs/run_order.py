@@ -45,7 +45,7 @@ class RunOrder(BaseModel):
     max_total_usd: Annotated[float | None, Field(gt=0, description="Ends the pod in time."), UNLISTED_LIMITS] = None
     max_hours: Annotated[float | None, Field(gt=0, description="Stops the command."), UNLISTED_LIMITS] = None
     hours: Annotated[float | None, Field(ge=LEAST_HOURS, description="Removes the pod anyhow."), UNLISTED_LIMITS] = None
-    local_path: Annotated[UnlistedFilePath, Field(description="Goes to /root.")] = ""
+    local_path: Annotated[UnlistedFilePath, Field(description="To /root/<its name>.")] = ""
     download_path: Annotated[UnlistedFilePath, Field(description="What to save here.")] = ""
     to_path: Annotated[UnlistedFilePath, Field(description="Where; default name.")] = ""
     then: Annotated[Ending, Field(description="When the command ends.")] = "keep"

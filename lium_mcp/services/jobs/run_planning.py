@@ -55,7 +55,7 @@ def _check_paths(folders: LocalFolders, order: RunOrder) -> None:
     try:
         if order.local_path and kind_of(folders.locate(order.local_path)) not in ("file", "folder"):
             raise Failure("file_not_found", "local_path is no file and no folder.", "Check local_path.")
-        if order.download_path and kind_of(folders.locate(order.target)) != "missing":
+        if order.download_path and kind_of(folders.locate(order.target, "to_path")) != "missing":
             raise Failure(
                 "file_exists",
                 f"{order.target} exists on this machine already, and what is downloaded must not mix with it.",
