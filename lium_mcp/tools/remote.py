@@ -164,8 +164,8 @@ async def ask_to_run(call: Call, order: RunOrder, **_: Any) -> Question | None: 
     asks=ask_to_run,
 )
 async def run_job(call: Call, order: RunOrder, *, wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS) -> ObservedJob:
-    """Rent a pod, bring files, run a command, then keep the pod, or remove it once nothing runs in it.
-    Returns once it runs, or, if quick, all is done; get_job follows it. Needs max_total_usd, or max_usd_per_hour and
+    """Rent a pod, bring files, run a command, keep the pod or remove it once nothing runs in it.
+    Returns once it runs, or a quick one is done; get_job follows it. Needs max_total_usd, or max_usd_per_hour and
     max_hours. More choice: rent_pod, then start_job.
     """
     order.check()
