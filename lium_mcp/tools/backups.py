@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -70,10 +70,10 @@ _WHOSE: Final = (
     "Lium does not say whose those without pod_id are: their pods are gone. list_backups with the id or name of a "
     "removed pod shows its own; get_spending lists removed pods with their ids."
 )
-_AFTER_RESTORE: Final[dict[Outcome, str | None]] = {
-    "done": None,
-    "failed": "Repeat it for the pods that failed, without path for a new directory.",
+_AFTER_RESTORE: Final[dict[Outcome, str]] = {
     "pending": "Call list_restores with the pending pods to look again.",
+    "failed": "Repeat it for the pods that failed, once what their problem says is mended. Without path it goes into a "
+    "new directory in each; a path has to lie in the local volume of each.",
 }
 
 
@@ -122,9 +122,9 @@ class RestoreRows(Timed):
 
 
 class Restored(Result):
-    """What came of a restore, pod by pod."""
+    """What came of a restore, pod by pod; partly done where it failed in some pods only."""
 
-    outcome: Outcome
+    outcome: Literal["done", "partly_done", "failed", "pending"]
     pods: list[PodRestore]
     note: str | None = None
     warnings: list[str] | None = None
@@ -349,19 +349,19 @@ async def restore_backup(
         wait_seconds=wait_seconds,
     )
     outcomes = {row.outcome for row in rows}
-    outcome: Outcome = next((one for one in ("pending", "failed") if one in outcomes), "done")
+    advice = " ".join(said for outcome, said in _AFTER_RESTORE.items() if outcome in outcomes)
     views = [row.restore for row in rows if row.restore]
     warnings = [PARTIAL] if backup.is_partial else []
     if any(view.partial for view in views):
         warnings.append(RESTORED_PARTLY)
     return Restored(
-        outcome=outcome,
+        outcome=outcomes.pop() if len(outcomes) == 1 else "partly_done" if "failed" in outcomes else "pending",
         pods=rows,
         note=note_on(
             *(row.problem for row in rows), *(text for view in views for text in (view.problem, view.message))
         ),
         warnings=warnings or None,
-        next=_AFTER_RESTORE[outcome],
+        next=advice or None,
     )
 
 
