@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Collection, Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta
 from difflib import SequenceMatcher
 from typing import Protocol, TypeVar
 
@@ -11,6 +13,7 @@ from lium_mcp.api.pods.models import Pod, PodDetail
 from lium_mcp.api.templates import Template
 from lium_mcp.api.volumes import Volume
 from lium_mcp.failures import Failure
+from lium_mcp.rentals import Entry, LedgerUnavailable
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.removed_pods import PodRemoved, RemovedPod, find_removed, find_removed_by_id
 from lium_mcp.text import quotation
@@ -107,13 +110,27 @@ async def _find_unlisted(account: Account, named: str, failure: Failure) -> PodD
         name = rented[0].pod_name
         if rented[0].removal_accepted:  # Lium knew it then, so that it is gone now
             raise PodRemoved(named, [RemovedPod(ids[0], name)], failure.advice) from None
+        advice = "Call again in half a minute: a new pod may take that long to be known."
+        due = await _removal_due(account, rented[0], ids[0])
+        if due is not None and due < account.lium.now():
+            advice = f"Its removal time was {due:%Y-%m-%dT%H:%MZ}, as far as is known: most likely it is removed."
         raise Failure(
             "pod_not_known_yet",
             f"Lium accepted the rent of {name} ({ids[0]}) at {rented[0].created_at:%H:%M:%S} UTC and does not show the "
             "pod now.",
-            "Call again in half a minute: a new pod may take that long to be known. list_pods says once it is gone.",
+            f"{advice} list_pods says once it is gone.",
             effect="Nothing was changed; it may bill.",
         ) from None
+
+
+async def _removal_due(account: Account, entry: Entry, pod_id: str) -> datetime | None:
+    """When the hours of a rent are over, or a later time that was admitted is, as the ledger knows them."""
+    with suppress(LedgerUnavailable):
+        _, extensions = await account.rents.standing()
+        later = [extension.removal_at for extension in extensions if extension.pod_id == pod_id]
+        rented = [] if entry.hours is None else [entry.created_at + timedelta(hours=entry.hours)]
+        return max([*rented, *later], default=None)
+    return None
 
 
 async def find_pods(account: Account, named: Sequence[str]) -> list[Pod]:

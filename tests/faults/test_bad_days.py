@@ -5,10 +5,11 @@ and limits belong to the account, whichever key and server spend for it.
 """
 
 import json
+import re
 import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -422,8 +423,31 @@ async def test_a_rented_pod_that_is_not_shown_yet_is_not_said_to_be_none(account
             failure = await agent.refused("get_pod", pod=named, wait_seconds=0)
             assert failure.code == "pod_not_known_yet"
             assert "may bill" in failure.text
+            assert "a new pod may take that long" in failure.text
         wire.on("GET", "/pods/*", passing)
         assert (await agent.call("get_pod", pod="train", wait_seconds=0))["pod"]["pod_id"] == rented["pod_id"]
+
+
+async def test_a_pod_past_its_removal_time_that_is_not_shown_is_said_to_be_gone_most_likely(
+    account: Sandbox, ledger: Path
+) -> None:
+    wire = Wire(account)
+    async with agent_on(account, ledger, transport=wire) as agent:
+        rented = await agent.call("rent_pod", **await a_rent(account, "train", hours=2, wait_seconds=60))
+        due = account.clock.now() + timedelta(hours=2)
+        account.clock.advance(hours=1)
+        wire.on("GET", "/pods", answering(200, []))
+        for path in ("/pods/*", "/pods/*/record", "/pods/*/events"):
+            wire.on("GET", path, answering(404, {"message": "Pod not found", "status_code": 404}))
+        early = await agent.refused("get_pod", pod="train", wait_seconds=0)
+        account.clock.advance(hours=1, minutes=3)
+        late = await agent.refused("get_pod", pod=rented["pod_id"], wait_seconds=0)
+    assert "Its removal time was" not in early.text
+    said = re.search(r"Its removal time was (\S+)Z, as far as is known", late.text)
+    assert said
+    assert abs(datetime.fromisoformat(said[1]).replace(tzinfo=UTC) - due) < timedelta(minutes=5)
+    assert "most likely it is removed" in late.text
+    assert "a new pod" not in late.text
 
 
 async def test_a_name_whose_pod_is_being_removed_is_said_to_be(account: Sandbox, ledger: Path) -> None:
