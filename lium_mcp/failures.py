@@ -3,6 +3,8 @@
 from typing import Final
 
 NOTHING_CHANGED: Final = "Nothing was changed."
+IN_EXTRAS: Final = "(toolset extras; if it is not offered, only whoever runs this server can turn it on)"
+"""What follows the name of a tool that is not offered by default."""
 
 
 class Failure(Exception):

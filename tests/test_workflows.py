@@ -182,6 +182,7 @@ async def test_a_backup_that_runs_is_not_cut_off_where_nobody_was_asked(agent: A
         assert failure.code == "backup_running"
         assert backup_id in failure.text
         assert "get_backup and wait_seconds" in failure.text
+        assert "cancel_backup (toolset extras; if it is not offered, only whoever runs this server" in failure.text
         assert "was not removed and bills" in failure.text
     assert pod_id in living(sandbox)
     assert (await agent.call("get_backup", backup_id=backup_id, wait_seconds=600))["outcome"] == "done"

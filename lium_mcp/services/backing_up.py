@@ -9,7 +9,7 @@ from typing import Final
 from lium_mcp.api.backups import Backup, BackupSchedule
 from lium_mcp.api.errors import BadRequest, Conflict, LiumError
 from lium_mcp.api.pods.models import Pod
-from lium_mcp.failures import Failure
+from lium_mcp.failures import IN_EXTRAS, Failure
 from lium_mcp.results import state_in_words
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.failure_words import after_change
@@ -341,7 +341,7 @@ def refuse_undeletable(backup: Backup) -> None:
     elif backup.is_final:
         advice = "It holds nothing to delete or to restore: Lium drops its row when the schedule's keep_days are over."
     else:
-        advice = "Call get_backup to wait for its end, or cancel_backup (toolset extras) to stop it."
+        advice = f"Call get_backup to wait for its end. cancel_backup stops it {IN_EXTRAS}."
     raise Failure(
         "backup_not_completed",
         f"Backup {backup.id} is {state_in_words(backup.state)}, and only a completed one can be deleted.",

@@ -1,6 +1,7 @@
 """The money of an account at a moment: what is left, what burns, how long it lasts, and what of which limit is used."""
 
 from datetime import datetime, timedelta
+from typing import Final
 
 from lium_mcp.api.account import Me
 from lium_mcp.api.paging import Rows
@@ -11,6 +12,9 @@ from lium_mcp.results import Result, Usd, UtcTime
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.pods.pod_details import unknown_billing, unpriced
 from lium_mcp.services.policy_view import LimitView, read_standings
+
+_NO_LIMITS: Final = "No limits are set."
+_ALL_RUN_ON: Final = "runs_out_at assumes that pods run on past their removal times."
 
 
 class Balance(Result):
@@ -34,12 +38,15 @@ async def read_balance(account: Account, policy: Policy, me: Me, pods: Rows[Pod]
     """Show the money of an account, given what was just read of it."""
     standings = await read_standings(account, policy, pods)
     unread = standings.unread_because and f"What is used of the limits is not known: {standings.unread_because}"
+    unlimited = None if standings.limits else _NO_LIMITS
     burning = [pod for pod in pods if pod.is_billing]
     burn = sum(pod.price or 0 for pod in burning)
     missing = unpriced(pods)
     # A pod whose price nobody says shortens it by nobody knows how much.
     is_known = burn > 0 and missing is None
     runway = max(me.balance, 0) / burn if is_known and me.balance is not None else None
+    is_longer = runway is not None and any(pod.removal_scheduled_at for pod in burning)
+    assumed = _ALL_RUN_ON if is_longer else None
     return Balance(
         balance_usd=me.balance,
         burn_per_hour_usd=burn,
@@ -51,7 +58,7 @@ async def read_balance(account: Account, policy: Policy, me: Me, pods: Rows[Pod]
         runs_out_at=_later(account.lium.now(), runway),
         limits=standings.limits,
         limits_refuse=False if standings.limits and policy.shadow else None,
-        note=" ".join(filter(None, (standings.note, unread))) or None,
+        note=" ".join(filter(None, (standings.note, unread, unlimited, assumed))) or None,
         pods_without_removal_time=standings.unbounded,
     )
 

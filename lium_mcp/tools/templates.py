@@ -9,7 +9,7 @@ from lium_mcp.api.docker_credentials import DockerCredential
 from lium_mcp.api.errors import InvalidRequest, NotFound
 from lium_mcp.api.templates import Template, TemplateChanges, TemplateCreate
 from lium_mcp.api.wire import hiding
-from lium_mcp.failures import Failure
+from lium_mcp.failures import IN_EXTRAS, Failure
 from lium_mcp.inputs import Few, Line, ShortText
 from lium_mcp.results import Result
 from lium_mcp.services.as_asked import not_confirmed, unlike
@@ -309,7 +309,7 @@ async def _credential(call: Call, named: str) -> DockerCredential | None:
     raise Failure(
         "credential_not_found" if not matches else "ambiguous_name",
         f"{len(matches) or 'No'} stored registry logins match {named}.",
-        "Name one by its id. A login is stored on lium.io, or with add_registry_credential of the toolset extras.",
+        f"Name one by its id. A login is stored on lium.io, or with add_registry_credential {IN_EXTRAS}.",
     )
 
 

@@ -41,7 +41,13 @@ b3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQAAAAAAAAABAAAAMwAAAAtzc2gtZWQyNTUxOQ
 async def test_the_balance_lasts_as_long_as_the_living_pods_let_it(sandbox: Sandbox, mode: Mode) -> None:
     async with agent_on(sandbox, mode=mode) as agent:
         idle = await agent.call("get_balance")
-        assert idle == {"balance_usd": 100, "burn_per_hour_usd": 0, "billing_pods": 0, "starting_pods": 0}
+        assert idle == {
+            "balance_usd": 100,
+            "burn_per_hour_usd": 0,
+            "billing_pods": 0,
+            "starting_pods": 0,
+            "note": "No limits are set.",
+        }
         await rent(sandbox, "one")
         await rent(sandbox, "two")
         await rent(sandbox, "three", boot=False)
@@ -315,7 +321,9 @@ async def test_the_balance_comes_with_the_limits_and_what_is_left_of_them(sandbo
     assert budget["used"] + budget["left"] == pytest.approx(50)
     assert limits["allow_countries"] == {"limit": "allow_countries", "only": "DE, US"}
     async with agent_on(sandbox) as agent:
-        assert not {"limits", "limits_refuse"} & set(await agent.call("get_balance"))
+        unlimited = await agent.call("get_balance")
+        assert not {"limits", "limits_refuse"} & set(unlimited)
+        assert unlimited["note"] == "No limits are set. runs_out_at assumes that pods run on past their removal times."
     async with agent_on(sandbox, max_pods=3, policy_mode="shadow") as agent:
         assert (await agent.call("get_balance"))["limits_refuse"] is False
 

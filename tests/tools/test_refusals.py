@@ -21,7 +21,7 @@ async def backed_up(sandbox: Sandbox) -> str:
     pod_id = await rent(sandbox, "train")
     schedule = {"pod_id": pod_id, "backup_frequency_hours": 1, "retention_days": 1, "backup_path": ""}
     await ask(sandbox, "POST", "/backup-configs", schedule)
-    sandbox.clock.advance(hours=2)
+    sandbox.clock.advance(hours=2, minutes=10)
     return pod_id
 
 

@@ -15,7 +15,7 @@ import anyio
 from lium_mcp.api.backups import Backup
 from lium_mcp.api.errors import LiumError, NotFound
 from lium_mcp.api.pods.models import Pod
-from lium_mcp.failures import Failure
+from lium_mcp.failures import IN_EXTRAS, Failure
 from lium_mcp.figures import rate_in_usd
 from lium_mcp.guard.consent import Question
 from lium_mcp.services.accounts import Account
@@ -145,7 +145,8 @@ async def find_running_backup(
                 "backup_running",
                 f"Backup {backup.id} of {pod.pod_name} is running, and would be lost.",
                 "Wait for its end with get_backup and wait_seconds, then call again, or call remove_pod with "
-                "final_backup. To lose it, have a person cancel it on lium.io, or call cancel_backup (toolset extras).",
+                "final_backup. To lose it, have a person cancel it on lium.io, or call cancel_backup "
+                f"{IN_EXTRAS}.",
                 effect=_stays(pod),
             )
     begun = final_backups.pop(pod.id, None)

@@ -18,7 +18,7 @@ from lium_mcp.api.errors import LiumError
 from lium_mcp.api.paging import Rows
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.api.restores import Restore
-from lium_mcp.failures import Failure
+from lium_mcp.failures import IN_EXTRAS, Failure
 from lium_mcp.guard.consent import Question
 from lium_mcp.remote.restore_targets import TargetState, look
 from lium_mcp.results import Result, UtcTime
@@ -242,7 +242,7 @@ def _refuse_taken(path: str, unfinished: Iterable[Unfinished]) -> None:
         raise Failure(
             code,
             f"path {path} may be written to by {writing.title}, which is not over (code: {code}).",
-            "Wait for its end with list_restores, or stop it with cancel_restore (toolset extras).",
+            f"Wait for its end with list_restores, or stop it with cancel_restore {IN_EXTRAS}.",
         )
 
 

@@ -13,7 +13,7 @@ import anyio
 from lium_mcp.api.changes import noting_changes
 from lium_mcp.api.errors import LiumError
 from lium_mcp.api.ssh_keys import bare_keys
-from lium_mcp.failures import Failure
+from lium_mcp.failures import IN_EXTRAS, Failure
 from lium_mcp.services.accounts import Account
 
 _MOST_DESCRIBED: Final = 5
@@ -51,7 +51,7 @@ async def find_public_keys(account: Account) -> PodKeys:
         raise Failure(
             "ssh_key_missing",
             "There is no SSH key to put into the pod, so nobody could log in.",
-            "Register a public key of yours on lium.io, or with add_ssh_key (toolset extras).",
+            f"Register a public key of yours on lium.io, or with add_ssh_key {IN_EXTRAS}.",
             effect=_NOTHING_RENTED,
         )
     own = await source.own_keys()
@@ -66,7 +66,7 @@ async def find_public_keys(account: Account) -> PodKeys:
                 own.problem.code,
                 f"Nobody {whose}. {own.problem.happened}",
                 f"{own.problem.advice} Or register a public key, whose private half is elsewhere, on lium.io or with "
-                "add_ssh_key (toolset extras).",
+                f"add_ssh_key {IN_EXTRAS}.",
                 effect=_NOTHING_RENTED,
             )
         keys = list(dict.fromkeys([*keys, *registered]))

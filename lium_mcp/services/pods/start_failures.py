@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
+from lium_mcp.failures import IN_EXTRAS
+
 
 class Meaning(NamedTuple):
     """What a failure was, in a sentence, and what to do about it; a removal leaves nothing to remove."""
@@ -22,7 +24,7 @@ _MAIN_PROCESS: Final = (
 )
 _BUILD: Final = "Read get_pod_logs, which keeps the output of the build, and correct the Dockerfile."
 _KEYS: Final = (
-    "Have a whole public key registered, on lium.io or with add_ssh_key (toolset extras), and choose another node."
+    f"Have a whole public key registered, on lium.io or with add_ssh_key {IN_EXTRAS}, and choose another node."
 )
 _ROOM: Final = "Choose a node with more free disk: min_disk_gb in list_gpus and rent_pod."
 

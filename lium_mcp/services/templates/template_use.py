@@ -10,7 +10,7 @@ from lium_mcp.api.errors import LiumError
 from lium_mcp.api.paging import Rows
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.api.templates import Template
-from lium_mcp.failures import Failure
+from lium_mcp.failures import IN_EXTRAS, Failure
 from lium_mcp.services.targets import is_id, listed, names
 
 _MOST_READ: Final = 10
@@ -92,7 +92,7 @@ async def refuse_used(lium: LiumClient, template: Template) -> None:
         raise Failure(
             "template_in_use",
             f"Template {template.name} is used by {len(use.pods)} of your pods: {listed(use.pods)}.",
-            "Remove those pods first, or give them another template with switch_pod_template (toolset extras).",
+            f"Remove those pods first, or give them another template with switch_pod_template {IN_EXTRAS}.",
         )
     if use.unknown:
         raise Failure(
