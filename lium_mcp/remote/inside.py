@@ -58,8 +58,8 @@ class Inside:
         return len(self.gpus) if self.gpus is not None and len(self.gpus) < MOST_GPUS else None
 
     def has_mounted(self, path: str) -> bool | None:
-        """Whether something is mounted at a path or below it; None if nobody could look."""
-        return None if self.mounts is None else any(f"{at}/".startswith(f"{path}/") for at in self.mounts)
+        """Whether something is mounted at a path, not just below it; None if nobody could look."""
+        return None if self.mounts is None else path in self.mounts
 
 
 async def look_inside(connection: "Connection", *, timeout_seconds: float) -> Inside:

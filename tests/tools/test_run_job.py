@@ -1,7 +1,7 @@
 """One pod for one job in one call: what comes of it, and what follows, through our server over the sandbox's pods."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
@@ -11,6 +11,7 @@ import anyio
 import pytest
 
 from lium_mcp.sandbox import Sandbox
+from lium_mcp.sandbox.container.commands import PROGRAMS
 from tests.harness import Agent, Person
 from tests.servers import hasten
 from tests.sshd import Sshd, at_sshd
@@ -60,6 +61,15 @@ async def until(agent: Agent, holds: Callable[[Answer], Any], name: str = "train
             if holds(seen):
                 return seen
             await asyncio.sleep(0.02)
+
+
+def saying_mounts(said: str) -> Callable[[Any], Awaitable[None]]:
+    """Every pod's `cat`, as if this were what is mounted."""
+
+    async def cat(call: Any) -> None:
+        await call.out(said)
+
+    return cat
 
 
 def over(seen: Answer) -> bool:
@@ -686,6 +696,54 @@ async def test_a_run_whose_backup_is_not_restored_is_given_up(account: Sandbox, 
     )
     assert "disk on fire" in seen["next"]
     assert [pod["pod_name"] for pod in living(account)] == ["train"]
+
+
+async def test_a_command_is_not_run_without_the_volume_that_it_was_to_have(
+    account: Sandbox, at: Any, tmp_path: Path
+) -> None:
+    account.add_fault("comes_out_short", pod_name="train", volume="not mounted")
+    async with at() as agent:
+        volume = (await agent.call("create_volume", name="data"))["volume_id"]
+        given = {"command": "echo 42 > /mnt/answer", "volume": "data", "then": "download_and_remove"}
+        copied = {"local_path": "project", "download_path": "/mnt"}
+        seen = await agent.call("run_job", name="train", **given, **copied, **SMALL)
+        seen = seen if over(seen) else await until(agent, over)
+        assert (seen["outcome"], seen["job"]["status"], seen["job"]["problem"]) == (
+            "failed",
+            "boot_failed",
+            "volume_not_mounted",
+        )
+        assert f"Volume {volume} could not be attached" in seen["next"]
+        assert "Another node (executor_id)" in seen["next"]
+        assert living(account) == []
+        assert saved(tmp_path) == ["project"]
+        account.clock.advance(minutes=1)  # the removed pod lets go of the volume
+        again = await agent.call("run_job", name="again", **given | {"then": "keep"}, **SMALL)
+        seen = again if over(again) else await until(agent, over, name="again")
+    assert (seen["outcome"], seen["job"]["status"]) == ("done", "succeeded")
+    assert not [text for text in seen.get("warnings", []) if volume in text]
+
+
+async def test_a_mount_below_the_place_of_a_volume_is_not_the_volume(
+    account: Sandbox, at: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account.add_fault("comes_out_short", pod_name="train", volume="not mounted")
+    monkeypatch.setitem(PROGRAMS, "cat", saying_mounts("/dev/sda / ext4 rw 0 0\n/dev/sdb /mnt/x ext4 rw 0 0\n"))
+    async with at() as agent:
+        await agent.call("create_volume", name="data")
+        seen = await agent.call("run_job", name="train", command="true", volume="data", **SMALL)
+        seen = seen if over(seen) else await until(agent, over)
+    assert (seen["outcome"], seen["job"]["problem"]) == ("failed", "volume_not_mounted")
+
+
+async def test_a_volume_that_could_not_be_looked_for_is_told(
+    account: Sandbox, at: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PROGRAMS, "cat", saying_mounts(""))
+    async with at() as agent:
+        volume = (await agent.call("create_volume", name="data"))["volume_id"]
+        began = await begin(agent, volume="data")
+    assert [text for text in began["warnings"] if f"Whether volume {volume} is mounted could not be read" in text]
 
 
 async def test_a_pod_that_has_the_name_of_a_run_that_is_over_is_looked_at_itself(account: Sandbox, at: Any) -> None:

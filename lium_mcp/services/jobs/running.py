@@ -44,7 +44,7 @@ from lium_mcp.services.jobs.runs import RunState
 from lium_mcp.services.limits_left import find_judge
 from lium_mcp.services.pods.login_keys import register_public_keys
 from lium_mcp.services.pods.node_warnings import node_warnings
-from lium_mcp.services.pods.pod_connections import inside_of, pod_access
+from lium_mcp.services.pods.pod_connections import inside_of, is_volume_mounted, pod_access
 from lium_mcp.services.pods.pod_details import pod_view
 from lium_mcp.services.pods.pod_states import judge_gone
 from lium_mcp.services.pods.readiness import read_pod, wait_for_ssh
@@ -233,7 +233,9 @@ async def _wait_for_ssh(run: Run, pod: PodDetail) -> None:
     if ssh == "answers" and has_its_end:
         if not await _is_restored(run, newest):
             return
-        lacking = await _warn_of_lacks(run, newest)
+        lacking = await _lacks(run, newest)
+        if lacking is None:
+            return
         unsaved = what_is_not_saved(newest, None) if run.order.then == "backup_and_remove" else None
         warnings = [*(run.progress.warnings or ()), *([unsaved] if unsaved else []), *lacking]
         await run.note("uploading", removal_at=newest.removal_scheduled_at, warnings=warnings or None)
@@ -355,11 +357,26 @@ async def _is_restored(run: Run, pod: PodDetail) -> bool:
     return restore.outcome == "done"
 
 
-async def _warn_of_lacks(run: Run, pod: PodDetail) -> list[str]:
-    """Say that a pod shows fewer GPUs than it bills, or lacks its volume; nothing where it cannot be looked into."""
+async def _lacks(run: Run, pod: PodDetail) -> list[str] | None:
+    """Say what a pod has less of than it was rented with, or could not be looked for.
+
+    None where its volume is not there and the run is given up: what a command writes to /mnt would go with the pod.
+    """
     inside = await inside_of(run.account, pod)
     [entry, *_] = await run.rents()
     visible, volume_id = inside.visible_gpus if inside else None, entry.volume_id
-    is_mounted = inside.has_mounted(VOLUME_PATH) if inside and volume_id else None
+    is_mounted = is_volume_mounted(pod, inside) if volume_id else None
+    if is_mounted is False:
+        said = (
+            f"volume {volume_id} could not be attached: nothing is mounted at {VOLUME_PATH}, so the command was not "
+            "started, and the pod was removed. Another node (executor_id) may attach it"
+        )
+        await run.give_up("boot_failed", said, problem="volume_not_mounted")
+        return None
     lacks = shortfalls(pod, volume_id=volume_id, visible_gpus=visible, is_volume_mounted=is_mounted, events=())
-    return list(lacks)
+    if volume_id and is_mounted is None:
+        lacks.append(
+            f"Whether volume {volume_id} is mounted could not be read: look with run_command (mountpoint "
+            f"{VOLUME_PATH}) before you rely on what the command writes to {VOLUME_PATH}."
+        )
+    return lacks

@@ -7,7 +7,7 @@ from typing import Final
 import anyio
 
 from lium_mcp.api.errors import LiumError
-from lium_mcp.api.pods.models import Pod
+from lium_mcp.api.pods.models import VOLUME_PATH, Pod
 from lium_mcp.failures import Failure
 from lium_mcp.remote import PodAccess
 from lium_mcp.remote.inside import Inside, look_inside
@@ -101,3 +101,10 @@ async def inside_of(account: Account, pod: Pod) -> Inside | None:
     except (Failure, TimeoutError):
         access.note_failure(pod.id)
         return None
+
+
+def is_volume_mounted(pod: Pod, inside: Inside | None) -> bool | None:
+    """Whether an attached volume is there; None where nobody could look, or a mount says nothing of it."""
+    is_mounted = inside.has_mounted(VOLUME_PATH) if inside else None
+    # Where the local volume lies there, it may be that.
+    return None if is_mounted and pod.volume_root.rstrip("/") == VOLUME_PATH else is_mounted

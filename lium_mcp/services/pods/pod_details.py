@@ -12,7 +12,7 @@ from lium_mcp.api.addresses import with_port
 from lium_mcp.api.errors import LiumError
 from lium_mcp.api.gpu_names import gpu_label
 from lium_mcp.api.huids import huid
-from lium_mcp.api.pods.models import REMOVED_STATUSES, VOLUME_PATH, Pod, PodDetail, PodEvent, PodRecord, own_events
+from lium_mcp.api.pods.models import REMOVED_STATUSES, Pod, PodDetail, PodEvent, PodRecord, own_events
 from lium_mcp.figures import hours_since, rounded
 from lium_mcp.remote.banner import SshAnswer
 from lium_mcp.remote.inside import Inside
@@ -24,7 +24,7 @@ from lium_mcp.services.pods.dropped_settings import SSH_PORT
 from lium_mcp.services.pods.gpu_details import GpuView, gpu_view
 from lium_mcp.services.pods.idle_removals import IdleState, idle_states
 from lium_mcp.services.pods.node_warnings import maintenance, spot_warning
-from lium_mcp.services.pods.pod_connections import inside_of
+from lium_mcp.services.pods.pod_connections import inside_of, is_volume_mounted
 from lium_mcp.services.pods.pod_events import EventView, cause_of, last_events, quoted, read_events
 from lium_mcp.services.pods.removal_problems import removal_problems
 from lium_mcp.text import shortened
@@ -283,13 +283,11 @@ def _warnings(
     account: Account, pod: Pod, inside: Inside, volume_id: str | None, history: Sequence[PodEvent]
 ) -> list[str]:
     """What a pod that runs has less of than it was rented with, and whether its container started again by itself."""
-    # Where the local volume lies there, a mount says nothing of the other one.
-    is_local = f"{pod.volume_root}/".startswith(f"{VOLUME_PATH}/")
     sentences = shortfalls(
         pod,
         volume_id=volume_id,
         visible_gpus=inside.visible_gpus,
-        is_volume_mounted=None if is_local else inside.has_mounted(VOLUME_PATH),
+        is_volume_mounted=is_volume_mounted(pod, inside),
         events=history,
     )
     restart = restart_warning(pod, history, started_at(inside, account.lium.now()))
