@@ -8,6 +8,7 @@ _DIGITS = 5
 _DIGITS_IN_WORDS = 2
 _DIGITS_OF_A_RATE = 10
 _NOISE = 1e-9
+_LEAST_GB = 0.0001
 _MOST_IN_CENTS_USD = 1e9
 # Decimals beyond these are what arithmetic leaves over.
 _MOST_DECIMALS = 12
@@ -18,6 +19,11 @@ _CLOCKS_DIFFER = timedelta(minutes=1)
 def rounded(value: float, decimals: int = 4) -> float:
     """Round to so many decimals, or to more where fewer than five digits would be left of a small figure."""
     return round(value, _decimals(value, decimals, _DIGITS))
+
+
+def rounded_gb(value: float) -> float:
+    """A size in GB, rounded; less than the least that is read at a glance is rounded up to it."""
+    return _LEAST_GB if 0 < value < _LEAST_GB else rounded(value, 3)
 
 
 def stated(rate: float) -> float:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.api.volumes import Volume
 from lium_mcp.failures import Failure
-from lium_mcp.figures import rounded
+from lium_mcp.figures import rounded_gb
 from lium_mcp.results import Result, UtcTime
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.targets import volume_holder
@@ -45,7 +45,7 @@ def volume_view(volume: Volume, pods: Sequence[Pod]) -> VolumeView:
         volume_id=volume.id,
         name=volume.name,
         description=volume.description or None,
-        size_gb=rounded(volume.measured_size_gb, 3) if volume.measured_size_gb is not None else None,
+        size_gb=rounded_gb(volume.measured_size_gb) if volume.measured_size_gb is not None else None,
         files=volume.measured_file_count,
         attached_to=f"{holder.pod_name} ({holder.id})" if holder else None,
         created_at=volume.created_at,

@@ -285,6 +285,15 @@ async def test_a_backup_that_may_hold_nothing_names_its_path_and_the_schedule_th
     assert read["warnings"] == [warning]
 
 
+async def test_a_backup_of_a_few_bytes_has_a_size_that_can_be_read(sandbox: Sandbox) -> None:
+    await rent(sandbox, "worker")
+    wire = Wire(sandbox)
+    wire.on("GET", "/backup-logs/*", editing(lambda row: row | {"total_files": 1, "total_bytes": 8}))
+    async with agent_on(sandbox, transport=wire) as agent:
+        made = await agent.call("create_backup", pod="worker", wait_seconds=300)
+    assert (made["backup"]["size_gb"], made["backup"]["files"]) == (0.0001, 1)
+
+
 async def test_another_path_than_the_schedules_is_refused_before_anything_is_sent(sandbox: Sandbox) -> None:
     await rent(sandbox, "worker")
     wire = Wire(sandbox)

@@ -10,7 +10,7 @@ from lium_mcp.api.backups import Backup, BackupSchedule
 from lium_mcp.api.errors import LiumError
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.api.restores import Restore
-from lium_mcp.figures import counted, rounded
+from lium_mcp.figures import counted, rounded_gb
 from lium_mcp.results import Result, Timed, UtcTime, note_on
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.backing_up import PARTIAL, StartedBackup, held_path, standing
@@ -168,7 +168,7 @@ def backup_view(backup: Backup, origin: Origin | None) -> BackupView:
         partial=backup.is_partial or None,
         progress_percent=None if backup.is_final else backup.progress,
         path=(backup.backup_path or (origin.path_of(backup) if origin else None)) if backup.has_data else None,
-        size_gb=rounded(backup.total_bytes / 1e9, 3) if backup.total_bytes and backup.has_data else None,
+        size_gb=rounded_gb(backup.total_bytes / 1e9) if backup.total_bytes and backup.has_data else None,
         files=backup.held_files if has_figures else None,
         created_at=None if backup.started_at else backup.created_at,
         started_at=backup.started_at,
