@@ -6,7 +6,7 @@ import pytest
 
 from lium_mcp.sandbox import Sandbox
 from tests.harness import Person, agent_on
-from tests.wires import Wire, ask, editing, rent, rents, truth
+from tests.wires import Wire, ask, editing, make_template, rent, rents, truth
 
 Row = dict[str, Any]
 
@@ -28,6 +28,7 @@ FLAWS: list[tuple[Row, Row, str]] = [
     ({"notice_period": 0, "frequent_rent_failures": None}, {}, ""),
     ({"notice_period": {}, "gpu_power_limited": None}, {}, ""),
 ]
+SPOT = "This is a spot node: it may be taken back at any time"
 UNFLAWED: Row = {"frequent_rent_failures": False, "gpu_power_limited": False}
 
 
@@ -109,3 +110,80 @@ async def test_a_template_that_failed_its_check_is_told_in_the_list_and_starts_n
     assert {refusal.code for refusal in refusals} == {"template_failed"}
     assert len(rents(sandbox)) == before
     assert truth(sandbox, "pods")[0]["status"] == "RUNNING"
+
+
+def spot(sandbox: Sandbox) -> None:
+    """Let every node of the market be one that may be taken back."""
+    for node in sandbox._world.market.nodes.values():
+        node.tier = "spot"
+
+
+async def test_a_spot_node_is_said_once_of_several_pods(sandbox: Sandbox) -> None:
+    person = Person("yes")
+    spot(sandbox)
+    wish: Row = {"name": "train", "gpu_type": "RTX4090", "count": 3, "hours": 1}
+    async with agent_on(sandbox, person=person) as agent:
+        answers = [await agent.call("rent_pod", **wish, dry_run=True), await agent.call("rent_pod", **wish)]
+    for answer in answers:
+        assert sum(SPOT in text for text in answer["warnings"]) == 1
+        assert {row["tier"] for row in answer["pods"]} == {"spot"}
+        assert all(row["template"] for row in answer["pods"])
+    assert person.questions[0].count(SPOT) == 1
+
+
+async def test_a_spot_node_is_said_of_those_pods_alone_that_have_one(sandbox: Sandbox) -> None:
+    wire, person = Wire(sandbox), Person("no")
+
+    def one_spot(nodes: list[Row]) -> list[Row]:
+        cheapest = min(
+            (node for node in nodes if "4090" in node["machine_name"]), key=lambda node: node["price_per_gpu"]
+        )
+        return [node | UNFLAWED | {"tier": "spot" if node["id"] == cheapest["id"] else "secure"} for node in nodes]
+
+    wire.on("GET", "/executors", editing(one_spot))
+    wish: Row = {"name": "train", "gpu_type": "RTX4090", "count": 3, "hours": 1, "gpu_count": 1}
+    async with agent_on(sandbox, transport=wire, person=person) as agent:
+        planned = await agent.call("rent_pod", **wish, dry_run=True)
+        await agent.refused("rent_pod", **wish)
+    spot = [row for row in planned["pods"] if row["tier"] == "spot"]
+    if len(spot) == 1:
+        assert SPOT in spot[0]["problem"]
+    assert f"Of {len(spot)} of them: {SPOT}" in person.questions[0]
+
+
+async def test_a_run_on_a_spot_node_says_so(sandbox: Sandbox) -> None:
+    person = Person("yes")
+    spot(sandbox)
+    wish: Row = {"name": "train", "gpu_type": "RTX4090", "command": "sleep 600", "max_total_usd": 5, "hours": 100}
+    async with agent_on(sandbox, person=person) as agent:
+        run = await agent.call("run_job", **wish, wait_seconds=2)
+    assert sum(SPOT in text for text in run["warnings"]) == 1
+    assert sum("of the 100 hours asked for fit into max_total_usd" in text for text in run["warnings"]) == 1
+    assert person.questions[0].count(SPOT) == 1
+
+
+async def test_templates_that_differ_by_node_are_said(sandbox: Sandbox) -> None:
+    wire, drivers = Wire(sandbox), ["550.0", "580.0"]
+
+    def differing(nodes: list[Row]) -> list[Row]:
+        sure = [node for node in nodes if "4090" in node["machine_name"] and node.get("min_gpu_count_for_rental") == 1]
+        two = sorted(sure, key=lambda node: node["price_per_gpu"])[:2]
+        for node, driver in zip(two, drivers, strict=True):
+            node["available_gpu_count"] = 1
+            node["specs"]["gpu"]["driver"] = driver
+        return two
+
+    wire.on("GET", "/executors", editing(differing))
+    async with agent_on(sandbox, transport=wire) as agent:
+        planned = await agent.call("rent_pod", name="train", gpu_type="RTX4090", count=2, dry_run=True)
+        named = await agent.call(
+            "rent_pod",
+            name="train",
+            gpu_type="RTX4090",
+            count=2,
+            dry_run=True,
+            template=await make_template(sandbox, "a"),
+        )
+    assert len({row["template"] for row in planned["pods"]}) == 2
+    assert "Their templates differ" in " ".join(planned["warnings"])
+    assert "Their templates differ" not in str(named)

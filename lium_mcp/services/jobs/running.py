@@ -52,6 +52,7 @@ from lium_mcp.services.rents.other_nodes import rent_on_some_node
 from lium_mcp.services.rents.rent_plan import make_plan
 from lium_mcp.services.rents.rent_terms import came_out_dearer, refuse_dearer
 from lium_mcp.services.rents.startup_restores import ordered_restore, wait_for_restore
+from lium_mcp.services.rents.total_ceiling import say_cut_short
 
 _LOOK_SECONDS: Final = 20.0
 _SSH_SECONDS: Final = 60.0
@@ -158,7 +159,8 @@ async def _rent(run: Run) -> None:
         async with rent_on_some_node(
             account, policy, agreed, plan, asked=payload["asked"], task_id=run.claim.task.id, judging=judging
         ) as (rental, plan):
-            warnings = [*node_warnings(plan.node), *plan.warnings]
+            cut_short = say_cut_short(run.order.life_hours, plan.hours)
+            warnings = [*node_warnings(plan.node), *cut_short, *plan.warnings]
             price = plan.price_per_hour_usd
             await run.note("booting", pod_id=rental.pod_id, price_per_hour_usd=price, warnings=warnings or None)
             await register_public_keys(account)

@@ -5,6 +5,7 @@ judge the sum.
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from lium_mcp.guard.consent import Question
 from lium_mcp.guard.policy import Ask, Policy, PolicyRefused
 from lium_mcp.rentals import PRICE_TOLERANCE_USD, Entry, NodeOrder, Wanted, costs_more
 from lium_mcp.services.accounts import Account
+from lium_mcp.services.pods.node_warnings import node_warnings, spot_warning
 from lium_mcp.services.questions import quoted
 from lium_mcp.services.rents.node_choice import (
     MOST_NODES_TRIED,
@@ -171,8 +173,21 @@ def question_about_batch(batch: BatchPlan) -> Question:
         text += f"Lium removes each {counted(batch.hours, 'hour')} after it starts: at most {total} in all."
     contents = dict.fromkeys(map(what_is_in_it, plans))
     text += f" {' Or: '.join(contents)}{balance_after(batch.balance_usd, sum(each), batch.hours)}"
-    warnings = dict.fromkeys(warning for plan in plans for warning in plan.warnings)
+    told = Counter(warning for plan in plans for warning in (*_known(plan), *plan.warnings))
+    warnings = (of_some(warning, count, len(plans)) for warning, count in told.items())
     return Question(" ".join((text, *warnings)), price_per_hour_usd=sum(each), subject=batch)
+
+
+def of_some(warning: str, count: int, pods: int) -> str:
+    """A warning of so many of several pods."""
+    return warning if count == pods else f"Of {count} of them: {warning}"
+
+
+def _known(plan: Plan) -> list[str]:
+    """What speaks against its node, as far as the node is sure by the time of the answer."""
+    if plan.wish.executor_id:
+        return node_warnings(plan.node)
+    return [warning] if (warning := spot_warning(plan.node)) else []
 
 
 def wanted_of(policy: Policy, agreed: Question | None, plan: Plan) -> Wanted:

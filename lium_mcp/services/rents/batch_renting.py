@@ -1,7 +1,7 @@
 """Carries the plan of several pods out, and shows what came of each: one that fails voids no other."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -29,13 +29,14 @@ from lium_mcp.services.rents.batch_plan import (
     look_again_at_all,
     make_batch_plan,
     most_cost_usd,
+    of_some,
     question_about_batch,
     wanted_of,
 )
 from lium_mcp.services.rents.other_counts import refuse_counted_otherwise
 from lium_mcp.services.rents.rent_plan import Plan
 from lium_mcp.services.rents.rent_terms import outcome_unknown, refuse_dearer
-from lium_mcp.services.rents.rented_pods import PodOfBatch, RentedPod
+from lium_mcp.services.rents.rented_pods import PodOfBatch, RentedPod, foreseen
 from lium_mcp.services.rents.renting import follow_rental
 from lium_mcp.services.rents.wish import Wish
 
@@ -45,6 +46,7 @@ _APPEAR_WITHIN_SECONDS: Final = 20.0
 # Lium bears about one reading of pods a second.
 _FOLLOWED_AT_ONCE: Final = 5
 _AGAIN: Final = "The same call again rents what is missing, and shows the others."
+_TEMPLATES_DIFFER: Final = "Their templates differ, since each node has its own default: name one with template."
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,23 +140,27 @@ def _entries(earlier: dict[str, Rental]) -> list[Entry]:
 def _would_rent(batch: BatchPlan) -> RentedPod:
     """Show a plan that is not carried out."""
     price, hours = batch.price_per_hour_usd, batch.hours
-    warnings = list(dict.fromkeys(warning for plan in batch.plans for warning in plan.warnings))
+    rows = [
+        PodOfBatch(
+            name=plan.wish.name,
+            outcome="dry_run",
+            executor_id=plan.node.id,
+            gpu_type=plan.node.gpu_type,
+            tier=plan.node.tier,
+            country=plan.node.country_code,
+            template=plan.template.name if plan.template else None,
+            price_per_hour_usd=plan.price_per_hour_usd,
+        )
+        for plan in batch.plans
+    ]
+    rows, warnings = _warn(rows, {plan.wish.name: foreseen(plan, plan.node) for plan in batch.plans})
     return RentedPod(
         outcome="dry_run",
         gpu_count=batch.plans[0].gpu_count,
         price_per_hour_usd=price,
         total_usd=price * hours if hours else None,
         hours=hours if batch.wish.max_total_usd is not None else None,
-        pods=[
-            PodOfBatch(
-                name=plan.wish.name,
-                outcome="dry_run",
-                executor_id=plan.node.id,
-                gpu_type=plan.node.gpu_type,
-                price_per_hour_usd=plan.price_per_hour_usd,
-            )
-            for plan in batch.plans
-        ],
+        pods=rows,
         warnings=warnings or None,
         next="Nothing was rented. Call again without dry_run to rent.",
     )
@@ -231,7 +237,8 @@ async def _follow_all(
                 rows.append(_failed(one, error))
                 return
         rows.append(_row(one, shown))
-        warnings[one.wish.name] = shown.warnings or []
+        # A single rent shows the pod, which has warnings of its own; a row does not.
+        warnings[one.wish.name] = [*(shown.warnings or ()), *((shown.pod and shown.pod.warnings) or ())]
         if shown.pod is not None and shown.pod.removal_at is not None:
             removal_times.append(shown.pod.removal_at)
 
@@ -244,9 +251,7 @@ async def _follow_all(
         waiting = [one for one in waiting if one not in over]
     order = {name: number for number, name in enumerate(wish.pod_names)}
     rows.sort(key=lambda row: order[row.name])
-    told = Counter(warning for of_one in warnings.values() for warning in of_one)
-    shared = [warning for warning, count in told.items() if count > 1]
-    rows = [_with_warnings(row, [one for one in warnings.get(row.name, ()) if one not in shared]) for row in rows]
+    rows, shared = _warn(rows, warnings)
     rented = [one.rental.entry for one in [*of_earlier, *followed]]
     return _summary(rows, shared, max(removal_times, default=None)).model_copy(update=_of_total(wish, rented))
 
@@ -303,11 +308,24 @@ def _row(one: _Followed, shown: RentedPod) -> PodOfBatch:
         already_rented=shown.already_rented,
         lost_answer_settled=shown.lost_answer_settled,
         gpu_type=shown.pod.gpu_type if shown.pod else None,
+        tier=shown.tier,
+        template=shown.pod.template.name if shown.pod and shown.pod.template else None,
         country=shown.country,
         executor_id=one.plan.node.id if one.plan else None,
         price_per_hour_usd=shown.pod.price_per_hour_usd if shown.pod else None,
         problem=None if shown.outcome == "done" else shown.next,
     )
+
+
+def _warn(rows: Sequence[PodOfBatch], warnings: Mapping[str, Sequence[str]]) -> tuple[list[PodOfBatch], Sequence[str]]:
+    """The rows, each with what to know of its pod alone, and what is to be known of several."""
+    told = Counter(warning for of_one in warnings.values() for warning in of_one)
+    shared = [warning for warning, count in told.items() if count > 1]
+    rows = [_with_warnings(row, [one for one in warnings.get(row.name, ()) if one not in shared]) for row in rows]
+    told_of_several = [of_some(warning, told[warning], len(rows)) for warning in shared]
+    if len({row.template for row in rows if row.template}) > 1:
+        told_of_several.append(_TEMPLATES_DIFFER)
+    return rows, told_of_several
 
 
 def _with_warnings(row: PodOfBatch, warnings: Sequence[str]) -> PodOfBatch:

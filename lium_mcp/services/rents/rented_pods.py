@@ -34,7 +34,9 @@ class PodOfBatch(Result):
     lost_answer_settled: bool | None = None
     executor_id: str | None = None
     gpu_type: str | None = None
+    tier: str | None = None
     country: str | None = None
+    template: str | None = None
     price_per_hour_usd: UsdRate | None = None
     code: str | None = None
     problem: str | None = None
