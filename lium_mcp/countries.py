@@ -112,7 +112,9 @@ def _plain(part: str) -> str:
     code = _codes().get(words)
     if code is None:
         shown = text if len(text) <= _MOST_SHOWN_CHARACTERS else f"{text[:_MOST_SHOWN_CHARACTERS]}..."
-        raise ValueError(f"{shown!r} is no country: give ISO codes, EU, or !CODE to exclude, with commas between")
+        raise ValueError(
+            f"{shown!r} is no country: give ISO codes, EU (the European Union), or !CODE to exclude; comma between"
+        )
     return f"!{code}" if text.startswith("!") else code
 
 

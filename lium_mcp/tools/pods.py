@@ -408,8 +408,8 @@ async def rent_pod(
     known_pod_ids: Annotated[list[ShortText] | None, Few, OFFICIAL] = None,  # noqa: ARG001 - says nothing that list_pods does not
 ) -> RentedPod:
     """Rent GPUs as a pod, on the cheapest node that meets the filters, and wait until it runs and a backup is restored.
-    One name never rents twice: the same call again returns its pod. It bills per second until remove_pod, or for the
-    given hours.
+    While a pod of the name lives, the same call returns it; once that is removed, it rents anew. It bills per second
+    until remove_pod, or for the given hours.
     """
     wish.check()
     if dry_run:

@@ -76,6 +76,14 @@ async def test_the_lowest_of_hours_total_and_limit_holds(
     assert planned["left_of_total_usd"] == pytest.approx(total_usd - (is_sent + LATE_HOURS) * 0.25)
 
 
+async def test_what_a_pod_costs_until_its_removal_is_told_whatever_bounds_it(sandbox: Sandbox, agent: Agent) -> None:
+    planned = await agent.call("rent_pod", **CHEAP, hours=2, dry_run=True)
+    rented = await agent.call("rent_pod", **CHEAP, hours=2)
+    (record,) = rents(sandbox)
+    for answer in (planned, rented):
+        assert (answer["hours"], answer["total_usd"]) == (2, pytest.approx(2 * record["price_per_hour"], abs=0.01))
+
+
 async def test_what_lium_bills_beside_the_hours_counts(sandbox: Sandbox) -> None:
     wire = Wire(sandbox)
     wire.on("GET", "/executors/*/quote", pricing(0.25, 0.4))

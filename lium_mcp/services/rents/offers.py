@@ -51,7 +51,9 @@ class Filters(BaseModel):
     min_cuda: Annotated[float | None, Field(description="As 12.4.")] = None
     min_download_mbps: Annotated[float | None, Field(description="Download speed.")] = None
     country: Annotated[
-        ShortText, BeforeValidator(_as_text), Field(description="ISO codes, EU, !US to exclude; comma between.")
+        ShortText,
+        BeforeValidator(_as_text),
+        Field(description="ISO codes, EU (the European Union), !US to exclude; comma."),
     ] = ""
     tier: Annotated[Literal["secure", "spot"] | None, Field(description="spot may be lost.")] = None
     nvlink: Annotated[bool, Field(description="Only with it.")] = False

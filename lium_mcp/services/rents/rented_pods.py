@@ -124,7 +124,7 @@ def would_rent(plan: Plan) -> RentedPod:
         gpu_type=plan.node.gpu_type,
         gpu_count=plan.gpu_count,
         price_per_hour_usd=price,
-        hours=hours if plan.wish.max_total_usd is not None else None,
+        hours=hours,
         total_usd=price * hours if price is not None and hours else None,
         left_of_total_usd=plan.left_of_total_usd,
         **rented_node(plan.node),

@@ -207,14 +207,15 @@ async def follow_rental(
     observed = await _shown(account, seen)
     outcome, advice = _with_restore(observed, seen.restore)
     node = pod.executor or (plan.node if plan and pod.executor_id in (None, plan.node.id) else None)
-    is_bounded = wish.max_total_usd is not None
+    hours, price = rental.entry.hours, _price_of(rental, pod)
     warnings = [warning for warning in warnings if warning not in (observed.pod.warnings or ())]
     return RentedPod(
         outcome=outcome,
         pod_id=pod.id,
         already_rented=rental.earlier or None,
         lost_answer_settled=(rental.was_lost and rental.confirmed) or None,
-        hours=rental.entry.hours if is_bounded else None,
+        hours=hours,
+        total_usd=price * hours if price is not None and hours else None,
         left_of_total_usd=_left_of_total(wish, rental, pod),
         **rented_node(node),
         ssh_keys=None if seen.is_gone else await describe_keys(account, rental.entry.public_keys) or None,
@@ -230,9 +231,13 @@ def _lean(view: PodView) -> PodView:
     return view.model_copy(update={"huid": None})
 
 
+def _price_of(rental: Rental, pod: Pod) -> float | None:
+    return pod.price if pod.price is not None else rental.entry.price_per_hour_usd
+
+
 def _left_of_total(wish: Wish, rental: Rental, pod: Pod) -> float | None:
     """What a rental leaves of the total that may be spent, if it lasts the whole hours that Lium took."""
-    hours, price = rental.entry.hours, pod.price if pod.price is not None else rental.entry.price_per_hour_usd
+    hours, price = rental.entry.hours, _price_of(rental, pod)
     if wish.max_total_usd is None or hours is None or price is None:
         return None
     return max(wish.max_total_usd - price * most_hours(hours), 0)

@@ -24,7 +24,8 @@ class Wish(Filters):
 
     name: Annotated[ShortText, Field(min_length=1, description="Unique pod name.")]
     count: Annotated[
-        int | None, Field(ge=1, le=_MOST_PODS, description="So many pods: name-1 to name-n. Again: those missing.")
+        int | None,
+        Field(ge=1, le=_MOST_PODS, description="So many pods: name-1 to name-n. Again: those missing or removed."),
     ] = None
     executor_id: Annotated[ShortText, Field(description="Node from list_gpus.")] = ""
     gpu_count: Annotated[int | None, Field(ge=1, description="Default 1, or the fewest that executor_id rents.")] = None
