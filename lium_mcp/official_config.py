@@ -67,6 +67,8 @@ class OfficialConfig:
     def __init__(self) -> None:
         self._path = config_path()
         try:
+            if self._path.exists() and not self._path.is_file():
+                raise SettingsError(f"{self._path}: it is no file; remove it")
             content = self._path.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             content = b""

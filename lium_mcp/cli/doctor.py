@@ -42,7 +42,7 @@ def run(options: dict[str, Any]) -> int:
     findings += [broken("settings", problem, "set it right where the host starts the server") for problem in problems]
     with working("Looking"):
         findings += anyio.run(_look, settings, bool(problems))
-        findings += anyio.run(check_hosts, Machine.this())
+        findings += anyio.run(_look_at_hosts)
     worst = max((finding.level for finding in findings), key=LEVELS.index)
     if as_json:
         say(json.dumps({"level": worst, "findings": [asdict(finding) for finding in findings]}, indent=2))
@@ -74,6 +74,14 @@ async def _look(settings: Settings, is_wrong: bool) -> list[Finding]:
         ]
     finally:
         await accounts.aclose()
+
+
+async def _look_at_hosts() -> list[Finding]:
+    """Look at other programs' files and at what they start: whatever is wrong there hides nothing else."""
+    try:
+        return await check_hosts(Machine.this())
+    except Exception as error:  # noqa: BLE001 - see above
+        return [broken("hosts", f"They could not be looked at ({type(error).__name__}).", "lium-mcp install --list")]
 
 
 def _is_simulated(settings: Settings) -> bool:

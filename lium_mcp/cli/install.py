@@ -135,6 +135,12 @@ def _say_next(host: Host, wish: Wish) -> None:
             say(f"{host.title} does not pass {KEY_VARIABLE} on: lium-mcp login saves a key where the server finds it.")
     elif wish.needs_key and wish.url and not host.refers_to_key:
         say(f"{host.title} has no reference to a variable: put your key into the entry, where it stands for it.")
+    here = sorted(name for name in os.environ if name.startswith("LIUM_MCP_") or name == "LIUM_BASE_URL")
+    if not wish.url and (left := [name for name in here if name not in wish.variables]):
+        say(
+            f"This shell sets {', '.join(left)}, and the server that {host.title} starts may not have that: give limits "
+            "as options here, and put what else it needs into the entry."
+        )
     if host.restart:
         say(f"Then, in {host.title}: {host.restart}.")
     if host.hint:

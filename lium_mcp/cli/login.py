@@ -50,17 +50,20 @@ def run(options: dict[str, Any]) -> int:
             before = await _owner_before(lium, saved) if saved else None
             if saved and not force:
                 _ask_to_replace(before)
+            secret = ""
             try:
                 login = await begin_login(lium)
+                secret = login.session_id
                 await _send_to(login, lium, open_it=not no_browser and _has_browser())
                 with working("Waiting until you have agreed in the browser"):
                     key = await fetch_key(lium, login, SYSTEM_CLOCK, limit_seconds=limit_seconds)
-                return await _save(lium, key, saved, before, asks=not force)
+                return await _save(lium, key, saved, before, session_id=login.session_id, asks=not force)
             except LiumError as error:
                 failure = from_api(error)
             except Failure as error:
                 failure = error
-            say_wrong(f"{failure.happened} {failure.advice} No key was saved.")
+            said = f"{failure.happened} {failure.advice} No key was saved."
+            say_wrong(said.replace(secret, "...") if secret else said)
             return ExitStatus.FAILED
 
     try:
@@ -155,7 +158,9 @@ def _has_browser() -> bool:
     return sys.platform in {"darwin", "win32"} or bool(has_screen)
 
 
-async def _save(lium: LiumClient, key: str, saved: str | None, before: str | None, *, asks: bool) -> int:
+async def _save(
+    lium: LiumClient, key: str, saved: str | None, before: str | None, *, session_id: str, asks: bool
+) -> int:
     """Save a key that Lium accepts, and say whose it is."""
     owner = None
     try:
@@ -167,7 +172,7 @@ async def _save(lium: LiumClient, key: str, saved: str | None, before: str | Non
         if saved:
             raise
         # Nothing is lost by keeping it, and the page gives each key once.
-        say_aside(f"Lium could not be asked whose key it is: {error}")
+        say_aside(f"Lium could not be asked whose key it is: {error}".replace(session_id, "..."))
     now = f"a key of {named(owner)}" if owner else "a key that may not read its account"
     if saved and before != now and saved != key:
         say_aside(f"It was {before}; it is now {now}.")

@@ -15,8 +15,8 @@ from typing import Any, Final
 
 from lium_mcp import own_files
 from lium_mcp.hosts.documents import GONE, Document, Edit, Unreadable
-from lium_mcp.hosts.host_entries import InstalledEntry, Wish, make_entry, merged, read_entry
-from lium_mcp.hosts.host_facts import Host, Item, Scope, Steps
+from lium_mcp.hosts.host_entries import InstalledEntry, Wish, make_entry, merged, read_entry, with_kept_options
+from lium_mcp.hosts.host_facts import ENTRY_NAME, Host, Item, Scope, Steps
 from lium_mcp.hosts.host_machine import Machine
 from lium_mcp.hosts.installed_entries import ConfigUnusable, config_file, read_config_file
 
@@ -108,8 +108,13 @@ def plan_install(host: Host, machine: Machine, scope: Scope, wish: Wish) -> Chan
     path = _file(host, machine, scope)
     before, document = read_config_file(path, host)
     there = document.value(host.entry_path())
+    found = read_entry(host, there)
+    if there is not None and (found is None or not found.is_ours):
+        raise ConfigUnusable(
+            f"{path}: an entry named {ENTRY_NAME} is there, and starts something else; give that another name first"
+        )
     try:
-        entry = merged(host, there, make_entry(host, _by_the_same_name(wish, read_entry(host, there))))
+        entry = merged(host, there, make_entry(host, _by_the_same_name(with_kept_options(wish, found), found)))
     except ValueError as error:
         raise ConfigUnusable(f"{error}, and is told of one in the app") from None
     edits = [Edit((name,), value) for name, value in host.beside.items() if document.value((name,)) is None]

@@ -53,7 +53,10 @@ class Document:
             raise Unreadable("it is not UTF-8") from None
         self._bom = _BOM if text.startswith(_BOM) else ""
         self._text = text.removeprefix(_BOM)
-        self.content, self.has_comments = _read(self._text, file_format)
+        try:
+            self.content, self.has_comments = _read(self._text, file_format)
+        except RecursionError:
+            raise Unreadable("it is nested too deeply") from None
 
     def value(self, steps: Steps) -> Any:  # noqa: ANN401 - what the file says
         """What stands there; None where nothing does."""

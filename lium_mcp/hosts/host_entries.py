@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, Final
 
@@ -94,6 +94,28 @@ class InstalledEntry:
             else:
                 passed[name] = value
         return passed
+
+
+def with_kept_options(wish: Wish, there: InstalledEntry | None) -> Wish:
+    """The wish with the options that an earlier entry of ours has on its command line: they may be limits.
+
+    Those that the wish sets anew are not kept, and neither is `--sandbox`, which each call chooses.
+    """
+    if there is None or not there.command or not wish.command:
+        return wish
+    ours = next((place for place, word in enumerate(there.command) if _names_us(word)), None)
+    if ours is None:
+        return wish
+    anew = {f"--{name.removeprefix('LIUM_MCP_').lower().replace('_', '-')}" for name in wish.variables}
+    kept: list[str] = []
+    skips = False
+    for word in there.command[ours + 1 :]:
+        option = word.partition("=")[0]
+        if word.startswith("--"):
+            skips = option.replace("--no-", "--") in anew | {"--sandbox"}
+        if not skips and word != "serve":
+            kept.append(word)
+    return replace(wish, command=(*wish.command, *kept))
 
 
 def make_entry(host: Host, wish: Wish) -> dict[str, Any]:

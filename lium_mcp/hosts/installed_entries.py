@@ -3,11 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from lium_mcp.hosts.documents import Document, Unreadable
 from lium_mcp.hosts.host_entries import InstalledEntry, looks_ours, read_entry
 from lium_mcp.hosts.host_facts import Host, Scope
 from lium_mcp.hosts.host_machine import Machine
+
+_MOST_BYTES: Final = 2**24
 
 
 class ConfigUnusable(Exception):
@@ -51,6 +54,10 @@ def read_config_file(path: Path, host: Host) -> tuple[bytes | None, Document]:
         ConfigUnusable: it cannot be read.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise ConfigUnusable(f"{path}: it is no file; nothing was changed")
+        if path.exists() and path.stat().st_size > _MOST_BYTES:
+            raise ConfigUnusable(f"{path}: it is larger than any settings of {host.title}; nothing was changed")
         data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None, Document(b"", host.file_format)

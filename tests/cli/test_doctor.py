@@ -210,6 +210,22 @@ async def test_an_entry_that_does_not_start_and_settings_that_are_broken_are_nam
     assert "mend that file" in line
 
 
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [("head -c 1000 /dev/urandom; exit 3", ""), ("echo fatal: no module >&2; exit 3", "fatal: no module")],
+)
+async def test_what_a_program_said_before_it_died_is_told(lium: Wire, script: str, said: str) -> None:
+    program = Path.home() / "lium-mcp"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    put_entry(str(program))
+    told = await doctor(LIUM_API_KEY=KEY, LIUM_BASE_URL=lium.base_url, **WELL)
+    assert told.status == 2
+    [line] = told.that_are("broken")
+    assert "it ended, or did not speak MCP" in line
+    assert said in line
+
+
 def test_an_old_python_is_told_before_anything_is_imported(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -399,3 +399,50 @@ async def test_from_where_there_is_no_script_one_is_installed_first(home: Path, 
     assert (home / "asked").read_text().startswith("tool install ")
     entry = json.loads((home / ".cursor" / "mcp.json").read_text())["mcpServers"]["lium"]
     assert entry["command"] == str(tools / "lium-mcp")
+
+
+@pytest.mark.parametrize("command", ['"uvx", "args": ["lium-mcp", ', '"/old/bin/lium-mcp", "args": ['])
+def test_options_of_an_earlier_entry_stay_for_they_may_be_limits(lium: Lium, home: Path, command: str) -> None:
+    options = '"--read-only", "--max-pods", "2", "--budget-usd=50", "--sandbox"]'
+    file = put(home, ".cursor/mcp.json", f'{{"mcpServers": {{"lium": {{"command": {command}{options}}}}}}}')
+    assert lium("install", "cursor", "--yes", "--max-pods", "3")[0] == ExitStatus.OK
+    entry = json.loads(file.read_text())["mcpServers"]["lium"]
+    assert entry["args"] == ["--read-only", "--budget-usd=50"], "what is set anew is set once"
+    assert entry["env"]["LIUM_MCP_MAX_PODS"] == "3"
+
+
+@pytest.mark.parametrize("entry", ['{"command": "/usr/bin/other", "args": ["x"]}', '"hello"'])
+def test_another_program_that_has_our_name_is_left_alone(lium: Lium, home: Path, entry: str) -> None:
+    text = f'{{"mcpServers": {{"lium": {entry}}}}}'
+    file = put(home, ".cursor/mcp.json", text)
+    status, _, err = lium("install", "cursor", "--yes")
+    assert status == ExitStatus.UNUSABLE
+    assert "starts something else" in err
+    assert file.read_text() == text
+
+
+@pytest.mark.parametrize("kind", ["a pipe", "a device", "nested", "large"])
+def test_what_is_no_file_of_settings_is_named_at_once(lium: Lium, home: Path, kind: str) -> None:
+    file = home / ".cursor" / "mcp.json"
+    file.parent.mkdir(parents=True)
+    match kind:
+        case "a pipe":
+            os.mkfifo(file)
+        case "a device":
+            file.symlink_to("/dev/zero")
+        case "nested":
+            file.write_text('{"d": ' + "[" * 100_000 + "]" * 100_000 + "}")
+        case _:
+            file.write_bytes(b" " * (2**24 + 1))
+    status, _, err = lium("install", "cursor", "--yes")
+    assert status == ExitStatus.UNUSABLE
+    assert str(file) in err
+    assert lium("install", "--list")[0] == ExitStatus.OK
+
+
+def test_what_only_this_shell_sets_is_said(lium: Lium, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIUM_MCP_MAX_PODS", "3")
+    monkeypatch.setenv("LIUM_BASE_URL", "http://127.0.0.1:9/api")
+    status, out, _ = lium("install", "cursor", "--yes", "--max-hours", "2")
+    assert status == ExitStatus.OK
+    assert "This shell sets LIUM_BASE_URL, LIUM_MCP_MAX_PODS, and the server that Cursor starts may not" in out
