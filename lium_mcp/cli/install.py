@@ -138,7 +138,7 @@ def _say_next(host: Host, wish: Wish) -> None:
     here = sorted(name for name in os.environ if name.startswith("LIUM_MCP_") or name == "LIUM_BASE_URL")
     if not wish.url and (left := [name for name in here if name not in wish.variables]):
         say(
-            f"This shell sets {', '.join(left)}, and the server that {host.title} starts may not have that: give limits "
+            f"This shell sets {', '.join(left)}, and the server that {host.title} starts may not have it: give limits "
             "as options here, and put what else it needs into the entry."
         )
     if host.restart:
