@@ -19,6 +19,8 @@ _MARK_WITHIN_BYTES: Final = 8192
 _GRACE_SECONDS: Final = 3.0
 _KILL_SECONDS: Final = 10.0
 _SHORT_BYTES: Final = 65_536
+# Of a dead process that nobody has reaped it is empty.
+_ENVIRONMENTS: Final = "/proc/[0-9]*/environ"
 
 State = Literal["ended", "stopped", "running", "unknown"]
 
@@ -39,6 +41,19 @@ class CommandOutcome:
     stdout: "Output"
     stderr: "Output"
     left_running: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What a command started.
+
+    Attributes:
+        group: Its process group; nothing once that has ended, since its number may be another's then.
+        mark: What stands in the environment of all that it started, also of what left the group, and of nothing else.
+    """
+
+    group: int | None
+    mark: str | None = None
 
 
 class Output:
@@ -195,34 +210,49 @@ async def run_short(
     return ended.status if ended.status is not None else -1, said.text()
 
 
-async def stop_group(connection: "Connection", group: int, *, grace_seconds: float) -> bool:
-    """Ask the processes of a group to end, and kill them if they do not; return whether they are gone.
+async def stop_all(connection: "Connection", started: Started, *, grace_seconds: float) -> bool:
+    """Ask all that a command started to end, and kill what does not; return whether it is gone.
 
     Raises:
         Failure: the connection broke.
     """
     for signal, seconds in (("TERM", grace_seconds), ("KILL", _GRACE_SECONDS)):
-        await run_short(connection, f"kill -{signal} -{group}", timeout_seconds=_KILL_SECONDS, reserved=True)
+        await _send(connection, started, signal)
         waited, pause = 0.0, 0.05
         while waited < seconds:
-            if not await is_alive(connection, group):
+            if not await is_alive(connection, started):
                 return True
             await anyio.sleep(pause)
+            if signal == "KILL":
+                await _send(connection, started, signal)  # also to what was just being started
             waited += pause
             pause = min(2 * pause, 0.5)
-    return not await is_alive(connection, group)
+    return not await is_alive(connection, started)
 
 
-async def is_alive(connection: "Connection", group: int) -> bool:
-    """Whether a process of the group is there.
+async def is_alive(connection: "Connection", started: Started) -> bool:
+    """Whether something that a command started is there.
 
     Raises:
         Failure: the connection broke.
     """
-    status, _ = await run_short(
-        connection, f"kill -0 -{group} 2>/dev/null", timeout_seconds=_KILL_SECONDS, reserved=True
-    )
+    looks = [f"kill -0 -{started.group} 2>/dev/null"] if started.group else []
+    if started.mark:
+        looks.append(f"grep -qF {started.mark} {_ENVIRONMENTS} 2>/dev/null")
+    if not looks:
+        return False
+    status, _ = await run_short(connection, " || ".join(looks), timeout_seconds=_KILL_SECONDS, reserved=True)
     return status == 0
+
+
+async def _send(connection: "Connection", started: Started, signal: str) -> None:
+    """Send a signal to the group, and to what carries the mark outside of it: none gets it twice."""
+    receivers = [f"-{started.group}"] if started.group else []
+    if started.mark:
+        marked = f"$(grep -lF {started.mark} {_ENVIRONMENTS} 2>/dev/null | sed s/environ/stat/)"
+        in_group = f"') . [0-9]* {started.group or 'none'} '"
+        receivers.append(f"$(grep -lv {in_group} /dev/null {marked} 2>/dev/null | cut -d/ -f3)")
+    await run_short(connection, f"kill -{signal} {' '.join(receivers)}", timeout_seconds=_KILL_SECONDS, reserved=True)
 
 
 async def _stop(connection: "Connection", group: int | None, over: anyio.Event) -> State:
@@ -233,7 +263,7 @@ async def _stop(connection: "Connection", group: int | None, over: anyio.Event) 
         return "unknown"
     try:
         with anyio.fail_after(3 * _KILL_SECONDS):
-            gone = await stop_group(connection, group, grace_seconds=_GRACE_SECONDS)
+            gone = await stop_all(connection, Started(group), grace_seconds=_GRACE_SECONDS)
     except (Failure, TimeoutError):
         return "unknown"
     with anyio.move_on_after(_GRACE_SECONDS):

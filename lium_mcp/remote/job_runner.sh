@@ -2,8 +2,10 @@
 # lium-mcp job runner, version 1
 #
 # Runs the file `command` beside it for at most $1 seconds, and writes what comes of it into files beside it. The command
-# has a session of its own: it outlives the connection that started it, and can be stopped with all that it started.
+# has a session of its own: it outlives the connection that started it, and can be stopped with all that it started. What
+# it starts may leave that session (setsid, timeout, a daemon), so all of it carries $2 in its environment.
 max_seconds=$1
+mark=LIUM_JOB=$2
 dir=${0%/*}
 umask 077
 
@@ -15,12 +17,31 @@ sed 's/.*) //' /proc/1/stat 2>/dev/null | cut -d' ' -f20 >"$dir/container"
 
 shell=sh
 command -v bash >/dev/null 2>&1 && shell=bash
-setsid "$shell" "$dir/command" </dev/null >"$dir/log" 2>&1 &
+LIUM_JOB=$2 setsid "$shell" "$dir/command" </dev/null >"$dir/log" 2>&1 &
 group=$!
 # Until the command has its session there is no group of its number, and the job would be taken for dead.
 while ! kill -0 "-$group" 2>/dev/null && kill -0 "$group" 2>/dev/null; do :; done
 echo "$group" >"$dir/pid"
 date +%s >"$dir/started_at"
+
+# Whether something that the command started runs on. Where nobody reaps them, dead processes stay in the group, so it is
+# asked for living ones. Once none is left the group's number may become another's, and is not used any more.
+runs_on() {
+  if [ ! -e "$dir/group_ended" ]; then
+    sed 's/.*) //' /proc/[0-9]*/stat 2>/dev/null | cut -d' ' -f1,3 | grep -q "^[^ZX] $group\$" && return
+    : >"$dir/group_ended"
+  fi
+  grep -qF "$mark" /proc/[0-9]*/environ 2>/dev/null
+}
+
+# Send a signal to the group, and to what carries the mark outside of it: none gets it twice, which may mean another thing.
+send() {
+  to=$group
+  [ ! -e "$dir/group_ended" ] || to=
+  marked=$(grep -lF "$mark" /proc/[0-9]*/environ 2>/dev/null | sed s/environ/stat/)
+  outside=$(grep -lv ") . [0-9]* ${to:-none} " /dev/null $marked 2>/dev/null | cut -d/ -f3)
+  kill "-$1" ${to:+"-$to"} $outside
+}
 
 (
   sleep "$max_seconds" &
@@ -28,19 +49,19 @@ date +%s >"$dir/started_at"
   trap 'kill "$nap"; exit' TERM
   wait "$nap"
   : >"$dir/over"
-  kill -TERM "-$group"
+  send TERM
   sleep 10 &
   nap=$!
   wait "$nap"
-  kill -KILL "-$group"
+  send KILL
+  while runs_on; do # what was just being started
+    sleep 1 &
+    nap=$!
+    wait "$nap"
+    send KILL
+  done
 ) >/dev/null 2>&1 &
 watch=$!
-
-# Whether something that the command put in the background runs on. Where nobody reaps them, dead processes stay in the
-# group, so it is asked for living ones.
-runs_on() {
-  sed 's/.*) //' /proc/[0-9]*/stat 2>/dev/null | cut -d' ' -f1,3 | grep -q "^[^ZX] $group\$"
-}
 
 # The job ends with its command, and has its exit code. What the command left in the background runs on until the job's
 # time is over; whoever has something to do after the job waits for that.
@@ -56,7 +77,7 @@ if runs_on; then
   [ "$ended_by" = time_limit ] || echo "$code" >"$dir/command_ended"
   while runs_on; do sleep 1; done
 fi
-if kill -0 "-$group" 2>/dev/null; then # where no process can be looked at, the job ends with its command
+if [ ! -r /proc/self/stat ] && kill -0 "-$group" 2>/dev/null; then # where no process can be looked at, the job ends with its command
   kill -TERM "-$group" 2>/dev/null
   sleep 1
   kill -KILL "-$group" 2>/dev/null

@@ -7,6 +7,7 @@ fails where it exists, so two jobs never have the same name.
 
 import json
 import re
+import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 import anyio
 
 from lium_mcp.failures import Failure
-from lium_mcp.remote.commands import is_alive, run_short, stop_group, text_of_tail
+from lium_mcp.remote.commands import Started, is_alive, run_short, stop_all, text_of_tail
 
 if TYPE_CHECKING:
     from lium_mcp.remote.connections import Connection
@@ -47,6 +48,7 @@ _RECORD_OF_BACKGROUND_SECONDS: Final = 1.5
 _KILLED_STATUS: Final = 137
 _MOST_STATUS_DIGITS: Final = 4
 _MOST_UNIX_DIGITS: Final = 11
+_MARK: Final = re.compile(r"[A-Za-z0-9_-]{8,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,8 @@ async def start_job(
         Failure: the name is taken, the pod cannot run jobs, or the connection broke.
     """
     folder = _folder(name)
+    # What is started again has the same mark, whichever start came first.
+    mark = run or secrets.token_hex(8)
     pod_files = await connection.files()
     try:
         await pod_files.make_folders(_ROOT)
@@ -140,6 +144,7 @@ async def start_job(
                 "max_seconds": max_seconds,
                 "then": then,
                 "run": run,
+                "mark": mark,
                 "created_at": now.astimezone(UTC).isoformat(timespec="seconds"),
             }
             await pod_files.write(f"{folder}/spec.json", json.dumps(spec).encode())
@@ -156,7 +161,7 @@ async def start_job(
     if not is_taken:
         await run_short(
             connection,
-            f"setsid sh {folder}/run {max_seconds} </dev/null >/dev/null 2>&1 &",
+            f"setsid sh {folder}/run {max_seconds} {mark} </dev/null >/dev/null 2>&1 &",
             timeout_seconds=_EXEC_SECONDS,
         )
     pause = 0.05
@@ -263,12 +268,12 @@ async def stop_job(connection: "Connection", name: str, *, now: datetime) -> Job
         return before
     pod_files = await connection.files()
     folder = _folder(name)
-    group = _number(await _content(pod_files, f"{folder}/pid"))
-    if group is None or group < 2:  # noqa: PLR2004 - 0 and 1 would be everything
+    started = await _started(pod_files, folder, _object(await _content(pod_files, f"{folder}/spec.json")))
+    if started is None:
         raise Failure("job_starting", f"Job {name} is still starting.", "Call stop_job again in a moment.")
     try:
         await pod_files.write(f"{folder}/ended_by", b"stop\n")
-        if not await stop_group(connection, group, grace_seconds=_STOP_GRACE_SECONDS):
+        if not await stop_all(connection, started, grace_seconds=_STOP_GRACE_SECONDS):
             job = await read_job(connection, name, now=now)
             if not job.is_quiet:
                 raise Failure(
@@ -327,11 +332,7 @@ async def _take_folder(pod_files: "PodFiles", folder: str, run: str) -> bool:
             raise
     else:
         return False
-    try:
-        await pod_files.stat(f"{folder}/taken")
-    except FileNotFoundError:
-        return False
-    return True
+    return await _is_there(pod_files, f"{folder}/taken")
 
 
 async def _read(connection: "Connection", pod_files: "PodFiles", name: str, now: datetime) -> Job:
@@ -339,7 +340,7 @@ async def _read(connection: "Connection", pod_files: "PodFiles", name: str, now:
     spec = _object(await _content(pod_files, f"{folder}/spec.json"))
     created_at = _iso(spec.get("created_at"))
     is_new = created_at is not None and abs(now - created_at) < _NEW
-    status, exit_code, left_running = await _status(connection, pod_files, folder, is_new=is_new)
+    status, exit_code, left_running = await _status(connection, pod_files, folder, spec, is_new=is_new)
     followed_by = {
         key: value
         for key, value in _object(await _content(pod_files, f"{folder}/then.json")).items()
@@ -362,18 +363,18 @@ async def _read(connection: "Connection", pod_files: "PodFiles", name: str, now:
 
 
 async def _status(
-    connection: "Connection", pod_files: "PodFiles", folder: str, *, is_new: bool
+    connection: "Connection", pod_files: "PodFiles", folder: str, spec: dict[str, Any], *, is_new: bool
 ) -> tuple[JobStatus, int | None, bool]:
     """The status of a job, its exit code, and whether something that it left in the background still runs."""
     for last_look in (False, True):
         exit_code = _number(await _content(pod_files, f"{folder}/exit_code"), _MOST_STATUS_DIGITS)
         if exit_code is not None:
             return _how_it_ended(exit_code, await _content(pod_files, f"{folder}/ended_by")), exit_code, False
-        group = _number(await _content(pod_files, f"{folder}/pid"))
-        if group is None or group < 2:  # noqa: PLR2004 - as above
+        started = await _started(pod_files, folder, spec)
+        if started is None:
             return ("starting" if is_new else "lost"), None, False
         ended = _number(await _content(pod_files, f"{folder}/command_ended"), _MOST_STATUS_DIGITS)
-        if await _is_same_container(pod_files, folder) and await is_alive(connection, group):
+        if await _is_same_container(pod_files, folder) and await is_alive(connection, started):
             if ended is None:
                 return "running", None, False
             return _how_it_ended(ended, await _content(pod_files, f"{folder}/ended_by")), ended, True
@@ -381,6 +382,26 @@ async def _status(
             # It may have ended just now, and the runner is writing that down.
             await anyio.sleep(_RECORD_SECONDS if ended is None else _RECORD_OF_BACKGROUND_SECONDS)
     return "lost", None, False
+
+
+async def _started(pod_files: "PodFiles", folder: str, spec: dict[str, Any]) -> Started | None:
+    """How to find what the job started; nothing while it has started nothing."""
+    group = _number(await _content(pod_files, f"{folder}/pid"))
+    if group is None or group < 2:  # noqa: PLR2004 - 0 and 1 would be everything
+        return None
+    mark = spec.get("mark")
+    if not isinstance(mark, str) or not _MARK.fullmatch(mark):
+        return Started(group)  # as an earlier version has started it
+    has_ended = await _is_there(pod_files, f"{folder}/group_ended")
+    return Started(None if has_ended else group, f"LIUM_JOB={mark}")
+
+
+async def _is_there(pod_files: "PodFiles", path: str) -> bool:
+    try:
+        await pod_files.stat(path)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _how_it_ended(exit_code: int, ended_by: str) -> JobStatus:

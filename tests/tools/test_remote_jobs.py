@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -86,11 +87,10 @@ async def test_a_name_is_used_once_whoever_asks_and_however_often(on_sshd: Agent
     assert (sshd.home / "count").read_text() == "x\n"
 
 
-async def test_the_time_limit_is_kept_by_the_pod_and_nothing_outlives_it(on_sshd: Agent, sshd: Sshd) -> None:
+@pytest.mark.parametrize("left", ["(sleep 4; touch late) &", "setsid sh -c 'sleep 4; touch late' &"])
+async def test_the_time_limit_is_kept_by_the_pod_and_nothing_outlives_it(on_sshd: Agent, sshd: Sshd, left: str) -> None:
     await rent(on_sshd)
-    await on_sshd.call(
-        "start_job", pod="train", name="long", command="(sleep 4; touch late) & sleep 60", max_hours=1 / 3600
-    )
+    await on_sshd.call("start_job", pod="train", name="long", command=f"{left} sleep 60", max_hours=1 / 3600)
     seen = await until(on_sshd, "long", over)
     assert (seen["job"]["status"], seen["job"]["exit_code"]) == ("timed_out", 124)
     await asyncio.sleep(2.5)
@@ -110,6 +110,46 @@ async def test_a_job_is_stopped_with_what_it_started(on_sshd: Agent, sshd: Sshd)
     assert (seen["outcome"], seen["job"]["status"]) == ("done", "stopped")
     await asyncio.sleep(2)
     assert not (sshd.home / "late").exists()
+
+
+_LATE = "sh -c 'touch begun; sleep 3; touch late'"
+_LEAVING = {
+    "setsid": f"setsid {_LATE} &",
+    "setsid -f": f"setsid -f {_LATE}",
+    "double fork": f"(setsid {_LATE} &) &",
+    "job control": f"set -m; {_LATE} & disown",
+    "job control, a shell of many commands": "set -m; (touch begun; sleep 3; touch late) & disown",
+    "timeout": f"timeout 1000 {_LATE}",
+    "Popen": f"{sys.executable} -c \"import subprocess as s; s.Popen(['sh', '-c', 'touch begun; sleep 3; touch late'], start_new_session=True)\"",
+}
+
+
+@pytest.mark.parametrize("ending", ["", "sleep 60"], ids=["its command has ended", "its command runs"])
+@pytest.mark.parametrize("leaving", _LEAVING.values(), ids=_LEAVING)
+async def test_a_job_is_stopped_with_what_left_its_process_group(
+    on_sshd: Agent, sshd: Sshd, leaving: str, ending: str
+) -> None:
+    await rent(on_sshd)
+    await on_sshd.call("start_job", pod="train", name="j", command=f"{leaving}\n{ending}")
+    async with asyncio.timeout(_PATIENCE_SECONDS):
+        while not (sshd.home / "begun").exists():  # noqa: ASYNC110 - another process's doing
+            await asyncio.sleep(0.02)
+    stopped = await on_sshd.call("stop_job", pod="train", name="j")
+    assert (stopped["outcome"], stopped["job"]["status"]) == ("done", "stopped")
+    await asyncio.sleep(3)
+    assert not (sshd.home / "late").exists()
+
+
+async def test_what_left_the_process_group_and_ignores_the_signal_is_killed(on_sshd: Agent, sshd: Sshd) -> None:
+    await rent(on_sshd)
+    command = """setsid sh -c 'trap "echo x >> asked" TERM; while :; do echo x >> alive; sleep 0.1; done' & sleep 60"""
+    await on_sshd.call("start_job", pod="train", name="j", command=command)
+    await asyncio.sleep(0.5)
+    assert (await on_sshd.call("stop_job", pod="train", name="j"))["job"]["status"] == "stopped"
+    size = (sshd.home / "alive").stat().st_size
+    await asyncio.sleep(0.5)
+    assert (sshd.home / "alive").stat().st_size == size
+    assert (sshd.home / "asked").read_text() == "x\n"
 
 
 async def test_a_removal_time_is_warned_of_where_the_job_was_given_longer_than_that(on_sshd: Agent) -> None:

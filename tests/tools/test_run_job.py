@@ -421,7 +421,10 @@ async def test_links_are_no_complete_download_and_the_pod_stays(account: Sandbox
 LEFT = "while [ ! -e go ]; do sleep 0.05; done; echo 2 > done"
 
 
-@pytest.mark.parametrize("command", [f"nohup sh -c '{LEFT}' & exit 0", f"({LEFT}) &"])
+@pytest.mark.parametrize(
+    "command",
+    [f"nohup sh -c '{LEFT}' & exit 0", f"({LEFT}) &", f"setsid -f sh -c '{LEFT}'", f"set -m; ({LEFT}) & disown"],
+)
 async def test_a_command_ends_by_itself_and_what_follows_waits_for_what_it_left_in_the_background(
     account: Sandbox, at: Any, sshd: Sshd, tmp_path: Path, command: str
 ) -> None:
