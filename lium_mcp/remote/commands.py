@@ -19,6 +19,11 @@ _MARK_WITHIN_BYTES: Final = 8192
 _GRACE_SECONDS: Final = 3.0
 _KILL_SECONDS: Final = 10.0
 _SHORT_BYTES: Final = 65_536
+# Where nobody reaps them, dead processes stay in their group: where processes can be looked at, living ones count.
+_LIVES: Final = (
+    "if [ -e /proc/self/stat ]; then grep -q ') [^ZX] [0-9]* {group} ' /proc/[0-9]*/stat 2>/dev/null; "
+    "else kill -0 -{group} 2>/dev/null; fi"
+)
 # Of a dead process that nobody has reaped it is empty.
 _ENVIRONMENTS: Final = "/proc/[0-9]*/environ"
 
@@ -49,7 +54,7 @@ class Started:
 
     Attributes:
         group: Its process group; nothing once that has ended, since its number may be another's then.
-        mark: What stands in the environment of all that it started, also of what left the group, and of nothing else.
+        mark: A pattern of what stands in the environment of all that it started, also of what left the group, and of nothing else.
     """
 
     group: int | None
@@ -236,9 +241,9 @@ async def is_alive(connection: "Connection", started: Started) -> bool:
     Raises:
         Failure: the connection broke.
     """
-    looks = [f"kill -0 -{started.group} 2>/dev/null"] if started.group else []
+    looks = [_LIVES.format(group=started.group)] if started.group else []
     if started.mark:
-        looks.append(f"grep -qF {started.mark} {_ENVIRONMENTS} 2>/dev/null")
+        looks.append(f"grep -q '{started.mark}' {_ENVIRONMENTS} 2>/dev/null")
     if not looks:
         return False
     status, _ = await run_short(connection, " || ".join(looks), timeout_seconds=_KILL_SECONDS, reserved=True)
@@ -249,7 +254,7 @@ async def _send(connection: "Connection", started: Started, signal: str) -> None
     """Send a signal to the group, and to what carries the mark outside of it: none gets it twice."""
     receivers = [f"-{started.group}"] if started.group else []
     if started.mark:
-        marked = f"$(grep -lF {started.mark} {_ENVIRONMENTS} 2>/dev/null | sed s/environ/stat/)"
+        marked = f"$(grep -l '{started.mark}' {_ENVIRONMENTS} 2>/dev/null | sed s/environ/stat/)"
         in_group = f"') . [0-9]* {started.group or 'none'} '"
         receivers.append(f"$(grep -lv {in_group} /dev/null {marked} 2>/dev/null | cut -d/ -f3)")
     await run_short(connection, f"kill -{signal} {' '.join(receivers)}", timeout_seconds=_KILL_SECONDS, reserved=True)

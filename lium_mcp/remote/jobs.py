@@ -393,7 +393,8 @@ async def _started(pod_files: "PodFiles", folder: str, spec: dict[str, Any]) -> 
     if not isinstance(mark, str) or not _MARK.fullmatch(mark):
         return Started(group)  # as an earlier version has started it
     has_ended = await _is_there(pod_files, f"{folder}/group_ended")
-    return Started(None if has_ended else group, f"LIUM_JOB={mark}")
+    # The environment of the shell that looks may hold its command, which the pattern does not match.
+    return Started(None if has_ended else group, f"LIUM[_]JOB={mark}")
 
 
 async def _is_there(pod_files: "PodFiles", path: str) -> bool:

@@ -120,7 +120,9 @@ _LEAVING = {
     "job control": f"set -m; {_LATE} & disown",
     "job control, a shell of many commands": "set -m; (touch begun; sleep 3; touch late) & disown",
     "timeout": f"timeout 1000 {_LATE}",
-    "Popen": f"{sys.executable} -c \"import subprocess as s; s.Popen(['sh', '-c', 'touch begun; sleep 3; touch late'], start_new_session=True)\"",
+    "Popen": (
+        f"{sys.executable} -c 'import subprocess, sys; subprocess.Popen(sys.argv[1:], start_new_session=True)' {_LATE}"
+    ),
 }
 
 
