@@ -54,7 +54,7 @@ class Started:
 
     Attributes:
         group: Its process group; nothing once that has ended, since its number may be another's then.
-        mark: A pattern of what stands in the environment of all that it started, also of what left the group, and of nothing else.
+        mark: A pattern of what stands in the environment of all that it started, also of what left the group.
     """
 
     group: int | None
