@@ -16,6 +16,13 @@ _PATIENCE_SECONDS: Final = 20.0
 _PAUSE_SECONDS: Final = 0.01
 
 
+def account_of_two() -> Sandbox:
+    """An account with two keys, that may be read as often as its servers like."""
+    sandbox = Sandbox(seed=7, speed=0, pod_polls_per_minute=10**6)
+    sandbox.add_key("sk_colleague")
+    return sandbox
+
+
 def look_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let servers look at once, and again soon."""
     monkeypatch.setattr("lium_mcp.rentals.worker._FIRST_LOOK_SECONDS", 0.0)

@@ -7,7 +7,7 @@ import pytest
 
 from lium_mcp.sandbox import Sandbox
 from tests.harness import Person
-from tests.orders import CHEAP, look_at_once, looked, order, prices, rented, shown, until
+from tests.orders import CHEAP, account_of_two, look_at_once, looked, order, prices, rented, shown, until
 from tests.servers import Servers
 from tests.wires import Wire, ask, living, rent, silence
 
@@ -19,10 +19,7 @@ def _prompt(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def sandbox() -> Sandbox:
-    """An account with two keys, that may be read as often as its servers like."""
-    sandbox = Sandbox(seed=7, speed=0, pod_polls_per_minute=10**6)
-    sandbox.add_key("sk_colleague")
-    return sandbox
+    return account_of_two()
 
 
 @pytest.fixture

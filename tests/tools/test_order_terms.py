@@ -12,7 +12,7 @@ from lium_mcp.rentals import LazyLedger, Task, digest
 from lium_mcp.rentals.tables import TASKS
 from lium_mcp.sandbox import Sandbox
 from tests.harness import agent_on
-from tests.orders import CHEAP, look_at_once, looked, order, prices, rented, shown, wish_in_vain
+from tests.orders import CHEAP, account_of_two, look_at_once, looked, order, prices, rented, shown, wish_in_vain
 from tests.wires import Wire, ask, editing, living, make_template, rents, truth
 
 _WHAT_RUNS = (
@@ -28,10 +28,7 @@ def _prompt(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def sandbox() -> Sandbox:
-    """An account with two keys, that may be read as often as its servers like."""
-    sandbox = Sandbox(seed=7, speed=0, pod_polls_per_minute=10**6)
-    sandbox.add_key("sk_colleague")
-    return sandbox
+    return account_of_two()
 
 
 async def _task(state_url: str) -> Task:
