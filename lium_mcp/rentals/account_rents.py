@@ -102,11 +102,11 @@ class AccountRents:
         if self._ledger.is_empty:
             return {}
         with suppress(LedgerUnavailable):
-            account, ledger, now = await self._identity.known(), self._ledger.open(), self._now()
-            failed = await ledger.failed_to_start(account, now - _LATELY)
-            refused = await ledger.refused_by_nodes(account, now - _MINUTES_AGO)
+            account, now = await self._identity.known(), self._now()
+            entries = await self._ledger.open().failed_on_nodes(account, now - _LATELY)
+            refused = (entry for entry in entries if entry.created_at >= now - _MINUTES_AGO)
             nodes = {entry.refusing_node_id: "it refused a rent minutes ago" for entry in refused}
-            nodes |= {entry.failed_node_id: "a pod failed to start there lately" for entry in failed}
+            nodes |= {entry.failed_node_id: "a pod failed to start there lately" for entry in entries}
             return {node_id: happened for node_id, happened in nodes.items() if node_id}
         return {}
 

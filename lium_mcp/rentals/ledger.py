@@ -182,41 +182,18 @@ class Ledger:
         Raises:
             LedgerUnavailable: they cannot be read.
         """
-        wanted = RENTALS.c.status.in_(("removing", "removed")) & RENTALS.c.note.startswith(GIVEN_BACK)
+        return await self._newest_of(
+            account, RENTALS.c.status.in_(("removing", "removed")) & RENTALS.c.note.startswith(GIVEN_BACK)
+        )
 
-        def work(connection: Connection) -> list[Entry]:
-            rows = select(RENTALS).where(_of(connection, account) & wanted).order_by(RENTALS.c.created_at.desc())
-            return [_entry(row) for row in connection.execute(rows)]
-
-        return await self.database.read(work)
-
-    async def refused_by_nodes(self, account: str, since: datetime) -> list[Entry]:
-        """The account's rents since a moment that their nodes refused, newest first.
+    async def failed_on_nodes(self, account: str, since: datetime) -> list[Entry]:
+        """The account's rents since a moment that a node refused, or whose pods did not come to run, newest first.
 
         Raises:
             LedgerUnavailable: they cannot be read.
         """
-        wanted = (RENTALS.c.created_at >= since) & RENTALS.c.note.startswith(REFUSED_BY)
-
-        def work(connection: Connection) -> list[Entry]:
-            rows = select(RENTALS).where(_of(connection, account) & wanted).order_by(RENTALS.c.created_at.desc())
-            return [_entry(row) for row in connection.execute(rows)]
-
-        return await self.database.read(work)
-
-    async def failed_to_start(self, account: str, since: datetime) -> list[Entry]:
-        """The account's rents since a moment whose pods did not come to run, newest first.
-
-        Raises:
-            LedgerUnavailable: they cannot be read.
-        """
-        wanted = (RENTALS.c.created_at >= since) & RENTALS.c.note.startswith(FAILED_TO_START)
-
-        def work(connection: Connection) -> list[Entry]:
-            rows = select(RENTALS).where(_of(connection, account) & wanted).order_by(RENTALS.c.created_at.desc())
-            return [_entry(row) for row in connection.execute(rows)]
-
-        return await self.database.read(work)
+        has_failed = or_(*map(RENTALS.c.note.startswith, (REFUSED_BY, FAILED_TO_START)))
+        return await self._newest_of(account, (RENTALS.c.created_at >= since) & has_failed)
 
     async def removed(self, account: str, pod_name: str) -> list[Entry]:
         """The account's rents of a name whose pods were removed, newest first.
@@ -225,10 +202,14 @@ class Ledger:
             LedgerUnavailable: they cannot be read.
         """
         wanted = (RENTALS.c.status == "removed") & (RENTALS.c.pod_name == pod_name)
+        return await self._newest_of(account, wanted, limit=_MOST_OF_A_NAME)
+
+    async def _newest_of(self, account: str, wanted: ColumnElement[bool], *, limit: int | None = None) -> list[Entry]:
+        """The account's rents of which something holds, newest first, at most so many."""
 
         def work(connection: Connection) -> list[Entry]:
             rows = select(RENTALS).where(_of(connection, account) & wanted).order_by(RENTALS.c.created_at.desc())
-            return [_entry(row) for row in connection.execute(rows.limit(_MOST_OF_A_NAME))]
+            return [_entry(row) for row in connection.execute(rows.limit(limit))]
 
         return await self.database.read(work)
 
