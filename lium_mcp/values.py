@@ -103,7 +103,7 @@ def no_such(name: str, known: Collection[str], *, like: str, kind: str = "settin
     return f"{name}: there is no such {kind}" + (f"; {close[0]} is one" if close else "")
 
 
-def key_problems(found: Iterable[Any], keys: Callable[[tuple[int | str, ...]], Collection[str]]) -> str:
+def file_problems(found: Iterable[Any], keys: Callable[[tuple[int | str, ...]], Collection[str]]) -> str:
     """Say what is wrong with the keys of a file, each by its place, and which key was perhaps meant.
 
     Args:

@@ -38,7 +38,7 @@ from lium_mcp.services.templates.template_use import (
     use_among,
 )
 from lium_mcp.text import clean
-from lium_mcp.values import SettingsError, decoded, key_problems
+from lium_mcp.values import SettingsError, decoded, file_problems
 
 _AS_WANTED: Final = "Everything is as the file wants it."
 _READY_WITHIN_SECONDS: Final = 600.0
@@ -165,7 +165,7 @@ def read_file(path: Path) -> WantedFile:
     except (OSError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise BadFile(f"{path}: {error.strerror if isinstance(error, OSError) else error}") from error
     except ValidationError as error:
-        problems = key_problems(error.errors(include_input=False), _keys_at)
+        problems = file_problems(error.errors(include_input=False), _keys_at)
         raise BadFile(f"{path}: {problems}") from None
     names = [template.name for template in wanted.template]
     if twice := sorted({name for name in names if names.count(name) > 1}):

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from lium_mcp.api.gpu_names import is_gpu_name
 from lium_mcp.settings_table import SETTINGS
-from lium_mcp.values import as_number, decoded, key_problems, listed
+from lium_mcp.values import as_number, decoded, file_problems, listed
 
 PolicyMode = Literal["enforce", "shadow"]
 _MAX_FILE_BYTES: Final = 2**20
@@ -155,7 +155,7 @@ def read_policy_file(path: Path) -> tuple[Limits, PolicyMode | None]:
     except OSError as error:
         raise PolicyFileError(f"{path} cannot be read: {error.strerror}") from None
     except ValidationError as error:
-        problems = key_problems(error.errors(include_input=False), lambda _: _File.model_fields)
+        problems = file_problems(error.errors(include_input=False), lambda _: _File.model_fields)
         raise PolicyFileError(f"{path}: {problems}") from None
     except ValueError as error:
         raise PolicyFileError(f"{path} is not TOML: {error}") from None
