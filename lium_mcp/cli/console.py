@@ -43,16 +43,14 @@ def say_aside(line: str) -> None:
     _write(_out(sys.stderr), _text(line))
 
 
-def show_table(
-    headers: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Sequence[str] = (), title: str = ""
-) -> None:
+def show_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Sequence[str] = ()) -> None:
     """Print a table; the columns of `numbers` are set to the right.
 
     Raises:
         OutputLost, BrokenPipeError: it could not be written.
     """
     out = _out(sys.stdout)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, title=title or None, title_justify="left")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for header in headers:
         table.add_column(header, justify="right" if header in numbers else "left", overflow="fold")
     for row in rows:

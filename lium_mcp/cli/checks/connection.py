@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import anyio
 
 from lium_mcp.api import errors as api
+from lium_mcp.api.account import Me
 from lium_mcp.cli.checks.findings import Finding, broken, ok, warning
 from lium_mcp.figures import in_usd
 from lium_mcp.guard.policy import Policy
@@ -55,22 +56,19 @@ async def check_lium(settings: Settings, account: Account) -> list[Finding]:
     """Ask Lium whether it takes the key, whose it is, what it may read, and what time it is."""
     findings = [ok(_LIUM, _address(settings))]
     began = time.monotonic()
-    me = await _ask(account.lium.account.me if account.lium.has_api_key else account.lium.version)
-    if isinstance(me, Finding) and me.area == _LIUM and not settings.find_network().proxy_url:
-        me = await _name_problem(settings) or me
+    answer = await _ask(account.lium.account.me if account.lium.has_api_key else account.lium.version)
+    if isinstance(answer, Finding) and answer.area == _LIUM and not settings.find_network().proxy_url:
+        answer = await _name_problem(settings) or answer
     took_seconds = time.monotonic() - began
-    if isinstance(me, Finding):
-        return [*findings, me]
+    if isinstance(answer, Finding):
+        return [*findings, answer]
     took = f"It answered in {took_seconds * 1000:.0f} ms"
     if took_seconds > _SLOW_SECONDS:
         findings.append(warning(_LIUM, f"{took}, which is slow.", "look at the network, or at the proxy"))
     else:
         findings.append(ok(_LIUM, f"{took}."))
     findings.append(_clock(account))
-    if not account.lium.has_api_key:
-        return findings
-    findings += await _rights(account)
-    return findings
+    return [*findings, *await _rights(account, answer)] if isinstance(answer, Me) else findings
 
 
 async def _name_problem(settings: Settings) -> Finding | None:
@@ -128,10 +126,7 @@ def _clock(account: Account) -> Finding:
     )
 
 
-async def _rights(account: Account) -> list[Finding]:
-    me = await _ask(account.lium.account.me)
-    if isinstance(me, Finding):
-        return [me]
+async def _rights(account: Account, me: Me) -> list[Finding]:
     workspace = f", workspace {me.workspace.id}" if me.workspace and me.workspace.id else ""
     findings = [ok(_KEY, f"Lium takes it: account {me.id}{workspace}.")]
     if me.balance is None:
