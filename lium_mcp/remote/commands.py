@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from lium_mcp.remote.connections import Connection, Ended
 
 # The login shell says its process group first, so that it can be killed: sshd lets no client signal what runs as root.
-_MARK: Final = b"lium-mcp-group="
-_SAY_GROUP: Final = "echo lium-mcp-group=$$ >&2\n"
-_MARK_WITHIN_BYTES: Final = 8192
+# What it starts may leave that group (setsid, set -m, a daemon), so all of it carries a mark in its environment.
+_GROUP_LINE: Final = b"lium-mcp-group="
+_FIRST: Final = "echo lium-mcp-group=$$ >&2; export LIUM_COMMAND={mark}\n"
+_GROUP_WITHIN_BYTES: Final = 8192
 _GRACE_SECONDS: Final = 3.0
 _KILL_SECONDS: Final = 10.0
 _SHORT_BYTES: Final = 65_536
@@ -123,22 +124,22 @@ class _Streams:
             self.stderr.add(data)
         else:
             self._begun += data
-            self._look_for_mark(self._begun)
+            self._look_for_group(self._begun)
 
     def finish(self) -> None:
-        """Take what was held back for the mark."""
+        """Take what was held back for the line of the group."""
         if self._begun is not None:
             self.stderr.add(bytes(self._begun))
             self._begun = None
 
-    def _look_for_mark(self, begun: bytearray) -> None:
-        at = begun.find(_MARK)
+    def _look_for_group(self, begun: bytearray) -> None:
+        at = begun.find(_GROUP_LINE)
         end = begun.find(b"\n", at) if at >= 0 else -1
         if end < 0:
-            if len(begun) > _MARK_WITHIN_BYTES:
+            if len(begun) > _GROUP_WITHIN_BYTES:
                 self.finish()
             return
-        number = bytes(begun[at + len(_MARK) : end])
+        number = bytes(begun[at + len(_GROUP_LINE) : end])
         if number.isdigit() and len(number) < 10 and int(number) > 1:  # noqa: PLR2004 - what a process group can be
             self.group = int(number)
             del begun[at : end + 1]
@@ -146,9 +147,17 @@ class _Streams:
 
 
 async def run_command(
-    connection: "Connection", command: str, *, timeout_seconds: float, stdout: Output, stderr: Output
+    connection: "Connection", command: str, *, mark: str, timeout_seconds: float, stdout: Output, stderr: Output
 ) -> CommandOutcome:
-    """Run a command in the pod's login shell, and stop it at the time limit or on cancellation.
+    """Run a command in the pod's login shell, and stop all that it started at the time limit or on cancellation.
+
+    Args:
+        connection: To the pod.
+        command: For the login shell.
+        mark: Of letters and digits, for what it starts to carry, which no other command's has.
+        timeout_seconds: It is stopped after so many seconds; what it left in the background when it ended stays.
+        stdout: Takes its output.
+        stderr: Takes its errors.
 
     Raises:
         Failure: the connection broke, or the pod refuses to run anything.
@@ -162,7 +171,7 @@ async def run_command(
     async def execute() -> None:
         nonlocal ended, problem
         try:
-            ended = await connection.execute(_SAY_GROUP + command, streams)
+            ended = await connection.execute(_FIRST.format(mark=mark) + command, streams)
         except Failure as error:
             problem = error
         over.set()
@@ -173,10 +182,10 @@ async def run_command(
             with anyio.move_on_after(timeout_seconds):
                 await over.wait()
             if not over.is_set():
-                state = await _stop(connection, streams.group, over)
+                state = await _stop(connection, Started(streams.group, _pattern(mark)), over)
         except anyio.get_cancelled_exc_class():
             with anyio.CancelScope(shield=True):
-                await _stop(connection, streams.group, over)
+                await _stop(connection, Started(streams.group, _pattern(mark)), over)
             raise
         finally:
             group.cancel_scope.cancel()
@@ -191,6 +200,15 @@ async def run_command(
         stderr,
         left_running=ended is not None and ended.output_open,
     )
+
+
+async def stop_lost(connection: "Connection", mark: str) -> bool:
+    """Stop all that a command started whose connection was lost; whether it is gone.
+
+    Raises:
+        Failure: this connection broke too.
+    """
+    return await stop_all(connection, Started(None, _pattern(mark)), grace_seconds=_GRACE_SECONDS)
 
 
 async def run_short(
@@ -260,15 +278,18 @@ async def _send(connection: "Connection", started: Started, signal: str) -> None
     await run_short(connection, f"kill -{signal} {' '.join(receivers)}", timeout_seconds=_KILL_SECONDS, reserved=True)
 
 
-async def _stop(connection: "Connection", group: int | None, over: anyio.Event) -> State:
+def _pattern(mark: str) -> str:
+    # The environment of the shell that looks may hold its command, which the pattern does not match.
+    return f"LIUM[_]COMMAND={mark}"
+
+
+async def _stop(connection: "Connection", started: Started, over: anyio.Event) -> State:
     """Stop a command; return whether it ended by itself just now, was stopped, runs on, or nobody knows."""
     if over.is_set():
         return "ended"
-    if group is None:
-        return "unknown"
     try:
         with anyio.fail_after(3 * _KILL_SECONDS):
-            gone = await stop_all(connection, Started(group), grace_seconds=_GRACE_SECONDS)
+            gone = await stop_all(connection, started, grace_seconds=_GRACE_SECONDS)
     except (Failure, TimeoutError):
         return "unknown"
     with anyio.move_on_after(_GRACE_SECONDS):

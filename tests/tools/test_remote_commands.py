@@ -5,6 +5,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -57,6 +58,59 @@ async def test_what_takes_too_long_is_stopped_with_all_that_it_started(on_sshd: 
     assert "start_job" in run["next"]
     await asyncio.sleep(1.2)
     assert not (sshd.home / "late").exists()
+
+
+# Each leaves the process group of the shell that the command is for.
+LEAVING = [
+    "setsid sh -c '{late}' & sleep 60",
+    "bash -c 'set -m; ({late}) & wait'",
+    "nohup setsid sh -c '{late}' >/dev/null 2>&1 </dev/null & sleep 60",
+]
+
+
+@pytest.mark.parametrize("command", LEAVING)
+async def test_at_the_time_limit_ends_too_what_has_left_the_process_group(
+    on_sshd: Agent, sshd: Sshd, command: str
+) -> None:
+    await rent(on_sshd)
+    command = command.format(late="sleep 2; touch late")
+    run = await on_sshd.call("run_command", pod="train", command=command, timeout_seconds=1)
+    assert run["outcome"] == "stopped"
+    await asyncio.sleep(1.5)
+    assert not (sshd.home / "late").exists()
+
+
+async def test_when_the_client_goes_all_that_a_command_began_ends(sandbox: Sandbox, sshd: Sshd) -> None:
+    command = f"touch begun; {LEAVING[0]}".format(late="sleep 2; touch late")
+    async with agent_on(sandbox, transport=at_sshd(sandbox, sshd), ssh_key_path=sshd.key_path) as agent:
+        await rent(agent)
+        async with asyncio.timeout(20), anyio.create_task_group() as group:
+            group.start_soon(lambda: agent.raw("run_command", pod="train", command=command))
+            while not (sshd.home / "begun").exists():  # noqa: ASYNC110 - no event tells
+                await asyncio.sleep(0.01)
+            group.cancel_scope.cancel()
+    await asyncio.sleep(2.2)
+    assert not (sshd.home / "late").exists()
+
+
+async def test_when_the_connection_breaks_all_that_a_command_began_ends(on_sshd: Agent, sshd: Sshd) -> None:
+    await rent(on_sshd)
+    command = "setsid sh -c 'sleep 2; touch late' & kill -9 $PPID; sleep 60"
+    failure = await on_sshd.refused("run_command", pod="train", command=command)
+    assert failure.code == "connection_lost"
+    assert "was stopped" in failure.text
+    await asyncio.sleep(2.2)
+    assert not (sshd.home / "late").exists()
+
+
+async def test_what_is_meant_to_live_on_after_a_command_lives_on(on_sshd: Agent, sshd: Sshd) -> None:
+    await rent(on_sshd)
+    command = "nohup sh -c 'sleep 0.5; touch served' >/dev/null 2>&1 </dev/null & echo begun"
+    run = await on_sshd.call("run_command", pod="train", command=command)
+    assert (run["outcome"], run["exit_code"]) == ("done", 0)
+    assert "problem" not in run
+    await asyncio.sleep(1)
+    assert (sshd.home / "served").exists()
 
 
 async def test_what_is_left_running_in_the_background_is_said(on_sshd: Agent) -> None:

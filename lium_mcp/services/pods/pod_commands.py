@@ -1,13 +1,15 @@
 """Runs one command on one pod or on many, a few at a time, each with a result of its own."""
 
+import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final, Literal
 
 import anyio
 
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.failures import Failure
-from lium_mcp.remote.commands import CommandOutcome, Output, run_command
+from lium_mcp.remote.commands import CommandOutcome, Output, run_command, stop_lost
 from lium_mcp.results import Result
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.pods.pod_connections import pod_access
@@ -16,6 +18,9 @@ _AT_ONCE: Final = 8
 _HEAD_BYTES: Final = 2048
 _TAIL_BYTES: Final = 12_288
 _LEAST_BYTES: Final = 512
+_MARK_BYTES: Final = 8
+# To connect anew, and to end what does not end when it is asked to.
+_STOP_SECONDS: Final = 30.0
 
 Ending = Literal["done", "stopped", "running", "unknown", "failed"]
 
@@ -85,10 +90,16 @@ async def _run(account: Account, pod: Pod, command: str, timeout_seconds: float,
             tail_bytes=max(int(part * _TAIL_BYTES / share), _LEAST_BYTES),
         )
 
-    async with pod_access(account).work_on(pod) as connection:
-        outcome = await run_command(
-            connection, command, timeout_seconds=timeout_seconds, stdout=output(0.75), stderr=output(0.25)
-        )
+    mark, stdout, stderr = secrets.token_hex(_MARK_BYTES), output(0.75), output(0.25)
+    try:
+        async with pod_access(account).work_on(pod) as connection:
+            outcome = await run_command(
+                connection, command, mark=mark, timeout_seconds=timeout_seconds, stdout=stdout, stderr=stderr
+            )
+    except Failure as failure:
+        if failure.code == "connection_lost" and await _is_stopped(account, pod, mark):
+            failure.effect = "What was under way was stopped; what it did until then is done."
+        raise
     return CommandRun(
         outcome="done" if outcome.state == "ended" else outcome.state,
         pod_id=pod.id,
@@ -100,6 +111,14 @@ async def _run(account: Account, pod: Pod, command: str, timeout_seconds: float,
         cut_bytes=outcome.stdout.cut_bytes + outcome.stderr.cut_bytes or None,
         problem=_problem(outcome, timeout_seconds),
     )
+
+
+async def _is_stopped(account: Account, pod: Pod, mark: str) -> bool:
+    """End what a command started whose connection was lost, as far as the pod can be reached; whether that is gone."""
+    with anyio.move_on_after(_STOP_SECONDS, shield=True), suppress(Failure):
+        async with pod_access(account).to(pod) as connection:
+            return await stop_lost(connection, mark)
+    return False
 
 
 def _problem(outcome: CommandOutcome, timeout_seconds: float) -> str | None:
