@@ -22,9 +22,15 @@ def main() -> int:
 
 
 def _run(words: "list[str]") -> int:
-    from lium_mcp.serving import front  # noqa: PLC0415 - an interrupt among the imports ends them without a word
+    begun = None
+    if None in (sys.stdin, sys.stdout, sys.stderr):
+        from lium_mcp.cli.output import open_closed_streams  # noqa: PLC0415 - almost nobody needs it
 
-    begun = front.begin(words, os.environ)
+        open_closed_streams()
+    else:
+        from lium_mcp.serving import front  # noqa: PLC0415 - an interrupt among the imports ends them without a word
+
+        begun = front.begin(words, os.environ)
     gc.disable()  # nothing that imports allocate is garbage
     from lium_mcp.cli.main import main as run  # noqa: PLC0415 - while the front answers
 

@@ -23,8 +23,9 @@ from lium_mcp.figures import in_usd
 from lium_mcp.guard.redaction import redact_text
 from lium_mcp.official_config import FoundKey, OfficialConfig, config_path
 from lium_mcp.saved_key import save_key
+from lium_mcp.services.accounts import named
 from lium_mcp.services.failure_words import from_api
-from lium_mcp.services.logging_in import KEYS_PAGE, OpenLogin, begin_login, fetch_key, named, owner_of
+from lium_mcp.services.logging_in import KEYS_PAGE, OpenLogin, begin_login, fetch_key, owner_of
 from lium_mcp.serving.logs import log_to_stderr
 from lium_mcp.settings import Settings
 from lium_mcp.settings_reading import load_readable

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from lium_mcp import __version__
+from lium_mcp.cli.output import written
 from lium_mcp.guard.redaction import redact_text
 from lium_mcp.settings_table import LIMITS, SETTINGS, is_option
 from lium_mcp.values import is_decimal, no_such
@@ -53,6 +54,11 @@ class _Parser(argparse.ArgumentParser):
         if unknown:
             raise UsageError(parser.prog, *parser.explain(unknown))
         return options
+
+    def _print_message(self, message: str, file: Any = None) -> None:  # noqa: ANN401 - argparse's own
+        # argparse would pass over what cannot be written.
+        with written():
+            print(message, file=file, end="", flush=True)
 
     def error(self, message: str) -> NoReturn:
         """Refuse a value or a missing word; or the mistyped option before it, whose value it is."""

@@ -12,7 +12,7 @@ from lium_mcp.cli.readied import read, start_log
 from lium_mcp.connecting import get_a_key
 from lium_mcp.figures import in_usd
 from lium_mcp.server import make_runtime, offered_by, select_tools
-from lium_mcp.services.accounts import Account
+from lium_mcp.services.accounts import Account, named
 from lium_mcp.services.failure_words import as_failure
 from lium_mcp.services.policy_view import Offered, PolicyView, policy_view
 from lium_mcp.services.polling import READ_LIMIT_SECONDS
@@ -75,9 +75,8 @@ async def _say_whose(settings: Settings, account: Account) -> str | None:
         failure = as_failure(error) if isinstance(error, LiumError) else None
         why = f"{failure.happened} {failure.advice}" if failure else "Lium did not answer in time."
         return f"{why} (The key is from {key.place}, the address is {settings.base_url}.)"
-    workspace = f", workspace {me.workspace.id}" if me.workspace and me.workspace.id else ""
     balance = "" if me.balance is None else f", with {in_usd(me.balance)} left"
-    say(f"Account {me.id}{workspace}{balance}; the key is from {key.place}.")
+    say(f"Acting for {named(me)}{balance}; the key is from {key.place}.")
     return None
 
 

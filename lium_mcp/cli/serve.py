@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lium_mcp.cli.exit_statuses import ExitStatus
-from lium_mcp.cli.output import say_wrong
+from lium_mcp.cli.output import check_output, say_wrong
 from lium_mcp.cli.readied import start_log
 from lium_mcp.guard.redaction import redact_text
 from lium_mcp.guard.server_token import ServerTokenError, make_token
@@ -42,6 +42,8 @@ def run(options: dict[str, Any], front: Front | None = None) -> int:
         if settings.transport != "stdio" or seen_by_a_person():
             raise SettingsError(*problems)
         return refuse(settings, problems, front)
+    if settings.transport == "stdio":
+        check_output()
     _make_server_token(settings)
     start_log(settings)
     server = build_server(settings)

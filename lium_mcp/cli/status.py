@@ -68,8 +68,7 @@ async def _look(settings: Settings, runtime: Runtime, *, as_json: bool) -> int:
 
 def _say(settings: Settings, overview: Overview) -> None:
     now = overview.now
-    workspace = f", workspace {overview.workspace_id}" if overview.workspace_id else ""
-    say(f"Account {overview.account_id}{workspace}; the key is from {settings.find_key().place}.")
+    say(f"Acting for {overview.account}; the key is from {settings.find_key().place}.")
     say(_money(overview.balance), style="bold")
     if overview.balance.note:
         say(overview.balance.note, style="yellow")

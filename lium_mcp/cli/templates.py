@@ -24,6 +24,7 @@ from lium_mcp.api.pods.models import Pod
 from lium_mcp.api.templates import Template, TemplateChanges, TemplateCreate
 from lium_mcp.cli.console import working
 from lium_mcp.cli.exit_statuses import ExitStatus
+from lium_mcp.cli.output import written
 from lium_mcp.cli.readied import read, start_log
 from lium_mcp.connecting import connect
 from lium_mcp.results import state_in_words
@@ -222,8 +223,9 @@ class _Report:
         self._values.update(values)
 
     def line(self, text: str) -> None:
-        self._out.write(f"{hide_values(clean(text), self._values)}\n")
-        self._out.flush()
+        with written():
+            self._out.write(f"{hide_values(clean(text), self._values)}\n")
+            self._out.flush()
 
 
 async def _plan(lium: LiumClient, wanted: WantedFile, bodies: list[TemplateCreate], *, prune: bool) -> SyncPlan:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from lium_mcp.api.account import Me
 from lium_mcp.api.client import LiumClient
 from lium_mcp.remote import PodAccess
 from lium_mcp.remote.key_source import KeySource
@@ -31,3 +32,10 @@ class Account:
     def rents(self) -> AccountRents:
         """The account's rents as the ledger has them."""
         return self.renter.rents
+
+
+def named(owner: Me) -> str:
+    """Words for an account that its owner knows it by."""
+    names = " ".join(filter(None, (owner.name, f"<{owner.email}>" if owner.email else ""))) or f"account {owner.id}"
+    workspace = owner.workspace.name or owner.workspace.id if owner.workspace else None
+    return f"{names}, workspace {workspace}" if workspace else names

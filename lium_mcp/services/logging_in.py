@@ -128,13 +128,6 @@ async def owner_of(lium: LiumClient, key: str) -> Me | None:
         return None
 
 
-def named(owner: Me) -> str:
-    """Words for an account that its owner knows it by."""
-    names = " ".join(filter(None, (owner.name, f"<{owner.email}>" if owner.email else ""))) or f"account {owner.id}"
-    workspace = owner.workspace.name or owner.workspace.id if owner.workspace else None
-    return f"{names}, workspace {workspace}" if workspace else names
-
-
 def _key_in(status: LoginStatus) -> str | None:
     said = (status.status or "").strip()
     if said.casefold() == "approved":

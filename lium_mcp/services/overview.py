@@ -12,7 +12,7 @@ from lium_mcp.api.errors import LiumError
 from lium_mcp.guard.policy import Policy
 from lium_mcp.rentals import LedgerUnavailable, Task, TaskKind
 from lium_mcp.results import Result, UtcTime
-from lium_mcp.services.accounts import Account
+from lium_mcp.services.accounts import Account, named
 from lium_mcp.services.backups.backup_details import find_origins
 from lium_mcp.services.balance import Balance, read_balance
 from lium_mcp.services.jobs.runs import read_order, read_progress
@@ -47,6 +47,7 @@ class Overview(Result):
     """What an account has and does. What could not be read is told in `unread`, and absent."""
 
     now: UtcTime
+    account: str
     account_id: str
     workspace_id: str | None = None
     balance: Balance
@@ -72,6 +73,7 @@ async def read_overview(account: Account, policy: Policy) -> Overview:
     shown = sorted(pods, key=lambda pod: (pod.pod_name or "", pod.id))
     return Overview(
         now=now,
+        account=named(me),
         account_id=me.id,
         workspace_id=me.workspace.id if me.workspace else None,
         balance=balance,

@@ -26,6 +26,7 @@ else:
     CAN_ANSWER = hasattr(select, "poll")
 
 CLOSED_PIPE = 141
+_CANNOT_WRITE = 1
 _READ_BYTES = 65_536
 _FIRST_PRIVATE = 3
 _INIT = 1
@@ -245,8 +246,11 @@ class Front:
     def _send_some(self) -> None:
         try:
             written = os.write(self.wire.output, self._unsent[: select.PIPE_BUF])
-        except OSError:
+        except BrokenPipeError:
             os._exit(CLOSED_PIPE)  # nobody reads any longer
+        except OSError as error:
+            os.write(2, f"lium-mcp: standard output: {error.strerror}\n".encode())
+            os._exit(_CANNOT_WRITE)
         del self._unsent[:written]
         if not self._unsent:
             self._poll.unregister(self.wire.output)

@@ -56,7 +56,7 @@ async def test_a_sound_set_up_is_well(lium: Wire) -> None:
     assert {"program", "key", "lium", "ssh", "ledger", "limits"} <= set(areas)
     said = " ".join(told.that_are("ok"))
     assert "is from LIUM_API_KEY" in said
-    assert "account " in said
+    assert "acts for Sandbox <sandbox@example.com>, workspace Personal." in said
     assert "The balance is $100.00" in said
     assert "max_pods: 3, 0 used, 3 left" in said
 

@@ -122,7 +122,7 @@ def test_the_policy_is_explained_with_what_is_used_and_left(
     assert rows["max_pods"] == ["3", "1", "2"]
     assert rows["budget_usd"] == ["20"]  # what is used is not bounded
     assert rows["allow_gpu_types"] == ["H100"]
-    assert text.startswith("Account ")
+    assert text.startswith("Acting for Sandbox <sandbox@example.com>, workspace Personal, with $")
     assert "the key is from LIUM_API_KEY." in text
     assert "other" in text
     assert "removal time" in text

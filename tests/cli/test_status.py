@@ -71,7 +71,7 @@ def line_of(text: str, name: str) -> str:
 def test_an_account_with_nothing_says_so(lium: Simulated, say: Say) -> None:
     status, out, err = say()
     assert (status, err) == (0, "")
-    assert out.startswith("Account ")
+    assert out.startswith("Acting for Sandbox <sandbox@example.com>, workspace Personal; the key")
     assert "the key is from LIUM_API_KEY" in out
     assert "$100.00 left; $0.00 an hour burns." in out
     assert "No pods." in out

@@ -13,7 +13,7 @@ from lium_mcp.api.account import Me
 from lium_mcp.cli.checks.findings import Finding, broken, ok, warning
 from lium_mcp.figures import in_usd
 from lium_mcp.guard.policy import Policy
-from lium_mcp.services.accounts import Account
+from lium_mcp.services.accounts import Account, named
 from lium_mcp.services.failure_words import from_api
 from lium_mcp.services.policy_view import read_standings
 from lium_mcp.settings import Settings
@@ -127,8 +127,7 @@ def _clock(account: Account) -> Finding:
 
 
 async def _rights(account: Account, me: Me) -> list[Finding]:
-    workspace = f", workspace {me.workspace.id}" if me.workspace and me.workspace.id else ""
-    findings = [ok(_KEY, f"Lium takes it: account {me.id}{workspace}.")]
+    findings = [ok(_KEY, f"Lium takes the key, which acts for {named(me)}.")]
     if me.balance is None:
         findings.append(warning(_KEY, "Lium does not say the balance.", "look at lium.io, Billing"))
     elif me.balance < _LITTLE_USD:
