@@ -52,13 +52,7 @@ def address_of(pod: Pod) -> Address:
     Raises:
         Failure: it does not run, or the API's SSH command is not a plain one or leads nowhere.
     """
-    if not pod.is_ready:
-        why = "Lium names no SSH address for it yet" if pod.runs else "only a running pod has SSH"
-        raise Failure(
-            "no_ssh_address" if pod.runs else "pod_not_running",
-            f"Pod {pod.pod_name} ({pod.id}) is {pod.status or 'in an unknown state'}, and {why}.",
-            until_it_runs(pod),
-        )
+    refuse_unready(pod)
     target = pod.ssh
     if target is None:
         raise Failure(
@@ -73,6 +67,21 @@ def address_of(pod: Pod) -> Address:
             "This Lium is simulated without SSH: nothing can be done in its pods.",
         )
     return Address(pod.id, pod.pod_name or "", target, pod.template.id if pod.template else None)
+
+
+def refuse_unready(pod: Pod) -> None:
+    """Refuse work in a pod that does not run.
+
+    Raises:
+        Failure: it does not, or Lium names no address of it.
+    """
+    if not pod.is_ready:
+        why = "Lium names no SSH address for it yet" if pod.runs else "only a running pod has SSH"
+        raise Failure(
+            "no_ssh_address" if pod.runs else "pod_not_running",
+            f"Pod {pod.pod_name} ({pod.id}) is {pod.status or 'in an unknown state'}, and {why}.",
+            until_it_runs(pod),
+        )
 
 
 def _is_nowhere(host: str) -> bool:

@@ -197,12 +197,20 @@ class Admission:
         [admitted] = await self._ledger.open().admit([entry], check)
         return admitted
 
+    def refuse_lost(self, entries: Sequence[Entry]) -> None:
+        """Refuse further rents while the answer to one of these is lost.
+
+        Raises:
+            RentUnsettled: it is.
+        """
+        if lost := [entry for entry in entries if entry.is_unsettled and not self._settler.is_in_flight(entry)]:
+            raise RentUnsettled(lost)
+
     async def _write(self, wanted: Sequence[Entry], pods: Rows[Pod], judge: Judge) -> list[Entry]:
         names = {entry.pod_name for entry in wanted}
 
         def check(entries: Sequence[Entry], extensions: Sequence[Extension]) -> None:
-            if lost := [other for other in entries if other.is_unsettled and not self._settler.is_in_flight(other)]:
-                raise RentUnsettled(lost)
+            self.refuse_lost(entries)
             if any(_is_under_way(other) or other.pod_name in names for other in entries):
                 raise _InFlight
             judge(pods, entries, extensions)

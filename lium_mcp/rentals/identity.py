@@ -52,7 +52,7 @@ class Identity:
             if self._account is None:
                 ledger = self._ledger.open()
                 self._account = await ledger.account_of(self.key_tag) or await ledger.note_account(
-                    self.key_tag, await self._ask(), now=datetime.now(UTC)
+                    self.key_tag, await self.hear(), now=datetime.now(UTC)
                 )
             return self._account
 
@@ -82,7 +82,12 @@ class Identity:
         self._heard = hashlib.sha256("\n".join(("lium-mcp account", *parts)).encode()).hexdigest()
         return me
 
-    async def _ask(self) -> str:
+    async def hear(self) -> str:
+        """The same as `GET /users/me` says it; the ledger is not needed.
+
+        Raises:
+            AccountUnknown, LiumError: as `learn`.
+        """
         try:
             if self._heard is None:
                 await self.me()

@@ -156,6 +156,27 @@ class Renter:
                 # Also those that turned out so while this call waited for its turn.
                 noted_changes().extend(map(RentSettled, self._admission.settled[known:]))
 
+    async def refuse_in_vain(self, pod_names: Sequence[str]) -> None:
+        """Refuse, before anybody is asked, what no rent under these names gets past now; `earlier_of` was called.
+
+        Rents that servers wait for now are none: a rent waits for them, too.
+
+        Raises:
+            RentUnsettled: an earlier rent is not settled.
+            PodNameTaken: a pod of one of the names lives.
+            AccountUnknown: Lium does not say which account the key acts for.
+            LedgerUnavailable: the ledger cannot be used.
+            LiumError: there is no key, or Lium does not know it, or the pods cannot be listed.
+        """
+        if not self._ledger.is_empty:
+            account = await self._identity.learn()
+            self._admission.refuse_lost(await self._ledger.open().open_entries(account))
+            return
+        await self._identity.hear()
+        pods = await self._lium.pods.list()
+        for pod_name in pod_names:
+            await self._admission.match([], pods, pod_name, "")
+
     async def look(self) -> tuple[Rows[Pod], list[Entry]]:
         """List the account's pods, with its open rents brought up to date.
 

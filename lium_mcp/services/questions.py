@@ -10,12 +10,23 @@ from typing import Any
 from lium_mcp.api.errors import LiumError
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.api.templates import Template
+from lium_mcp.failures import Failure
 from lium_mcp.figures import counted, in_usd, rate_in_usd
 from lium_mcp.guard.commitments import hours_left
 from lium_mcp.guard.consent import Question
 from lium_mcp.guard.policy import Policy, PolicyRefused
+from lium_mcp.remote.ssh_addresses import refuse_unready, until_it_runs
+from lium_mcp.results import state_in_words
 from lium_mcp.services.accounts import Account
-from lium_mcp.services.backing_up import PARTIAL, check_path, covers_all, losses, refuse_partial, refuse_undeletable
+from lium_mcp.services.backing_up import (
+    PARTIAL,
+    check_path,
+    covers_all,
+    losses,
+    refuse_incomplete,
+    refuse_partial,
+    refuse_undeletable,
+)
 from lium_mcp.services.backups.final_backup import FinalBackups, RemovalQuestion, earlier_final_backup
 from lium_mcp.services.backups.restoring import UnseenTargets, unseen_targets
 from lium_mcp.services.backups.whole_backups import undone_by
@@ -80,6 +91,7 @@ async def ask_to_remove_pod(
 async def ask_to_reboot_pod(account: Account, *, pod: str, volume: str, **_: Any) -> Question:  # noqa: ANN401 - the tool's other arguments
     """Before `reboot_pod`."""
     target = await find_pod(account, pod)
+    refuse_unbootable(target)
     if volume:
         await find_free_volume(account, volume, target)
     return Question(
@@ -179,19 +191,8 @@ async def ask_to_reset_gpus(account: Account, *, pod: str, reset_id: str, **_: A
     return Question(f"Reset the GPUs of {_pod(target)}? All its processes stop; its files stay.", {"pod": target.id})
 
 
-async def ask_to_update_template(
-    account: Account,
-    policy: Policy,
-    *,
-    template: str,
-    dry_run: bool,
-    **_: Any,  # noqa: ANN401 - as above
-) -> Question | None:
-    """Before `update_template`; not where it changes nothing."""
-    if dry_run:
-        return None
-    target = await find_own_template(account, template)
-    policy.check_template_change(target.id)
+async def question_about_update(account: Account, target: Template) -> Question:
+    """What a person is asked before a template is changed."""
     use = await find_reboots(account.lium, target)
     lost = [f"These reboot at once and lose their processes: {'; '.join(map(_pod, use.pods))}."] if use.pods else []
     if use.maybe:
@@ -228,6 +229,7 @@ async def ask_to_start_job(account: Account, *, pod: str, name: str, then: str, 
     if then != "backup_and_remove":
         return None
     target = await find_pod(account, pod)
+    refuse_unready(target)
     return Question(
         f"Remove {_pod(target)} for good when job {quoted(name)} ends? {await _backed_up_first(account, target)}",
         {"pod": target.id},
@@ -253,12 +255,13 @@ async def ask_to_restore(account: Account, *, backup_id: str, pods: list[str], p
     """Before `restore_backup`, where a directory is named and nobody can look whether it is empty."""
     if not path:
         return None
-    targets = await find_pods(account, pods)
+    backup, targets = await account.lium.backups.get(backup_id), await find_pods(account, pods)
+    refuse_incomplete(backup)
     unseen = await unseen_targets(account, targets, path)
     if not unseen:
         return None
     named = "; ".join(f"pod {quoted(pod.pod_name)} ({_id(pod.id)})" for pod in unseen)
-    lacks = f" Of the backup: {PARTIAL}" if (await account.lium.backups.get(backup_id)).is_partial else ""
+    lacks = f" Of the backup: {PARTIAL}" if backup.is_partial else ""
     return UnseenTargets(
         f"Restore a backup into {quoted(path)} of {named}? Nobody could look whether it is empty there: files of the "
         f"same names would be overwritten.{lacks}",
@@ -296,8 +299,24 @@ async def ask_to_remove_cluster(account: Account, *, cluster_id: str, **_: Any) 
 
 async def ask_to_delete_ssh_key(account: Account, *, key_id: str) -> Question:
     """Before `delete_ssh_key`."""
-    name = next((key.name for key in await account.lium.ssh_keys.list() if key.id == key_id), None)
-    return Question(f"Remove SSH key {quoted(name or '')} ({_id(key_id)}) from the account?")
+    key = next((key for key in await account.lium.ssh_keys.list() if key.id == key_id), None)
+    if key is None:
+        raise Failure("not_found", "The account has no SSH key of this key_id.", "list_ssh_keys shows the ids of keys.")
+    return Question(f"Remove SSH key {quoted(key.name or '')} ({_id(key_id)}) from the account?")
+
+
+def refuse_unbootable(pod: Pod) -> None:
+    """Refuse to reboot a pod that is not there to be rebooted.
+
+    Raises:
+        Failure: it is not.
+    """
+    if not pod.is_billing:
+        raise Failure(
+            "pod_not_running",
+            f"Pod {pod.pod_name} ({pod.id}) is {state_in_words(pod.status)} and cannot be rebooted.",
+            until_it_runs(pod),
+        )
 
 
 def quoted(name: str) -> str:

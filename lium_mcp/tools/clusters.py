@@ -76,6 +76,7 @@ async def ask_to_rent_cluster(call: Call, **arguments: Any) -> Question | None: 
         return None
     plan = await plan_cluster(call.account, call.policy, wish)
     await refuse_beyond_limits(call.account, call.policy, plan.ask)
+    await call.renter.refuse_in_vain([wish.name])
     return question_about_cluster(plan)
 
 

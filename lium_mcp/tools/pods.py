@@ -59,6 +59,7 @@ from lium_mcp.services.questions import (
     ask_to_reboot_pod,
     ask_to_remove_pod,
     ask_to_schedule_removal,
+    refuse_unbootable,
 )
 from lium_mcp.services.removal_schedules import RemovalSchedule, cancel_removal, schedule_removal
 from lium_mcp.services.rents.order_view import StandingOrder
@@ -178,12 +179,7 @@ async def reboot_pod(
     local volume are lost, and its SSH host key may change. Billing goes on.
     """
     target = call.agreed_on(Pod) or await find_pod(call.account, pod)
-    if not target.is_billing:
-        raise Failure(
-            "pod_not_running",
-            f"Pod {target.pod_name} ({target.id}) is {state_in_words(target.status)} and cannot be rebooted.",
-            until_it_runs(target),
-        )
+    refuse_unbootable(target)
     attached = await find_free_volume(call.account, volume, target) if volume else None
     before = await call.lium.pods.get(target.id)
     change = OrderedChange[PodDetail | None](

@@ -105,11 +105,19 @@ async def run_command(
         return await run_on(call.account, targets, command, timeout_seconds=timeout_seconds, several=bool(pods))
 
 
+async def ask_to_start(call: Call, *, command: str, name: str, **given: Any) -> Question | None:  # noqa: ANN401 - the tool's other arguments
+    """Before `start_job`, where the job's end is to remove the pod."""
+    _refuse_nul(command)
+    jobs.check_job_name(name)
+    pod_access(call.account)
+    return await ask_to_start_job(call.account, name=name, **given)
+
+
 @toolset.tool(
     title="Start job",
     hints=DESTROYS_EACH_TIME,
     search_hint="train models in the background, long-running script or scripts, nohup",
-    asks=lambda call, **given: ask_to_start_job(call.account, **given),
+    asks=ask_to_start,
 )
 async def start_job(
     call: Call,

@@ -1,7 +1,7 @@
 """Toolset `templates`: what pods start from."""
 
 import re
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from pydantic import Field
 
@@ -10,6 +10,7 @@ from lium_mcp.api.errors import InvalidRequest, NotFound
 from lium_mcp.api.templates import Template, TemplateChanges, TemplateCreate
 from lium_mcp.api.wire import hiding
 from lium_mcp.failures import IN_EXTRAS, Failure
+from lium_mcp.guard.consent import Question
 from lium_mcp.inputs import Few, Line, ShortText
 from lium_mcp.results import Result
 from lium_mcp.services.as_asked import not_confirmed, unlike
@@ -17,7 +18,7 @@ from lium_mcp.services.failure_words import after_change
 from lium_mcp.services.pods.dropped_settings import MOST_PORTS, SSH_PORT, refuse_dropped_settings
 from lium_mcp.services.pods.pod_connections import replacing_container
 from lium_mcp.services.polling import OrderedChange
-from lium_mcp.services.questions import ask_to_delete_template, ask_to_update_template
+from lium_mcp.services.questions import ask_to_delete_template, question_about_update
 from lium_mcp.services.targets import find_own_template, find_template, is_id, listed
 from lium_mcp.services.templates.images import Generation, has_cuda, image_of, is_image, split_image
 from lium_mcp.services.templates.template_details import (
@@ -164,11 +165,68 @@ async def create_template(
     return observed.model_copy(update={"warnings": [warning, *(observed.warnings or ())]})
 
 
+async def _find_changes(
+    call: Call,
+    target: Template,
+    *,
+    name: str,
+    image: str,
+    description: str,
+    ports: list[int] | None,
+    environment: list[str] | None,
+    startup_commands: str,
+    entrypoint: str,
+    registry_credential: str,
+) -> TemplateChanges:
+    """What is to be changed of a template.
+
+    Raises:
+        Failure: nothing is, or what cannot be.
+    """
+    if name and name != target.name:
+        await _refuse_taken_name(call, name)
+    repository, tag = _split(image) if image else (None, None)
+    credential = await _credential(call, registry_credential)
+    changes = TemplateChanges(
+        name=name or None,
+        docker_image=repository,
+        docker_image_tag=tag,
+        docker_image_digest="" if image else None,
+        description=description or None,
+        internal_ports=_ports(ports) if ports is not None else None,
+        environment=_environment(environment) if environment is not None else None,
+        startup_commands=startup_commands or None,
+        entrypoint=entrypoint or None,
+        docker_credential_id=credential.id if credential else None,
+    )
+    if not changes.model_dump(exclude_none=True):
+        raise Failure("invalid_argument", "No setting to change is named.", "Name one.")
+    refuse_dropped_settings(changes)
+    return changes
+
+
+async def ask_to_update(
+    call: Call,
+    *,
+    template: str,
+    dry_run: bool,
+    wait_seconds: float,  # noqa: ARG001 - the tool's
+    **wanted: Any,  # noqa: ANN401 - as above
+) -> Question | None:
+    """Before `update_template`; not where it changes nothing."""
+    if dry_run:
+        return None
+    target = await find_own_template(call.account, template)
+    call.policy.check_template_change(target.id)
+    await _find_changes(call, target, **wanted)
+    return await question_about_update(call.account, target)
+
+
 @toolset.tool(
     title="Update template",
     hints=DESTROYS,
     search_hint="change the image, ports or start command of a template",
-    asks=lambda call, **given: ask_to_update_template(call.account, call.policy, **given),
+    asks=ask_to_update,
 )
 async def update_template(
     call: Call,
@@ -192,32 +250,25 @@ async def update_template(
     """
     target = await find_own_template(call.account, template)
     call.policy.check_template_change(target.id)
-    if name and name != target.name:
-        await _refuse_taken_name(call, name)
-    repository, tag = _split(image) if image else (None, None)
-    credential = await _credential(call, registry_credential)
-    changes = TemplateChanges(
-        name=name or None,
-        docker_image=repository,
-        docker_image_tag=tag,
-        docker_image_digest="" if image else None,
-        description=description or None,
-        internal_ports=_ports(ports) if ports is not None else None,
-        environment=_environment(environment) if environment is not None else None,
-        startup_commands=startup_commands or None,
-        entrypoint=entrypoint or None,
-        docker_credential_id=credential.id if credential else None,
+    changes = await _find_changes(
+        call,
+        target,
+        name=name,
+        image=image,
+        description=description,
+        ports=ports,
+        environment=environment,
+        startup_commands=startup_commands,
+        entrypoint=entrypoint,
+        registry_credential=registry_credential,
     )
-    if not changes.model_dump(exclude_none=True):
-        raise Failure("invalid_argument", "No setting to change is named.", "Name one.")
-    refuse_dropped_settings(changes)
     use = await find_reboots(call.lium, target)
     if dry_run:
         pairs = _pairs(changes, image, target)
         not_shown = {name for name, (asked, shown) in pairs.items() if asked and shown is None}
         others = {name: _FIELDS.get(name, name) for name in pairs if name in not_shown.union(unlike(pairs))}
         changed = changes_of(target, changes, others, image)
-        return would_update(target, use, changed, new_image=bool(image or credential))
+        return would_update(target, use, changed, new_image=bool(image or changes.docker_credential_id))
     rebooting = [*use.pods, *use.maybe]
     for pod in rebooting:
         await call.account.rents.forget_template(pod.id)

@@ -50,8 +50,9 @@ async def test_a_rent_reads_what_it_needs_once_and_after_a_question_what_may_hav
         expected = [*plan, *ROOM, *spent]
     else:
         limits_before = [*spent, "/pods"] if has_budget else []
+        names = ["/pods"]
         moved = ["/executors/*/quote"] if way == "by node" else select
-        expected = [*plan, *limits_before, "/users/me", *moved, "/pods", *spent]
+        expected = [*plan, *limits_before, *names, "/users/me", *moved, "/pods", *spent]
     assert sorted(paths(wire, sandbox)) == sorted(expected)
 
 

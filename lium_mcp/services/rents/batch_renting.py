@@ -37,7 +37,7 @@ from lium_mcp.services.rents.other_counts import refuse_counted_otherwise
 from lium_mcp.services.rents.rent_plan import Plan
 from lium_mcp.services.rents.rent_terms import outcome_unknown, refuse_dearer
 from lium_mcp.services.rents.rented_pods import PodOfBatch, RentedPod, foreseen
-from lium_mcp.services.rents.renting import follow_rental
+from lium_mcp.services.rents.renting import follow_rental, read_balance
 from lium_mcp.services.rents.wish import Wish
 
 Outcome = Literal["done", "partly_done", "failed", "pending"]
@@ -85,7 +85,9 @@ async def ask_to_rent_missing(account: Account, policy: Policy, wish: Wish, aske
         return question_about_batch(await look_again_at_all(account, policy, asked.subject))
     batch = await make_batch_plan(account, policy, wish, missing, _entries(earlier))
     await refuse_beyond_limits(account, policy, batch.ask)
-    return question_about_batch(replace(batch, balance_usd=(await account.renter.me()).balance))
+    balance_usd = await read_balance(account)
+    await account.renter.refuse_in_vain(missing)
+    return question_about_batch(replace(batch, balance_usd=balance_usd))
 
 
 async def rent_missing(

@@ -7,7 +7,7 @@ from typing import Literal
 
 import anyio
 
-from lium_mcp.api.errors import LiumError, RentOutcomeUnknown
+from lium_mcp.api.errors import LiumError, PermissionDenied, RentOutcomeUnknown
 from lium_mcp.api.pods.models import Pod, PodDetail
 from lium_mcp.figures import at_most_usd, counted, in_usd
 from lium_mcp.guard.consent import Question
@@ -51,12 +51,26 @@ async def plan_to_ask(account: Account, policy: Policy, wish: Wish, asked: Quest
     Raises:
         Failure, PolicyRefused, LiumError, LedgerUnavailable: as `make_plan`, and where the limits leave no room
             now, since what they refuse is no question.
+        PodNameTaken, RentUnsettled, AccountUnknown: as `Renter.refuse_in_vain`.
     """
     if asked is not None and isinstance(asked.subject, Plan):
         return await look_again(account, policy, asked.subject)
     plan = await make_plan(account, policy, wish, priced=True)
     await refuse_beyond_limits(account, policy, plan.ask)
-    return replace(plan, balance_usd=(await account.renter.me()).balance)
+    balance_usd = await read_balance(account)
+    await account.renter.refuse_in_vain(wish.pod_names)
+    return replace(plan, balance_usd=balance_usd)
+
+
+async def read_balance(account: Account) -> float | None:
+    """The balance; None where Lium does not say it, or not to this key.
+
+    Raises:
+        LiumError: it cannot be read.
+    """
+    with suppress(PermissionDenied):
+        return (await account.renter.me()).balance
+    return None
 
 
 def question_about(plan: Plan) -> Question:
