@@ -184,8 +184,11 @@ async def run_job(call: Call, order: RunOrder, *, wait_seconds: WaitSeconds = DE
             plan = call.agreed_on(Plan) or await plan_run(call.account, call.policy, order, None)
         refuse_dearer(call.agreed, plan.price_per_hour_usd)
         ceiling = call.agreed.price_per_hour_usd if call.agreed else None
+        template = plan.template if call.agreed and order.template else None
         with anyio.CancelScope(shield=True):  # what was written is called off below
-            begun = await begin_run(call.account, order, hours=plan.hours, ceiling_per_hour_usd=ceiling)
+            begun = await begin_run(
+                call.account, order, hours=plan.hours, ceiling_per_hour_usd=ceiling, template=template
+            )
         async with calling_off(call.account, begun):
             task = await watch_start(call.account, call.poller, begun, wait_seconds=wait_seconds)
     else:

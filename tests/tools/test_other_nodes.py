@@ -172,6 +172,28 @@ async def test_after_a_yes_a_dearer_node_is_told_and_not_rented(account: Sandbox
     assert rents(account) == []
 
 
+@pytest.mark.parametrize("is_dearer", [True, False])
+async def test_where_nobody_was_asked_a_dearer_node_is_told_with_both_prices(account: Sandbox, is_dearer: bool) -> None:
+    wire = Wire(account)
+    first = await dearest(account, 1)
+
+    async def change(request: httpx2.Request, forward: Forward) -> httpx2.Response:
+        for node in account._world.market.nodes.values():
+            node.base_price *= 3 if is_dearer else 0.5
+        return await TAKEN(request, forward)
+
+    refusing(wire, change)
+    async with agent_on(account, transport=wire) as agent:
+        answer = await agent.call("rent_pod", **WISH)
+    now = answer["pod"]["price_per_hour_usd"]
+    told = [said for said in answer["warnings"] if "rented instead" in said]
+    assert len(told) == is_dearer
+    for said in told:
+        assert answer["pod"]["executor_id"] in said
+        assert f"${now:.3f}" in said
+        assert f"${first:.3f}" in said
+
+
 async def test_every_limit_is_checked_again_at_each_try(account: Sandbox) -> None:
     wire = Wire(account)
     cheapest = await dearest(account, 1)

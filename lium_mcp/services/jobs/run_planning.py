@@ -18,7 +18,7 @@ from lium_mcp.services.jobs.runs import own_worker
 from lium_mcp.services.pods.pod_connections import pod_access
 from lium_mcp.services.questions import quoted
 from lium_mcp.services.rents.rent_plan import Plan
-from lium_mcp.services.rents.renting import plan_to_ask, question_about
+from lium_mcp.services.rents.rent_questions import plan_to_ask, question_about
 
 _ENDINGS: Final[dict[Ending, str]] = {
     "keep": "The pod stays after that.",

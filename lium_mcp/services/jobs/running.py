@@ -53,6 +53,7 @@ from lium_mcp.services.rents.rent_plan import make_plan
 from lium_mcp.services.rents.rent_terms import came_out_dearer, refuse_dearer
 from lium_mcp.services.rents.startup_restores import ordered_restore, wait_for_restore
 from lium_mcp.services.rents.total_ceiling import say_cut_short
+from lium_mcp.services.templates.what_runs import refuse_changed_template
 
 _LOOK_SECONDS: Final = 20.0
 _SSH_SECONDS: Final = 60.0
@@ -146,6 +147,8 @@ async def _rent(run: Run) -> None:
     try:
         plan = await make_plan(account, policy, run.order.wish(payload["hours"]), priced=True)
         refuse_dearer(agreed, plan.price_per_hour_usd)
+        # A run of an earlier version has none.
+        refuse_changed_template(account, payload.get("template_digest"), payload.get("template_id"), plan.template)
 
         def judging(ask: Ask) -> FindJudge:
             async def judge_if_wanted(_: Sequence[Entry]) -> Judge:

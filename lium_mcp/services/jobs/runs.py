@@ -14,6 +14,7 @@ import anyio
 from pydantic import BaseModel, ConfigDict
 
 from lium_mcp.api.errors import LiumError
+from lium_mcp.api.templates import Template
 from lium_mcp.failures import Failure
 from lium_mcp.rentals import LEASE, AccountUnknown, LedgerUnavailable, Task, Worker, digest, read_claimant
 from lium_mcp.services.accounts import Account
@@ -21,6 +22,7 @@ from lium_mcp.services.backups.transfer_details import open_folders
 from lium_mcp.services.jobs.run_order import RunOrder
 from lium_mcp.services.pods.pod_connections import pod_access
 from lium_mcp.services.polling import Poller
+from lium_mcp.services.templates.what_runs import digest_of_what_runs
 
 RunState = Literal["renting", "booting", "uploading", "starting", "running", "following", "removing"]
 RunStatus = Literal[
@@ -133,7 +135,12 @@ async def find_run(account: Account, name: str = "", pod: str = "") -> Task | No
 
 
 async def begin_run(
-    account: Account, order: RunOrder, *, hours: float | None, ceiling_per_hour_usd: float | None
+    account: Account,
+    order: RunOrder,
+    *,
+    hours: float | None,
+    ceiling_per_hour_usd: float | None,
+    template: Template | None,
 ) -> Task:
     """Write a run down; from then on a server of the account does it, most likely this one.
 
@@ -142,6 +149,7 @@ async def begin_run(
         order: What it is to do.
         hours: How long its pod is to live.
         ceiling_per_hour_usd: The most that a person agreed to; None where nobody was asked.
+        template: What they agreed to run; None for a default, or where nobody was asked.
 
     Raises:
         Failure: it cannot be written down, or another run has the name.
@@ -155,6 +163,8 @@ async def begin_run(
         # Its own, so that no rent of another call counts as this one's.
         "asked": digest([order.digest, str(uuid4())]),
         "ceiling_per_hour_usd": ceiling_per_hour_usd,
+        "template_id": template.id if template else None,
+        "template_digest": digest_of_what_runs(account, template) if template else None,
     }
     if order.local_path or order.download_path:
         payload["machine"] = await pod_access(account).machine()

@@ -21,7 +21,7 @@ from lium_mcp.rentals import OTHERS_SECONDS, Claim, Entry, Judge, LeaseLost, Led
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.failure_words import FAILURES, as_failure
 from lium_mcp.services.limits_left import find_judge
-from lium_mcp.services.orders.order_terms import Terms, check_gpu_type, refuse_another_template
+from lium_mcp.services.orders.order_terms import Terms, check_gpu_type
 from lium_mcp.services.orders.shared_market import SharedMarket
 from lium_mcp.services.orders.standing_orders import seen_of_market
 from lium_mcp.services.pods.login_keys import register_public_keys
@@ -29,6 +29,7 @@ from lium_mcp.services.rents.offers import NothingFits, cheapest_fitting
 from lium_mcp.services.rents.rent_plan import Plan, expected_of, make_plan, may_be_left_to_lium
 from lium_mcp.services.rents.rent_terms import refuse_dearer
 from lium_mcp.services.rents.total_ceiling import refuse_cut_short
+from lium_mcp.services.templates.what_runs import refuse_changed_template
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +102,7 @@ async def _try(
             attempts += 1
             agreed = Question("", price_per_hour_usd=terms.most_per_hour_usd)
             plan = await make_plan(account, policy, terms.bound_wish, priced=True)
-            refuse_another_template(account, terms, plan.template)
+            refuse_changed_template(account, terms.template_digest, terms.template_id, plan.template)
             refuse_dearer(agreed, plan.price_per_hour_usd)
             refuse_cut_short(terms.wish.hours, plan.hours)
         await _rent(account, policy, claim, terms, agreed, plan)

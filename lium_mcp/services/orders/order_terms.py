@@ -9,18 +9,18 @@ from pydantic import Field, ValidationError
 
 from lium_mcp.api.errors import LiumError, NoExecutorMatches
 from lium_mcp.api.gpu_names import gpu_names, matching_machine_names, models_of
-from lium_mcp.api.templates import Template
 from lium_mcp.failures import Failure
 from lium_mcp.figures import at_most_usd, counted, in_usd
 from lium_mcp.guard.consent import Question
 from lium_mcp.guard.policy import Policy, PolicyRefused
-from lium_mcp.rentals import Entry, PodNameTaken, Task, digest
+from lium_mcp.rentals import Entry, PodNameTaken, Task
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.questions import quoted
 from lium_mcp.services.rents.other_nodes import NODES_TAKEN, SAYS_TAKEN
 from lium_mcp.services.rents.rent_plan import find_contents
 from lium_mcp.services.rents.wish import Wish
 from lium_mcp.services.targets import is_id
+from lium_mcp.services.templates.what_runs import digest_of_what_runs
 
 _MOST_TRYING_HOURS: Final = 168
 TryingHours = Annotated[
@@ -45,23 +45,6 @@ _MAY_FIT_LATER: Final = frozenset(
     }
 )
 
-# What decides what a container of a template is and does.
-_WHAT_RUNS: Final = frozenset(
-    {
-        "docker_image",
-        "docker_image_tag",
-        "docker_image_digest",
-        "startup_commands",
-        "entrypoint",
-        "environment",
-        "volumes",
-        "internal_ports",
-        "container_start_immediately",
-        "docker_credential_id",
-        "shm_size",
-    }
-)
-_KEYED: Final = "keyed:"
 _SAID_OTHERWISE: Final = frozenset({"gpu_type", "max_usd_per_gpu_hour", "max_usd_per_hour"})
 
 
@@ -218,7 +201,7 @@ async def find_terms(account: Account, policy: Policy, wish: Wish, trying_hours:
         most_per_hour_usd=most,
         most_usd=min(in_all, default=None),
         template_image=contents.template.image if contents.template else None,
-        template_digest=_keyed_digest(account, contents.template) if contents.template else None,
+        template_digest=digest_of_what_runs(account, contents.template) if contents.template else None,
     )
 
 
@@ -242,34 +225,6 @@ def refuse_taken(wish: Wish, entries: Sequence[Entry]) -> None:
     for entry in entries:
         if entry.pod_name == wish.name and entry.asked != wish.digest and entry.status != "removing":
             raise PodNameTaken(wish.name, list(entry.pod_ids))
-
-
-def refuse_another_template(account: Account, terms: Terms, template: Template | None) -> None:
-    """Refuse a template that does not run any more what it ran when the order was placed: nobody agreed to that.
-
-    Raises:
-        Failure: it does not.
-    """
-    agreed = terms.template_digest
-    if agreed is None:
-        return
-    # An earlier version of this program wrote a digest without a key.
-    make = _keyed_digest if agreed.startswith(_KEYED) else _plain_digest
-    if template is None or make(account, template) != agreed:
-        raise Failure(
-            "template_changed",
-            f"Template {terms.template_id} was changed since the order was placed: what it runs now is not what was "
-            "agreed to",
-            "Place it anew.",
-        )
-
-
-def _keyed_digest(account: Account, template: Template) -> str:
-    return _KEYED + account.lium.keyed_digest(_plain_digest(account, template))
-
-
-def _plain_digest(_: Account, template: Template) -> str:
-    return digest(template.model_dump(mode="json", include=set(_WHAT_RUNS)))
 
 
 def _unbounded(wish: Wish, hours: float | None) -> str | None:

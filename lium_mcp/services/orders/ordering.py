@@ -21,10 +21,12 @@ from lium_mcp.services.polling import READ_LIMIT_SECONDS, Poller, time_limit
 from lium_mcp.services.rents.batch_renting import ask_to_rent_missing, rent_missing
 from lium_mcp.services.rents.other_counts import refuse_counted_otherwise
 from lium_mcp.services.rents.rent_plan import Plan, make_plan
+from lium_mcp.services.rents.rent_questions import plan_to_ask, question_about
 from lium_mcp.services.rents.rented_pods import RentedPod, would_rent
-from lium_mcp.services.rents.renting import agreed_plan, follow_rental, plan_to_ask, question_about, rent
+from lium_mcp.services.rents.renting import agreed_plan, follow_rental, rent
 from lium_mcp.services.rents.total_ceiling import refuse_cut_short
 from lium_mcp.services.rents.wish import Wish
+from lium_mcp.services.templates.what_runs import template_changed
 
 # Of what may fit later, the answers that say by themselves that it does not fit now.
 _WAITED_FOR: Final = frozenset({"no_gpu_matches", "node_not_for_rent", "price_above_ceiling"})
@@ -60,6 +62,10 @@ async def ask_to_rent_or_order(
             raise
         because = as_failure(error).happened
     terms = await find_terms(account, policy, wish, trying_hours or 0, began_at)
+    if asked is not None and isinstance(asked.subject, NewOrder):
+        shown = asked.subject.terms
+        if shown.template_digest not in (None, terms.template_digest):
+            raise template_changed(shown.template_id)
     return question_about_order(NewOrder(terms, because))
 
 

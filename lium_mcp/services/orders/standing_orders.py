@@ -35,6 +35,8 @@ CANCELLED: Final = "The standing order is cancelled: it has rented nothing, and 
 _KIND: Final = "standing_order"
 _SUBJECT: Final = "the market"
 _SHOWN_FOR: Final = timedelta(days=1)
+# Who cancelled one knows it, and who has not may miss it for a moment.
+_CANCELLED_LISTED_FOR: Final = timedelta(minutes=10)
 # Each takes two or three requests, whenever the pods are listed.
 _MOST_ENDS_TOLD: Final = 3
 _ENDS_SECONDS: Final = 5.0
@@ -135,15 +137,23 @@ async def tell_of_open(account: Account, name: str) -> str:
     return ""
 
 
-async def list_orders(account: Account) -> list[StandingOrder]:
-    """The account's orders that are open or were closed in the last day, newest first; none where nobody can tell."""
+async def list_orders(account: Account, *, cancelled_for: timedelta = _CANCELLED_LISTED_FOR) -> list[StandingOrder]:
+    """The account's orders that are open, or were cancelled or otherwise closed lately, newest first.
+
+    There are none where nobody can tell.
+    """
     try:
         tasks = await account.rents.tasks(_KIND)
     except LedgerUnavailable as error:
         log.warning("The standing orders of the ledger cannot be read: %s", error)
         return []
-    since = account.lium.now() - _SHOWN_FOR
-    orders = [show(account, task) for task in tasks if task.closed_at is None or task.closed_at > since]
+    now = account.lium.now()
+
+    def is_shown(task: Task) -> bool:
+        shown_for = cancelled_for if task.status == "cancelled" else _SHOWN_FOR
+        return task.closed_at is None or task.closed_at > now - shown_for
+
+    orders = [show(account, task) for task in tasks if is_shown(task)]
     given_back = await pods_given_back(account) if any(order.pod_id for order in orders) else {}
     return [_with_its_end(order, given_back.get(order.pod_id or "")) for order in orders]
 
@@ -180,7 +190,8 @@ def _with_its_end(order: StandingOrder, given_back_because: str | None) -> Stand
 
 async def find_lately(account: Account, name: str) -> StandingOrder | None:
     """The newest of these orders that has this name, or has rented the pod of this id."""
-    return next((order for order in await list_orders(account) if name in (order.name, order.pod_id)), None)
+    orders = await list_orders(account, cancelled_for=_SHOWN_FOR)
+    return next((order for order in orders if name in (order.name, order.pod_id)), None)
 
 
 # showing

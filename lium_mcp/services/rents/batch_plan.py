@@ -31,8 +31,15 @@ from lium_mcp.services.rents.node_choice import (
 )
 from lium_mcp.services.rents.offers import can_rent, describe_counts, has_price, smallest_gpu_count
 from lium_mcp.services.rents.quotes import find_node
-from lium_mcp.services.rents.rent_plan import Contents, Plan, expected_of, find_contents, look_again, plan_on_node
-from lium_mcp.services.rents.renting import balance_after, what_is_in_it
+from lium_mcp.services.rents.rent_plan import (
+    Contents,
+    Plan,
+    expected_of,
+    find_contents,
+    look_again,
+    plan_on_node,
+)
+from lium_mcp.services.rents.rent_questions import balance_after, refuse_other_templates, what_is_in_it
 from lium_mcp.services.rents.total_ceiling import LATE_HOURS, most_hours
 from lium_mcp.services.rents.wish import Wish
 
@@ -145,6 +152,7 @@ async def look_again_at_all(account: Account, policy: Policy, batch: BatchPlan) 
     Raises:
         As `look_again`.
     """
+    await refuse_other_templates(account, batch.plans)
     seen: dict[str, Plan] = {}
     plans = []
     for plan in batch.plans:

@@ -35,9 +35,10 @@ from lium_mcp.services.rents.batch_plan import (
 )
 from lium_mcp.services.rents.other_counts import refuse_counted_otherwise
 from lium_mcp.services.rents.rent_plan import Plan
+from lium_mcp.services.rents.rent_questions import read_balance
 from lium_mcp.services.rents.rent_terms import outcome_unknown, refuse_dearer
 from lium_mcp.services.rents.rented_pods import PodOfBatch, RentedPod, foreseen
-from lium_mcp.services.rents.renting import follow_rental, read_balance
+from lium_mcp.services.rents.renting import follow_rental
 from lium_mcp.services.rents.wish import Wish
 
 Outcome = Literal["done", "partly_done", "failed", "pending"]

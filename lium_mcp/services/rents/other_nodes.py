@@ -12,6 +12,7 @@ from typing import Any, Final
 from lium_mcp.api.errors import LiumError, NoExecutorMatches
 from lium_mcp.api.executors.models import Executor
 from lium_mcp.failures import Failure
+from lium_mcp.figures import is_above, rate_in_usd
 from lium_mcp.guard.consent import Question
 from lium_mcp.guard.policy import Ask, Policy
 from lium_mcp.rentals import FindJudge, NodeOrder, Rental, is_of_its_node
@@ -126,8 +127,21 @@ async def _plan_elsewhere(
         raise _refused(refusals, f"No other one will do: {as_failure(error).happened}") from error
     if agreed is not None and plan.hours != first.hours:
         raise _refused(refusals, "Another one would last for other hours than were agreed to.")
-    warnings = dict.fromkeys((*plan.warnings, *say_cut_short(first.wish.hours, plan.hours), *_said(refusals)))
+    dearer = None if agreed is not None else _say_dearer(first, plan)
+    told = (*plan.warnings, *say_cut_short(first.wish.hours, plan.hours), *_said(refusals), dearer)
+    warnings = dict.fromkeys(filter(None, told))
     return replace(plan, wish=first.wish, warnings=tuple(warnings), balance_usd=first.balance_usd)
+
+
+def _say_dearer(first: Plan, plan: Plan) -> str | None:
+    """Say that another node costs more than the one that was planned first."""
+    before, now = first.price_per_hour_usd, plan.price_per_hour_usd
+    if before is None or now is None or not is_above(now, before):
+        return None
+    return (
+        f"Node {plan.node.id} is rented instead, for {rate_in_usd(now)} an hour in place of {rate_in_usd(before)}: "
+        "remove_pod ends it if that is too much, and max_usd_per_hour bounds the next one."
+    )
 
 
 def _most_usd(agreed: Question, first: Plan) -> float | None:

@@ -1,6 +1,6 @@
 """What a rent came to, as its caller is shown it: the pod, what was known before, and what is left to do."""
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from lium_mcp.api.executors.models import Executor
 from lium_mcp.api.pods.models import Pod
@@ -13,6 +13,9 @@ from lium_mcp.services.rents.order_view import StandingOrder
 from lium_mcp.services.rents.rent_plan import Plan
 from lium_mcp.services.rents.rent_terms import came_out_dearer
 from lium_mcp.services.rents.startup_restores import StartupRestore
+from lium_mcp.text import quotation
+
+_MOST_IMAGE_CHARACTERS: Final = 120
 
 
 class RentedNode(Result):
@@ -90,7 +93,25 @@ def came_out(plan: Plan, pod: Pod) -> list[str]:
     """What was known before a rent, and what it came out dearer by."""
     is_planned = pod.executor_id in (None, plan.node.id)
     dearer = came_out_dearer(_planned_usd(plan), pod.price, "remove_pod")
-    return [*foreseen(plan, plan.node if is_planned else pod.executor), *([dearer] if dearer else [])]
+    known = foreseen(plan, plan.node if is_planned else pod.executor)
+    return [*known, *filter(None, (dearer, _runs_another_image(plan, pod)))]
+
+
+def _runs_another_image(plan: Plan, pod: Pod) -> str | None:
+    """Say that a template was changed in the moment of the rent."""
+    planned, runs = plan.template, pod.template
+    if planned is None or runs is None or runs.id != planned.id or None in (runs.image, planned.image):
+        return None
+    if runs.image == planned.image:
+        return None
+    return (
+        f"Template {planned.id} was changed while it was rented: it runs {_image(runs.image)}, and was planned with "
+        f"{_image(planned.image)}. remove_pod ends it if that will not do."
+    )
+
+
+def _image(name: str | None) -> str:
+    return quotation(name or "", _MOST_IMAGE_CHARACTERS)
 
 
 def _planned_usd(plan: Plan) -> float | None:
