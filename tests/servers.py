@@ -40,6 +40,13 @@ class Servers:
                         return task
                 await asyncio.sleep(_PAUSE_SECONDS)
 
+    async def at_work(self, pod_id: str, count: int = 1) -> None:
+        """Wait until these servers do so much in a pod that somebody waits for."""
+        now = self._account.clock.now()
+        async with asyncio.timeout(_PATIENCE_SECONDS), aclosing(LazyLedger(self._state_url)) as ledger:
+            while len((await ledger.work_log().of_pod(pod_id, now=now)).going_on) != count:  # noqa: ASYNC110 - as above
+                await asyncio.sleep(_PAUSE_SECONDS)
+
     async def settle(self) -> None:
         """Wait until these servers have done what is due now: no task of the ledger is, and none is claimed."""
         await settled(self._account, self._state_url)

@@ -154,7 +154,7 @@ async def run_command(
     Args:
         connection: To the pod.
         command: For the login shell.
-        mark: Of letters and digits, for what it starts to carry, which no other command's has.
+        mark: Of hexadecimal digits, for what it starts to carry; no other command has the same.
         timeout_seconds: It is stopped after so many seconds; what it left in the background when it ended stays.
         stdout: Takes its output.
         stderr: Takes its errors.
@@ -209,6 +209,15 @@ async def stop_lost(connection: "Connection", mark: str) -> bool:
         Failure: this connection broke too.
     """
     return await stop_all(connection, Started(None, _pattern(mark)), grace_seconds=_GRACE_SECONDS)
+
+
+async def has_left_something(connection: "Connection") -> bool:
+    """Whether something that any command started still runs, of whichever server.
+
+    Raises:
+        Failure: the connection broke.
+    """
+    return await is_alive(connection, Started(None, _pattern("[0-9a-f]")))
 
 
 async def run_short(

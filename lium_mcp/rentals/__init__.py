@@ -6,14 +6,18 @@ from lium_mcp.rentals.batches import BatchedRent, NotSent, Wanted
 from lium_mcp.rentals.belonging import NamedAnothers, contradiction_of_request, is_anothers, is_its_own, of_its_name
 from lium_mcp.rentals.claimants import read_claimant
 from lium_mcp.rentals.entries import (
+    BeingRemoved,
     Entry,
     Extension,
     LedgerUnavailable,
     PastCost,
     PodNameTaken,
+    PodWork,
     Task,
     TaskKind,
     TaskOver,
+    Work,
+    WorkKind,
     has_something_left,
     is_expired,
 )
@@ -39,6 +43,7 @@ __all__ = [
     "AccountRents",
     "AccountUnknown",
     "BatchedRent",
+    "BeingRemoved",
     "Claim",
     "ClusterOrder",
     "Entry",
@@ -58,6 +63,7 @@ __all__ = [
     "Order",
     "PastCost",
     "PodNameTaken",
+    "PodWork",
     "Readmit",
     "RentSettled",
     "RentUnsettled",
@@ -69,6 +75,8 @@ __all__ = [
     "TaskKind",
     "TaskOver",
     "Wanted",
+    "Work",
+    "WorkKind",
     "Worker",
     "contradiction_of_request",
     "costs_more",

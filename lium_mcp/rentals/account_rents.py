@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.rentals.entries import (
@@ -19,6 +19,7 @@ from lium_mcp.rentals.entries import (
     LedgerUnavailable,
     PastCost,
     PodNameTaken,
+    PodWork,
     Status,
     Task,
     TaskKind,
@@ -28,6 +29,9 @@ from lium_mcp.rentals.expected import Expected, expected_after
 from lium_mcp.rentals.identity import Identity
 from lium_mcp.rentals.lazy_ledger import LazyLedger
 from lium_mcp.rentals.orders import Rental
+
+if TYPE_CHECKING:
+    from lium_mcp.rentals.work_log import WorkLog
 
 log = logging.getLogger(__name__)
 
@@ -170,6 +174,21 @@ class AccountRents:
         if self._ledger.is_empty:
             return []
         return await self._ledger.open().closed_since(await self._identity.known(), moment)
+
+    # work in pods
+
+    @property
+    def work_log(self) -> "WorkLog":
+        """What servers do in pods while somebody waits for it."""
+        return self._ledger.work_log()
+
+    async def work_in(self, pod_id: str) -> PodWork:
+        """What servers on this ledger do in a pod now, and what they began there last.
+
+        Raises:
+            LedgerUnavailable: the ledger cannot be read.
+        """
+        return PodWork() if self._ledger.is_empty else await self.work_log.of_pod(pod_id, now=self._now())
 
     # lives that were made longer
 

@@ -34,6 +34,8 @@ TaskStatus = Literal["open", "stopping", "done", "failed", "gone", "expired", "c
 there any more, so that nothing is left to do. The time for one that is `expired` is over. Somebody did not want one any
 more that is `cancelled`, and nothing was done."""
 TaskOutcome = Literal["done", "failed", "gone", "expired"]
+WorkKind = Literal["command", "upload", "download", "job_start", "removal"]
+"""What a server does in a pod while somebody waits for it; a removal is the last."""
 
 
 class LedgerUnavailable(Exception):
@@ -56,6 +58,10 @@ class PodNameTaken(Exception):
         self.pod_ids = pod_ids
         self.removing = removing
         self.is_ordered = is_ordered
+
+
+class BeingRemoved(Exception):
+    """A server is removing the pod in this moment, so nothing may begin in it."""
 
 
 class TaskOver(Exception):
@@ -262,6 +268,44 @@ class Task:
     note: str = ""
     closed_at: datetime | None = None
     id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """Something that a server does in a pod while somebody waits for it, as the ledger has it.
+
+    Attributes:
+        pod_id: In which pod.
+        kind: What it is.
+        owner: The id of a claim of the server that does it.
+        began_at: When it began.
+        until: It counts no longer than until then, whatever became of its server.
+        ended_at: When it ended.
+        id: Higher than that of whatever began before.
+    """
+
+    pod_id: str
+    kind: WorkKind
+    owner: str
+    began_at: datetime
+    until: datetime
+    ended_at: datetime | None = None
+    id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PodWork:
+    """What servers do in a pod, by one reading of the ledger.
+
+    Attributes:
+        going_on: What is not over.
+        newest: The id of what began last; 0 where the ledger knows of nothing.
+        newest_change: The same, of what may have changed files of the pod.
+    """
+
+    going_on: tuple[Work, ...] = ()
+    newest: int = 0
+    newest_change: int = 0
 
 
 def is_expired(payload: Mapping[str, Any], now: datetime) -> bool:

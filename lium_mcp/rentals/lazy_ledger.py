@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from lium_mcp.rentals.ledger import Ledger
     from lium_mcp.rentals.tasks import Tasks
+    from lium_mcp.rentals.work_log import WorkLog
 
 _SQLITE_FILE: Final = "sqlite:///"
 
@@ -39,6 +40,12 @@ class LazyLedger:
         from lium_mcp.rentals.tasks import Tasks  # noqa: PLC0415 - as above
 
         return Tasks(self.open().database, self._redact)
+
+    def work_log(self) -> "WorkLog":
+        """What servers do in pods, which is in the same database."""
+        from lium_mcp.rentals.work_log import WorkLog  # noqa: PLC0415 - as above
+
+        return WorkLog(self.open().database)
 
     async def aclose(self) -> None:
         """Close its connections."""

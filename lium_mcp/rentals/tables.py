@@ -158,6 +158,19 @@ Index(
     postgresql_where=OPEN_TASK,
 )
 
+WORK: Final = Table(
+    "work",
+    _METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("pod_id", String(100), nullable=False, index=True),
+    Column("kind", String(16), nullable=False),
+    Column("owner", String(36), nullable=False),
+    Column("began_at", UtcDateTime, nullable=False),
+    Column("until", UtcDateTime, nullable=False),
+    Column("ended_at", UtcDateTime),
+    sqlite_autoincrement=True,  # an id is never used again: it tells what began after what
+)
+
 _VERSION: Final = Table("ledger_version", _METADATA, Column("version", Integer, primary_key=True))
 
 

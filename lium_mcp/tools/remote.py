@@ -52,6 +52,7 @@ from lium_mcp.services.jobs.runs import (
     watch_run,
     watch_start,
 )
+from lium_mcp.services.pods.at_work import working_in
 from lium_mcp.services.pods.pod_commands import CommandRuns, run_on
 from lium_mcp.services.pods.pod_connections import pod_access, reporting
 from lium_mcp.services.polling import READ_LIMIT_SECONDS, time_limit
@@ -71,6 +72,7 @@ _MOST_UPLOADED_CHARACTERS: Final = 65_536
 _MOST_SHOWN_BYTES: Final = 32_768
 _SECONDS_PER_HOUR: Final = 3600
 _MAX_HOURS: Final = 24
+_START_SECONDS: Final = 60
 
 Command = Annotated[str, Field(min_length=1, max_length=MOST_COMMAND_CHARACTERS, description="For the pod's shell.")]
 JobName = Annotated[
@@ -133,7 +135,7 @@ async def start_job(
     _refuse_nul(command)
     target = await find_pod(call.account, pod)
     max_seconds = max(round(max_hours * _SECONDS_PER_HOUR), 1)
-    async with pod_access(call.account).to(target) as connection:
+    async with working_in(call.account, target, "job_start", seconds=_START_SECONDS) as connection:
         jobs.check_job_name(name)
         if then == "backup_and_remove":
             refuse_partial(target, await call.lium.backup_schedules.get_for_pod(target.id))
@@ -336,7 +338,7 @@ async def upload_files(
     target = await find_pod(call.account, pod)
     transfer = Transfer()
     async with (
-        access.work_on(target) as connection,
+        working_in(call.account, target, "upload", seconds=timeout_seconds) as connection,
         reporting(call.poller, timeout_seconds, lambda: describe_transfer(transfer)),
     ):
         with anyio.move_on_after(timeout_seconds) as limit:
@@ -367,7 +369,7 @@ async def download_files(
     target = await find_pod(call.account, pod)
     transfer = Transfer()
     async with (
-        access.work_on(target) as connection,
+        working_in(call.account, target, "download", seconds=timeout_seconds) as connection,
         reporting(call.poller, timeout_seconds, lambda: describe_transfer(transfer)),
     ):
         with anyio.move_on_after(timeout_seconds) as limit:

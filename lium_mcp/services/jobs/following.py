@@ -1,12 +1,12 @@
 """Does what is to follow a job: a backup, perhaps with the removal of the pod.
 
 One server of the account at a time does it, the one that started the job or another that goes on from what the ledger
-says (`follow_ups.py` writes it there). A pod is removed only once a backup is complete that began when no job ran there
-any more. Whatever fails leaves the pod as it is, and is noted.
+says (`follow_ups.py` writes it there). A pod is removed only once a backup is complete that began when nothing worked
+there any more (`pods/at_work.py`). Whatever fails leaves the pod as it is, and is noted.
 """
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -21,13 +21,16 @@ from lium_mcp.api.errors import (
 )
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.failures import Failure
-from lium_mcp.remote.jobs import Job, list_jobs, note_follow_up
+from lium_mcp.remote.jobs import Job, note_follow_up
 from lium_mcp.rentals import OTHERS_SECONDS, Claim, NotNow
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.backing_up import read_started, refuse_partial, start_backup, wait_for_backup
 from lium_mcp.services.backups.final_backup import refuse_unfit
 from lium_mcp.services.failure_words import REFUSALS, from_api
 from lium_mcp.services.jobs.past_jobs import end_of
+from lium_mcp.services.jobs.pod_use import what_is_cut_off
+from lium_mcp.services.pods.at_work import AtWork, all_at_work, removing
+from lium_mcp.services.pods.idle_removals import KEPT_BECAUSE
 from lium_mcp.services.pods.pod_connections import pod_access
 from lium_mcp.services.pods.removing import MISSING_FOR, start_removal
 from lium_mcp.services.polling import Poller
@@ -48,8 +51,9 @@ _REMOVAL_SECONDS: Final = 60.0
 _FRESH: Final = timedelta(minutes=10)
 # Less than elsewhere: one that began seconds before the job ended may be listed late, and lacks its end.
 _CLOCKS_DIFFER: Final = timedelta(seconds=2)
-# What is written of the way to a pod's end.
+# What is written of the way to a pod's end, and what of it says that something was saved.
 _OF_THE_END: Final = frozenset({"backups_before", "asked_at", "backup_id", "path", "removal_ordered"})
+_SAVED: Final = frozenset({"asked_at", "path"})
 
 
 async def follow(account: Account, poller: Poller, claim: Claim) -> None:
@@ -91,9 +95,9 @@ async def _look(account: Account, poller: Poller, claim: Claim) -> None:
         return
     if not pod.is_ready:
         return
-    on_pod = await _jobs(account, pod)
+    seen = await _at_work(account, pod)
     # Judged by one reading: between two of them a job may have been stopped, which is not an end like any other.
-    job = next((one for one in on_pod if one.name == job_name), None)
+    job = next((one for one in seen.jobs or () if one.name == job_name), None)
     await _keep_end(claim, job)
     if job is None or job.status == "lost":
         await _give_up(account, claim, pod, "job_not_found" if job is None else "job_lost")
@@ -102,7 +106,7 @@ async def _look(account: Account, poller: Poller, claim: Claim) -> None:
     elif job.status == "stopped":
         await claim.finish("done", "the job was stopped, so nothing follows")
     elif _then(claim, job) == "backup_and_remove":
-        if await end_pod(account, claim, pod, lambda: back_up(account, poller, claim, pod), on_pod):
+        if await end_pod(account, claim, pod, lambda: back_up(account, poller, claim, pod), seen):
             await claim.finish("done", f"pod removed after backup {claim.task.progress['backup_id']}")
     elif job.is_quiet:
         await _back_up_only(account, poller, claim, pod, job)
@@ -129,41 +133,69 @@ async def end_pod(
     claim: Claim,
     pod: Pod,
     save: Callable[[], Awaitable[bool]],
-    on_pod: Sequence[Job] | None = None,
+    seen: AtWork | None = None,
 ) -> bool:
-    """Remove a pod once no job runs there any more and what they wrote is saved.
+    """Remove a pod once nothing works there any more and all that was written is saved.
 
     Args:
         account: Whose pod it is.
         claim: The task that this is part of.
         pod: The pod.
-        save: Saves what the jobs wrote; tells whether that is done by now.
-        on_pod: Its jobs, where they were just read.
+        save: Saves what was written; tells whether that is done by now.
+        seen: What works in it, where that was just read.
 
     Returns:
         Whether Lium has accepted to remove it.
 
     Raises:
         Failure: it could not be saved, or the removal was refused; the pod is as it was.
+        LedgerUnavailable: nobody can tell what other servers do in it.
     """
-    names = _ended_names(await _jobs(account, pod) if on_pod is None else on_pod)
-    if names is None:
+    seen = seen or await _at_work(account, pod)
+    if not await _is_free(account, claim, pod, seen):
         return False
-    if claim.task.progress.get("jobs") != names:
+    if claim.task.progress.get("jobs") != seen.job_names:
         # Nothing was begun, or another job was started since, and what it wrote is not saved.
-        await claim.keep(progress=_begun_anew(claim, jobs=names))
+        await claim.keep(progress=_begun_anew(claim, jobs=seen.job_names, change=seen.work.newest_change))
+    elif claim.task.progress.get("change", 0) != seen.work.newest_change:
+        await _begin_after_change(claim, pod, seen.work.newest_change)
     if not await save():
         return False
-    if _ended_names(await _jobs(account, pod)) != names:
-        return False  # one was started meanwhile: the next step begins anew
-    await claim.keep(progress={**claim.task.progress, "removal_ordered": True})
-    with anyio.fail_after(_REMOVAL_SECONDS):
-        return await start_removal(account, pod)
+    again = await _at_work(account, pod)
+    if again.job_names != seen.job_names or not await _is_free(account, claim, pod, again):
+        return False  # the next step begins anew
+    async with removing(account, pod.id, since=seen.work.newest_change) as is_free:
+        if not is_free:
+            return False
+        await claim.keep(progress={**claim.task.progress, "removal_ordered": True})
+        with anyio.fail_after(_REMOVAL_SECONDS):
+            return await start_removal(account, pod)
 
 
-def _ended_names(on_pod: Sequence[Job]) -> list[str] | None:
-    """The names of a pod's jobs; None where one of them still runs, or left something in the background."""
-    return sorted(one.name for one in on_pod) if all(one.is_quiet for one in on_pod) else None
+async def _is_free(account: Account, claim: Claim, pod: Pod, seen: AtWork) -> bool:
+    """Whether nothing works in a pod that a removal would cut off; what does is written down, and told."""
+    why = seen.why or await what_is_cut_off(account, pod, claim.task)
+    if claim.task.progress.get(KEPT_BECAUSE) != why:
+        progress = _without(claim.task.progress, KEPT_BECAUSE)
+        await claim.keep(progress=progress if why is None else progress | {KEPT_BECAUSE: why})
+    return why is None
+
+
+async def _begin_after_change(claim: Claim, pod: Pod, change: int) -> None:
+    """Begin anew, since what was saved so far may lack what a command or an upload has changed.
+
+    Raises:
+        Failure: something was saved: each try may be a whole backup, so there are only so many.
+    """
+    is_saved = not claim.task.progress.keys().isdisjoint(_SAVED)
+    await claim.keep(progress=_begun_anew(claim, change=change))
+    if is_saved:
+        raise Failure(
+            "changed_while_saved",
+            f"A command or an upload changed {pod.pod_name} ({pod.id}) while what it holds was saved, so that may be "
+            "missing there.",
+            "",
+        )
 
 
 async def back_up(account: Account, poller: Poller, claim: Claim, pod: Pod) -> bool:
@@ -240,9 +272,9 @@ def _asked_at(progress: Mapping[str, Any]) -> datetime:
     return datetime.fromisoformat(progress["asked_at"])
 
 
-async def _jobs(account: Account, pod: Pod) -> list[Job]:
+async def _at_work(account: Account, pod: Pod) -> AtWork:
     async with _connected(account, pod) as connection:
-        return await list_jobs(connection, now=account.lium.now())
+        return await all_at_work(account, pod, connection)
 
 
 @asynccontextmanager

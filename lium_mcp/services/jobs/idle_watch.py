@@ -9,7 +9,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 import anyio
 
@@ -19,15 +19,16 @@ from lium_mcp.api.errors import (
 )
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.failures import Failure
-from lium_mcp.rentals import OTHERS_SECONDS, Claim, NotNow, TaskKind
+from lium_mcp.rentals import OTHERS_SECONDS, Claim, NotNow
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.failure_words import REFUSALS, from_api
 from lium_mcp.services.jobs.following import back_up
+from lium_mcp.services.jobs.pod_use import what_is_cut_off
+from lium_mcp.services.pods.at_work import removing
 from lium_mcp.services.pods.idle_readings import IdleReading, read_idleness
 from lium_mcp.services.pods.idle_removals import (
     FAILED_AT,
     IDLE_SINCE,
-    IDLE_WATCH,
     KEPT_BECAUSE,
     PROBLEM,
     READ_AT,
@@ -55,8 +56,7 @@ _MOST_ATTEMPTS: Final = 3
 _MOST_WHY_CHARACTERS: Final = 200
 # A last backup that fails is one that is stored and billed, so the next one waits.
 _AFTER_FAILURE: Final = timedelta(minutes=30)
-_OTHER_KINDS: Final[tuple[TaskKind, ...]] = tuple(kind for kind in get_args(TaskKind) if kind != IDLE_WATCH)
-_READ: Final = ("moved_bytes", "container", "cpu_seconds", "jobs")
+_READ: Final = ("moved_bytes", "container", "cpu_seconds", "jobs", "work")
 
 
 async def watch_idle(account: Account, poller: Poller, claim: Claim) -> None:
@@ -96,7 +96,7 @@ async def _look(account: Account, poller: Poller, claim: Claim, removal: IdleRem
     since = await _read(account, claim, pod)
     if since is None or account.lium.now() - since < timedelta(minutes=removal.idle_minutes):
         return
-    if (why := await _use(account, pod, but_backups=removal.final_backup)) is not None:
+    if (why := await what_is_cut_off(account, pod, claim.task, but_backups=removal.final_backup)) is not None:
         await claim.keep(progress={**claim.task.progress, KEPT_BECAUSE: why})
         return
     if removal.final_backup:
@@ -158,7 +158,7 @@ async def _reading_of(account: Account, pod: Pod) -> IdleReading:
         return IdleReading(False, f"it is {pod.state}", is_read=False)
     try:
         with anyio.fail_after(_READING_SECONDS):
-            return await read_idleness(pod_access(account), pod, now=account.lium.now())
+            return await read_idleness(account, pod)
     except (Failure, TimeoutError) as error:
         return IdleReading(False, f"it could not be read ({error})", is_read=False)
 
@@ -215,28 +215,20 @@ def _worked_meanwhile(claim: Claim, backup_id: str | None) -> Failure:
     )
 
 
-async def _use(account: Account, pod: Pod, *, but_backups: bool) -> str | None:
-    """What a removal would cut off: a restore, a backup, or something else that this account's servers are to do."""
-    for kind in _OTHER_KINDS:
-        for task in await account.rents.tasks(kind):
-            if task.status == "open" and pod.id in (task.subject, task.progress.get("pod_id")):
-                return f"what follows job {task.name} is not done" if kind == "follow_up" else f"{task.name} goes on"
-    if any(not run.is_final for run in await account.lium.restores.list(pod.id)):
-        return "a restore goes on"
-    backups = [] if but_backups else await account.lium.backups.list(pod_id=pod.id)
-    return "a backup goes on" if any(not run.is_final for run in backups) else None
-
-
 async def _remove(account: Account, claim: Claim) -> None:
     """Remove the pod, if it still runs now that the claim is kept.
 
     Raises:
         Failure, LiumError: it may still be there.
     """
-    await claim.keep(progress={**claim.task.progress, REMOVAL_ORDERED: True})
-    with anyio.fail_after(_REMOVAL_SECONDS):
-        pod = await account.lium.pods.get(claim.task.subject)
-        is_ordered = pod.is_ready and await start_removal(account, pod)
+    read = claim.task.progress.get("work")
+    async with removing(account, claim.task.subject, since=read if isinstance(read, int) else 0) as is_free:
+        if not is_free:  # the next reading tells what has begun
+            return
+        await claim.keep(progress={**claim.task.progress, REMOVAL_ORDERED: True})
+        with anyio.fail_after(_REMOVAL_SECONDS):
+            pod = await account.lium.pods.get(claim.task.subject)
+            is_ordered = pod.is_ready and await start_removal(account, pod)
     if is_ordered:
         await _finish(claim, "the pod was idle")
     else:

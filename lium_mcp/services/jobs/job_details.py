@@ -235,6 +235,9 @@ def _next_of(
     if progress.problem:
         said = (progress.problem_said or progress.problem).rstrip(".")
         fails = f" So far it fails, and is tried again: {said}. {_billing_of(task, progress, now, pod)}"
+    if progress.kept_because:
+        waits = f"The command is over, and {order.then} waits, since {progress.kept_because}."
+        return f"{waits}{fails or f' {_billing_of(task, progress, now, pod)}'} {look} waits on."
     return f"The command is over, and {order.then} is under way.{fails} {look} waits on."
 
 

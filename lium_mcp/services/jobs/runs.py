@@ -54,6 +54,7 @@ class RunProgress(BaseModel):
         status: What came of the command, or why it never ran; None while that is not known.
         problem: Why what was to follow has not, or not yet.
         problem_said: The same in words.
+        kept_because: What works in the pod, where that holds off its removal.
         log: The end of what the command wrote.
         pod_stays: Of a run that is over, whether its pod was left to its removal time.
     """
@@ -80,6 +81,7 @@ class RunProgress(BaseModel):
     downloaded_bytes: int | None = None
     problem: str | None = None
     problem_said: str | None = None
+    kept_because: str | None = None
     pod_stays: bool | None = None
     charged_usd: float | None = None
     missing_since: datetime | None = None

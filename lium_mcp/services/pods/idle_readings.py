@@ -2,14 +2,16 @@
 
 import hashlib
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Final
 
 from lium_mcp.api.pods.models import Pod
-from lium_mcp.remote import PodAccess
 from lium_mcp.remote.gpus import Gpu
 from lium_mcp.remote.inside import look_inside
 from lium_mcp.remote.jobs import list_jobs
+from lium_mcp.rentals import LedgerUnavailable
+from lium_mcp.services.accounts import Account
+from lium_mcp.services.pods.at_work import servers_at_work
+from lium_mcp.services.pods.pod_connections import pod_access
 
 IDLE_BELOW_PERCENT: Final = 5
 _COMMAND_SECONDS: Final = 15.0
@@ -33,6 +35,7 @@ class IdleReading:
         container: Stands for the container that runs in it; None where it does not say.
         cpu_seconds: How much time of CPUs its programs have used; None where it does not say.
         jobs: Stands for its jobs: one that ran between two readings changes it.
+        work: The id of what a server began last in it, see `PodWork`.
     """
 
     is_idle: bool
@@ -42,6 +45,7 @@ class IdleReading:
     container: str | None = None
     cpu_seconds: float | None = None
     jobs: str | None = None
+    work: int | None = None
 
     def follows(self, before: "IdleReading", seconds: float) -> str | None:
         """Why something worked in the pod in the seconds since an earlier reading; None where nothing tells of it."""
@@ -49,6 +53,8 @@ class IdleReading:
             return "its container started since"
         if self.jobs != before.jobs:
             return "a job ran since"
+        if self.work != before.work:
+            return "a command or a transfer ran since"
         if self.moved_bytes is not None and before.moved_bytes is not None:
             moved = self.moved_bytes - before.moved_bytes
             if moved < 0 or moved >= _BUSY_BYTES_PER_SECOND * max(seconds, 1):
@@ -60,19 +66,23 @@ class IdleReading:
         return None
 
 
-async def read_idleness(access: PodAccess, pod: Pod, *, now: datetime) -> IdleReading:
+async def read_idleness(account: Account, pod: Pod) -> IdleReading:
     """Look whether a pod is idle now.
 
     Raises:
         Failure: the pod did not answer.
     """
-    if access.is_at_work(pod.id):
-        return IdleReading(False, "this server works in it")
-    async with access.to(pod) as connection:
+    try:
+        by_servers = await servers_at_work(account, pod)
+    except LedgerUnavailable:
+        return IdleReading(False, "what other servers do in it could not be read", is_read=False)
+    if by_servers.why is not None:
+        return IdleReading(False, by_servers.why, work=by_servers.work.newest)
+    async with pod_access(account).to(pod) as connection:
         inside = await look_inside(connection, timeout_seconds=_COMMAND_SECONDS)
         if (problem := _why_unread(pod, inside.gpus)) is not None:
             return IdleReading(False, problem, is_read=False)
-        jobs = await list_jobs(connection, now=now)
+        jobs = await list_jobs(connection, now=account.lium.now())
     running = next((job.name for job in jobs if not job.is_quiet), None)
     busiest = max((gpu.utilization_percent or 0 for gpu in inside.gpus or ()), default=0)
     # Some images list none, and some drivers do not let a container see them: an empty list says nothing.
@@ -92,6 +102,7 @@ async def read_idleness(access: PodAccess, pod: Pod, *, now: datetime) -> IdleRe
         container=inside.container,
         cpu_seconds=inside.cpu_seconds,
         jobs=hashlib.sha256(names.encode()).hexdigest()[:16],
+        work=by_servers.work.newest,
     )
 
 

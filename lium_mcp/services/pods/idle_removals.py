@@ -34,8 +34,8 @@ _TOLD_FOR: Final = timedelta(days=1)
 _LOOKED_LATELY: Final = timedelta(minutes=5)
 WHAT_IS_IDLE: Final = (
     f"Idle is: at each reading, one a minute, every GPU below {IDLE_BELOW_PERCENT} % and without a process that "
-    "nvidia-smi lists, and no job of start_job running; between two, little network traffic, and less than "
-    f"{BUSY_CPUS:g} CPUs used, where that can be read."
+    "nvidia-smi lists, and no job, command or transfer of lium-mcp running; between two, little network traffic, and "
+    f"less than {BUSY_CPUS:g} CPUs used, where that can be read."
 )
 ONLY_WITH_A_SERVER: Final = "Only while a server of lium-mcp with this key runs: none watches otherwise."
 
@@ -138,7 +138,7 @@ async def check_watchable(account: Account, pod: Pod, wanted: IdleRemoval) -> No
         return
     try:
         with anyio.fail_after(_LOOK_SECONDS):
-            reading = await read_idleness(access, pod, now=account.lium.now())
+            reading = await read_idleness(account, pod)
     except TimeoutError:
         problem = "the pod did not answer in time"
     except Failure as failure:

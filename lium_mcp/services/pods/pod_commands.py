@@ -12,6 +12,7 @@ from lium_mcp.failures import Failure
 from lium_mcp.remote.commands import CommandOutcome, Output, run_command, stop_lost
 from lium_mcp.results import Result
 from lium_mcp.services.accounts import Account
+from lium_mcp.services.pods.at_work import working_in
 from lium_mcp.services.pods.pod_connections import pod_access
 
 _AT_ONCE: Final = 8
@@ -92,7 +93,7 @@ async def _run(account: Account, pod: Pod, command: str, timeout_seconds: float,
 
     mark, stdout, stderr = secrets.token_hex(_MARK_BYTES), output(0.75), output(0.25)
     try:
-        async with pod_access(account).work_on(pod) as connection:
+        async with working_in(account, pod, "command", seconds=timeout_seconds) as connection:
             outcome = await run_command(
                 connection, command, mark=mark, timeout_seconds=timeout_seconds, stdout=stdout, stderr=stderr
             )

@@ -7,7 +7,7 @@ from typing import Final
 
 from lium_mcp.rentals import LedgerUnavailable, Task
 from lium_mcp.services.accounts import Account
-from lium_mcp.services.pods.idle_removals import IdleState
+from lium_mcp.services.pods.idle_removals import KEPT_BECAUSE, IdleState
 
 _TOLD_FOR: Final = timedelta(days=1)
 _AND_BILLS: Final = "It stays, and bills: remove_pod ends that, and get_job tells more."
@@ -34,11 +34,15 @@ def _of_follow_up(task: Task) -> str | None:
         return f"{what} failed: {task.note.rstrip('.')}. {_AND_BILLS}"
     if task.closed_at is None and task.attempts:
         return f"{what} has failed {task.attempts} times, and is tried again. Until then it bills."
+    if task.closed_at is None and (why := task.progress.get(KEPT_BECAUSE)):
+        return f"{what} waits, since {why}. Until then it bills."
     return None
 
 
 def _of_run(task: Task) -> str | None:
     problem, then = task.progress.get("problem"), task.payload["order"].get("then")
+    if task.closed_at is None and problem is None and (why := task.progress.get(KEPT_BECAUSE)):
+        return f"Run {task.name} is over, and {then} waits, since {why}. Until then it bills."
     if problem is None or task.progress.get("pod_id") is None:
         return None
     if task.closed_at is None:

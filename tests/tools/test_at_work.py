@@ -1,0 +1,211 @@
+"""No removal cuts off what somebody does in the pod, whichever server does it: two servers on one ledger."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lium_mcp.sandbox import Sandbox
+from tests.harness import Agent, agent_on
+from tests.servers import Servers, hasten
+from tests.sshd import Sshd, at_sshd
+from tests.wires import Hold, Wire, living
+
+_PATIENCE_SECONDS = 25
+FOLLOWED = ["backup_and_remove", "remove"]
+Row = dict[str, Any]
+
+
+@pytest.fixture(autouse=True)
+def _haste(monkeypatch: pytest.MonkeyPatch) -> None:
+    hasten(monkeypatch)
+    monkeypatch.setattr("lium_mcp.services.jobs.runs._QUICK_SECONDS", 0.0)
+
+
+async def seconds_until(account: Sandbox, holds: Callable[[], Any]) -> None:
+    """Let seconds pass until something holds."""
+    async with asyncio.timeout(_PATIENCE_SECONDS):
+        while not holds():
+            account.clock.advance(seconds=1)
+            await asyncio.sleep(0.01)
+
+
+async def until_gone(account: Sandbox) -> None:
+    """Let seconds pass until the pod is gone."""
+    await seconds_until(account, lambda: not living(account))
+
+
+async def reached(account: Sandbox, held: Hold) -> None:
+    """Let seconds pass until a request is held."""
+    waiting = asyncio.create_task(held.reached())
+    await seconds_until(account, waiting.done)
+    await waiting
+
+
+async def rent(agent: Agent) -> str:
+    rented = await agent.call("rent_pod", name="train", gpu_type="A100", hours=24, wait_seconds=300)
+    return str(rented["pod_id"])
+
+
+async def begin(agent: Agent, then: str) -> str:
+    """Let a job of a minute be followed by the removal of its pod, as `start_job` or `run_job` do; the pod's id."""
+    if then == "remove":
+        given: Row = {"gpu_type": "A100", "max_hours": 4, "max_usd_per_hour": 20.0}
+        run = await agent.call("run_job", name="train", command="sleep 60", then=then, wait_seconds=300, **given)
+        return str(run["pod_id"])
+    pod_id = await rent(agent)
+    await agent.call("start_job", pod="train", name="train", command="echo > /root/a; sleep 60", then=then)
+    return pod_id
+
+
+async def waits(agent: Agent, why: str) -> None:
+    """Wait until the pod is listed with why its removal waits."""
+    async with asyncio.timeout(_PATIENCE_SECONDS):
+        while why not in (await agent.call("list_pods"))["pods"][0].get("problem", ""):  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("then", FOLLOWED)
+async def test_what_follows_a_job_waits_for_a_command_of_another_server(
+    account: Sandbox, at: Servers, then: str
+) -> None:
+    async with at() as agent, at() as other, asyncio.TaskGroup() as group:
+        pod_id = await begin(agent, then)
+        running = group.create_task(other.call("run_command", pod="train", command="sleep 500", timeout_seconds=3600))
+        await at.at_work(pod_id)
+        account.clock.advance(seconds=100)
+        await waits(agent, f"{then}{' after job train' if then != 'remove' else ''} waits, since a command")
+        if then == "remove":
+            seen = await agent.call("get_job", pod="train", name="train", wait_seconds=0)
+            assert "remove waits, since a command of run_command goes on" in seen["next"]
+            assert "bills" in seen["next"]
+        assert len(living(account)) == 1
+        assert not account.state()["backups"]
+        account.clock.advance(seconds=500)
+        assert (await running)["exit_code"] == 0
+        await until_gone(account)
+
+
+async def test_what_is_brought_during_the_last_backup_is_in_another_one(account: Sandbox, at: Servers) -> None:
+    wire = Wire(account)
+    held = wire.hold("POST", "/pods/*/backup", "after the work")
+    async with at(wire) as agent, at(wire) as other:
+        await begin(agent, "backup_and_remove")
+        await reached(account, held)
+        await other.call("upload_files", pod="train", content="late", pod_path="/root/late")
+        await other.call("download_files", pod="train", pod_path="/root/late")
+        held.let_go()
+        await until_gone(account)
+    assert len(wire.sent("POST", "/pods/*/backup")) == 2
+    assert len(wire.sent("DELETE", "/pods/*")) == 1
+
+
+async def test_a_download_during_the_last_backup_needs_no_other_one(account: Sandbox, at: Servers) -> None:
+    wire = Wire(account)
+    held = wire.hold("POST", "/pods/*/backup", "after the work")
+    async with at(wire) as agent, at(wire) as other:
+        await begin(agent, "backup_and_remove")
+        await reached(account, held)
+        await other.call("download_files", pod="train", pod_path="/root/a")
+        held.let_go()
+        await until_gone(account)
+    assert len(wire.sent("POST", "/pods/*/backup")) == 1
+
+
+async def test_commands_during_every_last_backup_keep_the_pod(account: Sandbox, at: Servers) -> None:
+    wire = Wire(account)
+    async with at(wire) as agent, at(wire) as other:
+        held = wire.hold("POST", "/pods/*/backup", "after the work")
+        await begin(agent, "backup_and_remove")
+        for _ in range(3):
+            await reached(account, held)
+            await other.call("run_command", pod="train", command="echo > /root/late")
+            released, held = held, wire.hold("POST", "/pods/*/backup", "after the work")
+            released.let_go()
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            while "failed: changed_while_saved" not in (await agent.call("list_pods"))["pods"][0].get("problem", ""):
+                account.clock.advance(seconds=5)
+                await asyncio.sleep(0.01)
+    assert len(living(account)) == 1
+    assert len(wire.sent("POST", "/pods/*/backup")) == 3
+
+
+@pytest.mark.parametrize("tool", ["run_command", "start_job", "upload_files"])
+async def test_nothing_begins_in_a_pod_whose_removal_is_being_ordered(account: Sandbox, at: Servers, tool: str) -> None:
+    wire = Wire(account)
+    held = wire.hold("DELETE", "/pods/*", "before the work")
+    given: dict[str, Row] = {
+        "run_command": {"command": "echo"},
+        "start_job": {"command": "echo", "name": "late"},
+        "upload_files": {"content": "late", "pod_path": "/root/late"},
+    }
+    async with at(wire) as agent, at(wire) as other:
+        await begin(agent, "backup_and_remove")
+        await reached(account, held)
+        failure = await other.refused(tool, pod="train", **given[tool])
+        assert failure.code == "pod_being_removed"
+        assert "Nothing was done in it" in failure.text
+        held.let_go()
+        await until_gone(account)
+
+
+async def test_a_restore_under_way_is_waited_for(account: Sandbox, at: Servers) -> None:
+    async with at() as agent:
+        await rent(agent)
+        await agent.call("run_command", pod="train", command="echo > /root/a")
+        saved = await agent.call("create_backup", pod="train", wait_seconds=600)
+        await agent.call("start_job", pod="train", name="j", command="sleep 5", then="backup_and_remove")
+        await agent.call(
+            "restore_backup",
+            backup_id=saved["backup"]["backup_id"],
+            pods=["train"],
+            path="/root/restored",
+            wait_seconds=0,
+        )
+        account.clock.advance(seconds=5)
+        await waits(agent, "backup_and_remove after job j waits, since a restore goes on")
+        assert len(living(account)) == 1
+        await until_gone(account)
+
+
+async def test_an_idle_pod_in_which_another_server_works_stays(account: Sandbox, at: Servers) -> None:
+    async with at() as agent, at() as other, asyncio.TaskGroup() as group:
+        pod_id = await rent(agent)
+        await agent.call("schedule_pod_removal", pod="train", idle_minutes=5)
+        running = group.create_task(other.call("run_command", pod="train", command="sleep 900", timeout_seconds=3600))
+        await at.at_work(pod_id)
+        for _ in range(10):
+            account.clock.advance(seconds=63)
+            await at.settle()
+        pod = (await agent.call("get_pod", pod="train", wait_seconds=0))["pod"]
+        assert pod["kept_because"] == "a command of run_command goes on"
+        account.clock.advance(seconds=900)
+        assert (await running)["exit_code"] == 0
+        for _ in range(8):
+            account.clock.advance(seconds=63)
+            await at.settle()
+        assert not living(account)
+
+
+async def test_what_a_command_left_in_the_background_is_waited_for_whichever_server_ran_it(
+    sandbox: Sandbox, at: Servers, sshd: Sshd, tmp_path: Path
+) -> None:
+    """The other server has a ledger of its own: the pod itself tells."""
+    ledgers = [f"sqlite:///{tmp_path}/{name}.db" for name in ("ours", "others")]
+    settings: Row = {"ssh_key_path": sshd.key_path}
+    async with (
+        agent_on(sandbox, transport=at_sshd(sandbox, sshd), state_url=ledgers[0], **settings) as agent,
+        agent_on(sandbox, transport=at_sshd(sandbox, sshd), state_url=ledgers[1], **settings) as other,
+    ):
+        await rent(agent)
+        command = "nohup setsid sleep 4 >/dev/null 2>&1 </dev/null & echo begun"
+        await other.call("run_command", pod="train", command=command)
+        await agent.call("start_job", pod="train", name="j", command="echo", then="backup_and_remove")
+        await waits(agent, "waits, since something that a command of run_command left in the background runs on")
+        assert len(living(sandbox)) == 1
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            while living(sandbox):
+                sandbox.clock.advance(seconds=1)
+                await asyncio.sleep(0.05)
