@@ -7,7 +7,7 @@ whole lines, and a locale without UTF-8 gets ASCII.
 
 import locale
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final, TextIO
 
@@ -78,14 +78,17 @@ def agreed(question: str) -> bool:
 
 
 @contextmanager
-def working(on: str) -> Iterator[None]:
-    """Tell a person at a terminal what takes its time, for as long as it does."""
+def working(on: str) -> Iterator[Callable[[str], None]]:
+    """Tell a person at a terminal what takes its time, for as long as it does.
+
+    What it yields tells what is done instead by now.
+    """
     err = _out(sys.stderr)
     if not err.is_terminal or err.is_dumb_terminal:
-        yield
+        yield lambda _: None
         return
-    with err.status(_text(on), spinner="line" if err.options.ascii_only else "dots"):
-        yield
+    with err.status(_text(on), spinner="line" if err.options.ascii_only else "dots") as status:
+        yield lambda text: status.update(_text(text))
 
 
 def _write(console: Console, what: Text | Table) -> None:

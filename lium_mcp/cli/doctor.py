@@ -5,17 +5,20 @@ Nothing is changed by it but what every start makes, and no secret is printed.
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import anyio
 
-from lium_mcp.cli.checks.connection import check_key, check_limits, check_lium
+from lium_mcp.cli.checks.connection import check_key, check_lium
 from lium_mcp.cli.checks.findings import LEVELS, Finding, Level, broken
 from lium_mcp.cli.checks.installed_hosts import check_hosts
+from lium_mcp.cli.checks.limits import check_limits
 from lium_mcp.cli.checks.program import check_for_newer, check_program
+from lium_mcp.cli.checks.setting_cures import settings_finding
 from lium_mcp.cli.checks.this_machine import check_ledger, check_ssh
 from lium_mcp.cli.console import say, working
 from lium_mcp.cli.exit_statuses import ExitStatus
@@ -26,9 +29,15 @@ from lium_mcp.server import make_runtime, read_settings
 from lium_mcp.settings import Settings
 from lium_mcp.values import SettingsError, is_loopback
 
-_STATUSES: Final = {"ok": ExitStatus.OK, "warning": ExitStatus.FAILED, "broken": ExitStatus.UNUSABLE}
+_STATUSES: Final[dict[Level, ExitStatus]] = {
+    "ok": ExitStatus.OK,
+    "untried": ExitStatus.OK,
+    "warning": ExitStatus.FAILED,
+    "broken": ExitStatus.UNUSABLE,
+}
 _MARKS: Final[dict[Level, tuple[str, str]]] = {
     "ok": ("ok     ", "green"),
+    "untried": ("untried", "dim"),
     "warning": ("look   ", "yellow"),
     "broken": ("WRONG  ", "bold red"),
 }
@@ -36,13 +45,15 @@ _MARKS: Final[dict[Level, tuple[str, str]]] = {
 
 def run(options: dict[str, Any]) -> int:
     """Run the command; the exit status is the answer."""
-    as_json = options.pop("json")
+    as_json, tries_project = options.pop("json"), options.pop("try_project")
     settings, problems = read_settings(options)
     findings = check_program()
-    findings += [broken("settings", problem, "set it right where the host starts the server") for problem in problems]
-    with working("Looking"):
-        findings += anyio.run(_look, settings, bool(problems))
-        findings += anyio.run(_look_at_hosts)
+    findings += [settings_finding(problem, os.environ) for problem in problems]
+    with working("Looking") as tell:
+        findings += anyio.run(_look, settings, problems)
+        findings += anyio.run(partial(_look_at_hosts, settings, tell, tries_project=tries_project))
+    areas = list(dict.fromkeys(finding.area for finding in findings))
+    findings.sort(key=lambda finding: areas.index(finding.area))
     worst = max((finding.level for finding in findings), key=LEVELS.index)
     if as_json:
         say(json.dumps({"level": worst, "findings": [asdict(finding) for finding in findings]}, indent=2))
@@ -51,11 +62,11 @@ def run(options: dict[str, Any]) -> int:
     return _STATUSES[worst]
 
 
-async def _look(settings: Settings, is_wrong: bool) -> list[Finding]:
+async def _look(settings: Settings, problems: Sequence[str]) -> list[Finding]:
     """Look at everything that these settings lead to; with wrong ones, at what does not depend on them."""
     newer = [] if _is_simulated(settings) else await check_for_newer(os.environ)
-    key = check_key(settings)
-    if is_wrong:
+    key = check_key(settings, problems)
+    if problems:
         return [*newer, *key]
     start_log(settings.model_copy(update={"log_level": "ERROR"}))  # what goes wrong is a finding
     try:
@@ -64,24 +75,28 @@ async def _look(settings: Settings, is_wrong: bool) -> list[Finding]:
         return [*newer, *key]
     try:
         account = runtime.account()
+        lium = await check_lium(settings, account)
+        is_reached = not any(finding.area == "lium" and finding.level == "broken" for finding in lium)
         return [
             *newer,
             *key,
-            *await check_lium(settings, account),
+            *lium,
             *await check_ssh(account.ssh_keys),
             *await check_ledger(settings, open_ledger(settings)),
-            *await check_limits(account, runtime.policy),
+            *await check_limits(account, runtime.policy, is_reached=is_reached),
         ]
     finally:
         await accounts.aclose()
 
 
-async def _look_at_hosts() -> list[Finding]:
+async def _look_at_hosts(settings: Settings, tell: Callable[[str], None], *, tries_project: bool) -> list[Finding]:
     """Look at other programs' files and at what they start: whatever is wrong there hides nothing else."""
+    own_key = None if settings.sandbox else settings.find_key_now().text
     try:
-        return await check_hosts(Machine.this())
+        return await check_hosts(Machine.this(), own_key, tell, tries_project=tries_project)
     except Exception as error:  # noqa: BLE001 - see above
-        return [broken("hosts", f"They could not be looked at ({type(error).__name__}).", "lium-mcp install --list")]
+        what = f"They could not be looked at ({type(error).__name__})."
+        return [broken("hosts", what, "see which of their files is odd", "lium-mcp install --list")]
 
 
 def _is_simulated(settings: Settings) -> bool:
@@ -99,9 +114,12 @@ def _say(findings: Sequence[Finding], worst: Level) -> None:
         say(f"  {mark}{finding.what}", style="" if finding.level == "ok" else style)
         if finding.cure:
             say(f"         -> {finding.cure}")
+        if finding.run:
+            say(f"            $ {finding.run}")
     counts = {level: sum(finding.level == level for finding in findings) for level in LEVELS}
     say()
     if worst == "ok":
         say(f"All is well: {counts['ok']} findings.", style="bold green")
     else:
-        say(f"{counts['broken']} wrong, {counts['warning']} to look at, {counts['ok']} well.", style="bold")
+        untried = f", {counts['untried']} not tried" if counts["untried"] else ""
+        say(f"{counts['broken']} wrong, {counts['warning']} to look at{untried}, {counts['ok']} well.", style="bold")

@@ -160,6 +160,11 @@ def make_parser() -> argparse.ArgumentParser:
     _add_settings(close, _LEDGER)
     doctor = commands.add_parser("doctor", help="say what of the set-up is well, what is not, and what mends it")
     doctor.add_argument("--json", action="store_true", help="print the findings as JSON")
+    doctor.add_argument(
+        "--try-project",
+        action="store_true",
+        help="also start what this folder's own files tell hosts to start: only where you trust who wrote them",
+    )
     _add_settings(doctor, SETTINGS)
     status = commands.add_parser("status", help="one glance at the account: pods, money, limits, rents and work")
     status.add_argument(

@@ -15,6 +15,8 @@ KEY_TO_FILL_IN: Final = "<your Lium API key>"
 _REFERENCES: Final = re.compile(
     r"\$\{\{\s*secrets\.(\w+)\s*\}\}|\$\{env:(\w+)\}|\{env:(\w+)\}|\$\{(\w+)(?::-[^}]*)?\}|\$(\w+)"
 )
+_ASKED: Final = "${input:"
+"""What begins a reference to what the host asks a person for."""
 _FEW: Final = (
     *("PATH", "HOME", "LOGNAME", "SHELL", "TERM", "USER", "LANG", "TMPDIR"),
     *(
@@ -63,7 +65,8 @@ class InstalledEntry:
         url: The address; empty where it starts a program.
         variables: The environment that it sets, with references as they are written.
         forwarded: Variables that the host passes on.
-        headers: What is sent to the address.
+        headers: What is sent to the address, with references as they are written.
+        is_on: Whether the host uses it; people switch entries off there.
     """
 
     command: tuple[str, ...] = ()
@@ -71,11 +74,29 @@ class InstalledEntry:
     variables: Mapping[str, str] = field(default_factory=dict)
     forwarded: tuple[str, ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
+    is_on: bool = True
 
     @property
     def is_ours(self) -> bool:
         """Whether it starts this server, as far as its words tell; an address may be any server's."""
         return bool(self.url) or any(_names_us(word) for word in self.command)
+
+    @property
+    def asks_person(self) -> bool:
+        """Whether the host asks a person for something of it."""
+        return any(_ASKED in value for value in (*self.variables.values(), *self.headers.values()))
+
+    def sent_headers(self, variables: Mapping[str, str]) -> dict[str, str]:
+        """What the host sends to the address, where its environment is `variables`.
+
+        A header that refers to what is not set, or to what a person is asked for, stays out.
+        """
+        sent = {}
+        for name, value in self.headers.items():
+            meant = [next(filter(None, found.groups())) for found in _REFERENCES.finditer(value)]
+            if _ASKED not in value and all(one in variables for one in meant):
+                sent[name] = _REFERENCES.sub(lambda found: variables[next(filter(None, found.groups()))], value)
+        return sent
 
     def environment(self, host: Host, variables: Mapping[str, str]) -> dict[str, str]:
         """The environment that the host starts the program with, where its own is `variables`.
@@ -91,6 +112,8 @@ class InstalledEntry:
                     passed[name] = variables[meant]
                 elif name != meant:
                     passed.pop(name, None)
+            elif _ASKED in value:
+                passed.pop(name, None)
             else:
                 passed[name] = value
         return passed
@@ -154,10 +177,12 @@ def read_entry(host: Host, entry: object) -> InstalledEntry | None:
         return None
     # What the official clients write into the same files may be one level deeper.
     flat = entry | entry["transport"] if isinstance(entry.get("transport"), dict) else entry
+    is_on = flat.get("disabled") is not True and flat.get("enabled") is not False
     found = dict(_found(host.http, flat))
     if isinstance(found.get(Part.URL) or flat.get("url"), str):
-        headers = _texts(found.get(Part.HEADERS)) or _texts(found.get(Part.HEADER_VARIABLES))
-        return InstalledEntry(url=found.get(Part.URL) or flat["url"], headers=headers)
+        of_variables = _texts(found.get(Part.HEADER_VARIABLES))
+        headers = _texts(found.get(Part.HEADERS)) | {name: f"${{{value}}}" for name, value in of_variables.items()}
+        return InstalledEntry(url=found.get(Part.URL) or flat["url"], headers=headers, is_on=is_on)
     found = dict(_found(host.stdio, flat))
     command = found.get(Part.COMMAND_LINE) or [found.get(Part.COMMAND), *(found.get(Part.ARGUMENTS) or ())]
     if not isinstance(command, list) or not all(isinstance(word, str) for word in command) or not command:
@@ -166,6 +191,7 @@ def read_entry(host: Host, entry: object) -> InstalledEntry | None:
         command=tuple(command),
         variables=_texts(found.get(Part.VARIABLES)),
         forwarded=tuple(name for name in found.get(Part.FORWARDED) or () if isinstance(name, str)),
+        is_on=is_on,
     )
 
 

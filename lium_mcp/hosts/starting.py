@@ -1,74 +1,135 @@
-"""What an entry starts, tried as its host would: the same command, with the variables that the host passes on."""
+"""What an entry leads to, tried as its host would: the program that it starts, or the server at its address."""
 
 import os
 import shutil
 import tempfile
 import time
-from dataclasses import dataclass
-from typing import IO, Final
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import IO, Any, Final
 
 import anyio
+import httpx2
 from mcp import Client, StdioServerParameters
+from mcp.client.sse import sse_client
 from mcp.client.stdio import stdio_client
+from mcp.client.streamable_http import streamable_http_client
 from mcp.types import TextContent
 
+from lium_mcp.api.network import Network
 from lium_mcp.guard.redaction import redact_text
 from lium_mcp.hosts.host_entries import InstalledEntry
 from lium_mcp.hosts.host_facts import Host
 from lium_mcp.hosts.host_machine import Machine
+from lium_mcp.hosts.started_programs import end_marked, make_mark
 from lium_mcp.text import one_line
 
-_LIMIT_SECONDS: Final = 30.0
+LIMIT_SECONDS: Final = 10.0
 _MOST_STDERR_BYTES: Final = 20_000
 _PROBE: Final = "get_balance"
+_SLOW: Final = f"it did not answer within {LIMIT_SECONDS:.0f} seconds"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Tried:
-    """What came of a start.
+    """What came of it.
 
     Attributes:
-        tool_count: How many tools it lists; None where it did not start.
+        tool_count: How many tools are listed; None where no server answered.
         seconds: How long that took.
-        problem: Why it did not start, or why it refuses calls; empty where it works.
+        problem: Why no server answered, or why calls are refused; empty where it works.
+        http_status: The status with which an address refused it; 0 where it did not.
+        refusal: What the server says of a refused call, for programs.
     """
 
-    tool_count: int | None
-    seconds: float
-    problem: str = ""
-
-
-async def try_entry(host: Host, machine: Machine, entry: InstalledEntry) -> Tried:
-    """Start an entry, list its tools, and read the balance."""
-    program, *arguments = entry.command
-    if shutil.which(program, path=machine.variables.get("PATH")) is None:
-        return Tried(None, 0.0, f"there is no program {program}")
-    server = StdioServerParameters(
-        command=program,
-        args=arguments,
-        env=entry.environment(host, machine.variables),
-        cwd=machine.project,
-    )
-    began = time.monotonic()
     tool_count: int | None = None
-    seconds = 0.0
-    problem = ""
+    seconds: float = 0.0
+    problem: str = ""
+    http_status: int = 0
+    refusal: Mapping[str, Any] = field(default_factory=dict)
+
+
+async def try_program(host: Host, machine: Machine, entry: InstalledEntry) -> Tried:
+    """Start what an entry names, list its tools, and read the balance; nothing of it is left running."""
+    program, *arguments = entry.command
+    variables = entry.environment(host, machine.variables)
+    if shutil.which(program, path=variables.get("PATH")) is None:
+        where = "" if os.path.dirname(program) else f" on the PATH that {host.title} passes on"  # noqa: PTH120 - a bare name has none
+        return Tried(problem=f"there is no program {program}{where}")
+    mark = make_mark()
+    server = StdioServerParameters(command=program, args=arguments, env=variables | mark, cwd=machine.project)
+    tried = Tried()
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as stderr:
         try:
-            with anyio.fail_after(_LIMIT_SECONDS):
-                async with Client(stdio_client(server, errlog=stderr)) as client:
-                    tools = (await client.list_tools()).tools
-                    tool_count, seconds = len(tools), time.monotonic() - began
-                    if any(tool.name == _PROBE for tool in tools):
-                        answer = await client.call_tool(_PROBE, {})
-                        text = " ".join(block.text for block in answer.content if isinstance(block, TextContent))
-                        problem = text if answer.is_error else ""
+            await _speak(stdio_client(server, errlog=stderr), tried, asks_person=entry.asks_person)
         except* TimeoutError:
-            problem = f"it did not answer within {_LIMIT_SECONDS:.0f} seconds"
+            tried.problem = _SLOW
+        except* FileNotFoundError:
+            tried.problem = "what its first line names to run it with is not there"
+        except* PermissionError:
+            tried.problem = "it may not be run"
         except* Exception:  # noqa: BLE001 - whatever a program that is no server does to its client is its problem
             said = _last_line(stderr)
-            problem = f"it ended, or did not speak MCP{f'; the last that it said: {said}' if said else ''}"
-    return Tried(tool_count, seconds, problem)
+            tried.problem = f"it ended, or did not speak MCP{f'; the last that it said: {said}' if said else ''}"
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(end_marked, mark)
+    return tried
+
+
+async def try_address(machine: Machine, entry: InstalledEntry, network: Network) -> Tried:
+    """Ask the server at an entry's address for its tools and the balance, with the headers of the entry."""
+    tried = Tried()
+    statuses: list[int] = []
+
+    async def note(response: httpx2.Response) -> None:
+        statuses.append(response.status_code)
+
+    def client(
+        headers: dict[str, str] | None = None, timeout: httpx2.Timeout | None = None, auth: httpx2.Auth | None = None
+    ) -> httpx2.AsyncClient:
+        verify = network.verify()
+        return httpx2.AsyncClient(
+            verify=verify,
+            proxy=network.proxy(verify),
+            trust_env=False,
+            event_hooks={"response": [note]},
+            headers=entry.sent_headers(machine.variables) | (headers or {}),
+            timeout=timeout or LIMIT_SECONDS,
+            auth=auth,
+        )
+
+    try:
+        if entry.url.rstrip("/").endswith("/sse"):
+            await _speak(sse_client(entry.url, httpx_client_factory=client), tried, asks_person=entry.asks_person)
+        else:
+            async with client() as http:
+                transport = streamable_http_client(entry.url, http_client=http)
+                await _speak(transport, tried, asks_person=entry.asks_person)
+    except* TimeoutError:
+        tried.problem = _SLOW
+    except* httpx2.ConnectError:
+        tried.problem = "no connection could be made"
+    except* Exception:  # noqa: BLE001 - as above
+        refused = [status for status in statuses if status >= httpx2.codes.BAD_REQUEST]
+        tried.problem = f"it answers with HTTP {refused[0]}" if refused else "what answers there does not speak MCP"
+        tried.http_status = refused[0] if refused else 0
+    return tried
+
+
+async def _speak(transport: AbstractAsyncContextManager[Any], tried: Tried, *, asks_person: bool) -> None:
+    """List the tools, and read the balance; but for a key that the host asks a person for, so that it is not here."""
+    began = time.monotonic()
+    with anyio.fail_after(LIMIT_SECONDS):
+        async with Client(transport) as client:
+            tools = (await client.list_tools()).tools
+            tried.tool_count, tried.seconds = len(tools), time.monotonic() - began
+            if not asks_person and any(tool.name == _PROBE for tool in tools):
+                answer = await client.call_tool(_PROBE, {})
+                if answer.is_error:
+                    tried.problem = " ".join(block.text for block in answer.content if isinstance(block, TextContent))
+                    tried.refusal = answer.meta or {}
 
 
 def _last_line(stderr: IO[str]) -> str:

@@ -6,6 +6,7 @@ import ssl
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,11 @@ class Told:
 
     def that_are(self, *levels: str) -> list[str]:
         """Findings of these levels, as a person reads them."""
-        return [f"{one['area']}: {one['what']} -> {one['cure']}" for one in self.findings if one["level"] in levels]
+        return [
+            f"{one['area']}: {one['what']} -> {one['cure']} $ {one['run']}"
+            for one in self.findings
+            if one["level"] in levels
+        ]
 
 
 async def doctor(*options: str, **variables: str) -> Told:
@@ -40,6 +45,8 @@ async def doctor(*options: str, **variables: str) -> Told:
     assert KEY not in out
     told = json.loads(out)
     assert all(bool(one["cure"]) == (one["level"] != "ok") for one in told["findings"])
+    areas = [one["area"] for one in told["findings"]]
+    assert len(list(dict.fromkeys(areas))) == sum(1 for _ in groupby(areas)), "an area stands in one place"
     return Told(status, told["level"], told["findings"])
 
 
@@ -90,15 +97,15 @@ async def test_a_person_reads_the_same_as_a_program(lium: Wire) -> None:
 SETTINGS_WRONG: list[tuple[dict[str, str], str, str]] = [
     ({"LIUM_API_KEY": ""}, "No API key is set", "lium-mcp login"),
     ({"LIUM_API_KEY": "sk_wrong"}, "does not accept the API key", "lium-mcp login"),
-    ({"LIUM_API_KEY": "'\"sk_sandbox\"'"}, "LIUM_API_KEY: it holds a quotation mark", "the host starts"),
+    ({"LIUM_API_KEY": "'\"sk_sandbox\"'"}, "LIUM_API_KEY: it holds a quotation mark", "where a host sets it"),
     ({"LIUM_API_KEY": "${LIUM_API_KEY}"}, "LIUM_API_KEY holds no key", "lium-mcp login"),
     ({"LIUM_MCP_MAX_POD": "3"}, "LIUM_MCP_MAX_POD: there is no such setting; LIUM_MCP_MAX_PODS is one", "host"),
     ({"LIUM_MCP_STATE_URL": "sqlite:////proc/version"}, "Nothing is rented without it", "LIUM_MCP_STATE_URL"),
     ({"LIUM_MCP_STATE_URL": "sqlite:////proc/none/rentals.db"}, "/proc cannot be written", "LIUM_MCP_STATE_URL"),
     ({"LIUM_SSH_KEY_PATH": "/nowhere/key"}, "Nobody could log in to a pod", "ssh-keygen"),
     ({"SSL_CERT_FILE": "/nowhere/ca.pem", "LIUM_BASE_URL": "https://localhost:1/api"}, "SSL_CERT_FILE: ", "host"),
-    ({"LIUM_BASE_URL": "http://127.0.0.1:1/api"}, "No connection to Lium", "LIUM_BASE_URL"),
-    ({"LIUM_BASE_URL": "ftp://lium.io"}, "LIUM_BASE_URL: ", "the host starts"),
+    ({"LIUM_BASE_URL": "http://127.0.0.1:1/api"}, "Nothing takes a connection", "LIUM_BASE_URL"),
+    ({"LIUM_BASE_URL": "ftp://lium.io"}, "LIUM_BASE_URL: ", "unset LIUM_BASE_URL"),
 ]
 
 
@@ -192,7 +199,7 @@ async def test_an_entry_of_ours_is_started_as_its_host_would(lium: Wire) -> None
     assert told.status == 1
     [line] = told.that_are("warning")
     assert "refuses calls: Lium does not accept the API key" in line
-    assert "lium-mcp install cursor" in line
+    assert f"correct LIUM_API_KEY of lium in {file}" in line
 
 
 async def test_an_entry_that_does_not_start_and_settings_that_are_broken_are_named(lium: Wire) -> None:
@@ -207,7 +214,7 @@ async def test_an_entry_that_does_not_start_and_settings_that_are_broken_are_nam
     assert told.status == 2
     [line] = told.that_are("broken")
     assert str(file) in line
-    assert "mend that file" in line
+    assert f"correct {file} in an editor" in line
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Final, Literal
 
-Level = Literal["ok", "warning", "broken"]
-LEVELS: Final[tuple[Level, ...]] = ("ok", "warning", "broken")
+Level = Literal["ok", "untried", "warning", "broken"]
+LEVELS: Final[tuple[Level, ...]] = ("ok", "untried", "warning", "broken")
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,15 +13,17 @@ class Finding:
 
     Attributes:
         area: What it belongs to, as a heading.
-        level: Whether it is well, worth a look, or keeps the server from working.
+        level: Whether it is well, was not tried, is worth a look, or keeps the server from working.
         what: How it is, in a sentence; no secret is in it.
-        cure: What mends it: a command to type, or what to set; empty where nothing is to be mended.
+        cure: What mends it, or shows how it is; empty where all is well.
+        run: A line for a shell that does so; empty where there is none.
     """
 
     area: str
     level: Level
     what: str
     cure: str = ""
+    run: str = ""
 
 
 def ok(area: str, what: str) -> Finding:
@@ -29,11 +31,16 @@ def ok(area: str, what: str) -> Finding:
     return Finding(area, "ok", what)
 
 
-def warning(area: str, what: str, cure: str) -> Finding:
-    """Something that works, and not as well as it could, or that could not be looked at."""
-    return Finding(area, "warning", what, cure)
+def untried(area: str, what: str, how: str, run: str = "") -> Finding:
+    """Something of which nobody knows how it is, with how to find out."""
+    return Finding(area, "untried", what, how, run)
 
 
-def broken(area: str, what: str, cure: str) -> Finding:
+def warning(area: str, what: str, cure: str, run: str = "") -> Finding:
+    """Something that works, and not as well as it could."""
+    return Finding(area, "warning", what, cure, run)
+
+
+def broken(area: str, what: str, cure: str, run: str = "") -> Finding:
     """Something that keeps the server, or its pods, from working."""
-    return Finding(area, "broken", what, cure)
+    return Finding(area, "broken", what, cure, run)

@@ -1,54 +1,219 @@
-"""The hosts on this machine: whether our entry is in their settings, and what comes of it when it is started."""
+"""The hosts on this machine: whether our entry is in their settings, and what comes of it when it is tried."""
 
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
-from lium_mcp.cli.checks.findings import Finding, broken, ok, warning
+import anyio
+
+from lium_mcp.cli.checks.findings import Finding, broken, ok, untried, warning
+from lium_mcp.cli.checks.key_cures import log_in, masked
 from lium_mcp.hosts.host_entries import InstalledEntry
-from lium_mcp.hosts.host_facts import Host, Scope
+from lium_mcp.hosts.host_facts import ENTRY_NAME, KEY_HEADER, KEY_VARIABLE, Host, Scope
 from lium_mcp.hosts.host_machine import Machine
 from lium_mcp.hosts.host_table import HOSTS
-from lium_mcp.hosts.installed_entries import is_here, read_installed
-from lium_mcp.hosts.starting import try_entry
+from lium_mcp.hosts.installed_entries import Installed, is_here, read_installed
+from lium_mcp.hosts.starting import Tried, try_address, try_program
+from lium_mcp.network_settings import read_network
 from lium_mcp.text import shortened
+from lium_mcp.toolkit.rendering import META_KEY
+from lium_mcp.values import SettingsError, cleaned_key
 
 _AREA: Final = "hosts"
 _SHOWN_CHARACTERS: Final = 400
+_AT_ONCE: Final = 4
+_ALL_SECONDS: Final = 45.0
+_KEY_REFUSED: Final = (401, 403)
+
+Progress = Callable[[str], None]
 
 
-async def check_hosts(machine: Machine) -> list[Finding]:
-    """Say which hosts are here, and try each entry of ours as its host would."""
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """An entry of ours, and where it stands.
+
+    Attributes:
+        name: Its name there.
+        path: The file.
+    """
+
+    host: Host
+    name: str
+    path: Path
+    scope: Scope
+    found: InstalledEntry
+
+    @property
+    def title(self) -> str:
+        where = "" if self.scope == "user" else ", in this project"
+        return f"{self.host.title}{where} ({self.name})"
+
+    @property
+    def place(self) -> str:
+        return f"{self.name} in {self.path}"
+
+    @property
+    def again(self) -> tuple[str, str]:
+        """What writes it anew, in words and as a command. That one writes an entry of its own name, beside another."""
+        words = "write the entry anew" if self.name == ENTRY_NAME else f"take {self.place} out, and write one anew"
+        return words, _install(self.host, self.scope)
+
+
+async def check_hosts(
+    machine: Machine, own_key: str | None, tell: Progress, *, tries_project: bool = False
+) -> list[Finding]:
+    """Say which hosts are here, and try each entry of ours as its host would.
+
+    Args:
+        machine: Where the hosts are.
+        own_key: The key that is used here.
+        tell: Tells a person how far it is.
+        tries_project: Whether what the project's files name is tried too. Anybody may have written those.
+    """
     findings: list[Finding] = []
+    entries: list[_Entry] = []
     absent: list[str] = []
     for host in HOSTS.values():
-        of_host = [finding for scope in host.scopes for finding in await _check(host, machine, scope)]
-        findings += of_host
-        if not of_host and is_here(host, machine):
+        installed = [(scope, found) for scope in host.scopes if (found := read_installed(host, machine, scope))]
+        of_host = [
+            _Entry(host, name, found.path, scope, entry)
+            for scope, found in installed
+            for name, entry in found.entries.items()
+        ]
+        unusable = [_unusable(host, found, scope) for scope, found in installed if found.problem]
+        entries += of_host
+        findings += [*unusable, *_twice(host, installed)]
+        if not of_host and not unusable and is_here(host, machine):
             absent.append(host.name)
+    findings += await _try_all(machine, entries, own_key, tell, tries_project=tries_project)
     if absent:
         findings.append(ok(_AREA, f"Here, and without our entry: {', '.join(absent)} (lium-mcp install HOST)."))
     return findings or [ok(_AREA, "No host is found on this machine.")]
 
 
-async def _check(host: Host, machine: Machine, scope: Scope) -> list[Finding]:
-    installed = read_installed(host, machine, scope)
-    if installed is None:
-        return []
-    if installed.problem:
-        return [broken(_AREA, f"{host.title} has settings that cannot be used: {installed.problem}.", "mend that file")]
-    title = host.title if scope == "user" else f"{host.title}, in this project"
-    again = f"lium-mcp install {host.name}{' --scope project' if scope == 'project' else ''}"
-    return [await _try(host, machine, f"{title} ({name})", entry, again) for name, entry in installed.entries.items()]
+async def _try_all(
+    machine: Machine, entries: list[_Entry], own_key: str | None, tell: Progress, *, tries_project: bool
+) -> list[Finding]:
+    """Try several at once, and no longer than a person waits."""
+    found: dict[int, list[Finding]] = {}
+    limiter = anyio.CapacityLimiter(_AT_ONCE)
+
+    async def try_one(number: int, entry: _Entry) -> None:
+        async with limiter:
+            finding = await _try(machine, entry, tries_project=tries_project)
+            found[number] = [finding, *(_other_key(machine, entry, own_key) if finding.level == "ok" else ())]
+        tell(f"Trying the entries of hosts: {len(found)} of {len(entries)}")
+
+    with anyio.move_on_after(_ALL_SECONDS):
+        async with anyio.create_task_group() as group:
+            for number, entry in enumerate(entries):
+                group.start_soon(try_one, number, entry)
+    left = [entry.title for number, entry in enumerate(entries) if number not in found]
+    told = [finding for number in sorted(found) for finding in found[number]]
+    if left:
+        what = f"{len(left)} more were not tried within {_ALL_SECONDS:.0f} seconds: {', '.join(left)}."
+        told.append(untried(_AREA, what, "mend those that do not answer, and then: lium-mcp doctor"))
+    return told
 
 
-async def _try(host: Host, machine: Machine, title: str, entry: InstalledEntry, again: str) -> Finding:
-    if entry.url:
-        return ok(_AREA, f"{title} calls {entry.url}, which was not tried.")
-    tried = await try_entry(host, machine, entry)
+def _install(host: Host, scope: Scope) -> str:
+    return f"lium-mcp install {host.name}{' --scope project' if scope == 'project' else ''}"
+
+
+def _unusable(host: Host, installed: Installed, scope: Scope) -> Finding:
+    path = installed.path
+    what = f"{host.title} has settings that cannot be used: {installed.problem}."
+    aside = f"mv {path} {path}.old"
+    if not path.is_file():
+        return broken(_AREA, what, "put it away", aside)
+    if not os.access(path, os.R_OK):
+        return broken(_AREA, what, "let yourself read it", f"chmod u+r {path}")
+    cure = f"correct {path} in an editor, or put it away and begin anew"
+    return broken(_AREA, what, cure, f"{aside}; {_install(host, scope)}")
+
+
+def _twice(host: Host, installed: list[tuple[Scope, Installed]]) -> Iterator[Finding]:
+    for _, found in installed:
+        on = [name for name, entry in found.entries.items() if entry.is_on]
+        if len(on) > 1:
+            what = f"{host.title} has {len(on)} entries of this server, so its model sees each tool as often"
+            yield warning(_AREA, f"{what}: {', '.join(on)}.", f"take all but one of them out of {found.path}")
+
+
+async def _try(machine: Machine, entry: _Entry, *, tries_project: bool) -> Finding:
+    title, there = entry.title, entry.found
+    does = f"calls {there.url}" if there.url else f"starts {there.command[0]}"
+    if not there.is_on:
+        how = f"switch it on in {entry.host.title}, or take {entry.place} out"
+        return untried(_AREA, f"{title} is switched off there.", how)
+    if entry.scope == "project" and not tries_project:
+        what = f"{title} {does}, which was not tried: a project's files may be anybody's."
+        return untried(_AREA, what, f"look at {entry.path}, and where you trust it", "lium-mcp doctor --try-project")
+    if there.url:
+        try:
+            network = read_network(there.url, machine.variables)
+        except (SettingsError, ValueError) as error:
+            return broken(_AREA, f"{title} {does}: {error}.", f"correct the address of {entry.place}")
+        tried = await try_address(machine, there, network)
+    else:
+        tried = await try_program(entry.host, machine, there)
+    return _judge(machine, entry, does, tried)
+
+
+def _judge(machine: Machine, entry: _Entry, does: str, tried: Tried) -> Finding:
     problem = shortened(" ".join(tried.problem.split()), _SHOWN_CHARACTERS)
-    program = entry.command[0]
+    if tried.tool_count is None and entry.found.url:
+        return broken(_AREA, f"{entry.title} {does}: {problem}.", _cure_of_address(entry, tried))
     if tried.tool_count is None:
-        return broken(_AREA, f"{title}: {program} does not start as a server: {problem}.", again)
-    works = f"{title} starts {program}, which lists {tried.tool_count} tools in {tried.seconds:.1f} s"
+        program = entry.found.command[0]
+        return broken(_AREA, f"{entry.title}: {program} does not start as a server: {problem}.", *entry.again)
+    works = f"{entry.title} {does}, which lists {tried.tool_count} tools in {tried.seconds:.1f} s"
     if problem:
-        return warning(_AREA, f"{works}, and refuses calls: {problem}", f"as said there, or {again}")
+        return warning(_AREA, f"{works}, and refuses calls: {problem}", *_cure_of_refusal(machine, entry, tried))
+    if entry.found.asks_person:
+        return ok(_AREA, f"{works}; {entry.host.title} asks you for the key when it starts it.")
     return ok(_AREA, f"{works}, and reads the balance.")
+
+
+def _cure_of_address(entry: _Entry, tried: Tried) -> str:
+    if tried.http_status in _KEY_REFUSED:
+        return f"correct the headers of {entry.place}: {KEY_HEADER} takes your Lium API key"
+    if tried.http_status:
+        return f"correct the address of {entry.place}; that of a server of ours ends with /mcp"
+    return f"start the server there (lium-mcp serve --transport http), or correct the address of {entry.place}"
+
+
+def _cure_of_refusal(machine: Machine, entry: _Entry, tried: Tried) -> tuple[str, str]:
+    """What mends a refusal, by its code, in words and as a command: the server's own words are for a host."""
+    code = str(dict(tried.refusal.get(META_KEY) or {}).get("code", ""))
+    there = entry.found
+    match code:
+        case "api_key_missing" | "api_key_refused" if there.url:
+            return f"put a key that Lium takes into the header {KEY_HEADER} of {entry.place}", ""
+        case "api_key_refused" if KEY_VARIABLE in there.variables:
+            words = f"correct {KEY_VARIABLE} of {entry.place}, or take it out there and log in"
+            return words, log_in(machine.variables)
+        case "api_key_missing" | "api_key_refused":
+            words = f"log in, which all hosts find, or set {KEY_VARIABLE} of {entry.place}"
+            return words, log_in(machine.variables, force=code == "api_key_refused")
+        case "settings_wrong":
+            return f"correct what it names in {entry.place}", ""
+        case _:
+            return f"what is said of lium above; the server has what {entry.place} sets", ""
+
+
+def _key_of(machine: Machine, entry: _Entry) -> str:
+    """The key that the entry has set where it is started; empty where it has none of its own."""
+    if entry.found.url:
+        return ""
+    return cleaned_key(entry.found.environment(entry.host, machine.variables).get(KEY_VARIABLE, ""))
+
+
+def _other_key(machine: Machine, entry: _Entry, own_key: str | None) -> Iterator[Finding]:
+    theirs = _key_of(machine, entry)
+    if own_key and theirs and theirs != own_key:
+        keys = f"{masked(theirs)}, and not {masked(own_key)} as here"
+        what = f"{entry.title} uses the key {keys}: it may be of another account."
+        yield warning(_AREA, what, f"take {KEY_VARIABLE} out of {entry.place}, if that is not meant")

@@ -12,7 +12,7 @@ import httpx2
 
 from lium_mcp import __version__
 from lium_mcp.api.network import Network
-from lium_mcp.cli.checks.findings import Finding, ok, warning
+from lium_mcp.cli.checks.findings import Finding, ok, untried, warning
 from lium_mcp.network_settings import read_network
 from lium_mcp.values import SettingsError
 
@@ -37,11 +37,12 @@ async def check_for_newer(environment: Mapping[str, str]) -> list[Finding]:
         with anyio.fail_after(_INDEX_SECONDS):
             newest = await _newest_release(network)
     except (SettingsError, httpx2.HTTPError, OSError, ValueError, TimeoutError):
-        return [ok(_AREA, "Whether there is a newer version could not be asked: the package index did not answer.")]
+        what = "Whether there is a newer version could not be asked: the package index did not answer."
+        return [untried(_AREA, what, "look there", "pip index versions lium-mcp")]
     if newest is None:
         return [ok(_AREA, "The package index knows no release of lium-mcp.")]
     if _order(newest) > _order(__version__):
-        return [warning(_AREA, f"Version {newest} is newer.", "uv tool upgrade lium-mcp, or pipx upgrade lium-mcp")]
+        return [warning(_AREA, f"Version {newest} is newer.", "upgrade with what it was installed with", _upgrade())]
     return [ok(_AREA, "There is no newer version.")]
 
 
@@ -70,3 +71,11 @@ async def _newest_release(network: Network) -> str | None:
 def _order(release: str) -> tuple[int, ...]:
     found = _RELEASE.match(release)
     return tuple(map(int, found[0].split("."))) if found else ()
+
+
+def _upgrade() -> str:
+    """The command that upgrades the environment in which this runs."""
+    parts = Path(sys.prefix).parts
+    if "uv" in parts:
+        return "uv tool upgrade lium-mcp"
+    return "pipx upgrade lium-mcp" if "pipx" in parts else f"{sys.executable} -m pip install --upgrade lium-mcp"

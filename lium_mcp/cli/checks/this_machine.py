@@ -1,18 +1,23 @@
 """This machine: the SSH key for pods, the ledger, and the folder where the server keeps what outlives it."""
 
+import os
+import shlex
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Final
 
 from lium_mcp.cli.checks.findings import Finding, broken, ok, warning
+from lium_mcp.failures import Failure
 from lium_mcp.remote.key_source import KeySource
 from lium_mcp.rentals import LazyLedger, LedgerUnavailable
 from lium_mcp.settings import Settings
+from lium_mcp.settings_table import SETTINGS
 
 _SSH: Final = "ssh"
 _LEDGER: Final = "ledger"
 _SQLITE_FILE: Final = "sqlite:///"
 _MOST_ROWS: Final = 200
+_NAME_ANOTHER: Final = "name another key: LIUM_SSH_KEY_PATH=/path/to/key"
 
 
 async def check_ssh(keys: KeySource | None) -> list[Finding]:
@@ -22,10 +27,34 @@ async def check_ssh(keys: KeySource | None) -> list[Finding]:
     own = await keys.own_keys()
     if own.problem is not None:
         level = warning if own.public else broken
-        return [level(_SSH, f"{own.problem.happened} Nobody could log in to a pod from here.", own.problem.advice)]
+        what = f"{own.problem.happened} Nobody could log in to a pod from here."
+        return [level(_SSH, what, *_key_cure(keys, own.problem))]
     where = f" beside {keys.public_path}" if keys.public_path and keys.public_path.is_file() else ""
     count = "one public key" if len(own.public) == 1 else f"{len(own.public)} public keys"
     return [ok(_SSH, f"Pods that are rented take {count} of this machine{where}, and its private half can be used.")]
+
+
+def _key_cure(keys: KeySource, problem: Failure) -> tuple[str, str]:
+    """What mends a key that cannot be used, in words and as a command."""
+    path = keys.find_path()
+    if path is None:
+        return "make a key", "ssh-keygen -t ed25519 -N '' -f ~/.ssh/id_ed25519"
+    if problem.code == "ssh_key_locked":
+        verb = "correct" if keys.passphrase else "set"
+        # Whether a passphrase is right, this tells.
+        words = f"{verb} LIUM_SSH_KEY_PASSPHRASE, here and where a host sets it, or let an SSH agent have the key"
+        return words, f"ssh-add {shlex.quote(str(path))}"
+    if path.is_file() and not os.access(path, os.R_OK):
+        return "let yourself read it", f"chmod u+r {shlex.quote(str(path))}"
+    if path.exists():
+        return f"name a private key instead of {path}: LIUM_SSH_KEY_PATH=/path/to/key", ""
+    if keys.public_path and keys.public_path.exists():
+        return (
+            f"put the private half of {keys.public_path} at {path}, or {_NAME_ANOTHER}",
+            "",
+        )
+    make = f"mkdir -p {shlex.quote(str(path.parent))}; ssh-keygen -t ed25519 -N '' -f {shlex.quote(str(path))}"
+    return f"make {path}, or {_NAME_ANOTHER}", make
 
 
 async def check_ledger(settings: Settings, ledger: LazyLedger) -> list[Finding]:
@@ -41,22 +70,34 @@ async def check_ledger(settings: Settings, ledger: LazyLedger) -> list[Finding]:
         # Opening it takes the lock that writing needs.
         entries = await ledger.open().newest(_MOST_ROWS)
     except LedgerUnavailable as error:
-        return [broken(_LEDGER, f"{where}: {error}. Nothing is rented without it.", _cure(path))]
+        return [broken(_LEDGER, f"{where}: {error}. Nothing is rented without it.", *_cure(path))]
     is_open = sum(entry.is_open for entry in entries)
     return [ok(_LEDGER, f"It is {where}, can be written, and holds {is_open} open rents.")]
 
 
 def _first_time(path: Path) -> Finding:
+    if path.is_dir() or not path.name:
+        what = f"{path} is a folder, and no file for the ledger. Nothing is rented without it."
+        return broken(_LEDGER, what, *_cure(path))
     folder = next(parent for parent in path.parents if parent.exists())
     try:
         TemporaryFile(dir=folder).close()
     except OSError as error:
         what = f"{path} cannot be made: {folder} cannot be written ({error.strerror}). Nothing is rented without it."
-        return broken(_LEDGER, what, _cure(path))
+        return broken(_LEDGER, what, *_cure(path))
     return ok(_LEDGER, f"The first rent makes it: {path}.")
 
 
-def _cure(path: Path | None) -> str:
+def _cure(path: Path | None) -> tuple[str, str]:
+    """What mends a ledger, in words and as a command."""
     if path is None:
-        return "look at the database that LIUM_MCP_STATE_URL names"
-    return f"make {path.parent} writable, or name another place: LIUM_MCP_STATE_URL=sqlite:////path/to/rentals.db"
+        return "look at the database that LIUM_MCP_STATE_URL names", ""
+    if os.environ.get(SETTINGS["state_url"].variable):
+        return (
+            "let LIUM_MCP_STATE_URL name a file of your own (sqlite:////path/to/rentals.db), or have the usual one",
+            "unset LIUM_MCP_STATE_URL",
+        )
+    if path.is_file() and os.access(path, os.R_OK | os.W_OK):
+        words = f"bring {path} back from a copy, or put it away once lium.io shows no pod that it may know of"
+        return words, f"mv {shlex.quote(str(path))} {shlex.quote(f'{path}.old')}"
+    return f"make {path.parent} and what is in it writable", f"chmod -R u+rwX {shlex.quote(str(path.parent))}"

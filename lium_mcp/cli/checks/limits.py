@@ -1,0 +1,86 @@
+"""The limits in force: what of them is used, and whether what they name is there at all."""
+
+from collections.abc import Collection, Iterator, Sequence
+from difflib import get_close_matches
+from typing import Final
+
+import anyio
+
+from lium_mcp.api.errors import LiumError
+from lium_mcp.api.gpu_names import gpu_fits, gpu_label, nearest_names
+from lium_mcp.cli.checks.findings import Finding, ok, untried, warning
+from lium_mcp.countries import plain_countries
+from lium_mcp.guard.policy import Policy
+from lium_mcp.services.accounts import Account
+from lium_mcp.services.policy_view import read_standings
+
+_LIMITS: Final = "limits"
+_MARKET_SECONDS: Final = 15.0
+
+
+async def check_limits(account: Account, policy: Policy, *, is_reached: bool) -> list[Finding]:
+    """Say which limits are in force, and, where Lium can be reached, what of them is used."""
+    if not policy.limits.any:
+        return [
+            warning(
+                _LIMITS,
+                "No limits are set: an agent may spend the whole balance.",
+                "set LIUM_MCP_MAX_PRICE_PER_HOUR_USD, LIUM_MCP_MAX_PODS, LIUM_MCP_MAX_HOURS and LIUM_MCP_BUDGET_USD in "
+                "the entry of the host",
+            )
+        ]
+    if not is_reached:
+        named = ", ".join(policy.limits.in_force())
+        what = f"In force: {named}. What of them is used is not known, since Lium does not answer."
+        return [untried(_LIMITS, what, "mend the way to Lium, and look again", "lium-mcp doctor")]
+    standings = await read_standings(account, policy)
+    findings = [] if not policy.shadow else [warning(_LIMITS, "Limits refuse nothing.", "unset LIUM_MCP_POLICY_MODE")]
+    for row in standings.limits or ():
+        allowed = row.only if row.allowed is None else f"{row.allowed:g}"
+        used = "" if row.used is None else f", {row.used:g} used, {row.left:g} left"
+        findings.append(ok(_LIMITS, f"{row.limit}: {allowed}{used}"))
+    if standings.unread_because and account.lium.has_api_key:
+        what = f"What is used is not known: {standings.unread_because}"
+        findings.append(untried(_LIMITS, what, "mend what is wrong above, and look again", "lium-mcp doctor"))
+    return [*findings, *await _check_names(account, policy)]
+
+
+async def _check_names(account: Account, policy: Policy) -> list[Finding]:
+    """Warn of what a list allows and nobody offers: a typo there refuses every rent, without a word at the start."""
+    gpu_types, countries = policy.limits.allow_gpu_types, policy.limits.allow_countries
+    if not gpu_types and not countries:
+        return []
+    try:
+        with anyio.fail_after(_MARKET_SECONDS):
+            machines = [machine.name for machine in await account.lium.machines.list()]
+            offered = {node.country_code for node in await account.lium.executors.list()} if countries else set()
+    except (LiumError, TimeoutError):
+        what = "Whether the market has the GPU types and countries of the limits could not be asked."
+        return [untried(_LIMITS, what, "mend the way to Lium, and look again", "lium-mcp doctor")]
+    return [*_unknown_gpus(gpu_types, machines), *_unknown_countries(countries, {code for code in offered if code})]
+
+
+def _unknown_gpus(allowed: Collection[str], machines: Sequence[str]) -> Iterator[Finding]:
+    labels = [gpu_label(name) for name in machines]
+    for name in sorted(allowed):
+        if not any(gpu_fits(name, machine) for machine in machines):
+            nearest = nearest_names(name, labels)[:1]
+            yield _unknown("allow_gpu_types", f"no GPU of the market is {name}", nearest)
+
+
+def _unknown_countries(allowed: Collection[str], offered: Collection[str]) -> Iterator[Finding]:
+    for code in sorted(allowed):
+        try:
+            plain = plain_countries(code)
+        except ValueError:
+            nearest = get_close_matches(code.upper(), sorted(offered), 1, 0)
+            yield _unknown("allow_countries", f"there is no country {code}", nearest)
+        else:
+            if code.upper() not in offered:
+                nearest = [] if plain == code.upper() else [plain]
+                yield _unknown("allow_countries", f"no node is offered in {code} now", nearest)
+
+
+def _unknown(limit: str, what: str, nearest: Sequence[str]) -> Finding:
+    meant = f", perhaps to {nearest[0]}" if nearest else ""
+    return warning(_LIMITS, f"{limit}: {what}.", f"correct LIUM_MCP_{limit.upper()}{meant}, unless it is yet to come")
