@@ -16,7 +16,7 @@ import anyio
 from lium_mcp.cli.checks.connection import check_key, check_lium
 from lium_mcp.cli.checks.findings import LEVELS, Finding, Level, broken
 from lium_mcp.cli.checks.installed_hosts import check_hosts
-from lium_mcp.cli.checks.limits import check_limits
+from lium_mcp.cli.checks.limits_in_force import check_limits
 from lium_mcp.cli.checks.program import check_for_newer, check_program
 from lium_mcp.cli.checks.setting_cures import settings_finding
 from lium_mcp.cli.checks.this_machine import check_ledger, check_ssh
