@@ -5,6 +5,8 @@ Nothing is changed by it but what every start makes, and no secret is printed.
 
 import json
 import os
+import signal
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -12,6 +14,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import anyio
+from anyio import CancelScope
 
 from lium_mcp.cli.checks.connection import check_key, check_lium
 from lium_mcp.cli.checks.findings import LEVELS, Finding, Level, broken
@@ -35,6 +38,7 @@ _STATUSES: Final[dict[Level, ExitStatus]] = {
     "warning": ExitStatus.FAILED,
     "broken": ExitStatus.UNUSABLE,
 }
+_ENDS: Final = (signal.SIGTERM, *([signal.SIGHUP] if sys.platform != "win32" else []))
 _MARKS: Final[dict[Level, tuple[str, str]]] = {
     "ok": ("ok     ", "green"),
     "untried": ("untried", "dim"),
@@ -90,13 +94,34 @@ async def _look(settings: Settings, problems: Sequence[str]) -> list[Finding]:
 
 
 async def _look_at_hosts(settings: Settings, tell: Callable[[str], None], *, tries_project: bool) -> list[Finding]:
-    """Look at other programs' files and at what they start: whatever is wrong there hides nothing else."""
+    """Look at other programs' files and at what they start: whatever is wrong there hides nothing else.
+
+    Raises:
+        KeyboardInterrupt: this was told to end; what was started has ended before.
+    """
     own_key = None if settings.sandbox else settings.find_key_now().text
-    try:
-        return await check_hosts(Machine.this(), own_key, tell, tries_project=tries_project)
-    except Exception as error:  # noqa: BLE001 - see above
-        what = f"They could not be looked at ({type(error).__name__})."
-        return [broken("hosts", what, "see which of their files is odd", "lium-mcp install --list")]
+    found: list[Finding] = []
+    is_ended = False
+
+    async def end_when_told(group: CancelScope) -> None:
+        nonlocal is_ended
+        with anyio.open_signal_receiver(*_ENDS) as signals:
+            async for _ in signals:
+                is_ended = True
+                group.cancel()
+
+    async with anyio.create_task_group() as group:
+        if sys.platform != "win32":
+            group.start_soon(end_when_told, group.cancel_scope)
+        try:
+            found = await check_hosts(Machine.this(), own_key, tell, tries_project=tries_project)
+        except Exception as error:  # noqa: BLE001 - see above
+            what = f"They could not be looked at ({type(error).__name__})."
+            found = [broken("hosts", what, "see which of their files is odd", "lium-mcp install --list")]
+        group.cancel_scope.cancel()
+    if is_ended:
+        raise KeyboardInterrupt
+    return found
 
 
 def _is_simulated(settings: Settings) -> bool:
