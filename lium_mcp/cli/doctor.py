@@ -40,10 +40,10 @@ _STATUSES: Final[dict[Level, ExitStatus]] = {
 }
 _ENDS: Final = (signal.SIGTERM, *([signal.SIGHUP] if sys.platform != "win32" else []))
 _MARKS: Final[dict[Level, tuple[str, str]]] = {
-    "ok": ("ok     ", "green"),
-    "untried": ("untried", "dim"),
-    "warning": ("look   ", "yellow"),
-    "broken": ("WRONG  ", "bold red"),
+    "ok": ("ok      ", "green"),
+    "untried": ("untried ", "dim"),
+    "warning": ("look    ", "yellow"),
+    "broken": ("WRONG   ", "bold red"),
 }
 
 
@@ -138,9 +138,9 @@ def _say(findings: Sequence[Finding], worst: Level) -> None:
         mark, style = _MARKS[finding.level]
         say(f"  {mark}{finding.what}", style="" if finding.level == "ok" else style)
         if finding.cure:
-            say(f"         -> {finding.cure}")
+            say(f"          -> {finding.cure}")
         if finding.run:
-            say(f"            $ {finding.run}")
+            say(f"             $ {finding.run}")
     counts = {level: sum(finding.level == level for finding in findings) for level in LEVELS}
     say()
     if worst == "ok":

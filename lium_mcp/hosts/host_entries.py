@@ -184,13 +184,16 @@ def read_entry(host: Host, entry: object) -> InstalledEntry | None:
         headers = _texts(found.get(Part.HEADERS)) | {name: f"${{{value}}}" for name, value in of_variables.items()}
         return InstalledEntry(url=found.get(Part.URL) or flat["url"], headers=headers, is_on=is_on)
     found = dict(_found(host.stdio, flat))
-    command = found.get(Part.COMMAND_LINE) or [found.get(Part.COMMAND), *(found.get(Part.ARGUMENTS) or ())]
+    arguments, forwarded = found.get(Part.ARGUMENTS) or [], found.get(Part.FORWARDED) or []
+    if not isinstance(arguments, list) or not isinstance(forwarded, list):
+        return None
+    command = found.get(Part.COMMAND_LINE) or [found.get(Part.COMMAND), *arguments]
     if not isinstance(command, list) or not all(isinstance(word, str) for word in command) or not command:
         return None
     return InstalledEntry(
         command=tuple(command),
         variables=_texts(found.get(Part.VARIABLES)),
-        forwarded=tuple(name for name in found.get(Part.FORWARDED) or () if isinstance(name, str)),
+        forwarded=tuple(name for name in forwarded if isinstance(name, str)),
         is_on=is_on,
     )
 
@@ -258,5 +261,7 @@ def _names_us(word: str) -> bool:
 
 
 def looks_ours(name: str, entry: InstalledEntry) -> bool:
-    """Whether an entry of this name is for this server."""
-    return name == ENTRY_NAME if entry.url else entry.is_ours
+    """Whether an entry of this name is for this server: by its words, or by its name where they at least mention it."""
+    if entry.url or entry.is_ours:
+        return name == ENTRY_NAME if entry.url else True
+    return name == ENTRY_NAME and any(ours in word for word in entry.command for ours in (PROGRAM, "lium_mcp"))

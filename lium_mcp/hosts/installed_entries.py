@@ -7,7 +7,7 @@ from typing import Final
 
 from lium_mcp.hosts.documents import Document, Unreadable
 from lium_mcp.hosts.host_entries import InstalledEntry, looks_ours, read_entry
-from lium_mcp.hosts.host_facts import Host, Scope
+from lium_mcp.hosts.host_facts import ENTRY_NAME, Host, Scope
 from lium_mcp.hosts.host_machine import Machine
 
 _MOST_BYTES: Final = 2**24
@@ -24,11 +24,13 @@ class Installed:
     Attributes:
         path: The file, or where it would be.
         entries: The entries for this server, by their names.
+        is_odd: Whether something of our name is there that is no entry which the host could use.
         problem: Why the file cannot be read; empty where it can, and where there is none.
     """
 
     path: Path
     entries: Mapping[str, InstalledEntry] = field(default_factory=dict)
+    is_odd: bool = False
     problem: str = ""
 
 
@@ -85,10 +87,20 @@ def read_installed(host: Host, machine: Machine, scope: Scope) -> Installed | No
     except ConfigUnusable as error:
         return Installed(path=path, problem=str(error))
     servers = document.value((host.servers,))
+    if servers is not None and not isinstance(servers, list if host.is_list else dict):
+        return Installed(path=path, problem=f"{path}: what stands under {host.servers} is no {_kind(host)} of servers")
     named = {}
     if host.is_list and isinstance(servers, list):
         named = {str(entry.get("name")): entry for entry in servers if isinstance(entry, dict)}
     elif isinstance(servers, dict):
         named = servers
     read = {name: entry for name, found in named.items() if (entry := read_entry(host, found)) is not None}
-    return Installed(path=path, entries={name: entry for name, entry in read.items() if looks_ours(name, entry)})
+    return Installed(
+        path=path,
+        entries={name: entry for name, entry in read.items() if looks_ours(name, entry)},
+        is_odd=ENTRY_NAME in named and ENTRY_NAME not in read,
+    )
+
+
+def _kind(host: Host) -> str:
+    return "list" if host.is_list else "table"

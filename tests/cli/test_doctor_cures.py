@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import shlex
+import shutil
 import ssl
 import sys
 from collections.abc import AsyncIterator
@@ -163,8 +164,7 @@ def ssh_key(name: str, passphrase: str | None = None) -> Path:
 
 
 async def test_an_ssh_key_that_is_not_there_is_made(shell: Shell) -> None:
-    for path in (Path.home() / ".ssh").glob("*"):
-        path.unlink()
+    shutil.rmtree(Path.home() / ".ssh")
     await mended(shell)
     shell.variables["LIUM_SSH_KEY_PATH"] = str(Path.home() / "keys of mine" / "lium")
     await mended(shell)

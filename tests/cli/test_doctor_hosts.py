@@ -139,6 +139,16 @@ async def test_what_a_project_names_is_tried_only_where_it_is_trusted(tmp_path: 
     assert found["run"] == "lium-mcp install cursor --scope project"
 
 
+async def test_a_file_that_is_of_the_person_and_of_the_project_is_told_once() -> None:
+    put({"lium": ours("--sandbox")})
+    put({"lium": ours("--sandbox")}, Path(".vscode/mcp.json"), "servers")
+    _, found = await look(project=Path.home())
+    assert [(one["level"], one["what"].split(" starts ")[0]) for one in found] == [
+        ("ok", "Cursor (lium)"),
+        ("untried", "VS Code, in this project (lium)"),
+    ]
+
+
 async def test_an_entry_that_is_switched_off_is_not_started(tmp_path: Path) -> None:
     path = put({"lium": hanging(tmp_path) | {"disabled": True}})
     status, [found] = await look()
@@ -172,6 +182,32 @@ async def test_a_file_with_a_byte_order_mark_and_behind_a_link_is_read(before: b
     path.symlink_to(real)
     status, [found] = await look()
     assert (status, found["level"]) == (0, "ok"), found
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ("lium-mcp", "cannot use lium in"),
+        ({"command": 5}, "cannot use lium in"),
+        ({"command": "lium-mcp", "args": "--sandbox"}, "cannot use lium in"),
+        ({"command": "/opt/lium-mcp --sandbox"}, "there is no program /opt/lium-mcp --sandbox"),
+        ({"url": "lium.example.com/mcp"}, "it begins with neither https:// nor http://"),
+    ],
+)
+async def test_an_entry_that_no_host_could_use_is_told(entry: Any, said: str) -> None:
+    path = put({"lium": entry})
+    status, [found] = await look()
+    assert (status, found["level"]) == (2, "broken"), found
+    assert said in found["what"]
+    assert found["run"] == "lium-mcp install cursor" or f"correct the address of lium in {path}" in found["cure"]
+
+
+async def test_a_file_with_something_else_in_the_place_of_servers_is_told() -> None:
+    path = put({})
+    path.write_text('{"mcpServers": []}')
+    status, [found] = await look()
+    assert (status, "what stands under mcpServers is no table of servers" in found["what"]) == (2, True), found
+    assert f"correct {path} in an editor" in found["cure"]
 
 
 async def test_a_script_whose_python_is_gone_is_told() -> None:

@@ -75,17 +75,19 @@ async def check_hosts(
     findings: list[Finding] = []
     entries: list[_Entry] = []
     absent: list[str] = []
+    seen: set[Path] = set()
     for host in HOSTS.values():
-        installed = [(scope, found) for scope in host.scopes if (found := read_installed(host, machine, scope))]
+        installed = [*_installed(host, machine, seen)]
         of_host = [
             _Entry(host, name, found.path, scope, entry)
             for scope, found in installed
             for name, entry in found.entries.items()
         ]
         unusable = [_unusable(host, found, scope) for scope, found in installed if found.problem]
+        odd = [_odd(host, found, scope) for scope, found in installed if found.is_odd]
         entries += of_host
-        findings += [*unusable, *_twice(host, installed)]
-        if not of_host and not unusable and is_here(host, machine):
+        findings += [*unusable, *odd, *_twice(host, installed)]
+        if not of_host and not unusable and not odd and is_here(host, machine):
             absent.append(host.name)
     findings += await _try_all(machine, entries, own_key, tell, tries_project=tries_project)
     if absent:
@@ -118,6 +120,15 @@ async def _try_all(
     return told
 
 
+def _installed(host: Host, machine: Machine, seen: set[Path]) -> Iterator[tuple[Scope, Installed]]:
+    """What the host's files say, each file once: several hosts share one, and the home may be the project too."""
+    for scope in host.scopes:
+        found = read_installed(host, machine, scope)
+        if found is not None and (path := Path(os.path.realpath(found.path))) not in seen:
+            seen.add(path)
+            yield scope, found
+
+
 def _install(host: Host, scope: Scope) -> str:
     return f"lium-mcp install {host.name}{' --scope project' if scope == 'project' else ''}"
 
@@ -132,6 +143,11 @@ def _unusable(host: Host, installed: Installed, scope: Scope) -> Finding:
         return broken(_AREA, what, "let yourself read it", f"chmod u+r {path}")
     cure = f"correct {path} in an editor, or put it away and begin anew"
     return broken(_AREA, what, cure, f"{aside}; {_install(host, scope)}")
+
+
+def _odd(host: Host, installed: Installed, scope: Scope) -> Finding:
+    what = f"{host.title} cannot use {ENTRY_NAME} in {installed.path}: a command as text and a list of texts are needed"
+    return broken(_AREA, f"{what}, or an address.", "write the entry anew", _install(host, scope))
 
 
 def _twice(host: Host, installed: list[tuple[Scope, Installed]]) -> Iterator[Finding]:
@@ -152,10 +168,13 @@ async def _try(machine: Machine, entry: _Entry, *, tries_project: bool) -> Findi
         what = f"{title} {does}, which was not tried: a project's files may be anybody's."
         return untried(_AREA, what, f"look at {entry.path}, and where you trust it", "lium-mcp doctor --try-project")
     if there.url:
+        correct = f"correct the address of {entry.place}"
+        if not there.url.lower().startswith(("http://", "https://")):
+            return broken(_AREA, f"{title} {does}: it begins with neither https:// nor http://.", correct)
         try:
             network = read_network(there.url, machine.variables)
         except (SettingsError, ValueError) as error:
-            return broken(_AREA, f"{title} {does}: {error}.", f"correct the address of {entry.place}")
+            return broken(_AREA, f"{title} {does}: {error}.", correct)
         tried = await try_address(machine, there, network)
     else:
         tried = await try_program(entry.host, machine, there)
@@ -199,9 +218,9 @@ def _cure_of_refusal(machine: Machine, entry: _Entry, tried: Tried) -> tuple[str
             words = f"log in, which all hosts find, or set {KEY_VARIABLE} of {entry.place}"
             return words, log_in(machine.variables, force=code == "api_key_refused")
         case "settings_wrong":
-            return f"correct what it names in {entry.place}", ""
+            return f"correct what it names, here or in {entry.place}", ""
         case _:
-            return f"what is said of lium above; the server has what {entry.place} sets", ""
+            return f"as for lium above; where that is well, correct what {entry.place} sets", ""
 
 
 def _key_of(machine: Machine, entry: _Entry) -> str:

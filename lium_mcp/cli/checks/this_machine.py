@@ -38,7 +38,7 @@ def _key_cure(keys: KeySource, problem: Failure) -> tuple[str, str]:
     """What mends a key that cannot be used, in words and as a command."""
     path = keys.find_path()
     if path is None:
-        return "make a key", "ssh-keygen -t ed25519 -N '' -f ~/.ssh/id_ed25519"
+        return "make a key", _make_key(Path.home() / ".ssh" / "id_ed25519")
     if problem.code == "ssh_key_locked":
         verb = "correct" if keys.passphrase else "set"
         # Whether a passphrase is right, this tells.
@@ -53,8 +53,11 @@ def _key_cure(keys: KeySource, problem: Failure) -> tuple[str, str]:
             f"put the private half of {keys.public_path} at {path}, or {_NAME_ANOTHER}",
             "",
         )
-    make = f"mkdir -p {shlex.quote(str(path.parent))}; ssh-keygen -t ed25519 -N '' -f {shlex.quote(str(path))}"
-    return f"make {path}, or {_NAME_ANOTHER}", make
+    return f"make {path}, or {_NAME_ANOTHER}", _make_key(path)
+
+
+def _make_key(path: Path) -> str:
+    return f"mkdir -p {shlex.quote(str(path.parent))}; ssh-keygen -t ed25519 -N '' -f {shlex.quote(str(path))}"
 
 
 async def check_ledger(settings: Settings, ledger: LazyLedger) -> list[Finding]:
@@ -98,6 +101,10 @@ def _cure(path: Path | None) -> tuple[str, str]:
             "unset LIUM_MCP_STATE_URL",
         )
     if path.is_file() and os.access(path, os.R_OK | os.W_OK):
-        words = f"bring {path} back from a copy, or put it away once lium.io shows no pod that it may know of"
-        return words, f"mv {shlex.quote(str(path))} {shlex.quote(f'{path}.old')}"
-    return f"make {path.parent} and what is in it writable", f"chmod -R u+rwX {shlex.quote(str(path.parent))}"
+        # It knows which rents may have made a pod: nobody should put it away without a thought.
+        aside = f"mv {shlex.quote(str(path))} {shlex.quote(f'{path}.old')}"
+        return f"bring {path} back from a copy; or, once lium.io shows no pod that it may know of: {aside}", ""
+    if os.environ.get("XDG_STATE_HOME"):
+        return "let XDG_STATE_HOME name a folder of your own, or have the usual one", "unset XDG_STATE_HOME"
+    folder = next(parent for parent in path.parents if parent.exists())
+    return f"make {folder} and what is in it writable", f"chmod -R u+rwX {shlex.quote(str(folder))}"
