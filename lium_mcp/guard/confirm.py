@@ -150,7 +150,7 @@ async def ask(
     now = await again()
     if now is None or not question.binds_as(now):
         raise NotConfirmed(
-            "changed_meanwhile",
+            "price_changed" if now is not None and question.is_cheaper_than(now) else "changed_meanwhile",
             "What was to be confirmed changed before the answer came.",
             "Look again, then call again.",
         )

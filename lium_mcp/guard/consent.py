@@ -26,6 +26,11 @@ class Question:
     price_per_hour_usd: float | None = None
     subject: object = field(default=None, compare=False, repr=False)
 
+    def is_cheaper_than(self, other: "Question") -> bool:
+        """Whether the other is of a higher price."""
+        mine, theirs = self.price_per_hour_usd, other.price_per_hour_usd
+        return mine is not None and theirs is not None and theirs > mine
+
     def binds_as(self, other: "Question") -> bool:
         """Whether a yes to this is a yes to the other: it says the same of the same target, at no higher price."""
         mine, theirs = self.price_per_hour_usd, other.price_per_hour_usd

@@ -53,6 +53,17 @@ _CODES: dict[type[api.LiumError], str] = {
     api.ResponseTooLarge: "answer_too_large",
     api.UntrustedRedirect: "untrusted_redirect",
 }
+NODES_TAKEN: Final = "nodes_taken"
+_TAKEN: Final = frozenset({"node_unavailable", "node_rent_in_progress", "node_paused_by_provider"})
+"""Lium's codes for a node that may be free later."""
+# Lium's codes for what this server also sees by itself: one thing has one code, whoever says it.
+_SAME_AS_OURS: Final = {
+    **dict.fromkeys(_TAKEN, NODES_TAKEN),
+    "node_not_found": "node_not_for_rent",
+    "gpu_count_invalid": "gpu_count_not_rentable",
+    "gpu_split_not_allowed": "gpu_count_not_rentable",
+    "template_not_found": "template_not_found",
+}
 # The arguments that name one thing, with the path under which Lium is asked for it, and where its ids are shown.
 _NAMED: Final = {
     "backup_id": ("/backup-logs/[^/]+(/cancel)?", "list_backups shows the ids of backups."),
@@ -93,6 +104,8 @@ def from_api(error: api.LiumError) -> Failure:
     code = next((_CODES[kind] for kind in type(error).__mro__ if kind in _CODES), "lium_error")
     if isinstance(error, api.MissingApiKey):
         return Failure(code, error.hint or GET_A_KEY, "")
+    if isinstance(error, (*REFUSALS, api.NotFound)):
+        code = _SAME_AS_OURS.get(error.code or "", code)
     effect = NOTHING_CHANGED
     if error.effect == "unknown":
         code = "outcome_unknown"
@@ -101,6 +114,11 @@ def from_api(error: api.LiumError) -> Failure:
     hint = f"Lium adds: {said}" if said else ""
     advice = " ".join(part for part in (hint, error.advice) if part)
     return Failure(code, _sentence(str(error)), advice, effect=effect, request_id=error.request_id)
+
+
+def says_taken(error: api.LiumError) -> bool:
+    """Whether Lium surely refused a rent for a node that may be free later."""
+    return error.effect == "none" and error.code in _TAKEN
 
 
 def from_guard(error: GuardError) -> Failure:

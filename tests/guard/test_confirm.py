@@ -568,7 +568,7 @@ async def test_a_price_that_rose_is_not_agreed_to(sandbox: Sandbox, way: str, mo
     person = Person("yes", "no", meanwhile=partial(market.set, 3.0))
     async with agent_on(sandbox, mode=mode, person=person, transport=market.wire) as agent:
         failure = await agent.refused("rent_pod", **(await ways(sandbox))[way])
-    assert failure.code == ("changed_meanwhile" if mode == "legacy" else "not_confirmed")
+    assert failure.code == ("price_changed" if mode == "legacy" else "not_confirmed")
     assert rents(sandbox) == []
     if mode == "auto":
         assert len(person.questions) == 2

@@ -96,6 +96,34 @@ async def test_a_named_node_is_not_exchanged(account: Sandbox) -> None:
 
 
 @pytest.mark.parametrize(
+    ("status", "said", "code"),
+    [
+        (400, "node_unavailable", "nodes_taken"),
+        (400, "node_rent_in_progress", "nodes_taken"),
+        (409, "node_rent_in_progress", "nodes_taken"),
+        (409, "node_paused_by_provider", "nodes_taken"),
+        (404, "node_not_found", "node_not_for_rent"),
+        (400, "gpu_split_not_allowed", "gpu_count_not_rentable"),
+        (404, "template_not_found", "template_not_found"),
+    ],
+)
+@pytest.mark.parametrize("way", ["by type", "by node", "several", "several by node"])
+async def test_one_thing_has_one_code_whoever_says_it(
+    account: Sandbox, way: str, status: int, said: str, code: str
+) -> None:
+    wire, wish = Wire(account), dict(WISH)
+    wire.on("POST", "/executors/*/rent", answering(status, {"success": False, "error": {"code": said, "message": "."}}))
+    if "node" in way:
+        several = [row for row in await offers(account, "RTX 4090") if row["gpu_count"] > 1]
+        wish["executor_id"] = next(row["id"] for row in several if row.get("min_gpu_count_for_rental") == 1)
+    if "several" in way:
+        wish["count"] = 2
+    async with agent_on(account, transport=wire) as agent:
+        assert (await agent.refused("rent_pod", **wish)).code == code
+    assert rents(account) == []
+
+
+@pytest.mark.parametrize(
     "act",
     [
         drop,

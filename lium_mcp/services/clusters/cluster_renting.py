@@ -16,6 +16,7 @@ from lium_mcp.rentals import ClusterOrder, Expected, Rental, is_its_own
 from lium_mcp.results import Result, UsdRate
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.clusters.cluster_plan import ClusterPlan, expected_of_members
+from lium_mcp.services.failure_words import as_failure
 from lium_mcp.services.limits_left import find_judge
 from lium_mcp.services.pods.dropped_settings import dropped_settings
 from lium_mcp.services.rents.rent_terms import (
@@ -67,7 +68,7 @@ async def rent_members(
     except Conflict as refused:
         # It may have come as a success of HTTP, which says no more than that Lium answered.
         raise Failure(
-            "conflict",
+            as_failure(refused).code,
             f"{str(refused).rstrip('.')}.",
             "Look at list_clusters again: a node may have been taken.",
             effect="Nothing was rented.",

@@ -15,8 +15,8 @@ from lium_mcp.guard.consent import Question
 from lium_mcp.guard.policy import Policy, PolicyRefused
 from lium_mcp.rentals import Entry, PodNameTaken, Task
 from lium_mcp.services.accounts import Account
+from lium_mcp.services.failure_words import NODES_TAKEN, says_taken
 from lium_mcp.services.questions import quoted
-from lium_mcp.services.rents.other_nodes import NODES_TAKEN, SAYS_TAKEN
 from lium_mcp.services.rents.rent_plan import find_contents
 from lium_mcp.services.rents.wish import Wish
 from lium_mcp.services.targets import is_id
@@ -155,7 +155,7 @@ def may_fit_later(error: Exception) -> bool:
         case NoExecutorMatches():
             return True
         case LiumError():
-            return error.effect == "none" and error.code in SAYS_TAKEN
+            return says_taken(error)
         case _:
             return False
 

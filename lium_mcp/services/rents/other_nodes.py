@@ -17,16 +17,13 @@ from lium_mcp.guard.consent import Question
 from lium_mcp.guard.policy import Ask, Policy
 from lium_mcp.rentals import FindJudge, NodeOrder, Rental, is_of_its_node
 from lium_mcp.services.accounts import Account
-from lium_mcp.services.failure_words import FAILURES, as_failure
+from lium_mcp.services.failure_words import FAILURES, NODES_TAKEN, as_failure, says_taken
 from lium_mcp.services.limits_left import find_judge
 from lium_mcp.services.polling import READ_LIMIT_SECONDS, time_limit
 from lium_mcp.services.rents.rent_plan import Plan, expected_of, make_plan
 from lium_mcp.services.rents.rent_terms import refuse_dearer
 from lium_mcp.services.rents.total_ceiling import say_cut_short
 
-NODES_TAKEN: Final = "nodes_taken"
-SAYS_TAKEN: Final = frozenset({"node_unavailable", "node_rent_in_progress", "node_paused_by_provider"})
-"""Lium's codes for a node that may be free later."""
 _MOST_NODES: Final = 3
 
 
@@ -152,7 +149,7 @@ def _most_usd(agreed: Question, first: Plan) -> float | None:
 def _refused(refusals: Mapping[str, LiumError], why_no_other: str) -> Failure:
     """Say which nodes refused a rent and why, and why no other one was taken."""
     last = list(refusals.values())[-1]
-    is_taken = all(isinstance(one, NoExecutorMatches) or one.code in SAYS_TAKEN for one in refusals.values())
+    is_taken = all(isinstance(one, NoExecutorMatches) or says_taken(one) for one in refusals.values())
     return Failure(
         NODES_TAKEN if is_taken else as_failure(last).code,
         " ".join((*_said(refusals), why_no_other)),
