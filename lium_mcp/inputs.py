@@ -53,7 +53,7 @@ Few: Final = Field(max_length=_MOST_ITEMS)
 
 def _without_limits(schema: dict[str, Any]) -> None:
     for part in (schema, *schema.get("anyOf", ())):
-        for name in ("minimum", "exclusiveMinimum", "minLength", "maxLength"):
+        for name in ("minimum", "maximum", "exclusiveMinimum", "minLength", "maxLength"):
             part.pop(name, None)
 
 

@@ -287,7 +287,12 @@ async def find_template(account: Account, named: str) -> Template:
             return template
     owner = (await account.lium.account.me()).id
     try:
-        return _own(templates, owner, named)
+        return _own(
+            templates,
+            owner,
+            named,
+            "Those of other publishers are named by id, which list_templates(search=...) shows.",
+        )
     except Failure as failure:
         if failure.code == "template_not_found" and not is_id(named):
             failure.advice += _like_it([template for template in templates if template.user_id != owner], named)
@@ -323,14 +328,15 @@ async def find_usable_template(account: Account, named: str) -> Template:
 
 async def find_own_template(account: Account, named: str) -> Template:
     """As `find_template`, among the account's own only."""
-    return _own(await account.lium.templates.list(), (await account.lium.account.me()).id, named)
-
-
-def _own(templates: Sequence[Template], owner: str, named: str) -> Template:
-    mine = [template for template in templates if template.user_id == owner]
-    return _only(
-        mine, named, "template", "Templates of other owners are named by id, and only their owners change them."
+    templates, owner = await account.lium.templates.list(), (await account.lium.account.me()).id
+    return _own(
+        templates, owner, named, "Templates of other owners are named by id, and only their owners change them."
     )
+
+
+def _own(templates: Sequence[Template], owner: str, named: str, advice: str) -> Template:
+    mine = [template for template in templates if template.user_id == owner]
+    return _only(mine, named, "template", advice)
 
 
 def _only(items: Sequence[T], named: str, noun: str, advice: str) -> T:

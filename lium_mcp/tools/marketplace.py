@@ -118,6 +118,8 @@ class RentalQuote(Result):
     executor_id: str
     gpu_type: str | None = None
     gpu_count: int
+    tier: str | None = None
+    country: str | None = None
     hours: float
     price_per_hour_usd: UsdRate
     total_usd: Usd
@@ -246,6 +248,8 @@ async def quote_rental(
         executor_id=node.id,
         gpu_type=node.gpu_type,
         gpu_count=priced.gpu_count,
+        tier=node.tier,
+        country=node.country_code,
         hours=lasts_hours,
         price_per_hour_usd=per_hour,
         total_usd=priced.total_usd,

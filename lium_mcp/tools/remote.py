@@ -11,7 +11,7 @@ from pydantic import Field
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.failures import Failure
 from lium_mcp.guard.consent import Question
-from lium_mcp.inputs import FilePath, ShortText
+from lium_mcp.inputs import UNLISTED_LIMITS, FilePath, ShortText
 from lium_mcp.remote import jobs
 from lium_mcp.remote.downloads import download, read_content
 from lium_mcp.remote.jobs import MOST_NAME_CHARACTERS, Then
@@ -173,10 +173,15 @@ async def ask_to_run(call: Call, order: RunOrder, **_: Any) -> Question | None: 
     hints=DESTROYS,
     asks=ask_to_run,
 )
-async def run_job(call: Call, order: RunOrder, *, wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS) -> ObservedJob:
+async def run_job(
+    call: Call,
+    order: RunOrder,
+    *,
+    wait_seconds: Annotated[WaitSeconds, UNLISTED_LIMITS] = DEFAULT_WAIT_SECONDS,
+) -> ObservedJob:
     """Rent a pod, bring files, run a command, keep the pod or remove it once nothing runs in it.
-    Returns once it runs, or a quick one is done; get_job follows it. Needs max_total_usd, or max_usd_per_hour and
-    max_hours. More choice: rent_pod, then start_job.
+    Returns once it runs; get_job follows it. Needs max_total_usd, or max_usd_per_hour and
+    max_hours.
     """
     order.check()
     task = await find_earlier(call.account, order)
@@ -185,12 +190,8 @@ async def run_job(call: Call, order: RunOrder, *, wait_seconds: WaitSeconds = DE
         with time_limit(READ_LIMIT_SECONDS):
             plan = call.agreed_on(Plan) or await plan_run(call.account, call.policy, order, None)
         refuse_dearer(call.agreed, plan.price_per_hour_usd)
-        ceiling = call.agreed.price_per_hour_usd if call.agreed else None
-        template = plan.template if call.agreed and order.template else None
         with anyio.CancelScope(shield=True):  # what was written is called off below
-            begun = await begin_run(
-                call.account, order, hours=plan.hours, ceiling_per_hour_usd=ceiling, template=template
-            )
+            begun = await begin_run(call.account, order, plan=plan, agreed=call.agreed)
         async with calling_off(call.account, begun):
             task = await watch_start(call.account, call.poller, begun, wait_seconds=wait_seconds)
     else:

@@ -6,11 +6,13 @@ import httpx2
 import pytest
 
 from lium_mcp.sandbox import Sandbox
+from lium_mcp.toolkit.listing import read_listing
 from tests.harness import Agent, agent_on
-from tests.wires import Forward, Wire, editing, living, offers, rents, rows_of
+from tests.wires import Forward, Wire, editing, eventually, living, offers, rents, rows_of
 
 NEW = ("rent_by_spec", "rent_idempotency", "run_record")
 OLD = ("run_record",)
+_WITH_FILTERS = ("list_gpus", "quote_rental", "rent_pod", "run_job")
 
 Row = dict[str, Any]
 
@@ -213,3 +215,27 @@ async def test_nvlink_that_only_the_wiring_states_is_the_same_for_all_tools(sand
         assert [row["executor_id"] for row in listed["offers"]] == [node["id"]]
         quoted = await agent.call("quote_rental", nvlink=True, executor_id=node["id"])
         assert quoted["executor_id"] == node["id"]
+
+
+def test_a_filter_is_spelt_the_same_wherever_it_is_taken() -> None:
+    schemas = {item.name: item.tool.input_schema["properties"] for item in read_listing()}
+    filters = schemas["list_gpus"].keys() & schemas["rent_pod"].keys() - {"wait_seconds"}
+    assert {"country", "tier", "nvlink", "max_usd_per_hour", "min_ram_gb"} <= filters
+    assert filters <= schemas["quote_rental"].keys()
+    assert {"country", "tier", "gpu_type", "min_vram_gb"} <= schemas["run_job"].keys()
+    for name in ("country", "tier"):
+        said = {tool: (schemas[tool][name]["description"], schemas[tool][name].get("enum")) for tool in _WITH_FILTERS}
+        assert len(set(map(str, said.values()))) == 1, said
+
+
+@pytest.mark.parametrize("wanted", [{"country": "EU"}, {"country": ["US", "CA"]}, {"tier": "secure"}, {"tier": "spot"}])
+async def test_a_quote_and_a_run_take_the_node_that_a_rent_takes_and_name_it(wanted: dict[str, Any]) -> None:
+    sandbox = Sandbox(seed=7, speed=0)
+    async with agent_on(sandbox) as agent:
+        planned = await agent.call("rent_pod", name="train", hours=1, dry_run=True, **wanted)
+        quoted = await agent.call("quote_rental", hours=1, **wanted)
+        for name in ("executor_id", "tier", "country", "gpu_type", "price_per_hour_usd"):
+            assert quoted[name] == planned[name]
+        await agent.call("run_job", name="fit", command="true", max_total_usd=5, wait_seconds=0, **wanted)
+        await eventually(lambda: bool(rents(sandbox)))
+    assert (await node_of(sandbox))["id"] == planned["executor_id"]

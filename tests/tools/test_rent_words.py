@@ -54,6 +54,7 @@ async def test_a_name_that_only_a_public_template_has_points_to_its_id(sandbox: 
     failure = await agent.refused("rent_pod", **WISH, template=public["name"])
     assert failure.code == "template_not_found"
     assert public["id"] in failure.text
+    assert "list_templates(search=...)" in failure.text
     assert rents(sandbox) == []
 
 

@@ -28,6 +28,7 @@ async def test_a_person_is_asked_once_about_all_of_them(account: Sandbox, mode: 
     async with agent_on(account, mode=mode, person=person) as agent:
         planned = await agent.call("rent_pod", **TRAIN, dry_run=True)
         assert planned["total_usd"] == pytest.approx(2 * planned["price_per_hour_usd"])
+        assert planned["hours"] == 2
         await agent.call("rent_pod", **TRAIN)
         await agent.call("rent_pod", **TRAIN)  # there is nothing to ask
     [question] = person.questions
@@ -37,6 +38,16 @@ async def test_a_person_is_asked_once_about_all_of_them(account: Sandbox, mode: 
     assert "at most $0.85 an hour together, the dearest $0.29?" in question
     assert 0.85 - 0.03 < sum(prices) <= 0.85
     assert "at most $1.70 in all" in question
+
+
+async def test_an_answer_for_several_says_how_long_and_how_much_as_one_for_a_single_pod_does(account: Sandbox) -> None:
+    async with agent_on(account) as agent:
+        for answer in (await agent.call("rent_pod", **TRAIN), await agent.call("rent_pod", **TRAIN)):
+            assert answer["hours"] == 2
+            assert answer["total_usd"] == pytest.approx(2 * answer["price_per_hour_usd"], abs=0.01)
+            assert "left_of_total_usd" not in answer
+        unbounded = await agent.call("rent_pod", name="open", gpu_type="RTX4090", count=2)
+    assert not {"hours", "total_usd"} & set(unbounded)
 
 
 @both_eras
@@ -63,7 +74,7 @@ async def test_a_sum_that_rose_is_not_agreed_to(account: Sandbox, mode: Mode) ->
     person = Person("yes", "no", meanwhile=partial(market.set, 1.5))
     async with agent_on(account, mode=mode, person=person, transport=market.wire) as agent:
         failure = await agent.refused("rent_pod", **TRAIN)
-    assert failure.code == ("changed_meanwhile" if mode == "legacy" else "not_confirmed")
+    assert failure.code == ("price_changed" if mode == "legacy" else "not_confirmed")
     assert rents(account) == []
 
 

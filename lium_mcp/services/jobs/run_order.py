@@ -9,6 +9,7 @@ from lium_mcp.failures import Failure
 from lium_mcp.inputs import UNLISTED_LIMITS, UnlistedFilePath, UnlistedShortText
 from lium_mcp.remote.jobs import check_job_name
 from lium_mcp.rentals import digest
+from lium_mcp.services.rents.offers import Country, Tier
 from lium_mcp.services.rents.wish import Wish
 from lium_mcp.settings_table import LEAST_HOURS, MOST_HOURS
 
@@ -21,7 +22,7 @@ _REST_TO_SAVE_HOURS: Final = 0.5
 _REST_TO_SAVE_SHARE: Final = 0.1
 
 # Parameters that earlier versions did not have, whose absence is in no digest that the ledger holds.
-_NEWER: Final = frozenset({"executor_id", "volume", "backup_id"})
+_NEWER: Final = frozenset({"executor_id", "volume", "backup_id", "tier"})
 
 Ending = Literal["keep", "remove", "backup_and_remove", "download_and_remove"]
 
@@ -32,12 +33,13 @@ class RunOrder(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     name: Annotated[UnlistedShortText, Field(min_length=1, description="New: a-z, 0-9, . _ -"), UNLISTED_LIMITS]
-    command: Annotated[str, Field(min_length=1, description="Shell command; no secrets."), UNLISTED_LIMITS]
-    gpu_type: Annotated[UnlistedShortText, Field(description="Cheapest of this model.")] = ""
+    command: Annotated[str, Field(min_length=1, description="Shell; no secrets."), UNLISTED_LIMITS]
+    gpu_type: Annotated[UnlistedShortText, Field(description="E.g. H100.")] = ""
     executor_id: Annotated[UnlistedShortText, Field(description="Or this node.")] = ""
-    gpu_count: Annotated[int | None, Field(ge=1, description="GPUs in the pod.")] = None
+    gpu_count: Annotated[int | None, Field(ge=1, description="GPUs in the pod."), UNLISTED_LIMITS] = None
     min_vram_gb: Annotated[float | None, Field(description="Of each GPU.")] = None
-    country: Annotated[UnlistedShortText, Field(description="Codes, EU, !US.")] = ""
+    country: Annotated[Country, UNLISTED_LIMITS] = ""
+    tier: Tier = None
     template: Annotated[UnlistedShortText, Field(description="Id or own name.")] = ""
     volume: Annotated[UnlistedShortText, Field(description="Mounted at /mnt.")] = ""
     backup_id: Annotated[UnlistedShortText, Field(description="Restored first.")] = ""
@@ -48,7 +50,7 @@ class RunOrder(BaseModel):
     local_path: Annotated[UnlistedFilePath, Field(description="To /root/<its name>.")] = ""
     download_path: Annotated[UnlistedFilePath, Field(description="What to save here.")] = ""
     to_path: Annotated[UnlistedFilePath, Field(description="Where; default name.")] = ""
-    then: Annotated[Ending, Field(description="When the command ends.")] = "keep"
+    then: Annotated[Ending, Field(description="After the command.")] = "keep"
     only_if_succeeded: Annotated[bool, Field(description="Else the pod stays.")] = False
 
     def check(self) -> None:
@@ -114,6 +116,7 @@ class RunOrder(BaseModel):
             max_total_usd=self.max_total_usd,
             min_vram_gb=self.min_vram_gb,
             country=self.country,
+            tier=self.tier,
             template=self.template,
             volume=self.volume,
             backup_id=self.backup_id,

@@ -5,7 +5,7 @@ by its row in the ledger, files by their hashes, the command by its folder on th
 run on is removed where the run cannot go on; else the pod stays until its removal time, which Lium keeps itself.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Final
@@ -16,6 +16,7 @@ from lium_mcp.api.errors import (
     LiumError,
     NotFound,
 )
+from lium_mcp.api.executors.models import Executor
 from lium_mcp.api.pods.models import VOLUME_PATH, PodDetail
 from lium_mcp.failures import Failure
 from lium_mcp.guard.consent import Question
@@ -139,13 +140,21 @@ async def rent_pod(run: Run) -> None:
         await run.over("rent_failed", entry.given_back_because or entry.note or f"its rent is {entry.status}")
 
 
+def _as_shown(shown: Mapping[str, Any] | None) -> Callable[[Executor], bool] | None:
+    """Which nodes may be rented after a person's yes: those of the GPU and tier that they were shown."""
+    if shown is None:
+        return None
+    return lambda node: (node.gpu_name, node.tier) == (shown["gpu_name"], shown["tier"])
+
+
 async def _rent(run: Run) -> None:
     """Rent as any call does, but for the run: what is rented is its own, whatever becomes of this server."""
     account, policy, payload = run.account, run.policy, run.claim.task.payload
     ceiling = payload["ceiling_per_hour_usd"]
     agreed = None if ceiling is None else Question("", price_per_hour_usd=ceiling)
     try:
-        plan = await make_plan(account, policy, run.order.wish(payload["hours"]), priced=True)
+        wish = run.order.wish(payload["hours"])
+        plan = await make_plan(account, policy, wish, priced=True, admits=_as_shown(payload.get("shown")))
         refuse_dearer(agreed, plan.price_per_hour_usd)
         # A run of an earlier version has none.
         refuse_changed_template(account, payload.get("template_digest"), payload.get("template_id"), plan.template)

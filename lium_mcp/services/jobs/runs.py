@@ -14,14 +14,15 @@ import anyio
 from pydantic import BaseModel, ConfigDict
 
 from lium_mcp.api.errors import LiumError
-from lium_mcp.api.templates import Template
 from lium_mcp.failures import Failure
+from lium_mcp.guard.consent import Question
 from lium_mcp.rentals import LEASE, AccountUnknown, LedgerUnavailable, Task, Worker, digest, read_claimant
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.backups.transfer_details import open_folders
 from lium_mcp.services.jobs.run_order import RunOrder
 from lium_mcp.services.pods.pod_connections import pod_access
 from lium_mcp.services.polling import Poller
+from lium_mcp.services.rents.rent_plan import Plan
 from lium_mcp.services.templates.what_runs import digest_of_what_runs
 
 RunState = Literal["renting", "booting", "uploading", "starting", "running", "following", "removing"]
@@ -136,22 +137,14 @@ async def find_run(account: Account, name: str = "", pod: str = "") -> Task | No
     return None
 
 
-async def begin_run(
-    account: Account,
-    order: RunOrder,
-    *,
-    hours: float | None,
-    ceiling_per_hour_usd: float | None,
-    template: Template | None,
-) -> Task:
+async def begin_run(account: Account, order: RunOrder, *, plan: Plan, agreed: Question | None) -> Task:
     """Write a run down; from then on a server of the account does it, most likely this one.
 
     Args:
         account: Whose money is spent.
         order: What it is to do.
-        hours: How long its pod is to live.
-        ceiling_per_hour_usd: The most that a person agreed to; None where nobody was asked.
-        template: What they agreed to run; None for a default, or where nobody was asked.
+        plan: Its rent, as it was planned before it was written down.
+        agreed: What a person agreed to, with this plan; None where nobody was asked.
 
     Raises:
         Failure: it cannot be written down, or another run has the name.
@@ -159,15 +152,18 @@ async def begin_run(
     worker, now = own_worker(account), account.lium.now()
     payload: dict[str, Any] = {
         "order": order.model_dump(mode="json", exclude={"command"}) | _whole_paths(account, order),
-        "hours": hours,
+        "hours": plan.hours,
         # A command may hold what could be guessed from a digest that anybody can make.
         "call": account.lium.keyed_digest(order.digest),
         # Its own, so that no rent of another call counts as this one's.
         "asked": digest([order.digest, str(uuid4())]),
-        "ceiling_per_hour_usd": ceiling_per_hour_usd,
-        "template_id": template.id if template else None,
-        "template_digest": digest_of_what_runs(account, template) if template else None,
+        "ceiling_per_hour_usd": agreed.price_per_hour_usd if agreed else None,
     }
+    if agreed is not None:
+        payload["shown"] = {"gpu_name": plan.node.gpu_name, "tier": plan.node.tier}
+    if agreed is not None and plan.template is not None and order.template:
+        payload["template_id"] = plan.template.id
+        payload["template_digest"] = digest_of_what_runs(account, plan.template)
     if order.local_path or order.download_path:
         payload["machine"] = await pod_access(account).machine()
     progress = RunProgress(state="renting", since=now, command=order.command)

@@ -162,7 +162,7 @@ def _would_rent(batch: BatchPlan) -> RentedPod:
         gpu_count=batch.plans[0].gpu_count,
         price_per_hour_usd=price,
         total_usd=price * hours if hours else None,
-        hours=hours if batch.wish.max_total_usd is not None else None,
+        hours=hours,
         pods=rows,
         warnings=warnings or None,
         next="Nothing was rented. Call again without dry_run to rent.",
@@ -256,7 +256,7 @@ async def _follow_all(
     rows.sort(key=lambda row: order[row.name])
     rows, shared = _warn(rows, warnings)
     rented = [one.rental.entry for one in [*of_earlier, *followed]]
-    return _summary(rows, shared, max(removal_times, default=None)).model_copy(update=_of_total(wish, rented))
+    return _summary(rows, shared, max(removal_times, default=None)).model_copy(update=_of_all(wish, rented))
 
 
 async def _wait_for_some(
@@ -381,13 +381,19 @@ def _nothing_rented(rents: Sequence[BatchedRent]) -> Failure:
     return Failure("not_sent", f"None of {names} was sent: {rents[0].failure}.", "Call again.")
 
 
-def _of_total(wish: Wish, rented: Sequence[Entry]) -> dict[str, float]:
-    """How long the pods last for what may be spent in all, and what is left of it in the worst case."""
-    cost = most_cost_usd(rented)
-    if wish.max_total_usd is None or cost is None:
-        return {}
-    hours = max(entry.hours or 0 for entry in rented)
-    return {"hours": hours, "left_of_total_usd": max(wish.max_total_usd - cost, 0)}
+def _of_all(wish: Wish, rented: Sequence[Entry]) -> dict[str, float | None]:
+    """How long the pods last, what they cost in all, and what that leaves of the total in the worst case."""
+    lives = [entry.hours for entry in rented]
+    hours = None if not lives or None in lives else max(life or 0 for life in lives)
+    prices = [entry.price_per_hour_usd for entry in rented]
+    most = most_cost_usd(rented)
+    return {
+        "hours": hours,
+        "total_usd": None
+        if hours is None or None in prices
+        else sum((entry.price_per_hour_usd or 0) * (entry.hours or 0) for entry in rented),
+        "left_of_total_usd": None if wish.max_total_usd is None or most is None else max(wish.max_total_usd - most, 0),
+    }
 
 
 def _summary(rows: Sequence[PodOfBatch], warnings: Sequence[str], removal_at: datetime | None) -> RentedPod:

@@ -36,6 +36,14 @@ def _as_text(given: object) -> object:
     return ",".join(given) if isinstance(given, list) and is_list else given
 
 
+Country = Annotated[
+    ShortText,
+    BeforeValidator(_as_text),
+    Field(description="ISO codes, EU (the European Union), !US to exclude; comma."),
+]
+Tier = Annotated[Literal["secure", "spot"] | None, Field(description="spot may be lost.")]
+
+
 class Filters(BaseModel):
     """What a node must have, as callers say it. A figure that a node does not report meets nothing."""
 
@@ -50,12 +58,8 @@ class Filters(BaseModel):
     min_disk_gb: Annotated[float | None, Field(description="Of the node.")] = None
     min_cuda: Annotated[float | None, Field(description="As 12.4.")] = None
     min_download_mbps: Annotated[float | None, Field(description="Download speed.")] = None
-    country: Annotated[
-        ShortText,
-        BeforeValidator(_as_text),
-        Field(description="ISO codes, EU (the European Union), !US to exclude; comma."),
-    ] = ""
-    tier: Annotated[Literal["secure", "spot"] | None, Field(description="spot may be lost.")] = None
+    country: Country = ""
+    tier: Tier = None
     nvlink: Annotated[bool, Field(description="Only with it.")] = False
     docker_in_docker: Annotated[bool, Field(description="Only with it.")] = False
 

@@ -36,7 +36,11 @@ class Wish(Filters):
     hours: Annotated[float | None, Field(ge=LEAST_HOURS, le=MOST_HOURS, description="Lium removes it then.")] = None
     max_total_usd: Annotated[
         float | None,
-        Field(gt=0, description="For all of it, every pod together: the most whole hours that fit, 6 minutes spare."),
+        Field(
+            gt=0,
+            description="For all of it, every pod together: the most whole hours that fit, 6 minutes spare. "
+            "left_of_total_usd is what remains even so.",
+        ),
     ] = None
     enable_backups: Annotated[bool, OFFICIAL] = True
 
