@@ -37,6 +37,8 @@ class StartedBackup:
         joined: Whether it ran already when it was asked for: then it may miss what was written since it began.
         asked_at: When it was asked for, by Lium's clock.
         wider: What it holds beside the path that was asked for, in a sentence; None where nothing.
+        change: The id of the last change in the pod by a server before it was asked for, see `PodWork`; None where
+            nobody could tell.
     """
 
     backup_id: str
@@ -45,6 +47,7 @@ class StartedBackup:
     joined: bool
     asked_at: datetime
     wider: str | None = None
+    change: int | None = None
 
     def why_another(self, backup: Backup) -> str | None:
         """Why what Lium shows under its id is another backup; None where nothing says that it is."""

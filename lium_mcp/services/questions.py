@@ -41,6 +41,7 @@ from lium_mcp.services.pods.idle_removals import (
     set_before,
     wanted_removal,
 )
+from lium_mcp.services.pods.work_told import say_what_ends
 from lium_mcp.services.targets import (
     find_free_volume,
     find_own_template,
@@ -83,6 +84,7 @@ async def ask_to_remove_pod(
         )
     else:
         lost = await _backed_up_first(account, target)
+    lost = f"{await say_what_ends(account, target)} {lost}".strip()
     return RemovalQuestion(
         f"Remove {_pod(target)} for good? {lost}", {"pod": target.id}, subject=target, cut_off=cut_off
     )

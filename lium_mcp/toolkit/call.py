@@ -19,6 +19,7 @@ from lium_mcp.rentals import Renter
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.backups.final_backup import FinalBackups
 from lium_mcp.services.backups.restore_turns import RestoreTurns
+from lium_mcp.services.pods.work_told import ToldWork
 from lium_mcp.services.polling import Poller, Stop
 from lium_mcp.text import clean, shortened
 
@@ -90,6 +91,7 @@ class Runtime:
         person: Whether there is one to be asked.
         redact: Takes the secrets of this server out of a text, and whatever looks like one.
         final_backups: The last backups that removals began, by pod.
+        told_work: What models were told that a removal would end, by pod.
         restore_turns: Whose turn it is to begin a restore into a pod.
         stop: Ends all waits.
         background: What goes on between calls.
@@ -104,6 +106,7 @@ class Runtime:
     read_only: bool = False
     redact: Callable[[str], str] = redact_text
     final_backups: FinalBackups = field(default_factory=dict)
+    told_work: ToldWork = field(default_factory=dict)
     restore_turns: RestoreTurns = field(default_factory=RestoreTurns)
     stop: Stop = field(default_factory=Stop)
     background: Background = field(default_factory=Background)

@@ -53,6 +53,7 @@ from lium_mcp.services.pods.pod_states import (
 )
 from lium_mcp.services.pods.readiness import read_pod
 from lium_mcp.services.pods.removing import is_gone, read_end, start_removal
+from lium_mcp.services.pods.work_told import refuse_untold
 from lium_mcp.services.polling import OrderedChange
 from lium_mcp.services.questions import (
     ask_to_cancel_removal,
@@ -229,6 +230,8 @@ async def remove_pod(
             f"{target.pod_name} ({target.id}) is not being removed any more.",
             "Call again, so that the person is asked.",
         )
+    if call.agreed is None and not target.is_being_removed:
+        await refuse_untold(call.account, call.runtime.told_work, target)
     saved: BackupView | None = None
     warning = ""
     if target.is_being_removed:

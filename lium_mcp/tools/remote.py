@@ -47,6 +47,7 @@ from lium_mcp.services.jobs.runs import (
     find_earlier,
     find_run,
     is_at_its_command,
+    is_called_off,
     own_worker,
     read_progress,
     watch_run,
@@ -296,7 +297,7 @@ async def stop_job(call: Call, pod: PodName, name: JobName) -> ObservedJob:
     run = await _find_run(call, pod, name)
     if run is not None and not is_at_its_command(run):
         await own_worker(call.account).stop(run)
-        run = await watch_run(call.account, call.poller, run, is_at_its_command, wait_seconds=DEFAULT_WAIT_SECONDS)
+        run = await watch_run(call.account, call.poller, run, is_called_off, wait_seconds=DEFAULT_WAIT_SECONDS)
         if run.closed_at is not None or not is_at_its_command(run):
             return await observe_run(call.account, run)
     target = await find_pod(call.account, pod)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lium_mcp.sandbox import Sandbox
-from tests.harness import Agent, agent_on
+from tests.harness import Agent, Person, agent_on
 from tests.servers import Servers, hasten
 from tests.sshd import Sshd, at_sshd
 from tests.wires import Hold, Wire, living
@@ -76,7 +76,8 @@ async def test_what_follows_a_job_waits_for_a_command_of_another_server(
         running = group.create_task(other.call("run_command", pod="train", command="sleep 500", timeout_seconds=3600))
         await at.at_work(pod_id)
         account.clock.advance(seconds=100)
-        await waits(agent, f"{then}{' after job train' if then != 'remove' else ''} waits, since a command")
+        of = "The removal of the pod of run train" if then == "remove" else "backup_and_remove after job train"
+        await waits(agent, f"{of} waits, since a command of run_command goes on")
         if then == "remove":
             seen = await agent.call("get_job", pod="train", name="train", wait_seconds=0)
             assert "remove waits, since a command of run_command goes on" in seen["next"]
@@ -209,3 +210,92 @@ async def test_what_a_command_left_in_the_background_is_waited_for_whichever_ser
             while living(sandbox):
                 sandbox.clock.advance(seconds=1)
                 await asyncio.sleep(0.05)
+
+
+async def test_a_person_is_told_what_a_removal_ends(account: Sandbox, at: Servers) -> None:
+    person = Person("no")
+    async with at(person=person) as agent, at() as other, asyncio.TaskGroup() as group:
+        pod_id = await rent(other)
+        await other.call("start_job", pod="train", name="night", command="sleep 36000")
+        running = group.create_task(other.call("run_command", pod="train", command="sleep 60"))
+        await at.at_work(pod_id)
+        refused = await agent.refused("remove_pod", pod="train")
+        assert refused.code == "not_confirmed"
+        assert "It ends what works in the pod: job night (since 20" in person.questions[0]
+        assert ", a command of run_command (since 20" in person.questions[0]
+        account.clock.advance(seconds=60)
+        await running
+    assert len(living(account)) == 1
+
+
+@pytest.mark.parametrize("final_backup", [True, False])
+async def test_where_nobody_is_asked_a_removal_tells_once_what_it_ends(
+    account: Sandbox, at: Servers, final_backup: bool
+) -> None:
+    async with at() as agent, at() as other:
+        await rent(other)
+        await other.call("start_job", pod="train", name="night", command="echo > /root/a; sleep 36000")
+        for _ in range(2):
+            refused = await agent.refused("remove_pod", pod="train", final_backup=final_backup)
+            assert refused.code == "pod_at_work"
+            assert "would end with it: job night (since 20" in refused.text
+            assert "The pod was not removed" in refused.text
+            account.clock.advance(minutes=11)
+        await agent.refused("remove_pod", pod="train", final_backup=final_backup)
+        await other.call("start_job", pod="train", name="day", command="sleep 36000")
+        refused = await agent.refused("remove_pod", pod="train", final_backup=final_backup)
+        assert "job day" in refused.text
+        removed = await agent.call("remove_pod", pod="train", final_backup=final_backup, wait_seconds=600)
+        assert removed["outcome"] == "done"
+    assert not living(account)
+
+
+async def test_what_is_brought_during_the_last_backup_of_a_removal_on_request_is_in_another_one(
+    account: Sandbox, at: Servers
+) -> None:
+    wire = Wire(account)
+    held = wire.hold("POST", "/pods/*/backup", "after the work")
+    async with at(wire) as agent, at() as other, asyncio.TaskGroup() as group:
+        await rent(agent)
+        await agent.call("run_command", pod="train", command="echo > /root/a")
+        removal = agent.call("remove_pod", pod="train", final_backup=True, wait_seconds=600)
+        removing = group.create_task(removal)
+        await held.reached()
+        await other.call("upload_files", pod="train", content="late", pod_path="/root/late")
+        held.let_go()
+        assert (await removing)["outcome"] == "done"
+    assert len(wire.sent("POST", "/pods/*/backup")) == 2
+
+
+async def test_a_removal_on_request_gives_up_where_every_last_backup_is_outdated(account: Sandbox, at: Servers) -> None:
+    wire = Wire(account)
+    async with at(wire) as agent, at() as other, asyncio.TaskGroup() as group:
+        await rent(agent)
+        await agent.call("run_command", pod="train", command="echo > /root/a")
+        held = wire.hold("POST", "/pods/*/backup", "after the work")
+        refusal = agent.refused("remove_pod", pod="train", final_backup=True, wait_seconds=600)
+        refused = group.create_task(refusal)
+        for _ in range(3):
+            await held.reached()
+            await other.call("upload_files", pod="train", content="late", pod_path="/root/late")
+            released, held = held, wire.hold("POST", "/pods/*/backup", "after the work")
+            released.let_go()
+        failure = await refused
+        assert failure.code == "final_backup_outdated"
+        assert "The pod was not removed" in failure.text
+    assert len(living(account)) == 1
+
+
+@pytest.mark.parametrize("final_backup", [True, False])
+async def test_a_backup_that_runs_is_refused_with_the_ways_out(
+    account: Sandbox, at: Servers, final_backup: bool
+) -> None:
+    async with at() as agent:
+        await rent(agent)
+        await agent.call("run_command", pod="train", command="echo > /root/a")
+        await agent.call("create_backup", pod="train", wait_seconds=0)
+        refused = await agent.refused("remove_pod", pod="train", final_backup=final_backup, wait_seconds=0)
+        assert refused.code == "backup_running"
+        for way in ("get_backup", "schedule_pod_removal", "cancel_backup", "delete_backup_schedule", "ten minutes"):
+            assert way in refused.text
+    assert len(living(account)) == 1

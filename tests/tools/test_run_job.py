@@ -201,6 +201,7 @@ async def test_a_pod_that_is_removed_at_its_time_has_exhausted_the_budget(accoun
 async def test_a_pod_that_somebody_removes_ends_its_run(account: Sandbox, at: Any) -> None:
     async with at() as agent:
         await begin(agent)
+        assert "job train" in (await agent.refused("remove_pod", pod="train")).text
         await agent.call("remove_pod", pod="train", wait_seconds=60)
         ended = await until(agent, over)
     assert (ended["outcome"], ended["job"]["status"]) == ("done", "stopped")
@@ -497,6 +498,28 @@ async def test_only_the_machine_of_the_files_goes_on_with_them(
     async with at(local_dirs=[tmp_path, tmp_path / "work"]) as agent:
         ended = await until(agent, over)
     assert ended["job"]["status"] == "succeeded"
+
+
+async def test_a_run_that_is_called_off_keeps_its_pod_while_another_job_runs_there(
+    account: Sandbox, at: Any, monkeypatch: Any
+) -> None:
+    account.add_fault("ssh_silent", pod_name="train", lasting_seconds=300)
+    async with at() as agent:
+        await agent.call("run_job", name="train", command="true", local_path="project", wait_seconds=1, **SMALL)
+    account.clock.advance(seconds=300)
+    monkeypatch.setattr("socket.gethostname", lambda: "another")  # so that its files are not brought
+    async with at() as other:
+        await until(other, lambda seen: seen["job"]["status"] == "uploading")
+        await other.call("start_job", pod="train", name="night", command="sleep 600")
+        stopped = await other.call("stop_job", pod="train", name="train")
+        assert stopped["outcome"] == "pending"
+        assert "the removal of its pod waits, since job night runs" in stopped["next"]
+        assert "bills" in stopped["next"]
+        assert len(living(account)) == 1
+        account.clock.advance(seconds=600)
+        ended = await until(other, over)
+        assert ended["job"]["status"] == "stopped"
+    assert living(account) == []
 
 
 @pytest.mark.parametrize("act", [losing_the_answer(), drop])

@@ -6,7 +6,7 @@ starting over; not for long after its end, since what is written to the pod late
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -18,6 +18,7 @@ from lium_mcp.api.pods.models import Pod
 from lium_mcp.failures import IN_EXTRAS, Failure
 from lium_mcp.figures import rate_in_usd
 from lium_mcp.guard.consent import Question
+from lium_mcp.rentals import LedgerUnavailable
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.backing_up import (
     PARTIAL,
@@ -34,6 +35,13 @@ from lium_mcp.services.polling import Poller
 FinalBackups = dict[str, StartedBackup]
 """The last backups that removals began, by pod."""
 
+_MOST_BACKUPS: Final = 3
+_WAYS_OUT: Final = (
+    "Wait for its end with get_backup and wait_seconds (Lium gives up one that is stuck, as a rule after ten minutes), "
+    "then call {again}. schedule_pod_removal has the pod removed at a time of your choice, whatever runs then. To lose "
+    f"that backup now, have a person cancel it on lium.io, or call cancel_backup {IN_EXTRAS}. Where a schedule began "
+    "it, delete_backup_schedule keeps the next from beginning."
+)
 _FRESH: Final = timedelta(minutes=10)
 _LOOK_SECONDS: Final = 5.0
 _ADVICE: Final = (
@@ -60,6 +68,26 @@ async def take_final_backup(
     Raises:
         Failure: there is no complete backup; the pod was not touched.
     """
+    outdated = list[str]()
+    while len(outdated) < _MOST_BACKUPS:
+        backup = await _take(account, poller, final_backups, pod, wait_seconds=wait_seconds)
+        if not backup.is_completed or not await _is_outdated(account, final_backups[pod.id], pod):
+            return backup
+        outdated.append(backup.id)
+        final_backups.pop(pod.id, None)
+    raise Failure(
+        "final_backup_outdated",
+        f"A command, an upload or a new job changed {pod.pod_name} during each of {_MOST_BACKUPS} last backups, so the "
+        f"newest, {outdated[-1]}, may lack that.",
+        "Call again when nothing is done in the pod, or call remove_pod without final_backup to lose what is not in "
+        "the backup.",
+        effect=_stays(pod),
+    )
+
+
+async def _take(
+    account: Account, poller: Poller, final_backups: FinalBackups, pod: Pod, *, wait_seconds: float
+) -> Backup:
     try:
         backup = await earlier_final_backup(account, final_backups, pod)
         if backup is None:
@@ -79,6 +107,18 @@ async def take_final_backup(
     return backup
 
 
+async def _is_outdated(account: Account, started: StartedBackup, pod: Pod) -> bool:
+    """Whether a server has begun something since a backup was asked for that may have changed the pod's files."""
+    newest = await _newest_change(account, pod)
+    return started.change is not None and newest is not None and newest > started.change
+
+
+async def _newest_change(account: Account, pod: Pod) -> int | None:
+    with suppress(LedgerUnavailable):
+        return (await account.rents.work_in(pod.id)).newest_change
+    return None
+
+
 async def _begin(account: Account, poller: Poller, pod: Pod, *, wait_seconds: float) -> StartedBackup:
     """Begin a backup of the whole local volume that holds all that is written by now.
 
@@ -88,19 +128,21 @@ async def _begin(account: Account, poller: Poller, pod: Pod, *, wait_seconds: fl
         Failure: another one is still running, or none could be begun.
         LiumError: Lium refused.
     """
+    change = await _newest_change(account, pod)
     started = await start_backup(account, pod, name="final", whole=True)
     if started.joined:
         # It began before this call and may miss what was written since: let it end, then take one of our own.
         await wait_for_backup(account, poller, await read_started(account, pod, started), wait_seconds=wait_seconds)
+        change = await _newest_change(account, pod)
         started = await start_backup(account, pod, name="final", whole=True)
     if started.joined:
         raise Failure(
             "backup_running",
-            f"Another backup of {pod.pod_name} is still running.",
-            "Call get_backup to wait for it, then remove_pod with final_backup again.",
+            f"Another backup of {pod.pod_name}, {started.backup_id}, is still running.",
+            _WAYS_OUT.format(again="remove_pod with final_backup again"),
             effect=_stays(pod),
         )
-    return started
+    return replace(started, change=change)
 
 
 async def earlier_final_backup(account: Account, final_backups: FinalBackups, pod: Pod) -> Backup | None:
@@ -144,9 +186,7 @@ async def find_running_backup(
             raise Failure(
                 "backup_running",
                 f"Backup {backup.id} of {pod.pod_name} is running, and would be lost.",
-                "Wait for its end with get_backup and wait_seconds, then call again, or call remove_pod with "
-                "final_backup. To lose it, have a person cancel it on lium.io, or call cancel_backup "
-                f"{IN_EXTRAS}.",
+                _WAYS_OUT.format(again="again, or remove_pod with final_backup"),
                 effect=_stays(pod),
             )
     begun = final_backups.pop(pod.id, None)

@@ -1,6 +1,7 @@
 """A run that this server has claimed: what is read and written of it, and how it ends where its pod is gone."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ from lium_mcp.services.accounts import Account
 from lium_mcp.services.jobs.run_order import RunOrder
 from lium_mcp.services.jobs.runs import RunProgress, RunState, RunStatus, as_written, read_order, read_progress
 from lium_mcp.services.open_rents import find_given_back
+from lium_mcp.services.pods.at_work import seen_at_work
 from lium_mcp.services.pods.pod_connections import pod_access
 from lium_mcp.services.pods.pod_details import past_view
 from lium_mcp.services.pods.pod_states import judge_gone
@@ -168,7 +170,7 @@ class Run:
         return any(entry.status in ("removing", "removed") and entry.removal_accepted for entry in await self.rents())
 
     async def give_up(self, status: RunStatus, said: str, *, problem: str | None = None) -> None:
-        """Close a run whose command has not run, and remove the pod that it rented.
+        """Close a run whose command has not run, and remove the pod that it rented, once nobody else works in it.
 
         Raises:
             NotNow: the pod cannot be removed yet.
@@ -179,6 +181,12 @@ class Run:
             if not self.claim.is_over:
                 raise not_now("Lium does not show the pod, nor say that it is gone")
             return
+        seen = await seen_at_work(self.account, pod)
+        by_others = replace(seen, jobs=[job for job in seen.jobs or () if job.name != self.name])
+        if by_others.why != self.progress.kept_because:
+            await self.note(kept_because=by_others.why)
+        if by_others.why is not None:
+            raise not_now(by_others.why)
         try:
             with anyio.fail_after(_REMOVAL_SECONDS):
                 await start_removal(self.account, pod)

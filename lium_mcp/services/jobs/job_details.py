@@ -224,6 +224,9 @@ def _next_of(
             else "To run it again,"
         )
         return f"{said.rstrip('.')}.{runs_on}{brought}{why}{stays}{charged} {on_it} choose another name."
+    if progress.state in BEFORE_THE_COMMAND and progress.kept_because:
+        waits = f"It is called off, and the removal of its pod waits, since {progress.kept_because}."
+        return f"{waits} {_billing_of(task, progress, now, pod)} {look} waits on."
     if progress.state in BEFORE_THE_COMMAND:
         starts = "the command starts by itself; if a server ends meanwhile, another goes on within two minutes"
         return f"Nothing is left to do: {starts}. {look} waits on, from any session."

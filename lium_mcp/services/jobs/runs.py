@@ -287,3 +287,8 @@ async def _read_again(account: Account, task: Task) -> Task:
 def is_at_its_command(task: Task) -> bool:
     """Whether the command of a run was started, or never will be."""
     return task.closed_at is not None or read_progress(task).state not in BEFORE_THE_COMMAND
+
+
+def is_called_off(task: Task) -> bool:
+    """Whether a run that is to be stopped has done what it can now: it is over, has begun, or its pod stays for now."""
+    return is_at_its_command(task) or read_progress(task).kept_because is not None

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 # To connect, and to stop what does not end when it is asked to, comes on top of the time that a call gives.
 _MORE_SECONDS: Final = 120.0
 _END_SECONDS: Final = 5.0
-_LOOK_SECONDS: Final = 8.0
+_LOOK_SECONDS: Final = 5.0
 # As long as an order of a removal may take.
 _REMOVAL: Final = timedelta(seconds=90)
 _IN_WORDS: Final[dict[WorkKind, str]] = {

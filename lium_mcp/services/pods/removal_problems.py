@@ -42,7 +42,7 @@ def _of_follow_up(task: Task) -> str | None:
 def _of_run(task: Task) -> str | None:
     problem, then = task.progress.get("problem"), task.payload["order"].get("then")
     if task.closed_at is None and problem is None and (why := task.progress.get(KEPT_BECAUSE)):
-        return f"Run {task.name} is over, and {then} waits, since {why}. Until then it bills."
+        return f"The removal of the pod of run {task.name} waits, since {why}. Until then it bills."
     if problem is None or task.progress.get("pod_id") is None:
         return None
     if task.closed_at is None:
