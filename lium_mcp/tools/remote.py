@@ -97,7 +97,7 @@ async def run_command(
     timeout_seconds: Timeout = 300,
 ) -> CommandRuns:
     """Run a shell command in running pods over SSH and read its exit code and output. Whatever takes longer than the
-    time limit is stopped: start_job runs it in the background.
+    time limit is stopped, with all that it began: start_job runs it in the background.
     """
     if bool(pod) == bool(pods):
         raise Failure("invalid_argument", "Give either pod or pods.", "Correct it and call again.")
@@ -292,7 +292,7 @@ async def _look(call: Call, pod: str, name: str, log_lines: int, wait_seconds: f
 @toolset.tool(title="Stop job", hints=DESTROYS, search_hint="kill a training run, cancel a running script, end jobs")
 async def stop_job(call: Call, pod: PodName, name: JobName) -> ObservedJob:
     """Stop a job and everything that it started. Its files and output stay; what was to follow it does not happen. A
-    run_job whose command has not begun is called off, and its pod removed.
+    run_job whose command has not begun is called off, and its pod removed once nobody else works in it.
     """
     run = await _find_run(call, pod, name)
     if run is not None and not is_at_its_command(run):
