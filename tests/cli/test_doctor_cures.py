@@ -282,10 +282,17 @@ async def test_an_entry_of_another_name_is_to_be_taken_out_first(shell: Shell) -
     assert f"take gpus in {file} out" in found["cure"]
 
 
-@pytest.mark.parametrize("text", ['{"mcpServers": {', '{"mcpServers": {},}', "\udc80"])
-async def test_the_broken_file_of_a_host_is_put_away(shell: Shell, text: str) -> None:
-    file = Path.home() / ".cursor" / "mcp.json"
-    file.parent.mkdir()
+@pytest.mark.parametrize(
+    ("place", "text"),
+    [
+        (".cursor/mcp.json", '{"mcpServers": {'),
+        (".cursor/mcp.json", '{"mcpServers": {},}'),
+        (".config/Code - Insiders/User/mcp.json", "\udc80"),
+    ],
+)
+async def test_the_broken_file_of_a_host_is_put_away(shell: Shell, place: str, text: str) -> None:
+    file = Path.home() / place
+    file.parent.mkdir(parents=True)
     file.write_bytes(text.encode("utf-8", "surrogateescape"))
     [found] = wrong(await shell.look())
     assert str(file) in found["cure"]

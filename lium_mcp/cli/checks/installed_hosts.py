@@ -1,6 +1,7 @@
 """The hosts on this machine: whether our entry is in their settings, and what comes of it when it is tried."""
 
 import os
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,11 +137,12 @@ def _install(host: Host, scope: Scope) -> str:
 def _unusable(host: Host, installed: Installed, scope: Scope) -> Finding:
     path = installed.path
     what = f"{host.title} has settings that cannot be used: {installed.problem}."
-    aside = f"mv {path} {path}.old"
+    quoted = shlex.quote(str(path))
+    aside = f"mv {quoted} {shlex.quote(f'{path}.old')}"
     if not path.is_file():
         return broken(_AREA, what, "put it away", aside)
     if not os.access(path, os.R_OK):
-        return broken(_AREA, what, "let yourself read it", f"chmod u+r {path}")
+        return broken(_AREA, what, "let yourself read it", f"chmod u+r {quoted}")
     cure = f"correct {path} in an editor, or put it away and begin anew"
     return broken(_AREA, what, cure, f"{aside}; {_install(host, scope)}")
 

@@ -1,5 +1,6 @@
 """How a person comes to a key that is then the one in use, and how a key is shown."""
 
+import shlex
 from collections.abc import Mapping
 from typing import Final
 
@@ -29,7 +30,7 @@ def log_in(variables: Mapping[str, str], *, force: bool = False) -> str:
     first = f"unset {KEY_VARIABLE}; " if variables.get(KEY_VARIABLE, "").strip() else ""
     workspace = _workspace(variables)
     if workspace:
-        return f"{first}lium keys create NAME --workspace {workspace} --save"
+        return f"{first}lium keys create NAME --workspace {shlex.quote(workspace)} --save"
     return f"{first}lium-mcp login{' --force' if force else ''}"
 
 

@@ -1,5 +1,6 @@
 """Why Lium's address cannot be reached, where the failure of a request does not tell."""
 
+import shlex
 import ssl
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
@@ -87,4 +88,4 @@ def _other_scheme(address: SplitResult, *, speaks_tls: bool) -> Finding | None:
         # A key is never sent in clear to another machine.
         return broken(_AREA, what, "correct LIUM_BASE_URL: the server there needs https")
     scheme = "https" if speaks_tls else "http"
-    return broken(_AREA, what, f"begin LIUM_BASE_URL with {scheme}://", f"export LIUM_BASE_URL={other}")
+    return broken(_AREA, what, f"begin LIUM_BASE_URL with {scheme}://", f"export LIUM_BASE_URL={shlex.quote(other)}")

@@ -1,6 +1,7 @@
 """What mends a setting that cannot be used, told by what the problem is about: each names its setting first."""
 
 import re
+import shlex
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
@@ -53,9 +54,10 @@ def _of_saved(key: str, section: str, variables: Mapping[str, str]) -> _Cure:
 
 def _of_file(reason: str, variables: Mapping[str, str]) -> _Cure:
     path = config_path()
+    quoted = shlex.quote(str(path))
     if "cannot be read" in reason:
-        return _Cure("let yourself read it", f"chmod u+r {path}")
+        return _Cure("let yourself read it", f"chmod u+r {quoted}")
     # A login does not touch what it cannot read.
     return _Cure(
-        f"correct {path} in an editor, or put it away and log in", f"mv {path} {path}.old; {log_in(variables)}"
+        f"correct {path} in an editor, or put it away and log in", f"mv {quoted} {quoted}.old; {log_in(variables)}"
     )
