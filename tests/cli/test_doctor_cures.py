@@ -84,31 +84,34 @@ async def mended(shell: Shell, *options: str) -> Finding:
 
 
 SETTINGS = {
-    "no key": {"LIUM_API_KEY": ""},
-    "a key that Lium refuses": {"LIUM_API_KEY": "sk_wrong"},
-    "a key in two pairs of quotes": {"LIUM_API_KEY": "'\"sk_sandbox\"'"},
-    "a placeholder": {"LIUM_API_KEY": "${LIUM_API_KEY}"},
-    "words that stand for a key": {"LIUM_API_KEY": "YOUR_API_KEY"},
-    "a misspelt limit": {"LIUM_MCP_MAX_POD": "3"},
-    "a misspelt key": {"LIUM_API_KEY": "", "LIUM_APIKEY": KEY},
-    "an empty setting": {"LIUM_MCP_READ_ONLY": ""},
-    "a limit that is no number": {"LIUM_MCP_MAX_HOURS": "ten"},
-    "a policy file that is not there": {"LIUM_MCP_POLICY": "/nowhere/policy.toml"},
-    "a workspace that is a placeholder": {"LIUM_API_KEY": "", "LIUM_WORKSPACE": "${WORKSPACE}"},
-    "an address of another kind": {"LIUM_BASE_URL": "ftp://lium.io"},
-    "a ledger in a file of the system": {"LIUM_MCP_STATE_URL": "sqlite:////proc/version"},
-    "a ledger that is the root": {"LIUM_MCP_STATE_URL": "sqlite:////"},
-    "a ledger that is a folder": {"LIUM_MCP_STATE_URL": "sqlite:////tmp"},
-    "a ledger where nothing can be made": {"LIUM_MCP_STATE_URL": "sqlite:////proc/none/rentals.db"},
-    "a ledger of no kind": {"LIUM_MCP_STATE_URL": "mysql://here"},
+    "no key": ({"LIUM_API_KEY": ""}, "No API key is set"),
+    "a key that Lium refuses": ({"LIUM_API_KEY": "sk_wrong"}, "does not accept the API key"),
+    "a key in two pairs of quotes": ({"LIUM_API_KEY": "'\"sk_sandbox\"'"}, "LIUM_API_KEY: it holds a quotation mark"),
+    "words that stand for a key": ({"LIUM_API_KEY": "YOUR_API_KEY"}, "LIUM_API_KEY holds no key"),
+    "a misspelt limit": ({"LIUM_MCP_MAX_POD": "3"}, "LIUM_MCP_MAX_POD: there is no such setting; LIUM_MCP_MAX_PODS is"),
+    "a misspelt key": ({"LIUM_API_KEY": "", "LIUM_APIKEY": KEY}, "LIUM_APIKEY: there is no such setting"),
+    "an empty setting": ({"LIUM_MCP_READ_ONLY": ""}, "LIUM_MCP_READ_ONLY: it is empty"),
+    "a policy file that is not there": ({"LIUM_MCP_POLICY": "/nowhere/policy.toml"}, "LIUM_MCP_POLICY: "),
+    "a workspace that is a placeholder": ({"LIUM_API_KEY": "", "LIUM_WORKSPACE": "${WORKSPACE}"}, "LIUM_WORKSPACE: "),
+    "an address of another kind": ({"LIUM_BASE_URL": "ftp://lium.io"}, "LIUM_BASE_URL: "),
+    "a ledger in a file of the system": (
+        {"LIUM_MCP_STATE_URL": "sqlite:////proc/version"},
+        "Nothing is rented without",
+    ),
+    "a ledger that is the root": ({"LIUM_MCP_STATE_URL": "sqlite:////"}, "Nothing is rented without it"),
+    "a ledger where nothing can be": ({"LIUM_MCP_STATE_URL": "sqlite:////proc/none/a.db"}, "/proc cannot be written"),
+    "a ledger of no kind": ({"LIUM_MCP_STATE_URL": "mysql://here"}, "LIUM_MCP_STATE_URL: "),
 }
 
 
 @pytest.mark.parametrize("cause", SETTINGS)
 async def test_what_mends_a_setting_does(shell: Shell, cause: str) -> None:
-    shell.variables |= SETTINGS[cause]
+    variables, said = SETTINGS[cause]
+    shell.variables |= variables
     found = wrong(await shell.look())
     assert len(found) == 1, found
+    assert found[0]["level"] == "broken"
+    assert said in found[0]["what"]
     assert found[0]["run"], found
     left = wrong(await shell.look(after=found[0]["run"]))
     # Without the address Lium itself would be asked, which no test does; without a workspace there is no key yet.
