@@ -250,6 +250,27 @@ async def test_where_nobody_is_asked_a_removal_tells_once_what_it_ends(
     assert not living(account)
 
 
+@pytest.mark.parametrize("is_run", [True, False])
+async def test_a_removal_tells_that_what_a_job_made_is_not_saved_yet(
+    account: Sandbox, at: Servers, is_run: bool
+) -> None:
+    wire = Wire(account)
+    held = wire.hold("POST", "/pods/*/backup", "before the work")
+    async with at(wire) as agent:
+        if is_run:
+            given: Row = {"gpu_type": "A100", "max_hours": 4, "max_usd_per_hour": 20.0, "wait_seconds": 300}
+            await agent.call("run_job", name="train", command="sleep 60", then="backup_and_remove", **given)
+        else:
+            await begin(agent, "backup_and_remove")
+        await reached(account, held)
+        refused = await agent.refused("remove_pod", pod="train")
+        assert refused.code == "pod_at_work"
+        of = "of run train" if is_run else "after job train"
+        assert f"backup_and_remove {of}, not done yet" in refused.text
+        held.let_go()
+    assert len(living(account)) == 1
+
+
 async def test_what_is_brought_during_the_last_backup_of_a_removal_on_request_is_in_another_one(
     account: Sandbox, at: Servers
 ) -> None:
