@@ -83,11 +83,17 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """The end of what a job wrote."""
+    """The end of what a job wrote.
+
+    Attributes:
+        text: Its last lines.
+        total_bytes: All that it wrote so far.
+        cut_bytes: What comes before the text and was to be shown, too.
+    """
 
     text: str
     total_bytes: int
-    shown_bytes: int
+    cut_bytes: int
 
 
 def check_job_name(name: str) -> str:
@@ -240,8 +246,8 @@ async def list_jobs(connection: "Connection", *, now: datetime) -> list[Job]:
     return sorted(jobs, key=lambda job: (job.created_at or datetime.min.replace(tzinfo=UTC), job.name), reverse=True)
 
 
-async def read_log(connection: "Connection", name: str, *, lines: int, most_bytes: int) -> Log:
-    """The last lines of what a job wrote.
+async def read_log(connection: "Connection", name: str, *, lines: int, most_bytes: int, after_bytes: int = 0) -> Log:
+    """The last lines of what a job wrote after so many bytes.
 
     Raises:
         Failure: the connection broke.
@@ -250,11 +256,13 @@ async def read_log(connection: "Connection", name: str, *, lines: int, most_byte
     path = f"{_folder(name)}/log"
     try:
         size = (await pod_files.stat(path)).size
-        data = await pod_files.read(path, offset=max(size - most_bytes, 0), size=most_bytes)
+        begins_at = after_bytes if after_bytes <= size else 0  # else it is the output of another job
+        offset = max(size - most_bytes, begins_at)
+        data = await pod_files.read(path, offset=offset, size=size - offset) if offset < size else b""
     except OSError:
         return Log("", 0, 0)
     kept = b"".join(data.splitlines(keepends=True)[-lines:])
-    return Log(text_of_tail(kept), size, len(kept))
+    return Log(text_of_tail(kept), offset + len(data), offset + len(data) - len(kept) - begins_at)
 
 
 async def stop_job(connection: "Connection", name: str, *, now: datetime) -> Job:

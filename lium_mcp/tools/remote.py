@@ -206,6 +206,7 @@ async def get_job(
     pod: PodName,
     name: Annotated[ShortText, Field(max_length=MOST_NAME_CHARACTERS, description="Job; default all.")] = "",
     log_lines: Annotated[int, Field(ge=0, le=1000, description="Newest lines of its output.")] = 50,
+    log_after: Annotated[int, Field(ge=0, description="Only output after this log_bytes of an earlier answer.")] = 0,
     wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS,
 ) -> ObservedJob:
     """Look in on a job that start_job or run_job began, in any session: wait for its end, and read status, exit code
@@ -216,7 +217,7 @@ async def get_job(
         run = await watch_run(call.account, call.poller, run, is_at_its_command, wait_seconds=wait_seconds)
     if run is None:
         try:
-            return await _look(call, pod, name, log_lines, wait_seconds, None)
+            return await _look(call, pod, name, log_lines, log_after, wait_seconds, None)
         except Failure as failure:
             past = await look_back(call.account, pod, name, failure)
             if past is None:
@@ -227,7 +228,7 @@ async def get_job(
         return await observe_run(call.account, run)
     try:
         # Of a run that is over, another pod may have the name by now.
-        return await _look(call, pod if _is_closed(run) else pod_id, name, log_lines, wait_seconds, run)
+        return await _look(call, pod if _is_closed(run) else pod_id, name, log_lines, log_after, wait_seconds, run)
     except Failure:  # its pod is gone, or cannot be looked into
         over = await watch_run(call.account, call.poller, run, _is_closed, wait_seconds=wait_seconds)
         return await observe_run(call.account, over)
@@ -243,7 +244,9 @@ async def _find_run(call: Call, pod: str, name: str = "") -> Task | None:
     return None
 
 
-async def _look(call: Call, pod: str, name: str, log_lines: int, wait_seconds: float, run: Task | None) -> ObservedJob:
+async def _look(
+    call: Call, pod: str, name: str, log_lines: int, log_after: int, wait_seconds: float, run: Task | None
+) -> ObservedJob:
     """Look at a job on its pod, which may be that of a run; without a name, at all jobs of the pod."""
     target = await find_pod(call.account, pod)
     if run is not None and read_progress(run).pod_id != target.id:
@@ -270,7 +273,9 @@ async def _look(call: Call, pod: str, name: str, log_lines: int, wait_seconds: f
     if log_lines:
         with suppress(Failure):  # what became of the job is worth more
             async with access.to(target) as connection:
-                log = await jobs.read_log(connection, name, lines=log_lines, most_bytes=_LOG_BYTES)
+                log = await jobs.read_log(
+                    connection, name, lines=log_lines, most_bytes=_LOG_BYTES, after_bytes=log_after
+                )
     if run is not None and run.name == name:
         if job.is_over:
             run = await watch_run(call.account, call.poller, run, _is_closed, wait_seconds=wait_seconds)
@@ -280,7 +285,8 @@ async def _look(call: Call, pod: str, name: str, log_lines: int, wait_seconds: f
         pod_id=target.id,
         job=job_view(job),
         log=log.text if log else None,
-        log_cut_bytes=log.total_bytes - log.shown_bytes if log else None,
+        log_bytes=log.total_bytes if log else None,
+        log_cut_bytes=(log.cut_bytes or None) if log else None,
         note=FROM_A_POD if log and log.text else None,
         warnings=await warn_of_unsaved(call.account, target, job) or None,
         next=watched.lost_because

@@ -61,6 +61,26 @@ async def test_a_job_is_started_and_found_again_by_name_from_another_session(
         assert (await later.call("get_job", pod="train", name="train-1", log_lines=1))["log"] == "done\n"
 
 
+async def test_a_later_look_shows_only_what_was_written_since(on_sshd: Agent) -> None:
+    await rent(on_sshd)
+    job = {"pod": "train", "name": "long"}
+    wanted = "seq 200; while [ ! -e ~/go ]; do sleep 0.05; done; echo last"
+    await on_sshd.call("start_job", **job, command=wanted, max_hours=1)
+    seen: dict[str, Any] = {}
+    while "200" not in seen.get("log", ""):
+        seen = await on_sshd.call("get_job", **job, wait_seconds=0)
+    assert seen["log"].splitlines()[0] == "151"
+    assert (seen["log_bytes"], seen["log_cut_bytes"]) == (692, 692 - len(seen["log"]))
+    again = await on_sshd.call("get_job", **job, wait_seconds=0, log_after=seen["log_bytes"])
+    assert (again["log"], again["log_bytes"], "log_cut_bytes" in again, "note" in again) == ("", 692, False, False)
+    await on_sshd.call("run_command", pod="train", command="touch ~/go")
+    while (again := await on_sshd.call("get_job", **job, log_after=seen["log_bytes"]))["outcome"] != "done":
+        pass
+    assert (again["log"], again["log_bytes"]) == ("last\n", 697)
+    # What another job of the name wrote before is no place to go on from.
+    assert (await on_sshd.call("get_job", **job, log_after=10**6))["log"].endswith("200\nlast\n")
+
+
 async def test_jobs_that_start_at_once_on_a_new_pod_all_start(on_sshd: Agent, sshd: Sshd) -> None:
     await rent(on_sshd)
     names = [f"part-{number}" for number in range(6)]

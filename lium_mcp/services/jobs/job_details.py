@@ -56,6 +56,7 @@ class ObservedJob(Timed):
     removal_at: UtcTime | None = None
     job: JobView | None = None
     log: str | None = None
+    log_bytes: int | None = None
     log_cut_bytes: int | None = None
     note: str | None = None
     jobs: list[JobView] | None = None
@@ -156,7 +157,8 @@ def show_run(
         removal_at=_removal_of(progress, pod) if lives else None,
         job=view,
         log=text,
-        log_cut_bytes=log.total_bytes - log.shown_bytes if log is not None else None,
+        log_bytes=log.total_bytes if log is not None else None,
+        log_cut_bytes=(log.cut_bytes or None) if log is not None else None,
         note=FROM_A_POD if text else None,
         warnings=_warnings_of(task, order, progress, now) if is_open else None,
         next=_next_of(task, order, progress, now, pod, left_running=left_running),
