@@ -176,7 +176,7 @@ async def test_a_stored_refusal_is_a_refusal(sandbox: Sandbox, way: str) -> None
     on_rents(wire, losing_the_answer(), times=1)
     async with agent_on(sandbox, transport=wire) as agent:
         failure = await agent.refused("rent_pod", **asked)
-    assert failure.code == ("refused" if way == "by node" else "no_gpu_matches")
+    assert failure.code == ("nodes_taken" if way == "by node" else "no_gpu_matches")
     assert "Nothing was changed." in failure.text
     assert len(posts(wire)) == 2
     assert rents(sandbox) == []

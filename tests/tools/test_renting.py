@@ -443,7 +443,7 @@ async def test_a_node_that_somebody_else_took_is_told(sandbox: Sandbox, agent: A
     node = await splittable(sandbox)
     sandbox.add_fault("node_taken")
     failure = await agent.refused("rent_pod", name="train", executor_id=node["id"])
-    assert failure.code == "refused"
+    assert failure.code == "nodes_taken"
     assert "not available" in failure.text
     assert "Nothing was changed." in failure.text
     assert rents(sandbox) == []

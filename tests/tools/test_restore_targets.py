@@ -199,12 +199,13 @@ async def test_a_pod_that_does_not_answer_is_asked_about_and_a_yes_counts_for_it
         # What was seen to be empty, and cannot be looked at when it counts, is nobody's yes.
         seen = (await agent.call("get_pod", pod="seen"))["pod"]["pod_id"]
 
-        rebooting_pods: list[str] = []
+        read_after_yes: list[str] = []
 
         async def going_deaf(request: httpx2.Request, forward: Forward) -> httpx2.Response:
-            if len(person.questions) > 1 and not rebooting_pods:  # after the yes, before the order
-                rebooting_pods.append(seen)
-                await ask(sandbox, "POST", f"/pods/{seen}/reboot", {})
+            if len(person.questions) > 1:
+                read_after_yes.append(request.url.path)
+                if len(read_after_yes) == 2:  # the first holds the yes against the question; this is before the order
+                    await ask(sandbox, "POST", f"/pods/{seen}/reboot", {})
             return await forward(request)
 
         wire.on("GET", "/backup-logs/*", going_deaf)
@@ -212,6 +213,7 @@ async def test_a_pod_that_does_not_answer_is_asked_about_and_a_yes_counts_for_it
     rebooting, other = answer["pods"]
     assert "restore_target_unseen" in rebooting["problem"]
     assert other["outcome"] == "done"
+    assert len(person.questions) == 2
 
 
 async def test_a_way_through_a_link_or_onto_another_file_system_is_refused(
