@@ -49,7 +49,7 @@ def _carry_out(plan: Callable[[], Change], machine: Machine, *, yes: bool, dry_r
         say(f"{change.path} {state}: nothing to change.")
         return ExitStatus.OK
     if change.entry is not None and not is_here(change.host, machine):
-        say_aside(f"{change.host.title} was not found on this machine; its file is written all the same.")
+        say_aside(f"{change.host.title} was not found on this machine; its file can be written all the same.")
     command = own_command(change, machine)
     _show(change, command)
     if change.by_hand and command is None:
@@ -59,10 +59,10 @@ def _carry_out(plan: Callable[[], Change], machine: Machine, *, yes: bool, dry_r
         return ExitStatus.DIFFERS
     if not yes and not sys.stdin.isatty():
         say_aside("Nothing was written: there is no terminal to ask at, and no --yes.")
-        return ExitStatus.DIFFERS
+        return ExitStatus.UNUSABLE
     if not yes and not agreed("Make this change?"):
         say_aside("Nothing was written.")
-        return ExitStatus.DIFFERS
+        return ExitStatus.FAILED
     return _make(change, plan, command, machine)
 
 

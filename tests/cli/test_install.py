@@ -61,11 +61,17 @@ def backups(file: Path) -> list[str]:
     return [path.read_text() for path in sorted(file.parent.glob(f"{file.name}.*.bak"))]
 
 
-@pytest.mark.parametrize("words", [["--dry-run", "--yes"], []], ids=["dry run", "no terminal"])
-def test_without_a_yes_the_change_is_shown_and_not_made(lium: Lium, home: Path, words: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("words", "ends_with"),
+    [(["--dry-run", "--yes"], ExitStatus.DIFFERS), ([], ExitStatus.UNUSABLE)],
+    ids=["dry run", "no terminal"],
+)
+def test_without_a_yes_the_change_is_shown_and_not_made(
+    lium: Lium, home: Path, words: list[str], ends_with: ExitStatus
+) -> None:
     file = put(home, ".cursor/mcp.json", OTHERS)
     status, out, err = lium("install", "cursor", "--max-pods", "2", *words)
-    assert status == ExitStatus.DIFFERS
+    assert status == ends_with
     assert '+        "LIUM_MCP_MAX_PODS": "2"' in out
     assert "Nothing was written" in err
     assert file.read_text() == OTHERS
@@ -355,7 +361,7 @@ async def test_at_a_terminal_the_limits_are_offered_and_the_change_is_asked_abou
 async def test_at_a_terminal_a_no_leaves_the_file(home: Path) -> None:
     file = put(home, ".cursor/mcp.json", OTHERS)
     status, out = await at_a_terminal(home, "\n\n\n\nno\n", "install", "cursor")
-    assert (status, file.read_text()) == (ExitStatus.DIFFERS, OTHERS)
+    assert (status, file.read_text()) == (ExitStatus.FAILED, OTHERS)
     assert "Nothing was written." in out
 
 
