@@ -93,9 +93,8 @@ class InstalledEntry:
         """
         sent = {}
         for name, value in self.headers.items():
-            meant = [next(filter(None, found.groups())) for found in _REFERENCES.finditer(value)]
-            if _ASKED not in value and all(one in variables for one in meant):
-                sent[name] = _REFERENCES.sub(lambda found: variables[next(filter(None, found.groups()))], value)
+            if _ASKED not in value and all(_meant(found) in variables for found in _REFERENCES.finditer(value)):
+                sent[name] = _REFERENCES.sub(lambda found: variables[_meant(found)], value)
         return sent
 
     def environment(self, host: Host, variables: Mapping[str, str]) -> dict[str, str]:
@@ -107,7 +106,7 @@ class InstalledEntry:
         passed |= {name: variables[name] for name in self.forwarded if name in variables}
         for name, value in self.variables.items():
             if reference := _REFERENCES.fullmatch(value):
-                meant = next(filter(None, reference.groups()))
+                meant = _meant(reference)
                 if meant in variables:
                     passed[name] = variables[meant]
                 elif name != meant:
@@ -117,6 +116,12 @@ class InstalledEntry:
             else:
                 passed[name] = value
         return passed
+
+
+def _meant(reference: re.Match[str]) -> str:
+    """The variable that a reference names."""
+    name: str = next(filter(None, reference.groups()))
+    return name
 
 
 def with_kept_options(wish: Wish, there: InstalledEntry | None) -> Wish:
@@ -262,6 +267,8 @@ def _names_us(word: str) -> bool:
 
 def looks_ours(name: str, entry: InstalledEntry) -> bool:
     """Whether an entry of this name is for this server: by its words, or by its name where they at least mention it."""
-    if entry.url or entry.is_ours:
-        return name == ENTRY_NAME if entry.url else True
+    if entry.url:
+        return name == ENTRY_NAME
+    if entry.is_ours:
+        return True
     return name == ENTRY_NAME and any(ours in word for word in entry.command for ours in (PROGRAM, "lium_mcp"))

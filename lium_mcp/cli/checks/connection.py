@@ -11,9 +11,10 @@ import anyio
 from lium_mcp.api import errors as api
 from lium_mcp.api.account import Me
 from lium_mcp.cli.checks.findings import Finding, broken, ok, warning
-from lium_mcp.cli.checks.key_cures import KEY_VARIABLE, log_in, masked
-from lium_mcp.cli.checks.reaching import through_proxy, why_unreachable
+from lium_mcp.cli.checks.key_cures import log_in, masked
+from lium_mcp.cli.checks.reaching import LOOK_AT_NETWORK, through_proxy, why_unreachable
 from lium_mcp.figures import in_usd
+from lium_mcp.hosts.host_facts import KEY_VARIABLE
 from lium_mcp.services.accounts import Account, named
 from lium_mcp.services.failure_words import from_api
 from lium_mcp.settings import Settings
@@ -140,8 +141,7 @@ def _judge(settings: Settings, error: api.LiumError) -> Finding:
         case api.ConnectionFailed() | api.RequestTimedOut() if past := through_proxy(settings):
             return broken(_LIUM, failure.happened, *past)
         case api.ConnectionFailed() | api.RequestTimedOut():
-            cure = "look at the network, the firewall, and LIUM_BASE_URL; a network with a proxy needs"
-            return broken(_LIUM, failure.happened, f"{cure} HTTPS_PROXY=http://HOST:PORT")
+            return broken(_LIUM, failure.happened, LOOK_AT_NETWORK)
         case api.NotFound() | api.RouteMissing() | api.NotLium() if settings.base_url != DEFAULT_BASE_URL:
             cure = "correct LIUM_BASE_URL, which ends with /api, or take it away for Lium itself"
             return broken(_LIUM, failure.happened, cure, "unset LIUM_BASE_URL")

@@ -4,13 +4,12 @@ import shlex
 from collections.abc import Mapping
 from typing import Final
 
+from lium_mcp.hosts.host_facts import KEY_VARIABLE
 from lium_mcp.official_config import OfficialConfig
-from lium_mcp.settings_table import SETTINGS
 from lium_mcp.values import SettingsError, cleaned
 
 _SHOWN_CHARACTERS: Final = 4
 _LONG_ENOUGH: Final = 16
-KEY_VARIABLE: Final = SETTINGS["api_key"].variable
 
 
 def masked(key: str) -> str:

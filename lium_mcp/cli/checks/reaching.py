@@ -11,6 +11,9 @@ from lium_mcp.cli.checks.findings import Finding, broken
 from lium_mcp.settings import Settings
 from lium_mcp.values import is_loopback
 
+LOOK_AT_NETWORK: Final = (
+    "look at the network, the firewall, and LIUM_BASE_URL; a network with a proxy needs HTTPS_PROXY=http://HOST:PORT"
+)
 _AREA: Final = "lium"
 _ASK_SECONDS: Final = 10.0
 _HANDSHAKE_SECONDS: Final = 3.0
@@ -52,16 +55,11 @@ async def why_unreachable(settings: Settings) -> Finding | None:
 def _not_connected(host: str, port: int, addresses: list[str]) -> tuple[str, str]:
     what = f"Nothing takes a connection at {host}, port {port} ({', '.join(addresses)})."
     if all(":" in address for address in addresses):
-        return (
-            what,
-            f"{host} has addresses of IPv6 alone: this machine needs IPv6, or a proxy (HTTPS_PROXY=http://HOST:PORT)",
-        )
+        cure = f"{host} has addresses of IPv6 alone: this machine needs IPv6, or a proxy (HTTPS_PROXY=http://HOST:PORT)"
+        return what, cure
     if is_loopback(host):
         return what, "start what LIUM_BASE_URL means (lium-mcp sandbox is at port 8765), or correct LIUM_BASE_URL"
-    return (
-        what,
-        "look at the network, the firewall, and LIUM_BASE_URL; a network with a proxy needs HTTPS_PROXY=http://HOST:PORT",
-    )
+    return what, LOOK_AT_NETWORK
 
 
 async def _speaks_tls(host: str, port: int) -> bool:

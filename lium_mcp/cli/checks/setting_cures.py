@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from lium_mcp.cli.checks.findings import Finding, broken
-from lium_mcp.cli.checks.key_cures import KEY_VARIABLE, log_in
+from lium_mcp.cli.checks.key_cures import log_in
+from lium_mcp.hosts.host_facts import KEY_VARIABLE
 from lium_mcp.official_config import config_path
 
 _AREA: Final = "settings"

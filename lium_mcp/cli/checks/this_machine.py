@@ -49,10 +49,7 @@ def _key_cure(keys: KeySource, problem: Failure) -> tuple[str, str]:
     if path.exists():
         return f"name a private key instead of {path}: LIUM_SSH_KEY_PATH=/path/to/key", ""
     if keys.public_path and keys.public_path.exists():
-        return (
-            f"put the private half of {keys.public_path} at {path}, or {_NAME_ANOTHER}",
-            "",
-        )
+        return f"put the private half of {keys.public_path} at {path}, or {_NAME_ANOTHER}", ""
     return f"make {path}, or {_NAME_ANOTHER}", _make_key(path)
 
 
@@ -82,13 +79,18 @@ def _first_time(path: Path) -> Finding:
     if path.is_dir() or not path.name:
         what = f"{path} is a folder, and no file for the ledger. Nothing is rented without it."
         return broken(_LEDGER, what, *_cure(path))
-    folder = next(parent for parent in path.parents if parent.exists())
+    folder = _nearest_folder(path)
     try:
         TemporaryFile(dir=folder).close()
     except OSError as error:
         what = f"{path} cannot be made: {folder} cannot be written ({error.strerror}). Nothing is rented without it."
         return broken(_LEDGER, what, *_cure(path))
     return ok(_LEDGER, f"The first rent makes it: {path}.")
+
+
+def _nearest_folder(path: Path) -> Path:
+    """The folder that is there, nearest to where a file is to be."""
+    return next(parent for parent in path.parents if parent.exists())
 
 
 def _cure(path: Path | None) -> tuple[str, str]:
@@ -106,5 +108,5 @@ def _cure(path: Path | None) -> tuple[str, str]:
         return f"bring {path} back from a copy; or, once lium.io shows no pod that it may know of: {aside}", ""
     if os.environ.get("XDG_STATE_HOME"):
         return "let XDG_STATE_HOME name a folder of your own, or have the usual one", "unset XDG_STATE_HOME"
-    folder = next(parent for parent in path.parents if parent.exists())
+    folder = _nearest_folder(path)
     return f"make {folder} and what is in it writable", f"chmod -R u+rwX {shlex.quote(str(folder))}"

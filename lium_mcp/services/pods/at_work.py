@@ -135,11 +135,15 @@ async def all_at_work(account: Account, pod: Pod, connection: "Connection") -> A
         Failure: the pod did not answer.
         LedgerUnavailable: nobody can tell what other servers do.
     """
-    jobs = await list_jobs(connection, now=account.lium.now())
-    left = await has_left_something(connection)
+    jobs, left = await _on_pod(account, connection)
     # Last, so that whoever began something meanwhile is seen here or there.
     by_servers = await servers_at_work(account, pod)
     return AtWork(by_servers.is_own, by_servers.work, jobs, left)
+
+
+async def _on_pod(account: Account, connection: "Connection") -> tuple[list[Job], bool]:
+    """The jobs of a pod, and whether something that a command left in the background runs on."""
+    return await list_jobs(connection, now=account.lium.now()), await has_left_something(connection)
 
 
 async def seen_at_work(account: Account, pod: Pod) -> AtWork:
@@ -153,8 +157,7 @@ async def seen_at_work(account: Account, pod: Pod) -> AtWork:
     try:
         with anyio.fail_after(_LOOK_SECONDS):
             async with access.to(pod) as connection:
-                jobs = await list_jobs(connection, now=account.lium.now())
-                return AtWork(is_own, work, jobs, await has_left_something(connection))
+                return AtWork(is_own, work, *await _on_pod(account, connection))
     except (Failure, TimeoutError):
         access.note_failure(pod.id)
         return AtWork(is_own, work)

@@ -31,14 +31,7 @@ from lium_mcp.services.rents.node_choice import (
 )
 from lium_mcp.services.rents.offers import can_rent, describe_counts, has_price, smallest_gpu_count
 from lium_mcp.services.rents.quotes import find_node
-from lium_mcp.services.rents.rent_plan import (
-    Contents,
-    Plan,
-    expected_of,
-    find_contents,
-    look_again,
-    plan_on_node,
-)
+from lium_mcp.services.rents.rent_plan import Contents, Plan, expected_of, find_contents, look_again, plan_on_node
 from lium_mcp.services.rents.rent_questions import balance_after, refuse_other_templates, what_is_in_it
 from lium_mcp.services.rents.total_ceiling import LATE_HOURS, most_hours
 from lium_mcp.services.rents.wish import Wish
