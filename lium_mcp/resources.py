@@ -1,7 +1,8 @@
-"""Resources: the same readings that tools give, for hosts that attach data to a conversation by its address.
+"""Resources: the same readings that tools give, and skills, for hosts that attach these to a conversation by address.
 
-A resource is there where its tool is: what an operator does not offer as a tool cannot be read around it. Nothing is
-read when resources are listed. Tools stand alone: many hosts never read a resource.
+A resource is there where its tool is: what an operator does not offer as a tool cannot be read around it, and a skill
+is there where all tools that it names are. Nothing is read from Lium when resources are listed. Tools stand alone: many
+hosts never read a resource.
 """
 
 from collections.abc import Awaitable, Callable, Collection
@@ -9,19 +10,23 @@ from typing import Any, Final
 
 from mcp.server import MCPServer
 from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError
+from mcp.server.mcpserver.resources import TextResource
 from pydantic import ValidationError
 
 from lium_mcp.results import Result, dated
 from lium_mcp.services.failure_words import FAILURES, as_failure
 from lium_mcp.services.policy_view import Offered, policy_view
 from lium_mcp.services.polling import READ_LIMIT_SECONDS, time_limit
+from lium_mcp.skills import read_skills
 from lium_mcp.text import clean
 from lium_mcp.toolkit.argument_problems import from_validation
 from lium_mcp.toolkit.call import Call, Runtime
+from lium_mcp.toolkit.listing import read_listing
 from lium_mcp.toolkit.official_commands import without_commands
 from lium_mcp.toolkit.rendering import as_json
 
 _JSON: Final = "application/json"
+_INDEX_HEAD: Final = "# Skills\n\nThose whose tools this server offers. Read the one that fits before you begin.\n"
 _MOST_ROWS: Final = 100
 _MOST_ERROR_CHARACTERS: Final = 1500
 
@@ -46,7 +51,7 @@ Reading = Callable[[Call], Awaitable[Result]]
 
 
 def add_resources(server: MCPServer[None], runtime: Runtime, offered: Offered, tools: Collection[str]) -> None:
-    """Register the policy, and every resource whose tool is among `tools`."""
+    """Register the policy, and every resource and skill whose tools are among `tools`."""
     for tool, name, title, description in _FIXED:
         if tool in tools:
             _add_fixed(server, runtime, name, title, description, _reading(tool, **_ARGUMENTS.get(tool, {})))
@@ -62,6 +67,8 @@ def add_resources(server: MCPServer[None], runtime: Runtime, offered: Offered, t
         return await _read(
             Call(runtime), lambda call: policy_view(call.account, call.policy, call.runtime.confirm, offered)
         )
+
+    _add_skills(server, tools)
 
     if "get_pod" in tools:
 
@@ -110,6 +117,22 @@ def add_resources(server: MCPServer[None], runtime: Runtime, offered: Offered, t
         )
         async def backup_detail(backup_id: str) -> str:
             return await _read(Call(runtime), _reading("get_backup", backup_id=backup_id, wait_seconds=0))
+
+
+def _add_skills(server: MCPServer[None], tools: Collection[str]) -> None:
+    missing = {item.name for item in read_listing()}.difference(tools)
+    skills = [skill for skill in read_skills() if missing.isdisjoint(skill.words_in_code())]
+    for skill in skills:
+        _add_text(server, skill.address, skill.name, skill.title, skill.description, skill.text)
+    about = "What each skill of this server is for, and its address."
+    rows = "".join(f"- [{skill.title}]({skill.address}): {skill.description}\n" for skill in skills)
+    _add_text(server, "skill://index.md", "skills", "Skills", about, f"{_INDEX_HEAD}\n{rows}")
+
+
+def _add_text(server: MCPServer[None], address: str, name: str, title: str, description: str, text: str) -> None:
+    server.add_resource(
+        TextResource(uri=address, name=name, title=title, description=description, mime_type="text/markdown", text=text)
+    )
 
 
 def _add_fixed(

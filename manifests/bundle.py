@@ -36,7 +36,7 @@ def build(folder: Path) -> Path:
         "LICENSE": (ROOT / "LICENSE").read_bytes(),
     }
     for path in sorted((ROOT / "lium_mcp").rglob("*")):
-        if path.suffix in {".py", ".json"} or path.name == "py.typed":
+        if path.suffix in {".py", ".json", ".md"} or path.name == "py.typed":
             contents[path.relative_to(ROOT).as_posix()] = path.read_bytes()
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / FILE_NAME
