@@ -3,13 +3,17 @@
 A new content never takes the place of one that was not read before, and links are written through.
 """
 
+import glob
 import os
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 _PRIVATE: Final = 0o600
+_MOST_COPIES: Final = 5
+_COPY: Final = re.compile(r"\.\d{8}T\d{6}\.\d{6}Z\.bak", re.ASCII)
 
 Stamp = tuple[int, int, int] | None
 
@@ -53,6 +57,23 @@ def keep(target: Path, content: Content) -> Path:
     backup = target.with_name(f"{target.name}.{now:%Y%m%dT%H%M%S.%fZ}.bak")
     _write_new(backup, content.data)
     return backup
+
+
+def copies(target: Path) -> list[Path]:
+    """What `keep` has kept of a file, the newest first."""
+    found = target.parent.glob(f"{glob.escape(target.name)}.*.bak")
+    return sorted((path for path in found if _COPY.fullmatch(path.name.removeprefix(target.name))), reverse=True)
+
+
+def forget_older(target: Path, *, but: Path | None = None) -> None:
+    """Remove what is kept of a file, all but the newest few and this one.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    for copy in copies(target)[_MOST_COPIES:]:
+        if copy != but:
+            copy.unlink(missing_ok=True)
 
 
 def replace(target: Path, data: bytes, before: Content) -> bool:

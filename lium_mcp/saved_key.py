@@ -77,6 +77,7 @@ def _change(key: str | None, replaces: str | None) -> tuple[bool, Path | None]:
             backup = own_files.keep(target, before) if key is not None and saved and saved != key else None
             # A file with a key is for its owner alone, whatever it was.
             if own_files.replace(target, _with_key(content, key), replace(before, mode=_PRIVATE)):
+                own_files.forget_older(target)
                 return was_there, backup
             if backup is not None:
                 backup.unlink()

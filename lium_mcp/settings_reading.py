@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from lium_mcp.settings import Settings
-from lium_mcp.settings_table import OVER_HTTP, SETTINGS, meant_setting
+from lium_mcp.settings_table import OVER_HTTP, SETTINGS, as_option, meant_setting
 from lium_mcp.values import SettingsError, no_such
 
 
@@ -55,7 +55,7 @@ def load_readable(overrides: Mapping[str, Any]) -> tuple[Settings, list[str]]:
 
 def as_given(problems: Iterable[str], overrides: Mapping[str, Any]) -> list[str]:
     """Name what the command line gave as it was typed there, and not as a variable that nobody has set."""
-    options = {f"{SETTINGS[name].variable}:": f"--{name.replace('_', '-')}:" for name in overrides if name in SETTINGS}
+    options = {f"{SETTINGS[name].variable}:": f"{as_option(name)}:" for name in overrides if name in SETTINGS}
     return [
         " ".join([options.get(first, first), *rest]) for first, *rest in (problem.split(" ") for problem in problems)
     ]

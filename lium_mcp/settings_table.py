@@ -217,6 +217,11 @@ def is_option(name: str) -> bool:
     return SETTINGS[name].variable.startswith("LIUM_MCP_") and name != "server_token"
 
 
+def as_option(name: str) -> str:
+    """A setting as it is typed on the command line."""
+    return f"--{name.replace('_', '-')}"
+
+
 def meant_setting(variable: str) -> str | None:
     """The variable of this server that another one was meant to be, as far as its name tells; None where it was not.
 

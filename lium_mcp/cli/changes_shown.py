@@ -7,12 +7,16 @@ from collections.abc import Callable
 from lium_mcp.cli.console import agreed, say, say_aside, working
 from lium_mcp.cli.exit_statuses import ExitStatus
 from lium_mcp.hosts.config_changes import Change
+from lium_mcp.hosts.host_entries import read_entry
 from lium_mcp.hosts.host_facts import Host
 from lium_mcp.hosts.host_machine import Machine
 from lium_mcp.hosts.host_table import HOSTS
 from lium_mcp.hosts.installed_entries import ConfigUnusable, is_here
 from lium_mcp.hosts.own_tools import own_command, run_own_command
 from lium_mcp.values import SettingsError, no_such
+
+Plan = Callable[[bool], Change]
+"""Plans the change; told whether the host's own command has been asked to make it, what that has left to do."""
 
 _STYLES = {"+": "green", "-": "red"}
 
@@ -30,7 +34,7 @@ def host_named(name: str | None) -> Host:
     return HOSTS[name]
 
 
-def carry_out(plan: Callable[[], Change], machine: Machine, *, yes: bool, dry_run: bool) -> int:
+def carry_out(plan: Plan, machine: Machine, *, yes: bool, dry_run: bool) -> int:
     """Show a change, ask, and make it; the exit status is the answer.
 
     Raises:
@@ -42,8 +46,8 @@ def carry_out(plan: Callable[[], Change], machine: Machine, *, yes: bool, dry_ru
         raise SettingsError(str(error)) from None
 
 
-def _carry_out(plan: Callable[[], Change], machine: Machine, *, yes: bool, dry_run: bool) -> int:
-    change = plan()
+def _carry_out(plan: Plan, machine: Machine, *, yes: bool, dry_run: bool) -> int:
+    change = plan(False)
     if change.is_nothing:
         state = "has no entry of ours" if change.entry is None else "is as wanted"
         say(f"{change.path} {state}: nothing to change.")
@@ -73,13 +77,19 @@ def _show(change: Change, command: list[str] | None) -> None:
         doing = "Take out of" if change.entry is None else "Put into"
         say(f"{doing} {change.path}, beside what is there:")
         say(change.by_hand)
+    if change.scope == "project" and (entry := read_entry(change.host, change.entry)) and entry.command:
+        say_aside(
+            f"Whoever has this project gets this entry, and its command is a path of this machine: {entry.command[0]}. "
+            f"In a team, let each install it for themselves (lium-mcp install {change.host.name}), or name a server "
+            "that all reach (--http URL)."
+        )
     for line in () if change.by_hand else change.diff():
         say(line, style=_STYLES.get(line[:1], ""))
     if command is not None:
         say(f"{change.host.title} is asked to make it: {shlex.join(command)}")
 
 
-def _make(change: Change, plan: Callable[[], Change], command: list[str] | None, machine: Machine) -> int:
+def _make(change: Change, plan: Plan, command: list[str] | None, machine: Machine) -> int:
     if command is None:
         backup = change.make()
     else:
@@ -87,7 +97,7 @@ def _make(change: Change, plan: Callable[[], Change], command: list[str] | None,
         with working(f"{change.host.title} changes its file"):
             problem = run_own_command(command, machine)
         # What the command has not done, or not all of, is written as if there were none.
-        rest = plan()
+        rest = plan(True)
         if not rest.is_nothing:
             if problem:
                 say_aside(f"{command[0]}: {problem}")
@@ -97,5 +107,5 @@ def _make(change: Change, plan: Callable[[], Change], command: list[str] | None,
             rest.make()
     say(f"{change.path} is written." if change.path.exists() else f"{change.path} is gone, as it held nothing else.")
     if backup is not None:
-        say(f"As it was, it is kept in {backup}.")
+        say(f"As it was, it is kept in {backup}; of such copies, the newest stay.")
     return ExitStatus.OK

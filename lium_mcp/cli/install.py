@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -18,7 +19,7 @@ from lium_mcp.hosts.installed_entries import Installed, is_here, read_installed
 from lium_mcp.hosts.start_command import find_installer, install_script, installed_script
 from lium_mcp.official_config import OfficialConfig
 from lium_mcp.settings_reading import load_readable
-from lium_mcp.settings_table import SETTINGS
+from lium_mcp.settings_table import SETTINGS, as_option
 from lium_mcp.values import SettingsError, cleaned_key, is_loopback
 
 _OFFERED: Final = {
@@ -42,14 +43,14 @@ def run(options: dict[str, Any]) -> int:
     sandbox = options.pop("sandbox", False)
     variables = _variables(options)
     if url is not None:
-        wish = Wish(url=_address(url, variables), needs_key=not sandbox, key_saved=_has_saved_key())
+        wish = Wish(url=_address(url, options), needs_key=not sandbox, key_saved=_has_saved_key())
     else:
         script = installed_script() or _installed_now(asks=asks, yes=yes)
         if asks and not variables and not sandbox and not _is_known(host, machine, scope):
             variables = _ask_for_limits()
         command = (str(script), "--sandbox") if sandbox else (str(script),)
         wish = Wish(command=command, variables=variables, needs_key=not sandbox, key_saved=_has_saved_key())
-    status = carry_out(lambda: plan_install(host, machine, scope, wish), machine, yes=yes, dry_run=dry_run)
+    status = carry_out(lambda _: plan_install(host, machine, scope, wish), machine, yes=yes, dry_run=dry_run)
     if status == ExitStatus.OK:
         _say_next(host, wish)
     return status
@@ -70,7 +71,7 @@ def _variables(limits: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _address(url: str, variables: dict[str, str]) -> str:
+def _address(url: str, settings: Collection[str]) -> str:
     parts = urlsplit(url)
     is_usable = parts.hostname and (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname)))
     if not is_usable or parts.username or parts.query or parts.fragment:
@@ -78,8 +79,9 @@ def _address(url: str, variables: dict[str, str]) -> str:
             "--http: it takes the whole address of the server, such as https://gpu.example.com/mcp; with http, which "
             "anybody on the way can read, only on this machine"
         )
-    if variables:
-        raise SettingsError(f"{', '.join(variables)}: limits are set where the server at that address is started")
+    if settings:
+        typed = ", ".join(map(as_option, settings))
+        raise SettingsError(f"{typed}: this is for a server that the host starts; one at an address has its own limits")
     return url
 
 

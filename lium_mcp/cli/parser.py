@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from lium_mcp import __version__
 from lium_mcp.cli.output import written
 from lium_mcp.guard.redaction import redact_text
-from lium_mcp.settings_table import LIMITS, SETTINGS, is_option
+from lium_mcp.settings_table import LIMITS, SETTINGS, as_option, is_option
 from lium_mcp.values import is_decimal, no_such
 
 # argparse's word for the words of a command line that are no options.
@@ -216,7 +216,7 @@ def _add_settings(parser: argparse.ArgumentParser, names: Iterable[str]) -> None
     group = parser.add_argument_group("settings", "each is also an environment variable")
     for name in filter(is_option, names):
         setting = SETTINGS[name]
-        option = f"--{name.replace('_', '-')}"
+        option = as_option(name)
         text = f"{setting.about} [{setting.variable}]"
         # Left out means left to the environment, so that the default is written in one place.
         if setting.kind == "flag":

@@ -11,7 +11,7 @@ def run(options: dict[str, Any]) -> int:
     """Run the command; the exit status is the answer."""
     host, machine = host_named(options["host"]), Machine.this()
     return carry_out(
-        lambda: plan_uninstall(host, machine, options["scope"]),
+        lambda is_done: plan_uninstall(host, machine, options["scope"], is_taken_out=is_done),
         machine,
         yes=options["yes"],
         dry_run=options["dry_run"],

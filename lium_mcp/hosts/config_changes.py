@@ -7,6 +7,7 @@ with the same mode, behind links, and only where nobody has changed it meanwhile
 import difflib
 import os
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from lium_mcp import own_files
+from lium_mcp.hosts.before_install import Origin, keep, read_origin
 from lium_mcp.hosts.documents import GONE, Document, Edit, Unreadable
 from lium_mcp.hosts.host_entries import InstalledEntry, Wish, make_entry, merged, read_entry, with_kept_options
 from lium_mcp.hosts.host_facts import ENTRY_NAME, Host, Item, Scope, Steps
@@ -82,7 +84,7 @@ class Change:
         """
         with _telling(self.path):
             target, found = _unchanged(self)
-            return None if found.stamp is None else own_files.keep(target, found)
+            return None if found.stamp is None else keep(target, found, self.host)
 
 
 @contextmanager
@@ -135,8 +137,14 @@ def _by_the_same_name(wish: Wish, there: InstalledEntry | None) -> Wish:
     return replace(wish, command=(name, *arguments)) if is_same else wish
 
 
-def plan_uninstall(host: Host, machine: Machine, scope: Scope) -> Change:
-    """Plan what takes our entry away, and nothing else.
+def plan_uninstall(host: Host, machine: Machine, scope: Scope, *, is_taken_out: bool = False) -> Change:
+    """Plan what takes our entry away, with what came into the file with it, and nothing else.
+
+    Args:
+        host: Whose file.
+        machine: Where the host is.
+        scope: For the person, or for the project.
+        is_taken_out: Whether the host's own command has taken the entry out just now, and may have left the rest.
 
     Raises:
         ConfigUnusable: as above, or the entry of our name is for another server.
@@ -144,19 +152,22 @@ def plan_uninstall(host: Host, machine: Machine, scope: Scope) -> Change:
     path = _file(host, machine, scope)
     before, document = read_config_file(path, host)
     there = document.value(host.entry_path())
-    if there is None:
+    if there is None and not is_taken_out:
         return Change(host=host, scope=scope, path=path, before=before, after=before, entry=None, is_new=True)
-    found = read_entry(host, there)
-    if found is None or not found.is_ours:
+    if there is not None and ((found := read_entry(host, there)) is None or not found.is_ours):
         raise ConfigUnusable(
             f"{path}: the entry of that name does not start lium-mcp; take it away by hand if it is to go"
         )
-    edits = [Edit(host.entry_path(), GONE)]
-    edits += [Edit(steps, GONE) for steps in _unused_inputs(host, document)]
+    with _telling(path):
+        origin = read_origin(path.resolve(), host)
+    edits = [*_taking_out(host, document, origin.document)]
     change = _planned(host, scope, path, before, document, edits, None, is_new=False)
-    if host.is_list and _says_nothing(host, document):
-        return Change(host=host, scope=scope, path=path, before=before, after=None, entry=None, is_new=False)
-    return change
+    if change.by_hand or change.after is None or before is None:
+        return change
+    if there is not None and _is_as_installed(host, document, origin, before):
+        return replace(change, after=origin.data)
+    is_empty = change.after.removeprefix(BOM_UTF8).strip() in (b"", b"{}")
+    return replace(change, after=None) if is_empty and origin.data is None else change
 
 
 def _file(host: Host, machine: Machine, scope: Scope) -> Path:
@@ -216,30 +227,60 @@ def _said(step: object) -> str:
     return step.value if isinstance(step, Item) else str(step)
 
 
-def _unused_inputs(host: Host, document: Document) -> Iterator[Steps]:
-    servers = document.value((host.servers,)) or {}
-    others = (
-        str([entry for name, entry in servers.items() if (host.servers, name) != host.entry_path()])
-        if host.inputs
-        else ""
-    )
+def _taking_out(host: Host, document: Document, origin: Document) -> Iterator[Edit]:
+    """What takes our entry out, and what came with it: what `origin` does not have, and nobody has changed or uses."""
+    servers = document.value((host.servers,))
+    others = [entry for entry in _entries(servers) if entry is not document.value(host.entry_path())]
+    # Where a person has to do it, they are told of what has our name.
+    by_hand = document.has_comments
+    if servers is not None and not others and not by_hand and origin.value((host.servers,)) is None:
+        yield Edit((host.servers,), GONE)
+    elif document.value(host.entry_path()) is not None:
+        yield Edit(host.entry_path(), GONE)
+    if not (host.is_list and others):
+        beside = {name: value for name, value in host.beside.items() if origin.value((name,)) is None}
+        yield from (Edit((name,), GONE) for name, value in beside.items() if document.value((name,)) == value)
+    unused = [*_unused_inputs(host, document, origin, str(others))]
+    inputs = document.value(("inputs",))
+    if unused and not by_hand and len(unused) == len(inputs) and origin.value(("inputs",)) is None:
+        yield Edit(("inputs",), GONE)
+    else:
+        yield from (Edit(steps, GONE) for steps in unused)
+
+
+def _entries(servers: object) -> list[object]:
+    return list(servers.values()) if isinstance(servers, dict) else servers if isinstance(servers, list) else []
+
+
+def _unused_inputs(host: Host, document: Document, origin: Document, others: str) -> Iterator[Steps]:
     for item in host.inputs:
         steps = ("inputs", Item("id", item["id"]))
-        if document.value(steps) == item and f"${{input:{item['id']}}}" not in others:
+        is_ours = document.value(steps) == item and origin.value(steps) is None
+        if is_ours and f"${{input:{item['id']}}}" not in others:
             yield steps
 
 
-def _says_nothing(host: Host, document: Document) -> bool:
-    """Whether a file that is ours alone would have no server any more."""
-    rest = {name: value for name, value in document.content.items() if name != host.servers}
-    return rest == host.beside and len(document.content[host.servers]) == 1
+def _is_as_installed(host: Host, document: Document, origin: Origin, before: bytes) -> bool:
+    """Whether a file is still, byte for byte, what an install makes of the one that there was."""
+    came_along: dict[Steps, Any] = {(name,): value for name, value in host.beside.items()}
+    came_along |= {("inputs", Item("id", item["id"])): dict(item) for item in host.inputs}
+    edits = [
+        Edit(steps, value)
+        for steps, value in came_along.items()
+        if document.value(steps) is not None and origin.document.value(steps) is None
+    ]
+    edits.append(Edit(host.entry_path(), document.value(host.entry_path())))
+    try:
+        return origin.document.edited(edits) == before
+    except (Unreadable, TypeError, KeyError, AttributeError):
+        return False
 
 
 def _make(change: Change) -> Path | None:
     target, found = _unchanged(change)
     if found.stamp is not None and not os.access(target, os.W_OK):
         raise ConfigUnusable(f"{change.path}: it is write-protected; nothing was changed")
-    backup = None if found.stamp is None else own_files.keep(target, found)
+    backup = None if found.stamp is None else keep(target, found, change.host)
     if change.after is None:
         target.unlink()
         return backup

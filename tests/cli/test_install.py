@@ -230,7 +230,7 @@ def test_another_server_of_our_name_is_not_taken_away(lium: Lium, home: Path) ->
         (["install", "cursor", "--max-prize", "2"], "--max-prize: there is no such option"),
         (["install", "cursor", "--http", "http://gpu.example.com/mcp"], "--http: "),
         (["install", "cursor", "--http", "https://me:pw@gpu.example.com/mcp"], "--http: "),
-        (["install", "cursor", "--http", "https://x.example.com/mcp", "--max-pods", "1"], "LIUM_MCP_MAX_PODS: limits"),
+        (["install", "cursor", "--http", "https://x.example.com/mcp", "--max-pods", "1"], "--max-pods: this is for"),
         (["install", "claude-desktop", "--http", "https://x.example.com/mcp"], "takes no address"),
         (["install", "windsurf", "--scope", "project"], "no file for the servers of a project"),
     ],

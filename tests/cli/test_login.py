@@ -191,6 +191,16 @@ async def test_another_key_is_replaced_only_where_that_is_said_and_is_kept(lium:
     assert config.text == OLD.replace("sk_sandbox_other", saved_key())
 
 
+async def test_few_of_the_keys_before_are_kept(lium: Simulated, config: ConfigFile) -> None:
+    config.write(OLD)
+    for number in range(7):
+        old = config.path.with_name(f"config.ini.2026010{number + 1}T000000.000000Z.bak")
+        old.write_text(f"[api]\napi_key = sk_of_then_{number}\n")
+    assert (await log_in(lium, "--force"))[0] == 0
+    kept = sorted(text for text, _ in config.backups().values())
+    assert kept == sorted([OLD, *(f"[api]\napi_key = sk_of_then_{number}\n" for number in (3, 4, 5, 6))])
+
+
 @pytest.mark.parametrize(
     ("typed", "questions", "status"),
     [("n\n", 1, ExitStatus.UNUSABLE), ("y\nn\n", 2, ExitStatus.FAILED), ("y\ny\n", 2, 0)],

@@ -184,10 +184,15 @@ def test_a_host_asks_for_no_key_that_is_saved(tmp_path: Path) -> None:
 
 def test_what_a_host_asks_for_goes_with_the_entry(tmp_path: Path) -> None:
     on = machine(tmp_path)
-    path = install(HOSTS["vscode"], on).path
-    assert [item["id"] for item in read(path)["inputs"]] == ["lium_api_key"]
+    path = config_file(HOSTS["vscode"], on, "user")
+    assert path is not None
+    path.parent.mkdir(parents=True)
+    path.write_text('{"inputs": [{"id": "theirs"}]}')
+    install(HOSTS["vscode"], on)
+    assert [item["id"] for item in read(path)["inputs"]] == ["theirs", "lium_api_key"]
+    path.write_text(path.read_text().replace("theirs", "other"))
     plan_uninstall(HOSTS["vscode"], on, "user").make()
-    assert read(path) == {"inputs": [], "servers": {}}
+    assert read(path) == {"inputs": [{"id": "other"}]}
 
 
 def test_what_others_write_meanwhile_is_not_written_over(tmp_path: Path) -> None:
