@@ -1,16 +1,16 @@
-"""Serves the sandbox of a task: `python -m evals.stage TASK HOME SPEED` prints its address."""
+"""Serves the sandbox of a task: `python -m evals.stage FILE HOME SPEED` prints its address."""
 
 import asyncio
 import sys
 from pathlib import Path
 
-from evals.tasks import TASKS, load_task
+from evals.tasks import load_task
 from evals.world import World
 from lium_mcp.sandbox import serve_sandbox
 
 
-async def _serve(name: str, home: Path, speed: float) -> None:
-    world = World(load_task(TASKS / f"{name}.toml"), home)
+async def _serve(file: Path, home: Path, speed: float) -> None:
+    world = World(load_task(file), home)
     await world.begin()
     world.sandbox.clock.set_speed(speed)
     await serve_sandbox(world.sandbox, on_ready=_say)
@@ -22,4 +22,4 @@ def _say(address: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(sys.argv[1], Path(sys.argv[2]), float(sys.argv[3])))
+    asyncio.run(_serve(Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])))

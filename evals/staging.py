@@ -37,7 +37,7 @@ class Stage:
         """
         self._task = task
         self.work = write_files(task, home)
-        command = [str(PYTHON), "-m", "evals.stage", task.name, str(home), str(speed)]
+        command = [str(PYTHON), "-m", "evals.stage", str(task.file), str(home), str(speed)]
         self._process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)  # noqa: S603 - ours
         assert self._process.stdout is not None  # noqa: S101 - it is a pipe
         self.base_url = self._process.stdout.readline().strip()

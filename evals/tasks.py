@@ -55,7 +55,7 @@ class Task:
     """A task.
 
     Attributes:
-        name: That of its file.
+        file: Its file.
         title: What it is about, in a line.
         toolsets: The toolsets that its reference way needs.
         workflow: Which of the four workflows it is of, if any.
@@ -71,7 +71,7 @@ class Task:
         official: The same through the official server, where it has the tools.
     """
 
-    name: str
+    file: Path
     title: str
     toolsets: tuple[str, ...]
     workflow: str | None
@@ -85,6 +85,11 @@ class Task:
     claims: dict[str, Claim]
     reference: tuple[ToolCall, ...]
     official: tuple[ToolCall, ...]
+
+    @property
+    def name(self) -> str:
+        """What it is called: as its file is."""
+        return self.file.stem
 
     def prompt(self, work: str) -> str:
         """What the agent is asked: the request, and in which form it is to answer."""
@@ -118,7 +123,7 @@ def load_task(path: Path) -> Task:
         for name, claim in read["claims"].items()
     }
     return Task(
-        name=path.stem,
+        file=path,
         title=read["title"],
         toolsets=tuple(read["toolsets"]),
         workflow=read.get("workflow"),

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from mcp import MCPError
 from mcp.types import TextResourceContents
 
 import lium_mcp
+from evals.grading import grade
+from evals.playing import play, reference_claims
+from evals.tasks import Task, load_tasks
 from lium_mcp.cli.exit_statuses import ExitStatus
 from lium_mcp.sandbox import Sandbox
 from lium_mcp.settings_table import DEFAULT_TOOLSETS
@@ -159,3 +163,32 @@ def test_the_commands_for_ci_do_what_the_skill_says(tmp_path: Path) -> None:
         assert (done.returncode, "trainer" in done.stdout) == (status, True), done.stdout + done.stderr
     for status in (ExitStatus.OK, ExitStatus.DIFFERS, ExitStatus.FAILED, ExitStatus.UNUSABLE):
         assert re.search(rf"\b{int(status)}\b", text.split("exit status is")[1])
+
+
+# --- what they lead to -----------------------------------------------------------------------------------------------
+
+TASKS = load_tasks(Path(__file__).parent / "hosts" / "skill_tasks")
+# The one that waits for a job is for `make test-all`.
+PLAYED = [
+    pytest.param(task, id=name, marks=[pytest.mark.external] if name == "run-gpu-job" else [])
+    for name, task in TASKS.items()
+]
+
+
+@every_skill
+def test_the_steps_of_its_task_are_those_of_the_skill(skill: Skill) -> None:
+    named: dict[str, set[str]] = defaultdict(set)
+    for tool, given in calls(skill):
+        named[tool].update(given)
+    told = set(re.findall(r"`([a-z_]+)`", skill.text))
+    steps = TASKS[skill.name].reference
+    assert len(steps) >= 5
+    for step in steps:
+        assert step.tool in named, f"the skill does not say to call {step.tool}"
+        assert step.arguments.keys() <= named[step.tool] | told | {"wait_seconds"}, step
+
+
+@pytest.mark.parametrize("task", PLAYED)
+async def test_the_steps_of_a_skill_reach_the_goal_of_its_task(task: Task, tmp_path: Path) -> None:
+    played = await play(task, tmp_path, task.reference, reference_claims(task))
+    assert grade(task, played.facts, played.claims) == []
