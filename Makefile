@@ -79,17 +79,18 @@ format: .venv/.dev ## put the code into the house style
 	$(BIN)/ruff check --fix $(SOURCES)
 
 .PHONY: snapshots
-snapshots: .venv/.dev ## rewrite the recorded tool list and the generated docs, to be reviewed as a diff
+snapshots: .venv/.dev ## rewrite the recorded tool list, the generated docs and the manifests, to be reviewed as a diff
 	# The list comes first: everything else is what a server says that has read it.
 	UPDATE_SNAPSHOTS=1 $(BIN)/python -m pytest -q -n0 tests/tools/test_tool_list.py -k what_the_declarations_make
 	UPDATE_SNAPSHOTS=1 $(BIN)/python -m pytest -q -n0 tests/tools/test_tool_list.py tests/serving/test_prepared.py tests/test_docs.py tests/compat/test_document.py
+	$(BIN)/python -m manifests.generate
 
 .PHONY: ways
 ways: .venv/.dev ## write down anew what the tasks for agents cost with the tools as they are, to be reviewed as a diff
 	$(BIN)/python -m evals.ways
 
 .PHONY: manifests
-manifests: .venv/.dev ## write the ready-made configs for MCP hosts again, to be reviewed as a diff
+manifests: .venv/.dev ## write the ready-made configs for MCP hosts and directories again, to be reviewed as a diff
 	$(BIN)/python -m manifests.generate
 
 .PHONY: bundle

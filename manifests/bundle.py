@@ -17,10 +17,11 @@ from mcp.types import Tool
 
 from lium_mcp.server import build_server
 from lium_mcp.settings import Settings
-from manifests.source import HERE, PROJECT, ROOT, VERSION, Asked, Source, asked, read
+from manifests.directories import BUNDLE_NAME
+from manifests.source import HERE, NAME, PROJECT, ROOT, VERSION, Asked, Source, asked, read
 
 ENTRY_POINT = "main.py"
-FILE_NAME = f"{PROJECT['name']}-{VERSION}.mcpb"
+_ICON = "icon.png"
 # The zip format begins in 1980. One fixed time makes two builds of one state the same file, with the same hash.
 _BUILT_AT = (1980, 1, 1, 0, 0, 0)
 _READABLE_FILE = 0o100644
@@ -32,14 +33,15 @@ def build(folder: Path) -> Path:
     contents = {
         "manifest.json": json.dumps(described, indent=2).encode(),
         "pyproject.toml": pyproject().encode(),
-        ENTRY_POINT: (HERE / "claude-desktop" / ENTRY_POINT).read_bytes(),
+        ENTRY_POINT: (HERE / "bundle_files" / ENTRY_POINT).read_bytes(),
+        _ICON: (HERE / _ICON).read_bytes(),
         "LICENSE": (ROOT / "LICENSE").read_bytes(),
     }
     for path in sorted((ROOT / "lium_mcp").rglob("*")):
-        if path.suffix in {".py", ".json", ".md"} or path.name == "py.typed":
+        if path.is_file() and path.suffix != ".pyc":
             contents[path.relative_to(ROOT).as_posix()] = path.read_bytes()
     folder.mkdir(parents=True, exist_ok=True)
-    target = folder / FILE_NAME
+    target = folder / BUNDLE_NAME
     with zipfile.ZipFile(target, "w") as bundle:
         for name, content in contents.items():
             entry = zipfile.ZipInfo(name, _BUILT_AT)
@@ -60,12 +62,15 @@ def manifest(source: Source, tools: Sequence[Tool]) -> dict[str, Any]:
     inputs = asked(source)
     return {
         "manifest_version": "0.4",
-        "name": PROJECT["name"],
+        "name": NAME,
         "display_name": source.title,
         "version": VERSION,
         "description": PROJECT["description"],
         "author": {"name": PROJECT["authors"][0]["name"]},
         "repository": {"type": "git", "url": source.repository},
+        "homepage": source.repository,
+        "support": f"{source.repository}/issues",
+        "icon": _ICON,
         "license": PROJECT["license"],
         "keywords": PROJECT["keywords"],
         "server": {
@@ -74,7 +79,7 @@ def manifest(source: Source, tools: Sequence[Tool]) -> dict[str, Any]:
             "mcp_config": {
                 "command": "uv",
                 "args": ["run", "--directory", "${__dirname}", ENTRY_POINT],
-                "env": {item.variable: f"${{user_config.{item.field}}}" for item in inputs},
+                "env": {item.setting.variable: f"${{user_config.{item.field}}}" for item in inputs},
             },
         },
         "tools": [{"name": tool.name, "description": tool.description or ""} for tool in tools],
@@ -94,10 +99,12 @@ def _bundle_input(item: Asked) -> dict[str, Any]:
         case "secret":
             return {"type": "string", "sensitive": True} | told
         case "boolean":
-            # Without a default the server would be handed the unexpanded placeholder, which is not a yes or a no.
-            return {"type": "boolean", "default": item.default} | told
-        case _:
-            return {"type": item.kind} | told
+            return {"type": "boolean", "default": item.setting.default} | told
+        case "number":
+            bounds = {"min": item.setting.low, "max": item.setting.high}
+            return {"type": "number"} | told | {name: bound for name, bound in bounds.items() if bound is not None}
+        case "file":
+            return {"type": "file"} | told
 
 
 def pyproject() -> str:
@@ -110,7 +117,7 @@ def pyproject() -> str:
     return "\n".join(
         (
             "[project]",
-            f"name = {json.dumps(PROJECT['name'])}",
+            f"name = {json.dumps(NAME)}",
             f"version = {json.dumps(VERSION)}",
             f"requires-python = {json.dumps(PROJECT['requires-python'])}",
             f"dependencies = {json.dumps(PROJECT['dependencies'], indent=2)}",

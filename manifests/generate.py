@@ -1,118 +1,128 @@
-"""Write every ready-made config under manifests/ from one source (``make manifests``).
+"""Write every ready-made config from one source (``make manifests``).
 
-Nothing here is written by hand twice: names and commands are source.toml's, the shapes of entries the table of hosts',
-the version and the Python pyproject.toml's, what users are asked for the settings'. A test compares all of it with what
-is checked in.
+Nothing is written by hand twice: names and words are source.toml's, the shapes of entries the table of hosts', the
+version and the Python pyproject.toml's, what users are asked for the settings'. A test compares all of it with what is
+checked in.
 """
 
-import base64
 import json
-from collections.abc import Mapping
-from typing import Any
-from urllib.parse import quote
+import re
+from collections.abc import Iterator, Mapping
+from io import StringIO
+from typing import Any, Final
 
-from lium_mcp.hosts.host_entries import KEY_TO_FILL_IN, Wish, make_entry
-from lium_mcp.hosts.host_facts import KEY_VARIABLE, Part
-from manifests.source import HERE, PROJECT, VERSION, Asked, Host, Source, asked, read
+from ruamel.yaml import YAML
 
-REGISTRY_SCHEMA = "https://static.modelcontextprotocol.io/schemas/2025-12-11/server.schema.json"
+from lium_mcp.hosts.documents import Document, Edit
+from lium_mcp.hosts.host_entries import KEY_TO_FILL_IN
+from lium_mcp.hosts.host_facts import KEY_VARIABLE, Host, Part
+from lium_mcp.hosts.host_machine import Machine, Place, Platform
+from manifests import icon
+from manifests.directories import (
+    catalog_entry,
+    glama_entry,
+    registry_entry,
+    smithery_entry,
+    smithery_questions,
+)
+from manifests.host_files import SHIPPED, host_files, path_of, variants
+from manifests.links import links
+from manifests.source import HERE, ROOT, Source, read
+
+_PLATFORMS: Final[dict[Platform, str]] = {"linux": "Linux", "macos": "macOS", "windows": "Windows"}
+_WIDTH: Final = 1000
+_SINGLE_QUOTES: Final = re.compile(r"(?<= )'([^'\"\\]*)'$", re.MULTILINE)
+_MARKER: Final = re.compile(r"^<!-- mcp-name: .* -->\n", re.MULTILINE)
+_HEADING: Final = re.compile(r"^# .*\n", re.MULTILINE)
 
 
-def files(source: Source, readme: str) -> dict[str, str]:
-    """Make the text of every generated file, by its path under manifests/; `readme` is the README to update."""
-    made = {host.file: _written(host.file, host_config(source, host), host.note) for host in source.host}
-    made["server.json"] = _json(registry_entry(source))
-    readme = with_generated(readme, "hosts", _table(source))
-    made["README.md"] = with_generated(readme, "links", _links(source))
+def files(source: Source) -> dict[str, str]:
+    """Make the text of every generated file, and of every document that is so in part, by its path in the project."""
+    made = {f"manifests/{path}": text for path, text in host_files(source)}
+    made["manifests/server.json"] = as_json(registry_entry(source))
+    made["manifests/catalog/server.yaml"] = as_yaml(catalog_entry(source))
+    made["manifests/smithery.json"] = as_json(smithery_questions(source))
+    made["manifests/icon.svg"] = icon.svg()
+    made["smithery.yaml"] = as_yaml(smithery_entry())
+    made["glama.json"] = as_json(glama_entry(source))
+    own = with_generated((HERE / "README.md").read_text(), "hosts", "\n".join(_table()))
+    made["manifests/README.md"] = with_generated(own, "links", "\n".join(_links(source)))
+    made["README.md"] = _with_marker((ROOT / "README.md").read_text(), source)
+    made["pyproject.toml"] = _with_addresses((ROOT / "pyproject.toml").read_bytes(), source)
     return made
 
 
-def server_entry(source: Source, host: Host) -> dict[str, Any]:
-    """Make the part of a host's config that starts our server."""
-    facts = host.facts
-    has_reference = facts.stdio_key or Part.FORWARDED in facts.stdio.values()
-    by_hand = {} if has_reference else {KEY_VARIABLE: KEY_TO_FILL_IN}
-    return make_entry(facts, Wish(command=(source.command, *source.args), variables=by_hand))
+def as_json(value: Mapping[str, Any]) -> str:
+    """Write JSON as it is checked in."""
+    return json.dumps(value, indent=2) + "\n"
 
 
-def host_config(source: Source, host: Host) -> dict[str, Any]:
-    """Make a host's whole config file."""
-    return {**_beside(host), host.facts.servers: {source.server: server_entry(source, host)}}
+def as_yaml(value: Mapping[str, Any]) -> str:
+    """Write YAML as Docker's catalog takes it: as Prettier would."""
+    writer, out = YAML(), StringIO()
+    writer.indent(mapping=2, sequence=4, offset=2)
+    writer.width = _WIDTH
+    writer.dump(dict(value), out)
+    return _SINGLE_QUOTES.sub(r'"\1"', out.getvalue())
 
 
-def _beside(host: Host) -> dict[str, Any]:
-    """What else the file needs."""
-    return dict(host.facts.beside) | ({"inputs": [*host.facts.inputs]} if host.facts.inputs else {})
+def _with_marker(readme: str, source: Source) -> str:
+    """The README with the comment by which the registry knows, from PyPI, whose package this is."""
+    marker = f"<!-- mcp-name: {source.registry_name} -->\n"
+    if _MARKER.search(readme):
+        return _MARKER.sub(marker, readme)
+    return _HEADING.sub(lambda heading: f"{heading[0]}\n{marker}", readme, count=1)
 
 
-def registry_entry(source: Source) -> dict[str, Any]:
-    """Make server.json, what the MCP Registry is told."""
-    package = {
-        "registryType": "pypi",
-        "identifier": PROJECT["name"],
-        "version": VERSION,
-        "runtimeHint": source.command,
-        "transport": {"type": "stdio"},
-        "environmentVariables": [_registry_input(item) for item in asked(source)],
+def _with_addresses(pyproject: bytes, source: Source) -> str:
+    addresses = {
+        "Homepage": source.repository,
+        "Documentation": f"{source.repository}#readme",
+        "Changelog": f"{source.repository}/blob/main/CHANGELOG.md",
+        "Issues": f"{source.repository}/issues",
     }
-    return {
-        "$schema": REGISTRY_SCHEMA,
-        "name": f"io.github.{source.owner}/{PROJECT['name']}",
-        "title": source.title,
-        "description": source.summary,
-        "version": VERSION,
-        "repository": {"url": source.repository, "source": "github"},
-        "packages": [package],
-    }
+    edits = [Edit(("project", "urls", name), address) for name, address in addresses.items()]
+    return Document(pyproject, "toml").edited(edits).decode()
 
 
-def _registry_input(item: Asked) -> dict[str, Any]:
-    told: dict[str, Any] = {"name": item.variable, "description": item.description}
-    match item.kind:
-        case "secret":
-            # Not required: without it the server reads the marketplace, or what the official client's file has.
-            return told | {"isSecret": True}
-        case "boolean":
-            return told | {"format": "boolean", "default": str(item.default).lower()}
-        case "file":
-            return told | {"format": "filepath"}
-        case _:
-            return told | ({"default": item.default} if item.default else {})
+def _table() -> Iterator[str]:
+    yield "| host | ready-made | where it goes | how the key gets in |"
+    yield "|---|---|---|---|"
+    for host in SHIPPED.values():
+        ready = ", ".join(f"[{variant}]({path_of(host, variant)})" for variant in variants(host))
+        yield f"| {host.title} | {ready} | {_where(host)} | {_how_key_comes(host)} |"
 
 
-def cursor_link(source: Source) -> str:
-    """Make the link that installs the server in Cursor: the inner server object as base64, without a key."""
-    host = _host(source, "Cursor")
-    config = base64.b64encode(json.dumps(server_entry(source, host)).encode()).decode()
-    return f"https://cursor.com/en/install-mcp?name={source.server}&config={quote(config, safe='')}"
-
-
-def vscode_link(source: Source) -> str:
-    """Make the link that installs the server in VS Code: name, server and inputs in one object."""
-    host = _host(source, "VS Code")
-    config = {"name": source.server, **server_entry(source, host), **_beside(host)}
-    return f"vscode:mcp/install?{quote(json.dumps(config), safe='')}"
-
-
-def _host(source: Source, name: str) -> Host:
-    return next(host for host in source.host if host.name == name)
-
-
-def _table(source: Source) -> str:
-    rows = ["| host | file | where it goes | how the key gets in | how it was tested |", "|---|---|---|---|---|"]
-    named = [(item, f"[{item.file}]({item.file})") for item in source.host] + [
-        (item, item.file) for item in source.other
+def _where(host: Host) -> str:
+    """Where a host's file is, for the person and for a project."""
+    by_platform = {name: _shown(host.user[0], platform) for platform, name in _PLATFORMS.items()}
+    places = dict.fromkeys(by_platform.values())
+    told = [
+        f"{', '.join(name for name, at in by_platform.items() if at == place)}: " * (len(places) > 1) + f"`{place}`"
+        for place in places
     ]
-    rows += [f"| {item.name} | {file} | {item.goes_to} | {item.key_comes} | {item.tested} |" for item, file in named]
-    return "\n".join(rows)
+    in_project = [f"in a project `{place}`" for place in host.project[:1]]
+    return "; ".join([*told, *in_project])
 
 
-def _links(source: Source) -> str:
-    return (
-        f"[Add to Cursor]({cursor_link(source)})\n\n"
-        "GitHub does not follow links of the VS Code kind: paste this one into a browser.\n\n"
-        f"```text\n{vscode_link(source)}\n```"
-    )
+def _shown(place: Place, platform: Platform) -> str:
+    home = "/home"
+    path = Machine(platform, {"HOME": home, "USERPROFILE": home}, HERE).path(place)
+    return str(path).replace(home, "~", 1)
+
+
+def _how_key_comes(host: Host) -> str:
+    if host.asks_key:
+        return "the host asks, and keeps it"
+    if host.stdio_key or Part.FORWARDED in host.stdio.values():
+        return f"from `{KEY_VARIABLE}`, which the file names"
+    return f"from `{KEY_VARIABLE}`, which the host passes on" if host.passes_all else f"in place of `{KEY_TO_FILL_IN}`"
+
+
+def _links(source: Source) -> Iterator[str]:
+    """Each link in a line of its own: GitHub follows only those that begin with https."""
+    for link in links(source):
+        yield f"{SHIPPED[link.host].title}:\n\n```text\n{link.url}\n```\n"
 
 
 def with_generated(text: str, marker: str, content: str) -> str:
@@ -122,35 +132,13 @@ def with_generated(text: str, marker: str, content: str) -> str:
     return f"{before}<!-- {marker}:begin -->\n{content}\n<!-- {marker}:end -->{after}"
 
 
-def _written(file: str, config: Mapping[str, Any], note: str) -> str:
-    return _toml(config, note) if file.endswith(".toml") else _json(config)
-
-
-def _json(value: Mapping[str, Any]) -> str:
-    return json.dumps(value, indent=2) + "\n"
-
-
-def _toml(config: Mapping[str, Any], note: str) -> str:
-    """Write plain values, then tables of tables of such; JSON's strings, numbers and lists are TOML, too."""
-    lines = [f"# {line}" for line in note.splitlines()]
-    tables = {name: value for name, value in config.items() if isinstance(value, Mapping)}
-    lines += [*_settings({name: value for name, value in config.items() if name not in tables}), ""]
-    for table, entries in tables.items():
-        for name, entry in entries.items():
-            lines += [f"[{table}.{name}]", *_settings(entry), ""]
-    return "\n".join(lines)
-
-
-def _settings(values: Mapping[str, Any]) -> list[str]:
-    return [f"{key} = {json.dumps(value)}" for key, value in values.items()]
-
-
 def main() -> None:
     """Write every generated file."""
-    for path, text in files(read(), (HERE / "README.md").read_text()).items():
-        target = HERE / path
-        target.parent.mkdir(exist_ok=True)
+    for path, text in files(read()).items():
+        target = ROOT / path
+        target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text)
+    (HERE / "icon.png").write_bytes(icon.png())
 
 
 if __name__ == "__main__":

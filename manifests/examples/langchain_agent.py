@@ -19,9 +19,9 @@ LIUM = MultiServerMCPClient(
     {
         "lium": {
             "transport": "stdio",
-            "command": "uvx",
+            "command": "lium-mcp",
             # Read-only, so that nothing can be spent; without it the agent may also rent.
-            "args": ["lium-mcp", "--read-only", *sys.argv[1:]],
+            "args": ["--read-only", *sys.argv[1:]],
             "env": {"LIUM_API_KEY": os.environ.get("LIUM_API_KEY", "")},
         }
     }

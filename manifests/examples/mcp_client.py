@@ -14,8 +14,8 @@ import sys
 from mcp import Client, StdioServerParameters
 
 SERVER = StdioServerParameters(
-    command="uvx",
-    args=["lium-mcp", *sys.argv[1:]],
+    command="lium-mcp",
+    args=sys.argv[1:],
     # The client passes on next to nothing of its own environment: what the server needs is named here.
     env={"LIUM_API_KEY": os.environ.get("LIUM_API_KEY", "")},
 )

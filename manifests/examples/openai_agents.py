@@ -20,12 +20,12 @@ async def main() -> None:
     async with MCPServerStdio(
         name="lium",
         params={
-            "command": "uvx",
+            "command": "lium-mcp",
             # Read-only, so that nothing can be spent; without it the agent may also rent.
-            "args": ["lium-mcp", "--read-only", *sys.argv[1:]],
+            "args": ["--read-only", *sys.argv[1:]],
             "env": {"LIUM_API_KEY": os.environ.get("LIUM_API_KEY", "")},
         },
-        # The default of 5 seconds is less than the first start with uvx takes, and a tool may wait up to 600.
+        # The default is 5 seconds, and a tool may wait up to 600.
         client_session_timeout_seconds=660,
     ) as lium:
         agent = Agent(name="GPU scout", instructions="Use Lium's tools. Give prices in USD.", mcp_servers=[lium])

@@ -14,22 +14,12 @@ from lium_mcp.hosts.host_facts import KEY_VARIABLE, Host, Scope
 from lium_mcp.hosts.host_machine import Machine, Platform
 from lium_mcp.hosts.host_table import HOSTS
 from lium_mcp.hosts.installed_entries import ConfigUnusable, config_file, is_here, read_installed
-from tests.manifests.validation import problems
+from tests.manifests.validation import host_problems
 
 PLATFORMS: tuple[Platform, ...] = ("linux", "macos", "windows")
 COMMAND = ("/opt/lium/bin/lium-mcp", "--sandbox")
 STARTED = Wish(command=COMMAND, variables={"LIUM_MCP_MAX_PODS": "2"})
 AT = Wish(url="https://gpu.example.com/mcp")
-SCHEMAS = {
-    "codex": "codex-config",
-    "gemini-cli": "gemini-settings",
-    "goose": "goose-config",
-    "continue": "continue-block",
-    "lm-studio": "lmstudio",
-    "jetbrains": "junie",
-    "vscode-insiders": "vscode",
-    "vscodium": "vscode",
-}
 every_host = pytest.mark.parametrize("host", HOSTS.values(), ids=HOSTS)
 every_platform = pytest.mark.parametrize("platform", PLATFORMS)
 
@@ -129,7 +119,7 @@ def test_what_is_written_is_what_the_host_reads(
         return
     change = install(host, on, wish, scope)
     content = read(change.path)
-    assert problems(content, SCHEMAS.get(host.name, host.name)) == []
+    assert host_problems(content, host.name) == []
     installed = read_installed(host, on, scope)
     assert installed is not None
     assert installed.path == change.path

@@ -15,9 +15,9 @@ from mcp.client.stdio import get_default_environment
 from lium_mcp import __version__
 from lium_mcp.server import build_server
 from lium_mcp.settings import Settings
-from lium_mcp.settings_reading import load
+from lium_mcp.settings_table import LIMITS
 from manifests.bundle import build
-from manifests.source import PROJECT
+from manifests.source import PROJECT, ROOT
 from tests.compat.simulated import Simulated
 from tests.manifests.validation import problems
 
@@ -44,7 +44,7 @@ def expanded(manifest: dict[str, Any], folder: Path, filled_in: dict[str, Any]) 
     """Do with the manifest what a host does: known names are replaced, unknown ones stay as they are."""
     values = {name: item["default"] for name, item in manifest["user_config"].items() if "default" in item} | filled_in
     texts = {
-        f"user_config.{name}": str(value).lower() if isinstance(value, bool) else value
+        f"user_config.{name}": str(value).lower() if isinstance(value, bool) else str(value)
         for name, value in values.items()
     }
     texts["__dirname"] = str(folder)
@@ -88,10 +88,17 @@ def test_it_holds_the_server_and_nothing_else(bundle: Path) -> None:
         assert archive.testzip() is None
         names = archive.namelist()
     assert len(names) == len(set(names))
-    assert {name for name in names if "/" not in name} == {"manifest.json", "pyproject.toml", "main.py", "LICENSE"}
+    assert {name for name in names if "/" not in name} == {
+        *("manifest.json", "pyproject.toml", "main.py", "icon.png", "LICENSE")
+    }
     assert {Path(name).parts[0] for name in names if "/" in name} == {"lium_mcp"}
     assert not [name for name in names if "__pycache__" in name]
-    assert {"lium_mcp/server.py", "lium_mcp/tools/pods.py", "lium_mcp/sandbox/world.py"} <= set(names)
+    package = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "lium_mcp").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert {name for name in names if name.startswith("lium_mcp/")} == package
 
 
 def test_everything_that_is_asked_for_is_used_and_the_key_is_hidden(manifest: dict[str, Any]) -> None:
@@ -100,19 +107,12 @@ def test_everything_that_is_asked_for_is_used_and_the_key_is_hidden(manifest: di
     assert [name for name, item in manifest["user_config"].items() if item.get("sensitive")] == ["api_key"]
 
 
-def test_nothing_has_to_be_filled_in(manifest: dict[str, Any], unpacked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    untouched = Settings()
-    assert not any(item["required"] for item in manifest["user_config"].values())
-    for variable, value in expanded(manifest, unpacked, {})["env"].items():
-        monkeypatch.setenv(variable, value)
-    assert load({}) == untouched
-
-
-def test_what_is_switched_on_is_on(manifest: dict[str, Any], unpacked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable, value in expanded(manifest, unpacked, {"read_only": True, "sandbox": True})["env"].items():
-        monkeypatch.setenv(variable, value)
-    assert load({}).read_only
-    assert load({}).sandbox
+def test_nothing_has_to_be_filled_in_and_limits_can_be(manifest: dict[str, Any]) -> None:
+    questions = manifest["user_config"]
+    assert not any(item["required"] for item in questions.values())
+    limits = {name: item["type"] for name, item in questions.items() if name in LIMITS}
+    assert limits == dict.fromkeys(("max_price_per_hour_usd", "max_pods", "max_hours", "budget_usd"), "number")
+    assert "`lium-mcp login`" in questions["api_key"]["description"]
 
 
 def test_it_installs_what_the_project_needs_in_the_versions_that_are_tested(unpacked: Path) -> None:
@@ -124,6 +124,15 @@ def test_it_installs_what_the_project_needs_in_the_versions_that_are_tested(unpa
     assert {re.split(r"[<>=[]", line)[0].replace(".", "-") for line in PROJECT["dependencies"]} <= bound
 
 
+def started(manifest: dict[str, Any], unpacked: Path, path: str, lium: Simulated, **filled_in: Any) -> Client:
+    """Start an unpacked bundle as its manifest says."""
+    command = expanded(manifest, unpacked, filled_in)
+    # uv would install what is named in the bundle: here it takes the packages that are installed already.
+    no_network = {"UV_OFFLINE": "1", "UV_NO_SYNC": "1", "UV_PROJECT_ENVIRONMENT": sys.prefix}
+    around = get_default_environment() | no_network | {"PATH": path, "LIUM_BASE_URL": lium.base_url}
+    return Client(StdioServerParameters(command=command["command"], args=command["args"], env=around | command["env"]))
+
+
 async def test_the_unpacked_bundle_starts_by_the_command_of_its_manifest(
     manifest: dict[str, Any], unpacked: Path, host_path: str, simulated: Simulated
 ) -> None:
@@ -131,21 +140,40 @@ async def test_the_unpacked_bundle_starts_by_the_command_of_its_manifest(
     marked = "9.9.9"
     package = unpacked / "lium_mcp" / "__init__.py"
     package.write_text(package.read_text().replace(__version__, marked))
-    command = expanded(manifest, unpacked, {"api_key": "sk_sandbox"})
-    # uv would install what is named in the bundle: here it takes the packages that are installed already.
-    no_network = {"UV_OFFLINE": "1", "UV_NO_SYNC": "1", "UV_PROJECT_ENVIRONMENT": sys.prefix}
-    started = StdioServerParameters(
-        command=command["command"],
-        args=command["args"],
-        env=get_default_environment()
-        | no_network
-        | {"PATH": host_path, "LIUM_BASE_URL": simulated.base_url}
-        | command["env"],
-    )
-    async with Client(started) as client:
+    async with started(manifest, unpacked, host_path, simulated, api_key="sk_sandbox") as client:
         assert client.server_info is not None
         assert client.server_info.version == marked
         assert [tool.name for tool in (await client.list_tools()).tools] == [tool["name"] for tool in manifest["tools"]]
         answer = await client.call_tool("get_balance", {})
     assert answer.structured_content is not None, answer.content
     assert answer.structured_content["balance_usd"] == 100
+
+
+@pytest.mark.parametrize(
+    "left_open", [{}, {"max_pods": "", "budget_usd": " ", "api_key": ""}], ids=["names", "nothing"]
+)
+async def test_fields_that_stay_empty_set_nothing(
+    left_open: dict[str, str], manifest: dict[str, Any], unpacked: Path, host_path: str, simulated: Simulated
+) -> None:
+    """A host hands over the name of such a field, or nothing; the server alone would refuse every call then."""
+    async with started(manifest, unpacked, host_path, simulated, **left_open) as client:
+        answer = await client.call_tool("get_gpu_prices", {})
+    assert not answer.is_error, answer.content
+
+
+async def test_what_is_switched_on_is_on(
+    manifest: dict[str, Any], unpacked: Path, host_path: str, simulated: Simulated
+) -> None:
+    async with started(manifest, unpacked, host_path, simulated, read_only=True, sandbox=True) as client:
+        assert "rent_pod" not in [tool.name for tool in (await client.list_tools()).tools]
+        answer = await client.call_tool("get_balance", {})
+    assert not answer.is_error, "the sandbox needs no key"
+
+
+async def test_a_limit_that_is_filled_in_holds(
+    manifest: dict[str, Any], unpacked: Path, host_path: str, simulated: Simulated
+) -> None:
+    filled_in = {"api_key": "sk_sandbox", "max_price_per_hour_usd": 0.01, "max_pods": 2}
+    async with started(manifest, unpacked, host_path, simulated, **filled_in) as client:
+        answer = await client.call_tool("rent_pod", {"name": "trial", "gpu_type": "A100", "hours": 1})
+    assert (answer.meta or {})["lium-mcp/error"]["code"] == "policy_refused", answer.content
