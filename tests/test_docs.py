@@ -20,6 +20,7 @@ from lium_mcp.settings import Settings
 from lium_mcp.settings_table import SETTINGS
 from lium_mcp.tools.catalog import TOOLSETS
 from manifests.generate import with_generated
+from manifests.host_files import SHIPPED, VARIANTS, variants
 from tests.hosts.hosts import HOSTS
 
 ROOT = Path(__file__).parent.parent
@@ -173,6 +174,18 @@ def test_what_was_seen_of_the_hosts_is_of_the_versions_that_are_run() -> None:
     missing = [host.title() for host in HOSTS if seen.count(f"\n| {host.title()} |") < 2]
     assert missing == [], "`make test-hosts` writes it"
     assert "FAILS" not in seen
+
+
+def test_the_matrix_says_of_every_ready_made_file_whether_it_was_run() -> None:
+    text = (ROOT / "docs" / "clients.md").read_text()
+    part = text.split("<!-- files:begin -->")[1].split("<!-- files:end -->")[0]
+    rows = [line.strip("| ").split(" | ") for line in part.splitlines() if line.startswith("| ")][1:]
+    in_tests = {host.typed: host.title() for host in HOSTS}
+    titles = [in_tests.get(name, host.title) for name, host in SHIPPED.items()]
+    assert [title for title, *_ in rows] == titles, "`make test-hosts` writes it"
+    for (title, *verdicts), host in zip(rows, SHIPPED.values(), strict=True):
+        expected = "run" if title in in_tests.values() else "schema only"
+        assert verdicts == [expected if variant in variants(host) else "-" for variant in VARIANTS]
 
 
 def test_the_versions_of_clients_that_are_documented_are_those_that_are_installed() -> None:

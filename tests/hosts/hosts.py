@@ -80,6 +80,10 @@ class Host(ABC):
             frozenset(name.removeprefix(self.prefix) for name in names if name.startswith(self.prefix)), frozenset()
         )
 
+    def add_variables(self, **more: str) -> None:
+        """Let it have these in its environment, too."""
+        self._variables |= more
+
     def run(self, *arguments: str, **more: str) -> str:
         """Run a command of the host and return what it printed."""
         done = subprocess.run(
