@@ -27,6 +27,7 @@ from manifests.directories import (
 )
 from manifests.host_files import SHIPPED, host_files, path_of, variants
 from manifests.links import links
+from manifests.plugin_files import FOLDER, ICON, plugin_configs, plugin_skills, skills_told, start_told
 from manifests.source import HERE, ROOT, Source, read
 
 _PLATFORMS: Final[dict[Platform, str]] = {"linux": "Linux", "macos": "macOS", "windows": "Windows"}
@@ -45,6 +46,9 @@ def files(source: Source) -> dict[str, str]:
     made["manifests/icon.svg"] = icon.svg()
     made["smithery.yaml"] = as_yaml(smithery_entry())
     made["glama.json"] = as_json(glama_entry(source))
+    made |= {path: as_json(config) for path, config in plugin_configs(source)} | dict(plugin_skills())
+    plugin = with_generated((ROOT / FOLDER / "README.md").read_text(), "skills", skills_told())
+    made[f"{FOLDER}/README.md"] = with_generated(plugin, "start", start_told(source))
     own = with_generated((HERE / "README.md").read_text(), "hosts", "\n".join(_table()))
     made["manifests/README.md"] = with_generated(own, "links", "\n".join(_links(source)))
     made["README.md"] = _with_marker((ROOT / "README.md").read_text(), source)
@@ -138,7 +142,9 @@ def main() -> None:
         target = ROOT / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text)
-    (HERE / "icon.png").write_bytes(icon.png())
+    for target in (HERE / "icon.png", ROOT / FOLDER / ICON):
+        target.parent.mkdir(exist_ok=True)
+        target.write_bytes(icon.png())
 
 
 if __name__ == "__main__":
