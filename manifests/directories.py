@@ -7,20 +7,25 @@ without: a file that is checked in says nothing that is not so yet.
 from typing import Any, Final
 
 from lium_mcp.hosts.host_facts import KEY_HEADER
+from lium_mcp.settings_table import SETTINGS
 from manifests.source import NAME, PROJECT, VERSION, Asked, Source, asked
 
 _REGISTRY_SCHEMA: Final = "https://static.modelcontextprotocol.io/schemas/2025-12-11/server.schema.json"
 _GLAMA_SCHEMA: Final = "https://glama.ai/mcp/schemas/server.json"
 _CATALOG_NAME: Final = "lium"
-_STATE_FOLDER: Final = "/state"
+_HOME: Final = "/home/lium"
+"""Where the server in the image keeps what it keeps."""
+_KEPT: Final = f"{NAME}-home:{_HOME}"
 _SSH_KEY: Final = "/ssh/id"
+_SSH_KEY_VARIABLE: Final = SETTINGS["ssh_key_path"].variable
+_SSH_KEY_TOLD: Final = "Path of the private SSH key for pods, with its public half beside it."
+_HALVES: Final = ("", ".pub")
 BUNDLE_NAME: Final = f"{NAME}-{VERSION}.mcpb"
 
 
 def registry_entry(source: Source, bundle_sha256: str = "") -> dict[str, Any]:
     """Make server.json, what the MCP Registry is told; the bundle is part of it only with its hash."""
     questions = asked(source)
-    variables = [_registry_input(item) for item in questions]
     stdio = {"type": "stdio"}
     packages: list[dict[str, Any]] = [
         {
@@ -29,16 +34,17 @@ def registry_entry(source: Source, bundle_sha256: str = "") -> dict[str, Any]:
             "version": VERSION,
             "runtimeHint": "uvx",
             "transport": stdio,
-            "environmentVariables": variables,
+            "environmentVariables": [_registry_input(item) for item in questions],
         },
         {
             "registryType": "oci",
             "identifier": source.image,
             "runtimeHint": "docker",
             "transport": stdio,
-            # A path of the user's machine means nothing in a container.
+            "runtimeArguments": _container_options(),
             "environmentVariables": [
-                variable for variable, item in zip(variables, questions, strict=True) if item.kind != "file"
+                {"name": _SSH_KEY_VARIABLE, "value": _SSH_KEY},
+                *(_registry_input(item) for item in questions if item.kind != "file"),
             ],
         },
     ]
@@ -73,6 +79,21 @@ def _registry_input(item: Asked) -> dict[str, Any]:
             return told | {"format": "filepath"}
 
 
+def _container_options() -> list[dict[str, Any]]:
+    """What a container needs of the machine around it: a volume in which the ledger outlives it, and an SSH key."""
+    asks = {"ssh_key": {"description": _SSH_KEY_TOLD, "format": "filepath", "isRequired": True}}
+    mounts = [
+        {
+            "type": "named",
+            "name": "--mount",
+            "value": f"type=bind,source={{ssh_key}}{half},target={_SSH_KEY}{half},readonly",
+            "variables": asks,
+        }
+        for half in _HALVES
+    ]
+    return [{"type": "named", "name": "--volume", "value": _KEPT}, *mounts]
+
+
 def _registry_header(source: Source) -> dict[str, Any]:
     return {"name": KEY_HEADER, "description": _key(source).setting.about, "isSecret": True}
 
@@ -87,21 +108,10 @@ def catalog_entry(source: Source, commit: str = "") -> dict[str, Any]:
     limits = [item for item in asked(source) if item.kind == "number"]
     # Docker leaves out variables whose parameter is empty, which would be limits that nobody can read.
     of_limits = [
-        {
-            "name": item.setting.variable,
-            "example": item.example,
-            "value": f"{{{{{_CATALOG_NAME}.{item.field}}}}}",
-        }
-        for item in limits
+        {"name": item.setting.variable, "example": item.example, "value": _parameter(item.field)} for item in limits
     ]
-    fixed = {"LIUM_SSH_KEY_PATH": _SSH_KEY, "LIUM_MCP_STATE_URL": f"sqlite:///{_STATE_FOLDER}/rentals.db"}
-    ssh_key = f"{{{{{_CATALOG_NAME}.ssh_key}}}}"
-    parameters = {
-        "ssh_key": {
-            "type": "string",
-            "description": "Path of the private SSH key for pods, with its public half beside it.",
-        }
-    } | {item.field: {"type": "string", "description": item.description} for item in limits}
+    told = {"ssh_key": _SSH_KEY_TOLD} | {item.field: item.description for item in limits}
+    parameters = {name: {"type": "string", "description": description} for name, description in told.items()}
     return {
         "name": _CATALOG_NAME,
         "image": f"mcp/{_CATALOG_NAME}",
@@ -112,20 +122,21 @@ def catalog_entry(source: Source, commit: str = "") -> dict[str, Any]:
         "about": {"title": source.title, "description": PROJECT["description"], "icon": source.icon},
         "source": {"project": source.repository} | ({"commit": commit} if commit else {}),
         "run": {
-            "volumes": [
-                # The ledger of rents outlives the container.
-                f"{NAME}-state:{_STATE_FOLDER}",
-                f"{ssh_key}:{_SSH_KEY}:ro",
-                f"{ssh_key}.pub:{_SSH_KEY}.pub:ro",
-            ]
+            # The ledger of rents outlives the container.
+            "volumes": [_KEPT, *(f"{_parameter('ssh_key')}{half}:{_SSH_KEY}{half}:ro" for half in _HALVES)]
         },
         "config": {
             "description": "A Lium API key, an SSH key for pods, and limits on what an agent may spend.",
             "secrets": [{"name": f"{_CATALOG_NAME}.api_key", "env": key.setting.variable, "example": "<LIUM_API_KEY>"}],
-            "env": [*({"name": name, "value": value} for name, value in fixed.items()), *of_limits],
+            "env": [{"name": _SSH_KEY_VARIABLE, "value": _SSH_KEY}, *of_limits],
             "parameters": {"type": "object", "properties": parameters, "required": ["ssh_key"]},
         },
     }
+
+
+def _parameter(name: str) -> str:
+    """What Docker replaces by a parameter's value."""
+    return f"{{{{{_CATALOG_NAME}.{name}}}}}"
 
 
 def glama_entry(source: Source) -> dict[str, Any]:

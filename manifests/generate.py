@@ -90,11 +90,11 @@ def _with_addresses(pyproject: bytes, source: Source) -> str:
 
 
 def _table() -> Iterator[str]:
-    yield "| host | ready-made | where it goes | how the key gets in |"
+    yield "| host | ready-made | where it goes | where the key comes from |"
     yield "|---|---|---|---|"
     for host in SHIPPED.values():
         ready = ", ".join(f"[{variant}]({path_of(host, variant)})" for variant in variants(host))
-        yield f"| {host.title} | {ready} | {_where(host)} | {_how_key_comes(host)} |"
+        yield f"| {host.title} | {ready} | {_where(host)} | {_where_key_comes_from(host)} |"
 
 
 def _where(host: Host) -> str:
@@ -111,16 +111,16 @@ def _where(host: Host) -> str:
 
 def _shown(place: Place, platform: Platform) -> str:
     home = "/home"
-    path = Machine(platform, {"HOME": home, "USERPROFILE": home}, HERE).path(place)
+    path = Machine(platform, {"HOME": home, "USERPROFILE": home, "APPDATA": "%APPDATA%"}, HERE).path(place)
     return str(path).replace(home, "~", 1)
 
 
-def _how_key_comes(host: Host) -> str:
+def _where_key_comes_from(host: Host) -> str:
     if host.asks_key:
-        return "the host asks, and keeps it"
+        return "the host asks for it, and keeps it"
     if host.stdio_key or Part.FORWARDED in host.stdio.values():
-        return f"from `{KEY_VARIABLE}`, which the file names"
-    return f"from `{KEY_VARIABLE}`, which the host passes on" if host.passes_all else f"in place of `{KEY_TO_FILL_IN}`"
+        return f"`{KEY_VARIABLE}`, which the file names"
+    return f"`{KEY_VARIABLE}`, which the host passes on" if host.passes_all else f"what you put for `{KEY_TO_FILL_IN}`"
 
 
 def _links(source: Source) -> Iterator[str]:

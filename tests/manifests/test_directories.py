@@ -45,9 +45,7 @@ def test_what_docker_sets_are_settings_that_can_be_read(monkeypatch: Any) -> Non
         assert variable["name"] in {setting.variable for setting in SETTINGS.values()}
         monkeypatch.setenv(variable["name"], variable.get("example", variable["value"]))
     settings = load({})
-    assert settings.max_pods == 2
-    assert settings.state_url is not None
-    assert settings.state_url.get_secret_value() == "sqlite:////state/rentals.db"
+    assert (settings.max_pods, str(settings.ssh_key_path)) == (2, "/ssh/id")
 
 
 def test_the_secret_that_docker_does_not_have_counts_as_none(monkeypatch: Any) -> None:
@@ -55,13 +53,6 @@ def test_the_secret_that_docker_does_not_have_counts_as_none(monkeypatch: Any) -
     for left_open in (secret["example"], "<UNKNOWN>"):
         monkeypatch.setenv(secret["env"], left_open)
         assert load({}).find_api_key() is None
-
-
-def test_docker_keeps_the_ledger_when_a_container_goes() -> None:
-    entry = catalog()
-    [url] = [variable["value"] for variable in entry["config"]["env"] if variable["name"] == "LIUM_MCP_STATE_URL"]
-    kept = [volume.split(":")[1] for volume in entry["run"]["volumes"] if not volume.startswith("{{")]
-    assert any(url.removeprefix("sqlite:///").startswith(f"{folder}/") for folder in kept)
 
 
 def test_glama_is_told_who_maintains_it() -> None:

@@ -97,6 +97,18 @@ def test_the_image_names_its_registry_and_its_version_in_one(entry: dict[str, An
     assert re.fullmatch(r"ghcr\.io/[a-z0-9-]+/lium-mcp:\S+", image["identifier"])
 
 
+@every_entry
+def test_a_container_gets_an_ssh_key_and_a_volume_in_which_the_ledger_outlives_it(entry: dict[str, Any]) -> None:
+    kept, *mounts = package(entry, "oci")["runtimeArguments"]
+    assert (kept["name"], kept["value"]) == ("--volume", "lium-mcp-home:/home/lium")
+    told = [(mount["name"], mount["value"].replace("{ssh_key}", "/home/me/.ssh/id")) for mount in mounts]
+    assert told == [
+        ("--mount", "type=bind,source=/home/me/.ssh/id,target=/ssh/id,readonly"),
+        ("--mount", "type=bind,source=/home/me/.ssh/id.pub,target=/ssh/id.pub,readonly"),
+    ]
+    assert all(mount["variables"].keys() == {"ssh_key"} for mount in mounts)
+
+
 @pytest.mark.parametrize("entry", [ENTRIES["of a release"]])
 def test_the_bundle_is_an_asset_of_the_release_with_its_hash(entry: dict[str, Any]) -> None:
     bundle = package(entry, "mcpb")
@@ -123,8 +135,9 @@ def test_installers_ask_for_settings_that_exist_hide_the_secret_one_and_insist_o
     )
     assert [name for name, variable in asked.items() if variable.get("isSecret")] == ["LIUM_API_KEY"]
     assert not any(variable.get("isRequired") for variable in asked.values()), "it runs without a key"
-    in_container = {variable["name"] for variable in package(entry, "oci")["environmentVariables"]}
-    assert asked.keys() - in_container == {"LIUM_SSH_KEY_PATH"}, "a path of the machine around it"
+    in_container = {variable["name"]: variable for variable in package(entry, "oci")["environmentVariables"]}
+    assert in_container.keys() == asked.keys()
+    assert in_container["LIUM_SSH_KEY_PATH"] == {"name": "LIUM_SSH_KEY_PATH", "value": "/ssh/id"}
 
 
 @every_entry
