@@ -12,6 +12,7 @@ from lium_mcp.values import (
     cleaned,
     cleaned_key,
     decoded,
+    home_problem,
     is_placeholder,
     key_file,
     key_problem,
@@ -37,7 +38,13 @@ class FoundKey:
 
 
 def config_path() -> Path:
-    """Where the official client keeps its file, for us and for itself."""
+    """Where the official client keeps its file, for us and for itself.
+
+    Raises:
+        SettingsError: there is no home to keep it in.
+    """
+    if problem := home_problem():
+        raise SettingsError(problem)
     return Path.home() / ".lium" / "config.ini"
 
 

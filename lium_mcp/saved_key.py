@@ -72,6 +72,8 @@ def _change(key: str | None, replaces: str | None) -> tuple[bool, Path | None]:
             saved = cleaned_key(config.get(_SECTION, "api_key", fallback=""))
             if key is None and not was_there:
                 return False, None
+            if key is None and "api_key" in config.defaults():
+                raise SettingsError(_of_all_sections(content))
             if key is not None and saved and saved not in (key, replaces):
                 raise OtherKeySaved(f"{config_path()}: another key is saved there")
             backup = own_files.keep(target, before) if key is not None and saved and saved != key else None
@@ -85,6 +87,16 @@ def _change(key: str | None, replaces: str | None) -> tuple[bool, Path | None]:
         reason = getattr(error, "strerror", None) or "its links lead nowhere"
         raise SettingsError(f"{config_path()}: it cannot be written: {reason}") from None
     raise SettingsError(f"{config_path()}: another program keeps changing it; nothing was changed")
+
+
+def _of_all_sections(content: bytes) -> str:
+    lines = decoded(content).splitlines()
+    header = next((at for at, line in enumerate(lines) if line.strip() == "[DEFAULT]"), len(lines))
+    number = next((at for at, line in enumerate(lines, 1) if at > header and _OPTION.match(line.strip())), 0)
+    return (
+        f"{config_path()}: api_key stands under [DEFAULT] (line {number}), and so for all sections; nothing was "
+        "changed: take that line out in an editor, and log out again"
+    )
 
 
 def _own_target() -> Path:

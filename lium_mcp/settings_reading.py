@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from lium_mcp.settings import Settings
 from lium_mcp.settings_table import OVER_HTTP, SETTINGS, as_option, meant_setting
-from lium_mcp.values import SettingsError, no_such
+from lium_mcp.values import SettingsError, home_problem, no_such
 
 
 def load(overrides: Mapping[str, Any]) -> Settings:
@@ -33,7 +33,7 @@ def load_readable(overrides: Mapping[str, Any]) -> tuple[Settings, list[str]]:
 
     What cannot be read is left at its default, so with a problem the settings are good for nothing but to say so.
     """
-    problems = _idle_variables()
+    problems = [*filter(None, [home_problem()]), *_idle_variables()]
     try:
         settings = Settings(**overrides)
     except ValidationError as error:
@@ -49,7 +49,8 @@ def load_readable(overrides: Mapping[str, Any]) -> tuple[Settings, list[str]]:
         ]
     if settings.is_local:
         # So that no later call is the first to hear that the config file cannot be read.
-        problems += problems_of(settings.find_key, settings.find_ssh_key_path)
+        found = problems_of(settings.find_key, settings.find_ssh_key_path)
+        problems += [problem for problem in found if problem not in problems]
     return settings, as_given(problems, overrides)
 
 

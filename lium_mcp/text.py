@@ -19,6 +19,11 @@ def clean(text: str) -> str:
     return UNSAFE.sub("", text.replace("\r\n", "\n"))
 
 
+def in_a_line(text: str) -> str:
+    """A cleaned text on one line, for a sentence or a cell."""
+    return " ".join(clean(text).split())
+
+
 def shortened(text: str, most_characters: int) -> str:
     """A text of at most so many characters; one that was cut ends with an ellipsis."""
     return text if len(text) <= most_characters else text[: most_characters - 1] + "\u2026"
@@ -38,5 +43,5 @@ def one_line(text: str, redact: Redact, *, most_characters: int = 300) -> str:
 
 def quotation(text: str, most_characters: int) -> str:
     """A text in quotation marks, which it cannot end itself; nothing where it has no words."""
-    words = " ".join(clean(text).replace('"', "'").split())[:most_characters]
+    words = in_a_line(text).replace('"', "'")[:most_characters]
     return f'"{words}"' if words else ""

@@ -13,6 +13,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, Literal
 
+KEY_PREFIX: Final = "sk_"
+"""What every key of Lium's begins with, as far as anybody knows."""
 UNFILLED: Final = "it is a placeholder that nothing has filled in"
 _BLANKS: Final = " \t\r\n\v\f\u00a0\u200b\ufeff"
 _QUOTES: Final = ('""', "''", "``", "\u201c\u201d", "\u2018\u2019")
@@ -94,6 +96,19 @@ def key_problem(text: str) -> str | None:
     if not all("!" <= char <= "~" for char in text):
         return "it holds characters that no key has"
     return None
+
+
+def key_oddness(text: str) -> str:
+    """A sentence on a text that may be a key and does not begin as Lium's do; empty where it does."""
+    return "" if text.startswith(KEY_PREFIX) else f"It does not begin with {KEY_PREFIX}, as Lium's keys do."
+
+
+def home_problem() -> str | None:
+    """Why the home folder cannot be used, where keys and settings of all programs are; None where it can."""
+    named = os.environ.get("HOME")
+    if os.name != "posix" or named is None or named.startswith("/"):
+        return None
+    return "HOME: it is " + ("empty" if not named else "no whole path") + "; set it to your home folder"
 
 
 def no_such(name: str, known: Collection[str], *, like: str, kind: str = "setting") -> str:

@@ -8,7 +8,7 @@ import httpx2
 import pytest
 
 from lium_mcp.api.client import LiumClient
-from lium_mcp.api.errors import LiumError, RateLimited, ServerFailed
+from lium_mcp.api.errors import LiumError, NotLium, RateLimited, ServerFailed, UntrustedRedirect
 from lium_mcp.failures import Failure
 from lium_mcp.sandbox import Sandbox
 from lium_mcp.services.logging_in import POLL_SECONDS, OpenLogin, begin_login, fetch_key
@@ -122,6 +122,24 @@ async def test_whatever_else_is_said_once_means_to_wait(flow: Flow, once: Act) -
     flow.wire.on(*POLL, once, times=2)
     assert await flow.fetch(await flow.begin()) == KEY
     assert flow.polls == 3
+
+
+@pytest.mark.parametrize(
+    ("act", "kind", "polls"),
+    [
+        (answering(302, None, location="https://elsewhere.example/"), UntrustedRedirect, 1),
+        (answering(302, None), LiumError, 1),
+        (page(200), NotLium, 3),
+    ],
+    ids=["elsewhere", "nowhere", "to a page"],
+)
+async def test_an_answer_that_is_elsewhere_is_not_waited_for(
+    flow: Flow, act: Act, kind: type[LiumError], polls: int
+) -> None:
+    flow.wire.on(*POLL, act)
+    with pytest.raises(kind):
+        await flow.fetch(await flow.begin())
+    assert flow.polls == polls
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,14 @@ _SEGMENT = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 def segment(parameter: str, value: str) -> str:
     """Return `value` if it can stand as one path segment or header value; an empty id would name the whole list."""
-    if not _SEGMENT.fullmatch(value) or value in {".", ".."}:
+    if not is_segment(value):
         raise InvalidRequest(f"{parameter} is not an id: an id has 1 to 128 letters, digits, '.', '_' or '-'.")
     return value
+
+
+def is_segment(value: str) -> bool:
+    """Whether a text can stand as one path segment."""
+    return _SEGMENT.fullmatch(value) is not None and value not in {".", ".."}
 
 
 def endpoint(template: str, **ids: str) -> str:

@@ -195,13 +195,13 @@ class AuthenticationFailed(LiumError):
 
     key_place: str = ""
     """The variable, file or header that the key is from."""
-    key_is_odd: bool = False
-    """Whether the key does not begin as Lium's keys do."""
+    key_oddness: str = ""
+    """A sentence on a key that does not begin as Lium's keys do."""
 
     @property
     def advice(self) -> str:
         """One sentence on what the caller can do."""
-        odd = "It does not begin with sk_, as Lium's keys do. " if self.key_is_odd else ""
+        odd = f"{self.key_oddness} " if self.key_oddness else ""
         place = f"in the place of the one in {self.key_place}" if self.key_place else "in the place of this one"
         if "[api]" in self.key_place:
             return (

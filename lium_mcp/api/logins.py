@@ -2,10 +2,10 @@
 
 from pydantic import Field
 
-from lium_mcp.api.addresses import endpoint
+from lium_mcp.api.addresses import endpoint, is_segment
 from lium_mcp.api.fields import ApiId, ApiModel, ApiStr
 from lium_mcp.api.retries import Repeat
-from lium_mcp.api.wire import Resource, Wire, hiding
+from lium_mcp.api.wire import Resource, Wire
 
 
 class LoginSession(ApiModel):
@@ -36,14 +36,19 @@ class Logins(Resource):
     async def begin(self) -> LoginSession:
         """POST /cli-auth/init: a session and its page; what nobody agrees to does nothing."""
         answer = await self._wire.request("POST", "/cli-auth/init", needs_key=False, mutates=False)
-        return answer.model(LoginSession)
+        session = answer.model(LoginSession)
+        if not is_segment(session.session_id):
+            # A person is not sent to a page whose key nobody could fetch.
+            raise answer.unreadable("Lium's answer names a login session that cannot be one.")
+        self._wire.hide(session.session_id)
+        return session
 
     async def poll(self, session_id: str) -> LoginStatus:
         """GET /cli-auth/poll/{session_id}, a single time: how far the session is.
 
         The answer that has the key may be given once only.
         """
-        with hiding([session_id]):
-            path = endpoint("/cli-auth/poll/{session_id}", session_id=session_id)
-            answer = await self._wire.request("GET", path, needs_key=False, repeat=Repeat.NEVER, judges_body=True)
-            return answer.model(LoginStatus)
+        self._wire.hide(session_id)
+        path = endpoint("/cli-auth/poll/{session_id}", session_id=session_id)
+        answer = await self._wire.request("GET", path, needs_key=False, repeat=Repeat.NEVER, judges_body=True)
+        return answer.model(LoginStatus)

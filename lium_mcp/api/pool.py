@@ -7,6 +7,7 @@ import httpx2
 from lium_mcp import __version__
 from lium_mcp.api.errors import ConnectionFailed, InvalidRequest
 from lium_mcp.api.network import Network
+from lium_mcp.secret_forms import Secrets
 
 KEEPALIVE_SECONDS = 60.0
 MAX_CONNECTIONS = 100
@@ -17,12 +18,14 @@ class Pool:
 
     Attributes:
         network: The way to that address.
+        hidden: What is secret though no key, and must not come out of an answer: the session of a login.
     """
 
     def __init__(self, *, transport: httpx2.AsyncBaseTransport | None, source: str, network: Network) -> None:
         self._transport = transport
         self._source = source
         self.network = network
+        self.hidden: Secrets | None = None
         self._http: httpx2.AsyncClient | None = None
         self._closed = False
 

@@ -39,9 +39,8 @@ from lium_mcp.api.network import not_connected
 from lium_mcp.api.pool import Pool
 from lium_mcp.api.retries import Repeat, repeating
 from lium_mcp.secret_forms import Secrets, redacted
-from lium_mcp.values import without_mark
+from lium_mcp.values import key_oddness, without_mark
 
-KEY_PREFIX = "sk_"
 MAX_REDIRECTS = 5
 MAX_ERROR_BODY_BYTES = 64 * 2**10
 MAX_CLOCK_CORRECTION = timedelta(days=366)
@@ -136,10 +135,14 @@ class Wire:
         )
 
     def redact(self, text: str) -> str:
-        """Return `text` without this wire's credentials and what `hiding` names, escaped or not."""
-        hidden = _hidden.get()
-        text = redacted(text, self._secrets.find)
-        return redacted(text, hidden.find) if hidden else text
+        """Return `text` without this wire's credentials and what `hide` and `hiding` name, escaped or not."""
+        for secrets in (self._secrets, self._pool.hidden, _hidden.get()):
+            text = redacted(text, secrets.find) if secrets else text
+        return text
+
+    def hide(self, value: str) -> None:
+        """Take a secret out of what Lium says to any request over these connections, in the place of one before it."""
+        self._pool.hidden = Secrets([value])
 
     def keyed_digest(self, text: str) -> str:
         """A digest that only whoever has this key can make: of a text with a secret in it nothing can be guessed."""
@@ -345,7 +348,7 @@ class Wire:
             error.had_body = bool(request.content)
         if isinstance(error, AuthenticationFailed) and self._api_key is not None:
             error.key_place = self._key_place
-            error.key_is_odd = not self._api_key.startswith(KEY_PREFIX)
+            error.key_oddness = key_oddness(self._api_key)
         return error
 
     @contextmanager

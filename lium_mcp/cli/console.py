@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lium_mcp.cli.output import written
-from lium_mcp.text import clean
+from lium_mcp.text import clean, in_a_line
 
 _PIPE_WIDTH: Final = 2_000
 _PLAIN_LOCALES: Final = ("C", "POSIX")
@@ -54,7 +54,7 @@ def show_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, numbers
     for header in headers:
         table.add_column(header, justify="right" if header in numbers else "left", overflow="fold")
     for row in rows:
-        table.add_row(*map(_text, row))
+        table.add_row(*(_text(in_a_line(cell)) for cell in row))
     _write(out, table)
 
 

@@ -115,6 +115,8 @@ async def _look_at_hosts(settings: Settings, tell: Callable[[str], None], *, tri
             group.start_soon(end_when_told, group.cancel_scope)
         try:
             found = await check_hosts(Machine.this(), own_key, tell, tries_project=tries_project)
+        except SettingsError:  # there is no home, which is said
+            found = []
         except Exception as error:  # noqa: BLE001 - see above
             what = f"They could not be looked at ({type(error).__name__})."
             found = [broken("hosts", what, "see which of their files is odd", "lium-mcp install --list")]

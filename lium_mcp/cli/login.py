@@ -17,6 +17,7 @@ from lium_mcp.api.errors import AuthenticationFailed, LiumError
 from lium_mcp.cli.console import agreed, say, say_aside, working
 from lium_mcp.cli.exit_statuses import ExitStatus
 from lium_mcp.cli.output import say_wrong
+from lium_mcp.cli.person_words import in_words
 from lium_mcp.connecting import connect
 from lium_mcp.failures import Failure
 from lium_mcp.figures import in_usd
@@ -24,7 +25,6 @@ from lium_mcp.guard.redaction import redact_text
 from lium_mcp.official_config import FoundKey, OfficialConfig, config_path
 from lium_mcp.saved_key import save_key
 from lium_mcp.services.accounts import named
-from lium_mcp.services.failure_words import from_api
 from lium_mcp.services.logging_in import KEYS_PAGE, OpenLogin, begin_login, fetch_key, owner_of
 from lium_mcp.serving.logs import log_to_stderr
 from lium_mcp.settings import Settings
@@ -51,20 +51,14 @@ def run(options: dict[str, Any]) -> int:
             before = await _owner_before(lium, saved) if saved else None
             if saved and not force:
                 _ask_to_replace(before)
-            secret = ""
             try:
                 login = await begin_login(lium)
-                secret = login.session_id
                 await _send_to(login, lium, open_it=not no_browser and _has_browser())
                 with working("Waiting until you have agreed in the browser"):
                     key = await fetch_key(lium, login, SYSTEM_CLOCK, limit_seconds=limit_seconds)
-                return await _save(lium, key, saved, before, session_id=login.session_id, asks=not force)
-            except LiumError as error:
-                failure = from_api(error)
-            except Failure as error:
-                failure = error
-            said = f"{failure.happened} {failure.advice} No key was saved."
-            say_wrong(said.replace(secret, "...") if secret else said)
+                return await _save(lium, key, saved, before, asks=not force)
+            except (LiumError, Failure) as error:
+                say_wrong(f"{in_words(error)} No key was saved.")
             return ExitStatus.FAILED
 
     try:
@@ -159,9 +153,7 @@ def _has_browser() -> bool:
     return sys.platform in {"darwin", "win32"} or bool(has_screen)
 
 
-async def _save(
-    lium: LiumClient, key: str, saved: str | None, before: str | None, *, session_id: str, asks: bool
-) -> int:
+async def _save(lium: LiumClient, key: str, saved: str | None, before: str | None, *, asks: bool) -> int:
     """Save a key that Lium accepts, and say whose it is."""
     owner = None
     try:
@@ -173,7 +165,7 @@ async def _save(
         if saved:
             raise
         # Nothing is lost by keeping it, and the page gives each key once.
-        say_aside(f"Lium could not be asked whose key it is: {error}".replace(session_id, "..."))
+        say_aside(f"Lium could not be asked whose key it is: {error}")
     now = f"a key of {named(owner)}" if owner else "a key that may not read its account"
     if saved and before != now and saved != key:
         say_aside(f"It was {before}; it is now {now}.")

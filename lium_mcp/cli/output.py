@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
+from lium_mcp.text import in_a_line
+
 
 class OutputLost(Exception):
     """What a command says could not be written, as where the disk is full; the text is the system's reason."""
@@ -79,6 +81,6 @@ def say_usage(program: str, problems: Iterable[str]) -> None:
     """Say on standard error what of a command line cannot be understood, a line each."""
     try:
         for problem in problems:
-            print(f"{program}: {problem}", file=sys.stderr, flush=True)  # noqa: T201 - the command line's answer
+            print(f"{program}: {in_a_line(problem)}", file=sys.stderr, flush=True)  # noqa: T201 - the command line's answer
     except OSError:  # the exit status says it too
         write_no_more(sys.stderr)

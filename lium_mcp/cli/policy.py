@@ -1,5 +1,6 @@
 """``lium-mcp policy explain``: the limits in force, what is used of each, and what is left."""
 
+import os
 from typing import Any
 
 import anyio
@@ -7,13 +8,13 @@ import anyio
 from lium_mcp.api.errors import LiumError
 from lium_mcp.cli.console import say, working
 from lium_mcp.cli.exit_statuses import ExitStatus
+from lium_mcp.cli.key_cures import log_in
 from lium_mcp.cli.limits_table import show_limits
+from lium_mcp.cli.person_words import in_words
 from lium_mcp.cli.readied import read, start_log
-from lium_mcp.connecting import get_a_key
 from lium_mcp.figures import in_usd
 from lium_mcp.server import make_runtime, offered_by, select_tools
 from lium_mcp.services.accounts import Account, named
-from lium_mcp.services.failure_words import as_failure
 from lium_mcp.services.policy_view import Offered, PolicyView, policy_view
 from lium_mcp.services.polling import READ_LIMIT_SECONDS
 from lium_mcp.settings import Settings
@@ -51,7 +52,7 @@ async def explain_policy(settings: Settings, runtime: Runtime, offered: Offered)
     account = runtime.account()
     with working("Asking Lium"):
         unread = await _say_whose(settings, account)
-        view = await policy_view(account, runtime.policy, runtime.confirm, offered)
+        view = await policy_view(account, runtime.policy, runtime.confirm, offered, in_words=in_words)
     kind = "only reading tools" if view.read_only else "tools"
     say(f"{view.tool_count} {kind} of {', '.join(view.toolsets)}. A person is asked: {_CONFIRM[view.confirm]}.")
     if view.limits:
@@ -67,13 +68,12 @@ async def _say_whose(settings: Settings, account: Account) -> str | None:
     """Say whose account it is; why that could not be read, if it could not."""
     key = settings.find_key()
     if key.text is None:
-        return key.missing_because or f"No API key is set. {get_a_key(settings)}"
+        return f"{key.missing_because or 'No API key is set.'} To get one: {log_in(os.environ)}"
     try:
         with anyio.fail_after(READ_LIMIT_SECONDS):
             me = await account.lium.account.me()
     except (LiumError, TimeoutError) as error:
-        failure = as_failure(error) if isinstance(error, LiumError) else None
-        why = f"{failure.happened} {failure.advice}" if failure else "Lium did not answer in time."
+        why = in_words(error) if isinstance(error, LiumError) else "Lium did not answer in time."
         return f"{why} (The key is from {key.place}, the address is {settings.base_url}.)"
     balance = "" if me.balance is None else f", with {in_usd(me.balance)} left"
     say(f"Acting for {named(me)}{balance}; the key is from {key.place}.")

@@ -124,7 +124,7 @@ def _advice(entry: Entry) -> str:
     if entry.is_unsettled and datetime.now(UTC) - entry.created_at >= REPLAY_WINDOW:
         return "Look at lium.io for a pod or a charge of this name, then: lium-mcp rentals close ID"
     if entry.is_unsettled:
-        return "A running server settles it; list_pods does so at once."
+        return "A running server settles it; sooner where its agent looks at the pods."
     return "Being attended to by a running server." if has_something_left(entry) else ""
 
 

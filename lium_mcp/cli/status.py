@@ -14,17 +14,26 @@ from lium_mcp.cli.console import clear, say, show_table, working
 from lium_mcp.cli.exit_statuses import ExitStatus
 from lium_mcp.cli.limits_table import show_limits
 from lium_mcp.cli.output import say_wrong
+from lium_mcp.cli.person_words import in_words
 from lium_mcp.cli.readied import read, start_log
 from lium_mcp.figures import in_usd, rate_in_usd
 from lium_mcp.server import make_runtime
 from lium_mcp.services.balance import Balance
-from lium_mcp.services.failure_words import as_failure
+from lium_mcp.services.open_rents import UnsettledRent
 from lium_mcp.services.overview import Overview, PodGlance, read_overview
 from lium_mcp.services.policy_view import LimitView
 from lium_mcp.settings import Settings
 from lium_mcp.toolkit.call import Runtime
 
 _LOOK_SECONDS: Final = 60.0
+_MAY_BILL: Final = "it may have made a pod that bills: a server that runs settles it, else look at lium.io"
+_TO_DO: Final = {
+    "admitted": "its turn to be sent comes",
+    "sending": _MAY_BILL,
+    "unknown": f"{_MAY_BILL}, and then: lium-mcp rentals close {{name}}",
+    "removing": "its pod must go: remove it at lium.io if it stays",
+    "not_listed": "Lium does not list all of its pods, which may bill: look at lium.io",
+}
 
 
 def run(options: dict[str, Any]) -> int:
@@ -51,13 +60,12 @@ async def _show(settings: Settings, every_seconds: float | None, as_json: bool) 
 async def _look(settings: Settings, runtime: Runtime, *, as_json: bool) -> int:
     try:
         with working("Asking Lium"), anyio.fail_after(_LOOK_SECONDS):
-            overview = await read_overview(runtime.account(), runtime.policy)
+            overview = await read_overview(runtime.account(), runtime.policy, in_words=in_words)
     except TimeoutError:
         say_wrong(f"Lium did not answer within {_LOOK_SECONDS:.0f} seconds.")
         return ExitStatus.FAILED
     except LiumError as error:
-        failure = as_failure(error)
-        say_wrong(f"{failure.happened} {failure.advice}")
+        say_wrong(in_words(error))
         return ExitStatus.FAILED
     if as_json:
         say(overview.model_dump_json(indent=2, exclude_none=True))
@@ -87,7 +95,7 @@ def _say(settings: Settings, overview: Overview) -> None:
     _say_limits(overview.balance.limits)
     _say_section(
         ("OPEN RENT", "STATUS", "SINCE", "WHAT TO DO"),
-        [(rent.name, rent.status, f"{_span(rent.since, now)} ago", rent.next) for rent in overview.open_rents],
+        [(rent.name, rent.status, f"{_span(rent.since, now)} ago", _to_do(rent)) for rent in overview.open_rents],
     )
     _say_section(
         ("STANDING ORDER", "STATUS", "WANTS", "ENDS", "BECAUSE"),
@@ -145,6 +153,11 @@ def _say_section(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     if rows:
         say()
         show_table(headers, rows)
+
+
+def _to_do(rent: UnsettledRent) -> str:
+    """What a person can do about a rent; for agents it says which tool to call."""
+    return _TO_DO.get(rent.status, rent.next).replace("{name}", rent.name)
 
 
 def _when(moment: datetime, now: datetime) -> str:

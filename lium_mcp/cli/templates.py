@@ -25,6 +25,7 @@ from lium_mcp.api.templates import Template, TemplateChanges, TemplateCreate
 from lium_mcp.cli.console import working
 from lium_mcp.cli.exit_statuses import ExitStatus
 from lium_mcp.cli.output import written
+from lium_mcp.cli.person_words import in_words
 from lium_mcp.cli.readied import read, start_log
 from lium_mcp.connecting import connect
 from lium_mcp.results import state_in_words
@@ -197,7 +198,7 @@ async def sync(
         report.line(str(error))
         return ExitStatus.UNUSABLE
     except LiumError as error:
-        report.line(f"{error} {error.advice}")
+        report.line(in_words(error))
         return ExitStatus.FAILED
     _show(plan, pods, report)
     if dry_run:
@@ -352,8 +353,8 @@ async def _done(what: str, step: Awaitable[None], report: _Report) -> int:
         with working(what):
             await step
     except (LiumError, _NotApplied) as error:
-        advice = f" {error.advice}" if isinstance(error, LiumError) else ""
-        report.line(f"failed: {what}: {error}{advice}")
+        why = in_words(error) if isinstance(error, LiumError) else str(error)
+        report.line(f"failed: {what}: {why}")
         return 1
     report.line(f"done: {what}")
     return 0

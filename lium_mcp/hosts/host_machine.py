@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from lium_mcp.values import SettingsError, home_problem
+
 Platform = Literal["linux", "macos", "windows"]
 Place = str | Mapping[Platform, str]
 """A path below one of the roots, such as `{home}/.cursor/mcp.json`; by platform where these differ."""
@@ -35,7 +37,13 @@ class Machine:
 
     @classmethod
     def this(cls) -> "Machine":
-        """The machine that this runs on, with the working directory as the project."""
+        """The machine that this runs on, with the working directory as the project.
+
+        Raises:
+            SettingsError: there is no home on it.
+        """
+        if problem := home_problem():
+            raise SettingsError(problem)
         platforms: dict[str, Platform] = {"win32": "windows", "darwin": "macos"}
         return cls(platforms.get(sys.platform, "linux"), os.environ, Path.cwd())
 

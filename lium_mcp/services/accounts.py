@@ -8,6 +8,7 @@ from lium_mcp.api.client import LiumClient
 from lium_mcp.remote import PodAccess
 from lium_mcp.remote.key_source import KeySource
 from lium_mcp.rentals import AccountRents, Renter, Worker
+from lium_mcp.text import in_a_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class Account:
 
 
 def named(owner: Me) -> str:
-    """Words for an account that its owner knows it by."""
+    """Words for an account that its owner knows it by, on one line: anybody may call themselves anything."""
     names = " ".join(filter(None, (owner.name, f"<{owner.email}>" if owner.email else ""))) or f"account {owner.id}"
     workspace = owner.workspace.name or owner.workspace.id if owner.workspace else None
-    return f"{names}, workspace {workspace}" if workspace else names
+    return in_a_line(f"{names}, workspace {workspace}" if workspace else names)

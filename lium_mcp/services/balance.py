@@ -11,7 +11,7 @@ from lium_mcp.guard.policy import Policy
 from lium_mcp.results import Result, Usd, UtcTime
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.pods.pod_details import unknown_billing, unpriced
-from lium_mcp.services.policy_view import LimitView, read_standings
+from lium_mcp.services.policy_view import InWords, LimitView, for_agents, read_standings
 
 _NO_LIMITS: Final = "No limits are set."
 _ALL_RUN_ON: Final = "runs_out_at assumes that pods run on past their removal times."
@@ -34,9 +34,11 @@ class Balance(Result):
     pods_without_removal_time: list[str] | None = None
 
 
-async def read_balance(account: Account, policy: Policy, me: Me, pods: Rows[Pod]) -> Balance:
-    """Show the money of an account, given what was just read of it."""
-    standings = await read_standings(account, policy, pods)
+async def read_balance(
+    account: Account, policy: Policy, me: Me, pods: Rows[Pod], *, in_words: InWords = for_agents
+) -> Balance:
+    """Show the money of an account, given what was just read of it; `in_words` says why limits could not be."""
+    standings = await read_standings(account, policy, pods, in_words=in_words)
     unread = standings.unread_because and f"What is used of the limits is not known: {standings.unread_because}"
     unlimited = None if standings.limits else _NO_LIMITS
     burning = [pod for pod in pods if pod.is_billing]

@@ -20,8 +20,10 @@ from lium_mcp.api.errors import (
     LiumError,
     MissingScope,
     NotFound,
+    NotLium,
     RateLimited,
     RouteMissing,
+    UntrustedRedirect,
 )
 from lium_mcp.api.logins import LoginStatus
 from lium_mcp.failures import Failure
@@ -99,9 +101,11 @@ async def fetch_key(lium: LiumClient, login: OpenLogin, clock: Clock, *, limit_s
             pause = min(max(2 * pause, error.retry_after_seconds or 0), _MOST_POLL_SECONDS)
         except LiumError as error:
             failed = error
-            refusals = refusals + 1 if isinstance(error, _GONE) else 0
+            if _is_redirect(error):
+                raise
+            refusals = refusals + 1 if isinstance(error, (*_GONE, NotLium)) else 0
             if refusals >= _MOST_REFUSALS:
-                raise _over() from error
+                raise error if isinstance(error, NotLium) else _over() from error
         left = until - clock.monotonic()
         if left <= 0:
             break
@@ -146,6 +150,12 @@ def _key_in(status: LoginStatus) -> str | None:
     if _OVER.fullmatch(said):
         raise _over()
     return None
+
+
+def _is_redirect(error: LiumError) -> bool:
+    """Whether the answer is elsewhere: nothing that the person does would be heard of."""
+    status = error.status or 0
+    return isinstance(error, UntrustedRedirect) or 300 <= status < 400  # noqa: PLR2004 - the definition of a redirect
 
 
 def _over() -> Failure:

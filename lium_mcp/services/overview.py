@@ -19,6 +19,7 @@ from lium_mcp.services.jobs.runs import read_order, read_progress
 from lium_mcp.services.open_rents import UnsettledRent, list_with_rents
 from lium_mcp.services.orders.standing_orders import list_orders
 from lium_mcp.services.pods.pod_details import ListedPod, pod_rows
+from lium_mcp.services.policy_view import InWords
 from lium_mcp.services.rents.order_view import StandingOrder
 
 log = logging.getLogger(__name__)
@@ -58,17 +59,17 @@ class Overview(Result):
     unread: list[str]
 
 
-async def read_overview(account: Account, policy: Policy) -> Overview:
-    """Read all of it.
+async def read_overview(account: Account, policy: Policy, *, in_words: InWords) -> Overview:
+    """Read all of it; `in_words` says why a part could not be read.
 
     Raises:
         LiumError: the account or its pods cannot be read.
     """
     me = await account.lium.account.me()
     pods, open_rents = await list_with_rents(account, read_only=True)
-    balance = await read_balance(account, policy, me, pods)
+    balance = await read_balance(account, policy, me, pods, in_words=in_words)
     unread: list[str] = []
-    last_backups = await _last_backups(account, unread) if pods else {}
+    last_backups = await _last_backups(account, unread, in_words) if pods else {}
     now = account.lium.now()
     shown = sorted(pods, key=lambda pod: (pod.pod_name or "", pod.id))
     return Overview(
@@ -91,14 +92,14 @@ async def read_overview(account: Account, policy: Policy) -> Overview:
     )
 
 
-async def _last_backups(account: Account, unread: list[str]) -> Mapping[str, datetime]:
+async def _last_backups(account: Account, unread: list[str], in_words: InWords) -> Mapping[str, datetime]:
     """When each pod's last backup was complete, that still has its data."""
     try:
         runs = await account.lium.backups.list()
         backups = [run for run in runs if run.is_completed and not run.is_deleted]
         origins = await find_origins(account, backups)
     except LiumError as error:
-        unread.append(f"backups: {error}")
+        unread.append(f"backups: {in_words(error)}")
         return {}
     last: dict[str, datetime] = {}
     for run in backups:

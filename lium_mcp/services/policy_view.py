@@ -1,6 +1,6 @@
 """The policy in force as people and agents read it: what is offered, each limit, what is used of it, what is left."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import anyio
@@ -73,13 +73,26 @@ class Standings:
     unread_because: str | None
 
 
-async def read_standings(account: Account, policy: Policy, listed: Rows[Pod] | None = None) -> Standings:
+InWords = Callable[[LiumError | LedgerUnavailable], str]
+"""Says what failed, and what can be done, for whoever reads it."""
+
+
+def for_agents(error: LiumError | LedgerUnavailable) -> str:
+    """What failed, in the words of a tool."""
+    failure = as_failure(error)
+    return f"{failure.happened} {failure.advice}".strip()
+
+
+async def read_standings(
+    account: Account, policy: Policy, listed: Rows[Pod] | None = None, *, in_words: InWords = for_agents
+) -> Standings:
     """Read the limits, and how far they are used where there is a key and Lium answers.
 
     Args:
         account: Whose pods count.
         policy: The limits.
         listed: The pods, where they were just read.
+        in_words: Says why they could not be.
     """
     limits = policy.limits
     standings: dict[str, Standing] = {}
@@ -94,7 +107,7 @@ async def read_standings(account: Account, policy: Policy, listed: Rows[Pod] | N
                 pods = await account.lium.pods.list() if listed is None else listed
                 admitted = await account.rents.standing()
         except (LiumError, LedgerUnavailable, TimeoutError) as error:
-            unread_because = "Lium did not answer in time." if isinstance(error, TimeoutError) else _why(error)
+            unread_because = "Lium did not answer in time." if isinstance(error, TimeoutError) else in_words(error)
         else:
             standings = {standing.limit: standing for standing in room.standings(pods, *admitted)}
             if begins_on is not None:
@@ -108,14 +121,11 @@ async def read_standings(account: Account, policy: Policy, listed: Rows[Pod] | N
     )
 
 
-def _why(error: LiumError | LedgerUnavailable) -> str:
-    failure = as_failure(error)
-    return f"{failure.happened} {failure.advice}".strip()
-
-
-async def policy_view(account: Account, policy: Policy, confirm: ConfirmMode, offered: Offered) -> PolicyView:
-    """Show what is offered, the limits, and how far they are used."""
-    standings = await read_standings(account, policy)
+async def policy_view(
+    account: Account, policy: Policy, confirm: ConfirmMode, offered: Offered, *, in_words: InWords = for_agents
+) -> PolicyView:
+    """Show what is offered, the limits, and how far they are used; `in_words` says why that could not be read."""
+    standings = await read_standings(account, policy, in_words=in_words)
     return PolicyView(
         read_only=offered.read_only,
         toolsets=list(offered.toolsets),

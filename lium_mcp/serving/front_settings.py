@@ -241,9 +241,9 @@ def _has_plain_files(
     values: Mapping[str, str], environment: Mapping[str, str], read_file: Callable[[str], bytes]
 ) -> bool:
     """Whether the official client's file, if it is read and there is one, surely can be read."""
-    if "api_key" in values and "ssh_key_path" in values:
-        return True
     home = environment.get("HOME", "")
+    if "api_key" in values and "ssh_key_path" in values:
+        return not ("HOME" in environment and not home.startswith("/"))
     if not home.startswith("/") or environment.get("LIUM_WORKSPACE"):
         return False
     try:

@@ -19,7 +19,7 @@ from lium_mcp.cli.exit_statuses import ExitStatus
 from lium_mcp.official_config import OfficialConfig
 from tests.compat.simulated import Simulated, simulating
 from tests.processes import Served, environment, run, serving, start
-from tests.wires import Wire, answering, page, served
+from tests.wires import Forward, Wire, answering, page, served
 
 KEY = re.compile(r"sk_sandbox_[0-9a-f]{32}")
 OLD = "[ui]\ntheme = dark ; as I like it\n\n[api]\napi_key = sk_sandbox_other\n"
@@ -154,7 +154,7 @@ async def test_who_refuses_keeps_what_there_was(lium: Simulated, config: ConfigF
     config.write(OLD)
     status, _, err = await log_in(lium, "--force", does="refuse")
     assert status == ExitStatus.FAILED
-    assert "The person refused the login" in err
+    assert "The login was refused on its page" in err
     assert "No key was saved." in err
     assert config.text == OLD
 
@@ -269,6 +269,48 @@ async def test_a_page_that_is_not_of_the_own_site_is_neither_opened_nor_shown(na
     assert named not in out + err
 
 
+@pytest.mark.parametrize("session", ["", "../users/me", "a b", "x" * 200, "s\n"])
+async def test_a_session_that_cannot_be_one_is_refused_before_its_page_is_shown(session: str) -> None:
+    async with served(Wire()) as wire:
+        its_page = f"{wire.base_url.removesuffix('/api')}/cli-auth/1"
+        wire.on("POST", "/cli-auth/init", answering(200, {"browser_url": its_page, "session_id": session}))
+        status, out, err = await run("login", LIUM_BASE_URL=wire.base_url, BROWSER=browser("agree"))
+        assert [request.method for request in wire.requests] == ["POST"]
+    assert (status, "No key was saved." in err) == (ExitStatus.FAILED, True)
+    assert (opened(), "cli-auth" in out + err) == ([], False)
+
+
+async def test_a_session_is_in_no_sentence_whatever_request_repeats_it(lium: Simulated, config: ConfigFile) -> None:
+    async with served(Wire(lium.playing)) as wire:
+        polled: list[str] = []
+
+        async def repeats(request: httpx2.Request, forward: Forward) -> httpx2.Response:
+            polled.extend(one.url.path.rpartition("/")[2] for one in wire.sent("GET", "/cli-auth/poll/*"))
+            return httpx2.Response(500, json={"message": f"no account for {polled[-1]}"})
+
+        wire.on("GET", "/users/me", repeats)
+        variables = {"LIUM_BASE_URL": wire.base_url, "LIUM_MCP_TIMEOUT_SECONDS": "1"}
+        status, out, err = await log_in(lium, **variables)
+        assert (status, polled[-1] in out + err, "no account for [redacted]" in err) == (0, False, True), err
+        config.write(OLD)
+        status, out, err = await log_in(lium, "--force", **variables)
+    assert (status, polled[-1] in out + err, "no account for [redacted]" in err) == (1, False, True), err
+
+
+async def test_a_name_in_lines_and_colours_is_told_in_one_plain_line(lium: Simulated, config: ConfigFile) -> None:
+    config.write(OLD)
+    owner = {"id": "u-1", "name": "Eve\x1b[31m\r\n\u202eLogged in", "email": "e@e.example\nAll is well", "balance": 1}
+    async with served(Wire(lium.playing)) as wire:
+        wire.on("GET", "/users/me", answering(200, owner))
+        status, _, asked = await log_in(lium, LIUM_BASE_URL=wire.base_url)
+        assert (status, "a key of Eve Logged in <e@e.example All is well> already" in asked) == (2, True)
+        for words in (("policy", "explain"), ("status",)):
+            out = (await run(*words, LIUM_BASE_URL=wire.base_url))[1]
+            assert "Acting for Eve Logged in <e@e.example All is well>" in out
+            assert not re.search("[\x1b\r\u202e]", out)
+    assert (asked.count("\n"), re.search("[\x1b\r\u202e]", asked)) == (1, None)
+
+
 @pytest.mark.parametrize("answer", [page(503), answering(404, {"detail": "Not Found"}), answering(200, {"ok": True})])
 async def test_where_no_login_can_begin_the_reason_is_said(answer: Any) -> None:
     async with served(Wire()) as wire:
@@ -331,6 +373,54 @@ async def test_a_logout_removes_the_key_and_says_what_is_left(lium: Simulated, c
 
     status, out, _ = await run("logout")
     assert (status, "There is no key under [api]" in out) == (0, True)
+
+
+async def test_a_key_of_all_sections_is_not_said_to_be_gone(config: ConfigFile) -> None:
+    text = "; mine\n[DEFAULT]\ntheme = dark\napi_key = sk_everywhere\n[api]\napi_key = sk_own\n"
+    config.write(text)
+    status, out, err = await run("logout")
+    assert (status, out, config.text) == (ExitStatus.UNUSABLE, "", text)
+    assert f"{config.path}: api_key stands under [DEFAULT] (line 4)" in err
+    assert "sk_" not in err
+    config.write(text.replace("api_key = sk_everywhere\n", ""))
+    assert (await run("logout"))[0] == 0
+    assert "sk_" not in config.text
+
+
+@pytest.mark.parametrize("home", ["", "person"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("login", "--no-browser"),
+        ("logout",),
+        ("install", "cursor", "--yes"),
+        ("uninstall", "cursor", "--yes"),
+        ("install", "--list"),
+        ("rentals",),
+        ("status",),
+        ("serve", "--transport", "http"),
+    ],
+    ids=" ".join,
+)
+async def test_without_a_home_nothing_is_done(lium: Simulated, words: tuple[str, ...], home: str) -> None:
+    status, out, err = await run(*words, HOME=home, LIUM_BASE_URL=lium.base_url)
+    why = "it is no whole path" if home else "it is empty"
+    assert (status, out, err) == (ExitStatus.UNUSABLE, "", f"lium-mcp: HOME: {why}; set it to your home folder\n")
+    assert not os.path.exists("/.lium")  # noqa: ASYNC240, PTH110 - a look
+    assert lium.state()["logins"] == []
+
+
+async def test_a_key_that_may_be_none_of_liums_is_said_where_it_is_used(lium: Simulated, config: ConfigFile) -> None:
+    config.write("[api]\napi_key = 0123456789abcdef\n")
+    for variables, place in (({}, str(config.path)), ({"LIUM_API_KEY": "fedcba9876543210"}, "LIUM_API_KEY")):
+        _, out, err = await run("status", LIUM_BASE_URL=lium.base_url, **variables)
+        assert "does not begin with sk_" in err
+        assert place in err
+        findings = json.loads((await run("doctor", "--json", LIUM_BASE_URL=lium.base_url, **variables))[1])["findings"]
+        [odd] = [one for one in findings if "may be none of Lium's" in one["what"]]
+        assert (odd["level"], place in odd["what"], "lium-mcp login" in odd["run"]) == ("warning", True, True)
+        assert not re.search("0123456789|fedcba", out + err + json.dumps(findings))
+    assert "begin with" not in (await run("status", LIUM_BASE_URL=lium.base_url, LIUM_API_KEY="sk_sandbox"))[2]
 
 
 CALL = {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {"name": "get_balance", "arguments": {}}}

@@ -131,7 +131,7 @@ def test_programs_get_the_same_as_json(lium: Simulated, say: Say, state_url: str
 @pytest.mark.parametrize(
     ("variables", "said"),
     [
-        ({"LIUM_API_KEY": ""}, "needs a Lium API key"),
+        ({"LIUM_API_KEY": ""}, "No API key is set. To get one: lium-mcp login"),
         ({"LIUM_API_KEY": "sk_wrong"}, "does not accept the API key"),
         ({"LIUM_BASE_URL": "http://127.0.0.1:9/api"}, "No connection to Lium"),
     ],

@@ -390,7 +390,7 @@ def test_the_command_needs_a_key_and_a_file(tmp_path: Path, capsys: pytest.Captu
     path = tmp_path / "templates.toml"
     path.write_text(TEMPLATE)
     assert main(["templates", "sync", str(path)]) == ExitStatus.FAILED
-    assert "LIUM_API_KEY" in capsys.readouterr().out
+    assert "No API key is set. To get one: lium-mcp login" in capsys.readouterr().out
     assert main(["templates", "sync", str(tmp_path / "none.toml"), "--sandbox"]) == ExitStatus.UNUSABLE
     assert main(["templates", "--max-pods"]) == ExitStatus.UNUSABLE
 

@@ -11,15 +11,16 @@ import anyio
 from lium_mcp.api import errors as api
 from lium_mcp.api.account import Me
 from lium_mcp.cli.checks.findings import Finding, broken, ok, warning
-from lium_mcp.cli.checks.key_cures import log_in, masked
 from lium_mcp.cli.checks.reaching import LOOK_AT_NETWORK, through_proxy, why_unreachable
+from lium_mcp.cli.key_cures import log_in, masked
+from lium_mcp.cli.person_words import in_words
 from lium_mcp.figures import in_usd
 from lium_mcp.hosts.host_facts import KEY_VARIABLE
 from lium_mcp.services.accounts import Account, named
 from lium_mcp.services.failure_words import from_api
 from lium_mcp.settings import Settings
 from lium_mcp.settings_table import DEFAULT_BASE_URL
-from lium_mcp.values import SettingsError
+from lium_mcp.values import SettingsError, key_oddness
 
 T = TypeVar("T")
 
@@ -43,6 +44,9 @@ def check_key(settings: Settings, problems: Sequence[str]) -> list[Finding]:
         return [broken(_KEY, problem, *cure) for problem in error.problems if problem not in problems]
     if key.text is None:
         return [broken(_KEY, key.missing_because or "No API key is set.", *cure)]
+    if odd := key_oddness(key.text):
+        what = f"The key from {key.place} may be none of Lium's. {odd}"
+        return [warning(_KEY, what, f"get another if Lium refuses it, or correct {key.place}", cure[1])]
     return [ok(_KEY, f"The key {masked(key.text)} is from {key.place}.")]
 
 
@@ -146,4 +150,4 @@ def _judge(settings: Settings, error: api.LiumError) -> Finding:
             cure = "correct LIUM_BASE_URL, which ends with /api, or take it away for Lium itself"
             return broken(_LIUM, failure.happened, cure, "unset LIUM_BASE_URL")
         case _:
-            return broken(_LIUM, failure.happened, failure.advice or "try again in some minutes")
+            return broken(_LIUM, failure.happened, in_words(error).removeprefix(failure.happened).strip())

@@ -10,7 +10,7 @@ from typing import Final
 import anyio
 
 from lium_mcp.cli.checks.findings import Finding, broken, ok, untried, warning
-from lium_mcp.cli.checks.key_cures import log_in, masked
+from lium_mcp.cli.key_cures import log_in, masked
 from lium_mcp.hosts.host_entries import InstalledEntry
 from lium_mcp.hosts.host_facts import ENTRY_NAME, KEY_HEADER, KEY_VARIABLE, Host, Scope
 from lium_mcp.hosts.host_machine import Machine

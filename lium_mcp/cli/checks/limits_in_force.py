@@ -9,6 +9,7 @@ import anyio
 from lium_mcp.api.errors import LiumError
 from lium_mcp.api.gpu_names import gpu_fits, gpu_label, nearest_names
 from lium_mcp.cli.checks.findings import Finding, ok, untried, warning
+from lium_mcp.cli.person_words import in_words
 from lium_mcp.countries import plain_countries
 from lium_mcp.guard.policy import Policy
 from lium_mcp.services.accounts import Account
@@ -33,7 +34,7 @@ async def check_limits(account: Account, policy: Policy, *, is_reached: bool) ->
         named = ", ".join(policy.limits.in_force())
         what = f"In force: {named}. What of them is used is not known, since Lium does not answer."
         return [untried(_LIMITS, what, "mend the way to Lium, and look again", "lium-mcp doctor")]
-    standings = await read_standings(account, policy)
+    standings = await read_standings(account, policy, in_words=in_words)
     findings = [] if not policy.shadow else [warning(_LIMITS, "Limits refuse nothing.", "unset LIUM_MCP_POLICY_MODE")]
     for row in standings.limits or ():
         allowed = row.only if row.allowed is None else f"{row.allowed:g}"

@@ -1,14 +1,16 @@
 """What mends a setting that cannot be used, told by what the problem is about: each names its setting first."""
 
+import os
 import re
 import shlex
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from lium_mcp.cli.checks.findings import Finding, broken
-from lium_mcp.cli.checks.key_cures import log_in
+from lium_mcp.cli.key_cures import log_in
 from lium_mcp.hosts.host_facts import KEY_VARIABLE
 from lium_mcp.official_config import config_path
+from lium_mcp.values import home_problem
 
 _AREA: Final = "settings"
 _MEANT: Final = re.compile(r"there is no such setting; (\w+) is one$")
@@ -29,13 +31,18 @@ def settings_finding(problem: str, variables: Mapping[str, str]) -> Finding:
 
 def _cure(problem: str, variables: Mapping[str, str]) -> _Cure:
     name, _, reason = problem.partition(": ")
+    if name == "HOME":
+        import pwd  # noqa: PLC0415 - Windows has none, and no such variable
+
+        home = shlex.quote(pwd.getpwuid(os.getuid()).pw_dir)
+        return _Cure("set HOME to your home folder, here and where a host sets it", f"export HOME={home}")
     if name.startswith("--"):
         return _Cure(
             f"correct {name} where it was typed, or leave it out; the entry of a host has it among its arguments"
         )
     if saved := _SAVED.match(problem):
         return _of_saved(saved["key"], saved["section"], variables)
-    if problem.startswith(str(config_path())):
+    if home_problem() is None and problem.startswith(str(config_path())):
         return _of_file(reason, variables)
     if meant := _MEANT.search(problem):
         return _Cure(f"call it {meant[1]}, here and where a host sets it", f'export {meant[1]}="${name}"; unset {name}')
