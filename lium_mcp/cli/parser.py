@@ -39,6 +39,8 @@ class UsageError(Exception):
 
 class _Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:  # noqa: ANN401 - argparse's own
+        # Settings would make a usage of many lines, which says less than the list below it.
+        options.setdefault("usage", "%(prog)s [OPTION ...]")
         # A mistyped option must not be taken for another one that begins so.
         super().__init__(allow_abbrev=False, **options)
         self._words: Sequence[str] = ()
@@ -47,7 +49,9 @@ class _Parser(argparse.ArgumentParser):
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override] # noqa: ANN401 - argparse's own
         """Read a command line, and say of each word that is too much which one was perhaps meant."""
-        self._words = sys.argv[1:] if args is None else args
+        self._words = list(sys.argv[1:] if args is None else args)
+        if self._words[:1] == ["help"]:
+            self._words = [*self._words[1:], "--help"]
         options, unknown = self.parse_known_args(self._words, namespace)
         parser: _Parser = options.parser
         del options.parser
@@ -78,8 +82,12 @@ class _Parser(argparse.ArgumentParser):
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:  # noqa: ANN401 - argparse's own
         if action.choices is not None and value not in action.choices:
-            kind = "command" if isinstance(action, argparse._SubParsersAction) else "choice"  # noqa: SLF001 - it has no public name
-            raise argparse.ArgumentError(action, no_such(str(value), list(action.choices), like=str(value), kind=kind))
+            known = list(map(str, action.choices))
+            problem = f"{value}: it takes {' or '.join(known)}"
+            if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 - it has no public name
+                problem = no_such(str(value), known, like=str(value), kind="command")
+                problem += "" if problem.endswith(" is one") else f"; there is {', '.join(known)}"
+            raise argparse.ArgumentError(action, problem)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -91,15 +99,25 @@ def make_parser() -> argparse.ArgumentParser:
         "which is what MCP hosts start. The API key is read from LIUM_API_KEY, else from the official client's config "
         "file (~/.lium/config.ini), where `lium-mcp login` saves one.",
     )
-    parser.add_argument("--version", action="version", version=f"lium-mcp {__version__}")
+    parser.add_argument("-v", "-V", "--version", action="version", version=f"lium-mcp {__version__}")
+    commands = parser.add_subparsers(
+        title="commands", description="`lium-mcp help COMMAND` tells more of each", dest="command", metavar="COMMAND",
+        prog="lium-mcp",
+    )  # fmt: skip
     _add_settings(parser, SETTINGS)
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", prog="lium-mcp")
     serve = commands.add_parser(
-        "serve", help="serve over standard input and output (the default), or over HTTP with --transport http"
+        "serve",
+        help="serve over standard input and output (the default), or over HTTP with --transport http",
+        description="Serve MCP over standard input and output, as hosts start it, or over HTTP for several callers "
+        "(--transport http). With wrong settings it stops, or, where a host started it, refuses every call with the "
+        "reason.",
     )
     _add_settings(serve, SETTINGS)
     tools = commands.add_parser(
-        "tools", help="list the tools that the settings offer, with their toolsets and their cost in tokens"
+        "tools",
+        help="list the tools that the settings offer, with their toolsets and their cost in tokens",
+        description="List the tools that these settings offer to an agent: what each does, whether it spends or "
+        "destroys, in which toolset it is, and how many tokens its description takes of the agent's context.",
     )
     tools.add_argument("--json", action="store_true", help="print the list as JSON")
     _add_settings(tools, _LISTING)
@@ -109,72 +127,137 @@ def make_parser() -> argparse.ArgumentParser:
         description="Get an API key by agreeing on a page of Lium's, and save it in ~/.lium/config.ini, which the "
         "official client reads too. All else in that file stays as it is.",
     )
-    login.add_argument("--no-browser", action="store_true", help="only print the page, to open it elsewhere")
+    login.add_argument(
+        "--no-browser", action="store_true", help="only print the address of the page, to open it on any machine"
+    )
     login.add_argument("--force", action="store_true", help="replace a key that is saved, without a question")
     login.add_argument(
         "--wait-minutes",
         type=_wait_minutes,
         default=10.0,
         metavar="MINUTES",
-        help="how long to wait for the person to agree (default 10)",
+        help="how long to wait until you have agreed (default 10)",
     )
     _add_settings(login, ("timeout_seconds", "log_level", "log_format"))
     commands.add_parser(
         "logout",
         help="remove the saved API key from this machine",
-        description="Remove the API key that a login saved in ~/.lium/config.ini, and nothing else. The key itself "
-        "goes on to exist at Lium until it is revoked there.",
+        usage="%(prog)s",
+        description="Remove the API key in ~/.lium/config.ini from this machine, where `lium-mcp login` or the "
+        "official client has saved it: both are logged out then. The key itself goes on to work for whoever has a "
+        "copy, until it is revoked at lium.io (API keys).",
     )
     _add_install(commands)
-    demo = commands.add_parser("demo", help="watch an agent rent, use and remove a GPU pod in the sandbox")
-    demo.add_argument(
-        "--workflow", choices=["rent", "job"], default="rent", help="rent a pod, or run a job on one (default rent)"
+    demo = commands.add_parser(
+        "demo",
+        help="watch an agent rent, use and remove a GPU pod in the sandbox",
+        description="Watch what an agent does, in a simulated Lium: no account, no key, no money.",
     )
-    sandbox = commands.add_parser("sandbox", help="serve a simulated Lium API over HTTP on this machine")
+    demo.add_argument(
+        "--workflow",
+        choices=["rent", "job"],
+        default="rent",
+        help="rent a pod, look at it and remove it; or let a job run on one and take its results (default rent)",
+    )
+    sandbox = commands.add_parser(
+        "sandbox",
+        help="serve a simulated Lium API over HTTP on this machine",
+        description="Serve a simulated Lium on this machine, so that programs can be tried without an account: it "
+        "prints the address and the key to give them. For the MCP server alone, --sandbox is enough.",
+    )
     sandbox.add_argument(
         "--port", type=_port, default=8765, help="port on 127.0.0.1; 0 takes a free one (default 8765)"
     )
-    sandbox.add_argument("--speed", type=_speed, default=1.0, help="times faster than real time (default 1)")
-    sandbox.add_argument("--seed", type=_seed, default=7, help="seed of the market (default 7)")
-    sandbox.add_argument("--rough", action="store_true", help="answer as real servers do on a bad day")
-    templates = commands.add_parser("templates", help="keep the account's templates as a file says")
-    sync = templates.add_subparsers(dest="action", metavar="sync", required=True).add_parser(
+    sandbox.add_argument(
+        "--speed", type=_speed, default=1.0, help="how many times faster than real time it runs (default 1)"
+    )
+    sandbox.add_argument(
+        "--seed", type=_seed, default=7, help="another number makes another market of GPUs (default 7)"
+    )
+    sandbox.add_argument(
+        "--rough",
+        action="store_true",
+        help="leave figures out, be late and fail in part, as real servers do on a bad day",
+    )
+    templates = commands.add_parser(
+        "templates",
+        help="keep the account's templates as a file says",
+        usage="%(prog)s sync FILE [OPTION ...]",
+        description="Keep your own templates, the images that pods start with, as a file says.",
+    )
+    sync = templates.add_subparsers(dest="action", metavar="sync", prog=templates.prog, required=True).add_parser(
         "sync",
         help="create and update templates; running it again changes nothing",
-        description="Bring the account's own templates in line with a TOML file (see the README).",
+        usage="%(prog)s FILE [OPTION ...]",
+        description="Create and update your own templates at Lium until they are as a TOML file says, of which the "
+        "README has an example. Running it again changes nothing.",
     )
     sync.add_argument("file", metavar="FILE", type=Path, help="the templates as they should be")
     sync.add_argument("--dry-run", action="store_true", help="only say what would be done")
-    sync.add_argument("--prune", action="store_true", help="delete templates that the file does not name")
+    sync.add_argument(
+        "--prune", action="store_true", help="also delete those of your own templates that the file does not name"
+    )
     _add_settings(sync, _CONNECTED)
     rentals = commands.add_parser(
-        "rentals", help="look into the ledger of rents, and close one of which nobody can tell what became of it"
+        "rentals",
+        help="show what was rented from here, and close a rent of which nobody can tell what became of it",
+        usage="%(prog)s [OPTION ...] [close ID]",
+        description="Show the ledger: the record that the server keeps of each rent before it is sent, so that none "
+        "is sent twice. Rents that are open are shown, and what is done between calls.",
     )
     rentals.add_argument("--all", action="store_true", help="show closed rents too")
     _add_settings(rentals, _LEDGER)
-    close = rentals.add_subparsers(dest="action", metavar="close").add_parser(
-        "close", help="close an open rent, so that its name is free; removes nothing"
+    close = rentals.add_subparsers(dest="action", metavar="close", prog=rentals.prog).add_parser(
+        "close",
+        help="close an open rent, so that its name is free; removes nothing",
+        usage="%(prog)s ID [OPTION ...]",
+        description="Close an open rent of which Lium can no longer tell what became of it, so that others may be "
+        "rented again. No pod is removed: look at lium.io first whether there is one.",
     )
     close.add_argument("rental", metavar="ID", help="id, its beginning, or pod name, as `lium-mcp rentals` shows it")
     close.add_argument("--yes", action="store_true", help="you have looked at lium.io: close it")
     _add_settings(close, _LEDGER)
-    doctor = commands.add_parser("doctor", help="say what of the set-up is well, what is not, and what mends it")
-    doctor.add_argument("--json", action="store_true", help="print the findings as JSON")
+    doctor = commands.add_parser(
+        "doctor",
+        help="say what of the set-up is well, what is not, and what mends it",
+        description="Look at all that a set-up needs: the key, the way to Lium, the clock, the SSH key, the ledger, "
+        "the limits, and each MCP host on this machine. What is wrong is told with what mends it; nothing is changed. "
+        "The exit status is 0 if all is well, 1 if something is worth a look, 2 if something keeps it from working.",
+    )
+    doctor.add_argument("--json", action="store_true", help="print the same as JSON, for programs")
     doctor.add_argument(
         "--try-project",
         action="store_true",
         help="also start what this folder's own files tell hosts to start: only where you trust who wrote them",
     )
     _add_settings(doctor, SETTINGS)
-    status = commands.add_parser("status", help="one glance at the account: pods, money, limits, rents and work")
-    status.add_argument(
-        "--watch", nargs="?", type=_pause, const=10.0, metavar="SECONDS", help="look again every 10 seconds, or so many"
+    status = commands.add_parser(
+        "status",
+        help="show the account at a glance: pods, money, limits, rents and work",
+        description="Show what the account has and does now: its pods and what they cost, the balance and how long it "
+        "lasts, the limits and what is left of them, open rents, standing orders and jobs. Nothing is changed.",
     )
-    status.add_argument("--json", action="store_true", help="print it as JSON")
+    status.add_argument(
+        "--watch",
+        nargs="?",
+        type=_pause,
+        const=10.0,
+        metavar="SECONDS",
+        help="look again every 10 seconds, or every SECONDS",
+    )
+    status.add_argument("--json", action="store_true", help="print the same as JSON, for programs")
     _add_settings(status, (*LIMITS, "policy", "policy_mode", *_LEDGER, *_TO_LIUM))
-    policy = commands.add_parser("policy", help="the limits in force")
-    explain = policy.add_subparsers(dest="action", metavar="explain", required=True).add_parser(
-        "explain", help="print each limit, what is used of it, and what is left"
+    policy = commands.add_parser(
+        "policy",
+        help="show the limits in force: policy explain",
+        usage="%(prog)s explain [OPTION ...]",
+        description="Show what an agent may do with your money.",
+    )
+    explain = policy.add_subparsers(dest="action", metavar="explain", prog=policy.prog, required=True).add_parser(
+        "explain",
+        help="print each limit, what is used of it, and what is left",
+        description="Print whose account it is, which tools are offered, when you are asked, and each limit with what "
+        "is used of it and what is left.",
     )
     _add_settings(explain, _POLICY)
     return parser
@@ -183,37 +266,54 @@ def make_parser() -> argparse.ArgumentParser:
 def _add_install(commands: Any) -> None:  # noqa: ANN401 - argparse's own
     install = commands.add_parser(
         "install",
-        help="tell an MCP host of this server",
-        description="Put this server into the file in which an MCP host has its servers: the change is shown and asked "
-        "about, the file as it was is kept beside it, and all else in it stays. Hosts: see --list.",
+        help="tell an MCP host (the program in which your agent runs) of this server",
+        usage="%(prog)s HOST [OPTION ...]\n       %(prog)s --list",
+        description="Put this server into the file in which an MCP host, such as Claude Code or Cursor, has its "
+        "servers. The change is shown and asked about, the file as it was is kept beside it, and all else in it stays.",
     )
     _add_host(install)
-    install.add_argument("--list", action="store_true", help="show all hosts: found here, entry there, and the file")
-    install.add_argument("--http", metavar="URL", help="name the address of a server instead of starting one")
-    _add_settings(install, (*LIMITS, "read_only", "sandbox"))
+    install.add_argument(
+        "--list",
+        action="store_true",
+        help="list all hosts: whether each is found here, has an entry of this server, and where its file is",
+    )
+    install.add_argument(
+        "--http",
+        metavar="URL",
+        help="let the host use a server that runs already at this address (https://gpu.example.com/mcp), instead of "
+        "starting one of its own",
+    )
+    _add_settings(install, (*LIMITS, "read_only", "sandbox"), about="written into the entry, for the server there")
     uninstall = commands.add_parser(
         "uninstall",
         help="take this server out of an MCP host again",
-        description="Take our entry out of the file of an MCP host, and nothing else; as with install, it is shown "
-        "and asked about.",
+        usage="%(prog)s HOST [OPTION ...]",
+        description="Take the entry of this server, and what came with it, out of the file of an MCP host. As with "
+        "install, the change is shown and asked about, and the file as it was is kept beside it.",
     )
     _add_host(uninstall)
 
 
 def _add_host(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("host", metavar="HOST", nargs="?", help="the host, such as claude-code, cursor or codex")
+    parser.add_argument(
+        "host",
+        metavar="HOST",
+        nargs="?",
+        help="its name, such as claude-code, cursor or codex: `lium-mcp install --list` has all",
+    )
     parser.add_argument(
         "--scope",
         choices=("user", "project"),
         default="user",
-        help="for you everywhere (the default), or for the project in the working directory",
+        help="user: for you, in all projects (the default); project: in a file of the folder that you are in, for all "
+        "who have it",
     )
-    parser.add_argument("--dry-run", action="store_true", help="only show the change")
+    parser.add_argument("--dry-run", action="store_true", help="only show the change, and write nothing")
     parser.add_argument("--yes", action="store_true", help="make it without a question")
 
 
-def _add_settings(parser: argparse.ArgumentParser, names: Iterable[str]) -> None:
-    group = parser.add_argument_group("settings", "each is also an environment variable")
+def _add_settings(parser: argparse.ArgumentParser, names: Iterable[str], *, about: str = "") -> None:
+    group = parser.add_argument_group("settings", about or "each is also an environment variable, named in brackets")
     for name in filter(is_option, names):
         setting = SETTINGS[name]
         option = as_option(name)

@@ -4,35 +4,61 @@ Output is for people, on standard output; nothing here is offered to agents.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
 import anyio
 
-from lium_mcp.cli.console import say, show_table
+from lium_mcp.api.errors import LiumError
+from lium_mcp.cli.console import say, show_table, working
 from lium_mcp.cli.exit_statuses import ExitStatus
-from lium_mcp.connecting import open_ledger
+from lium_mcp.connecting import connect, open_ledger
 from lium_mcp.figures import in_usd
-from lium_mcp.rentals import REPLAY_WINDOW, Entry, LazyLedger, LedgerUnavailable, Task, has_something_left
+from lium_mcp.rentals import REPLAY_WINDOW, Entry, LazyLedger, LedgerUnavailable, Task, has_something_left, key_tag
+from lium_mcp.services.accounts import named
+from lium_mcp.services.polling import READ_LIMIT_SECONDS
+from lium_mcp.settings import Settings
 from lium_mcp.settings_reading import load
 
 _MOST_ROWS = 200
+_DIGEST_SHOWN = 8
 
 
 def run(options: dict[str, Any]) -> int:
     """Run the command; the exit status is the answer."""
     own = {name: options.pop(name, None) for name in ("all", "action", "rental", "yes")}
-    ledger = open_ledger(load(options))
+    settings = load(options)
+    ledger = open_ledger(settings)
 
     async def act() -> int:
         try:
             if own["action"] == "close":
                 return await close_rental(ledger, own["rental"], confirmed=own["yes"])
+            if not ledger.is_empty:
+                await _say_whose(settings, ledger)
             return await list_rentals(ledger, all_of_them=own["all"])
         finally:
             await ledger.aclose()
 
     return anyio.run(act)
+
+
+async def _say_whose(settings: Settings, ledger: LazyLedger) -> None:
+    """Say which account the key here acts for, and what the table calls it: a ledger may have rents of several."""
+    key = settings.find_key()
+    if key.text is None:
+        return
+    async with connect(settings) as lium:
+        try:
+            with working("Asking Lium whose key it is"), anyio.fail_after(READ_LIMIT_SECONDS):
+                owner = named(await lium.account.me())
+        except (LiumError, TimeoutError):
+            owner = "an account that Lium does not tell now"
+        with suppress(LedgerUnavailable):  # which the list says
+            account = await ledger.open().account_of(key_tag(key.text, lium.base_url))
+            rents = f"account {account[:_DIGEST_SHOWN]} below" if account else "without rents here"
+            say(f"The key from {key.place} is of {owner}: {rents}.\n")
 
 
 async def list_rentals(ledger: LazyLedger, *, all_of_them: bool) -> int:
@@ -53,7 +79,7 @@ async def list_rentals(ledger: LazyLedger, *, all_of_them: bool) -> int:
 
 def _say_rentals(entries: Sequence[Entry]) -> None:
     show_table(
-        ("ID", "STATUS", "NAME", "SINCE (UTC)", "PER HOUR", "PODS"),
+        ("ID", "STATUS", "NAME", "SINCE (UTC)", "PER HOUR", "PODS", "ACCOUNT"),
         [
             (
                 entry.id[:8],
@@ -62,6 +88,7 @@ def _say_rentals(entries: Sequence[Entry]) -> None:
                 f"{entry.created_at:%Y-%m-%d %H:%M}",
                 "?" if entry.price_per_hour_usd is None else str(in_usd(entry.price_per_hour_usd)),
                 ", ".join(entry.pod_ids) or "-",
+                entry.account[:_DIGEST_SHOWN],
             )
             for entry in entries
         ],

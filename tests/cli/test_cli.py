@@ -19,6 +19,12 @@ from lium_mcp.settings import Settings, ToolsetName
 from lium_mcp.settings_table import SETTINGS
 from tests.processes import environment, run, start
 
+COMMANDS = [
+    *([name] for name in ("serve", "tools", "login", "logout", "install", "uninstall", "demo", "sandbox", "templates")),
+    *([name] for name in ("rentals", "doctor", "status", "policy")),
+    *(["templates", "sync"], ["rentals", "close"], ["policy", "explain"]),
+]
+
 
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     """Run with arguments that argparse refuses."""
@@ -29,13 +35,6 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     assert said.out == ""
     assert said.err.count("\n") == 1, "a line, and not all that there is"
     return said.err
-
-
-def test_version(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        main(["--version"])
-    assert caught.value.code == 0
-    assert capsys.readouterr().out == f"lium-mcp {__version__}\n"
 
 
 def test_help_names_every_command_and_every_setting_but_no_place_for_a_key(capsys: pytest.CaptureFixture[str]) -> None:
@@ -55,6 +54,34 @@ def test_help_names_every_command_and_every_setting_but_no_place_for_a_key(capsy
     assert "LIUM_API_KEY" in text
 
 
+@pytest.mark.parametrize("words", [["-v"], ["-V"], ["--version"]])
+def test_every_way_to_ask_for_the_version(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert (caught.value.code, capsys.readouterr().out) == (0, f"lium-mcp {__version__}\n")
+
+
+@pytest.mark.parametrize("command", [[], ["install"], ["rentals", "close"]])
+def test_help_can_be_asked_for_as_a_command(capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
+    told = []
+    for words in (["help", *command], [*command, "--help"]):
+        with pytest.raises(SystemExit) as caught:
+            main(words)
+        told.append((caught.value.code, capsys.readouterr().out))
+    assert told[0] == told[1]
+    assert told[0][1].startswith(f"usage: {' '.join(['lium-mcp', *command])} ")
+
+
+def test_every_page_of_help_says_what_its_command_is_for(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in COMMANDS:
+        with pytest.raises(SystemExit):
+            main([*words, "--help"])
+        usage, said, *_ = capsys.readouterr().out.split("\n\n")
+        assert usage.startswith(f"usage: lium-mcp {' '.join(words)}")
+        assert said.endswith("."), said
+        assert max(map(len, usage.splitlines())) < 70
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
@@ -65,7 +92,11 @@ def test_help_names_every_command_and_every_setting_but_no_place_for_a_key(capsy
         (("tools", "--reed-only"), "lium-mcp tools: --reed-only: there is no such option; --read-only is one"),
         (("tools", "rent_pod"), "rent_pod: nothing of the kind is expected here; see lium-mcp tools --help"),
         (("rentals", "clos"), "lium-mcp rentals: clos: there is no such command; close is one"),
-        (("demo", "--workflow", "jop"), "--workflow: jop: there is no such choice; job is one"),
+        (("demo", "--workflow", "jop"), "lium-mcp demo: --workflow: jop: it takes rent or job"),
+        (("install", "cursor", "--scope", "team"), "--scope: team: it takes user or project"),
+        (("--transport", "tcp"), "--transport: Input should be 'stdio', 'http' or 'sse'"),
+        (("nonsense",), "nonsense: there is no such command; there is serve, tools, login, "),
+        (("help", "tols"), "tols: there is no such command; tools is one"),
         (("policy",), "required: explain"),
         (("templates", "sync"), "required: FILE"),
         (("--max-pods", "many"), "lium-mcp: --max-pods: a number in plain digits"),

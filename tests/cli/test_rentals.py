@@ -56,6 +56,29 @@ def test_a_ledger_that_is_not_there_is_empty_and_stays_away(
     assert not (tmp_path / "state").exists()
 
 
+def test_whose_rents_are_shown_is_said_where_there_is_a_key(
+    say: Callable[..., tuple[int, str]], tmp_path: Path, lium: Simulated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lium.begin()
+    monkeypatch.setenv("LIUM_BASE_URL", lium.base_url)
+    monkeypatch.setenv("LIUM_API_KEY", "sk_sandbox")
+    assert say("rentals") == (0, "The ledger is empty.\n")
+    monkeypatch.delenv("LIUM_API_KEY")
+    renting(lium.playing, tmp_path)
+    assert "is of" not in say("rentals")[1]
+    monkeypatch.setenv("LIUM_API_KEY", "sk_sandbox_other")
+    other = say("rentals")[1]
+    assert other.startswith("The key from LIUM_API_KEY is of Other <other@example.com>, workspace Personal: without")
+    monkeypatch.setenv("LIUM_BASE_URL", "http://127.0.0.1:1/api")
+    assert "an account that Lium does not tell now" in say("rentals")[1]
+    # An agent on a wire knows its Lium by another address, and so has another account: that of its own is named.
+    monkeypatch.setenv("LIUM_API_KEY", "sk_sandbox")
+    monkeypatch.setenv("LIUM_BASE_URL", "http://127.0.0.1/api")
+    text = say("rentals")[1]
+    [row] = [line for line in text.splitlines() if "train" in line]
+    assert f"account {row.split()[-1]} below" in text
+
+
 def test_open_rents_are_listed_with_price_and_pods(
     say: Callable[..., tuple[int, str]], sandbox: Sandbox, tmp_path: Path
 ) -> None:
