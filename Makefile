@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-SOURCES := lium_mcp tests bench manifests evals
+SOURCES := lium_mcp tests bench manifests evals docs
 # Many tests wait for another process, so two of them share a core.
 WORKERS ?= $(shell expr 2 '*' $$(getconf _NPROCESSORS_ONLN))
 
@@ -82,7 +82,7 @@ format: .venv/.dev ## put the code into the house style
 snapshots: .venv/.dev ## rewrite the recorded tool list, the generated docs and the manifests, to be reviewed as a diff
 	# The list comes first: everything else is what a server says that has read it.
 	UPDATE_SNAPSHOTS=1 $(BIN)/python -m pytest -q -n0 tests/tools/test_tool_list.py -k what_the_declarations_make
-	UPDATE_SNAPSHOTS=1 $(BIN)/python -m pytest -q -n0 tests/tools/test_tool_list.py tests/serving/test_prepared.py tests/test_docs.py tests/compat/test_document.py
+	UPDATE_SNAPSHOTS=1 $(BIN)/python -m pytest -q -n0 tests/tools/test_tool_list.py tests/serving/test_prepared.py tests/docs/test_tables.py tests/docs/test_conversations.py tests/docs/test_picture.py tests/compat/test_document.py
 	$(BIN)/python -m manifests.generate
 
 .PHONY: ways
@@ -97,6 +97,15 @@ manifests: .venv/.dev ## write the ready-made configs for MCP hosts and director
 bundle: .venv/.dev ## build the bundle for Claude Desktop into dist/
 	$(BIN)/python -m manifests.bundle dist
 
+.cache/docs/.made: .venv/.created requirements/docs.txt
+	$(BIN)/python -m venv --clear .cache/docs
+	.cache/docs/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --require-hashes --requirement requirements/docs.txt
+	@touch $@
+
+.PHONY: docs
+docs: .cache/docs/.made ## build the site of docs/ into dist/docs; every warning is an error
+	.cache/docs/bin/sphinx-build --fail-on-warning --keep-going --nitpicky --fresh-env --quiet docs dist/docs
+
 .PHONY: bench
 bench: .venv/.dev ## measure start-up, the time a tool call adds, a ledger of months and files to a pod, each against a baseline
 	$(BIN)/python -m bench.startup
@@ -108,6 +117,7 @@ bench: .venv/.dev ## measure start-up, the time a tool call adds, a ledger of mo
 lock: ## resolve the hashed requirements again (needs uv)
 	uv pip compile pyproject.toml --universal --generate-hashes --no-emit-index-url --no-header --no-annotate -q -o requirements/run.txt
 	uv pip compile pyproject.toml --extra dev --universal --generate-hashes --no-emit-index-url --no-header --no-annotate -q -o requirements/dev.txt
+	printf '%s\n' furo myst-parser | uv pip compile - --python-version 3.11 --universal --generate-hashes --no-emit-index-url --no-header --no-annotate -q -o requirements/docs.txt
 	printf '%s\n' inspect-ai==0.3.285 'mcp<2' anthropic openai | uv pip compile - --python-version 3.11 --universal --generate-hashes --no-emit-index-url --no-header --no-annotate -q -o evals/requirements.txt
 
 .PHONY: clean

@@ -94,10 +94,10 @@ def _table() -> Iterator[str]:
     yield "|---|---|---|---|"
     for host in SHIPPED.values():
         ready = ", ".join(f"[{variant}]({path_of(host, variant)})" for variant in variants(host))
-        yield f"| {host.title} | {ready} | {_where(host)} | {_where_key_comes_from(host)} |"
+        yield f"| {host.title} | {ready} | {where(host)} | {_where_key_comes_from(host)} |"
 
 
-def _where(host: Host) -> str:
+def where(host: Host) -> str:
     """Where a host's file is, for the person and for a project."""
     by_platform = {name: _shown(host.user[0], platform) for platform, name in _PLATFORMS.items()}
     places = dict.fromkeys(by_platform.values())

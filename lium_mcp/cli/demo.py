@@ -152,12 +152,12 @@ async def _client(folder: Path, speed: int, workflow: str) -> AsyncIterator[Clie
         },
         cwd=folder,
     )
-    asking = _say_yes if workflow == "rent" else None
+    asking = say_yes if workflow == "rent" else None
     async with Client(stdio_client(server), elicitation_callback=asking) as client:
         yield client
 
 
-async def _say_yes(context: Any, params: ElicitRequestParams) -> ElicitResult:  # noqa: ANN401, ARG001 - the SDK's own
+async def say_yes(context: Any, params: ElicitRequestParams) -> ElicitResult:  # noqa: ANN401, ARG001 - the SDK's own
     """Show what the server asks the person, and answer for them."""
     say("      ? " + params.message.replace("\n", "\n        "), style="magenta")
     say("      yes, the person answers", style="magenta")
@@ -175,7 +175,12 @@ def _make_key(folder: Path) -> Path:
     return path
 
 
-async def _rent_use_remove(demo: Demo) -> None:
+async def rent_use_remove(demo: Demo) -> None:
+    """Go through the workflow of renting a pod.
+
+    Raises:
+        StepFailed: a step does not do what it says.
+    """
     demo.title("Connect to the server over stdio")
     tools = (await demo.client.list_tools()).tools
     demo.check(len(tools) > 0, f"the server lists {len(tools)} tools")
@@ -356,6 +361,6 @@ echo done
 
 # So many sandbox seconds in one: a pod starts while one watches, and two hours do not pass meanwhile.
 _WORKFLOWS: Final[dict[str, tuple[str, int, Callable[[Demo], Awaitable[None]]]]] = {
-    "rent": ("rents a GPU", 10, _rent_use_remove),
+    "rent": ("rents a GPU", 10, rent_use_remove),
     "job": ("runs a job on a fresh GPU pod", 40, _run_job),
 }

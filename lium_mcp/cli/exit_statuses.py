@@ -1,4 +1,4 @@
-"""The exit statuses of all commands, once. The README's table is made from it."""
+"""The exit statuses of all commands, once. The table of docs/command-line.md is made from it."""
 
 from enum import IntEnum
 
@@ -9,7 +9,7 @@ class ExitStatus(IntEnum):
     meaning: str
 
     def __new__(cls, number: int, meaning: str) -> "ExitStatus":
-        """Take a number and what it means, in words for the README."""
+        """Take a number and what it means, in words for the documents."""
         status = int.__new__(cls, number)
         status._value_ = number
         status.meaning = meaning

@@ -189,8 +189,8 @@ def make_parser() -> argparse.ArgumentParser:
         "sync",
         help="create and update templates; running it again changes nothing",
         usage="%(prog)s FILE [OPTION ...]",
-        description="Create and update your own templates at Lium until they are as a TOML file says, of which the "
-        "README has an example. Running it again changes nothing.",
+        description="Create and update your own templates at Lium until they are as a TOML file says, of which "
+        "docs/workflows/templates.md has an example. Running it again changes nothing.",
     )
     sync.add_argument("file", metavar="FILE", type=Path, help="the templates as they should be")
     sync.add_argument("--dry-run", action="store_true", help="only say what would be done")

@@ -58,7 +58,7 @@ async def explain_policy(settings: Settings, runtime: Runtime, offered: Offered)
     if view.limits:
         _say_limits(view)
     else:
-        say("No limits are set: whoever calls can spend the whole balance. README.md, Limits, says how to set some.")
+        say("No limits are set: whoever calls can spend the whole balance. docs/limits.md says how to set some.")
     if problem := unread or view.unread_because:
         say(f"\nWhat is used is not known: {problem}")
     return ExitStatus.FAILED if problem else ExitStatus.OK

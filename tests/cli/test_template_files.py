@@ -1,7 +1,6 @@
 """Templates as code: plan, apply, again, prune; and values of the environment that are never printed."""
 
 import io
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from lium_mcp.sandbox import OTHER_API_KEY, Sandbox
 from tests.harness import TurnedClock
 from tests.wires import Wire, answering, ask, editing, rent, truth
 
-README = Path(__file__).parents[2] / "README.md"
 SECRET = "planted-s3cret-value"
 FILE = f"""
 [[template]]
@@ -393,16 +391,6 @@ def test_the_command_needs_a_key_and_a_file(tmp_path: Path, capsys: pytest.Captu
     assert "No API key is set. To get one: lium-mcp login" in capsys.readouterr().out
     assert main(["templates", "sync", str(tmp_path / "none.toml"), "--sandbox"]) == ExitStatus.UNUSABLE
     assert main(["templates", "--max-pods"]) == ExitStatus.UNUSABLE
-
-
-async def test_the_example_of_the_readme_runs_as_written_on_a_new_account(ci: Ci) -> None:
-    match = re.search(r"<!-- example:templates.toml -->\n```toml\n(.*?)```", README.read_text(), re.DOTALL)
-    assert match
-    assert await ci.run(match[1], dry_run=True) == ExitStatus.DIFFERS
-    assert "as the file wants it" not in ci.printed
-    assert await ci.run() == ExitStatus.OK
-    assert ci.printed.splitlines()[-1] == "Everything is as the file wants it."
-    assert set(ci.own) == {"trainer", "server"}
 
 
 def test_where_only_reading_is_allowed_nothing_is_synced(
