@@ -14,9 +14,11 @@ from lium_mcp.sandbox.container.commands import PROGRAMS
 from lium_mcp.sandbox.faults import OPTIONS, WIRE_KINDS, WorldKind
 from lium_mcp.settings import Settings
 from lium_mcp.settings_table import SETTINGS
+from lium_mcp.skills import read_skills
 from manifests.host_files import SHIPPED, VARIANTS, variants
 from tests.docs.documents import DOCS, ROOT, blocks, every_document
 from tests.hosts.hosts import HOSTS
+from tests.hosts.plugins import KINDS
 
 
 @every_document
@@ -106,6 +108,18 @@ def test_the_matrix_says_of_every_ready_made_file_whether_it_was_run() -> None:
     for (title, *verdicts), host in zip(rows, SHIPPED.values(), strict=True):
         expected = "run" if title in in_tests.values() else "schema only"
         assert verdicts == [expected if variant in variants(host) else "-" for variant in VARIANTS]
+
+
+def test_the_plugin_was_run_with_each_skill_in_the_versions_that_are_run() -> None:
+    text = (ROOT / "docs" / "clients.md").read_text()
+    part = text.split("<!-- plugins:begin -->")[1].split("<!-- plugins:end -->")[0]
+    head, *rows = [line.strip("| ").split(" | ") for line in part.splitlines() if line.startswith("| ")]
+    assert head == [kind.title() for kind in KINDS], "`make test-hosts` writes it"
+    assert [what.split("`")[1] for what, *_ in rows if what.startswith("skill ")] == [
+        skill.name for skill in read_skills()
+    ]
+    for what, *verdicts in rows:
+        assert verdicts == ["run" if kind.asks_key or "question" not in what else "-" for kind in KINDS]
 
 
 def test_the_versions_of_clients_that_are_documented_are_those_that_are_installed() -> None:

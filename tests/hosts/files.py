@@ -56,7 +56,7 @@ def try_all(script: Program, homes: Path) -> Seen:
         lium.begin()
         port = str(urlsplit(LOCAL_URL).port)
         around.enter_context(serving(homes / "served", "--port", port, LIUM_BASE_URL=lium.base_url))
-        path = _with_our_command(script, lium, homes / "bin")
+        path = with_our_command(script, lium, homes / "bin")
         for kind in HOSTS:
             seen[kind.typed] = {}
             for variant in variants(SHIPPED[kind.typed]):
@@ -67,7 +67,7 @@ def try_all(script: Program, homes: Path) -> Seen:
     return seen
 
 
-def _with_our_command(script: Program, lium: Simulated, folder: Path) -> str:
+def with_our_command(script: Program, lium: Simulated, folder: Path) -> str:
     """A PATH on which `lium-mcp` is the installed one, over the simulated Lium: hosts would not pass on its address."""
     folder.mkdir()
     command = folder / "lium-mcp"

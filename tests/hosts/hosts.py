@@ -84,13 +84,13 @@ class Host(ABC):
         """Let it have these in its environment, too."""
         self._variables |= more
 
-    def run(self, *arguments: str, **more: str) -> str:
-        """Run a command of the host and return what it printed."""
+    def run(self, *arguments: str, program: str = "", typed: str = "", **more: str) -> str:
+        """Run the host, or another program in its home, and return what it printed; `typed` is what a person types."""
         done = subprocess.run(
-            [self._program(), *arguments],
+            [program or self._program(), *arguments],
             cwd=self.home,
             env=self._variables | self.environment | more,
-            stdin=subprocess.DEVNULL,
+            input=typed,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -125,6 +125,7 @@ class ClaudeCode(Host):
     typed = "claude-code"
     name, package, program = "Claude Code", "@anthropic-ai/claude-code@2.1.332", "claude"
     prefix, key = "mcp__lium__", "claude-code"
+    allowed: ClassVar = "mcp__lium"
 
     def connect(self, program: Program, url: str) -> dict[str, bool]:
         self.run("mcp", "add", "lium-stdio", "-s", "user", "--", *program.command)
@@ -141,7 +142,7 @@ class ClaudeCode(Host):
         """It takes its model from the environment."""
 
     def prompt(self, model: ScriptedModel, prompt: str = PROMPT, *options: str) -> None:
-        allowed = ("--allowedTools", "mcp__lium")
+        allowed = ("--allowedTools", self.allowed)
         self.run("-p", prompt, *options, *allowed, ANTHROPIC_BASE_URL=model.url, ANTHROPIC_API_KEY="none")
 
     @classmethod

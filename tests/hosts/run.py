@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 from lium_mcp.settings_table import DEFAULT_TOOLSETS
 from lium_mcp.toolkit.listing import read_listing
 from manifests.generate import with_generated
-from tests.hosts import files
+from tests.hosts import files, plugins
 from tests.hosts.hosts import HOSTS, ClaudeCode, Codex, Host, Shown
 from tests.hosts.installs import CALLED, DOCUMENT, tell_all, write_down
 from tests.hosts.programs import ROOT, Program, install_hosts, install_ours
@@ -58,6 +58,7 @@ def main() -> int:
         played = {host.name: _play(host, homes) for host in PLAYERS}
         told = tell_all(homes)
         tried = files.try_all(script, homes / "files")
+        plugged = plugins.plug_all(script, homes / "plugins")
         turns = list(_watch_first_turns(script, others, homes))
     first = (FIRST_MESSAGES / f"{Codex.key}.jsonl").read_bytes().splitlines()[0]
     starts = [f"{way.name} {way.usually_answers_after(first, starts=STARTS):.2f} s" for way in (script, *others)]
@@ -67,9 +68,11 @@ def main() -> int:
     DOCUMENT.write_text(with_generated(DOCUMENT.read_text(), "hosts", part))
     write_down(told)
     files.write_down(tried)
+    plugins.write_down(plugged)
     is_good = (
         all(one.works for one in told.values())
         and all(all(by_variant.values()) for by_variant in tried.values())
+        and all(one.is_good for one in plugged.values())
         and all(all(by_transport.values()) for by_transport in connected.values())
         and all(called.values())
     )

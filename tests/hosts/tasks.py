@@ -1,7 +1,7 @@
 """Tasks of `evals/` through real hosts: their models go the reference ways, and the end is graded as ever."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,13 +30,14 @@ class TaskModel(ScriptedModel):
         said: Its last message.
     """
 
-    def __init__(self, task: Task, host: type[Host], work: str) -> None:
+    def __init__(self, task: Task, host: type[Host], work: str, before: Sequence[Step] = ()) -> None:
+        """`before` are steps of the host's own that come first, such as to load a skill."""
         steps = [host.calls(call.tool, call.arguments) for call in task.reference]
-        super().__init__([step for each in steps for step in each])
+        super().__init__([*before, *(step for each in steps for step in each)])
         self.said = ""
         self._task, self._work = task, work
         # Steps of the host's own, such as to look for a tool, have an answer too.
-        self._own = {place for place, step in enumerate(self._script) if step.tool == "ToolSearch"}
+        self._own = {place for place, step in enumerate(self._script) if step in before or step.tool == "ToolSearch"}
 
     def next_step(self, request: dict[str, Any]) -> Step | str:
         answers = [_read(text) for place, text in enumerate(_answers(request)) if place not in self._own]
@@ -78,7 +79,7 @@ def _play(host: Host, task: Task, stage: Stage, home: Path) -> list[str]:
 
 
 def _answers(request: dict[str, Any]) -> Iterator[str]:
-    """What the host shows its model of the answers of tools, in order: in Anthropic's protocol, or in OpenAI's."""
+    """What the host shows its model of the answers of tools, in order, in the protocol of each."""
     for message in request.get("messages", []):
         for block in message["content"] if isinstance(message["content"], list) else []:
             if block.get("type") == "tool_result":
@@ -86,6 +87,10 @@ def _answers(request: dict[str, Any]) -> Iterator[str]:
     for item in request.get("input", []):
         if item.get("type") == "function_call_output":
             yield _text(item["output"])
+    for content in request.get("contents", []):
+        for part in content["parts"]:
+            if "functionResponse" in part:
+                yield " ".join(map(str, part["functionResponse"]["response"].values()))
 
 
 def _text(content: Any) -> str:
