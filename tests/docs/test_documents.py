@@ -111,7 +111,7 @@ def test_the_matrix_says_of_every_ready_made_file_whether_it_was_run() -> None:
 
 
 def test_the_plugin_was_run_with_each_skill_in_the_versions_that_are_run() -> None:
-    text = (ROOT / "docs" / "clients.md").read_text()
+    text = (DOCS / "clients.md").read_text()
     part = text.split("<!-- plugins:begin -->")[1].split("<!-- plugins:end -->")[0]
     head, *rows = [line.strip("| ").split(" | ") for line in part.splitlines() if line.startswith("| ")]
     assert head == [kind.title() for kind in KINDS], "`make test-hosts` writes it"
