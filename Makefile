@@ -107,7 +107,7 @@ docs: .cache/docs/.made ## build the site of docs/ into dist/docs; every warning
 	.cache/docs/bin/sphinx-build --fail-on-warning --keep-going --nitpicky --fresh-env --quiet docs dist/docs
 
 .PHONY: release-check
-release-check: .venv/.dev ## check that this commit can be released, and build what is uploaded into dist/; TAG=v0.1.0 lets nothing wait
+release-check: .venv/.dev ## check that this commit can be released, and build what is uploaded into dist/release; TAG=v0.1.0 lets nothing wait
 	$(BIN)/python -m tests.compat.installs release
 	$(BIN)/python -m release.check $(if $(TAG),--tag $(TAG))
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 from packaging.metadata import RawMetadata, parse_email
 
 CHANGELOG: Final = "CHANGELOG.md"
-DIST: Final = "dist"
+DIST: Final = "dist/release"
 LISTING: Final = "lium_mcp/toolkit/listing.json"
 _LIMIT_SECONDS: Final = 600
 

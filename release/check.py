@@ -1,4 +1,4 @@
-"""Check that a commit can be released, and build what is uploaded into dist/ (``make release-check``).
+"""Check that a commit can be released, and build what is uploaded into dist/release (``make release-check``).
 
 Each check says what is well, or what is wrong and what mends it. Without a tag, what only a release has is a warning;
 with ``--tag`` nothing may be left. The exit status is 1 if anything is wrong.
@@ -83,7 +83,7 @@ def _is_well(name: str, candidate: Candidate) -> bool:
 
 
 def _hand_over(candidate: Candidate) -> None:
-    """Put what is uploaded into dist/, with the hashes of what people download and the notes of the release."""
+    """Put what is uploaded into dist/release, with the hashes of what people download and the notes of the release."""
     dist = ROOT / DIST
     shutil.rmtree(dist, ignore_errors=True)
     shutil.copytree(candidate.built.folder, dist)
