@@ -26,6 +26,7 @@ from lium_mcp.cli.checks.this_machine import check_ledger, check_ssh
 from lium_mcp.cli.console import say, working
 from lium_mcp.cli.exit_statuses import ExitStatus
 from lium_mcp.cli.readied import start_log
+from lium_mcp.cli.shell_lines import prompt
 from lium_mcp.connecting import open_ledger
 from lium_mcp.hosts.host_machine import Machine
 from lium_mcp.server import make_runtime, read_settings
@@ -119,7 +120,9 @@ async def _look_at_hosts(settings: Settings, tell: Callable[[str], None], *, tri
             found = []
         except Exception as error:  # noqa: BLE001 - see above
             what = f"They could not be looked at ({type(error).__name__})."
-            found = [broken("hosts", what, "see which of their files is odd", "lium-mcp install --list")]
+            found = [
+                broken("hosts_not_read", "hosts", what, "see which of their files is odd", "lium-mcp install --list")
+            ]
         group.cancel_scope.cancel()
     if is_ended:
         raise KeyboardInterrupt
@@ -142,7 +145,7 @@ def _say(findings: Sequence[Finding], worst: Level) -> None:
         if finding.cure:
             say(f"          -> {finding.cure}")
         if finding.run:
-            say(f"             $ {finding.run}")
+            say(f"             {prompt()} {finding.run}")
     counts = {level: sum(finding.level == level for finding in findings) for level in LEVELS}
     say()
     if worst == "ok":

@@ -1,9 +1,9 @@
 """How a person comes to a key that is then the one in use, and how a key is shown."""
 
-import shlex
 from collections.abc import Mapping
 from typing import Final
 
+from lium_mcp.cli.shell_lines import in_turn, quoted, unset
 from lium_mcp.hosts.host_facts import KEY_VARIABLE
 from lium_mcp.official_config import OfficialConfig
 from lium_mcp.values import SettingsError, cleaned
@@ -26,11 +26,11 @@ def log_in(variables: Mapping[str, str], *, force: bool = False) -> str:
         variables: Those of the shell.
         force: Whether what is saved is of no use, so that nobody need be asked about it.
     """
-    first = f"unset {KEY_VARIABLE}; " if variables.get(KEY_VARIABLE, "").strip() else ""
+    first = unset(KEY_VARIABLE) if variables.get(KEY_VARIABLE, "").strip() else ""
     workspace = _workspace(variables)
     if workspace:
-        return f"{first}lium keys create NAME --workspace {shlex.quote(workspace)} --save"
-    return f"{first}lium-mcp login{' --force' if force else ''}"
+        return in_turn(first, f"lium keys create NAME --workspace {quoted(workspace)} --save")
+    return in_turn(first, f"lium-mcp login{' --force' if force else ''}")
 
 
 def _workspace(variables: Mapping[str, str]) -> str:

@@ -18,6 +18,7 @@ from lium_mcp.cli.console import agreed, say, say_aside, working
 from lium_mcp.cli.exit_statuses import ExitStatus
 from lium_mcp.cli.output import say_wrong
 from lium_mcp.cli.person_words import in_words
+from lium_mcp.cli.shell_lines import unset
 from lium_mcp.connecting import connect
 from lium_mcp.failures import Failure
 from lium_mcp.figures import in_usd
@@ -79,7 +80,7 @@ def _refuse_where_it_would_not_count(settings: Settings) -> None:
     if cleaned(os.environ.get("LIUM_API_KEY", "")):
         raise SettingsError(
             "LIUM_API_KEY: it is set here, and would be used in the place of the key that a login saves; take it out "
-            "of the environment first (unset LIUM_API_KEY), and out of the MCP host's configuration"
+            f"of the environment first ({unset('LIUM_API_KEY')}), and out of the MCP host's configuration"
         )
     workspace = cleaned(os.environ.get("LIUM_WORKSPACE", ""))
     config = OfficialConfig()

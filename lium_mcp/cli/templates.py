@@ -142,7 +142,9 @@ def run(options: dict[str, Any]) -> int:
     own = {name: options.pop(name) for name in ("file", "dry_run", "prune")}
     settings = read(options)
     if settings.read_only and not own["dry_run"]:
-        raise SettingsError("LIUM_MCP_READ_ONLY: nothing may be changed while it is set: add --dry-run, or unset it")
+        raise SettingsError(
+            "LIUM_MCP_READ_ONLY: nothing may be changed while it is set: add --dry-run, or take it away"
+        )
     start_log(settings)
 
     async def bring_in_line() -> int:

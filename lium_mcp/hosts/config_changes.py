@@ -17,7 +17,15 @@ from typing import Any, Final
 from lium_mcp import own_files
 from lium_mcp.hosts.before_install import Origin, keep, read_origin
 from lium_mcp.hosts.documents import GONE, Document, Edit, Unreadable
-from lium_mcp.hosts.host_entries import InstalledEntry, Wish, make_entry, merged, read_entry, with_kept_options
+from lium_mcp.hosts.host_entries import (
+    InstalledEntry,
+    Wish,
+    looks_ours,
+    make_entry,
+    merged,
+    read_entry,
+    with_kept_options,
+)
 from lium_mcp.hosts.host_facts import ENTRY_NAME, Host, Item, Scope, Steps
 from lium_mcp.hosts.host_machine import Machine
 from lium_mcp.hosts.installed_entries import ConfigUnusable, config_file, read_config_file
@@ -111,7 +119,7 @@ def plan_install(host: Host, machine: Machine, scope: Scope, wish: Wish) -> Chan
     before, document = read_config_file(path, host)
     there = document.value(host.entry_path())
     found = read_entry(host, there)
-    if there is not None and (found is None or not found.is_ours):
+    if there is not None and (found is None or not looks_ours(ENTRY_NAME, found)):
         raise ConfigUnusable(
             f"{path}: an entry named {ENTRY_NAME} is there, and starts something else; give that another name first"
         )
@@ -154,7 +162,8 @@ def plan_uninstall(host: Host, machine: Machine, scope: Scope, *, is_taken_out: 
     there = document.value(host.entry_path())
     if there is None and not is_taken_out:
         return Change(host=host, scope=scope, path=path, before=before, after=before, entry=None, is_new=True)
-    if there is not None and ((found := read_entry(host, there)) is None or not found.is_ours):
+    found = read_entry(host, there)
+    if there is not None and (found is None or not looks_ours(ENTRY_NAME, found)):
         raise ConfigUnusable(
             f"{path}: the entry of that name does not start lium-mcp; take it away by hand if it is to go"
         )

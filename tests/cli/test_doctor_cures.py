@@ -1,87 +1,17 @@
 """What `lium-mcp doctor` says to do is done here, in a shell as a person has it: what was wrong is then gone."""
 
-import asyncio
-import json
 import os
-import shlex
+import pwd
 import shutil
 import ssl
-import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import asyncssh
 import pytest
 
 from lium_mcp.sandbox import Sandbox
-from tests.processes import ROOT, environment
+from tests.cli.doctor_shell import KEY, Shell, mended, mends, wrong
 from tests.tls import Proxy, make_certificates, over_tls, proxying
-from tests.wires import Wire, served
-
-KEY = "sk_sandbox"
-OTHER_KEY = "sk_sandbox_other"
-Finding = dict[str, str]
-
-
-class Shell:
-    """A shell on a machine where our command is on the PATH, and a browser agrees to every login."""
-
-    def __init__(self, base_url: str) -> None:
-        folder = Path.home() / "bin"
-        folder.mkdir()
-        script = folder / "lium-mcp"
-        # Nobody sits here to say yes.
-        script.write_text(
-            '#!/bin/sh\ncase "$1" in install) set -- "$@" --yes;; esac\n'
-            f'exec {shlex.quote(sys.executable)} -m lium_mcp "$@"\n'
-        )
-        script.chmod(0o755)
-        browser = folder / "browser.py"
-        browser.write_text("import sys, urllib.request\nurllib.request.urlopen(sys.argv[1], b'answer=agree')\n")
-        self.variables = environment(
-            PATH=f"{folder}{os.pathsep}{os.environ['PATH']}",
-            LIUM_API_KEY=KEY,
-            LIUM_BASE_URL=base_url,
-            LIUM_MCP_MAX_PODS="3",
-            HTTPS_PROXY="http://127.0.0.1:9",
-            BROWSER=f"{sys.executable} {browser} %s",
-        )
-
-    async def look(self, *options: str, after: str = "") -> list[Finding]:
-        """What the doctor finds, after this line of a shell."""
-        line = f"{after}\nexec lium-mcp doctor --json {shlex.join(options)} >&3"
-        process = await asyncio.create_subprocess_exec(
-            *("sh", "-c", f"exec 3>&1 >&2; {line}"),
-            env=self.variables,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        out, err = await asyncio.wait_for(process.communicate(), 60)
-        assert out, err.decode()
-        findings: list[Finding] = json.loads(out)["findings"]
-        return findings
-
-
-@pytest.fixture
-async def shell(sandbox: Sandbox) -> AsyncIterator[Shell]:
-    async with served(Wire(sandbox)) as wire:
-        yield Shell(wire.base_url)
-
-
-def wrong(findings: list[Finding]) -> list[Finding]:
-    return [one for one in findings if one["level"] in ("warning", "broken")]
-
-
-async def mended(shell: Shell, *options: str) -> Finding:
-    """Find one thing that is wrong, do what mends it, and find nothing wrong; returns what was found."""
-    found = wrong(await shell.look(*options))
-    assert len(found) == 1, found
-    assert found[0]["run"], found
-    assert wrong(await shell.look(*options, after=found[0]["run"])) == [], found
-    return found[0]
-
 
 SETTINGS = {
     "no key": ({"LIUM_API_KEY": ""}, "No API key is set"),
@@ -105,6 +35,7 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("cause", SETTINGS)
+@mends("key_missing", "key_refused", "variable_wrong", "variable_misspelt", "ledger_unusable")
 async def test_what_mends_a_setting_does(shell: Shell, cause: str) -> None:
     variables, said = SETTINGS[cause]
     shell.variables |= variables
@@ -129,11 +60,13 @@ CONFIGS = {
 
 
 @pytest.mark.parametrize("cause", CONFIGS)
+@mends("saved_file_broken", "saved_value_wrong", "key_refused")
 async def test_what_mends_the_file_of_the_official_client_does(shell: Shell, cause: str) -> None:
     del shell.variables["LIUM_API_KEY"]
     path = Path.home() / ".lium" / "config.ini"
     path.parent.mkdir()
     path.write_text(CONFIGS[cause])
+    path.chmod(0o600)
     found = await mended(shell)
     assert str(path) in found["what"] + found["cure"] + found["run"] or "does not accept" in found["what"]
 
@@ -166,6 +99,7 @@ def ssh_key(name: str, passphrase: str | None = None) -> Path:
     return path
 
 
+@mends("ssh_key_missing")
 async def test_an_ssh_key_that_is_not_there_is_made(shell: Shell) -> None:
     shutil.rmtree(Path.home() / ".ssh")
     await mended(shell)
@@ -200,6 +134,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ssl.SS
     return make_certificates(tmp_path_factory.mktemp("certificates"))
 
 
+@mends("other_scheme")
 async def test_the_other_scheme_is_told_both_ways(
     shell: Shell, sandbox: Sandbox, certificates: tuple[Path, ssl.SSLContext]
 ) -> None:
@@ -215,6 +150,7 @@ async def test_the_other_scheme_is_told_both_ways(
         assert "speaks TLS" in found["what"]
 
 
+@mends("proxy_in_the_way", "silent")
 @pytest.mark.parametrize("proxy", [Proxy(silent=True), Proxy("403 Forbidden")], ids=["hangs", "refuses"])
 async def test_a_proxy_that_stands_in_the_way_is_gone_past(
     shell: Shell, sandbox: Sandbox, certificates: tuple[Path, ssl.SSLContext], proxy: Proxy
@@ -249,55 +185,43 @@ async def test_a_limit_that_nothing_meets_is_told(shell: Shell, limit: str, valu
     assert wrong(await shell.look()) == []
 
 
-def put(host_file: str, name: str = "lium", **entry: Any) -> Path:
-    file = Path.home() / host_file
-    file.parent.mkdir(parents=True, exist_ok=True)
-    servers = json.loads(file.read_text())["mcpServers"] if file.exists() else {}
-    file.write_text(json.dumps({"mcpServers": {**servers, name: entry}}))
-    return file
-
-
-def ours(*options: str, **env: str) -> dict[str, Any]:
-    return {"command": sys.executable, "args": ["-m", "lium_mcp", *options], "env": {"PYTHONPATH": str(ROOT), **env}}
-
-
-async def test_an_entry_that_lacks_the_key_alone_is_mended_by_a_login(shell: Shell) -> None:
-    base_url = shell.variables["LIUM_BASE_URL"]
-    put(".codeium/windsurf/mcp_config.json", **ours(LIUM_BASE_URL=base_url, LIUM_API_KEY="<your Lium API key>"))
+@mends("key_open_to_others")
+async def test_a_file_with_a_key_that_others_can_read_is_closed(shell: Shell) -> None:
+    del shell.variables["LIUM_API_KEY"]
+    path = Path.home() / ".lium" / "config.ini"
+    path.parent.mkdir(mode=0o755)
+    path.write_text(f"[api]\napi_key = {KEY}\n")
+    path.chmod(0o644)
     found = await mended(shell)
-    assert "refuses calls" in found["what"]
-    assert found["run"] == "unset LIUM_API_KEY; lium-mcp login"
+    assert (found["level"], KEY in found["what"]) == ("warning", False)
+    assert path.stat().st_mode & 0o777 == 0o600
+    for mode, folder in ((0o644, 0o700), (0o600, 0o755)):
+        path.chmod(mode)
+        path.parent.chmod(folder)
+        assert wrong(await shell.look()) == []
 
 
-@pytest.mark.parametrize("program", ["/nowhere/venv/bin/lium-mcp", "lium-mcp-of-old"])
-async def test_an_entry_whose_program_is_gone_is_written_anew(shell: Shell, program: str) -> None:
-    put(".cursor/mcp.json", command=program, args=["-m", "lium_mcp", "--sandbox"])
+@mends("key_odd")
+async def test_a_key_that_does_not_begin_as_they_do_is_replaced_by_a_login(shell: Shell) -> None:
+    shell.variables["LIUM_API_KEY"] = "0123456789abcdef"
+    found = {one["code"]: one for one in wrong(await shell.look())}
+    assert found.keys() == {"key_odd", "key_refused"}
+    assert "0123456789" not in str(found)
+    assert wrong(await shell.look(after=found["key_odd"]["run"])) == []
+
+
+@mends("limits_shadow")
+async def test_limits_that_refuse_nothing_are_let_refuse(shell: Shell) -> None:
+    shell.variables["LIUM_MCP_POLICY_MODE"] = "shadow"
+    await mended(shell)
+
+
+@mends("home_missing")
+async def test_a_home_that_is_empty_is_named(shell: Shell) -> None:
+    home = shell.variables["HOME"]
+    shell.variables["HOME"] = ""
     [found] = wrong(await shell.look())
-    assert f"there is no program {program}" in found["what"]
-    assert found["run"] == "lium-mcp install cursor"
-    left = wrong(await shell.look(after=found["run"]))
-    assert [one["what"] for one in left if "no program" in one["what"]] == []
-
-
-async def test_an_entry_of_another_name_is_to_be_taken_out_first(shell: Shell) -> None:
-    file = put(".cursor/mcp.json", "gpus", command="/nowhere/lium-mcp")
-    [found] = wrong(await shell.look())
-    assert f"take gpus in {file} out" in found["cure"]
-
-
-@pytest.mark.parametrize(
-    ("place", "text"),
-    [
-        (".cursor/mcp.json", '{"mcpServers": {'),
-        (".cursor/mcp.json", '{"mcpServers": {},}'),
-        (".config/Code - Insiders/User/mcp.json", "\udc80"),
-    ],
-)
-async def test_the_broken_file_of_a_host_is_put_away(shell: Shell, place: str, text: str) -> None:
-    file = Path.home() / place
-    file.parent.mkdir(parents=True)
-    file.write_bytes(text.encode("utf-8", "surrogateescape"))
-    [found] = wrong(await shell.look())
-    assert str(file) in found["cure"]
-    assert not [one for one in wrong(await shell.look(after=found["run"])) if "cannot be used" in one["what"]]
-    assert (file.parent / "mcp.json.old").read_bytes() == text.encode("utf-8", "surrogateescape")
+    theirs = pwd.getpwuid(os.getuid()).pw_dir
+    assert found["run"] == f"export HOME={theirs}", "which no test looks into"
+    assert wrong(await shell.look(after=found["run"].replace(theirs, home))) == []
+    shell.mended.add("home_missing")

@@ -1,7 +1,6 @@
 """The hosts on this machine: whether our entry is in their settings, and what comes of it when it is tried."""
 
 import os
-import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +8,9 @@ from typing import Final
 
 import anyio
 
-from lium_mcp.cli.checks.findings import Finding, broken, ok, untried, warning
+from lium_mcp.cli.checks.findings import Code, Finding, broken, ok, untried, warning
 from lium_mcp.cli.key_cures import log_in, masked
+from lium_mcp.cli.shell_lines import in_turn, let_read, put_aside
 from lium_mcp.hosts.host_entries import InstalledEntry
 from lium_mcp.hosts.host_facts import ENTRY_NAME, KEY_HEADER, KEY_VARIABLE, Host, Scope
 from lium_mcp.hosts.host_machine import Machine
@@ -27,6 +27,7 @@ _SHOWN_CHARACTERS: Final = 400
 _AT_ONCE: Final = 4
 _ALL_SECONDS: Final = 45.0
 _KEY_REFUSED: Final = (401, 403)
+_OF_KEY: Final = ("api_key_missing", "api_key_refused")
 
 Progress = Callable[[str], None]
 
@@ -117,7 +118,9 @@ async def _try_all(
     told = [finding for number in sorted(found) for finding in found[number]]
     if left:
         what = f"{len(left)} more were not tried within {_ALL_SECONDS:.0f} seconds: {', '.join(left)}."
-        told.append(untried(_AREA, what, "mend those that do not answer, and then: lium-mcp doctor"))
+        told.append(
+            untried("entries_not_tried", _AREA, what, "mend those that do not answer, and then: lium-mcp doctor")
+        )
     return told
 
 
@@ -137,19 +140,18 @@ def _install(host: Host, scope: Scope) -> str:
 def _unusable(host: Host, installed: Installed, scope: Scope) -> Finding:
     path = installed.path
     what = f"{host.title} has settings that cannot be used: {installed.problem}."
-    quoted = shlex.quote(str(path))
-    aside = f"mv {quoted} {shlex.quote(f'{path}.old')}"
     if not path.is_file():
-        return broken(_AREA, what, "put it away", aside)
+        return broken("host_file_is_none", _AREA, what, "put it away", put_aside(path))
     if not os.access(path, os.R_OK):
-        return broken(_AREA, what, "let yourself read it", f"chmod u+r {quoted}")
+        return broken("host_file_unreadable", _AREA, what, "let yourself read it", let_read(path))
     cure = f"correct {path} in an editor, or put it away and begin anew"
-    return broken(_AREA, what, cure, f"{aside}; {_install(host, scope)}")
+    return broken("host_file_broken", _AREA, what, cure, in_turn(put_aside(path), _install(host, scope)))
 
 
 def _odd(host: Host, installed: Installed, scope: Scope) -> Finding:
     what = f"{host.title} cannot use {ENTRY_NAME} in {installed.path}: a command as text and a list of texts are needed"
-    return broken(_AREA, f"{what}, or an address.", "write the entry anew", _install(host, scope))
+    cure = f"take it out of that file in an editor, and then: {_install(host, scope)}"
+    return broken("entry_unusable", _AREA, f"{what}, or an address.", cure)
 
 
 def _twice(host: Host, installed: list[tuple[Scope, Installed]]) -> Iterator[Finding]:
@@ -157,7 +159,9 @@ def _twice(host: Host, installed: list[tuple[Scope, Installed]]) -> Iterator[Fin
         on = [name for name, entry in found.entries.items() if entry.is_on]
         if len(on) > 1:
             what = f"{host.title} has {len(on)} entries of this server, so its model sees each tool as often"
-            yield warning(_AREA, f"{what}: {', '.join(on)}.", f"take all but one of them out of {found.path}")
+            yield warning(
+                "entries_several", _AREA, f"{what}: {', '.join(on)}.", f"take all but one of them out of {found.path}"
+            )
 
 
 async def _try(machine: Machine, entry: _Entry, *, tries_project: bool) -> Finding:
@@ -165,18 +169,26 @@ async def _try(machine: Machine, entry: _Entry, *, tries_project: bool) -> Findi
     does = f"calls {there.url}" if there.url else f"starts {there.command[0]}"
     if not there.is_on:
         how = f"switch it on in {entry.host.title}, or take {entry.place} out"
-        return untried(_AREA, f"{title} is switched off there.", how)
+        return untried("entry_off", _AREA, f"{title} is switched off there.", how)
     if entry.scope == "project" and not tries_project:
         what = f"{title} {does}, which was not tried: a project's files may be anybody's."
-        return untried(_AREA, what, f"look at {entry.path}, and where you trust it", "lium-mcp doctor --try-project")
+        return untried(
+            "entry_of_project",
+            _AREA,
+            what,
+            f"look at {entry.path}, and where you trust it",
+            "lium-mcp doctor --try-project",
+        )
     if there.url:
         correct = f"correct the address of {entry.place}"
         if not there.url.lower().startswith(("http://", "https://")):
-            return broken(_AREA, f"{title} {does}: it begins with neither https:// nor http://.", correct)
+            return broken(
+                "entry_address_wrong", _AREA, f"{title} {does}: it begins with neither https:// nor http://.", correct
+            )
         try:
             network = read_network(there.url, machine.variables)
         except (SettingsError, ValueError) as error:
-            return broken(_AREA, f"{title} {does}: {error}.", correct)
+            return broken("entry_address_wrong", _AREA, f"{title} {does}: {error}.", correct)
         tried = await try_address(machine, there, network)
     else:
         tried = await try_program(entry.host, machine, there)
@@ -186,13 +198,21 @@ async def _try(machine: Machine, entry: _Entry, *, tries_project: bool) -> Findi
 def _judge(machine: Machine, entry: _Entry, does: str, tried: Tried) -> Finding:
     problem = shortened(" ".join(tried.problem.split()), _SHOWN_CHARACTERS)
     if tried.tool_count is None and entry.found.url:
-        return broken(_AREA, f"{entry.title} {does}: {problem}.", _cure_of_address(entry, tried))
+        return broken("entry_address_fails", _AREA, f"{entry.title} {does}: {problem}.", _cure_of_address(entry, tried))
     if tried.tool_count is None:
         program = entry.found.command[0]
-        return broken(_AREA, f"{entry.title}: {program} does not start as a server: {problem}.", *entry.again)
+        return broken(
+            "entry_does_not_start",
+            _AREA,
+            f"{entry.title}: {program} does not start as a server: {problem}.",
+            *entry.again,
+        )
     works = f"{entry.title} {does}, which lists {tried.tool_count} tools in {tried.seconds:.1f} s"
     if problem:
-        return warning(_AREA, f"{works}, and refuses calls: {problem}", *_cure_of_refusal(machine, entry, tried))
+        refused = _code_of_refusal(tried) in _OF_KEY
+        words, run = _cure_of_refusal(machine, entry, tried)
+        code: Code = "entry_key_refused" if refused else "entry_calls_refused"
+        return warning(code, _AREA, f"{works}, and refuses calls: {problem}", words, run)
     if entry.found.asks_person:
         return ok(_AREA, f"{works}; {entry.host.title} asks you for the key when it starts it.")
     return ok(_AREA, f"{works}, and reads the balance.")
@@ -206,9 +226,13 @@ def _cure_of_address(entry: _Entry, tried: Tried) -> str:
     return f"start the server there (lium-mcp serve --transport http), or correct the address of {entry.place}"
 
 
+def _code_of_refusal(tried: Tried) -> str:
+    return str(dict(tried.refusal.get(META_KEY) or {}).get("code", ""))
+
+
 def _cure_of_refusal(machine: Machine, entry: _Entry, tried: Tried) -> tuple[str, str]:
     """What mends a refusal, by its code, in words and as a command: the server's own words are for a host."""
-    code = str(dict(tried.refusal.get(META_KEY) or {}).get("code", ""))
+    code = _code_of_refusal(tried)
     there = entry.found
     match code:
         case "api_key_missing" | "api_key_refused" if there.url:
@@ -237,4 +261,4 @@ def _other_key(machine: Machine, entry: _Entry, own_key: str | None) -> Iterator
     if own_key and theirs and theirs != own_key:
         keys = f"{masked(theirs)}, and not {masked(own_key)} as here"
         what = f"{entry.title} uses the key {keys}: it may be of another account."
-        yield warning(_AREA, what, f"take {KEY_VARIABLE} out of {entry.place}, if that is not meant")
+        yield warning("entry_other_key", _AREA, what, f"take {KEY_VARIABLE} out of {entry.place}, if that is not meant")

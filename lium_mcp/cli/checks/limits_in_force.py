@@ -1,5 +1,6 @@
 """The limits in force: what of them is used, and whether what they name is there at all."""
 
+import os
 from collections.abc import Collection, Iterator, Sequence
 from difflib import get_close_matches
 from typing import Final
@@ -10,10 +11,12 @@ from lium_mcp.api.errors import LiumError
 from lium_mcp.api.gpu_names import gpu_fits, gpu_label, nearest_names
 from lium_mcp.cli.checks.findings import Finding, ok, untried, warning
 from lium_mcp.cli.person_words import in_words
+from lium_mcp.cli.shell_lines import unset
 from lium_mcp.countries import plain_countries
 from lium_mcp.guard.policy import Policy
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.policy_view import read_standings
+from lium_mcp.settings_table import SETTINGS
 
 _LIMITS: Final = "limits"
 _MARKET_SECONDS: Final = 15.0
@@ -24,6 +27,7 @@ async def check_limits(account: Account, policy: Policy, *, is_reached: bool) ->
     if not policy.limits.any:
         return [
             warning(
+                "limits_none",
                 _LIMITS,
                 "No limits are set: an agent may spend the whole balance.",
                 "set LIUM_MCP_MAX_PRICE_PER_HOUR_USD, LIUM_MCP_MAX_PODS, LIUM_MCP_MAX_HOURS and LIUM_MCP_BUDGET_USD in "
@@ -33,17 +37,25 @@ async def check_limits(account: Account, policy: Policy, *, is_reached: bool) ->
     if not is_reached:
         named = ", ".join(policy.limits.in_force())
         what = f"In force: {named}. What of them is used is not known, since Lium does not answer."
-        return [untried(_LIMITS, what, "mend the way to Lium, and look again", "lium-mcp doctor")]
+        return [untried("limits_not_read", _LIMITS, what, "mend the way to Lium, and look again", "lium-mcp doctor")]
     standings = await read_standings(account, policy, in_words=in_words)
-    findings = [] if not policy.shadow else [warning(_LIMITS, "Limits refuse nothing.", "unset LIUM_MCP_POLICY_MODE")]
+    findings = [] if not policy.shadow else [_shadow()]
     for row in standings.limits or ():
         allowed = row.only if row.allowed is None else f"{row.allowed:g}"
         used = "" if row.used is None else f", {row.used:g} used, {row.left:g} left"
         findings.append(ok(_LIMITS, f"{row.limit}: {allowed}{used}"))
     if standings.unread_because and account.lium.has_api_key:
         what = f"What is used is not known: {standings.unread_because}"
-        findings.append(untried(_LIMITS, what, "mend what is wrong above, and look again", "lium-mcp doctor"))
+        findings.append(
+            untried("limits_not_read", _LIMITS, what, "mend what is wrong above, and look again", "lium-mcp doctor")
+        )
     return [*findings, *await _check_names(account, policy)]
+
+
+def _shadow() -> Finding:
+    variable = SETTINGS["policy_mode"].variable
+    what, cure = "Limits refuse nothing.", "let them: take the mode shadow out of the settings, or of the policy file"
+    return warning("limits_shadow", _LIMITS, what, cure, unset(variable) if os.environ.get(variable) else "")
 
 
 async def _check_names(account: Account, policy: Policy) -> list[Finding]:
@@ -57,7 +69,7 @@ async def _check_names(account: Account, policy: Policy) -> list[Finding]:
             offered = {node.country_code for node in await account.lium.executors.list()} if countries else set()
     except (LiumError, TimeoutError):
         what = "Whether the market has the GPU types and countries of the limits could not be asked."
-        return [untried(_LIMITS, what, "mend the way to Lium, and look again", "lium-mcp doctor")]
+        return [untried("limits_not_read", _LIMITS, what, "mend the way to Lium, and look again", "lium-mcp doctor")]
     return [*_unknown_gpus(gpu_types, machines), *_unknown_countries(countries, {code for code in offered if code})]
 
 
@@ -84,4 +96,9 @@ def _unknown_countries(allowed: Collection[str], offered: Collection[str]) -> It
 
 def _unknown(limit: str, what: str, nearest: Sequence[str]) -> Finding:
     meant = f", perhaps to {nearest[0]}" if nearest else ""
-    return warning(_LIMITS, f"{limit}: {what}.", f"correct LIUM_MCP_{limit.upper()}{meant}, unless it is yet to come")
+    return warning(
+        "limit_meets_nothing",
+        _LIMITS,
+        f"{limit}: {what}.",
+        f"correct LIUM_MCP_{limit.upper()}{meant}, unless it is yet to come",
+    )

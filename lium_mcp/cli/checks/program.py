@@ -13,6 +13,7 @@ import httpx2
 from lium_mcp import __version__
 from lium_mcp.api.network import Network
 from lium_mcp.cli.checks.findings import Finding, ok, untried, warning
+from lium_mcp.cli.shell_lines import started
 from lium_mcp.network_settings import read_network
 from lium_mcp.values import SettingsError
 
@@ -38,11 +39,19 @@ async def check_for_newer(environment: Mapping[str, str]) -> list[Finding]:
             newest = await _newest_release(network)
     except (SettingsError, httpx2.HTTPError, OSError, ValueError, TimeoutError):
         what = "Whether there is a newer version could not be asked: the package index did not answer."
-        return [untried(_AREA, what, "look there", "pip index versions lium-mcp")]
+        return [untried("version_not_asked", _AREA, what, "look there", "pip index versions lium-mcp")]
     if newest is None:
         return [ok(_AREA, "The package index knows no release of lium-mcp.")]
     if _order(newest) > _order(__version__):
-        return [warning(_AREA, f"Version {newest} is newer.", "upgrade with what it was installed with", _upgrade())]
+        return [
+            warning(
+                "version_old",
+                _AREA,
+                f"Version {newest} is newer.",
+                "upgrade with what it was installed with",
+                _upgrade(),
+            )
+        ]
     return [ok(_AREA, "There is no newer version.")]
 
 
@@ -78,4 +87,4 @@ def _upgrade() -> str:
     parts = Path(sys.prefix).parts
     if "uv" in parts:
         return "uv tool upgrade lium-mcp"
-    return "pipx upgrade lium-mcp" if "pipx" in parts else f"{sys.executable} -m pip install --upgrade lium-mcp"
+    return "pipx upgrade lium-mcp" if "pipx" in parts else f"{started(sys.executable)} -m pip install -U lium-mcp"

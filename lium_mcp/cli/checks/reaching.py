@@ -1,6 +1,5 @@
 """Why Lium's address cannot be reached, where the failure of a request does not tell."""
 
-import shlex
 import ssl
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
@@ -8,6 +7,7 @@ from urllib.parse import SplitResult, urlsplit
 import anyio
 
 from lium_mcp.cli.checks.findings import Finding, broken
+from lium_mcp.cli.shell_lines import set_as, set_to
 from lium_mcp.settings import Settings
 from lium_mcp.values import is_loopback
 
@@ -27,7 +27,7 @@ def through_proxy(settings: Settings) -> tuple[str, str] | None:
         return None
     host = urlsplit(settings.base_url).hostname
     words = f"correct the proxy of {network.proxy_setting}, or let {host} be reached without it"
-    return words, f'export NO_PROXY="$NO_PROXY,{host}"'
+    return words, set_as("NO_PROXY", "NO_PROXY", more=f",{host}")
 
 
 async def why_unreachable(settings: Settings) -> Finding | None:
@@ -42,13 +42,13 @@ async def why_unreachable(settings: Settings) -> Finding | None:
     except (OSError, UnicodeError, TimeoutError):
         what = f"No address is known for the name {host}: there is no network, or no such name."
         cure = f"look at the network of this machine (ping {host}), at its DNS, and at LIUM_BASE_URL"
-        return broken(_AREA, what, cure)
+        return broken("name_unknown", _AREA, what, cure)
     addresses = sorted({str(item[4][0]) for item in found})
     try:
         with anyio.fail_after(_ASK_SECONDS):
             await (await anyio.connect_tcp(host, port)).aclose()
     except (OSError, TimeoutError):
-        return broken(_AREA, *_not_connected(host, port, addresses))
+        return broken("nothing_listens", _AREA, *_not_connected(host, port, addresses))
     return _other_scheme(address, speaks_tls=await _speaks_tls(host, port))
 
 
@@ -84,6 +84,6 @@ def _other_scheme(address: SplitResult, *, speaks_tls: bool) -> Finding | None:
     what = f"What listens at {address.netloc} speaks {'TLS' if speaks_tls else 'no TLS'}."
     if not speaks_tls and not is_loopback(address.hostname or ""):
         # A key is never sent in clear to another machine.
-        return broken(_AREA, what, "correct LIUM_BASE_URL: the server there needs https")
+        return broken("other_scheme", _AREA, what, "correct LIUM_BASE_URL: the server there needs https")
     scheme = "https" if speaks_tls else "http"
-    return broken(_AREA, what, f"begin LIUM_BASE_URL with {scheme}://", f"export LIUM_BASE_URL={shlex.quote(other)}")
+    return broken("other_scheme", _AREA, what, f"begin LIUM_BASE_URL with {scheme}://", set_to("LIUM_BASE_URL", other))

@@ -1,12 +1,12 @@
 """This machine: the SSH key for pods, the ledger, and the folder where the server keeps what outlives it."""
 
 import os
-import shlex
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Final
 
-from lium_mcp.cli.checks.findings import Finding, broken, ok, warning
+from lium_mcp.cli.checks.findings import Code, Finding, broken, ok, warning
+from lium_mcp.cli.shell_lines import let_read, let_write, make_ssh_key, put_aside, quoted, unset
 from lium_mcp.failures import Failure
 from lium_mcp.remote.key_source import KeySource
 from lium_mcp.rentals import LazyLedger, LedgerUnavailable
@@ -27,34 +27,31 @@ async def check_ssh(keys: KeySource | None) -> list[Finding]:
     own = await keys.own_keys()
     if own.problem is not None:
         level = warning if own.public else broken
+        code, *cure = _key_cure(keys, own.problem)
         what = f"{own.problem.happened} Nobody could log in to a pod from here."
-        return [level(_SSH, what, *_key_cure(keys, own.problem))]
+        return [level(code, _SSH, what, *cure)]
     where = f" beside {keys.public_path}" if keys.public_path and keys.public_path.is_file() else ""
     count = "one public key" if len(own.public) == 1 else f"{len(own.public)} public keys"
     return [ok(_SSH, f"Pods that are rented take {count} of this machine{where}, and its private half can be used.")]
 
 
-def _key_cure(keys: KeySource, problem: Failure) -> tuple[str, str]:
-    """What mends a key that cannot be used, in words and as a command."""
+def _key_cure(keys: KeySource, problem: Failure) -> tuple[Code, str, str]:
+    """What is wrong with a key, and what mends it, in words and as a command."""
     path = keys.find_path()
     if path is None:
-        return "make a key", _make_key(Path.home() / ".ssh" / "id_ed25519")
+        return "ssh_key_missing", "make a key", make_ssh_key(Path.home() / ".ssh" / "id_ed25519")
     if problem.code == "ssh_key_locked":
         verb = "correct" if keys.passphrase else "set"
         # Whether a passphrase is right, this tells.
         words = f"{verb} LIUM_SSH_KEY_PASSPHRASE, here and where a host sets it, or let an SSH agent have the key"
-        return words, f"ssh-add {shlex.quote(str(path))}"
+        return "ssh_key_locked", words, f"ssh-add {quoted(path)}"
     if path.is_file() and not os.access(path, os.R_OK):
-        return "let yourself read it", f"chmod u+r {shlex.quote(str(path))}"
+        return "ssh_key_unreadable", "let yourself read it", let_read(path)
     if path.exists():
-        return f"name a private key instead of {path}: LIUM_SSH_KEY_PATH=/path/to/key", ""
+        return "ssh_key_is_none", f"name a private key instead of {path}: LIUM_SSH_KEY_PATH=/path/to/key", ""
     if keys.public_path and keys.public_path.exists():
-        return f"put the private half of {keys.public_path} at {path}, or {_NAME_ANOTHER}", ""
-    return f"make {path}, or {_NAME_ANOTHER}", _make_key(path)
-
-
-def _make_key(path: Path) -> str:
-    return f"mkdir -p {shlex.quote(str(path.parent))}; ssh-keygen -t ed25519 -N '' -f {shlex.quote(str(path))}"
+        return "ssh_key_half", f"put the private half of {keys.public_path} at {path}, or {_NAME_ANOTHER}", ""
+    return "ssh_key_missing", f"make {path}, or {_NAME_ANOTHER}", make_ssh_key(path)
 
 
 async def check_ledger(settings: Settings, ledger: LazyLedger) -> list[Finding]:
@@ -70,21 +67,19 @@ async def check_ledger(settings: Settings, ledger: LazyLedger) -> list[Finding]:
         # Opening it takes the lock that writing needs.
         entries = await ledger.open().newest(_MOST_ROWS)
     except LedgerUnavailable as error:
-        return [broken(_LEDGER, f"{where}: {error}. Nothing is rented without it.", *_cure(path))]
+        return [_unusable(f"{where}: {error}.", path)]
     is_open = sum(entry.is_open for entry in entries)
     return [ok(_LEDGER, f"It is {where}, can be written, and holds {is_open} open rents.")]
 
 
 def _first_time(path: Path) -> Finding:
     if path.is_dir() or not path.name:
-        what = f"{path} is a folder, and no file for the ledger. Nothing is rented without it."
-        return broken(_LEDGER, what, *_cure(path))
+        return _unusable(f"{path} is a folder, and no file for the ledger.", path)
     folder = _nearest_folder(path)
     try:
         TemporaryFile(dir=folder).close()
     except OSError as error:
-        what = f"{path} cannot be made: {folder} cannot be written ({error.strerror}). Nothing is rented without it."
-        return broken(_LEDGER, what, *_cure(path))
+        return _unusable(f"{path} cannot be made: {folder} cannot be written ({error.strerror}).", path)
     return ok(_LEDGER, f"The first rent makes it: {path}.")
 
 
@@ -93,20 +88,25 @@ def _nearest_folder(path: Path) -> Path:
     return next(parent for parent in path.parents if parent.exists())
 
 
-def _cure(path: Path | None) -> tuple[str, str]:
-    """What mends a ledger, in words and as a command."""
+def _unusable(what: str, path: Path | None) -> Finding:
+    code, words, run = _ledger_cure(path)
+    return broken(code, _LEDGER, f"{what} Nothing is rented without it.", words, run)
+
+
+def _ledger_cure(path: Path | None) -> tuple[Code, str, str]:
+    """What is wrong with a ledger, and what mends it, in words and as a command."""
+    code: Code = "ledger_unusable"
     if path is None:
-        return "look at the database that LIUM_MCP_STATE_URL names", ""
-    if os.environ.get(SETTINGS["state_url"].variable):
-        return (
-            "let LIUM_MCP_STATE_URL name a file of your own (sqlite:////path/to/rentals.db), or have the usual one",
-            "unset LIUM_MCP_STATE_URL",
-        )
+        return "ledger_damaged", "look at the database that LIUM_MCP_STATE_URL names", ""
+    if os.environ.get(variable := SETTINGS["state_url"].variable):
+        words = f"let {variable} name a file of your own (sqlite:////path/to/rentals.db), or have the usual one"
+        return code, words, unset(variable)
     if path.is_file() and os.access(path, os.R_OK | os.W_OK):
         # It knows which rents may have made a pod: nobody should put it away without a thought.
-        aside = f"mv {shlex.quote(str(path))} {shlex.quote(f'{path}.old')}"
-        return f"bring {path} back from a copy; or, once lium.io shows no pod that it may know of: {aside}", ""
+        words = f"bring {path} back from a copy; or, once lium.io shows no pod that it may know of: {put_aside(path)}"
+        return "ledger_damaged", words, ""
     if os.environ.get("XDG_STATE_HOME"):
-        return "let XDG_STATE_HOME name a folder of your own, or have the usual one", "unset XDG_STATE_HOME"
+        words = "let XDG_STATE_HOME name a folder of your own, or have the usual one"
+        return code, words, unset("XDG_STATE_HOME")
     folder = _nearest_folder(path)
-    return f"make {folder} and what is in it writable", f"chmod -R u+rwX {shlex.quote(str(folder))}"
+    return code, f"make {folder} and what is in it writable", let_write(folder)
