@@ -54,7 +54,7 @@ fuzz: .venv/.dev ## run the tests that draw their inputs, with other draws each 
 	TEST_ALL_INPUTS=1 $(BIN)/python -m pytest -n $(WORKERS) tests/faults/test_inputs.py
 
 .PHONY: test-hosts
-test-hosts: .venv/.dev ## run Claude Code, Codex, Gemini CLI, opencode and Copilot CLI with the server, and write down what was seen (needs npm, 1.5 GB)
+test-hosts: .venv/.dev ## run Claude Code, Codex, Gemini CLI, opencode, Copilot CLI and Cline with the server, and write down what was seen (needs npm, 2 GB)
 	$(BIN)/python -m tests.hosts.run
 
 .PHONY: evals

@@ -18,6 +18,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from lium_mcp.hosts.documents import Document, Edit
+from lium_mcp.hosts.host_entries import KEY_TO_FILL_IN
 from lium_mcp.hosts.host_machine import Machine
 from lium_mcp.hosts.installed_entries import config_file
 from manifests.generate import with_generated
@@ -87,12 +88,13 @@ def _try(host: Host, variant: Variant, path: str) -> bool:
 
 
 def _put(host: Host, variant: Variant) -> None:
-    """Put what a file holds beside what the host has in its own."""
+    """Put what a file holds beside what the host has in its own, with a key where one is to be put."""
     shape = SHIPPED[host.typed]
     target = config_file(shape, Machine("linux", {"HOME": str(host.home)}, host.home), "user")
     assert target is not None
     there = target.read_bytes() if target.exists() else b""
-    ready = Document((MANIFESTS / path_of(shape, variant)).read_bytes(), shape.file_format).content
+    text = (MANIFESTS / path_of(shape, variant)).read_text().replace(KEY_TO_FILL_IN, KEY)
+    ready = Document(text.encode(), shape.file_format).content
     edits = [
         Edit((name, inner), entry) if isinstance(value, dict) else Edit((name,), value)
         for name, value in ready.items()

@@ -305,7 +305,29 @@ class CopilotCli(Host):
         self.run("-p", prompt, "--allow-all-tools", *options, **provider, **key)
 
 
-HOSTS: Final[Sequence[type[Host]]] = (ClaudeCode, Codex, GeminiCli, Opencode, CopilotCli)
+class Cline(Host):
+    typed = "cline"
+    name, package, program = "Cline", "cline@3.0.65", "cline"
+    prefix, key = "lium__", "cline"
+    environment: ClassVar = {"CLINE_SESSION_BACKEND_MODE": "local"}  # else it leaves a process of its own behind
+
+    def connect(self, program: Program, url: str) -> dict[str, bool]:
+        return {}  # it lists servers in a terminal alone
+
+    def ask(self, model: ScriptedModel, program: Program, prompt: str = PROMPT) -> None:
+        self.prepare(model)
+        entry = {"command": program.command[0], "args": program.command[1:], "env": program.variables}
+        self.write(".cline/data/settings/cline_mcp_settings.json", {"mcpServers": {"lium": entry}})
+        self.prompt(model, prompt)
+
+    def prepare(self, model: ScriptedModel) -> None:
+        self.run("auth", "-p", "openai", "-k", "none", "-m", "scripted", "-b", f"{model.url}/v1")
+
+    def prompt(self, model: ScriptedModel, prompt: str = PROMPT, *options: str) -> None:
+        self.run("--auto-approve", "true", *options, prompt)
+
+
+HOSTS: Final[Sequence[type[Host]]] = (ClaudeCode, Codex, GeminiCli, Opencode, CopilotCli, Cline)
 
 
 def _connected(listed: str, *transports: str) -> dict[str, bool]:

@@ -1,4 +1,4 @@
-"""Run real hosts with this server, by hand: `make test-hosts`. Downloads about 1.5 GB the first time.
+"""Run real hosts with this server, by hand: `make test-hosts`. Downloads about 2 GB the first time.
 
 Each host gets an empty home, our server over the sandbox, and a scripted model, so nothing needs a login or costs
 money. What is seen goes to standard output and into `docs/clients.md`; what each host sends first goes to
