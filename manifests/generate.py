@@ -50,6 +50,7 @@ def files(source: Source) -> dict[str, str]:
     plugin = with_generated((ROOT / FOLDER / "README.md").read_text(), "skills", skills_told())
     made[f"{FOLDER}/README.md"] = with_generated(plugin, "start", start_told(source))
     own = with_generated((HERE / "README.md").read_text(), "hosts", "\n".join(_table()))
+    own = with_generated(own, "start", start_told(source))
     made["manifests/README.md"] = with_generated(own, "links", "\n".join(_links(source)))
     made["README.md"] = _with_marker((ROOT / "README.md").read_text(), source)
     made["pyproject.toml"] = _with_addresses((ROOT / "pyproject.toml").read_bytes(), source)
@@ -124,9 +125,11 @@ def _where_key_comes_from(host: Host) -> str:
 
 
 def _links(source: Source) -> Iterator[str]:
-    """Each link in a line of its own: GitHub follows only those that begin with https."""
+    """Write what can be clicked, and as text what GitHub would not follow: it knows https alone."""
     for link in links(source):
-        yield f"{SHIPPED[link.host].title}:\n\n```text\n{link.url}\n```\n"
+        title = SHIPPED[link.host].title
+        is_followed = link.url.startswith("https:")
+        yield f"[Add to {title}]({link.url})\n" if is_followed else f"{title}:\n\n```text\n{link.url}\n```\n"
 
 
 def with_generated(text: str, marker: str, content: str) -> str:

@@ -19,7 +19,7 @@ RELEASED = SOURCE.model_copy(update={"published": True})
 
 def in_readme() -> list[str]:
     part = (HERE / "README.md").read_text().split("<!-- links:begin -->")[1].split("<!-- links:end -->")[0]
-    return re.findall(r"^[a-z]+:\S+$", part, re.MULTILINE)
+    return re.findall(r"(?:https|lmstudio|vscode|goose):[^\s)]+", part)
 
 
 def link_to(host: str, source: Any = SOURCE) -> str:
