@@ -55,8 +55,8 @@ LIMITS = {
     "max_pods": Setting("count", "Most pods that may live at once.", low=0),
     "max_hours": Setting(
         "number",
-        "Longest life of a pod, in hours; a rent that names no hours gets these.",
-        low=LEAST_HOURS,
+        "Longest life of a pod, in hours. Lium takes whole ones at a rent; one that names none gets the most that fit.",
+        low=1,
         high=MOST_HOURS,
     ),
     "max_burn_per_hour_usd": Setting("number", "Most that all living pods together may cost, in USD per hour.", low=0),

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from lium_mcp.api.account import BillingStatement
 from lium_mcp.api.paging import Rows
 from lium_mcp.api.pods.models import Pod
-from lium_mcp.rentals import Entry, Extension, PastCost, of_its_name, whole_hours
+from lium_mcp.rentals import LATE_HOURS, Entry, Extension, PastCost, most_hours, of_its_name
 
 _OVERDUE = timedelta(hours=1)
 # How long charges may take to appear in the statement: of a pod that is in it, and of one that is not yet.
@@ -29,7 +29,7 @@ class Commitment:
 
     Attributes:
         price_per_hour_usd: None where nobody knows.
-        hours_left: Until its removal; None where none is set.
+        hours_left: Until its removal, with those by which Lium may be late; None where none is set.
     """
 
     name: str
@@ -43,13 +43,21 @@ def commitments(
 ) -> list[Commitment]:
     """What lives, and what the ledger says may live without being listed: a list may be older than it, or short.
 
-    Rows of the list that cannot be read are pods too. A pod lives as long as was admitted lately, if that is longer.
+    Rows of the list that cannot be read are pods too. A pod lives as long as was admitted lately, if that is longer,
+    and costs what it was admitted at, if Lium lists less.
     """
     alive = [pod for pod in pods if pod.is_alive]
     listed = {pod.id for pod in pods}
     lately = {item.pod_id: item for item in extensions if pods.asked_at < item.admitted_at + _SHOWN_WITHIN}
+    alone = [entry for entry in entries if entry.ordered_count == 1]  # members of a cluster may differ in price
+    admitted_usd = {pod_id: entry.price_per_hour_usd or 0 for entry in alone for pod_id in entry.pod_ids}
     items = [
-        Commitment(pod.pod_name or pod.id, 1, pod.price, _admitted_hours_left(pod, lately.get(pod.id), now))
+        Commitment(
+            pod.pod_name or pod.id,
+            1,
+            None if pod.price is None else max(pod.price, admitted_usd.get(pod.id, 0)),
+            _admitted_hours_left(pod, lately.get(pod.id), now),
+        )
         for pod in alive
     ]
     if pods.skipped:
@@ -57,18 +65,18 @@ def commitments(
     for entry in entries:
         unlisted = entry.pod_count if not entry.pod_ids else len(set(entry.pod_ids) - listed) + entry.missing_count
         if unlisted and not _is_listed_by_name(entry, alive):
-            share = unlisted / entry.pod_count
-            price = None if entry.price_per_hour_usd is None else entry.price_per_hour_usd * share
-            hours = None if entry.hours is None else float(whole_hours(entry.hours))
+            price = None if entry.price_per_pod_hour_usd is None else entry.price_per_pod_hour_usd * unlisted
+            hours = None if entry.hours is None else most_hours(entry.hours)
             items.append(Commitment(entry.pod_name, unlisted, price, hours))
     return items
 
 
 def _admitted_hours_left(pod: Pod, extension: Extension | None, now: datetime) -> float | None:
     hours = hours_left(pod, now)
-    if hours is None or extension is None:
-        return hours
-    return max(hours, (extension.removal_at - now).total_seconds() / 3600)
+    if hours is None:
+        return None
+    admitted = 0 if extension is None else (extension.removal_at - now).total_seconds() / 3600
+    return max(hours, admitted) + LATE_HOURS
 
 
 def hours_left(pod: Pod, now: datetime) -> float | None:

@@ -4,6 +4,7 @@ A figure that nobody knows counts against the caller.
 """
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -12,7 +13,7 @@ from lium_mcp.api.gpu_names import gpu_fits, gpu_label
 from lium_mcp.figures import at_most_usd, counted, in_usd, is_above, rate_in_usd
 from lium_mcp.guard.commitments import Commitment, committed_usd
 from lium_mcp.guard.limits import Limits
-from lium_mcp.rentals import PRICE_TOLERANCE_USD
+from lium_mcp.rentals import PRICE_TOLERANCE_USD, hours_paid_for, whole_hours
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ class PolicyRefused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What a rent would add: so many pods, what all of them cost per hour, and for how long they live (None: open)."""
+    """What a rent would add: so many pods, what all of them cost per hour, and for how long at most (None: open)."""
 
     price_per_hour_usd: float | None
     hours: float | None
@@ -94,18 +95,20 @@ class Policy:
         return first if self.limits.budget_usd is not None and first is not None and first > now.date() else None
 
     def life(self, hours: float | None) -> float | None:
-        """The hours a new pod is to live: those asked for, else the most that is allowed.
+        """The hours a new pod is to live: those asked for, else the most whole ones that are allowed.
 
         Raises:
-            PolicyRefused: they are too many.
+            PolicyRefused: they are too many, or the whole ones are that the rent carries.
         """
         most = self.limits.max_hours
+        if most is None:
+            return hours
         if hours is None:
-            return None if self.shadow else most
-        if most is not None and hours > most:
-            self._refuse(
-                "max_hours", f"it asks for {counted(hours, 'hour')}; at most {most:g} are allowed", f"hours={most:g}"
-            )
+            return None if self.shadow else float(math.floor(most))
+        if (whole := whole_hours(hours)) > most:
+            taken = "" if whole == hours or hours > most else f", which Lium takes for {whole} at the rent"
+            happened = f"it asks for {counted(hours, 'hour')}{taken}; at most {most:g} are allowed"
+            self._refuse("max_hours", happened, f"hours={math.floor(most)}")
         return hours
 
     def most_per_hour_usd(self, admitted_usd: float | None, pods: int = 1) -> float | None:
@@ -299,12 +302,12 @@ class Policy:
         left = budget - spent_usd - (committed_usd(commitments) or 0)
         cost = ask.price_per_hour_usd * ask.hours
         if cost > left + _COST_TOLERANCE_USD:
-            fits = max(left, 0) / ask.price_per_hour_usd if ask.price_per_hour_usd else 0
+            fits = hours_paid_for(max(left, 0), ask.price_per_hour_usd) if ask.price_per_hour_usd else 0
             self._refuse(
                 "budget_usd",
                 f"It would cost up to {in_usd(at_most_usd(cost))}; "
                 f"of the budget of ${budget:g} {in_usd(max(left, 0))} is left",
-                f"{int(fits)} whole hours at this price" if fits >= 1 else "a cheaper node or nothing now",
+                f"{counted(fits, 'hour')} at this price" if fits >= 1 else "a cheaper node or nothing now",
             )
 
     def _burn(self, limit: str, commitments: Sequence[Commitment], ask: Ask) -> float:

@@ -4,6 +4,7 @@ from lium_mcp.rentals.account_rents import AccountRents
 from lium_mcp.rentals.admission import BEING_SETTLED, FindJudge, Judge, RentUnsettled
 from lium_mcp.rentals.batches import BatchedRent, NotSent, Wanted
 from lium_mcp.rentals.belonging import NamedAnothers, contradiction_of_request, is_anothers, is_its_own, of_its_name
+from lium_mcp.rentals.billed_hours import LATE_HOURS, hours_paid_for, most_hours, whole_hours
 from lium_mcp.rentals.claimants import read_claimant
 from lium_mcp.rentals.entries import (
     BeingRemoved,
@@ -27,7 +28,7 @@ from lium_mcp.rentals.lazy_ledger import LazyLedger
 from lium_mcp.rentals.node_refusals import is_of_its_node
 from lium_mcp.rentals.orders import ClusterOrder, NodeOrder, Order, Rental, SpecOrder, digest
 from lium_mcp.rentals.protocol import Renter, RentSettled
-from lium_mcp.rentals.removal_time import REMOVAL_TOLERANCE, whole_hours
+from lium_mcp.rentals.removal_time import REMOVAL_TOLERANCE
 from lium_mcp.rentals.settling import REPLAY_WINDOW, NotSentAgain, Readmit
 from lium_mcp.rentals.upkeep import unlisted_pod_ids
 from lium_mcp.rentals.worker import LEASE, OTHERS_SECONDS, Claim, LeaseLost, NotNow, Step, Worker
@@ -35,6 +36,7 @@ from lium_mcp.rentals.worker import LEASE, OTHERS_SECONDS, Claim, LeaseLost, Not
 __all__ = [
     "BEING_SETTLED",
     "DEARER",
+    "LATE_HOURS",
     "LEASE",
     "OTHERS_SECONDS",
     "PRICE_TOLERANCE_USD",
@@ -82,11 +84,13 @@ __all__ = [
     "costs_more",
     "digest",
     "has_something_left",
+    "hours_paid_for",
     "is_anothers",
     "is_expired",
     "is_its_own",
     "is_of_its_node",
     "key_tag",
+    "most_hours",
     "of_its_name",
     "read_claimant",
     "shortfalls",

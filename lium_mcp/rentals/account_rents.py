@@ -124,6 +124,16 @@ class AccountRents:
             return []
         return await self._ledger.open().removed(await self._identity.known(), pod_name)
 
+    async def gone(self, pod_names: Sequence[str], since: datetime) -> list[Entry]:
+        """The account's rents of some names whose pods go now, or were closed since a moment, newest first.
+
+        Raises:
+            LedgerUnavailable: the ledger cannot be read.
+        """
+        if self._ledger.is_empty:
+            return []
+        return await self._ledger.open().gone(await self._identity.known(), pod_names, since)
+
     async def tasks(self, kind: TaskKind) -> list[Task]:
         """The tasks of a kind that this key made, newest first, closed ones too.
 
@@ -301,11 +311,17 @@ class AccountRents:
                     await self.hand_out(entry)
 
     async def note_checked(self, pods: Sequence[Pod]) -> None:
-        """Note that a rent's pods, as these rows show them, were held against what was asked for and allowed."""
+        """Note that a rent's pods, as these rows show them, were held against what was asked for and allowed.
+
+        Where nobody had priced it, they say what it costs.
+        """
 
         def checked(entry: Entry) -> dict[str, Any] | None:
-            left = expected_after(entry, pods)
-            return None if left == entry.expected else {"expected": left}
+            prices = [pod.price for pod in pods]
+            values: dict[str, Any] = {"expected": expected_after(entry, pods)}
+            if entry.price_per_hour_usd is None and None not in prices and len(pods) == entry.ordered_count:
+                values["price_per_hour_usd"] = sum(price or 0 for price in prices)
+            return values if any(getattr(entry, name) != value for name, value in values.items()) else None
 
         await self._change(pods[0].id, checked)
 

@@ -133,6 +133,18 @@ class Entry:
         return self.closed_at is None
 
     @property
+    def ordered_count(self) -> int:
+        """How many pods were ordered."""
+        request = self.order.get("request")
+        nodes = request.get("executor_uuids") if isinstance(request, dict) else None
+        return len(nodes) if isinstance(nodes, list) and nodes else 1
+
+    @property
+    def price_per_pod_hour_usd(self) -> float | None:
+        """What was quoted for each of its pods, if all cost the same; None where nothing was."""
+        return None if self.price_per_hour_usd is None else self.price_per_hour_usd / self.ordered_count
+
+    @property
     def volume_id(self) -> str | None:
         """The volume that its pod was to have."""
         request = self.order.get("request")

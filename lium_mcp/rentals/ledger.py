@@ -204,6 +204,16 @@ class Ledger:
         wanted = (RENTALS.c.status == "removed") & (RENTALS.c.pod_name == pod_name)
         return await self._newest_of(account, wanted, limit=_MOST_OF_A_NAME)
 
+    async def gone(self, account: str, pod_names: Sequence[str], since: datetime) -> list[Entry]:
+        """The account's rents of some names whose pods go now, or were closed since a moment, newest first.
+
+        Raises:
+            LedgerUnavailable: they cannot be read.
+        """
+        closed = RENTALS.c.status.in_(("removed", "closed")) & (RENTALS.c.closed_at >= since)
+        had_pods = or_(closed, RENTALS.c.status == "removing")
+        return await self._newest_of(account, RENTALS.c.pod_name.in_(pod_names) & had_pods)
+
     async def _newest_of(self, account: str, wanted: ColumnElement[bool], *, limit: int | None = None) -> list[Entry]:
         """The account's rents of which something holds, newest first, at most so many."""
 

@@ -4,7 +4,6 @@ A rent carries whole hours, which the API counts from boot, and at boot it repla
 the exact time can only be set once the pod runs. It depends on the boot alone, so every server sets the same.
 """
 
-import math
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -14,11 +13,6 @@ from lium_mcp.api.pods.models import Pod, PodDetail, own_events
 
 REMOVAL_TOLERANCE: Final = timedelta(minutes=2)
 _AT_ONCE: Final = timedelta(minutes=1)
-
-
-def whole_hours(hours: float) -> int:
-    """The hours that a rent carries: the API takes whole ones, at least one."""
-    return max(math.ceil(hours), 1)
 
 
 async def keep_removal_time(

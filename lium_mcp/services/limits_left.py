@@ -12,7 +12,7 @@ from lium_mcp.api.pods.models import Pod
 from lium_mcp.figures import hours_since
 from lium_mcp.guard.commitments import FIRST_CHARGES, Commitment, commitments, hours_left, spent_usd
 from lium_mcp.guard.policy import Ask, Policy, Standing
-from lium_mcp.rentals import Entry, Extension, Judge, PastCost, whole_hours
+from lium_mcp.rentals import LATE_HOURS, Entry, Extension, Judge, PastCost, most_hours
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.targets import find_pod
 
@@ -49,8 +49,8 @@ class LimitsLeft:
             PolicyRefused: it does not.
         """
         others = self.committed(pods.where(lambda other: other.id != pod.id), _without(pod, entries), extensions)
-        name = pod.pod_name or pod.id
-        self.policy.check_extension(name, Ask(pod.price, hours), others, self.spent_usd(pods))
+        name, most = pod.pod_name or pod.id, None if hours is None else hours + LATE_HOURS
+        self.policy.check_extension(name, Ask(pod.price, most), others, self.spent_usd(pods))
 
     def standings(self, pods: Rows[Pod], entries: Sequence[Entry], extensions: Sequence[Extension]) -> list[Standing]:
         """How far each limit is used."""
@@ -103,7 +103,7 @@ def ask_of(entries: Sequence[Entry]) -> Ask:
     hours = None if None in lives else max(hours or 0 for hours in lives)
     return Ask(
         None if None in prices else sum(price or 0 for price in prices),
-        None if hours is None else float(whole_hours(hours)),
+        None if hours is None else most_hours(hours),
         sum(entry.pod_count for entry in entries),
     )
 

@@ -42,6 +42,7 @@ from lium_mcp.services.pods.idle_removals import (
     wanted_removal,
 )
 from lium_mcp.services.pods.work_told import say_what_ends
+from lium_mcp.services.removal_schedules import warn_of_boot
 from lium_mcp.services.targets import (
     find_free_volume,
     find_own_template,
@@ -140,7 +141,9 @@ async def ask_to_schedule_removal(
     if hours_from_now is not None:
         await check_life(account, policy, target, hours_from_now)
         when.append(f"Let Lium remove {_pod(target)} in {counted(hours_from_now, 'hour')}")
-        if target.price is not None:
+        if warning := warn_of_boot(target):
+            known.append(warning)
+        elif target.price is not None:
             known.append(f"It costs {in_usd(target.price * hours_from_now)} until then.")
     if idle is not None:
         await check_watchable(account, target, idle)

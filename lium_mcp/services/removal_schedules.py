@@ -150,8 +150,11 @@ async def _read(account: Account, target: Pod) -> RemovalSchedule:
         name=pod.pod_name or "",
         removal_at=at,
         hours_left=rounded(hours, 2) if hours is not None else None,
-        cost_until_then_usd=pod.price * hours if hours is not None and pod.price is not None else None,
-        next=" ".join(filter(None, (_warn_of_boot(pod), _warn_of_idle(pod, idle)))) or None,
+        # At the boot another time is set.
+        cost_until_then_usd=pod.price * hours
+        if hours is not None and pod.price is not None and pod.termination_hours is None
+        else None,
+        next=" ".join(filter(None, (warn_of_boot(pod), _warn_of_idle(pod, idle)))) or None,
     )
 
 
@@ -178,7 +181,8 @@ def _warn_of_idle(pod: Pod, idle: IdleRemoval | None) -> str | None:
     return f"{WHAT_IS_IDLE} {ONLY_WITH_A_SERVER}{bills}"
 
 
-def _warn_of_boot(pod: Pod) -> str | None:
+def warn_of_boot(pod: Pod) -> str | None:
+    """Say that a removal time which is set before the boot does not last."""
     # Until the boot Lium keeps the hours of the rent. At the boot it sets the removal by them, whatever was set before.
     if pod.termination_hours is None:
         return None

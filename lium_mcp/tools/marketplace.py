@@ -27,6 +27,7 @@ from lium_mcp.services.rents.offers import (
     unmatched,
 )
 from lium_mcp.services.rents.quotes import PricedRental
+from lium_mcp.services.rents.request_total import Total
 from lium_mcp.services.rents.total_ceiling import say_cut_short, within_total
 from lium_mcp.toolkit.call import Call
 from lium_mcp.toolkit.parameters import Cursor, Limit, page
@@ -233,7 +234,7 @@ async def quote_rental(
         priced = await price(hours or 1)
         if max_total_usd is None:
             return node, hours or 1, priced
-        return node, *await within_total(max_total_usd, priced, hours, price)
+        return node, *await within_total(Total(max_total_usd), priced, hours, price)
 
     node, lasts_hours, priced = await use_node(call.account, call.policy, wanted, executor_id, price_on)
     balance = await _balance(call)

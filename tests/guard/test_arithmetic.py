@@ -14,11 +14,11 @@ from lium_mcp.guard.commitments import Commitment, commitments, hours_left, spen
 from lium_mcp.guard.limits import Limits
 from lium_mcp.guard.policy import Ask, Policy, PolicyRefused
 from lium_mcp.rentals import Entry, PastCost
-from lium_mcp.settings_table import LEAST_HOURS
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 SINCE = datetime(2026, 11, 1, tzinfo=UTC)
 CENT = 0.006
+CLUSTER = {"kind": "cluster", "request": {"executor_uuids": ["1", "2", "3", "4"]}}
 
 money = st.floats(0, 1e4) | st.sampled_from([0.0, 0.268, 1e-9, 1e308])
 maybe_money = st.none() | money
@@ -29,7 +29,7 @@ limits = st.builds(
     Limits,
     max_price_per_hour_usd=maybe_money,
     max_pods=st.none() | st.integers(0, 20),
-    max_hours=st.none() | st.floats(LEAST_HOURS, 720),
+    max_hours=st.none() | st.floats(1, 720),
     max_burn_per_hour_usd=maybe_money,
     budget_usd=maybe_money,
 )
@@ -151,7 +151,7 @@ def test_shadow_mode_refuses_nothing(
     policy.check_template(None)
 
 
-@given(st.floats(LEAST_HOURS, 720), st.floats(0, 900), hours)
+@given(st.floats(1, 720), st.floats(0, 900), hours)
 def test_no_pod_lives_longer_than_allowed(most: float, lived: float, left: float | None) -> None:
     try:
         Policy(Limits(max_hours=most)).check_life("p", lived, left)
@@ -185,21 +185,26 @@ def entry(number: int, **fields: Any) -> Entry:
     return Entry(**(values | fields))
 
 
-def test_what_is_listed_and_journaled_counts_once() -> None:
-    [item] = commitments(Rows([pod(1, removal_scheduled_at=NOW + timedelta(hours=2))]), [entry(1)], [], NOW)
-    assert (item.pods, item.price_per_hour_usd, item.hours_left) == (1, 1.0, 2.0)
+@pytest.mark.parametrize(("listed", "counted"), [(1.0, 2.0), (2.5, 2.5), (None, None)])
+def test_what_is_listed_and_journaled_counts_once_at_the_higher_price(
+    listed: float | None, counted: float | None
+) -> None:
+    row = pod(1, price=listed, removal_scheduled_at=NOW + timedelta(hours=2))
+    [item] = commitments(Rows([row]), [entry(1)], [], NOW)
+    assert (item.pods, item.price_per_hour_usd, item.hours_left) == (1, counted, 2.1)
 
 
 @pytest.mark.parametrize(
     ("what", "counted"),
     [
-        ({"pod_ids": (), "status": "sending"}, (1, 2.0, 2.0)),
-        ({"pod_ids": (), "status": "unknown"}, (1, 2.0, 2.0)),
-        ({}, (1, 2.0, 2.0)),
-        ({"status": "removing"}, (1, 2.0, 2.0)),
-        ({"price_per_hour_usd": None}, (1, None, 2.0)),
+        ({"pod_ids": (), "status": "sending"}, (1, 2.0, 2.1)),
+        ({"pod_ids": (), "status": "unknown"}, (1, 2.0, 2.1)),
+        ({}, (1, 2.0, 2.1)),
+        ({"status": "removing"}, (1, 2.0, 2.1)),
+        ({"price_per_hour_usd": None}, (1, None, 2.1)),
         ({"hours": None}, (1, 2.0, None)),
-        ({"pod_count": 4, "pod_ids": ("a", "b", "c", "d"), "price_per_hour_usd": 8.0}, (4, 8.0, 2.0)),
+        ({"order": CLUSTER, "pod_count": 4, "pod_ids": ("a", "b", "c", "d"), "price_per_hour_usd": 8.0}, (4, 8.0, 2.1)),
+        ({"order": CLUSTER, "pod_count": 3, "pod_ids": ("a", "b", "c"), "price_per_hour_usd": 8.0}, (3, 6.0, 2.1)),
     ],
 )
 def test_what_only_the_ledger_knows_counts(what: dict[str, Any], counted: tuple[Any, ...]) -> None:
@@ -209,7 +214,7 @@ def test_what_only_the_ledger_knows_counts(what: dict[str, Any], counted: tuple[
 
 def test_members_of_a_cluster_that_are_not_listed_yet_count_with_their_share() -> None:
     listed = pod(1, id="a", price=3.0, termination_hours=2)
-    rent = entry(1, pod_count=4, pod_ids=("a", "b", "c", "d"), price_per_hour_usd=8.0)
+    rent = entry(1, order=CLUSTER, pod_count=4, pod_ids=("a", "b", "c", "d"), price_per_hour_usd=8.0)
     items = commitments(Rows([listed]), [rent], [], NOW)
     assert [(item.pods, item.price_per_hour_usd) for item in items] == [(1, 3.0), (3, 6.0)]
 

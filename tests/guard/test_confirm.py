@@ -107,7 +107,7 @@ CASES: dict[str, Case] = {
             "1x RTX4090",
             "at most $0.27 an hour",
             "2 hours after",
-            "at most $0.54 in all",
+            "at most $0.57 in all, even 6 minutes late.",
             "$5000",
             "$4999",
         ],
@@ -127,7 +127,7 @@ CASES: dict[str, Case] = {
     ),
     "rent_cluster": (
         lambda stage: {"name": "many", "executor_ids": stage.nodes, "hours": 2},
-        lambda stage: ['"many"', *stage.nodes, "an hour together", "after 2 hours", "in all"],
+        lambda stage: ['"many"', *stage.nodes, "an hour together", "2 hours after they", "in all", "A second request"],
     ),
     "remove_pod": (
         lambda _: {"pod": "train"},
@@ -246,7 +246,7 @@ async def test_nothing_but_a_clear_yes_does_it(sandbox: Sandbox, tool: str, mode
             await eventually(lambda: stage.state() != before)  # what a run begins with is done after its answer
     question = person.questions[-1]
     assert [word for word in words if word not in question] == [], question
-    assert len(question) < 460
+    assert len(question) < 470
     assert len(set(person.questions)) == 1
 
 

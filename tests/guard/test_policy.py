@@ -109,6 +109,19 @@ async def test_more_hours_than_allowed_are_refused(sandbox: Sandbox, way: str, h
 
 
 @every_way
+async def test_hours_of_which_a_rent_carries_more_are_refused(sandbox: Sandbox, way: str) -> None:
+    """A server that dies right after the rent leaves a pod with the whole hours of it."""
+    async with agent_on(sandbox, max_hours=2.5) as agent:
+        asked = await wanted(sandbox, way)
+        failure = await refused(agent, "max_hours", **asked, hours=2.2)
+        assert "2.2 hours, which Lium takes for 3 at the rent; at most 2.5 are allowed" in failure.text
+        assert figure(failure, r"hours=(\d+)") == 2
+        await agent.call("rent_pod", **asked)  # hours left out are whole ones
+    sandbox.clock.advance(hours=2.2)
+    assert living(sandbox) == []
+
+
+@every_way
 async def test_hours_left_out_are_the_most_that_is_allowed(sandbox: Sandbox, way: str) -> None:
     async with agent_on(sandbox, max_hours=2) as agent:
         rented = await agent.call("rent_pod", **(await wanted(sandbox, way) | {"wait_seconds": 60}))
@@ -146,10 +159,10 @@ async def test_a_budget_bounds_price_times_hours(sandbox: Sandbox, way: str) -> 
     async with agent_on(sandbox, budget_usd=1) as agent:
         asked = await wanted(sandbox, way)
         failure = await refused(agent, "budget_usd", **asked, hours=50)
-        hours = figure(failure, r"(\d+) whole hours")
+        hours = figure(failure, r"(\d+) hours at this price")
         await refused(agent, "budget_usd", **asked, hours=hours + 1)
         await agent.call("rent_pod", **asked, hours=hours)
-        assert price_of(sandbox) * hours <= 1 < price_of(sandbox) * (hours + 1)
+        assert price_of(sandbox) * (hours + 0.1) <= 1 < price_of(sandbox) * (hours + 1.1)
         await refused(agent, "budget_usd", **await wanted(sandbox, way, "second"), hours=1)
 
 
@@ -319,10 +332,10 @@ async def test_no_removal_time_passes_the_budget(sandbox: Sandbox) -> None:
     async with running(sandbox, budget_usd=1) as agent:
         price = price_of(sandbox)
         failure = await refused(agent, "budget_usd", "schedule_pod_removal", pod="train", hours_from_now=10)
-        hours = figure(failure, r"(\d+) whole hours")
+        hours = figure(failure, r"(\d+) hours at this price")
         await refused(agent, "budget_usd", "cancel_pod_removal", pod="train")
         await agent.call("schedule_pod_removal", pod="train", hours_from_now=hours)
-        assert price * hours <= 1
+        assert price * (hours + 0.1) <= 1
         sandbox.clock.advance(hours=1)
         await refused(agent, "budget_usd", "schedule_pod_removal", pod="train", hours_from_now=hours)
 
@@ -350,8 +363,8 @@ async def test_two_extensions_at_once_do_not_pass_the_budget_together(sandbox: S
 
 
 async def test_a_sooner_removal_before_the_boot_does_not_drop_the_exact_time(sandbox: Sandbox) -> None:
-    async with agent_on(sandbox, max_hours=1.5) as agent:
-        await agent.call("rent_pod", **await wanted(sandbox, "by spec"))
+    async with agent_on(sandbox) as agent:
+        await agent.call("rent_pod", **await wanted(sandbox, "by spec"), hours=1.5)
         await agent.call("schedule_pod_removal", pod="train", hours_from_now=1)
         sandbox.clock.advance(minutes=2)  # the boot sets the whole hours of the rent: two
         await agent.call("get_pod", pod="train")
@@ -401,7 +414,7 @@ async def test_charges_that_the_statement_has_not_yet_count(sandbox: Sandbox) ->
         failure = await refused(agent, "budget_usd", **await wanted(sandbox, "by spec", "second"), hours=2)
         left = re.search(r"of the budget of \$0.9 \$([\d.]+) is left", failure.text)
         assert left
-        assert float(left[1]) == pytest.approx(0.9 - 2 * price, abs=0.02)
+        assert float(left[1]) == pytest.approx(0.9 - 2.1 * price, abs=0.02)
 
 
 async def test_the_last_minutes_of_a_removed_pod_count_while_the_statement_lacks_them(sandbox: Sandbox) -> None:

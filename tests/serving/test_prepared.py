@@ -70,7 +70,7 @@ CHOICES: list[dict[str, str]] = [
     {"max_pods": "3", "read_only": "true"},
     {
         "max_price_per_hour_usd": "2.50",
-        "max_hours": "0.5",
+        "max_hours": "1.5",
         "max_burn_per_hour_usd": "123456789.01",
         "budget_usd": "0",
         "budget_since": "2026-01-28",

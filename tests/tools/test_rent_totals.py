@@ -1,6 +1,7 @@
 """A rent within a total: the most hours that it pays for, and no way to cost more."""
 
 import json
+import re
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -138,7 +139,7 @@ async def test_a_price_that_rises_while_a_person_is_asked_is_held_against_the_to
         failure = await agent.refused("rent_pod", **CHEAP, max_total_usd=1.04)
     assert failure.code == "price_changed"
     assert sent(sandbox) == []
-    assert "Lium removes it 3 hours after it starts: at most $1.02 in all." in person.questions[0]
+    assert "removes it 3 hours after it starts: at most $1.04 in all, even 6 minutes late." in person.questions[0]
 
 
 async def test_the_same_call_again_says_the_same_hours(sandbox: Sandbox, agent: Agent) -> None:
@@ -195,3 +196,108 @@ async def test_hours_that_a_total_cuts_short_are_told_wherever_they_are_planned(
         quote = await agent.call("quote_rental", gpu_type="RTX4090", hours=100, max_total_usd=total)
     assert [answer["warnings"].count(told) for answer in (planned, rented, quote)] == [1, 1, 1]
     assert person.questions[0].count(told) == 1
+
+
+# --- what pods of the same request cost before ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 3])
+async def test_pods_that_were_removed_count_towards_the_total_of_the_same_call(sandbox: Sandbox, count: int) -> None:
+    price = count * min(row["price_per_gpu"] for row in await offers(sandbox, "4090"))
+    total = round(4 * price * 1.1, 2)  # of several, the dearer ones count too
+    wanted = CHEAP | {"count": count, "max_total_usd": total, "wait_seconds": 60}
+    async with agent_on(sandbox) as agent:
+        left = []
+        for _ in range(20):
+            planned = await agent.raw("rent_pod", **wanted, dry_run=True)
+            if planned.is_error:
+                break
+            left.append(planned.structured_content["left_of_total_usd"])
+            rented = await agent.call("rent_pod", **wanted)
+            sandbox.clock.advance(hours=0.9)
+            for pod_id in [row["pod_id"] for row in rented.get("pods", [rented])]:
+                await agent.call("remove_pod", pod=pod_id, wait_seconds=60)
+        failure = await agent.refused("rent_pod", **wanted)
+        assert failure.code == "total_too_low"
+        assert f"max_total_usd={total:g}, less up to $" in failure.text
+        assert "pods of this request that are gone" in failure.text
+        # Another name, or another total, is another request.
+        await agent.call("rent_pod", **wanted | {"name": "other"}, dry_run=True)
+        await agent.call("rent_pod", **wanted | {"max_total_usd": 2 * total}, dry_run=True)
+    assert len(left) >= 2
+    assert sum(pod["charged_usd"] for pod in sandbox.state("pods")["pods"]) <= total
+
+
+async def test_the_same_call_some_hours_later_asks_anew(sandbox: Sandbox, agent: Agent) -> None:
+    """As one that runs every night does, whether or not anybody saw how the pod of the last night ended."""
+    planned = []
+    for is_removed in (True, False, True):
+        planned.append(await agent.call("rent_pod", **CHEAP, hours=2, max_total_usd=1, dry_run=True))
+        await agent.call("rent_pod", **CHEAP, hours=2, max_total_usd=1)
+        sandbox.clock.advance(hours=1.5)
+        if is_removed:
+            await agent.call("remove_pod", pod="train", wait_seconds=60)
+        sandbox.clock.advance(hours=8)
+    assert [one["hours"] for one in planned] == [2, 2, 2]
+
+
+async def test_while_pods_of_a_batch_live_those_that_went_long_ago_count(sandbox: Sandbox, agent: Agent) -> None:
+    price = min(row["price_per_gpu"] for row in await offers(sandbox, "4090"))
+    wanted = CHEAP | {"count": 2, "hours": 100, "max_total_usd": price * 210, "wait_seconds": 60}
+    await agent.call("rent_pod", **wanted)
+    sandbox.clock.advance(hours=50)
+    await agent.call("remove_pod", pod="train-2", wait_seconds=60)
+    sandbox.clock.advance(hours=20)
+    again = await agent.call("rent_pod", **wanted)
+    assert again["outcome"] == "done"
+    second = sent(sandbox)[-1]
+    assert second["pod_name"] == "train-2"
+    assert 0 < second["termination_hours"] < 60
+    sandbox.clock.advance(hours=300)
+    assert living(sandbox) == []
+    assert sum(pod["charged_usd"] for pod in sandbox.state("pods")["pods"]) <= price * 210
+
+
+async def test_a_pod_that_never_started_took_nothing_of_the_total(sandbox: Sandbox, agent: Agent) -> None:
+    sandbox.add_fault("boot_fails")
+    failed = await agent.raw("rent_pod", **CHEAP, max_total_usd=1, wait_seconds=300)
+    first = await agent.call("rent_pod", **CHEAP | {"name": "other"}, max_total_usd=1, dry_run=True)
+    await agent.call("remove_pod", pod="train", wait_seconds=60)
+    again = await agent.call("rent_pod", **CHEAP, max_total_usd=1, dry_run=True)
+    assert failed.structured_content["outcome"] == "failed"
+    assert again["left_of_total_usd"] == first["left_of_total_usd"]
+
+
+# --- hours that are no whole ones -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("more", [{}, {"count": 2}], ids=["one", "two"])
+async def test_a_person_is_told_the_most_that_hours_with_a_fraction_may_cost(sandbox: Sandbox, more: Row) -> None:
+    """Whatever becomes of the server after the yes, the pods cost no more than that."""
+    person = Person("yes")
+    async with agent_on(sandbox, person=person) as agent:
+        await agent.call("rent_pod", **CHEAP, **more, hours=1.2, wait_seconds=0)
+    [question] = person.questions
+    said = re.search(r"1\.2 hours after it starts, for about \$([\d.]+): at most \$([\d.]+) in all", question)
+    assert said, question
+    about, most = map(float, said.groups())
+    assert about < most
+    sandbox.clock.advance(hours=100)
+    assert not living(sandbox)
+    charged = sum(pod["charged_usd"] for pod in sandbox.state("pods")["pods"])
+    assert about < charged <= most
+
+
+async def test_a_pod_whose_price_rose_says_so_wherever_it_is_shown(sandbox: Sandbox) -> None:
+    wire = Wire(sandbox)
+    async with agent_on(sandbox, transport=wire) as agent:
+        rented = await agent.call("rent_pod", **CHEAP, hours=2)
+        assert "problem" not in (await agent.call("list_pods"))["pods"][0]
+        price = rented["pod"]["price_per_hour_usd"]
+        wire.on("GET", "/pods", editing(lambda rows: [row | {"price": price * 1.5} for row in rows]))
+        wire.on("GET", "/pods/*", editing(lambda pod: pod | {"price": price * 1.5}))
+        [listed] = (await agent.call("list_pods"))["pods"]
+        shown = await agent.call("get_pod", pod="train")
+    said = f"It costs ${price * 1.5:.4f} an hour, more than the ${price:.4f} it was offered at: remove_pod stops it."
+    assert listed["problem"] == said
+    assert shown["pod"]["warnings"].count(said) == 1

@@ -676,6 +676,31 @@ async def test_what_a_run_costs_and_what_happens_to_its_pod_is_told(account: San
         assert "cost_estimate_usd" not in gone
 
 
+async def test_a_run_that_is_tried_again_has_what_earlier_tries_left_of_its_total(account: Sandbox, at: Any) -> None:
+    account.add_fault("ssh_silent", pod_name="train", lasting_seconds=100_000)
+    async with at() as agent:
+        [cheapest, *_] = (await agent.call("list_gpus", gpu_type="A100"))["offers"]
+        total = round(1.5 * cheapest["price_per_hour_usd"], 2)
+        wanted = {"name": "train", "command": "true", "gpu_type": "A100", "max_total_usd": total, "wait_seconds": 0}
+        await agent.call("run_job", **wanted)
+        await until(agent, lambda seen: seen["job"]["status"] == "booting")
+        account.clock.advance(minutes=50)
+        ended = await until(agent, over)
+        assert ended["job"]["status"] == "boot_failed"
+        refused = await agent.refused("run_job", **wanted)
+    assert refused.code == "total_too_low"
+    assert "less up to $" in refused.text
+    assert sum(pod["charged_usd"] for pod in account.state("pods")["pods"]) <= total
+
+
+async def test_a_limit_on_hours_says_how_a_run_fits_into_it(at: Any) -> None:
+    async with at(max_hours=1) as agent:
+        refused = await agent.refused("run_job", **{"name": "train", "command": "true"} | SMALL | {"max_hours": 1})
+        assert refused.code == "policy_refused"
+        assert "What fits: hours=1 with max_hours below it." in refused.text
+        await begin(agent, hours=1, max_hours=0.9)
+
+
 async def test_a_pod_that_came_out_dearer_shows_what_it_bills(account: Sandbox, at: Any) -> None:
     wire = Wire(account)
     wire.on("GET", "/pods/*", editing(lambda pod: pod | {"price": 4.5}))

@@ -14,12 +14,13 @@ from lium_mcp.failures import Failure
 from lium_mcp.figures import at_most_usd, counted, in_usd, is_above, rate_in_usd
 from lium_mcp.guard.consent import Question
 from lium_mcp.guard.policy import Ask, Policy
-from lium_mcp.rentals import Expected, digest, whole_hours
+from lium_mcp.rentals import Expected, digest, most_hours
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.pods.login_keys import PodKeys, find_public_keys
 from lium_mcp.services.pods.node_warnings import node_warnings
 from lium_mcp.services.questions import quoted
 from lium_mcp.services.rents.offers import has_price
+from lium_mcp.services.rents.rent_questions import in_all
 from lium_mcp.services.rents.rent_terms import ceiling_per_hour_usd
 from lium_mcp.services.targets import find_usable_template
 
@@ -70,7 +71,7 @@ class ClusterPlan:
     @property
     def ask(self) -> Ask:
         """What it would add to what the account is committed to."""
-        return Ask(self.price_per_hour_usd, float(whole_hours(self.hours)) if self.hours else None, self.pod_count)
+        return Ask(self.price_per_hour_usd, most_hours(self.hours) if self.hours else None, self.pod_count)
 
     @property
     def warnings(self) -> list[str]:
@@ -111,10 +112,13 @@ def question_about_cluster(plan: ClusterPlan) -> Question:
     hours = plan.hours
     price = None if plan.price_per_hour_usd is None else at_most_usd(plan.price_per_hour_usd)
     cost = f"at most {in_usd(price)} an hour together" if price is not None else "a price that Lium does not say"
-    until = f"Lium removes them after {counted(hours, 'hour')}" if hours else "They bill until somebody removes them"
-    total = f": at most {in_usd(at_most_usd(price * hours))} in all" if hours and price is not None else ""
+    until = "They bill until somebody removes them."
+    if hours:
+        until = f"Lium removes them {counted(hours, 'hour')} after they start"
+        until += "." if price is None else in_all([hours], [price])
+        until += " A second request sets that: should this server die between the two, they bill until one runs again."
     nodes = ", ".join(plan.request.executor_uuids)
-    text = f"Rent cluster {quoted(plan.request.pod_name)} of the whole nodes {nodes} for {cost}? {until}{total}."
+    text = f"Rent cluster {quoted(plan.request.pod_name)} of the whole nodes {nodes} for {cost}? {until}"
     return Question(" ".join((text, *plan.warnings)), price_per_hour_usd=price)
 
 

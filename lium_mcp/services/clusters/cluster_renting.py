@@ -19,8 +19,8 @@ from lium_mcp.services.clusters.cluster_plan import ClusterPlan, expected_of_mem
 from lium_mcp.services.failure_words import as_failure
 from lium_mcp.services.limits_left import find_judge
 from lium_mcp.services.pods.dropped_settings import dropped_settings
+from lium_mcp.services.pods.price_rises import came_out_dearer
 from lium_mcp.services.rents.rent_terms import (
-    came_out_dearer,
     give_back,
     maybe_not_ours,
     not_all_named,

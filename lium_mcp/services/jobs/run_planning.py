@@ -9,12 +9,12 @@ import anyio
 from lium_mcp.failures import Failure
 from lium_mcp.figures import counted
 from lium_mcp.guard.consent import Question
-from lium_mcp.guard.policy import Policy
+from lium_mcp.guard.policy import Policy, PolicyRefused
 from lium_mcp.remote.local_files import LocalFolders, kind_of
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.backups.transfer_details import open_folders
 from lium_mcp.services.jobs.run_order import Ending, RunOrder
-from lium_mcp.services.jobs.runs import own_worker
+from lium_mcp.services.jobs.runs import own_worker, total_of_run
 from lium_mcp.services.pods.pod_connections import pod_access
 from lium_mcp.services.questions import quoted
 from lium_mcp.services.rents.rent_plan import Plan
@@ -71,7 +71,14 @@ async def plan_run(account: Account, policy: Policy, order: RunOrder, asked: Que
     Raises:
         Failure, PolicyRefused, LiumError, LedgerUnavailable: as `plan_to_ask`.
     """
-    return await plan_to_ask(account, policy, order.wish(order.life_hours), asked)
+    total = await total_of_run(account, order, account.lium.keyed_digest(order.digest))
+    try:
+        return await plan_to_ask(account, policy, order.wish(order.life_hours), total, asked)
+    except PolicyRefused as refused:
+        if refused.limit != "max_hours" or order.hours is not None:
+            raise
+        happened = f"max_hours, and the time for what comes before and after the command: {refused.happened}"
+        raise PolicyRefused(refused.limit, happened, f"{refused.fits} with max_hours below it") from refused
 
 
 def question_about_run(order: RunOrder, plan: Plan) -> Question:

@@ -41,17 +41,18 @@ from lium_mcp.services.failure_words import FAILURES, REFUSALS, as_failure
 from lium_mcp.services.jobs.claimed_run import Run, not_now
 from lium_mcp.services.jobs.job_watch import why_lost
 from lium_mcp.services.jobs.run_order import LEAST_COMMAND_SECONDS
-from lium_mcp.services.jobs.runs import RunState
+from lium_mcp.services.jobs.runs import RunState, total_of_run
 from lium_mcp.services.limits_left import find_judge
 from lium_mcp.services.pods.login_keys import register_public_keys
 from lium_mcp.services.pods.node_warnings import node_warnings
 from lium_mcp.services.pods.pod_connections import inside_of, is_volume_mounted, pod_access
 from lium_mcp.services.pods.pod_details import pod_view
 from lium_mcp.services.pods.pod_states import judge_gone
+from lium_mcp.services.pods.price_rises import came_out_dearer
 from lium_mcp.services.pods.readiness import read_pod, wait_for_ssh
 from lium_mcp.services.rents.other_nodes import rent_on_some_node
 from lium_mcp.services.rents.rent_plan import make_plan
-from lium_mcp.services.rents.rent_terms import came_out_dearer, refuse_dearer
+from lium_mcp.services.rents.rent_terms import refuse_dearer
 from lium_mcp.services.rents.startup_restores import ordered_restore, wait_for_restore
 from lium_mcp.services.rents.total_ceiling import say_cut_short
 from lium_mcp.services.templates.what_runs import refuse_changed_template
@@ -154,7 +155,8 @@ async def _rent(run: Run) -> None:
     agreed = None if ceiling is None else Question("", price_per_hour_usd=ceiling)
     try:
         wish = run.order.wish(payload["hours"])
-        plan = await make_plan(account, policy, wish, priced=True, admits=_as_shown(payload.get("shown")))
+        total = await total_of_run(account, run.order, payload.get("call"))
+        plan = await make_plan(account, policy, wish, total, priced=True, admits=_as_shown(payload.get("shown")))
         refuse_dearer(agreed, plan.price_per_hour_usd)
         # A run of an earlier version has none.
         refuse_changed_template(account, payload.get("template_digest"), payload.get("template_id"), plan.template)

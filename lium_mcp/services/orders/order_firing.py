@@ -28,6 +28,7 @@ from lium_mcp.services.pods.login_keys import register_public_keys
 from lium_mcp.services.rents.offers import NothingFits, cheapest_fitting
 from lium_mcp.services.rents.rent_plan import Plan, expected_of, make_plan, may_be_left_to_lium
 from lium_mcp.services.rents.rent_terms import refuse_dearer
+from lium_mcp.services.rents.request_total import total_of
 from lium_mcp.services.rents.total_ceiling import refuse_cut_short
 from lium_mcp.services.templates.what_runs import refuse_changed_template
 
@@ -101,7 +102,8 @@ async def _try(
             await _refuse_unless_fits(account, policy, terms, await market.nodes(account))
             attempts += 1
             agreed = Question("", price_per_hour_usd=terms.most_per_hour_usd)
-            plan = await make_plan(account, policy, terms.bound_wish, priced=True)
+            total = await total_of(account, terms.wish)
+            plan = await make_plan(account, policy, terms.bound_wish, total, priced=True)
             refuse_changed_template(account, terms.template_digest, terms.template_id, plan.template)
             refuse_dearer(agreed, plan.price_per_hour_usd)
             refuse_cut_short(terms.wish.hours, plan.hours)

@@ -13,11 +13,11 @@ from lium_mcp.failures import Failure
 from lium_mcp.figures import at_most_usd, counted, in_usd
 from lium_mcp.guard.consent import Question
 from lium_mcp.guard.policy import Policy, PolicyRefused
-from lium_mcp.rentals import Entry, PodNameTaken, Task
+from lium_mcp.rentals import Entry, PodNameTaken, Task, most_hours
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.failure_words import NODES_TAKEN, says_taken
 from lium_mcp.services.questions import quoted
-from lium_mcp.services.rents.rent_plan import find_contents
+from lium_mcp.services.rents.pod_contents import find_contents
 from lium_mcp.services.rents.wish import Wish
 from lium_mcp.services.targets import is_id
 from lium_mcp.services.templates.what_runs import digest_of_what_runs
@@ -190,7 +190,7 @@ async def find_terms(account: Account, policy: Policy, wish: Wish, trying_hours:
         raise PodNameTaken(wish.name, taken)
     most = _most_per_hour_usd(policy, wish)
     in_all = [wish.max_total_usd] if wish.max_total_usd is not None else []
-    in_all += [at_most_usd(most * hours)] if most is not None and hours is not None else []
+    in_all += [at_most_usd(most * most_hours(hours))] if most is not None and hours is not None else []
     return Terms(
         wish=wish,
         trying_hours=trying_hours,

@@ -24,6 +24,7 @@ from lium_mcp.services.rents.rent_plan import Plan, make_plan
 from lium_mcp.services.rents.rent_questions import plan_to_ask, question_about
 from lium_mcp.services.rents.rented_pods import RentedPod, would_rent
 from lium_mcp.services.rents.renting import agreed_plan, follow_rental, rent
+from lium_mcp.services.rents.request_total import total_of
 from lium_mcp.services.rents.total_ceiling import refuse_cut_short
 from lium_mcp.services.rents.wish import Wish
 from lium_mcp.services.templates.what_runs import template_changed
@@ -53,7 +54,7 @@ async def ask_to_rent_or_order(
     try:
         # Who was asked about an order has agreed to all that it may rent at once, too.
         if asked is None or not isinstance(asked.subject, NewOrder):
-            plan = await plan_to_ask(account, policy, wish, asked)
+            plan = await plan_to_ask(account, policy, wish, await total_of(account, wish), asked)
             _refuse_if_waiting(plan, trying_hours)
             return question_about(plan)
         because = asked.subject.because
@@ -128,7 +129,7 @@ async def would_rent_or_order(
         return await rent_missing(account, policy, poller, None, wish, 0, dry_run=True)
     with time_limit(READ_LIMIT_SECONDS):
         try:
-            plan = await make_plan(account, policy, wish, priced=True)
+            plan = await make_plan(account, policy, wish, await total_of(account, wish), priced=True)
             _refuse_if_waiting(plan, trying_hours)
             return would_rent(plan)
         except FAILURES as error:

@@ -1,6 +1,6 @@
 """How a pod is shown: a row of the list, and the details of one, shared by every tool that ends with a pod."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,6 +26,7 @@ from lium_mcp.services.pods.idle_removals import IdleState, idle_states
 from lium_mcp.services.pods.node_warnings import maintenance, spot_warning
 from lium_mcp.services.pods.pod_connections import inside_of, is_volume_mounted
 from lium_mcp.services.pods.pod_events import EventView, cause_of, last_events, quoted, read_events
+from lium_mcp.services.pods.price_rises import price_rises
 from lium_mcp.services.pods.removal_problems import removal_problems
 from lium_mcp.text import shortened
 
@@ -123,8 +124,15 @@ def unknown_billing(pods: Sequence[Pod]) -> int | None:
 async def pod_rows(account: Account, pods: Sequence[Pod]) -> list[ListedPod]:
     """Show pods in the list of all, with what the ledger knows of their ends."""
     idle = await idle_states(account) if pods else {}
-    problems = await removal_problems(account, idle) if pods else {}
+    problems = await _problems(account, pods, idle) if pods else {}
     return [_listed(pod, account.lium.now(), idle.get(pod.id, IdleState()), problems.get(pod.id)) for pod in pods]
+
+
+async def _problems(account: Account, pods: Sequence[Pod], idle: Mapping[str, IdleState]) -> dict[str, str]:
+    """What somebody should know of pods who does not ask, by the id of the pod: they cost more, or were not removed."""
+    dearer, kept = await price_rises(account, pods), await removal_problems(account, idle)
+    ids = {*dearer, *kept}
+    return {pod_id: " ".join(filter(None, (dearer.get(pod_id), kept.get(pod_id)))) for pod_id in ids}
 
 
 def _listed(pod: Pod, now: datetime, idle: IdleState, problem: str | None) -> ListedPod:
@@ -180,7 +188,7 @@ async def pod_view(
         volume_id = volume_id or (await _rented_volume(account, pod.id) if runs else None)
         if current:
             states = await idle_states(account)
-            idle, problem = states.get(pod.id), (await removal_problems(account, states)).get(pod.id)
+            idle, problem = states.get(pod.id), (await _problems(account, [pod], states)).get(pod.id)
         async with anyio.create_task_group() as group:
             group.start_soon(extras.read_events, account, pod.id)
             group.start_soon(extras.read_record, account, pod.id)

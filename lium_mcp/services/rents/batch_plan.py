@@ -4,7 +4,6 @@ Each pod has a plan of its own. They are made together, cheapest first, so that 
 judge the sum.
 """
 
-import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -17,7 +16,7 @@ from lium_mcp.failures import Failure
 from lium_mcp.figures import at_most_usd, counted, in_usd, is_above
 from lium_mcp.guard.consent import Question
 from lium_mcp.guard.policy import Ask, Policy, PolicyRefused
-from lium_mcp.rentals import PRICE_TOLERANCE_USD, Entry, NodeOrder, Wanted, costs_more
+from lium_mcp.rentals import LATE_HOURS, PRICE_TOLERANCE_USD, Entry, NodeOrder, Wanted, costs_more, most_hours
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.pods.node_warnings import node_warnings, spot_warning
 from lium_mcp.services.questions import quoted
@@ -30,10 +29,11 @@ from lium_mcp.services.rents.node_choice import (
     say_failed,
 )
 from lium_mcp.services.rents.offers import can_rent, describe_counts, has_price, smallest_gpu_count
+from lium_mcp.services.rents.pod_contents import Contents, find_contents
 from lium_mcp.services.rents.quotes import find_node
-from lium_mcp.services.rents.rent_plan import Contents, Plan, expected_of, find_contents, look_again, plan_on_node
-from lium_mcp.services.rents.rent_questions import balance_after, refuse_other_templates, what_is_in_it
-from lium_mcp.services.rents.total_ceiling import LATE_HOURS, most_hours
+from lium_mcp.services.rents.rent_plan import Plan, expected_of, look_again, plan_on_node
+from lium_mcp.services.rents.rent_questions import balance_after, in_all, refuse_other_templates, what_is_in_it
+from lium_mcp.services.rents.request_total import Total, most_usd_of, total_of
 from lium_mcp.services.rents.wish import Wish
 
 _MOST_SPARES: Final = 3
@@ -46,6 +46,7 @@ class BatchPlan:
 
     Attributes:
         wish: What was asked for.
+        total: What all pods of the request may cost, also those that are there; None for whatever their hours cost.
         hours: Until Lium removes each, by what was asked for and the limits; None for never.
         plans: One for each pod that is missing, cheapest first.
         spares: What may take the place of one that Lium refuses, under another name, for no more.
@@ -53,6 +54,7 @@ class BatchPlan:
     """
 
     wish: Wish
+    total: Total | None
     hours: float | None
     plans: tuple[Plan, ...]
     spares: tuple[Plan, ...]
@@ -70,21 +72,27 @@ class BatchPlan:
         hours = None if None in lives else max(life or 0 for life in lives)
         return Ask(self.price_per_hour_usd, hours, len(self.plans))
 
+    @property
+    def most_usd(self) -> float | None:
+        """The most that all of them cost until Lium removes them; None where nobody knows."""
+        costs = [plan.most_usd for plan in self.plans]
+        return None if None in costs else sum(cost or 0 for cost in costs)
+
 
 async def make_batch_plan(
     account: Account, policy: Policy, wish: Wish, names: Sequence[str], earlier: Sequence[Entry] = ()
 ) -> BatchPlan:
     """Find what to rent under these names, which are those of the batch that have no pod yet.
 
-    What may be spent in all is for all pods: what the `earlier` ones may cost is taken off, and each of the others has
-    a share as its price is.
+    What may be spent in all is for all pods: what those cost that are gone, and what the `earlier` ones may cost, is
+    taken off, and each of the others has a share as its price is.
 
     Raises:
         Failure: it cannot be rented so, or not so often.
         PolicyRefused: a limit leaves no room for one of them.
         LiumError: the API could not be read.
     """
-    hours, total = policy.life(wish.hours), wish.max_total_usd
+    hours, total = policy.life(wish.hours), await total_of(account, wish, earlier)
     planner = _Planner(account, policy, wish, hours, await find_contents(account, wish))
     if wish.executor_id:
         node = await find_node(account, wish.executor_id)
@@ -111,29 +119,22 @@ async def make_batch_plan(
     kept = (plan for plan in others if not costs_more(plan.price_per_hour_usd or 0, dearest))
     lives = [plan.hours for plan in plans]
     longest = None if None in lives else max(life or 0 for life in lives)
-    return BatchPlan(wish, longest, tuple(plans), tuple(kept))
+    return BatchPlan(wish, total, longest, tuple(plans), tuple(kept))
 
 
-def most_cost_usd(entries: Sequence[Entry]) -> float | None:
-    """The most that rents cost until Lium removes their pods; None where nobody knows."""
-    if any(entry.price_per_hour_usd is None or entry.hours is None for entry in entries):
-        return None
-    return sum((entry.price_per_hour_usd or 0) * most_hours(entry.hours or 0) for entry in entries)
-
-
-def _left_of_total(total_usd: float, earlier: Sequence[Entry], per_hour_usd: float, pods: int) -> float:
+def _left_of_total(total: Total, earlier: Sequence[Entry], per_hour_usd: float, pods: int) -> float:
     """What is left of a total for the pods that are missing.
 
     Raises:
         Failure: it does not pay for an hour of them.
     """
-    spent, one_hour_usd = most_cost_usd(earlier), per_hour_usd * most_hours(1)
-    if spent is not None and not is_above(one_hour_usd, total_usd - spent):
-        return total_usd - spent
+    spent, one_hour_usd = most_usd_of(earlier), per_hour_usd * most_hours(1)
+    if spent is not None and not is_above(one_hour_usd, total.left_usd - spent):
+        return total.left_usd - spent
     lives = "" if not earlier else f", beside {'what' if spent is None else in_usd(spent)} that its other pods may cost"
     raise Failure(
         "total_too_low",
-        f"max_total_usd={total_usd:g} does not pay for one hour of {pods} pods, which costs "
+        f"{total} does not pay for one hour of {pods} pods, which costs "
         f"{in_usd(one_hour_usd)} with the {LATE_HOURS * 60:.0f} minutes by which Lium may be late{lives}.",
         "Raise max_total_usd, or ask for fewer pods or cheaper ones.",
     )
@@ -170,8 +171,8 @@ def question_about_batch(batch: BatchPlan) -> Question:
     if batch.hours is None:
         text += "They have no removal time: they bill until somebody removes them."
     else:
-        total = in_usd(min(at_most_usd(sum(each) * batch.hours), wish.max_total_usd or math.inf))
-        text += f"Lium removes each {counted(batch.hours, 'hour')} after it starts: at most {total} in all."
+        lives = [plan.hours or 0 for plan in plans]
+        text += f"Lium removes each {counted(batch.hours, 'hour')} after it starts{in_all(lives, each, batch.total)}"
     contents = dict.fromkeys(map(what_is_in_it, plans))
     text += f" {' Or: '.join(contents)}{balance_after(batch.balance_usd, sum(each), batch.hours)}"
     told = Counter(warning for plan in plans for warning in (*_known(plan), *plan.warnings))
@@ -237,7 +238,7 @@ class _Planner:
     def __init__(self, account: Account, policy: Policy, wish: Wish, hours: float | None, contents: Contents) -> None:
         self._account = account
         self._policy = policy
-        self._unbound = wish.model_copy(update={"max_total_usd": None})
+        self._wish = wish
         self._hours = hours
         self._contents = contents
         self.warnings: tuple[str, ...] = ()
@@ -256,16 +257,16 @@ class _Planner:
     async def _plan(self, node: Executor) -> Plan:
         driver = node.specs.gpu.driver if node.specs and node.specs.gpu else None
         contents = self._by_machine.get((node.machine_name, driver), self._contents)
-        share, priced = None, self._plans.get((node.id, None))
+        share = None
         if self.hours_paid_for is not None:
-            priced = priced or await plan_on_node(
-                self._account, self._policy, self._unbound, self._hours, contents, node
-            )
-            share = self.hours_paid_for * (priced.price_per_hour_usd or 0)
-        wish = self._unbound.model_copy(update={"max_total_usd": share})
-        plan = await plan_on_node(self._account, self._policy, wish, self._hours, contents, node)
+            priced = self._plans.get((node.id, None)) or await self._plan_within(None, contents, node)
+            share = Total(self.hours_paid_for * (priced.price_per_hour_usd or 0))
+        plan = await self._plan_within(share, contents, node)
         self._by_machine[node.machine_name, driver] = replace(contents, template=plan.template)
         return plan
+
+    async def _plan_within(self, total: Total | None, contents: Contents, node: Executor) -> Plan:
+        return await plan_on_node(self._account, self._policy, self._wish, total, self._hours, contents, node)
 
 
 def _named(plan: Plan, name: str) -> Plan:

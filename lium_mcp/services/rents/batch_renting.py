@@ -15,7 +15,7 @@ from lium_mcp.api.pods.models import Pod
 from lium_mcp.failures import Failure
 from lium_mcp.guard.consent import Question
 from lium_mcp.guard.policy import Policy
-from lium_mcp.rentals import BatchedRent, Entry, Expected, Judge, Rental, is_anothers, is_of_its_node
+from lium_mcp.rentals import BatchedRent, Entry, Expected, Judge, LedgerUnavailable, Rental, is_anothers, is_of_its_node
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.failure_words import as_failure
 from lium_mcp.services.limits_left import ask_of, find_judge, refuse_beyond_limits
@@ -28,7 +28,6 @@ from lium_mcp.services.rents.batch_plan import (
     Spares,
     look_again_at_all,
     make_batch_plan,
-    most_cost_usd,
     of_some,
     question_about_batch,
     wanted_of,
@@ -39,6 +38,7 @@ from lium_mcp.services.rents.rent_questions import read_balance
 from lium_mcp.services.rents.rent_terms import outcome_unknown, refuse_dearer
 from lium_mcp.services.rents.rented_pods import PodOfBatch, RentedPod, foreseen
 from lium_mcp.services.rents.renting import follow_rental
+from lium_mcp.services.rents.request_total import most_usd_of, total_of
 from lium_mcp.services.rents.wish import Wish
 
 Outcome = Literal["done", "partly_done", "failed", "pending"]
@@ -162,6 +162,7 @@ def _would_rent(batch: BatchPlan) -> RentedPod:
         gpu_count=batch.plans[0].gpu_count,
         price_per_hour_usd=price,
         total_usd=price * hours if hours else None,
+        left_of_total_usd=batch.total.left_after(batch.most_usd) if batch.total else None,
         hours=hours,
         pods=rows,
         warnings=warnings or None,
@@ -256,7 +257,9 @@ async def _follow_all(
     rows.sort(key=lambda row: order[row.name])
     rows, shared = _warn(rows, warnings)
     rented = [one.rental.entry for one in [*of_earlier, *followed]]
-    return _summary(rows, shared, max(removal_times, default=None)).model_copy(update=_of_all(wish, rented))
+    return _summary(rows, shared, max(removal_times, default=None)).model_copy(
+        update=await _of_all(account, wish, rented)
+    )
 
 
 async def _wait_for_some(
@@ -381,18 +384,20 @@ def _nothing_rented(rents: Sequence[BatchedRent]) -> Failure:
     return Failure("not_sent", f"None of {names} was sent: {rents[0].failure}.", "Call again.")
 
 
-def _of_all(wish: Wish, rented: Sequence[Entry]) -> dict[str, float | None]:
+async def _of_all(account: Account, wish: Wish, rented: Sequence[Entry]) -> dict[str, float | None]:
     """How long the pods last, what they cost in all, and what that leaves of the total in the worst case."""
     lives = [entry.hours for entry in rented]
     hours = None if not lives or None in lives else max(life or 0 for life in lives)
     prices = [entry.price_per_hour_usd for entry in rented]
-    most = most_cost_usd(rented)
+    total = None
+    with suppress(LedgerUnavailable):
+        total = await total_of(account, wish, rented)
     return {
         "hours": hours,
         "total_usd": None
         if hours is None or None in prices
         else sum((entry.price_per_hour_usd or 0) * (entry.hours or 0) for entry in rented),
-        "left_of_total_usd": None if wish.max_total_usd is None or most is None else max(wish.max_total_usd - most, 0),
+        "left_of_total_usd": total.left_after(most_usd_of(rented)) if total else None,
     }
 
 

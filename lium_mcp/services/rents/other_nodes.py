@@ -118,7 +118,7 @@ async def _plan_elsewhere(
 
     try:
         with time_limit(READ_LIMIT_SECONDS):
-            plan = await make_plan(account, policy, wish, priced=True, admits=admits)
+            plan = await make_plan(account, policy, wish, first.total, priced=True, admits=admits)
             refuse_dearer(agreed, plan.price_per_hour_usd)
     except FAILURES as error:
         raise _refused(refusals, f"No other one will do: {as_failure(error).happened}") from error

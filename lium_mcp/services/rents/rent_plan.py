@@ -9,21 +9,25 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
-from lium_mcp.api.backups import Backup
 from lium_mcp.api.errors import NoExecutorMatches
 from lium_mcp.api.executors.models import Executor
 from lium_mcp.api.gpu_names import gpu_names, is_matched_more_loosely, matching_machine_names, short_gpu_type
-from lium_mcp.api.rent_requests import RentBySpecRequest, RentRequest
+from lium_mcp.api.rent_requests import RentBySpecRequest
 from lium_mcp.api.templates import Template
 from lium_mcp.countries import Countries
 from lium_mcp.failures import Failure
 from lium_mcp.figures import counted, is_above, rate_in_usd
 from lium_mcp.guard.consent import Question
 from lium_mcp.guard.policy import Ask, Policy, PolicyRefused
-from lium_mcp.rentals import PRICE_TOLERANCE_USD, Expected, NodeOrder, Order, SpecOrder, whole_hours
+from lium_mcp.rentals import (
+    PRICE_TOLERANCE_USD,
+    Expected,
+    NodeOrder,
+    Order,
+    SpecOrder,
+    most_hours,
+)
 from lium_mcp.services.accounts import Account
-from lium_mcp.services.backing_up import PARTIAL, check_path_in, plain_path, refuse_incomplete
-from lium_mcp.services.pods.login_keys import PodKeys, find_public_keys
 from lium_mcp.services.rents.default_template import default_template
 from lium_mcp.services.rents.node_choice import (
     Offers,
@@ -34,11 +38,12 @@ from lium_mcp.services.rents.node_choice import (
     say_failed,
     use_cheapest,
 )
+from lium_mcp.services.rents.pod_contents import Contents, find_contents, node_order, spec_request
 from lium_mcp.services.rents.quotes import PricedRental, find_node
 from lium_mcp.services.rents.rent_terms import ceiling_per_hour_usd
-from lium_mcp.services.rents.total_ceiling import most_hours, say_cut_short, whole_cost_usd, within_total
+from lium_mcp.services.rents.request_total import Total, most_usd
+from lium_mcp.services.rents.total_ceiling import say_cut_short, whole_cost_usd, within_total
 from lium_mcp.services.rents.wish import Wish
-from lium_mcp.services.targets import find_free_volume, find_usable_template
 
 # What Lium can be told where it picks the node, as it is meant here.
 _CARRIED: Final = frozenset(
@@ -58,27 +63,12 @@ _NOT_ENCRYPTED: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Contents:
-    """What goes into the pod."""
-
-    keys: PodKeys
-    template: Template | None
-    volume_id: str | None
-    is_backup_partial: bool
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What to know of them before money is spent."""
-        backup = f"Of the backup: {PARTIAL}" if self.is_backup_partial else None
-        return tuple(warning for warning in (self.keys.warning, backup) if warning)
-
-
-@dataclass(frozen=True, slots=True)
 class Plan:
     """An order that may be placed, and what it comes to.
 
     Attributes:
         wish: What was asked for.
+        total: What may be spent in all, for it or for its share of several pods; None for whatever its hours cost.
         hours: Until Lium removes it, by what was asked for, what may be spent, and the limits; None for never.
         price_per_hour_usd: For all GPUs, as it is now; None where Lium picks the node and nothing
             needs to know it before the rent, or where nobody knows it.
@@ -89,6 +79,7 @@ class Plan:
     """
 
     wish: Wish
+    total: Total | None
     hours: float | None
     order: Order
     gpu_count: int
@@ -100,15 +91,18 @@ class Plan:
 
     @property
     def ask(self) -> Ask:
-        """What it would add to what the account is committed to; Lium takes whole hours at the rent."""
-        return Ask(self.price_per_hour_usd, float(whole_hours(self.hours)) if self.hours else None)
+        """What it would add to what the account is committed to."""
+        return Ask(self.price_per_hour_usd, most_hours(self.hours) if self.hours else None)
+
+    @property
+    def most_usd(self) -> float | None:
+        """The most that it costs until Lium removes it; None where nobody knows."""
+        return most_usd(self.price_per_hour_usd, self.hours)
 
     @property
     def left_of_total_usd(self) -> float | None:
         """What is left of the total that may be spent in the worst case; None where none was said."""
-        if self.wish.max_total_usd is None or self.hours is None or self.price_per_hour_usd is None:
-            return None
-        return max(self.wish.max_total_usd - self.price_per_hour_usd * most_hours(self.hours), 0)
+        return None if self.total is None else self.total.left_after(self.most_usd)
 
     @property
     def is_pinned(self) -> bool:
@@ -121,6 +115,7 @@ async def make_plan(
     account: Account,
     policy: Policy,
     wish: Wish,
+    total: Total | None,
     *,
     priced: bool,
     admits: Callable[[Executor], bool] | None = None,
@@ -131,6 +126,7 @@ async def make_plan(
         account: Whose money is spent.
         policy: The limits that hold.
         wish: What is asked for.
+        total: What may be spent in all.
         priced: Whether the price has to be known, also where Lium picks the node.
         admits: Which nodes may be taken where none is named; None for any, also one that Lium picks.
 
@@ -143,7 +139,7 @@ async def make_plan(
     contents = await find_contents(account, wish)
 
     async def plan_on(node: Executor) -> Plan:
-        return await plan_on_node(account, policy, wish, hours, contents, node)
+        return await plan_on_node(account, policy, wish, total, hours, contents, node)
 
     if wish.executor_id:
         return await plan_on(await find_node(account, wish.executor_id))
@@ -168,7 +164,13 @@ async def make_plan(
 
 
 async def plan_on_node(
-    account: Account, policy: Policy, wish: Wish, hours: float | None, contents: Contents, node: Executor
+    account: Account,
+    policy: Policy,
+    wish: Wish,
+    total: Total | None,
+    hours: float | None,
+    contents: Contents,
+    node: Executor,
 ) -> Plan:
     """The plan of a pod on a chosen node, for so many hours at most.
 
@@ -178,17 +180,15 @@ async def plan_on_node(
     policy.check_gpu_type(node.gpu_name, node.vram_gb_per_gpu)
     policy.check_country(node.country_code)
     quoted = await _price(account, wish, node, hours)
-    if wish.max_total_usd is not None:
-        hours, quoted = await within_total(
-            wish.max_total_usd, quoted, hours, lambda hours: _price(account, wish, node, hours)
-        )
+    if total is not None:
+        hours, quoted = await within_total(total, quoted, hours, lambda hours: _price(account, wish, node, hours))
     policy.check_price(quoted.price_per_hour_usd)
     template = contents.template or await default_template(account, node)
     policy.check_template(template.id)
-    order = _node_order(wish, hours, node, quoted.gpu_count, contents, template)
+    order = node_order(wish, hours, node, quoted.gpu_count, contents, template)
     plain = (_NOT_ENCRYPTED,) if wish.backup_id and template.supports_volume_encryption is True else ()
     warnings = (*contents.warnings, *say_cut_short(wish.hours, hours), *plain)
-    return Plan(wish, hours, order, quoted.gpu_count, quoted.price_per_hour_usd, node, template, warnings)
+    return Plan(wish, total, hours, order, quoted.gpu_count, quoted.price_per_hour_usd, node, template, warnings)
 
 
 async def look_again(account: Account, policy: Policy, plan: Plan) -> Plan:
@@ -205,7 +205,7 @@ async def look_again(account: Account, policy: Policy, plan: Plan) -> Plan:
             _at_most(order.request, plan.wish.for_one_node.max_usd_per_gpu)
         )
         if chosen.selected_executor is None or chosen.selected_executor.id != node.id:
-            again = await make_plan(account, policy, plan.wish, priced=True)
+            again = await make_plan(account, policy, plan.wish, plan.total, priced=True)
             return replace(again, balance_usd=plan.balance_usd)
         price = chosen.price_per_hour
         order = SpecOrder(_pinned(order.request, price, plan.wish))
@@ -221,11 +221,11 @@ async def look_again(account: Account, policy: Policy, plan: Plan) -> Plan:
 
 
 def _refuse_above_total(plan: Plan, priced: PricedRental) -> None:
-    total, hours = plan.wish.max_total_usd, plan.hours
-    if total is not None and hours is not None and is_above(whole_cost_usd(priced, hours), total):
+    total, hours = plan.total, plan.hours
+    if total is not None and hours is not None and is_above(whole_cost_usd(priced, hours), total.left_usd):
         raise Failure(
             "price_changed",
-            f"It costs {rate_in_usd(priced.price_per_hour_usd, 4)} an hour now, for which max_total_usd={total:g} does "
+            f"It costs {rate_in_usd(priced.price_per_hour_usd, 4)} an hour now, for which {total} does "
             f"not pay {counted(hours, 'hour')}.",
             "Call again: it is planned for fewer hours then.",
         )
@@ -237,8 +237,8 @@ def expected_of(policy: Policy, agreed: Question | None, plan: Plan) -> Expected
     per_gpu = wish.max_usd_per_gpu_hour
     own = [per_gpu * plan.gpu_count] if per_gpu is not None else []
     own += [wish.max_usd_per_hour] if wish.max_usd_per_hour is not None else []
-    if wish.max_total_usd is not None and plan.hours is not None:
-        own.append(wish.max_total_usd / most_hours(plan.hours))
+    if plan.total is not None and plan.hours is not None:
+        own.append(plan.total.left_usd / most_hours(plan.hours))
     is_bound = not policy.shadow
     is_chosen = isinstance(plan.order, NodeOrder)
     wanted = Countries.of(wish.country)
@@ -289,11 +289,11 @@ async def _leave_to_lium(
     if len(shorts) != 1 or is_matched_more_loosely(wish.gpu_type, offers.machine_names):
         return None
     policy.check_template(contents.template.id if contents.template else None)
-    request = _spec_request(wish, hours, contents, shorts.pop())
+    request = spec_request(wish, hours, contents, shorts.pop())
     if not priced and not policy.limits.any:
         node = pick_node(policy, wish, offers.nodes)
         return Plan(
-            wish, hours, SpecOrder(request), request.gpu_count, None, node, contents.template, contents.warnings
+            wish, None, hours, SpecOrder(request), request.gpu_count, None, node, contents.template, contents.warnings
         )
     try:
         chosen = await account.lium.executors.select_by_spec(request)
@@ -309,7 +309,8 @@ async def _leave_to_lium(
     policy.check_price(price)
     if priced or (policy.limits.any and not policy.shadow):
         request = _pinned(request, price, wish)
-    return Plan(wish, hours, SpecOrder(request), request.gpu_count, price, listed, contents.template, contents.warnings)
+    order, count = SpecOrder(request), request.gpu_count
+    return Plan(wish, None, hours, order, count, price, listed, contents.template, contents.warnings)
 
 
 async def may_be_left_to_lium(account: Account, policy: Policy, wish: Wish) -> bool:
@@ -340,77 +341,5 @@ def _at_most(request: RentBySpecRequest, usd_per_gpu_hour: float | None) -> Rent
     return request.model_copy(update={"max_price_per_gpu_hour": usd_per_gpu_hour})
 
 
-async def find_contents(account: Account, wish: Wish) -> Contents:
-    """Find what goes into the pod; whatever is missing is refused before money is spent."""
-    volume = await find_free_volume(account, wish.volume) if wish.volume else None
-    backup: Backup | None = None
-    if wish.backup_id:
-        backup = await account.lium.backups.get(wish.backup_id)
-        refuse_incomplete(backup)
-    return Contents(
-        keys=await find_public_keys(account),
-        template=await find_usable_template(account, wish.template) if wish.template else None,
-        volume_id=volume.id if volume else None,
-        is_backup_partial=backup is not None and backup.is_partial,
-    )
-
-
 async def _price(account: Account, wish: Wish, node: Executor, hours: float | None) -> PricedRental:
     return await price_node(account, wish, node, is_named=bool(wish.executor_id), hours=hours or 1)
-
-
-def _node_order(
-    wish: Wish, hours: float | None, node: Executor, count: int, contents: Contents, template: Template
-) -> NodeOrder:
-    request = RentRequest(
-        pod_name=wish.name,
-        template_id=template.id,
-        user_public_key=contents.keys.public,
-        volume_id=contents.volume_id,
-        backup_log_id=wish.backup_id or None,
-        restore_path=_restore_path(wish, template) if wish.backup_id else None,
-        gpu_count=count,
-        # Lium may refuse to restore into an encrypted volume before the pod runs.
-        enable_volume_encryption=template.supports_volume_encryption is True and not wish.backup_id,
-        enable_backups=wish.enable_backups,
-        termination_hours=whole_hours(hours) if hours else None,
-    )
-    return NodeOrder(node.id, request)
-
-
-def _restore_path(wish: Wish, template: Template) -> str:
-    """Where a backup is restored to at the first start: a directory in the local volume that is new in a new pod.
-
-    Raises:
-        Failure: the one that was named cannot be it.
-    """
-    root = plain_path(template.volume_root)
-    if not wish.restore_path:
-        return f"{root.rstrip('/')}/restored"
-    path = check_path_in(root, wish.restore_path, "restore_path")
-    if path == root:
-        raise Failure(
-            "invalid_argument",
-            f"restore_path is the local volume {root} itself, where the image may have files already.",
-            f"Name a new directory under it, such as {root.rstrip('/')}/restored.",
-        )
-    return path
-
-
-def _spec_request(wish: Wish, hours: float | None, contents: Contents, gpu_type: str) -> RentBySpecRequest:
-    chosen = contents.template
-    return RentBySpecRequest(
-        gpu_type=gpu_type,
-        gpu_count=wish.gpu_count or 1,
-        min_download_mbps=wish.min_download_mbps,
-        max_price_per_gpu_hour=wish.for_one_node.max_usd_per_gpu,
-        country=wish.country or None,
-        docker_in_docker=wish.docker_in_docker or None,
-        pod_name=wish.name,
-        template_id=chosen.id if chosen else None,
-        user_public_key=contents.keys.public,
-        volume_id=contents.volume_id,
-        enable_volume_encryption=chosen is None or chosen.supports_volume_encryption is True,
-        enable_backups=wish.enable_backups,
-        termination_hours=whole_hours(hours) if hours else None,
-    )

@@ -9,11 +9,13 @@ from lium_mcp.api.errors import PermissionDenied
 from lium_mcp.figures import at_most_usd, counted, in_usd
 from lium_mcp.guard.consent import Question
 from lium_mcp.guard.policy import Policy
+from lium_mcp.rentals import LATE_HOURS, most_hours, whole_hours
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.limits_left import refuse_beyond_limits
 from lium_mcp.services.pods.node_warnings import node_warnings, spot_warning
 from lium_mcp.services.questions import quoted
 from lium_mcp.services.rents.rent_plan import Plan, look_again, make_plan
+from lium_mcp.services.rents.request_total import Total
 from lium_mcp.services.rents.wish import Wish
 from lium_mcp.services.targets import find_usable_template
 from lium_mcp.services.templates.what_runs import digest_of_what_runs, refuse_changed_template
@@ -21,7 +23,9 @@ from lium_mcp.services.templates.what_runs import digest_of_what_runs, refuse_ch
 _IN_DOLLARS_FROM_USD: Final = 100.0
 
 
-async def plan_to_ask(account: Account, policy: Policy, wish: Wish, asked: Question | None) -> Plan:
+async def plan_to_ask(
+    account: Account, policy: Policy, wish: Wish, total: Total | None, asked: Question | None
+) -> Plan:
     """Plan a rent that a person is to be asked about, or look again at the plan that they have been asked about.
 
     Raises:
@@ -32,7 +36,7 @@ async def plan_to_ask(account: Account, policy: Policy, wish: Wish, asked: Quest
     if asked is not None and isinstance(asked.subject, Plan):
         await refuse_other_templates(account, [asked.subject])
         return await look_again(account, policy, asked.subject)
-    plan = await make_plan(account, policy, wish, priced=True)
+    plan = await make_plan(account, policy, wish, total, priced=True)
     await refuse_beyond_limits(account, policy, plan.ask)
     balance_usd = await read_balance(account)
     await account.renter.refuse_in_vain(wish.pod_names)
@@ -67,7 +71,7 @@ def question_about(plan: Plan) -> Question:
         text += "It has no removal time: it bills until somebody removes it."
     else:
         text += f"Lium removes it {counted(plan.hours, 'hour')} after it starts"
-        text += f": at most {in_usd(_in_all(plan, price))} in all." if price is not None else "."
+        text += "." if price is None else in_all([plan.hours], [price], plan.total)
     text += f" {what_is_in_it(plan)}{balance_after(plan.balance_usd, price, plan.hours)}"
     return Question(" ".join((text, *known, *plan.warnings)), price_per_hour_usd=price, subject=plan)
 
@@ -86,9 +90,16 @@ def what_is_in_it(plan: Plan) -> str:
     return " ".join(sentences)
 
 
-def _in_all(plan: Plan, price_per_hour_usd: float) -> float:
-    in_all = at_most_usd(price_per_hour_usd * (plan.hours or 0))
-    return in_all if plan.wish.max_total_usd is None else min(in_all, plan.wish.max_total_usd)
+def in_all(hours: Sequence[float], prices_per_hour_usd: Sequence[float], total: Total | None = None) -> str:
+    """Say, as the end of a sentence on their removal, what rentals cost together, and the most that they cost."""
+    lives = list(zip(hours, prices_per_hour_usd, strict=True))
+    about = at_most_usd(sum(price * life for life, price in lives))
+    most = at_most_usd(sum(price * most_hours(life) for life, price in lives))
+    if total is not None:
+        about, most = min(about, total.left_usd), min(most, total.left_usd)
+    if all(whole_hours(life) == life for life in hours):
+        return f": at most {in_usd(most)} in all, even {LATE_HOURS * 60:.0f} minutes late."
+    return f", for about {in_usd(about)}: at most {in_usd(most)} in all, since Lium takes whole hours at the rent."
 
 
 def balance_after(balance_usd: float | None, price_per_hour_usd: float | None, hours: float | None) -> str:

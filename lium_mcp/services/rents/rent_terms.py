@@ -12,7 +12,7 @@ from lium_mcp.failures import Failure
 from lium_mcp.figures import in_usd, is_above, rate_in_usd
 from lium_mcp.guard.consent import NOTHING_TO_ASK, Question
 from lium_mcp.guard.policy import Policy
-from lium_mcp.rentals import DEARER, PRICE_TOLERANCE_USD, Expected, NamedAnothers, Rental
+from lium_mcp.rentals import DEARER, Expected, NamedAnothers, Rental
 from lium_mcp.services.accounts import Account
 
 log = logging.getLogger(__name__)
@@ -69,14 +69,6 @@ def outcome_unknown(name: str, unknown: RentOutcomeUnknown) -> Failure:
         effect="It may exist and bill.",
         request_id=unknown.request_id,
     )
-
-
-def came_out_dearer(planned_usd: float | None, price_per_hour_usd: float | None, removal: str) -> str | None:
-    """Say that what was rented costs more per hour than it was planned at, and which tool stops that."""
-    if planned_usd is None or price_per_hour_usd is None or price_per_hour_usd <= planned_usd + PRICE_TOLERANCE_USD:
-        return None
-    costs, offered = rate_in_usd(price_per_hour_usd, 4), rate_in_usd(planned_usd, 4)
-    return f"It costs {costs} an hour, more than the {offered} it was offered at: {removal} stops it."
 
 
 def maybe_not_ours(contradiction: str) -> str:

@@ -8,10 +8,10 @@ from lium_mcp.results import Result, Timed, Usd, UsdRate, UtcTime
 from lium_mcp.services.pods.dropped_settings import SSH_PORT, dropped_settings
 from lium_mcp.services.pods.node_warnings import node_warnings
 from lium_mcp.services.pods.pod_details import PodView
+from lium_mcp.services.pods.price_rises import came_out_dearer
 from lium_mcp.services.rents.offers import has_price
 from lium_mcp.services.rents.order_view import StandingOrder
 from lium_mcp.services.rents.rent_plan import Plan
-from lium_mcp.services.rents.rent_terms import came_out_dearer
 from lium_mcp.services.rents.startup_restores import StartupRestore
 from lium_mcp.text import quotation
 

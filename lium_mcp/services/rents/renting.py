@@ -13,7 +13,7 @@ from lium_mcp.figures import counted
 from lium_mcp.guard.consent import Question
 from lium_mcp.guard.policy import Policy
 from lium_mcp.remote.banner import SshAnswer
-from lium_mcp.rentals import Expected, Rental, is_anothers, is_its_own
+from lium_mcp.rentals import Expected, LedgerUnavailable, Rental, is_anothers, is_its_own
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.open_rents import pods_given_back
 from lium_mcp.services.pods.login_keys import describe_keys, register_public_keys
@@ -32,8 +32,8 @@ from lium_mcp.services.rents.rent_terms import (
     refuse_dearer,
 )
 from lium_mcp.services.rents.rented_pods import RentedPod, came_out, rented_node
+from lium_mcp.services.rents.request_total import most_usd, total_of
 from lium_mcp.services.rents.startup_restores import StartupRestore, ordered_restore, wait_for_restore, what_to_do
-from lium_mcp.services.rents.total_ceiling import most_hours
 from lium_mcp.services.rents.wish import Wish
 
 _APPEARS_WITHIN_SECONDS = 20.0
@@ -49,7 +49,7 @@ async def agreed_plan(account: Account, policy: Policy, agreed: Question | None,
     """
     plan = agreed.subject if agreed is not None else None
     if not isinstance(plan, Plan):
-        plan = await make_plan(account, policy, wish, priced=agreed is not None)
+        plan = await make_plan(account, policy, wish, await total_of(account, wish), priced=agreed is not None)
     refuse_dearer(agreed, plan.price_per_hour_usd)
     return plan
 
@@ -142,7 +142,7 @@ async def follow_rental(
         lost_answer_settled=(rental.was_lost and rental.confirmed) or None,
         hours=hours,
         total_usd=price * hours if price is not None and hours else None,
-        left_of_total_usd=_left_of_total(wish, rental, pod),
+        left_of_total_usd=await _left_of_total(account, plan, wish, most_usd(price, hours)),
         **rented_node(node),
         ssh_keys=None if seen.is_gone else await describe_keys(account, rental.entry.public_keys) or None,
         pod=_lean(observed.pod) if outcome in ("done", "pending") else observed.pod,
@@ -161,12 +161,13 @@ def _price_of(rental: Rental, pod: Pod) -> float | None:
     return pod.price if pod.price is not None else rental.entry.price_per_hour_usd
 
 
-def _left_of_total(wish: Wish, rental: Rental, pod: Pod) -> float | None:
+async def _left_of_total(account: Account, plan: Plan | None, wish: Wish, most_usd: float | None) -> float | None:
     """What a rental leaves of the total that may be spent, if it lasts the whole hours that Lium took."""
-    hours, price = rental.entry.hours, _price_of(rental, pod)
-    if wish.max_total_usd is None or hours is None or price is None:
-        return None
-    return max(wish.max_total_usd - price * most_hours(hours), 0)
+    total = plan.total if plan else None
+    if plan is None:
+        with suppress(LedgerUnavailable):
+            total = await total_of(account, wish)
+    return total.left_after(most_usd) if total else None
 
 
 def _with_restore(

@@ -1,28 +1,16 @@
 """How long a rental may last for what may be spent on it: in the worst case, it costs no more."""
 
-import math
 from collections.abc import Awaitable, Callable
 from typing import Final
 
 from lium_mcp.failures import Failure
 from lium_mcp.figures import counted, in_usd, is_above
-from lium_mcp.rentals import whole_hours
+from lium_mcp.rentals import LATE_HOURS, hours_paid_for, most_hours, whole_hours
 from lium_mcp.services.rents.quotes import PricedRental
+from lium_mcp.services.rents.request_total import Total
 from lium_mcp.settings_table import MOST_HOURS
 
-LATE_HOURS: Final = 0.1
-"""Lium removes pods periodically, and so some minutes late; it states no bound. A total has to pay for that too."""
 _MOST_QUOTES: Final = 4
-# What arithmetic leaves over must not take an hour away that is paid for to the cent.
-_NOISE: Final = 1e-9
-
-
-def most_hours(hours: float) -> float:
-    """The most hours that a rental bills until Lium removes it: it takes whole ones at the rent, from the boot on.
-
-    The exact time is set once the pod runs. Where nobody comes to do that, the whole hours stand. Lium may be late.
-    """
-    return whole_hours(hours) + LATE_HOURS
 
 
 def whole_cost_usd(priced: PricedRental, hours: float) -> float:
@@ -32,12 +20,12 @@ def whole_cost_usd(priced: PricedRental, hours: float) -> float:
 
 
 async def within_total(
-    total_usd: float, priced: PricedRental, hours: float | None, quote: Callable[[float], Awaitable[PricedRental]]
+    total: Total, priced: PricedRental, hours: float | None, quote: Callable[[float], Awaitable[PricedRental]]
 ) -> tuple[float, PricedRental]:
     """The most hours that a total pays for, and what they cost.
 
     Args:
-        total_usd: What the whole rental may cost.
+        total: What the whole rental may cost.
         priced: The rental at its price per hour.
         hours: No more than these; None for as many as Lium takes.
         quote: Prices the rental for so many whole hours.
@@ -48,22 +36,23 @@ async def within_total(
     """
     one_hour_usd = priced.price_per_hour_usd * most_hours(1)
     most = MOST_HOURS if hours is None else whole_hours(hours)
-    whole = min(most, _paid_for(total_usd, priced.price_per_hour_usd))
+    whole = min(most, hours_paid_for(total.left_usd, priced.price_per_hour_usd))
     for _ in range(_MOST_QUOTES):
         if whole < 1:
             break
         priced = await quote(whole)
         cost = whole_cost_usd(priced, whole)
-        if not is_above(cost, total_usd):
+        if not is_above(cost, total.left_usd):
             return (hours if hours is not None and whole_hours(hours) <= whole else float(whole)), priced
         one_hour_usd = cost if whole == 1 else priced.price_per_hour_usd * most_hours(1)
-        whole = min(whole - 1, _paid_for(total_usd, cost / most_hours(whole)))
+        whole = min(whole - 1, hours_paid_for(total.left_usd, cost / most_hours(whole)))
     raise Failure(
         "total_too_low",
-        f"max_total_usd={total_usd:g} does not pay for one hour, which costs {in_usd(one_hour_usd)} with the "
+        f"{total} does not pay for one hour, which costs {in_usd(one_hour_usd)} with the "
         f"{LATE_HOURS * 60:.0f} minutes by which Lium may remove it late: Lium takes whole hours at the rent, so that "
         "less could cost more.",
-        "Raise max_total_usd, choose a cheaper node or fewer GPUs, or bound it by hours alone.",
+        "Raise max_total_usd, choose a cheaper node or fewer GPUs, or bound it by hours alone."
+        + (" Another name begins with a whole total." if total.gone_usd else ""),
     )
 
 
@@ -83,7 +72,3 @@ def refuse_cut_short(asked_hours: float | None, hours: float | None) -> None:
     """
     if cut_short := say_cut_short(asked_hours, hours):
         raise Failure("total_too_low", f"Only {cut_short[0]}", "Raise max_total_usd, or ask for fewer hours.")
-
-
-def _paid_for(total_usd: float, per_hour_usd: float) -> int:
-    return math.floor(min(total_usd / per_hour_usd - LATE_HOURS, MOST_HOURS) + _NOISE)

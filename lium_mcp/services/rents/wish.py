@@ -38,7 +38,8 @@ class Wish(Filters):
         float | None,
         Field(
             gt=0,
-            description="For all of it, every pod together: the most whole hours that fit, 6 minutes spare. "
+            description="For all of it, every pod together, also those gone for up to 6 hours: the most whole hours "
+            "that fit, 6 minutes spare. "
             "left_of_total_usd is what remains even so.",
         ),
     ] = None

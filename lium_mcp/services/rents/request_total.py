@@ -1,0 +1,107 @@
+"""What is left of the total of a request: pods that it rented before and that are gone have cost some of it.
+
+A caller who gets no further tries the same call again and again. Each try is a rent of its own, and none of them may
+begin with the whole total. Once nothing of the request is left and some hours are over, the same words ask anew.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from lium_mcp.figures import in_usd
+from lium_mcp.rentals import Entry, most_hours
+from lium_mcp.services.accounts import Account
+from lium_mcp.services.rents.wish import Wish
+
+_REMEMBERED_FOR: Final = timedelta(hours=6)
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """What all pods of a request may cost together, and what is gone of it.
+
+    Attributes:
+        usd: As the caller said it.
+        gone_usd: The most that its pods have cost which are not there any more.
+    """
+
+    usd: float
+    gone_usd: float = 0
+
+    @property
+    def left_usd(self) -> float:
+        """What may still be spent; below 0 where pods cost more than they should."""
+        return self.usd - self.gone_usd
+
+    def left_after(self, most_usd: float | None) -> float | None:
+        """What is left of it by what costs so much at most; None where nobody knows that."""
+        return None if most_usd is None else max(self.left_usd - most_usd, 0)
+
+    def __str__(self) -> str:
+        gone = f", less up to {in_usd(self.gone_usd)} for pods of this request that are gone," if self.gone_usd else ""
+        return f"max_total_usd={self.usd:g}{gone}"
+
+
+def most_usd(price_per_hour_usd: float | None, hours: float | None) -> float | None:
+    """The most that a rental costs until Lium removes it; None where nobody knows."""
+    return None if price_per_hour_usd is None or hours is None else price_per_hour_usd * most_hours(hours)
+
+
+def most_usd_of(entries: Sequence[Entry]) -> float | None:
+    """The most that rents cost together until Lium removes their pods; None where nobody knows."""
+    costs = [most_usd(entry.price_per_hour_usd, entry.hours) for entry in entries]
+    return None if None in costs else sum(cost or 0 for cost in costs)
+
+
+async def total_of(account: Account, wish: Wish, living: Sequence[Entry] = ()) -> Total | None:
+    """Read what is left of the total of a rent.
+
+    Raises:
+        LedgerUnavailable: as `read_total`.
+    """
+    asked = wish.digest
+    return await read_total(account, wish.max_total_usd, wish.pod_names, lambda entry: entry.asked == asked, living)
+
+
+async def read_total(
+    account: Account,
+    total_usd: float | None,
+    pod_names: Sequence[str],
+    is_of_request: Callable[[Entry], bool],
+    living: Sequence[Entry] = (),
+) -> Total | None:
+    """Read what is left of a total; None where there is none.
+
+    Args:
+        account: Whose ledger is read.
+        total_usd: As the caller said it.
+        pod_names: The names of the request's pods.
+        is_of_request: Whether a rent of one of these names was for the request.
+        living: Its rents whose pods are there: while there are some, the request is not over.
+
+    Raises:
+        LedgerUnavailable: the ledger cannot be read.
+    """
+    if total_usd is None:
+        return None
+    now = account.lium.now()
+    since = min((now - _REMEMBERED_FOR, *(entry.created_at for entry in living)))
+    gone = [entry for entry in await account.rents.gone(pod_names, since) if is_of_request(entry)]
+    return Total(total_usd, sum(_cost_usd(entry, now) for entry in gone if _ended_at(entry, now) >= since))
+
+
+def _cost_usd(entry: Entry, now: datetime) -> float:
+    """The most that a pod cost which is gone; one that never came to run was not billed."""
+    if entry.failed_node_id is not None:
+        return 0
+    lived_hours = (_ended_at(entry, now) - entry.created_at) / timedelta(hours=1)
+    return (entry.price_per_hour_usd or 0) * max(lived_hours, 0)  # what has a total was rented at a known price
+
+
+def _ended_at(entry: Entry, now: datetime) -> datetime:
+    """When a pod was gone at the latest: seen to be, or removed by Lium long before anybody looked."""
+    ended_at = entry.closed_at or now
+    if entry.hours is None:
+        return ended_at
+    return min(ended_at, entry.created_at + timedelta(hours=most_hours(entry.hours)))
