@@ -10,6 +10,7 @@ from lium_mcp.api.backups import Backup, BackupSchedule
 from lium_mcp.api.errors import BadRequest, Conflict, LiumError
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.failures import IN_EXTRAS, Failure
+from lium_mcp.remote.ssh_addresses import until_it_runs
 from lium_mcp.results import state_in_words
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.failure_words import after_change
@@ -192,10 +193,16 @@ async def ensure_schedule(account: Account, pod: Pod, path: str = "") -> tuple[B
         account: Whose pod it is.
         pod: The pod.
         path: What a new one covers; all of the local volume where it is empty.
+
+    Raises:
+        Failure: there is none, and the pod has not started.
+        LiumError: Lium refused.
     """
     schedule = await account.lium.backup_schedules.get_for_pod(pod.id)
     if schedule is not None:
         return schedule, False
+    if pod.has_not_started:  # nothing would be backed up now, and the schedule would stay
+        raise Failure("pod_not_running", f"Pod {pod.pod_name} ({pod.id}) has not started.", until_it_runs(pod))
     try:
         created = await account.lium.backup_schedules.create(
             pod.id,

@@ -99,7 +99,7 @@ async def ask_to_reboot_pod(account: Account, *, pod: str, volume: str, **_: Any
         await find_free_volume(account, volume, target)
     return Question(
         f"Reboot {_pod(target)}? Its processes and all files outside {quoted(target.volume_root)} are lost. "
-        f"{await _last_backup(account, target)}",
+        f"{' '.join(filter(None, (await say_what_ends(account, target), await _last_backup(account, target))))}",
         {"pod": target.id},
         subject=target,
     )
@@ -113,7 +113,7 @@ async def ask_to_switch_template(account: Account, policy: Policy, *, pod: str, 
     return Question(
         f"Replace what runs in {_pod(target)} by template {quoted(wanted.name)} ({_id(wanted.id)})? "
         f"All data in the pod may be lost. {volume_after_switch(target, wanted)} "
-        f"{await _last_backup(account, target)}",
+        f"{' '.join(filter(None, (await say_what_ends(account, target), await _last_backup(account, target))))}",
         {"pod": target.id, "template": wanted.id},
     )
 
@@ -297,9 +297,18 @@ async def ask_to_set_schedule(
 
 async def ask_to_remove_cluster(account: Account, *, cluster_id: str, **_: Any) -> Question:  # noqa: ANN401 - as above
     """Before `remove_cluster`."""
-    members = [pod for pod in await account.lium.pods.list() if pod.cluster_id == cluster_id]
+    pods = await account.lium.pods.list()
+    members = [pod for pod in pods if pod.cluster_id == cluster_id]
+    if not members and not pods.skipped:
+        raise Failure(
+            "not_found",
+            f"No pod of yours belongs to cluster {_id(cluster_id)}.",
+            "Take the cluster_id that rent_cluster answered. One that was just rented may be listed a minute later.",
+        )
     named = "; ".join(map(_pod, members)) or "Lium lists no members now"
-    return Question(f"Remove every pod of cluster {_id(cluster_id)} for good, with all data in them? {named}.")
+    ends = [said for pod in members if (said := await say_what_ends(account, pod))]
+    text = f"Remove every pod of cluster {_id(cluster_id)} for good, with all data in them? {named}."
+    return Question(" ".join((text, *ends)))
 
 
 async def ask_to_delete_ssh_key(account: Account, *, key_id: str) -> Question:

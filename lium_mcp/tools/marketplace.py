@@ -263,6 +263,7 @@ async def quote_rental(
                 amount_usd=line.amount_usd,
             )
             for line in priced.lines
+            if line.quantity != 0 or line.amount_usd
         ],
         balance_usd=balance,
         balance_must_exceed_usd=priced.balance_must_exceed_usd,

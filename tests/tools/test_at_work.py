@@ -201,11 +201,14 @@ async def test_what_a_command_left_in_the_background_is_waited_for_whichever_ser
         agent_on(sandbox, transport=at_sshd(sandbox, sshd), state_url=ledgers[1], **settings) as other,
     ):
         await rent(agent)
-        command = "nohup setsid sleep 4 >/dev/null 2>&1 </dev/null & echo begun"
+        end = tmp_path / "end"
+        loop = f"until [ -e {end} ]; do sleep 0.1; done"
+        command = f"nohup setsid sh -c '{loop}' >/dev/null 2>&1 </dev/null & echo begun"
         await other.call("run_command", pod="train", command=command)
         await agent.call("start_job", pod="train", name="j", command="echo", then="backup_and_remove")
         await waits(agent, "waits, since something that a command of run_command left in the background runs on")
         assert len(living(sandbox)) == 1
+        end.touch()
         async with asyncio.timeout(_PATIENCE_SECONDS):
             while living(sandbox):
                 sandbox.clock.advance(seconds=1)
