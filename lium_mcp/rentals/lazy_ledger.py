@@ -1,8 +1,11 @@
 """Where the ledger is, and when it is opened: not before a rent needs it, since its libraries take long to import."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+from lium_mcp.rentals.entries import LedgerUnavailable
 
 if TYPE_CHECKING:
     from lium_mcp.rentals.ledger import Ledger
@@ -26,6 +29,19 @@ class LazyLedger:
         """Whether the ledger holds nothing, since it was not made yet."""
         path = self._url.removeprefix(_SQLITE_FILE)
         return self._ledger is None and (path == "sqlite://" or (path != self._url and not Path(path).exists()))
+
+    def refuse_unmakeable(self) -> None:
+        """Refuse a ledger that is to be a new file, where none can be made.
+
+        Raises:
+            LedgerUnavailable: it cannot be made.
+        """
+        path = Path(self._url.removeprefix(_SQLITE_FILE))
+        if not self._url.startswith(_SQLITE_FILE) or path.exists():
+            return
+        folder = next(parent for parent in path.parents if parent.exists())
+        if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+            raise LedgerUnavailable(f"{path} cannot be made: {folder} cannot be written")
 
     def open(self) -> "Ledger":
         """The ledger. Nothing is read or written yet."""

@@ -172,6 +172,7 @@ class Renter:
             account = await self._identity.learn()
             self._admission.refuse_lost(await self._ledger.open().open_entries(account))
             return
+        self._ledger.refuse_unmakeable()
         await self._identity.hear()
         pods = await self._lium.pods.list()
         for pod_name in pod_names:

@@ -1,6 +1,7 @@
 """What the server can refuse by itself, it refuses before a person is asked: nobody says yes in vain."""
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -138,6 +139,7 @@ CASES: Final[dict[str, tuple[str, Stage, Row, str]]] = {
     "run: secret": ("run_job", given(**RUN | {"command": "export KEY=sk_sandbox"}), {}, "secret_in_command"),
     "cluster: price limit": ("rent_cluster", cluster, {"max_price_per_hour_usd": 0.01}, "policy_refused"),
     "cluster: pods limit": ("rent_cluster", cluster, {"max_pods": 1}, "policy_refused"),
+    "cluster: no such one": ("remove_cluster", given(cluster_id=UNKNOWN), {}, "not_found"),
     "remove: no such pod": ("remove_pod", given(pod="none"), {}, "pod_not_found"),
     "remove: part saved": ("remove_pod", partly_saved, {}, "backup_partial"),
     "reboot: does not run": ("reboot_pod", with_pod(boot=False, pod="train"), {}, "pod_not_running"),
@@ -228,6 +230,28 @@ async def test_nobody_is_asked_while_an_earlier_rent_is_not_settled(sandbox: San
     assert failure.code == "rent_unsettled", failure.text
     assert person.questions == []
     assert living(sandbox) == []
+
+
+@pytest.mark.parametrize(
+    ("tool", "stage"),
+    [
+        ("rent_pod", given(**WISH)),
+        ("rent_pod", given(**WISH, count=2)),
+        ("rent_cluster", cluster),
+        ("run_job", given(**RUN)),
+    ],
+)
+async def test_nobody_is_asked_where_no_ledger_can_be_made(
+    sandbox: Sandbox, tmp_path: Path, tool: str, stage: Stage
+) -> None:
+    (tmp_path / "file").touch()
+    person = Person("yes")
+    settings: Row = {"state_url": f"sqlite:///{tmp_path}/file/rentals.db", "confirm": "always"}
+    async with agent_on(sandbox, person=person, **settings) as agent:
+        failure = await agent.refused(tool, **await stage(sandbox))
+    assert failure.code == "ledger_unavailable"
+    assert "cannot be made" in failure.text
+    assert (person.questions, living(sandbox)) == ([], [])
 
 
 @pytest.mark.parametrize(("tool", "stage"), [("rent_pod", given(**WISH)), ("rent_cluster", cluster)])
