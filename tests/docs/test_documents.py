@@ -119,7 +119,8 @@ def test_the_plugin_was_run_with_each_skill_in_the_versions_that_are_run() -> No
         skill.name for skill in read_skills()
     ]
     for what, *verdicts in rows:
-        assert verdicts == ["run" if kind.asks_key or "question" not in what else "-" for kind in KINDS]
+        possible = {"run", "-"} if "question" in what or "check" in what else {"run"}
+        assert {"run"} <= set(verdicts) <= possible
 
 
 def test_the_versions_of_clients_that_are_documented_are_those_that_are_installed() -> None:

@@ -59,6 +59,10 @@ class Plugged(Host):
         for words in self._commands("lium-mcp"):
             self.run(*words, "--sandbox", "--yes", program=script.command[0])
 
+    def validates(self) -> bool | None:
+        """Whether the host's own check takes the plugin; None where it has no check."""
+        return None
+
     def _commands(self, program: str) -> Iterator[list[str]]:
         """What the page says in the part for this host, of a program."""
         [part] = re.findall(rf"^### {self.name}\n(.*?)^##", PAGE.read_text(), re.DOTALL | re.MULTILINE)
@@ -89,6 +93,10 @@ class Plugged(Host):
 class PluggedClaudeCode(ClaudeCode, Plugged):
     prefix = "mcp__plugin_lium_lium__"
     allowed: ClassVar = "mcp__plugin_lium_lium,Skill"
+
+    def validates(self) -> bool | None:
+        checks = [(str(ROOT / FOLDER), "--profile", "directory"), (str(ROOT),)]
+        return all("Validation passed" in self.run("plugin", "validate", *check, "--strict") for check in checks)
 
     def keep_key(self) -> None:
         self.run("plugin", "configure", "lium@lium", "--values-stdin", typed=json.dumps({"api_key": KEY}))
@@ -123,6 +131,9 @@ class PluggedGeminiCli(GeminiCli, Plugged):
     def _answers(self) -> Sequence[str]:
         return ("--consent", "--skip-settings")
 
+    def validates(self) -> bool | None:
+        return "successfully validated" in self.run("extensions", "validate", str(ROOT / FOLDER))
+
     def keep_key(self) -> None:
         self.run("extensions", "config", "lium", "LIUM_API_KEY", typed=f"{KEY}\n")
 
@@ -138,11 +149,13 @@ class Seen(NamedTuple):
     """What was seen in a host.
 
     Attributes:
+        validates: Whether the host's own check takes it; None where it has none.
         lists: Whether its model was shown all tools and all skills.
         keys: Whether a key arrived, by where it was from; None where there is no such way.
         problems: What was wrong with the end of each task, by the skill.
     """
 
+    validates: bool | None
     lists: bool
     keys: dict[KeyFrom, bool | None]
     problems: dict[str, list[str]]
@@ -150,7 +163,8 @@ class Seen(NamedTuple):
     @property
     def is_good(self) -> bool:
         """Whether all of it worked."""
-        return self.lists and False not in self.keys.values() and not any(self.problems.values())
+        works = self.lists and False not in (self.validates, *self.keys.values())
+        return works and not any(self.problems.values())
 
 
 def main() -> int:
@@ -173,10 +187,11 @@ def plug_all(script: Program, homes: Path) -> dict[str, Seen]:
         lium.begin()
         path = with_our_command(script, lium, homes / "bin")
         for kind in KINDS:
-            lists = _shows_all(kind(homes / f"{kind.program}-lists"), script)
+            host = kind(homes / f"{kind.program}-lists")
+            lists, validates = _shows_all(host, script), host.validates()
             keys = {key_from: _brings_key(kind, key_from, path, homes) for key_from in get_args(KeyFrom)}
-            _say(f"{kind.title()} shows all tools and skills of the plugin: {lists}; keys arrive: {keys}")
-            seen[kind.name] = Seen(lists, keys, dict(_play_all(kind, homes)))
+            _say(f"{kind.title()} takes the plugin: {validates}; shows all of it: {lists}; keys arrive: {keys}")
+            seen[kind.name] = Seen(validates, lists, keys, dict(_play_all(kind, homes)))
     return seen
 
 
@@ -278,6 +293,7 @@ def _part(seen: dict[str, Seen]) -> Iterable[str]:
     yield f"| | {' | '.join(kind.title() for kind in KINDS)} |"
     yield f"|---|{'---|' * len(KINDS)}"
     hosts = [seen[kind.name] for kind in KINDS]
+    yield _row("the host's own check takes the plugin", (host.validates for host in hosts))
     yield _row("the model is shown all tools and skills of the plugin", (host.lists for host in hosts))
     for key_from in get_args(KeyFrom):
         yield _row(f"the key of {key_from} arrives", (host.keys[key_from] for host in hosts))
