@@ -134,6 +134,17 @@ def test_a_key_that_nobody_gave_counts_as_none(host: str, monkeypatch: pytest.Mo
     assert load({}).find_api_key() is None
 
 
+def test_once_the_package_is_published_hosts_start_it_from_the_index() -> None:
+    released = dict(plugin_configs(SOURCE.model_copy(update={"owner": "Some-One", "published": True})))
+    for path in SERVERS.values():
+        server = released[f"{FOLDER}/{path}"]["mcpServers"]["lium"]
+        assert (server["command"], list(server["args"])) == ("uvx", ["lium-mcp"])
+    described = released[f"{FOLDER}/plugin.json"]
+    assert described["repository"] == "https://github.com/Some-One/lium-mcp"
+    assert problems(described, "agent-plugins-1.0.0-plugin") == []
+    assert problems(released[f"{FOLDER}/gemini-extension.json"], "gemini-extension") == []
+
+
 def test_codex_passes_on_all_that_the_server_reads() -> None:
     named = server_of("Codex")["env_vars"]
     assert {setting.variable for setting in SETTINGS.values()} <= set(named)
