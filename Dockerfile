@@ -12,7 +12,7 @@ RUN python -m venv /opt/build \
   && python -m venv --without-pip /opt/lium \
   && pip install --no-deps --require-hashes --requirement requirements/build.txt \
   && pip --python /opt/lium/bin/python install --no-deps --require-hashes --requirement requirements/image.txt
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY lium_mcp lium_mcp
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
   && pip --python /opt/lium/bin/python install --no-deps /wheels/*.whl

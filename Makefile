@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-SOURCES := lium_mcp tests bench manifests evals docs release
+SOURCES := lium_mcp tests bench manifests evals docs release hatch_build.py
 # Many tests wait for another process, so two of them share a core.
 WORKERS ?= $(shell expr 2 '*' $$(getconf _NPROCESSORS_ONLN))
 

@@ -13,9 +13,10 @@ _PACKAGE: Final = (*(f"lium_mcp/*.{kind}" for kind in ("py", "json", "md", "sh",
 _ABOUT_THE_WHEEL: Final = tuple(
     f"*.dist-info/{name}" for name in ("METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE")
 )
+_BUILT_FROM: Final = ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE")
 _KINDS: Final = {
     "the wheel": (*_PACKAGE, *_ABOUT_THE_WHEEL),
-    "the sdist": (*_PACKAGE, "README.md", "LICENSE", "CHANGELOG.md", "pyproject.toml", "PKG-INFO", ".gitignore"),
+    "the sdist": (*_PACKAGE, *_BUILT_FROM, "CHANGELOG.md", "PKG-INFO", ".gitignore"),
     "the bundle": (*_PACKAGE, "manifest.json", "pyproject.toml", "main.py", "LICENSE", "icon.png"),
 }
 _SECRETS: Final = ("detect-secrets", "scan", "--all-files", "--disable-plugin", "KeywordDetector")

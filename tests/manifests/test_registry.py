@@ -87,7 +87,7 @@ def test_the_package_is_one_of_the_public_pypi_whose_readme_names_the_entry(entr
     assert pypi["identifier"] == "lium-mcp"
     assert not pypi.keys() & {"fileSha256", "registryBaseUrl"}
     if entry["name"] == SOURCE.registry_name:
-        assert f"mcp-name: {entry['name']}" in (ROOT / PROJECT["readme"]).read_text()
+        assert f"mcp-name: {entry['name']}" in (ROOT / "README.md").read_text()
 
 
 @every_entry

@@ -54,9 +54,7 @@ def faulty(make_copy: MakeCopy) -> Checked:
     copy.replace("lium_mcp/__init__.py", '"0.1.0"', '"0.1.1"')
     copy.write("more/server.json", '{"packages": [{"registryType": "oci", "identifier": "ghcr.io/o/lium-mcp:0.0.1"}]}')
     copy.replace("pyproject.toml", "[project]\n", '[project]\ncolour = "red"\n')
-    copy.replace(
-        "pyproject.toml", 'readme = "README.md"', 'readme = { file = "README.md", content-type = "text/x-rst" }'
-    )
+    copy.replace("hatch_build.py", '"text/markdown"', '"text/x-rst"')
     for name in ("Homepage", "Changelog", "Issues", "Documentation"):
         copy.remove_line("pyproject.toml", f"{name} = ")
     addresses = 'Source = "https://github.com/else/lium-mcp"\nDocumentation = "http://docs.example.com"\n'
@@ -126,9 +124,10 @@ def test_a_changelog_with_nothing_left_over_passes_under_a_tag(make_copy: MakeCo
 
 def test_a_build_that_depends_on_where_it_is_made_is_refused(make_copy: MakeCopy) -> None:
     copy = make_copy("elsewhere")
-    copy.write("hatch_build.py", BUILD_HOOK)
-    copy.replace("pyproject.toml", "[tool.hatch.version]", "[tool.hatch.build.hooks.custom]\n\n[tool.hatch.version]")
-    copy.replace("pyproject.toml", '"/lium_mcp", "/README.md"', '"/lium_mcp", "/hatch_build.py", "/README.md"')
+    copy.write("elsewhere.py", BUILD_HOOK)
+    hook = '[tool.hatch.build.hooks.custom]\npath = "elsewhere.py"\n\n'
+    copy.replace("pyproject.toml", "[tool.hatch.version]", f"{hook}[tool.hatch.version]")
+    copy.replace("pyproject.toml", '"/lium_mcp", "/hatch_build.py"', '"/lium_mcp", "/elsewhere.py", "/hatch_build.py"')
     copy.commit("Tell where it is built")
     checked = copy.check("--only", "reproducible")
     assert "lium_mcp-0.1.0.tar.gz differs between two builds of one commit" in checked.said_of("reproducible")
