@@ -19,6 +19,7 @@ from release.packaging_checks import (
     changes_are_dated,
     everything_is_committed,
     has_addresses,
+    it_builds,
     metadata_is_valid,
     owner_is_set,
     registry_finds_its_marker,
@@ -33,6 +34,7 @@ from tests.compat.installs import installed
 ROOT: Final = Path(__file__).parent.parent
 Check = Callable[[Candidate], Iterable[Finding]]
 CHECKS: Final[dict[str, Check]] = {
+    "builds": it_builds,
     "committed": everything_is_committed,
     "owner": owner_is_set,
     "changelog": changes_are_dated,
@@ -60,12 +62,19 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="lium-release-") as scratch:
         candidate = Candidate(ROOT, Path(scratch), installed("release") / "bin", options.tag)
-        wrong = [name for name in options.only or CHECKS if not _is_well(name, candidate)]
-        if not options.only:
+        wrong = _wrong(options.only or list(CHECKS), candidate)
+        if not wrong and not options.only:
             _hand_over(candidate)
     if wrong:
         print(f"\nThis cannot be released: {', '.join(wrong)}.")
     return bool(wrong)
+
+
+def _wrong(names: Sequence[str], candidate: Candidate) -> list[str]:
+    """Run these checks, after the one without which there is nothing to check; return those that failed."""
+    if not _is_well("builds", candidate):
+        return ["builds"]
+    return [name for name in names if name != "builds" and not _is_well(name, candidate)]
 
 
 def _is_well(name: str, candidate: Candidate) -> bool:

@@ -19,6 +19,12 @@ _SET_OWNER: Final = "put the account that publishes in its place, in manifests/s
 _NAMES_A_VERSION: Final = ("plugin.json", "marketplace.json", "gemini-extension.json", "server.json")
 
 
+def it_builds(candidate: Candidate) -> Iterator[Finding]:
+    """The commit builds: an sdist, the wheel from that, the bundle, and what directories are told."""
+    if not candidate.built.files:
+        yield Finding("the build made nothing", "see [tool.hatch.build] in pyproject.toml")
+
+
 def everything_is_committed(candidate: Candidate) -> Iterator[Finding]:
     """What is not committed is not checked."""
     if changed := candidate.git("status", "--porcelain").splitlines():

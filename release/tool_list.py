@@ -45,13 +45,14 @@ def notes(candidate: Candidate) -> str:
 def breaks_only_with_a_new_number(candidate: Candidate) -> Iterator[Finding]:
     """What no longer works is told by the version: by its first number, or by the second while the first is 0."""
     last = candidate.last_release
-    if last is None or not compare(candidate.listing(last), candidate.listing()).is_breaking:
+    if last is None:
         return
+    changes = compare(candidate.listing(last), candidate.listing())
     before, now = Version(last.removeprefix("v")).release, Version(candidate.version).release
     told_by = 2 if now[0] == 0 else 1
-    if now[:told_by] == before[:told_by]:
+    if changes.is_breaking and now[:told_by] == before[:told_by]:
         yield Finding(
-            f"the tools break what worked in {last}, and {candidate.version} does not say so: see {NOTES}",
-            f"raise the {'second' if told_by == 2 else 'first'} number of the version, or keep what worked",  # noqa: PLR2004
+            f"{candidate.version} does not say that it breaks what worked in {last}:\n{as_markdown(changes, last)}",
+            f"raise the {'second' if now[0] == 0 else 'first'} number of the version, or keep what worked",
             waits=True,
         )
