@@ -15,10 +15,13 @@ _GLAMA_SCHEMA: Final = "https://glama.ai/mcp/schemas/server.json"
 _CATALOG_NAME: Final = "lium"
 _HOME: Final = "/home/lium"
 """Where the server in the image keeps what it keeps."""
-_KEPT: Final = f"{_CATALOG_NAME}-home:{_HOME}"
+_KEPT: Final = f"{NAME}-home:{_HOME}"
 _SSH_KEY: Final = "/ssh/id"
 _SSH_KEY_VARIABLE: Final = SETTINGS["ssh_key_path"].variable
-_SSH_KEY_TOLD: Final = "Path of the private SSH key for pods, with its public half beside it."
+_SSH_KEY_TOLD: Final = (
+    "Path of the private SSH key for pods, with its public half beside it. "
+    "On Linux user 10001 has to be able to read both."
+)
 _HALVES: Final = ("", ".pub")
 BUNDLE_NAME: Final = f"{NAME}-{VERSION}.mcpb"
 

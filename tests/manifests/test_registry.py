@@ -100,7 +100,8 @@ def test_the_image_names_its_registry_and_its_version_in_one(entry: dict[str, An
 @every_entry
 def test_a_container_gets_an_ssh_key_and_a_volume_in_which_the_ledger_outlives_it(entry: dict[str, Any]) -> None:
     kept, *mounts = package(entry, "oci")["runtimeArguments"]
-    assert (kept["name"], kept["value"]) == ("--volume", "lium-home:/home/lium")
+    assert (kept["name"], kept["value"]) == ("--volume", "lium-mcp-home:/home/lium")
+    assert f"--volume {kept['value']} " in (ROOT / "docs" / "container.md").read_text(), "else there were two ledgers"
     told = [(mount["name"], mount["value"].replace("{ssh_key}", "/home/me/.ssh/id")) for mount in mounts]
     assert told == [
         ("--mount", "type=bind,source=/home/me/.ssh/id,target=/ssh/id,readonly"),
