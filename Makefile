@@ -104,7 +104,7 @@ bundle: .venv/.dev ## build the bundle for Claude Desktop into dist/
 
 .PHONY: docs
 docs: .cache/docs/.made ## build the site of docs/ into dist/docs; every warning is an error
-	.cache/docs/bin/sphinx-build --fail-on-warning --keep-going --nitpicky --fresh-env --quiet docs dist/docs
+	.cache/docs/bin/sphinx-build --fail-on-warning --keep-going --nitpicky --fresh-env --doctree-dir .cache/docs/doctrees --quiet docs dist/docs
 
 .PHONY: release-check
 release-check: .venv/.dev ## check that this commit can be released, and build what is uploaded into dist/release; TAG=v0.1.0 lets nothing wait

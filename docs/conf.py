@@ -20,6 +20,8 @@ myst_heading_anchors = 4
 html_theme = "furo"
 html_title = "Lium MCP"
 html_copy_source = False
+html_static_path = ["_static"]
+html_css_files = ["prompt.css"]
 html_show_sphinx = False
 
 

@@ -172,11 +172,9 @@ def _typed(name: str, parser: argparse.ArgumentParser) -> str:
     return " ".join(["lium-mcp", name, *needed])
 
 
-def install() -> str:
+def install(*, published: bool = read().published) -> str:
     """How the command gets onto a machine, by whether an index has the package."""
-    what, where = (
-        ("lium-mcp", "With") if read().published else (".", "The package is not on an index yet. In a clone, with")
-    )
+    what, where = ("lium-mcp", "With") if published else (".", "The package is not on an index yet. In a clone, with")
     return f"""\
 {where} [uv](https://docs.astral.sh/uv/):
 

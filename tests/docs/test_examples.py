@@ -55,6 +55,7 @@ def lium(_lium: Simulated) -> Simulated:
     return _lium
 
 
+@pytest.mark.timeout(600)  # some documents have dozens of commands, each of which starts a program
 @pytest.mark.parametrize("document", list(_with_commands()))
 def test_every_command_does_what_it_is_for(document: Path, lium: Simulated, tmp_path: Path) -> None:
     lium.run_at(60)
