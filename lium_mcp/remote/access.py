@@ -1,5 +1,6 @@
 """What one server needs to work on pods: keys, pins, a pool of connections, local folders. Costs nothing until used."""
 
+import math
 import os
 import re
 import socket
@@ -17,7 +18,7 @@ import anyio
 from lium_mcp.api.client import LiumClient
 from lium_mcp.api.errors import LiumError
 from lium_mcp.api.pods.models import Pod, PodEvent
-from lium_mcp.remote.host_keys import HostKeys, Pin
+from lium_mcp.remote.host_keys import CLOCKS_DIFFER_SECONDS, HostKeys, Pin
 from lium_mcp.remote.key_source import KeySource
 from lium_mcp.remote.local_files import LocalFolders
 from lium_mcp.remote.ssh_addresses import Address, address_of
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _TRY_AGAIN_SECONDS: Final = 120.0
 _EVENTS_SECONDS: Final = 10.0
 _GONE: Final = frozenset({"DELETING", "DELETED", "REMOVED", "TERMINATED"})
+_REPLACING: Final = "REBOOT_PENDING"
 # The events by which Lium says that a pod has a new container. A restart of the same container is none of them.
 _REPLACED: Final = re.compile(r"pod-(reboot|edit|switch-template)\.success")
 
@@ -109,7 +111,7 @@ class PodAccess:
         """Act on what a pod's row shows: that Lium replaces its container, or removes or has removed the pod."""
         if pod.state in _GONE:
             await self.gone(pod.id)
-        if pod.state != "REBOOT_PENDING":
+        if pod.state != _REPLACING:
             return
         await self.drop(pod.id)
         now = self._now()
@@ -148,11 +150,18 @@ class PodAccess:
         if self._lium is not None:
             with suppress(LiumError), anyio.move_on_after(_EVENTS_SECONDS):
                 events = await self._lium.pods.events(address.pod_id)
-        ran_at = [
-            at for event in events if (event.to_status or "").upper() == "RUNNING" and (at := _at(event)) is not None
+        ran_at = [at for event in events if event.state == "RUNNING" and (at := _at(event)) is not None]
+
+        def ran_again(after: float) -> float:
+            return min((at for at in ran_at if at >= after), default=math.inf)
+
+        # One clock tells the times of all events, and ours when a state was seen.
+        told = [
+            (at, at, event.state == _REPLACING) for event in events if (at := _at(event)) and _tells_of_another(event)
         ]
-        replaced_at = [pin.replaced_at, *(_at(event) for event in events if _tells_of_another(event))]
-        return any(at is not None and pin.is_outlived_by(at, ran_at) for at in replaced_at)
+        if (seen := pin.replaced_at) is not None:
+            told.append((seen, seen - CLOCKS_DIFFER_SECONDS, False))
+        return any(pin.is_outlived_by(at, ran_again(after), had_begun=begun) for at, after, begun in told)
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -176,7 +185,8 @@ def _named_in(path: Path) -> str:
 def _tells_of_another(event: PodEvent) -> bool:
     """Whether an event says that a container is replaced by another."""
     says_so = any(_REPLACED.fullmatch(kind) for kind in (event.sub_event_type or "", event.event_type))
-    return not event.error and (says_so or (event.to_status or "").upper() == "REBOOT_PENDING")
+    was_replaced = event.state == "RUNNING" and (event.from_status or "").strip().upper() == _REPLACING
+    return not event.error and (says_so or event.state == _REPLACING or was_replaced)
 
 
 def _at(event: PodEvent) -> float | None:

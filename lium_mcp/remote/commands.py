@@ -97,9 +97,15 @@ class Output:
         head, tail = bytes(self._head), b"".join(self._tail)[-self._tail_bytes :]
         if not self.cut_bytes:
             return (head + tail).decode(errors="replace")
-        # A character that was cut in two is not shown as a broken one.
-        first = codecs.getincrementaldecoder("utf-8")(errors="replace").decode(head)
+        first = without_cut_end(head).decode(errors="replace")
         return f"{first}\n[... {self.cut_bytes} bytes cut ...]\n{text_of_tail(tail)}"
+
+
+def without_cut_end(data: bytes) -> bytes:
+    """Text without the beginning of a character that was cut in two at its end."""
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    decoder.decode(data)
+    return data[: len(data) - len(decoder.getstate()[0])]
 
 
 def text_of_tail(tail: bytes) -> str:

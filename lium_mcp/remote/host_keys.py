@@ -7,10 +7,8 @@ owner can read; without a directory, pins live as long as the process. Above a b
 
 import hashlib
 import json
-import math
 import os
 import secrets
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +19,7 @@ _MOST_BYTES: Final = 16_384
 # A container may still answer for a moment after Lium has decided to replace it.
 _LINGERS_SECONDS: Final = 60.0
 # Lium's clock is known to the second. A new container takes longer than this to answer.
-_CLOCKS_DIFFER_SECONDS: Final = 2.0
+CLOCKS_DIFFER_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,19 +40,21 @@ class Pin:
     replaced_at: float | None = None
     template_id: str | None = None
 
-    def is_outlived_by(self, replaced_at: float, ran_at: Iterable[float]) -> bool:
+    def is_outlived_by(self, replaced_at: float, ran_again_at: float, *, had_begun: bool) -> bool:
         """Whether the container that was replaced at a time is the one that showed the key.
 
         A new container may well show the old key: a key that was seen once the new one ran is the new one's.
 
         Args:
             replaced_at: When a container was replaced.
-            ran_at: The times at which Lium said that a container ran.
+            ran_again_at: When Lium said that the new container ran; infinite if it has not.
+            had_begun: At that time the replacement was only about to begin: what was seen before was the old one's.
         """
-        ran_again_at = min((at for at in ran_at if at >= replaced_at - _CLOCKS_DIFFER_SECONDS), default=math.inf)
-        if self.seen_at >= ran_again_at - _CLOCKS_DIFFER_SECONDS:
+        if had_begun and self.seen_at <= replaced_at:
+            return True
+        if self.seen_at >= ran_again_at - CLOCKS_DIFFER_SECONDS:
             return False
-        return replaced_at >= max(self.pinned_at - _CLOCKS_DIFFER_SECONDS, self.seen_at - _LINGERS_SECONDS)
+        return replaced_at >= max(self.pinned_at - CLOCKS_DIFFER_SECONDS, self.seen_at - _LINGERS_SECONDS)
 
 
 class HostKeys:

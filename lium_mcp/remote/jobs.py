@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 import anyio
 
 from lium_mcp.failures import Failure
-from lium_mcp.remote.commands import Started, is_alive, run_short, stop_all, text_of_tail
+from lium_mcp.remote.commands import Started, is_alive, run_short, stop_all, text_of_tail, without_cut_end
 
 if TYPE_CHECKING:
     from lium_mcp.remote.connections import Connection
@@ -246,8 +246,12 @@ async def list_jobs(connection: "Connection", *, now: datetime) -> list[Job]:
     return sorted(jobs, key=lambda job: (job.created_at or datetime.min.replace(tzinfo=UTC), job.name), reverse=True)
 
 
-async def read_log(connection: "Connection", name: str, *, lines: int, most_bytes: int, after_bytes: int = 0) -> Log:
+async def read_log(
+    connection: "Connection", name: str, *, lines: int, most_bytes: int, after_bytes: int = 0, goes_on: bool = False
+) -> Log:
     """The last lines of what a job wrote after so many bytes.
+
+    While it goes on, a character of which only the beginning is written is left to the next look.
 
     Raises:
         Failure: the connection broke.
@@ -261,6 +265,8 @@ async def read_log(connection: "Connection", name: str, *, lines: int, most_byte
         data = await pod_files.read(path, offset=offset, size=size - offset) if offset < size else b""
     except OSError:
         return Log("", 0, 0)
+    if goes_on:
+        data = without_cut_end(data)
     kept = b"".join(data.splitlines(keepends=True)[-lines:])
     return Log(text_of_tail(kept), offset + len(data), offset + len(data) - len(kept) - begins_at)
 

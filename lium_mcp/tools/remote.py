@@ -274,7 +274,12 @@ async def _look(
         with suppress(Failure):  # what became of the job is worth more
             async with access.to(target) as connection:
                 log = await jobs.read_log(
-                    connection, name, lines=log_lines, most_bytes=_LOG_BYTES, after_bytes=log_after
+                    connection,
+                    name,
+                    lines=log_lines,
+                    most_bytes=_LOG_BYTES,
+                    after_bytes=log_after,
+                    goes_on=not job.is_quiet,
                 )
     if run is not None and run.name == name:
         if job.is_over:

@@ -1,7 +1,9 @@
 """A pod's host key stays pinned until Lium itself says that there is another container."""
 
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx2
@@ -98,6 +100,53 @@ async def test_a_reboot_that_lium_tells_of_lets_the_new_key_in_once(
         assert str(pin) in text
         pin.unlink()
         await run(agent)
+
+
+BEGUN = ("pod-reboot.requested", "RUNNING", "REBOOT_PENDING")
+DONE = ("pod-reboot.success", "REBOOT_PENDING", "RUNNING")
+FIRST = ("pod-lifecycle.status", "PENDING", "RUNNING")
+STATUS = ("pod-lifecycle.status", "REBOOT_PENDING", "RUNNING")
+
+
+@pytest.mark.parametrize(
+    ("events", "lets_in"),
+    [
+        ({-0.5: FIRST, 0.1: BEGUN, 1.7: DONE}, True),
+        ({-30: FIRST, 60: STATUS}, True),
+        ({-30: FIRST, -20: BEGUN, -1: DONE}, False),
+        ({-30: FIRST, -1: STATUS}, False),
+        ({-30: FIRST, -0.5: BEGUN, 1.2: DONE}, False),
+        ({-30: FIRST, 60: ("pod-lifecycle.status", "STOPPED", "RUNNING")}, False),
+    ],
+    ids=["at-once", "status-alone", "before", "status-before", "meanwhile", "restart"],
+)
+async def test_a_reboot_counts_whose_key_was_seen_before_it_however_quick_it_was(
+    sandbox: Sandbox,
+    wire: Wire,
+    connect: Connect,
+    pins: Path,
+    events: dict[float, tuple[str, str, str]],
+    lets_in: bool,
+) -> None:
+    async with connect() as agent:
+        await rent(agent)
+    [pin] = files_in(pins)
+    seen_at = json.loads(pin.read_text().splitlines()[1])["seen_at"]
+    told = [
+        {
+            "created_at": datetime.fromtimestamp(seen_at + seconds, UTC).isoformat(),
+            "event_type": kind.split(".")[0],
+            "sub_event_type": kind,
+            "from_status": before,
+            "to_status": after,
+        }
+        for seconds, (kind, before, after) in events.items()
+    ]
+    wire.on("GET", "/pods/*/events", answering(200, told))
+    sandbox.clock.advance(hours=1)
+    sandbox.add_fault("host_key_changes", times=1)
+    async with connect() as agent:
+        await (run(agent) if lets_in else refuse(agent))
 
 
 @pytest.mark.parametrize("soon", [True, False])

@@ -81,6 +81,21 @@ async def test_a_later_look_shows_only_what_was_written_since(on_sshd: Agent) ->
     assert (await on_sshd.call("get_job", **job, log_after=10**6))["log"].endswith("200\nlast\n")
 
 
+async def test_a_character_that_is_half_written_is_shown_whole_at_a_later_look(on_sshd: Agent, sshd: Sshd) -> None:
+    await rent(on_sshd)
+    job = {"pod": "train", "name": "half"}
+    wanted = r"printf 'a\360\237\230'; touch half; while [ ! -e go ]; do sleep 0.05; done; printf '\200\303'"
+    await on_sshd.call("start_job", **job, command=wanted)
+    while not (sshd.home / "half").exists():  # noqa: ASYNC110 - no event tells
+        await asyncio.sleep(0.01)
+    seen = await on_sshd.call("get_job", **job, wait_seconds=0)
+    assert (seen["log"], seen["log_bytes"]) == ("a", 1)
+    (sshd.home / "go").touch()
+    seen = await until(on_sshd, "half", over)
+    seen = await on_sshd.call("get_job", **job, log_after=1)
+    assert (seen["log"], seen["log_bytes"]) == ("\N{GRINNING FACE}\ufffd", 6)  # all there will ever be
+
+
 async def test_jobs_that_start_at_once_on_a_new_pod_all_start(on_sshd: Agent, sshd: Sshd) -> None:
     await rent(on_sshd)
     names = [f"part-{number}" for number in range(6)]

@@ -303,6 +303,7 @@ class PodEvent(ApiModel):
     sub_event_type: ApiStr = None
     pod_id: ApiStr = None
     pod_name: ApiStr = None
+    from_status: ApiStr = None
     to_status: ApiStr = None
     reason: ApiReason = None
     detail: ApiReason = None
