@@ -46,7 +46,7 @@ class WorkLog:
 
         return await self._database.run(work)
 
-    async def begin_removal(self, pod_id: str, *, now: datetime, until: datetime, since: int) -> Work | None:
+    async def begin_removal(self, pod_id: str, *, now: datetime, until: datetime, since: int | None) -> Work | None:
         """Write that this server removes a pod, so that nothing begins in it; None where something works in it.
 
         Args:
@@ -54,6 +54,7 @@ class WorkLog:
             now: The time.
             until: When it is over at the latest.
             since: The id of the last change that is known to be saved; None is returned too where one came after.
+                None where the pod goes whatever works in it, since somebody was told of that.
 
         Raises:
             LedgerUnavailable: nothing was written.
@@ -62,7 +63,7 @@ class WorkLog:
         def work(connection: Connection) -> Work | None:
             self._database.take_turn(connection, f"pod {pod_id}")
             found = self._of_pod(connection, pod_id, now)
-            if found.going_on or found.newest_change > since:
+            if since is not None and (found.going_on or found.newest_change > since):
                 return None
             return _write(connection, pod_id, "removal", now, until)
 

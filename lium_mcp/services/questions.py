@@ -41,7 +41,7 @@ from lium_mcp.services.pods.idle_removals import (
     set_before,
     wanted_removal,
 )
-from lium_mcp.services.pods.work_told import say_what_ends
+from lium_mcp.services.pods.work_told import say_what_ends, say_what_works
 from lium_mcp.services.removal_schedules import warn_of_boot
 from lium_mcp.services.targets import (
     find_free_volume,
@@ -153,6 +153,8 @@ async def ask_to_schedule_removal(
         )
     if hours_from_now is not None or not (idle and idle.final_backup):
         known.append(f"Its disk and local volume are lost then. {await _last_backup(account, target)}")
+    if hours_from_now is not None and (works := await say_what_works(account, target)):
+        known.append(works)
     if said := on_last_backup(earlier, idle, is_named=final_backup is not None):
         known.append(said)
     if idle is not None and idle.final_backup:
@@ -306,9 +308,12 @@ async def ask_to_remove_cluster(account: Account, *, cluster_id: str, **_: Any) 
             "Take the cluster_id that rent_cluster answered. One that was just rented may be listed a minute later.",
         )
     named = "; ".join(map(_pod, members)) or "Lium lists no members now"
-    ends = [said for pod in members if (said := await say_what_ends(account, pod))]
     text = f"Remove every pod of cluster {_id(cluster_id)} for good, with all data in them? {named}."
-    return Question(" ".join((text, *ends)))
+    known = []
+    for pod in members:
+        said = await say_what_ends(account, pod), await _last_backup(account, pod)
+        known.append(f"Of {quoted(pod.pod_name)}: {' '.join(filter(None, said))}")
+    return Question(" ".join((text, *known)))
 
 
 async def ask_to_delete_ssh_key(account: Account, *, key_id: str) -> Question:

@@ -25,6 +25,7 @@ from lium_mcp.services.pods.idle_removals import (
     set_idle_removal,
     wanted_removal,
 )
+from lium_mcp.services.pods.work_told import say_what_works
 from lium_mcp.services.targets import find_pod
 
 
@@ -74,8 +75,9 @@ async def schedule_removal(
         schedule = await _read(account, target)
     if at is not None and (schedule.removal_at is None or abs(schedule.removal_at - at) > REMOVAL_TOLERANCE):
         raise _not_confirmed(schedule, done)
+    works = await say_what_works(account, target) if hours_from_now is not None else None
     said = on_last_backup(earlier, idle, is_named=final_backup is not None)
-    return schedule.model_copy(update={"next": " ".join(filter(None, (said, schedule.next))) or None})
+    return schedule.model_copy(update={"next": " ".join(filter(None, (works, said, schedule.next))) or None})
 
 
 async def cancel_removal(

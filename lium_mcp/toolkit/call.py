@@ -91,7 +91,7 @@ class Runtime:
         person: Whether there is one to be asked.
         redact: Takes the secrets of this server out of a text, and whatever looks like one.
         final_backups: The last backups that removals began, by pod.
-        told_work: What models were told that a removal would end, by pod.
+        told_work: What models were told that it would end with a pod.
         restore_turns: Whose turn it is to begin a restore into a pod.
         stop: Ends all waits.
         background: What goes on between calls.

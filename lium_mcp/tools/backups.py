@@ -41,6 +41,7 @@ from lium_mcp.services.backups.backup_details import (
 )
 from lium_mcp.services.backups.restoring import PodRestore, RestoreView, list_into, restore_into, restore_view
 from lium_mcp.services.backups.whole_backups import undone_by
+from lium_mcp.services.pods.at_work import refuse_being_removed
 from lium_mcp.services.pods.pod_details import Outcome
 from lium_mcp.services.questions import (
     ask_to_delete_backup,
@@ -281,6 +282,7 @@ async def create_backup(
     """
     target = await find_pod(call.account, pod)
     checked = check_path(target, path, "path") if path else ""
+    await refuse_being_removed(call.account, target)
     started = await start_backup(call.account, target, name=name, path=checked)
     backup = await wait_for_backup(
         call.account, call.poller, await read_started(call.account, target, started), wait_seconds=wait_seconds

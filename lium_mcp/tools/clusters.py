@@ -15,10 +15,11 @@ from lium_mcp.services.clusters.cluster_plan import (
     plan_cluster,
     question_about_cluster,
 )
-from lium_mcp.services.clusters.cluster_removal import RemovedCluster, remove_members
+from lium_mcp.services.clusters.cluster_removal import RemovedCluster, find_members, remove_members
 from lium_mcp.services.clusters.cluster_renting import RentedCluster, rent_members, show_members
 from lium_mcp.services.limits_left import refuse_beyond_limits
 from lium_mcp.services.pods.node_warnings import NodeFlaws, flaws
+from lium_mcp.services.pods.work_told import refuse_untold
 from lium_mcp.services.polling import READ_LIMIT_SECONDS, time_limit
 from lium_mcp.services.questions import ask_to_remove_cluster
 from lium_mcp.services.rents.rent_terms import refuse_dearer
@@ -127,7 +128,10 @@ async def remove_cluster(
     wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS,
 ) -> RemovedCluster:
     """Remove every pod of a cluster for good. The answer has a result per member: one that failed goes on billing."""
-    return await remove_members(call.account, call.poller, cluster_id, wait_seconds)
+    members = await find_members(call.account, cluster_id)
+    if call.agreed is None:
+        await refuse_untold(call.account, call.runtime.told_work, members)
+    return await remove_members(call.account, call.poller, cluster_id, members, wait_seconds)
 
 
 def _offer(offer: ClusterOffer) -> ClusterOfferView:

@@ -19,6 +19,7 @@ from lium_mcp.services.pods.gpu_resets import GpuReset, reset
 from lium_mcp.services.pods.jupyter import Jupyter, install
 from lium_mcp.services.pods.pod_states import ObservedPod
 from lium_mcp.services.pods.registered_keys import SshKeyRow, key_material, key_row
+from lium_mcp.services.pods.work_told import refuse_untold
 from lium_mcp.services.questions import ask_to_delete_ssh_key, ask_to_reset_gpus, ask_to_switch_template
 from lium_mcp.services.switching import switch
 from lium_mcp.services.targets import find_pod, find_usable_template, find_volume
@@ -375,4 +376,6 @@ async def switch_pod_template(
     """
     target = await find_pod(call.account, pod)
     chosen = await find_usable_template(call.account, template)
+    if call.agreed is None:
+        await refuse_untold(call.account, call.runtime.told_work, [target], what="start over")
     return await switch(call.account, call.policy, call.poller, target, chosen, wait_seconds=wait_seconds)

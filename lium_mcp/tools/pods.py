@@ -181,6 +181,8 @@ async def reboot_pod(
     """
     target = call.agreed_on(Pod) or await find_pod(call.account, pod)
     refuse_unbootable(target)
+    if call.agreed is None:
+        await refuse_untold(call.account, call.runtime.told_work, [target], what="reboot")
     attached = await find_free_volume(call.account, volume, target) if volume else None
     before = await call.lium.pods.get(target.id)
     change = OrderedChange[PodDetail | None](
@@ -231,7 +233,7 @@ async def remove_pod(
             "Call again, so that the person is asked.",
         )
     if call.agreed is None and not target.is_being_removed:
-        await refuse_untold(call.account, call.runtime.told_work, target)
+        await refuse_untold(call.account, call.runtime.told_work, [target])
     saved: BackupView | None = None
     warning = ""
     if target.is_being_removed:

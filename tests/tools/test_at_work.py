@@ -241,8 +241,9 @@ async def test_where_nobody_is_asked_a_removal_tells_once_what_it_ends(
         for _ in range(2):
             refused = await agent.refused("remove_pod", pod="train", final_backup=final_backup)
             assert refused.code == "pod_at_work"
-            assert "would end with it: job night (since 20" in refused.text
-            assert "The pod was not removed" in refused.text
+            assert "and would end: in train (" in refused.text
+            assert "job night (since 20" in refused.text
+            assert "Nothing was changed. It bills $" in refused.text
             account.clock.advance(minutes=11)
         await agent.refused("remove_pod", pod="train", final_backup=final_backup)
         await other.call("start_job", pod="train", name="day", command="sleep 36000")
@@ -323,3 +324,108 @@ async def test_a_backup_that_runs_is_refused_with_the_ways_out(
         for way in ("get_backup", "schedule_pod_removal", "cancel_backup", "delete_backup_schedule", "ten minutes"):
             assert way in refused.text
     assert len(living(account)) == 1
+
+
+async def test_what_a_model_was_told_of_says_nothing_of_what_begins_in_the_same_minute(
+    account: Sandbox, at: Servers
+) -> None:
+    async with at() as agent, at() as other, asyncio.TaskGroup() as group:
+        pod_id = await rent(other)
+        for seconds in (5, 500):
+            command = f"sleep {seconds}"
+            running = group.create_task(other.call("run_command", pod="train", command=command, timeout_seconds=3600))
+            await at.at_work(pod_id)
+            assert (await agent.refused("remove_pod", pod="train")).code == "pod_at_work"
+            account.clock.advance(seconds=seconds)
+            await running
+    assert len(living(account)) == 1
+
+
+async def test_what_a_server_left_that_has_ended_is_told_before_a_removal(
+    sandbox: Sandbox, sshd: Sshd, tmp_path: Path
+) -> None:
+    end = tmp_path / "end"
+    command = f"nohup setsid sh -c 'until [ -e {end} ]; do sleep 0.1; done' >/dev/null 2>&1 </dev/null & echo begun"
+    async with agent_on(sandbox, transport=at_sshd(sandbox, sshd), ssh_key_path=sshd.key_path) as agent:
+        await rent(agent)
+        await agent.call("run_command", pod="train", command=command)
+        refused = await agent.refused("remove_pod", pod="train")
+        assert refused.code == "pod_at_work"
+        assert "something that a command of run_command left in the background" in refused.text
+        rebooting = await agent.refused("reboot_pod", pod="train", wait_seconds=0)
+        assert "To reboot the pod all the same" in rebooting.text
+        assert (await agent.call("remove_pod", pod="train", wait_seconds=60))["outcome"] == "done"
+    end.touch()
+
+
+async def test_nothing_begins_while_a_removal_on_request_is_ordered(account: Sandbox, at: Servers) -> None:
+    wire = Wire(account)
+    held = wire.hold("DELETE", "/pods/*", "before the work")
+    async with at(wire) as agent, at() as other, asyncio.TaskGroup() as group:
+        await rent(agent)
+        removing = group.create_task(agent.call("remove_pod", pod="train", wait_seconds=60))
+        await held.reached()
+        for tool, given in (
+            ("run_command", {"command": "true"}),
+            ("start_job", {"name": "late", "command": "true"}),
+            ("upload_files", {"content": "late", "pod_path": "/root/late"}),
+            ("create_backup", {"wait_seconds": 0}),
+        ):
+            refused = await other.refused(tool, pod="train", **given)
+            assert refused.code == "pod_being_removed", (tool, refused.text)
+        held.let_go()
+        assert (await removing)["outcome"] == "done"
+    assert not account.state()["backups"]
+
+
+async def test_a_restore_that_goes_on_is_told_before_a_removal(account: Sandbox, at: Servers) -> None:
+    person = Person("no")
+    async with at() as agent:
+        await rent(agent)
+        await agent.call("run_command", pod="train", command="mkdir -p /root/w; echo 1 > /root/w/a")
+        saved = await agent.call("create_backup", pod="train", wait_seconds=600)
+        given = {"backup_id": saved["backup"]["backup_id"], "pods": ["train"], "path": "/root/back"}
+        [begun] = (await agent.call("restore_backup", **given, wait_seconds=0))["pods"]
+        assert begun["outcome"] == "pending"
+        refused = await agent.refused("remove_pod", pod="train", final_backup=True)
+        assert refused.code == "pod_at_work"
+        assert "restore " in refused.text
+    async with at(person=person) as asked:
+        await asked.refused("remove_pod", pod="train")
+    assert "It ends what works in the pod: restore " in person.questions[0]
+
+
+async def test_the_removal_of_a_cluster_tells_what_works_in_its_pods(account: Sandbox, at: Servers) -> None:
+    person = Person("no")
+    async with at() as agent:
+        [offer, *_] = (await agent.call("list_clusters"))["offers"]
+        nodes = [node["executor_id"] for node in offer["nodes"][:2]]
+        rented = await agent.call("rent_cluster", name="many", executor_ids=nodes, hours=9)
+        members = rented["pod_ids"]
+        for pod_id in members:
+            await agent.call("get_pod", pod=pod_id, wait_seconds=600)
+        await agent.call("start_job", pod=members[1], name="night", command="sleep 36000")
+        await agent.call("create_backup", pod=members[0], wait_seconds=0)
+        async with at(person=person) as asked:
+            await asked.refused("remove_cluster", cluster_id=rented["cluster_id"])
+        refused = await agent.refused("remove_cluster", cluster_id=rented["cluster_id"])
+        assert refused.code == "pod_at_work"
+        assert "job night" in refused.text
+        assert "backup " in refused.text
+        assert len(living(account)) == 2
+        await agent.call("remove_cluster", cluster_id=rented["cluster_id"], wait_seconds=60)
+    assert not living(account)
+    for said in ("It ends what works in the pod: job night", "A backup of it is running", "There is no backup of it."):
+        assert said in person.questions[0]
+
+
+async def test_a_removal_at_a_time_says_what_works_in_the_pod(account: Sandbox, at: Servers) -> None:
+    person = Person("no")
+    async with at() as agent:
+        await rent(agent)
+        await agent.call("start_job", pod="train", name="night", command="sleep 36000")
+        scheduled = await agent.call("schedule_pod_removal", pod="train", hours_from_now=0.1)
+    async with at(person=person) as asked:
+        await asked.refused("schedule_pod_removal", pod="train", hours_from_now=0.1)
+    assert "In it work now: job night (since 20" in scheduled["next"]
+    assert "In it work now: job night (since 20" in person.questions[0]

@@ -1,7 +1,7 @@
 """Removes all pods of a cluster, and says of each what became of it."""
 
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from typing import Final
 
 import anyio
@@ -11,6 +11,7 @@ from lium_mcp.api.pods.models import Pod
 from lium_mcp.failures import Failure
 from lium_mcp.results import Result, note_on
 from lium_mcp.services.accounts import Account
+from lium_mcp.services.pods.at_work import letting_nothing_begin
 from lium_mcp.services.pods.pod_details import Outcome
 from lium_mcp.services.pods.removing import is_gone
 from lium_mcp.services.polling import Poller
@@ -36,19 +37,35 @@ class RemovedCluster(Result):
     next: str | None = None
 
 
-async def remove_members(account: Account, poller: Poller, cluster_id: str, wait_seconds: float) -> RemovedCluster:
+async def find_members(account: Account, cluster_id: str) -> list[Pod]:
+    """The pods that Lium lists of a cluster, within a few seconds; none where it does not say."""
+    # The answer of the removal names the members, too; and no host waits for both as long as each may take.
+    with suppress(LiumError), anyio.move_on_after(_LIST_SECONDS):
+        return [pod for pod in await account.lium.pods.list() if pod.cluster_id == cluster_id]
+    return []
+
+
+async def remove_members(
+    account: Account, poller: Poller, cluster_id: str, listed: Sequence[Pod], wait_seconds: float
+) -> RemovedCluster:
     """Remove every pod of a cluster, and wait until those are gone whose removal Lium has accepted.
+
+    Args:
+        account: Whose cluster it is.
+        poller: What waits.
+        cluster_id: The cluster.
+        listed: Its pods, as far as Lium lists them: nothing begins in them meanwhile.
+        wait_seconds: How long to wait.
 
     Raises:
         Failure: Lium refuses to remove the cluster now.
         LiumError: the order failed, or what became of it is not known.
     """
-    listed: list[Pod] = []
-    # The answer names the members, too; and no host waits for both as long as each may take.
-    with suppress(LiumError), anyio.move_on_after(_LIST_SECONDS):
-        listed = [pod for pod in await account.lium.pods.list() if pod.cluster_id == cluster_id]
     try:
-        answer = await account.lium.clusters.remove(cluster_id)
+        async with AsyncExitStack() as stack:
+            for pod in listed:
+                await stack.enter_async_context(letting_nothing_begin(account, pod.id))
+            answer = await account.lium.clusters.remove(cluster_id)
     except Conflict as error:
         raise Failure(
             "removal_refused",

@@ -63,21 +63,14 @@ async def working_in(account: Account, pod: Pod, kind: WorkKind, *, seconds: flo
             pod.id, kind, now=now, until=now + timedelta(seconds=seconds + _MORE_SECONDS)
         )
     except BeingRemoved:
-        raise Failure(
-            "pod_being_removed",
-            f"{pod.pod_name} ({pod.id}) is being removed in this moment: by what follows a job, or since it was idle.",
-            "Call get_pod: if it still runs in a minute, call again.",
-            effect="Nothing was done in it.",
-        ) from None
+        raise _being_removed(pod) from None
     except LedgerUnavailable as error:
         log.warning("Other servers cannot be told of work in pod %s: %s", pod.id, error)
     try:
         async with access.work_on(pod) as connection:
             yield connection
     finally:
-        if work is not None:
-            with anyio.move_on_after(_END_SECONDS, shield=True), suppress(LedgerUnavailable):
-                await account.rents.work_log.end(work, now=account.lium.now())
+        await _end(account, work)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,14 +168,52 @@ async def removing(account: Account, pod_id: str, *, since: int) -> AsyncIterato
     Raises:
         LedgerUnavailable: nobody can tell.
     """
-    log_of_work, now = account.rents.work_log, account.lium.now()
-    removal = await log_of_work.begin_removal(pod_id, now=now, until=now + _REMOVAL, since=since)
+    now = account.lium.now()
+    removal = await account.rents.work_log.begin_removal(pod_id, now=now, until=now + _REMOVAL, since=since)
     try:
         yield removal is not None
     finally:
-        if removal is not None:
-            with anyio.move_on_after(_END_SECONDS, shield=True), suppress(LedgerUnavailable):
-                await log_of_work.end(removal, now=account.lium.now())
+        await _end(account, removal)
+
+
+@asynccontextmanager
+async def letting_nothing_begin(account: Account, pod_id: str) -> AsyncIterator[None]:
+    """Let nothing begin in a pod that goes in the body, whatever works in it: that ends the billing, ledger or not."""
+    now, removal = account.lium.now(), None
+    with suppress(LedgerUnavailable):
+        removal = await account.rents.work_log.begin_removal(pod_id, now=now, until=now + _REMOVAL, since=None)
+    try:
+        yield
+    finally:
+        await _end(account, removal)
+
+
+async def _end(account: Account, work: Work | None) -> None:
+    """Write that something is over, whatever ends it."""
+    if work is not None:
+        with anyio.move_on_after(_END_SECONDS, shield=True), suppress(LedgerUnavailable):
+            await account.rents.work_log.end(work, now=account.lium.now())
+
+
+async def refuse_being_removed(account: Account, pod: Pod) -> None:
+    """Refuse to begin something in a pod that a server is removing, as far as the ledger tells.
+
+    Raises:
+        Failure: one is.
+    """
+    with suppress(LedgerUnavailable):
+        if any(work.kind == "removal" for work in (await account.rents.work_in(pod.id)).going_on):
+            raise _being_removed(pod)
+
+
+def _being_removed(pod: Pod) -> Failure:
+    return Failure(
+        "pod_being_removed",
+        f"{pod.pod_name} ({pod.id}) is being removed in this moment: on request, by what follows a job, or since it "
+        "was idle.",
+        "Call get_pod: if it still runs in a minute, call again.",
+        effect="Nothing was done in it.",
+    )
 
 
 def in_words(work: Work) -> str:

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from lium_mcp.api.pods.models import Pod
+from lium_mcp.remote.commands import has_left_something
 from lium_mcp.remote.gpus import Gpu
 from lium_mcp.remote.inside import look_inside
 from lium_mcp.remote.jobs import list_jobs
 from lium_mcp.rentals import LedgerUnavailable
 from lium_mcp.services.accounts import Account
-from lium_mcp.services.pods.at_work import servers_at_work
+from lium_mcp.services.pods.at_work import LEFT_BY_A_COMMAND, servers_at_work
 from lium_mcp.services.pods.pod_connections import pod_access
 
 IDLE_BELOW_PERCENT: Final = 5
@@ -83,6 +84,8 @@ async def read_idleness(account: Account, pod: Pod) -> IdleReading:
         if (problem := _why_unread(pod, inside.gpus)) is not None:
             return IdleReading(False, problem, is_read=False)
         jobs = await list_jobs(connection, now=account.lium.now())
+        # Of a server that has ended, too: nobody else knows of its commands.
+        is_something_left = await has_left_something(connection)
     running = next((job.name for job in jobs if not job.is_quiet), None)
     busiest = max((gpu.utilization_percent or 0 for gpu in inside.gpus or ()), default=0)
     # Some images list none, and some drivers do not let a container see them: an empty list says nothing.
@@ -90,6 +93,8 @@ async def read_idleness(account: Account, pod: Pod) -> IdleReading:
     why = ""
     if running is not None:
         why = f"job {running} runs"
+    elif is_something_left:
+        why = f"{LEFT_BY_A_COMMAND} runs on"
     elif busiest >= IDLE_BELOW_PERCENT:
         why = f"a GPU is at {busiest} %"
     elif process is not None:

@@ -11,6 +11,7 @@ from lium_mcp.api.pods.models import Pod
 from lium_mcp.failures import Failure
 from lium_mcp.results import state_in_words
 from lium_mcp.services.accounts import Account
+from lium_mcp.services.pods.at_work import letting_nothing_begin
 from lium_mcp.services.pods.readiness import read_pod
 
 MISSING_FOR: Final = timedelta(seconds=60)
@@ -28,7 +29,11 @@ async def start_removal(account: Account, target: Pod) -> bool:
         Failure: Lium refuses to remove it now.
         LiumError: the order failed, or what became of it is not known.
     """
-    accepted = target.is_being_removed or await _order_removal(account, target)
+    if target.is_being_removed:
+        accepted = True
+    else:
+        async with letting_nothing_begin(account, target.id):
+            accepted = await _order_removal(account, target)
     await account.rents.note_removal(target.id)
     return accepted
 
