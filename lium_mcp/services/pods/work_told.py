@@ -1,4 +1,4 @@
-"""What a removal or a new container would end in pods: a person reads it in the question, a model hears of it before."""
+"""What a removal or a new container would end in pods: a person reads it in the question, a model is told before."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -16,7 +16,7 @@ from lium_mcp.services.accounts import Account
 from lium_mcp.services.pods.at_work import LEFT_BY_A_COMMAND, in_words, job_in_words, seen_at_work
 
 ToldWork = dict[str, tuple[frozenset[str], datetime]]
-"""What models were told that would end, by what was to be done with which pod, and when; each by what tells it apart."""
+"""What models were told that would end, by what was to be done with which pod, and when; each has an id of its own."""
 
 _HOLDS_FOR: Final = timedelta(minutes=10)
 _LOOK_SECONDS: Final = 5.0
