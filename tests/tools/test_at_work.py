@@ -1,7 +1,8 @@
 """No removal cuts off what somebody does in the pod, whichever server does it: two servers on one ledger."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,15 @@ async def begin(agent: Agent, then: str) -> str:
     pod_id = await rent(agent)
     await agent.call("start_job", pod="train", name="train", command="echo > /root/a; sleep 60", then=then)
     return pod_id
+
+
+@asynccontextmanager
+async def ending_with(file: Path) -> AsyncIterator[None]:
+    """What waits for this file ends with the block, whatever becomes of that."""
+    try:
+        yield
+    finally:
+        file.touch()
 
 
 async def waits(agent: Agent, why: str) -> None:
@@ -195,13 +205,14 @@ async def test_what_a_command_left_in_the_background_is_waited_for_whichever_ser
 ) -> None:
     """The other server has a ledger of its own: the pod itself tells."""
     ledgers = [f"sqlite:///{tmp_path}/{name}.db" for name in ("ours", "others")]
+    end = tmp_path / "end"
     settings: Row = {"ssh_key_path": sshd.key_path}
     async with (
+        ending_with(end),
         agent_on(sandbox, transport=at_sshd(sandbox, sshd), state_url=ledgers[0], **settings) as agent,
         agent_on(sandbox, transport=at_sshd(sandbox, sshd), state_url=ledgers[1], **settings) as other,
     ):
         await rent(agent)
-        end = tmp_path / "end"
         loop = f"until [ -e {end} ]; do sleep 0.1; done"
         command = f"nohup setsid sh -c '{loop}' >/dev/null 2>&1 </dev/null & echo begun"
         await other.call("run_command", pod="train", command=command)
@@ -346,7 +357,10 @@ async def test_what_a_server_left_that_has_ended_is_told_before_a_removal(
 ) -> None:
     end = tmp_path / "end"
     command = f"nohup setsid sh -c 'until [ -e {end} ]; do sleep 0.1; done' >/dev/null 2>&1 </dev/null & echo begun"
-    async with agent_on(sandbox, transport=at_sshd(sandbox, sshd), ssh_key_path=sshd.key_path) as agent:
+    async with (
+        ending_with(end),
+        agent_on(sandbox, transport=at_sshd(sandbox, sshd), ssh_key_path=sshd.key_path) as agent,
+    ):
         await rent(agent)
         await agent.call("run_command", pod="train", command=command)
         refused = await agent.refused("remove_pod", pod="train")
@@ -355,7 +369,6 @@ async def test_what_a_server_left_that_has_ended_is_told_before_a_removal(
         rebooting = await agent.refused("reboot_pod", pod="train", wait_seconds=0)
         assert "To reboot the pod all the same" in rebooting.text
         assert (await agent.call("remove_pod", pod="train", wait_seconds=60))["outcome"] == "done"
-    end.touch()
 
 
 async def test_nothing_begins_while_a_removal_on_request_is_ordered(account: Sandbox, at: Servers) -> None:
