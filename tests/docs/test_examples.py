@@ -16,8 +16,9 @@ from lium_mcp.guard.limits import read_policy_file
 from lium_mcp.hosts.documents import Document
 from lium_mcp.hosts.host_entries import read_entry
 from lium_mcp.hosts.host_table import HOSTS
+from lium_mcp.sandbox import API_KEY
 from tests.compat.installs import OFFICIAL, installed
-from tests.compat.simulated import Simulated, simulating
+from tests.compat.simulated import simulating
 from tests.docs.documents import DOCS, DOCUMENTS, ROOT, Block, blocks, console_lines, examples
 from tests.docs.host_pages import SCRIPT
 from tests.docs.terminal import Terminal
@@ -42,23 +43,9 @@ def _with_commands() -> Iterator[Any]:
             yield pytest.param(document, id=name, marks=[pytest.mark.external] if is_external else [])
 
 
-@pytest.fixture(scope="module")
-def _lium() -> Iterator[Simulated]:
-    with simulating() as simulated:
-        yield simulated
-
-
-@pytest.fixture
-def lium(_lium: Simulated) -> Simulated:
-    """A simulated Lium, whose only key is `sk_sandbox`."""
-    _lium.begin()
-    return _lium
-
-
 @pytest.mark.timeout(600)  # some documents have dozens of commands, each of which starts a program
 @pytest.mark.parametrize("document", list(_with_commands()))
-def test_every_command_does_what_it_is_for(document: Path, lium: Simulated, tmp_path: Path) -> None:
-    lium.run_at(60)
+def test_every_command_does_what_it_is_for(document: Path, tmp_path: Path) -> None:
     for name, text in examples(document).items():
         (tmp_path / name).write_text(text)
     programs = tmp_path / "bin"
@@ -75,13 +62,14 @@ def test_every_command_does_what_it_is_for(document: Path, lium: Simulated, tmp_
         "PYTHONPATH": str(ROOT),
         "HOME": str(home),
         "NO_PROXY": "127.0.0.1",
-        "LIUM_BASE_URL": lium.base_url,
-        "LIUM_API_KEY": "sk_sandbox",
+        "LIUM_API_KEY": API_KEY,
     }
-    with Terminal(tmp_path, variables) as terminal:
-        for block in blocks(document, "console"):
-            for line in console_lines(block):
-                if block.not_run_because is None:
+    with simulating() as lium:
+        lium.begin()
+        lium.run_at(60)
+        with Terminal(tmp_path, variables | {"LIUM_BASE_URL": lium.base_url}) as terminal:
+            for block in blocks(document, "console"):
+                for line in console_lines(block) if block.not_run_because is None else ():
                     terminal.type(line)
 
 
