@@ -1,8 +1,7 @@
 """No removal cuts off what somebody does in the pod, whichever server does it: two servers on one ledger."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,14 @@ Row = dict[str, Any]
 def _haste(monkeypatch: pytest.MonkeyPatch) -> None:
     hasten(monkeypatch)
     monkeypatch.setattr("lium_mcp.services.jobs.runs._QUICK_SECONDS", 0.0)
+
+
+@pytest.fixture
+def end(tmp_path: Path) -> Iterator[Path]:
+    """A file for whose making something in the background waits; it is made when the test ends, however that does."""
+    file = tmp_path / "end"
+    yield file
+    file.touch()
 
 
 async def seconds_until(account: Sandbox, holds: Callable[[], Any]) -> None:
@@ -59,15 +66,6 @@ async def begin(agent: Agent, then: str) -> str:
     pod_id = await rent(agent)
     await agent.call("start_job", pod="train", name="train", command="echo > /root/a; sleep 60", then=then)
     return pod_id
-
-
-@asynccontextmanager
-async def ending_with(file: Path) -> AsyncIterator[None]:
-    """What waits for this file ends with the block, whatever becomes of that."""
-    try:
-        yield
-    finally:
-        file.touch()
 
 
 async def waits(agent: Agent, why: str) -> None:
@@ -201,14 +199,12 @@ async def test_an_idle_pod_in_which_another_server_works_stays(account: Sandbox,
 
 
 async def test_what_a_command_left_in_the_background_is_waited_for_whichever_server_ran_it(
-    sandbox: Sandbox, at: Servers, sshd: Sshd, tmp_path: Path
+    sandbox: Sandbox, at: Servers, sshd: Sshd, tmp_path: Path, end: Path
 ) -> None:
     """The other server has a ledger of its own: the pod itself tells."""
     ledgers = [f"sqlite:///{tmp_path}/{name}.db" for name in ("ours", "others")]
-    end = tmp_path / "end"
     settings: Row = {"ssh_key_path": sshd.key_path}
     async with (
-        ending_with(end),
         agent_on(sandbox, transport=at_sshd(sandbox, sshd), state_url=ledgers[0], **settings) as agent,
         agent_on(sandbox, transport=at_sshd(sandbox, sshd), state_url=ledgers[1], **settings) as other,
     ):
@@ -219,7 +215,7 @@ async def test_what_a_command_left_in_the_background_is_waited_for_whichever_ser
         await agent.call("start_job", pod="train", name="j", command="echo", then="backup_and_remove")
         await waits(agent, "waits, since something that a command of run_command left in the background runs on")
         assert len(living(sandbox)) == 1
-        end.touch()
+        await other.call("run_command", pod="train", command=f"touch {end}")
         async with asyncio.timeout(_PATIENCE_SECONDS):
             while living(sandbox):
                 sandbox.clock.advance(seconds=1)
@@ -353,14 +349,10 @@ async def test_what_a_model_was_told_of_says_nothing_of_what_begins_in_the_same_
 
 
 async def test_what_a_server_left_that_has_ended_is_told_before_a_removal(
-    sandbox: Sandbox, sshd: Sshd, tmp_path: Path
+    sandbox: Sandbox, sshd: Sshd, end: Path
 ) -> None:
-    end = tmp_path / "end"
     command = f"nohup setsid sh -c 'until [ -e {end} ]; do sleep 0.1; done' >/dev/null 2>&1 </dev/null & echo begun"
-    async with (
-        ending_with(end),
-        agent_on(sandbox, transport=at_sshd(sandbox, sshd), ssh_key_path=sshd.key_path) as agent,
-    ):
+    async with agent_on(sandbox, transport=at_sshd(sandbox, sshd), ssh_key_path=sshd.key_path) as agent:
         await rent(agent)
         await agent.call("run_command", pod="train", command=command)
         refused = await agent.refused("remove_pod", pod="train")
