@@ -6,6 +6,7 @@ whole lines, and a locale without UTF-8 gets ASCII.
 """
 
 import locale
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -66,10 +67,22 @@ def clear() -> None:
 
 
 def ask(question: str) -> str:
-    """Ask a person at the terminal; the answer is without blanks around it."""
-    with written():
-        _out(sys.stderr).print(_text(question), end="", soft_wrap=True)
-    return sys.stdin.readline().strip()
+    """Ask a person at the terminal; the answer is without blanks around it.
+
+    Raises:
+        KeyboardInterrupt: they want to end it. Nothing is changed before a question.
+    """
+    # An event loop would wait for the line before it heard of an interrupt.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with written():
+            _out(sys.stderr).print(_text(question), end="", soft_wrap=True)
+        return sys.stdin.readline().strip()
+    except KeyboardInterrupt:
+        say_aside("\nInterrupted: nothing was changed.")
+        raise
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def agreed(question: str) -> bool:

@@ -55,16 +55,20 @@ def run(options: dict[str, Any]) -> int:
             try:
                 login = await begin_login(lium)
                 await _send_to(login, lium, open_it=not no_browser and _has_browser())
-                with working("Waiting until you have agreed in the browser"):
-                    key = await fetch_key(lium, login, SYSTEM_CLOCK, limit_seconds=limit_seconds)
+                key = await _fetch(lium, login, limit_seconds)
                 return await _save(lium, key, saved, before, asks=not force)
             except (LiumError, Failure) as error:
                 say_wrong(f"{in_words(error)} No key was saved.")
             return ExitStatus.FAILED
 
+    return anyio.run(log_in)
+
+
+async def _fetch(lium: LiumClient, login: OpenLogin, limit_seconds: float) -> str:
     try:
-        return anyio.run(log_in)
-    except KeyboardInterrupt:
+        with working("Waiting until you have agreed in the browser"):
+            return await fetch_key(lium, login, SYSTEM_CLOCK, limit_seconds=limit_seconds)
+    except anyio.get_cancelled_exc_class():  # by Ctrl-C, and by nothing else
         say_aside("\nInterrupted: no key was saved.")
         raise
 

@@ -296,6 +296,8 @@ def _make(change: Change) -> Path | None:
     # What a project has is for all who work on it.
     mode = _SHARED if found.stamp is None and change.scope == "project" else found.mode
     if not own_files.replace(target, change.after, replace(found, mode=mode)):
+        if backup is not None:
+            backup.unlink()
         raise ConfigUnusable(f"{change.path}: {_CHANGED}")
     return backup
 

@@ -71,7 +71,11 @@ class Document:
         Raises:
             Unreadable: it cannot be changed so.
         """
-        changed = {"json": _edit_json, "toml": _edit_toml, "yaml": _edit_yaml}[self._format](self._text, edits)
+        # The libraries write the line ends of Unix alone; JSON keeps its own.
+        is_of_windows = self._format != "json" and self._text.count("\n") == self._text.count("\r\n") > 0
+        text = self._text.replace("\r\n", "\n") if is_of_windows else self._text
+        changed = {"json": _edit_json, "toml": _edit_toml, "yaml": _edit_yaml}[self._format](text, edits)
+        changed = changed.replace("\n", "\r\n") if is_of_windows else changed
         meant = deepcopy(self.content)
         for edit in edits:
             _apply(meant, edit)

@@ -3,6 +3,7 @@
 import json
 import re
 import stat
+from codecs import BOM_UTF8
 from collections.abc import Callable
 from pathlib import Path
 
@@ -90,7 +91,11 @@ def test_the_file_is_again_what_it_was(lium: Lium, host: Host, cause: str) -> No
     path = put(host, OF_FORMAT[host.file_format][cause])
     before = path.read_bytes() if path.exists() else None
     assert lium("install", host.name, "--yes", "--max-pods", "2")[0] == ExitStatus.OK
-    assert b"LIUM_MCP_MAX_PODS" in path.read_bytes()
+    written = path.read_bytes()
+    assert b"LIUM_MCP_MAX_PODS" in written
+    assert (before or b"").startswith(BOM_UTF8) == written.startswith(BOM_UTF8)
+    ends = written.count(b"\r\n")
+    assert ends == (written.count(b"\n") if b"\r\n" in (before or b"") else 0), "all lines end alike"
     status, out, err = lium("uninstall", host.name, "--yes")
     assert (status, err) == (ExitStatus.OK, "")
     assert (path.read_bytes() if path.exists() else None) == before
