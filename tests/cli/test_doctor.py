@@ -192,6 +192,7 @@ async def test_an_entry_of_ours_is_started_as_its_host_would(lium: Wire) -> None
     assert told.status == 1
     [line] = told.that_are("warning")
     assert "refuses calls: Lium does not accept the API key" in line
+    assert "the user" not in line, "which is for agents"
     assert f"correct LIUM_API_KEY of lium in {file}" in line
 
 

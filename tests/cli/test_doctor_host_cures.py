@@ -28,7 +28,7 @@ async def test_an_entry_that_lacks_the_key_alone_is_mended_by_a_login(shell: She
     base_url = shell.variables["LIUM_BASE_URL"]
     put(".codeium/windsurf/mcp_config.json", **ours(LIUM_BASE_URL=base_url, LIUM_API_KEY="<your Lium API key>"))
     found = await mended(shell)
-    assert "refuses calls" in found["what"]
+    assert "refuses calls: it has no API key." in found["what"]
     assert found["run"] == "unset LIUM_API_KEY; lium-mcp login"
 
 

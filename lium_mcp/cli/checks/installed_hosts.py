@@ -11,6 +11,7 @@ import anyio
 from lium_mcp.cli.checks.findings import Code, Finding, broken, ok, untried, warning
 from lium_mcp.cli.key_cures import log_in, masked
 from lium_mcp.cli.shell_lines import in_turn, let_read, put_aside
+from lium_mcp.failures import NOTHING_CHANGED
 from lium_mcp.hosts.host_entries import InstalledEntry
 from lium_mcp.hosts.host_facts import ENTRY_NAME, KEY_HEADER, KEY_VARIABLE, Host, Scope
 from lium_mcp.hosts.host_machine import Machine
@@ -212,7 +213,7 @@ def _judge(machine: Machine, entry: _Entry, does: str, tried: Tried) -> Finding:
         refused = _code_of_refusal(tried) in _OF_KEY
         words, run = _cure_of_refusal(machine, entry, tried)
         code: Code = "entry_key_refused" if refused else "entry_calls_refused"
-        return warning(code, _AREA, f"{works}, and refuses calls: {problem}", words, run)
+        return warning(code, _AREA, f"{works}, and refuses calls: {_said(problem, tried)}", words, run)
     if entry.found.asks_person:
         return ok(_AREA, f"{works}; {entry.host.title} asks you for the key when it starts it.")
     return ok(_AREA, f"{works}, and reads the balance.")
@@ -224,6 +225,13 @@ def _cure_of_address(entry: _Entry, tried: Tried) -> str:
     if tried.http_status:
         return f"correct the address of {entry.place}; that of a server of ours ends with /mcp"
     return f"start the server there (lium-mcp serve --transport http), or correct the address of {entry.place}"
+
+
+def _said(problem: str, tried: Tried) -> str:
+    """What a refusal says, without what it tells an agent to do."""
+    if _code_of_refusal(tried) == "api_key_missing":
+        return "it has no API key."
+    return problem.partition(NOTHING_CHANGED)[0].strip() or problem
 
 
 def _code_of_refusal(tried: Tried) -> str:
