@@ -109,7 +109,7 @@ docs: .cache/docs/.made ## build the site of docs/ into dist/docs; every warning
 .PHONY: release-check
 release-check: .venv/.dev ## check that this commit can be released, and build what is uploaded into dist/release; TAG=v0.1.0 lets nothing wait
 	$(BIN)/python -m tests.compat.installs release
-	$(BIN)/python -m release.check $(if $(TAG),--tag $(TAG))
+	$(BIN)/python -m release.check $(if $(TAG),--tag "$$TAG")
 
 .PHONY: image-check
 image-check: .venv/.dev ## run the steps of the Dockerfile without a container engine, and try what they make (root, buildah, debootstrap)

@@ -15,7 +15,7 @@ _ADDRESSES: Final = {
     "issues": {"issues", "bugs", "tracker", "issuetracker", "bugtracker"},
     "changelog": {"changelog", "changes", "releasenotes", "history"},
 }
-_SET_OWNER: Final = "put the account that publishes in its place, in manifests/source.toml first, then `make manifests`"
+_SET_OWNER: Final = "put the account that publishes in its place, in manifests/source.toml first, then `make snapshots`"
 _NAMES_A_VERSION: Final = ("plugin.json", "marketplace.json", "gemini-extension.json", "server.json")
 
 
@@ -74,7 +74,7 @@ def owner_is_set(candidate: Candidate) -> Iterator[Finding]:
     if not candidate.source["published"]:
         yield Finding(
             "published in manifests/source.toml is false: hosts are told to start what a clone has",
-            "set it to true, then `make manifests`",
+            "set it to true, then `make snapshots`",
             waits=True,
         )
     if candidate.source["owner"] == PLACEHOLDER:
@@ -116,7 +116,7 @@ def versions_agree(candidate: Candidate) -> Iterator[Finding]:
         for other in {*versions} - {version}:
             yield Finding(
                 f"{what} says {other}, and the package is {version}",
-                "set __version__ in lium_mcp/__init__.py, then `make snapshots` and `make manifests`",
+                "set __version__ in lium_mcp/__init__.py, then `make snapshots`",
             )
     if candidate.tag is not None and candidate.tag != f"v{version}":
         yield Finding(f"the tag is {candidate.tag}, and the package is {version}", f"tag it v{version}")

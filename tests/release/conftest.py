@@ -61,10 +61,13 @@ class Copy:
         assert old in text, (path, old)
         file.write_text(text.replace(old, new))
 
-    def remove_line(self, path: str, beginning: str) -> None:
-        """Take the one line away that begins so."""
+    def replace_line(self, path: str, beginning: str, new: str) -> None:
+        """Put another line in the place of the one that begins so."""
         [line] = re.findall(rf"^{re.escape(beginning)}.*\n", (self.root / path).read_text(), re.MULTILINE)
-        self.replace(path, line, "")
+        self.replace(path, line, new)
+
+    def set_version(self, version: str) -> None:
+        self.replace_line("lium_mcp/__init__.py", "__version__ = ", f'__version__ = "{version}"\n')
 
     def write(self, path: str, text: str) -> None:
         file = self.root / path

@@ -5,7 +5,9 @@ takes seconds, so all faults that can stand beside each other are in one copy.
 """
 
 import pytest
+from packaging.version import Version
 
+from lium_mcp import __version__
 from tests.release.conftest import Checked, MakeCopy
 
 pytestmark = [pytest.mark.external, pytest.mark.timeout(900)]
@@ -15,11 +17,12 @@ ALWAYS = (
     *("compatible", "workflows", "image"),
 )
 NAMES = ("owner", "changelog", "committed")
+OTHER = "9.9.9"
 # What each check says of a copy with all faults.
 REFUSED = [
-    ("owner", "manifests/server.json still names the account OWNER"),
-    ("versions", "manifests/server.json says 0.1.0, and the package is 0.1.1"),
-    ("versions", "more/server.json says 0.0.1, and the package is 0.1.1"),
+    ("owner", "more/left.md still names the account OWNER"),
+    ("versions", f"manifests/server.json says {__version__}, and the package is {OTHER}"),
+    ("versions", f"more/server.json says 0.0.1, and the package is {OTHER}"),
     ("metadata", "validate-pyproject says:"),
     ("metadata", "twine says:"),
     ("addresses", "there is no address for issues"),
@@ -28,7 +31,7 @@ REFUSED = [
     ("addresses", "the address Documentation is http://docs.example.com"),
     (
         "marker",
-        "the description has io.github.else/lium-mcp, and manifests/server.json is named io.github.OWNER/lium-mcp",
+        "the description has io.github.else/lium-mcp, and manifests/server.json is named ",
     ),
     ("contents", "the wheel holds lium_mcp/core.bin"),
     ("contents", "the sdist holds lium_mcp/tests/test_all.py"),
@@ -50,16 +53,17 @@ REFUSED = [
 def faulty(make_copy: MakeCopy) -> Checked:
     """What is said of a copy with all of these faults."""
     copy = make_copy("faulty")
-    copy.replace("manifests/source.toml", 'owner = "OWNER"', 'owner = "somebody"')
-    copy.replace("lium_mcp/__init__.py", '"0.1.0"', '"0.1.1"')
+    copy.replace_line("manifests/source.toml", "owner = ", 'owner = "somebody"\n')
+    copy.write("more/left.md", "https://github.com/OWNER/lium-mcp")
+    copy.set_version(OTHER)
     copy.write("more/server.json", '{"packages": [{"registryType": "oci", "identifier": "ghcr.io/o/lium-mcp:0.0.1"}]}')
     copy.replace("pyproject.toml", "[project]\n", '[project]\ncolour = "red"\n')
     copy.replace("hatch_build.py", '"text/markdown"', '"text/x-rst"')
     for name in ("Homepage", "Changelog", "Issues", "Documentation"):
-        copy.remove_line("pyproject.toml", f"{name} = ")
+        copy.replace_line("pyproject.toml", f"{name} = ", "")
     addresses = 'Source = "https://github.com/else/lium-mcp"\nDocumentation = "http://docs.example.com"\n'
     copy.replace("pyproject.toml", "[project.urls]\n", f"[project.urls]\n{addresses}")
-    copy.replace("README.md", "mcp-name: io.github.OWNER/", "mcp-name: io.github.else/")
+    copy.replace_line("README.md", "<!-- mcp-name: ", "<!-- mcp-name: io.github.else/lium-mcp -->\n")
     copy.write("lium_mcp/core.bin", "1")
     copy.write("lium_mcp/tests/test_all.py", "")
     copy.replace(
@@ -101,25 +105,27 @@ def test_this_checkout_passes_all_that_is_not_for_a_release_alone(make_copy: Mak
 def test_what_waits_for_a_release_is_refused_under_a_tag(make_copy: MakeCopy) -> None:
     copy = make_copy("untagged")
     copy.write("CHANGELOG.md", "# Changelog\n\n## Unreleased\n\n- More.\n")
+    copy.replace_line("manifests/source.toml", "owner = ", 'owner = "OWNER"\n')
+    copy.replace_line("manifests/source.toml", "published = ", "published = false\n")
     copy.commit("Undo the release")
     copy.write("left.txt", "not committed")
-    untagged, tagged = copy.check("--only", *NAMES), copy.check("--only", *NAMES, "versions", "--tag", "v0.2.0")
+    untagged, tagged = copy.check("--only", *NAMES), copy.check("--only", *NAMES, "versions", "--tag", f"v{OTHER}")
     assert untagged.is_well
     assert {untagged.word_of(name) for name in NAMES} == {"later"}
     assert {tagged.word_of(name) for name in (*NAMES, "versions")} == {"WRONG"}
     assert "left.txt" in tagged.said_of("committed")
     assert "published in manifests/source.toml is false" in tagged.said_of("owner")
     assert "still OWNER" in tagged.said_of("owner")
-    assert "has no heading for 0.1.0 with a date" in tagged.said_of("changelog")
+    assert f"has no heading for {__version__} with a date" in tagged.said_of("changelog")
     assert "has changes under Unreleased" in tagged.said_of("changelog")
-    assert "the tag is v0.2.0, and the package is 0.1.0" in tagged.said_of("versions")
+    assert f"the tag is v{OTHER}, and the package is {__version__}" in tagged.said_of("versions")
 
 
 def test_a_changelog_with_nothing_left_over_passes_under_a_tag(make_copy: MakeCopy) -> None:
     copy = make_copy("changelog")
-    copy.write("CHANGELOG.md", "# Changelog\n\n## Unreleased\n\n## 0.1.0 - 2026-11-29\n\n- All.\n")
+    copy.write("CHANGELOG.md", f"# Changelog\n\n## Unreleased\n\n## {__version__} - 2026-11-29\n\n- All.\n")
     copy.commit("Release")
-    assert copy.check("--only", "changelog", "--tag", "v0.1.0").is_well
+    assert copy.check("--only", "changelog", "--tag", f"v{__version__}").is_well
 
 
 def test_what_does_not_build_is_not_looked_at_further(make_copy: MakeCopy) -> None:
@@ -140,7 +146,7 @@ def test_a_build_that_depends_on_where_it_is_made_is_refused(make_copy: MakeCopy
     copy.replace("pyproject.toml", '"/lium_mcp", "/hatch_build.py"', '"/lium_mcp", "/elsewhere.py", "/hatch_build.py"')
     copy.commit("Tell where it is built")
     checked = copy.check("--only", "reproducible")
-    assert "lium_mcp-0.1.0.tar.gz differs between two builds of one commit" in checked.said_of("reproducible")
+    assert f"lium_mcp-{__version__}.tar.gz differs between two builds of one commit" in checked.said_of("reproducible")
     assert not checked.is_well
 
 
@@ -158,22 +164,24 @@ class Hook(BuildHookInterface):
 
 def test_what_breaks_a_caller_of_the_last_release_needs_a_new_number(make_copy: MakeCopy) -> None:
     copy = make_copy("second")
-    copy.git("tag", "v0.1.0")
+    copy.git("tag", f"v{__version__}")
     copy.replace("lium_mcp/toolkit/listing.json", '"name": "get_balance"', '"name": "get_money"')
-    copy.replace("lium_mcp/__init__.py", '"0.1.0"', '"0.1.1"')
+    last = Version(__version__)
+    small_step = f"{last.major}.{last.minor}.{last.micro + 1}"
+    copy.set_version(small_step)
     copy.commit("Break it")
-    told = copy.check("--only", "compatible", "--tag", "v0.1.1").said_of("compatible")
-    assert "0.1.1 does not say that it breaks what worked in v0.1.0" in told
+    told = copy.check("--only", "compatible", "--tag", f"v{small_step}").said_of("compatible")
+    assert f"{small_step} does not say that it breaks what worked in v{__version__}" in told
     assert "### Removed" in told
     assert "- `get_balance`" in told
     assert "- `get_money (account)`" in told
-    copy.replace("lium_mcp/__init__.py", '"0.1.1"', '"0.2.0"')
+    copy.set_version(OTHER)
     copy.commit("Say so")
-    assert copy.check("--only", "compatible", "--tag", "v0.2.0").word_of("compatible") == "ok"
+    assert copy.check("--only", "compatible", "--tag", f"v{OTHER}").word_of("compatible") == "ok"
 
 
 def test_a_wheel_that_does_not_name_what_it_imports_is_refused(make_copy: MakeCopy) -> None:
     copy = make_copy("lacking")
-    copy.remove_line("pyproject.toml", '  "asyncssh[bcrypt]')
+    copy.replace_line("pyproject.toml", '  "asyncssh[bcrypt]', "")
     copy.commit("Forget one")
     assert "`lium-mcp demo` ends with status 1" in copy.check("--only", "starts").said_of("starts")
