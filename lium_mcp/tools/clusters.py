@@ -22,6 +22,7 @@ from lium_mcp.services.pods.node_warnings import NodeFlaws, flaws
 from lium_mcp.services.pods.work_told import refuse_untold
 from lium_mcp.services.polling import READ_LIMIT_SECONDS, time_limit
 from lium_mcp.services.questions import ask_to_remove_cluster
+from lium_mcp.services.rents.balance_needed import NewPod, read_bearing_balance
 from lium_mcp.services.rents.rent_terms import refuse_dearer
 from lium_mcp.settings_table import LEAST_HOURS, MOST_HOURS
 from lium_mcp.toolkit.call import Call
@@ -77,6 +78,8 @@ async def ask_to_rent_cluster(call: Call, **arguments: Any) -> Question | None: 
         return None
     plan = await plan_cluster(call.account, call.policy, wish)
     await refuse_beyond_limits(call.account, call.policy, plan.ask)
+    members = [NewPod(node, node.total_gpu_count, node_price_per_hour_usd(node)) for node in plan.nodes]
+    await read_bearing_balance(call.account, members)
     await call.renter.refuse_in_vain([wish.name])
     return question_about_cluster(plan)
 

@@ -166,7 +166,7 @@ async def ask_to_run(call: Call, order: RunOrder, **_: Any) -> Question | None: 
     if await find_earlier(call.account, order) is not None:
         return None
     await check_run(call.account, order, call.redact)
-    return question_about_run(order, await plan_run(call.account, call.policy, order, call.asked))
+    return question_about_run(order, await plan_run(call.account, call.policy, order, call.asked, is_to_ask=True))
 
 
 @toolset.tool(
@@ -189,7 +189,7 @@ async def run_job(
     if task is None:
         await check_run(call.account, order, call.redact)
         with time_limit(READ_LIMIT_SECONDS):
-            plan = call.agreed_on(Plan) or await plan_run(call.account, call.policy, order, None)
+            plan = call.agreed_on(Plan) or await plan_run(call.account, call.policy, order, None, is_to_ask=False)
         refuse_dearer(call.agreed, plan.price_per_hour_usd)
         with anyio.CancelScope(shield=True):  # what was written is called off below
             begun = await begin_run(call.account, order, plan=plan, agreed=call.agreed)

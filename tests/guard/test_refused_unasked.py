@@ -8,7 +8,7 @@ import pytest
 
 from lium_mcp.sandbox import Sandbox
 from tests.harness import Person, agent_on
-from tests.wires import Wire, answering, ask, drop, living, make_template, offers, on_rents, rent, truth
+from tests.wires import Wire, answering, ask, drop, editing, living, make_template, offers, on_rents, rent, truth
 
 Row = dict[str, Any]
 Stage = Callable[[Sandbox], Awaitable[Row]]
@@ -47,6 +47,13 @@ def with_templates(*names: str, **arguments: Any) -> Stage:
 async def cluster(sandbox: Sandbox) -> Row:
     [*groups] = await ask(sandbox, "GET", "/executors/infiniband-clusters")
     return {"name": "many", "executor_ids": [node["id"] for node in groups[0]["nodes"][:2]], "hours": 2}
+
+
+def with_node(**wish: Any) -> Stage:
+    async def stage(sandbox: Sandbox) -> Row:
+        return wish | {"executor_id": (await offers(sandbox, "RTX 4090"))[0]["id"]}
+
+    return stage
 
 
 async def used_template(sandbox: Sandbox) -> Row:
@@ -209,6 +216,65 @@ async def test_nobody_is_asked_about_what_is_refused(sandbox: Sandbox, case: str
         failure = await agent.refused(tool, **arguments)
     assert failure.code == code, failure.text
     assert person.questions == []
+
+
+@pytest.mark.parametrize(
+    ("tool", "stage", "balance_usd", "said"),
+    [
+        ("rent_pod", given(**WISH), 0.01, "minutes of all open pods and this one cost"),
+        ("rent_pod", with_node(**WISH), 0.01, "and this one cost"),
+        ("rent_pod", given(**WISH, count=3), 0.15, "and these 3 cost"),  # one of them it would bear
+        ("run_job", given(**RUN), 0.01, "and this one cost"),
+        ("rent_cluster", cluster, 4, "and these 2 cost"),
+    ],
+    ids=["pod", "on a node", "several", "run", "cluster"],
+)
+async def test_nobody_is_asked_about_what_the_balance_does_not_bear(
+    tmp_path: Path, tool: str, stage: Stage, balance_usd: float, said: str
+) -> None:
+    sandbox = Sandbox(seed=7, speed=0, balance_usd=balance_usd)
+    person, arguments = Person("yes"), await stage(sandbox)
+    async with agent_on(sandbox, person=person, state_url=f"sqlite:///{tmp_path}/rentals.db") as agent:
+        failure = await agent.refused(tool, **arguments)
+    assert failure.code == "insufficient_balance", failure.text
+    assert f"The balance is ${balance_usd:.2f}" in failure.text
+    assert said in failure.text
+    assert "create_top_up_link" in failure.text
+    assert (person.questions, living(sandbox)) == ([], [])
+
+
+@pytest.mark.parametrize("path", ["/users/me", "/executors/*/quote"])
+@pytest.mark.parametrize("tool", ["rent_pod", "rent_cluster"])
+async def test_a_balance_or_a_need_that_nobody_knows_refuses_nothing(tool: str, path: str) -> None:
+    sandbox = Sandbox(seed=7, speed=0, balance_usd=0.05)
+    wire, person = Wire(sandbox), Person("no")
+    wire.on("GET", path, editing(lambda body: body | {"balance": None, "rent_balance_required_usd": None}))
+    arguments = await (given(**WISH) if tool == "rent_pod" else cluster)(sandbox)
+    async with agent_on(sandbox, transport=wire, person=person) as agent:
+        await agent.refused(tool, **arguments)
+    assert len(person.questions) == 1
+
+
+async def test_an_account_that_is_exempt_needs_no_balance() -> None:
+    sandbox = Sandbox(seed=7, speed=0, balance_usd=0)
+    wire, person = Wire(sandbox), Person("no")
+    wire.on("GET", "/executors/*/quote", editing(lambda body: body | {"rent_balance_required_usd": 0}))
+    async with agent_on(sandbox, transport=wire, person=person) as agent:
+        await agent.refused("rent_pod", **WISH)
+    assert len(person.questions) == 1
+
+
+@pytest.mark.parametrize("where", [{"gpu_type": "RTX4090"}, {}], ids=["by type", "any"])
+async def test_nobody_is_asked_about_a_run_that_needs_a_template(sandbox: Sandbox, where: Row) -> None:
+    wire, person = Wire(sandbox), Person("yes")
+    wire.on("GET", "/executors/default-docker-image", editing(lambda _: []))
+    bounded: Row = {"max_usd_per_hour": 3, "max_hours": 1, "wait_seconds": 0}
+    async with agent_on(sandbox, transport=wire, person=person) as agent:
+        failure = await agent.refused("run_job", name="fit", command="true", **where, **bounded)
+        assert (failure.code, person.questions) == ("template_needed", [])
+        template = await make_template(sandbox, "mine")
+        await agent.call("run_job", name="fit", command="true", template=template, **where, **bounded)
+    assert len(person.questions) == 1
 
 
 @pytest.mark.parametrize(

@@ -65,15 +65,21 @@ def _check_paths(folders: LocalFolders, order: RunOrder) -> None:
         raise Failure("files_refused", f"A local path cannot be looked at: {error.strerror}.", "Check it.") from error
 
 
-async def plan_run(account: Account, policy: Policy, order: RunOrder, asked: Question | None) -> Plan:
+async def plan_run(
+    account: Account, policy: Policy, order: RunOrder, asked: Question | None, *, is_to_ask: bool
+) -> Plan:
     """Plan the rent of a run, for as long as its money lasts.
+
+    What a person says yes to is rented on a node that is picked here, as it was shown; so what that lacks, such as a
+    default template, has to be seen before they are asked.
 
     Raises:
         Failure, PolicyRefused, LiumError, LedgerUnavailable: as `plan_to_ask`.
     """
     total = await total_of_run(account, order, account.lium.keyed_digest(order.digest))
+    wish = order.wish(order.life_hours)
     try:
-        return await plan_to_ask(account, policy, order.wish(order.life_hours), total, asked)
+        return await plan_to_ask(account, policy, wish, total, asked, admits=(lambda _: True) if is_to_ask else None)
     except PolicyRefused as refused:
         if refused.limit != "max_hours" or order.hours is not None:
             raise

@@ -23,6 +23,7 @@ from lium_mcp.services.open_rents import pods_given_back
 from lium_mcp.services.pods.login_keys import register_public_keys
 from lium_mcp.services.pods.pod_states import is_over
 from lium_mcp.services.polling import READ_LIMIT_SECONDS, Poller, time_limit
+from lium_mcp.services.rents.balance_needed import NewPod, read_bearing_balance
 from lium_mcp.services.rents.batch_plan import (
     BatchPlan,
     Spares,
@@ -34,7 +35,6 @@ from lium_mcp.services.rents.batch_plan import (
 )
 from lium_mcp.services.rents.other_counts import refuse_counted_otherwise
 from lium_mcp.services.rents.rent_plan import Plan
-from lium_mcp.services.rents.rent_questions import read_balance
 from lium_mcp.services.rents.rent_terms import outcome_unknown, refuse_dearer
 from lium_mcp.services.rents.rented_pods import PodOfBatch, RentedPod, foreseen
 from lium_mcp.services.rents.renting import follow_rental
@@ -75,7 +75,8 @@ async def ask_to_rent_missing(account: Account, policy: Policy, wish: Wish, aske
     After an answer, the plan that they were asked about is looked at again.
 
     Raises:
-        Failure, PolicyRefused, LiumError, LedgerUnavailable: as `make_batch_plan`, and where the limits leave no room.
+        Failure, PolicyRefused, LiumError, LedgerUnavailable: as `make_batch_plan`, and where the limits leave no room,
+            or the balance does not bear them.
     """
     earlier = await account.renter.earlier_of(wish.pod_names, wish.digest)
     missing = _missing(wish, earlier)
@@ -86,7 +87,8 @@ async def ask_to_rent_missing(account: Account, policy: Policy, wish: Wish, aske
         return question_about_batch(await look_again_at_all(account, policy, asked.subject))
     batch = await make_batch_plan(account, policy, wish, missing, _entries(earlier))
     await refuse_beyond_limits(account, policy, batch.ask)
-    balance_usd = await read_balance(account)
+    pods = [NewPod(plan.node, plan.gpu_count, plan.price_per_hour_usd) for plan in batch.plans]
+    balance_usd = await read_bearing_balance(account, pods)
     await account.renter.refuse_in_vain(missing)
     return question_about_batch(replace(batch, balance_usd=balance_usd))
 

@@ -1,11 +1,10 @@
 """What comes before a rent: a plan to ask a person about, the question, and whether all is still as it was shown."""
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
-from lium_mcp.api.errors import PermissionDenied
+from lium_mcp.api.executors.models import Executor
 from lium_mcp.figures import at_most_usd, counted, in_usd
 from lium_mcp.guard.consent import Question
 from lium_mcp.guard.policy import Policy
@@ -14,6 +13,7 @@ from lium_mcp.services.accounts import Account
 from lium_mcp.services.limits_left import refuse_beyond_limits
 from lium_mcp.services.pods.node_warnings import node_warnings, spot_warning
 from lium_mcp.services.questions import quoted
+from lium_mcp.services.rents.balance_needed import NewPod, read_bearing_balance
 from lium_mcp.services.rents.rent_plan import Plan, look_again, make_plan
 from lium_mcp.services.rents.request_total import Total
 from lium_mcp.services.rents.wish import Wish
@@ -24,34 +24,31 @@ _IN_DOLLARS_FROM_USD: Final = 100.0
 
 
 async def plan_to_ask(
-    account: Account, policy: Policy, wish: Wish, total: Total | None, asked: Question | None
+    account: Account,
+    policy: Policy,
+    wish: Wish,
+    total: Total | None,
+    asked: Question | None,
+    *,
+    admits: Callable[[Executor], bool] | None = None,
 ) -> Plan:
     """Plan a rent that a person is to be asked about, or look again at the plan that they have been asked about.
 
+    `admits` is as in `make_plan`.
+
     Raises:
         Failure, PolicyRefused, LiumError, LedgerUnavailable: as `make_plan`, and where the limits leave no room
-            now, since what they refuse is no question.
+            now or the balance does not bear it, since what is refused is no question.
         PodNameTaken, RentUnsettled, AccountUnknown: as `Renter.refuse_in_vain`.
     """
     if asked is not None and isinstance(asked.subject, Plan):
         await refuse_other_templates(account, [asked.subject])
         return await look_again(account, policy, asked.subject)
-    plan = await make_plan(account, policy, wish, total, priced=True)
+    plan = await make_plan(account, policy, wish, total, priced=True, admits=admits)
     await refuse_beyond_limits(account, policy, plan.ask)
-    balance_usd = await read_balance(account)
+    balance_usd = await read_bearing_balance(account, [NewPod(plan.node, plan.gpu_count, plan.price_per_hour_usd)])
     await account.renter.refuse_in_vain(wish.pod_names)
     return replace(plan, balance_usd=balance_usd)
-
-
-async def read_balance(account: Account) -> float | None:
-    """The balance; None where Lium does not say it, or not to this key.
-
-    Raises:
-        LiumError: it cannot be read.
-    """
-    with suppress(PermissionDenied):
-        return (await account.renter.me()).balance
-    return None
 
 
 def question_about(plan: Plan) -> Question:
