@@ -10,7 +10,6 @@ from typing import Any, Final
 from lium_mcp.hosts.host_entries import Wish, make_entry
 from lium_mcp.hosts.host_facts import ENTRY_NAME, KEY_VARIABLE
 from lium_mcp.hosts.host_table import HOSTS
-from lium_mcp.settings_table import SETTINGS
 from lium_mcp.skills import FILE_NAME, read_skills
 from manifests.source import PROJECT, VERSION, Asked, Source, asked
 
@@ -19,8 +18,6 @@ ICON: Final = "assets/icon.png"
 _SCHEMAS: Final = "https://agent-plugins.org/schemas/1.0.0"
 _KEY_OPTION: Final = "api_key"
 _CODEX_SERVERS: Final = "codex.mcp.json"
-# Of the official client's configuration: which saved key is meant.
-_READ_TOO: Final = ("LIUM_WORKSPACE",)
 
 
 def plugin_configs(source: Source) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -110,9 +107,7 @@ def _codex(source: Source) -> dict[str, Any]:
 
 
 def _codex_servers(source: Source) -> dict[str, Any]:
-    # Codex passes on no variable that is not named here, and a limit that is not passed on would not hold.
-    read = [*(setting.variable for setting in SETTINGS.values()), *_READ_TOO]
-    return _servers(make_entry(HOSTS["codex"], Wish(command=source.command)) | {"env_vars": read})
+    return _servers(make_entry(HOSTS["codex"], Wish(command=source.command)))
 
 
 def _gemini(source: Source) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, Final
 
-from lium_mcp.hosts.host_facts import ENTRY_NAME, KEY_HEADER, KEY_VARIABLE, Host, Part
+from lium_mcp.hosts.host_facts import ENTRY_NAME, KEY_HEADER, KEY_VARIABLE, READ_VARIABLES, Host, Part
 
 PROGRAM: Final = "lium-mcp"
 KEY_TO_FILL_IN: Final = "<your Lium API key>"
@@ -171,7 +171,7 @@ def make_entry(host: Host, wish: Wish) -> dict[str, Any]:
         Part.ARGUMENTS: arguments,
         Part.COMMAND_LINE: list(wish.command),
         Part.VARIABLES: key | dict(wish.variables),
-        Part.FORWARDED: [KEY_VARIABLE] if wish.needs_key else [],
+        Part.FORWARDED: [name for name in READ_VARIABLES if wish.needs_key or name != KEY_VARIABLE],
     }
     return dict(_filled(host.stdio, parts))
 

@@ -6,6 +6,7 @@ from enum import Enum, auto
 from typing import Any, Final, Literal, NamedTuple
 
 from lium_mcp.hosts.host_machine import Place
+from lium_mcp.settings_table import SETTINGS
 
 Format = Literal["json", "toml", "yaml"]
 Scope = Literal["user", "project"]
@@ -14,6 +15,12 @@ SCOPES: Final[tuple[Scope, ...]] = ("user", "project")
 ENTRY_NAME: Final = "lium"
 KEY_VARIABLE: Final = "LIUM_API_KEY"
 KEY_HEADER: Final = "X-API-Key"
+READ_VARIABLES: Final = (
+    KEY_VARIABLE,
+    *sorted({setting.variable for setting in SETTINGS.values()} - {KEY_VARIABLE}),
+    "LIUM_WORKSPACE",  # of the official client's configuration: which saved key is meant
+)
+"""What the server reads. A host that passes on named variables alone is told all: a limit that stays behind is none."""
 
 
 class Part(Enum):

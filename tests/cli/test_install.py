@@ -93,7 +93,7 @@ def test_a_diff_shows_no_secret_of_another_server(lium: Lium, home: Path) -> Non
     put(home, ".codex/config.toml", 'token = "secret-4"\n')
     _, out, _ = lium("install", "codex", "--dry-run")
     assert "secret-" not in out
-    assert 'env_vars = ["LIUM_API_KEY"]' in out
+    assert 'env_vars = ["LIUM_API_KEY", "LIUM_BASE_URL", ' in out
 
 
 def test_all_else_stays_and_the_file_as_it_was_is_kept(lium: Lium, home: Path) -> None:
