@@ -87,16 +87,7 @@ class Shell:
     async def look(self, *options: str, after: str = "") -> list[Finding]:
         """What the doctor finds, after this line of a shell."""
         line = f"{after}\nexec lium-mcp doctor --json {shlex.join(options)} >&3"
-        process = await asyncio.create_subprocess_exec(
-            *("sh", "-c", f"exec 3>&1 >&2; {line}"),
-            env=self.variables,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        out, err = await asyncio.wait_for(process.communicate(), 60)
-        assert out, err.decode()
-        findings: list[Finding] = json.loads(out)["findings"]
+        findings = await _findings("sh", "-c", f"exec 3>&1 >&2; {line}", variables=self.variables)
         found = {one["code"]: one["run"] for one in wrong(findings) if one["run"]}
         assert not found.keys() & BY_HAND.keys(), "the table says that no command mends it"
         self.mended |= {code for code, line in self._lines.items() if line == after and code not in found}
@@ -109,17 +100,22 @@ class Shell:
             "import sys, anyio._backends._asyncio, lium_mcp.cli.main, lium_mcp.cli.doctor; sys.platform = 'win32'; "
             "sys.exit(lium_mcp.cli.main.main(['doctor', '--json']))"
         )
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", script),
-            env=self.variables | {"USERPROFILE": self.variables["HOME"]},
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        out, err = await asyncio.wait_for(process.communicate(), 60)
-        assert out, err.decode()
-        findings: list[Finding] = json.loads(out)["findings"]
-        return findings
+        variables = self.variables | {"USERPROFILE": self.variables["HOME"]}
+        return await _findings(sys.executable, "-c", script, variables=variables)
+
+
+async def _findings(*words: str, variables: dict[str, str]) -> list[Finding]:
+    process = await asyncio.create_subprocess_exec(
+        *words,
+        env=variables,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await asyncio.wait_for(process.communicate(), 60)
+    assert out, err.decode()
+    findings: list[Finding] = json.loads(out)["findings"]
+    return findings
 
 
 def mends(*codes: Code) -> Callable[[Test], Test]:

@@ -7,43 +7,18 @@ import re
 import stat
 import sys
 import venv
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from lium_mcp.cli.exit_statuses import ExitStatus
-from lium_mcp.cli.main import main
 from lium_mcp.hosts.host_table import HOSTS
+from tests.cli.conftest import Lium
 from tests.processes import environment
 
 OTHERS = (
     '{\n  "mcpServers": {\n    "gh": {"command": "gh", "args": ["mcp", "x"], "env": {"GH_TOKEN": "abcd1234"}}\n  }\n}\n'
 )
-Lium = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A home with nothing on the PATH; the project is a folder in it."""
-    home = tmp_path / "person"
-    project = home / "project"
-    project.mkdir(parents=True)
-    monkeypatch.setenv("HOME", str(home))
-    monkeypatch.setenv("PATH", str(home / "bin"))
-    monkeypatch.chdir(project)
-    return home
-
-
-@pytest.fixture
-def lium(home: Path, capsys: pytest.CaptureFixture[str]) -> Lium:
-    """The command; its status, answer and what it says aside."""
-
-    def run(*words: str) -> tuple[int, str, str]:
-        status = main(words)
-        return status, *capsys.readouterr()
-
-    return run
 
 
 def put(home: Path, path: str, text: str) -> Path:

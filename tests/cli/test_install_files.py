@@ -4,38 +4,16 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from lium_mcp import own_files
 from lium_mcp.cli.exit_statuses import ExitStatus
-from lium_mcp.cli.main import main
 from lium_mcp.sandbox import Sandbox
+from tests.cli.conftest import Lium
 from tests.processes import environment
 from tests.wires import Wire, served
-
-Lium = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture(autouse=True)
-def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    home = tmp_path / "person"
-    (home / "project").mkdir(parents=True)
-    monkeypatch.setenv("HOME", str(home))
-    monkeypatch.setenv("PATH", str(home / "bin"))
-    monkeypatch.chdir(home / "project")
-    return home
-
-
-@pytest.fixture
-def lium(capsys: pytest.CaptureFixture[str]) -> Lium:
-    def run(*words: str) -> tuple[int, str, str]:
-        status = main(words)
-        return status, *capsys.readouterr()
-
-    return run
 
 
 def test_who_puts_a_path_of_this_machine_into_a_projects_file_is_told(lium: Lium) -> None:

@@ -4,19 +4,17 @@ import json
 import re
 import stat
 from codecs import BOM_UTF8
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from lium_mcp.cli.exit_statuses import ExitStatus
-from lium_mcp.cli.main import main
 from lium_mcp.hosts.host_facts import Host
 from lium_mcp.hosts.host_machine import Machine
 from lium_mcp.hosts.host_table import HOSTS
 from lium_mcp.hosts.installed_entries import config_file
+from tests.cli.conftest import Lium
 
-Lium = Callable[..., tuple[int, str, str]]
 OF_JSON = [host for host in HOSTS.values() if host.file_format == "json"]
 every_host = pytest.mark.parametrize("host", HOSTS.values(), ids=HOSTS)
 NOTHING: dict[str, str | None] = {"nothing": None, "an empty file": ""}
@@ -51,25 +49,6 @@ CASES = [
     for cause in {"nothing": None, "an empty file": "", **OF_FORMAT[host.file_format]}
     if not (host.is_list and cause not in ("nothing", "an empty file"))
 ]
-
-
-@pytest.fixture(autouse=True)
-def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    home = tmp_path / "person"
-    (home / "project").mkdir(parents=True)
-    monkeypatch.setenv("HOME", str(home))
-    monkeypatch.setenv("PATH", str(home / "bin"))
-    monkeypatch.chdir(home / "project")
-    return home
-
-
-@pytest.fixture
-def lium(capsys: pytest.CaptureFixture[str]) -> Lium:
-    def run(*words: str) -> tuple[int, str, str]:
-        status = main(words)
-        return status, *capsys.readouterr()
-
-    return run
 
 
 def file_of(host: Host) -> Path:
