@@ -9,6 +9,7 @@ import json
 import re
 import secrets
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -157,11 +158,7 @@ async def start_job(
             await pod_files.write(f"{folder}/command", command.encode())
             await pod_files.write(f"{folder}/run", _runner())
     except FileExistsError:
-        raise Failure(
-            "job_exists",
-            f"{connection.address} has a job named {name} already.",
-            "Look at it with get_job, or choose another name: a name is used once on a pod.",
-        ) from None
+        raise _taken(connection, name) from None
     except OSError as error:
         raise _no_folder(connection) from error
     if not is_taken:
@@ -181,6 +178,26 @@ async def start_job(
         f"Job {name} did not start on {connection.address}.",
         "The pod's image needs sh, date and setsid (package util-linux). Then start it under another name.",
         effect="Its folder in .lium-mcp/jobs was made.",
+    )
+
+
+async def refuse_taken(connection: "Connection", name: str) -> None:
+    """Refuse a name that a job of the pod has; where that cannot be looked at, it shows at the start.
+
+    Raises:
+        Failure: one has it, or the connection broke.
+    """
+    pod_files = await connection.files()
+    with suppress(OSError):
+        await pod_files.stat(_folder(name), follow=False)
+        raise _taken(connection, name)
+
+
+def _taken(connection: "Connection", name: str) -> Failure:
+    return Failure(
+        "job_exists",
+        f"{connection.address} has a job named {name} already.",
+        "Look at it with get_job, or choose another name: a name is used once on a pod.",
     )
 
 

@@ -5,6 +5,7 @@ that was named in the question, whatever the name means by then. What is asked b
 """
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from lium_mcp.api.errors import LiumError
@@ -31,16 +32,19 @@ from lium_mcp.services.backups.final_backup import FinalBackups, RemovalQuestion
 from lium_mcp.services.backups.restoring import UnseenTargets, unseen_targets
 from lium_mcp.services.backups.whole_backups import undone_by
 from lium_mcp.services.limits_left import check_life
+from lium_mcp.services.pods.gpu_resets import refuse_impossible_reset
 from lium_mcp.services.pods.idle_removals import (
     ONLY_WITH_A_SERVER,
     WHAT_IS_IDLE,
     IdleState,
     check_watchable,
+    has_idle_removal,
     idle_states,
     on_last_backup,
     set_before,
     wanted_removal,
 )
+from lium_mcp.services.pods.pod_connections import refuse_taken_job
 from lium_mcp.services.pods.work_told import say_what_ends, say_what_works
 from lium_mcp.services.removal_schedules import warn_of_boot
 from lium_mcp.services.targets import (
@@ -164,8 +168,8 @@ async def ask_to_schedule_removal(
     return Question(f"{', and '.join(when)}? {' '.join(known)}", {"pod": target.id})
 
 
-async def ask_to_cancel_removal(account: Account, policy: Policy, *, pod: str, only_when_idle: bool) -> Question:
-    """Before `cancel_pod_removal`."""
+async def ask_to_cancel_removal(account: Account, policy: Policy, *, pod: str, only_when_idle: bool) -> Question | None:
+    """Before `cancel_pod_removal`; not where no removal is set."""
     target = await find_pod(account, pod)
     idle = (await idle_states(account)).get(target.id, IdleState()).removal
     if not only_when_idle:
@@ -184,17 +188,27 @@ async def ask_to_cancel_removal(account: Account, policy: Policy, *, pod: str, o
     if idle is not None:
         saved = f", after a last backup of {quoted(target.volume_root)}" if idle.final_backup else ""
         cancelled.append(f"once it was idle for {idle.idle_minutes} minutes{saved}")
-    left = f"Its removal {ends[0]} stays." if only_when_idle and ends else "It bills until somebody removes it."
     if not cancelled:
-        return Question(f"Let {_pod(target)} run on? No removal of it is set. {left}", {"pod": target.id})
+        if not await has_idle_removal(account, target):
+            return None
+        cancelled.append("once it was idle")
+    left = f"Its removal {ends[0]} stays." if only_when_idle and ends else "It bills until somebody removes it."
     return Question(f"Cancel the removal of {_pod(target)} {' and '.join(cancelled)}? {left}", {"pod": target.id})
 
 
-async def ask_to_reset_gpus(account: Account, *, pod: str, reset_id: str, **_: Any) -> Question | None:  # noqa: ANN401 - as above
+async def ask_to_reset_gpus(
+    account: Account,
+    *,
+    pod: str,
+    gpu_indices: Sequence[int] | None,
+    reset_id: str,
+    **_: Any,  # noqa: ANN401 - as above
+) -> Question | None:
     """Before `reset_pod_gpus`; not where it only waits for a reset."""
     if reset_id:
         return None
     target = await find_pod(account, pod)
+    refuse_impossible_reset(target, gpu_indices)
     return Question(f"Reset the GPUs of {_pod(target)}? All its processes stop; its files stay.", {"pod": target.id})
 
 
@@ -237,6 +251,7 @@ async def ask_to_start_job(account: Account, *, pod: str, name: str, then: str, 
         return None
     target = await find_pod(account, pod)
     refuse_unready(target)
+    await refuse_taken_job(account, target, name)
     return Question(
         f"Remove {_pod(target)} for good when job {quoted(name)} ends? {await _backed_up_first(account, target)}",
         {"pod": target.id},
@@ -252,9 +267,11 @@ async def ask_to_delete_backup(account: Account, *, backup_id: str) -> Question:
     return Question(f"Delete the completed backup {_id(backup.id)}{made} for good? It cannot be restored then.{lacks}")
 
 
-async def ask_to_delete_schedule(account: Account, *, pod: str) -> Question:
-    """Before `delete_backup_schedule`."""
+async def ask_to_delete_schedule(account: Account, *, pod: str) -> Question | None:
+    """Before `delete_backup_schedule`; not where there is none."""
     target = await find_pod(account, pod)
+    if await account.lium.backup_schedules.get_for_pod(target.id) is None:
+        return None
     return Question(f"Stop backing up {_pod(target)}? {await _last_backup(account, target)}", {"pod": target.id})
 
 

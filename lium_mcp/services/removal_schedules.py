@@ -6,6 +6,7 @@ from lium_mcp.api.errors import NotFound
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.failures import NOTHING_CHANGED, Failure
 from lium_mcp.figures import counted, rounded
+from lium_mcp.guard.consent import NOTHING_TO_ASK, Question
 from lium_mcp.guard.policy import Policy, PolicyRefused
 from lium_mcp.rentals import REMOVAL_TOLERANCE
 from lium_mcp.results import Result, Usd, UtcTime
@@ -19,6 +20,7 @@ from lium_mcp.services.pods.idle_removals import (
     IdleState,
     check_watchable,
     end_idle_removal,
+    has_idle_removal,
     idle_states,
     on_last_backup,
     set_before,
@@ -27,6 +29,7 @@ from lium_mcp.services.pods.idle_removals import (
 )
 from lium_mcp.services.pods.work_told import say_what_works
 from lium_mcp.services.targets import find_pod
+from lium_mcp.services.unasked import refuse_unasked
 
 
 class RemovalSchedule(Result):
@@ -81,18 +84,22 @@ async def schedule_removal(
 
 
 async def cancel_removal(
-    account: Account, policy: Policy, named: str, *, only_when_idle: bool = False
+    account: Account, policy: Policy, agreed: Question | None, named: str, *, only_when_idle: bool
 ) -> RemovalSchedule:
     """Let a pod be removed neither at a time nor when it is idle, or only not when it is idle.
 
     Raises:
-        Failure: there is no such pod, or Lium still shows a time.
+        Failure: there is no such pod, Lium still shows a time, or a removal that nobody was asked about is set by now.
         PolicyRefused, AccountUnknown, LiumError, LedgerUnavailable: as `changing_life`.
     """
-    if only_when_idle:
+    if only_when_idle or agreed is NOTHING_TO_ASK:
         target = await find_pod(account, named)
+        is_timed = target.removal_scheduled_at is not None or target.termination_hours is not None
+        if await has_idle_removal(account, target) or (is_timed and not only_when_idle):
+            refuse_unasked(agreed, f"A removal of {target.pod_name} ({target.id}) has just been set.")
         was_set = await end_idle_removal(account, target, "cancelled")
-        said = "It is not removed when idle any more." if was_set else "No removal when idle was set."
+        none = f"No removal{' when idle' if only_when_idle else ''} was set."
+        said = "It is not removed when idle any more." if was_set else none
         with after_change(said):
             schedule = await _read(account, target)
         ends = schedule.removal_at is not None or target.termination_hours is not None

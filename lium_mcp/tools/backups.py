@@ -50,6 +50,7 @@ from lium_mcp.services.questions import (
     ask_to_set_schedule,
 )
 from lium_mcp.services.targets import find_pod, find_pod_or_past, find_pods, find_pods_or_past
+from lium_mcp.services.unasked import refuse_unasked
 from lium_mcp.toolkit.call import Call
 from lium_mcp.toolkit.parameters import (
     DEFAULT_WAIT_SECONDS,
@@ -211,8 +212,12 @@ async def delete_backup_schedule(call: Call, pod: PodName) -> PodSchedule:
     """Stop the scheduled backups of a pod. Backups that are stored stay until their time is over."""
     target = await find_pod(call.account, pod)
     schedule = await call.lium.backup_schedules.get_for_pod(target.id)
-    if schedule is not None:
-        await call.lium.backup_schedules.delete(schedule.id)
+    if schedule is None:
+        return PodSchedule(
+            pod_id=target.id, name=target.pod_name, next="This pod had no backup schedule: nothing was changed."
+        )
+    refuse_unasked(call.agreed, f"{target.pod_name} ({target.id}) has just got a backup schedule.")
+    await call.lium.backup_schedules.delete(schedule.id)
     return PodSchedule(pod_id=target.id, name=target.pod_name, next="This pod is not backed up any more.")
 
 

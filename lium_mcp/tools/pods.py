@@ -330,7 +330,7 @@ async def cancel_pod_removal(
     """Cancel the scheduled removal of a pod, at a time and when idle. It then bills until somebody removes it. To move
     the time instead, call schedule_pod_removal.
     """
-    return await cancel_removal(call.account, call.policy, pod, only_when_idle=only_when_idle)
+    return await cancel_removal(call.account, call.policy, call.agreed, pod, only_when_idle=only_when_idle)
 
 
 @toolset.tool(title="Get pod logs", hints=READS, search_hint="container output, log, why does my pod not start")

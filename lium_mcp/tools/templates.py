@@ -28,11 +28,13 @@ from lium_mcp.services.templates.template_details import (
     judge_template,
     lines_of,
     rebooting_pods,
+    so_already,
     template_row,
     wait_until_verified,
     would_update,
 )
 from lium_mcp.services.templates.template_use import find_reboots, refuse_used
+from lium_mcp.services.unasked import refuse_unasked
 from lium_mcp.toolkit.call import Call
 from lium_mcp.toolkit.parameters import DEFAULT_WAIT_SECONDS, Cursor, Limit, Port, TemplateName, WaitSeconds, page
 from lium_mcp.toolkit.registry import DESTROYS, READS, WRITES_EACH_TIME, Toolset
@@ -213,12 +215,13 @@ async def ask_to_update(
     wait_seconds: float,  # noqa: ARG001 - the tool's
     **wanted: Any,  # noqa: ANN401 - as above
 ) -> Question | None:
-    """Before `update_template`; not where it changes nothing."""
+    """Before `update_template`; not where it only tries, or all is so already."""
     if dry_run:
         return None
     target = await find_own_template(call.account, template)
     call.policy.check_template_change(target.id)
-    await _find_changes(call, target, **wanted)
+    if _is_so_already(target, await _find_changes(call, target, **wanted), wanted["image"]):
+        return None
     return await question_about_update(call.account, target)
 
 
@@ -262,13 +265,15 @@ async def update_template(
         entrypoint=entrypoint,
         registry_credential=registry_credential,
     )
+    if _is_so_already(target, changes, image):
+        if not dry_run:
+            target = await wait_until_verified(call.account, call.poller, target, wait_seconds=wait_seconds)
+        return so_already(target, dry_run=dry_run)
     use = await find_reboots(call.lium, target)
     if dry_run:
-        pairs = _pairs(changes, image, target)
-        not_shown = {name for name, (asked, shown) in pairs.items() if asked and shown is None}
-        others = {name: _FIELDS.get(name, name) for name in pairs if name in not_shown.union(unlike(pairs))}
-        changed = changes_of(target, changes, others, image)
+        changed = changes_of(target, changes, _others(target, changes, image), image)
         return would_update(target, use, changed, new_image=bool(image or changes.docker_credential_id))
+    refuse_unasked(call.agreed, f"Template {target.name} ({target.id}) has just become another.")
     rebooting = [*use.pods, *use.maybe]
     for pod in rebooting:
         await call.account.rents.forget_template(pod.id)
@@ -317,6 +322,18 @@ def _pairs(asked: TemplateCreate | TemplateChanges, image: str, shown: Template)
     pairs = {name: (told.get(field), getattr(shown, field)) for name, field in _FIELDS.items()}
     shown_image = image_of(shown) or None
     return {"image": (image or None, image if is_image(shown, image) else shown_image), **pairs}
+
+
+def _others(target: Template, changes: TemplateChanges, image: str) -> dict[str, str]:
+    """What Lium calls the settings that would become others, or may, since it does not show them; by parameter."""
+    pairs = _pairs(changes, image, target)
+    not_shown = {name for name, (asked, shown) in pairs.items() if asked and shown is None}
+    return {name: _FIELDS.get(name, name) for name in pairs if name in not_shown.union(unlike(pairs))}
+
+
+def _is_so_already(target: Template, changes: TemplateChanges, image: str) -> bool:
+    """Whether a change would change nothing; where Lium's check failed, it would be made anew."""
+    return not target.has_failed and not _others(target, changes, image)
 
 
 async def _own_id(call: Call) -> str | None:

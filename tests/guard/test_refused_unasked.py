@@ -8,6 +8,7 @@ import pytest
 
 from lium_mcp.sandbox import Sandbox
 from tests.harness import Person, agent_on
+from tests.servers import Servers
 from tests.wires import Wire, answering, ask, drop, editing, living, make_template, offers, on_rents, rent, truth
 
 Row = dict[str, Any]
@@ -170,6 +171,10 @@ CASES: Final[dict[str, tuple[str, Stage, Row, str]]] = {
         "pod_not_running",
     ),
     "job: part saved": ("start_job", job_on_partly_saved, {}, "backup_partial"),
+    "reset: no GPU": ("reset_pod_gpus", with_pod(pod="train", gpu_indices=[]), {}, "invalid_argument"),
+    "reset: below the first": ("reset_pod_gpus", with_pod(pod="train", gpu_indices=[0, -1]), {}, "invalid_argument"),
+    "reset: above the last": ("reset_pod_gpus", with_pod(pod="train", gpu_indices=[8]), {}, "invalid_argument"),
+    "reset: does not run": ("reset_pod_gpus", with_pod(boot=False, pod="train"), {}, "pod_not_running"),
     "schedule: nothing": ("schedule_pod_removal", with_pod(pod="train"), {}, "invalid_argument"),
     "schedule: hours limit": (
         "schedule_pod_removal",
@@ -216,6 +221,38 @@ async def test_nobody_is_asked_about_what_is_refused(sandbox: Sandbox, case: str
         failure = await agent.refused(tool, **arguments)
     assert failure.code == code, failure.text
     assert person.questions == []
+
+
+@pytest.mark.parametrize(
+    ("tool", "stage", "said"),
+    [
+        ("delete_backup_schedule", with_pod(pod="train"), "This pod had no backup schedule: nothing was changed."),
+        ("cancel_pod_removal", with_pod(pod="train"), "No removal was set. It bills until"),
+        ("cancel_pod_removal", with_pod(pod="train", only_when_idle=True), "No removal when idle was set. It bills"),
+        ("update_template", with_templates("mine", name="mine"), "It is so already: nothing was changed"),
+    ],
+    ids=["backup schedule", "removal", "removal when idle", "template"],
+)
+async def test_nobody_is_asked_about_what_changes_nothing(sandbox: Sandbox, tool: str, stage: Stage, said: str) -> None:
+    wire, person, arguments = Wire(sandbox), Person("yes"), await stage(sandbox)
+    async with agent_on(sandbox, transport=wire, person=person) as agent:
+        answer = await agent.call(tool, **arguments)
+    assert answer["next"].startswith(said)
+    assert person.questions == []
+    assert {request.method for request in wire.requests} == {"GET"}
+
+
+async def test_nobody_is_asked_about_a_job_whose_name_the_pod_has(account: Sandbox, at: Servers) -> None:
+    person = Person("yes")
+    async with at(person=person, confirm="auto") as agent:
+        await agent.call("rent_pod", **WISH | {"wait_seconds": 300})
+        job: Row = {"pod": "new", "name": "fit", "command": "sleep 60"}
+        await agent.call("start_job", **job)
+        person.questions.clear()
+        failure = await agent.refused("start_job", **job, then="backup_and_remove")
+        assert (failure.code, person.questions) == ("job_exists", [])
+        await agent.call("start_job", **job | {"name": "other"}, then="backup_and_remove")
+        assert len(person.questions) == 1
 
 
 @pytest.mark.parametrize(

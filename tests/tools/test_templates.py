@@ -426,13 +426,17 @@ async def test_pods_that_are_being_removed_are_not_said_to_reboot(sandbox: Sandb
     assert leaving not in f"{answer} {person.questions}"
 
 
-async def test_a_dry_run_of_what_is_so_already_says_that_pods_reboot_all_the_same(
-    agent: Agent, sandbox: Sandbox
-) -> None:
-    await made(sandbox, "mine", startup_commands="old")
-    answer = await agent.call("update_template", template="mine", startup_commands="old", dry_run=True)
+@pytest.mark.parametrize("dry_run", [True, False])
+async def test_what_is_so_already_is_not_sent_and_reboots_nothing(sandbox: Sandbox, dry_run: bool) -> None:
+    await rent(sandbox, "train", template_id=await made(sandbox, "mine", startup_commands="old"))
+    wire, person = Wire(sandbox), Person("yes")
+    same: Row = {"name": "mine", "image": "daturaai/ubuntu:22.04", "startup_commands": "old", "dry_run": dry_run}
+    async with agent_on(sandbox, transport=wire, person=person) as agent:
+        answer = await agent.call("update_template", template="mine", **same)
     assert not {"changes", "rebooting_pods", "warnings"} & set(answer)
-    assert answer["next"].startswith("It is so already, and pods on it would reboot all the same. Nothing was changed.")
+    assert answer["outcome"] == ("dry_run" if dry_run else "done")
+    assert answer["next"] == "It is so already: nothing was changed, and no pod reboots."
+    assert (person.questions, wire.sent("PUT", "/templates/*")) == ([], [])
 
 
 CHANGES: Row = {

@@ -4,7 +4,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from lium_mcp.api.pods.models import GpuResetOutcome, GpuResetState, Pod
-from lium_mcp.results import Result, note_on
+from lium_mcp.failures import Failure
+from lium_mcp.figures import counted
+from lium_mcp.remote.ssh_addresses import until_it_runs
+from lium_mcp.results import Result, note_on, state_in_words
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.pods.pod_details import Outcome
 from lium_mcp.services.polling import Poller
@@ -25,6 +28,30 @@ class GpuReset(Result):
     next: str | None = None
 
 
+def refuse_impossible_reset(pod: Pod, gpu_indices: Sequence[int] | None) -> None:
+    """Refuse a reset of a pod that is not there to be reset, or of GPUs that it has not.
+
+    Raises:
+        Failure: it is one.
+    """
+    if not pod.is_billing:
+        raise Failure(
+            "pod_not_running",
+            f"Pod {pod.pod_name} ({pod.id}) is {state_in_words(pod.status)}, so its GPUs cannot be reset.",
+            until_it_runs(pod),
+        )
+    if gpu_indices is None:
+        return
+    count = pod.gpu_count
+    if not gpu_indices or min(gpu_indices) < 0 or (count is not None and max(gpu_indices) >= count):
+        has = f" It has {counted(count, 'GPU')}, counted from 0." if count is not None else ""
+        raise Failure(
+            "invalid_argument",
+            f"gpu_indices names {'no GPU' if not gpu_indices else 'a GPU that there is not'}.{has}",
+            "Leave gpu_indices out for all, or name some as nvidia-smi counts them.",
+        )
+
+
 async def reset(
     account: Account,
     poller: Poller,
@@ -37,11 +64,13 @@ async def reset(
     """Reset GPUs of a pod and wait; with a `reset_id`, only wait for that reset.
 
     Raises:
+        Failure: as `refuse_impossible_reset`.
         LiumError: Lium refused.
     """
     if reset_id:
         state = await account.lium.pods.get_gpu_reset(target.id, reset_id)
     else:
+        refuse_impossible_reset(target, gpu_indices)
         state = await account.lium.pods.reset_gpus(target.id, gpu_indices=gpu_indices)
     request_id = state.request_id or reset_id
 

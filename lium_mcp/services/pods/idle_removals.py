@@ -109,6 +109,15 @@ async def set_before(account: Account, pod: Pod) -> IdleRemoval | None:
     return read_removal(task) if task else None
 
 
+async def has_idle_removal(account: Account, pod: Pod) -> bool:
+    """Whether a removal when idle is set of a pod, also one that a later version wrote.
+
+    Raises:
+        LedgerUnavailable: the ledger cannot be read.
+    """
+    return pod.id in await _open_tasks(account)
+
+
 def read_removal(task: Task) -> IdleRemoval | None:
     """What a task of the ledger asks for; None where a later version wrote it."""
     with suppress(ValidationError):

@@ -11,12 +11,14 @@ from lium_mcp.api.pods.models import VOLUME_PATH, Pod
 from lium_mcp.failures import Failure
 from lium_mcp.remote import PodAccess
 from lium_mcp.remote.inside import Inside, look_inside
+from lium_mcp.remote.jobs import refuse_taken
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.polling import Poller
 
 _PROGRESS_SECONDS: Final = 3.0
 _INSIDE_SECONDS: Final = 6.0
 _LOOK_SECONDS: Final = 5.0
+_TAKEN_SECONDS: Final = 10.0
 _CLOSE_SECONDS: Final = 5.0
 
 
@@ -36,6 +38,21 @@ def pod_access(account: Account) -> PodAccess:
             "Log in with the SSH command that get_pod shows, or run this server on your machine.",
         )
     return access
+
+
+async def refuse_taken_job(account: Account, pod: Pod, name: str) -> None:
+    """Refuse a job's name that its pod has already, before anybody is asked; where nobody can look, the start tells.
+
+    Raises:
+        Failure: it has.
+    """
+    with anyio.move_on_after(_TAKEN_SECONDS):
+        try:
+            async with pod_access(account).to(pod) as connection:
+                await refuse_taken(connection, name)
+        except Failure as failure:
+            if failure.code == "job_exists":
+                raise
 
 
 @asynccontextmanager

@@ -10,10 +10,11 @@ from lium_mcp.api.errors import LiumError, NotRented, RentOutcomeUnknown
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.failures import Failure
 from lium_mcp.figures import in_usd, is_above, rate_in_usd
-from lium_mcp.guard.consent import NOTHING_TO_ASK, Question
+from lium_mcp.guard.consent import Question
 from lium_mcp.guard.policy import Policy
 from lium_mcp.rentals import DEARER, Expected, NamedAnothers, Rental
 from lium_mcp.services.accounts import Account
+from lium_mcp.services.unasked import refuse_unasked
 
 log = logging.getLogger(__name__)
 
@@ -27,12 +28,7 @@ def refuse_dearer(agreed: Question | None, price_per_hour_usd: float | None) -> 
     Raises:
         Failure: it is higher, or nobody was asked because an earlier rent seemed to answer the call.
     """
-    if agreed is NOTHING_TO_ASK:
-        raise Failure(
-            "changed_meanwhile",
-            "What this call rented earlier has gone in this moment.",
-            "Call again, so that the person is asked.",
-        )
+    refuse_unasked(agreed, "What this call rented earlier has gone in this moment.")
     most_usd = agreed.price_per_hour_usd if agreed else None
     if most_usd is not None and (price_per_hour_usd is None or is_above(price_per_hour_usd, most_usd)):
         now = (

@@ -120,6 +120,18 @@ def judge_template(newest: Template, owner: str | None) -> ObservedTemplate:
     )
 
 
+def so_already(template: Template, *, dry_run: bool) -> ObservedTemplate:
+    """Say that a template is already as a change would make it, so that no pod reboots for nothing."""
+    judged = judge_template(template, template.user_id)
+    said = "It is so already: nothing was changed, and no pod reboots."
+    return judged.model_copy(
+        update={
+            "outcome": "dry_run" if dry_run else judged.outcome,
+            "next": " ".join(filter(None, (said, None if dry_run else judged.next))),
+        }
+    )
+
+
 def rebooting_pods(use: TemplateUse) -> list[RebootingPod] | None:
     """The pods that surely run on a template, by id and name."""
     return [RebootingPod(pod_id=pod.id, name=pod.pod_name) for pod in use.pods] or None
