@@ -32,7 +32,7 @@ from lium_mcp.services.backups.final_backup import FinalBackups, RemovalQuestion
 from lium_mcp.services.backups.restoring import UnseenTargets, unseen_targets
 from lium_mcp.services.backups.whole_backups import undone_by
 from lium_mcp.services.limits_left import check_life
-from lium_mcp.services.pods.gpu_resets import refuse_impossible_reset
+from lium_mcp.services.pods.gpu_resets import refuse_absent_gpus
 from lium_mcp.services.pods.idle_removals import (
     ONLY_WITH_A_SERVER,
     WHAT_IS_IDLE,
@@ -208,7 +208,8 @@ async def ask_to_reset_gpus(
     if reset_id:
         return None
     target = await find_pod(account, pod)
-    refuse_impossible_reset(target, gpu_indices)
+    refuse_unbootable(target, "have its GPUs reset")
+    refuse_absent_gpus(target, gpu_indices)
     return Question(f"Reset the GPUs of {_pod(target)}? All its processes stop; its files stay.", {"pod": target.id})
 
 
@@ -341,8 +342,8 @@ async def ask_to_delete_ssh_key(account: Account, *, key_id: str) -> Question:
     return Question(f"Remove SSH key {quoted(key.name or '')} ({_id(key_id)}) from the account?")
 
 
-def refuse_unbootable(pod: Pod) -> None:
-    """Refuse to reboot a pod that is not there to be rebooted.
+def refuse_unbootable(pod: Pod, cannot: str = "be rebooted") -> None:
+    """Refuse to reboot a pod that is not there to be rebooted, or what else it cannot then.
 
     Raises:
         Failure: it is not.
@@ -350,7 +351,7 @@ def refuse_unbootable(pod: Pod) -> None:
     if not pod.is_billing:
         raise Failure(
             "pod_not_running",
-            f"Pod {pod.pod_name} ({pod.id}) is {state_in_words(pod.status)} and cannot be rebooted.",
+            f"Pod {pod.pod_name} ({pod.id}) is {state_in_words(pod.status)} and cannot {cannot}.",
             until_it_runs(pod),
         )
 

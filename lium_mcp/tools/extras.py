@@ -20,7 +20,12 @@ from lium_mcp.services.pods.jupyter import Jupyter, install
 from lium_mcp.services.pods.pod_states import ObservedPod
 from lium_mcp.services.pods.registered_keys import SshKeyRow, key_material, key_row
 from lium_mcp.services.pods.work_told import refuse_untold
-from lium_mcp.services.questions import ask_to_delete_ssh_key, ask_to_reset_gpus, ask_to_switch_template
+from lium_mcp.services.questions import (
+    ask_to_delete_ssh_key,
+    ask_to_reset_gpus,
+    ask_to_switch_template,
+    refuse_unbootable,
+)
 from lium_mcp.services.switching import switch
 from lium_mcp.services.targets import find_pod, find_usable_template, find_volume
 from lium_mcp.services.volume_details import VolumeView, refuse_taken_name, volume_view
@@ -149,6 +154,8 @@ async def reset_pod_gpus(
     the whole container instead.
     """
     target = await find_pod(call.account, pod)
+    if not reset_id:
+        refuse_unbootable(target, "have its GPUs reset")
     return await reset(
         call.account, call.poller, target, gpu_indices=gpu_indices, reset_id=reset_id, wait_seconds=wait_seconds
     )

@@ -6,8 +6,7 @@ from typing import Final
 from lium_mcp.api.pods.models import GpuResetOutcome, GpuResetState, Pod
 from lium_mcp.failures import Failure
 from lium_mcp.figures import counted
-from lium_mcp.remote.ssh_addresses import until_it_runs
-from lium_mcp.results import Result, note_on, state_in_words
+from lium_mcp.results import Result, note_on
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.pods.pod_details import Outcome
 from lium_mcp.services.polling import Poller
@@ -28,18 +27,12 @@ class GpuReset(Result):
     next: str | None = None
 
 
-def refuse_impossible_reset(pod: Pod, gpu_indices: Sequence[int] | None) -> None:
-    """Refuse a reset of a pod that is not there to be reset, or of GPUs that it has not.
+def refuse_absent_gpus(pod: Pod, gpu_indices: Sequence[int] | None) -> None:
+    """Refuse a reset of GPUs that a pod has not.
 
     Raises:
         Failure: it is one.
     """
-    if not pod.is_billing:
-        raise Failure(
-            "pod_not_running",
-            f"Pod {pod.pod_name} ({pod.id}) is {state_in_words(pod.status)}, so its GPUs cannot be reset.",
-            until_it_runs(pod),
-        )
     if gpu_indices is None:
         return
     count = pod.gpu_count
@@ -64,13 +57,13 @@ async def reset(
     """Reset GPUs of a pod and wait; with a `reset_id`, only wait for that reset.
 
     Raises:
-        Failure: as `refuse_impossible_reset`.
+        Failure: as `refuse_absent_gpus`.
         LiumError: Lium refused.
     """
     if reset_id:
         state = await account.lium.pods.get_gpu_reset(target.id, reset_id)
     else:
-        refuse_impossible_reset(target, gpu_indices)
+        refuse_absent_gpus(target, gpu_indices)
         state = await account.lium.pods.reset_gpus(target.id, gpu_indices=gpu_indices)
     request_id = state.request_id or reset_id
 
