@@ -134,6 +134,15 @@ class AccountRents:
             return []
         return await self._ledger.open().gone(await self._identity.known(), pod_names, since)
 
+    def refuse_unmakeable(self) -> None:
+        """Refuse, before anybody is asked, what has to be written down where no ledger can be made.
+
+        Raises:
+            LedgerUnavailable: none can.
+        """
+        if self._ledger.is_empty:
+            self._ledger.refuse_unmakeable()
+
     async def tasks(self, kind: TaskKind) -> list[Task]:
         """The tasks of a kind that this key made, newest first, closed ones too.
 

@@ -23,6 +23,7 @@ from lium_mcp.services.backups.transfer_details import Transferred, describe_tra
 from lium_mcp.services.jobs.follow_ups import (
     keep_promise,
     promise,
+    refuse_unkept,
     remember,
     take_back,
     tell_of_problem,
@@ -108,12 +109,13 @@ async def run_command(
         return await run_on(call.account, targets, command, timeout_seconds=timeout_seconds, several=bool(pods))
 
 
-async def ask_to_start(call: Call, *, command: str, name: str, **given: Any) -> Question | None:  # noqa: ANN401 - the tool's other arguments
+async def ask_to_start(call: Call, *, command: str, name: str, then: Then, **given: Any) -> Question | None:  # noqa: ANN401 - the tool's other arguments
     """Before `start_job`, where the job's end is to remove the pod."""
     _refuse_nul(command)
     jobs.check_job_name(name)
     pod_access(call.account)
-    return await ask_to_start_job(call.account, name=name, **given)
+    refuse_unkept(call.account, then)
+    return await ask_to_start_job(call.account, name=name, then=then, **given)
 
 
 @toolset.tool(

@@ -340,8 +340,10 @@ async def test_nobody_is_asked_while_an_earlier_rent_is_not_settled(sandbox: San
     [
         ("rent_pod", given(**WISH)),
         ("rent_pod", given(**WISH, count=2)),
+        ("rent_pod", given(**WISH, max_usd_per_hour=0.01, keep_trying_hours=1)),
         ("rent_cluster", cluster),
         ("run_job", given(**RUN)),
+        ("start_job", with_pod(pod="train", command="true", name="fit", then="backup_and_remove")),
     ],
 )
 async def test_nobody_is_asked_where_no_ledger_can_be_made(
@@ -350,11 +352,13 @@ async def test_nobody_is_asked_where_no_ledger_can_be_made(
     (tmp_path / "file").touch()
     person = Person("yes")
     settings: Row = {"state_url": f"sqlite:///{tmp_path}/file/rentals.db", "confirm": "always"}
+    arguments = await stage(sandbox)
+    before = living(sandbox)
     async with agent_on(sandbox, person=person, **settings) as agent:
-        failure = await agent.refused(tool, **await stage(sandbox))
-    assert failure.code == "ledger_unavailable"
+        failure = await agent.refused(tool, **arguments)
+    assert failure.code == ("follow_up_not_kept" if tool == "start_job" else "ledger_unavailable")
     assert "cannot be made" in failure.text
-    assert (person.questions, living(sandbox)) == ([], [])
+    assert (person.questions, living(sandbox)) == ([], before)
 
 
 @pytest.mark.parametrize(("tool", "stage"), [("rent_pod", given(**WISH)), ("rent_cluster", cluster)])

@@ -60,6 +60,29 @@ async def warn_of_unsaved(account: Account, pod: Pod, job: Job) -> list[str]:
     return [unsaved] if unsaved else []
 
 
+def refuse_unkept(account: Account, then: Then) -> None:
+    """Refuse, before anybody is asked, what is to follow a job where no ledger can be made to write it into.
+
+    Raises:
+        Failure: none can.
+    """
+    if then == "nothing" or account.worker is None:
+        return
+    try:
+        account.rents.refuse_unmakeable()
+    except LedgerUnavailable as error:
+        raise _not_kept(error) from error
+
+
+def _not_kept(error: Exception) -> Failure:
+    return Failure(
+        "follow_up_not_kept",
+        f"What is to follow the job cannot be written down: {error}",
+        "Call again in a minute, or start it with then=nothing.",
+        effect="Nothing was started.",
+    )
+
+
 async def promise(account: Account, pod: Pod, job: str, then: Then) -> Task | None:
     """Write down what is to follow a job that is about to start; None where nothing follows, or it was written before.
 
@@ -72,12 +95,7 @@ async def promise(account: Account, pod: Pod, job: str, then: Then) -> Task | No
     try:
         task, is_new = await worker.add("follow_up", pod.id, job, {"then": then}, delay=_STARTING)
     except (AccountUnknown, LedgerUnavailable, LiumError) as error:
-        raise Failure(
-            "follow_up_not_kept",
-            f"What is to follow the job cannot be written down: {error}",
-            "Call again in a minute, or start it with then=nothing.",
-            effect="Nothing was started.",
-        ) from error
+        raise _not_kept(error) from error
     return task if is_new else None
 
 

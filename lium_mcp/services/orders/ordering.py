@@ -67,6 +67,7 @@ async def ask_to_rent_or_order(
         shown = asked.subject.terms
         if shown.template_digest not in (None, terms.template_digest):
             raise template_changed(shown.template_id)
+    account.rents.refuse_unmakeable()
     return question_about_order(NewOrder(terms, because))
 
 
