@@ -29,6 +29,7 @@ from lium_mcp.services.backing_up import (
     refuse_undeletable,
 )
 from lium_mcp.services.backups.final_backup import FinalBackups, RemovalQuestion, earlier_final_backup
+from lium_mcp.services.backups.restore_turns import RestoreTurns
 from lium_mcp.services.backups.restoring import UnseenTargets, unseen_targets
 from lium_mcp.services.backups.whole_backups import undone_by
 from lium_mcp.services.limits_left import check_life
@@ -276,13 +277,21 @@ async def ask_to_delete_schedule(account: Account, *, pod: str) -> Question | No
     return Question(f"Stop backing up {_pod(target)}? {await _last_backup(account, target)}", {"pod": target.id})
 
 
-async def ask_to_restore(account: Account, *, backup_id: str, pods: list[str], path: str, **_: Any) -> Question | None:  # noqa: ANN401
+async def ask_to_restore(
+    account: Account,
+    turns: RestoreTurns,
+    *,
+    backup_id: str,
+    pods: list[str],
+    path: str,
+    **_: Any,  # noqa: ANN401 - as above
+) -> Question | None:
     """Before `restore_backup`, where a directory is named and nobody can look whether it is empty."""
     if not path:
         return None
     backup, targets = await account.lium.backups.get(backup_id), await find_pods(account, pods)
     refuse_incomplete(backup)
-    unseen = await unseen_targets(account, targets, path)
+    unseen = await unseen_targets(account, turns, targets, path)
     if not unseen:
         return None
     named = "; ".join(f"pod {quoted(pod.pod_name)} ({_id(pod.id)})" for pod in unseen)

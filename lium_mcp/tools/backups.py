@@ -331,7 +331,7 @@ async def delete_backup(call: Call, backup_id: BackupId) -> EndedBackup:
     title="Restore backup",
     hints=DESTROYS_EACH_TIME,
     search_hint="restore snapshots, bring data back, copy it to one pod or many pods",
-    asks=lambda call, **given: ask_to_restore(call.account, **given),
+    asks=lambda call, **given: ask_to_restore(call.account, call.runtime.restore_turns, **given),
 )
 async def restore_backup(
     call: Call,

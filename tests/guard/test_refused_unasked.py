@@ -242,6 +242,18 @@ async def test_nobody_is_asked_about_what_changes_nothing(sandbox: Sandbox, tool
     assert {request.method for request in wire.requests} == {"GET"}
 
 
+async def test_nobody_is_asked_about_a_restore_where_another_writes(sandbox: Sandbox) -> None:
+    backup_id, person = await running_backup(sandbox), Person("yes")
+    restore: Row = {"backup_id": backup_id, "pods": ["train"], "path": "/root/there", "wait_seconds": 0}
+    async with agent_on(sandbox, person=person) as agent:
+        await agent.call("get_backup", backup_id=backup_id, wait_seconds=600)
+        assert (await agent.call("restore_backup", **restore))["outcome"] == "pending"
+        assert len(person.questions) == 1
+        again = await agent.call("restore_backup", **restore)
+    assert "restore_target_taken" in again["pods"][0]["problem"]
+    assert len(person.questions) == 1
+
+
 async def test_nobody_is_asked_about_a_job_whose_name_the_pod_has(account: Sandbox, at: Servers) -> None:
     person = Person("yes")
     async with at(person=person, confirm="auto") as agent:

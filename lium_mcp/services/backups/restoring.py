@@ -144,14 +144,16 @@ async def restore_into(
     return [_judge(run, backup) for run in runs]
 
 
-async def unseen_targets(account: Account, pods: Sequence[Pod], path: str) -> list[Pod]:
-    """The pods in which nobody can see whether the named path is empty."""
+async def unseen_targets(account: Account, turns: RestoreTurns, pods: Sequence[Pod], path: str) -> list[Pod]:
+    """The pods in which nobody can see whether the named path is empty, where a restore would be ordered then."""
     runs = [_Run(pod, account.lium.now()) for pod in pods]
     unseen: set[str] = set()
 
     async def examine(run: _Run) -> None:
-        with suppress(Failure):  # the restore itself refuses a path that cannot be one
-            if await _find(account, run.pod, check_path(run.pod, path, "path")) == "unseen":
+        with suppress(Failure, LiumError):  # the restore itself refuses a path that cannot be one, or is written to
+            checked = check_path(run.pod, path, "path")
+            _refuse_taken(checked, await turns.unfinished(account, run.pod))
+            if await _find(account, run.pod, checked) == "unseen":
                 unseen.add(run.pod.id)
 
     await _each(runs, examine)
