@@ -1,8 +1,13 @@
 """Runs commands on a pod, with bounded output and a time limit, and says whether a command still runs."""
 
 import codecs
+import math
+import re
 from collections import deque
 from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from shlex import quote
 from typing import TYPE_CHECKING, Final, Literal
 
 import anyio
@@ -13,20 +18,33 @@ if TYPE_CHECKING:
     from lium_mcp.remote.connections import Connection, Ended
 
 # The login shell says its process group first, so that it can be killed: sshd lets no client signal what runs as root.
-# What it starts may leave that group (setsid, set -m, a daemon), so all of it carries a mark in its environment.
+# What it starts may leave that group (setsid, set -m, a daemon), so all of it carries a mark in its environment, and
+# holds a file of that name open. In the pod a watch keeps the time limit, for when this server or the connection is
+# gone. It begins before the mark, in a session and an environment of its own, and so is nothing that the command left.
+# Its script is in a variable, where it fills no list of processes. A sandbox has no processes to look at, and no `env`.
 _GROUP_LINE: Final = b"lium-mcp-group="
-_FIRST: Final = "echo lium-mcp-group=$$ >&2; export LIUM_COMMAND={mark}\n"
+_FIRST: Final = (
+    "echo lium-mcp-group=$$ >&2\n"
+    '(env -i PATH="$PATH" LIUM_WATCH={watch} setsid sh -c \'eval "$LIUM_WATCH"\' lium-mcp $$ '
+    "</dev/null >/dev/null 2>&1 &)\n"
+    "export LIUM_COMMAND={mark}\n"
+    "[ -e /proc/self/fd ] && (: >{file}) 2>/dev/null && \\exec 9>{file} && rm -f {file}\n"
+)
+_WATCH: Final = "{processes}\ngroup=$1\nmark='{pattern}'\nwatch {seconds}"
+_MARKED_FILE: Final = "/tmp/.LIUM_COMMAND={mark}"  # noqa: S108 - in the pod, and nobody guesses the mark
+# How long after its time limit the pod itself ends a command: this server has tried before.
+_WATCH_LATER_SECONDS: Final = 10
 _GROUP_WITHIN_BYTES: Final = 8192
 _GRACE_SECONDS: Final = 3.0
 _KILL_SECONDS: Final = 10.0
 _SHORT_BYTES: Final = 65_536
-# Where nobody reaps them, dead processes stay in their group: where processes can be looked at, living ones count.
-_LIVES: Final = (
-    "if [ -e /proc/self/stat ]; then grep -q ') [^ZX] [0-9]* {group} ' /proc/[0-9]*/stat 2>/dev/null; "
-    "else kill -0 -{group} 2>/dev/null; fi"
-)
-# Of a dead process that nobody has reaped it is empty.
-_ENVIRONMENTS: Final = "/proc/[0-9]*/environ"
+# Whoever is gone, or called this off, waits for nothing: a server that is asked to end has some three seconds in all.
+_HURRIED_GRACE_SECONDS: Final = 1.0
+_FOUND: Final = re.compile(r"\b[0-9]+:[0-9]+\b")
+# In no environment.
+_NOTHING: Final = "^$"
+# Where no process can be looked at, there is the group, which no process of that number and start stands for.
+_SOMETHING: Final = "0:0"
 
 State = Literal["ended", "stopped", "running", "unknown"]
 
@@ -177,7 +195,7 @@ async def run_command(
     async def execute() -> None:
         nonlocal ended, problem
         try:
-            ended = await connection.execute(_FIRST.format(mark=mark) + command, streams)
+            ended = await connection.execute(_first(mark, timeout_seconds) + command, streams)
         except Failure as error:
             problem = error
         over.set()
@@ -188,15 +206,20 @@ async def run_command(
             with anyio.move_on_after(timeout_seconds):
                 await over.wait()
             if not over.is_set():
-                state = await _stop(connection, Started(streams.group, _pattern(mark)), over)
+                state = await _stop(connection, Started(streams.group, _pattern(mark)), over, _GRACE_SECONDS)
         except anyio.get_cancelled_exc_class():
             with anyio.CancelScope(shield=True):
-                await _stop(connection, Started(streams.group, _pattern(mark)), over)
+                await _stop(connection, Started(streams.group, _pattern(mark)), over, _HURRIED_GRACE_SECONDS)
             raise
         finally:
             group.cancel_scope.cancel()
     streams.finish()
     if problem is not None:
+        if problem.code == "connection_lost":
+            problem.effect = (
+                "The command may run on: the pod itself ends what it finds of it soon after its time limit of "
+                f"{timeout_seconds:g} seconds."
+            )
         raise problem
     return CommandOutcome(
         state,
@@ -249,48 +272,66 @@ async def run_short(
 
 
 async def stop_all(connection: "Connection", started: Started, *, grace_seconds: float) -> bool:
-    """Ask all that a command started to end, and kill what does not; return whether it is gone.
+    """Ask all that a command started to end, and kill what does not; return whether nothing is found of it any more.
 
     Raises:
         Failure: the connection broke.
     """
+    found = ""
     for signal, seconds in (("TERM", grace_seconds), ("KILL", _GRACE_SECONDS)):
-        await _send(connection, started, signal)
-        waited, pause = 0.0, 0.05
-        while waited < seconds:
-            if not await is_alive(connection, started):
+        found = await _act(connection, started, found, signal)
+        # Looking takes its time too, on a pod that is busy or far away.
+        until, pause = anyio.current_time() + seconds, 0.05
+        while anyio.current_time() < until:
+            found = await _act(connection, started, found)
+            if not found:
                 return True
             await anyio.sleep(pause)
             if signal == "KILL":
-                await _send(connection, started, signal)  # also to what was just being started
-            waited += pause
+                found = await _act(connection, started, found, signal)  # also to what was just being started
             pause = min(2 * pause, 0.5)
-    return not await is_alive(connection, started)
+    return not await _act(connection, started, found)
 
 
 async def is_alive(connection: "Connection", started: Started) -> bool:
-    """Whether something that a command started is there.
+    """Whether something that a command started is found there.
 
     Raises:
         Failure: the connection broke.
     """
-    looks = [_LIVES.format(group=started.group)] if started.group else []
-    if started.mark:
-        looks.append(f"grep -q '{started.mark}' {_ENVIRONMENTS} 2>/dev/null")
-    if not looks:
-        return False
-    status, _ = await run_short(connection, " || ".join(looks), timeout_seconds=_KILL_SECONDS, reserved=True)
-    return status == 0
+    return bool(await _act(connection, started, ""))
 
 
-async def _send(connection: "Connection", started: Started, signal: str) -> None:
-    """Send a signal to the group, and to what carries the mark outside of it: none gets it twice."""
-    receivers = [f"-{started.group}"] if started.group else []
-    if started.mark:
-        marked = f"$(grep -l '{started.mark}' {_ENVIRONMENTS} 2>/dev/null | sed s/environ/stat/)"
-        in_group = f"') . [0-9]* {started.group or 'none'} '"
-        receivers.append(f"$(grep -lv {in_group} /dev/null {marked} 2>/dev/null | cut -d/ -f3)")
-    await run_short(connection, f"kill -{signal} {' '.join(receivers)}", timeout_seconds=_KILL_SECONDS, reserved=True)
+@cache
+def processes_script() -> str:
+    """The part of a shell script that finds what was started, and sends it signals."""
+    return files(__package__).joinpath("processes.sh").read_text()
+
+
+async def _act(connection: "Connection", started: Started, found: str, signal: str | None = None) -> str:
+    """Look for all that a command started, and send it a signal if that is wanted; return what was found alive.
+
+    Args:
+        connection: To the pod.
+        started: What to look for.
+        found: What an earlier look has found.
+        signal: Its name.
+    """
+    group = started.group or ""
+    script = [processes_script(), f"group={group} mark='{started.mark or _NOTHING}' found=' {found} '"]
+    script.append(f"send {signal}" if signal else "look")
+    script.append('echo "$found"')
+    without = f"kill -{signal or 0} -{group} 2>/dev/null && echo {_SOMETHING}" if group else "true"
+    command = f"if [ -e /proc/self/stat ]; then sh -c {quote(chr(10).join(script))}; else {without}; fi"
+    _, said = await run_short(connection, command, timeout_seconds=_KILL_SECONDS, reserved=True)
+    return " ".join(_FOUND.findall(said))
+
+
+def _first(mark: str, timeout_seconds: float) -> str:
+    """What runs in the login shell before a command."""
+    seconds = math.ceil(timeout_seconds) + _WATCH_LATER_SECONDS
+    watch = _WATCH.format(processes=processes_script(), pattern=_pattern(mark), seconds=seconds)
+    return _FIRST.format(watch=quote(watch), mark=mark, file=_MARKED_FILE.format(mark=mark))
 
 
 def _pattern(mark: str) -> str:
@@ -298,13 +339,13 @@ def _pattern(mark: str) -> str:
     return f"LIUM[_]COMMAND={mark}"
 
 
-async def _stop(connection: "Connection", started: Started, over: anyio.Event) -> State:
+async def _stop(connection: "Connection", started: Started, over: anyio.Event, grace_seconds: float) -> State:
     """Stop a command; return whether it ended by itself just now, was stopped, runs on, or nobody knows."""
     if over.is_set():
         return "ended"
     try:
         with anyio.fail_after(3 * _KILL_SECONDS):
-            gone = await stop_all(connection, started, grace_seconds=_GRACE_SECONDS)
+            gone = await stop_all(connection, started, grace_seconds=grace_seconds)
     except (Failure, TimeoutError):
         return "unknown"
     with anyio.move_on_after(_GRACE_SECONDS):

@@ -3,11 +3,12 @@
 #
 # Runs the file `command` beside it for at most $1 seconds, and writes what comes of it into files beside it. The command
 # has a session of its own: it outlives the connection that started it, and can be stopped with all that it started. What
-# it starts may leave that session (setsid, timeout, a daemon), so all of it carries $2 in its environment.
+# it starts may leave that session (setsid, timeout, a daemon): the file `processes` beside it finds it by the mark $2.
 max_seconds=$1
 mark=LIUM_JOB=$2
 dir=${0%/*}
 umask 077
+. "$dir/processes"
 
 # Whoever did not hear that it was started may start it again, and the command still runs once.
 mkdir "$dir/taken" 2>/dev/null || exit 0
@@ -17,30 +18,24 @@ sed 's/.*) //' /proc/1/stat 2>/dev/null | cut -d' ' -f20 >"$dir/container"
 
 shell=sh
 command -v bash >/dev/null 2>&1 && shell=bash
-LIUM_JOB=$2 setsid "$shell" "$dir/command" </dev/null >"$dir/log" 2>&1 &
-group=$!
+LIUM_JOB=$2 setsid "$shell" "$dir/command" </dev/null >"$dir/log" 2>&1 9>"$dir/$mark" &
+command=$!
+group=$command
 # Until the command has its session there is no group of its number, and the job would be taken for dead.
 while ! kill -0 "-$group" 2>/dev/null && kill -0 "$group" 2>/dev/null; do :; done
 echo "$group" >"$dir/pid"
 date +%s >"$dir/started_at"
+rm -f "$dir/$mark" # it stays open
 
-# Whether something that the command started runs on. Where nobody reaps them, dead processes stay in the group, so it is
-# asked for living ones. Once none is left the group's number may become another's, and is not used any more.
+# Whether something that the command started runs on. Once none of the group is left its number may become another's, and
+# is not used any more.
 runs_on() {
-  if [ ! -e "$dir/group_ended" ]; then
-    sed 's/.*) //' /proc/[0-9]*/stat 2>/dev/null | cut -d' ' -f1,3 | grep -q "^[^ZX] $group\$" && return
+  look
+  [ "$in_group" ] || {
+    group=''
     : >"$dir/group_ended"
-  fi
-  grep -qF "$mark" /proc/[0-9]*/environ 2>/dev/null
-}
-
-# Send a signal to the group, and to what carries the mark outside of it: none gets it twice, which may mean another thing.
-send() {
-  to=$group
-  [ ! -e "$dir/group_ended" ] || to=
-  marked=$(grep -lF "$mark" /proc/[0-9]*/environ 2>/dev/null | sed s/environ/stat/)
-  outside=$(grep -lv ") . [0-9]* ${to:-none} " /dev/null $marked 2>/dev/null | cut -d/ -f3)
-  kill "-$1" ${to:+"-$to"} $outside
+  }
+  [ "$found" != ' ' ]
 }
 
 (
@@ -65,7 +60,7 @@ watch=$!
 
 # The job ends with its command, and has its exit code. What the command left in the background runs on until the job's
 # time is over; whoever has something to do after the job waits for that.
-wait "$group"
+wait "$command"
 code=$?
 ended_by=itself
 if [ -e "$dir/over" ]; then
@@ -77,10 +72,10 @@ if runs_on; then
   [ "$ended_by" = time_limit ] || echo "$code" >"$dir/command_ended"
   while runs_on; do sleep 1; done
 fi
-if [ ! -r /proc/self/stat ] && kill -0 "-$group" 2>/dev/null; then # where no process can be looked at, the job ends with its command
-  kill -TERM "-$group" 2>/dev/null
+if [ ! -r /proc/self/stat ] && kill -0 "-$command" 2>/dev/null; then # where no process can be looked at, the job ends with its command
+  kill -TERM "-$command" 2>/dev/null
   sleep 1
-  kill -KILL "-$group" 2>/dev/null
+  kill -KILL "-$command" 2>/dev/null
 fi
 kill "$watch" 2>/dev/null
 

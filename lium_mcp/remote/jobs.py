@@ -19,7 +19,15 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 import anyio
 
 from lium_mcp.failures import Failure
-from lium_mcp.remote.commands import Started, is_alive, run_short, stop_all, text_of_tail, without_cut_end
+from lium_mcp.remote.commands import (
+    Started,
+    is_alive,
+    processes_script,
+    run_short,
+    stop_all,
+    text_of_tail,
+    without_cut_end,
+)
 
 if TYPE_CHECKING:
     from lium_mcp.remote.connections import Connection
@@ -156,6 +164,7 @@ async def start_job(
             }
             await pod_files.write(f"{folder}/spec.json", json.dumps(spec).encode())
             await pod_files.write(f"{folder}/command", command.encode())
+            await pod_files.write(f"{folder}/processes", processes_script().encode())
             await pod_files.write(f"{folder}/run", _runner())
     except FileExistsError:
         raise _taken(connection, name) from None

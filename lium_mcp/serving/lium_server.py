@@ -33,7 +33,8 @@ from lium_mcp.toolkit.rendering import META_KEY, render_failure
 log = logging.getLogger("lium_mcp.calls")
 
 CLEAN_UP_SECONDS: Final = 3.5
-_CANCEL_SECONDS: Final = 1.0
+# What ignores TERM in a pod is killed a second later, and looked for once more.
+_CANCEL_SECONDS: Final = 2.0
 _LAST_WORDS_SECONDS: Final = 0.1
 _PARENT_SECONDS: Final = 1.0
 _STOPPING: Final = Failure("server_stopping", "This MCP server is stopping.", "Call again when it is back.")

@@ -65,6 +65,10 @@ LEAVING = [
     "setsid sh -c '{late}' & sleep 60",
     "bash -c 'set -m; ({late}) & wait'",
     "nohup setsid sh -c '{late}' >/dev/null 2>&1 </dev/null & sleep 60",
+    # Without the mark in its environment, it is found by who started it, or by the file that it holds open.
+    "env -i setsid sh -c '{late}' & sleep 60",
+    "env -i setsid sh -c '({late}) &'; sleep 60",
+    "exec env -i sh -c 'setsid sh -c \"{late}\" & sleep 60'",
 ]
 
 
@@ -73,11 +77,20 @@ async def test_at_the_time_limit_ends_too_what_has_left_the_process_group(
     on_sshd: Agent, sshd: Sshd, command: str
 ) -> None:
     await rent(on_sshd)
-    command = command.format(late="sleep 2; touch late")
+    command = command.format(late="sleep 3; touch late")
     run = await on_sshd.call("run_command", pod="train", command=command, timeout_seconds=1)
     assert run["outcome"] == "stopped"
-    await asyncio.sleep(1.5)
+    await asyncio.sleep(2.5)
     assert not (sshd.home / "late").exists()
+
+
+async def test_a_daemon_that_hides_in_every_way_is_the_one_thing_that_escapes(on_sshd: Agent, sshd: Sshd) -> None:
+    await rent(on_sshd)
+    hidden = "env -i setsid sh -c 'exec 9>&-; (sleep 1; touch late) & exit' ; sleep 60"
+    run = await on_sshd.call("run_command", pod="train", command=hidden, timeout_seconds=1)
+    assert run["outcome"] == "stopped"
+    await asyncio.sleep(1)
+    assert (sshd.home / "late").exists()
 
 
 async def test_when_the_client_goes_all_that_a_command_began_ends(sandbox: Sandbox, sshd: Sshd) -> None:
