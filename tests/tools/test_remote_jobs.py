@@ -96,6 +96,19 @@ async def test_a_character_that_is_half_written_is_shown_whole_at_a_later_look(o
     assert (seen["log"], seen["log_bytes"]) == ("\N{GRINNING FACE}\ufffd", 6)  # all there will ever be
 
 
+async def test_stopping_a_job_ends_too_what_cleared_its_environment_and_left_its_parent(
+    on_sshd: Agent, sshd: Sshd
+) -> None:
+    await rent(on_sshd)
+    wanted = "env -i setsid sh -c '(touch begun; sleep 4; touch late) &'; sleep 60"
+    await on_sshd.call("start_job", pod="train", name="hidden", command=wanted)
+    while not (sshd.home / "begun").exists():  # noqa: ASYNC110 - no event tells
+        await asyncio.sleep(0.01)
+    assert (await on_sshd.call("stop_job", pod="train", name="hidden"))["job"]["status"] == "stopped"
+    await asyncio.sleep(4)
+    assert not (sshd.home / "late").exists()
+
+
 async def test_jobs_that_start_at_once_on_a_new_pod_all_start(on_sshd: Agent, sshd: Sshd) -> None:
     await rent(on_sshd)
     names = [f"part-{number}" for number in range(6)]
