@@ -18,6 +18,7 @@ from lium_mcp.rentals import PRICE_TOLERANCE_USD, hours_paid_for, whole_hours
 log = logging.getLogger(__name__)
 
 _COST_TOLERANCE_USD = 0.005
+_CENT_USD = 0.01
 _LIFE_TOLERANCE_HOURS = 0.01
 # A pod takes some minutes to start, and then its removal has to come in time.
 _RESTART_HOURS = 0.25
@@ -206,16 +207,7 @@ class Policy:
                 f"{pods} pods live or are starting; at most {most_pods} are allowed",
                 f"{most_pods - pods} more" if most_pods > pods else "removing one first" if most_pods else "none",
             )
-        most_burn = self.limits.max_burn_per_hour_usd
-        if most_burn is not None:
-            burn = self._burn("max_burn_per_hour_usd", commitments, ask)
-            if is_above(burn + (ask.price_per_hour_usd or 0), most_burn):
-                self._refuse(
-                    "max_burn_per_hour_usd",
-                    f"All pods together would cost {rate_in_usd(burn + (ask.price_per_hour_usd or 0))} an hour; "
-                    f"at most ${most_burn:g} is allowed",
-                    f"at most {in_usd(max(most_burn - burn, 0))} more an hour",
-                )
+        self._check_burn(ask, commitments)
         self._check_budget(ask, commitments, spent_usd)
 
     def check_life(self, name: str, lived_hours: float | None, hours_left: float | None) -> None:
@@ -249,12 +241,18 @@ class Policy:
         if getattr(self.limits, limit) is not None and hours_left is not None and hours_left < _RESTART_HOURS:
             self._refuse(limit, f"{name} is removed within minutes, and a start would put that off", "another pod")
 
-    def check_extension(self, name: str, ask: Ask, others: Sequence[Commitment], spent_usd: float | None) -> None:
-        """Refuse to let a pod live on for longer than the budget bears; `others` are all but that pod.
+    def check_extension(
+        self, name: str, ask: Ask, others: Sequence[Commitment], spent_usd: float | None, *, is_longer: bool
+    ) -> None:
+        """Refuse to let a pod live on for longer than the limits bear, at its price of now; `others` are all but it.
+
+        What bounds a life that had no bound is held against the budget alone: it `is_longer` than nothing.
 
         Raises:
-            PolicyRefused: it does not.
+            PolicyRefused: they do not.
         """
+        if is_longer:
+            self._check_burn(ask, others)
         if self.limits.budget_usd is not None and ask.hours is None:
             self._refuse("budget_usd", f"Without a removal time {name} has no bounded cost", "a removal time")
             return
@@ -308,6 +306,19 @@ class Policy:
                 f"It would cost up to {in_usd(at_most_usd(cost))}; "
                 f"of the budget of ${budget:g} {in_usd(max(left, 0))} is left",
                 f"{counted(fits, 'hour')} at this price" if fits >= 1 else "a cheaper node or nothing now",
+            )
+
+    def _check_burn(self, ask: Ask, others: Sequence[Commitment]) -> None:
+        most = self.limits.max_burn_per_hour_usd
+        if most is None:
+            return
+        burn = self._burn("max_burn_per_hour_usd", others, ask)
+        if is_above(burn + (ask.price_per_hour_usd or 0), most):
+            self._refuse(
+                "max_burn_per_hour_usd",
+                f"All pods together would cost {rate_in_usd(burn + (ask.price_per_hour_usd or 0))} an hour; "
+                f"at most ${most:g} is allowed",
+                f"at most {in_usd(most - burn)} more an hour" if most - burn >= _CENT_USD else "removing a pod first",
             )
 
     def _burn(self, limit: str, commitments: Sequence[Commitment], ask: Ask) -> float:

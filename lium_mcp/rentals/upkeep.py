@@ -36,6 +36,7 @@ _RUN_OUT: Final = timedelta(seconds=330)
 _MISSED_LISTS: Final = 3
 _MISSED_LISTS_APART: Final = timedelta(seconds=60)
 _LISTS_APART_AT_MOST: Final = timedelta(minutes=10)
+_MISSED_AGAIN_WITHIN: Final = timedelta(days=1)
 # In one look, even if a list lacks many pods.
 _MOST_RENTS_ASKED_ABOUT: Final = 12
 _MOST_PODS_ASKED_FOR: Final = 4
@@ -174,14 +175,26 @@ class Upkeep:
             return "alive" if (await self._lium.pods.get(pod_id, repeat=Repeat.NEVER)).is_alive else "gone"
         except NotFound:
             pass
-        is_known = entry.removal_accepted or asked_at - entry.known_since > LISTED_WITHIN
-        if entry.key_tag == self._key_tag and is_known:
+        is_own = entry.key_tag == self._key_tag
+        if is_own and entry.removal_accepted:
             return "gone"
         # Lium may not know a new pod by its id yet, and this key may not see another key's pod, whether that lives or
         # not; the record of a removed one says so.
         with suppress(NotFound):
-            return "gone" if (await self._lium.pods.record(pod_id)).removed is True else "unseen"
-        return "unseen"
+            if (removed := (await self._lium.pods.record(pod_id)).removed) is not None:
+                return "gone" if removed else "unseen"
+        if not is_own or asked_at - entry.known_since <= LISTED_WITHIN:
+            return "unseen"
+        return "gone" if await self._is_missed_again(entry, asked_at) else "unseen"
+
+    async def _is_missed_again(self, entry: Entry, asked_at: datetime) -> bool:
+        """Whether a second look, some time after a first, finds no pod of a rent: one alone may be an accident."""
+        since = None if entry.missed_at is None else asked_at - entry.missed_at
+        if since is not None and _MISSED_LISTS_APART <= since <= _MISSED_AGAIN_WITHIN:
+            return True
+        if since is None or since > _MISSED_AGAIN_WITHIN:
+            await self._rents.note(entry, entry.status, missed_at=asked_at)
+        return False
 
     async def _attend_to_rented(self, entry: Entry, pods: Rows[Pod]) -> None:
         alive = [pod for pod in pods if pod.id in entry.pod_ids and pod.is_alive]
@@ -235,9 +248,8 @@ class Upkeep:
                 await self._count_missed_list(entry, pods.asked_at)
             elif in_background:
                 self._in_vain[entry.id] = pods.asked_at
-        elif has_run_out and in_background:
-            self._in_vain[entry.id] = pods.asked_at  # as above; only a call can tell somebody of the pod
         else:
+            # Where a pod of its name is there, that one bills: it gets its removal time, and goes if it must.
             await self._settler.settle_later(entry, found, pods)
 
     async def _count_missed_list(self, entry: Entry, asked_at: datetime) -> None:

@@ -42,15 +42,17 @@ class LimitsLeft:
         pods: Rows[Pod],
         entries: Sequence[Entry],
         extensions: Sequence[Extension],
+        *,
+        is_longer: bool,
     ) -> None:
-        """Refuse to let a pod live for so many hours from now where the budget does not bear it; None is for ever.
+        """Refuse to let a pod live for so many hours from now where the limits do not bear it; None is for ever.
 
         Raises:
             PolicyRefused: it does not.
         """
         others = self.committed(pods.where(lambda other: other.id != pod.id), _without(pod, entries), extensions)
         name, most = pod.pod_name or pod.id, None if hours is None else hours + LATE_HOURS
-        self.policy.check_extension(name, Ask(pod.price, most), others, self.spent_usd(pods))
+        self.policy.check_extension(name, Ask(pod.price, most), others, self.spent_usd(pods), is_longer=is_longer)
 
     def standings(self, pods: Rows[Pod], entries: Sequence[Entry], extensions: Sequence[Extension]) -> list[Standing]:
         """How far each limit is used."""
@@ -166,10 +168,13 @@ async def _judge_life(
     lived = hours_since(pod.created_at, now)
     # A first removal time bounds a life of which nobody knows the beginning; a later one only makes it longer.
     policy.check_life(pod.pod_name or pod.id, 0 if lived is None and earlier is None else lived, hours)
-    if not policy.wants_spending:
+    is_longer = hours is None or (earlier is not None and hours > earlier)
+    if is_longer:  # its price may have risen since it was rented
+        policy.check_price(pod.price)
+    if not policy.wants_spending and not (is_longer and policy.adds_up):
         return None
     left, (pods, _) = await read_limits_left(account, policy), await account.renter.look()
-    return lambda entries, extensions: left.check_extension(pod, hours, pods, entries, extensions)
+    return lambda entries, extensions: left.check_extension(pod, hours, pods, entries, extensions, is_longer=is_longer)
 
 
 @asynccontextmanager

@@ -144,7 +144,7 @@ def test_shadow_mode_refuses_nothing(
     policy.check_price(ask.price_per_hour_usd, ask.pods)
     policy.check_room(ask, items, spent)
     policy.check_life("p", lived, life)
-    policy.check_extension("p", ask, items, spent)
+    policy.check_extension("p", ask, items, spent, is_longer=True)
     policy.check_restart("p", life)
     policy.check_gpu_type("")
     policy.check_country(None)

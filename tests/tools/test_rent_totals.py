@@ -198,11 +198,13 @@ async def test_hours_that_a_total_cuts_short_are_told_wherever_they_are_planned(
     assert person.questions[0].count(told) == 1
 
 
-# --- what pods of the same request cost before ------------------------------------------------------------------------
+# --- what pods of the same name cost before ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("count", [1, 3])
-async def test_pods_that_were_removed_count_towards_the_total_of_the_same_call(sandbox: Sandbox, count: int) -> None:
+async def test_pods_that_were_removed_count_towards_a_total_whatever_else_is_asked(
+    sandbox: Sandbox, count: int
+) -> None:
     price = count * min(row["price_per_gpu"] for row in await offers(sandbox, "4090"))
     total = round(4 * price * 1.1, 2)  # of several, the dearer ones count too
     wanted = CHEAP | {"count": count, "max_total_usd": total, "wait_seconds": 60}
@@ -220,10 +222,13 @@ async def test_pods_that_were_removed_count_towards_the_total_of_the_same_call(s
         failure = await agent.refused("rent_pod", **wanted)
         assert failure.code == "total_too_low"
         assert f"max_total_usd={total:g}, less up to $" in failure.text
-        assert "pods of this request that are gone" in failure.text
-        # Another name, or another total, is another request.
+        assert "pods of this name that are gone" in failure.text
+        others: list[Row] = [{"min_ram_gb": 1}, {"max_usd_per_hour": 50}, {"count": 4}, {"max_total_usd": total * 1.05}]
+        for more in others:
+            assert (await agent.refused("rent_pod", **wanted | more)).code == "total_too_low"
         await agent.call("rent_pod", **wanted | {"name": "other"}, dry_run=True)
-        await agent.call("rent_pod", **wanted | {"max_total_usd": 2 * total}, dry_run=True)
+        higher = await agent.call("rent_pod", **wanted | {"max_total_usd": 2 * total}, dry_run=True)
+        assert higher["left_of_total_usd"] < total
     assert len(left) >= 2
     assert sum(pod["charged_usd"] for pod in sandbox.state("pods")["pods"]) <= total
 

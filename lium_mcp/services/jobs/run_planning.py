@@ -14,11 +14,12 @@ from lium_mcp.remote.local_files import LocalFolders, kind_of
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.backups.transfer_details import open_folders
 from lium_mcp.services.jobs.run_order import Ending, RunOrder
-from lium_mcp.services.jobs.runs import own_worker, total_of_run
+from lium_mcp.services.jobs.runs import own_worker
 from lium_mcp.services.pods.pod_connections import pod_access
 from lium_mcp.services.questions import quoted
 from lium_mcp.services.rents.rent_plan import Plan
 from lium_mcp.services.rents.rent_questions import plan_to_ask, question_about
+from lium_mcp.services.rents.request_total import total_of
 
 _ENDINGS: Final[dict[Ending, str]] = {
     "keep": "The pod stays after that.",
@@ -76,8 +77,8 @@ async def plan_run(
     Raises:
         Failure, PolicyRefused, LiumError, LedgerUnavailable: as `plan_to_ask`.
     """
-    total = await total_of_run(account, order, account.lium.keyed_digest(order.digest))
     wish = order.wish(order.life_hours)
+    total = await total_of(account, wish)
     try:
         return await plan_to_ask(account, policy, wish, total, asked, admits=(lambda _: True) if is_to_ask else None)
     except PolicyRefused as refused:

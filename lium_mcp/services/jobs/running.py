@@ -41,7 +41,7 @@ from lium_mcp.services.failure_words import FAILURES, REFUSALS, as_failure
 from lium_mcp.services.jobs.claimed_run import Run, not_now
 from lium_mcp.services.jobs.job_watch import why_lost
 from lium_mcp.services.jobs.run_order import LEAST_COMMAND_SECONDS
-from lium_mcp.services.jobs.runs import RunState, total_of_run
+from lium_mcp.services.jobs.runs import RunState
 from lium_mcp.services.limits_left import find_judge
 from lium_mcp.services.pods.login_keys import register_public_keys
 from lium_mcp.services.pods.node_warnings import node_warnings
@@ -53,6 +53,7 @@ from lium_mcp.services.pods.readiness import read_pod, wait_for_ssh
 from lium_mcp.services.rents.other_nodes import rent_on_some_node
 from lium_mcp.services.rents.rent_plan import make_plan
 from lium_mcp.services.rents.rent_terms import refuse_dearer
+from lium_mcp.services.rents.request_total import total_of
 from lium_mcp.services.rents.startup_restores import ordered_restore, wait_for_restore
 from lium_mcp.services.rents.total_ceiling import say_cut_short
 from lium_mcp.services.templates.what_runs import refuse_changed_template
@@ -155,7 +156,7 @@ async def _rent(run: Run) -> None:
     agreed = None if ceiling is None else Question("", price_per_hour_usd=ceiling)
     try:
         wish = run.order.wish(payload["hours"])
-        total = await total_of_run(account, run.order, payload.get("call"))
+        total = await total_of(account, wish)
         plan = await make_plan(account, policy, wish, total, priced=True, admits=_as_shown(payload.get("shown")))
         refuse_dearer(agreed, plan.price_per_hour_usd)
         # A run of an earlier version has none.

@@ -23,7 +23,6 @@ from lium_mcp.services.jobs.run_order import RunOrder
 from lium_mcp.services.pods.pod_connections import pod_access
 from lium_mcp.services.polling import Poller
 from lium_mcp.services.rents.rent_plan import Plan
-from lium_mcp.services.rents.request_total import Total, read_total
 from lium_mcp.services.templates.what_runs import digest_of_what_runs
 
 RunState = Literal["renting", "booting", "uploading", "starting", "running", "following", "removing"]
@@ -184,17 +183,6 @@ def _whole_paths(account: Account, order: RunOrder) -> dict[str, str]:
     folders = open_folders(pod_access(account).local_folders)
     given = {"local_path": order.local_path, "to_path": order.download_path and order.target}
     return {name: f"{folders.locate(path)}{'/' if path.endswith('/') else ''}" for name, path in given.items() if path}
-
-
-async def total_of_run(account: Account, order: RunOrder, call: str | None) -> Total | None:
-    """Read what is left of the total of a run, which an earlier try of the same call may have begun to spend.
-
-    Raises:
-        LedgerUnavailable: as `read_total`.
-    """
-    runs = await account.rents.tasks("job_run") if order.max_total_usd is not None else []
-    tries = {task.id for task in runs if task.name == order.name and task.payload.get("call") == call}
-    return await read_total(account, order.max_total_usd, [order.name], lambda entry: entry.task_id in tries)
 
 
 @asynccontextmanager

@@ -1,10 +1,10 @@
-"""What is left of the total of a request: pods that it rented before and that are gone have cost some of it.
+"""What is left of a total: pods of the same name that are gone have cost some of it.
 
-A caller who gets no further tries the same call again and again. Each try is a rent of its own, and none of them may
-begin with the whole total. Once nothing of the request is left and some hours are over, the same words ask anew.
+A caller who gets no further tries again and again, with the same words or others. Each try is a rent of its own, and
+none of them may begin with the whole total. Some hours later a pod of that name is another matter.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -19,7 +19,7 @@ _REMEMBERED_FOR: Final = timedelta(hours=6)
 
 @dataclass(frozen=True, slots=True)
 class Total:
-    """What all pods of a request may cost together, and what is gone of it.
+    """What the pods of a name may cost together, and what is gone of it.
 
     Attributes:
         usd: As the caller said it.
@@ -39,7 +39,7 @@ class Total:
         return None if most_usd is None else max(self.left_usd - most_usd, 0)
 
     def __str__(self) -> str:
-        gone = f", less up to {in_usd(self.gone_usd)} for pods of this request that are gone," if self.gone_usd else ""
+        gone = f", less up to {in_usd(self.gone_usd)} for pods of this name that are gone," if self.gone_usd else ""
         return f"max_total_usd={self.usd:g}{gone}"
 
 
@@ -55,40 +55,22 @@ def most_usd_of(entries: Sequence[Entry]) -> float | None:
 
 
 async def total_of(account: Account, wish: Wish, living: Sequence[Entry] = ()) -> Total | None:
-    """Read what is left of the total of a rent.
-
-    Raises:
-        LedgerUnavailable: as `read_total`.
-    """
-    asked = wish.digest
-    return await read_total(account, wish.max_total_usd, wish.pod_names, lambda entry: entry.asked == asked, living)
-
-
-async def read_total(
-    account: Account,
-    total_usd: float | None,
-    pod_names: Sequence[str],
-    is_of_request: Callable[[Entry], bool],
-    living: Sequence[Entry] = (),
-) -> Total | None:
-    """Read what is left of a total; None where there is none.
+    """Read what is left of the total of a rent; None where it has none.
 
     Args:
         account: Whose ledger is read.
-        total_usd: As the caller said it.
-        pod_names: The names of the request's pods.
-        is_of_request: Whether a rent of one of these names was for the request.
-        living: Its rents whose pods are there: while there are some, the request is not over.
+        wish: What is asked for.
+        living: Its rents whose pods are there: while there are some, those that went before count.
 
     Raises:
         LedgerUnavailable: the ledger cannot be read.
     """
-    if total_usd is None:
+    if wish.max_total_usd is None:
         return None
     now = account.lium.now()
     since = min((now - _REMEMBERED_FOR, *(entry.created_at for entry in living)))
-    gone = [entry for entry in await account.rents.gone(pod_names, since) if is_of_request(entry)]
-    return Total(total_usd, sum(_cost_usd(entry, now) for entry in gone if _ended_at(entry, now) >= since))
+    gone = [entry for entry in await account.rents.gone(wish.all_names, since) if _ended_at(entry, now) >= since]
+    return Total(wish.max_total_usd, sum(_cost_usd(entry, now) for entry in gone))
 
 
 def _cost_usd(entry: Entry, now: datetime) -> float:

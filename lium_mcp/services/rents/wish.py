@@ -38,9 +38,8 @@ class Wish(Filters):
         float | None,
         Field(
             gt=0,
-            description="For all of it, every pod together, also those gone for up to 6 hours: the most whole hours "
-            "that fit, 6 minutes spare. "
-            "left_of_total_usd is what remains even so.",
+            description="For all of it, every pod together, also those of the name gone for up to 6 hours: the most "
+            "whole hours that fit, 6 minutes spare. left_of_total_usd is what remains even so.",
         ),
     ] = None
     enable_backups: Annotated[bool, OFFICIAL] = True
@@ -78,6 +77,11 @@ class Wish(Filters):
     def pod_names(self) -> list[str]:
         """The names of its pods."""
         return [f"{self.name}-{number}" for number in range(1, (self.count or 1) + 1)] if self.is_batch else [self.name]
+
+    @property
+    def all_names(self) -> list[str]:
+        """The name, and those that its pods have with any `count`."""
+        return [self.name, *(f"{self.name}-{number}" for number in range(1, _MOST_PODS + 1))]
 
     def of_one(self, name: str) -> "Wish":
         """The wish for the pod of this name alone."""
