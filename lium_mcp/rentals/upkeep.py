@@ -22,7 +22,7 @@ from lium_mcp.api.retries import Repeat
 from lium_mcp.figures import rate_in_usd
 from lium_mcp.rentals.account_rents import AccountRents
 from lium_mcp.rentals.belonging import anothers, is_its_own, missing_members, of_its_name
-from lium_mcp.rentals.entries import FAILED_TO_START, GIVEN_BACK, Entry, has_something_left, is_only_to_check
+from lium_mcp.rentals.entries import FAILED_TO_START, GIVEN_BACK, Entry, has_something_left
 from lium_mcp.rentals.expected import DEARER, Expected, expected_after
 from lium_mcp.rentals.removal_time import keep_removal_time
 from lium_mcp.rentals.remover import LISTED_WITHIN, Remover
@@ -69,7 +69,7 @@ class Upkeep:
         if entry.status == "admitted":
             return not self._settler.is_in_flight(entry)
         if not entry.is_unsettled:
-            looked_at = self._in_vain.get(entry.id) if in_background and is_only_to_check(entry) else None
+            looked_at = self._in_vain.get(entry.id) if in_background and entry.status != "removing" else None
             is_early = looked_at is not None and now - looked_at < _pause_between_lists(looked_at - entry.created_at)
             return has_something_left(entry) and not is_early
         if self._settler.is_in_flight(entry) or (entry.next_look_at is not None and entry.next_look_at > now):
@@ -119,6 +119,8 @@ class Upkeep:
                         self._in_vain[entry.id] = pods.asked_at
                 except LiumError as error:
                     is_short = True
+                    if in_background and self._lium.now() - entry.created_at > _RUN_OUT:
+                        self._in_vain[entry.id] = pods.asked_at
                     log.warning("The rent of %r could not be attended to for now: %s", entry.pod_name, error)
 
     # settled rents

@@ -313,10 +313,10 @@ async def test_a_pod_that_is_removed_during_a_rent_counts_towards_the_budget(acc
 
 
 async def test_a_part_of_an_hour_is_not_given_away(account: Sandbox) -> None:
-    async with agent_on(account, max_hours=1.1) as agent:
+    async with agent_on(account, max_hours=2) as agent:
         await agent.call("rent_pod", **TRAIN | {"hours": 1.1})
         account.clock.advance(minutes=1)
-        failure = await agent.refused("schedule_pod_removal", pod="train", hours_from_now=1.9)
+        failure = await agent.refused("schedule_pod_removal", pod="train", hours_from_now=2)
         assert failure.code == "policy_refused"
         await agent.call("list_pods")
     account.clock.advance(hours=1.3)

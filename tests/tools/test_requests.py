@@ -52,7 +52,8 @@ async def test_a_rent_reads_what_it_needs_once_and_after_a_question_what_may_hav
         limits_before = [*spent, "/pods"] if has_budget else []
         names = ["/pods"]
         moved = ["/executors/*/quote"] if way == "by node" else select
-        expected = [*plan, *limits_before, *names, "/users/me", *moved, "/pods", *spent]
+        bears = ["/users/me", "/executors/*/quote"]
+        expected = [*plan, *limits_before, *names, *bears, *moved, "/pods", *spent]
     assert sorted(paths(wire, sandbox)) == sorted(expected)
 
 

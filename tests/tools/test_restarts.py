@@ -196,6 +196,7 @@ async def test_a_job_is_lost_also_where_nobody_can_log_in_any_more(account: Sand
 async def test_a_job_that_was_killed_or_rebooted_away_is_no_restart(account: Sandbox, agent: Agent) -> None:
     await rent(agent)
     await agent.call("start_job", pod="train", name="j", command="sleep 7200")
+    assert (await agent.refused("reboot_pod", pod="train")).code == "pod_at_work"
     await agent.call("reboot_pod", pod="train", wait_seconds=120)
     lost = await agent.call("get_job", pod="train", name="j")
     assert lost["job"]["status"] == "lost"
