@@ -98,7 +98,7 @@ async def run_command(
     timeout_seconds: Timeout = 300,
 ) -> CommandRuns:
     """Run a shell command in running pods over SSH and read its exit code and output. Whatever takes longer than the
-    time limit is stopped, with all that it began: start_job runs it in the background.
+    time limit is stopped, with what it began: start_job runs it in the background.
     """
     if bool(pod) == bool(pods):
         raise Failure("invalid_argument", "Give either pod or pods.", "Correct it and call again.")
