@@ -62,6 +62,8 @@ class Upkeep:
         # By rent: when pods were last listed between calls and told nothing of it. This is not in the ledger, since
         # another server's list, or a call's, may tell something at any time.
         self._in_vain: dict[str, datetime] = {}
+        # When this server first looked: what was sent before then is no call's of its own.
+        self._since: datetime | None = None
 
     def is_needed(self, entry: Entry, *, in_background: bool) -> bool:
         """Whether there is something to do for an open rent now; between calls that is so less and less often."""
@@ -89,6 +91,7 @@ class Upkeep:
             pods: The account's pods, as Lium lists them.
             in_background: No call waits, so nobody would hear of a pod that comes of it.
         """
+        self._since = self._since or pods.asked_at
         is_short = False
         left_to_ask_about = _MOST_RENTS_ASKED_ABOUT
         with anyio.move_on_after(_ATTEND_LIMIT_SECONDS):
@@ -250,8 +253,10 @@ class Upkeep:
                 await self._count_missed_list(entry, pods.asked_at)
             elif in_background:
                 self._in_vain[entry.id] = pods.asked_at
+        elif has_run_out and in_background and (self._since is None or entry.created_at >= self._since):
+            self._in_vain[entry.id] = pods.asked_at  # as above; only a call can tell somebody of the pod
         else:
-            # Where a pod of its name is there, that one bills: it gets its removal time, and goes if it must.
+            # What a server left that has ended bills on: its pod gets its removal time, and goes if it must.
             await self._settler.settle_later(entry, found, pods)
 
     async def _count_missed_list(self, entry: Entry, asked_at: datetime) -> None:
