@@ -185,12 +185,14 @@ class Upkeep:
             return "gone"
         # Lium may not know a new pod by its id yet, and this key may not see another key's pod, whether that lives or
         # not; the record of a removed one says so.
+        has_records = await self._lium.supports("run_record")
         with suppress(NotFound):
-            if (removed := (await self._lium.pods.record(pod_id)).removed) is not None:
+            if has_records and (removed := (await self._lium.pods.record(pod_id)).removed) is not None:
                 return "gone" if removed else "unseen"
         if not is_own or asked_at - entry.known_since <= LISTED_WITHIN:
             return "unseen"
-        return "gone" if await self._is_missed_again(entry, asked_at) else "unseen"
+        # Neither a pod nor a record of one; an older server keeps none.
+        return "gone" if has_records or await self._is_missed_again(entry, asked_at) else "unseen"
 
     async def _is_missed_again(self, entry: Entry, asked_at: datetime) -> bool:
         """Whether a second look, some time after a first, finds no pod of a rent: one alone may be an accident."""
