@@ -189,7 +189,8 @@ async def test_a_limit_that_nothing_meets_is_told(shell: Shell, limit: str, valu
 async def test_a_file_with_a_key_that_others_can_read_is_closed(shell: Shell) -> None:
     del shell.variables["LIUM_API_KEY"]
     path = Path.home() / ".lium" / "config.ini"
-    path.parent.mkdir(mode=0o755)
+    path.parent.mkdir()
+    path.parent.chmod(0o755)  # whatever umask an earlier test has left
     path.write_text(f"[api]\napi_key = {KEY}\n")
     path.chmod(0o644)
     found = await mended(shell)
