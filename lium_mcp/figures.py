@@ -1,6 +1,7 @@
 """How figures are worked out, rounded and written: no more digits than anybody acts on, and no 0 for what is more."""
 
 import math
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from decimal import Decimal
 
@@ -63,6 +64,18 @@ def hours_since(moment: datetime | None, now: datetime) -> float | None:
     if moment is None or moment - now > _CLOCKS_DIFFER:
         return None
     return max((now - moment).total_seconds(), 0) / 3600
+
+
+def known_sum(figures: Iterable[float | None]) -> float | None:
+    """The sum of figures; None where nobody knows one of them."""
+    all_of_them = list(figures)
+    return None if None in all_of_them else sum(figure or 0 for figure in all_of_them)
+
+
+def known_most(figures: Iterable[float | None]) -> float | None:
+    """The highest of figures; None where one of them has no bound, or there is none."""
+    all_of_them = list(figures)
+    return None if None in all_of_them else max((figure or 0 for figure in all_of_them), default=None)
 
 
 def _decimals(value: float, least: int, digits: int) -> int:

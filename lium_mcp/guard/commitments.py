@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from lium_mcp.api.account import BillingStatement
 from lium_mcp.api.paging import Rows
 from lium_mcp.api.pods.models import Pod
-from lium_mcp.rentals import LATE_HOURS, Entry, Extension, PastCost, most_hours, of_its_name
+from lium_mcp.rentals import LATE_HOURS, Entry, Extension, PastCost, most_hours, of_its_name, offered_per_hour_usd
 
 _OVERDUE = timedelta(hours=1)
 # How long charges may take to appear in the statement: of a pod that is in it, and of one that is not yet.
@@ -49,8 +49,7 @@ def commitments(
     alive = [pod for pod in pods if pod.is_alive]
     listed = {pod.id for pod in pods}
     lately = {item.pod_id: item for item in extensions if pods.asked_at < item.admitted_at + _SHOWN_WITHIN}
-    alone = [entry for entry in entries if entry.ordered_count == 1]  # members of a cluster may differ in price
-    admitted_usd = {pod_id: entry.price_per_hour_usd or 0 for entry in alone for pod_id in entry.pod_ids}
+    admitted_usd = offered_per_hour_usd(entries)
     items = [
         Commitment(
             pod.pod_name or pod.id,

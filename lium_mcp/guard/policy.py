@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 
 from lium_mcp.api.gpu_names import gpu_fits, gpu_label
-from lium_mcp.figures import at_most_usd, counted, in_usd, is_above, rate_in_usd
+from lium_mcp.figures import at_most_usd, counted, in_usd, is_above, known_sum, rate_in_usd
 from lium_mcp.guard.commitments import Commitment, committed_usd
 from lium_mcp.guard.limits import Limits
 from lium_mcp.rentals import PRICE_TOLERANCE_USD, hours_paid_for, whole_hours
@@ -260,8 +260,7 @@ class Policy:
 
     def standings(self, commitments: Sequence[Commitment], spent_usd: float | None) -> list[Standing]:
         """How far the limits that add up are used; a use that is not bounded is None."""
-        prices = [item.price_per_hour_usd for item in commitments]
-        burn = None if None in prices else sum(price or 0 for price in prices)
+        burn = known_sum(item.price_per_hour_usd for item in commitments)
         committed = committed_usd(commitments)
         used: dict[str, float | None] = {
             "max_pods": sum(item.pods for item in commitments),

@@ -21,6 +21,7 @@ from lium_mcp.rentals.entries import (
     WorkKind,
     has_something_left,
     is_expired,
+    offered_per_hour_usd,
 )
 from lium_mcp.rentals.expected import DEARER, PRICE_TOLERANCE_USD, Expected, costs_more, shortfalls
 from lium_mcp.rentals.identity import AccountUnknown, Identity, key_tag
@@ -92,6 +93,7 @@ __all__ = [
     "key_tag",
     "most_hours",
     "of_its_name",
+    "offered_per_hour_usd",
     "read_claimant",
     "shortfalls",
     "unlisted_pod_ids",

@@ -140,8 +140,7 @@ class AccountRents:
         Raises:
             LedgerUnavailable: none can.
         """
-        if self._ledger.is_empty:
-            self._ledger.refuse_unmakeable()
+        self._ledger.refuse_unmakeable()
 
     async def tasks(self, kind: TaskKind) -> list[Task]:
         """The tasks of a kind that this key made, newest first, closed ones too.

@@ -207,6 +207,16 @@ class Entry:
         return self.settled_at or self.created_at
 
 
+def offered_per_hour_usd(entries: Sequence[Entry]) -> dict[str, float]:
+    """What pods were offered at, by their id; without members of clusters, of which the ledger has the sum alone."""
+    return {
+        pod_id: entry.price_per_hour_usd
+        for entry in entries
+        if entry.ordered_count == 1 and entry.price_per_hour_usd is not None
+        for pod_id in entry.pod_ids
+    }
+
+
 def has_something_left(entry: Entry) -> bool:
     """Whether something is left to do for an open rent."""
     return _is_to_see(entry) or _is_to_change(entry)

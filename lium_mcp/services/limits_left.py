@@ -9,7 +9,7 @@ from lium_mcp.api.account import BillingStatement
 from lium_mcp.api.errors import LiumError
 from lium_mcp.api.paging import Rows
 from lium_mcp.api.pods.models import Pod
-from lium_mcp.figures import hours_since
+from lium_mcp.figures import hours_since, known_most, known_sum
 from lium_mcp.guard.commitments import FIRST_CHARGES, Commitment, commitments, hours_left, spent_usd
 from lium_mcp.guard.policy import Ask, Policy, Standing
 from lium_mcp.rentals import LATE_HOURS, Entry, Extension, Judge, PastCost, most_hours
@@ -100,11 +100,9 @@ async def read_spending(account: Account, policy: Policy) -> LimitsLeft:
 
 def ask_of(entries: Sequence[Entry]) -> Ask:
     """What rents of the ledger would add together, if all lived as long as the longest."""
-    prices = [entry.price_per_hour_usd for entry in entries]
-    lives = [entry.hours for entry in entries]
-    hours = None if None in lives else max(hours or 0 for hours in lives)
+    hours = known_most(entry.hours for entry in entries)
     return Ask(
-        None if None in prices else sum(price or 0 for price in prices),
+        known_sum(entry.price_per_hour_usd for entry in entries),
         None if hours is None else most_hours(hours),
         sum(entry.pod_count for entry in entries),
     )
@@ -171,7 +169,7 @@ async def _judge_life(
     is_longer = hours is None or (earlier is not None and hours > earlier)
     if is_longer:  # its price may have risen since it was rented
         policy.check_price(pod.price)
-    if not policy.wants_spending and not (is_longer and policy.adds_up):
+    if not policy.wants_spending and not (is_longer and policy.limits.max_burn_per_hour_usd is not None):
         return None
     left, (pods, _) = await read_limits_left(account, policy), await account.renter.look()
     return lambda entries, extensions: left.check_extension(pod, hours, pods, entries, extensions, is_longer=is_longer)

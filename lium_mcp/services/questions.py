@@ -104,7 +104,7 @@ async def ask_to_reboot_pod(account: Account, *, pod: str, volume: str, **_: Any
         await find_free_volume(account, volume, target)
     return Question(
         f"Reboot {_pod(target)}? Its processes and all files outside {quoted(target.volume_root)} are lost. "
-        f"{' '.join(filter(None, (await say_what_ends(account, target), await _last_backup(account, target))))}",
+        f"{await _what_ends(account, target)}",
         {"pod": target.id},
         subject=target,
     )
@@ -118,7 +118,7 @@ async def ask_to_switch_template(account: Account, policy: Policy, *, pod: str, 
     return Question(
         f"Replace what runs in {_pod(target)} by template {quoted(wanted.name)} ({_id(wanted.id)})? "
         f"All data in the pod may be lost. {volume_after_switch(target, wanted)} "
-        f"{' '.join(filter(None, (await say_what_ends(account, target), await _last_backup(account, target))))}",
+        f"{await _what_ends(account, target)}",
         {"pod": target.id, "template": wanted.id},
     )
 
@@ -336,10 +336,7 @@ async def ask_to_remove_cluster(account: Account, *, cluster_id: str, **_: Any) 
         )
     named = "; ".join(map(_pod, members)) or "Lium lists no members now"
     text = f"Remove every pod of cluster {_id(cluster_id)} for good, with all data in them? {named}."
-    known = []
-    for pod in members:
-        said = await say_what_ends(account, pod), await _last_backup(account, pod)
-        known.append(f"Of {quoted(pod.pod_name)}: {' '.join(filter(None, said))}")
+    known = [f"Of {quoted(pod.pod_name)}: {await _what_ends(account, pod)}" for pod in members]
     return Question(" ".join((text, *known)))
 
 
@@ -386,6 +383,12 @@ async def _backed_up_first(account: Account, pod: Pod) -> str:
         "Its local volume is backed up first, and it stays if that fails. "
         f"What lies outside {quoted(pod.volume_root)} is lost."
     )
+
+
+async def _what_ends(account: Account, pod: Pod) -> str:
+    """What works in a pod and ends, and when the pod was last backed up."""
+    said = await say_what_ends(account, pod), await _last_backup(account, pod)
+    return " ".join(filter(None, said))
 
 
 async def _last_backup(account: Account, pod: Pod) -> str:

@@ -133,7 +133,7 @@ async def remove_cluster(
     """Remove every pod of a cluster for good. The answer has a result per member: one that failed goes on billing."""
     members = await find_members(call.account, cluster_id)
     if call.agreed is None:
-        await refuse_untold(call.account, call.runtime.told_work, members)
+        await refuse_untold(call.account, call.runtime.told_work, members, backups=True)
     return await remove_members(call.account, call.poller, cluster_id, members, wait_seconds)
 
 

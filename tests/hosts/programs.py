@@ -54,15 +54,15 @@ class Program(NamedTuple):
         return statistics.median(self.answered_after(first) for _ in range(starts))
 
 
-def install_hosts(packages: list[str]) -> bool:
-    """Install the hosts with npm, if there is one; what is there already stays."""
+def install_hosts(packages: list[str]) -> None:
+    """Install the hosts with npm; what is there already stays. Without npm the program ends."""
     npm = shutil.which("npm")
     if npm is None:
-        return False
+        sys.stderr.write("There is no npm, which installs the hosts.\n")
+        raise SystemExit(2)
     CACHE.mkdir(parents=True, exist_ok=True)
     install = [npm, "install", "--no-audit", "--no-fund", "--loglevel=error", "--prefix", str(CACHE)]
     subprocess.run([*install, *packages], check=True)
-    return True
 
 
 def built_wheel() -> Path:

@@ -11,7 +11,7 @@ from lium_mcp.api.clusters import ClusterRentRequest
 from lium_mcp.api.executors.models import Executor
 from lium_mcp.api.templates import Template
 from lium_mcp.failures import Failure
-from lium_mcp.figures import at_most_usd, counted, in_usd, is_above, rate_in_usd
+from lium_mcp.figures import at_most_usd, counted, in_usd, is_above, known_sum, rate_in_usd
 from lium_mcp.guard.consent import Question
 from lium_mcp.guard.policy import Ask, Policy
 from lium_mcp.rentals import Expected, digest, most_hours
@@ -167,8 +167,7 @@ def _price(wish: ClusterWish, nodes: Sequence[Executor]) -> float | None:
     Raises:
         Failure: it is above the caller's ceiling, or may be.
     """
-    prices = [node_price_per_hour_usd(node) for node in nodes]
-    price = None if None in prices else sum(price or 0 for price in prices)
+    price = known_sum(node_price_per_hour_usd(node) for node in nodes)
     ceiling = wish.max_usd_per_hour
     if ceiling is not None and price is None:
         unsaid = " and ".join(_missing_figure(node) for node in nodes if node_price_per_hour_usd(node) is None)

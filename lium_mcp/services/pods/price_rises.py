@@ -5,7 +5,7 @@ from contextlib import suppress
 
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.figures import rate_in_usd
-from lium_mcp.rentals import PRICE_TOLERANCE_USD, LedgerUnavailable
+from lium_mcp.rentals import PRICE_TOLERANCE_USD, LedgerUnavailable, offered_per_hour_usd
 from lium_mcp.services.accounts import Account
 
 
@@ -21,10 +21,7 @@ async def price_rises(account: Account, pods: Sequence[Pod]) -> dict[str, str]:
     """What to know of pods that cost more than the ledger says, by the id of the pod, as far as it can be read."""
     said: dict[str, str] = {}
     with suppress(LedgerUnavailable):
-        entries = await account.rents.open_entries()
-        # Members of a cluster may differ in price, of which the ledger has the sum.
-        alone = [entry for entry in entries if entry.ordered_count == 1]
-        offered = {pod_id: entry.price_per_hour_usd for entry in alone for pod_id in entry.pod_ids}
+        offered = offered_per_hour_usd(await account.rents.open_entries())
         for pod in pods:
             if dearer := came_out_dearer(offered.get(pod.id), pod.price, "remove_pod"):
                 said[pod.id] = dearer

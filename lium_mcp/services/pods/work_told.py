@@ -24,15 +24,12 @@ _MOST_NAMED: Final = 5
 _SAVE: Final = ("backup_and_remove", "download_and_remove")
 
 
-async def say_what_ends(account: Account, pod: Pod, *, backups: bool = False) -> str:
+async def say_what_ends(account: Account, pod: Pod) -> str:
     """Say in a sentence what ends with a pod, as far as it can be read; nothing where nothing is known.
 
-    Args:
-        account: Whose pod it is.
-        pod: The pod.
-        backups: Whether to name its backups that run; a question that says more of them than that does not need it.
+    Its backups that run are no part of that: the questions say more of them.
     """
-    named = list((await _works(account, pod, backups=backups)).values())
+    named = list((await _works(account, pod, backups=False)).values())
     return f"It ends what works in the pod: {_listed(named)}." if named else ""
 
 
@@ -42,7 +39,9 @@ async def say_what_works(account: Account, pod: Pod) -> str:
     return f"In it work now: {_listed(named)}." if named else ""
 
 
-async def refuse_untold(account: Account, told: ToldWork, pods: Sequence[Pod], *, what: str = "remove") -> None:
+async def refuse_untold(
+    account: Account, told: ToldWork, pods: Sequence[Pod], *, what: str = "remove", backups: bool = False
+) -> None:
     """Refuse what nobody was asked about, once, where something that works in a pod would end with it.
 
     Args:
@@ -50,6 +49,7 @@ async def refuse_untold(account: Account, told: ToldWork, pods: Sequence[Pod], *
         told: What this server's models were told before.
         pods: The pods that are to go, or to start anew.
         what: What is to be done with them: the verb.
+        backups: Whether backups count that run, which nobody else tells of.
 
     Raises:
         Failure: something works in one, and this was not said within the last minutes.
@@ -57,7 +57,7 @@ async def refuse_untold(account: Account, told: ToldWork, pods: Sequence[Pod], *
     now = account.lium.now()
     sentences, costs, is_new = [], [], False
     for pod in pods:
-        works = await _works(account, pod, backups=len(pods) > 1)  # a removal of one tells of its backups itself
+        works = await _works(account, pod, backups=backups)
         said, said_at = told.pop(f"{what} {pod.id}", (frozenset[str](), now))
         if not works:
             continue

@@ -13,7 +13,7 @@ from typing import Final
 from lium_mcp.api.errors import LiumError
 from lium_mcp.api.executors.models import Executor
 from lium_mcp.failures import Failure
-from lium_mcp.figures import at_most_usd, counted, in_usd, is_above
+from lium_mcp.figures import at_most_usd, counted, in_usd, is_above, known_most, known_sum
 from lium_mcp.guard.consent import Question
 from lium_mcp.guard.policy import Ask, Policy, PolicyRefused
 from lium_mcp.rentals import LATE_HOURS, PRICE_TOLERANCE_USD, Entry, NodeOrder, Wanted, costs_more, most_hours
@@ -68,15 +68,12 @@ class BatchPlan:
     @property
     def ask(self) -> Ask:
         """What they would add to what the account is committed to, if all lived as long as the longest."""
-        lives = [plan.ask.hours for plan in self.plans]
-        hours = None if None in lives else max(life or 0 for life in lives)
-        return Ask(self.price_per_hour_usd, hours, len(self.plans))
+        return Ask(self.price_per_hour_usd, known_most(plan.ask.hours for plan in self.plans), len(self.plans))
 
     @property
     def most_usd(self) -> float | None:
         """The most that all of them cost until Lium removes them; None where nobody knows."""
-        costs = [plan.most_usd for plan in self.plans]
-        return None if None in costs else sum(cost or 0 for cost in costs)
+        return known_sum(plan.most_usd for plan in self.plans)
 
 
 async def make_batch_plan(
@@ -117,8 +114,7 @@ async def make_batch_plan(
     dearest = max(plan.price_per_hour_usd or 0 for plan in plans)
     others = await _plan_those_that_fit(planner, nodes[len(names) :][:spares], names[0])
     kept = (plan for plan in others if not costs_more(plan.price_per_hour_usd or 0, dearest))
-    lives = [plan.hours for plan in plans]
-    longest = None if None in lives else max(life or 0 for life in lives)
+    longest = known_most(plan.hours for plan in plans)
     return BatchPlan(wish, total, longest, tuple(plans), tuple(kept))
 
 

@@ -13,6 +13,7 @@ import anyio
 from lium_mcp.api.errors import LiumError, RentOutcomeUnknown
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.failures import Failure
+from lium_mcp.figures import known_most
 from lium_mcp.guard.consent import Question
 from lium_mcp.guard.policy import Policy
 from lium_mcp.rentals import BatchedRent, Entry, Expected, Judge, LedgerUnavailable, Rental, is_anothers, is_of_its_node
@@ -388,9 +389,7 @@ def _nothing_rented(rents: Sequence[BatchedRent]) -> Failure:
 
 async def _of_all(account: Account, wish: Wish, rented: Sequence[Entry]) -> dict[str, float | None]:
     """How long the pods last, what they cost in all, and what that leaves of the total in the worst case."""
-    lives = [entry.hours for entry in rented]
-    hours = None if not lives or None in lives else max(life or 0 for life in lives)
-    prices = [entry.price_per_hour_usd for entry in rented]
+    hours, prices = known_most(entry.hours for entry in rented), [entry.price_per_hour_usd for entry in rented]
     total = None
     with suppress(LedgerUnavailable):
         total = await total_of(account, wish, rented)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from lium_mcp.figures import in_usd
+from lium_mcp.figures import in_usd, known_sum
 from lium_mcp.rentals import Entry, most_hours
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.rents.wish import Wish
@@ -50,8 +50,7 @@ def most_usd(price_per_hour_usd: float | None, hours: float | None) -> float | N
 
 def most_usd_of(entries: Sequence[Entry]) -> float | None:
     """The most that rents cost together until Lium removes their pods; None where nobody knows."""
-    costs = [most_usd(entry.price_per_hour_usd, entry.hours) for entry in entries]
-    return None if None in costs else sum(cost or 0 for cost in costs)
+    return known_sum(most_usd(entry.price_per_hour_usd, entry.hours) for entry in entries)
 
 
 async def total_of(account: Account, wish: Wish, living: Sequence[Entry] = ()) -> Total | None:
