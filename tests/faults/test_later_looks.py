@@ -5,6 +5,7 @@ off, and holds a pod that no call has seen against what it may cost.
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +224,91 @@ async def test_a_pod_that_is_found_later_is_held_against_the_limits(account: San
             account.clock.advance(minutes=1)
     assert living(account) == []
     assert len(rents(account)) == 1
+
+
+async def left_by_a_server_that_died(
+    account: Sandbox, ledger: str, tool: str, wanted: dict[str, Any], **limits: Any
+) -> None:
+    """Let a server lose its way to Lium in the moment in which that rents, and end."""
+    wire, is_dark = Wire(account), False
+
+    async def lose(request: httpx2.Request, forward: Forward) -> httpx2.Response:
+        nonlocal is_dark
+        is_dark = True
+        return await losing_the_answer()(request, forward)
+
+    async def reach(request: httpx2.Request, forward: Forward) -> httpx2.Response:
+        if is_dark:
+            raise NO_CONNECTION
+        return await forward(request)
+
+    for path in ("/pods", "/version"):
+        wire.on("GET", path, reach)
+    on_rents(wire, lose, times=1)
+    wire.on("POST", "/executors/cluster/rent", lose, times=1)
+    async with agent_on(account, state_url=ledger, transport=wire, **limits) as agent:
+        assert (await agent.refused(tool, **wanted)).code == "outcome_unknown"
+
+
+@pytest.fixture
+def _often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lium_mcp.server._FIRST_ATTENTION_SECONDS", 0.0)
+    monkeypatch.setattr("lium_mcp.server._ATTENTION_SECONDS", 0.01)
+
+
+async def seconds_until(account: Sandbox, holds: Callable[[], bool]) -> None:
+    with anyio.fail_after(20):
+        while not holds():
+            account.clock.advance(seconds=15)
+            await anyio.sleep(0.02)
+
+
+@pytest.mark.usefixtures("_often")
+@pytest.mark.parametrize("minutes", [1, 12, 120])
+async def test_a_server_that_starts_late_sets_the_removal_time_of_a_cluster_unasked(
+    account: Sandbox, ledger: str, minutes: int
+) -> None:
+    async with agent_on(account) as agent:
+        [offer, *_] = (await agent.call("list_clusters"))["offers"]
+    nodes = [node["executor_id"] for node in offer["nodes"][:2]]
+    wanted = {"name": "many", "executor_ids": nodes, "hours": 9}
+    await left_by_a_server_that_died(account, ledger, "rent_cluster", wanted)
+    account.clock.advance(minutes=minutes)
+    assert [pod["removal_scheduled_at"] for pod in living(account)] == [None, None]
+    async with agent_on(account, state_url=ledger):
+        await seconds_until(account, lambda: all(pod["removal_scheduled_at"] for pod in living(account)))
+    account.clock.advance(hours=10)
+    assert living(account) == []
+
+
+@pytest.mark.usefixtures("_often")
+@pytest.mark.parametrize("minutes", [1, 12, 120])
+async def test_a_server_that_starts_late_gives_back_what_came_out_too_dear_unasked(
+    account: Sandbox, ledger: str, minutes: int
+) -> None:
+    wanted = TRAIN | {"gpu_type": "", "executor_id": await a_node(account), "hours": 100}
+    await left_by_a_server_that_died(account, ledger, "rent_pod", wanted, max_price_per_hour_usd=2)
+    account.clock.advance(minutes=minutes)
+    later = Wire(account)
+    for path in ("/pods", "/pods/*"):
+        later.on("GET", path, editing(dearer))
+    async with agent_on(account, state_url=ledger, transport=later, max_price_per_hour_usd=2):
+        await seconds_until(account, lambda: not living(account))
+    assert len(rents(account)) == 1
+
+
+async def test_one_answer_that_a_pod_is_not_there_closes_no_rent(account: Sandbox) -> None:
+    wire = Wire(account)
+    async with agent_on(account, transport=wire, max_pods=1) as agent:
+        rented = await agent.call("rent_pod", **TRAIN | {"hours": 5, "wait_seconds": 300})
+        account.clock.advance(minutes=10)
+        wire.on("GET", "/pods", answering(200, []), times=2)
+        wire.on("GET", "/pods/*", answering(404, {"detail": "Pod not found"}), times=2)
+        await agent.raw("rent_pod", **TRAIN | {"hours": 5})
+        account.clock.advance(seconds=10)
+        again = await agent.call("rent_pod", **TRAIN | {"hours": 5})
+        assert again["pod_id"] == rented["pod_id"]
+    assert len(rents(account)) == len(living(account)) == 1
 
 
 async def test_a_pod_that_its_own_call_could_not_read_is_held_against_the_limits(account: Sandbox) -> None:
