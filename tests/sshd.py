@@ -8,7 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -127,6 +127,15 @@ def running(folder: Path) -> Iterator[Sshd]:
     finally:
         process.terminate()
         process.wait()
+        _end_what_is_left(folder)
+
+
+def _end_what_is_left(folder: Path) -> None:
+    """End what commands left in the background: the next test's pod is this machine too, and would be found at work."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if (entry / "cwd").resolve().is_relative_to(folder.resolve()):
+                os.kill(int(entry.name), signal.SIGKILL)
 
 
 def at_sshd(sandbox: Sandbox, server: Sshd) -> Wire:

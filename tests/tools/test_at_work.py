@@ -25,11 +25,11 @@ def _haste(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def end(tmp_path: Path) -> Iterator[Path]:
-    """A file for whose making something in the background waits; it is made when the test ends, however that does."""
-    file = tmp_path / "end"
-    yield file
+def going_on(tmp_path: Path) -> Path:
+    """A file for whose end something in the background waits, if only since the test is over and its folder is gone."""
+    file = tmp_path / "going_on"
     file.touch()
+    return file
 
 
 async def seconds_until(account: Sandbox, holds: Callable[[], Any]) -> None:
@@ -199,7 +199,7 @@ async def test_an_idle_pod_in_which_another_server_works_stays(account: Sandbox,
 
 
 async def test_what_a_command_left_in_the_background_is_waited_for_whichever_server_ran_it(
-    sandbox: Sandbox, at: Servers, sshd: Sshd, tmp_path: Path, end: Path
+    sandbox: Sandbox, at: Servers, sshd: Sshd, tmp_path: Path, going_on: Path
 ) -> None:
     """The other server has a ledger of its own: the pod itself tells."""
     ledgers = [f"sqlite:///{tmp_path}/{name}.db" for name in ("ours", "others")]
@@ -209,13 +209,13 @@ async def test_what_a_command_left_in_the_background_is_waited_for_whichever_ser
         agent_on(sandbox, transport=at_sshd(sandbox, sshd), state_url=ledgers[1], **settings) as other,
     ):
         await rent(agent)
-        loop = f"until [ -e {end} ]; do sleep 0.1; done"
+        loop = f"while [ -e {going_on} ]; do sleep 0.1; done"
         command = f"nohup setsid sh -c '{loop}' >/dev/null 2>&1 </dev/null & echo begun"
         await other.call("run_command", pod="train", command=command)
         await agent.call("start_job", pod="train", name="j", command="echo", then="backup_and_remove")
         await waits(agent, "waits, since something that a command of run_command left in the background runs on")
         assert len(living(sandbox)) == 1
-        await other.call("run_command", pod="train", command=f"touch {end}")
+        await other.call("run_command", pod="train", command=f"rm {going_on}")
         async with asyncio.timeout(_PATIENCE_SECONDS):
             while living(sandbox):
                 sandbox.clock.advance(seconds=1)
@@ -349,9 +349,9 @@ async def test_what_a_model_was_told_of_says_nothing_of_what_begins_in_the_same_
 
 
 async def test_what_a_server_left_that_has_ended_is_told_before_a_removal(
-    sandbox: Sandbox, sshd: Sshd, end: Path
+    sandbox: Sandbox, sshd: Sshd, going_on: Path
 ) -> None:
-    command = f"nohup setsid sh -c 'until [ -e {end} ]; do sleep 0.1; done' >/dev/null 2>&1 </dev/null & echo begun"
+    command = f"nohup setsid sh -c 'while [ -e {going_on} ]; do sleep 0.1; done' >/dev/null 2>&1 </dev/null & echo begun"
     async with agent_on(sandbox, transport=at_sshd(sandbox, sshd), ssh_key_path=sshd.key_path) as agent:
         await rent(agent)
         await agent.call("run_command", pod="train", command=command)
