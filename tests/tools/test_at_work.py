@@ -1,7 +1,7 @@
 """No removal cuts off what somebody does in the pod, whichever server does it: two servers on one ledger."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -351,7 +351,8 @@ async def test_what_a_model_was_told_of_says_nothing_of_what_begins_in_the_same_
 async def test_what_a_server_left_that_has_ended_is_told_before_a_removal(
     sandbox: Sandbox, sshd: Sshd, going_on: Path
 ) -> None:
-    command = f"nohup setsid sh -c 'while [ -e {going_on} ]; do sleep 0.1; done' >/dev/null 2>&1 </dev/null & echo begun"
+    loop = f"while [ -e {going_on} ]; do sleep 0.1; done"
+    command = f"nohup setsid sh -c '{loop}' >/dev/null 2>&1 </dev/null & echo begun"
     async with agent_on(sandbox, transport=at_sshd(sandbox, sshd), ssh_key_path=sshd.key_path) as agent:
         await rent(agent)
         await agent.call("run_command", pod="train", command=command)
