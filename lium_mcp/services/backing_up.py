@@ -186,6 +186,20 @@ def _wider_than_asked(pod: Pod, schedule: BackupSchedule, path: str) -> str | No
     )
 
 
+def refuse_unstarted(pod: Pod, schedule: BackupSchedule | None) -> None:
+    """Refuse to make a first schedule for a pod that has not started: it would back up nothing now, and stay.
+
+    Raises:
+        Failure: the pod has no schedule, and has not started.
+    """
+    if schedule is None and pod.has_not_started:
+        raise Failure(
+            "pod_not_running",
+            f"Pod {pod.pod_name} ({pod.id}) has not started: there is nothing to back up.",
+            until_it_runs(pod),
+        )
+
+
 async def ensure_schedule(account: Account, pod: Pod, path: str = "") -> tuple[BackupSchedule, bool]:
     """The pod's schedule, made with the usual values if there is none, since Lium backs up nothing without one.
 
@@ -201,8 +215,7 @@ async def ensure_schedule(account: Account, pod: Pod, path: str = "") -> tuple[B
     schedule = await account.lium.backup_schedules.get_for_pod(pod.id)
     if schedule is not None:
         return schedule, False
-    if pod.has_not_started:  # nothing would be backed up now, and the schedule would stay
-        raise Failure("pod_not_running", f"Pod {pod.pod_name} ({pod.id}) has not started.", until_it_runs(pod))
+    refuse_unstarted(pod, schedule)
     try:
         created = await account.lium.backup_schedules.create(
             pod.id,

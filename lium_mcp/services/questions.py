@@ -1,18 +1,17 @@
 """What a person is asked before something is destroyed: the target by id, what is lost, when it was last backed up.
 
 Each function takes the account and the arguments of its tool, and pins the target: after a yes the tool gets the id
-that was named in the question, whatever the name means by then. What is asked before a rent is in `renting.py`.
+that was named in the question, whatever the name means by then. What is asked before a rent is in
+`rents/rent_questions.py`, and of backups in `backups/backup_questions.py`.
 """
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
-from lium_mcp.api.errors import LiumError
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.api.templates import Template
 from lium_mcp.failures import Failure
-from lium_mcp.figures import counted, in_usd, rate_in_usd
+from lium_mcp.figures import counted, in_usd
 from lium_mcp.guard.commitments import hours_left
 from lium_mcp.guard.consent import Question
 from lium_mcp.guard.policy import Policy, PolicyRefused
@@ -20,18 +19,9 @@ from lium_mcp.remote.ssh_addresses import refuse_unready, until_it_runs
 from lium_mcp.results import state_in_words
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.backing_up import (
-    PARTIAL,
-    check_path,
-    covers_all,
-    losses,
-    refuse_incomplete,
-    refuse_partial,
-    refuse_undeletable,
+    refuse_unstarted,
 )
 from lium_mcp.services.backups.final_backup import FinalBackups, RemovalQuestion, earlier_final_backup
-from lium_mcp.services.backups.restore_turns import RestoreTurns
-from lium_mcp.services.backups.restoring import UnseenTargets, unseen_targets
-from lium_mcp.services.backups.whole_backups import undone_by
 from lium_mcp.services.limits_left import check_life
 from lium_mcp.services.pods.gpu_resets import refuse_absent_gpus
 from lium_mcp.services.pods.idle_removals import (
@@ -47,22 +37,25 @@ from lium_mcp.services.pods.idle_removals import (
 )
 from lium_mcp.services.pods.pod_connections import refuse_taken_job
 from lium_mcp.services.pods.work_told import say_what_ends, say_what_works
+from lium_mcp.services.question_words import (
+    backed_up_first,
+    last_backup,
+    quoted,
+    quoted_id,
+    read_last_backup,
+    the_pod,
+    what_ends,
+)
 from lium_mcp.services.removal_schedules import warn_of_boot
 from lium_mcp.services.targets import (
     find_free_volume,
     find_own_template,
     find_pod,
-    find_pods,
     find_usable_template,
     find_volume,
     refuse_maybe_attached,
 )
 from lium_mcp.services.templates.template_use import find_reboots, refuse_used
-from lium_mcp.text import quotation
-
-_SHOWN_CHARACTERS = 60
-_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_STATE = re.compile(r"[A-Z_]{1,20}")
 
 
 async def ask_to_remove_pod(
@@ -79,7 +72,7 @@ async def ask_to_remove_pod(
         return None
     cut_off = frozenset[str]()
     if not final_backup:
-        said, cut_off = await _read_last_backup(account, target)
+        said, cut_off = await read_last_backup(account, target)
         lost = f"Its disk and local volume are lost. {said}"
     elif earlier := await earlier_final_backup(account, final_backups, target):
         # The same words whether it still runs: while the person reads, it may end.
@@ -89,10 +82,12 @@ async def ask_to_remove_pod(
             f"lies outside {quoted(target.volume_root)}, is lost."
         )
     else:
-        lost = await _backed_up_first(account, target)
+        schedule = await account.lium.backup_schedules.get_for_pod(target.id)
+        refuse_unstarted(target, schedule)
+        lost = backed_up_first(target, schedule)
     lost = f"{await say_what_ends(account, target)} {lost}".strip()
     return RemovalQuestion(
-        f"Remove {_pod(target)} for good? {lost}", {"pod": target.id}, subject=target, cut_off=cut_off
+        f"Remove {the_pod(target)} for good? {lost}", {"pod": target.id}, subject=target, cut_off=cut_off
     )
 
 
@@ -103,8 +98,8 @@ async def ask_to_reboot_pod(account: Account, *, pod: str, volume: str, **_: Any
     if volume:
         await find_free_volume(account, volume, target)
     return Question(
-        f"Reboot {_pod(target)}? Its processes and all files outside {quoted(target.volume_root)} are lost. "
-        f"{await _what_ends(account, target)}",
+        f"Reboot {the_pod(target)}? Its processes and all files outside {quoted(target.volume_root)} are lost. "
+        f"{await what_ends(account, target)}",
         {"pod": target.id},
         subject=target,
     )
@@ -116,9 +111,9 @@ async def ask_to_switch_template(account: Account, policy: Policy, *, pod: str, 
     policy.check_template(wanted.id)
     policy.check_restart(target.pod_name or target.id, hours_left(target, account.lium.now()))
     return Question(
-        f"Replace what runs in {_pod(target)} by template {quoted(wanted.name)} ({_id(wanted.id)})? "
+        f"Replace what runs in {the_pod(target)} by template {quoted(wanted.name)} ({quoted_id(wanted.id)})? "
         f"All data in the pod may be lost. {volume_after_switch(target, wanted)} "
-        f"{await _what_ends(account, target)}",
+        f"{await what_ends(account, target)}",
         {"pod": target.id, "template": wanted.id},
     )
 
@@ -145,25 +140,26 @@ async def ask_to_schedule_removal(
     when, known = list[str](), list[str]()
     if hours_from_now is not None:
         await check_life(account, policy, target, hours_from_now)
-        when.append(f"Let Lium remove {_pod(target)} in {counted(hours_from_now, 'hour')}")
+        when.append(f"Let Lium remove {the_pod(target)} in {counted(hours_from_now, 'hour')}")
         if warning := warn_of_boot(target):
             known.append(warning)
         elif target.price is not None:
             known.append(f"It costs {in_usd(target.price * hours_from_now)} until then.")
     if idle is not None:
         await check_watchable(account, target, idle)
-        whom = "it" if when else _pod(target)
+        whom = "it" if when else the_pod(target)
         when.append(
             f"{'let' if when else 'Let'} lium-mcp remove {whom} once it was idle for {idle.idle_minutes} minutes"
         )
     if hours_from_now is not None or not (idle and idle.final_backup):
-        known.append(f"Its disk and local volume are lost then. {await _last_backup(account, target)}")
+        known.append(f"Its disk and local volume are lost then. {await last_backup(account, target)}")
     if hours_from_now is not None and (works := await say_what_works(account, target)):
         known.append(works)
     if said := on_last_backup(earlier, idle, is_named=final_backup is not None):
         known.append(said)
     if idle is not None and idle.final_backup:
-        known.append(f"When it is idle: {await _backed_up_first(account, target)}")
+        schedule = await account.lium.backup_schedules.get_for_pod(target.id)
+        known.append(f"When it is idle: {backed_up_first(target, schedule)}")
     if idle is not None:
         known += [WHAT_IS_IDLE, ONLY_WITH_A_SERVER]
     return Question(f"{', and '.join(when)}? {' '.join(known)}", {"pod": target.id})
@@ -194,7 +190,7 @@ async def ask_to_cancel_removal(account: Account, policy: Policy, *, pod: str, o
             return None
         cancelled.append("once it was idle")
     left = f"Its removal {ends[0]} stays." if only_when_idle and ends else "It bills until somebody removes it."
-    return Question(f"Cancel the removal of {_pod(target)} {' and '.join(cancelled)}? {left}", {"pod": target.id})
+    return Question(f"Cancel the removal of {the_pod(target)} {' and '.join(cancelled)}? {left}", {"pod": target.id})
 
 
 async def ask_to_reset_gpus(
@@ -211,26 +207,28 @@ async def ask_to_reset_gpus(
     target = await find_pod(account, pod)
     refuse_unbootable(target, "have its GPUs reset")
     refuse_absent_gpus(target, gpu_indices)
-    return Question(f"Reset the GPUs of {_pod(target)}? All its processes stop; its files stay.", {"pod": target.id})
+    return Question(f"Reset the GPUs of {the_pod(target)}? All its processes stop; its files stay.", {"pod": target.id})
 
 
 async def question_about_update(account: Account, target: Template) -> Question:
     """What a person is asked before a template is changed."""
     use = await find_reboots(account.lium, target)
-    lost = [f"These reboot at once and lose their processes: {'; '.join(map(_pod, use.pods))}."] if use.pods else []
+    lost = [f"These reboot at once and lose their processes: {'; '.join(map(the_pod, use.pods))}."] if use.pods else []
     if use.maybe:
-        lost.append(f"Whether these run on it and reboot too is not known: {'; '.join(map(_pod, use.maybe))}.")
+        lost.append(f"Whether these run on it and reboot too is not known: {'; '.join(map(the_pod, use.maybe))}.")
     elif use.unknown:
         lost.append(f"Whether other pods run on it and reboot too is not known: {use.unknown}.")
     text = " ".join(lost or ["No pod runs on it."])
-    return Question(f"Change template {quoted(target.name)} ({_id(target.id)})? {text}", {"template": target.id})
+    return Question(f"Change template {quoted(target.name)} ({quoted_id(target.id)})? {text}", {"template": target.id})
 
 
 async def ask_to_delete_template(account: Account, *, template: str) -> Question:
     """Before `delete_template`."""
     target = await find_own_template(account, template)
     await refuse_used(account.lium, target)
-    return Question(f"Delete template {quoted(target.name)} ({_id(target.id)}) for good?", {"template": target.id})
+    return Question(
+        f"Delete template {quoted(target.name)} ({quoted_id(target.id)}) for good?", {"template": target.id}
+    )
 
 
 async def ask_to_delete_volume(account: Account, *, volume: str) -> Question:
@@ -242,7 +240,7 @@ async def ask_to_delete_volume(account: Account, *, volume: str) -> Question:
     measured = " in ".join(filter(None, (size, files)))
     how_much = f": {measured}" if measured else "; Lium has not measured it yet"
     return Question(
-        f"Delete volume {quoted(target.name)} ({_id(target.id)}) for good? All data on it is lost{how_much}.",
+        f"Delete volume {quoted(target.name)} ({quoted_id(target.id)}) for good? All data on it is lost{how_much}.",
         {"volume": target.id},
     )
 
@@ -254,74 +252,11 @@ async def ask_to_start_job(account: Account, *, pod: str, name: str, then: str, 
     target = await find_pod(account, pod)
     refuse_unready(target)
     await refuse_taken_job(account, target, name)
+    saved = backed_up_first(target, await account.lium.backup_schedules.get_for_pod(target.id))
     return Question(
-        f"Remove {_pod(target)} for good when job {quoted(name)} ends? {await _backed_up_first(account, target)}",
+        f"Remove {the_pod(target)} for good when job {quoted(name)} ends? {saved}",
         {"pod": target.id},
     )
-
-
-async def ask_to_delete_backup(account: Account, *, backup_id: str) -> Question:
-    """Before `delete_backup`."""
-    backup = await account.lium.backups.get(backup_id)
-    refuse_undeletable(backup)
-    made = f" of {backup.created_at:%Y-%m-%d %H:%M} UTC" if backup.created_at else ""
-    lacks = f" {PARTIAL}" if backup.is_partial else ""
-    return Question(f"Delete the completed backup {_id(backup.id)}{made} for good? It cannot be restored then.{lacks}")
-
-
-async def ask_to_delete_schedule(account: Account, *, pod: str) -> Question | None:
-    """Before `delete_backup_schedule`; not where there is none."""
-    target = await find_pod(account, pod)
-    if await account.lium.backup_schedules.get_for_pod(target.id) is None:
-        return None
-    return Question(f"Stop backing up {_pod(target)}? {await _last_backup(account, target)}", {"pod": target.id})
-
-
-async def ask_to_restore(
-    account: Account,
-    turns: RestoreTurns,
-    *,
-    backup_id: str,
-    pods: list[str],
-    path: str,
-    **_: Any,  # noqa: ANN401 - as above
-) -> Question | None:
-    """Before `restore_backup`, where a directory is named and nobody can look whether it is empty."""
-    if not path:
-        return None
-    backup, targets = await account.lium.backups.get(backup_id), await find_pods(account, pods)
-    refuse_incomplete(backup)
-    unseen = await unseen_targets(account, turns, targets, path)
-    if not unseen:
-        return None
-    named = "; ".join(f"pod {quoted(pod.pod_name)} ({_id(pod.id)})" for pod in unseen)
-    lacks = f" Of the backup: {PARTIAL}" if backup.is_partial else ""
-    return UnseenTargets(
-        f"Restore a backup into {quoted(path)} of {named}? Nobody could look whether it is empty there: files of the "
-        f"same names would be overwritten.{lacks}",
-        {"pods": [pod.id for pod in targets], "path": path},
-        unseen=frozenset(pod.id for pod in unseen),
-    )
-
-
-async def ask_to_set_schedule(
-    account: Account,
-    *,
-    pod: str,
-    keep_days: int | None,
-    path: str,
-    **_: Any,  # noqa: ANN401 - the tool's other arguments
-) -> Question | None:
-    """Before `set_backup_schedule`, where backups would cover something else or be deleted earlier than now."""
-    target = await find_pod(account, pod)
-    schedule = await account.lium.backup_schedules.get_for_pod(target.id)
-    checked = check_path(target, path, "path") if path else None
-    lost = losses(target, schedule, keep_days=keep_days, path=checked) if schedule else []
-    if checked is not None:
-        lost += await undone_by(account, target, checked)
-    if not lost:
-        return None
-    return Question(f"Change the backups of {_pod(target)}? {' '.join(lost)}", {"pod": target.id})
 
 
 async def ask_to_remove_cluster(account: Account, *, cluster_id: str, **_: Any) -> Question:  # noqa: ANN401 - as above
@@ -331,12 +266,12 @@ async def ask_to_remove_cluster(account: Account, *, cluster_id: str, **_: Any) 
     if not members and not pods.skipped:
         raise Failure(
             "not_found",
-            f"No pod of yours belongs to cluster {_id(cluster_id)}.",
+            f"No pod of yours belongs to cluster {quoted_id(cluster_id)}.",
             "Take the cluster_id that rent_cluster answered. One that was just rented may be listed a minute later.",
         )
-    named = "; ".join(map(_pod, members)) or "Lium lists no members now"
-    text = f"Remove every pod of cluster {_id(cluster_id)} for good, with all data in them? {named}."
-    known = [f"Of {quoted(pod.pod_name)}: {await _what_ends(account, pod)}" for pod in members]
+    named = "; ".join(map(the_pod, members)) or "Lium lists no members now"
+    text = f"Remove every pod of cluster {quoted_id(cluster_id)} for good, with all data in them? {named}."
+    known = [f"Of {quoted(pod.pod_name)}: {await what_ends(account, pod)}" for pod in members]
     return Question(" ".join((text, *known)))
 
 
@@ -345,7 +280,7 @@ async def ask_to_delete_ssh_key(account: Account, *, key_id: str) -> Question:
     key = next((key for key in await account.lium.ssh_keys.list() if key.id == key_id), None)
     if key is None:
         raise Failure("not_found", "The account has no SSH key of this key_id.", "list_ssh_keys shows the ids of keys.")
-    return Question(f"Remove SSH key {quoted(key.name or '')} ({_id(key_id)}) from the account?")
+    return Question(f"Remove SSH key {quoted(key.name or '')} ({quoted_id(key_id)}) from the account?")
 
 
 def refuse_unbootable(pod: Pod, cannot: str = "be rebooted") -> None:
@@ -360,60 +295,3 @@ def refuse_unbootable(pod: Pod, cannot: str = "be rebooted") -> None:
             f"Pod {pod.pod_name} ({pod.id}) is {state_in_words(pod.status)} and cannot {cannot}.",
             until_it_runs(pod),
         )
-
-
-def quoted(name: str) -> str:
-    """A name as it stands in a question. Others chose it: it must not read as a part of the question."""
-    return quotation(name, _SHOWN_CHARACTERS) or "(unnamed)"
-
-
-def _id(of: str) -> str:
-    return of if _ID.fullmatch(of) else quoted(of)
-
-
-def _pod(pod: Pod) -> str:
-    price = f", {rate_in_usd(pod.price)} an hour" if pod.price is not None else ""
-    state = pod.state if _STATE.fullmatch(pod.state) else "state unknown"
-    return f"pod {quoted(pod.pod_name)} ({_id(pod.id)}, {state}{price})"
-
-
-async def _backed_up_first(account: Account, pod: Pod) -> str:
-    refuse_partial(pod, await account.lium.backup_schedules.get_for_pod(pod.id))
-    return (
-        "Its local volume is backed up first, and it stays if that fails. "
-        f"What lies outside {quoted(pod.volume_root)} is lost."
-    )
-
-
-async def _what_ends(account: Account, pod: Pod) -> str:
-    """What works in a pod and ends, and when the pod was last backed up."""
-    said = await say_what_ends(account, pod), await _last_backup(account, pod)
-    return " ".join(filter(None, said))
-
-
-async def _last_backup(account: Account, pod: Pod) -> str:
-    said, _ = await _read_last_backup(account, pod)
-    return said
-
-
-async def _read_last_backup(account: Account, pod: Pod) -> tuple[str, frozenset[str]]:
-    """What is said of the last backup, and the ids of those that are said to run, or perhaps."""
-    try:
-        backups = await account.lium.backups.list(pod_id=pod.id)
-        schedule = await account.lium.backup_schedules.get_for_pod(pod.id) if backups else None
-    except LiumError:
-        return "Whether there is a backup of it could not be read.", frozenset()
-    made = [(backup.created_at, backup) for backup in backups if backup.is_completed and backup.created_at]
-    said = "There is no backup of it."
-    if made:
-        made_at, last = max(made, key=lambda one: one[0])
-        said = f"Its last backup is of {made_at:%Y-%m-%d %H:%M} UTC." + (f" {PARTIAL}" if last.is_partial else "")
-    running = frozenset(backup.id for backup in backups if not backup.is_final)
-    if running:
-        other = said if made else "There is no other."
-        runs = any(backup.is_running for backup in backups)
-        how = "A backup of it is running" if runs else "A backup of it may be running, which Lium does not say"
-        said = f"{how}, and would be lost unless it is complete by then. {other}"
-    if schedule and not covers_all(pod, schedule):
-        said += f" Its backups hold only {quoted(schedule.backup_path or '')}."
-    return said, running

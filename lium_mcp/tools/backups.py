@@ -39,16 +39,16 @@ from lium_mcp.services.backups.backup_details import (
     judge_backup,
     origin_at_removal,
 )
-from lium_mcp.services.backups.restoring import PodRestore, RestoreView, list_into, restore_into, restore_view
-from lium_mcp.services.backups.whole_backups import undone_by
-from lium_mcp.services.pods.at_work import refuse_being_removed
-from lium_mcp.services.pods.pod_details import Outcome
-from lium_mcp.services.questions import (
+from lium_mcp.services.backups.backup_questions import (
     ask_to_delete_backup,
     ask_to_delete_schedule,
     ask_to_restore,
     ask_to_set_schedule,
 )
+from lium_mcp.services.backups.restoring import PodRestore, RestoreView, list_into, restore_into, restore_view
+from lium_mcp.services.backups.whole_backups import undone_by
+from lium_mcp.services.pods.at_work import refuse_being_removed
+from lium_mcp.services.pods.pod_details import Outcome
 from lium_mcp.services.targets import find_pod, find_pod_or_past, find_pods, find_pods_or_past
 from lium_mcp.services.unasked import refuse_unasked
 from lium_mcp.toolkit.call import Call

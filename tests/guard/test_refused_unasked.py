@@ -149,6 +149,12 @@ CASES: Final[dict[str, tuple[str, Stage, Row, str]]] = {
     "cluster: pods limit": ("rent_cluster", cluster, {"max_pods": 1}, "policy_refused"),
     "cluster: no such one": ("remove_cluster", given(cluster_id=UNKNOWN), {}, "not_found"),
     "remove: no such pod": ("remove_pod", given(pod="none"), {}, "pod_not_found"),
+    "remove: nothing to save yet": (
+        "remove_pod",
+        with_pod(boot=False, pod="train", final_backup=True),
+        {},
+        "pod_not_running",
+    ),
     "remove: part saved": ("remove_pod", partly_saved, {}, "backup_partial"),
     "reboot: does not run": ("reboot_pod", with_pod(boot=False, pod="train"), {}, "pod_not_running"),
     "reboot: busy volume": ("reboot_pod", volume_elsewhere, {}, "volume_in_use"),

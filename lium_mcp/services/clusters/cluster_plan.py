@@ -18,7 +18,7 @@ from lium_mcp.rentals import Expected, digest, most_hours
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.pods.login_keys import PodKeys, find_public_keys
 from lium_mcp.services.pods.node_warnings import node_warnings
-from lium_mcp.services.questions import quoted
+from lium_mcp.services.question_words import quoted
 from lium_mcp.services.rents.offers import has_price
 from lium_mcp.services.rents.rent_questions import in_all
 from lium_mcp.services.rents.rent_terms import ceiling_per_hour_usd

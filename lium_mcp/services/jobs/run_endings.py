@@ -33,7 +33,7 @@ from lium_mcp.services.pods.pod_connections import pod_access
 from lium_mcp.services.pods.pod_details import past_view
 from lium_mcp.services.pods.removing import is_gone
 from lium_mcp.services.polling import Poller
-from lium_mcp.services.questions import quoted
+from lium_mcp.services.question_words import quoted
 from lium_mcp.text import quotation
 
 _MOST_NAMED: Final = 3

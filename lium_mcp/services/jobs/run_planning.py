@@ -16,7 +16,7 @@ from lium_mcp.services.backups.transfer_details import open_folders
 from lium_mcp.services.jobs.run_order import Ending, RunOrder
 from lium_mcp.services.jobs.runs import own_worker
 from lium_mcp.services.pods.pod_connections import pod_access
-from lium_mcp.services.questions import quoted
+from lium_mcp.services.question_words import quoted
 from lium_mcp.services.rents.rent_plan import Plan
 from lium_mcp.services.rents.rent_questions import plan_to_ask, question_about
 from lium_mcp.services.rents.request_total import total_of

@@ -16,7 +16,7 @@ from lium_mcp.guard.policy import Policy, PolicyRefused
 from lium_mcp.rentals import Entry, PodNameTaken, Task, most_hours
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.failure_words import NODES_TAKEN, says_taken
-from lium_mcp.services.questions import quoted
+from lium_mcp.services.question_words import quoted
 from lium_mcp.services.rents.pod_contents import find_contents
 from lium_mcp.services.rents.wish import Wish
 from lium_mcp.services.targets import is_id

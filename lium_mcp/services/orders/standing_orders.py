@@ -23,7 +23,7 @@ from lium_mcp.services.orders.order_terms import NewOrder, Terms, refuse_taken
 from lium_mcp.services.pods.pod_details import past_view, pod_view
 from lium_mcp.services.pods.pod_states import judge, judge_gone
 from lium_mcp.services.pods.readiness import read_pod
-from lium_mcp.services.questions import quoted
+from lium_mcp.services.question_words import quoted
 from lium_mcp.services.rents.order_view import OrderStatus, StandingOrder
 from lium_mcp.services.rents.wish import Wish
 from lium_mcp.services.targets import find_pod

@@ -19,7 +19,7 @@ from lium_mcp.guard.policy import Ask, Policy, PolicyRefused
 from lium_mcp.rentals import LATE_HOURS, PRICE_TOLERANCE_USD, Entry, NodeOrder, Wanted, costs_more, most_hours
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.pods.node_warnings import node_warnings, spot_warning
-from lium_mcp.services.questions import quoted
+from lium_mcp.services.question_words import quoted
 from lium_mcp.services.rents.node_choice import (
     MOST_NODES_TRIED,
     find_offers,

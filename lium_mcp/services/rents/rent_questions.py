@@ -12,7 +12,7 @@ from lium_mcp.rentals import LATE_HOURS, most_hours, whole_hours
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.limits_left import refuse_beyond_limits
 from lium_mcp.services.pods.node_warnings import node_warnings, spot_warning
-from lium_mcp.services.questions import quoted
+from lium_mcp.services.question_words import quoted
 from lium_mcp.services.rents.balance_needed import NewPod, read_bearing_balance
 from lium_mcp.services.rents.rent_plan import Plan, look_again, make_plan
 from lium_mcp.services.rents.request_total import Total
