@@ -362,6 +362,7 @@ async def test_nobody_is_asked_while_an_earlier_rent_is_not_settled(sandbox: San
         ("rent_cluster", cluster),
         ("run_job", given(**RUN)),
         ("start_job", with_pod(pod="train", command="true", name="fit", then="backup_and_remove")),
+        ("schedule_pod_removal", with_pod(pod="train", idle_minutes=30)),
     ],
 )
 async def test_nobody_is_asked_where_no_ledger_can_be_made(
@@ -374,7 +375,8 @@ async def test_nobody_is_asked_where_no_ledger_can_be_made(
     before = living(sandbox)
     async with agent_on(sandbox, person=person, **settings) as agent:
         failure = await agent.refused(tool, **arguments)
-    assert failure.code == ("follow_up_not_kept" if tool == "start_job" else "ledger_unavailable")
+    codes = {"start_job": "follow_up_not_kept", "schedule_pod_removal": "idle_not_kept"}
+    assert failure.code == codes.get(tool, "ledger_unavailable")
     assert "cannot be made" in failure.text
     assert (person.questions, living(sandbox)) == ([], before)
 

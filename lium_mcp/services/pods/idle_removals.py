@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lium_mcp.api.errors import LiumError
 from lium_mcp.api.pods.models import Pod
-from lium_mcp.failures import Failure
+from lium_mcp.failures import NOTHING_CHANGED, Failure
 from lium_mcp.rentals import AccountUnknown, LedgerUnavailable, Task
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.backing_up import refuse_partial
@@ -131,7 +131,8 @@ async def check_watchable(account: Account, pod: Pod, wanted: IdleRemoval) -> No
     A pod that does not run yet is taken at its word.
 
     Raises:
-        Failure: this server cannot read the pod's GPUs, or its backups would not hold everything.
+        Failure: this server cannot read the pod's GPUs or write the removal down, or the pod's backups would not hold
+            everything.
     """
     access = account.pod_access
     if account.worker is None or access is None:
@@ -141,6 +142,10 @@ async def check_watchable(account: Account, pod: Pod, wanted: IdleRemoval) -> No
             "This server does not log in to pods of this key between calls, so it would not see that one is idle.",
             "Set hours_from_now instead: Lium itself removes the pod then.",
         )
+    try:
+        account.rents.refuse_unmakeable()
+    except LedgerUnavailable as error:
+        raise _not_kept(pod, error) from error
     if wanted.final_backup:
         refuse_partial(pod, await account.lium.backup_schedules.get_for_pod(pod.id))
     if not pod.is_ready:
@@ -185,16 +190,20 @@ async def set_idle_removal(account: Account, pod: Pod, wanted: IdleRemoval, *, e
                 return
             await _end(account, pod, task, "replaced by another")
     except (AccountUnknown, LedgerUnavailable, LiumError) as error:
-        raise Failure(
-            "idle_not_kept",
-            f"That {pod.pod_name} ({pod.id}) is to be removed when idle cannot be written down: {error}",
-            "Call again in a minute, or set hours_from_now.",
-            effect=effect,
-        ) from error
+        raise _not_kept(pod, error, effect) from error
     raise Failure(
         "changed_meanwhile",
         f"Another call sets when {pod.pod_name} ({pod.id}) is removed.",
         "Look with get_pod.",
+        effect=effect,
+    )
+
+
+def _not_kept(pod: Pod, error: Exception, effect: str = NOTHING_CHANGED) -> Failure:
+    return Failure(
+        "idle_not_kept",
+        f"That {pod.pod_name} ({pod.id}) is to be removed when idle cannot be written down: {error}",
+        "Call again in a minute, or set hours_from_now.",
         effect=effect,
     )
 
