@@ -148,6 +148,7 @@ def build_server(
         bind=lambda name: _bind(name, runtime),
         stop=runtime.stop,
         logins=logins,
+        check=accounts.refuse_unreachable,
         **_presented(offered, {} if runtime.policy.shadow else runtime.policy.limits.in_force()),
         lifespan=lifespan,
         log_level=settings.log_level,

@@ -87,6 +87,7 @@ class Settings(Limits, BaseSettings):
     path_prefix: str = from_table("path_prefix")
     server_token: SecretStr | None = from_table("server_token")
     trusted_proxy: Names = from_table("trusted_proxy")
+    drain_seconds: Annotated[float, BeforeValidator(as_number)] = from_table("drain_seconds")
     timeout_seconds: Annotated[float, BeforeValidator(as_number)] = from_table("timeout_seconds")
     log_level: LogLevel = from_table("log_level")
     log_format: Literal["text", "json"] = from_table("log_format")

@@ -166,6 +166,14 @@ SETTINGS = LIMITS | {
         "all who come through one share the bounds of one address.",
         default=frozenset[str](),
     ),
+    "drain_seconds": Setting(
+        "number",
+        "How long running calls may take to end once a server over HTTP is told to stop, in seconds; meanwhile it "
+        "takes no new ones.",
+        default=3.0,
+        low=3,
+        high=3600,
+    ),
     "timeout_seconds": Setting(
         "number",
         "Time limit of one request to the Lium API, in seconds; a call that only reads ends within 30 in any case.",
@@ -192,7 +200,7 @@ SETTINGS = LIMITS | {
 for _name, _setting in SETTINGS.items():
     _setting.variable = _setting.variable or f"LIUM_MCP_{_name.upper()}"
 
-OVER_HTTP = ("host", "port", "allowed_host", "path_prefix", "trusted_proxy")
+OVER_HTTP = ("host", "port", "allowed_host", "path_prefix", "trusted_proxy", "drain_seconds")
 """What means something only where clients come over HTTP."""
 
 # What bounds an agent: a variable that is nearly the name of one of these was meant for this server.

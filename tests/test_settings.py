@@ -426,6 +426,7 @@ VALID = {
     "policy": "/etc/policy.toml", "policy_mode": "shadow", "confirm": "always", "state_url": "sqlite:////srv/x.db",
     "transport": "http", "host": "127.0.0.2", "port": "9000", "allowed_host": "gpu.example.com",
     "path_prefix": "/lium", "server_token": "t" * 40, "trusted_proxy": "10.0.0.0/8", "timeout_seconds": "20",
+    "drain_seconds": "25",
     "log_level": "DEBUG", "log_format": "json", "sandbox": "true", "sandbox_speed": "10", "sandbox_seed": "3",
 }  # fmt: skip
 

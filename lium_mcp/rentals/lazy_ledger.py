@@ -43,6 +43,15 @@ class LazyLedger:
         if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
             raise LedgerUnavailable(f"{path} cannot be made: {folder} cannot be written")
 
+    async def refuse_unreachable(self) -> None:
+        """Refuse a database that several servers share, where it does not answer; a file needs no connection.
+
+        Raises:
+            LedgerUnavailable: it does not answer.
+        """
+        if not self._url.startswith("sqlite:"):
+            await self.open().database.read(lambda _: None)
+
     def open(self) -> "Ledger":
         """The ledger. Nothing is read or written yet."""
         if self._ledger is None:

@@ -189,6 +189,14 @@ class Accounts:
         renter = Renter(lium, self._clock, turn, self._ledger, identity, readmit)
         return renter
 
+    async def refuse_unreachable(self) -> None:
+        """Refuse a database that several servers share, where it does not answer.
+
+        Raises:
+            LedgerUnavailable: it does not.
+        """
+        await self._ledger.refuse_unreachable()
+
     async def aclose(self) -> None:
         """Close the connections."""
         if self._own.pod_access is not None:

@@ -25,6 +25,7 @@ from lium_mcp.values import is_loopback, split_host
 log = logging.getLogger(__name__)
 
 HEALTH: Final = "/healthz"
+READY: Final = "/readyz"
 MESSAGES: Final = "/messages/"
 _LOOPBACK_NAMES: Final = frozenset({"127.0.0.1", "localhost", "[::1]"})
 _DEFAULT_PORTS: Final = ("80", "443")
@@ -43,11 +44,12 @@ _SETTING: Final = (
 def guarded(app: ASGIApp, settings: Settings) -> ASGIApp:
     """Check Host and Origin before anything else, and let pages of the allowed origins read the answers.
 
-    Only whether the server lives may be asked from anywhere.
+    Only whether the server lives, and takes calls, may be asked from anywhere: who watches it calls it by its address.
     """
     host_pattern = f"(?i:{'|'.join(_patterns(settings))})"
     origin_pattern = f"(?i:https?)://{host_pattern}"
-    hosts, origins, health = re.compile(host_pattern), re.compile(origin_pattern), settings.path_prefix + HEALTH
+    hosts, origins = re.compile(host_pattern), re.compile(origin_pattern)
+    probes = {settings.path_prefix + HEALTH, settings.path_prefix + READY}
     app = CORSMiddleware(
         app,
         allow_origin_regex=origin_pattern,
@@ -57,7 +59,7 @@ def guarded(app: ASGIApp, settings: Settings) -> ASGIApp:
     )
 
     async def served(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] != health:
+        if scope["type"] == "http" and scope["path"] not in probes:
             headers = Headers(scope=scope)
             host, origin = headers.get("host", ""), headers.get("origin")
             refusal = None

@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -31,10 +31,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lium_mcp import __version__
 from lium_mcp.serving.callers import CALLER, Callers
-from lium_mcp.serving.door import HEALTH, MESSAGES, found_below, guarded, in_any_form
+from lium_mcp.serving.door import HEALTH, MESSAGES, READY, found_below, guarded, in_any_form
 from lium_mcp.serving.hangup import Hangups, listening
 from lium_mcp.serving.lium_server import LiumServer
 from lium_mcp.serving.open_connections import BoundedProtocol, ConnectionBounds, OpenConnections
+from lium_mcp.serving.probes import Readiness
 from lium_mcp.serving.sessions import SessionBounds, Sessions
 from lium_mcp.settings import Settings
 from lium_mcp.values import SettingsError, is_loopback
@@ -48,8 +49,6 @@ _TALKERS: Final = (
     *("asyncio", "mcp", "uvicorn", "sse_starlette"),
     *(f"lium_mcp.serving.{name}" for name in ("open_connections", "door", "sessions")),
 )
-# Together with the first look at the signal, less than the 5 seconds after which supervisors lose patience.
-_WIND_DOWN_SECONDS: Final = 3.0
 _LAST_ANSWERS_SECONDS: Final = 0.2
 _CLOSE_SECONDS: Final = 1
 
@@ -67,7 +66,7 @@ def check_binding(settings: Settings) -> None:
         )
 
 
-def build_app(server: LiumServer, settings: Settings, sessions: Sessions) -> Hangups:
+def build_app(server: LiumServer, settings: Settings, sessions: Sessions, readiness: Readiness) -> Hangups:
     """Build the web application around a server."""
     # Host and Origin are checked before anything else, and bodies before anything of the SDK's.
     unchecked = TransportSecuritySettings(enable_dns_rebinding_protection=False)
@@ -79,9 +78,13 @@ def build_app(server: LiumServer, settings: Settings, sessions: Sessions) -> Han
 
     def streamable_in_any_form(app: ASGIApp) -> ASGIApp:
         in_either = in_any_form(app, listening(json.handle_request))
-        return sessions.streamable(server.request_ids.once_posted(in_either))
+        return sessions.streamable(readiness.taking_calls(server.request_ids.once_posted(in_either)))
 
-    bound = {"/mcp": streamable_in_any_form, "/sse": sessions.sse, "/messages": sessions.bodies}
+    bound: dict[str, Callable[[ASGIApp], ASGIApp]] = {
+        "/mcp": streamable_in_any_form,
+        "/sse": lambda app: readiness.taking_calls(sessions.sse(app)),
+        "/messages": lambda app: sessions.bodies(readiness.taking_calls(app)),
+    }
     routes = [route for route in (*streamable.routes, *sse.routes) if isinstance(route, Route | Mount)]
     for route in routes:
         route.app = bound[route.path](route.app)
@@ -96,7 +99,8 @@ def build_app(server: LiumServer, settings: Settings, sessions: Sessions) -> Han
     async def health(_: Request) -> JSONResponse:
         return JSONResponse({"status": "ok", "version": __version__})
 
-    app = Starlette(routes=[Route(HEALTH, health), *routes], lifespan=lifespan)
+    probes = [Route(HEALTH, health), Route(READY, readiness.answer)]
+    app = Starlette(routes=[*probes, *routes], lifespan=lifespan)
     identified = _identified(app, _callers(settings))
     return Hangups(found_below(guarded(identified, settings), settings.path_prefix))
 
@@ -107,13 +111,14 @@ async def serve_http(
     connections: ConnectionBounds | None = None,
     sessions: SessionBounds | None = None,
 ) -> None:
-    """Serve until SIGINT or SIGTERM; open streams and running calls do not hold it up for longer than a few seconds.
+    """Serve until SIGINT or SIGTERM; open streams and running calls hold it up for `drain_seconds` at most.
 
     Raises:
         SettingsError: the address cannot be listened at safely, or at all.
     """
     check_binding(settings)
-    app = build_app(server, settings, Sessions(sessions or SessionBounds()))
+    readiness = Readiness(server.check)
+    app = build_app(server, settings, Sessions(sessions or SessionBounds()), readiness)
     protocol = partial(BoundedProtocol, OpenConnections(connections or ConnectionBounds(), settings.trusted_proxy))
     config = uvicorn.Config(
         app,
@@ -133,21 +138,29 @@ async def serve_http(
         host = settings.host if settings.host[0] == "[" or ":" not in settings.host else f"[{settings.host}]"
         address = f"http://{host}:{listener.getsockname()[1]}{settings.path_prefix}"
         log.info("Serving %s/mcp and %s/sse", address, address)
-        await _WebServer(config, app, server).serve(sockets=[listener])
+
+        async def drain() -> bool:
+            readiness.drain()
+            return await server.wind_down(settings.drain_seconds)
+
+        await _WebServer(config, app, drain).serve(sockets=[listener])
 
 
 class _WebServer(uvicorn.Server):
-    """Stops in an order that loses no answer: calls first, then streams, then connections."""
+    """Stops in an order that loses no answer: calls first, then streams, then connections.
 
-    def __init__(self, config: uvicorn.Config, app: Hangups, server: LiumServer) -> None:
+    It listens for as long as calls run: whoever comes is told to go elsewhere, and whoever watches sees it stop.
+    """
+
+    def __init__(self, config: uvicorn.Config, app: Hangups, drain: Callable[[], Awaitable[bool]]) -> None:
         super().__init__(config)
         self._app = app
-        self._mcp = server
+        self._drain = drain
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        ended = await self._drain()
         for listener in self.servers:
             listener.close()
-        ended = await self._mcp.wind_down(_WIND_DOWN_SECONDS)
         # An answer still has to pass the SDK's own streams once its call has ended.
         await anyio.sleep(_LAST_ANSWERS_SECONDS)
         if not ended:

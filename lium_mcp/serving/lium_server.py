@@ -5,11 +5,12 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import cache
 from typing import Any, Final
 
 import anyio
+import anyio.lowlevel
 from mcp import MCPError, UrlElicitationRequiredError
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
@@ -61,13 +62,16 @@ class LiumServer(MCPServer[None]):
         bind: Callable[[str], BoundTool],
         stop: Stop,
         logins: LoginOffers | None = None,
+        check: Callable[[], Awaitable[None]] = anyio.lowlevel.checkpoint,
         **options: Any,  # noqa: ANN401 - the SDK's own, which are many
     ) -> None:
         """`bind` makes a listed tool ready to be called, which it is asked to do when it is first called.
 
-        It raises a Failure where the tool must not be called. `logins` finds a key for calls that need one.
+        It raises a Failure where the tool must not be called. `logins` finds a key for calls that need one, and `check`
+        raises where what all calls need cannot be reached.
         """
         self.request_ids = RequestIds()
+        self.check = check
         options["middleware"] = [self.request_ids.once_served, *options.get("middleware", ())]
         super().__init__(**options)
         # Before the SDK opens the seal of a question, which is done once.

@@ -42,7 +42,9 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
         *("toolsets", "allow_tools", "deny_tools", "read_only", "confirm", "local_dirs"),
     ),
     "The ledger": ("state_url",),
-    "Over HTTP": ("transport", "host", "port", "allowed_host", "path_prefix", "server_token", "trusted_proxy"),
+    "Over HTTP": (
+        *("transport", "host", "port", "allowed_host", "path_prefix", "server_token", "trusted_proxy", "drain_seconds"),
+    ),
     "The log": ("log_level", "log_format"),
     "The sandbox": ("sandbox", "sandbox_speed", "sandbox_seed"),
 }

@@ -28,6 +28,7 @@ from lium_mcp.sandbox import Sandbox
 from lium_mcp.sandbox.transport import InProcessTransport
 from lium_mcp.server import build_server
 from lium_mcp.serving.http import build_app
+from lium_mcp.serving.probes import Readiness
 from lium_mcp.serving.sessions import SessionBounds, Sessions
 from lium_mcp.settings import Settings
 from tests.harness import Mode, TurnedClock
@@ -260,7 +261,8 @@ class Process:
         self._journals: list[LazyLedger] = []
         with patch("lium_mcp.server.open_ledger", self._open_journal):
             self.server = build_server(options, transport=self.line.wire, clock=TurnedClock(sandbox))
-        self._app = build_app(self.server, options, Sessions(SessionBounds())) if over_http else None
+        readiness = Readiness(self.server.check)
+        self._app = build_app(self.server, options, Sessions(SessionBounds()), readiness) if over_http else None
         self._over = asyncio.Event()
         self._serving: asyncio.Task[None] | None = None
         self.calls_running = 0

@@ -1,0 +1,116 @@
+"""Whether a server over HTTP takes calls: as a probe asks it, and as callers find it once it is told to stop."""
+
+import asyncio
+import json
+import socket
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from lium_mcp.sandbox import API_KEY
+from tests.compat.simulated import Simulated, simulating
+from tests.http_server import Served, Wire, calling, initialize, serving, tool_call
+from tests.serving.test_http import RENT, RENT_REQUEST, until
+
+HEADERS = {"X-API-Key": API_KEY}
+KUBELET = {"Host": "10.1.2.3:8000"}
+
+
+@pytest.fixture
+def lium() -> Iterator[Simulated]:
+    with simulating() as simulated:
+        simulated.begin(start=datetime.now(UTC).replace(microsecond=0))
+        yield simulated
+
+
+@pytest.fixture
+def draining(lium: Simulated, tmp_path: Path) -> Iterator[Served]:
+    with serving(tmp_path, LIUM_BASE_URL=lium.base_url, LIUM_API_KEY=API_KEY, LIUM_MCP_DRAIN_SECONDS="20") as served:
+        yield served
+
+
+def probe(url: str, path: str = "/readyz") -> httpx2.Response:
+    return httpx2.get(f"{url}{path}", headers=KUBELET, trust_env=False, timeout=10)
+
+
+@pytest.mark.parametrize("path", ["/readyz", "/lium/readyz"])
+def test_a_server_that_takes_calls_is_ready_to_whoever_asks(lium: Simulated, tmp_path: Path, path: str) -> None:
+    with serving(tmp_path, "--path-prefix", "/lium", LIUM_BASE_URL=lium.base_url) as served:
+        answer = probe(served.url, path)
+    assert (answer.status_code, answer.json()) == (200, {"status": "ready"})
+    assert lium.state()["requests"] == []
+
+
+async def test_a_rent_under_way_is_answered_while_new_calls_are_sent_elsewhere(
+    draining: Served, lium: Simulated
+) -> None:
+    lium.fault("slow", seconds=2, stage="answer", match=RENT_REQUEST)
+    async with calling(draining.url, "modern") as caller:
+        renting = asyncio.create_task(caller.call("rent_pod", **RENT))
+        await until(lambda: lium.state()["rents"])
+        draining.process.terminate()
+        await until(lambda: probe(draining.url).status_code == 503)
+        assert probe(draining.url).json() == {"status": "draining"}
+        assert probe(draining.url, "/healthz").status_code == 200
+        before = lium.requests("GET", "/pods")
+        refused = httpx2.post(
+            f"{draining.url}/mcp",
+            json=tool_call("list_pods", {}, modern=True),
+            headers={"Accept": "application/json, text/event-stream", "MCP-Protocol-Version": "2026-07-28"},
+            trust_env=False,
+        )
+        assert refused.status_code == 503
+        assert (refused.headers["retry-after"], refused.headers["connection"]) == ("1", "close")
+        assert (refused.json()["id"], "send it again" in refused.json()["error"]["message"]) == (2, True)
+        assert httpx2.get(f"{draining.url}/sse", trust_env=False).status_code == 503
+        assert lium.requests("GET", "/pods") == before, "the refused call reached Lium"
+        rented = await renting
+    [pod] = lium.state()["pods"]
+    assert (rented["outcome"], rented["pod_id"]) == ("pending", pod["id"])
+    assert draining.process.wait(timeout=10) == 0
+    assert "Traceback" not in draining.stderr()
+
+
+@pytest.mark.parametrize("way", ["legacy", "sse"])
+async def test_in_a_session_only_what_was_begun_goes_on(draining: Served, lium: Simulated, way: str) -> None:
+    lium.fault("slow", seconds=2, stage="answer", match=RENT_REQUEST)
+    wire = Wire(draining.url)
+    async with wire.calling(way, "rent_pod", RENT) as lines:  # type: ignore[arg-type]
+        await until(lambda: lium.state()["rents"])
+        draining.process.terminate()
+        await until(lambda: probe(draining.url).status_code == 503)
+        assert await wire.say({**tool_call("list_pods", {}, modern=False), "id": 9}) == 503
+        assert await wire.say(initialize()) == 503
+        assert await wire.say({"jsonrpc": "2.0", "id": 77, "result": {}}) == 202, "an answer to a question of ours"
+        [answer] = [line async for line in lines if '"structuredContent"' in line]
+    result = json.loads(answer.removeprefix("data: "))["result"]["structuredContent"]
+    assert result["pod_id"] == lium.state()["pods"][0]["id"]
+    assert draining.process.wait(timeout=10) == 0
+
+
+def test_without_the_database_that_replicas_share_it_is_not_ready_and_lives(lium: Simulated, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    url = f"postgresql://somebody:hidden-password@127.0.0.1:{port}/x"
+    with serving(tmp_path, LIUM_BASE_URL=lium.base_url, LIUM_MCP_STATE_URL=url) as served:
+        answer = probe(served.url)
+        assert (answer.status_code, answer.json()) == (503, {"status": "ledger_unreachable"})
+        assert probe(served.url, "/healthz").status_code == 200
+        assert served.stop() == 0
+    assert "not ready" in served.stderr()
+    assert "hidden-password" not in served.stderr()
+    assert lium.state()["requests"] == []
+
+
+def test_a_database_that_hangs_holds_up_neither_the_probe_nor_the_end(lium: Simulated, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql://somebody:x@127.0.0.1:{silent.getsockname()[1]}/x"
+        with serving(tmp_path, LIUM_BASE_URL=lium.base_url, LIUM_MCP_STATE_URL=url) as served:
+            started = time.monotonic()
+            assert probe(served.url).json() == {"status": "ledger_unreachable"}
+            assert time.monotonic() - started < 4
+            assert served.stop() == 0
