@@ -28,7 +28,7 @@ def host_named(name: str | None) -> Host:
         SettingsError: there is none of that name.
     """
     if name is None:
-        raise SettingsError(f"name the host: {', '.join(HOSTS)}; or --list")
+        raise SettingsError(f"name the host: {', '.join(HOSTS)}; lium-mcp install --list shows which have our entry")
     if name not in HOSTS:
         raise SettingsError(no_such(name, list(HOSTS), like=name, kind="host"))
     return HOSTS[name]

@@ -86,7 +86,7 @@ async def _look(settings: Settings, problems: Sequence[str]) -> list[Finding]:
             *newer,
             *key,
             *lium,
-            *await check_ssh(account.ssh_keys),
+            *await check_ssh(settings, account, is_reached=is_reached),
             *await check_ledger(settings, open_ledger(settings)),
             *await check_limits(account, runtime.policy, is_reached=is_reached),
         ]

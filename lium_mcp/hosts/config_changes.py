@@ -32,12 +32,16 @@ from lium_mcp.hosts.installed_entries import ConfigUnusable, config_file, read_c
 
 _SHARED: Final = 0o644
 _CHANGED: Final = "another program has changed it meanwhile; nothing was changed"
-_HARMLESS: Final = r"""(?![${<]|[A-Z][A-Z_]+["'])"""
-"""A reference, what is to be filled in, or the name of a variable."""
+_HARMLESS: Final = r"""(?:[${<]|[A-Z][A-Z_]+["'])"""
+"""What begins a reference, what is to be filled in, or the name of a variable."""
+_WORD: Final = r"""(?i:true|false|null|none|yes|no|on|off|~)(?:[\s,\]}]|$)"""
+"""A word of the format: it may say that something is a password, and is none."""
 _SECRET: Final = re.compile(
-    r"""\$\{[^}]*\}|((?i:key|token|secret|passw|auth)[\w-]*["']?\s*[:=,]\s*)"""
-    rf"""(?:"{_HARMLESS}[^"]+"|'{_HARMLESS}[^']+'|{_HARMLESS}[^\s"',\]}}]+)"""
+    r"""\$\{[^}]*\}|((?i:key|token|secret|passw|auth)[\w-]*["']?\s*[:=,]\s*(\[\s*)?)"""
+    rf"""(?(2)(?!["']?{_HARMLESS})[^\]]+|"""
+    rf"""(?:"(?!{_HARMLESS})[^"]+"|'(?!{_HARMLESS})[^']+'|(?!{_HARMLESS}|{_WORD})[^\s"',\[\]{{}}]+))"""
 )
+"""What follows a name of that kind, a whole list of it too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,8 +1,8 @@
 """Where the ledger is, and when it is opened: not before a rent needs it, since its libraries take long to import."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Final
 
 from lium_mcp.rentals.entries import LedgerUnavailable
@@ -40,8 +40,12 @@ class LazyLedger:
         if not self._url.startswith(_SQLITE_FILE) or path.exists():
             return
         folder = next(parent for parent in path.parents if parent.exists())
-        if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-            raise LedgerUnavailable(f"{path} cannot be made: {folder} cannot be written")
+        try:
+            # Modes alone do not tell: there are read-only disks, and folders that no file can be in.
+            TemporaryFile(dir=folder).close()
+        except OSError as error:
+            reason = f"{folder} cannot be written ({error.strerror})"
+            raise LedgerUnavailable(f"{path} cannot be made: {reason}") from None
 
     async def refuse_unreachable(self) -> None:
         """Refuse a database that several servers share, where it does not answer; a file needs no connection.

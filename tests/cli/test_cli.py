@@ -115,6 +115,19 @@ def test_what_the_command_line_does_not_know_is_named(
     assert named in refusal(capsys, *arguments)
 
 
+@pytest.mark.parametrize(
+    "words", [["install"], ["uninstall"], ["templates"], ["templates", "sync"], ["rentals", "close"], ["policy"]]
+)
+def test_half_a_command_line_is_told_of_options_that_there_are(
+    capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    said = refusal(capsys, *words)
+    for command, option in re.findall(r"(?:lium-mcp ((?:[a-z]+ )+))?(--[a-z-]+)", said):
+        with pytest.raises(SystemExit):
+            main([*(command.split() or words), "--help"])
+        assert option in capsys.readouterr().out, said
+
+
 def test_a_key_that_is_mistaken_for_an_option_is_not_repeated(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in (["--api-key", "sk_secret"], ["--api-key=sk_secret"], ["tools", "sk_secret"]):
         assert "sk_secret" not in refusal(capsys, *arguments)

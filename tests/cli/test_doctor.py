@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from lium_mcp import __main__ as program
 from lium_mcp.sandbox import Sandbox
+from tests.harness import PUBLIC_KEY
 from tests.processes import ROOT, run
 from tests.tls import Proxy, make_certificates, over_tls, proxying
 from tests.wires import Wire, answering, served
@@ -91,7 +93,7 @@ async def test_a_person_reads_the_same_as_a_program(lium: Wire) -> None:
     for one in told.findings:
         assert re.sub(r"in \d+ ms", "", one["what"]) in re.sub(r"in \d+ ms", "", text)
         assert one["cure"] in text
-    assert text.endswith("\n2 wrong, 1 to look at, 6 well.\n")
+    assert text.endswith("\n1 wrong, 2 to look at, 6 well.\n")
 
 
 SETTINGS_WRONG: list[tuple[dict[str, str], str, str]] = [
@@ -107,6 +109,27 @@ async def test_a_wrong_setting_is_named_with_its_cure(lium: Wire, wrong: dict[st
     told = await doctor(**{"LIUM_API_KEY": KEY, "LIUM_BASE_URL": lium.base_url} | WELL | wrong)
     assert (told.status, told.level) == (2, "broken")
     assert any(cause in line and cure in line for line in told.that_are("broken")), told.that_are("broken")
+
+
+@pytest.mark.parametrize("read_only", [{}, {"LIUM_MCP_READ_ONLY": "true"}], ids=["rents", "only reads"])
+async def test_a_missing_ssh_key_is_as_bad_as_what_it_does_to_a_rent(lium: Wire, read_only: dict[str, str]) -> None:
+    known = {"LIUM_API_KEY": KEY, "LIUM_BASE_URL": lium.base_url, "LIUM_SSH_KEY_PATH": "/nowhere/key"} | WELL
+    told = await doctor(**known | read_only)
+    assert told.status == (1 if read_only else 2)
+    [line] = told.that_are("warning", "broken")
+    assert "none is rented: the account has no key registered either" in line
+    async with httpx2.AsyncClient(headers={"X-API-Key": KEY}) as client:
+        key = {"name": "elsewhere", "public_key": PUBLIC_KEY}
+        assert (await client.post(f"{lium.base_url}/ssh-keys", json=key)).is_success
+    told = await doctor(**known | read_only)
+    assert told.status == 1
+    [line] = told.that_are("warning")
+    assert "pods can be rented all the same" in line
+    lium.on("GET", "/ssh-keys", answering(500))
+    told = await doctor(**known | read_only)
+    assert told.status == 1
+    [line] = told.that_are("warning")
+    assert "whether pods can be rented all the same is not known" in line
 
 
 async def test_a_wrong_address_is_told_from_a_wrong_key(lium: Wire) -> None:

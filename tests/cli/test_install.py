@@ -57,6 +57,7 @@ def test_a_diff_shows_no_secret_of_another_server(lium: Lium, home: Path) -> Non
     servers = [
         '"a": {"env": {"GH_TOKEN": "secret-1"}}',
         '"b": {"args": ["--api-key", "secret-2"], "headers": {"Authorization": "Bearer secret-3"}}',
+        '"c": {"api_keys": ["secret-5", "secret-6"]}',
     ]
     for server in servers:
         put(home, ".cursor/mcp.json", f'{{\n  "mcpServers": {{\n    {server}\n  }}\n}}')
@@ -69,6 +70,15 @@ def test_a_diff_shows_no_secret_of_another_server(lium: Lium, home: Path) -> Non
     _, out, _ = lium("install", "codex", "--dry-run")
     assert "secret-" not in out
     assert 'env_vars = ["LIUM_API_KEY", "LIUM_BASE_URL", ' in out
+
+
+def test_a_diff_shows_what_is_no_secret(lium: Lium, home: Path) -> None:
+    assert '"password": true' in lium("install", "vscode", "--dry-run")[1]
+    for server in ('"a": {"auth": false}', '"a": {"key": null, "tokens": []}', '"a": {"keys": ["${A_KEY}"]}'):
+        put(home, ".cursor/mcp.json", f'{{\n  "mcpServers": {{\n    {server}\n  }}\n}}')
+        _, out, _ = lium("install", "cursor", "--dry-run")
+        assert server in out
+        assert "(not shown)" not in out
 
 
 def test_all_else_stays_and_the_file_as_it_was_is_kept(lium: Lium, home: Path) -> None:
@@ -201,6 +211,7 @@ def test_another_server_of_our_name_is_not_taken_away(lium: Lium, home: Path) ->
     [
         (["install", "curser"], "curser: there is no such host; cursor is one"),
         (["install"], "name the host: claude-code, "),
+        (["uninstall"], "lium-mcp install --list shows which have our entry"),
         (["install", "cursor", "--max-pods", "two"], "--max-pods: "),
         (["install", "cursor", "--max-prize", "2"], "--max-prize: there is no such option"),
         (["install", "cursor", "--http", "http://gpu.example.com/mcp"], "--http: "),

@@ -2,14 +2,19 @@
 
 import os
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Final
 
+import anyio
+
+from lium_mcp.api.errors import LiumError
 from lium_mcp.cli.checks.findings import Code, Finding, broken, ok, warning
 from lium_mcp.cli.shell_lines import let_read, let_write, make_ssh_key, put_aside, quoted, unset
 from lium_mcp.failures import Failure
 from lium_mcp.remote.key_source import KeySource
 from lium_mcp.rentals import LazyLedger, LedgerUnavailable
+from lium_mcp.services.accounts import Account
+from lium_mcp.services.pods.login_keys import find_public_keys
+from lium_mcp.services.polling import READ_LIMIT_SECONDS
 from lium_mcp.settings import Settings
 from lium_mcp.settings_table import SETTINGS
 
@@ -20,19 +25,36 @@ _MOST_ROWS: Final = 200
 _NAME_ANOTHER: Final = "name another key: LIUM_SSH_KEY_PATH=/path/to/key"
 
 
-async def check_ssh(keys: KeySource | None) -> list[Finding]:
-    """Say whether pods would let this machine in."""
+async def check_ssh(settings: Settings, account: Account, *, is_reached: bool) -> list[Finding]:
+    """Say whether pods would let this machine in, and, where they would not, whether they are rented all the same."""
+    keys = account.ssh_keys
     if keys is None:
         return []
     own = await keys.own_keys()
     if own.problem is not None:
-        level = warning if own.public else broken
+        is_refused, rents = await _rents_without(account, is_reached=is_reached)
         code, *cure = _key_cure(keys, own.problem)
-        what = f"{own.problem.happened} Nobody could log in to a pod from here."
-        return [level(code, _SSH, what, *cure)]
+        # What only reads rents nothing.
+        level = broken if is_refused and not settings.read_only else warning
+        return [level(code, _SSH, f"{own.problem.happened} Nobody could log in to a pod from here{rents}.", *cure)]
     where = f" beside {keys.public_path}" if keys.public_path and keys.public_path.is_file() else ""
     count = "one public key" if len(own.public) == 1 else f"{len(own.public)} public keys"
     return [ok(_SSH, f"Pods that are rented take {count} of this machine{where}, and its private half can be used.")]
+
+
+async def _rents_without(account: Account, *, is_reached: bool) -> tuple[bool, str]:
+    """Whether a rent is refused where no key of this machine can be used, and what is to be said of rents."""
+    unknown = "; whether pods can be rented all the same is not known"
+    if not (is_reached and account.lium.has_api_key):
+        return False, unknown
+    try:
+        with anyio.fail_after(READ_LIMIT_SECONDS):
+            await find_public_keys(account)
+    except Failure:
+        return True, ", and none is rented: the account has no key registered either"
+    except (LiumError, TimeoutError):
+        return False, unknown
+    return False, ", so commands and files do not work here; pods can be rented all the same"
 
 
 def _key_cure(keys: KeySource, problem: Failure) -> tuple[Code, str, str]:
@@ -60,9 +82,11 @@ async def check_ledger(settings: Settings, ledger: LazyLedger) -> list[Finding]:
     path = Path(url.removeprefix(_SQLITE_FILE)) if url.startswith(_SQLITE_FILE) else None
     where = "in memory, for the sandbox alone" if url == "sqlite://" else str(path) if path else "in PostgreSQL"
     if ledger.is_empty:
-        if path is None:
-            return [ok(_LEDGER, f"It is {where}.")]
-        return [_first_time(path)]
+        try:
+            ledger.refuse_unmakeable()
+        except LedgerUnavailable as error:
+            return [_unusable(f"{error}.", path)]
+        return [ok(_LEDGER, f"The first rent makes it: {path}." if path else f"It is {where}.")]
     try:
         # Opening it takes the lock that writing needs.
         entries = await ledger.open().newest(_MOST_ROWS)
@@ -70,17 +94,6 @@ async def check_ledger(settings: Settings, ledger: LazyLedger) -> list[Finding]:
         return [_unusable(f"{where}: {error}.", path)]
     is_open = sum(entry.is_open for entry in entries)
     return [ok(_LEDGER, f"It is {where}, can be written, and holds {is_open} open rents.")]
-
-
-def _first_time(path: Path) -> Finding:
-    if path.is_dir() or not path.name:
-        return _unusable(f"{path} is a folder, and no file for the ledger.", path)
-    folder = _nearest_folder(path)
-    try:
-        TemporaryFile(dir=folder).close()
-    except OSError as error:
-        return _unusable(f"{path} cannot be made: {folder} cannot be written ({error.strerror}).", path)
-    return ok(_LEDGER, f"The first rent makes it: {path}.")
 
 
 def _nearest_folder(path: Path) -> Path:
