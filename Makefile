@@ -122,6 +122,10 @@ bench: .venv/.dev ## measure start-up, the time a tool call adds, a ledger of mo
 	$(BIN)/python -m bench.ledger
 	$(BIN)/python -m bench.transfer
 
+.PHONY: bench-http
+bench-http: .venv/.dev ## measure calls over HTTP beside an empty server of the SDK: rates, latencies, memory, requests to Lium; CALLS=100000 for the memory
+	$(BIN)/python -m bench.http --memory-calls $(or $(CALLS),5000)
+
 .PHONY: lock
 lock: ## resolve the hashed requirements again (needs uv)
 	uv pip compile pyproject.toml --universal --generate-hashes --no-emit-index-url --no-header --no-annotate -q -o requirements/run.txt
