@@ -19,7 +19,8 @@ from lium_mcp.settings import Settings
 from lium_mcp.values import SettingsError
 
 SANDBOX_BASE_URL: Final = "http://127.0.0.1/api"
-_STATE_SCHEMES: Final = ("sqlite:///", "sqlite://", "postgresql://", "postgresql+psycopg://")
+_POSTGRESQL: Final = ("postgresql://", "postgresql+psycopg://")
+_FILE: Final = "sqlite:///rentals.db (from the working directory), sqlite:////srv/rentals.db (from the root)"
 
 
 def connect(
@@ -81,17 +82,30 @@ def open_ledger(settings: Settings) -> LazyLedger:
         SettingsError: no ledger can be at that address.
     """
     url = settings.find_state_url()
-    if not url.startswith(_STATE_SCHEMES):
-        raise SettingsError("LIUM_MCP_STATE_URL: an address that starts with sqlite:/// or postgresql:// is needed")
-    if url.startswith("sqlite:") and "?" in url:
-        # Options could point SQLite at another file than the one that is looked for and made private.
-        raise SettingsError("LIUM_MCP_STATE_URL: an address of SQLite is a path alone, without options")
-    if url.startswith("postgresql:") and find_spec("psycopg") is None:
-        raise SettingsError("LIUM_MCP_STATE_URL: PostgreSQL needs a driver: install lium-mcp[postgres]")
-    if not _is_clear(url):
-        # Read in another way, a part of the password would be taken for the host, which errors name.
-        raise SettingsError("LIUM_MCP_STATE_URL: this is no address; a password needs %40 for @, %2F for /, %3A for :")
+    if problem := _problem_of_file(url) if url.startswith("sqlite:") else _problem_of_postgresql(url):
+        raise SettingsError(f"LIUM_MCP_STATE_URL: {problem}")
     return LazyLedger(url, Redactor(settings.find_secrets()))
+
+
+def _problem_of_file(url: str) -> str:
+    if url == "sqlite://":
+        return ""  # in memory
+    if not url.removeprefix("sqlite:///") or not url.startswith("sqlite:///"):
+        return f"it names no file; three slashes stand before a path: {_FILE}"
+    # Options could point SQLite at another file than the one that is looked for and made private.
+    return "an address of SQLite is a path alone, without options" if "?" in url else ""
+
+
+def _problem_of_postgresql(url: str) -> str:
+    if not url.startswith(_POSTGRESQL):
+        return f"it takes {_FILE} or postgresql://USER:PASSWORD@HOST/DATABASE"
+    if find_spec("psycopg") is None:
+        return (
+            "PostgreSQL needs a driver, psycopg, which this installation lacks: install it again with its extra "
+            "`postgres`, in a clone by `uv tool install --force '.[postgres]'`"
+        )
+    # Read in another way, a part of the password would be taken for the host, which errors name.
+    return "" if _is_clear(url) else "this is no address; a password needs %40 for @, %2F for /, %3A for :"
 
 
 def _is_clear(url: str) -> bool:

@@ -25,6 +25,7 @@ from lium_mcp.network_settings import read_network
 from lium_mcp.official_config import FoundKey, OfficialConfig, usual_ssh_key_path
 from lium_mcp.settings_table import REGISTRY_PREFIX, SETTINGS
 from lium_mcp.values import (
+    EMPTY,
     UNFILLED,
     SettingsError,
     as_number,
@@ -128,8 +129,8 @@ class Settings(Limits, BaseSettings):
             return text
         if not SETTINGS[name].variable.startswith("LIUM_MCP_"):
             return cls.model_fields[name].default
-        if value.strip():
-            raise ValueError(UNFILLED if is_placeholder(value) else "it is empty")
+        if value:
+            raise ValueError(UNFILLED if is_placeholder(value) else EMPTY)
         return text
 
     @field_validator("api_key")

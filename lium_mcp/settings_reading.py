@@ -10,16 +10,17 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from lium_mcp.setting_words import problem_with
 from lium_mcp.settings import Settings
 from lium_mcp.settings_table import OVER_HTTP, SETTINGS, as_option, meant_setting
-from lium_mcp.values import SettingsError, home_problem, no_such
+from lium_mcp.values import EMPTY, SettingsError, home_problem, no_such
 
 
 def load(overrides: Mapping[str, Any]) -> Settings:
     """Read the settings; what `overrides` holds (the command line) wins over the environment.
 
     Raises:
-        SettingsError: values cannot be read, or variables set nothing: all of them. No value is repeated: it may be
+        SettingsError: values cannot be read, or variables set nothing: all of them. No value is repeated that may be
             a secret.
     """
     settings, problems = load_readable(overrides)
@@ -34,12 +35,15 @@ def load_readable(overrides: Mapping[str, Any]) -> tuple[Settings, list[str]]:
     What cannot be read is left at its default, so with a problem the settings are good for nothing but to say so.
     """
     problems = [*filter(None, [home_problem()]), *_idle_variables()]
+    empty = [name for name, value in overrides.items() if value == ""]
+    problems += [f"{SETTINGS[name].variable}: {EMPTY}" for name in empty]
+    filled = {name: value for name, value in overrides.items() if name not in empty}
     try:
-        settings = Settings(**overrides)
+        settings = Settings(**filled)
     except ValidationError as error:
-        wrong = {_field_name(str(item["loc"][0])): item["msg"] for item in error.errors(include_input=False)}
-        problems += [f"{SETTINGS[name].variable}: {text.removeprefix('Value error, ')}" for name, text in wrong.items()]
-        readable = Settings(**{**overrides, **{name: Settings.model_fields[name].default for name in wrong}})
+        wrong = {_field_name(str(item["loc"][0])): item for item in error.errors()}
+        problems += [f"{SETTINGS[name].variable}: {problem_with(item, SETTINGS[name])}" for name, item in wrong.items()]
+        readable = Settings(**{**filled, **{name: Settings.model_fields[name].default for name in wrong}})
         return readable, as_given(problems, overrides)
     if settings.transport == "stdio":
         problems += [
@@ -80,8 +84,8 @@ def _idle_variables() -> list[str]:
     for name, value in sorted(os.environ.items()):
         variable = name.upper()  # as the settings are read
         if variable in known:
-            if variable.startswith("LIUM_MCP_") and not value.strip():
-                problems.append(f"{name}: it is empty; give it a value or leave it out")
+            if variable.startswith("LIUM_MCP_") and not value:
+                problems.append(f"{name}: {EMPTY}")
         elif (meant := meant_setting(variable)) is not None:
             problems.append(no_such(name, known, like=meant))
     return problems

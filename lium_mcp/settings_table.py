@@ -68,17 +68,17 @@ LIMITS = {
     "budget_since": Setting("day", "First UTC day of the budget; by default that of the present month."),
     "allow_gpu_types": Setting(
         "gpu types",
-        "GPU types that may be rented (H100,A100), separated by commas; empty is any.",
+        "GPU types that may be rented (H100,A100), separated by commas; left out, any.",
         default=frozenset[str](),
     ),
     "allow_countries": Setting(
         "countries",
-        "Countries to rent in (US,DE), separated by commas; empty is any.",
+        "Countries to rent in (US,DE), separated by commas; left out, any.",
         default=frozenset[str](),
     ),
     "allow_templates": Setting(
         "ids",
-        "Ids of templates that pods may run, separated by commas; empty is any.",
+        "Ids of templates that pods may run, separated by commas; left out, any.",
         default=frozenset[str](),
     ),
 }
@@ -132,8 +132,8 @@ SETTINGS = LIMITS | {
     ),
     "state_url": Setting(
         "database",
-        "Where the ledger of rents is: sqlite:///PATH, by default a file in the user's state directory, or "
-        "postgresql://... for several servers on one account.",
+        "Where the ledger of rents is: sqlite:///PATH (sqlite:////srv/rentals.db from the root), by default a file in "
+        "the user's state directory, or postgresql://USER:PASSWORD@HOST/DATABASE for several servers on one account.",
     ),
     "transport": Setting(
         "choice",
@@ -194,7 +194,7 @@ SETTINGS = LIMITS | {
     "sandbox_speed": Setting(
         "number", "How many times faster than real time the sandbox runs.", default=1.0, low=0, high=100_000
     ),
-    "sandbox_seed": Setting("count", "Seed of the sandbox's market.", default=7),
+    "sandbox_seed": Setting("count", "Seed of the sandbox's market.", default=7, low=0),
 }
 
 for _name, _setting in SETTINGS.items():

@@ -16,6 +16,9 @@ from typing import Any, Final, Literal
 KEY_PREFIX: Final = "sk_"
 """What every key of Lium's begins with, as far as anybody knows."""
 UNFILLED: Final = "it is a placeholder that nothing has filled in"
+# Somebody meant to set something, and a default may allow more than that.
+EMPTY: Final = "it is empty; give it a value or leave it out"
+NAMES_NOTHING: Final = "it names nothing; name something or leave it out"
 _BLANKS: Final = " \t\r\n\v\f\u00a0\u200b\ufeff"
 _QUOTES: Final = ('""', "''", "``", "\u201c\u201d", "\u2018\u2019")
 # Placeholders that hosts fill in, and those that documentation shows where a reader's own value goes.
@@ -36,6 +39,14 @@ _IPV6: Final = r"\[[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*\]"
 _HOST: Final = re.compile(rf"([A-Za-z0-9._-]*[A-Za-z0-9_-]|{_IPV6})\.?(?::([0-9]{{1,5}}))?")
 _PATH: Final = re.compile(r"(/[A-Za-z0-9._~-]+)*")
 _DECIMAL: Final = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)")
+
+
+class NotOfItsKindError(ValueError):
+    """A value is not of the kind that a setting takes, or an entry of it is not."""
+
+    def __init__(self, entry: str = "") -> None:
+        super().__init__(entry)
+        self.entry = entry
 
 
 class SettingsError(Exception):
@@ -118,12 +129,15 @@ def no_such(name: str, known: Collection[str], *, like: str, kind: str = "settin
     return f"{name}: there is no such {kind}" + (f"; {close[0]} is one" if close else "")
 
 
-def file_problems(found: Iterable[Any], keys: Callable[[tuple[int | str, ...]], Collection[str]]) -> str:
+def file_problems(
+    found: Iterable[Any], keys: Callable[[tuple[int | str, ...]], Collection[str]], words: Callable[[Any], str]
+) -> str:
     """Say what is wrong with the keys of a file, each by its place, and which key was perhaps meant.
 
     Args:
-        found: The errors of a pydantic model.
+        found: The errors of a pydantic model, with their inputs.
         keys: The keys that there are where one stands.
+        words: Says what is wrong with the value of one that there is.
     """
     problems = []
     for item in found:
@@ -131,7 +145,7 @@ def file_problems(found: Iterable[Any], keys: Callable[[tuple[int | str, ...]], 
         if item["type"] == "extra_forbidden":
             problems.append(no_such(place, keys(item["loc"]), like=str(item["loc"][-1]).lower(), kind="key"))
         else:
-            problems.append(f"{place}: {item['msg'].removeprefix('Value error, ')}")
+            problems.append(f"{place}: {words(item)}")
     return "; ".join(problems)
 
 
@@ -186,7 +200,7 @@ def listed(text: str) -> list[str]:
     """The entries of a list that is written with commas or in JSON, without blanks around them and empty ones.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: it is neither, or has no entry.
     """
     entries: object = text.split(",")
     if text.startswith("[") and not re.match(_IPV6, text):
@@ -196,7 +210,10 @@ def listed(text: str) -> list[str]:
             entries = None
     if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
         raise ValueError('a list is needed, as A,B or as ["A", "B"]')
-    return [entry.strip() for entry in entries if entry.strip()]
+    named = [entry.strip() for entry in entries if entry.strip()]
+    if not named:
+        raise ValueError(NAMES_NOTHING)
+    return named
 
 
 def is_decimal(text: str) -> bool:
@@ -208,10 +225,10 @@ def as_number(value: object) -> object:
     """A value that is to be a number, for pydantic to read.
 
     Raises:
-        ValueError: it is a truth, or a text that is not in plain digits.
+        NotOfItsKindError: it is a truth, or a text that is not in plain digits.
     """
     if isinstance(value, bool) or (isinstance(value, str) and not is_decimal(value)):
-        raise ValueError("a number in plain digits is needed, as 10 or 2.5")
+        raise NotOfItsKindError
     return value
 
 

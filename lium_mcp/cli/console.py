@@ -91,17 +91,33 @@ def agreed(question: str) -> bool:
 
 
 @contextmanager
-def working(on: str) -> Iterator[Callable[[str], None]]:
+def working(on: str, *, in_lines: bool = False) -> Iterator[Callable[[str], None]]:
     """Tell a person at a terminal what takes its time, for as long as it does.
 
     What it yields tells what is done instead by now.
+
+    Args:
+        on: What is done.
+        in_lines: Tell a log too, a line for each that differs from the one before: for what takes minutes.
     """
     err = _out(sys.stderr)
     if not err.is_terminal or err.is_dumb_terminal:
-        yield lambda _: None
+        yield _lines(on) if in_lines else lambda _: None
         return
     with err.status(_text(on), spinner="line" if err.options.ascii_only else "dots") as status:
         yield lambda text: status.update(_text(text))
+
+
+def _lines(first: str) -> Callable[[str], None]:
+    said: list[str] = []
+
+    def tell(text: str) -> None:
+        if text not in said[-1:]:
+            said.append(text)
+            say_aside(text)
+
+    tell(first)
+    return tell
 
 
 def _write(console: Console, what: Text | Table) -> None:

@@ -128,7 +128,10 @@ async def show(workflow: str) -> int:
         say(f"\nThe demo failed: {problem}")
         return ExitStatus.FAILED
     say(f"\nAll steps did what they say, in {time.monotonic() - began:.0f} s.")
-    say("Next: put lium-mcp into your MCP host (see README.md).")
+    say(
+        "Next: `lium-mcp install HOST` puts it into your MCP host; `lium-mcp install --list` has their names. In a "
+        "clone, `uv tool install .` makes that command."
+    )
     return ExitStatus.OK
 
 

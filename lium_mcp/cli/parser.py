@@ -15,6 +15,22 @@ from lium_mcp.values import is_decimal, no_such
 
 # argparse's word for the words of a command line that are no options.
 _ARGUMENT = re.compile(r"^argument (?=\S+: )(?:(?:COMMAND|sync|explain|close): )?")
+_TEMPLATES = """a file of one template, of which name and image are needed:
+
+  [[template]]
+  name = "trainer"
+  image = "daturaai/pytorch:2.8.0-py3.12-cuda12.8.0-devel-ubuntu22.04"
+  description = "Training"
+  ports = [22, 8888]
+  volumes = ["/workspace"]
+  startup_commands = "jupyter lab --port 8888"
+  environment = { WANDB_PROJECT = "search" }
+  private = true
+  category = "PYTORCH"
+  # values of variables of the CI:
+  # environment_from = { WANDB_API_KEY = "CI_WANDB_KEY" }
+  # the user name of a registry login that is stored at Lium:
+  # registry_credential = 'team-bot'"""
 _LISTING = ("toolsets", "allow_tools", "deny_tools", "read_only")
 _TO_LIUM = ("timeout_seconds", "sandbox", "sandbox_speed", "sandbox_seed", "log_level", "log_format")
 _CONNECTED = ("read_only", *_TO_LIUM)
@@ -189,8 +205,10 @@ def make_parser() -> argparse.ArgumentParser:
         "sync",
         help="create and update templates; running it again changes nothing",
         usage="%(prog)s FILE [OPTION ...]",
-        description="Create and update your own templates at Lium until they are as a TOML file says, of which "
-        "docs/workflows/templates.md has an example. Running it again changes nothing.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Create and update your own templates at Lium until they are as a TOML file says.\n"
+        "Running it again changes nothing.",
+        epilog=_TEMPLATES,
     )
     sync.add_argument("file", metavar="FILE", type=Path, help="the templates as they should be")
     sync.add_argument("--dry-run", action="store_true", help="only say what would be done")

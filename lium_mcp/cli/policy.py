@@ -58,7 +58,10 @@ async def explain_policy(settings: Settings, runtime: Runtime, offered: Offered)
     if view.limits:
         _say_limits(view)
     else:
-        say("No limits are set: whoever calls can spend the whole balance. docs/limits.md says how to set some.")
+        say(
+            "No limits are set: whoever calls can spend the whole balance. Set some where the server is started, such "
+            "as LIUM_MCP_MAX_PRICE_PER_HOUR_USD=3 and LIUM_MCP_BUDGET_USD=50; `lium-mcp help policy explain` has all."
+        )
     if problem := unread or view.unread_because:
         say(f"\nWhat is used is not known: {problem}")
     return ExitStatus.FAILED if problem else ExitStatus.OK

@@ -19,7 +19,8 @@ from lium_mcp.rentals import REPLAY_WINDOW, Entry, LazyLedger, LedgerUnavailable
 from lium_mcp.services.accounts import named
 from lium_mcp.services.polling import READ_LIMIT_SECONDS
 from lium_mcp.settings import Settings
-from lium_mcp.settings_reading import load
+from lium_mcp.settings_reading import as_given, load
+from lium_mcp.values import SettingsError
 
 _MOST_ROWS = 200
 _DIGEST_SHOWN = 8
@@ -29,7 +30,10 @@ def run(options: dict[str, Any]) -> int:
     """Run the command; the exit status is the answer."""
     own = {name: options.pop(name, None) for name in ("all", "action", "rental", "yes")}
     settings = load(options)
-    ledger = open_ledger(settings)
+    try:
+        ledger = open_ledger(settings)
+    except SettingsError as error:
+        raise SettingsError(*as_given(error.problems, options)) from None
 
     async def act() -> int:
         try:

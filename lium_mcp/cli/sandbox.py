@@ -16,7 +16,7 @@ def run(options: dict[str, Any]) -> int:
         print(  # noqa: T201
             f"A simulated Lium listens at {base_url}\n"
             f"Use it with: LIUM_BASE_URL={base_url} LIUM_API_KEY=sk_sandbox\n"
-            f"Its clock, faults and state: {base_url.removesuffix('/api')}/_sandbox/ (docs/sandbox.md). Ctrl-C ends.",
+            f"Its clock, faults and state: {base_url.removesuffix('/api')}/_sandbox/ (tells how). Ctrl-C ends.",
             file=sys.stderr,
             flush=True,
         )

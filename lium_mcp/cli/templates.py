@@ -5,16 +5,14 @@ it again changes nothing. Values of environment variables are compared and sent,
 """
 
 import os
-import re
 import sys
-import tomllib
-from collections.abc import Awaitable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TextIO
+from typing import Any, Final, TextIO
 
 import anyio
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from lium_mcp.api.client import LiumClient
 from lium_mcp.api.clock import SYSTEM_CLOCK, Clock
@@ -27,6 +25,7 @@ from lium_mcp.cli.exit_statuses import ExitStatus
 from lium_mcp.cli.output import written
 from lium_mcp.cli.person_words import in_words
 from lium_mcp.cli.readied import read, start_log
+from lium_mcp.cli.template_file import BadFile, WantedFile, WantedTemplate, read_file
 from lium_mcp.connecting import connect
 from lium_mcp.results import state_in_words
 from lium_mcp.services.pods.dropped_settings import SSH_PORT, dropped_settings
@@ -40,13 +39,11 @@ from lium_mcp.services.templates.template_use import (
     use_among,
 )
 from lium_mcp.text import clean
-from lium_mcp.values import SettingsError, decoded, file_problems
+from lium_mcp.values import SettingsError
 
 _AS_WANTED: Final = "Everything is as the file wants it."
 _READY_WITHIN_SECONDS: Final = 600.0
 _POLL_SECONDS: Final = 5.0
-_MOST_FILE_BYTES: Final = 2**20
-_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _COMPARED: Final = (
     "description",
     "volumes",
@@ -59,63 +56,7 @@ _COMPARED: Final = (
 )
 
 
-def _printable(text: str) -> str:
-    if clean(text) != text or text.strip() != text or "\n" in text:
-        raise ValueError("begins or ends with a blank, or holds control or invisible characters")
-    return text
-
-
-def _variable(name: str) -> str:
-    if not _VARIABLE.fullmatch(name):
-        raise ValueError("is not the name of a variable")
-    return name
-
-
-def _absolute(path: str) -> str:
-    if not path.startswith("/"):
-        raise ValueError("is not an absolute path")
-    return path
-
-
-TextLine = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_printable)]
-VariableName = Annotated[str, AfterValidator(_variable)]
-
-
-class WantedTemplate(BaseModel):
-    """One template as the file wants it. `environment_from` takes values from variables of the CI's environment."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
-
-    name: Annotated[TextLine, Field(max_length=100)]
-    image: TextLine
-    description: str = ""
-    ports: list[Annotated[int, Field(ge=1, le=65_535)]] = [22, 8000]
-    volumes: Annotated[list[Annotated[str, AfterValidator(_absolute)]], Field(min_length=1)] = ["/workspace"]
-    environment: dict[VariableName, str] = Field(default_factory=dict, repr=False)
-    environment_from: dict[VariableName, VariableName] = Field(default_factory=dict)
-    startup_commands: str = Field(default="", repr=False)
-    entrypoint: str = Field(default="", repr=False)
-    private: bool = True
-    category: Literal["DOCKER", "PYTORCH", "NVIDIA", "TENSOR_FLOW", "OPEN_AI", "UBUNTU"] = "UBUNTU"
-    registry_credential: str = ""
-
-    @model_validator(mode="after")
-    def _one_source_for_each_variable(self) -> "WantedTemplate":
-        if twice := sorted(self.environment.keys() & self.environment_from.keys()):
-            raise ValueError(f"both environment and environment_from set {', '.join(twice)}")
-        return self
-
-
-class WantedFile(BaseModel):
-    """The whole file."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
-
-    template: list[WantedTemplate] = []
-
-
-class BadFile(Exception):
-    """The file cannot be used; the sentence says what is wrong with it."""
+_Tell = Callable[[str], None]
 
 
 class _NotApplied(Exception):
@@ -154,33 +95,6 @@ def run(options: dict[str, Any]) -> int:
     return anyio.run(bring_in_line)
 
 
-def read_file(path: Path) -> WantedFile:
-    """Read a file of templates.
-
-    Raises:
-        BadFile: it is no such file; the field is named.
-    """
-    try:
-        if path.stat().st_size > _MOST_FILE_BYTES:
-            raise BadFile(f"{path} is larger than {_MOST_FILE_BYTES} bytes")
-        wanted = WantedFile.model_validate(tomllib.loads(decoded(path.read_bytes())))
-    except UnicodeError as error:
-        raise BadFile(f"{path}: it is not UTF-8 text") from error
-    except (OSError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise BadFile(f"{path}: {error.strerror if isinstance(error, OSError) else error}") from error
-    except ValidationError as error:
-        problems = file_problems(error.errors(include_input=False), _keys_at)
-        raise BadFile(f"{path}: {problems}") from None
-    names = [template.name for template in wanted.template]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise BadFile(f"{path}: named twice: {', '.join(twice)}")
-    return wanted
-
-
-def _keys_at(place: tuple[int | str, ...]) -> Collection[str]:
-    return (WantedFile if len(place) == 1 else WantedTemplate).model_fields
-
-
 async def sync(
     lium: LiumClient, clock: Clock, path: Path, *, dry_run: bool = False, prune: bool = False, out: TextIO | None = None
 ) -> int:
@@ -194,8 +108,9 @@ async def sync(
         wanted = read_file(path)
         bodies = [_body(template) for template in wanted.template]
         report.hide(value for body in bodies for value in body.environment.values())
-        plan = await _plan(lium, wanted, bodies, prune=prune)
-        pods = await list_with_templates(lium)
+        with working("Reading your templates, and which pods run on them", in_lines=True):
+            plan = await _plan(lium, wanted, bodies, prune=prune)
+            pods = await list_with_templates(lium)
     except BadFile as error:
         report.line(str(error))
         return ExitStatus.UNUSABLE
@@ -334,26 +249,26 @@ def _show(plan: SyncPlan, pods: Rows[Pod], report: _Report) -> None:
 async def _apply(lium: LiumClient, clock: Clock, plan: SyncPlan, report: _Report) -> int:
     failures = 0
     for body in plan.create:
-        failures += await _done(f"create {body.name}", _create(lium, clock, body), report)
+        failures += await _done(f"create {body.name}", partial(_create, lium, clock, body), report)
     for template, changes, _ in plan.update:
-        failures += await _done(f"update {template.name}", _update(lium, clock, template, changes), report)
+        failures += await _done(f"update {template.name}", partial(_update, lium, clock, template, changes), report)
     for template in plan.delete:
-        failures += await _done(f"delete {template.name}", _delete(lium, template), report)
+        failures += await _done(f"delete {template.name}", partial(_delete, lium, template), report)
     for template in plan.same:
         # What an earlier run left unfinished or broken is no success now.
         if not template.is_ready:
-            failures += await _done(f"verify {template.name}", _until_ready(lium, clock, template), report)
+            failures += await _done(f"verify {template.name}", partial(_until_ready, lium, clock, template), report)
     if failures:
         return ExitStatus.FAILED
     report.line(_AS_WANTED)
     return ExitStatus.OK
 
 
-async def _done(what: str, step: Awaitable[None], report: _Report) -> int:
+async def _done(what: str, step: Callable[[_Tell], Awaitable[None]], report: _Report) -> int:
     report.line(f"begun: {what}")
     try:
-        with working(what):
-            await step
+        with working(f"{what}: asking Lium", in_lines=True) as tell:
+            await step(lambda text: tell(f"{what}: {text}"))
     except (LiumError, _NotApplied) as error:
         why = in_words(error) if isinstance(error, LiumError) else str(error)
         report.line(f"failed: {what}: {why}")
@@ -362,23 +277,24 @@ async def _done(what: str, step: Awaitable[None], report: _Report) -> int:
     return 0
 
 
-async def _create(lium: LiumClient, clock: Clock, body: TemplateCreate) -> None:
-    await _until_ready(lium, clock, await lium.templates.create(body))
+async def _create(lium: LiumClient, clock: Clock, body: TemplateCreate, tell: _Tell) -> None:
+    await _until_ready(lium, clock, await lium.templates.create(body), tell)
 
 
-async def _update(lium: LiumClient, clock: Clock, template: Template, changes: TemplateChanges) -> None:
-    await _until_ready(lium, clock, await lium.templates.update(template.id, changes))
+async def _update(lium: LiumClient, clock: Clock, template: Template, changes: TemplateChanges, tell: _Tell) -> None:
+    await _until_ready(lium, clock, await lium.templates.update(template.id, changes), tell)
 
 
-async def _delete(lium: LiumClient, template: Template) -> None:
+async def _delete(lium: LiumClient, template: Template, _: _Tell) -> None:
     # Read again: a pod may have been rented since the plan was made.
     if reason := _why_kept(await find_use(lium, template)):
         raise _NotApplied(reason)
     await lium.templates.delete(template.id)
 
 
-async def _until_ready(lium: LiumClient, clock: Clock, template: Template) -> None:
-    deadline = clock.monotonic() + _READY_WITHIN_SECONDS
+async def _until_ready(lium: LiumClient, clock: Clock, template: Template, tell: _Tell) -> None:
+    begun = clock.monotonic()
+    deadline = begun + _READY_WITHIN_SECONDS
     while not template.is_ready:
         if template.has_failed:
             raise _NotApplied(
@@ -388,6 +304,9 @@ async def _until_ready(lium: LiumClient, clock: Clock, template: Template) -> No
             raise _NotApplied(
                 f"it is still {state_in_words(template.status)} after {_READY_WITHIN_SECONDS:.0f} seconds"
             )
+        minutes = int(clock.monotonic() - begun) // 60
+        since = f", {minutes} min so far" if minutes else ""
+        tell(f"Lium checks that the image starts; it is {state_in_words(template.status)}{since}")
         await clock.sleep(_POLL_SECONDS)
         template = await lium.templates.get(template.id)
 

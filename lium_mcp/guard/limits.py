@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -9,8 +10,9 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from lium_mcp.api.gpu_names import is_gpu_name
+from lium_mcp.setting_words import problem_with
 from lium_mcp.settings_table import SETTINGS
-from lium_mcp.values import as_number, decoded, file_problems, listed
+from lium_mcp.values import NAMES_NOTHING, NotOfItsKindError, as_number, decoded, file_problems, listed
 
 PolicyMode = Literal["enforce", "shadow"]
 _MAX_FILE_BYTES: Final = 2**20
@@ -27,40 +29,35 @@ class PolicyFileError(Exception):
 
 
 def _names(value: Any) -> Any:  # noqa: ANN401 - whatever a file or a variable held
+    if isinstance(value, frozenset):
+        return value  # read already, and empty where nothing was set
     parts = listed(value) if isinstance(value, str) else value
-    if not isinstance(parts, list | tuple | set | frozenset) or not all(isinstance(part, str) for part in parts):
-        raise ValueError("a list of names is needed")
+    if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
+        raise ValueError('a list of names is needed, as ["A", "B"]')
     names = frozenset(part.strip() for part in parts if part.strip())
-    if value and not names:
-        # An empty list allows everything: that has to be meant.
-        raise ValueError("it names nothing")
+    if not names:
+        # It would allow everything, and who writes it may mean to allow nothing.
+        raise ValueError(NAMES_NOTHING)
     return names
 
 
 def _day(value: Any) -> Any:  # noqa: ANN401 - as above
     # A bare number would be read as seconds since 1970.
     if not (isinstance(value, date) or value is None or (isinstance(value, str) and _DAY.fullmatch(value.strip()))):
-        raise ValueError("a day is needed, as 2026-01-31")
+        raise NotOfItsKindError
     return value
 
 
-def _gpu_types(names: frozenset[str]) -> frozenset[str]:
-    # What means no card would refuse every rent, and nobody would see why.
-    if not all(name == _NOTHING or is_gpu_name(name) for name in names):
-        raise ValueError("types of GPUs are needed, as H100 or RTX4090, one in each entry")
-    return names
+def _each(is_one: Callable[[str], object]) -> AfterValidator:
+    """Refuse a list of which an entry is nothing of its kind: it would refuse every rent, and nobody would see why."""
 
+    def check(names: frozenset[str]) -> frozenset[str]:
+        for name in sorted(names):
+            if name != _NOTHING and not is_one(name):
+                raise NotOfItsKindError(name)
+        return names
 
-def _countries(names: frozenset[str]) -> frozenset[str]:
-    if not all(name == _NOTHING or _COUNTRY.fullmatch(name) for name in names):
-        raise ValueError("two-letter codes of countries are needed, as US or DE")
-    return names
-
-
-def _ids(names: frozenset[str]) -> frozenset[str]:
-    if not all(name == _NOTHING or _ID.fullmatch(name) for name in names):
-        raise ValueError("ids of templates are needed, which list_templates shows")
-    return names
+    return AfterValidator(check)
 
 
 UsdLimit = Annotated[float, BeforeValidator(as_number), Field(allow_inf_nan=False)]
@@ -77,7 +74,7 @@ def from_table(name: str) -> Any:  # noqa: ANN401 - what pydantic makes a field 
 
 
 class Limits(BaseModel):
-    """What may be spent and rented. Each limit that is None, and each empty list, allows everything."""
+    """What may be spent and rented. Each limit that is None, and each list that was left out, allows everything."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -87,9 +84,9 @@ class Limits(BaseModel):
     max_burn_per_hour_usd: UsdLimit | None = from_table("max_burn_per_hour_usd")
     budget_usd: UsdLimit | None = from_table("budget_usd")
     budget_since: Annotated[date, BeforeValidator(_day)] | None = from_table("budget_since")
-    allow_gpu_types: Annotated[Names, AfterValidator(_gpu_types)] = from_table("allow_gpu_types")
-    allow_countries: Annotated[Names, AfterValidator(_countries)] = from_table("allow_countries")
-    allow_templates: Annotated[Names, AfterValidator(_ids)] = from_table("allow_templates")
+    allow_gpu_types: Annotated[Names, _each(is_gpu_name)] = from_table("allow_gpu_types")
+    allow_countries: Annotated[Names, _each(_COUNTRY.fullmatch)] = from_table("allow_countries")
+    allow_templates: Annotated[Names, _each(_ID.fullmatch)] = from_table("allow_templates")
 
     def tightened(self, other: "Limits") -> "Limits":
         """Both sets of limits at once: what either refuses is refused.
@@ -140,6 +137,11 @@ class _File(Limits):
     mode: PolicyMode | None = None
 
 
+def _problem_in_file(found: Any) -> str:  # noqa: ANN401 - pydantic's own
+    name = found["loc"][0]
+    return problem_with(found, SETTINGS["policy_mode" if name == "mode" else name])
+
+
 def read_policy_file(path: Path) -> tuple[Limits, PolicyMode | None]:
     """Read the limits of a TOML file, whose keys are the names of `Limits`, and its `mode` if it has one.
 
@@ -155,7 +157,7 @@ def read_policy_file(path: Path) -> tuple[Limits, PolicyMode | None]:
     except OSError as error:
         raise PolicyFileError(f"{path} cannot be read: {error.strerror}") from None
     except ValidationError as error:
-        problems = file_problems(error.errors(include_input=False), lambda _: _File.model_fields)
+        problems = file_problems(error.errors(), lambda _: _File.model_fields, _problem_in_file)
         raise PolicyFileError(f"{path}: {problems}") from None
     except ValueError as error:
         raise PolicyFileError(f"{path} is not TOML: {error}") from None

@@ -160,7 +160,7 @@ class Fault(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    kind: WireKind | AnswerKind | WorldKind
+    kind: Literal[WireKind, AnswerKind, WorldKind]
     times: Annotated[int, Field(ge=1)] | None = 1
     lasting_seconds: Annotated[float, Field(gt=0)] | None = None
     match: Match = Field(default_factory=Match)

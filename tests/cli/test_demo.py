@@ -48,7 +48,7 @@ async def test_every_step_does_what_it_says(tmp_path: Path, workflow: str) -> No
     for number in range(1, 9):
         assert f"\n{number}. " in out
     assert out.count("   ok ") >= 9
-    assert re.search(r"\nAll steps did what they say, in \d+ s\.\nNext: .*README", out)
+    assert re.search(r"\nAll steps did what they say, in \d+ s\.\nNext: `lium-mcp install HOST` ", out)
     if workflow == "rent":
         paid = re.search(r"\$([\d.]+) - \$([\d.]+) that Lium charged = \$([\d.]+)\n", out)
         assert paid

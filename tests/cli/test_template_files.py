@@ -10,7 +10,8 @@ import pytest
 from lium_mcp.api.client import LiumClient
 from lium_mcp.cli.exit_statuses import ExitStatus
 from lium_mcp.cli.main import main
-from lium_mcp.cli.templates import BadFile, read_file, sync
+from lium_mcp.cli.template_file import BadFile, read_file
+from lium_mcp.cli.templates import sync
 from lium_mcp.sandbox import OTHER_API_KEY, Sandbox
 from tests.harness import TurnedClock
 from tests.wires import Wire, answering, ask, editing, rent, truth
@@ -418,3 +419,56 @@ def test_a_key_that_there_is_not_is_named_with_the_nearest(tmp_path: Path, text:
     path.write_text(text)
     with pytest.raises(BadFile, match=said):
         read_file(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[[template]]\nimage = "x"', "template.0.name: it is missing"),
+        ('[[template]]\nname = "x"\nimage = 5', "template.0.image: it takes text, in quotes"),
+        (
+            '[[template]]\nname = "x"\nimage = "y"\nports = ["22"]',
+            "template.0.ports.0: it takes a whole number, without",
+        ),
+        ('[[template]]\nname = "x"\nimage = "y"\nports = [65536]', "template.0.ports.0: it takes a number up to 65535"),
+        (
+            '[[template]]\nname = "x"\nimage = "y"\nprivate = "yes"',
+            "template.0.private: it takes true or false, without",
+        ),
+        ('[[template]]\nname = "x"\nimage = "y"\nvolumes = []', "template.0.volumes: it names nothing"),
+        ('[[template]]\nname = "x"\nimage = "y"\nenvironment = ["A=1"]', "template.0.environment: it takes names and"),
+        ('[[template]]\nname = "x"\nimage = "y"\ncategory = "docker"', "template.0.category: it takes 'DOCKER', "),
+        ('[template]\nname = "x"', "template: [[template]], in two pairs of brackets, begins each one"),
+    ],
+)
+def test_a_value_of_another_kind_is_told_in_words_of_the_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, said: str
+) -> None:
+    path = tmp_path / "templates.toml"
+    path.write_text(text)
+    assert main(["templates", "sync", str(path), "--sandbox"]) == ExitStatus.UNUSABLE
+    assert capsys.readouterr().out.startswith(f"{path}: {said}")
+
+
+def test_the_file_that_the_help_shows_can_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["templates", "sync", "--help"])
+    shown = capsys.readouterr().out
+    path = tmp_path / "templates.toml"
+    path.write_text(shown[shown.index("  [[template]]") :])
+    assert main(["templates", "sync", str(path), "--sandbox", "--dry-run"]) == ExitStatus.DIFFERS
+    assert capsys.readouterr().out == "+ create trainer\n"
+
+
+async def test_a_log_shows_what_a_sync_waits_for_a_line_each(
+    ci: Ci, sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sandbox.add_fault("template_verify_fails", message="no such image")
+    assert await ci.run(TEMPLATE) == ExitStatus.FAILED
+    first, *lines = capsys.readouterr().err.splitlines()
+    assert first == "Reading your templates, and which pods run on them"
+    assert lines[0] == "create a: asking Lium"
+    checking = "create a: Lium checks that the image starts; it is VERIFY_PENDING"
+    assert lines[1] == checking
+    assert set(lines[2:]) <= {f"{checking}, {minutes} min so far" for minutes in (1, 2)}
+    assert len(lines) == len(set(lines)), "what is the same is said once"

@@ -1,13 +1,14 @@
 """Limits as they are written: one that cannot be read stops the start, and none is ever dropped in silence."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
 from lium_mcp.cli.main import main
-from lium_mcp.guard.limits import Limits
 from lium_mcp.settings_reading import load
+from lium_mcp.settings_table import OVER_HTTP, SETTINGS, as_option, is_option
 from lium_mcp.values import SettingsError
 from tests.processes import run
 
@@ -61,6 +62,9 @@ MALFORMED = [
     ("confirm", "true"),
     ("state_url", "${STATE}"),
     ("state_url", "mysql://host/db"),
+    ("state_url", "sqlite://rentals.db"),
+    ("state_url", "sqlite:/rentals.db"),
+    ("state_url", "sqlite:///"),
     ("state_url", "postgresql://user:pa@ss@host/db"),
     ("state_url", "postgresql://user:pa/ss@host/db"),
     ("state_url", "postgresql://user:hunter22@host:port/db"),
@@ -82,9 +86,9 @@ def test_a_value_that_cannot_be_read_stops_the_start(
 
 
 IN_A_FILE = {
-    "max_pods = true": "max_pods",
+    "max_pods = true": "max_pods: true: it takes a whole number from 0 up, in plain digits as 2",
     "max_hours = false": "max_hours",
-    "max_hours = 0.05": "max_hours",
+    "max_hours = 0.05": "max_hours: 0.05: it takes a number from 1 to 720",
     "max_hours = '1e1'": "max_hours",
     "max_pods = '1_0'": "max_pods",
     "max_pods = '0x10'": "max_pods",
@@ -93,14 +97,16 @@ IN_A_FILE = {
     "budget_usd = -1": "budget_usd",
     "budget_usd = [1]": "budget_usd",
     "max_hours = 10:00:00": "max_hours",
-    "budget_since = 0": "budget_since",
+    "budget_since = 0": "budget_since: 0: it takes a day, as 2026-01-31",
     "budget_since = 2026-11-01T10:00:00Z": "budget_since",
-    "allow_gpu_types = ['']": "allow_gpu_types",
+    "allow_gpu_types = ['']": "allow_gpu_types: it names nothing",
+    "allow_countries = []": "allow_countries: it names nothing",
+    "allow_countries = ''": "allow_countries: it names nothing",
     "allow_gpu_types = [1]": "allow_gpu_types",
-    "allow_gpu_types = ['H100 A100']": "allow_gpu_types",
+    "allow_gpu_types = ['H100', 'H100 A100']": "allow_gpu_types: H100 A100: it takes types of GPUs, as H100 or RTX4090",
     "allow_countries = 3": "allow_countries",
     "allow_templates = {a = 1}": "allow_templates",
-    "mode = 'off'": "mode",
+    "mode = 'off'": "mode: off: it takes enforce or shadow",
     "max_price = 1": "max_price: there is no such key; max_price_per_hour_usd is one",  # a name that is nearly right
     "MAX_PODS = 1": "MAX_PODS: there is no such key; max_pods is one",
     "[limits]\nmax_pods = 1": "limits",
@@ -152,13 +158,21 @@ async def test_the_program_ends_with_status_2(arguments: list[str], environment:
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("name", [*Limits.model_fields, "policy", "policy_mode", "read_only", "deny_tools"])
-def test_what_is_left_empty_stops_the_start(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Hosts set a variable to nothing where they know no value for it, as for a misspelt one."""
-    variable = f"LIUM_MCP_{name.upper()}"
-    monkeypatch.setenv(variable, "")
-    with pytest.raises(SettingsError, match=f"{variable}: it is empty"):
-        load({})
+@pytest.mark.parametrize("blank", ["", "  ", '""'])
+@pytest.mark.parametrize("name", [name for name in SETTINGS if is_option(name)])
+def test_what_is_left_empty_stops_the_start(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, blank: str
+) -> None:
+    """Hosts and shells set to nothing what they know no value for, which must not be any value at all."""
+    variable, said = SETTINGS[name].variable, "it is empty; give it a value or leave it out"
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
+    over_http = ["--transport", "http"] if name in OVER_HTTP else []
+    if SETTINGS[name].kind != "flag":
+        assert main([*over_http, as_option(name), blank]) == 2
+        assert capsys.readouterr() == ("", f"lium-mcp: {as_option(name)}: {said}\n")
+    monkeypatch.setenv(variable, blank)
+    assert main(over_http) == 2
+    assert capsys.readouterr() == ("", f"lium-mcp: {variable}: {said}\n")
 
 
 SHADOW = "mode = 'shadow'\nmax_hours = 1"

@@ -114,7 +114,10 @@ async def test_faults_are_armed_listed_and_cleared_over_http(wire: Wire) -> None
     assert (await wire.http.get(f"{CONTROL}/faults")).json()[0]["times"] == 1
     assert (await wire.http.delete(f"{CONTROL}/faults")).json() == []
     await wire.ok("listPods")
-    assert (await wire.http.post(f"{CONTROL}/faults", json={"kind": "volcano"})).status_code == 422
+    unknown = await wire.http.post(f"{CONTROL}/faults", json={"kind": "volcano"})
+    assert unknown.status_code == 422
+    for kind in ("lost_request", "late", "boot_fails"):
+        assert unknown.text.count(f"'{kind}'") == 1
     assert (await wire.http.post(f"{CONTROL}/faults", content=b"not json")).status_code == 422
     stray = {"kind": "provider_pause", "executor_id": "nowhere"}
     assert (await wire.http.post(f"{CONTROL}/faults", json=stray)).json() == {"error": "executor_id names no node"}
