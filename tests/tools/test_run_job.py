@@ -238,6 +238,7 @@ async def test_a_pod_that_does_not_start_is_boot_failed_and_gone(account: Sandbo
         seen = await agent.call("run_job", name="train", command="true", wait_seconds=300, **SMALL)
         seen = seen if over(seen) else await until(agent, over)
         assert (seen["outcome"], seen["job"]["status"]) == ("failed", "boot_failed")
+        assert "run_job again, with this name" in seen["next"]
         assert "docker_pull" in seen["next"]
         assert "remove_pod" not in seen["next"]
         again = await agent.call("run_job", name="train", command="true", wait_seconds=300, **SMALL)

@@ -18,6 +18,7 @@ from lium_mcp.services.jobs.runs import (
     RunState,
     RunStatus,
     describe_silence,
+    never_began,
     read_order,
     read_progress,
 )
@@ -220,12 +221,7 @@ def _next_of(
         if order.local_path and progress.status == "failed":
             name = PurePath(order.local_path).name
             brought = f" What was brought is in {LOGIN_FOLDER}/{name}; the command starts in {LOGIN_FOLDER}."
-        on_it = (
-            f"start_job (pod={task.name}) runs more on this pod, and run_job on a new one:"
-            if pod and pod.is_ready
-            else "To run it again,"
-        )
-        return f"{said.rstrip('.')}.{runs_on}{brought}{why}{stays}{charged} {on_it} choose another name."
+        return f"{said.rstrip('.')}.{runs_on}{brought}{why}{stays}{charged} {_once_more(task, pod)}"
     if progress.state in BEFORE_THE_COMMAND and progress.kept_because:
         waits = f"It is called off, and the removal of its pod waits, since {progress.kept_because}."
         return f"{waits} {_billing_of(task, progress, now, pod)} {look} waits on."
@@ -244,6 +240,15 @@ def _next_of(
         waits = f"The command is over, and {order.then} waits, since {progress.kept_because}."
         return f"{waits}{fails or f' {_billing_of(task, progress, now, pod)}'} {look} waits on."
     return f"The command is over, and {order.then} is under way.{fails} {look} waits on."
+
+
+def _once_more(task: Task, pod: Pod | None) -> str:
+    """Say how a command is run again once its run is over."""
+    if never_began(task):
+        return "To try again, call run_job again, with this name if you like."
+    if pod and pod.is_ready:
+        return f"start_job (pod={task.name}) runs more on this pod, and run_job on a new one: choose another name."
+    return "To run it again, choose another name."
 
 
 def _ending_of(order: RunOrder, progress: RunProgress, *, left_running: bool) -> str:

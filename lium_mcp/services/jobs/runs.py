@@ -109,10 +109,10 @@ async def find_earlier(account: Account, order: RunOrder) -> Task | None:
     if task is None:
         return None
     if not _is_same_call(account, task, order):
-        if task.closed_at is None or not _never_began(task):
+        if not never_began(task):
             raise _another_run(order.name, task)
         return None
-    return None if task.closed_at is not None and _never_began(task) else task
+    return None if never_began(task) else task
 
 
 def _is_same_call(account: Account, task: Task, order: RunOrder) -> bool:
@@ -120,8 +120,9 @@ def _is_same_call(account: Account, task: Task, order: RunOrder) -> bool:
     return task.payload.get("call") in (account.lium.keyed_digest(order.digest), order.digest)
 
 
-def _never_began(task: Task) -> bool:
-    return read_progress(task).status in _NEVER_BEGAN
+def never_began(task: Task) -> bool:
+    """Whether a run ended before its pod ran: its name may be used again."""
+    return task.closed_at is not None and read_progress(task).status in _NEVER_BEGAN
 
 
 async def find_run(account: Account, name: str = "", pod: str = "") -> Task | None:
