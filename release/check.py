@@ -26,7 +26,7 @@ from release.packaging_checks import (
     twice_the_same,
     versions_agree,
 )
-from release.recipes import image_is_sound, workflows_are_sound
+from release.recipes import deployments_are_sound, image_is_sound, workflows_are_sound
 from release.starting import pythons, starts_on_every_python
 from release.tool_list import NOTES, breaks_only_with_a_new_number, notes, stays_within_its_budget
 from tests.compat.installs import installed
@@ -50,6 +50,7 @@ CHECKS: Final[dict[str, Check]] = {
     "compatible": breaks_only_with_a_new_number,
     "workflows": workflows_are_sound,
     "image": image_is_sound,
+    "deployments": deployments_are_sound,
     "starts": starts_on_every_python,
 }
 

@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.external, pytest.mark.timeout(900)]
 # What has to be so before there is a release at all; the rest waits for its day.
 ALWAYS = (
     *("versions", "reproducible", "metadata", "addresses", "marker", "contents", "secrets", "paths", "budget"),
-    *("compatible", "workflows", "image"),
+    *("compatible", "workflows", "image", "deployments"),
 )
 NAMES = ("owner", "changelog", "committed")
 OTHER = "9.9.9"
@@ -46,6 +46,8 @@ REFUSED = [
     ("workflows", "zizmor says:"),
     ("workflows", "check-jsonschema says:"),
     ("image", "hadolint says:"),
+    ("deployments", "check-jsonschema says:"),
+    ("deployments", "kubernetes-validate says:"),
 ]
 
 
@@ -77,6 +79,8 @@ def faulty(make_copy: MakeCopy) -> Checked:
     pinned = "gh-action-pypi-publish@dc37677b2e1c63e2034f94d8a5b11f265b73ba33"
     copy.replace(".github/workflows/release.yml", pinned, "gh-action-pypi-publish@release/v1")
     copy.replace(".github/workflows/ci.yml", "runs-on:", "runs-where:")
+    copy.replace("manifests/compose/compose.yaml", "    restart:", "    restarts:")
+    copy.replace("manifests/k8s/base/service.yaml", "targetPort:", "targetPorts:")
     copy.write("Dockerfile", "FROM python\nRUN cd /tmp && apt-get install curl\n")
     copy.commit("Make every mistake")
     return copy.check("--only", *ALWAYS, "owner")
