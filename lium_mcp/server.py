@@ -66,7 +66,7 @@ def read_settings(overrides: Mapping[str, Any]) -> tuple[Settings, list[str]]:
     """
     settings, problems = load_readable(overrides)
     # Limits that belong together can be judged together only where each could be read.
-    together = [] if problems else [settings.find_limits]
+    together = [] if problems else [settings.find_limits, settings.find_oauth]
     parts = (select_tools, find_network, open_ledger)
     problems += problems_of(*(partial(part, settings) for part in parts), *together)
     return settings, as_given(dict.fromkeys(problems), overrides)

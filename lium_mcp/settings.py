@@ -22,6 +22,7 @@ from lium_mcp.api.network import Network
 from lium_mcp.guard.limits import Limits, Names, PolicyFileError, PolicyMode, from_table, read_policy_file
 from lium_mcp.guard.server_token import ServerTokenError, check_token, read_token
 from lium_mcp.network_settings import read_network
+from lium_mcp.oauth_settings import OAuth, check_issuer, check_public_url, read_oauth, split_keys
 from lium_mcp.official_config import FoundKey, OfficialConfig, usual_ssh_key_path
 from lium_mcp.settings_table import REGISTRY_PREFIX, SETTINGS
 from lium_mcp.values import (
@@ -89,6 +90,11 @@ class Settings(Limits, BaseSettings):
     server_token: SecretStr | None = from_table("server_token")
     trusted_proxy: Names = from_table("trusted_proxy")
     drain_seconds: Annotated[float, BeforeValidator(as_number)] = from_table("drain_seconds")
+    oauth: str | None = from_table("oauth")
+    public_url: str | None = from_table("public_url")
+    oauth_keys: SecretStr | None = from_table("oauth_keys")
+    oauth_hook: str | None = from_table("oauth_hook")
+    oauth_scopes: Names = from_table("oauth_scopes")
     timeout_seconds: Annotated[float, BeforeValidator(as_number)] = from_table("timeout_seconds")
     log_level: LogLevel = from_table("log_level")
     log_format: Literal["text", "json"] = from_table("log_format")
@@ -181,6 +187,19 @@ class Settings(Limits, BaseSettings):
                 ipaddress.ip_network(address)
             except ValueError:
                 raise ValueError("an IP address, or a network such as 10.0.0.0/8, is needed") from None
+        return value
+
+    @field_validator("oauth", "public_url")
+    @classmethod
+    def _check_address(cls, value: str | None, info: ValidationInfo) -> str | None:
+        check = check_issuer if info.field_name == "oauth" else check_public_url
+        return check(value) if value is not None else None
+
+    @field_validator("oauth_keys")
+    @classmethod
+    def _check_oauth_keys(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            split_keys(value.get_secret_value())
         return value
 
     @property
@@ -278,7 +297,7 @@ class Settings(Limits, BaseSettings):
         held = [value.get_secret_value() for value in fields if isinstance(value, SecretStr)]
         registries = [registry_password(name) for name in os.environ]
         found = (self.find_api_key(), self.find_server_token(), password, unquote(password))
-        return [text for text in (*found, *held, *registries) if text]
+        return [text for text in (*found, *held, *self.find_oauth_keys(), *registries) if text]
 
     def find_state_url(self) -> str:
         """Where the ledger is: the address set, in the sandbox nowhere but in memory, else a file of the user's."""
@@ -287,6 +306,30 @@ class Settings(Limits, BaseSettings):
         if self.sandbox:
             return "sqlite://"
         return f"sqlite:///{user_state_path('lium-mcp', appauthor=False) / 'rentals.db'}"
+
+    def find_oauth(self) -> OAuth | None:
+        """How callers over HTTP log in; None where they send keys alone.
+
+        Raises:
+            SettingsError: what belongs together is not there together.
+        """
+        if self.transport == "stdio" or self.oauth is None:
+            return None
+        return read_oauth(
+            self.oauth,
+            self.public_url,
+            path_prefix=self.path_prefix,
+            allowed_host=self.allowed_host,
+            listens_at=self.host,
+            keys=self.find_oauth_keys(),
+            hook=self.oauth_hook,
+            scopes=self.oauth_scopes,
+            in_sandbox=self.sandbox,
+        )
+
+    def find_oauth_keys(self) -> tuple[str, ...]:
+        """What encrypts the Lium keys of those who logged in: the first of them, and all decrypt."""
+        return split_keys(self.oauth_keys.get_secret_value()) if self.oauth_keys else ()
 
     def find_network(self) -> Network:
         """The way to the API: the proxy and the certificates that the environment names.

@@ -174,6 +174,31 @@ SETTINGS = LIMITS | {
         low=3,
         high=3600,
     ),
+    "oauth": Setting(
+        "login",
+        "Where callers over HTTP may log in: `lium` for Lium's own login page, or the address (issuer) of an "
+        "authorization server of your own, whose tokens are taken then.",
+    ),
+    "public_url": Setting(
+        "public address",
+        "Address under which callers that log in reach this server, with the path prefix if it has one: "
+        "https://gpu.example.com/lium; their tokens are for this address and /mcp.",
+    ),
+    "oauth_keys": Setting(
+        "secrets",
+        "What encrypts the kept Lium keys of those who logged in: 32 random bytes in base64; of several, separated by "
+        "commas, the first encrypts and all decrypt.",
+    ),
+    "oauth_hook": Setting(
+        "function",
+        "The async function, as `package.module:function`, that finds the Lium key for a token of your own "
+        "authorization server: it gets the claims, and returns the key or None.",
+    ),
+    "oauth_scopes": Setting(
+        "scopes",
+        "Scopes that a token of your own authorization server must have, separated by commas.",
+        default=frozenset[str](),
+    ),
     "timeout_seconds": Setting(
         "number",
         "Time limit of one request to the Lium API, in seconds; a call that only reads ends within 30 in any case.",
@@ -200,7 +225,10 @@ SETTINGS = LIMITS | {
 for _name, _setting in SETTINGS.items():
     _setting.variable = _setting.variable or f"LIUM_MCP_{_name.upper()}"
 
-OVER_HTTP = ("host", "port", "allowed_host", "path_prefix", "trusted_proxy", "drain_seconds")
+OVER_HTTP = (
+    *("host", "port", "allowed_host", "path_prefix", "trusted_proxy", "drain_seconds"),
+    *("oauth", "public_url", "oauth_hook", "oauth_scopes"),
+)
 """What means something only where clients come over HTTP."""
 
 # What bounds an agent: a variable that is nearly the name of one of these was meant for this server.
@@ -218,11 +246,11 @@ _ALMOST_LIUMS = {
 
 
 def is_option(name: str) -> bool:
-    """Whether a setting is an option of the command line too: not what belongs to Lium, nor the server token.
+    """Whether a setting is an option of the command line too: not what belongs to Lium, nor secrets.
 
     Process lists show options.
     """
-    return SETTINGS[name].variable.startswith("LIUM_MCP_") and name != "server_token"
+    return SETTINGS[name].variable.startswith("LIUM_MCP_") and name not in {"server_token", "oauth_keys"}
 
 
 def as_option(name: str) -> str:

@@ -392,11 +392,11 @@ def test_what_is_no_host_name_and_no_path_stops_the_start(setting: str, value: s
         load({"transport": "http", setting: value})
 
 
-@pytest.mark.parametrize("option", ["host", "port", "allowed_host", "path_prefix", "trusted_proxy"])
+@pytest.mark.parametrize("option", ["host", "port", "allowed_host", "path_prefix", "trusted_proxy", "oauth"])
 def test_what_is_for_a_server_over_http_is_refused_on_the_command_line_of_another(
     monkeypatch: pytest.MonkeyPatch, option: str
 ) -> None:
-    value = {"port": "8000", "path_prefix": "/lium"}.get(option, "127.0.0.1")
+    value = {"port": "8000", "path_prefix": "/lium", "oauth": "lium"}.get(option, "127.0.0.1")
     with pytest.raises(SettingsError, match=rf"--{option.replace('_', '-')}: .*--transport http"):
         load({option: value})
     load({"transport": "sse", option: value})
@@ -435,7 +435,8 @@ VALID = {
     "policy": "/etc/policy.toml", "policy_mode": "shadow", "confirm": "always", "state_url": "sqlite:////srv/x.db",
     "transport": "http", "host": "127.0.0.2", "port": "9000", "allowed_host": "gpu.example.com",
     "path_prefix": "/lium", "server_token": "t" * 40, "trusted_proxy": "10.0.0.0/8", "timeout_seconds": "20",
-    "drain_seconds": "25",
+    "drain_seconds": "25", "oauth": "https://login.example.com", "public_url": "https://gpu.example.com/lium",
+    "oauth_keys": "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=", "oauth_hook": "house:find", "oauth_scopes": "gpu",
     "log_level": "DEBUG", "log_format": "json", "sandbox": "true", "sandbox_speed": "10", "sandbox_seed": "3",
 }  # fmt: skip
 

@@ -35,7 +35,7 @@ _SENT_HEADERS: Final = (
     "Authorization", "X-API-Key", OWN_KEY_HEADER, "Last-Event-ID", "Mcp-Method", "Mcp-Name", "Mcp-Protocol-Version",
     "Mcp-Session-Id",
 )  # fmt: skip
-_READ_HEADERS: Final = ("Mcp-Session-Id", "Retry-After")
+_READ_HEADERS: Final = ("Mcp-Session-Id", "Retry-After", "WWW-Authenticate")
 _SETTING: Final = (
     "Whoever runs it names the host names under which clients may call with LIUM_MCP_ALLOWED_HOST (--allowed-host)."
 )

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import anyio
 import uvicorn
@@ -25,12 +25,12 @@ from mcp.server.transport_security import TransportSecuritySettings
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lium_mcp import __version__
-from lium_mcp.serving.callers import CALLER, Callers
+from lium_mcp.serving.callers import CALLER, Caller, Callers
 from lium_mcp.serving.door import HEALTH, MESSAGES, READY, found_below, guarded, in_any_form
 from lium_mcp.serving.hangup import Hangups, listening
 from lium_mcp.serving.lium_server import LiumServer
@@ -39,6 +39,9 @@ from lium_mcp.serving.probes import Readiness
 from lium_mcp.serving.sessions import SessionBounds, Sessions
 from lium_mcp.settings import Settings
 from lium_mcp.values import SettingsError, is_loopback
+
+if TYPE_CHECKING:
+    from lium_mcp.serving.oauth.desk import LoginDesk
 
 log = logging.getLogger(__name__)
 
@@ -89,19 +92,23 @@ def build_app(server: LiumServer, settings: Settings, sessions: Sessions, readin
     for route in routes:
         route.app = bound[route.path](route.app)
 
+    desk = _login_desk(settings)
+
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         async with streams.run(), json.run(), anyio.create_task_group() as group:
             group.start_soon(sessions.close_idle)
             yield
             group.cancel_scope.cancel()
+        if desk is not None:
+            await desk.aclose()
 
     async def health(_: Request) -> JSONResponse:
         return JSONResponse({"status": "ok", "version": __version__})
 
-    probes = [Route(HEALTH, health), Route(READY, readiness.answer)]
-    app = Starlette(routes=[*probes, *routes], lifespan=lifespan)
-    identified = _identified(app, _callers(settings))
+    own_routes = [Route(HEALTH, health), Route(READY, readiness.answer), *(desk.routes if desk else ())]
+    app = Starlette(routes=[*own_routes, *routes], lifespan=lifespan)
+    identified = _identified(app, desk.gate.identify if desk else _without_logins(_callers(settings)))
     return Hangups(found_below(guarded(identified, settings), settings.path_prefix))
 
 
@@ -252,12 +259,32 @@ def _shown(path: Path) -> str:
     return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
 
 
-def _identified(app: ASGIApp, callers: Callers) -> ASGIApp:
+def _login_desk(settings: Settings) -> "LoginDesk | None":
+    """What lets callers log in, where the settings say so."""
+    oauth = settings.find_oauth()
+    if oauth is None:
+        return None
+    from lium_mcp.serving.oauth.desk import open_desk  # noqa: PLC0415 - who needs none should not pay for it
+
+    return open_desk(oauth, _callers(settings))
+
+
+def _without_logins(callers: Callers) -> Callable[[Scope], Awaitable[Caller | Response]]:
+    async def identify(scope: Scope) -> Caller | Response:
+        return callers.identify(Headers(scope=scope))
+
+    return identify
+
+
+def _identified(app: ASGIApp, identify: Callable[[Scope], Awaitable[Caller | Response]]) -> ASGIApp:
     """Say in the scope who sent a request, to us and to the SDK, which then keeps others out of their sessions."""
 
     async def identified(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            caller = callers.identify(Headers(scope=scope))
+            caller = await identify(scope)
+            if isinstance(caller, Response):
+                await caller(scope, receive, send)
+                return
             scope[CALLER] = caller
             if caller.owner is not None:
                 scope["user"] = AuthenticatedUser(AccessToken(token="", client_id=caller.owner, scopes=[]))

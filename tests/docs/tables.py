@@ -45,6 +45,7 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
     "Over HTTP": (
         *("transport", "host", "port", "allowed_host", "path_prefix", "server_token", "trusted_proxy", "drain_seconds"),
     ),
+    "Logging in over HTTP": ("oauth", "public_url", "oauth_keys", "oauth_hook", "oauth_scopes"),
     "The log": ("log_level", "log_format"),
     "The sandbox": ("sandbox", "sandbox_speed", "sandbox_seed"),
 }

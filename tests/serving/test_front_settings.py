@@ -54,6 +54,11 @@ WRITTEN: dict[str, list[str]] = {
     "url path": ["/lium", "lium"],
     "token": ["x" * 40, "short"],
     "addresses": ["10.0.0.0/8", "x"],
+    "login": ["lium", "https://login.example.com", "LIUM"],
+    "public address": ["https://gpu.example.com", "gpu.example.com"],
+    "secrets": ["MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=", "short"],
+    "function": ["house.keys:find", "house"],
+    "scopes": ["gpu", "gpu,mail"],
 }  # fmt: skip
 # Of these, so many come first that are always right.
 RIGHT = {
@@ -282,5 +287,5 @@ def test_the_model_has_the_settings_of_the_table() -> None:
     assert WRITTEN.keys() == {setting.kind for setting in SETTINGS.values()}
     assert SETTINGS["toolsets"].choices == TOOLSETS
     assert {name for name in SETTINGS if not is_option(name)} == {
-        "api_key", "base_url", "ssh_key_path", "ssh_key_passphrase", "ssh_agent", "server_token"
+        "api_key", "base_url", "ssh_key_path", "ssh_key_passphrase", "ssh_agent", "server_token", "oauth_keys",
     }  # fmt: skip
