@@ -21,8 +21,9 @@ html_theme = "furo"
 html_title = "Lium MCP"
 html_copy_source = False
 html_static_path = ["_static"]
-html_css_files = ["prompt.css"]
+html_css_files = ["pages.css"]
 html_show_sphinx = False
+html_show_copyright = False
 
 
 def link_to_repository(_app: object, page: str, source: list[str]) -> None:

@@ -49,7 +49,10 @@ def skills_told() -> str:
 def start_told(source: Source) -> str:
     """What the plugin's page says of the command that the hosts start."""
     if source.published:
-        return "The hosts start `uvx lium-mcp`, so [uv](https://docs.astral.sh/uv/) has to be there, and nothing else."
+        return (
+            "The hosts start `uvx lium-mcp`, so [uv](https://docs.astral.sh/uv/) has to be there, and nothing else; a "
+            "command that is named below is typed so too, as in `uvx lium-mcp login`."
+        )
     return "The hosts start `lium-mcp`, which `uv tool install .` puts on the path. (The package is not on PyPI yet.)"
 
 

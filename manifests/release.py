@@ -1,10 +1,13 @@
-"""Make what a release hands to directories: ``python -m manifests.release DIST COMMIT``.
+"""Make what a release hands to directories: ``.venv/bin/python -m manifests.release DIST COMMIT``.
 
 These are the bundle, server.json with the hash of the bundle, and the entry for Docker's catalog with the commit that
 Docker is to build.
 """
 
+import argparse
+import re
 import sys
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -29,6 +32,21 @@ def release(folder: Path, commit: str) -> list[Path]:
     return [bundle, *(folder / name for name in made)]
 
 
-if __name__ == "__main__":
-    for path in release(Path(sys.argv[1]), sys.argv[2]):
+def main(arguments: Sequence[str]) -> None:
+    """Write them, and print the path of each."""
+    parser = argparse.ArgumentParser(prog="python -m manifests.release", description="Write the files of a release.")
+    parser.add_argument("folder", metavar="DIST", type=Path, help="where they go, such as dist")
+    parser.add_argument("commit", metavar="COMMIT", type=_commit, help="what `git rev-parse HEAD` prints")
+    options = parser.parse_args(arguments)
+    for path in release(options.folder, options.commit):
         print(path)
+
+
+def _commit(text: str) -> str:
+    if not re.fullmatch("[0-9a-f]{40}", text):
+        raise argparse.ArgumentTypeError("a whole commit id is needed, which `git rev-parse HEAD` prints")
+    return text
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

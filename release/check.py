@@ -6,6 +6,7 @@ with ``--tag`` nothing may be left. The exit status is 1 if anything is wrong.
 
 import argparse
 import hashlib
+import re
 import shutil
 import sys
 import tempfile
@@ -58,7 +59,7 @@ CHECKS: Final[dict[str, Check]] = {
 def main(arguments: Sequence[str]) -> int:
     """Run the checks and return the exit status."""
     parser = argparse.ArgumentParser(prog="make release-check", description=__doc__)
-    parser.add_argument("--tag", help="the tag that this commit is released under, such as v0.1.0")
+    parser.add_argument("--tag", type=_tag, help="the tag that this commit is released under, such as v0.1.0")
     parser.add_argument("--only", choices=CHECKS, nargs="+", metavar="CHECK", help=f"of {', '.join(CHECKS)}")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="lium-release-") as scratch:
@@ -69,6 +70,15 @@ def main(arguments: Sequence[str]) -> int:
     if wrong:
         print(f"\nThis cannot be released: {', '.join(wrong)}.")
     return bool(wrong)
+
+
+def _tag(text: str) -> str:
+    if not re.fullmatch(r"v[0-9]\S*", text):
+        hint = f"v{text}" if text[:1].isdigit() else "v0.1.0"
+        raise argparse.ArgumentTypeError(
+            f"{text or 'nothing'}: a tag is v and the version, as {hint} (make release-check TAG={hint})"
+        )
+    return text
 
 
 def _wrong(names: Sequence[str], candidate: Candidate) -> list[str]:

@@ -11,7 +11,7 @@ import asyncio
 import os
 import sys
 
-from mcp import Client, StdioServerParameters
+from mcp import Client, MCPError, StdioServerParameters
 
 SERVER = StdioServerParameters(
     command="lium-mcp",
@@ -21,16 +21,24 @@ SERVER = StdioServerParameters(
 )
 
 
-async def main() -> None:
-    """List the tools, then call one."""
+async def main() -> str | None:
+    """List the tools, then call one; return what it said where it failed."""
     async with Client(SERVER) as lium:
         tools = (await lium.list_tools()).tools
         print(f"{len(tools)} tools: {', '.join(tool.name for tool in tools)}")
         result = await lium.call_tool("get_gpu_prices", {})
         if result.is_error or result.structured_content is None:
-            raise SystemExit(str(result.content))
+            return "\n".join(getattr(part, "text", "") for part in result.content)
         for gpu in result.structured_content["gpu_types"][:5]:
             print(f"{gpu['gpu_type']:24} {gpu['free_gpus']:4} free, from ${gpu['min_usd']:.2f} per GPU and hour")
+    return None
 
 
-asyncio.run(main())
+problem = None
+try:
+    problem = asyncio.run(main())
+except* OSError as group:
+    problem = f"{SERVER.command} cannot be started: {group.exceptions[0]}"
+except* MCPError:
+    problem = f"{SERVER.command} ended before it answered; `{SERVER.command} doctor` says why"
+sys.exit(problem)

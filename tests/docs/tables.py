@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from lium_mcp.cli.exit_statuses import ExitStatus
 from lium_mcp.cli.parser import make_parser
-from lium_mcp.settings_table import DEFAULT_TOOLSETS, LIMITS, SETTINGS, TOOLSETS, Setting, is_option
+from lium_mcp.settings_table import DEFAULT_TOOLSETS, LIMITS, SETTINGS, TOOLSETS, Setting, as_option, is_option
 from lium_mcp.toolkit.listing import ListedTool, read_listing
 from manifests.source import read
 from tests.docs.documents import DOCS, README
@@ -55,12 +55,12 @@ def settings() -> str:
     """Every setting, by what it is about."""
     parts = []
     for title, names in GROUPS.items():
-        rows = ["| variable | option | default | values | meaning |", "|---|---|---|---|---|"]
+        rows = ["| variable, option | takes | meaning |", "|---|---|---|"]
         for name in names:
             setting = SETTINGS[name]
-            option = f"`--{name.replace('_', '-')}`" if is_option(name) else ""
-            default = f"`{shown}`" if (shown := _default(setting)) else ""
-            rows.append(f"| `{setting.variable}` | {option} | {default} | {_values(setting)} | {setting.about} |")
+            option = f"<br>`{as_option(name)}`" if is_option(name) else ""
+            default = f"; by default `{shown}`" if (shown := _default(setting)) else ""
+            rows.append(f"| `{setting.variable}`{option} | {_values(setting)}{default} | {setting.about} |")
         parts.append(f"## {title}\n\n" + "\n".join(rows))
     return "\n\n".join(parts)
 

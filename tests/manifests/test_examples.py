@@ -31,6 +31,33 @@ def test_the_plain_client_prints_the_cheapest_gpus(host_path: str) -> None:
     assert all("free, from $" in line for line in prices)
 
 
+@pytest.mark.parametrize(
+    ("script", "option", "said"),
+    [
+        ("", "--sandbox", "lium-mcp cannot be started: [Errno 2] No such file or directory: 'lium-mcp'"),
+        ("exit 3", "--sandbox", "lium-mcp ended before it answered; `lium-mcp doctor` says why"),
+        (f'exec "{sys.executable}" -m lium_mcp "$@"', "--max-podz=1", "--max-podz: there is no such option"),
+    ],
+)
+def test_the_plain_client_says_in_a_sentence_why_it_has_no_answer(
+    tmp_path: Path, script: str, option: str, said: str
+) -> None:
+    if script:
+        (tmp_path / "lium-mcp").write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "lium-mcp").chmod(0o755)
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / "mcp_client.py"), option],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | {"PATH": str(tmp_path), "PYTHONPATH": str(HERE.parent)},
+        check=False,
+    )
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.external
 @pytest.mark.parametrize("example", ["openai_agents", "langchain_agent"])
 def test_an_agent_sees_the_tools_and_reads_what_one_answers(example: str, host_path: str) -> None:

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -163,3 +165,22 @@ def test_a_release_writes_what_is_handed_over(tmp_path: Path) -> None:
     assert package(written, "mcpb")["identifier"].endswith(f"/{bundle.name}")
     assert problems(written, SCHEMA) == []
     assert f"commit: {'0' * 40}" in catalog.read_text().replace('"', "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "required: DIST, COMMIT"),
+        (["COMMIT"], "required: COMMIT"),
+        (["DIST", "COMMIT"], "a whole commit id is needed"),
+    ],
+)
+def test_files_of_no_commit_are_not_written(tmp_path: Path, arguments: list[str], said: str) -> None:
+    command = [sys.executable, "-m", "manifests.release", *arguments]
+    done = subprocess.run(
+        command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "DIST").exists()
