@@ -89,6 +89,7 @@ class Settings(Limits, BaseSettings):
     path_prefix: str = from_table("path_prefix")
     server_token: SecretStr | None = from_table("server_token")
     trusted_proxy: Names = from_table("trusted_proxy")
+    metrics_port: Annotated[int, BeforeValidator(as_number)] | None = from_table("metrics_port")
     drain_seconds: Annotated[float, BeforeValidator(as_number)] = from_table("drain_seconds")
     oauth: str | None = from_table("oauth")
     public_url: str | None = from_table("public_url")

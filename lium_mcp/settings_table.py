@@ -166,6 +166,12 @@ SETTINGS = LIMITS | {
         "all who come through one share the bounds of one address.",
         default=frozenset[str](),
     ),
+    "metrics_port": Setting(
+        "count",
+        "Port at which Prometheus reads metrics of a server over HTTP, at the same address; by default none are kept.",
+        low=0,
+        high=65_535,
+    ),
     "drain_seconds": Setting(
         "number",
         "How long running calls may take to end once a server over HTTP is told to stop, in seconds; meanwhile it "
@@ -226,7 +232,7 @@ for _name, _setting in SETTINGS.items():
     _setting.variable = _setting.variable or f"LIUM_MCP_{_name.upper()}"
 
 OVER_HTTP = (
-    *("host", "port", "allowed_host", "path_prefix", "trusted_proxy", "drain_seconds"),
+    *("host", "port", "allowed_host", "path_prefix", "trusted_proxy", "metrics_port", "drain_seconds"),
     *("oauth", "public_url", "oauth_hook", "oauth_scopes"),
 )
 """What means something only where clients come over HTTP."""

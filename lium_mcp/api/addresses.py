@@ -2,6 +2,7 @@
 
 import re
 from ipaddress import ip_address
+from typing import Self
 
 import httpx2
 
@@ -26,9 +27,28 @@ def is_segment(value: str) -> bool:
     return _SEGMENT.fullmatch(value) is not None and value not in {".", ".."}
 
 
-def endpoint(template: str, **ids: str) -> str:
+class Endpoint(str):
+    """A path, with what it was made of: of those without ids the path itself is the template.
+
+    Attributes:
+        template: The path without its ids; there are only so many.
+        ids: The ids, by their names in the template.
+    """
+
+    __slots__ = ("ids", "template")
+    ids: dict[str, str]
+    template: str
+
+    def __new__(cls, template: str, ids: dict[str, str]) -> Self:
+        """Fill in a template."""
+        path = super().__new__(cls, template.format(**ids))
+        path.template, path.ids = template, ids
+        return path
+
+
+def endpoint(template: str, **ids: str) -> Endpoint:
     """Return a path with each `{name}` replaced by its id, refusing anything that is not an id."""
-    return template.format(**{name: segment(name, value) for name, value in ids.items()})
+    return Endpoint(template, {name: segment(name, value) for name, value in ids.items()})
 
 
 def check_base_url(base_url: str) -> httpx2.URL:

@@ -16,7 +16,7 @@ from email.utils import parsedate_to_datetime
 import anyio
 import httpx2
 
-from lium_mcp.api.addresses import check_base_url, redirect_target
+from lium_mcp.api.addresses import Endpoint, check_base_url, redirect_target
 from lium_mcp.api.answers import Answer
 from lium_mcp.api.changes import noted_changes
 from lium_mcp.api.clock import Clock
@@ -38,6 +38,7 @@ from lium_mcp.api.lines import Newest, Tail, sized_lines
 from lium_mcp.api.network import not_connected
 from lium_mcp.api.pool import Pool
 from lium_mcp.api.retries import Repeat, repeating
+from lium_mcp.observing import Work, observed
 from lium_mcp.secret_forms import Secrets, redacted
 from lium_mcp.values import key_oddness, without_mark
 
@@ -187,11 +188,12 @@ class Wire:
 
         async def attempt(seconds: float) -> Answer:
             asked_at, started = self.now(), self._clock.monotonic()
-            with self._failures(mutates=mutates), anyio.fail_after(seconds):
+            with _told(method, path) as work, self._failures(mutates=mutates), anyio.fail_after(seconds):
                 response, rewritten = await self._send(request, mutates=mutates)
                 # The answer may have corrected the clock: of the two times for that moment, the earlier claims less.
                 asked_at = min(asked_at, self.now() - timedelta(seconds=self._clock.monotonic() - started))
                 answer = await self._read(response, asked_at, mutates=mutates, rewritten=rewritten)
+                work.outcome, work.request_id = str(answer.status), answer.request_id
             if not answer.is_success or (answer.says_refused and not judges_body):
                 raise self._refusal(answer, request)
             if mutates and answer.body.strip() and answer.is_web_page:
@@ -227,9 +229,10 @@ class Wire:
             newest = Newest(most_lines, max_bytes)
             has_ended = False
             deadline = anyio.current_time() + seconds
-            with self._failures(mutates=False):
+            with _told("GET", path) as work, self._failures(mutates=False):
                 with anyio.fail_after(seconds):
                     response = await self._open(request)
+                work.outcome = str(response.status_code)
                 # Once the stream is open, what came before the time was over is an answer.
                 with suppress(httpx2.ReadTimeout), anyio.CancelScope(deadline=deadline):
                     async with aclosing(response):
@@ -389,6 +392,18 @@ class Resource:
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
+
+
+@contextmanager
+def _told(method: str, path: str) -> Iterator[Work]:
+    """Tell of one attempt of a request: by the template of its path, with its status or the kind of its failure."""
+    template = path.template if isinstance(path, Endpoint) else path
+    with observed(Work("request", f"{method} {template}")) as work:
+        try:
+            yield work
+        except LiumError as error:
+            work.outcome = str(error.status or type(error).__name__)
+            raise
 
 
 def _sendable_key(api_key: str | None) -> str | None:

@@ -14,6 +14,7 @@ from lium_mcp.guard.server_token import ServerTokenError, make_token
 from lium_mcp.serving.front import Front
 from lium_mcp.serving.logs import log_to_stderr
 from lium_mcp.settings import Settings
+from lium_mcp.settings_reading import as_given
 from lium_mcp.values import SettingsError
 
 _GREETING = (
@@ -38,6 +39,10 @@ def run(options: dict[str, Any], front: Front | None = None) -> int:
     from lium_mcp.serving.lium_server import serve_stdio  # noqa: PLC0415
 
     settings, problems = read_settings(options)
+    if settings.transport != "stdio":
+        from lium_mcp.serving.binding import find_problems  # noqa: PLC0415
+
+        problems = [*dict.fromkeys([*problems, *as_given(find_problems(settings, problems), options)])]
     if problems:
         if settings.transport != "stdio" or seen_by_a_person():
             raise SettingsError(*problems)

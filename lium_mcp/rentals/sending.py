@@ -10,15 +10,17 @@ import anyio.lowlevel
 
 from lium_mcp.api.client import LiumClient
 from lium_mcp.api.errors import LiumError, RentOutcomeUnknown
+from lium_mcp.observing import Work, observed
 from lium_mcp.rentals.account_rents import AccountRents
 from lium_mcp.rentals.entries import REFUSED_BY, UNSETTLED, Entry
 from lium_mcp.rentals.node_refusals import is_of_its_node
-from lium_mcp.rentals.orders import NodeOrder, Order, Rental
+from lium_mcp.rentals.orders import ClusterOrder, NodeOrder, Order, Rental, SpecOrder
 from lium_mcp.rentals.settling import Settler, post
 
 log = logging.getLogger(__name__)
 
 _SETTLE_LIMIT_SECONDS: Final = 38.0
+_KINDS: Final = {NodeOrder: "node", SpecOrder: "spec", ClusterOrder: "cluster"}
 
 
 class Sender:
@@ -97,6 +99,19 @@ class Sender:
             raise
 
     async def _post(self, order: Order, entry: Entry) -> Rental:
+        with observed(Work("rent", _KINDS[type(order)])) as work:
+            try:
+                rental = await self._post_and_note(order, entry)
+            except RentOutcomeUnknown:
+                work.outcome = "unknown"
+                raise
+            except LiumError:
+                work.outcome = "refused"
+                raise
+            work.outcome = "rented"
+            return rental
+
+    async def _post_and_note(self, order: Order, entry: Entry) -> Rental:
         try:
             rental = await post(self._lium, order, entry)
         except RentOutcomeUnknown as unknown:

@@ -30,6 +30,8 @@ from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lium_mcp import __version__
+from lium_mcp.observing import observe
+from lium_mcp.serving.binding import address_of_listener, check_binding, check_metrics, listen
 from lium_mcp.serving.callers import CALLER, Caller, Callers
 from lium_mcp.serving.door import HEALTH, MESSAGES, READY, found_below, guarded, in_any_form
 from lium_mcp.serving.hangup import Hangups, listening
@@ -38,7 +40,7 @@ from lium_mcp.serving.open_connections import BoundedProtocol, ConnectionBounds,
 from lium_mcp.serving.probes import Readiness
 from lium_mcp.serving.sessions import SessionBounds, Sessions
 from lium_mcp.settings import Settings
-from lium_mcp.values import SettingsError, is_loopback
+from lium_mcp.values import SettingsError
 
 if TYPE_CHECKING:
     from lium_mcp.serving.oauth.desk import LoginDesk
@@ -54,19 +56,6 @@ _TALKERS: Final = (
 )
 _LAST_ANSWERS_SECONDS: Final = 0.2
 _CLOSE_SECONDS: Final = 1
-
-
-def check_binding(settings: Settings) -> None:
-    """Refuse to listen to other machines without knowing under which names they may call.
-
-    Raises:
-        SettingsError: the host is not loopback and no allowed host is named.
-    """
-    if not is_loopback(settings.host) and not settings.allowed_host:
-        raise SettingsError(
-            f"LIUM_MCP_HOST: {settings.host} can be reached from other machines; name the host names under which they "
-            "call with LIUM_MCP_ALLOWED_HOST (--allowed-host), since any web page could call otherwise"
-        )
 
 
 def build_app(server: LiumServer, settings: Settings, sessions: Sessions, readiness: Readiness) -> Hangups:
@@ -125,11 +114,26 @@ async def serve_http(
     """
     check_binding(settings)
     readiness = Readiness(server.check)
-    app = build_app(server, settings, Sessions(sessions or SessionBounds()), readiness)
-    protocol = partial(BoundedProtocol, OpenConnections(connections or ConnectionBounds(), settings.trusted_proxy))
-    config = uvicorn.Config(
+    opened = Sessions(sessions or SessionBounds())
+    bounds = connections or ConnectionBounds()
+    table = OpenConnections(bounds, settings.trusted_proxy)
+    app = build_app(server, settings, opened, readiness)
+
+    async def drain() -> bool:
+        readiness.drain()
+        return await server.wind_down(settings.drain_seconds)
+
+    with listen(settings, "port") as listener, _talking_once():
+        async with _showing_metrics(settings, opened, table):
+            address = f"{address_of_listener(settings, listener)}{settings.path_prefix}"
+            log.info("Serving %s/mcp and %s/sse", address, address)
+            await _WebServer(_config(app, table, settings), app, drain).serve(sockets=[listener])
+
+
+def _config(app: ASGIApp, connections: OpenConnections, settings: Settings) -> uvicorn.Config:
+    return uvicorn.Config(
         app,
-        http=cast("type[asyncio.Protocol]", protocol),
+        http=cast("type[asyncio.Protocol]", partial(BoundedProtocol, connections)),
         ws="none",
         backlog=_BACKLOG,
         # Whose `X-Forwarded-For` is believed.
@@ -141,16 +145,34 @@ async def serve_http(
         server_header=False,
         timeout_graceful_shutdown=_CLOSE_SECONDS,
     )
-    with _listening(settings) as listener, _talking_once():
-        host = settings.host if settings.host[0] == "[" or ":" not in settings.host else f"[{settings.host}]"
-        address = f"http://{host}:{listener.getsockname()[1]}{settings.path_prefix}"
-        log.info("Serving %s/mcp and %s/sse", address, address)
 
-        async def drain() -> bool:
-            readiness.drain()
-            return await server.wind_down(settings.drain_seconds)
 
-        await _WebServer(config, app, drain).serve(sockets=[listener])
+@asynccontextmanager
+async def _showing_metrics(settings: Settings, sessions: Sessions, connections: OpenConnections) -> AsyncIterator[None]:
+    """Count what this process does in the block, and show it at a port of its own, if the settings name one."""
+    if settings.metrics_port is None:
+        yield
+        return
+    check_metrics(settings)
+    from lium_mcp.serving.metrics import Metrics  # noqa: PLC0415 - its library is there only where it is wanted
+
+    metrics = Metrics(lambda: sessions.count, lambda: connections.count)
+    observe(metrics.observe)
+    with listen(settings, "metrics_port") as listener:
+        log.info("Serving %s/metrics", address_of_listener(settings, listener))
+        web = _SideServer(_config(metrics.app(), OpenConnections(connections.bounds), settings))
+        async with anyio.create_task_group() as group:
+            group.start_soon(web.serve, [listener])
+            yield
+            web.should_exit = True
+
+
+class _SideServer(uvicorn.Server):
+    """Leaves signals to the server that it stands beside."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
 
 
 class _WebServer(uvicorn.Server):
@@ -192,22 +214,6 @@ class _WebServer(uvicorn.Server):
 
     def _stop(self) -> None:
         self.should_exit = True
-
-
-def _listening(settings: Settings) -> socket.socket:
-    host = settings.host.strip("[]")
-    try:
-        listener = socket.create_server(
-            (host, settings.port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
-        )
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else "there is no such address"
-        raise SettingsError(
-            f"LIUM_MCP_HOST, LIUM_MCP_PORT: cannot listen at {host}:{settings.port}: {reason}"
-        ) from None
-    # asyncio sets this only on sockets that name their protocol; without it each answer waits 40 ms for an ACK.
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return listener
 
 
 @contextmanager

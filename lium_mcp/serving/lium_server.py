@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from lium_mcp.failures import Failure
 from lium_mcp.guard.confirm import check_answers, unusable_answer
+from lium_mcp.observing import Work, observed
 from lium_mcp.services.failure_words import as_failure, crashed
 from lium_mcp.services.polling import Stop
 from lium_mcp.serving.front import Front
@@ -126,22 +127,26 @@ class LiumServer(MCPServer[None]):
     async def _call_tool(
         self, name: str, arguments: dict[str, Any], context: Context[None, Any] | None
     ) -> CallToolResult | InputRequiredResult:
-        arguments = _in_our_names(name, arguments)
+        # What the caller takes for a name may be anything: it is not repeated.
+        with observed(Work("call", name if name in self._listed else "?")) as work:
+            return await self._call_observed(work, name, _in_our_names(name, arguments), context)
+
+    async def _call_observed(
+        self, work: Work, name: str, arguments: dict[str, Any], context: Context[None, Any] | None
+    ) -> CallToolResult | InputRequiredResult:
         started = time.perf_counter()
         crash: ToolError | None = None
-        outcome, request_id = "cancelled", None
         result: CallToolResult | InputRequiredResult
         try:
             if name not in self._listed:
-                # What the caller takes for a name may be anything: it is not repeated.
-                name, outcome = "?", "unknown_tool"
+                work.outcome = "unknown_tool"
                 raise MCPError(INVALID_PARAMS, f"There is no tool of that name; tools/list names {self.name}'s")
             try:
                 result = await self._answer(self._bind(name), arguments, context or Context(mcp_server=self))
             except Failure as failure:
                 result = render_failure(failure)
             except UrlElicitationRequiredError:
-                outcome = "asked"
+                work.outcome = "asked"
                 raise
             except ToolError as error:
                 cause = error.__cause__
@@ -153,23 +158,30 @@ class LiumServer(MCPServer[None]):
                 else:
                     crash, result = error, render_failure(crashed(name))
             if isinstance(result, InputRequiredResult):
-                outcome = "asked"
+                work.outcome = "asked"
                 return result
             details = (result.meta or {}).get(META_KEY, {})
-            outcome, request_id = details.get("code", "ok"), details.get("request_id")
+            work.outcome, work.request_id = details.get("code", "ok"), details.get("request_id")
             return result
         finally:
             seconds = round(time.perf_counter() - started, 3)
             log.log(
                 logging.ERROR if crash else logging.INFO,
                 "tool=%s outcome=%s seconds=%.3f request_id=%r",
-                name,
-                outcome,
+                work.name,
+                work.outcome,
                 seconds,
-                request_id,
+                work.request_id,
                 exc_info=crash,
                 # For logs that are read by programs.
-                extra={"fields": {"tool": name, "outcome": outcome, "seconds": seconds, "request_id": request_id}},
+                extra={
+                    "fields": {
+                        "tool": work.name,
+                        "outcome": work.outcome,
+                        "seconds": seconds,
+                        "request_id": work.request_id,
+                    }
+                },
             )
 
     async def _answer(

@@ -67,6 +67,11 @@ class OpenConnections:
         # In the order in which they began to wait.
         self._waiting: dict[BoundedProtocol, None] = {}
 
+    @property
+    def count(self) -> int:
+        """How many are open."""
+        return len(self._open)
+
     def enter(self, protocol: "BoundedProtocol", client: tuple[str, int] | None) -> bool:
         """Take a connection in, if need be in the place of one that waits; tell whether there is room for it."""
         address = address_of(client)

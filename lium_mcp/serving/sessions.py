@@ -80,6 +80,11 @@ class Sessions:
         self._by_id: dict[str, _Session] = {}
         self._ends: ASGIApp | None = None
 
+    @property
+    def count(self) -> int:
+        """How many are open."""
+        return len(self._open)
+
     def sse(self, app: ASGIApp) -> ASGIApp:
         """Bound an application whose every exchange is a session, as long as it lasts."""
 

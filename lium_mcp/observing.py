@@ -1,0 +1,46 @@
+"""What goes on in this process, told to those who count or trace it: calls, requests to Lium, rents.
+
+By itself nobody listens. No name or outcome holds anything of a caller, a key or an answer: each is from a short list.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(slots=True)
+class Work:
+    """Something that goes on.
+
+    Attributes:
+        kind: A tool's call, one attempt of a request to Lium, or a rent that is sent.
+        name: The tool; the method and the template of the path; the kind of order.
+        outcome: What has come of it: a code, a status. What does not end by itself was cancelled.
+        request_id: The id under which Lium's logs know the request.
+    """
+
+    kind: Literal["call", "request", "rent"]
+    name: str
+    outcome: str = "cancelled"
+    request_id: str | None = None
+
+
+Observer = Callable[[Work], AbstractContextManager[object]]
+"""Enters a context around each piece of work, at the end of which the outcome is known. It raises nothing."""
+
+_observers: list[Observer] = []
+
+
+def observe(observer: Observer) -> None:
+    """Let somebody observe all work that begins from now on."""
+    _observers.append(observer)
+
+
+@contextmanager
+def observed(work: Work) -> Iterator[Work]:
+    """Tell those who observe of what goes on in the block."""
+    with ExitStack() as stack:
+        for observer in _observers:
+            stack.enter_context(observer(work))
+        yield work

@@ -1,0 +1,120 @@
+"""What this process does, counted: as Prometheus reads it, at a port of its own.
+
+Labels are from short lists: the tools that there are, codes of outcomes, templates of paths, statuses. Nothing is of a
+key, an account or a caller. Imported only where a port is set, since only then its library has to be there.
+"""
+
+import ipaddress
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
+from prometheus_client.process_collector import ProcessCollector
+from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from lium_mcp import __version__
+from lium_mcp.observing import Work
+
+_CALL_SECONDS: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600)
+_REQUEST_SECONDS: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30)
+_LABEL: Final = re.compile(r"[A-Za-z0-9_]{1,60}")
+# Each outcome is a code of ours, or a status; should one ever not be, it does not fill the memory.
+_MOST_OUTCOMES: Final = 300
+_OTHER: Final = "other"
+
+
+class Metrics:
+    """Counts the work of this process.
+
+    Args:
+        sessions: How many sessions of callers are open.
+        connections: How many of their connections are.
+    """
+
+    def __init__(self, sessions: Callable[[], int], connections: Callable[[], int]) -> None:
+        self._registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        Info("lium_mcp", "This server.", registry=registry).info({"version": __version__})
+        self._outcomes: set[str] = set()
+        self._calls = Counter("lium_mcp_calls", "Tool calls that ended.", ["tool", "outcome"], registry=registry)
+        self._requests = Counter(
+            "lium_mcp_upstream_requests", "Attempts of requests to Lium.", ["route", "outcome"], registry=registry
+        )
+        self._rents = Counter("lium_mcp_rents", "Rents that were sent.", ["order", "outcome"], registry=registry)
+        self._call_seconds = Histogram(
+            "lium_mcp_call_seconds", "How long tool calls took.", ["tool"], buckets=_CALL_SECONDS, registry=registry
+        )
+        self._request_seconds = Histogram(
+            "lium_mcp_upstream_request_seconds",
+            "How long attempts of requests to Lium took.",
+            ["route"],
+            buckets=_REQUEST_SECONDS,
+            registry=registry,
+        )
+        self._in_flight = Gauge("lium_mcp_in_flight", "What goes on now.", ["kind"], registry=registry)
+        for kind in ("call", "request", "rent"):
+            self._in_flight.labels(kind)
+        for name, about, count in (
+            ("sessions", "Open sessions of callers.", sessions),
+            ("connections", "Open connections of callers.", connections),
+        ):
+            Gauge(f"lium_mcp_open_{name}", about, registry=registry).set_function(count)
+
+    @contextmanager
+    def observe(self, work: Work) -> Iterator[None]:
+        """Count a piece of work when it ends."""
+        in_flight = self._in_flight.labels(work.kind)
+        in_flight.inc()
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            in_flight.dec()
+            self._count(work, time.perf_counter() - started)
+
+    def _count(self, work: Work, seconds: float) -> None:
+        outcome = self._bounded(work.outcome)
+        if work.kind == "call":
+            self._calls.labels(work.name, outcome).inc()
+            self._call_seconds.labels(work.name).observe(seconds)
+        elif work.kind == "request":
+            self._requests.labels(work.name, outcome).inc()
+            self._request_seconds.labels(work.name).observe(seconds)
+        else:
+            self._rents.labels(work.name, outcome).inc()
+
+    def _bounded(self, outcome: str) -> str:
+        if outcome not in self._outcomes and len(self._outcomes) < _MOST_OUTCOMES and _LABEL.fullmatch(outcome):
+            self._outcomes.add(outcome)
+        return outcome if outcome in self._outcomes else _OTHER
+
+    def app(self) -> Starlette:
+        """The web application that shows them, to whoever reaches its port under an address and no name.
+
+        A web page that a person visits comes under a name of its own.
+        """
+
+        async def shown(request: Request) -> Response:
+            if not _is_address(Headers(scope=request.scope).get("host", "")):
+                return PlainTextResponse("Metrics are read under the server's address, or as localhost.", 421)
+            return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)
+
+        return Starlette(routes=[Route("/metrics", shown)])
+
+
+def _is_address(host: str) -> bool:
+    name = re.sub(r":[0-9]*\Z", "", host)
+    if name == "localhost":
+        return True
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True
