@@ -339,6 +339,7 @@ def _pod_access(settings: Settings, offered: Collection[str], keys: KeySource, l
 def offered_by(settings: Settings, tool_count: int) -> Offered:
     """What the settings offer, as the policy view shows it."""
     return Offered(
+        sandbox=settings.sandbox,
         read_only=settings.read_only,
         toolsets=[name for name in TOOLSETS if name in settings.toolsets],
         allow_tools=sorted(settings.allow_tools) or None,

@@ -8,6 +8,9 @@ either.
 TOOLSETS = ("marketplace", "pods", "templates", "volumes", "backups", "account", "remote", "clusters", "extras")
 DEFAULT_TOOLSETS = frozenset(TOOLSETS[:-2])
 DEFAULT_BASE_URL = "https://lium.io/api"
+TRUE = frozenset(("1", "true", "yes", "on", "y", "t"))
+FALSE = frozenset(("0", "false", "no", "off", "n", "f"))
+"""What a flag is set to, in any case of the letters."""
 REGISTRY_PREFIX = "LIUM_MCP_REGISTRY_"
 LEAST_HOURS = 0.1
 """The shortest life to rent for: a pod has to boot, and is of no use to anybody in less."""

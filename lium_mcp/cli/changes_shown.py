@@ -7,12 +7,14 @@ from collections.abc import Callable
 from lium_mcp.cli.console import agreed, say, say_aside, working
 from lium_mcp.cli.exit_statuses import ExitStatus
 from lium_mcp.hosts.config_changes import Change
-from lium_mcp.hosts.host_entries import read_entry
+from lium_mcp.hosts.entry_settings import is_simulated, settings_of
+from lium_mcp.hosts.host_entries import InstalledEntry, read_entry
 from lium_mcp.hosts.host_facts import Host
 from lium_mcp.hosts.host_machine import Machine
 from lium_mcp.hosts.host_table import HOSTS
 from lium_mcp.hosts.installed_entries import ConfigUnusable, is_here
 from lium_mcp.hosts.own_tools import own_command, run_own_command
+from lium_mcp.settings_table import LIMITS, SETTINGS, TRUE, as_option, is_option
 from lium_mcp.values import SettingsError, no_such
 
 Plan = Callable[[bool], Change]
@@ -56,6 +58,8 @@ def _carry_out(plan: Plan, machine: Machine, *, yes: bool, dry_run: bool) -> int
         say_aside(f"{change.host.title} was not found on this machine; its file can be written all the same.")
     command = own_command(change, machine)
     _show(change, command)
+    if change.there and (after := read_entry(change.host, change.entry)):
+        _say_what_stays(change.there, after)
     if change.by_hand and command is None:
         return ExitStatus.FAILED
     if dry_run:
@@ -87,6 +91,27 @@ def _show(change: Change, command: list[str] | None) -> None:
         say(line, style=_STYLES.get(line[:1], ""))
     if command is not None:
         say(f"{change.host.title} is asked to make it: {shlex.join(command)}")
+
+
+def _say_what_stays(before: InstalledEntry, after: InstalledEntry) -> None:
+    """Say which settings of an entry its successor keeps though nobody has typed them again, and which it loses."""
+    had, has = settings_of(before), settings_of(after)
+    kept = [_said(name, text) for name, text in had.items() if has.get(name) == text and name != "api_key"]
+    lost = [_said(name, text) for name, text in had.items() if name not in has and name != "api_key"]
+    if kept:
+        say(f"Kept from the entry that is there: {', '.join(kept)}.")
+    if lost:
+        real = " What an agent rents then costs real money." if is_simulated(before) and not is_simulated(after) else ""
+        say(f"Dropped from it: {', '.join(lost)}.{real}")
+
+
+def _said(name: str, text: str) -> str:
+    """A setting as it is typed; what may be a secret without its value."""
+    if name not in LIMITS and SETTINGS[name].kind != "flag":
+        return as_option(name) if is_option(name) else SETTINGS[name].variable
+    if name in LIMITS:
+        return f"{as_option(name)} {text}"
+    return as_option(name) if text.lower() in TRUE else as_option(f"no_{name}")
 
 
 def _make(change: Change, plan: Plan, command: list[str] | None, machine: Machine) -> int:

@@ -17,7 +17,7 @@ import anyio
 from anyio import CancelScope
 
 from lium_mcp.cli.checks.connection import check_key, check_lium
-from lium_mcp.cli.checks.findings import LEVELS, Finding, Level, broken
+from lium_mcp.cli.checks.findings import LEVELS, Finding, Level, broken, ok
 from lium_mcp.cli.checks.installed_hosts import check_hosts
 from lium_mcp.cli.checks.limits_in_force import check_limits
 from lium_mcp.cli.checks.program import check_for_newer, check_program
@@ -28,8 +28,10 @@ from lium_mcp.cli.exit_statuses import ExitStatus
 from lium_mcp.cli.readied import start_log
 from lium_mcp.cli.shell_lines import prompt
 from lium_mcp.connecting import open_ledger
+from lium_mcp.hosts.entry_settings import is_simulated
 from lium_mcp.hosts.host_machine import Machine
-from lium_mcp.server import make_runtime, read_settings
+from lium_mcp.hosts.installed_entries import entries_in_use
+from lium_mcp.server import make_runtime, read_settings, select_tools
 from lium_mcp.settings import Settings
 from lium_mcp.values import SettingsError, is_loopback
 
@@ -88,7 +90,13 @@ async def _look(settings: Settings, problems: Sequence[str]) -> list[Finding]:
             *lium,
             *await check_ssh(settings, account, is_reached=is_reached),
             *await check_ledger(settings, open_ledger(settings)),
-            *await check_limits(account, runtime.policy, is_reached=is_reached),
+            *await check_limits(
+                account,
+                runtime.policy,
+                is_reached=is_reached,
+                harmless_because=_harmless_because(settings),
+                entries=len(entries_in_use(Machine.this())),
+            ),
         ]
     finally:
         await accounts.aclose()
@@ -115,7 +123,12 @@ async def _look_at_hosts(settings: Settings, tell: Callable[[str], None], *, tri
         if sys.platform != "win32":
             group.start_soon(end_when_told, group.cancel_scope)
         try:
-            found = await check_hosts(Machine.this(), own_key, tell, tries_project=tries_project)
+            machine = Machine.this()
+            found = await check_hosts(machine, own_key, tell, tries_project=tries_project)
+            entries = entries_in_use(machine)
+            if entries and all(is_simulated(entry.found) for entry in entries) and not settings.sandbox:
+                what = "Only the sandbox is used here. What that needs, and no more, is looked at by lium-mcp doctor"
+                found.append(ok("hosts", f"{what} --sandbox."))
         except SettingsError:  # there is no home, which is said
             found = []
         except Exception as error:  # noqa: BLE001 - see above
@@ -127,6 +140,13 @@ async def _look_at_hosts(settings: Settings, tell: Callable[[str], None], *, tri
     if is_ended:
         raise KeyboardInterrupt
     return found
+
+
+def _harmless_because(settings: Settings) -> str:
+    """Why a server with these settings needs no limits; empty where it does."""
+    if settings.sandbox:
+        return "Lium is simulated, so no money is real"
+    return "what is offered only reads" if all(item.read_only for item in select_tools(settings)) else ""
 
 
 def _is_simulated(settings: Settings) -> bool:

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -10,12 +11,14 @@ from urllib.parse import urlsplit
 from lium_mcp.cli.changes_shown import carry_out, host_named
 from lium_mcp.cli.console import agreed, ask, say, show_table, working
 from lium_mcp.cli.exit_statuses import ExitStatus
+from lium_mcp.cli.host_commands import install_with_limits
 from lium_mcp.hosts.config_changes import plan_install
-from lium_mcp.hosts.host_entries import Wish
-from lium_mcp.hosts.host_facts import KEY_VARIABLE, SCOPES, Host, Scope
+from lium_mcp.hosts.entry_settings import may_spend_all
+from lium_mcp.hosts.host_entries import Wish, read_entry
+from lium_mcp.hosts.host_facts import ENTRY_NAME, KEY_VARIABLE, SCOPES, Host, Scope
 from lium_mcp.hosts.host_machine import Machine
 from lium_mcp.hosts.host_table import HOSTS
-from lium_mcp.hosts.installed_entries import Installed, is_here, read_installed
+from lium_mcp.hosts.installed_entries import ConfigUnusable, Installed, is_here, read_installed
 from lium_mcp.hosts.start_command import find_installer, install_script, installed_script
 from lium_mcp.official_config import OfficialConfig
 from lium_mcp.settings_reading import load_readable
@@ -46,12 +49,13 @@ def run(options: dict[str, Any]) -> int:
         wish = Wish(url=_address(url, options), needs_key=not sandbox, key_saved=_has_saved_key())
     else:
         script = installed_script() or _installed_now(asks=asks, yes=yes)
-        if asks and not variables and not sandbox and not _is_known(host, machine, scope):
-            variables = _ask_for_limits()
         command = (str(script), "--sandbox") if sandbox else (str(script),)
         wish = Wish(command=command, variables=variables, needs_key=not sandbox, key_saved=_has_saved_key())
+        if asks and _leaves_all_to_spend(host, machine, scope, wish):
+            wish = replace(wish, variables=variables | _ask_for_limits())
     status = carry_out(lambda _: plan_install(host, machine, scope, wish), machine, yes=yes, dry_run=dry_run)
     if status == ExitStatus.OK:
+        _say_what_is_unbounded(host, machine, scope)
         _say_next(host, wish)
     return status
 
@@ -101,9 +105,13 @@ def _installed_now(*, asks: bool, yes: bool) -> Path:
         raise SettingsError(f"it could not be installed with {command}: {error}") from None
 
 
-def _is_known(host: Host, machine: Machine, scope: Scope) -> bool:
-    found = read_installed(host, machine, scope)
-    return found is not None and bool(found.entries or found.problem)
+def _leaves_all_to_spend(host: Host, machine: Machine, scope: Scope, wish: Wish) -> bool:
+    """Whether the entry would be for a real account, and without limits, its own or kept ones."""
+    try:
+        entry = read_entry(host, plan_install(host, machine, scope, wish).entry)
+    except ConfigUnusable:  # which is said when it is carried out
+        return False
+    return entry is not None and may_spend_all(entry)
 
 
 def _ask_for_limits() -> dict[str, str]:
@@ -147,6 +155,14 @@ def _say_next(host: Host, wish: Wish) -> None:
         say(f"Then, in {host.title}: {host.restart}.")
     if host.hint:
         say(f"{host.hint}.")
+
+
+def _say_what_is_unbounded(host: Host, machine: Machine, scope: Scope) -> None:
+    installed = read_installed(host, machine, scope)
+    entry = installed.entries.get(ENTRY_NAME) if installed else None
+    if entry is not None and may_spend_all(entry):
+        set_some = install_with_limits(host, scope)
+        say(f"The entry has no limits: an agent may spend the whole balance. To set some, for instance: {set_some}")
 
 
 def _list(machine: Machine) -> int:

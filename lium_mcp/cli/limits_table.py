@@ -1,8 +1,12 @@
-"""The limits in force as a table: what is allowed, used and left."""
+"""The limits in force as a table: what is allowed, used and left; and whose they are."""
 
 from collections.abc import Sequence
 
-from lium_mcp.cli.console import show_table
+from lium_mcp.cli.console import say, show_table
+from lium_mcp.guard.limits import Limits
+from lium_mcp.hosts.entry_settings import is_simulated, limits_of
+from lium_mcp.hosts.host_machine import Machine
+from lium_mcp.hosts.installed_entries import entries_in_use
 from lium_mcp.services.policy_view import LimitView
 
 
@@ -16,6 +20,17 @@ def show_limits(limits: Sequence[LimitView]) -> None:
         ],
         numbers=("ALLOWED", "USED", "LEFT"),
     )
+
+
+def say_whose(limits: Limits) -> None:
+    """Say that limits are those of this shell, where hosts here start servers for real money that have others."""
+    entries = [entry for entry in entries_in_use(Machine.this()) if not is_simulated(entry.found)]
+    read = {entry.title: limits_of(entry.found) for entry in entries}
+    none = [title for title, theirs in read.items() if theirs == Limits() != limits]
+    others = [title for title, theirs in read.items() if theirs not in (None, Limits(), limits)]
+    told = [f"{kind}: {', '.join(titles)}" for kind, titles in (("other limits", others), ("none", none)) if titles]
+    if told:
+        say(f"\nSo it is in this shell. What hosts start has {'; '.join(told)}. lium-mcp doctor shows each.")
 
 
 def _figure(value: float | str | None) -> str:

@@ -9,7 +9,7 @@ from lium_mcp.api.errors import LiumError
 from lium_mcp.cli.console import say, working
 from lium_mcp.cli.exit_statuses import ExitStatus
 from lium_mcp.cli.key_cures import log_in
-from lium_mcp.cli.limits_table import show_limits
+from lium_mcp.cli.limits_table import say_whose, show_limits
 from lium_mcp.cli.person_words import in_words
 from lium_mcp.cli.readied import read, start_log
 from lium_mcp.figures import in_usd
@@ -62,6 +62,7 @@ async def explain_policy(settings: Settings, runtime: Runtime, offered: Offered)
             "No limits are set: whoever calls can spend the whole balance. Set some where the server is started, such "
             "as LIUM_MCP_MAX_PRICE_PER_HOUR_USD=3 and LIUM_MCP_BUDGET_USD=50; `lium-mcp help policy explain` has all."
         )
+    say_whose(runtime.policy.limits)
     if problem := unread or view.unread_because:
         say(f"\nWhat is used is not known: {problem}")
     return ExitStatus.FAILED if problem else ExitStatus.OK

@@ -12,11 +12,12 @@ import anyio
 from lium_mcp.api.errors import LiumError
 from lium_mcp.cli.console import clear, say, show_table, working
 from lium_mcp.cli.exit_statuses import ExitStatus
-from lium_mcp.cli.limits_table import show_limits
+from lium_mcp.cli.limits_table import say_whose, show_limits
 from lium_mcp.cli.output import say_wrong
 from lium_mcp.cli.person_words import in_words
 from lium_mcp.cli.readied import read, start_log
 from lium_mcp.figures import in_usd, rate_in_usd
+from lium_mcp.guard.limits import Limits
 from lium_mcp.server import make_runtime
 from lium_mcp.services.balance import Balance
 from lium_mcp.services.open_rents import UnsettledRent
@@ -70,11 +71,11 @@ async def _look(settings: Settings, runtime: Runtime, *, as_json: bool) -> int:
     if as_json:
         say(overview.model_dump_json(indent=2, exclude_none=True))
     else:
-        _say(settings, overview)
+        _say(settings, overview, runtime.policy.limits)
     return ExitStatus.FAILED if overview.unread else ExitStatus.OK
 
 
-def _say(settings: Settings, overview: Overview) -> None:
+def _say(settings: Settings, overview: Overview, limits: Limits) -> None:
     now = overview.now
     say(f"Acting for {overview.account}; the key is from {settings.find_key().place}.")
     say(_money(overview.balance), style="bold")
@@ -93,6 +94,7 @@ def _say(settings: Settings, overview: Overview) -> None:
         if pod.problem:
             say(f"\n{pod.name}: {pod.problem}", style="yellow")
     _say_limits(overview.balance.limits)
+    say_whose(limits)
     _say_section(
         ("OPEN RENT", "STATUS", "SINCE", "WHAT TO DO"),
         [(rent.name, rent.status, f"{_span(rent.since, now)} ago", _to_do(rent)) for rent in overview.open_rents],

@@ -17,6 +17,7 @@ from typing import Any, Final
 from lium_mcp import own_files
 from lium_mcp.hosts.before_install import Origin, keep, read_origin
 from lium_mcp.hosts.documents import GONE, Document, Edit, Unreadable
+from lium_mcp.hosts.entry_settings import with_kept_options
 from lium_mcp.hosts.host_entries import (
     InstalledEntry,
     Wish,
@@ -24,7 +25,6 @@ from lium_mcp.hosts.host_entries import (
     make_entry,
     merged,
     read_entry,
-    with_kept_options,
 )
 from lium_mcp.hosts.host_facts import ENTRY_NAME, Host, Item, Scope, Steps
 from lium_mcp.hosts.host_machine import Machine
@@ -55,7 +55,7 @@ class Change:
         before: It as it is; None where there is none.
         after: It as it would be; None where it would go, or where a person has to change it.
         entry: Our entry as it would be; None where it would go.
-        is_new: Whether there is no entry of ours yet.
+        there: Our entry as it is; None where there is none.
         by_hand: What a person has to put there, and where; empty where it can be written.
     """
 
@@ -65,7 +65,7 @@ class Change:
     before: bytes | None
     after: bytes | None
     entry: Mapping[str, Any] | None
-    is_new: bool
+    there: InstalledEntry | None
     by_hand: str = ""
 
     @property
@@ -136,7 +136,7 @@ def plan_install(host: Host, machine: Machine, scope: Scope, wish: Wish) -> Chan
         inputs = {("inputs", Item("id", item["id"])): dict(item) for item in host.inputs}
         edits += [Edit(steps, item) for steps, item in inputs.items() if document.value(steps) is None]
     edits += _differences(host.entry_path(), there, entry)
-    return _planned(host, scope, path, before, document, edits, entry, is_new=there is None)
+    return _planned(host, scope, path, before, document, edits, entry, found)
 
 
 def _by_the_same_name(wish: Wish, there: InstalledEntry | None) -> Wish:
@@ -165,7 +165,7 @@ def plan_uninstall(host: Host, machine: Machine, scope: Scope, *, is_taken_out: 
     before, document = read_config_file(path, host)
     there = document.value(host.entry_path())
     if there is None and not is_taken_out:
-        return Change(host=host, scope=scope, path=path, before=before, after=before, entry=None, is_new=True)
+        return Change(host=host, scope=scope, path=path, before=before, after=before, entry=None, there=None)
     found = read_entry(host, there)
     if there is not None and (found is None or not looks_ours(ENTRY_NAME, found)):
         raise ConfigUnusable(
@@ -174,7 +174,7 @@ def plan_uninstall(host: Host, machine: Machine, scope: Scope, *, is_taken_out: 
     with _telling(path):
         origin = read_origin(path.resolve(), host)
     edits = [*_taking_out(host, document, origin.document)]
-    change = _planned(host, scope, path, before, document, edits, None, is_new=False)
+    change = _planned(host, scope, path, before, document, edits, None, found)
     if change.by_hand or change.after is None or before is None:
         return change
     if there is not None and _is_as_installed(host, document, origin, before):
@@ -200,8 +200,7 @@ def _planned(
     document: Document,
     edits: list[Edit],
     entry: Mapping[str, Any] | None,
-    *,
-    is_new: bool,
+    there: InstalledEntry | None,
 ) -> Change:
     after, by_hand = before, ""
     if edits and document.has_comments:
@@ -215,7 +214,7 @@ def _planned(
                 "nothing was changed"
             ) from None
     return Change(
-        host=host, scope=scope, path=path, before=before, after=after, entry=entry, is_new=is_new, by_hand=by_hand
+        host=host, scope=scope, path=path, before=before, after=after, entry=entry, there=there, by_hand=by_hand
     )
 
 

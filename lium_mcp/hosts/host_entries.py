@@ -1,12 +1,13 @@
 """Our entry in a host's config: made from what it is to start, and read back from what stands there."""
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, Final
 
 from lium_mcp.hosts.host_facts import ENTRY_NAME, KEY_HEADER, KEY_VARIABLE, READ_VARIABLES, Host, Part
+from lium_mcp.settings_table import SETTINGS
 
 PROGRAM: Final = "lium-mcp"
 KEY_TO_FILL_IN: Final = "<your Lium API key>"
@@ -17,6 +18,7 @@ _REFERENCES: Final = re.compile(
 )
 _ASKED: Final = "${input:"
 """What begins a reference to what the host asks a person for."""
+_SANDBOX: Final = SETTINGS["sandbox"].variable
 _FEW: Final = (
     *("PATH", "HOME", "LOGNAME", "SHELL", "TERM", "USER", "LANG", "TMPDIR"),
     *(
@@ -79,7 +81,7 @@ class InstalledEntry:
     @property
     def is_ours(self) -> bool:
         """Whether it starts this server, as far as its words tell; an address may be any server's."""
-        return bool(self.url) or any(_names_us(word) for word in self.command)
+        return bool(self.url) or any(names_us(word) for word in self.command)
 
     @property
     def asks_person(self) -> bool:
@@ -97,13 +99,20 @@ class InstalledEntry:
                 sent[name] = _REFERENCES.sub(lambda found: variables[_meant(found)], value)
         return sent
 
-    def environment(self, host: Host, variables: Mapping[str, str]) -> dict[str, str]:
+    def environment(
+        self, host: Host, variables: Mapping[str, str], *, withheld: Collection[str] = ()
+    ) -> dict[str, str]:
         """The environment that the host starts the program with, where its own is `variables`.
 
         A reference to what is not set stays out: it is empty or unfilled, which the server takes for nothing.
+
+        Args:
+            host: Whose entry it is.
+            variables: The environment of the host.
+            withheld: What of that is not passed on, unless the entry itself refers to it.
         """
-        passed = dict(variables) if host.passes_all else {name: variables[name] for name in _FEW if name in variables}
-        passed |= {name: variables[name] for name in self.forwarded if name in variables}
+        names = variables.keys() if host.passes_all else {*_FEW, *self.forwarded}
+        passed = {name: variables[name] for name in names if name in variables and name not in withheld}
         for name, value in self.variables.items():
             if reference := _REFERENCES.fullmatch(value):
                 meant = _meant(reference)
@@ -122,28 +131,6 @@ def _meant(reference: re.Match[str]) -> str:
     """The variable that a reference names."""
     name: str = next(filter(None, reference.groups()))
     return name
-
-
-def with_kept_options(wish: Wish, there: InstalledEntry | None) -> Wish:
-    """The wish with the options that an earlier entry of ours has on its command line: they may be limits.
-
-    Those that the wish sets anew are not kept, and neither is `--sandbox`, which each call chooses.
-    """
-    if there is None or not there.command or not wish.command:
-        return wish
-    ours = next((place for place, word in enumerate(there.command) if _names_us(word)), None)
-    if ours is None:
-        return wish
-    anew = {f"--{name.removeprefix('LIUM_MCP_').lower().replace('_', '-')}" for name in wish.variables}
-    kept: list[str] = []
-    skips = False
-    for word in there.command[ours + 1 :]:
-        option = word.partition("=")[0]
-        if word.startswith("--"):
-            skips = option.replace("--no-", "--") in anew | {"--sandbox"}
-        if not skips and word != "serve":
-            kept.append(word)
-    return replace(wish, command=(*wish.command, *kept))
 
 
 def make_entry(host: Host, wish: Wish) -> dict[str, Any]:
@@ -218,8 +205,15 @@ def merged(host: Host, there: object, entry: dict[str, Any]) -> dict[str, Any]:
         or bool(before.url) != bool(now.url)
     ):
         return entry
-    kept = {name: value for name, value in there.items() if name != "transport"}
+    kept = {name: _without_sandbox(value, name, host) for name, value in there.items() if name != "transport"}
     return kept | {name: _over(kept.get(name), value, name, host) for name, value in entry.items()}
+
+
+def _without_sandbox(there: object, name: str, host: Host) -> object:
+    """Variables without the one that makes Lium a simulated one: each call chooses that anew, by an option."""
+    if not isinstance(there, dict) or Part.VARIABLES not in _parts_at(host, name):
+        return there
+    return {variable: text for variable, text in there.items() if str(variable).upper() != _SANDBOX}
 
 
 def _over(there: object, value: object, name: str, host: Host) -> object:
@@ -260,7 +254,8 @@ def _texts(value: object) -> dict[str, str]:
     return {str(name): str(text) for name, text in value.items()} if isinstance(value, dict) else {}
 
 
-def _names_us(word: str) -> bool:
+def names_us(word: str) -> bool:
+    """Whether a word of a command is our program, by whatever path."""
     names = {PurePosixPath(word).name, PureWindowsPath(word).name}
     return bool(names & {PROGRAM, f"{PROGRAM}.exe", "lium_mcp"})
 

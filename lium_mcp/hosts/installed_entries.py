@@ -1,6 +1,8 @@
 """Which hosts this machine has, and what their files say of our server."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -9,6 +11,7 @@ from lium_mcp.hosts.documents import Document, Unreadable
 from lium_mcp.hosts.host_entries import InstalledEntry, looks_ours, read_entry
 from lium_mcp.hosts.host_facts import ENTRY_NAME, Host, Scope
 from lium_mcp.hosts.host_machine import Machine
+from lium_mcp.hosts.host_table import HOSTS
 
 _MOST_BYTES: Final = 2**24
 
@@ -32,6 +35,33 @@ class Installed:
     entries: Mapping[str, InstalledEntry] = field(default_factory=dict)
     is_odd: bool = False
     problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundEntry:
+    """An entry of ours, and where it stands.
+
+    Attributes:
+        name: Its name there.
+        path: The file.
+    """
+
+    host: Host
+    name: str
+    path: Path
+    scope: Scope
+    found: InstalledEntry
+
+    @property
+    def title(self) -> str:
+        """What a person knows it by."""
+        where = "" if self.scope == "user" else ", in this project"
+        return f"{self.host.title}{where} ({self.name})"
+
+    @property
+    def place(self) -> str:
+        """Where a person finds it."""
+        return f"{self.name} in {self.path}"
 
 
 def is_here(host: Host, machine: Machine) -> bool:
@@ -100,6 +130,37 @@ def read_installed(host: Host, machine: Machine, scope: Scope) -> Installed | No
         entries={name: entry for name, entry in read.items() if looks_ours(name, entry)},
         is_odd=ENTRY_NAME in named and ENTRY_NAME not in read,
     )
+
+
+def read_hosts(machine: Machine) -> Iterator[tuple[Host, list[tuple[Scope, Installed]]]]:
+    """What the files of each host say, each file once: several hosts share one, and the home may be the project too."""
+    seen: set[Path] = set()
+    for host in HOSTS.values():
+        installed = []
+        for scope in host.scopes:
+            found = read_installed(host, machine, scope)
+            if found is not None and (path := Path(os.path.realpath(found.path))) not in seen:
+                seen.add(path)
+                installed.append((scope, found))
+        yield host, installed
+
+
+def found_entries(host: Host, installed: Iterable[tuple[Scope, Installed]]) -> list[FoundEntry]:
+    """The entries of ours in the files of a host."""
+    return [
+        FoundEntry(host, name, found.path, scope, entry)
+        for scope, found in installed
+        for name, entry in found.entries.items()
+    ]
+
+
+def entries_in_use(machine: Machine) -> list[FoundEntry]:
+    """The entries of ours that hosts use, as far as their files can be read."""
+    found: list[FoundEntry] = []
+    with suppress(OSError):
+        for host, installed in read_hosts(machine):
+            found += [entry for entry in found_entries(host, installed) if entry.found.is_on]
+    return found
 
 
 def _kind(host: Host) -> str:

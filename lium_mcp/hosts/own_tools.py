@@ -29,7 +29,7 @@ def own_command(change: Change, machine: Machine) -> list[str] | None:
     if change.entry is None:
         words = [word.format(scope=change.scope) for word in tool.remove]
     else:
-        words = _adding(tool, change, change.entry) if change.is_new else []
+        words = _adding(tool, change, change.entry) if change.there is None else []
     return [str(program), *words] if words else None
 
 

@@ -5,17 +5,18 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
 from typing import IO, Any, Final
 
 import anyio
 import httpx2
-from mcp import Client, StdioServerParameters
+from mcp import Client, MCPError, StdioServerParameters
 from mcp.client.sse import sse_client
 from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
-from mcp.types import TextContent
+from mcp.types import TextContent, TextResourceContents
+from pydantic import ValidationError
 
 from lium_mcp.api.network import Network
 from lium_mcp.guard.redaction import redact_text
@@ -23,11 +24,19 @@ from lium_mcp.hosts.host_entries import InstalledEntry
 from lium_mcp.hosts.host_facts import Host
 from lium_mcp.hosts.host_machine import Machine
 from lium_mcp.hosts.started_programs import end_marked, make_mark
+from lium_mcp.services.policy_view import PolicyView
+from lium_mcp.settings_table import SETTINGS
 from lium_mcp.text import one_line
 
 LIMIT_SECONDS: Final = 10.0
 _MOST_STDERR_BYTES: Final = 20_000
 _PROBE: Final = "get_balance"
+_POLICY: Final = "lium://policy"
+_POLICY_SECONDS: Final = 5.0
+# What a shell sets of this server need not reach a host that is started elsewhere: it would make an entry look safer.
+_OF_THE_SHELL: Final = frozenset(
+    setting.variable for setting in SETTINGS.values() if setting.variable.startswith("LIUM_MCP_")
+)
 _SLOW: Final = f"it did not answer within {LIMIT_SECONDS:.0f} seconds"
 
 
@@ -41,6 +50,8 @@ class Tried:
         problem: Why no server answered, or why calls are refused; empty where it works.
         http_status: The status with which an address refused it; 0 where it did not.
         refusal: What the server says of a refused call, for programs.
+        only_reads: Whether none of its tools changes anything or spends money.
+        policy: What its server says that it refuses; None where it does not say.
     """
 
     tool_count: int | None = None
@@ -48,12 +59,14 @@ class Tried:
     problem: str = ""
     http_status: int = 0
     refusal: Mapping[str, Any] = field(default_factory=dict)
+    only_reads: bool = False
+    policy: PolicyView | None = None
 
 
 async def try_program(host: Host, machine: Machine, entry: InstalledEntry) -> Tried:
     """Start what an entry names, list its tools, and read the balance; nothing of it is left running."""
     program, *arguments = entry.command
-    variables = entry.environment(host, machine.variables)
+    variables = entry.environment(host, machine.variables, withheld=_OF_THE_SHELL)
     if shutil.which(program, path=variables.get("PATH")) is None:
         where = "" if os.path.dirname(program) else f" on the PATH that {host.title} passes on"  # noqa: PTH120 - a bare name has none
         return Tried(problem=f"there is no program {program}{where}")
@@ -119,17 +132,31 @@ async def try_address(machine: Machine, entry: InstalledEntry, network: Network)
 
 
 async def _speak(transport: AbstractAsyncContextManager[Any], tried: Tried, *, asks_person: bool) -> None:
-    """List the tools, and read the balance; but for a key that the host asks a person for, so that it is not here."""
+    """List the tools, and read the limits and the balance.
+
+    The latter but for a key that the host asks a person for, so that it is not here.
+    """
     began = time.monotonic()
     with anyio.fail_after(LIMIT_SECONDS):
         async with Client(transport) as client:
             tools = (await client.list_tools()).tools
             tried.tool_count, tried.seconds = len(tools), time.monotonic() - began
+            tried.only_reads = all(tool.annotations and tool.annotations.read_only_hint for tool in tools)
+            tried.policy = await _read_policy(client)
             if not asks_person and any(tool.name == _PROBE for tool in tools):
                 answer = await client.call_tool(_PROBE, {})
                 if answer.is_error:
                     tried.problem = " ".join(block.text for block in answer.content if isinstance(block, TextContent))
                     tried.refusal = answer.meta or {}
+
+
+async def _read_policy(client: Client) -> PolicyView | None:
+    """What a server says that it refuses; None where it does not, as one that is none of ours."""
+    with anyio.move_on_after(_POLICY_SECONDS), suppress(MCPError, ValidationError):
+        for part in (await client.read_resource(_POLICY)).contents:
+            if isinstance(part, TextResourceContents):
+                return PolicyView.model_validate_json(part.text)
+    return None
 
 
 def _last_line(stderr: IO[str]) -> str:

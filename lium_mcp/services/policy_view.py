@@ -21,8 +21,13 @@ from lium_mcp.services.polling import READ_LIMIT_SECONDS
 
 @dataclass(frozen=True, slots=True)
 class Offered:
-    """What the settings offer; the lists are None where they choose nothing."""
+    """What the settings offer; the lists are None where they choose nothing.
 
+    Attributes:
+        sandbox: Whether Lium is simulated, so that no money is real.
+    """
+
+    sandbox: bool
     read_only: bool
     toolsets: Sequence[str]
     allow_tools: Sequence[str] | None
@@ -43,6 +48,7 @@ class LimitView(Result):
 class PolicyView(Result):
     """What a server offers and refuses. Only the person who runs it can change that."""
 
+    sandbox: bool | None = None
     read_only: bool
     toolsets: list[str]
     allow_tools: list[str] | None = None
@@ -127,6 +133,7 @@ async def policy_view(
     """Show what is offered, the limits, and how far they are used; `in_words` says why that could not be read."""
     standings = await read_standings(account, policy, in_words=in_words)
     return PolicyView(
+        sandbox=offered.sandbox or None,
         read_only=offered.read_only,
         toolsets=list(offered.toolsets),
         allow_tools=list(offered.allow_tools) if offered.allow_tools else None,

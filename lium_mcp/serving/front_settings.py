@@ -8,14 +8,22 @@ the second that the imports take. Standard library only.
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from lium_mcp.settings_table import DEFAULT_TOOLSETS, LIMITS, OVER_HTTP, SETTINGS, Offer, is_option, meant_setting
+from lium_mcp.settings_table import (
+    DEFAULT_TOOLSETS,
+    FALSE,
+    LIMITS,
+    OVER_HTTP,
+    SETTINGS,
+    TRUE,
+    Offer,
+    is_option,
+    meant_setting,
+)
 
 _DIGITS = frozenset("0123456789")
 _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _WORD = _LETTERS | _DIGITS | frozenset("_-")
 _HEX = _DIGITS | frozenset("abcdefABCDEF")
-_TRUE = frozenset(("1", "true", "yes", "on", "y", "t"))
-_FALSE = frozenset(("0", "false", "no", "off", "n", "f"))
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 _PROXIES = frozenset(("https_proxy", "all_proxy"))
 _MOST_DIGITS = 12
@@ -47,7 +55,7 @@ def find_offer(
         toolsets=frozenset(_listed(values["toolsets"])) if "toolsets" in values else DEFAULT_TOOLSETS,
         allow_tools=frozenset(_listed(values.get("allow_tools", ""))),
         deny_tools=frozenset(_listed(values.get("deny_tools", ""))),
-        read_only=values.get("read_only", "").lower() in _TRUE,
+        read_only=values.get("read_only", "").lower() in TRUE,
         limits={} if values.get("policy_mode") == "shadow" else _limits(values),
     )
 
@@ -118,7 +126,7 @@ def _is_plain(name: str, value: str, tools: Collection[str]) -> bool:  # noqa: C
         case "path":
             return _is_plain_path(value)
         case "flag":
-            return value.lower() in _TRUE | _FALSE
+            return value.lower() in TRUE | FALSE
         case "choice":
             return value in setting.choices
         case "choices":

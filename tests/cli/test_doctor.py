@@ -78,9 +78,10 @@ async def test_without_limits_it_works_and_is_worth_a_look(lium: Wire) -> None:
 
 
 async def test_the_sandbox_needs_nothing() -> None:
-    told = await doctor("--sandbox", **WELL)
+    told = await doctor("--sandbox")
     assert told.status == 0, told.that_are("warning", "broken")
-    status, text, err = await run("doctor", "--sandbox", **WELL)
+    assert any("none are needed: Lium is simulated" in line for line in told.that_are("ok"))
+    status, text, err = await run("doctor", "--sandbox")
     assert (status, err) == (0, "")
     assert text.endswith(f"All is well: {len(told.findings)} findings.\n")
 
@@ -203,12 +204,12 @@ async def test_an_entry_of_ours_is_started_as_its_host_would(lium: Wire) -> None
     file = put_entry(sys.executable, "-m", "lium_mcp", "--sandbox")
     told = await doctor(LIUM_API_KEY=KEY, LIUM_BASE_URL=lium.base_url, **WELL)
     assert told.status == 0, told.that_are("warning", "broken")
-    [line] = [line for line in told.that_are("ok") if line.startswith("hosts: ")]
+    [line] = [line for line in told.that_are("ok") if line.startswith("hosts: Cursor")]
     assert line.startswith(f"hosts: Cursor (lium) starts {sys.executable}, which lists 36 tools in ")
-    assert "reads the balance" in line
+    assert line.endswith("and reads the balance of the sandbox, where no money is real. ->  $ ")
     assert "other" not in line, "what is not ours is not started"
     file.unlink()
-    put = {"LIUM_API_KEY": "sk_wrong", "LIUM_BASE_URL": lium.base_url}
+    put = {"LIUM_API_KEY": "sk_wrong", "LIUM_BASE_URL": lium.base_url} | WELL
     file.parent.rmdir()
     put_entry(sys.executable, "-m", "lium_mcp", **put)
     told = await doctor(LIUM_API_KEY=KEY, LIUM_BASE_URL=lium.base_url, **WELL)

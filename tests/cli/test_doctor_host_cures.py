@@ -26,7 +26,8 @@ def ours(*options: str, **env: str) -> dict[str, Any]:
 @mends("entry_key_refused")
 async def test_an_entry_that_lacks_the_key_alone_is_mended_by_a_login(shell: Shell) -> None:
     base_url = shell.variables["LIUM_BASE_URL"]
-    put(".codeium/windsurf/mcp_config.json", **ours(LIUM_BASE_URL=base_url, LIUM_API_KEY="<your Lium API key>"))
+    entry = ours("--max-pods", "2", LIUM_BASE_URL=base_url, LIUM_API_KEY="<your Lium API key>")
+    put(".codeium/windsurf/mcp_config.json", **entry)
     found = await mended(shell)
     assert "refuses calls: it has no API key." in found["what"]
     assert found["run"] == "unset LIUM_API_KEY; lium-mcp login"
@@ -72,6 +73,15 @@ async def test_the_broken_file_of_a_host_is_put_away(shell: Shell, place: str, t
 async def test_a_folder_in_the_place_of_a_hosts_file_is_put_away(shell: Shell) -> None:
     (Path.home() / ".cursor" / "mcp.json").mkdir(parents=True)
     await mended(shell)
+
+
+@mends("entry_limits_none")
+async def test_an_entry_without_limits_gets_some_by_the_command_that_is_told(shell: Shell) -> None:
+    file = put(".cursor/mcp.json", **ours(LIUM_BASE_URL=shell.variables["LIUM_BASE_URL"]))
+    found = await mended(shell)
+    assert (found["level"], found["code"]) == ("warning", "entry_limits_none")
+    assert "LIUM_MCP_MAX_PODS of this shell reaches only a Cursor that is started from it" in found["what"]
+    assert "LIUM_MCP_BUDGET_USD" in file.read_text()
 
 
 @mends("entry_of_project")

@@ -97,13 +97,13 @@ async def test_a_doctor_that_is_told_to_end_leaves_nothing(tmp_path: Path, numbe
 
 @pytest.mark.parametrize("path", ["/mcp", "/sse"])
 async def test_an_entry_at_an_address_is_tried_as_its_host_would(lium: Wire, tmp_path: Path, path: str) -> None:
-    with serving(tmp_path, LIUM_BASE_URL=lium.base_url) as server:
+    with serving(tmp_path, LIUM_BASE_URL=lium.base_url, LIUM_MCP_MAX_PODS="3") as server:
         url = f"{server.url}{path}"
         file = put({"lium": {"url": url, "headers": {"X-API-Key": "${env:MY_KEY}"}}})
-        status, [found] = await look(MY_KEY=KEY)
-        assert (status, found["level"]) == (0, "ok"), found
+        status, [found, limits] = await look(MY_KEY=KEY)
+        assert (status, found["level"], limits["what"]) == (0, "ok", "Cursor (lium) has limits: max_pods: 3."), found
         assert found["what"].startswith(f"Cursor (lium) calls {url}, which lists ")
-        status, [found] = await look(MY_KEY="sk_wrong")
+        status, [found, _] = await look(MY_KEY="sk_wrong")
         assert (status, found["level"]) == (1, "warning"), found
         assert found["cure"] == f"put a key that Lium takes into the header X-API-Key of lium in {file}"
         put({"lium": {"url": f"{server.url}/elsewhere"}})
@@ -117,10 +117,11 @@ async def test_an_entry_at_an_address_is_tried_as_its_host_would(lium: Wire, tmp
 
 
 async def test_an_entry_whose_key_a_person_is_asked_for_is_right() -> None:
-    entry = ours(LIUM_API_KEY="${input:lium_api_key}", LIUM_BASE_URL="http://127.0.0.1:9/api")
+    entry = ours("--max-pods", "2", LIUM_API_KEY="${input:lium_api_key}", LIUM_BASE_URL="http://127.0.0.1:9/api")
     put({"lium": entry}, Path(".config/Code/User/mcp.json"), "servers")
-    status, [found] = await look()
+    status, [found, limits] = await look()
     assert (status, found["level"]) == (0, "ok"), found
+    assert limits["what"] == "VS Code (lium) has limits: max_pods: 2."
     assert "lists 36 tools" in found["what"]
     assert "VS Code asks you for the key when it starts it" in found["what"]
 
@@ -158,7 +159,7 @@ async def test_an_entry_that_is_switched_off_is_not_started(tmp_path: Path) -> N
 
 
 async def test_two_entries_of_ours_and_a_key_of_another_account_are_told(lium: Wire) -> None:
-    there = ours(LIUM_API_KEY="sk_sandbox_other", LIUM_BASE_URL=lium.base_url)
+    there = ours("--max-pods", "3", LIUM_API_KEY="sk_sandbox_other", LIUM_BASE_URL=lium.base_url)
     path = put({"lium": there, "gpus": ours("--sandbox")})
     status, out, _ = await run(
         *("doctor", "--json", "--max-pods", "3"), LIUM_API_KEY=KEY, LIUM_BASE_URL=lium.base_url, HTTPS_PROXY=""

@@ -13,6 +13,7 @@ import pytest
 
 from lium_mcp.cli.exit_statuses import ExitStatus
 from lium_mcp.hosts.host_table import HOSTS
+from tests.cli.at_terminal import at_a_terminal
 from tests.cli.conftest import Lium
 from tests.processes import environment
 
@@ -310,38 +311,6 @@ def test_a_key_that_a_host_does_not_pass_on_is_said(lium: Lium, home: Path, monk
     put(home, ".lium/config.ini", "[api]\napi_key = sk_saved\n")
     monkeypatch.delenv("LIUM_API_KEY")
     assert "login" not in lium("install", "claude-desktop", "--yes")[1]
-
-
-async def at_a_terminal(home: Path, answers: str, *words: str) -> tuple[int | None, str]:
-    read, written = os.openpty()
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "lium_mcp", *words),
-        stdin=written,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        env=environment(HOME=str(home)),
-        cwd=home,
-    )
-    os.write(read, answers.encode())
-    async with asyncio.timeout(60):
-        out, _ = await process.communicate()
-    os.close(read)
-    os.close(written)
-    return process.returncode, out.decode()
-
-
-async def test_at_a_terminal_the_limits_are_offered_and_the_change_is_asked_about(home: Path) -> None:
-    status, out = await at_a_terminal(home, "3\nmany\n2\n\n50\ny\n", "install", "cursor")
-    assert status == ExitStatus.OK
-    entry = json.loads((home / ".cursor" / "mcp.json").read_text())["mcpServers"]["lium"]
-    limits = {name: value for name, value in entry["env"].items() if name != "LIUM_API_KEY"}
-    assert limits == {
-        "LIUM_MCP_MAX_PRICE_PER_HOUR_USD": "3",
-        "LIUM_MCP_MAX_PODS": "2",
-        "LIUM_MCP_BUDGET_USD": "50",
-    }
-    assert "--max-pods: a number" in out
-    assert "Make this change?" in out
 
 
 async def test_at_a_terminal_a_no_leaves_the_file(home: Path) -> None:

@@ -16,7 +16,7 @@ Code = Literal[
     "hosts_not_read", "host_file_is_none", "host_file_unreadable", "host_file_broken",
     "entry_unusable", "entries_several", "entry_off", "entry_of_project", "entries_not_tried",
     "entry_address_wrong", "entry_address_fails", "entry_does_not_start",
-    "entry_key_refused", "entry_calls_refused", "entry_other_key",
+    "entry_key_refused", "entry_calls_refused", "entry_other_key", "entry_limits_none",
 ]  # fmt: skip
 """What is found that is not well, for programs. Each has a cure."""
 Level = Literal["ok", "untried", "warning", "broken"]

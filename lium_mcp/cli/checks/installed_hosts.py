@@ -2,21 +2,19 @@
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import anyio
 
+from lium_mcp.cli.checks.entry_limits import check_entry_limits
 from lium_mcp.cli.checks.findings import Code, Finding, broken, ok, untried, warning
+from lium_mcp.cli.host_commands import install
 from lium_mcp.cli.key_cures import log_in, masked
 from lium_mcp.cli.shell_lines import in_turn, let_read, put_aside
 from lium_mcp.failures import NOTHING_CHANGED
-from lium_mcp.hosts.host_entries import InstalledEntry
 from lium_mcp.hosts.host_facts import ENTRY_NAME, KEY_HEADER, KEY_VARIABLE, Host, Scope
 from lium_mcp.hosts.host_machine import Machine
-from lium_mcp.hosts.host_table import HOSTS
-from lium_mcp.hosts.installed_entries import Installed, is_here, read_installed
+from lium_mcp.hosts.installed_entries import FoundEntry, Installed, found_entries, is_here, read_hosts
 from lium_mcp.hosts.starting import Tried, try_address, try_program
 from lium_mcp.network_settings import read_network
 from lium_mcp.text import shortened
@@ -33,37 +31,6 @@ _OF_KEY: Final = ("api_key_missing", "api_key_refused")
 Progress = Callable[[str], None]
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """An entry of ours, and where it stands.
-
-    Attributes:
-        name: Its name there.
-        path: The file.
-    """
-
-    host: Host
-    name: str
-    path: Path
-    scope: Scope
-    found: InstalledEntry
-
-    @property
-    def title(self) -> str:
-        where = "" if self.scope == "user" else ", in this project"
-        return f"{self.host.title}{where} ({self.name})"
-
-    @property
-    def place(self) -> str:
-        return f"{self.name} in {self.path}"
-
-    @property
-    def again(self) -> tuple[str, str]:
-        """What writes it anew, in words and as a command. That one writes an entry of its own name, beside another."""
-        words = "write the entry anew" if self.name == ENTRY_NAME else f"take {self.place} out, and write one anew"
-        return words, _install(self.host, self.scope)
-
-
 async def check_hosts(
     machine: Machine, own_key: str | None, tell: Progress, *, tries_project: bool = False
 ) -> list[Finding]:
@@ -76,16 +43,10 @@ async def check_hosts(
         tries_project: Whether what the project's files name is tried too. Anybody may have written those.
     """
     findings: list[Finding] = []
-    entries: list[_Entry] = []
+    entries: list[FoundEntry] = []
     absent: list[str] = []
-    seen: set[Path] = set()
-    for host in HOSTS.values():
-        installed = [*_installed(host, machine, seen)]
-        of_host = [
-            _Entry(host, name, found.path, scope, entry)
-            for scope, found in installed
-            for name, entry in found.entries.items()
-        ]
+    for host, installed in read_hosts(machine):
+        of_host = found_entries(host, installed)
         unusable = [_unusable(host, found, scope) for scope, found in installed if found.problem]
         odd = [_odd(host, found, scope) for scope, found in installed if found.is_odd]
         entries += of_host
@@ -99,16 +60,18 @@ async def check_hosts(
 
 
 async def _try_all(
-    machine: Machine, entries: list[_Entry], own_key: str | None, tell: Progress, *, tries_project: bool
+    machine: Machine, entries: list[FoundEntry], own_key: str | None, tell: Progress, *, tries_project: bool
 ) -> list[Finding]:
     """Try several at once, and no longer than a person waits."""
     found: dict[int, list[Finding]] = {}
     limiter = anyio.CapacityLimiter(_AT_ONCE)
 
-    async def try_one(number: int, entry: _Entry) -> None:
+    async def try_one(number: int, entry: FoundEntry) -> None:
         async with limiter:
-            finding = await _try(machine, entry, tries_project=tries_project)
-            found[number] = [finding, *(_other_key(machine, entry, own_key) if finding.level == "ok" else ())]
+            finding, tried = await _try(machine, entry, tries_project=tries_project)
+            limits = () if tried is None else check_entry_limits(machine, entry, tried)
+            key = _other_key(machine, entry, own_key) if finding.level == "ok" else ()
+            found[number] = [finding, *limits, *key]
         tell(f"Trying the entries of hosts: {len(found)} of {len(entries)}")
 
     with anyio.move_on_after(_ALL_SECONDS):
@@ -118,24 +81,12 @@ async def _try_all(
     left = [entry.title for number, entry in enumerate(entries) if number not in found]
     told = [finding for number in sorted(found) for finding in found[number]]
     if left:
-        what = f"{len(left)} more were not tried within {_ALL_SECONDS:.0f} seconds: {', '.join(left)}."
+        names = ", ".join(left)
+        what = f"{len(left)} more, and their limits, were not tried within {_ALL_SECONDS:.0f} seconds: {names}."
         told.append(
             untried("entries_not_tried", _AREA, what, "mend those that do not answer, and then: lium-mcp doctor")
         )
     return told
-
-
-def _installed(host: Host, machine: Machine, seen: set[Path]) -> Iterator[tuple[Scope, Installed]]:
-    """What the host's files say, each file once: several hosts share one, and the home may be the project too."""
-    for scope in host.scopes:
-        found = read_installed(host, machine, scope)
-        if found is not None and (path := Path(os.path.realpath(found.path))) not in seen:
-            seen.add(path)
-            yield scope, found
-
-
-def _install(host: Host, scope: Scope) -> str:
-    return f"lium-mcp install {host.name}{' --scope project' if scope == 'project' else ''}"
 
 
 def _unusable(host: Host, installed: Installed, scope: Scope) -> Finding:
@@ -146,12 +97,12 @@ def _unusable(host: Host, installed: Installed, scope: Scope) -> Finding:
     if not os.access(path, os.R_OK):
         return broken("host_file_unreadable", _AREA, what, "let yourself read it", let_read(path))
     cure = f"correct {path} in an editor, or put it away and begin anew"
-    return broken("host_file_broken", _AREA, what, cure, in_turn(put_aside(path), _install(host, scope)))
+    return broken("host_file_broken", _AREA, what, cure, in_turn(put_aside(path), install(host, scope)))
 
 
 def _odd(host: Host, installed: Installed, scope: Scope) -> Finding:
     what = f"{host.title} cannot use {ENTRY_NAME} in {installed.path}: a command as text and a list of texts are needed"
-    cure = f"take it out of that file in an editor, and then: {_install(host, scope)}"
+    cure = f"take it out of that file in an editor, and then: {install(host, scope)}"
     return broken("entry_unusable", _AREA, f"{what}, or an address.", cure)
 
 
@@ -165,38 +116,39 @@ def _twice(host: Host, installed: list[tuple[Scope, Installed]]) -> Iterator[Fin
             )
 
 
-async def _try(machine: Machine, entry: _Entry, *, tries_project: bool) -> Finding:
+async def _try(machine: Machine, entry: FoundEntry, *, tries_project: bool) -> tuple[Finding, Tried | None]:
+    """How an entry is, and what came of it; nothing did where it was not tried."""
     title, there = entry.title, entry.found
     does = f"calls {there.url}" if there.url else f"starts {there.command[0]}"
     if not there.is_on:
         how = f"switch it on in {entry.host.title}, or take {entry.place} out"
-        return untried("entry_off", _AREA, f"{title} is switched off there.", how)
+        return untried("entry_off", _AREA, f"{title} is switched off there.", how), None
     if entry.scope == "project" and not tries_project:
-        what = f"{title} {does}, which was not tried: a project's files may be anybody's."
-        return untried(
-            "entry_of_project",
-            _AREA,
-            what,
-            f"look at {entry.path}, and where you trust it",
-            "lium-mcp doctor --try-project",
-        )
-    if there.url:
-        correct = f"correct the address of {entry.place}"
-        if not there.url.lower().startswith(("http://", "https://")):
-            return broken(
-                "entry_address_wrong", _AREA, f"{title} {does}: it begins with neither https:// nor http://.", correct
-            )
-        try:
-            network = read_network(there.url, machine.variables)
-        except (SettingsError, ValueError) as error:
-            return broken("entry_address_wrong", _AREA, f"{title} {does}: {error}.", correct)
-        tried = await try_address(machine, there, network)
-    else:
+        what = f"{title} {does}, which was not tried, nor its limits: a project's files may be anybody's."
+        how = f"look at {entry.path}, and where you trust it"
+        return untried("entry_of_project", _AREA, what, how, "lium-mcp doctor --try-project"), None
+    if not there.url:
         tried = await try_program(entry.host, machine, there)
-    return _judge(machine, entry, does, tried)
+        return _judge(machine, entry, does, tried), tried
+    correct = f"correct the address of {entry.place}"
+    if not there.url.lower().startswith(("http://", "https://")):
+        what = f"{title} {does}: it begins with neither https:// nor http://."
+        return broken("entry_address_wrong", _AREA, what, correct), None
+    try:
+        network = read_network(there.url, machine.variables)
+    except (SettingsError, ValueError) as error:
+        return broken("entry_address_wrong", _AREA, f"{title} {does}: {error}.", correct), None
+    tried = await try_address(machine, there, network)
+    return _judge(machine, entry, does, tried), tried
 
 
-def _judge(machine: Machine, entry: _Entry, does: str, tried: Tried) -> Finding:
+def _again(entry: FoundEntry) -> tuple[str, str]:
+    """What writes an entry anew, in words and as a command, which writes one of its own name beside another."""
+    words = "write the entry anew" if entry.name == ENTRY_NAME else f"take {entry.place} out, and write one anew"
+    return words, install(entry.host, entry.scope)
+
+
+def _judge(machine: Machine, entry: FoundEntry, does: str, tried: Tried) -> Finding:
     problem = shortened(" ".join(tried.problem.split()), _SHOWN_CHARACTERS)
     if tried.tool_count is None and entry.found.url:
         return broken("entry_address_fails", _AREA, f"{entry.title} {does}: {problem}.", _cure_of_address(entry, tried))
@@ -206,7 +158,7 @@ def _judge(machine: Machine, entry: _Entry, does: str, tried: Tried) -> Finding:
             "entry_does_not_start",
             _AREA,
             f"{entry.title}: {program} does not start as a server: {problem}.",
-            *entry.again,
+            *_again(entry),
         )
     works = f"{entry.title} {does}, which lists {tried.tool_count} tools in {tried.seconds:.1f} s"
     if problem:
@@ -216,10 +168,11 @@ def _judge(machine: Machine, entry: _Entry, does: str, tried: Tried) -> Finding:
         return warning(code, _AREA, f"{works}, and refuses calls: {_said(problem, tried)}", words, run)
     if entry.found.asks_person:
         return ok(_AREA, f"{works}; {entry.host.title} asks you for the key when it starts it.")
-    return ok(_AREA, f"{works}, and reads the balance.")
+    simulated = " of the sandbox, where no money is real" if tried.policy and tried.policy.sandbox else ""
+    return ok(_AREA, f"{works}, and reads the balance{simulated}.")
 
 
-def _cure_of_address(entry: _Entry, tried: Tried) -> str:
+def _cure_of_address(entry: FoundEntry, tried: Tried) -> str:
     if tried.http_status in _KEY_REFUSED:
         return f"correct the headers of {entry.place}: {KEY_HEADER} takes your Lium API key"
     if tried.http_status:
@@ -238,7 +191,7 @@ def _code_of_refusal(tried: Tried) -> str:
     return str(dict(tried.refusal.get(META_KEY) or {}).get("code", ""))
 
 
-def _cure_of_refusal(machine: Machine, entry: _Entry, tried: Tried) -> tuple[str, str]:
+def _cure_of_refusal(machine: Machine, entry: FoundEntry, tried: Tried) -> tuple[str, str]:
     """What mends a refusal, by its code, in words and as a command: the server's own words are for a host."""
     code = _code_of_refusal(tried)
     there = entry.found
@@ -257,14 +210,14 @@ def _cure_of_refusal(machine: Machine, entry: _Entry, tried: Tried) -> tuple[str
             return f"as for lium above; where that is well, correct what {entry.place} sets", ""
 
 
-def _key_of(machine: Machine, entry: _Entry) -> str:
+def _key_of(machine: Machine, entry: FoundEntry) -> str:
     """The key that the entry has set where it is started; empty where it has none of its own."""
     if entry.found.url:
         return ""
     return cleaned_key(entry.found.environment(entry.host, machine.variables).get(KEY_VARIABLE, ""))
 
 
-def _other_key(machine: Machine, entry: _Entry, own_key: str | None) -> Iterator[Finding]:
+def _other_key(machine: Machine, entry: FoundEntry, own_key: str | None) -> Iterator[Finding]:
     theirs = _key_of(machine, entry)
     if own_key and theirs and theirs != own_key:
         keys = f"{masked(theirs)}, and not {masked(own_key)} as here"

@@ -9,6 +9,7 @@ import anyio
 
 from lium_mcp.api.errors import LiumError
 from lium_mcp.api.gpu_names import gpu_fits, gpu_label, nearest_names
+from lium_mcp.cli.checks.entry_limits import WORTH_SETTING, said
 from lium_mcp.cli.checks.findings import Finding, ok, untried, warning
 from lium_mcp.cli.person_words import in_words
 from lium_mcp.cli.shell_lines import unset
@@ -22,28 +23,35 @@ _LIMITS: Final = "limits"
 _MARKET_SECONDS: Final = 15.0
 
 
-async def check_limits(account: Account, policy: Policy, *, is_reached: bool) -> list[Finding]:
-    """Say which limits are in force, and, where Lium can be reached, what of them is used."""
+async def check_limits(
+    account: Account, policy: Policy, *, is_reached: bool, harmless_because: str, entries: int
+) -> list[Finding]:
+    """Say which limits a server that is started here has, and, where Lium can be reached, what of them is used.
+
+    Args:
+        account: Whose pods count.
+        policy: The limits.
+        is_reached: Whether Lium can be reached.
+        harmless_because: Why no limits are needed; empty where they are.
+        entries: How many hosts start servers of their own, whose limits are told elsewhere.
+    """
+    if not policy.limits.any and harmless_because:
+        return [ok(_LIMITS, f"No limits are set, and none are needed: {harmless_because}.")]
+    if not policy.limits.any and entries:
+        return [ok(_LIMITS, "This shell sets none; what each host starts has its own, or none: see hosts, below.")]
     if not policy.limits.any:
-        return [
-            warning(
-                "limits_none",
-                _LIMITS,
-                "No limits are set: an agent may spend the whole balance.",
-                "set LIUM_MCP_MAX_PRICE_PER_HOUR_USD, LIUM_MCP_MAX_PODS, LIUM_MCP_MAX_HOURS and LIUM_MCP_BUDGET_USD in "
-                "the entry of the host",
-            )
-        ]
+        cure = f"set some where you tell a host of this server: lium-mcp install HOST offers {WORTH_SETTING}"
+        return [warning("limits_none", _LIMITS, "No limits are set: an agent may spend the whole balance.", cure)]
     if not is_reached:
         named = ", ".join(policy.limits.in_force())
         what = f"In force: {named}. What of them is used is not known, since Lium does not answer."
         return [untried("limits_not_read", _LIMITS, what, "mend the way to Lium, and look again", "lium-mcp doctor")]
     standings = await read_standings(account, policy, in_words=in_words)
-    findings = [] if not policy.shadow else [_shadow()]
+    findings = [ok(_LIMITS, "These are of this shell; what each host starts has its own: see hosts, below.")]
+    findings = [*(findings if entries else ()), *([_shadow()] if policy.shadow else ())]
     for row in standings.limits or ():
-        allowed = row.only if row.allowed is None else f"{row.allowed:g}"
         used = "" if row.used is None else f", {row.used:g} used, {row.left:g} left"
-        findings.append(ok(_LIMITS, f"{row.limit}: {allowed}{used}"))
+        findings.append(ok(_LIMITS, f"{said(row)}{used}"))
     if standings.unread_because and account.lium.has_api_key:
         what = f"What is used is not known: {standings.unread_because}"
         findings.append(
