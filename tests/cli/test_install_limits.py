@@ -31,7 +31,7 @@ async def test_at_a_terminal_the_limits_are_offered_and_the_change_is_asked_abou
         "LIUM_MCP_MAX_PODS": "2",
         "LIUM_MCP_BUDGET_USD": "50",
     }
-    assert "--max-pods: a number" in out
+    assert "--max-pods: many: it takes a whole number" in out
     assert "Make this change?" in out
 
 
