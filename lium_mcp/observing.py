@@ -5,6 +5,7 @@ By itself nobody listens. No name or outcome holds anything of a caller, a key o
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,6 +31,7 @@ Observer = Callable[[Work], AbstractContextManager[object]]
 """Enters a context around each piece of work, at the end of which the outcome is known. It raises nothing."""
 
 _observers: list[Observer] = []
+_reference: ContextVar[str | None] = ContextVar("_reference", default=None)
 
 
 def observe(observer: Observer) -> None:
@@ -44,3 +46,18 @@ def observed(work: Work) -> Iterator[Work]:
         for observer in _observers:
             stack.enter_context(observer(work))
         yield work
+
+
+@contextmanager
+def in_request(reference: str) -> Iterator[None]:
+    """Let all that is said in the block refer to a request."""
+    token = _reference.set(reference)
+    try:
+        yield
+    finally:
+        _reference.reset(token)
+
+
+def reference() -> str | None:
+    """The reference of the request that this belongs to, if it belongs to one."""
+    return _reference.get()

@@ -6,7 +6,9 @@ a size limit; every failure is a `LiumError` that says whether the request possi
 
 import hashlib
 import hmac
+import logging
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing, contextmanager, suppress
 from contextvars import ContextVar
@@ -59,6 +61,8 @@ _NOTHING_SENT = (
     httpx2.ProxyError,
     httpx2.UnsupportedProtocol,
 )
+
+log = logging.getLogger("lium_mcp.upstream")
 
 _hidden: ContextVar[Secrets | None] = ContextVar("_hidden", default=None)
 
@@ -398,12 +402,17 @@ class Resource:
 def _told(method: str, path: str) -> Iterator[Work]:
     """Tell of one attempt of a request: by the template of its path, with its status or the kind of its failure."""
     template = path.template if isinstance(path, Endpoint) else path
+    started = time.perf_counter()
     with observed(Work("request", f"{method} {template}")) as work:
         try:
             yield work
         except LiumError as error:
-            work.outcome = str(error.status or type(error).__name__)
+            work.outcome, work.request_id = str(error.status or type(error).__name__), error.request_id
             raise
+        finally:
+            seconds = round(time.perf_counter() - started, 3)
+            fields = {"route": work.name, "outcome": work.outcome, "seconds": seconds, "request_id": work.request_id}
+            log.debug("%s outcome=%s seconds=%.3f request_id=%r", *fields.values(), extra={"fields": fields})
 
 
 def _sendable_key(api_key: str | None) -> str | None:

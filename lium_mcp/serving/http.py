@@ -36,6 +36,7 @@ from lium_mcp.serving.callers import CALLER, Caller, Callers
 from lium_mcp.serving.door import HEALTH, MESSAGES, READY, found_below, guarded, in_any_form
 from lium_mcp.serving.hangup import Hangups, listening
 from lium_mcp.serving.lium_server import LiumServer
+from lium_mcp.serving.numbering import numbered
 from lium_mcp.serving.open_connections import BoundedProtocol, ConnectionBounds, OpenConnections
 from lium_mcp.serving.probes import Readiness
 from lium_mcp.serving.sessions import SessionBounds, Sessions
@@ -98,7 +99,8 @@ def build_app(server: LiumServer, settings: Settings, sessions: Sessions, readin
     own_routes = [Route(HEALTH, health), Route(READY, readiness.answer), *(desk.routes if desk else ())]
     app = Starlette(routes=[*own_routes, *routes], lifespan=lifespan)
     identified = _identified(app, desk.gate.identify if desk else _without_logins(_callers(settings)))
-    return Hangups(found_below(guarded(identified, settings), settings.path_prefix))
+    found = found_below(guarded(identified, settings), settings.path_prefix)
+    return Hangups(numbered(found, proxied=bool(settings.trusted_proxy)))
 
 
 async def serve_http(

@@ -26,6 +26,7 @@ from lium_mcp.services.failure_words import as_failure, crashed
 from lium_mcp.services.polling import Stop
 from lium_mcp.serving.front import Front
 from lium_mcp.serving.login_offers import LoginOffers
+from lium_mcp.serving.numbering import number
 from lium_mcp.serving.request_ids import RequestIds
 from lium_mcp.serving.stdio import Stdio
 from lium_mcp.toolkit.argument_problems import from_validation
@@ -73,7 +74,7 @@ class LiumServer(MCPServer[None]):
         """
         self.request_ids = RequestIds()
         self.check = check
-        options["middleware"] = [self.request_ids.once_served, *options.get("middleware", ())]
+        options["middleware"] = [number, self.request_ids.once_served, *options.get("middleware", ())]
         super().__init__(**options)
         # Before the SDK opens the seal of a question, which is done once.
         self.middleware.insert(0, check_answers)

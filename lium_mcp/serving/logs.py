@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from lium_mcp.guard.redaction import redact
+from lium_mcp.observing import reference
 from lium_mcp.text import shortened
 
 _OURS: Final = "lium_mcp"
@@ -72,6 +73,7 @@ class Lines(logging.Formatter):
             "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
             "logger": record.name,
+            **({"request": request} if (request := reference()) else {}),
             **(fields or {"message": message}),
         }
         if error:

@@ -142,11 +142,12 @@ async def test_over_standard_input_nothing_of_a_call_is_logged(log_format: str) 
     assert "Pl4nted" not in unquote(codecs.decode("".join(server.lines), "unicode_escape"))
 
 
-@pytest.mark.parametrize("way", WAYS)
-async def test_over_http_nothing_of_a_call_is_logged(tmp_path: Path, way: Way) -> None:
-    headers = {"X-API-Key": KEY, "User-Agent": HEADER, "X-Other": HEADER}
+@pytest.mark.parametrize(("way", "log_format"), [*((way, "text") for way in WAYS), ("modern", "json")])
+async def test_over_http_nothing_of_a_call_is_logged(tmp_path: Path, way: Way, log_format: str) -> None:
+    headers = {"X-API-Key": KEY, "User-Agent": HEADER, "X-Other": HEADER, "X-Request-Id": HEADER}
+    settings = {"LIUM_MCP_LOG_LEVEL": "DEBUG", "LIUM_MCP_LOG_FORMAT": log_format}
     async with served(Wire(Sandbox(seed=7, speed=0))) as wire:
-        with serving_http(tmp_path, LIUM_BASE_URL=wire.base_url, LIUM_MCP_LOG_LEVEL="DEBUG") as server:
+        with serving_http(tmp_path, LIUM_BASE_URL=wire.base_url, **settings) as server:
             async with calling(server.url, way, headers) as caller:
                 for echo in echoes():
                     wire.on("*", "**", echo)
@@ -189,6 +190,35 @@ async def test_over_http_nothing_of_what_is_no_call_is_logged(tmp_path: Path, le
         log = server.stderr()
     assert "mcp.server.sse (said at sse:" in log, "what was wrong can be found in the source"
     assert_holds_nothing(log)
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_each_line_of_a_request_carries_the_reference_of_its_answer(tmp_path: Path, way: Way) -> None:
+    settings = {"LIUM_MCP_LOG_LEVEL": "DEBUG", "LIUM_MCP_LOG_FORMAT": "json", "LIUM_MCP_TRUSTED_PROXY": "127.0.0.1"}
+    given = "0123456789abcdef-0123"
+    async with served(Wire(Sandbox(seed=7, speed=0))) as wire:
+        with serving_http(tmp_path, LIUM_BASE_URL=wire.base_url, **settings) as server:
+            wire.on("GET", "/pods", answering(500, {"detail": "no"}, x_request_id="of-lium-1"))
+            async with calling(server.url, way, {"X-API-Key": KEY, "X-Request-Id": given}) as caller:
+                await caller.refused("list_pods")
+            answer = httpx2.get(f"{server.url}/nowhere", headers={"X-Request-Id": f"{ARGUMENT}-0123456789"})
+            assert server.stop() == 0
+    lines = [json.loads(line) for line in server.stderr().splitlines() if line.startswith("{")]
+    of_calls = [line for line in lines if line["logger"] in {"lium_mcp.calls", "lium_mcp.upstream"}]
+    assert {line["logger"] for line in of_calls} == {"lium_mcp.calls", "lium_mcp.upstream"}
+    assert {line["request"] for line in of_calls} == {given}
+    assert {line["request_id"] for line in of_calls} == {"of-lium-1"}
+    assert re.fullmatch("[0-9a-f]{16}", answer.headers["x-request-id"])
+
+
+async def test_over_standard_input_each_call_has_a_reference_of_its_own() -> None:
+    async with serving("--sandbox", LIUM_MCP_LOG_FORMAT="json") as server:
+        await server.ask(initialize())
+        for number in (1, 2):
+            await server.ask(called(number, "list_pods", {}))
+        assert await server.end() == 0
+    references = [json.loads(line)["request"] for line in server.stderr.splitlines()]
+    assert len(set(references)) == len(references) == 2
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])

@@ -277,7 +277,7 @@ async def test_the_log_can_be_read_by_programs_and_holds_no_argument() -> None:
     lines = [json.loads(line) for line in server.stderr.splitlines()]
     assert [(line["tool"], line["outcome"]) for line in lines] == [("list_pods", "ok"), ("get_pod", "pod_not_found")]
     assert {frozenset(line) for line in lines} == {
-        frozenset({"at", "level", "logger", "tool", "outcome", "seconds", "request_id"})
+        frozenset({"at", "level", "logger", "request", "tool", "outcome", "seconds", "request_id"})
     }
     assert "a-name" not in server.stderr
 
