@@ -67,6 +67,16 @@ class Sshd:
     def logins(self) -> int:
         return self.log().count("Accepted publickey")
 
+    def processes(self) -> list[int]:
+        """What runs in the pod, but for the SFTP of a connection: whoever logs in starts below this folder."""
+        found = []
+        for entry in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                is_here = (entry / "cwd").resolve().is_relative_to(self.folder.resolve())
+                if is_here and b"/sftp-server" not in (entry / "cmdline").read_bytes():
+                    found.append(int(entry.name))
+        return found
+
     def change_host_key(self) -> None:
         """Show another host key from the next connection on, as a replaced container does."""
         make_key(self.folder / "host_key")
@@ -127,15 +137,10 @@ def running(folder: Path) -> Iterator[Sshd]:
     finally:
         process.terminate()
         process.wait()
-        _end_what_is_left(folder)
-
-
-def _end_what_is_left(folder: Path) -> None:
-    """End what commands left in the background: the next test's pod is this machine too, and would be found at work."""
-    for entry in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if (entry / "cwd").resolve().is_relative_to(folder.resolve()):
-                os.kill(int(entry.name), signal.SIGKILL)
+        # What commands left in the background: the next test's pod is this machine too, and would be found at work.
+        for left in server.processes():
+            with suppress(ProcessLookupError):
+                os.kill(left, signal.SIGKILL)
 
 
 def at_sshd(sandbox: Sandbox, server: Sshd) -> Wire:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from lium_mcp.remote.commands import Output
 from lium_mcp.sandbox import Sandbox
 from tests.harness import Agent, agent_on
-from tests.sshd import Sshd, at_sshd, make_key, rent
+from tests.sshd import Sshd, at_sshd, make_key, rent, wait_until
 
 SECRET = "hf_SECRETVALUE"
 
@@ -49,26 +49,25 @@ async def test_long_output_is_cut_in_the_middle_and_says_how_to_get_the_rest(on_
 async def test_what_takes_too_long_is_stopped_with_all_that_it_started(on_sshd: Agent, sshd: Sshd) -> None:
     await rent(on_sshd)
     run = await on_sshd.call(
-        "run_command", pod="train", command="echo on; (sleep 2; touch late) & sleep 60", timeout_seconds=1
+        "run_command", pod="train", command="echo on; (sleep 60; true) & sleep 60", timeout_seconds=1
     )
     assert run["outcome"] == "stopped"
     assert "exit_code" not in run
     assert run["stdout"] == "on\n"
     assert "was stopped" in run["problem"]
     assert "start_job" in run["next"]
-    await asyncio.sleep(1.2)
-    assert not (sshd.home / "late").exists()
+    await asyncio.to_thread(wait_until, lambda: not sshd.processes())
 
 
 # Each leaves the process group of the shell that the command is for.
 LEAVING = [
-    "setsid sh -c '{late}' & sleep 60",
-    "bash -c 'set -m; ({late}) & wait'",
-    "nohup setsid sh -c '{late}' >/dev/null 2>&1 </dev/null & sleep 60",
+    "setsid sh -c '{left}' & sleep 60",
+    "bash -c 'set -m; ({left}) & wait'",
+    "nohup setsid sh -c '{left}' >/dev/null 2>&1 </dev/null & sleep 60",
     # Without the mark in its environment, it is found by who started it, or by the file that it holds open.
-    "env -i setsid sh -c '{late}' & sleep 60",
-    "env -i setsid sh -c '({late}) &'; sleep 60",
-    "exec env -i sh -c 'setsid sh -c \"{late}\" & sleep 60'",
+    "env -i setsid sh -c '{left}' & sleep 60",
+    "env -i setsid sh -c '({left}) &'; sleep 60",
+    "exec env -i sh -c 'setsid sh -c \"{left}\" & sleep 60'",
 ]
 
 
@@ -77,11 +76,10 @@ async def test_at_the_time_limit_ends_too_what_has_left_the_process_group(
     on_sshd: Agent, sshd: Sshd, command: str
 ) -> None:
     await rent(on_sshd)
-    command = command.format(late="sleep 3; touch late")
+    command = command.format(left="sleep 60; true")
     run = await on_sshd.call("run_command", pod="train", command=command, timeout_seconds=1)
     assert run["outcome"] == "stopped"
-    await asyncio.sleep(2.5)
-    assert not (sshd.home / "late").exists()
+    await asyncio.to_thread(wait_until, lambda: not sshd.processes())
 
 
 async def test_a_daemon_that_hides_in_every_way_is_the_one_thing_that_escapes(on_sshd: Agent, sshd: Sshd) -> None:
@@ -94,7 +92,7 @@ async def test_a_daemon_that_hides_in_every_way_is_the_one_thing_that_escapes(on
 
 
 async def test_when_the_client_goes_all_that_a_command_began_ends(sandbox: Sandbox, sshd: Sshd) -> None:
-    command = f"touch begun; {LEAVING[0]}".format(late="sleep 2; touch late")
+    command = f"touch begun; {LEAVING[0]}".format(left="sleep 60; true")
     async with agent_on(sandbox, transport=at_sshd(sandbox, sshd), ssh_key_path=sshd.key_path) as agent:
         await rent(agent)
         async with asyncio.timeout(20), anyio.create_task_group() as group:
@@ -102,18 +100,16 @@ async def test_when_the_client_goes_all_that_a_command_began_ends(sandbox: Sandb
             while not (sshd.home / "begun").exists():  # noqa: ASYNC110 - no event tells
                 await asyncio.sleep(0.01)
             group.cancel_scope.cancel()
-    await asyncio.sleep(2.2)
-    assert not (sshd.home / "late").exists()
+    await asyncio.to_thread(wait_until, lambda: not sshd.processes())
 
 
 async def test_when_the_connection_breaks_all_that_a_command_began_ends(on_sshd: Agent, sshd: Sshd) -> None:
     await rent(on_sshd)
-    command = "setsid sh -c 'sleep 2; touch late' & kill -9 $PPID; sleep 60"
+    command = "setsid sh -c 'sleep 60; true' & kill -9 $PPID; sleep 60"
     failure = await on_sshd.refused("run_command", pod="train", command=command)
     assert failure.code == "connection_lost"
     assert "was stopped" in failure.text
-    await asyncio.sleep(2.2)
-    assert not (sshd.home / "late").exists()
+    await asyncio.to_thread(wait_until, lambda: not sshd.processes())
 
 
 async def test_what_is_meant_to_live_on_after_a_command_lives_on(on_sshd: Agent, sshd: Sshd) -> None:

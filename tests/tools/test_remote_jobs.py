@@ -15,7 +15,7 @@ from lium_mcp.sandbox import Sandbox
 from lium_mcp.server import build_server
 from lium_mcp.settings import Settings
 from tests.harness import Agent, TurnedClock, agent_on
-from tests.sshd import Sshd, at_sshd, rent
+from tests.sshd import Sshd, at_sshd, rent, wait_until
 
 Answer = dict[str, Any]
 _PATIENCE_SECONDS = 25
@@ -100,13 +100,12 @@ async def test_stopping_a_job_ends_too_what_cleared_its_environment_and_left_its
     on_sshd: Agent, sshd: Sshd
 ) -> None:
     await rent(on_sshd)
-    wanted = "env -i setsid sh -c '(touch begun; sleep 4; touch late) &'; sleep 60"
+    wanted = "env -i setsid sh -c '(touch begun; sleep 60; true) &'; sleep 60"
     await on_sshd.call("start_job", pod="train", name="hidden", command=wanted)
     while not (sshd.home / "begun").exists():  # noqa: ASYNC110 - no event tells
         await asyncio.sleep(0.01)
     assert (await on_sshd.call("stop_job", pod="train", name="hidden"))["job"]["status"] == "stopped"
-    await asyncio.sleep(4)
-    assert not (sshd.home / "late").exists()
+    await asyncio.to_thread(wait_until, lambda: not sshd.processes())
 
 
 async def test_jobs_that_start_at_once_on_a_new_pod_all_start(on_sshd: Agent, sshd: Sshd) -> None:
@@ -135,19 +134,18 @@ async def test_a_name_is_used_once_whoever_asks_and_however_often(on_sshd: Agent
     assert (sshd.home / "count").read_text() == "x\n"
 
 
-@pytest.mark.parametrize("left", ["(sleep 4; touch late) &", "setsid sh -c 'sleep 4; touch late' &"])
+@pytest.mark.parametrize("left", ["(sleep 60; true) &", "setsid sh -c 'sleep 60; true' &"])
 async def test_the_time_limit_is_kept_by_the_pod_and_nothing_outlives_it(on_sshd: Agent, sshd: Sshd, left: str) -> None:
     await rent(on_sshd)
     await on_sshd.call("start_job", pod="train", name="long", command=f"{left} sleep 60", max_hours=1 / 3600)
     seen = await until(on_sshd, "long", over)
     assert (seen["job"]["status"], seen["job"]["exit_code"]) == ("timed_out", 124)
-    await asyncio.sleep(2.5)
-    assert not (sshd.home / "late").exists()
+    await asyncio.to_thread(wait_until, lambda: not sshd.processes())
 
 
 async def test_a_job_is_stopped_with_what_it_started(on_sshd: Agent, sshd: Sshd) -> None:
     await rent(on_sshd)
-    await on_sshd.call("start_job", pod="train", name="j", command="(sleep 3; touch late) & sleep 60")
+    await on_sshd.call("start_job", pod="train", name="j", command="(sleep 60; true) & sleep 60")
     stopped = await on_sshd.call("stop_job", pod="train", name="j")
     assert (stopped["outcome"], stopped["job"]["status"]) == ("done", "stopped")
     assert "next" not in stopped
@@ -156,20 +154,19 @@ async def test_a_job_is_stopped_with_what_it_started(on_sshd: Agent, sshd: Sshd)
     assert again["next"] == "It had ended before: nothing was stopped."
     seen = await on_sshd.call("get_job", pod="train", name="j")
     assert (seen["outcome"], seen["job"]["status"]) == ("done", "stopped")
-    await asyncio.sleep(2)
-    assert not (sshd.home / "late").exists()
+    await asyncio.to_thread(wait_until, lambda: not sshd.processes())
 
 
-_LATE = "sh -c 'touch begun; sleep 3; touch late'"
+_LEFT = "sh -c 'touch begun; sleep 60; true'"
 _LEAVING = {
-    "setsid": f"setsid {_LATE} &",
-    "setsid -f": f"setsid -f {_LATE}",
-    "double fork": f"(setsid {_LATE} &) &",
-    "job control": f"set -m; {_LATE} & disown",
-    "job control, a shell of many commands": "set -m; (touch begun; sleep 3; touch late) & disown",
-    "timeout": f"timeout 1000 {_LATE}",
+    "setsid": f"setsid {_LEFT} &",
+    "setsid -f": f"setsid -f {_LEFT}",
+    "double fork": f"(setsid {_LEFT} &) &",
+    "job control": f"set -m; {_LEFT} & disown",
+    "job control, a shell of many commands": "set -m; (touch begun; sleep 60; true) & disown",
+    "timeout": f"timeout 1000 {_LEFT}",
     "Popen": (
-        f"{sys.executable} -c 'import subprocess, sys; subprocess.Popen(sys.argv[1:], start_new_session=True)' {_LATE}"
+        f"{sys.executable} -c 'import subprocess, sys; subprocess.Popen(sys.argv[1:], start_new_session=True)' {_LEFT}"
     ),
 }
 
@@ -186,8 +183,7 @@ async def test_a_job_is_stopped_with_what_left_its_process_group(
             await asyncio.sleep(0.02)
     stopped = await on_sshd.call("stop_job", pod="train", name="j")
     assert (stopped["outcome"], stopped["job"]["status"]) == ("done", "stopped")
-    await asyncio.sleep(3)
-    assert not (sshd.home / "late").exists()
+    await asyncio.to_thread(wait_until, lambda: not sshd.processes())
 
 
 async def test_what_left_the_process_group_and_ignores_the_signal_is_killed(on_sshd: Agent, sshd: Sshd) -> None:
