@@ -15,14 +15,14 @@ from lium_mcp.cli.host_commands import install_with_limits
 from lium_mcp.hosts.config_changes import plan_install
 from lium_mcp.hosts.entry_settings import may_spend_all
 from lium_mcp.hosts.host_entries import Wish, read_entry
-from lium_mcp.hosts.host_facts import ENTRY_NAME, KEY_VARIABLE, SCOPES, Host, Scope
+from lium_mcp.hosts.host_facts import KEY_VARIABLE, SCOPES, Host, Scope
 from lium_mcp.hosts.host_machine import Machine
 from lium_mcp.hosts.host_table import HOSTS
 from lium_mcp.hosts.installed_entries import ConfigUnusable, Installed, is_here, read_installed
 from lium_mcp.hosts.start_command import find_installer, install_script, installed_script
 from lium_mcp.official_config import OfficialConfig
 from lium_mcp.settings_reading import load_readable
-from lium_mcp.settings_table import SETTINGS, as_option
+from lium_mcp.settings_table import LIMITS, SETTINGS, as_option
 from lium_mcp.values import SettingsError, cleaned_key, is_loopback
 
 _OFFERED: Final = {
@@ -53,9 +53,11 @@ def run(options: dict[str, Any]) -> int:
         wish = Wish(command=command, variables=variables, needs_key=not sandbox, key_saved=_has_saved_key())
         if asks and _leaves_all_to_spend(host, machine, scope, wish):
             wish = replace(wish, variables=variables | _ask_for_limits())
+    if _leaves_all_to_spend(host, machine, scope, wish):
+        set_some = install_with_limits(host, scope)
+        say(f"The entry has no limits: an agent may spend the whole balance. To set some, for instance: {set_some}")
     status = carry_out(lambda _: plan_install(host, machine, scope, wish), machine, yes=yes, dry_run=dry_run)
     if status == ExitStatus.OK:
-        _say_what_is_unbounded(host, machine, scope)
         _say_next(host, wish)
     return status
 
@@ -145,24 +147,17 @@ def _say_next(host: Host, wish: Wish) -> None:
             say(f"{host.title} does not pass {KEY_VARIABLE} on: lium-mcp login saves a key where the server finds it.")
     elif wish.needs_key and wish.url and not host.refers_to_key:
         say(f"{host.title} has no reference to a variable: put your key into the entry, where it stands for it.")
+    limits = {SETTINGS[name].variable for name in LIMITS}
     here = sorted(name for name in os.environ if name.startswith("LIUM_MCP_") or name == "LIUM_BASE_URL")
     if not wish.url and (left := [name for name in here if name not in wish.variables]):
         say(
-            f"This shell sets {', '.join(left)}, and the server that {host.title} starts may not have it: give limits "
-            "as options here, and put what else it needs into the entry."
+            f"This shell sets {', '.join(left)}, and the server that {host.title} starts may not have it: "
+            f"{'give limits as options here, and ' if limits & {*left} else ''}put what it needs into the entry."
         )
     if host.restart:
         say(f"Then, in {host.title}: {host.restart}.")
     if host.hint:
         say(f"{host.hint}.")
-
-
-def _say_what_is_unbounded(host: Host, machine: Machine, scope: Scope) -> None:
-    installed = read_installed(host, machine, scope)
-    entry = installed.entries.get(ENTRY_NAME) if installed else None
-    if entry is not None and may_spend_all(entry):
-        set_some = install_with_limits(host, scope)
-        say(f"The entry has no limits: an agent may spend the whole balance. To set some, for instance: {set_some}")
 
 
 def _list(machine: Machine) -> int:

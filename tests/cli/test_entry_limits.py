@@ -44,6 +44,12 @@ async def test_an_entry_without_limits_is_worth_a_look_whatever_the_shell_sets(h
     assert (of_entry["area"], of_entry["level"], of_entry["code"]) == ("hosts", "warning", "entry_limits_none")
     assert of_entry["what"] == f"{NONE} LIUM_MCP_MAX_PODS of this shell reaches only a Cursor that is started from it."
     assert of_entry["run"].startswith("lium-mcp install cursor --max-price-per-hour-usd 3 --max-pods 2 ")
+    entry = ours(LIUM_API_KEY=KEY, LIUM_BASE_URL=here["LIUM_BASE_URL"])
+    desktop = put({"lium": entry}, Path(".config/Claude/claude_desktop_config.json"))
+    assert "LIUM_MCP_MAX_PODS of this shell does not reach what Claude Desktop starts." in str(
+        await doctor(**here, LIUM_MCP_MAX_PODS="3")
+    )
+    desktop.unlink()
     _, text, _ = await run("doctor", **here)
     assert f"  look    {NONE}\n          -> put limits into the entry" in text
 

@@ -57,6 +57,9 @@ async def test_limits_are_not_offered_where_none_are_needed(home: Path, words: l
 async def test_who_sets_no_limits_is_told_what_that_means(lium: Lium, home: Path) -> None:
     status, out = await at_a_terminal(home, "\n\n\n\ny\n", "install", "cursor")
     assert (status, f"{UNBOUNDED}cursor --max-price-per-hour-usd 3 " in out) == (ExitStatus.OK, True)
+    (home / ".config" / "zed").mkdir(parents=True)
+    (home / ".config" / "zed" / "settings.json").write_text("// mine\n{}\n")
+    assert f"{UNBOUNDED}zed --max-price" in lium("install", "zed", "--yes")[1], "what a person writes too"
     told = lium("install", "cursor", "--yes", "--scope", "project")[1]
     assert f"{UNBOUNDED}cursor --scope project --max-price-per-hour-usd 3 " in told
     assert UNBOUNDED not in lium("install", "codex", "--yes", "--http", "https://gpu.example.com/mcp")[1]

@@ -46,7 +46,10 @@ def _of_shell(machine: Machine, entry: FoundEntry) -> str:
     here = [name for name in (SETTINGS[limit].variable for limit in (*LIMITS, "policy")) if name in machine.variables]
     if not here or entry.found.url:
         return ""
-    return f" {', '.join(here)} of this shell reaches only a {entry.host.title} that is started from it."
+    names, title = ", ".join(here), entry.host.title
+    if not (entry.host.passes_all or {*here} & {*entry.found.forwarded}):
+        return f" {names} of this shell does not reach what {title} starts."
+    return f" {names} of this shell reaches only a {title} that is started from it."
 
 
 def _cure(entry: FoundEntry) -> tuple[str, str]:
