@@ -78,8 +78,9 @@ DEPLOYED = {f"kubernetes, {overlay}": of_kubernetes(overlay) for overlay in OVER
 @pytest.mark.parametrize("settings", DEPLOYED.values(), ids=DEPLOYED)
 def test_what_is_deployed_serves_and_is_ready_where_it_is_probed(settings: dict[str, str], tmp_path: Path) -> None:
     assert set(settings) <= {setting.variable for setting in SETTINGS.values()}
-    ledger = {"LIUM_MCP_STATE_URL": f"sqlite:///{tmp_path}/rentals.db"}
-    with serving(tmp_path, **settings | ledger) as served:
+    # A database, and a port, that this machine has.
+    own = {"LIUM_MCP_STATE_URL": f"sqlite:///{tmp_path}/rentals.db", "LIUM_MCP_METRICS_PORT": "0"}
+    with serving(tmp_path, **settings | own) as served:
         address = f"http://127.0.0.1:{urlsplit(served.url).port}"
         for path in {container()[f"{probe}Probe"]["httpGet"]["path"] for probe in ("startup", "liveness", "readiness")}:
             # Kubernetes asks a pod by its address, under which nobody else may call.
@@ -89,6 +90,12 @@ def test_what_is_deployed_serves_and_is_ready_where_it_is_probed(settings: dict[
             headers = {"Host": host, "Accept": EVERY_ANSWER}
             answer = httpx2.post(f"{address}/mcp", json=INITIALIZE, headers=headers, trust_env=False)
             assert answer.status_code == status, host
+
+
+def test_the_ports_that_are_named_are_those_that_it_listens_at() -> None:
+    settings = of_kubernetes("production")
+    ports = {port["name"]: str(port["containerPort"]) for port in container()["ports"]}
+    assert ports == {"http": settings["LIUM_MCP_PORT"], "metrics": settings["LIUM_MCP_METRICS_PORT"]}
 
 
 def test_what_comes_from_a_secret_is_a_setting_that_is_one() -> None:
@@ -114,6 +121,7 @@ def test_it_runs_as_the_user_of_the_image_and_writes_where_the_image_does() -> N
 
 def test_who_stops_it_waits_longer_than_it_takes_to_end_what_is_under_way() -> None:
     drains = float(assignments((BASE / "settings.env").read_text().split())["LIUM_MCP_DRAIN_SECONDS"])
+    drains += container()["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert read(BASE / "deployment.yaml")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] > drains + 5
     server = read(COMPOSE / "compose.yaml")["services"]["lium-mcp"]
     assert (
