@@ -19,7 +19,7 @@ from lium_mcp.api.clock import SYSTEM_CLOCK, Clock
 from lium_mcp.api.errors import LiumError
 from lium_mcp.completions import add_completions
 from lium_mcp.connecting import connect, find_network, open_ledger
-from lium_mcp.guard.confirm import STATE_SECONDS, OneTimeCodec, Person
+from lium_mcp.guard.confirm import STATE_SECONDS, Person, QuestionSeals
 from lium_mcp.guard.policy import Policy
 from lium_mcp.guard.redaction import Redactor
 from lium_mcp.instructions import instructions
@@ -36,10 +36,11 @@ from lium_mcp.services.orders.shared_market import SharedMarket
 from lium_mcp.services.policy_view import Offered
 from lium_mcp.services.polling import Poller, Stop
 from lium_mcp.services.rents.readmission import Readmission
-from lium_mcp.serving.callers import Accounts, bind_caller, caller_of_request
+from lium_mcp.serving.callers import Accounts, bind_caller
 from lium_mcp.serving.hangup import end_with_caller
 from lium_mcp.serving.lium_server import CLEAN_UP_SECONDS, LiumServer
 from lium_mcp.serving.login_offers import LoginOffers
+from lium_mcp.serving.person_answers import Answers, account_of_request
 from lium_mcp.serving.sessions import note_use
 from lium_mcp.settings import Settings, registry_password
 from lium_mcp.settings_reading import as_given, load_readable, problems_of
@@ -124,6 +125,7 @@ def build_server(
             runtime.background.start("tasks", lambda: _do_tasks(worker, runtime, offered, directory))
 
     logins = _make_logins(settings, runtime, accounts, work_between_calls)
+    state_keys = settings.find_state_keys()
     connections = 0
 
     @asynccontextmanager
@@ -147,6 +149,8 @@ def build_server(
         offered=listed,
         bind=lambda name: _bind(name, runtime),
         stop=runtime.stop,
+        answers=Answers(accounts.learn_account, accounts.notes if state_keys else None),
+        first=[bind_caller],
         logins=logins,
         check=accounts.refuse_unreachable,
         **_presented(offered, {} if runtime.policy.shadow else runtime.policy.limits.in_force()),
@@ -154,11 +158,10 @@ def build_server(
         log_level=settings.log_level,
         subscriptions=False,
         request_state_security=RequestStateSecurity(
-            codec=OneTimeCodec(), ttl=STATE_SECONDS, bind_principal=caller_of_request
+            codec=QuestionSeals(state_keys), ttl=STATE_SECONDS, bind_principal=account_of_request
         ),
         middleware=[
             end_with_caller,
-            bind_caller,
             *([logins.look_first] if logins else []),
             runtime.person.note,
             note_use,

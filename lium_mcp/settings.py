@@ -20,7 +20,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from lium_mcp.api.network import Network
 from lium_mcp.guard.limits import Limits, Names, PolicyFileError, PolicyMode, from_table, read_policy_file
-from lium_mcp.guard.server_token import ServerTokenError, check_token, read_token
+from lium_mcp.guard.server_token import MIN_TOKEN_CHARACTERS, ServerTokenError, check_token, read_token
 from lium_mcp.network_settings import read_network
 from lium_mcp.oauth_settings import OAuth, check_issuer, check_public_url, read_oauth, split_keys
 from lium_mcp.official_config import FoundKey, OfficialConfig, usual_ssh_key_path
@@ -88,6 +88,7 @@ class Settings(Limits, BaseSettings):
     allowed_host: Names = from_table("allowed_host")
     path_prefix: str = from_table("path_prefix")
     server_token: SecretStr | None = from_table("server_token")
+    state_keys: SecretStr | None = from_table("state_keys")
     trusted_proxy: Names = from_table("trusted_proxy")
     metrics_port: Annotated[int, BeforeValidator(as_number)] | None = from_table("metrics_port")
     drain_seconds: Annotated[float, BeforeValidator(as_number)] = from_table("drain_seconds")
@@ -166,6 +167,21 @@ class Settings(Limits, BaseSettings):
     def _check_server_token(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
             check_token(value.get_secret_value())
+        return value
+
+    @field_validator("state_keys")
+    @classmethod
+    def _check_state_keys(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        keys = listed(value.get_secret_value())
+        try:
+            for key in keys or [""]:
+                check_token(key)
+        except ValueError:
+            raise ValueError(f"each is at least {MIN_TOKEN_CHARACTERS} letters, digits or signs") from None
+        if len(set(keys)) < len(keys):
+            raise ValueError("one is there twice")
         return value
 
     @field_validator("allowed_host")
@@ -287,6 +303,10 @@ class Settings(Limits, BaseSettings):
         """
         return self.ssh_key_path or self._official_config.ssh_key_path() or usual_ssh_key_path()
 
+    def find_state_keys(self) -> tuple[str, ...]:
+        """The secrets that seal questions, the one in use first; none where this process makes one of its own."""
+        return tuple(listed(self.state_keys.get_secret_value())) if self.state_keys else ()
+
     def find_secrets(self) -> list[str]:
         """What must never come out, whatever it looks like: keys, token, passphrases, passwords of all kinds."""
         state_url = self.state_url.get_secret_value() if self.state_url else ""
@@ -297,7 +317,7 @@ class Settings(Limits, BaseSettings):
         fields = [getattr(self, name) for name in type(self).model_fields if name != "state_url"]
         held = [value.get_secret_value() for value in fields if isinstance(value, SecretStr)]
         registries = [registry_password(name) for name in os.environ]
-        found = (self.find_api_key(), self.find_server_token(), password, unquote(password))
+        found = (self.find_api_key(), self.find_server_token(), password, unquote(password), *self.find_state_keys())
         return [text for text in (*found, *held, *self.find_oauth_keys(), *registries) if text]
 
     def find_state_url(self) -> str:

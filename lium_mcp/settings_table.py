@@ -163,6 +163,12 @@ SETTINGS = LIMITS | {
         "What callers over HTTP send in `X-Lium-MCP-Token` to use this server's own key, 32 characters at least; by "
         "default one is made and kept in the user's state directory.",
     ),
+    "state_keys": Setting(
+        "secrets",
+        "Secrets of 32 characters at least, separated by commas, that all replicas behind one address share: the first "
+        "seals the questions that a person is asked, and each opens them, so that any replica takes the answer. By "
+        "default only the process that asked does.",
+    ),
     "trusted_proxy": Setting(
         "addresses",
         "Addresses of proxies in front whose `X-Forwarded-For` tells callers apart, separated by commas; without it "
@@ -259,7 +265,7 @@ def is_option(name: str) -> bool:
 
     Process lists show options.
     """
-    return SETTINGS[name].variable.startswith("LIUM_MCP_") and name not in {"server_token", "oauth_keys"}
+    return SETTINGS[name].variable.startswith("LIUM_MCP_") and name not in {"server_token", "state_keys", "oauth_keys"}
 
 
 def as_option(name: str) -> str:

@@ -6,13 +6,13 @@ Whatever is not a clear yes changes nothing. There is no way for the model to an
 """
 
 import hashlib
+import json
 import math
 import os
-import struct
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import anyio
@@ -20,13 +20,13 @@ from mcp import MCPError
 from mcp.server import ServerRequestContext
 from mcp.server.context import CallNext, HandlerResult
 from mcp.server.elicitation import AcceptedElicitation, ElicitationResult
-from mcp.server.mcpserver import Context, Elicit
+from mcp.server.mcpserver import Context
 from mcp.server.request_state import AESGCMRequestStateCodec, InvalidRequestState, RequestStateCodec
 from mcp.types import INVALID_PARAMS, InputResponseRequestParams
 from pydantic import BaseModel, Field, ValidationError
 
 from lium_mcp.figures import counted
-from lium_mcp.guard.consent import ConfirmMode, NotConfirmed, Question
+from lium_mcp.guard.consent import NOTHING_TO_ASK, ConfirmMode, NotConfirmed, Question
 
 ANSWER_SECONDS: Final = 300.0
 STATE_SECONDS: Final = 600.0
@@ -34,7 +34,8 @@ STATE_SECONDS: Final = 600.0
 _ANSWER_COMES_LATER: Final = "2026-07-28"
 _FIRST_WITH_PAGES: Final = "2025-11-25"
 _READS_SECONDS: Final = 0.5  # nobody reads a question and says no to it in less
-_SEALED_AT: Final = struct.Struct("d")
+_HEAD_END: Final = b"\n"  # JSON has none in a line
+_SEALED: Final = ("text", "pins", "price_per_hour_usd", "basis")
 _UNSEEN: Final = (
     "Tell the person what was to be asked, and do not call again unless they ask for it. If their client shows no "
     "questions, whoever runs this MCP server can set LIUM_MCP_CONFIRM=never: its limits alone decide then."
@@ -47,6 +48,9 @@ _NO_ANSWERS: Final = (
 
 # How long ago the question was put to which this request brings the answer.
 _asked_seconds_ago: ContextVar[float] = ContextVar("_asked_seconds_ago", default=math.inf)
+# What its seal says, and the question that the next seal is for.
+_opened: ContextVar["OpenedSeal | None"] = ContextVar("_opened", default=None)
+_to_seal: ContextVar[Question] = ContextVar("_to_seal", default=NOTHING_TO_ASK)
 
 
 class Yes(BaseModel):
@@ -113,11 +117,6 @@ def unavailable(context: Context[Any, Any], tool: str) -> NotConfirmed:
     )
 
 
-def later(context: Context[Any, Any], question: Question) -> Elicit[Yes] | None:
-    """The question for the SDK to put, where the answer comes with a later request and is held to the question."""
-    return Elicit(question.text, Yes) if answers_later(context) else None
-
-
 async def ask(
     context: Context[Any, Any], question: Question, again: Callable[[], Awaitable[Question | None]]
 ) -> Question:
@@ -149,11 +148,8 @@ async def ask(
     refuse_unless_yes(answer)
     now = await again()
     if now is None or not question.binds_as(now):
-        raise NotConfirmed(
-            "price_changed" if now is not None and question.is_cheaper_than(now) else "changed_meanwhile",
-            "What was to be confirmed changed before the answer came.",
-            "Look again, then call again.",
-        )
+        is_dearer = now is not None and question.is_cheaper_than(now)
+        raise changed_meanwhile("price_changed" if is_dearer else "changed_meanwhile")
     return replace(question, subject=now.subject)
 
 
@@ -168,6 +164,9 @@ async def check_answers(ctx: ServerRequestContext[Any, Any], call_next: CallNext
         InputResponseRequestParams.model_validate(given, by_name=False)
     except ValidationError:
         raise MCPError(INVALID_PARAMS, _NO_ANSWERS) from None
+    # A request may be served in the context of the one before.
+    _opened.set(None)
+    _asked_seconds_ago.set(math.inf)
     return await call_next(ctx)
 
 
@@ -203,37 +202,93 @@ def refuse_unless_yes(answer: ElicitationResult[Yes]) -> None:
     )
 
 
-class OneTimeCodec(RequestStateCodec):
-    """Seals the state of a question that a client sends back with the answer; each seal is opened once.
+@dataclass(frozen=True, slots=True)
+class OpenedSeal:
+    """What the seal of a question says that a request has brought back with its answer.
 
-    So an answer that is sent again does nothing again. The key is this process's own, and so is the clock by which a
-    seal says when the question was put.
+    Attributes:
+        name: Tells it from all others.
+        question: The question, without its subject.
     """
 
-    def __init__(self) -> None:
-        self._sealing = AESGCMRequestStateCodec([os.urandom(32)])
-        self._opened: dict[bytes, float] = {}
+    name: str
+    question: Question
+
+
+class QuestionSeals(RequestStateCodec):
+    """Seals the state of a question, which a client sends back with the answer to any server that has the secret.
+
+    The question itself is in it: so a server that never saw it holds the answer to it.
+
+    Args:
+        secrets: The first one seals, each opens; 32 bytes at least. Without any, a seal is for this process alone.
+    """
+
+    def __init__(self, secrets: Sequence[str] = ()) -> None:
+        self._sealing = AESGCMRequestStateCodec(secrets or [os.urandom(32)])
+        self._process = os.urandom(8).hex()
 
     def seal(self, payload: bytes) -> str:
         """Return a token for the client."""
-        return self._sealing.seal(_SEALED_AT.pack(anyio.current_time()) + payload)
+        question = _to_seal.get()
+        head = {
+            "process": self._process,
+            "steady": anyio.current_time(),
+            "wall": time.time(),
+            "question": {name: getattr(question, name) for name in _SEALED},
+        }
+        return self._sealing.seal(json.dumps(head, default=dict).encode() + _HEAD_END + payload)
 
     def unseal(self, token: str) -> bytes:
-        """Open a token.
+        """Open a token, and note for the request at hand what it says.
 
         Raises:
-            InvalidRequestState: it is none of ours, or was opened before.
+            InvalidRequestState: it is none of ours.
         """
-        payload = self._sealing.unseal(token)
-        now, name = time.monotonic(), hashlib.sha256(token.encode()).digest()
-        self._opened = {opened: until for opened, until in self._opened.items() if until > now}
-        if name in self._opened:
-            raise InvalidRequestState("used before")
-        # Twice as long, since the seal's own end goes by another clock.
-        self._opened[name] = now + 2 * STATE_SECONDS
-        (sealed_at,) = _SEALED_AT.unpack_from(payload)
-        _asked_seconds_ago.set(anyio.current_time() - sealed_at)
-        return payload[_SEALED_AT.size :]
+        text, _, payload = self._sealing.unseal(token).partition(_HEAD_END)
+        try:
+            head = json.loads(text)
+            question = Question(**head["question"])
+            # Another server's clock may be another: what it says cannot be less than nothing.
+            is_own = head["process"] == self._process
+            seconds = anyio.current_time() - head["steady"] if is_own else time.time() - head["wall"]
+        except (ValueError, KeyError, TypeError):
+            raise InvalidRequestState("of another version") from None
+        _asked_seconds_ago.set(seconds if seconds >= 0 else math.inf)
+        _opened.set(OpenedSeal(hashlib.sha256(token.encode()).hexdigest(), question))
+        return payload
+
+
+def opened_seal() -> OpenedSeal | None:
+    """The seal that the request at hand has brought back; None where it brought none that is ours."""
+    return _opened.get()
+
+
+def held_to_seal(question: Question) -> Question:
+    """Hold a question that was made anew to that of which the answer has come, if one has.
+
+    Returns:
+        The question to put: in the words of the earlier one where a yes to that is a yes to this.
+
+    Raises:
+        NotConfirmed: it reads the same, and is about something else.
+    """
+    opened = _opened.get()
+    if opened is not None:
+        was = opened.question
+        if was.binds_as(question) and was.basis == question.basis:
+            question = replace(question, text=was.text, price_per_hour_usd=was.price_per_hour_usd)
+        elif was.text == question.text:
+            raise changed_meanwhile()
+    _to_seal.set(question)
+    return question
+
+
+def changed_meanwhile(code: str = "changed_meanwhile") -> NotConfirmed:
+    """Say that a yes is to something that is not so any more."""
+    return NotConfirmed(
+        code, "What was to be confirmed changed before the answer came.", "Look again, then call again."
+    )
 
 
 def answers_later(context: Context[Any, Any] | ServerRequestContext[Any, Any]) -> bool:

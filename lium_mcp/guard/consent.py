@@ -18,12 +18,14 @@ class Question:
         text: Target, price and consequence, in words. It holds no figure that changes from one second to the next.
         pins: Arguments by which the call goes on after a yes: ids in the place of names.
         price_per_hour_usd: The price that is agreed to; one that is higher needs another question.
+        basis: Stands for what is agreed to and the words do not show in full, such as what a template runs.
         subject: What was worked out for the question, so that after a yes it is this that is done.
     """
 
     text: str
     pins: Mapping[str, Any] = field(default_factory=dict)
     price_per_hour_usd: float | None = None
+    basis: str = field(default="", compare=False)
     subject: object = field(default=None, compare=False, repr=False)
 
     def is_cheaper_than(self, other: "Question") -> bool:

@@ -52,6 +52,14 @@ class AccountRents:
         self._identity = identity
         self._now = now
 
+    async def learn_account(self) -> str:
+        """The account that the key acts for: as the ledger has it, else as Lium says it now.
+
+        Raises:
+            AccountUnknown, LiumError, LedgerUnavailable: as `Identity.learn`.
+        """
+        return await self._identity.learn()
+
     # read
 
     async def standing(self) -> tuple[list[Entry], list[Extension]]:

@@ -9,6 +9,7 @@ from lium_mcp.rentals.entries import LedgerUnavailable
 
 if TYPE_CHECKING:
     from lium_mcp.rentals.ledger import Ledger
+    from lium_mcp.rentals.notes import Notes
     from lium_mcp.rentals.tasks import Tasks
     from lium_mcp.rentals.work_log import WorkLog
 
@@ -75,6 +76,12 @@ class LazyLedger:
         from lium_mcp.rentals.work_log import WorkLog  # noqa: PLC0415 - as above
 
         return WorkLog(self.open().database)
+
+    def notes(self) -> "Notes":
+        """What the servers of the ledger note for one another, which is in the same database."""
+        from lium_mcp.rentals.notes import Notes  # noqa: PLC0415 - as above
+
+        return Notes(self.open().database)
 
     async def aclose(self) -> None:
         """Close its connections."""

@@ -171,6 +171,14 @@ WORK: Final = Table(
     sqlite_autoincrement=True,  # an id is never used again: it tells what began after what
 )
 
+NOTES: Final = Table(
+    "notes",
+    _METADATA,
+    Column("name", String(64), primary_key=True),
+    Column("value", JSON, nullable=False),
+    Column("until", UtcDateTime, nullable=False, index=True),
+)
+
 _VERSION: Final = Table("ledger_version", _METADATA, Column("version", Integer, primary_key=True))
 
 

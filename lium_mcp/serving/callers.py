@@ -12,7 +12,7 @@ import hmac
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
 
 import anyio
@@ -28,6 +28,9 @@ from lium_mcp.remote.key_source import KeySource
 from lium_mcp.rentals import Entry, Expected, Identity, LazyLedger, Renter, Worker, key_tag
 from lium_mcp.services.accounts import Account
 from lium_mcp.values import UNFILLED, cleaned, cleaned_key, is_placeholder, key_problem
+
+if TYPE_CHECKING:
+    from lium_mcp.rentals.notes import Notes
 
 OWN_KEY_HEADER: Final = "X-Lium-MCP-Token"
 CALLER: Final = "lium_mcp.caller"
@@ -177,6 +180,19 @@ class Accounts:
             served.account = Account(lium, self._renter(lium, self._identity(lium, caller.key or "")), ssh_keys=None)
         return served.account
 
+    async def learn_account(self) -> str | None:
+        """The account, as the ledger knows it, that the request acts for which is being served; None without a key.
+
+        Raises:
+            AccountUnknown, LiumError, LedgerUnavailable: as `Identity.learn`.
+        """
+        account = self.current()
+        return await account.rents.learn_account() if account.lium.has_api_key else None
+
+    def notes(self) -> "Notes":
+        """What the servers of the ledger note for one another."""
+        return self._ledger.notes()
+
     def _identity(self, lium: LiumClient, key: str) -> Identity:
         return Identity(lium, self._ledger, key_tag(key, lium.base_url))
 
@@ -213,12 +229,6 @@ async def bind_caller(ctx: ServerRequestContext[Any, Any], call_next: CallNext) 
         return await call_next(ctx)
     finally:
         _served.reset(token)
-
-
-def caller_of_request(ctx: ServerRequestContext[Any, Any]) -> str | None:
-    """Who an answer to a question has to come from; None where nobody can be told apart."""
-    caller: Caller | None = None if ctx.request is None else ctx.request.scope[CALLER]
-    return caller.owner if caller else None
 
 
 def key_in_headers(headers: Any) -> tuple[str | None, str]:  # noqa: ANN401 - a mapping of the web framework

@@ -56,6 +56,10 @@ _TALKERS: Final = (
     *(f"lium_mcp.serving.{name}" for name in ("open_connections", "door", "sessions")),
 )
 _LAST_ANSWERS_SECONDS: Final = 0.2
+_ANSWERED_HERE: Final = (
+    "Of the questions that persons are asked, only this process takes the answers: replicas behind one address need "
+    "LIUM_MCP_STATE_KEYS"
+)
 _CLOSE_SECONDS: Final = 1
 
 
@@ -129,6 +133,8 @@ async def serve_http(
         async with _showing_metrics(settings, opened, table):
             address = f"{address_of_listener(settings, listener)}{settings.path_prefix}"
             log.info("Serving %s/mcp and %s/sse", address, address)
+            if not settings.find_state_keys():
+                log.info(_ANSWERED_HERE)
             await _WebServer(_config(app, table, settings), app, drain).serve(sockets=[listener])
 
 

@@ -13,6 +13,7 @@ import anyio
 import anyio.lowlevel
 from mcp import MCPError, UrlElicitationRequiredError
 from mcp.server import MCPServer
+from mcp.server.context import ServerMiddleware
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
 from mcp.server.mcpserver.tools import Tool as BoundTool
@@ -27,6 +28,7 @@ from lium_mcp.services.polling import Stop
 from lium_mcp.serving.front import Front
 from lium_mcp.serving.login_offers import LoginOffers
 from lium_mcp.serving.numbering import number
+from lium_mcp.serving.person_answers import Answers
 from lium_mcp.serving.request_ids import RequestIds
 from lium_mcp.serving.stdio import Stdio
 from lium_mcp.toolkit.argument_problems import from_validation
@@ -63,24 +65,27 @@ class LiumServer(MCPServer[None]):
         offered: Sequence[ListedTool],
         bind: Callable[[str], BoundTool],
         stop: Stop,
+        answers: Answers,
+        first: Sequence[ServerMiddleware[None]] = (),
         logins: LoginOffers | None = None,
         check: Callable[[], Awaitable[None]] = anyio.lowlevel.checkpoint,
         **options: Any,  # noqa: ANN401 - the SDK's own, which are many
     ) -> None:
         """`bind` makes a listed tool ready to be called, which it is asked to do when it is first called.
 
-        It raises a Failure where the tool must not be called. `logins` finds a key for calls that need one, and `check`
-        raises where what all calls need cannot be reached.
+        It raises a Failure where the tool must not be called. `answers` says whose answers count, and `logins` finds a
+        key for calls that need one. `first` is middleware that comes before the SDK opens the seal of a question, and
+        `check` raises where what all calls need cannot be reached.
         """
         self.request_ids = RequestIds()
         self.check = check
         options["middleware"] = [number, self.request_ids.once_served, *options.get("middleware", ())]
         super().__init__(**options)
-        # Before the SDK opens the seal of a question, which is done once.
-        self.middleware.insert(0, check_answers)
+        self.middleware[:0] = [check_answers, *first, answers.know_who_answers]
         self._listed = {item.name: item for item in offered}
         self._bind = cache(bind)
         self._stop = stop
+        self._answers = answers
         self._logins = logins
         self._has_host = True
         self._calls: dict[anyio.CancelScope, tuple[str, asyncio.Task[Any] | None]] = {}
@@ -189,7 +194,10 @@ class LiumServer(MCPServer[None]):
         self, tool: BoundTool, arguments: dict[str, Any], context: Context[None, Any]
     ) -> CallToolResult | InputRequiredResult:
         """Run a tool, and where it lacks a key, come to one first if there is a way."""
+        await self._answers.use()
         result: CallToolResult | InputRequiredResult = await tool.run(arguments, context, convert_result=True)
+        if isinstance(result, InputRequiredResult):
+            await self._answers.bind(context)
         if self._logins is None or not _lacks_key(result):
             return result
         found = await self._logins.seek(context)

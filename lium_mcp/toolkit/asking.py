@@ -15,7 +15,7 @@ from mcp.server.elicitation import AcceptedElicitation, ElicitationResult
 from mcp.server.mcpserver import Context, Elicit
 
 from lium_mcp.api.changes import noting_changes
-from lium_mcp.guard.confirm import Yes, ask, can_ask, later, refuse_unless_yes, unavailable
+from lium_mcp.guard.confirm import Yes, answers_later, ask, can_ask, held_to_seal, refuse_unless_yes, unavailable
 from lium_mcp.guard.consent import NOTHING_TO_ASK, NotConfirmed, Question
 from lium_mcp.rentals import digest
 from lium_mcp.services.failure_words import FAILURES, after_changes, as_failure
@@ -59,11 +59,11 @@ def make_resolver(tool: str, asks: Asks, runtime: Runtime, names: Collection[str
             asked = await question(runtime.questions.take(name) if context.input_responses else None)
             if asked is None:
                 return _Before(question=NOTHING_TO_ASK)
-            _question.set(asked)
-            marker = later(context, asked)
-            if marker is not None:
+            if answers_later(context):
+                asked = held_to_seal(asked)
                 runtime.questions.keep(name, asked)
-                return marker
+                _question.set(asked)
+                return Elicit(asked.text, Yes)
             return _Before(question=await ask(context, asked, lambda: question(asked)))
         except FAILURES as error:
             return _Before(failure=after_changes(as_failure(error, arguments), changes))

@@ -17,7 +17,7 @@ from lium_mcp.api.pods.models import Pod
 from lium_mcp.remote.key_source import KeySource
 from lium_mcp.rentals import Entry, Expected, LazyLedger, NotSentAgain
 from lium_mcp.services.accounts import Account
-from lium_mcp.serving.callers import CALLER, Accounts, Caller, Callers, bind_caller, caller_of_request, key_in_headers
+from lium_mcp.serving.callers import CALLER, Accounts, Caller, Callers, bind_caller, key_in_headers
 
 KEYS = st.text("abcXYZ019+/-_", min_size=8).map("sk_{}".format)
 SPACES = st.text(" \t")
@@ -160,7 +160,6 @@ async def test_who_may_acts_for_the_servers_own_key(caller: Caller | None) -> No
         assert known.current() is known.own
 
     await bind_caller(request, call_next)  # type: ignore[arg-type]  # all that it looks at
-    assert caller_of_request(request) == (caller.owner if caller else None)  # type: ignore[arg-type]  # as above
     await known.aclose()
 
 

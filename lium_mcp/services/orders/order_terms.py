@@ -291,4 +291,4 @@ def question_about_order(order: NewOrder) -> Question:
     if terms.most_usd is not None:
         text += f" It costs at most {in_usd(terms.most_usd)} in all"
         text += "." if terms.hours is not None else ": Lium removes it before it has cost more."
-    return Question(text, price_per_hour_usd=most, subject=order)
+    return Question(text, price_per_hour_usd=most, basis=terms.template_digest or "", subject=order)

@@ -32,7 +32,13 @@ from lium_mcp.services.rents.offers import can_rent, describe_counts, has_price,
 from lium_mcp.services.rents.pod_contents import Contents, find_contents
 from lium_mcp.services.rents.quotes import find_node
 from lium_mcp.services.rents.rent_plan import Plan, expected_of, look_again, plan_on_node
-from lium_mcp.services.rents.rent_questions import balance_after, in_all, refuse_other_templates, what_is_in_it
+from lium_mcp.services.rents.rent_questions import (
+    balance_after,
+    basis_of,
+    in_all,
+    refuse_other_templates,
+    what_is_in_it,
+)
 from lium_mcp.services.rents.request_total import Total, most_usd_of, total_of
 from lium_mcp.services.rents.wish import Wish
 
@@ -173,7 +179,7 @@ def question_about_batch(batch: BatchPlan) -> Question:
     text += f" {' Or: '.join(contents)}{balance_after(batch.balance_usd, sum(each), batch.hours)}"
     told = Counter(warning for plan in plans for warning in (*_known(plan), *plan.warnings))
     warnings = (of_some(warning, count, len(plans)) for warning, count in told.items())
-    return Question(" ".join((text, *warnings)), price_per_hour_usd=sum(each), subject=batch)
+    return Question(" ".join((text, *warnings)), price_per_hour_usd=sum(each), basis=basis_of(plans), subject=batch)
 
 
 def of_some(warning: str, count: int, pods: int) -> str:

@@ -1,6 +1,6 @@
 """What comes before a rent: a plan to ask a person about, the question, and whether all is still as it was shown."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -8,7 +8,7 @@ from lium_mcp.api.executors.models import Executor
 from lium_mcp.figures import at_most_usd, counted, in_usd
 from lium_mcp.guard.consent import Question
 from lium_mcp.guard.policy import Policy
-from lium_mcp.rentals import LATE_HOURS, most_hours, whole_hours
+from lium_mcp.rentals import LATE_HOURS, digest, most_hours, whole_hours
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.limits_left import refuse_beyond_limits
 from lium_mcp.services.pods.node_warnings import node_warnings, spot_warning
@@ -18,7 +18,7 @@ from lium_mcp.services.rents.rent_plan import Plan, look_again, make_plan
 from lium_mcp.services.rents.request_total import Total
 from lium_mcp.services.rents.wish import Wish
 from lium_mcp.services.targets import find_usable_template
-from lium_mcp.services.templates.what_runs import digest_of_what_runs, refuse_changed_template
+from lium_mcp.services.templates.what_runs import digest_of_what_runs, plain_digest, refuse_changed_template
 
 _IN_DOLLARS_FROM_USD: Final = 100.0
 
@@ -70,7 +70,13 @@ def question_about(plan: Plan) -> Question:
         text += f"Lium removes it {counted(plan.hours, 'hour')} after it starts"
         text += "." if price is None else in_all([plan.hours], [price], plan.total)
     text += f" {what_is_in_it(plan)}{balance_after(plan.balance_usd, price, plan.hours)}"
-    return Question(" ".join((text, *known, *plan.warnings)), price_per_hour_usd=price, subject=plan)
+    words = " ".join((text, *known, *plan.warnings))
+    return Question(words, price_per_hour_usd=price, basis=basis_of([plan]), subject=plan)
+
+
+def basis_of(plans: Iterable[Plan]) -> str:
+    """What a yes to plans is based on beyond the words of the question: what the templates run that were named."""
+    return digest([plan.template and plain_digest(plan.template) for plan in plans if plan.wish.template])
 
 
 def what_is_in_it(plan: Plan) -> str:

@@ -1,0 +1,47 @@
+"""Notes that the servers of one ledger leave for one another, for minutes: what holds for a call and for the next one.
+
+Importing this imports SQLAlchemy, as with the ledger itself.
+"""
+
+import hashlib
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, delete, insert, select
+
+from lium_mcp.rentals.database import Database
+from lium_mcp.rentals.tables import NOTES
+
+
+class Notes:
+    """The notes of all accounts; whoever writes one puts the account into its name where it belongs to one."""
+
+    def __init__(self, database: Database) -> None:
+        """Take the ledger's database."""
+        self._database = database
+
+    async def claim(self, name: str, value: Any = None, *, now: datetime, until: datetime) -> bool:  # noqa: ANN401 - JSON
+        """Write a note, unless there is one of that name; tell whether this call wrote it.
+
+        Of several servers that claim a name at the same moment, one does.
+
+        Args:
+            name: Of any length; it is not kept, only its digest.
+            value: What the note says, as JSON.
+            now: The time, by which notes whose time is over are deleted.
+            until: When its time is over.
+
+        Raises:
+            LedgerUnavailable: nothing was written.
+        """
+        key = hashlib.sha256(name.encode()).hexdigest()
+
+        def work(connection: Connection) -> bool:
+            self._database.take_turn(connection, f"note {key}")
+            connection.execute(delete(NOTES).where(NOTES.c.until <= now))
+            if connection.execute(select(NOTES.c.name).where(NOTES.c.name == key)).first() is not None:
+                return False
+            connection.execute(insert(NOTES).values(name=key, value=value, until=until))
+            return True
+
+        return await self._database.run(work)
