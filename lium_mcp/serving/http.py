@@ -40,6 +40,7 @@ from lium_mcp.serving.numbering import numbered
 from lium_mcp.serving.open_connections import BoundedProtocol, ConnectionBounds, OpenConnections
 from lium_mcp.serving.probes import Readiness
 from lium_mcp.serving.sessions import SessionBounds, Sessions
+from lium_mcp.serving.traced import traced
 from lium_mcp.settings import Settings
 from lium_mcp.values import SettingsError
 
@@ -130,7 +131,8 @@ async def serve_http(
         return await server.wind_down(settings.drain_seconds)
 
     with listen(settings, "port") as listener, _talking_once():
-        async with _showing_metrics(settings, opened, table):
+        tools = [tool.name for tool in await server.list_tools()]
+        async with _showing_metrics(settings, opened, table), traced(tools):
             address = f"{address_of_listener(settings, listener)}{settings.path_prefix}"
             log.info("Serving %s/mcp and %s/sse", address, address)
             if not settings.find_state_keys():

@@ -1,0 +1,143 @@
+"""Traces of a server over HTTP, as a receiver of OTLP hears them, and that nothing of a caller is in them."""
+
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import StatusCode
+
+from lium_mcp.observing import Work
+from lium_mcp.sandbox import API_KEY
+from lium_mcp.serving.tracing import Tracing
+from tests.compat.simulated import Simulated, simulating
+from tests.http_server import WAYS, Way, calling, serving
+from tests.serving.test_http import RENT
+
+POD = "6b1f2c3d-0000-4000-8000-000000000001"
+PLANTED = "Arg9planted"
+
+
+@pytest.fixture
+def lium() -> Iterator[Simulated]:
+    with simulating() as simulated:
+        simulated.begin(start=datetime.now(UTC).replace(microsecond=0))
+        yield simulated
+
+
+@contextmanager
+def receiver(*, hangs: bool = False) -> Iterator[tuple[str, list[Any]]]:
+    """A receiver of OTLP over HTTP: its address, and the spans that it was sent."""
+    spans: list[Any] = []
+    done = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if hangs:
+                done.wait(20)
+            sent = ExportTraceServiceRequest.FromString(body)
+            for resource in sent.resource_spans:
+                spans.extend((resource.resource, span) for scope in resource.scope_spans for span in scope.spans)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}", spans
+        done.set()
+        server.shutdown()
+
+
+def attributes(span: Any) -> dict[str, Any]:
+    return {item.key: getattr(item.value, item.value.WhichOneof("value")) for item in span.attributes}
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_call_is_one_trace_with_its_requests_to_lium(lium: Simulated, tmp_path: Path, way: Way) -> None:
+    with (
+        receiver() as (url, sent),
+        serving(
+            tmp_path,
+            LIUM_BASE_URL=lium.base_url,
+            LIUM_API_KEY=API_KEY,
+            OTEL_EXPORTER_OTLP_ENDPOINT=url,
+            OTEL_RESOURCE_ATTRIBUTES="deployment.environment.name=test",
+        ) as served,
+    ):
+        async with calling(served.url, way) as caller:
+            await caller.refused("get_pod", pod=POD, wait_seconds=0)
+            await caller.call("rent_pod", **RENT | {"wait_seconds": 0, "name": PLANTED.lower()})
+            with pytest.raises(Exception, match="no tool of that name"):
+                await caller.raw(PLANTED, pod=PLANTED)
+        assert served.stop() == 0
+    spans = [span for _, span in sent]
+    about = {item.key: item.value.string_value for item in sent[0][0].attributes}
+    assert (about["service.name"], about["deployment.environment.name"]) == ("lium-mcp", "test")
+    [reading] = [span for span in spans if span.name == "tools/call get_pod"]
+    assert attributes(reading)["lium_mcp.outcome"] == "pod_not_found"
+    assert re.fullmatch("[0-9a-f]{16}", attributes(reading)["lium_mcp.request"])
+    below = [span for span in spans if span.parent_span_id == reading.span_id]
+    seen = {(span.name, attributes(span)["http.response.status_code"]) for span in below}
+    assert ("GET /pods/{pod_id}", 404) in seen
+    assert {span.trace_id for span in below} == {reading.trace_id}
+    [rent] = [span for span in spans if span.name == "rent spec"]
+    assert attributes(rent)["lium_mcp.outcome"] == "rented"
+    assert "tools/call ?" in {span.name for span in spans}
+    whole = repr(sent)
+    for text in (API_KEY, POD, PLANTED, PLANTED.lower()):
+        assert text not in whole
+
+
+def test_what_others_put_into_a_span_does_not_leave() -> None:
+    exporter = InMemorySpanExporter()
+    tracing = Tracing(exporter, ["get_pod"])
+    theirs = tracing.provider.get_tracer("mcp-python-sdk")
+    given = {"mcp.method.name": f"tools/call {PLANTED}", "gen_ai.tool.name": PLANTED, "jsonrpc.request.id": PLANTED}
+    with theirs.start_as_current_span(PLANTED, attributes=given) as span:
+        span.record_exception(ValueError(PLANTED))
+        span.set_status(StatusCode.ERROR, PLANTED)
+        with tracing.observe(Work("request", "GET /pods/{pod_id}")) as _:
+            pass
+    tracing.provider.force_flush()
+    below, above = exporter.get_finished_spans()
+    assert PLANTED not in above.to_json() + below.to_json()
+    assert (above.name, above.status.status_code) == ("? ?", StatusCode.ERROR)
+    assert below.parent == above.context
+    assert (below.attributes or {})["error.type"] == "cancelled"
+
+
+async def test_a_receiver_that_does_not_answer_holds_up_neither_a_call_nor_the_end(
+    lium: Simulated, tmp_path: Path
+) -> None:
+    with receiver(hangs=True) as (url, _):
+        settings = {"OTEL_EXPORTER_OTLP_ENDPOINT": url, "OTEL_BSP_SCHEDULE_DELAY": "10"}
+        with serving(tmp_path, LIUM_BASE_URL=lium.base_url, **settings) as served:
+            async with calling(served.url, "modern", {"X-API-Key": API_KEY}) as caller:
+                for _ in range(3):
+                    await caller.call("list_pods")
+            assert served.stop() == 0
+
+
+@pytest.mark.parametrize(
+    "off", [{}, {"OTEL_SDK_DISABLED": "true"}, {"OTEL_TRACES_EXPORTER": "none"}, {"OTEL_TRACES_EXPORTER": "console"}]
+)
+async def test_nothing_is_sent_that_nobody_asked_for(lium: Simulated, tmp_path: Path, off: dict[str, str]) -> None:
+    with receiver() as (url, sent):
+        asked = {"OTEL_EXPORTER_OTLP_ENDPOINT": url} | off if off else {}
+        with serving(tmp_path, LIUM_BASE_URL=lium.base_url, **asked) as served:
+            async with calling(served.url, "modern", {"X-API-Key": API_KEY}) as caller:
+                await caller.call("list_pods")
+            assert "Sending traces" not in served.stderr()
+            assert served.stop() == 0
+    assert sent == []
