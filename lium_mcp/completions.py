@@ -49,7 +49,7 @@ def add_completions(server: MCPServer[None], runtime: Runtime, tools: Collection
 
 
 async def _pods(call: Call) -> Iterable[str]:
-    return _names((pod.pod_name or "", pod.id) for pod in await call.lium.pods.list())
+    return _names((pod.pod_name or "", pod.id) for pod in await call.lium.pods.lately())
 
 
 async def _templates(call: Call) -> Iterable[str]:
@@ -62,7 +62,7 @@ async def _gpu_types(call: Call) -> Iterable[str]:
 
 
 async def _countries(call: Call) -> Iterable[str]:
-    return [node.country_code for node in await call.lium.executors.list() if node.country_code]
+    return [node.country_code for node in (await call.lium.executors.market()).value if node.country_code]
 
 
 async def _backups(call: Call) -> Iterable[str]:

@@ -7,6 +7,7 @@ import httpx2
 from lium_mcp import __version__
 from lium_mcp.api.errors import ConnectionFailed, InvalidRequest
 from lium_mcp.api.network import Network
+from lium_mcp.api.shared_readings import SharedReadings
 from lium_mcp.secret_forms import Secrets
 
 KEEPALIVE_SECONDS = 60.0
@@ -19,6 +20,7 @@ class Pool:
     Attributes:
         network: The way to that address.
         hidden: What is secret though no key, and must not come out of an answer: the session of a login.
+        readings: What they read at around the same time, where they may share it.
     """
 
     def __init__(self, *, transport: httpx2.AsyncBaseTransport | None, source: str, network: Network) -> None:
@@ -26,6 +28,7 @@ class Pool:
         self._source = source
         self.network = network
         self.hidden: Secrets | None = None
+        self.readings = SharedReadings()
         self._http: httpx2.AsyncClient | None = None
         self._closed = False
 

@@ -9,11 +9,12 @@ import hmac
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing, contextmanager, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from typing import TypeVar
 
 import anyio
 import httpx2
@@ -40,6 +41,7 @@ from lium_mcp.api.lines import Newest, Tail, sized_lines
 from lium_mcp.api.network import not_connected
 from lium_mcp.api.pool import Pool
 from lium_mcp.api.retries import Repeat, repeating
+from lium_mcp.api.shared_readings import Reading, SharedReadings
 from lium_mcp.observing import Work, observed
 from lium_mcp.secret_forms import Secrets, redacted
 from lium_mcp.values import key_oddness, without_mark
@@ -49,7 +51,9 @@ MAX_ERROR_BODY_BYTES = 64 * 2**10
 MAX_CLOCK_CORRECTION = timedelta(days=366)
 
 QueryValue = str | int | float | None
+T = TypeVar("T")
 
+_NOBODY = ""
 _READ_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _REDIRECTS_KEEPING_METHOD = frozenset({307, 308})
@@ -139,6 +143,26 @@ class Wire:
             no_key_because=no_key_because,
         )
 
+    async def share_public(
+        self, name: str, read: Callable[["Wire"], Awaitable[T]], *, most_seconds: float
+    ) -> Reading[T]:
+        """Read what is open to all, over a wire without a key, once for whoever acts over these connections."""
+        public = self.for_key(None)
+        return await self._readings.read((_NOBODY, name), lambda: read(public), self._clock, most_seconds=most_seconds)
+
+    async def share_own(self, name: str, read: Callable[[], Awaitable[T]], *, most_seconds: float) -> Reading[T]:
+        """Read something once for all that act with this key; what this key changes ends what is kept of it."""
+        self.check_api_key()
+        return await self._readings.read((self._owner, name), read, self._clock, most_seconds=most_seconds)
+
+    @property
+    def _readings(self) -> SharedReadings:
+        return self._pool.readings
+
+    @property
+    def _owner(self) -> str:
+        return self.keyed_digest("what was read with this key")
+
     def redact(self, text: str) -> str:
         """Return `text` without this wire's credentials and what `hide` and `hiding` name, escaped or not."""
         for secrets in (self._secrets, self._pool.hidden, _hidden.get()):
@@ -207,7 +231,13 @@ class Wire:
             return answer
 
         repeat = repeat or (Repeat.ALWAYS if reads else Repeat.UNEXECUTED)
-        return await repeating(attempt, repeat, self._clock, limit_seconds=limit_seconds)
+        if not mutates:
+            return await repeating(attempt, repeat, self._clock, limit_seconds=limit_seconds)
+        try:
+            return await repeating(attempt, repeat, self._clock, limit_seconds=limit_seconds)
+        finally:
+            # Whatever became of it, and also what was read while it was under way.
+            self._readings.forget(self._owner)
 
     async def tail_lines(
         self,

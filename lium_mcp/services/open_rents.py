@@ -33,13 +33,16 @@ async def list_with_rents(account: Account, read_only: bool) -> tuple[Rows[Pod],
     A server that only reads settles none.
     """
     try:
-        if read_only:
-            pods, (entries, _) = await account.lium.pods.list(), await account.rents.standing()
+        entries, _ = await account.rents.standing()
+        if not entries:
+            pods = await account.lium.pods.lately()
+        elif read_only:
+            pods = await account.lium.pods.list()
         else:
             pods, entries = await account.renter.look()
     except LedgerUnavailable as error:
         log.warning("The ledger of rents cannot be read: %s", error)
-        return await account.lium.pods.list(), []
+        return await account.lium.pods.lately(), []
     rows = [row for entry in entries if (row := _unsettled(account, entry, pods)) is not None]
     return pods, rows + await _lately_given_back(account)
 

@@ -61,7 +61,7 @@ async def get_balance(call: Call) -> Balance:
     """Read the account's balance in USD, what the living pods burn per hour, for how many hours the balance lasts, and
     the limits of this server with what is used and left of each. get_spending shows past charges.
     """
-    return await read_balance(call.account, call.policy, await call.lium.account.me(), await call.lium.pods.list())
+    return await read_balance(call.account, call.policy, await call.lium.account.me(), await call.lium.pods.lately())
 
 
 @toolset.tool(title="Get spending", hints=READS, search_hint="what did I pay, costs of last week, bill")

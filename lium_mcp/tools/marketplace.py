@@ -9,6 +9,8 @@ from pydantic import Field
 
 from lium_mcp.api.errors import LiumError
 from lium_mcp.api.executors.models import Executor
+from lium_mcp.api.paging import Rows
+from lium_mcp.api.shared_readings import Reading
 from lium_mcp.figures import rounded
 from lium_mcp.inputs import ShortText
 from lium_mcp.results import Result, Usd, UsdRate
@@ -34,6 +36,8 @@ from lium_mcp.toolkit.parameters import Cursor, Limit, page
 from lium_mcp.toolkit.registry import READS, Toolset
 
 toolset = Toolset("marketplace")
+
+Market = Reading[Rows[Executor]]
 
 _WATCH_EVERY_SECONDS = 5.0
 _MOST_GPUS_OF_A_NODE = 64
@@ -78,6 +82,7 @@ class GpuOffers(Result):
 
     offers: list[GpuOffer]
     total: int
+    read_seconds_ago: int | None = None
     next_cursor: str | None = None
     next: str | None = None
 
@@ -100,6 +105,7 @@ class MarketPrices(Result):
 
     gpu_types: list[GpuPrices]
     total: int
+    read_seconds_ago: int | None = None
     next: str | None = None
 
 
@@ -148,32 +154,32 @@ async def list_gpus(
     compares types; quote_rental and rent_pod take the same filters.
     """
     gpu_type = wanted.gpu_type
-    listed: Sequence[Executor] = ()
 
     def order(node: Executor) -> tuple[float | str, ...]:
         return _ORDERS[sort](node) if sort in _ORDERS else price_order(node, _count(node, wanted))
 
-    async def read() -> list[Executor]:
-        nonlocal listed
-        listed = await call.lium.executors.list(gpu_type=gpu_type or None, min_download_mbps=wanted.min_download_mbps)
-        return sorted(filter(wanted.surely_fit, listed), key=order)
+    def fitting(market: Market) -> list[Executor]:
+        return sorted(filter(wanted.surely_fit, market.value), key=order)
 
-    nodes = await call.poller.until(
-        await read(),
-        read,
-        bool,
+    market = await call.poller.until(
+        await call.lium.executors.market(),
+        # All who watch share one reading in the time after which each looks again.
+        lambda: call.lium.executors.market(most_seconds=_WATCH_EVERY_SECONDS),
+        lambda market: bool(fitting(market)),
         wait_seconds=wait_seconds,
         describe=lambda _: "No offer matches yet",
         every_seconds=_WATCH_EVERY_SECONDS,
     )
+    nodes = fitting(market)
     rows, next_cursor = page(nodes, limit=limit, cursor=cursor)
     return GpuOffers(
         offers=[_offer(node, _count(node, wanted)) for node in rows],
         total=len(nodes),
+        read_seconds_ago=int(market.age_seconds) or None,
         next_cursor=next_cursor,
-        next=unmatched(gpu_type, listed)
+        next=unmatched(gpu_type, market.value)
         if nodes or not gpu_type
-        else await say_what_is_on_offer(call.account, gpu_type),
+        else say_what_is_on_offer(market.value, gpu_type),
     )
 
 
@@ -188,17 +194,18 @@ async def get_gpu_prices(
     a type or a price ceiling; list_gpus shows the single offers.
     """
     variants: dict[str, list[Executor]] = defaultdict(list)
-    listed = await call.lium.executors.list(gpu_type=gpu_type or None)
-    for node in listed:
-        if has_price(node) and can_rent(node, smallest_gpu_count(node)):
+    market = await call.lium.executors.market()
+    for node in market.value:
+        if (not gpu_type or node.is_gpu(gpu_type)) and has_price(node) and can_rent(node, smallest_gpu_count(node)):
             variants[node.gpu_type or ""].append(node)
     rows = [_prices(name, nodes) for name, nodes in variants.items()]
     return MarketPrices(
         gpu_types=sorted(rows, key=lambda row: (row.median_usd, row.gpu_type or "")),
         total=len(rows),
-        next=unmatched(gpu_type, listed)
+        read_seconds_ago=int(market.age_seconds) or None,
+        next=unmatched(gpu_type, market.value)
         if rows or not gpu_type
-        else await say_what_is_on_offer(call.account, gpu_type),
+        else say_what_is_on_offer(market.value, gpu_type),
     )
 
 

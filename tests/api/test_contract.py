@@ -55,7 +55,7 @@ CALLS: dict[str, Call] = {
     "getVersion": lambda c: c.version(),
     "beginLogin": lambda c: c.logins.begin(),
     "pollLogin": lambda c: c.logins.poll(SESSION_ID),
-    "listExecutors": lambda c: c.executors.list(gpu_type="H200, 4090"),
+    "listExecutors": lambda c: c.executors.list(),
     "quoteExecutor": lambda c: c.executors.quote(NODE_ID, hours=4, gpu_count=1),
     "rentExecutor": lambda c: c.executors.rent(
         NODE_ID,
@@ -160,11 +160,11 @@ ANSWERS: dict[str, Any] = {
     "deleteSshKey": {"success": True},
 }
 
+# Queries that are not those of the recorded example: it filters, and we read all nodes, for whatever is looked for.
+QUERIES: dict[str, dict[str, str]] = {"listExecutors": {"view": "summary"}}
+
 # Requests that a call makes before its own.
 PRELUDES: dict[str, dict[str, Any]] = {
-    "listExecutors": {
-        "/machines": [{"name": name} for name in ("NVIDIA H200", "NVIDIA GeForce RTX 4090", "NVIDIA L4")]
-    },
     "updateTemplate": {f"/templates/{TEMPLATE_ID}": EXAMPLES["getTemplate"]["response"]["body"]},
 }
 
@@ -212,7 +212,8 @@ async def test_call_sends_what_the_contract_says_and_reads_the_answer(operation_
     if example:
         expected = example["request"]
         assert path == expected["path"]
-        assert dict(request.url.params) == {name: str(value) for name, value in expected.get("query", {}).items()}
+        query = QUERIES.get(operation_id, expected.get("query", {}))
+        assert dict(request.url.params) == {name: str(value) for name, value in query.items()}
         assert request.headers.get("Idempotency-Key") == expected["headers"].get("Idempotency-Key")
         assert_same_body(request, expected.get("body"))
     if result is not None:

@@ -15,73 +15,11 @@ from lium_mcp.api.errors import (
     LiumError,
     NotFound,
     NotLium,
-    ServerFailed,
     UnreadableResponse,
 )
 from lium_mcp.api.pods.models import FeedbackRequest
 from lium_mcp.api.templates import TemplateChanges, TemplateCreate
 from tests.api.fakes import NODE_ID, POD_ID, Reply, client_on, ok, refusal, scripted
-
-MACHINES = [
-    {"name": "NVIDIA H200"},
-    {"name": "NVIDIA H100 80GB HBM3"},
-    {"name": "NVIDIA H100 PCIe"},
-    {"name": "NVIDIA GeForce RTX 4090"},
-]
-
-
-def node(identifier: str, machine_name: str = "NVIDIA H200", **fields: Any) -> dict[str, Any]:
-    return {"id": identifier, "machine_name": machine_name, **fields}
-
-
-# Executors.
-
-
-@pytest.mark.parametrize(
-    ("gpu_type", "machine_names", "kept"),
-    [
-        ("h100", "NVIDIA H100 80GB HBM3,NVIDIA H100 PCIe", ["b", "c"]),
-        ("4090", "NVIDIA GeForce RTX 4090", ["d"]),
-        ("H200,4090", "NVIDIA H200,NVIDIA GeForce RTX 4090", ["a", "d"]),
-        ("NVIDIA H200", "NVIDIA H200", ["a"]),
-        ("H100 80GB", "NVIDIA H100 80GB HBM3,NVIDIA H100 PCIe", ["b"]),
-        ("H100 NVL", "H100 NVL", []),
-        ("h100-pcie", "NVIDIA H100 PCIe", ["c"]),
-        ("B300", "B300", []),
-    ],
-)
-async def test_gpu_type_is_resolved_and_applied_again(gpu_type: str, machine_names: str, kept: list[str]) -> None:
-    rows = [node(identifier, row["name"]) for identifier, row in zip("abcd", MACHINES, strict=True)]
-    wire = scripted(ok(MACHINES), ok(rows))
-    async with client_on(wire) as client:
-        nodes = await client.executors.list(gpu_type=gpu_type)
-    assert wire.requests[1].url.params["machine_names"] == machine_names
-    assert [item.id for item in nodes] == kept
-
-
-async def test_gpu_type_is_sent_as_given_where_the_types_cannot_be_listed() -> None:
-    wire = scripted(refusal(404), ok([node("a"), node("b", "NVIDIA L4")]))
-    async with client_on(wire) as client:
-        nodes = await client.executors.list(gpu_type="H200")
-    assert wire.requests[1].url.params["machine_names"] == "H200"
-    assert [item.id for item in nodes] == ["a"]
-
-
-async def test_filters_are_sent_and_hold_on_a_server_that_ignores_them() -> None:
-    good: dict[str, Any] = {"effective_download_speed_mbps": 500}
-    rows = [
-        node("good", **good),
-        node("slow", **{**good, "effective_download_speed_mbps": 499}),
-        node("no figure", **{**good, "effective_download_speed_mbps": None}),
-        {"machine_name": "no id"},
-    ]
-    wire = scripted(ok(rows))
-    async with client_on(wire) as client:
-        nodes = await client.executors.list(min_download_mbps=500)
-    assert [item.id for item in nodes] == ["good"]
-    assert nodes.skipped == 1
-    assert dict(wire.requests[0].url.params) == {"view": "summary", "min_download_mbps": "500"}
-
 
 # Pods.
 
@@ -382,12 +320,6 @@ async def test_list_in_another_shape_is_not_an_empty_list(reply: Reply) -> None:
     async with client_on(scripted(reply)) as client:
         with pytest.raises(UnreadableResponse):
             await client.pods.list()
-
-
-async def test_failure_of_one_route_does_not_hide_in_another() -> None:
-    async with client_on(scripted(ok(MACHINES), *[refusal(500)] * 3)) as client:
-        with pytest.raises(ServerFailed):
-            await client.executors.list(gpu_type="H200")
 
 
 # Local refusals.

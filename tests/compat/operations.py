@@ -83,18 +83,6 @@ _CLUSTER = ClusterRentRequest(
 MARKET = [
     Case("getVersion", official("features"), lambda lium: lium.version()),
     Case("listExecutors", official("ls"), lambda lium: lium.executors.list()),
-    Case(
-        "listExecutors",
-        official("ls", gpu_type="H200", min_download_mbps=500),
-        lambda lium: lium.executors.list(gpu_type="H200", min_download_mbps=500),
-        what="filtered",
-    ),
-    Case(
-        "listExecutors",
-        official("ls", gpu_type="Quantum 9"),
-        lambda lium: lium.executors.list(gpu_type="Quantum 9"),
-        what="of an unknown type",
-    ),
     Case("listMachines", official("gpu_types"), lambda lium: lium.machines.list()),
     Case(
         "requestMachine",

@@ -339,6 +339,7 @@ async def test_an_offer_that_is_there_ends_a_watch_at_once(agent: Agent) -> None
 async def test_a_watch_survives_failures_of_the_api(sandbox: Sandbox, agent: Agent) -> None:
     await agent.call("list_gpus")
     sandbox.add_fault("error", times=30, status=503, match={"path": "/executors"})
+    await agent.clock.sleep(2)  # for so long the market is kept
     failure = await agent.refused("list_gpus")
     assert failure.code == "lium_failed"
     sandbox.clear_faults()

@@ -168,8 +168,8 @@ async def live(call: Recorder, sandbox: Sandbox) -> None:
 
 
 async def _rent(call: Recorder, sandbox: Sandbox) -> str:
-    await call("get_gpu_prices")
     offers = (await call("list_gpus", limit=100))["offers"]
+    await call("get_gpu_prices")
     node = offers[0]["executor_id"]
     await call("quote_rental", executor_id=node, hours=1)
     await call("create_volume", name="data")

@@ -66,6 +66,7 @@ async def test_json_behind_a_byte_order_mark_is_read(sandbox: Sandbox) -> None:
     sandbox.add_fault("byte_order_mark", times=None)
     async with agent_on(sandbox) as agent:
         assert (await agent.call("list_pods"))["total"] == 1
+        await agent.clock.sleep(2)  # for so long pods are kept
         sandbox.add_fault("error", status=400, body='\ufeff{"message": "No such thing"}')
         assert "No such thing." in (await agent.refused("list_pods")).text
 

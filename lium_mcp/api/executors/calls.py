@@ -1,68 +1,45 @@
 """Calls on nodes (the API's executors): list, quote, rent."""
 
-from collections.abc import Sequence
-from contextlib import suppress
-
-import anyio
-
 from lium_mcp.api.addresses import endpoint
-from lium_mcp.api.errors import LiumError
+from lium_mcp.api.errors import AuthenticationFailed, PermissionDenied
 from lium_mcp.api.executors.models import (
     DefaultImage,
     Executor,
     Quote,
     RentBySpecResponse,
 )
-from lium_mcp.api.gpu_names import gpu_names, matching_machine_names
-from lium_mcp.api.machines import Machine
 from lium_mcp.api.paging import Rows
 from lium_mcp.api.rent_requests import RentBySpecRequest, RentRequest, rented_pod_id, send_rent
 from lium_mcp.api.retries import Repeat
+from lium_mcp.api.shared_readings import Reading
 from lium_mcp.api.wire import QueryValue, Resource
 
-# Less than a read may take, since the nodes themselves are read after it.
-MACHINES_SECONDS = 10.0
+MARKET_SECONDS = 2.0
+"""For so long everybody is told of the same market."""
 
 
 class Executors(Resource):
     """Calls on nodes."""
 
-    async def list(
-        self,
-        *,
-        gpu_type: str | None = None,
-        min_download_mbps: float | None = None,
-    ) -> Rows[Executor]:
-        """GET /executors: nodes that can be rented now, in no particular order; works without a key.
+    async def list(self) -> Rows[Executor]:
+        """GET /executors: nodes that can be rented now, in no particular order, as this account sees them now."""
+        query: dict[str, QueryValue] = {"view": "summary"}
+        return (await self._wire.request("GET", "/executors", query=query, needs_key=False)).rows(Executor)
 
-        `gpu_type` is a GPU's name as people say it, or several with commas between. The filters are sent, and applied
-        again here, so that the rows are the same where a server does not know a filter or reads it more loosely.
+    async def market(self, *, most_seconds: float = MARKET_SECONDS) -> Reading[Rows[Executor]]:
+        """GET /executors without a key, once for all who ask within `most_seconds`: to look at, and not to rent by.
+
+        Whether an account sees other nodes or prices than everybody, Lium does not say: what is rented is read with
+        `list`. A server that shows its market to accounts alone is asked as the account.
         """
-        wanted = ",".join(gpu_names(gpu_type or ""))
-        names = await self._machine_names(wanted) if wanted else []
-        query: dict[str, QueryValue] = {
-            "view": "summary",
-            "machine_names": ",".join(names) or None,
-            "min_download_mbps": min_download_mbps,
-        }
-        rows = (await self._wire.request("GET", "/executors", query=query, needs_key=False)).rows(Executor)
-
-        def fits(node: Executor) -> bool:
-            return (not wanted or node.is_gpu(wanted)) and (
-                min_download_mbps is None or (node.download_mbps or 0) >= min_download_mbps
+        try:
+            return await self._wire.share_public(
+                "market", lambda wire: Executors(wire).list(), most_seconds=most_seconds
             )
-
-        return rows.where(fits)
-
-    async def _machine_names(self, wanted: str) -> Sequence[str]:
-        """Return the full names that the words mean, since the API's filter takes no others; words without one stay."""
-        parts = gpu_names(wanted)
-        machines: Sequence[Machine] = ()  # without them the words are the second-best filter
-        with suppress(LiumError), anyio.move_on_after(MACHINES_SECONDS):
-            machines = (await self._wire.request("GET", "/machines", needs_key=False)).rows(Machine)
-        known = [machine.name for machine in machines]
-        names = [name for part in parts for name in matching_machine_names(part, known) or [part]]
-        return list(dict.fromkeys(names))
+        except (AuthenticationFailed, PermissionDenied):
+            if not self._wire.has_api_key:
+                raise
+            return Reading(await self.list(), 0.0)
 
     async def quote(
         self,

@@ -24,6 +24,7 @@ from lium_mcp.api.wire import QueryValue, Resource
 
 GPU_RESET_TIMEOUT_SECONDS = 120.0
 DEFAULT_LOG_BYTES = 2**20
+_LATELY_SECONDS = 2.0
 # The names before the colon in lines of server-sent events that are comments or hold no data.
 _FRAMING = frozenset({"", "event", "id", "retry"})
 _LOG_FIELDS = ("log", "line", "text", "output", "message", "error")
@@ -39,6 +40,14 @@ class Pods(Resource):
     async def list(self, *, repeat: Repeat = Repeat.ALWAYS) -> Rows[Pod]:
         """GET /pods: pods of the account that are not being removed, each once, in no particular order."""
         return once_each((await self._wire.request("GET", "/pods", repeat=repeat)).rows(Pod))
+
+    async def lately(self) -> Rows[Pod]:
+        """The same, once for all who ask with this key within two seconds and no change of ours between.
+
+        It is for showing, since Lium allows about 60 such reads a minute; what is settled, rented or removed by is read
+        with `list`.
+        """
+        return (await self._wire.share_own("pods", self.list, most_seconds=_LATELY_SECONDS)).value
 
     async def get(self, pod_id: str, *, repeat: Repeat = Repeat.ALWAYS) -> PodDetail:
         """GET /pods/{pod_id}: one pod with its last event."""

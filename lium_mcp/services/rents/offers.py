@@ -6,20 +6,16 @@ node does not say it, a rent that it refuses costs nothing.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from typing import Annotated, Literal
 
-import anyio
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
-from lium_mcp.api.errors import LiumError
 from lium_mcp.api.executors.models import Executor
 from lium_mcp.api.gpu_names import gpu_names, nearest_names
 from lium_mcp.countries import Countries, plain_countries
 from lium_mcp.failures import Failure
 from lium_mcp.figures import is_above, rate_in_usd
 from lium_mcp.inputs import ShortText
-from lium_mcp.services.accounts import Account
 
 _MOST_TYPES_NAMED = 20
 _SAID_NOT = "what Lium does not say"
@@ -137,14 +133,11 @@ def unmatched(gpu_type: str, nodes: Sequence[Executor]) -> str | None:
     return f"Nothing that was found is called {', '.join(absent)[:200]}." if absent else None
 
 
-async def say_what_is_on_offer(account: Account, gpu_type: str) -> str | None:
-    """Say why nothing was found, as far as the market can be read again: another filter, or no such type."""
-    with suppress(LiumError), anyio.move_on_after(_HINT_SECONDS):
-        nodes = await account.lium.executors.list()
-        if any(node.is_gpu(gpu_type) for node in nodes):
-            return "This type is on offer, and no node of it fits the other filters: leave some out."
-        return f"No gpu_type on offer matches; {types_on_offer(nodes, gpu_type)}."
-    return None
+def say_what_is_on_offer(nodes: Sequence[Executor], gpu_type: str) -> str:
+    """Say why nothing was found on the market: another filter, or no such type."""
+    if any(node.is_gpu(gpu_type) for node in nodes):
+        return "This type is on offer, and no node of it fits the other filters: leave some out."
+    return f"No gpu_type on offer matches; {types_on_offer(nodes, gpu_type)}."
 
 
 def types_on_offer(nodes: Iterable[Executor], gpu_type: str) -> str:

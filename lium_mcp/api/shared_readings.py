@@ -1,0 +1,99 @@
+"""Readings that those share who ask for the same at around the same time: one request in flight, one answer kept.
+
+What is kept is of the moment before its request left, and only for as long as those who ask let it be old. A failure is
+told to all who wait for it, and to nobody after them. Knows no resource and no HTTP.
+"""
+
+import asyncio
+import contextvars
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final, Generic, TypeVar
+
+from lium_mcp.api.clock import Clock
+
+T = TypeVar("T")
+
+Name = tuple[str, str]
+"""Whose reading it is, and of what."""
+
+MOST_READINGS: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Reading(Generic[T]):
+    """What was read, and how many seconds ago the request for it left, or earlier."""
+
+    value: T
+    age_seconds: float
+
+
+@dataclass(slots=True, eq=False)
+class _Shared:
+    began_at: datetime
+    task: asyncio.Task[Any]
+    askers: int = 0
+
+
+class SharedReadings:
+    """The newest reading under each name, in flight or done."""
+
+    def __init__(self) -> None:
+        self._newest: dict[Name, _Shared] = {}
+
+    async def read(
+        self, name: Name, read: Callable[[], Awaitable[T]], clock: Clock, *, most_seconds: float
+    ) -> Reading[T]:
+        """Return what `read` does, or what it did for somebody else: now, or less than `most_seconds` ago.
+
+        Who is cancelled stops nobody else's request; one that nobody waits for any more ends.
+
+        Raises:
+            LiumError: as `read`.
+        """
+        now = clock.now()
+        shared = self._newest.get(name)
+        # The clock on the wall may have been set back.
+        is_old = shared is not None and not timedelta() <= now - shared.began_at < timedelta(seconds=most_seconds)
+        if shared is None or (is_old and shared.task.done()):
+            shared = self._begin(name, read, now, most_seconds)
+        shared.askers += 1
+        try:
+            value: T = await asyncio.shield(shared.task)
+        finally:
+            shared.askers -= 1
+            if not shared.askers and not shared.task.done():
+                self._drop(name, shared)
+                shared.task.cancel()
+        return Reading(value, max((clock.now() - shared.began_at).total_seconds(), 0.0))
+
+    def forget(self, owner: str) -> None:
+        """Let who asks for this owner from now on read anew: what is there, or under way, may be of before a change."""
+        for name in [name for name in self._newest if name[0] == owner]:
+            del self._newest[name]
+
+    def _begin(self, name: Name, read: Callable[[], Awaitable[T]], now: datetime, most_seconds: float) -> _Shared:
+        async def run() -> T:
+            return await read()
+
+        loop = asyncio.get_running_loop()
+        # It acts for all who ask, not for the call that happens to be the first.
+        shared = _Shared(now, loop.create_task(run(), context=contextvars.Context()))
+
+        def done(task: asyncio.Task[T]) -> None:
+            if task.cancelled() or task.exception() is not None:
+                self._drop(name, shared)
+            else:
+                loop.call_later(most_seconds, self._drop, name, shared)
+
+        shared.task.add_done_callback(done)
+        self._newest.pop(name, None)
+        while len(self._newest) >= MOST_READINGS:
+            del self._newest[next(iter(self._newest))]
+        self._newest[name] = shared
+        return shared
+
+    def _drop(self, name: Name, shared: _Shared) -> None:
+        if self._newest.get(name) is shared:
+            del self._newest[name]
