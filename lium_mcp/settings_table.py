@@ -230,7 +230,7 @@ SETTINGS = LIMITS | {
     "log_format": Setting(
         "choice", "How a line on standard error is written.", default="text", choices=("text", "json")
     ),
-    "sandbox": Setting("flag", "Serve a simulated Lium inside this process: no money, no network.", default=False),
+    "sandbox": Setting("flag", "Use a simulated Lium inside this process: no money, no network.", default=False),
     "sandbox_speed": Setting(
         "number", "How many times faster than real time the sandbox runs.", default=1.0, low=0, high=100_000
     ),

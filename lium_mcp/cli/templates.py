@@ -22,7 +22,7 @@ from lium_mcp.api.pods.models import Pod
 from lium_mcp.api.templates import Template, TemplateChanges, TemplateCreate
 from lium_mcp.cli.console import working
 from lium_mcp.cli.exit_statuses import ExitStatus
-from lium_mcp.cli.output import written
+from lium_mcp.cli.output import say_wrong, written
 from lium_mcp.cli.person_words import in_words
 from lium_mcp.cli.readied import read, start_log
 from lium_mcp.cli.template_file import BadFile, WantedFile, WantedTemplate, read_file
@@ -112,10 +112,10 @@ async def sync(
             plan = await _plan(lium, wanted, bodies, prune=prune)
             pods = await list_with_templates(lium)
     except BadFile as error:
-        report.line(str(error))
+        report.wrong(str(error))
         return ExitStatus.UNUSABLE
     except LiumError as error:
-        report.line(in_words(error))
+        report.wrong(in_words(error))
         return ExitStatus.FAILED
     _show(plan, pods, report)
     if dry_run:
@@ -142,8 +142,14 @@ class _Report:
 
     def line(self, text: str) -> None:
         with written():
-            self._out.write(f"{hide_values(clean(text), self._values)}\n")
+            self._out.write(f"{self._bare(text)}\n")
             self._out.flush()
+
+    def wrong(self, text: str) -> None:
+        say_wrong(self._bare(text))
+
+    def _bare(self, text: str) -> str:
+        return hide_values(clean(text), self._values)
 
 
 async def _plan(lium: LiumClient, wanted: WantedFile, bodies: list[TemplateCreate], *, prune: bool) -> SyncPlan:

@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -61,12 +62,17 @@ def test_every_command_is_tried() -> None:
 
 @pytest.mark.parametrize("redirection", LOST)
 @pytest.mark.parametrize("words", [("--version",), ("tools", "--help"), ("serve",), *COMMANDS.values()], ids=" ".join)
-async def test_output_that_is_lost_is_said_in_a_line(lium: Wire, words: tuple[str, ...], redirection: str) -> None:
+async def test_output_that_is_lost_is_said_in_a_line(
+    lium: Wire, words: tuple[str, ...], redirection: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "templates.toml").write_text('[[template]]\nname = "a"\nimage = "b:1"\n')
     variables = {"LIUM_BASE_URL": lium.base_url} | ({} if "login" in words else {"LIUM_API_KEY": "sk_sandbox"})
     status, err = await ended(words, redirection, **variables)
     *asides, last = err.splitlines()
     assert (status, last) == (1, f"lium-mcp: standard output: {LOST[redirection]}")
-    assert len(asides) == ("login" in words), "what it tells a person who logs in elsewhere than at Lium"
+    # What it tells a person who logs in elsewhere than at Lium, and a log of what takes long.
+    assert len(asides) == ("login" in words) + ("sync" in words)
 
 
 @pytest.mark.parametrize("redirections", [">&- 2>&-", "<&- >&- 2>&-", ">&- 2>/dev/full"])

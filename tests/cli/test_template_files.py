@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -46,21 +47,22 @@ class Ci:
         self.sandbox = sandbox
         self.path = path
         self.transport: Any = sandbox.transport()
-        self.printed = ""
+        self.printed = self.told = ""
 
     async def run(self, text: str | None = None, **options: Any) -> int:
-        """One run; what it printed is in `printed`."""
+        """One run; what it printed is in `printed`, and what it said aside in `told`."""
         if text is not None:
             self.path.write_text(text)
-        out = io.StringIO()
+        out, aside = io.StringIO(), io.StringIO()
         clock = TurnedClock(self.sandbox)
         async with LiumClient(
             api_key="sk_sandbox", base_url="http://127.0.0.1/api", transport=self.transport, clock=clock
         ) as lium:
-            status = await sync(lium, clock, self.path, out=out, **options)
-        self.printed = out.getvalue()
-        assert SECRET not in self.printed
-        assert PLANTED not in self.printed
+            with redirect_stderr(aside):
+                status = await sync(lium, clock, self.path, out=out, **options)
+        self.printed, self.told = out.getvalue(), aside.getvalue()
+        for secret in (SECRET, PLANTED):
+            assert secret not in self.printed + self.told
         return status
 
     @property
@@ -182,14 +184,14 @@ async def test_two_templates_of_one_name_are_never_guessed_at(ci: Ci, sandbox: S
         await ask(sandbox, "POST", "/templates", {"name": "trainer", "docker_image": "a"})
     made = len(ci.changes)
     assert await ci.run(FILE) == ExitStatus.UNUSABLE
-    assert "2 of your templates are named trainer" in ci.printed
+    assert "2 of your templates are named trainer" in ci.told
     assert len(ci.changes) == made
 
 
 async def test_a_registry_login_is_named_by_its_user(ci: Ci, sandbox: Sandbox) -> None:
     text = '[[template]]\nname = "a"\nimage = "ghcr.io/team/a:1"\nregistry_credential = "bot"\n'
     assert await ci.run(text) == ExitStatus.UNUSABLE
-    assert "no registry logins are stored for bot" in ci.printed
+    assert "no registry logins are stored for bot" in ci.told
     login = {"docker_username": "bot", "docker_password": SECRET}
     login_id = (await ask(sandbox, "POST", "/docker-credentials/", login))["id"]
     assert await ci.run() == ExitStatus.OK
@@ -311,7 +313,7 @@ async def test_prune_keeps_a_template_that_a_pod_may_run_on(ci: Ci, sandbox: San
 async def test_an_empty_file_prunes_nothing(ci: Ci) -> None:
     await ci.run(FILE)
     assert await ci.run("", prune=True) == ExitStatus.UNUSABLE
-    assert "refusing to delete all" in ci.printed
+    assert "refusing to delete all" in ci.told
     assert set(ci.own) == {"trainer", "pinned"}
 
 
@@ -356,20 +358,20 @@ TEMPLATE = '[[template]]\nname = "a"\nimage = "b:1"\n'
 )
 async def test_a_bad_file_names_the_field_and_asks_nobody(ci: Ci, sandbox: Sandbox, text: str, named: str) -> None:
     assert await ci.run(text) == ExitStatus.UNUSABLE
-    assert named in ci.printed
-    assert len(ci.printed.splitlines()) == 1
+    assert named in ci.told
+    assert (ci.printed, len(ci.told.splitlines())) == ("", 1)
     assert truth(sandbox, "requests") == []
 
 
 async def test_a_file_that_is_none_is_said_in_one_line(ci: Ci) -> None:
     assert await ci.run() == ExitStatus.UNUSABLE
-    assert "No such file" in ci.printed
+    assert "No such file" in ci.told
     ci.path.write_bytes(b"\xff\xff")
     assert await ci.run() == ExitStatus.UNUSABLE
-    assert "not UTF-8" in ci.printed
+    assert "not UTF-8" in ci.told
     ci.path.write_text(f"# {'x' * 2**20}")
     assert await ci.run() == ExitStatus.UNUSABLE
-    assert "larger than" in ci.printed
+    assert "larger than" in ci.told
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
@@ -389,7 +391,7 @@ def test_the_command_needs_a_key_and_a_file(tmp_path: Path, capsys: pytest.Captu
     path = tmp_path / "templates.toml"
     path.write_text(TEMPLATE)
     assert main(["templates", "sync", str(path)]) == ExitStatus.FAILED
-    assert "No API key is set. To get one: lium-mcp login" in capsys.readouterr().out
+    assert "No API key is set. To get one: lium-mcp login" in capsys.readouterr().err
     assert main(["templates", "sync", str(tmp_path / "none.toml"), "--sandbox"]) == ExitStatus.UNUSABLE
     assert main(["templates", "--max-pods"]) == ExitStatus.UNUSABLE
 
@@ -447,7 +449,9 @@ def test_a_value_of_another_kind_is_told_in_words_of_the_file(
     path = tmp_path / "templates.toml"
     path.write_text(text)
     assert main(["templates", "sync", str(path), "--sandbox"]) == ExitStatus.UNUSABLE
-    assert capsys.readouterr().out.startswith(f"{path}: {said}")
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith(f"lium-mcp: {path}: {said}")
 
 
 def test_the_file_that_the_help_shows_can_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -460,12 +464,10 @@ def test_the_file_that_the_help_shows_can_be_used(tmp_path: Path, capsys: pytest
     assert capsys.readouterr().out == "+ create trainer\n"
 
 
-async def test_a_log_shows_what_a_sync_waits_for_a_line_each(
-    ci: Ci, sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_a_log_shows_what_a_sync_waits_for_a_line_each(ci: Ci, sandbox: Sandbox) -> None:
     sandbox.add_fault("template_verify_fails", message="no such image")
     assert await ci.run(TEMPLATE) == ExitStatus.FAILED
-    first, *lines = capsys.readouterr().err.splitlines()
+    first, *lines = ci.told.splitlines()
     assert first == "Reading your templates, and which pods run on them"
     assert lines[0] == "create a: asking Lium"
     checking = "create a: Lium checks that the image starts; it is VERIFY_PENDING"
