@@ -19,7 +19,7 @@ from lium_mcp.cli.readied import read, start_log
 from lium_mcp.figures import in_usd, rate_in_usd
 from lium_mcp.guard.limits import Limits
 from lium_mcp.server import make_runtime
-from lium_mcp.services.balance import Balance
+from lium_mcp.services.balance import NO_LIMITS, Balance
 from lium_mcp.services.open_rents import UnsettledRent
 from lium_mcp.services.overview import Overview, PodGlance, read_overview
 from lium_mcp.services.policy_view import LimitView
@@ -79,8 +79,9 @@ def _say(settings: Settings, overview: Overview, limits: Limits) -> None:
     now = overview.now
     say(f"Acting for {overview.account}; the key is from {settings.find_key().place}.")
     say(_money(overview.balance), style="bold")
-    if overview.balance.note:
-        say(overview.balance.note, style="yellow")
+    # That there are no limits is said below, with what follows from it.
+    if note := (overview.balance.note or "").replace(NO_LIMITS, "").strip():
+        say(note, style="yellow")
     say()
     if overview.pods:
         show_table(

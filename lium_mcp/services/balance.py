@@ -13,7 +13,7 @@ from lium_mcp.services.accounts import Account
 from lium_mcp.services.pods.pod_details import unknown_billing, unpriced
 from lium_mcp.services.policy_view import InWords, LimitView, for_agents, read_standings
 
-_NO_LIMITS: Final = "No limits are set."
+NO_LIMITS: Final = "No limits are set."
 _ALL_RUN_ON: Final = "runs_out_at assumes that pods run on past their removal times."
 
 
@@ -40,7 +40,7 @@ async def read_balance(
     """Show the money of an account, given what was just read of it; `in_words` says why limits could not be."""
     standings = await read_standings(account, policy, pods, in_words=in_words)
     unread = standings.unread_because and f"What is used of the limits is not known: {standings.unread_because}"
-    unlimited = None if standings.limits else _NO_LIMITS
+    unlimited = None if standings.limits else NO_LIMITS
     burning = [pod for pod in pods if pod.is_billing]
     burn = sum(pod.price or 0 for pod in burning)
     missing = unpriced(pods)
