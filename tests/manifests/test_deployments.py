@@ -71,7 +71,9 @@ def of_compose(**given: str) -> dict[str, str]:
 
 
 DEPLOYED = {f"kubernetes, {overlay}": of_kubernetes(overlay) for overlay in OVERLAYS} | {
-    "compose": of_compose(LIUM_MCP_ALLOWED_HOST="gpu.example.com", DATABASE_PASSWORD="hidden")
+    "compose": of_compose(
+        LIUM_MCP_ALLOWED_HOST="gpu.example.com", DATABASE_PASSWORD="hidden", LIUM_MCP_STATE_KEYS="s" * 32
+    )
 }
 
 
