@@ -28,11 +28,12 @@ def problem_with(found: Mapping[str, Any], setting: Setting) -> str:
         case ValueError() as error:
             return str(error)
     given = _shown(wrong)
-    takes = f"it takes {_what_it_takes(setting, given)}"
+    takes = f"it takes {what_it_takes(setting, given)}"
     return f"{given}: {takes}" if given else takes
 
 
-def _what_it_takes(setting: Setting, given: str) -> str:
+def what_it_takes(setting: Setting, given: str) -> str:
+    """What may be written, in place of what was given, as it follows "it takes"."""
     match setting.kind:
         case "flag":
             return "true or false"

@@ -1,16 +1,18 @@
 """What the command line understands: commands, their options, and every setting as an option."""
 
 import argparse
+import math
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from lium_mcp import __version__
 from lium_mcp.cli.output import written
 from lium_mcp.guard.redaction import redact_text
-from lium_mcp.settings_table import LIMITS, SETTINGS, as_option, is_option
+from lium_mcp.setting_words import what_it_takes
+from lium_mcp.settings_table import LIMITS, SETTINGS, Setting, as_option, is_option
 from lium_mcp.values import is_decimal, no_such
 
 # argparse's word for the words of a command line that are no options.
@@ -31,6 +33,8 @@ _TEMPLATES = """a file of one template, of which name and image are needed:
   # environment_from = { WANDB_API_KEY = "CI_WANDB_KEY" }
   # the user name of a registry login that is stored at Lium:
   # registry_credential = 'team-bot'"""
+_PAUSE_SECONDS = Setting("number", "", low=1, high=3600)
+_WAIT_MINUTES = Setting("number", "", low=0.01, high=60)
 _LISTING = ("toolsets", "allow_tools", "deny_tools", "read_only")
 _TO_LIUM = ("timeout_seconds", "sandbox", "sandbox_speed", "sandbox_seed", "log_level", "log_format")
 _CONNECTED = ("read_only", *_TO_LIUM)
@@ -149,7 +153,7 @@ def make_parser() -> argparse.ArgumentParser:
     login.add_argument("--force", action="store_true", help="replace a key that is saved, without a question")
     login.add_argument(
         "--wait-minutes",
-        type=_wait_minutes,
+        type=_number(_WAIT_MINUTES),
         default=10.0,
         metavar="MINUTES",
         help="how long to wait until you have agreed (default 10)",
@@ -182,13 +186,22 @@ def make_parser() -> argparse.ArgumentParser:
         "prints the address and the key to give them. For the MCP server alone, --sandbox is enough.",
     )
     sandbox.add_argument(
-        "--port", type=_port, default=8765, help="port on 127.0.0.1; 0 takes a free one (default 8765)"
+        "--port",
+        type=_number(SETTINGS["port"]),
+        default=8765,
+        help="port on 127.0.0.1; 0 takes a free one (default 8765)",
     )
     sandbox.add_argument(
-        "--speed", type=_speed, default=1.0, help="how many times faster than real time it runs (default 1)"
+        "--speed",
+        type=_number(SETTINGS["sandbox_speed"]),
+        default=1.0,
+        help="how many times faster than real time it runs (default 1)",
     )
     sandbox.add_argument(
-        "--seed", type=_seed, default=7, help="another number makes another market of GPUs (default 7)"
+        "--seed",
+        type=_number(SETTINGS["sandbox_seed"]),
+        default=7,
+        help="another number makes another market of GPUs (default 7)",
     )
     sandbox.add_argument(
         "--rough",
@@ -258,7 +271,7 @@ def make_parser() -> argparse.ArgumentParser:
     status.add_argument(
         "--watch",
         nargs="?",
-        type=_pause,
+        type=_number(_PAUSE_SECONDS),
         const=10.0,
         metavar="SECONDS",
         help="look again every 10 seconds, or every SECONDS",
@@ -346,31 +359,14 @@ def _add_settings(parser: argparse.ArgumentParser, names: Iterable[str], *, abou
             group.add_argument(option, default=argparse.SUPPRESS, metavar=metavar, help=text)
 
 
-def _port(text: str) -> int:
-    if not text.isdecimal() or int(text) > 65_535:  # noqa: PLR2004 - what a port is
-        raise argparse.ArgumentTypeError("a port is a number from 0 to 65535")
-    return int(text)
+def _number(setting: Setting) -> Callable[[str], float]:
+    """What reads the number of an option that takes what a setting takes."""
 
+    def read(text: str) -> float:
+        number = float(text) if is_decimal(text) else math.nan
+        is_whole = setting.kind == "number" or number.is_integer()
+        if not (is_whole and (setting.low or 0) <= number <= (setting.high or math.inf)):
+            raise argparse.ArgumentTypeError(f"{text}: it takes {what_it_takes(setting, text)}")
+        return number if setting.kind == "number" else int(number)
 
-def _speed(text: str) -> float:
-    if not is_decimal(text) or not 0 <= float(text) <= 100_000:  # noqa: PLR2004 - as the setting of the server
-        raise argparse.ArgumentTypeError("a speed is a number from 0 to 100000")
-    return float(text)
-
-
-def _pause(text: str) -> float:
-    if not is_decimal(text) or not 1 <= float(text) <= 3600:  # noqa: PLR2004 - a second to an hour
-        raise argparse.ArgumentTypeError("a pause is a number of seconds from 1 to 3600")
-    return float(text)
-
-
-def _wait_minutes(text: str) -> float:
-    if not is_decimal(text) or not 0 < float(text) <= 60:  # noqa: PLR2004 - nobody waits longer
-        raise argparse.ArgumentTypeError("a wait is a number of minutes above 0, and at most 60")
-    return float(text)
-
-
-def _seed(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError("a seed is a whole number")
-    return int(text)
+    return read

@@ -16,7 +16,7 @@ import pytest
 from lium_mcp import __version__
 from lium_mcp.cli.main import main
 from lium_mcp.settings import Settings, ToolsetName
-from lium_mcp.settings_table import SETTINGS
+from lium_mcp.settings_table import SETTINGS, as_option, is_option
 from tests.processes import environment, run, start
 
 COMMANDS = [
@@ -45,12 +45,9 @@ def test_help_names_every_command_and_every_setting_but_no_place_for_a_key(capsy
     for command in ("serve", "tools", "demo", "sandbox"):
         assert command in text
     for name in Settings.model_fields:
-        variable = SETTINGS[name].variable
-        if variable.startswith("LIUM_MCP_") and name not in {"server_token", "oauth_keys"}:
-            assert f"--{name.replace('_', '-')}" in text
-            assert variable in text
-    assert "--api-key" not in text
-    assert "--server-token" not in text
+        assert bool(re.search(rf"^  {as_option(name)}\b", text, re.MULTILINE)) == is_option(name)
+        assert (f"[{SETTINGS[name].variable}]" in text) == is_option(name)
+    assert not {name for name in SETTINGS if is_option(name)} & {"api_key", "server_token", "oauth_keys", "state_keys"}
     assert "LIUM_API_KEY" in text
 
 
@@ -102,10 +99,14 @@ def test_every_page_of_help_says_what_its_command_is_for(capsys: pytest.CaptureF
         (("--max-pods", "many"), "lium-mcp: --max-pods: many: it takes a whole number from 0 up, in plain digits as 2"),
         (("--port", "8000"), "lium-mcp: --port: it is for a server over HTTP: add --transport http"),
         (("sandbox", "--port", "http"), "--port"),
-        (("sandbox", "--port", "65536"), "--port: a port is"),
-        (("sandbox", "--port", "-1"), "--port: a port is"),
-        (("sandbox", "--speed", "nan"), "--speed: a speed is"),
-        (("sandbox", "--speed", "-1"), "--speed: a speed is"),
+        (("sandbox", "--port", "65536"), "--port: 65536: it takes a whole number from 0 to 65535"),
+        (("sandbox", "--port", "-1"), "--port: -1: it takes a whole number from 0 to 65535"),
+        (("sandbox", "--port", "1.5"), "--port: 1.5: it takes a whole number from 0 to 65535"),
+        (("sandbox", "--speed", "nan"), "--speed: nan: it takes a number from 0 to 100000, in plain digits as 2.5"),
+        (("sandbox", "--speed", "-1"), "--speed: -1: it takes a number from 0 to 100000"),
+        (("sandbox", "--seed", "-1"), "--seed: -1: it takes a whole number from 0 up"),
+        (("status", "--watch", "0"), "--watch: 0: it takes a number from 1 to 3600"),
+        (("login", "--wait-minutes", "61"), "--wait-minutes: 61: it takes a number from 0.01 to 60"),
         (("sandbox", "--seed", "seven"), "--seed"),
     ],
 )
