@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import anyio
 import httpx2
@@ -36,7 +36,7 @@ from lium_mcp.services.orders.shared_market import SharedMarket
 from lium_mcp.services.policy_view import Offered
 from lium_mcp.services.polling import Poller, Stop
 from lium_mcp.services.rents.readmission import Readmission
-from lium_mcp.serving.callers import Accounts, bind_caller
+from lium_mcp.serving.callers import Accounts, Callers, bind_caller
 from lium_mcp.serving.hangup import end_with_caller
 from lium_mcp.serving.lium_server import CLEAN_UP_SECONDS, LiumServer
 from lium_mcp.serving.login_offers import LoginOffers
@@ -48,6 +48,9 @@ from lium_mcp.settings_table import TOOLSETS, Offer
 from lium_mcp.toolkit.call import Runtime
 from lium_mcp.toolkit.listing import ListedTool, read_listing
 from lium_mcp.values import SettingsError
+
+if TYPE_CHECKING:
+    from lium_mcp.serving.oauth.desk import LoginDesk
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +70,9 @@ def read_settings(overrides: Mapping[str, Any]) -> tuple[Settings, list[str]]:
     """
     settings, problems = load_readable(overrides)
     # Limits that belong together can be judged together only where each could be read.
-    together = [] if problems else [settings.find_limits, settings.find_oauth]
+    together: list[Callable[[], object]] = []
+    if not problems:
+        together = [settings.find_limits, partial(find_login_desk, settings)]
     parts = (select_tools, find_network, open_ledger)
     problems += problems_of(*(partial(part, settings) for part in parts), *together)
     return settings, as_given(dict.fromkeys(problems), overrides)
@@ -206,6 +211,28 @@ def _make_logins(
             act_with(FoundKey(key, "the login in the browser"))
 
     return LoginOffers(own, runtime.clock, runtime.stop, find=find, keep=keep)
+
+
+def find_login_desk(settings: Settings) -> "Callable[[Callers], LoginDesk] | None":
+    """What makes of the settings how callers over HTTP log in; None where they send keys alone.
+
+    Raises:
+        SettingsError: a setting cannot be used.
+    """
+    oauth = settings.find_oauth()
+    if oauth is None:
+        return None
+    # Others should not pay for it.
+    from lium_mcp.serving.oauth.desk import open_issuer_desk, open_lium_desk  # noqa: PLC0415
+    from lium_mcp.serving.oauth.issued_tokens import find_hook  # noqa: PLC0415
+
+    if oauth.issuer is not None:
+        return partial(open_issuer_desk, oauth, oauth.issuer, find_hook(oauth.hook))
+
+    def open_at_lium(callers: Callers) -> "LoginDesk":
+        return open_lium_desk(oauth, connect(settings, key=FoundKey()), open_ledger(settings), callers)
+
+    return open_at_lium
 
 
 async def _attend_to_rents(renter: Renter) -> None:

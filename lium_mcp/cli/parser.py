@@ -16,7 +16,7 @@ from lium_mcp.settings_table import LIMITS, SETTINGS, Setting, as_option, is_opt
 from lium_mcp.values import is_decimal, no_such
 
 # argparse's word for the words of a command line that are no options.
-_ARGUMENT = re.compile(r"^argument (?=\S+: )(?:(?:COMMAND|sync|explain|close): )?")
+_ARGUMENT = re.compile(r"^argument (?=\S+: )(?:(?:COMMAND|sync|explain|close|revoke): )?")
 _TEMPLATES = """a file of one template, of which name and image are needed:
 
   [[template]]
@@ -248,6 +248,7 @@ def make_parser() -> argparse.ArgumentParser:
     close.add_argument("rental", metavar="ID", help="id, its beginning, or pod name, as `lium-mcp rentals` shows it")
     close.add_argument("--yes", action="store_true", help="you have looked at lium.io: close it")
     _add_settings(close, _LEDGER)
+    _add_grants(commands)
     doctor = commands.add_parser(
         "doctor",
         help="say what of the set-up is well, what is not, and what mends it",
@@ -292,6 +293,25 @@ def make_parser() -> argparse.ArgumentParser:
     )
     _add_settings(explain, _POLICY)
     return parser
+
+
+def _add_grants(commands: Any) -> None:  # noqa: ANN401 - argparse's own
+    grants = commands.add_parser(
+        "grants",
+        help="list who has logged in at a server over HTTP, and end such a login",
+        usage="%(prog)s [OPTION ...] [revoke ID]",
+        description="List who has logged in at a server over HTTP that has --oauth lium, as the ledger has it: with "
+        "which client, since when, and when it ends if the client does not renew it.",
+    )
+    _add_settings(grants, _LEDGER)
+    revoke = grants.add_subparsers(dest="action", metavar="revoke", prog=grants.prog).add_parser(
+        "revoke",
+        help="end a login: its tokens count no more, and its Lium key is deleted here",
+        usage="%(prog)s ID [OPTION ...]",
+        description="End a login on all servers of the ledger, at once. The Lium key itself is revoked at lium.io.",
+    )
+    revoke.add_argument("grant", metavar="ID", help="its id, or the beginning of it, as `lium-mcp grants` shows it")
+    _add_settings(revoke, _LEDGER)
 
 
 def _add_install(commands: Any) -> None:  # noqa: ANN401 - argparse's own

@@ -4,6 +4,7 @@ import gc
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from lium_mcp.cli.exit_statuses import ExitStatus
@@ -35,7 +36,7 @@ def run(options: dict[str, Any], front: Front | None = None) -> int:
     gc.disable()
     import anyio  # noqa: PLC0415
 
-    from lium_mcp.server import build_server, read_settings  # noqa: PLC0415
+    from lium_mcp.server import build_server, find_login_desk, read_settings  # noqa: PLC0415
     from lium_mcp.serving.lium_server import serve_stdio  # noqa: PLC0415
 
     settings, problems = read_settings(options)
@@ -56,7 +57,7 @@ def run(options: dict[str, Any], front: Front | None = None) -> int:
         from lium_mcp.serving.http import serve_http  # noqa: PLC0415
 
         gc.enable()
-        anyio.run(serve_http, server, settings)
+        anyio.run(partial(serve_http, server, settings, open_desk=find_login_desk(settings)))
         return 0
     gc.freeze()
     gc.enable()

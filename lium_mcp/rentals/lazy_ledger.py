@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from lium_mcp.rentals.entries import LedgerUnavailable
 
 if TYPE_CHECKING:
+    from lium_mcp.rentals.grants import Grants
     from lium_mcp.rentals.ledger import Ledger
     from lium_mcp.rentals.notes import Notes
     from lium_mcp.rentals.tasks import Tasks
@@ -82,6 +83,12 @@ class LazyLedger:
         from lium_mcp.rentals.notes import Notes  # noqa: PLC0415 - as above
 
         return Notes(self.open().database)
+
+    def grants(self) -> "Grants":
+        """The logins of callers over HTTP, which are in the same database."""
+        from lium_mcp.rentals.grants import Grants  # noqa: PLC0415 - as above
+
+        return Grants(self.open().database)
 
     async def aclose(self) -> None:
         """Close its connections."""

@@ -16,6 +16,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    Text,
     delete,
     insert,
     inspect,
@@ -177,6 +178,52 @@ NOTES: Final = Table(
     Column("name", String(64), primary_key=True),
     Column("value", JSON, nullable=False),
     Column("until", UtcDateTime, nullable=False, index=True),
+)
+
+# Of callers that log in over HTTP. What is worth a key is sealed, and tokens are kept as digests.
+LOGIN_CLIENTS: Final = Table(
+    "login_clients",
+    _METADATA,
+    Column("id", String(36), primary_key=True),
+    Column("registration", JSON, nullable=False),
+    Column("sealed_secret", Text),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("until", UtcDateTime, nullable=False, index=True),
+)
+LOGINS: Final = Table(
+    "logins",
+    _METADATA,
+    Column("ticket", String(64), primary_key=True),
+    Column("client_id", String(36), nullable=False),
+    Column("request", JSON, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("browser", String(64)),
+    Column("sealed", Text),
+    Column("next_look_at", UtcDateTime),
+    Column("grant_id", String(36)),
+    Column("until", UtcDateTime, nullable=False, index=True),
+)
+GRANTS: Final = Table(
+    "grants",
+    _METADATA,
+    Column("id", String(36), primary_key=True),
+    Column("client_id", String(36), nullable=False),
+    Column("client_name", String(200), nullable=False),
+    Column("account", String(64), nullable=False, index=True),
+    Column("sealed", Text, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("renewed_at", UtcDateTime, nullable=False),
+    Column("until", UtcDateTime, nullable=False, index=True),
+)
+GRANT_TOKENS: Final = Table(
+    "grant_tokens",
+    _METADATA,
+    Column("digest", String(64), primary_key=True),
+    Column("grant_id", String(36), nullable=False, index=True),
+    Column("kind", String(16), nullable=False),
+    Column("terms", JSON, nullable=False),
+    Column("until", UtcDateTime, nullable=False, index=True),
+    Column("used_at", UtcDateTime),
 )
 
 _VERSION: Final = Table("ledger_version", _METADATA, Column("version", Integer, primary_key=True))

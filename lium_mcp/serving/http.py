@@ -64,8 +64,14 @@ _ANSWERED_HERE: Final = (
 _CLOSE_SECONDS: Final = 1
 
 
-def build_app(server: LiumServer, settings: Settings, sessions: Sessions, readiness: Readiness) -> Hangups:
-    """Build the web application around a server."""
+def build_app(
+    server: LiumServer,
+    settings: Settings,
+    sessions: Sessions,
+    readiness: Readiness,
+    open_desk: "Callable[[Callers], LoginDesk] | None" = None,
+) -> Hangups:
+    """Build the web application around a server; `open_desk` makes what lets callers log in, where they do."""
     # Host and Origin are checked before anything else, and bodies before anything of the SDK's.
     unchecked = TransportSecuritySettings(enable_dns_rebinding_protection=False)
     server.streamable_http_app(transport_security=unchecked, json_response=True, stateless_http=True)
@@ -87,7 +93,8 @@ def build_app(server: LiumServer, settings: Settings, sessions: Sessions, readin
     for route in routes:
         route.app = bound[route.path](route.app)
 
-    desk = _login_desk(settings)
+    callers = _callers(settings)
+    desk = open_desk(callers) if open_desk else None
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -103,7 +110,7 @@ def build_app(server: LiumServer, settings: Settings, sessions: Sessions, readin
 
     own_routes = [Route(HEALTH, health), Route(READY, readiness.answer), *(desk.routes if desk else ())]
     app = Starlette(routes=[*own_routes, *routes], lifespan=lifespan)
-    identified = _identified(app, desk.gate.identify if desk else _without_logins(_callers(settings)))
+    identified = _identified(app, desk.gate.identify if desk else _without_logins(callers))
     found = found_below(guarded(identified, settings), settings.path_prefix)
     return Hangups(numbered(found, proxied=bool(settings.trusted_proxy)))
 
@@ -113,6 +120,7 @@ async def serve_http(
     settings: Settings,
     connections: ConnectionBounds | None = None,
     sessions: SessionBounds | None = None,
+    open_desk: "Callable[[Callers], LoginDesk] | None" = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM; open streams and running calls hold it up for `drain_seconds` at most.
 
@@ -124,7 +132,7 @@ async def serve_http(
     opened = Sessions(sessions or SessionBounds())
     bounds = connections or ConnectionBounds()
     table = OpenConnections(bounds, settings.trusted_proxy)
-    app = build_app(server, settings, opened, readiness)
+    app = build_app(server, settings, opened, readiness, open_desk)
 
     async def drain() -> bool:
         readiness.drain()
@@ -273,16 +281,6 @@ def _callers(settings: Settings) -> Callers:
 def _shown(path: Path) -> str:
     home = Path.home()
     return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
-
-
-def _login_desk(settings: Settings) -> "LoginDesk | None":
-    """What lets callers log in, where the settings say so."""
-    oauth = settings.find_oauth()
-    if oauth is None:
-        return None
-    from lium_mcp.serving.oauth.desk import open_desk  # noqa: PLC0415 - who needs none should not pay for it
-
-    return open_desk(oauth, _callers(settings))
 
 
 def _without_logins(callers: Callers) -> Callable[[Scope], Awaitable[Caller | Response]]:

@@ -288,4 +288,5 @@ def test_the_model_has_the_settings_of_the_table() -> None:
     assert SETTINGS["toolsets"].choices == TOOLSETS
     assert {name for name in SETTINGS if not is_option(name)} == {
         "api_key", "base_url", "ssh_key_path", "ssh_key_passphrase", "ssh_agent", "server_token", "oauth_keys",
+        "state_keys",
     }  # fmt: skip

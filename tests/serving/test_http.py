@@ -162,7 +162,7 @@ async def test_a_caller_whose_key_is_not_kept_has_no_standing_orders(hosted: Ser
         wish = {"name": "train", "gpu_type": "A100", "hours": 2, "max_usd_per_gpu_hour": 0.01}
         code, text = await caller.refused("rent_pod", **wish, keep_trying_hours=24)
         assert code == "not_for_callers"
-        assert "not kept" in text
+        assert "for your requests only" in text
         assert "orders" not in await caller.call("list_pods")
 
 

@@ -303,6 +303,7 @@ def test_below_a_path_the_metadata_is_found_in_both_places(
 
 GOOD: Final = {
     "LIUM_MCP_TRANSPORT": "http",
+    "LIUM_MCP_PORT": "0",
     "LIUM_MCP_OAUTH": "https://login.example.com",
     "LIUM_MCP_PUBLIC_URL": "http://127.0.0.1:8000",
     "LIUM_MCP_OAUTH_HOOK": "json:dumps",

@@ -176,7 +176,7 @@ async def find_terms(account: Account, policy: Policy, wish: Wish, trying_hours:
         raise Failure(
             "not_for_callers",
             "A standing order is carried out between calls, for which this server has its own API key alone: yours is "
-            "used for each of your requests and not kept.",
+            "used for your requests only.",
             "Watch with list_gpus and rent when something fits, or run this server on your machine with your key.",
         )
     hours = policy.life(wish.hours)

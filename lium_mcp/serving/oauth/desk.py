@@ -5,13 +5,20 @@ from dataclasses import dataclass
 
 from starlette.routing import Route
 
+from lium_mcp.api.client import LiumClient
+from lium_mcp.api.clock import SYSTEM_CLOCK
+from lium_mcp.guard.sealing import Seal
 from lium_mcp.oauth_settings import OAuth
+from lium_mcp.rentals import LazyLedger
 from lium_mcp.serving.callers import Callers
+from lium_mcp.serving.oauth.device_logins import DeviceLogins
+from lium_mcp.serving.oauth.endpoints import endpoints
 from lium_mcp.serving.oauth.gate import Gate
-from lium_mcp.serving.oauth.issued_tokens import IssuedTokens, find_hook
+from lium_mcp.serving.oauth.issued_tokens import Hook, IssuedTokens
 from lium_mcp.serving.oauth.issuer import Issuer
+from lium_mcp.serving.oauth.login_pages import LoginPages
+from lium_mcp.serving.oauth.login_provider import LoginProvider
 from lium_mcp.serving.oauth.resource import Resource
-from lium_mcp.values import SettingsError
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +36,38 @@ class LoginDesk:
     aclose: Callable[[], Awaitable[None]]
 
 
-def open_desk(oauth: OAuth, callers: Callers) -> LoginDesk:
-    """Make it; nothing is sent or opened yet.
+def open_issuer_desk(oauth: OAuth, issuer: str, hook: Hook, callers: Callers) -> LoginDesk:
+    """Make it for the tokens of an authorization server of the deployment's own; nothing is sent or opened yet.
 
-    Raises:
-        SettingsError: the hook cannot be used.
+    Args:
+        oauth: How callers log in.
+        issuer: The authorization server.
+        hook: Finds the Lium key for a token of it.
+        callers: Tells those who show keys or the server token.
     """
-    if oauth.issuer is None:
-        raise SettingsError("LIUM_MCP_OAUTH: logins at Lium itself are not served yet")
-    resource = Resource(oauth.public_url, oauth.issuer, oauth.scopes)
-    tokens = IssuedTokens(Issuer(oauth.issuer), resource.url, oauth.scopes, find_hook(oauth.hook))
+    resource = Resource(oauth.public_url, issuer, oauth.scopes)
+    tokens = IssuedTokens(Issuer(issuer), resource.url, oauth.scopes, hook)
     return LoginDesk(Gate(callers, tokens, resource), tuple(resource.routes()), tokens.aclose)
+
+
+def open_lium_desk(oauth: OAuth, lium: LiumClient, ledger: LazyLedger, callers: Callers) -> LoginDesk:
+    """Make it for logins at Lium itself, kept in a ledger; nothing is sent or opened yet.
+
+    Args:
+        oauth: How callers log in.
+        lium: An API client without a key.
+        ledger: Where the logins are kept.
+        callers: Tells those who show keys or the server token.
+    """
+    resource = Resource(oauth.public_url, oauth.public_url)
+    seal = Seal(oauth.keys)
+    provider = LoginProvider(ledger, seal, resource, SYSTEM_CLOCK)
+    logins = DeviceLogins(lium, ledger, seal, SYSTEM_CLOCK)
+    pages = LoginPages(oauth.public_url, ledger, provider, logins, SYSTEM_CLOCK)
+    routes = *resource.routes(), *endpoints(oauth.public_url, provider, pages)
+
+    async def aclose() -> None:
+        await lium.aclose()
+        await ledger.aclose()
+
+    return LoginDesk(Gate(callers, provider, resource), routes, aclose)

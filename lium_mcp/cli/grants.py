@@ -1,0 +1,75 @@
+"""``lium-mcp grants``: who has logged in at this server over HTTP, and the end of such a login."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import anyio
+
+from lium_mcp.cli.console import say, show_table
+from lium_mcp.cli.exit_statuses import ExitStatus
+from lium_mcp.connecting import open_ledger
+from lium_mcp.rentals import LazyLedger, LedgerUnavailable
+from lium_mcp.rentals.grants import Grant
+from lium_mcp.services.logging_in import KEYS_PAGE
+from lium_mcp.settings_reading import load
+
+_SHOWN: Final = 8
+
+
+def run(options: dict[str, Any]) -> int:
+    """Run the command; the exit status is the answer."""
+    action, named = options.pop("action", None), options.pop("grant", None)
+    settings = load(options)
+    ledger = open_ledger(settings)
+
+    async def act() -> int:
+        try:
+            grants = [] if ledger.is_empty else await ledger.grants().newest(now=datetime.now(UTC))
+            if action == "revoke":
+                return await _revoke(ledger, grants, named)
+            _say_grants(grants, settings.find_oauth_keys())
+        except LedgerUnavailable as error:
+            say(f"The ledger cannot be used: {error}")
+            return ExitStatus.FAILED
+        finally:
+            await ledger.aclose()
+        return ExitStatus.OK
+
+    return anyio.run(act)
+
+
+async def _revoke(ledger: LazyLedger, grants: Sequence[Grant], named: str) -> int:
+    matches = [grant for grant in grants if grant.id.startswith(named)]
+    if len(matches) != 1:
+        say(f"{len(matches) or 'No'} logins begin with {named}. `lium-mcp grants` lists them: name one by its id.")
+        return ExitStatus.FAILED
+    await ledger.grants().end(matches[0].id)
+    say(f"Ended the login {matches[0].id[:_SHOWN]}: its tokens count no more, and its Lium key is deleted here.")
+    say(f"The key itself goes on to work until its owner revokes it at {KEYS_PAGE}.")
+    return ExitStatus.OK
+
+
+def _say_grants(grants: Sequence[Grant], keys: Sequence[str]) -> None:
+    if not grants:
+        say("Nobody is logged in.")
+        return
+    from lium_mcp.guard.sealing import Seal  # noqa: PLC0415 - its libraries take long to import
+
+    seal = Seal(keys) if keys else None
+    opened = {grant.id: seal.open(grant.sealed) if seal else None for grant in grants}
+    show_table(
+        ("ID", "WHO", "ACCOUNT", "CLIENT", "SINCE (UTC)", "RENEWED", "ENDS"),
+        [
+            (
+                grant.id[:_SHOWN],
+                (opened[grant.id] or {}).get("owner", "?"),
+                grant.account[:_SHOWN],
+                grant.client_name or "-",
+                *(f"{moment:%Y-%m-%d %H:%M}" for moment in (grant.created_at, grant.renewed_at, grant.until)),
+            )
+            for grant in grants
+        ],
+    )
+    if None in opened.values():
+        say("Who it is can be read with the keys in LIUM_MCP_OAUTH_KEYS alone, and none of them opens what shows a ?.")

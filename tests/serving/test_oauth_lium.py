@@ -1,0 +1,578 @@
+"""Callers who log in at Lium: the SDK's own client, a person in a browser, and whoever would like their login."""
+
+import base64
+import hashlib
+import re
+import secrets
+import sqlite3
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, Self
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+import anyio
+import httpx2
+import pytest
+
+from lium_mcp.sandbox import API_KEY
+from tests.compat.simulated import Simulated, simulating
+from tests.http_server import WAYS, Served, Way, calling, initialize, serving
+from tests.oauth_client import REDIRECT, Kept, free_port, logging_in
+from tests.postgres import Postgres
+from tests.processes import run
+
+KEY: Final = base64.b64encode(b"1" * 32).decode()
+NEWER_KEY: Final = base64.b64encode(b"\xff" * 32).decode()
+MCP: Final = {"Accept": "application/json, text/event-stream"}
+HOSTILE: Final = "<script>alert(1)</script> \u202eClaude\n\"'&"
+
+
+@pytest.fixture(scope="module")
+def lium() -> Iterator[Simulated]:
+    with simulating() as simulated:
+        simulated.begin(start=datetime.now(UTC).replace(microsecond=0))
+        yield simulated
+
+
+def at_lium(lium: Simulated, home: Path, port: int, **settings: str) -> dict[str, Any]:
+    """The settings of a server at which people log in at Lium, and whose ledger is in this home."""
+    return {
+        "LIUM_BASE_URL": lium.base_url,
+        "LIUM_MCP_PORT": str(port),
+        "LIUM_MCP_OAUTH": "lium",
+        "LIUM_MCP_OAUTH_KEYS": KEY,
+        "LIUM_MCP_PUBLIC_URL": f"http://127.0.0.1:{port}",
+        "LIUM_MCP_STATE_URL": f"sqlite:///{home / 'ledger.db'}",
+        "LIUM_MCP_LOG_LEVEL": "DEBUG",
+    } | settings
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("hosted")
+
+
+@pytest.fixture(scope="module")
+def hosted(lium: Simulated, home: Path) -> Iterator[Served]:
+    port = free_port()
+    with serving(home, "--port", str(port), **at_lium(lium, home, port)) as served:
+        yield served
+
+
+class Browser:
+    """A person's browser: it keeps cookies, and goes where it is sent, but not to the client."""
+
+    def __init__(self, **headers: str) -> None:
+        self.http = httpx2.AsyncClient(timeout=30, trust_env=False, headers=headers)
+        self.page: httpx2.Response
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.http.aclose()
+
+    async def open(self, address: str) -> httpx2.Response:
+        self.page = await self.http.get(address)
+        while (onward := self.page.headers.get("Location")) and not onward.startswith(REDIRECT):
+            self.page = await self.http.get(self.page.url.join(onward))
+        return self.page
+
+    async def press(self, answer: str, **form: str) -> httpx2.Response:
+        """Press a button of the form that is shown."""
+        fields = dict(re.findall(r'<input type="hidden" name="(\w+)" value="(\w+)">', self.page.text))
+        origin = f"{self.page.url.scheme}://{self.page.url.netloc.decode()}"
+        pressed = await self.http.post(
+            self.page.url, data=fields | {"answer": answer} | form, headers={"Origin": origin}
+        )
+        if (onward := pressed.headers.get("Location")) is not None:
+            return await self.open(str(pressed.url.join(onward)))
+        self.page = pressed
+        return pressed
+
+    async def agree_at_lium(self, answer: str = "agree") -> None:
+        [page] = re.findall(r'<a href="([^"]+)" target="_blank"', self.page.text)
+        (await self.http.post(page, data={"answer": answer})).raise_for_status()
+
+    async def until_sent_back(self) -> str:
+        """Load the page again and again, as it does by itself; where it sends the browser in the end."""
+        with anyio.fail_after(15):
+            while (onward := self.page.headers.get("Location")) is None:
+                if found := re.search(r'content="1; url=([^"]+)"', self.page.text):
+                    return found[1].replace("&amp;", "&")
+                assert 'http-equiv="refresh" content="5"' in self.page.text
+                await anyio.sleep(0.5)
+                await self.open(str(self.page.url))
+        return str(onward)
+
+
+async def agree(address: str) -> str:
+    """Log in, as a person does who wants to."""
+    async with Browser() as browser:
+        await browser.open(address)
+        await browser.press("agree")
+        await browser.agree_at_lium()
+        return await browser.until_sent_back()
+
+
+class HandClient:
+    """A client that does what none should."""
+
+    def __init__(self, url: str, client_id: str = "", **form: str) -> None:
+        self.url = url
+        self.client_id = client_id
+        self.form = form
+        self.verifier = secrets.token_urlsafe(48)
+        self.state = secrets.token_urlsafe(8)
+
+    def register(self, **metadata: Any) -> httpx2.Response:
+        said = {"redirect_uris": [REDIRECT], "client_name": "By hand", "token_endpoint_auth_method": "none"} | metadata
+        answer = httpx2.post(f"{self.url}/register", json=said, trust_env=False)
+        if answer.is_success:
+            self.client_id = answer.json()["client_id"]
+            self.form = {"client_secret": answer.json()["client_secret"]} if "client_secret" in answer.json() else {}
+        return answer
+
+    def asking(self, **values: str) -> str:
+        challenge = base64.urlsafe_b64encode(hashlib.sha256(self.verifier.encode()).digest()).decode().rstrip("=")
+        asked = {
+            "response_type": "code",
+            "client_id": self.client_id,
+            "redirect_uri": REDIRECT,
+            "state": self.state,
+            "code_challenge": challenge,
+            "code_challenge_method": "S256",
+            "resource": f"{self.url}/mcp",
+        }
+        return f"{self.url}/authorize?{urlencode({k: v for k, v in (asked | values).items() if v})}"
+
+    def token(self, **form: str) -> httpx2.Response:
+        said = {"client_id": self.client_id, **self.form} | form
+        return httpx2.post(f"{self.url}/token", data=said, trust_env=False)
+
+    def exchange(self, back: str, **form: str) -> httpx2.Response:
+        code = parse_qs(urlsplit(back).query)["code"][0]
+        said = {"code": code, "redirect_uri": REDIRECT, "code_verifier": self.verifier} | form
+        return self.token(grant_type="authorization_code", **said)
+
+    def refresh(self, token: str) -> httpx2.Response:
+        return self.token(grant_type="refresh_token", refresh_token=token)
+
+    async def log_in(self) -> dict[str, Any]:
+        self.register()
+        return dict(self.exchange(await agree(self.asking())).json())
+
+
+def post(url: str, token: str) -> int:
+    headers = MCP | {"Authorization": f"Bearer {token}"}
+    return httpx2.post(f"{url}/mcp", json=initialize(), headers=headers, timeout=10, trust_env=False).status_code
+
+
+def change(home: Path, statement: str) -> None:
+    """Change the ledger past the program."""
+    with closing(sqlite3.connect(home / "ledger.db", timeout=10)) as connection:
+        connection.execute(statement)
+        connection.commit()
+
+
+def kept_in(home: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in sorted(home.glob("ledger.db*")))
+
+
+async def test_who_is_refused_logs_in_at_lium_and_acts_with_the_key_of_that_login(
+    hosted: Served, lium: Simulated, home: Path
+) -> None:
+    kept = Kept()
+    async with logging_in(hosted.url, kept, agree, name="Claude") as caller:
+        assert (await caller.call("get_balance"))["balance_usd"] == 100
+    assert kept.tokens is not None
+    assert kept.tokens.expires_in == 3600
+    assert kept.tokens.access_token.startswith("lmt_")
+    key = next(key for key in lium.playing._world.keys.values() if key.name.startswith("login")).secret
+    code = parse_qs(urlsplit(kept.sent_back_to[0]).query)["code"][0]
+    for secret in (key, code, kept.tokens.access_token, kept.tokens.refresh_token, "sandbox@example.com"):
+        assert secret is not None
+        assert secret.encode() not in kept_in(home), "what is worth a key is kept sealed, or as a digest"
+        assert secret not in hosted.stderr()
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_callers_with_keys_need_no_login(hosted: Served, way: Way) -> None:
+    for headers in ({"X-API-Key": API_KEY}, {"Authorization": f"Bearer {API_KEY}"}):
+        async with calling(hosted.url, way, headers) as caller:
+            assert (await caller.call("get_balance"))["balance_usd"] == 100
+
+
+# Registering
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://evil.example.com/callback", "cursor://callback", "javascript:alert(1)", "https://claude.ai/callback#x",
+        "https://claude.ai@evil.example.com/", f"https://claude.ai/{'x' * 3000}",
+    ],
+)  # fmt: skip
+def test_people_are_sent_back_by_https_or_to_their_own_machine_alone(hosted: Served, address: str) -> None:
+    answer = HandClient(hosted.url).register(redirect_uris=[address])
+    assert answer.status_code == 400
+    assert answer.json()["error"] in {"invalid_redirect_uri", "invalid_client_metadata"}
+
+
+def test_what_a_client_registers_is_bounded(hosted: Served) -> None:
+    for addresses in (["https://claude.ai/callback"], ["http://localhost:5/x", "http://[::1]/"]):
+        assert HandClient(hosted.url).register(redirect_uris=addresses).status_code == 201
+    assert HandClient(hosted.url).register(redirect_uris=[f"https://a.b/{n}" for n in range(6)]).status_code == 400
+    assert HandClient(hosted.url).register(client_name="x" * 20_000).status_code == 413
+    answer = HandClient(hosted.url).register(client_name="x" * 900, software_id="y" * 900)
+    assert len(answer.json()["client_name"]) == 60
+
+
+def test_one_address_registers_so_many_clients_a_minute(lium: Simulated, tmp_path: Path) -> None:
+    port = free_port()
+    with serving(tmp_path, "--port", str(port), **at_lium(lium, tmp_path, port)) as served:
+        statuses = [HandClient(served.url).register().status_code for _ in range(62)]
+        assert statuses == [201] * 60 + [429] * 2
+        answer = httpx2.get(HandClient(served.url).asking(), trust_env=False)
+        assert (answer.status_code, answer.headers["Retry-After"]) == (429, "60")
+
+
+# Asking
+
+
+def test_nobody_is_sent_to_where_the_client_was_not_registered(hosted: Served) -> None:
+    client = HandClient(hosted.url)
+    client.register()
+    for change in (
+        {"redirect_uri": "https://evil.example.com/"},
+        {"redirect_uri": f"{REDIRECT}/more"},
+        {"client_id": "00000000-0000-0000-0000-000000000000"},
+        {"redirect_uri": "https://evil.example.com/", "response_type": "token"},
+    ):
+        answer = httpx2.get(client.asking(**change), trust_env=False)
+        assert answer.status_code == 400
+        assert "Location" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"resource": "https://another.example.com/mcp"}, "invalid_target"),
+        ({"response_type": "token"}, "unsupported_response_type"),
+        ({"code_challenge": ""}, "invalid_request"),
+        ({"code_challenge_method": "plain"}, "invalid_request"),
+        ({"state": "x" * 4001}, "invalid_request"),
+    ],
+)
+def test_a_client_that_asks_for_what_there_is_not_hears_so(hosted: Served, change: dict[str, str], error: str) -> None:
+    client = HandClient(hosted.url)
+    client.register()
+    answer = httpx2.get(client.asking(**change), trust_env=False)
+    assert answer.headers["Location"].startswith(f"{REDIRECT}?")
+    assert parse_qs(urlsplit(answer.headers["Location"]).query)["error"] == [error]
+
+
+# The pages
+
+
+async def test_the_page_says_who_asks_and_escapes_it(hosted: Served) -> None:
+    client = HandClient(hosted.url)
+    client.register(client_name=HOSTILE, redirect_uris=["https://claude.example.com/callback"])
+    async with Browser() as browser:
+        page = await browser.open(client.asking(redirect_uri="https://claude.example.com/callback"))
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; Claude &quot;&#x27;&amp;" in page.text
+    assert "<script" not in page.text
+    assert "\u202e" not in page.text
+    assert "<strong>claude.example.com</strong>" in page.text
+    assert "frame-ancestors 'none'" in page.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in page.headers["Content-Security-Policy"]
+    assert page.headers["Cache-Control"] == "no-store"
+    cookie = page.headers["Set-Cookie"]
+    assert "HttpOnly" in cookie
+    assert f"Path={page.url.path}" in cookie
+
+
+async def test_nothing_goes_on_without_a_click_on_that_very_page(hosted: Served, lium: Simulated) -> None:
+    client = HandClient(hosted.url)
+    client.register()
+    begun = len(lium.state()["logins"])
+    async with Browser() as browser, Browser() as other:
+        await browser.open(client.asking())
+        address = str(browser.page.url)
+        assert (await browser.press("agree", form="0" * 64)).status_code == 403
+        assert (await browser.press("agree", form="")).status_code == 403
+        forged = await other.http.post(address, data={"answer": "agree", "form": "0" * 64})
+        assert forged.status_code == 403
+        elsewhere = {"Origin": "https://evil.example.com"}
+        assert (await browser.http.post(address, data={"answer": "agree"}, headers=elsewhere)).status_code == 403
+        assert len(lium.state()["logins"]) == begun
+        await browser.open(address)
+        assert 'target="_blank"' in (await browser.press("agree")).text
+        assert len(lium.state()["logins"]) == begun + 1
+        assert (await other.open(address)).status_code == 403, "the login goes on in the browser that began it"
+        assert (await browser.press("agree")).status_code == 403, "and is begun once"
+        assert (await other.open(f"{hosted.url}/login/{'x' * 43}")).status_code == 404
+
+
+async def test_who_cancels_is_sent_back_and_lium_hears_nothing(hosted: Served, lium: Simulated) -> None:
+    client = HandClient(hosted.url)
+    client.register()
+    begun = len(lium.state()["logins"])
+    async with Browser() as browser:
+        await browser.open(client.asking())
+        await browser.press("refuse")
+        back = parse_qs(urlsplit(await browser.until_sent_back()).query)
+    assert back == {
+        "error": ["access_denied"],
+        "error_description": ["The person did not agree."],
+        "state": [client.state],
+        "iss": [hosted.url],
+    }
+    assert len(lium.state()["logins"]) == begun
+
+
+async def test_who_refuses_at_lium_is_sent_back_without_a_code(hosted: Served) -> None:
+    client = HandClient(hosted.url)
+    client.register()
+    async with Browser() as browser:
+        await browser.open(client.asking())
+        await browser.press("agree")
+        await browser.agree_at_lium("refuse")
+        back = parse_qs(urlsplit(await browser.until_sent_back()).query)
+    assert back["error"] == ["access_denied"]
+    assert "code" not in back
+
+
+async def test_a_login_page_gives_one_code(hosted: Served) -> None:
+    client = HandClient(hosted.url)
+    client.register()
+    async with Browser() as browser:
+        await browser.open(client.asking())
+        await browser.press("agree")
+        address = str(browser.page.url)
+        await browser.agree_at_lium()
+        back = await browser.until_sent_back()
+        assert "You are logged in" in (await browser.open(address)).text
+    assert parse_qs(urlsplit(back).query)["state"] == [client.state]
+    assert client.exchange(back).status_code == 200
+
+
+# Codes and tokens
+
+
+async def test_a_code_is_for_its_client_its_verifier_and_its_address(hosted: Served, home: Path) -> None:
+    client, other = HandClient(hosted.url), HandClient(hosted.url)
+    client.register(token_endpoint_auth_method="client_secret_post")
+    other.register()
+    other.verifier = client.verifier
+    back = await agree(client.asking())
+    secret = client.form
+    for answer, status, error in (
+        (client.exchange(back, code_verifier="x" * 43), 400, "invalid_grant"),
+        (client.exchange(back, redirect_uri=f"{REDIRECT}/more"), 400, "invalid_request"),
+        (client.exchange(back, client_secret="guessed"), 401, "invalid_client"),
+        (other.exchange(back), 400, "invalid_grant"),
+        (client.token(grant_type="password", username="x", password="y"), 400, "invalid_request"),
+    ):
+        assert (answer.status_code, answer.json()["error"]) == (status, error)
+    assert secret["client_secret"].encode() not in kept_in(home)
+    tokens = client.exchange(back)
+    assert tokens.status_code == 200
+    assert tokens.headers["Cache-Control"] == "no-store"
+    assert post(hosted.url, tokens.json()["access_token"]) == 200
+    assert post(hosted.url, tokens.json()["refresh_token"]) == 401, "it is for the token endpoint alone"
+
+
+async def test_a_code_that_is_used_again_ends_the_login(hosted: Served) -> None:
+    client = HandClient(hosted.url)
+    client.register()
+    back = await agree(client.asking())
+    tokens = client.exchange(back).json()
+    assert post(hosted.url, tokens["access_token"]) == 200
+    assert client.exchange(back).json()["error"] == "invalid_grant"
+    assert post(hosted.url, tokens["access_token"]) == 401
+    assert client.refresh(tokens["refresh_token"]).json()["error"] == "invalid_grant"
+    assert "was used again" in hosted.stderr()
+
+
+async def test_a_refresh_token_is_used_once_and_whoever_comes_second_ends_the_login(hosted: Served) -> None:
+    client = HandClient(hosted.url)
+    first = await client.log_in()
+    second = client.refresh(first["refresh_token"]).json()
+    assert {post(hosted.url, tokens["access_token"]) for tokens in (first, second)} == {200}
+    third = client.refresh(second["refresh_token"]).json()
+    assert len({tokens["refresh_token"] for tokens in (first, second, third)}) == 3
+    assert client.refresh(second["refresh_token"]).json()["error"] == "invalid_grant"
+    for tokens in (first, second, third):
+        assert post(hosted.url, tokens["access_token"]) == 401
+    assert client.refresh(third["refresh_token"]).json()["error"] == "invalid_grant"
+
+
+async def test_what_has_expired_counts_no_more(hosted: Served, home: Path) -> None:
+    client = HandClient(hosted.url)
+    tokens = await client.log_in()
+    change(home, "UPDATE grant_tokens SET until = '2020-01-01 00:00:00' WHERE kind = 'access'")
+    assert post(hosted.url, tokens["access_token"]) == 401
+    renewed = client.refresh(tokens["refresh_token"]).json()
+    assert post(hosted.url, renewed["access_token"]) == 200
+    change(home, "UPDATE grant_tokens SET until = '2020-01-01 00:00:00' WHERE kind = 'refresh'")
+    assert client.refresh(renewed["refresh_token"]).json()["error"] == "invalid_grant"
+    change(home, "UPDATE login_clients SET until = '2020-01-01 00:00:00'")
+    assert client.refresh(renewed["refresh_token"]).status_code == 401
+
+
+async def test_a_client_ends_its_own_login_and_no_other(hosted: Served) -> None:
+    client, other = HandClient(hosted.url), HandClient(hosted.url)
+    tokens = await client.log_in()
+    other.register()
+    for token in (tokens["access_token"], tokens["refresh_token"], "lmt_unknown"):
+        said = {"client_id": other.client_id, "token": token}
+        assert httpx2.post(f"{hosted.url}/revoke", data=said, trust_env=False).status_code == 200
+    assert post(hosted.url, tokens["access_token"]) == 200
+    said = {"client_id": client.client_id, "token": tokens["refresh_token"]}
+    assert httpx2.post(f"{hosted.url}/revoke", data=said, trust_env=False).status_code == 200
+    assert post(hosted.url, tokens["access_token"]) == 401
+    assert httpx2.post(f"{hosted.url}/revoke", data={"token": "x"}, trust_env=False).status_code == 401
+
+
+async def test_a_session_belongs_to_the_account_and_not_to_the_token(hosted: Served) -> None:
+    client = HandClient(hosted.url)
+    tokens = await client.log_in()
+
+    def say(headers: dict[str, str], message: dict[str, Any]) -> httpx2.Response:
+        return httpx2.post(f"{hosted.url}/mcp", json=message, headers=MCP | headers, timeout=10, trust_env=False)
+
+    opened = say({"Authorization": f"Bearer {tokens['access_token']}"}, initialize())
+    session = {"Mcp-Session-Id": opened.headers["mcp-session-id"]}
+    renewed = client.refresh(tokens["refresh_token"]).json()
+    noted = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+    assert say(session | {"Authorization": f"Bearer {renewed['access_token']}"}, noted).status_code == 202
+    assert say(session | {"X-API-Key": API_KEY}, noted).status_code == 404
+    assert say(session, noted).status_code == 401
+
+
+# The operator
+
+
+async def test_the_operator_sees_who_has_logged_in_and_ends_it(hosted: Served, home: Path) -> None:
+    ledger = f"sqlite:///{home / 'ledger.db'}"
+    client = HandClient(hosted.url)
+    client.register(client_name="Claude at work")
+    tokens = client.exchange(await agree(client.asking())).json()
+    status, out, _ = await run("grants", LIUM_MCP_STATE_URL=ledger, LIUM_MCP_OAUTH_KEYS=KEY)
+    assert status == 0
+    [row] = [line for line in out.splitlines() if "Claude at work" in line]
+    assert "Sandbox <sandbox@example.com>, workspace Personal" in row
+    grant = row.split()[0]
+    status, out, _ = await run("grants", LIUM_MCP_STATE_URL=ledger)
+    assert "sandbox@example.com" not in out, "without the key nobody reads who it is"
+    assert "LIUM_MCP_OAUTH_KEYS" in out
+    assert (await run("grants", "revoke", "nothing", LIUM_MCP_STATE_URL=ledger))[0] == 1
+    assert post(hosted.url, tokens["access_token"]) == 200
+    status, out, _ = await run("grants", "revoke", grant, LIUM_MCP_STATE_URL=ledger)
+    assert (status, "lium.io/api-keys" in out) == (0, True)
+    assert post(hosted.url, tokens["access_token"]) == 401
+    assert client.refresh(tokens["refresh_token"]).json()["error"] == "invalid_grant"
+    assert grant not in (await run("grants", LIUM_MCP_STATE_URL=ledger))[1]
+
+
+async def test_nobody_is_logged_in_where_there_is_no_ledger(tmp_path: Path) -> None:
+    status, out, _ = await run("grants", LIUM_MCP_STATE_URL=f"sqlite:///{tmp_path / 'none.db'}")
+    assert (status, out) == (0, "Nobody is logged in.\n")
+
+
+async def test_keys_that_encrypt_are_changed_without_logging_anybody_out(lium: Simulated, tmp_path: Path) -> None:
+    port = free_port()
+
+    def with_keys(*keys: str) -> dict[str, Any]:
+        return at_lium(lium, tmp_path, port, LIUM_MCP_OAUTH_KEYS=",".join(keys))
+
+    options = "--port", str(port)
+    with serving(tmp_path, *options, **with_keys(KEY)) as served:
+        client, forgetful = HandClient(served.url), HandClient(served.url)
+        tokens, unrenewed = await client.log_in(), await forgetful.log_in()
+    with serving(tmp_path, *options, **with_keys(NEWER_KEY, KEY)) as served:
+        assert post(served.url, tokens["access_token"]) == 200
+        tokens = client.refresh(tokens["refresh_token"]).json()
+    with serving(tmp_path, *options, **with_keys(NEWER_KEY)) as served:
+        assert post(served.url, tokens["access_token"]) == 200, "what was renewed is sealed with the newer key"
+        assert post(served.url, unrenewed["access_token"]) == 401
+        assert forgetful.refresh(unrenewed["refresh_token"]).json()["error"] == "invalid_grant"
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"LIUM_MCP_OAUTH_KEYS": None}, "openssl rand -base64 32"),
+        ({"LIUM_MCP_SANDBOX": "true"}, "run `lium-mcp sandbox`"),
+        ({"LIUM_MCP_OAUTH_HOOK": "house:find"}, "for an authorization server of your own"),
+    ],
+)
+async def test_what_does_not_fit_stops_the_start(
+    lium: Simulated, tmp_path: Path, change: dict[str, str | None], problem: str
+) -> None:
+    settings = at_lium(lium, tmp_path, 8000, LIUM_MCP_TRANSPORT="http") | change
+    status, _, said = await run("serve", **{name: text for name, text in settings.items() if text is not None})
+    assert (status, problem in said) == (2, True), said
+
+
+# Replicas
+
+
+async def log_in_across(lium: Simulated, home: Path, ledger: str) -> None:
+    """Log in with every request at the other of two servers, and end it at one for both."""
+    port = free_port()
+    settings = at_lium(lium, home, port, LIUM_MCP_STATE_URL=ledger)
+    with ExitStack() as running:
+        one = running.enter_context(serving(home / "one", "--port", str(port), **settings))
+        two = running.enter_context(serving(home / "two", "--port", str(free_port()), **settings))
+
+        def there(address: httpx2.URL | str) -> str:
+            return str(address).replace(one.url, two.url)
+
+        client = HandClient(one.url)
+        client.register()
+        async with Browser() as browser:
+            await browser.open(there(client.asking()))
+            assert str(browser.page.url).startswith(one.url), "the address is the public one"
+            # Cookies are for a host, whatever its port.
+            await browser.open(there(browser.page.url))
+            await browser.press("agree")
+            await browser.agree_at_lium()
+            browser.page = await browser.http.get(str(browser.page.url).replace(two.url, one.url))
+            back = await browser.until_sent_back()
+        client.url = two.url
+        tokens = client.exchange(back).json()
+        assert {post(served.url, tokens["access_token"]) for served in (one, two)} == {200}
+        client.url = one.url
+        tokens = client.refresh(tokens["refresh_token"]).json()
+        assert post(two.url, tokens["access_token"]) == 200
+        said = {"client_id": client.client_id, "token": tokens["access_token"]}
+        assert httpx2.post(f"{one.url}/revoke", data=said, trust_env=False).status_code == 200
+        assert {post(served.url, tokens["access_token"]) for served in (one, two)} == {401}
+
+
+async def test_every_request_of_a_login_may_come_to_another_server(lium: Simulated, tmp_path: Path) -> None:
+    await log_in_across(lium, tmp_path, f"sqlite:///{tmp_path / 'ledger.db'}")
+
+
+async def test_the_same_on_postgresql(lium: Simulated, tmp_path: Path, postgres: Postgres) -> None:
+    with postgres.database() as ledger:
+        await log_in_across(lium, tmp_path, ledger)
+
+
+async def test_below_a_path_everything_is_found(lium: Simulated, tmp_path: Path) -> None:
+    port = free_port()
+    settings = at_lium(lium, tmp_path, port) | {
+        "LIUM_MCP_PUBLIC_URL": f"http://127.0.0.1:{port}/lium",
+        "LIUM_MCP_PATH_PREFIX": "/lium",
+        "LIUM_MCP_ALLOWED_HOST": "127.0.0.1",
+    }
+    with serving(tmp_path, "--port", str(port), **settings) as served:
+        kept = Kept()
+        async with logging_in(f"{served.url}/lium", kept, agree) as caller:
+            assert (await caller.call("get_balance"))["balance_usd"] > 0
+        for path in ("/.well-known/oauth-authorization-server/lium", "/lium/.well-known/openid-configuration"):
+            assert httpx2.get(f"{served.url}{path}", trust_env=False).json()["issuer"] == f"{served.url}/lium"
