@@ -5,6 +5,7 @@ Nothing is started for it, so it is what stands there: what a host passes on bes
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import dropwhile
 from typing import Final
 
 from lium_mcp.guard.limits import Limits, PolicyFileError, read_policy_file
@@ -64,9 +65,10 @@ def with_kept_options(wish: Wish, there: InstalledEntry | None) -> Wish:
 
 def _options(command: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
     """The options behind our program, each with the words of its value, by the names of their settings."""
-    ours = next((place for place, word in enumerate(command) if names_us(word)), len(command))
+    # `uvx --from` names it twice.
+    behind = dropwhile(names_us, dropwhile(lambda word: not names_us(word), command))
     words: list[str] = []
-    for word in [word for word in command[ours + 1 :] if word != "serve"]:
+    for word in (word for word in behind if word != "serve"):
         if word.startswith("--") and words:
             yield _name(words[0]), words
             words = []

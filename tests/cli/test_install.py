@@ -362,7 +362,14 @@ async def test_from_where_there_is_no_script_one_is_installed_first(home: Path, 
     assert entry["command"] == str(tools / "lium-mcp")
 
 
-@pytest.mark.parametrize("command", ['"uvx", "args": ["lium-mcp", ', '"/old/bin/lium-mcp", "args": ['])
+@pytest.mark.parametrize(
+    "command",
+    [
+        '"uvx", "args": ["lium-mcp", ',
+        '"uvx", "args": ["--from", "git+https://x.example.com/lium-mcp", "lium-mcp", "serve", ',
+        '"/old/bin/lium-mcp", "args": [',
+    ],
+)
 def test_options_of_an_earlier_entry_stay_for_they_may_be_limits(lium: Lium, home: Path, command: str) -> None:
     options = '"--read-only", "--max-pods", "2", "--budget-usd=50", "--sandbox"]'
     file = put(home, ".cursor/mcp.json", f'{{"mcpServers": {{"lium": {{"command": {command}{options}}}}}}}')
