@@ -54,6 +54,11 @@ _CONTROLS: Final = {"a": "\a", "b": "\b", "e": "\x1b", "f": "\f", "n": "\n", "r"
 _BASE64: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_")
 
 
+def holds_hidden(text: str) -> bool:
+    """Whether a text holds what is never shown, or what may be an escape: it may say more than it seems to."""
+    return _MAY_BE_ESCAPED.search(text) is not None or UNSAFE.search(text) is not None
+
+
 def redacted(text: str, find: Find) -> str:
     """The text without what `find` finds in it, escaped or not."""
     spans = [origin(span) for plain, origin in _layers(text) for span in find(plain)]

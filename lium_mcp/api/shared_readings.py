@@ -6,19 +6,21 @@ told to all who wait for it, and to nobody after them. Knows no resource and no 
 
 import asyncio
 import contextvars
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, Generic, TypeVar
 
 from lium_mcp.api.clock import Clock
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 Name = tuple[str, str]
 """Whose reading it is, and of what."""
 
 MOST_READINGS: Final = 1000
+MOST_MADE: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,17 @@ class Reading(Generic[T]):
 
     value: T
     age_seconds: float
+    _made: dict[Hashable, Any] = field(default_factory=dict)
+
+    def once(self, name: Hashable, make: Callable[[T], R]) -> R:
+        """Return what `make` makes of the value, made once under that name for all who share the reading."""
+        if name in self._made:
+            made: R = self._made[name]
+            return made
+        made = make(self.value)
+        if len(self._made) < MOST_MADE:
+            self._made[name] = made
+        return made
 
 
 @dataclass(slots=True, eq=False)
@@ -34,6 +47,7 @@ class _Shared:
     began_at: datetime
     task: asyncio.Task[Any]
     askers: int = 0
+    made: dict[Hashable, Any] = field(default_factory=dict)
 
 
 class SharedReadings:
@@ -66,7 +80,7 @@ class SharedReadings:
             if not shared.askers and not shared.task.done():
                 self._drop(name, shared)
                 shared.task.cancel()
-        return Reading(value, max((clock.now() - shared.began_at).total_seconds(), 0.0))
+        return Reading(value, max((clock.now() - shared.began_at).total_seconds(), 0.0), shared.made)
 
     def forget(self, owner: str) -> None:
         """Let who asks for this owner from now on read anew: what is there, or under way, may be of before a change."""

@@ -147,8 +147,9 @@ class Wire:
         self, name: str, read: Callable[["Wire"], Awaitable[T]], *, most_seconds: float
     ) -> Reading[T]:
         """Read what is open to all, over a wire without a key, once for whoever acts over these connections."""
-        public = self.for_key(None)
-        return await self._readings.read((_NOBODY, name), lambda: read(public), self._clock, most_seconds=most_seconds)
+        return await self._readings.read(
+            (_NOBODY, name), lambda: read(self.for_key(None)), self._clock, most_seconds=most_seconds
+        )
 
     async def share_own(self, name: str, read: Callable[[], Awaitable[T]], *, most_seconds: float) -> Reading[T]:
         """Read something once for all that act with this key; what this key changes ends what is kept of it."""

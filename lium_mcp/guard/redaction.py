@@ -7,6 +7,7 @@ string, in whatever form other programs escaped them. Results, errors and log li
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from typing import Any, Final
 
 from lium_mcp.secret_forms import REDACTED, Secrets, Span, redacted
@@ -63,13 +64,15 @@ def redact(value: Any, redact_string: Callable[[str], str] = redact_text) -> Any
         return [redact(item, redact_string) for item in value]
     if isinstance(value, dict):
         return {
-            redact_string(key): _blank(item) if _names_secret(key) else redact(item, redact_string)
+            redact_string(key): _blank(item) if names_secret(key) else redact(item, redact_string)
             for key, item in value.items()
         }
     return value
 
 
-def _names_secret(field: str) -> bool:
+@lru_cache(2**10)
+def names_secret(field: str) -> bool:
+    """Whether the value of a field of this name is a secret, whatever it holds."""
     return _SECRET_FIELDS.search(_WORD_ENDS.sub("_", field)) is not None
 
 

@@ -16,9 +16,10 @@ from mcp.types import CallToolResult, TextContent
 from pydantic import JsonValue
 
 from lium_mcp.failures import Failure
+from lium_mcp.guard.redaction import names_secret, redact_text
 from lium_mcp.guard.redaction import redact as redact_fields
-from lium_mcp.guard.redaction import redact_text
 from lium_mcp.results import Result
+from lium_mcp.secret_forms import holds_hidden
 from lium_mcp.text import clean, shortened
 from lium_mcp.toolkit.official_commands import without_commands
 
@@ -54,7 +55,9 @@ def as_json(result: Result, redact: Callable[[str], str] = redact_text) -> str:
 
 
 def _data(result: Result, redact: Callable[[str], str]) -> dict[str, JsonValue]:
-    data = _bounded(redact_fields(_cleaned(result.model_dump(mode="json", exclude_none=True)), redact))
+    data: JsonValue = result.model_dump(mode="json", exclude_none=True)
+    if not _is_plain(data, redact):
+        data = _bounded(redact_fields(_cleaned(data), redact))
     if not isinstance(data, dict):
         raise TypeError("a result is an object")
     return data
@@ -62,6 +65,33 @@ def _data(result: Result, redact: Callable[[str], str]) -> dict[str, JsonValue]:
 
 def _json(data: dict[str, JsonValue]) -> str:
     return json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def _is_plain(data: JsonValue, redact: Callable[[str], str]) -> bool:
+    """Whether nothing below would change the data, told by one look at all its texts together, as nearly always."""
+    texts: set[str] = set()
+    waiting: list[JsonValue] = [data]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):
+            texts.add(value)
+        elif isinstance(value, list | dict):
+            if len(value) > _MOST_ITEMS:
+                return False
+            if isinstance(value, list):
+                waiting.extend(value)
+                continue
+            if not _OF_FAILURES.isdisjoint(value) or any(map(names_secret, value)):
+                return False
+            texts.update(value)
+            waiting.extend(value.values())
+        elif isinstance(value, float) and not math.isfinite(value):
+            return False
+    if max(map(len, texts), default=0) > _MOST_NAME_CHARACTERS:
+        return False
+    # A line apart from each other, what stands in one of them stands in all; but escapes could hide what follows.
+    joined = "\n".join(texts)
+    return not holds_hidden(joined) and redact(joined) == joined
 
 
 def _cleaned(value: JsonValue, field: str = "") -> JsonValue:

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from statistics import quantiles
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field
 
@@ -38,6 +38,7 @@ from lium_mcp.toolkit.registry import READS, Toolset
 toolset = Toolset("marketplace")
 
 Market = Reading[Rows[Executor]]
+R = TypeVar("R", bound=Result)
 
 _WATCH_EVERY_SECONDS = 5.0
 _MOST_GPUS_OF_A_NODE = 64
@@ -153,13 +154,12 @@ async def list_gpus(
     """List nodes with free GPUs, the cheapest rental first; wait_seconds watches until one fits. get_gpu_prices
     compares types; quote_rental and rent_pod take the same filters.
     """
-    gpu_type = wanted.gpu_type
 
     def order(node: Executor) -> tuple[float | str, ...]:
         return _ORDERS[sort](node) if sort in _ORDERS else price_order(node, _count(node, wanted))
 
     def fitting(market: Market) -> list[Executor]:
-        return sorted(filter(wanted.surely_fit, market.value), key=order)
+        return market.once((wanted, sort), lambda nodes: sorted(filter(wanted.surely_fit, nodes), key=order))
 
     market = await call.poller.until(
         await call.lium.executors.market(),
@@ -170,17 +170,32 @@ async def list_gpus(
         describe=lambda _: "No offer matches yet",
         every_seconds=_WATCH_EVERY_SECONDS,
     )
-    nodes = fitting(market)
-    rows, next_cursor = page(nodes, limit=limit, cursor=cursor)
+    offers = market.once(
+        (wanted, sort, limit, cursor), lambda nodes: _page_of(nodes, fitting(market), wanted, limit, cursor)
+    )
+    return _aged(offers, market)
+
+
+def _page_of(
+    market: Sequence[Executor], fitting: Sequence[Executor], wanted: Filters, limit: int, cursor: str
+) -> GpuOffers:
+    rows, next_cursor = page(fitting, limit=limit, cursor=cursor)
     return GpuOffers(
         offers=[_offer(node, _count(node, wanted)) for node in rows],
-        total=len(nodes),
-        read_seconds_ago=int(market.age_seconds) or None,
+        total=len(fitting),
         next_cursor=next_cursor,
-        next=unmatched(gpu_type, market.value)
-        if nodes or not gpu_type
-        else say_what_is_on_offer(market.value, gpu_type),
+        next=_say_why(market, wanted.gpu_type, found=bool(fitting)),
     )
+
+
+def _say_why(market: Sequence[Executor], gpu_type: str, *, found: bool) -> str | None:
+    return unmatched(gpu_type, market) if found or not gpu_type else say_what_is_on_offer(market, gpu_type)
+
+
+def _aged(result: R, market: Market) -> R:
+    """Let an answer say how old the market is that it is made of, where that is a second or more."""
+    seconds = int(market.age_seconds)
+    return result.model_copy(update={"read_seconds_ago": seconds}) if seconds else result
 
 
 @toolset.tool(
@@ -193,19 +208,20 @@ async def get_gpu_prices(
     """Compare GPU types: how many GPUs of each are free and the quartiles of their price per GPU-hour. Use it to choose
     a type or a price ceiling; list_gpus shows the single offers.
     """
-    variants: dict[str, list[Executor]] = defaultdict(list)
     market = await call.lium.executors.market()
-    for node in market.value:
+    return _aged(market.once(("prices", gpu_type), lambda nodes: _prices_of(nodes, gpu_type)), market)
+
+
+def _prices_of(market: Sequence[Executor], gpu_type: str) -> MarketPrices:
+    variants: dict[str, list[Executor]] = defaultdict(list)
+    for node in market:
         if (not gpu_type or node.is_gpu(gpu_type)) and has_price(node) and can_rent(node, smallest_gpu_count(node)):
             variants[node.gpu_type or ""].append(node)
     rows = [_prices(name, nodes) for name, nodes in variants.items()]
     return MarketPrices(
         gpu_types=sorted(rows, key=lambda row: (row.median_usd, row.gpu_type or "")),
         total=len(rows),
-        read_seconds_ago=int(market.age_seconds) or None,
-        next=unmatched(gpu_type, market.value)
-        if rows or not gpu_type
-        else say_what_is_on_offer(market.value, gpu_type),
+        next=_say_why(market, gpu_type, found=bool(rows)),
     )
 
 

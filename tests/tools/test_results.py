@@ -1,5 +1,6 @@
 """An answer is safe to show and to send, whatever the strings and numbers in it came from."""
 
+import base64
 import json
 import math
 import unicodedata
@@ -11,6 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from mcp.types import TextContent
 
+from lium_mcp.guard.redaction import Redactor
 from lium_mcp.results import Result, Usd, UtcTime
 from lium_mcp.text import clean
 from lium_mcp.toolkit.rendering import render
@@ -142,3 +144,34 @@ def test_text_is_compact_and_keeps_its_script() -> None:
     (block,) = render(Table(rows=[Row(name="深度")])).content
     assert isinstance(block, TextContent)
     assert block.text == '{"rows":[{"name":"深度"}]}'
+
+
+# What secrets are made of, whole, escaped and in pieces, and what could hide the end of one text in the next.
+_PARTS = st.sampled_from(
+    (
+        *("sk_live", "_4f9a2bC", "hunter2ter", "hunter2", "ter", "Bearer ", "abcdefgh", "X-API-KEY: ", "://u:p@"),
+        *("-----BEGIN PRIVATE KEY-----", "\\u0073k_abcdef", "%73k_abcdef", "&#115;", "\\", "%4", "&#1", "\n", "\r\n"),
+        *(" ", "\x1b]", "\x07", base64.b64encode(b"user:hunter2ter").decode(), "x" * 600),
+    )
+)
+
+
+class _Texts(Result):
+    texts: list[str]
+    by_name: dict[str, str]
+
+
+@given(st.lists(st.lists(_PARTS | st.text(max_size=3), max_size=4).map("".join), max_size=6))
+@example(["\\u001b]", "sk_live_4f9a2bC", "\x07"])
+def test_texts_are_made_fit_together_as_each_would_be_alone(texts: list[str]) -> None:
+    redact = Redactor(["hunter2ter"])
+
+    def shown(result: _Texts) -> Any:
+        return render(result, redact).structured_content
+
+    together = shown(_Texts(texts=texts, by_name={text: text for text in texts}))
+    assert together["texts"] == [shown(_Texts(texts=[text], by_name={}))["texts"][0] for text in texts]
+    named: dict[str, str] = {}
+    for text in texts:
+        named |= shown(_Texts(texts=[], by_name={text: text}))["by_name"]
+    assert together["by_name"] == named
