@@ -71,10 +71,11 @@ async def test_the_limits_of_each_entry_are_told_and_a_shell_needs_none_beside(h
     [
         (ours("--sandbox"), []),
         (ours(LIUM_MCP_SANDBOX="true"), []),
+        (ours("--sandbox", "--max-pods", "2"), ["Cursor (lium) has limits: max_pods: 2."]),
         (ours("--read-only"), ["Cursor (lium) only reads, so it needs no limits."]),
         (ours("--toolsets", "marketplace"), ["Cursor (lium) only reads, so it needs no limits."]),
     ],
-    ids=["sandbox", "sandbox by a variable", "reads", "reads by its toolsets"],
+    ids=["sandbox", "sandbox by a variable", "sandbox with limits", "reads", "reads by its toolsets"],
 )
 async def test_what_can_spend_nothing_needs_no_limits(
     here: dict[str, str], entry: dict[str, Any], said: list[str]

@@ -24,8 +24,10 @@ def said(row: LimitView) -> str:
 def check_entry_limits(machine: Machine, entry: FoundEntry, tried: Tried) -> Iterator[Finding]:
     """Say what the server of an entry refuses, and warn where an agent may spend all that an account has."""
     policy = tried.policy
-    if tried.tool_count is None or (policy is None and tried.problem) or (policy is not None and policy.sandbox):
+    if tried.tool_count is None or (policy is None and tried.problem):
         return
+    if policy is not None and policy.sandbox and not policy.limits:
+        return  # which needs none
     if tried.only_reads:
         yield ok(_AREA, f"{entry.title} only reads, so it needs no limits.")
     elif policy is None:
@@ -34,7 +36,7 @@ def check_entry_limits(machine: Machine, entry: FoundEntry, tried: Tried) -> Ite
     elif not policy.limits:
         what = f"{entry.title} has no limits: an agent may spend the whole balance."
         yield warning("entry_limits_none", _AREA, f"{what}{_of_shell(machine, entry)}", *_cure(entry))
-    elif policy.mode == "shadow":
+    elif policy.mode == "shadow" and not policy.sandbox:
         cure = f"take the mode shadow out of {entry.place}, or out of the policy file that it names"
         yield warning("limits_shadow", _AREA, f"The limits of {entry.title} refuse nothing.", cure)
     else:
