@@ -88,9 +88,19 @@ def build_refusing_server(settings: Settings, problems: Sequence[str]) -> LiumSe
     def refuse(_: str) -> NoReturn:
         raise settings_wrong(problems)
 
+    async def act_for_nobody() -> None:
+        return None
+
     presented = _presented({item.name for item in listed}, {})
     presented["instructions"] = f"{wrong.happened} {wrong.advice}\n{presented['instructions']}"
-    return LiumServer(offered=listed, bind=refuse, stop=Stop(), log_level=settings.log_level, **presented)
+    return LiumServer(
+        offered=listed,
+        bind=refuse,
+        stop=Stop(),
+        answers=Answers(act_for_nobody),
+        log_level=settings.log_level,
+        **presented,
+    )
 
 
 def _presented(offered: Collection[str], limits: dict[str, object]) -> dict[str, Any]:
