@@ -13,6 +13,7 @@ from lium_mcp.api.errors import InvalidRequest
 from lium_mcp.api.network import Network
 from lium_mcp.guard.redaction import Redactor
 from lium_mcp.official_config import FoundKey
+from lium_mcp.package_extras import lacks
 from lium_mcp.rentals import LazyLedger
 from lium_mcp.services.failure_words import GET_A_KEY, LOG_IN
 from lium_mcp.settings import Settings
@@ -100,10 +101,7 @@ def _problem_of_postgresql(url: str) -> str:
     if not url.startswith(_POSTGRESQL):
         return f"it takes {_FILE} or postgresql://USER:PASSWORD@HOST/DATABASE"
     if find_spec("psycopg") is None:
-        return (
-            "PostgreSQL needs a driver, psycopg, which this installation lacks: install it again with its extra "
-            "`postgres`, in a clone by `uv tool install --force '.[postgres]'`"
-        )
+        return f"PostgreSQL needs a driver, {lacks('postgres')}"
     # Read in another way, a part of the password would be taken for the host, which errors name.
     return "" if _is_clear(url) else "this is no address; a password needs %40 for @, %2F for /, %3A for :"
 

@@ -7,6 +7,7 @@ from functools import partial
 from importlib.util import find_spec
 from typing import Final
 
+from lium_mcp.package_extras import lacks
 from lium_mcp.settings import Settings
 from lium_mcp.settings_reading import problems_of
 from lium_mcp.settings_table import SETTINGS, as_option
@@ -45,7 +46,7 @@ def check_metrics(settings: Settings) -> None:
     if settings.metrics_port is None:
         return
     if find_spec("prometheus_client") is None:
-        raise SettingsError("LIUM_MCP_METRICS_PORT: metrics need a library: install lium-mcp[metrics]")
+        raise SettingsError(f"LIUM_MCP_METRICS_PORT: metrics need a library, {lacks('metrics')}")
     if settings.metrics_port == settings.port != 0:
         raise SettingsError("LIUM_MCP_METRICS_PORT: it is the port of the server itself; another one is needed")
 

@@ -11,6 +11,7 @@ from typing import Final
 import anyio
 
 from lium_mcp.observing import observe
+from lium_mcp.package_extras import lacks
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ async def traced(tools: Collection[str]) -> AsyncIterator[None]:
         yield
         return
     if find_spec("opentelemetry.exporter") is None or find_spec("opentelemetry.sdk") is None:
-        log.warning("No traces are sent, though OTEL_EXPORTER_OTLP_ENDPOINT is set: install lium-mcp[otel]")
+        log.warning("OTEL_EXPORTER_OTLP_ENDPOINT is set, but traces need a library, %s", lacks("otel"))
         yield
         return
     protocol = next((os.environ[name] for name in _PROTOCOLS if os.environ.get(name)), "http/protobuf")

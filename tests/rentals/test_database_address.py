@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from lium_mcp.cli.main import main
-from tests.processes import ROOT, run
 
 BOTH_PATHS = "sqlite:///rentals.db (from the working directory), sqlite:////srv/rentals.db (from the root)"
 
@@ -41,12 +40,3 @@ def test_a_relative_path_begins_in_the_working_directory(
     (tmp_path / "rentals.db").write_bytes(b"no database, and longer than the head of one" * 9)
     assert main(["rentals", "--state-url", "sqlite:///rentals.db"]) == 1
     assert "file is not a database" in capsys.readouterr().out
-
-
-async def test_without_its_driver_postgresql_is_refused_with_what_installs_it(tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['psycopg'] = None\n")
-    url = "postgresql://me@127.0.0.1/rentals"
-    status, out, err = await run("rentals", "--state-url", url, PYTHONPATH=f"{tmp_path}:{ROOT}")
-    assert (status, out) == (2, "")
-    assert "lacks: install it again with its extra `postgres`" in err
-    assert "`uv tool install --force '.[postgres]'`" in err
