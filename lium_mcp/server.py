@@ -331,7 +331,7 @@ def make_runtime(
     is_local = settings.is_local
     limits, mode = settings.find_limits()
     keys = _ssh_keys(settings) if is_local else None
-    policy, person = Policy(limits, shadow=mode == "shadow"), Person(settings.confirm)
+    policy, person = Policy(limits, shadow=mode == "shadow"), Person(settings.asks)
     accounts = Accounts(
         lium,
         clock,
@@ -347,7 +347,7 @@ def make_runtime(
         account=accounts.current,
         clock=clock,
         policy=policy,
-        confirm=settings.confirm,
+        confirm=settings.asks,
         person=person,
         read_only=settings.read_only,
         redact=Redactor(settings.find_secrets()),

@@ -9,9 +9,11 @@ environment.
 
 import ipaddress
 import os
+import re
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from socket import gethostname
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import unquote, urlsplit
 
 from platformdirs import user_state_path
@@ -19,6 +21,7 @@ from pydantic import BeforeValidator, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from lium_mcp.api.network import Network
+from lium_mcp.guard.consent import ConfirmMode
 from lium_mcp.guard.limits import Limits, Names, PolicyFileError, PolicyMode, from_table, read_policy_file
 from lium_mcp.guard.server_token import MIN_TOKEN_CHARACTERS, ServerTokenError, check_token, read_token
 from lium_mcp.network_settings import read_network
@@ -47,6 +50,8 @@ ToolsetName = Literal[
     "marketplace", "pods", "templates", "volumes", "backups", "account", "remote", "clusters", "extras"
 ]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
+
+_OF_NO_REPLICA: Final = re.compile(r"[^A-Za-z0-9_-]")
 
 SANDBOX_API_KEY = "sk_sandbox"
 
@@ -80,7 +85,7 @@ class Settings(Limits, BaseSettings):
     read_only: bool = from_table("read_only")
     policy: Path | None = from_table("policy")
     policy_mode: PolicyMode = from_table("policy_mode")
-    confirm: Literal["auto", "always", "never"] = from_table("confirm")
+    confirm: ConfirmMode = from_table("confirm")
     state_url: SecretStr | None = from_table("state_url")
     transport: Literal["stdio", "http", "sse"] = from_table("transport")
     host: str = from_table("host")
@@ -89,6 +94,8 @@ class Settings(Limits, BaseSettings):
     path_prefix: str = from_table("path_prefix")
     server_token: SecretStr | None = from_table("server_token")
     state_keys: SecretStr | None = from_table("state_keys")
+    replica: str | None = from_table("replica")
+    stateless: bool = from_table("stateless")
     trusted_proxy: Names = from_table("trusted_proxy")
     metrics_port: Annotated[int, BeforeValidator(as_number)] | None = from_table("metrics_port")
     drain_seconds: Annotated[float, BeforeValidator(as_number)] = from_table("drain_seconds")
@@ -184,6 +191,13 @@ class Settings(Limits, BaseSettings):
             raise ValueError("one is there twice")
         return value
 
+    @field_validator("replica")
+    @classmethod
+    def _check_replica(cls, value: str | None) -> str | None:
+        if value is not None and _OF_NO_REPLICA.search(value):
+            raise ValueError("a name of letters, digits, - and _ is needed")
+        return value
+
     @field_validator("allowed_host")
     @classmethod
     def _check_allowed_host(cls, value: frozenset[str]) -> frozenset[str]:
@@ -218,6 +232,15 @@ class Settings(Limits, BaseSettings):
         if value is not None:
             split_keys(value.get_secret_value())
         return value
+
+    @property
+    def asks(self) -> ConfirmMode:
+        """When a person is asked: without sessions nobody can tell of an older client that it could have asked one."""
+        return "always" if self.stateless and self.confirm == "auto" else self.confirm
+
+    def find_replica(self) -> str:
+        """The name of this replica in session ids."""
+        return self.replica or _OF_NO_REPLICA.sub("-", gethostname().partition(".")[0]) or "replica"
 
     @property
     def is_local(self) -> bool:

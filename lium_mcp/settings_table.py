@@ -169,6 +169,17 @@ SETTINGS = LIMITS | {
         "seals the questions that a person is asked, and each opens them, so that any replica takes the answer. By "
         "default only the process that asked does.",
     ),
+    "replica": Setting(
+        "name",
+        "Name of this replica in the session ids of older clients, by which a proxy finds it: letters, digits, - and "
+        "_; by default the name of the machine.",
+    ),
+    "stateless": Setting(
+        "flag",
+        "Keep no sessions, so that any replica serves any request of older clients too; as those cannot be asked then, "
+        "confirm=auto refuses what a client that cannot ask would spend or destroy.",
+        default=False,
+    ),
     "trusted_proxy": Setting(
         "addresses",
         "Addresses of proxies in front whose `X-Forwarded-For` tells callers apart, separated by commas; without it "
@@ -241,7 +252,17 @@ for _name, _setting in SETTINGS.items():
     _setting.variable = _setting.variable or f"LIUM_MCP_{_name.upper()}"
 
 OVER_HTTP = (
-    *("host", "port", "allowed_host", "path_prefix", "trusted_proxy", "metrics_port", "drain_seconds"),
+    *(
+        "host",
+        "port",
+        "allowed_host",
+        "path_prefix",
+        "replica",
+        "stateless",
+        "trusted_proxy",
+        "metrics_port",
+        "drain_seconds",
+    ),
     *("oauth", "public_url", "oauth_hook", "oauth_scopes"),
 )
 """What means something only where clients come over HTTP."""

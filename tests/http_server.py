@@ -65,6 +65,13 @@ def serving(home: Path, *options: str, **settings: str) -> Iterator[Served]:
 
 
 @contextmanager
+def serving_newer(home: Path, **settings: str) -> Iterator[Served]:
+    """Run it as a later version would be, whose ledger has more in it."""
+    with _serving(home, ["tests.newer"], (), settings) as served:
+        yield served
+
+
+@contextmanager
 def serving_within(
     home: Path,
     settings: dict[str, str],

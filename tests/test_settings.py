@@ -435,7 +435,7 @@ VALID = {
     "policy": "/etc/policy.toml", "policy_mode": "shadow", "confirm": "always", "state_url": "sqlite:////srv/x.db",
     "transport": "http", "host": "127.0.0.2", "port": "9000", "allowed_host": "gpu.example.com",
     "path_prefix": "/lium", "server_token": "t" * 40, "trusted_proxy": "10.0.0.0/8", "timeout_seconds": "20",
-    "state_keys": "k" * 40,
+    "state_keys": "k" * 40, "replica": "gpu-1", "stateless": "true",
     "metrics_port": "9464", "drain_seconds": "25", "oauth": "https://login.example.com", "public_url": "https://gpu.example.com/lium",
     "oauth_keys": "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=", "oauth_hook": "house:find", "oauth_scopes": "gpu",
     "log_level": "DEBUG", "log_format": "json", "sandbox": "true", "sandbox_speed": "10", "sandbox_seed": "3",

@@ -108,8 +108,14 @@ def unavailable(context: Context[Any, Any], tool: str) -> NotConfirmed:
     """Say that a person's yes is needed and why nobody can be asked for it."""
     because, advice = "this MCP client cannot ask one", "Use a client that supports elicitation"
     if not (answers_later(context) or context.session.can_send_request):
-        because = "an MCP client of an older protocol that takes JSON alone over HTTP cannot be asked"
-        advice = "Use one that sends Accept: application/json, text/event-stream, or the current protocol"
+        because = (
+            "an MCP client of an older protocol cannot be asked over HTTP where it takes JSON alone, or where this "
+            "server keeps no sessions (LIUM_MCP_STATELESS)"
+        )
+        advice = (
+            "Use one of the current protocol or, where there are sessions, one that sends "
+            "Accept: application/json, text/event-stream"
+        )
     return NotConfirmed(
         "confirmation_unavailable",
         f"{tool} needs a person's yes here, and {because}.",

@@ -264,8 +264,12 @@ def _from_version_2(connection: Connection) -> None:
 
 
 # Each turns a ledger of one version into one of the next. A new table needs none: it is made where it is missing.
+# Servers of both versions rent at the same time while replicas are exchanged one by one, so that a migration only adds:
+# columns that may be null or have a default, and indexes. What has to go, or mean something else, waits until no server
+# of the version before is left: then the version goes up to the next hundred, which older servers refuse.
 _MIGRATIONS: Final = (_from_version_1, _from_version_2)
 LEDGER_VERSION: Final = len(_MIGRATIONS) + 1
+_ONLY_ADDS_WITHIN: Final = 100
 
 
 def storable(note: str) -> str:
@@ -274,19 +278,19 @@ def storable(note: str) -> str:
 
 
 def prepare(connection: Connection) -> None:
-    """Make the tables, or bring those of an earlier version up to this one.
+    """Make the tables, or bring those of an earlier version up to this one; those of a later one that only adds stay.
 
     Raises:
-        LedgerUnavailable: a later version has written it.
+        LedgerUnavailable: a later version has written it, in another way.
     """
     found = _version(connection)
-    if found > LEDGER_VERSION:
+    if found // _ONLY_ADDS_WITHIN > LEDGER_VERSION // _ONLY_ADDS_WITHIN:
         raise LedgerUnavailable(f"a newer version of lium-mcp has written it (version {found}): update this one")
     if found:
         for migrate in _MIGRATIONS[found - 1 :]:
             migrate(connection)
     _METADATA.create_all(connection)
-    if found != LEDGER_VERSION:
+    if found < LEDGER_VERSION:
         connection.execute(delete(_VERSION))
         connection.execute(insert(_VERSION).values(version=LEDGER_VERSION))
 

@@ -88,7 +88,7 @@ def found_below(app: ASGIApp, prefix: str) -> ASGIApp:
         if scope["type"] == "http":
             path = scope["path"].rstrip("/")
             path = path.removeprefix(prefix) if path.startswith(f"{prefix}/") else path
-            path = MESSAGES if f"{path}/" == MESSAGES else path or "/"
+            path = f"{path}/" if f"{path}/".startswith(MESSAGES) else path or "/"
             scope.update(root_path=prefix, path=prefix + path)
         await app(scope, receive, send)
 

@@ -39,6 +39,7 @@ from lium_mcp.serving.lium_server import LiumServer
 from lium_mcp.serving.numbering import numbered
 from lium_mcp.serving.open_connections import BoundedProtocol, ConnectionBounds, OpenConnections
 from lium_mcp.serving.probes import Readiness
+from lium_mcp.serving.replica_names import elsewhere, named, no_sessions, without_sessions
 from lium_mcp.serving.sessions import SessionBounds, Sessions
 from lium_mcp.serving.traced import traced
 from lium_mcp.settings import Settings
@@ -76,22 +77,34 @@ def build_app(
     unchecked = TransportSecuritySettings(enable_dns_rebinding_protection=False)
     server.streamable_http_app(transport_security=unchecked, json_response=True, stateless_http=True)
     json = server.session_manager
-    streamable = server.streamable_http_app(transport_security=unchecked, session_idle_timeout=None, max_sessions=None)
+    streamable = server.streamable_http_app(
+        transport_security=unchecked,
+        stateless_http=settings.stateless,
+        session_idle_timeout=None,
+        max_sessions=None,
+    )
     streams = server.session_manager
-    sse = server.sse_app(message_path=MESSAGES, transport_security=unchecked)
+    replica = settings.find_replica()
+    sse = server.sse_app(message_path=f"{MESSAGES}{replica}/", transport_security=unchecked)
 
     def streamable_in_any_form(app: ASGIApp) -> ASGIApp:
         in_either = in_any_form(app, listening(json.handle_request))
-        return sessions.streamable(readiness.taking_calls(server.request_ids.once_posted(in_either)))
+        served = readiness.taking_calls(server.request_ids.once_posted(in_either))
+        return (
+            without_sessions(sessions.bodies(served))
+            if settings.stateless
+            else named(sessions.streamable(served), replica)
+        )
 
     bound: dict[str, Callable[[ASGIApp], ASGIApp]] = {
         "/mcp": streamable_in_any_form,
-        "/sse": lambda app: readiness.taking_calls(sessions.sse(app)),
-        "/messages": lambda app: sessions.bodies(readiness.taking_calls(app)),
+        "/sse": lambda app: no_sessions() if settings.stateless else readiness.taking_calls(sessions.sse(app)),
+        f"{MESSAGES}{replica}": lambda app: sessions.bodies(readiness.taking_calls(app)),
     }
     routes = [route for route in (*streamable.routes, *sse.routes) if isinstance(route, Route | Mount)]
     for route in routes:
         route.app = bound[route.path](route.app)
+    routes.append(Mount(MESSAGES, sessions.bodies(elsewhere(replica))))
 
     callers = _callers(settings)
     desk = open_desk(callers) if open_desk else None

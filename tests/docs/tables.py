@@ -44,7 +44,8 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
     "The ledger": ("state_url",),
     "Over HTTP": (
         *("transport", "host", "port", "allowed_host", "path_prefix", "server_token", "trusted_proxy"),
-        *("state_keys", "metrics_port", "drain_seconds"),
+        *("state_keys", "replica", "stateless"),
+        *("metrics_port", "drain_seconds"),
     ),
     "Logging in over HTTP": ("oauth", "public_url", "oauth_keys", "oauth_hook", "oauth_scopes"),
     "The log": ("log_level", "log_format"),

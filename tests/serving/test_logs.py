@@ -173,7 +173,7 @@ async def test_over_http_nothing_of_what_is_no_call_is_logged(tmp_path: Path, le
                 for message in (json.dumps(initialize()), *MALFORMED):
                     await http.post(path, content=message, headers={"Content-Type": "application/json"})
             for session in (FORGERY, "0" * 32, ARGUMENT, "%1B[2J%E2%80%AE"):
-                await http.post(f"/messages/?session_id={session}", json=called(1, ARGUMENT, CREATE))
+                await http.post(f"{path.partition('?')[0]}?session_id={session}", json=called(1, ARGUMENT, CREATE))
             for message in MALFORMED:
                 for more in (
                     {},
