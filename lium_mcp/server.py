@@ -17,6 +17,7 @@ from lium_mcp import __version__
 from lium_mcp.api.client import LiumClient
 from lium_mcp.api.clock import SYSTEM_CLOCK, Clock
 from lium_mcp.api.errors import LiumError
+from lium_mcp.auditing import acting
 from lium_mcp.completions import add_completions
 from lium_mcp.connecting import connect, find_network, open_ledger
 from lium_mcp.guard.confirm import STATE_SECONDS, Person, QuestionSeals
@@ -36,6 +37,7 @@ from lium_mcp.services.orders.shared_market import SharedMarket
 from lium_mcp.services.policy_view import Offered
 from lium_mcp.services.polling import Poller, Stop
 from lium_mcp.services.rents.readmission import Readmission
+from lium_mcp.serving.audit_trail import check_trail
 from lium_mcp.serving.callers import Accounts, Callers, bind_caller
 from lium_mcp.serving.hangup import end_with_caller
 from lium_mcp.serving.lium_server import CLEAN_UP_SECONDS, LiumServer
@@ -74,7 +76,8 @@ def read_settings(overrides: Mapping[str, Any]) -> tuple[Settings, list[str]]:
     if not problems:
         together = [settings.find_limits, partial(find_login_desk, settings)]
     parts = (select_tools, find_network, open_ledger)
-    problems += problems_of(*(partial(part, settings) for part in parts), *together)
+    trail = partial(check_trail, settings.audit_file)
+    problems += problems_of(*(partial(part, settings) for part in parts), trail, *together)
     return settings, as_given(dict.fromkeys(problems), overrides)
 
 
@@ -250,7 +253,8 @@ async def _attend_to_rents(renter: Renter) -> None:
     await anyio.sleep(_FIRST_ATTENTION_SECONDS)
     while True:
         try:
-            await renter.attend(in_background=True)
+            with acting("upkeep"):
+                await renter.attend(in_background=True)
         except (LiumError, LedgerUnavailable) as error:
             log.warning("The rents of the ledger could not be attended to for now: %s", error)
         await anyio.sleep(_ATTENTION_SECONDS)

@@ -107,6 +107,7 @@ class Settings(Limits, BaseSettings):
     timeout_seconds: Annotated[float, BeforeValidator(as_number)] = from_table("timeout_seconds")
     log_level: LogLevel = from_table("log_level")
     log_format: Literal["text", "json"] = from_table("log_format")
+    audit_file: Path | None = from_table("audit_file")
     sandbox: bool = from_table("sandbox")
     sandbox_speed: Annotated[float, BeforeValidator(as_number)] = from_table("sandbox_speed")
     sandbox_seed: Annotated[int, BeforeValidator(as_number)] = from_table("sandbox_seed")
@@ -155,7 +156,7 @@ class Settings(Limits, BaseSettings):
             raise ValueError(problem)
         return value
 
-    @field_validator("ssh_key_path", "ssh_agent", "policy")
+    @field_validator("ssh_key_path", "ssh_agent", "policy", "audit_file")
     @classmethod
     def _expand(cls, value: Path | None, info: ValidationInfo) -> Path | None:
         expand = key_file if info.field_name == "ssh_key_path" else expanded

@@ -241,6 +241,11 @@ SETTINGS = LIMITS | {
     "log_format": Setting(
         "choice", "How a line on standard error is written.", default="text", choices=("text", "json")
     ),
+    "audit_file": Setting(
+        "path",
+        "File that the audit trail is appended to, one JSON object a line; by default it is in the log on standard "
+        "error.",
+    ),
     "sandbox": Setting("flag", "Use a simulated Lium inside this process: no money, no network.", default=False),
     "sandbox_speed": Setting(
         "number", "How many times faster than real time the sandbox runs.", default=1.0, low=0, high=100_000

@@ -6,9 +6,7 @@ a size limit; every failure is a `LiumError` that says whether the request possi
 
 import hashlib
 import hmac
-import logging
 import math
-import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing, contextmanager, suppress
 from contextvars import ContextVar
@@ -19,7 +17,7 @@ from typing import TypeVar
 import anyio
 import httpx2
 
-from lium_mcp.api.addresses import Endpoint, check_base_url, redirect_target
+from lium_mcp.api.addresses import check_base_url, redirect_target
 from lium_mcp.api.answers import Answer
 from lium_mcp.api.changes import noted_changes
 from lium_mcp.api.clock import Clock
@@ -42,7 +40,7 @@ from lium_mcp.api.network import not_connected
 from lium_mcp.api.pool import Pool
 from lium_mcp.api.retries import Repeat, repeating
 from lium_mcp.api.shared_readings import Reading, SharedReadings
-from lium_mcp.observing import Work, observed
+from lium_mcp.api.telling import recorded, told
 from lium_mcp.secret_forms import Secrets, redacted
 from lium_mcp.values import key_oddness, without_mark
 
@@ -66,8 +64,6 @@ _NOTHING_SENT = (
     httpx2.UnsupportedProtocol,
 )
 
-log = logging.getLogger("lium_mcp.upstream")
-
 _hidden: ContextVar[Secrets | None] = ContextVar("_hidden", default=None)
 
 
@@ -79,6 +75,11 @@ def hiding(values: Iterable[str]) -> Iterator[None]:
         yield
     finally:
         _hidden.reset(token)
+
+
+def key_tag(key: str, base_url: str) -> str:
+    """The tag that stands for a key in the ledger: it differs by key and address, and neither can be read from it."""
+    return hmac.new(key.encode(), f"lium-mcp account at {base_url}".encode(), hashlib.sha256).hexdigest()
 
 
 class Wire:
@@ -106,6 +107,7 @@ class Wire:
         self._key_place = key_place
         self._no_key_because = no_key_because
         self._clock_correction = timedelta()
+        self._key_tag = key_tag(self._api_key, self.base_url) if self._api_key else None
 
     @property
     def base_url(self) -> str:
@@ -217,7 +219,7 @@ class Wire:
 
         async def attempt(seconds: float) -> Answer:
             asked_at, started = self.now(), self._clock.monotonic()
-            with _told(method, path) as work, self._failures(mutates=mutates), anyio.fail_after(seconds):
+            with told(method, path) as work, self._failures(mutates=mutates), anyio.fail_after(seconds):
                 response, rewritten = await self._send(request, mutates=mutates)
                 # The answer may have corrected the clock: of the two times for that moment, the earlier claims less.
                 asked_at = min(asked_at, self.now() - timedelta(seconds=self._clock.monotonic() - started))
@@ -235,7 +237,10 @@ class Wire:
         if not mutates:
             return await repeating(attempt, repeat, self._clock, limit_seconds=limit_seconds)
         try:
-            return await repeating(attempt, repeat, self._clock, limit_seconds=limit_seconds)
+            with recorded(method, path, self._key_tag) as note_outcome:
+                answer = await repeating(attempt, repeat, self._clock, limit_seconds=limit_seconds)
+                note_outcome(str(answer.status))
+                return answer
         finally:
             # Whatever became of it, and also what was read while it was under way.
             self._readings.forget(self._owner)
@@ -264,7 +269,7 @@ class Wire:
             newest = Newest(most_lines, max_bytes)
             has_ended = False
             deadline = anyio.current_time() + seconds
-            with _told("GET", path) as work, self._failures(mutates=False):
+            with told("GET", path) as work, self._failures(mutates=False):
                 with anyio.fail_after(seconds):
                     response = await self._open(request)
                 work.outcome = str(response.status_code)
@@ -427,23 +432,6 @@ class Resource:
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
-
-
-@contextmanager
-def _told(method: str, path: str) -> Iterator[Work]:
-    """Tell of one attempt of a request: by the template of its path, with its status or the kind of its failure."""
-    template = path.template if isinstance(path, Endpoint) else path
-    started = time.perf_counter()
-    with observed(Work("request", f"{method} {template}")) as work:
-        try:
-            yield work
-        except LiumError as error:
-            work.outcome, work.request_id = str(error.status or type(error).__name__), error.request_id
-            raise
-        finally:
-            seconds = round(time.perf_counter() - started, 3)
-            fields = {"route": work.name, "outcome": work.outcome, "seconds": seconds, "request_id": work.request_id}
-            log.debug("%s outcome=%s seconds=%.3f request_id=%r", *fields.values(), extra={"fields": fields})
 
 
 def _sendable_key(api_key: str | None) -> str | None:

@@ -10,8 +10,9 @@ from typing import Any
 from lium_mcp.cli.exit_statuses import ExitStatus
 from lium_mcp.cli.output import check_output, say_wrong
 from lium_mcp.cli.readied import start_log
-from lium_mcp.guard.redaction import redact_text
+from lium_mcp.guard.redaction import Redactor, redact_text
 from lium_mcp.guard.server_token import ServerTokenError, make_token
+from lium_mcp.serving.audit_trail import start_trail
 from lium_mcp.serving.front import Front
 from lium_mcp.serving.logs import log_to_stderr
 from lium_mcp.settings import Settings
@@ -52,6 +53,7 @@ def run(options: dict[str, Any], front: Front | None = None) -> int:
         check_output()
     _make_server_token(settings)
     start_log(settings)
+    start_trail(settings.audit_file, Redactor(settings.find_secrets()))
     server = build_server(settings)
     if settings.transport != "stdio":
         from lium_mcp.serving.http import serve_http  # noqa: PLC0415

@@ -1,5 +1,6 @@
 """Renting exactly once: the ledger of rents, and the protocol around ``POST .../rent``."""
 
+from lium_mcp.api.wire import key_tag
 from lium_mcp.rentals.account_rents import AccountRents
 from lium_mcp.rentals.admission import BEING_SETTLED, FindJudge, Judge, RentUnsettled
 from lium_mcp.rentals.batches import BatchedRent, NotSent, Wanted
@@ -24,7 +25,7 @@ from lium_mcp.rentals.entries import (
     offered_per_hour_usd,
 )
 from lium_mcp.rentals.expected import DEARER, PRICE_TOLERANCE_USD, Expected, costs_more, shortfalls
-from lium_mcp.rentals.identity import AccountUnknown, Identity, key_tag
+from lium_mcp.rentals.identity import AccountUnknown, Identity
 from lium_mcp.rentals.lazy_ledger import LazyLedger
 from lium_mcp.rentals.node_refusals import is_of_its_node
 from lium_mcp.rentals.orders import ClusterOrder, NodeOrder, Order, Rental, SpecOrder, digest

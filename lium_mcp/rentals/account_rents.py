@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from lium_mcp.api.pods.models import Pod
+from lium_mcp.auditing import current_act
 from lium_mcp.rentals.entries import (
     FAILED_TO_START,
     UNSETTLED,
@@ -258,6 +259,9 @@ class AccountRents:
             False where something else was written.
         """
         known = UNSETTLED if entry.is_unsettled else {entry.status}
+        if status == "rented" and (pod_ids := values.get("pod_ids")):
+            figures = {"price_per_hour_usd": entry.price_per_hour_usd, "hours": entry.hours}
+            current_act().rented(pod_ids, entry.key_tag, **figures)
         try:
             return await self._ledger.open().change(
                 entry, status, now=self._now(), only_from=only_from or known, only_if=only_if, **values

@@ -5,7 +5,7 @@ who the user is can be read from what is kept.
 """
 
 import hashlib
-import hmac
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import anyio
@@ -13,17 +13,13 @@ import anyio
 from lium_mcp.api.account import Me
 from lium_mcp.api.client import LiumClient
 from lium_mcp.api.errors import AuthenticationFailed, InvalidRequest, LiumError, PermissionDenied
+from lium_mcp.auditing import note_account
 from lium_mcp.rentals.entries import LedgerUnavailable
 from lium_mcp.rentals.lazy_ledger import LazyLedger
 
 
 class AccountUnknown(Exception):
     """Lium does not say now which account the key acts for; nothing was sent that spends."""
-
-
-def key_tag(key: str, base_url: str) -> str:
-    """The tag that stands for a key in the ledger: it differs by key and address, and neither can be read from it."""
-    return hmac.new(key.encode(), f"lium-mcp account at {base_url}".encode(), hashlib.sha256).hexdigest()
 
 
 class Identity:
@@ -54,7 +50,16 @@ class Identity:
                 self._account = await ledger.account_of(self.key_tag) or await ledger.note_account(
                     self.key_tag, await self.hear(), now=datetime.now(UTC)
                 )
+                note_account(self.key_tag, self._account)
             return self._account
+
+    async def recall(self) -> None:
+        """Name the account in the audit trail, if the ledger knows it; nobody is asked."""
+        if self._account is None and not self._ledger.is_empty:
+            with suppress(LedgerUnavailable):
+                account = await self._ledger.open().account_of(self.key_tag)
+                if account is not None:
+                    note_account(self.key_tag, account)
 
     async def known(self) -> str:
         """The account that the key acts for; where it cannot be learned, the key's tag, which will do for reading.

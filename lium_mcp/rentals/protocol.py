@@ -99,6 +99,10 @@ class Renter:
         """The tag that stands for the key in the ledger."""
         return self._identity.key_tag
 
+    async def recall_account(self) -> None:
+        """Name the account of the key in the audit trail, if the ledger knows it."""
+        await self._identity.recall()
+
     async def me(self) -> Me:
         """Whom the key belongs to (`GET /users/me`).
 

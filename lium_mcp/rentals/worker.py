@@ -14,6 +14,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from lium_mcp.api.errors import LiumError
+from lium_mcp.auditing import acting
 from lium_mcp.rentals.entries import Entry, LedgerUnavailable, Task, TaskKind, TaskOutcome
 from lium_mcp.rentals.identity import AccountUnknown, Identity
 from lium_mcp.rentals.lazy_ledger import LazyLedger
@@ -296,7 +297,8 @@ class Worker:
     async def _take_steps(self, claim: Claim) -> None:
         step, pause_seconds = self._steps[claim.task.kind], _FIRST_PAUSE_SECONDS
         while True:
-            await step(claim)
+            with acting(claim.task.kind, claim.task.id):
+                await step(claim)
             if claim.is_over:
                 return
             await claim.keep()

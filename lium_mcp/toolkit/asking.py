@@ -15,6 +15,7 @@ from mcp.server.elicitation import AcceptedElicitation, ElicitationResult
 from mcp.server.mcpserver import Context, Elicit
 
 from lium_mcp.api.changes import noting_changes
+from lium_mcp.auditing import acting
 from lium_mcp.guard.confirm import Yes, answers_later, ask, can_ask, held_to_seal, refuse_unless_yes, unavailable
 from lium_mcp.guard.consent import NOTHING_TO_ASK, NotConfirmed, Question
 from lium_mcp.rentals import digest
@@ -51,7 +52,7 @@ def make_resolver(tool: str, asks: Asks, runtime: Runtime, names: Collection[str
 
             async def question(asked: Question | None) -> Question | None:
                 nonlocal changes
-                with time_limit(READ_LIMIT_SECONDS), noting_changes() as changes:
+                with acting(tool), time_limit(READ_LIMIT_SECONDS), noting_changes() as changes:
                     made = await asks(replace(call, asked=asked), **arguments)
                 return made and replace(made, text=call.redact(clean(made.text)))
 

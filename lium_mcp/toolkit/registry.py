@@ -18,7 +18,8 @@ from mcp.types import Tool as ListedTool
 from pydantic import BaseModel, create_model
 
 from lium_mcp.api.changes import noting_changes
-from lium_mcp.guard.consent import Question
+from lium_mcp.auditing import Act, acting
+from lium_mcp.guard.consent import NOTHING_TO_ASK, Question
 from lium_mcp.rentals import RentSettled
 from lium_mcp.results import Result, dated
 from lium_mcp.services.failure_words import FAILURES, after_changes, as_failure
@@ -26,7 +27,7 @@ from lium_mcp.services.polling import READ_LIMIT_SECONDS, time_limit
 from lium_mcp.toolkit.arguments import Arguments, Metadata, listed
 from lium_mcp.toolkit.asking import Asks, agreed, make_resolver
 from lium_mcp.toolkit.call import Call, Runtime
-from lium_mcp.toolkit.rendering import render, render_failure
+from lium_mcp.toolkit.rendering import META_KEY, render, render_failure
 from lium_mcp.toolkit.schema import plain
 
 ToolFunction = Callable[..., Awaitable[Result]]
@@ -126,12 +127,32 @@ def bind(spec: ToolSpec, runtime: Runtime) -> Tool:
     async def run(context: Context[Any, Any], **arguments: Any) -> CallToolResult:  # noqa: ANN401 - validated by the SDK
         call = Call(runtime, context)
         answer: ElicitationResult[Any] | None = arguments.pop(_ANSWER, None)
+        with acting(spec.name) as act:
+            if not spec.read_only:
+                await call.renter.recall_account()
+                act.begin(call.renter.key_tag, arguments)
+            outcome, said = "cancelled", None
+            try:
+                result = await run_recorded(act, call, answer, arguments)
+                outcome = str((result.meta or {}).get(META_KEY, {}).get("code", "ok"))
+                said = result.structured_content
+            except Exception:
+                outcome = "internal_error"
+                raise
+            finally:
+                act.end(call.renter.key_tag, outcome, said)
+            return result
+
+    async def run_recorded(
+        act: Act, call: Call, answer: ElicitationResult[Any] | None, arguments: dict[str, Any]
+    ) -> CallToolResult:
         redact = runtime.redact
         changes: list[str] = []
         limit_seconds = READ_LIMIT_SECONDS + arguments.get("wait_seconds", 0) if spec.read_only else None
         try:
             redact = call.redact
             question = agreed(answer)
+            act.confirmed = question not in (None, NOTHING_TO_ASK)
             if question is not None:
                 call, arguments = replace(call, agreed=question), {**arguments, **question.pins}
             with time_limit(limit_seconds), noting_changes() as changes:

@@ -48,7 +48,7 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
         *("metrics_port", "drain_seconds"),
     ),
     "Logging in over HTTP": ("oauth", "public_url", "oauth_keys", "oauth_hook", "oauth_scopes"),
-    "The log": ("log_level", "log_format"),
+    "The log": ("log_level", "log_format", "audit_file"),
     "The sandbox": ("sandbox", "sandbox_speed", "sandbox_seed"),
 }
 

@@ -15,7 +15,7 @@ import httpx2
 import pytest
 from mcp import Client
 
-from lium_mcp.rentals.identity import key_tag
+from lium_mcp.rentals import key_tag
 from lium_mcp.rentals.ledger import Ledger
 from lium_mcp.server import build_server
 from lium_mcp.settings import Settings
