@@ -268,7 +268,15 @@ async def main(options: argparse.Namespace) -> None:
         command = ["-m", "lium_mcp", "serve", "--transport", "http", "--port", str(port), "--log-level", "ERROR"]
         ours = stack.enter_context(
             started(
-                [*command, "--trusted-proxy", "127.0.0.1", "--toolsets", "marketplace,pods,extras"],
+                [
+                    *command,
+                    "--trusted-proxy",
+                    "127.0.0.1",
+                    "--calls-per-minute",
+                    "10000000",
+                    "--toolsets",
+                    "marketplace,pods,extras",
+                ],
                 port,
                 HOME=home,
                 LIUM_API_KEY="",

@@ -97,6 +97,8 @@ class Settings(Limits, BaseSettings):
     replica: str | None = from_table("replica")
     stateless: bool = from_table("stateless")
     trusted_proxy: Names = from_table("trusted_proxy")
+    calls_at_once: Annotated[int, BeforeValidator(as_number)] = from_table("calls_at_once")
+    calls_per_minute: Annotated[int, BeforeValidator(as_number)] = from_table("calls_per_minute")
     metrics_port: Annotated[int, BeforeValidator(as_number)] | None = from_table("metrics_port")
     drain_seconds: Annotated[float, BeforeValidator(as_number)] = from_table("drain_seconds")
     oauth: str | None = from_table("oauth")

@@ -186,6 +186,20 @@ SETTINGS = LIMITS | {
         "all who come through one share the bounds of one address.",
         default=frozenset[str](),
     ),
+    "calls_at_once": Setting(
+        "count",
+        "How many calls of one key may run at once over HTTP; all of one address may run four times as many.",
+        default=50,
+        low=1,
+        high=10_000,
+    ),
+    "calls_per_minute": Setting(
+        "count",
+        "How many calls of one key may begin in a minute over HTTP; of one address four times as many.",
+        default=600,
+        low=1,
+        high=10_000_000,
+    ),
     "metrics_port": Setting(
         "count",
         "Port at which Prometheus reads metrics of a server over HTTP, at the same address; by default none are kept.",
@@ -257,17 +271,8 @@ for _name, _setting in SETTINGS.items():
     _setting.variable = _setting.variable or f"LIUM_MCP_{_name.upper()}"
 
 OVER_HTTP = (
-    *(
-        "host",
-        "port",
-        "allowed_host",
-        "path_prefix",
-        "replica",
-        "stateless",
-        "trusted_proxy",
-        "metrics_port",
-        "drain_seconds",
-    ),
+    *("host", "port", "allowed_host", "path_prefix", "replica", "stateless", "trusted_proxy", "calls_at_once"),
+    *("calls_per_minute", "metrics_port", "drain_seconds"),
     *("oauth", "public_url", "oauth_hook", "oauth_scopes"),
 )
 """What means something only where clients come over HTTP."""

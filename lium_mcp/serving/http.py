@@ -32,6 +32,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from lium_mcp import __version__
 from lium_mcp.observing import observe
 from lium_mcp.serving.binding import address_of_listener, check_binding, check_metrics, listen
+from lium_mcp.serving.call_bounds import told
 from lium_mcp.serving.callers import CALLER, Caller, Callers
 from lium_mcp.serving.door import HEALTH, MESSAGES, READY, found_below, guarded, in_any_form
 from lium_mcp.serving.hangup import Hangups, listening
@@ -55,7 +56,7 @@ _SAYS_AGAIN_SECONDS: Final = 60.0
 # Loggers that anybody who reaches the port can make warn.
 _TALKERS: Final = (
     *("asyncio", "mcp", "uvicorn", "sse_starlette"),
-    *(f"lium_mcp.serving.{name}" for name in ("open_connections", "door", "sessions")),
+    *(f"lium_mcp.serving.{name}" for name in ("open_connections", "door", "sessions", "call_bounds")),
 )
 _LAST_ANSWERS_SECONDS: Final = 0.2
 _ANSWERED_HERE: Final = (
@@ -89,7 +90,7 @@ def build_app(
 
     def streamable_in_any_form(app: ASGIApp) -> ASGIApp:
         in_either = in_any_form(app, listening(json.handle_request))
-        served = readiness.taking_calls(server.request_ids.once_posted(in_either))
+        served = readiness.taking_calls(told(server.request_ids.once_posted(in_either)))
         return (
             without_sessions(sessions.bodies(served))
             if settings.stateless

@@ -45,7 +45,7 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
     "Over HTTP": (
         *("transport", "host", "port", "allowed_host", "path_prefix", "server_token", "trusted_proxy"),
         *("state_keys", "replica", "stateless"),
-        *("metrics_port", "drain_seconds"),
+        *("calls_at_once", "calls_per_minute", "metrics_port", "drain_seconds"),
     ),
     "Logging in over HTTP": ("oauth", "public_url", "oauth_keys", "oauth_hook", "oauth_scopes"),
     "The log": ("log_level", "log_format", "audit_file"),
