@@ -38,4 +38,6 @@ async def main() -> None:
         print(result["messages"][-1].text)
 
 
+if not os.environ.get("OPENAI_API_KEY"):
+    sys.exit("Set OPENAI_API_KEY first: the agent thinks with a model of OpenAI's.")
 asyncio.run(main())

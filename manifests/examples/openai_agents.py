@@ -33,4 +33,6 @@ async def main() -> None:
         print(result.final_output)
 
 
+if not os.environ.get("OPENAI_API_KEY"):
+    sys.exit("Set OPENAI_API_KEY first: the agent thinks with a model of OpenAI's.")
 asyncio.run(main())

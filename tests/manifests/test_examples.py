@@ -81,6 +81,22 @@ def test_an_agent_sees_the_tools_and_reads_what_one_answers(example: str, host_p
     assert "median_usd" in said
 
 
+@pytest.mark.external
+@pytest.mark.parametrize("example", ["openai_agents", "langchain_agent"])
+def test_an_agent_without_a_model_says_so_in_a_sentence(example: str, host_path: str) -> None:
+    installed(example)
+    done = subprocess.run(
+        ["uv", "run", "--offline", "--no-project", str(EXAMPLES / f"{example}.py"), "--sandbox"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | uv_variables() | {"PATH": host_path, "OPENAI_API_KEY": ""},
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[-1] == "Set OPENAI_API_KEY first: the agent thinks with a model of OpenAI's."
+
+
 def test_every_example_is_run_or_listed_here() -> None:
     assert {path.name for path in EXAMPLES.glob("*.py")} == {"mcp_client.py", "openai_agents.py", "langchain_agent.py"}
     readme = (HERE / "README.md").read_text()
