@@ -160,6 +160,24 @@ def may_fit_later(error: Exception) -> bool:
             return False
 
 
+def refuse_orders_of_callers(account: Account) -> None:
+    """Refuse a standing order of an account for which nothing is done between calls, whether or not it has to wait.
+
+    Raises:
+        Failure: it is one.
+        MissingApiKey: there is no key.
+    """
+    account.lium.check_api_key()
+    if account.worker is None:
+        raise Failure(
+            "not_for_callers",
+            "A standing order is carried out between calls, for which this server has its own API key alone: yours is "
+            "used for your requests only.",
+            "Leave out keep_trying_hours to rent what fits now, watch with list_gpus, or run this server on your "
+            "machine with your key.",
+        )
+
+
 async def find_terms(account: Account, policy: Policy, wish: Wish, trying_hours: float, began_at: datetime) -> Terms:
     """Find what a standing order for a wish may come to; whatever could never be rented is refused.
 
@@ -171,14 +189,6 @@ async def find_terms(account: Account, policy: Policy, wish: Wish, trying_hours:
         PodNameTaken: a pod of its name lives.
         LiumError, LedgerUnavailable: what has to be known cannot be read.
     """
-    account.lium.check_api_key()
-    if account.worker is None:
-        raise Failure(
-            "not_for_callers",
-            "A standing order is carried out between calls, for which this server has its own API key alone: yours is "
-            "used for your requests only.",
-            "Watch with list_gpus and rent when something fits, or run this server on your machine with your key.",
-        )
     hours = policy.life(wish.hours)
     await check_gpu_type(account, policy, wish)
     contents = await find_contents(account, wish)

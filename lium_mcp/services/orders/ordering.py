@@ -14,6 +14,7 @@ from lium_mcp.services.orders.order_terms import (
     find_terms,
     may_fit_later,
     question_about_order,
+    refuse_orders_of_callers,
     refuse_unbounded,
 )
 from lium_mcp.services.orders.standing_orders import describe, find_same, place, show, show_terms
@@ -42,7 +43,7 @@ async def ask_to_rent_or_order(
     Raises:
         As `plan_to_ask`, `find_same` and `find_terms`.
     """
-    _check_order(policy, wish, trying_hours)
+    _check_order(account, policy, wish, trying_hours)
     if wish.is_batch:
         return await ask_to_rent_missing(account, policy, wish, asked)
     began_at = account.lium.now()
@@ -85,7 +86,7 @@ async def rent_or_order(
     Raises:
         As `rent`, `find_same` and `find_terms`.
     """
-    _check_order(policy, wish, trying_hours)
+    _check_order(account, policy, wish, trying_hours)
     if wish.is_batch:
         return await rent_missing(account, policy, poller, agreed, wish, wait_seconds, dry_run=False)
     began_at = account.lium.now()
@@ -125,7 +126,7 @@ async def would_rent_or_order(
     Raises:
         As `make_plan`, `rent_missing` and `find_terms`.
     """
-    _check_order(policy, wish, trying_hours)
+    _check_order(account, policy, wish, trying_hours)
     if wish.is_batch:
         return await rent_missing(account, policy, poller, None, wish, 0, dry_run=True)
     with time_limit(READ_LIMIT_SECONDS):
@@ -145,9 +146,10 @@ async def would_rent_or_order(
     )
 
 
-def _check_order(policy: Policy, wish: Wish, trying_hours: float | None) -> None:
+def _check_order(account: Account, policy: Policy, wish: Wish, trying_hours: float | None) -> None:
     if trying_hours is None:
         return
+    refuse_orders_of_callers(account)
     if wish.is_batch:
         raise Failure(
             "invalid_argument",
