@@ -41,8 +41,8 @@ test: .venv/.dev ## run the tests that need nothing but .venv: no network, no ot
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not external" $(if $(COVERAGE),--cov --cov-report=)
 
 .PHONY: test-all
-test-all: test clients ## run these, and then, one by one since their pods are this machine, those with OpenSSH, PostgreSQL and other people's clients; COVERAGE=1 measures what they cover
-	$(BIN)/python -m pytest -n 1 -m external $(if $(COVERAGE),--cov --cov-append --cov-report=term:skip-covered --cov-fail-under=90)
+test-all: test clients ## run these, and then those with OpenSSH, PostgreSQL and other people's clients; COVERAGE=1 measures what they cover
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m external $(if $(COVERAGE),--cov --cov-append --cov-report=term:skip-covered --cov-fail-under=90)
 
 .PHONY: clients
 clients: .venv/.dev ## install other people's clients into .cache, or say why one cannot be; its tests then fail

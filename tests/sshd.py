@@ -1,11 +1,13 @@
 """A real OpenSSH server as the pod: of this user, on a free port of loopback, with a home of its own."""
 
+import fcntl
 import os
 import shlex
 import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -94,7 +96,18 @@ def make_key(path: Path, *, passphrase: str = "") -> None:
 
 @contextmanager
 def running(folder: Path) -> Iterator[Sshd]:
-    """Run a server whose files are in `folder`."""
+    """Run a server whose files are in `folder`, while no other test on this machine runs one.
+
+    Each sees all processes of the machine as its pod's: what one test starts would be at work in the pod of another.
+    """
+    with (Path(tempfile.gettempdir()) / f"lium-mcp-sshd-{os.getuid()}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with _running(folder) as server:
+            yield server
+
+
+@contextmanager
+def _running(folder: Path) -> Iterator[Sshd]:
     for below in ("home", "bin"):
         (folder / below).mkdir(parents=True)
     make_key(folder / "host_key")

@@ -39,6 +39,12 @@ def container() -> dict[str, Any]:
     return dict(only)
 
 
+def composed() -> dict[str, Any]:
+    """A server as compose starts it."""
+    services = read(COMPOSE / "compose.yaml")["services"]
+    return dict(services["lium-mcp-1"])
+
+
 def assignments(lines: list[str]) -> dict[str, str]:
     return dict(line.split("=", 1) for line in lines)
 
@@ -62,7 +68,7 @@ def of_kubernetes(overlay: str) -> dict[str, str]:
 
 def of_compose(**given: str) -> dict[str, str]:
     """The settings of a server, with what whoever starts it has to say put in."""
-    settings = read(COMPOSE / "compose.yaml")["services"]["lium-mcp"]["environment"]
+    settings = composed()["environment"]
 
     def filled(value: str) -> str:
         return re.sub(r"\$\{(\w+):\?[^}]*\}", lambda name: given[name[1]], value)
@@ -117,15 +123,30 @@ def test_it_runs_as_the_user_of_the_image_and_writes_where_the_image_does() -> N
     [home] = re.findall(r'^VOLUME \["(.*)"\]$', dockerfile, re.MULTILINE)
     written = {mount["mountPath"] for mount in container()["volumeMounts"]}
     assert written == {home, "/tmp"}  # noqa: S108 - in the container
-    tmpfs = {mount.partition(":")[0] for mount in read(COMPOSE / "compose.yaml")["services"]["lium-mcp"]["tmpfs"]}
+    tmpfs = {mount.partition(":")[0] for mount in composed()["tmpfs"]}
     assert tmpfs == written
+
+
+def test_the_proxy_knows_the_servers_of_compose_and_their_sessions() -> None:
+    services = read(COMPOSE / "compose.yaml")["services"]
+    servers = {name for name, service in services.items() if service.get("hostname")}
+    assert {services[name]["hostname"] for name in servers} == servers
+    caddyfile = (COMPOSE / "Caddyfile").read_text()
+    [shared] = re.findall(r"^\treverse_proxy ([^@].*) \{$", caddyfile, re.MULTILINE)
+    port = composed()["environment"]["LIUM_MCP_PORT"]
+    assert set(shared.split()) == {f"{name}:{port}" for name in servers}
+    for name in servers:
+        [matcher] = re.findall(
+            rf"(@\w+) `header\(\{{'Mcp-Session-Id': '{name}\.\*'\}}\) \|\| path\('/messages/{name}/\*'\)`", caddyfile
+        )
+        assert f"\treverse_proxy {matcher} {name}:{port} {{\n" in caddyfile
 
 
 def test_who_stops_it_waits_longer_than_it_takes_to_end_what_is_under_way() -> None:
     drains = float(assignments((BASE / "settings.env").read_text().split())["LIUM_MCP_DRAIN_SECONDS"])
     drains += container()["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert read(BASE / "deployment.yaml")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] > drains + 5
-    server = read(COMPOSE / "compose.yaml")["services"]["lium-mcp"]
+    server = composed()
     assert (
         int(server["stop_grace_period"].removesuffix("s")) > float(server["environment"]["LIUM_MCP_DRAIN_SECONDS"]) + 5
     )
