@@ -99,7 +99,7 @@ def _problem_of_file(url: str) -> str:
 
 def _problem_of_postgresql(url: str) -> str:
     if not url.startswith(_POSTGRESQL):
-        return f"it takes {_FILE} or postgresql://USER:PASSWORD@HOST/DATABASE"
+        return f"it takes {_FILE} or postgresql://USER@HOST/DATABASE"
     if find_spec("psycopg") is None:
         return f"PostgreSQL needs a driver, {lacks('postgres')}"
     # Read in another way, a part of the password would be taken for the host, which errors name.

@@ -136,7 +136,7 @@ SETTINGS = LIMITS | {
     "state_url": Setting(
         "database",
         "Where the ledger of rents is: sqlite:///PATH (sqlite:////srv/rentals.db from the root), by default a file in "
-        "the user's state directory, or postgresql://USER:PASSWORD@HOST/DATABASE for several servers on one account.",
+        "the user's state directory, or postgresql://USER@HOST/DATABASE for several servers on one account.",
     ),
     "transport": Setting(
         "choice",

@@ -30,7 +30,7 @@ def test_an_address_of_another_form_is_refused_with_those_that_there_are(
     assert told.out == ""
     assert told.err.startswith(f"lium-mcp: --state-url: {said}")
     assert BOTH_PATHS in told.err
-    assert ("postgresql://USER:PASSWORD@HOST/DATABASE" in told.err) == said.startswith("it takes")
+    assert ("postgresql://USER@HOST/DATABASE" in told.err) == said.startswith("it takes")
 
 
 def test_a_relative_path_begins_in_the_working_directory(
