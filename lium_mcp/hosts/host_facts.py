@@ -6,7 +6,7 @@ from enum import Enum, auto
 from typing import Any, Final, Literal, NamedTuple
 
 from lium_mcp.hosts.host_machine import Place
-from lium_mcp.settings_table import SETTINGS
+from lium_mcp.settings_table import OVER_HTTP, SETTINGS
 
 Format = Literal["json", "toml", "yaml"]
 Scope = Literal["user", "project"]
@@ -15,12 +15,15 @@ SCOPES: Final[tuple[Scope, ...]] = ("user", "project")
 ENTRY_NAME: Final = "lium"
 KEY_VARIABLE: Final = "LIUM_API_KEY"
 KEY_HEADER: Final = "X-API-Key"
+# A server that a host starts has no callers over HTTP.
+_ELSEWHERE: Final = {*OVER_HTTP, "transport", "server_token", "state_keys", "oauth_keys"}
 READ_VARIABLES: Final = (
     KEY_VARIABLE,
-    *sorted({setting.variable for setting in SETTINGS.values()} - {KEY_VARIABLE}),
+    *sorted({setting.variable for name, setting in SETTINGS.items() if name not in _ELSEWHERE} - {KEY_VARIABLE}),
     "LIUM_WORKSPACE",  # of the official client's configuration: which saved key is meant
 )
-"""What the server reads. A host that passes on named variables alone is told all: a limit that stays behind is none."""
+"""What a server reads that a host starts. A host that passes on named variables alone is told all: a limit that stays
+behind is none."""
 
 
 class Part(Enum):

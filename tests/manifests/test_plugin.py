@@ -9,7 +9,7 @@ import pytest
 from mcp import Client, StdioServerParameters
 
 from lium_mcp.settings_reading import load
-from lium_mcp.settings_table import SETTINGS
+from lium_mcp.settings_table import OVER_HTTP, SETTINGS
 from lium_mcp.skills import read_skills
 from manifests.plugin_files import FOLDER, ICON, plugin_configs
 from manifests.source import HERE, ROOT, VERSION, read
@@ -145,7 +145,9 @@ def test_once_the_package_is_published_hosts_start_it_from_the_index() -> None:
     assert problems(released[f"{FOLDER}/gemini-extension.json"], "gemini-extension") == []
 
 
-def test_codex_passes_on_all_that_the_server_reads() -> None:
+def test_codex_passes_on_all_that_a_server_without_callers_over_http_reads() -> None:
     named = server_of("Codex")["env_vars"]
-    assert {setting.variable for setting in SETTINGS.values()} <= set(named)
+    of_http = {SETTINGS[name].variable for name in OVER_HTTP}
+    of_http |= {"LIUM_MCP_TRANSPORT", "LIUM_MCP_SERVER_TOKEN", "LIUM_MCP_STATE_KEYS", "LIUM_MCP_OAUTH_KEYS"}
+    assert {setting.variable for setting in SETTINGS.values()} - set(named) == of_http
     assert len(named) == len(set(named))
