@@ -37,7 +37,7 @@
 The module knows no HTTP library: `error_bodies.py` reads answers into these.
 """
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Final, Literal
 
 from lium_mcp.api.fields import read_text
 from lium_mcp.api.refusal_words import advice_on
@@ -190,6 +190,10 @@ class ValidationFailed(LiumError):
     _advice = "Correct the named fields and call again."
 
 
+LOGIN_OVER_HTTP: Final = "your login at this server"
+"""The place of a key that a caller over HTTP got by logging in."""
+
+
 class AuthenticationFailed(LiumError):
     """The key is missing, unknown or revoked (401)."""
 
@@ -203,6 +207,8 @@ class AuthenticationFailed(LiumError):
         """One sentence on what the caller can do."""
         odd = f"{self.key_oddness} " if self.key_oddness else ""
         place = f"in the place of the one in {self.key_place}" if self.key_place else "in the place of this one"
+        if self.key_place == LOGIN_OVER_HTTP:
+            return "Have the user disconnect this server in their client and connect it again, which logs in anew."
         if "[api]" in self.key_place:
             return (
                 f"{odd}Have the user run `lium-mcp login --force` in a terminal, which replaces {self.key_place}, and "

@@ -4,6 +4,7 @@ It opens itself when it is first used, and brings its tables up to date then. St
 piece of work in one transaction, and none takes longer than its time limit.
 """
 
+import errno
 import os
 import sqlite3
 import time
@@ -178,7 +179,15 @@ def _write_ahead(connection: sqlite3.Connection) -> None:
 def _make_private(path: Path) -> None:
     """Make the file, for its owner alone; SQLite gives the files that it writes beside it the same mode."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    # One that is there is not opened: to close it again would end all locks that this process holds on it, and other
+    # processes would take its connections for closed.
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except FileExistsError:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path)) from None
+        if not os.access(path, os.R_OK | os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path)) from None
     with suppress(PermissionError):  # somebody else's file that we may write
         path.chmod(0o600)
 

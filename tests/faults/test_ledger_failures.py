@@ -76,7 +76,7 @@ async def test_a_rent_that_cannot_be_journaled_is_not_sent(sandbox: Sandbox, tmp
 async def test_a_rent_is_not_sent_when_the_disk_is_full_whatever_still_fits(sandbox: Sandbox, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'rentals.db'}"
     refused = 0
-    for pages in range(40):
+    for pages in range(100):
         async with agent_on(sandbox, state_url=url) as agent:
             with no_file_longer_than(pages * PAGE_BYTES + 1):
                 result = await agent.raw("rent_pod", **TRAIN)

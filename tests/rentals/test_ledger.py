@@ -62,6 +62,23 @@ def insert_raw(connection: Connection, pod_name: str = "train", account: str = A
     connection.execute(_RAW_INSERT, {"id": str(uuid4()), "key": str(uuid4()), "account": account, "pod_name": pod_name})
 
 
+async def test_a_second_ledger_of_a_process_lets_no_other_process_take_the_first_for_closed(tmp_path: Path) -> None:
+    path = tmp_path / "rentals.db"
+
+    async def write_elsewhere(tag: str) -> None:
+        program = (
+            "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('INSERT INTO accounts VALUES (?, ?, ?)', "
+            "[sys.argv[2], 'somebody', '2026-10-25 02:30:15']); c.commit(); c.close()"
+        )
+        await anyio.run_process([sys.executable, "-c", program, str(path), tag])
+
+    async with opened(f"sqlite:///{path}") as first, opened(f"sqlite:///{path}") as second:
+        for tag in ("one", "two", "three"):
+            assert [await ledger.account_of(tag) for ledger in (first, second)] == [None, None]
+            await write_elsewhere(tag)
+            assert [await ledger.account_of(tag) for ledger in (first, second)] == ["somebody", "somebody"]
+
+
 # --- one open rent per name ------------------------------------------------------------------------------------------
 
 

@@ -18,6 +18,7 @@ import pytest
 
 from lium_mcp.sandbox import API_KEY
 from tests.compat.simulated import Simulated, simulating
+from tests.harness import PUBLIC_KEY
 from tests.http_server import WAYS, Served, Way, calling, initialize, serving
 from tests.oauth_client import REDIRECT, Kept, free_port, logging_in
 from tests.postgres import Postgres
@@ -205,6 +206,37 @@ async def test_callers_with_keys_need_no_login(hosted: Served, way: Way) -> None
             assert (await caller.call("get_balance"))["balance_usd"] == 100
 
 
+@pytest.mark.parametrize("blank", ["", '""', "${LIUM_API_KEY}", "your-api-key"])
+async def test_a_token_is_never_taken_for_a_key(hosted: Served, blank: str) -> None:
+    tokens = await HandClient(hosted.url).log_in()
+    bearer = {"Authorization": f"Bearer {tokens['access_token']}"}
+    async with calling(hosted.url, "modern", bearer | {"X-API-Key": blank}) as caller:
+        assert (await caller.call("get_balance"))["balance_usd"] == 100
+    wrong = {"Authorization": f"Bearer {tokens['access_token']}x", "X-API-Key": blank}
+    answer = httpx2.post(f"{hosted.url}/mcp", json=initialize(), headers=MCP | wrong, trust_env=False)
+    assert answer.status_code == 401
+
+
+async def test_a_login_whose_key_lium_takes_no_more_says_how_to_log_in_anew(hosted: Served, lium: Simulated) -> None:
+    tokens = await HandClient(hosted.url).log_in()
+    lium.playing._world.keys.clear()
+    async with calling(hosted.url, "modern", {"Authorization": f"Bearer {tokens['access_token']}"}) as caller:
+        code, text = await caller.refused("get_balance")
+    lium.begin(start=datetime.now(UTC).replace(microsecond=0))
+    assert code == "api_key_refused"
+    assert "disconnect this server in their client and connect it again" in text
+
+
+async def test_callers_who_log_in_have_nothing_that_goes_on_after_a_call(hosted: Served) -> None:
+    tokens = await HandClient(hosted.url).log_in()
+    async with calling(hosted.url, "modern", {"Authorization": f"Bearer {tokens['access_token']}"}) as caller:
+        await caller.call("add_ssh_key", name="laptop", public_key=PUBLIC_KEY)
+        wish = {"name": "train", "gpu_type": "A100", "hours": 2, "max_usd_per_gpu_hour": 0.01}
+        code, text = await caller.refused("rent_pod", **wish, keep_trying_hours=24)
+    assert code == "not_for_callers"
+    assert "for your requests only" in text
+
+
 # Registering
 
 
@@ -230,13 +262,29 @@ def test_what_a_client_registers_is_bounded(hosted: Served) -> None:
     assert len(answer.json()["client_name"]) == 60
 
 
+def test_of_too_many_clients_the_oldest_without_a_login_goes(hosted: Served, home: Path) -> None:
+    HandClient(hosted.url).register()
+    change(
+        home,
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10000) INSERT INTO login_clients "
+        "SELECT 'made-up-' || i, registration, NULL, '2020-01-01 00:00:00', until FROM n, "
+        "(SELECT * FROM login_clients WHERE id NOT IN (SELECT client_id FROM grants) LIMIT 1)",
+    )
+    client = HandClient(hosted.url)
+    assert client.register().status_code == 201
+    assert httpx2.get(client.asking(), trust_env=False).status_code == 302
+    with closing(sqlite3.connect(home / "ledger.db")) as connection:
+        made_up = "SELECT count(*) FROM login_clients WHERE id LIKE 'made-up-%'"
+        assert connection.execute(made_up).fetchone() == (9999,)
+    change(home, "DELETE FROM login_clients WHERE id LIKE 'made-up-%'")
+
+
 def test_one_address_registers_so_many_clients_a_minute(lium: Simulated, tmp_path: Path) -> None:
     port = free_port()
     with serving(tmp_path, "--port", str(port), **at_lium(lium, tmp_path, port)) as served:
-        statuses = [HandClient(served.url).register().status_code for _ in range(62)]
-        assert statuses == [201] * 60 + [429] * 2
-        answer = httpx2.get(HandClient(served.url).asking(), trust_env=False)
-        assert (answer.status_code, answer.headers["Retry-After"]) == (429, "60")
+        answers = [HandClient(served.url).register() for _ in range(62)]
+        assert [answer.status_code for answer in answers] == [201] * 60 + [429] * 2
+        assert answers[-1].headers["Retry-After"] == "60"
 
 
 # Asking

@@ -38,8 +38,8 @@ def endpoints(public_url: str, provider: LoginProvider, pages: LoginPages) -> It
     for path in dict.fromkeys(f"{path}{below}" for path in _METADATA for below in ("", prefix)):
         yield Route(path, show_metadata)
 
-    # Services of many people call from few addresses, but seldom register.
-    often, seldom = Rate(per_address=300, total=3_000), Rate(per_address=60, total=600)
+    # Services of many people call from few addresses, but begin a login seldom.
+    often, registering, asking = Rate(300, 3_000), Rate(60, 600), Rate(60, 600)
     authenticator = ClientAuthenticator(provider)
 
     async def revoke(request: Request) -> Response:
@@ -57,8 +57,8 @@ def endpoints(public_url: str, provider: LoginProvider, pages: LoginPages) -> It
 
     registration = RegistrationHandler(provider, ClientRegistrationOptions(enabled=True))
     served: list[tuple[str, _Handler, list[str], Rate]] = [
-        ("/register", registration.handle, ["POST"], seldom),
-        ("/authorize", AuthorizationHandler(provider).handle, ["GET", "POST"], seldom),
+        ("/register", registration.handle, ["POST"], registering),
+        ("/authorize", AuthorizationHandler(provider).handle, ["GET", "POST"], asking),
         (f"{LOGIN_PATH}/{{ticket}}", _by_method(pages), ["GET", "POST"], often),
         ("/token", TokenHandler(provider, authenticator).handle, ["POST"], often),
         ("/revoke", revoke, ["POST"], often),

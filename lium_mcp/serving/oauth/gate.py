@@ -12,7 +12,7 @@ from starlette.types import Scope
 
 from lium_mcp.serving.callers import Caller, Callers
 from lium_mcp.serving.oauth.resource import Resource
-from lium_mcp.values import KEY_PREFIX, cleaned, is_placeholder
+from lium_mcp.values import KEY_PREFIX, cleaned, cleaned_key, is_placeholder
 
 _MOST_TOKEN_CHARACTERS: Final = 8192
 _FOR_CALLERS: Final = ("/mcp", "/sse", "/messages")
@@ -57,11 +57,13 @@ class Gate:
         path = str(scope["path"]).removeprefix(scope.get("root_path", ""))
         if not path.startswith(_FOR_CALLERS):
             return self._callers.identify(headers)
-        token = None if headers.get("x-api-key") else _token_in(headers)
-        if token is not None:
+        token = _token_in(headers)
+        # A header that holds nothing is none, and a token is never taken for a key: it would be sent to Lium.
+        shows_key = bool(cleaned_key(headers.get("x-api-key", "")))
+        if token is not None and not shows_key:
             return await self._of_token(token)
         caller = self._callers.identify(headers)
-        if caller.owner is None and not headers.get("x-api-key"):
+        if caller.owner is None and not shows_key:
             return self._resource.challenge("Log in, or send a Lium API key in the header X-API-Key.")
         return caller
 

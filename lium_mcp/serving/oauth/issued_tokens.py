@@ -39,7 +39,7 @@ ALGORITHMS: Final = (
 _LEEWAY_SECONDS: Final = 30
 _HOOK_SECONDS: Final = 5.0
 _REQUIRED: Final = ("iss", "aud", "sub", "exp")
-_KEY_PLACE: Final = "what this server's operator has for your login"
+_KEY_PLACE: Final = "the records of this server's operator"
 _ASK: Final = "have the user ask whoever runs this server, or send a Lium API key of their own in the header X-API-Key"
 
 
@@ -102,7 +102,7 @@ class IssuedTokens:
             raise TokenRefused("The token is of another issuer.") from None
         except MissingRequiredClaimError as error:
             raise TokenRefused(f"The token lacks the claim {error.claim}.") from None
-        except PyJWTError:
+        except (PyJWTError, ValueError):
             raise TokenRefused("The token is not valid.") from None
         return claims
 

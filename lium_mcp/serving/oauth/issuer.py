@@ -77,7 +77,7 @@ class Issuer:
         rows = [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
         # A secret among them, which anybody could read there, would let anybody sign.
         signing = [row for row in rows if row.get("kty") in _PUBLIC and row.get("use", "sig") == "sig"]
-        keys: dict[str | None, dict[str, Any]] = {row.get("kid"): row for row in signing}
+        keys = {kid: row for row in signing if isinstance(kid := row.get("kid"), str | None)}
         if not keys:
             raise ValueError("there are no keys")
         return keys

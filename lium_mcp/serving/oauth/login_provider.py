@@ -23,6 +23,7 @@ from mcp.server.auth.provider import (
 from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
 
 from lium_mcp.api.clock import Clock
+from lium_mcp.api.errors import LOGIN_OVER_HTTP
 from lium_mcp.guard.sealing import Seal
 from lium_mcp.rentals import LazyLedger, LedgerUnavailable
 from lium_mcp.rentals.grants import Grant, GrantToken, Login, LoginClient, TokenKind
@@ -46,7 +47,6 @@ _MOST_REDIRECTS: Final = 5
 _MOST_ADDRESS_CHARACTERS: Final = 2_000
 _MOST_STATE_CHARACTERS: Final = 4_000
 _MOST_NAME_CHARACTERS: Final = 60
-_KEY_PLACE: Final = "your login at this server"
 
 
 class _Client(OAuthClientInformationFull):
@@ -208,7 +208,7 @@ class LoginProvider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshT
         if opened is None:
             raise TokenRefused("The login cannot be read any more; log in again.")
         # The same account with another token, or in another client, is the same caller.
-        return Caller(opened["key"], _KEY_PLACE, found[1].account)
+        return Caller(opened["key"], LOGIN_OVER_HTTP, found[1].account)
 
     async def _find(
         self, secret: str, kind: TokenKind, client: OAuthClientInformationFull

@@ -13,7 +13,12 @@ _PERIOD_SECONDS: Final = 60.0
 
 
 class Rate:
-    """So many requests a minute, of one address and of all."""
+    """So many requests a minute, of one address and of all.
+
+    Args:
+        per_address: Of one address, or one network of IPv6.
+        total: Of all.
+    """
 
     def __init__(self, per_address: int, total: int) -> None:
         self._per_address = per_address
