@@ -5,13 +5,13 @@ told to all who wait for it, and to nobody after them. Knows no resource and no 
 """
 
 import asyncio
-import contextvars
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, Generic, TypeVar
 
 from lium_mcp.api.clock import Clock
+from lium_mcp.observing import own_context
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -93,7 +93,7 @@ class SharedReadings:
 
         loop = asyncio.get_running_loop()
         # It acts for all who ask, not for the call that happens to be the first.
-        shared = _Shared(now, loop.create_task(run(), context=contextvars.Context()))
+        shared = _Shared(now, loop.create_task(run(), context=own_context()))
 
         def done(task: asyncio.Task[T]) -> None:
             if task.cancelled() or task.exception() is not None:

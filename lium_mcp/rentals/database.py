@@ -21,6 +21,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
+from lium_mcp.observing import Work, observed
 from lium_mcp.rentals.entries import LedgerUnavailable
 from lium_mcp.rentals.tables import prepare
 
@@ -77,7 +78,17 @@ class Database:
                 with engine.begin() as connection:
                     return work(connection)
 
-        return await anyio.to_thread.run_sync(run)
+        with observed(Work("transaction", "read" if only_reads else "write")) as told:
+            try:
+                result = await anyio.to_thread.run_sync(run)
+            except LedgerUnavailable:
+                told.outcome = "unavailable"
+                raise
+            except Exception:
+                told.outcome = "refused"  # by what the work was to look at: nothing of it was written
+                raise
+            told.outcome = "ok"
+            return result
 
     def take_turn(self, connection: Connection, name: str) -> None:
         """Keep all other work that takes a turn of this name waiting until this transaction ends.

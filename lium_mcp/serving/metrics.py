@@ -20,10 +20,16 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from lium_mcp import __version__
-from lium_mcp.observing import Work
+from lium_mcp.observing import Kind, Work
 
-_CALL_SECONDS: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600)
-_REQUEST_SECONDS: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30)
+_SHORT_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30)
+_LONG_SECONDS: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600)
+_KINDS: Final[dict[Kind, tuple[str, str, str, tuple[float, ...]]]] = {
+    "call": ("calls", "Tool calls that ended.", "tool", _LONG_SECONDS),
+    "request": ("upstream_requests", "Attempts of requests to Lium.", "route", _SHORT_SECONDS),
+    "rent": ("rents", "Rents that were sent.", "order", _LONG_SECONDS),
+    "transaction": ("ledger_transactions", "Transactions of the ledger.", "access", _SHORT_SECONDS),
+}
 _LABEL: Final = re.compile(r"[A-Za-z0-9_]{1,60}")
 # Each outcome is a code of ours, or a status; should one ever not be, it does not fill the memory.
 _MOST_OUTCOMES: Final = 300
@@ -43,23 +49,22 @@ class Metrics:
         ProcessCollector(registry=registry)
         Info("lium_mcp", "This server.", registry=registry).info({"version": __version__})
         self._outcomes: set[str] = set()
-        self._calls = Counter("lium_mcp_calls", "Tool calls that ended.", ["tool", "outcome"], registry=registry)
-        self._requests = Counter(
-            "lium_mcp_upstream_requests", "Attempts of requests to Lium.", ["route", "outcome"], registry=registry
-        )
-        self._rents = Counter("lium_mcp_rents", "Rents that were sent.", ["order", "outcome"], registry=registry)
-        self._call_seconds = Histogram(
-            "lium_mcp_call_seconds", "How long tool calls took.", ["tool"], buckets=_CALL_SECONDS, registry=registry
-        )
-        self._request_seconds = Histogram(
-            "lium_mcp_upstream_request_seconds",
-            "How long attempts of requests to Lium took.",
-            ["route"],
-            buckets=_REQUEST_SECONDS,
-            registry=registry,
-        )
+        self._counts = {
+            kind: Counter(f"lium_mcp_{name}", about, [label, "outcome"], registry=registry)
+            for kind, (name, about, label, _) in _KINDS.items()
+        }
+        self._seconds = {
+            kind: Histogram(
+                f"lium_mcp_{name.removesuffix('s')}_seconds",
+                f"How long they took. {about}",
+                [label],
+                buckets=buckets,
+                registry=registry,
+            )
+            for kind, (name, about, label, buckets) in _KINDS.items()
+        }
         self._in_flight = Gauge("lium_mcp_in_flight", "What goes on now.", ["kind"], registry=registry)
-        for kind in ("call", "request", "rent"):
+        for kind in _KINDS:
             self._in_flight.labels(kind)
         for name, about, count in (
             ("sessions", "Open sessions of callers.", sessions),
@@ -81,14 +86,8 @@ class Metrics:
 
     def _count(self, work: Work, seconds: float) -> None:
         outcome = self._bounded(work.outcome)
-        if work.kind == "call":
-            self._calls.labels(work.name, outcome).inc()
-            self._call_seconds.labels(work.name).observe(seconds)
-        elif work.kind == "request":
-            self._requests.labels(work.name, outcome).inc()
-            self._request_seconds.labels(work.name).observe(seconds)
-        else:
-            self._rents.labels(work.name, outcome).inc()
+        self._counts[work.kind].labels(work.name, outcome).inc()
+        self._seconds[work.kind].labels(work.name).observe(seconds)
 
     def _bounded(self, outcome: str) -> str:
         if outcome not in self._outcomes and len(self._outcomes) < _MOST_OUTCOMES and _LABEL.fullmatch(outcome):

@@ -43,11 +43,11 @@ async def traced(tools: Collection[str]) -> AsyncIterator[None]:
     from opentelemetry import trace  # noqa: PLC0415 - only where traces are wanted
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415 - as above
 
-    from lium_mcp.serving.tracing import Tracing  # noqa: PLC0415 - as above
+    from lium_mcp.serving.tracing import Tracing, capture  # noqa: PLC0415 - as above
 
     tracing = Tracing(OTLPSpanExporter(), tools)
     trace.set_tracer_provider(tracing.provider)
-    observe(tracing.observe)
+    observe(tracing.observe, capture)
     log.info("Sending traces")
     try:
         yield

@@ -6,11 +6,12 @@ from short lists: no key, argument, id, query or text of an exception. Imported 
 
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final
 
-from opentelemetry import trace
+from opentelemetry import context, trace
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
@@ -25,6 +26,11 @@ _ERROR_STATUS: Final = 400
 # What else the SDK says of a message is chosen by its client.
 _CODES: Final = ("mcp.protocol.version", "error.type", "rpc.response.status_code", "gen_ai.operation.name")
 _OURS: Final = "lium_mcp"
+
+
+def capture() -> Callable[[], object]:
+    """Take the span that is current, and return what makes it so in another context."""
+    return partial(context.attach, context.get_current())
 
 
 class Tracing:
@@ -53,7 +59,7 @@ class Tracing:
                 trace.get_current_span().set_attributes(_outcome(work))
             return
         kind = SpanKind.CLIENT if work.kind == "request" else SpanKind.INTERNAL
-        name = work.name if work.kind == "request" else f"rent {work.name}"
+        name = work.name if work.kind == "request" else f"{work.kind} {work.name}"
         with self._tracer.start_as_current_span(
             name, kind=kind, record_exception=False, set_status_on_exception=False
         ) as span:

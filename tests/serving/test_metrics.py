@@ -1,10 +1,14 @@
 """What Prometheus reads of a server over HTTP: what it did, and nothing of whom it did it for."""
 
 import asyncio
+import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -13,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from lium_mcp.sandbox import API_KEY
 from lium_mcp.tools.catalog import TOOLSETS
 from tests.compat.simulated import Simulated, simulating
-from tests.http_server import MODERN_VERSION, WAYS, Served, Way, calling, serving, tool_call
+from tests.http_server import MODERN_VERSION, WAYS, Served, Way, calling, serving, tool_call, variables
 from tests.serving.test_http import RENT, RENT_REQUEST, serve_and_fail, until
 
 HEADERS = {"X-API-Key": API_KEY}
@@ -68,6 +72,8 @@ async def test_calls_requests_and_rents_are_counted(counted: Served, lium: Simul
     assert value(during, "lium_mcp_upstream_requests_total", route="GET /pods/{pod_id}", outcome="200") >= 1
     assert value(during, "lium_mcp_upstream_requests_total", route="GET /pods/{pod_id}", outcome="404") >= 1
     assert value(during, "lium_mcp_upstream_requests_total", route="POST /executors/rent-by-spec", outcome="200") >= 1
+    assert value(during, "lium_mcp_ledger_transactions_total", access="write", outcome="ok") >= 2
+    assert value(during, "lium_mcp_ledger_transaction_seconds_count", access="write") >= 2
     assert value(during, "lium_mcp_open_sessions") == (way != "modern")
     assert value(during, "lium_mcp_open_connections") >= (way != "modern")
     assert value(during, "lium_mcp_in_flight", kind="call") == 0
@@ -116,6 +122,29 @@ def test_metrics_are_at_a_port_of_their_own_and_under_no_name_of_a_page(counted:
         assert read(counted, Host=host)
     assert counted.stop() == 0
     assert "Traceback" not in counted.stderr()
+
+
+@pytest.mark.parametrize("options", [(), ("--transport", "http", "--port", "0")])
+def test_nothing_is_imported_for_what_is_not_wanted(tmp_path: Path, options: tuple[str, ...]) -> None:
+    environment = variables(tmp_path, PYTHONPROFILEIMPORTTIME="1") | {"LIUM_MCP_SANDBOX": "true"}
+    command = [sys.executable, "-m", "lium_mcp", "serve", *options]
+    call = json.dumps(tool_call("list_pods", {}, modern=True)) + "\n"
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL}
+    with subprocess.Popen(command, text=True, env=environment, **pipes) as process:
+        assert process.stderr is not None
+        said = []
+        if options:
+            for line in process.stderr:
+                said.append(line)
+                if "Serving http" in line:
+                    break
+            process.terminate()
+        said += process.communicate(None if options else call)[1].splitlines()
+    imported = {line.rsplit("|", 1)[-1].strip() for line in said if line.startswith("import time:")}
+    assert "lium_mcp.server" in imported
+    assert not {name for name in imported if name.startswith(("prometheus_client", "opentelemetry.sdk"))}
+    over_http = {"lium_mcp.serving.http", "lium_mcp.serving.traced", "lium_mcp.serving.binding"}
+    assert over_http <= imported if options else not over_http & imported
 
 
 def test_all_that_keeps_a_server_from_being_reached_is_said_at_once(tmp_path: Path) -> None:
