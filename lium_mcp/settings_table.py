@@ -256,7 +256,7 @@ SETTINGS = LIMITS | {
         "choice", "How a line on standard error is written.", default="text", choices=("text", "json")
     ),
     "audit_file": Setting(
-        "path",
+        "file",
         "File that the audit trail is appended to, one JSON object a line; by default it is in the log on standard "
         "error.",
     ),

@@ -59,6 +59,7 @@ WRITTEN: dict[str, list[str]] = {
     "secrets": ["MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=", "short"],
     "function": ["house.keys:find", "house"],
     "scopes": ["gpu", "gpu,mail"],
+    "name": ["lium-mcp-0", "a b"],
 }  # fmt: skip
 # Of these, so many come first that are always right.
 RIGHT = {
