@@ -31,9 +31,9 @@ class Simulated:
         self._stage = stage
         self._http = httpx2.Client(base_url=base_url.removesuffix("/api") + "/_sandbox", timeout=10, trust_env=False)
 
-    def begin(self, *, balance_usd: float = 100.0, start: datetime | None = None) -> None:
+    def begin(self, *, balance_usd: float = 100.0, start: datetime | None = None, **options: Any) -> None:
         """Begin with a fresh sandbox, whose clock stands still until it is turned."""
-        self._stage.playing = Sandbox(seed=7, speed=0, balance_usd=balance_usd, start=start)
+        self._stage.playing = Sandbox(seed=7, speed=0, balance_usd=balance_usd, start=start, **options)
 
     @property
     def playing(self) -> Sandbox:
