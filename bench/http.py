@@ -3,7 +3,7 @@
 `python -m bench.http` runs three processes on one machine: a Lium that only reads out (`bench.lium_double`), an empty
 `MCPServer` with one trivial tool, and our server for callers with keys of their own. Closed loops of callers, each on a
 connection of its own, take turns with both servers, so that ratios are of the same minute. Callers write HTTP by hand,
-since any client costs more than the server that is to be measured.
+since any client costs more than the server that is to be measured. It reads what processes take from Linux's /proc.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import time
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 from bench.lium_double import ASKED, NODES
@@ -58,18 +59,33 @@ class Server:
         command = ["ps", "-o", "rss=", "-p", str(self.process.pid)]
         return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout) / 1024  # noqa: S603
 
+    def cpu_seconds(self) -> float:
+        """Processor time that the process has taken so far."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
 
 @dataclass
 class Line:
-    """What closed loops of callers saw: calls, seconds in all, and the milliseconds of each call."""
+    """What closed loops of callers saw: calls, seconds in all, and the milliseconds of each call.
+
+    Attributes:
+        cpu_seconds: Processor time of the server meanwhile, which other programs of the machine do not lengthen.
+    """
 
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     milliseconds: list[float] = field(default_factory=list)
 
     @property
     def rate(self) -> float:
         """Calls a second."""
         return len(self.milliseconds) / self.seconds
+
+    @property
+    def cpu_milliseconds(self) -> float:
+        """Processor time of the server for one call, ms."""
+        return self.cpu_seconds * 1000 / len(self.milliseconds)
 
     def percentile(self, percent: int) -> float:
         """The time under which so many of a hundred calls stayed, ms."""
@@ -155,18 +171,24 @@ async def loops(callers: Sequence[Caller], tool: str, line: Line, *, seconds: fl
 
 
 async def measure_rates(empty: Server, ours: Server, levels: Sequence[int]) -> None:
-    print(f"{'callers':>7}  {'':16}{'calls/s':>9}{'p50 ms':>9}{'p95 ms':>9}{'p99 ms':>9}{'ratio':>7}")
+    print(f"{'callers':>7}  {'':16}{'calls/s':>9}{'p50 ms':>9}{'p95 ms':>9}{'p99 ms':>9}{'ratio':>7}", end="")
+    print(f"{'CPU ms':>9}{'ratio':>7}")
     for level in levels:
         lines = {tool: Line() for tool in ("echo", *TOOLS)}
         for _ in range(TURNS):
             for tool, line in lines.items():
                 # Each turn on connections of its own: those that idle are closed.
-                with crowd(empty if tool == "echo" else ours, level) as callers:
+                server = empty if tool == "echo" else ours
+                with crowd(server, level) as callers:
+                    before = server.cpu_seconds()
                     await loops(callers, tool, line, seconds=SECONDS)
+                    line.cpu_seconds += server.cpu_seconds() - before
         for tool, line in lines.items():
             figures = "".join(f"{line.percentile(percent):9.1f}" for percent in (50, 95, 99))
             name = "(empty server)" if tool == "echo" else tool
-            print(f"{level:7}  {name:16}{line.rate:9.0f}{figures}{line.rate / lines['echo'].rate:7.2f}")
+            rates = f"{line.rate / lines['echo'].rate:7.2f}"
+            cpu = f"{line.cpu_milliseconds:9.2f}{lines['echo'].cpu_milliseconds / line.cpu_milliseconds:7.2f}"
+            print(f"{level:7}  {name:16}{line.rate:9.0f}{figures}{rates}{cpu}")
 
 
 async def milliseconds(action: Coroutine[Any, Any, bytes]) -> float:

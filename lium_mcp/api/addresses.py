@@ -1,6 +1,7 @@
 """Which addresses requests and people may go to: the base address, path segments, redirects, pages. Sends nothing."""
 
 import re
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Self
 
@@ -51,6 +52,7 @@ def endpoint(template: str, **ids: str) -> Endpoint:
     return Endpoint(template, {name: segment(name, value) for name, value in ids.items()})
 
 
+@lru_cache(maxsize=8)
 def check_base_url(base_url: str) -> httpx2.URL:
     """Return the parsed base address, refusing one that the API key must not be sent to."""
     try:

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 from lium_mcp.cli.exit_statuses import ExitStatus
@@ -58,6 +59,9 @@ def run(options: dict[str, Any], front: Front | None = None) -> int:
     if settings.transport != "stdio":
         from lium_mcp.serving.http import serve_http  # noqa: PLC0415
 
+        import_module("lium_mcp.tools.catalog")  # nobody waits for this start, and many for the first call
+        # Each reading of the market makes so many objects that all others would be looked through again and again.
+        gc.freeze()
         gc.enable()
         anyio.run(partial(serve_http, server, settings, open_desk=find_login_desk(settings)))
         return 0

@@ -19,6 +19,14 @@ from lium_mcp.inputs import ShortText
 
 _MOST_TYPES_NAMED = 20
 _SAID_NOT = "what Lium does not say"
+# What a floor is held against; a market has thousands of figures, and most calls have few floors.
+_FLOORS = {
+    "min_vram_gb": "vram_gb_per_gpu",
+    "min_ram_gb": "ram_gb",
+    "min_disk_gb": "disk_gb",
+    "min_cuda": "cuda_version",
+    "min_download_mbps": "download_mbps",
+}
 _HINT_SECONDS = 5.0
 
 
@@ -109,16 +117,13 @@ class Filters(BaseModel):
             ceiling = getattr(self, name)
             if ceiling is not None and (figure is None or is_above(figure, ceiling)):
                 yield f"{name}={ceiling:g} (it costs {rate_in_usd(figure, 4) if figure else 'what Lium does not say'})"
-        for name, has in (
-            ("min_vram_gb", node.vram_gb_per_gpu),
-            ("min_ram_gb", node.ram_gb),
-            ("min_disk_gb", node.disk_gb),
-            ("min_cuda", node.cuda_version),
-            ("min_download_mbps", node.download_mbps),
-        ):
-            if not at_least(has, getattr(self, name)):
-                yield f"{name}={getattr(self, name):g} (it has {_SAID_NOT if has is None else f'{has:.5g}'})"
-        if not Countries.of(self.country).admits(node.country_code):
+        for name, figure_name in _FLOORS.items():
+            if (floor := getattr(self, name)) is None:
+                continue
+            has = getattr(node, figure_name)
+            if not at_least(has, floor):
+                yield f"{name}={floor:g} (it has {_SAID_NOT if has is None else f'{has:.5g}'})"
+        if self.country and not Countries.of(self.country).admits(node.country_code):
             yield f"country={self.country} (it is in {node.country_code or 'a country that Lium does not say'})"
         if self.tier and (node.tier or "").casefold() != self.tier:
             yield f"tier={self.tier} (it is {node.tier or 'of one that Lium does not say'})"
