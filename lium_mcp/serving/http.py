@@ -192,7 +192,7 @@ async def _showing_metrics(settings: Settings, sessions: Sessions, connections: 
     observe(metrics.observe)
     with listen(settings, "metrics_port") as listener:
         log.info("Serving %s/metrics", address_of_listener(settings, listener))
-        web = _SideServer(_config(metrics.app(), OpenConnections(connections.bounds), settings))
+        web = _SideServer(_config(metrics.app(settings.allowed_host), OpenConnections(connections.bounds), settings))
         async with anyio.create_task_group() as group:
             group.start_soon(web.serve, [listener])
             yield

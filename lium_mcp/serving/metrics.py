@@ -7,7 +7,7 @@ key, an account or a caller. Imported only where a port is set, since only then 
 import ipaddress
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -21,6 +21,7 @@ from starlette.routing import Route
 
 from lium_mcp import __version__
 from lium_mcp.observing import Kind, Work
+from lium_mcp.values import split_host
 
 _SHORT_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30)
 _LONG_SECONDS: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600)
@@ -94,26 +95,25 @@ class Metrics:
             self._outcomes.add(outcome)
         return outcome if outcome in self._outcomes else _OTHER
 
-    def app(self) -> Starlette:
-        """The web application that shows them, to whoever reaches its port under an address and no name.
+    def app(self, allowed_hosts: Collection[str]) -> Starlette:
+        """The web application that shows them, to whoever reaches its port by an address or a name inside a network.
 
-        A web page that a person visits comes under a name of its own.
+        A web page that a person visits comes under the name of its own site, which has a dot in it.
         """
+        names = {split_host(name)[0].lower() for name in allowed_hosts}
 
         async def shown(request: Request) -> Response:
-            if not _is_address(Headers(scope=request.scope).get("host", "")):
-                return PlainTextResponse("Metrics are read under the server's address, or as localhost.", 421)
+            host = re.sub(r":[0-9]*\Z", "", Headers(scope=request.scope).get("host", "")).lower()
+            if "." in host and host not in names and not _is_address(host):
+                return PlainTextResponse("Metrics are read by address, or under a name of LIUM_MCP_ALLOWED_HOST.", 421)
             return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)
 
         return Starlette(routes=[Route("/metrics", shown)])
 
 
 def _is_address(host: str) -> bool:
-    name = re.sub(r":[0-9]*\Z", "", host)
-    if name == "localhost":
-        return True
     try:
-        ipaddress.ip_address(name.strip("[]"))
+        ipaddress.ip_address(host.strip("[]"))
     except ValueError:
         return False
     return True

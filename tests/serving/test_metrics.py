@@ -118,7 +118,7 @@ async def test_labels_are_from_short_lists_whatever_callers_and_lium_say(counted
 def test_metrics_are_at_a_port_of_their_own_and_under_no_name_of_a_page(counted: Served) -> None:
     assert httpx2.get(f"{counted.url}/metrics", trust_env=False).status_code == 404
     assert httpx2.get(address(counted), headers={"Host": "rebound.example.com"}, trust_env=False).status_code == 421
-    for host in ("10.1.2.3:9464", "[::1]:9464", "localhost"):
+    for host in ("10.1.2.3:9464", "[::1]:9464", "localhost", "lium-mcp:9464"):
         assert read(counted, Host=host)
     assert counted.stop() == 0
     assert "Traceback" not in counted.stderr()
