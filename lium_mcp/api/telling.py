@@ -33,7 +33,8 @@ def told(method: str, path: str) -> Iterator[Work]:
 @contextmanager
 def recorded(method: str, path: str, key_tag: str | None) -> Iterator[Callable[[str], None]]:
     """Record a change in the audit trail, before it is sent and when it has ended, however it does."""
-    act, template, ids = current_act(), *_parts(path)
+    act = current_act()
+    template, ids = _parts(path)
     act.begin(key_tag)
     outcomes = ["unknown"]
     try:
