@@ -61,6 +61,15 @@ class AccountRents:
         """
         return await self._identity.learn()
 
+    async def note_first(self, name: str, *, until: datetime) -> bool:
+        """Note something of this account for all servers of the ledger; whether none of them had noted it.
+
+        Raises:
+            LedgerUnavailable: nothing was written.
+        """
+        account = await self._identity.known()
+        return await self._ledger.notes().claim(f"{account} {name}", now=self._now(), until=until)
+
     # read
 
     async def standing(self) -> tuple[list[Entry], list[Extension]]:

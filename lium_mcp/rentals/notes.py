@@ -4,13 +4,16 @@ Importing this imports SQLAlchemy, as with the ledger itself.
 """
 
 import hashlib
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, Final
 
 from sqlalchemy import Connection, delete, insert, select
 
 from lium_mcp.rentals.database import Database
 from lium_mcp.rentals.tables import NOTES
+
+# Servers may have different clocks, and Lium another one.
+_KEPT_FOR: Final = timedelta(days=1)
 
 
 class Notes:
@@ -28,8 +31,8 @@ class Notes:
         Args:
             name: Of any length; it is not kept, only its digest.
             value: What the note says, as JSON.
-            now: The time, by which notes whose time is over are deleted.
-            until: When its time is over.
+            now: The time.
+            until: When its time is over; some time later it is deleted.
 
         Raises:
             LedgerUnavailable: nothing was written.
@@ -38,7 +41,8 @@ class Notes:
 
         def work(connection: Connection) -> bool:
             self._database.take_turn(connection, f"note {key}")
-            connection.execute(delete(NOTES).where(NOTES.c.until <= now))
+            own, old = (NOTES.c.name == key) & (NOTES.c.until <= now), NOTES.c.until <= now - _KEPT_FOR
+            connection.execute(delete(NOTES).where(own | old))
             if connection.execute(select(NOTES.c.name).where(NOTES.c.name == key)).first() is not None:
                 return False
             connection.execute(insert(NOTES).values(name=key, value=value, until=until))

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from mcp import MCPError
 
-from lium_mcp.sandbox import OTHER_API_KEY
+from lium_mcp.rentals import LazyLedger
+from lium_mcp.sandbox import API_KEY, OTHER_API_KEY
 from lium_mcp.toolkit.listing import read_listing
 from tests.compat.simulated import Simulated, simulating
 from tests.guard.test_confirm import CASES, staged
@@ -214,12 +215,34 @@ async def test_what_a_template_runs_is_agreed_to_at_whichever_replica(three: lis
     stage, _, _ = await staged(lium.playing, "update_template")
     await add_key(three)
     arguments = RENT | {"name": "other", "template": stage.template}
-    async with client_of(three[:2]) as client, calling(three[2].url, "modern", {"X-API-Key": "sk_sandbox"}) as owner:
+    async with client_of(three[:2]) as client, calling(three[2].url, "modern", {"X-API-Key": API_KEY}) as owner:
         asked = await put(client, "rent_pod", arguments)
         await owner.call("update_template", template=stage.template, startup_commands="sleep infinity")
         refused = await answer(client, asked, "rent_pod", arguments)
     assert "code: changed_meanwhile" in text_of(refused)
     assert [rent["pod_name"] for rent in lium.state()["rents"]] == ["train"]
+
+
+async def test_what_would_end_with_a_pod_is_told_once_whichever_replica_is_called(
+    lium: Simulated, tmp_path: Path, state_url: str
+) -> None:
+    stage, _, _ = await staged(lium.playing, "remove_pod")
+    now = lium.playing.clock.now()
+    async with AsyncExitStack() as stack:
+        servers = stack.enter_context(replicas(tmp_path, 3, state_url, LIUM_BASE_URL=lium.base_url))
+        ledger = await stack.enter_async_context(aclosing(LazyLedger(state_url)))
+        await ledger.work_log().begin(stage.pod, "command", now=now, until=now + timedelta(hours=1))
+        # None of them can ask a person.
+        one, other, third = [
+            await stack.enter_async_context(calling(server.url, "modern", {"X-API-Key": API_KEY})) for server in servers
+        ]
+        assert (await one.refused("remove_pod", pod="train"))[0] == "pod_at_work"
+        lium.turn(minutes=11)
+        assert (await other.refused("remove_pod", pod="train"))[0] == "pod_at_work", "so long ago that it is told again"
+        assert lium.pod(stage.pod)["status"] == "RUNNING"
+        lium.run_at(60)
+        await third.call("remove_pod", pod="train")
+    assert lium.pod(stage.pod)["status"] in ("DELETING", "DELETED")
 
 
 @pytest.mark.external

@@ -1,6 +1,6 @@
 """What a removal or a new container would end in pods: a person reads it in the question, a model is told before."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Final
@@ -11,7 +11,7 @@ from lium_mcp.api.errors import LiumError
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.failures import Failure
 from lium_mcp.figures import rate_in_usd
-from lium_mcp.rentals import LedgerUnavailable
+from lium_mcp.rentals import LedgerUnavailable, digest
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.pods.at_work import LEFT_BY_A_COMMAND, in_words, job_in_words, seen_at_work
 
@@ -46,7 +46,7 @@ async def refuse_untold(
 
     Args:
         account: Whose pods they are.
-        told: What this server's models were told before.
+        told: What this server's models were told before; other servers note it in the ledger.
         pods: The pods that are to go, or to start anew.
         what: What is to be done with them: the verb.
         backups: Whether backups count that run, which nobody else tells of.
@@ -62,7 +62,8 @@ async def refuse_untold(
         if not works:
             continue
         told[f"{what} {pod.id}"] = frozenset(works), now
-        is_new = is_new or not works.keys() <= said or now - said_at > _HOLDS_FOR
+        is_new_here = not works.keys() <= said or now - said_at > _HOLDS_FOR
+        is_new = is_new or (is_new_here and await _is_said_first(account, f"{what} {pod.id}", works))
         sentences.append(f"in {pod.pod_name} ({pod.id}): {_listed(list(works.values()))}")
         if pod.price is not None and pod.is_billing:
             costs.append(pod.price)
@@ -76,6 +77,14 @@ async def refuse_untold(
             f"again within {_HOLDS_FOR // timedelta(minutes=1)} minutes.",
             effect=f"Nothing was changed.{bills}",
         )
+
+
+async def _is_said_first(account: Account, what: str, works: Collection[str]) -> bool:
+    """Whether no other server of the ledger has said the same within the last minutes, as far as is known."""
+    with suppress(LedgerUnavailable):
+        until = account.lium.now() + _HOLDS_FOR
+        return await account.rents.note_first(f"told {what} {digest(sorted(works))}", until=until)
+    return True
 
 
 async def _works(account: Account, pod: Pod, *, backups: bool) -> dict[str, str]:
