@@ -24,7 +24,7 @@ from tests.docs.host_pages import SCRIPT
 from tests.docs.terminal import Terminal
 from tests.harness import write_ssh_key
 
-_LANGUAGES: Final = {"console", "json", "toml", "yaml", "python", "text", "{toctree}"}
+_LANGUAGES: Final = {"console", "json", "toml", "yaml", "python", "text", "nginx", "{toctree}"}
 _MOST_REASONS: Final = 4
 # Of the machine, or other people's.
 _OTHER_PROGRAMS: Final = {"curl", "lium", "ssh-keygen"}
