@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.auditing import current_act
+from lium_mcp.rentals.account_notes import AccountNotes
 from lium_mcp.rentals.entries import (
     FAILED_TO_START,
     UNSETTLED,
@@ -45,13 +46,18 @@ _LONGEST_CALL: Final = timedelta(minutes=15)
 
 
 class AccountRents:
-    """The rents of the account that a key acts for."""
+    """The rents of the account that a key acts for.
+
+    Attributes:
+        notes: What the servers of the ledger note of the account for one another.
+    """
 
     def __init__(self, ledger: LazyLedger, identity: Identity, now: Callable[[], datetime]) -> None:
         """Take the ledger, the key and its account, and Lium's clock."""
         self._ledger = ledger
         self._identity = identity
         self._now = now
+        self.notes: Final = AccountNotes(ledger, identity, now)
 
     async def learn_account(self) -> str:
         """The account that the key acts for: as the ledger has it, else as Lium says it now.
@@ -60,15 +66,6 @@ class AccountRents:
             AccountUnknown, LiumError, LedgerUnavailable: as `Identity.learn`.
         """
         return await self._identity.learn()
-
-    async def note_first(self, name: str, *, until: datetime) -> bool:
-        """Note something of this account for all servers of the ledger; whether none of them had noted it.
-
-        Raises:
-            LedgerUnavailable: nothing was written.
-        """
-        account = await self._identity.known()
-        return await self._ledger.notes().claim(f"{account} {name}", now=self._now(), until=until)
 
     # read
 

@@ -49,3 +49,28 @@ class Notes:
             return True
 
         return await self._database.run(work)
+
+    async def keep(self, name: str, value: Any, *, now: datetime, until: datetime) -> None:  # noqa: ANN401 - JSON
+        """Write a note, in the place of the one of that name; the arguments are as in `claim`.
+
+        Raises:
+            LedgerUnavailable: nothing was written.
+        """
+        key = hashlib.sha256(name.encode()).hexdigest()
+
+        def work(connection: Connection) -> None:
+            self._database.take_turn(connection, f"note {key}")
+            connection.execute(delete(NOTES).where((NOTES.c.name == key) | (NOTES.c.until <= now - _KEPT_FOR)))
+            connection.execute(insert(NOTES).values(name=key, value=value, until=until))
+
+        await self._database.run(work)
+
+    async def read(self, name: str, *, now: datetime) -> Any:  # noqa: ANN401 - JSON
+        """What the note of a name says; None where there is none.
+
+        Raises:
+            LedgerUnavailable: it cannot be read.
+        """
+        key = hashlib.sha256(name.encode()).hexdigest()
+        row = select(NOTES.c.value).where((NOTES.c.name == key) & (NOTES.c.until > now))
+        return await self._database.read(lambda connection: connection.execute(row).scalar_one_or_none())

@@ -1,10 +1,11 @@
 """Backups of a pod: what a schedule covers, how one is started and waited for, and which can be relied on."""
 
+from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from posixpath import normpath
-from typing import Final
+from typing import Any, Final
 
 from lium_mcp.api.backups import Backup, BackupSchedule
 from lium_mcp.api.errors import BadRequest, Conflict, LiumError
@@ -50,6 +51,13 @@ class StartedBackup:
     wider: str | None = None
     change: int | None = None
 
+    def as_written(self) -> dict[str, object]:
+        """What the ledger keeps of it; `read_written` reads it again."""
+        return asdict(self) | {
+            "schedule": self.schedule.model_dump(mode="json", by_alias=True),
+            "asked_at": self.asked_at.isoformat(),
+        }
+
     def why_another(self, backup: Backup) -> str | None:
         """Why what Lium shows under its id is another backup; None where nothing says that it is."""
         if backup.backup_config_id and backup.backup_config_id.casefold() != self.schedule.id.casefold():
@@ -57,6 +65,17 @@ class StartedBackup:
         if not self.joined and backup.began_since(self.asked_at) is False:
             return f"it began at {backup.began_at:%Y-%m-%d %H:%M} UTC, before it was asked for"
         return None
+
+
+def read_written(written: Mapping[str, Any]) -> StartedBackup:
+    """A backup under way, as the ledger has it.
+
+    Raises:
+        ValueError, TypeError, KeyError: another version has written it.
+    """
+    schedule, asked_at = written["schedule"], written["asked_at"]
+    known = {"schedule": BackupSchedule.model_validate(schedule), "asked_at": datetime.fromisoformat(asked_at)}
+    return StartedBackup(**{**written, **known})
 
 
 def check_path(pod: Pod, path: str, parameter: str) -> str:

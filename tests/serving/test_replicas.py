@@ -245,6 +245,27 @@ async def test_what_would_end_with_a_pod_is_told_once_whichever_replica_is_calle
     assert lium.pod(stage.pod)["status"] in ("DELETING", "DELETED")
 
 
+async def test_a_removal_goes_on_at_another_replica_with_the_last_backup_that_one_began(
+    lium: Simulated, tmp_path: Path, state_url: str
+) -> None:
+    stage, _, _ = await staged(lium.playing, "remove_pod")
+    backups = len(lium.state()["backups"])
+    arguments = {"pod": "train", "final_backup": True}
+    async with AsyncExitStack() as stack:
+        servers = stack.enter_context(replicas(tmp_path, 3, state_url, LIUM_BASE_URL=lium.base_url))
+        one, other, third = [
+            await stack.enter_async_context(calling(server.url, "modern", {"X-API-Key": API_KEY})) for server in servers
+        ]
+        for caller in (one, other):
+            pending = await caller.call("remove_pod", **arguments, wait_seconds=0)
+            assert pending["outcome"] == "pending", pending
+        lium.turn(minutes=5)
+        lium.run_at(60)
+        await third.call("remove_pod", **arguments)
+    assert len(lium.state()["backups"]) == backups + 1
+    assert lium.pod(stage.pod)["status"] in ("DELETING", "DELETED")
+
+
 @pytest.mark.external
 async def test_where_the_ledger_is_down_no_answer_acts(lium: Simulated, tmp_path: Path, postgres: Postgres) -> None:
     await staged(lium.playing, "reboot_pod")

@@ -25,6 +25,7 @@ from lium_mcp.services.backing_up import (
     SCHEDULE_STAYS,
     StartedBackup,
     read_started,
+    read_written,
     standing,
     start_backup,
     wait_for_backup,
@@ -43,6 +44,8 @@ _WAYS_OUT: Final = (
     "it, delete_backup_schedule keeps the next from beginning."
 )
 _FRESH: Final = timedelta(minutes=10)
+# Far longer than one takes; what it holds is judged anew.
+_TOLD_FOR: Final = timedelta(hours=12)
 _LOOK_SECONDS: Final = 5.0
 _ADVICE: Final = (
     "Try again once. If it fails again too, copy the data with download_files, or in the pod to a volume at /mnt, and "
@@ -93,6 +96,7 @@ async def _take(
         if backup is None:
             started = await _begin(account, poller, pod, wait_seconds=wait_seconds)
             final_backups[pod.id] = started
+            await _tell_others(account, pod, started)
             backup = await account.lium.backups.get(started.backup_id)
             _refuse_unfit(final_backups, pod, backup)
         backup = await wait_for_backup(account, poller, backup, wait_seconds=wait_seconds)
@@ -154,7 +158,10 @@ async def earlier_final_backup(account: Account, final_backups: FinalBackups, po
     """
     started = final_backups.get(pod.id)
     if started is None:
-        return None
+        started = await _begun_elsewhere(account, pod)
+        if started is None:
+            return None
+        final_backups[pod.id] = started
     try:
         backup = await account.lium.backups.get(started.backup_id)
     except NotFound:
@@ -163,6 +170,27 @@ async def earlier_final_backup(account: Account, final_backups: FinalBackups, po
     if backup.is_completed and account.lium.now() - (backup.completed_at or started.asked_at) > _FRESH:
         return None
     return backup
+
+
+async def _tell_others(account: Account, pod: Pod, started: StartedBackup) -> None:
+    """Note for the other servers of the ledger that a last backup was begun, so that none of them begins another."""
+    with suppress(LedgerUnavailable):
+        until = started.asked_at + _TOLD_FOR
+        await account.rents.notes.keep(f"final backup of {pod.id}", started.as_written(), until=until)
+
+
+async def _begun_elsewhere(account: Account, pod: Pod) -> StartedBackup | None:
+    """The last backup that another server of the ledger began, if a removal may rest on it; else another is taken."""
+    with suppress(LedgerUnavailable, LiumError, Failure, ValueError, TypeError, KeyError):
+        written = await account.rents.notes.read(f"final backup of {pod.id}")
+        if written is not None:
+            started = read_written(written)
+            backup = await account.lium.backups.get(started.backup_id)
+            _refuse_another(started, backup)
+            refuse_unfit(pod, backup, started.asked_at)
+            if not (backup.is_completed and await _is_outdated(account, started, pod)):
+                return started
+    return None
 
 
 async def find_running_backup(

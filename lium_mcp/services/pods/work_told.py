@@ -83,7 +83,7 @@ async def _is_said_first(account: Account, what: str, works: Collection[str]) ->
     """Whether no other server of the ledger has said the same within the last minutes, as far as is known."""
     with suppress(LedgerUnavailable):
         until = account.lium.now() + _HOLDS_FOR
-        return await account.rents.note_first(f"told {what} {digest(sorted(works))}", until=until)
+        return await account.rents.notes.claim(f"told {what} {digest(sorted(works))}", until=until)
     return True
 
 
