@@ -239,6 +239,7 @@ async def test_a_key_that_is_revoked_between_two_calls_is_refused_from_then_on()
     async with connected() as (agent, server):
         await agent.call("list_pods")
         server.on("*", "**", answering(401, {"detail": "API key has been revoked"}))
+        await agent.clock.sleep(2)  # for so long the pods are shown that were listed last
         for tool, arguments in (("list_pods", {}), ("remove_pod", {"pod": "x"}), ("get_balance", {})):
             failure = await agent.refused(tool, **arguments)
             check(failure, "api_key_refused")
