@@ -72,10 +72,11 @@ def split_keys(text: str) -> tuple[str, ...]:
     keys = tuple(key.replace("+", "-").replace("/", "_") for key in listed(text))
     for key in keys:
         try:
-            length = len(base64.b64decode(key, altchars=b"-_", validate=True))
+            read = base64.b64decode(key, altchars=b"-_", validate=True)
         except (binascii.Error, ValueError):
-            length = 0
-        if length != _KEY_BYTES:
+            read = b""
+        # Words in base64 are an example, or can be guessed.
+        if len(read) != _KEY_BYTES or (read.isascii() and read.decode().isprintable()):
             raise ValueError("each key is 32 random bytes in base64, as `openssl rand -base64 32` makes them")
     return keys
 

@@ -161,4 +161,6 @@ def read_policy_file(path: Path) -> tuple[Limits, PolicyMode | None]:
         raise PolicyFileError(f"{path}: {problems}") from None
     except ValueError as error:
         raise PolicyFileError(f"{path} is not TOML: {error}") from None
+    if not read.model_fields_set - {"mode"}:
+        raise PolicyFileError(f"{path} sets no limit; one would be a line such as max_pods = 2")
     return Limits(**read.model_dump(exclude={"mode"})), read.mode

@@ -60,9 +60,17 @@ class Terminal:
             self._run(self._here(line))
 
     def _export(self, line: str) -> None:
-        for word in shlex.split(self._here(line))[1:]:
-            name, _, value = word.partition("=")
-            self._variables[name] = value
+        names = [word.partition("=")[0] for word in shlex.split(self._here(line))[1:]]
+        shown = "; ".join(f'printf "%s\\n" "${name}"' for name in names)
+        values = subprocess.run(
+            ["/bin/sh", "-c", f"{self._here(line)}; {shown}"],
+            cwd=self._folder,
+            env=self._variables,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.splitlines()
+        self._variables |= dict(zip(names, values, strict=True))
 
     def _here(self, line: str) -> str:
         for shown, free in self._ports.items():

@@ -27,7 +27,7 @@ from tests.harness import write_ssh_key
 _LANGUAGES: Final = {"console", "json", "toml", "yaml", "python", "text", "nginx", "{toctree}"}
 _MOST_REASONS: Final = 4
 # Of the machine, or other people's.
-_OTHER_PROGRAMS: Final = {"curl", "lium", "ssh-keygen"}
+_OTHER_PROGRAMS: Final = {"curl", "lium", "openssl", "ssh-keygen"}
 _ALL: Final = [block for document in DOCUMENTS for block in blocks(document)]
 
 

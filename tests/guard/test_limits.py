@@ -110,6 +110,8 @@ IN_A_FILE = {
     "max_price = 1": "max_price: there is no such key; max_price_per_hour_usd is one",  # a name that is nearly right
     "MAX_PODS = 1": "MAX_PODS: there is no such key; max_pods is one",
     "[limits]\nmax_pods = 1": "limits",
+    "": "sets no limit",
+    "# max_pods = 2\nmode = 'shadow'": "sets no limit",
     "max_pods = 1\nmax_pods = 2": "is not TOML",
     "max_pods =": "is not TOML",
     "max_pods = 1 # \x00": "is not TOML",

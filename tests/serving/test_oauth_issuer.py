@@ -323,6 +323,11 @@ GOOD: Final = {
         ({"LIUM_MCP_OAUTH_HOOK": "no_such_house:key_for"}, "cannot be imported (ModuleNotFoundError)"),
         ({}, "has to be a function that is defined with async def"),
         ({"LIUM_MCP_OAUTH_KEYS": "c2hvcnQ="}, "LIUM_MCP_OAUTH_KEYS: each key is 32 random bytes in base64"),
+        # Words of 32 letters.
+        (
+            {"LIUM_MCP_OAUTH_KEYS": "ZXhhbXBsZSBrZXksIG1ha2Ugb25lIG9mIHlvdXIgb3c="},
+            "LIUM_MCP_OAUTH_KEYS: each key is 32 random",
+        ),
     ],
 )
 async def test_what_does_not_fit_stops_the_start(change: dict[str, str], problem: str) -> None:

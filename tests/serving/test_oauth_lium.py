@@ -24,7 +24,7 @@ from tests.oauth_client import REDIRECT, Kept, free_port, logging_in
 from tests.postgres import Postgres
 from tests.processes import run
 
-KEY: Final = base64.b64encode(b"1" * 32).decode()
+KEY: Final = base64.b64encode(bytes(range(32))).decode()
 NEWER_KEY: Final = base64.b64encode(b"\xff" * 32).decode()
 MCP: Final = {"Accept": "application/json, text/event-stream"}
 HOSTILE: Final = "<script>alert(1)</script> \u202eClaude\n\"'&"
