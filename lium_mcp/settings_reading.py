@@ -34,7 +34,7 @@ def load_readable(overrides: Mapping[str, Any]) -> tuple[Settings, list[str]]:
 
     What cannot be read is left at its default, so with a problem the settings are good for nothing but to say so.
     """
-    problems = [*filter(None, [home_problem()]), *_idle_variables()]
+    problems = [*filter(None, [home_problem()]), *idle_variables(os.environ)]
     empty = [name for name, value in overrides.items() if value == ""]
     problems += [f"{SETTINGS[name].variable}: {EMPTY}" for name in empty]
     filled = {name: value for name, value in overrides.items() if name not in empty}
@@ -77,11 +77,11 @@ def problems_of(*parts: Callable[[], object]) -> list[str]:
     return problems
 
 
-def _idle_variables() -> list[str]:
-    """Say which variables of the environment were meant for this server and set nothing."""
+def idle_variables(variables: Mapping[str, str]) -> list[str]:
+    """Say which of these variables were meant for this server and set nothing."""
     known = {setting.variable for setting in SETTINGS.values()}
     problems = []
-    for name, value in sorted(os.environ.items()):
+    for name, value in sorted(variables.items()):
         variable = name.upper()  # as the settings are read
         if variable in known:
             if variable.startswith("LIUM_MCP_") and not value:

@@ -10,15 +10,16 @@ from urllib.parse import urlsplit
 
 from lium_mcp.cli.changes_shown import carry_out, host_named
 from lium_mcp.cli.console import agreed, ask, say, show_table, working
+from lium_mcp.cli.entry_problems import problems_of_entry
 from lium_mcp.cli.exit_statuses import ExitStatus
 from lium_mcp.cli.host_commands import install_with_limits
 from lium_mcp.hosts.config_changes import plan_install
 from lium_mcp.hosts.entry_settings import may_spend_all
-from lium_mcp.hosts.host_entries import Wish, read_entry
-from lium_mcp.hosts.host_facts import KEY_VARIABLE, SCOPES, Host, Scope
+from lium_mcp.hosts.host_entries import InstalledEntry, Wish, read_entry
+from lium_mcp.hosts.host_facts import ENTRY_NAME, KEY_VARIABLE, SCOPES, Host, Scope
 from lium_mcp.hosts.host_machine import Machine
 from lium_mcp.hosts.host_table import HOSTS
-from lium_mcp.hosts.installed_entries import ConfigUnusable, Installed, is_here, read_installed
+from lium_mcp.hosts.installed_entries import ConfigUnusable, Installed, config_file, is_here, read_installed
 from lium_mcp.hosts.start_command import find_installer, install_script, installed_script
 from lium_mcp.official_config import OfficialConfig
 from lium_mcp.settings_reading import load_readable
@@ -51,6 +52,7 @@ def run(options: dict[str, Any]) -> int:
         script = installed_script() or _installed_now(asks=asks, yes=yes)
         command = (str(script), "--sandbox") if sandbox else (str(script),)
         wish = Wish(command=command, variables=variables, needs_key=not sandbox, key_saved=_has_saved_key())
+        _refuse_unusable(host, machine, scope, wish)
         if asks and _leaves_all_to_spend(host, machine, scope, wish):
             wish = replace(wish, variables=variables | _ask_for_limits())
     if _leaves_all_to_spend(host, machine, scope, wish):
@@ -107,13 +109,33 @@ def _installed_now(*, asks: bool, yes: bool) -> Path:
         raise SettingsError(f"it could not be installed with {command}: {error}") from None
 
 
+def _refuse_unusable(host: Host, machine: Machine, scope: Scope, wish: Wish) -> None:
+    """Refuse to keep what the server of the entry could not use: a misspelt limit would be none.
+
+    Raises:
+        SettingsError: the entry has such a setting, and the wish does not set it anew.
+    """
+    entry = _entry_after(host, machine, scope, wish)
+    if entry is None or not (problems := problems_of_entry(entry)):
+        return
+    raise SettingsError(
+        f"{ENTRY_NAME} in {config_file(host, machine, scope)}: its server would refuse every call, so nothing was "
+        f"changed: {'; '.join(problems)}. Correct that there, or take it out and give it as an option here"
+    )
+
+
 def _leaves_all_to_spend(host: Host, machine: Machine, scope: Scope, wish: Wish) -> bool:
     """Whether the entry would be for a real account, and without limits, its own or kept ones."""
-    try:
-        entry = read_entry(host, plan_install(host, machine, scope, wish).entry)
-    except ConfigUnusable:  # which is said when it is carried out
-        return False
+    entry = _entry_after(host, machine, scope, wish)
     return entry is not None and may_spend_all(entry)
+
+
+def _entry_after(host: Host, machine: Machine, scope: Scope, wish: Wish) -> InstalledEntry | None:
+    """The entry as it would be; None where it cannot be written, which is said when it is carried out."""
+    try:
+        return read_entry(host, plan_install(host, machine, scope, wish).entry)
+    except ConfigUnusable:
+        return None
 
 
 def _ask_for_limits() -> dict[str, str]:

@@ -51,6 +51,11 @@ def limits_of(entry: InstalledEntry) -> Limits | None:
         return None
 
 
+def options_of(entry: InstalledEntry) -> dict[str, str]:
+    """The options on the command line of an entry as they are written, by the names that their settings would have."""
+    return {name: words[0].partition("=")[0] for name, words in _options(entry.command) if words[0].startswith("--")}
+
+
 def with_kept_options(wish: Wish, there: InstalledEntry | None) -> Wish:
     """The wish with the options that an earlier entry of ours has on its command line: they may be limits.
 

@@ -127,6 +127,11 @@ class InstalledEntry:
         return passed
 
 
+def is_filled_in(text: str) -> bool:
+    """Whether a host fills in a part of a text: a variable of its own, or what it asks a person for."""
+    return _ASKED in text or _REFERENCES.search(text) is not None
+
+
 def _meant(reference: re.Match[str]) -> str:
     """The variable that a reference names."""
     name: str = next(filter(None, reference.groups()))

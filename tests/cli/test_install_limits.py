@@ -101,3 +101,37 @@ def test_what_may_be_a_secret_is_kept_without_being_shown(lium: Lium, home: Path
     _, out, _ = lium("install", "cursor", "--yes", "--max-pods", "1")
     assert "Kept from the entry that is there: --state-url, --toolsets, --no-read-only.\n" in out
     assert entry_of(home)["args"] == ["--toolsets", "pods,account", "--no-read-only"]
+
+
+@pytest.mark.parametrize(
+    ("written", "problem"),
+    [
+        ({"env": {"LIUM_MCP_MAX_POD": "2"}}, "LIUM_MCP_MAX_POD: there is no such setting; LIUM_MCP_MAX_PODS is one"),
+        ({"env": {"LIUM_MCP_MAX_PODS": "two"}}, "LIUM_MCP_MAX_PODS: two: it takes a whole number from 0 up"),
+        ({"env": {"LIUM_MCP_MAX_PODS": ""}}, "LIUM_MCP_MAX_PODS: "),
+        ({"args": ["--max-pod", "2"]}, "--max-pod: there is no such option; --max-pods is one"),
+        ({"args": ["--max-pods=two"]}, "--max-pods: two: it takes a whole number from 0 up"),
+    ],
+    ids=["misspelt", "unreadable", "empty", "misspelt option", "unreadable option"],
+)
+def test_a_limit_that_the_server_there_cannot_use_is_not_kept_in_silence(
+    lium: Lium, home: Path, written: dict[str, Any], problem: str
+) -> None:
+    lium("install", "cursor", "--yes")
+    file = home / ".cursor" / "mcp.json"
+    entry = {"command": entry_of(home)["command"], "args": [], "env": {}} | written
+    file.write_text(json.dumps({"mcpServers": {"lium": entry}}))
+    status, out, err = lium("install", "cursor", "--yes")
+    assert (status, out, entry_of(home)) == (ExitStatus.UNUSABLE, "", entry)
+    assert problem in err
+    assert f"lium in {file}: its server would refuse every call, so nothing was changed: " in err
+    status, _, _ = lium("install", "cursor", "--yes", "--max-pods", "2")
+    is_set_anew = "no such" not in problem
+    assert (status == ExitStatus.OK) == is_set_anew
+
+
+def test_what_the_host_fills_in_is_left_to_it(lium: Lium, home: Path) -> None:
+    lium("install", "cursor", "--yes")
+    entry = {"command": entry_of(home)["command"], "args": [], "env": {"LIUM_MCP_MAX_PODS": "${env:MOST}"}}
+    (home / ".cursor" / "mcp.json").write_text(json.dumps({"mcpServers": {"lium": entry}}))
+    assert lium("install", "cursor", "--yes")[0] == ExitStatus.OK
