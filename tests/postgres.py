@@ -6,6 +6,7 @@ It trades every promise about crashes for speed. It refuses to run as root, so r
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -74,6 +75,21 @@ class Postgres:
                 if sum(name == database_of(url) for (name,) in found) == count:
                     return
                 await anyio.sleep(0.01)
+
+    @contextmanager
+    def frozen(self, url: str) -> Iterator[None]:
+        """Let nothing answer for the length of the block: neither the connections of a database nor a new one."""
+        statement = "SELECT pid FROM pg_stat_activity WHERE datname = "
+        processes = [pid for (pid,) in self.execute(f"{statement}'{database_of(url)}'")]
+        # Whose child a connection's process is takes new ones.
+        parent = int(Path(f"/proc/{processes[0]}/stat").read_text().rpartition(")")[2].split()[1])
+        for process in (parent, *processes):
+            os.kill(process, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for process in (*processes, parent):
+                os.kill(process, signal.SIGCONT)
 
     def disconnect(self, url: str) -> None:
         """End every connection to a database."""

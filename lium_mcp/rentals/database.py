@@ -4,12 +4,15 @@ It opens itself when it is first used, and brings its tables up to date then. St
 piece of work in one transaction, and none takes longer than its time limit.
 """
 
+import asyncio
 import errno
 import os
+import socket
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from threading import Lock
 from typing import Any, Final, TypeVar
@@ -18,7 +21,7 @@ import anyio
 import anyio.to_thread
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import DisconnectionError, IntegrityError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
 from lium_mcp.observing import Work, observed
@@ -31,10 +34,41 @@ _ONLY_READS: Final = "only_reads"
 _BUSY_SECONDS: Final = 10
 _BUSY_PAUSE_SECONDS: Final = 0.02
 _CONNECT_SECONDS: Final = 5
+# Longer than PostgreSQL itself lets a statement take: one that is frozen keeps no limit of its own.
+_ANSWER_SECONDS: Final = 12.0
 # A server that vanishes in a transaction must not keep the others waiting.
 _POSTGRES_OPTIONS: Final = (
     "-c statement_timeout=10000 -c lock_timeout=5000 -c idle_in_transaction_session_timeout=15000"
 )
+
+
+class _TimeLimit:
+    """Ends what one transaction waits for at PostgreSQL, by cutting its connections: a thread cannot be cancelled."""
+
+    def __init__(self) -> None:
+        self.is_over = False
+        self._connections: list[Any] = []
+
+    def begin(self, connection: Any) -> None:  # noqa: ANN401 - the driver's own
+        """Let a connection be cut when the time is over.
+
+        Raises:
+            TimeoutError: it is over.
+        """
+        self._connections.append(connection)
+        if self.is_over:
+            raise TimeoutError(errno.ETIMEDOUT, "no more time")
+
+    def cut(self) -> None:
+        """End the time."""
+        self.is_over = True
+        for connection in self._connections:
+            # One that is closed has no socket any more.
+            with suppress(Exception), socket.socket(fileno=os.dup(connection.fileno())) as its:
+                its.shutdown(socket.SHUT_RDWR)
+
+
+_time_limit: ContextVar[_TimeLimit] = ContextVar("_time_limit")
 
 
 class Database:
@@ -79,16 +113,37 @@ class Database:
                     return work(connection)
 
         with observed(Work("transaction", "read" if only_reads else "write")) as told:
+            limit = _TimeLimit()
+            _time_limit.set(limit)  # the thread has it too
+            timer = asyncio.get_running_loop().call_later(_ANSWER_SECONDS, limit.cut)
             try:
                 result = await anyio.to_thread.run_sync(run)
-            except LedgerUnavailable:
+            except LedgerUnavailable as error:
                 told.outcome = "unavailable"
+                if limit.is_over:
+                    seconds = f"{_ANSWER_SECONDS:.0f} seconds"
+                    raise LedgerUnavailable(f"the database did not answer within {seconds}") from error
                 raise
             except Exception:
                 told.outcome = "refused"  # by what the work was to look at: nothing of it was written
                 raise
+            finally:
+                timer.cancel()
             told.outcome = "ok"
             return result
+
+    async def check(self) -> None:
+        """See whether it answers and takes writes.
+
+        Raises:
+            LedgerUnavailable: it does not, as a standby of PostgreSQL.
+        """
+
+        def work(connection: Connection) -> None:
+            if not self.is_file and connection.scalar(text("SHOW transaction_read_only")) != "off":
+                raise LedgerUnavailable("the database takes no writes now")
+
+        await self.read(work)
 
     def take_turn(self, connection: Connection, name: str) -> None:
         """Keep all other work that takes a turn of this name waiting until this transaction ends.
@@ -205,4 +260,18 @@ def _make_private(path: Path) -> None:
 
 def _postgres(url: URL) -> Engine:
     arguments = {"connect_timeout": _CONNECT_SECONDS, "options": _POSTGRES_OPTIONS, "tcp_user_timeout": 10_000}
-    return create_engine(url, hide_parameters=True, pool_pre_ping=True, pool_size=4, connect_args=arguments)
+    engine = create_engine(url, hide_parameters=True, pool_size=4, connect_args=arguments)
+
+    @event.listens_for(engine, "connect")
+    def connected(connection: Any, _: Any) -> None:  # noqa: ANN401 - the driver's own
+        _time_limit.get().begin(connection)
+
+    @event.listens_for(engine, "checkout")
+    def taken(connection: Any, *_: Any) -> None:  # noqa: ANN401 - as above
+        _time_limit.get().begin(connection)
+        try:
+            engine.dialect.do_ping(connection)
+        except engine.dialect.loaded_dbapi.Error as error:
+            raise DisconnectionError from error  # the pool takes another
+
+    return engine

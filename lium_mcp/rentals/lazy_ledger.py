@@ -50,13 +50,13 @@ class LazyLedger:
             raise LedgerUnavailable(f"{path} cannot be made: {reason}") from None
 
     async def refuse_unreachable(self) -> None:
-        """Refuse a database that several servers share, where it does not answer; a file needs no connection.
+        """Refuse a database that several servers share, where it does not answer or write; a file needs no connection.
 
         Raises:
-            LedgerUnavailable: it does not answer.
+            LedgerUnavailable: it does not.
         """
         if not self._url.startswith("sqlite:"):
-            await self.open().database.read(lambda _: None)
+            await self.open().database.check()
 
     def open(self) -> "Ledger":
         """The ledger. Nothing is read or written yet."""

@@ -483,6 +483,33 @@ async def test_a_database_that_is_away_is_said_to_be_and_used_again_when_it_is_b
             assert [entry.pod_name for entry in await ledger.open_entries(ACCOUNT)] == ["train"]
 
 
+async def test_a_database_that_is_frozen_keeps_nobody_waiting_and_is_used_again_when_it_is_back(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lium_mcp.rentals.database._ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr("lium_mcp.rentals.database._CONNECT_SECONDS", 2)
+    with postgres.database() as url:
+        ledger = Ledger(url)
+        await ledger.newest(1)
+        with postgres.frozen(url), anyio.fail_after(10):
+            for _ in range(2):  # by the connection that it has, and by a new one
+                with pytest.raises(LedgerUnavailable):
+                    await ledger.newest(1)
+        assert await ledger.newest(1) == []
+        await ledger.aclose()
+
+
+async def test_a_database_that_takes_no_writes_is_no_ledger_to_rent_by(postgres: Postgres) -> None:
+    with postgres.database() as url:
+        ledger = Ledger(url)
+        await ledger.database.check()
+        postgres.execute(f"ALTER DATABASE {database_of(url)} SET default_transaction_read_only = on")
+        postgres.disconnect(url)
+        with pytest.raises(LedgerUnavailable, match="takes no writes"):
+            await ledger.database.check()
+        await ledger.aclose()
+
+
 async def test_no_connection_is_left_by_a_failed_opening_or_a_cancelled_closing(postgres: Postgres) -> None:
     with postgres.database() as url:
         ledger = Ledger(url)
