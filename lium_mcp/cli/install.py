@@ -26,6 +26,7 @@ from lium_mcp.settings_reading import load_readable
 from lium_mcp.settings_table import LIMITS, SETTINGS, as_option
 from lium_mcp.values import SettingsError, cleaned_key, is_loopback
 
+_ENDS: Final = ("/mcp", "/mcp/", "/sse", "/sse/")
 _OFFERED: Final = {
     "max_price_per_hour_usd": "Most that one pod may cost, in USD per hour",
     "max_pods": "Most pods that may live at once",
@@ -48,6 +49,8 @@ def run(options: dict[str, Any]) -> int:
     variables = _variables(options)
     if url is not None:
         wish = Wish(url=_address(url, options), needs_key=not sandbox, key_saved=_has_saved_key())
+        if not url.endswith(_ENDS):
+            say(f"Is that the whole address? That of a server of ours ends with /mcp: {url.rstrip('/')}/mcp")
     else:
         script = installed_script() or _installed_now(asks=asks, yes=yes)
         command = (str(script), "--sandbox") if sandbox else (str(script),)

@@ -22,6 +22,13 @@ def show_limits(limits: Sequence[LimitView]) -> None:
     )
 
 
+def say_unbounded(names: Sequence[str] | None) -> None:
+    """Say which pods make what is used of a budget unknown, if any do."""
+    if names:
+        unbounded = f"Without a removal time, so without a bounded cost: {', '.join(names)}."
+        say(f"\n{unbounded} Nothing more is rented meanwhile.")
+
+
 def say_whose(limits: Limits) -> None:
     """Say that limits are those of this shell, where hosts here start servers for real money that have others."""
     entries = [entry for entry in entries_in_use(Machine.this()) if not is_simulated(entry.found)]

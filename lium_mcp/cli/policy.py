@@ -9,7 +9,7 @@ from lium_mcp.api.errors import LiumError
 from lium_mcp.cli.console import say, working
 from lium_mcp.cli.exit_statuses import ExitStatus
 from lium_mcp.cli.key_cures import log_in
-from lium_mcp.cli.limits_table import say_whose, show_limits
+from lium_mcp.cli.limits_table import say_unbounded, say_whose, show_limits
 from lium_mcp.cli.person_words import in_words
 from lium_mcp.cli.readied import read, start_log
 from lium_mcp.figures import in_usd
@@ -92,8 +92,4 @@ def _say_limits(view: PolicyView) -> None:
     show_limits(view.limits or [])
     if view.note:
         say(f"\n{view.note}")
-    if view.unbounded:
-        say(
-            f"\nWithout a removal time, so without a bounded cost: {', '.join(view.unbounded)}. Nothing more is rented "
-            "meanwhile."
-        )
+    say_unbounded(view.unbounded)

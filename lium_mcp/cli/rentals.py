@@ -6,6 +6,7 @@ Output is for people, on standard output; nothing here is offered to agents.
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -24,6 +25,8 @@ from lium_mcp.values import SettingsError
 
 _MOST_ROWS = 200
 _DIGEST_SHOWN = 8
+# Nobody knows from a ledger whether a server runs.
+_NEXT = "A server on this ledger goes on with it: one that runs, or else the next that is started."
 
 
 def run(options: dict[str, Any]) -> int:
@@ -39,13 +42,22 @@ def run(options: dict[str, Any]) -> int:
         try:
             if own["action"] == "close":
                 return await close_rental(ledger, own["rental"], confirmed=own["yes"])
-            if not ledger.is_empty:
-                await _say_whose(settings, ledger)
+            if ledger.is_empty:
+                return _say_none(settings.find_state_url())
+            await _say_whose(settings, ledger)
             return await list_rentals(ledger, all_of_them=own["all"])
         finally:
             await ledger.aclose()
 
     return anyio.run(act)
+
+
+def _say_none(url: str) -> int:
+    """Say that no rent has made the ledger yet, and where that would be: another one may be meant."""
+    path = url.removeprefix("sqlite:///")
+    none = f"There is no ledger at {Path(path).absolute()}: the first rent makes it."
+    say("The ledger is empty." if path == url else none)
+    return ExitStatus.OK
 
 
 async def _say_whose(settings: Settings, ledger: LazyLedger) -> None:
@@ -68,8 +80,8 @@ async def _say_whose(settings: Settings, ledger: LazyLedger) -> None:
 async def list_rentals(ledger: LazyLedger, *, all_of_them: bool) -> int:
     """Print the open rents and tasks of the ledger, or with `all_of_them` the newest closed ones too."""
     try:
-        entries = [] if ledger.is_empty else await ledger.open().newest(_MOST_ROWS)
-        tasks = [] if ledger.is_empty else await ledger.tasks().newest(_MOST_ROWS)
+        entries = await ledger.open().newest(_MOST_ROWS)
+        tasks = await ledger.tasks().newest(_MOST_ROWS)
     except LedgerUnavailable as error:
         return _fail(error)
     shown = [entry for entry in entries if entry.is_open or all_of_them]
@@ -155,8 +167,8 @@ def _advice(entry: Entry) -> str:
     if entry.is_unsettled and datetime.now(UTC) - entry.created_at >= REPLAY_WINDOW:
         return "Look at lium.io for a pod or a charge of this name, then: lium-mcp rentals close ID"
     if entry.is_unsettled:
-        return "A running server settles it; sooner where its agent looks at the pods."
-    return "Being attended to by a running server." if has_something_left(entry) else ""
+        return f"To be settled. {_NEXT} It is sooner where its agent looks at the pods."
+    return f"Not done with yet. {_NEXT}" if has_something_left(entry) else ""
 
 
 def _fail(error: LedgerUnavailable) -> int:

@@ -74,11 +74,12 @@ def close_to_others(path: Path) -> str:
 
 
 def make_ssh_key(path: Path) -> str:
-    """Make a pair of SSH keys, with the folder for it."""
+    """Make a pair of SSH keys, with the folder for it where there is none."""
     if is_powershell():
         # Its versions give an empty word on in different ways, so the passphrase is asked for.
         return f"New-Item -ItemType Directory -Force {quoted(path.parent)}; ssh-keygen -t ed25519 -f {quoted(path)}"
-    return f"mkdir -p {quoted(path.parent)}; ssh-keygen -t ed25519 -N '' -f {quoted(path)}"
+    folder = "" if path.parent.is_dir() else f"mkdir -p {quoted(path.parent)}"
+    return in_turn(folder, f"ssh-keygen -t ed25519 -N '' -f {quoted(path)}")
 
 
 def set_clock() -> str:

@@ -12,14 +12,14 @@ import anyio
 from lium_mcp.api.errors import LiumError
 from lium_mcp.cli.console import clear, say, show_table, working
 from lium_mcp.cli.exit_statuses import ExitStatus
-from lium_mcp.cli.limits_table import say_whose, show_limits
+from lium_mcp.cli.limits_table import say_unbounded, say_whose, show_limits
 from lium_mcp.cli.output import say_wrong
 from lium_mcp.cli.person_words import in_words
 from lium_mcp.cli.readied import read, start_log
 from lium_mcp.figures import in_usd, rate_in_usd
 from lium_mcp.guard.limits import Limits
 from lium_mcp.server import make_runtime
-from lium_mcp.services.balance import NO_LIMITS, Balance
+from lium_mcp.services.balance import ALL_RUN_ON, NO_LIMITS, Balance
 from lium_mcp.services.open_rents import UnsettledRent
 from lium_mcp.services.overview import Overview, PodGlance, read_overview
 from lium_mcp.services.policy_view import LimitView
@@ -79,8 +79,8 @@ def _say(settings: Settings, overview: Overview, limits: Limits) -> None:
     now = overview.now
     say(f"Acting for {overview.account}; the key is from {settings.find_key().place}.")
     say(_money(overview.balance), style="bold")
-    # That there are no limits is said below, with what follows from it.
-    if note := (overview.balance.note or "").replace(NO_LIMITS, "").strip():
+    # That there are no limits is said below, with what follows from it; the other is in the line above.
+    if note := (overview.balance.note or "").replace(NO_LIMITS, "").replace(ALL_RUN_ON, "").strip():
         say(note, style="yellow")
     say()
     if overview.pods:
@@ -95,6 +95,7 @@ def _say(settings: Settings, overview: Overview, limits: Limits) -> None:
         if pod.problem:
             say(f"\n{pod.name}: {pod.problem}", style="yellow")
     _say_limits(overview.balance.limits)
+    say_unbounded(overview.balance.pods_without_removal_time)
     say_whose(limits)
     _say_section(
         ("OPEN RENT", "STATUS", "SINCE", "WHAT TO DO"),
@@ -123,13 +124,15 @@ def _money(balance: Balance) -> str:
     lasts = ""
     if balance.runway_hours is not None:
         ends = f", until {balance.runs_out_at:%Y-%m-%d %H:%M} UTC" if balance.runs_out_at else ""
-        lasts = f"; it lasts {balance.runway_hours:g} hours{ends}"
+        run_on = ", if pods run on past their removal times" if ALL_RUN_ON in (balance.note or "") else ""
+        lasts = f"; it lasts {balance.runway_hours:g} hours{ends}{run_on}"
     return f"{left}; {burns}{lasts}."
 
 
 def _pod_cells(pod: PodGlance, now: datetime) -> Sequence[str]:
     count = "" if pod.gpu_count is None else f"{pod.gpu_count} x "
-    removed = "never" if pod.removal_at is None else _when(pod.removal_at, now)
+    after_boot = f"{pod.removal_hours_after_boot} h after its start" if pod.removal_hours_after_boot else "never"
+    removed = after_boot if pod.removal_at is None else _when(pod.removal_at, now)
     if pod.idle_minutes is not None:
         removed += f", or after {pod.idle_minutes} idle minutes"
     return (

@@ -25,7 +25,7 @@ from lium_mcp.hosts.host_facts import Host
 from lium_mcp.hosts.host_machine import Machine
 from lium_mcp.hosts.started_programs import end_marked, make_mark
 from lium_mcp.services.policy_view import PolicyView
-from lium_mcp.settings_table import SETTINGS
+from lium_mcp.settings_table import SETTINGS, meant_setting
 from lium_mcp.text import one_line
 
 LIMIT_SECONDS: Final = 10.0
@@ -33,10 +33,7 @@ _MOST_STDERR_BYTES: Final = 20_000
 _PROBE: Final = "get_balance"
 _POLICY: Final = "lium://policy"
 _POLICY_SECONDS: Final = 5.0
-# What a shell sets of this server need not reach a host that is started elsewhere: it would make an entry look safer.
-_OF_THE_SHELL: Final = frozenset(
-    setting.variable for setting in SETTINGS.values() if setting.variable.startswith("LIUM_MCP_")
-)
+_VARIABLES: Final = frozenset(setting.variable for setting in SETTINGS.values())
 _SLOW: Final = f"it did not answer within {LIMIT_SECONDS:.0f} seconds"
 
 
@@ -66,7 +63,7 @@ class Tried:
 async def try_program(host: Host, machine: Machine, entry: InstalledEntry) -> Tried:
     """Start what an entry names, list its tools, and read the balance; nothing of it is left running."""
     program, *arguments = entry.command
-    variables = entry.environment(host, machine.variables, withheld=_OF_THE_SHELL)
+    variables = entry.environment(host, machine.variables, withheld=[*filter(_is_of_the_shell, machine.variables)])
     if shutil.which(program, path=variables.get("PATH")) is None:
         where = "" if os.path.dirname(program) else f" on the PATH that {host.title} passes on"  # noqa: PTH120 - a bare name has none
         return Tried(problem=f"there is no program {program}{where}")
@@ -129,6 +126,15 @@ async def try_address(machine: Machine, entry: InstalledEntry, network: Network)
         tried.problem = f"it answers with HTTP {refused[0]}" if refused else "what answers there does not speak MCP"
         tried.http_status = refused[0] if refused else 0
     return tried
+
+
+def _is_of_the_shell(name: str) -> bool:
+    """Whether a variable is this shell's own: what it sets of this server, or means to, need not reach a host.
+
+    An entry would look safer for it than it is, or broken where the shell is.
+    """
+    variable = name.upper()
+    return variable.startswith("LIUM_MCP_") or (variable not in _VARIABLES and meant_setting(variable) is not None)
 
 
 async def _speak(transport: AbstractAsyncContextManager[Any], tried: Tried, *, asks_person: bool) -> None:

@@ -14,7 +14,7 @@ from lium_mcp.services.pods.pod_details import unknown_billing, unpriced
 from lium_mcp.services.policy_view import InWords, LimitView, for_agents, read_standings
 
 NO_LIMITS: Final = "No limits are set."
-_ALL_RUN_ON: Final = "runs_out_at assumes that pods run on past their removal times."
+ALL_RUN_ON: Final = "runs_out_at assumes that pods run on past their removal times."
 
 
 class Balance(Result):
@@ -48,7 +48,7 @@ async def read_balance(
     is_known = burn > 0 and missing is None
     runway = max(me.balance, 0) / burn if is_known and me.balance is not None else None
     is_longer = runway is not None and any(pod.removal_scheduled_at for pod in burning)
-    assumed = _ALL_RUN_ON if is_longer else None
+    assumed = ALL_RUN_ON if is_longer else None
     return Balance(
         balance_usd=me.balance,
         burn_per_hour_usd=burn,

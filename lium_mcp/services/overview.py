@@ -28,9 +28,10 @@ _SHOWN_FOR: Final = timedelta(days=1)
 
 
 class PodGlance(ListedPod):
-    """A pod, and when its last backup was complete."""
+    """A pod, when its last backup was complete, and, until it runs, how long it will live from then on."""
 
     last_backup_at: UtcTime | None = None
+    removal_hours_after_boot: int | None = None
 
 
 class WorkGlance(Result):
@@ -82,8 +83,9 @@ async def read_overview(account: Account, policy: Policy, *, in_words: InWords) 
             PodGlance(
                 **row.model_dump(exclude_none=True),
                 last_backup_at=last_backups.get(row.pod_id),
+                removal_hours_after_boot=pod.termination_hours if pod.has_not_started else None,
             )
-            for row in await pod_rows(account, shown)
+            for pod, row in zip(shown, await pod_rows(account, shown), strict=True)
         ],
         open_rents=open_rents,
         orders=await list_orders(account),

@@ -80,7 +80,7 @@ async def test_an_entry_without_limits_gets_some_by_the_command_that_is_told(she
     file = put(".cursor/mcp.json", **ours(LIUM_BASE_URL=shell.variables["LIUM_BASE_URL"]))
     found = await mended(shell)
     assert (found["level"], found["code"]) == ("warning", "entry_limits_none")
-    assert "LIUM_MCP_MAX_PODS of this shell reaches only a Cursor that is started from it" in found["what"]
+    assert "LIUM_MCP_MAX_PODS of this shell reaches Cursor only where that is started from it" in found["what"]
     assert "LIUM_MCP_BUDGET_USD" in file.read_text()
 
 
@@ -96,3 +96,19 @@ async def test_what_a_project_names_is_tried_by_the_command_that_is_told(
     assert (found["level"], found["run"]) == ("untried", "lium-mcp doctor --try-project")
     assert "entry_of_project" not in {one["code"] for one in await shell.look("--try-project")}
     shell.mended.add("entry_of_project")
+
+
+@mends("entry_key_refused")
+async def test_where_the_saved_key_is_refused_it_is_that_which_is_replaced(shell: Shell) -> None:
+    del shell.variables["LIUM_API_KEY"]
+    saved = Path.home() / ".lium" / "config.ini"
+    saved.parent.mkdir(mode=0o700)
+    saved.write_text("[api]\napi_key = sk_of_old_and_refused\n")
+    saved.chmod(0o600)
+    base_url = shell.variables["LIUM_BASE_URL"]
+    entry = ours("--max-pods", "2", LIUM_BASE_URL=base_url, LIUM_API_KEY="<your Lium API key>")
+    file = put(".cursor/mcp.json", **entry)
+    [found] = [one for one in wrong(await shell.look()) if one["code"] == "entry_key_refused"]
+    assert found["cure"].startswith(f"log in anew, in the place of the key saved in {saved}, or set LIUM_API_KEY of ")
+    assert wrong(await shell.look(after=found["run"])) == []
+    assert "<your Lium API key>" in file.read_text()

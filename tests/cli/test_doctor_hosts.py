@@ -239,3 +239,11 @@ async def test_a_terminal_shows_how_far_it_is(tmp_path: Path) -> None:
     os.close(read)
     assert "Looking" in shown
     assert re.search("Trying the entries of hosts: [12] of 2", shown)
+
+
+@pytest.mark.parametrize("name", ["LIUM_MCP_MAX_POD", "LIUM_MAX_PODS", "LIUM_MCP_MAX_PODS"])
+async def test_what_this_shell_sets_of_the_server_makes_no_entry_look_broken(lium: Wire, name: str) -> None:
+    put({"lium": ours("--max-hours", "12", LIUM_BASE_URL=lium.base_url, LIUM_API_KEY=KEY)})
+    _, out, _ = await run("doctor", "--sandbox", "--json", **{name: "2"})
+    found, limits, *_ = [one for one in json.loads(out)["findings"] if one["area"] == "hosts"]
+    assert (found["level"], limits["what"]) == ("ok", "Cursor (lium) has limits: max_hours: 12."), found

@@ -42,13 +42,16 @@ async def test_an_entry_without_limits_is_worth_a_look_whatever_the_shell_sets(h
         "max_pods: 3, 0 used, 3 left",
     ]
     assert (of_entry["area"], of_entry["level"], of_entry["code"]) == ("hosts", "warning", "entry_limits_none")
-    assert of_entry["what"] == f"{NONE} LIUM_MCP_MAX_PODS of this shell reaches only a Cursor that is started from it."
+    reached = "LIUM_MCP_MAX_PODS of this shell reaches Cursor only where that is started from it."
+    assert of_entry["what"] == f"{NONE} {reached}"
     assert of_entry["run"].startswith("lium-mcp install cursor --max-price-per-hour-usd 3 --max-pods 2 ")
     entry = ours(LIUM_API_KEY=KEY, LIUM_BASE_URL=here["LIUM_BASE_URL"])
     desktop = put({"lium": entry}, Path(".config/Claude/claude_desktop_config.json"))
     assert "LIUM_MCP_MAX_PODS of this shell does not reach what Claude Desktop starts." in str(
         await doctor(**here, LIUM_MCP_MAX_PODS="3")
     )
+    several = await doctor(**here, LIUM_MCP_MAX_PODS="3", LIUM_MCP_BUDGET_USD="9")
+    assert "LIUM_MCP_MAX_PODS, LIUM_MCP_BUDGET_USD of this shell reach Cursor only where that" in str(several)
     desktop.unlink()
     _, text, _ = await run("doctor", **here)
     assert f"  look    {NONE}\n          -> put limits into the entry" in text

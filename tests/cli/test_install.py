@@ -414,3 +414,12 @@ def test_what_only_this_shell_sets_is_said(lium: Lium, home: Path, monkeypatch: 
     status, out, _ = lium("install", "cursor", "--yes", "--max-hours", "2")
     assert status == ExitStatus.OK
     assert "This shell sets LIUM_BASE_URL, LIUM_MCP_MAX_PODS, and the server that Cursor starts may not" in out
+
+
+@pytest.mark.parametrize(
+    ("url", "is_asked"),
+    [("http://127.0.0.1:8000", True), ("http://127.0.0.1:8000/", True), ("http://127.0.0.1:8000/mcp", False)],
+)
+def test_an_address_that_is_no_whole_one_is_asked_about(lium: Lium, url: str, is_asked: bool) -> None:
+    status, out, _ = lium("install", "windsurf", "--yes", "--http", url)
+    assert (status, "ends with /mcp: http://127.0.0.1:8000/mcp\n" in out) == (ExitStatus.OK, is_asked)

@@ -23,6 +23,10 @@ def ledger(home: Path) -> str:
     return f"sqlite:///{home / 'state' / 'rentals.db'}"
 
 
+def none_at(home: Path) -> str:
+    return f"There is no ledger at {home / 'state' / 'rentals.db'}: the first rent makes it.\n"
+
+
 @pytest.fixture
 def say(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
     """Run a command on this test's ledger; return its exit status and what it printed."""
@@ -49,7 +53,7 @@ def renting(sandbox: Sandbox, tmp_path: Path, *, lost: bool = False, **wanted: A
 def test_a_ledger_that_is_not_there_is_empty_and_stays_away(
     say: Callable[..., tuple[int, str]], tmp_path: Path
 ) -> None:
-    assert say("rentals") == (0, "The ledger is empty.\n")
+    assert say("rentals") == (0, none_at(tmp_path))
     status, text = say("rentals", "close", "train")
     assert status == 1
     assert "No open rent" in text
@@ -62,7 +66,7 @@ def test_whose_rents_are_shown_is_said_where_there_is_a_key(
     lium.begin()
     monkeypatch.setenv("LIUM_BASE_URL", lium.base_url)
     monkeypatch.setenv("LIUM_API_KEY", "sk_sandbox")
-    assert say("rentals") == (0, "The ledger is empty.\n")
+    assert say("rentals") == (0, none_at(tmp_path))
     monkeypatch.delenv("LIUM_API_KEY")
     renting(lium.playing, tmp_path)
     assert "is of" not in say("rentals")[1]
@@ -89,6 +93,7 @@ def test_open_rents_are_listed_with_price_and_pods(
     assert "rented" in line
     assert pod_id in line
     assert "sk_" not in text
+    assert "by a running server" not in text, "which nobody knows"
 
 
 def test_an_unsettled_rent_is_closed_by_hand_only_on_a_yes_and_frees_its_name(
@@ -96,7 +101,9 @@ def test_an_unsettled_rent_is_closed_by_hand_only_on_a_yes_and_frees_its_name(
 ) -> None:
     sandbox = Sandbox(seed=7, speed=0, features=NO_REPLAY)
     renting(sandbox, tmp_path, lost=True)
-    assert "unknown" in say("rentals")[1]
+    text = say("rentals")[1]
+    assert "unknown" in text
+    assert "goes on with it: one that runs, or else the next that is started." in text
     status, text = say("rentals", "close", "train")
     assert status == 1
     assert "--yes" in text

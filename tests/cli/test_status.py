@@ -106,6 +106,21 @@ def test_pods_money_limits_and_work_are_seen_at_one_glance(lium: Simulated, say:
     assert "it lasts" in out
 
 
+def test_what_has_yet_to_start_shows_how_long_it_will_live(lium: Simulated, say: Say, state_url: str) -> None:
+    playing(lium, state_url, ("rent_pod", {"name": "young", "gpu_type": "A100", "hours": 1, "wait_seconds": 0}))
+    assert "1 h after its start" in line_of(say()[1], "young")
+    lium.playing.clock.advance(minutes=10)
+    started = say()[1]
+    assert ("never" in line_of(started, "young"), "after its start" in started) == (False, False)
+    assert ", if pods run on past their removal times." in started
+    assert "runs_out_at" not in started
+
+
+def test_a_budget_of_which_nobody_knows_what_is_used_says_why(lium: Simulated, say: Say, state_url: str) -> None:
+    playing(lium, state_url, ("rent_pod", {"name": "endless", "gpu_type": "A100"}))
+    assert "Without a removal time, so without a bounded cost: endless." in say("--budget-usd", "50")[1]
+
+
 def test_a_rent_that_is_not_settled_is_shown_and_not_touched(lium: Simulated, say: Say, state_url: str) -> None:
     wire = Wire(lium.playing)
     on_rents(wire, failing(httpx2.ReadError("lost")))

@@ -50,8 +50,8 @@ def _of_shell(machine: Machine, entry: FoundEntry) -> str:
         return ""
     names, title = ", ".join(here), entry.host.title
     if not (entry.host.passes_all or {*here} & {*entry.found.forwarded}):
-        return f" {names} of this shell does not reach what {title} starts."
-    return f" {names} of this shell reaches only a {title} that is started from it."
+        return f" {names} of this shell {'do' if here[1:] else 'does'} not reach what {title} starts."
+    return f" {names} of this shell {'reach' if here[1:] else 'reaches'} {title} only where that is started from it."
 
 
 def _cure(entry: FoundEntry) -> tuple[str, str]:

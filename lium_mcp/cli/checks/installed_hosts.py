@@ -17,6 +17,7 @@ from lium_mcp.hosts.host_machine import Machine
 from lium_mcp.hosts.installed_entries import FoundEntry, Installed, found_entries, is_here, read_hosts
 from lium_mcp.hosts.starting import Tried, try_address, try_program
 from lium_mcp.network_settings import read_network
+from lium_mcp.official_config import config_path
 from lium_mcp.text import shortened
 from lium_mcp.toolkit.rendering import META_KEY
 from lium_mcp.values import SettingsError, cleaned_key
@@ -198,6 +199,9 @@ def _cure_of_refusal(machine: Machine, entry: FoundEntry, tried: Tried) -> tuple
     match code:
         case "api_key_missing" | "api_key_refused" if there.url:
             return f"put a key that Lium takes into the header {KEY_HEADER} of {entry.place}", ""
+        case "api_key_refused" if not _key_of(machine, entry):
+            words = f"log in anew, in the place of the key saved in {config_path()}"
+            return f"{words}, or set {KEY_VARIABLE} of {entry.place}", log_in(machine.variables, force=True)
         case "api_key_refused" if KEY_VARIABLE in there.variables:
             words = f"correct {KEY_VARIABLE} of {entry.place}, or take it out there and log in"
             return words, log_in(machine.variables)
