@@ -103,8 +103,13 @@ def ssh_key(name: str, passphrase: str | None = None) -> Path:
 async def test_an_ssh_key_that_is_not_there_is_made(shell: Shell) -> None:
     shutil.rmtree(Path.home() / ".ssh")
     await mended(shell)
-    shell.variables["LIUM_SSH_KEY_PATH"] = str(Path.home() / "keys of mine" / "lium")
-    await mended(shell)
+    named = Path.home() / "keys of mine" / "lium"
+    shell.variables["LIUM_SSH_KEY_PATH"] = str(named)
+    found = await mended(shell)
+    assert found["cure"].startswith(f"make {named}, which LIUM_SSH_KEY_PATH names, or ")
+    assert found["run"].startswith("mkdir -p ")
+    shell.variables["LIUM_SSH_KEY_PATH"] = str(named.with_name("another"))
+    assert (await mended(shell))["run"].startswith("ssh-keygen "), "the folder is there"
 
 
 @pytest.mark.parametrize(("passphrase", "verb"), [("wrong", "correct"), ("", "set")])

@@ -10,6 +10,7 @@ from lium_mcp.api.errors import LiumError
 from lium_mcp.cli.checks.findings import Code, Finding, broken, ok, warning
 from lium_mcp.cli.shell_lines import let_read, let_write, make_ssh_key, put_aside, quoted, unset
 from lium_mcp.failures import Failure
+from lium_mcp.official_config import config_path
 from lium_mcp.remote.key_source import KeySource
 from lium_mcp.rentals import LazyLedger, LedgerUnavailable
 from lium_mcp.services.accounts import Account
@@ -33,7 +34,7 @@ async def check_ssh(settings: Settings, account: Account, *, is_reached: bool) -
     own = await keys.own_keys()
     if own.problem is not None:
         is_refused, rents = await _rents_without(account, is_reached=is_reached)
-        code, *cure = _key_cure(keys, own.problem)
+        code, *cure = _key_cure(settings, keys, own.problem)
         # What only reads rents nothing.
         level = broken if is_refused and not settings.read_only else warning
         return [level(code, _SSH, f"{own.problem.happened} Nobody could log in to a pod from here{rents}.", *cure)]
@@ -57,7 +58,7 @@ async def _rents_without(account: Account, *, is_reached: bool) -> tuple[bool, s
     return False, ", so commands and files do not work here; pods can be rented all the same"
 
 
-def _key_cure(keys: KeySource, problem: Failure) -> tuple[Code, str, str]:
+def _key_cure(settings: Settings, keys: KeySource, problem: Failure) -> tuple[Code, str, str]:
     """What is wrong with a key, and what mends it, in words and as a command."""
     path = keys.find_path()
     if path is None:
@@ -73,7 +74,8 @@ def _key_cure(keys: KeySource, problem: Failure) -> tuple[Code, str, str]:
         return "ssh_key_is_none", f"name a private key instead of {path}: LIUM_SSH_KEY_PATH=/path/to/key", ""
     if keys.public_path and keys.public_path.exists():
         return "ssh_key_half", f"put the private half of {keys.public_path} at {path}, or {_NAME_ANOTHER}", ""
-    return "ssh_key_missing", f"make {path}, or {_NAME_ANOTHER}", make_ssh_key(path)
+    named_by = SETTINGS["ssh_key_path"].variable if settings.ssh_key_path else f"key_path in {config_path()}"
+    return "ssh_key_missing", f"make {path}, which {named_by} names, or {_NAME_ANOTHER}", make_ssh_key(path)
 
 
 async def check_ledger(settings: Settings, ledger: LazyLedger) -> list[Finding]:
