@@ -49,6 +49,13 @@ class _TimeLimit:
         self.is_over = False
         self._connections: list[Any] = []
 
+    def __enter__(self) -> None:
+        """Begin the transaction."""
+
+    def __exit__(self, *_: object) -> None:
+        """Let go of its connections, which others use from now on."""
+        self._connections = []
+
     def begin(self, connection: Any) -> None:  # noqa: ANN401 - the driver's own
         """Let a connection be cut when the time is over.
 
@@ -107,17 +114,22 @@ class Database:
 
     async def _run(self, work: Callable[[Connection], T], *, only_reads: bool) -> T:
         def run() -> T:
-            with _failures():
+            with _failures(), limit:
                 engine = self._open().execution_options(**{_ONLY_READS: only_reads})
                 with engine.begin() as connection:
                     return work(connection)
 
+        limit = _TimeLimit()
         with observed(Work("transaction", "read" if only_reads else "write")) as told:
-            limit = _TimeLimit()
             _time_limit.set(limit)  # the thread has it too
             timer = asyncio.get_running_loop().call_later(_ANSWER_SECONDS, limit.cut)
+            # Nobody waits for what is only read once they were cancelled; what writes is seen through.
+            leaves = only_reads and not self.is_file
             try:
-                result = await anyio.to_thread.run_sync(run)
+                result = await anyio.to_thread.run_sync(run, abandon_on_cancel=leaves)
+            except asyncio.CancelledError:
+                limit.cut()
+                raise
             except LedgerUnavailable as error:
                 told.outcome = "unavailable"
                 if limit.is_over:

@@ -88,6 +88,7 @@ class LiumServer(MCPServer[None]):
         self._answers = answers
         self._logins = logins
         self._has_host = True
+        self._is_cut_off = False
         self._calls: dict[anyio.CancelScope, tuple[str, asyncio.Task[Any] | None]] = {}
         self._idle: anyio.Event | None = None
 
@@ -124,6 +125,12 @@ class LiumServer(MCPServer[None]):
             self._calls[call] = name, asyncio.current_task()
             try:
                 return await self._call_tool(name, arguments, context)
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if not self._is_cut_off or task is None:
+                    raise
+                task.uncancel()
+                return render_failure(_STOPPED)
             finally:
                 del self._calls[call]
                 if self._idle is not None and not self._calls:
@@ -254,6 +261,7 @@ class LiumServer(MCPServer[None]):
         Returns:
             Whether all calls have ended.
         """
+        self._is_cut_off = True
         for name, task in self._calls.values():
             log.error("Stopped while %s was running: what it changed is not known", name)
             if task is not None:

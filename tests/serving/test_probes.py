@@ -14,6 +14,7 @@ import pytest
 from lium_mcp.sandbox import API_KEY
 from tests.compat.simulated import Simulated, simulating
 from tests.http_server import Served, Wire, calling, initialize, serving, tool_call
+from tests.postgres import Postgres
 from tests.serving.test_http import RENT, RENT_REQUEST, until
 
 HEADERS = {"X-API-Key": API_KEY}
@@ -114,3 +115,24 @@ def test_a_database_that_hangs_holds_up_neither_the_probe_nor_the_end(lium: Simu
             assert probe(served.url).json() == {"status": "ledger_unreachable"}
             assert time.monotonic() - started < 4
             assert served.stop() == 0
+
+
+@pytest.mark.parametrize("tool", ["list_pods", "rent_pod"])
+async def test_a_database_that_is_frozen_holds_up_neither_a_call_nor_the_end(
+    lium: Simulated, postgres: Postgres, tmp_path: Path, tool: str
+) -> None:
+    arguments = RENT if tool == "rent_pod" else {}
+    with (
+        postgres.database() as url,
+        serving(tmp_path, LIUM_BASE_URL=lium.base_url, LIUM_MCP_STATE_URL=url) as served,
+    ):
+        async with calling(served.url, "modern", HEADERS) as caller:
+            await caller.call("list_pods")
+            with postgres.frozen(url):
+                running = asyncio.create_task(caller.refused(tool, **arguments))
+                await asyncio.sleep(1)
+                served.process.terminate()
+                code, _ = await running
+                assert code in ("server_stopping", "ledger_unavailable")
+                assert await asyncio.to_thread(served.process.wait, 10) == 0
+    assert "Traceback" not in served.stderr()
