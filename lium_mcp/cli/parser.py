@@ -136,8 +136,8 @@ def make_parser() -> argparse.ArgumentParser:
     tools = commands.add_parser(
         "tools",
         help="list the tools that the settings offer, with their toolsets and their cost in tokens",
-        description="List the tools that these settings offer to an agent: what each does, whether it spends or "
-        "destroys, in which toolset it is, and how many tokens its description takes of the agent's context.",
+        description="List the tools that these settings offer to an agent: what each does, whether it reads, changes "
+        "or destroys, in which toolset it is, and how many tokens its description takes of the agent's context.",
     )
     tools.add_argument("--json", action="store_true", help="print the list as JSON")
     _add_settings(tools, _LISTING)

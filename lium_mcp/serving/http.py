@@ -157,7 +157,7 @@ async def serve_http(
         async with _showing_metrics(settings, opened, table), traced(tools):
             address = f"{address_of_listener(settings, listener)}{settings.path_prefix}"
             log.info("Serving %s/mcp and %s/sse", address, address)
-            if not settings.find_state_keys():
+            if not settings.is_local and not settings.find_state_keys():
                 log.info(_ANSWERED_HERE)
             await _WebServer(_config(app, table, settings), app, drain).serve(sockets=[listener])
 

@@ -321,6 +321,7 @@ GOOD: Final = {
         ({"LIUM_MCP_PUBLIC_URL": "http://127.0.0.1:8000/lium"}, "LIUM_MCP_PATH_PREFIX"),
         ({"LIUM_MCP_OAUTH_HOOK": "json"}, "as package.module:function"),
         ({"LIUM_MCP_OAUTH_HOOK": "no_such_house:key_for"}, "cannot be imported (ModuleNotFoundError)"),
+        ({"LIUM_MCP_OAUTH_HOOK": "json:key_for"}, "LIUM_MCP_OAUTH_HOOK: json has no function key_for"),
         ({}, "has to be a function that is defined with async def"),
         ({"LIUM_MCP_OAUTH_KEYS": "c2hvcnQ="}, "LIUM_MCP_OAUTH_KEYS: each key is 32 random bytes in base64"),
         # Words of 32 letters.

@@ -198,7 +198,7 @@ async def test_without_a_common_secret_only_the_process_that_asked_takes_the_ans
     await staged(lium.playing, "reboot_pod")
     arguments = {"pod": "train", "wait_seconds": 0}
     with (
-        serving(tmp_path / "one", LIUM_BASE_URL=lium.base_url) as one,
+        serving(tmp_path / "one", LIUM_BASE_URL=lium.base_url, LIUM_MCP_ALLOWED_HOST="127.0.0.1") as one,
         serving(tmp_path / "two", LIUM_BASE_URL=lium.base_url) as two,
     ):
         async with client_of([one]) as asking, client_of([two]) as answering:

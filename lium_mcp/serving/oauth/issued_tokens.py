@@ -134,10 +134,13 @@ def find_hook(name: str) -> Hook:
     """
     module, _, function = name.partition(":")
     try:
-        hook: Hook = getattr(import_module(module), function)
+        home = import_module(module)
     except Exception as error:  # noqa: BLE001 - a module of somebody else's may fail in any way
         said = type(error).__name__
         raise SettingsError(f"LIUM_MCP_OAUTH_HOOK: {name} cannot be imported ({said}); is it in PYTHONPATH?") from None
+    hook: Hook | None = getattr(home, function, None)
+    if hook is None:
+        raise SettingsError(f"LIUM_MCP_OAUTH_HOOK: {module} has no function {function}")
     if not inspect.iscoroutinefunction(hook):
         raise SettingsError(f"LIUM_MCP_OAUTH_HOOK: {name} has to be a function that is defined with async def")
     return hook
