@@ -147,7 +147,17 @@ async def _client(folder: Path, speed: int, workflow: str) -> AsyncIterator[Clie
     home = str(Path(lium_mcp.__file__).parent.parent)
     server = StdioServerParameters(
         command=sys.executable,
-        args=["-m", "lium_mcp", "--sandbox", "--sandbox-speed", str(speed), "--log-level", "ERROR"],
+        args=[
+            "-m",
+            "lium_mcp",
+            "--sandbox",
+            "--sandbox-speed",
+            str(speed),
+            "--log-level",
+            "ERROR",
+            "--audit-file",
+            os.devnull,
+        ],
         env={
             "PYTHONPATH": os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH", "")])),
             "LIUM_SSH_KEY_PATH": str(_make_key(folder)),

@@ -22,6 +22,7 @@ COMMANDS = {
     "demo": ("demo",),
     "templates": ("templates", "sync", "templates.toml", "--dry-run"),
     "rentals": ("rentals",),
+    "grants": ("grants",),
     "doctor": ("doctor", "--sandbox"),
     "status": ("status",),
     "policy": ("policy", "explain"),

@@ -112,7 +112,6 @@ def test_a_read_that_is_asked_again_has_the_rest_of_its_time_and_uses_it(silent_
 
 POD = {"pod": "p"}
 PARTLY = {
-    "list_gpus": (frozenset({"GET /executors"}), {"gpu_type": "A100"}, "ok"),
     "get_pod": (frozenset({"GET /pods"}), POD, "ok"),
     "remove_pod": (frozenset({"GET /pods"}), POD, "outcome_unknown"),
     "reboot_pod": (frozenset({"GET /pods"}), POD, "outcome_unknown"),

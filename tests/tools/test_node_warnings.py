@@ -86,6 +86,7 @@ async def test_a_notice_of_maintenance_is_shown_with_the_pods_of_the_node(sandbo
     async with agent_on(sandbox) as agent:
         assert "maintenance" not in (await agent.call("list_pods"))["pods"][0]
         sandbox.add_fault("provider_notice", executor_id=pod["executor_id"], message='reboot "soon"\n at noon')
+        sandbox.clock.advance(seconds=3)  # a list is shown for two
         (listed,) = (await agent.call("list_pods"))["pods"]
         shown = (await agent.call("get_pod", pod=pod_id))["pod"]
     assert "\"reboot 'soon' at noon\"" in listed["maintenance"]
