@@ -22,11 +22,11 @@ def show_limits(limits: Sequence[LimitView]) -> None:
     )
 
 
-def say_unbounded(names: Sequence[str] | None) -> None:
-    """Say which pods make what is used of a budget unknown, if any do."""
+def say_unbounded(names: Sequence[str] | None, *, refuses: bool) -> None:
+    """Say which pods make what is used of a budget unknown, if any do, and what limits that refuse do then."""
     if names:
         unbounded = f"Without a removal time, so without a bounded cost: {', '.join(names)}."
-        say(f"\n{unbounded} Nothing more is rented meanwhile.")
+        say(f"\n{unbounded}{' Nothing more is rented meanwhile.' if refuses else ''}")
 
 
 def say_whose(limits: Limits) -> None:

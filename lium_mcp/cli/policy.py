@@ -92,4 +92,4 @@ def _say_limits(view: PolicyView) -> None:
     show_limits(view.limits or [])
     if view.note:
         say(f"\n{view.note}")
-    say_unbounded(view.unbounded)
+    say_unbounded(view.unbounded, refuses=view.mode == "enforce")

@@ -95,7 +95,7 @@ def _say(settings: Settings, overview: Overview, limits: Limits) -> None:
         if pod.problem:
             say(f"\n{pod.name}: {pod.problem}", style="yellow")
     _say_limits(overview.balance.limits)
-    say_unbounded(overview.balance.pods_without_removal_time)
+    say_unbounded(overview.balance.pods_without_removal_time, refuses=overview.balance.limits_refuse is not False)
     say_whose(limits)
     _say_section(
         ("OPEN RENT", "STATUS", "SINCE", "WHAT TO DO"),

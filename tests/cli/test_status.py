@@ -118,7 +118,10 @@ def test_what_has_yet_to_start_shows_how_long_it_will_live(lium: Simulated, say:
 
 def test_a_budget_of_which_nobody_knows_what_is_used_says_why(lium: Simulated, say: Say, state_url: str) -> None:
     playing(lium, state_url, ("rent_pod", {"name": "endless", "gpu_type": "A100"}))
-    assert "Without a removal time, so without a bounded cost: endless." in say("--budget-usd", "50")[1]
+    unbounded = "Without a removal time, so without a bounded cost: endless."
+    assert f"{unbounded} Nothing more is rented meanwhile." in say("--budget-usd", "50")[1]
+    _, out, _ = say("--budget-usd", "50", "--policy-mode", "shadow")
+    assert (unbounded in out, "Nothing more" in out) == (True, False), "limits that refuse nothing"
 
 
 def test_a_rent_that_is_not_settled_is_shown_and_not_touched(lium: Simulated, say: Say, state_url: str) -> None:
