@@ -13,6 +13,7 @@ from lium_mcp.text import clean
 from lium_mcp.values import decoded, file_problems
 
 _MOST_FILE_BYTES: Final = 2**20
+_IMAGE: Final = re.compile(r"[a-zA-Z0-9][\w./:@-]*", re.ASCII)
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # What a key takes, by what pydantic finds of a value that is something else.
 _TAKES: Final[Mapping[str, str]] = MappingProxyType(
@@ -40,6 +41,12 @@ def _printable(text: str) -> str:
     return text
 
 
+def _image(name: str) -> str:
+    if not _IMAGE.fullmatch(name):
+        raise ValueError("is not the name of an image, as pytorch/pytorch:2.8.0 is one")
+    return name
+
+
 def _variable(name: str) -> str:
     if not _VARIABLE.fullmatch(name):
         raise ValueError("is not the name of a variable")
@@ -62,7 +69,7 @@ class WantedTemplate(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
 
     name: Annotated[TextLine, Field(max_length=100)]
-    image: TextLine
+    image: Annotated[TextLine, AfterValidator(_image)]
     description: str = ""
     ports: list[Annotated[int, Field(ge=1, le=65_535)]] = [22, 8000]
     volumes: Annotated[list[Annotated[str, AfterValidator(_absolute)]], Field(min_length=1)] = ["/workspace"]

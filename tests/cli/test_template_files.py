@@ -428,6 +428,7 @@ def test_a_key_that_there_is_not_is_named_with_the_nearest(tmp_path: Path, text:
     [
         ('[[template]]\nimage = "x"', "template.0.name: it is missing"),
         ('[[template]]\nname = "x"\nimage = 5', "template.0.image: it takes text, in quotes"),
+        ('[[template]]\nname = "x"\nimage = "not an image"', "template.0.image: is not the name of an image"),
         (
             '[[template]]\nname = "x"\nimage = "y"\nports = ["22"]',
             "template.0.ports.0: it takes a whole number, without",
