@@ -272,7 +272,7 @@ def _make_private(path: Path) -> None:
 
 def _postgres(url: URL) -> Engine:
     arguments = {"connect_timeout": _CONNECT_SECONDS, "options": _POSTGRES_OPTIONS, "tcp_user_timeout": 10_000}
-    engine = create_engine(url, hide_parameters=True, pool_size=4, connect_args=arguments)
+    engine = create_engine(url, hide_parameters=True, pool_size=4, pool_timeout=_BUSY_SECONDS, connect_args=arguments)
 
     @event.listens_for(engine, "connect")
     def connected(connection: Any, _: Any) -> None:  # noqa: ANN401 - the driver's own
