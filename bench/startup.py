@@ -44,6 +44,8 @@ USUAL: Final = {
     "count": "3", "day": "2026-11-01", "gpu types": "H100,RTX4090", "countries": "US,DE",
     "ids": "0b1c2d3e-4f50-6172-8394-a5b6c7d8e9f0", "file": "/srv/policy.toml", "database": "sqlite:////srv/x.db",
     "host": "127.0.0.1", "hosts": "gpu.example.com", "url path": "/lium", "token": "t" * 40, "addresses": "10.0.0.0/8",
+    "login": "lium", "public address": "https://gpu.example.com", "function": "house:find_key", "scopes": "gpu",
+    "secrets": "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=", "name": "gpu-1",
 }  # fmt: skip
 
 

@@ -56,7 +56,7 @@ WRITTEN: dict[str, list[str]] = {
     "addresses": ["10.0.0.0/8", "x"],
     "login": ["lium", "https://login.example.com", "LIUM"],
     "public address": ["https://gpu.example.com", "gpu.example.com"],
-    "secrets": ["MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=", "short"],
+    "secrets": ["AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=", "short"],
     "function": ["house.keys:find", "house"],
     "scopes": ["gpu", "gpu,mail"],
     "name": ["lium-mcp-0", "a b"],
