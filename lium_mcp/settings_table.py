@@ -277,6 +277,9 @@ OVER_HTTP = (
 )
 """What means something only where clients come over HTTP."""
 
+SECRETS_OVER_HTTP = ("server_token", "state_keys", "oauth_keys")
+"""What does so too, and is no option."""
+
 # What bounds an agent: a variable that is nearly the name of one of these was meant for this server.
 GUARDS = (*LIMITS, "read_only", "deny_tools", "policy", "confirm")
 _ALMOST_OURS = ("LIUM_MCP_", "LIUM_MCP", "LIUMMCP_", "LIUMMCP", "LIUM_", "MCP_LIUM_")
@@ -296,7 +299,7 @@ def is_option(name: str) -> bool:
 
     Process lists show options.
     """
-    return SETTINGS[name].variable.startswith("LIUM_MCP_") and name not in {"server_token", "state_keys", "oauth_keys"}
+    return SETTINGS[name].variable.startswith("LIUM_MCP_") and name not in SECRETS_OVER_HTTP
 
 
 def as_option(name: str) -> str:

@@ -6,7 +6,7 @@ from enum import Enum, auto
 from typing import Any, Final, Literal, NamedTuple
 
 from lium_mcp.hosts.host_machine import Place
-from lium_mcp.settings_table import OVER_HTTP, SETTINGS
+from lium_mcp.settings_table import OVER_HTTP, SECRETS_OVER_HTTP, SETTINGS
 
 Format = Literal["json", "toml", "yaml"]
 Scope = Literal["user", "project"]
@@ -16,7 +16,7 @@ ENTRY_NAME: Final = "lium"
 KEY_VARIABLE: Final = "LIUM_API_KEY"
 KEY_HEADER: Final = "X-API-Key"
 # A server that a host starts has no callers over HTTP.
-_ELSEWHERE: Final = {*OVER_HTTP, "transport", "server_token", "state_keys", "oauth_keys"}
+_ELSEWHERE: Final = {*OVER_HTTP, *SECRETS_OVER_HTTP, "transport"}
 READ_VARIABLES: Final = (
     KEY_VARIABLE,
     *sorted({setting.variable for name, setting in SETTINGS.items() if name not in _ELSEWHERE} - {KEY_VARIABLE}),

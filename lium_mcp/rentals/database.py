@@ -145,14 +145,14 @@ class Database:
             return result
 
     async def check(self) -> None:
-        """See whether it answers and takes writes.
+        """See whether PostgreSQL answers and takes writes.
 
         Raises:
-            LedgerUnavailable: it does not, as a standby of PostgreSQL.
+            LedgerUnavailable: it does not, as a standby.
         """
 
         def work(connection: Connection) -> None:
-            if not self.is_file and connection.scalar(text("SHOW transaction_read_only")) != "off":
+            if connection.scalar(text("SHOW transaction_read_only")) != "off":
                 raise LedgerUnavailable("the database takes no writes now")
 
         await self.read(work)

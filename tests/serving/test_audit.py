@@ -5,14 +5,13 @@ import json
 import os
 import stat
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lium_mcp.sandbox import API_KEY, OTHER_API_KEY
-from tests.compat.simulated import Simulated, simulating
+from tests.compat.simulated import Simulated
 from tests.harness import PUBLIC_KEY
 from tests.http_server import WAYS, Served, Way, calling, serving
 from tests.orders import CHEAP, account_of_two, look_at_once, order, prices
@@ -27,13 +26,6 @@ MINE, THEIRS = {"X-API-Key": API_KEY}, {"X-API-Key": OTHER_API_KEY}
 NOW = RENT | {"wait_seconds": 0}
 SECRET = "Env9planted"
 POD = "6b1f2c3d-0000-4000-8000-000000000001"
-
-
-@pytest.fixture
-def lium() -> Iterator[Simulated]:
-    with simulating() as simulated:
-        simulated.begin(start=datetime.now(UTC).replace(microsecond=0))
-        yield simulated
 
 
 @pytest.fixture

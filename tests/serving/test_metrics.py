@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from lium_mcp.sandbox import API_KEY
 from lium_mcp.tools.catalog import TOOLSETS
-from tests.compat.simulated import Simulated, simulating
+from tests.compat.simulated import Simulated
 from tests.http_server import MODERN_VERSION, WAYS, Served, Way, calling, serving, tool_call, variables
 from tests.serving.test_http import RENT, RENT_REQUEST, serve_and_fail, until
 
@@ -24,13 +23,6 @@ HEADERS = {"X-API-Key": API_KEY}
 POD = "6b1f2c3d-0000-4000-8000-000000000001"
 TOOLS = {spec.name for toolset in TOOLSETS for spec in toolset.specs} | {"?"}
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
-
-
-@pytest.fixture
-def lium() -> Iterator[Simulated]:
-    with simulating() as simulated:
-        simulated.begin(start=datetime.now(UTC).replace(microsecond=0))
-        yield simulated
 
 
 @pytest.fixture

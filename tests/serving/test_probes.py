@@ -5,27 +5,19 @@ import json
 import socket
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx2
 import pytest
 
 from lium_mcp.sandbox import API_KEY
-from tests.compat.simulated import Simulated, simulating
+from tests.compat.simulated import Simulated
 from tests.http_server import Served, Wire, calling, initialize, serving, tool_call
 from tests.postgres import Postgres
 from tests.serving.test_http import RENT, RENT_REQUEST, until
 
 HEADERS = {"X-API-Key": API_KEY}
 KUBELET = {"Host": "10.1.2.3:8000"}
-
-
-@pytest.fixture
-def lium() -> Iterator[Simulated]:
-    with simulating() as simulated:
-        simulated.begin(start=datetime.now(UTC).replace(microsecond=0))
-        yield simulated
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -17,19 +16,12 @@ from opentelemetry.trace import StatusCode
 from lium_mcp.observing import Work
 from lium_mcp.sandbox import API_KEY
 from lium_mcp.serving.tracing import Tracing
-from tests.compat.simulated import Simulated, simulating
+from tests.compat.simulated import Simulated
 from tests.http_server import WAYS, Way, calling, serving
 from tests.serving.test_http import RENT
 
 POD = "6b1f2c3d-0000-4000-8000-000000000001"
 PLANTED = "Arg9planted"
-
-
-@pytest.fixture
-def lium() -> Iterator[Simulated]:
-    with simulating() as simulated:
-        simulated.begin(start=datetime.now(UTC).replace(microsecond=0))
-        yield simulated
 
 
 @contextmanager

@@ -4,7 +4,6 @@ What is rented is not taken from it.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
@@ -12,7 +11,7 @@ import anyio
 import pytest
 
 from lium_mcp.sandbox import Sandbox
-from tests.harness import Agent, TurnedClock, agent_on, hosted
+from tests.harness import Agent, TurnedClock
 from tests.wires import Wire, answering, editing
 
 LOOKS: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -25,19 +24,13 @@ LOOKS: tuple[tuple[str, dict[str, Any]], ...] = (
 
 
 @pytest.fixture
-def sandbox() -> Sandbox:
-    return Sandbox(seed=7, speed=0)
-
-
-@pytest.fixture
 def wire(sandbox: Sandbox) -> Wire:
     return Wire(sandbox)
 
 
 @pytest.fixture
-async def agent(sandbox: Sandbox, wire: Wire) -> AsyncIterator[Agent]:
-    async with hosted(agent_on(sandbox, transport=wire)) as connected:
-        yield connected
+def settings_of_agent(wire: Wire) -> dict[str, Any]:
+    return {"transport": wire}
 
 
 def polls(wire: Wire) -> int:

@@ -1,21 +1,16 @@
 """Lium lists pods 60 times a minute: those who show them with one key share a reading for two seconds."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
 
 from lium_mcp.sandbox import API_KEY, OTHER_API_KEY, Sandbox
-from tests.harness import Agent, agent_on, hosted
+from tests.harness import Agent
 from tests.http_server import calling, serving
 from tests.wires import Wire, rent, served
-
-
-@pytest.fixture
-def sandbox() -> Sandbox:
-    return Sandbox(seed=7, speed=0)
 
 
 @pytest.fixture
@@ -24,9 +19,8 @@ def wire(sandbox: Sandbox) -> Wire:
 
 
 @pytest.fixture
-async def agent(sandbox: Sandbox, wire: Wire) -> AsyncIterator[Agent]:
-    async with hosted(agent_on(sandbox, transport=wire)) as connected:
-        yield connected
+def settings_of_agent(wire: Wire) -> dict[str, Any]:
+    return {"transport": wire}
 
 
 def lists(wire: Wire) -> int:
