@@ -41,7 +41,7 @@ test: .venv/.dev ## run the tests that need nothing but .venv: no network, no ot
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not external" $(if $(COVERAGE),--cov --cov-report=)
 
 .PHONY: test-all
-test-all: test clients ## run these, and then those with OpenSSH, PostgreSQL, nginx and other people's clients; COVERAGE=1 measures what they cover
+test-all: test clients ## run these, and then those with OpenSSH, PostgreSQL, nginx, HAProxy, Caddy and other people's clients; COVERAGE=1 measures what they cover
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m external $(if $(COVERAGE),--cov --cov-append --cov-report=term:skip-covered --cov-fail-under=90)
 
 .PHONY: clients

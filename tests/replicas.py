@@ -20,11 +20,12 @@ NEXT_STATE_KEY: Final = "the-secret-that-comes-after-it-0815-42"
 
 
 @contextmanager
-def replicas(home: Path, count: int, state_url: str, **settings: str) -> Iterator[list[Served]]:
-    """So many servers over HTTP on one ledger, each with a home of its own."""
+def replicas(home: Path, count: int, state_url: str, *, named: str = "gpu", **settings: str) -> Iterator[list[Served]]:
+    """So many servers over HTTP on one ledger, each with a home and a name of its own: `gpu-1`, `gpu-2`."""
     shared = {"LIUM_MCP_STATE_URL": state_url, "LIUM_MCP_STATE_KEYS": STATE_KEY} | settings
+    names = [f"{named}-{number}" for number in range(1, count + 1)]
     with ExitStack() as stack:
-        yield [stack.enter_context(serving(home / f"replica-{number}", **shared)) for number in range(count)]
+        yield [stack.enter_context(serving(home / name, **shared | {"LIUM_MCP_REPLICA": name})) for name in names]
 
 
 class RoundRobin(httpx2.AsyncBaseTransport):

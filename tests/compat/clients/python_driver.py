@@ -23,10 +23,10 @@ async def streams(target: dict[str, Any]) -> AsyncIterator[tuple[Any, Any]]:
         async with stdio.stdio_client(server) as both:
             yield both
     elif target["transport"] == "sse":
-        async with sse.sse_client(target["url"]) as both:
+        async with sse.sse_client(target["url"], headers=target["headers"]) as both:
             yield both
     else:
-        async with http.streamablehttp_client(target["url"]) as (read, write, _):
+        async with http.streamablehttp_client(target["url"], headers=target["headers"]) as (read, write, _):
             yield read, write
 
 

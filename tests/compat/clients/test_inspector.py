@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from tests.compat.clients.conftest import Target
+from tests.compat.clients.conftest import EVERY_TRANSPORT, Target
 from tests.compat.installs import node, variables
 from tests.compat.simulated import Simulated
 
 LIMIT_SECONDS = 60
 TOOL_ERROR = 5
-every_transport = pytest.mark.parametrize("target", ["stdio", "sse", "http"], indirect=True)
+every_transport = pytest.mark.parametrize("target", EVERY_TRANSPORT, indirect=True)
 
 
 def inspect(inspector: Path, target: Target, home: Path, era: str, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -4,20 +4,21 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
+import httpx2
 import pytest
 from mcp import Client
 from mcp.client.sse import sse_client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
 
-from tests.compat.clients.conftest import Target
+from tests.compat.clients.conftest import EVERY_TRANSPORT, Target
 from tests.compat.clients.visit import RENT, check, drive
 from tests.compat.installs import node
 from tests.compat.simulated import Simulated
 from tests.harness import text_of
 
 HERE = Path(__file__).parent
-every_transport = pytest.mark.parametrize("target", ["stdio", "sse", "http"], indirect=True)
+every_transport = pytest.mark.parametrize("target", EVERY_TRANSPORT, indirect=True)
 
 
 @every_transport
@@ -37,19 +38,20 @@ def test_typescript_sdk(typescript: Path, target: Target, lium: Simulated, tmp_p
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
 async def test_python_sdk_2(target: Target, lium: Simulated, mode: Literal["auto", "legacy"]) -> None:
     opened: Any
+    http = httpx2.AsyncClient(headers=target.headers, timeout=60, trust_env=False)
     if target.transport == "stdio":
         command, *arguments = target.command
         opened = stdio_client(StdioServerParameters(command=command, args=arguments, env=target.env))
     elif target.transport == "sse":
-        opened = sse_client(target.url)
+        opened = sse_client(target.url, headers=target.headers)
     else:
-        opened = streamable_http_client(target.url)
+        opened = streamable_http_client(target.url, http_client=http)
     heard: list[str | None] = []
 
     async def on_progress(progress: float, total: float | None, message: str | None) -> None:
         heard.append(message)
 
-    async with Client(opened, mode=mode) as client:
+    async with http, Client(opened, mode=mode) as client:
         balance = await client.call_tool("get_balance", {})
         rented = await client.call_tool("rent_pod", dict(RENT), progress_callback=on_progress)
         failure = await client.call_tool("get_pod", {"pod": "nobody"})

@@ -13,10 +13,11 @@ const { StreamableHTTPClientTransport } = await load("streamableHttp.js");
 
 const target = JSON.parse(readFileSync(0, "utf8"));
 const [command, ...args] = target.command;
+const requestInit = { headers: target.headers };
 const transport = {
   stdio: () => new StdioClientTransport({ command, args, env: target.env, stderr: "ignore" }),
-  sse: () => new SSEClientTransport(new URL(target.url)),
-  http: () => new StreamableHTTPClientTransport(new URL(target.url)),
+  sse: () => new SSEClientTransport(new URL(target.url), { requestInit }),
+  http: () => new StreamableHTTPClientTransport(new URL(target.url), { requestInit }),
 }[target.transport]();
 
 const client = new Client({ name: "visit", version: "1.0.0" });
