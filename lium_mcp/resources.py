@@ -13,6 +13,8 @@ from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError
 from mcp.server.mcpserver.resources import TextResource
 from pydantic import ValidationError
 
+from lium_mcp.page import ADDRESS as PAGE_ADDRESS
+from lium_mcp.page import CARRIED_BY, MIME_TYPE, read_page
 from lium_mcp.results import Result, dated
 from lium_mcp.services.failure_words import FAILURES, as_failure
 from lium_mcp.services.policy_view import Offered, policy_view
@@ -51,7 +53,7 @@ Reading = Callable[[Call], Awaitable[Result]]
 
 
 def add_resources(server: MCPServer[None], runtime: Runtime, offered: Offered, tools: Collection[str]) -> None:
-    """Register the policy, and every resource and skill whose tools are among `tools`."""
+    """Register the policy, the page, and every resource and skill whose tools are among `tools`."""
     for tool, name, title, description in _FIXED:
         if tool in tools:
             _add_fixed(server, runtime, name, title, description, _reading(tool, **_ARGUMENTS.get(tool, {})))
@@ -69,6 +71,7 @@ def add_resources(server: MCPServer[None], runtime: Runtime, offered: Offered, t
         )
 
     _add_skills(server, tools)
+    _add_page(server, tools)
 
     if "get_pod" in tools:
 
@@ -117,6 +120,21 @@ def add_resources(server: MCPServer[None], runtime: Runtime, offered: Offered, t
         )
         async def backup_detail(backup_id: str) -> str:
             return await _read(Call(runtime), _reading("get_backup", backup_id=backup_id, wait_seconds=0))
+
+
+def _add_page(server: MCPServer[None], tools: Collection[str]) -> None:
+    if CARRIED_BY.isdisjoint(tools):
+        return
+    # It is all in one file, so nothing is allowed to it: not to load, and not to send anything anywhere.
+    nothing: dict[str, list[str]] = {"connectDomains": [], "resourceDomains": []}
+    server.resource(
+        PAGE_ADDRESS,
+        name="page",
+        title="Lium",
+        description="Pods, money and market, for people to look at.",
+        mime_type=MIME_TYPE,
+        meta={"ui": {"csp": nothing, "prefersBorder": True}},
+    )(read_page)
 
 
 def _add_skills(server: MCPServer[None], tools: Collection[str]) -> None:

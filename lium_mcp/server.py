@@ -43,6 +43,7 @@ from lium_mcp.serving.callers import Accounts, Callers, bind_caller
 from lium_mcp.serving.hangup import end_with_caller
 from lium_mcp.serving.lium_server import CLEAN_UP_SECONDS, LiumServer
 from lium_mcp.serving.login_offers import LoginOffers
+from lium_mcp.serving.page_offer import offer_page
 from lium_mcp.serving.person_answers import Answers, account_of_request
 from lium_mcp.serving.sessions import note_use
 from lium_mcp.settings import Settings, registry_password
@@ -64,6 +65,8 @@ _ATTENTION_SECONDS: Final = 15.0
 _WORKING_ON: Final = frozenset({"start_job", "run_job", "rent_pod", "schedule_pod_removal"})
 # What is offered follows from the settings, so it is the same for as long as the process lives.
 _LISTS_HINT: Final = CacheHint(ttl_ms=3_600_000, scope="public")
+# But tools tell of the page to hosts alone that show it.
+_TOOLS_HINT: Final = CacheHint(ttl_ms=3_600_000, scope="private")
 
 
 def read_settings(overrides: Mapping[str, Any]) -> tuple[Settings, list[str]]:
@@ -186,9 +189,10 @@ def build_server(
             runtime.person.note,
             note_use,
             read_arguments,
+            offer_page,
         ],
         cache_hints={
-            "tools/list": _LISTS_HINT,
+            "tools/list": _TOOLS_HINT,
             "prompts/list": _LISTS_HINT,
             "resources/list": _LISTS_HINT,
             "resources/templates/list": _LISTS_HINT,

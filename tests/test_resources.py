@@ -64,7 +64,6 @@ async def test_everything_is_listed_without_a_key_and_without_the_network(sandbo
 
 async def test_the_lists_may_be_kept_for_an_hour_by_all_and_readings_by_nobody(agent: Agent) -> None:
     lists: list[Any] = [
-        await agent.client.list_tools(),
         await agent.client.list_resources(),
         await agent.client.list_resource_templates(),
         await agent.client.list_prompts(),

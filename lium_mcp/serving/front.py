@@ -13,7 +13,8 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
-from lium_mcp.serving.front_messages import Message, UnknownForm, check_params, read_message
+from lium_mcp.page import is_shown
+from lium_mcp.serving.front_messages import Message, UnknownForm, check_params, extensions_of, read_message
 from lium_mcp.serving.front_settings import find_offer
 from lium_mcp.serving.prepared import CURRENT, HANDSHAKE, Prepared, read_file, read_records
 
@@ -154,6 +155,7 @@ class Front:
         self._is_over = False
         self._is_end = False
         self._era = ""
+        self._shows_page = False
         self._opening: tuple[bytes, bytes] | None = None
         self._waiting: list[bytes] = []
         self._owed: set[str] = set()  # requests that wait
@@ -282,7 +284,10 @@ class Front:
         if self._era and method == "initialize":
             raise UnknownForm
         version = check_params(era, message)
-        answer = self._prepared.answer(era, method, json.dumps(request_id).encode(), version)
+        if era == CURRENT or method == "initialize":  # with each request, or once for all of them
+            self._shows_page = is_shown(extensions_of(message))
+        known_id = json.dumps(request_id).encode()
+        answer = self._prepared.answer(era, method, known_id, version, shows_page=self._shows_page)
         if not self._era:
             self._era, self._opening = era, (line, answer)
         return answer

@@ -88,6 +88,16 @@ def check_params(era: str, message: Message) -> str:
     return ""
 
 
+def extensions_of(message: Message) -> object:
+    """What the client that sends such a request says that it has besides the protocol; None where it says nothing.
+
+    The parameters have been checked.
+    """
+    meta = message.params.get("_meta")
+    told = message.params.get("capabilities") or (meta.get(_CAPABILITIES) if isinstance(meta, dict) else None)
+    return told.get("extensions") if isinstance(told, dict) else None
+
+
 def _without_repetition(pairs: list[tuple[str, object]]) -> dict[str, object]:
     members = dict(pairs)
     if len(members) != len(pairs):

@@ -17,12 +17,13 @@ from mcp.server.context import ServerMiddleware
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
 from mcp.server.mcpserver.tools import Tool as BoundTool
-from mcp.types import INVALID_PARAMS, CallToolResult, GetPromptResult, InputRequiredResult, Tool
+from mcp.types import INVALID_PARAMS, CallToolResult, GetPromptResult, InputRequiredResult, Resource, Tool
 from pydantic import ValidationError
 
 from lium_mcp.failures import Failure
 from lium_mcp.guard.confirm import check_answers, unusable_answer
 from lium_mcp.observing import Work, observed
+from lium_mcp.page import ADDRESS as PAGE_ADDRESS
 from lium_mcp.services.failure_words import as_failure, crashed
 from lium_mcp.services.polling import Stop
 from lium_mcp.serving.front import Front
@@ -95,6 +96,10 @@ class LiumServer(MCPServer[None]):
     async def list_tools(self) -> list[Tool]:
         """List the offered tools."""
         return [item.tool for item in self._listed.values()]
+
+    async def list_resources(self) -> list[Resource]:
+        """List the resources, but for the page: hosts that show it hear of it from the tools that carry it."""
+        return [item for item in await super().list_resources() if item.uri != PAGE_ADDRESS]
 
     async def run_over(self, stdio: Stdio) -> None:
         """Serve over standard input and output until the input ends."""

@@ -4,10 +4,12 @@
 against what the SDK answers, byte for byte. Standard library only.
 """
 
+import json
 import os
 import sys
 
 from lium_mcp.instructions import instructions
+from lium_mcp.page import CARRIED, EXTENSIONS
 from lium_mcp.settings_table import Offer
 
 FILE_NAME = "recorded.tsv"
@@ -16,7 +18,18 @@ HANDSHAKE = "handshake"
 """Stands for all versions that begin with `initialize`: they differ in the version that it says, and in no more."""
 HANDSHAKE_VERSIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 
-ID, VERSION, INSTRUCTIONS, ITEMS = (f"@@{name}@@".encode() for name in ("id", "version", "instructions", "items"))
+ID, VERSION, INSTRUCTIONS, ITEMS, PAGE = (
+    f"@@{name}@@".encode() for name in ("id", "version", "instructions", "items", "page")
+)
+
+
+def _in_object(members: dict[str, object]) -> bytes:
+    """Members as they stand behind others in an object."""
+    return b"," + json.dumps(members, separators=(",", ":"))[1:-1].encode()
+
+
+SAID_OF_PAGE = {"tools/list": _in_object(CARRIED), "server/discover": _in_object({"extensions": EXTENSIONS})}
+"""What stands in an answer for those who show the page, and for them alone, by method."""
 
 
 class Records:
@@ -94,7 +107,7 @@ class Prepared:
         """Whether there is an answer to a method."""
         return (era, method) in self._answers
 
-    def answer(self, era: str, method: str, request_id: bytes, version: str = "") -> bytes:
+    def answer(self, era: str, method: str, request_id: bytes, version: str = "", *, shows_page: bool = False) -> bytes:
         """The answer to a request of plain form, with its line break.
 
         Args:
@@ -102,9 +115,11 @@ class Prepared:
             method: One that is known.
             request_id: As JSON.
             version: What `initialize` asked for.
+            shows_page: Whether the client shows the page.
         """
         items = b",".join(item[4] for item in self._items if item[:2] == (era, method))
         text = self._answers[era, method].replace(ID, request_id, 1).replace(ITEMS, items)
+        text = text.replace(PAGE, SAID_OF_PAGE.get(method, b"") if shows_page else b"")
         return text.replace(VERSION, version.encode()).replace(INSTRUCTIONS, self._instructions) + b"\n"
 
 

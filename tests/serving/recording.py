@@ -10,9 +10,20 @@ from mcp.shared._context_streams import create_context_streams
 from mcp.shared.message import SessionMessage
 from mcp.types import jsonrpc_message_adapter
 
+from lium_mcp.page import EXTENSION, MIME_TYPE
 from lium_mcp.server import build_server
 from lium_mcp.serving.lium_server import LiumServer
-from lium_mcp.serving.prepared import CURRENT, HANDSHAKE, HANDSHAKE_VERSIONS, ID, INSTRUCTIONS, ITEMS, VERSION
+from lium_mcp.serving.prepared import (
+    CURRENT,
+    HANDSHAKE,
+    HANDSHAKE_VERSIONS,
+    ID,
+    INSTRUCTIONS,
+    ITEMS,
+    PAGE,
+    SAID_OF_PAGE,
+    VERSION,
+)
 from lium_mcp.settings import Settings
 from lium_mcp.toolkit.listing import read_listing
 from tests.harness import ALL_TOOLSETS
@@ -26,7 +37,11 @@ LISTS: Final = {
 _PREFIX: Final = "io.modelcontextprotocol/"
 
 
-def request(method: str, request_id: int | str, era: str) -> dict[str, Any]:
+SHOWS_PAGES: Final[dict[str, Any]] = {"extensions": {EXTENSION: {"mimeTypes": [MIME_TYPE]}}}
+"""The capabilities of a client that shows pages."""
+
+
+def request(method: str, request_id: int | str, era: str, capabilities: dict[str, Any] | None = None) -> dict[str, Any]:
     """A plain request of an era, which is `CURRENT` or one of the versions that shake hands."""
     message: dict[str, Any] = {"jsonrpc": "2.0", "id": request_id, "method": method}
     if era == CURRENT:
@@ -34,19 +49,19 @@ def request(method: str, request_id: int | str, era: str) -> dict[str, Any]:
             "_meta": {
                 f"{_PREFIX}protocolVersion": CURRENT,
                 f"{_PREFIX}clientInfo": {"name": "anybody", "version": "1"},
-                f"{_PREFIX}clientCapabilities": {},
+                f"{_PREFIX}clientCapabilities": capabilities or {},
             }
         }
     elif method == "initialize":
         client = {"name": "anybody", "version": "1"}
-        message["params"] = {"protocolVersion": era, "capabilities": {}, "clientInfo": client}
+        message["params"] = {"protocolVersion": era, "capabilities": capabilities or {}, "clientInfo": client}
     return message
 
 
-def plain_requests(era: str) -> list[dict[str, Any]]:
-    """All requests of an era whose answers are prepared."""
+def plain_requests(era: str, capabilities: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+    """All requests of an era whose answers are prepared, of a client with these capabilities."""
     first = "server/discover" if era == CURRENT else "initialize"
-    return [request(method, number, era) for number, method in enumerate([first, *LISTS, "ping"])]
+    return [request(method, number, era, capabilities) for number, method in enumerate([first, *LISTS, "ping"])]
 
 
 async def answers_of(server: LiumServer, messages: Sequence[dict[str, Any]]) -> list[bytes]:
@@ -73,7 +88,7 @@ async def record() -> bytes:
     needs = await _needs()
     rows: list[tuple[str, str, str, str, bytes]] = [("", "sdk", "", "", version("mcp").encode())]
     for era in (HANDSHAKE, CURRENT):
-        asked = plain_requests(CURRENT if era == CURRENT else HANDSHAKE_VERSIONS[-1])
+        asked = plain_requests(CURRENT if era == CURRENT else HANDSHAKE_VERSIONS[-1], SHOWS_PAGES)
         for message, line in zip(asked, await answers_of(everything, asked), strict=True):
             method = message["method"]
             answer = json.loads(line)
@@ -86,9 +101,15 @@ async def record() -> bytes:
             if method in LISTS:
                 items = _elements(text, LISTS[method])
                 text = text.replace(b",".join(items), ITEMS, 1)
-            rows.append((era, method, "", "", text))
-            rows += [(era, method, name, needs[method, name], item) for name, item in map(_named, items)]
+            rows.append((era, method, "", "", _without_page(method, text)))
+            named = map(_named, items)
+            rows += [(era, method, name, needs[method, name], _without_page(method, item)) for name, item in named]
     return b"".join(b"\t".join((*(part.encode() for part in row[:4]), row[4])) + b"\n" for row in rows)
+
+
+def _without_page(method: str, text: bytes) -> bytes:
+    """With a hole where something is said of the page."""
+    return text.replace(SAID_OF_PAGE[method], PAGE) if method in SAID_OF_PAGE else text
 
 
 async def _needs() -> dict[tuple[str, str], str]:

@@ -26,7 +26,7 @@ from lium_mcp.serving.prepared import (
 from lium_mcp.settings import Settings
 from lium_mcp.settings_table import SETTINGS, TOOLSETS
 from lium_mcp.toolkit.listing import read_listing
-from tests.serving.recording import answers_of, plain_requests, record
+from tests.serving.recording import SHOWS_PAGES, answers_of, plain_requests, record
 
 RECORDED = Path(lium_mcp.__file__).parent / "serving" / FILE_NAME
 ROOT = Path(lium_mcp.__file__).parent.parent
@@ -85,6 +85,7 @@ CHOICES: list[dict[str, str]] = [
 @pytest.mark.parametrize("chosen", CHOICES, ids=str)
 async def test_prepared_answers_are_those_of_the_sdk(chosen: dict[str, str], version: str) -> None:
     await compare(chosen, version)
+    await compare(chosen, version, SHOWS_PAGES)
 
 
 @given(
@@ -102,16 +103,19 @@ async def test_prepared_answers_are_those_of_the_sdk_for_any_choice_of_tools(
     await compare(values | {"read_only": read_only}, version)
 
 
-async def compare(values: dict[str, str], version: str) -> None:
+async def compare(values: dict[str, str], version: str, capabilities: dict[str, Any] | None = None) -> None:
     era = CURRENT if version == CURRENT else HANDSHAKE
     settings: dict[str, Any] = values
     server = build_server(Settings(**settings))
-    asked = plain_requests(version)
+    asked = plain_requests(version, capabilities)
     records = read_records()
     environment = {"HOME": "/nowhere"} | {SETTINGS[name].variable: value for name, value in values.items()}
     offer = find_offer([], environment, records.tools(), read_file)
     assert offer is not None
     prepared = Prepared(records, offer)
     assert all(prepared.knows(era, message["method"]) for message in asked)
-    ours = [prepared.answer(era, message["method"], b"%d" % message["id"], version) for message in asked]
+    ours = [
+        prepared.answer(era, message["method"], b"%d" % message["id"], version, shows_page=capabilities is not None)
+        for message in asked
+    ]
     assert ours == await answers_of(server, asked)
