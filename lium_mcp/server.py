@@ -38,7 +38,6 @@ from lium_mcp.services.policy_view import Offered
 from lium_mcp.services.polling import Poller, Stop
 from lium_mcp.services.rents.readmission import Readmission
 from lium_mcp.serving.audit_trail import check_trail
-from lium_mcp.serving.call_bounds import CallBounds
 from lium_mcp.serving.callers import Accounts, Callers, bind_caller
 from lium_mcp.serving.hangup import end_with_caller
 from lium_mcp.serving.lium_server import CLEAN_UP_SECONDS, LiumServer
@@ -184,7 +183,6 @@ def build_server(
         ),
         middleware=[
             end_with_caller,
-            CallBounds(settings.calls_at_once, settings.calls_per_minute).bounded,
             *([logins.look_first] if logins else []),
             runtime.person.note,
             note_use,

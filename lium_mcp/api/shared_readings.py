@@ -1,11 +1,14 @@
 """Readings that those share who ask for the same at around the same time: one request in flight, one answer kept.
 
 What is kept is of the moment before its request left, and only for as long as those who ask let it be old. A failure is
-told to all who wait for it, and to nobody after them. Knows no resource and no HTTP.
+told to all who wait for it, and to nobody after them. Who wants to know what an answer is made of notes its sources.
+Knows no resource and no HTTP.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, Generic, TypeVar
@@ -19,6 +22,8 @@ R = TypeVar("R")
 Name = tuple[str, str]
 """Whose reading it is, and of what."""
 
+NOBODY: Final = ""
+"""Whose what is open to all is."""
 MOST_READINGS: Final = 1000
 MOST_MADE: Final = 200
 
@@ -48,6 +53,48 @@ class _Shared:
     task: asyncio.Task[Any]
     askers: int = 0
     made: dict[Hashable, Any] = field(default_factory=dict)
+
+
+class Sources:
+    """What was read from Lium in a block: readings that are kept, and perhaps something else."""
+
+    def __init__(self) -> None:
+        self.owners: set[str] = set()
+        self._still_hold: list[Callable[[], bool]] = []
+        self._anew = False
+
+    def note_shared(self, owner: str, still_holds: Callable[[], bool]) -> None:
+        """Note a reading that is kept."""
+        self.owners.add(owner)
+        self._still_hold.append(still_holds)
+
+    def note_anew(self) -> None:
+        """Note that something was asked for which nobody keeps."""
+        self._anew = True
+
+    def still_hold(self) -> bool:
+        """Whether who reads the same again now would get the very same, with the same whole seconds of age."""
+        return bool(self._still_hold) and not self._anew and all(still_holds() for still_holds in self._still_hold)
+
+
+_sources: ContextVar[Sources | None] = ContextVar("_sources", default=None)
+
+
+@contextmanager
+def noting_sources() -> Iterator[Sources]:
+    """Note what is read in the block, by it and by the tasks that it begins."""
+    sources = Sources()
+    token = _sources.set(sources)
+    try:
+        yield sources
+    finally:
+        _sources.reset(token)
+
+
+def note_read_anew() -> None:
+    """Say that something is asked for which nobody keeps. A reading that is kept says so to nobody."""
+    if (sources := _sources.get()) is not None:
+        sources.note_anew()
 
 
 class SharedReadings:
@@ -80,7 +127,16 @@ class SharedReadings:
             if not shared.askers and not shared.task.done():
                 self._drop(name, shared)
                 shared.task.cancel()
-        return Reading(value, max((clock.now() - shared.began_at).total_seconds(), 0.0), shared.made)
+
+        def age_seconds() -> float:
+            return max((clock.now() - shared.began_at).total_seconds(), 0.0)
+
+        seconds = age_seconds()
+        if (sources := _sources.get()) is not None:
+            sources.note_shared(
+                name[0], lambda: self._newest.get(name) is shared and int(age_seconds()) == int(seconds)
+            )
+        return Reading(value, seconds, shared.made)
 
     def forget(self, owner: str) -> None:
         """Let who asks for this owner from now on read anew: what is there, or under way, may be of before a change."""

@@ -39,7 +39,7 @@ from lium_mcp.api.lines import Newest, Tail, sized_lines
 from lium_mcp.api.network import not_connected
 from lium_mcp.api.pool import Pool
 from lium_mcp.api.retries import Repeat, repeating
-from lium_mcp.api.shared_readings import Reading, SharedReadings
+from lium_mcp.api.shared_readings import NOBODY, Reading, SharedReadings, note_read_anew
 from lium_mcp.api.telling import recorded, told
 from lium_mcp.secret_forms import Secrets, redacted
 from lium_mcp.values import key_oddness, without_mark
@@ -51,7 +51,6 @@ MAX_CLOCK_CORRECTION = timedelta(days=366)
 QueryValue = str | int | float | None
 T = TypeVar("T")
 
-_NOBODY = ""
 _READ_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _REDIRECTS_KEEPING_METHOD = frozenset({307, 308})
@@ -150,7 +149,7 @@ class Wire:
     ) -> Reading[T]:
         """Read what is open to all, over a wire without a key, once for whoever acts over these connections."""
         return await self._readings.read(
-            (_NOBODY, name), lambda: read(self.for_key(None)), self._clock, most_seconds=most_seconds
+            (NOBODY, name), lambda: read(self.for_key(None)), self._clock, most_seconds=most_seconds
         )
 
     async def share_own(self, name: str, read: Callable[[], Awaitable[T]], *, most_seconds: float) -> Reading[T]:
@@ -295,6 +294,7 @@ class Wire:
         needs_key: bool = True,
         limit_seconds: float | None = None,
     ) -> httpx2.Request:
+        note_read_anew()
         credentials = self._credentials(needs_key=needs_key)
         limit_seconds = limit_seconds or self._timeout_seconds
         # Pool, TCP and TLS together end before the limit: a failure there is proof that nothing left.

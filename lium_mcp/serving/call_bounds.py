@@ -62,14 +62,10 @@ class CallBounds:
         if ctx.request is None or ctx.method not in _CALLS:
             return await call_next(ctx)
         scope = ctx.request.scope
-        caller: Caller = scope[CALLER]
-        address = f"address {address_of(scope.get('client'))}"
-        owner = f"key {caller.owner}" if caller.owner else f"nobody at {address}"
-        whose = {owner: 1, address: _CALLERS_OF_AN_ADDRESS}
         try:
-            with self._running_one(whose):
+            with self.running(scope):
                 return await call_next(ctx)
-        except _TooMany as refused:
+        except TooManyCalls as refused:
             log.warning("A call was refused: %s", refused)
             scope[_REFUSED] = refused.seconds
             raise MCPError(
@@ -79,11 +75,20 @@ class CallBounds:
             ) from None
 
     @contextmanager
-    def _running_one(self, whose: dict[str, int]) -> Iterator[None]:
+    def running(self, scope: Scope) -> Iterator[None]:
+        """Let a call of whoever sent this request run.
+
+        Raises:
+            TooManyCalls: it is one too many; nothing was counted.
+        """
+        caller: Caller = scope[CALLER]
+        address = f"address {address_of(scope.get('client'))}"
+        owner = f"key {caller.owner}" if caller.owner else f"nobody at {address}"
+        whose = {owner: 1, address: _CALLERS_OF_AN_ADDRESS}
         for name, share in whose.items():
             if self._running[name] >= self._at_once * share:
                 happened = f"Too many calls: this {_kind(name)} has {self._running[name]} running, and may have no more"
-                raise _TooMany(happened, _BUSY_SECONDS)
+                raise TooManyCalls(happened, _BUSY_SECONDS)
         now = self._time()
         begun = {
             name: max(self._rested_at.get(name, now), now) + _MINUTE_SECONDS / (self._per_minute * share)
@@ -92,7 +97,7 @@ class CallBounds:
         for name, rested_at in begun.items():
             if (too_early := rested_at - now - _MINUTE_SECONDS) > _ROUNDING_SECONDS:
                 most = self._per_minute * whose[name]
-                raise _TooMany(
+                raise TooManyCalls(
                     f"Too many calls: this {_kind(name)} has made {most} within a minute", math.ceil(too_early)
                 )
         self._remember(begun, now)
@@ -126,7 +131,9 @@ def told(app: ASGIApp) -> ASGIApp:
     return served
 
 
-class _TooMany(Exception):
+class TooManyCalls(Exception):
+    """A caller makes too many calls; it may make the next in so many seconds."""
+
     def __init__(self, happened: str, seconds: int) -> None:
         super().__init__(happened)
         self.seconds = seconds

@@ -32,7 +32,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from lium_mcp import __version__
 from lium_mcp.observing import observe
 from lium_mcp.serving.binding import address_of_listener, check_binding, check_metrics, listen
-from lium_mcp.serving.call_bounds import told
+from lium_mcp.serving.call_bounds import CallBounds, told
 from lium_mcp.serving.callers import CALLER, Caller, Callers
 from lium_mcp.serving.door import HEALTH, MESSAGES, READY, found_below, guarded, in_any_form
 from lium_mcp.serving.hangup import Hangups, listening
@@ -40,6 +40,7 @@ from lium_mcp.serving.lium_server import LiumServer
 from lium_mcp.serving.numbering import numbered
 from lium_mcp.serving.open_connections import BoundedProtocol, ConnectionBounds, OpenConnections
 from lium_mcp.serving.probes import Readiness
+from lium_mcp.serving.repeats import Repeats
 from lium_mcp.serving.replica_names import elsewhere, named, no_sessions, without_sessions
 from lium_mcp.serving.sessions import SessionBounds, Sessions
 from lium_mcp.serving.traced import traced
@@ -66,11 +67,20 @@ _ANSWERED_HERE: Final = (
 _CLOSE_SECONDS: Final = 1
 
 
+def bound_calls(server: LiumServer, settings: Settings) -> Repeats:
+    """Bound how many calls the callers of a server may make, and keep answers for those who ask the same."""
+    calls = CallBounds(settings.calls_at_once, settings.calls_per_minute)
+    repeats = Repeats(server.readers, calls, server.repeating)
+    server.middleware.extend((calls.bounded, repeats.note_change))
+    return repeats
+
+
 def build_app(
     server: LiumServer,
     settings: Settings,
     sessions: Sessions,
     readiness: Readiness,
+    repeats: Repeats,
     open_desk: "Callable[[Callers], LoginDesk] | None" = None,
 ) -> Hangups:
     """Build the web application around a server; `open_desk` makes what lets callers log in, where they do."""
@@ -90,7 +100,7 @@ def build_app(
 
     def streamable_in_any_form(app: ASGIApp) -> ASGIApp:
         in_either = in_any_form(app, listening(json.handle_request))
-        served = readiness.taking_calls(told(server.request_ids.once_posted(in_either)))
+        served = readiness.taking_calls(told(repeats.answering(server.request_ids.once_posted(in_either))))
         return (
             without_sessions(sessions.bodies(served))
             if settings.stateless
@@ -146,7 +156,8 @@ async def serve_http(
     opened = Sessions(sessions or SessionBounds())
     bounds = connections or ConnectionBounds()
     table = OpenConnections(bounds, settings.trusted_proxy)
-    app = build_app(server, settings, opened, readiness, open_desk)
+    repeats = bound_calls(server, settings)
+    app = build_app(server, settings, opened, readiness, repeats, open_desk)
 
     async def drain() -> bool:
         readiness.drain()
@@ -154,7 +165,7 @@ async def serve_http(
 
     with listen(settings, "port") as listener, _talking_once():
         tools = [tool.name for tool in await server.list_tools()]
-        async with _showing_metrics(settings, opened, table), traced(tools):
+        async with _showing_metrics(settings, opened, table, repeats), traced(tools):
             address = f"{address_of_listener(settings, listener)}{settings.path_prefix}"
             log.info("Serving %s/mcp and %s/sse", address, address)
             if not settings.is_local and not settings.find_state_keys():
@@ -180,7 +191,9 @@ def _config(app: ASGIApp, connections: OpenConnections, settings: Settings) -> u
 
 
 @asynccontextmanager
-async def _showing_metrics(settings: Settings, sessions: Sessions, connections: OpenConnections) -> AsyncIterator[None]:
+async def _showing_metrics(
+    settings: Settings, sessions: Sessions, connections: OpenConnections, repeats: Repeats
+) -> AsyncIterator[None]:
     """Count what this process does in the block, and show it at a port of its own, if the settings name one."""
     if settings.metrics_port is None:
         yield
@@ -188,7 +201,7 @@ async def _showing_metrics(settings: Settings, sessions: Sessions, connections: 
     check_metrics(settings)
     from lium_mcp.serving.metrics import Metrics  # noqa: PLC0415 - its library is there only where it is wanted
 
-    metrics = Metrics(lambda: sessions.count, lambda: connections.count)
+    metrics = Metrics(lambda: sessions.count, lambda: connections.count, lambda: repeats.count)
     observe(metrics.observe)
     with listen(settings, "metrics_port") as listener:
         log.info("Serving %s/metrics", address_of_listener(settings, listener))

@@ -5,7 +5,9 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 
@@ -93,6 +95,11 @@ class LiumServer(MCPServer[None]):
         self._calls: dict[anyio.CancelScope, tuple[str, asyncio.Task[Any] | None]] = {}
         self._idle: anyio.Event | None = None
 
+    @property
+    def readers(self) -> frozenset[str]:
+        """The offered tools that change nothing."""
+        return frozenset(item.name for item in self._listed.values() if item.read_only)
+
     async def list_tools(self) -> list[Tool]:
         """List the offered tools."""
         return [item.tool for item in self._listed.values()]
@@ -146,61 +153,46 @@ class LiumServer(MCPServer[None]):
         self, name: str, arguments: dict[str, Any], context: Context[None, Any] | None
     ) -> CallToolResult | InputRequiredResult:
         # What the caller takes for a name may be anything: it is not repeated.
-        with observed(Work("call", name if name in self._listed else "?")) as work:
-            return await self._call_observed(work, name, _in_our_names(name, arguments), context)
+        with _recorded(name if name in self._listed else "?") as record:
+            return await self._call_recorded(record, name, _in_our_names(name, arguments), context)
 
-    async def _call_observed(
-        self, work: Work, name: str, arguments: dict[str, Any], context: Context[None, Any] | None
+    async def _call_recorded(
+        self, record: "_Record", name: str, arguments: dict[str, Any], context: Context[None, Any] | None
     ) -> CallToolResult | InputRequiredResult:
-        started = time.perf_counter()
-        crash: ToolError | None = None
+        work = record.work
         result: CallToolResult | InputRequiredResult
+        if name not in self._listed:
+            work.outcome = "unknown_tool"
+            raise MCPError(INVALID_PARAMS, f"There is no tool of that name; tools/list names {self.name}'s")
         try:
-            if name not in self._listed:
-                work.outcome = "unknown_tool"
-                raise MCPError(INVALID_PARAMS, f"There is no tool of that name; tools/list names {self.name}'s")
-            try:
-                result = await self._answer(self._bind(name), arguments, context or Context(mcp_server=self))
-            except Failure as failure:
-                result = render_failure(failure)
-            except UrlElicitationRequiredError:
-                work.outcome = "asked"
-                raise
-            except ToolError as error:
-                cause = error.__cause__
-                if isinstance(cause, ValidationError) and not isinstance(error, UnexpectedToolError):
-                    result = render_failure(from_validation(name, cause, self._listed[name].tool.input_schema))
-                elif isinstance(cause, ToolError) and not isinstance(error, UnexpectedToolError):
-                    # Tools raise none: the SDK could not read the answer to a question, before the tool ran.
-                    result = render_failure(as_failure(unusable_answer()))
-                else:
-                    crash, result = error, render_failure(crashed(name))
-            if isinstance(result, InputRequiredResult):
-                work.outcome = "asked"
-                return result
-            details = (result.meta or {}).get(META_KEY, {})
-            work.outcome, work.request_id = details.get("code", "ok"), details.get("request_id")
+            result = await self._answer(self._bind(name), arguments, context or Context(mcp_server=self))
+        except Failure as failure:
+            result = render_failure(failure)
+        except UrlElicitationRequiredError:
+            work.outcome = "asked"
+            raise
+        except ToolError as error:
+            cause = error.__cause__
+            if isinstance(cause, ValidationError) and not isinstance(error, UnexpectedToolError):
+                result = render_failure(from_validation(name, cause, self._listed[name].tool.input_schema))
+            elif isinstance(cause, ToolError) and not isinstance(error, UnexpectedToolError):
+                # Tools raise none: the SDK could not read the answer to a question, before the tool ran.
+                result = render_failure(as_failure(unusable_answer()))
+            else:
+                record.crash, result = error, render_failure(crashed(name))
+        if isinstance(result, InputRequiredResult):
+            work.outcome = "asked"
             return result
-        finally:
-            seconds = round(time.perf_counter() - started, 3)
-            log.log(
-                logging.ERROR if crash else logging.INFO,
-                "tool=%s outcome=%s seconds=%.3f request_id=%r",
-                work.name,
-                work.outcome,
-                seconds,
-                work.request_id,
-                exc_info=crash,
-                # For logs that are read by programs.
-                extra={
-                    "fields": {
-                        "tool": work.name,
-                        "outcome": work.outcome,
-                        "seconds": seconds,
-                        "request_id": work.request_id,
-                    }
-                },
-            )
+        details = (result.meta or {}).get(META_KEY, {})
+        work.outcome, work.request_id = details.get("code", "ok"), details.get("request_id")
+        return result
+
+    @contextmanager
+    def repeating(self, name: str) -> Iterator[None]:
+        """Record a call of a tool that is answered as one before it was."""
+        with _recorded(name) as record:
+            record.work.outcome = "ok"
+            yield
 
     async def _answer(
         self, tool: BoundTool, arguments: dict[str, Any], context: Context[None, Any]
@@ -274,6 +266,37 @@ class LiumServer(MCPServer[None]):
         if self._calls:
             await anyio.sleep(_LAST_WORDS_SECONDS)
         return not self._calls
+
+
+@dataclass(slots=True)
+class _Record:
+    """What the log says of a call; `crash` is a defect of ours."""
+
+    work: Work
+    crash: ToolError | None = None
+
+
+@contextmanager
+def _recorded(name: str) -> Iterator[_Record]:
+    """Tell those who observe of a call, and write one line of the log when it has ended."""
+    started = time.perf_counter()
+    with observed(Work("call", name)) as work:
+        record = _Record(work)
+        try:
+            yield record
+        finally:
+            seconds = round(time.perf_counter() - started, 3)
+            fields = {
+                "tool": work.name, "outcome": work.outcome, "seconds": seconds, "request_id": work.request_id
+            }  # fmt: skip
+            log.log(
+                logging.ERROR if record.crash else logging.INFO,
+                "tool=%s outcome=%s seconds=%.3f request_id=%r",
+                *fields.values(),
+                exc_info=record.crash,
+                # For logs that are read by programs.
+                extra={"fields": fields},
+            )
 
 
 def _lacks_key(result: CallToolResult | InputRequiredResult) -> bool:

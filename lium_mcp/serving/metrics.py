@@ -12,7 +12,9 @@ from contextlib import contextmanager
 from typing import Final
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
+from prometheus_client.core import CounterMetricFamily
 from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.requests import Request
@@ -43,9 +45,10 @@ class Metrics:
     Args:
         sessions: How many sessions of callers are open.
         connections: How many of their connections are.
+        repeats: How many calls were answered as one just before them was.
     """
 
-    def __init__(self, sessions: Callable[[], int], connections: Callable[[], int]) -> None:
+    def __init__(self, sessions: Callable[[], int], connections: Callable[[], int], repeats: Callable[[], int]) -> None:
         self._registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         Info("lium_mcp", "This server.", registry=registry).info({"version": __version__})
@@ -72,6 +75,7 @@ class Metrics:
             ("connections", "Open connections of callers.", connections),
         ):
             Gauge(f"lium_mcp_open_{name}", about, registry=registry).set_function(count)
+        registry.register(_Repeats(repeats))
 
     @contextmanager
     def observe(self, work: Work) -> Iterator[None]:
@@ -109,6 +113,17 @@ class Metrics:
             return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)
 
         return Starlette(routes=[Route("/metrics", shown)])
+
+
+class _Repeats(Collector):
+    """What is counted elsewhere, read when it is asked for."""
+
+    def __init__(self, count: Callable[[], int]) -> None:
+        self._count = count
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        about = "Tool calls that were answered as one just before them was."
+        yield CounterMetricFamily("lium_mcp_repeated_answers", about, self._count())
 
 
 def _is_address(host: str) -> bool:

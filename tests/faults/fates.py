@@ -27,7 +27,7 @@ from lium_mcp.rentals import LazyLedger, LedgerUnavailable
 from lium_mcp.sandbox import Sandbox
 from lium_mcp.sandbox.transport import InProcessTransport
 from lium_mcp.server import build_server
-from lium_mcp.serving.http import build_app
+from lium_mcp.serving.http import bound_calls, build_app
 from lium_mcp.serving.probes import Readiness
 from lium_mcp.serving.sessions import SessionBounds, Sessions
 from lium_mcp.settings import Settings
@@ -262,7 +262,11 @@ class Process:
         with patch("lium_mcp.server.open_ledger", self._open_journal):
             self.server = build_server(options, transport=self.line.wire, clock=TurnedClock(sandbox))
         readiness = Readiness(self.server.check)
-        self._app = build_app(self.server, options, Sessions(SessionBounds()), readiness) if over_http else None
+        self._app = (
+            build_app(self.server, options, Sessions(SessionBounds()), readiness, bound_calls(self.server, options))
+            if over_http
+            else None
+        )
         self._over = asyncio.Event()
         self._serving: asyncio.Task[None] | None = None
         self.calls_running = 0

@@ -21,7 +21,7 @@ import pytest
 from lium_mcp import __version__
 from lium_mcp.sandbox import API_KEY, OTHER_API_KEY
 from lium_mcp.server import build_server
-from lium_mcp.serving.http import build_app
+from lium_mcp.serving.http import bound_calls, build_app
 from lium_mcp.serving.probes import Readiness
 from lium_mcp.serving.sessions import SessionBounds, Sessions
 from lium_mcp.settings import Settings
@@ -482,7 +482,7 @@ def test_without_a_token_nothing_is_guarded_by_none() -> None:
     settings = Settings(transport="http", api_key=OTHER_API_KEY)
     server = build_server(settings)
     with pytest.raises(SettingsError, match="there is no token"):
-        build_app(server, settings, Sessions(SessionBounds()), Readiness(server.check))
+        build_app(server, settings, Sessions(SessionBounds()), Readiness(server.check), bound_calls(server, settings))
 
 
 def test_a_token_that_others_can_read_stops_the_start(tmp_path: Path) -> None:
