@@ -102,6 +102,20 @@ bundle: .venv/.dev ## build the bundle for Claude Desktop into dist/
 	.cache/docs/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --require-hashes --requirement requirements/docs.txt
 	@touch $@
 
+web/node_modules/.made: web/package.json web/package-lock.json
+	cd web && npm ci --no-fund --no-audit
+	@touch $@
+
+.PHONY: web
+web: web/node_modules/.made ## build the page that people look at into lium_mcp/page/page.html (needs Node 20.19 or later)
+	cd web && npm run --silent build
+
+.PHONY: web-check
+web-check: web/node_modules/.made ## check types, style and tests of the page, and that the committed file is what its source builds
+	cd web && npm run --silent check
+	cd web && PAGE_DIR=$(CURDIR)/build/page npm run --silent build
+	@cmp build/page/page.html lium_mcp/page/page.html || { echo "lium_mcp/page/page.html is not what web/ builds: run make web, and commit it"; exit 1; }
+
 .PHONY: docs
 docs: .cache/docs/.made ## build the site of docs/ into dist/docs; every warning is an error
 	.cache/docs/bin/sphinx-build --fail-on-warning --keep-going --nitpicky --fresh-env --doctree-dir .cache/docs/doctrees --quiet docs dist/docs
@@ -138,4 +152,4 @@ lock: ## resolve the hashed requirements again (needs uv)
 
 .PHONY: clean
 clean: ## remove everything that was made here
-	rm -rf .venv .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov build dist
+	rm -rf .venv .cache web/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov build dist

@@ -1,0 +1,142 @@
+// The page: its head, the view that is shown, and what floats above it.
+import { useComputed } from "@preact/signals";
+import { useEffect, useState } from "preact/hooks";
+import { dismiss, notices } from "./data/actions";
+import { asleep, newestAt, refresh } from "./data/readings";
+import { policy } from "./data/server";
+import { span } from "./format";
+import { ended, type Host } from "./host/host";
+import { HostContext } from "./host/use_host";
+import { show, VIEWS, type View, view } from "./navigation";
+import { type Choice, choice, choose } from "./theme";
+import { Badge, Button, Empty, IconButton } from "./ui/parts";
+import { Questions } from "./ui/question";
+import { MarketView } from "./views/market/market_view";
+import { MoneyView } from "./views/money/money_view";
+import { PodsView } from "./views/pods/pods_view";
+
+const TITLES: Readonly<Record<View, string>> = { pods: "Pods", market: "Market", money: "Money" };
+
+export function App({ host }: { host: Host }) {
+  return (
+    <HostContext.Provider value={host}>
+      <div class="frame">
+        <Head inBrowser={host.kind === "browser"} />
+        <main>{ended.value === undefined ? <Shown name={view.value} /> : <Over what={ended.value} />}</main>
+      </div>
+      <Notices />
+      <Questions />
+    </HostContext.Provider>
+  );
+}
+
+function Shown({ name }: { name: View }) {
+  useEffect(() => {
+    document.title = `${TITLES[name]} · Lium`;
+  }, [name]);
+  switch (name) {
+    case "pods":
+      return <PodsView />;
+    case "market":
+      return <MarketView />;
+    case "money":
+      return <MoneyView />;
+  }
+}
+
+function Over({ what }: { what: string }) {
+  return (
+    <Empty title="This page can do nothing more" icon="clock">
+      {what}
+    </Empty>
+  );
+}
+
+function Head({ inBrowser }: { inBrowser: boolean }) {
+  return (
+    <header class="head">
+      {inBrowser && (
+        <span class="brand">
+          <svg viewBox="0 0 20 20" width="20" height="20" aria-hidden="true">
+            <rect x="2" y="3" width="16" height="4" rx="1.5" />
+            <rect x="2" y="8.5" width="11" height="4" rx="1.5" opacity=".7" />
+            <rect x="2" y="14" width="6" height="4" rx="1.5" opacity=".45" />
+          </svg>
+          Lium
+        </span>
+      )}
+      <nav aria-label="Views">
+        {VIEWS.map((name) => (
+          <button
+            key={name}
+            type="button"
+            aria-current={view.value === name ? "page" : undefined}
+            onClick={() => show(name)}
+          >
+            {TITLES[name]}
+          </button>
+        ))}
+      </nav>
+      <div class="side">
+        {policy.value?.sandbox && <Badge tone="warn">Sandbox: no money</Badge>}
+        {policy.value?.readOnly && <Badge>Read-only</Badge>}
+        <Freshness />
+        {inBrowser && <ThemeButton />}
+      </div>
+    </header>
+  );
+}
+
+/** How old what is shown is, and the button that reads it anew. */
+function Freshness() {
+  const [busy, setBusy] = useState(false);
+  const [at, setAt] = useState(Date.now());
+  useEffect(() => {
+    const tick = setInterval(() => setAt(Date.now()), 1000);
+    return () => clearInterval(tick);
+  }, []);
+  const newest = newestAt.value;
+  const age = newest === undefined ? undefined : Math.max(0, Math.floor((at - newest) / 1000));
+  const again = async (): Promise<void> => {
+    setBusy(true);
+    await refresh();
+    setBusy(false);
+  };
+  return (
+    <>
+      <span class="freshness quiet small">
+        {asleep.value ? "Resting" : age === undefined ? "Reading" : age < 3 ? "Up to date" : `${span(age)} ago`}
+      </span>
+      <IconButton icon="refresh" label="Read anew" onPress={again} busy={busy} />
+    </>
+  );
+}
+
+const NEXT: Readonly<Record<Choice, Choice>> = { system: "light", light: "dark", dark: "system" };
+const ICONS = { system: "system", light: "sun", dark: "moon" } as const;
+
+function ThemeButton() {
+  const now = useComputed(() => choice.value).value;
+  return (
+    <IconButton
+      icon={ICONS[now]}
+      label={`Colours: ${now === "system" ? "as the system" : now}. Change`}
+      onPress={() => choose(NEXT[now])}
+    />
+  );
+}
+
+function Notices() {
+  return (
+    <div class="notices" role="status">
+      {notices.value.map((notice) => (
+        <div key={notice.id} class={`notice ${notice.kind}`}>
+          <p class="foreign">{notice.message}</p>
+          <Button kind="link" label="Dismiss this message" onPress={() => dismiss(notice.id)}>
+            Dismiss
+          </Button>
+        </div>
+      ))}
+    </div>
+  );
+}

@@ -1,0 +1,222 @@
+// Readings: tool calls that only read, kept fresh while somebody looks at them.
+//
+// A reading is one tool with its arguments. All who use the same one share it. It is called when it is first looked at,
+// then every so often while the page is visible and somebody is there, more rarely after failures, and never so often
+// that all of them together pass what a page may ask of Lium (60 requests a minute for the whole account).
+import { type Signal, signal } from "@preact/signals";
+import { useEffect } from "preact/hooks";
+import { type Answer, ended, type Host } from "../host/host";
+import { type Json, moment } from "./shapes";
+
+export interface Failure {
+  readonly code: string;
+  readonly message: string;
+}
+
+export interface State {
+  /** The newest answer, also while a later one failed. */
+  readonly data: Json | undefined;
+  /** When it came, on this machine's clock. */
+  readonly at: number | undefined;
+  /** Why the newest call failed. */
+  readonly failure: Failure | undefined;
+  readonly loading: boolean;
+}
+
+export interface Spec {
+  readonly tool: string;
+  readonly args?: Json;
+  /** How often it is read again; without, once. */
+  readonly everySeconds?: number;
+}
+
+/** Calls in a minute that readings may make by themselves. What a person asks for goes beyond it. */
+const CALLS_PER_MINUTE = 20;
+const AT_ONCE = 4;
+const SLOWEST_SECONDS = 300;
+/** Nobody touches the page so long: it stops reading until somebody does. */
+const ASLEEP_AFTER_MS = 15 * 60_000;
+/** A wrong key or a missing tool does not mend itself within seconds. */
+const LASTING = new Set(["api_key_missing", "api_key_refused", "session_over"]);
+
+/** The clock of what is shown: that of the server, which in a sandbox may run fast. Ticks each second. */
+export const now = signal(Date.now());
+/** When the newest answer came, on this machine's clock. */
+export const newestAt = signal<number | undefined>(undefined);
+/** Whether readings rest because nobody was here for a while. */
+export const asleep = signal(false);
+
+let host: Host | undefined;
+let ahead = 0;
+let lastTouch = Date.now();
+let recent: number[] = [];
+let running = 0;
+const entries = new Map<string, Entry>();
+
+interface Entry {
+  readonly spec: Spec;
+  readonly state: Signal<State>;
+  /** Who looks, and how often each wants it read. */
+  readonly lookers: Map<symbol, number>;
+  failures: number;
+  dueAt: number;
+  inFlight: Promise<void> | undefined;
+}
+
+export function keyOf({ tool, args = {} }: Spec): string {
+  const given = Object.entries(args).filter(([, value]) => value !== undefined);
+  return JSON.stringify([tool, given.sort(([a], [b]) => (a < b ? -1 : 1))]);
+}
+
+function entryOf(spec: Spec): Entry {
+  const key = keyOf(spec);
+  let entry = entries.get(key);
+  if (entry === undefined) {
+    const state = signal<State>({ data: undefined, at: undefined, failure: undefined, loading: false });
+    entry = { spec, state, lookers: new Map(), failures: 0, dueAt: 0, inFlight: undefined };
+    entries.set(key, entry);
+  }
+  return entry;
+}
+
+/** Uses a reading while the component is there. With undefined it reads nothing. */
+export function useReading(spec: Spec | undefined): State {
+  const key = spec === undefined ? "" : keyOf(spec);
+  const every = spec?.everySeconds ?? Number.POSITIVE_INFINITY;
+  useEffect(() => {
+    if (spec === undefined) return undefined;
+    const entry = entryOf(spec);
+    const me = Symbol();
+    entry.lookers.set(me, every);
+    const next = (entry.state.value.at ?? 0) + every * 1000;
+    entry.dueAt = Math.min(entry.dueAt, Number.isFinite(next) ? next : entry.dueAt);
+    turn();
+    return () => entry.lookers.delete(me);
+  }, [key, every]);
+  return spec === undefined ? NOTHING : entryOf(spec).state.value;
+}
+
+const NOTHING: State = { data: undefined, at: undefined, failure: undefined, loading: false };
+
+/** Reads what is looked at of these tools again now, or all that is looked at. */
+export function refresh(...tools: readonly string[]): Promise<void> {
+  touched();
+  const wanted = [...entries.values()].filter(
+    ({ spec, lookers }) => lookers.size > 0 && (tools.length === 0 || tools.includes(spec.tool)),
+  );
+  // What nobody looks at now is read when it is looked at next.
+  for (const entry of entries.values())
+    if (entry.lookers.size === 0 && (tools.length === 0 || tools.includes(entry.spec.tool))) entry.dueAt = 0;
+  return Promise.all(wanted.map((entry) => read(entry))).then(() => undefined);
+}
+
+/** Reads once, through the same store. */
+export async function readOnce(spec: Spec): Promise<State> {
+  const entry = entryOf(spec);
+  await read(entry);
+  return entry.state.value;
+}
+
+/** Puts an answer that came by another way, such as the one that the page was opened with. */
+export function seed(spec: Spec, answer: Answer): void {
+  take(entryOf(spec), answer);
+}
+
+/** Begins reading through this host. Returns what ends it. */
+export function begin(through: Host): () => void {
+  host = through;
+  const tick = setInterval(() => {
+    now.value = Date.now() + ahead;
+    turn();
+  }, 1000);
+  const woken = (): void => {
+    touched();
+    turn();
+  };
+  const signs = ["pointerdown", "keydown", "focus", "wheel"];
+  for (const sign of signs) window.addEventListener(sign, woken, { passive: true });
+  document.addEventListener("visibilitychange", turn);
+  turn();
+  return () => {
+    clearInterval(tick);
+    for (const sign of signs) window.removeEventListener(sign, woken);
+    document.removeEventListener("visibilitychange", turn);
+    entries.clear();
+    recent = [];
+    running = 0;
+    ahead = 0;
+    host = undefined;
+  };
+}
+
+function touched(): void {
+  lastTouch = Date.now();
+  asleep.value = false;
+}
+
+/** Reads what is due: first what is wanted freshest, so that a long list of pods does not keep the list itself waiting. */
+function turn(): void {
+  if (host === undefined || ended.value !== undefined || document.visibilityState === "hidden") return;
+  const at = Date.now();
+  if (at - lastTouch > ASLEEP_AFTER_MS) asleep.value = true;
+  recent = recent.filter((then) => at - then < 60_000);
+  const due = [...entries.values()]
+    .filter((entry) => entry.lookers.size > 0 && entry.inFlight === undefined && entry.dueAt <= at)
+    .filter((entry) => !asleep.value || entry.state.value.at === undefined)
+    .sort((a, b) => compare(everyOf(a), everyOf(b)) || a.dueAt - b.dueAt);
+  for (const entry of due) {
+    if (recent.length >= CALLS_PER_MINUTE || running >= AT_ONCE) return;
+    void read(entry);
+  }
+}
+
+function read(entry: Entry): Promise<void> {
+  if (entry.inFlight !== undefined) return entry.inFlight;
+  if (host === undefined) return Promise.resolve();
+  const { tool, args = {} } = entry.spec;
+  recent.push(Date.now());
+  running += 1;
+  entry.state.value = { ...entry.state.value, loading: true };
+  entry.inFlight = host
+    .call(tool, args)
+    .then((answer) => take(entry, answer))
+    .finally(() => {
+      running -= 1;
+      entry.inFlight = undefined;
+      turn();
+    });
+  return entry.inFlight;
+}
+
+function take(entry: Entry, answer: Answer): void {
+  const at = Date.now();
+  if (answer.ok) {
+    const said = moment(answer.data.now);
+    if (said !== undefined) {
+      ahead = said - at;
+      now.value = said;
+    }
+    entry.failures = 0;
+    newestAt.value = at;
+    entry.state.value = { data: answer.data, at, failure: undefined, loading: false };
+  } else {
+    entry.failures += 1;
+    const failure = { code: answer.code, message: answer.message };
+    entry.state.value = { ...entry.state.value, failure, loading: false };
+  }
+  const every = everyOf(entry);
+  const wait = answer.ok
+    ? every
+    : LASTING.has(answer.code)
+      ? SLOWEST_SECONDS
+      : Math.min(SLOWEST_SECONDS, Math.max(10, Number.isFinite(every) ? every : 30) * 2 ** (entry.failures - 1));
+  entry.dueAt = at + wait * 1000;
+}
+
+function everyOf(entry: Entry): number {
+  return Math.min(...entry.lookers.values(), Number.POSITIVE_INFINITY);
+}
+
+function compare(a: number, b: number): number {
+  return a === b ? 0 : a - b;
+}

@@ -1,0 +1,60 @@
+// Reads answers of which nothing is known: a figure that is no number is absent, and never zero; a text stays a text.
+
+export type Json = Readonly<Record<string, unknown>>;
+
+const LONGEST_TEXT = 10_000;
+
+export function record(value: unknown): Json {
+  return typeof value === "object" && value !== null && !Array.isArray(value) ? (value as Json) : {};
+}
+
+export function list(value: unknown): readonly unknown[] {
+  return Array.isArray(value) ? value : [];
+}
+
+export function records(value: unknown): readonly Json[] {
+  return list(value)
+    .filter((item) => typeof item === "object" && item !== null && !Array.isArray(item))
+    .map(record);
+}
+
+/** A finite number, also one that stands in a text, as Lium now and then sends it. */
+export function number(value: unknown): number | undefined {
+  if (typeof value === "string" && /^\s*-?\d+(\.\d+)?(e-?\d+)?\s*$/i.test(value)) return number(Number(value));
+  return typeof value === "number" && Number.isFinite(value) ? value : undefined;
+}
+
+/** A text of one line, without what would turn or hide what stands around it. */
+export function text(value: unknown): string | undefined {
+  if (typeof value === "number" || typeof value === "boolean") return String(value);
+  if (typeof value !== "string") return undefined;
+  const seen = withoutControls(value.slice(0, LONGEST_TEXT)).replaceAll(/\s+/g, " ").trim();
+  return seen === "" ? undefined : seen;
+}
+
+/** A text whose lines stay. */
+export function lines(value: unknown): string | undefined {
+  return typeof value === "string" && value !== "" ? withoutControls(value) : undefined;
+}
+
+export function texts(value: unknown): readonly string[] {
+  return list(value).flatMap((item) => text(item) ?? []);
+}
+
+export function flag(value: unknown): boolean | undefined {
+  return typeof value === "boolean" ? value : undefined;
+}
+
+/** A moment, in milliseconds since 1970. */
+export function moment(value: unknown): number | undefined {
+  if (typeof value !== "string") return undefined;
+  const at = Date.parse(value);
+  return Number.isNaN(at) ? undefined : at;
+}
+
+function withoutControls(value: string): string {
+  // Controls but for line ends and tabs, and the marks that set the direction of all that follows.
+  return value.replaceAll(/[\p{Cc}\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]/gu, (mark) =>
+    mark === "\n" || mark === "\t" ? mark : "",
+  );
+}

@@ -1,0 +1,86 @@
+// Figures, money and times as people read them. What is not known is a dash, and never a zero.
+
+export const UNKNOWN = "–";
+
+const LOCALE = "en";
+
+const cents = new Intl.NumberFormat(LOCALE, { style: "currency", currency: "USD" });
+const fine = new Intl.NumberFormat(LOCALE, {
+  style: "currency",
+  currency: "USD",
+  minimumFractionDigits: 3,
+  maximumFractionDigits: 3,
+});
+const whole = new Intl.NumberFormat(LOCALE, { maximumFractionDigits: 0 });
+const tenth = new Intl.NumberFormat(LOCALE, { maximumFractionDigits: 1 });
+
+/** An amount: $12.34; below a dime to the tenth of a cent, so that a young pod does not cost nothing. */
+export function usd(amount: number | undefined): string {
+  if (amount === undefined) return UNKNOWN;
+  return amount !== 0 && Math.abs(amount) < 0.1 ? fine.format(amount) : cents.format(amount);
+}
+
+/** A price of one GPU or pod for an hour: always three places, so that a column lines up. */
+export function price(perHour: number | undefined): string {
+  return perHour === undefined ? UNKNOWN : fine.format(perHour);
+}
+
+export function count(value: number | undefined): string {
+  return value === undefined ? UNKNOWN : whole.format(value);
+}
+
+export function percent(value: number | undefined): string {
+  return value === undefined ? UNKNOWN : `${whole.format(value)}%`;
+}
+
+export function gb(value: number | undefined): string {
+  if (value === undefined) return UNKNOWN;
+  if (value >= 1000) return `${tenth.format(value / 1000)} TB`;
+  return value > 0 && value < 1 ? `${whole.format(value * 1000)} MB` : `${tenth.format(value)} GB`;
+}
+
+/** A span of time in its two largest units: 2 d 4 h, 3 h 05 min, 4 min, 12 s. */
+export function span(seconds: number | undefined): string {
+  if (seconds === undefined || !Number.isFinite(seconds)) return UNKNOWN;
+  const s = Math.max(0, Math.round(seconds));
+  if (s < 60) return `${s} s`;
+  const minutes = Math.floor(s / 60);
+  if (minutes < 60) return `${minutes} min`;
+  const hours = Math.floor(minutes / 60);
+  if (hours < 48) return `${hours} h ${String(minutes % 60).padStart(2, "0")} min`;
+  const days = Math.floor(hours / 24);
+  return days < 60 ? `${days} d ${hours % 24} h` : `${whole.format(days)} d`;
+}
+
+export function hours(value: number | undefined): string {
+  return span(value === undefined ? undefined : value * 3600);
+}
+
+export function ago(at: number | undefined, now: number): string {
+  if (at === undefined) return UNKNOWN;
+  const seconds = (now - at) / 1000;
+  return seconds < 5 ? "just now" : `${span(seconds)} ago`;
+}
+
+/** A moment on the clock of who reads: today the time alone, else with its day. */
+export function clock(at: number | undefined, now: number): string {
+  if (at === undefined) return UNKNOWN;
+  const day = new Date(at);
+  const time = day.toLocaleTimeString(LOCALE, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+  if (day.toDateString() === new Date(now).toDateString()) return time;
+  const near = Math.abs(at - now) < 6 * 86_400_000;
+  const date = near
+    ? day.toLocaleDateString(LOCALE, { weekday: "short" })
+    : day.toLocaleDateString(LOCALE, { day: "numeric", month: "short" });
+  return `${date} ${time}`;
+}
+
+/** A moment in full, with its zone, as a title. */
+export function fullTime(at: number | undefined): string {
+  if (at === undefined) return "";
+  return new Date(at).toLocaleString(LOCALE, { dateStyle: "full", timeStyle: "long", hourCycle: "h23" });
+}
+
+export function plural(n: number, one: string, many = `${one}s`): string {
+  return `${count(n)} ${n === 1 ? one : many}`;
+}

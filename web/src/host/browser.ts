@@ -1,0 +1,138 @@
+// The page in a browser, in place of a host: it speaks MCP (2026-07-28, without a session) to the server that sent it.
+import { type Json, record, text } from "../data/shapes";
+import { jsonOf } from "./conversation";
+import { type Answer, answerOf, controls, ended, type Host, trouble } from "./host";
+import { askPerson } from "./questions";
+
+const PROTOCOL = "2026-07-28";
+const ABOUT = {
+  "io.modelcontextprotocol/protocolVersion": PROTOCOL,
+  "io.modelcontextprotocol/clientInfo": { name: "lium-page", version: "1" },
+  "io.modelcontextprotocol/clientCapabilities": { elicitation: { form: {} } },
+};
+const KEPT_AS = "lium-session";
+const OVER = "This page's session is over. Run `lium-mcp dashboard` again, and open the address that it prints.";
+const LONGEST_CALL_MS = 12 * 60_000;
+/** A server that asks again and again about one call is not answered for ever. */
+const MOST_ROUNDS = 10;
+
+/** Takes the one-time token out of the address, and gets a session for it. False where there is none. */
+export async function openSession(): Promise<boolean> {
+  const once = new URLSearchParams(location.hash.slice(1)).get("token");
+  if (once !== null) {
+    history.replaceState(null, "", location.pathname);
+    const answer = await fetch("/token", {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({ token: once }),
+      signal: AbortSignal.timeout(15_000),
+    }).catch(() => undefined);
+    const session = answer?.ok ? text(record(await answer.json().catch(() => undefined)).token) : undefined;
+    if (session !== undefined) sessionStorage.setItem(KEPT_AS, session);
+    // One that was used already may be this very tab's, which was loaded again.
+  }
+  if (sessionStorage.getItem(KEPT_AS) === null) {
+    ended.value = OVER;
+    return false;
+  }
+  const said = await authorized("/start.json", { signal: AbortSignal.timeout(15_000) }).catch(() => undefined);
+  if (said?.ok) {
+    controls.value = text(record(await said.json().catch(() => undefined)).controls);
+  }
+  return ended.value === undefined;
+}
+
+/** Fetches from the server with the session's token; a session that is over ends the page. */
+export async function authorized(path: string, init: RequestInit = {}): Promise<Response> {
+  const headers = new Headers(init.headers);
+  headers.set("authorization", `Bearer ${sessionStorage.getItem(KEPT_AS) ?? ""}`);
+  const answer = await fetch(path, { ...init, headers, cache: "no-store", redirect: "error" });
+  if (answer.status === 401) {
+    sessionStorage.removeItem(KEPT_AS);
+    ended.value = OVER;
+  }
+  return answer;
+}
+
+let nextId = 1;
+
+/** One request of MCP, and the result in its answer. */
+async function request(method: string, name: string, params: Json): Promise<Json> {
+  const answer = await authorized("/mcp", {
+    method: "POST",
+    headers: {
+      "content-type": "application/json",
+      accept: "application/json, text/event-stream",
+      "mcp-protocol-version": PROTOCOL,
+      "mcp-method": method,
+      "mcp-name": name,
+    },
+    body: JSON.stringify({ jsonrpc: "2.0", id: nextId++, method, params: { ...params, _meta: ABOUT } }),
+    signal: AbortSignal.timeout(LONGEST_CALL_MS),
+  });
+  const body = await answer.text();
+  const message = record(parsed(answer.headers.get("content-type")?.includes("event-stream") ? lastEvent(body) : body));
+  if (message.error !== undefined) throw new Error(text(record(message.error).message) ?? "The server refused");
+  if (message.result === undefined) throw new Error(`The server answered ${answer.status}.`);
+  return record(message.result);
+}
+
+export const browser: Host = {
+  kind: "browser",
+  async call(tool, args): Promise<Answer> {
+    try {
+      let answers: Json = {};
+      for (let round = 0; round < MOST_ROUNDS; round++) {
+        const result = await request("tools/call", tool, { name: tool, arguments: args, ...answers });
+        if (result.resultType !== "input_required") return answerOf(result);
+        const inputResponses: Record<string, Json> = {};
+        for (const [key, asked] of Object.entries(record(result.inputRequests)))
+          inputResponses[key] = await askPerson(record(asked));
+        answers = {
+          inputResponses,
+          ...(result.requestState === undefined ? {} : { requestState: result.requestState }),
+        };
+      }
+      return trouble("no_answer", "The server asked again and again. Nothing more was sent.");
+    } catch (error) {
+      if (ended.value !== undefined) return trouble("session_over", ended.value);
+      return trouble(
+        "unreachable",
+        error instanceof TypeError ? "The server on this machine does not answer." : (error as Error).message,
+      );
+    }
+  },
+  async read(uri) {
+    try {
+      return jsonOf(await request("resources/read", uri, { uri }));
+    } catch {
+      return undefined;
+    }
+  },
+  tellModel() {
+    // There is no model beside this page.
+  },
+  openLink(url) {
+    if (/^https?:/i.test(url)) window.open(url, "_blank", "noopener,noreferrer");
+  },
+};
+
+/** The last message of a stream of events: what comes before it is progress. */
+function lastEvent(stream: string): string {
+  const events = stream.split(/\r?\n\r?\n/).map((event) =>
+    event
+      .split(/\r?\n/)
+      .filter((line) => line.startsWith("data:"))
+      .map((line) => line.slice(5).trimStart())
+      .join("\n"),
+  );
+  return events.findLast((data) => /"(result|error)"\s*:/.test(data)) ?? "";
+}
+
+function parsed(body: string): unknown {
+  try {
+    return JSON.parse(body);
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,142 @@
+// The page inside a host's frame: MCP Apps (protocol 2026-01-26), which is JSON-RPC over postMessage to the window above.
+import { type Json, record, text } from "../data/shapes";
+import { type Answer, answerOf, type Host, type Opening, trouble } from "./host";
+
+const PROTOCOL = "2026-01-26";
+/** Longer than any tool of ours waits, and than a person takes to answer a question of the server. */
+const LONGEST_CALL_MS = 15 * 60_000;
+const HELLO_MS = 15_000;
+
+interface Pending {
+  readonly settle: (result: Json) => void;
+  readonly fail: (reason: Error) => void;
+}
+
+export interface Conversation extends Host {
+  /** Resolves once the host has answered; from then on openings and its context are told. */
+  greet(): Promise<void>;
+}
+
+export function conversation(
+  above: Window,
+  onOpening: (opening: Opening) => void,
+  onContext: (context: Json) => void,
+): Conversation {
+  const pending = new Map<number, Pending>();
+  let nextId = 1;
+  let abilities: Json = {};
+  let context: Json = {};
+  let args: Json = {};
+
+  const send = (message: Json): void => above.postMessage({ jsonrpc: "2.0", ...message }, "*");
+
+  function ask(method: string, params: Json, limitMs: number): Promise<Json> {
+    const id = nextId++;
+    return new Promise((resolve, reject) => {
+      const limit = setTimeout(() => done(() => reject(new Error(`The host did not answer ${method}`))), limitMs);
+      const done = (then: () => void): void => {
+        clearTimeout(limit);
+        pending.delete(id);
+        then();
+      };
+      pending.set(id, {
+        settle: (result) => done(() => resolve(result)),
+        fail: (reason) => done(() => reject(reason)),
+      });
+      send({ id, method, params });
+    });
+  }
+
+  function takeContext(changed: Json): void {
+    context = { ...context, ...changed };
+    onContext(context);
+  }
+
+  function told(method: string, params: Json): void {
+    if (method === "ui/notifications/tool-input") args = record(params.arguments);
+    else if (method === "ui/notifications/host-context-changed") takeContext(params);
+    else if (method === "ui/notifications/tool-result")
+      onOpening({ tool: text(record(record(context.toolInfo).tool).name), args, answer: answerOf(params) });
+  }
+
+  window.addEventListener("message", (event: MessageEvent<unknown>) => {
+    if (event.source !== above) return;
+    const message = record(event.data);
+    if (message.jsonrpc !== "2.0") return;
+    if (typeof message.method === "string") {
+      if (message.id === undefined) told(message.method, record(message.params));
+      else if (message.method === "ui/resource-teardown" || message.method === "ping")
+        send({ id: message.id, result: {} });
+      else send({ id: message.id, error: { code: -32601, message: "This page does not know that" } });
+      return;
+    }
+    const waiting = typeof message.id === "number" ? pending.get(message.id) : undefined;
+    if (message.error === undefined) waiting?.settle(record(message.result));
+    else waiting?.fail(new Error(text(record(message.error).message) ?? "The host refused"));
+  });
+
+  async function greet(): Promise<void> {
+    const hello = await ask(
+      "ui/initialize",
+      { appInfo: { name: "lium", version: "1" }, appCapabilities: {}, protocolVersion: PROTOCOL },
+      HELLO_MS,
+    );
+    abilities = record(hello.hostCapabilities);
+    takeContext(record(hello.hostContext));
+    send({ method: "ui/notifications/initialized", params: {} });
+    tellSize(send);
+  }
+
+  const host: Conversation = {
+    kind: "conversation",
+    greet,
+    async call(tool, callArgs): Promise<Answer> {
+      try {
+        return answerOf(await ask("tools/call", { name: tool, arguments: callArgs }, LONGEST_CALL_MS));
+      } catch (error) {
+        return trouble("refused_by_host", (error as Error).message);
+      }
+    },
+    async read(uri) {
+      if (abilities.serverResources === undefined) return undefined;
+      try {
+        return jsonOf(await ask("resources/read", { uri }, HELLO_MS));
+      } catch {
+        return undefined;
+      }
+    },
+    tellModel(what) {
+      if (abilities.updateModelContext === undefined) return;
+      // The host may refuse; what was done is done all the same.
+      ask("ui/update-model-context", { content: [{ type: "text", text: what }] }, HELLO_MS).catch(() => undefined);
+    },
+    openLink(url) {
+      ask("ui/open-link", { url }, HELLO_MS).catch(() => undefined);
+    },
+  };
+  return host;
+}
+
+/** The JSON that a resource holds. */
+export function jsonOf(result: Json): Json | undefined {
+  const contents = Array.isArray(result.contents) ? record(result.contents[0]) : {};
+  try {
+    return typeof contents.text === "string" ? record(JSON.parse(contents.text)) : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Lets the host make its frame as high as the page. */
+function tellSize(send: (message: Json) => void): void {
+  let last = "";
+  const tell = (): void => {
+    const height = Math.ceil(document.documentElement.getBoundingClientRect().height);
+    const width = Math.ceil(window.innerWidth);
+    if (`${width} ${height}` === last) return;
+    last = `${width} ${height}`;
+    send({ method: "ui/notifications/size-changed", params: { width, height } });
+  };
+  new ResizeObserver(tell).observe(document.documentElement);
+  tell();
+}

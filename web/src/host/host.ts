@@ -1,0 +1,68 @@
+// What the page talks through, whether it stands in a conversation or in a browser: it calls tools, and tells what a
+// person did. Everything above this file is the same in both places.
+import { signal } from "@preact/signals";
+import { type Json, list, record, text } from "../data/shapes";
+
+/** What came of a tool call. `code` is the server's own (docs/troubleshooting.md), or one of `Trouble`. */
+export type Answer =
+  | { readonly ok: true; readonly data: Json }
+  | { readonly ok: false; readonly code: string; readonly message: string };
+
+/** Why a call did not reach a tool. */
+export type Trouble = "unreachable" | "session_over" | "refused_by_host" | "cancelled" | "no_answer";
+
+export interface Host {
+  readonly kind: "conversation" | "browser";
+  call(tool: string, args: Json): Promise<Answer>;
+  /** A resource of the server as JSON; undefined where it cannot be read. */
+  read(uri: string): Promise<Json | undefined>;
+  /** Tells the model what a person did here. Where there is no model, nothing. */
+  tellModel(what: string): void;
+  openLink(url: string): void;
+}
+
+/** The tool result that the page was opened with, in a conversation. */
+export interface Opening {
+  readonly tool: string | undefined;
+  readonly args: Json;
+  readonly answer: Answer;
+}
+
+/** Where the sandbox's clock and faults are turned, if this page may: the path before /clock and /faults. */
+export const controls = signal<string | undefined>(undefined);
+
+/** Set when nothing can be called any more, with what to do about it. */
+export const ended = signal<string | undefined>(undefined);
+
+/** Reads the result of tools/call. */
+export function answerOf(result: unknown): Answer {
+  const given = record(result);
+  const said = list(given.content)
+    .map((block) => record(block))
+    .filter((block) => block.type === "text")
+    .map((block) => text(block.text) ?? "")
+    .join(" ")
+    .trim();
+  if (given.isError === true) {
+    const code = text(record(record(given._meta)["lium-mcp/error"]).code);
+    return { ok: false, code: code ?? "failed", message: withoutCode(said, code) || "The call failed." };
+  }
+  if (typeof given.structuredContent === "object" && given.structuredContent !== null) {
+    return { ok: true, data: record(given.structuredContent) };
+  }
+  // Some hosts hand on the text alone; ours says the same as JSON.
+  try {
+    return { ok: true, data: record(JSON.parse(said)) };
+  } catch {
+    return { ok: false, code: "no_answer", message: said || "The answer had nothing in it." };
+  }
+}
+
+export function trouble(code: Trouble, message: string): Answer {
+  return { ok: false, code, message };
+}
+
+/** The code stands at the end of our sentences for models; people see it set apart. */
+function withoutCode(said: string, code: string | undefined): string {
+  return code === undefined ? said : said.replace(`(code: ${code})`, "").trim();
+}

@@ -1,0 +1,192 @@
+// The small parts that views are made of: panels, states, figures, badges, buttons.
+import type { ComponentChildren } from "preact";
+import { useState } from "preact/hooks";
+import type { Failure, State } from "../data/readings";
+import { Icon, type IconName } from "./icons";
+
+export type Tone = "good" | "warn" | "bad" | "accent" | "plain";
+
+export function Panel(props: {
+  title?: string;
+  note?: ComponentChildren;
+  side?: ComponentChildren;
+  children: ComponentChildren;
+  flush?: boolean;
+}) {
+  return (
+    <section class={`panel${props.flush ? " flush" : ""}`} aria-label={props.title}>
+      {props.title !== undefined && (
+        <header>
+          <h2>{props.title}</h2>
+          {props.note !== undefined && <span class="quiet small">{props.note}</span>}
+          {props.side !== undefined && <div class="side">{props.side}</div>}
+        </header>
+      )}
+      {props.children}
+    </section>
+  );
+}
+
+export function Badge({ tone = "plain", children }: { tone?: Tone; children: ComponentChildren }) {
+  return <span class={`badge ${tone}`}>{children}</span>;
+}
+
+/** A figure with its name; `note` says what it is made of. Its place is kept while it is not known. */
+export function Figure(props: { label: string; value: string; note?: ComponentChildren; tone?: Tone; unit?: string }) {
+  return (
+    <div class={`figure ${props.tone ?? "plain"}`}>
+      <dt>{props.label}</dt>
+      <dd class="value">
+        {props.value}
+        {props.unit !== undefined && <span class="unit">{props.unit}</span>}
+      </dd>
+      <dd class="note">{props.note ?? "\u00a0"}</dd>
+    </div>
+  );
+}
+
+export function Figures({ children }: { children: ComponentChildren }) {
+  return <dl class="figures panel">{children}</dl>;
+}
+
+export function Button(props: {
+  children: ComponentChildren;
+  onPress: () => void;
+  kind?: "plain" | "main" | "danger" | "link";
+  icon?: IconName;
+  busy?: boolean;
+  disabled?: boolean;
+  label?: string;
+}) {
+  return (
+    <button
+      type="button"
+      class={`button ${props.kind ?? "plain"}`}
+      aria-label={props.label}
+      aria-busy={props.busy ?? false}
+      disabled={(props.disabled ?? false) || (props.busy ?? false)}
+      onClick={props.onPress}
+    >
+      {props.icon !== undefined && <Icon name={props.icon} />}
+      {props.children}
+    </button>
+  );
+}
+
+export function IconButton(props: { icon: IconName; label: string; onPress: () => void; busy?: boolean }) {
+  return (
+    <button
+      type="button"
+      class={`icon-button${props.busy ? " busy" : ""}`}
+      aria-label={props.label}
+      title={props.label}
+      onClick={props.onPress}
+    >
+      <Icon name={props.icon} />
+    </button>
+  );
+}
+
+/** A text with a button that copies it. */
+export function Copy({ value, label }: { value: string; label: string }) {
+  const [copied, setCopied] = useState(false);
+  const copy = async (): Promise<void> => {
+    try {
+      await navigator.clipboard.writeText(value);
+      setCopied(true);
+      setTimeout(() => setCopied(false), 2000);
+    } catch {
+      // Hosts may forbid it; the text can be marked by hand.
+    }
+  };
+  return (
+    <span class="copy">
+      <code class="mono foreign">{value}</code>
+      <IconButton icon={copied ? "check" : "copy"} label={copied ? "Copied" : label} onPress={copy} />
+    </span>
+  );
+}
+
+/** A share of a whole, drawn; `label` says it in words. */
+export function Meter(props: { share: number | undefined; label: string; tone?: Tone }) {
+  const share = Math.min(1, Math.max(0, props.share ?? 0));
+  return (
+    <span class={`meter ${props.tone ?? "accent"}`} role="img" aria-label={props.label}>
+      <span style={{ width: `${(share * 100).toFixed(1)}%` }} />
+    </span>
+  );
+}
+
+export function Empty(props: { title: string; children?: ComponentChildren; icon?: IconName }) {
+  return (
+    <div class="empty">
+      {props.icon !== undefined && <Icon name={props.icon} />}
+      <p class="title">{props.title}</p>
+      {props.children !== undefined && <p>{props.children}</p>}
+    </div>
+  );
+}
+
+/** Grey bars where rows will stand. */
+export function Loading({ rows = 3, label }: { rows?: number; label: string }) {
+  return (
+    <div class="loading" role="status" aria-label={label}>
+      {Array.from({ length: rows }, (_, i) => (
+        <span key={i} class="bone" />
+      ))}
+    </div>
+  );
+}
+
+const TITLES: Readonly<Record<string, string>> = {
+  api_key_missing: "There is no Lium API key yet",
+  api_key_refused: "Lium does not take this API key",
+  unreachable: "The server does not answer",
+  session_over: "This page's session is over",
+  refused_by_host: "The program that shows this page did not make the call",
+};
+
+/** Why something is not there, in the server's own words. */
+export function Trouble({ failure, again }: { failure: Failure; again?: () => void }) {
+  return (
+    <div class="trouble" role="alert">
+      <Icon name="warning" />
+      <div>
+        <p class="title">{TITLES[failure.code] ?? "This could not be read"}</p>
+        <p class="foreign">{failure.message}</p>
+        <p class="quiet small">
+          <code class="mono">{failure.code}</code>
+        </p>
+      </div>
+      {again !== undefined && <Button onPress={again}>Try again</Button>}
+    </div>
+  );
+}
+
+/** What a reading has: its content, or in its place why there is none; a failure after content stands above it. */
+export function Read(props: {
+  state: State;
+  label: string;
+  rows?: number;
+  again?: () => void;
+  children: (data: NonNullable<State["data"]>) => ComponentChildren;
+}) {
+  const { data, failure } = props.state;
+  const again = props.again === undefined ? {} : { again: props.again };
+  if (data === undefined)
+    return failure === undefined ? (
+      <Loading label={`Reading ${props.label}`} rows={props.rows ?? 3} />
+    ) : (
+      <Trouble failure={failure} {...again} />
+    );
+  return (
+    <>
+      {failure !== undefined && (
+        <p class="stale" role="status">
+          <Icon name="warning" /> Not read anew: <span class="foreign">{failure.message}</span>
+        </p>
+      )}
+      {props.children(data)}
+    </>
+  );
+}

@@ -1,0 +1,234 @@
+// What can be done to a pod: give it more time, back it up, remove it. Each is said before; the server asks as always.
+import { useState } from "preact/hooks";
+import { type Action, act, underWay } from "../../data/actions";
+import { now } from "../../data/readings";
+import { policy } from "../../data/server";
+import { number, text } from "../../data/shapes";
+import { ago, clock, hours, usd } from "../../format";
+import { useHost } from "../../host/use_host";
+import { Button, IconButton } from "../../ui/parts";
+import { Sheet } from "../../ui/sheet";
+import type { Backup, Pod } from "./pod_readings";
+
+type Form = "extend" | "back up" | "remove";
+const TOUCHES = ["list_pods", "get_pod", "list_backups", "get_balance"];
+
+export function PodActions({
+  pod,
+  lastBackup,
+  compact,
+}: {
+  pod: Pod;
+  lastBackup: Backup | undefined;
+  compact?: boolean;
+}) {
+  const [form, setForm] = useState<Form>();
+  const host = useHost();
+  if (policy.value?.readOnly || pod.phase === "ending") return null;
+  const close = (): void => setForm(undefined);
+  const run = (action: Action): void => {
+    close();
+    void act(host, action, pod.id);
+  };
+  const busy = (tool: string): boolean => underWay.value.has(`${tool} ${pod.id}`);
+  const name = pod.name ?? pod.id;
+  const buttons = [
+    {
+      form: "extend",
+      icon: "clock",
+      word: pod.removalAt === undefined ? "Set removal" : "Extend",
+      tool: "schedule_pod_removal",
+    },
+    { form: "back up", icon: "box", word: "Back up", tool: "create_backup" },
+    { form: "remove", icon: "trash", word: "Remove", tool: "remove_pod" },
+  ] as const;
+  return (
+    <div class={compact ? "actions compact" : "actions"}>
+      {buttons
+        .filter((each) => each.form !== "back up" || pod.phase === "running")
+        .map((each) =>
+          compact ? (
+            <IconButton
+              key={each.form}
+              icon={each.icon}
+              label={`${each.word} ${name.slice(0, 60)}`}
+              busy={busy(each.tool)}
+              onPress={() => setForm(each.form)}
+            />
+          ) : (
+            <Button
+              key={each.form}
+              icon={each.icon}
+              kind={each.form === "remove" ? "danger" : "plain"}
+              busy={busy(each.tool)}
+              onPress={() => setForm(each.form)}
+            >
+              {each.word}
+            </Button>
+          ),
+        )}
+      {form === "extend" && <Extend pod={pod} name={name} run={run} close={close} />}
+      {form === "back up" && <BackUp pod={pod} name={name} lastBackup={lastBackup} run={run} close={close} />}
+      {form === "remove" && <Remove pod={pod} name={name} lastBackup={lastBackup} run={run} close={close} />}
+    </div>
+  );
+}
+
+interface FormProps {
+  readonly pod: Pod;
+  readonly name: string;
+  readonly run: (action: Action) => void;
+  readonly close: () => void;
+}
+
+const HOURS = [1, 6, 12, 24, 72, 168];
+
+function Extend({ pod, name, run, close }: FormProps) {
+  const [chosen, setChosen] = useState<number | undefined>(undefined);
+  const at = chosen === undefined ? undefined : now.value + chosen * 3_600_000;
+  const earlier = at !== undefined && pod.removalAt !== undefined && at < pod.removalAt;
+  return (
+    <Sheet title="When Lium removes it" about={name} close={close}>
+      <p class="quiet">
+        {pod.removalAt === undefined
+          ? "It has no removal time: it bills until somebody removes it."
+          : `Now: ${clock(pod.removalAt, now.value)}, in ${hours((pod.removalAt - now.value) / 3_600_000)}.`}
+      </p>
+      <fieldset class="choices">
+        <legend class="unseen">Hours from now</legend>
+        {HOURS.map((each) => (
+          <button key={each} type="button" class="chip" aria-pressed={chosen === each} onClick={() => setChosen(each)}>
+            {each < 72 ? `${each} h` : `${each / 24} days`}
+          </button>
+        ))}
+        <label class="own">
+          <span class="unseen">Other number of hours</span>
+          <input
+            type="number"
+            min="0.1"
+            step="any"
+            placeholder="other"
+            onInput={(event) => {
+              const value = number(event.currentTarget.value);
+              setChosen(value !== undefined && value > 0 ? value : undefined);
+            }}
+          />
+          <span class="quiet">h</span>
+        </label>
+      </fieldset>
+      <p class="outcome" role="status">
+        {at === undefined || chosen === undefined
+          ? "Choose how long from now."
+          : `Removed ${clock(at, now.value)}. From now until then: ${usd(
+              pod.pricePerHourUsd === undefined ? undefined : pod.pricePerHourUsd * chosen,
+            )}.${earlier ? " That is earlier than now set." : ""}`}
+      </p>
+      <footer>
+        {pod.removalAt !== undefined && (
+          <Button
+            kind="link"
+            onPress={() =>
+              run({
+                tool: "cancel_pod_removal",
+                args: { pod: pod.id },
+                did: `cancelled the scheduled removal of pod ${name} (${pod.id})`,
+                touches: TOUCHES,
+                done: () => `${name} has no removal time now: it bills until somebody removes it.`,
+              })
+            }
+          >
+            Take the time off
+          </Button>
+        )}
+        <Button onPress={close}>Cancel</Button>
+        <Button
+          kind="main"
+          disabled={chosen === undefined}
+          onPress={() =>
+            run({
+              tool: "schedule_pod_removal",
+              args: { pod: pod.id, hours_from_now: chosen },
+              did: `set the removal of pod ${name} (${pod.id}) to ${chosen} hours from now`,
+              touches: TOUCHES,
+              done: (data) =>
+                `${name} will be removed ${clock(Date.parse(text(data.removal_at) ?? "") || at, now.value)}.`,
+            })
+          }
+        >
+          Set the time
+        </Button>
+      </footer>
+    </Sheet>
+  );
+}
+
+function BackUp({ pod, name, lastBackup, run, close }: FormProps & { lastBackup: Backup | undefined }) {
+  return (
+    <Sheet title="Back it up now" about={name} close={close}>
+      <p>
+        Lium copies the pod's local volume. Last backup:{" "}
+        {lastBackup === undefined ? "none" : ago(lastBackup.at, now.value)}.
+      </p>
+      <p class="quiet">
+        A pod without a backup schedule gets one, which stays. Stored backups bill by their size until their time is
+        over.
+      </p>
+      <footer>
+        <Button onPress={close}>Cancel</Button>
+        <Button
+          kind="main"
+          onPress={() =>
+            run({
+              tool: "create_backup",
+              args: { pod: pod.id, wait_seconds: 0 },
+              did: `began a backup of pod ${name} (${pod.id})`,
+              touches: TOUCHES,
+              done: (data) => (data.outcome === "done" ? `${name} is backed up.` : `The backup of ${name} has begun.`),
+            })
+          }
+        >
+          Back up
+        </Button>
+      </footer>
+    </Sheet>
+  );
+}
+
+function Remove({ pod, name, lastBackup, run, close }: FormProps & { lastBackup: Backup | undefined }) {
+  const canBackUp = pod.phase === "running";
+  const [first, setFirst] = useState(canBackUp);
+  return (
+    <Sheet title="Remove it for good" about={name} close={close}>
+      <p>
+        Its billing ends. Its disk and local volume are lost; attached volumes and finished backups stay. Last backup:{" "}
+        {lastBackup === undefined ? "none" : ago(lastBackup.at, now.value)}.
+      </p>
+      {canBackUp && (
+        <label class="check">
+          <input type="checkbox" checked={first} onChange={(event) => setFirst(event.currentTarget.checked)} />
+          <span>Back up first, and remove it only if that is done</span>
+        </label>
+      )}
+      <footer>
+        <Button onPress={close}>Keep it</Button>
+        <Button
+          kind="danger"
+          onPress={() =>
+            run({
+              tool: "remove_pod",
+              args: { pod: pod.id, ...(first ? { final_backup: true } : {}) },
+              did: `removed pod ${name} (${pod.id})${first ? " after a last backup" : ""}`,
+              touches: TOUCHES,
+              done: (data) =>
+                data.outcome === "done"
+                  ? `${name} is removed${number(data.charged_usd) === undefined ? "" : `; it cost ${usd(number(data.charged_usd))}`}.`
+                  : (text(data.next) ?? `The removal of ${name} has begun.`),
+            })
+          }
+        >
+          Remove
+        </Button>
+      </footer>
+    </Sheet>
+  );
+}

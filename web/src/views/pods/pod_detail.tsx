@@ -1,0 +1,282 @@
+// One pod in full: its GPUs, how to reach it, its jobs, backups, logs and last events.
+import type { ComponentChildren } from "preact";
+import { now, refresh, type State, useReading } from "../../data/readings";
+import { flag, lines, list, moment, number, record, records, text } from "../../data/shapes";
+import { ago, clock, fullTime, gb, span, UNKNOWN } from "../../format";
+import { Badge, Copy, Meter, Read, type Tone } from "../../ui/parts";
+import { PodActions } from "./pod_actions";
+import {
+  backupsOf,
+  type Gpu,
+  gpusOf,
+  jobsOf,
+  jobsSpec,
+  logsSpec,
+  newestBackups,
+  type Pod,
+  podSpec,
+  warningsOf,
+} from "./pod_readings";
+
+export function PodDetail({ pod, backups }: { pod: Pod; backups: State }) {
+  const state = useReading(podSpec(pod.id, 20));
+  const mine = backupsOf(backups.data).filter((backup) => backup.podId === pod.id);
+  return (
+    <div class="pod">
+      <PodActions pod={pod} lastBackup={newestBackups(mine).get(pod.id)} />
+      <Read state={state} label="the pod" again={() => void refresh("get_pod")}>
+        {(data) => {
+          const full = record(data.pod);
+          return (
+            <>
+              {warningsOf(data, full).map((warning) => (
+                <p key={warning} class="banner foreign">
+                  {warning}
+                </p>
+              ))}
+              <div class="grid">
+                <section>
+                  <h3>GPUs now</h3>
+                  <Gpus gpus={gpusOf(full)} />
+                </section>
+                <section>
+                  <h3>Pod</h3>
+                  <Facts full={full} />
+                </section>
+                <section>
+                  <h3>Jobs</h3>
+                  {pod.phase === "running" ? <Jobs pod={pod.id} /> : <p class="quiet">The pod does not run.</p>}
+                </section>
+                <section>
+                  <h3>Backups</h3>
+                  <Backups state={backups} pod={pod.id} />
+                </section>
+                <section class="wide">
+                  <h3>Newest output</h3>
+                  <Logs pod={pod.id} />
+                </section>
+                <section class="wide">
+                  <h3>Last events</h3>
+                  <Events full={full} />
+                </section>
+              </div>
+            </>
+          );
+        }}
+      </Read>
+    </div>
+  );
+}
+
+function Gpus({ gpus }: { gpus: readonly Gpu[] }) {
+  if (gpus.length === 0) return <p class="quiet">What they do is not known now.</p>;
+  return (
+    <ul class="rows">
+      {gpus.map((gpu) => {
+        const memory =
+          gpu.memoryTotalGb === undefined || gpu.memoryUsedGb === undefined
+            ? undefined
+            : gpu.memoryUsedGb / gpu.memoryTotalGb;
+        return (
+          <li key={gpu.index} class="gpu">
+            <div class="line">
+              <span class="quiet">{gpu.index}</span>
+              <span class="foreign">{gpu.name ?? "GPU"}</span>
+              <span class="push quiet">{gpu.celsius === undefined ? "" : `${gpu.celsius} °C`}</span>
+            </div>
+            <div class="bars">
+              <span class="quiet small">Use</span>
+              <Meter
+                share={(gpu.usePercent ?? 0) / 100}
+                label={`GPU ${gpu.index} ${gpu.usePercent ?? "unknown"} percent busy`}
+              />
+              <span class="number">{gpu.usePercent === undefined ? UNKNOWN : `${gpu.usePercent.toFixed(0)}%`}</span>
+              <span class="quiet small">Memory</span>
+              <Meter share={memory} tone={(memory ?? 0) > 0.95 ? "warn" : "accent"} label={`GPU ${gpu.index} memory`} />
+              <span class="number">
+                {gb(gpu.memoryUsedGb)}
+                <span class="quiet"> of {gb(gpu.memoryTotalGb)}</span>
+              </span>
+            </div>
+            {gpu.processes.length > 0 && <p class="quiet small foreign">{gpu.processes.slice(0, 6).join(", ")}</p>}
+          </li>
+        );
+      })}
+    </ul>
+  );
+}
+
+function Facts({ full }: { full: ReturnType<typeof record> }) {
+  const template = record(full.template);
+  const ssh = text(full.ssh_command);
+  const ports = Object.entries(record(full.ports)).slice(0, 20);
+  const jupyter = text(full.jupyter_url);
+  const rows: readonly (readonly [string, ComponentChildren])[] = [
+    ["SSH", ssh === undefined ? undefined : <Copy value={ssh} label="Copy the SSH command" />],
+    ["SSH answers", flag(full.ssh_answers) === undefined ? undefined : flag(full.ssh_answers) ? "Yes" : "No"],
+    [
+      "Template",
+      text(template.name) === undefined ? undefined : (
+        <span class="foreign">
+          {text(template.name)} <span class="quiet mono">{text(template.image)}</span>
+        </span>
+      ),
+    ],
+    ["Local volume", text(full.local_volume_path) && <code class="mono foreign">{text(full.local_volume_path)}</code>],
+    ["Volume", text(full.volume_id) && <code class="mono foreign">{text(full.volume_id)}</code>],
+    [
+      "Ports",
+      ports.length > 0 && (
+        <span class="foreign mono">
+          {ports.map(([inside, outside]) => `${inside} → ${text(outside) ?? UNKNOWN}`).join(", ")}
+        </span>
+      ),
+    ],
+    ["Jupyter", jupyter && <code class="mono foreign">{jupyter}</code>],
+    [
+      "Began",
+      moment(full.created_at) !== undefined && (
+        <span title={fullTime(moment(full.created_at))}>{ago(moment(full.created_at), now.value)}</span>
+      ),
+    ],
+    ["Idle for", number(full.idle_for_minutes) !== undefined && span((number(full.idle_for_minutes) ?? 0) * 60)],
+    ["Pod id", text(full.pod_id) && <Copy value={text(full.pod_id) ?? ""} label="Copy the pod's id" />],
+    ["Node", text(full.executor_id) && <code class="mono foreign">{text(full.executor_id)}</code>],
+  ];
+  return (
+    <dl class="facts">
+      {rows
+        .filter(([, value]) => value !== undefined && value !== false && value !== "")
+        .map(([name, value]) => (
+          <div key={name}>
+            <dt>{name}</dt>
+            <dd>{value}</dd>
+          </div>
+        ))}
+    </dl>
+  );
+}
+
+const JOB_TONE: Readonly<Record<string, Tone>> = {
+  succeeded: "good",
+  running: "accent",
+  starting: "accent",
+  failed: "bad",
+  error: "bad",
+  lost: "bad",
+  timed_out: "warn",
+  budget_exhausted: "warn",
+};
+
+function Jobs({ pod }: { pod: string }) {
+  const state = useReading(jobsSpec(pod));
+  return (
+    <Read state={state} label="jobs" rows={1} again={() => void refresh("get_job")}>
+      {(data) => {
+        const jobs = jobsOf(data);
+        if (jobs.length === 0) return <p class="quiet">No job was started in it.</p>;
+        return (
+          <ul class="rows">
+            {jobs.map((job) => (
+              <li key={job.name}>
+                <div class="line">
+                  <bdi class="strong">{job.name}</bdi>
+                  <Badge tone={JOB_TONE[job.status ?? ""] ?? "plain"}>
+                    {job.status?.replaceAll("_", " ") ?? UNKNOWN}
+                  </Badge>
+                  {job.exitCode !== undefined && <span class="quiet">exit {job.exitCode}</span>}
+                  <span class="push quiet">
+                    {job.startedAt === undefined
+                      ? ""
+                      : job.finishedAt === undefined
+                        ? `for ${span((now.value - job.startedAt) / 1000)}`
+                        : `took ${span((job.finishedAt - job.startedAt) / 1000)}`}
+                  </span>
+                </div>
+                {job.afterwards !== undefined && <p class="quiet small">Then: {job.afterwards.replaceAll("_", " ")}</p>}
+                {job.problem !== undefined && <p class="small foreign bad-text">{job.problem}</p>}
+              </li>
+            ))}
+          </ul>
+        );
+      }}
+    </Read>
+  );
+}
+
+function Backups({ state, pod }: { state: State; pod: string }) {
+  return (
+    <Read state={state} label="backups" rows={1} again={() => void refresh("list_backups")}>
+      {(data) => {
+        const backups = backupsOf(data).filter((backup) => backup.podId === pod);
+        if (backups.length === 0) return <p class="quiet">None of this pod. What it holds is lost with it.</p>;
+        return (
+          <ul class="rows">
+            {backups.slice(0, 6).map((backup) => (
+              <li key={backup.id}>
+                <div class="line">
+                  <Badge tone={backup.done ? "good" : backup.running ? "accent" : "warn"}>
+                    {backup.status?.replaceAll("_", " ").toLowerCase() ?? UNKNOWN}
+                  </Badge>
+                  <span title={fullTime(backup.at)}>{ago(backup.at, now.value)}</span>
+                  <span class="push">
+                    {backup.running && backup.progressPercent !== undefined
+                      ? `${backup.progressPercent.toFixed(0)}%`
+                      : gb(backup.sizeGb)}
+                  </span>
+                </div>
+                {backup.keptUntil !== undefined && (
+                  <p class="quiet small">Kept until {clock(backup.keptUntil, now.value)}</p>
+                )}
+                {backup.problem !== undefined && <p class="small foreign">{backup.problem}</p>}
+              </li>
+            ))}
+          </ul>
+        );
+      }}
+    </Read>
+  );
+}
+
+const MOST_LOG_CHARACTERS = 200_000;
+
+function Logs({ pod }: { pod: string }) {
+  const state = useReading(logsSpec(pod));
+  return (
+    <Read state={state} label="the output" rows={2} again={() => void refresh("get_pod_logs")}>
+      {(data) => {
+        const said = list(data.lines)
+          .flatMap((line) => lines(line) ?? [])
+          .join("\n")
+          .slice(-MOST_LOG_CHARACTERS);
+        if (said === "") return <p class="quiet">Its main process has written nothing.</p>;
+        return (
+          // biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls must be reached by keyboard.
+          <pre class="log" role="log" tabIndex={0} aria-label="Newest output of the pod">
+            {said}
+          </pre>
+        );
+      }}
+    </Read>
+  );
+}
+
+function Events({ full }: { full: ReturnType<typeof record> }) {
+  const events = records(full.last_events);
+  if (events.length === 0) return <p class="quiet">None are told.</p>;
+  return (
+    <ul class="rows">
+      {events.slice(-12).map((event, i) => (
+        <li key={`${text(event.at)} ${i}`} class="line">
+          <span class="quiet number" title={fullTime(moment(event.at))}>
+            {clock(moment(event.at), now.value)}
+          </span>
+          <span class="foreign">{text(event.event) ?? UNKNOWN}</span>
+          {text(event.status) !== undefined && <span class="quiet foreign">{text(event.status)}</span>}
+          <span class="foreign bad-text">{text(event.failure) ?? text(event.error) ?? ""}</span>
+          <span class="quiet foreign">{text(event.detail) ?? text(event.reason) ?? ""}</span>
+        </li>
+      ))}
+    </ul>
+  );
+}

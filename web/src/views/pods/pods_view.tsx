@@ -1,0 +1,353 @@
+// The Pods view: what runs, what it burns, when it ends, and what it does.
+import { useMemo, useState } from "preact/hooks";
+import { now, refresh, useReading } from "../../data/readings";
+import { type Json, number, record, records, text } from "../../data/shapes";
+import { ago, clock, fullTime, hours, plural, price, span, usd } from "../../format";
+import { openPod } from "../../navigation";
+import { Badge, Empty, Figure, Figures, Meter, Panel, Read, type Tone } from "../../ui/parts";
+import { type Column, Table } from "../../ui/table";
+import { PodActions } from "./pod_actions";
+import { PodDetail } from "./pod_detail";
+import {
+  BACKUPS,
+  BALANCE,
+  type Backup,
+  backupsOf,
+  gpusOf,
+  meanUse,
+  newestBackups,
+  type Order,
+  ordersOf,
+  type Phase,
+  PODS,
+  type Pod,
+  podSpec,
+  podsOf,
+} from "./pod_readings";
+
+/** Of so many pods the list reads what their GPUs do; of the others their details tell. */
+const MOST_WATCHED = 8;
+const SOON_SECONDS = 3600;
+
+export function PodsView() {
+  const list = useReading(PODS);
+  const balance = useReading(BALANCE);
+  return (
+    <div class="view">
+      <h1 class="unseen">Pods</h1>
+      <Summary list={list.data} balance={balance.data} />
+      <Read state={list} label="pods" rows={5} again={() => void refresh("list_pods")}>
+        {(data) => <Pods data={data} />}
+      </Read>
+    </div>
+  );
+}
+
+function Summary({ list, balance }: { list: Json | undefined; balance: Json | undefined }) {
+  const pods = podsOf(list);
+  const running = pods.filter((pod) => pod.phase === "running").length;
+  const known = pods.flatMap((pod) => pod.costUsd ?? []);
+  const cost = known.length === 0 ? undefined : known.reduce((sum, each) => sum + each, 0);
+  const endless = pods.filter((pod) => pod.phase === "running" && pod.removalAt === undefined).length;
+  const next = pods
+    .filter((pod) => pod.removalAt !== undefined)
+    .reduce<Pod | undefined>(
+      (first, pod) => ((first?.removalAt ?? Infinity) <= (pod.removalAt ?? 0) ? first : pod),
+      undefined,
+    );
+  const unpriced = (number(list?.unpriced_pods) ?? 0) + (number(list?.unknown_billing_pods) ?? 0);
+  const burn = number(list?.burn_per_hour_usd);
+  const lasts = number(balance?.runway_hours);
+  return (
+    <Figures>
+      <Figure
+        label="Burning"
+        value={price(burn)}
+        unit="/h"
+        note={
+          unpriced > 0
+            ? `at least: ${plural(unpriced, "pod")} unpriced`
+            : burn === undefined
+              ? ""
+              : `${usd(burn * 24)} a day`
+        }
+      />
+      <Figure
+        label="Running"
+        value={list === undefined ? "–" : String(running)}
+        note={list === undefined ? "" : running === pods.length ? "all of them" : `of ${plural(pods.length, "pod")}`}
+      />
+      <Figure
+        label="Cost so far"
+        value={pods.length === 0 && list !== undefined ? usd(0) : usd(cost)}
+        note="of these pods, estimated"
+      />
+      <Figure
+        label="Next removal"
+        value={next?.removalAt === undefined ? "–" : span((next.removalAt - now.value) / 1000)}
+        note={
+          next === undefined ? endless > 0 ? "none has a time" : "" : <bdi class="clip">{next.name ?? next.id}</bdi>
+        }
+      />
+      <Figure
+        label="Balance"
+        value={usd(number(balance?.balance_usd))}
+        tone={lasts !== undefined && lasts < 6 ? "warn" : "plain"}
+        note={lasts === undefined ? "" : `lasts ${hours(lasts)}`}
+      />
+    </Figures>
+  );
+}
+
+function Pods({ data }: { data: Json }) {
+  const pods = useMemo(() => podsOf(data), [data]);
+  const orders = useMemo(() => ordersOf(data), [data]);
+  const backups = useReading(pods.length === 0 ? undefined : BACKUPS);
+  const newest = useMemo(() => newestBackups(backupsOf(backups.data)), [backups.data]);
+  const [search, setSearch] = useState("");
+  const wanted = search.trim().toLowerCase();
+  const shown = useMemo(
+    () =>
+      wanted === ""
+        ? pods
+        : pods.filter((pod) =>
+            [pod.name, pod.gpuType, pod.template, pod.status, pod.id].some((word) =>
+              word?.toLowerCase().includes(wanted),
+            ),
+          ),
+    [pods, wanted],
+  );
+  const watched = useMemo(
+    () =>
+      new Set(
+        pods
+          .filter((pod) => pod.phase === "running")
+          .slice(0, MOST_WATCHED)
+          .map((pod) => pod.id),
+      ),
+    [pods],
+  );
+  const columns = useMemo(
+    () => columnsOf(newest, backups.data !== undefined, watched),
+    [newest, backups.data !== undefined, watched],
+  );
+  const unsettled = records(data.unsettled);
+  return (
+    <>
+      {unsettled.map((rent) => (
+        <div key={text(rent.name)} class="banner warn" role="status">
+          <strong>
+            <bdi>{text(rent.name) ?? "A rent"}</bdi> is not settled.
+          </strong>{" "}
+          <span class="foreign">{text(rent.next)}</span>
+        </div>
+      ))}
+      <Panel
+        title="Pods"
+        flush
+        side={
+          pods.length > 6 && (
+            <input
+              type="search"
+              class="search"
+              placeholder="Find a pod"
+              aria-label="Find a pod"
+              value={search}
+              onInput={(event) => setSearch(event.currentTarget.value)}
+            />
+          )
+        }
+      >
+        {pods.length === 0 ? (
+          <Empty title="No pod runs, and nothing bills" icon="box">
+            Ask your agent for a GPU, or look at the market.
+          </Empty>
+        ) : shown.length === 0 ? (
+          <Empty title="No pod fits that" icon="search" />
+        ) : (
+          <Table
+            label="pods"
+            rows={shown}
+            columns={columns}
+            keyOf={(pod) => pod.id}
+            nameOf={(pod) => pod.name ?? pod.id}
+            open={openPod.value}
+            onOpen={(id) => {
+              openPod.value = id;
+            }}
+            detail={(pod) => <PodDetail pod={pod} backups={backups} />}
+          />
+        )}
+      </Panel>
+      {orders.length > 0 && <Orders orders={orders} />}
+    </>
+  );
+}
+
+function columnsOf(
+  newest: ReadonlyMap<string, Backup>,
+  backupsKnown: boolean,
+  watched: ReadonlySet<string>,
+): readonly Column<Pod>[] {
+  return [
+    {
+      id: "pod",
+      title: "Pod",
+      card: "heading",
+      by: (pod) => pod.name,
+      cell: (pod) => (
+        <div class="two">
+          <bdi class="clip strong" title={pod.name}>
+            {pod.name ?? pod.id}
+          </bdi>
+          <bdi class="clip quiet small" title={pod.template}>
+            {pod.template ?? "\u00a0"}
+          </bdi>
+        </div>
+      ),
+    },
+    { id: "state", title: "State", by: (pod) => pod.status, cell: (pod) => <StateBadge pod={pod} /> },
+    {
+      id: "gpu",
+      title: "GPU",
+      by: (pod) => pod.gpuType,
+      cell: (pod) => (
+        <span class="foreign">
+          {pod.gpuCount !== undefined && <span class="quiet">{pod.gpuCount}× </span>}
+          {pod.gpuType ?? "–"}
+        </span>
+      ),
+    },
+    { id: "use", title: "GPU use", cell: (pod) => <GpuUse pod={pod} watched={watched.has(pod.id)} /> },
+    {
+      id: "price",
+      title: "Per hour",
+      end: true,
+      by: (pod) => pod.pricePerHourUsd,
+      cell: (pod) => price(pod.pricePerHourUsd),
+    },
+    {
+      id: "cost",
+      title: "So far",
+      end: true,
+      help: "What the pod has cost, estimated from its age and price",
+      by: (pod) => pod.costUsd,
+      cell: (pod) => usd(pod.costUsd),
+    },
+    { id: "removal", title: "Removed", by: (pod) => pod.removalAt, cell: (pod) => <Removal pod={pod} /> },
+    {
+      id: "backup",
+      title: "Last backup",
+      by: (pod) => newest.get(pod.id)?.at,
+      cell: (pod) => <LastBackup backup={newest.get(pod.id)} known={backupsKnown} />,
+    },
+    {
+      id: "actions",
+      title: "",
+      card: "bare",
+      end: true,
+      cell: (pod) => <PodActions pod={pod} lastBackup={newest.get(pod.id)} compact />,
+    },
+  ];
+}
+
+const STATE: Readonly<Record<Phase, readonly [Tone, string | undefined]>> = {
+  running: ["good", "Running"],
+  starting: ["accent", undefined],
+  ending: ["plain", undefined],
+  failed: ["bad", undefined],
+  other: ["plain", undefined],
+};
+
+export function StateBadge({ pod }: { pod: Pod }) {
+  const [tone, word] = STATE[pod.phase];
+  return (
+    <span class="state" title={pod.problem ?? pod.maintenance}>
+      <Badge tone={tone}>
+        <span class="dot" />
+        <bdi>{word ?? sentence(pod.status) ?? "Unknown"}</bdi>
+      </Badge>
+      {pod.billing === false && <span class="quiet small"> not billed</span>}
+    </span>
+  );
+}
+
+/** REBOOT_PENDING as people write it. */
+function sentence(status: string | undefined): string | undefined {
+  const words = status?.slice(0, 40).replaceAll("_", " ").toLowerCase();
+  return words === undefined ? undefined : words.charAt(0).toUpperCase() + words.slice(1);
+}
+
+function Removal({ pod }: { pod: Pod }) {
+  const idle = pod.idleMinutes === undefined ? undefined : `idle ${pod.idleMinutes} min`;
+  if (pod.removalAt === undefined)
+    return (
+      <div class="two">
+        <span class={idle === undefined && pod.phase === "running" ? "warn-text" : ""}>
+          {idle === undefined ? "No time set" : `Once ${idle}`}
+        </span>
+        <span class="quiet small">{idle === undefined ? "bills until removed" : "\u00a0"}</span>
+      </div>
+    );
+  const left = (pod.removalAt - now.value) / 1000;
+  return (
+    <div class="two" title={fullTime(pod.removalAt)}>
+      <span class={left < SOON_SECONDS ? "warn-text" : ""}>{left <= 0 ? "Due now" : `in ${span(left)}`}</span>
+      <span class="quiet small">
+        {clock(pod.removalAt, now.value)}
+        {idle !== undefined && ` or ${idle}`}
+      </span>
+    </div>
+  );
+}
+
+function LastBackup({ backup, known }: { backup: Backup | undefined; known: boolean }) {
+  if (backup === undefined) return <span class="quiet">{known ? "None" : "–"}</span>;
+  return <span title={fullTime(backup.at)}>{ago(backup.at, now.value)}</span>;
+}
+
+function GpuUse({ pod, watched }: { pod: Pod; watched: boolean }) {
+  const state = useReading(watched ? podSpec(pod.id, 60) : undefined);
+  const use = meanUse(gpusOf(record(state.data?.pod)));
+  if (use === undefined) return <span class="quiet">–</span>;
+  return (
+    <span class="use">
+      <Meter share={use / 100} label={`GPUs ${use.toFixed(0)} percent busy`} />
+      <span>{use.toFixed(0)}%</span>
+    </span>
+  );
+}
+
+const ORDER_TONE: Readonly<Record<string, Tone>> = {
+  waiting: "accent",
+  renting: "accent",
+  rented: "good",
+  failed: "bad",
+};
+
+function Orders({ orders }: { orders: readonly Order[] }) {
+  return (
+    <Panel title="Standing orders" note="rented once something fits">
+      <ul class="rows">
+        {orders.map((order) => (
+          <li key={order.name}>
+            <div class="line">
+              <bdi class="strong">{order.name ?? "–"}</bdi>
+              <Badge tone={ORDER_TONE[order.status ?? ""] ?? "plain"}>{sentence(order.status) ?? "–"}</Badge>
+              <span class="foreign">{order.wants}</span>
+              <span class="quiet">
+                {order.hours !== undefined && `for ${hours(order.hours)}`}
+                {order.maxUsdPerHour !== undefined && `, at most ${price(order.maxUsdPerHour)}/h`}
+                {order.maxTotalUsd !== undefined && `, ${usd(order.maxTotalUsd)} in all`}
+              </span>
+              <span class="quiet push" title={fullTime(order.expiresAt)}>
+                until {clock(order.expiresAt, now.value)}
+              </span>
+            </div>
+            {order.because !== undefined && <p class="quiet small foreign">{order.because}</p>}
+          </li>
+        ))}
+      </ul>
+    </Panel>
+  );
+}

@@ -1,0 +1,46 @@
+import { describe, expect, test } from "vitest";
+import { ago, clock, gb, hours, plural, price, span, usd } from "../src/format";
+
+describe("figures as people read them", () => {
+  test.each([
+    [undefined, "–"],
+    [0, "$0.00"],
+    [0.0154, "$0.015"],
+    [12.345, "$12.35"],
+    [1234.5, "$1,234.50"],
+    [-3, "-$3.00"],
+  ])("%s dollars", (amount, words) => expect(usd(amount)).toBe(words));
+
+  test("a price has three places", () => {
+    expect(price(2)).toBe("$2.000");
+    expect(price(undefined)).toBe("–");
+  });
+
+  test.each([
+    [4, "4 s"],
+    [59.6, "1 min"],
+    [3600, "1 h 00 min"],
+    [3 * 3600 + 5 * 60, "3 h 05 min"],
+    [50 * 3600, "2 d 2 h"],
+    [-5, "0 s"],
+    [Number.NaN, "–"],
+  ])("%s seconds", (seconds, words) => expect(span(seconds)).toBe(words));
+
+  test("hours, sizes, counts", () => {
+    expect(hours(1.5)).toBe("1 h 30 min");
+    expect(gb(0.004)).toBe("4 MB");
+    expect(gb(79.647)).toBe("79.6 GB");
+    expect(gb(11_637)).toBe("11.6 TB");
+    expect(plural(1, "pod")).toBe("1 pod");
+    expect(plural(5000, "offer")).toBe("5,000 offers");
+  });
+
+  test("a moment is near or far", () => {
+    const now = new Date(2026, 10, 29, 12).getTime();
+    expect(ago(now - 1000, now)).toBe("just now");
+    expect(ago(now - 3 * 3600_000, now)).toBe("3 h 00 min ago");
+    expect(clock(new Date(2026, 10, 29, 16, 5).getTime(), now)).toBe("16:05");
+    expect(clock(new Date(2026, 10, 30, 4, 53).getTime(), now)).toBe("Mon 04:53");
+    expect(clock(new Date(2026, 11, 20, 4, 53).getTime(), now)).toBe("Dec 20 04:53");
+  });
+});
