@@ -78,7 +78,7 @@ function Head({ inBrowser }: { inBrowser: boolean }) {
         ))}
       </nav>
       <div class="side">
-        {policy.value?.sandbox && <Badge tone="warn">Sandbox: no money</Badge>}
+        {policy.value?.sandbox && <Badge tone="warn">Sandbox</Badge>}
         {policy.value?.readOnly && <Badge>Read-only</Badge>}
         <Freshness />
         {inBrowser && <ThemeButton />}

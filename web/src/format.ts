@@ -52,8 +52,9 @@ export function span(seconds: number | undefined): string {
   return days < 60 ? `${days} d ${hours % 24} h` : `${whole.format(days)} d`;
 }
 
+/** A length of time that was given in hours: 3 h, 1 h 30 min. */
 export function hours(value: number | undefined): string {
-  return span(value === undefined ? undefined : value * 3600);
+  return span(value === undefined ? undefined : value * 3600).replace(" h 00 min", " h");
 }
 
 export function ago(at: number | undefined, now: number): string {

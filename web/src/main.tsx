@@ -11,6 +11,7 @@ import "./styles/tokens.css";
 import "./styles/base.css";
 import "./styles/parts.css";
 import "./styles/table.css";
+import "./styles/charts.css";
 import "./styles/frame.css";
 import { followHost, restoreChoice } from "./theme";
 

@@ -1,5 +1,6 @@
 // One pod in full: its GPUs, how to reach it, its jobs, backups, logs and last events.
 import type { ComponentChildren } from "preact";
+import { useLayoutEffect, useRef } from "preact/hooks";
 import { now, refresh, type State, useReading } from "../../data/readings";
 import { flag, lines, list, moment, number, record, records, text } from "../../data/shapes";
 import { ago, clock, fullTime, gb, span, UNKNOWN } from "../../format";
@@ -43,14 +44,16 @@ export function PodDetail({ pod, backups }: { pod: Pod; backups: State }) {
                   <h3>Pod</h3>
                   <Facts full={full} />
                 </section>
-                <section>
-                  <h3>Jobs</h3>
-                  {pod.phase === "running" ? <Jobs pod={pod.id} /> : <p class="quiet">The pod does not run.</p>}
-                </section>
-                <section>
-                  <h3>Backups</h3>
-                  <Backups state={backups} pod={pod.id} />
-                </section>
+                <div class="stack">
+                  <section>
+                    <h3>Jobs</h3>
+                    {pod.phase === "running" ? <Jobs pod={pod.id} /> : <p class="quiet">The pod does not run.</p>}
+                  </section>
+                  <section>
+                    <h3>Backups</h3>
+                    <Backups state={backups} pod={pod.id} />
+                  </section>
+                </div>
                 <section class="wide">
                   <h3>Newest output</h3>
                   <Logs pod={pod.id} />
@@ -250,14 +253,33 @@ function Logs({ pod }: { pod: string }) {
           .join("\n")
           .slice(-MOST_LOG_CHARACTERS);
         if (said === "") return <p class="quiet">Its main process has written nothing.</p>;
-        return (
-          // biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls must be reached by keyboard.
-          <pre class="log" role="log" tabIndex={0} aria-label="Newest output of the pod">
-            {said}
-          </pre>
-        );
+        return <Log said={said} />;
       }}
     </Read>
+  );
+}
+
+/** Stands at the newest line, unless somebody scrolled up to read. */
+function Log({ said }: { said: string }) {
+  const box = useRef<HTMLPreElement>(null);
+  const follows = useRef(true);
+  useLayoutEffect(() => {
+    if (box.current !== null && follows.current) box.current.scrollTop = box.current.scrollHeight;
+  }, [said]);
+  return (
+    <pre
+      ref={box}
+      class="log"
+      role="log"
+      // biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls must be reached by keyboard.
+      tabIndex={0}
+      aria-label="Newest output of the pod"
+      onScroll={({ currentTarget: at }) => {
+        follows.current = at.scrollHeight - at.scrollTop - at.clientHeight < 8;
+      }}
+    >
+      {said}
+    </pre>
   );
 }
 

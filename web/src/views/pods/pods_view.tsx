@@ -246,7 +246,8 @@ function columnsOf(
       title: "",
       card: "bare",
       end: true,
-      cell: (pod) => <PodActions pod={pod} lastBackup={newest.get(pod.id)} compact />,
+      cell: (pod) =>
+        openPod.value === pod.id ? null : <PodActions pod={pod} lastBackup={newest.get(pod.id)} compact />,
     },
   ];
 }
