@@ -72,6 +72,13 @@ def serving_newer(home: Path, **settings: str) -> Iterator[Served]:
 
 
 @contextmanager
+def serving_amid(home: Path, names: dict[str, list[list[str]]], *options: str, **settings: str) -> Iterator[Served]:
+    """Run it where names stand for these addresses: at the first lookup, at the second, and so on."""
+    with _serving(home, ["tests.lookups", json.dumps(names)], options, settings) as served:
+        yield served
+
+
+@contextmanager
 def serving_within(
     home: Path,
     settings: dict[str, str],

@@ -16,12 +16,12 @@ from lium_mcp.sandbox import Sandbox
 from tests.wires import Wire, served
 
 
-def make_certificates(folder: Path) -> tuple[Path, ssl.SSLContext]:
-    """The file of a new authority, and what a server on this machine shows that it has signed."""
+def make_certificates(folder: Path, *hosts: str) -> tuple[Path, ssl.SSLContext]:
+    """The file of a new authority, and what a server on this machine, or at these hosts, shows that it has signed."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Company Inspection CA")])
     now = datetime.now(UTC)
-    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    names = [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), *map(x509.DNSName, ("localhost", *hosts))]
     # Its own authority: one certificate does for both.
     certificate = (
         x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())

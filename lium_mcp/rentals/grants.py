@@ -24,7 +24,11 @@ _MOST_LISTED: Final = 1_000
 
 @dataclass(frozen=True, slots=True)
 class LoginClient:
-    """A program that has registered itself so that people can log in with it."""
+    """A program with which people can log in: it has registered itself, or has said in a document what it is.
+
+    Attributes:
+        created_at: When it said so.
+    """
 
     id: str
     registration: Mapping[str, Any]
@@ -97,10 +101,20 @@ class Grants:
         self._database = database
 
     async def register(self, client: LoginClient) -> None:
-        """Keep a client; of too many, the one goes that came first of those with which nobody has logged in."""
+        """Keep a client, also in the place of what was known of it.
+
+        Of too many, the one goes that came first of those with which nobody has logged in.
+        """
 
         def work(connection: Connection) -> None:
             _delete_what_is_over(connection, client.created_at)
+            self._database.take_turn(connection, f"client {client.id}")
+            own = LOGIN_CLIENTS.c.id == client.id
+            until = connection.execute(select(LOGIN_CLIENTS.c.until).where(own)).scalar_one_or_none()
+            if until is not None:
+                values = _row(client) | {"until": max(until, client.until)}
+                connection.execute(update(LOGIN_CLIENTS).where(own).values(values))
+                return
             count = connection.execute(select(func.count()).select_from(LOGIN_CLIENTS)).scalar_one()
             if count >= MOST_CLIENTS:
                 unused = LOGIN_CLIENTS.c.id.not_in(select(GRANTS.c.client_id))

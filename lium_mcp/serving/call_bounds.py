@@ -6,7 +6,6 @@ before, its status is 429 with `Retry-After`.
 """
 
 import logging
-import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from mcp.server.context import CallNext, HandlerResult
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from lium_mcp.serving.allowances import Allowances, TooOften
 from lium_mcp.serving.callers import CALLER, Caller
 from lium_mcp.serving.sessions import address_of
 
@@ -28,9 +28,6 @@ log = logging.getLogger(__name__)
 _CALLS: Final = frozenset({"tools/call", "resources/read", "completion/complete"})
 # Behind one address may be an office, or all who come through a proxy that is not named.
 _CALLERS_OF_AN_ADDRESS: Final = 4
-_MOST_REMEMBERED: Final = 1000
-_MINUTE_SECONDS: Final = 60.0
-_ROUNDING_SECONDS: Final = 0.001
 _BUSY_SECONDS: Final = 5
 _SERVER_ERROR: Final = -32000
 _REFUSED: Final = "lium_mcp.refused"
@@ -48,10 +45,8 @@ class CallBounds:
     def __init__(self, at_once: int, per_minute: int, time: Callable[[], float] = anyio.current_time) -> None:
         self._at_once = at_once
         self._per_minute = per_minute
-        self._time = time
         self._running: Counter[str] = Counter()
-        # When a caller will have been idle for so long that all it may begin in a minute may come at once.
-        self._rested_at: dict[str, float] = {}
+        self._allowances = Allowances(time)
 
     async def bounded(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
         """MCP middleware: refuse a call that is one too many.
@@ -89,18 +84,12 @@ class CallBounds:
             if self._running[name] >= self._at_once * share:
                 happened = f"Too many calls: this {_kind(name)} has {self._running[name]} running, and may have no more"
                 raise TooManyCalls(happened, _BUSY_SECONDS)
-        now = self._time()
-        begun = {
-            name: max(self._rested_at.get(name, now), now) + _MINUTE_SECONDS / (self._per_minute * share)
-            for name, share in whose.items()
-        }
-        for name, rested_at in begun.items():
-            if (too_early := rested_at - now - _MINUTE_SECONDS) > _ROUNDING_SECONDS:
-                most = self._per_minute * whose[name]
-                raise TooManyCalls(
-                    f"Too many calls: this {_kind(name)} has made {most} within a minute", math.ceil(too_early)
-                )
-        self._remember(begun, now)
+        per_minute = {name: self._per_minute * share for name, share in whose.items()}
+        try:
+            self._allowances.take(per_minute)
+        except TooOften as error:
+            happened = f"Too many calls: this {_kind(error.name)} has made {per_minute[error.name]} within a minute"
+            raise TooManyCalls(happened, error.seconds) from None
         self._running.update(whose.keys())
         try:
             yield
@@ -109,11 +98,6 @@ class CallBounds:
                 self._running[name] -= 1
                 if not self._running[name]:
                     del self._running[name]
-
-    def _remember(self, begun: dict[str, float], now: float) -> None:
-        self._rested_at.update(begun)
-        if len(self._rested_at) > _MOST_REMEMBERED:
-            self._rested_at = {name: at for name, at in self._rested_at.items() if at > now}
 
 
 def told(app: ASGIApp) -> ASGIApp:

@@ -1,18 +1,16 @@
 """Callers who log in at Lium: the SDK's own client, a person in a browser, and whoever would like their login."""
 
 import base64
-import hashlib
 import re
-import secrets
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 from urllib.parse import parse_qs, urlencode, urlsplit
 
-import anyio
 import httpx2
 import pytest
 
@@ -20,11 +18,10 @@ from lium_mcp.sandbox import API_KEY
 from tests.compat.simulated import Simulated, simulating
 from tests.harness import PUBLIC_KEY
 from tests.http_server import WAYS, Served, Way, calling, initialize, serving
-from tests.oauth_client import REDIRECT, Kept, free_port, logging_in
+from tests.oauth_client import KEY, REDIRECT, Browser, HandClient, Kept, agree, at_lium, free_port, logging_in
 from tests.postgres import Postgres
 from tests.processes import run
 
-KEY: Final = base64.b64encode(bytes(range(32))).decode()
 NEWER_KEY: Final = base64.b64encode(b"\xff" * 32).decode()
 MCP: Final = {"Accept": "application/json, text/event-stream"}
 HOSTILE: Final = "<script>alert(1)</script> \u202eClaude\n\"'&"
@@ -37,19 +34,6 @@ def lium() -> Iterator[Simulated]:
         yield simulated
 
 
-def at_lium(lium: Simulated, home: Path, port: int, **settings: str) -> dict[str, Any]:
-    """The settings of a server at which people log in at Lium, and whose ledger is in this home."""
-    return {
-        "LIUM_BASE_URL": lium.base_url,
-        "LIUM_MCP_PORT": str(port),
-        "LIUM_MCP_OAUTH": "lium",
-        "LIUM_MCP_OAUTH_KEYS": KEY,
-        "LIUM_MCP_PUBLIC_URL": f"http://127.0.0.1:{port}",
-        "LIUM_MCP_STATE_URL": f"sqlite:///{home / 'ledger.db'}",
-        "LIUM_MCP_LOG_LEVEL": "DEBUG",
-    } | settings
-
-
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("hosted")
@@ -60,110 +44,6 @@ def hosted(lium: Simulated, home: Path) -> Iterator[Served]:
     port = free_port()
     with serving(home, "--port", str(port), **at_lium(lium, home, port)) as served:
         yield served
-
-
-class Browser:
-    """A person's browser: it keeps cookies, and goes where it is sent, but not to the client."""
-
-    def __init__(self, **headers: str) -> None:
-        self.http = httpx2.AsyncClient(timeout=30, trust_env=False, headers=headers)
-        self.page: httpx2.Response
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.http.aclose()
-
-    async def open(self, address: str) -> httpx2.Response:
-        self.page = await self.http.get(address)
-        while (onward := self.page.headers.get("Location")) and not onward.startswith(REDIRECT):
-            self.page = await self.http.get(self.page.url.join(onward))
-        return self.page
-
-    async def press(self, answer: str, **form: str) -> httpx2.Response:
-        """Press a button of the form that is shown."""
-        fields = dict(re.findall(r'<input type="hidden" name="(\w+)" value="(\w+)">', self.page.text))
-        origin = f"{self.page.url.scheme}://{self.page.url.netloc.decode()}"
-        pressed = await self.http.post(
-            self.page.url, data=fields | {"answer": answer} | form, headers={"Origin": origin}
-        )
-        if (onward := pressed.headers.get("Location")) is not None:
-            return await self.open(str(pressed.url.join(onward)))
-        self.page = pressed
-        return pressed
-
-    async def agree_at_lium(self, answer: str = "agree") -> None:
-        [page] = re.findall(r'<a href="([^"]+)" target="_blank"', self.page.text)
-        (await self.http.post(page, data={"answer": answer})).raise_for_status()
-
-    async def until_sent_back(self) -> str:
-        """Load the page again and again, as it does by itself; where it sends the browser in the end."""
-        with anyio.fail_after(15):
-            while (onward := self.page.headers.get("Location")) is None:
-                if found := re.search(r'content="1; url=([^"]+)"', self.page.text):
-                    return found[1].replace("&amp;", "&")
-                assert 'http-equiv="refresh" content="5"' in self.page.text
-                await anyio.sleep(0.5)
-                await self.open(str(self.page.url))
-        return str(onward)
-
-
-async def agree(address: str) -> str:
-    """Log in, as a person does who wants to."""
-    async with Browser() as browser:
-        await browser.open(address)
-        await browser.press("agree")
-        await browser.agree_at_lium()
-        return await browser.until_sent_back()
-
-
-class HandClient:
-    """A client that does what none should."""
-
-    def __init__(self, url: str, client_id: str = "", **form: str) -> None:
-        self.url = url
-        self.client_id = client_id
-        self.form = form
-        self.verifier = secrets.token_urlsafe(48)
-        self.state = secrets.token_urlsafe(8)
-
-    def register(self, **metadata: Any) -> httpx2.Response:
-        said = {"redirect_uris": [REDIRECT], "client_name": "By hand", "token_endpoint_auth_method": "none"} | metadata
-        answer = httpx2.post(f"{self.url}/register", json=said, trust_env=False)
-        if answer.is_success:
-            self.client_id = answer.json()["client_id"]
-            self.form = {"client_secret": answer.json()["client_secret"]} if "client_secret" in answer.json() else {}
-        return answer
-
-    def asking(self, **values: str) -> str:
-        challenge = base64.urlsafe_b64encode(hashlib.sha256(self.verifier.encode()).digest()).decode().rstrip("=")
-        asked = {
-            "response_type": "code",
-            "client_id": self.client_id,
-            "redirect_uri": REDIRECT,
-            "state": self.state,
-            "code_challenge": challenge,
-            "code_challenge_method": "S256",
-            "resource": f"{self.url}/mcp",
-        }
-        return f"{self.url}/authorize?{urlencode({k: v for k, v in (asked | values).items() if v})}"
-
-    def token(self, **form: str) -> httpx2.Response:
-        said = {"client_id": self.client_id, **self.form} | form
-        return httpx2.post(f"{self.url}/token", data=said, trust_env=False)
-
-    def exchange(self, back: str, **form: str) -> httpx2.Response:
-        code = parse_qs(urlsplit(back).query)["code"][0]
-        said = {"code": code, "redirect_uri": REDIRECT, "code_verifier": self.verifier} | form
-        return self.token(grant_type="authorization_code", **said)
-
-    def refresh(self, token: str) -> httpx2.Response:
-        return self.token(grant_type="refresh_token", refresh_token=token)
-
-    async def log_in(self) -> dict[str, Any]:
-        self.register()
-        return dict(self.exchange(await agree(self.asking())).json())
 
 
 def post(url: str, token: str) -> int:
@@ -237,26 +117,129 @@ async def test_callers_who_log_in_have_nothing_that_goes_on_after_a_call(hosted:
     assert "for your requests only" in text
 
 
+# Finding the way
+
+
+def test_who_is_refused_finds_the_way_from_wherever_clients_look(hosted: Served) -> None:
+    answer = httpx2.post(f"{hosted.url}/mcp", json=initialize(), headers=MCP, trust_env=False)
+    assert answer.status_code == 401
+    [named] = re.findall(r'resource_metadata="([^"]+)"', answer.headers["WWW-Authenticate"])
+    for address in (named, f"{hosted.url}/.well-known/oauth-protected-resource"):
+        said = httpx2.get(address, trust_env=False).json()
+        assert (said["resource"], said["authorization_servers"]) == (f"{hosted.url}/mcp", [hosted.url])
+    for name in ("oauth-authorization-server", "openid-configuration"):
+        said = httpx2.get(f"{hosted.url}/.well-known/{name}", trust_env=False).json()
+        assert said["issuer"] == hosted.url
+        # Without both claude.ai and others register instead of showing what they publish.
+        assert said["client_id_metadata_document_supported"]
+        assert "none" in said["token_endpoint_auth_methods_supported"]
+
+
+@pytest.mark.parametrize(
+    "path", ["/mcp", "/token", "/register", "/revoke", "/.well-known/oauth-protected-resource/mcp"]
+)
+def test_a_client_in_a_web_page_gets_in_where_its_host_is_named(hosted: Served, path: str) -> None:
+    """As the Inspector's page at a port of the person's machine; it also reads where to log in."""
+    method = "GET" if "well-known" in path else "POST"
+    asking = {
+        "Origin": "http://localhost:6274",
+        "Access-Control-Request-Method": method,
+        "Access-Control-Request-Headers": "authorization,content-type,mcp-protocol-version,mcp-method,mcp-name",
+    }
+    answer = httpx2.options(f"{hosted.url}{path}", headers=asking, trust_env=False)
+    assert (answer.status_code, answer.headers["Access-Control-Allow-Origin"]) == (200, "http://localhost:6274")
+    elsewhere = asking | {"Origin": "https://evil.example.com"}
+    assert httpx2.options(f"{hosted.url}{path}", headers=elsewhere, trust_env=False).status_code == 403
+    refused = httpx2.post(f"{hosted.url}/mcp", json=initialize(), headers=MCP | asking, trust_env=False)
+    assert "WWW-Authenticate" in refused.headers["Access-Control-Expose-Headers"]
+
+
 # Registering
 
 
 @pytest.mark.parametrize(
     "address",
     [
-        "http://evil.example.com/callback", "cursor://callback", "javascript:alert(1)", "https://claude.ai/callback#x",
-        "https://claude.ai@evil.example.com/", f"https://claude.ai/{'x' * 3000}",
+        "http://evil.example.com/callback", "http://127.0.0.1.evil.example.com/", "http://169.254.169.254/", "http://[::2]/",
+        "https://claude.ai/callback#x", "https://claude.ai/callback#", "https://claude.ai@evil.example.com/",
+        f"https://claude.ai/{'x' * 3000}", "javascript:alert(1)", "JavaScript://claude.ai/%0aalert(1)",
+        "data:text/html,x",
+        "data://text/html,x", "vbscript://x/y", "file:///etc/passwd", "file://host/share", "blob:https://claude.ai/x",
+        "about:blank", "view-source:https://claude.ai/", "mailto:a@b.example", "tel://1", "ftp://claude.ai/", "wss://claude.ai/",
+        "intent://x#Intent;end", "ms-msdt://x/y", "search-ms://x/y", "chrome://settings/x", "callback", "/callback",
+        "//claude.ai/callback", "myapp:callback", "myapp:/callback", "cursor://user@callback/",
     ],
 )  # fmt: skip
-def test_people_are_sent_back_by_https_or_to_their_own_machine_alone(hosted: Served, address: str) -> None:
+def test_nobody_is_sent_back_to_where_others_may_read_it_or_a_browser_would_act_on_it(
+    hosted: Served, address: str
+) -> None:
     answer = HandClient(hosted.url).register(redirect_uris=[address])
     assert answer.status_code == 400
     assert answer.json()["error"] in {"invalid_redirect_uri", "invalid_client_metadata"}
 
 
+@pytest.mark.parametrize(
+    ("address", "whereto"),
+    [
+        ("https://claude.ai/api/mcp/auth_callback", "claude.ai"),
+        ("https://chatgpt.com/connector/oauth/IbUR3zxyNQ16?x=1", "chatgpt.com"),
+        ("https://xn--bcher-kva.example/cb", "xn--bcher-kva.example"),
+        ("http://localhost:6274/oauth/callback", "a program on your own machine, localhost:6274"),
+        ("cursor://anysphere.cursor-mcp/oauth/callback", "addresses which begin with cursor:"),
+        ("vscode://vscode.github-authentication/did-authenticate", "addresses which begin with vscode:"),
+        ("com.example.app:/callback", "addresses which begin with com.example.app:"),
+    ],
+)
+async def test_the_page_says_where_the_answer_goes(hosted: Served, address: str, whereto: str) -> None:
+    client = HandClient(hosted.url)
+    assert client.register(redirect_uris=[address]).status_code == 201
+    async with Browser() as browser:
+        page = await browser.open(client.asking(redirect_uri=address))
+        assert whereto in page.text
+        assert f"<code>{address}</code>" in page.text
+        assert ("Any program there can have asked" in page.text) is not address.startswith("https:")
+        await browser.press("refuse")
+        back = await browser.until_sent_back()
+    assert back.startswith(f"{address}{'&' if '?' in address else '?'}error=access_denied")
+
+
+async def test_a_program_with_a_kind_of_addresses_of_its_own_gets_its_answer_there(hosted: Served) -> None:
+    address = "cursor://anysphere.cursor-mcp/oauth/callback"
+    client = HandClient(hosted.url)
+    client.register(redirect_uris=[address])
+    back = await agree(client.asking(redirect_uri=address))
+    assert back.startswith(f"{address}?code=")
+    assert client.exchange(back, redirect_uri=address).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "registered", ["http://localhost/callback", "http://127.0.0.1:3118/callback", "http://[::1]/callback"]
+)
+async def test_a_program_on_the_persons_machine_listens_at_whichever_port_is_free(
+    hosted: Served, registered: str
+) -> None:
+    """As VS Code and Claude Code do, whose port is another one each time (RFC 8252, 7.3)."""
+    client = HandClient(hosted.url)
+    client.register(redirect_uris=[registered, "https://app.example.net/callback", "cursor://here:1/callback"])
+    here = urlsplit(registered)._replace(netloc=f"{urlsplit(registered).netloc.removesuffix(':3118')}:50123").geturl()
+    async with Browser() as browser:
+        await browser.open(client.asking(redirect_uri=here))
+        await browser.press("refuse")
+        assert (await browser.until_sent_back()).startswith(f"{here}?error=")
+    for elsewhere in (
+        f"{here}/more", f"{here}?x=1", here.replace("http:", "https:"),
+        here.replace(":50123", ".evil.example.com:50123"),
+        "http://10.0.0.7:50123/callback", "https://app.example.net:8443/callback", "cursor://here:2/callback",
+        "http://127.0.0.2:50123/callback",
+    ):  # fmt: skip
+        answer = httpx2.get(client.asking(redirect_uri=elsewhere), trust_env=False)
+        assert (answer.status_code, "Location" in answer.headers) == (400, False), elsewhere
+
+
 def test_what_a_client_registers_is_bounded(hosted: Served) -> None:
     for addresses in (["https://claude.ai/callback"], ["http://localhost:5/x", "http://[::1]/"]):
         assert HandClient(hosted.url).register(redirect_uris=addresses).status_code == 201
-    assert HandClient(hosted.url).register(redirect_uris=[f"https://a.b/{n}" for n in range(6)]).status_code == 400
+    assert HandClient(hosted.url).register(redirect_uris=[f"https://a.b/{n}" for n in range(21)]).status_code == 400
     assert HandClient(hosted.url).register(client_name="x" * 20_000).status_code == 413
     answer = HandClient(hosted.url).register(client_name="x" * 900, software_id="y" * 900)
     assert len(answer.json()["client_name"]) == 60
@@ -282,9 +265,12 @@ def test_of_too_many_clients_the_oldest_without_a_login_goes(hosted: Served, hom
 def test_one_address_registers_so_many_clients_a_minute(lium: Simulated, tmp_path: Path) -> None:
     port = free_port()
     with serving(tmp_path, "--port", str(port), **at_lium(lium, tmp_path, port)) as served:
-        answers = [HandClient(served.url).register() for _ in range(62)]
-        assert [answer.status_code for answer in answers] == [201] * 60 + [429] * 2
-        assert answers[-1].headers["Retry-After"] == "60"
+        begun, registered = time.monotonic(), 0
+        while (answer := HandClient(served.url).register()).status_code == 201:
+            registered += 1
+        assert answer.status_code == 429
+        assert answer.headers["Retry-After"] == "1"
+        assert 60 <= registered <= 61 + time.monotonic() - begun, "one more comes each second"
 
 
 # Asking
@@ -308,6 +294,8 @@ def test_nobody_is_sent_to_where_the_client_was_not_registered(hosted: Served) -
     ("change", "error"),
     [
         ({"resource": "https://another.example.com/mcp"}, "invalid_target"),
+        ({"resource": "http://127.0.0.1:1/mcp"}, "invalid_target"),
+        ({"resource": "[::"}, "invalid_target"),
         ({"response_type": "token"}, "unsupported_response_type"),
         ({"code_challenge": ""}, "invalid_request"),
         ({"code_challenge_method": "plain"}, "invalid_request"),
@@ -320,6 +308,32 @@ def test_a_client_that_asks_for_what_there_is_not_hears_so(hosted: Served, chang
     answer = httpx2.get(client.asking(**change), trust_env=False)
     assert answer.headers["Location"].startswith(f"{REDIRECT}?")
     assert parse_qs(urlsplit(answer.headers["Location"]).query)["error"] == [error]
+
+
+def test_a_client_may_write_our_address_a_little_differently_or_leave_it_out(hosted: Served) -> None:
+    client = HandClient(hosted.url)
+    client.register()
+    for resource in ("", f"{hosted.url}/mcp/", f"{hosted.url.replace('http', 'HTTP')}/mcp"):
+        answer = httpx2.get(client.asking(resource=resource), trust_env=False)
+        assert answer.headers["Location"].startswith(f"{hosted.url}/login/"), resource
+
+
+def test_what_is_asked_twice_is_refused_since_nobody_knows_which_counts(hosted: Served) -> None:
+    client = HandClient(hosted.url)
+    client.register()
+    for more, error in (
+        ({"resource": "https://another.example.com/mcp"}, "invalid_target"),
+        ({"resource": f"{hosted.url}/mcp"}, "invalid_target"),
+        ({"redirect_uri": "https://evil.example.com/"}, "invalid_request"),
+        ({"client_id": client.client_id}, "invalid_request"),
+    ):
+        answer = httpx2.get(f"{client.asking()}&{urlencode(more)}", trust_env=False)
+        assert (answer.status_code, answer.json()["error"]) == (400, error)
+        said = [("grant_type", "refresh_token"), ("client_id", client.client_id), ("refresh_token", "x")]
+        said += [("resource", f"{hosted.url}/mcp"), ("redirect_uri", REDIRECT), *more.items()]
+        form = {"Content-Type": "application/x-www-form-urlencoded"}
+        answer = httpx2.post(f"{hosted.url}/token", content=urlencode(said), headers=form, trust_env=False)
+        assert (answer.status_code, answer.json()["error"]) == (400, error)
 
 
 # The pages
@@ -431,6 +445,52 @@ async def test_a_code_is_for_its_client_its_verifier_and_its_address(hosted: Ser
     assert tokens.headers["Cache-Control"] == "no-store"
     assert post(hosted.url, tokens.json()["access_token"]) == 200
     assert post(hosted.url, tokens.json()["refresh_token"]) == 401, "it is for the token endpoint alone"
+
+
+async def test_tokens_are_for_this_server_alone(hosted: Served, lium: Simulated, home: Path) -> None:
+    client = HandClient(hosted.url)
+    client.register()
+    back = await agree(client.asking())
+    elsewhere = {"resource": "https://another.example.com/mcp"}
+    assert client.exchange(back, **elsewhere).json()["error"] == "invalid_target"
+    tokens = client.exchange(back, resource=f"{hosted.url}/mcp").json()
+    refused = client.token(grant_type="refresh_token", refresh_token=tokens["refresh_token"], **elsewhere)
+    assert (refused.status_code, refused.json()["error"]) == (400, "invalid_target")
+    port = free_port()
+    with serving(home / "next", "--port", str(port), **at_lium(lium, home, port)) as next_door:
+        assert post(next_door.url, tokens["access_token"]) == 401, "it shares the ledger, and has another address"
+        client.url = next_door.url
+        assert client.refresh(tokens["refresh_token"]).json()["error"] == "invalid_grant"
+    assert post(hosted.url, tokens["access_token"]) == 200
+    client.url = hosted.url
+    assert client.refresh(tokens["refresh_token"]).status_code == 200
+
+
+async def test_a_client_may_ask_for_any_scope_since_there_are_none(hosted: Served) -> None:
+    client = HandClient(hosted.url)
+    client.register(scope="offline_access mcp:tools")
+    tokens = client.exchange(await agree(client.asking(scope="openid offline_access")), scope="openid").json()
+    renewed = client.token(grant_type="refresh_token", refresh_token=tokens["refresh_token"], scope="offline_access")
+    assert renewed.status_code == 200
+
+
+async def test_a_client_with_a_secret_may_name_itself_in_the_header_alone(hosted: Served) -> None:
+    """As RFC 6749 has it, and Go's library does; the SDK wants the id in the form too."""
+    client = HandClient(hosted.url)
+    secret = client.register(token_endpoint_auth_method="client_secret_basic").json()["client_secret"]
+    back = await agree(client.asking())
+    said = {
+        "grant_type": "authorization_code",
+        "code": parse_qs(urlsplit(back).query)["code"][0],
+        "redirect_uri": REDIRECT,
+        "code_verifier": client.verifier,
+    }
+    for password, status in (("guessed", 401), (secret, 200)):
+        basic = (client.client_id, password)
+        answer = httpx2.post(f"{hosted.url}/token", data=said, auth=basic, trust_env=False)
+        assert answer.status_code == status
+    garbled = {b"Authorization": "Basic é==".encode("latin-1")}
+    assert httpx2.post(f"{hosted.url}/token", data=said, headers=garbled, trust_env=False).status_code == 401
 
 
 async def test_a_code_that_is_used_again_ends_the_login(hosted: Served) -> None:

@@ -19,6 +19,7 @@ from lium_mcp.serving.oauth.issuer import Issuer
 from lium_mcp.serving.oauth.login_pages import LoginPages
 from lium_mcp.serving.oauth.login_provider import LoginProvider
 from lium_mcp.serving.oauth.resource import Resource
+from lium_mcp.serving.oauth.strangers import Strangers
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +61,14 @@ def open_lium_desk(oauth: OAuth, lium: LiumClient, ledger: LazyLedger, callers: 
         callers: Tells those who show keys or the server token.
     """
     resource = Resource(oauth.public_url, oauth.public_url)
-    seal = Seal(oauth.keys)
-    provider = LoginProvider(ledger, seal, resource, SYSTEM_CLOCK)
+    seal, strangers = Seal(oauth.keys), Strangers()
+    provider = LoginProvider(ledger, seal, resource, strangers, SYSTEM_CLOCK)
     logins = DeviceLogins(lium, ledger, seal, SYSTEM_CLOCK)
     pages = LoginPages(oauth.public_url, ledger, provider, logins, SYSTEM_CLOCK)
-    routes = *resource.routes(), *endpoints(oauth.public_url, provider, pages)
+    routes = *resource.routes(), *endpoints(resource, provider, pages)
 
     async def aclose() -> None:
+        strangers.close()
         await lium.aclose()
         await ledger.aclose()
 

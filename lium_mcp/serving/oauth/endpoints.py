@@ -1,72 +1,126 @@
 """What clients and browsers ask of the authorization server: its metadata, the SDK's endpoints, and the login pages."""
 
+import base64
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlencode, urlsplit
 
 from mcp.server.auth.handlers.authorize import AuthorizationHandler
 from mcp.server.auth.handlers.register import RegistrationHandler
 from mcp.server.auth.handlers.token import TokenHandler
 from mcp.server.auth.middleware.client_auth import AuthenticationError, ClientAuthenticator
+from mcp.server.auth.provider import AccessToken, RefreshToken
 from mcp.server.auth.settings import ClientRegistrationOptions
 from mcp.server.transport_security import RequestBodyLimitMiddleware
+from starlette.datastructures import FormData, QueryParams
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lium_mcp.rentals import LedgerUnavailable
+from lium_mcp.serving.allowances import Allowances, TooOften
+from lium_mcp.serving.oauth.client_documents import ClientRefused, known_as
 from lium_mcp.serving.oauth.login_pages import LoginPages
 from lium_mcp.serving.oauth.login_provider import LOGIN_PATH, LoginProvider
-from lium_mcp.serving.oauth.rates import Rate
+from lium_mcp.serving.oauth.resource import Resource
+from lium_mcp.serving.sessions import address_of
 
 _MOST_BODY_BYTES: Final = 16 * 1024
 _NOT_STORED: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 _METHODS: Final = ["none", "client_secret_post", "client_secret_basic"]
 _METADATA: Final = ("/.well-known/oauth-authorization-server", "/.well-known/openid-configuration")
+# How many requests a minute of one address. Services of many people call from few, but begin a login seldom.
+_SELDOM: Final = 60
+_OFTEN: Final = 300
+_ADDRESSES: Final = 10
+"""As many addresses as may use up what all of them have together."""
 
 _Handler = Callable[[Request], Awaitable[Response]]
 
 
-def endpoints(public_url: str, provider: LoginProvider, pages: LoginPages) -> Iterator[Route]:
-    """The routes of the authorization server at an address."""
-    metadata = _metadata(public_url)
+def endpoints(resource: Resource, provider: LoginProvider, pages: LoginPages) -> Iterator[Route]:
+    """The routes of the authorization server at the address of a resource, which it gives tokens for."""
+    metadata = _metadata(resource.public_url)
 
     async def show_metadata(_: Request) -> JSONResponse:
         return JSONResponse(metadata, headers={"Cache-Control": "public, max-age=3600"})
 
-    prefix = urlsplit(public_url).path
+    prefix = urlsplit(resource.public_url).path
     for path in dict.fromkeys(f"{path}{below}" for path in _METADATA for below in ("", prefix)):
         yield Route(path, show_metadata)
 
-    # Services of many people call from few addresses, but begin a login seldom.
-    often, registering, asking = Rate(300, 3_000), Rate(60, 600), Rate(60, 600)
-    authenticator = ClientAuthenticator(provider)
+    clients = _Clients(resource, provider)
+    registration = RegistrationHandler(provider, ClientRegistrationOptions(enabled=True))
+    often, registering, asking = Allowances(), Allowances(), Allowances()
+    served: list[tuple[str, _Handler, list[str], Allowances, int]] = [
+        ("/register", registration.handle, ["POST"], registering, _SELDOM),
+        ("/authorize", clients.authorize, ["GET", "POST"], asking, _SELDOM),
+        (f"{LOGIN_PATH}/{{ticket}}", _by_method(pages), ["GET", "POST"], often, _OFTEN),
+        ("/token", clients.token, ["POST"], often, _OFTEN),
+        ("/revoke", clients.revoke, ["POST"], often, _OFTEN),
+    ]
+    for path, handler, methods, allowances, most in served:
+        route = Route(path, _answered(handler), methods=methods)
+        route.app = _bounded(RequestBodyLimitMiddleware(route.app, _MOST_BODY_BYTES), allowances, most)
+        yield route
 
-    async def revoke(request: Request) -> Response:
-        # The SDK's own refuses clients without a secret.
+
+class _Clients:
+    """Answers what clients ask, before the SDK does: it reads less of a request than it should."""
+
+    def __init__(self, resource: Resource, provider: LoginProvider) -> None:
+        self._resource = resource
+        self._provider = provider
+        self._authenticator = ClientAuthenticator(provider)
+        self._authorization = AuthorizationHandler(provider)
+        self._exchange = TokenHandler(provider, self._authenticator)
+
+    async def authorize(self, request: Request) -> Response:
+        """Begin a login."""
+        asked = request.query_params if request.method == "GET" else await request.form()
+        if refusal := self._repeated(asked):
+            return refusal
         try:
-            client = await authenticator.authenticate_request(request)
+            await self._provider.meet(str(asked.get("client_id", "")))
+        except ClientRefused as refused:
+            return _refused("invalid_client", str(refused))
+        return await self._authorization.handle(request)
+
+    async def token(self, request: Request) -> Response:
+        """Give tokens for a code, or for a token."""
+        form = await request.form()
+        if refusal := self._repeated(form):
+            return refusal
+        meant = form.get("resource")
+        if meant is not None and not self._resource.is_meant_by(str(meant)):
+            return _refused("invalid_target", self._resource.alone)
+        answer: Response = await self._exchange.handle(_as_the_sdk_reads_it(request, form))
+        return answer
+
+    async def revoke(self, request: Request) -> Response:
+        """End a login; the SDK's own refuses clients without a secret."""
+        form = await request.form()
+        try:
+            client = await self._authenticator.authenticate_request(_as_the_sdk_reads_it(request, form))
         except AuthenticationError as error:
-            said = {"error": "invalid_client", "error_description": error.message}
-            return JSONResponse(said, 401, _NOT_STORED)
-        secret = str((await request.form()).get("token", ""))
-        found = await provider.load_access_token(secret) or await provider.load_refresh_token(client, secret)
-        if found is not None and found.client_id == client.client_id:
-            await provider.revoke_token(found)
+            return _refused("invalid_client", error.message, 401)
+        secret = str(form.get("token", ""))
+        found: AccessToken | RefreshToken | None = await self._provider.load_access_token(secret)
+        if found is None or found.client_id != known_as(client.client_id):
+            found = await self._provider.load_refresh_token(client, secret)
+        if found is not None:
+            await self._provider.revoke_token(found)
         return Response(status_code=200, headers=_NOT_STORED)
 
-    registration = RegistrationHandler(provider, ClientRegistrationOptions(enabled=True))
-    served: list[tuple[str, _Handler, list[str], Rate]] = [
-        ("/register", registration.handle, ["POST"], registering),
-        ("/authorize", AuthorizationHandler(provider).handle, ["GET", "POST"], asking),
-        (f"{LOGIN_PATH}/{{ticket}}", _by_method(pages), ["GET", "POST"], often),
-        ("/token", TokenHandler(provider, authenticator).handle, ["POST"], often),
-        ("/revoke", revoke, ["POST"], often),
-    ]
-    for path, handler, methods, rate in served:
-        route = Route(path, _answered(handler), methods=methods)
-        route.app = rate.bound(RequestBodyLimitMiddleware(route.app, _MOST_BODY_BYTES))
-        yield route
+    def _repeated(self, asked: QueryParams | FormData) -> Response | None:
+        """The refusal of a request that says something twice, of which the SDK would read one."""
+        counts = Counter(name for name, _ in asked.multi_items())
+        if counts["resource"] > 1:
+            return _refused("invalid_target", self._resource.alone)
+        repeated = any(count > 1 for count in counts.values())
+        return _refused("invalid_request", "A parameter is there more than once.") if repeated else None
 
 
 def _metadata(public_url: str) -> dict[str, Any]:
@@ -83,7 +137,35 @@ def _metadata(public_url: str) -> dict[str, Any]:
         "token_endpoint_auth_methods_supported": _METHODS,
         "revocation_endpoint_auth_methods_supported": _METHODS,
         "authorization_response_iss_parameter_supported": True,
+        "client_id_metadata_document_supported": True,
     }
+
+
+def _as_the_sdk_reads_it(request: Request, form: FormData) -> Request:
+    """A request of the token endpoint in the form that the SDK takes, of those that clients really send.
+
+    It wants the client's id in the form, which is in the header alone where a secret is there too (RFC 6749, 2.3.1),
+    and refuses any scope, of which there are none here.
+    """
+    fields = {name: str(text) for name, text in form.multi_items() if name != "scope"}
+    scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
+    if "client_id" not in fields and scheme.lower() == "basic":
+        try:
+            fields["client_id"] = unquote(base64.b64decode(credentials).decode().partition(":")[0])
+        except ValueError:
+            fields["client_id"] = ""
+    said = b"application/x-www-form-urlencoded"
+    others = [(name, text) for name, text in request.scope["headers"] if name != b"content-type"]
+    body = urlencode(fields).encode()
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return Request({**request.scope, "headers": [*others, (b"content-type", said)]}, receive)
+
+
+def _refused(error: str, description: str, status: int = 400) -> Response:
+    return JSONResponse({"error": error, "error_description": description}, status, _NOT_STORED)
 
 
 def _by_method(pages: LoginPages) -> _Handler:
@@ -91,6 +173,21 @@ def _by_method(pages: LoginPages) -> _Handler:
         return await (pages.answer if request.method == "POST" else pages.show)(request)
 
     return handle
+
+
+def _bounded(app: ASGIApp, allowances: Allowances, most: int) -> ASGIApp:
+    """Let no more requests through than so many a minute of one address, or network of IPv6, and some times as many."""
+
+    async def bounded(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            allowances.take({f"address {address_of(scope.get('client'))}": most, "all": most * _ADDRESSES})
+        except TooOften as error:
+            said = {"error": "temporarily_unavailable", "error_description": "Too many requests; wait a little."}
+            await JSONResponse(said, 429, {"Retry-After": str(error.seconds)})(scope, receive, send)
+            return
+        await app(scope, receive, send)
+
+    return bounded
 
 
 def _answered(handler: _Handler) -> _Handler:

@@ -22,8 +22,8 @@ from lium_mcp.rentals.grants import Login
 from lium_mcp.services.logging_in import KEYS_PAGE, POLL_SECONDS
 from lium_mcp.serving.oauth.device_logins import DeviceLogins
 from lium_mcp.serving.oauth.login_provider import LOGIN_PATH, LoginProvider
+from lium_mcp.serving.oauth.redirects import is_on_the_machine, whereto
 from lium_mcp.serving.oauth.tickets import digest, new_secret
-from lium_mcp.values import is_loopback
 
 _COOKIE: Final = "lium_login"
 _LIFETIME_SECONDS: Final = 600
@@ -40,7 +40,7 @@ _PAGE: Final = """<!DOCTYPE html>
 <html lang="en">
 <head><meta charset="utf-8"><meta name="viewport" content="width=device-width">%s<title>Log in to Lium</title>
 <style>body { font: 1rem/1.5 sans-serif; max-width: 34rem; margin: 4rem auto; padding: 0 1rem }
-button { font: inherit; padding: .5rem 1rem }</style></head>
+button { font: inherit; padding: .5rem 1rem } code { overflow-wrap: anywhere }</style></head>
 <body>%s</body>
 </html>
 """
@@ -115,11 +115,15 @@ class LoginPages:
     def _ask(self, request: Request, login: Login) -> Response:
         browser = request.cookies.get(_COOKIE) or new_secret()
         name = escape(login.request["client_name"] or "A program without a name")
+        back = login.request["redirect_uri"]
+        anybody = " Any program there can have asked, whatever it is called." if is_on_the_machine(back) else ""
         page = _shown(
             f"<h1>Let {name} use your Lium account?</h1>"
-            f"<p><strong>{name}</strong> is what it calls itself; nobody has checked that. If you go on, you are sent "
-            f"to <strong>{_whereto(login)}</strong> in the end, and whoever is there can rent GPU pods with your "
-            f"account through {escape(urlsplit(self._issuer).netloc)}, on your money, and remove them.</p>"
+            f"<p><strong>{name}</strong> is what it calls itself; {_vouched(login)}</p>"
+            f"<p>If you go on, you are sent to <strong>{escape(whereto(back))}</strong> in the end, and whoever is "
+            "there can rent GPU pods with your account through "
+            f"{escape(urlsplit(self._issuer).netloc)}, on your money, and remove them.{anybody}</p>"
+            f"<p>The whole address: <code>{escape(back)}</code></p>"
             "<p>Go on only if you have just begun this yourself.</p>"
             f'<form method="post"><input type="hidden" name="form" value="{digest(f"form {browser}")}">'
             '<button name="answer" value="agree">Go on to Lium</button> '
@@ -154,7 +158,8 @@ class LoginPages:
         # A form may not send a person elsewhere, and this page may follow one: so the page itself does.
         back = escape(self._back(login, {"error": error, "error_description": description}).replace("'", "%27"))
         return _shown(
-            f'<h1>You were not logged in</h1><p>{description}</p><p><a href="{back}">Back to {_whereto(login)}</a></p>',
+            f"<h1>You were not logged in</h1><p>{description}</p>"
+            f'<p><a href="{back}">Back to {escape(whereto(login.request["redirect_uri"]))}</a></p>',
             head=f'<meta http-equiv="refresh" content="1; url={back}">',
         )
 
@@ -166,10 +171,13 @@ class LoginPages:
         return f"{urlsplit(self._issuer).path}{LOGIN_PATH}/{request.path_params['ticket']}"
 
 
-def _whereto(login: Login) -> str:
-    parts = urlsplit(login.request["redirect_uri"])
-    here = "a program on your own machine, " if is_loopback(parts.hostname or "") else ""
-    return here + escape(parts.netloc)
+def _vouched(login: Login) -> str:
+    """Who stands for the name of a client."""
+    document = login.request.get("client_document")
+    if document is None:
+        return "nobody has checked that."
+    site = escape(urlsplit(document).netloc)
+    return f"whoever has <strong>{site}</strong> says so too, and this server knows no more of it."
 
 
 def _is_same_browser(request: Request, login: Login) -> bool:

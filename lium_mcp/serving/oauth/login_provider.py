@@ -5,10 +5,8 @@ say nothing; the ledger has their digests.
 """
 
 import logging
-from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Final
-from urllib.parse import urlsplit
 
 from mcp.server.auth.provider import (
     AccessToken,
@@ -20,7 +18,8 @@ from mcp.server.auth.provider import (
     RegistrationError,
     TokenError,
 )
-from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
+from mcp.shared.auth import InvalidRedirectUriError, OAuthClientInformationFull, OAuthToken
+from pydantic import AnyUrl
 
 from lium_mcp.api.clock import Clock
 from lium_mcp.api.errors import LOGIN_OVER_HTTP
@@ -28,11 +27,13 @@ from lium_mcp.guard.sealing import Seal
 from lium_mcp.rentals import LazyLedger, LedgerUnavailable
 from lium_mcp.rentals.grants import Grant, GrantToken, Login, LoginClient, TokenKind
 from lium_mcp.serving.callers import Caller
+from lium_mcp.serving.oauth.client_documents import known_as, names_document, read_client
 from lium_mcp.serving.oauth.gate import NotVerifiable, TokenRefused
+from lium_mcp.serving.oauth.redirects import MOST_REDIRECTS, as_compared, is_same_place, safe_ones
 from lium_mcp.serving.oauth.resource import Resource
+from lium_mcp.serving.oauth.strangers import Strangers
 from lium_mcp.serving.oauth.tickets import TOKEN_PREFIX, digest, new_secret
 from lium_mcp.text import in_a_line, shortened
-from lium_mcp.values import is_loopback
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +44,8 @@ _ACCESS_LIFETIME: Final = timedelta(hours=1)
 _REFRESH_LIFETIME: Final = timedelta(days=30)
 # A client with which nobody logs in is soon forgotten.
 _UNUSED_LIFETIME: Final = timedelta(days=1)
-_MOST_REDIRECTS: Final = 5
-_MOST_ADDRESS_CHARACTERS: Final = 2_000
+# For so long what a client's document says is not read again.
+_DOCUMENT_LIFETIME: Final = timedelta(minutes=10)
 _MOST_STATE_CHARACTERS: Final = 4_000
 _MOST_NAME_CHARACTERS: Final = 60
 
@@ -54,25 +55,51 @@ class _Client(OAuthClientInformationFull):
         """Take whatever a client asks for: there are no scopes here."""
         return None
 
+    def validate_redirect_uri(self, redirect_uri: AnyUrl | None) -> AnyUrl:
+        """Take an address that the client has registered, and of those on a person's own machine any port."""
+        try:
+            return super().validate_redirect_uri(redirect_uri)
+        except InvalidRedirectUriError:
+            registered = map(as_compared, self.redirect_uris or [])
+            if redirect_uri is None or not any(is_same_place(str(redirect_uri), one) for one in registered):
+                raise
+            return redirect_uri
+
 
 class LoginProvider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshToken, AccessToken]):
     """What the SDK's endpoints ask; each method raises LedgerUnavailable where the database cannot be used."""
 
-    def __init__(self, ledger: LazyLedger, seal: Seal, resource: Resource, clock: Clock) -> None:
+    def __init__(self, ledger: LazyLedger, seal: Seal, resource: Resource, strangers: Strangers, clock: Clock) -> None:
         self._ledger = ledger
         self._seal = seal
         self._resource = resource
+        self._strangers = strangers
         self._clock = clock
 
+    async def meet(self, client_id: str) -> None:
+        """Read what a client says of itself that is called by the address of its document, unless that was just done.
+
+        Raises:
+            ClientRefused: it says nothing of use.
+        """
+        if not names_document(client_id):
+            return
+        name, now = known_as(client_id), self._clock.now()
+        found = await self._ledger.grants().client(name, now=now)
+        if found is not None and now - found.created_at < _DOCUMENT_LIFETIME:
+            return
+        said = await read_client(client_id, self._strangers)
+        await self._keep(name, said["client_name"], said["redirect_uris"], "none", secret=None)
+
     async def get_client(self, client_id: str) -> OAuthClientInformationFull | None:
-        """A client that has registered itself; None also where its secret cannot be opened any more."""
-        found = await self._ledger.grants().client(client_id, now=self._clock.now())
+        """A client that has registered itself, or was met; None also where its secret cannot be opened any more."""
+        found = await self._ledger.grants().client(known_as(client_id), now=self._clock.now())
         if found is None:
             return None
         opened = self._seal.open(found.sealed_secret) if found.sealed_secret else {}
         if opened is None:
             return None
-        return _Client.model_validate({**found.registration, "client_id": found.id, **opened})
+        return _Client.model_validate({**found.registration, "client_id": client_id, **opened})
 
     async def register_client(self, client_info: OAuthClientInformationFull) -> None:
         """Keep a client; of what it says of itself, only what is needed.
@@ -80,23 +107,32 @@ class LoginProvider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshT
         Raises:
             RegistrationError: people would be sent back to where it is not safe.
         """
-        redirects = [str(address) for address in client_info.redirect_uris or []]
-        if len(redirects) > _MOST_REDIRECTS or not all(map(_is_safe_to_return_to, redirects)):
+        asked = [str(address) for address in client_info.redirect_uris or []]
+        redirects = safe_ones(asked)
+        if len(redirects) != len(asked):
             raise RegistrationError(
                 "invalid_redirect_uri",
-                f"At most {_MOST_REDIRECTS} addresses are taken, each with https, or http on the user's own machine.",
+                f"At most {MOST_REDIRECTS} addresses are taken, each with https, with http on the user's own machine, "
+                "or of a kind that one program there has to itself, as com.example.app:/callback.",
             )
-        client_info.client_name = shortened(in_a_line(client_info.client_name or ""), _MOST_NAME_CHARACTERS)
+        client_info.client_name = _shown_name(client_info.client_name)
+        method = client_info.token_endpoint_auth_method
+        await self._keep(
+            client_info.client_id, client_info.client_name, redirects, method, secret=client_info.client_secret
+        )
+
+    async def _keep(
+        self, client_id: str, name: str, redirects: list[str], method: str | None, *, secret: str | None
+    ) -> None:
         registration = {
             "redirect_uris": redirects,
-            "client_name": client_info.client_name,
-            "token_endpoint_auth_method": client_info.token_endpoint_auth_method,
+            "client_name": _shown_name(name),
+            "token_endpoint_auth_method": method,
             "grant_types": ["authorization_code", "refresh_token"],
         }
-        now, secret = self._clock.now(), client_info.client_secret
         sealed = self._seal.seal({"client_secret": secret}) if secret else None
-        client = LoginClient(client_info.client_id, registration, sealed, now, now + _UNUSED_LIFETIME)
-        await self._ledger.grants().register(client)
+        now = self._clock.now()
+        await self._ledger.grants().register(LoginClient(client_id, registration, sealed, now, now + _UNUSED_LIFETIME))
 
     async def authorize(self, client: OAuthClientInformationFull, params: AuthorizationParams) -> str:
         """Begin a login, and return the address of its page.
@@ -104,14 +140,20 @@ class LoginProvider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshT
         Raises:
             AuthorizeError: the client asks for what there is not here.
         """
-        if params.resource is not None and params.resource.rstrip("/") != self._resource.url:
-            raise AuthorizeError("invalid_target", f"Tokens are for {self._resource.url} alone.")
+        if params.resource is not None and not self._resource.is_meant_by(params.resource):
+            raise AuthorizeError("invalid_target", self._resource.alone)
         if len(params.state or "") > _MOST_STATE_CHARACTERS:
             raise AuthorizeError("invalid_request", f"state has {_MOST_STATE_CHARACTERS} characters at most.")
         ticket, now = new_secret(), self._clock.now()
         asked = params.model_dump(mode="json", include={"state", "code_challenge", "redirect_uri_provided_explicitly"})
-        request = asked | {"redirect_uri": str(params.redirect_uri), "client_name": client.client_name or ""}
-        login = Login(digest(ticket), client.client_id, request, now + _LOGIN_LIFETIME)
+        request = asked | {
+            "redirect_uri": str(params.redirect_uri),
+            "client_name": client.client_name or "",
+            "resource": self._resource.url,
+        }
+        if names_document(client.client_id):
+            request["client_document"] = client.client_id
+        login = Login(digest(ticket), known_as(client.client_id), request, now + _LOGIN_LIFETIME)
         await self._ledger.grants().begin(login, now=now)
         return f"{self._resource.public_url}{LOGIN_PATH}/{ticket}"
 
@@ -134,7 +176,7 @@ class LoginProvider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshT
             code=authorization_code,
             scopes=[],
             expires_at=token.until.timestamp(),
-            client_id=grant.client_id,
+            client_id=client.client_id,
             code_challenge=token.terms["code_challenge"],
             redirect_uri=token.terms["redirect_uri"],
             redirect_uri_provided_explicitly=token.terms["redirect_uri_provided_explicitly"],
@@ -160,7 +202,7 @@ class LoginProvider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshT
         token, grant = found
         return RefreshToken(
             token=refresh_token,
-            client_id=grant.client_id,
+            client_id=client.client_id,
             scopes=[],
             expires_at=int(token.until.timestamp()),
             resource=self._resource.url,
@@ -181,7 +223,7 @@ class LoginProvider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshT
         return await self._exchange(refresh_token.token, "refresh", client)
 
     async def load_access_token(self, token: str) -> AccessToken | None:
-        """An access token, whichever client it was given to."""
+        """An access token, whichever client it was given to; its client is named as the ledger does."""
         found = await self._ledger.grants().token(digest(token), "access", now=self._clock.now())
         if found is None:
             return None
@@ -202,8 +244,8 @@ class LoginProvider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshT
             found = await self._ledger.grants().token(digest(token), "access", now=self._clock.now())
         except LedgerUnavailable as error:
             raise NotVerifiable("Logins cannot be looked up now; try again in a moment.") from error
-        if found is None:
-            raise TokenRefused("The token is not known, or has expired.")
+        if found is None or not self._is_for_us(found[0]):
+            raise TokenRefused("The token is not known, is for another server, or has expired.")
         opened = self._seal.open(found[1].sealed)
         if opened is None:
             raise TokenRefused("The login cannot be read any more; log in again.")
@@ -214,13 +256,17 @@ class LoginProvider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshT
         self, secret: str, kind: TokenKind, client: OAuthClientInformationFull
     ) -> tuple[GrantToken, Grant] | None:
         found = await self._ledger.grants().token(digest(secret), kind, now=self._clock.now())
-        if found is None or found[1].client_id != client.client_id:
+        if found is None or found[1].client_id != known_as(client.client_id) or not self._is_for_us(found[0]):
             return None
         if found[0].used_at is not None:
             log.warning("A %s was used again: its login %s has ended", kind, found[1].id)
             await self._ledger.grants().end(found[1].id)
             return None
         return found
+
+    def _is_for_us(self, token: GrantToken) -> bool:
+        """Whether a token was given for this address: servers at several may share a ledger."""
+        return token.terms.get("resource") == self._resource.url
 
     async def _exchange(self, secret: str, kind: TokenKind, client: OAuthClientInformationFull) -> OAuthToken:
         found = await self._find(secret, kind, client)
@@ -229,7 +275,11 @@ class LoginProvider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshT
             raise TokenError("invalid_grant", "The login has ended; log in again.")
         now = self._clock.now()
         access, refresh = new_secret(TOKEN_PREFIX), new_secret(TOKEN_PREFIX)
-        tokens = list(_tokens(found[1].id, access, refresh, now))
+        terms = {"resource": self._resource.url}
+        tokens = [
+            GrantToken(digest(access), found[1].id, "access", now + _ACCESS_LIFETIME, terms),
+            GrantToken(digest(refresh), found[1].id, "refresh", now + _REFRESH_LIFETIME, terms),
+        ]
         # Sealed anew, so that keys which only open are needed no longer than a grant lives unrenewed.
         if not await self._ledger.grants().exchange(found[0], tokens, sealed=self._seal.seal(opened), now=now):
             log.warning("A %s was used twice at once: its login %s has ended", kind, found[1].id)
@@ -238,14 +288,5 @@ class LoginProvider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshT
         return OAuthToken(access_token=access, expires_in=seconds, refresh_token=refresh)
 
 
-def _tokens(grant_id: str, access: str, refresh: str, now: datetime) -> Iterator[GrantToken]:
-    yield GrantToken(digest(access), grant_id, "access", now + _ACCESS_LIFETIME)
-    yield GrantToken(digest(refresh), grant_id, "refresh", now + _REFRESH_LIFETIME)
-
-
-def _is_safe_to_return_to(address: str) -> bool:
-    """Whether a code may be sent to an address: by https, or to a program on the person's own machine."""
-    parts = urlsplit(address)
-    is_clear = len(address) <= _MOST_ADDRESS_CHARACTERS and not parts.fragment and "@" not in parts.netloc
-    host = parts.hostname or ""
-    return is_clear and bool(host) and (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host)))
+def _shown_name(name: str | None) -> str:
+    return shortened(in_a_line(name or ""), _MOST_NAME_CHARACTERS)

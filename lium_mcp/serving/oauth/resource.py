@@ -24,8 +24,13 @@ class Resource:
     def __init__(self, public_url: str, issuer: str, scopes: Collection[str] = ()) -> None:
         self.public_url: Final = public_url
         self.url: Final = f"{public_url}{_MCP}"
+        self.alone: Final = f"Tokens are for {self.url} alone, and for one resource each."
         self._issuer = issuer
         self._scopes = sorted(scopes)
+
+    def is_meant_by(self, resource: str) -> bool:
+        """Whether a client means this server (RFC 8707), however it writes the host."""
+        return _in_one_form(resource) == _in_one_form(self.url)
 
     def routes(self) -> Iterator[Route]:
         """Where clients look for the authorization server (RFC 9728)."""
@@ -62,3 +67,12 @@ class Resource:
         return JSONResponse(
             said, status, {"WWW-Authenticate": f"Bearer {', '.join(parts)}", "Cache-Control": "no-store"}
         )
+
+
+def _in_one_form(address: str) -> str:
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return ""
+    plain = parts._replace(scheme=parts.scheme.lower(), netloc=parts.netloc.lower(), path=parts.path.rstrip("/"))
+    return plain.geturl()
