@@ -8,8 +8,6 @@ import asyncio
 import errno
 import os
 import socket
-import sqlite3
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -27,12 +25,12 @@ from sqlalchemy.pool import QueuePool
 from lium_mcp.observing import Work, observed
 from lium_mcp.rentals.entries import LedgerUnavailable
 from lium_mcp.rentals.tables import prepare
+from lium_mcp.sqlite_files import make_private, write_ahead
 
 T = TypeVar("T")
 
 _ONLY_READS: Final = "only_reads"
 _BUSY_SECONDS: Final = 10
-_BUSY_PAUSE_SECONDS: Final = 0.02
 _CONNECT_SECONDS: Final = 5
 # Longer than PostgreSQL itself lets a statement take: one that is frozen keeps no limit of its own.
 _ANSWER_SECONDS: Final = 12.0
@@ -219,13 +217,13 @@ def _sqlite(url: URL) -> Engine:
         # Each connection has a database of its own, and cannot be in two transactions: threads take turns with one.
         options |= {"poolclass": QueuePool, "pool_size": 1, "max_overflow": 0, "pool_timeout": _BUSY_SECONDS}
     else:
-        _make_private(Path(url.database or ""))
+        make_private(Path(url.database or ""))
     engine = create_engine(url, hide_parameters=True, **options)
 
     @event.listens_for(engine, "connect")
     def prepare_connection(connection: Any, _: Any) -> None:  # noqa: ANN401 - the driver's own
         connection.isolation_level = None  # transactions begin below, where those that write take the lock at once
-        _write_ahead(connection)
+        write_ahead(connection, busy_seconds=_BUSY_SECONDS)
         connection.execute("PRAGMA synchronous=FULL")
 
     @event.listens_for(engine, "begin")
@@ -234,40 +232,6 @@ def _sqlite(url: URL) -> Engine:
         connection.exec_driver_sql("BEGIN DEFERRED" if only_reads else "BEGIN IMMEDIATE")
 
     return engine
-
-
-def _write_ahead(connection: sqlite3.Connection) -> None:
-    """Switch to the write-ahead log. While others switch a new file too, SQLite refuses at once: then try again.
-
-    Raises:
-        sqlite3.OperationalError: it was not possible in time.
-    """
-    deadline = time.monotonic() + _BUSY_SECONDS
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                raise
-            time.sleep(_BUSY_PAUSE_SECONDS)
-        else:
-            return
-
-
-def _make_private(path: Path) -> None:
-    """Make the file, for its owner alone; SQLite gives the files that it writes beside it the same mode."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # One that is there is not opened: to close it again would end all locks that this process holds on it, and other
-    # processes would take its connections for closed.
-    try:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-    except FileExistsError:
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path)) from None
-        if not os.access(path, os.R_OK | os.W_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path)) from None
-    with suppress(PermissionError):  # somebody else's file that we may write
-        path.chmod(0o600)
 
 
 def _postgres(url: URL) -> Engine:
