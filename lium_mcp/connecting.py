@@ -1,6 +1,7 @@
-"""Makes of the settings what reaches Lium and the ledger; nothing is sent or opened yet."""
+"""Makes of the settings what reaches Lium, the ledger and past prices; nothing is sent or opened yet."""
 
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -16,10 +17,12 @@ from lium_mcp.official_config import FoundKey
 from lium_mcp.package_extras import lacks
 from lium_mcp.rentals import LazyLedger
 from lium_mcp.services.failure_words import GET_A_KEY, LOG_IN
+from lium_mcp.services.prices.price_history import PriceHistory
 from lium_mcp.settings import Settings
 from lium_mcp.values import SettingsError
 
 SANDBOX_BASE_URL: Final = "http://127.0.0.1/api"
+_PRICE_FILE: Final = "price-history.db"
 _POSTGRESQL: Final = ("postgresql://", "postgresql+psycopg://")
 _FILE: Final = "sqlite:///rentals.db (from the working directory), sqlite:////srv/rentals.db (from the root)"
 
@@ -86,6 +89,24 @@ def open_ledger(settings: Settings) -> LazyLedger:
     if problem := _problem_of_file(url) if url.startswith("sqlite:") else _problem_of_postgresql(url):
         raise SettingsError(f"LIUM_MCP_STATE_URL: {problem}")
     return LazyLedger(url, Redactor(settings.find_secrets()))
+
+
+def open_price_history(settings: Settings) -> PriceHistory:
+    """What is remembered of the market at the address that the settings name; nothing is opened yet."""
+    return PriceHistory(_price_file(settings), SANDBOX_BASE_URL if settings.sandbox else settings.base_url)
+
+
+def _price_file(settings: Settings) -> Path | None:
+    """The file of past prices, beside a ledger that is a file; None where they are kept in memory.
+
+    A simulated market begins anew each time, and replicas on one database have no folder that outlives them.
+    """
+    url, folder = settings.find_state_url(), settings.find_state_directory()
+    if folder is None or url == "sqlite://":
+        return None
+    if url.startswith("sqlite:///"):
+        return Path(url.removeprefix("sqlite:///")).parent / _PRICE_FILE
+    return folder / _PRICE_FILE if settings.transport == "stdio" else None
 
 
 def _problem_of_file(url: str) -> str:

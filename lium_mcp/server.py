@@ -3,6 +3,7 @@
 import logging
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -17,9 +18,11 @@ from lium_mcp import __version__
 from lium_mcp.api.client import LiumClient
 from lium_mcp.api.clock import SYSTEM_CLOCK, Clock
 from lium_mcp.api.errors import LiumError
+from lium_mcp.api.executors.models import Executor
+from lium_mcp.api.paging import Rows
 from lium_mcp.auditing import acting
 from lium_mcp.completions import add_completions
-from lium_mcp.connecting import connect, find_network, open_ledger
+from lium_mcp.connecting import connect, find_network, open_ledger, open_price_history
 from lium_mcp.guard.confirm import STATE_SECONDS, Person, QuestionSeals
 from lium_mcp.guard.policy import Policy
 from lium_mcp.guard.redaction import Redactor
@@ -357,10 +360,18 @@ def make_runtime(
         policy=policy,
         confirm=settings.asks,
         person=person,
+        prices=open_price_history(settings),
         read_only=settings.read_only,
         redact=Redactor(settings.find_secrets()),
     )
+    lium.executors.hear_market(partial(_remember_prices, runtime))
     return runtime, accounts
+
+
+def _remember_prices(runtime: Runtime, nodes: Rows[Executor], at: datetime) -> None:
+    """Keep a sample of the market that was just read, if one is due; whoever reads it does not wait."""
+    if runtime.prices.is_due(nodes, at):
+        runtime.background.start("prices", partial(runtime.prices.sample, nodes, at))
 
 
 def _ssh_keys(settings: Settings) -> KeySource:

@@ -24,6 +24,10 @@ Name = tuple[str, str]
 
 NOBODY: Final = ""
 """Whose what is open to all is."""
+
+Listener = Callable[[Any, datetime], None]
+"""Hears what was read, and when. It raises nothing, and takes no time."""
+
 MOST_READINGS: Final = 1000
 MOST_MADE: Final = 200
 
@@ -102,6 +106,16 @@ class SharedReadings:
 
     def __init__(self) -> None:
         self._newest: dict[Name, _Shared] = {}
+        self._listeners: dict[Name, Listener] = {}
+
+    def hear(self, name: Name, listener: Listener) -> None:
+        """Let a listener hear of each reading under a name once it is there, in the place of one before it."""
+        self._listeners[name] = listener
+
+    def tell(self, name: Name, value: object, at: datetime) -> None:
+        """Tell whoever listens what was read under a name, and when."""
+        if (listener := self._listeners.get(name)) is not None:
+            listener(value, at)
 
     async def read(
         self, name: Name, read: Callable[[], Awaitable[T]], clock: Clock, *, most_seconds: float

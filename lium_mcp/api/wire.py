@@ -39,7 +39,7 @@ from lium_mcp.api.lines import Newest, Tail, sized_lines
 from lium_mcp.api.network import not_connected
 from lium_mcp.api.pool import Pool
 from lium_mcp.api.retries import Repeat, repeating
-from lium_mcp.api.shared_readings import NOBODY, Reading, SharedReadings, note_read_anew
+from lium_mcp.api.shared_readings import NOBODY, Listener, Reading, SharedReadings, note_read_anew
 from lium_mcp.api.telling import recorded, told
 from lium_mcp.secret_forms import Secrets, redacted
 from lium_mcp.values import key_oddness, without_mark
@@ -148,9 +148,18 @@ class Wire:
         self, name: str, read: Callable[["Wire"], Awaitable[T]], *, most_seconds: float
     ) -> Reading[T]:
         """Read what is open to all, over a wire without a key, once for whoever acts over these connections."""
-        return await self._readings.read(
-            (NOBODY, name), lambda: read(self.for_key(None)), self._clock, most_seconds=most_seconds
-        )
+
+        async def read_aloud() -> T:
+            wire = self.for_key(None)
+            value = await read(wire)
+            self._readings.tell((NOBODY, name), value, wire.now())
+            return value
+
+        return await self._readings.read((NOBODY, name), read_aloud, self._clock, most_seconds=most_seconds)
+
+    def hear_public(self, name: str, listener: Listener) -> None:
+        """Let a listener hear what `share_public` reads over these connections, and when that is by Lium's clock."""
+        self._readings.hear((NOBODY, name), listener)
 
     async def share_own(self, name: str, read: Callable[[], Awaitable[T]], *, most_seconds: float) -> Reading[T]:
         """Read something once for all that act with this key; what this key changes ends what is kept of it."""

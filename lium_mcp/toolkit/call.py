@@ -21,6 +21,7 @@ from lium_mcp.services.backups.final_backup import FinalBackups
 from lium_mcp.services.backups.restore_turns import RestoreTurns
 from lium_mcp.services.pods.work_told import ToldWork
 from lium_mcp.services.polling import Poller, Stop
+from lium_mcp.services.prices.price_history import PriceHistory
 from lium_mcp.text import clean, shortened
 
 T = TypeVar("T")
@@ -89,6 +90,7 @@ class Runtime:
         policy: The limits on what calls may spend.
         confirm: When a person is asked.
         person: Whether there is one to be asked.
+        prices: What the market cost before.
         redact: Takes the secrets of this server out of a text, and whatever looks like one.
         final_backups: The last backups that removals began, by pod.
         told_work: What models were told that it would end with a pod.
@@ -102,6 +104,7 @@ class Runtime:
     clock: Clock
     policy: Policy
     person: Person
+    prices: PriceHistory
     confirm: ConfirmMode = "auto"
     read_only: bool = False
     redact: Callable[[str], str] = redact_text

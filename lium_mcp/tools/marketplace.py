@@ -1,7 +1,6 @@
 """Toolset `marketplace`: what is for rent, at what price. Works without an API key."""
 
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import quantiles
 from typing import Annotated, Literal, TypeVar
 
@@ -13,18 +12,19 @@ from lium_mcp.api.paging import Rows
 from lium_mcp.api.shared_readings import Reading
 from lium_mcp.figures import rounded
 from lium_mcp.inputs import ShortText
-from lium_mcp.results import Result, Usd, UsdRate
+from lium_mcp.results import Result, Timed, Usd, UsdRate
 from lium_mcp.services.pods.login_keys import foresee_login
 from lium_mcp.services.pods.node_warnings import NodeFlaws, flaws, node_warnings
+from lium_mcp.services.prices.market_prices import MOST_GPUS_OF_A_NODE, offered_by_type, price_of_each_gpu
+from lium_mcp.services.prices.past_prices import PastPrices, past_prices, with_series
+from lium_mcp.services.prices.price_file import Point
+from lium_mcp.services.prices.price_history import MOST_DAYS, Past
 from lium_mcp.services.rents.node_choice import price_node, use_node
 from lium_mcp.services.rents.offers import (
     Filters,
-    can_rent,
-    has_price,
     price_order,
     rentable_counts,
     say_what_is_on_offer,
-    smallest_gpu_count,
     surely_rentable_count,
     unmatched,
 )
@@ -41,7 +41,6 @@ Market = Reading[Rows[Executor]]
 R = TypeVar("R", bound=Result)
 
 _WATCH_EVERY_SECONDS = 5.0
-_MOST_GPUS_OF_A_NODE = 64
 _ORDERS: dict[str, Callable[[Executor], tuple[float | str, ...]]] = {
     "price_per_gpu": price_order,
     "download": lambda node: (-(node.download_mbps or 0), *price_order(node)),
@@ -49,6 +48,7 @@ _ORDERS: dict[str, Callable[[Executor], tuple[float | str, ...]]] = {
     "reliability": lambda node: (-(node.reliability_score or 0), *price_order(node)),
 }
 _NO_TOTAL = "Lium quotes no total: total_usd is price_per_hour_usd times hours, without storage."
+_NO_HISTORY = "history_days: earlier prices cannot be read now."
 
 GpuType = Annotated[ShortText, Field(description="E.g. H100.")]
 
@@ -99,14 +99,16 @@ class GpuPrices(Result):
     median_usd: UsdRate
     q3_usd: UsdRate
     max_usd: UsdRate
+    past: PastPrices | None = None
 
 
-class MarketPrices(Result):
+class MarketPrices(Timed):
     """Prices per GPU-hour, cheapest type first."""
 
     gpu_types: list[GpuPrices]
     total: int
     read_seconds_ago: int | None = None
+    warnings: list[str] | None = None
     next: str | None = None
 
 
@@ -204,25 +206,44 @@ def _aged(result: R, market: Market) -> R:
 async def get_gpu_prices(
     call: Call,
     gpu_type: GpuType = "",
+    *,
+    history_days: Annotated[int, Field(ge=0, le=MOST_DAYS, description="For a chart: samples of so many days.")] = 0,
 ) -> MarketPrices:
-    """Compare GPU types: how many GPUs of each are free and the quartiles of their price per GPU-hour. Use it to choose
-    a type or a price ceiling; list_gpus shows the single offers.
+    """Compare GPU types: how many GPUs of each are free, the quartiles of their price per GPU-hour, and whether now is
+    cheap: the range of the lowest price over the last day and week, as far as this server saw it. Use it to choose a
+    type or a price ceiling; list_gpus shows the single offers.
     """
     market = await call.lium.executors.market()
-    return _aged(market.once(("prices", gpu_type), lambda nodes: _prices_of(nodes, gpu_type)), market)
+    history, now = call.runtime.prices, call.lium.now()
+    past = await history.recall(now)
+    # Once for all who share the reading, unless the past was not there yet.
+    prices = market.once(("prices", gpu_type, bool(past)), lambda nodes: _prices_of(nodes, gpu_type, past))
+    if history_days:
+        series = await history.series(now, history_days, [row.gpu_type for row in prices.gpu_types if row.gpu_type])
+        prices = _with_series(prices, series)
+    return _aged(prices, market)
 
 
-def _prices_of(market: Sequence[Executor], gpu_type: str) -> MarketPrices:
-    variants: dict[str, list[Executor]] = defaultdict(list)
-    for node in market:
-        if (not gpu_type or node.is_gpu(gpu_type)) and has_price(node) and can_rent(node, smallest_gpu_count(node)):
-            variants[node.gpu_type or ""].append(node)
-    rows = [_prices(name, nodes) for name, nodes in variants.items()]
+def _prices_of(market: Sequence[Executor], gpu_type: str, past: Mapping[str, Past]) -> MarketPrices:
+    rows = [
+        _prices(name, nodes, past_prices(past.get(name))) for name, nodes in offered_by_type(market, gpu_type).items()
+    ]
     return MarketPrices(
         gpu_types=sorted(rows, key=lambda row: (row.median_usd, row.gpu_type or "")),
         total=len(rows),
         next=_say_why(market, gpu_type, found=bool(rows)),
     )
+
+
+def _with_series(prices: MarketPrices, series: Mapping[str, Sequence[Point]] | None) -> MarketPrices:
+    """The same with samples, where they can be read."""
+    if series is None:
+        return prices.model_copy(update={"warnings": [_NO_HISTORY]})
+    rows = [
+        row.model_copy(update={"past": with_series(row.past, series.get(row.gpu_type or "", ()))})
+        for row in prices.gpu_types
+    ]
+    return prices.model_copy(update={"gpu_types": rows})
 
 
 @toolset.tool(title="Quote a rental", hints=READS)
@@ -328,24 +349,20 @@ def _offer(node: Executor, gpu_count: int) -> GpuOffer:
     )
 
 
-def _prices(gpu_type: str, nodes: Sequence[Executor]) -> GpuPrices:
+def _prices(gpu_type: str, nodes: Sequence[Executor], past: PastPrices | None) -> GpuPrices:
     free = [node.available_gpu_count for node in nodes if node.available_gpu_count is not None]
-    # A node that does not say how many are free counts for the fewest that it rents.
-    prices = [
-        node.price_per_gpu or 0
-        for node in nodes
-        for _ in range(min(node.available_gpu_count or smallest_gpu_count(node), _MOST_GPUS_OF_A_NODE))
-    ]
+    prices = price_of_each_gpu(nodes)
     q1, median, q3 = quantiles(prices, n=4, method="inclusive") if len(prices) > 1 else (prices[0],) * 3
     return GpuPrices(
         gpu_type=gpu_type or None,
-        free_gpus=sum(min(count, _MOST_GPUS_OF_A_NODE) for count in free) if free else None,
+        free_gpus=sum(min(count, MOST_GPUS_OF_A_NODE) for count in free) if free else None,
         nodes=len(nodes),
         min_usd=min(prices),
         q1_usd=q1,
         median_usd=median,
         q3_usd=q3,
         max_usd=max(prices),
+        past=past,
     )
 
 

@@ -1,5 +1,8 @@
 """Calls on nodes (the API's executors): list, quote, rent."""
 
+from collections.abc import Callable
+from datetime import datetime
+
 from lium_mcp.api.addresses import endpoint
 from lium_mcp.api.errors import AuthenticationFailed, PermissionDenied
 from lium_mcp.api.executors.models import (
@@ -16,6 +19,8 @@ from lium_mcp.api.wire import QueryValue, Resource
 
 MARKET_SECONDS = 2.0
 """For so long everybody is told of the same market."""
+
+_MARKET = "market"
 
 
 class Executors(Resource):
@@ -34,12 +39,19 @@ class Executors(Resource):
         """
         try:
             return await self._wire.share_public(
-                "market", lambda wire: Executors(wire).list(), most_seconds=most_seconds
+                _MARKET, lambda wire: Executors(wire).list(), most_seconds=most_seconds
             )
         except (AuthenticationFailed, PermissionDenied):
             if not self._wire.has_api_key:
                 raise
             return Reading(await self.list(), 0.0)
+
+    def hear_market(self, listener: Callable[[Rows[Executor], datetime], None]) -> None:
+        """Let a listener hear of each reading of the market without a key, and when it is of by Lium's clock.
+
+        It hears of all that are made over these connections, whoever asks. It raises nothing, and takes no time.
+        """
+        self._wire.hear_public(_MARKET, listener)
 
     async def quote(
         self,
