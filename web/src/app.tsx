@@ -1,6 +1,6 @@
 // The page: its head, the view that is shown, and what floats above it.
 import { useComputed } from "@preact/signals";
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { dismiss, notices } from "./data/actions";
 import { asleep, newestAt, refresh } from "./data/readings";
 import { policy } from "./data/server";
@@ -10,6 +10,7 @@ import { HostContext } from "./host/use_host";
 import { show, VIEWS, type View, view } from "./navigation";
 import { type Choice, choice, choose } from "./theme";
 import { Badge, Button, Empty, IconButton } from "./ui/parts";
+import { placeNear } from "./ui/place";
 import { Questions } from "./ui/question";
 import { MarketView } from "./views/market/market_view";
 import { MoneyView } from "./views/money/money_view";
@@ -127,9 +128,12 @@ function ThemeButton() {
 }
 
 function Notices() {
+  const box = useRef<HTMLDivElement>(null);
+  const shown = notices.value;
+  useLayoutEffect(() => placeNear(box.current), [shown]);
   return (
-    <div class="notices" role="status">
-      {notices.value.map((notice) => (
+    <div ref={box} class="notices" role="status">
+      {shown.map((notice) => (
         <div key={notice.id} class={`notice ${notice.kind}`}>
           <p class="foreign">{notice.message}</p>
           <Button kind="link" label="Dismiss this message" onPress={() => dismiss(notice.id)}>

@@ -36,6 +36,7 @@ export function percent(value: number | undefined): string {
 export function gb(value: number | undefined): string {
   if (value === undefined) return UNKNOWN;
   if (value >= 1000) return `${tenth.format(value / 1000)} TB`;
+  if (value > 0 && value < 0.001) return "< 1 MB";
   return value > 0 && value < 1 ? `${whole.format(value * 1000)} MB` : `${tenth.format(value)} GB`;
 }
 
@@ -47,7 +48,7 @@ export function span(seconds: number | undefined): string {
   const minutes = Math.floor(s / 60);
   if (minutes < 60) return `${minutes} min`;
   const hours = Math.floor(minutes / 60);
-  if (hours < 48) return `${hours} h ${String(minutes % 60).padStart(2, "0")} min`;
+  if (hours < 24) return `${hours} h ${String(minutes % 60).padStart(2, "0")} min`;
   const days = Math.floor(hours / 24);
   return days < 60 ? `${days} d ${hours % 24} h` : `${whole.format(days)} d`;
 }

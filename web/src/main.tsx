@@ -14,6 +14,8 @@ import "./styles/table.css";
 import "./styles/charts.css";
 import "./styles/frame.css";
 import { followHost, restoreChoice } from "./theme";
+import { Loading } from "./ui/parts";
+import { watchPlace } from "./ui/place";
 
 const root = document.getElementById("app");
 if (root !== null) {
@@ -31,10 +33,29 @@ async function inBrowser(root: HTMLElement): Promise<void> {
   void learnPolicy(browser);
 }
 
+/** The result that opened the page comes right after the greeting, if at all. */
+const OPENING_MS = 5000;
+
 async function inConversation(root: HTMLElement): Promise<void> {
-  const host = conversation(window.parent, open, followHost);
+  let opened = (): void => undefined;
+  const opening = new Promise<void>((resolve) => {
+    opened = resolve;
+    setTimeout(resolve, OPENING_MS);
+  });
+  watchPlace();
+  const host = conversation(
+    window.parent,
+    (told) => {
+      open(told);
+      opened();
+    },
+    followHost,
+  );
   try {
     await host.greet();
+    // What it shows need not be read again then.
+    render(<Loading rows={5} label="Waiting for what to show" />, root);
+    await opening;
   } catch {
     ended.value = "The program that shows this page did not answer it. Ask for your pods again.";
   }

@@ -21,7 +21,7 @@ describe("figures as people read them", () => {
     [59.6, "1 min"],
     [3600, "1 h 00 min"],
     [3 * 3600 + 5 * 60, "3 h 05 min"],
-    [50 * 3600, "2 d 2 h"],
+    [26 * 3600, "1 d 2 h"],
     [-5, "0 s"],
     [Number.NaN, "–"],
   ])("%s seconds", (seconds, words) => expect(span(seconds)).toBe(words));

@@ -28,6 +28,7 @@ export const notices = signal<readonly Notice[]>([]);
 export const underWay = signal<ReadonlySet<string>>(new Set());
 
 const MOST_NOTICES = 4;
+const SHOWN_MS = 15_000;
 /** A model needs the gist, and pays for every word. */
 const LONGEST_TOLD = 2_000;
 let nextId = 1;
@@ -37,7 +38,10 @@ export function dismiss(id: number): void {
 }
 
 export function say(kind: Notice["kind"], message: string): void {
-  notices.value = [...notices.value, { kind, message, id: nextId++ }].slice(-MOST_NOTICES);
+  const id = nextId++;
+  notices.value = [...notices.value, { kind, message, id }].slice(-MOST_NOTICES);
+  // What failed stays until somebody has read it.
+  if (kind !== "failed") setTimeout(() => dismiss(id), SHOWN_MS);
 }
 
 export async function act(host: Host, action: Action, target: string): Promise<Answer | undefined> {

@@ -133,7 +133,7 @@ function tellSize(send: (message: Json) => void): void {
   const tell = (): void => {
     const height = Math.ceil(document.documentElement.getBoundingClientRect().height);
     const width = Math.ceil(window.innerWidth);
-    if (`${width} ${height}` === last) return;
+    if (width === 0 || height === 0 || `${width} ${height}` === last) return;
     last = `${width} ${height}`;
     send({ method: "ui/notifications/size-changed", params: { width, height } });
   };

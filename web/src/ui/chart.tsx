@@ -2,8 +2,8 @@
 // The figures of each stand in a table too.
 import { scaleLinear, scaleTime } from "d3-scale";
 import { area, line } from "d3-shape";
-import type { RefObject } from "preact";
-import { useEffect, useMemo, useRef, useState } from "preact/hooks";
+import { useMemo, useRef, useState } from "preact/hooks";
+import { useWidth } from "./width";
 
 export interface Point {
   /** Milliseconds since 1970. */
@@ -246,19 +246,6 @@ export function Spark({
       {end !== undefined && <circle cx={x(end.x)} cy={y(end.y ?? 0)} r="2" />}
     </svg>
   );
-}
-
-/** How wide an element is, also when that changes. */
-export function useWidth(box: RefObject<HTMLElement | null>): number {
-  const [width, setWidth] = useState(0);
-  useEffect(() => {
-    const element = box.current;
-    if (element === null) return undefined;
-    const observer = new ResizeObserver(([entry]) => setWidth(Math.floor(entry?.contentRect.width ?? 0)));
-    observer.observe(element);
-    return () => observer.disconnect();
-  }, [box]);
-  return width;
 }
 
 function valueAt(series: Series, x: number): number | undefined {

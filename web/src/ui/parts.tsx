@@ -46,7 +46,11 @@ export function Figure(props: { label: string; value: string; note?: ComponentCh
 }
 
 export function Figures({ children }: { children: ComponentChildren }) {
-  return <dl class="figures panel">{children}</dl>;
+  return (
+    <div class="figures panel">
+      <dl>{children}</dl>
+    </div>
+  );
 }
 
 export function Button(props: {

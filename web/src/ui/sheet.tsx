@@ -1,12 +1,14 @@
 // A small form above the page. Escape and a press beside it close it, and nothing was done.
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef } from "preact/hooks";
+import { placeNear } from "./place";
 
 export function Sheet(props: { title: string; about: string; close: () => void; children: ComponentChildren }) {
   const dialog = useRef<HTMLDialogElement>(null);
   useEffect(() => {
     const before = document.activeElement;
     dialog.current?.showModal();
+    placeNear(dialog.current);
     return () => {
       if (before instanceof HTMLElement && before.isConnected) before.focus();
     };

@@ -1,10 +1,11 @@
 // A table that sorts, opens rows and stays quick: it draws a page of rows, however many there are. Where it is narrow,
 // each row becomes a card (styles/table.css).
 import type { ComponentChildren } from "preact";
-import { useMemo, useState } from "preact/hooks";
+import { useMemo, useRef, useState } from "preact/hooks";
 import { count } from "../format";
 import { Icon } from "./icons";
 import { Button } from "./parts";
+import { useWidth } from "./width";
 
 export interface Column<Row> {
   readonly id: string;
@@ -13,6 +14,8 @@ export interface Column<Row> {
   /** What it is sorted by; a column without cannot be. What is undefined comes last either way. */
   readonly by?: (row: Row) => number | string | undefined;
   readonly end?: boolean;
+  /** Where there is room for it: always (the default), in the middle, or only where it is wide. */
+  readonly from?: "middle" | "wide";
   /** On a card: its heading, a line with its title (the default), or a line without. */
   readonly card?: "heading" | "bare";
   /** Words for what the title alone does not say. */
@@ -49,8 +52,11 @@ export function Table<Row>(props: {
     setOrder((was) => ({ column, down: was?.column === column ? !was.down : false }));
     setPage(0);
   };
+  const box = useRef<HTMLDivElement>(null);
+  const width = useWidth(box);
+  const columns = useMemo(() => props.columns.filter(({ from }) => fits(from, width)), [props.columns, width]);
   return (
-    <div class="table-box">
+    <div ref={box} class="table-box">
       <table class="table" aria-label={props.label}>
         <thead>
           <tr>
@@ -59,11 +65,11 @@ export function Table<Row>(props: {
                 <span class="unseen">Details</span>
               </th>
             )}
-            {props.columns.map((column) => (
+            {columns.map((column) => (
               <th
                 key={column.id}
                 scope="col"
-                class={`col-${column.id}${column.end ? " end" : ""}`}
+                class={classOf(column)}
                 title={column.help}
                 aria-sort={
                   column.by === undefined
@@ -114,19 +120,15 @@ export function Table<Row>(props: {
                     </button>
                   </td>
                 )}
-                {props.columns.map((column) => (
-                  <td
-                    key={column.id}
-                    class={`col-${column.id}${column.end ? " end" : ""}${column.card ? ` card-${column.card}` : ""}`}
-                    data-title={column.title}
-                  >
+                {columns.map((column) => (
+                  <td key={column.id} class={classOf(column)} data-title={column.title}>
                     {column.cell(row)}
                   </td>
                 ))}
               </tr>
               {isOpen && (
                 <tr class="detail">
-                  <td colSpan={props.columns.length + 1}>{props.detail?.(row)}</td>
+                  <td colSpan={columns.length + 1}>{props.detail?.(row)}</td>
                 </tr>
               )}
             </tbody>
@@ -148,6 +150,18 @@ export function Table<Row>(props: {
       )}
     </div>
   );
+}
+
+/** Up to this width a table has few columns; up to the second its rows are cards (styles/table.css). */
+const MIDDLE_PX = 880;
+const NARROW_PX = 540;
+
+function fits(from: Column<never>["from"], width: number): boolean {
+  return width === 0 || from === undefined || width > (from === "wide" ? MIDDLE_PX : NARROW_PX);
+}
+
+function classOf<Row>({ id, end, card }: Column<Row>): string {
+  return [`col-${id}`, end && "end", card && `card-${card}`].filter(Boolean).join(" ");
 }
 
 export function sorted<Row>(

@@ -98,7 +98,7 @@ function Extend({ pod, name, run, close }: FormProps) {
         <legend class="unseen">Hours from now</legend>
         {HOURS.map((each) => (
           <button key={each} type="button" class="chip" aria-pressed={chosen === each} onClick={() => setChosen(each)}>
-            {each < 72 ? `${each} h` : `${each / 24} days`}
+            {each < 72 ? `${each} h` : `${each / 24} d`}
           </button>
         ))}
         <label class="own">

@@ -3,7 +3,7 @@ import type { ComponentChildren } from "preact";
 import { useLayoutEffect, useRef } from "preact/hooks";
 import { now, refresh, type State, useReading } from "../../data/readings";
 import { flag, lines, list, moment, number, record, records, text } from "../../data/shapes";
-import { ago, clock, fullTime, gb, span, UNKNOWN } from "../../format";
+import { ago, clock, fullTime, gb, span, UNKNOWN, usd } from "../../format";
 import { Badge, Copy, Meter, Read, type Tone } from "../../ui/parts";
 import { PodActions } from "./pod_actions";
 import {
@@ -115,6 +115,7 @@ function Facts({ full }: { full: ReturnType<typeof record> }) {
   const ports = Object.entries(record(full.ports)).slice(0, 20);
   const jupyter = text(full.jupyter_url);
   const rows: readonly (readonly [string, ComponentChildren])[] = [
+    ["Cost so far", usd(number(full.cost_so_far_usd))],
     ["SSH", ssh === undefined ? undefined : <Copy value={ssh} label="Copy the SSH command" />],
     ["SSH answers", flag(full.ssh_answers) === undefined ? undefined : flag(full.ssh_answers) ? "Yes" : "No"],
     [

@@ -3,7 +3,7 @@ import type { Spec } from "../../data/readings";
 import { flag, type Json, moment, number, record, records, text, texts } from "../../data/shapes";
 
 export const PODS: Spec = { tool: "list_pods", args: { limit: 100 }, everySeconds: 15 };
-export const BACKUPS: Spec = { tool: "list_backups", args: { limit: 100 }, everySeconds: 120 };
+export const BACKUPS: Spec = { tool: "list_backups", args: { limit: 100 } };
 export const BALANCE: Spec = { tool: "get_balance", everySeconds: 60 };
 
 /** One pod with its GPUs; rarely for the list, often for the one that is open. */
@@ -136,6 +136,13 @@ export function backupsOf(data: Json | undefined): readonly Backup[] {
       running: status !== undefined && !FINAL.has(status),
     };
   });
+}
+
+/** The backup of each pod that is under way, if one is. */
+export function runningBackups(backups: readonly Backup[]): ReadonlyMap<string, Backup> {
+  return new Map(
+    backups.flatMap((backup) => (backup.running && backup.podId !== undefined ? [[backup.podId, backup]] : [])),
+  );
 }
 
 /** The newest completed backup of each pod. */

@@ -1,8 +1,8 @@
 // The Pods view: what runs, what it burns, when it ends, and what it does.
-import { useMemo, useState } from "preact/hooks";
+import { useEffect, useMemo, useState } from "preact/hooks";
 import { now, refresh, useReading } from "../../data/readings";
 import { type Json, number, record, records, text } from "../../data/shapes";
-import { ago, clock, fullTime, hours, plural, price, span, usd } from "../../format";
+import { ago, clock, fullTime, hours, percent, plural, price, span, usd } from "../../format";
 import { openPod } from "../../navigation";
 import { Badge, Empty, Figure, Figures, Meter, Panel, Read, type Tone } from "../../ui/parts";
 import { type Column, Table } from "../../ui/table";
@@ -23,11 +23,15 @@ import {
   type Pod,
   podSpec,
   podsOf,
+  runningBackups,
 } from "./pod_readings";
 
 /** Of so many pods the list reads what their GPUs do; of the others their details tell. */
 const MOST_WATCHED = 8;
 const SOON_SECONDS = 3600;
+/** How often backups are read, and how often while one is under way. */
+const BACKUPS_SECONDS = 120;
+const HURRY_SECONDS = 20;
 
 export function PodsView() {
   const list = useReading(PODS);
@@ -80,7 +84,7 @@ function Summary({ list, balance }: { list: Json | undefined; balance: Json | un
       <Figure
         label="Cost so far"
         value={pods.length === 0 && list !== undefined ? usd(0) : usd(cost)}
-        note="of these pods, estimated"
+        note="estimated"
       />
       <Figure
         label="Next removal"
@@ -102,8 +106,13 @@ function Summary({ list, balance }: { list: Json | undefined; balance: Json | un
 function Pods({ data }: { data: Json }) {
   const pods = useMemo(() => podsOf(data), [data]);
   const orders = useMemo(() => ordersOf(data), [data]);
-  const backups = useReading(pods.length === 0 ? undefined : BACKUPS);
+  const [hurry, setHurry] = useState(false);
+  const backups = useReading(
+    pods.length === 0 ? undefined : { ...BACKUPS, everySeconds: hurry ? HURRY_SECONDS : BACKUPS_SECONDS },
+  );
   const newest = useMemo(() => newestBackups(backupsOf(backups.data)), [backups.data]);
+  const running = useMemo(() => runningBackups(backupsOf(backups.data)), [backups.data]);
+  useEffect(() => setHurry(running.size > 0), [running]);
   const [search, setSearch] = useState("");
   const wanted = search.trim().toLowerCase();
   const shown = useMemo(
@@ -128,8 +137,8 @@ function Pods({ data }: { data: Json }) {
     [pods],
   );
   const columns = useMemo(
-    () => columnsOf(newest, backups.data !== undefined, watched),
-    [newest, backups.data !== undefined, watched],
+    () => columnsOf(newest, running, backups.data !== undefined, watched),
+    [newest, running, backups.data !== undefined, watched],
   );
   const unsettled = records(data.unsettled);
   return (
@@ -186,6 +195,7 @@ function Pods({ data }: { data: Json }) {
 
 function columnsOf(
   newest: ReadonlyMap<string, Backup>,
+  running: ReadonlyMap<string, Backup>,
   backupsKnown: boolean,
   watched: ReadonlySet<string>,
 ): readonly Column<Pod>[] {
@@ -206,7 +216,7 @@ function columnsOf(
         </div>
       ),
     },
-    { id: "state", title: "State", by: (pod) => pod.status, cell: (pod) => <StateBadge pod={pod} /> },
+    { id: "state", title: "State", card: "bare", by: (pod) => pod.status, cell: (pod) => <StateBadge pod={pod} /> },
     {
       id: "gpu",
       title: "GPU",
@@ -218,7 +228,7 @@ function columnsOf(
         </span>
       ),
     },
-    { id: "use", title: "GPU use", cell: (pod) => <GpuUse pod={pod} watched={watched.has(pod.id)} /> },
+    { id: "use", title: "GPU use", from: "wide", cell: (pod) => <GpuUse pod={pod} watched={watched.has(pod.id)} /> },
     {
       id: "price",
       title: "Per hour",
@@ -228,6 +238,7 @@ function columnsOf(
     },
     {
       id: "cost",
+      from: "wide",
       title: "So far",
       end: true,
       help: "What the pod has cost, estimated from its age and price",
@@ -237,14 +248,15 @@ function columnsOf(
     { id: "removal", title: "Removed", by: (pod) => pod.removalAt, cell: (pod) => <Removal pod={pod} /> },
     {
       id: "backup",
+      from: "wide",
       title: "Last backup",
       by: (pod) => newest.get(pod.id)?.at,
-      cell: (pod) => <LastBackup backup={newest.get(pod.id)} known={backupsKnown} />,
+      cell: (pod) => <LastBackup backup={newest.get(pod.id)} running={running.get(pod.id)} known={backupsKnown} />,
     },
     {
       id: "actions",
       title: "",
-      card: "bare",
+      from: "wide",
       end: true,
       cell: (pod) =>
         openPod.value === pod.id ? null : <PodActions pod={pod} lastBackup={newest.get(pod.id)} compact />,
@@ -293,7 +305,9 @@ function Removal({ pod }: { pod: Pod }) {
   const left = (pod.removalAt - now.value) / 1000;
   return (
     <div class="two" title={fullTime(pod.removalAt)}>
-      <span class={left < SOON_SECONDS ? "warn-text" : ""}>{left <= 0 ? "Due now" : `in ${span(left)}`}</span>
+      <span class={`number${left < SOON_SECONDS ? " warn-text" : ""}`}>
+        {left <= 0 ? "Due now" : `in ${span(left)}`}
+      </span>
       <span class="quiet small">
         {clock(pod.removalAt, now.value)}
         {idle !== undefined && ` or ${idle}`}
@@ -302,7 +316,15 @@ function Removal({ pod }: { pod: Pod }) {
   );
 }
 
-function LastBackup({ backup, known }: { backup: Backup | undefined; known: boolean }) {
+function LastBackup(props: { backup: Backup | undefined; running: Backup | undefined; known: boolean }) {
+  const { backup, running, known } = props;
+  if (running !== undefined)
+    return (
+      <span class="use">
+        <Meter share={(running.progressPercent ?? 0) / 100} label="A backup is under way" />
+        <span>{percent(running.progressPercent)}</span>
+      </span>
+    );
   if (backup === undefined) return <span class="quiet">{known ? "None" : "–"}</span>;
   return <span title={fullTime(backup.at)}>{ago(backup.at, now.value)}</span>;
 }
