@@ -8,6 +8,7 @@ since any client costs more than the server that is to be measured. It reads wha
 
 import argparse
 import asyncio
+import itertools
 import json
 import os
 import socket
@@ -44,7 +45,10 @@ async def echo(text: str) -> str:
     return text
 server.run("streamable-http", port=int(sys.argv[1]))
 """
+_NUMBERS: Final = itertools.count()
 TOOLS: Final = ("list_gpus", "get_gpu_prices", "list_pods", "list_ssh_keys")
+# The same list, asked for in words of its own each time: what is kept is the market, and not the answer.
+OTHER_WORDS: Final = "list_gpus, other words"
 
 
 @dataclass(frozen=True)
@@ -159,11 +163,15 @@ def crowd(server: Server, count: int) -> Iterator[list[Caller]]:
 async def loops(callers: Sequence[Caller], tool: str, line: Line, *, seconds: float) -> None:
     """Let callers call a tool again and again, and wait for the last answers."""
     started = time.perf_counter()
-    arguments = {"text": "x"} if tool == "echo" else {}
+
+    def arguments() -> dict[str, object]:
+        if tool == OTHER_WORDS:
+            return {"max_usd_per_hour": 1000 + next(_NUMBERS)}
+        return {"text": "x"} if tool == "echo" else {}
 
     async def loop(caller: Caller) -> None:
         while (began := time.perf_counter()) - started < seconds:
-            await caller.call(tool, **arguments)
+            await caller.call(tool.partition(",")[0], **arguments())
             line.milliseconds.append((time.perf_counter() - began) * 1000)
 
     await asyncio.gather(*map(loop, callers))
@@ -171,10 +179,10 @@ async def loops(callers: Sequence[Caller], tool: str, line: Line, *, seconds: fl
 
 
 async def measure_rates(empty: Server, ours: Server, levels: Sequence[int]) -> None:
-    print(f"{'callers':>7}  {'':16}{'calls/s':>9}{'p50 ms':>9}{'p95 ms':>9}{'p99 ms':>9}{'ratio':>7}", end="")
+    print(f"{'callers':>7}  {'':22}{'calls/s':>9}{'p50 ms':>9}{'p95 ms':>9}{'p99 ms':>9}{'ratio':>7}", end="")
     print(f"{'CPU ms':>9}{'ratio':>7}")
     for level in levels:
-        lines = {tool: Line() for tool in ("echo", *TOOLS)}
+        lines = {tool: Line() for tool in ("echo", *TOOLS, OTHER_WORDS)}
         for _ in range(TURNS):
             for tool, line in lines.items():
                 # Each turn on connections of its own: those that idle are closed.
@@ -188,7 +196,7 @@ async def measure_rates(empty: Server, ours: Server, levels: Sequence[int]) -> N
             name = "(empty server)" if tool == "echo" else tool
             rates = f"{line.rate / lines['echo'].rate:7.2f}"
             cpu = f"{line.cpu_milliseconds:9.2f}{lines['echo'].cpu_milliseconds / line.cpu_milliseconds:7.2f}"
-            print(f"{level:7}  {name:16}{line.rate:9.0f}{figures}{rates}{cpu}")
+            print(f"{level:7}  {name:22}{line.rate:9.0f}{figures}{rates}{cpu}")
 
 
 async def milliseconds(action: Coroutine[Any, Any, bytes]) -> float:

@@ -2,12 +2,15 @@
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, TypeVar
+from functools import cache
+from types import GenericAlias
+from typing import Any, Final, TypeVar
 
 import httpx2
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 from lium_mcp.api.errors import AnotherThing, NotLium, UnreadableResponse
@@ -115,6 +118,10 @@ class Answer:
 
     def page(self, model: type[ModelT], *, key: str = "items", **asked: str | float | None) -> Page[ModelT]:
         """Return the body as one page; older servers answer a bare list, which is the only page."""
+        if not asked and self.body.lstrip().startswith(b"["):
+            # Nearly always each row can be read, and all of them together in half of the time.
+            with suppress(ValidationError):
+                return Page(Rows(_list_of(model).validate_json(self.body), asked_at=self.asked_at))
         body = self.json()
         has_next = isinstance(body, dict) and body.get("has_next") is True
         if isinstance(body, dict):
@@ -133,6 +140,12 @@ class Answer:
             else:
                 rows.append(read)
         return Page(rows, has_next)
+
+
+@cache
+def _list_of(model: type[ModelT]) -> TypeAdapter[list[ModelT]]:
+    rows: Any = GenericAlias(list, (model,))
+    return TypeAdapter(rows)
 
 
 def _denied(read: ApiModel, asked: Mapping[str, str | float | None]) -> str | None:

@@ -1,12 +1,12 @@
 """The lenient field types that models are made of, and the base of every model. Knows no resource and no HTTP.
 
 The API's answers are untrusted, and may change before this client does: a field that cannot be read becomes `None`, an
-unknown field is kept, and only a missing id makes a row unreadable.
+unknown field is left out, and only a missing id makes a row unreadable.
 """
 
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -31,20 +31,15 @@ F = TypeVar("F", int, float)
 
 
 class ApiModel(BaseModel):
-    """A frozen view of one JSON object of the API; unknown fields are kept but never shown by `repr`."""
+    """A frozen view of one JSON object of the API, without what this client does not know of it."""
 
     model_config = ConfigDict(
         frozen=True,
-        extra="allow",
+        extra="ignore",
         defer_build=True,
         hide_input_in_errors=True,
         protected_namespaces=(),
     )
-
-    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
-        # A field we do not know may well be a secret.
-        extra = self.__pydantic_extra__ or {}
-        return [(name, value) for name, value in super().__repr_args__() if name not in extra]
 
 
 class RequestModel(BaseModel):
