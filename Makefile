@@ -103,7 +103,7 @@ bundle: .venv/.dev ## build the bundle for Claude Desktop into dist/
 	@touch $@
 
 web/node_modules/.made: web/package.json web/package-lock.json
-	cd web && npm ci --no-fund --no-audit
+	cd web && npm ci --ignore-scripts --no-fund --no-audit --loglevel=error
 	@touch $@
 
 .PHONY: web

@@ -3,6 +3,8 @@
 export const UNKNOWN = "–";
 
 const LOCALE = "en";
+/** From here on money is written short: $12.3M. */
+const LARGE = 1e6;
 
 const cents = new Intl.NumberFormat(LOCALE, { style: "currency", currency: "USD" });
 const fine = new Intl.NumberFormat(LOCALE, {
@@ -11,18 +13,26 @@ const fine = new Intl.NumberFormat(LOCALE, {
   minimumFractionDigits: 3,
   maximumFractionDigits: 3,
 });
+const large = new Intl.NumberFormat(LOCALE, {
+  style: "currency",
+  currency: "USD",
+  notation: "compact",
+  maximumFractionDigits: 1,
+});
 const whole = new Intl.NumberFormat(LOCALE, { maximumFractionDigits: 0 });
 const tenth = new Intl.NumberFormat(LOCALE, { maximumFractionDigits: 1 });
 
 /** An amount: $12.34; below a dime to the tenth of a cent, so that a young pod does not cost nothing. */
 export function usd(amount: number | undefined): string {
   if (amount === undefined) return UNKNOWN;
+  if (Math.abs(amount) >= LARGE) return large.format(amount);
   return amount !== 0 && Math.abs(amount) < 0.1 ? fine.format(amount) : cents.format(amount);
 }
 
 /** A price of one GPU or pod for an hour: always three places, so that a column lines up. */
 export function price(perHour: number | undefined): string {
-  return perHour === undefined ? UNKNOWN : fine.format(perHour);
+  if (perHour === undefined) return UNKNOWN;
+  return (Math.abs(perHour) >= LARGE ? large : fine).format(perHour);
 }
 
 export function count(value: number | undefined): string {

@@ -2,7 +2,10 @@
 
 export type Json = Readonly<Record<string, unknown>>;
 
-const LONGEST_TEXT = 10_000;
+/** Longer names and sentences are cut: nobody reads on, and they would push everything else away. */
+const LONGEST_TEXT = 600;
+/** Larger figures are none of ours, and would widen every table. */
+const LARGEST_NUMBER = 1e15;
 
 export function record(value: unknown): Json {
   return typeof value === "object" && value !== null && !Array.isArray(value) ? (value as Json) : {};
@@ -21,15 +24,19 @@ export function records(value: unknown): readonly Json[] {
 /** A finite number, also one that stands in a text, as Lium now and then sends it. */
 export function number(value: unknown): number | undefined {
   if (typeof value === "string" && /^\s*-?\d+(\.\d+)?(e-?\d+)?\s*$/i.test(value)) return number(Number(value));
-  return typeof value === "number" && Number.isFinite(value) ? value : undefined;
+  return typeof value === "number" && Math.abs(value) <= LARGEST_NUMBER ? value : undefined;
 }
 
 /** A text of one line, without what would turn or hide what stands around it. */
 export function text(value: unknown): string | undefined {
   if (typeof value === "number" || typeof value === "boolean") return String(value);
   if (typeof value !== "string") return undefined;
-  const seen = withoutControls(value.slice(0, LONGEST_TEXT)).replaceAll(/\s+/g, " ").trim();
-  return seen === "" ? undefined : seen;
+  // First cut roughly, so that a huge text costs nothing; a character of two halves is not cut in two.
+  const seen = withoutControls(value.slice(0, 4 * LONGEST_TEXT))
+    .replaceAll(/\s+/g, " ")
+    .trim();
+  if (seen === "") return undefined;
+  return seen.length <= LONGEST_TEXT ? seen : `${[...seen.slice(0, LONGEST_TEXT)].slice(0, -1).join("")}…`;
 }
 
 /** A text whose lines stay. */

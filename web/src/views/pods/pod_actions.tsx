@@ -24,14 +24,14 @@ export function PodActions({
 }) {
   const [form, setForm] = useState<Form>();
   const host = useHost();
-  if (policy.value?.readOnly || pod.phase === "ending") return null;
+  if (policy.value?.readOnly || pod.phase === "ending" || pod.id === "") return null;
   const close = (): void => setForm(undefined);
   const run = (action: Action): void => {
     close();
     void act(host, action, pod.id);
   };
   const busy = (tool: string): boolean => underWay.value.has(`${tool} ${pod.id}`);
-  const name = pod.name ?? pod.id;
+  const name = pod.name ?? pod.key;
   const buttons = [
     {
       form: "extend",

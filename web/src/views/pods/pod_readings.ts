@@ -20,7 +20,10 @@ export function logsSpec(pod: string): Spec {
 export type Phase = "running" | "starting" | "ending" | "failed" | "other";
 
 export interface Pod {
+  /** Empty where Lium told none: nothing can be done to it then. */
   readonly id: string;
+  /** What tells it from the others of its list. */
+  readonly key: string;
   readonly name: string | undefined;
   readonly status: string | undefined;
   readonly phase: Phase;
@@ -39,10 +42,11 @@ export interface Pod {
   readonly maintenance: string | undefined;
 }
 
-export function podOf(given: Json): Pod {
+function podOf(given: Json, i: number): Pod {
   const status = text(given.status);
   return {
     id: text(given.pod_id) ?? "",
+    key: text(given.pod_id) ?? `row ${i}`,
     name: text(given.name),
     status,
     phase: phaseOf(status),
@@ -89,12 +93,17 @@ export function gpusOf(pod: Json): readonly Gpu[] {
   return records(pod.gpus).map((gpu, i) => ({
     index: number(gpu.index) ?? i,
     name: text(gpu.name),
-    usePercent: number(gpu.utilization_percent),
+    usePercent: percentage(gpu.utilization_percent),
     memoryUsedGb: number(gpu.memory_used_gb),
     memoryTotalGb: number(gpu.memory_total_gb),
     celsius: number(gpu.temperature_celsius),
     processes: records(gpu.processes).flatMap((process) => text(process.name) ?? []),
   }));
+}
+
+function percentage(value: unknown): number | undefined {
+  const given = number(value);
+  return given === undefined || given < 0 || given > 100 ? undefined : given;
 }
 
 /** How busy the GPUs are on the whole; undefined where no figure is known. */
@@ -128,7 +137,7 @@ export function backupsOf(data: Json | undefined): readonly Backup[] {
       status,
       at: moment(given.completed_at) ?? moment(given.started_at) ?? moment(given.created_at),
       sizeGb: number(given.size_gb),
-      progressPercent: number(given.progress_percent),
+      progressPercent: percentage(given.progress_percent),
       keptUntil: moment(given.kept_until),
       path: text(given.path),
       problem: text(given.problem) ?? text(given.message),

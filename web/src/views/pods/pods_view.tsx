@@ -2,7 +2,7 @@
 import { useEffect, useMemo, useState } from "preact/hooks";
 import { now, refresh, useReading } from "../../data/readings";
 import { type Json, number, record, records, text } from "../../data/shapes";
-import { ago, clock, fullTime, hours, percent, plural, price, span, usd } from "../../format";
+import { ago, clock, count, fullTime, hours, percent, plural, price, span, usd } from "../../format";
 import { openPod } from "../../navigation";
 import { Badge, Empty, Figure, Figures, Meter, Panel, Read, type Tone } from "../../ui/parts";
 import { type Column, Table } from "../../ui/table";
@@ -178,8 +178,8 @@ function Pods({ data }: { data: Json }) {
             label="pods"
             rows={shown}
             columns={columns}
-            keyOf={(pod) => pod.id}
-            nameOf={(pod) => pod.name ?? pod.id}
+            keyOf={(pod) => pod.key}
+            nameOf={(pod) => pod.name ?? pod.key}
             open={openPod.value}
             onOpen={(id) => {
               openPod.value = id;
@@ -208,7 +208,7 @@ function columnsOf(
       cell: (pod) => (
         <div class="two">
           <bdi class="clip strong" title={pod.name}>
-            {pod.name ?? pod.id}
+            {pod.name ?? pod.key}
           </bdi>
           <bdi class="clip quiet small" title={pod.template}>
             {pod.template ?? "\u00a0"}
@@ -222,8 +222,8 @@ function columnsOf(
       title: "GPU",
       by: (pod) => pod.gpuType,
       cell: (pod) => (
-        <span class="foreign">
-          {pod.gpuCount !== undefined && <span class="quiet">{pod.gpuCount}× </span>}
+        <span class="foreign short">
+          {pod.gpuCount !== undefined && <span class="quiet">{count(pod.gpuCount)}× </span>}
           {pod.gpuType ?? "–"}
         </span>
       ),
@@ -259,7 +259,7 @@ function columnsOf(
       from: "wide",
       end: true,
       cell: (pod) =>
-        openPod.value === pod.id ? null : <PodActions pod={pod} lastBackup={newest.get(pod.id)} compact />,
+        openPod.value === pod.key ? null : <PodActions pod={pod} lastBackup={newest.get(pod.id)} compact />,
     },
   ];
 }
@@ -287,7 +287,7 @@ export function StateBadge({ pod }: { pod: Pod }) {
 
 /** REBOOT_PENDING as people write it. */
 function sentence(status: string | undefined): string | undefined {
-  const words = status?.slice(0, 40).replaceAll("_", " ").toLowerCase();
+  const words = status?.slice(0, 24).replaceAll("_", " ").toLowerCase();
   return words === undefined ? undefined : words.charAt(0).toUpperCase() + words.slice(1);
 }
 
@@ -357,7 +357,7 @@ function Orders({ orders }: { orders: readonly Order[] }) {
             <div class="line">
               <bdi class="strong">{order.name ?? "–"}</bdi>
               <Badge tone={ORDER_TONE[order.status ?? ""] ?? "plain"}>{sentence(order.status) ?? "–"}</Badge>
-              <span class="foreign">{order.wants}</span>
+              <span class="foreign short">{order.wants}</span>
               <span class="quiet">
                 {order.hours !== undefined && `for ${hours(order.hours)}`}
                 {order.maxUsdPerHour !== undefined && `, at most ${price(order.maxUsdPerHour)}/h`}
@@ -367,7 +367,7 @@ function Orders({ orders }: { orders: readonly Order[] }) {
                 until {clock(order.expiresAt, now.value)}
               </span>
             </div>
-            {order.because !== undefined && <p class="quiet small foreign">{order.because}</p>}
+            {order.because !== undefined && <p class="quiet small foreign short">{order.because}</p>}
           </li>
         ))}
       </ul>
